@@ -1,0 +1,88 @@
+// Package durable is the project's fsync discipline: the few ways in which a
+// file may reach the disk so that a power cut leaves either the old state or
+// the new one.
+//
+// Linux promises little. A rename is atomic for readers but is durable only
+// after the directory is synced; a file whose fsync failed once may report
+// success the second time although its pages are lost (Rebello et al., "Can
+// Applications Recover from fsync Failures?", 2020). Callers therefore treat an
+// error that wraps [ErrUnknown] as the end of the process: recovery happens when
+// the state is opened again, never by reading back and hoping.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnknown marks failures after which the state of the disk is not known: a
+// failed fsync, or a failed rename whose directory could not be synced.
+var ErrUnknown = errors.New("state on disk unknown")
+
+// SyncDir makes the entries of the directory at path durable.
+func SyncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("%w: sync directory %s: %w", ErrUnknown, path, err)
+	}
+	return nil
+}
+
+// SyncFS flushes every dirty page and directory of the file system that holds
+// f: the batch form of fsync for thousands of small files (syncfs(2); since
+// Linux 5.8 it reports write-back errors that happened since the last call on
+// the same descriptor, so f should stay open between calls).
+func SyncFS(f *os.File) error {
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("%w: sync file system of %s: %w", ErrUnknown, f.Name(), err)
+	}
+	return nil
+}
+
+// WriteFile replaces the file at path with data so that a power cut leaves the
+// old content or the new:
+//
+//	open(dir/.name.tmp, O_CREAT|O_EXCL); write; fsync; close
+//	rename(dir/.name.tmp, dir/name)
+//	fsync(dir)
+func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
+	dir, name := filepath.Split(path)
+	if dir == "" {
+		dir = "."
+	}
+	f, err := os.CreateTemp(dir, "."+name+".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err := f.Chmod(perm); err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("%w: sync %s: %w", ErrUnknown, path, err)
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return SyncDir(dir)
+}

@@ -1,0 +1,377 @@
+// Package manifest reads the lists of packages that other tools write about a
+// build: what a freeze is asked to hold.
+//
+// Every format becomes the same list of entries. A format is named, or
+// recognised from the first bytes: a reader of lines must accept all of them,
+// and where two formats would, that is an error with the candidates and not a
+// guess. What a format holds beside packages (headers, keys, files of another
+// kind, packages that are not installed) is left out with a note, never in
+// silence; a line that fits nothing is an error that names it.
+//
+// Manifests come from outside. Sizes, counts, lengths and nesting are bounded;
+// the line and JSON formats are read as a stream.
+package manifest
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"example.org/snapd/internal/cas"
+)
+
+// Format names a manifest format, as `--format` does.
+type Format string
+
+// The formats, in the order in which they are listed to people.
+const (
+	List        Format = "list"        // lines name[:arch]=version
+	Tails       Format = "tails"       // the build manifest of Tails (YAML)
+	Buildinfo   Format = "buildinfo"   // deb-buildinfo(5), plain or clear-signed
+	DpkgStatus  Format = "dpkg-status" // /var/lib/dpkg/status, or a status.d of them
+	DpkgQuery   Format = "dpkg-query"  // dpkg-query -W, dpkg -l
+	AptList     Format = "apt-list"    // apt list --installed
+	Mmdebstrap  Format = "mmdebstrap"  // lines "name version", or mmdebstrap --simulate
+	Debootstrap Format = "debootstrap" // debootstrap --print-debs, or its deburis file
+	PrintURIs   Format = "print-uris"  // apt-get --print-uris
+	SHA256Sums  Format = "sha256sums"  // sha256sum(1) and its kin, of package files
+	SPDX        Format = "spdx"        // SPDX 2.2 and 2.3 JSON
+	CycloneDX   Format = "cyclonedx"   // CycloneDX 1.4 to 1.7 JSON
+	RPMQA       Format = "rpm-qa"      // rpm -qa, dnf list --installed
+	RPMsLock    Format = "rpms-lock"   // rpms.lock.yaml, version 1
+)
+
+// Formats lists every format.
+func Formats() []Format {
+	return []Format{List, Tails, Buildinfo, DpkgStatus, DpkgQuery, AptList, Mmdebstrap,
+		Debootstrap, PrintURIs, SHA256Sums, SPDX, CycloneDX, RPMQA, RPMsLock}
+}
+
+// ParseFormat reads a format's name; "" stands for "recognise it".
+func ParseFormat(s string) (Format, error) {
+	if s == "" {
+		return "", nil
+	}
+	names := make([]string, 0, len(Formats()))
+	for _, f := range Formats() {
+		if string(f) == s {
+			return f, nil
+		}
+		names = append(names, string(f))
+	}
+	return "", fmt.Errorf("manifest format %q: expected one of %s", clip(s), strings.Join(names, ", "))
+}
+
+// Ecosystem says whose package an entry names.
+type Ecosystem string
+
+const (
+	Any Ecosystem = "" // the manifest does not tell
+	Deb Ecosystem = "deb"
+	RPM Ecosystem = "rpm"
+)
+
+// Entry is one package that a manifest names. An empty field is one that the
+// manifest does not tell, and that a match leaves open.
+type Entry struct {
+	Ecosystem Ecosystem `json:"ecosystem,omitempty"`
+	// Name of the package. Empty only where a digest identifies the entry.
+	Name string `json:"name,omitempty"`
+	// Version as the ecosystem writes it: "1:2.3-4"; rpm:
+	// "[epoch:]version-release", an epoch of 0 left out.
+	Version string `json:"version,omitempty"`
+	// EpochUnknown: Version came without its epoch because the manifest has no
+	// place for it (a pool's file name, rpm -qa); any epoch matches.
+	EpochUnknown bool `json:"epoch_unknown,omitempty"`
+	// Arch is "amd64", "all", "x86_64", "noarch"; for a source package the
+	// ecosystem's word, "source" or "src".
+	Arch string `json:"arch,omitempty"`
+	// Source: a source package or one file of it, not a binary package.
+	Source bool `json:"source,omitempty"`
+
+	// Digests of the package file, lower-case hex.
+	SHA256 string `json:"sha256,omitempty"`
+	SHA512 string `json:"sha512,omitempty"`
+	SHA1   string `json:"sha1,omitempty"`
+	MD5    string `json:"md5,omitempty"`
+	Size   int64  `json:"size"` // of the package file in bytes; -1: not told
+
+	Path string `json:"path,omitempty"` // file name or path of the package file, as written
+	URL  string `json:"url,omitempty"`  // where it came from, without credentials
+	// Origin is the manifest's word for the archive: a suite, repository id or
+	// distribution. A hint for people; it names nothing of ours.
+	Origin string `json:"origin,omitempty"`
+	// The source package that it was built from, where the manifest says so.
+	SourceName    string `json:"source_name,omitempty"`
+	SourceVersion string `json:"source_version,omitempty"`
+
+	Line int    `json:"line"` // where the entry starts, from 1
+	Raw  string `json:"raw"`  // the entry as written, shortened
+}
+
+// String names the entry for people: "name:arch=version", or its file or digest.
+func (e Entry) String() string {
+	s := e.Name
+	switch {
+	case s == "" && e.Path != "":
+		return e.Path
+	case s == "":
+		return e.SHA256
+	}
+	if e.Arch != "" {
+		s += ":" + e.Arch
+	}
+	if e.Version != "" {
+		s += "=" + e.Version
+	}
+	return s
+}
+
+// Note tells of something that a manifest holds and that is no entry.
+type Note struct {
+	Line int    `json:"line,omitempty"` // 0: the manifest as a whole
+	Text string `json:"text"`
+}
+
+// Manifest is what one file says.
+type Manifest struct {
+	Format Format     `json:"format"`
+	File   string     `json:"file"`
+	Digest cas.Digest `json:"digest"` // SHA-256 of the file's bytes
+	Size   int64      `json:"size"`   // of the file in bytes
+	// Arch is the machine's own architecture where the manifest tells it: an
+	// entry without Arch is of this one or of every one ("all", "noarch").
+	Arch string `json:"arch,omitempty"`
+	// References are the archives' serials, by archive (Tails).
+	References map[string]string `json:"references,omitempty"`
+	// Entries are in the file's order, each once: of equal ones (all but Path,
+	// URL, Origin and where it stands) the first.
+	Entries []Entry `json:"entries"`
+	// Notes are the first MaxNotes of them; NoteCount counts all.
+	Notes     []Note `json:"notes,omitempty"`
+	NoteCount int    `json:"note_count,omitempty"`
+}
+
+// Limits on what is read.
+const (
+	MaxSize    = 512 << 20 // bytes of a manifest
+	MaxYAML    = 32 << 20  // bytes of a YAML manifest, which is held whole
+	MaxLine    = 1 << 20   // bytes of a line
+	MaxElement = 64 << 20  // bytes of one element of a JSON array, which is held whole
+	MaxEntries = 1 << 21   // entries
+	MaxNotes   = 1000      // notes kept
+	maxField   = 1024      // bytes of a name, version, architecture
+	maxURL     = 8192      // bytes of a path or URL
+	maxRaw     = 200       // bytes of Entry.Raw
+	maxDepth   = 100       // of nested YAML and JSON
+	headSize   = 128 << 10 // bytes by which a format is recognised
+)
+
+var (
+	// ErrMalformed: a line or element does not follow the manifest's format.
+	// Every such error is a *SyntaxError.
+	ErrMalformed = errors.New("malformed manifest")
+	// ErrUnrecognised: the content fits no format.
+	ErrUnrecognised = errors.New("manifest format not recognised")
+	// ErrAmbiguous: the content fits several formats; naming one is the way
+	// out. Every such error is an *AmbiguousError.
+	ErrAmbiguous = errors.New("manifest format ambiguous")
+	// ErrTooLarge: a limit of this package is exceeded.
+	ErrTooLarge = errors.New("manifest too large")
+)
+
+// SyntaxError is a place in a manifest that does not follow its format.
+type SyntaxError struct {
+	File     string
+	Line     int // from 1; 0: the file as a whole
+	Expected string
+	Found    string // as written, shortened; quoted by Error
+}
+
+func (e *SyntaxError) Error() string {
+	found := "nothing"
+	if e.Found != "" {
+		found = fmt.Sprintf("%q", e.Found)
+	}
+	if e.Line == 0 {
+		return fmt.Sprintf("%s: expected %s, found %s", e.File, e.Expected, found)
+	}
+	return fmt.Sprintf("%s:%d: expected %s, found %s", e.File, e.Line, e.Expected, found)
+}
+
+// Is makes errors.Is(err, ErrMalformed) true.
+func (e *SyntaxError) Is(target error) bool { return target == ErrMalformed }
+
+// AmbiguousError is a manifest that fits several formats.
+type AmbiguousError struct {
+	File       string
+	Candidates []Format
+}
+
+func (e *AmbiguousError) Error() string {
+	names := make([]string, len(e.Candidates))
+	for i, c := range e.Candidates {
+		names[i] = string(c)
+	}
+	return fmt.Sprintf("recognise %s: expected one format, found %s to fit", e.File, strings.Join(names, " and "))
+}
+
+// Is makes errors.Is(err, ErrAmbiguous) true.
+func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
+
+// Hint says what to do about it.
+func (e *AmbiguousError) Hint() string {
+	names := make([]string, len(e.Candidates))
+	for i, c := range e.Candidates {
+		names[i] = "--format " + string(c)
+	}
+	return "name the format: " + strings.Join(names, " or ")
+}
+
+// Parse reads a manifest. name stands for the file in errors; with format "" it
+// is recognised. The reader is read to its end.
+func Parse(name string, r io.Reader, format Format) (*Manifest, error) {
+	h := sha256.New()
+	limited := &limitReader{r: r, left: MaxSize, file: name}
+	br := bufio.NewReaderSize(io.TeeReader(limited, h), headSize)
+	head, err := br.Peek(headSize)
+	switch {
+	case errors.Is(err, io.EOF):
+	case err != nil:
+		return nil, readError(name, err)
+	}
+	if format == "" {
+		if format, err = Recognise(name, head); err != nil {
+			return nil, err
+		}
+	}
+	p := &parser{
+		file: name,
+		in:   br,
+		head: head,
+		m:    &Manifest{Format: format, File: name},
+		seen: make(map[key]struct{}),
+	}
+	if err := p.parse(); err != nil {
+		return nil, err
+	}
+	// A reader of lines or JSON may stop before the last bytes.
+	if _, err := io.Copy(io.Discard, br); err != nil {
+		return nil, readError(name, err)
+	}
+	if len(p.m.Entries) == 0 {
+		return nil, &SyntaxError{File: name, Expected: fmt.Sprintf("packages (%s)", format)}
+	}
+	p.m.Digest = cas.Digest(h.Sum(nil))
+	p.m.Size = MaxSize - limited.left
+	return p.m, nil
+}
+
+func readError(name string, err error) error {
+	if errors.Is(err, ErrTooLarge) {
+		return err
+	}
+	return fmt.Errorf("read manifest %s: %w", name, err)
+}
+
+// limitReader fails with ErrTooLarge after left bytes, where io.LimitReader
+// would end the file.
+type limitReader struct {
+	r    io.Reader
+	left int64
+	file string
+}
+
+func (l *limitReader) Read(b []byte) (int, error) {
+	if int64(len(b)) > l.left+1 {
+		b = b[:l.left+1]
+	}
+	n, err := l.r.Read(b)
+	if int64(n) > l.left {
+		return 0, fmt.Errorf("read manifest %s: more than %d bytes: %w", l.file, int64(MaxSize), ErrTooLarge)
+	}
+	l.left -= int64(n)
+	return n, err
+}
+
+// key is what makes two entries equal.
+type key struct {
+	eco                       Ecosystem
+	name, version, arch       string
+	source, epochUnknown      bool
+	sha256, sha512, sha1, md5 string
+	file                      string // only of an entry without a version
+}
+
+type parser struct {
+	file string
+	in   *bufio.Reader
+	head []byte // the first bytes of in, valid until it is read
+	m    *Manifest
+	seen map[key]struct{}
+	line int // of the line that nextLine returned
+	buf  []byte
+}
+
+func (p *parser) parse() error {
+	switch p.m.Format {
+	case List:
+		return p.eachLine(p.listLine)
+	case DpkgStatus:
+		return p.dpkgStatus()
+	}
+	return fmt.Errorf("parse manifest %s: format %q is not known", p.file, clip(string(p.m.Format)))
+}
+
+// malformed reports line.
+func (p *parser) malformed(line int, expected, found string) error {
+	return &SyntaxError{File: p.file, Line: line, Expected: expected, Found: clip(found)}
+}
+
+func (p *parser) note(line int, format string, args ...any) {
+	p.m.NoteCount++
+	if len(p.m.Notes) < MaxNotes {
+		p.m.Notes = append(p.m.Notes, Note{Line: line, Text: fmt.Sprintf(format, args...)})
+	}
+}
+
+// add takes an entry whose Line and Raw are set, after the checks that all
+// formats share.
+func (p *parser) add(e Entry) error {
+	for _, f := range []struct {
+		what, value string
+		max         int
+	}{
+		{"a package name", e.Name, maxField}, {"a version", e.Version, maxField}, {"an architecture", e.Arch, maxField},
+		{"a source name", e.SourceName, maxField}, {"a source version", e.SourceVersion, maxField},
+		{"an origin", e.Origin, maxURL}, {"a path", e.Path, maxURL}, {"a URL", e.URL, maxURL},
+	} {
+		if len(f.value) > f.max {
+			return p.malformed(e.Line, fmt.Sprintf("%s of at most %d bytes", f.what, f.max), f.value)
+		}
+	}
+	k := key{e.Ecosystem, e.Name, e.Version, e.Arch, e.Source, e.EpochUnknown, e.SHA256, e.SHA512, e.SHA1, e.MD5, ""}
+	if e.Version == "" {
+		k.file = e.Path
+	}
+	if _, dup := p.seen[k]; dup {
+		return nil
+	}
+	if len(p.m.Entries) >= MaxEntries {
+		return fmt.Errorf("%s:%d: more than %d packages: %w", p.file, e.Line, MaxEntries, ErrTooLarge)
+	}
+	p.seen[k] = struct{}{}
+	p.m.Entries = append(p.m.Entries, e)
+	return nil
+}
+
+// clip shortens a string from outside for an error message or Entry.Raw.
+func clip(s string) string {
+	if len(s) <= maxRaw {
+		return strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return strings.ToValidUTF8(s[:maxRaw], "") + "…"
+}

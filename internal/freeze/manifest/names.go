@@ -1,0 +1,144 @@
+package manifest
+
+import (
+	"encoding/hex"
+	"net/url"
+	"strings"
+)
+
+func isLower(c byte) bool { return 'a' <= c && c <= 'z' }
+func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+func isAlnum(c byte) bool { return isLower(c) || isUpper(c) || isDigit(c) }
+
+// all reports whether s is not empty and every byte of it passes.
+func all(s string, ok func(byte) bool) bool {
+	for i := 0; i < len(s); i++ {
+		if !ok(s[i]) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// debName reports whether s is a Debian package name (Debian Policy 5.6.1).
+func debName(s string) bool {
+	return len(s) >= 2 && (isLower(s[0]) || isDigit(s[0])) && all(s, func(c byte) bool {
+		return isLower(c) || isDigit(c) || c == '+' || c == '-' || c == '.'
+	})
+}
+
+// debVersion reports whether s can be a Debian version (deb-version(7)): the
+// upstream version starts with a digit.
+func debVersion(s string) bool {
+	if epoch, rest, ok := strings.Cut(s, ":"); ok {
+		if !all(epoch, isDigit) {
+			return false
+		}
+		s = rest
+	}
+	return s != "" && isDigit(s[0]) && all(s, func(c byte) bool {
+		return isAlnum(c) || strings.IndexByte(".+-~:", c) >= 0
+	})
+}
+
+// archName reports whether s can be an architecture: "amd64", "x86_64",
+// "musl-linux-arm64".
+func archName(s string) bool {
+	return len(s) <= 64 && s != "" && (isLower(s[0]) || isDigit(s[0])) && all(s, func(c byte) bool {
+		return isLower(c) || isDigit(c) || c == '-' || c == '_'
+	})
+}
+
+// rpmName reports whether s can be the name of an rpm package.
+func rpmName(s string) bool {
+	return s != "" && (isAlnum(s[0]) || s[0] == '_') && all(s, func(c byte) bool {
+		return isAlnum(c) || strings.IndexByte("._+-", c) >= 0
+	})
+}
+
+// rpmPart reports whether s can be an rpm version or release: no dash.
+func rpmPart(s string) bool {
+	return all(s, func(c byte) bool {
+		return isAlnum(c) || strings.IndexByte("._+~^%{}", c) >= 0
+	})
+}
+
+// rpmEVR reads "[epoch:]version-release" and drops an epoch of 0 or "(none)".
+// known reports whether an epoch was written.
+func rpmEVR(s string) (evr string, known, ok bool) {
+	epoch, rest, has := strings.Cut(s, ":")
+	if !has {
+		epoch, rest = "", s
+	} else {
+		if epoch == "(none)" {
+			epoch = "0"
+		}
+		if !all(epoch, isDigit) || len(epoch) > 10 {
+			return "", false, false
+		}
+		epoch = strings.TrimLeft(epoch, "0")
+	}
+	v, r, cut := strings.Cut(rest, "-")
+	if !cut || !rpmPart(v) || !rpmPart(r) {
+		return "", false, false
+	}
+	if epoch != "" {
+		return epoch + ":" + rest, true, true
+	}
+	return rest, has, true
+}
+
+// versionish reports whether s can be a version of either kind.
+func versionish(s string) bool {
+	if debVersion(s) {
+		return true
+	}
+	_, _, ok := rpmEVR(s)
+	return ok
+}
+
+// splitArch cuts "name:arch".
+func splitArch(s string) (name, arch string, ok bool) {
+	name, arch, has := strings.Cut(s, ":")
+	return name, arch, !has || archName(arch)
+}
+
+// digest files a digest under its algorithm; the algorithm may be written
+// "SHA256", "sha-256", "MD5Sum". False: not a digest of that algorithm, or one
+// that is not kept.
+func (e *Entry) digest(algo, sum string) bool {
+	sum = strings.ToLower(sum)
+	b, err := hex.DecodeString(sum)
+	if err != nil {
+		return false
+	}
+	switch strings.ReplaceAll(strings.ToLower(algo), "-", "") {
+	case "sha256":
+		e.SHA256 = sum
+		return len(b) == 32
+	case "sha512":
+		e.SHA512 = sum
+		return len(b) == 64
+	case "sha1", "sha":
+		e.SHA1 = sum
+		return len(b) == 20
+	case "md5", "md5sum":
+		e.MD5 = sum
+		return len(b) == 16
+	}
+	return false
+}
+
+// cleanURL drops user name and password from a URL that is kept.
+func cleanURL(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return strings.ToValidUTF8(s, "\uFFFD")
+	}
+	if u.User == nil {
+		return s
+	}
+	u.User = nil
+	return u.String()
+}

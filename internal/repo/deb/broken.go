@@ -1,0 +1,138 @@
+package deb
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/deb/deb822"
+)
+
+// relationFields are those that Broken looks at, with Provides and Multi-Arch.
+type relationFields struct {
+	preDepends, depends, conflicts, breaks, provides, multi string
+}
+
+func readRelationFields(b []byte) relationFields {
+	var f relationFields
+	s := deb822.ParagraphOf(b).Scan()
+	for s.Next() {
+		name := s.Name()
+		for _, t := range []struct {
+			name string
+			dst  *string
+		}{
+			{"Pre-Depends", &f.preDepends}, {"Depends", &f.depends}, {"Conflicts", &f.conflicts},
+			{"Breaks", &f.breaks}, {"Provides", &f.provides}, {"Multi-Arch", &f.multi},
+		} {
+			if len(name) == len(t.name) && strings.EqualFold(string(name), t.name) {
+				*t.dst = string(s.Value())
+			}
+		}
+	}
+	return f
+}
+
+// Broken lists what the set of binary packages that records emits leaves
+// unsatisfied: Depends and Pre-Depends that no package of the set meets, and
+// Breaks and versioned Conflicts that rule out every version of a package in the
+// set. Unversioned Conflicts between packages of a set are alternatives, not
+// damage. records is called twice. The result is sorted.
+//
+// A dependency of an "Architecture: all" package counts as met when a package of
+// any architecture meets it.
+func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) error) error) ([]repo.Problem, error) {
+	u := universe{by: make(map[string][]candidate)}
+	add := func(name string, c candidate) {
+		if !slices.Contains(u.by[name], c) {
+			u.by[name] = append(u.by[name], c)
+		}
+	}
+	err := records(func(r repo.Record) error {
+		if r.Kind == repo.KindSource {
+			return ctx.Err()
+		}
+		f := readRelationFields(r.Bytes)
+		add(r.Name, candidate{arch: r.Arch, multi: f.multi, version: r.Version, pkg: r.Name})
+		provides, err := ParseRelations(f.provides)
+		if err != nil {
+			return fmt.Errorf("%s: Provides: %w", recordName(&r), err)
+		}
+		for _, alts := range provides {
+			for _, p := range alts {
+				add(p.Name, candidate{arch: r.Arch, multi: f.multi, version: p.Version, pkg: r.Name, provided: true})
+			}
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	var out []repo.Problem
+	err = records(func(r repo.Record) error {
+		if r.Kind == repo.KindSource {
+			return ctx.Err()
+		}
+		f := readRelationFields(r.Bytes)
+		for _, d := range []struct{ name, value string }{{"Pre-Depends", f.preDepends}, {"Depends", f.depends}} {
+			groups, err := ParseRelations(d.value)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", recordName(&r), d.name, err)
+			}
+			for _, alts := range groups {
+				if !slices.ContainsFunc(alts, func(a Relation) bool { return u.satisfied(r.Arch, a) }) {
+					out = append(out, repo.Problem{Package: recordName(&r), Relation: d.name + ": " + alts.String(), Reason: u.why(alts)})
+				}
+			}
+		}
+		for _, d := range []struct{ name, value string }{{"Breaks", f.breaks}, {"Conflicts", f.conflicts}} {
+			groups, err := ParseRelations(d.value)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", recordName(&r), d.name, err)
+			}
+			for _, alts := range groups {
+				for _, a := range alts {
+					if hit := u.ruledOut(r.Name, r.Arch, a); hit != "" {
+						out = append(out, repo.Problem{Package: recordName(&r), Relation: d.name + ": " + a.String(), Reason: "only " + hit})
+					}
+				}
+			}
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(out, func(a, b repo.Problem) int {
+		if c := strings.Compare(a.Package, b.Package); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Relation+a.Reason, b.Relation+b.Reason)
+	})
+	return slices.Compact(out), nil
+}
+
+// ruledOut names the packages that a versioned negative relation of package pkg
+// hits when it leaves no version of them, or returns nothing.
+func (u *universe) ruledOut(pkg, arch string, r Relation) string {
+	if r.Op == Any {
+		return ""
+	}
+	var hit []string
+	for _, c := range u.by[r.Name] {
+		if c.provided || c.pkg == pkg || (r.Arch != "" && r.Arch != "any" && c.arch != r.Arch) {
+			continue
+		}
+		if !r.Allows(c.version) {
+			return "" // a version that can stay
+		}
+		hit = append(hit, c.pkg+":"+c.arch+"="+c.version)
+	}
+	slices.Sort(hit)
+	return strings.Join(slices.Compact(hit), ", ")
+}
+
+func recordName(r *repo.Record) string { return r.Name + ":" + r.Arch + "=" + r.Version }

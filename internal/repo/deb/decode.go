@@ -1,0 +1,307 @@
+package deb
+
+import (
+	"compress/bzip2"
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	mxz "github.com/mikelolasagasti/xz"
+	"github.com/pierrec/lz4/v4"
+
+	"example.org/snapd/internal/repo"
+)
+
+// compressions are the forms that can be read, in the order in which they are
+// taken: the smallest first. The plain form, the empty suffix, is last; it is
+// often listed and not there.
+var compressions = [...]string{".xz", ".zst", ".gz", ".bz2", ".lz4", ""}
+
+// splitForm cuts the suffix of its compression off a path. ok is false for a
+// compression that is not read (lzma).
+func splitForm(p string) (plain, suffix string, ok bool) {
+	for _, c := range compressions[:len(compressions)-1] {
+		if s, ok := strings.CutSuffix(p, c); ok {
+			return s, c, true
+		}
+	}
+	if s, ok := strings.CutSuffix(p, ".lzma"); ok {
+		return s, ".lzma", false
+	}
+	return p, "", true
+}
+
+// maxWindow bounds what a compressed stream can make a decompressor allocate,
+// in bytes: xz -9 needs 64 MiB.
+const maxWindow = 64 << 20
+
+// Decode returns a reader of the plain content of r, whose compression the
+// suffix of the path form names. The caller bounds what it reads.
+func (Format) Decode(form string, r io.Reader) (io.ReadCloser, error) {
+	_, suffix, _ := splitForm(form)
+	var out io.Reader
+	var err error
+	switch suffix {
+	case "":
+		out = r
+	case ".xz":
+		out, err = mxz.NewReader(r, maxWindow)
+	case ".zst":
+		d, derr := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if derr == nil {
+			return d.IOReadCloser(), nil
+		}
+		err = derr
+	case ".gz":
+		z, gerr := gzip.NewReader(r)
+		if gerr == nil {
+			return z, nil
+		}
+		err = gerr
+	case ".bz2":
+		out = bzip2.NewReader(r)
+	case ".lz4":
+		out = lz4.NewReader(r)
+	default:
+		err = fmt.Errorf("compression %q is not read", suffix)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("decompress %s: %w: %w", form, repo.ErrMalformed, err)
+	}
+	return io.NopCloser(out), nil
+}
+
+const (
+	// blindRatio bounds the growth of an index whose plain size is not listed.
+	// Text grows by 4 to 12 times, lists of files by up to 30.
+	blindRatio = 100
+	// blindFloor is always allowed, in bytes.
+	blindFloor = 1 << 20
+)
+
+// checkedReader passes on at most size bytes and, at the end, compares size and
+// digest with what is listed. Its error comes instead of io.EOF.
+type checkedReader struct {
+	r    io.Reader
+	what string // for messages
+	l    repo.Listed
+	h    hash.Hash
+	n    int64
+}
+
+// check returns a reader of r that verifies it against l.
+func check(r io.Reader, what string, l repo.Listed) *checkedReader {
+	c := &checkedReader{r: r, what: what, l: l}
+	if !l.SHA256.IsZero() {
+		c.h = sha256.New()
+	} else {
+		c.h = sha512.New()
+	}
+	return c
+}
+
+func (c *checkedReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if c.l.Size >= 0 && c.n > c.l.Size {
+		return 0, fmt.Errorf("%s: more than the %d bytes listed: %w", c.what, c.l.Size, repo.ErrMismatch)
+	}
+	c.h.Write(p[:n])
+	if err == io.EOF {
+		if c.l.Size >= 0 && c.n != c.l.Size {
+			return n, fmt.Errorf("%s: %d bytes, %d listed: %w", c.what, c.n, c.l.Size, repo.ErrMismatch)
+		}
+		found := hex.EncodeToString(c.h.Sum(nil))
+		if want := wantDigest(c.l); found != want {
+			return n, fmt.Errorf("%s: digest %s, %s listed: %w", c.what, found, want, repo.ErrMismatch)
+		}
+	}
+	return n, err
+}
+
+func wantDigest(l repo.Listed) string {
+	if !l.SHA256.IsZero() {
+		return l.SHA256.String()
+	}
+	return l.SHA512
+}
+
+// limitReader ends with an error, unlike io.LimitReader, when there is more than
+// n bytes.
+type limitReader struct {
+	r    io.Reader
+	n    int64
+	what string
+}
+
+func (l *limitReader) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if l.n -= int64(n); l.n < 0 {
+		return 0, fmt.Errorf("%s: more than %d times as large as compressed: %w", l.what, blindRatio, repo.ErrMalformed)
+	}
+	return n, err
+}
+
+// openPlain returns the plain content of form, of which raw holds the bytes, and
+// decompresses ahead of the reader. plain is what the Release lists for the
+// plain form, nil when it does not. The content is complete and as listed when
+// Read has returned io.EOF. Close ends the work and does not close raw.
+func openPlain(ctx context.Context, form repo.Listed, plain *repo.Listed, raw io.Reader) (io.ReadCloser, error) {
+	_, suffix, _ := splitForm(form.Path)
+	src := raw
+	if suffix == "" || plain == nil {
+		src = check(raw, form.Path, form)
+	}
+	if suffix == "" {
+		return newAhead(ctx, src, nil), nil
+	}
+	dec, err := Format{}.Decode(form.Path, src)
+	if err != nil {
+		return nil, err
+	}
+	var out io.Reader = &decodeErr{r: dec, path: form.Path}
+	if plain != nil {
+		out = check(out, form.Path+" decompressed", *plain)
+	} else {
+		out = &drainReader{
+			r:   &limitReader{r: out, n: max(form.Size, 0)*blindRatio + blindFloor, what: form.Path},
+			raw: src,
+		}
+	}
+	return newAhead(ctx, out, dec), nil
+}
+
+// decodeErr gives a decompressor's error the path and class that it lacks.
+type decodeErr struct {
+	r    io.Reader
+	path string
+}
+
+func (d *decodeErr) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	if err != nil && err != io.EOF && !errors.Is(err, repo.ErrMismatch) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("decompress %s: %w: %w", d.path, repo.ErrMalformed, err)
+	}
+	return n, err
+}
+
+// drainReader reads the raw stream to its end once the decompressor has ended,
+// so that its digest is judged.
+type drainReader struct{ r, raw io.Reader }
+
+func (d *drainReader) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	if err == io.EOF {
+		var b [512]byte
+		if m, rerr := d.raw.Read(b[:]); m > 0 {
+			return n, fmt.Errorf("bytes after the compressed stream: %w", repo.ErrMalformed)
+		} else if rerr != nil && rerr != io.EOF {
+			return n, rerr
+		}
+	}
+	return n, err
+}
+
+const (
+	aheadChunk = 256 << 10 // bytes
+	aheadDepth = 4         // chunks
+)
+
+// ahead reads r in a goroutine of its own, at most aheadDepth chunks before its
+// reader.
+type ahead struct {
+	full, free chan []byte
+	cur        []byte // the rest of what is being read
+	buf        []byte // the chunk it belongs to
+	err        error
+	cancel     context.CancelFunc
+	done       chan struct{}
+	final      error // set before full is closed
+}
+
+func newAhead(ctx context.Context, r io.Reader, c io.Closer) *ahead {
+	ctx, cancel := context.WithCancel(ctx)
+	a := &ahead{
+		full: make(chan []byte, aheadDepth), free: make(chan []byte, aheadDepth),
+		cancel: cancel, done: make(chan struct{}),
+	}
+	for range aheadDepth {
+		a.free <- nil
+	}
+	go func() {
+		defer close(a.done)
+		defer close(a.full)
+		if c != nil {
+			defer c.Close()
+		}
+		for {
+			var b []byte
+			select {
+			case b = <-a.free:
+			case <-ctx.Done():
+				a.final = ctx.Err()
+				return
+			}
+			if b == nil {
+				b = make([]byte, aheadChunk)
+			}
+			n := 0
+			var err error
+			for n < aheadChunk && err == nil && ctx.Err() == nil {
+				var m int
+				m, err = r.Read(b[n:aheadChunk])
+				n += m
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if n > 0 && (err == nil || err == io.EOF) {
+				a.full <- b[:n] // has room: there are aheadDepth chunks
+			}
+			if err != nil {
+				a.final = err
+				return
+			}
+		}
+	}()
+	return a
+}
+
+func (a *ahead) Read(p []byte) (int, error) {
+	for len(a.cur) == 0 {
+		if a.err != nil {
+			return 0, a.err
+		}
+		if a.buf != nil {
+			a.free <- a.buf[:cap(a.buf)]
+			a.buf = nil
+		}
+		b, ok := <-a.full
+		if !ok {
+			a.err = a.final
+			return 0, a.err
+		}
+		a.buf, a.cur = b, b
+	}
+	n := copy(p, a.cur)
+	a.cur = a.cur[n:]
+	return n, nil
+}
+
+// Close stops the goroutine and waits for it.
+func (a *ahead) Close() error {
+	a.cancel()
+	<-a.done
+	if a.err == nil {
+		a.err = errors.New("read after Close")
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+// Package deb is the Debian repository format: Release files, the indices that
+// they list, and the paragraphs in those, as the Debian wiki's RepositoryFormat
+// page, Debian Policy and apt's own source describe them.
+//
+// [Format] puts it behind [repo.Format]. The rest is pure: bytes in, facts or an
+// error out, with no clock, network or disk. Everything that comes in is hostile
+// until its digest is checked, and much of it after that: a signature says who
+// wrote an index, not that its paths stay inside the repository.
+package deb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/deb/deb822"
+)
+
+// Format is repo.Format for Debian repositories. It has no state.
+type Format struct{}
+
+// SourceArch is the architecture of source packages' records.
+const SourceArch = "source"
+
+// Type returns "deb".
+func (Format) Type() string { return "deb" }
+
+// SourceArch returns "source".
+func (Format) SourceArch() string { return SourceArch }
+
+// Compare orders versions as dpkg does.
+func (Format) Compare(a, b string) int { return CompareVersions(a, b) }
+
+// Suites names the configured suites.
+func (Format) Suites(m config.Mirror) ([]repo.SuiteName, error) {
+	if len(m.Suites) == 0 {
+		return nil, fmt.Errorf("mirror %s: no suites", m.Name)
+	}
+	out := make([]repo.SuiteName, len(m.Suites))
+	for i, s := range m.Suites {
+		out[i] = repo.SuiteName(s)
+	}
+	return out, nil
+}
+
+// Match reports whether a record's name passes the mirror's packages globs.
+func (Format) Match(m config.Mirror, rec *repo.Record) bool {
+	return len(m.Packages) == 0 ||
+		slices.ContainsFunc(m.Packages, func(g string) bool { return matches(g, rec.Name) })
+}
+
+// Read decodes a package index and emits its records.
+func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed,
+	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) (err error) {
+	kind := repo.KindBinary
+	switch classify(g.Index, isFlat(root.Suite)).kind {
+	case udebs:
+		kind = repo.KindInstaller
+	case sources:
+		kind = repo.KindSource
+	}
+	var plain *repo.Listed
+	for i := range g.Forms {
+		if g.Forms[i].Path == g.Index {
+			plain = &g.Forms[i]
+		}
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("read %s of suite %s: %w", form.Path, root.Suite, err)
+		}
+	}()
+	raw, err := open(ctx, form)
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	r, err := openPlain(ctx, form, plain, raw)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return readIndex(ctx, r, kind, emit)
+}
+
+// readIndex emits the records of a plain index.
+func readIndex(ctx context.Context, r io.Reader, kind repo.Kind, emit func(*repo.Record) error) error {
+	p := newParser(kind)
+	var rec repo.Record
+	for pr := deb822.NewReader(r, 0); ; {
+		par, err := pr.Next()
+		if err == io.EOF {
+			return ctx.Err()
+		}
+		if errors.Is(err, deb822.ErrMalformed) || errors.Is(err, deb822.ErrTooLarge) {
+			return fmt.Errorf("%w: %w", repo.ErrMalformed, err)
+		}
+		if err != nil {
+			return err
+		}
+		if err := p.parse(par, &rec); err != nil {
+			return err
+		}
+		if err := emit(&rec); err != nil {
+			return err
+		}
+	}
+}

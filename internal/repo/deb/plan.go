@@ -1,0 +1,259 @@
+package deb
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/repo"
+)
+
+// indexKind tells what a listed file is, by its name.
+type indexKind uint8
+
+const (
+	otherFile   indexKind = iota
+	packages              // main/binary-amd64/Packages
+	udebs                 // main/debian-installer/binary-amd64/Packages
+	sources               // main/source/Sources
+	translation           // main/i18n/Translation-en
+	contents              // main/Contents-amd64, Contents-amd64
+	installer             // main/installer-amd64/current/images/SHA256SUMS
+	dep11                 // main/dep11/Components-amd64.yml, main/dep11/icons-64x64.tar
+	commands              // main/cnf/Commands-amd64
+	pdiff                 // main/binary-amd64/Packages.diff/Index
+)
+
+// index is a listed file's name taken apart.
+type index struct {
+	kind      indexKind
+	component string // the directory, "main" or "updates/main"; empty in flat suites and at the suite's top
+	arch      string // "amd64", "all", "source"
+	lang      string // of translation
+}
+
+// classify takes apart the plain form's path relative to its suite.
+func classify(p string, flat bool) index {
+	dir, base := path.Split(p)
+	dir = strings.TrimSuffix(dir, "/")
+	if flat {
+		switch {
+		case p == "Packages":
+			return index{kind: packages}
+		case p == "Sources":
+			return index{kind: sources, arch: "source"}
+		case p == "Packages.diff/Index" || p == "Sources.diff/Index":
+			return index{kind: pdiff}
+		case dir == "" && strings.HasPrefix(base, "Contents-"):
+			return index{kind: contents, arch: strings.TrimPrefix(base, "Contents-")}
+		case dir == "" && strings.HasPrefix(base, "Translation-"):
+			return index{kind: translation, lang: strings.TrimPrefix(base, "Translation-")}
+		}
+		return index{}
+	}
+	up, last := path.Split(dir) // main/ , binary-amd64
+	up = strings.TrimSuffix(up, "/")
+	switch {
+	case base == "Packages" && strings.HasPrefix(last, "binary-") && up != "":
+		ix := index{kind: packages, component: up, arch: strings.TrimPrefix(last, "binary-")}
+		if c, ok := strings.CutSuffix(up, "/debian-installer"); ok {
+			ix.kind, ix.component = udebs, c
+		}
+		return ix
+	case base == "Sources" && last == "source" && up != "":
+		return index{kind: sources, component: up, arch: "source"}
+	case strings.HasPrefix(base, "Translation-") && last == "i18n" && up != "":
+		return index{kind: translation, component: up, lang: strings.TrimPrefix(base, "Translation-")}
+	case strings.HasPrefix(base, "Contents-"):
+		return index{kind: contents, component: dir, arch: strings.TrimPrefix(base, "Contents-")}
+	case strings.HasPrefix(base, "Components-") && last == "dep11" && up != "":
+		return index{kind: dep11, component: up, arch: strings.TrimSuffix(strings.TrimPrefix(base, "Components-"), ".yml")}
+	case last == "dep11" && up != "":
+		return index{kind: dep11, component: up}
+	case strings.HasPrefix(base, "Commands-") && last == "cnf" && up != "":
+		return index{kind: commands, component: up, arch: strings.TrimPrefix(base, "Commands-")}
+	case base == "Index" && strings.HasSuffix(last, ".diff"):
+		return index{kind: pdiff}
+	}
+	if i := strings.Index(p, "/installer-"); i > 0 {
+		arch, rest, _ := strings.Cut(p[i+len("/installer-"):], "/")
+		if rest != "" {
+			return index{kind: installer, component: p[:i], arch: arch}
+		}
+	}
+	return index{}
+}
+
+// listed is one logical file and its forms, in the order of compressions.
+type listed struct {
+	index string
+	forms []repo.Listed // those that can be read
+	plain *repo.Listed  // nil when the plain form is not listed
+}
+
+// groupFiles puts the forms of each listed file together, in the Release's order.
+func groupFiles(files []repo.Listed) []listed {
+	at := make(map[string]int, len(files))
+	var out []listed
+	type slot struct{ group, form, file int }
+	slots := make([]slot, 0, len(files))
+	for i, f := range files {
+		plain, suffix, ok := splitForm(f.Path)
+		g, seen := at[plain]
+		if !seen {
+			g = len(out)
+			at[plain] = g
+			out = append(out, listed{index: plain})
+		}
+		if !ok {
+			continue
+		}
+		slots = append(slots, slot{g, slices.Index(compressions[:], suffix), i})
+	}
+	slices.SortStableFunc(slots, func(a, b slot) int {
+		if a.group != b.group {
+			return a.group - b.group
+		}
+		return a.form - b.form
+	})
+	for _, s := range slots {
+		g := &out[s.group]
+		g.forms = append(g.forms, files[s.file])
+		if compressions[s.form] == "" {
+			g.plain = &files[s.file]
+		}
+	}
+	return slices.DeleteFunc(out, func(g listed) bool { return len(g.forms) == 0 })
+}
+
+// isFlat reports whether a suite is a plain directory ("./", "stable/") and not
+// a suite below dists/.
+func isFlat(s repo.SuiteName) bool { return strings.HasSuffix(string(s), "/") }
+
+// sameComponent reports whether a component as somebody writes it is the one
+// whose files lie in dir: "updates/main" and "main" are one component.
+func sameComponent(written, dir string) bool {
+	return written == dir || strings.HasSuffix(written, "/"+dir) || strings.HasSuffix(dir, "/"+written)
+}
+
+func wantsComponent(m config.Mirror, dir string) bool {
+	return slices.ContainsFunc(m.Components, func(c string) bool { return sameComponent(c, dir) })
+}
+
+// selects reports whether the configuration takes a file at once.
+func selects(m config.Mirror, rel *Release, flat bool, index string, ix index, forms []repo.Listed) bool {
+	inComponent := flat || ix.component == "" || wantsComponent(m, ix.component)
+	inArch := ix.arch == "" || len(m.Architectures) == 0 || slices.Contains(m.Architectures, ix.arch) ||
+		ix.arch == "all" && hasAll(rel)
+	switch ix.kind {
+	case packages, udebs:
+		if ix.arch == "all" && !slices.Contains(m.Architectures, "all") &&
+			slices.Contains(strings.Fields(rel.NoSupportForArchAll), "Packages") {
+			inArch = false // its packages stand in every other index
+		}
+		if inComponent && inArch && (ix.kind == packages || m.Udebs) {
+			return true
+		}
+	case sources:
+		if inComponent && m.Sources {
+			return true
+		}
+	case translation:
+		if inComponent && slices.ContainsFunc(m.Languages, func(l string) bool { return matches(l, ix.lang) }) {
+			return true
+		}
+	case contents:
+		if m.Contents && inComponent && (inArch || ix.arch == "source" && m.Sources) {
+			return true
+		}
+		if arch, ok := strings.CutPrefix(ix.arch, "udeb-"); ok && m.Contents && m.Udebs && inComponent &&
+			(slices.Contains(m.Architectures, arch) || arch == "all") {
+			return true
+		}
+	case installer:
+		if m.Installer && inComponent && inArch {
+			return true
+		}
+	}
+	for _, g := range m.Indices {
+		if matches(g, index) || slices.ContainsFunc(forms, func(l repo.Listed) bool { return matches(g, l.Path) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasAll reports whether a suite has indices of architecture "all" of its own.
+func hasAll(rel *Release) bool {
+	return len(rel.Architectures) == 0 || slices.Contains(rel.Architectures, "all")
+}
+
+// matches is path.Match where a glob without a slash matches the last element of
+// a name.
+func matches(glob, name string) bool {
+	if !strings.Contains(glob, "/") {
+		name = path.Base(name)
+	}
+	ok, err := path.Match(glob, name)
+	return ok && err == nil
+}
+
+// Plan selects from what the root lists the files that a sync takes at once:
+// the package indices first, then the rest, each in the Release's order. A
+// component, architecture or language that this suite does not have is passed
+// over, as apt does; a suite with none of what is wanted is an error.
+func (Format) Plan(m config.Mirror, root *repo.Root) ([]repo.Group, error) {
+	rel, err := releaseOf(root)
+	if err != nil {
+		return nil, err
+	}
+	return plan(m, root.Suite, rel)
+}
+
+func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, error) {
+	flat := isFlat(suite)
+	var first, then []repo.Group
+	unreadable := ""
+	for _, l := range groupFiles(rel.Files) {
+		ix := classify(l.index, flat)
+		if !selects(m, rel, flat, l.index, ix, l.forms) {
+			continue
+		}
+		g := repo.Group{Index: l.index, Component: ix.component, Arch: ix.arch, Forms: l.forms}
+		switch ix.kind {
+		case packages, udebs, sources:
+			g.Packages = true
+			first = append(first, g)
+		case translation:
+			then = append(then, g)
+		default:
+			g.Optional = true
+			then = append(then, g)
+		}
+	}
+	if len(first) == 0 {
+		for _, f := range rel.Files {
+			if plain, _, ok := splitForm(f.Path); !ok && classify(plain, flat).kind == packages {
+				unreadable = " in a form that can be read"
+			}
+		}
+		if flat {
+			return nil, fmt.Errorf("suite %s: Release lists no Packages%s: %w", suite, unreadable, repo.ErrMissing)
+		}
+		return nil, fmt.Errorf("suite %s: Release lists no Packages%s of components %s and architectures %s; it has components %s and architectures %s: %w",
+			suite, unreadable, words(m.Components), words(m.Architectures), words(rel.Components), words(rel.Architectures), repo.ErrMissing)
+	}
+	return append(first, then...), nil
+}
+
+func words(s []string) string {
+	if len(s) == 0 {
+		return "(none)"
+	}
+	if len(s) > 20 {
+		s = append(slices.Clone(s[:20]), "…")
+	}
+	return strings.Join(s, " ")
+}

@@ -1,0 +1,138 @@
+package sign
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+)
+
+const (
+	clearBegin = "-----BEGIN PGP SIGNED MESSAGE-----"
+	sigBegin   = "-----BEGIN PGP SIGNATURE-----"
+
+	// maxLine bounds a line of a clear-signed message in bytes. GnuPG cuts
+	// longer ones (MAX_LINELEN in g10/armor.c, 20,000 with the ending).
+	maxLine = 19990
+)
+
+// VerifyClearsigned checks a clear-signed message, an InRelease file: exactly
+// one message that starts at the first byte, with nothing but white space after
+// it. The text that it signs is in the result. Whatever apt and gpgv could read
+// differently from one another is refused with ErrMalformed: other headers than
+// Hash, lines that begin with an unescaped dash, NUL, carriage returns within a
+// line, overlong lines. Errors are those of VerifyDetached.
+func VerifyClearsigned(data []byte, opts VerifyOptions) (Verified, error) {
+	text, canonical, armor, err := splitClearsigned(data)
+	if err != nil {
+		return Verified{}, err
+	}
+	sigs, err := parseDetached(armor)
+	if err != nil {
+		return Verified{}, err
+	}
+	v, err := verifyAll(context.Background(), sigs, bytes.NewReader(canonical), opts)
+	if err != nil {
+		return v, err
+	}
+	v.Text = text
+	return v, nil
+}
+
+// IsClearsigned reports whether data begins as a clear-signed message does.
+func IsClearsigned(data []byte) bool {
+	line, _ := cutLine(data)
+	return line == clearBegin
+}
+
+// splitClearsigned takes a clear-signed message apart: the signed text, the
+// same with the line endings that are hashed (CR LF, none after the last line;
+// RFC 9580, section 7.2), and the signature's armor.
+func splitClearsigned(data []byte) (text, canonical, armor []byte, err error) {
+	line, rest := cutLine(data)
+	if line != clearBegin {
+		return nil, nil, nil, fmt.Errorf("%w: expected %q in the first line, found %q", ErrNoSignature, clearBegin, clip(line))
+	}
+	for n := 0; ; n++ { // headers
+		if len(rest) == 0 || n > maxSignatures {
+			return nil, nil, nil, fmt.Errorf("%w: clear-signed message has no blank line after its headers", ErrMalformed)
+		}
+		var raw []byte
+		raw, rest, _ = bytes.Cut(rest, []byte("\n"))
+		line := string(bytes.TrimSuffix(raw, []byte("\r")))
+		if line == "" {
+			break
+		}
+		if !strings.HasPrefix(line, "Hash: ") {
+			return nil, nil, nil, fmt.Errorf("%w: clear-signed message has header %q, expected only Hash", ErrMalformed, clip(line))
+		}
+	}
+	text = make([]byte, 0, len(rest))
+	canonical = make([]byte, 0, len(rest)+len(rest)/32)
+	for n := 0; ; n++ {
+		if len(rest) == 0 {
+			return nil, nil, nil, fmt.Errorf("%w: clear-signed message has no signature block", ErrMalformed)
+		}
+		armor = rest
+		var raw []byte
+		raw, rest, _ = bytes.Cut(rest, []byte("\n"))
+		if len(raw) > maxLine {
+			return nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text has %d bytes, expected at most %d", ErrMalformed, n+1, len(raw), maxLine)
+		}
+		line := bytes.TrimRight(raw, " \t\r")
+		if len(line) > 0 && line[0] == '-' {
+			if string(line) == sigBegin {
+				if IsClearsigned(bytes.TrimLeft(rest, "\r\n")) {
+					return nil, nil, nil, fmt.Errorf("%w: a second clear-signed message", ErrMalformed)
+				}
+				return text, canonical, armor, nil
+			}
+			if len(raw) < 2 || raw[1] != ' ' {
+				return nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text begins with an unescaped dash: %q", ErrMalformed, n+1, clip(string(line)))
+			}
+			line = bytes.TrimRight(raw[2:], " \t\r")
+		}
+		if bytes.ContainsAny(line, "\x00\r") {
+			return nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text holds a NUL or carriage return", ErrMalformed, n+1)
+		}
+		if n > 0 {
+			text = append(text, '\n')
+			canonical = append(canonical, '\r', '\n')
+		}
+		text = append(text, line...)
+		canonical = append(canonical, line...)
+	}
+}
+
+// clearText prepares data for clear-signing: the text as it stands in the
+// message, dashes escaped, and the same as it is signed: without escapes, white
+// space at line ends or the last line feed.
+func clearText(data []byte) (escaped, signed []byte, err error) {
+	data = bytes.TrimSuffix(data, []byte("\n"))
+	if bytes.ContainsAny(data, "\x00\r") {
+		return nil, nil, fmt.Errorf("%w: text with a NUL or carriage return cannot be clear-signed", ErrMalformed)
+	}
+	for i, line := range bytes.Split(data, []byte("\n")) {
+		if len(line) > maxLine {
+			return nil, nil, fmt.Errorf("%w: line %d has %d bytes, at most %d can be clear-signed", ErrMalformed, i+1, len(line), maxLine)
+		}
+		if i > 0 {
+			signed = append(signed, '\n')
+		}
+		if len(line) > 0 && line[0] == '-' || bytes.HasPrefix(line, []byte("From ")) {
+			escaped = append(escaped, "- "...)
+		}
+		escaped = append(append(escaped, line...), '\n')
+		signed = append(signed, bytes.TrimRight(line, " \t")...)
+	}
+	return escaped, signed, nil
+}
+
+// assembleClearsigned joins escaped text and the armored signature over it.
+func assembleClearsigned(escaped []byte, digest string, armored []byte) []byte {
+	var out bytes.Buffer
+	out.WriteString(clearBegin + "\nHash: " + digest + "\n\n")
+	out.Write(escaped)
+	out.Write(armored)
+	return out.Bytes()
+}

@@ -1,0 +1,364 @@
+package squashfs
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Limits bounds what a Reader takes and keeps. The zero value is a good one.
+type Limits struct {
+	// CacheBytes bounds the decoded data and fragment blocks that are kept,
+	// in bytes; one block is always kept. Default 8 MiB.
+	CacheBytes int
+	// MetaCacheBytes bounds the decoded metadata blocks that are kept, in
+	// bytes. Default 4 MiB.
+	MetaCacheBytes int
+	// MaxEntries bounds the names that one Walk gives. Default 16 Mi.
+	MaxEntries int64
+	// MaxDepth bounds the depth of directories. Default 1024.
+	MaxDepth int
+}
+
+func (l *Limits) fill() {
+	if l.CacheBytes == 0 {
+		l.CacheBytes = 8 << 20
+	}
+	if l.MetaCacheBytes == 0 {
+		l.MetaCacheBytes = 4 << 20
+	}
+	if l.MaxEntries == 0 {
+		l.MaxEntries = 16 << 20
+	}
+	if l.MaxDepth == 0 {
+		l.MaxDepth = 1024
+	}
+}
+
+// A Reader reads one image. It may be used by several goroutines at once.
+type Reader struct {
+	src    io.ReaderAt
+	sb     Superblock
+	opts   []byte // compressor options, nil when there are none
+	codec  Codec
+	limits Limits
+	ids    []uint32
+
+	xattrStart uint64 // of key-value metadata, absolute bytes
+	xattrCount uint32 // xattr sets
+	xattrOnce  sync.Once
+	xattrErr   error
+
+	meta *cache
+	data *cache
+	raw  sync.Pool // *[]byte for compressed blocks
+}
+
+// Open reads the head of the image that src holds in its first size bytes.
+func Open(src io.ReaderAt, size int64, limits Limits) (*Reader, error) {
+	limits.fill()
+	head := make([]byte, superblockSize)
+	if n, err := src.ReadAt(head, 0); err != nil && err != io.EOF {
+		return nil, fmt.Errorf("read superblock: %w", err)
+	} else {
+		head = head[:n]
+	}
+	sb, err := parseSuperblock(head)
+	if err != nil {
+		return nil, err
+	}
+	if err := sb.check(size); err != nil {
+		return nil, err
+	}
+	r := &Reader{
+		src:    src,
+		sb:     sb,
+		limits: limits,
+		meta:   newCache(limits.MetaCacheBytes),
+		data:   newCache(limits.CacheBytes),
+	}
+	if sb.Flags&FlagCompressorOptions != 0 {
+		if r.opts, err = r.readOptions(); err != nil {
+			return nil, err
+		}
+	}
+	if r.codec, err = newCodec(sb.Compressor, r.opts, int(sb.BlockSize)); err != nil {
+		return nil, err
+	}
+	if err := r.readIDs(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Superblock gives a copy of the image's head.
+func (r *Reader) Superblock() Superblock { return r.sb }
+
+// CompressorOptions gives the payload of the compressor options block, nil when
+// there is none.
+func (r *Reader) CompressorOptions() []byte {
+	if r.opts == nil {
+		return nil
+	}
+	return append([]byte{}, r.opts...)
+}
+
+// BlockSize is the size of a full data block in bytes.
+func (r *Reader) BlockSize() int { return int(r.sb.BlockSize) }
+
+// readOptions reads the options, which are stored in a metadata block that is
+// never compressed.
+func (r *Reader) readOptions() ([]byte, error) {
+	var h [2]byte
+	if err := r.readAt(h[:], superblockSize); err != nil {
+		return nil, fmt.Errorf("read compressor options: %w", err)
+	}
+	v := binary.LittleEndian.Uint16(h[:])
+	n := int(v &^ metaRaw)
+	if v&metaRaw == 0 || n > 64 {
+		return nil, corruptf("compressor options have header %#04x", v)
+	}
+	b := make([]byte, n)
+	if err := r.readAt(b, superblockSize+2); err != nil {
+		return nil, fmt.Errorf("read compressor options: %w", err)
+	}
+	return b, nil
+}
+
+// readAt fills b from the image and never reads beyond its used bytes.
+func (r *Reader) readAt(b []byte, at uint64) error {
+	if at > r.sb.BytesUsed || uint64(len(b)) > r.sb.BytesUsed-at {
+		return corruptf("%d bytes at %d lie outside the image's %d", len(b), at, r.sb.BytesUsed)
+	}
+	n, err := r.src.ReadAt(b, int64(at))
+	if n == len(b) {
+		return nil
+	}
+	if err == io.EOF || err == nil {
+		return corruptf("input ends within %d bytes at %d", len(b), at)
+	}
+	return err
+}
+
+// metaBlock reads and decodes the metadata block at an absolute offset. next is
+// the offset of the block that follows.
+func (r *Reader) metaBlock(at uint64) (data []byte, next uint64, err error) {
+	if it, ok := r.meta.get(at); ok {
+		return it.data, it.next, nil
+	}
+	var h [2]byte
+	if err := r.readAt(h[:], at); err != nil {
+		return nil, 0, fmt.Errorf("read metadata block: %w", err)
+	}
+	v := binary.LittleEndian.Uint16(h[:])
+	n := int(v &^ metaRaw)
+	if n == 0 || n > metaBlockSize {
+		return nil, 0, corruptf("metadata block at %d has a size of %d bytes", at, n)
+	}
+	raw := make([]byte, n)
+	if err := r.readAt(raw, at+2); err != nil {
+		return nil, 0, fmt.Errorf("read metadata block: %w", err)
+	}
+	if v&metaRaw != 0 {
+		data = raw
+	} else {
+		data = make([]byte, metaBlockSize)
+		m, err := r.codec.Decode(data, raw)
+		if err != nil {
+			return nil, 0, corruptf("decode metadata block at %d with %v: %v", at, r.sb.Compressor, err)
+		}
+		if m == 0 {
+			return nil, 0, corruptf("metadata block at %d is empty", at)
+		}
+		data = data[:m]
+	}
+	next = at + 2 + uint64(n)
+	r.meta.put(cacheItem{key: at, data: data, next: next})
+	return data, next, nil
+}
+
+// metaCursor reads on through the metadata blocks of one table.
+type metaCursor struct {
+	r    *Reader
+	end  uint64 // the table's end, absolute bytes
+	at   uint64 // current block, absolute bytes
+	next uint64 // block that follows, absolute bytes
+	data []byte // current block's payload
+	pos  int    // offset within data
+}
+
+// cursor starts at an offset into the payload of the metadata block at an
+// absolute offset within start..end.
+func (r *Reader) cursor(start, end, block uint64, offset int) (metaCursor, error) {
+	if block < start || block >= end {
+		return metaCursor{}, corruptf("metadata at %d lies outside its table at %d..%d", block, start, end)
+	}
+	data, next, err := r.metaBlock(block)
+	if err != nil {
+		return metaCursor{}, err
+	}
+	if offset >= len(data) && offset != 0 {
+		// A record may begin exactly where a full block ends.
+		if offset != metaBlockSize {
+			return metaCursor{}, corruptf("offset %d in the metadata block at %d, which holds %d bytes", offset, block, len(data))
+		}
+	}
+	return metaCursor{r: r, end: end, at: block, next: next, data: data, pos: offset}, nil
+}
+
+// read fills b, going on to the blocks that follow as needed.
+func (c *metaCursor) read(b []byte) error {
+	for len(b) > 0 {
+		if c.pos >= len(c.data) {
+			if c.next >= c.end {
+				return corruptf("record runs over the end of its table at %d", c.end)
+			}
+			data, next, err := c.r.metaBlock(c.next)
+			if err != nil {
+				return err
+			}
+			c.at, c.next, c.data, c.pos = c.next, next, data, 0
+		}
+		n := copy(b, c.data[c.pos:])
+		b = b[n:]
+		c.pos += n
+	}
+	return nil
+}
+
+// lookup reads entry number i of size bytes from a table that has an array of
+// metadata block offsets at array.
+func (r *Reader) lookup(what string, array uint64, i uint32, b []byte) error {
+	per := uint32(metaBlockSize / len(b))
+	var ptr [8]byte
+	if err := r.readAt(ptr[:], array+uint64(i/per)*8); err != nil {
+		return fmt.Errorf("read %s table: %w", what, err)
+	}
+	at := binary.LittleEndian.Uint64(ptr[:])
+	if at < superblockSize || at >= array {
+		return corruptf("%s table block at %d lies outside %d..%d", what, at, superblockSize, array)
+	}
+	data, _, err := r.metaBlock(at)
+	if err != nil {
+		return fmt.Errorf("read %s table: %w", what, err)
+	}
+	off := int(i%per) * len(b)
+	if off+len(b) > len(data) {
+		return corruptf("%s table ends before entry %d", what, i)
+	}
+	copy(b, data[off:])
+	return nil
+}
+
+func (r *Reader) readIDs() error {
+	r.ids = make([]uint32, r.sb.IDCount)
+	var b [4]byte
+	for i := range r.ids {
+		if err := r.lookup("id", r.sb.IDTable, uint32(i), b[:]); err != nil {
+			return err
+		}
+		r.ids[i] = binary.LittleEndian.Uint32(b[:])
+	}
+	return nil
+}
+
+// A Block locates a data or fragment block on disk.
+type Block struct {
+	Start uint64 // byte offset in the image
+	Size  uint32 // size word: bytes on disk, and whether they are stored raw
+}
+
+// OnDisk is the number of bytes that the block takes; 0 for a hole.
+func (b Block) OnDisk() int { return int(b.Size & blockSizeMask) }
+
+// Raw tells a block that is stored without compression.
+func (b Block) Raw() bool { return b.Size&blockRaw != 0 }
+
+// Fragment gives the place of fragment block number i.
+func (r *Reader) Fragment(i uint32) (Block, error) {
+	if i >= r.sb.FragmentCount {
+		return Block{}, corruptf("fragment %d of %d", i, r.sb.FragmentCount)
+	}
+	var b [16]byte
+	if err := r.lookup("fragment", r.sb.FragmentTable, i, b[:]); err != nil {
+		return Block{}, err
+	}
+	f := Block{binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint32(b[8:])}
+	if f.OnDisk() == 0 {
+		return Block{}, corruptf("fragment %d is empty", i)
+	}
+	if err := r.checkBlock(f); err != nil {
+		return Block{}, fmt.Errorf("fragment %d: %w", i, err)
+	}
+	return f, nil
+}
+
+func (r *Reader) checkBlock(b Block) error {
+	n := uint64(b.OnDisk())
+	if b.Size&^(blockRaw|blockSizeMask) != 0 || n > uint64(r.sb.BlockSize) {
+		return corruptf("block at %d has size word %#08x, blocks have %d bytes", b.Start, b.Size, r.sb.BlockSize)
+	}
+	if n != 0 && (b.Start < superblockSize || b.Start > r.sb.InodeTable || n > r.sb.InodeTable-b.Start) {
+		return corruptf("block of %d bytes at %d lies outside the data at %d..%d", n, b.Start, superblockSize, r.sb.InodeTable)
+	}
+	return nil
+}
+
+// ReadRaw gives the bytes of a block as they are on disk, in buf if it is large
+// enough.
+func (r *Reader) ReadRaw(b Block, buf []byte) ([]byte, error) {
+	if err := r.checkBlock(b); err != nil {
+		return nil, err
+	}
+	n := b.OnDisk()
+	if cap(buf) < n {
+		buf = make([]byte, n)
+	}
+	buf = buf[:n]
+	if err := r.readAt(buf, b.Start); err != nil {
+		return nil, fmt.Errorf("read block: %w", err)
+	}
+	return buf, nil
+}
+
+// Decode reads and decodes a block into dst and returns its length, at most
+// len(dst). A hole is not a block.
+func (r *Reader) Decode(b Block, dst []byte) (int, error) {
+	if b.Raw() {
+		if b.OnDisk() > len(dst) {
+			return 0, corruptf("stored block of %d bytes at %d, at most %d may be", b.OnDisk(), b.Start, len(dst))
+		}
+		raw, err := r.ReadRaw(b, dst)
+		return len(raw), err
+	}
+	p, _ := r.raw.Get().(*[]byte)
+	if p == nil {
+		p = new([]byte)
+	}
+	defer r.raw.Put(p)
+	raw, err := r.ReadRaw(b, *p)
+	if err != nil {
+		return 0, err
+	}
+	*p = raw
+	n, err := r.codec.Decode(dst, raw)
+	if err != nil {
+		return 0, corruptf("decode block at %d with %v: %v", b.Start, r.sb.Compressor, err)
+	}
+	return n, nil
+}
+
+// cached decodes a block through the cache. max bounds its decoded length.
+func (r *Reader) cached(b Block, max int) ([]byte, error) {
+	if it, ok := r.data.get(b.Start); ok && len(it.data) <= max {
+		return it.data, nil
+	}
+	buf := make([]byte, max)
+	n, err := r.Decode(b, buf)
+	if err != nil {
+		return nil, err
+	}
+	r.data.put(cacheItem{key: b.Start, data: buf[:n]})
+	return buf[:n], nil
+}

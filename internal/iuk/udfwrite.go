@@ -1,0 +1,389 @@
+package iuk
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/durable"
+)
+
+// Signer signs UDFs.
+type Signer interface {
+	// SignDetached writes an armored detached OpenPGP signature over data to w.
+	SignDetached(ctx context.Context, w io.Writer, data []byte) error
+}
+
+// The release channels, in the order in which they are written.
+const (
+	ChannelAlpha  = "alpha"
+	ChannelStable = "stable"
+)
+
+// UDFOptions says which upgrade-description files a release needs.
+type UDFOptions struct {
+	Product     string // e.g. "Tails"
+	BuildTarget string // e.g. "amd64"
+	Channel     string // the channel released to: ChannelStable or ChannelAlpha
+	To          string // the version released
+	From        []string
+	Next        []string // versions to come, whose clients must find an empty file, not a 404
+
+	ImageURL string // URL of the full image
+	Image    string // file with the full image, for its size and digest
+	IUKURL   string // URL of the directory that holds the kits
+	IUKs     string // directory with the kits; one that is missing is not offered
+
+	Type       string // UpgradeMajor or UpgradeMinor; "" judges by the first number of the versions
+	DetailsURL string // may be empty
+
+	Output string // directory under which the v2/ tree goes
+}
+
+// UDFFile is a file that WriteUDFs wrote.
+type UDFFile struct {
+	Path        string `json:"path"` // slash-separated, below the output directory
+	Channel     string `json:"channel"`
+	Version     string `json:"version"`     // initially installed version
+	Upgrade     string `json:"upgrade"`     // version offered, or ""
+	Incremental bool   `json:"incremental"` // a kit is offered
+}
+
+// notFinalRE matches versions before a final one: those run on the alpha channel.
+var notFinalRE = regexp.MustCompile(`~(?:alpha|beta|rc)[0-9]*$`)
+
+// UDFPath is the place of a UDF below the output directory or URL; its
+// signature stands beside it with ".pgp" added.
+func UDFPath(product, version, buildTarget, channel string) string {
+	return path.Join("v2", product, version, buildTarget, channel, "upgrades.yml")
+}
+
+// KitName is the file name of the kit from one version to another.
+func KitName(product, arch, from, to string) string {
+	return fmt.Sprintf("%s_%s_%s_to_%s.iuk", product, arch, from, to)
+}
+
+func (o *UDFOptions) check() error {
+	if !wordRE.MatchString(o.Product) {
+		return fmt.Errorf("product %q is not a name", o.Product)
+	}
+	if !wordRE.MatchString(o.BuildTarget) {
+		return fmt.Errorf("build target %q is not a name", o.BuildTarget)
+	}
+	if o.Channel != ChannelAlpha && o.Channel != ChannelStable {
+		return fmt.Errorf("channel: expected alpha or stable, found %q", o.Channel)
+	}
+	switch o.Type {
+	case "", UpgradeMajor, UpgradeMinor:
+	default:
+		return fmt.Errorf("type: expected major or minor, found %q", o.Type)
+	}
+	seen := make(map[string]string)
+	for _, v := range slices.Concat([][2]string{{o.To, "to"}}, pairs(o.From, "from"), pairs(o.Next, "next")) {
+		if !versionRE.MatchString(v[0]) {
+			return fmt.Errorf("version %q (%s) is not one", v[0], v[1])
+		}
+		if other, ok := seen[v[0]]; ok {
+			return fmt.Errorf("version %s is given twice: as %s and as %s", v[0], other, v[1])
+		}
+		seen[v[0]] = v[1]
+	}
+	return nil
+}
+
+func pairs(list []string, role string) (all [][2]string) {
+	for _, v := range list {
+		all = append(all, [2]string{v, role})
+	}
+	return all
+}
+
+// UDFs returns the files that a release needs, in a fixed order: for both
+// channels an empty one for the new version and for each next one; and for each
+// previous version one that offers the new version and nothing else, so that
+// older upgrades are not offered for ever. A release to stable is offered on
+// alpha only to versions that are themselves alpha, beta or rc; a release to
+// alpha is offered on alpha only, to all.
+func (o *UDFOptions) UDFs(ctx context.Context) ([]*UDF, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	var all []*UDF
+	add := func(version, channel string, upgrades ...Upgrade) {
+		all = append(all, &UDF{ProductName: o.Product, InitialInstallVersion: version,
+			BuildTarget: o.BuildTarget, Channel: channel, Upgrades: upgrades})
+	}
+	channels := []string{ChannelAlpha, ChannelStable}
+	for _, v := range append([]string{o.To}, o.Next...) {
+		for _, c := range channels {
+			add(v, c)
+		}
+	}
+
+	var full TargetFile
+	if len(o.From) > 0 {
+		var err error
+		if full, err = target(ctx, o.Image, o.ImageURL); err != nil {
+			return nil, fmt.Errorf("full image: %w", err)
+		}
+	}
+	for _, v := range o.From {
+		up := Upgrade{Version: o.To, Type: o.Type, DetailsURL: o.DetailsURL,
+			Paths: []UpgradePath{{PathFull, []TargetFile{full}}}}
+		if up.Type == "" {
+			up.Type = UpgradeMinor
+			if series(v) != series(o.To) {
+				up.Type = UpgradeMajor
+			}
+		}
+		name := KitName(o.Product, o.BuildTarget, v, o.To)
+		if o.IUKs != "" {
+			base, err := url.Parse(o.IUKURL)
+			if err != nil {
+				return nil, fmt.Errorf("kits: %w", err)
+			}
+			kit, err := target(ctx, filepath.Join(o.IUKs, name), base.JoinPath(name).String())
+			switch {
+			case err == nil:
+				up.Paths = append(up.Paths, UpgradePath{PathIncremental, []TargetFile{kit}})
+			case !errors.Is(err, fs.ErrNotExist):
+				return nil, fmt.Errorf("kit: %w", err)
+			}
+		}
+		for _, c := range channels {
+			if o.Channel == ChannelStable && c == ChannelAlpha && !notFinalRE.MatchString(v) ||
+				o.Channel == ChannelAlpha && c == ChannelStable {
+				continue
+			}
+			add(v, c, up)
+		}
+	}
+	for _, u := range all {
+		if err := u.Check(); err != nil {
+			return nil, fmt.Errorf("version %s: %w", u.InitialInstallVersion, err)
+		}
+	}
+	return all, nil
+}
+
+// series is what comes before the first dot of a version.
+func series(v string) string {
+	s, _, _ := strings.Cut(v, ".")
+	return s
+}
+
+// target describes the file at name, to be had at u.
+func target(ctx context.Context, name, u string) (TargetFile, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return TargetFile{}, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return TargetFile{}, err
+	}
+	if !st.Mode().IsRegular() {
+		return TargetFile{}, fmt.Errorf("%s is not a regular file", name)
+	}
+	t := TargetFile{URL: u}
+	h := sha256.New()
+	if t.Size, err = io.Copy(h, ctxReader{ctx, f}); err != nil {
+		return TargetFile{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	h.Sum(t.SHA256[:0])
+	return t, nil
+}
+
+// ctxReader ends a long read when its context does.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// WriteUDFs writes the upgrade-description files of a release and their
+// signatures. Everything is read, made and signed before the first file is
+// replaced. Each file is replaced at once; a reader that comes between the two
+// of a pair sees a signature that does not fit and asks again. An existing file
+// that is no UDF for its place is an error: it is not ours to replace.
+func WriteUDFs(ctx context.Context, o UDFOptions, s Signer) ([]UDFFile, error) {
+	udfs, err := o.UDFs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Output, 0o755); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(o.Output)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+
+	type content struct {
+		path      string
+		data, sig []byte
+	}
+	var (
+		files  []content
+		report []UDFFile
+	)
+	for _, u := range udfs {
+		p := UDFPath(u.ProductName, u.InitialInstallVersion, u.BuildTarget, u.Channel)
+		if err := checkExisting(root, p, u); err != nil {
+			return nil, fmt.Errorf("existing %s: %w", p, err)
+		}
+		var sig bytes.Buffer
+		data := u.Format()
+		if err := s.SignDetached(ctx, &sig, data); err != nil {
+			return nil, fmt.Errorf("sign %s: %w", p, err)
+		}
+		files = append(files, content{p, data, sig.Bytes()})
+		f := UDFFile{Path: p, Channel: u.Channel, Version: u.InitialInstallVersion}
+		for _, up := range u.Upgrades {
+			f.Upgrade = up.Version
+			f.Incremental = len(up.Paths) > 1
+		}
+		report = append(report, f)
+	}
+	for _, f := range files {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := root.MkdirAll(path.Dir(f.path), 0o755); err != nil {
+			return nil, err
+		}
+		if err := replace(root, f.path, f.data); err != nil {
+			return nil, fmt.Errorf("write %s: %w", f.path, err)
+		}
+		if err := replace(root, f.path+".pgp", f.sig); err != nil {
+			return nil, fmt.Errorf("write %s.pgp: %w", f.path, err)
+		}
+	}
+	dir, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if err := durable.SyncFS(dir); err != nil {
+		return nil, err
+	}
+	return report, nil
+}
+
+func checkExisting(root *os.Root, p string, u *UDF) error {
+	f, err := root.Open(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxUDF+1))
+	if err != nil {
+		return err
+	}
+	old, err := ParseUDF(data)
+	if err != nil {
+		return err
+	}
+	if old.ProductName != u.ProductName || old.InitialInstallVersion != u.InitialInstallVersion ||
+		old.BuildTarget != u.BuildTarget || old.Channel != u.Channel {
+		return fmt.Errorf("it describes %s %s, %s, %s: %w", old.ProductName, old.InitialInstallVersion, old.BuildTarget, old.Channel, ErrUDF)
+	}
+	return nil
+}
+
+// replace writes a file beside name and renames it into place. Its mode does
+// not depend on the umask, since web servers read these files.
+func replace(root *os.Root, name string, data []byte) error {
+	tmp := path.Join(path.Dir(name), "."+path.Base(name)+".tmp")
+	if err := root.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = root.Rename(tmp, name)
+	}
+	if err != nil {
+		root.Remove(tmp)
+	}
+	return err
+}
+
+// CheckUDFTree checks each upgrade-description file under dir/v2 as a client of
+// its place would, and returns how many there are.
+func CheckUDFTree(ctx context.Context, dir string, v Verifier) (int, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	n := 0
+	read := func(p string) ([]byte, error) {
+		f, err := root.Open(p)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return io.ReadAll(io.LimitReader(f, MaxUDF+1))
+	}
+	err = fs.WalkDir(root.FS(), "v2", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path.Base(p) != "upgrades.yml" {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		e := strings.Split(p, "/")
+		if len(e) != 6 {
+			return fmt.Errorf("%s: expected v2/PRODUCT/VERSION/TARGET/CHANNEL/upgrades.yml: %w", p, ErrUDF)
+		}
+		data, err := read(p)
+		if err != nil {
+			return err
+		}
+		sig, err := read(p + ".pgp")
+		if err != nil {
+			return err
+		}
+		place := UDF{ProductName: e[1], InitialInstallVersion: e[2], BuildTarget: e[3], Channel: e[4]}
+		if _, err := CheckUDF(ctx, data, sig, place, v); err != nil {
+			return fmt.Errorf("%s: %w", p, err)
+		}
+		n++
+		return nil
+	})
+	return n, err
+}

@@ -1,0 +1,562 @@
+package cas
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.org/snapd/internal/durable"
+)
+
+// Dir is a blob store in a directory:
+//
+//	blobs/ab/abcdef…        one file a blob, mode 0444
+//	incoming/<n>            blobs being written; emptied by OpenDir
+//	quarantine/<hex>.<unix> removed or rotten blobs, kept for a while
+type Dir struct {
+	root  *os.Root
+	path  string
+	fd    *os.File // kept open for syncfs
+	next  atomic.Uint64
+	fault FaultFunc
+	trash sync.Mutex // serializes Remove and Restore
+}
+
+// FaultFunc is consulted before each write to the medium, for tests: an error
+// makes the step fail, after it took effect when apply is true.
+type FaultFunc func(op, name string) (apply bool, err error)
+
+// Options adjust a Dir.
+type Options struct {
+	Fault FaultFunc
+}
+
+const (
+	blobsDir      = "blobs"
+	incomingDir   = "incoming"
+	quarantineDir = "quarantine"
+)
+
+// OpenDir opens or creates the blob store below path. What an earlier process
+// was still writing is dropped: no blob was promised for it.
+func OpenDir(path string, o Options) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{root: root, path: path, fault: o.Fault}
+	if err := d.init(); err != nil {
+		root.Close()
+		return nil, fmt.Errorf("open blob store %s: %w", path, err)
+	}
+	return d, nil
+}
+
+func (d *Dir) init() error {
+	for _, name := range []string{blobsDir, incomingDir, quarantineDir} {
+		if err := d.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if _, err := d.root.Stat(blobsDir + "/ff"); err != nil {
+		for i := range 256 {
+			if err := d.root.Mkdir(fmt.Sprintf("%s/%02x", blobsDir, i), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+	}
+	f, err := d.root.Open(".")
+	if err != nil {
+		return err
+	}
+	d.fd = f
+	in, err := d.root.Open(incomingDir)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	names, err := in.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := d.root.Remove(incomingDir + "/" + n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close releases the directory.
+func (d *Dir) Close() error { return errors.Join(d.fd.Close(), d.root.Close()) }
+
+// Path is the directory of the store, for messages and for servers that
+// send files by path.
+func (d *Dir) Path() string { return d.path }
+
+// Name is the blob's file name relative to Path.
+func Name(dg Digest) string {
+	h := dg.String()
+	return blobsDir + "/" + h[:2] + "/" + h
+}
+
+func (d *Dir) step(op, name string, do func() error) error {
+	if d.fault != nil {
+		if apply, err := d.fault(op, name); err != nil {
+			if apply {
+				if derr := do(); derr != nil {
+					return derr
+				}
+			}
+			return err
+		}
+	}
+	return do()
+}
+
+// Open implements Store.
+func (d *Dir) Open(_ context.Context, dg Digest) (Blob, error) {
+	f, err := d.root.Open(Name(dg))
+	if err != nil {
+		return nil, notFound(dg, err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &file{File: f, info: Info{Digest: dg, Size: st.Size(), ModTime: st.ModTime()}}, nil
+}
+
+type file struct {
+	*os.File
+	info Info
+}
+
+func (f *file) Info() Info { return f.info }
+
+func notFound(dg Digest, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s", ErrNotFound, dg)
+	}
+	return fmt.Errorf("blob %s: %w", dg, err)
+}
+
+// Stat implements Store.
+func (d *Dir) Stat(_ context.Context, dg Digest) (Info, error) {
+	st, err := d.root.Lstat(Name(dg))
+	if err != nil {
+		return Info{}, notFound(dg, err)
+	}
+	return Info{Digest: dg, Size: st.Size(), ModTime: st.ModTime()}, nil
+}
+
+// NewBatch implements Store.
+func (d *Dir) NewBatch() Batch { return &batch{dir: d} }
+
+type pending struct {
+	tmp  string
+	info Info
+}
+
+type batch struct {
+	dir   *Dir
+	mu    sync.Mutex
+	done  []pending
+	bytes int64
+}
+
+func (b *batch) Create(context.Context) (Writer, error) {
+	tmp := incomingDir + "/" + strconv.FormatUint(b.dir.next.Add(1), 10)
+	w := &writer{batch: b, tmp: tmp}
+	err := b.dir.step("create", tmp, func() (err error) {
+		w.f, err = b.dir.root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o444)
+		return err
+	})
+	if err != nil {
+		if w.f != nil {
+			w.f.Close()
+			b.dir.root.Remove(tmp)
+		}
+		return nil, fmt.Errorf("create blob: %w", err)
+	}
+	w.sum, w.sum1 = sha256.New(), sha1.New()
+	return w, nil
+}
+
+func (b *batch) Pending() (int, int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.done), b.bytes
+}
+
+// Flush makes the batch durable: data first, then names.
+func (b *batch) Flush(ctx context.Context) error {
+	b.mu.Lock()
+	done := b.done
+	b.done, b.bytes = nil, 0
+	b.mu.Unlock()
+	if len(done) == 0 {
+		return nil
+	}
+	drop := func(from int) {
+		for _, p := range done[from:] {
+			b.dir.root.Remove(p.tmp)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		drop(0)
+		return err
+	}
+	// If we stop here, OpenDir removes the temporary files.
+	if err := b.dir.step("sync", "batch", func() error { return b.dir.sync(done) }); err != nil {
+		drop(0)
+		return err
+	}
+	// If we stop below, some blobs have their names: they are whole and durable,
+	// and nothing refers to them yet.
+	dirs := map[string]bool{}
+	for i, p := range done {
+		name := Name(p.info.Digest)
+		err := b.dir.step("rename", name, func() error { return b.dir.root.Rename(p.tmp, name) })
+		if err != nil {
+			drop(i)
+			return fmt.Errorf("name blob %s: %w", p.info.Digest, err)
+		}
+		dirs[filepath.Dir(name)] = true
+	}
+	return b.dir.step("syncdir", "batch", func() error {
+		if len(dirs) > 8 {
+			return durable.SyncFS(b.dir.fd)
+		}
+		for dir := range dirs {
+			if err := durable.SyncDir(filepath.Join(b.dir.path, dir)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// sync makes the data of a few files durable one by one, of many by syncfs.
+func (d *Dir) sync(files []pending) error {
+	if len(files) > 8 {
+		return durable.SyncFS(d.fd)
+	}
+	for _, p := range files {
+		f, err := d.root.OpenFile(p.tmp, os.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		err = f.Sync()
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("%w: sync blob %s: %w", durable.ErrUnknown, p.info.Digest, err)
+		}
+	}
+	return nil
+}
+
+func (b *batch) Discard() {
+	b.mu.Lock()
+	done := b.done
+	b.done, b.bytes = nil, 0
+	b.mu.Unlock()
+	for _, p := range done {
+		b.dir.root.Remove(p.tmp)
+	}
+}
+
+type writer struct {
+	batch *batch
+	tmp   string
+	f     *os.File
+	n     int64
+	sum   hash.Hash
+	sum1  hash.Hash
+	one   [20]byte
+}
+
+func (w *writer) Write(p []byte) (n int, err error) {
+	err = w.batch.dir.step("write", w.tmp, func() (err error) {
+		n, err = w.f.Write(p)
+		return err
+	})
+	w.sum.Write(p[:n])
+	w.sum1.Write(p[:n])
+	w.n += int64(n)
+	if err != nil {
+		return n, fmt.Errorf("write blob: %w", err)
+	}
+	return n, nil
+}
+
+func (w *writer) Offset() int64 { return w.n }
+
+// ReadAt reads what was written so far: a client that waits for the same
+// bytes is served from the file before it has its name.
+func (w *writer) ReadAt(p []byte, off int64) (int, error) { return w.f.ReadAt(p, off) }
+
+func (w *writer) Reset() error {
+	if err := w.f.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := w.f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	w.n = 0
+	w.sum.Reset()
+	w.sum1.Reset()
+	return nil
+}
+
+func (w *writer) SHA1() [20]byte { return w.one }
+
+func (w *writer) Commit(want Digest, size int64, modTime time.Time) (Info, error) {
+	if w.f == nil {
+		return Info{}, errors.New("commit of a closed blob")
+	}
+	var got Digest
+	w.sum.Sum(got[:0])
+	w.sum1.Sum(w.one[:0])
+	info := Info{Digest: got, Size: w.n, ModTime: modTime}
+	switch {
+	case size >= 0 && w.n != size:
+		w.Abort()
+		return info, fmt.Errorf("%w: %d bytes, expected %d", ErrMismatch, w.n, size)
+	case !want.IsZero() && got != want:
+		w.Abort()
+		return info, fmt.Errorf("%w: SHA-256 %s, expected %s", ErrMismatch, got, want)
+	}
+	if !modTime.IsZero() {
+		// Informative: a store that cannot keep times is as good.
+		_ = w.batch.dir.root.Chtimes(w.tmp, modTime, modTime)
+	}
+	f := w.f
+	w.f = nil
+	if err := f.Close(); err != nil {
+		w.batch.dir.root.Remove(w.tmp)
+		return info, fmt.Errorf("close blob: %w", err)
+	}
+	w.batch.mu.Lock()
+	w.batch.done = append(w.batch.done, pending{w.tmp, info})
+	w.batch.bytes += w.n
+	w.batch.mu.Unlock()
+	return info, nil
+}
+
+func (w *writer) Abort() {
+	if w.f != nil {
+		w.f.Close()
+		w.f = nil
+		w.batch.dir.root.Remove(w.tmp)
+	}
+}
+
+// Walk implements Store.
+func (d *Dir) Walk(ctx context.Context, after Digest, f func(Info) error) error {
+	start := after.String()
+	for i := int(after[0]); i < 256; i++ {
+		sub := fmt.Sprintf("%s/%02x", blobsDir, i)
+		h, err := d.root.Open(sub)
+		if err != nil {
+			return err
+		}
+		names, err := h.Readdirnames(-1)
+		h.Close()
+		if err != nil {
+			return err
+		}
+		slices.Sort(names)
+		for _, n := range names {
+			dg, err := ParseDigest(n)
+			if err != nil || n <= start && !after.IsZero() {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			info, err := d.Stat(ctx, dg)
+			if errors.Is(err, ErrNotFound) {
+				continue // removed since the directory was read
+			} else if err != nil {
+				return err
+			}
+			if err := f(info); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Remove implements Store.
+func (d *Dir) Remove(_ context.Context, dg Digest, why string) error {
+	d.trash.Lock()
+	defer d.trash.Unlock()
+	name := fmt.Sprintf("%s/%s.%d.%s", quarantineDir, dg, time.Now().Unix(), why)
+	err := d.step("remove", Name(dg), func() error { return d.root.Rename(Name(dg), name) })
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("quarantine blob %s: %w", dg, err)
+	}
+	return nil
+}
+
+// Restore implements Store.
+func (d *Dir) Restore(ctx context.Context, dg Digest) error {
+	d.trash.Lock()
+	defer d.trash.Unlock()
+	q, err := d.quarantined()
+	if err != nil {
+		return err
+	}
+	for i := len(q) - 1; i >= 0; i-- {
+		if q[i].digest != dg || q[i].why == Rotten {
+			continue
+		}
+		return d.step("restore", Name(dg), func() error {
+			return d.root.Rename(quarantineDir+"/"+q[i].name, Name(dg))
+		})
+	}
+	return fmt.Errorf("%w: %s", ErrNotFound, dg)
+}
+
+// Rotten is the reason under which fsck and scrub quarantine a corrupt blob:
+// Restore never brings such a copy back.
+const Rotten = "rotten"
+
+// Quarantined is one copy in the quarantine.
+type Quarantined struct {
+	Digest Digest
+	At     time.Time
+	Why    string
+	Size   int64
+}
+
+// Quarantine lists what was removed and not yet purged, oldest first.
+func (d *Dir) Quarantine() ([]Quarantined, error) {
+	q, err := d.quarantined()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Quarantined, 0, len(q))
+	for _, e := range q {
+		st, err := d.root.Lstat(quarantineDir + "/" + e.name)
+		if err != nil {
+			continue
+		}
+		out = append(out, Quarantined{e.digest, e.at, e.why, st.Size()})
+	}
+	return out, nil
+}
+
+type quarantined struct {
+	name   string
+	digest Digest
+	at     time.Time
+	why    string
+}
+
+// quarantined lists the quarantine, oldest first.
+func (d *Dir) quarantined() ([]quarantined, error) {
+	h, err := d.root.Open(quarantineDir)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	names, err := h.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var out []quarantined
+	for _, n := range names {
+		parts := strings.SplitN(n, ".", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		dg, err := ParseDigest(parts[0])
+		sec, err2 := strconv.ParseInt(parts[1], 10, 64)
+		if err != nil || err2 != nil {
+			continue
+		}
+		out = append(out, quarantined{n, dg, time.Unix(sec, 0), parts[2]})
+	}
+	slices.SortFunc(out, func(a, b quarantined) int {
+		if c := a.at.Compare(b.at); c != 0 {
+			return c
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	return out, nil
+}
+
+// Purge implements Store.
+func (d *Dir) Purge(ctx context.Context, t time.Time) (n int, bytes int64, err error) {
+	q, err := d.quarantined()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, e := range q {
+		if !e.at.Before(t) {
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return n, bytes, err
+		}
+		name := quarantineDir + "/" + e.name
+		st, err := d.root.Lstat(name)
+		if err != nil {
+			continue
+		}
+		if err := d.step("purge", name, func() error { return d.root.Remove(name) }); err != nil {
+			return n, bytes, err
+		}
+		n++
+		bytes += st.Size()
+	}
+	return n, bytes, nil
+}
+
+// Check reads a whole blob and compares its digest. ErrCorrupt, ErrNotFound.
+func Check(ctx context.Context, s Store, dg Digest) error {
+	b, err := s.Open(ctx, dg)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	h := sha256.New()
+	buf := make([]byte, 256<<10)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := b.Read(buf)
+		h.Write(buf[:n])
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return corrupt(dg, "unreadable: "+err.Error())
+		}
+	}
+	if got := h.Sum(nil); Digest(got) != dg {
+		return corrupt(dg, "its bytes now have SHA-256 "+hex.EncodeToString(got))
+	}
+	return nil
+}

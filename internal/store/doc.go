@@ -1,0 +1,59 @@
+// Package store keeps the metadata: which snapshots exist, which paragraph was
+// present in which of them, what was frozen, and what refers to which blob. It
+// is the one place that knows bbolt.
+//
+// # Invariants
+//
+// The code of snapd refers to these by number.
+//
+//  1. Blobs are durable before metadata names them; metadata is committed
+//     before a snapshot is signed; a signature is checked before the published
+//     pointer moves. Readers go the other way. Deletion unpublishes first,
+//     drops the reference next, the blob last.
+//  2. Blobs, snapshots and frozen snapshots never change. Writing one again
+//     with equal bytes succeeds; with others it is an error.
+//  3. Every byte from outside is verified against a signed or recorded digest
+//     before it is parsed, stored under its name, or completed to a client.
+//  4. Equal inputs give equal bytes: no clock, map order, locale, umask, path
+//     or core count reaches an artefact. Time is a parameter.
+//  5. Nothing incomplete is visible: a snapshot appears at once and whole, or
+//     not at all.
+//
+// # Model
+//
+// Cost follows change, not size. Each new signed root of a suite is a
+// generation, numbered in order of arrival; a snapshot is an instant and the
+// generation that each suite had. The facts of a package paragraph are stored
+// once; a span says in which generations of which index it is present, as
+// half-open intervals. Upstream's paragraphs themselves are kept in compressed
+// blocks, so that a derived index copies them without reading whole indices.
+//
+//	ids        string            -> u32           mirrors, suites and indices get numbers
+//	snapshot   mirror, instant   -> JSON Snapshot
+//	gone       mirror, instant   -> -             removed snapshots (HTTP 410)
+//	gen        suite, gen        -> JSON Generation
+//	genref     suite, gen, owner -> -             who needs a generation: snapshots, freezes, recordings
+//	fact       pid               -> binary Fact
+//	para       first pid         -> block of paragraphs
+//	live       index, para digest-> pid           what the newest generation has
+//	span       pid, index        -> intervals of generations
+//	began      suite, gen, index, pid -> -        which spans began where, for diff
+//	ended      suite, gen, index, pid -> -        which spans ended where, for diff and gc
+//	name       mirror, name, pid -> -
+//	path       mirror, path, pid -> file number
+//	ref        digest, owner     -> -             who needs a blob
+//	suspect    digest            -> -             blobs that lost a reference, for gc
+//	listed     suite, digest     -> what a root lists under by-hash
+//	lpath      suite, path       -> digest and the instant it appeared, for `latest`
+//	alias      algorithm, digest -> SHA-256
+//	frozen     name              -> JSON Frozen
+//	ftree      name, path        -> digest, size, time
+//	recording  name              -> JSON Recording
+//	rentry     name, mirror, path, digest -> JSON RecordEntry
+//	rotten     digest            -> JSON Rotten
+//
+// A generation is staged in bounded transactions before it is sealed: spans
+// already name its number, and no reader looks at a number that no snapshot
+// has. A staging that is cut short is mended by the next one, which compares
+// with what is live and reads again every index marked dirty.
+package store

@@ -1,0 +1,467 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+)
+
+// Frozen looks up a frozen snapshot. ErrNotFound.
+func (t *Tx) Frozen(name string) (*Frozen, error) {
+	var f Frozen
+	if err := getJSON(t.b("frozen"), []byte(name), &f); err != nil {
+		return nil, fmt.Errorf("frozen snapshot %s: %w", name, err)
+	}
+	return &f, nil
+}
+
+// Frozens lists all frozen snapshots by name.
+func (t *Tx) Frozens() ([]*Frozen, error) {
+	var out []*Frozen
+	b := t.b("frozen")
+	err := b.ForEach(func(k, _ []byte) error {
+		var f Frozen
+		out = append(out, &f)
+		return getJSON(b, k, &f)
+	})
+	return out, err
+}
+
+// PutNodes adds files to a frozen tree that is being made. Nothing of it is
+// visible before PutFrozen; a tree left by an attempt that was cut short is
+// replaced by the next ClearFrozenTree.
+func (t *Tx) PutNodes(name string, nodes []Node) error {
+	b := t.b("ftree")
+	for _, n := range nodes {
+		var e enc
+		e.fixed(n.Digest[:])
+		e.uint(uint64(n.Size))
+		e.uint(uint64(n.ModTime.Unix()))
+		if err := b.Put(key(nil).str(name).raw([]byte(n.Path)), e); err != nil {
+			return err
+		}
+		if err := t.PutRef(n.Digest, OwnerFrozen, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func decodeNode(path string, v []byte) Node {
+	d := dec{b: v}
+	n := Node{Path: path, Digest: cas.Digest(d.fixed(32)), Size: int64(d.uint())}
+	n.ModTime = time.Unix(int64(d.uint()), 0).UTC()
+	return n
+}
+
+// Node looks up a file of a frozen tree: path is <mirror>/<path>. ErrNotFound.
+func (t *Tx) Node(name, path string) (Node, error) {
+	v := t.b("ftree").Get(key(nil).str(name).raw([]byte(path)))
+	if v == nil {
+		return Node{}, fmt.Errorf("%s in frozen snapshot %s: %w", path, name, ErrNotFound)
+	}
+	return decodeNode(path, v), nil
+}
+
+// Nodes lists a frozen tree below a prefix, after the path `after`, at most
+// limit files (0: all).
+func (t *Tx) Nodes(name, prefix, after string, limit int) []Node {
+	var out []Node
+	base := key(nil).str(name).raw([]byte(prefix))
+	c := t.b("ftree").Cursor()
+	k, v := c.Seek(base)
+	if after != "" {
+		from := key(nil).str(name).raw([]byte(after))
+		if k, v = c.Seek(from); bytes.Equal(k, from) {
+			k, v = c.Next()
+		}
+	}
+	for ; k != nil && bytes.HasPrefix(k, base); k, v = c.Next() {
+		out = append(out, decodeNode(string(k[len(name)+1:]), v))
+		if limit > 0 && len(out) == limit {
+			break
+		}
+	}
+	return out
+}
+
+// ClearFrozenTree drops at most limit files of the tree of a freeze that does
+// not exist, and tells whether any are left.
+func (t *Tx) ClearFrozenTree(name string, limit int) (more bool, err error) {
+	if t.b("frozen").Get([]byte(name)) != nil {
+		return false, fmt.Errorf("frozen snapshot %s: %w", name, ErrExists)
+	}
+	return t.clearTree(name, limit)
+}
+
+func (t *Tx) clearTree(name string, limit int) (more bool, err error) {
+	nodes := t.Nodes(name, "", "", limit)
+	for _, n := range nodes {
+		if err := t.b("ftree").Delete(key(nil).str(name).raw([]byte(n.Path))); err != nil {
+			return false, err
+		}
+		if err := t.DropRef(n.Digest, OwnerFrozen, name); err != nil {
+			return false, err
+		}
+	}
+	return len(nodes) == limit, nil
+}
+
+// PutFrozen makes a frozen snapshot visible (invariants 1, 2 and 5): its tree
+// has been put and every blob is durable. ErrExists when another one has the name.
+func (t *Tx) PutFrozen(f *Frozen) error {
+	if old, err := t.Frozen(f.Name); err == nil {
+		if old.Manifest.SHA256 == f.Manifest.SHA256 {
+			return nil
+		}
+		return fmt.Errorf("frozen snapshot %s: %w", f.Name, ErrExists)
+	} else if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return t.replaceFrozen(f)
+}
+
+// UpdateFrozen changes what may change of a frozen snapshot: its list of
+// statements. Its manifest stays.
+func (t *Tx) UpdateFrozen(f *Frozen) error {
+	old, err := t.Frozen(f.Name)
+	if err != nil {
+		return err
+	}
+	if old.Manifest.SHA256 != f.Manifest.SHA256 {
+		return fmt.Errorf("frozen snapshot %s: %w", f.Name, ErrExists)
+	}
+	return t.replaceFrozen(f)
+}
+
+func (t *Tx) replaceFrozen(f *Frozen) error {
+	digests := []cas.Digest{f.Manifest.SHA256, f.Signature.SHA256, f.Prov.SHA256, f.KeyBlob}
+	for _, m := range f.Mirrors {
+		digests = append(digests, m.Certificates)
+		for _, p := range m.Proof {
+			digests = append(digests, p.SHA256)
+		}
+		for _, s := range m.Suites {
+			if s.Gen == 0 {
+				continue
+			}
+			id, ok := t.SuiteID(m.Mirror, s.Suite)
+			if !ok {
+				return fmt.Errorf("%w: suite %s of %s has no number", ErrCorrupt, s.Suite, m.Mirror)
+			}
+			if err := t.b("genref").Put(genRef(id, s.Gen, OwnerFrozen, f.Name), nil); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range f.Statements {
+		digests = append(digests, s.SHA256)
+	}
+	for _, d := range digests {
+		if d.IsZero() {
+			continue
+		}
+		if err := t.PutRef(d, OwnerFrozen, f.Name); err != nil {
+			return err
+		}
+	}
+	return putJSON(t.b("frozen"), []byte(f.Name), f)
+}
+
+// RemoveFrozen unpublishes a frozen snapshot. Its tree is cleared by
+// ClearFrozenTree afterwards, in bounded transactions.
+func (t *Tx) RemoveFrozen(name string) error {
+	f, err := t.Frozen(name)
+	if err != nil {
+		return err
+	}
+	digests := []cas.Digest{f.Manifest.SHA256, f.Signature.SHA256, f.Prov.SHA256, f.KeyBlob}
+	for _, m := range f.Mirrors {
+		digests = append(digests, m.Certificates)
+		for _, p := range m.Proof {
+			digests = append(digests, p.SHA256)
+		}
+		for _, s := range m.Suites {
+			if id, ok := t.SuiteID(m.Mirror, s.Suite); ok && s.Gen != 0 {
+				if err := t.b("genref").Delete(genRef(id, s.Gen, OwnerFrozen, name)); err != nil {
+					return err
+				}
+				if err := t.suspectGen(id, s.Gen); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, s := range f.Statements {
+		digests = append(digests, s.SHA256)
+	}
+	for _, d := range digests {
+		if d.IsZero() {
+			continue
+		}
+		if err := t.DropRef(d, OwnerFrozen, name); err != nil {
+			return err
+		}
+	}
+	images, err := t.Images(name)
+	if err != nil {
+		return err
+	}
+	for _, im := range images {
+		if err := t.DropRef(im.SHA256, OwnerImage, name); err != nil {
+			return err
+		}
+		if err := t.b("image").Delete(key(nil).str(name).raw([]byte(im.Variant))); err != nil {
+			return err
+		}
+	}
+	return t.b("frozen").Delete([]byte(name))
+}
+
+// PutImage records an image of a frozen snapshot. Recording an equal one again
+// succeeds; another one under the same variant is ErrExists.
+func (t *Tx) PutImage(im *Image) error {
+	k := key(nil).str(im.Name).raw([]byte(im.Variant))
+	var old Image
+	if err := getJSON(t.b("image"), k, &old); err == nil && old.SHA256 != im.SHA256 {
+		return fmt.Errorf("image %q of %s: %w (SHA-256 %s)", im.Variant, im.Name, ErrExists, old.SHA256)
+	}
+	if err := t.PutRef(im.SHA256, OwnerImage, im.Name); err != nil {
+		return err
+	}
+	return putJSON(t.b("image"), k, im)
+}
+
+// Images lists the images of a frozen snapshot, or all with an empty name.
+func (t *Tx) Images(name string) ([]Image, error) {
+	var out []Image
+	b := t.b("image")
+	c := b.Cursor()
+	var prefix key
+	if name != "" {
+		prefix = key(nil).str(name)
+	}
+	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		var im Image
+		if err := getJSON(b, k, &im); err != nil {
+			return nil, err
+		}
+		out = append(out, im)
+	}
+	return out, nil
+}
+
+// Kit is a file that snapd serves besides repositories: a kit or an upgrade
+// description.
+type Kit struct {
+	Path   string // as served below /iuk/
+	Digest cas.Digest
+	Size   int64
+}
+
+// PutKit publishes a file below /iuk/.
+func (t *Tx) PutKit(k Kit) error {
+	var old Kit
+	if err := getJSON(t.b("kit"), []byte(k.Path), &old); err == nil && old.Digest != k.Digest {
+		if err := t.DropRef(old.Digest, OwnerKit, k.Path); err != nil {
+			return err
+		}
+	}
+	if err := t.PutRef(k.Digest, OwnerKit, k.Path); err != nil {
+		return err
+	}
+	return putJSON(t.b("kit"), []byte(k.Path), k)
+}
+
+// Kit looks up a published file. ErrNotFound.
+func (t *Tx) Kit(path string) (k Kit, err error) {
+	if err := getJSON(t.b("kit"), []byte(path), &k); err != nil {
+		return k, fmt.Errorf("kit %s: %w", path, err)
+	}
+	return k, nil
+}
+
+// Kits lists the published files.
+func (t *Tx) Kits() (out []Kit, err error) {
+	b := t.b("kit")
+	err = b.ForEach(func(k, _ []byte) error {
+		var v Kit
+		err := getJSON(b, k, &v)
+		out = append(out, v)
+		return err
+	})
+	return out, err
+}
+
+// Recording looks up a recording. ErrNotFound.
+func (t *Tx) Recording(name string) (*Recording, error) {
+	var r Recording
+	if err := getJSON(t.b("recording"), []byte(name), &r); err != nil {
+		return nil, fmt.Errorf("recording %s: %w", name, err)
+	}
+	return &r, nil
+}
+
+// Recordings lists all recordings by name.
+func (t *Tx) Recordings() ([]*Recording, error) {
+	var out []*Recording
+	b := t.b("recording")
+	err := b.ForEach(func(k, _ []byte) error {
+		var r Recording
+		out = append(out, &r)
+		return getJSON(b, k, &r)
+	})
+	return out, err
+}
+
+// PutRecording creates or changes a recording; the generations it shows stay
+// for as long as it exists.
+func (t *Tx) PutRecording(r *Recording) error {
+	if err := t.pinGens(r, func(k key) error { return t.b("genref").Put(k, nil) }); err != nil {
+		return err
+	}
+	return putJSON(t.b("recording"), []byte(r.Name), r)
+}
+
+func (t *Tx) pinGens(r *Recording, f func(key) error) error {
+	for _, p := range r.Pins {
+		s, err := t.Snapshot(p.Mirror, p.Instant)
+		if errors.Is(err, ErrGone) || errors.Is(err, ErrNotFound) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		for _, e := range s.Suites {
+			if id, ok := t.SuiteID(p.Mirror, e.Suite); ok {
+				if err := f(genRef(id, e.Gen, OwnerRecording, r.Name)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func entryKey(name string, e *RecordEntry) key {
+	return key(nil).str(name).str(e.Mirror).str(e.Path).raw(e.SHA256[:])
+}
+
+// NoteFetch adds one fetch to a recording. ErrNotFound when there is no such
+// recording.
+func (t *Tx) NoteFetch(name string, e RecordEntry) error {
+	if t.b("recording").Get([]byte(name)) == nil {
+		return fmt.Errorf("recording %s: %w", name, ErrNotFound)
+	}
+	b := t.b("rentry")
+	k := entryKey(name, &e)
+	var old RecordEntry
+	if err := getJSON(b, k, &old); err == nil {
+		e.First = old.First
+		e.Count += old.Count
+	}
+	if err := t.PutRef(e.SHA256, OwnerRecording, name); err != nil {
+		return err
+	}
+	return putJSON(b, k, e)
+}
+
+// RecordEntries lists what a recording noted, by mirror and path.
+func (t *Tx) RecordEntries(name string) ([]RecordEntry, error) {
+	var out []RecordEntry
+	b := t.b("rentry")
+	prefix := key(nil).str(name)
+	c := b.Cursor()
+	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		var e RecordEntry
+		if err := getJSON(b, k, &e); err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// RemoveRecording drops a recording and what it noted.
+func (t *Tx) RemoveRecording(name string) error {
+	r, err := t.Recording(name)
+	if err != nil {
+		return err
+	}
+	err = t.pinGens(r, func(k key) error {
+		if err := t.b("genref").Delete(k); err != nil {
+			return err
+		}
+		return t.suspectGen(SuiteID(be32(k)), be32(k[4:]))
+	})
+	if err != nil {
+		return err
+	}
+	entries, err := t.RecordEntries(name)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := t.b("rentry").Delete(entryKey(name, &e)); err != nil {
+			return err
+		}
+		if err := t.DropRef(e.SHA256, OwnerRecording, name); err != nil {
+			return err
+		}
+	}
+	return t.b("recording").Delete([]byte(name))
+}
+
+// Pin keeps a snapshot until an instant (zero: for ever); Unpin takes it back.
+func (t *Tx) Pin(mirror string, at time.Time, until time.Time) error {
+	s, err := t.Snapshot(mirror, at)
+	if err != nil {
+		return err
+	}
+	s.Pinned = &until
+	return putJSON(t.b("snapshot"), key(nil).str(mirror).at(at), s)
+}
+
+// Unpin lets a snapshot go when its time has come.
+func (t *Tx) Unpin(mirror string, at time.Time) error {
+	s, err := t.Snapshot(mirror, at)
+	if err != nil {
+		return err
+	}
+	s.Pinned = nil
+	return putJSON(t.b("snapshot"), key(nil).str(mirror).at(at), s)
+}
+
+// SetRotten notes a damaged blob; reads of it fail until ClearRotten.
+func (t *Tx) SetRotten(r Rotten) error { return putJSON(t.b("rotten"), r.Digest[:], r) }
+
+// ClearRotten forgets that a blob was damaged.
+func (t *Tx) ClearRotten(d cas.Digest) error { return t.b("rotten").Delete(d[:]) }
+
+// Rottens lists the damaged blobs.
+func (t *Tx) Rottens() (out []Rotten, err error) {
+	b := t.b("rotten")
+	err = b.ForEach(func(k, _ []byte) error {
+		var r Rotten
+		err := getJSON(b, k, &r)
+		out = append(out, r)
+		return err
+	})
+	return out, err
+}
+
+// SuitesOf lists every suite of a mirror that the store knows.
+func (t *Tx) SuitesOf(mirror string) []repo.SuiteName {
+	var out []repo.SuiteName
+	prefix := []byte(mirror + "\x00")
+	c := t.b("ids").Cursor()
+	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		if rest := k[len(prefix):]; bytes.IndexByte(rest, 0) < 0 {
+			out = append(out, repo.SuiteName(rest))
+		}
+	}
+	return out
+}

@@ -1,0 +1,381 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.org/snapd/internal/cas"
+)
+
+// RemoveSnapshot unpublishes a snapshot; a mark stays so that its URL answers
+// that it was removed. What only it needed is found by the next collection.
+func (t *Tx) RemoveSnapshot(mirror string, at time.Time) error {
+	s, err := t.Snapshot(mirror, at)
+	if err != nil {
+		return err
+	}
+	k := key(nil).str(mirror).at(at)
+	for _, e := range s.Suites {
+		id, ok := t.SuiteID(mirror, e.Suite)
+		if !ok {
+			continue
+		}
+		if err := t.b("genref").Delete(genRef(id, e.Gen, OwnerSnapshot, string(k))); err != nil {
+			return err
+		}
+		if err := t.suspectGen(id, e.Gen); err != nil {
+			return err
+		}
+	}
+	if err := t.b("gone").Put(k, []byte{1}); err != nil {
+		return err
+	}
+	return t.b("snapshot").Delete(k)
+}
+
+// Generations that lost a reference wait in the suspect bucket under a key
+// that no digest has: 'G', suite, generation.
+func (t *Tx) suspectGen(id SuiteID, gen uint32) error {
+	return t.b("suspect").Put(key("G").u32(uint32(id)).u32(gen), nil)
+}
+
+// GenSuspect is a generation that may be needed by nobody.
+type GenSuspect struct {
+	Suite SuiteID
+	Gen   uint32
+}
+
+// GenSuspects lists generations that lost a reference.
+func (t *Tx) GenSuspects() []GenSuspect {
+	var out []GenSuspect
+	c := t.b("suspect").Cursor()
+	for k, _ := c.Seek([]byte("G")); k != nil && k[0] == 'G'; k, _ = c.Next() {
+		if len(k) == 9 {
+			out = append(out, GenSuspect{SuiteID(be32(k[1:])), be32(k[5:])})
+		}
+	}
+	return out
+}
+
+// CollectGen deletes a generation that nothing refers to, and at most limit of
+// the spans that lived only in it. done is false while work is left; deleted
+// is false when the generation stays because something needs it.
+func (t *Tx) CollectGen(g GenSuspect, limit int) (done, deleted bool, err error) {
+	prefix := key(nil).u32(uint32(g.Suite)).u32(g.Gen)
+	sk := key("G").u32(uint32(g.Suite)).u32(g.Gen)
+	if k, _ := t.b("genref").Cursor().Seek(prefix); k != nil && bytes.HasPrefix(k, prefix) {
+		return true, false, t.b("suspect").Delete(sk)
+	}
+	gens := t.b("gen")
+	suite := key(nil).u32(uint32(g.Suite))
+	last, _ := seekLast(gens.Cursor(), suite, key(nil).u32(uint32(g.Suite)).u32(Unended))
+	if last != nil && be32(last[4:]) == g.Gen {
+		// The newest generation is the base of the next sync, and what a rollback
+		// is judged by; it becomes a suspect again when a newer one arrives.
+		return true, false, nil
+	}
+	if v := gens.Get(prefix); v != nil {
+		var gen Generation
+		if err := getJSON(gens, prefix, &gen); err != nil {
+			return false, false, err
+		}
+		owner := string(prefix)
+		drop := func(d cas.Digest) error {
+			if d.IsZero() {
+				return nil
+			}
+			return t.DropRef(d, OwnerGen, owner)
+		}
+		for _, d := range gen.Docs {
+			if err := drop(d.SHA256); err != nil {
+				return false, false, err
+			}
+		}
+		for _, gr := range gen.Groups {
+			if err := drop(gr.Form.SHA256); err != nil {
+				return false, false, err
+			}
+		}
+		if err := errors.Join(drop(gen.Metalink), drop(gen.Certificates), gens.Delete(prefix)); err != nil {
+			return false, false, err
+		}
+	}
+	// Spans that ended between this generation and the next one that is left.
+	next := g.Gen + 1
+	if k, _ := gens.Cursor().Seek(key(nil).u32(uint32(g.Suite)).u32(next)); k != nil && bytes.HasPrefix(k, suite) {
+		next = be32(k[4:])
+	}
+	n := 0
+	c := t.b("ended").Cursor()
+	end := key(nil).u32(uint32(g.Suite)).u32(next + 1)
+	var dead []key
+	for k, _ := c.Seek(key(nil).u32(uint32(g.Suite)).u32(g.Gen + 1)); k != nil && bytes.Compare(k, end) < 0; k, _ = c.Next() {
+		dead = append(dead, clone(k))
+		if n++; n >= limit {
+			break
+		}
+	}
+	removed := 0
+	for _, k := range dead {
+		ok, err := t.collectSpan(g.Suite, IndexID(be32(k[8:])), PID(be64(k[12:])))
+		if err != nil {
+			return false, false, err
+		}
+		if ok {
+			removed++
+		}
+	}
+	if n >= limit && removed > 0 {
+		return false, true, nil
+	}
+	if err := t.collectListings(g.Suite, g.Gen, next); err != nil {
+		return false, false, err
+	}
+	return true, true, t.b("suspect").Delete(sk)
+}
+
+// collectSpan drops the intervals of a span that no generation is left in.
+func (t *Tx) collectSpan(suite SuiteID, index IndexID, pid PID) (changed bool, err error) {
+	info, err := t.index(index)
+	if err != nil {
+		return false, err
+	}
+	mid, _, _ := t.mirrorID(info.mirror, false)
+	span := t.span(pid, index)
+	var keep []Interval
+	for _, iv := range span {
+		k, _ := t.b("gen").Cursor().Seek(key(nil).u32(uint32(suite)).u32(iv.From))
+		if iv.To == Unended || k != nil && be32(k) == uint32(suite) && be32(k[4:]) < iv.To {
+			keep = append(keep, iv)
+			continue
+		}
+		if err := t.b("ended").Delete(endKey(suite, iv.To, index, pid)); err != nil {
+			return false, err
+		}
+		if err := t.b("began").Delete(endKey(suite, iv.From, index, pid)); err != nil {
+			return false, err
+		}
+	}
+	if len(keep) == len(span) {
+		return false, nil
+	}
+	return true, t.putSpan(pid, index, mid, keep)
+}
+
+// collectListings forgets digests whose last listing was in a deleted generation.
+func (t *Tx) collectListings(suite SuiteID, gen, next uint32) error {
+	// The oldest generation that is left decides: a digest last listed before it
+	// is reachable no more.
+	k, _ := t.b("gen").Cursor().Seek(key(nil).u32(uint32(suite)))
+	if k == nil || be32(k) != uint32(suite) {
+		return nil
+	}
+	oldest := be32(k[4:])
+	c := t.b("lended").Cursor()
+	var dead []key
+	for k, _ := c.Seek(key(nil).u32(uint32(suite))); k != nil && be32(k) == uint32(suite) && be32(k[4:]) < oldest; k, _ = c.Next() {
+		dead = append(dead, clone(k))
+	}
+	for _, k := range dead {
+		if err := t.b("listed").Delete(key(nil).u32(uint32(suite)).raw(k[8:])); err != nil {
+			return err
+		}
+		if err := t.b("suspect").Put(k[8:], nil); err != nil {
+			return err
+		}
+		if err := t.b("lended").Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Suspects lists blobs that may be needed by nobody, after a digest.
+func (t *Tx) Suspects(after cas.Digest, limit int) []cas.Digest {
+	var out []cas.Digest
+	c := t.b("suspect").Cursor()
+	k, _ := c.First()
+	if !after.IsZero() {
+		if k, _ = c.Seek(after[:]); bytes.Equal(k, after[:]) {
+			k, _ = c.Next()
+		}
+	}
+	for ; k != nil && len(out) < limit; k, _ = c.Next() {
+		if len(k) == 32 {
+			out = append(out, cas.Digest(k))
+		}
+	}
+	return out
+}
+
+// Suspect asks the next collection to look at a blob.
+func (t *Tx) Suspect(d cas.Digest) error { return t.b("suspect").Put(d[:], nil) }
+
+// Acquit ends the suspicion against a blob.
+func (t *Tx) Acquit(d cas.Digest) error { return t.b("suspect").Delete(d[:]) }
+
+// Needed reports whether anything refers to a blob: a reference, or a listing
+// of a suite's roots that may ask for it by hash.
+func (t *Tx) Needed(d cas.Digest) bool {
+	if len(t.Refs(d, 1)) > 0 {
+		return true
+	}
+	listed := t.b("listed")
+	c := listed.Cursor()
+	for k, _ := c.First(); k != nil; {
+		suite := be32(k)
+		if listed.Get(key(nil).u32(suite).raw(d[:])) != nil {
+			return true
+		}
+		k, _ = c.Seek(key(nil).u32(suite + 1))
+	}
+	return false
+}
+
+// ForgetBlob drops what is known about a blob that was removed.
+func (t *Tx) ForgetBlob(d cas.Digest) error {
+	return errors.Join(t.b("suspect").Delete(d[:]), t.b("rotten").Delete(d[:]))
+}
+
+// SetMeta and Meta keep small values of the daemon: the time of the last scrub,
+// whether the last stop was clean.
+func (t *Tx) SetMeta(name, value string) error {
+	return t.b("meta").Put([]byte("m."+name), []byte(value))
+}
+
+// Meta reads what SetMeta wrote.
+func (t *Tx) Meta(name string) string { return string(t.b("meta").Get([]byte("m." + name))) }
+
+// Check compares the buckets with each other and calls report for each
+// contradiction. It reads everything, in bounded transactions.
+func (t *Tx) Check(report func(format string, args ...any)) error {
+	// Every live paragraph has an open span; every span's fact exists.
+	live := t.b("live")
+	err := live.ForEach(func(k, v []byte) error {
+		pid := PID(be64(v))
+		sp := t.span(pid, IndexID(be32(k)))
+		if len(sp) == 0 || sp[len(sp)-1].To != Unended {
+			report("paragraph %d is live in index %d without an open span", pid, be32(k))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	facts := t.b("fact")
+	err = t.b("span").ForEach(func(k, v []byte) error {
+		if facts.Get(k[:8]) == nil {
+			report("span of paragraph %d, which has no fact", be64(k))
+		}
+		prev := uint32(0)
+		for _, iv := range decodeSpan(v) {
+			if iv.From < prev || iv.To <= iv.From {
+				report("paragraph %d has intervals out of order", be64(k))
+			}
+			prev = iv.To
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	para := t.Paragraphs()
+	err = facts.ForEach(func(k, v []byte) error {
+		f, err := decodeFact(PID(be64(k)), v)
+		if err != nil {
+			report("%v", err)
+			return nil
+		}
+		if b, err := para.Get(f.PID); err != nil {
+			report("package %s %s: %v", f.Name, f.Version, err)
+		} else if s := cas.Sum(b); !bytes.Equal(s[:16], f.Digest[:]) {
+			report("paragraph of %s %s does not have its digest", f.Name, f.Version)
+		}
+		for _, file := range f.Files {
+			if t.b("ref").Get(key(nil).raw(file.SHA256[:]).one(OwnerPackage).raw(k)) == nil {
+				report("file %s of %s %s has no reference", file.Path, f.Name, f.Version)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return t.b("snapshot").ForEach(func(k, _ []byte) error {
+		var s Snapshot
+		if err := getJSON(t.b("snapshot"), k, &s); err != nil {
+			report("%v", err)
+			return nil
+		}
+		for _, e := range s.Suites {
+			id, ok := t.SuiteID(s.Mirror, e.Suite)
+			if !ok || t.b("gen").Get(key(nil).u32(uint32(id)).u32(e.Gen)) == nil {
+				report("snapshot %s names generation %d of %s, which is not there", s.ID(), e.Gen, e.Suite)
+			} else if t.b("genref").Get(genRef(id, e.Gen, OwnerSnapshot, string(k))) == nil {
+				report("snapshot %s has no reference to generation %d of %s", s.ID(), e.Gen, e.Suite)
+			}
+		}
+		return nil
+	})
+}
+
+// Blobs calls f for each blob that metadata says must be present: those of
+// generations, frozen snapshots, recordings, images and kits. Package files of
+// on-demand mirrors need not be.
+func (t *Tx) Blobs(after cas.Digest, limit int, f func(d cas.Digest, refs []Ref)) (next cas.Digest, more bool) {
+	c := t.b("ref").Cursor()
+	k, _ := c.First()
+	if !after.IsZero() {
+		k, _ = c.Seek(append(clone(after[:]), 0xff, 0xff))
+		for k != nil && bytes.HasPrefix(k, after[:]) {
+			k, _ = c.Next()
+		}
+	}
+	n := 0
+	for k != nil {
+		d := cas.Digest(k[:32])
+		var refs []Ref
+		for ; k != nil && bytes.HasPrefix(k, d[:]); k, _ = c.Next() {
+			refs = append(refs, Ref{k[32], string(k[33:])})
+		}
+		f(d, refs)
+		next = d
+		if n++; n >= limit {
+			return next, true
+		}
+	}
+	return next, false
+}
+
+// Describe puts a reference into words.
+func (t *Tx) Describe(r Ref) string {
+	switch r.Kind {
+	case OwnerPackage:
+		if len(r.Owner) == 8 {
+			if f, err := t.Fact(PID(be64([]byte(r.Owner)))); err == nil {
+				m, _ := t.MirrorOf(f.PID)
+				return fmt.Sprintf("package %s %s %s of mirror %s", f.Name, f.Version, f.Arch, m)
+			}
+		}
+		return "package"
+	case OwnerGen:
+		if len(r.Owner) == 8 {
+			var g Generation
+			if getJSON(t.b("gen"), []byte(r.Owner), &g) == nil {
+				return fmt.Sprintf("index of suite %s of mirror %s, generation %d (%s)", g.Suite, g.Mirror, g.Gen, FormatInstant(g.Instant))
+			}
+		}
+		return "generation"
+	case OwnerFrozen:
+		return "frozen snapshot " + r.Owner
+	case OwnerRecording:
+		return "recording " + r.Owner
+	case OwnerImage:
+		return "image of " + r.Owner
+	case OwnerKit:
+		return "kit " + r.Owner
+	}
+	return "unknown"
+}

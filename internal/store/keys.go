@@ -1,0 +1,67 @@
+package store
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// Keys are concatenations of big-endian integers and strings ended by NUL, so
+// that bbolt's order is the order of look-ups.
+
+type key []byte
+
+func (k key) u32(v uint32) key   { return binary.BigEndian.AppendUint32(k, v) }
+func (k key) u64(v uint64) key   { return binary.BigEndian.AppendUint64(k, v) }
+func (k key) str(s string) key   { return append(append(k, s...), 0) }
+func (k key) raw(b []byte) key   { return append(k, b...) }
+func (k key) one(b byte) key     { return append(k, b) }
+func (k key) at(t time.Time) key { return k.u64(uint64(t.Unix())) }
+func be32(b []byte) uint32       { return binary.BigEndian.Uint32(b) }
+func be64(b []byte) uint64       { return binary.BigEndian.Uint64(b) }
+func unix(b []byte) time.Time    { return time.Unix(int64(be64(b)), 0).UTC() }
+func clone(b []byte) []byte      { return append([]byte(nil), b...) }
+
+// enc and dec write and read compact values: varints and length-prefixed
+// strings.
+type enc []byte
+
+func (e *enc) uint(v uint64)   { *e = binary.AppendUvarint(*e, v) }
+func (e *enc) bytes(b []byte)  { e.uint(uint64(len(b))); *e = append(*e, b...) }
+func (e *enc) string(s string) { e.uint(uint64(len(s))); *e = append(*e, s...) }
+func (e *enc) fixed(b []byte)  { *e = append(*e, b...) }
+
+type dec struct {
+	b   []byte
+	bad bool
+}
+
+func (d *dec) uint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.bad = true
+		d.b = nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *dec) fixed(n int) []byte {
+	if n > len(d.b) || n < 0 {
+		d.bad = true
+		d.b = nil
+		return make([]byte, min(max(n, 0), 64))
+	}
+	v := d.b[:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *dec) string() string {
+	n := d.uint()
+	if n > uint64(len(d.b)) {
+		d.bad = true
+		return ""
+	}
+	return string(d.fixed(int(n)))
+}

@@ -1,0 +1,486 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+)
+
+// SuiteID gives the number of a mirror's suite.
+func (t *Tx) SuiteID(mirror string, suite repo.SuiteName) (SuiteID, bool) {
+	n, ok, _ := t.id(mirror+"\x00"+string(suite), false)
+	return SuiteID(n), ok
+}
+
+func (t *Tx) makeSuiteID(mirror string, suite repo.SuiteName) (SuiteID, error) {
+	n, _, err := t.id(mirror+"\x00"+string(suite), true)
+	return SuiteID(n), err
+}
+
+// IndexName tells which index an IndexID stands for.
+func (t *Tx) IndexName(id IndexID) (mirror string, suite repo.SuiteName, index string, err error) {
+	v := t.b("names").Get(key(nil).u32(uint32(id)))
+	parts := strings.SplitN(string(v), "\x00", 3)
+	if len(parts) != 3 {
+		return "", "", "", fmt.Errorf("%w: index %d has no name", ErrCorrupt, id)
+	}
+	return parts[0], repo.SuiteName(parts[1]), parts[2], nil
+}
+
+// IndexID gives the number of an index.
+func (t *Tx) IndexID(mirror string, suite repo.SuiteName, index string) (IndexID, bool) {
+	n, ok, _ := t.id(mirror+"\x00"+string(suite)+"\x00"+index, false)
+	return IndexID(n), ok
+}
+
+func (t *Tx) mirrorID(mirror string, create bool) (uint32, bool, error) {
+	return t.id(mirror, create)
+}
+
+// Mirrors lists the mirrors that have snapshots, by name.
+func (t *Tx) Mirrors() []string {
+	var out []string
+	c := t.b("snapshot").Cursor()
+	for k, _ := c.First(); k != nil; {
+		name, _, _ := bytes.Cut(k, []byte{0})
+		out = append(out, string(name))
+		k, _ = c.Seek(append(clone(name), 1))
+	}
+	return out
+}
+
+// Snapshot looks up a snapshot by its exact instant. ErrGone, ErrNotFound.
+func (t *Tx) Snapshot(mirror string, at time.Time) (*Snapshot, error) {
+	var s Snapshot
+	k := key(nil).str(mirror).at(at)
+	if err := getJSON(t.b("snapshot"), k, &s); err != nil {
+		if errors.Is(err, ErrNotFound) && t.b("gone").Get(k) != nil {
+			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, FormatInstant(at), ErrGone)
+		}
+		return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, FormatInstant(at), err)
+	}
+	return &s, nil
+}
+
+// Latest is the newest snapshot of a mirror. ErrNotFound.
+func (t *Tx) Latest(mirror string) (*Snapshot, error) {
+	s, err := t.before(mirror, time.Unix(1<<40, 0))
+	if err != nil {
+		return nil, fmt.Errorf("mirror %s has no snapshot: %w", mirror, ErrNotFound)
+	}
+	return s, nil
+}
+
+// At is the newest snapshot at or before an instant: ErrGone when that one was
+// removed, ErrNotFound when the mirror is younger.
+func (t *Tx) At(mirror string, at time.Time) (*Snapshot, error) {
+	s, err := t.before(mirror, at)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	c := t.b("gone").Cursor()
+	prefix := key(nil).str(mirror)
+	if k, _ := seekLast(c, prefix, key(nil).str(mirror).at(at)); k != nil {
+		if g := unix(k[len(prefix):]); s == nil || g.After(s.Instant) {
+			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, FormatInstant(g), ErrGone)
+		}
+	}
+	if s == nil {
+		return nil, fmt.Errorf("mirror %s has no snapshot at or before %s: %w", mirror, FormatInstant(at), ErrNotFound)
+	}
+	return s, nil
+}
+
+func (t *Tx) before(mirror string, at time.Time) (*Snapshot, error) {
+	b := t.b("snapshot")
+	k, _ := seekLast(b.Cursor(), key(nil).str(mirror), key(nil).str(mirror).at(at))
+	if k == nil {
+		return nil, ErrNotFound
+	}
+	var s Snapshot
+	return &s, getJSON(b, k, &s)
+}
+
+type cursor interface {
+	Seek([]byte) ([]byte, []byte)
+	Prev() ([]byte, []byte)
+	Last() ([]byte, []byte)
+}
+
+// seekLast finds the last key with the prefix that is not after k.
+func seekLast(c cursor, prefix, k []byte) ([]byte, []byte) {
+	f, v := c.Seek(k)
+	if f == nil {
+		f, v = c.Last()
+	} else if !bytes.Equal(f, k) {
+		f, v = c.Prev()
+	}
+	if f == nil || !bytes.HasPrefix(f, prefix) {
+		return nil, nil
+	}
+	return f, v
+}
+
+// Snapshots lists a mirror's snapshots, newest first, starting before an
+// instant (zero: the newest); at most limit (0: all).
+func (t *Tx) Snapshots(mirror string, before time.Time, limit int) ([]*Snapshot, error) {
+	b := t.b("snapshot")
+	c := b.Cursor()
+	prefix := key(nil).str(mirror)
+	at := time.Unix(1<<40, 0)
+	if !before.IsZero() {
+		at = before.Add(-time.Second)
+	}
+	var out []*Snapshot
+	for k, _ := seekLast(c, prefix, key(nil).str(mirror).at(at)); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Prev() {
+		var s Snapshot
+		if err := getJSON(b, k, &s); err != nil {
+			return nil, err
+		}
+		out = append(out, &s)
+		if limit > 0 && len(out) == limit {
+			break
+		}
+	}
+	return out, nil
+}
+
+// Next is the oldest snapshot after an instant, or nil.
+func (t *Tx) Next(mirror string, after time.Time) (*Snapshot, error) {
+	b := t.b("snapshot")
+	prefix := key(nil).str(mirror)
+	k, _ := b.Cursor().Seek(key(nil).str(mirror).at(after.Add(time.Second)))
+	if k == nil || !bytes.HasPrefix(k, prefix) {
+		return nil, nil
+	}
+	var s Snapshot
+	return &s, getJSON(b, k, &s)
+}
+
+// Gone lists the instants of a mirror's removed snapshots, oldest first.
+func (t *Tx) Gone(mirror string) []time.Time {
+	var out []time.Time
+	prefix := key(nil).str(mirror)
+	c := t.b("gone").Cursor()
+	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		out = append(out, unix(k[len(prefix):]))
+	}
+	return out
+}
+
+// Generation looks up a generation of a suite. ErrNotFound.
+func (t *Tx) Generation(mirror string, suite repo.SuiteName, gen uint32) (*Generation, error) {
+	id, ok := t.SuiteID(mirror, suite)
+	if !ok {
+		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, ErrNotFound)
+	}
+	var g Generation
+	if err := getJSON(t.b("gen"), key(nil).u32(uint32(id)).u32(gen), &g); err != nil {
+		return nil, fmt.Errorf("generation %d of %s %s: %w", gen, mirror, suite, err)
+	}
+	return &g, nil
+}
+
+// LastGeneration is the generation of a suite that arrived last: the base that
+// the next one is compared with. ErrNotFound.
+func (t *Tx) LastGeneration(mirror string, suite repo.SuiteName) (*Generation, error) {
+	id, ok := t.SuiteID(mirror, suite)
+	if !ok {
+		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, ErrNotFound)
+	}
+	prefix := key(nil).u32(uint32(id))
+	b := t.b("gen")
+	k, _ := seekLast(b.Cursor(), prefix, key(nil).u32(uint32(id)).u32(Unended))
+	if k == nil {
+		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, ErrNotFound)
+	}
+	var g Generation
+	return &g, getJSON(b, k, &g)
+}
+
+// Sealing is what becomes visible at once.
+type Sealing struct {
+	Snapshot    Snapshot
+	Generations []Generation  // new ones; their Gen is the one they were staged under
+	Listings    [][]repo.File // for each new generation, what its root lists, in any order
+	History     bool          // an older state taken into history: the instant is given
+	Aliases     []Alias
+}
+
+// Alias says under which other digest a blob is known.
+type Alias struct {
+	Algo   byte // 1: SHA-1, 2: SHA-512
+	Other  []byte
+	SHA256 cas.Digest
+}
+
+// Algorithms of aliases.
+const (
+	AliasSHA1   = 1
+	AliasSHA512 = 2
+)
+
+// Seal commits a snapshot whose generations have been staged and whose blobs
+// are durable (invariants 1 and 5). The snapshot's instant is set to now, or one
+// second after the newest snapshot where that is later; with History it is taken
+// as given, and ErrExists is returned when another snapshot has it.
+func (t *Tx) Seal(s *Sealing, now time.Time) error {
+	snap := &s.Snapshot
+	if !s.History {
+		snap.Instant = now.UTC().Truncate(time.Second)
+		if last, err := t.Latest(snap.Mirror); err == nil && !snap.Instant.After(last.Instant) {
+			snap.Instant = last.Instant.Add(time.Second)
+		}
+		for _, g := range t.Gone(snap.Mirror) {
+			if !snap.Instant.After(g) {
+				snap.Instant = g.Add(time.Second)
+			}
+		}
+	} else {
+		snap.Instant = snap.Instant.UTC().Truncate(time.Second)
+		if _, err := t.Snapshot(snap.Mirror, snap.Instant); !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("snapshot %s: %w", snap.ID(), ErrExists)
+		}
+	}
+	for i := range s.Generations {
+		g := &s.Generations[i]
+		g.Instant = snap.Instant
+		if err := t.putGeneration(g, s.Listings[i], s.History); err != nil {
+			return err
+		}
+	}
+	for _, a := range s.Aliases {
+		if err := t.PutAlias(a); err != nil {
+			return err
+		}
+	}
+	for _, e := range snap.Suites {
+		id, err := t.makeSuiteID(snap.Mirror, e.Suite)
+		if err != nil {
+			return err
+		}
+		if err := t.b("genref").Put(genRef(id, e.Gen, OwnerSnapshot, string(key(nil).str(snap.Mirror).at(snap.Instant))), nil); err != nil {
+			return err
+		}
+	}
+	if _, _, err := t.mirrorID(snap.Mirror, true); err != nil {
+		return err
+	}
+	return putJSON(t.b("snapshot"), key(nil).str(snap.Mirror).at(snap.Instant), snap)
+}
+
+func genRef(id SuiteID, gen uint32, kind byte, owner string) key {
+	return key(nil).u32(uint32(id)).u32(gen).one(kind).raw([]byte(owner))
+}
+
+func (t *Tx) putGeneration(g *Generation, files []repo.File, history bool) error {
+	id, err := t.makeSuiteID(g.Mirror, g.Suite)
+	if err != nil {
+		return err
+	}
+	k := key(nil).u32(uint32(id)).u32(g.Gen)
+	if t.b("gen").Get(k) != nil {
+		return fmt.Errorf("generation %d of %s %s: %w", g.Gen, g.Mirror, g.Suite, ErrExists)
+	}
+	owner := string(k)
+	for _, d := range g.Docs {
+		if err := t.PutRef(d.SHA256, OwnerGen, owner); err != nil {
+			return err
+		}
+	}
+	for _, d := range []cas.Digest{g.Metalink, g.Certificates} {
+		if !d.IsZero() {
+			if err := t.PutRef(d, OwnerGen, owner); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range g.Groups {
+		gr := &g.Groups[i]
+		if err := t.PutRef(gr.Form.SHA256, OwnerGen, owner); err != nil {
+			return err
+		}
+		if gr.Packages {
+			iid, ok := t.IndexID(g.Mirror, g.Suite, gr.Index)
+			if ok {
+				if err := t.b("dirty").Delete(key(nil).u32(uint32(iid))); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if err := t.putListings(id, g, files, history); err != nil {
+		return err
+	}
+	return putJSON(t.b("gen"), k, g)
+}
+
+// putListings notes which digests the root lists (for by-hash names) and since
+// when each path has had its content (for `latest`). Only changes are written.
+func (t *Tx) putListings(id SuiteID, g *Generation, files []repo.File, history bool) error {
+	listed, lended, lpath := t.b("listed"), t.b("lended"), t.b("lpath")
+	now := make(map[cas.Digest]bool, len(files))
+	for _, f := range files {
+		now[f.SHA256] = true
+	}
+	prefix := key(nil).u32(uint32(id))
+	// End what is listed no more.
+	var gone []cas.Digest
+	c := listed.Cursor()
+	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		d := cas.Digest(k[4:])
+		if l := decodeListing(v); l.Last == Unended && !now[d] {
+			gone = append(gone, d)
+		}
+	}
+	for _, d := range gone {
+		k := key(nil).u32(uint32(id)).raw(d[:])
+		l := decodeListing(listed.Get(k))
+		l.Last = g.Gen - 1
+		if err := listed.Put(k, l.encode()); err != nil {
+			return err
+		}
+		if err := lended.Put(key(nil).u32(uint32(id)).u32(l.Last).raw(d[:]), nil); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		k := key(nil).u32(uint32(id)).raw(f.SHA256[:])
+		v := listed.Get(k)
+		l := Listing{Path: f.Path, Size: f.Size, Last: Unended}
+		if v != nil {
+			old := decodeListing(v)
+			if old.Last == Unended {
+				goto path // any of the paths with that content serves
+			}
+			if err := lended.Delete(key(nil).u32(uint32(id)).u32(old.Last).raw(f.SHA256[:])); err != nil {
+				return err
+			}
+		}
+		if err := listed.Put(k, l.encode()); err != nil {
+			return err
+		}
+	path:
+		pk := key(nil).u32(uint32(id)).raw([]byte(f.Path))
+		v = lpath.Get(pk)
+		if v != nil && bytes.Equal(v[:32], f.SHA256[:]) && !history {
+			continue
+		}
+		// An older state taken into history makes every change that follows
+		// count from the next ordinary snapshot: a time too late only costs a
+		// client one more download, one too early would hide a change.
+		at := g.Instant
+		if history {
+			at = time.Unix(0, 0)
+			var none cas.Digest
+			if err := lpath.Put(pk, key(nil).raw(none[:]).at(at)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := lpath.Put(pk, key(nil).raw(f.SHA256[:]).at(at)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l Listing) encode() []byte {
+	var e enc
+	e.uint(uint64(l.Last))
+	e.uint(uint64(l.Size))
+	e.string(l.Path)
+	return e
+}
+
+func decodeListing(v []byte) Listing {
+	d := dec{b: v}
+	l := Listing{Last: uint32(d.uint()), Size: int64(d.uint())}
+	l.Path = d.string()
+	return l
+}
+
+// Listed tells what a suite's roots listed under a digest. ErrNotFound.
+func (t *Tx) Listed(mirror string, suite repo.SuiteName, d cas.Digest) (Listing, error) {
+	id, ok := t.SuiteID(mirror, suite)
+	if ok {
+		if v := t.b("listed").Get(key(nil).u32(uint32(id)).raw(d[:])); v != nil {
+			return decodeListing(v), nil
+		}
+	}
+	return Listing{}, fmt.Errorf("digest %s in %s %s: %w", d, mirror, suite, ErrNotFound)
+}
+
+// ListedSince tells since which snapshot's instant path has had the content d.
+// The path is relative to the mirror. ok is false where that is not known.
+func (t *Tx) ListedSince(mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, bool) {
+	id, ok := t.SuiteID(mirror, suite)
+	if !ok {
+		return time.Time{}, false
+	}
+	v := t.b("lpath").Get(key(nil).u32(uint32(id)).raw([]byte(path)))
+	if v == nil || !bytes.Equal(v[:32], d[:]) {
+		return time.Time{}, false
+	}
+	return unix(v[32:]), true
+}
+
+// PutAlias notes that a blob is also known under another digest.
+func (t *Tx) PutAlias(a Alias) error {
+	return t.b("alias").Put(key(nil).one(a.Algo).raw(a.Other), a.SHA256[:])
+}
+
+// Alias looks up a blob by another digest. ErrNotFound.
+func (t *Tx) Alias(algo byte, other []byte) (cas.Digest, error) {
+	v := t.b("alias").Get(key(nil).one(algo).raw(other))
+	if v == nil {
+		return cas.Digest{}, fmt.Errorf("digest %x: %w", other, ErrNotFound)
+	}
+	return cas.Digest(v), nil
+}
+
+// PutRef notes that owner needs the blob d.
+func (t *Tx) PutRef(d cas.Digest, kind byte, owner string) error {
+	return t.b("ref").Put(key(nil).raw(d[:]).one(kind).raw([]byte(owner)), nil)
+}
+
+// DropRef takes back what PutRef noted; the blob becomes a suspect for gc.
+func (t *Tx) DropRef(d cas.Digest, kind byte, owner string) error {
+	if err := t.b("ref").Delete(key(nil).raw(d[:]).one(kind).raw([]byte(owner))); err != nil {
+		return err
+	}
+	return t.b("suspect").Put(d[:], nil)
+}
+
+// Ref is one reason why a blob stays.
+type Ref struct {
+	Kind  byte
+	Owner string
+}
+
+// Refs lists who needs a blob, at most limit (0: all).
+func (t *Tx) Refs(d cas.Digest, limit int) []Ref {
+	var out []Ref
+	c := t.b("ref").Cursor()
+	for k, _ := c.Seek(d[:]); k != nil && bytes.HasPrefix(k, d[:]); k, _ = c.Next() {
+		out = append(out, Ref{k[32], string(k[33:])})
+		if limit > 0 && len(out) == limit {
+			break
+		}
+	}
+	return out
+}
+
+// SetCheck notes the outcome of asking upstream.
+func (t *Tx) SetCheck(mirror string, c Check) error { return putJSON(t.b("check"), []byte(mirror), c) }
+
+// LastCheck tells the outcome of the last sync of a mirror; the zero Check if none.
+func (t *Tx) LastCheck(mirror string) (c Check) {
+	_ = getJSON(t.b("check"), []byte(mirror), &c)
+	return c
+}

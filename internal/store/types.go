@@ -1,0 +1,243 @@
+package store
+
+import (
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+)
+
+// SuiteID, IndexID and PID are the store's own numbers of a mirror's suite, of
+// an index of a suite, and of a paragraph.
+type (
+	SuiteID uint32
+	IndexID uint32
+	PID     uint64
+)
+
+// Snapshot is the immutable state of one mirror at one instant.
+type Snapshot struct {
+	Mirror  string          `json:"mirror"`
+	Type    string          `json:"type"`
+	Instant time.Time       `json:"instant"`          // UTC second
+	Suites  []SnapshotSuite `json:"suites"`           // in the configuration's order
+	Pinned  *time.Time      `json:"pinned,omitempty"` // until; the zero time: for ever
+	// FromURL is set where the state was taken into history from elsewhere.
+	FromURL string `json:"from_url,omitempty"`
+}
+
+// SnapshotSuite is one suite of a snapshot.
+type SnapshotSuite struct {
+	Suite repo.SuiteName `json:"suite"`
+	Gen   uint32         `json:"gen"`
+	Date  time.Time      `json:"date"` // upstream's
+}
+
+// ID is the snapshot's name: debian@20261122T160000Z.
+func (s *Snapshot) ID() string { return s.Mirror + "@" + FormatInstant(s.Instant) }
+
+// InstantFormat is the form of instants in ids and URLs.
+const InstantFormat = "20060102T150405Z"
+
+// FormatInstant writes t as in ids and URLs.
+func FormatInstant(t time.Time) string { return t.UTC().Format(InstantFormat) }
+
+// Gen tells the generation of a suite in the snapshot.
+func (s *Snapshot) Gen(suite repo.SuiteName) (uint32, bool) {
+	for _, e := range s.Suites {
+		if e.Suite == suite {
+			return e.Gen, true
+		}
+	}
+	return 0, false
+}
+
+// Generation is one signed root of a suite, and what was taken with it.
+type Generation struct {
+	Mirror     string         `json:"mirror"`
+	Suite      repo.SuiteName `json:"suite"`
+	Gen        uint32         `json:"gen"`
+	Instant    time.Time      `json:"instant"` // of the first snapshot with it
+	Docs       []Doc          `json:"docs"`
+	Date       time.Time      `json:"date"`
+	ValidUntil time.Time      `json:"valid_until,omitzero"`
+	Revision   string         `json:"revision,omitempty"`
+	Trust      repo.Trust     `json:"trust"`
+	Signers    []repo.Signer  `json:"signers,omitempty"`
+	ByHash     bool           `json:"by_hash,omitempty"`
+	Groups     []Group        `json:"groups"`
+	// Complete: every package was here when the snapshot was sealed.
+	Complete bool `json:"complete,omitempty"`
+	// Metalink that vouched for an unsigned root.
+	Metalink cas.Digest `json:"metalink,omitzero"`
+	// Certificates is the blob of the certificates that verified the root.
+	Certificates cas.Digest `json:"certificates,omitzero"`
+	Packages     int        `json:"packages"` // paragraphs of binary packages
+	Sources      int        `json:"sources"`  // paragraphs of source packages
+}
+
+// Doc is a signed document of a root.
+type Doc struct {
+	repo.File
+	LastModified time.Time `json:"last_modified,omitzero"`
+	ETag         string    `json:"etag,omitempty"`
+	URL          string    `json:"url,omitempty"`
+}
+
+// Group is a listed index that the sync took, and the form it is kept in.
+type Group struct {
+	Index     string      `json:"index"`
+	Component string      `json:"component,omitempty"`
+	Arch      string      `json:"arch,omitempty"`
+	Packages  bool        `json:"packages,omitempty"`
+	Form      repo.Listed `json:"form"` // as listed, SHA256 filled in
+	Plain     repo.Listed `json:"plain,omitzero"`
+	Count     int         `json:"count,omitempty"` // records
+}
+
+// Fact is what is known of one paragraph.
+type Fact struct {
+	PID PID
+	repo.Record
+	Digest [16]byte // the first half of the SHA-256 of the paragraph's bytes
+}
+
+// Interval is a half-open range of generations: From <= gen < To.
+type Interval struct{ From, To uint32 }
+
+// Unended is the To of an interval that has not ended.
+const Unended = ^uint32(0)
+
+// Span tells in which generations of an index a paragraph is present.
+type Span struct {
+	PID       PID
+	Index     IndexID
+	Intervals []Interval
+}
+
+// Has reports whether the span covers a generation.
+func (s *Span) Has(gen uint32) bool {
+	for _, iv := range s.Intervals {
+		if iv.From <= gen && gen < iv.To {
+			return true
+		}
+	}
+	return false
+}
+
+// Listing is what a root lists under a digest.
+type Listing struct {
+	Path string // relative to the mirror
+	Size int64
+	Last uint32 // the newest generation that listed it, or Unended
+}
+
+// Owner kinds of references to blobs and generations.
+const (
+	OwnerSnapshot  = 's' // instant
+	OwnerPackage   = 'p' // pid
+	OwnerGen       = 'g' // suite, generation
+	OwnerFrozen    = 'f' // name
+	OwnerRecording = 'r' // name
+	OwnerImage     = 'i' // name of freeze
+	OwnerKit       = 'k' // file name
+)
+
+// Frozen is the record of a frozen snapshot. The manifest itself is a blob.
+type Frozen struct {
+	Name       string         `json:"name"`
+	Date       time.Time      `json:"date"`    // the freeze's date
+	Created    time.Time      `json:"created"` // local fact
+	Manifest   repo.File      `json:"manifest"`
+	Signature  repo.File      `json:"signature"`
+	Prov       repo.File      `json:"provenance"`
+	Key        string         `json:"key"` // fingerprint of the signing key
+	KeyBlob    cas.Digest     `json:"key_blob"`
+	Mirrors    []FrozenMirror `json:"mirrors"`
+	Packages   int            `json:"packages"`
+	Sources    int            `json:"sources"`
+	Bytes      int64          `json:"bytes"`
+	Statements []repo.File    `json:"statements,omitempty"` // signed statements beside the manifest
+	Imported   bool           `json:"imported,omitempty"`
+}
+
+// FrozenMirror is one mirror of a frozen snapshot.
+type FrozenMirror struct {
+	Mirror  string        `json:"mirror"`
+	Type    string        `json:"type"`
+	Whole   bool          `json:"whole"`
+	Instant time.Time     `json:"instant,omitzero"` // of the snapshot it was taken from
+	Suites  []FrozenSuite `json:"suites"`
+	// Files below the mirror that proof rests on: path relative to the mirror.
+	Proof        []repo.File `json:"proof"`
+	Certificates cas.Digest  `json:"certificates"`
+}
+
+// FrozenSuite is one suite of a frozen mirror.
+type FrozenSuite struct {
+	Suite      repo.SuiteName `json:"suite"`
+	Gen        uint32         `json:"gen,omitempty"` // 0 where it was imported
+	Components []string       `json:"components,omitempty"`
+	Archs      []string       `json:"archs,omitempty"`
+	Sources    bool           `json:"sources,omitempty"`
+}
+
+// Node is a file of a frozen tree.
+type Node struct {
+	Path    string // <mirror>/<path>
+	Digest  cas.Digest
+	Size    int64
+	ModTime time.Time
+}
+
+// Recording is a build's view and what it fetched.
+type Recording struct {
+	Name     string         `json:"name"`
+	Started  time.Time      `json:"started"`
+	Stopped  time.Time      `json:"stopped,omitzero"`
+	Resigned bool           `json:"resigned,omitempty"`
+	Pins     []RecordingPin `json:"pins"`
+}
+
+// RecordingPin is the snapshot of one mirror that a recording shows.
+type RecordingPin struct {
+	Mirror  string    `json:"mirror"`
+	Instant time.Time `json:"instant"`
+}
+
+// RecordEntry is one file that was fetched through a recording.
+type RecordEntry struct {
+	Mirror string     `json:"mirror"`
+	Path   string     `json:"path"`
+	SHA256 cas.Digest `json:"sha256"`
+	Size   int64      `json:"size"`
+	First  time.Time  `json:"first"`
+	Last   time.Time  `json:"last"`
+	Count  int        `json:"count"`
+}
+
+// Rotten is a blob known to be damaged.
+type Rotten struct {
+	Digest cas.Digest `json:"digest"`
+	Found  time.Time  `json:"found"`
+	By     string     `json:"by"` // fsck, scrub, freeze, export, import, read
+	Why    string     `json:"why"`
+}
+
+// Check is the outcome of a mirror's last syncs.
+type Check struct {
+	Checked time.Time `json:"checked,omitzero"` // upstream was asked
+	OK      time.Time `json:"ok,omitzero"`      // the last success
+	Error   string    `json:"error,omitempty"`
+	URL     string    `json:"url,omitempty"`
+}
+
+// Image is a root file system image recorded with a frozen snapshot.
+type Image struct {
+	Name      string     `json:"name"` // of the freeze
+	Variant   string     `json:"variant"`
+	SHA256    cas.Digest `json:"sha256"`
+	Size      int64      `json:"size"`
+	File      string     `json:"file,omitempty"`
+	Statement cas.Digest `json:"statement"`
+}

@@ -75,7 +75,8 @@ type File struct {
 	SHA256 cas.Digest `json:"sha256"`
 }
 
-// Listed is a file that a root lists. At least one of SHA256 and SHA512 is set;
+// Listed is a file that a root lists, under its path relative to the suite's
+// directory (Format.SuiteDir), as the root writes it. At least one of SHA256 and SHA512 is set;
 // Size is -1 where the format does not tell.
 type Listed struct {
 	Path   string     `json:"path"`
@@ -275,6 +276,10 @@ type Format interface {
 
 	// Decode returns a reader of the plain content of one form.
 	Decode(form string, r io.Reader) (io.ReadCloser, error)
+
+	// SuiteDir is the directory of a suite's listed files relative to the base
+	// URL, with a slash at its end; empty for the base itself.
+	SuiteDir(suite SuiteName) string
 
 	// SuiteOf finds the suite whose listed files a path (relative to the base
 	// URL) belongs to, and the path relative to that suite's directory, as its

@@ -114,6 +114,7 @@ type Root struct {
 	Trust      Trust
 	Signers    []Signer
 	Files      []Listed // everything that the root lists, in its order
+	Metalink   []byte   // the document that vouches for an unsigned root
 	ByHash     bool     // names by hash are promised (Acquire-By-Hash, hash-named rpm-md)
 }
 
@@ -252,6 +253,11 @@ type Format interface {
 
 	// Suites names the signed roots that the configuration asks for.
 	Suites(m config.Mirror) ([]SuiteName, error)
+
+	// BaseURLs are the URLs to try, in order, without a slash at their end: the
+	// configured ones, or those that a metalink or mirrorlist names. g has no
+	// base URL here.
+	BaseURLs(ctx context.Context, g Getter, m config.Mirror) ([]string, error)
 
 	// FetchRoot fetches and verifies the root of a suite from one base URL.
 	// prev are the documents held, which make the request conditional:

@@ -1,0 +1,90 @@
+package rpmmd
+
+import (
+	"bufio"
+	"compress/bzip2"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
+)
+
+// Compressions by file name extension; the name decides, as it does for the
+// clients. Zchunk files are not decoded here: see ParseZchunk.
+const (
+	maxXZDict  = 1 << 27 // bytes
+	maxZstdMem = 1 << 27 // bytes
+)
+
+// Compression is the extension of a metadata file that says how it is packed:
+// ".gz", ".bz2", ".xz", ".zst", ".zck", or "" for none.
+func Compression(name string) string {
+	switch ext := strings.ToLower(path.Ext(name)); ext {
+	case ".gz", ".bz2", ".xz", ".zst", ".zck":
+		return ext
+	default:
+		return ""
+	}
+}
+
+// Decode returns a reader of the plain content of the file called name. Memory
+// is bounded whatever the input; the length of the output is the caller's to
+// bound. A zchunk file is decoded as a whole.
+func Decode(name string, src io.Reader) (io.ReadCloser, error) {
+	switch c := Compression(name); c {
+	case ".gz":
+		z, err := gzip.NewReader(src)
+		if err != nil {
+			return nil, fmt.Errorf("decompress %s: %w", name, err)
+		}
+		return decoded{z, name, z.Close}, nil
+	case ".bz2":
+		return decoded{bzip2.NewReader(bufio.NewReaderSize(src, 64<<10)), name, nil}, nil
+	case ".xz":
+		z, err := xz.NewReader(bufio.NewReaderSize(src, 64<<10), maxXZDict)
+		if err != nil {
+			return nil, fmt.Errorf("decompress %s: %w", name, err)
+		}
+		return decoded{z, name, nil}, nil
+	case ".zst":
+		z, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdMem), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, fmt.Errorf("decompress %s: %w", name, err)
+		}
+		return decoded{z, name, func() error { z.Close(); return nil }}, nil
+	case ".zck":
+		z, err := NewZchunkReader(src)
+		if err != nil {
+			return nil, fmt.Errorf("decompress %s: %w", name, err)
+		}
+		return decoded{z, name, z.Close}, nil
+	default:
+		return io.NopCloser(src), nil
+	}
+}
+
+// decoded names the file in errors.
+type decoded struct {
+	io.Reader
+	name  string
+	close func() error
+}
+
+func (d decoded) Read(p []byte) (int, error) {
+	n, err := d.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("decompress %s: %w", d.name, err)
+	}
+	return n, err
+}
+
+func (d decoded) Close() error {
+	if d.close == nil {
+		return nil
+	}
+	return d.close()
+}

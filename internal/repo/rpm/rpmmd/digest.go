@@ -1,0 +1,95 @@
+package rpmmd
+
+import (
+	"crypto"
+	_ "crypto/sha1" // read beside a strong digest, never alone
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"strings"
+)
+
+// ErrWeak means that only digests too weak to rely on are given.
+var ErrWeak = errors.New("weak digest")
+
+// ErrMismatch means that bytes do not have the given size or digest.
+var ErrMismatch = errors.New("mismatch")
+
+// Checksum is a digest as metadata write it: the algorithm in lower case and
+// under one name each, and lower-case hexadecimal digits. The zero Checksum
+// stands for none.
+type Checksum struct {
+	Type string // "sha256", "sha512", "sha384", "sha224", "sha1", "md5"
+	Hex  string
+}
+
+// IsZero says whether there is no checksum.
+func (c Checksum) IsZero() bool { return c.Type == "" }
+
+// String writes "sha256:…".
+func (c Checksum) String() string { return c.Type + ":" + c.Hex }
+
+var hashes = map[string]crypto.Hash{
+	"sha224": crypto.SHA224,
+	"sha256": crypto.SHA256,
+	"sha384": crypto.SHA384,
+	"sha512": crypto.SHA512,
+	"sha1":   crypto.SHA1,
+	"md5":    crypto.MD5,
+}
+
+// ParseChecksum reads an algorithm's name ("sha" is SHA-1) and hexadecimal
+// digits in either case, and checks that their number is the algorithm's.
+func ParseChecksum(typ, digits string) (Checksum, error) {
+	t := strings.ToLower(strings.TrimSpace(typ))
+	if t == "sha" {
+		t = "sha1"
+	}
+	h, ok := hashes[t]
+	if !ok {
+		return Checksum{}, fmt.Errorf("checksum type %q: %w: expected sha224 to sha512, sha1 or md5", clip(typ), ErrSyntax)
+	}
+	d := strings.ToLower(strings.TrimSpace(digits))
+	if len(d) != 2*h.Size() {
+		return Checksum{}, fmt.Errorf("%s checksum %q: %w: %d characters, expected %d", t, clip(digits), ErrSyntax, len(d), 2*h.Size())
+	}
+	if _, err := hex.DecodeString(d); err != nil {
+		return Checksum{}, fmt.Errorf("%s checksum %q: %w: not hexadecimal", t, d, ErrSyntax)
+	}
+	return Checksum{t, d}, nil
+}
+
+// Strong says whether bytes can be relied on because of this checksum alone.
+func (c Checksum) Strong() bool {
+	switch c.Type {
+	case "sha224", "sha256", "sha384", "sha512":
+		return true
+	}
+	return false
+}
+
+// Check is nil when the checksum is strong; object is for the message.
+func (c Checksum) Check(object string) error {
+	switch {
+	case c.IsZero():
+		return fmt.Errorf("%s: %w: no checksum, expected sha256 or better", object, ErrWeak)
+	case !c.Strong():
+		return fmt.Errorf("%s: %w: only %s is given, expected sha256 or better", object, ErrWeak, c.Type)
+	}
+	return nil
+}
+
+// New returns the hash that makes checksums of this type, or nil for one that
+// is only read (md5).
+func (c Checksum) New() hash.Hash {
+	if h := hashes[c.Type]; h != 0 && h.Available() {
+		return h.New()
+	}
+	return nil
+}
+
+// Matches says whether h, the hash of New after the bytes, has this digest.
+func (c Checksum) Matches(h hash.Hash) bool { return hex.EncodeToString(h.Sum(nil)) == c.Hex }

@@ -1,0 +1,13 @@
+// Package rpmmd reads and writes rpm-md repositories' metadata: repomd.xml, the
+// package lists (primary, filelists, other), comps, updateinfo, modules,
+// treeinfo, metalinks and mirror lists.
+//
+// There is no specification of rpm-md; what createrepo_c writes and what
+// librepo, libsolv and dnf read is the format. The metadata come from outside:
+// every reader here is bounded, refuses document types and entities, and
+// names what it found where it expected something else.
+//
+// Derived metadata are made of the bytes that upstream wrote: readers of lists
+// hand out each element as it stands in the document, and the cutters copy
+// those they keep.
+package rpmmd

@@ -1,0 +1,311 @@
+package rpmmd
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ErrElsewhere means a metalink or mirror list that does not lead to a
+// repository's repomd.xml.
+var ErrElsewhere = errors.New("points elsewhere")
+
+// Limits of metalinks and mirror lists; real ones have hundreds of entries.
+const (
+	MaxMetalink  = 4 << 20 // bytes
+	maxResources = 5000
+)
+
+// repomdPath is where every repository has its root.
+const repomdPath = "repodata/repomd.xml"
+
+// Metalink is what a metalink (version 3, as MirrorManager writes it) says
+// about a repomd.xml: which ones are current, and where they are.
+type Metalink struct {
+	Current RepoMDRef
+	// Alternates are older ones that mirrors may still have, newest first.
+	Alternates []RepoMDRef
+	// Bases are the base URLs of the repository, most preferred first: http and
+	// https, without a trailing slash.
+	Bases []string
+}
+
+// RepoMDRef names one repomd.xml.
+type RepoMDRef struct {
+	Timestamp int64      // Unix seconds, 0 when absent
+	Size      int64      // bytes, -1 when absent
+	Hashes    []Checksum // in the metalink's order
+}
+
+// Strongest returns the strongest hash that can be relied on, ErrWeak when
+// there is none: SHA-512 and SHA-256 are.
+func (r RepoMDRef) Strongest() (Checksum, error) {
+	for _, t := range []string{"sha512", "sha384", "sha256"} {
+		for _, c := range r.Hashes {
+			if c.Type == t {
+				return c, nil
+			}
+		}
+	}
+	var have []string
+	for _, c := range r.Hashes {
+		have = append(have, c.Type)
+	}
+	return Checksum{}, fmt.Errorf("metalink: %w: repomd.xml is named by %q, expected sha256 or sha512", ErrWeak, strings.Join(have, ", "))
+}
+
+// Matches says whether data has the reference's size and every hash that can
+// be computed, at least one of them strong.
+func (r RepoMDRef) Matches(data []byte) bool {
+	if r.Size >= 0 && r.Size != int64(len(data)) {
+		return false
+	}
+	strong := false
+	for _, c := range r.Hashes {
+		h := c.New()
+		if h == nil {
+			continue
+		}
+		h.Write(data)
+		if !c.Matches(h) {
+			return false
+		}
+		strong = strong || c.Strong()
+	}
+	return strong
+}
+
+// Match finds the reference that data fits: the current one (0) or an
+// alternate (1 and up); -1 when none does.
+func (m *Metalink) Match(data []byte) int {
+	if m.Current.Matches(data) {
+		return 0
+	}
+	for i, a := range m.Alternates {
+		if a.Matches(data) {
+			return i + 1
+		}
+	}
+	return -1
+}
+
+// ParseMetalink reads a metalink. It has to describe one file called
+// repomd.xml, and its web addresses have to be repositories' repodata
+// directories; anything else is ErrElsewhere.
+func ParseMetalink(doc []byte) (*Metalink, error) {
+	if len(doc) > MaxMetalink {
+		return nil, fmt.Errorf("metalink: size %w of %d bytes", ErrTooLarge, MaxMetalink)
+	}
+	m, err := parseMetalink(newReader(bytes.NewReader(doc)))
+	if err != nil {
+		return nil, fmt.Errorf("metalink: %w", err)
+	}
+	return m, nil
+}
+
+// resource is a URL of a metalink.
+type resource struct {
+	base       string
+	preference int
+}
+
+func parseMetalink(r *reader) (*Metalink, error) {
+	if err := r.root("metalink"); err != nil {
+		return nil, err
+	}
+	m := &Metalink{}
+	found := false
+	var resources []resource
+	err := r.named("files", func() error {
+		return r.named("file", func() error {
+			if name := r.attrString("name"); name != "repomd.xml" {
+				return fmt.Errorf("%w: it describes the file %q, expected \"repomd.xml\"", ErrElsewhere, clip(name))
+			}
+			if found {
+				return r.fail("two files")
+			}
+			found = true
+			m.Current.Size = -1
+			return r.children(func() error {
+				switch string(local(r.name)) {
+				case "resources":
+					return r.named("url", func() error {
+						res, err := r.resource()
+						if err != nil || res.base == "" {
+							return err
+						}
+						if len(resources) == maxResources {
+							return fmt.Errorf("number of addresses %w of %d", ErrTooLarge, maxResources)
+						}
+						resources = append(resources, res)
+						return nil
+					})
+				case "alternates":
+					return r.named("alternate", func() error {
+						a := RepoMDRef{Size: -1}
+						if len(m.Alternates) == maxResources {
+							return fmt.Errorf("number of alternates %w of %d", ErrTooLarge, maxResources)
+						}
+						err := r.children(func() error { return a.field(r) })
+						m.Alternates = append(m.Alternates, a)
+						return err
+					})
+				default:
+					return m.Current.field(r)
+				}
+			})
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.finish(); err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, fmt.Errorf("%w: it describes no file, expected \"repomd.xml\"", ErrElsewhere)
+	}
+	slices.SortStableFunc(resources, func(a, b resource) int { return b.preference - a.preference })
+	for _, res := range resources {
+		if !slices.Contains(m.Bases, res.base) {
+			m.Bases = append(m.Bases, res.base)
+		}
+	}
+	slices.SortStableFunc(m.Alternates, func(a, b RepoMDRef) int {
+		switch {
+		case a.Timestamp > b.Timestamp:
+			return -1
+		case a.Timestamp < b.Timestamp:
+			return 1
+		}
+		return 0
+	})
+	return m, nil
+}
+
+// field reads one child of <file> or <alternate>.
+func (ref *RepoMDRef) field(r *reader) error {
+	var err error
+	switch string(local(r.name)) {
+	case "timestamp":
+		ref.Timestamp, err = r.seconds()
+	case "size":
+		ref.Size, err = r.count()
+	case "verification":
+		err = r.named("hash", func() error {
+			typ := strings.ReplaceAll(r.attrString("type"), "-", "")
+			v, err := r.content()
+			if err != nil {
+				return err
+			}
+			c, err := ParseChecksum(typ, v)
+			if err != nil {
+				return err
+			}
+			if len(ref.Hashes) == 16 {
+				return fmt.Errorf("number of hashes %w of 16", ErrTooLarge)
+			}
+			ref.Hashes = append(ref.Hashes, c)
+			return nil
+		})
+	default:
+		err = r.skip()
+	}
+	return err
+}
+
+// resource reads a <url>; its base is empty for protocols that are not used.
+func (r *reader) resource() (resource, error) {
+	res := resource{}
+	if p := r.attrString("preference"); p != "" {
+		n, err := strconv.Atoi(p)
+		if err != nil || n < 0 || n > 1000 {
+			return res, r.fail("preference %q", clip(p))
+		}
+		res.preference = n
+	}
+	v, err := r.content()
+	if err != nil {
+		return res, err
+	}
+	v = strings.TrimSpace(v)
+	scheme, _, _ := strings.Cut(v, ":")
+	if scheme != "http" && scheme != "https" {
+		return res, nil // rsync, ftp
+	}
+	base, ok := strings.CutSuffix(v, "/"+repomdPath)
+	if !ok {
+		return res, fmt.Errorf("%w: address %q, expected one that ends in %q", ErrElsewhere, clip(v), "/"+repomdPath)
+	}
+	res.base, err = baseURL(base)
+	return res, err
+}
+
+// named calls f for each child of that name and passes over the others.
+func (r *reader) named(name string, f func() error) error {
+	return r.children(func() error {
+		if string(local(r.name)) != name {
+			return r.skip()
+		}
+		return f()
+	})
+}
+
+// ParseMirrorlist reads a list of base URLs, one a line, "#" before comments;
+// a metalink that comes in its place is read as one. URLs keep their order.
+func ParseMirrorlist(doc []byte) ([]string, error) {
+	if len(doc) > MaxMetalink {
+		return nil, fmt.Errorf("mirror list: size %w of %d bytes", ErrTooLarge, MaxMetalink)
+	}
+	if bytes.HasPrefix(bytes.TrimLeft(doc, " \t\r\n"), []byte("<")) {
+		m, err := ParseMetalink(doc)
+		if err != nil {
+			return nil, fmt.Errorf("mirror list: %w", err)
+		}
+		return m.Bases, nil
+	}
+	var out []string
+	n := 0
+	for line := range strings.Lines(string(doc)) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		scheme, _, _ := strings.Cut(line, ":")
+		switch scheme {
+		case "http", "https", "file":
+		case "ftp", "rsync":
+			continue
+		default:
+			return nil, fmt.Errorf("mirror list: line %d: %w: %q, expected an http or https URL", n, ErrElsewhere, clip(line))
+		}
+		base, err := baseURL(strings.TrimSuffix(line, "/"+repomdPath))
+		if err != nil {
+			return nil, fmt.Errorf("mirror list: line %d: %w", n, err)
+		}
+		if len(out) == maxResources {
+			return nil, fmt.Errorf("mirror list: number of addresses %w of %d", ErrTooLarge, maxResources)
+		}
+		if !slices.Contains(out, base) {
+			out = append(out, base)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("mirror list: %w: no address in it", ErrElsewhere)
+	}
+	return out, nil
+}
+
+// baseURL checks a repository's base URL and takes its trailing slash off.
+func baseURL(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" && u.Scheme != "file" || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(s, " \t\r\n") {
+		return "", fmt.Errorf("%w: address %q", ErrElsewhere, clip(s))
+	}
+	return strings.TrimRight(s, "/"), nil
+}

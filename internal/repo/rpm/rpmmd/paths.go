@@ -1,0 +1,79 @@
+package rpmmd
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// ErrHostile means a location that leaves the repository or hides in it.
+var ErrHostile = errors.New("hostile location")
+
+// CleanHref checks the href of a location and returns the path that it names,
+// relative to the repository, with percent escapes resolved.
+//
+// An href is a relative URL. Refused are absolute paths and URLs, a host, "."
+// and ".." segments in any spelling, empty segments, queries and fragments,
+// backslashes, white space and control characters.
+func CleanHref(href string) (string, error) {
+	bad := func(what string) (string, error) {
+		return "", fmt.Errorf("%w: href %q: %s", ErrHostile, clip(href), what)
+	}
+	switch {
+	case href == "":
+		return bad("is empty")
+	case len(href) > 4096:
+		return bad(fmt.Sprintf("has %d bytes, at most 4096 are accepted", len(href)))
+	case strings.HasPrefix(href, "/"):
+		return bad("is absolute")
+	case hasScheme(href):
+		return bad("is a URL of its own")
+	case strings.ContainsAny(href, "?#"):
+		return bad("has a query or fragment")
+	}
+	if i := strings.IndexFunc(href, func(c rune) bool { return c <= ' ' || c == 0x7f }); i >= 0 {
+		return bad("has white space or control characters")
+	}
+	path := href
+	if strings.Contains(href, "%") {
+		// A lone percent sign is a character of the file's name: nothing that
+		// writes rpm-md escapes it.
+		if p, err := url.PathUnescape(href); err == nil {
+			path = p
+		}
+	}
+	if strings.ContainsFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\\' }) {
+		return bad("has control characters or backslashes")
+	}
+	if strings.HasPrefix(path, "/") {
+		return bad("is absolute")
+	}
+	for seg := range strings.SplitSeq(path, "/") {
+		switch seg {
+		case "":
+			return bad("has an empty segment")
+		case ".", "..":
+			return bad(fmt.Sprintf("has the segment %q", seg))
+		}
+	}
+	return path, nil
+}
+
+// hasScheme tells "http://x" and "file:/x" from file names with a colon.
+func hasScheme(s string) bool {
+	scheme, rest, ok := strings.Cut(s, ":")
+	if !ok || scheme == "" || !strings.HasPrefix(rest, "/") {
+		return false
+	}
+	return !strings.ContainsFunc(scheme, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '+' && c != '-' && c != '.'
+	})
+}
+
+func clip(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "…"
+	}
+	return s
+}

@@ -1,0 +1,354 @@
+package rpmmd
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// MaxRepoMD bounds repomd.xml, in bytes; real ones have a few thousand.
+const MaxRepoMD = 4 << 20
+
+// maxData bounds the number of data entries.
+const maxData = 1024
+
+// RepoMD is repomd.xml: what a repository consists of.
+type RepoMD struct {
+	Revision string // usually Unix seconds
+	Tags     []Tag
+	Data     []Data // in document order
+}
+
+// Tag is one child of <tags>: "content", "repo" or "distro".
+type Tag struct {
+	Name  string
+	CPEID string // of distro
+	Value string
+}
+
+// Data is one file of metadata.
+type Data struct {
+	Type string // "primary", "group_gz", …
+	// Checksum is the strongest of those given; likewise the other two, which
+	// are zero when absent. OpenChecksum is that of the plain content,
+	// HeaderChecksum that of a zchunk file's header.
+	Checksum, OpenChecksum, HeaderChecksum Checksum
+	Href                                   string // as written
+	Base                                   string // xml:base, "" when absent
+	Path                                   string // Href as a checked path relative to the repository
+	Timestamp                              int64  // Unix seconds, 0 when absent
+	Size, OpenSize, HeaderSize             int64  // bytes, -1 when absent
+	DatabaseVersion                        string // of sqlite files
+}
+
+// ParseRepoMD reads repomd.xml. It refuses hostile locations (ErrHostile),
+// data types that stand twice and entries without location or checksum. Weak
+// checksums are read; Data.Check refuses them.
+func ParseRepoMD(doc []byte) (*RepoMD, error) {
+	if len(doc) > MaxRepoMD {
+		return nil, fmt.Errorf("repomd.xml: size %w of %d bytes", ErrTooLarge, MaxRepoMD)
+	}
+	md, err := parseRepoMD(newReader(bytes.NewReader(doc)))
+	if err != nil {
+		return nil, fmt.Errorf("repomd.xml: %w", err)
+	}
+	return md, nil
+}
+
+func parseRepoMD(r *reader) (*RepoMD, error) {
+	md := &RepoMD{}
+	if err := r.root("repomd"); err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	err := r.children(func() error {
+		switch string(local(r.name)) {
+		case "revision":
+			v, err := r.content()
+			md.Revision = strings.TrimSpace(v)
+			return err
+		case "tags":
+			return r.children(func() error {
+				t := Tag{Name: string(r.name), CPEID: r.attrString("cpeid")}
+				var err error
+				t.Value, err = r.content()
+				if len(md.Tags) == maxData {
+					return fmt.Errorf("number of tags %w of %d", ErrTooLarge, maxData)
+				}
+				md.Tags = append(md.Tags, t)
+				return err
+			})
+		case "data":
+			d := Data{Type: r.attrString("type"), Size: -1, OpenSize: -1, HeaderSize: -1}
+			if d.Type == "" {
+				return r.fail("data without a type")
+			}
+			if seen[d.Type] {
+				return r.fail("data type %q stands twice", clip(d.Type))
+			}
+			seen[d.Type] = true
+			if len(md.Data) == maxData {
+				return fmt.Errorf("number of data entries %w of %d", ErrTooLarge, maxData)
+			}
+			if err := d.parse(r); err != nil {
+				return fmt.Errorf("data %s: %w", clip(d.Type), err)
+			}
+			md.Data = append(md.Data, d)
+			return nil
+		}
+		return r.skip()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return md, r.finish()
+}
+
+func (d *Data) parse(r *reader) error {
+	err := r.children(func() error {
+		var err error
+		switch string(local(r.name)) {
+		case "checksum":
+			err = d.checksum(r, &d.Checksum)
+		case "open-checksum":
+			err = d.checksum(r, &d.OpenChecksum)
+		case "header-checksum":
+			err = d.checksum(r, &d.HeaderChecksum)
+		case "location":
+			if d.Href != "" {
+				return r.fail("two locations")
+			}
+			d.Href, d.Base = r.attrString("href"), r.attrString("xml:base")
+			if d.Path, err = CleanHref(d.Href); err != nil {
+				return err
+			}
+			err = r.skip()
+		case "timestamp":
+			d.Timestamp, err = r.seconds()
+		case "size":
+			d.Size, err = r.count()
+		case "open-size":
+			d.OpenSize, err = r.count()
+		case "header-size":
+			d.HeaderSize, err = r.count()
+		case "database_version":
+			d.DatabaseVersion, err = r.content()
+		default:
+			err = r.skip()
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case d.Href == "":
+		return r.fail("no location")
+	case d.Checksum.IsZero():
+		return r.fail("no checksum")
+	}
+	return nil
+}
+
+// checksum reads one checksum element and keeps the stronger one.
+func (d *Data) checksum(r *reader, to *Checksum) error {
+	typ := r.attrString("type")
+	v, err := r.content()
+	if err != nil {
+		return err
+	}
+	c, err := ParseChecksum(typ, v)
+	if err != nil {
+		return err
+	}
+	if to.IsZero() || !to.Strong() && c.Strong() || c.Strong() && c.Type == "sha256" {
+		*to = c
+	}
+	return nil
+}
+
+// Check refuses a file of which only weak digests are given, naming it.
+func (d *Data) Check() error {
+	if err := d.Checksum.Check("data " + clip(d.Type)); err != nil {
+		return fmt.Errorf("repomd.xml: %w", err)
+	}
+	return nil
+}
+
+// Find returns the data entry of a type, or nil.
+func (md *RepoMD) Find(typ string) *Data {
+	for i := range md.Data {
+		if md.Data[i].Type == typ {
+			return &md.Data[i]
+		}
+	}
+	return nil
+}
+
+// Time is the instant, in Unix seconds, that the metadata claim as theirs:
+// the newest timestamp of a data entry, else a revision that is a number of
+// seconds, else 0.
+func (md *RepoMD) Time() int64 {
+	var t int64
+	for i := range md.Data {
+		t = max(t, md.Data[i].Timestamp)
+	}
+	if n, err := strconv.ParseInt(md.Revision, 10, 64); t == 0 && err == nil && n > 0 && n < math.MaxUint32 {
+		t = n
+	}
+	return t
+}
+
+// HashNamed says whether every file of metadata has its checksum in its name,
+// so that an older repomd.xml goes on finding its own files.
+func (md *RepoMD) HashNamed() bool {
+	for i := range md.Data {
+		d := &md.Data[i]
+		if !strings.Contains(strings.ToLower(d.Path[strings.LastIndexByte(d.Path, '/')+1:]), d.Checksum.Hex) {
+			return false
+		}
+	}
+	return len(md.Data) > 0
+}
+
+// Format writes the document, deterministically.
+func (md *RepoMD) Format() []byte {
+	var b bytes.Buffer
+	b.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n" +
+		`<repomd xmlns="http://linux.duke.edu/metadata/repo" xmlns:rpm="http://linux.duke.edu/metadata/rpm">` + "\n")
+	fmt.Fprintf(&b, "  <revision>%s</revision>\n", escape(md.Revision))
+	if len(md.Tags) > 0 {
+		b.WriteString("  <tags>\n")
+		for _, t := range md.Tags {
+			cpe := ""
+			if t.CPEID != "" {
+				cpe = ` cpeid="` + escape(t.CPEID) + `"`
+			}
+			fmt.Fprintf(&b, "    <%s%s>%s</%s>\n", t.Name, cpe, escape(t.Value), t.Name)
+		}
+		b.WriteString("  </tags>\n")
+	}
+	for i := range md.Data {
+		d := &md.Data[i]
+		fmt.Fprintf(&b, "  <data type=\"%s\">\n", escape(d.Type))
+		for _, c := range []struct {
+			name string
+			sum  Checksum
+		}{{"checksum", d.Checksum}, {"open-checksum", d.OpenChecksum}, {"header-checksum", d.HeaderChecksum}} {
+			if !c.sum.IsZero() {
+				fmt.Fprintf(&b, "    <%s type=\"%s\">%s</%s>\n", c.name, c.sum.Type, c.sum.Hex, c.name)
+			}
+		}
+		base := ""
+		if d.Base != "" {
+			base = ` xml:base="` + escape(d.Base) + `"`
+		}
+		fmt.Fprintf(&b, "    <location%s href=\"%s\"/>\n", base, escape(d.Href))
+		if d.Timestamp != 0 {
+			fmt.Fprintf(&b, "    <timestamp>%d</timestamp>\n", d.Timestamp)
+		}
+		for _, n := range []struct {
+			name string
+			v    int64
+		}{{"size", d.Size}, {"open-size", d.OpenSize}, {"header-size", d.HeaderSize}} {
+			if n.v >= 0 {
+				fmt.Fprintf(&b, "    <%s>%d</%s>\n", n.name, n.v, n.name)
+			}
+		}
+		if d.DatabaseVersion != "" {
+			fmt.Fprintf(&b, "    <database_version>%s</database_version>\n", escape(d.DatabaseVersion))
+		}
+		b.WriteString("  </data>\n")
+	}
+	b.WriteString("</repomd>\n")
+	return b.Bytes()
+}
+
+// root advances to the root element and demands its name.
+func (r *reader) root(name string) error {
+	if err := r.next(); err != nil {
+		return err
+	}
+	if r.kind != tokStart || string(local(r.name)) != name {
+		return r.fail("root element <%s>, expected <%s>", quote(r.name), name)
+	}
+	return nil
+}
+
+// children calls f at the start tag of each child of the element whose start
+// tag is current; f reads the child to its end. Text between them is passed
+// over.
+func (r *reader) children(f func() error) error {
+	depth := r.depth()
+	for {
+		if err := r.next(); err != nil {
+			return err
+		}
+		switch r.kind {
+		case tokStart:
+			if err := f(); err != nil {
+				return err
+			}
+			if r.depth() != depth {
+				panic("rpmmd: a child was not read to its end")
+			}
+		case tokEnd:
+			return nil
+		}
+	}
+}
+
+// finish demands that nothing follows the root element.
+func (r *reader) finish() error {
+	if err := r.next(); err != nil {
+		return err
+	}
+	if r.kind != tokEOF {
+		return r.fail("more after the root element")
+	}
+	return nil
+}
+
+// count reads an element's text as a number of bytes.
+func (r *reader) count() (int64, error) {
+	name := string(r.name)
+	v, err := r.content()
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 63)
+	if err != nil {
+		return 0, r.fail("<%s> %q is not a number of bytes", name, clip(v))
+	}
+	return int64(n), nil
+}
+
+// seconds reads an element's text as Unix seconds; old writers add a
+// fraction.
+func (r *reader) seconds() (int64, error) {
+	name := string(r.name)
+	v, err := r.content()
+	if err != nil {
+		return 0, err
+	}
+	whole, _, _ := strings.Cut(strings.TrimSpace(v), ".")
+	n, err := strconv.ParseUint(whole, 10, 40)
+	if err != nil {
+		return 0, r.fail("<%s> %q is not a number of seconds", name, clip(v))
+	}
+	return int64(n), nil
+}
+
+// readSmall reads a document of at most max bytes.
+func readSmall(src io.Reader, max int64, what string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(src, max+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > max {
+		return nil, fmt.Errorf("%s: size %w of %d bytes", what, ErrTooLarge, max)
+	}
+	return b, nil
+}

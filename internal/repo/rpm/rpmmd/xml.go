@@ -1,0 +1,736 @@
+package rpmmd
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits on one XML document. They are far above what any repository has and
+// low enough that a hostile one costs little.
+const (
+	maxDepth     = 64        // open elements
+	maxAttrs     = 64        // attributes of one tag
+	maxTag       = 256 << 10 // bytes of one tag with its attributes
+	maxText      = 16 << 20  // bytes of text between two tags
+	maxElement   = 32 << 20  // bytes of one element that is kept whole
+	firstBuf     = 256 << 10 // bytes read at once
+	maxEntityLen = 12        // bytes of "&...;"
+)
+
+// ErrSyntax says that a document is not the XML it has to be.
+var ErrSyntax = errors.New("malformed XML")
+
+// ErrTooLarge says that a part of a document exceeds what is accepted.
+var ErrTooLarge = errors.New("exceeds the limit")
+
+// tokenKind is what next found.
+type tokenKind uint8
+
+const (
+	tokStart tokenKind = iota + 1 // <name a="b">
+	tokEnd                        // </name>, also made for <name/>
+	tokText                       // bytes between tags, and CDATA sections
+	tokEOF                        // clean end after the root element
+)
+
+// attr is one attribute of a start tag; the value still has its entities.
+type attr struct {
+	name, value []byte
+}
+
+// reader is a streaming reader of XML without document types, made for
+// metadata of hundreds of megabytes: it copies nothing but what a caller
+// keeps, and tells where each token stands, so that elements can be taken as
+// the bytes that upstream wrote.
+//
+// It demands well-formedness (tags balance, attributes are quoted and
+// unique, references are the predefined ones or characters) and refuses
+// every "<!" declaration, so no entity can be defined and nothing outside
+// the document can be named. It does not look at the encoding beyond
+// refusing what is not a superset of ASCII: bytes above 0x7f pass as they
+// are. Namespaces are left to the caller.
+//
+// Offsets count bytes from the start of the document. Byte slices are valid
+// until the next call of next.
+type reader struct {
+	src io.Reader
+	buf []byte
+	pos int   // first byte not yet looked at
+	end int   // end of the bytes read
+	off int64 // document offset of buf[0]
+	err error // from src
+
+	keep int // start in buf of an element to be kept whole, or -1
+
+	stack   []byte // names of the open elements, end to end
+	lens    []int
+	rooted  bool // the root element has been seen
+	pending bool // a self-closing tag still owes its end token
+
+	encoding string // from the XML declaration, upper case; "" is UTF-8
+
+	// The token.
+	kind       tokenKind
+	name       []byte
+	text       []byte
+	cdata      bool
+	attrs      []attr
+	selfClose  bool
+	start, fin int64 // offsets of the token's first byte and of the one behind it
+}
+
+func newReader(src io.Reader) *reader {
+	return &reader{src: src, buf: make([]byte, firstBuf), keep: -1, attrs: make([]attr, 0, 16)}
+}
+
+func (r *reader) fail(format string, args ...any) error {
+	return fmt.Errorf("%w at byte %d: %s", ErrSyntax, r.off+int64(r.pos), fmt.Sprintf(format, args...))
+}
+
+// depth is the number of open elements.
+func (r *reader) depth() int { return len(r.lens) }
+
+// fill reads more. It may move the buffer: from is the position that has to
+// survive, and its new value is returned with whether anything was read.
+func (r *reader) fill(from int) (newFrom int, more bool, err error) {
+	if r.err != nil {
+		if r.err == io.EOF {
+			return from, false, nil
+		}
+		return from, false, r.err
+	}
+	low := from
+	if r.keep >= 0 && r.keep < low {
+		low = r.keep
+	}
+	if r.pos < low {
+		low = r.pos
+	}
+	if low > 0 && (r.end == len(r.buf) || low >= len(r.buf)/2) {
+		copy(r.buf, r.buf[low:r.end])
+		r.end -= low
+		r.pos -= low
+		r.off += int64(low)
+		from -= low
+		if r.keep >= 0 {
+			r.keep -= low
+		}
+	}
+	if r.end == len(r.buf) {
+		if len(r.buf) >= maxElement+maxText {
+			return from, false, fmt.Errorf("element at byte %d: %w of %d bytes", r.off, ErrTooLarge, maxElement)
+		}
+		bigger := make([]byte, 2*len(r.buf))
+		copy(bigger, r.buf[:r.end])
+		r.buf = bigger
+	}
+	for tries := 0; ; tries++ {
+		n, err := r.src.Read(r.buf[r.end:])
+		r.end += n
+		if err != nil {
+			r.err = err
+			if n == 0 && err == io.EOF {
+				return from, false, nil
+			}
+			if n == 0 {
+				return from, false, err
+			}
+		}
+		if n > 0 {
+			return from, true, nil
+		}
+		if tries == 100 {
+			r.err = io.ErrNoProgress
+			return from, false, r.err
+		}
+	}
+}
+
+// find returns the position of the next c at or after from, reading as far
+// as needed, and from's position then: reading may move the buffer, and with
+// it r.pos. -1 is the end of the document.
+func (r *reader) find(from int, c byte, limit int, what string) (at, start int, err error) {
+	seen := 0
+	for {
+		if i := bytes.IndexByte(r.buf[from+seen:r.end], c); i >= 0 {
+			if seen+i > limit {
+				return 0, from, fmt.Errorf("%s at byte %d: %w of %d bytes", what, r.off+int64(from), ErrTooLarge, limit)
+			}
+			return from + seen + i, from, nil
+		}
+		seen = r.end - from
+		if seen > limit {
+			return 0, from, fmt.Errorf("%s at byte %d: %w of %d bytes", what, r.off+int64(from), ErrTooLarge, limit)
+		}
+		var more bool
+		if from, more, err = r.fill(from); err != nil {
+			return 0, from, err
+		}
+		if !more {
+			return -1, from, nil
+		}
+	}
+}
+
+// ensure makes n bytes available at from, if the document has them.
+func (r *reader) ensure(from, n int) (start int, ok bool, err error) {
+	for r.end-from < n {
+		var more bool
+		if from, more, err = r.fill(from); err != nil || !more {
+			return from, false, err
+		}
+	}
+	return from, true, nil
+}
+
+// next advances to the next token.
+func (r *reader) next() error {
+	if r.pending {
+		r.pending = false
+		r.kind = tokEnd
+		r.start = r.fin
+		r.pop()
+		return nil
+	}
+	for {
+		start, ok, err := r.ensure(r.pos, 1)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			if len(r.lens) > 0 {
+				return r.fail("the document ends inside <%s>", quote(r.top()))
+			}
+			if !r.rooted {
+				return r.fail("the document is empty")
+			}
+			r.kind = tokEOF
+			return nil
+		}
+		r.pos = start
+		if r.buf[r.pos] != '<' {
+			at, start, err := r.find(r.pos, '<', maxText, "text")
+			if err != nil {
+				return err
+			}
+			r.pos = start
+			end := at
+			if at < 0 {
+				end = r.end
+			}
+			text := r.buf[start:end]
+			if len(r.lens) == 0 {
+				if r.off == 0 && start == 0 {
+					text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+				}
+				if len(bytes.TrimLeft(text, " \t\r\n")) != 0 {
+					return r.fail("text outside of the root element")
+				}
+				r.pos = end
+				continue
+			}
+			if err := r.checkRefs(text); err != nil {
+				return err
+			}
+			r.kind, r.text, r.cdata = tokText, text, false
+			r.start, r.fin = r.off+int64(start), r.off+int64(end)
+			r.pos = end
+			return nil
+		}
+		if start, ok, err = r.ensure(r.pos, 2); err != nil {
+			return err
+		}
+		r.pos = start
+		if !ok {
+			return r.fail("the document ends inside a tag")
+		}
+		switch r.buf[r.pos+1] {
+		case '/':
+			return r.endTag()
+		case '?':
+			if err := r.instruction(); err != nil {
+				return err
+			}
+		case '!':
+			text, err := r.declaration()
+			if err != nil || text {
+				return err
+			}
+		default:
+			return r.startTag()
+		}
+	}
+}
+
+// instruction passes over <?...?>, taking the encoding from the declaration.
+func (r *reader) instruction() error {
+	search := r.pos
+	for {
+		at, start, err := r.find(search, '>', maxTag, "processing instruction")
+		if err != nil {
+			return err
+		}
+		search = start
+		if at < 0 {
+			return r.fail("the document ends inside a processing instruction")
+		}
+		if at-r.pos > maxTag {
+			return fmt.Errorf("processing instruction at byte %d: %w of %d bytes", r.off+int64(r.pos), ErrTooLarge, maxTag)
+		}
+		if at < r.pos+3 || r.buf[at-1] != '?' {
+			search = at + 1
+			continue
+		}
+		pi := r.buf[r.pos+2 : at-1]
+		first := r.off == 0 && (r.pos == 0 || r.pos == 3 && bytes.HasPrefix(r.buf, []byte("\xef\xbb\xbf")))
+		if bytes.HasPrefix(pi, []byte("xml ")) || bytes.Equal(pi, []byte("xml")) {
+			if !first {
+				return r.fail("an XML declaration that is not at the start")
+			}
+			if err := r.declaredEncoding(string(pi)); err != nil {
+				return err
+			}
+		}
+		r.pos = at + 1
+		return nil
+	}
+}
+
+// declaredEncoding accepts what leaves the ASCII of tags as it is.
+func (r *reader) declaredEncoding(pi string) error {
+	_, v, ok := strings.Cut(pi, "encoding")
+	if !ok {
+		return nil
+	}
+	v = strings.TrimLeft(v, " \t\r\n=")
+	if len(v) < 2 || v[0] != '"' && v[0] != '\'' {
+		return r.fail("XML declaration %q", pi)
+	}
+	name, _, ok := strings.Cut(v[1:], v[:1])
+	if !ok {
+		return r.fail("XML declaration %q", pi)
+	}
+	switch e := strings.ToUpper(name); {
+	case e == "UTF-8", e == "UTF8", e == "US-ASCII", e == "ASCII",
+		strings.HasPrefix(e, "ISO-8859-"), strings.HasPrefix(e, "WINDOWS-125"), e == "KOI8-R":
+		r.encoding = e
+		return nil
+	default:
+		return r.fail("unsupported encoding %q", name)
+	}
+}
+
+// declaration handles what begins with "<!": comments are passed over, CDATA
+// is text, and document types, the home of entities, are refused.
+func (r *reader) declaration() (isText bool, err error) {
+	start, _, err := r.ensure(r.pos, 9)
+	if err != nil {
+		return false, err
+	}
+	r.pos = start
+	head := r.buf[r.pos:min(r.end, r.pos+9)]
+	switch {
+	case bytes.HasPrefix(head, []byte("<!--")):
+		end, err := r.findSeq(r.pos+4, "-->", "comment")
+		if err != nil {
+			return false, err
+		}
+		r.pos = end + 3
+		return false, nil
+	case bytes.Equal(head, []byte("<![CDATA[")):
+		if len(r.lens) == 0 {
+			return false, r.fail("CDATA outside of the root element")
+		}
+		end, err := r.findSeq(r.pos+9, "]]>", "CDATA section")
+		if err != nil {
+			return false, err
+		}
+		r.kind, r.text, r.cdata = tokText, r.buf[r.pos+9:end], true
+		r.start, r.fin = r.off+int64(r.pos), r.off+int64(end+3)
+		r.pos = end + 3
+		return true, nil
+	default:
+		return false, r.fail("a declaration, %q; document types and entities are not accepted", quote(head))
+	}
+}
+
+// findSeq returns the position of seq at or after from, keeping r.pos.
+func (r *reader) findSeq(from int, seq, what string) (int, error) {
+	for {
+		if from > r.end {
+			from = r.end
+		}
+		if i := bytes.Index(r.buf[from:r.end], []byte(seq)); i >= 0 {
+			return from + i, nil
+		}
+		from = max(from, r.end-len(seq)+1)
+		if r.end-r.pos > maxText {
+			return 0, fmt.Errorf("%s at byte %d: %w of %d bytes", what, r.off+int64(r.pos), ErrTooLarge, maxText)
+		}
+		before := r.pos
+		_, more, err := r.fill(r.pos)
+		if err != nil {
+			return 0, err
+		}
+		from += r.pos - before
+		if !more {
+			return 0, r.fail("the document ends inside a %s", what)
+		}
+	}
+}
+
+func (r *reader) endTag() error {
+	at, start, err := r.find(r.pos, '>', maxTag, "tag")
+	if err != nil {
+		return err
+	}
+	r.pos = start
+	if at < 0 {
+		return r.fail("the document ends inside a tag")
+	}
+	name := r.buf[start+2 : at]
+	for len(name) > 0 && isSpace(name[len(name)-1]) {
+		name = name[:len(name)-1]
+	}
+	if len(r.lens) == 0 || !bytes.Equal(name, r.top()) {
+		if len(r.lens) == 0 {
+			return r.fail("</%s> closes nothing", quote(name))
+		}
+		return r.fail("</%s> where </%s> is due", quote(name), quote(r.top()))
+	}
+	r.kind, r.name = tokEnd, name
+	r.start, r.fin = r.off+int64(start), r.off+int64(at+1)
+	r.pos = at + 1
+	r.pop()
+	return nil
+}
+
+func (r *reader) startTag() error {
+	// The end of the tag is the first '>' outside of quotes. One inside of
+	// them is rare: the tag is then parsed again with its end behind the
+	// closing quote, at most once for each attribute.
+	search := r.pos
+	for {
+		at, _, err := r.find(search, '>', maxTag, "tag")
+		if err != nil {
+			return err
+		}
+		if at < 0 {
+			return r.fail("the document ends inside a tag")
+		}
+		if at-r.pos > maxTag {
+			return fmt.Errorf("tag at byte %d: %w of %d bytes", r.off+int64(r.pos), ErrTooLarge, maxTag)
+		}
+		open, err := r.parseTag(r.buf[r.pos+1 : at])
+		if err != nil {
+			return err
+		}
+		if open >= 0 {
+			q := r.pos + 1 + open
+			closing, _, err := r.find(q+1, r.buf[q], maxTag, "attribute")
+			if err != nil {
+				return err
+			}
+			if closing < 0 {
+				return r.fail("the document ends inside a tag")
+			}
+			search = closing + 1
+			continue
+		}
+		if len(r.lens) == 0 && r.rooted {
+			return r.fail("<%s> after the root element", quote(r.name))
+		}
+		r.rooted = true
+		if len(r.lens) >= maxDepth {
+			return fmt.Errorf("element at byte %d: nesting %w of %d", r.off+int64(r.pos), ErrTooLarge, maxDepth)
+		}
+		r.kind = tokStart
+		r.start, r.fin = r.off+int64(r.pos), r.off+int64(at+1)
+		r.pos = at + 1
+		r.stack = append(r.stack, r.name...)
+		r.lens = append(r.lens, len(r.name))
+		r.pending = r.selfClose
+		return nil
+	}
+}
+
+// parseTag takes a start tag apart. When it ends inside a quoted value, open
+// is the index of the opening quote, otherwise -1.
+func (r *reader) parseTag(tag []byte) (open int, err error) {
+	r.attrs = r.attrs[:0]
+	i := 0
+	for i < len(tag) && nameByte[tag[i]] {
+		i++
+	}
+	if i == 0 || tag[0] >= '0' && tag[0] <= '9' || tag[0] == '-' || tag[0] == '.' {
+		return -1, r.fail("a tag without a name")
+	}
+	r.name = tag[:i]
+	r.selfClose = false
+	for {
+		spaces := i
+		for i < len(tag) && isSpace(tag[i]) {
+			i++
+		}
+		if i == len(tag) {
+			return -1, nil
+		}
+		if tag[i] == '/' {
+			if i+1 != len(tag) {
+				return -1, r.fail("<%s>: %q inside of the tag", quote(r.name), "/")
+			}
+			r.selfClose = true
+			return -1, nil
+		}
+		if i == spaces {
+			return -1, r.fail("<%s>: %q inside of the tag", quote(r.name), quote(tag[i:i+1]))
+		}
+		n := i
+		for i < len(tag) && nameByte[tag[i]] {
+			i++
+		}
+		if i == n {
+			return -1, r.fail("<%s>: %q inside of the tag", quote(r.name), quote(tag[i:i+1]))
+		}
+		name := tag[n:i]
+		for i < len(tag) && isSpace(tag[i]) {
+			i++
+		}
+		if i == len(tag) || tag[i] != '=' {
+			return -1, r.fail("<%s>: attribute %s has no value", quote(r.name), quote(name))
+		}
+		i++
+		for i < len(tag) && isSpace(tag[i]) {
+			i++
+		}
+		if i == len(tag) || tag[i] != '"' && tag[i] != '\'' {
+			return -1, r.fail("<%s>: the value of attribute %s is not quoted", quote(r.name), quote(name))
+		}
+		end := bytes.IndexByte(tag[i+1:], tag[i])
+		if end < 0 {
+			return i, nil
+		}
+		value := tag[i+1 : i+1+end]
+		i += end + 2
+		if bytes.IndexByte(value, '<') >= 0 {
+			return -1, r.fail("<%s>: %q in the value of attribute %s", quote(r.name), "<", quote(name))
+		}
+		if err := r.checkRefs(value); err != nil {
+			return -1, err
+		}
+		for j := range r.attrs {
+			if bytes.Equal(r.attrs[j].name, name) {
+				return -1, r.fail("<%s>: attribute %s stands twice", quote(r.name), quote(name))
+			}
+		}
+		if len(r.attrs) == maxAttrs {
+			return -1, fmt.Errorf("<%s> at byte %d: number of attributes %w of %d", quote(r.name), r.off+int64(r.pos), ErrTooLarge, maxAttrs)
+		}
+		r.attrs = append(r.attrs, attr{name, value})
+	}
+}
+
+func (r *reader) top() []byte {
+	return r.stack[len(r.stack)-r.lens[len(r.lens)-1]:]
+}
+
+func (r *reader) pop() {
+	n := r.lens[len(r.lens)-1]
+	r.lens = r.lens[:len(r.lens)-1]
+	r.stack = r.stack[:len(r.stack)-n]
+}
+
+// attr returns the raw value of an attribute of the current start tag.
+func (r *reader) attr(name string) ([]byte, bool) {
+	for i := range r.attrs {
+		if string(r.attrs[i].name) == name {
+			return r.attrs[i].value, true
+		}
+	}
+	return nil, false
+}
+
+// attrString is attr with its references resolved, "" when absent.
+func (r *reader) attrString(name string) string {
+	v, _ := r.attr(name)
+	return unescape(v)
+}
+
+// mark makes the current token the start of an element to be kept whole.
+func (r *reader) mark() { r.keep = int(r.start - r.off) }
+
+// marked returns the bytes from the mark to the end of the current token and
+// ends the keeping.
+func (r *reader) marked() ([]byte, error) {
+	b := r.buf[r.keep:int(r.fin-r.off)]
+	r.keep = -1
+	if len(b) > maxElement {
+		return nil, fmt.Errorf("element at byte %d: %w of %d bytes", r.fin-int64(len(b)), ErrTooLarge, maxElement)
+	}
+	return b, nil
+}
+
+// skip passes over the rest of the element whose start tag is current.
+func (r *reader) skip() error {
+	for depth := 1; depth > 0; {
+		if err := r.next(); err != nil {
+			return err
+		}
+		switch r.kind {
+		case tokStart:
+			depth++
+		case tokEnd:
+			depth--
+		}
+	}
+	return nil
+}
+
+// content reads the text of the element whose start tag is current, up to
+// its end; elements inside it are an error.
+func (r *reader) content() (string, error) {
+	name := string(r.name)
+	var out string
+	for {
+		if err := r.next(); err != nil {
+			return "", err
+		}
+		switch r.kind {
+		case tokText:
+			part := string(r.text)
+			if !r.cdata {
+				part = unescape(r.text)
+			}
+			if len(out)+len(part) > maxText {
+				return "", fmt.Errorf("text of <%s>: %w of %d bytes", name, ErrTooLarge, maxText)
+			}
+			out += part
+		case tokStart:
+			return "", r.fail("<%s> inside of <%s>", quote(r.name), name)
+		case tokEnd:
+			return out, nil
+		}
+	}
+}
+
+// checkRefs demands that every '&' begins a predefined or character
+// reference.
+func (r *reader) checkRefs(b []byte) error {
+	for {
+		i := bytes.IndexByte(b, '&')
+		if i < 0 {
+			return nil
+		}
+		b = b[i:]
+		end := bytes.IndexByte(b[:min(len(b), maxEntityLen)], ';')
+		if end < 0 {
+			return r.fail("%q without an entity", "&")
+		}
+		if _, ok := reference(b[1:end]); !ok {
+			return r.fail("entity %q is not defined", quote(b[:end+1]))
+		}
+		b = b[end+1:]
+	}
+}
+
+// reference resolves what stands between '&' and ';'.
+func reference(name []byte) (rune, bool) {
+	switch string(name) {
+	case "lt":
+		return '<', true
+	case "gt":
+		return '>', true
+	case "amp":
+		return '&', true
+	case "quot":
+		return '"', true
+	case "apos":
+		return '\'', true
+	}
+	if len(name) < 2 || name[0] != '#' {
+		return 0, false
+	}
+	digits, base := string(name[1:]), 10
+	if digits[0] == 'x' {
+		digits, base = digits[1:], 16
+	}
+	n, err := strconv.ParseUint(digits, base, 32)
+	if err != nil || n > utf8.MaxRune || !utf8.ValidRune(rune(n)) || n == 0 {
+		return 0, false
+	}
+	return rune(n), true
+}
+
+// unescape resolves the references of text that checkRefs has seen.
+func unescape(b []byte) string {
+	i := bytes.IndexByte(b, '&')
+	if i < 0 {
+		return string(b)
+	}
+	var out strings.Builder
+	out.Grow(len(b))
+	for i >= 0 {
+		out.Write(b[:i])
+		b = b[i:]
+		end := bytes.IndexByte(b, ';')
+		if end < 0 {
+			break
+		}
+		c, ok := reference(b[1:end])
+		if !ok {
+			out.Write(b[:end+1])
+		} else {
+			out.WriteRune(c)
+		}
+		b = b[end+1:]
+		i = bytes.IndexByte(b, '&')
+	}
+	out.Write(b)
+	return out.String()
+}
+
+// escape writes a string as the text or attribute value that unescape turns
+// back into it. Control characters that XML 1.0 cannot carry are left to the
+// caller.
+func escape(s string) string {
+	if !strings.ContainsAny(s, "&<>\"'\n\r\t") {
+		return s
+	}
+	return escaper.Replace(s)
+}
+
+var escaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "'", "&#39;",
+	"\n", "&#10;", "\r", "&#13;", "\t", "&#9;")
+
+// local is the part of a name behind its namespace prefix.
+func local(name []byte) []byte {
+	return name[bytes.IndexByte(name, ':')+1:]
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
+
+// nameByte holds the bytes of names: ASCII of the Name production, and
+// whatever is above it.
+var nameByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c >= 0x80 || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			c == ':' || c == '_' || c == '-' || c == '.'
+	}
+	return t
+}()
+
+// quote shortens and cleans bytes from outside for a message.
+func quote(b []byte) string {
+	const most = 80
+	cut := ""
+	if len(b) > most {
+		b, cut = b[:most], "…"
+	}
+	s := strconv.Quote(string(b))
+	return s[1:len(s)-1] + cut
+}

@@ -1,5 +1,274 @@
 package deb
 
-import "example.org/snapd/internal/repo"
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
 
-func releaseOf(root *repo.Root) (*Release, error) { return nil, nil }
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+)
+
+// ErrFuture means a Release dated later than the instant at which it is judged.
+var ErrFuture = errors.New("dated in the future")
+
+const (
+	// maxSignature bounds a Release.gpg, in bytes.
+	maxSignature = 1 << 20
+	// maxFuture is how far a Release's Date may lie ahead of the clock: apt
+	// allows 10 s, on clocks that are not always set when a mirror first syncs.
+	maxFuture = 10 * time.Minute
+)
+
+// SuiteDir returns the directory of a suite relative to the mirror's base URL,
+// with a slash at its end; empty for the base itself.
+func (Format) SuiteDir(suite repo.SuiteName) string { return suiteDir(suite) }
+
+func suiteDir(suite repo.SuiteName) string {
+	s := string(suite)
+	if !isFlat(suite) {
+		return "dists/" + path.Clean(s) + "/"
+	}
+	if s = strings.Trim(path.Clean(s), "/"); s == "." || s == "" {
+		return ""
+	}
+	return s + "/"
+}
+
+// FetchRoot fetches InRelease, or else Release and Release.gpg, and verifies
+// them. When prev holds the suite's documents and upstream has nothing newer it
+// makes one request and returns repo.ErrNotModified, or repo.ErrExpired when
+// the documents held have expired since.
+func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, suite repo.SuiteName, prev []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
+	dir := suiteDir(suite)
+	held := func(name string) *repo.Doc {
+		for i := range prev {
+			if prev[i].Path == dir+name {
+				return &prev[i]
+			}
+		}
+		return nil
+	}
+	get := func(name string, max int64, prev *repo.Doc) (repo.Doc, error) {
+		d, err := g.Get(ctx, dir+name, max, prev)
+		if err == nil && prev != nil && bytes.Equal(d.Data, prev.Data) {
+			err = repo.ErrNotModified // a server without conditional requests
+		}
+		if err != nil && !errors.Is(err, repo.ErrNotModified) {
+			err = fmt.Errorf("fetch %s: %w", dir+name, err)
+		}
+		return d, err
+	}
+	unchanged := func() error {
+		if err := f.stillValid(prev, p.Now); err != nil {
+			return fmt.Errorf("suite %s: %w", suite, err)
+		}
+		return repo.ErrNotModified
+	}
+
+	var release repo.Doc
+	if d := held("Release"); d != nil {
+		// Last time there was no InRelease: ask for Release first.
+		var err error
+		if release, err = get("Release", maxRelease, d); errors.Is(err, repo.ErrNotModified) {
+			return nil, unchanged()
+		} else if err != nil && !errors.Is(err, fetch.ErrNotFound) {
+			return nil, err
+		}
+	}
+	in, err := get("InRelease", maxRelease, held("InRelease"))
+	switch {
+	case err == nil:
+		return f.ParseRoot(m, suite, []repo.Doc{in}, p)
+	case errors.Is(err, repo.ErrNotModified):
+		return nil, unchanged()
+	case !errors.Is(err, fetch.ErrNotFound):
+		return nil, err
+	}
+	if release.Data == nil {
+		if release, err = get("Release", maxRelease, nil); err != nil {
+			if errors.Is(err, fetch.ErrNotFound) {
+				return nil, fmt.Errorf("suite %s: neither %sInRelease nor %sRelease at %s: %w: %w", suite, dir, dir, g.BaseURL(), repo.ErrMissing, err)
+			}
+			return nil, err
+		}
+	}
+	sig, err := get("Release.gpg", maxSignature, nil)
+	if errors.Is(err, fetch.ErrNotFound) {
+		return nil, fmt.Errorf("suite %s: %sRelease has no signature: neither InRelease nor Release.gpg at %s: %w", suite, dir, g.BaseURL(), repo.ErrUntrusted)
+	}
+	if err != nil {
+		return nil, err
+	}
+	root, err := f.ParseRoot(m, suite, []repo.Doc{release, sig}, p)
+	if errors.Is(err, sign.ErrBadSignature) {
+		// The two files cannot be fetched at once: look whether they changed.
+		again, aerr := g.Get(ctx, dir+"Release", maxRelease, nil)
+		if aerr == nil && !bytes.Equal(again.Data, release.Data) {
+			return nil, fmt.Errorf("suite %s: %sRelease: %w: %w", suite, dir, repo.ErrTorn, err)
+		}
+	}
+	return root, err
+}
+
+// stillValid judges documents that were verified when they were fetched by
+// today's date.
+func (f Format) stillValid(docs []repo.Doc, now time.Time) error {
+	text, err := releaseText(docs)
+	if err != nil {
+		return err
+	}
+	rel, err := ParseRelease(text)
+	if err != nil {
+		return err
+	}
+	return checkDates(rel, now)
+}
+
+func checkDates(rel *Release, now time.Time) error {
+	if now.IsZero() {
+		return nil
+	}
+	if rel.Date.After(now.Add(maxFuture)) {
+		return fmt.Errorf("Release of %s, judged at %s: %w", formatDate(rel.Date), formatDate(now), ErrFuture)
+	}
+	if !rel.ValidUntil.IsZero() && now.After(rel.ValidUntil) {
+		return fmt.Errorf("Release of %s was valid until %s, judged at %s: %w", formatDate(rel.Date), formatDate(rel.ValidUntil), formatDate(now), repo.ErrExpired)
+	}
+	return nil
+}
+
+// ParseRoot verifies the documents of a suite: InRelease, or Release and
+// Release.gpg. Keys are judged at the Release's own Date, its Valid-Until at
+// p.Now.
+func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
+	root, err := parseRoot(suite, docs, p)
+	if err != nil {
+		return nil, fmt.Errorf("suite %s: %w", suite, err)
+	}
+	return root, nil
+}
+
+func parseRoot(suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
+	if p.Keyring == nil || p.Keyring.Len() == 0 {
+		return nil, fmt.Errorf("no key to verify by: %w", repo.ErrUntrusted)
+	}
+	var verify func(sign.VerifyOptions) (sign.Verified, error)
+	var text []byte
+	switch {
+	case len(docs) == 1 && path.Base(docs[0].Path) == "InRelease":
+		verify = func(o sign.VerifyOptions) (sign.Verified, error) { return sign.VerifyClearsigned(docs[0].Data, o) }
+	case len(docs) == 2 && path.Base(docs[0].Path) == "Release" && path.Base(docs[1].Path) == "Release.gpg":
+		text = docs[0].Data
+		verify = func(o sign.VerifyOptions) (sign.Verified, error) {
+			return sign.VerifyDetached(docs[0].Data, docs[1].Data, o)
+		}
+	default:
+		return nil, fmt.Errorf("expected InRelease, or Release and Release.gpg: %w", repo.ErrMalformed)
+	}
+	what := docs[len(docs)-1].Path
+	untrusted := func(err error) error {
+		return fmt.Errorf("verify %s: %w: %w", what, repo.ErrUntrusted, err)
+	}
+	// The first look gives the text, whose date the second judges the keys by.
+	v, err := verify(sign.VerifyOptions{Keyring: p.Keyring, Now: p.Now})
+	if err != nil {
+		return nil, untrusted(err)
+	}
+	if text == nil {
+		text = v.Text
+	}
+	rel, err := ParseRelease(text)
+	if err != nil {
+		return nil, err
+	}
+	if v, err = verify(sign.VerifyOptions{Keyring: p.Keyring, At: rel.Date, Now: p.Now}); err != nil {
+		return nil, untrusted(err)
+	}
+	if err := checkDates(rel, p.Now); err != nil {
+		return nil, err
+	}
+	root := &repo.Root{
+		Suite: suite, Docs: docs, Date: rel.Date, ValidUntil: rel.ValidUntil,
+		Trust: repo.TrustSignature, Files: rel.Files, ByHash: rel.AcquireByHash,
+	}
+	for _, s := range v.Good {
+		root.Signers = append(root.Signers, repo.Signer{Fingerprint: s.Fingerprint, UserID: s.UserID, SignedAt: s.Created})
+	}
+	return root, nil
+}
+
+// releaseText returns the text of documents that ParseRoot has accepted. What it
+// accepts can be read in one way only, so nothing is checked again.
+func releaseText(docs []repo.Doc) ([]byte, error) {
+	if len(docs) == 0 {
+		return nil, fmt.Errorf("no Release: %w", repo.ErrMalformed)
+	}
+	data := docs[0].Data
+	if !sign.IsClearsigned(data) {
+		return data, nil
+	}
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	_, body, ok := bytes.Cut(data, []byte("\n\n"))
+	end := bytes.Index(body, []byte("\n-----BEGIN PGP SIGNATURE-----"))
+	if !ok || end < 0 {
+		return nil, fmt.Errorf("%s: no clear-signed message: %w", docs[0].Path, repo.ErrMalformed)
+	}
+	body = body[:end+1]
+	text := make([]byte, 0, len(body))
+	for line := range bytes.Lines(body) {
+		line = bytes.TrimPrefix(line, []byte("- "))
+		text = append(append(text, bytes.TrimRight(line, " \t\n")...), '\n')
+	}
+	return text, nil
+}
+
+// releaseOf reads the Release of a verified root again.
+func releaseOf(root *repo.Root) (*Release, error) {
+	text, err := releaseText(root.Docs)
+	if err != nil {
+		return nil, fmt.Errorf("suite %s: %w", root.Suite, err)
+	}
+	rel, err := ParseRelease(text)
+	if err != nil {
+		return nil, fmt.Errorf("suite %s: %w", root.Suite, err)
+	}
+	return rel, nil
+}
+
+// SuiteOf finds the suite among suites whose directory holds path. That a path
+// lies there does not mean that the Release lists it: flat repositories have
+// their packages beside the indices, and some others below dists/.
+func (Format) SuiteOf(p string, suites []repo.SuiteName) (suite repo.SuiteName, rel string, ok bool) {
+	best := -1
+	for _, s := range suites {
+		dir := suiteDir(s)
+		r, in := strings.CutPrefix(p, dir)
+		if !in || r == "" || len(dir) <= best {
+			continue
+		}
+		best, suite, rel, ok = len(dir), s, r, true
+	}
+	return suite, rel, ok
+}
+
+// ByHash takes a name by hash apart: dir/by-hash/SHA256/<hex>. The digest is in
+// lower case.
+func (Format) ByHash(p string) (algo, hex string, ok bool) {
+	dir, hex := path.Split(p)
+	dir, algo = path.Split(strings.TrimSuffix(dir, "/"))
+	if path.Base(dir) != "by-hash" {
+		return "", "", false
+	}
+	n := map[string]int{"MD5Sum": 32, "SHA1": 40, "SHA256": 64, "SHA512": 128}[algo]
+	if n == 0 || len(hex) != n || strings.Trim(hex, "0123456789abcdefABCDEF") != "" {
+		return "", "", false
+	}
+	return algo, strings.ToLower(hex), true
+}

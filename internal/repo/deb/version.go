@@ -52,7 +52,7 @@ func compareParts(a, b string) int {
 	for i < len(a) || j < len(b) {
 		for (i < len(a) && !isDigit(a[i])) || (j < len(b) && !isDigit(b[j])) {
 			if c := order(a, i) - order(b, j); c != 0 {
-				return sign(c)
+				return signum(c)
 			}
 			i++
 			j++
@@ -75,12 +75,12 @@ func compareParts(a, b string) int {
 func compareDigits(a, b string) int {
 	a, b = strings.TrimLeft(a, "0"), strings.TrimLeft(b, "0")
 	if len(a) != len(b) {
-		return sign(len(a) - len(b))
+		return signum(len(a) - len(b))
 	}
 	return strings.Compare(a, b)
 }
 
-func sign(n int) int {
+func signum(n int) int {
 	switch {
 	case n < 0:
 		return -1

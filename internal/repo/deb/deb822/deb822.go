@@ -87,7 +87,7 @@ func (r *Reader) Next() (Paragraph, error) {
 			}
 			return r.take(n, len(b))
 		}
-		if len(b) > r.max {
+		if len(b) >= r.max+2 { // its end would have been seen
 			return Paragraph{}, r.tooLarge(b)
 		}
 		scanned = max(0, len(b)-1)
@@ -120,7 +120,7 @@ func hasCRLine(b []byte) bool {
 }
 
 func (r *Reader) tooLarge(b []byte) error {
-	p := Paragraph{Number: r.n + 1, Offset: r.off, data: b}
+	p := Paragraph{Number: r.n + 1, Offset: r.off, data: b[:min(len(b), r.max+2)]}
 	field := ""
 	for s := p.Scan(); s.Next(); {
 		field = string(s.Name())
@@ -137,10 +137,7 @@ func (r *Reader) fill() {
 		r.start = 0
 	}
 	if r.end == len(r.buf) {
-		buf := make([]byte, min(2*len(r.buf), r.max+2)) // two bytes more: the end must be seen
-		if len(buf) <= len(r.buf) {
-			buf = make([]byte, len(r.buf)+2)
-		}
+		buf := make([]byte, min(2*len(r.buf), r.max+2)) // two bytes more, so that the end is seen
 		copy(buf, r.buf[:r.end])
 		r.buf = buf
 	}

@@ -1,0 +1,190 @@
+package deb
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/repo"
+)
+
+const (
+	sumA = "0ed6d4c8891eb86358b94bb35d9e4da4a0ed6d4c8891eb86358b94bb35d9e4da"
+	sumB = "1ed6d4c8891eb86358b94bb35d9e4da4a0ed6d4c8891eb86358b94bb35d9e4da"
+)
+
+func TestParseRelease(t *testing.T) {
+	sha512 := sumA + sumB
+	r, err := ParseRelease([]byte(`Origin: Example
+Label: Example-Security
+Suite: stable-security
+codename: bookworm-security
+Version: 12
+Changelogs: https://mirror.example.org/@CHANGEPATH@_changelog
+Snapshots: https://snapshots.example.org/@SNAPSHOTID@/
+NotAutomatic: yes
+ButAutomaticUpgrades: yes
+Date: Sat, 11 Jul 2026 10:16:37 UTC
+Valid-Until: Sat,  8 Aug 2026 09:16:37 +0000
+Acquire-By-Hash: yes
+No-Support-for-Architecture-all: Packages
+Signed-By: 0123456789ABCDEF0123456789ABCDEF01234567
+Architectures: all amd64
+Components: updates/main updates/contrib
+MD5Sum:
+ d41d8cd98f00b204e9800998ecf8427e 0 main/binary-amd64/OnlyMD5
+SHA256:
+ ` + sumA + `     1234 main/binary-amd64/Packages
+ ` + strings.ToUpper(sumB) + ` 7 ./main/binary-amd64/Packages.xz
+ ` + sumB + ` 7 main/binary-amd64/Packages.xz
+ ` + sumB + ` 7 Release
+SHA512:
+ ` + sha512 + ` 1234 main/binary-amd64/Packages
+ ` + sha512 + ` 9 only512
+Description: Debian 12 - Security Updates
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := parseSHA256([]byte(sumA))
+	b, _ := parseSHA256([]byte(sumB))
+	want := &Release{
+		Origin: "Example", Label: "Example-Security", Suite: "stable-security", Codename: "bookworm-security",
+		Version: "12", Description: "Debian 12 - Security Updates",
+		Changelogs: "https://mirror.example.org/@CHANGEPATH@_changelog", Snapshots: "https://snapshots.example.org/@SNAPSHOTID@/",
+		SignedBy: "0123456789ABCDEF0123456789ABCDEF01234567", NotAutomatic: "yes", ButAutomaticUpgrades: "yes",
+		NoSupportForArchAll: "Packages", AcquireByHash: true,
+		Architectures: []string{"all", "amd64"}, Components: []string{"updates/main", "updates/contrib"},
+		Date:       time.Date(2026, 7, 11, 10, 16, 37, 0, time.UTC),
+		ValidUntil: time.Date(2026, 8, 8, 9, 16, 37, 0, time.UTC),
+		Files: []repo.Listed{
+			{Path: "main/binary-amd64/Packages", Size: 1234, SHA256: a, SHA512: sha512, Alternates: []string{
+				"main/binary-amd64/by-hash/SHA512/" + sha512, "main/binary-amd64/by-hash/SHA256/" + sumA}},
+			{Path: "main/binary-amd64/Packages.xz", Size: 7, SHA256: b, Alternates: []string{"main/binary-amd64/by-hash/SHA256/" + sumB}},
+			{Path: "only512", Size: 9, SHA512: sha512, Alternates: []string{"by-hash/SHA512/" + sha512}},
+		},
+	}
+	if d := cmp.Diff(want, r); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+	if got := formatDate(r.Date); got != "Sat, 11 Jul 2026 10:16:37 UTC" {
+		t.Errorf("date %s", got)
+	}
+}
+
+func TestParseReleaseRefuses(t *testing.T) {
+	const date = "Date: Sat, 11 Jul 2026 10:16:37 UTC\n"
+	for _, tt := range []struct {
+		name, in, want string
+		is             error
+	}{
+		{"empty", "", `empty: malformed`, repo.ErrMalformed},
+		{"HTML", "<html><body>Please log in</body></html>\n", `malformed: paragraph 1 at byte 0: line "<html><body>Please log in</body></html>" is no field: malformed control data`, repo.ErrMalformed},
+		{"no date", "Suite: x\nSHA256:\n", `no Date: malformed`, repo.ErrMalformed},
+		{"local time", "Date: Sat, 11 Jul 2026 10:16:37 CEST\nSHA256:\n", `Date: date "Sat, 11 Jul 2026 10:16:37 CEST": expected a form like "Sat, 11 Jul 2026 10:16:37 UTC": malformed`, repo.ErrMalformed},
+		{"valid-until", date + "Valid-Until: tomorrow\nSHA256:\n", `Valid-Until: date "tomorrow": expected a form like "Sat, 11 Jul 2026 10:16:37 UTC": malformed`, repo.ErrMalformed},
+		{"weak", date + "MD5Sum:\n d41d8cd98f00b204e9800998ecf8427e 0 Packages\n", `lists files by MD5 or SHA-1 alone, expected SHA256 or SHA512: weak digest`, repo.ErrWeak},
+		{"none", date, `neither SHA256 nor SHA512: malformed`, repo.ErrMalformed},
+		{"two paragraphs", date + "SHA256:\n\nSuite: other\n", `text after the first paragraph: malformed`, repo.ErrMalformed},
+		{"twice", date + "Suite: a\nSHA256:\nsuite: b\n", `field suite twice: malformed`, repo.ErrMalformed},
+		{"NUL", date + "SHA256:\x00\n", `NUL at byte 43: malformed`, repo.ErrMalformed},
+		{"CR", date + "SHA256:\r\n", `carriage return at byte 43: malformed`, repo.ErrMalformed},
+		{"short digest", date + "SHA256:\n abcd 1 Packages\n", `SHA256: Packages: SHA256 "abcd": 4 characters, expected 64: malformed`, repo.ErrMalformed},
+		{"bad 512", date + "SHA512:\n abcd 1 Packages\n", `SHA512: Packages: SHA512 "abcd": expected 128 hexadecimal digits: malformed`, repo.ErrMalformed},
+		{"negative", date + "SHA256:\n " + sumA + " -1 Packages\n", `SHA256: Packages: size "-1": expected a number of bytes up to 68719476736: malformed`, repo.ErrMalformed},
+		{"huge", date + "SHA256:\n " + sumA + " 99999999999 Packages\n", `SHA256: Packages: size "99999999999": expected a number of bytes up to 68719476736: malformed`, repo.ErrMalformed},
+		{"words", date + "SHA256:\n " + sumA + " 1 Packages x\n", `SHA256: line "0ed6d4c8891eb86358b94bb35d9e4da4a0ed6d4c8891eb86358b94bb35d9…": expected digest, size and path: malformed`, repo.ErrMalformed},
+		{"contradiction", date + "SHA256:\n " + sumA + " 1 Packages\n " + sumB + " 1 Packages\n", `SHA256: Packages: Packages listed twice with different digests or sizes: malformed`, repo.ErrMalformed},
+		{"escape", date + "SHA256:\n " + sumA + " 1 ../../etc/passwd\n", `SHA256: path "../../etc/passwd": leaves its directory: hostile path`, repo.ErrHostile},
+		{"inner escape", date + "SHA256:\n " + sumA + " 1 main/../../x\n", `SHA256: path "main/../../x": leaves its directory: hostile path`, repo.ErrHostile},
+		{"absolute", date + "SHA256:\n " + sumA + " 1 /etc/passwd\n", `SHA256: path "/etc/passwd": absolute: hostile path`, repo.ErrHostile},
+		{"component", date + "Components: main ../x\nSHA256:\n", `Architectures and Components: path "../x": leaves its directory: hostile path`, repo.ErrHostile},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseRelease([]byte(tt.in))
+			if !errors.Is(err, tt.is) || err.Error() != "parse Release: "+tt.want {
+				t.Errorf("error %v\nexpected %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// realReleases returns the texts of this machine's own Release files.
+func realReleases(tb testing.TB) map[string][]byte {
+	files, _ := filepath.Glob("/var/lib/apt/lists/*_InRelease")
+	out := make(map[string][]byte)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		_, body, ok := strings.Cut(string(b), "\n\n")
+		body, _, ok2 := strings.Cut(body, "\n-----BEGIN PGP SIGNATURE-----")
+		if ok && ok2 {
+			out[f] = []byte(body)
+		}
+	}
+	return out
+}
+
+func TestParseRealReleases(t *testing.T) {
+	all := realReleases(t)
+	if len(all) == 0 {
+		t.Skip("no Release files in /var/lib/apt/lists")
+	}
+	for f, text := range all {
+		r, err := ParseRelease(text)
+		if err != nil {
+			t.Errorf("%s: %v", f, err)
+		} else if len(r.Files) < 10 || r.Codename == "" || r.Date.IsZero() {
+			t.Errorf("%s: %d files, codename %q, date %s", f, len(r.Files), r.Codename, r.Date)
+		}
+	}
+}
+
+func BenchmarkParseRelease(b *testing.B) {
+	var text []byte
+	for _, t := range realReleases(b) {
+		if len(t) > len(text) {
+			text = t
+		}
+	}
+	if text == nil {
+		b.Skip("no Release files in /var/lib/apt/lists")
+	}
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParseRelease(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func FuzzParseRelease(f *testing.F) {
+	f.Add([]byte("Origin: x\nDate: Sat, 11 Jul 2026 10:16:37 UTC\nComponents: updates/main\nSHA256:\n " + sumA + " 12 main/binary-amd64/Packages.xz\nSHA512:\n " + sumA + sumB + " 12 main/binary-amd64/Packages.xz\n"))
+	f.Add([]byte("Date: Sat, 11 Jul 2026 10:16:37 UTC\nMD5Sum:\n x 0 ../x"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := ParseRelease(data)
+		if err != nil {
+			return
+		}
+		for _, l := range r.Files {
+			if c, err := cleanPath(l.Path); err != nil || c != l.Path {
+				t.Fatalf("path %q: %q %v", l.Path, c, err)
+			}
+			if l.Size < 0 || l.SHA256.IsZero() && l.SHA512 == "" {
+				t.Fatalf("entry %+v", l)
+			}
+		}
+		for _, g := range groupFiles(r.Files) {
+			classify(g.index, true)
+			classify(g.index, false)
+		}
+	})
+}

@@ -158,7 +158,7 @@ type Manifest struct {
 // Limits on what is read.
 const (
 	MaxSize    = 512 << 20 // bytes of a manifest
-	MaxYAML    = 32 << 20  // bytes of a YAML manifest, which is held whole
+	MaxYAML    = 8 << 20   // bytes of a YAML manifest, which is held whole
 	MaxLine    = 1 << 20   // bytes of a line
 	MaxElement = 64 << 20  // bytes of one element of a JSON array, which is held whole
 	MaxEntries = 1 << 21   // entries
@@ -167,6 +167,7 @@ const (
 	maxURL     = 8192      // bytes of a path or URL
 	maxRaw     = 200       // bytes of Entry.Raw
 	maxDepth   = 100       // of nested YAML and JSON
+	maxNodes   = 2 << 20   // bytes of a YAML manifest that can start a node
 	headSize   = 128 << 10 // bytes by which a format is recognised
 )
 
@@ -322,6 +323,30 @@ func (p *parser) parse() error {
 		return p.eachLine(p.listLine)
 	case DpkgStatus:
 		return p.dpkgStatus()
+	case Buildinfo:
+		return p.buildinfo()
+	case DpkgQuery:
+		return p.dpkgQuery()
+	case AptList:
+		return p.eachLine(p.aptListLine)
+	case Mmdebstrap:
+		return p.mmdebstrap()
+	case Debootstrap:
+		return p.eachLine(p.debootstrapLine)
+	case PrintURIs:
+		return p.eachLine(p.printURIsLine)
+	case SHA256Sums:
+		return p.eachLine(p.sha256sumsLine)
+	case RPMQA:
+		return p.eachLine(p.rpmqaLine)
+	case Tails:
+		return p.tails()
+	case RPMsLock:
+		return p.rpmsLock()
+	case SPDX:
+		return p.spdx()
+	case CycloneDX:
+		return p.cyclonedx()
 	}
 	return fmt.Errorf("parse manifest %s: format %q is not known", p.file, clip(string(p.m.Format)))
 }

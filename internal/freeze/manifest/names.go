@@ -105,29 +105,32 @@ func splitArch(s string) (name, arch string, ok bool) {
 }
 
 // digest files a digest under its algorithm; the algorithm may be written
-// "SHA256", "sha-256", "MD5Sum". False: not a digest of that algorithm, or one
-// that is not kept.
+// "SHA256", "sha-256", "MD5Sum". False: not a digest of that algorithm, one of
+// an algorithm that is not kept, or another than the one already there.
 func (e *Entry) digest(algo, sum string) bool {
+	to, size := e.digestField(algo)
 	sum = strings.ToLower(sum)
-	b, err := hex.DecodeString(sum)
-	if err != nil {
+	if b, err := hex.DecodeString(sum); to == nil || err != nil || len(b) != size || *to != "" && *to != sum {
 		return false
 	}
+	*to = sum
+	return true
+}
+
+// digestField finds where an algorithm's digest goes, and its size in bytes; nil
+// for one that is not kept.
+func (e *Entry) digestField(algo string) (*string, int) {
 	switch strings.ReplaceAll(strings.ToLower(algo), "-", "") {
 	case "sha256":
-		e.SHA256 = sum
-		return len(b) == 32
+		return &e.SHA256, 32
 	case "sha512":
-		e.SHA512 = sum
-		return len(b) == 64
+		return &e.SHA512, 64
 	case "sha1", "sha":
-		e.SHA1 = sum
-		return len(b) == 20
+		return &e.SHA1, 20
 	case "md5", "md5sum":
-		e.MD5 = sum
-		return len(b) == 16
+		return &e.MD5, 16
 	}
-	return false
+	return nil, 0
 }
 
 // cleanURL drops user name and password from a URL that is kept.
@@ -141,4 +144,14 @@ func cleanURL(s string) string {
 	}
 	u.User = nil
 	return u.String()
+}
+
+// digestAny reports whether s has the shape of a digest that is kept.
+func (e *Entry) digestAny(s string) bool {
+	for _, algo := range []string{"sha256", "sha512", "sha1", "md5"} {
+		if e.digest(algo, s) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,472 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// errStalled is the cause of a context that a watchdog ended.
+var errStalled = errors.New("stalled")
+
+// body is one response body, or a file, being read.
+type body struct {
+	c   *Client
+	url string // without credentials
+	r   io.ReadCloser
+
+	header      http.Header
+	modified    time.Time
+	length      int64 // announced, -1 when not known
+	validator   string
+	partial     bool // it goes on from where the request asked
+	restart     bool // it cannot be joined to what is held
+	notModified bool
+	openEnded   bool // only the end of the connection tells its end
+	checkHTML   bool // look at the first bytes for a page
+
+	dog    *time.Timer // nil for files
+	dead   *atomic.Bool
+	cancel context.CancelFunc
+	host   *host
+
+	waited time.Duration // in this window of the rate check
+	got    int64
+	closed bool
+}
+
+func (b *body) result() Result {
+	return Result{
+		URL: b.url, ETag: b.header.Get("ETag"), LastModified: b.modified, ContentType: b.header.Get("Content-Type"),
+	}
+}
+
+func (b *body) close() {
+	if b.closed {
+		return
+	}
+	b.closed = true
+	if b.r != nil {
+		b.r.Close()
+	}
+	if b.dog != nil {
+		b.dog.Stop()
+	}
+	if b.cancel != nil {
+		b.cancel()
+	}
+	if b.host != nil {
+		b.host.leave()
+	}
+}
+
+// open asks URL i of a request for its body from offset off.
+func (c *Client) open(ctx context.Context, req *Request, i int, off int64, validator string) (*body, error) {
+	raw := req.URLs[i]
+	if strings.HasPrefix(raw, "/") {
+		return c.openFile(req, raw, off)
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		// url.Error would quote the URL with its credentials.
+		return nil, &failure{url: "URL " + strconv.Itoa(i+1), err: fmt.Errorf("%w: the URL does not parse", ErrRefused)}
+	}
+	switch {
+	case u.Scheme == "file" && (u.Host == "" || u.Host == "localhost"):
+		return c.openFile(req, u.Path, off)
+	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		return nil, &failure{url: redact(u), err: fmt.Errorf("%w: expected an http, https or file URL", ErrRefused)}
+	}
+	return c.openHTTP(ctx, req, u, off, validator)
+}
+
+func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int64, validator string) (*body, error) {
+	h := c.host(u)
+	name := redact(u)
+	if err := h.enter(ctx); err != nil {
+		var f *failure
+		if errors.As(err, &f) {
+			f.url = name
+		}
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	b := &body{c: c, url: name, host: h, cancel: cancel, dead: new(atomic.Bool)}
+	dead := b.dead
+	b.dog = time.AfterFunc(c.cfg.HeaderTimeout, func() { dead.Store(true); cancel() })
+
+	hdr := make(http.Header, 6)
+	hdr["User-Agent"] = []string{c.cfg.UserAgent}
+	if off > 0 {
+		hdr["Range"] = []string{"bytes=" + strconv.FormatInt(off, 10) + "-"}
+		if validator != "" {
+			hdr["If-Range"] = []string{validator}
+		}
+	} else {
+		if req.ETag != "" {
+			hdr["If-None-Match"] = []string{req.ETag}
+		}
+		if !req.IfModifiedSince.IsZero() {
+			hdr["If-Modified-Since"] = []string{req.IfModifiedSince.UTC().Format(http.TimeFormat)}
+		}
+	}
+	resp, final, err := c.roundTrip(ctx, u, hdr)
+	b.dog.Stop()
+	if err != nil {
+		b.close()
+		f := &failure{url: name, temp: true}
+		var cert *tls.CertificateVerificationError
+		switch {
+		case errors.As(err, &f):
+		case dead.Load():
+			f.err = fmt.Errorf("%w: no answer within %v", ErrUnavailable, c.cfg.HeaderTimeout)
+		case errors.As(err, &cert):
+			f.temp, f.err = false, fmt.Errorf("%w: %v", ErrUnavailable, err)
+		default:
+			f.err = fmt.Errorf("%w: %v", ErrUnavailable, err)
+		}
+		return nil, f
+	}
+	b.url, b.r, b.header, b.length = redact(final), resp.Body, resp.Header, resp.ContentLength
+	if err := b.judge(ctx, req, resp, off, validator); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// roundTrip sends a request and follows redirects.
+func (c *Client) roundTrip(ctx context.Context, u *url.URL, hdr http.Header) (*http.Response, *url.URL, error) {
+	refuse := func(format string, args ...any) (*http.Response, *url.URL, error) {
+		return nil, nil, &failure{url: redact(u), err: fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))}
+	}
+	for n := 0; ; n++ {
+		r := (&http.Request{
+			Method: http.MethodGet, URL: u, Host: u.Host, Header: hdr,
+			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		}).WithContext(ctx)
+		if u.User != nil {
+			r.Header = hdr.Clone()
+			pass, _ := u.User.Password()
+			r.SetBasicAuth(u.User.Username(), pass)
+		}
+		c.stats.requests.Add(1)
+		resp, err := c.rt.RoundTrip(r)
+		if err != nil {
+			return nil, nil, err
+		}
+		switch resp.StatusCode {
+		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		default:
+			return resp, u, nil
+		}
+		drain(resp.Body)
+		to, err := u.Parse(resp.Header.Get("Location"))
+		switch {
+		case resp.Header.Get("Location") == "" || err != nil:
+			return refuse("%s without a usable Location", resp.Status)
+		case to.Scheme != "http" && to.Scheme != "https" || to.Host == "":
+			return refuse("a redirect to %s", clip(redact(to)))
+		case u.Scheme == "https" && to.Scheme == "http":
+			return refuse("a redirect from https to %s", clip(redact(to)))
+		case n == maxRedirects:
+			return refuse("more than %d redirects, the last to %s", maxRedirects, clip(redact(to)))
+		}
+		to.Fragment = ""
+		if to.User == nil && to.Host == u.Host {
+			to.User = u.User
+		}
+		u = to
+	}
+}
+
+// judge decides by a response's status and headers whether its body is read.
+func (b *body) judge(ctx context.Context, req *Request, resp *http.Response, off int64, validator string) error {
+	fail := func(temp bool, sentinel error, format string, args ...any) error {
+		return &failure{url: b.url, temp: temp, err: fmt.Errorf("%w: %s", sentinel, fmt.Sprintf(format, args...))}
+	}
+	b.modified, _ = http.ParseTime(resp.Header.Get("Last-Modified"))
+	switch code := resp.StatusCode; {
+	case code == http.StatusOK:
+	case code == http.StatusPartialContent && off > 0:
+		start, total, ok := contentRange(resp.Header.Get("Content-Range"))
+		if !ok || start != off {
+			return fail(false, ErrRefused, "asked for bytes from %d, got Content-Range %q", off, clip(resp.Header.Get("Content-Range")))
+		}
+		b.partial = true
+		switch {
+		case total >= 0 && req.Size >= 0 && total != req.Size:
+			return &failure{url: b.url, err: &MismatchError{URL: b.url, What: "size", Expected: strconv.FormatInt(req.Size, 10), Found: strconv.FormatInt(total, 10)}}
+		case validator != "" && validator != strongValidator(resp):
+			b.restart = true // If-Range was not honoured
+		}
+	case code == http.StatusRequestedRangeNotSatisfiable && off > 0:
+		b.restart = true
+	case code == http.StatusNotModified && off == 0 && (req.ETag != "" || !req.IfModifiedSince.IsZero()):
+		b.notModified = true
+		drain(resp.Body)
+		return nil
+	case code == http.StatusNotFound, code == http.StatusGone:
+		b.drain()
+		return fail(false, ErrNotFound, "%s", status(resp))
+	case code == http.StatusTooManyRequests, code >= 500, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
+		b.drain()
+		if d, ok := retryAfter(resp); ok && (code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable) {
+			b.host.pause(d)
+			return fail(d <= maxRetryAfter, ErrUnavailable, "%s, to be tried again after %v", status(resp), d.Round(time.Second))
+		}
+		return fail(true, ErrUnavailable, "%s", status(resp))
+	case code >= 400:
+		b.drain()
+		return fail(false, ErrDenied, "%s", status(resp))
+	default:
+		return fail(false, ErrRefused, "unexpected answer %s", status(resp))
+	}
+	if enc := resp.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") && !req.Want.pinned() {
+		// Servers that put "x-gzip" on a file that is gzip are harmless where
+		// the digest of the file is known.
+		return fail(false, ErrRefused, "Content-Encoding %q, expected none", clip(enc))
+	}
+	if b.partial || b.restart {
+		b.validator = validator
+		return nil
+	}
+	b.validator = strongValidator(resp)
+	b.openEnded = b.length < 0 && len(resp.TransferEncoding) == 0
+	switch {
+	case b.length >= 0 && req.Size >= 0 && b.length != req.Size:
+		if b.isHTML(resp) {
+			return b.page()
+		}
+		return &failure{url: b.url, err: &MismatchError{URL: b.url, What: "size", Expected: strconv.FormatInt(req.Size, 10), Found: strconv.FormatInt(b.length, 10)}}
+	case b.length >= 0 && req.Size < 0 && b.length > req.MaxSize:
+		return fail(false, ErrTooLarge, "%d bytes, at most %d allowed", b.length, req.MaxSize)
+	}
+	return nil
+}
+
+func (b *body) isHTML(resp *http.Response) bool {
+	typ, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(typ), "text/html")
+}
+
+func (b *body) page() error {
+	return &failure{url: b.url, err: fmt.Errorf("%w: expected a repository file, found an HTML page (Content-Type %q); is the URL right?",
+		ErrNotRepository, clip(b.header.Get("Content-Type")))}
+}
+
+// read is Read with the waits bounded and the rate limited. Its error is io.EOF,
+// a failure, or the context's.
+func (b *body) read(ctx context.Context, p []byte) (int, error) {
+	if b.dog == nil {
+		n, err := b.r.Read(p)
+		b.c.stats.bytes.Add(int64(n))
+		if err != nil && err != io.EOF {
+			err = &failure{url: b.url, err: fmt.Errorf("%w: %v", ErrUnavailable, err)}
+		}
+		return n, err
+	}
+	p = p[:min(len(p), chunk)] // the limiter's least burst
+	start := time.Now()
+	b.dog.Reset(b.c.cfg.StallTimeout)
+	n, err := b.r.Read(p)
+	b.dog.Stop()
+	b.waited += time.Since(start)
+	b.got += int64(n)
+	b.c.stats.bytes.Add(int64(n))
+	switch {
+	case err == io.EOF:
+	case err != nil:
+		if ctx.Err() != nil {
+			return n, context.Cause(ctx)
+		}
+		f := &failure{url: b.url, temp: true}
+		if b.dead.Load() {
+			f.err = fmt.Errorf("%w: no byte within %v", ErrUnavailable, b.c.cfg.StallTimeout)
+		} else {
+			f.err = fmt.Errorf("%w: the body broke off: %v", ErrUnavailable, err)
+		}
+		return n, f
+	case b.waited >= rateWindow:
+		if b.c.cfg.MinRate > 0 && float64(b.got)/b.waited.Seconds() < float64(b.c.cfg.MinRate) {
+			return n, &failure{url: b.url, temp: true, err: fmt.Errorf("%w: %d bytes in %v, expected at least %d a second",
+				ErrUnavailable, b.got, b.waited.Round(time.Second), b.c.cfg.MinRate)}
+		}
+		b.waited, b.got = 0, 0
+	}
+	if b.checkHTML && n > 0 {
+		b.checkHTML = false
+		if looksHTML(p[:n]) {
+			return 0, b.page()
+		}
+	}
+	if b.c.limiter != nil && n > 0 {
+		if werr := b.c.limiter.WaitN(ctx, n); werr != nil {
+			if ctx.Err() != nil {
+				return n, context.Cause(ctx)
+			}
+			return n, fmt.Errorf("%w: %v", context.DeadlineExceeded, werr)
+		}
+	}
+	return n, err
+}
+
+// drain reads the rest of a small answer, so that the connection is kept.
+func (b *body) drain() {
+	b.dog.Reset(b.c.cfg.StallTimeout)
+	drain(b.r)
+	b.dog.Stop()
+}
+
+func drain(r io.ReadCloser) {
+	io.CopyN(io.Discard, r, maxDrain)
+	r.Close()
+}
+
+// looksHTML reports whether a document begins as a web page does.
+func looksHTML(p []byte) bool {
+	p = bytes.TrimPrefix(p, []byte("\xef\xbb\xbf"))
+	p = bytes.ToLower(bytes.TrimLeft(p[:min(len(p), 512)], " \t\r\n"))
+	return bytes.HasPrefix(p, []byte("<!doctype html")) || bytes.HasPrefix(p, []byte("<html"))
+}
+
+func status(resp *http.Response) string { return clip(resp.Status) }
+
+// contentRange reads "bytes first-last/total"; total is -1 for "*" (RFC 9110,
+// section 14.4).
+func contentRange(s string) (first, total int64, ok bool) {
+	s, ok = strings.CutPrefix(s, "bytes ")
+	if !ok {
+		return 0, 0, false
+	}
+	span, all, ok := strings.Cut(s, "/")
+	if !ok {
+		return 0, 0, false
+	}
+	a, z, ok := strings.Cut(span, "-")
+	if !ok {
+		return 0, 0, false
+	}
+	first, err1 := strconv.ParseInt(a, 10, 64)
+	last, err2 := strconv.ParseInt(z, 10, 64)
+	total = -1
+	var err3 error
+	if all != "*" {
+		total, err3 = strconv.ParseInt(all, 10, 64)
+	}
+	if err1 != nil || err2 != nil || err3 != nil || first < 0 || last < first || total >= 0 && last >= total {
+		return 0, 0, false
+	}
+	return first, total, true
+}
+
+// strongValidator is what If-Range may carry for a response: a strong entity
+// tag, or a Last-Modified that is at least a minute older than the answer
+// (RFC 9110, sections 8.8.2.2 and 13.1.5).
+func strongValidator(resp *http.Response) string {
+	if tag := resp.Header.Get("ETag"); tag != "" {
+		if strings.HasPrefix(tag, `"`) {
+			return tag
+		}
+		return ""
+	}
+	lm := resp.Header.Get("Last-Modified")
+	modified, err1 := http.ParseTime(lm)
+	date, err2 := http.ParseTime(resp.Header.Get("Date"))
+	if err1 != nil || err2 != nil || date.Sub(modified) < time.Minute {
+		return ""
+	}
+	return lm
+}
+
+// retryAfter reads Retry-After, seconds or a date (RFC 9110, section 10.2.3).
+func retryAfter(resp *http.Response) (time.Duration, bool) {
+	v := resp.Header.Get("Retry-After")
+	if v == "" {
+		return 0, false
+	}
+	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(s) * time.Second, true
+	}
+	t, err := http.ParseTime(v)
+	if err != nil {
+		return 0, false
+	}
+	return max(time.Until(t), 0), true
+}
+
+// openFile opens a file below the request's tree. Nothing outside is reached,
+// through ".." or symbolic links.
+func (c *Client) openFile(req *Request, name string, off int64) (*body, error) {
+	shown := (&url.URL{Scheme: "file", Path: name}).String()
+	refuse := func(format string, args ...any) error {
+		return &failure{url: shown, err: fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))}
+	}
+	tree := req.Tree
+	if u, err := url.Parse(tree); err == nil && u.Scheme == "file" {
+		tree = u.Path
+	}
+	if tree == "" {
+		return nil, refuse("local files are not allowed here")
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == ".." {
+			return nil, refuse("a path with ..")
+		}
+	}
+	rel, ok := strings.CutPrefix(path.Clean(name), strings.TrimSuffix(path.Clean(tree), "/")+"/")
+	if !ok {
+		return nil, refuse("a path outside of %s", tree)
+	}
+	root, err := os.OpenRoot(tree)
+	if err != nil {
+		return nil, &failure{url: shown, err: fmt.Errorf("%w: %v", ErrUnavailable, err)}
+	}
+	defer root.Close()
+	f, err := root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO must not block
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &failure{url: shown, err: fmt.Errorf("%w: no such file", ErrNotFound)}
+	}
+	if err != nil {
+		return nil, &failure{url: shown, err: fmt.Errorf("%w: %v", ErrDenied, err)}
+	}
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		f.Close()
+		return nil, refuse("not a regular file")
+	}
+	b := &body{c: c, url: shown, r: f, header: http.Header{}, modified: fi.ModTime().UTC().Truncate(time.Second), length: fi.Size()}
+	if since := req.IfModifiedSince; off == 0 && !since.IsZero() && !b.modified.After(since) {
+		b.notModified = true
+		return b, nil
+	}
+	switch {
+	case req.Size >= 0 && fi.Size() != req.Size:
+		f.Close()
+		return nil, &failure{url: shown, err: &MismatchError{URL: shown, What: "size", Expected: strconv.FormatInt(req.Size, 10), Found: strconv.FormatInt(fi.Size(), 10)}}
+	case req.Size < 0 && fi.Size() > req.MaxSize:
+		f.Close()
+		return nil, &failure{url: shown, err: fmt.Errorf("%w: %d bytes, at most %d allowed", ErrTooLarge, fi.Size(), req.MaxSize)}
+	}
+	if off > 0 {
+		if _, err := f.Seek(off, io.SeekStart); err != nil {
+			f.Close()
+			return nil, &failure{url: shown, err: fmt.Errorf("%w: %v", ErrUnavailable, err)}
+		}
+		b.partial = true
+	}
+	return b, nil
+}

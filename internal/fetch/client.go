@@ -1,0 +1,308 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	chunk         = 128 << 10        // bytes read at once
+	maxRedirects  = 10               // of one request
+	maxRetryAfter = 2 * time.Minute  // longest wait that upstream may ask for
+	rateWindow    = time.Minute      // over which MinRate is judged
+	progressBytes = 1 << 20          // an attempt that got so far costs no retry
+	maxDrain      = 16 << 10         // bytes of an error page read to keep the connection
+	maxHeader     = 64 << 10         // bytes of response headers
+	dialTimeout   = 15 * time.Second // for each address
+)
+
+// Config says how a Client behaves. The zero value works.
+type Config struct {
+	Parallel      int           // requests at one time to one host; 0: 8
+	RateLimit     int64         // bytes a second over all hosts; 0: none
+	UserAgent     string        // "": "snapd"
+	Retries       int           // further rounds over the URLs after passing troubles; 0: 4, negative: none
+	HeaderTimeout time.Duration // until the response headers are there, connecting included; 0: 30 s
+	StallTimeout  time.Duration // longest wait for the next bytes of a body; 0: 30 s
+	MinRate       int64         // bytes a second that a body must have on average in each minute of waiting for it; 0: 1024, negative: none
+	MaxBackoff    time.Duration // longest wait between rounds; 0: 30 s
+	Logger        *slog.Logger  // retries, at level debug; nil: none
+
+	// Transport takes the place of the network in tests.
+	Transport http.RoundTripper
+}
+
+// Client fetches files. It is safe for concurrent use.
+type Client struct {
+	cfg     Config
+	rt      http.RoundTripper
+	limiter *rate.Limiter
+	log     *slog.Logger
+
+	mu    sync.Mutex
+	hosts map[string]*host
+
+	stats struct{ requests, files, bytes, retries atomic.Int64 }
+}
+
+// Stats counts what a client has done since it was made.
+type Stats struct {
+	Requests int64 // HTTP requests, redirects included
+	Files    int64 // files completed
+	Bytes    int64 // of bodies
+	Retries  int64 // rounds after passing troubles
+}
+
+// New returns a client. Close it to drop its idle connections.
+func New(cfg Config) *Client {
+	if cfg.Parallel <= 0 {
+		cfg.Parallel = 8
+	}
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "snapd"
+	}
+	switch {
+	case cfg.Retries == 0:
+		cfg.Retries = 4
+	case cfg.Retries < 0:
+		cfg.Retries = 0
+	}
+	if cfg.HeaderTimeout <= 0 {
+		cfg.HeaderTimeout = 30 * time.Second
+	}
+	if cfg.StallTimeout <= 0 {
+		cfg.StallTimeout = 30 * time.Second
+	}
+	if cfg.MinRate == 0 {
+		cfg.MinRate = 1024
+	}
+	if cfg.MaxBackoff <= 0 {
+		cfg.MaxBackoff = 30 * time.Second
+	}
+	c := &Client{cfg: cfg, rt: cfg.Transport, log: cfg.Logger, hosts: make(map[string]*host)}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.RateLimit > 0 {
+		// A tenth of a second at once, and at least one chunk.
+		c.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), max(int(cfg.RateLimit/10), chunk))
+	}
+	if c.rt == nil {
+		only1 := new(http.Protocols)
+		only1.SetHTTP1(true)
+		c.rt = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+			TLSHandshakeTimeout:    dialTimeout,
+			Protocols:              only1,
+			DisableCompression:     true,
+			MaxIdleConns:           0,
+			MaxIdleConnsPerHost:    cfg.Parallel,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: maxHeader,
+			ReadBufferSize:         32 << 10,
+			ExpectContinueTimeout:  time.Second,
+		}
+	}
+	return c
+}
+
+// Close drops idle connections.
+func (c *Client) Close() {
+	if t, ok := c.rt.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
+// Stats returns the counters so far.
+func (c *Client) Stats() Stats {
+	return Stats{
+		Requests: c.stats.requests.Load(), Files: c.stats.files.Load(),
+		Bytes: c.stats.bytes.Load(), Retries: c.stats.retries.Load(),
+	}
+}
+
+// host bounds what is asked of one host.
+type host struct {
+	slots chan struct{}
+	until atomic.Int64 // unix nanoseconds before which the host wants no request
+}
+
+func (c *Client) host(u *url.URL) *host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.hosts[u.Host]
+	if h == nil {
+		h = &host{slots: make(chan struct{}, c.cfg.Parallel)}
+		c.hosts[u.Host] = h
+	}
+	return h
+}
+
+// enter waits for a free connection and for a time that the host asked for.
+func (h *host) enter(ctx context.Context) error {
+	for {
+		wait := time.Until(time.Unix(0, h.until.Load()))
+		if h.until.Load() == 0 || wait <= 0 {
+			break
+		}
+		if wait > maxRetryAfter {
+			return &failure{err: fmt.Errorf("%w: the host asked for a pause of %v more", ErrUnavailable, wait.Round(time.Second))}
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (h *host) leave() { <-h.slots }
+
+// pause keeps requests from the host for d.
+func (h *host) pause(d time.Duration) {
+	until := time.Now().Add(d).UnixNano()
+	for {
+		old := h.until.Load()
+		if until <= old || h.until.CompareAndSwap(old, until) {
+			return
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// failure is why one attempt at one URL gave nothing. Any other error ends the
+// whole request.
+type failure struct {
+	url      string
+	err      error // wraps a sentinel of this package
+	temp     bool  // a later attempt may succeed
+	again    bool  // try the same URL at once, from the start
+	progress bool  // enough came to not count as a failed round
+}
+
+func (f *failure) Error() string {
+	if f.url == "" {
+		return f.err.Error()
+	}
+	return fmt.Sprintf("get %s: %v", f.url, f.err)
+}
+
+func (f *failure) Unwrap() error { return f.err }
+
+// rank orders sentinels by how much they tell about several failed URLs. Only
+// when all say that the file is not there, it is not there.
+func rank(err error) int {
+	for i, s := range []error{ErrMismatch, ErrTooLarge, ErrNotRepository, ErrRefused, ErrUnavailable, ErrDenied, ErrNotFound} {
+		if errors.Is(err, s) {
+			return i
+		}
+	}
+	return 0
+}
+
+// failures is what all URLs of a request ended with.
+type failures []*failure
+
+func (f failures) Error() string {
+	var parts []string
+	for _, e := range f {
+		parts = append(parts, e.Error())
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (f failures) Unwrap() error {
+	best := f[0]
+	for _, e := range f[1:] {
+		if rank(e.err) < rank(best.err) {
+			best = e
+		}
+	}
+	return best.err
+}
+
+// rounds calls attempt for each URL in order until one succeeds, and again,
+// after a pause, for those whose trouble may pass.
+func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) error {
+	if n == 0 {
+		return fmt.Errorf("%w: no URL to fetch from", ErrRefused)
+	}
+	last := make(failures, n)
+	for round := 0; ; {
+		alive, progress := false, false
+		for i := 0; i < n; i++ {
+			if last[i] != nil && !last[i].temp {
+				continue
+			}
+			err := attempt(i)
+			if err == nil {
+				return nil
+			}
+			var f *failure
+			if !errors.As(err, &f) {
+				return err
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			last[i] = f
+			c.log.Debug("fetch attempt failed", "url", f.url, "err", f.err)
+			if f.again {
+				i--
+				continue
+			}
+			alive = alive || f.temp
+			progress = progress || f.progress
+		}
+		if !alive {
+			return last
+		}
+		if progress {
+			round = 0
+		} else if round++; round > c.cfg.Retries {
+			return last
+		}
+		c.stats.retries.Add(1)
+		d := min(c.cfg.MaxBackoff, 500*time.Millisecond<<min(max(round-1, 0), 16))
+		if err := sleep(ctx, rand.N(d)+1); err != nil {
+			return err
+		}
+	}
+}
+
+// redact returns a URL for messages and results, without credentials.
+func redact(u *url.URL) string {
+	if u.User == nil {
+		return u.String()
+	}
+	v := *u
+	v.User = nil
+	return v.String()
+}

@@ -255,7 +255,7 @@ func (p *parser) source(rec *repo.Record) error {
 			continue
 		}
 		if len(w) != 3 {
-			return fmt.Errorf("Checksums-Sha256: line %q: %d words, expected digest, size and name: %w", clip(string(line)), len(w), repo.ErrMalformed)
+			return fmt.Errorf("Checksums-Sha256: line %q: %d words, expected digest, size and name: %w", clip(string(bytes.TrimSpace(line))), len(w), repo.ErrMalformed)
 		}
 		sum, err := parseSHA256(w[0])
 		if err != nil {
@@ -402,9 +402,11 @@ func cleanPath(s string) (string, error) {
 		return bad("a directory")
 	}
 	if !plain {
-		if s = path.Clean(s); s == "." {
+		c := path.Clean(s)
+		if c == "." {
 			return bad("a directory")
 		}
+		return c, nil
 	}
 	return s, nil
 }

@@ -1,0 +1,388 @@
+package deb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+)
+
+// clone copies a record out of the parser's memory.
+func clone(r *repo.Record) repo.Record {
+	c := *r
+	c.Sources = append([]repo.Ref(nil), r.Sources...)
+	c.Files = append([]repo.File(nil), r.Files...)
+	c.Bytes = bytes.Clone(r.Bytes)
+	return c
+}
+
+func records(t testing.TB, kind repo.Kind, index string) ([]repo.Record, error) {
+	t.Helper()
+	var out []repo.Record
+	err := readIndex(t.Context(), strings.NewReader(index), kind, func(r *repo.Record) error {
+		out = append(out, clone(r))
+		return nil
+	})
+	return out, err
+}
+
+func digest(t testing.TB, s string) cas.Digest {
+	t.Helper()
+	d, err := cas.ParseDigest(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+const helloPar = `Package: hello
+Source: hello-src (2:1.0-1)
+Version: 2:1.0-1+b1
+Architecture: amd64
+Built-Using: golang-1.22 (= 1.22.1-1), gcc-12 (= 12.2.0-14)
+Static-Built-Using: rustc (= 1.70.0+dfsg1-1)
+Depends: libc6 (>= 2.36)
+Description: says hello
+ in many words
+Filename: pool/main/h/hello/hello_1.0-1+b1_amd64.deb
+Size: 1234
+SHA256: ` + sumA
+
+func TestBinaryFacts(t *testing.T) {
+	const second = "package: b\nVERSION: 1\nArchitecture: all\nSource: other\nFilename: ./b.deb\nSize: 0\nSHA256: " + sumB
+	got, err := records(t, repo.KindBinary, helloPar+"\n\n"+second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []repo.Record{
+		{
+			Kind: repo.KindBinary, Name: "hello", Version: "2:1.0-1+b1", Arch: "amd64",
+			Sources: []repo.Ref{{Name: "hello-src", Version: "2:1.0-1"}, {Name: "golang-1.22", Version: "1.22.1-1"},
+				{Name: "gcc-12", Version: "12.2.0-14"}, {Name: "rustc", Version: "1.70.0+dfsg1-1"}},
+			Files: []repo.File{{Path: "pool/main/h/hello/hello_1.0-1+b1_amd64.deb", Size: 1234, SHA256: digest(t, sumA)}},
+			Bytes: []byte(helloPar),
+		},
+		{
+			Kind: repo.KindBinary, Name: "b", Version: "1", Arch: "all",
+			Sources: []repo.Ref{{Name: "other", Version: "1"}},
+			Files:   []repo.File{{Path: "b.deb", SHA256: digest(t, sumB)}},
+			Bytes:   []byte(second),
+		},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+}
+
+func TestSourceFacts(t *testing.T) {
+	par := "Package: hello\nBinary: hello, hello-doc\nVersion: 1.0-1\nArchitecture: any\nDirectory: pool/main/h/hello\n" +
+		"Files:\n d41d8cd98f00b204e9800998ecf8427e 10 hello_1.0-1.dsc\n" +
+		"Checksums-Sha256:\n " + sumA + " 10 hello_1.0-1.dsc\n " + sumB + " 20 hello_1.0.orig.tar.xz"
+	got, err := records(t, repo.KindSource, par+"\n\n"+strings.Replace(par, "pool/main/h/hello", ".", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := repo.Record{
+		Kind: repo.KindSource, Name: "hello", Version: "1.0-1", Arch: "source",
+		Sources: []repo.Ref{{Name: "hello", Version: "1.0-1"}},
+		Files: []repo.File{
+			{Path: "pool/main/h/hello/hello_1.0-1.dsc", Size: 10, SHA256: digest(t, sumA)},
+			{Path: "pool/main/h/hello/hello_1.0.orig.tar.xz", Size: 20, SHA256: digest(t, sumB)},
+		},
+		Bytes: []byte(par),
+	}
+	if d := cmp.Diff(want, got[0]); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+	if got := got[1].Files[1].Path; got != "hello_1.0.orig.tar.xz" {
+		t.Errorf("path in a flat repository: %s", got)
+	}
+}
+
+func TestFactsRefuse(t *testing.T) {
+	with := func(field, value string) string { // the paragraph with one field changed or left out
+		var out []string
+		for _, l := range strings.Split(helloPar, "\n") {
+			if strings.HasPrefix(l, field+":") {
+				if value == "" {
+					continue
+				}
+				l = field + ": " + value
+			}
+			out = append(out, l)
+		}
+		return strings.Join(out, "\n")
+	}
+	for _, tt := range []struct {
+		name, par, want string
+		is              error
+	}{
+		{"no Package", with("Package", ""), "paragraph 1 at byte 0: no Package: malformed", repo.ErrMalformed},
+		{"no Version", with("Version", ""), "paragraph 1 (hello) at byte 0: no Version: malformed", repo.ErrMalformed},
+		{"no SHA256", with("SHA256", ""), "paragraph 1 (hello) at byte 0: no SHA256: malformed", repo.ErrMalformed},
+		{"no Size", with("Size", ""), "paragraph 1 (hello) at byte 0: no Size: malformed", repo.ErrMalformed},
+		{"no Filename", with("Filename", ""), "paragraph 1 (hello) at byte 0: no Filename: malformed", repo.ErrMalformed},
+		{"no Architecture", with("Architecture", ""), `paragraph 1 (hello) at byte 0: Architecture "": not an architecture: malformed`, repo.ErrMalformed},
+		{"escape", with("Filename", "../../etc/x"), `paragraph 1 (hello) at byte 0: Filename: path "../../etc/x": leaves its directory: hostile path`, repo.ErrHostile},
+		{"escape inside", with("Filename", "pool/../../x"), `paragraph 1 (hello) at byte 0: Filename: path "pool/../../x": leaves its directory: hostile path`, repo.ErrHostile},
+		{"absolute", with("Filename", "/etc/x"), `paragraph 1 (hello) at byte 0: Filename: path "/etc/x": absolute: hostile path`, repo.ErrHostile},
+		{"carriage return", with("Filename", "pool/a\rb.deb"), `paragraph 1 (hello) at byte 0: Filename: path "pool/a\rb.deb": control character: hostile path`, repo.ErrHostile},
+		{"escape code", with("Filename", "pool/\x1b[2J.deb"), `paragraph 1 (hello) at byte 0: Filename: path "pool/\x1b[2J.deb": control character: hostile path`, repo.ErrHostile},
+		{"backslash", with("Filename", `..\x`), `paragraph 1 (hello) at byte 0: Filename: path "..\\x": backslash: hostile path`, repo.ErrHostile},
+		{"not UTF-8", with("Filename", "pool/\xff.deb"), `paragraph 1 (hello) at byte 0: Filename: path "pool/\xff.deb": not UTF-8: hostile path`, repo.ErrHostile},
+		{"directory", with("Filename", "pool/"), `paragraph 1 (hello) at byte 0: Filename: path "pool/": a directory: hostile path`, repo.ErrHostile},
+		{"dot", with("Filename", "./."), `paragraph 1 (hello) at byte 0: Filename: path "./.": a directory: hostile path`, repo.ErrHostile},
+		{"negative", with("Size", "-1"), `paragraph 1 (hello) at byte 0: Size "-1": expected a number of bytes up to 1099511627776: malformed`, repo.ErrMalformed},
+		{"huge", with("Size", "18446744073709551616"), `paragraph 1 (hello) at byte 0: Size "18446744073709551616": expected a number of bytes up to 1099511627776: malformed`, repo.ErrMalformed},
+		{"short digest", with("SHA256", "abcd"), `paragraph 1 (hello) at byte 0: SHA256 "abcd": 4 characters, expected 64: malformed`, repo.ErrMalformed},
+		{"name", with("Package", "../x"), `paragraph 1 (../x) at byte 0: Package "../x": not a word of printable ASCII: malformed`, repo.ErrMalformed},
+		{"version", with("Version", "1 2"), `paragraph 1 (hello) at byte 0: Version "1 2": not a word of printable ASCII: malformed`, repo.ErrMalformed},
+		{"source", with("Source", "a (1"), `paragraph 1 (hello) at byte 0: Source "a (1": no closing parenthesis: malformed`, repo.ErrMalformed},
+		{"built using", with("Built-Using", "gcc (>= 1)"), `paragraph 1 (hello) at byte 0: Built-Using: "gcc (>= 1)" does not name one version: malformed`, repo.ErrMalformed},
+		{"twice", helloPar + "\nfilename: pool/other.deb", "paragraph 1 (hello) at byte 0: field Filename twice: malformed", repo.ErrMalformed},
+		{"NUL", with("Filename", "pool/a\x00.deb"), "malformed: paragraph 1 (hello) at byte 0: NUL at byte 268: malformed control data", repo.ErrMalformed},
+		{"large", helloPar + "\nTag: " + strings.Repeat("x", 100<<20), `malformed: paragraph 1 (hello) at byte 0: field "Tag": more than 4194304 bytes: too large`, repo.ErrMalformed},
+		{"no field", "Package: a\nnonsense", `paragraph 1 (a) at byte 0: malformed: paragraph 1 at byte 0: line "nonsense" is no field: malformed control data`, repo.ErrMalformed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := records(t, repo.KindBinary, tt.par)
+			if !errors.Is(err, tt.is) || err.Error() != tt.want {
+				t.Errorf("error %v\nexpected %s", err, tt.want)
+			}
+		})
+	}
+	const src = "Package: a\nVersion: 1\nDirectory: pool\n"
+	for _, tt := range []struct{ name, par, want string }{
+		{"only MD5", src + "Files:\n d41d8cd98f00b204e9800998ecf8427e 1 a.dsc", "paragraph 1 (a) at byte 0: no Checksums-Sha256, only Files with MD5: weak digest"},
+		{"no files", src, "paragraph 1 (a) at byte 0: no Checksums-Sha256: malformed"},
+		{"empty", src + "Checksums-Sha256:\n", "paragraph 1 (a) at byte 0: Checksums-Sha256 is empty: malformed"},
+		{"slash", src + "Checksums-Sha256:\n " + sumA + " 1 x/a.dsc", `paragraph 1 (a) at byte 0: Checksums-Sha256: "x/a.dsc" is not a file in the Directory: hostile path`},
+		{"directory", strings.Replace(src, "pool", "../pool", 1) + "Checksums-Sha256:\n " + sumA + " 1 a.dsc", `paragraph 1 (a) at byte 0: Directory and Checksums-Sha256: path "../pool/a.dsc": leaves its directory: hostile path`},
+		{"words", src + "Checksums-Sha256:\n " + sumA[:4] + " 1", `paragraph 1 (a) at byte 0: Checksums-Sha256: line "0ed6 1": 2 words, expected digest, size and name: malformed`},
+	} {
+		t.Run("source "+tt.name, func(t *testing.T) {
+			if _, err := records(t, repo.KindSource, tt.par); err == nil || err.Error() != tt.want {
+				t.Errorf("error %v\nexpected %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestRealPackages reads this machine's own largest index.
+func TestRealPackages(t *testing.T) {
+	data := realPackages(t)
+	n, size := 0, 0
+	err := readIndex(t.Context(), bytes.NewReader(data), repo.KindBinary, func(r *repo.Record) error {
+		n++
+		size += len(r.Bytes) + 2
+		if len(r.Files) != 1 || len(r.Sources) == 0 {
+			return fmt.Errorf("%s: %d files, %d sources", r.Name, len(r.Files), len(r.Sources))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size != len(data) {
+		t.Errorf("paragraphs have %d bytes with the lines between them, the index %d", size, len(data))
+	}
+}
+
+func TestParseRelations(t *testing.T) {
+	got, err := ParseRelations("libc6 (>= 2.36), default-mta | mail-transport-agent,\n python3:any (>>3.9),a( << 1 )[amd64 !i386] <!nocheck> <cross>, b (< 2),")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Alternatives{
+		{{Name: "libc6", Op: GE, Version: "2.36"}},
+		{{Name: "default-mta"}, {Name: "mail-transport-agent"}},
+		{{Name: "python3", Arch: "any", Op: GT, Version: "3.9"}},
+		{{Name: "a", Op: LT, Version: "1", Archs: []string{"amd64", "!i386"}, Profiles: []string{"!nocheck", "cross"}}},
+		{{Name: "b", Op: LE, Version: "2"}},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+	if s := got[3].String(); s != "a (<< 1) [amd64 !i386] <!nocheck> <cross>" {
+		t.Errorf("written as %q", s)
+	}
+	for in, want := range map[string]string{
+		"a (1)":       `relation "a (1)": unknown operator "": malformed`,
+		"a (>= )":     `relation "a (>= )": no version: malformed`,
+		"a (>= 1":     `relation "a (>= 1": no closing parenthesis: malformed`,
+		"a b":         `relation "a b": unexpected "b": malformed`,
+		"a | ":        `relation "": no package name: malformed`,
+		"a:":          `relation "a:": no package name: malformed`,
+		"a [amd64":    `relation "a [amd64": no closing bracket: malformed`,
+		"a <!x":       `relation "a <!x": no closing angle bracket: malformed`,
+		"a (~ 1)":     `relation "a (~ 1)": unknown operator "": malformed`,
+		"a (=> 1)":    `relation "a (=> 1)": unknown operator "=>": malformed`,
+		"\u00e4 (=1)": "relation \"\u00e4 (=1)\": no package name: malformed",
+	} {
+		if _, err := ParseRelations(in); err == nil || err.Error() != want {
+			t.Errorf("%q: error %v, expected %s", in, err, want)
+		}
+	}
+}
+
+func TestBroken(t *testing.T) {
+	par := func(s string) string {
+		return s + "Filename: x.deb\nSize: 1\nSHA256: " + sumA + "\n\n"
+	}
+	index := par("Package: app\nVersion: 2\nArchitecture: amd64\nPre-Depends: base\nDepends: lib (>= 2), missing | also-missing, mta, tool:any, foreign, lib:i386 (= 1)\nBreaks: plugin (<< 3), kept (<< 2)\nConflicts: other\n") +
+		par("Package: lib\nVersion: 1\nArchitecture: amd64\n") +
+		par("Package: lib\nVersion: 1\nArchitecture: i386\n") +
+		par("Package: base\nVersion: 1\nArchitecture: all\nDepends: lib\n") +
+		par("Package: postfix\nVersion: 1\nArchitecture: amd64\nProvides: mta, versioned (= 5)\nConflicts: mta\n") +
+		par("Package: tool\nVersion: 1\nArchitecture: i386\nMulti-Arch: allowed\n") +
+		par("Package: foreign\nVersion: 1\nArchitecture: i386\nMulti-Arch: foreign\n") +
+		par("Package: plugin\nVersion: 2\nArchitecture: amd64\nDepends: versioned (>= 5), mta (>= 1), native-only\n") +
+		par("Package: kept\nVersion: 1\nArchitecture: amd64\n") +
+		par("Package: kept\nVersion: 2\nArchitecture: amd64\n") +
+		par("Package: native-only\nVersion: 1\nArchitecture: i386\n") +
+		par("Package: other\nVersion: 1\nArchitecture: amd64\n")
+	recs, err := records(t, repo.KindBinary, index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Format{}.Broken(t.Context(), func(emit func(repo.Record) error) error {
+		for _, r := range recs {
+			if err := emit(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []repo.Problem{
+		{Package: "app:amd64=2", Relation: "Breaks: plugin (<< 3)", Reason: "only plugin:amd64=2"},
+		{Package: "app:amd64=2", Relation: "Depends: lib (>= 2)", Reason: "only lib:amd64=1, lib:i386=1"},
+		{Package: "app:amd64=2", Relation: "Depends: missing | also-missing", Reason: "no missing; no also-missing"},
+		{Package: "plugin:amd64=2", Relation: "Depends: mta (>= 1)", Reason: "only postfix:amd64 provides mta"},
+		{Package: "plugin:amd64=2", Relation: "Depends: native-only", Reason: "only native-only:i386=1"},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+}
+
+// TestBrokenRealIndex: Debian's main alone depends on nothing outside itself,
+// but for a few packages that need other architectures.
+func TestBrokenRealIndex(t *testing.T) {
+	if testing.Short() {
+		t.Skip("63,000 paragraphs")
+	}
+	data := realPackages(t)
+	got, err := Format{}.Broken(t.Context(), func(emit func(repo.Record) error) error {
+		return readIndex(t.Context(), bytes.NewReader(data), repo.KindBinary, func(r *repo.Record) error { return emit(*r) })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	depends := 0
+	for _, p := range got {
+		if strings.HasPrefix(p.Relation, "Depends") || strings.HasPrefix(p.Relation, "Pre-Depends") {
+			depends++
+			t.Log(p)
+		}
+	}
+	if depends > 50 {
+		t.Errorf("%d unsatisfied dependencies in a whole component", depends)
+	}
+}
+
+// TestFactsAsAwk compares names, versions and file names with what another
+// reader of the format finds.
+func TestFactsAsAwk(t *testing.T) {
+	data := realPackages(t)
+	awk, err := exec.LookPath("awk")
+	if err != nil {
+		t.Skip(err)
+	}
+	if len(data) > 2<<20 {
+		data = data[:bytes.LastIndex(data[:2<<20], []byte("\n\n"))+1]
+	}
+	cmd := exec.Command(awk, "-F", ": ", `/^(Package|Version|Filename|Size|SHA256): /{print $2}`)
+	cmd.Stdin = bytes.NewReader(data)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	if err := readIndex(t.Context(), bytes.NewReader(data), repo.KindBinary, func(r *repo.Record) error {
+		f := r.Files[0]
+		fmt.Fprintf(&got, "%s\n%s\n%s\n%d\n%s\n", r.Name, r.Version, f.Path, f.Size, f.SHA256)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != string(out) {
+		t.Error("facts differ from the lines of the index")
+	}
+}
+
+func FuzzFacts(f *testing.F) {
+	f.Add([]byte(helloPar), false)
+	f.Add([]byte("Package: a\nVersion: 1\nDirectory: p\nChecksums-Sha256:\n "+sumA+" 1 a.dsc\n"), true)
+	f.Add([]byte("Package: a\nVersion: 1\nArchitecture: all\nSource: b\nFilename: .//x/./y.deb\nSize: 1\nSHA256: "+sumA+"\n"), false)
+	f.Fuzz(func(t *testing.T, data []byte, source bool) {
+		kind := repo.KindBinary
+		if source {
+			kind = repo.KindSource
+		}
+		err := readIndex(t.Context(), bytes.NewReader(data), kind, func(r *repo.Record) error {
+			if !isToken(r.Name) || !isToken(r.Version) || !isToken(r.Arch) || len(r.Files) == 0 || len(r.Sources) == 0 {
+				t.Fatalf("record %+v", r)
+			}
+			for _, f := range r.Files {
+				if c, err := cleanPath(f.Path); err != nil || c != f.Path || strings.HasPrefix(f.Path, "/") || strings.Contains("/"+f.Path+"/", "/../") {
+					t.Fatalf("path %q", f.Path)
+				}
+				if f.Size < 0 || f.SHA256.IsZero() {
+					t.Fatalf("file %+v", f)
+				}
+			}
+			if _, err := ParseRelations(string(r.Bytes)); err != nil && !errors.Is(err, repo.ErrMalformed) {
+				t.Fatal(err)
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, repo.ErrMalformed) && !errors.Is(err, repo.ErrHostile) && !errors.Is(err, repo.ErrWeak) && err != io.EOF {
+			t.Fatalf("error of no class: %v", err)
+		}
+	})
+}
+
+func FuzzParseRelations(f *testing.F) {
+	f.Add("libc6 (>= 2.36), a:any | b (<< 1) [amd64] <!x>, ")
+	f.Fuzz(func(t *testing.T, s string) {
+		groups, err := ParseRelations(s)
+		if err != nil {
+			return
+		}
+		for _, g := range groups {
+			again, err := ParseRelations(g.String())
+			if err != nil {
+				t.Fatalf("%q written as %q: %v", s, g, err)
+			}
+			if again[0].String() != g.String() {
+				t.Fatalf("%q then %q", g, again[0])
+			}
+			for _, r := range g {
+				r.Allows("1.0-1")
+			}
+		}
+	})
+}

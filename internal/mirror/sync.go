@@ -1,0 +1,970 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/store"
+)
+
+// Progress counts the work of a long operation, for people who wait. Its
+// fields may be read at any time.
+type Progress struct {
+	phase                                atomic.Value
+	Files, FilesTotal, Bytes, BytesTotal atomic.Int64
+}
+
+// SetPhase says what is being done now.
+func (p *Progress) SetPhase(s string) {
+	if p != nil {
+		p.phase.Store(s)
+	}
+}
+
+// Phase tells what is being done now.
+func (p *Progress) Phase() string {
+	s, _ := p.phase.Load().(string)
+	return s
+}
+
+// SyncOptions adjust one sync.
+type SyncOptions struct {
+	Progress *Progress
+	// FromURL takes the state from another place (a snapshot service, a copied
+	// tree) into history, as the state at As, by which expiry is judged.
+	FromURL string
+	As      time.Time
+}
+
+// SyncResult tells what a sync did.
+type SyncResult struct {
+	Mirror   string
+	Snapshot *store.Snapshot // the newest, new or not; the historic one with FromURL
+	New      bool
+	Files    int64 // fetched
+	Bytes    int64 // fetched
+	Added    int   // paragraphs
+	Removed  int
+	Changed  []repo.SuiteName
+	Warnings []string
+}
+
+// tornRetries bounds how often a sync starts again because upstream changed
+// under it.
+const tornRetries = 4
+
+// Sync takes the state of upstream. One sync of a mirror runs at a time.
+func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncResult, error) {
+	m, err := e.Mirror(name)
+	if err != nil {
+		return nil, err
+	}
+	if o.Progress == nil {
+		o.Progress = &Progress{}
+	}
+	unlock, err := e.lock(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := e.CheckSpace(); err != nil {
+		return nil, fmt.Errorf("sync %s: %w", name, err)
+	}
+	start := e.cfg.Now()
+	var res *SyncResult
+	for try := range tornRetries {
+		s := &syncer{e: e, m: m, f: e.formats[m.Type], o: o, p: o.Progress, head: map[repo.SuiteName]*store.Generation{}}
+		res, err = s.run(ctx)
+		if !errors.Is(err, repo.ErrTorn) || try == tornRetries-1 {
+			break
+		}
+		e.cfg.Log.Warn("upstream changed during the sync, starting again", "repo", name, "err", err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Duration(1<<try) * 250 * time.Millisecond):
+		}
+	}
+	if o.FromURL == "" && ctx.Err() == nil {
+		cerr := e.cfg.Store.Update(ctx, "check", func(tx *store.Tx) error {
+			c := tx.LastCheck(name)
+			c.Checked, c.Error = e.cfg.Now().UTC().Truncate(time.Second), ""
+			if err != nil {
+				c.Error = err.Error()
+			} else {
+				c.OK = c.Checked
+			}
+			return tx.SetCheck(name, c)
+		})
+		if err == nil {
+			err = cerr
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sync %s: %w", name, err)
+	}
+	e.cfg.Log.Info("synced", "repo", name, "snapshot", res.Snapshot.ID(), "new", res.New, "files", res.Files, "bytes", res.Bytes, "dur", e.cfg.Now().Sub(start).Round(time.Millisecond))
+	return res, nil
+}
+
+// syncer is one attempt.
+type syncer struct {
+	e    *Engine
+	m    config.Mirror
+	f    repo.Format
+	o    SyncOptions
+	p    *Progress
+	kr   *sign.Keyring
+	now  time.Time
+	urls []string
+
+	headSnap *store.Snapshot
+	head     map[repo.SuiteName]*store.Generation // of the newest snapshot
+	files    atomic.Int64
+	bytes    atomic.Int64
+	warnings []string
+}
+
+// suiteState is one suite of the snapshot being made.
+type suiteState struct {
+	suite repo.SuiteName
+	root  *repo.Root // nil: unchanged
+	url   string     // that the root came from
+	gen   store.Generation
+	files []repo.File
+}
+
+func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
+	st := s.e.cfg.Store
+	var err error
+	if s.kr, err = s.e.Keyring(s.m); err != nil {
+		return nil, err
+	}
+	s.now = s.e.cfg.Now()
+	history := s.o.FromURL != ""
+	if history {
+		s.now = s.o.As
+		s.urls = []string{strings.TrimRight(s.o.FromURL, "/")}
+	} else if s.urls, err = s.f.BaseURLs(ctx, &getter{s: s}, s.m); err != nil {
+		return nil, err
+	}
+	if len(s.urls) == 0 {
+		return nil, fmt.Errorf("mirror %s has no URL", s.m.Name)
+	}
+	suites, err := s.f.Suites(s.m)
+	if err != nil {
+		return nil, err
+	}
+	err = st.View(ctx, func(tx *store.Tx) error {
+		last, err := tx.Latest(s.m.Name)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		s.headSnap = last
+		for _, e := range last.Suites {
+			if s.head[e.Suite], err = tx.Generation(s.m.Name, e.Suite, e.Gen); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if history {
+		if err := s.checkHistory(ctx); err != nil {
+			return nil, err
+		}
+	}
+
+	s.p.SetPhase("checking signatures")
+	states := make([]*suiteState, len(suites))
+	eg, egctx := errgroup.WithContext(ctx)
+	eg.SetLimit(4)
+	for i, suite := range suites {
+		eg.Go(func() (err error) {
+			states[i], err = s.fetchRoot(egctx, suite)
+			return err
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		return nil, err
+	}
+	changed := false
+	for _, state := range states {
+		changed = changed || state.root != nil
+	}
+	if !changed && s.headSnap != nil && !history && sameSuites(s.headSnap, suites) {
+		return &SyncResult{Mirror: s.m.Name, Snapshot: s.headSnap, Warnings: s.warnings}, nil
+	}
+
+	res := &SyncResult{Mirror: s.m.Name, New: true}
+	batch := s.e.cfg.Blobs.NewBatch()
+	defer batch.Discard()
+	var stages []*store.Stage
+	for _, state := range states {
+		if state.root == nil {
+			continue
+		}
+		stage, err := s.takeSuite(ctx, state, batch, res)
+		if err != nil {
+			return nil, err
+		}
+		stages = append(stages, stage)
+		res.Changed = append(res.Changed, state.suite)
+	}
+	// Invariant 1: blobs are durable before metadata names them.
+	if err := batch.Flush(ctx); err != nil {
+		return nil, err
+	}
+	if s.m.Download == config.All {
+		if err := s.takePackages(ctx, states); err != nil {
+			return nil, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.p.SetPhase("sealing")
+	sealing := &store.Sealing{History: history}
+	sealing.Snapshot = store.Snapshot{Mirror: s.m.Name, Type: s.m.Type}
+	if history {
+		sealing.Snapshot.Instant = s.o.As
+		sealing.Snapshot.FromURL = redact(s.o.FromURL)
+	}
+	for _, state := range states {
+		if state.root != nil {
+			sealing.Generations = append(sealing.Generations, state.gen)
+			sealing.Listings = append(sealing.Listings, state.files)
+		}
+		sealing.Snapshot.Suites = append(sealing.Snapshot.Suites, store.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen, Date: state.gen.Date})
+	}
+	// If we stop here, the staged facts are compared again by the next sync.
+	if err := st.Update(ctx, "seal", func(tx *store.Tx) error { return tx.Seal(sealing, s.e.cfg.Now()) }); err != nil {
+		return nil, err
+	}
+	snap := sealing.Snapshot
+	res.Snapshot = &snap
+	res.Files, res.Bytes, res.Warnings = s.files.Load(), s.bytes.Load(), s.warnings
+	return res, nil
+}
+
+// checkHistory refuses instants that history already answers for.
+func (s *syncer) checkHistory(ctx context.Context) error {
+	if s.o.As.IsZero() {
+		return errors.New("a state from another URL needs the instant that it stands for")
+	}
+	if s.o.As.After(s.e.cfg.Now()) {
+		return fmt.Errorf("the instant %s lies in the future", store.FormatInstant(s.o.As))
+	}
+	return s.e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		snap, err := tx.Snapshot(s.m.Name, s.o.As)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		}
+		return fmt.Errorf("snapshot %s: %w", snap.ID(), store.ErrExists)
+	})
+}
+
+func sameSuites(snap *store.Snapshot, suites []repo.SuiteName) bool {
+	return slices.EqualFunc(snap.Suites, suites, func(a store.SnapshotSuite, b repo.SuiteName) bool { return a.Suite == b })
+}
+
+// fetchRoot takes a suite's root from the first URL that has one at least as
+// new as ours: mirrors lag, and only when all do is it a rollback.
+func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteState, error) {
+	state := &suiteState{suite: suite}
+	head := s.head[suite]
+	if s.o.FromURL != "" {
+		head = nil
+	}
+	var prev []repo.Doc
+	if head != nil {
+		var err error
+		if prev, err = s.e.docs(ctx, head); err != nil {
+			s.e.cfg.Log.Warn("documents held cannot be read, fetching them again", "repo", s.m.Name, "suite", string(suite), "err", err)
+			prev = nil
+		}
+	}
+	var errs []error
+	for _, u := range s.urls {
+		p := repo.VerifyParams{Keyring: s.kr, Now: s.now}
+		if s.o.FromURL != "" {
+			// A state of the past: expiry is judged at As, and keys that expired since
+			// count as they did then.
+			p.Now = s.o.As
+		}
+		root, err := s.f.FetchRoot(ctx, &getter{s: s, base: u}, s.m, suite, prev, p)
+		switch {
+		case errors.Is(err, repo.ErrNotModified):
+			state.gen = *head
+			return state, nil
+		case err != nil:
+			errs = append(errs, err)
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			continue
+		}
+		if head != nil && root.Date.Before(head.Date) {
+			errs = append(errs, fmt.Errorf("suite %s at %s: %w: its date is %s, the last sync's was %s", suite, redact(u), repo.ErrRollback, stamp(root.Date), stamp(head.Date)))
+			continue
+		}
+		if head != nil && sameDocs(head, root.Docs) {
+			state.gen = *head
+			return state, nil
+		}
+		if head != nil && root.Date.Equal(head.Date) {
+			s.warn(fmt.Sprintf("suite %s: other content under the same date %s", suite, stamp(root.Date)))
+		}
+		state.root, state.url = root, u
+		return state, nil
+	}
+	return nil, worst(errs)
+}
+
+var warnMu sync.Mutex
+
+func (s *syncer) warn(w string) {
+	warnMu.Lock()
+	defer warnMu.Unlock()
+	s.warnings = append(s.warnings, w)
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
+
+// worst picks what to tell when every URL failed: a security error is never
+// hidden by a network error of another mirror.
+func worst(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	for _, sentinel := range []error{sign.ErrBadSignature, repo.ErrUntrusted, repo.ErrExpired, repo.ErrRollback} {
+		for _, err := range errs {
+			if errors.Is(err, sentinel) {
+				return errors.Join(errs...)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func sameDocs(g *store.Generation, docs []repo.Doc) bool {
+	return slices.EqualFunc(g.Docs, docs, func(a store.Doc, b repo.Doc) bool { return a.Path == b.Path && a.SHA256 == cas.Sum(b.Data) })
+}
+
+// takeSuite fetches and stages what the configuration selects of one root.
+func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Batch, res *SyncResult) (*store.Stage, error) {
+	root := state.root
+	dir := s.f.SuiteDir(root.Suite)
+	groups, err := s.f.Plan(s.m, root)
+	if err != nil {
+		return nil, err
+	}
+	stage, err := s.e.cfg.Store.NewStage(ctx, s.m.Name, root.Suite)
+	if err != nil {
+		return nil, err
+	}
+	gen := &state.gen
+	*gen = store.Generation{
+		Mirror: s.m.Name, Suite: root.Suite, Gen: stage.Gen(), Date: root.Date, ValidUntil: root.ValidUntil,
+		Revision: root.Revision, Trust: root.Trust, Signers: root.Signers, ByHash: root.ByHash,
+	}
+	for _, d := range root.Docs {
+		info, err := cas.PutBatch(ctx, batch, d.Data, d.LastModified)
+		if err != nil {
+			return nil, err
+		}
+		gen.Docs = append(gen.Docs, store.Doc{
+			File:         repo.File{Path: d.Path, Size: info.Size, SHA256: info.Digest},
+			LastModified: d.LastModified.UTC(), ETag: d.ETag, URL: redact(d.URL),
+		})
+	}
+	if err := s.keepProof(ctx, batch, root, gen); err != nil {
+		return nil, err
+	}
+	// What the last arrival held tells which indices need no reading.
+	base := map[string]store.Group{}
+	if err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		last, err := tx.LastGeneration(s.m.Name, root.Suite)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		for _, g := range last.Groups {
+			base[g.Index] = g
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+
+	s.p.SetPhase("fetching indices of " + string(root.Suite))
+	s.p.FilesTotal.Add(int64(len(groups)))
+	held := make([]*repo.Listed, len(groups))
+	eg, egctx := errgroup.WithContext(ctx)
+	eg.SetLimit(min(4, s.e.cfg.Parallel))
+	for i, g := range groups {
+		eg.Go(func() (err error) {
+			held[i], err = s.takeGroup(egctx, state, dir, g, batch)
+			s.p.Files.Add(1)
+			return err
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		return nil, err
+	}
+	if err := batch.Flush(ctx); err != nil {
+		return nil, err
+	}
+
+	s.p.SetPhase("reading indices of " + string(root.Suite))
+	open := func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
+		for i, g := range groups {
+			if held[i] == nil {
+				continue
+			}
+			for _, form := range g.Forms {
+				if form.Path == l.Path {
+					return s.e.cfg.Blobs.Open(ctx, held[i].SHA256)
+				}
+			}
+		}
+		return nil, fmt.Errorf("%s: %w", l.Path, repo.ErrMissing)
+	}
+	seen := map[string]bool{}
+	for i, g := range groups {
+		if held[i] == nil {
+			continue
+		}
+		kept := store.Group{Index: g.Index, Component: g.Component, Arch: g.Arch, Packages: g.Packages, Form: *held[i], Plain: plainOf(g)}
+		if g.Packages {
+			seen[g.Index] = true
+			dirty, err := stage.Dirty(ctx, g.Index)
+			if err != nil {
+				return nil, err
+			}
+			if old, ok := base[g.Index]; ok && old.Packages && !dirty && sameContent(old, kept) && !alsoChanged(base, groups, held, g) {
+				kept.Count = old.Count
+			} else {
+				if err := stage.Begin(ctx, g.Index); err != nil {
+					return nil, err
+				}
+				err := s.f.Read(ctx, root, g, *held[i], open, func(r *repo.Record) error { return stage.Add(ctx, r) })
+				if err != nil {
+					return nil, fmt.Errorf("index %s%s: %w", dir, held[i].Path, err)
+				}
+				records, changed, err := stage.End(ctx)
+				if err != nil {
+					return nil, err
+				}
+				kept.Count = records
+				res.Added += changed
+			}
+			if g.Arch == s.f.SourceArch() {
+				gen.Sources += kept.Count
+			} else {
+				gen.Packages += kept.Count
+			}
+		}
+		gen.Groups = append(gen.Groups, kept)
+	}
+	left, err := stage.Indices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, index := range left {
+		if seen[index] {
+			continue
+		}
+		if err := stage.Begin(ctx, index); err != nil {
+			return nil, err
+		}
+		if _, _, err := stage.End(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for _, l := range root.Files {
+		if !l.SHA256.IsZero() {
+			state.files = append(state.files, repo.File{Path: dir + l.Path, Size: l.Size, SHA256: l.SHA256})
+		}
+	}
+	return stage, nil
+}
+
+func plainOf(g repo.Group) repo.Listed {
+	for _, f := range g.Forms {
+		if f.Path == g.Index {
+			f.Alternates = nil
+			return f
+		}
+	}
+	return repo.Listed{}
+}
+
+// sameContent compares two generations of an index: by the plain digest where
+// both list it, since compressions may differ.
+func sameContent(a, b store.Group) bool {
+	if !a.Plain.SHA256.IsZero() && !b.Plain.SHA256.IsZero() {
+		return a.Plain.SHA256 == b.Plain.SHA256
+	}
+	return a.Form.SHA256 == b.Form.SHA256
+}
+
+func alsoChanged(base map[string]store.Group, groups []repo.Group, held []*repo.Listed, g repo.Group) bool {
+	for _, also := range g.Also {
+		for i := range groups {
+			if groups[i].Index == also && held[i] != nil && base[also].Form.SHA256 != held[i].SHA256 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// keepProof stores the certificates that verified a root, and the metalink that
+// vouched for it.
+func (s *syncer) keepProof(ctx context.Context, batch cas.Batch, root *repo.Root, gen *store.Generation) error {
+	if len(root.Signers) > 0 && s.kr != nil {
+		var fprs []string
+		for _, k := range root.Signers {
+			fprs = append(fprs, k.Fingerprint)
+		}
+		kr, err := s.kr.Filter(fprs...)
+		if err != nil {
+			return err
+		}
+		info, err := cas.PutBatch(ctx, batch, kr.ExportArmored(), time.Time{})
+		if err != nil {
+			return err
+		}
+		gen.Certificates = info.Digest
+	}
+	if len(root.Metalink) > 0 {
+		info, err := cas.PutBatch(ctx, batch, root.Metalink, time.Time{})
+		if err != nil {
+			return err
+		}
+		gen.Metalink = info.Digest
+	}
+	return nil
+}
+
+// takeGroup makes sure that one form of a listed file is here: the first that
+// is held already, else the first that upstream has.
+func (s *syncer) takeGroup(ctx context.Context, state *suiteState, dir string, g repo.Group, batch cas.Batch) (*repo.Listed, error) {
+	for _, form := range g.Forms {
+		if form.SHA256.IsZero() {
+			continue
+		}
+		if _, err := s.e.cfg.Blobs.Stat(ctx, form.SHA256); err == nil && s.e.Rotten(form.SHA256) == nil {
+			form.Alternates = nil
+			return &form, nil
+		}
+	}
+	var missing []string
+	for _, form := range g.Forms {
+		if form.Size == 0 && form.Path == g.Index && len(g.Forms) > 1 {
+			continue // an empty plain form beside compressed ones is as a rule not there
+		}
+		info, err := s.fetch(ctx, state, dir, form, batch)
+		if err == nil {
+			form.SHA256, form.Size, form.Alternates = info.Digest, info.Size, nil
+			return &form, nil
+		}
+		if !errors.Is(err, fetch.ErrNotFound) {
+			if errors.Is(err, fetch.ErrMismatch) {
+				return nil, s.tornOr(ctx, state, err)
+			}
+			return nil, fmt.Errorf("%s%s: %w", dir, form.Path, err)
+		}
+		missing = append(missing, form.Path)
+	}
+	if g.Optional {
+		return nil, nil
+	}
+	err := fmt.Errorf("%s%s: %w: upstream lists it but answers 404 for every form (%s)", dir, g.Index, repo.ErrMissing, strings.Join(missing, ", "))
+	return nil, s.tornOr(ctx, state, err)
+}
+
+// tornOr tells a change of upstream during the sync from a fault: when the root
+// is another one by now, the sync starts again.
+func (s *syncer) tornOr(ctx context.Context, state *suiteState, cause error) error {
+	g := &getter{s: s, base: state.url}
+	for _, d := range state.root.Docs {
+		now, err := g.Get(ctx, d.Path, maxDoc, nil)
+		if err == nil && !bytes.Equal(now.Data, d.Data) {
+			return fmt.Errorf("%w: %w", repo.ErrTorn, cause)
+		}
+	}
+	return cause
+}
+
+// fetch gets one listed file into the batch.
+func (s *syncer) fetch(ctx context.Context, state *suiteState, dir string, l repo.Listed, batch cas.Batch) (cas.Info, error) {
+	bases := []string{state.url}
+	for _, u := range s.urls {
+		if u != state.url {
+			bases = append(bases, u)
+		}
+	}
+	w, err := batch.Create(ctx)
+	if err != nil {
+		return cas.Info{}, err
+	}
+	defer w.Abort()
+	var urls []string
+	for _, b := range bases {
+		for _, p := range append(slices.Clone(l.Alternates), l.Path) {
+			urls = append(urls, join(b, dir+p))
+		}
+	}
+	return s.e.download(ctx, urls, l, w, s.p, s)
+}
+
+// download runs one verified fetch into w and commits it.
+func (e *Engine) download(ctx context.Context, urls []string, l repo.Listed, w cas.Writer, p *Progress, s *syncer) (cas.Info, error) {
+	req := fetch.Request{URLs: urls, Size: l.Size, MaxSize: maxUnknown, Want: fetch.Digests{SHA256: l.SHA256, SHA512: l.SHA512}, Dest: w, Tree: treeOf(urls)}
+	if l.Size >= 0 {
+		req.MaxSize = 0
+	}
+	if p != nil {
+		req.OnBytes = func(n int64) { p.Bytes.Add(n) }
+	}
+	res, err := e.cfg.Client.Get(ctx, req)
+	if err != nil {
+		return cas.Info{}, err
+	}
+	info, err := w.Commit(l.SHA256, l.Size, res.LastModified)
+	if err != nil {
+		return info, err
+	}
+	if s != nil {
+		s.files.Add(1)
+		s.bytes.Add(info.Size)
+	}
+	return info, nil
+}
+
+// takePackages fetches every package of the new generations that is not here.
+func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
+	s.p.SetPhase("fetching packages")
+	for _, state := range states {
+		if state.root == nil {
+			continue
+		}
+		if err := s.takeSuitePackages(ctx, state); err != nil {
+			return err
+		}
+		state.gen.Complete = true
+	}
+	return nil
+}
+
+// wanted is one package file to fetch.
+type wanted struct {
+	rec  repo.Record
+	file repo.File
+}
+
+const (
+	flushFiles = 4096
+	flushBytes = 512 << 20
+	pageSize   = 1000
+)
+
+func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState) error {
+	batch := s.e.cfg.Blobs.NewBatch()
+	defer batch.Discard()
+	var mu sync.Mutex // guards aliases and the flush
+	var aliases []store.Alias
+	flush := func(min int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if n, size := batch.Pending(); n == 0 || n < min && size < flushBytes {
+			return nil
+		}
+		al := aliases
+		aliases = nil
+		if err := batch.Flush(ctx); err != nil {
+			return err
+		}
+		if err := s.e.CheckSpace(); err != nil {
+			return err
+		}
+		return s.e.cfg.Store.Update(ctx, "aliases", func(tx *store.Tx) error {
+			for _, a := range al {
+				if err := tx.PutAlias(a); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	eg, egctx := errgroup.WithContext(ctx)
+	work := make(chan wanted, 64)
+	for range s.e.cfg.Parallel {
+		eg.Go(func() error {
+			for w := range work {
+				sha1, err := s.fetchPackage(egctx, batch, w)
+				if err != nil {
+					return fmt.Errorf("package %s %s: %s: %w", w.rec.Name, w.rec.Version, w.file.Path, err)
+				}
+				mu.Lock()
+				aliases = append(aliases, store.Alias{Algo: store.AliasSHA1, Other: sha1[:], SHA256: w.file.SHA256})
+				mu.Unlock()
+				s.p.Files.Add(1)
+				if err := flush(flushFiles); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	eg.Go(func() error {
+		defer close(work)
+		queued := map[cas.Digest]bool{}
+		return s.e.eachStaged(egctx, state.gen.Mirror, state.suite, state.gen.Gen, func(f *store.Fact) error {
+			if !s.f.Match(s.m, &f.Record) {
+				return nil
+			}
+			for _, file := range f.Files {
+				if _, err := s.e.cfg.Blobs.Stat(egctx, file.SHA256); err == nil || queued[file.SHA256] {
+					continue
+				}
+				queued[file.SHA256] = true
+				s.p.FilesTotal.Add(1)
+				s.p.BytesTotal.Add(file.Size)
+				select {
+				case work <- wanted{f.Record, file}:
+				case <-egctx.Done():
+					return egctx.Err()
+				}
+			}
+			return nil
+		})
+	})
+	if err := eg.Wait(); err != nil {
+		// What arrived whole stays: the next sync goes on from there.
+		if ctx.Err() == nil {
+			_ = batch.Flush(ctx)
+		}
+		return err
+	}
+	return flush(1)
+}
+
+func (s *syncer) fetchPackage(ctx context.Context, batch cas.Batch, w wanted) (sha1 [20]byte, err error) {
+	cw, err := batch.Create(ctx)
+	if err != nil {
+		return sha1, err
+	}
+	defer cw.Abort()
+	dest, finish, err := s.e.checked(s.m, &w.rec, cw)
+	if err != nil {
+		return sha1, err
+	}
+	var urls []string
+	for _, b := range s.urls {
+		urls = append(urls, join(b, w.file.Path))
+	}
+	req := fetch.Request{URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256}, Dest: dest, Tree: treeOf(urls), OnBytes: func(n int64) { s.p.Bytes.Add(n) }}
+	res, err := s.e.cfg.Client.Get(ctx, req)
+	if err != nil {
+		return sha1, err
+	}
+	if err := finish(); err != nil {
+		return sha1, err
+	}
+	if _, err := cw.Commit(w.file.SHA256, w.file.Size, res.LastModified); err != nil {
+		return sha1, err
+	}
+	s.files.Add(1)
+	s.bytes.Add(w.file.Size)
+	return cw.SHA1(), nil
+}
+
+// eachStaged calls f for each paragraph of a suite's staged generation: only for
+// those that began with it when the base was complete.
+func (e *Engine) eachStaged(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, f func(*store.Fact) error) error {
+	var base *store.Generation
+	var fresh []store.PID
+	err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		last, err := tx.LastGeneration(mirror, suite)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if !last.Complete {
+			return nil
+		}
+		base = last
+		changes, err := tx.Changes(mirror, suite, last.Gen, gen)
+		for _, c := range changes {
+			if c.Added {
+				fresh = append(fresh, c.PID)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if base != nil {
+		for page := range slices.Chunk(fresh, pageSize) {
+			var facts []*store.Fact
+			if err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+				for _, pid := range page {
+					fact, err := tx.Fact(pid)
+					if err != nil {
+						return err
+					}
+					facts = append(facts, fact)
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+			for _, fact := range facts {
+				if err := f(fact); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	// A snapshot of one suite at the staged generation, which nobody else sees.
+	return e.EachPackage(ctx, &store.Snapshot{Mirror: mirror, Suites: []store.SnapshotSuite{{Suite: suite, Gen: gen}}},
+		func(en store.Entry) error { return f(en.Fact) })
+}
+
+// EachPackage calls f for each paragraph of a snapshot, by name, in bounded
+// transactions.
+func (e *Engine) EachPackage(ctx context.Context, snap *store.Snapshot, f func(store.Entry) error) error {
+	var after []byte
+	for {
+		var page []store.Entry
+		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+			page, after, err = tx.Packages(snap, after, pageSize)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, en := range page {
+			if err := f(en); err != nil {
+				return err
+			}
+		}
+		if after == nil {
+			return nil
+		}
+	}
+}
+
+// checked puts a format's own check of packages in front of a blob's writer.
+func (e *Engine) checked(m config.Mirror, rec *repo.Record, w cas.Writer) (dest cas.Writer, finish func() error, err error) {
+	kr, err := e.Keyring(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	check, err := e.formats[m.Type].CheckPackage(m, rec, kr)
+	if err != nil || check == nil {
+		return w, func() error { return nil }, err
+	}
+	cw := &checkedWriter{Writer: w, check: check, again: func() (io.WriteCloser, error) {
+		return e.formats[m.Type].CheckPackage(m, rec, kr)
+	}}
+	return cw, cw.finish, nil
+}
+
+type checkedWriter struct {
+	cas.Writer
+	check io.WriteCloser
+	again func() (io.WriteCloser, error)
+	err   error
+}
+
+func (c *checkedWriter) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	if err == nil && c.err == nil {
+		_, c.err = c.check.Write(p[:n])
+	}
+	return n, err
+}
+
+func (c *checkedWriter) Reset() error {
+	c.check.Close()
+	c.check, c.err = nil, nil
+	var err error
+	if c.check, err = c.again(); err != nil {
+		return err
+	}
+	return c.Writer.Reset()
+}
+
+func (c *checkedWriter) finish() error {
+	err := c.check.Close()
+	if c.err != nil {
+		return c.err
+	}
+	return err
+}
+
+// getter is repo.Getter over the fetch client.
+type getter struct {
+	s    *syncer
+	base string
+}
+
+func (g *getter) BaseURL() string { return redact(g.base) }
+
+func (g *getter) Get(ctx context.Context, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
+	return g.get(ctx, join(g.base, path), path, max, prev)
+}
+
+func (g *getter) GetURL(ctx context.Context, url string, max int64) (repo.Doc, error) {
+	return g.get(ctx, url, "", max, nil)
+}
+
+func (g *getter) get(ctx context.Context, url, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
+	req := fetch.Request{URLs: []string{url}, Size: -1, MaxSize: max, Tree: treeOf([]string{url})}
+	if g.base != "" {
+		req.Tree = treeOf([]string{g.base})
+	}
+	if prev != nil {
+		req.IfModifiedSince, req.ETag = prev.LastModified, prev.ETag
+	}
+	data, res, err := g.s.e.cfg.Client.GetBytes(ctx, req)
+	if err != nil {
+		return repo.Doc{}, err
+	}
+	if res.NotModified {
+		return repo.Doc{}, repo.ErrNotModified
+	}
+	g.s.files.Add(1)
+	g.s.bytes.Add(int64(len(data)))
+	return repo.Doc{Path: path, Data: data, LastModified: res.LastModified, ETag: res.ETag, URL: url}, nil
+}

@@ -1,0 +1,328 @@
+package mirror
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+// Found is what stands under a path of a snapshot.
+type Found struct {
+	Want     Want
+	Size     int64 // -1: not known before it is fetched
+	Digest   cas.Digest
+	Modified time.Time // upstream's, or the suite's Date; for `latest` since when it has this content
+	// Plain is set where the file is the plain form of one that is held
+	// compressed: it is made from that.
+	Plain *Form
+	// Package is the paragraph of a package's file.
+	Package *store.Fact
+}
+
+// Form is a compressed form that is held.
+type Form struct {
+	Type   string // of the format
+	Path   string
+	Digest cas.Digest
+}
+
+// Lookup finds what stands under path in a snapshot. latest adds what an
+// archive's newest state also answers: names by hash of every generation, and
+// package paths that left. store.ErrNotFound.
+func (e *Engine) Lookup(ctx context.Context, snap *store.Snapshot, p string, latest bool) (*Found, error) {
+	f, err := e.Format(snap.Type)
+	if err != nil {
+		return nil, err
+	}
+	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), store.ErrNotFound)
+	if p == "" || p != path.Clean(p) || strings.HasPrefix(p, "../") || strings.HasPrefix(p, "/") {
+		return nil, notFound
+	}
+	var suites []repo.SuiteName
+	for _, s := range snap.Suites {
+		suites = append(suites, s.Suite)
+	}
+	if suite, rel, ok := f.SuiteOf(p, suites); ok {
+		found, err := e.listed(ctx, snap, f, suite, p, rel, latest)
+		if !errors.Is(err, store.ErrNotFound) {
+			return found, err
+		}
+	}
+	var hit store.PathHit
+	var modified time.Time
+	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		if latest {
+			var since *store.Generation
+			hit, since, err = tx.PathNewest(snap.Mirror, p)
+			if err == nil {
+				modified = since.Instant
+			}
+			return err
+		}
+		if hit, err = tx.PathAt(snap, p); err != nil {
+			return err
+		}
+		places, err := tx.PlacesAt(snap, hit.Fact.PID)
+		for _, pl := range places {
+			for _, s := range snap.Suites {
+				if s.Suite == pl.Suite {
+					modified = s.Date
+				}
+			}
+		}
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, notFound
+	} else if err != nil {
+		return nil, err
+	}
+	found := &Found{Size: hit.File.Size, Digest: hit.File.SHA256, Modified: modified, Package: hit.Fact}
+	found.Want = Want{
+		Mirror: snap.Mirror, From: snap.FromURL, Record: &hit.Fact.Record,
+		Listed: repo.Listed{Path: p, Size: hit.File.Size, SHA256: hit.File.SHA256},
+	}
+	if !latest {
+		e.upstreamTime(ctx, found)
+	}
+	return found, nil
+}
+
+// upstreamTime prefers the Last-Modified that upstream sent with a file.
+func (e *Engine) upstreamTime(ctx context.Context, f *Found) {
+	if info, err := e.cfg.Blobs.Stat(ctx, f.Digest); err == nil && !info.ModTime.IsZero() {
+		f.Modified = info.ModTime.UTC().Truncate(time.Second)
+	}
+}
+
+// listed finds a root's documents, the files that it lists, and names by hash.
+func (e *Engine) listed(ctx context.Context, snap *store.Snapshot, f repo.Format, suite repo.SuiteName, p, rel string, latest bool) (*Found, error) {
+	gen, _ := snap.Gen(suite)
+	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), store.ErrNotFound)
+	if algo, hx, ok := f.ByHash(p); ok {
+		return e.byHash(ctx, snap, f, suite, gen, p, algo, hx, latest)
+	}
+	root, g, byPath, err := e.Root(ctx, snap.Mirror, snap.Type, suite, gen)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range g.Docs {
+		if d.Path != p {
+			continue
+		}
+		modified := d.LastModified
+		if latest || modified.IsZero() {
+			modified = g.Instant
+		}
+		return &Found{
+			Size: d.Size, Digest: d.SHA256, Modified: modified,
+			Want: Want{Mirror: snap.Mirror, Listed: repo.Listed{Path: p, Size: d.Size, SHA256: d.SHA256}, From: snap.FromURL},
+		}, nil
+	}
+	l, ok := byPath[rel]
+	if !ok {
+		return nil, notFound
+	}
+	return e.listedFile(ctx, snap, f, suite, g, root, l, p, latest)
+}
+
+func (e *Engine) listedFile(ctx context.Context, snap *store.Snapshot, f repo.Format, suite repo.SuiteName, g *store.Generation, root *repo.Root, l repo.Listed, p string, latest bool) (*Found, error) {
+	dir := f.SuiteDir(suite)
+	found := &Found{Size: l.Size, Digest: l.SHA256, Modified: root.Date}
+	l.Path = dir + l.Path
+	if root.ByHash && !l.SHA256.IsZero() {
+		l.Alternates = []string{path.Join(path.Dir(l.Path), "by-hash", "SHA256", l.SHA256.String())}
+	}
+	found.Want = Want{Mirror: snap.Mirror, Listed: l, From: snap.FromURL}
+	if l.SHA256.IsZero() {
+		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+			found.Digest, err = tx.Alias(store.AliasSHA512, []byte(l.SHA512))
+			return err
+		})
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+		found.Want.Listed.SHA256 = found.Digest
+	}
+	if latest {
+		found.Modified = g.Instant
+		err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+			if t, ok := tx.ListedSince(snap.Mirror, suite, l.Path, l.SHA256); ok {
+				found.Modified = t
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	} else {
+		e.upstreamTime(ctx, found)
+	}
+	for _, gr := range g.Groups {
+		if dir+gr.Index == l.Path && dir+gr.Form.Path != l.Path {
+			found.Plain = &Form{snap.Type, gr.Form.Path, gr.Form.SHA256}
+		}
+	}
+	return found, nil
+}
+
+// byHash finds a file by its digest among all that the suite's roots listed.
+func (e *Engine) byHash(ctx context.Context, snap *store.Snapshot, f repo.Format, suite repo.SuiteName, gen uint32, p, algo, hx string, latest bool) (*Found, error) {
+	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), store.ErrNotFound)
+	raw, err := hex.DecodeString(hx)
+	if err != nil {
+		return nil, notFound
+	}
+	root, g, byPath, err := e.Root(ctx, snap.Mirror, snap.Type, suite, gen)
+	if err != nil {
+		return nil, err
+	}
+	dir := path.Dir(path.Dir(path.Dir(p))) // of the files that have by-hash beside them
+	prefix := f.SuiteDir(suite)
+	switch algo {
+	case "SHA256":
+		d := cas.Digest(raw)
+		var l store.Listing
+		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+			l, err = tx.Listed(snap.Mirror, suite, d)
+			return err
+		})
+		if err != nil {
+			return nil, notFound
+		}
+		rel := strings.TrimPrefix(l.Path, prefix)
+		found, err := e.listedFile(ctx, snap, f, suite, g, root, repo.Listed{Path: rel, Size: l.Size, SHA256: d}, p, latest)
+		if err != nil {
+			return nil, err
+		}
+		// The name is the content: it has not changed since it was first seen.
+		found.Modified = root.Date
+		return found, nil
+	case "SHA512":
+		for rel, l := range byPath {
+			if l.SHA512 == hx && path.Join(prefix, path.Dir(rel)) == dir {
+				return e.listedFile(ctx, snap, f, suite, g, root, l, p, latest)
+			}
+		}
+	}
+	return nil, notFound
+}
+
+// OpenFound opens what Lookup found, fetching or making it where it is not here.
+func (e *Engine) OpenFound(ctx context.Context, f *Found) (io.ReadSeekCloser, int64, error) {
+	if f.Plain != nil {
+		if _, err := e.cfg.Blobs.Stat(ctx, f.Digest); errors.Is(err, cas.ErrNotFound) {
+			if err := e.makePlain(ctx, f); err != nil {
+				return nil, 0, err
+			}
+		}
+	}
+	return e.Open(ctx, f.Want)
+}
+
+// makePlain makes the plain form of an index from the compressed one that is
+// held, against its listed digest. gc takes it away again.
+func (e *Engine) makePlain(ctx context.Context, f *Found) error {
+	if err := e.CheckSpace(); err != nil {
+		return err
+	}
+	format, err := e.Format(f.Plain.Type)
+	if err != nil {
+		return err
+	}
+	src, err := e.cfg.Blobs.Open(ctx, f.Plain.Digest)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	r, err := format.Decode(f.Plain.Path, src)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	batch := e.cfg.Blobs.NewBatch()
+	defer batch.Discard()
+	w, err := batch.Create(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if _, err := io.Copy(w, io.LimitReader(r, f.Size+1)); err != nil {
+		return fmt.Errorf("decompress %s: %w", f.Plain.Path, err)
+	}
+	if _, err := w.Commit(f.Digest, f.Size, f.Modified); err != nil {
+		return fmt.Errorf("decompress %s: %w", f.Plain.Path, err)
+	}
+	if err := batch.Flush(ctx); err != nil {
+		return err
+	}
+	return e.cfg.Store.Update(ctx, "plain", func(tx *store.Tx) error { return tx.Suspect(f.Digest) })
+}
+
+// Dir lists the names directly below a directory of a snapshot: those of its
+// roots' documents, of the files that they list, and of packages. Directories
+// end in a slash. store.ErrNotFound when there is none.
+func (e *Engine) Dir(ctx context.Context, snap *store.Snapshot, dir string, limit int) (names []string, more bool, err error) {
+	f, err := e.Format(snap.Type)
+	if err != nil {
+		return nil, false, err
+	}
+	if dir != "" && !strings.HasSuffix(dir, "/") {
+		dir += "/"
+	}
+	set := map[string]bool{}
+	add := func(p string) {
+		if rest, ok := strings.CutPrefix(p, dir); ok && rest != "" {
+			if i := strings.IndexByte(rest, '/'); i >= 0 {
+				rest = rest[:i+1]
+			}
+			set[rest] = true
+		}
+	}
+	for _, s := range snap.Suites {
+		sd := f.SuiteDir(s.Suite)
+		if !strings.HasPrefix(sd, dir) && !strings.HasPrefix(dir, sd) {
+			continue
+		}
+		_, g, byPath, err := e.Root(ctx, snap.Mirror, snap.Type, s.Suite, s.Gen)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, d := range g.Docs {
+			add(d.Path)
+		}
+		for rel := range byPath {
+			add(sd + rel)
+		}
+	}
+	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		pool, m, err := tx.PathDir(snap, dir, limit)
+		more = m
+		for _, n := range pool {
+			set[n] = true
+		}
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	for n := range set {
+		names = append(names, n)
+	}
+	if len(names) == 0 {
+		return nil, false, fmt.Errorf("%s in %s: %w", dir, snap.ID(), store.ErrNotFound)
+	}
+	slices.Sort(names)
+	return names, more, nil
+}

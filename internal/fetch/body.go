@@ -19,9 +19,6 @@ import (
 	"time"
 )
 
-// errStalled is the cause of a context that a watchdog ended.
-var errStalled = errors.New("stalled")
-
 // body is one response body, or a file, being read.
 type body struct {
 	c   *Client

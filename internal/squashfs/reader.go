@@ -362,3 +362,12 @@ func (r *Reader) cached(b Block, max int) ([]byte, error) {
 	r.data.put(cacheItem{key: b.Start, data: buf[:n]})
 	return buf[:n], nil
 }
+
+// ReadData fills buf with bytes of the image's data section, from an offset in
+// the image.
+func (r *Reader) ReadData(buf []byte, at uint64) error {
+	if at < superblockSize || at > r.sb.InodeTable || uint64(len(buf)) > r.sb.InodeTable-at {
+		return corruptf("%d bytes at %d lie outside the data at %d..%d", len(buf), at, superblockSize, r.sb.InodeTable)
+	}
+	return r.readAt(buf, at)
+}

@@ -1,0 +1,562 @@
+package iuk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"runtime"
+	"slices"
+	"sort"
+	"strings"
+
+	"example.org/snapd/internal/squashfs"
+)
+
+// DiffOptions says how a difference is made. The zero value works.
+type DiffOptions struct {
+	// ModTime is the time of the image and of its whiteouts, in seconds since
+	// 1970. Default: that of the new image.
+	ModTime uint32
+	// IgnoreIfSameContent are globs over absolute paths. A regular file that
+	// matches one, and whose content did not change, is left out of the
+	// difference whatever else changed about it. "*" and "?" do not match a
+	// slash, "**" as a whole element matches any number of elements.
+	IgnoreIfSameContent []string
+	// Workers bounds the goroutines. Default: GOMAXPROCS. It does not affect
+	// the bytes.
+	Workers int
+	// Progress is told of the steps done.
+	Progress func(done, total int64)
+}
+
+// DiffStats tells what a difference holds and how it was made.
+type DiffStats struct {
+	Added, Changed, Removed int64 // names; of a removed directory only its own
+	Ignored                 int64 // names left out by IgnoreIfSameContent
+	CopiedBytes             int64 // compressed bytes taken over as they are
+	CopiedFragments         int64 // fragment blocks taken over as they are
+	PackedFragments         int64 // fragment blocks packed again
+	PackedBytes             int64 // bytes of tails in them
+	DecodedBlocks           int64 // blocks decoded to compare content
+	Size                    int64 // bytes of the image with its padding
+}
+
+// Diff writes to w, as a SquashFS image, the upper directory of an overlay that
+// over old shows new. FORMAT.md describes how.
+func Diff(ctx context.Context, w io.WriterAt, old, new *squashfs.Reader, o DiffOptions) (DiffStats, error) {
+	d, err := newDiffer(ctx, new, []*squashfs.Reader{old}, o)
+	if err != nil {
+		return DiffStats{}, err
+	}
+	return d.write(ctx, 0, w)
+}
+
+// overlayXattr is the prefix of overlayfs's own xattrs, which no difference
+// holds and which never count.
+const overlayXattr = "trusted.overlay."
+
+// differ makes the differences of several old images to one new one, which is
+// read once for all.
+type differ struct {
+	o     DiffOptions
+	globs []glob
+	new   *squashfs.Reader
+	olds  []*oldState
+
+	// Of the new image, by ordinal: the place of a name in a walk that visits
+	// a directory before what it holds.
+	parents []uint32
+	links   map[uint32]uint32 // inode number -> names, of files with several
+	fragEnd map[uint32]uint32 // fragment -> bytes of it that are used
+
+	progress *progress
+}
+
+// oldState is what is known of one old image against the new one.
+type oldState struct {
+	r          *squashfs.Reader
+	marked     bitset // by ordinal: the name is in the difference
+	ignorable  bitset // by ordinal: marked only if content differs
+	candidates []candidate
+	groups     map[uint32]*linkGroup // by the new inode's number
+	stats      DiffStats
+}
+
+// candidate is a regular file of equal size in both images whose content must
+// be compared.
+type candidate struct {
+	ord    uint32
+	differ bool
+	newRef squashfs.Ref
+	oldRef squashfs.Ref
+}
+
+// linkGroup is a file with several names.
+type linkGroup struct {
+	ords    []uint32
+	old     uint32 // the old inode's number
+	changed bool
+	ignored bool // every name so far may be ignored
+	cand    bool // a candidate for the content exists
+}
+
+type bitset []uint64
+
+func newBitset(n int) bitset       { return make(bitset, (n+63)/64) }
+func (b bitset) set(i uint32)      { b[i/64] |= 1 << (i % 64) }
+func (b bitset) clear(i uint32)    { b[i/64] &^= 1 << (i % 64) }
+func (b bitset) has(i uint32) bool { return b[i/64]&(1<<(i%64)) != 0 }
+func workers(n int) int {
+	if n > 0 {
+		return n
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+func newDiffer(ctx context.Context, new *squashfs.Reader, olds []*squashfs.Reader, o DiffOptions) (*differ, error) {
+	o.Workers = workers(o.Workers)
+	if o.ModTime == 0 {
+		o.ModTime = new.Superblock().ModTime
+	}
+	d := &differ{
+		o:       o,
+		new:     new,
+		links:   make(map[uint32]uint32),
+		fragEnd: make(map[uint32]uint32),
+	}
+	for _, g := range o.IgnoreIfSameContent {
+		c, err := parseGlob(g)
+		if err != nil {
+			return nil, err
+		}
+		d.globs = append(d.globs, c)
+	}
+	if err := d.scan(ctx); err != nil {
+		return nil, fmt.Errorf("read new image: %w", err)
+	}
+	for i, r := range olds {
+		s := &oldState{
+			r:         r,
+			marked:    newBitset(len(d.parents)),
+			ignorable: newBitset(len(d.parents)),
+			groups:    make(map[uint32]*linkGroup),
+		}
+		if err := d.compare(ctx, s); err != nil {
+			return nil, fmt.Errorf("compare old image %d with the new one: %w", i+1, err)
+		}
+		d.olds = append(d.olds, s)
+	}
+	if err := d.compareContent(ctx); err != nil {
+		return nil, fmt.Errorf("compare content: %w", err)
+	}
+	for _, s := range d.olds {
+		d.settle(s)
+	}
+	return d, nil
+}
+
+// scan walks the new image once.
+func (d *differ) scan(ctx context.Context) error {
+	root, err := d.new.Root()
+	if err != nil {
+		return err
+	}
+	w := d.new.NewWalker()
+	var visit func(n *squashfs.Inode, parent uint32, depth int) error
+	visit = func(n *squashfs.Inode, parent uint32, depth int) error {
+		ord := uint32(len(d.parents))
+		d.parents = append(d.parents, parent)
+		if n.Type != squashfs.TypeDir {
+			if n.Nlink > 1 {
+				d.links[n.Number]++
+			}
+			if t := d.new.Tail(n); t.Size > 0 {
+				d.fragEnd[t.Fragment] = max(d.fragEnd[t.Fragment], t.Offset+t.Size)
+			}
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		dir, err := w.Enter(n, depth)
+		if err != nil {
+			return err
+		}
+		for {
+			e, child, err := dir.Next()
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if err := visit(child, ord, depth+1); err != nil {
+				return fmt.Errorf("%s: %w", e.Name, err)
+			}
+		}
+	}
+	return visit(root, 0, 0)
+}
+
+// comparer walks both trees at once.
+type comparer struct {
+	d    *differ
+	s    *oldState
+	oldW *squashfs.Walker
+	newW *squashfs.Walker
+	next uint32 // ordinal
+}
+
+// compare fills in what of s differs by metadata, and the candidates.
+func (d *differ) compare(ctx context.Context, s *oldState) error {
+	oldRoot, err := s.r.Root()
+	if err != nil {
+		return fmt.Errorf("old image: %w", err)
+	}
+	newRoot, err := d.new.Root()
+	if err != nil {
+		return err
+	}
+	c := &comparer{d: d, s: s, oldW: s.r.NewWalker(), newW: d.new.NewWalker()}
+	return c.pair(ctx, "/", oldRoot, newRoot, 0)
+}
+
+// take gives the ordinal of the name that is visited now.
+func (c *comparer) take() uint32 {
+	c.next++
+	return c.next - 1
+}
+
+// added marks a name and all below it as part of the difference.
+func (c *comparer) added(ctx context.Context, n *squashfs.Inode, depth int) error {
+	ord := c.take()
+	c.s.marked.set(ord)
+	if n.Type != squashfs.TypeDir {
+		if n.Nlink > 1 {
+			g := c.group(n, ord)
+			g.changed, g.ignored = true, false
+		}
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	dir, err := c.newW.Enter(n, depth)
+	if err != nil {
+		return err
+	}
+	for {
+		_, child, err := dir.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.added(ctx, child, depth+1); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *comparer) group(n *squashfs.Inode, ord uint32) *linkGroup {
+	g := c.s.groups[n.Number]
+	if g == nil {
+		g = &linkGroup{ignored: true}
+		c.s.groups[n.Number] = g
+	}
+	g.ords = append(g.ords, ord)
+	return g
+}
+
+// pair compares two files of one name.
+func (c *comparer) pair(ctx context.Context, name string, old, new *squashfs.Inode, depth int) error {
+	if old.Type != new.Type {
+		return c.added(ctx, new, depth)
+	}
+	same, err := c.sameAttributes(old, new)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if new.Type == squashfs.TypeDir {
+		ord := c.take()
+		if !same {
+			c.s.marked.set(ord)
+		}
+		return c.dirs(ctx, name, old, new, depth, ord)
+	}
+	ord := c.take()
+	var g *linkGroup
+	if new.Nlink > 1 || old.Nlink > 1 {
+		g = c.group(new, ord)
+		if len(g.ords) == 1 {
+			g.old = old.Number
+		}
+		if g.old != old.Number || old.Nlink != max(c.d.links[new.Number], 1) {
+			same = false
+		}
+	}
+	ignorable := new.Type == squashfs.TypeFile && old.Size == new.Size && c.d.ignored(name)
+	if g != nil && !ignorable {
+		g.ignored = false
+	}
+	switch {
+	case new.Type == squashfs.TypeFile && old.Size == new.Size && (same || ignorable):
+		if !same {
+			c.s.ignorable.set(ord)
+			if g != nil {
+				g.changed = true
+			} else if new.Size == 0 {
+				c.s.stats.Ignored++
+			}
+		}
+		// Hard links to one file in both images need one comparison.
+		if new.Size > 0 && (g == nil || !g.cand || g.old != old.Number) {
+			c.s.candidates = append(c.s.candidates, candidate{ord: ord, newRef: new.Ref, oldRef: old.Ref})
+			if g != nil {
+				g.cand = true
+			}
+		}
+	case !same:
+		c.s.marked.set(ord)
+		if g != nil {
+			g.changed, g.ignored = true, false
+		}
+	}
+	return nil
+}
+
+// dirs compares what two directories hold.
+func (c *comparer) dirs(ctx context.Context, name string, old, new *squashfs.Inode, depth int, ord uint32) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	od, err := c.oldW.Enter(old, depth)
+	if err != nil {
+		return fmt.Errorf("old image: %s: %w", name, err)
+	}
+	nd, err := c.newW.Enter(new, depth)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return mergeDirs(od, nd, func(n string, oldNode, newNode *squashfs.Inode) error {
+		full := path.Join(name, n)
+		switch {
+		case newNode == nil:
+			c.s.marked.set(ord)
+			return nil
+		case oldNode == nil:
+			return c.added(ctx, newNode, depth+1)
+		}
+		return c.pair(ctx, full, oldNode, newNode, depth+1)
+	})
+}
+
+// mergeDirs calls fn for each name in either directory, in order, with nil for
+// what is not there.
+func mergeDirs(old, new *squashfs.WalkDir, fn func(name string, old, new *squashfs.Inode) error) error {
+	next := func(d *squashfs.WalkDir) (string, *squashfs.Inode, error) {
+		if d == nil {
+			return "", nil, nil
+		}
+		e, n, err := d.Next()
+		if err == io.EOF {
+			return "", nil, nil
+		}
+		return e.Name, n, err
+	}
+	oldName, o, err := next(old)
+	if err != nil {
+		return fmt.Errorf("old image: %w", err)
+	}
+	newName, n, err := next(new)
+	if err != nil {
+		return err
+	}
+	for o != nil || n != nil {
+		var goOld, goNew bool
+		switch {
+		case n == nil || o != nil && oldName < newName:
+			goOld = true
+			err = fn(oldName, o, nil)
+		case o == nil || newName < oldName:
+			goNew = true
+			err = fn(newName, nil, n)
+		default:
+			goOld, goNew = true, true
+			err = fn(newName, o, n)
+		}
+		if err != nil {
+			return err
+		}
+		if goOld {
+			if oldName, o, err = next(old); err != nil {
+				return fmt.Errorf("old image: %w", err)
+			}
+		}
+		if goNew {
+			if newName, n, err = next(new); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sameAttributes compares everything but content, names and links.
+func (c *comparer) sameAttributes(old, new *squashfs.Inode) (bool, error) {
+	if old.Mode != new.Mode || old.UID != new.UID || old.GID != new.GID || old.MTime != new.MTime ||
+		old.Rdev != new.Rdev || old.Target != new.Target {
+		return false, nil
+	}
+	if new.Type == squashfs.TypeFile && old.Size != new.Size {
+		return false, nil
+	}
+	if !old.HasXattrs() && !new.HasXattrs() {
+		return true, nil
+	}
+	ox, err := shownXattrs(c.s.r, old)
+	if err != nil {
+		return false, fmt.Errorf("old image: %w", err)
+	}
+	nx, err := shownXattrs(c.d.new, new)
+	if err != nil {
+		return false, err
+	}
+	return slices.EqualFunc(ox, nx, func(a, b squashfs.Xattr) bool {
+		return a.Name == b.Name && string(a.Value) == string(b.Value)
+	}), nil
+}
+
+// shownXattrs gives an inode's xattrs without overlayfs's own.
+func shownXattrs(r *squashfs.Reader, n *squashfs.Inode) ([]squashfs.Xattr, error) {
+	list, err := r.Xattrs(n)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(x squashfs.Xattr) bool { return strings.HasPrefix(x.Name, overlayXattr) }), nil
+}
+
+// settle draws the consequences of the comparison of content.
+func (d *differ) settle(s *oldState) {
+	different := newBitset(len(d.parents))
+	for _, c := range s.candidates {
+		if c.differ {
+			different.set(c.ord)
+		}
+	}
+	inGroup := newBitset(len(d.parents))
+	for _, g := range s.groups {
+		changed, content := g.changed, false
+		for _, ord := range g.ords {
+			inGroup.set(ord)
+			content = content || different.has(ord)
+		}
+		if !g.ignored && changed || content {
+			for _, ord := range g.ords {
+				s.marked.set(ord)
+			}
+		} else if g.changed {
+			s.stats.Ignored += int64(len(g.ords))
+		}
+	}
+	for _, c := range s.candidates {
+		switch {
+		case inGroup.has(c.ord):
+		case c.differ:
+			s.marked.set(c.ord)
+		case s.ignorable.has(c.ord):
+			s.stats.Ignored++
+		}
+	}
+	// A directory is in the difference when anything below it is; ordinals
+	// below are greater.
+	for i := len(d.parents) - 1; i > 0; i-- {
+		if s.marked.has(uint32(i)) {
+			s.marked.set(d.parents[i])
+		}
+	}
+	s.marked.set(0)
+	s.candidates = nil
+	s.groups = nil
+}
+
+// A glob is a pattern over absolute paths, cut at its slashes.
+type glob []string
+
+var errGlob = errors.New("bad glob")
+
+func parseGlob(s string) (glob, error) {
+	if strings.Trim(s, "/") == "" {
+		return nil, fmt.Errorf("%w %q: it is empty", errGlob, s)
+	}
+	g := strings.Split(strings.Trim(path.Clean("/"+s), "/"), "/")
+	for _, p := range g {
+		if _, err := path.Match(p, ""); err != nil {
+			return nil, fmt.Errorf("%w %q: %v", errGlob, s, err)
+		}
+	}
+	return g, nil
+}
+
+func (g glob) match(name []string) bool {
+	if len(g) == 0 {
+		return len(name) == 0
+	}
+	if g[0] == "**" {
+		for i := range len(name) + 1 {
+			if g[1:].match(name[i:]) {
+				return true
+			}
+		}
+		return false
+	}
+	if len(name) == 0 {
+		return false
+	}
+	ok, _ := path.Match(g[0], name[0])
+	return ok && g[1:].match(name[1:])
+}
+
+func (d *differ) ignored(name string) bool { return matchGlobs(d.globs, name) }
+
+func matchGlobs(globs []glob, name string) bool {
+	if len(globs) == 0 {
+		return false
+	}
+	parts := strings.Split(strings.Trim(name, "/"), "/")
+	for _, g := range globs {
+		if g.match(parts) {
+			return true
+		}
+	}
+	return false
+}
+
+// sortTails sorts tails by their place and drops doubles.
+func sortTails(t []squashfs.Tail) []squashfs.Tail {
+	sort.Slice(t, func(i, j int) bool { return compareTails(t[i], t[j]) < 0 })
+	return slices.Compact(t)
+}
+
+func compareTails(a, b squashfs.Tail) int {
+	switch {
+	case a.Fragment != b.Fragment:
+		return cmpUint(a.Fragment, b.Fragment)
+	case a.Offset != b.Offset:
+		return cmpUint(a.Offset, b.Offset)
+	}
+	return cmpUint(a.Size, b.Size)
+}
+
+func cmpUint(a, b uint32) int {
+	if a < b {
+		return -1
+	}
+	if a > b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,443 @@
+package iuk
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"sort"
+
+	"example.org/snapd/internal/squashfs"
+)
+
+// A fragment block of the new image goes into the difference as it is when at
+// least copyNum/copyDen of its bytes belong there. Else the tails that do are
+// packed again.
+const (
+	copyNum = 9
+	copyDen = 10
+)
+
+// extent is a range of bytes of the new image's data section.
+type extent struct {
+	start, end uint64 // in the new image
+	out        uint64 // where it begins in the difference
+}
+
+// placement says where everything of the new image lies in the difference.
+type placement struct {
+	extents []extent // sorted by start, none touching another
+	tails   []squashfs.Tail
+	to      []squashfs.Tail // of tails[i], in the difference
+	copied  []uint32        // fragment blocks to copy
+	packs   []pack          // fragment blocks to make
+}
+
+// pack is one fragment block to make: tails[from:to].
+type pack struct {
+	from, to int
+	size     int // bytes
+}
+
+// write writes the difference to olds[i].
+func (d *differ) write(ctx context.Context, i int, w io.WriterAt) (DiffStats, error) {
+	s := d.olds[i]
+	p, err := d.place(ctx, s)
+	if err != nil {
+		return s.stats, fmt.Errorf("plan difference: %w", err)
+	}
+	sb := d.new.Superblock()
+	sw, err := squashfs.NewWriter(w, squashfs.WriterOptions{
+		Compressor:        sb.Compressor,
+		BlockSize:         int(sb.BlockSize),
+		CompressorOptions: d.new.CompressorOptions(),
+		ModTime:           d.o.ModTime,
+		Exportable:        sb.Flags&squashfs.FlagExportable != 0,
+		Flags:             squashfs.FlagDuplicates,
+	})
+	if err != nil {
+		return s.stats, fmt.Errorf("write difference: %w", err)
+	}
+	if err := d.writeData(ctx, s, p, sw); err != nil {
+		return s.stats, fmt.Errorf("write difference: %w", err)
+	}
+	t := &treeWriter{d: d, s: s, p: p, w: sw, oldW: s.r.NewWalker(), newW: d.new.NewWalker(), written: make(map[uint32]squashfs.DirEntry)}
+	oldRoot, err := s.r.Root()
+	if err != nil {
+		return s.stats, fmt.Errorf("old image: %w", err)
+	}
+	newRoot, err := d.new.Root()
+	if err != nil {
+		return s.stats, err
+	}
+	root, err := t.dir(ctx, "/", oldRoot, newRoot, 0, 0)
+	if err != nil {
+		return s.stats, fmt.Errorf("write difference: %w", err)
+	}
+	out, err := sw.Finish(root)
+	if err != nil {
+		return s.stats, fmt.Errorf("write difference: %w", err)
+	}
+	s.stats.Size = out.PaddedSize()
+	return s.stats, nil
+}
+
+// place decides what is copied, what is packed again, and where it goes.
+func (d *differ) place(ctx context.Context, s *oldState) (*placement, error) {
+	p := &placement{}
+	ord := uint32(0)
+	seen := make(map[uint32]bool)
+	err := d.new.Walk(ctx, func(name string, n *squashfs.Inode) error {
+		ord++
+		if !s.marked.has(ord-1) || n.Type != squashfs.TypeFile {
+			return nil
+		}
+		if n.Nlink > 1 {
+			if seen[n.Number] {
+				return nil
+			}
+			seen[n.Number] = true
+		}
+		f, err := d.new.File(n)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if start, end := f.Extent(); end > start {
+			p.extents = append(p.extents, extent{start: start, end: end})
+		}
+		if t := f.Tail(); t.Size > 0 {
+			p.tails = append(p.tails, t)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Files may share blocks; each byte is copied once.
+	sort.Slice(p.extents, func(i, j int) bool { return p.extents[i].start < p.extents[j].start })
+	merged := p.extents[:0]
+	for _, e := range p.extents {
+		if k := len(merged) - 1; k >= 0 && e.start <= merged[k].end {
+			merged[k].end = max(merged[k].end, e.end)
+		} else {
+			merged = append(merged, e)
+		}
+	}
+	p.extents = merged
+
+	p.tails = sortTails(p.tails)
+	p.to = make([]squashfs.Tail, len(p.tails))
+	var repack []int
+	for i := 0; i < len(p.tails); {
+		j, used, end := i, uint32(0), uint32(0)
+		frag := p.tails[i].Fragment
+		for ; j < len(p.tails) && p.tails[j].Fragment == frag; j++ {
+			t := p.tails[j]
+			if e := t.Offset + t.Size; e > end {
+				used += e - max(end, t.Offset)
+				end = e
+			}
+		}
+		if uint64(used)*copyDen >= uint64(d.fragEnd[frag])*copyNum {
+			for k := i; k < j; k++ {
+				p.to[k] = squashfs.Tail{Fragment: uint32(len(p.copied)), Offset: p.tails[k].Offset, Size: p.tails[k].Size}
+			}
+			p.copied = append(p.copied, frag)
+		} else {
+			for k := i; k < j; k++ {
+				repack = append(repack, k)
+			}
+		}
+		i = j
+	}
+	d.planPacks(p, repack)
+	return p, nil
+}
+
+// planPacks fills new fragment blocks with the tails of those indices.
+func (d *differ) planPacks(p *placement, repack []int) {
+	bs := d.new.BlockSize()
+	var cur pack
+	flush := func() {
+		if cur.size > 0 {
+			p.packs = append(p.packs, cur)
+		}
+	}
+	for _, k := range repack {
+		t := p.tails[k]
+		if cur.size == 0 || cur.size+int(t.Size) > bs {
+			flush()
+			cur = pack{from: k, to: k}
+		}
+		p.to[k] = squashfs.Tail{Fragment: uint32(len(p.copied) + len(p.packs)), Offset: uint32(cur.size), Size: t.Size}
+		cur.size += int(t.Size)
+		cur.to = k + 1
+	}
+	flush()
+}
+
+// packJob is a fragment block on its way into the difference.
+type packJob struct {
+	pack pack
+	in   []byte
+	out  []byte
+	buf  []byte
+}
+
+// writeData writes data and fragment blocks.
+func (d *differ) writeData(ctx context.Context, s *oldState, p *placement, w *squashfs.Writer) error {
+	buf := make([]byte, max(1<<20, d.new.BlockSize()))
+	var total int64
+	for _, e := range p.extents {
+		total += int64(e.end - e.start)
+	}
+	d.progress.add(0, total+int64(len(p.copied)+len(p.packs)))
+	for i := range p.extents {
+		e := &p.extents[i]
+		e.out = w.Pos()
+		for at := e.start; at < e.end; {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			n := min(e.end-at, uint64(len(buf)))
+			if err := d.new.ReadData(buf[:n], at); err != nil {
+				return err
+			}
+			if _, err := w.Append(buf[:n]); err != nil {
+				return err
+			}
+			at += n
+			d.progress.add(int64(n), 0)
+		}
+	}
+	s.stats.CopiedBytes = total
+	for _, frag := range p.copied {
+		b, err := d.new.Fragment(frag)
+		if err != nil {
+			return err
+		}
+		raw, err := d.new.ReadRaw(b, buf)
+		if err != nil {
+			return err
+		}
+		at, err := w.Append(raw)
+		if err != nil {
+			return err
+		}
+		w.AddFragment(squashfs.Block{Start: at, Size: b.Size})
+		s.stats.CopiedBytes += int64(len(raw))
+		s.stats.CopiedFragments++
+		d.progress.add(1, 0)
+	}
+	pool := make(chan *packJob, 2*d.o.Workers+2)
+	frags := newFragCache(d.new, d.o.Workers+1)
+	return squashfs.Ordered(ctx, d.o.Workers, 2*d.o.Workers,
+		func(ctx context.Context, emit func(*packJob) error) error {
+			for _, pk := range p.packs {
+				var j *packJob
+				select {
+				case j = <-pool:
+				default:
+					j = &packJob{in: make([]byte, 0, d.new.BlockSize()), buf: make([]byte, 0, d.new.BlockSize()+d.new.BlockSize()/8+1024)}
+				}
+				j.pack = pk
+				if err := emit(j); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		func(j *packJob) error {
+			j.in = j.in[:0]
+			for k := j.pack.from; k < j.pack.to; k++ {
+				t := p.tails[k]
+				// Tails between those of the pack belong to copied blocks.
+				if int(p.to[k].Fragment) < len(p.copied) {
+					continue
+				}
+				data, err := frags.get(t.Fragment)
+				if err != nil {
+					return err
+				}
+				b, err := cutTail(data, t)
+				if err != nil {
+					return err
+				}
+				j.in = append(j.in, b...)
+			}
+			var err error
+			j.out, err = w.Codec().Encode(j.buf, j.in)
+			return err
+		},
+		func(j *packJob) error {
+			data, word := j.out, uint32(0)
+			if data == nil {
+				data, word = j.in, 1<<24
+			}
+			word |= uint32(len(data))
+			at, err := w.Append(data)
+			if err != nil {
+				return err
+			}
+			w.AddFragment(squashfs.Block{Start: at, Size: word})
+			s.stats.PackedFragments++
+			s.stats.PackedBytes += int64(len(j.in))
+			d.progress.add(1, 0)
+			select {
+			case pool <- j:
+			default:
+			}
+			return nil
+		})
+}
+
+// treeWriter writes the inodes of a difference: what a directory holds before
+// itself.
+type treeWriter struct {
+	d          *differ
+	s          *oldState
+	p          *placement
+	w          *squashfs.Writer
+	oldW, newW *squashfs.Walker
+	next       uint32
+	written    map[uint32]squashfs.DirEntry // by the new inode's number, of files with several names
+}
+
+// skip passes over the ordinals of a tree that is not in the difference.
+func (t *treeWriter) skip(ctx context.Context, n *squashfs.Inode, depth int) error {
+	t.next++
+	if n.Type != squashfs.TypeDir {
+		return nil
+	}
+	dir, err := t.newW.Enter(n, depth)
+	if err != nil {
+		return err
+	}
+	for {
+		_, child, err := dir.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.skip(ctx, child, depth+1); err != nil {
+			return err
+		}
+	}
+}
+
+// dir writes a directory that is in the difference. old is nil or what has its
+// name in the old image.
+func (t *treeWriter) dir(ctx context.Context, name string, old, n *squashfs.Inode, parent uint32, depth int) (squashfs.DirEntry, error) {
+	none := squashfs.DirEntry{}
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	t.next++
+	xattrs, err := shownXattrs(t.d.new, n)
+	if err != nil {
+		return none, fmt.Errorf("%s: %w", name, err)
+	}
+	out := &squashfs.NewInode{
+		Type: squashfs.TypeDir, Mode: n.Mode, UID: n.UID, GID: n.GID, MTime: n.MTime,
+		Number: t.w.NextNumber(), Nlink: 2, Parent: parent, Xattrs: xattrs,
+	}
+	var oldDir *squashfs.WalkDir
+	if old != nil && old.Type == squashfs.TypeDir {
+		if oldDir, err = t.oldW.Enter(old, depth); err != nil {
+			return none, fmt.Errorf("old image: %s: %w", name, err)
+		}
+	}
+	newDir, err := t.newW.Enter(n, depth)
+	if err != nil {
+		return none, fmt.Errorf("%s: %w", name, err)
+	}
+	err = mergeDirs(oldDir, newDir, func(base string, o, n *squashfs.Inode) error {
+		var e squashfs.DirEntry
+		var err error
+		full := path.Join(name, base)
+		switch {
+		case n == nil:
+			t.s.stats.Removed++
+			e, err = t.w.Put(&squashfs.NewInode{
+				Type: squashfs.TypeChar, MTime: t.d.o.ModTime, Number: t.w.NextNumber(), Nlink: 1,
+			})
+		case !t.s.marked.has(t.next):
+			return t.skip(ctx, n, depth+1)
+		case n.Type == squashfs.TypeDir:
+			out.Nlink++
+			if o == nil {
+				t.s.stats.Added++
+			} else if o.Type != n.Type {
+				t.s.stats.Changed++
+			}
+			e, err = t.dir(ctx, full, o, n, out.Number, depth+1)
+		default:
+			if o == nil {
+				t.s.stats.Added++
+			} else {
+				t.s.stats.Changed++
+			}
+			e, err = t.file(full, n)
+		}
+		if err != nil {
+			return err
+		}
+		e.Name = base
+		out.Entries = append(out.Entries, e)
+		return nil
+	})
+	if err != nil {
+		return none, err
+	}
+	return t.w.Put(out)
+}
+
+// file writes anything but a directory.
+func (t *treeWriter) file(name string, n *squashfs.Inode) (squashfs.DirEntry, error) {
+	t.next++
+	names := uint32(1)
+	if n.Nlink > 1 {
+		if e, ok := t.written[n.Number]; ok {
+			return e, nil
+		}
+		names = t.d.links[n.Number]
+	}
+	xattrs, err := shownXattrs(t.d.new, n)
+	if err != nil {
+		return squashfs.DirEntry{}, fmt.Errorf("%s: %w", name, err)
+	}
+	out := &squashfs.NewInode{
+		Type: n.Type, Mode: n.Mode, UID: n.UID, GID: n.GID, MTime: n.MTime, Number: t.w.NextNumber(),
+		Nlink: names, Rdev: n.Rdev, Target: n.Target, Xattrs: xattrs,
+	}
+	if n.Type == squashfs.TypeFile {
+		f, err := t.d.new.File(n)
+		if err != nil {
+			return squashfs.DirEntry{}, fmt.Errorf("%s: %w", name, err)
+		}
+		out.Size, out.Words = n.Size, f.SizeWords()
+		if start, end := f.Extent(); end > start {
+			i := sort.Search(len(t.p.extents), func(i int) bool { return t.p.extents[i].start > start }) - 1
+			e := t.p.extents[i]
+			out.Start = e.out + (start - e.start)
+		}
+		if tail := f.Tail(); tail.Size > 0 {
+			i, ok := slices.BinarySearchFunc(t.p.tails, tail, compareTails)
+			if !ok {
+				return squashfs.DirEntry{}, fmt.Errorf("%s: tail in fragment %d was not placed", name, tail.Fragment)
+			}
+			out.Tail = t.p.to[i]
+		}
+	}
+	e, err := t.w.Put(out)
+	if err != nil {
+		return e, fmt.Errorf("%s: %w", name, err)
+	}
+	if n.Nlink > 1 {
+		t.written[n.Number] = e
+	}
+	return e, nil
+}

@@ -235,7 +235,8 @@ func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, er
 	}
 	if len(first) == 0 {
 		for _, f := range rel.Files {
-			if plain, _, ok := splitForm(f.Path); !ok && classify(plain, flat).kind == packages {
+			plain, _, ok := splitForm(f.Path)
+			if ix := classify(plain, flat); !ok && ix.kind == packages && (flat || wantsComponent(m, ix.component)) {
 				unreadable = " in a form that can be read"
 			}
 		}

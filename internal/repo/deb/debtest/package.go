@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"maps"
 	"path"
 	"slices"
@@ -318,3 +319,32 @@ func Compress(tb testing.TB, suffix string, data []byte) []byte {
 	}
 	return out.Bytes()
 }
+
+// Decompress undoes Compress for "", ".gz", ".xz" and ".zst".
+func Decompress(tb testing.TB, suffix string, data []byte) []byte {
+	tb.Helper()
+	var r io.Reader = bytes.NewReader(data)
+	var err error
+	switch suffix {
+	case "":
+	case ".gz":
+		r, err = gzip.NewReader(r)
+	case ".xz":
+		r, err = xz.NewReader(r)
+	case ".zst":
+		r, err = zstd.NewReader(r)
+	default:
+		tb.Fatalf("decompress %q: unknown", suffix)
+	}
+	if err == nil {
+		data, err = io.ReadAll(r)
+	}
+	if err != nil {
+		tb.Fatalf("decompress %s: %v", suffix, err)
+	}
+	return data
+}
+
+// Digest returns the hexadecimal digest of data by a Release's name for it:
+// MD5Sum, SHA1, SHA256, SHA512.
+func Digest(field string, data []byte) string { return sum(field, data) }

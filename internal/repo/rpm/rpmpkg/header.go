@@ -1,0 +1,274 @@
+// Package rpmpkg reads rpm package files and checks them by their bytes: the
+// signatures and digests that a package carries, and whether its header agrees
+// with what a repository's metadata say about it.
+//
+// The layout is that of rpm's manual ("RPM v4 Package format", "RPM v6 Package
+// format"): a lead of 96 bytes, the signature header, padding to a multiple of
+// 8 bytes, the header, the payload. Integers are big-endian.
+package rpmpkg
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"example.org/snapd/internal/repo/rpm/nevra"
+)
+
+// ErrMalformed means that a file is not an rpm package that can be read.
+var ErrMalformed = errors.New("malformed rpm package")
+
+// Limits on headers. Packages with 100,000 files have some 20 MB.
+const (
+	leadSize   = 96
+	introSize  = 16       // magic, reserved, number of entries, bytes of data
+	maxEntries = 0xffff   // rpm's own limit
+	maxHeader  = 64 << 20 // bytes of one header
+)
+
+// Tags of the two headers (rpmtag.h).
+const (
+	tagHeaderSignatures = 62
+	tagHeaderImmutable  = 63
+
+	sigDSA      = 267  // binary: OpenPGP signature over the header
+	sigRSA      = 268  // binary: the same
+	sigSHA1     = 269  // string: hex digest of the header
+	sigLongSize = 270  // int64: bytes of header and payload
+	sigSHA256   = 273  // string: hex digest of the header
+	sigOpenPGP  = 278  // string array: Base64 OpenPGP signatures over the header
+	sigSHA3_256 = 279  // string: hex digest of the header
+	sigSize     = 1000 // int32: bytes of header and payload
+	sigPGP      = 1002 // binary: OpenPGP signature over header and payload
+	sigGPG      = 1005 // binary: the same
+
+	tagName              = 1000
+	tagVersion           = 1001
+	tagRelease           = 1002
+	tagEpoch             = 1003
+	tagArch              = 1022
+	tagSourceRPM         = 1044
+	tagNoSource          = 1051
+	tagNoPatch           = 1052
+	tagPayloadDigest     = 5092 // string array: hex digest of the payload as stored
+	tagPayloadDigestAlgo = 5093 // int32: OpenPGP's number of its algorithm
+	tagRPMFormat         = 5114 // int32: 6 in v6 packages
+	tagPayloadSHA512     = 5121 // string
+	tagPayloadSHA3_256   = 5123 // string
+)
+
+// Types of entries.
+const (
+	typeChar        = 1
+	typeInt8        = 2
+	typeInt16       = 3
+	typeInt32       = 4
+	typeInt64       = 5
+	typeString      = 6
+	typeBin         = 7
+	typeStringArray = 8
+	typeI18NString  = 9
+)
+
+var headerMagic = []byte{0x8e, 0xad, 0xe8, 0x01, 0, 0, 0, 0}
+
+// entry is one element of a header's index.
+type entry struct {
+	typ, count uint32
+	off        uint32 // of its value in the header's data
+}
+
+// header is a parsed header.
+type header struct {
+	entries map[uint32]entry
+	data    []byte
+}
+
+// introLen reads a header's intro and returns the length of the whole header.
+func introLen(b []byte, what string) (int64, error) {
+	if !bytes.Equal(b[:8], headerMagic) {
+		return 0, fmt.Errorf("%w: %s begins with %x, expected %x", ErrMalformed, what, b[:8], headerMagic)
+	}
+	il, dl := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:])
+	n := introSize + 16*int64(il) + int64(dl)
+	if il == 0 || il > maxEntries || n > maxHeader {
+		return 0, fmt.Errorf("%w: %s has %d entries and %d bytes, at most %d and %d are accepted", ErrMalformed, what, il, dl, maxEntries, maxHeader)
+	}
+	return n, nil
+}
+
+// parseHeader reads a whole header with its intro. region is the tag that has
+// to come first; with whole, the region has to cover the header, as it does in
+// everything that rpm 4 and later build.
+func parseHeader(b []byte, what string, region uint32, whole bool) (*header, error) {
+	bad := func(format string, args ...any) (*header, error) {
+		return nil, fmt.Errorf("%w: %s: %s", ErrMalformed, what, fmt.Sprintf(format, args...))
+	}
+	il := int(binary.BigEndian.Uint32(b[8:]))
+	index, data := b[introSize:introSize+16*il], b[introSize+16*il:]
+	h := &header{entries: make(map[uint32]entry, il), data: data}
+	for i := range il {
+		e := index[16*i:]
+		tag := binary.BigEndian.Uint32(e)
+		v := entry{binary.BigEndian.Uint32(e[4:]), binary.BigEndian.Uint32(e[12:]), binary.BigEndian.Uint32(e[8:])}
+		if i == 0 && tag == region {
+			if err := checkRegion(v, region, il, data, whole); err != "" {
+				return bad("%s", err)
+			}
+			continue
+		}
+		if i == 0 && whole {
+			return bad("the first tag is %d, expected the region %d", tag, region)
+		}
+		if v.typ < typeChar || v.typ > typeI18NString {
+			return bad("tag %d has type %d", tag, v.typ)
+		}
+		if int64(v.off) > int64(len(data)) || v.count == 0 || int64(v.count) > int64(len(data)) {
+			return bad("tag %d has %d values at %d of %d bytes", tag, v.count, v.off, len(data))
+		}
+		if size, ok := fixedSize(v.typ); ok {
+			if int64(v.off)+size*int64(v.count) > int64(len(data)) {
+				return bad("tag %d has %d values at %d of %d bytes", tag, v.count, v.off, len(data))
+			}
+		} else if v.typ == typeString && v.count != 1 {
+			return bad("tag %d is a string of count %d", tag, v.count)
+		}
+		if _, ok := h.entries[tag]; ok {
+			return bad("tag %d stands twice", tag)
+		}
+		h.entries[tag] = v
+	}
+	return h, nil
+}
+
+// checkRegion checks the region's entry and its trailer.
+func checkRegion(v entry, region uint32, il int, data []byte, whole bool) string {
+	if v.typ != typeBin || v.count != 16 || int64(v.off)+16 > int64(len(data)) {
+		return fmt.Sprintf("region %d has type %d, count %d, offset %d", region, v.typ, v.count, v.off)
+	}
+	t := data[v.off:]
+	ril := -int64(int32(binary.BigEndian.Uint32(t[8:]))) / 16
+	if tag := binary.BigEndian.Uint32(t); tag != region && !(region == tagHeaderSignatures && tag == 61) ||
+		ril < 1 || ril > int64(il) {
+		return fmt.Sprintf("region %d ends in tag %d for %d of %d entries", region, binary.BigEndian.Uint32(t), ril, il)
+	}
+	if whole && (ril != int64(il) || int(v.off)+16 != len(data)) {
+		return fmt.Sprintf("region %d covers %d of %d entries and %d of %d bytes", region, ril, il, int(v.off)+16, len(data))
+	}
+	return ""
+}
+
+func fixedSize(typ uint32) (int64, bool) {
+	switch typ {
+	case typeChar, typeInt8, typeBin:
+		return 1, true
+	case typeInt16:
+		return 2, true
+	case typeInt32:
+		return 4, true
+	case typeInt64:
+		return 8, true
+	}
+	return 0, false
+}
+
+func (h *header) has(tag uint32) bool { _, ok := h.entries[tag]; return ok }
+
+// str returns a string, or the first of an array; "" when absent.
+func (h *header) str(tag uint32) string {
+	if s := h.strs(tag, 1); len(s) > 0 {
+		return s[0]
+	}
+	return ""
+}
+
+// strs returns up to max strings.
+func (h *header) strs(tag uint32, max int) []string {
+	e, ok := h.entries[tag]
+	if !ok || e.typ != typeString && e.typ != typeStringArray && e.typ != typeI18NString {
+		return nil
+	}
+	var out []string
+	rest := h.data[e.off:]
+	for range min(int(e.count), max) {
+		i := bytes.IndexByte(rest, 0)
+		if i < 0 {
+			return out
+		}
+		out = append(out, string(rest[:i]))
+		rest = rest[i+1:]
+	}
+	return out
+}
+
+// bin returns a binary value; nil when absent.
+func (h *header) bin(tag uint32) []byte {
+	e, ok := h.entries[tag]
+	if !ok || e.typ != typeBin {
+		return nil
+	}
+	return h.data[e.off : e.off+e.count]
+}
+
+// num returns the first number of an int32 or int64 value.
+func (h *header) num(tag uint32) (uint64, bool) {
+	e, ok := h.entries[tag]
+	switch {
+	case ok && e.typ == typeInt32:
+		return uint64(binary.BigEndian.Uint32(h.data[e.off:])), true
+	case ok && e.typ == typeInt64:
+		return binary.BigEndian.Uint64(h.data[e.off:]), true
+	}
+	return 0, false
+}
+
+// Info is what a package's headers say.
+type Info struct {
+	nevra.NEVRA
+	SourceRPM string // file name of the source package; "" in source packages
+	Format    int    // 4 or 6
+	// The header's range in the file, in bytes, as metadata give it.
+	HeaderStart, HeaderEnd int64
+
+	sig, head *header
+}
+
+// Source says whether the package is a source package.
+func (i *Info) Source() bool { return i.SourceRPM == "" }
+
+// info reads the fields.
+func info(sig, head *header, start, end int64) (*Info, error) {
+	i := &Info{sig: sig, head: head, HeaderStart: start, HeaderEnd: end, Format: 4}
+	i.Name, i.Version, i.Release, i.Arch = head.str(tagName), head.str(tagVersion), head.str(tagRelease), head.str(tagArch)
+	if n, ok := head.num(tagEpoch); ok {
+		i.Epoch = uint32(n)
+	}
+	i.SourceRPM = head.str(tagSourceRPM)
+	if i.SourceRPM == "" {
+		i.Arch = "src"
+		if head.has(tagNoSource) || head.has(tagNoPatch) {
+			i.Arch = "nosrc"
+		}
+	}
+	if n, ok := head.num(tagRPMFormat); ok && n > 4 {
+		if n != 6 {
+			return nil, fmt.Errorf("%w: package format %d, expected 4 or 6", ErrMalformed, n)
+		}
+		i.Format = 6
+	}
+	for _, f := range [...]struct{ what, v string }{{"name", i.Name}, {"version", i.Version}, {"release", i.Release}, {"architecture", i.Arch}} {
+		if f.v == "" || strings.ContainsAny(f.v, "/\x00\n") {
+			return nil, fmt.Errorf("%w: the header has the %s %q", ErrMalformed, f.what, clip(f.v))
+		}
+	}
+	return i, nil
+}
+
+func clip(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "…"
+	}
+	return s
+}

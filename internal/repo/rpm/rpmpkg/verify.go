@@ -1,0 +1,464 @@
+package rpmpkg
+
+import (
+	"bytes"
+	"crypto"
+	_ "crypto/sha1" // the header digest of old packages, beside a signature
+	_ "crypto/sha256"
+	_ "crypto/sha3"
+	_ "crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strings"
+
+	"example.org/snapd/internal/repo/rpm/nevra"
+	"example.org/snapd/internal/sign"
+)
+
+var (
+	// ErrDigest means that a package's bytes do not have a digest or size that
+	// the package itself or the metadata give.
+	ErrDigest = errors.New("digest mismatch")
+	// ErrDisagrees means that a package's header is that of another package
+	// than the metadata say.
+	ErrDisagrees = errors.New("the header disagrees with the metadata")
+)
+
+// Expect is what metadata say about a package. Zero fields are not compared.
+type Expect struct {
+	Object string // names the package in errors: its path
+	nevra.NEVRA
+	Size                   int64 // bytes; 0 or negative: not compared
+	HeaderStart, HeaderEnd int64
+	// Digest is the package file's; Hash makes it.
+	Hash   func() hash.Hash
+	Digest string // lower-case hex
+}
+
+// Options say how a package is checked.
+type Options struct {
+	// Keyring holds the keys of which one has to have signed the package. Nil:
+	// signatures are not checked, digests are.
+	Keyring *sign.Keyring
+	Expect  Expect
+}
+
+// Verifier checks one package as its bytes arrive. Its Close gives the
+// verdict.
+//
+// Good is a package that
+//   - carries at least one good signature by the keyring, over the header or
+//     over header and payload, and no signature by one of its keys that is bad;
+//   - has every header digest that it carries;
+//   - has a payload that is covered by what is signed: by a digest in the
+//     header, or by a signature over header and payload;
+//   - and is what Expect says.
+type Verifier struct {
+	opts Options
+	buf  []byte
+	need int // bytes of buf at which the next part can be read
+
+	info     *Info
+	err      error // of the structure: nothing later can mend it
+	n        int64 // bytes seen
+	file     hash.Hash
+	payload  hash.Hash
+	wantPay  string
+	payName  string
+	headSigs []signature
+	fullSigs []signature
+	result   *Result
+	closed   bool
+}
+
+// signature is one signature and what it was fed.
+type signature struct {
+	tag string
+	v   *sign.PacketVerifier
+	err error
+}
+
+// Result is what was found about a good package.
+type Result struct {
+	*Info
+	Signatures []sign.Signature // the good ones; empty without a keyring
+}
+
+// NewVerifier starts a check.
+func NewVerifier(opts Options) *Verifier {
+	v := &Verifier{opts: opts, need: leadSize + introSize}
+	if opts.Expect.Hash != nil {
+		v.file = opts.Expect.Hash()
+	}
+	return v
+}
+
+// Write takes the next bytes. It returns an error as soon as the package
+// cannot be good any more, and the same one ever after.
+func (v *Verifier) Write(p []byte) (int, error) {
+	if v.err != nil {
+		return 0, v.err
+	}
+	if v.closed {
+		return 0, errors.New("rpmpkg: write after Close")
+	}
+	n := len(p)
+	v.n += int64(n)
+	if v.file != nil {
+		v.file.Write(p)
+	}
+	if want := v.opts.Expect.Size; want > 0 && v.n > want {
+		return 0, v.fail(fmt.Errorf("%w: more than %d bytes, the size in the metadata", ErrDigest, want))
+	}
+	for v.info == nil && len(p) > 0 {
+		take := min(len(p), v.need-len(v.buf))
+		v.buf = append(v.buf, p[:take]...)
+		p = p[take:]
+		if len(v.buf) < v.need {
+			return n, nil
+		}
+		if err := v.advance(); err != nil {
+			return 0, v.fail(err)
+		}
+	}
+	v.body(p)
+	return n, nil
+}
+
+func (v *Verifier) fail(err error) error {
+	if v.opts.Expect.Object != "" {
+		err = fmt.Errorf("package %s: %w", clip(v.opts.Expect.Object), err)
+	}
+	v.err = err
+	v.buf = nil
+	return err
+}
+
+// advance reads the next part of the headers, once v.need bytes are there:
+// lead and the signature header's intro; the signature header, its padding and
+// the header's intro; the header.
+func (v *Verifier) advance() error {
+	lead := v.buf[:leadSize]
+	if !bytes.HasPrefix(lead, []byte{0xed, 0xab, 0xee, 0xdb}) {
+		return fmt.Errorf("%w: it begins with %x, expected edabeedb", ErrMalformed, lead[:4])
+	}
+	sigLen, err := introLen(v.buf[leadSize:], "the signature header")
+	if err != nil {
+		return err
+	}
+	start := (leadSize + sigLen + 7) &^ 7
+	if int64(len(v.buf)) < start+introSize {
+		v.need = int(start) + introSize
+		return nil
+	}
+	headLen, err := introLen(v.buf[start:], "the header")
+	if err != nil {
+		return err
+	}
+	if int64(len(v.buf)) < start+headLen {
+		v.need = int(start + headLen)
+		return nil
+	}
+	sig, err := parseHeader(v.buf[leadSize:leadSize+sigLen], "the signature header", tagHeaderSignatures, false)
+	if err != nil {
+		return err
+	}
+	raw := v.buf[start : start+headLen]
+	head, err := parseHeader(raw, "the header", tagHeaderImmutable, true)
+	if err != nil {
+		return err
+	}
+	if v.info, err = info(sig, head, start, start+headLen); err != nil {
+		return err
+	}
+	if err := v.agrees(); err != nil {
+		return err
+	}
+	if err := headerDigests(sig, raw); err != nil {
+		return err
+	}
+	if err := v.payloadDigest(); err != nil {
+		return err
+	}
+	v.signatures(raw)
+	v.buf = nil
+	return nil
+}
+
+// body takes bytes behind the header.
+func (v *Verifier) body(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	if v.payload != nil {
+		v.payload.Write(p)
+	}
+	for _, s := range v.fullSigs {
+		if s.v != nil {
+			s.v.Write(p)
+		}
+	}
+}
+
+// agrees compares the header with what the metadata say.
+func (v *Verifier) agrees() error {
+	want, i := v.opts.Expect, v.info
+	if want.Name != "" && want.NEVRA != i.NEVRA {
+		// Metadata write "src" for packages whose header makes them "nosrc".
+		got := i.NEVRA
+		if got.Arch == "nosrc" && want.Arch == "src" {
+			got.Arch = "src"
+		}
+		if got != want.NEVRA {
+			return fmt.Errorf("%w: it is %s, expected %s", ErrDisagrees, i.NEVRA, want.NEVRA)
+		}
+	}
+	if want.HeaderEnd > 0 && (want.HeaderStart != i.HeaderStart || want.HeaderEnd != i.HeaderEnd) {
+		return fmt.Errorf("%w: the header stands at bytes %d to %d, expected %d to %d",
+			ErrDisagrees, i.HeaderStart, i.HeaderEnd, want.HeaderStart, want.HeaderEnd)
+	}
+	return nil
+}
+
+// headerDigests checks every digest of the header that the package carries.
+func headerDigests(sig *header, raw []byte) error {
+	for _, d := range [...]struct {
+		tag  uint32
+		name string
+		h    crypto.Hash
+	}{{sigSHA256, "SHA-256", crypto.SHA256}, {sigSHA3_256, "SHA3-256", crypto.SHA3_256}, {sigSHA1, "SHA-1", crypto.SHA1}} {
+		if !sig.has(d.tag) {
+			continue
+		}
+		h := d.h.New()
+		h.Write(raw)
+		if got, want := hex.EncodeToString(h.Sum(nil)), strings.ToLower(sig.str(d.tag)); got != want {
+			return fmt.Errorf("%w: the header has %s %s, expected %s", ErrDigest, d.name, got, clip(want))
+		}
+	}
+	return nil
+}
+
+// payloadDigest prepares the check of the payload's digest.
+func (v *Verifier) payloadDigest() error {
+	head := v.info.head
+	algo := crypto.SHA256
+	if n, ok := head.num(tagPayloadDigestAlgo); ok {
+		// OpenPGP's numbers (RFC 9580, section 9.5).
+		switch n {
+		case 8:
+		case 9:
+			algo = crypto.SHA384
+		case 10:
+			algo = crypto.SHA512
+		case 11:
+			algo = crypto.SHA224
+		case 12:
+			algo = crypto.SHA3_256
+		case 14:
+			algo = crypto.SHA3_512
+		default:
+			return fmt.Errorf("%w: the payload digest's algorithm is number %d", ErrMalformed, n)
+		}
+	}
+	for _, d := range [...]struct {
+		tag uint32
+		h   crypto.Hash
+	}{{tagPayloadDigest, algo}, {tagPayloadSHA512, crypto.SHA512}, {tagPayloadSHA3_256, crypto.SHA3_256}} {
+		if s := head.str(d.tag); s != "" {
+			v.payload, v.wantPay, v.payName = d.h.New(), strings.ToLower(s), d.h.String()
+			return nil
+		}
+	}
+	return nil
+}
+
+// signatures prepares the check of all signatures over the raw header.
+func (v *Verifier) signatures(raw []byte) {
+	if v.opts.Keyring == nil {
+		return
+	}
+	opts := sign.VerifyOptions{Keyring: v.opts.Keyring}
+	add := func(tag string, packet []byte) signature {
+		pv, err := sign.NewPacketVerifier(packet, opts)
+		if err == nil {
+			pv.Write(raw)
+		}
+		return signature{tag, pv, err}
+	}
+	sig := v.info.sig
+	for _, s := range sig.strs(sigOpenPGP, 64) {
+		packet, err := base64.StdEncoding.DecodeString(s)
+		if err != nil {
+			v.headSigs = append(v.headSigs, signature{"OPENPGP", nil, fmt.Errorf("%w: %w", sign.ErrMalformed, err)})
+			continue
+		}
+		v.headSigs = append(v.headSigs, add("OPENPGP", packet))
+	}
+	for _, t := range [...]struct {
+		tag  uint32
+		name string
+		full bool
+	}{{sigRSA, "RSA", false}, {sigDSA, "DSA", false}, {sigPGP, "PGP", true}, {sigGPG, "GPG", true}} {
+		packet := sig.bin(t.tag)
+		switch {
+		case packet == nil:
+		case t.full:
+			v.fullSigs = append(v.fullSigs, add(t.name, packet))
+		default:
+			v.headSigs = append(v.headSigs, add(t.name, packet))
+		}
+	}
+}
+
+// Close gives the verdict: nil when the package is good. Errors wrap
+// ErrMalformed, ErrDigest, ErrDisagrees or one of package sign's sentinels.
+func (v *Verifier) Close() error {
+	if v.closed || v.err != nil {
+		v.closed = true
+		return v.err
+	}
+	v.closed = true
+	if err := v.verdict(); err != nil {
+		return v.fail(err)
+	}
+	return nil
+}
+
+// Result tells what was found, after a Close that returned nil.
+func (v *Verifier) Result() *Result { return v.result }
+
+func (v *Verifier) verdict() error {
+	if v.info == nil {
+		return fmt.Errorf("%w: it ends after %d bytes, inside of its headers", ErrMalformed, v.n)
+	}
+	want := v.opts.Expect
+	if want.Size > 0 && v.n != want.Size {
+		return fmt.Errorf("%w: %d bytes, the metadata say %d", ErrDigest, v.n, want.Size)
+	}
+	if v.file != nil && want.Digest != "" {
+		if got := hex.EncodeToString(v.file.Sum(nil)); got != want.Digest {
+			return fmt.Errorf("%w: the file has %s, the metadata say %s", ErrDigest, got, want.Digest)
+		}
+	}
+	sig := v.info.sig
+	for _, tag := range []uint32{sigLongSize, sigSize} {
+		if n, ok := sig.num(tag); ok {
+			if got := v.n - v.info.HeaderStart; int64(n) != got {
+				return fmt.Errorf("%w: header and payload have %d bytes, the package says %d", ErrDigest, got, n)
+			}
+			break
+		}
+	}
+	if v.payload != nil {
+		if got := hex.EncodeToString(v.payload.Sum(nil)); got != v.wantPay {
+			return fmt.Errorf("%w: the payload has %s %s, the header says %s", ErrDigest, v.payName, got, clip(v.wantPay))
+		}
+	}
+	v.result = &Result{Info: v.info}
+	if v.opts.Keyring == nil {
+		return nil
+	}
+	headGood, err := v.check(v.headSigs)
+	if err != nil {
+		return err
+	}
+	fullGood, err := v.check(v.fullSigs)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(v.headSigs)+len(v.fullSigs) == 0:
+		return fmt.Errorf("%w: the package is not signed", sign.ErrNoSignature)
+	case !headGood && !fullGood:
+		return v.noneGood()
+	case !fullGood && v.payload == nil:
+		return fmt.Errorf("%w: the signature covers the header, and no digest in it covers the payload", sign.ErrWeak)
+	}
+	return nil
+}
+
+// check asks for the verdicts of signatures and tells whether one is good. A
+// signature by a known key that does not fit is an error; others are noted.
+func (v *Verifier) check(sigs []signature) (good bool, err error) {
+	for i := range sigs {
+		s := &sigs[i]
+		if s.err != nil {
+			continue
+		}
+		res, err := s.v.Verify()
+		if err != nil {
+			s.err = err
+			if errors.Is(err, sign.ErrBadSignature) {
+				return false, fmt.Errorf("signature %s: %w", s.tag, err)
+			}
+			continue
+		}
+		good = true
+		v.result.Signatures = append(v.result.Signatures, res.Good...)
+	}
+	return good, nil
+}
+
+// noneGood says why no signature counts.
+func (v *Verifier) noneGood() error {
+	var errs []error
+	for _, s := range append(v.headSigs, v.fullSigs...) {
+		if s.err != nil {
+			errs = append(errs, fmt.Errorf("signature %s: %w", s.tag, s.err))
+		}
+	}
+	if len(errs) == 0 {
+		return sign.ErrNoSignature
+	}
+	// One line, the first one's sentinel.
+	msg := make([]string, len(errs))
+	for i, e := range errs {
+		msg[i] = e.Error()
+	}
+	return &noneGoodError{strings.Join(msg, "; "), errs}
+}
+
+type noneGoodError struct {
+	msg  string
+	errs []error
+}
+
+func (e *noneGoodError) Error() string   { return e.msg }
+func (e *noneGoodError) Unwrap() []error { return e.errs }
+
+// Read reads a package's headers from the start of src without checking
+// digests or signatures.
+func Read(src io.Reader) (*Info, error) {
+	v := NewVerifier(Options{})
+	for v.info == nil {
+		b := make([]byte, v.need-len(v.buf))
+		if _, err := io.ReadFull(src, b); err != nil {
+			if err == io.EOF || err == io.ErrUnexpectedEOF {
+				return nil, fmt.Errorf("%w: it ends inside of its headers", ErrMalformed)
+			}
+			return nil, err
+		}
+		v.buf = append(v.buf, b...)
+		if err := v.advance(); err != nil {
+			return nil, err
+		}
+	}
+	return v.info, nil
+}
+
+// Verify reads all of src and checks it.
+func Verify(src io.Reader, opts Options) (*Result, error) {
+	v := NewVerifier(opts)
+	if _, err := io.Copy(v, src); err != nil {
+		return nil, err
+	}
+	if err := v.Close(); err != nil {
+		return nil, err
+	}
+	return v.Result(), nil
+}

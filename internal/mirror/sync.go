@@ -257,7 +257,19 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 		sealing.Snapshot.Suites = append(sealing.Snapshot.Suites, store.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen, Date: state.gen.Date})
 	}
 	// If we stop here, the staged facts are compared again by the next sync.
-	if err := st.Update(ctx, "seal", func(tx *store.Tx) error { return tx.Seal(sealing, s.e.cfg.Now()) }); err != nil {
+	err = st.Update(ctx, "seal", func(tx *store.Tx) error {
+		// A collection may have taken away an index that was here when it was
+		// looked for; from this transaction on it is referenced.
+		for i := range sealing.Generations {
+			for _, g := range sealing.Generations[i].Groups {
+				if _, err := s.e.cfg.Blobs.Stat(ctx, g.Form.SHA256); err != nil {
+					return fmt.Errorf("%w: %w", repo.ErrTorn, err)
+				}
+			}
+		}
+		return tx.Seal(sealing, s.e.cfg.Now())
+	})
+	if err != nil {
 		return nil, err
 	}
 	snap := sealing.Snapshot

@@ -1,0 +1,103 @@
+// Package mirrortest makes real engines on temporary directories for tests.
+package mirrortest
+
+import (
+	"context"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/deb"
+	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/store"
+)
+
+// World is an upstream and an engine that mirrors it.
+type World struct {
+	*mirror.Engine
+	Archive *debtest.Archive
+	Server  *httptest.Server
+	Dir     string
+	Now     time.Time // the engine's clock
+	Config  mirror.Config
+	tb      testing.TB
+}
+
+// Start is the date at which Worlds begin.
+var Start = time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)
+
+// New returns a World with an empty archive; Change adjusts the mirror's
+// configuration, which is named "debian".
+func New(tb testing.TB, change func(*config.Mirror)) *World {
+	tb.Helper()
+	w := &World{Archive: debtest.New(tb), Dir: tb.TempDir(), Now: Start, tb: tb}
+	w.Server = httptest.NewServer(w.Archive.Handler())
+	tb.Cleanup(w.Server.Close)
+	m := config.Mirror{
+		Name: "debian", Type: "deb", URL: w.Server.URL, Suites: []string{"stable"}, Components: []string{"main"},
+		Architectures: []string{"amd64"}, Keyring: config.Strings{w.Archive.KeyringFile()}, Sources: true,
+		Download: config.All, Languages: []string{"en"},
+	}
+	if change != nil {
+		change(&m)
+	}
+	w.Config.Mirrors = []config.Mirror{m}
+	w.Open()
+	tb.Cleanup(func() { w.CloseAll() })
+	return w
+}
+
+// Open opens the World's directory again, as after a restart.
+func (w *World) Open() {
+	w.tb.Helper()
+	blobs, err := cas.OpenDir(w.Dir, cas.Options{})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	st, err := store.Open(filepath.Join(w.Dir, "meta.db"), store.Options{})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	w.Config.Blobs, w.Config.Store = blobs, st
+	w.Config.Formats = []repo.Format{deb.Format{}}
+	w.Config.Client = fetch.New(fetch.Config{Retries: -1})
+	w.Config.Now = func() time.Time { return w.Now }
+	if w.Engine, err = mirror.New(w.Config); err != nil {
+		w.tb.Fatal(err)
+	}
+}
+
+// CloseAll closes the engine and checks its metadata.
+func (w *World) CloseAll() {
+	w.tb.Helper()
+	if w.Engine == nil {
+		return
+	}
+	w.Engine.Close()
+	err := w.Config.Store.View(context.Background(), func(tx *store.Tx) error {
+		return tx.Check(func(format string, args ...any) { w.tb.Errorf("metadata: "+format, args...) })
+	})
+	if err != nil {
+		w.tb.Error(err)
+	}
+	w.Config.Store.Close()
+	w.Config.Client.Close()
+	w.Engine = nil
+}
+
+// MustSync syncs the mirror "debian".
+func (w *World) MustSync() *mirror.SyncResult {
+	w.tb.Helper()
+	w.Now = w.Now.Add(time.Minute)
+	res, err := w.Sync(w.tb.Context(), "debian", mirror.SyncOptions{})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return res
+}

@@ -1,0 +1,112 @@
+package deb
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/repo"
+)
+
+// ClientConfig renders a repository for apt: "deb822" as a .sources file with
+// the key inline, "list" as one-line entries with key files, "mmdebstrap" as
+// what that program takes on standard input. None needs an option that weakens
+// apt's checks.
+func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
+	stanzas := clientStanzas(p)
+	if len(stanzas) == 0 {
+		return "", fmt.Errorf("client configuration of %s: no suite to serve", p.Name)
+	}
+	types := []string{"deb"}
+	if p.HasSources {
+		types = append(types, "deb-src")
+	}
+	archs := slices.DeleteFunc(slices.Clone(p.Archs), func(a string) bool { return a == "all" || a == SourceArch || a == "" })
+	var b strings.Builder
+	switch kind {
+	case "deb822", "mmdebstrap":
+		if kind == "deb822" {
+			for line := range strings.Lines(p.Comment) {
+				b.WriteString("# " + strings.TrimRight(line, "\n") + "\n")
+			}
+		}
+		for i, s := range stanzas {
+			if i > 0 {
+				b.WriteString("\n")
+			}
+			b.WriteString("Types: " + strings.Join(types, " ") + "\n")
+			b.WriteString("URIs: " + p.URL + "\n")
+			b.WriteString("Suites: " + strings.Join(s.suites, " ") + "\n")
+			if len(s.components) > 0 {
+				b.WriteString("Components: " + strings.Join(s.components, " ") + "\n")
+			}
+			if len(archs) > 0 {
+				b.WriteString("Architectures: " + strings.Join(archs, " ") + "\n")
+			}
+			b.WriteString(signedBy(p))
+		}
+	case "list":
+		if len(p.KeyFiles) == 0 {
+			return "", fmt.Errorf("one-line sources of %s: they cannot hold a key: no key file named", p.Name)
+		}
+		for line := range strings.Lines(p.Comment) {
+			b.WriteString("# " + strings.TrimRight(line, "\n") + "\n")
+		}
+		var options []string
+		if len(archs) > 0 {
+			options = append(options, "arch="+strings.Join(archs, ","))
+		}
+		options = append(options, "signed-by="+strings.Join(p.KeyFiles, ","))
+		for _, s := range stanzas {
+			for _, suite := range s.suites {
+				for _, t := range types {
+					fmt.Fprintf(&b, "%s [%s] %s %s\n", t, strings.Join(options, " "), p.URL, strings.Join(append([]string{suite}, s.components...), " "))
+				}
+			}
+		}
+	default:
+		return "", fmt.Errorf("client configuration of %s: form %q: expected deb822, list or mmdebstrap", p.Name, kind)
+	}
+	return b.String(), nil
+}
+
+// signedBy writes the Signed-By field: the key itself, with "." for its blank
+// lines, or the names of key files.
+func signedBy(p repo.SourceParams) string {
+	if p.KeyArmored == "" {
+		if len(p.KeyFiles) == 0 {
+			return ""
+		}
+		return "Signed-By: " + strings.Join(p.KeyFiles, ", ") + "\n"
+	}
+	var b strings.Builder
+	b.WriteString("Signed-By:\n")
+	for line := range strings.Lines(strings.TrimSpace(p.KeyArmored)) {
+		if line = strings.TrimSpace(line); line == "" {
+			line = "."
+		}
+		b.WriteString(" " + line + "\n")
+	}
+	return b.String()
+}
+
+type clientStanza struct{ suites, components []string }
+
+// clientStanzas puts suites with equal components together, flat ones each by
+// themselves.
+func clientStanzas(p repo.SourceParams) []clientStanza {
+	var out []clientStanza
+	for _, suite := range p.Suites {
+		comps := p.Components[suite]
+		if isFlat(suite) {
+			comps = nil
+		}
+		i := slices.IndexFunc(out, func(s clientStanza) bool { return !isFlat(suite) && slices.Equal(s.components, comps) && len(comps) > 0 })
+		if i < 0 {
+			out = append(out, clientStanza{[]string{string(suite)}, comps})
+		} else {
+			out[i].suites = append(out[i].suites, string(suite))
+		}
+	}
+	return out
+}

@@ -1,0 +1,396 @@
+package deb
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/ulikunitz/xz"
+
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/deb/deb822"
+	"example.org/snapd/internal/sign"
+)
+
+// Derive writes the frozen repository of a mirror: for each suite its indices,
+// names by hash, and a Release that lists exactly the files served, signed.
+// Packages themselves are not written; their paths are upstream's.
+//
+// An exact suite gets, of the indices that the mirror held, Packages, Sources and
+// Translation files cut to the chosen packages, each plain, .xz and .gz; one
+// without a chosen package is empty, and valid. A whole suite gets upstream's own
+// files, as far as they are held. The plain form of an index is listed in any
+// case, since apt asks for no index without it; where it is not held it is
+// listed only, as Debian does.
+func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) error {
+	if p.Date.IsZero() || p.Signer == nil {
+		return fmt.Errorf("derive %s: no date or no key", p.Mirror.Name)
+	}
+	for _, c := range p.Choices {
+		d := deriver{c: c, sink: sink, dir: suiteDir(c.Suite), flat: isFlat(c.Suite), linked: make(map[string]bool)}
+		if err := d.suite(ctx, p.Date, p.Signer); err != nil {
+			return fmt.Errorf("derive suite %s of %s: %w", c.Suite, p.Mirror.Name, err)
+		}
+	}
+	return nil
+}
+
+// deriver writes one suite.
+type deriver struct {
+	c      repo.Choice
+	sink   repo.Sink
+	dir    string
+	flat   bool
+	files  []repo.File // listed in the Release, with paths relative to the suite
+	has    []index     // what they are
+	linked map[string]bool
+}
+
+func (d *deriver) suite(ctx context.Context, date time.Time, signer *sign.Signer) error {
+	rel, err := releaseOf(d.c.Root)
+	if err != nil {
+		return err
+	}
+	if d.c.Whole {
+		err = d.whole(ctx, rel)
+	} else {
+		err = d.exact(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	text := d.release(rel, date)
+	in, err := signer.ClearSign(text, date)
+	if err != nil {
+		return fmt.Errorf("sign InRelease: %w", err)
+	}
+	sig, err := signer.SignDetached(text, date)
+	if err != nil {
+		return fmt.Errorf("sign Release: %w", err)
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{"InRelease", in}, {"Release", text}, {"Release.gpg", sig}} {
+		if _, err := d.sink.Put(ctx, d.dir+f.name, f.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add lists a file in the Release and gives it its name by hash.
+func (d *deriver) add(ctx context.Context, f repo.File, ix index) error {
+	d.files = append(d.files, f)
+	d.has = append(d.has, ix)
+	return d.byHash(ctx, f)
+}
+
+func (d *deriver) byHash(ctx context.Context, f repo.File) error {
+	p := d.dir + path.Join(path.Dir(f.Path), "by-hash", "SHA256", f.SHA256.String())
+	if d.linked[p] {
+		return nil // two equal files in one directory
+	}
+	d.linked[p] = true
+	return d.sink.Link(ctx, p, f)
+}
+
+// whole takes upstream's files as they are.
+func (d *deriver) whole(ctx context.Context, rel *Release) error {
+	for _, g := range groupFiles(rel.Files) {
+		ix := classify(g.index, d.flat)
+		if ix.kind == pdiff {
+			continue // patches towards generations that this repository never had
+		}
+		any, plain := false, false
+		for _, l := range g.forms {
+			f, ok := d.c.Held(l)
+			if !ok {
+				continue
+			}
+			any, plain = true, plain || l.Path == g.index
+			f.Path = l.Path
+			if err := d.sink.Link(ctx, d.dir+f.Path, f); err != nil {
+				return err
+			}
+			if err := d.add(ctx, f, ix); err != nil {
+				return err
+			}
+		}
+		if any && !plain && g.plain != nil && !g.plain.SHA256.IsZero() {
+			d.files = append(d.files, repo.File{Path: g.plain.Path, Size: g.plain.Size, SHA256: g.plain.SHA256})
+		}
+	}
+	return nil
+}
+
+// exact writes the indices anew.
+func (d *deriver) exact(ctx context.Context) error {
+	described := make(map[string]map[description]bool) // by component
+	// The mirror's groups stand in upstream's order; translations need to know
+	// the packages first.
+	for _, g := range d.c.Groups {
+		if !g.Packages {
+			continue
+		}
+		ix := classify(g.Index, d.flat)
+		if described[ix.component] == nil {
+			described[ix.component] = make(map[description]bool)
+		}
+		want := described[ix.component]
+		err := d.write(ctx, g.Index, ix, func(w io.Writer) error {
+			return d.c.Records(ctx, g.Index, func(r repo.Record) error {
+				if r.Kind == repo.KindBinary {
+					want[describe(r.Bytes)] = true
+				}
+				return writeParagraph(w, r.Bytes)
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, g := range d.c.Groups {
+		ix := classify(g.Index, d.flat)
+		if ix.kind != translation {
+			continue
+		}
+		if err := d.translation(ctx, g, ix, described[ix.component]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeParagraph(w io.Writer, b []byte) error {
+	if _, err := w.Write(b); err != nil {
+		return err
+	}
+	_, err := w.Write([]byte("\n\n"))
+	return err
+}
+
+// description is what ties a package to its translated descriptions.
+type description struct {
+	pkg string
+	md5 string // lower-case hexadecimal
+}
+
+// describe returns the key under which apt looks for a package's translations:
+// its Description-md5, or the MD5 of the description when it has none.
+func describe(par []byte) description {
+	p := deb822.ParagraphOf(par)
+	name, _ := p.Get("Package")
+	if sum, ok := p.Get("Description-md5"); ok {
+		return description{name, strings.ToLower(sum)}
+	}
+	text, _ := p.Get("Description")
+	sum := md5.Sum([]byte(text + "\n"))
+	return description{name, hex.EncodeToString(sum[:])}
+}
+
+// translation cuts a Translation file to the packages that are there. The form
+// that the mirror holds is read, and verified once more.
+func (d *deriver) translation(ctx context.Context, g repo.Group, ix index, want map[description]bool) error {
+	rel, err := releaseOf(d.c.Root)
+	if err != nil {
+		return err
+	}
+	all := groupFiles(rel.Files)
+	i := slices.IndexFunc(all, func(l listed) bool { return l.index == g.Index })
+	if i < 0 {
+		return fmt.Errorf("%s: held, but not listed: %w", g.Index, repo.ErrMissing)
+	}
+	return d.write(ctx, g.Index, ix, func(w io.Writer) error {
+		var missing error
+		for _, form := range g.Forms {
+			raw, err := d.c.Open(ctx, form)
+			if err != nil {
+				missing = errors.Join(missing, fmt.Errorf("open %s: %w", form.Path, err))
+				continue
+			}
+			defer raw.Close()
+			r, err := openPlain(ctx, form, all[i].plain, raw)
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			return cutTranslation(r, w, want)
+		}
+		return missing
+	})
+}
+
+func cutTranslation(r io.Reader, w io.Writer, want map[description]bool) error {
+	for pr := deb822.NewReader(r, 0); ; {
+		par, err := pr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if errors.Is(err, deb822.ErrMalformed) || errors.Is(err, deb822.ErrTooLarge) {
+			return fmt.Errorf("%w: %w", repo.ErrMalformed, err)
+		}
+		if err != nil {
+			return err
+		}
+		name, _ := par.Get("Package")
+		sum, _ := par.Get("Description-md5")
+		if want[description{name, strings.ToLower(sum)}] {
+			if err := writeParagraph(w, par.Bytes()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// write makes one index in the forms that are served, and lists them. fill
+// writes the plain content.
+func (d *deriver) write(ctx context.Context, index string, ix index, fill func(io.Writer) error) (err error) {
+	var forms [3]repo.SinkWriter
+	for i, suffix := range derivedForms {
+		if forms[i], err = d.sink.Create(ctx, d.dir+index+suffix); err != nil {
+			return err
+		}
+		defer forms[i].Abort() // nothing after Commit
+	}
+	// xz takes far longer than the rest: it runs beside it.
+	pr, pw := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := compressXZ(forms[1], pr)
+		pr.CloseWithError(err)
+		done <- err
+	}()
+	gz, err := gzip.NewWriterLevel(forms[2], gzipLevel)
+	if err == nil {
+		w := &blockWriter{w: io.MultiWriter(forms[0], pw, gz)}
+		if err = fill(w); err == nil {
+			err = w.flush()
+		}
+	}
+	pw.CloseWithError(err)
+	if xerr := <-done; err == nil {
+		err = xerr
+	}
+	if err == nil {
+		err = gz.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", index, err)
+	}
+	for i, suffix := range derivedForms {
+		f, err := forms[i].Commit()
+		if err != nil {
+			return fmt.Errorf("write %s%s: %w", index, suffix, err)
+		}
+		f.Path = index + suffix
+		if err := d.add(ctx, f, ix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// derivedForms are the forms of each derived index, plain, xz and gzip.
+var derivedForms = [3]string{"", ".xz", ".gz"}
+
+const gzipLevel = 9
+
+// compressXZ writes what r yields. The settings are part of the output format:
+// other ones, or another version of the compressor, change the digests in every
+// frozen Release.
+func compressXZ(w io.Writer, r io.Reader) error {
+	x, err := xz.WriterConfig{DictCap: 8 << 20, CheckSum: xz.CRC64}.NewWriter(w)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(x, r); err != nil {
+		return err
+	}
+	return x.Close()
+}
+
+// blockWriter gathers small writes, so that the cuts between them reach no
+// compressor.
+type blockWriter struct {
+	w   io.Writer
+	buf []byte
+}
+
+const blockSize = 128 << 10 // bytes
+
+func (b *blockWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		if b.buf == nil {
+			b.buf = make([]byte, 0, blockSize)
+		}
+		m := min(len(p), blockSize-len(b.buf))
+		b.buf = append(b.buf, p[:m]...)
+		p = p[m:]
+		if len(b.buf) == blockSize {
+			if err := b.flush(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return n, nil
+}
+
+func (b *blockWriter) flush() error {
+	if len(b.buf) == 0 {
+		return nil
+	}
+	_, err := b.w.Write(b.buf)
+	b.buf = b.buf[:0]
+	return err
+}
+
+// release writes the text of the frozen Release. Fields follow the list of
+// digests: debootstrap loses the last line of a clear-signed Release.
+func (d *deriver) release(rel *Release, date time.Time) []byte {
+	var b bytes.Buffer
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%s: %s\n", name, value)
+		}
+	}
+	line("Origin", rel.Origin)
+	line("Label", rel.Label)
+	line("Suite", rel.Suite)
+	line("Version", rel.Version)
+	line("Codename", rel.Codename)
+	line("Changelogs", rel.Changelogs)
+	line("Date", formatDate(date))
+	line("NotAutomatic", rel.NotAutomatic)
+	line("ButAutomaticUpgrades", rel.ButAutomaticUpgrades)
+	line("No-Support-for-Architecture-all", rel.NoSupportForArchAll)
+	archs, comps := rel.Architectures, rel.Components
+	if !d.flat {
+		archs = slices.DeleteFunc(slices.Clone(archs), func(a string) bool {
+			return !slices.ContainsFunc(d.has, func(ix index) bool { return ix.arch == a })
+		})
+		comps = slices.DeleteFunc(slices.Clone(comps), func(c string) bool {
+			return !slices.ContainsFunc(d.has, func(ix index) bool { return ix.component != "" && sameComponent(c, ix.component) })
+		})
+	}
+	line("Architectures", strings.Join(archs, " "))
+	line("Components", strings.Join(comps, " "))
+	b.WriteString("SHA256:\n")
+	slices.SortFunc(d.files, func(a, b repo.File) int { return strings.Compare(a.Path, b.Path) })
+	for _, f := range d.files {
+		fmt.Fprintf(&b, " %s %8d %s\n", f.SHA256, f.Size, f.Path)
+	}
+	line("Acquire-By-Hash", "yes")
+	line("Description", rel.Description)
+	return b.Bytes()
+}

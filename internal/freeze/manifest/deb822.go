@@ -38,16 +38,24 @@ const maxParagraph = 16 << 20
 func (p *parser) eachParagraph(next func() (string, error), keep func(string) bool, f func(paragraph) error) error {
 	var (
 		para paragraph
-		some bool // the paragraph has fields, kept or not
-		held bool // the last field is kept
+		some bool   // the paragraph has fields, kept or not
+		held bool   // the last field is kept
+		text []byte // its value so far
 		size int
 	)
+	finish := func() {
+		if held {
+			para[len(para)-1].value = string(text)
+		}
+		held, text = false, text[:0]
+	}
 	flush := func() error {
+		finish()
 		if !some {
 			return nil
 		}
 		err := f(para)
-		para, some, held, size = nil, false, false, 0
+		para, some, size = nil, false, 0
 		return err
 	}
 	for {
@@ -73,23 +81,24 @@ func (p *parser) eachParagraph(next func() (string, error), keep func(string) bo
 				return p.malformed(p.line, "a field", line)
 			}
 			if held {
-				last := &para[len(para)-1]
-				last.value += "\n" + strings.TrimSpace(line)
+				text = append(append(text, '\n'), strings.TrimSpace(line)...)
 			}
 		default:
 			name, value, ok := strings.Cut(line, ":")
 			if !ok || !fieldName(name) {
 				return p.malformed(p.line, "a field", line)
 			}
+			finish()
 			name = strings.ToLower(name)
-			some, held = true, keep(name)
-			if !held {
+			some = true
+			if !keep(name) {
 				continue
 			}
 			if _, dup := para.get(name); dup {
 				return p.malformed(p.line, "each field once", line)
 			}
-			para = append(para, field{name, strings.TrimSpace(value), p.line})
+			para = append(para, field{name: name, line: p.line})
+			held, text = true, append(text, strings.TrimSpace(value)...)
 		}
 	}
 }

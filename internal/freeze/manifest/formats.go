@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"bytes"
 	"net/url"
 	"path"
 	"strconv"
@@ -174,32 +175,37 @@ func parseAptList(line string, e *Entry) (state string, ok bool) {
 }
 
 // mmdebstrap reads "name version", "name:arch version" and what the list format
-// reads; and apt's simulation, of which "Inst name (version suite [arch])" counts.
+// reads; or apt's simulation (mmdebstrap --simulate, apt-get -s), of which
+// "Inst name (version suite [arch])" counts and all else is passed over.
 func (p *parser) mmdebstrap() error {
-	simulated := false
+	simulated := bytes.HasPrefix(p.head, []byte(instPrefix)) || bytes.Contains(p.head, []byte("\n"+instPrefix))
 	return p.eachLine(func(line string) error {
 		e := p.entry(line)
 		e.Ecosystem = Deb
-		switch {
-		case strings.HasPrefix(line, "Inst "):
-			simulated = true
-			if !parseInst(line, &e) {
+		if simulated {
+			switch {
+			case strings.HasPrefix(line, "Remv "):
+				p.note(p.line, "%s is removed: not taken", clip(strings.TrimPrefix(line, "Remv ")))
+				return nil
+			case !strings.HasPrefix(line, instPrefix):
+				return nil
+			case !parseInst(line, &e):
 				return p.malformed(p.line, "Inst name (version suite [architecture])", line)
 			}
-		case simulated && strings.HasPrefix(line, "Remv "):
-			p.note(p.line, "removed package: not taken")
+			return p.add(e)
+		}
+		if aptNoise(line) {
 			return nil
-		case aptNoise(line) || simulated && strings.HasPrefix(line, "Conf "):
-			return nil
-		case !parseNameVersion(line, &e):
-			e.Ecosystem = Deb
-			if !parseList(line, &e) || !debName(e.Name) || !debVersion(e.Version) {
-				return p.malformed(p.line, "name version, or Inst name (version suite [architecture])", line)
-			}
+		}
+		if !parseNameVersion(line, &e) && !(parseList(line, &e) && debName(e.Name) && debVersion(e.Version)) {
+			return p.malformed(p.line, "name version", line)
 		}
 		return p.add(e)
 	})
 }
+
+// instPrefix starts the line of a package that apt would install.
+const instPrefix = "Inst "
 
 // aptNoise reports whether a line is what apt-get or mmdebstrap says beside its
 // list: no package name has a capital, a colon followed by a space, or "...".
@@ -228,7 +234,7 @@ func parseNameVersion(line string, e *Entry) bool {
 // parseInst reads "Inst name[:arch] [[old]] (version suite[, suite…] [arch])",
 // with words after that which do not matter.
 func parseInst(line string, e *Entry) bool {
-	name, rest, ok := strings.Cut(strings.TrimPrefix(line, "Inst "), " ")
+	name, rest, ok := strings.Cut(strings.TrimPrefix(line, instPrefix), " ")
 	if !ok {
 		return false
 	}

@@ -57,7 +57,16 @@ func candidates(head []byte, whole bool) []Format {
 		return f
 	}
 	var found []Format
-	for _, r := range lineRecognisers() {
+	recognisers := lineRecognisers()
+	if slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, instPrefix) }) {
+		recognisers = []lineRecogniser{{Mmdebstrap, func(line string) (bool, bool) {
+			if !strings.HasPrefix(line, instPrefix) {
+				return true, false
+			}
+			return both(parseInst(line, new(Entry)))
+		}}}
+	}
+	for _, r := range recognisers {
 		some := false
 		if !slices.ContainsFunc(lines, func(line string) bool {
 			fits, counts := r.fits(strings.TrimSpace(line))
@@ -201,12 +210,10 @@ func lineRecognisers() []lineRecogniser {
 			return both(ok)
 		}},
 		{Mmdebstrap, func(line string) (bool, bool) {
-			switch {
-			case strings.HasPrefix(line, "Inst "):
-				return both(parseInst(line, new(Entry)))
-			case aptNoise(line), strings.HasPrefix(line, "Conf "), strings.HasPrefix(line, "Remv "):
+			if aptNoise(line) {
 				return true, false
-			case strings.Contains(line, "\t"): // dpkg-query's
+			}
+			if strings.Contains(line, "\t") { // dpkg-query's
 				return false, false
 			}
 			name, _, _ := strings.Cut(line, " ")

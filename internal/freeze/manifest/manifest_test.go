@@ -1,0 +1,539 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden results")
+
+// samples are files that the formats' own tools wrote (testdata/README.md).
+var samples = map[string]Format{
+	"list.txt":                   List,
+	"tails.build-manifest":       Tails,
+	"tiny.buildinfo":             Buildinfo,
+	"tiny-signed.buildinfo":      Buildinfo,
+	"dpkg-status.txt":            DpkgStatus,
+	"dpkg-query.txt":             DpkgQuery,
+	"dpkg-l.txt":                 DpkgQuery,
+	"apt-list.txt":               AptList,
+	"mmdebstrap.txt":             Mmdebstrap,
+	"apt-simulate.txt":           Mmdebstrap,
+	"debootstrap-print-debs.txt": Debootstrap,
+	"debootstrap-deburis.txt":    Debootstrap,
+	"print-uris.txt":             PrintURIs,
+	"print-uris-quiet.txt":       PrintURIs,
+	"SHA256SUMS":                 SHA256Sums,
+	"SHA256SUMS-binary":          SHA256Sums,
+	"SHA256SUMS-tag":             SHA256Sums,
+	"syft.spdx.json":             SPDX,
+	"syft-14.cdx.json":           CycloneDX,
+	"syft-15.cdx.json":           CycloneDX,
+	"syft-16.cdx.json":           CycloneDX,
+	"rpm-qa.txt":                 RPMQA,
+	"rpm-qa-nevra.txt":           RPMQA,
+	"rpm-qa-epoch.txt":           RPMQA,
+	"rpm-qa-columns.txt":         RPMQA,
+	"rpms.lock.yaml":             RPMsLock,
+}
+
+func sample(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", "samples", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Each sample is recognised as what it is, and read into its golden result,
+// however the bytes arrive and whether the format is named or not.
+func TestSamples(t *testing.T) {
+	for name, format := range samples {
+		t.Run(name, func(t *testing.T) {
+			data := sample(t, name)
+			m, err := Parse(name, bytes.NewReader(data), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Format != format {
+				t.Fatalf("recognised as %s, want %s", m.Format, format)
+			}
+			got, err := json.MarshalIndent(m, "", "\t")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, '\n')
+			golden := filepath.Join("testdata", "golden", name+".json")
+			if *update {
+				if err := os.WriteFile(golden, got, 0o666); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), string(got)); d != "" {
+				t.Errorf("%s (-golden +got):\n%s", golden, d)
+			}
+
+			crlf := bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n"))
+			for what, in := range map[string]io.Reader{
+				"named":        bytes.NewReader(data),
+				"byte by byte": iotest.OneByteReader(bytes.NewReader(data)),
+				"CRLF":         bytes.NewReader(crlf),
+				"BOM":          io.MultiReader(bytes.NewReader(utf8BOM), bytes.NewReader(data)),
+			} {
+				again, err := Parse(name, in, format)
+				if err != nil {
+					t.Errorf("%s: %v", what, err)
+					continue
+				}
+				if d := cmp.Diff(m.Entries, again.Entries); d != "" {
+					t.Errorf("%s: entries differ (-first +again):\n%s", what, d)
+				}
+			}
+			// No other format reads it in silence as the same packages.
+			for _, other := range Formats() {
+				if other == format {
+					continue
+				}
+				if m, err := Parse(name, bytes.NewReader(data), other); err == nil && other != Mmdebstrap && other != List {
+					t.Errorf("--format %s reads it too, %d entries", other, len(m.Entries))
+				}
+			}
+		})
+	}
+}
+
+// The samples that tell of one system name the same packages.
+func TestSamplesAgree(t *testing.T) {
+	versions := func(name string) map[string]string {
+		m, err := Parse(name, bytes.NewReader(sample(t, name)), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := make(map[string]string)
+		for _, e := range m.Entries {
+			if e.Name != "cron" { // removed; dpkg-query -W lists its configuration
+				out[e.Name] = e.Version
+			}
+		}
+		return out
+	}
+	want := versions("dpkg-query.txt")
+	for _, name := range []string{"dpkg-l.txt", "apt-list.txt", "list.txt"} {
+		if d := cmp.Diff(want, versions(name)); d != "" {
+			t.Errorf("dpkg-query.txt and %s (-first +second):\n%s", name, d)
+		}
+	}
+	for name, version := range versions("dpkg-status.txt") {
+		if want[name] != version {
+			t.Errorf("dpkg-status.txt: %s %s, dpkg-query.txt %s", name, version, want[name])
+		}
+	}
+	rpms := versions("rpm-qa-nevra.txt")
+	for _, name := range []string{"rpm-qa-epoch.txt", "syft.spdx.json", "syft-15.cdx.json", "rpms.lock.yaml"} {
+		got := versions(name)
+		for rpm, version := range rpms {
+			if got[rpm] != version {
+				t.Errorf("%s: %s %q, rpm -qa says %q", name, rpm, got[rpm], version)
+			}
+		}
+	}
+}
+
+func entries(t *testing.T, format Format, text string) []Entry {
+	t.Helper()
+	m, err := Parse("m", strings.NewReader(text), format)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range m.Entries {
+		m.Entries[i].Raw = ""
+	}
+	return m.Entries
+}
+
+func TestLines(t *testing.T) {
+	const (
+		md5    = "d41d8cd98f00b204e9800998ecf8427e"
+		sha1   = "da39a3ee5e6b4b0d3255bfef95601890afd80709"
+		sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+		sha512 = sha256 + sha256
+	)
+	for _, tt := range []struct {
+		format Format
+		line   string
+		want   Entry
+	}{
+		{List, "NetworkManager=1:1.46.0-1.fc40", Entry{Name: "NetworkManager", Version: "1:1.46.0-1.fc40"}},
+		{List, "  libc6:i386=2.36-9 ", Entry{Name: "libc6", Arch: "i386", Version: "2.36-9"}},
+		{List, "bash:source=5.2.15-2", Entry{Name: "bash", Arch: "source", Source: true, Version: "5.2.15-2"}},
+		{DpkgQuery, "libc6:amd64\t2.36-9", Entry{Ecosystem: Deb, Name: "libc6", Arch: "amd64", Version: "2.36-9"}},
+		{DpkgQuery, "adduser\t3.134\tall", Entry{Ecosystem: Deb, Name: "adduser", Arch: "all", Version: "3.134"}},
+		{DpkgQuery, "hi  libc6:amd64  2.36-9  amd64  GNU C Library", Entry{Ecosystem: Deb, Name: "libc6", Arch: "amd64", Version: "2.36-9"}},
+		{DpkgQuery, "iU  hello  2.10-3  amd64", Entry{Ecosystem: Deb, Name: "hello", Arch: "amd64", Version: "2.10-3"}},
+		{AptList, "bash/now 5.2.15-2 amd64 [installed,local]", Entry{Ecosystem: Deb, Name: "bash", Arch: "amd64", Version: "5.2.15-2"}},
+		{AptList, "bash/stable,stable-security 5.2.15-2+b8 amd64 [upgradable from: 5.2.15-2+b7]", Entry{Ecosystem: Deb, Name: "bash", Arch: "amd64", Version: "5.2.15-2+b7"}},
+		{AptList, "tar/stable-security,now 1.34 amd64 [installed,upgradable to: 1.35]", Entry{Ecosystem: Deb, Name: "tar", Arch: "amd64", Version: "1.34", Origin: "stable-security"}},
+		{Mmdebstrap, "libc6:amd64=2.36-9", Entry{Ecosystem: Deb, Name: "libc6", Arch: "amd64", Version: "2.36-9"}},
+		{Mmdebstrap, "Inst tar [1.33] (1.34 Debian:12/stable, Debian-Security:12/stable-security [amd64]) [less:amd64 ]",
+			Entry{Ecosystem: Deb, Name: "tar", Arch: "amd64", Version: "1.34", Origin: "Debian:12/stable, Debian-Security:12/stable-security"}},
+		{Debootstrap, "libstdc++6 12.2-1 http://user:secret@mirror.example.org/pool/libstdc%2b%2b6_12.2-1_amd64.deb",
+			Entry{Ecosystem: Deb, Name: "libstdc++6", Version: "12.2-1", Arch: "amd64", URL: "http://mirror.example.org/pool/libstdc%2b%2b6_12.2-1_amd64.deb"}},
+		{PrintURIs, "'http://mirror.example.org/v/vim_9.0-1_all.deb' vim_2%3a9.0-1_all.deb 12 SHA256:" + sha256,
+			Entry{Ecosystem: Deb, Name: "vim", Version: "2:9.0-1", Arch: "all", Size: 12, SHA256: sha256, Path: "vim_2%3a9.0-1_all.deb", URL: "http://mirror.example.org/v/vim_9.0-1_all.deb"}},
+		{PrintURIs, "'http://mirror.example.org/v/vim_9.0-1.dsc' vim_9.0-1.dsc 12 SHA512:" + sha512,
+			Entry{Ecosystem: Deb, Name: "vim", Version: "9.0-1", EpochUnknown: true, Arch: "source", Source: true, Size: 12, SHA512: sha512, Path: "vim_9.0-1.dsc", URL: "http://mirror.example.org/v/vim_9.0-1.dsc"}},
+		{PrintURIs, "'http://mirror.example.org/v/vim_9.0.orig.tar.xz' vim_9.0.orig.tar.xz 12 MD5Sum:" + md5,
+			Entry{Ecosystem: Deb, Name: "vim", Arch: "source", Source: true, Size: 12, MD5: md5, Path: "vim_9.0.orig.tar.xz", URL: "http://mirror.example.org/v/vim_9.0.orig.tar.xz"}},
+		{SHA256Sums, sha1 + "  pool/a/ab_1.0-1_all.udeb", Entry{Ecosystem: Deb, Name: "ab", Version: "1.0-1", EpochUnknown: true, Arch: "all", SHA1: sha1, Path: "pool/a/ab_1.0-1_all.udeb"}},
+		{SHA256Sums, strings.ToUpper(sha256) + " *a-2:1-1.noarch.rpm", Entry{Ecosystem: RPM, Name: "a", Version: "2:1-1", Arch: "noarch", SHA256: sha256, Path: "a-2:1-1.noarch.rpm"}},
+		{SHA256Sums, `\` + sha256 + `  x\\y/a-1-1.src.rpm`, Entry{Ecosystem: RPM, Name: "a", Version: "1-1", EpochUnknown: true, Arch: "src", Source: true, SHA256: sha256, Path: `x\y/a-1-1.src.rpm`}},
+		{SHA256Sums, "SHA512 (ab_1.0.diff.gz) = " + sha512, Entry{Ecosystem: Deb, Name: "ab", Arch: "source", Source: true, SHA512: sha512, Path: "ab_1.0.diff.gz"}},
+		{RPMQA, "bash-5.2.26-3.fc40.x86_64", Entry{Ecosystem: RPM, Name: "bash", Version: "5.2.26-3.fc40", EpochUnknown: true, Arch: "x86_64"}},
+		{RPMQA, "bind-libs-32:9.18-1.fc40.x86_64", Entry{Ecosystem: RPM, Name: "bind-libs", Version: "32:9.18-1.fc40", Arch: "x86_64"}},
+		{RPMQA, "32:bind-libs-9.18-1.fc40.x86_64", Entry{Ecosystem: RPM, Name: "bind-libs", Version: "32:9.18-1.fc40", Arch: "x86_64"}},
+		{RPMQA, "bash-(none):5.2-3.noarch", Entry{Ecosystem: RPM, Name: "bash", Version: "5.2-3", Arch: "noarch"}},
+		{RPMQA, "bash-0:5.2-3.noarch", Entry{Ecosystem: RPM, Name: "bash", Version: "5.2-3", Arch: "noarch"}},
+		{RPMQA, "kernel-2.6.18-8.el5", Entry{Ecosystem: RPM, Name: "kernel", Version: "2.6.18-8.el5", EpochUnknown: true}},
+		{RPMQA, "python3.12.aarch64 3.12.3-2.fc40", Entry{Ecosystem: RPM, Name: "python3.12", Version: "3.12.3-2.fc40", EpochUnknown: true, Arch: "aarch64"}},
+		{RPMQA, "bind.x86_64     32:9.18-1.fc40     @updates", Entry{Ecosystem: RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64", Origin: "updates"}},
+	} {
+		t.Run(string(tt.format)+" "+tt.line, func(t *testing.T) {
+			if tt.want.Size == 0 {
+				tt.want.Size = -1
+			}
+			tt.want.Line = 1
+			if d := cmp.Diff([]Entry{tt.want}, entries(t, tt.format, tt.line)); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// What is no package is left out with a note, and what is equal stands once.
+func TestNotesAndDuplicates(t *testing.T) {
+	for _, tt := range []struct {
+		format Format
+		text   string
+		want   []string // entries
+		notes  []Note
+	}{
+		{List, "# a comment\n\na=1\na=1\na=2\na:all=1\n", []string{"a=1", "a=2", "a:all=1"}, nil},
+		{DpkgQuery, "rc  gone  1-1  all  was here\nun  never  <none>  <none>  (no description available)\nii  here  1-1  all  is\n", []string{"here:all=1-1"},
+			[]Note{{1, "gone is config-files: not taken"}, {2, "never is not-installed: not taken"}}},
+		{DpkgStatus, "Package: gone\nStatus: deinstall ok config-files\nVersion: 1\nArchitecture: all\n\nPackage: half\nStatus: install ok half-installed\nVersion: 1\nArchitecture: all\n\n" +
+			"Package: here\nStatus: hold ok unpacked\nArchitecture: all\nSource: there (1:0)\nVersion: 1\nDescription: x\n .\n y\n\nPackage: distroless\nVersion: 2\nArchitecture: arm64\n",
+			[]string{"here:all=1", "distroless:arm64=2"}, []Note{{1, "gone is config-files: not taken"}, {6, "half is half-installed: not taken"}}},
+		{AptList, "Listing... Done\nab/stable 1 all\nbc/now 2 all [residual-config]\ncd/stable,now 3 all [installed]\n", []string{"cd:all=3"},
+			[]Note{{2, "ab=1 is not installed: not taken"}, {3, "bc=2 is residual-config: not taken"}}},
+		{PrintURIs, "Reading package lists...\n'http://mirror.example.org/dists/sid/InRelease' mirror.example.org_dists_sid_InRelease 0 \n'http://mirror.example.org/ab_1_all.deb' ab_1_all.deb 0 \n",
+			[]string{"ab:all=1"}, []Note{{2, "mirror.example.org_dists_sid_InRelease is no package file: not taken"}}},
+		{SHA256Sums, strings.Repeat("0", 64) + "  debian.iso\n" + strings.Repeat("0", 64) + "  ab_1_all.deb\n", []string{"ab:all=1"}, []Note{{1, "debian.iso is no package file: not taken"}}},
+		{RPMQA, "Installed Packages\ngpg-pubkey-a15b79cc-63d04c2c\ngpg-pubkey-a15b79cc-63d04c2c.(none)\na-1-1.noarch\n", []string{"a:noarch=1-1"},
+			[]Note{{2, "gpg-pubkey-a15b79cc-63d04c2c is a public key: not taken"}, {3, "gpg-pubkey-a15b79cc-63d04c2c.(none) is a public key: not taken"}}},
+		{Mmdebstrap, "NOTE: This is only a simulation!\nRemv old [1]\nInst ab (1 Debian:12/stable [all])\nConf ab (1 Debian:12/stable [all])\n", []string{"ab:all=1"}, []Note{{2, "old [1] is removed: not taken"}}},
+		{Debootstrap, "I: Retrieving InRelease\nbash  base-files\nbash\n", []string{"bash", "base-files"}, nil},
+		{Tails, "packages:\n  udeb: []\n  binary:\n  - {package: ab, version: 1.10, arch: all}\n  source:\n  - {name: x, package: cd, version: '1'}\n", []string{"ab:all=1.10", "cd:source=1"}, []Note{{2, "packages of kind udeb: not taken"}}},
+	} {
+		t.Run(string(tt.format), func(t *testing.T) {
+			m, err := Parse("m", strings.NewReader(tt.text), tt.format)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, e := range m.Entries {
+				got = append(got, e.String())
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Errorf("entries (-want +got):\n%s", d)
+			}
+			if d := cmp.Diff(tt.notes, m.Notes); d != "" {
+				t.Errorf("notes (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func TestRecognise(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"", `recognise m: expected a manifest, found nothing: manifest format not recognised`},
+		{"\n# only this\n", `recognise m: expected a manifest, found nothing: manifest format not recognised`},
+		{"Dear reader,\n", `recognise m: expected a manifest, found "Dear reader,": manifest format not recognised`},
+		{"\x00\x01\x02", `recognise m: expected a manifest, found "\x00\x01\x02": manifest format not recognised`},
+		{"ab 2048-qt\ncd 0ad\n", `recognise m: expected one format, found mmdebstrap and debootstrap to fit`},
+		{"Package: ab\nVersion: 1\n\nBuild-Architecture: amd64\n", `recognise m: expected one format, found buildinfo and dpkg-status to fit`},
+		{`{"components": [], "spdxVersion": "SPDX-2.3"}`, `recognise m: expected one format, found cyclonedx and spdx to fit`},
+		{`{"name": "x", "dependencies": {"components": 1}}`, `recognise m: expected a manifest, found "{\"name\": \"x\", \"dependencies\": {\"components\": 1}}": manifest format not recognised`},
+		{"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\n", `recognise m: expected a manifest, found "-----BEGIN PGP SIGNED MESSAGE-----": manifest format not recognised`},
+
+		{"ab=1\n", "list"},
+		{"ab 1\n", "mmdebstrap"},
+		{"ab 1", "mmdebstrap"},
+		{"ab\t1\n", "dpkg-query"},
+		{"ab\ncd\n", "debootstrap"},
+		{"ii  ab  5.2-2+b7 amd64 shell\n", "dpkg-query"},
+		{"tzdata.noarch 2024a-1.fc40\n", "rpm-qa"},
+		{"tzdata-2024a-1.fc40.noarch\n", "rpm-qa"},
+		{strings.Repeat("0", 64) + "  tzdata-2024a-1.noarch.rpm\n", "sha256sums"},
+		{`{"lockfileVersion": 1, "arches": []}`, "rpms-lock"},
+		{`{"creationInfo": {"created": "x", "specVersion": "no"}, "spdxVersion": "SPDX-2.3"}`, "spdx"},
+	} {
+		f, err := Recognise("m", []byte(tt.text))
+		got := string(f)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("Recognise(%q):\n got %s\nwant %s", tt.text, got, tt.want)
+		}
+	}
+
+	_, err := Recognise("m", []byte("ab 0ad\n"))
+	var amb *AmbiguousError
+	if !errors.As(err, &amb) || !errors.Is(err, ErrAmbiguous) {
+		t.Fatalf("got %v, want an AmbiguousError", err)
+	}
+	if want := "name the format: --format mmdebstrap or --format debootstrap"; amb.Hint() != want {
+		t.Errorf("hint %q, want %q", amb.Hint(), want)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	signed := "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nFormat: 1.0\nInstalled-Build-Depends:\n ab (= 1)\n"
+	lock := "lockfileVersion: 1\narches:\n- packages:\n  - url: https://mirror.example.org/"
+	for _, tt := range []struct {
+		format Format
+		text   string
+		want   string
+	}{
+		{List, "", `m: expected packages (list), found nothing`},
+		{List, "ab=1\ncd\n", `m:2: expected name=version or name:arch=version, found "cd"`},
+		{List, "ab=" + strings.Repeat("1", maxField+1), `m:1: expected a version of at most 1024 bytes, found "` + strings.Repeat("1", maxRaw) + `…"`},
+		{List, "ab=1\n" + strings.Repeat("x", MaxLine+2), `m:2: a line of more than 1048576 bytes: manifest too large`},
+		{DpkgQuery, "ab 1\n", `m:1: expected name, tab and version, or a row of dpkg -l, found "ab 1"`},
+		{DpkgQuery, "ab\t\n", `m:1: expected name, tab and version, or a row of dpkg -l, found "ab"`},
+		{AptList, "ab/stable,now 1 all [installiert]\n", `m:1: expected name/suite version architecture [installed] (LC_ALL=C apt list --installed), found "ab/stable,now 1 all [installiert]"`},
+		{Mmdebstrap, "Inst ab (x)\n", `m:1: expected Inst name (version suite [architecture]), found "Inst ab (x)"`},
+		{Debootstrap, "Base\n", `m:1: expected package names, or name version url, found "Base"`},
+		{PrintURIs, "'http://mirror.example.org/ab_1_all.deb' ab_1_all.deb 5 SHA256:00\n", `m:1: expected 'uri' file size digest, found "'http://mirror.example.org/ab_1_all.deb' ab_1_all.deb 5 SHA256:00"`},
+		{SHA256Sums, "abc  ab_1_all.deb\n", `m:1: expected digest and path, found "abc  ab_1_all.deb"`},
+		{RPMQA, "bash\n", `m:1: expected name-[epoch:]version-release.arch, or name.arch [epoch:]version-release, found "bash"`},
+
+		{DpkgStatus, "Package: ab\nStatus: install ok installed\nVersion: 1\n", `m:1: expected the architecture of ab, found nothing`},
+		{DpkgStatus, "Package: ab\nStatus: install ok broken\n", `m:2: expected a status of dpkg, found "install ok broken"`},
+		{DpkgStatus, "Package: ab\nPackage: cd\n", `m:2: expected each field once, found "Package: cd"`},
+		{DpkgStatus, " x\n", `m:1: expected a field, found " x"`},
+		{Buildinfo, "Format: 3.0 (quilt)\n", `m:1: expected Format 1.0 or its successor 1.x, found "3.0 (quilt)"`},
+		{Buildinfo, "Format: 1.0\nInstalled-Build-Depends:\n ab (= 1),\n cd (>= 1)\n", `m:4: expected name (= version) or name:arch (= version), found "cd (>= 1)"`},
+		{Buildinfo, signed, `m:6: expected the end of the signature, found nothing`},
+		{Buildinfo, signed + "-----BEGIN PGP SIGNATURE-----\n-----END PGP SIGNATURE-----\nab (= 2)\n", `m:9: expected the end of the file after the signature, found "ab (= 2)"`},
+		{Buildinfo, signed + "-evil\n", `m:7: expected the signature, found "-evil"`},
+
+		{Tails, "a: [", `m: expected a YAML document, found "line 1: did not find expected node content"`},
+		{Tails, "packages: &a\n  binary: *a\n", `m:1: expected a document without anchors and aliases, found "a"`},
+		{Tails, "a: b\n", `m:1: expected the key packages, found nothing`},
+		{Tails, "packages: {}\n---\n{}\n", `m:2: expected one YAML document, found "another"`},
+		{Tails, "packages: {}\npackages: {}\n", `m:2: expected each key once, found "packages"`},
+		{Tails, "packages:\n  binary:\n  - package: ab\n    version: ''\n", `m:3: expected the version of a binary package, found nothing`},
+		{Tails, "packages:\n  binary:\n    ab: 1\n", `m:3: expected binary as a sequence, found "a mapping"`},
+		{Tails, strings.Repeat("- ", maxNodes+1), `read manifest m: more than 2097152 lines and separators of YAML: manifest too large`},
+		{Tails, strings.Repeat("x", MaxYAML+1), `read manifest m: more than 8388608 bytes of YAML: manifest too large`},
+		{Tails, strings.Repeat("[", 200) + strings.Repeat("]", 200), `m:1: expected at most 100 levels, found nothing`},
+		{RPMsLock, "lockfileVersion: 2\n", `m:1: expected lockfileVersion 1, found "2"`},
+		{RPMsLock, lock + "a.tar\n", `m:4: expected the url of an .rpm file, found "https://mirror.example.org/a.tar"`},
+		{RPMsLock, lock + "a-1-1.noarch.rpm\n    checksum: sha256:00\n", `m:4: expected algorithm:digest, found "sha256:00"`},
+		{RPMsLock, strings.Replace(lock, "packages", "source", 1) + "a-1-1.noarch.rpm\n", `m:4: expected a source package, found "https://mirror.example.org/a-1-1.noarch.rpm"`},
+
+		{SPDX, `{"packages": []}`, `m:1: expected the key spdxVersion, found nothing`},
+		{SPDX, `{"spdxVersion": "SPDX-3.0"}`, `m:1: expected spdxVersion SPDX-2.3 or SPDX-2.2, found "SPDX-3.0"`},
+		{SPDX, "{\"spdxVersion\": \"SPDX-2.3\",\n\"packages\": [\n{},\n{\"name\": 1}]}", `m:4: expected an SPDX package, found "json: cannot unmarshal number into Go struct field spdxPackage.name of type string"`},
+		{SPDX, `{"spdxVersion": "SPDX-2.3", "packages": [`, `m:1: expected the end of packages, found "the end of the file"`},
+		{SPDX, `{"x": ` + strings.Repeat("[", 200), `m:1: expected at most 100 levels, found "["`},
+		{SPDX, `{"packages": [` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "]}", `m:1: expected at most 100 levels, found "` + strings.Repeat("[", 200) + `…"`},
+		{SPDX, `{"spdxVersion": "SPDX-2.3", "spdxVersion": "SPDX-2.3"}`, `m:1: expected each key once, found "spdxVersion"`},
+		{SPDX, `{} {}`, `m:1: expected the end of the file, found "more"`},
+		{CycloneDX, `{"bomFormat": "CycloneDX", "specVersion": "1.3"}`, `m:1: expected specVersion 1.4 to 1.7, found "1.3"`},
+		{CycloneDX, `{"specVersion": "1.5"}`, `m:1: expected the key bomFormat, found nothing`},
+		{CycloneDX, `{"components": [{"name": "x", "purl": "pkg:deb/debian/ab?arch=all"}]}`, `m:1: expected a version in the package URL, found "pkg:deb/debian/ab?arch=all"`},
+		{CycloneDX, `{"components": [{"components": [{"purl": "nonsense"}]}]}`, `m:1: expected a package URL, found "nonsense"`},
+		{CycloneDX, `{"components": [{"purl": "pkg:deb/debian/ab@1", "hashes": [{"alg": "SHA-256", "content": "00"}]}]}`, `m:1: expected one digest for SHA-256, found "00"`},
+		{"zip", "", `parse manifest m: format "zip" is not known`},
+	} {
+		t.Run(string(tt.format), func(t *testing.T) {
+			_, err := Parse("m", strings.NewReader(tt.text), tt.format)
+			if err == nil || err.Error() != tt.want {
+				t.Errorf("%.100q:\n got %v\nwant %s", tt.text, err, tt.want)
+			}
+			if err != nil && tt.format != "zip" && !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrTooLarge) {
+				t.Errorf("%.100q: %v is neither malformed nor too large", tt.text, err)
+			}
+		})
+	}
+}
+
+// endless repeats a text for ever.
+type endless struct {
+	text string
+	at   int
+}
+
+func (e *endless) Read(b []byte) (int, error) {
+	n := copy(b, e.text[e.at:])
+	e.at = (e.at + n) % len(e.text)
+	return n, nil
+}
+
+func TestLimits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads hundreds of MiB")
+	}
+	for _, tt := range []struct {
+		format Format
+		head   string
+		text   string
+		want   string
+	}{
+		{List, "", "# " + strings.Repeat("x", 4094) + "\n", `read manifest m: more than 536870912 bytes: manifest too large`},
+		{SPDX, `{"packages": ["`, strings.Repeat("x", 4096), `m:1: an element of more than 67108864 bytes: manifest too large`},
+		{DpkgStatus, "Package: ab\n", " x\n", "m:5592403: expected a paragraph of at most 16 MiB, found \" x\""},
+	} {
+		_, err := Parse("m", io.MultiReader(strings.NewReader(tt.head), &endless{text: tt.text}), tt.format)
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("%s: got %v, want %s", tt.format, err, tt.want)
+		}
+	}
+}
+
+func TestReadError(t *testing.T) {
+	broken := errors.New("the disk is gone")
+	for _, f := range append(Formats(), "") {
+		_, err := Parse("m", io.MultiReader(strings.NewReader("{ab=1\n"), iotest.ErrReader(broken)), f)
+		if !errors.Is(err, broken) {
+			t.Errorf("%s: got %v, want it to wrap %v", f, err, broken)
+		}
+	}
+}
+
+func TestParseFormat(t *testing.T) {
+	for _, f := range append(Formats(), "") {
+		if got, err := ParseFormat(string(f)); err != nil || got != f {
+			t.Errorf("ParseFormat(%q): %q, %v", f, got, err)
+		}
+	}
+	_, err := ParseFormat("zip")
+	if want := `manifest format "zip": expected one of list, tails, buildinfo, dpkg-status, dpkg-query, apt-list, mmdebstrap, debootstrap, print-uris, sha256sums, spdx, cyclonedx, rpm-qa, rpms-lock`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// check holds what every result promises.
+func check(t *testing.T, m *Manifest, data []byte) {
+	t.Helper()
+	if m.Size != int64(len(data)) {
+		t.Fatalf("size %d, want %d", m.Size, len(data))
+	}
+	if len(m.Entries) == 0 {
+		t.Fatal("no entries and no error")
+	}
+	for _, e := range m.Entries {
+		switch {
+		case e.Name == "":
+			t.Fatalf("entry without a name: %+v", e)
+		case e.Version == "" && m.Format != Debootstrap && e.SHA256+e.SHA512+e.SHA1+e.MD5 == "" && m.Format != PrintURIs:
+			t.Fatalf("entry with neither version nor digest: %+v", e)
+		case e.Line < 1 || e.Size < -1:
+			t.Fatalf("entry of nowhere: %+v", e)
+		case strings.ContainsAny(e.Name+e.Version+e.Arch, "/ \n\t\x00"):
+			t.Fatalf("entry that is no package: %+v", e)
+		case len(e.Raw) > maxRaw+len("…"):
+			t.Fatalf("raw of %d bytes", len(e.Raw))
+		}
+	}
+}
+
+func fuzz(f *testing.F, formats ...Format) {
+	for name, format := range samples {
+		for _, want := range formats {
+			if format == want || want == "" {
+				f.Add(sample(f, name))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, format := range formats {
+			m, err := Parse("m", bytes.NewReader(data), format)
+			if err != nil {
+				if format != "" && !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrTooLarge) {
+					t.Fatalf("%s: %v", format, err)
+				}
+				continue
+			}
+			check(t, m, data)
+			if format == "" {
+				again, err := Parse("m", bytes.NewReader(data), m.Format)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d := cmp.Diff(m, again); d != "" {
+					t.Fatal(d)
+				}
+			}
+		}
+	})
+}
+
+func FuzzRecognise(f *testing.F)   { fuzz(f, "") }
+func FuzzList(f *testing.F)        { fuzz(f, List) }
+func FuzzTails(f *testing.F)       { fuzz(f, Tails) }
+func FuzzBuildinfo(f *testing.F)   { fuzz(f, Buildinfo) }
+func FuzzDpkgStatus(f *testing.F)  { fuzz(f, DpkgStatus) }
+func FuzzDpkgQuery(f *testing.F)   { fuzz(f, DpkgQuery) }
+func FuzzAptList(f *testing.F)     { fuzz(f, AptList) }
+func FuzzMmdebstrap(f *testing.F)  { fuzz(f, Mmdebstrap) }
+func FuzzDebootstrap(f *testing.F) { fuzz(f, Debootstrap) }
+func FuzzPrintURIs(f *testing.F)   { fuzz(f, PrintURIs) }
+func FuzzSHA256Sums(f *testing.F)  { fuzz(f, SHA256Sums) }
+func FuzzSPDX(f *testing.F)        { fuzz(f, SPDX) }
+func FuzzCycloneDX(f *testing.F)   { fuzz(f, CycloneDX) }
+func FuzzRPMQA(f *testing.F)       { fuzz(f, RPMQA) }
+func FuzzRPMsLock(f *testing.F)    { fuzz(f, RPMsLock) }
+
+func BenchmarkParse(b *testing.B) {
+	for _, tt := range []struct {
+		name   string
+		format Format
+		line   string
+	}{
+		{"dpkg-query", DpkgQuery, "libsample%d:amd64\t1:%d.0-1+deb12u1\n"},
+		{"list", List, "libsample%d=1:%d.0-1+deb12u1\n"},
+	} {
+		var text strings.Builder
+		for i := range 2000 {
+			fmt.Fprintf(&text, tt.line, i, i)
+		}
+		b.Run(tt.name, func(b *testing.B) {
+			b.SetBytes(int64(text.Len()))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Parse("m", strings.NewReader(text.String()), ""); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -101,7 +101,9 @@ func clientStanzas(p repo.SourceParams) []clientStanza {
 		if isFlat(suite) {
 			comps = nil
 		}
-		i := slices.IndexFunc(out, func(s clientStanza) bool { return !isFlat(suite) && slices.Equal(s.components, comps) && len(comps) > 0 })
+		i := slices.IndexFunc(out, func(s clientStanza) bool {
+			return !isFlat(suite) && slices.Equal(s.components, comps) && len(comps) > 0
+		})
 		if i < 0 {
 			out = append(out, clientStanza{[]string{string(suite)}, comps})
 		} else {

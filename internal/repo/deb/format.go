@@ -18,7 +18,6 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/deb822"
-	"example.org/snapd/internal/sign"
 )
 
 // Format is repo.Format for Debian repositories. It has no state.
@@ -110,16 +109,6 @@ func readIndex(ctx context.Context, r io.Reader, kind repo.Kind, emit func(*repo
 			return err
 		}
 	}
-}
-
-// BaseURLs returns the configured URLs.
-func (Format) BaseURLs(_ context.Context, _ repo.Getter, m config.Mirror) ([]string, error) {
-	return m.BaseURLs(), nil
-}
-
-// CheckPackage returns nil: Debian signs indices, not packages.
-func (Format) CheckPackage(config.Mirror, *repo.Record, *sign.Keyring) (io.WriteCloser, error) {
-	return nil, nil
 }
 
 var _ repo.Format = Format{}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
@@ -82,6 +83,9 @@ func (c *command) sign(data []byte, at time.Time, text bool, fpr string) ([]byte
 	stdout.max, stderr.max = maxCommandOut, 4096
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second
+	// The command may be a shell: what it started ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no signature within %v", c.opts.Timeout)

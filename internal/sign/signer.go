@@ -194,6 +194,9 @@ func (k *PrivateKey) Fingerprint() string { return k.cert.fpr }
 // self-signatures stay; the newest counts. Signing subkeys are renewed with it.
 func (k *PrivateKey) Renew(at, expires time.Time) (*PrivateKey, error) {
 	at = at.UTC().Truncate(time.Second)
+	if !expires.IsZero() {
+		expires = expires.UTC().Truncate(time.Second)
+	}
 	if err := checkTime(at); err != nil {
 		return nil, fmt.Errorf("renew key: %w", err)
 	}

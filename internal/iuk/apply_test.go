@@ -1,0 +1,835 @@
+package iuk
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/cas"
+)
+
+func member(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s), Mode: 0o644} }
+
+// exampleTarget is a system partition that was upgraded once before.
+func exampleTarget() fstest.MapFS {
+	return fstest.MapFS{
+		"live/filesystem.squashfs":  member("base image"),
+		"live/6.8.squashfs":         member("diff of 6.8"),
+		"live/Tails.module":         member("filesystem.squashfs\n6.8.squashfs\n"),
+		"live/vmlinuz":              member("kernel 6.8"),
+		"live/initrd.img":           member("initrd 6.8"),
+		"EFI/BOOT/bootx64.efi":      member("same loader"),
+		"EFI/BOOT/grub.cfg":         member("menu 6.8"),
+		"EFI/debian/old.efi":        member("old"),
+		"syslinux/syslinux.cfg":     member("config 6.8"),
+		"utils/linux/syslinux":      member("same syslinux"),
+		"utils/mbr/mbr.bin":         member("mbr"),
+		"tails/gone-dir/file":       member("x"),
+		"tails/gone-dir/deep/file2": member("y"),
+		"users-own-file":            member("stays"),
+	}
+}
+
+func exampleKit() fstest.MapFS {
+	return fstest.MapFS{
+		"FORMAT": member("2"),
+		"control.yml": member("---\ndelete_files:\n- tails/gone-dir\n- EFI/debian/old.efi\n- live/never-there\n- efi/boot/BOOTX64.efi\n" +
+			"- tails/gone-dir/file\n"),
+		"provenance.json":                  member(fmt.Sprintf(`{"base":{"sha256":%q},"other":1}`, cas.Sum([]byte("base image")))),
+		"overlay/live/6.9.squashfs":        member("diff of 6.9, longer than the other"),
+		"overlay/live/vmlinuz":             member("kernel 6.9"),
+		"overlay/live/initrd.img":          member("initrd of 6.9"),
+		"overlay/EFI/BOOT/bootx64.efi":     member("same loader"),
+		"overlay/EFI/BOOT/grub.cfg":        member("menu 6.9"),
+		"overlay/EFI/new-dir/new/file.efi": member("new"),
+		"overlay/syslinux/syslinux.cfg":    member("config 6.9"),
+		"overlay/syslinux/new.c32":         member("module"),
+		"overlay/utils/linux/syslinux":     member("same syslinux"),
+		"overlay/utils/mbr/mbr.bin":        member("mbr"),
+	}
+}
+
+// wantNew is exampleTarget after exampleKit.
+func wantNew() map[string]string {
+	return map[string]string{
+		"live/filesystem.squashfs": "base image",
+		"live/6.9.squashfs":        "diff of 6.9, longer than the other",
+		"live/Tails.module":        "filesystem.squashfs\n6.9.squashfs\n",
+		"live/vmlinuz":             "kernel 6.9",
+		"live/initrd.img":          "initrd of 6.9",
+		"EFI/BOOT/bootx64.efi":     "same loader",
+		"EFI/BOOT/grub.cfg":        "menu 6.9",
+		"EFI/new-dir/new/file.efi": "new",
+		"EFI/debian/":              "",
+		"syslinux/syslinux.cfg":    "config 6.9",
+		"syslinux/new.c32":         "module",
+		"utils/linux/syslinux":     "same syslinux",
+		"utils/mbr/mbr.bin":        "mbr",
+		"tails/":                   "",
+		"users-own-file":           "stays",
+	}
+}
+
+// tree reads a directory: files with content, empty directories with a slash.
+func tree(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := fs.WalkDir(os.DirFS(dir), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if e, err := os.ReadDir(filepath.Join(dir, p)); err != nil || len(e) > 0 {
+				return err
+			}
+			all[p+"/"] = ""
+			return nil
+		}
+		b, err := os.ReadFile(filepath.Join(dir, p))
+		all[p] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func newTarget(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "target")
+	if err := os.CopyFS(dir, exampleTarget()); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func wantTree(t *testing.T, dir, what string, want map[string]string) {
+	t.Helper()
+	if d := cmp.Diff(want, tree(t, dir)); d != "" {
+		t.Errorf("%s (-want +got):\n%s", what, d)
+	}
+}
+
+func TestApply(t *testing.T) {
+	dir := newTarget(t)
+	res, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantTree(t, dir, "new state", wantNew())
+	want := &ApplyResult{
+		Added:     []string{"EFI/new-dir/new/file.efi", "live/6.9.squashfs", "syslinux/new.c32"},
+		Replaced:  []string{"EFI/BOOT/grub.cfg", "live/initrd.img", "live/vmlinuz", "syslinux/syslinux.cfg"},
+		Deleted:   []string{"EFI/debian/old.efi", "live/6.8.squashfs", "tails/gone-dir"},
+		Unchanged: 3,
+		BootLoader: []string{"utils/linux/syslinux -d syslinux PARTITION",
+			"dd if=utils/mbr/mbr.bin of=DISK bs=440 count=1 conv=notrunc"},
+	}
+	if d := cmp.Diff(want, res); d != "" {
+		t.Errorf("result (-want +got):\n%s", d)
+	}
+
+	// Again: nothing to do.
+	res, err = ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Added)+len(res.Replaced)+len(res.Deleted) > 0 || res.Unchanged != 10 {
+		t.Errorf("second time: %+v", res)
+	}
+	wantTree(t, dir, "new state", wantNew())
+
+	if _, err := Rollback(t.Context(), dir, ApplyOptions{}); !errors.Is(err, ErrNoUpgrade) {
+		t.Errorf("rollback of a complete upgrade: expected %v, found %v", ErrNoUpgrade, err)
+	}
+	wantTree(t, dir, "new state", wantNew())
+}
+
+func TestApplyRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(kit fstest.MapFS, dir string, o *ApplyOptions)
+		is     error
+		want   string
+	}{
+		{"no format", func(k fstest.MapFS, _ string, _ *ApplyOptions) { delete(k, "FORMAT") }, ErrKit,
+			"kit's format version cannot be determined: open FORMAT: file does not exist: bad kit"},
+		{"newline", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["FORMAT"] = member("2\n") }, ErrKit,
+			`unsupported format: expected 2, found "2\n": bad kit`},
+		{"no control", func(k fstest.MapFS, _ string, _ *ApplyOptions) { delete(k, "control.yml") }, ErrKit,
+			"read control.yml: open control.yml: file does not exist: bad kit"},
+		{"control", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["control.yml"] = member("- a\n") }, ErrKit,
+			"control.yml: line 1: expected a mapping: bad kit"},
+		{"delete outside", func(k fstest.MapFS, _ string, _ *ApplyOptions) {
+			k["control.yml"] = member("delete_files: [../etc/passwd]\n")
+		}, ErrKit, `control.yml: delete_files: path "../etc/passwd" is not clean and relative: bad kit`},
+		{"delete all", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["control.yml"] = member("delete_files: [Live]\n") }, ErrKit,
+			`control.yml: delete_files: "Live" is not a kit's to delete: bad kit`},
+		{"delete the new", func(k fstest.MapFS, _ string, _ *ApplyOptions) {
+			k["control.yml"] = member("delete_files: [EFI/new-dir]\n")
+		}, ErrKit, `control.yml: delete_files: "EFI/new-dir" is also in the overlay: bad kit`},
+		{"replaces base", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/FILESYSTEM.squashfs"] = member("x") }, ErrKit,
+			`overlay: "live/FILESYSTEM.squashfs" is not a kit's to replace: bad kit`},
+		{"case", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/VMLINUZ"] = member("x") }, ErrKit,
+			`overlay: "live/VMLINUZ" and "live/vmlinuz" are one file on FAT32: bad kit`},
+		{"name", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/a:b"] = member("x") }, ErrKit,
+			`overlay: path "live/a:b" is not possible on FAT32: bad kit`},
+		{"state", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/.IUK-apply/journal"] = member("x") }, ErrKit,
+			`overlay: path ".IUK-apply" is reserved: bad kit`},
+		{"link", func(k fstest.MapFS, _ string, _ *ApplyOptions) {
+			k["overlay/live/link"] = &fstest.MapFile{Data: []byte("/etc"), Mode: fs.ModeSymlink | 0o777}
+		}, ErrKit, `overlay: "live/link": type L--------- is not possible on FAT32: bad kit`},
+		{"wrong base", func(k fstest.MapFS, dir string, _ *ApplyOptions) {
+			os.WriteFile(filepath.Join(dir, "live/filesystem.squashfs"), []byte("other image"), 0o644)
+		}, ErrWrongBase, fmt.Sprintf("live/filesystem.squashfs: expected SHA-256 %s, found %s: kit is for another base image", cas.Sum([]byte("base image")), cas.Sum([]byte("other image")))},
+		{"no module", func(k fstest.MapFS, dir string, _ *ApplyOptions) { os.Remove(filepath.Join(dir, "live/Tails.module")) }, ErrTarget,
+			"statat live/Tails.module: no such file or directory: unfit target"},
+		{"directory in the way", func(k fstest.MapFS, dir string, _ *ApplyOptions) {
+			os.Remove(filepath.Join(dir, "live/vmlinuz"))
+			os.Mkdir(filepath.Join(dir, "live/vmlinuz"), 0o755)
+		}, ErrTarget, "live/vmlinuz: a file in the kit, not one on the target: unfit target"},
+		{"space", func(_ fstest.MapFS, _ string, o *ApplyOptions) {
+			o.free = func() (int64, error) { return 1 << 20, nil }
+		}, ErrNoSpace, ""},
+		{"space runs out", func(_ fstest.MapFS, _ string, o *ApplyOptions) {
+			o.fault = func(op, name string, _ bool) error {
+				if op == "close" && name == ".iuk-apply/new/3" {
+					return unix.ENOSPC
+				}
+				return nil
+			}
+		}, ErrNoSpace, "write new syslinux/new.c32: no space left on device: not enough space on target"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, kit, o := newTarget(t), exampleKit(), ApplyOptions{}
+			tt.change(kit, dir, &o)
+			before := tree(t, dir)
+			_, err := ApplyFS(t.Context(), kit, dir, o)
+			if !errors.Is(err, tt.is) {
+				t.Fatalf("expected %v, found %v", tt.is, err)
+			}
+			if tt.want != "" && err.Error() != tt.want {
+				t.Errorf("expected %q, found %q", tt.want, err)
+			}
+			wantTree(t, dir, "target", before)
+		})
+	}
+}
+
+// lyingFS gives a file another size than it has.
+type lyingFS struct {
+	fs.FS
+	name string
+	size int64
+}
+
+type lyingInfo struct {
+	fs.FileInfo
+	size int64
+}
+
+func (i lyingInfo) Size() int64 { return i.size }
+
+type lyingEntry struct {
+	fs.DirEntry
+	size int64
+}
+
+func (e lyingEntry) Info() (fs.FileInfo, error) {
+	fi, err := e.DirEntry.Info()
+	return lyingInfo{fi, e.size}, err
+}
+
+func (l lyingFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	list, err := fs.ReadDir(l.FS, name)
+	for i, e := range list {
+		if name+"/"+e.Name() == l.name {
+			list[i] = lyingEntry{e, l.size}
+		}
+	}
+	return list, err
+}
+
+func TestLyingSize(t *testing.T) {
+	for _, size := range []int64{3, 300} {
+		dir := newTarget(t)
+		_, err := ApplyFS(t.Context(), lyingFS{exampleKit(), "overlay/live/vmlinuz", size}, dir, ApplyOptions{})
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("write new live/vmlinuz: expected %d bytes, found ", size)) {
+			t.Errorf("size %d: %v", size, err)
+		}
+		if d := cmp.Diff(contents(exampleTarget()), tree(t, dir)); d != "" {
+			t.Errorf("target (-want +got):\n%s", d)
+		}
+	}
+}
+
+func contents(m fstest.MapFS) map[string]string {
+	all := make(map[string]string)
+	for p, f := range m {
+		all[p] = string(f.Data)
+	}
+	return all
+}
+
+func TestReadOnlyTarget(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to mount")
+	}
+	dir := newTarget(t)
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		t.Skipf("bind mount: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Skipf("remount: %v", err)
+	}
+	_, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
+	if !errors.Is(err, ErrReadOnly) || err.Error() != "target is read-only" {
+		t.Errorf("expected %v, found %v", ErrReadOnly, err)
+	}
+	wantTree(t, dir, "target", contents(exampleTarget()))
+}
+
+func TestSmallTarget(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to mount")
+	}
+	dir := filepath.Join(t.TempDir(), "target")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+		t.Skipf("tmpfs: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	for p, f := range exampleTarget() {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, p)), 0o755), os.WriteFile(filepath.Join(dir, p), f.Data, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kit := exampleKit()
+	kit["overlay/live/6.9.squashfs"] = &fstest.MapFile{Data: make([]byte, 3<<20), Mode: 0o644}
+	before := tree(t, dir)
+	for _, o := range []ApplyOptions{{}, {free: func() (int64, error) { return 1 << 40, nil }}} {
+		if _, err := ApplyFS(t.Context(), kit, dir, o); !errors.Is(err, ErrNoSpace) || errors.Is(err, ErrUnfinished) {
+			t.Errorf("expected %v, found %v", ErrNoSpace, err)
+		}
+		wantTree(t, dir, "target", before)
+	}
+}
+
+func TestApplyLocks(t *testing.T) {
+	dir := newTarget(t)
+	var inner error
+	var once sync.Once
+	_, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
+		once.Do(func() { _, inner = ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{}) })
+		return nil
+	}})
+	if err != nil || !errors.Is(inner, ErrBusy) {
+		t.Errorf("outer %v, inner %v; expected the inner one to be refused", err, inner)
+	}
+}
+
+func TestOtherKitIsRefused(t *testing.T) {
+	dir := newTarget(t)
+	crashAt(t, dir, point{"rename", "live/vmlinuz", false}, func(o ApplyOptions) error {
+		_, err := ApplyFS(t.Context(), exampleKit(), dir, o)
+		return err
+	})
+	before := tree(t, dir)
+	other := exampleKit()
+	other["overlay/live/6.10.squashfs"] = member("x")
+	_, err := ApplyFS(t.Context(), other, dir, ApplyOptions{})
+	if !errors.Is(err, ErrUnfinished) || !strings.HasPrefix(err.Error(), "by another kit (expected ") {
+		t.Errorf("another kit: %v", err)
+	}
+	wantTree(t, dir, "target", before)
+}
+
+// noSync is for tests of killed processes, which lose nothing that the kernel
+// has: flushing thousands of times would take minutes.
+func noSync(*os.File) error { return nil }
+
+// point is a place where an apply can stop.
+type point struct {
+	op, name string
+	done     bool
+}
+
+// record runs do and returns all its points in order.
+func record(t *testing.T, do func(ApplyOptions) error) []point {
+	t.Helper()
+	var all []point
+	err := do(ApplyOptions{syncfs: noSync, fault: func(op, name string, done bool) error {
+		all = append(all, point{op, name, done})
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+var errCrash = errors.New("crash")
+
+// crashed stops at the n-th point for good: as after a kill, no later step has
+// an effect.
+func crashed(n int) ApplyOptions {
+	i := -1
+	return ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
+		if i++; i >= n {
+			return errCrash
+		}
+		return nil
+	}}
+}
+
+func crashAt(t *testing.T, dir string, at point, do func(ApplyOptions) error) {
+	t.Helper()
+	dead := false
+	err := do(ApplyOptions{syncfs: noSync, fault: func(op, name string, done bool) error {
+		if dead = dead || at == (point{op, name, done}); dead {
+			return errCrash
+		}
+		return nil
+	}})
+	if !errors.Is(err, errCrash) {
+		t.Fatalf("crash at %+v in %s: %v", at, dir, err)
+	}
+}
+
+// committed is the number of points before the journal counts, finished the
+// number before it is gone.
+func journalPoints(points []point) (committed, finished int) {
+	for i, p := range points {
+		switch p {
+		case point{"rename", journalFile, true}:
+			committed = i
+		case point{"remove", journalFile, true}:
+			finished = i
+		}
+	}
+	return committed, finished
+}
+
+// TestCrashes stops an apply at each of its points, then checks that apply
+// completes and rollback restores, and that the journal alone decides which
+// state a stopped apply is in.
+func TestCrashes(t *testing.T) {
+	oldState, newState := contents(exampleTarget()), wantNew()
+	apply := func(dir string, o ApplyOptions) error {
+		_, err := ApplyFS(t.Context(), exampleKit(), dir, o)
+		return err
+	}
+	points := record(t, func(o ApplyOptions) error { return apply(newTarget(t), o) })
+	committed, finished := journalPoints(points)
+	if committed < 10 || finished < committed+10 {
+		t.Fatalf("journal from %d to %d of %d points", committed, finished, len(points))
+	}
+	for n, p := range points {
+		name := fmt.Sprintf("%d-%s-%s-%v", n, p.op, strings.ReplaceAll(p.name, "/", "_"), p.done)
+		t.Run(name, func(t *testing.T) {
+			for _, recovery := range []string{"apply", "rollback"} {
+				dir := newTarget(t)
+				if err := apply(dir, crashed(n)); !errors.Is(err, errCrash) {
+					t.Fatalf("expected the crash, found %v", err)
+				} else if !errors.Is(err, ErrUnfinished) && n >= committed {
+					t.Errorf("error after the journal does not say so: %v", err)
+				}
+				visible := tree(t, dir)
+				maps.DeleteFunc(visible, func(p, _ string) bool { return strings.HasPrefix(p, stateDir+"/") })
+				switch {
+				case n < committed:
+					if d := cmp.Diff(oldState, visible); d != "" {
+						t.Errorf("before the journal (-want +got):\n%s", d)
+					}
+				case n >= finished:
+					if d := cmp.Diff(newState, visible); d != "" {
+						t.Errorf("after the journal (-want +got):\n%s", d)
+					}
+				}
+				if recovery == "apply" {
+					if err := apply(dir, ApplyOptions{syncfs: noSync}); err != nil {
+						t.Fatal(err)
+					}
+					wantTree(t, dir, "completed", newState)
+					continue
+				}
+				_, err := Rollback(t.Context(), dir, ApplyOptions{syncfs: noSync})
+				switch {
+				case n >= finished:
+					if err != nil && !errors.Is(err, ErrNoUpgrade) {
+						t.Fatal(err)
+					}
+					wantTree(t, dir, "complete before", newState)
+				case err != nil && !errors.Is(err, ErrNoUpgrade):
+					t.Fatal(err)
+				case err != nil && n > committed:
+					t.Error(err)
+				default:
+					wantTree(t, dir, "rolled back", oldState)
+				}
+			}
+		})
+	}
+}
+
+// TestSecondCrash stops the recovery as well, at each of its points, and
+// recovers in either direction from there.
+func TestSecondCrash(t *testing.T) {
+	oldState, newState := contents(exampleTarget()), wantNew()
+	apply := func(dir string, o ApplyOptions) error {
+		_, err := ApplyFS(t.Context(), exampleKit(), dir, o)
+		return err
+	}
+	rollback := func(dir string, o ApplyOptions) error {
+		_, err := Rollback(t.Context(), dir, o)
+		return err
+	}
+	points := record(t, func(o ApplyOptions) error { return apply(newTarget(t), o) })
+	committed, finished := journalPoints(points)
+	step := 5 // a sample; all of them take a minute
+	switch {
+	case os.Getenv("CI") == "true":
+		step = 1
+	case testing.Short():
+		step = 13
+	}
+	for n := committed + 1; n < finished; n += step {
+		for first, recover := range map[string]func(string, ApplyOptions) error{"apply": apply, "rollback": rollback} {
+			start := func() string {
+				dir := newTarget(t)
+				if err := apply(dir, crashed(n)); !errors.Is(err, errCrash) {
+					t.Fatal(err)
+				}
+				return dir
+			}
+			again := record(t, func(o ApplyOptions) error { return recover(start(), o) })
+			_, gone := journalPoints(again)
+			for m := 0; m < gone; m += (step + 1) / 2 {
+				for second, finish := range map[string]func(string, ApplyOptions) error{"apply": apply, "rollback": rollback} {
+					dir := start()
+					if err := recover(dir, crashed(m)); !errors.Is(err, errCrash) {
+						t.Fatal(err)
+					}
+					if err := finish(dir, ApplyOptions{syncfs: noSync}); err != nil {
+						t.Fatalf("apply stopped at %v, %s at %v, then %s: %v", points[n], first, again[m], second, err)
+					}
+					want := newState
+					if second == "rollback" {
+						want = oldState
+					}
+					if d := cmp.Diff(want, tree(t, dir)); d != "" {
+						t.Fatalf("apply stopped at %v, %s at %v, then %s (-want +got):\n%s", points[n], first, again[m], second, d)
+					}
+					os.RemoveAll(dir)
+				}
+			}
+		}
+	}
+}
+
+// TestFailedSteps lets each step fail alone, without effect or with it: what
+// follows may clean up.
+func TestFailedSteps(t *testing.T) {
+	oldState, newState := contents(exampleTarget()), wantNew()
+	points := record(t, func(o ApplyOptions) error {
+		_, err := ApplyFS(t.Context(), exampleKit(), newTarget(t), o)
+		return err
+	})
+	for n, p := range points {
+		dir := newTarget(t)
+		i := -1
+		_, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
+			if i++; i == n {
+				return unix.EIO
+			}
+			return nil
+		}})
+		if !errors.Is(err, unix.EIO) {
+			t.Fatalf("%+v: %v", p, err)
+		}
+		if !errors.Is(err, ErrUnfinished) {
+			wantTree(t, dir, fmt.Sprintf("%+v failed and nothing is unfinished", p), oldState)
+		}
+		if _, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync}); err != nil {
+			t.Fatalf("%+v: %v", p, err)
+		}
+		wantTree(t, dir, fmt.Sprintf("apply after %+v failed", p), newState)
+	}
+}
+
+// TestLostAndDamaged simulates what a power cut on FAT can do to names that
+// were being moved: the kit replaces what is lost, rollback says what it cannot.
+func TestLostAndDamaged(t *testing.T) {
+	stop := func(t *testing.T) string {
+		dir := newTarget(t)
+		crashAt(t, dir, point{"rename", "live/vmlinuz", true}, func(o ApplyOptions) error {
+			_, err := ApplyFS(t.Context(), exampleKit(), dir, o)
+			return err
+		})
+		return dir
+	}
+	t.Run("kernel and initrd lost, diff cut", func(t *testing.T) {
+		dir := stop(t)
+		for _, p := range []string{"live/vmlinuz", "live/initrd.img"} {
+			if err := os.Remove(filepath.Join(dir, p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Truncate(filepath.Join(dir, "live/6.9.squashfs"), 3); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		wantTree(t, dir, "completed", wantNew())
+	})
+	t.Run("rollback", func(t *testing.T) {
+		dir := stop(t)
+		if err := os.Remove(filepath.Join(dir, "live/vmlinuz")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Rollback(t.Context(), dir, ApplyOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		wantTree(t, dir, "restored", contents(exampleTarget()))
+	})
+	t.Run("backup lost", func(t *testing.T) {
+		dir := stop(t)
+		if err := os.RemoveAll(filepath.Join(dir, backupDir)); err != nil {
+			t.Fatal(err)
+		}
+		before := tree(t, dir)
+		_, err := Rollback(t.Context(), dir, ApplyOptions{})
+		if want := "roll back: old copy of EFI/BOOT/grub.cfg is lost or damaged: journal on target is damaged: upgrade is unfinished"; err == nil || err.Error() != want {
+			t.Errorf("expected %q, found %v", want, err)
+		}
+		wantTree(t, dir, "untouched", before)
+	})
+	t.Run("journal damaged", func(t *testing.T) {
+		dir := stop(t)
+		p := filepath.Join(dir, journalFile)
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, damaged := range [][]byte{nil, b[:len(b)/2], bytes.Replace(b, []byte("vmlinuz"), []byte("vmlinux"), 1)} {
+			if err := os.WriteFile(p, damaged, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			before := tree(t, dir)
+			if _, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{}); !errors.Is(err, ErrJournal) {
+				t.Errorf("apply: %v", err)
+			}
+			if _, err := Rollback(t.Context(), dir, ApplyOptions{}); !errors.Is(err, ErrJournal) {
+				t.Errorf("rollback: %v", err)
+			}
+			wantTree(t, dir, "untouched", before)
+		}
+	})
+	t.Run("kit changed", func(t *testing.T) {
+		dir := stop(t)
+		if err := os.Remove(filepath.Join(dir, "live/vmlinuz")); err != nil {
+			t.Fatal(err)
+		}
+		kit := exampleKit()
+		kit["overlay/live/vmlinuz"] = member("kernel x.x") // same size: the same kit by its shape
+		_, err := ApplyFS(t.Context(), kit, dir, ApplyOptions{})
+		if !errors.Is(err, ErrKit) || !errors.Is(err, ErrUnfinished) {
+			t.Errorf("expected %v, found %v", ErrKit, err)
+		}
+	})
+}
+
+func TestCancelledApply(t *testing.T) {
+	dir := newTarget(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := ApplyFS(ctx, exampleKit(), dir, ApplyOptions{syncfs: noSync, fault: func(op, name string, done bool) error {
+		if op == "write" && name == slot(stagedDir, 2) {
+			cancel()
+		}
+		return nil
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("expected %v, found %v", context.Canceled, err)
+	}
+	wantTree(t, dir, "target", contents(exampleTarget()))
+}
+
+// TestKilled kills a real process at each point.
+func TestKilled(t *testing.T) {
+	if dir := os.Getenv("IUK_TEST_TARGET"); dir != "" {
+		n, _ := strconv.Atoi(os.Getenv("IUK_TEST_POINT"))
+		_, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
+			if n--; n < 0 {
+				syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
+				select {}
+			}
+			return nil
+		}})
+		t.Fatalf("not killed: %v", err)
+	}
+	points := record(t, func(o ApplyOptions) error {
+		_, err := ApplyFS(t.Context(), exampleKit(), newTarget(t), o)
+		return err
+	})
+	committed, finished := journalPoints(points)
+	step := 2 // the points of one step; the other one is for the next kill
+	if testing.Short() {
+		step = 11
+	}
+	for n := 0; n < len(points); n += step {
+		for i, recovery := range []string{"apply", "rollback"} {
+			at := min(n+i, len(points)-1)
+			dir := newTarget(t)
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilled$")
+			cmd.Env = append(os.Environ(), "IUK_TEST_TARGET="+dir, "IUK_TEST_POINT="+strconv.Itoa(at))
+			out, err := cmd.CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("point %d: %v\n%s", at, err, out)
+			}
+			want := wantNew()
+			if recovery == "apply" {
+				_, err = ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync})
+			} else {
+				_, err = Rollback(t.Context(), dir, ApplyOptions{syncfs: noSync})
+				if at < finished {
+					want = contents(exampleTarget())
+				}
+				if errors.Is(err, ErrNoUpgrade) && (at < committed || at >= finished) {
+					err = nil
+				}
+			}
+			if err != nil {
+				t.Fatalf("%s after a kill at %+v: %v", recovery, points[at], err)
+			}
+			wantTree(t, dir, fmt.Sprintf("%s after a kill at %+v", recovery, points[at]), want)
+		}
+	}
+}
+
+// TestApplyOnFAT applies on the file system that kits are for, where the kernel
+// has it.
+func TestApplyOnFAT(t *testing.T) {
+	mkfs, err := exec.LookPath("mkfs.vfat")
+	if err != nil || os.Getuid() != 0 {
+		t.Skip("needs root and mkfs.vfat")
+	}
+	dir := t.TempDir()
+	img, mnt := filepath.Join(dir, "fat.img"), filepath.Join(dir, "mnt")
+	if err := errors.Join(os.WriteFile(img, nil, 0o644), os.Truncate(img, 64<<20), os.Mkdir(mnt, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(mkfs, "-F", "32", img).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err := exec.Command("mount", "-o", "loop", img, mnt).CombinedOutput(); err != nil {
+		t.Skipf("this kernel cannot mount FAT: %s", out)
+	}
+	defer unix.Unmount(mnt, unix.MNT_DETACH)
+	apply := func(o ApplyOptions) error {
+		_, err := ApplyFS(t.Context(), exampleKit(), mnt, o)
+		return err
+	}
+	reset := func() {
+		t.Helper()
+		entries, err := os.ReadDir(mnt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if err := os.RemoveAll(filepath.Join(mnt, e.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for p, f := range exampleTarget() {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(mnt, p)), 0o755), os.WriteFile(filepath.Join(mnt, p), f.Data, 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	reset()
+	points := record(t, apply)
+	wantTree(t, mnt, "new state", wantNew())
+	committed, finished := journalPoints(points)
+	for n := committed + 1; n < finished; n++ {
+		reset()
+		if err := apply(crashed(n)); !errors.Is(err, errCrash) {
+			t.Fatal(err)
+		}
+		if _, err := Rollback(t.Context(), mnt, ApplyOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		wantTree(t, mnt, fmt.Sprintf("rollback from %+v", points[n]), contents(exampleTarget()))
+	}
+}
+
+func FuzzParseJournal(f *testing.F) {
+	seal := func(j string) []byte {
+		b := []byte(j + "\n")
+		return fmt.Appendf(b, "%s\n", cas.Sum(b))
+	}
+	f.Add([]byte(`{"format":1,"kit":"","files":[{"path":"live/vmlinuz","size":1,"sha256":"","old":{"size":2,"sha256":""}}],"dirs":["EFI/a"],"gone":["live/6.8.squashfs"],"unchanged":1}`))
+	f.Add([]byte(`{"format":1,"gone":["../etc"]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		j, err := parseJournal(seal(string(body)))
+		if err != nil {
+			return
+		}
+		for _, p := range append(j.Dirs, j.Gone...) {
+			if !filepath.IsLocal(p) {
+				t.Errorf("path %q", p)
+			}
+		}
+		for _, p := range j.Files {
+			if !filepath.IsLocal(p.Path) {
+				t.Errorf("path %q", p.Path)
+			}
+		}
+		if _, err := json.Marshal(j); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func FuzzControl(f *testing.F) {
+	f.Add([]byte("---\ndelete_files:\n- tails/gone-dir\n- EFI/debian/old.efi\n"))
+	f.Add([]byte("delete_files:\n"))
+	f.Add([]byte("---\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		kit := exampleKit()
+		kit["control.yml"] = &fstest.MapFile{Data: data, Mode: 0o644}
+		k, err := readKit(kit)
+		if err != nil {
+			if !errors.Is(err, ErrKit) {
+				t.Fatalf("error of no class: %v", err)
+			}
+			return
+		}
+		for _, p := range k.delete {
+			if !filepath.IsLocal(p) || strings.EqualFold(p, "live") {
+				t.Errorf("would delete %q", p)
+			}
+		}
+	})
+}

@@ -1,0 +1,353 @@
+package iuk
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/durable"
+)
+
+// journal is the plan of an upgrade. It is durable before the first change
+// outside the state directory and removed after the last one.
+type journal struct {
+	Format int        `json:"format"`
+	Kit    cas.Digest `json:"kit"`
+	// Files are in the order in which they get their names; the number of a
+	// file is also its name in the directories of new and old contents.
+	Files []planned `json:"files"`
+	Dirs  []string  `json:"dirs"` // directories to make, parents first
+	Gone  []string  `json:"gone"` // what is deleted; numbered likewise
+	// Unchanged is the number of files left alone.
+	Unchanged int `json:"unchanged"`
+}
+
+// planned is a file that an upgrade writes.
+type planned struct {
+	Path   string     `json:"path"`
+	Size   int64      `json:"size"` // bytes
+	SHA256 cas.Digest `json:"sha256"`
+	Old    *version   `json:"old,omitempty"` // nil if the name is new
+}
+
+// version is the content that a file had.
+type version struct {
+	Size   int64      `json:"size"` // bytes
+	SHA256 cas.Digest `json:"sha256"`
+}
+
+// slot is the place of file i in one of the state directories: digits only, so
+// that FAT needs one directory entry for it.
+func slot(dir string, i int) string { return dir + "/" + strconv.Itoa(i) }
+
+// disk is the target. Each of its methods that change it is one step, with a
+// point of failure before and after it.
+type disk struct {
+	root  *os.Root
+	dir   *os.File // the root directory: locked, and kept open for syncfs
+	fault func(op, name string, done bool) error
+	flush func(*os.File) error
+}
+
+func openTarget(target string, o ApplyOptions) (*disk, error) {
+	root, err := os.OpenRoot(target)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := root.Open(".")
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	d := &disk{root: root, dir: dir, fault: o.fault, flush: o.syncfs}
+	if d.flush == nil {
+		d.flush = durable.SyncFS
+	}
+	if d.fault == nil {
+		d.fault = func(string, string, bool) error { return nil }
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		d.close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s: %w", target, ErrBusy)
+		}
+		return nil, fmt.Errorf("lock %s: %w", target, err)
+	}
+	return d, nil
+}
+
+func (d *disk) close() {
+	d.dir.Close() // and with it the lock
+	d.root.Close()
+}
+
+// step runs do between its two points of failure.
+func (d *disk) step(op, name string, do func() error) error {
+	if err := d.fault(op, name, false); err != nil {
+		return fmt.Errorf("%s %s: %w", op, name, err)
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	if err := d.fault(op, name, true); err != nil {
+		return fmt.Errorf("%s %s: %w", op, name, err)
+	}
+	return nil
+}
+
+func (d *disk) mkdir(name string) error {
+	return d.step("mkdir", name, func() error { return d.root.Mkdir(name, 0o755) })
+}
+
+func (d *disk) mkdirIfMissing(name string) error {
+	if st, err := d.root.Stat(name); err == nil && st.IsDir() {
+		return nil
+	}
+	return d.mkdir(name)
+}
+
+func (d *disk) rename(from, to string) error {
+	return d.step("rename", to, func() error { return d.root.Rename(from, to) })
+}
+
+func (d *disk) remove(name string) error {
+	return d.step("remove", name, func() error { return d.root.Remove(name) })
+}
+
+// removeAll removes name and what is in it, if it exists.
+func (d *disk) removeAll(name string) error {
+	if _, err := d.root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return d.step("remove", name, func() error { return d.root.RemoveAll(name) })
+}
+
+// removeDir removes a directory unless something is in it.
+func (d *disk) removeDir(name string) error {
+	return d.step("remove", name, func() error {
+		err := d.root.Remove(name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+			return nil
+		}
+		return err
+	})
+}
+
+// sync makes everything durable: contents, directories, the allocation table.
+func (d *disk) sync() error {
+	return d.step("sync", ".", func() error { return d.flush(d.dir) })
+}
+
+// write makes a new file of exactly size bytes and returns their digest.
+func (d *disk) write(ctx context.Context, name string, r io.Reader, size int64) (sum cas.Digest, err error) {
+	err = d.step("write", name, func() error {
+		f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if err != nil {
+			return err
+		}
+		h := sha256.New()
+		n, err := io.CopyBuffer(io.MultiWriter(struct{ io.Writer }{f}, h),
+			struct{ io.Reader }{io.LimitReader(ctxReader{ctx, r}, size+1)}, make([]byte, 256<<10))
+		if err == nil && n != size {
+			err = fmt.Errorf("expected %d bytes, found %d or more", size, n)
+		}
+		if err == nil {
+			err = d.fault("close", name, false)
+		}
+		h.Sum(sum[:0])
+		return errors.Join(err, f.Close())
+	})
+	return sum, err
+}
+
+// sum returns the digest and the size of a file on the target.
+func (d *disk) sum(ctx context.Context, name string) (cas.Digest, int64, error) {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return cas.Digest{}, 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, ctxReader{ctx, f})
+	if err != nil {
+		return cas.Digest{}, 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	return cas.Digest(h.Sum(nil)), n, nil
+}
+
+// has says whether the file at name has this content.
+func (d *disk) has(ctx context.Context, name string, size int64, want cas.Digest) (bool, error) {
+	st, err := d.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !st.Mode().IsRegular() || st.Size() != size {
+		return false, nil
+	}
+	got, _, err := d.sum(ctx, name)
+	if errors.Is(err, unix.EIO) { // a damaged file is one that must be written again
+		return false, nil
+	}
+	return got == want, err
+}
+
+// readBack checks that a flushed file reads back as it was written, from the
+// medium and not from memory as far as the kernel allows.
+func (d *disk) readBack(ctx context.Context, name string, size int64, want cas.Digest) error {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return err
+	}
+	// Advice only: where it is not taken, the check is weaker.
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	f.Close()
+	got, n, err := d.sum(ctx, name)
+	if err != nil {
+		return err
+	}
+	if n != size || got != want {
+		return fmt.Errorf("read back %s: expected %d bytes with SHA-256 %s, found %d with %s", name, size, want, n, got)
+	}
+	return nil
+}
+
+func (d *disk) readSmall(name string, limit int64) ([]byte, error) {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s: more than %d bytes: %w", name, limit, ErrTarget)
+	}
+	return b, err
+}
+
+// space returns whether the target is FAT, its unit of allocation and its free
+// space, both in bytes.
+func (d *disk) space(o ApplyOptions) (fat bool, cluster, free int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(d.dir.Fd()), &st); err != nil {
+		return false, 0, 0, fmt.Errorf("statfs target: %w", err)
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return false, 0, 0, ErrReadOnly
+	}
+	cluster = max(int64(st.Bsize), 1)
+	free = int64(st.Bavail) * cluster
+	if o.free != nil {
+		free, err = o.free()
+	}
+	return st.Type == msdosMagic, cluster, free, err
+}
+
+// commitJournal makes the journal durable under its name. It ends with its own
+// digest, since a rename is no proof of content on FAT.
+func (d *disk) commitJournal(j *journal) error {
+	j.Format = journalFormat
+	b, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	b = append(b, '\n')
+	b = fmt.Appendf(b, "%x\n", sha256.Sum256(b))
+	if len(b) > maxJournal {
+		return fmt.Errorf("journal of %d bytes, expected at most %d", len(b), maxJournal)
+	}
+	tmp := journalFile + ".new"
+	if _, err := d.write(context.Background(), tmp, bytes.NewReader(b), int64(len(b))); err != nil {
+		return err
+	}
+	if err := d.sync(); err != nil {
+		return err
+	}
+	if err := d.rename(tmp, journalFile); err != nil {
+		return err
+	}
+	return d.sync()
+}
+
+// readJournal returns the journal, or nil if there is none.
+func (d *disk) readJournal() (*journal, error) {
+	f, err := d.root.Open(journalFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxJournal+1))
+	if err != nil {
+		return nil, err
+	}
+	j, err := parseJournal(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", journalFile, err, ErrJournal)
+	}
+	return j, nil
+}
+
+// parseJournal reads a journal. The stick it lies on may have been in other
+// hands, so its paths are checked like a kit's.
+func parseJournal(b []byte) (*journal, error) {
+	if len(b) > maxJournal {
+		return nil, fmt.Errorf("more than %d bytes", maxJournal)
+	}
+	const tail = 2*sha256.Size + 1
+	if len(b) < tail || b[len(b)-1] != '\n' {
+		return nil, fmt.Errorf("it ends early")
+	}
+	body, want := b[:len(b)-tail], string(b[len(b)-tail:len(b)-1])
+	sum := sha256.Sum256(body)
+	if got := hex.EncodeToString(sum[:]); got != want {
+		return nil, fmt.Errorf("expected SHA-256 %.64q, found %s", want, got)
+	}
+	var j journal
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&j); err != nil {
+		return nil, err
+	}
+	if j.Format != journalFormat {
+		return nil, fmt.Errorf("format: expected %d, found %d", journalFormat, j.Format)
+	}
+	for i, f := range j.Files {
+		if err := checkPath(f.Path); err != nil {
+			return nil, err
+		}
+		if f.Size < 0 || f.Old != nil && f.Old.Size < 0 {
+			return nil, fmt.Errorf("%s: negative size", f.Path)
+		}
+		if fold(f.Path) == fold(baseImage) || f.Path == moduleFile && i != len(j.Files)-1 {
+			return nil, fmt.Errorf("%s: not a kit's to replace", f.Path)
+		}
+	}
+	for _, p := range append(append([]string(nil), j.Dirs...), j.Gone...) {
+		if err := checkPath(p); err != nil {
+			return nil, err
+		}
+		for q := baseImage; q != "."; q = path.Dir(q) {
+			if fold(p) == fold(q) {
+				return nil, fmt.Errorf("%s: not a kit's to delete", p)
+			}
+		}
+	}
+	return &j, nil
+}

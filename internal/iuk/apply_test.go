@@ -24,44 +24,44 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-func member(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s), Mode: 0o644} }
+func text(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s), Mode: 0o644} }
 
 // exampleTarget is a system partition that was upgraded once before.
 func exampleTarget() fstest.MapFS {
 	return fstest.MapFS{
-		"live/filesystem.squashfs":  member("base image"),
-		"live/6.8.squashfs":         member("diff of 6.8"),
-		"live/Tails.module":         member("filesystem.squashfs\n6.8.squashfs\n"),
-		"live/vmlinuz":              member("kernel 6.8"),
-		"live/initrd.img":           member("initrd 6.8"),
-		"EFI/BOOT/bootx64.efi":      member("same loader"),
-		"EFI/BOOT/grub.cfg":         member("menu 6.8"),
-		"EFI/debian/old.efi":        member("old"),
-		"syslinux/syslinux.cfg":     member("config 6.8"),
-		"utils/linux/syslinux":      member("same syslinux"),
-		"utils/mbr/mbr.bin":         member("mbr"),
-		"tails/gone-dir/file":       member("x"),
-		"tails/gone-dir/deep/file2": member("y"),
-		"users-own-file":            member("stays"),
+		"live/filesystem.squashfs":  text("base image"),
+		"live/6.8.squashfs":         text("diff of 6.8"),
+		"live/Tails.module":         text("filesystem.squashfs\n6.8.squashfs\n"),
+		"live/vmlinuz":              text("kernel 6.8"),
+		"live/initrd.img":           text("initrd 6.8"),
+		"EFI/BOOT/bootx64.efi":      text("same loader"),
+		"EFI/BOOT/grub.cfg":         text("menu 6.8"),
+		"EFI/debian/old.efi":        text("old"),
+		"syslinux/syslinux.cfg":     text("config 6.8"),
+		"utils/linux/syslinux":      text("same syslinux"),
+		"utils/mbr/mbr.bin":         text("mbr"),
+		"tails/gone-dir/file":       text("x"),
+		"tails/gone-dir/deep/file2": text("y"),
+		"users-own-file":            text("stays"),
 	}
 }
 
 func exampleKit() fstest.MapFS {
 	return fstest.MapFS{
-		"FORMAT": member("2"),
-		"control.yml": member("---\ndelete_files:\n- tails/gone-dir\n- EFI/debian/old.efi\n- live/never-there\n- efi/boot/BOOTX64.efi\n" +
+		"FORMAT": text("2"),
+		"control.yml": text("---\ndelete_files:\n- tails/gone-dir\n- EFI/debian/old.efi\n- live/never-there\n- efi/boot/BOOTX64.efi\n" +
 			"- tails/gone-dir/file\n"),
-		"provenance.json":                  member(fmt.Sprintf(`{"base":{"sha256":%q},"other":1}`, cas.Sum([]byte("base image")))),
-		"overlay/live/6.9.squashfs":        member("diff of 6.9, longer than the other"),
-		"overlay/live/vmlinuz":             member("kernel 6.9"),
-		"overlay/live/initrd.img":          member("initrd of 6.9"),
-		"overlay/EFI/BOOT/bootx64.efi":     member("same loader"),
-		"overlay/EFI/BOOT/grub.cfg":        member("menu 6.9"),
-		"overlay/EFI/new-dir/new/file.efi": member("new"),
-		"overlay/syslinux/syslinux.cfg":    member("config 6.9"),
-		"overlay/syslinux/new.c32":         member("module"),
-		"overlay/utils/linux/syslinux":     member("same syslinux"),
-		"overlay/utils/mbr/mbr.bin":        member("mbr"),
+		"provenance.json":                  text(fmt.Sprintf(`{"base":{"sha256":%q},"other":1}`, cas.Sum([]byte("base image")))),
+		"overlay/live/6.9.squashfs":        text("diff of 6.9, longer than the other"),
+		"overlay/live/vmlinuz":             text("kernel 6.9"),
+		"overlay/live/initrd.img":          text("initrd of 6.9"),
+		"overlay/EFI/BOOT/bootx64.efi":     text("same loader"),
+		"overlay/EFI/BOOT/grub.cfg":        text("menu 6.9"),
+		"overlay/EFI/new-dir/new/file.efi": text("new"),
+		"overlay/syslinux/syslinux.cfg":    text("config 6.9"),
+		"overlay/syslinux/new.c32":         text("module"),
+		"overlay/utils/linux/syslinux":     text("same syslinux"),
+		"overlay/utils/mbr/mbr.bin":        text("mbr"),
 	}
 }
 
@@ -171,27 +171,27 @@ func TestApplyRefuses(t *testing.T) {
 	}{
 		{"no format", func(k fstest.MapFS, _ string, _ *ApplyOptions) { delete(k, "FORMAT") }, ErrKit,
 			"kit's format version cannot be determined: open FORMAT: file does not exist: bad kit"},
-		{"newline", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["FORMAT"] = member("2\n") }, ErrKit,
+		{"newline", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["FORMAT"] = text("2\n") }, ErrKit,
 			`unsupported format: expected 2, found "2\n": bad kit`},
 		{"no control", func(k fstest.MapFS, _ string, _ *ApplyOptions) { delete(k, "control.yml") }, ErrKit,
 			"read control.yml: open control.yml: file does not exist: bad kit"},
-		{"control", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["control.yml"] = member("- a\n") }, ErrKit,
+		{"control", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["control.yml"] = text("- a\n") }, ErrKit,
 			"control.yml: line 1: expected a mapping: bad kit"},
 		{"delete outside", func(k fstest.MapFS, _ string, _ *ApplyOptions) {
-			k["control.yml"] = member("delete_files: [../etc/passwd]\n")
+			k["control.yml"] = text("delete_files: [../etc/passwd]\n")
 		}, ErrKit, `control.yml: delete_files: path "../etc/passwd" is not clean and relative: bad kit`},
-		{"delete all", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["control.yml"] = member("delete_files: [Live]\n") }, ErrKit,
+		{"delete all", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["control.yml"] = text("delete_files: [Live]\n") }, ErrKit,
 			`control.yml: delete_files: "Live" is not a kit's to delete: bad kit`},
 		{"delete the new", func(k fstest.MapFS, _ string, _ *ApplyOptions) {
-			k["control.yml"] = member("delete_files: [EFI/new-dir]\n")
+			k["control.yml"] = text("delete_files: [EFI/new-dir]\n")
 		}, ErrKit, `control.yml: delete_files: "EFI/new-dir" is also in the overlay: bad kit`},
-		{"replaces base", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/FILESYSTEM.squashfs"] = member("x") }, ErrKit,
+		{"replaces base", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/FILESYSTEM.squashfs"] = text("x") }, ErrKit,
 			`overlay: "live/FILESYSTEM.squashfs" is not a kit's to replace: bad kit`},
-		{"case", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/VMLINUZ"] = member("x") }, ErrKit,
+		{"case", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/VMLINUZ"] = text("x") }, ErrKit,
 			`overlay: "live/VMLINUZ" and "live/vmlinuz" are one file on FAT32: bad kit`},
-		{"name", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/a:b"] = member("x") }, ErrKit,
+		{"name", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/a:b"] = text("x") }, ErrKit,
 			`overlay: path "live/a:b" is not possible on FAT32: bad kit`},
-		{"state", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/.IUK-apply/journal"] = member("x") }, ErrKit,
+		{"state", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/.IUK-apply/journal"] = text("x") }, ErrKit,
 			`overlay: path ".IUK-apply" is reserved: bad kit`},
 		{"link", func(k fstest.MapFS, _ string, _ *ApplyOptions) {
 			k["overlay/live/link"] = &fstest.MapFile{Data: []byte("/etc"), Mode: fs.ModeSymlink | 0o777}
@@ -356,7 +356,7 @@ func TestOtherKitIsRefused(t *testing.T) {
 	})
 	before := tree(t, dir)
 	other := exampleKit()
-	other["overlay/live/6.10.squashfs"] = member("x")
+	other["overlay/live/6.10.squashfs"] = text("x")
 	_, err := ApplyFS(t.Context(), other, dir, ApplyOptions{})
 	if !errors.Is(err, ErrUnfinished) || !strings.HasPrefix(err.Error(), "by another kit (expected ") {
 		t.Errorf("another kit: %v", err)
@@ -652,7 +652,7 @@ func TestLostAndDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		kit := exampleKit()
-		kit["overlay/live/vmlinuz"] = member("kernel x.x") // same size: the same kit by its shape
+		kit["overlay/live/vmlinuz"] = text("kernel x.x") // same size: the same kit by its shape
 		_, err := ApplyFS(t.Context(), kit, dir, ApplyOptions{})
 		if !errors.Is(err, ErrKit) || !errors.Is(err, ErrUnfinished) {
 			t.Errorf("expected %v, found %v", ErrKit, err)

@@ -82,6 +82,8 @@ type oldState struct {
 	candidates []candidate
 	groups     map[uint32]*linkGroup // by the new inode's number
 	stats      DiffStats
+	added      []string // names, one for all below a new directory
+	addedBytes int
 }
 
 // candidate is a regular file of equal size in both images whose content must

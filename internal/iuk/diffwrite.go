@@ -273,7 +273,7 @@ func (d *differ) writeData(ctx context.Context, s *oldState, p *placement, w *sq
 		func(j *packJob) error {
 			data, word := j.out, uint32(0)
 			if data == nil {
-				data, word = j.in, 1<<24
+				data, word = j.in, squashfs.StoredWord(0)
 			}
 			word |= uint32(len(data))
 			at, err := w.Append(data)
@@ -328,6 +328,26 @@ func (t *treeWriter) skip(ctx context.Context, n *squashfs.Inode, depth int) err
 	}
 }
 
+// add counts an added name, and notes it unless its directory is new too.
+func (t *treeWriter) add(dir, base string, note bool) {
+	s := t.s
+	s.stats.Added++
+	if !note || s.addedBytes > maxAddedBytes {
+		return
+	}
+	name := escapeName(path.Join(dir, base))
+	s.addedBytes += len(name) + 8 // with quotes, comma and indentation
+	s.added = append(s.added, name)
+}
+
+// addedNames gives the names noted by add, nil when there are too many.
+func (s *oldState) addedNames() []string {
+	if s.addedBytes > maxAddedBytes {
+		return nil
+	}
+	return s.added
+}
+
 // dir writes a directory that is in the difference. old is nil or what has its
 // name in the old image.
 func (t *treeWriter) dir(ctx context.Context, name string, old, n *squashfs.Inode, parent uint32, depth int) (squashfs.DirEntry, error) {
@@ -369,14 +389,14 @@ func (t *treeWriter) dir(ctx context.Context, name string, old, n *squashfs.Inod
 		case n.Type == squashfs.TypeDir:
 			out.Nlink++
 			if o == nil {
-				t.s.stats.Added++
+				t.add(name, base, oldDir != nil)
 			} else if o.Type != n.Type {
 				t.s.stats.Changed++
 			}
 			e, err = t.dir(ctx, full, o, n, out.Number, depth+1)
 		default:
 			if o == nil {
-				t.s.stats.Added++
+				t.add(name, base, oldDir != nil)
 			} else {
 				t.s.stats.Changed++
 			}

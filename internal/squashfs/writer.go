@@ -665,3 +665,6 @@ func (m *metaWriter) flush() error {
 	m.buf = m.buf[:0]
 	return nil
 }
+
+// StoredWord is the size word of a block of n bytes that is stored raw.
+func StoredWord(n int) uint32 { return uint32(n) | blockRaw }

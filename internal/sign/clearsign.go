@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -23,13 +24,21 @@ const (
 // Hash, lines that begin with an unescaped dash, NUL, carriage returns within a
 // line, overlong lines. Errors are those of VerifyDetached.
 func VerifyClearsigned(data []byte, opts VerifyOptions) (Verified, error) {
-	text, canonical, armor, err := splitClearsigned(data)
+	text, canonical, armor, digests, err := splitClearsigned(data)
 	if err != nil {
 		return Verified{}, err
 	}
 	sigs, err := parseDetached(armor)
 	if err != nil {
 		return Verified{}, err
+	}
+	for _, m := range sigs {
+		// gpgv cannot check a signature whose digest the headers do not name, or
+		// any below a header that it does not know. Version 6 signatures, which
+		// it does not know either, need no header (RFC 9580, section 7).
+		if name := digestName(m.hash); m.err == nil && (m.sig == nil || m.sig.Version < 6) && !slices.Contains(digests, name) {
+			m.err = fmt.Errorf("%w: digest %s is not named in the message's Hash header", ErrMalformed, name)
+		}
 	}
 	v, err := verifyAll(context.Background(), sigs, bytes.NewReader(canonical), opts)
 	if err != nil {
@@ -47,15 +56,17 @@ func IsClearsigned(data []byte) bool {
 
 // splitClearsigned takes a clear-signed message apart: the signed text, the
 // same with the line endings that are hashed (CR LF, none after the last line;
-// RFC 9580, section 7.2), and the signature's armor.
-func splitClearsigned(data []byte) (text, canonical, armor []byte, err error) {
+// RFC 9580, section 7.2), the signature's armor, and the digests that its
+// headers name, none if there is one unknown to gpgv 2.2.
+func splitClearsigned(data []byte) (text, canonical, armor []byte, digests []string, err error) {
 	line, rest := cutLine(data)
 	if line != clearBegin {
-		return nil, nil, nil, fmt.Errorf("%w: expected %q in the first line, found %q", ErrNoSignature, clearBegin, clip(line))
+		return nil, nil, nil, nil, fmt.Errorf("%w: expected %q in the first line, found %q", ErrNoSignature, clearBegin, clip(line))
 	}
+	unknown := false
 	for n := 0; ; n++ { // headers
 		if len(rest) == 0 || n > maxSignatures {
-			return nil, nil, nil, fmt.Errorf("%w: clear-signed message has no blank line after its headers", ErrMalformed)
+			return nil, nil, nil, nil, fmt.Errorf("%w: clear-signed message has no blank line after its headers", ErrMalformed)
 		}
 		var raw []byte
 		raw, rest, _ = bytes.Cut(rest, []byte("\n"))
@@ -63,37 +74,49 @@ func splitClearsigned(data []byte) (text, canonical, armor []byte, err error) {
 		if line == "" {
 			break
 		}
-		if !strings.HasPrefix(line, "Hash: ") {
-			return nil, nil, nil, fmt.Errorf("%w: clear-signed message has header %q, expected only Hash", ErrMalformed, clip(line))
+		names, ok := strings.CutPrefix(line, "Hash: ")
+		if !ok {
+			return nil, nil, nil, nil, fmt.Errorf("%w: clear-signed message has header %q, expected only Hash", ErrMalformed, clip(line))
 		}
+		for name := range strings.SplitSeq(names, ",") {
+			switch name = strings.TrimSpace(name); name {
+			case "MD5", "SHA1", "RIPEMD160", "SHA224", "SHA256", "SHA384", "SHA512":
+				digests = append(digests, name)
+			default:
+				unknown = true
+			}
+		}
+	}
+	if unknown {
+		digests = nil
 	}
 	text = make([]byte, 0, len(rest))
 	canonical = make([]byte, 0, len(rest)+len(rest)/32)
 	for n := 0; ; n++ {
 		if len(rest) == 0 {
-			return nil, nil, nil, fmt.Errorf("%w: clear-signed message has no signature block", ErrMalformed)
+			return nil, nil, nil, nil, fmt.Errorf("%w: clear-signed message has no signature block", ErrMalformed)
 		}
 		armor = rest
 		var raw []byte
 		raw, rest, _ = bytes.Cut(rest, []byte("\n"))
 		if len(raw) > maxLine {
-			return nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text has %d bytes, expected at most %d", ErrMalformed, n+1, len(raw), maxLine)
+			return nil, nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text has %d bytes, expected at most %d", ErrMalformed, n+1, len(raw), maxLine)
 		}
 		line := bytes.TrimRight(raw, " \t\r")
 		if len(line) > 0 && line[0] == '-' {
 			if string(line) == sigBegin {
 				if IsClearsigned(bytes.TrimLeft(rest, "\r\n")) {
-					return nil, nil, nil, fmt.Errorf("%w: a second clear-signed message", ErrMalformed)
+					return nil, nil, nil, nil, fmt.Errorf("%w: a second clear-signed message", ErrMalformed)
 				}
-				return text, canonical, armor, nil
+				return text, canonical, armor, digests, nil
 			}
 			if len(raw) < 2 || raw[1] != ' ' {
-				return nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text begins with an unescaped dash: %q", ErrMalformed, n+1, clip(string(line)))
+				return nil, nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text begins with an unescaped dash: %q", ErrMalformed, n+1, clip(string(line)))
 			}
 			line = bytes.TrimRight(raw[2:], " \t\r")
 		}
 		if bytes.ContainsAny(line, "\x00\r") {
-			return nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text holds a NUL or carriage return", ErrMalformed, n+1)
+			return nil, nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text holds a NUL or carriage return", ErrMalformed, n+1)
 		}
 		if n > 0 {
 			text = append(text, '\n')

@@ -110,6 +110,10 @@ func TestClearsignedForms(t *testing.T) {
 		{"comment in the signature's armor", head + "\n\n" + text + strings.Replace(sig, "-----\n\n", "-----\nVersion: x\nComment: \n\n", 1), nil},
 		{"checksum left out", head + "\n\n" + text + sig[:strings.LastIndex(sig, "\n=")] + "\n-----END PGP SIGNATURE-----\n", nil},
 
+		{"no Hash header", begin + "\n" + text + sig, sign.ErrMalformed},
+		{"another Hash header", begin + "Hash: SHA256\n\n" + text + sig, sign.ErrMalformed},
+		{"an unknown digest in the Hash header", begin + "Hash: SHA512, FOO\n\n" + text + sig, sign.ErrMalformed},
+		{"Hash header without a space", begin + "Hash:SHA512\n\n" + text + sig, sign.ErrMalformed},
 		{"text before", "Origin: Evil\n" + good, sign.ErrNoSignature},
 		{"blank line before", "\n" + good, sign.ErrNoSignature},
 		{"byte order mark", "\xef\xbb\xbf" + good, sign.ErrNoSignature},

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.org/snapd/internal/cas"
@@ -65,6 +66,7 @@ type Engine struct {
 	flights    map[cas.Digest]*flight
 	rotten     map[cas.Digest]string
 	linked     map[string]linked
+	epoch      atomic.Uint64
 	background sync.WaitGroup
 	base       context.Context
 	stop       context.CancelFunc
@@ -188,6 +190,7 @@ func (e *Engine) MarkRotten(ctx context.Context, d cas.Digest, by, why string) e
 	e.mu.Lock()
 	e.rotten[d] = why
 	e.mu.Unlock()
+	e.Changed()
 	e.cfg.Log.Error("blob is damaged", "digest", d.String(), "err", why)
 	return e.cfg.Store.Update(ctx, "rotten", func(tx *store.Tx) error {
 		return tx.SetRotten(store.Rotten{Digest: d, Found: e.cfg.Now().UTC().Truncate(time.Second), By: by, Why: why})

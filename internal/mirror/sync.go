@@ -272,6 +272,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.e.Changed()
 	snap := sealing.Snapshot
 	res.Snapshot = &snap
 	res.Files, res.Bytes, res.Warnings = s.files.Load(), s.bytes.Load(), s.warnings

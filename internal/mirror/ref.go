@@ -1,0 +1,158 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/store"
+)
+
+var (
+	// ErrRef means that a text is not a reference, an instant or a name.
+	ErrRef = errors.New("not a reference")
+	// ErrNameTaken means that a name cannot be given to a freeze or recording.
+	ErrNameTaken = errors.New("name is taken")
+)
+
+// Latest is the word for the newest snapshot of a mirror.
+const Latest = "latest"
+
+// Ref is what a reference names: exactly one of the two is set.
+type Ref struct {
+	Snapshot *store.Snapshot
+	Frozen   *store.Frozen
+}
+
+// String is the canonical id: "debian@20261122T160000Z" or "4.1".
+func (r Ref) String() string {
+	if r.Snapshot != nil {
+		return r.Snapshot.ID()
+	}
+	return r.Frozen.Name
+}
+
+// instantForms are the accepted forms of an instant, all of ISO 8601. A form
+// without a zone is UTC; one without a time is 00:00:00Z of that day.
+var instantForms = []string{
+	store.InstantFormat, time.RFC3339, "20060102T150405Z0700", "20060102T150405", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00",
+	"2006-01-02T15:04", "20060102T1504Z0700", "20060102T1504", "2006-01-02", "20060102",
+}
+
+// ParseInstant reads an ISO 8601 instant, basic or extended, to the UTC second.
+// A plain date is the beginning of that day, 00:00:00Z. ErrRef.
+func ParseInstant(s string) (time.Time, error) {
+	if len(s) <= 40 {
+		for _, form := range instantForms {
+			if t, err := time.Parse(form, s); err == nil && t.Year() >= 1970 {
+				return t.UTC().Truncate(time.Second), nil
+			}
+		}
+	}
+	return time.Time{}, fmt.Errorf("%w: instant %q: expected a form like 20261122T160000Z or 2026-11-22", ErrRef, clip(s))
+}
+
+func clip(s string) string {
+	if len(s) > 120 {
+		return s[:120] + "…"
+	}
+	return s
+}
+
+// ResolveRef finds what a reference names: a frozen snapshot by its name, a
+// snapshot by MIRROR@INSTANT or MIRROR@latest. An instant names the newest
+// snapshot at or before it. ErrRef, ErrUnknown, store.ErrNotFound, and
+// store.ErrGone when the instant falls where snapshots were removed.
+func (e *Engine) ResolveRef(ctx context.Context, ref string) (Ref, error) {
+	if strings.Contains(ref, "@") {
+		s, err := e.ResolveSnapshot(ctx, ref)
+		return Ref{Snapshot: s}, err
+	}
+	if !config.NameRE.MatchString(ref) {
+		return Ref{}, fmt.Errorf("%w: %q: expected NAME, MIRROR@INSTANT or MIRROR@latest", ErrRef, clip(ref))
+	}
+	var f *store.Frozen
+	err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+		f, err = tx.Frozen(ref)
+		if errors.Is(err, store.ErrNotFound) && (e.hasMirror(ref) || slices.Contains(tx.Mirrors(), ref)) {
+			return fmt.Errorf("%w: %s is a mirror: expected a frozen snapshot, or %s@latest", ErrRef, ref, ref)
+		}
+		return err
+	})
+	return Ref{Frozen: f}, err
+}
+
+// ResolveSnapshot finds the snapshot that MIRROR@INSTANT, MIRROR@latest or
+// MIRROR alone (the newest) names, with ResolveRef's errors.
+func (e *Engine) ResolveSnapshot(ctx context.Context, ref string) (*store.Snapshot, error) {
+	name, at, dated := strings.Cut(ref, "@")
+	if !config.NameRE.MatchString(name) {
+		return nil, fmt.Errorf("%w: %q: expected MIRROR@INSTANT or MIRROR@latest", ErrRef, clip(ref))
+	}
+	var t time.Time
+	if dated && at != Latest {
+		var err error
+		if t, err = ParseInstant(at); err != nil {
+			return nil, err
+		}
+	}
+	var snap *store.Snapshot
+	err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if t.IsZero() {
+			snap, err = tx.Latest(name)
+		} else {
+			snap, err = tx.At(name, t)
+		}
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) && !e.hasMirror(name) {
+		known := false
+		if verr := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+			known = slices.Contains(tx.Mirrors(), name)
+			return nil
+		}); verr != nil {
+			return nil, verr
+		}
+		if !known {
+			_, err = e.Mirror(name)
+		}
+	}
+	return snap, err
+}
+
+func (e *Engine) hasMirror(name string) bool {
+	_, ok := e.mirrors[name]
+	return ok
+}
+
+// CheckName says whether a freeze or a recording may have a name: of the
+// documented form, not a mirror's, not "latest". ErrRef, ErrNameTaken.
+func (e *Engine) CheckName(ctx context.Context, name string) error {
+	switch {
+	case !config.NameRE.MatchString(name):
+		return fmt.Errorf("%w: name %q: expected letters, digits and .+~_- (at most 100, the first a letter or digit)", ErrRef, clip(name))
+	case name == Latest:
+		return fmt.Errorf("%w: %q stands for the newest snapshot of a mirror", ErrNameTaken, name)
+	case e.hasMirror(name):
+		return fmt.Errorf("%w: %q is a mirror", ErrNameTaken, name)
+	}
+	return e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		if slices.Contains(tx.Mirrors(), name) {
+			return fmt.Errorf("%w: %q is a mirror that has snapshots", ErrNameTaken, name)
+		}
+		return nil
+	})
+}
+
+// Epoch numbers the states of what is published: it grows after each change of
+// which snapshots, frozen snapshots or bytes are served. What was looked up in
+// one epoch holds until the next.
+func (e *Engine) Epoch() uint64 { return e.epoch.Load() }
+
+// Changed begins a new epoch: call it after a commit that publishes or removes
+// something. Sync does so by itself.
+func (e *Engine) Changed() { e.epoch.Add(1) }

@@ -768,6 +768,105 @@ func TestTime(t *testing.T) {
 	})
 }
 
+// TestStream: a body that the caller reads.
+func TestStream(t *testing.T) {
+	content := pattern(100_000)
+	t.Run("cut", func(t *testing.T) {
+		u := serve(t, func(w http.ResponseWriter, r *http.Request) { cut(w, content, 60_000, `"a"`) })
+		s, err := client(t, Config{}).Open(t.Context(), Request{URLs: []string{u.URL}, Size: 100_000, Want: want(content)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if got, err := io.ReadAll(s); !errors.Is(err, ErrUnavailable) || len(got) != 60_000 {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if _, err := s.Read(make([]byte, 1)); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("once more: %v", err)
+		}
+	})
+	t.Run("not modified", func(t *testing.T) {
+		u := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			http.ServeContent(w, r, "", old, bytes.NewReader(content))
+		})
+		s, err := client(t, Config{}).Open(t.Context(), Request{URLs: []string{u.URL}, Size: 100_000, IfModifiedSince: old})
+		if err != nil || !s.NotModified {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(s); err != nil || len(got) != 0 {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		s.Close()
+		if _, err := s.Read(make([]byte, 1)); err == nil || err == io.EOF {
+			t.Errorf("after close: %v", err)
+		}
+	})
+	t.Run("slow reader", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := New(Config{Parallel: 1, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				return reply(r, 200, nil, 100_000, io.NopCloser(bytes.NewReader(content))), nil
+			})})
+			s, err := c.Open(t.Context(), Request{URLs: []string{"http://mirror.example.org/f"}, Size: 100_000, Want: want(content)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []byte
+			buf := make([]byte, 1000)
+			for err == nil {
+				var n int
+				n, err = s.Read(buf)
+				got = append(got, buf[:n]...)
+				time.Sleep(10 * time.Minute)
+			}
+			if err != io.EOF || !bytes.Equal(got, content) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			// Its connection is taken until it is closed.
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			req := Request{URLs: []string{"http://mirror.example.org/f"}, Size: 100_000}
+			if _, _, err := c.GetBytes(ctx, req); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("second request: %v", err)
+			}
+			s.Close()
+			if _, _, err := c.GetBytes(t.Context(), req); err != nil {
+				t.Errorf("after close: %v", err)
+			}
+		})
+	})
+}
+
+// TestOpenEnded: an HTTP/1.0 body has no other end than the connection's, so one
+// that is short was cut.
+func TestOpenEnded(t *testing.T) {
+	content := pattern(10_000)
+	var n atomic.Int32
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Read(make([]byte, 4096))
+			end := 10_000
+			if n.Add(1) == 1 {
+				end = 4000
+			}
+			fmt.Fprintf(conn, "HTTP/1.0 200 OK\r\n\r\n%s", content[:end])
+			conn.Close()
+		}
+	}()
+	got, _, err := client(t, Config{}).GetBytes(t.Context(), Request{URLs: []string{"http://" + l.Addr().String()}, Size: 10_000, Want: want(content)})
+	if err != nil || !bytes.Equal(got, content) || n.Load() != 2 {
+		t.Errorf("%v, %d requests", err, n.Load())
+	}
+}
+
 // TestParallel: no more connections to a host than configured.
 func TestParallel(t *testing.T) {
 	content := pattern(50)

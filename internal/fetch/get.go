@@ -428,8 +428,8 @@ type Stream struct {
 
 // Open is Get for a caller that reads the body itself, as it comes. URLs are
 // tried in turn, with retries, until the first byte of a body is there; a body
-// that is cut later is an error. The stream must be closed, and lives as long as
-// ctx.
+// that is cut later is an error. The stream must be closed, lives as long as
+// ctx, and until then holds one of the connections to its host.
 func (c *Client) Open(ctx context.Context, req Request) (*Stream, error) {
 	t, err := c.newTransfer(&req)
 	if err != nil {

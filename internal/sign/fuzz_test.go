@@ -21,6 +21,16 @@ func seeds(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(data)
+		if filepath.Ext(p) != ".eddsa" && filepath.Ext(p) != ".rsa" { // not InRelease
+			f.Add(sign.Dearmor(data))
+		}
+	}
+	for _, name := range []string{"eddsa", "rsa"} {
+		data, err := os.ReadFile("testdata/test-only-" + name + ".key")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(sign.Dearmor(data))
 	}
 }
 
@@ -85,6 +95,11 @@ func FuzzPacket(f *testing.F) {
 		if v, err := sign.VerifyPacket(t.Context(), data, bytes.NewReader([]byte("never signed")), opts); err == nil {
 			t.Fatalf("a signature over what was never signed: %+v", v)
 		}
-		sign.ParsePrivateKey(data)
+		if k, err := sign.ParsePrivateKey(sign.EncodeArmor("PGP PRIVATE KEY BLOCK", data)); err == nil {
+			if s, err := sign.NewSigner(k); err == nil {
+				s.SignDetached(data, day)
+			}
+			k.Renew(day.AddDate(20, 0, 0), day.AddDate(30, 0, 0))
+		}
 	})
 }

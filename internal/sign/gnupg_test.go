@@ -40,6 +40,10 @@ func newGnuPG(t testing.TB) gnupg {
 		exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run()
 		os.RemoveAll(home)
 	})
+	// Calibrating how often passphrases are hashed takes seconds.
+	if err := os.WriteFile(filepath.Join(home, "gpg-agent.conf"), []byte("s2k-count 65536\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return gnupg{t, home}
 }
 

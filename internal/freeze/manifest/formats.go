@@ -9,7 +9,8 @@ import (
 )
 
 // dpkgQuery reads `dpkg-query -W` ("name\tversion", "name:arch\tversion", with a
-// third column its architecture) and the table of `dpkg -l`, of which rows of
+// third column its architecture; packages that were removed but not purged stand
+// there too, and nothing tells them apart) and the table of `dpkg -l`, of which rows of
 // packages that are not in place are left out.
 func (p *parser) dpkgQuery() error {
 	table := false
@@ -224,7 +225,7 @@ func parseNameVersion(line string, e *Entry) bool {
 		return false
 	}
 	var ok bool
-	if e.Name, e.Arch, ok = splitArch(cols[0]); !ok || !debName(e.Name) || !debVersion(cols[1]) {
+	if e.Name, e.Arch, ok = splitArch(cols[0]); !ok || !policyName(e.Name) || !debVersion(cols[1]) {
 		return false
 	}
 	e.Version = cols[1]
@@ -278,7 +279,7 @@ func (p *parser) debootstrapLine(line string) error {
 		return p.add(e)
 	}
 	for _, name := range cols {
-		if !debName(name) {
+		if !policyName(name) {
 			return p.malformed(p.line, "package names, or name version url", line)
 		}
 		e := p.entry(name)
@@ -291,7 +292,7 @@ func (p *parser) debootstrapLine(line string) error {
 }
 
 func parseDebURI(cols []string, e *Entry) bool {
-	if !debName(cols[0]) || !debVersion(cols[1]) {
+	if !policyName(cols[0]) || !debVersion(cols[1]) {
 		return false
 	}
 	e.Ecosystem, e.Name, e.Version = Deb, cols[0], cols[1]

@@ -33,6 +33,7 @@ func (p *parser) nextLine() (string, error) {
 			p.buf = bytes.TrimPrefix(p.buf, utf8BOM)
 		}
 		p.line++
+		p.long = len(p.buf) > 4096
 		line := strings.TrimSuffix(string(p.buf), "\n")
 		return strings.TrimSuffix(line, "\r"), nil
 	}

@@ -160,14 +160,14 @@ const (
 	MaxSize    = 512 << 20 // bytes of a manifest
 	MaxYAML    = 8 << 20   // bytes of a YAML manifest, which is held whole
 	MaxLine    = 1 << 20   // bytes of a line
-	MaxElement = 64 << 20  // bytes of one element of a JSON array, which is held whole
-	MaxEntries = 1 << 21   // entries
+	MaxElement = 32 << 20  // bytes of one element of a JSON array, which is held whole
+	MaxEntries = 1 << 19   // entries
 	MaxNotes   = 1000      // notes kept
 	maxField   = 1024      // bytes of a name, version, architecture
 	maxURL     = 8192      // bytes of a path or URL
 	maxRaw     = 200       // bytes of Entry.Raw
 	maxDepth   = 100       // of nested YAML and JSON
-	maxNodes   = 2 << 20   // bytes of a YAML manifest that can start a node
+	maxNodes   = 1 << 20   // bytes of a YAML manifest that can start a node
 	headSize   = 128 << 10 // bytes by which a format is recognised
 )
 
@@ -313,7 +313,8 @@ type parser struct {
 	head []byte // the first bytes of in, valid until it is read
 	m    *Manifest
 	seen map[key]struct{}
-	line int // of the line that nextLine returned
+	line int  // of the line that nextLine returned
+	long bool // that line is worth copying out of
 	buf  []byte
 }
 
@@ -387,6 +388,16 @@ func (p *parser) add(e Entry) error {
 	}
 	if len(p.m.Entries) >= MaxEntries {
 		return fmt.Errorf("%s:%d: more than %d packages: %w", p.file, e.Line, MaxEntries, ErrTooLarge)
+	}
+	if p.long {
+		// Not to hold a whole line for a few words of it.
+		for _, s := range []*string{&e.Name, &e.Version, &e.Arch, &e.Path, &e.URL, &e.Origin} {
+			*s = strings.Clone(*s)
+		}
+		k.name, k.version, k.arch = e.Name, e.Version, e.Arch
+		if k.file != "" {
+			k.file = e.Path
+		}
 	}
 	p.seen[k] = struct{}{}
 	p.m.Entries = append(p.m.Entries, e)

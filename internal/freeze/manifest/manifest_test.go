@@ -183,6 +183,7 @@ func TestLines(t *testing.T) {
 		{List, "  libc6:i386=2.36-9 ", Entry{Name: "libc6", Arch: "i386", Version: "2.36-9"}},
 		{List, "bash:source=5.2.15-2", Entry{Name: "bash", Arch: "source", Source: true, Version: "5.2.15-2"}},
 		{DpkgQuery, "libc6:amd64\t2.36-9", Entry{Ecosystem: Deb, Name: "libc6", Arch: "amd64", Version: "2.36-9"}},
+		{DpkgQuery, "Vendor_Tool\t1.0", Entry{Ecosystem: Deb, Name: "Vendor_Tool", Version: "1.0"}},
 		{DpkgQuery, "adduser\t3.134\tall", Entry{Ecosystem: Deb, Name: "adduser", Arch: "all", Version: "3.134"}},
 		{DpkgQuery, "hi  libc6:amd64  2.36-9  amd64  GNU C Library", Entry{Ecosystem: Deb, Name: "libc6", Arch: "amd64", Version: "2.36-9"}},
 		{DpkgQuery, "iU  hello  2.10-3  amd64", Entry{Ecosystem: Deb, Name: "hello", Arch: "amd64", Version: "2.10-3"}},
@@ -281,6 +282,8 @@ func TestRecognise(t *testing.T) {
 		{`{"name": "x", "dependencies": {"components": 1}}`, `recognise m: expected a manifest, found "{\"name\": \"x\", \"dependencies\": {\"components\": 1}}": manifest format not recognised`},
 		{"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\n", `recognise m: expected a manifest, found "-----BEGIN PGP SIGNED MESSAGE-----": manifest format not recognised`},
 
+		{"ab=1\ncd=2\nef\n", "list"},
+		{"ab=1\ncd 2\n", `recognise m: expected a manifest, found "ab=1": manifest format not recognised`},
 		{"ab=1\n", "list"},
 		{"ab 1\n", "mmdebstrap"},
 		{"ab 1", "mmdebstrap"},
@@ -322,6 +325,7 @@ func TestErrors(t *testing.T) {
 		want   string
 	}{
 		{List, "", `m: expected packages (list), found nothing`},
+		{"", "ab=1\nbc=1\ncd\n", `m:3: expected name=version or name:arch=version, found "cd"`},
 		{List, "ab=1\ncd\n", `m:2: expected name=version or name:arch=version, found "cd"`},
 		{List, "ab=" + strings.Repeat("1", maxField+1), `m:1: expected a version of at most 1024 bytes, found "` + strings.Repeat("1", maxRaw) + `…"`},
 		{List, "ab=1\n" + strings.Repeat("x", MaxLine+2), `m:2: a line of more than 1048576 bytes: manifest too large`},
@@ -351,7 +355,7 @@ func TestErrors(t *testing.T) {
 		{Tails, "packages: {}\npackages: {}\n", `m:2: expected each key once, found "packages"`},
 		{Tails, "packages:\n  binary:\n  - package: ab\n    version: ''\n", `m:3: expected the version of a binary package, found nothing`},
 		{Tails, "packages:\n  binary:\n    ab: 1\n", `m:3: expected binary as a sequence, found "a mapping"`},
-		{Tails, strings.Repeat("- ", maxNodes+1), `read manifest m: more than 2097152 lines and separators of YAML: manifest too large`},
+		{Tails, strings.Repeat("- ", maxNodes+1), `read manifest m: more than 1048576 lines and separators of YAML: manifest too large`},
 		{Tails, strings.Repeat("x", MaxYAML+1), `read manifest m: more than 8388608 bytes of YAML: manifest too large`},
 		{Tails, strings.Repeat("[", 200) + strings.Repeat("]", 200), `m:1: expected at most 100 levels, found nothing`},
 		{RPMsLock, "lockfileVersion: 2\n", `m:1: expected lockfileVersion 1, found "2"`},
@@ -409,7 +413,7 @@ func TestLimits(t *testing.T) {
 		want   string
 	}{
 		{List, "", "# " + strings.Repeat("x", 4094) + "\n", `read manifest m: more than 536870912 bytes: manifest too large`},
-		{SPDX, `{"packages": ["`, strings.Repeat("x", 4096), `m:1: an element of more than 67108864 bytes: manifest too large`},
+		{SPDX, `{"packages": ["`, strings.Repeat("x", 4096), `m:1: an element of more than 33554432 bytes: manifest too large`},
 		{DpkgStatus, "Package: ab\n", " x\n", "m:5592403: expected a paragraph of at most 16 MiB, found \" x\""},
 	} {
 		_, err := Parse("m", io.MultiReader(strings.NewReader(tt.head), &endless{text: tt.text}), tt.format)

@@ -21,8 +21,17 @@ func all(s string, ok func(byte) bool) bool {
 	return s != ""
 }
 
-// debName reports whether s is a Debian package name (Debian Policy 5.6.1).
+// debName reports whether dpkg takes s as a package's name, which is more than
+// Debian's archive has (policyName).
 func debName(s string) bool {
+	return s != "" && isAlnum(s[0]) && all(s, func(c byte) bool {
+		return isAlnum(c) || c == '+' || c == '-' || c == '.' || c == '_'
+	})
+}
+
+// policyName reports whether s is a package name by Debian Policy 5.6.1: what a
+// list of bare words is held against.
+func policyName(s string) bool {
 	return len(s) >= 2 && (isLower(s[0]) || isDigit(s[0])) && all(s, func(c byte) bool {
 		return isLower(c) || isDigit(c) || c == '+' || c == '-' || c == '.'
 	})

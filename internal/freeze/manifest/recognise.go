@@ -9,7 +9,9 @@ import (
 )
 
 // Recognise finds the format of a manifest from its first bytes: all of a short
-// one, 128 KiB of a long one.
+// one, 128 KiB of a long one. A list of lines must fit a format in all of them;
+// where it fits none in all, but one in most, that one is meant and will say
+// where the mistake is.
 func Recognise(name string, head []byte) (Format, error) {
 	if len(head) > headSize {
 		head = head[:headSize]
@@ -66,15 +68,27 @@ func candidates(head []byte, whole bool) []Format {
 			return both(parseInst(line, new(Entry)))
 		}}}
 	}
+	best, bestCount := Format(""), len(lines)/2
 	for _, r := range recognisers {
-		some := false
-		if !slices.ContainsFunc(lines, func(line string) bool {
-			fits, counts := r.fits(strings.TrimSpace(line))
-			some = some || counts
-			return !fits
-		}) && some {
+		count, misfits := 0, 0
+		for _, line := range lines {
+			switch fits, counts := r.fits(strings.TrimSpace(line)); {
+			case !fits:
+				misfits++
+			case counts:
+				count++
+			}
+		}
+		if count > 0 && misfits == 0 {
 			found = append(found, r.format)
 		}
+		if count > bestCount {
+			best, bestCount = r.format, count
+		}
+	}
+	if len(found) == 0 && best != "" {
+		// Most lines fit one format: reading it names the line that does not.
+		found = append(found, best)
 	}
 	return found
 }
@@ -253,7 +267,7 @@ func lineRecognisers() []lineRecogniser {
 // bareName reports whether a word can stand for a package alone: a Debian name
 // that is no version, no digest and no rpm.
 func bareName(w string) bool {
-	if !debName(w) || !plainDeb(w) || new(Entry).digestAny(w) {
+	if !policyName(w) || !plainDeb(w) || new(Entry).digestAny(w) {
 		return false
 	}
 	if isDigit(w[0]) {

@@ -15,9 +15,11 @@ package manifest
 import (
 	"bufio"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"example.org/snapd/internal/cas"
@@ -298,13 +300,21 @@ func (l *limitReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// key is what makes two entries equal.
-type key struct {
-	eco                       Ecosystem
-	name, version, arch       string
-	source, epochUnknown      bool
-	sha256, sha512, sha1, md5 string
-	file                      string // only of an entry without a version
+// key is a digest of what makes two entries equal.
+type key [sha256.Size]byte
+
+func (e *Entry) key() key {
+	file := ""
+	if e.Version == "" {
+		file = e.Path
+	}
+	b := make([]byte, 0, 512)
+	for _, f := range []string{string(e.Ecosystem), e.Name, e.Version, e.Arch, e.SHA256, e.SHA512, e.SHA1, e.MD5, file} {
+		b = append(binary.AppendUvarint(b, uint64(len(f))), f...)
+	}
+	b = strconv.AppendBool(b, e.Source)
+	b = strconv.AppendBool(b, e.EpochUnknown)
+	return sha256.Sum256(b)
 }
 
 type parser struct {
@@ -367,7 +377,7 @@ func (p *parser) note(line int, format string, args ...any) {
 // add takes an entry whose Line and Raw are set, after the checks that all
 // formats share.
 func (p *parser) add(e Entry) error {
-	for _, f := range []struct {
+	for _, f := range [...]struct {
 		what, value string
 		max         int
 	}{
@@ -379,10 +389,7 @@ func (p *parser) add(e Entry) error {
 			return p.malformed(e.Line, fmt.Sprintf("%s of at most %d bytes", f.what, f.max), f.value)
 		}
 	}
-	k := key{e.Ecosystem, e.Name, e.Version, e.Arch, e.Source, e.EpochUnknown, e.SHA256, e.SHA512, e.SHA1, e.MD5, ""}
-	if e.Version == "" {
-		k.file = e.Path
-	}
+	k := e.key()
 	if _, dup := p.seen[k]; dup {
 		return nil
 	}
@@ -393,10 +400,6 @@ func (p *parser) add(e Entry) error {
 		// Not to hold a whole line for a few words of it.
 		for _, s := range []*string{&e.Name, &e.Version, &e.Arch, &e.Path, &e.URL, &e.Origin} {
 			*s = strings.Clone(*s)
-		}
-		k.name, k.version, k.arch = e.Name, e.Version, e.Arch
-		if k.file != "" {
-			k.file = e.Path
 		}
 	}
 	p.seen[k] = struct{}{}

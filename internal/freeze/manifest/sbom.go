@@ -125,15 +125,24 @@ func (s *jsonStream) object(f func(key string) error) error {
 	return nil
 }
 
-// skip passes over a value of any size.
+// skip passes over a value of any size, an array by its elements.
 func (s *jsonStream) skip() error {
+	var raw json.RawMessage
 	for depth := 0; ; {
 		tok, err := s.dec.Token()
 		if err != nil {
 			return s.fail(err, "a value")
 		}
 		switch tok {
-		case json.Delim('{'), json.Delim('['):
+		case json.Delim('['):
+			for s.dec.More() {
+				if err := s.dec.Decode(&raw); err != nil {
+					return s.fail(err, "an element")
+				}
+				s.in.at(s.dec.InputOffset())
+			}
+			depth++
+		case json.Delim('{'):
 			if depth++; depth > maxDepth {
 				return s.p.malformed(s.line(), fmt.Sprintf("at most %d levels", maxDepth), fmt.Sprint(tok))
 			}

@@ -357,14 +357,17 @@ func contentRange(s string) (first, total int64, ok bool) {
 	if !ok {
 		return 0, 0, false
 	}
-	first, err1 := strconv.ParseInt(a, 10, 64)
-	last, err2 := strconv.ParseInt(z, 10, 64)
-	total = -1
-	var err3 error
-	if all != "*" {
-		total, err3 = strconv.ParseInt(all, 10, 64)
+	number := func(s string) (int64, bool) {
+		n, err := strconv.ParseUint(s, 10, 63) // no signs
+		return int64(n), err == nil
 	}
-	if err1 != nil || err2 != nil || err3 != nil || first < 0 || last < first || total >= 0 && last >= total {
+	first, ok1 := number(a)
+	last, ok2 := number(z)
+	total, ok3 := int64(-1), all == "*"
+	if !ok3 {
+		total, ok3 = number(all)
+	}
+	if !ok1 || !ok2 || !ok3 || last < first || total >= 0 && last >= total {
 		return 0, 0, false
 	}
 	return first, total, true

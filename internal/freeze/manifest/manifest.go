@@ -407,8 +407,11 @@ func (p *parser) add(e Entry) error {
 	return nil
 }
 
-// clip shortens a string from outside for an error message or Entry.Raw.
+// clip shortens a string from outside for an error message, a note or
+// Entry.Raw, and drops passwords from the URLs in it.
 func clip(s string) string {
+	// No password is longer than what is looked at.
+	s = cleanURL(s[:min(len(s), 4*maxURL)])
 	if len(s) <= maxRaw {
 		return strings.ToValidUTF8(s, "\uFFFD")
 	}

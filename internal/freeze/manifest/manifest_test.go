@@ -391,6 +391,25 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// No password of a URL gets into a result or an error.
+func TestPasswords(t *testing.T) {
+	const u = "http://user:se%ret@mirror.example.org/ab_1_all.deb"
+	for format, text := range map[Format]string{
+		PrintURIs:   "'" + u + "' ab_1_all.deb 5\n'" + u + "x' x 5\n",
+		Debootstrap: "ab 1 " + u + "\n",
+		RPMsLock:    "lockfileVersion: 1\narches:\n- packages:\n  - url: http://user:secret@mirror.example.org/a-1-1.noarch.rpm\n  module_metadata:\n  - url: " + u + "\n",
+		SPDX:        `{"spdxVersion": "SPDX-2.3", "packages": [{"downloadLocation": "` + u + `", "externalRefs": [{"referenceType": "purl", "referenceLocator": "pkg:deb/ab@1?repository_url=http://u:secret@mirror.example.org"}]}]}`,
+		List:        u + "\n",
+	} {
+		m, err := Parse("m", strings.NewReader(text), format)
+		doc, _ := json.Marshal(m)
+		out := fmt.Sprintf("%s %v", doc, err)
+		if !strings.Contains(out, "mirror.example.org") || strings.Contains(out, "ret@") || strings.Contains(out, "user") {
+			t.Errorf("%s: %s", format, out)
+		}
+	}
+}
+
 // endless repeats a text for ever.
 type endless struct {
 	text string

@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"encoding/hex"
-	"net/url"
 	"strings"
 )
 
@@ -142,17 +141,22 @@ func (e *Entry) digestField(algo string) (*string, int) {
 	return nil, 0
 }
 
-// cleanURL drops user name and password from a URL that is kept.
+// cleanURL drops user name and password from every URL in a text.
 func cleanURL(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return strings.ToValidUTF8(s, "\uFFFD")
+	for from := 0; ; {
+		i := strings.Index(s[from:], "://")
+		if i < 0 {
+			return s
+		}
+		from += i + len("://")
+		end := strings.IndexAny(s[from:], "/?# \t'\"")
+		if end < 0 {
+			end = len(s) - from
+		}
+		if at := strings.LastIndexByte(s[from:from+end], '@'); at >= 0 {
+			s = s[:from] + s[from+at+1:]
+		}
 	}
-	if u.User == nil {
-		return s
-	}
-	u.User = nil
-	return u.String()
 }
 
 // digestAny reports whether s has the shape of a digest that is kept.

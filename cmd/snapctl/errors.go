@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"strings"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/iuk"
+	"example.org/snapd/internal/sign"
+)
+
+// usageError is an error in the command line.
+type usageError struct {
+	verb string // what help to read
+	msg  string
+}
+
+func (e *usageError) Error() string { return e.msg }
+
+// exitError ends snapctl with a code when everything has been said.
+type exitError int
+
+func (e exitError) Error() string { return "exit" }
+
+// exitCode makes an error of a result's exit code.
+func exitCode(code int) error {
+	if code == api.ExitOK {
+		return nil
+	}
+	return exitError(code)
+}
+
+// advice is what snapctl makes of an error.
+type advice struct {
+	code string // of an api.Error; "" for a local one
+	is   error  // sentinel of a local error
+	verb string // only for this verb, or for verbs of this group
+	exit int
+	hint string // VERB, NAME and ARGS stand for what was called
+}
+
+// advices is the one table from errors to exit codes and hints. The first row
+// that fits counts.
+var advices = []advice{
+	{is: context.Canceled, exit: api.ExitInterrupted},
+	{is: api.ErrNoDaemon, exit: api.ExitFailed, hint: "start it with: snapd --config config.toml (snapctl init --from-apt writes one), or name its socket with --socket"},
+
+	{code: api.CodeUsage, exit: api.ExitUsage, hint: "snapctl help VERB"},
+	{code: api.CodeNotFound, verb: "mirror", exit: api.ExitFailed, hint: "snapctl mirror list"},
+	{code: api.CodeNotFound, verb: "sync", exit: api.ExitFailed, hint: "snapctl mirror list"},
+	{code: api.CodeNotFound, verb: "record", exit: api.ExitFailed, hint: "snapctl record list"},
+	{code: api.CodeNotFound, verb: "image", exit: api.ExitFailed, hint: "snapctl list --frozen"},
+	{code: api.CodeNotFound, verb: "rebuild", exit: api.ExitFailed, hint: "snapctl image list"},
+	{code: api.CodeNotFound, verb: "iuk", exit: api.ExitFailed, hint: "snapctl image list"},
+	{code: api.CodeNotFound, exit: api.ExitFailed, hint: "snapctl list"},
+	{code: api.CodeGone, exit: api.ExitFailed, hint: "snapctl list (shows the snapshots that are still there)"},
+	{code: api.CodeExists, verb: "freeze", exit: api.ExitFailed, hint: "a frozen snapshot never changes: choose another name, or compare with: snapctl show NAME"},
+	{code: api.CodeExists, verb: "record", exit: api.ExitFailed, hint: "snapctl record show NAME"},
+	{code: api.CodeExists, exit: api.ExitFailed, hint: "snapctl list"},
+	{code: api.CodeVerify, verb: "sync", exit: api.ExitVerify, hint: "nothing was changed and the last snapshot is served: check the mirror's keyring and URL with: snapctl mirror list"},
+	{code: api.CodeVerify, verb: "import", exit: api.ExitVerify, hint: "nothing was taken in: see what does not hold with: snapctl verify NAME"},
+	{code: api.CodeVerify, exit: api.ExitVerify, hint: "nothing was changed: look for damaged blobs with: snapctl fsck"},
+	{code: api.CodeUnavailable, exit: api.ExitFailed, hint: "upstream cannot be reached now: run the command again later"},
+	{code: api.CodeNoSpace, exit: api.ExitFailed, hint: "snapctl gc --dry-run (shows what can go)"},
+	{code: api.CodeAmbiguous, exit: api.ExitFailed, hint: "choose the snapshots with --mirror MIRROR@TIME, or see every candidate with: --dry-run"},
+	{code: api.CodeMissing, exit: api.ExitFailed, hint: "see all entries with --dry-run; take in what is missing with snapctl sync M --from-url URL --as T, or record it as missing with --allow-missing"},
+	{code: api.CodeBroken, exit: api.ExitFailed, hint: "take in what is missing with --replace, or freeze it as it is with --allow-broken"},
+	{code: api.CodeNeedsAll, exit: api.ExitFailed, hint: "fetch them with --all, or freeze less with --manifest or --package"},
+	{code: api.CodeInUse, exit: api.ExitFailed, hint: "snapctl show NAME (says what uses it)"},
+	{code: api.CodeInterrupted, exit: api.ExitInterrupted},
+	{code: api.CodeInternal, exit: api.ExitFailed, hint: "snapd's log has more"},
+
+	{is: errExists, exit: api.ExitFailed, hint: "choose another file with --output, or replace it with --force"},
+	{is: config.ErrInvalid, exit: api.ExitFailed, hint: "config.example.toml documents every key"},
+	{is: iuk.ErrWrongBase, exit: api.ExitVerify, hint: "take the kit that was made for this base: snapctl iuk inspect NAME (shows which)"},
+	{is: iuk.ErrKit, exit: api.ExitVerify},
+	{is: iuk.ErrUnfinished, exit: api.ExitFailed, hint: "complete it by running the command again, or restore the old state with --rollback"},
+	{is: iuk.ErrNoSpace, exit: api.ExitFailed, hint: "free space on the target and run the command again"},
+	{is: iuk.ErrReadOnly, exit: api.ExitFailed, hint: "mount the target read-write and run the command again"},
+	{is: sign.ErrKeyFile, exit: api.ExitFailed, hint: "a signing key belongs to its user alone (mode 0600): snapctl key generate makes one"},
+	{is: sign.ErrBadSignature, exit: api.ExitVerify},
+	{is: sign.ErrUnknownKey, exit: api.ExitVerify},
+	{is: sign.ErrExpired, exit: api.ExitVerify},
+	{is: sign.ErrRevoked, exit: api.ExitVerify},
+	{is: sign.ErrWeak, exit: api.ExitVerify},
+	{is: sign.ErrNoSignature, exit: api.ExitVerify},
+	{is: fs.ErrNotExist, exit: api.ExitFailed},
+	{is: fs.ErrPermission, exit: api.ExitFailed, hint: "only the owner of snapd's files may do this"},
+}
+
+// errExists means that a file is in the way.
+var errExists = errors.New("the file exists")
+
+// explain finds the exit code and hint of an error of the verb with the name.
+func explain(err error, l *line) (exit int, hint string) {
+	var u *usageError
+	if errors.As(err, &u) {
+		return api.ExitUsage, strings.TrimSpace("snapctl help " + u.verb)
+	}
+	exit = api.ExitFailed
+	var e *api.Error
+	isAPI := errors.As(err, &e)
+	name := l.name()
+	for _, a := range advices {
+		fits := a.code == "" && errors.Is(err, a.is)
+		if isAPI {
+			fits = a.code == e.Code
+		}
+		if !fits || a.verb != "" && a.verb != name && !strings.HasPrefix(name, a.verb+" ") {
+			continue
+		}
+		exit, hint = a.exit, a.hint
+		break
+	}
+	if isAPI {
+		switch e.Exit {
+		case api.ExitFailed, api.ExitUsage, api.ExitPartial, api.ExitVerify, api.ExitInterrupted:
+			exit = e.Exit
+		}
+	}
+	arg := "NAME"
+	if len(l.args) > 0 {
+		arg = shellWord(l.args[0])
+	}
+	hint = strings.TrimSpace(strings.NewReplacer("VERB", name, "NAME", arg).Replace(hint))
+	return exit, hint
+}
+
+// finish tells the outcome and gives the exit code.
+func (p *program) finish(ctx context.Context, u *ui, l *line, err error) int {
+	if err == nil {
+		return api.ExitOK
+	}
+	var done exitError
+	if errors.As(err, &done) {
+		if ferr := u.flush(); ferr != nil {
+			u.failure(ferr.Error(), "")
+		}
+		return int(done)
+	}
+	exit, hint := explain(err, l)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		exit, hint = api.ExitInterrupted, ""
+		err = errors.New("interrupted")
+	}
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		if !u.json {
+			u.detail(e)
+		}
+		if u.json {
+			c := *e
+			c.Message, c.Exit = err.Error(), exit
+			u.document(map[string]*api.Error{"error": &c})
+		}
+	} else if u.json {
+		u.document(map[string]*api.Error{"error": {Code: localCode(exit), Message: err.Error(), Exit: exit}})
+	}
+	u.flush()
+	u.failure(err.Error(), hint)
+	return exit
+}
+
+// localCode is the code of an error that snapctl itself found.
+func localCode(exit int) string {
+	switch exit {
+	case api.ExitUsage:
+		return api.CodeUsage
+	case api.ExitVerify:
+		return api.CodeVerify
+	case api.ExitInterrupted:
+		return api.CodeInterrupted
+	}
+	return "failed"
+}
+
+// decodeDetail reads what an api.Error carries into v.
+func decodeDetail(e *api.Error, v any) bool {
+	if e.Detail == nil {
+		return false
+	}
+	b, err := json.Marshal(e.Detail)
+	return err == nil && json.Unmarshal(b, v) == nil
+}
+
+// shellWord quotes a word for a shell.
+func shellWord(s string) string {
+	if s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("@%+=:,./_~-", r))
+	}) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

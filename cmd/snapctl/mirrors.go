@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"net/url"
+
+	"example.org/snapd/internal/api"
+)
+
+func statusVerb() *verb {
+	return &verb{
+		name:     "status",
+		usage:    "show the state of snapd, its store and its mirrors",
+		examples: []string{"snapctl status", "snapctl status --json | jq .free_bytes"},
+		result:   new(api.Status),
+		run: func(ctx context.Context, c *call) error {
+			var r api.Status
+			if err := c.ask(ctx, "status", api.Empty{}, &r); err != nil {
+				return err
+			}
+			show(c.ui, &r, c.ui.status)
+			return nil
+		},
+	}
+}
+
+func mirrorVerb() *verb {
+	return &verb{
+		name:  "mirror",
+		usage: "list and show the configured mirrors",
+		examples: []string{
+			"snapctl mirror list",
+			"snapctl mirror show debian",
+		},
+		verbs: []*verb{
+			{
+				name:     "list",
+				usage:    "list the configured mirrors",
+				examples: []string{"snapctl mirror list"},
+				result:   new(api.MirrorList),
+				run: func(ctx context.Context, c *call) error {
+					var r api.MirrorList
+					if err := c.ask(ctx, "mirror/list", api.Empty{}, &r); err != nil {
+						return err
+					}
+					show(c.ui, &r, func(r *api.MirrorList) { c.ui.mirrors(r.Mirrors) })
+					return nil
+				},
+			},
+			{
+				name: "show", args: "M", min: 1, max: 1,
+				usage:    "show one mirror's configuration, state and signers",
+				examples: []string{"snapctl mirror show debian"},
+				result:   new(api.MirrorDetail),
+				run: func(ctx context.Context, c *call) error {
+					if err := c.checkName("mirror", c.arg(0)); err != nil {
+						return err
+					}
+					var r api.MirrorDetail
+					if err := c.ask(ctx, "mirror/show", api.MirrorRef{Mirror: c.arg(0)}, &r); err != nil {
+						return err
+					}
+					show(c.ui, &r, c.ui.mirror)
+					return nil
+				},
+			},
+		},
+	}
+}
+
+func syncVerb() *verb {
+	return &verb{
+		name: "sync", args: "[M...]", max: -1,
+		usage: "bring mirrors up to date, all or those named",
+		about: `Each mirror whose upstream changed gets a new snapshot. One mirror's failure
+stops no other; the exit code is then 3.
+
+With --from-url and --as an older state of one mirror is taken into its
+history, from a snapshot service or a copied tree, under the same checks;
+expiry is judged at the instant of --as.`,
+		examples: []string{
+			"snapctl sync",
+			"snapctl sync debian --no-wait",
+			"snapctl sync debian --from-url https://mirror.example.org/archive/debian/20250520T000000Z --as 2025-05-20",
+		},
+		options: []option{
+			{name: "no-wait", usage: "start it and return"},
+			{name: "from-url", value: "URL", usage: "take an older state from this base URL (with --as)"},
+			{name: "as", value: "T", usage: "the instant of that older state"},
+		},
+		result: new(api.SyncResult),
+		long:   true,
+		run: func(ctx context.Context, c *call) error {
+			req := api.SyncRequest{Mirrors: c.Args().Slice(), NoWait: c.on("no-wait"), FromURL: c.str("from-url")}
+			for _, m := range req.Mirrors {
+				if err := c.checkName("mirror", m); err != nil {
+					return err
+				}
+			}
+			var err error
+			if req.As, err = c.instant("as"); err != nil {
+				return err
+			}
+			if (req.FromURL == "") != (req.As == nil) {
+				return c.usagef("--from-url and --as belong together")
+			}
+			if req.FromURL != "" {
+				if len(req.Mirrors) != 1 {
+					return c.usagef("--from-url needs one mirror, found %d", len(req.Mirrors))
+				}
+				if u, err := url.Parse(req.FromURL); err != nil || u.Host == "" && u.Scheme != "file" {
+					return c.usagef("--from-url %q: expected an http, https or file URL", req.FromURL)
+				}
+			}
+			var r api.SyncResult
+			if err := c.ask(ctx, "sync", req, &r); err != nil {
+				return err
+			}
+			show(c.ui, &r, c.ui.synced)
+			if err := c.ui.flush(); err != nil {
+				return err
+			}
+			c.ui.syncFailures(&r)
+			return exitCode(r.Exit)
+		},
+	}
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"example.org/snapd/internal/api"
+)
+
+func recordVerb() *verb {
+	return &verb{
+		name:  "record",
+		usage: "note every package that a build fetches",
+		about: `A recording pins a snapshot of each mirror and gives URLs, and a name for the
+proxy form. What a build fetches through them is kept and noted; freeze then
+takes exactly that.`,
+		examples: []string{
+			"snapctl record start 4.1",
+			"snapctl record show 4.1 --follow",
+			"snapctl record stop 4.1",
+		},
+		verbs: []*verb{
+			{
+				name: "start", args: "NAME", min: 1, max: 1,
+				usage: "start a recording and print its URLs",
+				examples: []string{
+					"snapctl record start 4.1",
+					"snapctl record start 4.1 --mirror debian@2026-11-22 --resigned",
+				},
+				options: []option{
+					{name: "mirror", value: "M[@T]", many: true, usage: "pin this mirror, at this instant (default: the newest of all mirrors)"},
+					{name: "resigned", usage: "serve indices that this server signs, where upstream's have expired"},
+				},
+				result: new(api.Recording),
+				long:   true,
+				run: func(ctx context.Context, c *call) error {
+					req := api.RecordStart{Name: c.arg(0), Mirrors: c.list("mirror"), Resigned: c.on("resigned")}
+					if err := c.checkName("name", req.Name); err != nil {
+						return err
+					}
+					if err := c.checkMirrors(req.Mirrors); err != nil {
+						return err
+					}
+					return c.recording(ctx, "record/start", req)
+				},
+			},
+			{
+				name: "stop", args: "NAME", min: 1, max: 1,
+				usage:    "end a recording; what it noted stays",
+				examples: []string{"snapctl record stop 4.1"},
+				result:   new(api.Recording),
+				run: func(ctx context.Context, c *call) error {
+					if err := c.checkName("name", c.arg(0)); err != nil {
+						return err
+					}
+					return c.recording(ctx, "record/stop", api.RecordRef{Name: c.arg(0)})
+				},
+			},
+			{
+				name: "show", args: "NAME", min: 1, max: 1,
+				usage: "show what a recording noted",
+				about: `With --status, a dpkg status file or the output of rpm -qa, installed packages
+that were never fetched through the recording are named.
+
+With --follow each file is shown when it is fetched, until the recording is
+stopped. With --json those are lines {"entry": ...} before the result.`,
+				examples: []string{
+					"snapctl record show 4.1 --status chroot/var/lib/dpkg/status",
+					"snapctl record show 4.1 --follow",
+				},
+				options: []option{
+					{name: "status", value: "FILE", usage: "compare with this dpkg status file or rpm -qa output; - is standard input"},
+					{name: "follow", usage: "show each file when it is fetched, until the recording is stopped"},
+				},
+				result: new(api.Recording),
+				run:    runRecordShow,
+			},
+			{
+				name:     "list",
+				usage:    "list recordings",
+				examples: []string{"snapctl record list"},
+				result:   new(api.RecordList),
+				run: func(ctx context.Context, c *call) error {
+					var r api.RecordList
+					if err := c.ask(ctx, "record/list", api.Empty{}, &r); err != nil {
+						return err
+					}
+					show(c.ui, &r, c.ui.recordings)
+					return nil
+				},
+			},
+			{
+				name: "rm", args: "NAME", min: 1, max: 1,
+				usage:    "remove a recording",
+				examples: []string{"snapctl record rm 4.1"},
+				result:   new(api.RemoveResult),
+				run: func(ctx context.Context, c *call) error {
+					if err := c.checkName("name", c.arg(0)); err != nil {
+						return err
+					}
+					return c.removed(ctx, "record/rm", api.RecordRef{Name: c.arg(0)})
+				},
+			},
+		},
+	}
+}
+
+// recording asks a verb whose result is a recording.
+func (c *call) recording(ctx context.Context, wire string, req any) error {
+	var r api.Recording
+	if err := c.ask(ctx, wire, req, &r); err != nil {
+		return err
+	}
+	show(c.ui, &r, c.ui.recording)
+	return nil
+}
+
+// followInterval is how often a recording that is followed is asked for.
+const followInterval = time.Second
+
+func runRecordShow(ctx context.Context, c *call) error {
+	req := api.RecordRef{Name: c.arg(0)}
+	if err := c.checkName("name", req.Name); err != nil {
+		return err
+	}
+	if name := c.str("status"); name != "" {
+		data, err := c.readLimited(name, maxManifest)
+		if err != nil {
+			return err
+		}
+		req.Status = &api.ManifestFile{Name: filepath.Base(name), Data: data}
+	}
+	if !c.on("follow") {
+		return c.recording(ctx, "record/show", req)
+	}
+	type file struct{ mirror, path string }
+	seen := map[file]int{} // how often each was fetched
+	for {
+		var r api.Recording
+		if err := c.ask(ctx, "record/show", req, &r); err != nil {
+			return err
+		}
+		for _, e := range r.Entries {
+			if f := (file{e.Mirror, e.Path}); e.Count != seen[f] {
+				seen[f] = e.Count
+				c.ui.recorded(e)
+			}
+		}
+		if r.Stopped != nil {
+			r.Entries = nil // they have been shown
+			show(c.ui, &r, c.ui.recording)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(followInterval):
+		}
+	}
+}

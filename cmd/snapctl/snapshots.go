@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"example.org/snapd/internal/api"
+)
+
+func listVerb() *verb {
+	return &verb{
+		name:     "list",
+		usage:    "list snapshots and frozen snapshots, newest first",
+		examples: []string{"snapctl list", "snapctl list --mirror debian", "snapctl list --frozen"},
+		options: []option{
+			{name: "mirror", value: "M", usage: "only this mirror's"},
+			{name: "frozen", usage: "only frozen snapshots"},
+		},
+		result: new(api.SnapshotList),
+		run: func(ctx context.Context, c *call) error {
+			req := api.ListRequest{Mirror: c.str("mirror"), Frozen: c.on("frozen")}
+			if req.Mirror != "" {
+				if err := c.checkName("mirror", req.Mirror); err != nil {
+					return err
+				}
+			}
+			var r api.SnapshotList
+			if err := c.ask(ctx, "list", req, &r); err != nil {
+				return err
+			}
+			show(c.ui, &r, c.ui.snapshots)
+			return nil
+		},
+	}
+}
+
+func showVerb() *verb {
+	return &verb{
+		name: "show", args: "REF", min: 1, max: 1,
+		usage:    "show a snapshot or frozen snapshot",
+		examples: []string{"snapctl show debian@latest", "snapctl show 4.1"},
+		result:   new(api.ShowResult),
+		run: func(ctx context.Context, c *call) error {
+			if err := c.checkRef(c.arg(0)); err != nil {
+				return err
+			}
+			var r api.ShowResult
+			if err := c.ask(ctx, "show", api.RefRequest{Ref: c.arg(0)}, &r); err != nil {
+				return err
+			}
+			show(c.ui, &r, c.ui.shown)
+			return nil
+		},
+	}
+}
+
+func packagesVerb() *verb {
+	return &verb{
+		name: "packages", args: "REF", min: 1, max: 1,
+		usage:    "list the packages of a snapshot or frozen snapshot",
+		examples: []string{"snapctl packages 4.1", "snapctl packages debian@2026-11-22 --json"},
+		result:   new(api.PackageList),
+		run: func(ctx context.Context, c *call) error {
+			if err := c.checkRef(c.arg(0)); err != nil {
+				return err
+			}
+			var r api.PackageList
+			if err := c.ask(ctx, "packages", api.RefRequest{Ref: c.arg(0)}, &r); err != nil {
+				return err
+			}
+			show(c.ui, &r, c.ui.packages)
+			return nil
+		},
+	}
+}
+
+func findVerb() *verb {
+	return &verb{
+		name: "find", args: "PACKAGE[=VERSION]", min: 1, max: 1,
+		usage:    "tell which snapshots had a package, and which frozen ones hold it",
+		examples: []string{"snapctl find bash", "snapctl find bash=5.2.15-2+b2"},
+		result:   new(api.FindResult),
+		run: func(ctx context.Context, c *call) error {
+			name, version, has := strings.Cut(c.arg(0), "=")
+			if name == "" || has && version == "" || strings.ContainsAny(c.arg(0), " \t\n") {
+				return c.usagef("%q: expected PACKAGE or PACKAGE=VERSION", c.arg(0))
+			}
+			var r api.FindResult
+			if err := c.ask(ctx, "find", api.FindRequest{Name: name, Version: version}, &r); err != nil {
+				return err
+			}
+			show(c.ui, &r, c.ui.found)
+			return nil
+		},
+	}
+}
+
+func diffVerb() *verb {
+	return &verb{
+		name: "diff", args: "REF REF", min: 2, max: 2,
+		usage:    "tell which packages differ between two snapshots",
+		examples: []string{"snapctl diff 4.0 4.1", "snapctl diff 4.1 debian@latest"},
+		result:   new(api.Diff),
+		run: func(ctx context.Context, c *call) error {
+			for i := range 2 {
+				if err := c.checkRef(c.arg(i)); err != nil {
+					return err
+				}
+			}
+			var r api.Diff
+			if err := c.ask(ctx, "diff", api.DiffRequest{A: c.arg(0), B: c.arg(1)}, &r); err != nil {
+				return err
+			}
+			show(c.ui, &r, c.ui.diff)
+			return nil
+		},
+	}
+}

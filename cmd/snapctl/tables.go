@@ -1,0 +1,557 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.org/snapd/internal/api"
+)
+
+func (u *ui) status(s *api.Status) {
+	u.fields(
+		"Version", s.Version,
+		"Serving", s.PublicURL,
+		"Listening", s.Listen,
+		"Data", s.DataDir,
+		"Key", s.Key.Fingerprint,
+		"Free", bytesText(s.Free)+" (syncs stop below "+bytesText(s.Reserve)+")",
+		"Blobs", fmt.Sprintf("%d, %s", s.Blobs, bytesText(s.BlobBytes)),
+		"Indices", bytesText(s.IndexBytes)+" of the blobs are upstream's indices",
+		"Metadata", bytesText(s.MetaBytes)+" in pages, "+bytesText(s.MetaData)+" in keys and values",
+		"Snapshots", strconv.Itoa(s.Snapshots),
+		"Frozen", strconv.Itoa(s.Frozen),
+		"Recordings", strconv.Itoa(s.Recordings),
+	)
+	if s.Quarantined > 0 {
+		u.fields("Quarantined", count(s.Quarantined, "blob", "blobs"))
+	}
+	for _, d := range s.Damaged {
+		u.printf("Damaged: %s\n", d)
+	}
+	for _, w := range s.Warnings {
+		u.printf("Warning: %s\n", w)
+	}
+	if len(s.Mirrors) > 0 {
+		u.printf("\n")
+		u.mirrors(s.Mirrors)
+	}
+}
+
+func (u *ui) mirrors(list []api.MirrorStatus) {
+	rows := [][]string{{"MIRROR", "TYPE", "SNAPSHOTS", "LATEST", "CHECKED", "NEXT SYNC", "STATE"}}
+	for _, m := range list {
+		state := "ok"
+		switch {
+		case m.Syncing:
+			state = "syncing"
+		case m.Error != "":
+			state = m.Error
+		case m.Latest == "":
+			state = "never synced"
+		}
+		rows = append(rows, []string{m.Name, m.Type, strconv.Itoa(m.Snapshots), m.Latest, timePtr(m.Checked), timePtr(m.NextSync), state})
+	}
+	u.table(rows...)
+}
+
+func (u *ui) mirror(m *api.MirrorDetail) {
+	u.fields(
+		"Mirror", m.Name,
+		"Type", m.Type,
+		"URLs", strings.Join(m.URLs, " "),
+		"Components", strings.Join(m.Components, " "),
+		"Architectures", strings.Join(m.Architectures, " "),
+		"Download", m.Download,
+		"Sources", yes(m.Sources),
+		"Interval", orWord(m.Interval, "only when asked"),
+		"Keep", orWord(m.Keep, "for ever"),
+		"Keyring", strings.Join(m.Keyring, " "),
+		"Snapshots", strconv.Itoa(m.Snapshots),
+		"Latest", m.Latest,
+		"Checked", timePtr(m.Checked),
+		"Succeeded", timePtr(m.Succeeded),
+		"Next sync", timePtr(m.NextSync),
+		"Error", m.Error,
+	)
+	u.suites(m.Suites)
+}
+
+func (u *ui) suites(list []api.SuiteDetail) {
+	if len(list) == 0 {
+		return
+	}
+	u.printf("\n")
+	rows := [][]string{{"SUITE", "DATE", "VALID UNTIL", "PACKAGES", "SOURCES", "TRUST", "SIGNED BY"}}
+	for _, s := range list {
+		var by []string
+		for _, g := range s.Signers {
+			by = append(by, g.Fingerprint)
+		}
+		rows = append(rows, []string{s.Suite, timePtr(s.Date), timePtr(s.ValidUntil), strconv.Itoa(s.Packages), strconv.Itoa(s.Sources), s.Trust, strings.Join(by, " ")})
+	}
+	u.table(rows...)
+}
+
+func orWord(s, word string) string {
+	if s == "" {
+		return word
+	}
+	return s
+}
+
+// synced tells each mirror's outcome; failures go to standard error.
+func (u *ui) synced(r *api.SyncResult) {
+	for _, m := range r.Mirrors {
+		switch {
+		case m.Error != nil:
+		case m.Started:
+			u.printf("%s: sync started\n", m.Mirror)
+		case m.New:
+			u.printf("%s: new snapshot %s (%s changed; %s, %s fetched)\n", m.Mirror, m.Snapshot, count(m.Changed, "paragraph", "paragraphs"), count(m.Files, "file", "files"), bytesText(m.Bytes))
+		default:
+			u.printf("%s: nothing changed since %s\n", m.Mirror, m.Snapshot)
+		}
+	}
+}
+
+// syncFailures says on standard error what did not work.
+func (u *ui) syncFailures(r *api.SyncResult) {
+	for _, m := range r.Mirrors {
+		for _, w := range m.Warnings {
+			u.warning("sync %s: %s", m.Mirror, w)
+		}
+		if m.Error != nil {
+			msg := m.Error.Message
+			if !strings.Contains(msg, m.Mirror) {
+				msg = "sync " + m.Mirror + ": " + msg
+			}
+			u.say("error", msg)
+		}
+	}
+}
+
+func (u *ui) snapshots(l *api.SnapshotList) {
+	if len(l.Snapshots) > 0 {
+		rows := [][]string{{"SNAPSHOT", "TYPE", "SUITES", "PACKAGES", "PINNED"}}
+		for _, s := range l.Snapshots {
+			n := 0
+			var suites []string
+			for _, d := range s.Suites {
+				n += d.Packages
+				suites = append(suites, d.Suite)
+			}
+			rows = append(rows, []string{s.ID, s.Type, strings.Join(suites, ","), strconv.Itoa(n), pinned(s)})
+		}
+		u.table(rows...)
+	}
+	if len(l.Frozen) > 0 {
+		if len(l.Snapshots) > 0 {
+			u.printf("\n")
+		}
+		rows := [][]string{{"FROZEN", "DATE", "MIRRORS", "PACKAGES", "SOURCES", "BYTES", "IMAGES"}}
+		for _, f := range l.Frozen {
+			var mirrors []string
+			for _, m := range f.Mirrors {
+				mirrors = append(mirrors, m.Mirror)
+			}
+			rows = append(rows, []string{f.Name, timeText(f.Date), strings.Join(mirrors, ","), strconv.Itoa(f.Packages), strconv.Itoa(f.Sources), bytesText(f.Bytes), strconv.Itoa(len(f.Images))})
+		}
+		u.table(rows...)
+	}
+	if len(l.Snapshots)+len(l.Frozen) == 0 {
+		u.printf("no snapshots\n")
+	}
+}
+
+func pinned(s api.Snapshot) string {
+	switch {
+	case !s.Pinned:
+		return ""
+	case s.Until == nil:
+		return "for ever"
+	}
+	return "until " + timeText(*s.Until)
+}
+
+func (u *ui) shown(r *api.ShowResult) {
+	if s := r.Snapshot; s != nil {
+		u.fields(
+			"Snapshot", s.ID,
+			"Mirror", s.Mirror+" ("+s.Type+")",
+			"Instant", timeText(s.Instant),
+			"URL", s.URL,
+			"Taken from", s.FromURL,
+			"Pinned", pinned(*s),
+			"Used by", strings.Join(s.UsedBy, " "),
+		)
+		u.suites(s.Suites)
+	}
+	if f := r.Frozen; f != nil {
+		u.frozen(f)
+	}
+}
+
+func (u *ui) frozen(f *api.Frozen) {
+	imported := ""
+	if f.Imported {
+		imported = "yes"
+	}
+	u.fields(
+		"Frozen", f.Name,
+		"Date", timeText(f.Date),
+		"Created", timeText(f.Created),
+		"Imported", imported,
+		"Packages", strconv.Itoa(f.Packages),
+		"Sources", strconv.Itoa(f.Sources),
+		"Bytes", bytesText(f.Bytes),
+		"Manifest", "sha256:"+f.Manifest,
+		"Signed by", f.Key,
+		"URL", f.URL,
+		"Statements", strings.Join(f.Statements, " "),
+	)
+	if len(f.Mirrors) > 0 {
+		u.printf("\n")
+		rows := [][]string{{"MIRROR", "TYPE", "KIND", "SNAPSHOT", "TRUST", "SUITES", "PACKAGES", "SOURCES"}}
+		for _, m := range f.Mirrors {
+			rows = append(rows, []string{m.Mirror, m.Type, m.Kind, m.Snapshot, m.Trust, strings.Join(m.Suites, ","), strconv.Itoa(m.Packages), strconv.Itoa(m.Sources)})
+		}
+		u.table(rows...)
+	}
+	if len(f.Images) > 0 {
+		u.printf("\n")
+		u.images(&api.ImageList{Images: f.Images})
+	}
+	if len(f.Missing) > 0 {
+		u.heading("Allowed to be missing:")
+		for _, m := range f.Missing {
+			u.printf("  %s\n", m)
+		}
+	}
+}
+
+func (u *ui) images(l *api.ImageList) {
+	if len(l.Images) == 0 {
+		u.printf("no images\n")
+		return
+	}
+	rows := [][]string{{"FROZEN", "VARIANT", "SIZE", "SHA256", "PATH"}}
+	for _, i := range l.Images {
+		rows = append(rows, []string{i.Name, i.Variant, bytesText(i.Size), i.SHA256, i.Path})
+	}
+	u.table(rows...)
+}
+
+func (u *ui) packages(l *api.PackageList) {
+	rows := [][]string{{"PACKAGE", "VERSION", "ARCH", "SIZE", "MIRROR", "SUITES"}}
+	for _, p := range l.Packages {
+		rows = append(rows, []string{p.Name, p.Version, p.Arch, bytesText(p.Size), p.Mirror, strings.Join(p.Suites, ",")})
+	}
+	u.table(rows...)
+}
+
+func (u *ui) found(r *api.FindResult) {
+	if len(r.Matches) == 0 {
+		u.printf("not found in any snapshot\n")
+		return
+	}
+	rows := [][]string{{"PACKAGE", "VERSION", "ARCH", "MIRROR", "FIRST", "LAST", "STORED", "FROZEN"}}
+	for _, m := range r.Matches {
+		rows = append(rows, []string{m.Name, m.Version, m.Arch, m.Mirror, at(m.First), at(m.Last), yes(m.Here), strings.Join(m.Frozen, ",")})
+	}
+	u.table(rows...)
+}
+
+// at is the instant of a snapshot id.
+func at(id string) string {
+	if _, t, ok := strings.Cut(id, "@"); ok {
+		return t
+	}
+	return id
+}
+
+func (u *ui) diff(d *api.Diff) {
+	total := 0
+	for _, part := range []struct {
+		name string
+		list []api.DiffEntry
+	}{{"Added", d.Added}, {"Removed", d.Removed}, {"Upgraded", d.Upgraded}, {"Downgraded", d.Downgraded}, {"Same version, other bytes", d.Rebuilt}} {
+		if len(part.list) == 0 {
+			continue
+		}
+		total += len(part.list)
+		u.printf("%s: %s\n", part.name, strconv.Itoa(len(part.list)))
+		var rows [][]string
+		for _, e := range part.list {
+			var what string
+			switch {
+			case e.Old == "":
+				what = e.New
+			case e.New == "":
+				what = e.Old
+			case e.Old == e.New:
+				what = e.Old + "  " + short(e.OldSHA256) + " -> " + short(e.NewSHA256)
+			default:
+				what = e.Old + " -> " + e.New
+			}
+			rows = append(rows, []string{"  " + e.Name + ":" + e.Arch, what, e.Mirror})
+		}
+		u.table(rows...)
+	}
+	if total == 0 {
+		u.printf("no package differs between %s and %s\n", d.A, d.B)
+		return
+	}
+	if len(d.Sources) > 0 {
+		u.printf("By source package: %s\n", strconv.Itoa(len(d.Sources)))
+		var rows [][]string
+		for _, s := range d.Sources {
+			rows = append(rows, []string{"  " + s.Source, s.Kind, strings.Join(s.Old, ",") + " -> " + strings.Join(s.New, ","), count(s.Count, "package", "packages")})
+		}
+		u.table(rows...)
+	}
+}
+
+// report tells how entries of manifests were resolved: those that need a look
+// one by one, the others as numbers.
+func (u *ui) report(r *api.Report) {
+	if r == nil {
+		return
+	}
+	u.printf("Entries: %d resolved (%d in several places), %d ambiguous, %d missing\n", r.Resolved, r.Several, r.Ambiguous, r.Missing)
+	rows := [][]string{{"STATE", "ENTRY", "BY", "MANIFEST", "PLACES"}}
+	for _, e := range r.Entries {
+		from := e.Manifest
+		if e.Line > 0 {
+			from += ":" + strconv.Itoa(e.Line)
+		}
+		places := e.Places
+		if e.State == "ambiguous" {
+			places = e.Candidates
+		}
+		var where []string
+		for _, p := range places {
+			w := p.Mirror + " " + p.Name + " " + p.Version + " " + p.Arch
+			if e.State == "ambiguous" {
+				w += " " + short(p.SHA256)
+			}
+			if !slices.Contains(where, w) {
+				where = append(where, w)
+			}
+		}
+		rows = append(rows, []string{e.State, e.Entry, e.By, from, strings.Join(where, "; ")})
+	}
+	u.table(rows...)
+}
+
+func (u *ui) broken(list []api.Problem) {
+	if len(list) == 0 {
+		return
+	}
+	u.printf("Broken: %s\n", count(len(list), "relation", "relations"))
+	rows := [][]string{{"  PACKAGE", "RELATION", "REASON"}}
+	for _, p := range list {
+		rows = append(rows, []string{"  " + p.Package, p.Relation, p.Reason})
+	}
+	u.table(rows...)
+}
+
+func (u *ui) freezeDone(r *api.FreezeResult) {
+	if r.DryRun {
+		u.report(r.Report)
+	} else if r.Report != nil && r.Report.Missing > 0 {
+		u.printf("Entries: %d resolved, %d recorded as missing\n", r.Report.Resolved, r.Report.Missing)
+	}
+	if r.Changes != nil {
+		u.diff(r.Changes)
+	}
+	u.broken(r.Broken)
+	if r.DryRun {
+		u.printf("nothing was frozen (--dry-run)\n")
+		return
+	}
+	if r.Fetched > 0 {
+		u.printf("fetched %s, %s\n", count(r.Fetched, "file", "files"), bytesText(r.FetchedBytes))
+	}
+	if f := r.Frozen; f != nil {
+		word := "frozen"
+		if !r.New {
+			word = "already frozen with equal contents"
+		}
+		u.printf("%s: %s: %s, %s, %s\n", f.Name, word, count(f.Packages, "package", "packages"), count(f.Sources, "source package", "source packages"), bytesText(f.Bytes))
+		u.printf("manifest sha256:%s\n%s\n", f.Manifest, f.URL)
+	}
+}
+
+func (u *ui) verified(r *api.VerifyResult) {
+	u.fields("Verified", r.Ref)
+	if r.Signature != nil {
+		u.fields("Signed by", r.Signature.Fingerprint+" "+r.Signature.UserID)
+	}
+	u.fields("Packages", strconv.Itoa(r.Packages), "Files", fmt.Sprintf("%d, %s read", r.Files, bytesText(r.Bytes)))
+	if len(r.Relied) > 0 {
+		u.heading("Relied on:")
+		rows := [][]string{{"  MIRROR", "SUITE", "DATE", "TRUST", "PINNED", "SIGNED BY"}}
+		for _, x := range r.Relied {
+			var by []string
+			for _, s := range x.Signers {
+				by = append(by, s.Fingerprint)
+			}
+			rows = append(rows, []string{"  " + x.Mirror, x.Suite, timeText(x.Date), x.Trust, yes(x.Pinned), strings.Join(by, " ")})
+		}
+		u.table(rows...)
+	}
+	for _, n := range r.Notes {
+		u.printf("note: %s\n", n)
+	}
+	if len(r.Faults) > 0 {
+		u.printf("\n")
+		u.faults(r.Faults)
+		return
+	}
+	u.printf("everything holds\n")
+}
+
+func (u *ui) faults(list []api.VerifyFault) {
+	for _, f := range list {
+		u.printf("fault: %s: %s\n", f.Object, f.Message)
+		if f.Expected != "" || f.Found != "" {
+			u.printf("  expected %s\n  found    %s\n", f.Expected, f.Found)
+		}
+	}
+}
+
+func (u *ui) transferred(verb string) func(*api.TransferResult) {
+	return func(r *api.TransferResult) {
+		if verb == "imported" && !r.New {
+			u.printf("%s: already here with equal contents\n", r.Name)
+		} else {
+			u.printf("%s: %s %s, %s\n", r.Name, verb, count(r.Files, "file", "files"), bytesText(r.Bytes))
+		}
+		for _, n := range r.Notes {
+			u.printf("note: %s\n", n)
+		}
+	}
+}
+
+func (u *ui) recording(r *api.Recording) {
+	state := "running"
+	if r.Stopped != nil {
+		state = "stopped " + timeText(*r.Stopped)
+	}
+	resigned := ""
+	if r.Resigned {
+		resigned = "by this server's key"
+	}
+	u.fields(
+		"Recording", r.Name,
+		"Started", timeText(r.Started),
+		"State", state,
+		"Signed", resigned,
+		"Proxy", r.Proxy,
+		"Files", fmt.Sprintf("%d, %s", r.Files, bytesText(r.Bytes)),
+		"Digest", r.Digest,
+	)
+	if len(r.Mirrors) > 0 {
+		u.printf("\n")
+		rows := [][]string{{"MIRROR", "SNAPSHOT", "URL"}}
+		for _, m := range r.Mirrors {
+			rows = append(rows, []string{m.Mirror, m.Snapshot, m.URL})
+		}
+		u.table(rows...)
+	}
+	if len(r.Entries) > 0 {
+		u.printf("\n")
+		rows := [][]string{{"FIRST", "SIZE", "COUNT", "MIRROR", "PATH"}}
+		for _, e := range r.Entries {
+			rows = append(rows, []string{timeText(e.First), bytesText(e.Size), strconv.Itoa(e.Count), e.Mirror, e.Path})
+		}
+		u.table(rows...)
+	}
+	if len(r.Unfetched) > 0 {
+		u.heading("Installed but never fetched through this recording:")
+		for _, p := range r.Unfetched {
+			u.printf("  %s\n", p)
+		}
+	}
+	for _, w := range r.Warnings {
+		u.printf("warning: %s\n", w)
+	}
+}
+
+// recorded is one file of a recording that is followed.
+func (u *ui) recorded(e api.RecordEntry) {
+	if u.json {
+		u.document(struct {
+			Entry api.RecordEntry `json:"entry"`
+		}{e})
+	} else {
+		u.printf("%s  %10s  %s %s\n", timeText(e.Last), bytesText(e.Size), e.Mirror, e.Path)
+	}
+	if err := u.out.Flush(); err != nil && u.failed == nil {
+		u.failed = err
+	}
+}
+
+func (u *ui) recordings(l *api.RecordList) {
+	if len(l.Recordings) == 0 {
+		u.printf("no recordings\n")
+		return
+	}
+	rows := [][]string{{"RECORDING", "STARTED", "STOPPED", "FILES", "BYTES", "MIRRORS"}}
+	for _, r := range l.Recordings {
+		var mirrors []string
+		for _, m := range r.Mirrors {
+			mirrors = append(mirrors, m.Mirror)
+		}
+		rows = append(rows, []string{r.Name, timeText(r.Started), timePtr(r.Stopped), strconv.Itoa(r.Files), bytesText(r.Bytes), strings.Join(mirrors, ",")})
+	}
+	u.table(rows...)
+}
+
+func (u *ui) collected(r *api.GCResult) {
+	if e := r.Explain; e != nil {
+		state := "would go"
+		if e.Keep {
+			state = "stays"
+		}
+		u.fields("Blob", e.Digest, "Stored", yes(e.Stored), "Size", bytesText(e.Size), "State", state)
+		for _, s := range e.Reasons {
+			u.printf("  %s\n", s)
+		}
+		return
+	}
+	for _, s := range r.Snapshots {
+		u.printf("snapshot %s\n", s)
+	}
+	word := "removed"
+	if r.DryRun {
+		word = "would remove"
+	}
+	u.printf("%s %s; put %s (%s) in quarantine; deleted %s (%s) from it\n", word,
+		count(len(r.Snapshots), "snapshot", "snapshots"), count(r.Blobs, "blob", "blobs"), bytesText(r.Bytes),
+		count(r.Purged, "blob", "blobs"), bytesText(r.PurgedBytes))
+}
+
+func (u *ui) checked(r *api.FsckResult) {
+	u.printf("%s, %s read\n", count(r.Blobs, "blob", "blobs"), bytesText(r.Bytes))
+	u.faults(r.Faults)
+	for _, d := range r.Repaired {
+		u.printf("repaired: %s\n", d)
+	}
+	for _, d := range r.Lost {
+		u.printf("lost: %s\n", d)
+	}
+	if len(r.Faults)+len(r.Lost) == 0 {
+		u.printf("everything is whole\n")
+	}
+}
+
+func (u *ui) key(k *api.KeyInfo) {
+	expires := "never"
+	if k.Expires != nil {
+		expires = timeText(*k.Expires)
+	}
+	u.fields("Fingerprint", k.Fingerprint, "User id", k.UserID, "Algorithm", k.Algorithm, "Created", timeText(k.Created), "Expires", expires, "File", k.File)
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/api"
+)
+
+// A ui is all that snapctl says: results on out, errors, hints and progress
+// bars on err.
+type ui struct {
+	out   *bufio.Writer
+	err   io.Writer
+	json  bool
+	color bool // on err
+	bars  *bars
+	// failed is the first error in writing to out; flush returns it.
+	failed error
+}
+
+// newUI makes a ui. Bars and colours are for terminals.
+func newUI(out, errOut io.Writer, getenv func(string) string) *ui {
+	u := &ui{out: bufio.NewWriter(out), err: errOut}
+	if isTerminal(errOut) && getenv("TERM") != "dumb" {
+		u.color = getenv("NO_COLOR") == ""
+		u.bars = newBars(errOut, u.color, time.Now)
+	}
+	return u
+}
+
+// isTerminal tells whether w is one.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+func (u *ui) flush() error {
+	if err := u.out.Flush(); err != nil && u.failed == nil {
+		u.failed = err
+	}
+	if u.failed != nil {
+		return fmt.Errorf("write output: %w", u.failed)
+	}
+	return nil
+}
+
+// document prints one JSON document on a line.
+func (u *ui) document(v any) {
+	enc := json.NewEncoder(u.out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil && u.failed == nil {
+		u.failed = err
+	}
+}
+
+// show prints a result: as JSON, or as human does.
+func show[R any](u *ui, r *R, human func(*R)) {
+	u.endProgress()
+	if u.json {
+		u.document(r)
+		return
+	}
+	human(r)
+}
+
+// text prints bytes as they are.
+func (u *ui) text(s string) { u.out.WriteString(s) }
+
+// printf prints lines for people. Arguments that are strings lose what could
+// confuse a terminal.
+func (u *ui) printf(format string, args ...any) {
+	for i, a := range args {
+		if s, ok := a.(string); ok {
+			args[i] = clean(s)
+		}
+	}
+	fmt.Fprintf(u.out, format, args...)
+}
+
+// note is a remark on standard error.
+func (u *ui) note(format string, args ...any) {
+	u.endProgress()
+	u.say("", fmt.Sprintf(format, args...))
+}
+
+// failure is the last word of a run that did not work.
+func (u *ui) failure(msg, hint string) {
+	u.say("error", msg)
+	if hint != "" {
+		u.say("hint", hint)
+	}
+}
+
+// warning is an error that does not end the run.
+func (u *ui) warning(format string, args ...any) {
+	u.endProgress()
+	u.say("warning", fmt.Sprintf(format, args...))
+}
+
+func (u *ui) say(label, msg string) {
+	var b strings.Builder
+	b.WriteString("snapctl: ")
+	if label != "" {
+		colour := map[string]string{"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "hint": "\x1b[1;36m"}[label]
+		if u.color {
+			b.WriteString(colour + label + ":\x1b[0m ")
+		} else {
+			b.WriteString(label + ": ")
+		}
+	}
+	b.WriteString(strings.ReplaceAll(cleanLines(msg), "\n", "\n  "))
+	b.WriteByte('\n')
+	io.WriteString(u.err, b.String())
+}
+
+// table prints rows in columns; the first is the heading.
+func (u *ui) table(rows ...[]string) {
+	w := tabwriter.NewWriter(u.out, 0, 8, 2, ' ', 0)
+	for _, r := range rows {
+		for i, c := range r {
+			if i > 0 {
+				io.WriteString(w, "\t")
+			}
+			if c == "" {
+				c = "-"
+			}
+			io.WriteString(w, clean(c))
+		}
+		io.WriteString(w, "\n")
+	}
+	w.Flush()
+}
+
+// fields prints "Name:  value" lines; those without a value are left out.
+func (u *ui) fields(pairs ...string) {
+	w := tabwriter.NewWriter(u.out, 0, 8, 2, ' ', 0)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			fmt.Fprintf(w, "%s:\t%s\n", pairs[i], clean(pairs[i+1]))
+		}
+	}
+	w.Flush()
+}
+
+// heading separates parts of a longer answer.
+func (u *ui) heading(s string) { u.printf("\n%s\n", s) }
+
+// clean makes s one line without control characters and without characters
+// that turn the direction of text.
+func clean(s string) string {
+	return strings.ReplaceAll(cleanLines(s), "\n", `\n`)
+}
+
+func cleanLines(s string) string {
+	if utf8.ValidString(s) && strings.IndexFunc(s, unsafe) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unsafe(r):
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		default:
+			b.WriteString(s[i : i+n])
+		}
+		i += n
+	}
+	return b.String()
+}
+
+func unsafe(r rune) bool {
+	return r != '\n' && (unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control))
+}
+
+// bytesText is a size for people.
+func bytesText(n int64) string {
+	if n < 1024 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	f, unit := float64(n), ""
+	for _, unit = range []string{"KiB", "MiB", "GiB", "TiB", "PiB"} {
+		f /= 1024
+		if f < 1023.95 {
+			break
+		}
+	}
+	return strconv.FormatFloat(f, 'f', 1, 64) + " " + unit
+}
+
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+func timePtr(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return timeText(*t)
+}
+
+// count is a number with its noun.
+func count[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.FormatInt(int64(n), 10) + " " + many
+}
+
+func short(digest string) string {
+	if len(digest) > 12 {
+		return digest[:12]
+	}
+	return digest
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// detail tells what an error of snapd's carries.
+func (u *ui) detail(e *api.Error) {
+	var r api.FreezeResult
+	if decodeDetail(e, &r) && (r.Report != nil || len(r.Broken) > 0) {
+		u.report(r.Report)
+		u.broken(r.Broken)
+		return
+	}
+	var rep api.Report
+	if decodeDetail(e, &rep) && len(rep.Entries) > 0 {
+		u.report(&rep)
+		return
+	}
+	var broken []api.Problem
+	if decodeDetail(e, &broken) {
+		u.broken(broken)
+	}
+}
+
+// progress tells how far a long operation is.
+func (u *ui) progress(p api.Progress) {
+	switch {
+	case u.json:
+		u.document(struct {
+			Progress api.Progress `json:"progress"`
+		}{p})
+		// Who reads lines wants them when they happen.
+		if err := u.out.Flush(); err != nil && u.failed == nil {
+			u.failed = err
+		}
+	case u.bars != nil:
+		u.bars.update(p)
+	}
+}
+
+// endProgress takes the bars away, before anything else is said.
+func (u *ui) endProgress() {
+	if u.bars != nil {
+		u.bars.end()
+	}
+}

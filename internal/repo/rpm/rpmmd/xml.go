@@ -84,8 +84,11 @@ type reader struct {
 	start, fin int64 // offsets of the token's first byte and of the one behind it
 }
 
-func newReader(src io.Reader) *reader {
-	return &reader{src: src, buf: make([]byte, firstBuf), keep: -1, attrs: make([]attr, 0, 16)}
+func newReader(src io.Reader) *reader { return newReaderSize(src, firstBuf) }
+
+// newReaderSize is newReader for a document of about size bytes.
+func newReaderSize(src io.Reader, size int) *reader {
+	return &reader{src: src, buf: make([]byte, min(max(size, 512), firstBuf)), keep: -1, attrs: make([]attr, 0, 16)}
 }
 
 func (r *reader) fail(format string, args ...any) error {

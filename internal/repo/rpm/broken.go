@@ -1,0 +1,152 @@
+package rpm
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm/rpmmd"
+)
+
+// Broken lists the requirements of binary packages that no package of the set
+// provides.
+//
+// Left out of account: rpm's own features ("rpmlib(…)"), requirements of files
+// that primary does not list (only those of /etc and of directories called bin
+// or sbin stand there), and rich dependencies, which are judged by whether any
+// package that they name is there.
+func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) error) error) ([]repo.Problem, error) {
+	type need struct {
+		pkg  string
+		rels []rpmmd.Relation
+	}
+	var needs []need
+	provides := map[string][]rpmmd.Relation{}
+	files := map[string]bool{}
+	n := 0
+	err := records(func(r repo.Record) error {
+		if n++; n%256 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if r.Kind != repo.KindBinary {
+			return nil
+		}
+		rels, err := rpmmd.ParseRelations(r.Bytes)
+		if err != nil {
+			return fmt.Errorf("package %s-%s.%s: %w", r.Name, r.Version, r.Arch, malformed(err))
+		}
+		for _, p := range rels.Provides {
+			provides[p.Name] = append(provides[p.Name], p)
+		}
+		for _, f := range rels.Files {
+			files[f] = true
+		}
+		needs = append(needs, need{fmt.Sprintf("%s:%s=%s", r.Name, r.Arch, r.Version), rels.Requires})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	has := func(want rpmmd.Relation) (ok bool, other string) {
+		for _, p := range provides[want.Name] {
+			if overlaps(want, p) {
+				return true, ""
+			}
+			other = p.String()
+		}
+		return false, other
+	}
+	var out []repo.Problem
+	for _, x := range needs {
+		for _, want := range x.rels {
+			switch {
+			case strings.HasPrefix(want.Name, "rpmlib("), strings.HasPrefix(want.Name, "config("):
+				continue
+			case strings.HasPrefix(want.Name, "("):
+				if !richPossible(want.Name, func(name string) bool { return len(provides[name]) > 0 || files[name] }) {
+					out = append(out, repo.Problem{Package: x.pkg, Relation: want.Name, Reason: "nothing provides any part of it"})
+				}
+				continue
+			case strings.HasPrefix(want.Name, "/"):
+				if !inPrimary(want.Name) || files[want.Name] {
+					continue
+				}
+			}
+			if ok, other := has(want); !ok {
+				reason := "nothing provides it"
+				if other != "" {
+					reason = "only " + other + " is there"
+				}
+				out = append(out, repo.Problem{Package: x.pkg, Relation: want.String(), Reason: reason})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b repo.Problem) int {
+		return strings.Compare(a.Package+"\x00"+a.Relation, b.Package+"\x00"+b.Relation)
+	})
+	return slices.Compact(out), nil
+}
+
+// inPrimary says whether primary lists a file of that name: the rule is
+// createrepo's.
+func inPrimary(f string) bool {
+	return strings.HasPrefix(f, "/etc/") || strings.Contains(f, "bin/") || f == "/usr/lib/sendmail"
+}
+
+// overlaps says whether what is provided lies in the range that is wanted. A
+// side without a version matches any.
+func overlaps(want, have rpmmd.Relation) bool {
+	if want.Flags == "" || have.Flags == "" {
+		return true
+	}
+	c := have.EVR.Compare(want.EVR)
+	less := strings.HasPrefix(want.Flags, "L")
+	greater := strings.HasPrefix(want.Flags, "G")
+	equal := strings.HasSuffix(want.Flags, "E") || want.Flags == "EQ"
+	haveLess := strings.HasPrefix(have.Flags, "L")
+	haveGreater := strings.HasPrefix(have.Flags, "G")
+	haveEqual := strings.HasSuffix(have.Flags, "E") || have.Flags == "EQ"
+	switch {
+	case c < 0:
+		return less || haveGreater
+	case c > 0:
+		return greater || haveLess
+	}
+	return equal && haveEqual || less && haveLess || greater && haveGreater
+}
+
+// richPossible says whether some operand of a rich dependency is there. "A if
+// B" and its kin hold without either.
+func richPossible(rich string, there func(string) bool) bool {
+	words := strings.FieldsFunc(rich, func(c rune) bool { return c == ' ' })
+	skip := false
+	for _, w := range words {
+		switch w {
+		case "if", "unless", "else", "without":
+			return true
+		case "and", "or", "with":
+			continue
+		case "<", "<=", "=", ">=", ">":
+			skip = true
+			continue
+		}
+		if skip {
+			skip = false
+			continue
+		}
+		// Names have parentheses of their own, "libc.so.6()(64bit)": those of
+		// the expression are the unbalanced ones.
+		for strings.HasPrefix(w, "(") {
+			w = w[1:]
+		}
+		for strings.Count(w, ")") > strings.Count(w, "(") {
+			w = strings.TrimSuffix(w, ")")
+		}
+		if there(w) {
+			return true
+		}
+	}
+	return false
+}

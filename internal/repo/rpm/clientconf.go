@@ -1,0 +1,26 @@
+package rpm
+
+import (
+	"fmt"
+
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/yumconf"
+)
+
+// ClientConfig renders a repository for dnf: "repo", a .repo file with both
+// checks on. dnf needs the keys as files or URLs: that of this server for
+// repomd.xml, and the distribution's for the packages.
+func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
+	if kind != "repo" {
+		return "", fmt.Errorf("client configuration of %s: form %q: expected repo", p.Name, kind)
+	}
+	if len(p.KeyFiles) == 0 {
+		return "", fmt.Errorf("client configuration of %s: a .repo file cannot hold a key: no key file named", p.Name)
+	}
+	name := p.Mirror.Name
+	if name == "" {
+		name = p.Name
+	}
+	return yumconf.Format(p.Comment, yumconf.Repo{ID: p.Name, Name: name, BaseURLs: []string{p.URL}, Enabled: true,
+		GPGCheck: p.Mirror.CheckPackages(), RepoGPGCheck: true, GPGKeys: p.KeyFiles})
+}

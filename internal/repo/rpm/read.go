@@ -1,0 +1,378 @@
+package rpm
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm/nevra"
+	"example.org/snapd/internal/repo/rpm/rpmmd"
+	"example.org/snapd/internal/repo/rpm/rpmpkg"
+	"example.org/snapd/internal/sign"
+)
+
+// maxPlain bounds the plain form of a list whose size repomd.xml does not
+// tell, in bytes.
+const maxPlain = 8 << 30
+
+// Read reads primary and emits its records; filelists and other are read
+// beside it and have to speak of the same packages. Each list's plain form is
+// held against the open-checksum and open-size of repomd.xml where they are
+// given. emit is called by one goroutine.
+func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed,
+	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) error {
+	doc := findDoc(root.Docs, repomdPath)
+	if doc == nil {
+		return fmt.Errorf("read %s: no %s among the documents: %w", form.Path, repomdPath, repo.ErrMalformed)
+	}
+	md, err := rpmmd.ParseRepoMD(doc.Data)
+	if err != nil {
+		return malformed(err)
+	}
+	kinds := []rpmmd.Kind{rpmmd.Primary}
+	for _, also := range g.Also {
+		kinds = append(kinds, rpmmd.Kind(also))
+	}
+	lists := make([]*list, len(kinds))
+	defer func() {
+		for _, l := range lists {
+			if l != nil {
+				l.close()
+			}
+		}
+	}()
+	for i, k := range kinds {
+		d := md.Find(string(k))
+		if d == nil {
+			return fmt.Errorf("read %s: repomd.xml lists no %s: %w", form.Path, k, repo.ErrMalformed)
+		}
+		l, err := listedFile(d.Path, d.Size, d.Checksum)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			l = form
+		}
+		if lists[i], err = openList(ctx, d, l, k, open); err != nil {
+			return err
+		}
+	}
+
+	eg, ctx := errgroup.WithContext(ctx)
+	tables := make([]table, len(lists))
+	for i, l := range lists[1:] {
+		eg.Go(func() error {
+			tables[i+1] = table{}
+			return l.each(ctx, func(p *rpmmd.Package) error { return tables[i+1].add(l.kind, p) })
+		})
+	}
+	base := baseOf(root)
+	tables[0] = table{}
+	err = lists[0].each(ctx, func(p *rpmmd.Package) error {
+		if err := tables[0].add(rpmmd.Primary, p); err != nil {
+			return err
+		}
+		rec, err := record(p, base)
+		if err != nil {
+			return fmt.Errorf("primary: package %s: %w", p.NEVRA, err)
+		}
+		return emit(rec)
+	})
+	if err != nil {
+		eg.Go(func() error { return err }) // cancels the others
+	}
+	werr := eg.Wait()
+	if err != nil {
+		return err
+	}
+	if werr != nil {
+		return werr
+	}
+	for i, l := range lists[1:] {
+		if err := tables[0].same(l.kind, tables[i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list is one list of packages being read and checked.
+type list struct {
+	kind  rpmmd.Kind
+	name  string
+	raw   io.ReadCloser
+	plain io.ReadCloser
+	check *checked
+}
+
+func openList(ctx context.Context, d *rpmmd.Data, form repo.Listed, kind rpmmd.Kind,
+	open func(context.Context, repo.Listed) (io.ReadCloser, error)) (*list, error) {
+	l := &list{kind: kind, name: form.Path}
+	var err error
+	if l.raw, err = open(ctx, form); err != nil {
+		return nil, fmt.Errorf("read %s: %w", form.Path, err)
+	}
+	if l.plain, err = rpmmd.Decode(form.Path, l.raw); err != nil {
+		l.close()
+		return nil, malformed(err)
+	}
+	l.check = &checked{r: l.plain, name: form.Path, size: d.OpenSize, sum: d.OpenChecksum}
+	if l.check.size < 0 && rpmmd.Compression(form.Path) == "" {
+		l.check.size = d.Size
+	}
+	// An open-checksum of an unknown strength is better than none; the packed
+	// bytes have been held against a strong one.
+	l.check.h = d.OpenChecksum.New()
+	return l, nil
+}
+
+func (l *list) close() {
+	if l.plain != nil {
+		l.plain.Close()
+	}
+	if l.raw != nil {
+		l.raw.Close()
+	}
+}
+
+// each calls f for each package; at the end the whole plain form has been
+// checked.
+func (l *list) each(ctx context.Context, f func(*rpmmd.Package) error) error {
+	s := rpmmd.NewScanner(l.check, l.kind)
+	for n := 0; ; n++ {
+		if n%1024 == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		p, err := s.Next()
+		if err == io.EOF {
+			return l.check.finish()
+		}
+		if err != nil {
+			if isRead(err) {
+				return fmt.Errorf("read %s: %w", l.name, err)
+			}
+			return fmt.Errorf("read %s: %w", l.name, malformed(err))
+		}
+		if err := f(p); err != nil {
+			return err
+		}
+	}
+}
+
+// isRead tells errors of reading from those of what was read.
+func isRead(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, repo.ErrMismatch)
+}
+
+// checked reads a plain form and holds it against its size and checksum.
+type checked struct {
+	r    io.Reader
+	name string
+	size int64 // -1: unknown
+	sum  rpmmd.Checksum
+	h    hash.Hash
+	n    int64
+}
+
+func (c *checked) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if c.h != nil {
+		c.h.Write(p[:n])
+	}
+	if c.size >= 0 && c.n > c.size {
+		return 0, fmt.Errorf("%w: %s unpacks to more than %d bytes, the size in repomd.xml", repo.ErrMismatch, c.name, c.size)
+	}
+	if c.n > maxPlain {
+		return 0, fmt.Errorf("%w: %s unpacks to more than %d bytes", repo.ErrMismatch, c.name, int64(maxPlain))
+	}
+	return n, err
+}
+
+// finish judges the form once its reader has come to its end.
+func (c *checked) finish() error {
+	if c.size >= 0 && c.n != c.size {
+		return fmt.Errorf("%w: %s unpacks to %d bytes, repomd.xml says %d", repo.ErrMismatch, c.name, c.n, c.size)
+	}
+	if c.h != nil && !c.sum.Matches(c.h) {
+		return fmt.Errorf("%w: %s unpacks to %s:%x, repomd.xml says %s", repo.ErrMismatch, c.name, c.sum.Type, c.h.Sum(nil), c.sum)
+	}
+	return nil
+}
+
+// table is what a list says about each package: a digest of its NEVRA, by a
+// digest of its pkgid, and the name for messages.
+type table map[[16]byte]row
+
+type row struct {
+	nevra [16]byte
+	name  string
+}
+
+func digest16(s string) (d [16]byte) {
+	sum := sha256.Sum256([]byte(s))
+	copy(d[:], sum[:])
+	return d
+}
+
+func nevraKey(n nevra.NEVRA) [16]byte {
+	h := sha256.New()
+	for _, s := range [...]string{n.Name, n.Version, n.Release, n.Arch} {
+		var l [4]byte
+		binary.BigEndian.PutUint32(l[:], uint32(len(s)))
+		h.Write(l[:])
+		io.WriteString(h, s)
+	}
+	var e [4]byte
+	binary.BigEndian.PutUint32(e[:], n.Epoch)
+	h.Write(e[:])
+	var d [16]byte
+	copy(d[:], h.Sum(nil))
+	return d
+}
+
+// add enters a package. The same package may stand twice, at two locations; two
+// packages with one digest may not.
+func (t table) add(kind rpmmd.Kind, p *rpmmd.Package) error {
+	key, r := digest16(p.PkgID), row{nevraKey(p.NEVRA), p.Name}
+	if have, ok := t[key]; ok && have.nevra != r.nevra {
+		return fmt.Errorf("%w: %s: %s and %s have one pkgid, %s", repo.ErrMalformed, kind, have.name, p.NEVRA, clip(p.PkgID))
+	}
+	t[key] = r
+	return nil
+}
+
+// same demands that another list speaks of the same packages as primary.
+func (t table) same(kind rpmmd.Kind, o table) error {
+	bad := func(name, what string) error {
+		return fmt.Errorf("%w: primary and %s disagree: package %s %s", repo.ErrMalformed, kind, clip(name), what)
+	}
+	first := ""
+	for key, r := range t {
+		or, ok := o[key]
+		if ok && or.nevra == r.nevra {
+			continue
+		}
+		if first == "" || r.name < first { // the same message every time
+			first = r.name
+		}
+	}
+	if first != "" {
+		for key, r := range t {
+			if r.name != first {
+				continue
+			}
+			if or, ok := o[key]; ok && or.nevra != r.nevra {
+				return bad(first, "has another name, version or architecture there")
+			}
+		}
+		return bad(first, "is missing there")
+	}
+	for key, r := range o {
+		if _, ok := t[key]; !ok && (first == "" || r.name < first) {
+			first = r.name
+		}
+	}
+	if first != "" {
+		return bad(first, "stands only there")
+	}
+	return nil
+}
+
+// record turns a package of primary into a record.
+func record(p *rpmmd.Package, base string) (*repo.Record, error) {
+	if err := p.Checksum.Check("checksum"); err != nil {
+		return nil, malformed(err)
+	}
+	path, err := location(p.Href, p.Base, base)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch, Bytes: p.Raw,
+		Files: []repo.File{{Path: path, Size: p.Size}}}
+	if p.Checksum.Type == "sha256" {
+		if rec.Files[0].SHA256, err = cas.ParseDigest(p.Checksum.Hex); err != nil {
+			return nil, err
+		}
+	}
+	if p.IsSource() {
+		rec.Kind = repo.KindSource
+	} else if p.SourceRPM != "" {
+		if src, err := nevra.Parse(p.SourceRPM); err == nil {
+			// The file name has no epoch. A source and what is built from it
+			// share theirs wherever they share the version.
+			if src.Version == p.Version && src.Release == p.Release {
+				src.Epoch = p.Epoch
+			}
+			rec.Sources = []repo.Ref{{Name: src.Name, Version: src.EVR.String()}}
+		}
+	}
+	return rec, nil
+}
+
+// CheckPackage verifies a package's signature, digests and header as its bytes
+// pass. With gpgcheck = false only digests and header are checked.
+func (Format) CheckPackage(m config.Mirror, rec *repo.Record, kr *sign.Keyring) (io.WriteCloser, error) {
+	p, err := rpmmd.ParsePrimary(rec.Bytes)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	opts := rpmpkg.Options{Expect: rpmpkg.Expect{Object: p.Href, NEVRA: p.NEVRA, Size: p.Size, Hash: nil}}
+	if p.HeaderEnd > 0 {
+		opts.Expect.HeaderStart, opts.Expect.HeaderEnd = p.HeaderStart, p.HeaderEnd
+	}
+	if p.Checksum.Type != "sha256" {
+		// Whoever holds a SHA-256 checks it while storing; others are ours.
+		if err := p.Checksum.Check("package " + p.NEVRA.String()); err != nil {
+			return nil, malformed(err)
+		}
+		opts.Expect.Hash, opts.Expect.Digest = p.Checksum.New, p.Checksum.Hex
+	}
+	if m.CheckPackages() {
+		if kr == nil || kr.Len() == 0 {
+			return nil, fmt.Errorf("package %s: no key to verify by: %w", p.NEVRA, repo.ErrUntrusted)
+		}
+		opts.Keyring = kr
+	}
+	return &packageCheck{v: rpmpkg.NewVerifier(opts)}, nil
+}
+
+// packageCheck maps the verdict's errors.
+type packageCheck struct{ v *rpmpkg.Verifier }
+
+func (c *packageCheck) Write(p []byte) (int, error) {
+	n, err := c.v.Write(p)
+	return n, packageError(err)
+}
+
+func (c *packageCheck) Close() error { return packageError(c.v.Close()) }
+
+func packageError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, rpmpkg.ErrMalformed):
+		return fmt.Errorf("%w: %w", repo.ErrMalformed, err)
+	case errors.Is(err, rpmpkg.ErrDigest), errors.Is(err, rpmpkg.ErrDisagrees):
+		return fmt.Errorf("%w: %w", repo.ErrMismatch, err)
+	}
+	return fmt.Errorf("%w: %w", repo.ErrUntrusted, err)
+}
+
+func clip(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "…"
+	}
+	return s
+}

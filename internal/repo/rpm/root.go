@@ -1,0 +1,428 @@
+package rpm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm/rpmmd"
+	"example.org/snapd/internal/sign"
+)
+
+var (
+	// ErrFuture means metadata dated later than the instant at which they are
+	// judged.
+	ErrFuture = errors.New("dated in the future")
+	// ErrLagging means that a mirror's repomd.xml is not one that the metalink
+	// names: it is older or newer than what the metalink knows.
+	ErrLagging = errors.New("not what the metalink names")
+)
+
+const (
+	maxSignature = 1 << 20 // bytes of repomd.xml.asc
+	// maxFuture is how far metadata may be dated ahead of the clock. Builders'
+	// clocks are worse than those of archives that sign.
+	maxFuture = 24 * time.Hour
+)
+
+// BaseURLs lists the configured URLs, then those of the metalink, most
+// preferred first, then those of the mirror list.
+func (Format) BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]string, error) {
+	out := m.BaseURLs()
+	add := func(bases []string) {
+		for _, b := range bases {
+			if !slices.Contains(out, b) {
+				out = append(out, b)
+			}
+		}
+	}
+	if m.Metalink != "" {
+		doc, err := g.GetURL(ctx, m.Metalink, rpmmd.MaxMetalink)
+		if err != nil {
+			return nil, fmt.Errorf("fetch metalink: %w", err)
+		}
+		ml, err := rpmmd.ParseMetalink(doc.Data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", doc.URL, malformed(err))
+		}
+		add(ml.Bases)
+	}
+	if m.Mirrorlist != "" {
+		doc, err := g.GetURL(ctx, m.Mirrorlist, rpmmd.MaxMetalink)
+		if err != nil {
+			return nil, fmt.Errorf("fetch mirror list: %w", err)
+		}
+		bases, err := rpmmd.ParseMirrorlist(doc.Data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", doc.URL, malformed(err))
+		}
+		add(bases)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("mirror %s: metalink and mirror list name no http or https address: %w", m.Name, repo.ErrMissing)
+	}
+	return out, nil
+}
+
+// malformed maps the syntax packages' errors onto this one's callers'.
+func malformed(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, rpmmd.ErrHostile), errors.Is(err, rpmmd.ErrElsewhere):
+		return fmt.Errorf("%w: %w", repo.ErrHostile, err)
+	case errors.Is(err, rpmmd.ErrWeak):
+		return fmt.Errorf("%w: %w", repo.ErrWeak, err)
+	case errors.Is(err, rpmmd.ErrMismatch):
+		return fmt.Errorf("%w: %w", repo.ErrMismatch, err)
+	}
+	return fmt.Errorf("%w: %w", repo.ErrMalformed, err)
+}
+
+// FetchRoot fetches repomd.xml and what vouches for it: repomd.xml.asc, and the
+// metalink where one is configured. When prev holds the newest repomd.xml it
+// makes one request and returns repo.ErrNotModified.
+//
+// A revision that is lower than that of prev is repo.ErrRollback, so that the
+// next URL is tried.
+func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, suite repo.SuiteName, prev []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
+	held := findDoc(prev, repomdPath)
+	var ml *rpmmd.Metalink
+	if m.Metalink != "" {
+		if p.Metalink == nil {
+			doc, err := g.GetURL(ctx, m.Metalink, rpmmd.MaxMetalink)
+			if err != nil {
+				return nil, fmt.Errorf("fetch metalink: %w", err)
+			}
+			p.Metalink = doc.Data
+		}
+		var err error
+		if ml, err = rpmmd.ParseMetalink(p.Metalink); err != nil {
+			return nil, malformed(err)
+		}
+		if held != nil && ml.Current.Matches(held.Data) {
+			return nil, repo.ErrNotModified
+		}
+	}
+	cond := held
+	if ml != nil {
+		cond = nil // the metalink says that there is something newer
+	}
+	md, err := g.Get(ctx, repomdPath, rpmmd.MaxRepoMD, cond)
+	if err == nil && cond != nil && bytes.Equal(md.Data, cond.Data) {
+		err = repo.ErrNotModified // a server without conditional requests
+	}
+	switch {
+	case errors.Is(err, repo.ErrNotModified):
+		return nil, repo.ErrNotModified
+	case errors.Is(err, fetch.ErrNotFound):
+		return nil, fmt.Errorf("no %s at %s: %w: %w", repomdPath, g.BaseURL(), repo.ErrMissing, err)
+	case err != nil:
+		return nil, fmt.Errorf("fetch %s: %w", repomdPath, err)
+	}
+	docs := []repo.Doc{md}
+	asc, err := g.Get(ctx, ascPath, maxSignature, nil)
+	switch {
+	case err == nil:
+		docs = append(docs, asc)
+	case errors.Is(err, fetch.ErrNotFound), errors.Is(err, fetch.ErrDenied):
+		// No signature. Object stores deny what they do not have.
+	default:
+		return nil, fmt.Errorf("fetch %s: %w", ascPath, err)
+	}
+	if m.Installer {
+		for _, name := range treeinfoPaths {
+			doc, err := g.Get(ctx, name, rpmmd.MaxTreeinfo, nil)
+			if err == nil {
+				docs = append(docs, doc)
+				break
+			}
+			if !errors.Is(err, fetch.ErrNotFound) && !errors.Is(err, fetch.ErrDenied) {
+				return nil, fmt.Errorf("fetch %s: %w", name, err)
+			}
+		}
+	}
+	root, err := f.ParseRoot(m, suite, docs, p)
+	if err != nil {
+		if errors.Is(err, sign.ErrBadSignature) {
+			// The two files cannot be fetched at once: look whether they changed.
+			again, aerr := g.Get(ctx, repomdPath, rpmmd.MaxRepoMD, nil)
+			if aerr == nil && !bytes.Equal(again.Data, md.Data) {
+				return nil, fmt.Errorf("%s: %w: %w", repomdPath, repo.ErrTorn, err)
+			}
+		}
+		return nil, err
+	}
+	if held != nil {
+		if err := checkRevision(held.Data, root); err != nil {
+			return nil, err
+		}
+	}
+	return root, nil
+}
+
+// checkRevision refuses a lower revision than the one held.
+func checkRevision(held []byte, root *repo.Root) error {
+	old, err := rpmmd.ParseRepoMD(held)
+	if err != nil {
+		return nil // it was verified once; the comparison is lost, not the sync
+	}
+	a, errA := strconv.ParseUint(old.Revision, 10, 63)
+	b, errB := strconv.ParseUint(root.Revision, 10, 63)
+	if errA == nil && errB == nil && b < a {
+		return fmt.Errorf("%s: revision %d, expected %d or higher: %w", repomdPath, b, a, repo.ErrRollback)
+	}
+	return nil
+}
+
+func findDoc(docs []repo.Doc, names ...string) *repo.Doc {
+	for i := range docs {
+		if slices.Contains(names, docs[i].Path) {
+			return &docs[i]
+		}
+	}
+	return nil
+}
+
+// ParseRoot verifies repomd.xml by repomd.xml.asc, or else by the metalink, or
+// else only where repo_gpgcheck = false is configured.
+func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
+	doc := findDoc(docs, repomdPath)
+	if doc == nil {
+		return nil, fmt.Errorf("no %s among the documents: %w", repomdPath, repo.ErrMalformed)
+	}
+	root := &repo.Root{Suite: suite, Docs: docs}
+	if err := trust(m, root, doc, findDoc(docs, ascPath), p); err != nil {
+		return nil, err
+	}
+	md, err := rpmmd.ParseRepoMD(doc.Data)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	if root.Files, err = listed(md); err != nil {
+		return nil, err
+	}
+	if t := md.Time(); t > 0 {
+		root.Date = time.Unix(t, 0).UTC()
+		if !p.Now.IsZero() && root.Date.After(p.Now.Add(maxFuture)) {
+			return nil, fmt.Errorf("%s of %s, judged at %s: %w", repomdPath, root.Date.Format(time.RFC3339), p.Now.UTC().Format(time.RFC3339), ErrFuture)
+		}
+	}
+	root.Revision, root.ByHash = md.Revision, md.HashNamed()
+	if tree := findDoc(docs, treeinfoPaths...); tree != nil {
+		files, err := treeFiles(tree, root.Files)
+		if err != nil {
+			return nil, err
+		}
+		root.Files = append(root.Files, files...)
+	}
+	return root, nil
+}
+
+// trust finds what repomd.xml rests on, strongest first.
+func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyParams) error {
+	why := "it has no signature"
+	if asc != nil && p.Keyring != nil && p.Keyring.Len() > 0 {
+		v, err := sign.VerifyDetached(md.Data, asc.Data, sign.VerifyOptions{Keyring: p.Keyring, Now: p.Now})
+		if err == nil {
+			root.Trust = repo.TrustSignature
+			for _, s := range v.Good {
+				root.Signers = append(root.Signers, repo.Signer{Fingerprint: s.Fingerprint, UserID: s.UserID, SignedAt: s.Created})
+			}
+			return nil
+		}
+		if !errors.Is(err, sign.ErrUnknownKey) {
+			return fmt.Errorf("verify %s: %w: %w", ascPath, repo.ErrUntrusted, err)
+		}
+		// Signed by someone else: as good as not signed, as far as we can tell.
+		why = err.Error()
+		if m.CheckRepo() && m.Metalink == "" {
+			return fmt.Errorf("verify %s: %w: %w", ascPath, repo.ErrUntrusted, err)
+		}
+	} else if asc != nil {
+		why = "its signature cannot be checked without a keyring"
+	}
+	if len(p.Metalink) > 0 && strings.HasPrefix(m.Metalink, "https://") {
+		ml, err := rpmmd.ParseMetalink(p.Metalink)
+		if err != nil {
+			return malformed(err)
+		}
+		if _, err := ml.Current.Strongest(); err != nil {
+			return malformed(err)
+		}
+		if ml.Match(md.Data) < 0 {
+			h := cas.Sum(md.Data)
+			want, _ := ml.Current.Strongest()
+			return fmt.Errorf("%s has sha256:%s, the metalink names %s: %w: %w", repomdPath, h, want, ErrLagging, repo.ErrUntrusted)
+		}
+		root.Trust, root.Metalink = repo.TrustMetalink, p.Metalink
+		return nil
+	}
+	if m.Metalink != "" && !strings.HasPrefix(m.Metalink, "https://") {
+		why += ", and a metalink vouches only over https"
+	}
+	if m.CheckRepo() {
+		return fmt.Errorf("%s: %s; expected %s, a metalink over https, or repo_gpgcheck = false: %w", repomdPath, why, ascPath, repo.ErrUntrusted)
+	}
+	root.Trust = repo.TrustNone
+	return nil
+}
+
+// listed turns the data entries into the files that a sync takes.
+func listed(md *rpmmd.RepoMD) ([]repo.Listed, error) {
+	for _, k := range []rpmmd.Kind{rpmmd.Primary, rpmmd.Filelists} {
+		if md.Find(string(k)) == nil {
+			return nil, fmt.Errorf("repomd.xml: no data of type %q: %w", k, repo.ErrMalformed)
+		}
+	}
+	var out []repo.Listed
+	seen := map[string]string{}
+	for i := range md.Data {
+		d := &md.Data[i]
+		if err := d.Check(); err != nil {
+			return nil, malformed(err)
+		}
+		if d.Path == repomdPath || d.Path == ascPath {
+			return nil, fmt.Errorf("repomd.xml: data %s stands at %s: %w", d.Type, d.Path, repo.ErrHostile)
+		}
+		if other, ok := seen[d.Path]; ok {
+			return nil, fmt.Errorf("repomd.xml: data %s and %s are one file, %s: %w", other, d.Type, d.Path, repo.ErrMalformed)
+		}
+		seen[d.Path] = d.Type
+		l, err := listedFile(d.Path, d.Size, d.Checksum)
+		if err != nil {
+			return nil, fmt.Errorf("repomd.xml: data %s: %w", d.Type, err)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+// listedFile makes a Listed of a path and a strong checksum.
+func listedFile(path string, size int64, c rpmmd.Checksum) (repo.Listed, error) {
+	l := repo.Listed{Path: path, Size: size}
+	switch c.Type {
+	case "sha256":
+		d, err := cas.ParseDigest(c.Hex)
+		if err != nil {
+			return l, err
+		}
+		l.SHA256 = d
+	case "sha512":
+		l.SHA512 = c.Hex
+	default:
+		return l, fmt.Errorf("checksum of type %s, expected sha256 or sha512: %w", c.Type, repo.ErrWeak)
+	}
+	return l, nil
+}
+
+// treeFiles lists the images that a treeinfo names by a strong checksum and
+// that repomd.xml does not list itself.
+func treeFiles(doc *repo.Doc, have []repo.Listed) ([]repo.Listed, error) {
+	t, err := rpmmd.ParseTreeinfo(doc.Data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doc.Path, malformed(err))
+	}
+	var out []repo.Listed
+	for _, f := range t.Files {
+		if !f.Checksum.Strong() || f.Path == repomdPath ||
+			slices.ContainsFunc(have, func(l repo.Listed) bool { return l.Path == f.Path }) {
+			continue
+		}
+		l, err := listedFile(f.Path, -1, f.Checksum)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", doc.Path, f.Path, err)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+// baseOf is the base URL that a document was fetched from, "" when unknown.
+func baseOf(root *repo.Root) string {
+	doc := findDoc(root.Docs, repomdPath)
+	if doc == nil {
+		return ""
+	}
+	base, ok := strings.CutSuffix(doc.URL, "/"+repomdPath)
+	if !ok {
+		return ""
+	}
+	return base
+}
+
+// location resolves the href and xml:base of a package to a path relative to
+// the repository.
+//
+// A relative xml:base is a directory in the repository. An absolute one below
+// the URL that the metadata came from is that directory. Any other says where
+// the packages stood when the metadata were written; mirrors copy the tree
+// without rewriting it, so the package is looked for beside the metadata, by
+// its digest.
+func location(href, base, root string) (string, error) {
+	p, err := rpmmd.CleanHref(href)
+	if err != nil || base == "" {
+		return p, err
+	}
+	if u, err := url.Parse(base); err == nil && u.Scheme != "" {
+		rest, ok := strings.CutPrefix(strings.TrimRight(base, "/")+"/", strings.TrimRight(root, "/")+"/")
+		if root == "" || !ok {
+			return p, nil
+		}
+		base = rest
+	}
+	if base = strings.Trim(strings.TrimPrefix(base, "./"), "/"); base == "" || base == "." {
+		return p, nil
+	}
+	dir, err := rpmmd.CleanHref(base)
+	if err != nil {
+		return "", fmt.Errorf("xml:base: %w", err)
+	}
+	return dir + "/" + p, nil
+}
+
+// Plan takes everything that the root lists: metadata are small beside the
+// packages and vanish upstream with the next compose.
+func (Format) Plan(_ config.Mirror, root *repo.Root) ([]repo.Group, error) {
+	doc := findDoc(root.Docs, repomdPath)
+	if doc == nil {
+		return nil, fmt.Errorf("no %s among the documents: %w", repomdPath, repo.ErrMalformed)
+	}
+	md, err := rpmmd.ParseRepoMD(doc.Data)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	byPath := map[string]string{}
+	for i := range md.Data {
+		byPath[md.Data[i].Path] = md.Data[i].Type
+	}
+	var first, rest []repo.Group
+	for _, l := range root.Files {
+		g := repo.Group{Index: byPath[l.Path], Forms: []repo.Listed{l}}
+		switch g.Index {
+		case "":
+			g.Index = l.Path // an image of the tree
+		case string(rpmmd.Primary):
+			g.Packages = true
+			for _, k := range []rpmmd.Kind{rpmmd.Filelists, rpmmd.Other} {
+				if md.Find(string(k)) != nil {
+					g.Also = append(g.Also, string(k))
+				}
+			}
+			first = append(first, g)
+			continue
+		}
+		rest = append(rest, g)
+	}
+	return append(first, rest...), nil
+}

@@ -1,0 +1,256 @@
+package rpmmd
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.org/snapd/internal/repo/rpm/nevra"
+)
+
+// ParsePrimary reads one <package> element of primary. Raw and Offset are not
+// set.
+func ParsePrimary(element []byte) (*Package, error) {
+	s := &Scanner{r: newReaderSize(io.MultiReader(strings.NewReader("<metadata>"), bytes.NewReader(element), strings.NewReader("</metadata>")),
+		len(element)+32), kind: Primary, declared: -1}
+	p, err := s.Next()
+	if err == io.EOF {
+		err = fmt.Errorf("primary: %w: no package element", ErrSyntax)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := *p
+	out.Raw, out.Offset = nil, 0
+	if _, err := s.Next(); err != io.EOF {
+		if err == nil {
+			err = fmt.Errorf("primary: %w: more than one package element", ErrSyntax)
+		}
+		return nil, err
+	}
+	return &out, nil
+}
+
+// Head is what stands before the packages of a list: the XML declaration and
+// the root element's start tag, with the number of packages.
+type Head struct {
+	encoding string
+	rootTag  []byte
+}
+
+// Head returns the list's own head, to be written before packages that come
+// from it; valid after the first Next.
+func (s *Scanner) Head() Head { return Head{s.r.encoding, s.prolog} }
+
+// DefaultHead is the head that createrepo_c writes.
+func DefaultHead(kind Kind) Head {
+	ns := map[Kind]string{
+		Primary:   `<metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="0">`,
+		Filelists: `<filelists xmlns="http://linux.duke.edu/metadata/filelists" packages="0">`,
+		Other:     `<otherdata xmlns="http://linux.duke.edu/metadata/other" packages="0">`,
+	}
+	return Head{"", []byte(ns[kind])}
+}
+
+// Open is the head of a list of n packages.
+func (h Head) Open(n int) []byte {
+	enc := h.encoding
+	if enc == "" {
+		enc = "UTF-8"
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "<?xml version=\"1.0\" encoding=\"%s\"?>\n", enc)
+	tag := h.rootTag
+	if i := bytes.LastIndex(tag, []byte("packages=")); i >= 0 && i+10 < len(tag) {
+		q := tag[i+9]
+		if j := bytes.IndexByte(tag[i+10:], q); j >= 0 {
+			b.Write(tag[:i+10])
+			b.WriteString(strconv.Itoa(n))
+			tag = tag[i+10+j:]
+		}
+	}
+	if bytes.HasSuffix(tag, []byte("/>")) {
+		b.Write(bytes.TrimRight(tag[:len(tag)-2], " \t\r\n"))
+		b.WriteByte('>')
+	} else {
+		b.Write(tag)
+	}
+	b.WriteByte('\n')
+	return b.Bytes()
+}
+
+// Close is the end of the list.
+func (h Head) Close() []byte {
+	name := h.rootTag[1:]
+	if i := bytes.IndexAny(name, " \t\r\n/>"); i >= 0 {
+		name = name[:i]
+	}
+	return []byte("</" + string(name) + ">\n")
+}
+
+// Relocate returns a primary <package> element whose location is path, relative
+// to the repository and without an xml:base.
+func Relocate(element []byte, path string) ([]byte, error) {
+	r := newReaderSize(bytes.NewReader(element), len(element)+1)
+	for {
+		if err := r.next(); err != nil {
+			return nil, err
+		}
+		if r.kind == tokEOF {
+			return nil, r.fail("no location")
+		}
+		if r.kind == tokStart && r.depth() == 2 && string(r.name) == "location" {
+			break
+		}
+	}
+	end := ">"
+	if r.selfClose {
+		end = "/>"
+	}
+	return slices.Concat(element[:r.start], []byte(`<location href="`+escape(FormatHref(path))+`"`+end), element[r.fin:]), nil
+}
+
+// FormatHref writes a path as the href that CleanHref reads: a relative URL.
+func FormatHref(path string) string {
+	var b strings.Builder
+	for i := range len(path) {
+		if c := path[i]; c <= ' ' || c >= 0x7f || c == '%' || c == '?' || c == '#' || c == '"' || c == '<' || c == '>' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// CutList copies the packages that keep chooses by their pkgid from a list to
+// emit, each as upstream wrote it and once.
+func CutList(src io.Reader, kind Kind, keep func(pkgid string) bool, emit func(*Package) error) (Head, error) {
+	s := NewScanner(src, kind)
+	for {
+		p, err := s.Next()
+		if err == io.EOF {
+			return s.Head(), nil
+		}
+		if err != nil {
+			return Head{}, err
+		}
+		if keep(p.PkgID) {
+			if err := emit(p); err != nil {
+				return Head{}, err
+			}
+		}
+	}
+}
+
+// Relation is one entry of provides, requires and the like.
+type Relation struct {
+	Name  string // or a rich dependency, in parentheses
+	Flags string // "", "EQ", "LT", "LE", "GT", "GE"
+	nevra.EVR
+	Pre bool
+}
+
+// String writes the relation as rpm does: "name >= 1:2.0-3".
+func (r Relation) String() string {
+	op := map[string]string{"EQ": "=", "LT": "<", "LE": "<=", "GT": ">", "GE": ">="}[r.Flags]
+	if op == "" {
+		return r.Name
+	}
+	return r.Name + " " + op + " " + r.EVR.String()
+}
+
+// Relations are those of one package that matter to whether a set of packages
+// is complete.
+type Relations struct {
+	Provides, Requires, Conflicts []Relation
+	Files                         []string // those that primary lists
+}
+
+// ParseRelations reads the relations of a primary <package> element.
+func ParseRelations(element []byte) (*Relations, error) {
+	r := newReaderSize(bytes.NewReader(element), len(element)+1)
+	out := &Relations{}
+	if err := r.root("package"); err != nil {
+		return nil, err
+	}
+	err := r.named("format", func() error {
+		return r.children(func() error {
+			var to *[]Relation
+			switch string(local(r.name)) {
+			case "provides":
+				to = &out.Provides
+			case "requires":
+				to = &out.Requires
+			case "conflicts":
+				to = &out.Conflicts
+			case "file":
+				v, err := r.content()
+				out.Files = append(out.Files, v)
+				return err
+			default:
+				return r.skip()
+			}
+			return r.named("entry", func() error {
+				rel := Relation{Name: r.attrString("name"), Flags: r.attrString("flags"), Pre: r.attrString("pre") == "1",
+					EVR: nevra.EVR{Version: r.attrString("ver"), Release: r.attrString("rel")}}
+				if e := r.attrString("epoch"); e != "" {
+					n, err := strconv.ParseUint(e, 10, 32)
+					if err != nil {
+						return r.fail("epoch %q", clip(e))
+					}
+					rel.Epoch = uint32(n)
+				}
+				*to = append(*to, rel)
+				return r.skip()
+			})
+		})
+	})
+	return out, err
+}
+
+// Detail is what primary tells people and bills of materials about a package.
+type Detail struct {
+	Summary, Description, URL, License, Vendor, Packager string
+}
+
+// ParseDetail reads the descriptive fields of a primary <package> element.
+func ParseDetail(element []byte) (*Detail, error) {
+	r := newReaderSize(bytes.NewReader(element), len(element)+1)
+	out := &Detail{}
+	if err := r.root("package"); err != nil {
+		return nil, err
+	}
+	text := func(to *string) error {
+		v, err := r.content()
+		*to = v
+		return err
+	}
+	err := r.children(func() error {
+		switch string(r.name) {
+		case "summary":
+			return text(&out.Summary)
+		case "description":
+			return text(&out.Description)
+		case "url":
+			return text(&out.URL)
+		case "packager":
+			return text(&out.Packager)
+		case "format":
+			return r.children(func() error {
+				switch string(local(r.name)) {
+				case "license":
+					return text(&out.License)
+				case "vendor":
+					return text(&out.Vendor)
+				}
+				return r.skip()
+			})
+		}
+		return r.skip()
+	})
+	return out, err
+}

@@ -1,0 +1,86 @@
+package rpmtest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Install has dnf install packages from the repository at url into an empty
+// root, with gpgcheck and, if asked, repo_gpgcheck on, and returns what is
+// then installed: "name-version-release.arch", sorted, without keys. keys are
+// armored. Where dnf is missing the test is skipped, in CI it fails.
+func Install(t testing.TB, url string, keys []string, repoCheck bool, packages ...string) []string {
+	t.Helper()
+	out, err := TryInstall(t, url, keys, repoCheck, packages...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TryInstall is Install for installations that may fail; the error has dnf's
+// output.
+func TryInstall(t testing.TB, url string, keys []string, repoCheck bool, packages ...string) ([]string, error) {
+	t.Helper()
+	if _, err := exec.LookPath("dnf"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("dnf is needed: %v", err)
+		}
+		t.Skipf("dnf is needed: %v", err)
+	}
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root")
+	var keyURLs []string
+	for i, k := range keys {
+		name := filepath.Join(dir, fmt.Sprintf("key%d.asc", i))
+		if err := os.WriteFile(name, []byte(k), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		keyURLs = append(keyURLs, "file://"+name)
+	}
+	check := map[bool]int{true: 1}[repoCheck]
+	repos := filepath.Join(dir, "repos")
+	if err := os.MkdirAll(repos, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	conf := fmt.Sprintf("[test]\nname=test\nbaseurl=%s\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=%d\ngpgkey=%s\n", url, check, strings.Join(keyURLs, "\n       "))
+	if err := os.WriteFile(filepath.Join(repos, "test.repo"), []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	main := fmt.Sprintf("[main]\nreposdir=%s\ncachedir=%s/cache\nlogdir=%s/log\npersistdir=%s/persist\npluginconfpath=%s/plugins\nvarsdir=%s/vars\nplugins=0\ngpgcheck=1\nlocalpkg_gpgcheck=1\ninstall_weak_deps=0\nretries=1\nmodule_platform_id=platform:f42\n",
+		repos, dir, dir, dir, dir, dir)
+	dnfConf := filepath.Join(dir, "dnf.conf")
+	if err := os.WriteFile(dnfConf, []byte(main), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"-y", "-c", dnfConf, "--installroot", root, "--releasever", "42", "install"}, packages...)
+	cmd := exec.CommandContext(t.Context(), "dnf", args...)
+	cmd.Env = append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8", "http_proxy=", "https_proxy=", "HTTP_PROXY=", "HTTPS_PROXY=", "no_proxy=*")
+	log, err := cmd.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("dnf install %s: %w\n%s", strings.Join(packages, " "), err, log)
+	}
+	// Debian's rpm keeps its database below HOME; dnf and rpm have to agree.
+	qa := exec.CommandContext(t.Context(), "rpm", "--root", root, "-qa")
+	qa.Env = cmd.Env
+	list, err := qa.Output()
+	if err != nil {
+		t.Fatalf("rpm -qa: %v", err)
+	}
+	var got []string
+	for line := range strings.Lines(string(list)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "gpg-pubkey-") {
+			got = append(got, line)
+		}
+	}
+	slices.Sort(got)
+	if len(got) == 0 {
+		return nil, fmt.Errorf("nothing is installed; dnf said:\n%s", log)
+	}
+	return got, nil
+}

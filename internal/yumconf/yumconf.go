@@ -1,0 +1,447 @@
+// Package yumconf reads and writes the .repo files of yum and dnf
+// (dnf.conf(5)): which repositories a machine uses, by which keys, and how it
+// can be told to use another.
+package yumconf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+)
+
+// ErrSyntax means that a .repo file does not follow its format.
+var ErrSyntax = errors.New("malformed .repo file")
+
+// Limits on files; real ones have a few kilobytes.
+const (
+	maxFile  = 4 << 20 // bytes
+	maxRepos = 10000
+)
+
+// Repo is one repository as a .repo file configures it, variables expanded.
+type Repo struct {
+	ID   string
+	Name string
+	File string // where it stands
+	Line int    // of its [id]
+
+	BaseURLs   []string // in the file's order, without trailing slashes
+	Metalink   string
+	Mirrorlist string
+
+	Enabled      bool
+	GPGCheck     bool
+	RepoGPGCheck bool
+	GPGKeys      []string // URLs: file:///etc/pki/rpm-gpg/…, https://…
+
+	Exclude []string // globs: excludepkgs, exclude
+	Include []string // globs: includepkgs
+
+	// NeedsLogin names the option that holds credentials, "" when none does.
+	NeedsLogin string
+	// Unknown are variables that have no value, sorted.
+	Unknown []string
+}
+
+// Vars are the values of variables: releasever, basearch, arch and those of
+// the files in /etc/dnf/vars.
+type Vars map[string]string
+
+// BaseArch is dnf's $basearch for an rpm architecture.
+func BaseArch(arch string) string {
+	switch arch {
+	case "i386", "i486", "i586", "i686", "athlon", "geode":
+		return "i386"
+	case "amd64", "x86_64_v2", "x86_64_v3", "x86_64_v4":
+		return "x86_64"
+	case "arm64":
+		return "aarch64"
+	case "armv7l", "armv7hl", "armv7hnl", "armv8l":
+		return "armhfp"
+	case "ppc64el":
+		return "ppc64le"
+	}
+	return arch
+}
+
+// LoadVars reads what dnf on the machine with the root file system root would
+// know: releasever from os-release, arch and basearch from arch, an rpm or
+// Debian architecture, and the files of /etc/dnf/vars and /etc/yum/vars.
+func LoadVars(root fs.FS, arch string) (Vars, error) {
+	v := Vars{"arch": arch, "basearch": BaseArch(arch)}
+	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
+		b, err := fs.ReadFile(root, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(b)) {
+			if ver, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_ID="); ok {
+				v["releasever"] = strings.Trim(ver, `"'`)
+			}
+		}
+		break
+	}
+	for _, dir := range []string{"etc/yum/vars", "etc/dnf/vars"} {
+		entries, err := fs.ReadDir(root, dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if !validVar(e.Name()) || e.IsDir() {
+				continue
+			}
+			b, err := fs.ReadFile(root, path.Join(dir, e.Name()))
+			if err != nil {
+				return nil, err
+			}
+			line, _, _ := strings.Cut(string(b), "\n")
+			v[e.Name()] = strings.TrimSpace(line)
+		}
+	}
+	return v, nil
+}
+
+// Parse reads a .repo file, or a dnf.conf with repositories in it. name is for
+// messages. main, which may be nil, is the content of a dnf.conf, whose [main]
+// gives defaults for gpgcheck and repo_gpgcheck. Errors name the line.
+func Parse(name string, data, main []byte, vars Vars) ([]Repo, error) {
+	defaults := map[string]string{}
+	if main != nil {
+		sections, err := parseINI("dnf.conf", main)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range sections {
+			if s.name == "main" {
+				defaults = s.values
+			}
+		}
+	}
+	sections, err := parseINI(name, data)
+	if err != nil {
+		return nil, err
+	}
+	var out []Repo
+	seen := map[string]bool{}
+	for _, s := range sections {
+		if s.name == "main" {
+			continue
+		}
+		if seen[s.name] {
+			return nil, fmt.Errorf("%s:%d: %w: repository %q stands twice", name, s.line, ErrSyntax, s.name)
+		}
+		seen[s.name] = true
+		r, err := s.repo(name, defaults, vars)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// section is one [name] with its keys.
+type section struct {
+	name   string
+	line   int
+	values map[string]string
+	lines  map[string]int
+}
+
+// parseINI reads the format of Python's configparser as dnf uses it: "#" and
+// ";" begin comments at the start of a line, a line that begins with white
+// space continues the value before it.
+func parseINI(name string, data []byte) ([]section, error) {
+	fail := func(n int, format string, args ...any) ([]section, error) {
+		return nil, fmt.Errorf("%s:%d: %w: %s", name, n, ErrSyntax, fmt.Sprintf(format, args...))
+	}
+	if len(data) > maxFile {
+		return fail(1, "more than %d bytes", maxFile)
+	}
+	var out []section
+	key, n := "", 0
+	for line := range strings.Lines(strings.TrimPrefix(string(data), "\ufeff")) {
+		n++
+		trimmed := strings.TrimSpace(line)
+		switch {
+		case trimmed == "" || trimmed[0] == '#' || trimmed[0] == ';':
+			continue
+		case strings.ContainsFunc(trimmed, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }):
+			return fail(n, "control characters in %q", clip(trimmed))
+		case (line[0] == ' ' || line[0] == '\t') && key != "":
+			s := &out[len(out)-1]
+			s.values[key] += "\n" + trimmed
+			continue
+		case trimmed[0] == '[':
+			i := strings.IndexByte(trimmed, ']')
+			if i < 2 {
+				return fail(n, "section %q", clip(trimmed))
+			}
+			id := trimmed[1:i]
+			if id != "main" && strings.ContainsFunc(id, func(c rune) bool {
+				return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.:+/$@{} ", c)
+			}) {
+				return fail(n, "repository id %q", clip(id))
+			}
+			if len(out) == maxRepos {
+				return fail(n, "more than %d repositories", maxRepos)
+			}
+			out = append(out, section{id, n, map[string]string{}, map[string]int{}})
+			key = ""
+			continue
+		}
+		i := strings.IndexAny(trimmed, "=:")
+		if i < 1 {
+			return fail(n, "%q, expected key=value", clip(trimmed))
+		}
+		if len(out) == 0 {
+			return fail(n, "%q before any [id]", clip(trimmed))
+		}
+		key = strings.ToLower(strings.TrimSpace(trimmed[:i]))
+		s := &out[len(out)-1]
+		s.values[key], s.lines[key] = strings.TrimSpace(trimmed[i+1:]), n
+	}
+	return out, nil
+}
+
+func (s *section) repo(file string, defaults map[string]string, vars Vars) (Repo, error) {
+	r := Repo{File: file, Line: s.line, Enabled: true}
+	unknown := map[string]bool{}
+	expand := func(v string) string { return vars.expand(v, unknown, 0) }
+	list := func(keys ...string) []string {
+		var out []string
+		for _, k := range keys {
+			out = append(out, strings.FieldsFunc(expand(s.values[k]), func(c rune) bool { return strings.ContainsRune(" \t\n,", c) })...)
+		}
+		return out
+	}
+	boolean := func(key string, to *bool) error {
+		v, ok := s.values[key]
+		line := s.lines[key]
+		if !ok {
+			if v, ok = defaults[key]; !ok {
+				return nil
+			}
+			line = s.line
+		}
+		switch strings.ToLower(expand(v)) {
+		case "1", "yes", "true", "on":
+			*to = true
+		case "0", "no", "false", "off":
+			*to = false
+		default:
+			return fmt.Errorf("%s:%d: %w: %s=%q, expected 1 or 0", file, line, ErrSyntax, key, clip(v))
+		}
+		return nil
+	}
+	r.ID, r.Name = expand(s.name), expand(s.values["name"])
+	for _, u := range list("baseurl") {
+		r.BaseURLs = append(r.BaseURLs, strings.TrimRight(u, "/"))
+	}
+	r.Metalink, r.Mirrorlist = expand(s.values["metalink"]), expand(s.values["mirrorlist"])
+	r.GPGKeys = list("gpgkey")
+	r.Exclude, r.Include = list("excludepkgs", "exclude"), list("includepkgs")
+	for _, k := range []string{"username", "sslclientcert", "sslclientkey"} {
+		if s.values[k] != "" {
+			r.NeedsLogin = k
+		}
+	}
+	r.Unknown = slices.Sorted(maps.Keys(unknown))
+	for key, to := range map[string]*bool{"enabled": &r.Enabled, "gpgcheck": &r.GPGCheck, "repo_gpgcheck": &r.RepoGPGCheck} {
+		if key == "enabled" {
+			if _, ok := s.values[key]; !ok {
+				continue // [main]'s enabled means something else
+			}
+		}
+		if err := boolean(key, to); err != nil {
+			return Repo{}, err
+		}
+	}
+	return r, nil
+}
+
+// expand replaces $name, ${name}, ${name:-default} and ${name:+alternative}.
+func (v Vars) expand(s string, unknown map[string]bool, depth int) string {
+	var b strings.Builder
+	for {
+		i := strings.IndexByte(s, '$')
+		if i < 0 || depth > 8 {
+			b.WriteString(s)
+			return b.String()
+		}
+		b.WriteString(s[:i])
+		rest := s[i+1:]
+		name, op, word, whole := "", "", "", 0
+		if strings.HasPrefix(rest, "{") {
+			end := closing(rest)
+			if end < 0 {
+				b.WriteString(s[i:])
+				return b.String()
+			}
+			name, whole = rest[1:end], end+1
+			if j := strings.Index(name, ":"); j >= 0 && j+1 < len(name) && (name[j+1] == '-' || name[j+1] == '+') {
+				name, op, word = name[:j], name[j:j+2], name[j+2:]
+			}
+		} else {
+			for whole < len(rest) && isVarByte(rest[whole]) {
+				whole++
+			}
+			name = rest[:whole]
+		}
+		value, ok := v[name]
+		switch {
+		case !validVar(name):
+			b.WriteString(s[i : i+1+whole])
+		case op == ":-" && (!ok || value == ""):
+			b.WriteString(v.expand(word, unknown, depth+1))
+		case op == ":+":
+			if ok && value != "" {
+				b.WriteString(v.expand(word, unknown, depth+1))
+			}
+		case ok:
+			b.WriteString(value)
+		default:
+			unknown[name] = true
+			b.WriteString(s[i : i+1+whole])
+		}
+		s = rest[whole:]
+	}
+}
+
+// closing finds the brace that ends the one at the start of s.
+func closing(s string) int {
+	depth := 0
+	for i := range len(s) {
+		switch s[i] {
+		case '{':
+			depth++
+		case '}':
+			if depth--; depth == 0 {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+func isVarByte(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+func validVar(s string) bool {
+	for i := range len(s) {
+		if !isVarByte(s[i]) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// Unmirrorable says why the repository cannot be mirrored as it is configured;
+// "" when it can.
+func (r *Repo) Unmirrorable() string {
+	switch {
+	case !r.Enabled:
+		return "it is disabled (enabled=0)"
+	case len(r.Unknown) > 0:
+		return "no value is known for $" + strings.Join(r.Unknown, ", $")
+	case len(r.BaseURLs) == 0 && r.Metalink == "" && r.Mirrorlist == "":
+		return "it has no baseurl, metalink or mirrorlist"
+	case r.NeedsLogin != "":
+		return "it needs credentials (" + r.NeedsLogin + ")"
+	}
+	for _, s := range append(slices.Clone(r.BaseURLs), r.Metalink, r.Mirrorlist) {
+		if s == "" {
+			continue
+		}
+		u, err := url.Parse(s)
+		switch {
+		case err != nil:
+			return fmt.Sprintf("%q is not a URL", clip(s))
+		case u.User != nil:
+			return "it needs credentials (in the URL)"
+		case u.Scheme == "media" || u.Scheme == "cdrom":
+			return "it is removable media (" + u.Scheme + ":)"
+		case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file":
+			return fmt.Sprintf("it is reached by %q, expected http, https or file", u.Scheme)
+		}
+	}
+	if r.GPGCheck || r.RepoGPGCheck {
+		if len(r.GPGKeys) == 0 {
+			return "it names no key (gpgkey) to check signatures by"
+		}
+		return ""
+	}
+	if r.RepoGPGCheck == r.GPGCheck && len(r.GPGKeys) == 0 {
+		return "its signatures are not checked (gpgcheck=0) and it names no key"
+	}
+	return ""
+}
+
+// KeyFiles are the local files among the keys, and the URLs of the others,
+// which have to be fetched before they can be trusted.
+func (r *Repo) KeyFiles() (files, remote []string) {
+	for _, k := range r.GPGKeys {
+		u, err := url.Parse(k)
+		switch {
+		case err == nil && u.Scheme == "file":
+			files = append(files, u.Path)
+		case err == nil && u.Scheme == "" && strings.HasPrefix(k, "/"):
+			files = append(files, k)
+		default:
+			remote = append(remote, k)
+		}
+	}
+	return files, remote
+}
+
+// Format writes repositories as a .repo file. comment may have several lines.
+// Values with line breaks are an error: they could add options.
+func Format(comment string, repos ...Repo) (string, error) {
+	var b strings.Builder
+	for line := range strings.Lines(comment) {
+		b.WriteString("# " + strings.TrimRight(line, "\n") + "\n")
+	}
+	flag := map[bool]string{false: "0", true: "1"}
+	for i, r := range repos {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		lines := [][2]string{{"name", r.Name}, {"baseurl", strings.Join(r.BaseURLs, "\n        ")}, {"metalink", r.Metalink}, {"mirrorlist", r.Mirrorlist},
+			{"enabled", flag[r.Enabled]}, {"gpgcheck", flag[r.GPGCheck]}, {"repo_gpgcheck", flag[r.RepoGPGCheck]},
+			{"gpgkey", strings.Join(r.GPGKeys, "\n       ")}, {"excludepkgs", strings.Join(r.Exclude, " ")}, {"includepkgs", strings.Join(r.Include, " ")}}
+		for _, v := range slices.Concat([]string{r.ID, r.Name, r.Metalink, r.Mirrorlist}, r.BaseURLs, r.GPGKeys, r.Exclude, r.Include) {
+			if strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+				return "", fmt.Errorf("write repository %q: control characters in %q: %w", clip(r.ID), clip(v), ErrSyntax)
+			}
+		}
+		if r.ID == "" || strings.ContainsAny(r.ID, "[] ") {
+			return "", fmt.Errorf("write repository %q: not an id: %w", clip(r.ID), ErrSyntax)
+		}
+		b.WriteString("[" + r.ID + "]\n")
+		for _, l := range lines {
+			if l[1] != "" {
+				b.WriteString(l[0] + "=" + l[1] + "\n")
+			}
+		}
+	}
+	return b.String(), nil
+}
+
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}

@@ -1,0 +1,181 @@
+package yumconf
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const sample = `# Fedora's own
+[fedora]
+name=Fedora $releasever - $basearch
+#baseurl=http://download.example.org/pub/fedora/linux/releases/$releasever/Everything/$basearch/os/
+metalink=https://mirrors.example.org/metalink?repo=fedora-$releasever&arch=$basearch
+enabled=1
+countme=1
+metadata_expire=7d
+repo_gpgcheck=0
+type=rpm
+gpgcheck=1
+gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-$releasever-$basearch
+skip_if_unavailable=False
+
+[two.urls]
+name = Two
+baseurl = https://a.example.org/${releasever}/
+  https://b.example.org/${extra:-none}/, https://c.example.org/${releasever:+rel}
+gpgkey = https://a.example.org/KEY
+         file:///etc/KEY
+excludepkgs=kernel* glibc
+exclude=bash
+includepkgs = a,b
+
+[source]
+baseurl=http://a.example.org/$missing/x
+enabled = no
+`
+
+var vars = Vars{"releasever": "42", "basearch": "x86_64"}
+
+func TestParse(t *testing.T) {
+	got, err := Parse("fedora.repo", []byte(sample), []byte("[main]\ngpgcheck=True\nenabled=0\nbest=False\n"), vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Repo{
+		{ID: "fedora", Name: "Fedora 42 - x86_64", File: "fedora.repo", Line: 2,
+			Metalink: "https://mirrors.example.org/metalink?repo=fedora-42&arch=x86_64", Enabled: true, GPGCheck: true,
+			GPGKeys: []string{"file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-42-x86_64"}},
+		{ID: "two.urls", Name: "Two", File: "fedora.repo", Line: 15,
+			BaseURLs: []string{"https://a.example.org/42", "https://b.example.org/none", "https://c.example.org/rel"}, Enabled: true, GPGCheck: true,
+			GPGKeys: []string{"https://a.example.org/KEY", "file:///etc/KEY"},
+			Exclude: []string{"kernel*", "glibc", "bash"}, Include: []string{"a", "b"}},
+		{ID: "source", File: "fedora.repo", Line: 25, BaseURLs: []string{"http://a.example.org/$missing/x"}, GPGCheck: true, Unknown: []string{"missing"}},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	files, remote := got[1].KeyFiles()
+	if d := cmp.Diff([][]string{{"/etc/KEY"}, {"https://a.example.org/KEY"}}, [][]string{files, remote}); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestUnmirrorable(t *testing.T) {
+	for stanza, want := range map[string]string{
+		"baseurl=http://a/\ngpgcheck=1\ngpgkey=file:///k":               "",
+		"baseurl=http://a/\nenabled=0":                                  "it is disabled (enabled=0)",
+		"baseurl=http://a/$x/$y\n":                                      "no value is known for $x, $y",
+		"name=x":                                                        "it has no baseurl, metalink or mirrorlist",
+		"baseurl=ftp://a/\n":                                            `it is reached by "ftp", expected http, https or file`,
+		"baseurl=media://1/\n":                                          "it is removable media (media:)",
+		"baseurl=http://u:p@a/\n":                                       "it needs credentials (in the URL)",
+		"baseurl=https://a/\nsslclientcert=/x":                          "it needs credentials (sslclientcert)",
+		"baseurl=https://a/\ngpgcheck=1":                                "it names no key (gpgkey) to check signatures by",
+		"baseurl=https://a/\ngpgcheck=0":                                "its signatures are not checked (gpgcheck=0) and it names no key",
+		"mirrorlist=https://a/list\nrepo_gpgcheck=1\ngpgkey=http://a/k": "",
+	} {
+		r, err := Parse("x.repo", []byte("[x]\n"+stanza), nil, vars)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r[0].Unmirrorable(); got != want {
+			t.Errorf("%q: %q, want %q", stanza, got, want)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for in, want := range map[string]string{
+		"name=x\n":                  `x.repo:1: malformed .repo file: "name=x" before any [id]`,
+		"[x\nname=x\n":              `x.repo:1: malformed .repo file: section "[x"`,
+		"[]\n":                      `x.repo:1: malformed .repo file: section "[]"`,
+		"[a\x01b]\n":                `x.repo:1: malformed .repo file: control characters in "[a\x01b]"`,
+		"[a;b]\n":                   `x.repo:1: malformed .repo file: repository id "a;b"`,
+		"[x]\nnonsense\n":           `x.repo:2: malformed .repo file: "nonsense", expected key=value`,
+		"[x]\ngpgcheck=maybe\n":     `x.repo:2: malformed .repo file: gpgcheck="maybe", expected 1 or 0`,
+		"[x]\na=1\n[y]\n[x]\na=1\n": `x.repo:4: malformed .repo file: repository "x" stands twice`,
+		strings.Repeat("#", 5<<20):  `x.repo:1: malformed .repo file: more than 4194304 bytes`,
+	} {
+		_, err := Parse("x.repo", []byte(in), nil, nil)
+		if err == nil || err.Error() != want {
+			t.Errorf("%.30q:\ngot  %v\nwant %s", in, err, want)
+		}
+	}
+}
+
+func TestLoadVars(t *testing.T) {
+	got, err := LoadVars(fstest.MapFS{
+		"etc/os-release":       {Data: []byte("NAME=Fedora\nVERSION_ID=\"42\"\n")},
+		"etc/dnf/vars/stream":  {Data: []byte("9-stream\n")},
+		"etc/dnf/vars/bad.txt": {Data: []byte("x")},
+		"etc/yum/vars/stream":  {Data: []byte("old\n")},
+	}, "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(Vars{"arch": "amd64", "basearch": "x86_64", "releasever": "42", "stream": "9-stream"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestFormat(t *testing.T) {
+	r := Repo{ID: "snapd-4.1-fedora", Name: "Fedora as of 4.1", BaseURLs: []string{"http://snap.example.org/frozen/4.1/fedora"}, Enabled: true, GPGCheck: true,
+		RepoGPGCheck: true, GPGKeys: []string{"http://snap.example.org/key.asc", "file:///etc/pki/fedora.asc"}}
+	text, err := Format("Made for 4.1.\nSecond line.", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `# Made for 4.1.
+# Second line.
+[snapd-4.1-fedora]
+name=Fedora as of 4.1
+baseurl=http://snap.example.org/frozen/4.1/fedora
+enabled=1
+gpgcheck=1
+repo_gpgcheck=1
+gpgkey=http://snap.example.org/key.asc
+       file:///etc/pki/fedora.asc
+`
+	if d := cmp.Diff(want, text); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	back, err := Parse("", []byte(text), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Line = 3
+	if d := cmp.Diff([]Repo{r}, back); d != "" {
+		t.Errorf("read back (-want +got):\n%s", d)
+	}
+	r.Name = "x\ngpgcheck=0"
+	if _, err := Format("", r); err == nil {
+		t.Error("a line break in a name was accepted")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(sample))
+	f.Add([]byte("[x]\nbaseurl=${a:-${b:+${c}}}$"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		repos, err := Parse("x.repo", b, b, vars)
+		if err != nil {
+			return
+		}
+		for _, r := range repos {
+			_ = r.Unmirrorable()
+			r.KeyFiles()
+			if text, err := Format("", r); err == nil {
+				again, err := Parse("y.repo", []byte(text), nil, nil)
+				if err != nil || len(again) != 1 {
+					t.Fatalf("what was written cannot be read: %v\n%s", err, text)
+				}
+				if again[0].GPGCheck != r.GPGCheck || again[0].RepoGPGCheck != r.RepoGPGCheck || again[0].Enabled != r.Enabled {
+					t.Fatalf("checks changed:\n%s", text)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,99 @@
+package api
+
+// The types below are results of commands that snapctl runs by itself.
+
+// InitResult is `snapctl init`.
+type InitResult struct {
+	File    string       `json:"file,omitempty"` // the configuration that was written
+	Text    string       `json:"text,omitempty"` // or its text, with --output -
+	Keys    []string     `json:"keys"`           // key files that were written
+	Mirrors []InitMirror `json:"mirrors"`
+	Skipped []InitSkip   `json:"skipped"`
+}
+
+// InitMirror is one mirror that was configured.
+type InitMirror struct {
+	Name  string   `json:"name"`
+	Type  string   `json:"type"`
+	URL   string   `json:"url"`
+	From  []string `json:"from"`            // file:line
+	Notes []string `json:"notes,omitempty"` // what of the machine's own configuration is not followed
+}
+
+// InitSkip is an entry that was not taken.
+type InitSkip struct {
+	File   string `json:"file"`
+	Line   int    `json:"line,omitempty"`
+	Text   string `json:"text"`
+	Reason string `json:"reason"`
+}
+
+// KitList is `snapctl iuk create`.
+type KitList struct {
+	Kits []Kit `json:"kits"`
+}
+
+// Kit is one incremental upgrade kit that was made.
+type Kit struct {
+	From      string `json:"from"`
+	To        string `json:"to"`
+	Path      string `json:"path"`
+	Size      int64  `json:"size"`
+	SHA256    string `json:"sha256"`
+	Added     int64  `json:"added"`   // names
+	Changed   int64  `json:"changed"` // names
+	Removed   int64  `json:"removed"` // names
+	Ignored   int64  `json:"ignored,omitempty"`
+	Copied    int64  `json:"copied_bytes"` // compressed bytes taken over as they are
+	BaseImage string `json:"base_image_sha256"`
+	NewImage  string `json:"new_image_sha256"`
+	URL       string `json:"url,omitempty"` // path below the public server, when it was published
+}
+
+// UDFList is `snapctl iuk udf`.
+type UDFList struct {
+	Files []UDFFile `json:"files"`
+}
+
+// UDFFile is one upgrade-description file that was written.
+type UDFFile struct {
+	Path        string `json:"path"` // below the output directory
+	Channel     string `json:"channel"`
+	Version     string `json:"version"`     // initially installed version
+	Upgrade     string `json:"upgrade"`     // version offered, or ""
+	Incremental bool   `json:"incremental"` // a kit is offered
+}
+
+// ImageBuild is `snapctl image build`.
+type ImageBuild struct {
+	Image
+	File string `json:"file,omitempty"` // copy that --output asked for
+}
+
+// RebuildResult is `snapctl rebuild`. Exit is 4 when the images differ.
+type RebuildResult struct {
+	Name     string            `json:"name"`
+	Variant  string            `json:"variant,omitempty"`
+	Recorded string            `json:"recorded_sha256"`
+	Built    string            `json:"built_sha256"`
+	Equal    bool              `json:"equal"`
+	Tools    []ToolDifference  `json:"tools"` // tools of other versions than then
+	Files    []ImageDifference `json:"files"`
+	More     int               `json:"more,omitempty"` // further differences that are not listed
+	Exit     int               `json:"exit"`
+}
+
+// ToolDifference is a tool whose version is another than the recorded one.
+type ToolDifference struct {
+	Tool     string `json:"tool"`
+	Recorded string `json:"recorded"`
+	Here     string `json:"here"`
+}
+
+// ImageDifference is one path that differs between two images.
+type ImageDifference struct {
+	Path     string `json:"path"`
+	Kind     string `json:"kind"` // missing, added, type, mode, owner, mtime, size, content, target, device, xattrs, links, layout
+	Recorded string `json:"recorded,omitempty"`
+	Built    string `json:"built,omitempty"`
+}

@@ -74,6 +74,7 @@ var advices = []advice{
 	{code: api.CodeInterrupted, exit: api.ExitInterrupted},
 	{code: api.CodeInternal, exit: api.ExitFailed, hint: "snapd's log has more"},
 
+	{is: errNoSources, exit: api.ExitFailed, hint: "snapctl init (writes a configuration with an example to edit)"},
 	{is: errExists, exit: api.ExitFailed, hint: "choose another file with --output, or replace it with --force"},
 	{is: config.ErrInvalid, exit: api.ExitFailed, hint: "config.example.toml documents every key"},
 	{is: iuk.ErrWrongBase, exit: api.ExitVerify, hint: "take the kit that was made for this base: snapctl iuk inspect NAME (shows which)"},

@@ -22,6 +22,7 @@ given.`,
 			"snapctl sources 4.1",
 		},
 		verbs: []*verb{
+			initVerb(),
 			statusVerb(), mirrorVerb(), syncVerb(),
 			listVerb(), showVerb(), packagesVerb(), findVerb(), diffVerb(),
 			freezeVerb(), sourcesVerb(),

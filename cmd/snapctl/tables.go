@@ -555,3 +555,31 @@ func (u *ui) key(k *api.KeyInfo) {
 	}
 	u.fields("Fingerprint", k.Fingerprint, "User id", k.UserID, "Algorithm", k.Algorithm, "Created", timeText(k.Created), "Expires", expires, "File", k.File)
 }
+
+func (u *ui) initialised(r *api.InitResult) {
+	if r.File == "" {
+		u.text(r.Text)
+		return
+	}
+	for _, m := range r.Mirrors {
+		u.printf("mirror %s: %s\n", m.Name, m.URL)
+		for _, n := range m.Notes {
+			u.printf("  note: %s\n", n)
+		}
+	}
+	for _, k := range r.Keys {
+		u.printf("wrote %s\n", k)
+	}
+	u.printf("wrote %s (%s)\nstart with: snapd --config %s\n", r.File, count(len(r.Mirrors), "mirror", "mirrors"), shellWord(r.File))
+}
+
+// skipped says on standard error what init did not take.
+func (u *ui) skipped(list []api.InitSkip) {
+	for _, s := range list {
+		at := s.File
+		if s.Line > 0 {
+			at += ":" + strconv.Itoa(s.Line)
+		}
+		u.note("skipped %s: %s: %s", at, s.Text, s.Reason)
+	}
+}

@@ -1,0 +1,495 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/aptconf"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/yumconf"
+)
+
+func initVerb() *verb {
+	return &verb{
+		name: "init", max: 0,
+		usage: "write a configuration, from this machine's own package sources if asked",
+		about: `Reads apt's sources (sources.list, sources.list.d) or dnf's .repo files, or the
+files given, and writes a configuration with a mirror for each repository. What
+cannot be mirrored is named with the reason. Packages are fetched on demand.
+Nothing else on the machine is changed.
+
+Keys that stand inside sources are written to files in keyrings/ beside the
+configuration.`,
+		examples: []string{
+			"snapctl init --from-apt",
+			"snapctl init --from-apt=/etc/apt/sources.list.d/debian.sources --data-dir /srv/snapd --output /etc/snapd/config.toml",
+			"snapctl init --from-dnf --output -",
+		},
+		options: []option{
+			{name: "from-apt", value: "FILE", optional: true, many: true, usage: "take apt's sources, or those in these files"},
+			{name: "from-dnf", value: "FILE", optional: true, many: true, usage: "take dnf's repositories, or those in these files"},
+			{name: "data-dir", value: "D", usage: "where snapd keeps everything (default /var/lib/snapd)"},
+			{name: "output", value: "FILE", usage: "the file to write (default config.toml); - prints it"},
+			{name: "force", usage: "replace the file"},
+		},
+		result: new(api.InitResult),
+		run:    runInit,
+	}
+}
+
+// initMirror is one mirror to configure.
+type initMirror struct {
+	config.Mirror
+	keys  []string // armored, to be written to files
+	from  []string
+	notes []string
+}
+
+func runInit(_ context.Context, c *call) error {
+	output := c.str("output")
+	if output == "" {
+		output = "config.toml"
+	}
+	if output != "-" && !c.on("force") {
+		if _, err := os.Lstat(output); err == nil {
+			return fmt.Errorf("write %s: %w", output, errExists)
+		}
+	}
+	dataDir := "/var/lib/snapd"
+	if d := c.str("data-dir"); d != "" {
+		var err error
+		if dataDir, err = absolute(d); err != nil {
+			return err
+		}
+	}
+	r := api.InitResult{Keys: []string{}, Mirrors: []api.InitMirror{}, Skipped: []api.InitSkip{}}
+	var mirrors []initMirror
+	if c.IsSet("from-apt") {
+		m, skipped, err := fromApt(c.p.machine, c.list("from-apt"))
+		if err != nil {
+			return err
+		}
+		mirrors, r.Skipped = append(mirrors, m...), append(r.Skipped, skipped...)
+	}
+	if c.IsSet("from-dnf") {
+		m, skipped, err := fromDNF(c.p.machine, c.list("from-dnf"))
+		if err != nil {
+			return err
+		}
+		mirrors, r.Skipped = append(mirrors, m...), append(r.Skipped, skipped...)
+	}
+	distinctNames(mirrors)
+
+	// Keys inside sources become files; printed text has no place for them.
+	keyFiles := map[string]string{} // path to content
+	kept := mirrors[:0]
+	for _, m := range mirrors {
+		if len(m.keys) > 0 && output == "-" {
+			r.Skipped = append(r.Skipped, api.InitSkip{File: strings.Join(m.from, " "), Text: m.URL, Reason: "its key stands inside the sources and needs a file: use --output FILE"})
+			continue
+		}
+		for i, k := range m.keys {
+			name := m.Name + ".asc"
+			if i > 0 {
+				name = fmt.Sprintf("%s-%d.asc", m.Name, i+1)
+			}
+			file, err := absolute(filepath.Join(filepath.Dir(output), "keyrings", name))
+			if err != nil {
+				return err
+			}
+			keyFiles[file] = k
+			m.Keyring = append(m.Keyring, file)
+			r.Keys = append(r.Keys, file)
+		}
+		kept = append(kept, m)
+		u := m.Metalink
+		if u == "" {
+			u = m.Mirrorlist
+		}
+		if b := m.BaseURLs(); len(b) > 0 {
+			u = b[0]
+		}
+		r.Mirrors = append(r.Mirrors, api.InitMirror{Name: m.Name, Type: m.Type, URL: u, From: m.from, Notes: m.notes})
+	}
+	if len(kept) == 0 && (c.IsSet("from-apt") || c.IsSet("from-dnf")) {
+		c.ui.skipped(r.Skipped)
+		return errNoSources
+	}
+	text := configText(dataDir, kept)
+	if _, err := config.Parse(output, []byte(text)); err != nil {
+		return fmt.Errorf("make configuration: %w", err)
+	}
+	if output == "-" {
+		r.Text = text
+	} else {
+		var err error
+		if r.File, err = absolute(output); err != nil {
+			return err
+		}
+		for _, f := range r.Keys {
+			if err := writeFile(f, []byte(keyFiles[f]), true); err != nil {
+				return err
+			}
+		}
+		if err := writeFile(r.File, []byte(text), c.on("force")); err != nil {
+			return err
+		}
+	}
+	show(c.ui, &r, c.ui.initialised)
+	if !c.ui.json {
+		if err := c.ui.flush(); err != nil {
+			return err
+		}
+		c.ui.skipped(r.Skipped)
+	}
+	return nil
+}
+
+// errNoSources means that a machine's sources give no mirror.
+var errNoSources = errors.New("no source can be mirrored")
+
+// writeFile puts data under name, whole or not at all; what is there is only
+// replaced when asked.
+func writeFile(name string, data []byte, replace bool) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if !replace {
+		if _, err := root.Lstat(filepath.Base(name)); err == nil {
+			return fmt.Errorf("write %s: %w", name, errExists)
+		}
+	}
+	if err := replaceFile(root, filepath.Base(name), data, 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+// A machine is what init reads.
+type machine struct {
+	root          fs.FS // the file system, rooted at "/"
+	architectures func() []string
+}
+
+func thisMachine() machine {
+	return machine{root: os.DirFS("/"), architectures: dpkgArchitectures}
+}
+
+// dpkgArchitectures are dpkg's own and foreign ones; where there is no dpkg,
+// what this program was built for.
+func dpkgArchitectures() []string {
+	var out []string
+	for _, arg := range []string{"--print-architecture", "--print-foreign-architectures"} {
+		b, err := exec.Command("dpkg", arg).Output()
+		if err != nil {
+			break
+		}
+		out = append(out, strings.Fields(string(b))...)
+	}
+	if len(out) == 0 {
+		switch runtime.GOARCH {
+		case "386":
+			return []string{"i386"}
+		case "arm":
+			return []string{"armhf"}
+		case "ppc64le":
+			return []string{"ppc64el"}
+		}
+		return []string{runtime.GOARCH}
+	}
+	return out
+}
+
+// files makes paths of the option's values; an option without a value means
+// none, and so the machine's own.
+func files(values []string) ([]string, error) {
+	var out []string
+	for _, v := range values {
+		if v == "" {
+			continue
+		}
+		a, err := absolute(v)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+func fromApt(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
+	names, err := files(values)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, skipped, err := aptconf.FromFiles(aptconf.Machine{FS: m.root, Architectures: m.architectures()}, names...)
+	if err != nil {
+		return nil, nil, err
+	}
+	var out []initMirror
+	for _, a := range list {
+		out = append(out, initMirror{Mirror: a.Mirror, keys: a.Keys, from: a.From, notes: a.Notes})
+	}
+	var skips []api.InitSkip
+	for _, s := range skipped {
+		skips = append(skips, api.InitSkip{File: s.File, Line: s.Line, Text: s.Text, Reason: s.Reason})
+	}
+	return out, skips, nil
+}
+
+// maxRepoFile bounds a .repo file, in bytes.
+const maxRepoFile = 4 << 20
+
+func fromDNF(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
+	names, err := files(values)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(names) == 0 {
+		found, err := fs.Glob(m.root, "etc/yum.repos.d/*.repo")
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, f := range found {
+			names = append(names, "/"+f)
+		}
+	}
+	vars, err := yumconf.LoadVars(m.root, m.architectures()[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	main, err := readFS(m.root, "/etc/dnf/dnf.conf")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	var out []initMirror
+	var skips []api.InitSkip
+	for _, name := range names {
+		data, err := readFS(m.root, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		repos, err := yumconf.Parse(name, data, main, vars)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, r := range repos {
+			mirror, reason := rpmMirror(m, &r)
+			if reason != "" {
+				skips = append(skips, api.InitSkip{File: r.File, Line: r.Line, Text: "[" + r.ID + "]", Reason: reason})
+				continue
+			}
+			out = append(out, mirror)
+		}
+	}
+	return out, skips, nil
+}
+
+func readFS(root fs.FS, name string) ([]byte, error) {
+	f, err := root.Open(strings.TrimPrefix(path.Clean(name), "/"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > maxRepoFile {
+		return nil, fmt.Errorf("read %s: %s: %w", name, bytesText(st.Size()), errTooLarge)
+	}
+	return fs.ReadFile(root, strings.TrimPrefix(path.Clean(name), "/"))
+}
+
+// rpmMirror makes a mirror of one repository, or says why it cannot be one.
+func rpmMirror(m machine, r *yumconf.Repo) (initMirror, string) {
+	if reason := r.Unmirrorable(); reason != "" {
+		return initMirror{}, reason
+	}
+	out := initMirror{from: []string{fmt.Sprintf("%s:%d", r.File, r.Line)}}
+	out.Mirror = config.Mirror{Name: mirrorName(r.ID), Type: "rpm", Metalink: r.Metalink, Mirrorlist: r.Mirrorlist}
+	if len(r.BaseURLs) == 1 {
+		out.URL = r.BaseURLs[0]
+	} else {
+		out.URLs = r.BaseURLs
+	}
+	local, remote := r.KeyFiles()
+	for _, f := range local {
+		if _, err := fs.Stat(m.root, strings.TrimPrefix(path.Clean(f), "/")); err != nil {
+			return initMirror{}, "its key file " + f + " cannot be read"
+		}
+		out.Keyring = append(out.Keyring, f)
+	}
+	if len(remote) > 0 {
+		out.notes = append(out.notes, "keys at "+strings.Join(remote, " ")+" are not fetched: fetch and check them yourself, then add the files to keyring")
+	}
+	no := false
+	switch {
+	case len(out.Keyring) == 0 && r.GPGCheck:
+		if len(remote) > 0 {
+			return initMirror{}, "its keys are not on this machine: " + strings.Join(remote, " ")
+		}
+		return initMirror{}, "it has no key (gpgkey), and packages must be checked"
+	case !r.GPGCheck:
+		out.GPGCheck = &no
+		out.notes = append(out.notes, "gpgcheck is off, as it is for dnf: package signatures are not checked")
+	}
+	if !r.RepoGPGCheck && r.Metalink == "" {
+		out.RepoGPGCheck = &no
+		out.notes = append(out.notes, "repo_gpgcheck is off, as it is for dnf: the list of packages is not signed, only packages are")
+	}
+	if len(r.Exclude) > 0 {
+		out.notes = append(out.notes, "excludes are not followed: "+strings.Join(r.Exclude, " "))
+	}
+	out.Packages = r.Include
+	return out, ""
+}
+
+// mirrorName makes a mirror's name of a repository's id.
+func mirrorName(id string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".+~_-", r) {
+			return r
+		}
+		return '-'
+	}, id)
+	name = strings.TrimLeft(name, ".+~_-")
+	if len(name) > 90 {
+		name = name[:90]
+	}
+	if name == "" || name == "latest" {
+		return "rpm"
+	}
+	return name
+}
+
+// distinctNames numbers mirrors whose names are taken.
+func distinctNames(list []initMirror) {
+	seen := map[string]bool{}
+	for i := range list {
+		base := list[i].Name
+		for n := 2; seen[list[i].Name]; n++ {
+			list[i].Name = fmt.Sprintf("%s-%d", base, n)
+		}
+		seen[list[i].Name] = true
+	}
+}
+
+// configText is the configuration as people find it.
+func configText(dataDir string, mirrors []initMirror) string {
+	var b strings.Builder
+	b.WriteString("# Configuration of snapd. config.example.toml documents every key.\n\n")
+	tomlKey(&b, "data_dir", dataDir)
+	b.WriteString("\n[server]\nlisten = \"127.0.0.1:8080\"\n")
+	for _, m := range mirrors {
+		b.WriteString("\n")
+		if len(m.from) > 0 {
+			b.WriteString("# from " + clean(strings.Join(m.from, ", ")) + "\n")
+		}
+		for _, n := range m.notes {
+			b.WriteString("# note: " + clean(n) + "\n")
+		}
+		b.WriteString("[[mirror]]\n")
+		tomlKey(&b, "name", m.Name)
+		tomlKey(&b, "type", m.Type)
+		tomlKey(&b, "url", m.URL)
+		tomlList(&b, "urls", m.URLs)
+		tomlKey(&b, "metalink", m.Metalink)
+		tomlKey(&b, "mirrorlist", m.Mirrorlist)
+		tomlList(&b, "suites", m.Suites)
+		tomlList(&b, "components", m.Components)
+		tomlList(&b, "architectures", m.Architectures)
+		tomlList(&b, "keyring", m.Keyring)
+		if m.Type == "deb" {
+			fmt.Fprintf(&b, "sources = %t\n", m.Sources)
+		}
+		if m.Languages != nil {
+			fmt.Fprintf(&b, "languages = %s\n", tomlStrings(m.Languages))
+		}
+		for _, f := range []struct {
+			key string
+			on  bool
+		}{{"contents", m.Contents}, {"udebs", m.Udebs}, {"installer", m.Installer}} {
+			if f.on {
+				fmt.Fprintf(&b, "%s = true\n", f.key)
+			}
+		}
+		tomlList(&b, "indices", m.Indices)
+		tomlList(&b, "packages", m.Packages)
+		if m.GPGCheck != nil {
+			fmt.Fprintf(&b, "gpgcheck = %t\n", *m.GPGCheck)
+		}
+		if m.RepoGPGCheck != nil {
+			fmt.Fprintf(&b, "repo_gpgcheck = %t\n", *m.RepoGPGCheck)
+		}
+		download := m.Download
+		if download == "" {
+			download = config.OnDemand
+		}
+		tomlKey(&b, "download", download)
+		b.WriteString("interval = \"6h\"\n")
+	}
+	if len(mirrors) == 0 {
+		b.WriteString(`
+# A mirror looks like this:
+#
+# [[mirror]]
+# name          = "debian"
+# type          = "deb"
+# url           = "https://mirror.example.org/debian"
+# suites        = ["bookworm", "bookworm-updates"]
+# components    = ["main"]
+# architectures = ["amd64"]
+# keyring       = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# sources       = true
+# interval      = "6h"
+`)
+	}
+	return b.String()
+}
+
+// tomlKey writes a key with a string, if it has one.
+func tomlKey(b *strings.Builder, key, value string) {
+	if value != "" {
+		fmt.Fprintf(b, "%s = %s\n", key, tomlString(value))
+	}
+}
+
+func tomlList(b *strings.Builder, key string, list []string) {
+	if len(list) > 0 {
+		fmt.Fprintf(b, "%s = %s\n", key, tomlStrings(list))
+	}
+}
+
+func tomlStrings(list []string) string {
+	var out []string
+	for _, s := range list {
+		out = append(out, tomlString(s))
+	}
+	return "[" + strings.Join(out, ", ") + "]"
+}
+
+// tomlString is s as a basic string: JSON's form, with DEL escaped too.
+func tomlString(s string) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.Encode(s)
+	return strings.ReplaceAll(strings.TrimSuffix(b.String(), "\n"), "\x7f", `\u007f`)
+}

@@ -6,13 +6,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -20,122 +18,6 @@ import (
 	"example.org/snapd/internal/squashfs"
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
-
-// member is one entry of a test tar.
-type member struct {
-	name  string
-	kind  byte
-	mode  int64
-	uid   int
-	gid   int
-	mtime int64
-	data  []byte
-	link  string
-	major int64
-	minor int64
-	xattr map[string]string
-}
-
-func noise(seed int64, n int) []byte {
-	b := make([]byte, n)
-	rand.New(rand.NewSource(seed)).Read(b)
-	return b
-}
-
-// text is compressible, and different for each seed.
-func text(seed int64, n int) []byte {
-	r := rand.New(rand.NewSource(seed))
-	words := make([]string, 300)
-	for i := range words {
-		words[i] = fmt.Sprintf("%x ", r.Int63n(1<<uint(4+r.Intn(40))))
-	}
-	var b bytes.Buffer
-	for b.Len() < n {
-		b.WriteString(words[r.Intn(len(words))])
-	}
-	return b.Bytes()[:n]
-}
-
-// fixture holds one of everything.
-func fixture() []member {
-	const t0 = 1_700_000_000
-	dir := func(name string, mode int64) member {
-		return member{name: name, kind: tar.TypeDir, mode: mode, mtime: t0}
-	}
-	m := []member{
-		{name: "./", kind: tar.TypeDir, mode: 0o711, uid: 7, gid: 8, mtime: t0 + 1, xattr: map[string]string{"user.root": "yes"}},
-		dir("./dir/", 0o1777),
-		dir("./dir/empty/", 0o755),
-		{name: "./dir/file", kind: tar.TypeReg, mode: 0o4755, uid: 1000, gid: 70000, mtime: t0 + 2, data: text(1, 100_000),
-			xattr: map[string]string{"security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "user.b": "2", "trusted.a": "1"}},
-		{name: "./dir/hard", kind: tar.TypeLink, link: "dir/file"},
-		{name: "./dir/same", kind: tar.TypeReg, mode: 0o644, mtime: t0 + 3, data: text(1, 100_000)},
-		{name: "./empty", kind: tar.TypeReg, mode: 0o600, mtime: t0 + 4},
-		{name: "./big", kind: tar.TypeReg, mode: 0o644, mtime: t0 + 5, data: append(text(2, 2_500_000), noise(3, 1_234_567)...)},
-		{name: "./big2", kind: tar.TypeReg, mode: 0o644, mtime: t0 + 6, data: append(text(2, 2_500_000), noise(3, 1_234_567)...)},
-		{name: "./exact", kind: tar.TypeReg, mode: 0o644, mtime: t0 + 7, data: text(4, 1<<20)},
-		{name: "./holes", kind: tar.TypeReg, mode: 0o644, mtime: t0 + 8, data: append(append(make([]byte, 3<<20), text(5, 1<<20)...), make([]byte, 1<<20+5)...)},
-		{name: "./allzero", kind: tar.TypeReg, mode: 0o644, mtime: t0 + 9, data: make([]byte, 4<<20)},
-		{name: "./link", kind: tar.TypeSymlink, mode: 0o777, mtime: t0 + 10, link: strings.Repeat("t/", 1500)},
-		{name: "./link2", kind: tar.TypeLink, link: "./link"},
-		{name: "./whiteout", kind: tar.TypeChar, mode: 0, mtime: t0 + 11},
-		{name: "./sda1", kind: tar.TypeBlock, mode: 0o660, gid: 6, mtime: t0 + 12, major: 8, minor: 1},
-		{name: "./tty", kind: tar.TypeChar, mode: 0o620, mtime: t0 + 13, major: 250, minor: 70000},
-		{name: "./fifo", kind: tar.TypeFifo, mode: 0o644, mtime: t0 + 14},
-		{name: `./back\x2dslash`, kind: tar.TypeReg, mode: 0o644, mtime: t0 + 15, data: []byte("x")},
-		{name: "./\xff\xfe", kind: tar.TypeReg, mode: 0o644, mtime: t0 + 16, data: []byte("y")},
-		{name: "./many/", kind: tar.TypeDir, mode: 0o755, mtime: t0 + 17},
-	}
-	for i := range 3000 {
-		m = append(m, member{name: fmt.Sprintf("./many/a-file-of-a-rather-long-name-%d", i), kind: tar.TypeReg, mode: 0o644, mtime: t0 + int64(i), data: []byte(fmt.Sprintf("file %d\n", i%1000))})
-	}
-	return m
-}
-
-func tarball(t testing.TB, members []member) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, m := range members {
-		h := &tar.Header{
-			Name: m.name, Typeflag: m.kind, Mode: m.mode, Uid: m.uid, Gid: m.gid, Linkname: m.link,
-			ModTime: time.Unix(m.mtime, 0), Size: int64(len(m.data)), Devmajor: m.major, Devminor: m.minor,
-			Format: tar.FormatPAX,
-		}
-		if !strings.HasPrefix(m.name, "./\xff") {
-			h.PAXRecords = map[string]string{}
-			for k, v := range m.xattr {
-				h.PAXRecords["SCHILY.xattr."+k] = v
-			}
-		} else {
-			h.Format = tar.FormatGNU
-		}
-		if err := w.WriteHeader(h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(m.data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-func pack(t testing.TB, stream []byte, o squashfs.Options) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "image.squashfs")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := squashfs.FromTar(t.Context(), f, bytes.NewReader(stream), o); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
 
 var layouts = []squashfs.Options{
 	{Compressor: squashfs.Zstd},
@@ -161,14 +43,14 @@ func btoi(b bool) int {
 // TestFromTarOracles packs one of everything in each codec, and holds what the
 // kernel, unsquashfs and this package read against each other and the input.
 func TestFromTarOracles(t *testing.T) {
-	members := fixture()
-	stream := tarball(t, members)
+	members := append(squashfstest.Fixture(), squashfstest.Member{Name: "./whiteout", Kind: tar.TypeChar, MTime: 1_700_000_011})
+	stream := squashfstest.Tar(t, members)
 	for _, o := range layouts {
 		t.Run(layoutName(o), func(t *testing.T) {
 			if testing.Short() && o.BlockSize != 0 {
 				t.Skip("short")
 			}
-			image := pack(t, stream, o)
+			image := squashfstest.PackTar(t, stream, o)
 			r := squashfstest.Open(t, image)
 			if err := r.Check(t.Context(), true); err != nil {
 				t.Fatal(err)
@@ -206,22 +88,22 @@ func TestFromTarOracles(t *testing.T) {
 	}
 }
 
-func checkMembers(t *testing.T, got squashfstest.Tree, members []member) {
+func checkMembers(t *testing.T, got squashfstest.Tree, members []squashfstest.Member) {
 	t.Helper()
 	for _, m := range members {
-		name := strings.TrimSuffix(m.name, "/")
+		name := strings.TrimSuffix(m.Name, "/")
 		f, ok := got[name]
 		if !ok {
 			t.Errorf("%s is not in the image", name)
 			continue
 		}
-		if m.kind == tar.TypeLink {
-			if to := "./" + strings.TrimPrefix(m.link, "./"); f.Group == "" || f.Group != got[to].Group {
+		if m.Kind == tar.TypeLink {
+			if to := "./" + strings.TrimPrefix(m.Link, "./"); f.Group == "" || f.Group != got[to].Group {
 				t.Errorf("%s is in group %q, %s in %q", name, f.Group, to, got[to].Group)
 			}
 			continue
 		}
-		if f.MTime != m.mtime || f.Owner != fmt.Sprintf("%d:%d", m.uid, m.gid) || f.Mode != fmt.Sprintf("%04o", m.mode) || f.Target != map[bool]string{true: m.link}[m.kind == tar.TypeSymlink] {
+		if f.MTime != m.MTime || f.Owner != fmt.Sprintf("%d:%d", m.UID, m.GID) || f.Mode != fmt.Sprintf("%04o", m.Mode) || f.Target != map[bool]string{true: m.Link}[m.Kind == tar.TypeSymlink] {
 			t.Errorf("%s: %+v, want %+v", name, f, m)
 		}
 	}
@@ -233,14 +115,10 @@ func TestReadMksquashfs(t *testing.T) {
 	squashfstest.NeedRoot(t)
 	dir := t.TempDir()
 	source := filepath.Join(dir, "tree")
-	squashfstest.Run(t, "unsquashfs", "-no-progress", "-d", source, pack(t, tarball(t, fixture()), squashfs.Options{}))
+	squashfstest.Run(t, "unsquashfs", "-no-progress", "-d", source, squashfstest.PackTar(t, squashfstest.Tar(t, squashfstest.Fixture()), squashfs.Options{}))
 	if err := unix.Mknod(filepath.Join(source, "sock"), unix.S_IFSOCK|0o644, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(filepath.Join(source, "allzero"), 5<<30+3); err == nil {
-		defer os.Truncate(filepath.Join(source, "allzero"), 0)
-	}
-	os.Truncate(filepath.Join(source, "allzero"), 4<<20)
 	want := squashfstest.Dir(t, source)
 	for _, args := range [][]string{
 		{"-comp", "zstd"},
@@ -331,13 +209,13 @@ func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // TestFromTarDeterministic packs under other conditions and compares bytes.
 func TestFromTarDeterministic(t *testing.T) {
-	stream := tarball(t, fixture())
+	stream := squashfstest.Tar(t, squashfstest.Fixture())
 	for _, o := range []squashfs.Options{{}, {Compressor: squashfs.XZ, BlockSize: 1 << 20, XZFilters: squashfs.XZFilterX86}, {Compressor: squashfs.Gzip}, {Compressor: squashfs.LZ4}} {
 		var first []byte
 		for _, workers := range []int{1, 2, 7} {
 			old := runtime.GOMAXPROCS(workers)
 			o.Workers = workers
-			b, err := os.ReadFile(pack(t, stream, o))
+			b, err := os.ReadFile(squashfstest.PackTar(t, stream, o))
 			runtime.GOMAXPROCS(old)
 			if err != nil {
 				t.Fatal(err)
@@ -354,13 +232,13 @@ func TestFromTarDeterministic(t *testing.T) {
 func TestFromTarRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		members []member
+		members []squashfstest.Member
 		want    string
 	}{
-		{"climbing name", []member{{name: "a/../../b", kind: tar.TypeReg}}, `pack image: a/../../b: ".." is no name of a directory entry`},
-		{"missing link", []member{{name: "a", kind: tar.TypeLink, link: "b"}}, `pack image: a: hard link to b, which is not there`},
-		{"file as directory", []member{{name: "a", kind: tar.TypeReg}, {name: "a/b", kind: tar.TypeReg}}, `pack image: a/b: a is a file, not a directory`},
-		{"acl", []member{{name: "a", kind: tar.TypeReg, xattr: map[string]string{"system.posix_acl_access": "x"}}},
+		{"climbing name", []squashfstest.Member{{Name: "a/../../b", Kind: tar.TypeReg}}, `pack image: a/../../b: ".." is no name of a directory entry`},
+		{"missing link", []squashfstest.Member{{Name: "a", Kind: tar.TypeLink, Link: "b"}}, `pack image: a: hard link to b, which is not there`},
+		{"file as directory", []squashfstest.Member{{Name: "a", Kind: tar.TypeReg}, {Name: "a/b", Kind: tar.TypeReg}}, `pack image: a/b: a is a file, not a directory`},
+		{"acl", []squashfstest.Member{{Name: "a", Kind: tar.TypeReg, Xattr: map[string]string{"system.posix_acl_access": "x"}}},
 			`pack image: a: unsupported SquashFS image: xattr "system.posix_acl_access"; SquashFS holds user.*, trusted.* and security.* only`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -369,7 +247,7 @@ func TestFromTarRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			_, err = squashfs.FromTar(context.Background(), f, bytes.NewReader(tarball(t, c.members)), squashfs.Options{})
+			_, err = squashfs.FromTar(context.Background(), f, bytes.NewReader(squashfstest.Tar(t, c.members)), squashfs.Options{})
 			if err == nil || err.Error() != c.want {
 				t.Errorf("got %v\nwant %s", err, c.want)
 			}

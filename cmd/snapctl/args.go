@@ -210,6 +210,11 @@ func (l *line) check() error {
 		}
 		return &usageError{verb: l.name(), msg: fmt.Sprintf("%s needs a command: %s", l.name(), orList(names))}
 	}
+	for _, o := range v.options {
+		if o.required && !l.seen[o.name] {
+			return &usageError{verb: l.name(), msg: fmt.Sprintf("%s needs --%s %s", l.name(), o.name, o.value)}
+		}
+	}
 	switch n := len(l.args); {
 	case n < v.min:
 		words := strings.Fields(v.args)

@@ -43,6 +43,7 @@ type option struct {
 	value    string // what the value is, as help shows it; "" for a switch
 	many     bool   // may be repeated
 	optional bool   // the value may be left out: --name or --name=value
+	required bool
 	choices  []string
 	usage    string
 }

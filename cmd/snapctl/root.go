@@ -29,6 +29,8 @@ given.`,
 			verifyVerb(), exportVerb(), importVerb(), sbomVerb(),
 			recordVerb(),
 			pinVerb(), unpinVerb(), rmVerb(), gcVerb(), fsckVerb(),
+			keyVerb(),
+			iukVerb(),
 			helpVerb(),
 		},
 	}

@@ -5,8 +5,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/iuk"
 )
 
 func (u *ui) status(s *api.Status) {
@@ -581,5 +583,113 @@ func (u *ui) skipped(list []api.InitSkip) {
 			at += ":" + strconv.Itoa(s.Line)
 		}
 		u.note("skipped %s: %s: %s", at, s.Text, s.Reason)
+	}
+}
+
+func (u *ui) kits(l *api.KitList) {
+	for _, k := range l.Kits {
+		u.printf("%s: %s, sha256:%s\n", k.Path, bytesText(k.Size), k.SHA256)
+		u.printf("  %d added, %d changed, %d removed; %s taken over without packing again\n", k.Added, k.Changed, k.Removed, bytesText(k.Copied))
+		if k.URL != "" {
+			u.printf("  served at %s\n", k.URL)
+		}
+	}
+}
+
+func (u *ui) udfs(l *api.UDFList) {
+	rows := [][]string{{"FILE", "CHANNEL", "VERSION", "UPGRADE", "KIT"}}
+	for _, f := range l.Files {
+		rows = append(rows, []string{f.Path, f.Channel, f.Version, f.Upgrade, yes(f.Incremental)})
+	}
+	u.table(rows...)
+}
+
+// maxNames is how many names inspect lists of one kind.
+const maxNames = 40
+
+func (u *ui) inspected(r *iuk.Inspection) {
+	u.fields("Format", r.Format, "Size", bytesText(r.Size))
+	if p := r.Provenance; p != nil {
+		u.fields(
+			"Product", p.Product+" "+p.Arch,
+			"From", p.Base.Version+" (sha256:"+p.Base.SHA256.String()+")",
+			"To", p.New.Version+" (sha256:"+p.New.SHA256.String()+")",
+			"Epoch", timeText(time.Unix(p.Epoch, 0)),
+			"Writer", strconv.Itoa(p.WriterFormat),
+		)
+	}
+	u.heading("Members:")
+	var rows [][]string
+	for _, m := range r.Members {
+		rows = append(rows, []string{"  " + m.Path, bytesText(m.Size)})
+	}
+	u.table(rows...)
+	u.names("Files that are deleted:", r.DeleteFiles)
+	for _, d := range r.Diffs {
+		u.printf("\n%s: %s, %s at %s blocks: %d files, %d directories, %s of content\n", d.Path, bytesText(d.Size), d.Compressor, bytesText(int64(d.BlockSize)), d.Files, d.Dirs, bytesText(d.Content))
+		if len(d.Largest) > 0 {
+			u.heading("Largest, as stored:")
+			rows := [][]string{}
+			for _, f := range d.Largest {
+				rows = append(rows, []string{"  " + f.Path, bytesText(f.Stored), bytesText(f.Size)})
+			}
+			u.table(rows...)
+		}
+		if d.Known {
+			u.names("Added:", d.Added)
+			u.names("Changed:", d.Changed)
+		} else {
+			u.names("Added or changed:", d.Changed)
+		}
+		u.names("Removed:", d.Removed)
+	}
+}
+
+// names lists some names, and says how many there are.
+func (u *ui) names(heading string, list []string) {
+	if len(list) == 0 {
+		return
+	}
+	u.printf("\n%s %d\n", heading, len(list))
+	for i, n := range list {
+		if i == maxNames {
+			u.printf("  and %d more (--json lists all)\n", len(list)-i)
+			break
+		}
+		u.printf("  %s\n", n)
+	}
+}
+
+func (u *ui) kitVerified(r *iuk.VerifyReport) {
+	u.printf("the old image and the kit make the new image: %s, %d of them from the kit, %d hidden\n", count(r.Names, "name", "names"), r.FromKit, r.Whiteouts)
+	if r.BootFiles > 0 {
+		u.printf("%s as they should be\n", count(r.BootFiles, "boot file", "boot files"))
+	}
+	if r.Ignored > 0 {
+		u.printf("%s only in content, as the kit says\n", count(r.Ignored, "file was compared", "files were compared"))
+	}
+	if r.Hidden > 0 {
+		u.printf("%s of the new image cannot be shown by any overlay\n", count(r.Hidden, "character device 0:0", "character devices 0:0"))
+	}
+}
+
+func (u *ui) applied(r *iuk.ApplyResult) {
+	switch {
+	case r.RolledBack:
+		u.printf("restored the old state\n")
+	case r.Resumed:
+		u.printf("completed the unfinished upgrade\n")
+	}
+	u.names("Added:", r.Added)
+	u.names("Replaced:", r.Replaced)
+	u.names("Deleted:", r.Deleted)
+	if r.Unchanged > 0 {
+		u.printf("%s as the kit has them\n", count(r.Unchanged, "file was", "files were"))
+	}
+	if len(r.BootLoader) > 0 {
+		u.heading("To install the boot loader:")
+		for _, b := range r.BootLoader {
+			u.printf("  %s\n", b)
+		}
 	}
 }

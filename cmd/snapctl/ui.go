@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 	"unicode"
@@ -274,6 +275,22 @@ func (u *ui) progress(p api.Progress) {
 		}
 	case u.bars != nil:
 		u.bars.update(p)
+	}
+}
+
+// steps tells how far work is that is counted in steps of its own.
+func (u *ui) steps(task, phase string) func(done, total int64) {
+	var mu sync.Mutex
+	var last time.Time
+	return func(done, total int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		now := time.Now()
+		if now.Sub(last) < 100*time.Millisecond {
+			return
+		}
+		last = now
+		u.progress(api.Progress{Task: task, Phase: phase, Files: done, FilesTotal: total})
 	}
 }
 

@@ -216,6 +216,13 @@ func (e *Engine) Rotten(d cas.Digest) error {
 	return nil
 }
 
+// AnyRotten reports whether any blob is known to be damaged.
+func (e *Engine) AnyRotten() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.rotten) > 0
+}
+
 // rootKey names a generation.
 type rootKey struct {
 	mirror string

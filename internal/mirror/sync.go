@@ -471,7 +471,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		if held[i] == nil {
 			continue
 		}
-		kept := store.Group{Index: g.Index, Component: g.Component, Arch: g.Arch, Packages: g.Packages, Form: *held[i], Plain: plainOf(g)}
+		kept := store.Group{Index: g.Index, Component: g.Component, Arch: g.Arch, Packages: g.Packages, Form: *held[i], Plain: plainOf(g), Also: g.Also}
 		if g.Packages {
 			seen[g.Index] = true
 			dirty, err := stage.Dirty(ctx, g.Index)

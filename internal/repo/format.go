@@ -319,3 +319,18 @@ type Format interface {
 	// "repo" or "mmdebstrap".
 	ClientConfig(kind string, p SourceParams) (string, error)
 }
+
+// Resolved is one package file that a resolver chose.
+type Resolved struct {
+	URL    string
+	SHA256 cas.Digest
+}
+
+// Resolver is a Format whose own package manager can tell what packages need,
+// by resolving them in an empty root against repositories.
+type Resolver interface {
+	// Resolve returns the packages and what they depend on. repos are
+	// repositories that can be reached now. Programs that it runs are looked up
+	// in PATH.
+	Resolve(ctx context.Context, repos []SourceParams, arch string, packages []string) ([]Resolved, error)
+}

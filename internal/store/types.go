@@ -93,6 +93,7 @@ type Group struct {
 	Form      repo.Listed `json:"form"` // as listed, SHA256 filled in
 	Plain     repo.Listed `json:"plain,omitzero"`
 	Count     int         `json:"count,omitempty"` // records
+	Also      []string    `json:"also,omitempty"`  // groups that are read together with it
 }
 
 // Fact is what is known of one paragraph.

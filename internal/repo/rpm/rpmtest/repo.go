@@ -480,3 +480,10 @@ func (r *recorder) WriteHeader(status int) {
 
 // Unwrap lets a Fault hijack the connection.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// Packages lists the packages of the next generation.
+func (r *Repo) Packages() []*Built {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.pkgs)
+}

@@ -1,0 +1,144 @@
+package freeze
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/freeze/manifest"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+// withDeps resolves packages and what they depend on: the package manager of
+// the mirrors' format runs in an empty root against the chosen snapshots.
+func (z *Freezer) withDeps(ctx context.Context, pl *plan) ([]manifest.Entry, error) {
+	byType := map[string][]repo.SourceParams{}
+	archs := map[string][]string{}
+	for _, mir := range pl.mirrors {
+		for _, src := range pl.sources[mir] {
+			m, err := z.e.Mirror(mir)
+			if err != nil {
+				return nil, err
+			}
+			p := repo.SourceParams{
+				Mirror: m, Name: "snapd-" + mir, Components: map[repo.SuiteName][]string{},
+				URL: z.cfg.LocalURL + "/archive/" + mir + "/" + store.FormatInstant(src.snap.Instant),
+			}
+			for _, e := range src.snap.Suites {
+				fs, _, err := z.frozenSuite(ctx, src.snap, e)
+				if err != nil {
+					return nil, err
+				}
+				p.Suites = append(p.Suites, e.Suite)
+				p.Components[e.Suite] = fs.Components
+				for _, a := range fs.Archs {
+					if !slices.Contains(p.Archs, a) {
+						p.Archs = append(p.Archs, a)
+					}
+				}
+			}
+			kr, err := z.e.Keyring(m)
+			if err != nil {
+				return nil, err
+			}
+			if kr != nil {
+				p.KeyArmored = string(kr.ExportArmored())
+			}
+			for _, a := range m.Architectures {
+				if !slices.Contains(archs[src.typ], a) {
+					archs[src.typ] = append(archs[src.typ], a)
+				}
+			}
+			byType[src.typ] = append(byType[src.typ], p)
+		}
+	}
+	if len(byType) != 1 {
+		return nil, fmt.Errorf("%w: dependencies are resolved within mirrors of one type; name them with --mirror", ErrUsage)
+	}
+	var out []manifest.Entry
+	for typ, repos := range byType {
+		f, err := z.e.Format(typ)
+		if err != nil {
+			return nil, err
+		}
+		r, ok := f.(repo.Resolver)
+		if !ok {
+			return nil, fmt.Errorf("%w: mirrors of type %s cannot resolve dependencies", ErrUsage, typ)
+		}
+		if len(archs[typ]) == 0 {
+			return nil, fmt.Errorf("%w: the mirrors name no architecture to resolve for", ErrUsage)
+		}
+		found, err := r.Resolve(ctx, repos, archs[typ][0], pl.req.Packages)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range found {
+			out = append(out, manifest.Entry{SHA256: p.SHA256.String(), Size: -1, Path: p.URL, Raw: p.SHA256.String() + "  " + p.URL})
+		}
+	}
+	return out, nil
+}
+
+// carriedChoice is a suite of an imported base: its root comes from the proof
+// that was imported with it.
+func (z *Freezer) carriedChoice(ctx context.Context, pl *plan, d *DocMirror, c carried) (*repo.Choice, *store.FrozenSuite, error) {
+	f, err := z.e.Format(d.Type)
+	if err != nil {
+		return nil, nil, err
+	}
+	var docs []repo.Doc
+	for _, file := range c.suite.Documents {
+		data, err := cas.ReadAll(ctx, z.blobs, file.SHA256, 64<<20)
+		if err != nil {
+			return nil, nil, err
+		}
+		docs = append(docs, repo.Doc{Path: file.Path, Data: data})
+	}
+	p := repo.VerifyParams{}
+	if !c.certs.IsZero() {
+		data, err := cas.ReadAll(ctx, z.blobs, c.certs, 16<<20)
+		if err != nil {
+			return nil, nil, err
+		}
+		rings, err := parseKeys([]string{string(data)})
+		if err != nil {
+			return nil, nil, err
+		}
+		p.Keyring = rings
+	}
+	if c.suite.Metalink != nil {
+		if p.Metalink, err = cas.ReadAll(ctx, z.blobs, c.suite.Metalink.SHA256, 16<<20); err != nil {
+			return nil, nil, err
+		}
+	}
+	root, err := f.ParseRoot(mirrorOf(d, c.suite.Trust), c.suite.Suite, docs, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	fs := &store.FrozenSuite{Suite: c.suite.Suite}
+	choice := &repo.Choice{Suite: c.suite.Suite, Root: root, Records: z.records(pl, d.Name, c.suite.Suite)}
+	held := map[string]cas.Digest{}
+	for _, i := range c.suite.Indices {
+		held[i.Path] = i.SHA256
+		choice.Groups = append(choice.Groups, repo.Group{
+			Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages,
+			Forms: []repo.Listed{{Path: i.Path, Size: i.Size, SHA256: i.SHA256}},
+		})
+		if i.Component != "" && !slices.Contains(fs.Components, i.Component) {
+			fs.Components = append(fs.Components, i.Component)
+		}
+		if i.Arch == f.SourceArch() {
+			fs.Sources = true
+		} else if i.Arch != "" && !slices.Contains(fs.Archs, i.Arch) {
+			fs.Archs = append(fs.Archs, i.Arch)
+		}
+	}
+	choice.Held = func(l repo.Listed) (repo.File, bool) {
+		d, ok := held[l.Path]
+		return repo.File{Path: l.Path, Size: l.Size, SHA256: d}, ok
+	}
+	choice.Open = z.opener(held)
+	return choice, fs, nil
+}

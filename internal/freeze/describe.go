@@ -1,0 +1,410 @@
+package freeze
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/store"
+)
+
+// Describe tells what a frozen snapshot is.
+func (z *Freezer) Describe(ctx context.Context, name string) (*api.Frozen, error) {
+	f, doc, _, err := z.frozen(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.Frozen{
+		Name: f.Name, Date: f.Date, Created: f.Created, Manifest: f.Manifest.SHA256.String(), Key: f.Key,
+		Packages: f.Packages, Sources: f.Sources, Bytes: f.Bytes, URL: z.cfg.PublicURL + "/frozen/" + f.Name + "/",
+		Mirrors: []api.FrozenMirror{}, Images: []api.Image{}, Imported: f.Imported,
+	}
+	for i := range doc.Mirrors {
+		d := &doc.Mirrors[i]
+		m := api.FrozenMirror{Mirror: d.Name, Type: d.Type, Kind: d.Kind, Trust: string(d.Trust)}
+		for _, s := range d.Suites {
+			if !slices.Contains(m.Suites, string(s.Suite)) {
+				m.Suites = append(m.Suites, string(s.Suite))
+			}
+		}
+		seen := map[cas.Digest]bool{}
+		for _, p := range d.Packages {
+			if !seen[p.SHA256] {
+				seen[p.SHA256] = true
+				m.Packages++
+			}
+		}
+		srcs := map[string]bool{}
+		for _, s := range d.Sources {
+			if k := s.Name + " " + s.Version; !srcs[k] {
+				srcs[k] = true
+				m.Sources++
+			}
+		}
+		for _, fm := range f.Mirrors {
+			if fm.Mirror == d.Name && !fm.Instant.IsZero() {
+				m.Snapshot = fm.Mirror + "@" + store.FormatInstant(fm.Instant)
+			}
+		}
+		out.Mirrors = append(out.Mirrors, m)
+	}
+	for _, m := range doc.Missing {
+		out.Missing = append(out.Missing, strings.TrimSuffix(m.Name+"="+m.Version, "="))
+	}
+	for _, s := range f.Statements {
+		out.Statements = append(out.Statements, s.Path)
+	}
+	out.Images, err = z.Images(ctx, name)
+	return out, err
+}
+
+// Packages lists what a reference holds, sources included, by mirror, name,
+// version and architecture.
+func (z *Freezer) Packages(ctx context.Context, ref string) (*api.PackageList, error) {
+	r, err := z.e.ResolveRef(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.PackageList{Ref: r.String(), Packages: []api.Package{}}
+	fromSnap := func(mir, typ string, snap *store.Snapshot) error {
+		comp, err := z.components(ctx, snap)
+		if err != nil {
+			return err
+		}
+		return z.e.EachPackage(ctx, snap, func(en store.Entry) error {
+			p := apiPackage(&pick{mirror: mir, fact: en.Fact, places: en.Places})
+			for _, pl := range en.Places {
+				if c := comp[pl]; c != "" && !slices.Contains(p.Components, c) {
+					p.Components = append(p.Components, c)
+				}
+			}
+			out.Packages = append(out.Packages, p)
+			return nil
+		})
+	}
+	if r.Snapshot != nil {
+		err := fromSnap(r.Snapshot.Mirror, r.Snapshot.Type, r.Snapshot)
+		return out, err
+	}
+	_, doc, _, err := z.frozen(ctx, r.Frozen.Name)
+	if err != nil {
+		return nil, err
+	}
+	for i := range doc.Mirrors {
+		d := &doc.Mirrors[i]
+		if d.Kind == Whole {
+			for j := range r.Frozen.Mirrors {
+				fm := &r.Frozen.Mirrors[j]
+				if fm.Mirror != d.Name {
+					continue
+				}
+				src := sourceOf(fm)
+				for _, s := range src {
+					if err := fromSnap(d.Name, d.Type, s.snap); err != nil {
+						return nil, err
+					}
+				}
+				if len(src) == 0 {
+					err := z.eachDerived(ctx, r.Frozen, fm, func(suite repo.SuiteName, g repo.Group, rec *repo.Record) error {
+						p := apiPackage(&pick{mirror: d.Name, fact: &store.Fact{Record: *rec}, places: []store.Place{{Suite: suite, Index: g.Index}}})
+						if g.Component != "" {
+							p.Components = []string{g.Component}
+						}
+						out.Packages = append(out.Packages, p)
+						return nil
+					})
+					if err != nil {
+						return nil, err
+					}
+				}
+			}
+			continue
+		}
+		f, err := z.e.Format(d.Type)
+		if err != nil {
+			return nil, err
+		}
+		out.Packages = append(out.Packages, docPackages(d, f.SourceArch())...)
+	}
+	return out, nil
+}
+
+// docPackages lists an exact mirror's packages, each once.
+func docPackages(d *DocMirror, sourceArch string) []api.Package {
+	var out []api.Package
+	add := func(list *[]string, s string) {
+		if s != "" && !slices.Contains(*list, s) {
+			*list = append(*list, s)
+		}
+	}
+	at := map[string]int{}
+	for _, p := range d.Packages {
+		k := p.SHA256.String() + p.Path
+		i, ok := at[k]
+		if !ok {
+			i = len(out)
+			at[k] = i
+			out = append(out, api.Package{
+				Mirror: d.Name, Name: p.Name, Version: p.Version, Arch: p.Arch, Path: p.Path, Size: p.Size, SHA256: p.SHA256.String(),
+				Source: p.Source, SourceVersion: p.SourceVersion,
+			})
+		}
+		add(&out[i].Suites, string(p.Suite))
+		add(&out[i].Components, p.Component)
+	}
+	for _, s := range d.Sources {
+		k := "source " + s.Name + " " + s.Version
+		i, ok := at[k]
+		if !ok {
+			i = len(out)
+			at[k] = i
+			e := api.Package{Mirror: d.Name, Name: s.Name, Version: s.Version, Arch: sourceArch}
+			for _, f := range s.Files {
+				e.Files = append(e.Files, api.File{Path: f.Path, Size: f.Size, SHA256: f.SHA256.String()})
+				e.Size += f.Size
+			}
+			out = append(out, e)
+		}
+		add(&out[i].Suites, string(s.Suite))
+		add(&out[i].Components, s.Component)
+	}
+	return out
+}
+
+func (z *Freezer) components(ctx context.Context, snap *store.Snapshot) (map[store.Place]string, error) {
+	out := map[store.Place]string{}
+	for _, e := range snap.Suites {
+		err := z.st.View(ctx, func(tx *store.Tx) error {
+			g, err := tx.Generation(snap.Mirror, e.Suite, e.Gen)
+			if err != nil {
+				return err
+			}
+			for _, gr := range g.Groups {
+				out[store.Place{Suite: e.Suite, Index: gr.Index}] = gr.Component
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// Sources renders a reference for clients: apt's .sources or one-line lists,
+// dnf's .repo, what mmdebstrap reads.
+func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.SourcesResult, error) {
+	r, err := z.e.ResolveRef(ctx, req.Ref)
+	if err != nil {
+		return nil, err
+	}
+	switch req.Format {
+	case "", "deb822", "list", "repo", "mmdebstrap":
+	default:
+		return nil, fmt.Errorf("%w: --format %q: expected deb822, list, repo or mmdebstrap", ErrUsage, req.Format)
+	}
+	res := &api.SourcesResult{}
+	var texts []string
+	render := func(name, typ, base, mir string, snap *store.Snapshot, suites []store.FrozenSuite, key string, upstream cas.Digest, comment string) error {
+		if req.Mirror != "" && req.Mirror != mir {
+			return nil
+		}
+		f, err := z.e.Format(typ)
+		if err != nil {
+			return err
+		}
+		kind := req.Format
+		if kind == "" {
+			kind = defaultKind(f)
+		}
+		if !fits(f, kind) {
+			return nil
+		}
+		m, err := z.e.Mirror(mir)
+		if err != nil {
+			m = config.Mirror{Name: mir, Type: typ}
+		}
+		p := repo.SourceParams{Mirror: m, URL: base, Name: name, KeyArmored: key, Comment: comment, Components: map[repo.SuiteName][]string{}}
+		for _, s := range suites {
+			if !slices.Contains(p.Suites, s.Suite) {
+				p.Suites = append(p.Suites, s.Suite)
+			}
+			p.Components[s.Suite] = s.Components
+			p.HasSources = p.HasSources || s.Sources
+			for _, a := range s.Archs {
+				if !slices.Contains(p.Archs, a) {
+					p.Archs = append(p.Archs, a)
+				}
+			}
+		}
+		var up string
+		if !upstream.IsZero() {
+			data, err := cas.ReadAll(ctx, z.blobs, upstream, 16<<20)
+			if err != nil {
+				return err
+			}
+			up = string(data)
+		}
+		files, err := z.keyFiles(req, res, kind, name, mir, key, up)
+		if err != nil {
+			return err
+		}
+		p.KeyFiles = files
+		text, err := f.ClientConfig(kind, p)
+		if err != nil {
+			return err
+		}
+		texts = append(texts, text)
+		return nil
+	}
+	if s := r.Snapshot; s != nil {
+		at := store.FormatInstant(s.Instant)
+		if latest := strings.HasSuffix(req.Ref, "@latest"); latest {
+			if ok, why := z.latestHolds(ctx, s); ok {
+				at = "latest"
+			} else {
+				res.Notes = append(res.Notes, "the exact instant is printed instead of latest: "+why)
+			}
+		}
+		var suites []store.FrozenSuite
+		var certs cas.Digest
+		for _, e := range s.Suites {
+			fs, g, err := z.frozenSuite(ctx, s, e)
+			if err != nil {
+				return nil, err
+			}
+			suites, certs = append(suites, fs), g.Certificates
+			if !g.ValidUntil.IsZero() && g.ValidUntil.Before(z.cfg.Now()) {
+				res.Notes = append(res.Notes, fmt.Sprintf("the Release of %s has expired (Valid-Until %s): apt refuses it; a frozen snapshot has no such date", e.Suite, g.ValidUntil.Format("2006-01-02")))
+			}
+		}
+		batch := z.blobs.NewBatch()
+		defer batch.Discard()
+		pl := &plan{req: &api.FreezeRequest{}, sources: map[string][]*source{s.Mirror: {{mirror: s.Mirror, typ: s.Type, snap: s}}}}
+		if certs, err = z.joinCerts(ctx, pl, s.Mirror, batch); err != nil {
+			return nil, err
+		}
+		if err := batch.Flush(ctx); err != nil {
+			return nil, err
+		}
+		key := ""
+		if !certs.IsZero() {
+			data, err := cas.ReadAll(ctx, z.blobs, certs, 16<<20)
+			if err != nil {
+				return nil, err
+			}
+			key = string(data)
+		}
+		name := "snapd-" + s.Mirror + "-" + at
+		if err := render(name, s.Type, z.cfg.PublicURL+"/archive/"+s.Mirror+"/"+at, s.Mirror, s, suites, key, certs, s.ID()+", signed by the distribution"); err != nil {
+			return nil, err
+		}
+	} else {
+		f := r.Frozen
+		key, err := cas.ReadAll(ctx, z.blobs, f.KeyBlob, 1<<20)
+		if err != nil {
+			return nil, err
+		}
+		for i := range f.Mirrors {
+			m := &f.Mirrors[i]
+			err := render("snapd-"+f.Name+"-"+m.Mirror, m.Type, z.cfg.PublicURL+"/frozen/"+f.Name+"/"+m.Mirror, m.Mirror, nil, m.Suites, string(key), m.Certificates, "frozen snapshot "+f.Name+" of "+m.Mirror)
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(texts) == 0 {
+		return nil, fmt.Errorf("%w: %s has no mirror that --format %s or --mirror %s fits", ErrUsage, req.Ref, req.Format, req.Mirror)
+	}
+	res.Text = strings.Join(texts, "\n")
+	return res, nil
+}
+
+func defaultKind(f repo.Format) string {
+	if f.Type() == "rpm" {
+		return "repo"
+	}
+	return "deb822"
+}
+
+// fits reports whether a kind of client configuration belongs to a format.
+func fits(f repo.Format, kind string) bool { return (f.Type() == "rpm") == (kind == "repo") }
+
+// keyFiles names the key files of configurations that cannot hold a key: below
+// KeysDir, which snapctl writes, else this server's URL where that will do.
+func (z *Freezer) keyFiles(req *api.SourcesRequest, res *api.SourcesResult, kind, name, mir, ours, upstream string) ([]string, error) {
+	if kind != "list" && kind != "repo" && req.KeysDir == "" {
+		return nil, nil
+	}
+	if req.KeysDir == "" {
+		return nil, fmt.Errorf("%w: --format %s names key files: say where they shall be with --keys-dir", ErrUsage, kind)
+	}
+	add := func(file, armored string) string {
+		if !slices.ContainsFunc(res.Keys, func(k api.KeyFile) bool { return k.Name == file }) {
+			res.Keys = append(res.Keys, api.KeyFile{Name: file, Armored: armored})
+		}
+		return path.Join(req.KeysDir, file)
+	}
+	out := []string{add(name+".asc", ours)}
+	if kind == "repo" && upstream != "" && upstream != ours {
+		out = append(out, add("snapd-"+mir+"-packages.asc", upstream))
+	}
+	return out, nil
+}
+
+func (z *Freezer) frozenSuite(ctx context.Context, s *store.Snapshot, e store.SnapshotSuite) (store.FrozenSuite, *store.Generation, error) {
+	f, err := z.e.Format(s.Type)
+	if err != nil {
+		return store.FrozenSuite{}, nil, err
+	}
+	var g *store.Generation
+	err = z.st.View(ctx, func(tx *store.Tx) (err error) {
+		g, err = tx.Generation(s.Mirror, e.Suite, e.Gen)
+		return err
+	})
+	if err != nil {
+		return store.FrozenSuite{}, nil, err
+	}
+	return suiteOf(f, g), g, nil
+}
+
+// suiteOf gathers a generation's components and architectures.
+func suiteOf(f repo.Format, g *store.Generation) store.FrozenSuite {
+	fs := store.FrozenSuite{Suite: g.Suite, Gen: g.Gen}
+	for _, gr := range g.Groups {
+		if !gr.Packages {
+			continue
+		}
+		if gr.Component != "" && !slices.Contains(fs.Components, gr.Component) {
+			fs.Components = append(fs.Components, gr.Component)
+		}
+		if gr.Arch == f.SourceArch() {
+			fs.Sources = true
+		} else if gr.Arch != "" && !slices.Contains(fs.Archs, gr.Arch) {
+			fs.Archs = append(fs.Archs, gr.Arch)
+		}
+	}
+	return fs
+}
+
+// latestHolds reports whether `latest` can promise clients that a sync under
+// them does not mix states: only where upstream names its indices by hash.
+func (z *Freezer) latestHolds(ctx context.Context, s *store.Snapshot) (bool, string) {
+	for _, e := range s.Suites {
+		_, g, err := z.frozenSuite(ctx, s, e)
+		if err != nil || !g.ByHash {
+			return false, fmt.Sprintf("suite %s does not name its indices by hash, so a client that runs across a sync could mix two states", e.Suite)
+		}
+	}
+	return true, ""
+}
+
+// Keyring is the server's own public key, for those who check.
+func (z *Freezer) Keyring() *sign.Keyring { return z.cfg.Signer.Keyring() }

@@ -1,0 +1,952 @@
+package freeze
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/store"
+)
+
+var (
+	// ErrExists means that another frozen snapshot has the name.
+	ErrExists = store.ErrExists
+	// ErrMissing means that packages or their bytes cannot be had.
+	ErrMissing = errors.New("missing")
+	// ErrAmbiguous means that a name and version stand for several contents.
+	ErrAmbiguous = errors.New("ambiguous")
+	// ErrBroken means that the set leaves relations unsatisfied.
+	ErrBroken = errors.New("unsatisfied relations")
+	// ErrNeedsAll means that freezing a whole on-demand mirror would fetch a lot.
+	ErrNeedsAll = errors.New("packages are still to be fetched")
+	// ErrVerify means that a proof does not hold.
+	ErrVerify = errors.New("verification failed")
+	// ErrUsage means that the options contradict each other.
+	ErrUsage = errors.New("usage")
+)
+
+// Config are the parts of a Freezer.
+type Config struct {
+	Engine *mirror.Engine
+	Signer *sign.Signer
+	// PublicURL is the base of the URLs that clients are told.
+	PublicURL string
+	// LocalURL is where the server can be reached on this machine, for the
+	// resolvers that run here.
+	LocalURL string
+	Version  string // of this program, in provenance
+	Parallel int    // fetches at once
+	Log      *slog.Logger
+	Now      func() time.Time
+}
+
+// Freezer makes and reads frozen snapshots. It is safe for concurrent use.
+type Freezer struct {
+	cfg   Config
+	e     *mirror.Engine
+	st    *store.Store
+	blobs cas.Store
+
+	mu    sync.Mutex
+	names map[string]bool // being made
+}
+
+// New makes a Freezer.
+func New(cfg Config) *Freezer {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Parallel == 0 {
+		cfg.Parallel = 8
+	}
+	return &Freezer{cfg: cfg, e: cfg.Engine, st: cfg.Engine.Store(), blobs: cfg.Engine.Blobs(), names: map[string]bool{}}
+}
+
+// ReportError is a refused freeze with the resolution of each entry.
+type ReportError struct {
+	Err    error
+	Report *api.Report
+	Broken []api.Problem
+}
+
+func (e *ReportError) Error() string { return e.Err.Error() }
+func (e *ReportError) Unwrap() error { return e.Err }
+
+// source is one state of a mirror that packages are taken from.
+type source struct {
+	mirror string
+	typ    string
+	snap   *store.Snapshot // its suites' generations; the instant is zero where only generations are left
+}
+
+// pick is one paragraph that a freeze takes.
+type pick struct {
+	mirror string
+	fact   *store.Fact // PID 0: Record.Bytes is set
+	places []store.Place
+	src    *source
+}
+
+func (p *pick) String() string { return p.fact.Name + " " + p.fact.Version + " " + p.fact.Arch }
+
+// plan is what a freeze is going to be.
+type plan struct {
+	req     *api.FreezeRequest
+	mirrors []string // in order
+	sources map[string][]*source
+	whole   map[string]bool
+	picks   map[string][]*pick // by mirror
+	missing []Missing
+	report  *api.Report
+	notes   []string
+	proof   map[string][]carried // of imported bases, by mirror
+	taken   map[pickKey]*pick    // what add has seen; nil after a drop
+}
+
+type pickKey struct {
+	mirror string
+	para   [16]byte
+}
+
+// carried is proof that comes from another freeze rather than from generations.
+type carried struct {
+	suite DocSuite
+	certs cas.Digest
+}
+
+// Freeze makes the frozen snapshot that the request describes.
+func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.Progress) (*api.FreezeResult, error) {
+	if p == nil {
+		p = &mirror.Progress{}
+	}
+	if err := z.e.CheckName(ctx, req.Name); err != nil {
+		return nil, err
+	}
+	if !z.begin(req.Name) {
+		return nil, fmt.Errorf("frozen snapshot %s is being made by another command", req.Name)
+	}
+	defer z.end(req.Name)
+	p.SetPhase("resolving")
+	pl, err := z.plan(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	res := &api.FreezeResult{DryRun: req.DryRun, Report: pl.report}
+	if req.Base != "" {
+		if res.Changes, err = z.planDiff(ctx, req.Base, pl); err != nil {
+			return nil, err
+		}
+		if res.Broken, err = z.broken(ctx, req.Base, pl); err != nil {
+			return nil, err
+		}
+		if len(res.Broken) > 0 && !req.AllowBroken && !req.DryRun {
+			return nil, &ReportError{Err: fmt.Errorf("%w: %d (first: %s %s)", ErrBroken, len(res.Broken), res.Broken[0].Package, res.Broken[0].Relation), Broken: res.Broken}
+		}
+	}
+	doc, err := z.document(ctx, pl)
+	if err != nil {
+		return nil, err
+	}
+	data, err := doc.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if done, err := z.existing(ctx, req.Name, cas.Sum(data)); err != nil || done != nil {
+		if done != nil {
+			res.Frozen = done
+		}
+		return res, err
+	}
+	if err := z.needsAll(ctx, pl); err != nil {
+		return nil, err
+	}
+	if req.DryRun {
+		return res, nil
+	}
+	if err := z.fetchAll(ctx, pl, p, res); err != nil {
+		return nil, err
+	}
+	p.SetPhase("signing")
+	f, err := z.commit(ctx, pl, doc, data)
+	if err != nil {
+		return nil, err
+	}
+	z.cfg.Log.Info("frozen", "snapshot", req.Name, "digest", f.Manifest.SHA256.String(), "size", f.Bytes)
+	res.New = true
+	res.Frozen, err = z.Describe(ctx, req.Name)
+	return res, err
+}
+
+func (z *Freezer) begin(name string) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.names[name] {
+		return false
+	}
+	z.names[name] = true
+	return true
+}
+
+func (z *Freezer) end(name string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	delete(z.names, name)
+}
+
+// existing tells whether a freeze with the same contents is there already.
+func (z *Freezer) existing(ctx context.Context, name string, manifest cas.Digest) (*api.Frozen, error) {
+	var f *store.Frozen
+	err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+		f, err = tx.Frozen(name)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if f.Manifest.SHA256 != manifest {
+		return nil, fmt.Errorf("frozen snapshot %s: %w: its manifest is %s, this one would be %s", name, ErrExists, f.Manifest.SHA256, manifest)
+	}
+	return z.Describe(ctx, name)
+}
+
+// docOrder sorts by what readers look for first.
+func docOrder(d *DocMirror) {
+	slices.SortFunc(d.Packages, func(a, b DocPackage) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Arch, b.Arch),
+			cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Index, b.Index), cmp.Compare(a.Paragraph, b.Paragraph))
+	})
+	slices.SortFunc(d.Sources, func(a, b DocSource) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version),
+			cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Index, b.Index), cmp.Compare(a.Paragraph, b.Paragraph))
+	})
+}
+
+// document writes down what the plan takes. The date is the request's, else the
+// newest upstream Date: no clock enters.
+func (z *Freezer) document(ctx context.Context, pl *plan) (*Document, error) {
+	doc := &Document{Format: FormatVersion, Name: pl.req.Name, Missing: slices.Clone(pl.missing)}
+	for _, name := range pl.mirrors {
+		d, err := z.docMirror(ctx, pl, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range d.Suites {
+			if s.Date.After(doc.Date) {
+				doc.Date = s.Date
+			}
+		}
+		doc.Mirrors = append(doc.Mirrors, *d)
+	}
+	if pl.req.Date != nil {
+		doc.Date = *pl.req.Date
+	}
+	doc.Date = doc.Date.UTC().Truncate(time.Second)
+	slices.SortFunc(doc.Mirrors, func(a, b DocMirror) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(doc.Missing, func(a, b Missing) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Arch, b.Arch))
+	})
+	doc.Missing = slices.Compact(doc.Missing)
+	return doc, nil
+}
+
+func (z *Freezer) docMirror(ctx context.Context, pl *plan, name string) (*DocMirror, error) {
+	d := &DocMirror{Name: name, Kind: Exact}
+	if pl.whole[name] {
+		d.Kind = Whole
+	}
+	components := map[store.Place]string{}
+	used := map[store.Place]bool{}
+	for _, p := range pl.picks[name] {
+		for _, pl := range p.places {
+			used[pl] = true
+		}
+	}
+	seen := map[string]bool{}
+	add := func(s DocSuite) {
+		if k := s.Documents[0].SHA256.String(); !seen[k] {
+			seen[k] = true
+			d.Suites = append(d.Suites, s)
+			d.Trust = weaker(d.Trust, s.Trust)
+		}
+	}
+	for _, src := range pl.sources[name] {
+		d.Type = src.typ
+		for _, e := range src.snap.Suites {
+			var g *store.Generation
+			err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+				g, err = tx.Generation(name, e.Suite, e.Gen)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+			s, err := z.docSuite(ctx, g, d.Kind == Whole, used)
+			if err != nil {
+				return nil, err
+			}
+			add(s)
+			for _, gr := range g.Groups {
+				components[store.Place{Suite: e.Suite, Index: gr.Index}] = gr.Component
+			}
+		}
+	}
+	for _, c := range pl.proof[name] {
+		if d.Type == "" {
+			d.Type = pl.typeOf(name)
+		}
+		add(c.suite)
+		for _, i := range c.suite.Indices {
+			components[store.Place{Suite: c.suite.Suite, Index: i.Index}] = i.Component
+		}
+	}
+	slices.SortFunc(d.Suites, func(a, b DocSuite) int {
+		return cmp.Or(cmp.Compare(a.Suite, b.Suite), a.Date.Compare(b.Date), cmp.Compare(a.Documents[0].SHA256.String(), b.Documents[0].SHA256.String()))
+	})
+	if d.Kind == Whole {
+		return d, nil
+	}
+	for _, p := range pl.picks[name] {
+		para := hex.EncodeToString(p.fact.Digest[:])
+		for _, place := range p.places {
+			if p.fact.Kind == repo.KindSource {
+				d.Sources = append(d.Sources, DocSource{
+					Suite: place.Suite, Component: components[place], Index: place.Index, Name: p.fact.Name, Version: p.fact.Version,
+					Files: p.fact.Files, Paragraph: para,
+				})
+				continue
+			}
+			dp := DocPackage{
+				Suite: place.Suite, Component: components[place], Index: place.Index, Name: p.fact.Name, Version: p.fact.Version, Arch: p.fact.Arch,
+				Path: p.fact.Files[0].Path, Size: p.fact.Files[0].Size, SHA256: p.fact.Files[0].SHA256, Paragraph: para,
+			}
+			if len(p.fact.Sources) > 0 {
+				dp.Source, dp.SourceVersion = p.fact.Sources[0].Name, p.fact.Sources[0].Version
+			}
+			d.Packages = append(d.Packages, dp)
+		}
+	}
+	docOrder(d)
+	return d, nil
+}
+
+func (pl *plan) typeOf(mirror string) string {
+	for _, p := range pl.picks[mirror] {
+		if p.src != nil {
+			return p.src.typ
+		}
+	}
+	return ""
+}
+
+// weaker is the weaker of two levels of trust.
+func weaker(a, b repo.Trust) repo.Trust {
+	rank := map[repo.Trust]int{"": 3, repo.TrustSignature: 2, repo.TrustMetalink: 1, repo.TrustNone: 0}
+	if rank[a] < rank[b] {
+		return a
+	}
+	return b
+}
+
+func (z *Freezer) docSuite(ctx context.Context, g *store.Generation, whole bool, used map[store.Place]bool) (DocSuite, error) {
+	s := DocSuite{Suite: g.Suite, Date: g.Date.UTC(), Trust: g.Trust, Keys: []string{}, Indices: []DocIndex{}}
+	for _, k := range g.Signers {
+		s.Keys = append(s.Keys, k.Fingerprint)
+	}
+	slices.Sort(s.Keys)
+	for _, d := range g.Docs {
+		s.Documents = append(s.Documents, d.File)
+	}
+	if !g.Metalink.IsZero() {
+		info, err := z.blobs.Stat(ctx, g.Metalink)
+		if err != nil {
+			return s, err
+		}
+		s.Metalink = &repo.File{Path: "metalink.xml", Size: info.Size, SHA256: g.Metalink}
+	}
+	also := map[string]bool{}
+	for _, gr := range g.Groups {
+		also[gr.Index] = gr.Packages && used[store.Place{Suite: g.Suite, Index: gr.Index}]
+	}
+	for _, gr := range g.Groups {
+		if !whole && !also[gr.Index] && !z.proofNeeds(g, gr, also) {
+			continue
+		}
+		s.Indices = append(s.Indices, DocIndex{
+			Index: gr.Index, Component: gr.Component, Arch: gr.Arch, Path: gr.Form.Path, Size: gr.Form.Size, SHA256: gr.Form.SHA256, Packages: gr.Packages,
+		})
+	}
+	slices.SortFunc(s.Indices, func(a, b DocIndex) int { return cmp.Compare(a.Index, b.Index) })
+	return s, nil
+}
+
+// proofNeeds reports whether reading a used index opens this group too.
+func (z *Freezer) proofNeeds(g *store.Generation, gr store.Group, used map[string]bool) bool {
+	for _, o := range g.Groups {
+		if used[o.Index] && slices.Contains(o.Also, gr.Index) {
+			return true
+		}
+	}
+	return false
+}
+
+// needsAll refuses to fetch most of an archive unless that was asked for.
+func (z *Freezer) needsAll(ctx context.Context, pl *plan) error {
+	if pl.req.All {
+		return nil
+	}
+	for _, name := range pl.mirrors {
+		m, err := z.e.Mirror(name)
+		if err != nil || m.Download != config.OnDemand || !z.takesAll(pl, name) {
+			continue
+		}
+		var n, size int64
+		err = z.eachWanted(ctx, pl, name, func(_ *store.Fact, f repo.File) error {
+			n++
+			size += f.Size
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			return fmt.Errorf("%w: freezing the whole of mirror %s would fetch %d files, %d bytes", ErrNeedsAll, name, n, size)
+		}
+	}
+	return nil
+}
+
+// takesAll reports whether a mirror is taken whole, or all that its globs match.
+func (z *Freezer) takesAll(pl *plan, name string) bool {
+	return pl.whole[name] || pl.picks[name] == nil && len(pl.sources[name]) > 0
+}
+
+// eachWanted calls f for each package file of a mirror's part of the plan that
+// is not here.
+func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, f func(*store.Fact, repo.File) error) error {
+	seen := map[cas.Digest]bool{}
+	look := func(fact *store.Fact) error {
+		for _, file := range fact.Files {
+			if _, err := z.blobs.Stat(ctx, file.SHA256); err == nil && z.e.Rotten(file.SHA256) == nil || seen[file.SHA256] {
+				continue
+			}
+			seen[file.SHA256] = true
+			if err := f(fact, file); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !pl.whole[name] {
+		for _, p := range pl.picks[name] {
+			if err := look(p.fact); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, src := range pl.sources[name] {
+		complete := true
+		for _, e := range src.snap.Suites {
+			err := z.st.View(ctx, func(tx *store.Tx) error {
+				g, err := tx.Generation(name, e.Suite, e.Gen)
+				if err == nil && !g.Complete {
+					complete = false
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if complete && !z.e.AnyRotten() {
+			continue // every package was here when it was sealed, and referenced since
+		}
+		if err := z.e.EachPackage(ctx, src.snap, func(en store.Entry) error { return look(en.Fact) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetchAll brings every missing byte here, and names each package for which
+// that cannot be done.
+func (z *Freezer) fetchAll(ctx context.Context, pl *plan, p *mirror.Progress, res *api.FreezeResult) error {
+	p.SetPhase("fetching packages")
+	var mu sync.Mutex
+	var lost []string
+	eg, egctx := errgroup.WithContext(ctx)
+	eg.SetLimit(z.cfg.Parallel)
+	for _, name := range pl.mirrors {
+		if err := z.e.CheckSpace(); err != nil {
+			return err
+		}
+		from := ""
+		for _, s := range pl.sources[name] {
+			from = cmp.Or(from, s.snap.FromURL)
+		}
+		err := z.eachWanted(ctx, pl, name, func(fact *store.Fact, f repo.File) error {
+			if err := egctx.Err(); err != nil {
+				return err
+			}
+			p.FilesTotal.Add(1)
+			p.BytesTotal.Add(f.Size)
+			eg.Go(func() error {
+				_, err := z.e.Fetch(egctx, mirror.Want{
+					Mirror: name, Record: &fact.Record, From: from,
+					Listed: repo.Listed{Path: f.Path, Size: f.Size, SHA256: f.SHA256},
+				})
+				p.Files.Add(1)
+				p.Bytes.Add(f.Size)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					res.Fetched++
+					res.FetchedBytes += f.Size
+					return nil
+				case errors.Is(err, fetch.ErrNotFound) || errors.Is(err, mirror.ErrUnknown) || errors.Is(err, fetch.ErrMismatch):
+					lost = append(lost, fmt.Sprintf("%s %s %s (%s of %s): %v", fact.Name, fact.Version, fact.Arch, f.Path, name, err))
+					return nil
+				}
+				return err
+			})
+			return nil
+		})
+		if err != nil && egctx.Err() == nil {
+			eg.Wait()
+			return err
+		}
+	}
+	if err := eg.Wait(); err != nil {
+		return err
+	}
+	if len(lost) > 0 {
+		slices.Sort(lost)
+		return fmt.Errorf("%w: upstream no longer has %d of the files:\n  %s", ErrMissing, len(lost), strings.Join(lost, "\n  "))
+	}
+	return nil
+}
+
+// sink collects the files of derived repositories as blobs and nodes.
+type sink struct {
+	z      *Freezer
+	mirror string
+	batch  cas.Batch
+	date   time.Time
+	mu     sync.Mutex
+	nodes  []store.Node
+}
+
+func (s *sink) add(path string, d cas.Digest, size int64) repo.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes = append(s.nodes, store.Node{Path: s.mirror + "/" + path, Digest: d, Size: size, ModTime: s.date})
+	return repo.File{Path: path, Size: size, SHA256: d}
+}
+
+func (s *sink) Put(ctx context.Context, path string, data []byte) (repo.File, error) {
+	info, err := cas.PutBatch(ctx, s.batch, data, s.date)
+	if err != nil {
+		return repo.File{}, err
+	}
+	return s.add(path, info.Digest, info.Size), nil
+}
+
+func (s *sink) Create(ctx context.Context, path string) (repo.SinkWriter, error) {
+	w, err := s.batch.Create(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &sinkWriter{w, s, path}, nil
+}
+
+func (s *sink) Link(_ context.Context, path string, f repo.File) error {
+	s.add(path, f.SHA256, f.Size)
+	return nil
+}
+
+type sinkWriter struct {
+	w    cas.Writer
+	s    *sink
+	path string
+}
+
+func (w *sinkWriter) Write(p []byte) (int, error) { return w.w.Write(p) }
+func (w *sinkWriter) Abort()                      { w.w.Abort() }
+func (w *sinkWriter) Commit() (repo.File, error) {
+	info, err := w.w.Commit(cas.Digest{}, -1, w.s.date)
+	if err != nil {
+		return repo.File{}, err
+	}
+	return w.s.add(w.path, info.Digest, info.Size), nil
+}
+
+// commit derives, signs and publishes (invariant 1): blobs, then nodes and
+// their references, then a look whether each blob is here, then the record.
+func (z *Freezer) commit(ctx context.Context, pl *plan, doc *Document, data []byte) (*store.Frozen, error) {
+	batch := z.blobs.NewBatch()
+	defer batch.Discard()
+	f := &store.Frozen{Name: doc.Name, Date: doc.Date, Created: z.cfg.Now().UTC().Truncate(time.Second), Key: z.cfg.Signer.Fingerprint()}
+	var nodes []store.Node
+	for i := range doc.Mirrors {
+		d := &doc.Mirrors[i]
+		s := &sink{z: z, mirror: d.Name, batch: batch, date: doc.Date}
+		fm, err := z.derive(ctx, pl, d, doc.Date, s)
+		if err != nil {
+			return nil, fmt.Errorf("derive %s: %w", d.Name, err)
+		}
+		f.Mirrors = append(f.Mirrors, *fm)
+		for _, p := range pl.picks[d.Name] {
+			if pl.whole[d.Name] {
+				break
+			}
+			for _, file := range p.fact.Files {
+				s.nodes = append(s.nodes, store.Node{Path: d.Name + "/" + file.Path, Digest: file.SHA256, Size: file.Size, ModTime: doc.Date})
+			}
+			if p.fact.Kind == repo.KindSource {
+				f.Sources++
+			} else {
+				f.Packages++
+			}
+		}
+		if pl.whole[d.Name] {
+			for _, src := range pl.sources[d.Name] {
+				for _, e := range src.snap.Suites {
+					err := z.st.View(ctx, func(tx *store.Tx) error {
+						g, err := tx.Generation(d.Name, e.Suite, e.Gen)
+						if err == nil {
+							f.Packages += g.Packages
+							f.Sources += g.Sources
+						}
+						return err
+					})
+					if err != nil {
+						return nil, err
+					}
+				}
+			}
+		}
+		nodes = append(nodes, s.nodes...)
+	}
+	slices.SortFunc(nodes, func(a, b store.Node) int { return cmp.Compare(a.Path, b.Path) })
+	nodes = slices.CompactFunc(nodes, func(a, b store.Node) bool { return a.Path == b.Path && a.Digest == b.Digest })
+	for i := 1; i < len(nodes); i++ {
+		if nodes[i].Path == nodes[i-1].Path {
+			return nil, fmt.Errorf("%w: %s has two contents, %s and %s, in one freeze", ErrAmbiguous, nodes[i].Path, nodes[i-1].Digest, nodes[i].Digest)
+		}
+		f.Bytes += nodes[i].Size
+	}
+	if err := z.putManifest(ctx, batch, f, doc, data, pl); err != nil {
+		return nil, err
+	}
+	if err := batch.Flush(ctx); err != nil {
+		return nil, err
+	}
+	if err := z.publish(ctx, f, nodes); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// publish puts the tree and then the record of a frozen snapshot whose new
+// blobs are durable.
+func (z *Freezer) publish(ctx context.Context, f *store.Frozen, nodes []store.Node) error {
+	for {
+		var more bool
+		err := z.st.Update(ctx, "freeze clear", func(tx *store.Tx) (err error) {
+			more, err = tx.ClearFrozenTree(f.Name, 5000)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+	}
+	// If we stop here, the nodes belong to no freeze; the next one of the name
+	// clears them, and so does gc.
+	for part := range slices.Chunk(nodes, 5000) {
+		if err := z.st.Update(ctx, "freeze nodes", func(tx *store.Tx) error { return tx.PutNodes(f.Name, part) }); err != nil {
+			return err
+		}
+	}
+	// Everything is referenced now, so that no collection takes it: what is here
+	// stays. What a collection took before comes back from the quarantine.
+	for _, n := range nodes {
+		if _, err := z.blobs.Stat(ctx, n.Digest); err == nil {
+			continue
+		}
+		if err := z.blobs.Restore(ctx, n.Digest); err != nil {
+			return fmt.Errorf("%s of %s: %w", n.Path, f.Name, err)
+		}
+	}
+	if err := z.st.Update(ctx, "freeze", func(tx *store.Tx) error { return tx.PutFrozen(f) }); err != nil {
+		return err
+	}
+	z.e.Changed()
+	return nil
+}
+
+// putManifest signs the manifest and checks the signature before anything is
+// published.
+func (z *Freezer) putManifest(ctx context.Context, batch cas.Batch, f *store.Frozen, doc *Document, data []byte, pl *plan) error {
+	sig, err := z.cfg.Signer.SignDetached(data, doc.Date)
+	if err != nil {
+		return fmt.Errorf("sign manifest of %s: %w", doc.Name, err)
+	}
+	at := doc.Date
+	if c := z.cfg.Signer.CreatedAt(); c.After(at) {
+		at = c
+	}
+	if _, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: z.cfg.Signer.Keyring(), At: at}); err != nil {
+		return fmt.Errorf("check own signature of %s: %w", doc.Name, err)
+	}
+	prov, err := z.provenance(ctx, f, pl)
+	if err != nil {
+		return err
+	}
+	for _, e := range []struct {
+		path string
+		data []byte
+		to   *repo.File
+	}{{"manifest.json", data, &f.Manifest}, {"manifest.json.asc", sig, &f.Signature}, {"provenance.json", prov, &f.Prov}} {
+		info, err := cas.PutBatch(ctx, batch, e.data, doc.Date)
+		if err != nil {
+			return err
+		}
+		*e.to = repo.File{Path: e.path, Size: info.Size, SHA256: info.Digest}
+	}
+	info, err := cas.PutBatch(ctx, batch, []byte(z.cfg.Signer.PublicKeyArmored()), time.Time{})
+	f.KeyBlob = info.Digest
+	return err
+}
+
+// provenance are the local facts of a freeze: outside of its identity.
+func (z *Freezer) provenance(ctx context.Context, f *store.Frozen, pl *plan) ([]byte, error) {
+	type suite struct {
+		Suite string `json:"suite"`
+		URL   string `json:"url"`
+		Seen  string `json:"first_seen"`
+	}
+	type mir struct {
+		Mirror   string  `json:"mirror"`
+		Snapshot string  `json:"snapshot"`
+		Suites   []suite `json:"suites"`
+	}
+	type manifestFact struct {
+		Name   string `json:"name"`
+		SHA256 string `json:"sha256"`
+	}
+	p := struct {
+		Name      string         `json:"name"`
+		Created   time.Time      `json:"created"`
+		Program   string         `json:"program"`
+		Mirrors   []mir          `json:"mirrors"`
+		Manifests []manifestFact `json:"manifests"`
+		Recording string         `json:"recording,omitempty"`
+		Base      string         `json:"base,omitempty"`
+	}{Name: f.Name, Created: f.Created, Program: z.cfg.Version, Recording: pl.req.Recording, Base: pl.req.Base, Mirrors: []mir{}, Manifests: []manifestFact{}}
+	for _, m := range pl.req.Manifests {
+		p.Manifests = append(p.Manifests, manifestFact{m.Name, cas.Sum(m.Data).String()})
+	}
+	for _, name := range pl.mirrors {
+		for _, src := range pl.sources[name] {
+			e := mir{Mirror: name}
+			if !src.snap.Instant.IsZero() {
+				e.Snapshot = src.snap.ID()
+			}
+			for _, s := range src.snap.Suites {
+				err := z.st.View(ctx, func(tx *store.Tx) error {
+					g, err := tx.Generation(name, s.Suite, s.Gen)
+					if err == nil {
+						e.Suites = append(e.Suites, suite{string(s.Suite), g.Docs[0].URL, store.FormatInstant(g.Instant)})
+					}
+					return err
+				})
+				if err != nil {
+					return nil, err
+				}
+			}
+			p.Mirrors = append(p.Mirrors, e)
+		}
+	}
+	return Canonical(p)
+}
+
+// derive writes one mirror's frozen repository.
+func (z *Freezer) derive(ctx context.Context, pl *plan, d *DocMirror, date time.Time, s *sink) (*store.FrozenMirror, error) {
+	format, err := z.e.Format(d.Type)
+	if err != nil {
+		return nil, err
+	}
+	fm := &store.FrozenMirror{Mirror: d.Name, Type: d.Type, Whole: d.Kind == Whole}
+	m, err := z.e.Mirror(d.Name)
+	if err != nil {
+		m = config.Mirror{Name: d.Name, Type: d.Type}
+	}
+	params := repo.DeriveParams{Mirror: m, Date: date, Signer: z.cfg.Signer}
+	bySuite := map[repo.SuiteName]int{}
+	certs := map[cas.Digest]bool{}
+	for _, src := range pl.sources[d.Name] {
+		if fm.Instant.IsZero() {
+			fm.Instant = src.snap.Instant
+		}
+		for _, e := range src.snap.Suites {
+			root, g, _, err := z.e.Root(ctx, d.Name, d.Type, e.Suite, e.Gen)
+			if err != nil {
+				return nil, err
+			}
+			fs := suiteOf(format, g)
+			choice := repo.Choice{Suite: e.Suite, Root: root, Whole: fm.Whole}
+			kept := map[string]repo.File{}
+			for _, gr := range g.Groups {
+				choice.Groups = append(choice.Groups, repo.Group{
+					Index: gr.Index, Component: gr.Component, Arch: gr.Arch, Packages: gr.Packages, Also: gr.Also, Forms: []repo.Listed{gr.Form},
+				})
+				kept[gr.Form.Path] = repo.File{Path: gr.Form.Path, Size: gr.Form.Size, SHA256: gr.Form.SHA256}
+			}
+			choice.Held = func(l repo.Listed) (repo.File, bool) {
+				f, ok := kept[l.Path]
+				return f, ok
+			}
+			choice.Open = func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
+				return z.blobs.Open(ctx, kept[l.Path].SHA256)
+			}
+			choice.Records = z.records(pl, d.Name, e.Suite)
+			for _, dg := range []cas.Digest{g.Certificates, g.Metalink} {
+				if !dg.IsZero() {
+					certs[dg] = true
+				}
+			}
+			if i, ok := bySuite[e.Suite]; ok {
+				// Another state of a suite: the newest root gives the Release's fields.
+				old := params.Choices[i].Root
+				if root.Date.After(old.Date) {
+					params.Choices[i] = choice
+				}
+				fm.Suites = append(fm.Suites, fs)
+				continue
+			}
+			bySuite[e.Suite] = len(params.Choices)
+			params.Choices = append(params.Choices, choice)
+			fm.Suites = append(fm.Suites, fs)
+		}
+	}
+	for _, c := range pl.proof[d.Name] {
+		if _, ok := bySuite[c.suite.Suite]; ok {
+			continue
+		}
+		choice, fs, err := z.carriedChoice(ctx, pl, d, c)
+		if err != nil {
+			return nil, err
+		}
+		bySuite[c.suite.Suite] = len(params.Choices)
+		params.Choices = append(params.Choices, *choice)
+		fm.Suites = append(fm.Suites, *fs)
+	}
+	if err := format.Derive(ctx, params, s); err != nil {
+		return nil, err
+	}
+	fm.Proof = proofFiles(d)
+	if fm.Certificates, err = z.joinCerts(ctx, pl, d.Name, s.batch); err != nil {
+		return nil, err
+	}
+	return fm, nil
+}
+
+// proofFiles lists the upstream files that a mirror's proof consists of.
+func proofFiles(d *DocMirror) []repo.File {
+	var out []repo.File
+	for _, s := range d.Suites {
+		out = append(out, s.Documents...)
+		if s.Metalink != nil {
+			out = append(out, *s.Metalink)
+		}
+		for _, i := range s.Indices {
+			out = append(out, repo.File{Path: i.Path, Size: i.Size, SHA256: i.SHA256})
+		}
+	}
+	return out
+}
+
+// joinCerts stores the certificates that verified a mirror's roots as one blob.
+func (z *Freezer) joinCerts(ctx context.Context, pl *plan, name string, batch cas.Batch) (cas.Digest, error) {
+	var rings []*sign.Keyring
+	load := func(d cas.Digest) error {
+		if d.IsZero() {
+			return nil
+		}
+		data, err := cas.ReadAll(ctx, z.blobs, d, 16<<20)
+		if err != nil {
+			return err
+		}
+		k, err := sign.ParseKeyring(data)
+		rings = append(rings, k)
+		return err
+	}
+	for _, src := range pl.sources[name] {
+		for _, e := range src.snap.Suites {
+			var g *store.Generation
+			if err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+				g, err = tx.Generation(name, e.Suite, e.Gen)
+				return err
+			}); err != nil {
+				return cas.Digest{}, err
+			}
+			if err := load(g.Certificates); err != nil {
+				return cas.Digest{}, err
+			}
+		}
+	}
+	for _, c := range pl.proof[name] {
+		if err := load(c.certs); err != nil {
+			return cas.Digest{}, err
+		}
+	}
+	if len(rings) == 0 {
+		return cas.Digest{}, nil
+	}
+	info, err := cas.PutBatch(ctx, batch, sign.Merge(rings...).ExportArmored(), time.Time{})
+	return info.Digest, err
+}
+
+// records iterates over what was picked of one index, ordered by content alone.
+func (z *Freezer) records(pl *plan, name string, suite repo.SuiteName) func(context.Context, string, func(repo.Record) error) error {
+	return func(ctx context.Context, index string, emit func(repo.Record) error) error {
+		place := store.Place{Suite: suite, Index: index}
+		var picks []*pick
+		for _, p := range pl.picks[name] {
+			if slices.Contains(p.places, place) {
+				picks = append(picks, p)
+			}
+		}
+		slices.SortFunc(picks, func(a, b *pick) int {
+			return cmp.Or(cmp.Compare(a.fact.Name, b.fact.Name), cmp.Compare(a.fact.Arch, b.fact.Arch),
+				cmp.Compare(a.fact.Version, b.fact.Version), slices.Compare(a.fact.Digest[:], b.fact.Digest[:]))
+		})
+		return z.emitPicks(ctx, picks, emit)
+	}
+}

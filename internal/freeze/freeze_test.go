@@ -1,0 +1,272 @@
+package freeze_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/mirror/mirrortest"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/deb"
+	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/sign/signtest"
+)
+
+type world struct {
+	*mirrortest.World
+	z      *freeze.Freezer
+	signer *sign.Signer
+}
+
+func newWorld(t *testing.T, download string) *world {
+	w := &world{World: mirrortest.New(t, func(m *config.Mirror) { m.Download = download })}
+	w.signer = signtest.Signer(t, signtest.NewKey(t, "freezer"))
+	w.open()
+	w.Archive.Add(debtest.Package{Name: "a", Version: "1", Source: "src-a"}, debtest.Package{Name: "b", Version: "1", Source: "src-b"}, debtest.Package{Name: "c", Version: "1"})
+	w.Archive.AddSource(debtest.Source{Name: "src-a", Version: "1"}, debtest.Source{Name: "src-b", Version: "1"}, debtest.Source{Name: "c", Version: "1"})
+	w.Archive.Publish(mirrortest.Start)
+	w.MustSync()
+	return w
+}
+
+func (w *world) open() {
+	w.z = freeze.New(freeze.Config{Engine: w.Engine, Signer: w.signer, PublicURL: "http://snapd.example.org", Version: "test", Now: func() time.Time { return w.Now }})
+}
+
+func (w *world) freeze(t *testing.T, req api.FreezeRequest) *api.FreezeResult {
+	t.Helper()
+	res, err := w.z.Freeze(t.Context(), &req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func (w *world) verify(t *testing.T, name string) {
+	t.Helper()
+	v, err := w.z.Verify(t.Context(), &api.VerifyRequest{Ref: name, Deep: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range v.Faults {
+		t.Errorf("verify %s: %+v", name, f)
+	}
+}
+
+func list(lines ...string) []api.ManifestFile {
+	return []api.ManifestFile{{Name: "build.list", Data: []byte(strings.Join(lines, "\n") + "\n")}}
+}
+
+func TestFreezeExact(t *testing.T) {
+	w := newWorld(t, config.OnDemand)
+	res := w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("a=1", "b:amd64=1"), Format: "list"})
+	if !res.New || res.Frozen.Packages != 2 || res.Frozen.Sources != 2 {
+		t.Fatalf("frozen: %+v", res.Frozen)
+	}
+	w.verify(t, "4.1")
+	if again := w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("b=1", "a=1"), Format: "list"}); again.New || again.Frozen.Manifest != res.Frozen.Manifest {
+		t.Errorf("freezing equal contents again: %+v", again)
+	}
+	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.1", Manifests: list("a=1"), Format: "list"}, nil); !errors.Is(err, freeze.ErrExists) {
+		t.Errorf("freezing other contents: %v", err)
+	}
+	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "x", Manifests: list("a=2"), Format: "list"}, nil); !errors.Is(err, freeze.ErrMissing) {
+		t.Errorf("missing entry: %v", err)
+	}
+	miss := w.freeze(t, api.FreezeRequest{Name: "x", Manifests: list("a=2", "c=1"), Format: "list", AllowMissing: true})
+	if !slices.Equal(miss.Frozen.Missing, []string{"a=2"}) {
+		t.Errorf("missing recorded: %v", miss.Frozen.Missing)
+	}
+	w.verify(t, "x")
+	list, err := w.z.Packages(t.Context(), "4.1")
+	if err != nil || len(list.Packages) != 4 {
+		t.Errorf("packages: %v %+v", err, list)
+	}
+}
+
+func TestFreezeWhole(t *testing.T) {
+	w := newWorld(t, config.OnDemand)
+	_, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "w"}, nil)
+	if !errors.Is(err, freeze.ErrNeedsAll) {
+		t.Fatalf("whole on-demand mirror: %v", err)
+	}
+	res := w.freeze(t, api.FreezeRequest{Name: "w", All: true})
+	if res.Fetched == 0 {
+		t.Error("nothing was fetched")
+	}
+	w.verify(t, "w")
+}
+
+// A point release is its base and a difference; what it breaks is refused.
+func TestPointRelease(t *testing.T) {
+	w := newWorld(t, config.All)
+	w.freeze(t, api.FreezeRequest{Name: "4.0", Manifests: list("a=1", "b=1"), Format: "list"})
+	w.Archive.Default().Remove("a", "1")
+	w.Archive.Add(debtest.Package{Name: "a", Version: "2", Source: "src-a"})
+	w.Archive.AddSource(debtest.Source{Name: "src-a", Version: "2"})
+	w.Archive.Publish(mirrortest.Start.Add(time.Hour))
+	w.Now = w.Now.Add(2 * time.Hour)
+	w.MustSync()
+	res := w.freeze(t, api.FreezeRequest{Name: "4.1", Base: "4.0", Replace: []string{"a@debian@latest"}})
+	if d := res.Changes; len(d.Upgraded) != 1 || d.Upgraded[0].Old != "1" || d.Upgraded[0].New != "2" || len(d.Added)+len(d.Removed) != 0 {
+		t.Errorf("changes: %+v", d)
+	}
+	w.verify(t, "4.1")
+	w.verify(t, "4.0")
+	d, err := w.z.Diff(t.Context(), "4.0", "4.1")
+	if err != nil || len(d.Upgraded) != 1 || len(d.Sources) != 1 {
+		t.Errorf("diff: %v %+v", err, d)
+	}
+	snap, err := w.z.Diff(t.Context(), "debian@"+mirrortest.Start.Add(time.Minute).Format("20060102T150405Z"), "debian@latest")
+	if err != nil || len(snap.Upgraded) != 1 {
+		t.Errorf("diff of snapshots: %v %+v", err, snap)
+	}
+	// A base that came from elsewhere serves as well.
+	dir := filepath.Join(t.TempDir(), "x")
+	if _, err := w.z.Export(t.Context(), "4.1", dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	other := newWorld(t, config.All)
+	other.signer = w.signer
+	other.open()
+	if _, err := other.z.Import(t.Context(), &api.ImportRequest{Dir: dir}, nil); err != nil {
+		t.Fatal(err)
+	}
+	other.verify(t, "4.1")
+	other.freeze(t, api.FreezeRequest{Name: "4.2", Base: "4.1", Remove: []string{"b"}})
+	other.verify(t, "4.2")
+}
+
+// Equal inputs and key give equal bytes on any server and day.
+func TestDeterminism(t *testing.T) {
+	w := newWorld(t, config.All)
+	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("a=1", "b=1"), Format: "list"})
+	one := filepath.Join(t.TempDir(), "one")
+	if _, err := w.z.Export(t.Context(), "4.1", one, nil); err != nil {
+		t.Fatal(err)
+	}
+	o := &world{World: mirrortest.New(t, func(m *config.Mirror) { m.URL = w.Server.URL; m.Keyring = config.Strings{w.Archive.KeyringFile()} }), signer: w.signer}
+	o.Now = o.Now.Add(40 * time.Hour)
+	o.open()
+	o.MustSync()
+	t.Setenv("TZ", "Asia/Tokyo")
+	o.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("b=1", "a=1"), Format: "list"})
+	two := filepath.Join(t.TempDir(), "two")
+	if _, err := o.z.Export(t.Context(), "4.1", two, nil); err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(filepath.Join(one, "provenance.json")) // local facts
+	os.Remove(filepath.Join(two, "provenance.json"))
+	if a, b := digestTree(t, one), digestTree(t, two); a != b {
+		t.Errorf("two servers made different bytes:\n%s\n%s", a, b)
+	}
+}
+
+func digestTree(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, p)
+		b.WriteString(rel + " " + st.Mode().String() + " ")
+		if !d.IsDir() {
+			data, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			b.WriteString(cdigest(data))
+		}
+		b.WriteString("\n")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// Every manipulation of an export is found and named.
+func TestVerifyDir(t *testing.T) {
+	w := newWorld(t, config.All)
+	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("a=1", "b=1"), Format: "list"})
+	base := filepath.Join(t.TempDir(), "x")
+	if _, err := w.z.Export(t.Context(), "4.1", base, nil); err != nil {
+		t.Fatal(err)
+	}
+	o := freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()}
+	v, err := freeze.VerifyDir(t.Context(), base, o)
+	if err != nil || len(v.Faults) > 0 {
+		t.Fatalf("untouched export: %v %+v", err, v)
+	}
+	var files []string
+	filepath.WalkDir(base, func(p string, d os.DirEntry, err error) error {
+		if !d.IsDir() && filepath.Base(p) != "provenance.json" && filepath.Base(p) != "key.asc" {
+			rel, _ := filepath.Rel(base, p)
+			files = append(files, rel)
+		}
+		return nil
+	})
+	check := func(t *testing.T, what, file string) {
+		t.Helper()
+		v, err := freeze.VerifyDir(t.Context(), base, o)
+		if err == nil && v.Exit != api.ExitVerify {
+			t.Errorf("%s of %s was not found", what, file)
+		}
+	}
+	for _, f := range files {
+		p := filepath.Join(base, f)
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(data) > 0 {
+			bad := slices.Clone(data)
+			bad[len(bad)/2] ^= 1
+			os.WriteFile(p, bad, 0o644)
+			check(t, "a flipped bit", f)
+		}
+		os.Remove(p)
+		if !strings.HasSuffix(f, "keys.asc") {
+			check(t, "the removal", f)
+		}
+		os.WriteFile(p, data, 0o644)
+	}
+	extra := filepath.Join(base, "debian/pool/evil_1_amd64.deb")
+	if err := os.WriteFile(extra, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check(t, "an added package", extra)
+	os.Remove(extra)
+	if v, err := freeze.VerifyDir(t.Context(), base, o); err != nil || len(v.Faults) > 0 {
+		t.Fatalf("restored export: %v %+v", err, v.Faults)
+	}
+}
+
+func TestSBOM(t *testing.T) {
+	w := newWorld(t, config.All)
+	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("a=1", "b=1"), Format: "list"})
+	for _, f := range []string{"spdx", "cyclonedx"} {
+		res, err := w.z.SBOM(t.Context(), &api.SBOMRequest{Ref: "4.1", Format: f})
+		if err != nil || !strings.Contains(res.Text, "src-a") {
+			t.Errorf("%s: %v", f, err)
+		}
+		again := w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: []api.ManifestFile{{Name: "sbom.json", Data: []byte(res.Text)}}})
+		if again.New {
+			t.Error("a freeze of the bill of materials is another one")
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package freeze
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+// Statement is a signed statement beside a frozen manifest: what came later or
+// from elsewhere. It is canonical JSON, and holds no time.
+type Statement struct {
+	Type     string            `json:"type"` // "image"
+	Freeze   string            `json:"freeze"`
+	Manifest cas.Digest        `json:"manifest_sha256"`
+	Variant  string            `json:"variant"`
+	SHA256   cas.Digest        `json:"sha256"`
+	Size     int64             `json:"size"`
+	How      map[string]string `json:"how"`
+}
+
+// AddImage records an image that was built from a frozen snapshot and keeps
+// its bytes.
+func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, error) {
+	f, doc, _, err := z.frozen(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	if req.Variant == "" {
+		req.Variant = "default"
+	}
+	for _, c := range req.Variant {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return nil, fmt.Errorf("%w: variant %q: expected letters, digits and ._-", ErrUsage, req.Variant)
+		}
+	}
+	if err := z.e.CheckSpace(); err != nil {
+		return nil, err
+	}
+	src, err := os.Open(req.File)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	batch := z.blobs.NewBatch()
+	defer batch.Discard()
+	w, err := batch.Create(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Abort()
+	if _, err := io.Copy(w, ctxReader{ctx, src}); err != nil {
+		return nil, err
+	}
+	info, err := w.Commit(cas.Digest{}, -1, f.Date)
+	if err != nil {
+		return nil, err
+	}
+	s := Statement{Type: "image", Freeze: f.Name, Manifest: f.Manifest.SHA256, Variant: req.Variant, SHA256: info.Digest, Size: info.Size, How: req.How}
+	if s.How == nil {
+		s.How = map[string]string{}
+	}
+	im := &store.Image{Name: f.Name, Variant: req.Variant, SHA256: info.Digest, Size: info.Size}
+	if err := z.st.View(ctx, func(tx *store.Tx) error {
+		old, err := tx.Images(f.Name)
+		for _, o := range old {
+			if o.Variant == req.Variant && o.SHA256 != im.SHA256 {
+				return fmt.Errorf("image %s of %s: %w: SHA-256 %s, this one has %s", req.Variant, f.Name, ErrExists, o.SHA256, im.SHA256)
+			}
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if err := z.addStatement(ctx, batch, f, doc, "image-"+req.Variant, s, func(tx *store.Tx, st cas.Digest) error {
+		im.Statement = st
+		return tx.PutImage(im)
+	}); err != nil {
+		return nil, err
+	}
+	return z.apiImage(ctx, im)
+}
+
+// addStatement signs a statement and publishes it beside the manifest.
+func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Frozen, doc *Document, name string, v any, also func(*store.Tx, cas.Digest) error) error {
+	data, err := Canonical(v)
+	if err != nil {
+		return err
+	}
+	at := f.Date
+	if c := z.cfg.Signer.CreatedAt(); c.After(at) {
+		at = c
+	}
+	sig, err := z.cfg.Signer.SignDetached(data, at)
+	if err != nil {
+		return fmt.Errorf("sign statement: %w", err)
+	}
+	var files []repo.File
+	for _, e := range []struct {
+		path string
+		data []byte
+	}{{statementDir + "/" + name + ".json", data}, {statementDir + "/" + name + ".json.asc", sig}} {
+		info, err := cas.PutBatch(ctx, batch, e.data, time.Time{})
+		if err != nil {
+			return err
+		}
+		files = append(files, repo.File{Path: e.path, Size: info.Size, SHA256: info.Digest})
+	}
+	if err := batch.Flush(ctx); err != nil {
+		return err
+	}
+	err = z.st.Update(ctx, "statement", func(tx *store.Tx) error {
+		now, err := tx.Frozen(f.Name)
+		if err != nil {
+			return err
+		}
+		var nodes []store.Node
+		for _, file := range files {
+			nodes = append(nodes, store.Node{Path: file.Path, Digest: file.SHA256, Size: file.Size, ModTime: f.Date})
+			known := false
+			for _, s := range now.Statements {
+				known = known || s == file
+			}
+			if !known {
+				now.Statements = append(now.Statements, file)
+			}
+		}
+		if err := tx.PutNodes(f.Name, nodes); err != nil {
+			return err
+		}
+		if err := tx.UpdateFrozen(now); err != nil {
+			return err
+		}
+		return also(tx, files[0].SHA256)
+	})
+	if err == nil {
+		z.e.Changed()
+	}
+	return err
+}
+
+// Images lists the images of a frozen snapshot; an empty name lists all.
+func (z *Freezer) Images(ctx context.Context, name string) ([]api.Image, error) {
+	var images []store.Image
+	err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+		images, err = tx.Images(name)
+		return err
+	})
+	out := []api.Image{}
+	for i := range images {
+		im, err := z.apiImage(ctx, &images[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *im)
+	}
+	return out, err
+}
+
+func (z *Freezer) apiImage(ctx context.Context, im *store.Image) (*api.Image, error) {
+	out := &api.Image{Name: im.Name, Variant: im.Variant, SHA256: im.SHA256.String(), Size: im.Size}
+	if data, err := cas.ReadAll(ctx, z.blobs, im.Statement, 1<<20); err == nil {
+		var s Statement
+		if err := json.Unmarshal(data, &s); err != nil {
+			return nil, err
+		}
+		out.How = s.How
+	}
+	if d, ok := z.blobs.(*cas.Dir); ok {
+		out.Path = d.Path() + "/" + cas.Name(im.SHA256)
+	}
+	return out, nil
+}

@@ -1,0 +1,984 @@
+package freeze
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/freeze/manifest"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+// plan works out what a freeze takes: the manifests given, else the recording
+// of its name, else whole mirrors.
+func (z *Freezer) plan(ctx context.Context, req *api.FreezeRequest) (*plan, error) {
+	pl := &plan{
+		req: req, sources: map[string][]*source{}, whole: map[string]bool{}, picks: map[string][]*pick{}, proof: map[string][]carried{},
+	}
+	kinds := 0
+	for _, set := range []bool{len(req.Manifests) > 0, req.Recording != "", len(req.Packages) > 0, req.Base != ""} {
+		if set {
+			kinds++
+		}
+	}
+	switch {
+	case kinds > 1 && !(len(req.Manifests) > 0 && len(req.Packages) > 0 && kinds == 2):
+		return nil, fmt.Errorf("%w: manifests or packages, a recording, and a base exclude each other", ErrUsage)
+	case req.Base == "" && (len(req.Replace) > 0 || len(req.Remove) > 0):
+		return nil, fmt.Errorf("%w: replace and remove need a base", ErrUsage)
+	case req.WithDeps && len(req.Packages) == 0:
+		return nil, fmt.Errorf("%w: dependencies are resolved for packages that are named", ErrUsage)
+	case req.Recording != "" && len(req.Mirrors) > 0:
+		return nil, fmt.Errorf("%w: a recording says itself which mirrors it shows", ErrUsage)
+	}
+	recording := req.Recording
+	if kinds == 0 && !req.NoRecording && !req.All {
+		err := z.st.View(ctx, func(tx *store.Tx) error {
+			_, err := tx.Recording(req.Name)
+			return err
+		})
+		if err == nil {
+			recording = req.Name
+			req.Recording = recording
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+	}
+	var err error
+	switch {
+	case recording != "":
+		err = z.planRecording(ctx, pl, recording)
+	case req.Base != "":
+		err = z.planBase(ctx, pl)
+	default:
+		if err = z.chooseMirrors(ctx, pl); err != nil {
+			return nil, err
+		}
+		if kinds == 0 {
+			err = z.planWhole(ctx, pl)
+		} else {
+			err = z.planEntries(ctx, pl)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !req.NoSources {
+		if err := z.addSources(ctx, pl); err != nil {
+			return nil, err
+		}
+	}
+	return pl, z.checkMissing(pl)
+}
+
+func (z *Freezer) checkMissing(pl *plan) error {
+	if len(pl.missing) == 0 || pl.req.AllowMissing || pl.req.DryRun {
+		return nil
+	}
+	var names []string
+	for _, m := range pl.missing {
+		n := m.Name + "=" + m.Version
+		if m.Arch != "" {
+			n = m.Name + ":" + m.Arch + "=" + m.Version
+		}
+		if m.Source {
+			n = "source " + n
+		}
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	return &ReportError{Report: pl.report, Err: fmt.Errorf("%w: %d entries are in none of the chosen snapshots:\n  %s", ErrMissing, len(names), strings.Join(clipList(names, 50), "\n  "))}
+}
+
+func clipList(l []string, max int) []string {
+	if len(l) <= max {
+		return l
+	}
+	return append(slices.Clone(l[:max]), fmt.Sprintf("… and %d more", len(l)-max))
+}
+
+// chooseMirrors picks the snapshot of each mirror: those asked for, or the
+// newest of every configured mirror that has one.
+func (z *Freezer) chooseMirrors(ctx context.Context, pl *plan) error {
+	if len(pl.req.Mirrors) == 0 {
+		for _, m := range z.e.Mirrors() {
+			var snap *store.Snapshot
+			err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+				snap, err = tx.Latest(m.Name)
+				return err
+			})
+			if errors.Is(err, store.ErrNotFound) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			pl.use(snap)
+		}
+		if len(pl.mirrors) == 0 {
+			return fmt.Errorf("no mirror has a snapshot yet: %w", store.ErrNotFound)
+		}
+		return nil
+	}
+	for _, ref := range pl.req.Mirrors {
+		name, at, dated := strings.Cut(ref, "@")
+		if _, err := z.e.Mirror(name); err != nil {
+			return err
+		}
+		if slices.Contains(pl.mirrors, name) {
+			return fmt.Errorf("%w: mirror %s is named twice; it can appear once in a freeze", ErrUsage, name)
+		}
+		if !dated {
+			at = "latest"
+		}
+		snap, err := z.snapshot(ctx, name+"@"+at)
+		if err != nil {
+			return err
+		}
+		pl.use(snap)
+	}
+	return nil
+}
+
+// snapshot resolves a reference that must be a mirror's snapshot.
+func (z *Freezer) snapshot(ctx context.Context, ref string) (*store.Snapshot, error) {
+	r, err := z.e.ResolveRef(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if r.Snapshot == nil {
+		return nil, fmt.Errorf("%w: %s is not a snapshot of a mirror", ErrUsage, ref)
+	}
+	return r.Snapshot, nil
+}
+
+func (pl *plan) use(snap *store.Snapshot) *source {
+	src := &source{mirror: snap.Mirror, typ: snap.Type, snap: snap}
+	if !slices.Contains(pl.mirrors, snap.Mirror) {
+		pl.mirrors = append(pl.mirrors, snap.Mirror)
+	}
+	pl.sources[snap.Mirror] = append(pl.sources[snap.Mirror], src)
+	if pl.picks[snap.Mirror] == nil {
+		pl.picks[snap.Mirror] = []*pick{}
+	}
+	return src
+}
+
+// planWhole takes whole mirrors; one with package globs is taken exactly, since
+// its indices name packages that it must not have.
+func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
+	for _, name := range pl.mirrors {
+		m, err := z.e.Mirror(name)
+		if err != nil {
+			return err
+		}
+		if len(m.Packages) == 0 {
+			pl.whole[name] = true
+			continue
+		}
+		f, err := z.e.Format(m.Type)
+		if err != nil {
+			return err
+		}
+		for _, src := range pl.sources[name] {
+			err := z.e.EachPackage(ctx, src.snap, func(en store.Entry) error {
+				if f.Match(m, &en.Record) && (en.Kind != repo.KindSource || !pl.req.NoSources) {
+					pl.add(&pick{mirror: name, fact: en.Fact, places: en.Places, src: src})
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// add takes a paragraph, once.
+func (pl *plan) add(p *pick) {
+	if pl.taken == nil {
+		pl.taken = map[pickKey]*pick{}
+		for _, picks := range pl.picks {
+			for _, o := range picks {
+				pl.taken[pickKey{o.mirror, o.fact.Digest}] = o
+			}
+		}
+	}
+	k := pickKey{p.mirror, p.fact.Digest}
+	o := pl.taken[k]
+	if o == nil {
+		pl.taken[k] = p
+		pl.picks[p.mirror] = append(pl.picks[p.mirror], p)
+		return
+	}
+	for _, place := range p.places {
+		if !slices.Contains(o.places, place) {
+			o.places = append(o.places, place)
+		}
+	}
+}
+
+// drop takes out what f matches and tells how many that were.
+func (pl *plan) drop(f func(*pick) bool) (n int) {
+	for mir, picks := range pl.picks {
+		pl.picks[mir] = slices.DeleteFunc(picks, func(p *pick) bool {
+			if f(p) {
+				n++
+				return true
+			}
+			return false
+		})
+	}
+	pl.taken = nil
+	return n
+}
+
+// planRecording takes what a recording's build fetched.
+func (z *Freezer) planRecording(ctx context.Context, pl *plan, name string) error {
+	var rec *store.Recording
+	var entries []store.RecordEntry
+	err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+		if rec, err = tx.Recording(name); err != nil {
+			return err
+		}
+		entries, err = tx.RecordEntries(name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, pin := range rec.Pins {
+		snap, err := z.snapshot(ctx, pin.Mirror+"@"+store.FormatInstant(pin.Instant))
+		if err != nil {
+			return err
+		}
+		pl.use(snap)
+	}
+	pl.report = &api.Report{}
+	for _, e := range entries {
+		src := pl.sources[e.Mirror]
+		if len(src) == 0 {
+			continue
+		}
+		var hit *pick
+		err := z.st.View(ctx, func(tx *store.Tx) error {
+			h, err := tx.PathAt(src[0].snap, e.Path)
+			if err != nil {
+				return err
+			}
+			if h.File.SHA256 != e.SHA256 {
+				return fmt.Errorf("%w: %s was fetched with SHA-256 %s, the pinned snapshot has %s", ErrAmbiguous, e.Path, e.SHA256, h.File.SHA256)
+			}
+			places, err := tx.PlacesAt(src[0].snap, h.Fact.PID)
+			hit = &pick{mirror: e.Mirror, fact: h.Fact, places: places, src: src[0]}
+			return err
+		})
+		entry := api.ReportEntry{Manifest: "recording " + name, Entry: e.Path, State: "resolved", By: "hash"}
+		if errors.Is(err, store.ErrNotFound) {
+			entry.State = "missing"
+			pl.report.Missing++
+			pl.missing = append(pl.missing, Missing{Name: e.Path})
+		} else if err != nil {
+			return err
+		} else {
+			pl.add(hit)
+			entry.Places = []api.Package{apiPackage(hit)}
+			pl.report.Resolved++
+		}
+		pl.report.Entries = append(pl.report.Entries, entry)
+	}
+	return nil
+}
+
+func apiPackage(p *pick) api.Package {
+	out := api.Package{Mirror: p.mirror, Name: p.fact.Name, Version: p.fact.Version, Arch: p.fact.Arch}
+	for _, pl := range p.places {
+		if !slices.Contains(out.Suites, string(pl.Suite)) {
+			out.Suites = append(out.Suites, string(pl.Suite))
+		}
+	}
+	if p.fact.Kind != repo.KindSource && len(p.fact.Files) > 0 {
+		f := p.fact.Files[0]
+		out.Path, out.Size, out.SHA256 = f.Path, f.Size, f.SHA256.String()
+	} else {
+		for _, f := range p.fact.Files {
+			out.Files = append(out.Files, api.File{Path: f.Path, Size: f.Size, SHA256: f.SHA256.String()})
+			out.Size += f.Size
+		}
+	}
+	if len(p.fact.Sources) > 0 && p.fact.Kind != repo.KindSource {
+		out.Source, out.SourceVersion = p.fact.Sources[0].Name, p.fact.Sources[0].Version
+	}
+	return out
+}
+
+// planEntries resolves manifests and packages that are named.
+func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
+	var entries []namedEntry
+	for _, m := range pl.req.Manifests {
+		parsed, err := manifest.Parse(m.Name, bytes.NewReader(m.Data), manifest.Format(pl.req.Format))
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUsage, err)
+		}
+		for i := range parsed.Entries {
+			entries = append(entries, namedEntry{m.Name, &parsed.Entries[i]})
+		}
+	}
+	named, err := z.namedPackages(ctx, pl)
+	if err != nil {
+		return err
+	}
+	return z.resolve(ctx, pl, append(entries, named...))
+}
+
+type namedEntry struct {
+	file  string
+	entry *manifest.Entry
+}
+
+// namedPackages turns --package into entries: the newest version in the chosen
+// snapshots where none is given, with what it depends on where that is asked.
+func (z *Freezer) namedPackages(ctx context.Context, pl *plan) ([]namedEntry, error) {
+	var out []namedEntry
+	if pl.req.WithDeps {
+		found, err := z.withDeps(ctx, pl)
+		if err != nil {
+			return nil, err
+		}
+		for i := range found {
+			out = append(out, namedEntry{"--with-deps", &found[i]})
+		}
+		return out, nil
+	}
+	for _, arg := range pl.req.Packages {
+		name, arch, version := splitPackage(arg)
+		if version == "" {
+			best, err := z.newest(ctx, pl, name, arch)
+			if err != nil {
+				return nil, err
+			}
+			version = best
+		}
+		out = append(out, namedEntry{"--package", &manifest.Entry{Name: name, Arch: arch, Version: version, Size: -1, Raw: arg}})
+	}
+	return out, nil
+}
+
+// splitPackage takes NAME[:ARCH][=VERSION] apart.
+func splitPackage(s string) (name, arch, version string) {
+	name, version, _ = strings.Cut(s, "=")
+	name, arch, _ = strings.Cut(name, ":")
+	return name, arch, version
+}
+
+// newest is the newest version of a package in the chosen snapshots.
+func (z *Freezer) newest(ctx context.Context, pl *plan, name, arch string) (string, error) {
+	best := ""
+	for _, mir := range pl.mirrors {
+		for _, src := range pl.sources[mir] {
+			f, err := z.e.Format(src.typ)
+			if err != nil {
+				return "", err
+			}
+			picks, err := z.byName(ctx, src, name)
+			if err != nil {
+				return "", err
+			}
+			for _, p := range picks {
+				if p.fact.Kind == repo.KindSource || arch != "" && p.fact.Arch != arch {
+					continue
+				}
+				if best == "" || f.Compare(p.fact.Version, best) > 0 {
+					best = p.fact.Version
+				}
+			}
+		}
+	}
+	if best == "" {
+		return "", fmt.Errorf("%w: no package %s in the chosen snapshots", ErrMissing, name)
+	}
+	return best, nil
+}
+
+// byName lists what a source has under a package name.
+func (z *Freezer) byName(ctx context.Context, src *source, name string) (out []*pick, err error) {
+	err = z.st.View(ctx, func(tx *store.Tx) error {
+		out, err = byNameTx(tx, src, name)
+		return err
+	})
+	return out, err
+}
+
+func byNameTx(tx *store.Tx, src *source, name string) (out []*pick, err error) {
+	facts, err := tx.ByName(src.mirror, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range facts {
+		places, err := tx.PlacesAt(src.snap, f.PID)
+		if err != nil {
+			return nil, err
+		}
+		if len(places) > 0 {
+			out = append(out, &pick{mirror: src.mirror, fact: f, places: places, src: src})
+		}
+	}
+	return out, nil
+}
+
+// resolve finds each entry in the chosen snapshots: by hash, else by exact name,
+// version and architecture.
+func (z *Freezer) resolve(ctx context.Context, pl *plan, entries []namedEntry) error {
+	r := &api.Report{Entries: []api.ReportEntry{}}
+	pl.report = r
+	for page := range slices.Chunk(entries, 250) {
+		err := z.st.View(ctx, func(tx *store.Tx) error {
+			for _, e := range page {
+				rep := api.ReportEntry{Manifest: e.file, Line: e.entry.Line, Entry: e.entry.Raw}
+				picks, by, err := z.find(tx, pl, e.entry)
+				if err != nil {
+					return err
+				}
+				contents := map[cas.Digest]bool{}
+				for _, p := range picks {
+					contents[p.fact.Files[0].SHA256] = true
+				}
+				switch {
+				case len(picks) == 0:
+					rep.State = "missing"
+					r.Missing++
+					pl.missing = append(pl.missing, Missing{Name: cmp.Or(e.entry.Name, path.Base(e.entry.Path), e.entry.SHA256), Version: e.entry.Version, Arch: e.entry.Arch, Source: e.entry.Source})
+				case len(contents) > 1:
+					rep.State = "ambiguous"
+					r.Ambiguous++
+					for _, p := range picks {
+						rep.Candidates = append(rep.Candidates, apiPackage(p))
+					}
+				default:
+					rep.State, rep.By = "resolved", by
+					r.Resolved++
+					n := 0
+					for _, p := range picks {
+						pl.add(p)
+						n += len(p.places)
+						rep.Places = append(rep.Places, apiPackage(p))
+					}
+					if len(picks) > 1 || n > 1 && severalSuites(picks) {
+						r.Several++
+					}
+				}
+				r.Entries = append(r.Entries, rep)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if r.Ambiguous > 0 && !pl.req.DryRun {
+		var first *api.ReportEntry
+		for i := range r.Entries {
+			if r.Entries[i].State == "ambiguous" {
+				first = &r.Entries[i]
+				break
+			}
+		}
+		var c []string
+		for _, p := range first.Candidates {
+			c = append(c, fmt.Sprintf("%s %s (%s)", p.Mirror, p.Path, p.SHA256))
+		}
+		return &ReportError{Report: r, Err: fmt.Errorf("%w: %d entries stand for several contents; %s is one of:\n  %s", ErrAmbiguous, r.Ambiguous, first.Entry, strings.Join(c, "\n  "))}
+	}
+	return nil
+}
+
+func severalSuites(picks []*pick) bool {
+	seen := map[string]bool{}
+	for _, p := range picks {
+		for _, pl := range p.places {
+			seen[p.mirror+"\x00"+string(pl.Suite)] = true
+		}
+	}
+	return len(seen) > 1
+}
+
+// find lists the paragraphs that an entry means.
+func (z *Freezer) find(tx *store.Tx, pl *plan, e *manifest.Entry) (out []*pick, by string, err error) {
+	if e.SHA256 != "" {
+		d, err := cas.ParseDigest(e.SHA256)
+		if err != nil {
+			return nil, "", err
+		}
+		out, err := z.findHash(tx, pl, d)
+		return out, "hash", err
+	}
+	for algo, h := range map[byte]string{store.AliasSHA1: e.SHA1, store.AliasSHA512: e.SHA512} {
+		if h == "" || len(out) > 0 {
+			continue
+		}
+		raw, err := hex.DecodeString(h)
+		if err != nil {
+			continue
+		}
+		if algo == store.AliasSHA512 {
+			raw = []byte(h)
+		}
+		if d, err := tx.Alias(algo, raw); err == nil {
+			if out, err = z.findHash(tx, pl, d); err != nil || len(out) > 0 {
+				return out, "hash", err
+			}
+		}
+	}
+	for _, mir := range pl.mirrors {
+		for _, src := range pl.sources[mir] {
+			f, err := z.e.Format(src.typ)
+			if err != nil {
+				return nil, "", err
+			}
+			if e.Ecosystem != "" && string(e.Ecosystem) != src.typ {
+				continue
+			}
+			picks, err := byNameTx(tx, src, e.Name)
+			if err != nil {
+				return nil, "", err
+			}
+			for _, p := range picks {
+				if (p.fact.Kind == repo.KindSource) != e.Source {
+					continue
+				}
+				if e.Arch != "" && !e.Source && p.fact.Arch != e.Arch && !(p.fact.Arch == "all" && src.typ == "deb") {
+					continue
+				}
+				v := p.fact.Version
+				if e.EpochUnknown {
+					_, v, _ = cutEpoch(v)
+				}
+				if e.Version != "" && v != e.Version && f.Compare(v, e.Version) != 0 {
+					continue
+				}
+				out = append(out, p)
+			}
+		}
+	}
+	// An entry of architecture amd64 does not mean arch:all as well when both are there.
+	if e.Arch != "" && slices.ContainsFunc(out, func(p *pick) bool { return p.fact.Arch == e.Arch }) {
+		out = slices.DeleteFunc(out, func(p *pick) bool { return p.fact.Arch != e.Arch && !e.Source })
+	}
+	return out, "version", nil
+}
+
+func cutEpoch(v string) (epoch, rest string, ok bool) {
+	if epoch, rest, ok = strings.Cut(v, ":"); ok {
+		return epoch, rest, true
+	}
+	return "", v, false
+}
+
+func (z *Freezer) findHash(tx *store.Tx, pl *plan, d cas.Digest) (out []*pick, err error) {
+	facts, err := tx.ByDigest(d)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range facts {
+		for _, mir := range pl.mirrors {
+			for _, src := range pl.sources[mir] {
+				places, err := tx.PlacesAt(src.snap, f.PID)
+				if err != nil {
+					return nil, err
+				}
+				if len(places) > 0 {
+					out = append(out, &pick{mirror: mir, fact: f, places: places, src: src})
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// addSources takes the sources of every binary, those that it was built using
+// included. A mirror without source indices has none to give.
+func (z *Freezer) addSources(ctx context.Context, pl *plan) error {
+	type want struct {
+		ref repo.Ref
+		mir string
+	}
+	var wants []want
+	seen := map[want]bool{}
+	hasSources := map[string]bool{}
+	for _, mir := range pl.mirrors {
+		for _, src := range pl.sources[mir] {
+			format, err := z.e.Format(src.typ)
+			if err != nil {
+				return err
+			}
+			for _, e := range src.snap.Suites {
+				err := z.st.View(ctx, func(tx *store.Tx) error {
+					g, err := tx.Generation(mir, e.Suite, e.Gen)
+					if err == nil && slices.ContainsFunc(g.Groups, func(gr store.Group) bool { return gr.Packages && gr.Arch == format.SourceArch() }) {
+						hasSources[mir] = true
+					}
+					return err
+				})
+				if err != nil {
+					return err
+				}
+			}
+		}
+		for _, p := range pl.picks[mir] {
+			if p.fact.Kind == repo.KindSource {
+				continue
+			}
+			for _, r := range p.fact.Sources {
+				if w := (want{r, mir}); !seen[w] {
+					seen[w] = true
+					wants = append(wants, w)
+				}
+			}
+		}
+	}
+	if len(hasSources) == 0 {
+		return nil
+	}
+	for page := range slices.Chunk(wants, 250) {
+		err := z.st.View(ctx, func(tx *store.Tx) error {
+			for _, w := range page {
+				if !hasSources[w.mir] {
+					continue
+				}
+				found := false
+				// The binary's own mirror first; a source may be published in another one.
+				for _, mir := range append([]string{w.mir}, pl.mirrors...) {
+					if found {
+						break
+					}
+					for _, src := range pl.sources[mir] {
+						f, err := z.e.Format(src.typ)
+						if err != nil {
+							return err
+						}
+						picks, err := byNameTx(tx, src, w.ref.Name)
+						if err != nil {
+							return err
+						}
+						for _, p := range picks {
+							if p.fact.Kind != repo.KindSource || !sameSource(f, p.fact.Version, w.ref.Version) {
+								continue
+							}
+							pl.add(p)
+							found = true
+						}
+					}
+				}
+				if !found {
+					pl.missing = append(pl.missing, Missing{Name: w.ref.Name, Version: w.ref.Version, Source: true})
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameSource compares versions; the name of a source rpm does not tell its epoch.
+func sameSource(f repo.Format, have, want string) bool {
+	if have == want || f.Compare(have, want) == 0 {
+		return true
+	}
+	if _, _, ok := cutEpoch(want); !ok {
+		if _, rest, ok := cutEpoch(have); ok && f.SourceArch() == "src" {
+			return rest == want
+		}
+	}
+	return false
+}
+
+// sourceOf makes a source from the generations that a frozen mirror rests on:
+// they stay even when their snapshot is removed.
+func sourceOf(fm *store.FrozenMirror) []*source {
+	var out []*source
+	for _, s := range fm.Suites {
+		if s.Gen == 0 {
+			continue
+		}
+		placed := false
+		for _, src := range out {
+			if _, ok := src.snap.Gen(s.Suite); !ok {
+				src.snap.Suites = append(src.snap.Suites, store.SnapshotSuite{Suite: s.Suite, Gen: s.Gen})
+				placed = true
+				break
+			}
+		}
+		if !placed {
+			out = append(out, &source{mirror: fm.Mirror, typ: fm.Type, snap: &store.Snapshot{
+				Mirror: fm.Mirror, Type: fm.Type, Instant: fm.Instant, Suites: []store.SnapshotSuite{{Suite: s.Suite, Gen: s.Gen}},
+			}})
+		}
+	}
+	return out
+}
+
+// frozen reads a frozen snapshot's record and manifest.
+func (z *Freezer) frozen(ctx context.Context, name string) (*store.Frozen, *Document, []byte, error) {
+	var f *store.Frozen
+	err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+		f, err = tx.Frozen(name)
+		return err
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	data, err := cas.ReadAll(ctx, z.blobs, f.Manifest.SHA256, maxManifest)
+	if err != nil {
+		return f, nil, nil, fmt.Errorf("manifest of %s: %w", name, err)
+	}
+	doc, err := ParseDocument(data)
+	return f, doc, data, err
+}
+
+// planBase starts from a frozen snapshot, replaces and removes.
+func (z *Freezer) planBase(ctx context.Context, pl *plan) error {
+	f, doc, _, err := z.frozen(ctx, pl.req.Base)
+	if err != nil {
+		return err
+	}
+	if len(pl.req.Mirrors) > 0 {
+		return fmt.Errorf("%w: a base says itself which mirrors it holds; name snapshots in --replace", ErrUsage)
+	}
+	for i := range doc.Mirrors {
+		d := &doc.Mirrors[i]
+		var fm *store.FrozenMirror
+		for j := range f.Mirrors {
+			if f.Mirrors[j].Mirror == d.Name {
+				fm = &f.Mirrors[j]
+			}
+		}
+		if fm == nil {
+			return fmt.Errorf("%w: frozen snapshot %s has no record of mirror %s", store.ErrCorrupt, f.Name, d.Name)
+		}
+		if !slices.Contains(pl.mirrors, d.Name) {
+			pl.mirrors = append(pl.mirrors, d.Name)
+		}
+		for _, src := range sourceOf(fm) {
+			pl.sources[d.Name] = append(pl.sources[d.Name], src)
+		}
+		if pl.picks[d.Name] == nil {
+			pl.picks[d.Name] = []*pick{}
+		}
+		if d.Kind == Whole {
+			for _, src := range pl.sources[d.Name] {
+				err := z.e.EachPackage(ctx, src.snap, func(en store.Entry) error {
+					pl.picks[d.Name] = append(pl.picks[d.Name], &pick{mirror: d.Name, fact: en.Fact, places: en.Places, src: src})
+					return nil
+				})
+				if err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if err := z.basePicks(ctx, pl, f, fm, d); err != nil {
+			return err
+		}
+	}
+	for _, r := range pl.req.Remove {
+		if err := pl.remove(r); err != nil {
+			return err
+		}
+	}
+	for _, r := range pl.req.Replace {
+		if err := z.replace(ctx, pl, r); err != nil {
+			return err
+		}
+	}
+	// Sources that no binary needs any more go; those needed come with addSources.
+	if !pl.req.NoSources {
+		named := map[repo.Ref]bool{}
+		for _, picks := range pl.picks {
+			for _, p := range picks {
+				if p.fact.Kind != repo.KindSource {
+					for _, r := range p.fact.Sources {
+						named[r] = true
+					}
+				}
+			}
+		}
+		pl.drop(func(p *pick) bool {
+			return p.fact.Kind == repo.KindSource && !named[repo.Ref{Name: p.fact.Name, Version: p.fact.Version}]
+		})
+	}
+	pl.missing = append(pl.missing, doc.Missing...)
+	if len(doc.Missing) > 0 {
+		pl.req.AllowMissing = true // the base was frozen without them
+	}
+	return nil
+}
+
+// basePicks takes an exact base's packages: from the facts that its
+// generations keep, or from its own indices where it was imported.
+func (z *Freezer) basePicks(ctx context.Context, pl *plan, f *store.Frozen, fm *store.FrozenMirror, d *DocMirror) error {
+	type paraKey struct {
+		name, para string
+	}
+	wanted := map[paraKey][]store.Place{}
+	for _, p := range d.Packages {
+		k := paraKey{p.Name, p.Paragraph}
+		wanted[k] = append(wanted[k], store.Place{Suite: p.Suite, Index: p.Index})
+	}
+	for _, s := range d.Sources {
+		k := paraKey{s.Name, s.Paragraph}
+		wanted[k] = append(wanted[k], store.Place{Suite: s.Suite, Index: s.Index})
+	}
+	err := z.st.View(ctx, func(tx *store.Tx) error {
+		done := map[string]bool{}
+		for k := range wanted {
+			if done[k.name] {
+				continue
+			}
+			done[k.name] = true
+			facts, err := tx.ByName(d.Name, k.name)
+			if err != nil {
+				return err
+			}
+			for _, fact := range facts {
+				k := paraKey{k.name, hex.EncodeToString(fact.Digest[:])}
+				places, ok := wanted[k]
+				if !ok {
+					continue
+				}
+				var src *source
+				if s := pl.sources[d.Name]; len(s) > 0 {
+					src = s[0]
+				}
+				pl.picks[d.Name] = append(pl.picks[d.Name], &pick{mirror: d.Name, fact: fact, places: places, src: src})
+				delete(wanted, k)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(pl.sources[d.Name]) == 0 || len(wanted) > 0 {
+		for _, s := range d.Suites {
+			pl.proof[d.Name] = append(pl.proof[d.Name], carried{s, fm.Certificates})
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	return z.eachDerived(ctx, f, fm, func(suite repo.SuiteName, g repo.Group, r *repo.Record) error {
+		sum := cas.Sum(r.Bytes)
+		k := paraKey{r.Name, hex.EncodeToString(sum[:16])}
+		places, ok := wanted[k]
+		if !ok {
+			return nil
+		}
+		delete(wanted, k)
+		fact := &store.Fact{Record: *r, Digest: [16]byte(sum[:16])}
+		fact.Bytes = bytes.Clone(r.Bytes)
+		fact.Files = slices.Clone(r.Files)
+		fact.Record.Sources = slices.Clone(r.Sources)
+		pl.picks[d.Name] = append(pl.picks[d.Name], &pick{mirror: d.Name, fact: fact, places: places, src: &source{mirror: d.Name, typ: d.Type}})
+		return nil
+	})
+}
+
+// remove takes a package out of the plan: NAME[:ARCH][=VERSION].
+func (pl *plan) remove(arg string) error {
+	name, arch, version := splitPackage(arg)
+	n := pl.drop(func(p *pick) bool {
+		return p.fact.Kind != repo.KindSource && p.fact.Name == name && (arch == "" || p.fact.Arch == arch) && (version == "" || p.fact.Version == version)
+	})
+	if n == 0 {
+		return fmt.Errorf("%w: the base has no package %s to remove", ErrMissing, arg)
+	}
+	return nil
+}
+
+// replace takes P[=V]@REF: the package in that snapshot instead of the base's,
+// or beside them where the base has none of the name.
+func (z *Freezer) replace(ctx context.Context, pl *plan, arg string) error {
+	i := strings.Index(arg, "@")
+	if i < 0 {
+		return fmt.Errorf("%w: --replace %s: expected PACKAGE[=VERSION]@REF", ErrUsage, arg)
+	}
+	name, arch, version := splitPackage(arg[:i])
+	r, err := z.e.ResolveRef(ctx, arg[i+1:])
+	if err != nil {
+		return err
+	}
+	var sources []*source
+	if r.Snapshot != nil {
+		sources = []*source{{mirror: r.Snapshot.Mirror, typ: r.Snapshot.Type, snap: r.Snapshot}}
+	} else {
+		for j := range r.Frozen.Mirrors {
+			sources = append(sources, sourceOf(&r.Frozen.Mirrors[j])...)
+		}
+	}
+	var found []*pick
+	for _, src := range sources {
+		f, err := z.e.Format(src.typ)
+		if err != nil {
+			return err
+		}
+		picks, err := z.byName(ctx, src, name)
+		if err != nil {
+			return err
+		}
+		for _, p := range picks {
+			if p.fact.Kind == repo.KindSource || arch != "" && p.fact.Arch != arch || version != "" && f.Compare(p.fact.Version, version) != 0 {
+				continue
+			}
+			if version == "" && len(found) > 0 {
+				if c := f.Compare(p.fact.Version, found[0].fact.Version); c < 0 {
+					continue
+				} else if c > 0 {
+					found = nil
+				}
+			}
+			found = append(found, p)
+		}
+	}
+	if len(found) == 0 {
+		return fmt.Errorf("%w: no package %s in %s", ErrMissing, arg[:i], arg[i+1:])
+	}
+	archs := map[string]bool{}
+	for _, p := range found {
+		archs[p.fact.Arch] = true
+	}
+	pl.drop(func(p *pick) bool {
+		return p.fact.Kind != repo.KindSource && p.fact.Name == name && (archs[p.fact.Arch] || p.fact.Arch == "all" || archs["all"])
+	})
+	for _, p := range found {
+		if !slices.Contains(pl.mirrors, p.mirror) {
+			pl.mirrors = append(pl.mirrors, p.mirror)
+		}
+		if !slices.ContainsFunc(pl.sources[p.mirror], func(s *source) bool { return sameSuitesGen(s.snap, p.src.snap) }) {
+			pl.sources[p.mirror] = append(pl.sources[p.mirror], p.src)
+		}
+		pl.add(p)
+	}
+	return nil
+}
+
+func sameSuitesGen(a, b *store.Snapshot) bool {
+	return slices.EqualFunc(a.Suites, b.Suites, func(x, y store.SnapshotSuite) bool { return x.Suite == y.Suite && x.Gen == y.Gen })
+}
+
+// eachDerived reads the package indices of a frozen tree.
+func (z *Freezer) eachDerived(ctx context.Context, f *store.Frozen, fm *store.FrozenMirror, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
+	return z.readTree(ctx, &ownTree{z: z, f: f}, f, fm, emit)
+}

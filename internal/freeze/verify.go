@@ -1,0 +1,1161 @@
+package freeze
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/store"
+)
+
+// tree is where a frozen snapshot's files are: in the store, or in an exported
+// directory.
+type tree interface {
+	// open opens a file of the frozen repository: <mirror>/<path>.
+	open(ctx context.Context, path string) (io.ReadCloser, error)
+	// each calls f for each file of a mirror's frozen repository with its size and,
+	// where it is stored by digest, its digest.
+	each(ctx context.Context, mirror string, f func(store.Node) error) error
+	// proof opens an upstream file that the proof rests on.
+	proof(ctx context.Context, mirror string, f repo.File) (io.ReadCloser, error)
+	// certs are the certificates that verified a mirror's roots.
+	certs(ctx context.Context, mirror string) ([]byte, error)
+	// pool tells the size of a whole mirror's package file, opening it if deep.
+	pool(ctx context.Context, mirror string, f repo.File) (size int64, r io.ReadCloser, err error)
+}
+
+// VerifyOptions say how much is checked and by what.
+type VerifyOptions struct {
+	Deep     bool
+	Upstream *sign.Keyring // roots must be signed by these; nil: by the kept certificates
+	Ours     *sign.Keyring // the manifest must be signed by these
+	Formats  []repo.Format
+	Progress *mirror.Progress
+}
+
+// verifier checks one frozen snapshot.
+type verifier struct {
+	t       tree
+	o       VerifyOptions
+	formats map[string]repo.Format
+	doc     *Document
+	res     *api.VerifyResult
+	mu      sync.Mutex
+	bytes   atomic.Int64
+	files   atomic.Int64
+}
+
+func (v *verifier) fault(object, expected, found, format string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.res.Faults = append(v.res.Faults, api.VerifyFault{Object: object, Expected: expected, Found: found, Message: fmt.Sprintf(format, args...)})
+}
+
+// Verify proves a frozen snapshot of this server: our signature, every blob's
+// presence (with Deep its digest), and for each package the chain from its
+// paragraph to the distribution's signature. No network is used.
+func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.Progress) (*api.VerifyResult, error) {
+	r, err := z.e.ResolveRef(ctx, req.Ref)
+	if err != nil {
+		return nil, err
+	}
+	o := VerifyOptions{Deep: req.Deep, Progress: p, Formats: z.formats()}
+	if o.Upstream, err = parseKeys(req.UpstreamKeys); err != nil {
+		return nil, err
+	}
+	if r.Snapshot != nil {
+		return z.verifySnapshot(ctx, r.Snapshot, o)
+	}
+	f := r.Frozen
+	data, err := cas.ReadAll(ctx, z.blobs, f.Manifest.SHA256, maxManifest)
+	if err != nil {
+		return faulty(req.Ref, "manifest.json", err), nil
+	}
+	sig, err := cas.ReadAll(ctx, z.blobs, f.Signature.SHA256, 1<<20)
+	if err != nil {
+		return faulty(req.Ref, "manifest.json.asc", err), nil
+	}
+	if o.Ours, err = parseKeys(req.Keys); err != nil {
+		return nil, err
+	}
+	if o.Ours == nil {
+		key, err := cas.ReadAll(ctx, z.blobs, f.KeyBlob, 1<<20)
+		if err != nil {
+			return faulty(req.Ref, "key.asc", err), nil
+		}
+		if o.Ours, err = sign.ParseKeyring(key); err != nil {
+			return nil, err
+		}
+	}
+	res, err := verify(ctx, &ownTree{z: z, f: f}, data, sig, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, flt := range res.Faults {
+		if d, err := cas.ParseDigest(flt.Expected); err == nil && req.Deep && strings.Contains(flt.Message, "bytes") {
+			if cas.Check(ctx, z.blobs, d) != nil {
+				_ = z.e.MarkRotten(ctx, d, "verify", flt.Message)
+			}
+		}
+	}
+	return res, nil
+}
+
+func faulty(ref, object string, err error) *api.VerifyResult {
+	return &api.VerifyResult{Ref: ref, Exit: api.ExitVerify, Faults: []api.VerifyFault{{Object: object, Message: err.Error()}}}
+}
+
+func parseKeys(armored []string) (*sign.Keyring, error) {
+	var rings []*sign.Keyring
+	for _, a := range armored {
+		k, err := sign.ParseKeyring([]byte(a))
+		if err != nil {
+			return nil, fmt.Errorf("%w: key: %w", ErrUsage, err)
+		}
+		rings = append(rings, k)
+	}
+	if len(rings) == 0 {
+		return nil, nil
+	}
+	return sign.Merge(rings...), nil
+}
+
+func (z *Freezer) formats() []repo.Format {
+	var out []repo.Format
+	for _, t := range []string{"deb", "rpm"} {
+		if f, err := z.e.Format(t); err == nil {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// VerifyDir proves an exported directory with no server and no data directory:
+// everything in it is read. Without Ours the key inside the directory is used,
+// and the result says so.
+func VerifyDir(ctx context.Context, dir string, o VerifyOptions) (*api.VerifyResult, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	t := &dirTree{root: root}
+	data, err := t.read("manifest.json", maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not an exported frozen snapshot: %w", dir, err)
+	}
+	sig, err := t.read("manifest.json.asc", 1<<20)
+	if err != nil {
+		return faulty(dir, "manifest.json.asc", err), nil
+	}
+	note := ""
+	if o.Ours == nil {
+		key, err := t.read("key.asc", 1<<20)
+		if err != nil {
+			return faulty(dir, "key.asc", err), nil
+		}
+		if o.Ours, err = sign.ParseKeyring(key); err != nil {
+			return faulty(dir, "key.asc", err), nil
+		}
+		note = "the freeze's own signature was checked by the key in the directory (" + strings.Join(o.Ours.Fingerprints(), ", ") + "): compare it with one from a place that you trust, or name it with --key"
+	}
+	o.Deep = true
+	res, err := verify(ctx, t, data, sig, o)
+	if err != nil {
+		return nil, err
+	}
+	if note != "" {
+		res.Notes = append(res.Notes, note)
+	}
+	res.Ref = dir
+	return res, nil
+}
+
+func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*api.VerifyResult, error) {
+	v := &verifier{t: t, o: o, formats: map[string]repo.Format{}, res: &api.VerifyResult{Deep: o.Deep, Relied: []api.Relied{}, Faults: []api.VerifyFault{}}}
+	for _, f := range o.Formats {
+		v.formats[f.Type()] = f
+	}
+	if v.o.Progress == nil {
+		v.o.Progress = &mirror.Progress{}
+	}
+	v.o.Progress.SetPhase("verifying")
+	doc, err := ParseDocument(data)
+	if err != nil {
+		v.fault("manifest.json", "", "", "%v", err)
+		v.res.Exit = api.ExitVerify
+		return v.res, nil
+	}
+	v.doc, v.res.Ref = doc, doc.Name
+	if s, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: o.Ours, At: v.signedAt(doc)}); err != nil {
+		v.fault("manifest.json.asc", "a signature by "+strings.Join(o.Ours.Fingerprints(), ", "), "", "signature of the frozen manifest: %v", err)
+	} else {
+		g := s.Good[0]
+		v.res.Signature = &api.Signer{Fingerprint: g.Fingerprint, UserID: g.UserID, SignedAt: g.Created}
+	}
+	for i := range doc.Mirrors {
+		if err := v.mirror(ctx, &doc.Mirrors[i]); err != nil {
+			return nil, err
+		}
+	}
+	if err := v.statements(ctx); err != nil {
+		return nil, err
+	}
+	if d, ok := t.(*dirTree); ok {
+		if err := v.strangers(d); err != nil {
+			return nil, err
+		}
+	}
+	v.res.Bytes, v.res.Files = v.bytes.Load(), int(v.files.Load())
+	slices.SortStableFunc(v.res.Faults, func(a, b api.VerifyFault) int { return cmp.Compare(a.Object, b.Object) })
+	if len(v.res.Faults) > 0 {
+		v.res.Exit = api.ExitVerify
+	}
+	return v.res, ctx.Err()
+}
+
+// statements checks the signed statements beside the manifest.
+func (v *verifier) statements(ctx context.Context) error {
+	have := map[string][]byte{}
+	err := v.t.each(ctx, statementDir, func(n store.Node) error {
+		r, err := v.t.open(ctx, n.Path)
+		if err != nil {
+			v.fault(n.Path, "", "", "%v", err)
+			return nil
+		}
+		defer r.Close()
+		have[n.Path], err = io.ReadAll(io.LimitReader(r, 1<<20))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for name, data := range have {
+		if strings.HasSuffix(name, ".asc") {
+			if _, ok := have[strings.TrimSuffix(name, ".asc")]; !ok {
+				v.fault(name, "", "", "signature of a statement that is not there")
+			}
+			continue
+		}
+		sig, ok := have[name+".asc"]
+		if !ok {
+			v.fault(name, "", "", "statement without a signature")
+			continue
+		}
+		if _, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: v.o.Ours}); err != nil {
+			v.fault(name, strings.Join(v.o.Ours.Fingerprints(), ", "), "", "signature of the statement: %v", err)
+		}
+	}
+	return nil
+}
+
+// strangers finds what does not belong into an exported directory.
+func (v *verifier) strangers(d *dirTree) error {
+	known := map[string]bool{"manifest.json": true, "manifest.json.asc": true, "provenance.json": true, "key.asc": true, proofDir: true, statementDir: true}
+	for i := range v.doc.Mirrors {
+		known[v.doc.Mirrors[i].Name] = true
+	}
+	entries, err := fs.ReadDir(d.root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !known[e.Name()] {
+			v.fault(e.Name(), "", "", "a file that does not belong to the export")
+		}
+	}
+	return nil
+}
+
+// signedAt is when the manifest was signed: the freeze's date, or the key's
+// creation where that is later.
+func (v *verifier) signedAt(doc *Document) (at time.Time) {
+	at = doc.Date
+	for _, k := range v.o.Ours.Keys() {
+		if k.Created.After(at) {
+			at = k.Created
+		}
+	}
+	return at
+}
+
+// expected is one package of the manifest and whether the proof has met it.
+type expected struct {
+	suite, index, name, version, arch, para string
+}
+
+func (v *verifier) mirror(ctx context.Context, d *DocMirror) error {
+	f := v.formats[d.Type]
+	if f == nil {
+		v.fault(d.Name, "", "", "mirror of unknown type %q", d.Type)
+		return nil
+	}
+	kr := v.o.Upstream
+	if kr == nil {
+		data, err := v.t.certs(ctx, d.Name)
+		if err == nil && len(data) > 0 {
+			kr, err = sign.ParseKeyring(data)
+		}
+		if err != nil {
+			v.fault(d.Name, "", "", "certificates of upstream's keys: %v", err)
+		}
+	}
+	want := map[expected][]repo.File{}
+	for _, p := range d.Packages {
+		want[expected{string(p.Suite), p.Index, p.Name, p.Version, p.Arch, p.Paragraph}] = []repo.File{{Path: p.Path, Size: p.Size, SHA256: p.SHA256}}
+	}
+	for _, s := range d.Sources {
+		want[expected{string(s.Suite), s.Index, s.Name, s.Version, f.SourceArch(), s.Paragraph}] = s.Files
+	}
+	v.res.Packages += len(d.Packages)
+	proven := map[expected]bool{}
+	for i := range d.Suites {
+		if err := v.suite(ctx, f, d, &d.Suites[i], kr, want, proven); err != nil {
+			return err
+		}
+	}
+	if d.Kind == Exact {
+		for k := range want {
+			if !proven[k] {
+				v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), "", "", "no index that the distribution signed lists this package with these bytes (suite %s, index %s)", k.suite, k.index)
+			}
+		}
+	}
+	return v.repository(ctx, f, d, want)
+}
+
+// suite checks one upstream root: its signature, its indices, and which of the
+// expected packages they list.
+func (v *verifier) suite(ctx context.Context, f repo.Format, d *DocMirror, s *DocSuite, kr *sign.Keyring, want map[expected][]repo.File, proven map[expected]bool) error {
+	object := fmt.Sprintf("%s: suite %s", d.Name, s.Suite)
+	var docs []repo.Doc
+	for _, file := range s.Documents {
+		data, err := v.proofBytes(ctx, d.Name, file, 64<<20)
+		if err != nil {
+			v.fault(object, file.SHA256.String(), "", "%s: %v", file.Path, err)
+			return nil
+		}
+		docs = append(docs, repo.Doc{Path: file.Path, Data: data})
+	}
+	p := repo.VerifyParams{Keyring: kr}
+	if s.Metalink != nil {
+		var err error
+		if p.Metalink, err = v.proofBytes(ctx, d.Name, *s.Metalink, 16<<20); err != nil {
+			v.fault(object, s.Metalink.SHA256.String(), "", "metalink: %v", err)
+			return nil
+		}
+	}
+	m := config.Mirror{Name: d.Name, Type: d.Type}
+	if s.Trust == repo.TrustNone {
+		no := false
+		m.RepoGPGCheck = &no
+	}
+	root, err := f.ParseRoot(m, s.Suite, docs, p)
+	if err != nil {
+		v.fault(object, strings.Join(s.Keys, ", "), "", "upstream's signature: %v", err)
+		return nil
+	}
+	relied := api.Relied{Mirror: d.Name, Suite: string(s.Suite), Trust: string(root.Trust), Date: root.Date, Signers: []api.Signer{}, Pinned: v.o.Upstream != nil}
+	for _, k := range root.Signers {
+		relied.Signers = append(relied.Signers, api.Signer{Fingerprint: k.Fingerprint, UserID: k.UserID, SignedAt: k.SignedAt})
+	}
+	v.mu.Lock()
+	v.res.Relied = append(v.res.Relied, relied)
+	v.mu.Unlock()
+	if root.Trust != s.Trust {
+		v.fault(object, string(s.Trust), string(root.Trust), "level of trust")
+	}
+	if !root.Date.Equal(s.Date) {
+		v.fault(object, s.Date.String(), root.Date.String(), "date of the signed root")
+	}
+	listed := map[string]repo.Listed{}
+	for _, l := range root.Files {
+		listed[l.Path] = l
+	}
+	var groups []repo.Group
+	for _, i := range s.Indices {
+		l, ok := listed[i.Path]
+		if !ok || (!l.SHA256.IsZero() && l.SHA256 != i.SHA256) || (l.Size >= 0 && l.Size != i.Size) {
+			v.fault(object, i.SHA256.String(), l.SHA256.String(), "index %s is not the one that the signed root lists", i.Path)
+			continue
+		}
+		l.SHA256 = i.SHA256
+		g := repo.Group{Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages, Forms: []repo.Listed{l}}
+		if plain, ok := listed[i.Index]; ok && i.Index != i.Path {
+			g.Forms = append(g.Forms, plain)
+		}
+		groups = append(groups, g)
+	}
+	open := func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
+		for _, i := range s.Indices {
+			if i.Path == l.Path {
+				return v.proofReader(ctx, d.Name, repo.File{Path: i.Path, Size: i.Size, SHA256: i.SHA256})
+			}
+		}
+		return nil, fmt.Errorf("%s is not part of the proof: %w", l.Path, ErrMissing)
+	}
+	eg, egctx := errgroup.WithContext(ctx)
+	eg.SetLimit(runtime.GOMAXPROCS(0))
+	var mu sync.Mutex
+	for _, g := range groups {
+		if !g.Packages {
+			if d.Kind == Whole || v.o.Deep {
+				if err := v.drain(ctx, open, g.Forms[0]); err != nil {
+					v.fault(object, g.Forms[0].SHA256.String(), "", "index %s: %v", g.Forms[0].Path, err)
+				}
+			}
+			continue
+		}
+		eg.Go(func() error {
+			count := 0
+			err := f.Read(egctx, root, g, g.Forms[0], open, func(r *repo.Record) error {
+				count++
+				if d.Kind == Whole {
+					for _, file := range r.Files {
+						v.packageFile(egctx, d.Name, r, file)
+					}
+					return nil
+				}
+				sum := cas.Sum(r.Bytes)
+				k := expected{string(s.Suite), g.Index, r.Name, r.Version, r.Arch, fmt.Sprintf("%x", sum[:16])}
+				mu.Lock()
+				defer mu.Unlock()
+				if files, ok := want[k]; ok {
+					if !slices.Equal(files, r.Files) {
+						v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), r.Files[0].SHA256.String(), files[0].SHA256.String(), "the signed index lists other files than the manifest")
+						return nil
+					}
+					proven[k] = true
+				}
+				return nil
+			})
+			if err != nil && egctx.Err() == nil {
+				v.fault(object, g.Forms[0].SHA256.String(), "", "index %s: %v", g.Forms[0].Path, err)
+				err = nil
+			}
+			if d.Kind == Whole {
+				mu.Lock()
+				v.res.Packages += count
+				mu.Unlock()
+			}
+			return err
+		})
+	}
+	return eg.Wait()
+}
+
+func (v *verifier) drain(ctx context.Context, open func(context.Context, repo.Listed) (io.ReadCloser, error), l repo.Listed) error {
+	r, err := open(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(io.Discard, r)
+	return err
+}
+
+// packageFile checks that a whole mirror's package is here, and its bytes if deep.
+func (v *verifier) packageFile(ctx context.Context, mir string, r *repo.Record, f repo.File) {
+	size, body, err := v.t.pool(ctx, mir, f)
+	object := fmt.Sprintf("%s: %s %s %s", mir, r.Name, r.Version, r.Arch)
+	if err != nil {
+		v.fault(object, f.SHA256.String(), "", "%s: %v", f.Path, err)
+		return
+	}
+	v.files.Add(1)
+	if size != f.Size {
+		v.fault(object, fmt.Sprint(f.Size), fmt.Sprint(size), "%s: size in bytes", f.Path)
+	}
+	if body == nil {
+		return
+	}
+	defer body.Close()
+	if v.o.Deep {
+		v.hash(ctx, object, f, body)
+	}
+}
+
+// hash reads a file whole and compares its digest.
+func (v *verifier) hash(ctx context.Context, object string, f repo.File, r io.Reader) {
+	h := sha256.New()
+	buf := make([]byte, 1<<20)
+	for ctx.Err() == nil {
+		n, err := r.Read(buf)
+		h.Write(buf[:n])
+		v.bytes.Add(int64(n))
+		v.o.Progress.Bytes.Add(int64(n))
+		if err == io.EOF {
+			if got := cas.Digest(h.Sum(nil)); got != f.SHA256 {
+				v.fault(object, f.SHA256.String(), got.String(), "%s: bytes do not have the digest", f.Path)
+			}
+			return
+		} else if err != nil {
+			v.fault(object, f.SHA256.String(), "", "%s: bytes cannot be read: %v", f.Path, err)
+			return
+		}
+	}
+}
+
+func (v *verifier) proofBytes(ctx context.Context, mir string, f repo.File, max int64) ([]byte, error) {
+	if f.Size > max {
+		return nil, fmt.Errorf("%d bytes, at most %d expected", f.Size, max)
+	}
+	r, err := v.proofReader(ctx, mir, f)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+// proofReader reads an upstream file; its digest is checked at the end of it.
+func (v *verifier) proofReader(ctx context.Context, mir string, f repo.File) (io.ReadCloser, error) {
+	r, err := v.t.proof(ctx, mir, f)
+	if err != nil {
+		return nil, err
+	}
+	v.files.Add(1)
+	return &digestReader{r: r, f: f, left: f.Size, v: v}, nil
+}
+
+type digestReader struct {
+	r    io.ReadCloser
+	f    repo.File
+	left int64
+	sum  hash.Hash
+	v    *verifier
+}
+
+func (d *digestReader) Read(p []byte) (int, error) {
+	if d.sum == nil {
+		d.sum = sha256.New()
+	}
+	n, err := d.r.Read(p)
+	d.sum.Write(p[:n])
+	d.v.bytes.Add(int64(n))
+	d.left -= int64(n)
+	if err == io.EOF {
+		if got := cas.Digest(d.sum.Sum(nil)); d.left != 0 || got != d.f.SHA256 {
+			return n, fmt.Errorf("%w: %s: bytes have SHA-256 %s, expected %s", repo.ErrMismatch, d.f.Path, got, d.f.SHA256)
+		}
+	}
+	return n, err
+}
+
+func (d *digestReader) Close() error { return d.r.Close() }
+
+// repository checks the frozen repository itself: signed by us, listing exactly
+// what is served, and holding the manifest's packages, no more and no fewer.
+func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, want map[expected][]repo.File) error {
+	have := map[string]store.Node{}
+	if err := v.t.each(ctx, d.Name, func(n store.Node) error {
+		have[strings.TrimPrefix(n.Path, d.Name+"/")] = n
+		return nil
+	}); err != nil {
+		return err
+	}
+	known := map[string]cas.Digest{}
+	sizes := map[string]int64{}
+	for k, files := range want {
+		for _, file := range files {
+			known[file.Path], sizes[file.Path] = file.SHA256, file.Size
+			if _, ok := have[file.Path]; !ok {
+				v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), file.SHA256.String(), "", "%s is missing from the frozen repository", file.Path)
+			}
+		}
+	}
+	suites := map[repo.SuiteName]bool{}
+	var names []repo.SuiteName
+	for _, s := range d.Suites {
+		if !suites[s.Suite] {
+			suites[s.Suite] = true
+			names = append(names, s.Suite)
+		}
+	}
+	for _, suite := range names {
+		if err := v.ownSuite(ctx, f, d, suite, have, known, sizes, want); err != nil {
+			return err
+		}
+	}
+	eg, egctx := errgroup.WithContext(ctx)
+	eg.SetLimit(runtime.GOMAXPROCS(0))
+	seen := map[cas.Digest]bool{}
+	paths := make([]string, 0, len(have))
+	for p := range have {
+		paths = append(paths, p)
+	}
+	slices.Sort(paths)
+	for _, p := range paths {
+		n := have[p]
+		object := d.Name + ": " + p
+		digest, ok := known[p]
+		if !ok {
+			if d.Kind == Whole && !n.Digest.IsZero() {
+				continue // names of packages; they were checked with their indices
+			}
+			if d.Kind == Whole && v.wholeKnows(p) {
+				continue
+			}
+			v.fault(object, "", "", "the frozen repository has a file that neither its manifest nor its signed index names")
+			continue
+		}
+		if !n.Digest.IsZero() && n.Digest != digest {
+			v.fault(object, digest.String(), n.Digest.String(), "the file has another digest")
+			continue
+		}
+		if size, ok := sizes[p]; ok && size >= 0 && n.Size != size {
+			v.fault(object, fmt.Sprint(size), fmt.Sprint(n.Size), "size in bytes")
+			continue
+		}
+		v.files.Add(1)
+		if !n.Digest.IsZero() && seen[n.Digest] {
+			continue
+		}
+		seen[n.Digest] = true
+		eg.Go(func() error {
+			r, err := v.t.open(egctx, n.Path)
+			if err != nil {
+				v.fault(object, digest.String(), "", "%v", err)
+				return nil
+			}
+			defer r.Close()
+			if v.o.Deep {
+				v.hash(egctx, object, repo.File{Path: p, Size: n.Size, SHA256: digest}, r)
+			}
+			return nil
+		})
+	}
+	return eg.Wait()
+}
+
+// wholeKnows reports whether a whole mirror's indices named a package path.
+func (v *verifier) wholeKnows(p string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return wholePaths(v.t)[p]
+}
+
+// ownSuite checks the root that we signed and the indices that it lists.
+func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, suite repo.SuiteName, have map[string]store.Node, known map[string]cas.Digest, sizes map[string]int64, want map[expected][]repo.File) error {
+	object := fmt.Sprintf("%s: frozen suite %s", d.Name, suite)
+	m := config.Mirror{Name: d.Name, Type: d.Type, Suites: []string{string(suite)}, Sources: true}
+	for _, s := range d.Suites {
+		for _, i := range s.Indices {
+			if s.Suite != suite {
+				continue
+			}
+			if i.Component != "" && !slices.Contains(m.Components, i.Component) {
+				m.Components = append(m.Components, i.Component)
+			}
+			if i.Arch != "" && i.Arch != f.SourceArch() && !slices.Contains(m.Architectures, i.Arch) {
+				m.Architectures = append(m.Architectures, i.Arch)
+			}
+		}
+	}
+	root, docs, err := v.ownRoot(ctx, f, m, suite, d.Name, have)
+	if err != nil {
+		v.fault(object, "", "", "%v", err)
+		return nil
+	}
+	for _, doc := range docs {
+		known[doc.Path], sizes[doc.Path] = cas.Sum(doc.Data), int64(len(doc.Data))
+	}
+	dir := f.SuiteDir(suite)
+	upstream := map[string]cas.Digest{}
+	for _, s := range d.Suites {
+		if s.Suite == suite {
+			for _, i := range s.Indices {
+				upstream[i.Path] = i.SHA256
+			}
+		}
+	}
+	for _, l := range root.Files {
+		p := dir + l.Path
+		_, ok := have[p]
+		hash := path.Join(path.Dir(p), "by-hash", "SHA256", l.SHA256.String())
+		if _, named := have[hash]; named {
+			known[hash], sizes[hash] = l.SHA256, l.Size
+		} else if ok && root.ByHash && f.Type() == "deb" {
+			v.fault(d.Name+": "+hash, l.SHA256.String(), "", "the name by hash of %s is not there", l.Path)
+		}
+		if !ok {
+			if d.Kind == Whole && v.plainOnly(root, l, have, dir) {
+				continue // the plain form of an index, listed for clients that compare it
+			}
+			v.fault(d.Name+": "+p, l.SHA256.String(), "", "the signed index lists a file that is not there")
+			continue
+		}
+		known[p], sizes[p] = l.SHA256, l.Size
+		if d.Kind == Whole {
+			if want, ok := upstream[l.Path]; ok && want != l.SHA256 {
+				v.fault(d.Name+": "+p, want.String(), l.SHA256.String(), "the frozen index is not upstream's")
+			}
+		}
+	}
+	if d.Kind == Whole {
+		return nil
+	}
+	// The indices of an exact freeze list the manifest's packages and no others.
+	groups, err := f.Plan(m, root)
+	if err != nil {
+		v.fault(object, "", "", "%v", err)
+		return nil
+	}
+	left := map[expected]bool{}
+	for k := range want {
+		if k.suite == string(suite) {
+			left[k] = true
+		}
+	}
+	open := func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
+		r, err := v.t.open(ctx, d.Name+"/"+dir+l.Path)
+		if err != nil {
+			return nil, err
+		}
+		return &digestReader{r: r, f: repo.File{Path: dir + l.Path, Size: l.Size, SHA256: l.SHA256}, left: l.Size, v: v}, nil
+	}
+	for _, g := range groups {
+		if !g.Packages {
+			continue
+		}
+		var form *repo.Listed
+		for i := range g.Forms {
+			if _, ok := have[dir+g.Forms[i].Path]; ok && (form == nil || g.Forms[i].Path == g.Index) {
+				form = &g.Forms[i]
+			}
+		}
+		if form == nil {
+			v.fault(object, "", "", "no form of index %s is there", g.Index)
+			continue
+		}
+		err := f.Read(ctx, root, g, *form, open, func(r *repo.Record) error {
+			sum := cas.Sum(r.Bytes)
+			k := expected{string(suite), g.Index, r.Name, r.Version, r.Arch, fmt.Sprintf("%x", sum[:16])}
+			if files, ok := want[k]; !ok || !slices.Equal(files, r.Files) {
+				v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, r.Name, r.Version, r.Arch), "", "", "the frozen index %s lists a package that is not in the manifest", g.Index)
+				return nil
+			}
+			delete(left, k)
+			return nil
+		})
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			v.fault(object, form.SHA256.String(), "", "index %s: %v", form.Path, err)
+			return nil
+		}
+	}
+	for k := range left {
+		v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), "", "", "the package is in the manifest but not in the frozen index %s", k.index)
+	}
+	return nil
+}
+
+// plainOnly reports whether l is the plain form of a file that is there in
+// another form.
+func (v *verifier) plainOnly(root *repo.Root, l repo.Listed, have map[string]store.Node, dir string) bool {
+	for _, o := range root.Files {
+		if o.Path != l.Path && strings.HasPrefix(o.Path, l.Path+".") {
+			if _, ok := have[dir+o.Path]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// ownRoot reads and checks the documents of a suite that we signed.
+func (v *verifier) ownRoot(ctx context.Context, f repo.Format, m config.Mirror, suite repo.SuiteName, mir string, have map[string]store.Node) (*repo.Root, []repo.Doc, error) {
+	dir := f.SuiteDir(suite)
+	var all []repo.Doc
+	byName := map[string]repo.Doc{}
+	for p := range have {
+		rest, ok := strings.CutPrefix(p, dir)
+		if !ok || strings.Contains(rest, "/") && !strings.HasPrefix(rest, "repodata/repomd.xml") {
+			continue
+		}
+		base := path.Base(rest)
+		if !strings.HasPrefix(base, "InRelease") && !strings.HasPrefix(base, "Release") && !strings.HasPrefix(base, "repomd.xml") {
+			continue
+		}
+		r, err := v.t.open(ctx, mir+"/"+p)
+		if err != nil {
+			return nil, nil, err
+		}
+		data, err := io.ReadAll(io.LimitReader(r, 64<<20))
+		r.Close()
+		if err != nil {
+			return nil, nil, err
+		}
+		d := repo.Doc{Path: p, Data: data}
+		all = append(all, d)
+		byName[base] = d
+	}
+	sets := [][]string{{"InRelease"}, {"Release", "Release.gpg"}, {"repomd.xml", "repomd.xml.asc"}}
+	var root *repo.Root
+	for _, set := range sets {
+		var docs []repo.Doc
+		for _, n := range set {
+			if d, ok := byName[n]; ok {
+				docs = append(docs, d)
+			}
+		}
+		if len(docs) != len(set) {
+			if len(docs) > 0 || set[0] == "InRelease" && len(byName) > 0 && byName["repomd.xml"].Path == "" || set[0] == "Release" && byName["InRelease"].Path != "" {
+				return nil, nil, fmt.Errorf("signed documents: expected %s, found %d of them: %w", strings.Join(set, " and "), len(docs), ErrMissing)
+			}
+			continue
+		}
+		r, err := f.ParseRoot(m, suite, docs, repo.VerifyParams{Keyring: v.o.Ours})
+		if err != nil {
+			return nil, nil, fmt.Errorf("our signature: %w", err)
+		}
+		if root != nil && !slices.EqualFunc(root.Files, r.Files, func(a, b repo.Listed) bool { return a.Path == b.Path && a.SHA256 == b.SHA256 && a.Size == b.Size }) {
+			return nil, nil, errors.New("InRelease and Release list different files")
+		}
+		root = r
+	}
+	if root == nil {
+		return nil, nil, fmt.Errorf("no signed root of suite %s: %w", suite, ErrMissing)
+	}
+	return root, all, nil
+}
+
+// readTree reads the package indices of a frozen tree.
+func (z *Freezer) readTree(ctx context.Context, t tree, f *store.Frozen, fm *store.FrozenMirror, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
+	format, err := z.e.Format(fm.Type)
+	if err != nil {
+		return err
+	}
+	key, err := cas.ReadAll(ctx, z.blobs, f.KeyBlob, 1<<20)
+	if err != nil {
+		return err
+	}
+	kr, err := sign.ParseKeyring(key)
+	if err != nil {
+		return err
+	}
+	v := &verifier{t: t, o: VerifyOptions{Ours: kr, Progress: &mirror.Progress{}}, res: &api.VerifyResult{}}
+	have := map[string]store.Node{}
+	if err := t.each(ctx, fm.Mirror, func(n store.Node) error {
+		have[strings.TrimPrefix(n.Path, fm.Mirror+"/")] = n
+		return nil
+	}); err != nil {
+		return err
+	}
+	done := map[repo.SuiteName]bool{}
+	for _, s := range fm.Suites {
+		if done[s.Suite] {
+			continue
+		}
+		done[s.Suite] = true
+		m := config.Mirror{Name: fm.Mirror, Type: fm.Type, Suites: []string{string(s.Suite)}, Components: s.Components, Architectures: s.Archs, Sources: true}
+		root, _, err := v.ownRoot(ctx, format, m, s.Suite, fm.Mirror, have)
+		if err != nil {
+			return err
+		}
+		groups, err := format.Plan(m, root)
+		if err != nil {
+			return err
+		}
+		dir := format.SuiteDir(s.Suite)
+		open := func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
+			return t.open(ctx, fm.Mirror+"/"+dir+l.Path)
+		}
+		for _, g := range groups {
+			if !g.Packages {
+				continue
+			}
+			for _, form := range g.Forms {
+				if _, ok := have[dir+form.Path]; !ok {
+					continue
+				}
+				if err := format.Read(ctx, root, g, form, open, func(r *repo.Record) error { return emit(s.Suite, g, r) }); err != nil {
+					return err
+				}
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// ownTree is a frozen snapshot of this server.
+type ownTree struct {
+	z *Freezer
+	f *store.Frozen
+}
+
+func (t *ownTree) open(ctx context.Context, p string) (io.ReadCloser, error) {
+	var n store.Node
+	err := t.z.st.View(ctx, func(tx *store.Tx) (err error) {
+		n, err = tx.Node(t.f.Name, p)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := t.z.e.Rotten(n.Digest); err != nil {
+		return nil, err
+	}
+	return t.z.blobs.Open(ctx, n.Digest)
+}
+
+func (t *ownTree) each(ctx context.Context, mir string, f func(store.Node) error) error {
+	after := ""
+	for {
+		var nodes []store.Node
+		err := t.z.st.View(ctx, func(tx *store.Tx) error {
+			nodes = tx.Nodes(t.f.Name, mir+"/", after, 2000)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if err := f(n); err != nil {
+				return err
+			}
+		}
+		if len(nodes) < 2000 {
+			return nil
+		}
+		after = nodes[len(nodes)-1].Path
+	}
+}
+
+func (t *ownTree) proof(ctx context.Context, _ string, f repo.File) (io.ReadCloser, error) {
+	if err := t.z.e.Rotten(f.SHA256); err != nil {
+		return nil, err
+	}
+	return t.z.blobs.Open(ctx, f.SHA256)
+}
+
+func (t *ownTree) certs(ctx context.Context, mir string) ([]byte, error) {
+	for _, m := range t.f.Mirrors {
+		if m.Mirror == mir && !m.Certificates.IsZero() {
+			return cas.ReadAll(ctx, t.z.blobs, m.Certificates, 16<<20)
+		}
+	}
+	return nil, nil
+}
+
+func (t *ownTree) pool(ctx context.Context, _ string, f repo.File) (int64, io.ReadCloser, error) {
+	if err := t.z.e.Rotten(f.SHA256); err != nil {
+		return 0, nil, err
+	}
+	info, err := t.z.blobs.Stat(ctx, f.SHA256)
+	if err != nil {
+		return 0, nil, err
+	}
+	return info.Size, &lazyBlob{ctx: ctx, s: t.z.blobs, d: f.SHA256}, nil
+}
+
+// lazyBlob opens a blob at the first read: a shallow check never does.
+type lazyBlob struct {
+	ctx context.Context
+	s   cas.Store
+	d   cas.Digest
+	b   cas.Blob
+}
+
+func (l *lazyBlob) Read(p []byte) (int, error) {
+	if l.b == nil {
+		var err error
+		if l.b, err = l.s.Open(l.ctx, l.d); err != nil {
+			return 0, err
+		}
+	}
+	return l.b.Read(p)
+}
+
+func (l *lazyBlob) Close() error {
+	if l.b != nil {
+		return l.b.Close()
+	}
+	return nil
+}
+
+// dirTree is an exported directory. Its layout is described in FORMAT.md.
+type dirTree struct {
+	root  *os.Root
+	mu    sync.Mutex
+	whole map[string]bool // package paths that a whole mirror's indices named
+}
+
+// Names of the export's own directories: no mirror's name begins so.
+const (
+	proofDir     = "_proof"
+	statementDir = "_statements"
+	certsFile    = "keys.asc"
+)
+
+func (t *dirTree) read(name string, max int64) ([]byte, error) {
+	f, err := t.root.Open(filepath.FromSlash(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, max+1))
+	if int64(len(data)) > max {
+		return nil, fmt.Errorf("%s: more than %d bytes", name, max)
+	}
+	return data, err
+}
+
+func (t *dirTree) open(_ context.Context, p string) (io.ReadCloser, error) {
+	return t.root.Open(filepath.FromSlash(p))
+}
+
+func (t *dirTree) each(ctx context.Context, mir string, f func(store.Node) error) error {
+	return fs.WalkDir(t.root.FS(), mir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) && p == mir {
+				return nil
+			}
+			return err
+		}
+		if d.IsDir() {
+			return ctx.Err()
+		}
+		if !d.Type().IsRegular() {
+			return f(store.Node{Path: p, Size: -1})
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		return f(store.Node{Path: p, Size: st.Size()})
+	})
+}
+
+func (t *dirTree) proof(_ context.Context, mir string, f repo.File) (io.ReadCloser, error) {
+	return t.root.Open(filepath.Join(proofDir, mir, f.SHA256.String()))
+}
+
+func (t *dirTree) certs(_ context.Context, mir string) ([]byte, error) {
+	data, err := t.read(path.Join(proofDir, mir, certsFile), 16<<20)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+func (t *dirTree) pool(_ context.Context, mir string, f repo.File) (int64, io.ReadCloser, error) {
+	t.mu.Lock()
+	if t.whole == nil {
+		t.whole = map[string]bool{}
+	}
+	t.whole[f.Path] = true
+	t.mu.Unlock()
+	file, err := t.root.Open(filepath.Join(mir, filepath.FromSlash(f.Path)))
+	if err != nil {
+		return 0, nil, err
+	}
+	st, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return 0, nil, err
+	}
+	return st.Size(), file, nil
+}
+
+func wholePaths(t tree) map[string]bool {
+	if d, ok := t.(*dirTree); ok {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.whole
+	}
+	return nil
+}
+
+// verifySnapshot proves a snapshot of a mirror: its signed roots and indices,
+// and the packages that are here.
+func (z *Freezer) verifySnapshot(ctx context.Context, snap *store.Snapshot, o VerifyOptions) (*api.VerifyResult, error) {
+	pl := &plan{
+		req: &api.FreezeRequest{Name: snap.Mirror}, sources: map[string][]*source{}, whole: map[string]bool{snap.Mirror: true},
+		picks: map[string][]*pick{}, proof: map[string][]carried{},
+	}
+	pl.use(snap)
+	d, err := z.docMirror(ctx, pl, snap.Mirror)
+	if err != nil {
+		return nil, err
+	}
+	v := &verifier{t: &heldTree{ownTree{z: z}, snap}, o: o, formats: map[string]repo.Format{}, res: &api.VerifyResult{Ref: snap.ID(), Deep: o.Deep, Relied: []api.Relied{}, Faults: []api.VerifyFault{}}}
+	for _, f := range o.Formats {
+		v.formats[f.Type()] = f
+	}
+	if v.o.Progress == nil {
+		v.o.Progress = &mirror.Progress{}
+	}
+	f := v.formats[d.Type]
+	kr := o.Upstream
+	if kr == nil {
+		batch := z.blobs.NewBatch()
+		defer batch.Discard()
+		dg, err := z.joinCerts(ctx, pl, snap.Mirror, batch)
+		if err != nil {
+			return nil, err
+		}
+		if !dg.IsZero() {
+			if err := batch.Flush(ctx); err != nil {
+				return nil, err
+			}
+			data, err := cas.ReadAll(ctx, z.blobs, dg, 16<<20)
+			if err != nil {
+				return nil, err
+			}
+			if kr, err = sign.ParseKeyring(data); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i := range d.Suites {
+		if err := v.suite(ctx, f, d, &d.Suites[i], kr, nil, nil); err != nil {
+			return nil, err
+		}
+	}
+	v.res.Bytes, v.res.Files = v.bytes.Load(), int(v.files.Load())
+	if len(v.res.Faults) > 0 {
+		v.res.Exit = api.ExitVerify
+	}
+	return v.res, nil
+}
+
+// heldTree is a snapshot of an on-demand mirror: packages that nobody asked for
+// yet are no fault.
+type heldTree struct {
+	ownTree
+	snap *store.Snapshot
+}
+
+func (t *heldTree) pool(ctx context.Context, mir string, f repo.File) (int64, io.ReadCloser, error) {
+	size, r, err := t.ownTree.pool(ctx, mir, f)
+	if errors.Is(err, cas.ErrNotFound) {
+		return f.Size, nil, nil
+	}
+	return size, r, err
+}

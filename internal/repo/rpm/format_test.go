@@ -1,0 +1,515 @@
+package rpm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm/rpmtest"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/sign/signtest"
+)
+
+const metalinkURL = "https://mirrors.example.org/metalink"
+
+func TestFetchRoot(t *testing.T) {
+	key := signtest.NewKey(t, "fedora")
+	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key), Compress: ".zst"})
+	r.Add(rpmtest.Package{Name: "app", Version: "1.0"})
+	r.SetData("x-novelty", "novelty.bin", []byte("anything"))
+	r.Publish(t0)
+	u := &upstream{r: r}
+	kr := signtest.Keyring(key)
+	root, err := fetchRoot(t, u, config.Mirror{}, kr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{repomdPath, ascPath}, u.asked); d != "" {
+		t.Errorf("requests (-want +got):\n%s", d)
+	}
+	if root.Trust != repo.TrustSignature || !root.Date.Equal(t0) || root.Revision != fmt.Sprint(t0.Unix()) || !root.ByHash || len(root.Files) != 4 ||
+		len(root.Signers) != 1 || root.Signers[0].Fingerprint != key.Fingerprint() {
+		t.Errorf("%+v", root)
+	}
+	groups, err := Format{}.Plan(config.Mirror{}, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, g := range groups {
+		names = append(names, g.Index)
+	}
+	if d := cmp.Diff([]string{"primary", "filelists", "other", "x-novelty"}, names); d != "" || !groups[0].Packages || groups[1].Packages {
+		t.Error(d)
+	}
+
+	// Nothing changed: one request.
+	u.asked = nil
+	_, err = Format{}.FetchRoot(t.Context(), u, config.Mirror{}, Suite, root.Docs, repo.VerifyParams{Keyring: kr, Now: t1})
+	if !errors.Is(err, repo.ErrNotModified) || len(u.asked) != 1 {
+		t.Errorf("%v after %v", err, u.asked)
+	}
+	// The same documents verify without a network.
+	again, err := Format{}.ParseRoot(config.Mirror{}, Suite, root.Docs, repo.VerifyParams{Keyring: kr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(root, again); d != "" {
+		t.Error(d)
+	}
+	// Upstream goes back.
+	old := rpmtest.New(r.Options)
+	old.Publish(t0.Add(-time.Hour))
+	_, err = Format{}.FetchRoot(t.Context(), &upstream{r: old}, config.Mirror{}, Suite, root.Docs, repo.VerifyParams{Keyring: kr, Now: t1})
+	if want := fmt.Sprintf("repodata/repomd.xml: revision %d, expected %d or higher: rollback", t0.Unix()-3600, t0.Unix()); err == nil || err.Error() != want || !errors.Is(err, repo.ErrRollback) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// TestTrust goes through the levels.
+func TestTrust(t *testing.T) {
+	key, stranger := signtest.NewKey(t, "fedora"), signtest.NewKey(t, "stranger")
+	unsigned := rpmtest.New(rpmtest.Options{})
+	unsigned.Publish(t0)
+	current := unsigned.Metalink("https://a.example.org/f")
+	unsigned.Publish(t1)
+	later := unsigned.Metalink("https://a.example.org/f")
+	signed := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
+	signed.Publish(t1)
+	other := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, stranger)})
+	other.Add(rpmtest.Package{Name: "other", Version: "1"})
+	other.Publish(t1)
+	otherLink := other.Metalink("https://a.example.org/f")
+	forged := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
+	forged.Publish(t1)
+	forged.SetFile(repomdPath, bytes.Replace(forged.File(repomdPath), []byte("<repomd"), []byte("<!-- x --><repomd"), 1))
+	sum := cas.Sum(unsigned.File(repomdPath))
+	for name, c := range map[string]struct {
+		r     *rpmtest.Repo
+		m     config.Mirror
+		ml    []byte
+		trust repo.Trust
+		want  string
+		is    error
+	}{
+		"signed":           {r: signed, trust: repo.TrustSignature},
+		"signed, metalink": {r: signed, m: config.Mirror{Metalink: metalinkURL}, ml: signed.Metalink(), trust: repo.TrustSignature},
+		"metalink":         {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: later, trust: repo.TrustMetalink},
+		"none":             {r: unsigned, m: config.Mirror{RepoGPGCheck: boolp(false)}, trust: repo.TrustNone},
+		"unsigned": {r: unsigned, is: repo.ErrUntrusted,
+			want: "repodata/repomd.xml: it has no signature; expected repodata/repomd.xml.asc, a metalink over https, or repo_gpgcheck = false: untrusted"},
+		"plain http metalink": {r: unsigned, m: config.Mirror{Metalink: "http://mirrors.example.org/metalink"}, ml: later, is: repo.ErrUntrusted,
+			want: "repodata/repomd.xml: it has no signature, and a metalink vouches only over https; expected repodata/repomd.xml.asc, a metalink over https, or repo_gpgcheck = false: untrusted"},
+		"not in the metalink": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: current, is: ErrLagging},
+		"stranger":            {r: other, is: repo.ErrUntrusted},
+		"stranger, metalink":  {r: other, m: config.Mirror{Metalink: metalinkURL}, ml: otherLink, trust: repo.TrustMetalink},
+		"stranger, none":      {r: other, m: config.Mirror{RepoGPGCheck: boolp(false)}, trust: repo.TrustNone},
+		"forged":              {r: forged, is: repo.ErrUntrusted},
+		"forged, none":        {r: forged, m: config.Mirror{RepoGPGCheck: boolp(false)}, is: repo.ErrUntrusted},
+		"forged, metalink":    {r: forged, m: config.Mirror{Metalink: metalinkURL}, ml: forged.Metalink(), is: repo.ErrUntrusted},
+		"metalink elsewhere": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: bytes.Replace(later, []byte("repomd.xml"), []byte("evil.iso"), 1), is: repo.ErrHostile,
+			want: `hostile path: metalink: points elsewhere: it describes the file "evil.iso", expected "repomd.xml"`},
+		"metalink to elsewhere": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: bytes.Replace(later, []byte("/f/repodata/repomd.xml"), []byte("/f/x"), 1), is: repo.ErrHostile,
+			want: `hostile path: metalink: points elsewhere: address "https://a.example.org/f/x", expected one that ends in "/repodata/repomd.xml"`},
+		"metalink of another": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: otherLink, is: repo.ErrUntrusted,
+			want: "repodata/repomd.xml has sha256:" + sum.String() + ", the metalink names sha512:" + hash512(otherLink) + ": not what the metalink names: untrusted"},
+		"weak metalink": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: onlySHA1(later), is: repo.ErrWeak,
+			want: `weak digest: metalink: weak digest: repomd.xml is named by "sha1", expected sha256 or sha512`},
+		"metalink gone": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, want: "fetch metalink: not found upstream"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, err := fetchRoot(t, &upstream{r: c.r, metalink: c.ml}, c.m, signtest.Keyring(key))
+			if c.want != "" && (err == nil || err.Error() != c.want) {
+				t.Fatalf("got  %v\nwant %s", err, c.want)
+			}
+			if c.is != nil && !errors.Is(err, c.is) {
+				t.Fatalf("got %v, want %v", err, c.is)
+			}
+			if c.trust == "" {
+				return
+			}
+			if err != nil || root.Trust != c.trust {
+				t.Fatalf("%v, %v, want %s", root, err, c.trust)
+			}
+			if root.Trust == repo.TrustMetalink {
+				again, err := Format{}.ParseRoot(c.m, Suite, root.Docs, repo.VerifyParams{Keyring: signtest.Keyring(key), Metalink: root.Metalink})
+				if err != nil || again.Trust != repo.TrustMetalink {
+					t.Errorf("again: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func hash512(ml []byte) string {
+	_, after, _ := strings.Cut(string(ml), `<hash type="sha512">`)
+	return after[:128]
+}
+
+func onlySHA1(ml []byte) []byte {
+	var out []string
+	for line := range strings.Lines(string(ml)) {
+		if !strings.Contains(line, `"sha256"`) && !strings.Contains(line, `"sha512"`) {
+			out = append(out, line)
+		}
+	}
+	return []byte(strings.Join(out, ""))
+}
+
+// TestMetalinkSync: a metalink that names what is held costs one request; one
+// that names something newer makes the repository be asked.
+func TestMetalinkSync(t *testing.T) {
+	r := rpmtest.New(rpmtest.Options{})
+	r.Publish(t0)
+	m := config.Mirror{Metalink: metalinkURL, Mirrorlist: "https://mirrors.example.org/list", URL: "https://own.example.org/f/"}
+	u := &upstream{r: r, metalink: r.Metalink("https://a.example.org/f", "https://b.example.org/f")}
+	urls, err := Format{}.BaseURLs(t.Context(), u, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"https://own.example.org/f", "https://a.example.org/f", "https://b.example.org/f"}, urls); d != "" {
+		t.Error(d)
+	}
+	root, err := fetchRoot(t, u, m, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func() (*repo.Root, error) {
+		u.asked = nil
+		return Format{}.FetchRoot(t.Context(), u, m, Suite, root.Docs, repo.VerifyParams{Now: t1})
+	}
+	if _, err := next(); !errors.Is(err, repo.ErrNotModified) || !slices.Equal(u.asked, []string{metalinkURL}) {
+		t.Errorf("%v after %v", err, u.asked)
+	}
+	// The mirror has not followed yet: what it has is an alternate.
+	ahead := rpmtest.New(rpmtest.Options{})
+	ahead.Publish(t0)
+	ahead.Publish(t1)
+	u.metalink = ahead.Metalink("https://a.example.org/f")
+	if got, err := next(); err != nil || !got.Date.Equal(t0) {
+		t.Errorf("a lagging mirror: %v", err)
+	}
+	u.r = ahead
+	if got, err := next(); err != nil || !got.Date.Equal(t1) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRead(t *testing.T) {
+	key := signtest.NewKey(t, "fedora")
+	for _, opts := range []rpmtest.Options{{}, {Compress: ".zst"}, {Compress: ".xz"}, {Compress: "none", SimpleNames: true}, {Checksum: "sha512"},
+		{XMLBase: "https://mirror.example.org/fedora/"}, {XMLBase: "https://elsewhere.example.org/"}, {XMLBase: "."}} {
+		t.Run(fmt.Sprintf("%+v", opts), func(t *testing.T) {
+			opts.Signer = signtest.Signer(t, key)
+			r := rpmtest.New(opts)
+			built := r.Add(
+				rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "x86_64", SourceRPM: "app-1.0-1.src.rpm"},
+				rpmtest.Package{Name: "app-libs", Version: "1.0", Release: "2", Arch: "x86_64", SourceRPM: "app-1.0-1.src.rpm"},
+				rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "src", Location: "SRPMS/app-1.0-1.src.rpm"},
+				// The same name and version with other bytes, elsewhere.
+				rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "x86_64", Summary: "Other", Location: "other/app.rpm"},
+			)
+			r.Publish(t0)
+			u := &upstream{r: r}
+			root, err := fetchRoot(t, u, config.Mirror{}, signtest.Keyring(key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, _, err := readAll(t, u, config.Mirror{}, root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := []repo.Record{
+				{Kind: repo.KindBinary, Name: "app", Version: "1:1.0-1", Arch: "x86_64", Sources: []repo.Ref{{Name: "app", Version: "1:1.0-1"}}},
+				{Kind: repo.KindBinary, Name: "app-libs", Version: "1.0-2", Arch: "x86_64", Sources: []repo.Ref{{Name: "app", Version: "1.0-1"}}},
+				{Kind: repo.KindSource, Name: "app", Version: "1:1.0-1", Arch: "src"},
+				{Kind: repo.KindBinary, Name: "app", Version: "1:1.0-1", Arch: "x86_64", Sources: []repo.Ref{{Name: "app", Version: "1:1.0-1"}}},
+			}
+			for i := range want {
+				want[i].Files = []repo.File{{Path: built[i].Href(), Size: int64(len(built[i].Bytes)), SHA256: cas.Sum(built[i].Bytes)}}
+				if opts.Checksum == "sha512" {
+					want[i].Files[0].SHA256 = cas.Digest{}
+				}
+			}
+			bytesOf := make([][]byte, len(got))
+			for i := range got {
+				bytesOf[i], got[i].Bytes = got[i].Bytes, nil
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+			for i := range got {
+				got[i].Bytes = bytesOf[i]
+				w, err := Format{}.CheckPackage(config.Mirror{}, &got[i], signtest.Keyring(key))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.Copy(w, bytes.NewReader(built[i].Bytes)); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// TestBadInput is upstream's side of the list of what must not pass.
+func TestBadInput(t *testing.T) {
+	key := signtest.NewKey(t, "fedora")
+	signer := signtest.Signer(t, key)
+	replace := func(typ, old, new string) func(*rpmtest.Repo) {
+		return func(r *rpmtest.Repo) {
+			r.Edit = func(got string, doc []byte) []byte {
+				if got == typ {
+					if !bytes.Contains(doc, []byte(old)) {
+						panic(old)
+					}
+					return bytes.Replace(doc, []byte(old), []byte(new), 1)
+				}
+				return doc
+			}
+		}
+	}
+	md := func(old, new string) func(*rpmtest.Repo) {
+		return func(r *rpmtest.Repo) {
+			r.EditRepoMD = func(doc []byte) []byte {
+				if !bytes.Contains(doc, []byte(old)) {
+					panic(old)
+				}
+				return bytes.Replace(doc, []byte(old), []byte(new), 1)
+			}
+		}
+	}
+	dropData := func(typ string) func(*rpmtest.Repo) {
+		return func(r *rpmtest.Repo) {
+			r.EditRepoMD = func(doc []byte) []byte {
+				a := bytes.Index(doc, []byte(`  <data type="`+typ+`">`))
+				b := a + bytes.Index(doc[a:], []byte("</data>\n")) + len("</data>\n")
+				return slices.Concat(doc[:a], doc[b:])
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		break_ func(*rpmtest.Repo)
+		is     error
+		want   string // part of the message
+	}{
+		"no filelists":    {dropData("filelists"), repo.ErrMalformed, `repomd.xml: no data of type "filelists": malformed`},
+		"no primary":      {dropData("primary"), repo.ErrMalformed, `repomd.xml: no data of type "primary": malformed`},
+		"XML bomb":        {md(`<repomd`, `<!DOCTYPE l [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><repomd`), repo.ErrMalformed, `a declaration, "<!DOCTYPE"; document types and entities are not accepted`},
+		"external entity": {replace("primary", "<metadata", `<!DOCTYPE m [<!ENTITY x SYSTEM "file:///etc/passwd">]><metadata`), repo.ErrMalformed, "document types and entities are not accepted"},
+		"entity":          {replace("primary", "The package app", "&x;"), repo.ErrMalformed, `entity "&x;" is not defined`},
+		"huge attribute":  {replace("primary", `<location href="`, `<location href="`+strings.Repeat("a", 300<<10)), repo.ErrMalformed, "exceeds the limit of 262144 bytes"},
+		"href parent":     {replace("primary", `href="Packages/a/app`, `href="../../etc/app`), repo.ErrHostile, `primary: package app-1.0-1.noarch: hostile path: hostile location: href "../../etc/app-1.0-1.noarch.rpm": has the segment ".."`},
+		"href absolute":   {replace("primary", `href="Packages/a/app`, `href="/etc/app`), repo.ErrHostile, `is absolute`},
+		"href URL":        {replace("primary", `href="Packages/a/app`, `href="http://evil.example.org/app`), repo.ErrHostile, `is a URL of its own`},
+		"href space":      {replace("primary", `href="Packages/a/app`, `href="Packages/a app`), repo.ErrHostile, `has white space or control characters`},
+		"href CR":         {replace("primary", `href="Packages/a/app`, `href="Packages/a&#13;app`), repo.ErrHostile, `has white space or control characters`},
+		"base parent":     {replace("primary", `<location href`, `<location xml:base="../other" href`), repo.ErrHostile, `has the segment ".."`},
+		"metadata href":   {md(`href="repodata/`, `href="../repodata/`), repo.ErrHostile, `data primary: hostile location`},
+		"metadata over repomd": {func(r *rpmtest.Repo) {
+			r.EditRepoMD = func(doc []byte) []byte {
+				a := bytes.Index(doc, []byte(`href="repodata/`))
+				b := a + 6 + bytes.IndexByte(doc[a+6:], '"')
+				return slices.Concat(doc[:a], []byte(`href="repodata/repomd.xml`), doc[b:])
+			}
+		}, repo.ErrHostile, "data primary stands at repodata/repomd.xml"},
+		"weak digest":         {func(r *rpmtest.Repo) { r.Checksum = "sha1" }, repo.ErrWeak, "repomd.xml: data primary: weak digest: only sha1 is given, expected sha256 or better"},
+		"weak package digest": {replace("primary", `<checksum type="sha256" pkgid="YES">`, `<checksum type="sha1" pkgid="YES">0000000000000000000000000000000000000000</checksum><checksum type="sha256" pkgid="NO">`), repo.ErrWeak, "primary: package app-1.0-1.noarch: weak digest: checksum: weak digest: only sha1 is given"},
+		"open checksum":       {openChecksum, repo.ErrMismatch, "primary.xml.gz unpacks to sha256:"},
+		"open size":           {md(`<open-size>`, `<open-size>1`), repo.ErrMismatch, "repomd.xml says 1"},
+		"too large": {func(r *rpmtest.Repo) {
+			r.EditRepoMD = func(doc []byte) []byte {
+				a := bytes.Index(doc, []byte("<open-size>"))
+				b := a + bytes.Index(doc[a:], []byte("</open-size>"))
+				return slices.Concat(doc[:a], []byte("<open-size>7"), doc[b:])
+			}
+		}, repo.ErrMismatch, "primary.xml.gz unpacks to more than 7 bytes, the size in repomd.xml"},
+		"pkgid mismatch":      {replace("filelists", `<package pkgid="`, `<package pkgid="0`), repo.ErrMalformed, "primary and filelists disagree: package app is missing there"},
+		"missing in other":    {func(r *rpmtest.Repo) { r.Edit = dropFirst("other") }, repo.ErrMalformed, "primary and other disagree: package app is missing there"},
+		"missing in primary":  {func(r *rpmtest.Repo) { r.Edit = dropFirst("primary") }, repo.ErrMalformed, "primary and filelists disagree: package app stands only there"},
+		"NEVRA mismatch":      {replace("filelists", `name="app"`, `name="other"`), repo.ErrMalformed, "primary and filelists disagree: package app has another name, version or architecture there"},
+		"HTML for primary":    {func(r *rpmtest.Repo) { r.Compress = ""; replace("primary", "<metadata", "<html")(r) }, repo.ErrMalformed, "root element <html>, expected <metadata>"},
+		"truncated":           {func(r *rpmtest.Repo) { r.Edit = truncate("primary") }, repo.ErrMalformed, "the document ends inside"},
+		"no name":             {replace("primary", "<name>app</name>", ""), repo.ErrMalformed, "primary: package number 1: malformed XML"},
+		"no version":          {replace("primary", `ver="1.0" `, ""), repo.ErrMalformed, "primary: package app (number 1)"},
+		"no digest":           {replace("primary", `pkgid="YES"`, `pkgid="NO"`), repo.ErrMalformed, "no checksum"},
+		"one digest, two":     {replace("filelists", "</filelists>", `<package pkgid="FIRST" name="x" arch="noarch"><version epoch="0" ver="1" rel="1"/></package></filelists>`), repo.ErrMalformed, ""},
+		"missing signature":   {func(r *rpmtest.Repo) { r.Signer = nil }, repo.ErrUntrusted, "it has no signature"},
+		"lists itself signed": {md(`<data type="other">`, `<data type="primary">`), repo.ErrMalformed, `data type "primary" stands twice`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rpmtest.New(rpmtest.Options{Signer: signer})
+			r.Add(rpmtest.Package{Name: "app", Version: "1.0"}, rpmtest.Package{Name: "lib", Version: "2.0"})
+			c.break_(r)
+			r.Publish(t0)
+			u := &upstream{r: r}
+			root, err := fetchRoot(t, u, config.Mirror{}, signtest.Keyring(key))
+			if err == nil {
+				_, _, err = readAll(t, u, config.Mirror{}, root)
+			}
+			if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got  %v\nwant %v: %s", err, c.is, c.want)
+			}
+		})
+	}
+}
+
+func TestFuture(t *testing.T) {
+	key := signtest.NewKey(t, "fedora")
+	for _, signer := range []*sign.Signer{nil, signtest.Signer(t, key)} {
+		r := rpmtest.New(rpmtest.Options{Signer: signer})
+		r.Publish(t1.Add(100 * time.Hour))
+		_, err := fetchRoot(t, &upstream{r: r}, config.Mirror{RepoGPGCheck: boolp(false)}, signtest.Keyring(key))
+		const want = "repodata/repomd.xml of 2026-03-06T16:00:00Z, judged at 2026-03-02T12:00:00Z: dated in the future"
+		if signer == nil && (err == nil || err.Error() != want || !errors.Is(err, ErrFuture)) || signer != nil && !errors.Is(err, repo.ErrUntrusted) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func openChecksum(r *rpmtest.Repo) {
+	r.EditRepoMD = func(doc []byte) []byte {
+		a := bytes.Index(doc, []byte(`<open-checksum type="sha256">`)) + len(`<open-checksum type="sha256">`)
+		return slices.Concat(doc[:a], []byte(strings.Repeat("0", 64)), doc[a+64:])
+	}
+}
+
+// dropFirst takes the first package out of one list.
+func dropFirst(typ string) func(string, []byte) []byte {
+	return func(got string, doc []byte) []byte {
+		if got != typ {
+			return doc
+		}
+		a := bytes.Index(doc, []byte("<package "))
+		b := bytes.Index(doc, []byte("</package>\n")) + len("</package>\n")
+		return slices.Concat(doc[:a], doc[b:])
+	}
+}
+
+func truncate(typ string) func(string, []byte) []byte {
+	return func(got string, doc []byte) []byte {
+		if got != typ {
+			return doc
+		}
+		return doc[:len(doc)-30]
+	}
+}
+
+// TestCheckPackage: packages that are not what primary says.
+func TestCheckPackage(t *testing.T) {
+	key, stranger := signtest.NewKey(t, "fedora"), signtest.NewKey(t, "stranger")
+	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
+	b := r.Add(rpmtest.Package{Name: "app", Version: "1.0"})[0]
+	r.Publish(t0)
+	u := &upstream{r: r}
+	root, err := fetchRoot(t, u, config.Mirror{}, signtest.Keyring(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	recs, _, err := readAll(t, u, config.Mirror{}, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := rpmtest.Package{Name: "evil", Version: "1.0", Arch: "noarch"}
+	older := rpmtest.Package{Name: "app", Version: "0.9"}
+	same := rpmtest.Package{Name: "app", Version: "1.0"}
+	signer := signtest.Signer(t, key)
+	for name, c := range map[string]struct {
+		m    config.Mirror
+		data []byte
+		is   error
+		want string
+	}{
+		"good":      {data: b.Bytes},
+		"another":   {data: other.Build(signer).Bytes, is: repo.ErrMismatch, want: ""},
+		"older":     {data: older.Build(signer).Bytes, is: repo.ErrMismatch, want: "the header disagrees with the metadata: it is app-0.9-1.noarch, expected app-1.0-1.noarch"},
+		"unsigned":  {data: same.Build().Bytes, is: repo.ErrMismatch}, // another size
+		"truncated": {data: b.Bytes[:len(b.Bytes)-5], is: repo.ErrMismatch},
+		"endless":   {data: append(bytes.Clone(b.Bytes), 'x'), is: repo.ErrMismatch},
+		"flipped":   {data: flip(b.Bytes, len(b.Bytes)-8), is: repo.ErrMismatch, want: "the payload has SHA-256"},
+		"HTML":      {data: []byte(strings.Repeat("<html>", 100)), is: repo.ErrMalformed},
+		"unchecked": {m: config.Mirror{GPGCheck: boolp(false)}, data: b.Bytes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, err := Format{}.CheckPackage(c.m, &recs[0], signtest.Keyring(key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = w.Write(c.data)
+			if cerr := w.Close(); err == nil {
+				err = cerr
+			}
+			if !errors.Is(err, c.is) || c.is == nil && err != nil || c.want != "" && !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got  %v\nwant %v: %s", err, c.is, c.want)
+			}
+		})
+	}
+	w, err := Format{}.CheckPackage(config.Mirror{}, &recs[0], signtest.Keyring(stranger))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(b.Bytes); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); !errors.Is(err, repo.ErrUntrusted) {
+		t.Errorf("a stranger's package: %v", err)
+	}
+	if _, err := (Format{}).CheckPackage(config.Mirror{}, &recs[0], nil); !errors.Is(err, repo.ErrUntrusted) {
+		t.Errorf("without a keyring: %v", err)
+	}
+}
+
+func flip(b []byte, i int) []byte {
+	c := bytes.Clone(b)
+	c[i] ^= 1
+	return c
+}
+
+func TestSmall(t *testing.T) {
+	f := Format{}
+	if suite, rel, ok := f.SuiteOf("repodata/x.xml", nil); !ok || suite != Suite || rel != "repodata/x.xml" {
+		t.Error("repodata belongs to the suite")
+	}
+	if _, _, ok := f.SuiteOf("Packages/a/a-1-1.noarch.rpm", nil); ok {
+		t.Error("packages do not")
+	}
+	hex := strings.Repeat("ab", 32)
+	if algo, got, ok := f.ByHash("repodata/" + hex + "-primary.xml.gz"); !ok || algo != "SHA256" || got != hex {
+		t.Error("a hash name")
+	}
+	if _, _, ok := f.ByHash("repodata/primary-1.xml.gz"); ok {
+		t.Error("not a hash name")
+	}
+	versions := []string{"not a version", "1.0~rc1-1", "1.0-1", "1.0^git-1", "1.0.1-1", "1:0.1-1"}
+	if !slices.IsSortedFunc(versions, f.Compare) {
+		t.Error("versions are not in order")
+	}
+	m := config.Mirror{Architectures: []string{"x86_64"}, Packages: []string{"lib*"}}
+	for rec, want := range map[*repo.Record]bool{
+		{Kind: repo.KindBinary, Name: "liba", Arch: "x86_64"}: true,
+		{Kind: repo.KindBinary, Name: "liba", Arch: "noarch"}: true,
+		{Kind: repo.KindBinary, Name: "liba", Arch: "i686"}:   false,
+		{Kind: repo.KindSource, Name: "liba", Arch: "src"}:    false,
+		{Kind: repo.KindBinary, Name: "app", Arch: "x86_64"}:  false,
+	} {
+		if f.Match(m, rec) != want {
+			t.Errorf("%+v: not %v", rec, want)
+		}
+	}
+	if !f.Match(config.Mirror{}, &repo.Record{Kind: repo.KindSource, Arch: "src"}) {
+		t.Error("everything matches where nothing is configured")
+	}
+}

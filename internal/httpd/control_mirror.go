@@ -1,0 +1,388 @@
+package httpd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+// verbs are the ones that need the engine alone.
+func (s *Server) verbs() map[string]Verb {
+	return map[string]Verb{
+		"status":       Handle(s.status),
+		"mirror/list":  Handle(s.mirrorList),
+		"mirror/show":  Handle(s.mirrorShow),
+		"sync":         Handle(s.sync),
+		"list":         Handle(s.list),
+		"show":         Handle(s.show),
+		"packages":     Handle(s.packages),
+		"find":         Handle(s.find),
+		"pin":          Handle(s.pin),
+		"unpin":        Handle(s.unpin),
+		"rm":           Handle(s.remove),
+		"record/start": Handle(s.recordStart),
+		"record/stop":  Handle(s.recordStop),
+		"record/show":  Handle(s.recordShow),
+		"record/list":  Handle(s.recordList),
+		"record/rm":    Handle(s.recordRemove),
+		"key/show":     Handle(s.keyShow),
+		"kit/publish":  Handle(s.kitPublish),
+	}
+}
+
+func optional(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) (api.Status, error) {
+	u, err := s.countUsage(ctx)
+	if err != nil {
+		return api.Status{}, err
+	}
+	c := s.cfg.Conf
+	out := api.Status{
+		Version: s.cfg.Version, Listen: c.Server.Listen, PublicURL: c.Server.PublicURL, DataDir: c.DataDir,
+		Key: s.keyInfo(), Reserve: int64(c.Store.Reserve),
+		Blobs: u.blobs, BlobBytes: u.blobBytes, IndexBytes: u.indexBytes, MetaBytes: u.meta.Used, MetaData: u.meta.Data,
+		Damaged: []string{}, Quarantined: u.quarantined, Warnings: append([]string{}, s.cfg.Warnings...), Mirrors: []api.MirrorStatus{},
+	}
+	out.Key.Armored = ""
+	if s.cfg.Free != nil {
+		if out.Free, err = s.cfg.Free(); err != nil {
+			return out, err
+		}
+		if out.Free < out.Reserve {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("free space is below the reserve: %d bytes free, %d reserved; syncs and recordings are stopped", out.Free, out.Reserve))
+		}
+	}
+	if e := s.cfg.Signer.Expiry(); !e.IsZero() {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("the signing key expires on %s: apt refuses what it signed from then on (snapctl key renew)", e.Format(time.DateOnly)))
+	}
+	err = s.view(ctx, func(tx *store.Tx) error {
+		rotten, err := tx.Rottens()
+		if err != nil {
+			return err
+		}
+		for _, r := range rotten {
+			out.Damaged = append(out.Damaged, r.Digest.String())
+		}
+		frozen, err := tx.Frozens()
+		if err != nil {
+			return err
+		}
+		out.Frozen = len(frozen)
+		recs, err := tx.Recordings()
+		out.Recordings = len(recs)
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	if len(out.Damaged) > 0 {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%d blobs are damaged (snapctl fsck --repair)", len(out.Damaged)))
+	}
+	ml, err := s.mirrorList(ctx, api.Empty{}, nil)
+	out.Mirrors = ml.Mirrors
+	for _, m := range ml.Mirrors {
+		out.Snapshots += m.Snapshots
+	}
+	return out, err
+}
+
+func (s *Server) mirrorList(ctx context.Context, _ api.Empty, _ func(api.Progress)) (api.MirrorList, error) {
+	out := api.MirrorList{Mirrors: []api.MirrorStatus{}}
+	for _, m := range s.e.Mirrors() {
+		st, err := s.mirrorStatus(ctx, m)
+		if err != nil {
+			return out, err
+		}
+		out.Mirrors = append(out.Mirrors, st)
+	}
+	return out, nil
+}
+
+func (s *Server) mirrorStatus(ctx context.Context, m config.Mirror) (api.MirrorStatus, error) {
+	out := api.MirrorStatus{Name: m.Name, Type: m.Type, NextSync: optional(s.cfg.NextSync(m.Name))}
+	s.mu.Lock()
+	out.Syncing = s.syncing[m.Name] > 0
+	s.mu.Unlock()
+	err := s.view(ctx, func(tx *store.Tx) error {
+		c := tx.LastCheck(m.Name)
+		out.Checked, out.Succeeded, out.Error = optional(c.Checked), optional(c.OK), c.Error
+		last, err := tx.Latest(m.Name)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		out.Latest = last.ID()
+		return nil
+	})
+	if err != nil {
+		return out, err
+	}
+	err = s.eachSnapshot(ctx, m.Name, func(*store.Snapshot) bool { out.Snapshots++; return true })
+	return out, err
+}
+
+// eachSnapshot calls f for a mirror's snapshots, newest first, outside of
+// transactions, until it returns false.
+func (s *Server) eachSnapshot(ctx context.Context, name string, f func(*store.Snapshot) bool) error {
+	var before time.Time
+	for {
+		var page []*store.Snapshot
+		err := s.view(ctx, func(tx *store.Tx) (err error) {
+			page, err = tx.Snapshots(name, before, 500)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, snap := range page {
+			if !f(snap) {
+				return nil
+			}
+			before = snap.Instant
+		}
+		if len(page) < 500 {
+			return nil
+		}
+	}
+}
+
+func (s *Server) mirrorShow(ctx context.Context, req api.MirrorRef, _ func(api.Progress)) (api.MirrorDetail, error) {
+	m, err := s.e.Mirror(req.Mirror)
+	if err != nil {
+		return api.MirrorDetail{}, err
+	}
+	st, err := s.mirrorStatus(ctx, m)
+	if err != nil {
+		return api.MirrorDetail{}, err
+	}
+	out := api.MirrorDetail{
+		MirrorStatus: st, URLs: m.BaseURLs(), Components: m.Components, Architectures: m.Architectures, Download: m.Download,
+		Interval: m.Interval.String(), Keep: m.Keep.String(), Sources: m.Sources, Keyring: m.Keyring,
+	}
+	for _, u := range []string{m.Metalink, m.Mirrorlist} {
+		if u != "" {
+			out.URLs = append(out.URLs, u)
+		}
+	}
+	if st.Latest != "" {
+		snap, err := s.e.ResolveSnapshot(ctx, m.Name)
+		if err != nil {
+			return out, err
+		}
+		out.Suites, err = s.suites(ctx, snap, true)
+		return out, err
+	}
+	f, err := s.e.Format(m.Type)
+	if err != nil {
+		return out, err
+	}
+	names, err := f.Suites(m)
+	for _, n := range names {
+		out.Suites = append(out.Suites, api.SuiteDetail{Suite: string(n)})
+	}
+	return out, err
+}
+
+// suites describes the suites of a snapshot; deep adds signers and files.
+func (s *Server) suites(ctx context.Context, snap *store.Snapshot, deep bool) ([]api.SuiteDetail, error) {
+	out := []api.SuiteDetail{}
+	for _, e := range snap.Suites {
+		d := api.SuiteDetail{Suite: string(e.Suite), Date: optional(e.Date)}
+		if deep {
+			var g *store.Generation
+			err := s.view(ctx, func(tx *store.Tx) (err error) {
+				g, err = tx.Generation(snap.Mirror, e.Suite, e.Gen)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+			describeGeneration(&d, g)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func describeGeneration(d *api.SuiteDetail, g *store.Generation) {
+	d.ValidUntil, d.Trust, d.Packages, d.Sources = optional(g.ValidUntil), string(g.Trust), g.Packages, g.Sources
+	for _, k := range g.Signers {
+		d.Signers = append(d.Signers, api.Signer(k))
+	}
+	for _, doc := range g.Docs {
+		d.Documents = append(d.Documents, apiFile(doc.File))
+	}
+	for _, gr := range g.Groups {
+		d.Indices = append(d.Indices, api.File{Path: gr.Form.Path, Size: gr.Form.Size, SHA256: gr.Form.SHA256.String()})
+	}
+}
+
+func apiFile(f repo.File) api.File {
+	return api.File{Path: f.Path, Size: f.Size, SHA256: f.SHA256.String()}
+}
+
+// Sync takes the state of one mirror's upstream and counts how it went.
+func (s *Server) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
+	s.mu.Lock()
+	s.syncing[name]++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.syncing[name]--
+		s.mu.Unlock()
+	}()
+	start := s.now()
+	res, err := s.e.Sync(ctx, name, o)
+	if _, uerr := s.e.Mirror(name); uerr != nil {
+		return res, err // an unknown name makes no metric
+	}
+	s.metrics.syncTime.WithLabelValues(name).Observe(s.now().Sub(start).Seconds())
+	outcome := "unchanged"
+	switch {
+	case err != nil:
+		outcome = "failed"
+		if o, _ := s.classify(err); o.exit == api.ExitVerify {
+			outcome = "refused"
+		}
+	case res.New:
+		outcome = "new"
+		s.metrics.fetched.WithLabelValues(name).Add(float64(res.Bytes))
+	}
+	s.metrics.syncs.WithLabelValues(name, outcome).Inc()
+	return res, err
+}
+
+func (s *Server) sync(ctx context.Context, req api.SyncRequest, progress func(api.Progress)) (api.SyncResult, error) {
+	names := slices.Compact(slices.Sorted(slices.Values(req.Mirrors)))
+	if len(names) == 0 {
+		for _, m := range s.e.Mirrors() {
+			names = append(names, m.Name)
+		}
+	}
+	o := mirror.SyncOptions{FromURL: req.FromURL}
+	switch {
+	case len(names) == 0:
+		return api.SyncResult{}, fmt.Errorf("%w: no mirror is configured", ErrUsage)
+	case req.FromURL != "" && req.As == nil, req.FromURL == "" && req.As != nil:
+		return api.SyncResult{}, fmt.Errorf("%w: --from-url and --as go together: where the older state is, and the instant it stands for", ErrUsage)
+	case req.FromURL != "" && len(names) != 1:
+		return api.SyncResult{}, fmt.Errorf("%w: --from-url takes exactly one mirror, found %d", ErrUsage, len(names))
+	case req.As != nil:
+		o.As = *req.As
+	}
+	for _, n := range names {
+		if _, err := s.e.Mirror(n); err != nil {
+			return api.SyncResult{}, err
+		}
+	}
+	out := api.SyncResult{Mirrors: make([]api.MirrorSync, len(names))}
+	if req.NoWait {
+		for i, n := range names {
+			out.Mirrors[i] = api.MirrorSync{Mirror: n, Started: true}
+			s.background(func(ctx context.Context) {
+				if _, err := s.Sync(ctx, n, o); err != nil && ctx.Err() == nil {
+					s.log.Error("sync failed", "repo", n, "err", err)
+				}
+			})
+		}
+		return out, nil
+	}
+	var mu sync.Mutex
+	failed := 0
+	eg := errgroup.Group{}
+	for i, n := range names {
+		eg.Go(func() error {
+			one := s.syncOne(ctx, n, o, progress)
+			mu.Lock()
+			defer mu.Unlock()
+			out.Mirrors[i] = one
+			if one.Error != nil {
+				failed++
+				out.Exit = max(out.Exit, one.Error.Exit)
+			}
+			return nil
+		})
+	}
+	_ = eg.Wait()
+	if err := ctx.Err(); err != nil {
+		return out, fmt.Errorf("sync: %w", err)
+	}
+	switch {
+	case failed == 0:
+	case out.Exit == api.ExitVerify:
+	case failed < len(names):
+		out.Exit = api.ExitPartial
+	default:
+		out.Exit = api.ExitFailed
+	}
+	return out, nil
+}
+
+// syncOne is one mirror's part of a sync, with its progress.
+func (s *Server) syncOne(ctx context.Context, name string, o mirror.SyncOptions, progress func(api.Progress)) api.MirrorSync {
+	o.Progress = &mirror.Progress{}
+	o.Progress.SetPhase("waiting")
+	tick, end := context.WithCancel(ctx)
+	var ticking sync.WaitGroup
+	ticking.Go(func() { s.tick(tick, name, o.Progress, progress) })
+	res, err := s.Sync(ctx, name, o)
+	end()
+	ticking.Wait()
+	out := api.MirrorSync{Mirror: name}
+	if err != nil {
+		out.Error = s.apiError("sync", err)
+		return out
+	}
+	out.Snapshot, out.New, out.Files, out.Bytes, out.Changed, out.Warnings = res.Snapshot.ID(), res.New, res.Files, res.Bytes, res.Added+res.Removed, res.Warnings
+	return out
+}
+
+// tick tells how far an operation is until ctx ends.
+func (s *Server) tick(ctx context.Context, task string, p *mirror.Progress, progress func(api.Progress)) {
+	if progress == nil {
+		return
+	}
+	t := time.NewTicker(200 * time.Millisecond)
+	defer t.Stop()
+	var last api.Progress
+	for {
+		now := api.Progress{
+			Task: task, Phase: p.Phase(), Files: p.Files.Load(), FilesTotal: p.FilesTotal.Load(),
+			Bytes: p.Bytes.Load(), BytesTotal: p.BytesTotal.Load(),
+		}
+		if now != last {
+			last = now
+			progress(now)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// byNewest orders snapshots for people: newest first, then by mirror.
+func byNewest(a, b api.Snapshot) int {
+	return cmp.Or(b.Instant.Compare(a.Instant), cmp.Compare(a.Mirror, b.Mirror))
+}

@@ -1,0 +1,271 @@
+package httpd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/freeze/manifest"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(api.Progress)) (api.Recording, error) {
+	if err := s.checkNewName(ctx, req.Name); err != nil {
+		return api.Recording{}, err
+	}
+	if err := s.e.CheckSpace(); err != nil {
+		return api.Recording{}, err
+	}
+	if req.Resigned && s.cfg.Services.Resigned == nil {
+		return api.Recording{}, fmt.Errorf("%w: this server does not sign upstream's documents again", ErrUsage)
+	}
+	var warnings []string
+	var snaps []*store.Snapshot
+	for _, m := range req.Mirrors {
+		snap, err := s.e.ResolveSnapshot(ctx, m)
+		if err != nil {
+			return api.Recording{}, err
+		}
+		if slices.ContainsFunc(snaps, func(o *store.Snapshot) bool { return o.Mirror == snap.Mirror }) {
+			return api.Recording{}, fmt.Errorf("%w: mirror %s is named twice", ErrUsage, snap.Mirror)
+		}
+		snaps = append(snaps, snap)
+	}
+	if len(req.Mirrors) == 0 {
+		for _, m := range s.e.Mirrors() {
+			snap, err := s.e.ResolveSnapshot(ctx, m.Name)
+			if errors.Is(err, store.ErrNotFound) {
+				warnings = append(warnings, fmt.Sprintf("mirror %s has no snapshot and is not recorded", m.Name))
+				continue
+			} else if err != nil {
+				return api.Recording{}, err
+			}
+			snaps = append(snaps, snap)
+		}
+		if len(snaps) == 0 {
+			return api.Recording{}, fmt.Errorf("recording %s: no mirror has a snapshot: %w", req.Name, store.ErrNotFound)
+		}
+	}
+	rec := &store.Recording{Name: req.Name, Started: s.now().UTC().Truncate(time.Second), Resigned: req.Resigned}
+	for _, snap := range snaps {
+		rec.Pins = append(rec.Pins, store.RecordingPin{Mirror: snap.Mirror, Instant: snap.Instant})
+	}
+	// One transaction: the name is still free, the snapshots are still there.
+	err := s.e.Store().Update(ctx, "record", func(tx *store.Tx) error {
+		if _, err := tx.Recording(rec.Name); !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("recording %s: %w", rec.Name, store.ErrExists)
+		}
+		for _, p := range rec.Pins {
+			if _, err := tx.Snapshot(p.Mirror, p.Instant); err != nil {
+				return err
+			}
+		}
+		return tx.PutRecording(rec)
+	})
+	if err != nil {
+		return api.Recording{}, err
+	}
+	out, err := s.recordingView(ctx, rec, false)
+	if err != nil {
+		return out, err
+	}
+	for _, snap := range snaps {
+		w, err := s.expired(ctx, snap, req.Resigned)
+		if err != nil {
+			return out, err
+		}
+		warnings = append(warnings, w...)
+	}
+	out.Warnings = warnings
+	return out, nil
+}
+
+// expired tells which signed documents of a snapshot clients would refuse.
+func (s *Server) expired(ctx context.Context, snap *store.Snapshot, resigned bool) ([]string, error) {
+	var out []string
+	err := s.view(ctx, func(tx *store.Tx) error {
+		for _, e := range snap.Suites {
+			g, err := tx.Generation(snap.Mirror, e.Suite, e.Gen)
+			if err != nil {
+				return err
+			}
+			if g.ValidUntil.IsZero() || g.ValidUntil.After(s.now()) {
+				continue
+			}
+			w := fmt.Sprintf("the Release of %s in %s expired on %s", e.Suite, snap.ID(), g.ValidUntil.UTC().Format(time.RFC3339))
+			if resigned {
+				w += ": it is served signed by this server"
+			} else {
+				w += ": clients refuse it; --resigned serves it signed by this server"
+			}
+			out = append(out, w)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// recordingView describes a recording; entries adds what was fetched.
+func (s *Server) recordingView(ctx context.Context, rec *store.Recording, entries bool) (api.Recording, error) {
+	out := api.Recording{Name: rec.Name, Started: rec.Started, Stopped: optional(rec.Stopped), Resigned: rec.Resigned, Mirrors: []api.RecordMirror{}}
+	for _, p := range rec.Pins {
+		out.Mirrors = append(out.Mirrors, api.RecordMirror{
+			Mirror: p.Mirror, Snapshot: p.Mirror + "@" + store.FormatInstant(p.Instant), URL: s.url("record", rec.Name, p.Mirror),
+		})
+	}
+	if u, err := url.Parse(s.cfg.Conf.Server.PublicURL); err == nil {
+		u.User, u.Path = url.User(rec.Name), ""
+		out.Proxy = u.String()
+	}
+	var noted []store.RecordEntry
+	err := s.view(ctx, func(tx *store.Tx) (err error) {
+		noted, err = tx.RecordEntries(rec.Name)
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	_, digest := mirror.CanonicalRecording(noted)
+	out.Digest = digest.String()
+	out.Files = len(noted)
+	for _, e := range noted {
+		out.Bytes += e.Size
+		if entries {
+			out.Entries = append(out.Entries, api.RecordEntry{
+				Mirror: e.Mirror, Path: e.Path, Size: e.Size, SHA256: e.SHA256.String(), First: e.First, Last: e.Last, Count: e.Count,
+			})
+		}
+	}
+	return out, nil
+}
+
+func (s *Server) findRecording(ctx context.Context, name string) (*store.Recording, error) {
+	var rec *store.Recording
+	err := s.view(ctx, func(tx *store.Tx) (err error) {
+		rec, err = tx.Recording(name)
+		return err
+	})
+	return rec, err
+}
+
+func (s *Server) recordStop(ctx context.Context, req api.RecordRef, _ func(api.Progress)) (api.Recording, error) {
+	var rec *store.Recording
+	err := s.e.Store().Update(ctx, "record", func(tx *store.Tx) (err error) {
+		if rec, err = tx.Recording(req.Name); err != nil || !rec.Stopped.IsZero() {
+			return err
+		}
+		rec.Stopped = s.now().UTC().Truncate(time.Second)
+		return tx.PutRecording(rec)
+	})
+	if err != nil {
+		return api.Recording{}, err
+	}
+	return s.recordingView(ctx, rec, false)
+}
+
+func (s *Server) recordShow(ctx context.Context, req api.RecordRef, _ func(api.Progress)) (api.Recording, error) {
+	rec, err := s.findRecording(ctx, req.Name)
+	if err != nil {
+		return api.Recording{}, err
+	}
+	out, err := s.recordingView(ctx, rec, true)
+	if err != nil || req.Status == nil {
+		return out, err
+	}
+	installed, err := manifest.Parse(req.Status.Name, bytes.NewReader(req.Status.Data), "")
+	if err != nil {
+		return out, err
+	}
+	out.Unfetched, err = s.unfetched(ctx, rec.Name, installed)
+	return out, err
+}
+
+// unfetched names the packages of a list that a recording never noted.
+func (s *Server) unfetched(ctx context.Context, name string, installed *manifest.Manifest) ([]string, error) {
+	fetched := map[string]bool{} // name, version and architecture; name and version; name and version without epoch
+	var noted []store.RecordEntry
+	err := s.view(ctx, func(tx *store.Tx) (err error) {
+		noted, err = tx.RecordEntries(name)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for page := range slices.Chunk(noted, 500) {
+		err := s.view(ctx, func(tx *store.Tx) error {
+			for _, e := range page {
+				facts, err := tx.ByDigest(e.SHA256)
+				if err != nil {
+					return err
+				}
+				for _, f := range facts {
+					if f.Kind == repo.KindSource {
+						continue
+					}
+					_, bare, ok := strings.Cut(f.Version, ":")
+					if !ok {
+						bare = f.Version
+					}
+					fetched[f.Name+" "+f.Version+" "+f.Arch] = true
+					fetched[f.Name+" "+f.Version] = true
+					fetched[f.Name+" -"+bare] = true
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	out := []string{}
+	for _, e := range installed.Entries {
+		if e.Source || e.Name == "" {
+			continue
+		}
+		k := e.Name + " " + e.Version
+		switch {
+		case e.EpochUnknown:
+			_, bare, ok := strings.Cut(e.Version, ":")
+			if !ok {
+				bare = e.Version
+			}
+			k = e.Name + " -" + bare
+		case e.Arch != "":
+			k += " " + e.Arch
+		}
+		if !fetched[k] {
+			out = append(out, e.String())
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+func (s *Server) recordList(ctx context.Context, _ api.Empty, _ func(api.Progress)) (api.RecordList, error) {
+	out := api.RecordList{Recordings: []api.Recording{}}
+	_, recs, err := s.users(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, r := range recs {
+		v, err := s.recordingView(ctx, r, false)
+		if err != nil {
+			return out, err
+		}
+		out.Recordings = append(out.Recordings, v)
+	}
+	return out, nil
+}
+
+func (s *Server) recordRemove(ctx context.Context, req api.RecordRef, _ func(api.Progress)) (api.RemoveResult, error) {
+	err := s.publish(ctx, "record", func(tx *store.Tx) error { return tx.RemoveRecording(req.Name) })
+	return api.RemoveResult{Removed: req.Name}, err
+}

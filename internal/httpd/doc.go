@@ -1,0 +1,13 @@
+// Package httpd speaks HTTP for snapd: the public tree, which only reads, and
+// the control API on the Unix socket, through which everything changes.
+//
+// The public tree ([Server.Public]) is dispatched by hand before any router,
+// because most requests are for small files and a router costs more than they
+// do. What stands under a URL is looked up once an epoch (mirror.Engine.Epoch)
+// and small bodies stay in a bounded memory cache; large ones go out by
+// sendfile(2). No store transaction is open while bytes move to a client.
+//
+// The control API ([Server.Control]) is one function for each verb, see
+// [Handle] and package api. Verbs of packages above the engine are registered
+// in [Services].
+package httpd

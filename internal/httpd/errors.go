@@ -1,0 +1,126 @@
+package httpd
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"syscall"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/freeze/manifest"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/store"
+)
+
+// ErrUsage marks requests that make no sense, whatever the state.
+var ErrUsage = errors.New("usage")
+
+// ErrInUse means that something is needed and therefore stays.
+var ErrInUse = errors.New("in use")
+
+// outcome is what a sentinel means outside.
+type outcome struct {
+	is     error
+	code   string
+	exit   int
+	status int // of the public tree
+}
+
+// outcomes maps sentinels to the outside, once; the first that matches counts.
+// Security errors come first: they are never hidden by what else went wrong.
+// Other packages' sentinels are added by Services.Outcomes.
+var outcomes = []outcome{
+	{sign.ErrBadSignature, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{sign.ErrUnknownKey, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{sign.ErrExpired, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{sign.ErrRevoked, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{sign.ErrWeak, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{sign.ErrNoSignature, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{sign.ErrMalformed, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{repo.ErrUntrusted, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{repo.ErrExpired, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{repo.ErrRollback, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{repo.ErrWeak, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{repo.ErrHostile, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{repo.ErrMismatch, api.CodeVerify, api.ExitVerify, http.StatusBadGateway},
+	{fetch.ErrMismatch, api.CodeVerify, api.ExitVerify, http.StatusBadGateway},
+	{cas.ErrCorrupt, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{cas.ErrMismatch, api.CodeVerify, api.ExitVerify, http.StatusBadGateway},
+	{mirror.ErrRotten, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+
+	{ErrUsage, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
+	{mirror.ErrRef, api.CodeUsage, api.ExitUsage, http.StatusNotFound},
+	{mirror.ErrNameTaken, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
+	{manifest.ErrMalformed, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
+	{manifest.ErrUnrecognised, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
+	{manifest.ErrAmbiguous, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
+	{manifest.ErrTooLarge, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
+	{mirror.ErrNoSpace, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
+	{syscall.ENOSPC, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
+	{syscall.EDQUOT, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
+	{ErrInUse, api.CodeInUse, api.ExitFailed, http.StatusConflict},
+	{mirror.ErrUnknown, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
+	{store.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},
+	{store.ErrExists, api.CodeExists, api.ExitFailed, http.StatusConflict},
+	{store.ErrLocked, api.CodeInUse, api.ExitFailed, http.StatusServiceUnavailable},
+	{store.ErrCorrupt, api.CodeInternal, api.ExitFailed, http.StatusInternalServerError},
+	// Before "not found": a file that one URL does not have and another did not
+	// answer for may be there later.
+	{fetch.ErrUnavailable, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
+	{fetch.ErrDenied, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
+	{fetch.ErrRefused, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
+	{fetch.ErrTooLarge, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
+	{fetch.ErrNotRepository, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
+	{repo.ErrTorn, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
+	{repo.ErrMalformed, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
+	{fetch.ErrNotFound, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
+	{repo.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
+	{store.ErrNotFound, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
+	{cas.ErrNotFound, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
+	{fs.ErrNotExist, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
+	{fs.ErrPermission, api.CodeUsage, api.ExitFailed, http.StatusInternalServerError},
+	{context.Canceled, api.CodeInterrupted, api.ExitInterrupted, http.StatusServiceUnavailable},
+	{context.DeadlineExceeded, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
+}
+
+// Outcome tells what a further sentinel means to snapctl.
+type Outcome struct {
+	Is   error
+	Code string // of package api
+	Exit int
+}
+
+// classify finds the outcome of an error; ok is false for unknown ones, which
+// are this server's own faults.
+func (s *Server) classify(err error) (o outcome, ok bool) {
+	for _, o := range s.cfg.Services.Outcomes {
+		if errors.Is(err, o.Is) {
+			return outcome{o.Is, o.Code, o.Exit, http.StatusInternalServerError}, true
+		}
+	}
+	for _, o := range outcomes {
+		if errors.Is(err, o.is) {
+			return o, true
+		}
+	}
+	return outcome{nil, api.CodeInternal, api.ExitFailed, http.StatusInternalServerError}, false
+}
+
+// apiError puts an error into words for the other side of the control socket.
+// An *api.Error passes as it is.
+func (s *Server) apiError(verb string, err error) *api.Error {
+	var own *api.Error
+	if errors.As(err, &own) {
+		return own
+	}
+	o, ok := s.classify(err)
+	if !ok {
+		s.log.Error("request failed", "verb", verb, "err", err)
+	}
+	return &api.Error{Code: o.code, Message: err.Error(), Exit: o.exit}
+}

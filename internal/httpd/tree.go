@@ -1,0 +1,582 @@
+package httpd
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+// maxListing bounds the names of a directory listing.
+const maxListing = 20_000
+
+// Public is the handler of the public listener: GET and HEAD, nothing else.
+func (s *Server) Public() http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w := &response{ResponseWriter: rw}
+		start := time.Now()
+		area := areaOf(r)
+		defer func() {
+			s.metrics.request(area, r.Method, w.status, w.n, time.Since(start))
+		}()
+		s.public(w, r)
+	})
+}
+
+// area is the part of the public tree that a request is for.
+type area int
+
+const (
+	areaOther area = iota
+	areaArchive
+	areaFrozen
+	areaRecord
+	areaProxy
+	areaBlob
+	areaKit
+	areaPages
+	areas
+)
+
+var areaNames = [areas]string{"other", "archive", "frozen", "record", "proxy", "blob", "iuk", "pages"}
+
+func areaOf(r *http.Request) area {
+	p := r.URL.Path
+	switch {
+	case r.Method == http.MethodConnect || r.URL.Host != "" || r.URL.Scheme != "":
+		return areaProxy
+	case strings.HasPrefix(p, "/archive/"):
+		return areaArchive
+	case strings.HasPrefix(p, "/frozen/"):
+		return areaFrozen
+	case strings.HasPrefix(p, "/record/"):
+		return areaRecord
+	case strings.HasPrefix(p, "/by-hash/"), strings.HasPrefix(p, "/file/"):
+		return areaBlob
+	case strings.HasPrefix(p, "/iuk/"):
+		return areaKit
+	}
+	return areaOther
+}
+
+func (s *Server) public(w *response, r *http.Request) {
+	// The proxy form is decided before any path: what it names is upstream's.
+	if r.Method == http.MethodConnect || r.URL.Host != "" || r.URL.Scheme != "" {
+		s.proxy(w, r)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		s.text(w, http.StatusMethodNotAllowed, "this server is read-only: GET and HEAD\n")
+		return
+	}
+	// A body of a GET means nothing; net/http reads it away.
+	epoch := s.e.Epoch()
+	key := r.RequestURI
+	if e := s.lookups.get(epoch, key); e != nil {
+		s.serve(w, r, e, nil)
+		return
+	}
+	p, ok := cleanPath(r.URL.Path)
+	if !ok {
+		s.notFound(w, r)
+		return
+	}
+	first, rest, _ := strings.Cut(p[1:], "/")
+	var a answer
+	var err error
+	switch first {
+	case "archive":
+		a, err = s.archive(r.Context(), rest)
+	case "frozen":
+		a, err = s.frozen(r.Context(), rest)
+	case "record":
+		s.record(w, r, rest)
+		return
+	case "by-hash":
+		a, err = s.byHash(r.Context(), rest)
+	case "file":
+		a, err = s.byDigest(r.Context(), rest)
+	case "iuk":
+		a, err = s.kit(r.Context(), rest)
+	default:
+		s.pages.ServeHTTP(w, r)
+		return
+	}
+	if err != nil {
+		s.fail(w, r, err, a.frozen)
+		return
+	}
+	if a.entity != nil && len(key) < 1024 && !a.volatile {
+		s.lookups.put(epoch, key, a.entity)
+	}
+	s.answer(w, r, p, a, nil)
+}
+
+// answer is what stands under a path: one of its fields is set.
+type answer struct {
+	entity   *entity
+	redirect string // path to go to, not escaped
+	listing  *listing
+	frozen   bool // with an error: the failure is this server's
+	volatile bool // the entity is not to be remembered
+}
+
+func (s *Server) answer(w *response, r *http.Request, p string, a answer, note func(context.Context, cas.Info) error) {
+	switch {
+	case a.entity != nil:
+		s.serve(w, r, a.entity, note)
+	case a.redirect != "":
+		h := w.Header()
+		h.Set("Location", (&url.URL{Path: a.redirect}).EscapedPath())
+		h["Cache-Control"] = cacheNone
+		s.text(w, http.StatusFound, "see "+a.redirect+"\n")
+	case a.listing != nil:
+		if !strings.HasSuffix(p, "/") {
+			w.Header().Set("Location", (&url.URL{Path: p + "/"}).EscapedPath())
+			s.text(w, http.StatusMovedPermanently, "see "+p+"/\n")
+			return
+		}
+		s.listDir(w, r, p, a.listing)
+	default:
+		s.notFound(w, r)
+	}
+}
+
+func (s *Server) notFound(w *response, _ *http.Request) {
+	w.Header()["Cache-Control"] = cacheNone
+	s.text(w, http.StatusNotFound, "not found\n")
+}
+
+// cleanPath takes a decoded path as it may be looked up: doubled slashes are
+// one; an element "." or "..", a NUL or a path that does not begin with a
+// slash is refused, since no client that means well sends them.
+func cleanPath(p string) (string, bool) {
+	if !strings.HasPrefix(p, "/") || strings.IndexByte(p, 0) >= 0 {
+		return "", false
+	}
+	for strings.Contains(p, "//") {
+		p = strings.ReplaceAll(p, "//", "/")
+	}
+	if strings.Contains(p, "/.") {
+		for el := range strings.SplitSeq(p, "/") {
+			if el == "." || el == ".." {
+				return "", false
+			}
+		}
+	}
+	return p, true
+}
+
+// archive answers /archive/<mirror>/<instant>/<path>.
+func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
+	name, rest, _ := strings.Cut(rest, "/")
+	if name == "" {
+		return s.listMirrors(ctx)
+	}
+	at, p, slash := strings.Cut(rest, "/")
+	if at == "" {
+		return s.listInstants(ctx, name)
+	}
+	latest := at == mirror.Latest
+	var snap *store.Snapshot
+	if latest {
+		err := s.view(ctx, func(tx *store.Tx) (err error) {
+			snap, err = tx.Latest(name)
+			return err
+		})
+		if err != nil {
+			return answer{}, err
+		}
+	} else {
+		t, err := mirror.ParseInstant(at)
+		if err != nil {
+			return answer{}, err
+		}
+		// The newest at or before; removed ones answer 410, never another.
+		err = s.view(ctx, func(tx *store.Tx) (err error) {
+			snap, err = tx.At(name, t)
+			return err
+		})
+		if err != nil {
+			return answer{}, err
+		}
+		if exact := store.FormatInstant(snap.Instant); exact != at {
+			to := "/archive/" + name + "/" + exact
+			if slash {
+				to += "/" + p
+			}
+			return answer{redirect: to}, nil
+		}
+	}
+	return s.inSnapshot(ctx, snap, p, latest)
+}
+
+// inSnapshot answers a path of a snapshot.
+func (s *Server) inSnapshot(ctx context.Context, snap *store.Snapshot, p string, latest bool) (answer, error) {
+	dir := p == "" || strings.HasSuffix(p, "/")
+	if !dir {
+		f, err := s.e.Lookup(ctx, snap, p, latest)
+		if err == nil {
+			return answer{entity: newEntity(f, p, !latest)}, nil
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return answer{}, err
+		}
+	}
+	names, more, err := s.e.Dir(ctx, snap, strings.TrimSuffix(p, "/"), maxListing)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{listing: &listing{names: names, more: more, immutable: !latest}}, nil
+}
+
+func (s *Server) listMirrors(ctx context.Context) (answer, error) {
+	l := &listing{}
+	err := s.view(ctx, func(tx *store.Tx) error {
+		for _, m := range tx.Mirrors() {
+			l.names = append(l.names, m+"/")
+		}
+		return nil
+	})
+	return answer{listing: l}, err
+}
+
+func (s *Server) listInstants(ctx context.Context, name string) (answer, error) {
+	l := &listing{names: []string{"latest/"}}
+	var before time.Time
+	for {
+		var page []*store.Snapshot
+		err := s.view(ctx, func(tx *store.Tx) (err error) {
+			page, err = tx.Snapshots(name, before, 500)
+			return err
+		})
+		if err != nil {
+			return answer{}, err
+		}
+		for _, snap := range page {
+			l.names = append(l.names, store.FormatInstant(snap.Instant)+"/")
+			before = snap.Instant
+		}
+		if len(l.names) == 1 {
+			return answer{}, fmt.Errorf("mirror %s: %w", name, store.ErrNotFound)
+		}
+		if len(page) < 500 || len(l.names) >= maxListing {
+			l.more = len(page) == 500
+			return answer{listing: l}, nil
+		}
+	}
+}
+
+// frozen answers /frozen/<name>/….
+func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
+	name, rest, slash := strings.Cut(rest, "/")
+	if name == "" {
+		l := &listing{}
+		err := s.view(ctx, func(tx *store.Tx) error {
+			all, err := tx.Frozens()
+			for _, f := range all {
+				l.names = append(l.names, f.Name+"/")
+			}
+			return err
+		})
+		return answer{listing: l}, err
+	}
+	var fr *store.Frozen
+	err := s.view(ctx, func(tx *store.Tx) (err error) {
+		fr, err = tx.Frozen(name)
+		return err
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	if !slash || rest == "" {
+		l := &listing{names: []string{"manifest.json", "manifest.json.asc", "provenance.json", "repo", "sources"}, immutable: true}
+		for _, m := range fr.Mirrors {
+			l.names = append(l.names, m.Mirror+"/")
+		}
+		return answer{listing: l}, nil
+	}
+	stored := func(f repo.File, p string, immutable bool) (answer, error) {
+		e := blobEntity(f.SHA256, f.Size, fr.Date, p, immutable)
+		e.frozen = true
+		return answer{entity: e}, nil
+	}
+	switch rest {
+	case "manifest.json":
+		return stored(fr.Manifest, rest, true)
+	case "manifest.json.asc":
+		return stored(fr.Signature, rest, true)
+	case "provenance.json":
+		return stored(fr.Prov, rest, true)
+	case "sources", "repo":
+		return s.clientConfig(ctx, fr, rest)
+	}
+	for _, st := range fr.Statements {
+		if st.Path == rest {
+			return stored(st, rest, true)
+		}
+	}
+	mname, p, slash := strings.Cut(rest, "/")
+	i := frozenMirror(fr, mname)
+	if i < 0 {
+		return answer{}, fmt.Errorf("%s in frozen snapshot %s: %w", mname, name, store.ErrNotFound)
+	}
+	if slash && p != "" && !strings.HasSuffix(p, "/") {
+		f, err := s.frozenLookup(ctx, fr, i, p)
+		if err == nil {
+			e := newEntity(f, p, true)
+			e.frozen = true
+			return answer{entity: e}, nil
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return answer{frozen: true}, err
+		}
+	}
+	return s.frozenDir(ctx, fr, i, strings.TrimSuffix(p, "/"))
+}
+
+func frozenMirror(fr *store.Frozen, name string) int {
+	for i := range fr.Mirrors {
+		if fr.Mirrors[i].Mirror == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// wholeView is the snapshot-like view of the upstream generations that a mirror
+// of a frozen snapshot rests on; nil where it was imported.
+func wholeView(fr *store.Frozen, i int) *store.Snapshot {
+	m := &fr.Mirrors[i]
+	snap := &store.Snapshot{Mirror: m.Mirror, Type: m.Type, Instant: m.Instant}
+	for _, su := range m.Suites {
+		if su.Gen != 0 {
+			snap.Suites = append(snap.Suites, store.SnapshotSuite{Suite: su.Suite, Gen: su.Gen, Date: fr.Date})
+		}
+	}
+	if len(snap.Suites) == 0 {
+		return nil
+	}
+	return snap
+}
+
+// frozenLookup finds a file of a frozen mirror: in its derived tree or, for a
+// whole mirror, among what its generations list; upstream's own signed
+// documents are not part of it. store.ErrNotFound.
+func (s *Server) frozenLookup(ctx context.Context, fr *store.Frozen, i int, p string) (*mirror.Found, error) {
+	m := &fr.Mirrors[i]
+	var node store.Node
+	err := s.view(ctx, func(tx *store.Tx) (err error) {
+		node, err = tx.Node(fr.Name, m.Mirror+"/"+p)
+		return err
+	})
+	if err == nil {
+		f := &mirror.Found{Digest: node.Digest, Size: node.Size, Modified: node.ModTime}
+		f.Want = mirror.Want{Mirror: m.Mirror, Listed: repo.Listed{Path: p, Size: node.Size, SHA256: node.Digest}}
+		return f, nil
+	}
+	snap := wholeView(fr, i)
+	if !errors.Is(err, store.ErrNotFound) || !m.Whole || snap == nil {
+		return nil, err
+	}
+	f, lerr := s.e.Lookup(ctx, snap, p, false)
+	if lerr != nil {
+		return nil, lerr
+	}
+	if doc, derr := s.isDoc(ctx, snap, p); derr != nil {
+		return nil, derr
+	} else if doc {
+		return nil, err
+	}
+	if f.Package == nil {
+		// The derived tree lists by hash, too; dates are the freeze's.
+		f.Modified = fr.Date
+	}
+	return f, nil
+}
+
+// isDoc tells whether a path is one of upstream's signed documents.
+func (s *Server) isDoc(ctx context.Context, snap *store.Snapshot, p string) (is bool, err error) {
+	err = s.view(ctx, func(tx *store.Tx) error {
+		for _, su := range snap.Suites {
+			g, err := tx.Generation(snap.Mirror, su.Suite, su.Gen)
+			if err != nil {
+				return err
+			}
+			for _, d := range g.Docs {
+				is = is || d.Path == p
+			}
+		}
+		return nil
+	})
+	return is, err
+}
+
+// frozenDir lists a directory of a frozen mirror.
+func (s *Server) frozenDir(ctx context.Context, fr *store.Frozen, i int, dir string) (answer, error) {
+	m := &fr.Mirrors[i]
+	prefix := m.Mirror + "/"
+	if dir != "" {
+		prefix += dir + "/"
+	}
+	l := &listing{immutable: true}
+	seen := map[string]bool{}
+	after := ""
+	for done := false; !done; {
+		err := s.view(ctx, func(tx *store.Tx) error {
+			for range 500 {
+				nodes := tx.Nodes(fr.Name, prefix, after, 1)
+				if len(nodes) == 0 {
+					done = true
+					return nil
+				}
+				after = nodes[0].Path
+				name := after[len(prefix):]
+				if j := strings.IndexByte(name, '/'); j >= 0 {
+					name = name[:j+1]
+					after = prefix + name + "\xff" // past everything below it
+				}
+				if !seen[name] {
+					seen[name] = true
+					l.names = append(l.names, name)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return answer{}, err
+		}
+		if len(l.names) >= maxListing {
+			l.more = true
+			break
+		}
+	}
+	if snap := wholeView(fr, i); snap != nil && m.Whole {
+		names, more, err := s.e.Dir(ctx, snap, dir, maxListing)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return answer{}, err
+		}
+		l.more = l.more || more
+		for _, n := range names {
+			if !seen[n] {
+				l.names = append(l.names, n)
+			}
+		}
+	}
+	if len(l.names) == 0 {
+		return answer{}, fmt.Errorf("%s in frozen snapshot %s: %w", prefix, fr.Name, store.ErrNotFound)
+	}
+	return answer{listing: l}, nil
+}
+
+// clientConfig renders /frozen/<name>/sources and …/repo.
+func (s *Server) clientConfig(ctx context.Context, fr *store.Frozen, kind string) (answer, error) {
+	if s.cfg.Services.Sources == nil {
+		return answer{}, fmt.Errorf("client configuration: %w", store.ErrNotFound)
+	}
+	format := "deb822"
+	if kind == "repo" {
+		format = "repo"
+	}
+	res, err := s.cfg.Services.Sources(ctx, api.SourcesRequest{Ref: fr.Name, Format: format}, func(api.Progress) {})
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{entity: newBytes([]byte(res.Text), textPlain, time.Time{}), volatile: true}, nil
+}
+
+// byHash answers /by-hash/SHA256/<hex>.
+func (s *Server) byHash(ctx context.Context, rest string) (answer, error) {
+	hx, ok := strings.CutPrefix(rest, "SHA256/")
+	if !ok {
+		return answer{}, nil
+	}
+	d, err := cas.ParseDigest(hx)
+	if err != nil {
+		return answer{}, nil
+	}
+	return s.blob(ctx, d)
+}
+
+// byDigest answers /file/<sha1-or-sha256>.
+func (s *Server) byDigest(ctx context.Context, hx string) (answer, error) {
+	raw, err := hex.DecodeString(hx)
+	switch {
+	case err == nil && len(raw) == 20:
+		var d cas.Digest
+		err := s.view(ctx, func(tx *store.Tx) (err error) {
+			d, err = tx.Alias(store.AliasSHA1, raw)
+			return err
+		})
+		if err != nil {
+			return answer{}, err
+		}
+		return s.blob(ctx, d)
+	case err == nil && len(raw) == len(cas.Digest{}):
+		return s.blob(ctx, cas.Digest(raw))
+	}
+	return answer{}, nil
+}
+
+func (s *Server) blob(ctx context.Context, d cas.Digest) (answer, error) {
+	info, err := s.blobs().Stat(ctx, d)
+	if err != nil {
+		return answer{}, err
+	}
+	// A blob may go at the next collection, which begins no epoch.
+	return answer{entity: blobEntity(d, info.Size, info.ModTime, d.String(), false), volatile: true}, nil
+}
+
+// kit answers /iuk/<path>.
+func (s *Server) kit(ctx context.Context, rest string) (answer, error) {
+	if rest == "" || strings.HasSuffix(rest, "/") {
+		l := &listing{}
+		seen := map[string]bool{}
+		err := s.view(ctx, func(tx *store.Tx) error {
+			all, err := tx.Kits()
+			for _, k := range all {
+				name, ok := strings.CutPrefix(k.Path, rest)
+				if !ok {
+					continue
+				}
+				if i := strings.IndexByte(name, '/'); i >= 0 {
+					name = name[:i+1]
+				}
+				if !seen[name] {
+					seen[name] = true
+					l.names = append(l.names, name)
+				}
+			}
+			return err
+		})
+		if err == nil && rest != "" && len(l.names) == 0 {
+			return answer{}, nil
+		}
+		return answer{listing: l}, err
+	}
+	var k store.Kit
+	err := s.view(ctx, func(tx *store.Tx) (err error) {
+		k, err = tx.Kit(rest)
+		return err
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	info, err := s.blobs().Stat(ctx, k.Digest)
+	if err != nil {
+		return answer{frozen: true}, err
+	}
+	return answer{entity: blobEntity(k.Digest, k.Size, info.ModTime, path.Base(k.Path), false)}, nil
+}

@@ -34,8 +34,17 @@ func (z *Freezer) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResu
 	d := &sbom.Document{Name: f.Name, Digest: f.Manifest.SHA256, Created: f.Date, ToolVersion: z.cfg.Version, Complete: len(doc.Missing) == 0}
 	for i := range doc.Mirrors {
 		m := &doc.Mirrors[i]
-		sm := sbom.Mirror{Name: m.Name, Ecosystem: manifest.Ecosystem(m.Type), Namespace: namespaceOf(m)}
+		sm := sbom.Mirror{Name: m.Name, Ecosystem: manifest.Ecosystem(m.Type)}
+		format, err := z.e.Format(m.Type)
+		if err != nil {
+			return nil, err
+		}
 		for _, s := range m.Suites {
+			root, err := z.proofRoot(ctx, format, r.Frozen, m, &s)
+			if err != nil {
+				return nil, err
+			}
+			sm.Namespace = format.Vendor(root)
 			for _, file := range s.Documents {
 				sm.Indices = append(sm.Indices, sbom.Index{Path: file.Path, SHA256: file.SHA256})
 			}
@@ -46,7 +55,10 @@ func (z *Freezer) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResu
 	if err != nil {
 		return nil, err
 	}
-	sourceArch := map[string]bool{"source": true, "src": true}
+	sourceArch := map[string]bool{}
+	for _, f := range z.formats() {
+		sourceArch[f.SourceArch()] = true
+	}
 	for _, p := range list.Packages {
 		e := sbom.Package{Mirror: p.Mirror, Name: p.Name, Version: p.Version, Arch: p.Arch, Source: sourceArch[p.Arch]}
 		if len(p.Files) == 0 {
@@ -73,12 +85,4 @@ func (z *Freezer) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResu
 		return nil, err
 	}
 	return &api.SBOMResult{Format: string(format), Text: b.String()}, nil
-}
-
-// namespaceOf is the vendor part of package URLs: what the purl types call it.
-func namespaceOf(m *DocMirror) string {
-	if m.Type == "rpm" {
-		return "fedora"
-	}
-	return "debian"
 }

@@ -88,32 +88,7 @@ func (z *Freezer) carriedChoice(ctx context.Context, pl *plan, d *DocMirror, c c
 	if err != nil {
 		return nil, nil, err
 	}
-	var docs []repo.Doc
-	for _, file := range c.suite.Documents {
-		data, err := cas.ReadAll(ctx, z.blobs, file.SHA256, 64<<20)
-		if err != nil {
-			return nil, nil, err
-		}
-		docs = append(docs, repo.Doc{Path: file.Path, Data: data})
-	}
-	p := repo.VerifyParams{}
-	if !c.certs.IsZero() {
-		data, err := cas.ReadAll(ctx, z.blobs, c.certs, 16<<20)
-		if err != nil {
-			return nil, nil, err
-		}
-		rings, err := parseKeys([]string{string(data)})
-		if err != nil {
-			return nil, nil, err
-		}
-		p.Keyring = rings
-	}
-	if c.suite.Metalink != nil {
-		if p.Metalink, err = cas.ReadAll(ctx, z.blobs, c.suite.Metalink.SHA256, 16<<20); err != nil {
-			return nil, nil, err
-		}
-	}
-	root, err := f.ParseRoot(mirrorOf(d, c.suite.Trust), c.suite.Suite, docs, p)
+	root, err := z.parseProof(ctx, f, d, &c.suite, c.certs)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -141,4 +116,44 @@ func (z *Freezer) carriedChoice(ctx context.Context, pl *plan, d *DocMirror, c c
 	}
 	choice.Open = z.opener(held)
 	return choice, fs, nil
+}
+
+// parseProof reads a root again from the documents that a freeze keeps, by the
+// certificates kept with them.
+func (z *Freezer) parseProof(ctx context.Context, f repo.Format, d *DocMirror, s *DocSuite, certs cas.Digest) (*repo.Root, error) {
+	var docs []repo.Doc
+	for _, file := range s.Documents {
+		data, err := cas.ReadAll(ctx, z.blobs, file.SHA256, 64<<20)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, repo.Doc{Path: file.Path, Data: data})
+	}
+	var p repo.VerifyParams
+	if !certs.IsZero() {
+		data, err := cas.ReadAll(ctx, z.blobs, certs, 16<<20)
+		if err != nil {
+			return nil, err
+		}
+		if p.Keyring, err = parseKeys([]string{string(data)}); err != nil {
+			return nil, err
+		}
+	}
+	if s.Metalink != nil {
+		var err error
+		if p.Metalink, err = cas.ReadAll(ctx, z.blobs, s.Metalink.SHA256, 16<<20); err != nil {
+			return nil, err
+		}
+	}
+	return f.ParseRoot(mirrorOf(d, s.Trust), s.Suite, docs, p)
+}
+
+func (z *Freezer) proofRoot(ctx context.Context, f repo.Format, fr *store.Frozen, d *DocMirror, s *DocSuite) (*repo.Root, error) {
+	var certs cas.Digest
+	for _, m := range fr.Mirrors {
+		if m.Mirror == d.Name {
+			certs = m.Certificates
+		}
+	}
+	return z.parseProof(ctx, f, d, s, certs)
 }

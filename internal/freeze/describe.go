@@ -222,9 +222,9 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		}
 		kind := req.Format
 		if kind == "" {
-			kind = defaultKind(f)
+			kind = f.ClientKinds()[0]
 		}
-		if !fits(f, kind) {
+		if !slices.Contains(f.ClientKinds(), kind) {
 			return nil
 		}
 		m, err := z.e.Mirror(mir)
@@ -326,16 +326,6 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 	res.Text = strings.Join(texts, "\n")
 	return res, nil
 }
-
-func defaultKind(f repo.Format) string {
-	if f.Type() == "rpm" {
-		return "repo"
-	}
-	return "deb822"
-}
-
-// fits reports whether a kind of client configuration belongs to a format.
-func fits(f repo.Format, kind string) bool { return (f.Type() == "rpm") == (kind == "repo") }
 
 // keyFiles names the key files of configurations that cannot hold a key: below
 // KeysDir, which snapctl writes, else this server's URL where that will do.

@@ -556,7 +556,7 @@ func (z *Freezer) find(tx *store.Tx, pl *plan, e *manifest.Entry) (out []*pick, 
 				if (p.fact.Kind == repo.KindSource) != e.Source {
 					continue
 				}
-				if e.Arch != "" && !e.Source && p.fact.Arch != e.Arch && !(p.fact.Arch == "all" && src.typ == "deb") {
+				if e.Arch != "" && !e.Source && p.fact.Arch != e.Arch && p.fact.Arch != f.AnyArch() {
 					continue
 				}
 				v := p.fact.Version
@@ -671,7 +671,7 @@ func (z *Freezer) addSources(ctx context.Context, pl *plan) error {
 							return err
 						}
 						for _, p := range picks {
-							if p.fact.Kind != repo.KindSource || !sameSource(f, p.fact.Version, w.ref.Version) {
+							if p.fact.Kind != repo.KindSource || !f.SameSource(p.fact.Version, w.ref.Version) {
 								continue
 							}
 							pl.add(p)
@@ -690,19 +690,6 @@ func (z *Freezer) addSources(ctx context.Context, pl *plan) error {
 		}
 	}
 	return nil
-}
-
-// sameSource compares versions; the name of a source rpm does not tell its epoch.
-func sameSource(f repo.Format, have, want string) bool {
-	if have == want || f.Compare(have, want) == 0 {
-		return true
-	}
-	if _, _, ok := cutEpoch(want); !ok {
-		if _, rest, ok := cutEpoch(have); ok && f.SourceArch() == "src" {
-			return rest == want
-		}
-	}
-	return false
 }
 
 // sourceOf makes a source from the generations that a frozen mirror rests on:
@@ -955,12 +942,17 @@ func (z *Freezer) replace(ctx context.Context, pl *plan, arg string) error {
 	if len(found) == 0 {
 		return fmt.Errorf("%w: no package %s in %s", ErrMissing, arg[:i], arg[i+1:])
 	}
+	f, err := z.e.Format(found[0].src.typ)
+	if err != nil {
+		return err
+	}
+	anyArch := f.AnyArch()
 	archs := map[string]bool{}
 	for _, p := range found {
 		archs[p.fact.Arch] = true
 	}
 	pl.drop(func(p *pick) bool {
-		return p.fact.Kind != repo.KindSource && p.fact.Name == name && (archs[p.fact.Arch] || p.fact.Arch == "all" || archs["all"])
+		return p.fact.Kind != repo.KindSource && p.fact.Name == name && (archs[p.fact.Arch] || p.fact.Arch == anyArch || archs[anyArch])
 	})
 	for _, p := range found {
 		if !slices.Contains(pl.mirrors, p.mirror) {

@@ -142,15 +142,7 @@ func parseKeys(armored []string) (*sign.Keyring, error) {
 	return sign.Merge(rings...), nil
 }
 
-func (z *Freezer) formats() []repo.Format {
-	var out []repo.Format
-	for _, t := range []string{"deb", "rpm"} {
-		if f, err := z.e.Format(t); err == nil {
-			out = append(out, f)
-		}
-	}
-	return out
-}
+func (z *Freezer) formats() []repo.Format { return z.e.Formats() }
 
 // VerifyDir proves an exported directory with no server and no data directory:
 // everything in it is read. Without Ours the key inside the directory is used,
@@ -694,10 +686,10 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 	for _, l := range root.Files {
 		p := dir + l.Path
 		_, ok := have[p]
-		hash := path.Join(path.Dir(p), "by-hash", "SHA256", l.SHA256.String())
+		hash := f.HashName(p, l.SHA256)
 		if _, named := have[hash]; named {
 			known[hash], sizes[hash] = l.SHA256, l.Size
-		} else if ok && root.ByHash && f.Type() == "deb" {
+		} else if ok && root.ByHash && hash != "" {
 			v.fault(d.Name+": "+hash, l.SHA256.String(), "", "the name by hash of %s is not there", l.Path)
 		}
 		if !ok {
@@ -789,52 +781,32 @@ func (v *verifier) plainOnly(root *repo.Root, l repo.Listed, have map[string]sto
 
 // ownRoot reads and checks the documents of a suite that we signed.
 func (v *verifier) ownRoot(ctx context.Context, f repo.Format, m config.Mirror, suite repo.SuiteName, mir string, have map[string]store.Node) (*repo.Root, []repo.Doc, error) {
-	dir := f.SuiteDir(suite)
 	var all []repo.Doc
-	byName := map[string]repo.Doc{}
-	for p := range have {
-		rest, ok := strings.CutPrefix(p, dir)
-		if !ok || strings.Contains(rest, "/") && !strings.HasPrefix(rest, "repodata/repomd.xml") {
-			continue
-		}
-		base := path.Base(rest)
-		if !strings.HasPrefix(base, "InRelease") && !strings.HasPrefix(base, "Release") && !strings.HasPrefix(base, "repomd.xml") {
-			continue
-		}
-		r, err := v.t.open(ctx, mir+"/"+p)
-		if err != nil {
-			return nil, nil, err
-		}
-		data, err := io.ReadAll(io.LimitReader(r, 64<<20))
-		r.Close()
-		if err != nil {
-			return nil, nil, err
-		}
-		d := repo.Doc{Path: p, Data: data}
-		all = append(all, d)
-		byName[base] = d
-	}
-	sets := [][]string{{"InRelease"}, {"Release", "Release.gpg"}, {"repomd.xml", "repomd.xml.asc"}}
 	var root *repo.Root
-	for _, set := range sets {
+	for _, set := range f.RootDocs(suite) {
 		var docs []repo.Doc
-		for _, n := range set {
-			if d, ok := byName[n]; ok {
-				docs = append(docs, d)
+		for _, p := range set {
+			if _, ok := have[p]; !ok {
+				return nil, nil, fmt.Errorf("signed document %s: %w", p, ErrMissing)
 			}
-		}
-		if len(docs) != len(set) {
-			if len(docs) > 0 || set[0] == "InRelease" && len(byName) > 0 && byName["repomd.xml"].Path == "" || set[0] == "Release" && byName["InRelease"].Path != "" {
-				return nil, nil, fmt.Errorf("signed documents: expected %s, found %d of them: %w", strings.Join(set, " and "), len(docs), ErrMissing)
+			r, err := v.t.open(ctx, mir+"/"+p)
+			if err != nil {
+				return nil, nil, err
 			}
-			continue
+			data, err := io.ReadAll(io.LimitReader(r, 64<<20))
+			r.Close()
+			if err != nil {
+				return nil, nil, err
+			}
+			docs = append(docs, repo.Doc{Path: p, Data: data})
 		}
+		all = append(all, docs...)
 		r, err := f.ParseRoot(m, suite, docs, repo.VerifyParams{Keyring: v.o.Ours})
 		if err != nil {
 			return nil, nil, fmt.Errorf("our signature: %w", err)
 		}
 		if root != nil && !slices.EqualFunc(root.Files, r.Files, func(a, b repo.Listed) bool { return a.Path == b.Path && a.SHA256 == b.SHA256 && a.Size == b.Size }) {
-			return nil, nil, errors.New("InRelease and Release list different files")
+			return nil, nil, errors.New("the signed documents list different files")
 		}
 		root = r
 	}

@@ -127,7 +127,10 @@ func (e *Engine) Mirror(name string) (config.Mirror, error) {
 // Mirrors lists the configured mirrors in the configuration's order.
 func (e *Engine) Mirrors() []config.Mirror { return e.cfg.Mirrors }
 
-// Format returns the format of a type, "deb" or "rpm".
+// Formats lists the repository formats that the engine knows.
+func (e *Engine) Formats() []repo.Format { return e.cfg.Formats }
+
+// Format returns the format of a type.
 func (e *Engine) Format(typ string) (repo.Format, error) {
 	if f := e.formats[typ]; f != nil {
 		return f, nil

@@ -141,8 +141,8 @@ func (e *Engine) listedFile(ctx context.Context, snap *store.Snapshot, f repo.Fo
 	dir := f.SuiteDir(suite)
 	found := &Found{Size: l.Size, Digest: l.SHA256, Modified: root.Date}
 	l.Path = dir + l.Path
-	if root.ByHash && !l.SHA256.IsZero() {
-		l.Alternates = []string{path.Join(path.Dir(l.Path), "by-hash", "SHA256", l.SHA256.String())}
+	if name := f.HashName(l.Path, l.SHA256); root.ByHash && !l.SHA256.IsZero() && name != "" {
+		l.Alternates = []string{name}
 	}
 	found.Want = Want{Mirror: snap.Mirror, Listed: l, From: snap.FromURL}
 	if l.SHA256.IsZero() {

@@ -295,6 +295,15 @@ type Format interface {
 	// ByHash returns the algorithm and hex digest when path is a by-hash name.
 	ByHash(path string) (algo, hex string, ok bool)
 
+	// HashName is the name by hash of a listed file, or empty where the format
+	// has no such names: both paths are relative to the mirror.
+	HashName(path string, d cas.Digest) string
+
+	// RootDocs names the sets of signed documents by which a suite that Derive
+	// wrote can be read, relative to the mirror. All of them are there, and each
+	// set alone is enough for ParseRoot.
+	RootDocs(suite SuiteName) [][]string
+
 	// CheckPackage verifies a package's own signature and header against its
 	// record, where the format has them, as bytes pass through w. The returned
 	// writer's Close gives the verdict. nil: nothing to check.
@@ -308,6 +317,20 @@ type Format interface {
 
 	// Compare orders versions by the format's own rules.
 	Compare(a, b string) int
+
+	// SameSource reports whether a source record's version is the one that a
+	// binary names, which in some formats is not told whole.
+	SameSource(have, want string) bool
+
+	// AnyArch is the architecture of packages that fit all: "all", "noarch".
+	AnyArch() string
+
+	// ClientKinds are the kinds of client configuration, the usual one first.
+	ClientKinds() []string
+
+	// Vendor is the namespace of the format's package URLs ("debian", "fedora")
+	// for a suite of that root.
+	Vendor(root *Root) string
 
 	// SourceArch is the architecture of source records: "source", "src".
 	SourceArch() string

@@ -1,0 +1,39 @@
+package rpm
+
+import (
+	"strings"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+)
+
+// HashName is empty: rpm-md puts digests into the names of the files themselves.
+func (Format) HashName(string, cas.Digest) string { return "" }
+
+// RootDocs names repomd.xml and its signature.
+func (f Format) RootDocs(suite repo.SuiteName) [][]string {
+	dir := f.SuiteDir(suite)
+	return [][]string{{dir + "repodata/repomd.xml", dir + "repodata/repomd.xml.asc"}}
+}
+
+// SameSource compares versions as rpm does. The file name of a source package,
+// which is all that a binary tells of its source, leaves the epoch out.
+func (f Format) SameSource(have, want string) bool {
+	if have == want || f.Compare(have, want) == 0 {
+		return true
+	}
+	if strings.Contains(want, ":") {
+		return false
+	}
+	_, rest, ok := strings.Cut(have, ":")
+	return ok && rest == want
+}
+
+// AnyArch returns "noarch".
+func (Format) AnyArch() string { return "noarch" }
+
+// ClientKinds lists what ClientConfig renders.
+func (Format) ClientKinds() []string { return []string{"repo"} }
+
+// Vendor is "fedora": rpm-md names no vendor.
+func (Format) Vendor(*repo.Root) string { return "fedora" }

@@ -1,0 +1,47 @@
+// Snapd mirrors package repositories, keeps every state of them, and serves
+// them over HTTP. See the README.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/daemon"
+)
+
+func main() {
+	version := "devel"
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" && b.Main.Version != "(devel)" {
+		version = b.Main.Version
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	app := &cli.App{
+		Name: "snapd", Usage: "mirror, snapshot and serve package repositories", Version: version, HideHelpCommand: true,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE`", Value: "/etc/snapd/config.toml"},
+			&cli.BoolFlag{Name: "debug", Usage: "log details, too"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return fmt.Errorf("unexpected argument %q", c.Args().First())
+			}
+			cfg, err := config.Load(c.String("config"))
+			if err != nil {
+				return err
+			}
+			return daemon.Run(c.Context, cfg, daemon.Options{Version: version, Log: daemon.NewLog(os.Stderr, c.Bool("debug"))})
+		},
+	}
+	if err := app.RunContext(ctx, os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, "snapd: error:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,271 @@
+// Package daemon builds snapd out of its parts and runs it: the only place that
+// knows the whole object graph.
+//
+// The order of starting is that of trust in what is on disk: the database is
+// opened first, because its lock keeps a second snapd out of the directory; then
+// the blob store, which drops what an earlier process was still writing; then
+// key, engine, listeners. Stopping goes the other way.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	sdaemon "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/deb"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/store"
+)
+
+// Options adjust Run.
+type Options struct {
+	Version string
+	Log     *slog.Logger // nil: none
+	// Ready is called once both listeners accept, with their addresses.
+	Ready func(public, control net.Addr)
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// NewLog returns the daemon's log: a line of key=value pairs for each event.
+func NewLog(w io.Writer, debug bool) *slog.Logger {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// ErrRunning means that another snapd uses the data directory or the socket.
+var ErrRunning = errors.New("another snapd is running")
+
+const (
+	headerTime  = 10 * time.Second
+	idleTime    = 75 * time.Second
+	bodyTime    = 5 * time.Minute // of one answer, or one piece of a long one
+	maxHeader   = 16 << 10        // bytes
+	shutdown    = 10 * time.Second
+	metaFile    = "meta.db"
+	cleanKey    = "clean"
+	cleanYes    = "yes"
+	cleanNo     = "no"
+	uncleanText = "snapd was not stopped cleanly the last time (snapctl fsck checks what is stored)"
+)
+
+// Run runs snapd until ctx ends, which is a clean stop, or until something
+// fails. ErrRunning.
+func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if err := makeDataDir(cfg.DataDir); err != nil {
+		return err
+	}
+	st, err := store.Open(filepath.Join(cfg.DataDir, metaFile), store.Options{})
+	if errors.Is(err, store.ErrLocked) {
+		return fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)
+	} else if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	blobs, err := cas.OpenDir(cfg.DataDir, cas.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, blobs.Close()) }()
+	clean, err := begin(ctx, st)
+	if err != nil {
+		return err
+	}
+	d := &daemon{cfg: cfg, o: o, log: o.Log, store: st, blobs: blobs}
+	if !clean {
+		o.Log.Warn(uncleanText)
+		d.warnings = append(d.warnings, uncleanText)
+	}
+	if err := d.run(ctx); err != nil {
+		return err
+	}
+	// Not reached when the state of the disk is unknown: the mark stays.
+	return st.Update(context.WithoutCancel(ctx), "clean", func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
+}
+
+// makeDataDir makes the data directory, for its owner alone.
+func makeDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	switch {
+	case !st.IsDir():
+		return fmt.Errorf("data directory %s: not a directory", dir)
+	case st.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("data directory %s: mode %04o lets others write, expected 0700", dir, st.Mode().Perm())
+	}
+	return nil
+}
+
+// begin marks the run as not cleanly stopped and tells whether the last was.
+func begin(ctx context.Context, st *store.Store) (clean bool, err error) {
+	err = st.Update(ctx, "clean", func(tx *store.Tx) error {
+		clean = tx.Meta(cleanKey) != cleanNo
+		return tx.SetMeta(cleanKey, cleanNo)
+	})
+	return clean, err
+}
+
+// daemon is one run.
+type daemon struct {
+	cfg      *config.Config
+	o        Options
+	log      *slog.Logger
+	store    *store.Store
+	blobs    *cas.Dir
+	signer   *sign.Signer
+	engine   *mirror.Engine
+	srv      *httpd.Server
+	sched    *scheduler
+	warnings []string
+}
+
+// free tells the bytes that an unprivileged writer may still use (statfs(2)).
+func (d *daemon) free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.cfg.DataDir, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: d.cfg.DataDir, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+func (d *daemon) run(ctx context.Context) (err error) {
+	if d.signer, err = loadSigner(d.cfg, d.o.Now(), d.log); err != nil {
+		return err
+	}
+	client := fetch.New(fetch.Config{
+		Parallel: d.cfg.Fetch.Parallel, RateLimit: int64(d.cfg.Fetch.RateLimit), UserAgent: "snapd/" + d.o.Version, Logger: d.log,
+	})
+	defer client.Close()
+	d.engine, err = mirror.New(mirror.Config{
+		Mirrors: d.cfg.Mirrors, Formats: formats(), Store: d.store, Blobs: d.blobs, Client: client,
+		Parallel: d.cfg.Fetch.Parallel, Free: d.free, Reserve: int64(d.cfg.Store.Reserve), Log: d.log, Now: d.o.Now,
+	})
+	if err != nil {
+		return err
+	}
+	defer d.engine.Close()
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d.sched = newScheduler(d)
+	d.srv, err = httpd.New(httpd.Config{
+		Engine: d.engine, Signer: d.signer, Conf: d.cfg, Version: d.o.Version, Log: d.log, Now: d.o.Now,
+		Services: d.services(), NextSync: d.sched.next, Free: d.free, Warnings: d.warnings,
+		Fatal: func(err error) { cancel(fmt.Errorf("%w: %w", durable.ErrUnknown, err)) },
+	})
+	if err != nil {
+		return err
+	}
+	defer d.srv.Close()
+	public, control, err := d.listen()
+	if err != nil {
+		return err
+	}
+	if err := d.serve(ctx, public, control); err != nil {
+		return err
+	}
+	// A clean stop and a fatal error both end ctx.
+	if cause := context.Cause(ctx); errors.Is(cause, durable.ErrUnknown) {
+		return cause
+	}
+	return nil
+}
+
+// formats are the kinds of repository that this snapd knows.
+func formats() []repo.Format {
+	return []repo.Format{deb.Format{}}
+}
+
+// serve answers on both listeners until ctx ends.
+func (d *daemon) serve(ctx context.Context, public, control net.Listener) error {
+	base := context.WithoutCancel(ctx)
+	quiet := slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)
+	servers := []struct {
+		l net.Listener
+		s *http.Server
+	}{
+		{newLimit(public, d.cfg.Server.MaxConnections), &http.Server{
+			Handler: d.srv.Public(), ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: bodyTime, IdleTimeout: idleTime,
+			MaxHeaderBytes: maxHeader, ErrorLog: quiet, BaseContext: func(net.Listener) context.Context { return base },
+			DisableGeneralOptionsHandler: true,
+		}},
+		{control, &http.Server{
+			Handler: d.srv.Control(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: quiet,
+			BaseContext: func(net.Listener) context.Context { return base },
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context { return httpd.WithPeer(ctx, peer(c)) },
+		}},
+	}
+	eg, egctx := errgroup.WithContext(ctx)
+	var stopping sync.WaitGroup
+	for _, s := range servers {
+		eg.Go(func() error {
+			if err := s.s.Serve(s.l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("listen on %s: %w", s.l.Addr(), err)
+			}
+			return nil
+		})
+		stopping.Go(func() {
+			<-egctx.Done()
+			d.srv.Drain()
+			end, cancel := context.WithTimeout(base, shutdown)
+			defer cancel()
+			if err := s.s.Shutdown(end); err != nil {
+				// Clients that did not finish in time resume elsewhere.
+				_ = s.s.Close()
+			}
+		})
+	}
+	eg.Go(func() error { return d.sched.run(egctx) })
+	if _, err := sdaemon.SdNotify(false, sdaemon.SdNotifyReady); err != nil {
+		d.log.Warn("notify the service manager", "err", err)
+	}
+	d.log.Info("listening", "http", public.Addr().String(), "socket", control.Addr().String(), "mirrors", len(d.cfg.Mirrors), "key", d.signer.Fingerprint())
+	if d.o.Ready != nil {
+		d.o.Ready(public.Addr(), control.Addr())
+	}
+	<-egctx.Done()
+	d.log.Info("stopping")
+	_, _ = sdaemon.SdNotify(false, sdaemon.SdNotifyStopping)
+	// Control calls are interrupted at once; downloads get their time.
+	d.srv.Close()
+	stopping.Wait()
+	err := eg.Wait()
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = nil
+	}
+	return err
+}

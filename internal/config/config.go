@@ -96,7 +96,6 @@ type Mirror struct {
 	Packages      []string `toml:"packages"` // globs of package names; freeze and `all` take only these
 	GPGCheck      *bool    `toml:"gpgcheck"` // rpm: package signatures; default true
 	RepoGPGCheck  *bool    `toml:"repo_gpgcheck"`
-
 }
 
 // The values of Mirror.Download.

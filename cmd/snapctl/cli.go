@@ -167,7 +167,7 @@ func (p *program) dispatch(ctx context.Context, u *ui, l *line) error {
 		return nil
 	}
 	if l.help {
-		u.help(l.path)
+		show(u, &api.TextResult{Text: helpText(l.path)}, func(r *api.TextResult) { u.text(r.Text) })
 		return nil
 	}
 	if err := l.check(); err != nil {

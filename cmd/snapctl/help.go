@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+
+	"example.org/snapd/internal/api"
 )
 
 func helpVerb() *verb {
 	return &verb{
-		name: "help", args: "[COMMAND...]", max: -1,
+		result: new(api.TextResult),
+		name:   "help", args: "[COMMAND...]", max: -1,
 		usage:    "explain a command",
 		examples: []string{"snapctl help freeze", "snapctl help record start"},
 		run: func(_ context.Context, c *call) error {
@@ -17,7 +20,7 @@ func helpVerb() *verb {
 			if err != nil {
 				return err
 			}
-			c.ui.help(path)
+			show(c.ui, &api.TextResult{Text: helpText(path)}, func(r *api.TextResult) { c.ui.text(r.Text) })
 			return nil
 		},
 	}
@@ -37,21 +40,22 @@ func verbPath(root *verb, names []string) ([]*verb, error) {
 	return l.path, nil
 }
 
-// help explains the last verb of a path.
-func (u *ui) help(path []*verb) {
+// helpText explains the last verb of a path.
+func helpText(path []*verb) string {
+	var b strings.Builder
 	v := path[len(path)-1]
 	var names []string
 	for _, p := range path {
 		names = append(names, p.name)
 	}
 	name := strings.Join(names, " ")
-	u.text(fmt.Sprintf("%s - %s\n\nUsage: %s\n", name, v.usage, synopsis(name, v)))
+	b.WriteString(fmt.Sprintf("%s - %s\n\nUsage: %s\n", name, v.usage, synopsis(name, v)))
 	if v.about != "" {
-		u.text("\n" + v.about + "\n")
+		b.WriteString("\n" + v.about + "\n")
 	}
-	w := tabwriter.NewWriter(u.out, 0, 8, 2, ' ', 0)
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	if len(v.verbs) > 0 {
-		u.text("\nCommands:\n")
+		b.WriteString("\nCommands:\n")
 		for _, s := range v.verbs {
 			if !s.hidden {
 				fmt.Fprintf(w, "  %s\t%s\n", s.name, s.usage)
@@ -60,25 +64,26 @@ func (u *ui) help(path []*verb) {
 		w.Flush()
 	}
 	if len(v.options) > 0 {
-		u.text("\nOptions:\n")
+		b.WriteString("\nOptions:\n")
 		for _, o := range v.options {
 			fmt.Fprintf(w, "  %s\t%s\n", o.form(), o.usage)
 		}
 		w.Flush()
 	}
-	u.text("\nEvery command takes:\n")
+	b.WriteString("\nEvery command takes:\n")
 	for _, o := range globals {
 		fmt.Fprintf(w, "  %s\t%s\n", o.form(), o.usage)
 	}
 	fmt.Fprintf(w, "  --help\texplain the command\n")
 	w.Flush()
-	u.text("\nExamples:\n")
+	b.WriteString("\nExamples:\n")
 	for _, e := range v.examples {
-		u.text("  " + e + "\n")
+		b.WriteString("  " + e + "\n")
 	}
 	if len(path) == 1 {
-		u.text("\nExit codes: 0 ok, 1 failed, 2 usage, 3 partly done, 4 verification failed,\n130 interrupted.\n")
+		b.WriteString("\nExit codes: 0 ok, 1 failed, 2 usage, 3 partly done, 4 verification failed,\n130 interrupted.\n")
 	}
+	return b.String()
 }
 
 // form is how an option is written.

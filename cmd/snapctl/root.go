@@ -31,7 +31,7 @@ given.`,
 			pinVerb(), unpinVerb(), rmVerb(), gcVerb(), fsckVerb(),
 			keyVerb(),
 			iukVerb(),
-			helpVerb(),
+			helpVerb(), completionVerb(), manVerb(), completeVerb(),
 		},
 	}
 }

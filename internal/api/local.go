@@ -97,3 +97,10 @@ type ImageDifference struct {
 	Recorded string `json:"recorded,omitempty"`
 	Built    string `json:"built,omitempty"`
 }
+
+// TextResult is what `snapctl help`, `completion` and `man` print, or the files
+// that they wrote.
+type TextResult struct {
+	Text  string   `json:"text,omitempty"`
+	Files []string `json:"files,omitempty"`
+}

@@ -1,0 +1,428 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/api"
+)
+
+func completionVerb() *verb {
+	return &verb{
+		name: "completion", args: "bash|zsh|fish", min: 1, max: 1,
+		usage: "print a script that completes snapctl's commands in a shell",
+		about: `The scripts ask snapctl itself, which knows its commands and options and, while
+snapd answers, the names of mirrors, snapshots and recordings.`,
+		examples: []string{
+			"snapctl completion bash > /etc/bash_completion.d/snapctl",
+			"snapctl completion zsh > /usr/local/share/zsh/site-functions/_snapctl",
+			"snapctl completion fish > ~/.config/fish/completions/snapctl.fish",
+		},
+		result: new(api.TextResult),
+		run: func(_ context.Context, c *call) error {
+			script, ok := completionScripts[c.arg(0)]
+			if !ok {
+				return c.usagef("completion %q: expected bash, zsh or fish", c.arg(0))
+			}
+			show(c.ui, &api.TextResult{Text: script}, func(r *api.TextResult) { c.ui.text(r.Text) })
+			return nil
+		},
+	}
+}
+
+// completeVerb is what the scripts run: the words of the line after the
+// program's name, the last one being completed, give the candidates, one a
+// line, with a tab and a description; ":files" and ":dirs" stand for paths.
+func completeVerb() *verb {
+	return &verb{
+		name: "__complete", args: "WORD...", max: -1, hidden: true,
+		usage:    "print what may complete a command line",
+		examples: []string{"snapctl __complete -- list --fro"},
+		result:   new(api.TextResult),
+		run: func(ctx context.Context, c *call) error {
+			var b strings.Builder
+			for _, cand := range complete(ctx, c, c.Args().Slice()) {
+				b.WriteString(clean(cand.word))
+				if cand.about != "" {
+					b.WriteString("\t" + clean(cand.about))
+				}
+				b.WriteByte('\n')
+			}
+			show(c.ui, &api.TextResult{Text: b.String()}, func(r *api.TextResult) { c.ui.text(r.Text) })
+			return nil
+		},
+	}
+}
+
+// candidate is one word that fits.
+type candidate struct{ word, about string }
+
+// completeTimeout is how long a shell may wait for snapd.
+const completeTimeout = time.Second
+
+// complete finds what may stand for the last word.
+func complete(ctx context.Context, c *call, words []string) []candidate {
+	if len(words) == 0 {
+		words = []string{""}
+	}
+	current, before := words[len(words)-1], words[:len(words)-1]
+	l := &line{path: []*verb{root()}, seen: map[string]bool{}}
+	var pending *option // waits for its value
+	raw := false
+	for _, w := range before {
+		switch {
+		case pending != nil:
+			pending = nil
+		case raw:
+			l.args = append(l.args, w)
+		case w == "--":
+			raw = true
+		case strings.HasPrefix(w, "--"):
+			name, _, has := strings.Cut(w[2:], "=")
+			o, _ := l.find(name)
+			if o != nil && o.value != "" && !o.optional && !has {
+				pending = o
+			}
+			l.seen[name] = true
+		default:
+			if l.positional(w, nil) != nil {
+				return nil
+			}
+		}
+	}
+	v := l.verb()
+	var out []candidate
+	switch {
+	case pending != nil:
+		out = values(ctx, c, l, pending.value, pending.choices, "")
+	case !raw && strings.HasPrefix(current, "--") && strings.Contains(current, "="):
+		name, _, _ := strings.Cut(current[2:], "=")
+		if o, _ := l.find(name); o != nil && o.value != "" {
+			out = values(ctx, c, l, o.value, o.choices, "--"+name+"=")
+		}
+	case !raw && strings.HasPrefix(current, "-"):
+		for _, o := range append(slices.Clone(v.options), globals...) {
+			if !l.seen[o.name] || o.many {
+				out = append(out, candidate{"--" + o.name, o.usage})
+			}
+		}
+		out = append(out, candidate{"--help", "explain the command"})
+	case len(v.verbs) > 0:
+		for _, s := range v.verbs {
+			if !s.hidden {
+				out = append(out, candidate{s.name, s.usage})
+			}
+		}
+	case v.name == "help":
+		path, err := verbPath(root(), l.args)
+		if err == nil {
+			for _, s := range path[len(path)-1].verbs {
+				if !s.hidden {
+					out = append(out, candidate{s.name, s.usage})
+				}
+			}
+		}
+	case v.name == "completion" && len(l.args) == 0:
+		for _, s := range []string{"bash", "zsh", "fish"} {
+			out = append(out, candidate{word: s})
+		}
+	case v.max < 0 || len(l.args) < v.max:
+		if kinds := strings.Fields(v.args); len(kinds) > 0 {
+			out = values(ctx, c, l, kinds[min(len(l.args), len(kinds)-1)], nil, "")
+		}
+	}
+	return slices.DeleteFunc(out, func(x candidate) bool {
+		return !strings.HasPrefix(x.word, ":") && !strings.HasPrefix(x.word, current)
+	})
+}
+
+// values are the candidates for a value of a kind, as help names kinds.
+func values(ctx context.Context, c *call, l *line, kind string, choices []string, prefix string) []candidate {
+	var out []candidate
+	add := func(word, about string) { out = append(out, candidate{prefix + word, about}) }
+	for _, s := range choices {
+		add(s, "")
+	}
+	if len(choices) > 0 {
+		return out
+	}
+	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
+	defer cancel()
+	snapshots := func() api.SnapshotList {
+		var r api.SnapshotList
+		_ = c.ask(ctx, "list", api.ListRequest{}, &r) // no daemon: no candidates
+		return r
+	}
+	frozen := func(list api.SnapshotList) {
+		for _, f := range list.Frozen {
+			add(f.Name, "frozen, "+timeText(f.Date))
+		}
+	}
+	mirrors := func() {
+		var r api.MirrorList
+		_ = c.ask(ctx, "mirror/list", api.Empty{}, &r)
+		for _, m := range r.Mirrors {
+			add(m.Name, m.Type+" mirror")
+		}
+	}
+	kind = strings.Trim(kind, "[].")
+	switch {
+	case strings.HasPrefix(kind, "FILE"):
+		out = append(out, candidate{word: ":files"})
+	case kind == "DIR" || kind == "D":
+		out = append(out, candidate{word: ":dirs"})
+	case kind == "M" || kind == "M[@T":
+		mirrors()
+	case kind == "REF" || kind == "REF|DIR" || kind == "SNAPSHOT":
+		list := snapshots()
+		if kind != "SNAPSHOT" {
+			frozen(list)
+		}
+		seen := map[string]bool{}
+		for _, s := range list.Snapshots {
+			if !seen[s.Mirror] {
+				seen[s.Mirror] = true
+				add(s.Mirror+"@latest", "the newest")
+			}
+			add(s.ID, "")
+		}
+		if kind == "REF|DIR" {
+			out = append(out, candidate{word: ":dirs"})
+		}
+	case kind == "FROZEN" || strings.HasPrefix(kind, "NAME") && l.under("image", "rebuild", "iuk"):
+		frozen(snapshots())
+	case kind == "R" || kind == "NAME" && l.under("record", "freeze"):
+		var r api.RecordList
+		_ = c.ask(ctx, "record/list", api.Empty{}, &r)
+		for _, x := range r.Recordings {
+			add(x.Name, "recording, "+fmt.Sprint(x.Files)+" files")
+		}
+	}
+	return out
+}
+
+// under tells whether the line's verb is one of these, or in one of these groups.
+func (l *line) under(names ...string) bool {
+	return len(l.path) > 1 && slices.Contains(names, l.path[1].name)
+}
+
+var completionScripts = map[string]string{
+	"bash": `# bash completion of snapctl
+_snapctl() {
+    local line=${COMP_LINE:0:COMP_POINT} words word cand path prefix=
+    read -ra words <<<"$line"
+    [[ $line == *[[:space:]] ]] && words+=("")
+    word=${words[${#words[@]}-1]}
+    # bash takes words apart at these characters and replaces the last part.
+    [[ $word == *[=:@]* ]] && prefix=${word%"${word##*[=:@]}"}
+    COMPREPLY=()
+    while IFS=$'\t' read -r cand _; do
+        case $cand in
+        :files)
+            compopt -o filenames 2>/dev/null
+            while read -r path; do COMPREPLY+=("$path"); done < <(compgen -f -- "${word#"$prefix"}") ;;
+        :dirs)
+            compopt -o filenames 2>/dev/null
+            while read -r path; do COMPREPLY+=("$path"); done < <(compgen -d -- "${word#"$prefix"}") ;;
+        *)
+            COMPREPLY+=("${cand#"$prefix"}") ;;
+        esac
+    done < <("${words[0]}" __complete -- "${words[@]:1}" 2>/dev/null)
+}
+complete -F _snapctl snapctl
+`,
+	"zsh": `#compdef snapctl
+# zsh completion of snapctl
+_snapctl() {
+    local line
+    local -a lines candidates
+    lines=("${(@f)$(${words[1]} __complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+    for line in $lines; do
+        case $line in
+        :files) _files ;;
+        :dirs) _files -/ ;;
+        *$'\t'*) candidates+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}") ;;
+        ?*) candidates+=("${line//:/\\:}") ;;
+        esac
+    done
+    (( $#candidates )) && _describe -V snapctl candidates
+}
+if [[ $funcstack[1] == _snapctl ]]; then
+    _snapctl "$@"
+else
+    compdef _snapctl snapctl
+fi
+`,
+	"fish": `# fish completion of snapctl
+function __snapctl_complete
+    set -l words (commandline -opc)
+    set -l current (commandline -ct)
+    set -l program $words[1]
+    set -e words[1]
+    for line in ($program __complete -- $words "$current" 2>/dev/null)
+        switch $line
+            case ':files'
+                __fish_complete_path "$current"
+            case ':dirs'
+                __fish_complete_directories "$current"
+            case '*'
+                echo $line
+        end
+    end
+end
+complete -c snapctl -f -a '(__snapctl_complete)'
+`,
+}
+
+func manVerb() *verb {
+	return &verb{
+		name:  "man",
+		usage: "print the manual page, or write a page for each command",
+		examples: []string{
+			"snapctl man | man -l -",
+			"snapctl man --output /usr/local/share/man/man1",
+		},
+		options: []option{{name: "output", value: "DIR", usage: "write snapctl.1 and a page for each command into this directory"}},
+		result:  new(api.TextResult),
+		run: func(_ context.Context, c *call) error {
+			r := root()
+			out := &api.TextResult{}
+			if dir := c.str("output"); dir == "" {
+				out.Text = manPage(r, nil, true)
+			} else {
+				pages := map[string]string{"snapctl.1": manPage(r, nil, false)}
+				names := []string{"snapctl.1"}
+				for _, v := range r.verbs {
+					if !v.hidden {
+						name := "snapctl-" + v.name + ".1"
+						names = append(names, name)
+						pages[name] = manPage(v, []string{"snapctl"}, true)
+					}
+				}
+				for _, n := range names {
+					file := filepath.Join(dir, n)
+					if err := writeFile(file, []byte(pages[n]), true); err != nil {
+						return err
+					}
+					out.Files = append(out.Files, file)
+				}
+			}
+			show(c.ui, out, func(r *api.TextResult) {
+				c.ui.text(r.Text)
+				for _, f := range r.Files {
+					c.ui.printf("wrote %s\n", f)
+				}
+			})
+			return nil
+		},
+	}
+}
+
+// manPage is the page of a verb in man(7)'s macros; with deep set, its
+// commands are explained on it.
+func manPage(v *verb, above []string, deep bool) string {
+	var b strings.Builder
+	names := append(slices.Clone(above), v.name)
+	name := strings.Join(names, " ")
+	title := strings.ToUpper(strings.Join(names, "-"))
+	// No date: the page must not depend on when it was made.
+	fmt.Fprintf(&b, ".TH %s 1 \"\" \"snapd\" \"User Commands\"\n", roff(title))
+	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(strings.Join(names, "-")), roff(v.usage))
+	fmt.Fprintf(&b, ".SH SYNOPSIS\n")
+	manSynopsis(&b, name, v)
+	fmt.Fprintf(&b, ".SH DESCRIPTION\n")
+	if v.about == "" {
+		fmt.Fprintf(&b, "%s.\n", roff(strings.ToUpper(v.usage[:1])+v.usage[1:]))
+	}
+	manText(&b, v.about)
+	if len(v.verbs) > 0 {
+		fmt.Fprintf(&b, ".SH COMMANDS\n")
+		for _, s := range v.verbs {
+			switch {
+			case s.hidden:
+			case deep:
+				fmt.Fprintf(&b, ".SS %s\n", roff(s.name))
+				manVerbBody(&b, name+" "+s.name, s)
+			default:
+				fmt.Fprintf(&b, ".TP\n.BR %s (1)\n%s\n", roff("snapctl-"+s.name), roff(s.usage))
+			}
+		}
+	}
+	fmt.Fprintf(&b, ".SH OPTIONS\n")
+	manOptions(&b, append(slices.Clone(v.options), globals...))
+	fmt.Fprintf(&b, ".TP\n.B %s\nexplain the command\n", roff("--help"))
+	fmt.Fprintf(&b, ".SH EXIT STATUS\n0 ok, 1 failed, 2 usage, 3 partly done, 4 verification failed, 130 interrupted.\n")
+	fmt.Fprintf(&b, ".SH ENVIRONMENT\n.TP\n.B SNAPCTL_SOCKET\ncontrol socket of snapd\n.TP\n.B NO_COLOR\nno colours\n.TP\n.B SOURCE_DATE_EPOCH\ntime of what is made, in seconds since 1970\n")
+	if len(v.examples) > 0 {
+		fmt.Fprintf(&b, ".SH EXAMPLES\n")
+		manExamples(&b, v.examples)
+	}
+	return b.String()
+}
+
+// manVerbBody explains one command within another's page.
+func manVerbBody(b *strings.Builder, name string, v *verb) {
+	manSynopsis(b, name, v)
+	fmt.Fprintf(b, ".PP\n%s.\n", roff(strings.ToUpper(v.usage[:1])+v.usage[1:]))
+	if v.about != "" {
+		b.WriteString(".PP\n")
+		manText(b, v.about)
+	}
+	for _, s := range v.verbs {
+		fmt.Fprintf(b, ".PP\n.B %s\n", roff(s.name))
+		manVerbBody(b, name+" "+s.name, s)
+	}
+	manOptions(b, v.options)
+	if len(v.examples) > 0 && len(v.verbs) == 0 {
+		b.WriteString(".PP\nExamples:\n")
+		manExamples(b, v.examples)
+	}
+}
+
+func manSynopsis(b *strings.Builder, name string, v *verb) {
+	rest := strings.TrimPrefix(synopsis(name, v), name)
+	fmt.Fprintf(b, ".B %s\n", roff(name))
+	if rest = strings.TrimSpace(rest); rest != "" {
+		fmt.Fprintf(b, "%s\n", roff(rest))
+	}
+}
+
+func manOptions(b *strings.Builder, list []option) {
+	for _, o := range list {
+		fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roff(o.form()), roff(o.usage))
+	}
+}
+
+func manText(b *strings.Builder, text string) {
+	if text == "" {
+		return
+	}
+	for i, p := range strings.Split(text, "\n\n") {
+		if i > 0 {
+			b.WriteString(".PP\n")
+		}
+		for _, l := range strings.Split(strings.TrimSpace(p), "\n") {
+			b.WriteString(roff(l) + "\n")
+		}
+	}
+}
+
+func manExamples(b *strings.Builder, list []string) {
+	for _, e := range list {
+		fmt.Fprintf(b, ".PP\n.RS\n.nf\n%s\n.fi\n.RE\n", roff(e))
+	}
+}
+
+// roff makes a line of text that no character of which is a request.
+func roff(s string) string {
+	s = strings.ReplaceAll(s, `\`, `\e`)
+	s = strings.ReplaceAll(s, "-", `\-`)
+	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
+		s = `\&` + s
+	}
+	return s
+}

@@ -73,6 +73,8 @@ type Batch interface {
 	Create(ctx context.Context) (Writer, error)
 	// Flush makes every committed blob durable, then visible.
 	Flush(ctx context.Context) error
+	// Digests lists the committed blobs that wait for a Flush.
+	Digests() []Digest
 	// Pending tells how many blobs and bytes wait for a Flush.
 	Pending() (n int, bytes int64)
 	// Discard drops what was not flushed. Discard after Flush does nothing.

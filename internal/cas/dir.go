@@ -201,6 +201,16 @@ func (b *batch) Create(context.Context) (Writer, error) {
 	return w, nil
 }
 
+func (b *batch) Digests() []Digest {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]Digest, len(b.done))
+	for i, p := range b.done {
+		out[i] = p.info.Digest
+	}
+	return out
+}
+
 func (b *batch) Pending() (int, int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

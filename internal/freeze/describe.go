@@ -291,7 +291,7 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		if certs, err = z.joinCerts(ctx, pl, s.Mirror, batch); err != nil {
 			return nil, err
 		}
-		if err := batch.Flush(ctx); err != nil {
+		if err := z.e.Flush(ctx, batch); err != nil {
 			return nil, err
 		}
 		key := ""

@@ -323,7 +323,7 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 		res.Bytes += info.Size
 		p.Files.Add(1)
 		if n, size := batch.Pending(); n > 4096 || size > 512<<20 {
-			err = batch.Flush(ctx)
+			err = z.e.Flush(ctx, batch)
 		}
 		return info, err
 	}
@@ -385,7 +385,7 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 	for _, n := range nodes {
 		f.Bytes += n.Size
 	}
-	if err := batch.Flush(ctx); err != nil {
+	if err := z.e.Flush(ctx, batch); err != nil {
 		return nil, err
 	}
 	if err := z.publish(ctx, f, nodes); err != nil {

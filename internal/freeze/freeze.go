@@ -661,7 +661,7 @@ func (z *Freezer) commit(ctx context.Context, pl *plan, doc *Document, data []by
 	if err := z.putManifest(ctx, batch, f, doc, data, pl); err != nil {
 		return nil, err
 	}
-	if err := batch.Flush(ctx); err != nil {
+	if err := z.e.Flush(ctx, batch); err != nil {
 		return nil, err
 	}
 	if err := z.publish(ctx, f, nodes); err != nil {

@@ -113,7 +113,7 @@ func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Fr
 		}
 		files = append(files, repo.File{Path: e.path, Size: info.Size, SHA256: info.Digest})
 	}
-	if err := batch.Flush(ctx); err != nil {
+	if err := z.e.Flush(ctx, batch); err != nil {
 		return err
 	}
 	err = z.st.Update(ctx, "statement", func(tx *store.Tx) error {

@@ -1093,7 +1093,7 @@ func (z *Freezer) verifySnapshot(ctx context.Context, snap *store.Snapshot, o Ve
 			return nil, err
 		}
 		if !dg.IsZero() {
-			if err := batch.Flush(ctx); err != nil {
+			if err := z.e.Flush(ctx, batch); err != nil {
 				return nil, err
 			}
 			data, err := cas.ReadAll(ctx, z.blobs, dg, 16<<20)

@@ -218,11 +218,10 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 	if err != nil {
 		return cas.Info{}, fmt.Errorf("%s of %s: %w", want.Listed.Path, m.Name, err)
 	}
-	if err := batch.Flush(ctx); err != nil {
-		return cas.Info{}, err
-	}
 	sha1 := w.SHA1()
-	return info, e.cfg.Store.Update(ctx, "alias", func(tx *store.Tx) error {
+	// If we stop before the blob has its name, the alias leads nowhere and the
+	// suspicion is against nothing.
+	err = e.cfg.Store.Update(ctx, "alias", func(tx *store.Tx) error {
 		if want.Listed.SHA512 != "" {
 			if err := tx.PutAlias(store.Alias{Algo: store.AliasSHA512, Other: []byte(want.Listed.SHA512), SHA256: info.Digest}); err != nil {
 				return err
@@ -230,12 +229,40 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 		}
 		if len(tx.Refs(info.Digest, 1)) == 0 {
 			// Listed but not taken by the sync: gc asks the listings about it.
-			if err := tx.Suspect(info.Digest); err != nil {
+			if err := tx.Suspect(info.Digest, e.cfg.Now()); err != nil {
 				return err
 			}
 		}
 		return tx.PutAlias(store.Alias{Algo: store.AliasSHA1, Other: sha1[:], SHA256: info.Digest})
 	})
+	if err != nil {
+		return cas.Info{}, err
+	}
+	return info, batch.Flush(ctx)
+}
+
+// Flush makes a batch durable whose blobs nothing refers to yet: should the work
+// be cut short, a later collection finds them.
+func (e *Engine) Flush(ctx context.Context, batch cas.Batch) error {
+	digests := batch.Digests()
+	if len(digests) == 0 {
+		return nil
+	}
+	now := e.cfg.Now()
+	err := e.cfg.Store.Update(ctx, "suspects", func(tx *store.Tx) error {
+		for _, d := range digests {
+			if len(tx.Refs(d, 1)) == 0 {
+				if err := tx.Suspect(d, now); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return batch.Flush(ctx)
 }
 
 // flying tells followers how far a fetch is.

@@ -231,7 +231,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 		res.Changed = append(res.Changed, state.suite)
 	}
 	// Invariant 1: blobs are durable before metadata names them.
-	if err := batch.Flush(ctx); err != nil {
+	if err := s.e.Flush(ctx, batch); err != nil {
 		return nil, err
 	}
 	if s.m.Download == config.All {
@@ -448,7 +448,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 	if err := eg.Wait(); err != nil {
 		return nil, err
 	}
-	if err := batch.Flush(ctx); err != nil {
+	if err := s.e.Flush(ctx, batch); err != nil {
 		return nil, err
 	}
 

@@ -264,10 +264,7 @@ func (e *Engine) makePlain(ctx context.Context, f *Found) error {
 	if _, err := w.Commit(f.Digest, f.Size, f.Modified); err != nil {
 		return fmt.Errorf("decompress %s: %w", f.Plain.Path, err)
 	}
-	if err := batch.Flush(ctx); err != nil {
-		return err
-	}
-	return e.cfg.Store.Update(ctx, "plain", func(tx *store.Tx) error { return tx.Suspect(f.Digest) })
+	return e.Flush(ctx, batch)
 }
 
 // Dir lists the names directly below a directory of a snapshot: those of its

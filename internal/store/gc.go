@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
 )
 
 // RemoveSnapshot unpublishes a snapshot; a mark stays so that its URL answers
@@ -192,44 +194,99 @@ func (t *Tx) collectListings(suite SuiteID, gen, next uint32) error {
 	return nil
 }
 
-// Suspects lists blobs that may be needed by nobody, after a digest.
-func (t *Tx) Suspects(after cas.Digest, limit int) []cas.Digest {
+// Suspects lists blobs that may be needed by nobody, after a digest, without
+// those that became suspects after `until` because of work under way.
+func (t *Tx) Suspects(after cas.Digest, until time.Time, limit int) []cas.Digest {
 	var out []cas.Digest
 	c := t.b("suspect").Cursor()
-	k, _ := c.First()
+	k, v := c.First()
 	if !after.IsZero() {
-		if k, _ = c.Seek(after[:]); bytes.Equal(k, after[:]) {
-			k, _ = c.Next()
+		if k, v = c.Seek(after[:]); bytes.Equal(k, after[:]) {
+			k, v = c.Next()
 		}
 	}
-	for ; k != nil && len(out) < limit; k, _ = c.Next() {
-		if len(k) == 32 {
+	for ; k != nil && len(out) < limit; k, v = c.Next() {
+		if len(k) == 32 && (len(v) == 0 || !unix(v).After(until)) {
 			out = append(out, cas.Digest(k))
 		}
 	}
 	return out
 }
 
-// Suspect asks the next collection to look at a blob.
-func (t *Tx) Suspect(d cas.Digest) error { return t.b("suspect").Put(d[:], nil) }
+// Suspect asks a collection to look at a blob, at once or, where since is set,
+// when some time has passed: blobs of work that is under way are not referenced
+// yet, and what is cut short leaves them behind. An older suspicion stays.
+func (t *Tx) Suspect(d cas.Digest, since time.Time) error {
+	b := t.b("suspect")
+	if b.Get(d[:]) != nil {
+		return nil
+	}
+	if since.IsZero() {
+		return b.Put(d[:], []byte{})
+	}
+	return b.Put(d[:], key(nil).at(since))
+}
 
 // Acquit ends the suspicion against a blob.
 func (t *Tx) Acquit(d cas.Digest) error { return t.b("suspect").Delete(d[:]) }
 
-// Needed reports whether anything refers to a blob: a reference, or a listing
-// of a suite's roots that may ask for it by hash.
-func (t *Tx) Needed(d cas.Digest) bool {
-	if len(t.Refs(d, 1)) > 0 {
-		return true
-	}
+// ListedIn is a suite whose roots listed a digest.
+type ListedIn struct {
+	Mirror string
+	Suite  repo.SuiteName
+	Listing
+}
+
+// Listings tells which suites' roots listed a digest.
+func (t *Tx) Listings(d cas.Digest) []ListedIn {
+	var out []ListedIn
 	listed := t.b("listed")
 	c := listed.Cursor()
 	for k, _ := c.First(); k != nil; {
 		suite := be32(k)
-		if listed.Get(key(nil).u32(suite).raw(d[:])) != nil {
-			return true
+		if v := listed.Get(key(nil).u32(suite).raw(d[:])); v != nil {
+			mirror, name, _ := strings.Cut(string(t.b("names").Get(key(nil).u32(suite))), "\x00")
+			out = append(out, ListedIn{mirror, repo.SuiteName(name), decodeListing(v)})
 		}
 		k, _ = c.Seek(key(nil).u32(suite + 1))
+	}
+	return out
+}
+
+// Needed reports whether anything refers to a blob, or a suite's roots list it
+// and it cannot be made again from a form that is kept.
+func (t *Tx) Needed(d cas.Digest) bool {
+	if len(t.Refs(d, 1)) > 0 {
+		return true
+	}
+	for _, l := range t.Listings(d) {
+		if l.Last == Unended {
+			return true // of the newest generation
+		}
+		sid, ok := t.SuiteID(l.Mirror, l.Suite)
+		if !ok {
+			continue
+		}
+		g, err := t.genBefore(sid, l.Last+1)
+		if err != nil || !spare(g, l.Path) {
+			return true
+		}
+	}
+	return false
+}
+
+// spare reports whether path is a form of an index that the generation keeps in
+// another form: the plain one can be made from it, and clients take any.
+func spare(g *Generation, path string) bool {
+	for _, gr := range g.Groups {
+		i := strings.LastIndex(path, gr.Index)
+		if i < 0 || i > 0 && path[i-1] != '/' {
+			continue
+		}
+		rest := path[i+len(gr.Index):]
+		if (rest == "" || rest[0] == '.' && !strings.Contains(rest, "/")) && !strings.HasSuffix(gr.Form.Path, gr.Index+rest) {
+			return true
+		}
 	}
 	return false
 }
@@ -378,4 +435,81 @@ func (t *Tx) Describe(r Ref) string {
 		return "kit " + r.Owner
 	}
 	return "unknown"
+}
+
+// Holders tells which frozen snapshots and snapshots a package's reference
+// stands for: those of the generations in which its paragraph is present.
+func (t *Tx) Holders(r Ref) (out []string, err error) {
+	if r.Kind != OwnerPackage || len(r.Owner) != 8 {
+		return nil, nil
+	}
+	for _, sp := range t.Spans(PID(be64([]byte(r.Owner)))) {
+		info, err := t.index(sp.Index)
+		if err != nil {
+			return nil, err
+		}
+		prefix := key(nil).u32(uint32(info.sid))
+		c := t.b("genref").Cursor()
+		snapshots := 0
+		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+			if len(k) < 9 || !sp.Has(be32(k[4:])) {
+				continue
+			}
+			switch k[8] {
+			case OwnerFrozen:
+				out = append(out, "frozen snapshot "+string(k[9:]))
+			case OwnerRecording:
+				out = append(out, "recording "+string(k[9:]))
+			case OwnerSnapshot:
+				snapshots++
+			}
+		}
+		if snapshots > 0 {
+			out = append(out, fmt.Sprintf("%d snapshots of suite %s of mirror %s", snapshots, info.suite, info.mirror))
+		}
+	}
+	return out, nil
+}
+
+// PackagePromised reports whether a package's blob must be here: its paragraph
+// is in a generation that was complete, or whole in a frozen snapshot.
+func (t *Tx) PackagePromised(r Ref) (bool, error) {
+	if r.Kind != OwnerPackage || len(r.Owner) != 8 {
+		return true, nil
+	}
+	whole := map[string]bool{} // mirror, suite and generation of whole freezes
+	frozen, err := t.Frozens()
+	if err != nil {
+		return false, err
+	}
+	for _, f := range frozen {
+		for _, m := range f.Mirrors {
+			if !m.Whole {
+				continue
+			}
+			for _, s := range m.Suites {
+				whole[fmt.Sprintf("%s\x00%s\x00%d", m.Mirror, s.Suite, s.Gen)] = true
+			}
+		}
+	}
+	for _, sp := range t.Spans(PID(be64([]byte(r.Owner)))) {
+		info, err := t.index(sp.Index)
+		if err != nil {
+			return false, err
+		}
+		for _, iv := range sp.Intervals {
+			g, err := t.genBefore(info.sid, iv.To)
+			if err == nil && g.Gen >= iv.From && g.Complete {
+				return true, nil
+			}
+		}
+		for k := range whole {
+			var gen uint32
+			parts := strings.Split(k, "\x00")
+			if _, err := fmt.Sscan(parts[2], &gen); err == nil && parts[0] == info.mirror && parts[1] == string(info.suite) && sp.Has(gen) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }

@@ -348,6 +348,11 @@ func (t *Tx) putListings(id SuiteID, g *Generation, files []repo.File, history b
 		if err := lended.Put(key(nil).u32(uint32(id)).u32(l.Last).raw(d[:]), nil); err != nil {
 			return err
 		}
+		if len(t.Refs(d, 1)) == 0 {
+			if err := t.Suspect(d, time.Time{}); err != nil {
+				return err
+			}
+		}
 	}
 	for _, f := range files {
 		k := key(nil).u32(uint32(id)).raw(f.SHA256[:])

@@ -1,0 +1,352 @@
+package gc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+// Fsck checks metadata against itself, metadata against blobs and blobs against
+// their digests. With Repair it quarantines what rotted and fetches it again by
+// digest, from upstream or from another snapd.
+func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetch.Client, p *mirror.Progress) (*api.FsckResult, error) {
+	if p == nil {
+		p = &mirror.Progress{}
+	}
+	res := &api.FsckResult{Faults: []api.VerifyFault{}, Repaired: []string{}, Lost: []string{}}
+	fault := func(object, format string, args ...any) {
+		res.Faults = append(res.Faults, api.VerifyFault{Object: object, Message: fmt.Sprintf(format, args...)})
+	}
+	p.SetPhase("checking metadata")
+	if err := c.st.CheckPages(ctx); err != nil {
+		fault("metadata", "%v", err)
+	}
+	if err := c.st.View(ctx, func(tx *store.Tx) error {
+		return tx.Check(func(format string, args ...any) { fault("metadata", format, args...) })
+	}); err != nil {
+		return nil, err
+	}
+	p.SetPhase("checking blobs")
+	bad := map[cas.Digest]string{}
+	err := c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
+		res.Blobs++
+		res.Bytes += info.Size
+		p.Files.Add(1)
+		p.Bytes.Add(info.Size)
+		if err := cas.Check(ctx, c.blobs, info.Digest); err != nil {
+			if !errors.Is(err, cas.ErrCorrupt) {
+				return err
+			}
+			bad[info.Digest] = err.Error()
+			if err := c.e.MarkRotten(ctx, info.Digest, "fsck", err.Error()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.suspectOrphans(ctx); err != nil {
+		return nil, err
+	}
+	p.SetPhase("looking for missing blobs")
+	var after cas.Digest
+	for more := true; more; {
+		type refs struct {
+			d cas.Digest
+			r []store.Ref
+		}
+		var page []refs
+		if err := c.st.View(ctx, func(tx *store.Tx) error {
+			after, more = tx.Blobs(after, 500, func(d cas.Digest, r []store.Ref) { page = append(page, refs{d, r}) })
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		for _, e := range page {
+			if _, known := bad[e.d]; known {
+				continue
+			}
+			if _, err := c.blobs.Stat(ctx, e.d); err == nil {
+				continue
+			} else if !errors.Is(err, cas.ErrNotFound) {
+				return nil, err
+			}
+			needed, err := c.mustBeHere(ctx, e.r)
+			if err != nil {
+				return nil, err
+			}
+			if needed {
+				bad[e.d] = "missing"
+			}
+		}
+	}
+	order := make([]cas.Digest, 0, len(bad))
+	for d := range bad {
+		order = append(order, d)
+	}
+	slices.SortFunc(order, func(a, b cas.Digest) int { return slices.Compare(a[:], b[:]) })
+	if req.Repair {
+		p.SetPhase("repairing")
+	}
+	for _, d := range order {
+		if !req.Repair {
+			fault("blob "+d.String(), "%s; needed by %s", bad[d], c.neededBy(ctx, d))
+			continue
+		}
+		if err := c.repair(ctx, d, bad[d] != "missing", req.From, client); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			res.Lost = append(res.Lost, d.String())
+			fault("blob "+d.String(), "%s; needed by %s; cannot be repaired: %v", bad[d], c.neededBy(ctx, d), err)
+			continue
+		}
+		res.Repaired = append(res.Repaired, d.String())
+	}
+	if len(res.Faults) > 0 {
+		res.Exit = api.ExitVerify
+	}
+	return res, nil
+}
+
+// suspectOrphans finds blobs that nothing refers to: what was cut short between
+// a blob and its reference.
+func (c *Collector) suspectOrphans(ctx context.Context) error {
+	var page []cas.Digest
+	flush := func() error {
+		if len(page) == 0 {
+			return nil
+		}
+		now := c.cfg.Now()
+		err := c.st.Update(ctx, "fsck orphans", func(tx *store.Tx) error {
+			for _, d := range page {
+				if len(tx.Refs(d, 1)) == 0 {
+					if err := tx.Suspect(d, now); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		page = page[:0]
+		return err
+	}
+	err := c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
+		page = append(page, info.Digest)
+		if len(page) >= 2000 {
+			return flush()
+		}
+		return nil
+	})
+	return errors.Join(err, flush())
+}
+
+// mustBeHere tells blobs that were promised from packages that nobody asked for.
+func (c *Collector) mustBeHere(ctx context.Context, refs []store.Ref) (needed bool, err error) {
+	for _, r := range refs {
+		if r.Kind != store.OwnerPackage {
+			return true, nil
+		}
+	}
+	err = c.st.View(ctx, func(tx *store.Tx) error {
+		for _, r := range refs {
+			ok, err := tx.PackagePromised(r)
+			if err != nil || ok {
+				needed = ok
+				return err
+			}
+		}
+		return nil
+	})
+	return needed, err
+}
+
+func (c *Collector) neededBy(ctx context.Context, d cas.Digest) string {
+	var out []string
+	_ = c.st.View(ctx, func(tx *store.Tx) error {
+		for _, r := range tx.Refs(d, 4) {
+			out = append(out, tx.Describe(r))
+		}
+		return nil
+	})
+	if len(out) == 0 {
+		return "nothing"
+	}
+	return strings.Join(out, ", ")
+}
+
+// repair brings a blob back. A rotten copy goes to the quarantine first, so
+// that nothing serves it meanwhile.
+func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from string, client *fetch.Client) error {
+	if rotten {
+		if err := c.blobs.Remove(ctx, d, cas.Rotten); err != nil {
+			return err
+		}
+	}
+	needed := false
+	if err := c.st.View(ctx, func(tx *store.Tx) error { needed = tx.Needed(d); return nil }); err != nil {
+		return err
+	}
+	if !needed {
+		return c.e.ClearRotten(ctx, d)
+	}
+	var errs []error
+	if err := c.blobs.Restore(ctx, d); err == nil {
+		if err := cas.Check(ctx, c.blobs, d); err == nil {
+			return c.e.ClearRotten(ctx, d)
+		}
+		if err := c.blobs.Remove(ctx, d, cas.Rotten); err != nil {
+			return err
+		}
+	}
+	if from != "" {
+		if err := c.fetchFrom(ctx, d, from, client); err == nil {
+			return c.e.ClearRotten(ctx, d)
+		} else {
+			errs = append(errs, err)
+		}
+	}
+	wants, err := c.wants(ctx, d)
+	if err != nil {
+		return err
+	}
+	for _, w := range wants {
+		if _, err := c.e.Fetch(ctx, w); err == nil {
+			return c.e.ClearRotten(ctx, d)
+		} else {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		return errors.New("upstream never had it; name another snapd with --from")
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Collector) fetchFrom(ctx context.Context, d cas.Digest, from string, client *fetch.Client) error {
+	if u, err := url.Parse(from); err != nil || u.Host == "" {
+		return fmt.Errorf("%q: expected the URL of another snapd", from)
+	}
+	batch := c.blobs.NewBatch()
+	defer batch.Discard()
+	w, err := batch.Create(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	res, err := client.Get(ctx, fetch.Request{
+		URLs: []string{strings.TrimRight(from, "/") + "/by-hash/SHA256/" + d.String()}, Size: -1, MaxSize: 64 << 30,
+		Want: fetch.Digests{SHA256: d}, Dest: w,
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := w.Commit(d, -1, res.LastModified); err != nil {
+		return err
+	}
+	return batch.Flush(ctx)
+}
+
+// wants lists where upstream might still have a blob.
+func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []mirror.Want, err error) {
+	err = c.st.View(ctx, func(tx *store.Tx) error {
+		facts, err := tx.ByDigest(d)
+		if err != nil {
+			return err
+		}
+		for _, f := range facts {
+			mir, err := tx.MirrorOf(f.PID)
+			if err != nil {
+				return err
+			}
+			for _, file := range f.Files {
+				if file.SHA256 == d {
+					out = append(out, mirror.Want{Mirror: mir, Record: &f.Record, Listed: repo.Listed{Path: file.Path, Size: file.Size, SHA256: d}})
+				}
+			}
+		}
+		for _, l := range tx.Listings(d) {
+			w := mirror.Want{Mirror: l.Mirror, Listed: repo.Listed{Path: l.Path, Size: l.Size, SHA256: d}}
+			if m, err := c.e.Mirror(l.Mirror); err == nil {
+				if f, err := c.e.Format(m.Type); err == nil {
+					if n := f.HashName(l.Path, d); n != "" {
+						w.Listed.Alternates = []string{n}
+					}
+				}
+			}
+			out = append(out, w)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Scrub reads every blob once at a bounded rate (bytes a second), going on
+// where the last one was stopped, and marks what rotted.
+func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int, damaged int, err error) {
+	limit := rate.NewLimiter(rate.Limit(max(bytesPerSecond, 1)), 1<<20)
+	if bytesPerSecond <= 0 {
+		limit = rate.NewLimiter(rate.Inf, 1<<20)
+	}
+	var after cas.Digest
+	err = c.st.View(ctx, func(tx *store.Tx) error {
+		if s := tx.Meta("scrub.at"); s != "" {
+			after, _ = cas.ParseDigest(s)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	save := func(d cas.Digest) error {
+		return c.st.Update(context.WithoutCancel(ctx), "scrub", func(tx *store.Tx) error {
+			if d.IsZero() {
+				if err := tx.SetMeta("scrub.done", c.cfg.Now().UTC().Format(time.RFC3339)); err != nil {
+					return err
+				}
+				return tx.SetMeta("scrub.at", "")
+			}
+			return tx.SetMeta("scrub.at", d.String())
+		})
+	}
+	last := after
+	err = c.blobs.Walk(ctx, after, func(info cas.Info) error {
+		for left := info.Size; left > 0; left -= 1 << 20 {
+			if err := limit.WaitN(ctx, int(min(left, 1<<20))); err != nil {
+				return err
+			}
+		}
+		blobs++
+		err := cas.Check(ctx, c.blobs, info.Digest)
+		if errors.Is(err, cas.ErrCorrupt) {
+			damaged++
+			err = c.e.MarkRotten(ctx, info.Digest, "scrub", err.Error())
+		} else if errors.Is(err, cas.ErrNotFound) {
+			err = nil
+		}
+		last = info.Digest
+		if err == nil && blobs%1000 == 0 {
+			err = save(last)
+		}
+		return err
+	})
+	if err != nil {
+		return blobs, damaged, errors.Join(err, save(last))
+	}
+	return blobs, damaged, save(cas.Digest{})
+}

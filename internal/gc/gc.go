@@ -1,0 +1,330 @@
+// Package gc takes away what nothing needs, and looks for damage.
+//
+// A collection marks nothing: the store keeps references to generations and
+// blobs as they come and go, and whatever loses one becomes a suspect. So the
+// cost of a collection follows what was removed, not what is kept, and it runs
+// beside syncs, freezes and readers: each suspect is judged and taken away
+// inside one short write transaction, which a new reference cannot overtake.
+// Removed blobs stay in quarantine for a while, from where a mistake, or a
+// freeze that needs them again, brings them back.
+package gc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/store"
+)
+
+// Config are the parts of a Collector.
+type Config struct {
+	Engine *mirror.Engine
+	// Quarantine is how long removed blobs stay before they are deleted.
+	Quarantine time.Duration
+	// Grace is how long blobs of work that is under way are left alone.
+	Grace time.Duration
+	Log   *slog.Logger
+	Now   func() time.Time
+}
+
+// Collector collects, checks and repairs.
+type Collector struct {
+	cfg   Config
+	e     *mirror.Engine
+	st    *store.Store
+	blobs cas.Store
+	one   chan struct{} // one collection at a time
+}
+
+// New makes a Collector.
+func New(cfg Config) *Collector {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Collector{cfg: cfg, e: cfg.Engine, st: cfg.Engine.Store(), blobs: cfg.Engine.Blobs(), one: make(chan struct{}, 1)}
+}
+
+// Bounds of one transaction.
+const (
+	spanPage    = 2000
+	suspectPage = 200
+)
+
+// Run removes snapshots whose time is over, then what only they needed.
+func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error) {
+	select {
+	case c.one <- struct{}{}:
+		defer func() { <-c.one }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	res := &api.GCResult{DryRun: dryRun, Snapshots: []string{}}
+	old, err := c.expired(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range old {
+		res.Snapshots = append(res.Snapshots, s.ID())
+	}
+	if dryRun {
+		return res, c.preview(ctx, old, res)
+	}
+	for _, s := range old {
+		// Invariant 1: unpublish first.
+		if err := c.st.Update(ctx, "gc snapshot", func(tx *store.Tx) error { return tx.RemoveSnapshot(s.Mirror, s.Instant) }); err != nil {
+			return res, err
+		}
+		c.e.Changed()
+	}
+	if err := c.generations(ctx, res); err != nil {
+		return res, err
+	}
+	if err := c.suspects(ctx, res); err != nil {
+		return res, err
+	}
+	res.Purged, res.PurgedBytes, err = c.blobs.Purge(ctx, c.cfg.Now().Add(-c.cfg.Quarantine))
+	if err == nil && (res.Blobs > 0 || res.Purged > 0 || len(res.Snapshots) > 0) {
+		c.cfg.Log.Info("collected", "snapshots", len(res.Snapshots), "blobs", res.Blobs, "size", res.Bytes, "purged", res.Purged)
+	}
+	return res, err
+}
+
+// expired lists snapshots older than their mirror's `keep` that nothing holds:
+// not the newest, not pinned, not frozen, not recorded.
+func (c *Collector) expired(ctx context.Context) ([]*store.Snapshot, error) {
+	now := c.cfg.Now()
+	var out []*store.Snapshot
+	err := c.st.View(ctx, func(tx *store.Tx) error {
+		held := map[string]bool{}
+		frozen, err := tx.Frozens()
+		if err != nil {
+			return err
+		}
+		for _, f := range frozen {
+			for _, m := range f.Mirrors {
+				held[m.Mirror+"@"+store.FormatInstant(m.Instant)] = true
+			}
+		}
+		recs, err := tx.Recordings()
+		if err != nil {
+			return err
+		}
+		for _, r := range recs {
+			for _, p := range r.Pins {
+				held[p.Mirror+"@"+store.FormatInstant(p.Instant)] = true
+			}
+		}
+		for _, m := range c.e.Mirrors() {
+			if m.Keep == 0 {
+				continue
+			}
+			snaps, err := tx.Snapshots(m.Name, time.Time{}, 0)
+			if err != nil {
+				return err
+			}
+			for i, s := range snaps {
+				pinned := s.Pinned != nil && (s.Pinned.IsZero() || s.Pinned.After(now))
+				if i == 0 || pinned || held[s.ID()] || s.Instant.Add(m.Keep.D()).After(now) {
+					continue
+				}
+				out = append(out, s)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (c *Collector) generations(ctx context.Context, res *api.GCResult) error {
+	var gens []store.GenSuspect
+	if err := c.st.View(ctx, func(tx *store.Tx) error { gens = tx.GenSuspects(); return nil }); err != nil {
+		return err
+	}
+	for _, g := range gens {
+		for counted := false; ; {
+			var done, deleted bool
+			err := c.st.Update(ctx, "gc generation", func(tx *store.Tx) (err error) {
+				done, deleted, err = tx.CollectGen(g, spanPage)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if deleted && !counted {
+				counted = true
+				res.Generations++
+			}
+			if done {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
+	var after cas.Digest
+	until := c.cfg.Now().Add(-c.cfg.Grace)
+	for {
+		var page []cas.Digest
+		if err := c.st.View(ctx, func(tx *store.Tx) error { page = tx.Suspects(after, until, suspectPage); return nil }); err != nil {
+			return err
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		after = page[len(page)-1]
+		err := c.st.Update(ctx, "gc blobs", func(tx *store.Tx) error {
+			for _, d := range page {
+				info, err := c.blobs.Stat(ctx, d)
+				if errors.Is(err, cas.ErrNotFound) {
+					if err := tx.Acquit(d); err != nil {
+						return err
+					}
+					continue
+				} else if err != nil {
+					return err
+				}
+				if tx.Needed(d) {
+					if err := tx.Acquit(d); err != nil {
+						return err
+					}
+					continue
+				}
+				// The blob goes to the quarantine; if we stop before the commit it is
+				// a suspect again, and absent.
+				if err := c.blobs.Remove(ctx, d, "gc"); err != nil {
+					return err
+				}
+				if err := tx.ForgetBlob(d); err != nil {
+					return err
+				}
+				res.Blobs++
+				res.Bytes += info.Size
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// errDry ends a transaction that only looks.
+var errDry = errors.New("dry run")
+
+// preview does the work in transactions that are rolled back, as far as one
+// generation after the other tells.
+func (c *Collector) preview(ctx context.Context, old []*store.Snapshot, res *api.GCResult) error {
+	err := c.st.Update(ctx, "gc preview", func(tx *store.Tx) error {
+		for _, s := range old {
+			if err := tx.RemoveSnapshot(s.Mirror, s.Instant); err != nil {
+				return err
+			}
+		}
+		for _, g := range tx.GenSuspects() {
+			for counted := false; ; {
+				done, deleted, err := tx.CollectGen(g, 1<<30)
+				if err != nil {
+					return err
+				}
+				if deleted && !counted {
+					counted = true
+					res.Generations++
+				}
+				if done {
+					break
+				}
+			}
+		}
+		var after cas.Digest
+		for {
+			page := tx.Suspects(after, c.cfg.Now().Add(-c.cfg.Grace), 1000)
+			if len(page) == 0 {
+				return errDry
+			}
+			after = page[len(page)-1]
+			for _, d := range page {
+				if info, err := c.blobs.Stat(ctx, d); err == nil && !tx.Needed(d) {
+					res.Blobs++
+					res.Bytes += info.Size
+				}
+			}
+		}
+	})
+	if errors.Is(err, errDry) {
+		return nil
+	}
+	return err
+}
+
+// Explain says why a blob stays or goes.
+func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, error) {
+	d, err := cas.ParseDigest(strings.TrimSpace(digest))
+	if err != nil {
+		return nil, err
+	}
+	out := &api.Explain{Digest: d.String(), Reasons: []string{}}
+	if info, err := c.blobs.Stat(ctx, d); err == nil {
+		out.Stored, out.Size = true, info.Size
+	} else if !errors.Is(err, cas.ErrNotFound) {
+		return nil, err
+	}
+	err = c.st.View(ctx, func(tx *store.Tx) error {
+		refs := tx.Refs(d, 100)
+		for _, r := range refs {
+			out.Reasons = append(out.Reasons, tx.Describe(r))
+			if r.Kind != store.OwnerPackage {
+				continue
+			}
+			holders, err := tx.Holders(r)
+			if err != nil {
+				return err
+			}
+			out.Reasons = append(out.Reasons, holders...)
+		}
+		for _, l := range tx.Listings(d) {
+			state := "by its newest root"
+			if l.Last != store.Unended {
+				state = fmt.Sprintf("up to generation %d", l.Last)
+			}
+			out.Reasons = append(out.Reasons, fmt.Sprintf("listed as %s in suite %s of mirror %s %s", l.Path, l.Suite, l.Mirror, state))
+		}
+		out.Keep = tx.Needed(d)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if dir, ok := c.blobs.(*cas.Dir); ok {
+		q, err := dir.Quarantine()
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range q {
+			if e.Digest == d {
+				out.Reasons = append(out.Reasons, fmt.Sprintf("in quarantine since %s (%s), deleted after %s", e.At.UTC().Format(time.RFC3339), e.Why, config.Duration(c.cfg.Quarantine)))
+			}
+		}
+	}
+	if err := c.e.Rotten(d); err != nil {
+		out.Reasons = append(out.Reasons, err.Error())
+	}
+	if len(out.Reasons) == 0 {
+		out.Reasons = []string{"nothing refers to it"}
+	}
+	out.Reasons = slices.Compact(out.Reasons)
+	return out, nil
+}

@@ -39,7 +39,7 @@ func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) e
 		if c.Suite != Suite {
 			return fmt.Errorf("derive %s: suite %q, expected %q", p.Mirror.Name, c.Suite, Suite)
 		}
-		d := deriver{c: c, sink: sink, date: p.Date.Unix(), base: baseOf(c.Root)}
+		d := deriver{c: c, sink: sink, date: p.Date.Unix()}
 		if err := d.repository(ctx, p); err != nil {
 			return fmt.Errorf("derive %s: %w", p.Mirror.Name, err)
 		}
@@ -51,8 +51,7 @@ func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) e
 type deriver struct {
 	c    repo.Choice
 	sink repo.Sink
-	date int64 // Unix seconds
-	base string
+	date int64         // Unix seconds
 	md   *rpmmd.RepoMD // upstream's
 	out  rpmmd.RepoMD
 }
@@ -156,16 +155,10 @@ func (d *deriver) exact(ctx context.Context) error {
 		if err != nil {
 			return malformed(err)
 		}
-		raw := r.Bytes
-		if p.Base != "" {
-			if raw, err = rpmmd.Relocate(raw, r.Files[0].Path); err != nil {
-				return malformed(err)
-			}
-		}
 		sel.Add(p.NEVRA)
 		chosen[p.PkgID] = p.NEVRA
 		n++
-		body.Write(raw)
+		body.Write(r.Bytes)
 		body.Write([]byte("\n"))
 		return nil
 	})

@@ -208,7 +208,7 @@ func TestMetalinkSync(t *testing.T) {
 func TestRead(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
 	for _, opts := range []rpmtest.Options{{}, {Compress: ".zst"}, {Compress: ".xz"}, {Compress: "none", SimpleNames: true}, {Checksum: "sha512"},
-		{XMLBase: "https://mirror.example.org/fedora/"}, {XMLBase: "https://elsewhere.example.org/"}, {XMLBase: "."}} {
+		{XMLBase: "https://mirror.example.org/fedora/"}, {XMLBase: "https://elsewhere.example.org/"}, {XMLBase: "."}, {XMLBase: "sub/dir/"}} {
 		t.Run(fmt.Sprintf("%+v", opts), func(t *testing.T) {
 			opts.Signer = signtest.Signer(t, key)
 			r := rpmtest.New(opts)
@@ -230,13 +230,13 @@ func TestRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := []repo.Record{
-				{Kind: repo.KindBinary, Name: "app", Version: "1:1.0-1", Arch: "x86_64", Sources: []repo.Ref{{Name: "app", Version: "1:1.0-1"}}},
+				{Kind: repo.KindBinary, Name: "app", Version: "1:1.0-1", Arch: "x86_64", Sources: []repo.Ref{{Name: "app", Version: "1.0-1"}}},
 				{Kind: repo.KindBinary, Name: "app-libs", Version: "1.0-2", Arch: "x86_64", Sources: []repo.Ref{{Name: "app", Version: "1.0-1"}}},
 				{Kind: repo.KindSource, Name: "app", Version: "1:1.0-1", Arch: "src"},
-				{Kind: repo.KindBinary, Name: "app", Version: "1:1.0-1", Arch: "x86_64", Sources: []repo.Ref{{Name: "app", Version: "1:1.0-1"}}},
+				{Kind: repo.KindBinary, Name: "app", Version: "1:1.0-1", Arch: "x86_64", Sources: []repo.Ref{{Name: "app", Version: "1.0-1"}}},
 			}
 			for i := range want {
-				want[i].Files = []repo.File{{Path: built[i].Href(), Size: int64(len(built[i].Bytes)), SHA256: cas.Sum(built[i].Bytes)}}
+				want[i].Files = []repo.File{{Path: map[bool]string{true: "sub/dir/"}[opts.XMLBase == "sub/dir/"] + built[i].Href(), Size: int64(len(built[i].Bytes)), SHA256: cas.Sum(built[i].Bytes)}}
 				if opts.Checksum == "sha512" {
 					want[i].Files[0].SHA256 = cas.Digest{}
 				}

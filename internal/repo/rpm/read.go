@@ -75,13 +75,12 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo
 			return l.each(ctx, func(p *rpmmd.Package) error { return tables[i+1].add(l.kind, p) })
 		})
 	}
-	base := baseOf(root)
 	tables[0] = table{}
 	err = lists[0].each(ctx, func(p *rpmmd.Package) error {
 		if err := tables[0].add(rpmmd.Primary, p); err != nil {
 			return err
 		}
-		rec, err := record(p, base)
+		rec, err := record(p)
 		if err != nil {
 			return fmt.Errorf("primary: package %s: %w", p.NEVRA, err)
 		}
@@ -290,17 +289,24 @@ func (t table) same(kind rpmmd.Kind, o table) error {
 	return nil
 }
 
-// record turns a package of primary into a record.
-func record(p *rpmmd.Package, base string) (*repo.Record, error) {
+// record turns a package of primary into a record. Its bytes are upstream's,
+// but for an xml:base, which would send clients elsewhere: there the location is
+// written anew.
+func record(p *rpmmd.Package) (*repo.Record, error) {
 	if err := p.Checksum.Check("checksum"); err != nil {
 		return nil, malformed(err)
 	}
-	path, err := location(p.Href, p.Base, base)
+	path, err := location(p.Href, p.Base)
 	if err != nil {
 		return nil, malformed(err)
 	}
 	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch, Bytes: p.Raw,
 		Files: []repo.File{{Path: path, Size: p.Size}}}
+	if p.Base != "" {
+		if rec.Bytes, err = rpmmd.Relocate(p.Raw, path); err != nil {
+			return nil, malformed(err)
+		}
+	}
 	if p.Checksum.Type == "sha256" {
 		if rec.Files[0].SHA256, err = cas.ParseDigest(p.Checksum.Hex); err != nil {
 			return nil, err
@@ -310,11 +316,7 @@ func record(p *rpmmd.Package, base string) (*repo.Record, error) {
 		rec.Kind = repo.KindSource
 	} else if p.SourceRPM != "" {
 		if src, err := nevra.Parse(p.SourceRPM); err == nil {
-			// The file name has no epoch. A source and what is built from it
-			// share theirs wherever they share the version.
-			if src.Version == p.Version && src.Release == p.Release {
-				src.Epoch = p.Epoch
-			}
+			// The file name has no epoch: see SameSource.
 			rec.Sources = []repo.Ref{{Name: src.Name, Version: src.EVR.String()}}
 		}
 	}

@@ -348,38 +348,20 @@ func treeFiles(doc *repo.Doc, have []repo.Listed) ([]repo.Listed, error) {
 	return out, nil
 }
 
-// baseOf is the base URL that a document was fetched from, "" when unknown.
-func baseOf(root *repo.Root) string {
-	doc := findDoc(root.Docs, repomdPath)
-	if doc == nil {
-		return ""
-	}
-	base, ok := strings.CutSuffix(doc.URL, "/"+repomdPath)
-	if !ok {
-		return ""
-	}
-	return base
-}
-
 // location resolves the href and xml:base of a package to a path relative to
 // the repository.
 //
-// A relative xml:base is a directory in the repository. An absolute one below
-// the URL that the metadata came from is that directory. Any other says where
-// the packages stood when the metadata were written; mirrors copy the tree
-// without rewriting it, so the package is looked for beside the metadata, by
-// its digest.
-func location(href, base, root string) (string, error) {
+// A relative xml:base is a directory in the repository. An absolute one says
+// where the tree stood when the metadata were written; mirrors copy it without
+// rewriting, so the package is looked for beside the metadata, by its digest.
+// The answer does not depend on where the metadata were fetched from.
+func location(href, base string) (string, error) {
 	p, err := rpmmd.CleanHref(href)
 	if err != nil || base == "" {
 		return p, err
 	}
 	if u, err := url.Parse(base); err == nil && u.Scheme != "" {
-		rest, ok := strings.CutPrefix(strings.TrimRight(base, "/")+"/", strings.TrimRight(root, "/")+"/")
-		if root == "" || !ok {
-			return p, nil
-		}
-		base = rest
+		return p, nil
 	}
 	if base = strings.Trim(strings.TrimPrefix(base, "./"), "/"); base == "" || base == "." {
 		return p, nil

@@ -85,7 +85,9 @@ func CutComps(w io.Writer, doc []byte, sel *Selection) error {
 	if len(doc) > MaxComps {
 		return fmt.Errorf("comps: size %w of %d bytes", ErrTooLarge, MaxComps)
 	}
-	drop, err := compsDrops(newReader(bytes.NewReader(doc)), sel)
+	r := newReader(bytes.NewReader(doc))
+	r.doctype = true
+	drop, err := compsDrops(r, sel)
 	if err != nil {
 		return fmt.Errorf("comps: %w", err)
 	}

@@ -72,6 +72,10 @@ type reader struct {
 	rooted  bool // the root element has been seen
 	pending bool // a self-closing tag still owes its end token
 
+	// doctype admits a document type that only names a definition elsewhere,
+	// as comps has it; it is passed over, and nothing is fetched.
+	doctype bool
+
 	encoding string // from the XML declaration, upper case; "" is UTF-8
 
 	// The token.
@@ -357,6 +361,17 @@ func (r *reader) declaration() (isText bool, err error) {
 		r.start, r.fin = r.off+int64(r.pos), r.off+int64(end+3)
 		r.pos = end + 3
 		return true, nil
+	case r.doctype && !r.rooted && bytes.Equal(head, []byte("<!DOCTYPE")):
+		at, start, err := r.find(r.pos, '>', maxTag, "document type")
+		if err != nil {
+			return false, err
+		}
+		r.pos = start
+		if at < 0 || bytes.ContainsAny(r.buf[start+2:at], "[]<") {
+			return false, r.fail("a document type with definitions")
+		}
+		r.pos = at + 1
+		return false, nil
 	default:
 		return false, r.fail("a declaration, %q; document types and entities are not accepted", quote(head))
 	}

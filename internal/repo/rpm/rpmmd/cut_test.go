@@ -1,0 +1,202 @@
+package rpmmd
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/repo/rpm/nevra"
+)
+
+func selection(t testing.TB, names ...string) *Selection {
+	t.Helper()
+	var s Selection
+	for _, n := range names {
+		p, err := nevra.Parse(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Add(p)
+	}
+	return &s
+}
+
+const compsDoc = "<comps><group><id>g</id><packagelist><packagereq>a</packagereq><packagereq>b</packagereq></packagelist></group>" +
+	"<group><id>empty</id></group><environment><id>e</id><grouplist><groupid>g</groupid></grouplist><optionlist><groupid>h</groupid></optionlist></environment></comps>"
+
+func TestCutComps(t *testing.T) {
+	for _, c := range []struct{ keep, want string }{
+		{"a-1-1.noarch", "<comps><group><id>g</id><packagelist><packagereq>a</packagereq></packagelist></group><group><id>empty</id></group>" +
+			"<environment><id>e</id><grouplist><groupid>g</groupid></grouplist><optionlist></optionlist></environment></comps>"},
+		{"c-1-1.noarch", "<comps><group><id>empty</id></group></comps>"},
+	} {
+		var b bytes.Buffer
+		if err := CutComps(&b, []byte(compsDoc), selection(t, c.keep)); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(c.want, b.String()); d != "" {
+			t.Errorf("%s (-want +got):\n%s", c.keep, d)
+		}
+	}
+	const head = "<?xml version=\"1.0\"?>\n<!DOCTYPE comps PUBLIC \"-//Red Hat, Inc.//DTD Comps info//EN\" \"comps.dtd\">\n"
+	var b bytes.Buffer
+	if err := CutComps(&b, []byte(head+"<comps/>"), selection(t)); err != nil || b.String() != head+"<comps/>" {
+		t.Errorf("comps with a document type: %q, %v", b.String(), err)
+	}
+	for doc, want := range map[string]string{
+		`<!DOCTYPE comps [<!ENTITY a "b">]><comps/>`:                     "comps: malformed XML at byte 0: a document type with definitions",
+		`<!DOCTYPE comps SYSTEM "file:///etc/passwd"><comps>&x;</comps>`: `comps: malformed XML at byte 51: entity "&x;" is not defined`,
+		`<comps><!DOCTYPE comps></comps>`:                                `comps: malformed XML at byte 7: a declaration, "<!DOCTYPE"; document types and entities are not accepted`,
+	} {
+		if err := CutComps(&b, []byte(doc), selection(t)); err == nil || err.Error() != want {
+			t.Errorf("%s:\ngot  %v\nwant %s", doc, err, want)
+		}
+	}
+}
+
+func TestCutUpdateinfo(t *testing.T) {
+	const doc = `<?xml version="1.0" encoding="ISO-8859-1"?><updates><update><id>1</id><description>Caf` + "\xe9" + `</description><pkglist><collection>` +
+		`<module name="m" stream="1"/><package name="a" epoch="None" version="1" release="1" arch="noarch"/></collection></pkglist></update><update><id>none</id></update></updates>`
+	var b bytes.Buffer
+	n, err := CutUpdateinfo(&b, strings.NewReader(doc), selection(t, "a-1-1.noarch"))
+	if err != nil || n != 1 {
+		t.Fatalf("%d, %v", n, err)
+	}
+	want := "<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<updates>\n  <update><id>1</id><description>Caf\xe9</description><pkglist><collection>" +
+		`<module name="m" stream="1"/><package name="a" epoch="None" version="1" release="1" arch="noarch"/></collection></pkglist></update>` + "\n</updates>\n"
+	if b.String() != want {
+		t.Errorf("got  %q\nwant %q", b.String(), want)
+	}
+	if _, err := CutUpdateinfo(&b, strings.NewReader(`<updates><update><pkglist><collection><package name="a" epoch="x"/></collection></pkglist></update></updates>`), selection(t)); err == nil ||
+		err.Error() != `updateinfo: update number 1: malformed XML at byte 67: package a: epoch "x"` {
+		t.Error(err)
+	}
+}
+
+func TestModules(t *testing.T) {
+	doc := `---
+document: modulemd
+version: 2
+data:
+  name: nodejs
+  stream: 1.10
+  version: 3020190524180550
+  context: c0ffee
+  arch: x86_64
+  dependencies:
+  - requires:
+      platform: [el8]
+      perl: [-5.24]
+  artifacts:
+    rpms:
+    - nodejs-1:10.1-1.module.x86_64
+...
+---
+document: modulemd
+version: 1
+data:
+  name: perl
+  stream: "5.26"
+  dependencies:
+    requires:
+      platform: el8
+---
+document: modulemd
+version: 2
+data: {name: perl, stream: 5.24, context: x}
+---
+document: modulemd-obsoletes
+version: 1
+data: {module: perl, stream: "5.26", message: gone}
+---
+document: modulemd-translations
+version: 1
+data: {module: nodejs, stream: "9"}
+---
+`
+	docs, err := ParseModules([]byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(docs) != 5 || docs[0].Stream != "1.10" || docs[0].Context != "c0ffee" || len(docs[0].RPMs) != 1 {
+		t.Fatalf("%d documents: %+v", len(docs), docs)
+	}
+	var all []byte
+	for _, d := range docs {
+		all = append(all, d.Raw...)
+	}
+	if string(all)+"---\n" != doc {
+		t.Errorf("the documents are not upstream's bytes:\n%s", all)
+	}
+	var got []string
+	for _, d := range CutModules(docs, selection(t, "nodejs-1:10.1-1.module.x86_64")) {
+		got = append(got, d.Kind+" "+d.Module+":"+d.Stream)
+	}
+	if d := cmp.Diff([]string{"modulemd nodejs:1.10", "modulemd perl:5.26", "modulemd-obsoletes perl:5.26"}, got); d != "" {
+		t.Error(d)
+	}
+	if left := CutModules(docs, selection(t, "other-1-1.noarch")); len(left) != 0 {
+		t.Errorf("%+v", left)
+	}
+	for in, want := range map[string]string{
+		"a: [":                           "modules: document 1: yaml: line 1: did not find expected node content",
+		"document: modulemd\ndata: {}":   "modules: document 1: malformed XML: modulemd without a module's name",
+		"x: 1":                           "modules: document 1: malformed XML: no document kind",
+		"document: a\ndata: {name: [1]}": "modules: document 1: line 2: expected a scalar",
+		"document: a\ndata: {name: x, artifacts: {rpms: [x]}}": `modules: document 1: x:: package "x": not an rpm package name: no release`,
+	} {
+		if _, err := ParseModules([]byte(in)); err == nil || err.Error() != want {
+			t.Errorf("%q:\ngot  %v\nwant %s", in, err, want)
+		}
+	}
+}
+
+// TestModulesBomb: aliases that expand without end.
+func TestModulesBomb(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("document: modulemd\ndata:\n  name: x\n  a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n")
+	for i := 1; i < 12; i++ {
+		b.WriteString(strings.ReplaceAll(strings.ReplaceAll("  aN: &aN [*aP,*aP,*aP,*aP,*aP,*aP,*aP,*aP,*aP,*aP]\n", "N", string(rune('a'+i))), "P", map[bool]string{true: "0", false: string(rune('a' + i - 1))}[i == 1]))
+	}
+	b.WriteString("  artifacts:\n    rpms: *al\n")
+	if _, err := ParseModules([]byte(b.String())); err == nil {
+		t.Error("a bomb was taken for modules")
+	}
+}
+
+func FuzzCut(f *testing.F) {
+	f.Add([]byte(compsDoc), byte(0))
+	f.Add([]byte(`<updates><update><pkglist><collection><package name="a" epoch="0" version="1" release="1" arch="noarch"/></collection></pkglist></update></updates>`), byte(1))
+	f.Add([]byte("---\ndocument: modulemd\ndata: {name: a, stream: 1, artifacts: {rpms: [a-0:1-1.noarch]}}\n"), byte(2))
+	f.Fuzz(func(t *testing.T, doc []byte, which byte) {
+		sel := selection(t, "a-1-1.noarch")
+		var out, again bytes.Buffer
+		switch which % 3 {
+		case 0:
+			if CutComps(&out, doc, sel) != nil {
+				return
+			}
+			if err := CutComps(&again, out.Bytes(), sel); err != nil {
+				t.Fatalf("what was cut cannot be read: %v\n%s", err, out.Bytes())
+			}
+		case 1:
+			if _, err := CutUpdateinfo(&out, bytes.NewReader(doc), sel); err != nil {
+				return
+			}
+			if _, err := CutUpdateinfo(&again, bytes.NewReader(out.Bytes()), sel); err != nil {
+				t.Fatalf("what was cut cannot be read: %v\n%s", err, out.Bytes())
+			}
+		case 2:
+			docs, err := ParseModules(doc)
+			if err != nil {
+				return
+			}
+			kept := CutModules(docs, sel)
+			if back, err := ParseModules(FormatModules(kept)); err != nil || len(back) != len(kept) {
+				t.Fatalf("%d documents became %d: %v", len(kept), len(back), err)
+			}
+		}
+	})
+}

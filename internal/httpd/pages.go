@@ -1,16 +1,441 @@
 package httpd
 
 import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
 	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
 
 	"github.com/gorilla/mux"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/store"
 )
 
+//go:embed pages
+var pageFiles embed.FS
+
+const (
+	pagePackages  = 200  // of a snapshot on one page
+	pageFrozen    = 500  // of a frozen snapshot on one page
+	pageSnapshots = 100  // of a mirror on one page
+	pageDiff      = 5000 // entries of one kind on the page of differences
+	pageTime      = 20 * time.Second
+	pagesAtOnce   = 4 // pages that are being made at one time
+)
+
+// pages makes HTML for people: no scripts, nothing that changes anything.
+type pages struct {
+	s         *Server
+	templates *template.Template
+	slots     chan struct{}
+	style     *entity
+	key       *entity
+}
+
+// newPages is the router of what is not a tree of files.
 func (s *Server) newPages() (http.Handler, error) {
+	p := &pages{s: s, slots: make(chan struct{}, pagesAtOnce)}
+	t, err := template.New("").Funcs(template.FuncMap{
+		"stamp": func(t *time.Time) string {
+			if t == nil {
+				return ""
+			}
+			return when(*t)
+		},
+		"when": when, "bytes": bytesText, "base": path.Base,
+		"join":  func(l []string) string { return strings.Join(l, ", ") },
+		"after": func(id string) string { _, t, _ := strings.Cut(id, "@"); return t },
+	}).ParseFS(pageFiles, "pages/*.html")
+	if err != nil {
+		return nil, fmt.Errorf("pages: %w", err)
+	}
+	p.templates = t
+	css, err := pageFiles.ReadFile("pages/style.css")
+	if err != nil {
+		return nil, err
+	}
+	p.style = newBytes(css, "text/css; charset=utf-8", time.Time{})
+	if s.cfg.Signer != nil {
+		p.key = newBytes([]byte(s.cfg.Signer.PublicKeyArmored()), "application/pgp-keys", s.cfg.Signer.CreatedAt())
+	}
+
 	m := mux.NewRouter()
+	m.SkipClean(true)
+	m.UseEncodedPath() // names may hold anything; each variable is decoded once
 	m.Handle("/metrics", s.metrics.handler())
-	m.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) { s.text(w.(*response), 200, "ok\n") })
-	m.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) { s.text(w.(*response), 200, "ok\n") })
+	fixed := func(e func() *entity) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if e() == nil {
+				s.notFound(w.(*response), r)
+				return
+			}
+			s.serve(w.(*response), r, e(), nil)
+		}
+	}
+	m.HandleFunc("/style.css", fixed(func() *entity { return p.style }))
+	m.HandleFunc("/key.asc", fixed(func() *entity { return p.key }))
+	m.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { s.state(w, nil) })
+	m.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) { s.state(w, s.ready(r.Context())) })
+	m.HandleFunc("/search", p.search)
+	for route, f := range map[string]func(context.Context, *http.Request, map[string]string) (page, error){
+		"/": p.index, "/mirror/{mirror}": p.mirror, "/snapshot/{id}": p.snapshot, "/freeze/{name}": p.freeze,
+		"/package/{name}": p.pkg, "/diff": p.diff,
+	} {
+		m.HandleFunc(route, p.handle(f))
+	}
 	m.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.notFound(w.(*response), r) })
 	return m, nil
+}
+
+// state answers the questions of a supervisor.
+func (s *Server) state(w http.ResponseWriter, err error) {
+	w.Header()["Cache-Control"] = cacheNone
+	if err != nil {
+		s.text(w.(*response), http.StatusServiceUnavailable, err.Error()+"\n")
+		return
+	}
+	s.text(w.(*response), http.StatusOK, "ok\n")
+}
+
+// ready tells whether requests can be answered.
+func (s *Server) ready(ctx context.Context) error {
+	if s.stopped.Load() {
+		return errors.New("stopping")
+	}
+	if err := s.view(ctx, func(tx *store.Tx) error { tx.Meta("clean"); return nil }); err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	return nil
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05")
+}
+
+func bytesText(n int64) string {
+	const k = 1024
+	if n < k {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/k, 0
+	for ; f >= k && i < 4; i++ {
+		f /= k
+	}
+	return fmt.Sprintf("%.1f %ciB", f, "KMGTP"[i])
+}
+
+// page is a template and what goes in.
+type page struct {
+	name  string
+	title string
+	data  map[string]any
+}
+
+// handle makes one page within bounds of time and number.
+func (p *pages) handle(f func(context.Context, *http.Request, map[string]string) (page, error)) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		w := rw.(*response)
+		ctx, cancel := context.WithTimeout(r.Context(), pageTime)
+		defer cancel()
+		vars := map[string]string{}
+		for k, v := range mux.Vars(r) {
+			u, err := url.PathUnescape(v)
+			if err != nil {
+				p.s.notFound(w, r)
+				return
+			}
+			vars[k] = u
+		}
+		select {
+		case p.slots <- struct{}{}:
+		case <-ctx.Done():
+			p.s.fail(w, r, ctx.Err(), false)
+			return
+		}
+		pg, err := f(ctx, r, vars)
+		<-p.slots // before the page goes to a client that may be slow
+		status := http.StatusOK
+		if err != nil {
+			o, _ := p.s.classify(err)
+			if o.status >= 500 || r.Context().Err() != nil {
+				p.s.fail(w, r, err, false)
+				return
+			}
+			status = o.status
+			pg = page{"error.html", http.StatusText(status), map[string]any{"Message": err.Error()}}
+		}
+		if pg.data == nil {
+			pg.data = map[string]any{}
+		}
+		pg.data["Title"], pg.data["Version"] = pg.title, p.s.cfg.Version
+		var b strings.Builder
+		if err := p.templates.ExecuteTemplate(&b, pg.name, pg.data); err != nil {
+			p.s.fail(w, r, fmt.Errorf("page %s: %w", pg.name, err), false)
+			return
+		}
+		w.Header()["Cache-Control"] = cacheNone
+		p.s.html(w, r, status, b.String())
+	}
+}
+
+func (p *pages) search(rw http.ResponseWriter, r *http.Request) {
+	w := rw.(*response)
+	q := strings.TrimSpace(r.URL.Query().Get("q"))
+	to := "/"
+	if q != "" && len(q) < 256 {
+		to = "/package/" + url.PathEscape(q)
+	}
+	w.Header().Set("Location", to)
+	w.Header()["Cache-Control"] = cacheNone
+	p.s.text(w, http.StatusFound, "see "+to+"\n")
+}
+
+func (p *pages) index(ctx context.Context, _ *http.Request, _ map[string]string) (page, error) {
+	mirrors, err := p.s.mirrorList(ctx, api.Empty{}, nil)
+	if err != nil {
+		return page{}, err
+	}
+	frozen, err := p.s.list(ctx, api.ListRequest{Frozen: true}, nil)
+	if err != nil {
+		return page{}, err
+	}
+	recs, err := p.s.recordList(ctx, api.Empty{}, nil)
+	return page{"index.html", "Repositories", map[string]any{
+		"Mirrors": mirrors.Mirrors, "Frozen": frozen.Frozen, "Recordings": recs.Recordings, "Key": p.s.keyInfo(),
+	}}, err
+}
+
+// snapshotRow is a snapshot in a table.
+type snapshotRow struct {
+	api.Snapshot
+	Files  string
+	Before string // id of the one before
+}
+
+func filesOf(snap *store.Snapshot) string {
+	return "/archive/" + url.PathEscape(snap.Mirror) + "/" + store.FormatInstant(snap.Instant) + "/"
+}
+
+func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
+	name := vars["mirror"]
+	detail, err := p.s.mirrorShow(ctx, api.MirrorRef{Mirror: name}, nil)
+	if errors.Is(err, mirror.ErrUnknown) {
+		// Configured no more, but its history is here.
+		detail = api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}
+		err = p.s.view(ctx, func(tx *store.Tx) error {
+			last, err := tx.Latest(name)
+			if err == nil {
+				detail.Type, detail.Latest = last.Type, last.ID()
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return page{}, err
+	}
+	var before time.Time
+	if v := r.URL.Query().Get("before"); v != "" {
+		if before, err = mirror.ParseInstant(v); err != nil {
+			return page{}, err
+		}
+	}
+	var snaps []*store.Snapshot
+	if err := p.s.view(ctx, func(tx *store.Tx) (err error) {
+		snaps, err = tx.Snapshots(name, before, pageSnapshots+1)
+		return err
+	}); err != nil {
+		return page{}, err
+	}
+	var rows []snapshotRow
+	for i, snap := range snaps[:min(len(snaps), pageSnapshots)] {
+		one, err := p.s.snapshot(ctx, snap, false)
+		if err != nil {
+			return page{}, err
+		}
+		row := snapshotRow{Snapshot: one, Files: filesOf(snap)}
+		if i+1 < len(snaps) {
+			row.Before = snaps[i+1].ID()
+		}
+		rows = append(rows, row)
+	}
+	older := ""
+	if len(snaps) > pageSnapshots {
+		older = store.FormatInstant(snaps[pageSnapshots-1].Instant)
+	}
+	return page{"mirror.html", name, map[string]any{"Mirror": detail, "Snapshots": rows, "Older": older}}, nil
+}
+
+// packageRow is a package in a table, with a link to its file.
+type packageRow struct {
+	api.Package
+	Href string
+}
+
+func fileHref(base, p string) string { return base + (&url.URL{Path: p}).EscapedPath() }
+
+func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
+	snap, err := p.s.e.ResolveSnapshot(ctx, vars["id"])
+	if err != nil {
+		return page{}, err
+	}
+	shown, err := p.s.show(ctx, api.RefRequest{Ref: snap.ID()}, nil)
+	if err != nil {
+		return page{}, err
+	}
+	q := r.URL.Query()
+	prefix, from := q.Get("q"), q.Get("from")
+	rows, next, err := p.named(ctx, snap, prefix, max(prefix, from))
+	return page{"snapshot.html", snap.ID(), map[string]any{
+		"Snapshot": shown.Snapshot, "Files": filesOf(snap), "Query": prefix, "Packages": rows, "Next": next,
+	}}, err
+}
+
+// named lists the packages of a snapshot whose names have a prefix, from a name
+// on, and the name to go on from.
+func (p *pages) named(ctx context.Context, snap *store.Snapshot, prefix, from string) (rows []packageRow, next string, err error) {
+	for {
+		const lookedAt = 500 // names, in one transaction
+		more := false
+		err := p.s.view(ctx, func(tx *store.Tx) error {
+			var names []string
+			tx.Names(snap.Mirror, from, func(name string) bool {
+				if !strings.HasPrefix(name, prefix) {
+					return false
+				}
+				if len(names) == lookedAt {
+					from, more = name, true
+					return false
+				}
+				names = append(names, name)
+				return true
+			})
+			for _, n := range names {
+				if len(rows) >= pagePackages {
+					next, more = n, false
+					return nil
+				}
+				facts, err := tx.ByName(snap.Mirror, n)
+				if err != nil {
+					return err
+				}
+				for _, f := range facts {
+					places, err := tx.PlacesAt(snap, f.PID)
+					if err != nil {
+						return err
+					}
+					if len(places) > 0 {
+						pk := PackageOf(snap.Mirror, store.Entry{Fact: f, Places: places})
+						rows = append(rows, packageRow{pk, fileHref(filesOf(snap), pk.Path)})
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil || !more || next != "" {
+			return rows, next, err
+		}
+		if len(rows) >= pagePackages {
+			return rows, from, nil
+		}
+	}
+}
+
+var errEnough = errors.New("enough")
+
+type link struct{ Href, Name string }
+
+func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
+	name := vars["name"]
+	if !config.NameRE.MatchString(name) {
+		return page{}, fmt.Errorf("frozen snapshot: %w", store.ErrNotFound)
+	}
+	ref, err := p.s.e.ResolveRef(ctx, name)
+	if err != nil {
+		return page{}, err
+	}
+	fz, err := p.s.frozenView(ctx, ref.Frozen)
+	if err != nil {
+		return page{}, err
+	}
+	base := "/frozen/" + url.PathEscape(name) + "/"
+	links := []link{
+		{base, "files"}, {base + "manifest.json", "manifest.json"}, {base + "manifest.json.asc", "signature"},
+		{base + "provenance.json", "provenance.json"}, {base + "sources", "apt sources"}, {base + "repo", "dnf repo"},
+	}
+	for _, st := range ref.Frozen.Statements {
+		links = append(links, link{fileHref(base, st.Path), st.Path})
+	}
+	prefix := r.URL.Query().Get("q")
+	var rows []packageRow
+	err = p.s.eachPackage(ctx, ref, func(pk api.Package) error {
+		if !strings.HasPrefix(pk.Name, prefix) {
+			return ctx.Err()
+		}
+		if len(rows) == pageFrozen {
+			return errEnough
+		}
+		rows = append(rows, packageRow{pk, fileHref(base+url.PathEscape(pk.Mirror)+"/", pk.Path)})
+		return nil
+	})
+	more := errors.Is(err, errEnough)
+	if more || p.s.cfg.Services.FrozenPackages == nil {
+		err = nil
+	}
+	return page{"freeze.html", name, map[string]any{"Frozen": fz, "Links": links, "Query": prefix, "Packages": rows, "More": more}}, err
+}
+
+func (p *pages) pkg(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
+	name, version, _ := strings.Cut(vars["name"], "=")
+	res, err := p.s.find(ctx, api.FindRequest{Name: name, Version: version}, nil)
+	if err != nil {
+		return page{}, err
+	}
+	if len(res.Matches) == 0 {
+		return page{}, fmt.Errorf("package %s: %w in any mirror", clipText(name), store.ErrNotFound)
+	}
+	return page{"package.html", name, map[string]any{"Name": name, "Matches": res.Matches}}, nil
+}
+
+// diffPart is one kind of difference.
+type diffPart struct {
+	Title   string
+	Entries []api.DiffEntry
+}
+
+func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) (page, error) {
+	q := r.URL.Query()
+	a, b := q.Get("a"), q.Get("b")
+	data := map[string]any{"A": a, "B": b, "Diff": nil, "Parts": nil}
+	out := page{"diff.html", "Differences", data}
+	if a == "" || b == "" {
+		return out, nil
+	}
+	if p.s.cfg.Services.Diff == nil {
+		return page{}, fmt.Errorf("differences: %w on this server", store.ErrNotFound)
+	}
+	d, err := p.s.cfg.Services.Diff(ctx, api.DiffRequest{A: a, B: b}, func(api.Progress) {})
+	if err != nil {
+		return page{}, err
+	}
+	var parts []diffPart
+	for _, part := range []diffPart{
+		{"Upgraded", d.Upgraded}, {"Downgraded", d.Downgraded}, {"Added", d.Added}, {"Removed", d.Removed}, {"Same version, other bytes", d.Rebuilt},
+	} {
+		part.Entries = part.Entries[:min(len(part.Entries), pageDiff)]
+		parts = append(parts, part)
+	}
+	data["Diff"], data["Parts"] = &d, parts
+	return out, nil
 }

@@ -1,11 +1,14 @@
 package deb
 
 import (
+	"bytes"
+	"fmt"
 	"path"
 	"strings"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
 )
 
 // HashName is the file's name below by-hash/SHA256 of its directory.
@@ -39,4 +42,33 @@ func (Format) Vendor(root *repo.Root) string {
 		}
 	}
 	return "debian"
+}
+
+// Resign drops Valid-Until from upstream's Release and signs the rest, as of the
+// Release's own Date.
+func (Format) Resign(root *repo.Root, signer *sign.Signer) ([]repo.Doc, error) {
+	text, err := releaseText(root.Docs)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	for line := range bytes.Lines(text) {
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		if !bytes.EqualFold(name, []byte("Valid-Until")) && !bytes.EqualFold(name, []byte("Signed-By")) {
+			out.Write(line)
+		}
+	}
+	if !bytes.HasSuffix(out.Bytes(), []byte("\n")) {
+		out.WriteByte('\n')
+	}
+	in, err := signer.ClearSign(out.Bytes(), root.Date)
+	if err != nil {
+		return nil, fmt.Errorf("sign InRelease: %w", err)
+	}
+	sig, err := signer.SignDetached(out.Bytes(), root.Date)
+	if err != nil {
+		return nil, fmt.Errorf("sign Release: %w", err)
+	}
+	dir := suiteDir(root.Suite)
+	return []repo.Doc{{Path: dir + "InRelease", Data: in}, {Path: dir + "Release", Data: out.Bytes()}, {Path: dir + "Release.gpg", Data: sig}}, nil
 }

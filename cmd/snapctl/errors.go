@@ -9,6 +9,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/iuk"
 	"example.org/snapd/internal/sign"
 )
@@ -83,6 +84,9 @@ var advices = []advice{
 	{is: iuk.ErrNotNew, exit: api.ExitVerify, hint: "make the kit again from these two images: snapctl iuk create"},
 	{is: iuk.ErrUDF, exit: api.ExitFailed, hint: "choose an empty directory with --output"},
 	{is: iuk.ErrNoUpgrade, exit: api.ExitFailed},
+	{is: image.ErrTools, exit: api.ExitFailed, hint: "apt-get install mmdebstrap"},
+	{is: image.ErrBuild, exit: api.ExitFailed, hint: "check that the frozen snapshot holds what the variant needs: snapctl packages NAME"},
+	{is: image.ErrSpec, exit: api.ExitFailed, hint: "record how it was built elsewhere, or build it with: snapctl image build NAME"},
 	{is: errKeyExists, exit: api.ExitFailed, hint: "move it away first, or move its expiry with: snapctl key renew"},
 	{is: iuk.ErrKit, exit: api.ExitVerify},
 	{is: iuk.ErrUnfinished, exit: api.ExitFailed, hint: "complete it by running the command again, or restore the old state with --rollback"},

@@ -693,3 +693,30 @@ func (u *ui) applied(r *iuk.ApplyResult) {
 		}
 	}
 }
+
+func (u *ui) imageAdded(i *api.Image) {
+	u.printf("%s: image %srecorded: %s, sha256:%s\n", i.Name, i.Variant+space(i.Variant), bytesText(i.Size), i.SHA256)
+}
+
+func space(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " "
+}
+
+func (u *ui) rebuilt(r *api.RebuildResult) {
+	if r.Equal {
+		u.printf("%s: equal, sha256:%s\n", r.Name, r.Built)
+		return
+	}
+	u.printf("%s: recorded sha256:%s\n%s: built    sha256:%s\n", r.Name, r.Recorded, r.Name, r.Built)
+	rows := [][]string{{"KIND", "PATH", "RECORDED", "BUILT"}}
+	for _, f := range r.Files {
+		rows = append(rows, []string{f.Kind, f.Path, f.Recorded, f.Built})
+	}
+	u.table(rows...)
+	if r.More > 0 {
+		u.printf("and %d more\n", r.More)
+	}
+}

@@ -294,6 +294,20 @@ func (u *ui) steps(task, phase string) func(done, total int64) {
 	}
 }
 
+// packed tells how much of an image has been packed.
+func (u *ui) packed(task string) func(done int64) {
+	var mu sync.Mutex
+	var last time.Time
+	return func(done int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); now.Sub(last) >= 100*time.Millisecond {
+			last = now
+			u.progress(api.Progress{Task: task, Phase: "pack", Bytes: done})
+		}
+	}
+}
+
 // endProgress takes the bars away, before anything else is said.
 func (u *ui) endProgress() {
 	if u.bars != nil {

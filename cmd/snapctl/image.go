@@ -1,0 +1,371 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/image"
+	"example.org/snapd/internal/squashfs"
+)
+
+func imageVerb() *verb {
+	return &verb{
+		name:  "image",
+		usage: "record and build root file systems of frozen snapshots",
+		examples: []string{
+			"snapctl image build 4.1 --variant minbase --include linux-image-amd64,live-boot",
+			"snapctl image list",
+		},
+		verbs: []*verb{
+			{
+				name: "add", args: "NAME FILE", min: 2, max: 2,
+				usage:    "record an image that was built elsewhere from a frozen snapshot",
+				examples: []string{"snapctl image add 4.1 filesystem.squashfs", "snapctl image add 4.1 desktop.iso --variant desktop"},
+				options:  []option{{name: "variant", value: "V", usage: "which of several images of this frozen snapshot it is"}},
+				result:   new(api.Image),
+				long:     true,
+				run: func(ctx context.Context, c *call) error {
+					if err := c.checkName("name", c.arg(0)); err != nil {
+						return err
+					}
+					file, err := absolute(c.arg(1))
+					if err != nil {
+						return err
+					}
+					if _, err := os.Stat(file); err != nil {
+						return err
+					}
+					var r api.Image
+					if err := c.ask(ctx, "image/add", api.ImageAdd{Name: c.arg(0), File: file, Variant: c.str("variant")}, &r); err != nil {
+						return err
+					}
+					show(c.ui, &r, c.ui.imageAdded)
+					return nil
+				},
+			},
+			{
+				name: "build", args: "NAME", min: 1, max: 1,
+				usage: "build a root file system from a frozen snapshot with mmdebstrap",
+				about: `Installs from the frozen snapshot alone, without root where the machine allows,
+with SOURCE_DATE_EPOCH set to the snapshot's date, packs the result as SquashFS
+and records its digest and how it was built. The image holds the distribution's
+own source lines, a fixed host name, an empty resolv.conf and machine-id, and
+nothing of this machine.`,
+				examples: []string{
+					"snapctl image build 4.1",
+					"snapctl image build 4.1 --variant minbase --include openssh-server,less --output 4.1.squashfs",
+				},
+				options: []option{
+					{name: "variant", value: "V", usage: "mmdebstrap's variant: essential, apt (default), minbase, buildd, important, standard, ..."},
+					{name: "include", value: "P,...", many: true, usage: "packages to install beside those of the variant"},
+					{name: "output", value: "FILE", usage: "keep the image in this file too"},
+				},
+				result: new(api.ImageBuild),
+				long:   true,
+				run:    runImageBuild,
+			},
+			{
+				name:     "list",
+				usage:    "list recorded images",
+				examples: []string{"snapctl image list"},
+				result:   new(api.ImageList),
+				run: func(ctx context.Context, c *call) error {
+					var r api.ImageList
+					if err := c.ask(ctx, "image/list", api.Empty{}, &r); err != nil {
+						return err
+					}
+					show(c.ui, &r, c.ui.images)
+					return nil
+				},
+			},
+		},
+	}
+}
+
+func rebuildVerb() *verb {
+	return &verb{
+		name: "rebuild", args: "NAME", min: 1, max: 1,
+		usage: "build the image again and compare it with the recorded one",
+		about: `First the versions of the tools are compared with those that the image was built
+with. The exit code is 0 when the images are equal byte for byte; otherwise it is
+4, and the files that differ are listed with the kind of difference.`,
+		examples: []string{"snapctl rebuild 4.1", "snapctl rebuild 4.1 --variant minbase --output again.squashfs"},
+		options: []option{
+			{name: "variant", value: "V", usage: "which of several images of this frozen snapshot"},
+			{name: "output", value: "FILE", usage: "keep the image that is built in this file"},
+		},
+		result: new(api.RebuildResult),
+		long:   true,
+		run:    runRebuild,
+	}
+}
+
+// installSources asks snapd what apt has to be told to install from a frozen
+// snapshot's Debian mirrors: deb822, keys inline.
+func (c *call) installSources(ctx context.Context, f *api.Frozen) (string, error) {
+	var parts []string
+	for _, m := range sortedMirrors(f) {
+		if m.Type != "deb" {
+			continue
+		}
+		var r api.SourcesResult
+		if err := c.ask(ctx, "sources", api.SourcesRequest{Ref: f.Name, Format: "deb822", Mirror: m.Mirror}, &r); err != nil {
+			return "", err
+		}
+		parts = append(parts, strings.TrimRight(r.Text, "\n")+"\n")
+	}
+	if len(parts) == 0 {
+		return "", fmt.Errorf("build image of %s: %w", f.Name, errNoDebian)
+	}
+	return strings.Join(parts, "\n"), nil
+}
+
+// errNoDebian means that a frozen snapshot holds nothing that mmdebstrap
+// could install.
+var errNoDebian = errors.New("the frozen snapshot holds no Debian mirror")
+
+// upstreamLines are the distribution's own lines for the mirrors of a frozen
+// snapshot.
+func (c *call) upstreamLines(ctx context.Context, f *api.Frozen) (string, error) {
+	var list []image.Repository
+	for _, m := range sortedMirrors(f) {
+		if m.Type != "deb" {
+			continue
+		}
+		var d api.MirrorDetail
+		if err := c.ask(ctx, "mirror/show", api.MirrorRef{Mirror: m.Mirror}, &d); err != nil {
+			return "", fmt.Errorf("find upstream of mirror %s: %w", m.Mirror, err)
+		}
+		if len(d.URLs) == 0 {
+			return "", fmt.Errorf("find upstream of mirror %s: it has no URL", m.Mirror)
+		}
+		list = append(list, image.Repository{URL: d.URLs[0], Suites: m.Suites, Components: d.Components})
+	}
+	return image.SourceLines(list), nil
+}
+
+func sortedMirrors(f *api.Frozen) []api.FrozenMirror {
+	out := slices.Clone(f.Mirrors)
+	slices.SortFunc(out, func(a, b api.FrozenMirror) int { return strings.Compare(a.Mirror, b.Mirror) })
+	return out
+}
+
+// frozen asks for a frozen snapshot by name.
+func (c *call) frozen(ctx context.Context, name string) (*api.Frozen, error) {
+	var r api.ShowResult
+	if err := c.ask(ctx, "show", api.RefRequest{Ref: name}, &r); err != nil {
+		return nil, err
+	}
+	if r.Frozen == nil {
+		return nil, fmt.Errorf("%s is no frozen snapshot", name)
+	}
+	return r.Frozen, nil
+}
+
+// build makes the image of s in a file: output, or one in a directory that done
+// removes. Its mode lets snapd read it.
+func (c *call) build(ctx context.Context, s image.Spec, name, output string) (file string, done func(), err error) {
+	done = func() {}
+	if output == "" {
+		dir, err := os.MkdirTemp("", "snapctl-image-")
+		if err != nil {
+			return "", done, err
+		}
+		done = func() { os.RemoveAll(dir) }
+		output = filepath.Join(dir, "image.squashfs")
+	}
+	if file, err = absolute(output); err != nil {
+		return "", done, err
+	}
+	f, err := os.OpenFile(file+".partial", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return "", done, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(file + ".partial")
+			done()
+		}
+	}()
+	c.ui.progress(api.Progress{Task: name, Phase: "install"})
+	packed := c.ui.packed(name)
+	_, err = image.Build(ctx, f, s, image.Options{Progress: packed})
+	c.ui.endProgress()
+	if err != nil {
+		return "", done, err
+	}
+	if err := f.Sync(); err != nil {
+		return "", done, err
+	}
+	if err := f.Close(); err != nil {
+		return "", done, err
+	}
+	return file, done, os.Rename(file+".partial", file)
+}
+
+func runImageBuild(ctx context.Context, c *call) error {
+	name := c.arg(0)
+	if err := c.checkName("name", name); err != nil {
+		return err
+	}
+	s := image.Spec{Variant: c.str("variant"), Include: splitCommas(c.list("include")), Architecture: "amd64"}
+	// What needs no daemon is checked first.
+	probe := s
+	probe.Epoch = c.p.now()
+	if err := probe.Check(); err != nil {
+		return c.usagef("%v", err)
+	}
+	var err error
+	if s.Architecture, err = image.Architecture(ctx); err != nil {
+		return err
+	}
+	tools, err := image.FindTools(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := c.frozen(ctx, name)
+	if err != nil {
+		return err
+	}
+	s.Epoch = f.Date
+	if s.Sources, err = c.installSources(ctx, f); err != nil {
+		return err
+	}
+	if s.Upstream, err = c.upstreamLines(ctx, f); err != nil {
+		return err
+	}
+	if err := s.Check(); err != nil {
+		return err
+	}
+	file, done, err := c.build(ctx, s, name, c.str("output"))
+	if err != nil {
+		return err
+	}
+	defer done()
+	out := &api.ImageBuild{}
+	if c.str("output") != "" {
+		out.File = file
+	}
+	if err := c.ask(ctx, "image/add", api.ImageAdd{Name: name, File: file, Variant: s.Variant, How: s.How(tools)}, &out.Image); err != nil {
+		return err
+	}
+	show(c.ui, out, func(r *api.ImageBuild) {
+		c.ui.imageAdded(&r.Image)
+		if r.File != "" {
+			c.ui.printf("wrote %s\n", r.File)
+		}
+	})
+	return nil
+}
+
+// maxDifferences is how many differences rebuild lists.
+const maxDifferences = 1000
+
+func runRebuild(ctx context.Context, c *call) error {
+	name := c.arg(0)
+	if err := c.checkName("name", name); err != nil {
+		return err
+	}
+	var list api.ImageList
+	if err := c.ask(ctx, "image/list", api.Empty{}, &list); err != nil {
+		return err
+	}
+	recorded, err := findImage(list.Images, name, c.str("variant"))
+	if err != nil {
+		return err
+	}
+	s, err := image.SpecOf(recorded.How)
+	if err != nil {
+		return fmt.Errorf("rebuild %s: %w", name, err)
+	}
+	tools, err := image.FindTools(ctx)
+	if err != nil {
+		return err
+	}
+	out := &api.RebuildResult{Name: name, Variant: recorded.Variant, Recorded: recorded.SHA256, Tools: []api.ToolDifference{}, Files: []api.ImageDifference{}}
+	for _, d := range tools.CompareTools(recorded.How) {
+		out.Tools = append(out.Tools, api.ToolDifference{Tool: d[0], Recorded: d[1], Here: d[2]})
+		if !c.ui.json {
+			c.ui.warning("the image was built with %s %s, here is %s", d[0], orWord(d[1], "(unknown)"), d[2])
+		}
+	}
+	f, err := c.frozen(ctx, name)
+	if err != nil {
+		return err
+	}
+	if s.Sources, err = c.installSources(ctx, f); err != nil {
+		return err
+	}
+	file, done, err := c.build(ctx, s, name, c.str("output"))
+	if err != nil {
+		return err
+	}
+	defer done()
+	if out.Built, err = fileDigest(file); err != nil {
+		return err
+	}
+	out.Equal = out.Built == out.Recorded
+	if !out.Equal {
+		out.Exit = api.ExitVerify
+		diffs, more, err := compareImages(ctx, recorded.Path, file)
+		if err != nil {
+			return err
+		}
+		out.More = more
+		for _, d := range diffs {
+			out.Files = append(out.Files, api.ImageDifference{Path: d.Path, Kind: d.Kind, Recorded: d.A, Built: d.B})
+		}
+		if len(diffs) == 0 {
+			out.Files = append(out.Files, api.ImageDifference{Path: "/", Kind: "layout"})
+		}
+	}
+	show(c.ui, out, c.ui.rebuilt)
+	if !out.Equal {
+		if err := c.ui.flush(); err != nil {
+			return err
+		}
+		c.ui.failure(fmt.Sprintf("rebuild %s: the image is not the recorded one", name), rebuildHint(out))
+	}
+	return exitCode(out.Exit)
+}
+
+func rebuildHint(r *api.RebuildResult) string {
+	if len(r.Tools) > 0 {
+		return "build with the tools that the image was built with: " + toolText(r.Tools)
+	}
+	return "keep the new image with --output FILE to look at what differs"
+}
+
+func toolText(list []api.ToolDifference) string {
+	var out []string
+	for _, t := range list {
+		out = append(out, t.Tool+" "+orWord(t.Recorded, "(unknown)"))
+	}
+	return strings.Join(out, ", ")
+}
+
+func compareImages(ctx context.Context, a, b string) ([]image.Difference, int, error) {
+	var readers [2]*squashfs.Reader
+	for i, name := range []string{a, b} {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil {
+			return nil, 0, err
+		}
+		if readers[i], err = squashfs.Open(f, st.Size(), squashfs.Limits{}); err != nil {
+			return nil, 0, fmt.Errorf("open %s: %w", name, err)
+		}
+	}
+	return image.Compare(ctx, readers[0], readers[1], maxDifferences)
+}

@@ -255,6 +255,7 @@ func TestKeys(t *testing.T) {
 			[]string{"/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/b.gpg"}, nil},
 		{"fingerprint", " " + k.Fingerprint() + "\n", nil, []string{k.Fingerprint()}},
 		{"fingerprint of a file", " /usr/share/keyrings/debian-archive-keyring.gpg " + k.Fingerprint() + "\n", nil, []string{k.Fingerprint()}},
+		{"exact subkey, and one that is not here", " " + k.Fingerprint() + "!, 0123456789ABCDEF0123456789ABCDEF01234567\n", nil, []string{k.Fingerprint()}},
 		{"none", " \n", []string{"/etc/apt/trusted.gpg.d/debian.asc", "/usr/share/keyrings/debian-archive-keyring.gpg"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

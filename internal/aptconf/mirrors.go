@@ -217,8 +217,17 @@ func (m Machine) keys(e *Entry) (keySet, error) {
 				rings = append(rings, kr)
 			}
 		}
-		picked, err := sign.Merge(rings...).Filter(fprs...)
-		if err != nil {
+		// apt takes a signature by any one of the keys that it has. It also can
+		// insist on one subkey ("!"), a mirror only on the whole certificate.
+		all := sign.Merge(rings...)
+		var known []string
+		for _, f := range fprs {
+			if f = strings.TrimSuffix(f, "!"); all.Contains(f) {
+				known = append(known, f)
+			}
+		}
+		picked, err := all.Filter(known...)
+		if err != nil || len(known) == 0 {
 			return out, fmt.Errorf("key %s of Signed-By: not in %s", strings.Join(fprs, " "), strings.Join(from, " "))
 		}
 		out.files = nil

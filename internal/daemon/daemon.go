@@ -29,10 +29,13 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
+	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
 )
@@ -141,16 +144,23 @@ func begin(ctx context.Context, st *store.Store) (clean bool, err error) {
 
 // daemon is one run.
 type daemon struct {
-	cfg      *config.Config
-	o        Options
-	log      *slog.Logger
-	store    *store.Store
-	blobs    *cas.Dir
-	signer   *sign.Signer
-	engine   *mirror.Engine
-	srv      *httpd.Server
-	sched    *scheduler
-	warnings []string
+	cfg       *config.Config
+	o         Options
+	log       *slog.Logger
+	store     *store.Store
+	blobs     *cas.Dir
+	signer    *sign.Signer
+	engine    *mirror.Engine
+	client    *fetch.Client
+	freezer   *freeze.Freezer
+	collector *gc.Collector
+	srv       *httpd.Server
+	sched     *scheduler
+	warnings  []string
+
+	client    *fetch.Client
+	freezer   *freeze.Freezer
+	collector *gc.Collector
 }
 
 // free tells the bytes that an unprivileged writer may still use (statfs(2)).
@@ -170,6 +180,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		Parallel: d.cfg.Fetch.Parallel, RateLimit: int64(d.cfg.Fetch.RateLimit), UserAgent: "snapd/" + d.o.Version, Logger: d.log,
 	})
 	defer client.Close()
+	d.client = client
 	d.engine, err = mirror.New(mirror.Config{
 		Mirrors: d.cfg.Mirrors, Formats: formats(), Store: d.store, Blobs: d.blobs, Client: client,
 		Parallel: d.cfg.Fetch.Parallel, Free: d.free, Reserve: int64(d.cfg.Store.Reserve), Log: d.log, Now: d.o.Now,
@@ -178,6 +189,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer d.engine.Close()
+	d.compose()
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -207,7 +219,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 
 // formats are the kinds of repository that this snapd knows.
 func formats() []repo.Format {
-	return []repo.Format{deb.Format{}}
+	return []repo.Format{deb.Format{}, rpm.Format{}}
 }
 
 // serve answers on both listeners until ctx ends.

@@ -145,7 +145,7 @@ func (z *Freezer) parseProof(ctx context.Context, f repo.Format, d *DocMirror, s
 			return nil, err
 		}
 	}
-	return f.ParseRoot(mirrorOf(d, s.Trust), s.Suite, docs, p)
+	return f.ParseRoot(repo.Recorded(d.Name, d.Type, s.Trust), s.Suite, docs, p)
 }
 
 func (z *Freezer) proofRoot(ctx context.Context, f repo.Format, fr *store.Frozen, d *DocMirror, s *DocSuite) (*repo.Root, error) {

@@ -17,21 +17,11 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
-
-func mirrorOf(d *DocMirror, trust repo.Trust) config.Mirror {
-	m := config.Mirror{Name: d.Name, Type: d.Type}
-	if trust == repo.TrustNone {
-		no := false
-		m.RepoGPGCheck = &no
-	}
-	return m
-}
 
 func (z *Freezer) opener(held map[string]cas.Digest) func(context.Context, repo.Listed) (io.ReadCloser, error) {
 	return func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {

@@ -359,11 +359,7 @@ func (v *verifier) suite(ctx context.Context, f repo.Format, d *DocMirror, s *Do
 			return nil
 		}
 	}
-	m := config.Mirror{Name: d.Name, Type: d.Type}
-	if s.Trust == repo.TrustNone {
-		no := false
-		m.RepoGPGCheck = &no
-	}
+	m := repo.Recorded(d.Name, d.Type, s.Trust)
 	root, err := f.ParseRoot(m, s.Suite, docs, p)
 	if err != nil {
 		v.fault(object, strings.Join(s.Keys, ", "), "", "upstream's signature: %v", err)

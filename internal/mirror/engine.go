@@ -295,11 +295,7 @@ func (e *Engine) loadRoot(ctx context.Context, typ string, k rootKey, entry *roo
 	if err != nil {
 		return err
 	}
-	m := config.Mirror{Name: k.mirror, Type: typ}
-	if entry.gen.Trust == repo.TrustNone {
-		no := false
-		m.RepoGPGCheck = &no
-	}
+	m := repo.Recorded(k.mirror, typ, entry.gen.Trust)
 	if entry.root, err = f.ParseRoot(m, k.suite, docs, p); err != nil {
 		return fmt.Errorf("root of %s %s, generation %d: %w", k.mirror, k.suite, k.gen, err)
 	}

@@ -338,6 +338,10 @@ type Format interface {
 	// Broken lists the relations that a set of records leaves unsatisfied.
 	Broken(ctx context.Context, records func(emit func(Record) error) error) ([]Problem, error)
 
+	// Resign signs a verified root again by this server's key, without an expiry
+	// and otherwise as upstream wrote it.
+	Resign(root *Root, signer *sign.Signer) ([]Doc, error)
+
 	// ClientConfig renders a repository for clients: kind is "deb822", "list",
 	// "repo" or "mmdebstrap".
 	ClientConfig(kind string, p SourceParams) (string, error)
@@ -356,4 +360,18 @@ type Resolver interface {
 	// repositories that can be reached now. Programs that it runs are looked up
 	// in PATH.
 	Resolve(ctx context.Context, repos []SourceParams, arch string, packages []string) ([]Resolved, error)
+}
+
+// Recorded is the configuration by which a root that was verified before is
+// parsed again from what was kept: how it had been trusted is part of that.
+func Recorded(name, typ string, trust Trust) config.Mirror {
+	m := config.Mirror{Name: name, Type: typ}
+	switch trust {
+	case TrustNone:
+		no := false
+		m.RepoGPGCheck = &no
+	case TrustMetalink:
+		m.Metalink = "https://metalink.invalid/" // the document itself is given beside it
+	}
+	return m
 }

@@ -1,10 +1,12 @@
 package rpm
 
 import (
+	"fmt"
 	"strings"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
 )
 
 // HashName is empty: rpm-md puts digests into the names of the files themselves.
@@ -37,3 +39,17 @@ func (Format) ClientKinds() []string { return []string{"repo"} }
 
 // Vendor is "fedora": rpm-md names no vendor.
 func (Format) Vendor(*repo.Root) string { return "fedora" }
+
+// Resign puts this server's signature beside upstream's repomd.xml.
+func (f Format) Resign(root *repo.Root, signer *sign.Signer) ([]repo.Doc, error) {
+	doc := findDoc(root.Docs, repomdPath)
+	if doc == nil {
+		return nil, fmt.Errorf("no %s among the documents: %w", repomdPath, repo.ErrMalformed)
+	}
+	sig, err := signer.SignDetached(doc.Data, root.Date)
+	if err != nil {
+		return nil, fmt.Errorf("sign %s: %w", repomdPath, err)
+	}
+	dir := f.SuiteDir(root.Suite)
+	return []repo.Doc{{Path: dir + repomdPath, Data: doc.Data}, {Path: dir + ascPath, Data: sig}}, nil
+}

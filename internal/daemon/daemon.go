@@ -157,10 +157,6 @@ type daemon struct {
 	srv       *httpd.Server
 	sched     *scheduler
 	warnings  []string
-
-	client    *fetch.Client
-	freezer   *freeze.Freezer
-	collector *gc.Collector
 }
 
 // free tells the bytes that an unprivileged writer may still use (statfs(2)).

@@ -5,7 +5,6 @@ import (
 	"net"
 
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
@@ -13,9 +12,8 @@ import (
 	"example.org/snapd/internal/store"
 )
 
-// makeServices makes the parts above the engine.
-func (d *daemon) makeServices(client *fetch.Client) {
-	d.client = client
+// compose makes the parts above the engine.
+func (d *daemon) compose() {
 	d.freezer = freeze.New(freeze.Config{
 		Engine: d.engine, Signer: d.signer, PublicURL: d.cfg.Server.PublicURL, LocalURL: localURL(d.cfg.Server.Listen),
 		Version: d.o.Version, Parallel: d.cfg.Fetch.Parallel, Log: d.log, Now: d.o.Now,

@@ -17,6 +17,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/mirror"
 )
 
 // maxRequest bounds a control request, in bytes: manifests travel in it.
@@ -48,6 +49,25 @@ func Handle[Req, Res any](f Func[Req, Res]) Verb {
 		}
 		return f(ctx, req, progress)
 	}
+}
+
+// Long makes a Verb of a function that counts its work in a mirror.Progress;
+// task names what a request is about.
+func Long[Req, Res any](task func(*Req) string, f func(context.Context, *Req, *mirror.Progress) (*Res, error)) Verb {
+	return Handle(func(ctx context.Context, req Req, progress func(api.Progress)) (*Res, error) {
+		p := &mirror.Progress{}
+		tick, end := context.WithCancel(ctx)
+		var ticking sync.WaitGroup
+		ticking.Go(func() { ticker(tick, task(&req), p, progress) })
+		defer ticking.Wait()
+		defer end()
+		return f(ctx, &req, p)
+	})
+}
+
+// Quick makes a Verb of a function that takes no time worth telling.
+func Quick[Req, Res any](f func(context.Context, *Req) (*Res, error)) Verb {
+	return Handle(func(ctx context.Context, req Req, _ func(api.Progress)) (*Res, error) { return f(ctx, &req) })
 }
 
 // Control is the handler of the control socket. Callers must set the

@@ -344,7 +344,7 @@ func (s *Server) syncOne(ctx context.Context, name string, o mirror.SyncOptions,
 	o.Progress.SetPhase("waiting")
 	tick, end := context.WithCancel(ctx)
 	var ticking sync.WaitGroup
-	ticking.Go(func() { s.tick(tick, name, o.Progress, progress) })
+	ticking.Go(func() { ticker(tick, name, o.Progress, progress) })
 	res, err := s.Sync(ctx, name, o)
 	end()
 	ticking.Wait()
@@ -357,8 +357,8 @@ func (s *Server) syncOne(ctx context.Context, name string, o mirror.SyncOptions,
 	return out
 }
 
-// tick tells how far an operation is until ctx ends.
-func (s *Server) tick(ctx context.Context, task string, p *mirror.Progress, progress func(api.Progress)) {
+// ticker tells how far an operation is until ctx ends.
+func ticker(ctx context.Context, task string, p *mirror.Progress, progress func(api.Progress)) {
 	if progress == nil {
 		return
 	}

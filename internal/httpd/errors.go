@@ -10,6 +10,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
@@ -33,7 +34,6 @@ type outcome struct {
 
 // outcomes maps sentinels to the outside, once; the first that matches counts.
 // Security errors come first: they are never hidden by what else went wrong.
-// Other packages' sentinels are added by Services.Outcomes.
 var outcomes = []outcome{
 	{sign.ErrBadSignature, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{sign.ErrUnknownKey, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
@@ -53,6 +53,12 @@ var outcomes = []outcome{
 	{cas.ErrMismatch, api.CodeVerify, api.ExitVerify, http.StatusBadGateway},
 	{mirror.ErrRotten, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 
+	{freeze.ErrVerify, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+
+	{freeze.ErrUsage, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
+	{freeze.ErrNeedsAll, api.CodeNeedsAll, api.ExitFailed, http.StatusConflict},
+	{freeze.ErrAmbiguous, api.CodeAmbiguous, api.ExitFailed, http.StatusConflict},
+	{freeze.ErrBroken, api.CodeBroken, api.ExitFailed, http.StatusConflict},
 	{ErrUsage, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
 	{mirror.ErrRef, api.CodeUsage, api.ExitUsage, http.StatusNotFound},
 	{mirror.ErrNameTaken, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
@@ -78,6 +84,7 @@ var outcomes = []outcome{
 	{fetch.ErrNotRepository, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
 	{repo.ErrTorn, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
 	{repo.ErrMalformed, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
+	{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
 	{fetch.ErrNotFound, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
 	{repo.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
 	{store.ErrNotFound, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
@@ -122,5 +129,11 @@ func (s *Server) apiError(verb string, err error) *api.Error {
 	if !ok {
 		s.log.Error("request failed", "verb", verb, "err", err)
 	}
-	return &api.Error{Code: o.code, Message: err.Error(), Exit: o.exit}
+	out := &api.Error{Code: o.code, Message: err.Error(), Exit: o.exit}
+	// A freeze that was refused says what became of each entry.
+	var refused *freeze.ReportError
+	if errors.As(err, &refused) {
+		out.Detail = api.FreezeResult{Report: refused.Report, Broken: refused.Broken}
+	}
+	return out
 }

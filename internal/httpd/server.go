@@ -43,7 +43,7 @@ type Config struct {
 type Services struct {
 	// Verbs by name: "freeze": Handle(f.Freeze).
 	Verbs map[string]Verb
-	// Outcomes are the sentinels of those packages.
+	// Outcomes are sentinels of packages that this one does not know.
 	Outcomes []Outcome
 	// Diff is also the page of differences.
 	Diff Func[api.DiffRequest, api.Diff]

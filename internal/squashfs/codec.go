@@ -12,7 +12,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	xzdec "github.com/mikelolasagasti/xz"
 	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz"
+
+	"example.org/snapd/internal/lzma"
 )
 
 // Compressor numbers a compression method, as the superblock does.
@@ -284,10 +285,11 @@ func (c *lz4Codec) Decode(dst, src []byte) (int, error) {
 // with an optional branch filter. Options: dictionary size u32 in bytes,
 // filters u32 as bits.
 type xzCodec struct {
-	dict    uint32 // bytes, for encoding
-	maxDict uint32 // bytes, for decoding
-	filters uint32
-	readers sync.Pool
+	dict     uint32 // bytes, for encoding
+	maxDict  uint32 // bytes, for decoding
+	filters  uint32
+	readers  sync.Pool
+	encoders sync.Pool
 }
 
 // The branch filters of the xz options.
@@ -324,6 +326,7 @@ func newXZCodec(opts []byte, blockSize int) (Codec, error) {
 	// The kernel's decoder has a dictionary of c.dict bytes in "single" mode
 	// limits; some writers state the block size in the streams, so take that.
 	c.maxDict = max(c.dict, MaxBlockSize)
+	c.encoders.New = func() any { return lzma.NewEncoder() }
 	return c, nil
 }
 
@@ -356,31 +359,35 @@ func (c *xzCodec) Decode(dst, src []byte) (int, error) {
 	return n, err
 }
 
+// xzLevel is how hard the encoder tries: part of the format of what is written.
+const xzLevel = 1
+
 func (c *xzCodec) Encode(dst, src []byte) ([]byte, error) {
-	buf := bytes.NewBuffer(dst[:0])
-	cfg := xz.WriterConfig{DictCap: int(min(c.dict, xzDictFor(len(src)))), CheckSum: xz.CRC32}
-	w, err := cfg.NewWriter(buf)
+	e := c.encoders.Get().(*lzma.Encoder)
+	defer c.encoders.Put(e)
+	out, err := e.EncodeXZ(dst[:0], src, lzma.Options{
+		DictSize: int(c.dict),
+		BCJX86:   c.filters&XZFilterX86 != 0 && looksX86(src),
+		Level:    xzLevel,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("compress with xz: %w", err)
 	}
-	if _, err := w.Write(src); err != nil {
-		return nil, fmt.Errorf("compress with xz: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("compress with xz: %w", err)
-	}
-	if buf.Len() >= len(src) {
+	if len(out) >= len(src) {
 		return nil, nil
 	}
-	return buf.Bytes(), nil
+	return out, nil
 }
 
-// xzDictFor is the smallest dictionary, a power of two in bytes, that holds n
-// bytes.
-func xzDictFor(n int) uint32 {
-	d := uint32(metaBlockSize)
-	for int(d) < n {
-		d <<= 1
+// looksX86 guesses whether the branch filter helps: code for x86 has a near call
+// or jump with a small distance every hundred bytes or so, other data hardly
+// any.
+func looksX86(b []byte) bool {
+	n := 0
+	for i := 0; i+4 < len(b); i++ {
+		if b[i]&0xfe == 0xe8 && (b[i+4] == 0 || b[i+4] == 0xff) {
+			n++
+		}
 	}
-	return d
+	return n > len(b)/512
 }

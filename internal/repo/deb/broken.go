@@ -2,7 +2,6 @@ package deb
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -39,7 +38,7 @@ func readRelationFields(b []byte) relationFields {
 // unsatisfied: Depends and Pre-Depends that no package of the set meets, and
 // Breaks and versioned Conflicts that rule out every version of a package in the
 // set. Unversioned Conflicts between packages of a set are alternatives, not
-// damage. records is called twice. The result is sorted.
+// damage. A field that cannot be read is a problem too. records is called twice. The result is sorted.
 //
 // A dependency of an "Architecture: all" package counts as met when a package of
 // any architecture meets it.
@@ -50,6 +49,7 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 			u.by[name] = append(u.by[name], c)
 		}
 	}
+	var out []repo.Problem
 	err := records(func(r repo.Record) error {
 		if r.Kind == repo.KindSource {
 			return ctx.Err()
@@ -58,7 +58,7 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 		add(r.Name, candidate{arch: r.Arch, multi: f.multi, version: r.Version, pkg: r.Name})
 		provides, err := ParseRelations(f.provides)
 		if err != nil {
-			return fmt.Errorf("%s: Provides: %w", recordName(&r), err)
+			out = append(out, unreadable(&r, "Provides", f.provides, err))
 		}
 		for _, alts := range provides {
 			for _, p := range alts {
@@ -71,7 +71,6 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 		return nil, err
 	}
 
-	var out []repo.Problem
 	err = records(func(r repo.Record) error {
 		if r.Kind == repo.KindSource {
 			return ctx.Err()
@@ -80,7 +79,7 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 		for _, d := range []struct{ name, value string }{{"Pre-Depends", f.preDepends}, {"Depends", f.depends}} {
 			groups, err := ParseRelations(d.value)
 			if err != nil {
-				return fmt.Errorf("%s: %s: %w", recordName(&r), d.name, err)
+				out = append(out, unreadable(&r, d.name, d.value, err))
 			}
 			for _, alts := range groups {
 				if !slices.ContainsFunc(alts, func(a Relation) bool { return u.satisfied(r.Arch, a) }) {
@@ -91,7 +90,7 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 		for _, d := range []struct{ name, value string }{{"Breaks", f.breaks}, {"Conflicts", f.conflicts}} {
 			groups, err := ParseRelations(d.value)
 			if err != nil {
-				return fmt.Errorf("%s: %s: %w", recordName(&r), d.name, err)
+				out = append(out, unreadable(&r, d.name, d.value, err))
 			}
 			for _, alts := range groups {
 				for _, a := range alts {
@@ -133,6 +132,11 @@ func (u *universe) ruledOut(pkg, arch string, r Relation) string {
 	}
 	slices.Sort(hit)
 	return strings.Join(slices.Compact(hit), ", ")
+}
+
+// unreadable is the problem of a field that is no list of relations.
+func unreadable(r *repo.Record, field, value string, err error) repo.Problem {
+	return repo.Problem{Package: recordName(r), Relation: field + ": " + clip(value), Reason: err.Error()}
 }
 
 func recordName(r *repo.Record) string { return r.Name + ":" + r.Arch + "=" + r.Version }

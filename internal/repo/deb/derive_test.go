@@ -457,6 +457,9 @@ func TestDeriveFlat(t *testing.T) {
 }
 
 func TestDeriveForDebootstrap(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs debootstrap")
+	}
 	debootstrap := tool(t, "debootstrap")
 	a := debtest.New(t)
 	s := a.Suite("bookworm")
@@ -472,11 +475,8 @@ func TestDeriveForDebootstrap(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), debootstrap, "--print-debs", "--variant=minbase", "--arch=amd64", "--include=zlast",
 		"--keyring="+signtest.KeyringFile(t, key), "bookworm", filepath.Join(t.TempDir(), "root"), srv.URL)
 	out, err := cmd.CombinedOutput()
-	if err != nil && !strings.Contains(string(out), "zlast") {
+	if err != nil || !strings.Contains(string(out), "\nbase-files\n") || !strings.Contains(string(out), "zlast") {
 		t.Errorf("debootstrap: %v\n%s", err, out)
-	}
-	if strings.Contains(string(out), "Invalid Release") || strings.Contains(string(out), "couldn't be found in the Release") {
-		t.Errorf("debootstrap does not take the Release:\n%s", out)
 	}
 }
 
@@ -520,6 +520,9 @@ func TestClientConfig(t *testing.T) {
 }
 
 func TestMmdebstrapReadsClientConfig(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs mmdebstrap")
+	}
 	mm := tool(t, "mmdebstrap")
 	a := debtest.New(t)
 	a.Suite("stable").Add(debtest.Package{Name: "hello"})

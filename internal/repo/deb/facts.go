@@ -209,34 +209,26 @@ func (p *parser) binary(rec *repo.Record) error {
 	p.files = append(p.files, repo.File{Path: clean, Size: size, SHA256: sum})
 	p.refs = append(p.refs, src)
 	for _, f := range [...]field{fBuiltUsing, fStaticBuiltUsing} {
-		if len(p.val[f]) == 0 {
-			continue
+		if len(p.val[f]) > 0 {
+			p.builtUsing(string(p.val[f]))
 		}
-		if err := p.builtUsing(string(p.val[f])); err != nil {
-			return fmt.Errorf("%s: %w", fieldNames[f], err)
-		}
+	}
+	if len(p.refs) > maxBuiltUsing {
+		return fmt.Errorf("Built-Using: more than %d sources: %w", maxBuiltUsing, repo.ErrMalformed)
 	}
 	return nil
 }
 
-func (p *parser) builtUsing(v string) error {
-	groups, err := ParseRelations(v)
-	if err != nil {
-		return err
-	}
-	for _, alts := range groups {
-		for _, r := range alts {
-			if r.Op != EQ {
-				return fmt.Errorf("%q does not name one version: %w", r, repo.ErrMalformed)
-			}
-			ref := repo.Ref{Name: r.Name, Version: r.Version}
-			if len(p.refs) >= maxBuiltUsing {
-				return fmt.Errorf("more than %d sources: %w", maxBuiltUsing, repo.ErrMalformed)
-			}
-			p.refs = append(p.refs, ref)
+// builtUsing adds the sources that a Built-Using field names. What does not name
+// one version, as Policy 7.8 demands, names no source that could be found, and
+// is passed over: neither dpkg nor apt looks at the field.
+func (p *parser) builtUsing(v string) {
+	for alt := range strings.SplitSeq(v, ",") {
+		r, err := parseRelation(alt)
+		if err == nil && r.Op == EQ && len(p.refs) <= maxBuiltUsing {
+			p.refs = append(p.refs, repo.Ref{Name: r.Name, Version: r.Version})
 		}
 	}
-	return nil
 }
 
 func (p *parser) source(rec *repo.Record) error {

@@ -48,7 +48,7 @@ const helloPar = `Package: hello
 Source: hello-src (2:1.0-1)
 Version: 2:1.0-1+b1
 Architecture: amd64
-Built-Using: golang-1.22 (= 1.22.1-1), gcc-12 (= 12.2.0-14)
+Built-Using: golang-1.22 (= 1.22.1-1), gcc-12 (= 12.2.0-14), unversioned, newer (>= 1), nonsense (
 Static-Built-Using: rustc (= 1.70.0+dfsg1-1)
 Depends: libc6 (>= 2.36)
 Description: says hello
@@ -147,9 +147,9 @@ func TestFactsRefuse(t *testing.T) {
 		{"name", with("Package", "../x"), `paragraph 1 (../x) at byte 0: Package "../x": not a word of printable ASCII: malformed`, repo.ErrMalformed},
 		{"version", with("Version", "1 2"), `paragraph 1 (hello) at byte 0: Version "1 2": not a word of printable ASCII: malformed`, repo.ErrMalformed},
 		{"source", with("Source", "a (1"), `paragraph 1 (hello) at byte 0: Source "a (1": no closing parenthesis: malformed`, repo.ErrMalformed},
-		{"built using", with("Built-Using", "gcc (>= 1)"), `paragraph 1 (hello) at byte 0: Built-Using: "gcc (>= 1)" does not name one version: malformed`, repo.ErrMalformed},
+		{"built using", with("Built-Using", strings.Repeat("gcc (= 1),", 20_001)), `paragraph 1 (hello) at byte 0: Built-Using: more than 20000 sources: malformed`, repo.ErrMalformed},
 		{"twice", helloPar + "\nfilename: pool/other.deb", "paragraph 1 (hello) at byte 0: field Filename twice: malformed", repo.ErrMalformed},
-		{"NUL", with("Filename", "pool/a\x00.deb"), "malformed: paragraph 1 (hello) at byte 0: NUL at byte 268: malformed control data", repo.ErrMalformed},
+		{"NUL", with("Filename", "pool/a\x00.deb"), "malformed: paragraph 1 (hello) at byte 0: NUL at byte 307: malformed control data", repo.ErrMalformed},
 		{"large", helloPar + "\nTag: " + strings.Repeat("x", 100<<20), `malformed: paragraph 1 (hello) at byte 0: field "Tag": more than 4194304 bytes: too large`, repo.ErrMalformed},
 		{"no field", "Package: a\nnonsense", `paragraph 1 (a) at byte 0: malformed: paragraph 1 at byte 0: line "nonsense" is no field: malformed control data`, repo.ErrMalformed},
 	} {
@@ -249,7 +249,7 @@ func TestBroken(t *testing.T) {
 		par("Package: kept\nVersion: 1\nArchitecture: amd64\n") +
 		par("Package: kept\nVersion: 2\nArchitecture: amd64\n") +
 		par("Package: native-only\nVersion: 1\nArchitecture: i386\n") +
-		par("Package: other\nVersion: 1\nArchitecture: amd64\n")
+		par("Package: other\nVersion: 1\nArchitecture: amd64\nDepends: lib (1), base\nProvides: (\n")
 	recs, err := records(t, repo.KindBinary, index)
 	if err != nil {
 		t.Fatal(err)
@@ -269,6 +269,8 @@ func TestBroken(t *testing.T) {
 		{Package: "app:amd64=2", Relation: "Breaks: plugin (<< 3)", Reason: "only plugin:amd64=2"},
 		{Package: "app:amd64=2", Relation: "Depends: lib (>= 2)", Reason: "only lib:amd64=1, lib:i386=1"},
 		{Package: "app:amd64=2", Relation: "Depends: missing | also-missing", Reason: "no missing; no also-missing"},
+		{Package: "other:amd64=1", Relation: "Depends: lib (1), base", Reason: `relation "lib (1)": unknown operator "": malformed`},
+		{Package: "other:amd64=1", Relation: "Provides: (", Reason: `relation "(": no package name: malformed`},
 		{Package: "plugin:amd64=2", Relation: "Depends: mta (>= 1)", Reason: "only postfix:amd64 provides mta"},
 		{Package: "plugin:amd64=2", Relation: "Depends: native-only", Reason: "only native-only:i386=1"},
 	}

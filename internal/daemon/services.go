@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net"
+	"time"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/freeze"
@@ -12,13 +13,16 @@ import (
 	"example.org/snapd/internal/store"
 )
 
+// gcGrace is how long blobs of work that is under way are left alone.
+const gcGrace = 24 * time.Hour
+
 // compose makes the parts above the engine.
 func (d *daemon) compose() {
 	d.freezer = freeze.New(freeze.Config{
 		Engine: d.engine, Signer: d.signer, PublicURL: d.cfg.Server.PublicURL, LocalURL: localURL(d.cfg.Server.Listen),
 		Version: d.o.Version, Parallel: d.cfg.Fetch.Parallel, Log: d.log, Now: d.o.Now,
 	})
-	d.collector = gc.New(gc.Config{Engine: d.engine, Quarantine: d.cfg.Store.QuarantineTime.D(), Log: d.log, Now: d.o.Now})
+	d.collector = gc.New(gc.Config{Engine: d.engine, Quarantine: d.cfg.Store.QuarantineTime.D(), Grace: gcGrace, Log: d.log, Now: d.o.Now})
 }
 
 // localURL is where this server can be reached on this machine.
@@ -73,8 +77,9 @@ func (d *daemon) services() httpd.Services {
 					return c.Fsck(ctx, r, d.client, p)
 				}),
 		},
-		Diff:    diff,
-		Sources: sources,
+		Diff:     diff,
+		Sources:  sources,
+		Resigned: z.Resigned,
 		FrozenPackages: func(ctx context.Context, f *store.Frozen, emit func(api.Package) error) error {
 			list, err := z.Packages(ctx, f.Name)
 			if err != nil {

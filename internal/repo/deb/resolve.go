@@ -50,6 +50,7 @@ APT::Sandbox::User "";
 APT::Get::Assume-Yes "true";
 Acquire::Check-Valid-Until "false";
 Acquire::Languages "none";
+Acquire::ForceHash "SHA256";
 Dir::Log "/dev/null";
 `, dir, dir, arch, arch)
 	for name, data := range map[string]string{"apt.conf": conf, "var/lib/dpkg/status": "", "etc/apt/sources.list.d/snapd.sources": sources.String()} {

@@ -1,0 +1,227 @@
+package httpd_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/mirror/mirrortest"
+	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/sign/signtest"
+	"example.org/snapd/internal/store"
+)
+
+// site is an upstream, an engine and a server of both sides.
+type site struct {
+	*mirrortest.World
+	t       *testing.T
+	signer  *sign.Signer
+	conf    *config.Config
+	freezer *freeze.Freezer
+	srv     *httpd.Server
+	public  *httptest.Server
+	control *api.Client
+	socket  net.Listener
+	done    sync.Once
+}
+
+func newSite(t *testing.T, change func(*config.Mirror), conf ...func(*config.Config)) *site {
+	t.Helper()
+	s := &site{World: mirrortest.New(t, change), t: t, signer: signtest.Signer(t, signtest.NewKey(t, "snapd"))}
+	c := config.Default()
+	for _, f := range conf {
+		f(&c)
+	}
+	c.DataDir = s.Dir
+	s.conf = &c
+	s.start()
+	t.Cleanup(func() { s.stop() })
+	return s
+}
+
+// start serves what is in the World's directory.
+func (s *site) start() {
+	s.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.conf.Server.Listen = l.Addr().String()
+	s.conf.Server.PublicURL = "http://" + s.conf.Server.Listen
+	s.freezer = freeze.New(freeze.Config{Engine: s.Engine, Signer: s.signer, PublicURL: s.conf.Server.PublicURL, Version: "test"})
+	s.srv, err = httpd.New(httpd.Config{
+		Engine: s.Engine, Signer: s.signer, Conf: s.conf, Version: "test", Log: slog.New(slog.NewTextHandler(logTo{s.t}, nil)),
+		Services: httpd.Services{
+			Verbs: map[string]httpd.Verb{"freeze": httpd.Long(func(r *api.FreezeRequest) string { return r.Name }, s.freezer.Freeze)},
+			Sources: func(ctx context.Context, req api.SourcesRequest, _ func(api.Progress)) (api.SourcesResult, error) {
+				res, err := s.freezer.Sources(ctx, &req)
+				if err != nil {
+					return api.SourcesResult{}, err
+				}
+				return *res, nil
+			},
+			Diff: func(ctx context.Context, req api.DiffRequest, _ func(api.Progress)) (api.Diff, error) {
+				d, err := s.freezer.Diff(ctx, req.A, req.B)
+				if err != nil {
+					return api.Diff{}, err
+				}
+				return *d, nil
+			},
+			FrozenPackages: func(ctx context.Context, f *store.Frozen, emit func(api.Package) error) error {
+				list, err := s.freezer.Packages(ctx, f.Name)
+				if err != nil {
+					return err
+				}
+				for _, p := range list.Packages {
+					if err := emit(p); err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+			Resigned: func(_ context.Context, snap *store.Snapshot, path string) ([]byte, time.Time, bool, error) {
+				return []byte("signed again: " + snap.ID()), snap.Instant, strings.HasSuffix(path, "/InRelease"), nil
+			},
+		},
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.public = &httptest.Server{Listener: l, Config: &http.Server{Handler: s.srv.Public(), DisableGeneralOptionsHandler: true}}
+	s.public.Start()
+	dir, err := os.MkdirTemp("", "httpd")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { os.RemoveAll(dir) })
+	sock := filepath.Join(dir, "s")
+	if s.socket, err = net.Listen("unix", sock); err != nil {
+		s.t.Fatal(err)
+	}
+	h := &http.Server{Handler: s.srv.Control(), ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+		return httpd.WithPeer(ctx, &unix.Ucred{Uid: uint32(os.Geteuid())})
+	}}
+	go h.Serve(s.socket)
+	s.control = api.NewClient(sock)
+	s.done = sync.Once{}
+}
+
+func (s *site) stop() {
+	s.done.Do(func() {
+		s.srv.Close()
+		s.public.CloseClientConnections()
+		s.public.Close()
+		s.socket.Close()
+	})
+}
+
+// restart closes everything and opens the directory again.
+func (s *site) restart() {
+	s.t.Helper()
+	s.stop()
+	s.CloseAll()
+	s.Open()
+	s.start()
+}
+
+// logTo writes the server's log into the test's.
+type logTo struct{ t *testing.T }
+
+func (l logTo) Write(p []byte) (int, error) {
+	if l.t.Context().Err() == nil {
+		l.t.Log(strings.TrimSuffix(string(p), "\n"))
+	}
+	return len(p), nil
+}
+
+// call runs a verb that must succeed.
+func (s *site) call(verb string, req, res any) {
+	s.t.Helper()
+	if err := s.control.Call(s.t.Context(), verb, req, res, nil); err != nil {
+		s.t.Fatalf("%s: %v", verb, err)
+	}
+}
+
+// fails runs a verb that must fail and returns why.
+func (s *site) fails(verb string, req any) *api.Error {
+	s.t.Helper()
+	err := s.control.Call(s.t.Context(), verb, req, nil, nil)
+	e, ok := err.(*api.Error)
+	if !ok {
+		s.t.Fatalf("%s: error %v, expected an *api.Error", verb, err)
+	}
+	return e
+}
+
+// answer is a response read whole.
+type answer struct {
+	*http.Response
+	body string
+	err  error // of the body
+}
+
+// raw sends a request line and headers as they are.
+func (s *site) raw(line string, headers ...string) answer {
+	s.t.Helper()
+	c, err := net.Dial("tcp", s.conf.Server.Listen)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	method, _, _ := strings.Cut(line, " ")
+	fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: snapd.example.org\r\nConnection: close\r\n", line)
+	for _, h := range headers {
+		fmt.Fprintf(c, "%s\r\n", h)
+	}
+	fmt.Fprint(c, "\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
+	if err != nil {
+		s.t.Fatalf("%s: %v", line, err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	return answer{resp, string(body), err}
+}
+
+// get sends a GET.
+func (s *site) get(path string, headers ...string) answer {
+	s.t.Helper()
+	return s.raw("GET "+path, headers...)
+}
+
+// publish makes upstream's next state, an hour after the last.
+func (s *site) publish() {
+	s.t.Helper()
+	s.Now = s.Now.Add(time.Hour)
+	s.Archive.Publish(s.Now)
+}
+
+// sync syncs and returns the snapshot's part of /archive URLs.
+func (s *site) sync() string {
+	s.t.Helper()
+	return store.FormatInstant(s.MustSync().Snapshot.Instant)
+}
+
+// blobFile is where a blob lies on disk.
+func (s *site) blobFile(data []byte) string { return filepath.Join(s.Dir, cas.Name(cas.Sum(data))) }
+
+func pkg(name, version string) debtest.Package { return debtest.Package{Name: name, Version: version} }

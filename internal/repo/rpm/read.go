@@ -313,7 +313,7 @@ func record(p *rpmmd.Package) (*repo.Record, error) {
 		}
 	}
 	if p.IsSource() {
-		rec.Kind = repo.KindSource
+		rec.Kind, rec.Arch = repo.KindSource, SourceArch // "nosrc" too
 	} else if p.SourceRPM != "" {
 		if src, err := nevra.Parse(p.SourceRPM); err == nil {
 			// The file name has no epoch: see SameSource.
@@ -324,26 +324,42 @@ func record(p *rpmmd.Package) (*repo.Record, error) {
 }
 
 // CheckPackage verifies a package's signature, digests and header as its bytes
-// pass. With gpgcheck = false only digests and header are checked.
+// pass. With gpgcheck = false only digests and header are checked. A record
+// without its bytes is compared by name, version, architecture and size.
 func (Format) CheckPackage(m config.Mirror, rec *repo.Record, kr *sign.Keyring) (io.WriteCloser, error) {
-	p, err := rpmmd.ParsePrimary(rec.Bytes)
-	if err != nil {
-		return nil, malformed(err)
-	}
-	opts := rpmpkg.Options{Expect: rpmpkg.Expect{Object: p.Href, NEVRA: p.NEVRA, Size: p.Size, Hash: nil}}
-	if p.HeaderEnd > 0 {
-		opts.Expect.HeaderStart, opts.Expect.HeaderEnd = p.HeaderStart, p.HeaderEnd
-	}
-	if p.Checksum.Type != "sha256" {
-		// Whoever holds a SHA-256 checks it while storing; others are ours.
-		if err := p.Checksum.Check("package " + p.NEVRA.String()); err != nil {
+	var opts rpmpkg.Options
+	e := &opts.Expect
+	object := fmt.Sprintf("%s-%s.%s", rec.Name, rec.Version, rec.Arch)
+	if len(rec.Bytes) > 0 {
+		p, err := rpmmd.ParsePrimary(rec.Bytes)
+		if err != nil {
 			return nil, malformed(err)
 		}
-		opts.Expect.Hash, opts.Expect.Digest = p.Checksum.New, p.Checksum.Hex
+		e.Object, e.NEVRA, e.Size = p.Href, p.NEVRA, p.Size
+		if p.HeaderEnd > 0 {
+			e.HeaderStart, e.HeaderEnd = p.HeaderStart, p.HeaderEnd
+		}
+		if p.Checksum.Type != "sha256" {
+			// Whoever holds a SHA-256 checks it while storing; others are ours.
+			if err := p.Checksum.Check("package " + object); err != nil {
+				return nil, malformed(err)
+			}
+			e.Hash, e.Digest = p.Checksum.New, p.Checksum.Hex
+		}
+	} else {
+		evr, err := nevra.ParseEVR(rec.Version)
+		if err != nil {
+			return nil, fmt.Errorf("package %s: %w: %w", object, repo.ErrMalformed, err)
+		}
+		if len(rec.Files) != 1 || rec.Files[0].SHA256.IsZero() {
+			return nil, fmt.Errorf("package %s: no SHA-256 to check it by: %w", object, repo.ErrWeak)
+		}
+		e.Object, e.Size = rec.Files[0].Path, rec.Files[0].Size
+		e.NEVRA = nevra.NEVRA{Name: rec.Name, EVR: evr, Arch: rec.Arch}
 	}
 	if m.CheckPackages() {
 		if kr == nil || kr.Len() == 0 {
-			return nil, fmt.Errorf("package %s: no key to verify by: %w", p.NEVRA, repo.ErrUntrusted)
+			return nil, fmt.Errorf("package %s: no key to verify by: %w", object, repo.ErrUntrusted)
 		}
 		opts.Keyring = kr
 	}

@@ -3,7 +3,6 @@ package rpmmd
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -339,16 +338,4 @@ func (r *reader) seconds() (int64, error) {
 		return 0, r.fail("<%s> %q is not a number of seconds", name, clip(v))
 	}
 	return int64(n), nil
-}
-
-// readSmall reads a document of at most max bytes.
-func readSmall(src io.Reader, max int64, what string) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(src, max+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > max {
-		return nil, fmt.Errorf("%s: size %w of %d bytes", what, ErrTooLarge, max)
-	}
-	return b, nil
 }

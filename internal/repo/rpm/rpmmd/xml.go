@@ -278,11 +278,10 @@ func (r *reader) next() error {
 func (r *reader) instruction() error {
 	search := r.pos
 	for {
-		at, start, err := r.find(search, '>', maxTag, "processing instruction")
+		at, _, err := r.find(search, '>', maxTag, "processing instruction")
 		if err != nil {
 			return err
 		}
-		search = start
 		if at < 0 {
 			return r.fail("the document ends inside a processing instruction")
 		}

@@ -465,6 +465,7 @@ func (r *Repo) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	rec.Header().Set("Content-Type", "application/octet-stream")
+	rec.Header().Set("ETag", `"`+sum("sha256", f.data)[:32]+`"`)
 	http.ServeContent(rec, req, "", f.at, bytes.NewReader(f.data))
 }
 

@@ -1,0 +1,251 @@
+package rpm_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm"
+	"example.org/snapd/internal/repo/rpm/rpmtest"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/sign/signtest"
+	"example.org/snapd/internal/store"
+)
+
+var start = time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)
+
+// world is an rpm upstream, an engine that mirrors it and a freezer.
+type world struct {
+	*mirror.Engine
+	z          *freeze.Freezer
+	up         *rpmtest.Repo
+	srv        *httptest.Server
+	now        time.Time
+	theirs     *sign.PrivateKey
+	ours       *sign.PrivateKey
+	oursSigner *sign.Signer
+}
+
+func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror)) *world {
+	w := &world{now: start, theirs: signtest.NewKey(t, "fedora"), ours: signtest.NewKey(t, "snapd")}
+	w.oursSigner = signtest.Signer(t, w.ours)
+	opts.PackageSigner = signtest.Signer(t, w.theirs)
+	if opts.Signer == nil && opts.Checksum != "unsigned" {
+		opts.Signer = opts.PackageSigner
+	}
+	if opts.Checksum == "unsigned" {
+		opts.Checksum = ""
+	}
+	w.up = rpmtest.New(opts)
+	w.srv = httptest.NewServer(w.up)
+	t.Cleanup(w.srv.Close)
+	m := config.Mirror{Name: "fedora", Type: "rpm", URL: w.srv.URL, Architectures: []string{"x86_64"},
+		Keyring: config.Strings{signtest.KeyringFile(t, w.theirs)}, Download: config.OnDemand, Sources: true}
+	if change != nil {
+		change(&m)
+	}
+	dir := t.TempDir()
+	blobs, err := cas.OpenDir(dir, cas.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(filepath.Join(dir, "meta.db"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.Engine, err = mirror.New(mirror.Config{Mirrors: []config.Mirror{m}, Formats: []repo.Format{rpm.Format{}}, Store: st, Blobs: blobs,
+		Client: fetch.New(fetch.Config{Retries: -1}), Now: func() time.Time { return w.now }}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.Engine.Close()
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+		blobs.Close()
+	})
+	w.z = freeze.New(freeze.Config{Engine: w.Engine, Signer: w.oursSigner, PublicURL: "http://snapd.example.org", Version: "test", Now: func() time.Time { return w.now }})
+	return w
+}
+
+func (w *world) sync(t *testing.T) *mirror.SyncResult {
+	t.Helper()
+	res, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func (w *world) verify(t *testing.T, name string) {
+	t.Helper()
+	v, err := w.z.Verify(t.Context(), &api.VerifyRequest{Ref: name, Deep: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range v.Faults {
+		t.Errorf("verify %s: %+v", name, f)
+	}
+}
+
+// install has dnf install from an export of a freeze, both checks on.
+func (w *world) install(t *testing.T, name string, pkgs ...string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "export")
+	if _, err := w.z.Export(t.Context(), name, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.FileServer(http.Dir(dir)))
+	defer srv.Close()
+	keys := []string{string(w.ours.Keyring().ExportArmored()), string(w.theirs.Keyring().ExportArmored())}
+	return strings.Join(rpmtest.Install(t, srv.URL+"/fedora", keys, true, pkgs...), " ")
+}
+
+func rpmList(lines ...string) []api.ManifestFile {
+	return []api.ManifestFile{{Name: "rpm-qa.txt", Data: []byte(strings.Join(lines, "\n") + "\n")}}
+}
+
+func TestEngine(t *testing.T) {
+	w := newWorld(t, rpmtest.Options{Compress: ".zst"}, nil)
+	w.up.Add(
+		rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "x86_64", Requires: []string{"lib >= 1.0"}},
+		rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "src"},
+		rpmtest.Package{Name: "lib", Version: "1.0"},
+		rpmtest.Package{Name: "unused", Version: "1.0"},
+	)
+	w.up.Publish(start)
+	res := w.sync(t)
+	if !res.New || res.Snapshot == nil {
+		t.Fatalf("%+v", res)
+	}
+	w.up.Requests()
+	if res := w.sync(t); res.New {
+		t.Errorf("nothing changed: %+v", res)
+	}
+	if d := cmp.Diff([]string{"GET /repodata/repomd.xml 304"}, w.up.Requests()); d != "" {
+		t.Errorf("requests when nothing changed:\n%s", d)
+	}
+	fr, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0", Manifests: rpmList("app-1.0-1.x86_64", "lib-0:1.0-1.noarch", "gpg-pubkey-a15b79cc-63d04c2c")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fr.Frozen.Packages != 2 {
+		t.Errorf("frozen: %+v", fr.Frozen)
+	}
+	w.verify(t, "4.0")
+
+	// Upstream moves on.
+	w.up.Remove("app", "lib")
+	w.up.Add(rpmtest.Package{Name: "app", Version: "2.0", Arch: "x86_64", Epoch: 1, Requires: []string{"lib >= 2.0"}}, rpmtest.Package{Name: "lib", Version: "2.0"})
+	w.up.Publish(start.Add(24 * time.Hour))
+	w.now = w.now.Add(25 * time.Hour)
+	w.sync(t)
+	w.verify(t, "4.0")
+	if got, want := w.install(t, "4.0", "app"), "app-1.0-1.x86_64 lib-1.0-1.noarch"; got != want {
+		t.Errorf("dnf installed %q, want %q", got, want)
+	}
+
+	// The whole mirror.
+	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "all", All: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.verify(t, "all")
+	if got, want := w.install(t, "all", "app"), "app-2.0-1.x86_64 lib-2.0-1.noarch"; got != want {
+		t.Errorf("dnf installed %q, want %q", got, want)
+	}
+	d, err := w.z.Diff(t.Context(), "4.0", "all")
+	if err != nil || len(d.Upgraded) != 2 {
+		t.Errorf("diff: %v %+v", err, d)
+	}
+}
+
+// TestEngineBadPackage: a package that upstream exchanged is not taken.
+func TestEngineBadPackage(t *testing.T) {
+	w := newWorld(t, rpmtest.Options{}, nil)
+	b := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64", BadSignature: true})[0]
+	w.up.Publish(start)
+	w.sync(t)
+	_, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "x", All: true}, nil)
+	if !errors.Is(err, sign.ErrBadSignature) || !strings.Contains(err.Error(), b.Href()) {
+		t.Errorf("got %v", err)
+	}
+	w.up.SetFile(b.Href(), nil)
+	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "x", All: true}, nil); err == nil || !strings.Contains(err.Error(), b.Href()) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestEngineRollback: an older state is refused, the snapshot stays.
+func TestEngineRollback(t *testing.T) {
+	w := newWorld(t, rpmtest.Options{}, nil)
+	w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64"})
+	w.up.Publish(start)
+	first := w.sync(t)
+	w.up.Publish(start.Add(-time.Hour))
+	_, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{})
+	if !errors.Is(err, repo.ErrRollback) {
+		t.Errorf("got %v", err)
+	}
+	w.up.Publish(start)
+	w.up.Add(rpmtest.Package{Name: "more", Version: "1.0", Arch: "x86_64"})
+	w.up.Publish(start)
+	res := w.sync(t)
+	if !res.New || len(res.Warnings) != 1 || !strings.Contains(res.Warnings[0], "other content under the same date") || res.Snapshot.ID() == first.Snapshot.ID() {
+		t.Errorf("%+v", res)
+	}
+}
+
+// TestEngineUnsigned mirrors what Fedora is: no signature on repomd.xml, a
+// metalink over https that names it.
+func TestEngineUnsigned(t *testing.T) {
+	up := rpmtest.New(rpmtest.Options{})
+	mux := http.NewServeMux()
+	srv := httptest.NewTLSServer(mux)
+	defer srv.Close()
+	mux.Handle("/f/", http.StripPrefix("/f", up))
+	mux.HandleFunc("/metalink", func(rw http.ResponseWriter, _ *http.Request) { rw.Write(up.Metalink(srv.URL + "/f")) })
+	cert := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(cert, pemOf(srv), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SSL_CERT_FILE", cert)
+	w := newWorld(t, rpmtest.Options{Checksum: "unsigned"}, func(m *config.Mirror) { m.URL, m.Metalink = "", srv.URL+"/metalink" })
+	up.PackageSigner = signtest.Signer(t, w.theirs)
+	up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64"})
+	up.Publish(start)
+	res, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{})
+	if err != nil {
+		if strings.Contains(err.Error(), "x509") {
+			t.Skipf("this process has its certificates already: %v", err)
+		}
+		t.Fatal(err)
+	}
+	if !res.New {
+		t.Errorf("%+v", res)
+	}
+	if res := w.sync(t); res.New {
+		t.Errorf("nothing changed: %+v", res)
+	}
+	fr, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0", All: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.verify(t, "4.0")
+	if got, want := w.install(t, "4.0", "app"), "app-1.0-1.x86_64"; got != want {
+		t.Errorf("dnf installed %q, want %q (%+v)", got, want, fr.Frozen)
+	}
+}

@@ -15,8 +15,8 @@ import (
 // least copyNum/copyDen of its bytes belong there. Else the tails that do are
 // packed again.
 const (
-	copyNum = 9
-	copyDen = 10
+	copyNum = 4
+	copyDen = 5
 )
 
 // extent is a range of bytes of the new image's data section.
@@ -55,6 +55,7 @@ func (d *differ) write(ctx context.Context, i int, w io.WriterAt) (DiffStats, er
 		ModTime:           d.o.ModTime,
 		Exportable:        sb.Flags&squashfs.FlagExportable != 0,
 		Flags:             squashfs.FlagDuplicates,
+		Workers:           min(d.o.Workers, 2),
 	})
 	if err != nil {
 		return s.stats, fmt.Errorf("write difference: %w", err)
@@ -182,7 +183,18 @@ type packJob struct {
 	pack pack
 	in   []byte
 	out  []byte
-	buf  []byte
+	buf  []byte // that out lives in
+	frag []byte // a decoded fragment block of the new image
+	held int64  // its number, or -1
+}
+
+func newPackJob(blockSize int) *packJob {
+	return &packJob{
+		in:   make([]byte, 0, blockSize),
+		buf:  make([]byte, 0, blockSize+blockSize/8+1024),
+		frag: make([]byte, 0, blockSize),
+		held: -1,
+	}
 }
 
 // writeData writes data and fragment blocks.
@@ -231,7 +243,6 @@ func (d *differ) writeData(ctx context.Context, s *oldState, p *placement, w *sq
 		d.progress.add(1, 0)
 	}
 	pool := make(chan *packJob, 2*d.o.Workers+2)
-	frags := newFragCache(d.new, d.o.Workers+1)
 	return squashfs.Ordered(ctx, d.o.Workers, 2*d.o.Workers,
 		func(ctx context.Context, emit func(*packJob) error) error {
 			for _, pk := range p.packs {
@@ -239,7 +250,7 @@ func (d *differ) writeData(ctx context.Context, s *oldState, p *placement, w *sq
 				select {
 				case j = <-pool:
 				default:
-					j = &packJob{in: make([]byte, 0, d.new.BlockSize()), buf: make([]byte, 0, d.new.BlockSize()+d.new.BlockSize()/8+1024)}
+					j = newPackJob(d.new.BlockSize())
 				}
 				j.pack = pk
 				if err := emit(j); err != nil {
@@ -256,11 +267,15 @@ func (d *differ) writeData(ctx context.Context, s *oldState, p *placement, w *sq
 				if int(p.to[k].Fragment) < len(p.copied) {
 					continue
 				}
-				data, err := frags.get(t.Fragment)
-				if err != nil {
-					return err
+				if j.held != int64(t.Fragment) {
+					j.held = -1
+					data, err := decodeFragment(d.new, t.Fragment, j.frag[:cap(j.frag)])
+					if err != nil {
+						return err
+					}
+					j.frag, j.held = data, int64(t.Fragment)
 				}
-				b, err := cutTail(data, t)
+				b, err := cutTail(j.frag, t)
 				if err != nil {
 					return err
 				}

@@ -73,8 +73,9 @@ type Codec interface {
 var errTooLong = errors.New("decoded block is longer than allowed")
 
 // newCodec returns the codec of an image. opts is the payload of the
-// compressor options block, nil when the image has none.
-func newCodec(c Compressor, opts []byte, blockSize int) (Codec, error) {
+// compressor options block, nil when the image has none. workers bounds how many
+// blocks are encoded at once, and with it the memory.
+func newCodec(c Compressor, opts []byte, blockSize, workers int) (Codec, error) {
 	switch c {
 	case Gzip:
 		return newGzipCodec(opts)
@@ -83,7 +84,7 @@ func newCodec(c Compressor, opts []byte, blockSize int) (Codec, error) {
 	case LZ4:
 		return newLZ4Codec(opts)
 	case Zstd:
-		return newZstdCodec(opts, blockSize)
+		return newZstdCodec(opts, blockSize, workers)
 	case LZO, LZMA:
 		return nil, fmt.Errorf("%w: it is compressed with %v, which is neither read nor written here; use gzip, xz, lz4 or zstd", ErrUnsupported, c)
 	}
@@ -194,11 +195,7 @@ type zstdCodec struct {
 	dec *zstd.Decoder
 }
 
-// zstdEncoders and zstdDecoders bound how many blocks are handled at once;
-// they do not affect the bytes.
-const zstdConcurrency = 4
-
-func newZstdCodec(opts []byte, blockSize int) (Codec, error) {
+func newZstdCodec(opts []byte, blockSize, workers int) (Codec, error) {
 	if opts != nil && len(opts) != 4 {
 		return nil, corruptf("zstd options have %d bytes, want 4", len(opts))
 	}
@@ -208,12 +205,12 @@ func newZstdCodec(opts []byte, blockSize int) (Codec, error) {
 		zstd.WithSingleSegment(true),
 		zstd.WithWindowSize(max(blockSize, metaBlockSize)),
 		zstd.WithLowerEncoderMem(true),
-		zstd.WithEncoderConcurrency(zstdConcurrency))
+		zstd.WithEncoderConcurrency(max(workers, 1)))
 	if err != nil {
 		return nil, fmt.Errorf("set up zstd: %w", err)
 	}
 	dec, err := zstd.NewReader(nil,
-		zstd.WithDecoderConcurrency(zstdConcurrency),
+		zstd.WithDecoderConcurrency(0),
 		zstd.WithDecodeAllCapLimit(true),
 		zstd.WithDecoderMaxMemory(2*MaxBlockSize),
 		zstd.WithDecoderLowmem(true))

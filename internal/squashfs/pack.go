@@ -121,6 +121,7 @@ func FromTar(ctx context.Context, w io.WriterAt, stream io.Reader, o Options) (S
 		ModTime:           uint32(o.Epoch.Unix()),
 		Exportable:        o.Exportable,
 		Flags:             FlagDuplicates,
+		Workers:           o.Workers,
 	})
 	if err != nil {
 		return Stats{}, err

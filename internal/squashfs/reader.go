@@ -83,7 +83,7 @@ func Open(src io.ReaderAt, size int64, limits Limits) (*Reader, error) {
 			return nil, err
 		}
 	}
-	if r.codec, err = newCodec(sb.Compressor, r.opts, int(sb.BlockSize)); err != nil {
+	if r.codec, err = newCodec(sb.Compressor, r.opts, int(sb.BlockSize), 1); err != nil {
 		return nil, err
 	}
 	if err := r.readIDs(); err != nil {

@@ -592,3 +592,36 @@ func BenchmarkDeriveExact(b *testing.B) {
 		}
 	}
 }
+
+// TestDeriveGolden notices when an upgrade of a compressor, or a change here,
+// gives other bytes than the repositories that were frozen before.
+func TestDeriveGolden(t *testing.T) {
+	pars := make([]string, 3000)
+	for i := range pars {
+		pars[i] = strings.NewReplacer("hello", fmt.Sprintf("hello%d", i), sumA, cas.Sum([]byte{byte(i), byte(i >> 8)}).String()).Replace(helloPar)
+	}
+	root := &repo.Root{Suite: "x", Docs: []repo.Doc{{Path: "Release", Data: []byte("Date: Sat, 11 Jul 2026 10:16:37 UTC\nSHA256:\n")}}}
+	c := repo.Choice{Suite: "x", Root: root, Groups: []repo.Group{{Index: "main/binary-amd64/Packages", Packages: true}},
+		Records: func(_ context.Context, _ string, emit func(repo.Record) error) error {
+			for _, par := range pars {
+				if err := emit(repo.Record{Kind: repo.KindBinary, Bytes: []byte(par)}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+	sink := derive(t, signtest.NewKey(t, "x"), config.Mirror{}, frozen, c)
+	got := make(map[string]string)
+	for _, n := range []string{"Release", "main/binary-amd64/Packages", "main/binary-amd64/Packages.xz", "main/binary-amd64/Packages.gz"} {
+		got[n] = cas.Sum(sink.files["dists/x/"+n]).Short()
+	}
+	want := map[string]string{
+		"Release":                       "905d6c1eea03",
+		"main/binary-amd64/Packages":    "2e6e87b83e28",
+		"main/binary-amd64/Packages.gz": "75adcb116092",
+		"main/binary-amd64/Packages.xz": "e7ecc965278d",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("derived files have other bytes than before: -want +got\n%s", d)
+	}
+}

@@ -138,8 +138,11 @@ func sameComponent(written, dir string) bool {
 	return written == dir || strings.HasSuffix(written, "/"+dir) || strings.HasSuffix(dir, "/"+written)
 }
 
+// wantsComponent reports whether a component is configured. No components at
+// all, which a configuration file cannot say, means every one: repositories
+// that this program wrote are read so.
 func wantsComponent(m config.Mirror, dir string) bool {
-	return slices.ContainsFunc(m.Components, func(c string) bool { return sameComponent(c, dir) })
+	return len(m.Components) == 0 || slices.ContainsFunc(m.Components, func(c string) bool { return sameComponent(c, dir) })
 }
 
 // selects reports whether the configuration takes a file at once.

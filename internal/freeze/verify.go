@@ -648,20 +648,7 @@ func (v *verifier) wholeKnows(p string) bool {
 // ownSuite checks the root that we signed and the indices that it lists.
 func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, suite repo.SuiteName, have map[string]store.Node, known map[string]cas.Digest, sizes map[string]int64, want map[expected][]repo.File) error {
 	object := fmt.Sprintf("%s: frozen suite %s", d.Name, suite)
-	m := config.Mirror{Name: d.Name, Type: d.Type, Suites: []string{string(suite)}, Sources: true}
-	for _, s := range d.Suites {
-		for _, i := range s.Indices {
-			if s.Suite != suite {
-				continue
-			}
-			if i.Component != "" && !slices.Contains(m.Components, i.Component) {
-				m.Components = append(m.Components, i.Component)
-			}
-			if i.Arch != "" && i.Arch != f.SourceArch() && !slices.Contains(m.Architectures, i.Arch) {
-				m.Architectures = append(m.Architectures, i.Arch)
-			}
-		}
-	}
+	m := everything(d.Name, d.Type, suite)
 	root, docs, err := v.ownRoot(ctx, f, m, suite, d.Name, have)
 	if err != nil {
 		v.fault(object, "", "", "%v", err)
@@ -762,6 +749,11 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 	return nil
 }
 
+// everything is a configuration that selects every package index of a suite.
+func everything(name, typ string, suite repo.SuiteName) config.Mirror {
+	return config.Mirror{Name: name, Type: typ, Suites: []string{string(suite)}, Sources: true, Udebs: true}
+}
+
 // plainOnly reports whether l is the plain form of a file that is there in
 // another form.
 func (v *verifier) plainOnly(root *repo.Root, l repo.Listed, have map[string]store.Node, dir string) bool {
@@ -840,7 +832,7 @@ func (z *Freezer) readTree(ctx context.Context, t tree, f *store.Frozen, fm *sto
 			continue
 		}
 		done[s.Suite] = true
-		m := config.Mirror{Name: fm.Mirror, Type: fm.Type, Suites: []string{string(s.Suite)}, Components: s.Components, Architectures: s.Archs, Sources: true}
+		m := everything(fm.Mirror, fm.Type, s.Suite)
 		root, _, err := v.ownRoot(ctx, format, m, s.Suite, fm.Mirror, have)
 		if err != nil {
 			return err

@@ -50,8 +50,9 @@ type deriver struct {
 	sink   repo.Sink
 	dir    string
 	flat   bool
-	files  []repo.File // listed in the Release, with paths relative to the suite
-	has    []index     // what they are
+	files  []repo.File   // listed in the Release, with paths relative to the suite
+	has    []index       // what they are
+	only   []repo.Listed // plain forms that are listed, not held
 	linked map[string]bool
 }
 
@@ -126,8 +127,8 @@ func (d *deriver) whole(ctx context.Context, rel *Release) error {
 				return err
 			}
 		}
-		if any && !plain && g.plain != nil && !g.plain.SHA256.IsZero() {
-			d.files = append(d.files, repo.File{Path: g.plain.Path, Size: g.plain.Size, SHA256: g.plain.SHA256})
+		if any && !plain && g.plain != nil {
+			d.only = append(d.only, *g.plain)
 		}
 	}
 	return nil
@@ -389,9 +390,25 @@ func (d *deriver) release(rel *Release, date time.Time) []byte {
 	}
 	line("Architectures", strings.Join(archs, " "))
 	line("Components", strings.Join(comps, " "))
+	sha256 := slices.Clone(d.files)
+	var sha512 []repo.Listed // of an upstream that lists nothing else
+	for _, l := range d.only {
+		if l.SHA256.IsZero() {
+			sha512 = append(sha512, l)
+		} else {
+			sha256 = append(sha256, repo.File{Path: l.Path, Size: l.Size, SHA256: l.SHA256})
+		}
+	}
+	if len(sha512) > 0 {
+		b.WriteString("SHA512:\n")
+		slices.SortFunc(sha512, func(a, b repo.Listed) int { return strings.Compare(a.Path, b.Path) })
+		for _, l := range sha512 {
+			fmt.Fprintf(&b, " %s %8d %s\n", l.SHA512, l.Size, l.Path)
+		}
+	}
 	b.WriteString("SHA256:\n")
-	slices.SortFunc(d.files, func(a, b repo.File) int { return strings.Compare(a.Path, b.Path) })
-	for _, f := range d.files {
+	slices.SortFunc(sha256, func(a, b repo.File) int { return strings.Compare(a.Path, b.Path) })
+	for _, f := range sha256 {
 		fmt.Fprintf(&b, " %s %8d %s\n", f.SHA256, f.Size, f.Path)
 	}
 	line("Acquire-By-Hash", "yes")

@@ -419,6 +419,26 @@ func TestDeriveForRealApt(t *testing.T) {
 	}
 }
 
+// TestDeriveSHA512 freezes the whole of a suite that lists no SHA-256.
+func TestDeriveSHA512(t *testing.T) {
+	a := debtest.New(t)
+	a.Add(debtest.Package{Name: "hello"})
+	a.Default().Digests = []string{"SHA512"}
+	a.Publish(published)
+	m := mirror()
+	key := signtest.NewKey(t, "server")
+	m.Suites = []string{"stable"}
+	srv := derive(t, key, m, frozen, choice(t, a, m, "stable", nil)).serve(t, a)
+	conf, err := Format{}.ClientConfig("deb822", repo.SourceParams{URL: srv.URL, Suites: []repo.SuiteName{"stable"},
+		Components: map[repo.SuiteName][]string{"stable": {"main"}}, Archs: []string{"amd64"}, KeyArmored: signtest.Signer(t, key).PublicKeyArmored()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apt := debtest.NewApt(t, conf)
+	apt.Run("apt-get", "update")
+	apt.Run("apt-get", "install", "hello")
+}
+
 // TestDeriveNothing: a mirror of which nothing was used is still a repository.
 func TestDeriveNothing(t *testing.T) {
 	a, m := bigArchive(t)

@@ -1,0 +1,158 @@
+package httpd_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/repo/deb/debtest"
+)
+
+// aptFor is a real apt whose one source is base.
+func (s *site) aptFor(base string) *debtest.Apt {
+	s.t.Helper()
+	return debtest.NewApt(s.t, s.aptLine(base))
+}
+
+func (s *site) aptLine(base string) string {
+	return fmt.Sprintf("deb [signed-by=%s] %s stable main\n", s.Archive.KeyringFile(), base)
+}
+
+func TestApt(t *testing.T) {
+	for _, download := range []string{config.OnDemand, config.All} {
+		t.Run(download, func(t *testing.T) {
+			s := newSite(t, func(m *config.Mirror) { m.Download = download })
+			s.Archive.Add(debtest.Package{Name: "app", Version: "1:1.0~rc1-1", Fields: map[string]string{"Depends": "libapp++ (= 1.0+b1)"}}, pkg("libapp++", "1.0+b1"))
+			s.publish()
+			base := s.conf.Server.PublicURL + "/archive/debian/"
+			exact := base + s.sync()
+
+			old := s.aptFor(exact)
+			old.Run("apt-get", "update")
+			old.Run("apt-get", "install", "app")
+			want := []string{"app 1:1.0~rc1-1", "libapp++ 1.0+b1"}
+			if d := cmp.Diff(want, old.Installed()); d != "" {
+				t.Errorf("from %s: -want +got\n%s", exact, d)
+			}
+
+			// A client of latest runs across a sync: it took the indices before, and asks
+			// for packages after.
+			across := s.aptFor(base + "latest")
+			across.Run("apt-get", "update")
+			s.Archive.Default().Remove("app", "")
+			s.Archive.Default().Remove("libapp++", "")
+			s.Archive.Add(debtest.Package{Name: "app", Version: "2.0-1", Fields: map[string]string{"Depends": "libapp++"}}, pkg("libapp++", "2.0-1"))
+			s.publish()
+			s.sync()
+			if download == config.All {
+				across.Run("apt-get", "install", "app")
+				if d := cmp.Diff(want, across.Installed()); d != "" {
+					t.Errorf("across a sync: -want +got\n%s", d)
+				}
+			}
+			across.Run("apt-get", "update")
+			across.Run("apt-get", "dist-upgrade")
+			across.Run("apt-get", "install", "app")
+			// 1:1.0 is newer than 2.0-1 by its epoch: what is installed stays.
+			if got := across.Installed(); download == config.OnDemand && !cmp.Equal(got, []string{"app 2.0-1", "libapp++ 2.0-1"}) {
+				t.Errorf("after update: %v", got)
+			}
+			// The exact one stays what it was, without a word.
+			old.Run("apt-get", "update")
+			if out := old.Run("apt-cache", "policy", "app"); !strings.Contains(out, "1:1.0~rc1-1") || strings.Contains(out, "2.0-1") {
+				t.Errorf("policy:\n%s", out)
+			}
+		})
+	}
+}
+
+// Indices by hash of every generation go on being answered below latest, and an
+// apt whose update falls into a sync sees no mismatch.
+func TestAptUpdateAcrossSync(t *testing.T) {
+	s := newSite(t, nil)
+	base := s.conf.Server.PublicURL + "/archive/debian/latest"
+	apt := s.aptFor(base)
+	for i := range 6 {
+		s.Archive.Add(pkg(fmt.Sprint("a", i), "1"))
+		s.publish()
+		s.sync()
+		if i == 0 {
+			apt.Run("apt-get", "update")
+			continue
+		}
+		stop := make(chan struct{})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for j := 0; ; j++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				s.Archive.Add(pkg(fmt.Sprintf("x%d-%d", i, j), "1"))
+				s.publish()
+				s.sync()
+			}
+		}()
+		out, err := apt.Try("apt-get", "update")
+		close(stop)
+		<-done
+		if err != nil || strings.Contains(out, "W:") || strings.Contains(out, "E:") || strings.Contains(out, "Err:") {
+			t.Fatalf("update while syncs run: %v\n%s", err, out)
+		}
+	}
+	apt.Run("apt-get", "update")
+	if out := apt.Run("apt-cache", "policy", "a5"); !strings.Contains(out, "Candidate: 1") {
+		t.Errorf("policy after all syncs:\n%s", out)
+	}
+}
+
+// Builds whose sources cannot be edited go through the proxy form, and are
+// repeated from the frozen name with the distribution's own key.
+func TestAptProxy(t *testing.T) {
+	s := newSite(t, func(m *config.Mirror) { m.Download = config.OnDemand })
+	s.Archive.Add(debtest.Package{Name: "app", Fields: map[string]string{"Depends": "lib"}}, pkg("lib", "1"), pkg("other", "1"))
+	s.publish()
+	s.sync()
+	s.call("record/start", api.RecordStart{Name: "2.4~rc1"}, nil)
+	proxy := "Acquire::http::Proxy=" + strings.Replace(s.conf.Server.PublicURL, "//", "//2.4~rc1@", 1)
+	build := func() []string {
+		apt := s.aptFor(s.Server.URL)
+		apt.Options = []string{proxy}
+		apt.Run("apt-get", "update")
+		apt.Run("apt-get", "install", "app")
+		return apt.Installed()
+	}
+	first := build()
+	if d := cmp.Diff([]string{"app_1.0-1_amd64.deb |", "lib_1_amd64.deb |"}, s.noted("2.4~rc1")); d != "" {
+		t.Errorf("noted: -want +got\n%s", d)
+	}
+	s.call("record/stop", api.RecordRef{Name: "2.4~rc1"}, nil)
+	s.call("freeze", api.FreezeRequest{Name: "2.4~rc1", NoSources: true}, nil)
+	s.Archive.Default().Remove("app", "")
+	s.Archive.Add(pkg("app", "2"), pkg("lib", "2"))
+	s.publish()
+	s.sync()
+	if d := cmp.Diff(first, build()); d != "" {
+		t.Errorf("the build again, from the frozen name: -first +again\n%s", d)
+	}
+	apt := s.aptFor(s.Server.URL)
+	apt.Options = []string{proxy}
+	apt.Run("apt-get", "update")
+	if out, err := apt.Try("apt-get", "install", "other"); err == nil {
+		t.Errorf("a package that is not frozen was handed out:\n%s", out)
+	}
+	// And from the derived repository, with this server's key alone.
+	sources := s.get("/frozen/2.4~rc1/sources")
+	frozen := debtest.NewApt(t, sources.body)
+	frozen.Run("apt-get", "update")
+	frozen.Run("apt-get", "install", "app")
+	if d := cmp.Diff(first, frozen.Installed()); d != "" {
+		t.Errorf("from the frozen repository: -first +again\n%s", d)
+	}
+}

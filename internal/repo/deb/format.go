@@ -53,7 +53,8 @@ func (Format) Match(m config.Mirror, rec *repo.Record) bool {
 		slices.ContainsFunc(m.Packages, func(g string) bool { return matches(g, rec.Name) })
 }
 
-// Read decodes a package index and emits its records.
+// Read decodes a package index and emits its records. Size and digest are
+// judged at the end: when Read fails, none of the records counts.
 func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) (err error) {
 	kind := repo.KindBinary

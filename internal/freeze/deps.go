@@ -13,7 +13,7 @@ import (
 
 // withDeps resolves packages and what they depend on: the package manager of
 // the mirrors' format runs in an empty root against the chosen snapshots.
-func (z *Freezer) withDeps(ctx context.Context, pl *plan) ([]manifest.Entry, error) {
+func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]manifest.Entry, error) {
 	byType := map[string][]repo.SourceParams{}
 	archs := map[string][]string{}
 	for _, mir := range pl.mirrors {
@@ -70,7 +70,7 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan) ([]manifest.Entry, err
 		if len(archs[typ]) == 0 {
 			return nil, fmt.Errorf("%w: the mirrors name no architecture to resolve for", ErrUsage)
 		}
-		found, err := r.Resolve(ctx, repos, archs[typ][0], pl.req.Packages)
+		found, err := r.Resolve(ctx, repos, archs[typ][0], packages)
 		if err != nil {
 			return nil, err
 		}

@@ -35,8 +35,8 @@ func (z *Freezer) plan(ctx context.Context, req *api.FreezeRequest) (*plan, erro
 		return nil, fmt.Errorf("%w: manifests or packages, a recording, and a base exclude each other", ErrUsage)
 	case req.Base == "" && (len(req.Replace) > 0 || len(req.Remove) > 0):
 		return nil, fmt.Errorf("%w: replace and remove need a base", ErrUsage)
-	case req.WithDeps && len(req.Packages) == 0:
-		return nil, fmt.Errorf("%w: dependencies are resolved for packages that are named", ErrUsage)
+	case req.WithDeps && len(req.Packages)+len(req.Manifests) == 0:
+		return nil, fmt.Errorf("%w: dependencies are resolved for packages that are named, or listed in a manifest", ErrUsage)
 	case req.Recording != "" && len(req.Mirrors) > 0:
 		return nil, fmt.Errorf("%w: a recording says itself which mirrors it shows", ErrUsage)
 	}
@@ -334,6 +334,32 @@ func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
 			entries = append(entries, namedEntry{m.Name, &parsed.Entries[i]})
 		}
 	}
+	if pl.req.WithDeps {
+		// What the manifests list are the packages to resolve for.
+		roots := slices.Clone(pl.req.Packages)
+		for _, e := range entries {
+			if e.entry.Source || e.entry.Name == "" {
+				continue
+			}
+			root := e.entry.Name
+			if e.entry.Arch != "" {
+				root += ":" + e.entry.Arch
+			}
+			if e.entry.Version != "" {
+				root += "=" + e.entry.Version
+			}
+			roots = append(roots, root)
+		}
+		found, err := z.withDeps(ctx, pl, roots)
+		if err != nil {
+			return err
+		}
+		entries = entries[:0]
+		for i := range found {
+			entries = append(entries, namedEntry{"--with-deps", &found[i]})
+		}
+		return z.resolve(ctx, pl, entries)
+	}
 	named, err := z.namedPackages(ctx, pl)
 	if err != nil {
 		return err
@@ -350,16 +376,6 @@ type namedEntry struct {
 // snapshots where none is given, with what it depends on where that is asked.
 func (z *Freezer) namedPackages(ctx context.Context, pl *plan) ([]namedEntry, error) {
 	var out []namedEntry
-	if pl.req.WithDeps {
-		found, err := z.withDeps(ctx, pl)
-		if err != nil {
-			return nil, err
-		}
-		for i := range found {
-			out = append(out, namedEntry{"--with-deps", &found[i]})
-		}
-		return out, nil
-	}
 	for _, arg := range pl.req.Packages {
 		name, arch, version := splitPackage(arg)
 		if version == "" {

@@ -73,10 +73,11 @@ type program struct {
 	getenv         func(string) string
 	now            func() time.Time
 	machine        machine
+	builder        builder
 }
 
 func newProgram() *program {
-	return &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now, machine: thisMachine()}
+	return &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now, machine: thisMachine(), builder: hostBuilder}
 }
 
 // A call is one run of one verb.

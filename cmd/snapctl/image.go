@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,6 +107,15 @@ with. The exit code is 0 when the images are equal byte for byte; otherwise it i
 	}
 }
 
+// A builder makes images: with mmdebstrap, or with what a test puts here.
+type builder struct {
+	architecture func(context.Context) (string, error)
+	tools        func(context.Context) (image.Tools, error)
+	build        func(context.Context, io.WriterAt, image.Spec, image.Options) (squashfs.Stats, error)
+}
+
+var hostBuilder = builder{image.Architecture, image.FindTools, image.Build}
+
 // installSources asks snapd what apt has to be told to install from a frozen
 // snapshot's Debian mirrors: deb822, keys inline.
 func (c *call) installSources(ctx context.Context, f *api.Frozen) (string, error) {
@@ -196,7 +206,7 @@ func (c *call) build(ctx context.Context, s image.Spec, name, output string) (fi
 	}()
 	c.ui.progress(api.Progress{Task: name, Phase: "install"})
 	packed := c.ui.packed(name)
-	_, err = image.Build(ctx, f, s, image.Options{Progress: packed})
+	_, err = c.p.builder.build(ctx, f, s, image.Options{Progress: packed})
 	c.ui.endProgress()
 	if err != nil {
 		return "", done, err
@@ -223,10 +233,10 @@ func runImageBuild(ctx context.Context, c *call) error {
 		return c.usagef("%v", err)
 	}
 	var err error
-	if s.Architecture, err = image.Architecture(ctx); err != nil {
+	if s.Architecture, err = c.p.builder.architecture(ctx); err != nil {
 		return err
 	}
-	tools, err := image.FindTools(ctx)
+	tools, err := c.p.builder.tools(ctx)
 	if err != nil {
 		return err
 	}
@@ -285,7 +295,7 @@ func runRebuild(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("rebuild %s: %w", name, err)
 	}
-	tools, err := image.FindTools(ctx)
+	tools, err := c.p.builder.tools(ctx)
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,6 @@ installed: the command for it is printed.`,
 				options: []option{
 					{name: "target", value: "DIR", required: true, usage: "where the system partition is mounted"},
 					{name: "rollback", usage: "restore the state before an unfinished upgrade"},
-					{name: "skip-verify", usage: "do not read back what was written"},
 				},
 				result: new(iuk.ApplyResult),
 				run:    runIUKApply,
@@ -401,16 +400,15 @@ func runIUKVerify(ctx context.Context, c *call) error {
 }
 
 func runIUKApply(ctx context.Context, c *call) error {
-	o := iuk.ApplyOptions{SkipVerify: c.on("skip-verify")}
 	var r *iuk.ApplyResult
 	var err error
 	switch {
 	case c.on("rollback"):
-		r, err = iuk.Rollback(ctx, c.str("target"), o)
+		r, err = iuk.Rollback(ctx, c.str("target"), iuk.ApplyOptions{})
 	case c.arg(0) == "":
 		return c.usagef("iuk apply needs FILE")
 	default:
-		r, err = iuk.Apply(ctx, c.arg(0), c.str("target"), o)
+		r, err = iuk.Apply(ctx, c.arg(0), c.str("target"), iuk.ApplyOptions{})
 	}
 	if err != nil {
 		return err

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/image"
+	"example.org/snapd/internal/squashfs"
+)
+
+// fakeSnapd answers on a control socket and notes what it is asked.
+type fakeSnapd struct {
+	socket string
+
+	mu       sync.Mutex
+	answers  map[string]any // a result, or an *api.Error
+	progress map[string][]api.Progress
+	requests []string // "verb body"
+	hang     chan struct{}
+}
+
+func newFakeSnapd(t *testing.T) *fakeSnapd {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "snapctl") // socket paths are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	f := &fakeSnapd{socket: filepath.Join(dir, "s"), answers: map[string]any{}, progress: map[string][]api.Progress{}}
+	l, err := net.Listen("unix", f.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: f}
+	go srv.Serve(l)
+	t.Cleanup(func() { srv.Close() })
+	return f
+}
+
+func (f *fakeSnapd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	verb := strings.TrimPrefix(r.URL.Path, "/v1/")
+	f.mu.Lock()
+	f.requests = append(f.requests, r.Method+" "+verb+" "+string(body))
+	answer, ok := f.answers[verb]
+	progress := f.progress[verb]
+	hang := f.hang
+	f.mu.Unlock()
+	enc := json.NewEncoder(w)
+	for _, p := range progress {
+		enc.Encode(api.Line{Progress: &p})
+		http.NewResponseController(w).Flush()
+	}
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+		}
+		return
+	}
+	if e, is := answer.(*api.Error); is || !ok {
+		if !ok {
+			e = &api.Error{Code: api.CodeUsage, Message: "no such verb: " + verb, Exit: api.ExitUsage}
+		}
+		enc.Encode(api.Line{Error: e})
+		return
+	}
+	data, _ := json.Marshal(answer)
+	enc.Encode(api.Line{Result: data})
+}
+
+// asked gives the requests since the last call.
+func (f *fakeSnapd) asked() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := f.requests
+	f.requests = nil
+	return out
+}
+
+// outcome is all that one run of snapctl did, as far as anyone can see.
+type outcome struct {
+	Exit     int
+	Out, Err string
+	Requests []string
+	Files    map[string]string
+}
+
+// tester runs snapctl in this process.
+type tester struct {
+	t      *testing.T
+	fake   *fakeSnapd
+	env    map[string]string
+	stdin  string
+	m      machine
+	build  builder
+	now    time.Time
+	cancel func() // when set, called once snapd has been asked something
+}
+
+func newTester(t *testing.T) *tester {
+	f := newFakeSnapd(t)
+	return &tester{
+		t: t, fake: f, env: map[string]string{"SNAPCTL_SOCKET": f.socket},
+		m:     machine{root: os.DirFS("/"), architectures: func() []string { return []string{"amd64"} }},
+		build: fakeBuilder, now: time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC),
+	}
+}
+
+// run runs snapctl; dir's files are part of the outcome, with DIR for its name.
+func (x *tester) run(dir string, args ...string) outcome {
+	x.t.Helper()
+	return x.runCtx(x.t.Context(), dir, args...)
+}
+
+func (x *tester) runCtx(ctx context.Context, dir string, args ...string) outcome {
+	x.t.Helper()
+	var out, errOut bytes.Buffer
+	p := &program{
+		stdin: strings.NewReader(x.stdin), stdout: &out, stderr: &errOut,
+		getenv:  func(k string) string { return x.env[k] },
+		now:     func() time.Time { return x.now },
+		machine: x.m, builder: x.build,
+	}
+	x.fake.asked()
+	o := outcome{Exit: p.run(ctx, args), Out: out.String(), Err: errOut.String(), Requests: x.fake.asked()}
+	if dir != "" {
+		o.Files = map[string]string{}
+		err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(p)
+			rel, _ := filepath.Rel(dir, p)
+			o.Files[rel] = strings.ReplaceAll(string(b), dir, "DIR")
+			return err
+		})
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		o.Out, o.Err = strings.ReplaceAll(o.Out, dir, "DIR"), strings.ReplaceAll(o.Err, dir, "DIR")
+		for i := range o.Requests {
+			o.Requests[i] = strings.ReplaceAll(o.Requests[i], dir, "DIR")
+		}
+	}
+	return o
+}
+
+// fakeBuilder makes images that hold their spec.
+var fakeBuilder = builder{
+	architecture: func(context.Context) (string, error) { return "amd64", nil },
+	tools: func(context.Context) (image.Tools, error) {
+		return image.Tools{"mmdebstrap": "1.3.5", "apt": "2.6.1", "dpkg": "1.21.22"}, nil
+	},
+	build: func(ctx context.Context, w io.WriterAt, s image.Spec, o image.Options) (squashfs.Stats, error) {
+		o.Progress(1)
+		return squashfs.FromTar(ctx, w, bytes.NewReader(smallTar(map[string]string{
+			"etc/apt/sources.list": s.Upstream,
+			"spec":                 strings.Join(append([]string{s.Variant, s.Architecture}, s.Include...), " "),
+		}, s.Epoch)), squashfs.Options{Epoch: s.Epoch})
+	},
+}

@@ -1,0 +1,486 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/image"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/squashfs"
+)
+
+// smallTar is a tar stream of regular files.
+func smallTar(files map[string]string, at time.Time) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(files[name])), ModTime: at})
+		io.WriteString(w, files[name])
+	}
+	w.Close()
+	return b.Bytes()
+}
+
+func writeImage(t *testing.T, name string, files map[string]string, at time.Time) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := squashfs.FromTar(t.Context(), f, bytes.NewReader(smallTar(files, at)), squashfs.Options{Epoch: at}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var (
+	day     = time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
+	digest  = strings.Repeat("ab", 32)
+	digest2 = strings.Repeat("cd", 32)
+)
+
+// sample is how the walk runs one verb.
+type sampleRun struct {
+	args []string // DIR stands for the run's directory
+	// options are values for each option of the verb; "" for a switch.
+	options map[string]string
+	// base replaces args where an option needs others.
+	base map[string][]string
+	// fails is set where the plain run does not end with 0.
+	exit int
+}
+
+var samples = map[string]sampleRun{
+	"init": {
+		args:    []string{"--data-dir", "DIR/data", "--output", "DIR/new.toml"},
+		options: map[string]string{"from-apt": "DIR/test.sources", "from-dnf": "DIR/test.repo", "data-dir": "DIR/elsewhere", "output": "-", "force": ""},
+		base: map[string][]string{
+			"data-dir": {"--output", "DIR/new.toml"}, "output": {"--data-dir", "DIR/data"},
+			"force": {"--output", "DIR/there.toml"},
+		},
+	},
+	"status":      {},
+	"mirror list": {},
+	"mirror show": {args: []string{"debian"}},
+	"sync": {
+		args:    []string{"debian"},
+		options: map[string]string{"no-wait": "", "from-url": "http://mirror.example.org/old", "as": "2025-01-02"},
+		base:    map[string][]string{"from-url": {"debian", "--as", "2025-01-02"}, "as": {"debian", "--from-url", "http://mirror.example.org/old"}},
+	},
+	"list":     {options: map[string]string{"mirror": "debian", "frozen": ""}},
+	"show":     {args: []string{"4.1"}},
+	"packages": {args: []string{"4.1"}},
+	"find":     {args: []string{"bash"}},
+	"diff":     {args: []string{"4.0", "4.1"}},
+	"freeze": {
+		args: []string{"4.2"},
+		options: map[string]string{
+			"mirror": "debian@2026-11-22", "manifest": "DIR/build.manifest", "format": "dpkg", "recording": "r", "no-recording": "",
+			"package": "bash=5.2", "with-deps": "", "base": "4.1", "replace": "bash@debian@latest", "remove": "dash", "all": "", "date": "2026-11-22",
+			"no-sources": "", "allow-missing": "", "allow-broken": "", "dry-run": "",
+		},
+		base: map[string][]string{
+			"format": {"4.2", "--manifest", "DIR/build.manifest"}, "with-deps": {"4.2", "--package", "bash"},
+			"replace": {"4.2", "--base", "4.1"}, "remove": {"4.2", "--base", "4.1"},
+		},
+	},
+	"sources":      {args: []string{"4.1"}, options: map[string]string{"format": "repo", "mirror": "debian", "keys-dir": "DIR/keys"}},
+	"verify":       {args: []string{"4.1"}, options: map[string]string{"deep": "", "upstream-key": "DIR/public.asc", "key": "DIR/public.asc"}},
+	"export":       {args: []string{"4.1", "DIR/out"}},
+	"import":       {args: []string{"DIR/out"}, options: map[string]string{"key": "DIR/public.asc"}},
+	"sbom":         {args: []string{"4.1"}, options: map[string]string{"format": "cyclonedx"}},
+	"record start": {args: []string{"4.2"}, options: map[string]string{"mirror": "debian", "resigned": ""}},
+	"record stop":  {args: []string{"4.2"}},
+	"record show":  {args: []string{"4.2"}, options: map[string]string{"status": "DIR/build.manifest", "follow": ""}},
+	"record list":  {},
+	"record rm":    {args: []string{"4.2"}},
+	"pin":          {args: []string{"debian@latest"}, options: map[string]string{"until": "2030-01-01"}},
+	"unpin":        {args: []string{"debian@latest"}},
+	"rm":           {args: []string{"4.1"}},
+	"gc":           {options: map[string]string{"dry-run": "", "explain": digest}},
+	"fsck":         {options: map[string]string{"repair": "", "from": "http://other.example.org"}, base: map[string][]string{"from": {"--repair"}, "repair": {}}},
+	"key generate": {
+		args:    []string{"--key-file", "DIR/made.asc"},
+		options: map[string]string{"key-file": "DIR/other.asc", "name": "N", "email": "a@example.org", "expires": "2040-01-01"},
+		base:    map[string][]string{"key-file": {"--config", "DIR/nokey.toml"}},
+	},
+	"key export": {options: map[string]string{"key-file": "DIR/key.asc"}},
+	"key show":   {options: map[string]string{"key-file": "DIR/key.asc"}},
+	"key renew": {
+		args:    []string{"--key-file", "DIR/key.asc"},
+		options: map[string]string{"key-file": "DIR/key.asc", "expires": "2040-01-01"},
+		base:    map[string][]string{"key-file": {"--config", "DIR/nokey.toml"}},
+	},
+	"image add":   {args: []string{"4.1", "DIR/new.squashfs"}, options: map[string]string{"variant": "live"}},
+	"image build": {args: []string{"4.1"}, options: map[string]string{"variant": "minbase", "include": "less,vim", "output": "DIR/built.squashfs"}},
+	"image list":  {},
+	"rebuild":     {args: []string{"4.1"}, options: map[string]string{"variant": "apt", "output": "DIR/again.squashfs"}, base: map[string][]string{"variant": {"two"}}},
+	"iuk create": {
+		args: []string{"--from", "4.0", "--to", "4.1", "--output", "DIR"},
+		options: map[string]string{
+			"from": "3.9", "to": "4.1", "variant": "apt", "old": "DIR/old.squashfs", "new": "DIR/new.squashfs", "from-version": "4.0", "to-version": "4.1",
+			"output": "DIR/kits.iuk", "product": "Live", "arch": "arm64", "ignore-if-same-content": "/same", "publish": "",
+		},
+		base: map[string][]string{
+			"to": {"--from", "4.0", "--output", "DIR"}, "output": {"--from", "4.0", "--to", "4.1"}, "variant": {"--from", "two", "--to", "4.1", "--output", "DIR"},
+			"old":          {"--new", "DIR/new.squashfs", "--from-version", "4.0", "--to-version", "4.1", "--output", "DIR"},
+			"new":          {"--old", "DIR/old.squashfs", "--from-version", "4.0", "--to-version", "4.1", "--output", "DIR"},
+			"from-version": {"--old", "DIR/old.squashfs", "--new", "DIR/new.squashfs", "--to-version", "4.1", "--output", "DIR"},
+			"to-version":   {"--old", "DIR/old.squashfs", "--new", "DIR/new.squashfs", "--from-version", "4.0", "--output", "DIR"},
+		},
+	},
+	"iuk inspect": {args: []string{"DIR/Tails_amd64_4.0_to_4.1.iuk"}, options: map[string]string{"largest": "1"}},
+	"iuk verify": {
+		args:    []string{"DIR/Tails_amd64_4.0_to_4.1.iuk", "--old", "DIR/old.squashfs", "--new", "DIR/new.squashfs"},
+		options: map[string]string{"old": "DIR/old.squashfs", "new": "DIR/new.squashfs"},
+		base: map[string][]string{
+			"old": {"DIR/Tails_amd64_4.0_to_4.1.iuk", "--new", "DIR/new.squashfs"},
+			"new": {"DIR/Tails_amd64_4.0_to_4.1.iuk", "--old", "DIR/old.squashfs"},
+		},
+	},
+	"iuk apply": {
+		args:    []string{"DIR/Tails_amd64_4.0_to_4.1.iuk", "--target", "DIR/target"},
+		options: map[string]string{"target": "DIR/target", "rollback": ""},
+		base:    map[string][]string{"target": {"DIR/Tails_amd64_4.0_to_4.1.iuk"}},
+	},
+	"iuk udf": {
+		args: udfArgs,
+		options: map[string]string{
+			"to": "4.1", "from": "3.8", "next": "4.2", "product": "Tails", "build-target": "amd64", "channel": "stable", "iuk-url": "https://kits.example.org/x",
+			"image-url": "https://images.example.org/i", "iuks": "DIR", "image": "DIR/new.squashfs", "output": "DIR/udf", "details-url": "https://www.example.org/4.1",
+			"date": "2026-11-22", "key-file": "DIR/key.asc", "publish": "",
+		},
+		base: func() map[string][]string {
+			m := map[string][]string{}
+			for i := 0; i < len(udfArgs); i += 2 {
+				if name := udfArgs[i][2:]; name != "from" {
+					m[name] = slices.Concat(udfArgs[:i], udfArgs[i+2:])
+				}
+			}
+			return m
+		}(),
+	},
+	"help":       {args: []string{"freeze"}},
+	"completion": {args: []string{"bash"}},
+	"man":        {options: map[string]string{"output": "DIR/man"}},
+	"__complete": {args: []string{"--", "sour"}},
+}
+
+var udfArgs = []string{
+	"--to", "4.1", "--from", "4.0", "--product", "Tails", "--build-target", "amd64", "--channel", "stable", "--iuk-url", "https://kits.example.org/x",
+	"--image-url", "https://images.example.org/i", "--iuks", "DIR", "--image", "DIR/new.squashfs", "--output", "DIR/udf", "--key-file", "DIR/key.asc",
+}
+
+// world makes a directory with what samples name, and the answers of snapd.
+func world(t *testing.T, x *tester) string {
+	t.Helper()
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	public := testKey.Keyring().ExportArmored()
+	for name, text := range map[string]string{
+		"build.manifest":       "bash=5.2.15-2+b2\n",
+		"public.asc":           string(public),
+		"there.toml":           "# precious\n",
+		"nokey.toml":           "data_dir = \"absent\"\n[signing]\nkey_file = \"absent.asc\"\n",
+		"test.sources":         "Types: deb deb-src\nURIs: http://mirror.example.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: " + file("public.asc") + "\n",
+		"test.repo":            "[fedora]\nname=Fedora\nmetalink=https://mirror.example.org/metalink\nenabled=1\ngpgcheck=1\ngpgkey=file://" + file("public.asc") + "\n",
+		"target/live/a":        "",
+		"target/live/vmlinuz":  "kernel",
+		"target/EFI/boot.cfg":  "",
+		"target/live/other.sq": "",
+	} {
+		write(t, file(name), text)
+	}
+	if err := os.WriteFile(file("key.asc"), testKey.Armored(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := map[string]string{"a": "old", "same": "s", "gone": "x", "big": strings.Repeat("y", 5000)}
+	neu := map[string]string{"a": "new", "same": "s", "b": "added", "c": strings.Repeat("z", 9000)}
+	writeImage(t, file("old.squashfs"), old, day.Add(-48*time.Hour))
+	writeImage(t, file("new.squashfs"), neu, day)
+	oldBytes, err := os.ReadFile(file("old.squashfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file("target/live/filesystem.squashfs"), string(oldBytes))
+	write(t, file("target/live/Tails.module"), "filesystem.squashfs\n")
+
+	// An image as image build makes it.
+	spec := image.Spec{Variant: "apt", Architecture: "amd64", Epoch: day, Upstream: "deb http://deb.example.org/debian bookworm main\n"}
+	f, err := os.Create(file("recorded.squashfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fakeBuilder.build(t.Context(), f, spec, image.Options{Progress: func(int64) {}}); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	tools, _ := fakeBuilder.tools(t.Context())
+	img := func(name, variant, path string) api.Image {
+		d, err := fileDigest(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, _ := os.Stat(path)
+		return api.Image{Name: name, Variant: variant, SHA256: d, Size: st.Size(), Path: path, How: spec.How(tools)}
+	}
+	image40, image39 := img("4.0", "apt", file("old.squashfs")), img("3.9", "apt", file("old.squashfs"))
+	image41 := img("4.1", "apt", file("recorded.squashfs"))
+	two := []api.Image{img("two", "apt", file("old.squashfs")), img("two", "desktop", file("new.squashfs"))}
+	two[0].SHA256, two[0].Path = image41.SHA256, image41.Path
+
+	pkg := api.Package{Mirror: "debian", Suites: []string{"bookworm"}, Name: "bash", Version: "5.2.15-2+b2", Arch: "amd64", Path: "pool/b.deb", Size: 1491664, SHA256: digest}
+	suite := api.SuiteDetail{Suite: "bookworm", Date: &day, Trust: "signature", Packages: 63000, Sources: 35000, Signers: []api.Signer{{Fingerprint: "A1"}}}
+	snapshot := api.Snapshot{ID: "debian@20261122T160000Z", Mirror: "debian", Type: "deb", Instant: day, Suites: []api.SuiteDetail{suite}, URL: "http://127.0.0.1:8080/archive/debian/20261122T160000Z/"}
+	frozen := api.Frozen{
+		Name: "4.1", Date: day, Created: day, Manifest: digest, Key: "F1", Packages: 200, Sources: 100, Bytes: 1 << 30, URL: "http://127.0.0.1:8080/frozen/4.1/",
+		Mirrors: []api.FrozenMirror{{Mirror: "debian", Type: "deb", Kind: "exact", Trust: "signature", Suites: []string{"bookworm"}, Packages: 200, Sources: 100}},
+	}
+	mirror := api.MirrorStatus{Name: "debian", Type: "deb", Snapshots: 3, Latest: snapshot.ID, Checked: &day}
+	recording := api.Recording{
+		Name: "4.2", Started: day, Stopped: &day, Files: 1, Bytes: 1491664, Digest: digest, Proxy: "http://4.2@127.0.0.1:8080",
+		Mirrors: []api.RecordMirror{{Mirror: "debian", Snapshot: snapshot.ID, URL: "http://127.0.0.1:8080/record/4.2/debian/"}},
+		Entries: []api.RecordEntry{{Mirror: "debian", Path: "pool/b.deb", Size: 1491664, SHA256: digest, First: day, Last: day, Count: 1}},
+	}
+	x.fake.answers = map[string]any{
+		"status":       api.Status{Version: "1", Listen: "127.0.0.1:8080", PublicURL: "http://127.0.0.1:8080", DataDir: "/var/lib/snapd", Free: 1 << 40, Mirrors: []api.MirrorStatus{mirror}},
+		"mirror/list":  api.MirrorList{Mirrors: []api.MirrorStatus{mirror}},
+		"mirror/show":  api.MirrorDetail{MirrorStatus: mirror, URLs: []string{"http://deb.example.org/debian"}, Suites: []api.SuiteDetail{suite}, Components: []string{"main"}},
+		"sync":         api.SyncResult{Mirrors: []api.MirrorSync{{Mirror: "debian", Snapshot: snapshot.ID, New: true, Files: 5, Bytes: 1 << 20, Changed: 12}}},
+		"list":         api.SnapshotList{Snapshots: []api.Snapshot{snapshot}, Frozen: []api.Frozen{frozen}},
+		"show":         api.ShowResult{Frozen: &frozen},
+		"packages":     api.PackageList{Ref: "4.1", Packages: []api.Package{pkg}},
+		"find":         api.FindResult{Matches: []api.Match{{Package: pkg, First: snapshot.ID, Last: snapshot.ID, Here: true, Frozen: []string{"4.1"}}}},
+		"diff":         api.Diff{A: "4.0", B: "4.1", Upgraded: []api.DiffEntry{{Mirror: "debian", Name: "bash", Arch: "amd64", Old: "5.1", New: "5.2"}}, Sources: []api.SourceDiff{{Source: "bash", Old: []string{"5.1"}, New: []string{"5.2"}, Kind: "upgraded", Count: 1}}},
+		"freeze":       api.FreezeResult{Frozen: &frozen, New: true, Fetched: 3, FetchedBytes: 3 << 20},
+		"sources":      api.SourcesResult{Text: "Types: deb\nURIs: http://127.0.0.1:8080/frozen/4.1/debian\nSuites: bookworm\nComponents: main\n", Keys: []api.KeyFile{{Name: "snapd.asc", Armored: string(public)}}},
+		"verify":       api.VerifyResult{Ref: "4.1", Packages: 200, Files: 300, Signature: &api.Signer{Fingerprint: "F1"}, Relied: []api.Relied{{Mirror: "debian", Suite: "bookworm", Trust: "signature", Date: day}}},
+		"export":       api.TransferResult{Name: "4.1", Files: 300, Bytes: 1 << 30, New: true},
+		"import":       api.TransferResult{Name: "4.1", Files: 300, Bytes: 1 << 30, New: true},
+		"sbom":         api.SBOMResult{Format: "spdx", Text: "{}\n"},
+		"record/start": recording, "record/stop": recording, "record/show": recording,
+		"record/list": api.RecordList{Recordings: []api.Recording{recording}},
+		"record/rm":   api.RemoveResult{Removed: "4.2"},
+		"pin":         snapshot, "unpin": snapshot,
+		"rm":          api.RemoveResult{Removed: "4.1"},
+		"gc":          api.GCResult{Snapshots: []string{snapshot.ID}, Blobs: 4, Bytes: 1 << 20},
+		"fsck":        api.FsckResult{Blobs: 300, Bytes: 1 << 30},
+		"key/show":    api.KeyInfo{Fingerprint: "F1", UserID: "snapd", Created: day, Algorithm: "EdDSA", Armored: string(public)},
+		"image/add":   api.Image{Name: "4.1", Variant: "apt", SHA256: digest2, Size: 4096},
+		"image/list":  api.ImageList{Images: append([]api.Image{image39, image40, image41}, two...)},
+		"kit/publish": api.Empty{},
+	}
+	x.fake.progress = map[string][]api.Progress{}
+	for _, v := range []string{"sync", "freeze", "verify", "export", "import", "gc", "fsck", "record/start", "image/add"} {
+		x.fake.progress[v] = []api.Progress{{Task: "debian", Phase: "packages", Files: 1, FilesTotal: 2, Bytes: 10, BytesTotal: 20}}
+	}
+
+	// A kit for those that read one.
+	kit := x.run("", "iuk", "create", "--old", file("old.squashfs"), "--new", file("new.squashfs"), "--from-version", "4.0", "--to-version", "4.1", "--output", dir)
+	if kit.Exit != 0 {
+		t.Fatal(kit.Err)
+	}
+	return dir
+}
+
+var testKey = func() *sign.PrivateKey {
+	k, err := sign.Generate("Test", "test@example.org", time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), sign.GenerateOptions{})
+	if err != nil {
+		panic(err)
+	}
+	return k
+}()
+
+// leaves calls fn for every verb that runs.
+func leaves(v *verb, prefix string, fn func(name string, v *verb)) {
+	for _, s := range v.verbs {
+		name := strings.TrimSpace(prefix + " " + s.name)
+		if s.run != nil {
+			fn(name, s)
+		}
+		leaves(s, name, fn)
+	}
+}
+
+// TestWalk runs every verb, with --json into its type, and with every option.
+func TestWalk(t *testing.T) {
+	seen := map[string]bool{}
+	leaves(root(), "", func(name string, v *verb) {
+		seen[name] = true
+		t.Run(name, func(t *testing.T) {
+			s, ok := samples[name]
+			if !ok {
+				t.Fatal("the walk has no sample for it")
+			}
+			x := newTester(t)
+			run := func(args []string, more ...string) outcome {
+				dir := world(t, x)
+				line := strings.Fields(name)
+				for _, a := range slices.Concat(args, more) {
+					line = append(line, strings.ReplaceAll(a, "DIR", dir))
+				}
+				if name == "__complete" {
+					line = slices.Concat([]string{name}, more, args)
+				}
+				return x.run(dir, line...)
+			}
+
+			human := run(s.args)
+			if human.Exit != s.exit || human.Out == "" {
+				t.Errorf("exit %d, output %q, errors %q", human.Exit, human.Out, human.Err)
+			}
+
+			asJSON := run(s.args, "--json")
+			lines := strings.Split(strings.TrimSuffix(asJSON.Out, "\n"), "\n")
+			if asJSON.Exit != s.exit || asJSON.Err != "" {
+				t.Errorf("--json: exit %d, errors %q", asJSON.Exit, asJSON.Err)
+			}
+			if !v.long && len(lines) != 1 {
+				t.Errorf("--json prints %d lines, expected one document:\n%s", len(lines), asJSON.Out)
+			}
+			for _, l := range lines[:len(lines)-1] {
+				var p struct {
+					Progress api.Progress `json:"progress"`
+				}
+				strict(t, l, &p)
+				if p.Progress.Phase == "" {
+					t.Errorf("a line of progress without a phase: %s", l)
+				}
+			}
+			if v.result == nil {
+				t.Fatal("no type of result")
+			}
+			if d := cmp.Diff(strict(t, lines[len(lines)-1], v.result), asMap(t, lines[len(lines)-1])); d != "" {
+				t.Errorf("--json loses something in its type (-type +printed):\n%s", d)
+			}
+
+			for _, o := range v.options {
+				value, ok := s.options[o.name]
+				if !ok {
+					t.Errorf("the walk has no value for --%s", o.name)
+					continue
+				}
+				base, ok := s.base[o.name]
+				if !ok {
+					base = s.args
+				}
+				more := []string{"--" + o.name}
+				if o.value != "" {
+					more = []string{"--" + o.name + "=" + value}
+				}
+				with, without := run(base, more...), run(base)
+				if cmp.Equal(with, without) {
+					t.Errorf("--%s %s changes nothing", o.name, value)
+				}
+				if with.Exit != 0 && o.name != "rollback" {
+					t.Errorf("--%s %s: exit %d: %s", o.name, value, with.Exit, with.Err)
+				}
+			}
+			for o := range s.options {
+				if !slices.ContainsFunc(v.options, func(x option) bool { return x.name == o }) {
+					t.Errorf("the walk has a value for --%s, which there is not", o)
+				}
+			}
+		})
+	})
+	for name := range samples {
+		if !seen[name] {
+			t.Errorf("the walk has a sample for %q, which there is not", name)
+		}
+	}
+}
+
+// strict decodes a line into a type that must know every field, and gives what
+// the type prints of it.
+func strict(t *testing.T, line string, into any) map[string]any {
+	t.Helper()
+	dec := json.NewDecoder(strings.NewReader(line))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		t.Fatalf("%v in %s", err, line)
+	}
+	b, err := json.Marshal(into)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return asMap(t, string(b))
+}
+
+func asMap(t *testing.T, line string) map[string]any {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal([]byte(line), &m); err != nil {
+		t.Fatalf("%v in %s", err, line)
+	}
+	return m
+}
+
+// TestHelp holds every verb's help against its definition.
+func TestHelp(t *testing.T) {
+	x := newTester(t)
+	var walk func(v *verb, path []string)
+	walk = func(v *verb, path []string) {
+		name := strings.Join(append([]string{"snapctl"}, path...), " ")
+		help := x.run("", append(slices.Clone(path), "--help")...)
+		byName := x.run("", append([]string{"help"}, path...)...)
+		if help.Exit != 0 || help.Err != "" || help.Out != byName.Out {
+			t.Errorf("%s --help: exit %d, %q\n%s", name, help.Exit, help.Err, cmp.Diff(help.Out, byName.Out))
+		}
+		if len(v.examples) == 0 {
+			t.Errorf("%s has no example", name)
+		}
+		if v.usage == "" || strings.HasSuffix(v.usage, ".") || strings.ToLower(v.usage[:1]) != v.usage[:1] {
+			t.Errorf("%s: usage %q", name, v.usage)
+		}
+		for _, e := range v.examples {
+			if !strings.Contains(help.Out, e) {
+				t.Errorf("%s --help lacks the example %q", name, e)
+			}
+			if !strings.HasPrefix(e, name) {
+				t.Errorf("the example %q is not of %s", e, name)
+			}
+			e, _, _ = strings.Cut(e, " | ")
+			e, _, _ = strings.Cut(e, " > ")
+			words := strings.Fields(strings.ReplaceAll(e, `"Example releases"`, "Example"))
+			l, err := parseLine(root(), words[1:])
+			if err == nil {
+				err = l.check()
+			}
+			if err != nil {
+				t.Errorf("the example %q: %v", e, err)
+			}
+		}
+		for _, o := range v.options {
+			if o.usage == "" || !strings.Contains(help.Out, "--"+o.name) {
+				t.Errorf("%s --help does not explain --%s", name, o.name)
+			}
+		}
+		for _, s := range v.verbs {
+			walk(s, append(slices.Clone(path), s.name))
+		}
+	}
+	walk(root(), nil)
+}
+

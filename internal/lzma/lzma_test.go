@@ -153,21 +153,27 @@ func hardly(n int) []byte {
 func TestProperty(t *testing.T) {
 	e := NewEncoder()
 	rapid.Check(t, func(t *rapid.T) {
-		// Pieces copied from earlier ones, at distances and lengths of every size.
+		// Pieces copied from earlier ones, at distances and lengths of every
+		// size, some with one byte changed.
+		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		size := 1 << rapid.IntRange(0, 17).Draw(t, "size")
 		var data []byte
-		for _, op := range rapid.SliceOfN(rapid.Uint32(), 10, 300).Draw(t, "ops") {
-			n := int(op>>8&0x3ff) + 1
-			switch {
-			case len(data) == 0 || op&3 == 0:
-				for i := range n {
-					data = append(data, byte(op>>uint(i%24)))
+		for len(data) < size {
+			n := 1 + rnd.IntN(1<<rnd.IntN(11))
+			switch k := rnd.IntN(8); {
+			case len(data) == 0 || k == 0:
+				for range n {
+					data = append(data, byte(rnd.Uint32()))
 				}
-			case op&3 == 1:
-				data = append(data, bytes.Repeat([]byte{byte(op >> 16)}, n)...)
+			case k == 1:
+				data = append(data, bytes.Repeat([]byte{byte(rnd.Uint32())}, n)...)
 			default:
-				from := int(op>>10) % len(data)
+				from := len(data) - 1 - rnd.IntN(min(len(data), 1<<rnd.IntN(18)))
 				for i := range n {
 					data = append(data, data[from+i])
+				}
+				if k > 4 {
+					data[len(data)-1-rnd.IntN(n)] ^= byte(rnd.Uint32())
 				}
 			}
 		}
@@ -213,10 +219,10 @@ func TestXZ(t *testing.T) {
 	}
 	samples := map[string][]byte{}
 	for _, k := range kinds {
-		samples[k] = sample(k, 1<<20)
+		samples[k] = sample(k, 1<<19)
 	}
 	if exe, err := os.ReadFile(os.Args[0]); err == nil {
-		samples["executable"] = exe[:min(len(exe), 1<<20)]
+		samples["executable"] = exe[:min(len(exe), 1<<19)]
 	}
 	for name, data := range samples {
 		for _, bcj := range []bool{false, true} {
@@ -303,6 +309,21 @@ func TestGolden(t *testing.T) {
 			fmt.Fprintf(&got, "%s dict=%d bcj=%v level=%d: %d %x\n", kind, o.DictSize, o.BCJX86, o.Level, len(out), sha256.Sum256(out))
 		}
 	}
+	var stream bytes.Buffer
+	w, err := NewXZWriter(&stream, Options{BlockSize: 100000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range kinds {
+		if _, err := w.Write(sample(kind, 70000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(&got, "stream: %d %x\n", stream.Len(), sha256.Sum256(stream.Bytes()))
+
 	name := filepath.Join("testdata", "golden.txt")
 	if *update {
 		if err := os.WriteFile(name, []byte(got.String()), 0o644); err != nil {
@@ -315,6 +336,83 @@ func TestGolden(t *testing.T) {
 	}
 	if d := cmp.Diff(string(want), got.String()); d != "" {
 		t.Errorf("golden digests (-want +got):\n%s", d)
+	}
+}
+
+// TestWriter checks that a stream's bytes depend on data and options alone.
+func TestWriter(t *testing.T) {
+	const blockSize = 50000
+	for _, n := range []int{0, 1, blockSize, 3*blockSize + 1, 7 * blockSize} {
+		data := sample("text", n)
+		var first []byte
+		for _, workers := range []int{0, 1, 2, 5} {
+			var out bytes.Buffer
+			w, err := NewXZWriter(&out, Options{BlockSize: blockSize, Workers: workers, Level: 3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for rest := data; len(rest) > 0; {
+				k := min(len(rest), 1+workers*17003)
+				if m, err := w.Write(rest[:k]); err != nil || m != k {
+					t.Fatalf("Write = %d, %v", m, err)
+				}
+				rest = rest[k:]
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if first == nil {
+				first = out.Bytes()
+			}
+			if !bytes.Equal(first, out.Bytes()) {
+				t.Fatalf("%d bytes, %d workers: other bytes than with one", n, workers)
+			}
+			if _, err := w.Write([]byte{1}); err == nil || err.Error() != "xz writer is closed" {
+				t.Errorf("Write after Close: %v", err)
+			}
+		}
+		if !bytes.Equal(decode(t, first), data) {
+			t.Errorf("%d bytes: decoded to other bytes", n)
+		}
+		if xz, err := exec.LookPath("xz"); err == nil {
+			cmd := exec.CommandContext(t.Context(), xz, "-dc", "-T4")
+			cmd.Stdin = bytes.NewReader(first)
+			if got, err := cmd.Output(); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes: xz: %d bytes, %v", n, len(got), err)
+			}
+		}
+	}
+}
+
+// failingWriter fails once it holds more than a limit.
+type failingWriter struct{ left int }
+
+func (f *failingWriter) Write(p []byte) (int, error) {
+	if f.left -= len(p); f.left < 0 {
+		return 0, errors.New("disk full")
+	}
+	return len(p), nil
+}
+
+func TestWriterErrors(t *testing.T) {
+	data := sample("random", 200000)
+	for _, left := range []int{5, 100, 60000, 200100} {
+		f := &failingWriter{left}
+		w, err := NewXZWriter(f, Options{BlockSize: 30000, Workers: 3})
+		if err == nil {
+			_, err = w.Write(data)
+			if cerr := w.Close(); err == nil {
+				err = cerr
+			}
+		}
+		if err == nil || err.Error() != "disk full" {
+			t.Errorf("room for %d bytes: expected disk full, found %v", left, err)
+		}
+	}
+	for _, o := range []Options{{BlockSize: 100}, {BlockSize: MaxBlock + 1}, {Workers: -1}, {Level: 12}} {
+		if _, err := NewXZWriter(io.Discard, o); !errors.Is(err, ErrOptions) {
+			t.Errorf("%+v: expected %v, found %v", o, ErrOptions, err)
+		}
 	}
 }
 

@@ -30,13 +30,31 @@ type finder struct {
 	hash4    []uint32 // all: position + 1, 0 if none
 	hashBits uint
 	son      []uint32 // two for each position: what is less, what is greater; position + 1
+	warm     uint32   // keeps the loads of touch alive
 }
+
+// touch loads what the next positions will need, so that the processor fetches
+// it while this one is worked on: nearly every look into these tables misses the
+// caches.
+func (m *finder) touch(pos int) {
+	if pos+ahead+4 > m.end {
+		return
+	}
+	h := m.hash4[binary.LittleEndian.Uint32(m.buf[pos+ahead:])*hashMul>>(32-m.hashBits)]
+	if next := m.hash4[binary.LittleEndian.Uint32(m.buf[pos+1:])*hashMul>>(32-m.hashBits)]; next != 0 {
+		h += m.son[2*next-2] + uint32(m.buf[next-1])
+	}
+	m.warm = h
+}
+
+// ahead is how far before its use a slot of the hash table is loaded.
+const ahead = 6
 
 // reset takes data, whose padding must be there.
 func (m *finder) reset(buf []byte, end, dict, nice, depth int) {
 	m.buf, m.end, m.pos = buf, end, 0
 	m.dict, m.nice, m.depth = dict, nice, depth
-	m.hashBits = min(max(uint(bits.Len(uint(end)))-1, 12), 22)
+	m.hashBits = min(max(uint(bits.Len(uint(end)))-2, 12), 22)
 	if n := 1 << m.hashBits; cap(m.hash4) < n {
 		m.hash4 = make([]uint32, n)
 	} else {
@@ -74,6 +92,7 @@ func (m *finder) find(out []match) []match {
 	if limit < 4 {
 		return out
 	}
+	m.touch(pos)
 	buf := m.buf
 	u := binary.LittleEndian.Uint32(buf[pos:])
 	p2 := &m.hash2[u<<16*hashMul>>22]
@@ -147,6 +166,7 @@ func (m *finder) skip(n int) {
 		if limit < 4 {
 			continue
 		}
+		m.touch(pos)
 		u := binary.LittleEndian.Uint32(m.buf[pos:])
 		m.hash2[u<<16*hashMul>>22] = uint32(pos) + 1
 		m.hash3[u<<8*hashMul>>16] = uint32(pos) + 1

@@ -179,6 +179,25 @@ func (p *parser) grow(end, n int) int {
 	return end
 }
 
+// by notes that nd is best reached from node cur by sym.
+func (nd *node) by(cur int, sym symbol) {
+	nd.from, nd.how, nd.sym = int32(cur), byOne, sym
+}
+
+// offer proposes the symbols with the lengths from first to last, all of which
+// cost price and the price of their length.
+func (p *parser) offer(cur, first, last int, back, price uint32, lens *[maxMatch + 1]uint32) {
+	known := p.price[cur+first : cur+last+1]
+	costs := lens[first : last+1]
+	costs = costs[:len(known)]
+	for i := range known {
+		if q := price + costs[i]; q < known[i] {
+			known[i] = q
+			p.nodes[cur+first+i].by(cur, symbol{back, uint32(first + i)})
+		}
+	}
+}
+
 // leave tries every symbol at node cur, for which found holds the matches, and
 // returns the new last node.
 func (p *parser) leave(pos, cur, end int) int {
@@ -213,7 +232,7 @@ func (p *parser) leave(pos, cur, end int) int {
 	nextLit := false
 	if litPrice < p.price[cur+1] {
 		p.price[cur+1] = litPrice
-		p.nodes[cur+1] = node{from: int32(cur), sym: symbol{literal, 1}}
+		p.nodes[cur+1].by(cur, symbol{literal, 1})
 		nextLit = true
 	}
 
@@ -225,7 +244,7 @@ func (p *parser) leave(pos, cur, end int) int {
 		price := anyRep + price0(p.isRep0[state]) + price0(p.isRep0Long[state][ps])
 		if price <= p.price[cur+1] {
 			p.price[cur+1] = price
-			p.nodes[cur+1] = node{from: int32(cur), sym: symbol{0, 1}}
+			p.nodes[cur+1].by(cur, symbol{0, 1})
 			nextLit = true // as good a way to go on from
 		}
 	}
@@ -247,7 +266,9 @@ func (p *parser) leave(pos, cur, end int) int {
 			end = p.grow(end, to)
 			if price < p.price[to] {
 				p.price[to] = price
-				p.nodes[to] = node{from: int32(cur), how: byLitRep, sym: symbol{0, uint32(n)}}
+				to := &p.nodes[to]
+				to.by(cur, symbol{0, uint32(n)})
+				to.how = byLitRep
 			}
 		}
 	}
@@ -263,12 +284,7 @@ func (p *parser) leave(pos, cur, end int) int {
 		end = p.grow(end, cur+n)
 		price := anyRep + p.repPrice(i, state, ps)
 		lens := &p.repLen.price[ps]
-		for l := n; l >= minMatch; l-- {
-			if q := price + lens[l]; q < p.price[cur+l] {
-				p.price[cur+l] = q
-				p.nodes[cur+l] = node{from: int32(cur), sym: symbol{uint32(i), uint32(l)}}
-			}
-		}
+		p.offer(cur, minMatch, n, uint32(i), price, lens)
 		if i == 0 {
 			start = n + 1
 		}
@@ -293,7 +309,6 @@ func (p *parser) leave(pos, cur, end int) int {
 		}
 		end = p.grow(end, cur+n)
 		d := m.dist
-		sym := symbol{d + 4, 0}
 		for l <= n {
 			s := lenState(uint32(l))
 			q := price + p.distPrice(d, s)
@@ -302,16 +317,10 @@ func (p *parser) leave(pos, cur, end int) int {
 				to = l
 			}
 			// All of the longer lengths share the price of the distance.
-			for ; l <= to; l++ {
-				if q := q + lens[l]; q < p.price[cur+l] {
-					p.price[cur+l] = q
-					sym.len = uint32(l)
-					p.nodes[cur+l] = node{from: int32(cur), sym: sym}
-				}
-			}
+			p.offer(cur, l, to, d+4, q, lens)
+			l = to + 1
 		}
-		sym.len = uint32(n)
-		end = p.tail(at, cur, end, full, at-int(d)-1, sym,
+		end = p.tail(at, cur, end, full, at-int(d)-1, symbol{d + 4, uint32(n)},
 			price+p.distPrice(d, lenState(uint32(n)))+lens[n], afterMatch(state))
 		if n == avail {
 			break
@@ -344,7 +353,9 @@ func (p *parser) tail(at, cur, end, full, a int, first symbol, price uint32, sta
 	end = p.grow(end, to)
 	if price < p.price[to] {
 		p.price[to] = price
-		p.nodes[to] = node{from: int32(cur), how: byRepTail, sym: symbol{0, uint32(k)}, first: first}
+		to := &p.nodes[to]
+		to.by(cur, symbol{0, uint32(k)})
+		to.how, to.first = byRepTail, first
 	}
 	return end
 }

@@ -50,7 +50,8 @@ func Diff(ctx context.Context, w io.WriterAt, old, new *squashfs.Reader, o DiffO
 	if err != nil {
 		return DiffStats{}, err
 	}
-	return d.write(ctx, 0, w)
+	err = d.write(ctx, []io.WriterAt{w})
+	return d.olds[0].stats, err
 }
 
 // overlayXattr is the prefix of overlayfs's own xattrs, which no difference

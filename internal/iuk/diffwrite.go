@@ -34,54 +34,86 @@ type placement struct {
 	packs   []pack          // fragment blocks to make
 }
 
-// pack is one fragment block to make: tails[from:to].
+// pack is one fragment block to make.
 type pack struct {
-	from, to int
-	size     int // bytes
+	runs []run // of each, the tails of one fragment block of the new image
+	size int   // bytes
 }
 
-// write writes the difference to olds[i].
-func (d *differ) write(ctx context.Context, i int, w io.WriterAt) (DiffStats, error) {
-	s := d.olds[i]
-	p, err := d.place(ctx, s)
-	if err != nil {
-		return s.stats, fmt.Errorf("plan difference: %w", err)
-	}
+// run is tails[from:to].
+type run struct{ from, to int }
+
+// output is one difference that is being written.
+type output struct {
+	s    *oldState
+	p    *placement
+	w    *squashfs.Writer
+	next int // pack to be written next
+}
+
+// write writes the difference to olds[i] to ws[i], for each i.
+func (d *differ) write(ctx context.Context, ws []io.WriterAt) error {
 	sb := d.new.Superblock()
-	sw, err := squashfs.NewWriter(w, squashfs.WriterOptions{
-		Compressor:        sb.Compressor,
-		BlockSize:         int(sb.BlockSize),
-		CompressorOptions: d.new.CompressorOptions(),
-		ModTime:           d.o.ModTime,
-		Exportable:        sb.Flags&squashfs.FlagExportable != 0,
-		Flags:             squashfs.FlagDuplicates,
-		Workers:           min(d.o.Workers, 2),
-	})
-	if err != nil {
-		return s.stats, fmt.Errorf("write difference: %w", err)
+	var outs []*output
+	var codec squashfs.Codec
+	for i, s := range d.olds {
+		p, err := d.place(ctx, s)
+		if err != nil {
+			return fmt.Errorf("plan difference: %w", err)
+		}
+		w, err := squashfs.NewWriter(ws[i], squashfs.WriterOptions{
+			Compressor:        sb.Compressor,
+			BlockSize:         int(sb.BlockSize),
+			CompressorOptions: d.new.CompressorOptions(),
+			ModTime:           d.o.ModTime,
+			Exportable:        sb.Flags&squashfs.FlagExportable != 0,
+			Flags:             squashfs.FlagDuplicates,
+			Workers:           min(d.o.Workers, 2),
+			Codec:             codec,
+		})
+		if err != nil {
+			return fmt.Errorf("write difference: %w", err)
+		}
+		codec = w.Codec()
+		o := &output{s: s, p: p, w: w}
+		if err := d.copyData(ctx, o); err != nil {
+			return fmt.Errorf("write difference: %w", err)
+		}
+		outs = append(outs, o)
 	}
-	if err := d.writeData(ctx, s, p, sw); err != nil {
-		return s.stats, fmt.Errorf("write difference: %w", err)
+	if err := d.writePacks(ctx, outs); err != nil {
+		return fmt.Errorf("write difference: %w", err)
 	}
-	t := &treeWriter{d: d, s: s, p: p, w: sw, oldW: s.r.NewWalker(), newW: d.new.NewWalker(), written: make(map[uint32]squashfs.DirEntry)}
+	for _, o := range outs {
+		if err := d.writeTree(ctx, o); err != nil {
+			return fmt.Errorf("write difference: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeTree writes inodes and tables.
+func (d *differ) writeTree(ctx context.Context, o *output) error {
+	s := o.s
+	t := &treeWriter{d: d, s: s, p: o.p, w: o.w, oldW: s.r.NewWalker(), newW: d.new.NewWalker(), written: make(map[uint32]squashfs.DirEntry)}
 	oldRoot, err := s.r.Root()
 	if err != nil {
-		return s.stats, fmt.Errorf("old image: %w", err)
+		return fmt.Errorf("old image: %w", err)
 	}
 	newRoot, err := d.new.Root()
 	if err != nil {
-		return s.stats, err
+		return err
 	}
 	root, err := t.dir(ctx, "/", oldRoot, newRoot, 0, 0)
 	if err != nil {
-		return s.stats, fmt.Errorf("write difference: %w", err)
+		return err
 	}
-	out, err := sw.Finish(root)
+	sb, err := o.w.Finish(root)
 	if err != nil {
-		return s.stats, fmt.Errorf("write difference: %w", err)
+		return err
 	}
-	s.stats.Size = out.PaddedSize()
-	return s.stats, nil
+	s.stats.Size = sb.PaddedSize()
+	return nil
 }
 
 // place decides what is copied, what is packed again, and where it goes.
@@ -129,7 +161,7 @@ func (d *differ) place(ctx context.Context, s *oldState) (*placement, error) {
 
 	p.tails = sortTails(p.tails)
 	p.to = make([]squashfs.Tail, len(p.tails))
-	var repack []int
+	var groups []pack
 	for i := 0; i < len(p.tails); {
 		j, used, end := i, uint32(0), uint32(0)
 		frag := p.tails[i].Fragment
@@ -146,59 +178,64 @@ func (d *differ) place(ctx context.Context, s *oldState) (*placement, error) {
 			}
 			p.copied = append(p.copied, frag)
 		} else {
-			for k := i; k < j; k++ {
-				repack = append(repack, k)
-			}
+			groups = append(groups, pack{runs: []run{{i, j}}, size: int(used)})
 		}
 		i = j
 	}
-	d.planPacks(p, repack)
+	d.planPacks(p, groups)
 	return p, nil
 }
 
-// planPacks fills new fragment blocks with the tails of those indices.
-func (d *differ) planPacks(p *placement, repack []int) {
+// planPacks fills new fragment blocks with groups, each of what is needed of one
+// fragment block of the new image. A group is never cut: so a change in one
+// place leaves the blocks a little further on as they are, and differences of
+// several old images share them.
+func (d *differ) planPacks(p *placement, groups []pack) {
 	bs := d.new.BlockSize()
-	var cur pack
-	flush := func() {
-		if cur.size > 0 {
-			p.packs = append(p.packs, cur)
+	for _, g := range groups {
+		last := len(p.packs) - 1
+		if last < 0 || p.packs[last].size+g.size > bs {
+			p.packs = append(p.packs, pack{})
+			last++
 		}
-	}
-	for _, k := range repack {
-		t := p.tails[k]
-		if cur.size == 0 || cur.size+int(t.Size) > bs {
-			flush()
-			cur = pack{from: k, to: k}
+		pk := &p.packs[last]
+		// Tails may share bytes of the block: these are packed once.
+		base, end := pk.size, uint32(0)
+		var shift uint32 // bytes of the group's block that were left out
+		for k := g.runs[0].from; k < g.runs[0].to; k++ {
+			t := p.tails[k]
+			if t.Offset > end {
+				shift += t.Offset - end
+			}
+			p.to[k] = squashfs.Tail{Fragment: uint32(len(p.copied) + last), Offset: uint32(base) + t.Offset - shift, Size: t.Size}
+			end = max(end, t.Offset+t.Size)
 		}
-		p.to[k] = squashfs.Tail{Fragment: uint32(len(p.copied) + len(p.packs)), Offset: uint32(cur.size), Size: t.Size}
-		cur.size += int(t.Size)
-		cur.to = k + 1
+		pk.runs = append(pk.runs, g.runs...)
+		pk.size += g.size
 	}
-	flush()
 }
 
-// packJob is a fragment block on its way into the difference.
+// packJob is a fragment block on its way into differences.
 type packJob struct {
-	pack pack
-	in   []byte
-	out  []byte
-	buf  []byte // that out lives in
-	frag []byte // a decoded fragment block of the new image
-	held int64  // its number, or -1
+	tails []squashfs.Tail
+	users []*output
+	in    []byte
+	out   []byte
+	buf   []byte // that out lives in
+	frag  []byte // for a decoded fragment block of the new image
 }
 
 func newPackJob(blockSize int) *packJob {
 	return &packJob{
 		in:   make([]byte, 0, blockSize),
 		buf:  make([]byte, 0, blockSize+blockSize/8+1024),
-		frag: make([]byte, 0, blockSize),
-		held: -1,
+		frag: make([]byte, blockSize),
 	}
 }
 
-// writeData writes data and fragment blocks.
-func (d *differ) writeData(ctx context.Context, s *oldState, p *placement, w *squashfs.Writer) error {
+// copyData copies data blocks and whole fragment blocks.
+func (d *differ) copyData(ctx context.Context, o *output) error {
+	s, p, w := o.s, o.p, o.w
 	buf := make([]byte, max(1<<20, d.new.BlockSize()))
 	var total int64
 	for _, e := range p.extents {
@@ -242,47 +279,71 @@ func (d *differ) writeData(ctx context.Context, s *oldState, p *placement, w *sq
 		s.stats.CopiedFragments++
 		d.progress.add(1, 0)
 	}
+	return nil
+}
+
+// tailsOf gives the tails of a pack.
+func (o *output) tailsOf(pk pack) []squashfs.Tail {
+	var out []squashfs.Tail
+	for _, r := range pk.runs {
+		out = append(out, o.p.tails[r.from:r.to]...)
+	}
+	return out
+}
+
+// nextPack takes the pack that comes first by its tails, from every output that
+// has it next: each is decoded and compressed once.
+func nextPack(outs []*output) (tails []squashfs.Tail, users []*output) {
+	for _, o := range outs {
+		if o.next == len(o.p.packs) {
+			continue
+		}
+		t := o.tailsOf(o.p.packs[o.next])
+		c := -1
+		if users != nil {
+			c = slices.CompareFunc(t, tails, compareTails)
+		}
+		if c < 0 {
+			tails, users = t, []*output{o}
+		} else if c == 0 {
+			users = append(users, o)
+		}
+	}
+	for _, o := range users {
+		o.next++
+	}
+	return tails, users
+}
+
+// writePacks makes the new fragment blocks of all differences.
+func (d *differ) writePacks(ctx context.Context, outs []*output) error {
 	pool := make(chan *packJob, 2*d.o.Workers+2)
+	codec := outs[0].w.Codec()
 	return squashfs.Ordered(ctx, d.o.Workers, 2*d.o.Workers,
 		func(ctx context.Context, emit func(*packJob) error) error {
-			for _, pk := range p.packs {
+			for {
+				tails, users := nextPack(outs)
+				if users == nil {
+					return nil
+				}
 				var j *packJob
 				select {
 				case j = <-pool:
 				default:
 					j = newPackJob(d.new.BlockSize())
 				}
-				j.pack = pk
+				j.tails, j.users = tails, users
 				if err := emit(j); err != nil {
 					return err
 				}
 			}
-			return nil
 		},
 		func(j *packJob) error {
-			j.in = j.in[:0]
-			for k := j.pack.from; k < j.pack.to; k++ {
-				t := p.tails[k]
-				// Tails between those of the pack belong to copied blocks.
-				if int(p.to[k].Fragment) < len(p.copied) {
-					continue
-				}
-				if j.held != int64(t.Fragment) {
-					j.held = -1
-					data, err := decodeFragment(d.new, t.Fragment, j.frag[:cap(j.frag)])
-					if err != nil {
-						return err
-					}
-					j.frag, j.held = data, int64(t.Fragment)
-				}
-				b, err := cutTail(j.frag, t)
-				if err != nil {
-					return err
-				}
-				j.in = append(j.in, b...)
+			if err := j.gather(d.new); err != nil {
+				return err
 			}
 			var err error
-			j.out, err = w.Codec().Encode(j.buf, j.in)
+			j.out, err = codec.Encode(j.buf, j.in)
 			return err
 		},
 		func(j *packJob) error {
@@ -291,20 +352,46 @@ func (d *differ) writeData(ctx context.Context, s *oldState, p *placement, w *sq
 				data, word = j.in, squashfs.StoredWord(0)
 			}
 			word |= uint32(len(data))
-			at, err := w.Append(data)
-			if err != nil {
-				return err
+			for _, o := range j.users {
+				at, err := o.w.Append(data)
+				if err != nil {
+					return err
+				}
+				o.w.AddFragment(squashfs.Block{Start: at, Size: word})
+				o.s.stats.PackedFragments++
+				o.s.stats.PackedBytes += int64(len(j.in))
+				d.progress.add(1, 0)
 			}
-			w.AddFragment(squashfs.Block{Start: at, Size: word})
-			s.stats.PackedFragments++
-			s.stats.PackedBytes += int64(len(j.in))
-			d.progress.add(1, 0)
 			select {
 			case pool <- j:
 			default:
 			}
 			return nil
 		})
+}
+
+// gather decodes the tails of a pack into in, bytes that they share once.
+func (j *packJob) gather(r *squashfs.Reader) error {
+	j.in = j.in[:0]
+	for i := 0; i < len(j.tails); {
+		frag := j.tails[i].Fragment
+		data, err := decodeFragment(r, frag, j.frag)
+		if err != nil {
+			return err
+		}
+		end := uint32(0)
+		for ; i < len(j.tails) && j.tails[i].Fragment == frag; i++ {
+			t := j.tails[i]
+			if _, err := cutTail(data, t); err != nil {
+				return err
+			}
+			if e := t.Offset + t.Size; e > end {
+				j.in = append(j.in, data[max(end, t.Offset):e]...)
+				end = e
+			}
+		}
+	}
+	return nil
 }
 
 // treeWriter writes the inodes of a difference: what a directory holds before

@@ -241,9 +241,15 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 	record := func(i int, s Source, in *openInput) ImageRecord {
 		return ImageRecord{Version: s.Version, SHA256: digests[i], Size: in.size, Manifest: s.Manifest, ISO: in.iso != nil}
 	}
-	var out []Result
+	kits := make([]*kitWriter, len(o.From))
+	defer func() {
+		for _, k := range kits {
+			k.abandon()
+		}
+	}()
+	ws := make([]io.WriterAt, len(o.From))
 	for i, s := range o.From {
-		p := Provenance{
+		k := &kitWriter{prov: Provenance{
 			WriterFormat: WriterFormat,
 			Product:      o.Product,
 			Arch:         o.Arch,
@@ -254,49 +260,112 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 				Path:                "overlay/live/" + o.To.Version + ".squashfs",
 				IgnoreIfSameContent: slices.Clone(o.IgnoreIfSameContent),
 			},
+		}}
+		kits[i] = k
+		if err := k.begin(ctx, o, from[i], to); err != nil {
+			return nil, fmt.Errorf("create kit from %s to %s: %w", s.Version, o.To.Version, err)
 		}
-		r, err := o.createOne(ctx, d, i, from[i], to, p)
+		ws[i] = io.NewOffsetWriter(k.f, int64(k.at))
+	}
+	if err := d.write(ctx, ws); err != nil {
+		return nil, fmt.Errorf("create kit: %w", err)
+	}
+	var out []Result
+	for i, k := range kits {
+		r, err := k.finish(ctx, d.olds[i])
 		if err != nil {
-			return out, fmt.Errorf("create kit from %s to %s: %w", s.Version, o.To.Version, err)
+			return out, fmt.Errorf("create kit from %s to %s: %w", k.prov.Base.Version, o.To.Version, err)
 		}
 		out = append(out, r)
 	}
 	return out, nil
 }
 
-// createOne writes one kit beside its place and moves it there.
-func (o *CreateOptions) createOne(ctx context.Context, d *differ, i int, from, to *openInput, p Provenance) (_ Result, err error) {
-	name := o.Output
-	if st, statErr := os.Stat(o.Output); statErr == nil && st.IsDir() || len(o.From) > 1 {
-		name = filepath.Join(o.Output, KitName(o.Product, o.Arch, p.Base.Version, p.New.Version))
+// kitWriter writes one kit beside its place and moves it there.
+type kitWriter struct {
+	prov   Provenance
+	name   string // of the kit, once complete
+	f      *os.File
+	w      *squashfs.Writer
+	at     uint64 // place of the difference in the container, bytes
+	boot   []kitMember
+	remove []string
+}
+
+// begin opens the file and says where in it the difference goes: the container
+// stores it as it is.
+func (k *kitWriter) begin(ctx context.Context, o CreateOptions, from, to *openInput) error {
+	var err error
+	if k.boot, k.remove, err = bootMembers(ctx, from, to); err != nil {
+		return fmt.Errorf("compare boot files: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".iuk-*.partial")
+	k.name = o.Output
+	if st, err := os.Stat(o.Output); err == nil && st.IsDir() || len(o.From) > 1 {
+		k.name = filepath.Join(o.Output, KitName(o.Product, o.Arch, k.prov.Base.Version, k.prov.New.Version))
+	}
+	if k.f, err = os.CreateTemp(filepath.Dir(k.name), ".iuk-*.partial"); err != nil {
+		return err
+	}
+	k.w, err = squashfs.NewWriter(k.f, squashfs.WriterOptions{
+		Compressor: squashfs.Gzip, // every kernel of every old version reads it
+		BlockSize:  kitBlockSize,
+		ModTime:    uint32(k.prov.Epoch),
+	})
+	if err != nil {
+		return err
+	}
+	k.at = k.w.Pos()
+	return nil
+}
+
+// abandon removes what is not complete.
+func (k *kitWriter) abandon() {
+	if k != nil && k.f != nil {
+		k.f.Close()
+		os.Remove(k.f.Name())
+	}
+}
+
+// finish writes the members beside the difference, and gives the kit its name.
+func (k *kitWriter) finish(ctx context.Context, s *oldState) (Result, error) {
+	stats, p := s.stats, &k.prov
+	k.w.Skip(stats.Size)
+	diff := kitMember{name: p.Diff.Path, mode: 0o644, size: stats.Size, placed: true, start: k.at}
+	for left := stats.Size; left > 0; left -= kitBlockSize {
+		diff.words = append(diff.words, squashfs.StoredWord(int(min(left, kitBlockSize))))
+	}
+	p.Diff.Size = stats.Size
+	p.Diff.Added, p.Diff.Changed, p.Diff.Removed, p.Diff.Ignored = stats.Added, stats.Changed, stats.Removed, stats.Ignored
+	p.Diff.AddedNames = s.addedNames()
+	prov, err := p.format()
 	if err != nil {
 		return Result{}, err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	stats, size, err := writeKit(ctx, f, d, i, from, to, &p)
+	members := append([]kitMember{
+		bytesMember("FORMAT", []byte("2")),
+		bytesMember("control.yml", formatControl(k.remove)),
+		bytesMember("provenance.json", prov),
+		diff,
+	}, k.boot...)
+	sb, err := writeMembers(ctx, k.w, members, uint32(p.Epoch))
 	if err != nil {
 		return Result{}, err
 	}
-	if err := f.Chmod(0o644); err != nil {
+	if err := k.f.Chmod(0o644); err != nil {
 		return Result{}, err
 	}
-	if err := f.Sync(); err != nil {
+	if err := k.f.Sync(); err != nil {
 		return Result{}, err
 	}
-	if err := f.Close(); err != nil {
+	if err := os.Rename(k.f.Name(), k.name); err != nil {
 		return Result{}, err
 	}
-	if err := os.Rename(f.Name(), name); err != nil {
+	err = k.f.Close()
+	k.f = nil
+	if err != nil {
 		return Result{}, err
 	}
-	dir, err := os.Open(filepath.Dir(name))
+	dir, err := os.Open(filepath.Dir(k.name))
 	if err != nil {
 		return Result{}, err
 	}
@@ -304,56 +373,11 @@ func (o *CreateOptions) createOne(ctx context.Context, d *differ, i int, from, t
 	if err := dir.Sync(); err != nil {
 		return Result{}, err
 	}
-	return Result{From: p.Base.Version, To: p.New.Version, Path: name, Size: size, Diff: stats, Provenance: p}, nil
+	return Result{From: p.Base.Version, To: p.New.Version, Path: k.name, Size: sb.PaddedSize(), Diff: stats, Provenance: *p}, nil
 }
 
 // Layout of the container.
 const kitBlockSize = 128 << 10 // bytes
-
-// writeKit writes a kit: the difference straight to its place in the container,
-// as blocks that are stored, then the other members.
-func writeKit(ctx context.Context, w io.WriterAt, d *differ, i int, from, to *openInput, p *Provenance) (DiffStats, int64, error) {
-	boot, remove, err := bootMembers(ctx, from, to)
-	if err != nil {
-		return DiffStats{}, 0, fmt.Errorf("compare boot files: %w", err)
-	}
-	kw, err := squashfs.NewWriter(w, squashfs.WriterOptions{
-		Compressor: squashfs.Gzip, // every kernel of every old version reads it
-		BlockSize:  kitBlockSize,
-		ModTime:    uint32(p.Epoch),
-	})
-	if err != nil {
-		return DiffStats{}, 0, err
-	}
-	at := kw.Pos()
-	stats, err := d.write(ctx, i, io.NewOffsetWriter(w, int64(at)))
-	if err != nil {
-		return stats, 0, err
-	}
-	kw.Skip(stats.Size)
-	diff := kitMember{name: p.Diff.Path, mode: 0o644, size: stats.Size, placed: true, start: at}
-	for left := stats.Size; left > 0; left -= kitBlockSize {
-		diff.words = append(diff.words, squashfs.StoredWord(int(min(left, kitBlockSize))))
-	}
-	p.Diff.Size = stats.Size
-	p.Diff.Added, p.Diff.Changed, p.Diff.Removed, p.Diff.Ignored = stats.Added, stats.Changed, stats.Removed, stats.Ignored
-	p.Diff.AddedNames = d.olds[i].addedNames()
-	prov, err := p.format()
-	if err != nil {
-		return stats, 0, err
-	}
-	members := append([]kitMember{
-		bytesMember("FORMAT", []byte("2")),
-		bytesMember("control.yml", formatControl(remove)),
-		bytesMember("provenance.json", prov),
-		diff,
-	}, boot...)
-	sb, err := writeMembers(ctx, kw, members, uint32(p.Epoch))
-	if err != nil {
-		return stats, 0, err
-	}
-	return stats, sb.PaddedSize(), nil
-}
 
 // formatControl gives control.yml.
 func formatControl(remove []string) []byte {

@@ -25,6 +25,9 @@ type WriterOptions struct {
 	Exportable        bool   // write an export table, for NFS
 	Flags             uint16 // further flags, informative ones only
 	Stored            bool   // store metadata without compression
+	// Codec is that of another Writer with the same Compressor, options and
+	// block size, to share its memory. Default: a new one.
+	Codec Codec
 	// Workers bounds how many blocks Codec encodes at once; each takes up to 35
 	// MB with zstd. Default 1. It does not affect the bytes.
 	Workers int
@@ -59,9 +62,12 @@ func NewWriter(w io.WriterAt, o WriterOptions) (*Writer, error) {
 	if o.Compressor == LZ4 && o.CompressorOptions == nil {
 		o.CompressorOptions = lz4Options()
 	}
-	codec, err := newCodec(o.Compressor, o.CompressorOptions, o.BlockSize, o.Workers)
-	if err != nil {
-		return nil, err
+	codec := o.Codec
+	if codec == nil {
+		var err error
+		if codec, err = newCodec(o.Compressor, o.CompressorOptions, o.BlockSize, o.Workers); err != nil {
+			return nil, err
+		}
 	}
 	iw := &Writer{w: w, o: o, codec: codec, pos: superblockSize, idOf: make(map[uint32]uint16)}
 	mc := codec

@@ -401,7 +401,11 @@ func (s *Server) frozenLookup(ctx context.Context, fr *store.Frozen, i int, p st
 		return nil, err
 	}
 	if f.Package == nil {
-		// The derived tree lists by hash, too; dates are the freeze's.
+		if f.Plain == nil {
+			// Upstream lists it, the frozen Release does not: it is not served.
+			return nil, err
+		}
+		// The plain form of an index that is kept compressed.
 		f.Modified = fr.Date
 	}
 	return f, nil

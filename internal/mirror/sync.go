@@ -503,6 +503,11 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		}
 		gen.Groups = append(gen.Groups, kept)
 	}
+	more, err := s.takeExpanded(ctx, state, dir, gen.Groups, batch)
+	if err != nil {
+		return nil, err
+	}
+	gen.Groups = append(gen.Groups, more...)
 	left, err := stage.Indices(ctx)
 	if err != nil {
 		return nil, err
@@ -524,6 +529,44 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		}
 	}
 	return stage, nil
+}
+
+// takeExpanded fetches what listed files that were taken list in their turn:
+// an installer's images behind its SHA256SUMS.
+func (s *syncer) takeExpanded(ctx context.Context, state *suiteState, dir string, groups []store.Group, batch cas.Batch) ([]store.Group, error) {
+	x, ok := s.f.(repo.Expander)
+	if !ok || !s.m.Installer {
+		return nil, nil
+	}
+	var out []store.Group
+	for _, g := range groups {
+		if !x.Expands(g.Index) {
+			continue
+		}
+		data, err := cas.ReadAll(ctx, s.e.cfg.Blobs, g.Form.SHA256, maxDoc)
+		if err != nil {
+			return nil, err
+		}
+		files, err := x.Expand(g.Index, bytes.NewReader(data))
+		if err != nil {
+			return nil, fmt.Errorf("%s%s: %w", dir, g.Index, err)
+		}
+		s.p.FilesTotal.Add(int64(len(files)))
+		for _, l := range files {
+			info, err := s.e.cfg.Blobs.Stat(ctx, l.SHA256)
+			if err != nil {
+				if info, err = s.fetch(ctx, state, dir, l, batch); errors.Is(err, fetch.ErrNotFound) {
+					s.warn(fmt.Sprintf("%s%s is listed in %s but upstream does not have it", dir, l.Path, g.Index))
+					continue
+				} else if err != nil {
+					return nil, fmt.Errorf("%s%s: %w", dir, l.Path, err)
+				}
+			}
+			s.p.Files.Add(1)
+			out = append(out, store.Group{Index: l.Path, Component: g.Component, Arch: g.Arch, Form: repo.Listed{Path: l.Path, Size: info.Size, SHA256: info.Digest}})
+		}
+	}
+	return out, nil
 }
 
 func plainOf(g repo.Group) repo.Listed {

@@ -132,9 +132,57 @@ func (e *Engine) listed(ctx context.Context, snap *store.Snapshot, f repo.Format
 	}
 	l, ok := byPath[rel]
 	if !ok {
+		l, ok, err = e.expanded(ctx, snap, f, g, root, byPath, rel)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if !ok {
 		return nil, notFound
 	}
 	return e.listedFile(ctx, snap, f, suite, g, root, l, p, latest)
+}
+
+// expanded finds a file that a listed file lists in its turn, fetching that one
+// where it is not here.
+func (e *Engine) expanded(ctx context.Context, snap *store.Snapshot, f repo.Format, g *store.Generation, root *repo.Root, byPath map[string]repo.Listed, rel string) (repo.Listed, bool, error) {
+	for _, gr := range g.Groups {
+		if gr.Form.Path == rel {
+			return gr.Form, true, nil // taken by the sync
+		}
+	}
+	x, ok := f.(repo.Expander)
+	if !ok {
+		return repo.Listed{}, false, nil
+	}
+	// The listing stands in a directory above the file.
+	for dir := path.Dir(rel); dir != "."; dir = path.Dir(dir) {
+		for _, name := range []string{"SHA256SUMS", "Index"} {
+			list, ok := byPath[path.Join(dir, name)]
+			if !ok || !x.Expands(list.Path) {
+				continue
+			}
+			found, err := e.listedFile(ctx, snap, f, g.Suite, g, root, list, f.SuiteDir(g.Suite)+list.Path, false)
+			if err != nil {
+				return repo.Listed{}, false, err
+			}
+			r, _, err := e.OpenFound(ctx, found)
+			if err != nil {
+				return repo.Listed{}, false, err
+			}
+			files, err := x.Expand(list.Path, io.LimitReader(r, maxDoc))
+			r.Close()
+			if err != nil {
+				return repo.Listed{}, false, err
+			}
+			for _, l := range files {
+				if l.Path == rel {
+					return l, true, nil
+				}
+			}
+		}
+	}
+	return repo.Listed{}, false, nil
 }
 
 func (e *Engine) listedFile(ctx context.Context, snap *store.Snapshot, f repo.Format, suite repo.SuiteName, g *store.Generation, root *repo.Root, l repo.Listed, p string, latest bool) (*Found, error) {

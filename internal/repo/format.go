@@ -375,3 +375,13 @@ func Recorded(name, typ string, trust Trust) config.Mirror {
 	}
 	return m
 }
+
+// Expander is a Format some of whose listed files list further files, for which
+// the root vouches through them: an installer's SHA256SUMS, an index of patches.
+type Expander interface {
+	// Expands reports whether a listed file is of that kind.
+	Expands(index string) bool
+	// Expand reads such a file, which the caller has verified. Paths are relative
+	// to the suite; sizes are -1 where it tells none.
+	Expand(index string, r io.Reader) ([]Listed, error)
+}

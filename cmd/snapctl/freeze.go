@@ -97,8 +97,8 @@ func runFreeze(ctx context.Context, c *call) error {
 		return c.usagef("--recording and --no-recording exclude each other")
 	case req.Base == "" && len(req.Replace)+len(req.Remove) > 0:
 		return c.usagef("--replace and --remove need --base")
-	case req.WithDeps && len(req.Packages) == 0:
-		return c.usagef("--with-deps needs --package")
+	case req.WithDeps && len(req.Packages) == 0 && len(c.list("manifest")) == 0:
+		return c.usagef("--with-deps needs --package or --manifest")
 	case req.Format != "" && len(c.list("manifest")) == 0:
 		return c.usagef("--format needs --manifest")
 	}

@@ -108,11 +108,11 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 		o.Log.Warn(uncleanText)
 		d.warnings = append(d.warnings, uncleanText)
 	}
-	if err := d.run(ctx); err != nil {
-		return err
+	err = d.run(ctx)
+	if errors.Is(err, durable.ErrUnknown) || err != nil && !clean {
+		return err // the mark stays
 	}
-	// Not reached when the state of the disk is unknown: the mark stays.
-	return st.Update(context.WithoutCancel(ctx), "clean", func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
+	return errors.Join(err, st.Update(context.WithoutCancel(ctx), "clean", func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) }))
 }
 
 // makeDataDir makes the data directory, for its owner alone.

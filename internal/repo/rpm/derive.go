@@ -182,13 +182,15 @@ func (d *deriver) exact(ctx context.Context) error {
 	return nil
 }
 
+// states are the states of the repository that the chosen packages come from,
+// the one whose root is kept first.
+func (d *deriver) states() []repo.Choice { return []repo.Choice{d.c} }
+
 // held finds the form in which the snapshot holds data of a type.
-func (d *deriver) held(typ string) (repo.Listed, bool) {
-	data := d.md.Find(typ)
-	if data == nil {
-		return repo.Listed{}, false
-	}
-	for _, g := range d.c.Groups {
+func (d *deriver) held(typ string) (repo.Listed, bool) { return heldIn(d.c, typ) }
+
+func heldIn(c repo.Choice, typ string) (repo.Listed, bool) {
+	for _, g := range c.Groups {
 		if g.Index == typ && len(g.Forms) > 0 {
 			return g.Forms[0], true
 		}
@@ -198,7 +200,11 @@ func (d *deriver) held(typ string) (repo.Listed, bool) {
 
 // open opens the plain content of a held file.
 func (d *deriver) open(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
-	raw, err := d.c.Open(ctx, l)
+	return openHeld(ctx, d.c, l)
+}
+
+func openHeld(ctx context.Context, c repo.Choice, l repo.Listed) (io.ReadCloser, error) {
+	raw, err := c.Open(ctx, l)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", l.Path, err)
 	}
@@ -239,33 +245,38 @@ func (d *deriver) head(ctx context.Context, l repo.Listed, kind rpmmd.Kind) (rpm
 // cut writes the filelists or other elements of the chosen packages, as
 // upstream has them, in upstream's order.
 func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen map[string]nevra.NEVRA) error {
-	l, ok := d.held(string(kind))
-	if !ok {
-		if d.md.Find(string(kind)) == nil && kind == rpmmd.Other {
-			return nil // upstream has none
-		}
-		return fmt.Errorf("no %s in the snapshot: %w", kind, repo.ErrMissing)
-	}
-	r, err := d.open(ctx, l)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
 	left := make(map[string]bool, len(chosen))
 	for id := range chosen {
 		left[id] = true
 	}
 	var body chunks
+	var head rpmmd.Head
 	n := 0
-	head, err := rpmmd.CutList(ctxReader{ctx, r}, kind, func(id string) bool { return left[id] }, func(p *rpmmd.Package) error {
-		delete(left, p.PkgID)
-		n++
-		body.Write(p.Raw)
-		body.Write([]byte("\n"))
-		return nil
-	})
-	if err != nil {
-		return malformed(err)
+	for i, c := range d.states() {
+		if i > 0 && len(left) == 0 {
+			break
+		}
+		l, ok := heldIn(c, string(kind))
+		if !ok {
+			if i == 0 && kind == rpmmd.Other && d.md.Find(string(kind)) == nil {
+				return nil // upstream has none
+			}
+			if i == 0 {
+				return fmt.Errorf("no %s in the snapshot: %w", kind, repo.ErrMissing)
+			}
+			continue
+		}
+		h, err := cutState(ctx, c, l, kind, left, func(raw []byte) {
+			n++
+			body.Write(raw)
+			body.Write([]byte("\n"))
+		})
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			head = h
+		}
 	}
 	if len(left) > 0 {
 		var names []string
@@ -276,6 +287,25 @@ func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen m
 		return fmt.Errorf("%s of the snapshot lacks %s: %w", kind, clip(strings.Join(names, ", ")), repo.ErrMissing)
 	}
 	return d.list(ctx, kind, ext, head, n, &body)
+}
+
+// cutState hands over the elements of one state's list that are still wanted,
+// and takes them off the list of those.
+func cutState(ctx context.Context, c repo.Choice, l repo.Listed, kind rpmmd.Kind, left map[string]bool, emit func(raw []byte)) (rpmmd.Head, error) {
+	r, err := openHeld(ctx, c, l)
+	if err != nil {
+		return rpmmd.Head{}, err
+	}
+	defer r.Close()
+	head, err := rpmmd.CutList(ctxReader{ctx, r}, kind, func(id string) bool { return left[id] }, func(p *rpmmd.Package) error {
+		delete(left, p.PkgID)
+		emit(p.Raw)
+		return nil
+	})
+	if err != nil {
+		return rpmmd.Head{}, malformed(err)
+	}
+	return head, nil
 }
 
 type ctxReader struct {
@@ -362,7 +392,8 @@ func (d *deriver) modules(ctx context.Context, ext string, sel *rpmmd.Selection)
 // product copies the product certificate as it is.
 func (d *deriver) product(ctx context.Context, _ string, _ *rpmmd.Selection) error {
 	l, ok := d.held("productid")
-	if !ok {
+	listed := d.md.Find("productid")
+	if !ok || listed == nil {
 		return nil
 	}
 	r, err := d.c.Open(ctx, l)
@@ -370,11 +401,15 @@ func (d *deriver) product(ctx context.Context, _ string, _ *rpmmd.Selection) err
 		return fmt.Errorf("open %s: %w", l.Path, err)
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, 16<<20))
+	const max = 16 << 20
+	data, err := io.ReadAll(io.LimitReader(r, max+1))
 	if err != nil {
 		return err
 	}
-	entry := *d.md.Find("productid")
+	if len(data) > max {
+		return fmt.Errorf("%w: %s has more than %d bytes", repo.ErrMalformed, l.Path, max)
+	}
+	entry := *listed
 	if _, err := d.sink.Put(ctx, entry.Path, data); err != nil {
 		return err
 	}

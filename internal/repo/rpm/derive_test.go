@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
@@ -325,5 +326,37 @@ func TestDeriveMissing(t *testing.T) {
 		&memSink{files: map[string][]byte{}, u: u})
 	if want := "derive fedora: filelists of the snapshot lacks stranger-1.0-1.noarch: missing upstream"; err == nil || err.Error() != want || !errors.Is(err, repo.ErrMissing) {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// TestPackerGolden notices when a compressor's upgrade changes the bytes of
+// frozen repositories.
+func TestPackerGolden(t *testing.T) {
+	text := []byte(strings.Repeat(comps+updates, 50))
+	for ext, want := range map[string]string{
+		".gz":  "30aab445e617510c87d18a8714037e794f85e3238d9f8fa22438a37573d1abe8",
+		".zst": "54f0e19d15dd36b483c5a403321865121baccd9aac497c1a9251792150e240d2",
+	} {
+		// How the content arrives must not matter.
+		for _, piece := range []int{4099, 1 << 20, len(text)} {
+			var b bytes.Buffer
+			z, err := packer(ext, &b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for rest := text; len(rest) > 0; {
+				n := min(len(rest), piece)
+				if _, err := z.Write(rest[:n]); err != nil {
+					t.Fatal(err)
+				}
+				rest = rest[n:]
+			}
+			if err := z.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got := cas.Sum(b.Bytes()).String(); got != want {
+				t.Errorf("%s in pieces of %d: %s, want %s: the compressor's output changed, and with it every frozen repository", ext, piece, got, want)
+			}
+		}
 	}
 }

@@ -1,10 +1,12 @@
 package rpm
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm/rpmmd"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
@@ -376,6 +379,38 @@ func TestFuture(t *testing.T) {
 		const want = "repodata/repomd.xml of 2026-03-06T16:00:00Z, judged at 2026-03-02T12:00:00Z: dated in the future"
 		if signer == nil && (err == nil || err.Error() != want || !errors.Is(err, ErrFuture)) || signer != nil && !errors.Is(err, repo.ErrUntrusted) {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// TestZchunkHeader: what clients fetch parts by is held against the file.
+func TestZchunkHeader(t *testing.T) {
+	zck, err := os.ReadFile("rpmmd/testdata/plain.zck")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := rpmmd.ReadZchunkHeader(bufio.NewReader(bytes.NewReader(zck)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := signtest.NewKey(t, "fedora")
+	for sum, is := range map[string]error{h.Checksum.Hex: nil, strings.Repeat("0", 64): repo.ErrMismatch} {
+		r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
+		r.Add(rpmtest.Package{Name: "app", Version: "1.0"})
+		r.SetData("primary_zck", "primary.xml.zck", zck)
+		r.EditRepoMD = func(doc []byte) []byte {
+			i := bytes.Index(doc, []byte(`<data type="primary_zck">`)) + len(`<data type="primary_zck">`)
+			return slices.Concat(doc[:i], []byte(fmt.Sprintf("<header-checksum type=\"sha256\">%s</header-checksum><header-size>%d</header-size>", sum, h.Size)), doc[i:])
+		}
+		r.Publish(t0)
+		u := &upstream{r: r}
+		root, err := fetchRoot(t, u, config.Mirror{}, signtest.Keyring(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = readAll(t, u, config.Mirror{}, root)
+		if !errors.Is(err, is) || is == nil && err != nil {
+			t.Errorf("got %v, want %v", err, is)
 		}
 	}
 }

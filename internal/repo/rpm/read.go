@@ -1,6 +1,7 @@
 package rpm
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -67,6 +68,10 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo
 		}
 	}
 
+	if err := checkZchunk(ctx, md, open); err != nil {
+		return err
+	}
+
 	eg, ctx := errgroup.WithContext(ctx)
 	tables := make([]table, len(lists))
 	for i, l := range lists[1:] {
@@ -99,6 +104,36 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo
 	for i, l := range lists[1:] {
 		if err := tables[0].same(l.kind, tables[i+1]); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkZchunk holds the headers of zchunk files against the header-checksum and
+// header-size by which clients fetch only parts of them. Those that are not
+// here are passed over: that they are whole is known by their digests.
+func checkZchunk(ctx context.Context, md *rpmmd.RepoMD, open func(context.Context, repo.Listed) (io.ReadCloser, error)) error {
+	for i := range md.Data {
+		d := &md.Data[i]
+		if d.HeaderChecksum.IsZero() || rpmmd.Compression(d.Path) != ".zck" {
+			continue
+		}
+		l, err := listedFile(d.Path, d.Size, d.Checksum)
+		if err != nil {
+			return err
+		}
+		r, err := open(ctx, l)
+		if err != nil {
+			continue
+		}
+		h, err := rpmmd.ReadZchunkHeader(bufio.NewReader(r))
+		r.Close()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", d.Path, malformed(err))
+		}
+		if h.Checksum != d.HeaderChecksum || d.HeaderSize >= 0 && h.Size != d.HeaderSize {
+			return fmt.Errorf("%w: %s has a header of %d bytes with %s, repomd.xml says %d bytes with %s",
+				repo.ErrMismatch, d.Path, h.Size, h.Checksum, d.HeaderSize, d.HeaderChecksum)
 		}
 	}
 	return nil

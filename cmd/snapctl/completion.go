@@ -249,7 +249,9 @@ _snapctl() {
         ?*) candidates+=("${line//:/\\:}") ;;
         esac
     done
-    (( $#candidates )) && _describe -V snapctl candidates
+    if (( $#candidates )); then
+        _describe -V snapctl candidates
+    fi
 }
 if [[ $funcstack[1] == _snapctl ]]; then
     _snapctl "$@"

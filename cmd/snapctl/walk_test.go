@@ -483,4 +483,3 @@ func TestHelp(t *testing.T) {
 	}
 	walk(root(), nil)
 }
-

@@ -1,0 +1,372 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/api"
+)
+
+func TestInterrupt(t *testing.T) {
+	for _, args := range [][]string{{"sync"}, {"sync", "--json"}, {"record", "show", "x", "--follow"}} {
+		x := newTester(t)
+		x.fake.answers["record/show"] = api.Recording{Name: "x"}
+		if args[0] == "sync" {
+			x.fake.hang = make(chan struct{})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(100*time.Millisecond, cancel)
+		o := x.runCtx(ctx, "", args...)
+		if o.Exit != api.ExitInterrupted || o.Err != "snapctl: error: interrupted\n" {
+			t.Errorf("%v: exit %d, %q", args, o.Exit, o.Err)
+		}
+		if len(args) == 2 && o.Out != `{"error":{"code":"interrupted","message":"interrupted","exit":130}}`+"\n" {
+			t.Errorf("%v: %s", args, o.Out)
+		}
+	}
+}
+
+// TestSignal interrupts the program itself.
+func TestSignal(t *testing.T) {
+	x := newTester(t)
+	x.fake.hang = make(chan struct{})
+	x.fake.progress["sync"] = []api.Progress{{Phase: "indices"}}
+	cmd := snapctl(t, x, "sync", "--json")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Progress comes when it happens, not at the end.
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || !strings.Contains(line, `"phase":"indices"`) {
+		t.Errorf("%q, %v", line, err)
+	}
+	cmd.Process.Signal(os.Interrupt)
+	cmd.Wait()
+	if c := cmd.ProcessState.ExitCode(); c != api.ExitInterrupted {
+		t.Errorf("exit %d", c)
+	}
+}
+
+// snapctl is the program as a process, asking x's snapd.
+func snapctl(t *testing.T, x *tester, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), programPath(t), args...)
+	cmd.Env = append(os.Environ(), "SNAPCTL_SOCKET="+x.fake.socket, "NO_COLOR=", "TERM=xterm")
+	return cmd
+}
+
+// programPath is the path of a snapctl: this test binary under that name.
+func programPath(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "snapctl")
+	if err := os.Symlink(self, name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestFollow(t *testing.T) {
+	x := newTester(t)
+	entry := func(path string, n int) api.RecordEntry {
+		return api.RecordEntry{Mirror: "debian", Path: path, Size: 1 << 20, First: day, Last: day, Count: n}
+	}
+	first := api.Recording{Name: "x", Started: day, Entries: []api.RecordEntry{entry("a.deb", 1), entry("b.deb", 1)}}
+	second := first
+	second.Entries = []api.RecordEntry{entry("a.deb", 1), entry("b.deb", 2), entry("c.deb", 1)}
+	second.Stopped = &day
+	x.fake.answers["record/show"] = first
+	time.AfterFunc(500*time.Millisecond, func() {
+		x.fake.mu.Lock()
+		defer x.fake.mu.Unlock()
+		x.fake.answers["record/show"] = second
+	})
+	o := x.run("", "record", "show", "x", "--follow", "--json")
+	var got []string
+	lines := strings.Split(strings.TrimSpace(o.Out), "\n")
+	for _, l := range lines[:len(lines)-1] {
+		var e struct{ Entry api.RecordEntry }
+		if err := json.Unmarshal([]byte(l), &e); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprint(e.Entry.Path, " ", e.Entry.Count))
+	}
+	if d := cmp.Diff([]string{"a.deb 1", "b.deb 1", "b.deb 2", "c.deb 1"}, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	var r api.Recording
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil || r.Name != "x" || len(r.Entries) > 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	x := newTester(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "keys", "k.asc")
+	var made, shown, renewed api.KeyInfo
+	run := func(into *api.KeyInfo, args ...string) {
+		t.Helper()
+		o := x.run("", append(args, "--json", "--key-file", file)...)
+		if o.Exit != 0 || len(o.Requests) > 0 {
+			t.Fatalf("exit %d: %s, asked %v", o.Exit, o.Err, o.Requests)
+		}
+		if err := json.Unmarshal([]byte(o.Out), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(&made, "key", "generate", "--name", "Releases", "--email", "r@example.org")
+	if made.UserID != "Releases <r@example.org>" || !made.Created.Equal(x.now) || made.Expires != nil {
+		t.Errorf("%+v", made)
+	}
+	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", st, err)
+	}
+	run(&shown, "key", "show")
+	if d := cmp.Diff(made, shown); d != "" {
+		t.Error(d)
+	}
+	if o := x.run("", "key", "export", "--key-file", file); o.Out != made.Armored || strings.Contains(o.Out, "PRIVATE") {
+		t.Errorf("%s", o.Out)
+	}
+	if o := x.run("", "key", "generate", "--key-file", file); o.Exit != 1 || o.Err != "snapctl: error: make key "+file+": there is a key already\nsnapctl: hint: move it away first, or move its expiry with: snapctl key renew\n" {
+		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+	x.now = x.now.Add(time.Hour)
+	run(&renewed, "key", "renew", "--expires", "2040-01-01")
+	if renewed.Fingerprint != made.Fingerprint || renewed.Expires == nil || timeText(*renewed.Expires) != "2040-01-01 00:00:00Z" {
+		t.Errorf("%+v", renewed)
+	}
+	x.now = x.now.Add(time.Hour)
+	renewed = api.KeyInfo{}
+	run(&renewed, "key", "renew")
+	if renewed.Expires != nil {
+		t.Errorf("%+v", renewed)
+	}
+	if o := x.run("", "key", "renew", "--key-file", file, "--expires", "2020-01-01"); o.Exit != 2 {
+		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+	os.Chmod(file, 0o644)
+	if o := x.run("", "key", "show", "--key-file", file); o.Exit != 1 || !strings.Contains(o.Err, "hint: a signing key belongs to its user alone") {
+		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+}
+
+func TestKeyFilesStayInDirectory(t *testing.T) {
+	x := newTester(t)
+	for _, name := range []string{"../evil", "a/b", "/etc/evil", ".bashrc", "", ".."} {
+		dir := t.TempDir()
+		x.fake.answers["sources"] = api.SourcesResult{Keys: []api.KeyFile{{Name: name, Armored: "x"}}}
+		o := x.run(dir, "sources", "4.1", "--keys-dir", filepath.Join(dir, "keys"))
+		if o.Exit != 1 || len(o.Files) > 0 || !strings.Contains(o.Err, "is no file name for a key") {
+			t.Errorf("%q: exit %d, %v, %s", name, o.Exit, o.Files, o.Err)
+		}
+	}
+}
+
+func TestRebuild(t *testing.T) {
+	x := newTester(t)
+	dir := world(t, x)
+	if o := x.run(dir, "rebuild", "4.1"); o.Exit != 0 || !strings.HasPrefix(o.Out, "4.1: equal, sha256:") {
+		t.Errorf("exit %d: %s%s", o.Exit, o.Out, o.Err)
+	}
+	// An image that has other files, made with another apt.
+	list := x.fake.answers["image/list"].(api.ImageList)
+	img := &list.Images[2]
+	img.Path = filepath.Join(dir, "new.squashfs")
+	img.SHA256, _ = fileDigest(img.Path)
+	img.How["version.apt"] = "2.5.0"
+	o := x.run(dir, "rebuild", "4.1")
+	want := "KIND     PATH                   RECORDED  BUILT\n" +
+		"missing  /a                     file      -\n" +
+		"missing  /b                     file      -\n" +
+		"missing  /c                     file      -\n" +
+		"added    /etc                   -         directory\n" +
+		"added    /etc/apt               -         directory\n" +
+		"added    /etc/apt/sources.list  -         file\n" +
+		"missing  /same                  file      -\n" +
+		"added    /spec                  -         file\n"
+	if o.Exit != 4 || !strings.HasSuffix(o.Out, want) {
+		t.Errorf("exit %d:\n%s", o.Exit, cmp.Diff(want, o.Out))
+	}
+	wantErr := "snapctl: warning: the image was built with apt 2.5.0, here is 2.6.1\n" +
+		"snapctl: error: rebuild 4.1: the image is not the recorded one\n" +
+		"snapctl: hint: build with the tools that the image was built with: apt 2.5.0\n"
+	if o.Err != wantErr {
+		t.Error(cmp.Diff(wantErr, o.Err))
+	}
+	// One that was not built here.
+	img.How = nil
+	if o := x.run(dir, "rebuild", "4.1"); o.Exit != 1 || !strings.Contains(o.Err, "hint: record how it was built elsewhere") {
+		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+	if o := x.run(dir, "rebuild", "two"); o.Exit != 1 || !strings.Contains(o.Err, "hint: choose one with --variant") {
+		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+}
+
+// TestIUKVerifyFails holds a kit against images that it is not for.
+func TestIUKVerifyFails(t *testing.T) {
+	x := newTester(t)
+	dir := world(t, x)
+	kit, old, neu := filepath.Join(dir, "Tails_amd64_4.0_to_4.1.iuk"), filepath.Join(dir, "old.squashfs"), filepath.Join(dir, "new.squashfs")
+	if o := x.run(dir, "iuk", "verify", kit, "--old", neu, "--new", neu); o.Exit != 4 || !strings.Contains(o.Err, "snapctl iuk inspect") {
+		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+	if o := x.run(dir, "iuk", "verify", old, "--old", old, "--new", neu); o.Exit != 4 {
+		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+	if o := x.run(dir, "iuk", "verify", kit, "--old", old, "--new", filepath.Join(dir, "absent")); o.Exit != 1 {
+		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+}
+
+// TestSourceDateEpoch: the same images and time make the same kit, another
+// time another one.
+func TestSourceDateEpoch(t *testing.T) {
+	x := newTester(t)
+	kit := func() string {
+		t.Helper()
+		dir := world(t, x)
+		o := x.run(dir, "iuk", "create", "--from", "4.0", "--to", "4.1", "--output", filepath.Join(dir, "k"))
+		if o.Exit != 0 {
+			t.Fatal(o.Err)
+		}
+		return o.Files["k"]
+	}
+	a, b := kit(), kit()
+	x.env["SOURCE_DATE_EPOCH"] = "1700000000"
+	if c := kit(); a != b || a == c {
+		t.Errorf("equal runs equal: %t, other time equal: %t", a == b, a == c)
+	}
+	x.env["SOURCE_DATE_EPOCH"] = "yesterday"
+	if o := x.run("", "iuk", "create", "--from", "4.0", "--to", "4.1"); o.Exit != 2 {
+		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+}
+
+func TestProgressText(t *testing.T) {
+	var r rate
+	for i := range 101 {
+		r.add(day.Add(time.Duration(i)*100*time.Millisecond), int64(i)<<20)
+	}
+	for _, c := range []struct {
+		p    api.Progress
+		rate float64
+		want string
+	}{
+		{api.Progress{Bytes: 100 << 20, BytesTotal: 400 << 20, Files: 120, FilesTotal: 500}, r.perSecond(), " 100.0 MiB / 400.0 MiB  120/500 files  10.0 MiB/s  30s left"},
+		{api.Progress{Bytes: 100 << 20}, r.perSecond(), " 100.0 MiB  10.0 MiB/s"},
+		{api.Progress{Files: 3}, 0, "  3 files"},
+		{api.Progress{Bytes: 1, BytesTotal: 1 << 40}, 1 << 20, " 1 B / 1.0 TiB  1.0 MiB/s  >99h left"},
+		{api.Progress{}, 0, ""},
+	} {
+		if got := progressText(c.p, c.rate); got != c.want {
+			t.Errorf("%q, expected %q", got, c.want)
+		}
+	}
+	if n := len(r.samples); n > 60 {
+		t.Errorf("%d samples are kept", n)
+	}
+	r.add(day.Add(time.Hour), 5)
+	if got := r.perSecond(); got != 0 {
+		t.Errorf("%v after another phase began", got)
+	}
+}
+
+// TestTerminal runs the program with a terminal for standard error.
+func TestTerminal(t *testing.T) {
+	x := newTester(t)
+	x.fake.answers["sync"] = api.SyncResult{Mirrors: []api.MirrorSync{{Mirror: "debian", Error: &api.Error{Message: "debian: no"}}}, Exit: 1}
+	var p []api.Progress
+	for i := range 4 {
+		p = append(p, api.Progress{Task: "debian", Phase: "packages", Files: int64(i), FilesTotal: 10, Bytes: int64(i) << 20, BytesTotal: 10 << 20})
+	}
+	x.fake.progress["sync"] = p
+	colour := regexp.MustCompile("\x1b\\[[0-9;]*m")
+	for _, c := range []struct {
+		env  []string
+		args []string
+		bar  bool
+		sgr  bool
+	}{
+		{nil, []string{"sync"}, true, true},
+		{[]string{"NO_COLOR=1"}, []string{"sync"}, true, false},
+		{[]string{"TERM=dumb"}, []string{"sync"}, false, false},
+		{nil, []string{"sync", "--json"}, false, true},
+	} {
+		hang := make(chan struct{})
+		x.fake.hang = nil
+		if c.bar {
+			// Long enough for a bar to be drawn.
+			x.fake.hang = hang
+			time.AfterFunc(600*time.Millisecond, func() { close(hang) })
+		}
+		cmd := snapctl(t, x, c.args...)
+		cmd.Env = append(cmd.Env, c.env...)
+		got := runOnTerminal(t, cmd)
+		if bar := strings.Contains(got, "debian packages") && strings.Contains(got, "3.0 MiB / 10.0 MiB") && strings.Contains(got, "3/10 files"); bar != c.bar {
+			t.Errorf("%v %v: a bar: %t, expected %t\n%q", c.env, c.args, bar, c.bar, got)
+		}
+		if sgr := colour.MatchString(got); sgr != c.sgr {
+			t.Errorf("%v %v: colours: %t, expected %t\n%q", c.env, c.args, sgr, c.sgr, got)
+		}
+	}
+}
+
+// runOnTerminal runs cmd with a pseudo-terminal as standard error and gives
+// what was written there.
+func runOnTerminal(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer master.Close()
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 160})
+	cmd.Stderr = slave
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	slave.Close()
+	var out bytes.Buffer
+	done := make(chan struct{})
+	go func() {
+		out.ReadFrom(master) // ends with EIO when the last writer is gone
+		close(done)
+	}()
+	cmd.Wait()
+	<-done
+	return out.String()
+}

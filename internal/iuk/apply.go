@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -282,9 +281,11 @@ func readKit(kit fs.FS) (*openedKit, error) {
 	provenance, err := readMember(kit, "provenance.json", maxControl)
 	switch {
 	case err == nil:
-		if k.base, err = provenanceBase(provenance); err != nil {
+		p, err := parseProvenance(provenance)
+		if err != nil {
 			return nil, fmt.Errorf("provenance.json: %w: %w", err, ErrKit)
 		}
+		k.base = p.Base.SHA256
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("read provenance.json: %w: %w", err, ErrKit)
 	}
@@ -312,17 +313,6 @@ func readKit(kit fs.FS) (*openedKit, error) {
 	}
 	h.Sum(k.id[:0])
 	return k, nil
-}
-
-// provenanceBase takes the digest of the base image from provenance.json.
-func provenanceBase(b []byte) (cas.Digest, error) {
-	var p struct {
-		Base struct {
-			SHA256 cas.Digest `json:"sha256"`
-		} `json:"base"`
-	}
-	err := json.Unmarshal(b, &p)
-	return p.Base.SHA256, err
 }
 
 // parseDeleteFiles reads control.yml: a mapping with the key delete_files, or

@@ -51,7 +51,7 @@ func exampleKit() fstest.MapFS {
 		"FORMAT": text("2"),
 		"control.yml": text("---\ndelete_files:\n- tails/gone-dir\n- EFI/debian/old.efi\n- live/never-there\n- efi/boot/BOOTX64.efi\n" +
 			"- tails/gone-dir/file\n"),
-		"provenance.json":                  text(fmt.Sprintf(`{"base":{"sha256":%q},"other":1}`, cas.Sum([]byte("base image")))),
+		"provenance.json":                  text(exampleProvenance()),
 		"overlay/live/6.9.squashfs":        text("diff of 6.9, longer than the other"),
 		"overlay/live/vmlinuz":             text("kernel 6.9"),
 		"overlay/live/initrd.img":          text("initrd of 6.9"),
@@ -63,6 +63,15 @@ func exampleKit() fstest.MapFS {
 		"overlay/utils/linux/syslinux":     text("same syslinux"),
 		"overlay/utils/mbr/mbr.bin":        text("mbr"),
 	}
+}
+
+func exampleProvenance() string {
+	p := Provenance{WriterFormat: WriterFormat, Base: ImageRecord{SHA256: cas.Sum([]byte("base image"))}, New: ImageRecord{SHA256: cas.Sum([]byte("new image"))}}
+	b, err := p.format()
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
 }
 
 // wantNew is exampleTarget after exampleKit.
@@ -171,6 +180,8 @@ func TestApplyRefuses(t *testing.T) {
 	}{
 		{"no format", func(k fstest.MapFS, _ string, _ *ApplyOptions) { delete(k, "FORMAT") }, ErrKit,
 			"kit's format version cannot be determined: open FORMAT: file does not exist: bad kit"},
+		{"provenance", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["provenance.json"] = text("{}") }, ErrKit,
+			"provenance.json: writer_format: expected a positive number, found 0: bad kit"},
 		{"newline", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["FORMAT"] = text("2\n") }, ErrKit,
 			`unsupported format: expected 2, found "2\n": bad kit`},
 		{"no control", func(k fstest.MapFS, _ string, _ *ApplyOptions) { delete(k, "control.yml") }, ErrKit,

@@ -100,14 +100,13 @@ type outcome struct {
 
 // tester runs snapctl in this process.
 type tester struct {
-	t      *testing.T
-	fake   *fakeSnapd
-	env    map[string]string
-	stdin  string
-	m      machine
-	build  builder
-	now    time.Time
-	cancel func() // when set, called once snapd has been asked something
+	t     *testing.T
+	fake  *fakeSnapd
+	env   map[string]string
+	stdin string
+	m     machine
+	build builder
+	now   time.Time
 }
 
 func newTester(t *testing.T) *tester {

@@ -2,12 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/deb"
+	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
 )
 
@@ -80,15 +85,60 @@ func isDir(s string) bool {
 	return err == nil && st.IsDir()
 }
 
-// errNoVerifyDir stands in until directories can be checked.
-var errNoVerifyDir = errors.New("checking a directory is not built in yet")
-
 // verifyDir checks an exported directory with no server.
-//
-// TODO: settled by freeze.VerifyDir(ctx, dir, opts); this is the only place
-// that calls it.
-func verifyDir(_ context.Context, dir string, _ api.VerifyRequest, _ func(api.Progress)) (*api.VerifyResult, error) {
-	return nil, fmt.Errorf("verify %s: %w", dir, errNoVerifyDir)
+func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress func(api.Progress)) (*api.VerifyResult, error) {
+	p := &mirror.Progress{}
+	o := freeze.VerifyOptions{Deep: req.Deep, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Progress: p}
+	var err error
+	if o.Upstream, err = parseKeyrings(req.UpstreamKeys); err != nil {
+		return nil, err
+	}
+	if o.Ours, err = parseKeyrings(req.Keys); err != nil {
+		return nil, err
+	}
+	stop := watch(p, dir, progress)
+	defer stop()
+	return freeze.VerifyDir(ctx, dir, o)
+}
+
+// watch tells progress how far p is, until stop is called.
+func watch(p *mirror.Progress, task string, progress func(api.Progress)) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				progress(api.Progress{
+					Task: task, Phase: orWord(p.Phase(), "verifying"),
+					Files: p.Files.Load(), FilesTotal: p.FilesTotal.Load(), Bytes: p.Bytes.Load(), BytesTotal: p.BytesTotal.Load(),
+				})
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
+
+func parseKeyrings(armored []string) (*sign.Keyring, error) {
+	var rings []*sign.Keyring
+	for _, a := range armored {
+		k, err := sign.ParseKeyring([]byte(a))
+		if err != nil {
+			return nil, err
+		}
+		rings = append(rings, k)
+	}
+	if len(rings) == 0 {
+		return nil, nil
+	}
+	return sign.Merge(rings...), nil
 }
 
 // keyFiles reads the keyring files of an option as armored certificates.

@@ -249,3 +249,55 @@ func TestEngineUnsigned(t *testing.T) {
 		t.Errorf("dnf installed %q, want %q (%+v)", got, want, fr.Frozen)
 	}
 }
+
+// TestEngineModules: dnf installs a modular package from a frozen repository by
+// its default stream, and refuses it where the stream is not enabled.
+func TestEngineModules(t *testing.T) {
+	const stream = `---
+document: modulemd
+version: 2
+data:
+  name: mod
+  stream: 1.10
+  version: 1
+  context: c0ffee
+  arch: x86_64
+  summary: A module
+  description: A module.
+  license:
+    module: [MIT]
+  dependencies:
+  - requires:
+      platform: [f42]
+  artifacts:
+    rpms:
+    - app-0:1.0-1.x86_64
+...
+`
+	const defaults = "---\ndocument: modulemd-defaults\nversion: 1\ndata:\n  module: mod\n  stream: \"1.10\"\n  profiles:\n    \"1.10\": []\n...\n"
+	for _, enabled := range []bool{true, false} {
+		w := newWorld(t, rpmtest.Options{XMLBase: "http://elsewhere.example.org/x"}, nil)
+		w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64", Module: "mod:1.10:1:c0ffee"}, rpmtest.Package{Name: "other", Version: "1.0"})
+		w.up.SetData("modules", "modules.yaml.gz", []byte(stream+map[bool]string{true: defaults}[enabled]))
+		w.up.Publish(start)
+		w.sync(t)
+		if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "m", Manifests: rpmList("app-1.0-1.x86_64", "other-1.0-1.noarch")}, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(t, "m")
+		dir := filepath.Join(t.TempDir(), "export")
+		if _, err := w.z.Export(t.Context(), "m", dir, nil); err != nil {
+			t.Fatal(err)
+		}
+		srv := httptest.NewServer(http.FileServer(http.Dir(dir)))
+		defer srv.Close()
+		keys := []string{string(w.ours.Keyring().ExportArmored()), string(w.theirs.Keyring().ExportArmored())}
+		got, err := rpmtest.TryInstall(t, srv.URL+"/fedora", keys, true, "app")
+		switch {
+		case enabled && (err != nil || strings.Join(got, " ") != "app-1.0-1.x86_64"):
+			t.Errorf("dnf installed %q: %v", got, err)
+		case !enabled && (err == nil || !strings.Contains(err.Error(), "filtered out by modular filtering")):
+			t.Errorf("dnf installed %q: %v", got, err)
+		}
+	}
+}

@@ -1,0 +1,65 @@
+# make run    a mirror, a freeze and a server from this machine's own sources
+# make test   every test
+# make bench  the benchmarks, beside the tools that people use instead
+# make fuzz   every parser of outside bytes, FUZZTIME each
+# make lint   gofmt, go vet, staticcheck, govulncheck
+# make torture  crashes, full disks, power cuts: takes an hour
+
+export PATH := $(PATH):/usr/local/go/bin
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZTIME ?= 30s
+TESTFLAGS ?=
+PREFIX ?= /usr/local
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
+
+.PHONY: all build run test race bench fuzz lint torture install clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/snapd ./cmd/snapctl
+
+run:
+	@./.ci/deps run
+	@$(MAKE) --no-print-directory build
+	@./internal/demo/run.sh
+
+test:
+	@./.ci/deps test
+	$(GO) vet ./...
+	$(GO) test -timeout 20m $(TESTFLAGS) ./...
+	$(GO) test -timeout 10m -race -short ./internal/cas ./internal/fetch ./internal/mirror ./internal/httpd ./internal/daemon ./internal/sign
+
+bench:
+	@./.ci/deps bench
+	@$(MAKE) --no-print-directory build
+	$(GO) run ./internal/bench
+
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$f"; \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+lint:
+	@test -z "$$(gofmt -l cmd internal)" || { gofmt -d cmd internal; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	@$(GO) run $(GOVULNCHECK) ./... || { s=$$?; test $$s -ne 3 && echo "govulncheck: its database could not be reached"; test $$s -ne 3; }
+
+torture:
+	@./.ci/deps test
+	$(GO) run ./internal/torture
+
+install: build
+	install -D -m 0755 bin/snapd $(DESTDIR)$(PREFIX)/sbin/snapd
+	install -D -m 0755 bin/snapctl $(DESTDIR)$(PREFIX)/bin/snapctl
+	install -D -m 0644 config.example.toml $(DESTDIR)$(PREFIX)/share/doc/snapd/config.example.toml
+	bin/snapctl man --output $(DESTDIR)$(PREFIX)/share/man/man1
+
+clean:
+	rm -rf bin run

@@ -157,6 +157,9 @@ func newDiffer(ctx context.Context, new *squashfs.Reader, olds []*squashfs.Reade
 	for _, s := range d.olds {
 		d.settle(s)
 	}
+	// What comparing left behind is more than what writing needs: without this
+	// the two add up.
+	runtime.GC()
 	return d, nil
 }
 

@@ -411,6 +411,9 @@ func (d *differ) sameFragments(ctx context.Context, s *oldState, pairs []tailPai
 // is decoded once.
 func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squashfs.Tail, s *oldState) ([]digest, error) {
 	out := make([]digest, len(tails))
+	if len(tails) == 0 {
+		return out, nil
+	}
 	type span struct{ from, to int }
 	var spans []span
 	for i := 0; i < len(tails); {
@@ -519,6 +522,9 @@ func (d *differ) hashWholes(ctx context.Context, r *squashfs.Reader, refs []squa
 	refs = slices.Clone(refs)
 	slices.Sort(refs)
 	refs = slices.Compact(refs)
+	if len(refs) == 0 {
+		return nil, nil
+	}
 	items := make([]wholeItem, len(refs))
 	for i, ref := range refs {
 		n, err := r.Inode(ref)

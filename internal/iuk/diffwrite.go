@@ -68,7 +68,7 @@ func (d *differ) write(ctx context.Context, ws []io.WriterAt) error {
 			ModTime:           d.o.ModTime,
 			Exportable:        sb.Flags&squashfs.FlagExportable != 0,
 			Flags:             squashfs.FlagDuplicates,
-			Workers:           min(d.o.Workers, 2),
+			Workers:           d.encoders(),
 			Codec:             codec,
 		})
 		if err != nil {
@@ -562,4 +562,12 @@ func (t *treeWriter) file(name string, n *squashfs.Inode) (squashfs.DirEntry, er
 		t.written[n.Number] = e
 	}
 	return e, nil
+}
+
+// encoders bounds the blocks that are compressed at once, for their memory.
+func (d *differ) encoders() int {
+	if len(d.olds) > 2 {
+		return 1
+	}
+	return min(d.o.Workers, 2)
 }

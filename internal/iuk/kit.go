@@ -196,7 +196,7 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	limits := squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 2 << 20}
+	limits := squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 512 << 10}
 	to, err := o.To.Image.open(limits)
 	if err != nil {
 		return nil, err

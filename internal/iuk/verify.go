@@ -50,7 +50,7 @@ type VerifyReport struct {
 // another old image, ErrNotNew when the outcome is not the new image, ErrKit
 // when the kit is none.
 func Verify(ctx context.Context, o VerifyOptions) (*VerifyReport, error) {
-	limits := squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 2 << 20}
+	limits := squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 512 << 10}
 	from, err := o.Old.open(limits)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (k *kitReader) diff() (*squashfs.Reader, error) {
 	if !ok || !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: %s is no regular file", ErrKit, name)
 	}
-	r, err := squashfs.Open(at, st.Size(), squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 2 << 20})
+	r, err := squashfs.Open(at, st.Size(), squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 512 << 10})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w: %w", name, ErrKit, err)
 	}

@@ -80,7 +80,7 @@ func newCodec(c Compressor, opts []byte, blockSize, workers int) (Codec, error) 
 	case Gzip:
 		return newGzipCodec(opts)
 	case XZ:
-		return newXZCodec(opts, blockSize)
+		return newXZCodec(opts, blockSize, workers)
 	case LZ4:
 		return newLZ4Codec(opts)
 	case Zstd:
@@ -286,7 +286,7 @@ type xzCodec struct {
 	maxDict  uint32 // bytes, for decoding
 	filters  uint32
 	readers  sync.Pool
-	encoders sync.Pool
+	encoders chan *lzma.Encoder // idle ones; a pool would give up their tables
 }
 
 // The branch filters of the xz options.
@@ -306,7 +306,7 @@ func xzOptions(dict, filters uint32) []byte {
 	return b
 }
 
-func newXZCodec(opts []byte, blockSize int) (Codec, error) {
+func newXZCodec(opts []byte, blockSize, workers int) (Codec, error) {
 	c := &xzCodec{dict: uint32(max(blockSize, metaBlockSize))}
 	if opts != nil {
 		if len(opts) != 8 {
@@ -323,7 +323,7 @@ func newXZCodec(opts []byte, blockSize int) (Codec, error) {
 	// The kernel's decoder has a dictionary of c.dict bytes in "single" mode
 	// limits; some writers state the block size in the streams, so take that.
 	c.maxDict = max(c.dict, MaxBlockSize)
-	c.encoders.New = func() any { return lzma.NewEncoder() }
+	c.encoders = make(chan *lzma.Encoder, max(workers, 1))
 	return c, nil
 }
 
@@ -360,8 +360,18 @@ func (c *xzCodec) Decode(dst, src []byte) (int, error) {
 const xzLevel = 1
 
 func (c *xzCodec) Encode(dst, src []byte) ([]byte, error) {
-	e := c.encoders.Get().(*lzma.Encoder)
-	defer c.encoders.Put(e)
+	var e *lzma.Encoder
+	select {
+	case e = <-c.encoders:
+	default:
+		e = lzma.NewEncoder()
+	}
+	defer func() {
+		select {
+		case c.encoders <- e:
+		default:
+		}
+	}()
 	out, err := e.EncodeXZ(dst[:0], src, lzma.Options{
 		DictSize: int(c.dict),
 		BCJX86:   c.filters&XZFilterX86 != 0 && looksX86(src),

@@ -120,9 +120,21 @@ func tree(t testing.TB, dir string) map[string]string {
 	return all
 }
 
+// scratch is a directory in memory where there is one: the crash tests make some
+// ten thousand small files.
+func scratch(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "iuk-apply-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 func newTarget(t testing.TB) string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "target")
+	dir := filepath.Join(scratch(t), "target")
 	if err := os.CopyFS(dir, exampleTarget()); err != nil {
 		t.Fatal(err)
 	}
@@ -517,7 +529,7 @@ func TestSecondCrash(t *testing.T) {
 	}
 	points := record(t, func(o ApplyOptions) error { return apply(newTarget(t), o) })
 	committed, finished := journalPoints(points)
-	step := 5 // a sample; all of them take a minute
+	step := 3 // a sample; all of them take a minute
 	switch {
 	case os.Getenv("CI") == "true":
 		step = 1

@@ -31,9 +31,27 @@ type Dir struct {
 	root  *os.Root
 	path  string
 	fd    *os.File // kept open for syncfs
+	fan   [256]fanRoot
 	next  atomic.Uint64
 	fault FaultFunc
 	trash sync.Mutex // serializes Remove and Restore
+}
+
+// fanRoot is one of the 256 directories of blobs, opened when it is first
+// needed: a look-up then costs one system call and not one for each element of
+// the path.
+type fanRoot struct {
+	once sync.Once
+	root *os.Root
+	err  error
+}
+
+// sub is the directory that holds a blob, and the blob's name in it.
+func (d *Dir) sub(dg Digest) (*os.Root, string, error) {
+	h := dg.String()
+	f := &d.fan[dg[0]]
+	f.once.Do(func() { f.root, f.err = d.root.OpenRoot(blobsDir + "/" + h[:2]) })
+	return f.root, h, f.err
 }
 
 // FaultFunc is consulted before each write to the medium, for tests: an error
@@ -105,7 +123,16 @@ func (d *Dir) init() error {
 }
 
 // Close releases the directory.
-func (d *Dir) Close() error { return errors.Join(d.fd.Close(), d.root.Close()) }
+func (d *Dir) Close() error {
+	for i := range d.fan {
+		f := &d.fan[i]
+		f.once.Do(func() { f.err = fs.ErrClosed })
+		if f.root != nil {
+			f.root.Close()
+		}
+	}
+	return errors.Join(d.fd.Close(), d.root.Close())
+}
 
 // Path is the directory of the store, for messages and for servers that
 // send files by path.
@@ -133,7 +160,11 @@ func (d *Dir) step(op, name string, do func() error) error {
 
 // Open implements Store.
 func (d *Dir) Open(_ context.Context, dg Digest) (Blob, error) {
-	f, err := d.root.Open(Name(dg))
+	sub, name, err := d.sub(dg)
+	if err != nil {
+		return nil, notFound(dg, err)
+	}
+	f, err := sub.Open(name)
 	if err != nil {
 		return nil, notFound(dg, err)
 	}
@@ -161,7 +192,11 @@ func notFound(dg Digest, err error) error {
 
 // Stat implements Store.
 func (d *Dir) Stat(_ context.Context, dg Digest) (Info, error) {
-	st, err := d.root.Lstat(Name(dg))
+	sub, name, err := d.sub(dg)
+	if err != nil {
+		return Info{}, notFound(dg, err)
+	}
+	st, err := sub.Lstat(name)
 	if err != nil {
 		return Info{}, notFound(dg, err)
 	}

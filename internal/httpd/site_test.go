@@ -33,7 +33,7 @@ import (
 // site is an upstream, an engine and a server of both sides.
 type site struct {
 	*mirrortest.World
-	t       *testing.T
+	t       testing.TB
 	signer  *sign.Signer
 	conf    *config.Config
 	freezer *freeze.Freezer
@@ -44,7 +44,7 @@ type site struct {
 	done    sync.Once
 }
 
-func newSite(t *testing.T, change func(*config.Mirror), conf ...func(*config.Config)) *site {
+func newSite(t testing.TB, change func(*config.Mirror), conf ...func(*config.Config)) *site {
 	t.Helper()
 	s := &site{World: mirrortest.New(t, change), t: t, signer: signtest.Signer(t, signtest.NewKey(t, "snapd"))}
 	c := config.Default()
@@ -144,7 +144,7 @@ func (s *site) restart() {
 }
 
 // logTo writes the server's log into the test's.
-type logTo struct{ t *testing.T }
+type logTo struct{ t testing.TB }
 
 func (l logTo) Write(p []byte) (int, error) {
 	if l.t.Context().Err() == nil {

@@ -11,6 +11,8 @@ import (
 	"sort"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"example.org/snapd/internal/squashfs"
 )
 
@@ -109,7 +111,6 @@ type bitset []uint64
 
 func newBitset(n int) bitset       { return make(bitset, (n+63)/64) }
 func (b bitset) set(i uint32)      { b[i/64] |= 1 << (i % 64) }
-func (b bitset) clear(i uint32)    { b[i/64] &^= 1 << (i % 64) }
 func (b bitset) has(i uint32) bool { return b[i/64]&(1<<(i%64)) != 0 }
 func workers(n int) int {
 	if n > 0 {
@@ -139,6 +140,8 @@ func newDiffer(ctx context.Context, new *squashfs.Reader, olds []*squashfs.Reade
 	if err := d.scan(ctx); err != nil {
 		return nil, fmt.Errorf("read new image: %w", err)
 	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(o.Workers)
 	for i, r := range olds {
 		s := &oldState{
 			r:         r,
@@ -146,10 +149,16 @@ func newDiffer(ctx context.Context, new *squashfs.Reader, olds []*squashfs.Reade
 			ignorable: newBitset(len(d.parents)),
 			groups:    make(map[uint32]*linkGroup),
 		}
-		if err := d.compare(ctx, s); err != nil {
-			return nil, fmt.Errorf("compare old image %d with the new one: %w", i+1, err)
-		}
 		d.olds = append(d.olds, s)
+		g.Go(func() error {
+			if err := d.compare(gctx, s); err != nil {
+				return fmt.Errorf("compare old image %d with the new one: %w", i+1, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	if err := d.compareContent(ctx); err != nil {
 		return nil, fmt.Errorf("compare content: %w", err)

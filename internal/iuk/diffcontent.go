@@ -325,7 +325,11 @@ func (d *differ) compareTails(ctx context.Context, pairs map[*oldState][]tailPai
 		}
 	}
 	need = sortTails(need)
-	want, err := d.hashTails(ctx, d.new, need, nil)
+	var memo *fragMemo
+	if len(d.olds) > 1 {
+		memo = &fragMemo{known: make(map[digest][]tailSum)}
+	}
+	want, err := d.hashTails(ctx, d.new, need, nil, memo)
 	if err != nil {
 		return err
 	}
@@ -336,7 +340,7 @@ func (d *differ) compareTails(ctx context.Context, pairs map[*oldState][]tailPai
 			tails[i] = p.old
 		}
 		tails = sortTails(tails)
-		have, err := d.hashTails(ctx, s.r, tails, s)
+		have, err := d.hashTails(ctx, s.r, tails, s, memo)
 		if err != nil {
 			return fmt.Errorf("old image: %w", err)
 		}
@@ -408,8 +412,9 @@ func (d *differ) sameFragments(ctx context.Context, s *oldState, pairs []tailPai
 }
 
 // hashTails gives the digest of each tail; they are sorted. Each fragment block
-// is decoded once.
-func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squashfs.Tail, s *oldState) ([]digest, error) {
+// is decoded once; one that memo knows from another image, by its compressed
+// bytes, not at all.
+func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squashfs.Tail, s *oldState, memo *fragMemo) ([]digest, error) {
 	out := make([]digest, len(tails))
 	if len(tails) == 0 {
 		return out, nil
@@ -439,6 +444,14 @@ func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squa
 					return nil
 				}
 				sp := spans[k]
+				d.progress.add(int64(sp.to-sp.from), 0)
+				key, done, err := memo.recall(r, tails[sp.from:sp.to], out[sp.from:sp.to], buf)
+				if err != nil {
+					return err
+				}
+				if done {
+					continue
+				}
 				data, err := decodeFragment(r, tails[sp.from].Fragment, buf)
 				if err != nil {
 					return err
@@ -453,11 +466,75 @@ func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squa
 					}
 					out[i] = sha256.Sum256(b)
 				}
-				d.progress.add(int64(sp.to-sp.from), 0)
+				memo.note(key, tails[sp.from:sp.to], out[sp.from:sp.to])
 			}
 		})
 	}
 	return out, g.Wait()
+}
+
+// fragMemo remembers the digests of tails in fragment blocks by the digest of
+// the block's compressed bytes: images of versions close to each other have many
+// fragment blocks in common. A nil memo remembers nothing.
+type fragMemo struct {
+	mu    sync.Mutex
+	known map[digest][]tailSum
+}
+
+// tailSum is the digest of size bytes at offset of a block.
+type tailSum struct {
+	offset, size uint32
+	sum          digest
+}
+
+// recall fills in the digests of tails of one fragment block if it knows all of
+// them. key is what note wants.
+func (m *fragMemo) recall(r *squashfs.Reader, tails []squashfs.Tail, out []digest, buf []byte) (key digest, ok bool, err error) {
+	if m == nil {
+		return key, false, nil
+	}
+	b, err := r.Fragment(tails[0].Fragment)
+	if err != nil {
+		return key, false, err
+	}
+	raw, err := r.ReadRaw(b, buf)
+	if err != nil {
+		return key, false, err
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%v %d\n", r.Superblock().Compressor, b.Size)
+	h.Write(raw)
+	h.Sum(key[:0])
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := m.known[key]
+	if known == nil {
+		return key, false, nil
+	}
+	for i, t := range tails {
+		j := slices.IndexFunc(known, func(s tailSum) bool { return s.offset == t.Offset && s.size == t.Size })
+		if j < 0 {
+			return key, false, nil
+		}
+		out[i] = known[j].sum
+	}
+	return key, true, nil
+}
+
+// note remembers digests of tails of one fragment block.
+func (m *fragMemo) note(key digest, tails []squashfs.Tail, sums []digest) {
+	if m == nil {
+		return
+	}
+	list := make([]tailSum, len(tails))
+	for i, t := range tails {
+		list[i] = tailSum{t.Offset, t.Size, sums[i]}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(list) > len(m.known[key]) {
+		m.known[key] = list
+	}
 }
 
 func decodeFragment(r *squashfs.Reader, i uint32, buf []byte) ([]byte, error) {

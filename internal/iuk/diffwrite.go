@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sort"
 
+	"golang.org/x/sync/errgroup"
+
 	"example.org/snapd/internal/squashfs"
 )
 
@@ -54,13 +56,9 @@ type output struct {
 // write writes the difference to olds[i] to ws[i], for each i.
 func (d *differ) write(ctx context.Context, ws []io.WriterAt) error {
 	sb := d.new.Superblock()
-	var outs []*output
+	outs := make([]*output, len(d.olds))
 	var codec squashfs.Codec
 	for i, s := range d.olds {
-		p, err := d.place(ctx, s)
-		if err != nil {
-			return fmt.Errorf("plan difference: %w", err)
-		}
 		w, err := squashfs.NewWriter(ws[i], squashfs.WriterOptions{
 			Compressor:        sb.Compressor,
 			BlockSize:         int(sb.BlockSize),
@@ -75,21 +73,35 @@ func (d *differ) write(ctx context.Context, ws []io.WriterAt) error {
 			return fmt.Errorf("write difference: %w", err)
 		}
 		codec = w.Codec()
-		o := &output{s: s, p: p, w: w}
-		if err := d.copyData(ctx, o); err != nil {
-			return fmt.Errorf("write difference: %w", err)
-		}
-		outs = append(outs, o)
+		outs[i] = &output{s: s, w: w}
 	}
-	if err := d.writePacks(ctx, outs); err != nil {
+	err := d.each(ctx, outs, func(ctx context.Context, o *output) error {
+		var err error
+		if o.p, err = d.place(ctx, o.s); err != nil {
+			return fmt.Errorf("plan difference: %w", err)
+		}
+		return d.copyData(ctx, o)
+	})
+	if err == nil {
+		err = d.writePacks(ctx, outs)
+	}
+	if err == nil {
+		err = d.each(ctx, outs, d.writeTree)
+	}
+	if err != nil {
 		return fmt.Errorf("write difference: %w", err)
 	}
-	for _, o := range outs {
-		if err := d.writeTree(ctx, o); err != nil {
-			return fmt.Errorf("write difference: %w", err)
-		}
-	}
 	return nil
+}
+
+// each runs fn for each difference, several at once.
+func (d *differ) each(ctx context.Context, outs []*output, fn func(context.Context, *output) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(d.o.Workers)
+	for _, o := range outs {
+		g.Go(func() error { return fn(ctx, o) })
+	}
+	return g.Wait()
 }
 
 // writeTree writes inodes and tables.

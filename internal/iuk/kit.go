@@ -211,12 +211,15 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 		from = append(from, in)
 		olds = append(olds, in.r)
 	}
-	// Digests are computed beside the comparison.
+	// Digests are computed beside all else; only provenance.json waits for them.
 	digests := make([]cas.Digest, len(from)+1)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
+	hashing, hctx := errgroup.WithContext(ctx)
+	hctx, cancel := context.WithCancel(hctx)
+	defer hashing.Wait()
+	defer cancel()
+	hashing.Go(func() error {
 		for i, in := range append([]*openInput{to}, from...) {
-			d, err := in.digest(gctx)
+			d, err := in.digest(hctx)
 			if err != nil {
 				return err
 			}
@@ -224,22 +227,17 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 		}
 		return nil
 	})
-	var d *differ
-	g.Go(func() error {
-		var err error
-		d, err = newDiffer(gctx, to.r, olds, DiffOptions{
-			ModTime:             uint32(o.Epoch.Unix()),
-			IgnoreIfSameContent: o.IgnoreIfSameContent,
-			Workers:             o.Workers,
-			Progress:            o.Progress,
-		})
-		return err
+	d, err := newDiffer(ctx, to.r, olds, DiffOptions{
+		ModTime:             uint32(o.Epoch.Unix()),
+		IgnoreIfSameContent: o.IgnoreIfSameContent,
+		Workers:             o.Workers,
+		Progress:            o.Progress,
 	})
-	if err := g.Wait(); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("create kit: %w", err)
 	}
-	record := func(i int, s Source, in *openInput) ImageRecord {
-		return ImageRecord{Version: s.Version, SHA256: digests[i], Size: in.size, Manifest: s.Manifest, ISO: in.iso != nil}
+	record := func(s Source, in *openInput) ImageRecord {
+		return ImageRecord{Version: s.Version, Size: in.size, Manifest: s.Manifest, ISO: in.iso != nil}
 	}
 	kits := make([]*kitWriter, len(o.From))
 	defer func() {
@@ -254,8 +252,8 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 			Product:      o.Product,
 			Arch:         o.Arch,
 			Epoch:        o.Epoch.Unix(),
-			Base:         record(i+1, s, from[i]),
-			New:          record(0, o.To, to),
+			Base:         record(s, from[i]),
+			New:          record(o.To, to),
 			Diff: DiffRecord{
 				Path:                "overlay/live/" + o.To.Version + ".squashfs",
 				IgnoreIfSameContent: slices.Clone(o.IgnoreIfSameContent),
@@ -270,8 +268,12 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 	if err := d.write(ctx, ws); err != nil {
 		return nil, fmt.Errorf("create kit: %w", err)
 	}
+	if err := hashing.Wait(); err != nil {
+		return nil, fmt.Errorf("create kit: %w", err)
+	}
 	var out []Result
 	for i, k := range kits {
+		k.prov.New.SHA256, k.prov.Base.SHA256 = digests[0], digests[i+1]
 		r, err := k.finish(ctx, d.olds[i])
 		if err != nil {
 			return out, fmt.Errorf("create kit from %s to %s: %w", k.prov.Base.Version, o.To.Version, err)

@@ -226,10 +226,10 @@ func (d *daemon) serve(ctx context.Context, public, control net.Listener) error 
 		l net.Listener
 		s *http.Server
 	}{
-		{newLimit(public, d.cfg.Server.MaxConnections), &http.Server{
+		{httpd.Listen(public, d.cfg.Server.MaxConnections), &http.Server{
 			Handler: d.srv.Public(), ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: bodyTime, IdleTimeout: idleTime,
 			MaxHeaderBytes: maxHeader, ErrorLog: quiet, BaseContext: func(net.Listener) context.Context { return base },
-			DisableGeneralOptionsHandler: true,
+			ConnContext: httpd.ConnContext, DisableGeneralOptionsHandler: true,
 		}},
 		{control, &http.Server{
 			Handler: d.srv.Control(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: quiet,

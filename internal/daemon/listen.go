@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -139,61 +138,4 @@ func peer(c net.Conn) *unix.Ucred {
 		return nil
 	}
 	return cred
-}
-
-// limit accepts at most n connections at one time; others wait in the kernel's
-// queue.
-type limit struct {
-	net.Listener
-	slots chan struct{}
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newLimit(l net.Listener, n int) *limit {
-	return &limit{Listener: l, slots: make(chan struct{}, n), done: make(chan struct{})}
-}
-
-func (l *limit) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	release := sync.OnceFunc(func() { <-l.slots })
-	if t, ok := c.(*net.TCPConn); ok {
-		// The type keeps ReadFrom, and with it sendfile(2).
-		return &tcpConn{t, release}, nil
-	}
-	return &conn{c, release}, nil
-}
-
-func (l *limit) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return l.Listener.Close()
-}
-
-type tcpConn struct {
-	*net.TCPConn
-	release func()
-}
-
-func (c *tcpConn) Close() error {
-	defer c.release()
-	return c.TCPConn.Close()
-}
-
-type conn struct {
-	net.Conn
-	release func()
-}
-
-func (c *conn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
 }

@@ -279,7 +279,7 @@ func (s *Server) body(w *response, r *http.Request, e *entity, from, length int6
 			}
 		}
 		begin(w, e, from, length, status)
-		if _, err := w.Write(data[from : from+length]); err != nil {
+		if err := writeOnce(ctx, w, data[from:from+length]); err != nil {
 			panic(http.ErrAbortHandler)
 		}
 		return
@@ -318,7 +318,7 @@ func (s *Server) body(w *response, r *http.Request, e *entity, from, length int6
 				}
 			}
 			begin(w, e, from, length, status)
-			s.send(w, blob, length)
+			s.send(ctx, w, blob, length)
 			return
 		}
 	} else if from > 0 {
@@ -385,7 +385,7 @@ func (s *Server) accelerate(w *response, e *entity, b cas.Blob) bool {
 
 // send copies a stored blob in pieces, each by sendfile(2) where the
 // connection can.
-func (s *Server) send(w *response, src io.Reader, length int64) {
+func (s *Server) send(ctx context.Context, w *response, src io.Reader, length int64) {
 	if length <= block {
 		// Read and written once, it costs fewer calls than sendfile's way.
 		buf := blocks.Get().(*[block]byte)
@@ -393,7 +393,7 @@ func (s *Server) send(w *response, src io.Reader, length int64) {
 		if _, err := io.ReadFull(src, buf[:length]); err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		if _, err := w.Write(buf[:length]); err != nil {
+		if err := writeOnce(ctx, w, buf[:length]); err != nil {
 			panic(http.ErrAbortHandler)
 		}
 		return

@@ -144,7 +144,7 @@ func (u *ui) snapshots(l *api.SnapshotList) {
 				n += d.Packages
 				suites = append(suites, d.Suite)
 			}
-			rows = append(rows, []string{s.ID, s.Type, strings.Join(suites, ","), strconv.Itoa(n), pinned(s)})
+			rows = append(rows, []string{s.ID, s.Type, strings.Join(suites, ","), some(n), pinned(s)})
 		}
 		u.table(rows...)
 	}
@@ -719,4 +719,12 @@ func (u *ui) rebuilt(r *api.RebuildResult) {
 	if r.More > 0 {
 		u.printf("and %d more\n", r.More)
 	}
+}
+
+// some is a number that may not be known: nothing for 0.
+func some(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
 }

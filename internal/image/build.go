@@ -295,7 +295,14 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 	args := []string{
 		"-c", `umask 022 && exec "$@"`, "sh",
 		"mmdebstrap", "--mode=" + o.Mode, "--variant=" + s.Variant, "--format=tar", "--architectures=" + s.Architecture,
-		"--setup-hook=" + setupHook(ns), "--customize-hook=" + customizeHook(s.Upstream),
+		"--setup-hook=" + setupHook(ns),
+	}
+	// The last hook that there is: nothing is customized where nothing is
+	// installed.
+	if s.Variant == "extract" {
+		args = append(args, "--extract-hook="+customizeHook(s.Upstream))
+	} else {
+		args = append(args, "--customize-hook="+customizeHook(s.Upstream))
 	}
 	if len(s.Include) > 0 {
 		args = append(args, "--include="+strings.Join(s.Include, ","))
@@ -303,6 +310,7 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 	// No suite; the tar goes to standard output, sources come from standard input.
 	args = append(args, "", "-", "-")
 
+	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
@@ -345,6 +353,8 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 	}
 	err = cmd.Wait()
 	switch {
+	case caller.Err() != nil:
+		return stats, fmt.Errorf("build image: %w", caller.Err())
 	case packErr != nil && err != nil && !said.failed():
 		return stats, fmt.Errorf("pack image: %w", packErr)
 	case err != nil:
@@ -352,7 +362,25 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 	case packErr != nil:
 		return stats, fmt.Errorf("pack image: %w", packErr)
 	}
-	return stats, nil
+	return stats, checkInstalled(w, stats.Size, s.Variant)
+}
+
+// checkInstalled refuses an image without packages: from repositories that have
+// no essential package mmdebstrap makes one and is content.
+func checkInstalled(w io.WriterAt, size int64, variant string) error {
+	at, ok := w.(io.ReaderAt)
+	if !ok || variant == "extract" || variant == "custom" {
+		return nil
+	}
+	r, err := squashfs.Open(at, size, squashfs.Limits{})
+	if err != nil {
+		return fmt.Errorf("read image back: %w", err)
+	}
+	n, err := r.Lookup("var/lib/dpkg/status")
+	if err != nil || n.Size == 0 {
+		return fmt.Errorf("build image: %w: nothing was installed: the repositories hold no essential package", ErrBuild)
+	}
+	return nil
 }
 
 // setupHook runs before anything is installed. mmdebstrap has just copied the

@@ -1,0 +1,395 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/squashfs"
+	"example.org/snapd/internal/squashfs/squashfstest"
+)
+
+var epoch = time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
+
+func TestSpec(t *testing.T) {
+	s := Spec{
+		Variant: "minbase", Include: []string{"less", "libc6:amd64", "bash=5.2.15-2+b2"}, Architecture: "amd64", Epoch: epoch,
+		Upstream: SourceLines([]Repository{
+			{URL: "https://user:secret@mirror.example.org/debian", Suites: []string{"bookworm", "bookworm-updates"}, Components: []string{"main", "contrib"}},
+			{URL: "http://mirror.example.org/flat", Suites: []string{"./"}},
+		}),
+	}
+	want := "deb https://mirror.example.org/debian bookworm main contrib\n" +
+		"deb https://mirror.example.org/debian bookworm-updates main contrib\n" +
+		"deb http://mirror.example.org/flat ./\n"
+	if s.Upstream != want {
+		t.Error(cmp.Diff(want, s.Upstream))
+	}
+	tools := Tools{"apt": "2.6.1", "dpkg": "1.21.22", "mmdebstrap": "1.3.5"}
+	how := s.How(tools)
+	got, err := SpecOf(how)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(s, got); d != "" {
+		t.Errorf("what describes an image does not give it back:\n%s", d)
+	}
+	if d := tools.CompareTools(how); d != nil {
+		t.Errorf("%v", d)
+	}
+	delete(how, "version.dpkg")
+	how["version.apt"] = "2.5.0"
+	if d := cmp.Diff([][3]string{{"apt", "2.5.0", "2.6.1"}, {"dpkg", "", "1.21.22"}}, tools.CompareTools(how)); d != "" {
+		t.Error(d)
+	}
+	if _, err := SpecOf(map[string]string{"builder": "hand"}); !errors.Is(err, ErrSpec) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestBadSpec(t *testing.T) {
+	good := Spec{Architecture: "amd64", Epoch: epoch, Sources: "Types: deb\n"}
+	for want, change := range map[string]func(*Spec){
+		`image cannot be built: variant "tiny": expected one of extract, custom, essential, apt, required, minbase, buildd, important, debootstrap, standard`: func(s *Spec) { s.Variant = "tiny" },
+		`image cannot be built: package "../x.deb": expected NAME, NAME:ARCH or NAME=VERSION`:                                                                 func(s *Spec) { s.Include = []string{"../x.deb"} },
+		`image cannot be built: package "/etc/passwd": expected NAME, NAME:ARCH or NAME=VERSION`:                                                              func(s *Spec) { s.Include = []string{"less", "/etc/passwd"} },
+		`image cannot be built: package "?essential": expected NAME, NAME:ARCH or NAME=VERSION`:                                                               func(s *Spec) { s.Include = []string{"?essential"} },
+		`image cannot be built: architecture "am d64"`:                                                                                                        func(s *Spec) { s.Architecture = "am d64" },
+		`image cannot be built: date 0001-01-01 00:00:00 +0000 UTC is not from 1970 to 2106`:                                                                  func(s *Spec) { s.Epoch = time.Time{} },
+		`image cannot be built: nothing to install from`:                                                                                                      func(s *Spec) { s.Sources = " \n" },
+	} {
+		s := good
+		change(&s)
+		if _, err := Build(t.Context(), &memory{}, s, Options{}); err == nil || err.Error() != want || !errors.Is(err, ErrSpec) {
+			t.Errorf("%v, expected %s", err, want)
+		}
+	}
+}
+
+// memory is an image in memory.
+type memory struct{ b []byte }
+
+func (m *memory) WriteAt(p []byte, off int64) (int, error) {
+	if n := int(off) + len(p); n > len(m.b) {
+		m.b = append(m.b, make([]byte, n-len(m.b))...)
+	}
+	return copy(m.b[off:], p), nil
+}
+
+func (m *memory) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(m.b).ReadAt(p, off) }
+
+func (m *memory) Truncate(n int64) error {
+	m.b = m.b[:min(int64(len(m.b)), n)]
+	return nil
+}
+
+func TestCompare(t *testing.T) {
+	base := func() []squashfstest.Member {
+		return []squashfstest.Member{
+			{Name: "./", Kind: '5', Mode: 0o755, MTime: 1000},
+			{Name: "dir/", Kind: '5', Mode: 0o755, MTime: 1000},
+			{Name: "dir/file", Kind: '0', Mode: 0o644, MTime: 1000, Data: bytes.Repeat([]byte("x"), 300<<10)},
+			{Name: "dir/link", Kind: '1', Link: "dir/file"},
+			{Name: "dir.file", Kind: '0', Mode: 0o644, MTime: 1000, Data: []byte("same")},
+			{Name: "null", Kind: '3', Mode: 0o666, MTime: 1000, Major: 1, Minor: 3},
+			{Name: "ping", Kind: '0', Mode: 0o755, MTime: 1000, Data: []byte("ping"), Xattr: map[string]string{"user.a": "1"}},
+			{Name: "sym", Kind: '2', Mode: 0o777, MTime: 1000, Link: "dir/file"},
+		}
+	}
+	get := func(list []squashfstest.Member, name string) *squashfstest.Member {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+		t.Fatalf("no %s", name)
+		return nil
+	}
+	for _, c := range []struct {
+		name   string
+		change func(m []squashfstest.Member) []squashfstest.Member
+		want   []Difference
+	}{
+		{"equal", func(m []squashfstest.Member) []squashfstest.Member { return m }, nil},
+		{"missing", func(m []squashfstest.Member) []squashfstest.Member { return m[:len(m)-1] }, []Difference{{"/sym", "missing", "symbolic link", ""}}},
+		{"added", func(m []squashfstest.Member) []squashfstest.Member {
+			return append(m, squashfstest.Member{Name: "a", Kind: '0', MTime: 1000})
+		}, []Difference{{"/a", "added", "", "file"}}},
+		{"type", func(m []squashfstest.Member) []squashfstest.Member {
+			*get(m, "sym") = squashfstest.Member{Name: "sym", Kind: '0', MTime: 1000}
+			return m
+		}, []Difference{{"/sym", "type", "symbolic link", "file"}}},
+		{"attributes", func(m []squashfstest.Member) []squashfstest.Member {
+			f := get(m, "dir.file")
+			f.Mode, f.UID, f.GID, f.MTime = 0o4755, 1, 2, 1001
+			return m
+		}, []Difference{
+			{"/dir.file", "mode", "0644", "4755"}, {"/dir.file", "owner", "0:0", "1:2"},
+			{"/dir.file", "mtime", "1970-01-01T00:16:40Z", "1970-01-01T00:16:41Z"},
+		}},
+		{"content, told once of a hard-link group", func(m []squashfstest.Member) []squashfstest.Member {
+			get(m, "dir/file").Data[200<<10] = 'y'
+			return m
+		}, []Difference{{"/dir/file", "content", "differs from byte 204800", ""}}},
+		{"size", func(m []squashfstest.Member) []squashfstest.Member {
+			get(m, "dir.file").Data = []byte("longer")
+			return m
+		}, []Difference{{"/dir.file", "size", "4", "6"}}},
+		{"links", func(m []squashfstest.Member) []squashfstest.Member {
+			f := get(m, "dir/file")
+			*get(m, "dir/link") = squashfstest.Member{Name: "dir/link", Kind: '0', Mode: f.Mode, MTime: f.MTime, Data: f.Data}
+			return m
+		}, []Difference{{"/dir/link", "links", "/dir/file", "/dir/link"}}},
+		{"target", func(m []squashfstest.Member) []squashfstest.Member {
+			get(m, "sym").Link = "dir.file"
+			return m
+		}, []Difference{{"/sym", "target", "dir/file", "dir.file"}}},
+		{"xattrs", func(m []squashfstest.Member) []squashfstest.Member {
+			get(m, "ping").Xattr = map[string]string{"user.a": "2"}
+			return m
+		}, []Difference{{"/ping", "xattrs", "user.a=31", "user.a=32"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := squashfs.Options{Epoch: epoch}
+			a := squashfstest.Open(t, squashfstest.Pack(t, base(), o))
+			b := squashfstest.Open(t, squashfstest.Pack(t, c.change(base()), o))
+			got, more, err := Compare(t.Context(), a, b, 100)
+			if err != nil || more != 0 {
+				t.Fatal(more, err)
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+			if n := len(c.want); n > 1 {
+				got, more, err := Compare(t.Context(), a, b, 1)
+				if err != nil || len(got) != 1 || more != n-1 {
+					t.Errorf("%v and %d more, %v", got, more, err)
+				}
+			}
+		})
+	}
+	device := base()
+	get(device, "null").Minor = 5
+	a := squashfstest.Open(t, squashfstest.Pack(t, base(), squashfs.Options{Epoch: epoch}))
+	b := squashfstest.Open(t, squashfstest.Pack(t, device, squashfs.Options{Epoch: epoch}))
+	if got, _, err := Compare(t.Context(), a, b, 100); err != nil || len(got) != 1 || got[0].Kind != "device" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// archive is a repository that mmdebstrap can extract from.
+func archive(t *testing.T) *debtest.Archive {
+	a := debtest.New(t)
+	a.Add(
+		debtest.Package{Name: "hello", Files: map[string]string{"usr/share/hello/greeting": "hello, world\n"}, Fields: map[string]string{"Depends": "libhello"}},
+		debtest.Package{Name: "libhello", Files: map[string]string{"usr/lib/libhello.so": "\x7fELF"}},
+	)
+	a.Publish(epoch)
+	return a
+}
+
+// sources is deb822 with the key inline, as snapd prints it.
+func sources(a *debtest.Archive, base string) string {
+	var key strings.Builder
+	for l := range strings.Lines(strings.TrimSpace(string(a.Key.Keyring().ExportArmored()))) {
+		if l = strings.TrimSpace(l); l == "" {
+			l = "."
+		}
+		key.WriteString(" " + l + "\n")
+	}
+	return "Types: deb\nURIs: " + base + "\nSuites: stable\nComponents: main\nSigned-By:\n" + key.String()
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	squashfstest.Need(t, "mmdebstrap", "apt-get", "dpkg")
+	if testing.Short() {
+		t.Skip("runs mmdebstrap")
+	}
+	squashfstest.NeedRoot(t)
+}
+
+// TestBuild: two servers with other names, ports and keys, another TMPDIR, time
+// zone, locale and umask, give equal bytes, which hold nothing of any of them.
+func TestBuild(t *testing.T) {
+	needRoot(t)
+	spec := Spec{
+		Variant: "extract", Include: []string{"hello"}, Architecture: "amd64", Epoch: epoch,
+		Upstream: SourceLines([]Repository{{URL: "http://deb.example.org/debian", Suites: []string{"stable"}, Components: []string{"main"}}}),
+	}
+	var images [2]memory
+	var secrets []string
+	for i, host := range []string{"127.0.0.1", "localhost"} {
+		a := archive(t)
+		srv := httptest.NewServer(http.StripPrefix("/frozen/secret-name", a.Handler()))
+		defer srv.Close()
+		u, err := url.Parse(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, err := os.MkdirTemp("", "secret-tmp")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		os.Chmod(dir, 0o755)
+		secrets = append(secrets, u.Port(), dir, "secret-name", a.Key.Fingerprint())
+		if i == 1 {
+			t.Setenv("TZ", "Asia/Tokyo")
+			t.Setenv("LC_ALL", "C")
+			t.Setenv("http_proxy", "http://127.0.0.1:1")
+			defer syscall.Umask(syscall.Umask(0o077))
+		}
+		spec.Sources = sources(a, "http://"+host+":"+u.Port()+"/frozen/secret-name")
+		if _, err := Build(t.Context(), &images[i], spec, Options{TempDir: dir}); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+	}
+	if a, b := sha256.Sum256(images[0].b), sha256.Sum256(images[1].b); a != b {
+		t.Errorf("the images differ: %x, %x", a, b)
+	}
+
+	r, err := squashfs.Open(bytes.NewReader(images[1].b), int64(len(images[1].b)), squashfs.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	err = r.Walk(t.Context(), func(name string, n *squashfs.Inode) error {
+		if time.Unix(int64(n.MTime), 0).After(epoch) {
+			t.Errorf("%s is younger than the freeze", name)
+		}
+		if n.Type != squashfs.TypeFile {
+			return nil
+		}
+		f, err := r.File(n)
+		if err != nil {
+			return err
+		}
+		b, err := io.ReadAll(f)
+		got[name] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"/etc/hostname": "localhost\n", "/etc/resolv.conf": "", "/etc/apt/sources.list": spec.Upstream,
+		"/usr/share/hello/greeting": "hello, world\n", "/usr/lib/libhello.so": "\x7fELF",
+	} {
+		if text, ok := got[name]; !ok || text != want {
+			t.Errorf("%s: %q, %t", name, text, ok)
+		}
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(host) > 4 && host != HostName {
+		secrets = append(secrets, host)
+	}
+	for name, text := range got {
+		for _, s := range secrets {
+			if strings.Contains(text, s) || strings.Contains(name, s) {
+				t.Errorf("%s holds %q", name, s)
+			}
+		}
+		if strings.HasPrefix(name, "/etc/apt/sources.list.d/") || strings.HasPrefix(name, "/var/lib/apt/lists/") && text != "" {
+			t.Errorf("%s is left", name)
+		}
+	}
+}
+
+// TestBuildFails: what went wrong is said, and nothing stays behind.
+func TestBuildFails(t *testing.T) {
+	needRoot(t)
+	a := archive(t)
+	srv := httptest.NewServer(a.Handler())
+	defer srv.Close()
+	dir := t.TempDir()
+	os.Chmod(dir, 0o755)
+	spec := Spec{Variant: "extract", Include: []string{"absent"}, Architecture: "amd64", Epoch: epoch, Sources: sources(a, srv.URL)}
+	_, err := Build(t.Context(), &memory{}, spec, Options{TempDir: dir})
+	if !errors.Is(err, ErrBuild) || !strings.Contains(err.Error(), "absent") {
+		t.Errorf("%v", err)
+	}
+	// Signed by another key.
+	spec.Include = []string{"hello"}
+	spec.Sources = sources(archive(t), srv.URL)
+	if _, err = Build(t.Context(), &memory{}, spec, Options{TempDir: dir}); !errors.Is(err, ErrBuild) || !strings.Contains(err.Error(), "NO_PUBKEY") {
+		t.Errorf("%v", err)
+	}
+	// Nothing essential.
+	spec.Sources, spec.Include, spec.Variant = sources(a, srv.URL), nil, "essential"
+	want := "build image: mmdebstrap failed: nothing was installed: the repositories hold no essential package"
+	if _, err = Build(t.Context(), &memory{}, spec, Options{TempDir: dir}); err == nil || err.Error() != want {
+		t.Errorf("%v", err)
+	}
+	// Cancelled while a server does not answer.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	a2 := archive(t)
+	stall := make(chan struct{})
+	defer close(stall)
+	a2.Hook = func(w http.ResponseWriter, r *http.Request) bool {
+		cancel()
+		select {
+		case <-stall:
+		case <-r.Context().Done():
+		}
+		return true
+	}
+	srv2 := httptest.NewServer(a2.Handler())
+	defer srv2.Close()
+	spec.Sources, spec.Include, spec.Variant = sources(a2, srv2.URL), []string{"hello"}, "extract"
+	start := time.Now()
+	if _, err = Build(ctx, &memory{}, spec, Options{TempDir: dir}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if d := time.Since(start); d > 20*time.Second {
+		t.Errorf("it took %v to stop", d)
+	}
+	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if p != dir {
+			t.Errorf("%s stays behind", p)
+			return fs.SkipAll
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTools(t *testing.T) {
+	squashfstest.Need(t, "mmdebstrap", "apt-get", "dpkg")
+	tools, err := FindTools(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"mmdebstrap", "apt", "dpkg"} {
+		if !strings.Contains(tools[name], ".") {
+			t.Errorf("%s: version %q", name, tools[name])
+		}
+	}
+	if a, err := Architecture(t.Context()); err != nil || !archRE.MatchString(a) {
+		t.Errorf("%q, %v", a, err)
+	}
+}

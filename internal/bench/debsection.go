@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+func runDeb(ctx context.Context, b *bench) error {
+	if err := b.makeDeb(ctx); err != nil {
+		return err
+	}
+	if err := b.serve(ctx); err != nil {
+		return err
+	}
+	dir := filepath.Join(b.dir, "deb")
+	s, err := b.start(ctx, dir, "", fmt.Sprintf("[[mirror]]\nname = \"debian\"\ntype = \"deb\"\nurl = %q\nsuites = [\"stable\"]\ncomponents = [\"main\"]\narchitectures = [\"amd64\"]\nkeyring = %q\nsources = false\ndownload = \"all\"\ninterval = \"\"\nlanguages = []\n",
+		b.up.url+"/deb", b.key.keyring))
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	a := &aptly{b: b, dir: filepath.Join(dir, "aptly")}
+	if !b.quick {
+		if err := a.init(ctx); err != nil {
+			return err
+		}
+	}
+
+	// First sync.
+	other, err := a.run(ctx, "mirror", "update", "m")
+	if err != nil {
+		return err
+	}
+	first, err := s.ctl(ctx, "sync", "debian")
+	if err != nil {
+		return err
+	}
+	b.timed("first sync, all packages", other, first, 0.5, 0, 150e6)
+	if err := b.physical(filepath.Join(dir, "physical"), filepath.Join(s.dir, "blobs")); err != nil {
+		return err
+	}
+
+	// Nothing changed.
+	if other, err = a.run(ctx, "mirror", "update", "m"); err != nil {
+		return err
+	}
+	idle, err := s.repeated(ctx, 7, "sync", "debian")
+	if err != nil {
+		return err
+	}
+	b.timed("sync, nothing changed", other, idle, 0, 50*time.Millisecond, 200e6)
+	b.add(row{work: "sync, nothing changed, requests a suite", other: requests(other), ours: fmt.Sprint(idle.requests), bound: "1", ok: judge(idle.requests == 1)})
+
+	// Freeze all.
+	if other, err = a.publish(ctx, 0); err != nil {
+		return err
+	}
+	var freezes []cost
+	for i := range 3 {
+		c, err := s.ctl(ctx, "freeze", fmt.Sprintf("all-0-%d", i), "--mirror", "debian")
+		if err != nil {
+			return err
+		}
+		freezes = append(freezes, c)
+	}
+	b.timed("freeze all", other, median(freezes), 0, 200*time.Millisecond, 200e6)
+
+	// 63 packages change.
+	_, blobs0, err := treeSize(filepath.Join(s.dir, "blobs"))
+	if err != nil {
+		return err
+	}
+	if err := b.up.state("deb", "1"); err != nil {
+		return err
+	}
+	if other, err = a.run(ctx, "mirror", "update", "m"); err != nil {
+		return err
+	}
+	change, err := s.ctl(ctx, "sync", "debian")
+	if err != nil {
+		return err
+	}
+	b.timed(fmt.Sprintf("sync, %d packages changed", changed1), other, change, 0.25, 0, 200e6)
+	_, blobs1, err := treeSize(filepath.Join(s.dir, "blobs"))
+	if err != nil {
+		return err
+	}
+	smallest, err := os.Stat(filepath.Join(b.fixtures, "deb", "1", "dists", "stable", "main", "binary-amd64", "Packages.xz"))
+	if err != nil {
+		return err
+	}
+	rest, err := os.Stat(filepath.Join(b.fixtures, "deb", "1", "dists", "stable", "InRelease"))
+	if err != nil {
+		return err
+	}
+	// What is new beside the index: the signed document and 63 packages of about 80 bytes.
+	index := blobs1 - blobs0 - rest.Size()
+	b.add(row{work: "index blobs of that sync", ours: mega(index), bound: "<= " + mega(smallest.Size()) + " (xz)", ok: judge(index <= smallest.Size()+changed1*200), note: "with the 63 packages' bodies"})
+
+	// Another change, for diff, and freezes of both.
+	if err := b.up.state("deb", "2"); err != nil {
+		return err
+	}
+	if _, err := s.ctl(ctx, "freeze", "all-1", "--mirror", "debian"); err != nil {
+		return err
+	}
+	if _, err := s.ctl(ctx, "sync", "debian"); err != nil {
+		return err
+	}
+	if _, err := s.ctl(ctx, "freeze", "all-2", "--mirror", "debian"); err != nil {
+		return err
+	}
+	c, err := s.repeated(ctx, 5, "diff", "all-1", "all-2")
+	if err != nil {
+		return err
+	}
+	b.timed(fmt.Sprintf("diff of two whole freezes, %d changes", changed2), nil, c, 0, 200*time.Millisecond, 200e6)
+	snaps, err := s.snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	if c, err = s.repeated(ctx, 5, "diff", snaps[1], snaps[0]); err != nil {
+		return err
+	}
+	b.timed(fmt.Sprintf("diff of two snapshots, %d changes", changed2), nil, c, 0, 200*time.Millisecond, 200e6)
+
+	// Manifests.
+	manifest := filepath.Join(b.fixtures, "deb", "manifest")
+	if c, err = s.repeated(ctx, 5, "freeze", "exact-0", "--mirror", "debian", "--manifest", manifest, "--no-sources", "--dry-run"); err != nil {
+		return err
+	}
+	b.timed("resolve a manifest of 2,000 packages", nil, c, 0, 300*time.Millisecond, 200e6)
+	freezes = nil
+	for i := range 3 {
+		c, err := s.ctl(ctx, "freeze", fmt.Sprintf("exact-%d", i), "--mirror", "debian", "--manifest", manifest, "--no-sources")
+		if err != nil {
+			return err
+		}
+		freezes = append(freezes, c)
+	}
+	b.timed("exact freeze of them, bytes here", nil, median(freezes), 0, time.Second, 200e6)
+	if c, err = s.repeated(ctx, 3, "verify", "exact-1"); err != nil {
+		return err
+	}
+	b.timed("verify of it", nil, c, 0, 2*time.Second, 200e6)
+	if c, err = s.repeated(ctx, 1, "verify", "all-2"); err != nil {
+		return err
+	}
+	b.timed("verify of a whole freeze", nil, c, 0, 2*time.Second, 200e6)
+	b.add(row{work: "peak memory of all of these", ours: mega(statusField(s.cmd.Process.Pid, "RssAnon:")) + " now", note: "VmHWM with mapped pages " + mega(statusField(s.cmd.Process.Pid, "VmHWM:"))})
+	return b.metadata(ctx, s)
+}
+
+// metadata tells the size of a server's metadata.
+func (b *bench) metadata(ctx context.Context, s *server) error {
+	c, err := s.ctl(ctx, "status", "--json")
+	if err != nil {
+		return err
+	}
+	var st struct {
+		Used int64 `json:"metadata_bytes"`
+		Data int64 `json:"metadata_data_bytes"`
+	}
+	if err := json.Unmarshal(c.out, &st); err != nil {
+		return err
+	}
+	b.add(row{work: "metadata after these 3 syncs", ours: mega(st.Used) + " of pages", other: mega(st.Data) + " of keys and values", ratio: fmt.Sprintf("%.2f", float64(st.Used)/float64(max(1, st.Data)))})
+	return nil
+}
+
+func requests(c *cost) string {
+	if c == nil {
+		return ""
+	}
+	return fmt.Sprint(c.requests)
+}
+
+// snapshots lists the ids of the snapshots, newest first.
+func (s *server) snapshots(ctx context.Context) ([]string, error) {
+	c, err := s.ctl(ctx, "list", "--json")
+	if err != nil {
+		return nil, err
+	}
+	var out struct {
+		Snapshots []struct {
+			ID string `json:"id"`
+		} `json:"snapshots"`
+	}
+	if err := json.Unmarshal(c.out, &out); err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, s := range out.Snapshots {
+		ids = append(ids, s.ID)
+	}
+	if len(ids) < 1 {
+		return nil, fmt.Errorf("no snapshots in %s", c.out)
+	}
+	return ids, nil
+}
+
+// physical measures what no program can avoid: the SHA-256 of the bytes moved,
+// and one sequential write of them that is durable.
+func (b *bench) physical(file, tree string) error {
+	var data []byte
+	err := filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		one, err := os.ReadFile(p)
+		data = append(data, one...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	sha256.Sum256(data)
+	hashed := time.Since(start)
+	start = time.Now()
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file)
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	b.add(row{work: "physical limit of the first sync", ours: fmt.Sprintf("SHA-256 %s, write and fsync %s", seconds(hashed), seconds(time.Since(start))), note: mega(int64(len(data))) + " of blobs"})
+	return nil
+}
+
+// aptly runs the other program.
+type aptly struct {
+	b   *bench
+	dir string
+}
+
+func (a *aptly) cmd(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "aptly", append([]string{"-config=" + filepath.Join(a.dir, "aptly.conf")}, args...)...)
+	cmd.Env = append(os.Environ(), "HOME="+a.dir)
+	return cmd
+}
+
+func (a *aptly) init(ctx context.Context) error {
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+		return err
+	}
+	conf, err := json.Marshal(map[string]any{"rootDir": filepath.Join(a.dir, "root"), "downloadConcurrency": 8, "architectures": []string{"amd64"}, "gpgProvider": "gpg", "skipContentsPublishing": true})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(a.dir, "aptly.conf"), conf, 0o600); err != nil {
+		return err
+	}
+	if out, err := a.cmd(ctx, "mirror", "create", "-keyring="+a.b.key.keyring, "m", a.b.up.url+"/deb", "stable", "main").CombinedOutput(); err != nil {
+		return fmt.Errorf("aptly mirror create: %w\n%s", err, tail(out))
+	}
+	return nil
+}
+
+// run is nil when only ours is measured.
+func (a *aptly) run(ctx context.Context, args ...string) (*cost, error) {
+	if a.b.quick {
+		return nil, nil
+	}
+	if args[0] == "mirror" && args[1] == "update" {
+		args = []string{"mirror", "update", "-keyring=" + a.b.key.keyring, args[2]}
+	}
+	c, err := a.b.measure(ctx, a.cmd(ctx, args...))
+	return &c, err
+}
+
+// publish is aptly's way to a state that is named and served.
+func (a *aptly) publish(ctx context.Context, n int) (*cost, error) {
+	name := fmt.Sprintf("s%d", n)
+	one, err := a.run(ctx, "snapshot", "create", name, "from", "mirror", "m")
+	if one == nil || err != nil {
+		return one, err
+	}
+	two, err := a.run(ctx, "publish", "snapshot", "-skip-signing", "-skip-contents", "-distribution=stable", name, name)
+	if err != nil {
+		return nil, err
+	}
+	return &cost{wall: one.wall + two.wall, cpu: one.cpu + two.cpu, anon: max(one.anon, two.anon), read: one.read + two.read, written: one.written + two.written}, nil
+}

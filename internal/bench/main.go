@@ -1,0 +1,148 @@
+// Command bench measures snapd beside the programs that people use for the same
+// work, in one run on one machine, so that the ratios mean something where the
+// times alone do not. It makes its own upstream on the loopback interface.
+//
+//	go run ./internal/bench [-dir D] [-keep] [section…]
+//
+// Each section prints the rows of one table: what was done, the other program's
+// cost, ours, the bound, and whether it is reached. How each row is measured
+// stands in BENCHMARKS.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// section is a group of rows that share an upstream and a data directory.
+type section struct {
+	name  string
+	about string
+	run   func(context.Context, *bench) error
+}
+
+var sections = []section{
+	{"deb", "sync, freeze, verify and diff of 63,000 Debian packages, beside aptly", runDeb},
+	{"history", "metadata after 200 syncs that changed 63 packages each", runHistory},
+	{"files", "verify --deep and HTTP, beside sha256sum and nginx", runFiles},
+	{"rpm", "sync and freeze of 60,000 rpm packages, beside dnf", runRPM},
+}
+
+// bench is one run.
+type bench struct {
+	dir      string // work directory of this run
+	fixtures string // what is made once: upstreams
+	bin      string // snapd and snapctl
+	profile  string // file for a CPU profile of the daemon
+	heap     string // file for a heap profile of the daemon
+	packages int
+	rpms     int
+	quick    bool
+	rows     []row
+	up       *upstream
+	key      *fixtureKey
+}
+
+func main() {
+	if len(os.Args) > 1 && strings.HasPrefix(os.Args[1], "@") {
+		if err := helper(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	b := &bench{}
+	var dir string
+	var keep, list bool
+	flag.StringVar(&dir, "dir", filepath.Join(os.TempDir(), fmt.Sprintf("snapd-bench-%d", os.Getuid())), "work `directory`; the upstreams in it are made once")
+	flag.BoolVar(&keep, "keep", false, "keep the data directories of the run")
+	flag.BoolVar(&list, "list", false, "list the sections")
+	flag.BoolVar(&b.quick, "ours", false, "leave out the other programs")
+	flag.IntVar(&b.packages, "packages", 63_000, "deb packages of the upstream, at most as many as apt's lists have when they are used")
+	flag.IntVar(&b.rpms, "rpms", 60_000, "rpm packages of the upstream")
+	flag.StringVar(&b.profile, "cpuprofile", "", "run our daemon inside of this program and write its CPU profile to `file`")
+	flag.StringVar(&b.heap, "memprofile", "", "likewise its heap profile, taken when the daemon stops")
+	flag.Parse()
+	if list {
+		for _, s := range sections {
+			fmt.Printf("%-8s %s\n", s.name, s.about)
+		}
+		return nil
+	}
+	for _, name := range flag.Args() {
+		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
+			return fmt.Errorf("no section %q (-list shows them)", name)
+		}
+	}
+	var err error
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	b.fixtures = filepath.Join(dir, "upstream")
+	if err := os.MkdirAll(b.fixtures, 0o700); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp(dir, "run-"); err != nil {
+		return err
+	}
+	if !keep {
+		defer os.RemoveAll(b.dir)
+	}
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	if b.key, err = loadFixtureKey(b.fixtures); err != nil {
+		return err
+	}
+	fmt.Printf("%s, %d cores, %s, load %s\n", runtime.GOARCH, runtime.NumCPU(), runtime.Version(), load())
+	for _, s := range sections {
+		if flag.NArg() > 0 && !slices.Contains(flag.Args(), s.name) {
+			continue
+		}
+		fmt.Printf("\n%s: %s\n", s.name, s.about)
+		start := time.Now()
+		b.rows = nil
+		err := s.run(ctx, b)
+		b.print()
+		fmt.Printf("  (%s in %.0f s, load %s)\n", s.name, time.Since(start).Seconds(), load())
+		if b.up != nil {
+			b.up.stop()
+			b.up = nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		if !keep {
+			os.RemoveAll(filepath.Join(b.dir, s.name))
+		}
+	}
+	return nil
+}
+
+// load is the machine's load averages, for the reader who compares times.
+func load() string {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	f := strings.Fields(string(data))
+	return strings.Join(f[:min(3, len(f))], " ")
+}

@@ -843,9 +843,14 @@ func (z *Freezer) derive(ctx context.Context, pl *plan, d *DocMirror, date time.
 			}
 			if i, ok := bySuite[e.Suite]; ok {
 				// Another state of a suite: the newest root gives the Release's fields.
-				old := params.Choices[i].Root
-				if root.Date.After(old.Date) {
+				old := params.Choices[i]
+				others := old.Others
+				old.Others = nil
+				if root.Date.After(old.Root.Date) {
+					choice.Others = append(others, old)
 					params.Choices[i] = choice
+				} else {
+					params.Choices[i].Others = append(others, choice)
 				}
 				fm.Suites = append(fm.Suites, fs)
 				continue

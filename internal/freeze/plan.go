@@ -640,6 +640,9 @@ func (z *Freezer) addSources(ctx context.Context, pl *plan) error {
 			for _, e := range src.snap.Suites {
 				err := z.st.View(ctx, func(tx *store.Tx) error {
 					g, err := tx.Generation(mir, e.Suite, e.Gen)
+					if err == nil && g.Sources > 0 {
+						hasSources[mir] = true
+					}
 					if err == nil && slices.ContainsFunc(g.Groups, func(gr store.Group) bool { return gr.Packages && gr.Arch == format.SourceArch() }) {
 						hasSources[mir] = true
 					}

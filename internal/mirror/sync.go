@@ -138,6 +138,9 @@ type syncer struct {
 	files    atomic.Int64
 	bytes    atomic.Int64
 	warnings []string
+
+	linksMu sync.Mutex
+	links   map[string]repo.Doc // by URL
 }
 
 // suiteState is one suite of the snapshot being made.
@@ -479,12 +482,17 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 				return nil, err
 			}
 			if old, ok := base[g.Index]; ok && old.Packages && !dirty && sameContent(old, kept) && !alsoChanged(base, groups, held, g) {
-				kept.Count = old.Count
+				kept.Count, kept.Sources = old.Count, old.Sources
 			} else {
 				if err := stage.Begin(ctx, g.Index); err != nil {
 					return nil, err
 				}
-				err := s.f.Read(ctx, root, g, *held[i], open, func(r *repo.Record) error { return stage.Add(ctx, r) })
+				err := s.f.Read(ctx, root, g, *held[i], open, func(r *repo.Record) error {
+					if r.Kind == repo.KindSource {
+						kept.Sources++
+					}
+					return stage.Add(ctx, r)
+				})
 				if err != nil {
 					return nil, fmt.Errorf("index %s%s: %w", dir, held[i].Path, err)
 				}
@@ -495,11 +503,8 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 				kept.Count = records
 				res.Added += changed
 			}
-			if g.Arch == s.f.SourceArch() {
-				gen.Sources += kept.Count
-			} else {
-				gen.Packages += kept.Count
-			}
+			gen.Sources += kept.Sources
+			gen.Packages += kept.Count - kept.Sources
 		}
 		gen.Groups = append(gen.Groups, kept)
 	}
@@ -1001,8 +1006,22 @@ func (g *getter) Get(ctx context.Context, path string, max int64, prev *repo.Doc
 	return g.get(ctx, join(g.base, path), path, max, prev)
 }
 
+// GetURL fetches each URL once a sync: a metalink names the mirrors and then
+// vouches for what one of them has.
 func (g *getter) GetURL(ctx context.Context, url string, max int64) (repo.Doc, error) {
-	return g.get(ctx, url, "", max, nil)
+	g.s.linksMu.Lock()
+	defer g.s.linksMu.Unlock()
+	if d, ok := g.s.links[url]; ok {
+		return d, nil
+	}
+	d, err := g.get(ctx, url, "", max, nil)
+	if err == nil {
+		if g.s.links == nil {
+			g.s.links = map[string]repo.Doc{}
+		}
+		g.s.links[url] = d
+	}
+	return d, err
 }
 
 func (g *getter) get(ctx context.Context, url, path string, max int64, prev *repo.Doc) (repo.Doc, error) {

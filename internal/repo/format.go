@@ -195,6 +195,9 @@ type Choice struct {
 	Records func(ctx context.Context, index string, emit func(Record) error) error
 	// Open opens a listed file of upstream's that is held, in the form given.
 	Open func(ctx context.Context, l Listed) (io.ReadCloser, error)
+	// Others are further states of the suite from which packages were taken:
+	// older ones, of which the Root, Groups and Open count.
+	Others []Choice
 }
 
 // DeriveParams are the inputs of a derived repository. Equal inputs give equal

@@ -5,13 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"example.org/snapd/internal/durable"
 )
 
 var (
@@ -41,6 +46,7 @@ var buckets = []string{
 type Store struct {
 	db      *bolt.DB
 	fault   FaultFunc
+	unknown error    // set by a commit that failed halfway; guarded by the write lock
 	indices sync.Map // IndexID -> indexInfo, which never changes
 	zr      *zstd.Decoder
 }
@@ -81,7 +87,12 @@ func Open(path string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{db: db, fault: o.Fault, zr: zr}
-	if err := s.init(); err != nil {
+	err = s.init()
+	if err == nil {
+		// bbolt makes the file's pages durable, not its name.
+		err = durable.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
 		db.Close()
 		return nil, fmt.Errorf("metadata %s: %w", path, err)
 	}
@@ -125,12 +136,18 @@ func (s *Store) View(ctx context.Context, f func(*Tx) error) error {
 }
 
 // Update runs f in a write transaction and commits it durably. It must be short.
+// A commit that failed halfway wraps durable.ErrUnknown: what is mapped may be
+// newer than what the disk has, so nothing more is written.
 func (s *Store) Update(ctx context.Context, op string, f func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	var fail error
+	ran := false
 	err := s.db.Update(func(tx *bolt.Tx) error {
+		if s.unknown != nil {
+			return s.unknown
+		}
 		if err := f(&Tx{tx, s}); err != nil {
 			return err
 		}
@@ -141,12 +158,25 @@ func (s *Store) Update(ctx context.Context, op string, f func(*Tx) error) error 
 			}
 			fail = err
 		}
+		ran = true
 		return nil
 	})
+	if err != nil && ran && !full(err) {
+		err = fmt.Errorf("%w: commit %s: %w", durable.ErrUnknown, op, err)
+		s.unknown = err
+	}
 	if err != nil {
 		return err
 	}
 	return fail
+}
+
+// full reports whether a commit failed because there was no space for its
+// pages: bbolt writes them before the page that names them, so that nothing
+// has changed.
+func full(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && p.Op == "write" && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
 }
 
 // Usage is the size of the database.

@@ -92,8 +92,9 @@ type Group struct {
 	Packages  bool        `json:"packages,omitempty"`
 	Form      repo.Listed `json:"form"` // as listed, SHA256 filled in
 	Plain     repo.Listed `json:"plain,omitzero"`
-	Count     int         `json:"count,omitempty"` // records
-	Also      []string    `json:"also,omitempty"`  // groups that are read together with it
+	Count     int         `json:"count,omitempty"`   // records
+	Sources   int         `json:"sources,omitempty"` // of them source packages
+	Also      []string    `json:"also,omitempty"`    // groups that are read together with it
 }
 
 // Fact is what is known of one paragraph.

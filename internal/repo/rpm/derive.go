@@ -184,7 +184,7 @@ func (d *deriver) exact(ctx context.Context) error {
 
 // states are the states of the repository that the chosen packages come from,
 // the one whose root is kept first.
-func (d *deriver) states() []repo.Choice { return []repo.Choice{d.c} }
+func (d *deriver) states() []repo.Choice { return append([]repo.Choice{d.c}, d.c.Others...) }
 
 // held finds the form in which the snapshot holds data of a type.
 func (d *deriver) held(typ string) (repo.Listed, bool) { return heldIn(d.c, typ) }

@@ -1,0 +1,253 @@
+package story
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "snapd-bin-")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", dir, top+"/cmd/snapd", top+"/cmd/snapctl").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
+
+// TestMain removes the programs that build made.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := build(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// need skips a test that needs programs which are missing; in CI it fails.
+func need(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+}
+
+// server is a running snapd with its own data directory.
+type server struct {
+	t      *testing.T
+	Dir    string
+	Config string // path
+	Addr   string // host:port
+	cmd    *exec.Cmd
+}
+
+// start runs snapd with a configuration; %ADDR% and %DATA% in it are filled in.
+func start(t *testing.T, config string) *server {
+	t.Helper()
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{t: t, Dir: t.TempDir(), Addr: "127.0.0.1:" + freePort(t)}
+	s.Config = filepath.Join(s.Dir, "config.toml")
+	config = strings.NewReplacer("%ADDR%", s.Addr, "%DATA%", filepath.Join(s.Dir, "data")).Replace(config)
+	if err := os.WriteFile(s.Config, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.run(bin)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func (s *server) run(bin string) {
+	s.t.Helper()
+	log, err := os.OpenFile(filepath.Join(s.Dir, "snapd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	s.cmd = exec.Command(filepath.Join(bin, "snapd"), "--config", s.Config)
+	s.cmd.Stderr = log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	for range 200 {
+		if _, err := s.Try("status"); err == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	s.t.Fatalf("snapd does not answer:\n%s", s.Log())
+}
+
+// Stop ends snapd cleanly.
+func (s *server) Stop() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	_ = s.cmd.Wait()
+	s.cmd = nil
+	if s.t.Failed() {
+		s.t.Logf("snapd:\n%s", s.Log())
+	}
+}
+
+// Log is what snapd logged.
+func (s *server) Log() string {
+	b, _ := os.ReadFile(filepath.Join(s.Dir, "snapd.log"))
+	return string(b)
+}
+
+// Try runs snapctl and returns its standard output.
+func (s *server) Try(args ...string) (string, error) {
+	bin, err := build()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command(filepath.Join(bin, "snapctl"), args...)
+	cmd.Env = append(os.Environ(), "SNAPCTL_SOCKET="+filepath.Join(s.Dir, "data/snapd.sock"), "LC_ALL=C.UTF-8")
+	cmd.Dir = s.Dir
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), &ctlError{err, errs.String()}
+	}
+	return out.String(), nil
+}
+
+type ctlError struct {
+	err  error
+	text string
+}
+
+func (e *ctlError) Error() string { return e.err.Error() + "\n" + e.text }
+func (e *ctlError) Unwrap() error { return e.err }
+
+// code is the exit code of a failed snapctl.
+func code(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return 0
+}
+
+// Ctl runs snapctl, which must succeed.
+func (s *server) Ctl(args ...string) string {
+	s.t.Helper()
+	out, err := s.Try(args...)
+	if err != nil {
+		s.t.Fatalf("snapctl %s: %v%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// JSON runs snapctl --json and decodes the last line of its output.
+func (s *server) JSON(v any, args ...string) {
+	s.t.Helper()
+	out := strings.TrimSpace(s.Ctl(append(args, "--json")...))
+	if err := json.Unmarshal([]byte(out), v); err != nil {
+		lines := strings.Split(out, "\n")
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), v); err != nil {
+			s.t.Fatalf("snapctl %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+}
+
+// machine is this machine's own upstreams behind a server on loopback, so that
+// a test can make them vanish.
+type machine struct {
+	*httptest.Server
+	Gone   atomic.Bool
+	Config string // for start
+}
+
+var urlLine = regexp.MustCompile(`(?m)^url = "([^"]+)"$`)
+
+// thisMachine reads the machine's apt sources through `snapctl init`.
+func thisMachine(t *testing.T) *machine {
+	t.Helper()
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errs bytes.Buffer
+	cmd := exec.Command(filepath.Join(bin, "snapctl"), "init", "--from-apt", "--data-dir", "/nonexistent", "--output", "-")
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, errs.String())
+	}
+	m := &machine{}
+	var ups []*url.URL
+	m.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if m.Gone.Load() {
+			http.NotFound(w, r)
+			return
+		}
+		var n int
+		rest := ""
+		if _, err := fmt.Sscanf(r.URL.Path, "/m%d/", &n); err != nil || n >= len(ups) {
+			http.NotFound(w, r)
+			return
+		}
+		rest = strings.TrimPrefix(r.URL.Path, fmt.Sprintf("/m%d", n))
+		(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = ups[n].Scheme, ups[n].Host, ups[n].Host
+			p.Out.URL.Path, p.Out.URL.RawPath = ups[n].Path+rest, ""
+		}, ErrorLog: nil}).ServeHTTP(w, r)
+	}))
+	t.Cleanup(m.Server.Close)
+	text := urlLine.ReplaceAllStringFunc(string(out), func(line string) string {
+		u, err := url.Parse(urlLine.FindStringSubmatch(line)[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		ups = append(ups, u)
+		return fmt.Sprintf("url = %q", fmt.Sprintf("%s/m%d", m.URL, len(ups)-1))
+	})
+	text = regexp.MustCompile(`(?m)^data_dir = .*$`).ReplaceAllString(text, `data_dir = "%DATA%"`)
+	text = regexp.MustCompile(`(?m)^listen = .*$`).ReplaceAllString(text, `listen = "%ADDR%"`)
+	m.Config = regexp.MustCompile(`(?m)^interval = .*$`).ReplaceAllString(text, `interval = ""`)
+	return m
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}

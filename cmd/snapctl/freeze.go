@@ -24,9 +24,9 @@ recording of that name, else whole mirrors. Packages that are not here yet are
 fetched; the freeze fails, naming each, when upstream no longer has one.
 
 Freezing a name again with equal contents changes nothing; with others it is an
-error. With --base the packages of another frozen snapshot are taken, and what
---replace, --remove and --package change is told as a difference; what that
-breaks is refused unless --allow-broken is given.`,
+error. With --base the packages of another frozen snapshot are taken instead, and
+what --replace and --remove change is told as a difference; what that breaks is
+refused unless --allow-broken is given.`,
 		examples: []string{
 			"snapctl freeze 4.1 --manifest build.manifest",
 			"snapctl freeze demo-1 --package bash --package coreutils --with-deps",

@@ -48,7 +48,8 @@ type Store interface {
 	// Open opens a blob for reading. ErrNotFound. The bytes are those that were
 	// stored unless the medium rotted: readers that must know check the digest.
 	Open(ctx context.Context, d Digest) (Blob, error)
-	// Stat describes a blob without reading it. ErrNotFound.
+	// Stat describes a blob without reading it. ErrNotFound. A blob that it
+	// finds is durable: metadata may name it.
 	Stat(ctx context.Context, d Digest) (Info, error)
 	// NewBatch starts a group of blobs that become durable together.
 	NewBatch() Batch
@@ -59,7 +60,8 @@ type Store interface {
 	// Restore brings it back until Purge deletes it. Removing an absent blob
 	// succeeds.
 	Remove(ctx context.Context, d Digest, why string) error
-	// Restore brings back the newest quarantined copy of a blob. ErrNotFound.
+	// Restore brings back the newest quarantined copy of a blob, durable on
+	// return. ErrNotFound.
 	Restore(ctx context.Context, d Digest) error
 	// Purge deletes what has been quarantined before t and returns count and bytes.
 	Purge(ctx context.Context, t time.Time) (int, int64, error)
@@ -71,7 +73,9 @@ type Store interface {
 type Batch interface {
 	// Create starts a blob.
 	Create(ctx context.Context) (Writer, error)
-	// Flush makes every committed blob durable, then visible.
+	// Flush makes every committed blob durable, then visible. An error that
+	// wraps durable.ErrUnknown leaves names that may not last: the process must
+	// end. After any other error none of the batch's new blobs is promised.
 	Flush(ctx context.Context) error
 	// Digests lists the committed blobs that wait for a Flush.
 	Digests() []Digest

@@ -35,6 +35,17 @@ type Dir struct {
 	next  atomic.Uint64
 	fault FaultFunc
 	trash sync.Mutex // serializes Remove and Restore
+
+	naming sync.Mutex
+	waits  map[Digest]*naming // names that are not durable yet
+	busy   atomic.Int64       // len(waits), to ask without the lock
+}
+
+// naming is under way until done is closed; with an error it never came to a
+// good end, and the names stay in doubt until the directory is opened again.
+type naming struct {
+	done chan struct{}
+	err  error
 }
 
 // fanRoot is one of the 256 directories of blobs, opened when it is first
@@ -52,6 +63,57 @@ func (d *Dir) sub(dg Digest) (*os.Root, string, error) {
 	f := &d.fan[dg[0]]
 	f.once.Do(func() { f.root, f.err = d.root.OpenRoot(blobsDir + "/" + h[:2]) })
 	return f.root, h, f.err
+}
+
+// name notes that digests get names which a power cut may still take back; the
+// function it returns says how that ended.
+func (d *Dir) name(digests ...Digest) (end func(error)) {
+	n := &naming{done: make(chan struct{})}
+	d.naming.Lock()
+	defer d.naming.Unlock()
+	if d.waits == nil {
+		d.waits = map[Digest]*naming{}
+	}
+	for _, dg := range digests {
+		if old := d.waits[dg]; old == nil || old.err == nil {
+			d.waits[dg] = n
+		}
+	}
+	d.busy.Store(int64(len(d.waits)))
+	return func(err error) {
+		d.naming.Lock()
+		defer d.naming.Unlock()
+		if errors.Is(err, durable.ErrUnknown) {
+			n.err = err
+		}
+		for _, dg := range digests {
+			if d.waits[dg] == n && n.err == nil {
+				delete(d.waits, dg)
+			}
+		}
+		d.busy.Store(int64(len(d.waits)))
+		close(n.done)
+	}
+}
+
+// settle waits until a blob's name is durable: whoever finds a blob here may
+// refer to it at once (invariant 1), also while another batch is naming it.
+func (d *Dir) settle(ctx context.Context, dg Digest) error {
+	if d.busy.Load() == 0 {
+		return nil
+	}
+	d.naming.Lock()
+	n := d.waits[dg]
+	d.naming.Unlock()
+	if n == nil {
+		return nil
+	}
+	select {
+	case <-n.done:
+		return n.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // FaultFunc is consulted before each write to the medium, for tests: an error
@@ -72,8 +134,13 @@ const (
 // OpenDir opens or creates the blob store below path. What an earlier process
 // was still writing is dropped: no blob was promised for it.
 func OpenDir(path string, o Options) (*Dir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, err
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return nil, err
+		}
+		if err := durable.SyncDir(filepath.Dir(filepath.Clean(path))); err != nil {
+			return nil, err
+		}
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -88,14 +155,29 @@ func OpenDir(path string, o Options) (*Dir, error) {
 }
 
 func (d *Dir) init() error {
+	made := false
+	mkdir := func(name string) error {
+		err := d.root.Mkdir(name, 0o700)
+		made = made || err == nil
+		if errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+		return err
+	}
 	for _, name := range []string{blobsDir, incomingDir, quarantineDir} {
-		if err := d.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := mkdir(name); err != nil {
 			return err
 		}
 	}
-	if _, err := d.root.Stat(blobsDir + "/ff"); err != nil {
-		for i := range 256 {
-			if err := d.root.Mkdir(fmt.Sprintf("%s/%02x", blobsDir, i), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	// A power cut may have kept any of the directories: each is asked for.
+	for i := range 256 {
+		if err := mkdir(fmt.Sprintf("%s/%02x", blobsDir, i)); err != nil {
+			return err
+		}
+	}
+	if made {
+		for _, dir := range []string{filepath.Join(d.path, blobsDir), d.path} {
+			if err := durable.SyncDir(dir); err != nil {
 				return err
 			}
 		}
@@ -191,7 +273,7 @@ func notFound(dg Digest, err error) error {
 }
 
 // Stat implements Store.
-func (d *Dir) Stat(_ context.Context, dg Digest) (Info, error) {
+func (d *Dir) Stat(ctx context.Context, dg Digest) (Info, error) {
 	sub, name, err := d.sub(dg)
 	if err != nil {
 		return Info{}, notFound(dg, err)
@@ -199,6 +281,9 @@ func (d *Dir) Stat(_ context.Context, dg Digest) (Info, error) {
 	st, err := sub.Lstat(name)
 	if err != nil {
 		return Info{}, notFound(dg, err)
+	}
+	if err := d.settle(ctx, dg); err != nil {
+		return Info{}, err
 	}
 	return Info{Digest: dg, Size: st.Size(), ModTime: st.ModTime()}, nil
 }
@@ -277,27 +362,45 @@ func (b *batch) Flush(ctx context.Context) error {
 	}
 	// If we stop below, some blobs have their names: they are whole and durable,
 	// and nothing refers to them yet.
+	digests := make([]Digest, len(done))
+	for i, p := range done {
+		digests[i] = p.info.Digest
+	}
+	named := b.dir.name(digests...)
 	dirs := map[string]bool{}
+	var failed error
 	for i, p := range done {
 		name := Name(p.info.Digest)
 		err := b.dir.step("rename", name, func() error { return b.dir.root.Rename(p.tmp, name) })
+		dirs[filepath.Dir(name)] = true
 		if err != nil {
 			drop(i)
-			return fmt.Errorf("name blob %s: %w", p.info.Digest, err)
+			failed = fmt.Errorf("name blob %s: %w", p.info.Digest, err)
+			break
 		}
-		dirs[filepath.Dir(name)] = true
 	}
-	return b.dir.step("syncdir", "batch", func() error {
+	// Names that were given are seen by others, and must last even when a later
+	// one failed.
+	err := b.dir.step("syncdir", "batch", func() error {
 		if len(dirs) > 8 {
 			return durable.SyncFS(b.dir.fd)
 		}
-		for dir := range dirs {
-			if err := durable.SyncDir(filepath.Join(b.dir.path, dir)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return b.dir.syncDirs(dirs)
 	})
+	if err != nil && !errors.Is(err, durable.ErrUnknown) {
+		err = fmt.Errorf("%w: %w", durable.ErrUnknown, err)
+	}
+	named(err)
+	return errors.Join(failed, err)
+}
+
+func (d *Dir) syncDirs(dirs map[string]bool) error {
+	for dir := range dirs {
+		if err := durable.SyncDir(filepath.Join(d.path, dir)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sync makes the data of a few files durable one by one, of many by syncfs.
@@ -465,7 +568,7 @@ func (d *Dir) Remove(_ context.Context, dg Digest, why string) error {
 }
 
 // Restore implements Store.
-func (d *Dir) Restore(ctx context.Context, dg Digest) error {
+func (d *Dir) Restore(_ context.Context, dg Digest) error {
 	d.trash.Lock()
 	defer d.trash.Unlock()
 	q, err := d.quarantined()
@@ -476,9 +579,16 @@ func (d *Dir) Restore(ctx context.Context, dg Digest) error {
 		if q[i].digest != dg || q[i].why == Rotten {
 			continue
 		}
-		return d.step("restore", Name(dg), func() error {
-			return d.root.Rename(quarantineDir+"/"+q[i].name, Name(dg))
+		// Metadata may name the blob as soon as this returns (invariant 1).
+		end := d.name(dg)
+		err := d.step("restore", Name(dg), func() error {
+			if err := d.root.Rename(quarantineDir+"/"+q[i].name, Name(dg)); err != nil {
+				return err
+			}
+			return durable.SyncDir(filepath.Join(d.path, filepath.Dir(Name(dg))))
 		})
+		end(err)
+		return err
 	}
 	return fmt.Errorf("%w: %s", ErrNotFound, dg)
 }

@@ -1,0 +1,504 @@
+// Package castest is the contract of a blob store as a test suite: every
+// implementation passes it, and one whose writes fail keeps its promises too.
+package castest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/durable"
+)
+
+// Fault is the shape of cas.FaultFunc: consulted before each write, an error
+// makes it fail, after it took effect when apply is true.
+type Fault = func(op, name string) (apply bool, err error)
+
+// Open opens the store of one test: the same one again at each call, after
+// closing what the last call returned. Every write must consult fault.
+type Open func(t *testing.T, fault Fault) cas.Store
+
+// Run runs the suite. open makes an opener for each test, on a new store.
+func Run(t *testing.T, open func(t *testing.T) Open) {
+	for _, c := range []struct {
+		name string
+		f    func(*testing.T, Open)
+	}{
+		{"Put", testPut}, {"Invisible", testInvisible}, {"Mismatch", testMismatch}, {"Writer", testWriter}, {"Walk", testWalk},
+		{"Quarantine", testQuarantine}, {"Concurrent", testConcurrent}, {"Faults", testFaults}, {"History", testHistory},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.f(t, open(t)) })
+	}
+}
+
+// Blob makes the bytes of the n-th test blob: of very different sizes, the 0th
+// empty.
+func Blob(n int) []byte {
+	if n == 0 {
+		return []byte{}
+	}
+	r := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8)})
+	b := make([]byte, []int{1, 100, 4096, 70_000}[n%4]+n)
+	r.Read(b)
+	return b
+}
+
+var modified = time.Date(2021, 3, 4, 5, 6, 7, 0, time.UTC)
+
+func put(t *testing.T, s cas.Store, data []byte) cas.Digest {
+	t.Helper()
+	info, err := cas.Put(t.Context(), s, data, modified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Digest
+}
+
+// holds tells whether a blob is there, and fails the test when it is there with
+// other bytes than its own.
+func holds(t *testing.T, s cas.Store, data []byte) bool {
+	t.Helper()
+	d := cas.Sum(data)
+	info, err := s.Stat(t.Context(), d)
+	if errors.Is(err, durable.ErrUnknown) {
+		return false // not promised before the store is opened again
+	}
+	if errors.Is(err, cas.ErrNotFound) {
+		if _, err := s.Open(t.Context(), d); !errors.Is(err, cas.ErrNotFound) {
+			t.Errorf("Stat does not find %s, Open says %v", d.Short(), err)
+		}
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Digest != d || info.Size != int64(len(data)) {
+		t.Errorf("Stat of %s: %+v", d.Short(), info)
+	}
+	got, err := cas.ReadAll(t.Context(), s, d, int64(len(data)))
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("blob %s has other bytes: %v", d.Short(), err)
+	}
+	return true
+}
+
+func testPut(t *testing.T, open Open) {
+	s := open(t, nil)
+	for n := range 6 {
+		data := Blob(n)
+		if holds(t, s, data) {
+			t.Fatalf("blob %d before it was put", n)
+		}
+		put(t, s, data)
+		put(t, s, data) // invariant 2: equal bytes succeed
+		if !holds(t, s, data) {
+			t.Errorf("blob %d is not there", n)
+		}
+	}
+	s = open(t, nil)
+	for n := range 6 {
+		if !holds(t, s, Blob(n)) {
+			t.Errorf("blob %d is not there after opening again", n)
+		}
+	}
+	data := Blob(3)
+	if _, err := cas.ReadAll(t.Context(), s, cas.Sum(data), int64(len(data))-1); err == nil || !errors.As(err, new(*cas.SizeError)) {
+		t.Errorf("ReadAll beyond its bound: %v", err)
+	}
+	b, err := s.Open(t.Context(), cas.Sum(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if !b.Info().ModTime.Equal(modified) && !b.Info().ModTime.IsZero() {
+		t.Errorf("time of a blob: %v", b.Info().ModTime)
+	}
+	part := make([]byte, 7)
+	if _, err := b.ReadAt(part, 11); err != nil || !bytes.Equal(part, data[11:18]) {
+		t.Errorf("ReadAt: %v", err)
+	}
+	if _, err := b.Seek(-5, io.SeekEnd); err != nil {
+		t.Fatal(err)
+	}
+	if tail, err := io.ReadAll(b); err != nil || !bytes.Equal(tail, data[len(data)-5:]) {
+		t.Errorf("Seek: %v", err)
+	}
+}
+
+// A blob is not visible before its batch is flushed, and not at all when the
+// batch is dropped or the process goes away (invariant 5).
+func testInvisible(t *testing.T, open Open) {
+	s := open(t, nil)
+	b := s.NewBatch()
+	for n := range 3 {
+		if _, err := cas.PutBatch(t.Context(), b, Blob(n), modified); err != nil {
+			t.Fatal(err)
+		}
+		if holds(t, s, Blob(n)) {
+			t.Errorf("blob %d is visible before the flush", n)
+		}
+	}
+	if n, size := b.Pending(); n != 3 || size != int64(len(Blob(0))+len(Blob(1))+len(Blob(2))) {
+		t.Errorf("pending: %d blobs, %d bytes", n, size)
+	}
+	if got, want := b.Digests(), []cas.Digest{cas.Sum(Blob(0)), cas.Sum(Blob(1)), cas.Sum(Blob(2))}; !slices.Equal(got, want) {
+		t.Errorf("pending digests: %v", got)
+	}
+	if err := b.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.Discard() // does nothing
+	for n := range 3 {
+		if !holds(t, s, Blob(n)) {
+			t.Errorf("blob %d is missing after the flush", n)
+		}
+	}
+	b = s.NewBatch()
+	if _, err := cas.PutBatch(t.Context(), b, Blob(4), modified); err != nil {
+		t.Fatal(err)
+	}
+	b.Discard()
+	if err := b.Flush(t.Context()); err != nil || holds(t, s, Blob(4)) {
+		t.Errorf("a dropped batch: %v", err)
+	}
+	if _, err := cas.PutBatch(t.Context(), b, Blob(5), modified); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, nil) // as after a crash
+	if holds(t, s, Blob(5)) {
+		t.Error("a blob that was never flushed is there after opening again")
+	}
+}
+
+// Invariant 3: bytes that are not what was announced are refused.
+func testMismatch(t *testing.T, open Open) {
+	s := open(t, nil)
+	b := s.NewBatch()
+	for _, c := range []struct {
+		want cas.Digest
+		size int64
+	}{{cas.Sum(Blob(2)), -1}, {cas.Sum(Blob(1)), 5}, {cas.Digest{}, 5}} {
+		w, err := b.Create(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(Blob(1))
+		if _, err := w.Commit(c.want, c.size, modified); !errors.Is(err, cas.ErrMismatch) {
+			t.Errorf("commit as %s of %d bytes: %v", c.want.Short(), c.size, err)
+		}
+		w.Abort()
+	}
+	if err := b.Flush(t.Context()); err != nil || holds(t, s, Blob(1)) || holds(t, s, Blob(2)) {
+		t.Errorf("a refused blob is there: %v", err)
+	}
+}
+
+func testWriter(t *testing.T, open Open) {
+	s := open(t, nil)
+	b := s.NewBatch()
+	w, err := b.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte("wrong start"))
+	if w.Offset() != 11 {
+		t.Errorf("offset %d", w.Offset())
+	}
+	if err := w.Reset(); err != nil || w.Offset() != 0 {
+		t.Fatalf("reset: %v, offset %d", err, w.Offset())
+	}
+	data := Blob(3)
+	for part := range slices.Chunk(data, 1000) {
+		if n, err := w.Write(part); n != len(part) || err != nil {
+			t.Fatal(n, err)
+		}
+		got := make([]byte, len(part))
+		if _, err := w.ReadAt(got, w.Offset()-int64(len(part))); err != nil || !bytes.Equal(got, part) {
+			t.Fatalf("reading what was written: %v", err)
+		}
+	}
+	if _, err := w.Commit(cas.Sum(data), int64(len(data)), modified); err != nil {
+		t.Fatal(err)
+	}
+	w.Abort() // does nothing
+	if err := b.Flush(t.Context()); err != nil || !holds(t, s, data) {
+		t.Errorf("a blob in pieces: %v", err)
+	}
+	w, err = b.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(data)
+	w.Abort()
+	w.Abort()
+	if n, _ := b.Pending(); n != 0 {
+		t.Errorf("%d blobs pending after an abort", n)
+	}
+}
+
+func testWalk(t *testing.T, open Open) {
+	s := open(t, nil)
+	var want []cas.Digest
+	b := s.NewBatch()
+	for n := range 60 {
+		data := fmt.Appendf(nil, "blob %d", n)
+		if _, err := cas.PutBatch(t.Context(), b, data, modified); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, cas.Sum(data))
+	}
+	if err := b.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(want, func(a, b cas.Digest) int { return bytes.Compare(a[:], b[:]) })
+	walk := func(after cas.Digest) (out []cas.Digest) {
+		if err := s.Walk(t.Context(), after, func(i cas.Info) error { out = append(out, i.Digest); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if got := walk(cas.Digest{}); !slices.Equal(got, want) {
+		t.Errorf("walk: %d blobs, expected %d in order", len(got), len(want))
+	}
+	for i, d := range want {
+		if got := walk(d); !slices.Equal(got, want[i+1:]) {
+			t.Errorf("walk after %s: %d blobs, expected %d", d.Short(), len(got), len(want)-i-1)
+		}
+	}
+	stop := errors.New("stop")
+	n := 0
+	if err := s.Walk(t.Context(), cas.Digest{}, func(cas.Info) error { n++; return stop }); err != stop || n != 1 {
+		t.Errorf("a walk that is stopped: %v after %d", err, n)
+	}
+}
+
+func testQuarantine(t *testing.T, open Open) {
+	s := open(t, nil)
+	data := Blob(3)
+	d := put(t, s, data)
+	b, err := s.Open(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := s.Remove(t.Context(), d, "gc"); err != nil || holds(t, s, data) {
+		t.Fatalf("remove: %v", err)
+	}
+	if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("an open blob after its removal: %v", err)
+	}
+	if err := s.Remove(t.Context(), d, "gc"); err != nil {
+		t.Errorf("removing an absent blob: %v", err)
+	}
+	s = open(t, nil)
+	if err := s.Restore(t.Context(), d); err != nil || !holds(t, s, data) {
+		t.Errorf("restore: %v", err)
+	}
+	if err := s.Restore(t.Context(), cas.Sum([]byte("never here"))); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("restoring what never was: %v", err)
+	}
+	if err := s.Remove(t.Context(), d, cas.Rotten); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) || holds(t, s, data) {
+		t.Errorf("restoring a rotten copy: %v", err)
+	}
+	put(t, s, data)
+	if err := s.Remove(t.Context(), d, "gc"); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := s.Purge(t.Context(), time.Now().Add(-time.Hour)); n != 0 || err != nil {
+		t.Errorf("purge of what is younger: %d, %v", n, err)
+	}
+	n, size, err := s.Purge(t.Context(), time.Now().Add(time.Hour))
+	if err != nil || n == 0 || size != int64(n*len(data)) {
+		t.Errorf("purge: %d blobs, %d bytes, %v", n, size, err)
+	}
+	if err := s.Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("restoring what was purged: %v", err)
+	}
+}
+
+// Batches of equal and other blobs, readers and walkers beside each other.
+func testConcurrent(t *testing.T, open Open) {
+	s := open(t, nil)
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			b := s.NewBatch()
+			for i := range 12 {
+				if _, err := cas.PutBatch(t.Context(), b, Blob((g*3+i)%20+1), modified); err != nil {
+					t.Error(err)
+				}
+				if i%4 == 3 {
+					if err := b.Flush(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				if data := Blob(i + 1); i%3 == 0 {
+					if _, err := s.Stat(t.Context(), cas.Sum(data)); err == nil && !holds(t, s, data) {
+						t.Errorf("blob %d went away", i+1)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for n := range 20 {
+		if !holds(t, s, Blob(n+1)) {
+			t.Errorf("blob %d is missing", n+1)
+		}
+	}
+}
+
+var errFault = errors.New("injected fault")
+
+// Each write of a history fails, without effect and after it took effect; then
+// what was promised is there, nothing is there by halves, and the work can be
+// repeated.
+func testFaults(t *testing.T, open Open) {
+	steps := 0
+	work := func(s cas.Store, promised map[int]bool) error {
+		b := s.NewBatch()
+		defer b.Discard()
+		for n := range 3 {
+			if _, err := cas.PutBatch(t.Context(), b, Blob(n), modified); err != nil {
+				return err
+			}
+		}
+		if err := b.Flush(t.Context()); err != nil {
+			return err
+		}
+		promised[0], promised[1], promised[2] = true, true, true
+		promised[1] = false
+		if err := s.Remove(t.Context(), cas.Sum(Blob(1)), "gc"); err != nil {
+			return err
+		}
+		if err := s.Restore(t.Context(), cas.Sum(Blob(1))); err != nil {
+			return err
+		}
+		promised[1] = true
+		promised[2] = false
+		if err := s.Remove(t.Context(), cas.Sum(Blob(2)), "gc"); err != nil {
+			return err
+		}
+		_, _, err := s.Purge(t.Context(), time.Now().Add(time.Hour))
+		return err
+	}
+	if err := work(open(t, func(string, string) (bool, error) { steps++; return false, nil }), map[int]bool{}); err != nil {
+		t.Fatal(err)
+	}
+	if steps < 10 {
+		t.Fatalf("%d writes were announced, expected more", steps)
+	}
+	for at := range steps {
+		for _, apply := range []bool{false, true} {
+			n := 0
+			var op string
+			s := open(t, func(o, _ string) (bool, error) {
+				if n++; n-1 == at {
+					op = o
+					return apply, fmt.Errorf("%w at %s", errFault, o)
+				}
+				return false, nil
+			})
+			promised := map[int]bool{}
+			if err := work(s, promised); err == nil {
+				t.Errorf("step %d: the fault was not reported", at)
+			}
+			row := fmt.Sprintf("step %d (%s), took effect: %v", at, op, apply)
+			for i := 0; i < 2; i++ {
+				for n := range 3 {
+					if there := holds(t, s, Blob(n)); promised[n] && !there {
+						t.Errorf("%s: blob %d was promised and is missing (opened again: %v)", row, n, i > 0)
+					}
+				}
+				s = open(t, nil)
+			}
+			if err := work(s, promised); err != nil {
+				t.Errorf("%s: the work repeated: %v", row, err)
+			}
+			for n, want := range []bool{true, true, false} {
+				if holds(t, s, Blob(n)) != want {
+					t.Errorf("%s: blob %d after the work was repeated: %v, expected %v", row, n, !want, want)
+				}
+			}
+		}
+	}
+}
+
+// A random history against a model.
+func testHistory(t *testing.T, open Open) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	defer func() {
+		if t.Failed() {
+			t.Logf("seed %d", seed)
+		}
+	}()
+	s := open(t, nil)
+	have, trash := map[int]bool{}, map[int]bool{}
+	b := s.NewBatch()
+	pending := map[int]bool{}
+	for range 400 {
+		n := r.IntN(25)
+		switch r.IntN(9) {
+		case 0, 1, 2:
+			if _, err := cas.PutBatch(t.Context(), b, Blob(n), modified); err != nil {
+				t.Fatal(err)
+			}
+			pending[n] = true
+		case 3:
+			if err := b.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for n := range pending {
+				have[n] = true
+			}
+			clear(pending)
+		case 4:
+			b.Discard()
+			clear(pending)
+		case 5:
+			if err := s.Remove(t.Context(), cas.Sum(Blob(n)), "gc"); err != nil {
+				t.Fatal(err)
+			}
+			if have[n] {
+				delete(have, n)
+				trash[n] = true
+			}
+		case 6:
+			err := s.Restore(t.Context(), cas.Sum(Blob(n)))
+			if trash[n] != (err == nil) {
+				t.Fatalf("restore of blob %d: %v, expected it in quarantine: %v", n, err, trash[n])
+			}
+			if err == nil {
+				have[n] = true
+				// Other copies, of earlier removals, may be left.
+				for s.Restore(t.Context(), cas.Sum(Blob(n))) == nil {
+				}
+				delete(trash, n)
+			}
+		case 7:
+			if _, _, err := s.Purge(t.Context(), time.Now().Add(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			clear(trash)
+		case 8:
+			b.Discard()
+			clear(pending)
+			s = open(t, nil)
+			b = s.NewBatch()
+		}
+		if n := r.IntN(25); holds(t, s, Blob(n)) != have[n] {
+			t.Fatalf("blob %d is there: %v, expected %v", n, !have[n], have[n])
+		}
+	}
+}

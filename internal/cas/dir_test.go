@@ -1,0 +1,207 @@
+package cas_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/cas/castest"
+	"example.org/snapd/internal/durable"
+)
+
+func opener(t *testing.T, dir string) castest.Open {
+	var last *cas.Dir
+	t.Cleanup(func() {
+		if last != nil {
+			last.Close()
+		}
+	})
+	return func(t *testing.T, fault castest.Fault) cas.Store {
+		t.Helper()
+		if last != nil {
+			last.Close()
+		}
+		d, err := cas.OpenDir(dir, cas.Options{Fault: fault})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = d
+		return d
+	}
+}
+
+func TestDir(t *testing.T) {
+	castest.Run(t, func(t *testing.T) castest.Open { return opener(t, filepath.Join(t.TempDir(), "data")) })
+}
+
+// What an earlier process was writing is dropped, any directory that a power
+// cut took is made again, and stray files harm nobody.
+func TestOpenDirMends(t *testing.T) {
+	dir := t.TempDir()
+	open := opener(t, dir)
+	s := open(t, nil)
+	info, err := cas.Put(t.Context(), s, []byte("kept"), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := filepath.Join(dir, "blobs", "00")
+	if info.Digest[0] == 0 {
+		gone = filepath.Join(dir, "blobs", "01")
+	}
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"incoming/7", "quarantine/stray", "quarantine/x.y.z", "blobs/stray"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = open(t, nil)
+	for _, name := range []string{gone, filepath.Join(dir, "blobs", "ff")} {
+		if st, err := os.Stat(name); err != nil || !st.IsDir() {
+			t.Errorf("%s was not made again: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "incoming", "7")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a half-written blob is left: %v", err)
+	}
+	var n int
+	if err := s.Walk(t.Context(), cas.Digest{}, func(cas.Info) error { n++; return nil }); err != nil || n != 1 {
+		t.Errorf("walk: %d blobs, %v", n, err)
+	}
+	if err := cas.Check(t.Context(), s, info.Digest); err != nil {
+		t.Error(err)
+	}
+}
+
+// Modes: nothing in the store may be changed by accident or read by others.
+func TestModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	s := opener(t, dir)(t, nil)
+	info, err := cas.Put(t.Context(), s, []byte("x"), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]fs.FileMode{".": 0o700, "blobs": 0o700, "quarantine": 0o700, cas.Name(info.Digest): 0o444} {
+		st, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: mode %v, expected %v (%v)", name, st.Mode().Perm(), want, err)
+		}
+	}
+}
+
+// Rot is found: a flipped bit, a cut and an appended byte.
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	s := opener(t, dir)(t, nil)
+	for name, rot := range map[string]func([]byte) []byte{
+		"flipped":  func(b []byte) []byte { b[len(b)/2] ^= 4; return b },
+		"cut":      func(b []byte) []byte { return b[:len(b)-1] },
+		"appended": func(b []byte) []byte { return append(b, 0) },
+		"empty":    func([]byte) []byte { return nil },
+	} {
+		data := []byte("content of " + name)
+		info, err := cas.Put(t.Context(), s, data, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, cas.Name(info.Digest))
+		os.Remove(file)
+		if err := os.WriteFile(file, rot(data), 0o444); err != nil {
+			t.Fatal(err)
+		}
+		if err := cas.Check(t.Context(), s, info.Digest); !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), info.Digest.String()) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := cas.ReadAll(t.Context(), s, info.Digest, 1<<20); !errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%s: ReadAll: %v", name, err)
+		}
+	}
+}
+
+// A blob whose directory could not be synced is not promised: no metadata may
+// name it before the store was opened again.
+func TestUnsyncedName(t *testing.T) {
+	fail := true
+	s := opener(t, t.TempDir())(t, func(op, _ string) (bool, error) {
+		if op == "syncdir" && fail {
+			return false, errors.New("input/output error")
+		}
+		return false, nil
+	})
+	_, err := cas.Put(t.Context(), s, []byte("x"), time.Time{})
+	if !errors.Is(err, durable.ErrUnknown) {
+		t.Fatalf("flush: %v", err)
+	}
+	fail = false
+	if _, err := s.Stat(t.Context(), cas.Sum([]byte("x"))); !errors.Is(err, durable.ErrUnknown) {
+		t.Errorf("Stat: %v", err)
+	}
+	// Other blobs are as good as ever.
+	if _, err := cas.Put(t.Context(), s, []byte("y"), time.Time{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Stat(t.Context(), cas.Sum([]byte("y"))); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whoever finds a blob that another batch is naming waits until it lasts.
+func TestStatWaitsForName(t *testing.T) {
+	inSync, goOn := make(chan bool), make(chan bool)
+	s := opener(t, t.TempDir())(t, func(op, _ string) (bool, error) {
+		if op == "syncdir" {
+			inSync <- true
+			<-goOn
+		}
+		return false, nil
+	})
+	put := make(chan error)
+	go func() {
+		_, err := cas.Put(t.Context(), s, []byte("x"), time.Time{})
+		put <- err
+	}()
+	<-inSync // renamed, not synced
+	stat := make(chan error)
+	go func() {
+		_, err := s.Stat(t.Context(), cas.Sum([]byte("x")))
+		stat <- err
+	}()
+	select {
+	case err := <-stat:
+		t.Fatalf("Stat did not wait: %v", err)
+	case <-time.After(30 * time.Millisecond):
+	}
+	close(goOn)
+	if err := <-stat; err != nil {
+		t.Error(err)
+	}
+	if err := <-put; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestParseDigest(t *testing.T) {
+	d := cas.Sum(nil)
+	for _, s := range []string{d.String(), strings.ToUpper(d.String())} {
+		if got, err := cas.ParseDigest(s); got != d || err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+	for s, want := range map[string]string{
+		"":                       `SHA-256 "": 0 characters, expected 64`,
+		"../../etc/passwd":       `SHA-256 "../../etc/passwd": 16 characters, expected 64`,
+		strings.Repeat("g", 64):  fmt.Sprintf("SHA-256 %q: encoding/hex: invalid byte: U+0067 'g'", strings.Repeat("g", 64)),
+		strings.Repeat("0", 500): `SHA-256 "` + strings.Repeat("0", 80) + `…": 500 characters, expected 64`,
+	} {
+		if _, err := cas.ParseDigest(s); err == nil || err.Error() != want {
+			t.Errorf("%q: %v\nexpected %s", s, err, want)
+		}
+	}
+}

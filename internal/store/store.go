@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,8 +47,8 @@ var buckets = []string{
 type Store struct {
 	db      *bolt.DB
 	fault   FaultFunc
-	unknown error    // set by a commit that failed halfway; guarded by the write lock
-	indices sync.Map // IndexID -> indexInfo, which never changes
+	unknown atomic.Pointer[error] // set by a commit that failed halfway
+	indices sync.Map              // IndexID -> indexInfo, which never changes
 	zr      *zstd.Decoder
 }
 
@@ -145,8 +146,8 @@ func (s *Store) Update(ctx context.Context, op string, f func(*Tx) error) error 
 	var fail error
 	ran := false
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		if s.unknown != nil {
-			return s.unknown
+		if err := s.unknown.Load(); err != nil {
+			return *err
 		}
 		if err := f(&Tx{tx, s}); err != nil {
 			return err
@@ -163,7 +164,7 @@ func (s *Store) Update(ctx context.Context, op string, f func(*Tx) error) error 
 	})
 	if err != nil && ran && !full(err) {
 		err = fmt.Errorf("%w: commit %s: %w", durable.ErrUnknown, op, err)
-		s.unknown = err
+		s.unknown.Store(&err)
 	}
 	if err != nil {
 		return err
@@ -176,7 +177,7 @@ func (s *Store) Update(ctx context.Context, op string, f func(*Tx) error) error 
 // has changed.
 func full(err error) bool {
 	var p *fs.PathError
-	return errors.As(err, &p) && p.Op == "write" && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
+	return errors.As(err, &p) && (p.Op == "write" || p.Op == "truncate") && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
 }
 
 // Usage is the size of the database.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
-	"strings"
 	"syscall"
 	"time"
 
@@ -32,13 +30,12 @@ func (b *bench) build(ctx context.Context) error {
 
 // server is a running snapd.
 type server struct {
-	b      *bench
-	dir    string // data directory
-	conf   string
-	addr   string
-	cmd    *exec.Cmd
-	log    *os.File
-	output string
+	b    *bench
+	dir  string // data directory
+	conf string
+	addr string
+	cmd  *exec.Cmd
+	log  *os.File
 }
 
 // start writes a configuration and runs snapd with it. extra goes before the mirrors.
@@ -162,18 +159,4 @@ func profiled(ctx context.Context, conf, cpu, heap string) error {
 		return pprof.Lookup("allocs").WriteTo(f, 0)
 	}
 	return nil
-}
-
-// get fetches a URL of the server and drops the body.
-func (s *server) get(path string) (int64, error) {
-	resp, err := http.Get("http://" + s.addr + path)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	n, err := io.Copy(io.Discard, resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("get %s: %s", path, strings.TrimSpace(resp.Status))
-	}
-	return n, err
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -193,6 +194,46 @@ var udfArgs = []string{
 	"--image-url", "https://images.example.org/i", "--iuks", "DIR", "--image", "DIR/new.squashfs", "--output", "DIR/udf", "--key-file", "DIR/key.asc",
 }
 
+const kitName = "Tails_amd64_4.0_to_4.1.iuk"
+
+// fixtureSpec is what recorded.squashfs was built from.
+var fixtureSpec = image.Spec{Variant: "apt", Architecture: "amd64", Epoch: day, Upstream: "deb http://deb.example.org/debian bookworm main\n"}
+
+// fixtureFiles makes, once, two images, one as image build makes it, and a kit.
+func fixtureFiles(t *testing.T) map[string]string {
+	t.Helper()
+	fixtures.Lock()
+	defer fixtures.Unlock()
+	if fixtures.files != nil {
+		return fixtures.files
+	}
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	old := map[string]string{"a": "old", "same": "s", "gone": "x", "big": strings.Repeat("y", 5000)}
+	neu := map[string]string{"a": "new", "same": "s", "b": "added", "c": strings.Repeat("z", 9000)}
+	writeImage(t, file("old.squashfs"), old, day.Add(-48*time.Hour))
+	writeImage(t, file("new.squashfs"), neu, day)
+	f, err := os.Create(file("recorded.squashfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := fakeBuilder.build(t.Context(), f, fixtureSpec, image.Options{Progress: func(int64) {}}); err != nil {
+		t.Fatal(err)
+	}
+	o := newTester(t).run(dir, "iuk", "create", "--old", file("old.squashfs"), "--new", file("new.squashfs"), "--from-version", "4.0", "--to-version", "4.1", "--output", dir)
+	if o.Exit != 0 {
+		t.Fatal(o.Err)
+	}
+	fixtures.files = o.Files
+	return o.Files
+}
+
+var fixtures struct {
+	sync.Mutex
+	files map[string]string
+}
+
 // world makes a directory with what samples name, and the answers of snapd.
 func world(t *testing.T, x *tester) string {
 	t.Helper()
@@ -216,27 +257,13 @@ func world(t *testing.T, x *tester) string {
 	if err := os.WriteFile(file("key.asc"), testKey.Armored(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	old := map[string]string{"a": "old", "same": "s", "gone": "x", "big": strings.Repeat("y", 5000)}
-	neu := map[string]string{"a": "new", "same": "s", "b": "added", "c": strings.Repeat("z", 9000)}
-	writeImage(t, file("old.squashfs"), old, day.Add(-48*time.Hour))
-	writeImage(t, file("new.squashfs"), neu, day)
-	oldBytes, err := os.ReadFile(file("old.squashfs"))
-	if err != nil {
-		t.Fatal(err)
+	fixtures := fixtureFiles(t)
+	for _, name := range []string{"old.squashfs", "new.squashfs", "recorded.squashfs", kitName} {
+		write(t, file(name), fixtures[name])
 	}
-	write(t, file("target/live/filesystem.squashfs"), string(oldBytes))
+	write(t, file("target/live/filesystem.squashfs"), fixtures["old.squashfs"])
 	write(t, file("target/live/Tails.module"), "filesystem.squashfs\n")
 
-	// An image as image build makes it.
-	spec := image.Spec{Variant: "apt", Architecture: "amd64", Epoch: day, Upstream: "deb http://deb.example.org/debian bookworm main\n"}
-	f, err := os.Create(file("recorded.squashfs"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := fakeBuilder.build(t.Context(), f, spec, image.Options{Progress: func(int64) {}}); err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
 	tools, _ := fakeBuilder.tools(t.Context())
 	img := func(name, variant, path string) api.Image {
 		d, err := fileDigest(path)
@@ -244,7 +271,7 @@ func world(t *testing.T, x *tester) string {
 			t.Fatal(err)
 		}
 		st, _ := os.Stat(path)
-		return api.Image{Name: name, Variant: variant, SHA256: d, Size: st.Size(), Path: path, How: spec.How(tools)}
+		return api.Image{Name: name, Variant: variant, SHA256: d, Size: st.Size(), Path: path, How: fixtureSpec.How(tools)}
 	}
 	image40, image39 := img("4.0", "apt", file("old.squashfs")), img("3.9", "apt", file("old.squashfs"))
 	image41 := img("4.1", "apt", file("recorded.squashfs"))
@@ -295,12 +322,6 @@ func world(t *testing.T, x *tester) string {
 	x.fake.progress = map[string][]api.Progress{}
 	for _, v := range []string{"sync", "freeze", "verify", "export", "import", "gc", "fsck", "record/start", "image/add"} {
 		x.fake.progress[v] = []api.Progress{{Task: "debian", Phase: "packages", Files: 1, FilesTotal: 2, Bytes: 10, BytesTotal: 20}}
-	}
-
-	// A kit for those that read one.
-	kit := x.run("", "iuk", "create", "--old", file("old.squashfs"), "--new", file("new.squashfs"), "--from-version", "4.0", "--to-version", "4.1", "--output", dir)
-	if kit.Exit != 0 {
-		t.Fatal(kit.Err)
 	}
 	return dir
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"runtime"
 	"slices"
 	"sort"
 	"sync"
@@ -351,6 +352,10 @@ func (d *differ) compareTails(ctx context.Context, pairs map[*oldState][]tailPai
 				p.cand.get().differ = true
 			}
 		}
+		pairs[s] = nil
+		if len(d.olds) > 2 {
+			runtime.GC() // lets go of the idle decoders of the images before
+		}
 	}
 	return nil
 }
@@ -481,7 +486,8 @@ type fragMemo struct {
 	known map[digest][]tailSum
 }
 
-// tailSum is the digest of size bytes at offset of a block.
+// tailSum is the digest of size bytes at offset of a block. Lists of them are
+// sorted by both.
 type tailSum struct {
 	offset, size uint32
 	sum          digest
@@ -512,8 +518,10 @@ func (m *fragMemo) recall(r *squashfs.Reader, tails []squashfs.Tail, out []diges
 		return key, false, nil
 	}
 	for i, t := range tails {
-		j := slices.IndexFunc(known, func(s tailSum) bool { return s.offset == t.Offset && s.size == t.Size })
-		if j < 0 {
+		j, ok := slices.BinarySearchFunc(known, t, func(s tailSum, t squashfs.Tail) int {
+			return cmp.Or(cmp.Compare(s.offset, t.Offset), cmp.Compare(s.size, t.Size))
+		})
+		if !ok {
 			return key, false, nil
 		}
 		out[i] = known[j].sum

@@ -329,9 +329,9 @@ func nextPack(outs []*output) (tails []squashfs.Tail, users []*output) {
 
 // writePacks makes the new fragment blocks of all differences.
 func (d *differ) writePacks(ctx context.Context, outs []*output) error {
-	pool := make(chan *packJob, 2*d.o.Workers+2)
+	pool := make(chan *packJob, d.o.Workers+2)
 	codec := outs[0].w.Codec()
-	return squashfs.Ordered(ctx, d.o.Workers, 2*d.o.Workers,
+	return squashfs.Ordered(ctx, d.o.Workers, d.o.Workers,
 		func(ctx context.Context, emit func(*packJob) error) error {
 			for {
 				tails, users := nextPack(outs)

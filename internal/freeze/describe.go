@@ -274,13 +274,12 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 			}
 		}
 		var suites []store.FrozenSuite
-		var certs cas.Digest
 		for _, e := range s.Suites {
 			fs, g, err := z.frozenSuite(ctx, s, e)
 			if err != nil {
 				return nil, err
 			}
-			suites, certs = append(suites, fs), g.Certificates
+			suites = append(suites, fs)
 			if !g.ValidUntil.IsZero() && g.ValidUntil.Before(z.cfg.Now()) {
 				res.Notes = append(res.Notes, fmt.Sprintf("the Release of %s has expired (Valid-Until %s): apt refuses it; a frozen snapshot has no such date", e.Suite, g.ValidUntil.Format("2006-01-02")))
 			}
@@ -288,7 +287,8 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		batch := z.blobs.NewBatch()
 		defer batch.Discard()
 		pl := &plan{req: &api.FreezeRequest{}, sources: map[string][]*source{s.Mirror: {{mirror: s.Mirror, typ: s.Type, snap: s}}}}
-		if certs, err = z.joinCerts(ctx, pl, s.Mirror, batch); err != nil {
+		certs, err := z.joinCerts(ctx, pl, s.Mirror, batch)
+		if err != nil {
 			return nil, err
 		}
 		if err := z.e.Flush(ctx, batch); err != nil {

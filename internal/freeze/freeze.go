@@ -118,7 +118,6 @@ type plan struct {
 	picks   map[string][]*pick // by mirror
 	missing []Missing
 	report  *api.Report
-	notes   []string
 	proof   map[string][]carried // of imported bases, by mirror
 	taken   map[pickKey]*pick    // what add has seen; nil after a drop
 }
@@ -205,6 +204,14 @@ func (z *Freezer) begin(name string) bool {
 	}
 	z.names[name] = true
 	return true
+}
+
+// Making reports whether a freeze or an import of that name is under way: its
+// tree belongs to no frozen snapshot yet.
+func (z *Freezer) Making(name string) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.names[name]
 }
 
 func (z *Freezer) end(name string) {

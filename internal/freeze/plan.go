@@ -777,9 +777,7 @@ func (z *Freezer) planBase(ctx context.Context, pl *plan) error {
 		if !slices.Contains(pl.mirrors, d.Name) {
 			pl.mirrors = append(pl.mirrors, d.Name)
 		}
-		for _, src := range sourceOf(fm) {
-			pl.sources[d.Name] = append(pl.sources[d.Name], src)
-		}
+		pl.sources[d.Name] = append(pl.sources[d.Name], sourceOf(fm)...)
 		if pl.picks[d.Name] == nil {
 			pl.picks[d.Name] = []*pick{}
 		}

@@ -83,7 +83,7 @@ func TestHostileUpstream(t *testing.T) {
 			w.Header().Set("Content-Type", "text/html")
 			io.WriteString(w, "<!DOCTYPE html><html><body>Please log in</body></html>")
 		}), is: fetch.ErrNotRepository, says: []string{"InRelease"}},
-		{name: "redirect loop", set: answer("InRelease", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }), is: fetch.ErrRefused},
+		{name: "redirect loop", set: answer("InRelease", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }), is: fetch.ErrRefused},
 		{name: "endless root", set: answer("InRelease", func(w http.ResponseWriter, _ *http.Request) {
 			for i := 0; i < 1<<12; i++ {
 				if _, err := w.Write(bytes.Repeat([]byte("Origin: x\n"), 6400)); err != nil {

@@ -221,16 +221,13 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 	res := &SyncResult{Mirror: s.m.Name, New: true}
 	batch := s.e.cfg.Blobs.NewBatch()
 	defer batch.Discard()
-	var stages []*store.Stage
 	for _, state := range states {
 		if state.root == nil {
 			continue
 		}
-		stage, err := s.takeSuite(ctx, state, batch, res)
-		if err != nil {
+		if err := s.takeSuite(ctx, state, batch, res); err != nil {
 			return nil, err
 		}
-		stages = append(stages, stage)
 		res.Changed = append(res.Changed, state.suite)
 	}
 	// Invariant 1: blobs are durable before metadata names them.
@@ -261,11 +258,22 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 	}
 	// If we stop here, the staged facts are compared again by the next sync.
 	err = st.Update(ctx, "seal", func(tx *store.Tx) error {
-		// A collection may have taken away an index that was here when it was
+		// A collection may have taken away a blob that was here when it was
 		// looked for; from this transaction on it is referenced.
 		for i := range sealing.Generations {
-			for _, g := range sealing.Generations[i].Groups {
-				if _, err := s.e.cfg.Blobs.Stat(ctx, g.Form.SHA256); err != nil {
+			g := &sealing.Generations[i]
+			need := []cas.Digest{g.Metalink, g.Certificates}
+			for _, d := range g.Docs {
+				need = append(need, d.SHA256)
+			}
+			for _, gr := range g.Groups {
+				need = append(need, gr.Form.SHA256)
+			}
+			for _, d := range need {
+				if d.IsZero() {
+					continue
+				}
+				if _, err := s.e.cfg.Blobs.Stat(ctx, d); err != nil {
 					return fmt.Errorf("%w: %w", repo.ErrTorn, err)
 				}
 			}
@@ -390,16 +398,16 @@ func sameDocs(g *store.Generation, docs []repo.Doc) bool {
 }
 
 // takeSuite fetches and stages what the configuration selects of one root.
-func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Batch, res *SyncResult) (*store.Stage, error) {
+func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Batch, res *SyncResult) error {
 	root := state.root
 	dir := s.f.SuiteDir(root.Suite)
 	groups, err := s.f.Plan(s.m, root)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	stage, err := s.e.cfg.Store.NewStage(ctx, s.m.Name, root.Suite)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	gen := &state.gen
 	*gen = store.Generation{
@@ -409,7 +417,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 	for _, d := range root.Docs {
 		info, err := cas.PutBatch(ctx, batch, d.Data, d.LastModified)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		gen.Docs = append(gen.Docs, store.Doc{
 			File:         repo.File{Path: d.Path, Size: info.Size, SHA256: info.Digest},
@@ -417,7 +425,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		})
 	}
 	if err := s.keepProof(ctx, batch, root, gen); err != nil {
-		return nil, err
+		return err
 	}
 	// What the last arrival held tells which indices need no reading.
 	base := map[string]store.Group{}
@@ -433,7 +441,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		}
 		return nil
 	}); err != nil {
-		return nil, err
+		return err
 	}
 
 	s.p.SetPhase("fetching indices of " + string(root.Suite))
@@ -449,10 +457,10 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		})
 	}
 	if err := eg.Wait(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.e.Flush(ctx, batch); err != nil {
-		return nil, err
+		return err
 	}
 
 	s.p.SetPhase("reading indices of " + string(root.Suite))
@@ -479,13 +487,13 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 			seen[g.Index] = true
 			dirty, err := stage.Dirty(ctx, g.Index)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if old, ok := base[g.Index]; ok && old.Packages && !dirty && sameContent(old, kept) && !alsoChanged(base, groups, held, g) {
 				kept.Count, kept.Sources = old.Count, old.Sources
 			} else {
 				if err := stage.Begin(ctx, g.Index); err != nil {
-					return nil, err
+					return err
 				}
 				err := s.f.Read(ctx, root, g, *held[i], open, func(r *repo.Record) error {
 					if r.Kind == repo.KindSource {
@@ -494,11 +502,11 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 					return stage.Add(ctx, r)
 				})
 				if err != nil {
-					return nil, fmt.Errorf("index %s%s: %w", dir, held[i].Path, err)
+					return fmt.Errorf("index %s%s: %w", dir, held[i].Path, err)
 				}
 				records, changed, err := stage.End(ctx)
 				if err != nil {
-					return nil, err
+					return err
 				}
 				kept.Count = records
 				res.Added += changed
@@ -510,22 +518,22 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 	}
 	more, err := s.takeExpanded(ctx, state, dir, gen.Groups, batch)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	gen.Groups = append(gen.Groups, more...)
 	left, err := stage.Indices(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, index := range left {
 		if seen[index] {
 			continue
 		}
 		if err := stage.Begin(ctx, index); err != nil {
-			return nil, err
+			return err
 		}
 		if _, _, err := stage.End(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, l := range root.Files {
@@ -533,7 +541,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 			state.files = append(state.files, repo.File{Path: dir + l.Path, Size: l.Size, SHA256: l.SHA256})
 		}
 	}
-	return stage, nil
+	return nil
 }
 
 // takeExpanded fetches what listed files that were taken list in their turn:

@@ -98,6 +98,20 @@ func (t *Tx) ClearFrozenTree(name string, limit int) (more bool, err error) {
 	return t.clearTree(name, limit)
 }
 
+// OrphanTrees lists the trees that belong to no frozen snapshot: of freezes
+// that are being made or were cut short.
+func (t *Tx) OrphanTrees() (out []string) {
+	c := t.b("ftree").Cursor()
+	for k, _ := c.First(); k != nil; {
+		name, _, _ := bytes.Cut(k, []byte{0})
+		if t.b("frozen").Get(name) == nil {
+			out = append(out, string(name))
+		}
+		k, _ = c.Seek(append(clone(name), 1))
+	}
+	return out
+}
+
 func (t *Tx) clearTree(name string, limit int) (more bool, err error) {
 	nodes := t.Nodes(name, "", "", limit)
 	for _, n := range nodes {
@@ -152,6 +166,10 @@ func (t *Tx) replaceFrozen(f *Frozen) error {
 			id, ok := t.SuiteID(m.Mirror, s.Suite)
 			if !ok {
 				return fmt.Errorf("%w: suite %s of %s has no number", ErrCorrupt, s.Suite, m.Mirror)
+			}
+			// A collection may have taken the generation while the freeze was made.
+			if t.b("gen").Get(key(nil).u32(uint32(id)).u32(s.Gen)) == nil {
+				return fmt.Errorf("generation %d of suite %s of %s: %w", s.Gen, s.Suite, m.Mirror, ErrGone)
 			}
 			if err := t.b("genref").Put(genRef(id, s.Gen, OwnerFrozen, f.Name), nil); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,27 +110,22 @@ func (t *Tx) CollectGen(g GenSuspect, limit int) (done, deleted bool, err error)
 	if k, _ := gens.Cursor().Seek(key(nil).u32(uint32(g.Suite)).u32(next)); k != nil && bytes.HasPrefix(k, suite) {
 		next = be32(k[4:])
 	}
-	n := 0
+	// Those that are left in an older generation stay, however many they are.
 	c := t.b("ended").Cursor()
 	end := key(nil).u32(uint32(g.Suite)).u32(next + 1)
 	var dead []key
-	for k, _ := c.Seek(key(nil).u32(uint32(g.Suite)).u32(g.Gen + 1)); k != nil && bytes.Compare(k, end) < 0; k, _ = c.Next() {
-		dead = append(dead, clone(k))
-		if n++; n >= limit {
-			break
+	for k, _ := c.Seek(key(nil).u32(uint32(g.Suite)).u32(g.Gen + 1)); k != nil && bytes.Compare(k, end) < 0 && len(dead) < limit; k, _ = c.Next() {
+		span := t.span(PID(be64(k[12:])), IndexID(be32(k[8:])))
+		if len(t.keptIntervals(g.Suite, span)) < len(span) {
+			dead = append(dead, clone(k))
 		}
 	}
-	removed := 0
 	for _, k := range dead {
-		ok, err := t.collectSpan(g.Suite, IndexID(be32(k[8:])), PID(be64(k[12:])))
-		if err != nil {
+		if err := t.collectSpan(g.Suite, IndexID(be32(k[8:])), PID(be64(k[12:]))); err != nil {
 			return false, false, err
 		}
-		if ok {
-			removed++
-		}
 	}
-	if n >= limit && removed > 0 {
+	if len(dead) >= limit {
 		return false, true, nil
 	}
 	if err := t.collectListings(g.Suite, g.Gen, next); err != nil {
@@ -138,47 +134,53 @@ func (t *Tx) CollectGen(g GenSuspect, limit int) (done, deleted bool, err error)
 	return true, true, t.b("suspect").Delete(sk)
 }
 
+// keptIntervals lists the intervals that some generation is left in.
+func (t *Tx) keptIntervals(suite SuiteID, span []Interval) (keep []Interval) {
+	c := t.b("gen").Cursor()
+	for _, iv := range span {
+		k, _ := c.Seek(key(nil).u32(uint32(suite)).u32(iv.From))
+		if iv.To == Unended || k != nil && be32(k) == uint32(suite) && be32(k[4:]) < iv.To {
+			keep = append(keep, iv)
+		}
+	}
+	return keep
+}
+
 // collectSpan drops the intervals of a span that no generation is left in.
-func (t *Tx) collectSpan(suite SuiteID, index IndexID, pid PID) (changed bool, err error) {
+func (t *Tx) collectSpan(suite SuiteID, index IndexID, pid PID) error {
 	info, err := t.index(index)
 	if err != nil {
-		return false, err
+		return err
 	}
 	mid, _, _ := t.mirrorID(info.mirror, false)
 	span := t.span(pid, index)
-	var keep []Interval
+	keep := t.keptIntervals(suite, span)
 	for _, iv := range span {
-		k, _ := t.b("gen").Cursor().Seek(key(nil).u32(uint32(suite)).u32(iv.From))
-		if iv.To == Unended || k != nil && be32(k) == uint32(suite) && be32(k[4:]) < iv.To {
-			keep = append(keep, iv)
+		if slices.Contains(keep, iv) {
 			continue
 		}
 		if err := t.b("ended").Delete(endKey(suite, iv.To, index, pid)); err != nil {
-			return false, err
+			return err
 		}
 		if err := t.b("began").Delete(endKey(suite, iv.From, index, pid)); err != nil {
-			return false, err
+			return err
 		}
 	}
-	if len(keep) == len(span) {
-		return false, nil
-	}
-	return true, t.putSpan(pid, index, mid, keep)
+	return t.putSpan(pid, index, mid, keep)
 }
 
-// collectListings forgets digests whose last listing was in a deleted generation.
+// collectListings forgets digests that were listed only by generations that
+// are deleted: gen was the last of them, and next is the one that is left after it.
 func (t *Tx) collectListings(suite SuiteID, gen, next uint32) error {
-	// The oldest generation that is left decides: a digest last listed before it
-	// is reachable no more.
-	k, _ := t.b("gen").Cursor().Seek(key(nil).u32(uint32(suite)))
-	if k == nil || be32(k) != uint32(suite) {
-		return nil
-	}
-	oldest := be32(k[4:])
 	c := t.b("lended").Cursor()
+	end := key(nil).u32(uint32(suite)).u32(next)
 	var dead []key
-	for k, _ := c.Seek(key(nil).u32(uint32(suite))); k != nil && be32(k) == uint32(suite) && be32(k[4:]) < oldest; k, _ = c.Next() {
-		dead = append(dead, clone(k))
+	for k, _ := c.Seek(key(nil).u32(uint32(suite)).u32(gen)); k != nil && bytes.Compare(k, end) < 0; k, _ = c.Next() {
+		l := decodeListing(t.b("listed").Get(key(nil).u32(uint32(suite)).raw(k[8:])))
+		// The generations from First to Last may be those that listed it.
+		if g, _ := t.b("gen").Cursor().Seek(key(nil).u32(uint32(suite)).u32(l.First)); g == nil || be32(g) != uint32(suite) || be32(g[4:]) > l.Last {
+			dead = append(dead, clone(k))
+		}
 	}
 	for _, k := range dead {
 		if err := t.b("listed").Delete(key(nil).u32(uint32(suite)).raw(k[8:])); err != nil {

@@ -26,7 +26,6 @@ func clone(b []byte) []byte      { return append([]byte(nil), b...) }
 type enc []byte
 
 func (e *enc) uint(v uint64)   { *e = binary.AppendUvarint(*e, v) }
-func (e *enc) bytes(b []byte)  { e.uint(uint64(len(b))); *e = append(*e, b...) }
 func (e *enc) string(s string) { e.uint(uint64(len(s))); *e = append(*e, s...) }
 func (e *enc) fixed(b []byte)  { *e = append(*e, b...) }
 

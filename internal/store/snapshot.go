@@ -357,12 +357,13 @@ func (t *Tx) putListings(id SuiteID, g *Generation, files []repo.File, history b
 	for _, f := range files {
 		k := key(nil).u32(uint32(id)).raw(f.SHA256[:])
 		v := listed.Get(k)
-		l := Listing{Path: f.Path, Size: f.Size, Last: Unended}
+		l := Listing{Path: f.Path, Size: f.Size, Last: Unended, First: g.Gen}
 		if v != nil {
 			old := decodeListing(v)
 			if old.Last == Unended {
 				goto path // any of the paths with that content serves
 			}
+			l.First = old.First
 			if err := lended.Delete(key(nil).u32(uint32(id)).u32(old.Last).raw(f.SHA256[:])); err != nil {
 				return err
 			}
@@ -400,6 +401,7 @@ func (l Listing) encode() []byte {
 	e.uint(uint64(l.Last))
 	e.uint(uint64(l.Size))
 	e.string(l.Path)
+	e.uint(uint64(l.First))
 	return e
 }
 
@@ -407,6 +409,9 @@ func decodeListing(v []byte) Listing {
 	d := dec{b: v}
 	l := Listing{Last: uint32(d.uint()), Size: int64(d.uint())}
 	l.Path = d.string()
+	if len(d.b) > 0 {
+		l.First = uint32(d.uint())
+	}
 	return l
 }
 

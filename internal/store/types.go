@@ -132,6 +132,8 @@ type Listing struct {
 	Path string // relative to the mirror
 	Size int64
 	Last uint32 // the newest generation that listed it, or Unended
+	// First is a generation before which no root listed it; 0 where that is not known.
+	First uint32
 }
 
 // Owner kinds of references to blobs and generations.

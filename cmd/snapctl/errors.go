@@ -48,6 +48,7 @@ type advice struct {
 // that fits counts.
 var advices = []advice{
 	{is: context.Canceled, exit: api.ExitInterrupted},
+	{is: fs.ErrPermission, exit: api.ExitFailed, hint: "only the user that snapd runs as, and root, may do this"},
 	{is: api.ErrNoDaemon, exit: api.ExitFailed, hint: "start it with: snapd --config config.toml (snapctl init --from-apt writes one), or name its socket with --socket"},
 
 	{code: api.CodeUsage, exit: api.ExitUsage, hint: "snapctl help VERB"},
@@ -100,7 +101,6 @@ var advices = []advice{
 	{is: sign.ErrWeak, exit: api.ExitVerify},
 	{is: sign.ErrNoSignature, exit: api.ExitVerify},
 	{is: fs.ErrNotExist, exit: api.ExitFailed},
-	{is: fs.ErrPermission, exit: api.ExitFailed, hint: "only the owner of snapd's files may do this"},
 }
 
 // errExists means that a file is in the way.

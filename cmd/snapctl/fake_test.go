@@ -81,6 +81,13 @@ func (f *fakeSnapd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	enc.Encode(api.Line{Result: data})
 }
 
+// set changes what is answered.
+func (f *fakeSnapd) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
 // asked gives the requests since the last call.
 func (f *fakeSnapd) asked() []string {
 	f.mu.Lock()
@@ -164,6 +171,8 @@ var fakeBuilder = builder{
 		return image.Tools{"mmdebstrap": "1.3.5", "apt": "2.6.1", "dpkg": "1.21.22"}, nil
 	},
 	build: func(ctx context.Context, w io.WriterAt, s image.Spec, o image.Options) (squashfs.Stats, error) {
+		io.WriteString(o.Log, "I: chroot\nI: downloading packages with apt...\nI: inst")
+		io.WriteString(o.Log, "alling remaining packages...\n")
 		o.Progress(1)
 		return squashfs.FromTar(ctx, w, bytes.NewReader(smallTar(map[string]string{
 			"etc/apt/sources.list": s.Upstream,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -204,9 +205,9 @@ func (c *call) build(ctx context.Context, s image.Spec, name, output string) (fi
 			done()
 		}
 	}()
-	c.ui.progress(api.Progress{Task: name, Phase: "install"})
-	packed := c.ui.packed(name)
-	_, err = c.p.builder.build(ctx, f, s, image.Options{Progress: packed})
+	_, err = c.p.builder.build(ctx, f, s, image.Options{Progress: c.ui.packed(name), Log: &buildLog{tell: func(phase string) {
+		c.ui.progress(api.Progress{Task: name, Phase: phase})
+	}}})
 	c.ui.endProgress()
 	if err != nil {
 		return "", done, err
@@ -218,6 +219,41 @@ func (c *call) build(ctx context.Context, s image.Spec, name, output string) (fi
 		return "", done, err
 	}
 	return file, done, os.Rename(file+".partial", file)
+}
+
+// A buildLog tells the phases of a build from what mmdebstrap says.
+type buildLog struct {
+	tell func(phase string)
+	rest []byte // of a line
+}
+
+// buildPhases are what lines of mmdebstrap's begin with, and what they mean.
+var buildPhases = []struct{ line, phase string }{
+	{"I: running apt-get update", "update"},
+	{"I: downloading packages", "download"},
+	{"I: extracting archives", "extract"},
+	{"I: installing", "install"},
+	{"I: cleaning", "clean"},
+}
+
+func (l *buildLog) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, ok := bytes.Cut(l.rest, []byte("\n"))
+		if !ok {
+			break
+		}
+		for _, b := range buildPhases {
+			if bytes.HasPrefix(line, []byte(b.line)) {
+				l.tell(b.phase)
+			}
+		}
+		l.rest = rest
+	}
+	if len(l.rest) > 4096 {
+		l.rest = nil // no line of its own
+	}
+	return len(p), nil
 }
 
 func runImageBuild(ctx context.Context, c *call) error {

@@ -26,7 +26,10 @@ type ui struct {
 	err   io.Writer
 	json  bool
 	color bool // on err
-	bars  *bars
+	// mu is held while progress is told: it may come from several goroutines,
+	// all of which end before a result is shown.
+	mu   sync.Mutex
+	bars *bars
 	// failed is the first error in writing to out; flush returns it.
 	failed error
 }
@@ -264,6 +267,8 @@ func (u *ui) detail(e *api.Error) {
 
 // progress tells how far a long operation is.
 func (u *ui) progress(p api.Progress) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	switch {
 	case u.json:
 		u.document(struct {

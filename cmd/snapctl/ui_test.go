@@ -23,9 +23,9 @@ import (
 func TestInterrupt(t *testing.T) {
 	for _, args := range [][]string{{"sync"}, {"sync", "--json"}, {"record", "show", "x", "--follow"}} {
 		x := newTester(t)
-		x.fake.answers["record/show"] = api.Recording{Name: "x"}
+		x.fake.set(func() { x.fake.answers["record/show"] = api.Recording{Name: "x"} })
 		if args[0] == "sync" {
-			x.fake.hang = make(chan struct{})
+			x.fake.set(func() { x.fake.hang = make(chan struct{}) })
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(100*time.Millisecond, cancel)
@@ -42,8 +42,8 @@ func TestInterrupt(t *testing.T) {
 // TestSignal interrupts the program itself.
 func TestSignal(t *testing.T) {
 	x := newTester(t)
-	x.fake.hang = make(chan struct{})
-	x.fake.progress["sync"] = []api.Progress{{Phase: "indices"}}
+	x.fake.set(func() { x.fake.hang = make(chan struct{}) })
+	x.fake.set(func() { x.fake.progress["sync"] = []api.Progress{{Phase: "indices"}} })
 	cmd := snapctl(t, x, "sync", "--json")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -95,11 +95,9 @@ func TestFollow(t *testing.T) {
 	second := first
 	second.Entries = []api.RecordEntry{entry("a.deb", 1), entry("b.deb", 2), entry("c.deb", 1)}
 	second.Stopped = &day
-	x.fake.answers["record/show"] = first
+	x.fake.set(func() { x.fake.answers["record/show"] = first })
 	time.AfterFunc(500*time.Millisecond, func() {
-		x.fake.mu.Lock()
-		defer x.fake.mu.Unlock()
-		x.fake.answers["record/show"] = second
+		x.fake.set(func() { x.fake.answers["record/show"] = second })
 	})
 	o := x.run("", "record", "show", "x", "--follow", "--json")
 	var got []string
@@ -176,7 +174,7 @@ func TestKeyFilesStayInDirectory(t *testing.T) {
 	x := newTester(t)
 	for _, name := range []string{"../evil", "a/b", "/etc/evil", ".bashrc", "", ".."} {
 		dir := t.TempDir()
-		x.fake.answers["sources"] = api.SourcesResult{Keys: []api.KeyFile{{Name: name, Armored: "x"}}}
+		x.fake.set(func() { x.fake.answers["sources"] = api.SourcesResult{Keys: []api.KeyFile{{Name: name, Armored: "x"}}} })
 		o := x.run(dir, "sources", "4.1", "--keys-dir", filepath.Join(dir, "keys"))
 		if o.Exit != 1 || len(o.Files) > 0 || !strings.Contains(o.Err, "is no file name for a key") {
 			t.Errorf("%q: exit %d, %v, %s", name, o.Exit, o.Files, o.Err)
@@ -222,6 +220,48 @@ func TestRebuild(t *testing.T) {
 	}
 	if o := x.run(dir, "rebuild", "two"); o.Exit != 1 || !strings.Contains(o.Err, "hint: choose one with --variant") {
 		t.Errorf("exit %d: %s", o.Exit, o.Err)
+	}
+}
+
+// TestBuildPhases: what mmdebstrap says becomes progress.
+func TestBuildPhases(t *testing.T) {
+	x := newTester(t)
+	dir := world(t, x)
+	var phases []string
+	for l := range strings.Lines(x.run(dir, "image", "build", "4.1", "--json").Out) {
+		var p struct{ Progress *api.Progress }
+		if json.Unmarshal([]byte(l), &p) == nil && p.Progress != nil && p.Progress.Task == "4.1" {
+			phases = append(phases, p.Progress.Phase)
+		}
+	}
+	if d := cmp.Diff([]string{"download", "install", "pack"}, phases); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestAdvice: every row of the table is reached by its error, wherever that
+// comes from.
+func TestAdvice(t *testing.T) {
+	for _, a := range advices {
+		l := &line{path: []*verb{{}}, args: []string{"the name"}}
+		for _, n := range strings.Fields(a.verb) {
+			l.path = append(l.path, &verb{name: n})
+		}
+		err := fmt.Errorf("do something: %w", a.is)
+		if a.code != "" {
+			err = fmt.Errorf("do something: %w", &api.Error{Code: a.code, Message: "no"})
+		}
+		hint := strings.NewReplacer("VERB", a.verb, "NAME", "'the name'").Replace(a.hint)
+		if exit, got := explain(err, l); exit != a.exit || got != strings.TrimSpace(hint) {
+			t.Errorf("%v of %q: exit %d, %q, expected %d, %q", err, a.verb, exit, got, a.exit, hint)
+		}
+	}
+	// snapd's own exit code counts.
+	if exit, _ := explain(&api.Error{Code: api.CodeInternal, Exit: api.ExitPartial}, &line{path: []*verb{{}}}); exit != api.ExitPartial {
+		t.Errorf("exit %d", exit)
+	}
+	if exit, hint := explain(fmt.Errorf("%w at s: %w", api.ErrNoDaemon, os.NewSyscallError("connect", unix.EACCES)), &line{path: []*verb{{}}}); exit != 1 || !strings.HasPrefix(hint, "only the user") {
+		t.Errorf("exit %d, %q", exit, hint)
 	}
 }
 
@@ -297,12 +337,14 @@ func TestProgressText(t *testing.T) {
 // TestTerminal runs the program with a terminal for standard error.
 func TestTerminal(t *testing.T) {
 	x := newTester(t)
-	x.fake.answers["sync"] = api.SyncResult{Mirrors: []api.MirrorSync{{Mirror: "debian", Error: &api.Error{Message: "debian: no"}}}, Exit: 1}
+	x.fake.set(func() {
+		x.fake.answers["sync"] = api.SyncResult{Mirrors: []api.MirrorSync{{Mirror: "debian", Error: &api.Error{Message: "debian: no"}}}, Exit: 1}
+	})
 	var p []api.Progress
 	for i := range 4 {
 		p = append(p, api.Progress{Task: "debian", Phase: "packages", Files: int64(i), FilesTotal: 10, Bytes: int64(i) << 20, BytesTotal: 10 << 20})
 	}
-	x.fake.progress["sync"] = p
+	x.fake.set(func() { x.fake.progress["sync"] = p })
 	colour := regexp.MustCompile("\x1b\\[[0-9;]*m")
 	for _, c := range []struct {
 		env  []string
@@ -316,10 +358,10 @@ func TestTerminal(t *testing.T) {
 		{nil, []string{"sync", "--json"}, false, true},
 	} {
 		hang := make(chan struct{})
-		x.fake.hang = nil
+		x.fake.set(func() { x.fake.hang = nil })
 		if c.bar {
 			// Long enough for a bar to be drawn.
-			x.fake.hang = hang
+			x.fake.set(func() { x.fake.hang = hang })
 			time.AfterFunc(600*time.Millisecond, func() { close(hang) })
 		}
 		cmd := snapctl(t, x, c.args...)

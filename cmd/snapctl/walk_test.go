@@ -218,7 +218,7 @@ func fixtureFiles(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := fakeBuilder.build(t.Context(), f, fixtureSpec, image.Options{Progress: func(int64) {}}); err != nil {
+	if _, err := fakeBuilder.build(t.Context(), f, fixtureSpec, image.Options{Progress: func(int64) {}, Log: io.Discard}); err != nil {
 		t.Fatal(err)
 	}
 	o := newTester(t).run(dir, "iuk", "create", "--old", file("old.squashfs"), "--new", file("new.squashfs"), "--from-version", "4.0", "--to-version", "4.1", "--output", dir)

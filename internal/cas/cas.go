@@ -97,7 +97,8 @@ type Writer interface {
 	Reset() error
 	// Commit checks the bytes against want (zero: any) and size (-1: any) and
 	// adds the blob to the batch; ErrMismatch drops it. The digest is always that of
-	// the bytes written.
+	// the bytes written. After a Write that failed it fails, too: whoever wrote
+	// through a buffer or a compressor may not have noticed.
 	Commit(want Digest, size int64, modTime time.Time) (Info, error)
 	// SHA1 is the SHA-1 of the bytes, for look-ups by it; valid after Commit.
 	SHA1() [20]byte

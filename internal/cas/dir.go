@@ -440,6 +440,7 @@ type writer struct {
 	sum   hash.Hash
 	sum1  hash.Hash
 	one   [20]byte
+	err   error // of a write: what follows is not a blob any more
 }
 
 func (w *writer) Write(p []byte) (n int, err error) {
@@ -451,7 +452,8 @@ func (w *writer) Write(p []byte) (n int, err error) {
 	w.sum1.Write(p[:n])
 	w.n += int64(n)
 	if err != nil {
-		return n, fmt.Errorf("write blob: %w", err)
+		w.err = fmt.Errorf("write blob: %w", err)
+		return n, w.err
 	}
 	return n, nil
 }
@@ -469,7 +471,7 @@ func (w *writer) Reset() error {
 	if _, err := w.f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	w.n = 0
+	w.n, w.err = 0, nil
 	w.sum.Reset()
 	w.sum1.Reset()
 	return nil
@@ -480,6 +482,10 @@ func (w *writer) SHA1() [20]byte { return w.one }
 func (w *writer) Commit(want Digest, size int64, modTime time.Time) (Info, error) {
 	if w.f == nil {
 		return Info{}, errors.New("commit of a closed blob")
+	}
+	if w.err != nil {
+		w.Abort()
+		return Info{}, w.err
 	}
 	var got Digest
 	w.sum.Sum(got[:0])

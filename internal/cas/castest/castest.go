@@ -31,7 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) Open) {
 		name string
 		f    func(*testing.T, Open)
 	}{
-		{"Put", testPut}, {"Invisible", testInvisible}, {"Mismatch", testMismatch}, {"Writer", testWriter}, {"Walk", testWalk},
+		{"Put", testPut}, {"FailedWrite", testFailedWrite}, {"Invisible", testInvisible}, {"Mismatch", testMismatch}, {"Writer", testWriter}, {"Walk", testWalk},
 		{"Quarantine", testQuarantine}, {"Concurrent", testConcurrent}, {"Faults", testFaults}, {"History", testHistory},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, open(t)) })
@@ -197,6 +197,46 @@ func testMismatch(t *testing.T, open Open) {
 	}
 	if err := b.Flush(t.Context()); err != nil || holds(t, s, Blob(1)) || holds(t, s, Blob(2)) {
 		t.Errorf("a refused blob is there: %v", err)
+	}
+}
+
+// A write that failed cannot be overlooked: the blob is refused although its
+// digest is that of the bytes that were written.
+func testFailedWrite(t *testing.T, open Open) {
+	fail := false
+	s := open(t, func(op, _ string) (bool, error) {
+		if fail {
+			return false, fmt.Errorf("%w at %s", errFault, op)
+		}
+		return false, nil
+	})
+	b := s.NewBatch()
+	w, err := b.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte("one "))
+	fail = true
+	if _, err := w.Write([]byte("two ")); !errors.Is(err, errFault) {
+		t.Fatalf("the fault was not reported: %v", err)
+	}
+	fail = false
+	w.Write([]byte("three"))
+	if _, err := w.Commit(cas.Digest{}, -1, modified); !errors.Is(err, errFault) {
+		t.Errorf("commit after a failed write: %v", err)
+	}
+	if w, err = b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fail = true
+	w.Write([]byte("one"))
+	fail = false
+	if err := w.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte("two"))
+	if _, err := w.Commit(cas.Sum([]byte("two")), 3, modified); err != nil {
+		t.Errorf("commit after starting again: %v", err)
 	}
 }
 

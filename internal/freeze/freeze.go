@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
@@ -503,51 +501,50 @@ func (z *Freezer) fetchAll(ctx context.Context, pl *plan, p *mirror.Progress, re
 	p.SetPhase("fetching packages")
 	var mu sync.Mutex
 	var lost []string
-	eg, egctx := errgroup.WithContext(ctx)
-	eg.SetLimit(z.cfg.Parallel)
 	for _, name := range pl.mirrors {
 		if err := z.e.CheckSpace(); err != nil {
 			return err
 		}
-		from := ""
-		for _, s := range pl.sources[name] {
-			from = cmp.Or(from, s.snap.FromURL)
+		m, err := z.e.Mirror(name)
+		if err != nil {
+			// An imported mirror that is not configured here: what is missing is lost.
+			m = config.Mirror{Name: name}
 		}
-		err := z.eachWanted(ctx, pl, name, func(fact *store.Fact, f repo.File) error {
-			if err := egctx.Err(); err != nil {
+		var urls []string
+		for _, s := range pl.sources[name] {
+			if s.snap.FromURL != "" {
+				urls = append(m.BaseURLs(), s.snap.FromURL)
+			}
+		}
+		if m.Type == "" {
+			err := z.eachWanted(ctx, pl, name, func(fact *store.Fact, f repo.File) error {
+				lost = append(lost, fmt.Sprintf("%s %s %s (%s): mirror %s is not configured", fact.Name, fact.Version, fact.Arch, f.Path, name))
+				return nil
+			})
+			if err != nil {
 				return err
 			}
-			p.FilesTotal.Add(1)
-			p.BytesTotal.Add(f.Size)
-			eg.Go(func() error {
-				_, err := z.e.Fetch(egctx, mirror.Want{
-					Mirror: name, Record: &fact.Record, From: from,
-					Listed: repo.Listed{Path: f.Path, Size: f.Size, SHA256: f.SHA256},
-				})
-				p.Files.Add(1)
-				p.Bytes.Add(f.Size)
+			continue
+		}
+		files, bytes, err := z.e.FetchPackages(ctx, mirror.FetchOptions{
+			Mirror: m, URLs: urls, Progress: p,
+			Lost: func(rec *repo.Record, f repo.File, err error) error {
+				if !errors.Is(err, fetch.ErrNotFound) && !errors.Is(err, fetch.ErrMismatch) {
+					return fmt.Errorf("package %s %s %s: %s of %s: %w", rec.Name, rec.Version, rec.Arch, f.Path, name, err)
+				}
 				mu.Lock()
 				defer mu.Unlock()
-				switch {
-				case err == nil:
-					res.Fetched++
-					res.FetchedBytes += f.Size
-					return nil
-				case errors.Is(err, fetch.ErrNotFound) || errors.Is(err, mirror.ErrUnknown) || errors.Is(err, fetch.ErrMismatch):
-					lost = append(lost, fmt.Sprintf("%s %s %s (%s of %s): %v", fact.Name, fact.Version, fact.Arch, f.Path, name, err))
-					return nil
-				}
-				return err
-			})
-			return nil
+				lost = append(lost, fmt.Sprintf("%s %s %s (%s of %s): %v", rec.Name, rec.Version, rec.Arch, f.Path, name, err))
+				return nil
+			},
+		}, func(ctx context.Context, get func(*repo.Record, repo.File) error) error {
+			return z.eachWanted(ctx, pl, name, func(fact *store.Fact, f repo.File) error { return get(&fact.Record, f) })
 		})
-		if err != nil && egctx.Err() == nil {
-			eg.Wait()
+		res.Fetched += files
+		res.FetchedBytes += bytes
+		if err != nil {
 			return err
 		}
-	}
-	if err := eg.Wait(); err != nil {
-		return err
 	}
 	if len(lost) > 0 {
 		slices.Sort(lost)

@@ -348,5 +348,9 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 	if err != nil {
 		return blobs, damaged, errors.Join(err, save(last))
 	}
+	// A removal that a power cut took back leaves a blob that nobody suspects.
+	if err := c.suspectOrphans(ctx); err != nil {
+		return blobs, damaged, err
+	}
 	return blobs, damaged, save(cas.Digest{})
 }

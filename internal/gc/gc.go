@@ -28,6 +28,10 @@ import (
 // Config are the parts of a Collector.
 type Config struct {
 	Engine *mirror.Engine
+	// Making tells whether a frozen snapshot of that name is being made: a tree
+	// without one is what a freeze or a removal that was cut short left behind.
+	// nil: such trees stay.
+	Making func(name string) bool
 	// Quarantine is how long removed blobs stay before they are deleted.
 	Quarantine time.Duration
 	// Grace is how long blobs of work that is under way are left alone.
@@ -88,6 +92,9 @@ func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error)
 		}
 		c.e.Changed()
 	}
+	if err := c.trees(ctx); err != nil {
+		return res, err
+	}
 	if err := c.generations(ctx, res); err != nil {
 		return res, err
 	}
@@ -145,6 +152,38 @@ func (c *Collector) expired(ctx context.Context) ([]*store.Snapshot, error) {
 		return nil
 	})
 	return out, err
+}
+
+// trees clears the trees of freezes that were never published, or whose
+// removal was cut short.
+func (c *Collector) trees(ctx context.Context) error {
+	if c.cfg.Making == nil {
+		return nil
+	}
+	var names []string
+	if err := c.st.View(ctx, func(tx *store.Tx) error { names = tx.OrphanTrees(); return nil }); err != nil {
+		return err
+	}
+	for _, name := range names {
+		for more := true; more; {
+			err := c.st.Update(ctx, "gc tree", func(tx *store.Tx) (err error) {
+				// A freeze is being made from before its first node: one that begins
+				// after this question finds the tree cleared.
+				if c.cfg.Making(name) {
+					more = false
+					return nil
+				}
+				more, err = tx.ClearFrozenTree(name, spanPage)
+				return err
+			})
+			if errors.Is(err, store.ErrExists) {
+				break // published meanwhile
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *Collector) generations(ctx context.Context, res *api.GCResult) error {

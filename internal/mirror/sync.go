@@ -751,127 +751,28 @@ func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 	return nil
 }
 
-// wanted is one package file to fetch.
-type wanted struct {
-	rec  repo.Record
-	file repo.File
-}
-
-const (
-	flushFiles = 4096
-	flushBytes = 512 << 20
-	pageSize   = 1000
-)
-
 func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState) error {
-	batch := s.e.cfg.Blobs.NewBatch()
-	defer batch.Discard()
-	var mu sync.Mutex // guards aliases and the flush
-	var aliases []store.Alias
-	flush := func(min int) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if n, size := batch.Pending(); n == 0 || n < min && size < flushBytes {
-			return nil
-		}
-		al := aliases
-		aliases = nil
-		if err := batch.Flush(ctx); err != nil {
-			return err
-		}
-		if err := s.e.CheckSpace(); err != nil {
-			return err
-		}
-		return s.e.cfg.Store.Update(ctx, "aliases", func(tx *store.Tx) error {
-			for _, a := range al {
-				if err := tx.PutAlias(a); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	eg, egctx := errgroup.WithContext(ctx)
-	work := make(chan wanted, 64)
-	for range s.e.cfg.Parallel {
-		eg.Go(func() error {
-			for w := range work {
-				sha1, err := s.fetchPackage(egctx, batch, w)
-				if err != nil {
-					return fmt.Errorf("package %s %s: %s: %w", w.rec.Name, w.rec.Version, w.file.Path, err)
-				}
-				mu.Lock()
-				aliases = append(aliases, store.Alias{Algo: store.AliasSHA1, Other: sha1[:], SHA256: w.file.SHA256})
-				mu.Unlock()
-				s.p.Files.Add(1)
-				if err := flush(flushFiles); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	eg.Go(func() error {
-		defer close(work)
-		queued := map[cas.Digest]bool{}
-		return s.e.eachStaged(egctx, state.gen.Mirror, state.suite, state.gen.Gen, func(f *store.Fact) error {
+	files, bytes, err := s.e.FetchPackages(ctx, FetchOptions{
+		Mirror: s.m, URLs: s.urls, Progress: s.p,
+		Lost: func(w *repo.Record, f repo.File, err error) error {
+			return fmt.Errorf("package %s %s: %s: %w", w.Name, w.Version, f.Path, err)
+		},
+	}, func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
+		return s.e.eachStaged(ctx, state.gen.Mirror, state.suite, state.gen.Gen, func(f *store.Fact) error {
 			if !s.f.Match(s.m, &f.Record) {
 				return nil
 			}
 			for _, file := range f.Files {
-				if _, err := s.e.cfg.Blobs.Stat(egctx, file.SHA256); err == nil || queued[file.SHA256] {
-					continue
-				}
-				queued[file.SHA256] = true
-				s.p.FilesTotal.Add(1)
-				s.p.BytesTotal.Add(file.Size)
-				select {
-				case work <- wanted{f.Record, file}:
-				case <-egctx.Done():
-					return egctx.Err()
+				if err := fetch(&f.Record, file); err != nil {
+					return err
 				}
 			}
 			return nil
 		})
 	})
-	if err := eg.Wait(); err != nil {
-		// What arrived whole stays: the next sync goes on from there.
-		if ctx.Err() == nil {
-			_ = batch.Flush(ctx)
-		}
-		return err
-	}
-	return flush(1)
-}
-
-func (s *syncer) fetchPackage(ctx context.Context, batch cas.Batch, w wanted) (sha1 [20]byte, err error) {
-	cw, err := batch.Create(ctx)
-	if err != nil {
-		return sha1, err
-	}
-	defer cw.Abort()
-	dest, finish, err := s.e.checked(s.m, &w.rec, cw)
-	if err != nil {
-		return sha1, err
-	}
-	var urls []string
-	for _, b := range s.urls {
-		urls = append(urls, join(b, w.file.Path))
-	}
-	req := fetch.Request{URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256}, Dest: dest, Tree: treeOf(urls), OnBytes: func(n int64) { s.p.Bytes.Add(n) }}
-	res, err := s.e.cfg.Client.Get(ctx, req)
-	if err != nil {
-		return sha1, err
-	}
-	if err := finish(); err != nil {
-		return sha1, err
-	}
-	if _, err := cw.Commit(w.file.SHA256, w.file.Size, res.LastModified); err != nil {
-		return sha1, err
-	}
-	s.files.Add(1)
-	s.bytes.Add(w.file.Size)
-	return cw.SHA1(), nil
+	s.files.Add(files)
+	s.bytes.Add(bytes)
+	return err
 }
 
 // eachStaged calls f for each paragraph of a suite's staged generation: only for

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/sign"
+)
+
+// A job is one of the operations whose every write is made to fail.
+type job struct {
+	name string
+	do   func(ctx context.Context, s *system, u *upstream) error
+	// done proves that the repeated work succeeded.
+	frozen []string
+}
+
+// jobs are done one after the other on one data directory; each can be repeated.
+func jobs(exported string) []job {
+	list := func(lines string) []api.ManifestFile {
+		return []api.ManifestFile{{Name: "build.list", Data: []byte(lines)}}
+	}
+	return []job{
+		{name: "sync", do: func(ctx context.Context, s *system, _ *upstream) error { return s.sync(ctx, "debian") }},
+		{name: "sync lazy", do: func(ctx context.Context, s *system, _ *upstream) error { return s.sync(ctx, "lazy") }},
+		{name: "freeze", frozen: []string{"exact", "whole"}, do: func(ctx context.Context, s *system, _ *upstream) error {
+			return errors.Join(
+				s.freeze(ctx, api.FreezeRequest{Name: "exact", Mirrors: []string{"lazy"}, Manifests: list("alpha=1\nbeta=1\n"), Format: "list"}),
+				s.freeze(ctx, api.FreezeRequest{Name: "whole", Mirrors: []string{"debian"}}),
+			)
+		}},
+		{name: "sync again", do: func(ctx context.Context, s *system, u *upstream) error {
+			return errors.Join(s.sync(ctx, "debian"), s.sync(ctx, "lazy"))
+		}},
+		{name: "record", frozen: []string{"recorded"}, do: func(ctx context.Context, s *system, _ *upstream) error {
+			if err := s.record(ctx, "recorded", "gamma", "delta"); err != nil {
+				return err
+			}
+			return s.freeze(ctx, api.FreezeRequest{Name: "recorded"})
+		}},
+		{name: "import", frozen: []string{"imported"}, do: func(ctx context.Context, s *system, _ *upstream) error {
+			_, err := s.freezer.Import(ctx, &api.ImportRequest{Dir: exported}, nil)
+			return err
+		}},
+		{name: "rm", do: func(ctx context.Context, s *system, _ *upstream) error {
+			err := s.call(ctx, "rm", api.RefRequest{Ref: "exact"})
+			if e := new(api.Error); errors.As(err, &e) && e.Code == api.CodeNotFound {
+				err = nil // done already
+			}
+			return err
+		}},
+		{name: "gc", do: func(ctx context.Context, s *system, _ *upstream) error {
+			s.now = s.now.Add(48 * time.Hour) // `keep` is over
+			return s.collect(ctx)
+		}},
+	}
+}
+
+// faultTable is the state before each job, and what is needed to do it.
+type faultTable struct {
+	u      *upstream
+	signer *sign.Signer
+	jobs   []job
+	before []string           // a copy of the data directory before each job
+	states []func(*testing.T) // unused slots keep the upstream's states in order
+	now    []time.Time        // the clock before each job
+	steps  []int              // writes of each job
+	names  []map[string]int   // of what kind
+	frozen [][]string         // what is frozen before each job
+	tmp    string
+}
+
+// newFaultTable does all jobs once, without faults, and counts their writes.
+func newFaultTable(ctx context.Context, tb testing.TB, signer *sign.Signer) (*faultTable, error) {
+	date := time.Now().UTC().Truncate(time.Second).Add(-24 * time.Hour)
+	t := &faultTable{u: newUpstream(tb, date), signer: signer, tmp: fastDir(tb)}
+	exported := filepath.Join(t.tmp, "exported")
+	if err := t.export(ctx, exported); err != nil {
+		return nil, fmt.Errorf("make an export: %w", err)
+	}
+	t.jobs = jobs(exported)
+	s := t.system(filepath.Join(t.tmp, "clean"), date.Add(time.Hour))
+	var frozen []string
+	for i, j := range t.jobs {
+		if j.name == "sync again" {
+			t.u.upgrade("alpha", "epsilon")
+		}
+		before := filepath.Join(t.tmp, fmt.Sprint("before", i))
+		if err := os.CopyFS(before, os.DirFS(s.dir)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		t.before, t.now = append(t.before, before), append(t.now, s.now)
+		t.frozen = append(t.frozen, slices.Clone(frozen))
+		n, names := 0, map[string]int{}
+		s.fault = func(where, what string) (bool, error) { n++; names[where+" "+what]++; return false, nil }
+		if err := s.open(); err != nil {
+			return nil, err
+		}
+		if err := j.do(ctx, s, t.u); err != nil {
+			return nil, fmt.Errorf("%s without faults: %w", j.name, err)
+		}
+		t.steps, t.names = append(t.steps, n), append(t.names, maps.Clone(names))
+		frozen = append(frozen, j.frozen...)
+		if j.name == "rm" {
+			frozen = slices.DeleteFunc(frozen, func(n string) bool { return n == "exact" })
+		}
+		if _, err := s.check(ctx); err != nil {
+			return nil, fmt.Errorf("%s without faults: %w", j.name, err)
+		}
+		s.close()
+	}
+	return t, nil
+}
+
+func (t *faultTable) system(dir string, now time.Time) *system {
+	return &system{dir: dir, mirrors: t.u.mirrors(24 * time.Hour), signer: t.signer, now: now}
+}
+
+// export makes the directory that the import takes in, on another system.
+func (t *faultTable) export(ctx context.Context, dir string) error {
+	s := t.system(filepath.Join(t.tmp, "other"), t.u.date.Add(time.Hour))
+	if err := s.open(); err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.sync(ctx, "debian"); err != nil {
+		return err
+	}
+	if err := s.freeze(ctx, api.FreezeRequest{Name: "imported", Manifests: []api.ManifestFile{{Name: "l", Data: []byte("beta=1\ngamma=1\n")}}, Format: "list"}); err != nil {
+		return err
+	}
+	_, err := s.freezer.Export(ctx, "imported", dir, nil)
+	return err
+}
+
+// total is the number of rows: each write fails with and without effect.
+func (t *faultTable) total() (n int) {
+	for _, s := range t.steps {
+		n += 2 * s
+	}
+	return n
+}
+
+var errInjected = errors.New("injected fault")
+
+// row fails one write of one job and proves that nothing is lost.
+func (t *faultTable) row(ctx context.Context, job, step int, apply bool, die func()) (err error) {
+	j := t.jobs[job]
+	var what string
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: write %d of %d (%s), took effect: %v: %w", j.name, step, t.steps[job], what, apply, err)
+		}
+	}()
+	dir := filepath.Join(t.tmp, "row")
+	if err := t.lay(job, dir); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	s := t.system(dir, t.now[job])
+	n := 0
+	s.fault = func(where, op string) (bool, error) {
+		n++
+		if n-1 == step {
+			what = where + " " + op
+			if die != nil {
+				die()
+			}
+			return apply, errInjected
+		}
+		return false, nil
+	}
+	if err := s.open(); err != nil {
+		return err
+	}
+	failed := j.do(ctx, s, t.u)
+	s.close()
+	if what == "" {
+		return fmt.Errorf("the write was not reached (%v)", failed)
+	}
+	return t.recover(ctx, job, dir, failed)
+}
+
+// lay puts a copy of the state before a job into a directory.
+func (t *faultTable) lay(job int, dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	err := os.CopyFS(dir, os.DirFS(t.before[job]))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// recover opens a directory in which a job was cut short, checks that nothing
+// is lost, repeats the work and checks again.
+func (t *faultTable) recover(ctx context.Context, job int, dir string, failed error) error {
+	j := t.jobs[job]
+	s := t.system(dir, t.now[job].Add(time.Minute))
+	if err := s.open(); err != nil {
+		return fmt.Errorf("start again: %w", err)
+	}
+	defer s.close()
+	if _, err := s.check(ctx); err != nil {
+		return fmt.Errorf("after the fault (%v): %w", failed, err)
+	}
+	for _, name := range t.frozen[job] {
+		if _, err := s.freezer.Describe(ctx, name); err != nil && j.name != "rm" {
+			return fmt.Errorf("frozen before: %w", err)
+		}
+	}
+	if err := j.do(ctx, s, t.u); err != nil {
+		return fmt.Errorf("repeat (after %v): %w", failed, err)
+	}
+	if _, err := s.check(ctx); err != nil {
+		return fmt.Errorf("after the repeated work: %w", err)
+	}
+	for _, name := range j.frozen {
+		if _, err := s.freezer.Describe(ctx, name); err != nil {
+			return fmt.Errorf("after the repeated work: %w", err)
+		}
+	}
+	return nil
+}

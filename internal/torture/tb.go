@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+)
+
+// bench stands in for the testing.TB that the fixtures of tests ask for, where
+// they are used by a program: a fatal error is a panic with failure.
+type bench struct {
+	testing.TB
+	ctx context.Context
+
+	mu      sync.Mutex
+	cleanup []func()
+}
+
+// failure is what a fixture died of.
+type failure struct{ error }
+
+func (b *bench) Helper()                   {}
+func (b *bench) Name() string              { return "torture" }
+func (b *bench) Context() context.Context  { return b.ctx }
+func (b *bench) Fatal(a ...any)            { panic(failure{errors.New(fmt.Sprintln(a...))}) }
+func (b *bench) Fatalf(f string, a ...any) { panic(failure{fmt.Errorf(f, a...)}) }
+func (b *bench) Error(a ...any)            { b.Fatal(a...) }
+func (b *bench) Errorf(f string, a ...any) { b.Fatalf(f, a...) }
+func (b *bench) Skip(a ...any)             { b.Fatal(a...) }
+func (b *bench) Log(...any)                {}
+func (b *bench) Logf(string, ...any)       {}
+
+func (b *bench) Cleanup(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cleanup = append(b.cleanup, f)
+}
+
+func (b *bench) TempDir() string {
+	dir, err := os.MkdirTemp("", "snapd-torture")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// close runs the cleanups, the last one first.
+func (b *bench) close() {
+	for i := len(b.cleanup) - 1; i >= 0; i-- {
+		b.cleanup[i]()
+	}
+	b.cleanup = nil
+}
+
+// fastDir makes a temporary directory in memory where there is such a place:
+// thousands of data directories are made and synced in it.
+func fastDir(tb testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "snapd-torture")
+	if err != nil {
+		return tb.TempDir()
+	}
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}

@@ -60,7 +60,7 @@ scrub <"$tmp/deburis/debootstrap/deburis" >"$out/debootstrap-deburis.txt"
 export GNUPGHOME=$tmp/gnupg
 mkdir -m 0700 "$GNUPGHOME"
 gpg --batch --quiet --passphrase '' --quick-gen-key 'Sample <sample@example.org>' ed25519 sign never 2>/dev/null
-src=$tmp/work/tiny-1.0
+src=$tmp/build/tiny-1.0
 mkdir -p "$src/debian/source"
 echo '3.0 (native)' >"$src/debian/source/format"
 printf 'tiny (1:1.0) unstable; urgency=low\n\n  * Sample.\n\n -- Sample <sample@example.org>  Tue, 14 Nov 2023 22:13:20 +0000\n' >"$src/debian/changelog"
@@ -69,7 +69,7 @@ printf '#!/usr/bin/make -f\n%%:\n\tdh $@\n' >"$src/debian/rules"
 chmod +x "$src/debian/rules"
 (cd "$src" && env -i PATH="$PATH" LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH HOME="$tmp" \
 	dpkg-buildpackage -us -uc >/dev/null 2>&1)
-scrub <"$tmp/work/tiny_1.0_$(dpkg --print-architecture).buildinfo" >"$out/tiny.buildinfo"
+scrub <"$tmp/build/tiny_1.0_$(dpkg --print-architecture).buildinfo" >"$out/tiny.buildinfo"
 gpg --batch --quiet --clearsign --faked-system-time 20231114T221320! <"$out/tiny.buildinfo" >"$out/tiny-signed.buildinfo" 2>/dev/null ||
 	gpg --batch --quiet --clearsign <"$out/tiny.buildinfo" >"$out/tiny-signed.buildinfo"
 
@@ -99,7 +99,7 @@ rpm --root "$db" -qa --qf '%{NAME}.%{ARCH} %{VERSION}-%{RELEASE}\n' | sort >"$ou
 
 # --- sha256sum and its kin
 mkdir -p "$tmp/sums/pool/main"
-cp "$top"/RPMS/*/*.rpm "$top"/SRPMS/*.rpm "$tmp"/work/tiny_1.0* "$tmp/sums/pool/main/"
+cp "$top"/RPMS/*/*.rpm "$top"/SRPMS/*.rpm "$tmp"/build/tiny_1.0* "$tmp/sums/pool/main/"
 (cd "$tmp/deburis/var/cache/apt/archives" && cp base-files_* adduser_* libc6_* "$tmp/sums/pool/main/")
 (cd "$tmp/sums" && find pool -type f | sort | xargs sha256sum) >"$out/SHA256SUMS"
 (cd "$tmp/sums" && find pool -type f -name '*.deb' | sort | xargs sha256sum --binary) >"$out/SHA256SUMS-binary"
@@ -139,7 +139,7 @@ bom=$tmp/bom
 mkdir -p "$bom/var/lib/dpkg" "$bom/var/lib/rpm" "$bom/etc"
 cp "$root/etc/os-release" "$bom/etc/"
 awk 'BEGIN {RS = ""; ORS = "\n\n"} NR <= 12' "$out/dpkg-status.txt" >"$bom/var/lib/dpkg/status"
-cp "$db/var/lib/rpm/"* "$bom/var/lib/rpm/" 2>/dev/null || cp "$db/root/.rpmdb/"* "$bom/var/lib/rpm/"
+cp "$db/var/lib/rpm/"* "$bom/var/lib/rpm/" 2>/dev/null || cp "$db$HOME/.rpmdb/"* "$bom/var/lib/rpm/"
 (
 	cd "$bom"
 	export SYFT_CHECK_FOR_APP_UPDATE=false SYFT_FORMAT_PRETTY=true SYFT_FILE_METADATA_SELECTION=none

@@ -1,0 +1,174 @@
+package mirror
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+const (
+	flushFiles = 4096
+	flushBytes = 512 << 20
+	pageSize   = 1000
+)
+
+// FetchOptions say what FetchPackages fetches from where.
+type FetchOptions struct {
+	Mirror   config.Mirror
+	URLs     []string // base URLs; none: the mirror's
+	Progress *Progress
+	// Lost is called for each file that cannot be had; its error ends the work.
+	Lost func(rec *repo.Record, f repo.File, err error) error
+}
+
+// wanted is one package file to fetch.
+type wanted struct {
+	rec  repo.Record
+	file repo.File
+}
+
+// FetchPackages fetches the package files that each passes to its function and
+// that are not here, several at once, and makes them durable in batches: the
+// way to take many. It returns how many files and bytes came.
+func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error) {
+	if o.Progress == nil {
+		o.Progress = &Progress{}
+	}
+	if len(o.URLs) == 0 {
+		if o.URLs, err = e.bases(ctx, o.Mirror); err != nil {
+			return 0, 0, err
+		}
+	}
+	batch := e.cfg.Blobs.NewBatch()
+	defer batch.Discard()
+	var n, size atomic.Int64
+	var mu sync.Mutex // guards aliases and the flush
+	var aliases []store.Alias
+	var healed []cas.Digest // damaged copies that were replaced
+	flush := func(min int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if n, size := batch.Pending(); n == 0 || n < min && size < flushBytes {
+			return nil
+		}
+		al, well := aliases, healed
+		aliases, healed = nil, nil
+		if err := batch.Flush(ctx); err != nil {
+			return err
+		}
+		for _, d := range well {
+			if err := e.ClearRotten(ctx, d); err != nil {
+				return err
+			}
+		}
+		if err := e.CheckSpace(); err != nil {
+			return err
+		}
+		return e.cfg.Store.Update(ctx, "aliases", func(tx *store.Tx) error {
+			for _, a := range al {
+				if err := tx.PutAlias(a); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	eg, egctx := errgroup.WithContext(ctx)
+	work := make(chan wanted, 64)
+	for range e.cfg.Parallel {
+		eg.Go(func() error {
+			for w := range work {
+				sha1, err := e.fetchPackage(egctx, o, batch, &w)
+				o.Progress.Files.Add(1)
+				if err != nil {
+					if egctx.Err() != nil {
+						return err
+					}
+					if err := o.Lost(&w.rec, w.file, err); err != nil {
+						return err
+					}
+					continue
+				}
+				n.Add(1)
+				size.Add(w.file.Size)
+				mu.Lock()
+				aliases = append(aliases, store.Alias{Algo: store.AliasSHA1, Other: sha1[:], SHA256: w.file.SHA256})
+				if e.Rotten(w.file.SHA256) != nil {
+					healed = append(healed, w.file.SHA256)
+				}
+				mu.Unlock()
+				if err := flush(flushFiles); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	eg.Go(func() error {
+		defer close(work)
+		queued := map[cas.Digest]bool{}
+		return each(egctx, func(rec *repo.Record, file repo.File) error {
+			if queued[file.SHA256] {
+				return nil
+			}
+			if _, err := e.cfg.Blobs.Stat(egctx, file.SHA256); err == nil && e.Rotten(file.SHA256) == nil {
+				return nil
+			}
+			queued[file.SHA256] = true
+			o.Progress.FilesTotal.Add(1)
+			o.Progress.BytesTotal.Add(file.Size)
+			select {
+			case work <- wanted{*rec, file}:
+				return nil
+			case <-egctx.Done():
+				return egctx.Err()
+			}
+		})
+	})
+	if err := eg.Wait(); err != nil {
+		// What arrived whole stays: the next attempt goes on from there.
+		if ctx.Err() == nil {
+			_ = batch.Flush(ctx)
+		}
+		return n.Load(), size.Load(), err
+	}
+	return n.Load(), size.Load(), flush(1)
+}
+
+func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, batch cas.Batch, w *wanted) (sha1 [20]byte, err error) {
+	cw, err := batch.Create(ctx)
+	if err != nil {
+		return sha1, err
+	}
+	defer cw.Abort()
+	dest, finish, err := e.checked(o.Mirror, &w.rec, cw)
+	if err != nil {
+		return sha1, err
+	}
+	var urls []string
+	for _, b := range o.URLs {
+		urls = append(urls, join(b, w.file.Path))
+	}
+	res, err := e.cfg.Client.Get(ctx, fetch.Request{
+		URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256}, Dest: dest, Tree: treeOf(urls),
+		OnBytes: func(n int64) { o.Progress.Bytes.Add(n) },
+	})
+	if err != nil {
+		return sha1, err
+	}
+	if err := finish(); err != nil {
+		return sha1, err
+	}
+	if _, err := cw.Commit(w.file.SHA256, w.file.Size, res.LastModified); err != nil {
+		return sha1, err
+	}
+	return cw.SHA1(), nil
+}

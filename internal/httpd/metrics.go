@@ -66,7 +66,7 @@ func (m *metrics) request(a area, method string, status int, n int64, took time.
 }
 
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 20 * time.Second})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 20 * time.Second})
 }
 
 // stateCollector reads gauges when they are asked for.

@@ -314,7 +314,7 @@ func (b *bench) makeFiles(ctx context.Context) error {
 // makeRPM makes an upstream of Fedora's shape, once.
 func (b *bench) makeRPM(context.Context) error {
 	dir := filepath.Join(b.fixtures, "rpm")
-	done := filepath.Join(dir, fmt.Sprintf("done-%d", b.rpms))
+	done := filepath.Join(dir, fmt.Sprintf("done-2-%d", b.rpms))
 	if _, err := os.Stat(done); err == nil {
 		return nil
 	}
@@ -354,6 +354,14 @@ func (b *bench) makeRPM(context.Context) error {
 	for i := 0; i < b.rpms; i += max(1, b.rpms/2000) {
 		p := l.Package(i)
 		fmt.Fprintln(&list, p.NEVRA().NVRA())
+		// Made and signed here: the upstream would need longer than the freeze.
+		full := filepath.Join(dir, "0", filepath.FromSlash(p.Href()))
+		if err := os.MkdirAll(filepath.Dir(full), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(full, l.File(p.Href()), 0o600); err != nil {
+			return err
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "manifest"), firstLines(list.String(), 2000), 0o600); err != nil {
 		return err

@@ -482,6 +482,7 @@ func (s *Server) rotten(d cas.Digest, why string) {
 // fail answers an error. Of frozen content anything but "try again" is a fault
 // of this server: it promised to have it.
 func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
+	s.checkFatal(err)
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // nobody listens
 	}

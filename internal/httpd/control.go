@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/mirror"
 )
 
@@ -129,10 +128,7 @@ func (s *Server) call(ctx context.Context, name string, verb Verb, body []byte, 
 			s.log.Error("panic", "verb", name, "err", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("bug in %s: %v", name, p)
 		}
-		if errors.Is(err, durable.ErrUnknown) {
-			// Recovery happens when the data directory is opened again.
-			s.fatal(err)
-		}
+		s.checkFatal(err)
 	}()
 	// A daemon that stops interrupts the calls that still run.
 	ctx, cancel := context.WithCancel(ctx)

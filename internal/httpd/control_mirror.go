@@ -253,6 +253,7 @@ func (s *Server) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*
 	}()
 	start := s.now()
 	res, err := s.e.Sync(ctx, name, o)
+	s.checkFatal(err)
 	if _, uerr := s.e.Mirror(name); uerr != nil {
 		return res, err // an unknown name makes no metric
 	}

@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
@@ -129,7 +131,12 @@ func (s *Server) background(f func(ctx context.Context)) {
 	}()
 }
 
-func (s *Server) fatal(err error) {
+// checkFatal ends the daemon where the state on disk is not known any more:
+// recovery happens when the data directory is opened again.
+func (s *Server) checkFatal(err error) {
+	if !errors.Is(err, durable.ErrUnknown) {
+		return
+	}
 	s.log.Error("the state on disk is not known, stopping", "err", err)
 	if s.cfg.Fatal != nil {
 		s.cfg.Fatal(err)

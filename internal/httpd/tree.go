@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -29,6 +30,12 @@ func (s *Server) Public() http.Handler {
 		area := areaOf(r)
 		defer func() {
 			s.metrics.request(area, r.Method, w.status, w.n, time.Since(start))
+			if p := recover(); p != nil {
+				if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+					s.log.Error("panic", "path", r.URL.Path, "err", p, "stack", string(debug.Stack()))
+				}
+				panic(http.ErrAbortHandler) // the connection is reset: nothing looks complete
+			}
 		}()
 		s.public(w, r)
 	})
@@ -118,7 +125,7 @@ func (s *Server) public(w *response, r *http.Request) {
 		s.fail(w, r, err, a.frozen)
 		return
 	}
-	if a.entity != nil && len(key) < 1024 && !a.volatile {
+	if a.entity != nil && !a.volatile && len(key) < 1024 && r.URL.RawQuery == "" {
 		s.lookups.put(epoch, key, a.entity)
 	}
 	s.answer(w, r, p, a, nil)

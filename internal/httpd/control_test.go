@@ -1,0 +1,193 @@
+package httpd_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/repo/deb/debtest"
+)
+
+// Only this process's user and root may use the socket.
+func TestPeer(t *testing.T) {
+	s := newSite(t, nil)
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		cred *unix.Ucred
+		want string
+	}{
+		"own":     {&unix.Ucred{Uid: uint32(os.Geteuid())}, ""},
+		"root":    {&unix.Ucred{Uid: 0}, ""},
+		"other":   {&unix.Ucred{Uid: 65534}, "control socket: user 65534 may not control this snapd"},
+		"unknown": {nil, "control socket: the caller's user is not known"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if os.Geteuid() == 65534 {
+				t.Skip("runs as the other user")
+			}
+			sock := filepath.Join(dir, name)
+			l, err := net.Listen("unix", sock)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &http.Server{Handler: s.srv.Control(), ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return httpd.WithPeer(ctx, c.cred) }}
+			go h.Serve(l)
+			defer h.Close()
+			err = api.NewClient(sock).Call(t.Context(), "mirror/list", api.Empty{}, nil, nil)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
+				t.Errorf("error %v, expected %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestControlRefuses(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	s.sync()
+	s.call("freeze", api.FreezeRequest{Name: "4.1"}, nil)
+	for _, c := range []struct {
+		name, verb string
+		req        any
+		code       string
+		exit       int
+		message    string
+	}{
+		{"unknown verb", "fly", api.Empty{}, api.CodeUsage, 2, `this snapd does not know "fly"`},
+		{"unknown field", "sync", map[string]any{"dry_run": true}, api.CodeUsage, 2, `usage: request: json: unknown field "dry_run"`},
+		{"other type", "sync", []int{1}, api.CodeUsage, 2, "usage: request: json: cannot unmarshal array into Go value of type api.SyncRequest"},
+		{"no mirror", "mirror/show", api.MirrorRef{Mirror: "x"}, api.CodeNotFound, 1, "no such mirror: x (configured: debian)"},
+		{"no ref", "show", api.RefRequest{Ref: "a/b"}, api.CodeUsage, 2, `not a reference: "a/b": expected NAME, MIRROR@INSTANT or MIRROR@latest`},
+		{"a mirror is no ref", "show", api.RefRequest{Ref: "debian"}, api.CodeUsage, 2, "not a reference: debian is a mirror: expected a frozen snapshot, or debian@latest"},
+		{"no instant", "show", api.RefRequest{Ref: "debian@soon"}, api.CodeUsage, 2, `not a reference: instant "soon": expected a form like 20261122T160000Z or 2026-11-22`},
+		{"too early", "show", api.RefRequest{Ref: "debian@1999-12-31"}, api.CodeNotFound, 1, "mirror debian has no snapshot at or before 19991231T000000Z: not found"},
+		{"no freeze", "packages", api.RefRequest{Ref: "4.2"}, api.CodeNotFound, 1, "frozen snapshot 4.2: not found"},
+		{"pin a freeze", "pin", api.PinRequest{Ref: "4.1"}, api.CodeUsage, 2, "usage: 4.1 is a frozen snapshot, which stays until it is removed: expected MIRROR@INSTANT"},
+		{"record a frozen name", "record/start", api.RecordStart{Name: "4.1"}, api.CodeExists, 1, "already exists with other contents: 4.1 is a frozen snapshot"},
+		{"no recording", "record/show", api.RecordRef{Name: "x"}, api.CodeNotFound, 1, "recording x: not found"},
+		{"find nothing", "find", api.FindRequest{}, api.CodeUsage, 2, "usage: find needs a package's name"},
+		{"as without from", "sync", map[string]any{"as": "2026-01-01T00:00:00Z"}, api.CodeUsage, 2, "usage: --from-url and --as go together: where the older state is, and the instant it stands for"},
+		{"kit outside", "kit/publish", api.KitPublish{Files: []api.KitFile{{File: "/etc/hostname", Path: "../x"}}}, api.CodeUsage, 2, `usage: path "../x" below /iuk/: expected a relative path without . and ..`},
+		{"kit that is no file", "kit/publish", api.KitPublish{Files: []api.KitFile{{File: "/dev/null", Path: "x"}}}, api.CodeUsage, 2, "usage: /dev/null is Dc---------, expected a regular file"},
+		{"kit of nothing", "kit/publish", api.KitPublish{}, api.CodeUsage, 2, "usage: no file to publish"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := s.fails(c.verb, c.req)
+			if d := cmp.Diff(&api.Error{Code: c.code, Message: c.message, Exit: c.exit}, e); d != "" {
+				t.Errorf("-want +got\n%s", d)
+			}
+		})
+	}
+}
+
+func TestFindAndShow(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"), pkg("b", "1"))
+	s.publish()
+	one := "debian@" + s.sync()
+	s.Archive.Default().Remove("a", "1")
+	s.Archive.Add(pkg("a", "2"))
+	s.publish()
+	two := "debian@" + s.sync()
+	s.call("freeze", api.FreezeRequest{Name: "4.1", Mirrors: []string{one}}, nil)
+	var found api.FindResult
+	s.call("find", api.FindRequest{Name: "a"}, &found)
+	type row struct{ Version, First, Last string }
+	var rows []row
+	for _, m := range found.Matches {
+		rows = append(rows, row{m.Version, m.First, m.Last})
+		if !m.Here || m.SHA256 == "" || m.Version == "1" != cmp.Equal(m.Frozen, []string{"4.1"}) {
+			t.Errorf("match: %+v", m)
+		}
+	}
+	if d := cmp.Diff([]row{{"2", two, two}, {"1", one, one}}, rows); d != "" {
+		t.Errorf("find: -want +got\n%s", d)
+	}
+	var list api.PackageList
+	s.call("packages", api.RefRequest{Ref: "debian@latest"}, &list)
+	if len(list.Packages) != 2 || list.Ref != two || list.Packages[0].Name != "a" || list.Packages[0].Version != "2" || !cmp.Equal(list.Packages[0].Suites, []string{"stable"}) || !cmp.Equal(list.Packages[0].Components, []string{"main"}) {
+		t.Errorf("packages: %+v", list)
+	}
+	var shown api.ShowResult
+	s.call("show", api.RefRequest{Ref: one}, &shown)
+	if sn := shown.Snapshot; sn == nil || sn.ID != one || !cmp.Equal(sn.UsedBy, []string{"frozen snapshot 4.1"}) || len(sn.Suites) != 1 || len(sn.Suites[0].Signers) != 1 || sn.Suites[0].Packages != 2 {
+		t.Errorf("show: %+v", shown.Snapshot)
+	}
+	var pinned api.Snapshot
+	s.call("pin", api.PinRequest{Ref: one}, &pinned)
+	if !pinned.Pinned || pinned.Until != nil {
+		t.Errorf("pin: %+v", pinned)
+	}
+	if e := s.fails("rm", api.RefRequest{Ref: one}); e.Code != api.CodeInUse {
+		t.Errorf("removing what is pinned: %+v", e)
+	}
+	s.call("unpin", api.PinRequest{Ref: one}, nil)
+	s.call("rm", api.RefRequest{Ref: one}, nil)
+	if e := s.fails("show", api.RefRequest{Ref: one}); e.Code != api.CodeGone {
+		t.Errorf("after rm: %+v", e)
+	}
+	// An instant that falls where snapshots were removed names no other.
+	if e := s.fails("show", api.RefRequest{Ref: strings.Replace(one, "Z", "", 1)}); e.Code != api.CodeGone {
+		t.Errorf("at a removed one: %+v", e)
+	}
+}
+
+func TestKits(t *testing.T) {
+	s := newSite(t, nil)
+	file := filepath.Join(t.TempDir(), "kit.iuk")
+	if err := os.WriteFile(file, []byte("kit"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.call("kit/publish", api.KitPublish{Files: []api.KitFile{{File: file, Path: "v1/kit.iuk"}, {File: file, Path: "/v1/upgrades.yml"}}}, nil)
+	for path, want := range map[string]string{"/iuk/v1/kit.iuk": "application/octet-stream", "/iuk/v1/upgrades.yml": "application/yaml", "/iuk/v1/": "text/html; charset=utf-8"} {
+		if a := s.get(path); a.StatusCode != 200 || a.Header.Get("Content-Type") != want || a.Header.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: status %d, %q", path, a.StatusCode, a.Header)
+		}
+	}
+	if err := os.WriteFile(file, []byte("kit 2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.call("kit/publish", api.KitPublish{Files: []api.KitFile{{File: file, Path: "v1/kit.iuk"}}}, nil)
+	if a := s.get("/iuk/v1/kit.iuk"); a.body != "kit 2" {
+		t.Errorf("after publishing again: %q", a.body)
+	}
+}
+
+// Bodies of packages are left to the server in front where that is configured,
+// once they have been read whole and were right.
+func TestAccel(t *testing.T) {
+	for header, want := range map[string]string{"X-Accel-Redirect": "/internal/blobs/", "X-Sendfile": "/blobs/"} {
+		t.Run(header, func(t *testing.T) {
+			s := newSite(t, nil, func(c *config.Config) {
+				c.Server.Accel, c.Server.AccelPrefix = header, "/internal/"
+			})
+			body := []byte(strings.Repeat("0123456789abcdef", 40_000))
+			s.Archive.Add(debtest.Package{Name: "a", Body: body})
+			s.publish()
+			u := "/archive/debian/" + s.sync() + "/" + s.Archive.Default().PathOf("a")
+			if a := s.get(u); a.body != string(body) || a.Header.Get(header) != "" {
+				t.Errorf("first read: %d bytes, %s %q", len(a.body), header, a.Header.Get(header))
+			}
+			a := s.get(u)
+			d := cas.Sum(body).String()
+			if header == "X-Sendfile" {
+				want = s.Dir + want
+			}
+			if got := a.Header.Get(header); got != want+d[:2]+"/"+d || a.body != "" || a.Header.Get("Cache-Control") == "" {
+				t.Errorf("later: %s %q, %d bytes", header, got, len(a.body))
+			}
+		})
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/sign"
 )
@@ -69,12 +71,11 @@ type faultTable struct {
 	u      *upstream
 	signer *sign.Signer
 	jobs   []job
-	before []string           // a copy of the data directory before each job
-	states []func(*testing.T) // unused slots keep the upstream's states in order
-	now    []time.Time        // the clock before each job
-	steps  []int              // writes of each job
-	names  []map[string]int   // of what kind
-	frozen [][]string         // what is frozen before each job
+	before []string         // a copy of the data directory before each job
+	now    []time.Time      // the clock before each job
+	steps  []int            // writes of each job
+	names  []map[string]int // of what kind
+	frozen [][]string       // what is frozen before each job
 	tmp    string
 }
 
@@ -160,7 +161,10 @@ func (t *faultTable) row(ctx context.Context, job, step int, apply bool, die fun
 			err = fmt.Errorf("%s: write %d of %d (%s), took effect: %v: %w", j.name, step, t.steps[job], what, apply, err)
 		}
 	}()
-	dir := filepath.Join(t.tmp, "row")
+	dir, err := os.MkdirTemp(t.tmp, "row")
+	if err != nil {
+		return err
+	}
 	if err := t.lay(job, dir); err != nil {
 		return err
 	}
@@ -230,4 +234,28 @@ func (t *faultTable) recover(ctx context.Context, job int, dir string, failed er
 		}
 	}
 	return nil
+}
+
+// run does every n-th row, several beside each other, and tells how many.
+func (t *faultTable) run(ctx context.Context, every int, report func(error)) (rows int) {
+	var eg errgroup.Group
+	eg.SetLimit(4)
+	for i := range t.jobs {
+		for step := range t.steps[i] {
+			for k, apply := range []bool{false, true} {
+				if (2*step+k)%every != 0 {
+					continue
+				}
+				rows++
+				eg.Go(func() error {
+					if err := t.row(ctx, i, step, apply, nil); err != nil {
+						report(err)
+					}
+					return nil
+				})
+			}
+		}
+	}
+	_ = eg.Wait()
+	return rows
 }

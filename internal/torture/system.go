@@ -158,7 +158,7 @@ func (s *system) record(ctx context.Context, name string, packages ...string) er
 				return err
 			}
 			if status != http.StatusOK {
-				return fmt.Errorf("recording %s: %s of %s: status %d", name, file, m.Name, status)
+				return fmt.Errorf("recording %s: %s of %s: %w: %d", name, file, m.Name, errStatus, status)
 			}
 		}
 	}
@@ -185,6 +185,9 @@ func (s *system) path(ctx context.Context, mirrorName, name string) (file string
 	}
 	return file, err
 }
+
+// errStatus is an answer other than 200.
+var errStatus = errors.New("status")
 
 // checked counts what a check looked at.
 type checked struct {
@@ -272,7 +275,7 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 func (s *system) orphans(ctx context.Context) (out []string, err error) {
 	err = s.blobs.Walk(ctx, cas.Digest{}, func(i cas.Info) error {
 		return s.store.View(ctx, func(tx *store.Tx) error {
-			if len(tx.Refs(i.Digest, 1)) == 0 {
+			if len(tx.Refs(i.Digest, 1)) == 0 && !listed(tx, i.Digest) {
 				out = append(out, fmt.Sprintf("%s (%d bytes, needed: %v, %+v)", i.Digest.Short(), i.Size, tx.Needed(i.Digest), tx.Listings(i.Digest)))
 			}
 			return nil
@@ -280,6 +283,21 @@ func (s *system) orphans(ctx context.Context) (out []string, err error) {
 	})
 	slices.Sort(out)
 	return out, err
+}
+
+// listed tells whether a generation that is left may list a digest.
+func listed(tx *store.Tx, d cas.Digest) bool {
+	for _, l := range tx.Listings(d) {
+		if l.Last == store.Unended {
+			return true
+		}
+		for gen := l.First; gen <= l.Last; gen++ {
+			if _, err := tx.Generation(l.Mirror, l.Suite, gen); err == nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // collect runs a collection that has no patience.

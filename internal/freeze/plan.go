@@ -809,18 +809,28 @@ func (z *Freezer) planBase(ctx context.Context, pl *plan) error {
 	}
 	// Sources that no binary needs any more go; those needed come with addSources.
 	if !pl.req.NoSources {
-		named := map[repo.Ref]bool{}
+		formats := map[string]repo.Format{} // of the base's mirrors
+		for i := range doc.Mirrors {
+			if formats[doc.Mirrors[i].Name], err = z.e.Format(doc.Mirrors[i].Type); err != nil {
+				return err
+			}
+		}
+		named := map[string][]string{} // versions of sources, by name
 		for _, picks := range pl.picks {
 			for _, p := range picks {
 				if p.fact.Kind != repo.KindSource {
 					for _, r := range p.fact.Sources {
-						named[r] = true
+						named[r.Name] = append(named[r.Name], r.Version)
 					}
 				}
 			}
 		}
 		pl.drop(func(p *pick) bool {
-			return p.fact.Kind == repo.KindSource && !named[repo.Ref{Name: p.fact.Name, Version: p.fact.Version}]
+			if p.fact.Kind != repo.KindSource {
+				return false
+			}
+			f := formats[p.mirror]
+			return f != nil && !slices.ContainsFunc(named[p.fact.Name], func(v string) bool { return f.SameSource(p.fact.Version, v) })
 		})
 	}
 	pl.missing = append(pl.missing, doc.Missing...)

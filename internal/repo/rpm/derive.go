@@ -39,7 +39,9 @@ func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) e
 		if c.Suite != Suite {
 			return fmt.Errorf("derive %s: suite %q, expected %q", p.Mirror.Name, c.Suite, Suite)
 		}
-		d := deriver{c: c, sink: sink, date: p.Date.Unix()}
+		all := states(c)
+		d := deriver{c: all[0], states: all, sink: sink, date: p.Date.Unix()}
+		d.c.Records = c.Records
 		if err := d.repository(ctx, p); err != nil {
 			return fmt.Errorf("derive %s: %w", p.Mirror.Name, err)
 		}
@@ -49,11 +51,12 @@ func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) e
 
 // deriver writes one repository.
 type deriver struct {
-	c    repo.Choice
-	sink repo.Sink
-	date int64         // Unix seconds
-	md   *rpmmd.RepoMD // upstream's
-	out  rpmmd.RepoMD
+	c      repo.Choice   // the newest state
+	states []repo.Choice // all of them, newest first
+	sink   repo.Sink
+	date   int64         // Unix seconds
+	md     *rpmmd.RepoMD // upstream's
+	out    rpmmd.RepoMD
 }
 
 func (d *deriver) repository(ctx context.Context, p repo.DeriveParams) error {
@@ -144,9 +147,22 @@ func (d *deriver) exact(ctx context.Context) error {
 	}
 	var sel rpmmd.Selection
 	chosen := map[string]nevra.NEVRA{} // by pkgid
-	head, err := d.head(ctx, primary, rpmmd.Primary)
+	primaryHead, err := head(ctx, d.c, primary, rpmmd.Primary)
 	if err != nil {
 		return err
+	}
+	for _, c := range d.states[1:] {
+		l, ok := heldIn(c, string(rpmmd.Primary))
+		if !ok {
+			continue
+		}
+		h, err := head(ctx, c, l, rpmmd.Primary)
+		if err != nil {
+			return err
+		}
+		if !primaryHead.SameEncoding(h) {
+			return fmt.Errorf("%s and %s are of different encodings and cannot be joined: %w", primary.Path, l.Path, repo.ErrMalformed)
+		}
 	}
 	var body chunks
 	n := 0
@@ -165,7 +181,7 @@ func (d *deriver) exact(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.list(ctx, rpmmd.Primary, ext, head, n, &body); err != nil {
+	if err := d.list(ctx, rpmmd.Primary, ext, primaryHead, n, &body); err != nil {
 		return err
 	}
 	body = chunks{}
@@ -183,8 +199,24 @@ func (d *deriver) exact(ctx context.Context) error {
 }
 
 // states are the states of the repository that the chosen packages come from,
-// the one whose root is kept first.
-func (d *deriver) states() []repo.Choice { return append([]repo.Choice{d.c}, d.c.Others...) }
+// newest first, whatever order they were named in.
+func states(c repo.Choice) []repo.Choice {
+	all := append([]repo.Choice{c}, c.Others...)
+	slices.SortStableFunc(all, func(a, b repo.Choice) int {
+		if n := b.Root.Date.Compare(a.Root.Date); n != 0 || len(all) == 1 {
+			return n
+		}
+		return bytes.Compare(repomdOf(a), repomdOf(b))
+	})
+	return all
+}
+
+func repomdOf(c repo.Choice) []byte {
+	if doc := findDoc(c.Root.Docs, repomdPath); doc != nil {
+		return doc.Data
+	}
+	return nil
+}
 
 // held finds the form in which the snapshot holds data of a type.
 func (d *deriver) held(typ string) (repo.Listed, bool) { return heldIn(d.c, typ) }
@@ -198,11 +230,7 @@ func heldIn(c repo.Choice, typ string) (repo.Listed, bool) {
 	return repo.Listed{}, false
 }
 
-// open opens the plain content of a held file.
-func (d *deriver) open(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
-	return openHeld(ctx, d.c, l)
-}
-
+// openHeld opens the plain content of a held file.
 func openHeld(ctx context.Context, c repo.Choice, l repo.Listed) (io.ReadCloser, error) {
 	raw, err := c.Open(ctx, l)
 	if err != nil {
@@ -229,8 +257,8 @@ func (c closers) Close() error {
 }
 
 // head reads upstream's head of a list.
-func (d *deriver) head(ctx context.Context, l repo.Listed, kind rpmmd.Kind) (rpmmd.Head, error) {
-	r, err := d.open(ctx, l)
+func head(ctx context.Context, c repo.Choice, l repo.Listed, kind rpmmd.Kind) (rpmmd.Head, error) {
+	r, err := openHeld(ctx, c, l)
 	if err != nil {
 		return rpmmd.Head{}, err
 	}
@@ -252,7 +280,7 @@ func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen m
 	var body chunks
 	var head rpmmd.Head
 	n := 0
-	for i, c := range d.states() {
+	for i, c := range d.states {
 		if i > 0 && len(left) == 0 {
 			break
 		}
@@ -276,6 +304,8 @@ func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen m
 		}
 		if i == 0 {
 			head = h
+		} else if !head.SameEncoding(h) {
+			return fmt.Errorf("%s of two states are of different encodings and cannot be joined: %w", kind, repo.ErrMalformed)
 		}
 	}
 	if len(left) > 0 {
@@ -334,50 +364,69 @@ func (d *deriver) list(ctx context.Context, kind rpmmd.Kind, ext string, head rp
 	})
 }
 
-// comps writes comps as the plain "group" data, which every client takes.
+// comps writes comps as the plain "group" data, which every client takes: that
+// of the newest state, and what only older ones have.
 func (d *deriver) comps(ctx context.Context, _ string, sel *rpmmd.Selection) error {
-	for _, typ := range []string{"group", "group_gz", "group_xz", "group_zst", "group_bz2"} {
-		l, ok := d.held(typ)
-		if !ok {
-			continue
+	var docs [][]byte
+	for _, c := range d.states {
+		for _, typ := range []string{"group", "group_gz", "group_xz", "group_zst", "group_bz2"} {
+			l, ok := heldIn(c, typ)
+			if !ok {
+				continue
+			}
+			doc, err := readHeld(ctx, c, l, rpmmd.MaxComps)
+			if err != nil {
+				return err
+			}
+			docs = append(docs, doc)
+			break
 		}
-		doc, err := d.readAll(ctx, l, rpmmd.MaxComps)
-		if err != nil {
-			return err
-		}
-		return d.write(ctx, "group", "comps.xml", func(w io.Writer) error { return rpmmd.CutComps(w, doc, sel) })
 	}
-	return nil
+	if len(docs) == 0 {
+		return nil
+	}
+	return d.write(ctx, "group", "comps.xml", func(w io.Writer) error { return rpmmd.CutComps(w, sel, docs[0], docs[1:]...) })
 }
 
 func (d *deriver) updateinfo(ctx context.Context, ext string, sel *rpmmd.Selection) error {
-	l, ok := d.held("updateinfo")
-	if !ok {
+	var docs []io.Reader
+	for _, c := range d.states {
+		l, ok := heldIn(c, "updateinfo")
+		if !ok {
+			continue
+		}
+		r, err := openHeld(ctx, c, l)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		docs = append(docs, ctxReader{ctx, r})
+	}
+	if len(docs) == 0 {
 		return nil
 	}
-	r, err := d.open(ctx, l)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
 	return d.write(ctx, "updateinfo", "updateinfo.xml"+ext, func(w io.Writer) error {
-		_, err := rpmmd.CutUpdateinfo(w, ctxReader{ctx, r}, sel)
+		_, err := rpmmd.CutUpdateinfo(w, sel, docs...)
 		return err
 	})
 }
 
 func (d *deriver) modules(ctx context.Context, ext string, sel *rpmmd.Selection) error {
-	l, ok := d.held("modules")
-	if !ok {
-		return nil
-	}
-	doc, err := d.readAll(ctx, l, rpmmd.MaxModules)
-	if err != nil {
-		return err
-	}
-	docs, err := rpmmd.ParseModules(doc)
-	if err != nil {
-		return malformed(err)
+	var docs []rpmmd.ModuleDoc
+	for _, c := range d.states {
+		l, ok := heldIn(c, "modules")
+		if !ok {
+			continue
+		}
+		doc, err := readHeld(ctx, c, l, rpmmd.MaxModules)
+		if err != nil {
+			return err
+		}
+		parsed, err := rpmmd.ParseModules(doc)
+		if err != nil {
+			return malformed(err)
+		}
+		docs = append(docs, parsed...)
 	}
 	kept := rpmmd.CutModules(docs, sel)
 	if len(kept) == 0 {
@@ -418,8 +467,9 @@ func (d *deriver) product(ctx context.Context, _ string, _ *rpmmd.Selection) err
 	return nil
 }
 
-func (d *deriver) readAll(ctx context.Context, l repo.Listed, max int64) ([]byte, error) {
-	r, err := d.open(ctx, l)
+// readHeld reads the plain content of a held file, of at most max bytes.
+func readHeld(ctx context.Context, c repo.Choice, l repo.Listed, max int64) ([]byte, error) {
+	r, err := openHeld(ctx, c, l)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,8 @@ package rpm_test
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -124,9 +126,11 @@ func TestEngine(t *testing.T) {
 	w.up.Add(
 		rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "x86_64", Requires: []string{"lib >= 1.0"}},
 		rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "src"},
-		rpmtest.Package{Name: "lib", Version: "1.0"},
+		rpmtest.Package{Name: "lib", Version: "1.0", SourceRPM: "app-1.0-1.src.rpm"},
 		rpmtest.Package{Name: "unused", Version: "1.0"},
 	)
+	w.up.SetData("group", "comps.xml", []byte(comps1))
+	w.up.SetData("updateinfo", "updateinfo.xml.gz", []byte(advisory("1", "app", "1.0", "1", "x86_64")))
 	w.up.Publish(start)
 	res := w.sync(t)
 	if !res.New || res.Snapshot == nil {
@@ -143,14 +147,21 @@ func TestEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fr.Frozen.Packages != 2 {
+	// The source package stands in the same repository and comes along.
+	if fr.Frozen.Packages != 2 || fr.Frozen.Sources != 1 {
 		t.Errorf("frozen: %+v", fr.Frozen)
 	}
 	w.verify(t, "4.0")
 
 	// Upstream moves on.
 	w.up.Remove("app", "lib")
-	w.up.Add(rpmtest.Package{Name: "app", Version: "2.0", Arch: "x86_64", Epoch: 1, Requires: []string{"lib >= 2.0"}}, rpmtest.Package{Name: "lib", Version: "2.0"})
+	w.up.Add(
+		rpmtest.Package{Name: "app", Version: "2.0", Arch: "x86_64", Epoch: 1, Requires: []string{"lib >= 2.0"}},
+		rpmtest.Package{Name: "lib", Version: "2.0", SourceRPM: "lib-2.0-1.src.rpm"},
+		rpmtest.Package{Name: "lib", Version: "2.0", Arch: "src"},
+	)
+	w.up.SetData("group", "comps.xml", []byte(comps2))
+	w.up.SetData("updateinfo", "updateinfo.xml.gz", []byte(advisory("2", "lib", "2.0", "0", "noarch")))
 	w.up.Publish(start.Add(24 * time.Hour))
 	w.now = w.now.Add(25 * time.Hour)
 	w.sync(t)
@@ -171,6 +182,79 @@ func TestEngine(t *testing.T) {
 	if err != nil || len(d.Upgraded) != 2 {
 		t.Errorf("diff: %v %+v", err, d)
 	}
+
+	// A point release over both states: app as it was, lib as it is now.
+	fr, err = w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0.1", Base: "4.0", Replace: []string{"lib@fedora@latest"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fr.Frozen.Packages != 2 || fr.Frozen.Sources != 2 || len(fr.Changes.Upgraded) != 1 {
+		t.Errorf("point release: %+v %+v", fr.Frozen, fr.Changes)
+	}
+	w.verify(t, "4.0.1")
+	w.verify(t, "4.0")
+	if got, want := w.install(t, "4.0.1", "app"), "app-1.0-1.x86_64 lib-2.0-1.noarch"; got != want {
+		t.Errorf("dnf installed %q, want %q", got, want)
+	}
+	// What it says about packages comes from both states.
+	const wantComps = "<comps>\n  <group><id>both</id><packagelist><packagereq>lib</packagereq></packagelist></group>\n" +
+		"  <group><id>old</id><packagelist><packagereq>app</packagereq></packagelist></group>\n</comps>\n"
+	if d := cmp.Diff(wantComps, w.derived(t, "4.0.1", "comps.xml")); d != "" {
+		t.Errorf("comps of the point release (-want +got):\n%s", d)
+	}
+	got := w.derived(t, "4.0.1", "updateinfo.xml.zst")
+	for _, want := range []string{"<id>1</id>", "<id>2</id>", `name="app"`, `name="lib"`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("advisories of the point release have no %s: %s", want, got)
+		}
+	}
+	// Back to what was, from the whole mirror.
+	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0.2", Base: "all", Replace: []string{"lib@4.0", "app@4.0"}, Remove: []string{"unused"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.verify(t, "4.0.2")
+	if got, want := w.install(t, "4.0.2", "app"), "app-1.0-1.x86_64 lib-1.0-1.noarch"; got != want {
+		t.Errorf("dnf installed %q, want %q", got, want)
+	}
+}
+
+const (
+	comps1 = "<comps>\n  <group><id>old</id><packagelist><packagereq>app</packagereq></packagelist></group>\n" +
+		"  <group><id>both</id><packagelist><packagereq>app</packagereq></packagelist></group>\n</comps>\n"
+	comps2 = "<comps>\n  <group><id>both</id><packagelist><packagereq>lib</packagereq><packagereq>extra</packagereq></packagelist></group>\n</comps>\n"
+)
+
+// advisory is an updateinfo document of one update.
+func advisory(id, name, version, epoch, arch string) string {
+	return fmt.Sprintf(`<updates><update><id>%s</id><pkglist><collection><package name=%q version=%q release="1" epoch=%q arch=%q/></collection></pkglist></update></updates>`, id, name, version, epoch, arch)
+}
+
+// derived is the plain content of a frozen repository's metadata file.
+func (w *world) derived(t *testing.T, name, suffix string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "export")
+	if _, err := w.z.Export(t.Context(), name, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "fedora/repodata/*-"+suffix))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s of %s: %v %v", suffix, name, found, err)
+	}
+	f, err := os.Open(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := rpm.Format{}.Decode(found[0], f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // TestEngineBadPackage: a package that upstream exchanged is not taken.

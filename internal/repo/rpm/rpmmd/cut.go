@@ -81,18 +81,90 @@ func sortSpans(s []span) {
 // selected, without the groups that have none left, and without what refers to
 // those: a category or environment goes when no group of it is left. Every
 // byte that stays is upstream's.
-func CutComps(w io.Writer, doc []byte, sel *Selection) error {
-	if len(doc) > MaxComps {
-		return fmt.Errorf("comps: size %w of %d bytes", ErrTooLarge, MaxComps)
-	}
-	r := newReader(bytes.NewReader(doc))
-	r.doctype = true
-	drop, err := compsDrops(r, sel)
+//
+// older are documents of earlier states of the repository: groups that only
+// they have with packages left, and the categories and environments that only
+// they have, follow those of doc.
+func CutComps(w io.Writer, sel *Selection, doc []byte, older ...[]byte) error {
+	first, err := readComps(doc, sel)
 	if err != nil {
-		return fmt.Errorf("comps: %w", err)
+		return err
+	}
+	seen := map[[2]string]bool{} // kind and id of what is kept
+	groups := map[string]bool{}
+	drop := append(first.drop, first.collections(func(id string) bool { return first.groups[id] > 0 })...)
+	for _, e := range first.elems {
+		if !e.dropped {
+			seen[[2]string{e.kind, e.id}] = true
+			groups[e.id] = groups[e.id] || e.kind == "group"
+		}
+	}
+	var more []byte
+	for _, old := range older {
+		c, err := readComps(old, sel)
+		if err != nil {
+			return err
+		}
+		if c.encoding != first.encoding {
+			return fmt.Errorf("comps: %w: encodings %q and %q in two states", ErrSyntax, first.encoding, c.encoding)
+		}
+		for id, n := range c.groups {
+			groups[id] = groups[id] || n > 1
+		}
+		inside := append(c.drop, c.collections(func(id string) bool { return groups[id] })...)
+		sortSpans(inside)
+		for _, e := range c.elems {
+			k := [2]string{e.kind, e.id}
+			if e.dropped || seen[k] || e.kind == "group" && c.groups[e.id] < 2 {
+				continue
+			}
+			seen[k] = true
+			var within []span
+			for _, s := range inside {
+				if s.from >= e.from && s.to <= e.to {
+					within = append(within, s)
+				}
+			}
+			var b bytes.Buffer
+			if err := without(&b, old[e.from:e.to], e.from, within); err != nil {
+				return err
+			}
+			more = append(append(append(more, "  "...), b.Bytes()...), '\n')
+		}
 	}
 	sortSpans(drop)
-	return without(w, doc, 0, drop)
+	if len(more) == 0 {
+		return without(w, doc, 0, drop)
+	}
+	if first.end == first.fin { // <comps/>
+		return CutComps(w, sel, older[0], older[1:]...)
+	}
+	if err := without(w, doc[:first.end], 0, drop); err != nil {
+		return err
+	}
+	if _, err := w.Write(more); err != nil {
+		return err
+	}
+	_, err = w.Write(doc[first.end:])
+	return err
+}
+
+// comps is what stands in one comps document.
+type comps struct {
+	encoding string
+	elems    []*compsElem
+	groups   map[string]int // by id: 1 where it has no packages anyway, 2 where some are left
+	drop     []span         // what goes, but for what refers to groups
+	end, fin int64          // of the root element's end tag
+}
+
+// compsElem is a group, a category or an environment.
+type compsElem struct {
+	kind, id string
+	span
+	refs     []compsRef
+	optional []compsRef
+	dropped  bool
 }
 
 // compsRef is a place that names a group.
@@ -101,31 +173,40 @@ type compsRef struct {
 	span
 }
 
-func compsDrops(r *reader, sel *Selection) (drop []span, err error) {
+func readComps(doc []byte, sel *Selection) (*comps, error) {
+	if len(doc) > MaxComps {
+		return nil, fmt.Errorf("comps: size %w of %d bytes", ErrTooLarge, MaxComps)
+	}
+	r := newReader(bytes.NewReader(doc))
+	r.doctype = true
+	c := &comps{groups: map[string]int{}}
+	if err := c.read(r, sel); err != nil {
+		return nil, fmt.Errorf("comps: %w", err)
+	}
+	return c, nil
+}
+
+func (c *comps) read(r *reader, sel *Selection) error {
 	if err := r.root("comps"); err != nil {
-		return nil, err
+		return err
 	}
-	// collection is a category or an environment.
-	type collection struct {
-		span
-		refs     []compsRef
-		optional []compsRef
-	}
-	var colls []collection
-	kept := map[string]bool{}
-	err = r.children(func() error {
+	c.encoding = r.encoding
+	err := r.children(func() error {
 		start := r.start
-		switch kind := string(r.name); kind {
+		e := &compsElem{kind: string(r.name)}
+		id := func() error {
+			v, err := r.content()
+			e.id = strings.TrimSpace(v)
+			return err
+		}
+		switch e.kind {
 		case "group":
-			id, left, had := "", 0, 0
+			left, had := 0, 0
 			var inside []span
 			err := r.children(func() error {
 				switch string(r.name) {
 				case "id":
-					var err error
-					id, err = r.content()
-					id = strings.TrimSpace(id)
-					return err
+					return id()
 				case "packagelist":
 					return r.named("packagereq", func() error {
 						from := r.start
@@ -141,17 +222,26 @@ func compsDrops(r *reader, sel *Selection) (drop []span, err error) {
 				}
 				return r.skip()
 			})
-			if left == 0 && had > 0 {
-				drop = append(drop, span{start, r.fin})
-			} else {
-				drop = append(drop, inside...)
-				kept[id] = true
+			e.span = span{start, r.fin}
+			c.elems = append(c.elems, e)
+			switch {
+			case left == 0 && had > 0:
+				e.dropped = true
+				c.drop = append(c.drop, e.span)
+				return err
+			case left > 0:
+				c.groups[e.id] = 2
+			default:
+				c.groups[e.id] = max(c.groups[e.id], 1)
 			}
+			c.drop = append(c.drop, inside...)
 			return err
 		case "category", "environment":
-			c := collection{}
 			err := r.children(func() error {
 				list := string(r.name)
+				if list == "id" {
+					return id()
+				}
 				if list != "grouplist" && list != "optionlist" {
 					return r.skip()
 				}
@@ -160,15 +250,15 @@ func compsDrops(r *reader, sel *Selection) (drop []span, err error) {
 					id, err := r.content()
 					ref := compsRef{strings.TrimSpace(id), span{from, r.fin}}
 					if list == "grouplist" {
-						c.refs = append(c.refs, ref)
+						e.refs = append(e.refs, ref)
 					} else {
-						c.optional = append(c.optional, ref)
+						e.optional = append(e.optional, ref)
 					}
 					return err
 				})
 			})
-			c.span = span{start, r.fin}
-			colls = append(colls, c)
+			e.span = span{start, r.fin}
+			c.elems = append(c.elems, e)
 			return err
 		case "langpacks":
 			return r.named("match", func() error {
@@ -177,7 +267,7 @@ func compsDrops(r *reader, sel *Selection) (drop []span, err error) {
 					return err
 				}
 				if !sel.Name(name) {
-					drop = append(drop, span{from, r.fin})
+					c.drop = append(c.drop, span{from, r.fin})
 				}
 				return nil
 			})
@@ -185,55 +275,88 @@ func compsDrops(r *reader, sel *Selection) (drop []span, err error) {
 		return r.skip()
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, c := range colls {
+	c.end, c.fin = r.start, r.fin
+	return r.finish()
+}
+
+// collections tells what of the categories and environments goes, given the
+// groups that are kept.
+func (c *comps) collections(kept func(group string) bool) (drop []span) {
+	for _, e := range c.elems {
+		if e.kind == "group" {
+			continue
+		}
 		var gone []span
-		for _, ref := range c.refs {
-			if !kept[ref.group] {
+		for _, ref := range e.refs {
+			if !kept(ref.group) {
 				gone = append(gone, ref.span)
 			}
 		}
-		if len(gone) == len(c.refs) {
-			drop = append(drop, c.span)
+		if len(gone) == len(e.refs) {
+			e.dropped = true
+			drop = append(drop, e.span)
 			continue
 		}
-		for _, ref := range c.optional {
-			if !kept[ref.group] {
+		for _, ref := range e.optional {
+			if !kept(ref.group) {
 				gone = append(gone, ref.span)
 			}
 		}
 		drop = append(drop, gone...)
 	}
-	return drop, r.finish()
+	return drop
 }
 
-// CutUpdateinfo copies the advisories of an updateinfo document that concern
+// CutUpdateinfo copies the advisories of updateinfo documents that concern
 // selected packages, without the packages that are not selected. It tells how
-// many advisories it kept. The document may be of any size, each advisory is
-// bounded.
-func CutUpdateinfo(w io.Writer, src io.Reader, sel *Selection) (kept int, err error) {
-	r := newReader(src)
-	fail := func(err error) (int, error) { return kept, fmt.Errorf("updateinfo: %w", err) }
-	if err := r.root("updates"); err != nil {
-		return fail(err)
+// many advisories it kept. A document may be of any size, each advisory is
+// bounded. Of an advisory that several documents have, as states of a
+// repository do, the first with a selected package is taken.
+func CutUpdateinfo(w io.Writer, sel *Selection, docs ...io.Reader) (kept int, err error) {
+	var head *updateHead
+	seen := map[string]bool{}
+	for _, src := range docs {
+		n, err := cutUpdates(w, src, sel, &head, seen)
+		kept += n
+		if err != nil {
+			return kept, fmt.Errorf("updateinfo: %w", err)
+		}
 	}
-	enc := ""
-	if r.encoding != "" {
-		enc = r.encoding
-	} else {
+	if head == nil {
+		return kept, nil
+	}
+	_, err = fmt.Fprintf(w, "</%s>\n", head.name)
+	return kept, err
+}
+
+// updateHead is what the first of several documents begins with.
+type updateHead struct{ name, encoding string }
+
+func cutUpdates(w io.Writer, src io.Reader, sel *Selection, head **updateHead, seen map[string]bool) (kept int, err error) {
+	r := newReader(src)
+	if err := r.root("updates"); err != nil {
+		return 0, err
+	}
+	enc := r.encoding
+	if enc == "" {
 		enc = "UTF-8"
 	}
-	if _, err := fmt.Fprintf(w, "<?xml version=\"1.0\" encoding=\"%s\"?>\n", enc); err != nil {
-		return kept, err
-	}
-	tag := bytes.Clone(r.buf[r.start-r.off : r.fin-r.off])
-	if r.selfClose {
-		tag = append(bytes.TrimRight(bytes.TrimSuffix(tag, []byte("/>")), " \t\r\n"), '>')
-	}
-	name := string(r.name)
-	if _, err := w.Write(append(tag, '\n')); err != nil {
-		return kept, err
+	if *head == nil {
+		*head = &updateHead{string(r.name), enc}
+		if _, err := fmt.Fprintf(w, "<?xml version=\"1.0\" encoding=\"%s\"?>\n", enc); err != nil {
+			return 0, err
+		}
+		tag := bytes.Clone(r.buf[r.start-r.off : r.fin-r.off])
+		if r.selfClose {
+			tag = append(bytes.TrimRight(bytes.TrimSuffix(tag, []byte("/>")), " \t\r\n"), '>')
+		}
+		if _, err := w.Write(append(tag, '\n')); err != nil {
+			return 0, err
+		}
+	} else if (*head).encoding != enc {
+		return 0, fmt.Errorf("%w: encodings %q and %q in two states", ErrSyntax, (*head).encoding, enc)
 	}
 	n := 0
 	err = r.children(func() error {
@@ -243,14 +366,15 @@ func CutUpdateinfo(w io.Writer, src io.Reader, sel *Selection) (kept int, err er
 			return r.skip()
 		}
 		r.mark()
-		drop, left, err := updateDrops(r, sel)
+		id, drop, left, err := updateDrops(r, sel)
 		if err != nil {
 			return fmt.Errorf("update number %d: %w", n, err)
 		}
 		raw, err := r.marked()
-		if err != nil || left == 0 {
+		if err != nil || left == 0 || id != "" && seen[id] {
 			return err
 		}
+		seen[id] = true
 		kept++
 		sortSpans(drop)
 		if _, err := io.WriteString(w, "  "); err != nil {
@@ -263,18 +387,20 @@ func CutUpdateinfo(w io.Writer, src io.Reader, sel *Selection) (kept int, err er
 		return err
 	})
 	if err != nil {
-		return fail(err)
+		return kept, err
 	}
-	if err := r.finish(); err != nil {
-		return fail(err)
-	}
-	_, err = fmt.Fprintf(w, "</%s>\n", name)
-	return kept, err
+	return kept, r.finish()
 }
 
-// updateDrops reads one <update>: what of it goes, and how many packages stay.
-func updateDrops(r *reader, sel *Selection) (drop []span, left int, err error) {
+// updateDrops reads one <update>: its id, what of it goes, and how many
+// packages stay.
+func updateDrops(r *reader, sel *Selection) (id string, drop []span, left int, err error) {
 	err = r.children(func() error {
+		if string(r.name) == "id" {
+			v, err := r.content()
+			id = strings.TrimSpace(v)
+			return err
+		}
 		if string(r.name) != "pkglist" {
 			return r.skip()
 		}
@@ -307,7 +433,7 @@ func updateDrops(r *reader, sel *Selection) (drop []span, left int, err error) {
 			return err
 		})
 	})
-	return drop, left, err
+	return id, drop, left, err
 }
 
 // updatePackage names the package of an advisory; an epoch of "null" or
@@ -488,6 +614,10 @@ func moduleNeeds(n *yaml.Node) ([]map[string][]string, error) {
 // package without its stream would count as an ordinary one; the streams that
 // those require, since dnf enables streams only together with theirs; and the
 // defaults, obsoletes and translations of what is kept.
+//
+// Documents of several states of a repository may follow one another, the newest
+// state first: of equal ones the first is taken, and of a module's defaults the
+// first whose stream is kept.
 func CutModules(docs []ModuleDoc, sel *Selection) []ModuleDoc {
 	keep := make([]bool, len(docs))
 	var todo []int
@@ -525,6 +655,7 @@ func CutModules(docs []ModuleDoc, sel *Selection) []ModuleDoc {
 		}
 	}
 	var out []ModuleDoc
+	had := map[[6]string]bool{}
 	for i, d := range docs {
 		switch {
 		case keep[i]:
@@ -538,7 +669,14 @@ func CutModules(docs []ModuleDoc, sel *Selection) []ModuleDoc {
 		case !streams[[2]string{d.Module, d.Stream}]:
 			continue
 		}
-		out = append(out, d)
+		id := [...]string{d.Kind, d.Module, d.Stream, d.Version, d.Context, d.Arch}
+		if d.Kind == "modulemd-defaults" {
+			id[2] = ""
+		}
+		if !had[id] {
+			had[id] = true
+			out = append(out, d)
+		}
 	}
 	return out
 }

@@ -33,7 +33,7 @@ func TestCutComps(t *testing.T) {
 		{"c-1-1.noarch", "<comps><group><id>empty</id></group></comps>"},
 	} {
 		var b bytes.Buffer
-		if err := CutComps(&b, []byte(compsDoc), selection(t, c.keep)); err != nil {
+		if err := CutComps(&b, selection(t, c.keep), []byte(compsDoc)); err != nil {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(c.want, b.String()); d != "" {
@@ -42,7 +42,7 @@ func TestCutComps(t *testing.T) {
 	}
 	const head = "<?xml version=\"1.0\"?>\n<!DOCTYPE comps PUBLIC \"-//Red Hat, Inc.//DTD Comps info//EN\" \"comps.dtd\">\n"
 	var b bytes.Buffer
-	if err := CutComps(&b, []byte(head+"<comps/>"), selection(t)); err != nil || b.String() != head+"<comps/>" {
+	if err := CutComps(&b, selection(t), []byte(head+"<comps/>")); err != nil || b.String() != head+"<comps/>" {
 		t.Errorf("comps with a document type: %q, %v", b.String(), err)
 	}
 	for doc, want := range map[string]string{
@@ -50,9 +50,71 @@ func TestCutComps(t *testing.T) {
 		`<!DOCTYPE comps SYSTEM "file:///etc/passwd"><comps>&x;</comps>`: `comps: malformed XML at byte 51: entity "&x;" is not defined`,
 		`<comps><!DOCTYPE comps></comps>`:                                `comps: malformed XML at byte 7: a declaration, "<!DOCTYPE"; document types and entities are not accepted`,
 	} {
-		if err := CutComps(&b, []byte(doc), selection(t)); err == nil || err.Error() != want {
+		if err := CutComps(&b, selection(t), []byte(doc)); err == nil || err.Error() != want {
 			t.Errorf("%s:\ngot  %v\nwant %s", doc, err, want)
 		}
+	}
+}
+
+// TestCutStates: what only an older state knows of the packages comes from it.
+func TestCutStates(t *testing.T) {
+	sel := selection(t, "a-1-1.noarch", "b-2-1.noarch")
+	newest := "<comps><group><id>g</id><packagelist><packagereq>b</packagereq></packagelist></group><group><id>h</id><packagelist><packagereq>c</packagereq></packagelist></group></comps>"
+	older := "<comps>" +
+		"<group><id>g</id><packagelist><packagereq>a</packagereq></packagelist></group>" + // the newest has it
+		"<group><id>h</id><packagelist><packagereq>a</packagereq><packagereq>c</packagereq></packagelist></group>" + // there it is left without packages
+		"<group><id>none</id><packagelist><packagereq>c</packagereq></packagelist></group><group><id>empty</id></group>" +
+		"<environment><id>e</id><grouplist><groupid>h</groupid><groupid>none</groupid></grouplist></environment>" +
+		"<category><id>c</id><grouplist><groupid>none</groupid></grouplist></category></comps>"
+	want := "<comps><group><id>g</id><packagelist><packagereq>b</packagereq></packagelist></group>" +
+		"  <group><id>h</id><packagelist><packagereq>a</packagereq></packagelist></group>\n" +
+		"  <environment><id>e</id><grouplist><groupid>h</groupid></grouplist></environment>\n</comps>"
+	var b bytes.Buffer
+	if err := CutComps(&b, sel, []byte(newest), []byte(older), []byte(older)); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, b.String()); d != "" {
+		t.Errorf("comps (-want +got):\n%s", d)
+	}
+	b.Reset()
+	if err := CutComps(&b, sel, []byte("<comps/>"), []byte(newest)); err != nil || !strings.Contains(b.String(), "<id>g</id>") {
+		t.Errorf("%q, %v", b.String(), err)
+	}
+	if err := CutComps(&b, sel, []byte(newest), []byte(`<?xml version="1.0" encoding="ISO-8859-1"?><comps/>`)); err == nil ||
+		err.Error() != `comps: malformed XML: encodings "" and "ISO-8859-1" in two states` {
+		t.Errorf("two encodings: %v", err)
+	}
+
+	update := func(id, name, version string) string {
+		return "<update><id>" + id + `</id><pkglist><collection><package name="` + name + `" epoch="0" version="` + version + `" release="1" arch="noarch"/></collection></pkglist></update>`
+	}
+	b.Reset()
+	n, err := CutUpdateinfo(&b, sel, strings.NewReader("<updates>"+update("1", "b", "2")+update("2", "a", "2")+"</updates>"),
+		strings.NewReader("<updates>"+update("1", "a", "1")+update("2", "a", "1")+update("3", "a", "3")+"</updates>"))
+	if err != nil || n != 2 {
+		t.Fatalf("%d, %v", n, err)
+	}
+	want = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<updates>\n  " + update("1", "b", "2") + "\n  " + update("2", "a", "1") + "\n</updates>\n"
+	if d := cmp.Diff(want, b.String()); d != "" {
+		t.Errorf("updateinfo (-want +got):\n%s", d)
+	}
+
+	stream := func(s, rpm string) string {
+		return "---\ndocument: modulemd\nversion: 2\ndata: {name: m, stream: " + s + ", version: 1, context: c, arch: noarch, artifacts: {rpms: [" + rpm + "]}}\n"
+	}
+	def := func(s string) string {
+		return "---\ndocument: modulemd-defaults\nversion: 1\ndata: {module: m, stream: " + s + "}\n"
+	}
+	var docs []ModuleDoc
+	for _, state := range []string{stream("2", "c-0:1-1.noarch") + def("2"), stream("1", "a-0:1-1.noarch") + stream("1", "a-0:1-1.noarch") + def("1")} {
+		parsed, err := ParseModules([]byte(state))
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs = append(docs, parsed...)
+	}
+	if d := cmp.Diff(stream("1", "a-0:1-1.noarch")+def("1"), string(FormatModules(CutModules(docs, sel)))); d != "" {
+		t.Errorf("modules (-want +got):\n%s", d)
 	}
 }
 
@@ -60,7 +122,7 @@ func TestCutUpdateinfo(t *testing.T) {
 	const doc = `<?xml version="1.0" encoding="ISO-8859-1"?><updates><update><id>1</id><description>Caf` + "\xe9" + `</description><pkglist><collection>` +
 		`<module name="m" stream="1"/><package name="a" epoch="None" version="1" release="1" arch="noarch"/></collection></pkglist></update><update><id>none</id></update></updates>`
 	var b bytes.Buffer
-	n, err := CutUpdateinfo(&b, strings.NewReader(doc), selection(t, "a-1-1.noarch"))
+	n, err := CutUpdateinfo(&b, selection(t, "a-1-1.noarch"), strings.NewReader(doc))
 	if err != nil || n != 1 {
 		t.Fatalf("%d, %v", n, err)
 	}
@@ -69,7 +131,7 @@ func TestCutUpdateinfo(t *testing.T) {
 	if b.String() != want {
 		t.Errorf("got  %q\nwant %q", b.String(), want)
 	}
-	if _, err := CutUpdateinfo(&b, strings.NewReader(`<updates><update><pkglist><collection><package name="a" epoch="x"/></collection></pkglist></update></updates>`), selection(t)); err == nil ||
+	if _, err := CutUpdateinfo(&b, selection(t), strings.NewReader(`<updates><update><pkglist><collection><package name="a" epoch="x"/></collection></pkglist></update></updates>`)); err == nil ||
 		err.Error() != `updateinfo: update number 1: malformed XML at byte 67: package a: epoch "x"` {
 		t.Error(err)
 	}
@@ -175,17 +237,17 @@ func FuzzCut(f *testing.F) {
 		var out, again bytes.Buffer
 		switch which % 3 {
 		case 0:
-			if CutComps(&out, doc, sel) != nil {
+			if CutComps(&out, sel, doc) != nil {
 				return
 			}
-			if err := CutComps(&again, out.Bytes(), sel); err != nil {
+			if err := CutComps(&again, sel, out.Bytes()); err != nil {
 				t.Fatalf("what was cut cannot be read: %v\n%s", err, out.Bytes())
 			}
 		case 1:
-			if _, err := CutUpdateinfo(&out, bytes.NewReader(doc), sel); err != nil {
+			if _, err := CutUpdateinfo(&out, sel, bytes.NewReader(doc)); err != nil {
 				return
 			}
-			if _, err := CutUpdateinfo(&again, bytes.NewReader(out.Bytes()), sel); err != nil {
+			if _, err := CutUpdateinfo(&again, sel, bytes.NewReader(out.Bytes())); err != nil {
 				t.Fatalf("what was cut cannot be read: %v\n%s", err, out.Bytes())
 			}
 		case 2:

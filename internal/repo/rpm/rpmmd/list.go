@@ -45,6 +45,11 @@ type Head struct {
 // from it; valid after the first Next.
 func (s *Scanner) Head() Head { return Head{s.r.encoding, s.prolog} }
 
+// SameEncoding says whether elements of the other list can stand in this one.
+func (h Head) SameEncoding(o Head) bool {
+	return h.encoding == o.encoding || (h.encoding == "" || h.encoding == "UTF-8") && (o.encoding == "" || o.encoding == "UTF-8")
+}
+
 // DefaultHead is the head that createrepo_c writes.
 func DefaultHead(kind Kind) Head {
 	ns := map[Kind]string{

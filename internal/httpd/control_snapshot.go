@@ -556,7 +556,7 @@ func (s *Server) kitPublish(ctx context.Context, req api.KitPublish, progress fu
 	for i, f := range req.Files {
 		p, ok := cleanPath("/" + f.Path)
 		if !ok || p == "/" || strings.HasSuffix(p, "/") || len(p) > 1024 {
-			return req, fmt.Errorf("%w: path %q below /iuk/: expected a relative path without . and ..", ErrUsage, f.Path)
+			return req, fmt.Errorf("%w: path %q below /iuk/: expected a relative path that stays below it", ErrUsage, f.Path)
 		}
 		if !filepath.IsAbs(f.File) {
 			return req, fmt.Errorf("%w: file %q: expected an absolute path", ErrUsage, f.File)

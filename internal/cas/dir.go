@@ -383,7 +383,9 @@ func (b *batch) Flush(ctx context.Context) error {
 	// one failed.
 	err := b.dir.step("syncdir", "batch", func() error {
 		if len(dirs) > 8 {
-			return durable.SyncFS(b.dir.fd)
+			if err := durable.SyncFS(b.dir.fd); !errors.Is(err, errors.ErrUnsupported) {
+				return err
+			}
 		}
 		return b.dir.syncDirs(dirs)
 	})
@@ -406,7 +408,9 @@ func (d *Dir) syncDirs(dirs map[string]bool) error {
 // sync makes the data of a few files durable one by one, of many by syncfs.
 func (d *Dir) sync(files []pending) error {
 	if len(files) > 8 {
-		return durable.SyncFS(d.fd)
+		if err := durable.SyncFS(d.fd); !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
 	}
 	for _, p := range files {
 		f, err := d.root.OpenFile(p.tmp, os.O_RDONLY, 0)

@@ -24,7 +24,8 @@ import (
 // failed fsync, or a failed rename whose directory could not be synced.
 var ErrUnknown = errors.New("state on disk unknown")
 
-// SyncDir makes the entries of the directory at path durable.
+// SyncDir makes the entries of the directory at path durable, or the bytes of
+// a file.
 func SyncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -32,7 +33,7 @@ func SyncDir(path string) error {
 	}
 	defer d.Close()
 	if err := d.Sync(); err != nil {
-		return fmt.Errorf("%w: sync directory %s: %w", ErrUnknown, path, err)
+		return fmt.Errorf("%w: sync %s: %w", ErrUnknown, path, err)
 	}
 	return nil
 }
@@ -41,11 +42,37 @@ func SyncDir(path string) error {
 // f: the batch form of fsync for thousands of small files (syncfs(2); since
 // Linux 5.8 it reports write-back errors that happened since the last call on
 // the same descriptor, so f should stay open between calls).
+//
+// On FUSE it does nothing: the kernel passes syncfs on to virtiofs alone
+// (fuse_sync_fs in fs/fuse/inode.c). There the error is errors.ErrUnsupported,
+// and files and directories must be synced one by one.
 func SyncFS(f *os.File) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err == nil && st.Type == unix.FUSE_SUPER_MAGIC {
+		return fmt.Errorf("sync file system of %s: %w", f.Name(), errors.ErrUnsupported)
+	}
 	if err := unix.Syncfs(int(f.Fd())); err != nil {
 		return fmt.Errorf("%w: sync file system of %s: %w", ErrUnknown, f.Name(), err)
 	}
 	return nil
+}
+
+// SyncTree makes every file and directory below dir durable, and dir itself.
+func SyncTree(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := SyncFS(d); !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return SyncDir(path)
+	})
 }
 
 // WriteFile replaces the file at path with data so that a power cut leaves the

@@ -74,6 +74,9 @@ func TestSync(t *testing.T) {
 	if err := durable.SyncFS(f); !errors.Is(err, durable.ErrUnknown) {
 		t.Errorf("SyncFS that fails: %v, expected an unknown state", err)
 	}
+	if err := durable.SyncTree(dir); err != nil {
+		t.Error(err)
+	}
 	// A pipe cannot be synced (fsync(2): EINVAL), which stands for every failed fsync.
 	pipe := filepath.Join(dir, "fifo")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {

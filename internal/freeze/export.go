@@ -123,12 +123,8 @@ func (z *Freezer) Export(ctx context.Context, ref, dir string, p *mirror.Progres
 	if err := x.dirs(); err != nil {
 		return nil, err
 	}
-	if f, err := os.Open(tmp); err == nil {
-		err = durable.SyncFS(f)
-		f.Close()
-		if err != nil {
-			return nil, err
-		}
+	if err := durable.SyncTree(tmp); err != nil {
+		return nil, err
 	}
 	_ = os.Remove(dir) // an empty directory that was there
 	if err := os.Rename(tmp, dir); err != nil {

@@ -1,0 +1,109 @@
+package mirror_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/mirror/mirrortest"
+	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/store"
+)
+
+func TestParseInstant(t *testing.T) {
+	day := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	afternoon := day.Add(16 * time.Hour)
+	for s, want := range map[string]time.Time{
+		"20261122T160000Z": afternoon, "2026-11-22T16:00:00Z": afternoon, "2026-11-22T17:00:00+01:00": afternoon, "20261122T170000+0100": afternoon,
+		"2026-11-22T16:00:00": afternoon, "2026-11-22T16:00Z": afternoon, "2026-11-22T16:00": afternoon, "20261122T1600Z": afternoon,
+		"2026-11-22T16:00:00.9Z": afternoon, "2026-11-22": day, "20261122": day,
+	} {
+		if got, err := mirror.ParseInstant(s); err != nil || !got.Equal(want) || got.Location() != time.UTC {
+			t.Errorf("%s: %v %v, expected %v", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "latest", "yesterday", "2026", "2026-13-01", "2026-11-22T25:00Z", "1969-12-31", "20261122T160000Z ", "22.11.2026", "1795363200"} {
+		if got, err := mirror.ParseInstant(s); !errors.Is(err, mirror.ErrRef) {
+			t.Errorf("%q: %v %v, expected ErrRef", s, got, err)
+		}
+	}
+}
+
+func FuzzParseInstant(f *testing.F) {
+	f.Add("20261122T160000Z")
+	f.Add("2026-11-22T16:00:00.5+14:00")
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := mirror.ParseInstant(s)
+		if err != nil {
+			return
+		}
+		if again, err := mirror.ParseInstant(store.FormatInstant(got)); err != nil || !again.Equal(got) {
+			t.Errorf("%q is %v, written and read again %v, %v", s, got, again, err)
+		}
+	})
+}
+
+func TestResolveRef(t *testing.T) {
+	w := mirrortest.New(t, nil)
+	w.Archive.Add(debtest.Package{Name: "a"})
+	var ids []string
+	for i := range 3 {
+		w.Archive.Add(debtest.Package{Name: fmt.Sprint("b", i)})
+		w.Archive.Publish(w.Now)
+		ids = append(ids, w.MustSync().Snapshot.ID())
+		w.Now = w.Now.Add(24 * time.Hour)
+	}
+	for ref, want := range map[string]string{
+		"debian@latest": ids[2], ids[0]: ids[0], "debian@2026-01-11": ids[0], "debian@2026-01-12T00:00Z": ids[1], "debian@2030-01-01": ids[2],
+	} {
+		if got, err := w.ResolveRef(t.Context(), ref); err != nil || got.String() != want {
+			t.Errorf("%s: %v %v, expected %s", ref, got.Snapshot, err, want)
+		}
+	}
+	if got, err := w.ResolveSnapshot(t.Context(), "debian"); err != nil || got.ID() != ids[2] {
+		t.Errorf("debian: %v %v", got, err)
+	}
+	epoch := w.Epoch()
+	if err := w.Store().Update(t.Context(), "rm", func(tx *store.Tx) error {
+		return tx.RemoveSnapshot("debian", mirrortest.Start.Add(24*time.Hour+2*time.Minute))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.Changed()
+	if w.Epoch() == epoch {
+		t.Error("no new epoch")
+	}
+	for ref, want := range map[string]error{
+		ids[1]: store.ErrGone, "debian@2026-01-12": store.ErrGone, "debian@2025-01-01": store.ErrNotFound, "4.1": store.ErrNotFound,
+		"debian": mirror.ErrRef, "ubuntu@latest": mirror.ErrUnknown, "debian@": mirror.ErrRef, "@latest": mirror.ErrRef, "../x": mirror.ErrRef, "": mirror.ErrRef,
+	} {
+		if got, err := w.ResolveRef(t.Context(), ref); !errors.Is(err, want) {
+			t.Errorf("%q: %v %v, expected %v", ref, got.Snapshot, err, want)
+		}
+	}
+	for name, want := range map[string]error{
+		"4.1": nil, "2.4~rc1": nil, "debian": mirror.ErrNameTaken, "latest": mirror.ErrNameTaken, "a/b": mirror.ErrRef, "": mirror.ErrRef, ".x": mirror.ErrRef, "a@b": mirror.ErrRef,
+	} {
+		if err := w.CheckName(t.Context(), name); !errors.Is(err, want) {
+			t.Errorf("name %q: %v, expected %v", name, err, want)
+		}
+	}
+}
+
+func TestCanonicalRecording(t *testing.T) {
+	e := func(mirrorName, path string, size int64, count int) store.RecordEntry {
+		return store.RecordEntry{Mirror: mirrorName, Path: path, Size: size, SHA256: cas.Sum([]byte(path)), Count: count, First: mirrortest.Start}
+	}
+	a, da := mirror.CanonicalRecording([]store.RecordEntry{e("m", "x", 1, 1), e("m", "a", 2, 1)})
+	_, db := mirror.CanonicalRecording([]store.RecordEntry{e("m", "a", 2, 7), e("m", "x", 1, 2), e("m", "x", 1, 3)})
+	if da != db {
+		t.Error("order, counts or repetition change the canonical form")
+	}
+	want := "m\ta\t2\t" + cas.Sum([]byte("a")).String() + "\nm\tx\t1\t" + cas.Sum([]byte("x")).String() + "\n"
+	if string(a) != want {
+		t.Errorf("canonical form %q, expected %q", a, want)
+	}
+}

@@ -5,7 +5,7 @@
 # make lint   gofmt, go vet, staticcheck, govulncheck
 # make torture  crashes, full disks, power cuts: takes an hour
 
-export PATH := $(PATH):/usr/local/go/bin
+export PATH := $(CURDIR)/.go/bin:$(PATH):/usr/local/go/bin
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 30s
@@ -19,7 +19,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
 all: build
 
 build:
-	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/snapd ./cmd/snapctl
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/snapd ./cmd/snapctl
 
 run:
 	@./.ci/deps run

@@ -186,6 +186,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	defer d.engine.Close()
 	d.compose()
+	if n, err := d.freezer.Vouch(ctx); err != nil {
+		return err
+	} else if n > 0 {
+		d.log.Info("signed earlier freezes again by the present key", "freezes", n, "key", d.signer.Fingerprint())
+	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

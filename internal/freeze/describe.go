@@ -312,6 +312,9 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		if err != nil {
 			return nil, err
 		}
+		if f.Key == z.cfg.Signer.Fingerprint() {
+			key = []byte(z.cfg.Signer.PublicKeyArmored()) // it may have been renewed
+		}
 		for i := range f.Mirrors {
 			m := &f.Mirrors[i]
 			err := render("snapd-"+f.Name+"-"+m.Mirror, m.Type, z.cfg.PublicURL+"/frozen/"+f.Name+"/"+m.Mirror, m.Mirror, nil, m.Suites, string(key), m.Certificates, "frozen snapshot "+f.Name+" of "+m.Mirror)

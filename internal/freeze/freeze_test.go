@@ -270,3 +270,53 @@ func TestSBOM(t *testing.T) {
 		}
 	}
 }
+
+// After a change of key old freezes keep their signature, and a statement by the
+// new key vouches for them: either key proves them.
+func TestVouch(t *testing.T) {
+	w := newWorld(t, config.All)
+	old := w.signer
+	w.freeze(t, api.FreezeRequest{Name: "4.0", Manifests: list("a=1"), Format: "list"})
+	if n, err := w.z.Vouch(t.Context()); err != nil || n != 0 {
+		t.Errorf("nothing to vouch for: %d, %v", n, err)
+	}
+	w.signer = signtest.Signer(t, signtest.NewKey(t, "later"))
+	w.open()
+	if n, err := w.z.Vouch(t.Context()); err != nil || n != 1 {
+		t.Fatalf("vouched for %d: %v", n, err)
+	}
+	if n, err := w.z.Vouch(t.Context()); err != nil || n != 0 {
+		t.Errorf("vouched again for %d: %v", n, err)
+	}
+	w.verify(t, "4.0")
+	dir := filepath.Join(t.TempDir(), "x")
+	if _, err := w.z.Export(t.Context(), "4.0", dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		keys *sign.Keyring
+		ok   bool
+	}{
+		"old key":      {old.Keyring(), true},
+		"new key":      {w.signer.Keyring(), true},
+		"a stranger's": {signtest.Signer(t, signtest.NewKey(t, "stranger")).Keyring(), false},
+	} {
+		v, err := freeze.VerifyDir(t.Context(), dir, freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: c.keys})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok := len(v.Faults) == 0; ok != c.ok {
+			t.Errorf("%s: %+v", name, v.Faults)
+		}
+	}
+	p := filepath.Join(dir, "_statements", "signature-"+strings.ToLower(w.signer.Fingerprint())+".json")
+	data, err := os.ReadFile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(p, []byte(strings.Replace(string(data), "4.0", "4.1", 1)), 0o644)
+	v, err := freeze.VerifyDir(t.Context(), dir, freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()})
+	if err != nil || len(v.Faults) == 0 {
+		t.Errorf("a changed statement: %v %+v", err, v)
+	}
+}

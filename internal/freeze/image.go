@@ -17,19 +17,19 @@ import (
 // Statement is a signed statement beside a frozen manifest: what came later or
 // from elsewhere. It is canonical JSON, and holds no time.
 type Statement struct {
-	Type     string            `json:"type"` // "image"
+	Type     string            `json:"type"` // "image", "signature"
 	Freeze   string            `json:"freeze"`
 	Manifest cas.Digest        `json:"manifest_sha256"`
-	Variant  string            `json:"variant"`
-	SHA256   cas.Digest        `json:"sha256"`
-	Size     int64             `json:"size"`
+	Variant  string            `json:"variant,omitempty"`
+	SHA256   cas.Digest        `json:"sha256,omitzero"`
+	Size     int64             `json:"size,omitempty"`
 	How      map[string]string `json:"how"`
 }
 
 // AddImage records an image that was built from a frozen snapshot and keeps
 // its bytes.
 func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, error) {
-	f, doc, _, err := z.frozen(ctx, req.Name)
+	f, _, _, err := z.frozen(ctx, req.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 	}); err != nil {
 		return nil, err
 	}
-	if err := z.addStatement(ctx, batch, f, doc, "image-"+req.Variant, s, func(tx *store.Tx, st cas.Digest) error {
+	if err := z.addStatement(ctx, batch, f, "image-"+req.Variant, s, func(tx *store.Tx, st cas.Digest) error {
 		im.Statement = st
 		return tx.PutImage(im)
 	}); err != nil {
@@ -89,7 +89,7 @@ func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 }
 
 // addStatement signs a statement and publishes it beside the manifest.
-func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Frozen, doc *Document, name string, v any, also func(*store.Tx, cas.Digest) error) error {
+func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Frozen, name string, v any, also func(*store.Tx, cas.Digest) error) error {
 	data, err := Canonical(v)
 	if err != nil {
 		return err

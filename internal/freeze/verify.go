@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -40,6 +41,8 @@ type tree interface {
 	each(ctx context.Context, mirror string, f func(store.Node) error) error
 	// proof opens an upstream file that the proof rests on.
 	proof(ctx context.Context, mirror string, f repo.File) (io.ReadCloser, error)
+	// key is the certificate that checks the freeze's own signature.
+	key(ctx context.Context) ([]byte, error)
 	// certs are the certificates that verified a mirror's roots.
 	certs(ctx context.Context, mirror string) ([]byte, error)
 	// pool tells the size of a whole mirror's package file, opening it if deep.
@@ -105,9 +108,11 @@ func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.
 		if err != nil {
 			return faulty(req.Ref, "key.asc", err), nil
 		}
-		if o.Ours, err = sign.ParseKeyring(key); err != nil {
+		then, err := sign.ParseKeyring(key)
+		if err != nil {
 			return nil, err
 		}
+		o.Ours = sign.Merge(then, z.cfg.Signer.Keyring())
 	}
 	res, err := verify(ctx, &ownTree{z: z, f: f}, data, sig, o)
 	if err != nil {
@@ -201,19 +206,29 @@ func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*ap
 		return v.res, nil
 	}
 	v.doc, v.res.Ref = doc, doc.Name
-	if s, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: o.Ours, At: v.signedAt(doc)}); err != nil {
-		v.fault("manifest.json.asc", "a signature by "+strings.Join(o.Ours.Fingerprints(), ", "), "", "signature of the frozen manifest: %v", err)
+	statements, err := v.readStatements(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: v.o.Ours, At: v.signedAt(doc)})
+	if errors.Is(err, sign.ErrUnknownKey) {
+		if both := v.vouched(ctx, v.o.Ours, doc, data, statements); both != nil {
+			v.o.Ours = both
+			v.res.Notes = append(v.res.Notes, "the manifest is signed by an earlier key, for which a statement by the given one vouches")
+			s, err = sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: both, At: v.signedAt(doc)})
+		}
+	}
+	if err != nil {
+		v.fault("manifest.json.asc", "a signature by "+strings.Join(v.o.Ours.Fingerprints(), ", "), "", "signature of the frozen manifest: %v", err)
 	} else {
 		g := s.Good[0]
 		v.res.Signature = &api.Signer{Fingerprint: g.Fingerprint, UserID: g.UserID, SignedAt: g.Created}
 	}
+	v.checkStatements(statements)
 	for i := range doc.Mirrors {
 		if err := v.mirror(ctx, &doc.Mirrors[i]); err != nil {
 			return nil, err
 		}
-	}
-	if err := v.statements(ctx); err != nil {
-		return nil, err
 	}
 	if d, ok := t.(*dirTree); ok {
 		if err := v.strangers(d); err != nil {
@@ -228,8 +243,8 @@ func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*ap
 	return v.res, ctx.Err()
 }
 
-// statements checks the signed statements beside the manifest.
-func (v *verifier) statements(ctx context.Context) error {
+// readStatements reads the signed statements beside the manifest, by path.
+func (v *verifier) readStatements(ctx context.Context) (map[string][]byte, error) {
 	have := map[string][]byte{}
 	err := v.t.each(ctx, statementDir, func(n store.Node) error {
 		r, err := v.t.open(ctx, n.Path)
@@ -241,10 +256,15 @@ func (v *verifier) statements(ctx context.Context) error {
 		have[n.Path], err = io.ReadAll(io.LimitReader(r, 1<<20))
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	for name, data := range have {
+	return have, err
+}
+
+// checkStatements checks their signatures. One by a later key of the server is
+// no fault where only the earlier is known: it adds to the proof, nothing rests
+// on it.
+func (v *verifier) checkStatements(have map[string][]byte) {
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		data := have[name]
 		if strings.HasSuffix(name, ".asc") {
 			if _, ok := have[strings.TrimSuffix(name, ".asc")]; !ok {
 				v.fault(name, "", "", "signature of a statement that is not there")
@@ -256,11 +276,15 @@ func (v *verifier) statements(ctx context.Context) error {
 			v.fault(name, "", "", "statement without a signature")
 			continue
 		}
-		if _, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: v.o.Ours}); err != nil {
+		_, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: v.o.Ours})
+		if errors.Is(err, sign.ErrUnknownKey) && strings.HasPrefix(name, statementDir+"/signature-") {
+			v.res.Notes = append(v.res.Notes, name+" is by a later key, which is not among those given")
+			continue
+		}
+		if err != nil {
 			v.fault(name, strings.Join(v.o.Ours.Fingerprints(), ", "), "", "signature of the statement: %v", err)
 		}
 	}
-	return nil
 }
 
 // strangers finds what does not belong into an exported directory.
@@ -914,6 +938,10 @@ func (t *ownTree) proof(ctx context.Context, _ string, f repo.File) (io.ReadClos
 	return t.z.blobs.Open(ctx, f.SHA256)
 }
 
+func (t *ownTree) key(ctx context.Context) ([]byte, error) {
+	return cas.ReadAll(ctx, t.z.blobs, t.f.KeyBlob, 1<<20)
+}
+
 func (t *ownTree) certs(ctx context.Context, mir string) ([]byte, error) {
 	for _, m := range t.f.Mirrors {
 		if m.Mirror == mir && !m.Certificates.IsZero() {
@@ -1015,6 +1043,8 @@ func (t *dirTree) each(ctx context.Context, mir string, f func(store.Node) error
 func (t *dirTree) proof(_ context.Context, mir string, f repo.File) (io.ReadCloser, error) {
 	return t.root.Open(filepath.Join(proofDir, mir, f.SHA256.String()))
 }
+
+func (t *dirTree) key(context.Context) ([]byte, error) { return t.read("key.asc", 1<<20) }
 
 func (t *dirTree) certs(_ context.Context, mir string) ([]byte, error) {
 	data, err := t.read(path.Join(proofDir, mir, certsFile), 16<<20)

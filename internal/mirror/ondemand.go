@@ -69,7 +69,7 @@ func (e *Engine) Open(ctx context.Context, w Want) (io.ReadSeekCloser, int64, er
 	// Headers go out only when the first bytes are here: until then upstream may
 	// turn out not to have it.
 	f.mu.Lock()
-	for !f.done && f.n <= HoldBack {
+	for !f.done && (f.n <= HoldBack || f.size < 0) {
 		if err := f.wait(ctx); err != nil {
 			f.mu.Unlock()
 			return nil, 0, err

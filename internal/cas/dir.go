@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"example.org/snapd/internal/durable"
 )
 
@@ -31,6 +33,7 @@ type Dir struct {
 	root  *os.Root
 	path  string
 	fd    *os.File // kept open for syncfs
+	in    *os.Root // incoming
 	fan   [256]fanRoot
 	next  atomic.Uint64
 	fault FaultFunc
@@ -134,13 +137,13 @@ const (
 // OpenDir opens or creates the blob store below path. What an earlier process
 // was still writing is dropped: no blob was promised for it.
 func OpenDir(path string, o Options) (*Dir, error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(path, 0o700); err != nil {
-			return nil, err
-		}
-		if err := durable.SyncDir(filepath.Dir(filepath.Clean(path))); err != nil {
-			return nil, err
-		}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	// Whoever made the directory, a moment ago perhaps, may not have made its
+	// name durable. One that others made above may not be readable for us.
+	if err := durable.SyncDir(filepath.Dir(filepath.Clean(path))); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return nil, err
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -187,7 +190,10 @@ func (d *Dir) init() error {
 		return err
 	}
 	d.fd = f
-	in, err := d.root.Open(incomingDir)
+	if d.in, err = d.root.OpenRoot(incomingDir); err != nil {
+		return err
+	}
+	in, err := d.in.Open(".")
 	if err != nil {
 		return err
 	}
@@ -213,7 +219,7 @@ func (d *Dir) Close() error {
 			f.root.Close()
 		}
 	}
-	return errors.Join(d.fd.Close(), d.root.Close())
+	return errors.Join(d.fd.Close(), d.in.Close(), d.root.Close())
 }
 
 // Path is the directory of the store, for messages and for servers that
@@ -307,7 +313,7 @@ func (b *batch) Create(context.Context) (Writer, error) {
 	tmp := incomingDir + "/" + strconv.FormatUint(b.dir.next.Add(1), 10)
 	w := &writer{batch: b, tmp: tmp}
 	err := b.dir.step("create", tmp, func() (err error) {
-		w.f, err = b.dir.root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o444)
+		w.f, err = b.dir.in.OpenFile(tmp[len(incomingDir)+1:], os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o444)
 		return err
 	})
 	if err != nil {
@@ -371,7 +377,7 @@ func (b *batch) Flush(ctx context.Context) error {
 	var failed error
 	for i, p := range done {
 		name := Name(p.info.Digest)
-		err := b.dir.step("rename", name, func() error { return b.dir.root.Rename(p.tmp, name) })
+		err := b.dir.step("rename", name, func() error { return b.dir.rename(p.tmp, name) })
 		dirs[filepath.Dir(name)] = true
 		if err != nil {
 			drop(i)
@@ -394,6 +400,21 @@ func (b *batch) Flush(ctx context.Context) error {
 	}
 	named(err)
 	return errors.Join(failed, err)
+}
+
+// rename gives a blob its name. Both names were made here, from a number and a
+// digest, so that nothing is gained by looking up each element of their paths
+// on its own, as os.Root does.
+func (d *Dir) rename(tmp, name string) error {
+	for {
+		err := unix.Rename(filepath.Join(d.path, tmp), filepath.Join(d.path, name))
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return &os.LinkError{Op: "rename", Old: tmp, New: name, Err: err}
+		}
+	}
 }
 
 func (d *Dir) syncDirs(dirs map[string]bool) error {
@@ -505,7 +526,7 @@ func (w *writer) Commit(want Digest, size int64, modTime time.Time) (Info, error
 	}
 	if !modTime.IsZero() {
 		// Informative: a store that cannot keep times is as good.
-		_ = w.batch.dir.root.Chtimes(w.tmp, modTime, modTime)
+		_ = w.batch.dir.in.Chtimes(w.tmp[len(incomingDir)+1:], modTime, modTime)
 	}
 	f := w.f
 	w.f = nil

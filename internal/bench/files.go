@@ -30,8 +30,8 @@ func openStore(dir string) (*store.Store, error) {
 }
 
 const (
-	wrkTime   = 4 * time.Second
-	wrkRounds = 3
+	wrkTime   = 2 * time.Second
+	wrkRounds = 5
 )
 
 func runFiles(ctx context.Context, b *bench) error {
@@ -350,8 +350,9 @@ request = function()
 	return requests[i]
 end
 done = function(summary)
-	io.write(string.format("RESULT %d %d %d %d\n", summary.requests, summary.bytes, summary.duration,
-		summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status))
+	local e = summary.errors
+	io.write(string.format("RESULT %d %d %d %d\n", summary.requests, summary.bytes, summary.duration, e.connect + e.read + e.write + e.status))
+	io.write(string.format("ERRORS connect %d read %d write %d status %d timeout %d\n", e.connect, e.read, e.write, e.status, e.timeout))
 end
 `)
 	return os.WriteFile(file, []byte(s.String()), 0o600)
@@ -371,7 +372,7 @@ func wrk(ctx context.Context, addr, script string, conns int, bytes bool) (float
 			continue
 		}
 		if failed > 0 {
-			return 0, fmt.Errorf("wrk: %d of %d requests failed", failed, requests)
+			return 0, fmt.Errorf("wrk: %d of %d requests failed\n%s", failed, requests, tail(out))
 		}
 		if bytes {
 			return float64(size) / float64(micros), nil

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"strings"
 	"syscall"
 	"time"
 
@@ -136,6 +137,13 @@ func profiled(ctx context.Context, conf, cpu, heap string) error {
 		return err
 	}
 	if cpu != "" {
+		// Sections that start the daemon again get a profile for each start.
+		for i := 2; ; i++ {
+			if _, err := os.Stat(cpu); err != nil {
+				break
+			}
+			cpu = fmt.Sprintf("%s.%d", strings.TrimSuffix(cpu, fmt.Sprintf(".%d", i-1)), i)
+		}
 		f, err := os.Create(cpu)
 		if err != nil {
 			return err

@@ -35,6 +35,7 @@ var sections = []section{
 	{"history", "metadata after 200 syncs that changed 63 packages each", runHistory},
 	{"files", "verify --deep and HTTP, beside sha256sum and nginx", runFiles},
 	{"rpm", "sync and freeze of 60,000 rpm packages, beside dnf", runRPM},
+	{"iuk", "upgrade kits and images, beside overlay mounts, rsync and mksquashfs (as root, and long)", runIUK},
 }
 
 // bench is one run.
@@ -121,7 +122,9 @@ func run(ctx context.Context) error {
 		start := time.Now()
 		b.rows = nil
 		err := s.run(ctx, b)
-		b.print()
+		if len(b.rows) > 0 {
+			b.print()
+		}
 		fmt.Printf("  (%s in %.0f s, load %s)\n", s.name, time.Since(start).Seconds(), load())
 		if b.up != nil {
 			b.up.stop()

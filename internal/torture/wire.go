@@ -35,3 +35,6 @@ func decodeLines(r io.Reader, result any) error {
 		}
 	}
 }
+
+// readAll reads an answer of bounded size.
+func readAll(r io.Reader) ([]byte, error) { return io.ReadAll(io.LimitReader(r, 64<<20)) }

@@ -1,0 +1,281 @@
+// Package cutfs is a file system for power cuts. [FS] is a FUSE file system
+// that writes down every change that a program makes and every sync that it
+// asks for; a [Trace] of that can then be cut after any of its steps, and tells
+// what a disk may hold after a power cut there: all that was synced, and of the
+// rest everything, nothing or any part.
+//
+// The model is what POSIX promises and no more. An fsync of a file makes its
+// bytes and size durable, not its name; an fsync of a directory makes the names
+// in it durable, not the bytes behind them. Names change one by one and
+// atomically; a rename across directories never loses the file, but it may be
+// found under both names. Bytes are lost or kept by sectors of 512, so a write
+// can be torn; a part of a file that was never written reads as zeros.
+package cutfs
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// sector is what a disk writes at once, in bytes.
+const sector = 512
+
+// kind is what a step did.
+type kind uint8
+
+const (
+	kCreate   kind = iota // a name for a new file or directory
+	kWrite                // bytes
+	kTruncate             // a size
+	kRename
+	kUnlink // also of directories
+	kFsync  // of a file's bytes or a directory's names
+	kMark   // no change: the program was told that something is done
+)
+
+var kindNames = [...]string{"create", "write", "truncate", "rename", "unlink", "fsync", "mark"}
+
+// step is one change or sync.
+type step struct {
+	kind      kind
+	ino       uint64 // that was created, written, renamed, synced
+	dir, dir2 uint64
+	name      string
+	name2     string
+	off       int64
+	data      []byte
+	isDir     bool
+	mode      uint32
+}
+
+// node is a file or directory.
+type node struct {
+	isDir    bool
+	mode     uint32 // permissions
+	data     []byte
+	children map[string]uint64
+}
+
+const rootIno = 1
+
+// Trace is what happened since a state that was durable.
+type Trace struct {
+	base  map[uint64]*node
+	steps []step
+}
+
+// Points is the number of points at which the trace can be cut: after each
+// write, truncation, creation, rename, removal and sync.
+func (t *Trace) Points() int { return len(t.steps) }
+
+// Counts tells how many steps of each kind there are.
+func (t *Trace) Counts() map[string]int {
+	out := map[string]int{}
+	for _, s := range t.steps {
+		out[kindNames[s.kind]]++
+	}
+	return out
+}
+
+// Step describes a step, counted from 1.
+func (t *Trace) Step(n int) string {
+	if n < 1 || n > len(t.steps) {
+		return "start"
+	}
+	s := &t.steps[n-1]
+	switch s.kind {
+	case kWrite:
+		return fmt.Sprintf("write %d bytes at %d of file %d", len(s.data), s.off, s.ino)
+	case kTruncate:
+		return fmt.Sprintf("truncate file %d to %d", s.ino, s.off)
+	case kRename:
+		return fmt.Sprintf("rename %s to %s", s.name, s.name2)
+	case kFsync:
+		return fmt.Sprintf("fsync %d", s.ino)
+	}
+	return kindNames[s.kind] + " " + s.name
+}
+
+// Marks tells the marks before a cut.
+func (t *Trace) Marks(cut int) (out []string) {
+	for _, s := range t.steps[:cut] {
+		if s.kind == kMark {
+			out = append(out, s.name)
+		}
+	}
+	return out
+}
+
+// Fate is what becomes of unsynced steps.
+type Fate int
+
+// Fates.
+const (
+	Kept    Fate = iota // all of them reached the disk
+	Dropped             // none did
+	Torn                // some did, or parts of them
+)
+
+func (f Fate) String() string { return [...]string{"kept", "dropped", "torn"}[f] }
+
+// Image is what a disk holds.
+type Image map[uint64]*node
+
+// Cut tells what the disk holds after a power cut behind the first cut steps.
+// The seed chooses what is torn.
+func (t *Trace) Cut(cut int, fate Fate, seed uint64) Image {
+	rng := rand.New(rand.NewPCG(seed, uint64(cut)))
+	steps := t.steps[:cut]
+	// Which steps a later sync made durable; of a rename, each half.
+	durable, source := make([]bool, cut), make([]bool, cut)
+	synced := map[uint64]bool{}
+	for i := cut - 1; i >= 0; i-- {
+		switch s := &steps[i]; s.kind {
+		case kFsync:
+			synced[s.ino] = true
+		case kWrite, kTruncate:
+			durable[i] = synced[s.ino]
+		case kCreate, kUnlink:
+			durable[i] = synced[s.dir]
+		case kRename:
+			source[i] = synced[s.dir]
+			durable[i] = synced[s.dir2] || source[i] // a file is never lost
+		}
+	}
+	keep := func() bool { return fate == Kept || fate == Torn && rng.IntN(2) == 0 }
+	img := make(Image, len(t.base))
+	for ino, n := range t.base {
+		img[ino] = &node{isDir: n.isDir, mode: n.mode, data: n.data, children: maps.Clone(n.children)}
+	}
+	owned := map[uint64]bool{} // data that is a copy
+	at := func(ino uint64, isDir bool, mode uint32) *node {
+		n := img[ino]
+		if n == nil {
+			n = &node{isDir: isDir, mode: mode}
+			if isDir {
+				n.children = map[string]uint64{}
+			}
+			img[ino] = n
+		}
+		return n
+	}
+	set := func(dir uint64, name string, ino uint64) {
+		d := at(dir, true, 0o700)
+		if ino == 0 {
+			delete(d.children, name)
+		} else {
+			d.children[name] = ino
+		}
+	}
+	for i := range steps {
+		s := &steps[i]
+		switch s.kind {
+		case kCreate:
+			at(s.ino, s.isDir, s.mode)
+			if durable[i] || keep() {
+				set(s.dir, s.name, s.ino)
+			}
+		case kUnlink:
+			if durable[i] || keep() {
+				set(s.dir, s.name, 0)
+			}
+		case kRename:
+			if !durable[i] && !keep() {
+				break
+			}
+			set(s.dir2, s.name2, s.ino)
+			if s.dir == s.dir2 || source[i] || keep() {
+				if d := img[s.dir]; d != nil && d.children[s.name] == s.ino {
+					set(s.dir, s.name, 0)
+				}
+			}
+		case kTruncate:
+			if durable[i] || keep() {
+				n := at(s.ino, false, 0o600)
+				n.data = resize(n.data, s.off, owned[s.ino])
+				owned[s.ino] = true
+			}
+		case kWrite:
+			n := at(s.ino, false, 0o600)
+			for off := s.off; off < s.off+int64(len(s.data)); {
+				end := min((off/sector+1)*sector, s.off+int64(len(s.data)))
+				if durable[i] || keep() {
+					if int64(len(n.data)) < end || !owned[s.ino] {
+						n.data = resize(n.data, max(end, int64(len(n.data))), owned[s.ino])
+						owned[s.ino] = true
+					}
+					copy(n.data[off:end], s.data[off-s.off:])
+				}
+				off = end
+			}
+		}
+	}
+	return img
+}
+
+// resize gives b another length; zeros follow what it had.
+func resize(b []byte, size int64, owned bool) []byte {
+	if owned && int64(cap(b)) >= size {
+		old := int64(len(b))
+		b = b[:size]
+		if old < size {
+			clear(b[old:])
+		}
+		return b
+	}
+	out := make([]byte, size, size+size/4)
+	copy(out, b)
+	return out
+}
+
+// Digest names what the image holds.
+func (img Image) Digest() [32]byte {
+	h := sha256.New()
+	img.each(rootIno, "", func(name string, n *node) error {
+		fmt.Fprintf(h, "%d %s %t %o %d\n", len(name), name, n.isDir, n.mode, len(n.data))
+		h.Write(n.data)
+		return nil
+	})
+	return [32]byte(h.Sum(nil))
+}
+
+// each calls f for each file and directory that can be reached, parents first.
+func (img Image) each(ino uint64, name string, f func(name string, n *node) error) error {
+	n := img[ino]
+	if err := f(name, n); err != nil {
+		return err
+	}
+	for _, c := range slices.Sorted(maps.Keys(n.children)) {
+		if err := img.each(n.children[c], filepath.Join(name, c), f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteTo writes the image below a directory, which must be new or empty.
+func (img Image) WriteTo(dir string) error {
+	return img.each(rootIno, "", func(name string, n *node) error {
+		p := filepath.Join(dir, name)
+		if n.isDir {
+			return os.MkdirAll(p, os.FileMode(n.mode)|0o700)
+		}
+		return os.WriteFile(p, n.data, os.FileMode(n.mode))
+	})
+}
+
+// Seed makes a seed of a number and a cut that reproduces on its own.
+func Seed(run uint64, cut, try int) uint64 {
+	var b [24]byte
+	binary.LittleEndian.PutUint64(b[:], run)
+	binary.LittleEndian.PutUint64(b[8:], uint64(cut))
+	binary.LittleEndian.PutUint64(b[16:], uint64(try))
+	h := sha256.Sum256(b[:])
+	return binary.LittleEndian.Uint64(h[:])
+}

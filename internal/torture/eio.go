@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/torture/cutfs"
+)
+
+// inputOutput lets the disk fail with EIO: in each phase of the real snapd each
+// kind of operation fails at some of its occurrences, once or from then on.
+func inputOutput(ctx context.Context, tb testing.TB, binary string, at []int) (res fullResult, err error) {
+	tmp := fastDir(tb)
+	mnt := filepath.Join(tmp, "mnt")
+	if err := os.Mkdir(mnt, 0o700); err != nil {
+		return res, err
+	}
+	fs, err := cutfs.Mount(mnt)
+	if err != nil {
+		res.Skip = err.Error()
+		return res, nil
+	}
+	defer fs.Unmount()
+	u := newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour))
+	table := &faultTable{u: u, tmp: tmp}
+	if table.signer, err = throwawaySigner(); err != nil {
+		return res, err
+	}
+	exported := filepath.Join(tmp, "exported")
+	if err := table.export(ctx, exported); err != nil {
+		return res, err
+	}
+	s, err := newServer(binary, tmp, filepath.Join(mnt, "data"), u.mirrors(0), `reserve = "0"`+"\n"+`quarantine_time = "1s"`)
+	if err != nil {
+		return res, err
+	}
+	if err := s.start(ctx); err != nil {
+		return res, err
+	}
+	defer s.kill()
+	if _, err := s.sync(ctx, "debian"); err != nil {
+		return res, err
+	}
+	if err := s.call(ctx, "freeze", api.FreezeRequest{Name: "keeper", Mirrors: []string{"debian"}}, nil); err != nil {
+		return res, err
+	}
+	next := phases(ctx, s, u, func() (string, error) { return exported, nil })
+	for _, op := range []string{"read", "write", "fsync", "create", "rename"} {
+		for i, nth := range at {
+			u.upgrade(packageNames[res.Cases%len(packageNames)])
+			for _, p := range next() {
+				if p.name == "import" {
+					if err := s.call(ctx, "rm", api.RefRequest{Ref: "imported"}, nil); err == nil {
+						if err := s.call(ctx, "gc", api.GCRequest{}, nil); err != nil {
+							return res, err
+						}
+					}
+				}
+				if op == "read" {
+					// With nothing in the page cache.
+					if err := s.stop(); err != nil {
+						return res, err
+					}
+					if err := s.start(ctx); err != nil {
+						return res, err
+					}
+				}
+				forever := i%2 == 1
+				row := fmt.Sprintf("%s with EIO from %s %d (from then on: %v)", p.name, op, nth, forever)
+				n := 0
+				fs.SetFault(func(o string) syscall.Errno {
+					if o != op {
+						return 0
+					}
+					if n++; n == nth || forever && n > nth {
+						return syscall.EIO
+					}
+					return 0
+				})
+				res.Cases++
+				err := p.do()
+				switch {
+				case err == nil:
+					res.Succeeded++
+				case !s.alive():
+					res.Died++
+				default:
+					res.Refused++
+				}
+				s.kill()
+				fs.SetFault(nil)
+				if err := s.start(ctx); err != nil {
+					return res, fmt.Errorf("%s: start again (after %v): %w", row, err, err)
+				}
+				if _, err := s.proveAll(ctx); err != nil {
+					return res, fmt.Errorf("%s: %w", row, err)
+				}
+				if err := p.do(); err != nil {
+					return res, fmt.Errorf("%s: repeated: %w", row, err)
+				}
+			}
+		}
+	}
+	if _, err := s.proveAll(ctx); err != nil {
+		return res, err
+	}
+	return res, s.stop()
+}

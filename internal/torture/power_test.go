@@ -1,0 +1,36 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// The power is cut behind the writes, syncs, renames and removals of the real
+// snapd; a short run takes some of them, the long program all.
+func TestPowerCuts(t *testing.T) {
+	binary, err := buildSnapd(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := recordPower(t.Context(), t, binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.skip != "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(p.skip)
+		}
+		t.Skip(p.skip)
+	}
+	every := 40
+	if testing.Short() {
+		every = 120
+	}
+	start := time.Now()
+	res := p.cuts(t.Context(), uint64(time.Now().UnixNano()), every, 1, func(err error) { t.Error(err) })
+	t.Logf("%+v in %v", res, time.Since(start).Round(time.Millisecond))
+	if res.Points < 500 || res.Cut < res.Points/every {
+		t.Errorf("%d cuts of %d points", res.Cut, res.Points)
+	}
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/config"
+)
+
+// server is the real snapd as a process of its own.
+type server struct {
+	binary string
+	dir    string // of its configuration and socket; short, for the socket's path
+	data   string // the data directory
+	listen string
+	ctl    *api.Client
+
+	cmd  *exec.Cmd
+	done chan struct{}
+	log  *logBuffer
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.b.Len() > 1<<20 {
+		l.b.Reset()
+	}
+	return l.b.Write(p)
+}
+
+// tail is the end of the log.
+func (l *logBuffer) tail() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.b.Bytes()
+	return string(b[max(0, len(b)-3000):])
+}
+
+// buildSnapd compiles the daemon.
+func buildSnapd(ctx context.Context, dir string) (string, error) {
+	out := filepath.Join(dir, "snapd")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "example.org/snapd/cmd/snapd")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build snapd: %w\n%s", err, msg)
+	}
+	return out, nil
+}
+
+// newServer writes the configuration of a snapd with these mirrors. extra goes
+// into its [store] section.
+func newServer(binary, dir, data string, mirrors []config.Mirror, extra string) (*server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{binary: binary, dir: dir, data: data, listen: l.Addr().String(), log: &logBuffer{}}
+	l.Close()
+	var b strings.Builder
+	socket := filepath.Join(dir, "s.sock")
+	fmt.Fprintf(&b, "data_dir = %q\n[server]\nlisten = %q\nsocket = %q\n[fetch]\nparallel = 2\n[store]\n%s\n", data, s.listen, socket, extra)
+	for _, m := range mirrors {
+		fmt.Fprintf(&b, "[[mirror]]\nname = %q\ntype = \"deb\"\nurl = %q\nsuites = [\"stable\"]\ncomponents = [\"main\"]\narchitectures = [\"amd64\"]\nkeyring = %q\nsources = true\ndownload = %q\ninterval = \"\"\n", m.Name, m.URL, m.Keyring[0], m.Download)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "c.toml"), []byte(b.String()), 0o600); err != nil {
+		return nil, err
+	}
+	s.ctl = api.NewClient(socket)
+	return s, nil
+}
+
+// start runs snapd and waits until it answers.
+func (s *server) start(ctx context.Context) error {
+	s.cmd = exec.Command(s.binary, "--config", filepath.Join(s.dir, "c.toml"))
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	s.done = done
+	cmd := s.cmd
+	go func() { _ = cmd.Wait(); close(done) }()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := s.ctl.Call(ctx, "status", api.Empty{}, nil, nil)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-done:
+			return fmt.Errorf("snapd ended: %v\n%s", cmd.ProcessState, s.log.tail())
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("snapd does not answer: %w\n%s", err, s.log.tail())
+		}
+	}
+}
+
+// kill ends snapd as the machine would.
+func (s *server) kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	<-s.done
+	s.cmd = nil
+}
+
+// stop ends snapd cleanly.
+func (s *server) stop() error {
+	if s.cmd == nil {
+		return nil
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.done:
+	case <-time.After(30 * time.Second):
+		s.kill()
+		return errors.New("snapd did not stop")
+	}
+	state := s.cmd.ProcessState
+	s.cmd = nil
+	if !state.Success() {
+		return fmt.Errorf("snapd: %v\n%s", state, s.log.tail())
+	}
+	return nil
+}
+
+// alive tells whether snapd still runs.
+func (s *server) alive() bool {
+	if s.cmd == nil {
+		return false
+	}
+	select {
+	case <-s.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (s *server) call(ctx context.Context, verb string, req, res any) error {
+	return s.ctl.Call(ctx, verb, req, res, nil)
+}
+
+// syncNow syncs mirrors; one that fails is an error.
+func (s *server) sync(ctx context.Context, names ...string) (*api.SyncResult, error) {
+	var res api.SyncResult
+	if err := s.call(ctx, "sync", api.SyncRequest{Mirrors: names}, &res); err != nil {
+		return nil, err
+	}
+	for _, m := range res.Mirrors {
+		if m.Error != nil {
+			return &res, m.Error
+		}
+	}
+	return &res, nil
+}
+
+// proveAll lets snapd check itself: fsck is clean and each frozen snapshot verifies.
+func (s *server) proveAll(ctx context.Context) (frozen int, err error) {
+	var fsck api.FsckResult
+	if err := s.call(ctx, "fsck", api.FsckRequest{}, &fsck); err != nil {
+		return 0, fmt.Errorf("fsck: %w", err)
+	}
+	if len(fsck.Faults) > 0 {
+		return 0, fmt.Errorf("fsck: %d faults: %+v", len(fsck.Faults), fsck.Faults)
+	}
+	var list api.SnapshotList
+	if err := s.call(ctx, "list", api.ListRequest{}, &list); err != nil {
+		return 0, fmt.Errorf("list: %w", err)
+	}
+	for _, f := range list.Frozen {
+		var v api.VerifyResult
+		if err := s.call(ctx, "verify", api.VerifyRequest{Ref: f.Name, Deep: true}, &v); err != nil {
+			return 0, fmt.Errorf("verify %s: %w", f.Name, err)
+		}
+		if len(v.Faults) > 0 {
+			return 0, fmt.Errorf("verify %s: %+v", f.Name, v.Faults)
+		}
+	}
+	return len(list.Frozen), nil
+}

@@ -180,6 +180,12 @@ func full(err error) bool {
 	return errors.As(err, &p) && (p.Op == "write" || p.Op == "truncate") && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
 }
 
+// Bytes that bbolt spends on a page, and on each element of a leaf.
+const (
+	pageHeader    = 16
+	elementHeader = 16
+)
+
 // Usage is the size of the database.
 type Usage struct {
 	File int64 // bytes of the file
@@ -194,7 +200,8 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 		u.File = tx.Size()
 		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
 			st := b.Stats()
-			u.Data += int64(st.LeafInuse)
+			// Without the header of each page and of each element on it.
+			u.Data += int64(st.LeafInuse + st.InlineBucketInuse - pageHeader*(st.LeafPageN+st.InlineBucketN) - elementHeader*st.KeyN)
 			u.Used += int64((st.BranchPageN + st.BranchOverflowN + st.LeafPageN + st.LeafOverflowN) * tx.DB().Info().PageSize)
 			return ctx.Err()
 		})

@@ -29,3 +29,20 @@ func TestFaultTable(t *testing.T) {
 	rows := table.run(t.Context(), every, func(err error) { t.Error(err) })
 	t.Logf("%d of %d rows in %v", rows, table.total(), time.Since(start).Round(time.Millisecond))
 }
+
+// The same with a process that is killed at the write.
+func TestDeaths(t *testing.T) {
+	table, err := newFaultTable(t.Context(), t, testSigner(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	every := 29
+	if testing.Short() {
+		every = 61
+	}
+	rows, err := table.deaths(t.Context(), every, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d processes killed", rows)
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"testing"
 	"time"
 )
@@ -9,20 +8,11 @@ import (
 // The power is cut behind the writes, syncs, renames and removals of the real
 // snapd; a short run takes some of them, the long program all.
 func TestPowerCuts(t *testing.T) {
-	binary, err := buildSnapd(t.Context(), t.TempDir())
+	p, err := recordPower(t.Context(), t, build(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := recordPower(t.Context(), t, binary)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p.skip != "" {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(p.skip)
-		}
-		t.Skip(p.skip)
-	}
+	needs(t, p.skip)
 	every := 40
 	if testing.Short() {
 		every = 120

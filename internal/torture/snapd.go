@@ -193,11 +193,20 @@ func (s *server) proveAll(ctx context.Context) (frozen int, err error) {
 	for _, f := range list.Frozen {
 		var v api.VerifyResult
 		if err := s.call(ctx, "verify", api.VerifyRequest{Ref: f.Name, Deep: true}, &v); err != nil {
+			if e := new(api.Error); errors.As(err, &e) && e.Code == api.CodeNotFound && gone(s.call(ctx, "show", api.RefRequest{Ref: f.Name}, nil)) {
+				continue // removed since it was listed
+			}
 			return 0, fmt.Errorf("verify %s: %w", f.Name, err)
 		}
 		if len(v.Faults) > 0 {
 			return 0, fmt.Errorf("verify %s: %+v", f.Name, v.Faults)
 		}
+		frozen++
 	}
-	return len(list.Frozen), nil
+	return frozen, nil
+}
+
+func gone(err error) bool {
+	e := new(api.Error)
+	return errors.As(err, &e) && e.Code == api.CodeNotFound
 }

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// The parts of the long program, short: see main.go.
+func TestKills(t *testing.T) {
+	n := 12
+	if testing.Short() {
+		n = 4
+	}
+	res, err := kills(t.Context(), t, build(t), uint64(time.Now().UnixNano()), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", res)
+	if res.Updates == 0 || res.Syncs == 0 || res.Freezes == 0 {
+		t.Errorf("nothing went on between the kills: %+v", res)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	left := []int{0, 24, 300}
+	if testing.Short() {
+		left = left[1:2]
+	}
+	res, err := fills(t.Context(), t, build(t), left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	needs(t, res.Skip)
+	t.Logf("%+v", res)
+	if res.Refused == 0 {
+		t.Error("nothing was refused on a full file system")
+	}
+}
+
+func TestInputOutputErrors(t *testing.T) {
+	at := []int{1, 4}
+	if testing.Short() {
+		at = at[1:]
+	}
+	res, err := inputOutput(t.Context(), t, build(t), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	needs(t, res.Skip)
+	t.Logf("%+v", res)
+	if res.Refused+res.Died == 0 {
+		t.Error("no error was noticed")
+	}
+}
+
+func TestBadUpstream(t *testing.T) {
+	every := 5
+	if testing.Short() {
+		every = 13
+	}
+	res, err := badUpstream(t.Context(), t, testSigner(t), every)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", res)
+	if res.Refused == 0 || res.Survived == 0 {
+		t.Errorf("%+v: expected some of each", res)
+	}
+}
+
+// needs skips a test for want of something, but not in CI.
+func needs(t *testing.T, missing string) {
+	t.Helper()
+	if missing == "" {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal(missing)
+	}
+	t.Skip(missing)
+}
+
+var built string
+
+func build(t *testing.T) string {
+	t.Helper()
+	if built == "" {
+		var err error
+		if built, err = buildSnapd(t.Context(), buildDir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return built
+}
+
+var buildDir string
+
+func TestMain(m *testing.M) {
+	dieIfAsked()
+	var err error
+	if buildDir, err = os.MkdirTemp("", "snapd-torture"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(buildDir)
+	os.Exit(code)
+}

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/sign"
 )
 
@@ -23,7 +22,8 @@ const deathEnv = "SNAPD_TORTURE_DEATH"
 // death is what such a process does.
 type death struct {
 	Dir      string
-	Mirrors  []config.Mirror
+	URL      string // of upstream
+	Keyring  string // file
 	Key      string // file
 	Exported string
 	Now      time.Time
@@ -47,7 +47,7 @@ func dieIfAsked() {
 		if err != nil {
 			return err
 		}
-		s := &system{dir: d.Dir, mirrors: d.Mirrors, signer: signer, now: d.Now}
+		s := &system{dir: d.Dir, mirrors: mirrors(d.URL, d.Keyring, tableKeep), signer: signer, now: d.Now}
 		n, last := 0, d.Step
 		if d.After {
 			last++ // the next write is the first that is not made
@@ -87,7 +87,7 @@ func (t *faultTable) dies(ctx context.Context, job, step int, after bool, key st
 		return err
 	}
 	spec, err := json.Marshal(death{
-		Dir: dir, Mirrors: t.system("", t.now[job]).mirrors, Key: key, Exported: filepath.Join(t.tmp, "exported"),
+		Dir: dir, URL: t.u.srv.URL, Keyring: t.u.KeyringFile(), Key: key, Exported: filepath.Join(t.tmp, "exported"),
 		Now: t.now[job], Job: job, Step: step, After: after,
 	})
 	if err != nil {

@@ -66,6 +66,9 @@ func jobs(exported string) []job {
 	}
 }
 
+// tableKeep is how long snapshots are kept in a fault table.
+const tableKeep = 24 * time.Hour
+
 // faultTable is the state before each job, and what is needed to do it.
 type faultTable struct {
 	u      *upstream
@@ -122,7 +125,7 @@ func newFaultTable(ctx context.Context, tb testing.TB, signer *sign.Signer) (*fa
 }
 
 func (t *faultTable) system(dir string, now time.Time) *system {
-	return &system{dir: dir, mirrors: t.u.mirrors(24 * time.Hour), signer: t.signer, now: now}
+	return &system{dir: dir, mirrors: t.u.mirrors(tableKeep), signer: t.signer, now: now}
 }
 
 // export makes the directory that the import takes in, on another system.

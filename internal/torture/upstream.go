@@ -59,12 +59,16 @@ func (u *upstream) upgrade(names ...string) {
 	u.Publish(u.date)
 }
 
+func (u *upstream) mirrors(keep time.Duration) []config.Mirror {
+	return mirrors(u.srv.URL, u.KeyringFile(), keep)
+}
+
 // mirrors configures one mirror that takes everything and one that takes
 // packages on demand.
-func (u *upstream) mirrors(keep time.Duration) []config.Mirror {
+func mirrors(url, keyring string, keep time.Duration) []config.Mirror {
 	m := config.Mirror{
-		Name: "debian", Type: "deb", URL: u.srv.URL, Suites: []string{"stable"}, Components: []string{"main"},
-		Architectures: []string{"amd64"}, Keyring: config.Strings{u.KeyringFile()}, Sources: true,
+		Name: "debian", Type: "deb", URL: url, Suites: []string{"stable"}, Components: []string{"main"},
+		Architectures: []string{"amd64"}, Keyring: config.Strings{keyring}, Sources: true,
 		Download: config.All, Languages: []string{"en"}, Keep: config.Duration(keep),
 	}
 	lazy := m

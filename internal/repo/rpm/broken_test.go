@@ -64,7 +64,7 @@ func TestRichPossible(t *testing.T) {
 
 func TestClientConfig(t *testing.T) {
 	p := repo.SourceParams{Mirror: config.Mirror{Name: "fedora"}, URL: "http://snap.example.org/frozen/4.1/fedora", Name: "snapd-4.1-fedora",
-		KeyFiles: []string{"file:///etc/pki/snapd.asc", "file:///etc/pki/fedora.asc"}, Comment: "Frozen as 4.1."}
+		KeyFiles: []string{"/etc/pki/snap d.asc", "file:///etc/pki/fedora.asc"}, Comment: "Frozen as 4.1."}
 	got, err := Format{}.ClientConfig("repo", p)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ baseurl=http://snap.example.org/frozen/4.1/fedora
 enabled=1
 gpgcheck=1
 repo_gpgcheck=1
-gpgkey=file:///etc/pki/snapd.asc
+gpgkey=file:///etc/pki/snap%20d.asc
        file:///etc/pki/fedora.asc
 `
 	if d := cmp.Diff(want, got); d != "" {

@@ -2,6 +2,8 @@ package rpm
 
 import (
 	"fmt"
+	"net/url"
+	"strings"
 
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/yumconf"
@@ -21,6 +23,14 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	if name == "" {
 		name = p.Name
 	}
+	var keys []string
+	for _, k := range p.KeyFiles {
+		if strings.HasPrefix(k, "/") {
+			// dnf takes URLs alone; a plain path is looked for below baseurl.
+			k = (&url.URL{Scheme: "file", Path: k}).String()
+		}
+		keys = append(keys, k)
+	}
 	return yumconf.Format(p.Comment, yumconf.Repo{ID: p.Name, Name: name, BaseURLs: []string{p.URL}, Enabled: true,
-		GPGCheck: p.Mirror.CheckPackages(), RepoGPGCheck: true, GPGKeys: p.KeyFiles})
+		GPGCheck: p.Mirror.CheckPackages(), RepoGPGCheck: true, GPGKeys: keys})
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,30 +114,35 @@ func runFiles(ctx context.Context, b *bench) error {
 			return err
 		}
 		var ours, theirs []float64
+		var oursCPU, theirsCPU time.Duration
 		peak := watch(s.cmd.Process.Pid)
+		one := func(addr string, pids []int, rates *[]float64, cpu *time.Duration) error {
+			before := cpuOf(pids)
+			v, err := wrk(ctx, addr, script, conns, bytes)
+			*rates = append(*rates, v)
+			*cpu += cpuOf(pids) - before
+			return err
+		}
 		for range wrkRounds {
 			if n != nil {
-				v, err := wrk(ctx, n.addr, script, conns, bytes)
-				if err != nil {
+				if err := one(n.addr, n.pids(), &theirs, &theirsCPU); err != nil {
 					return err
 				}
-				theirs = append(theirs, v)
 			}
-			v, err := wrk(ctx, s.addr, script, conns, bytes)
-			if err != nil {
+			if err := one(s.addr, []int{s.cmd.Process.Pid}, &ours, &oursCPU); err != nil {
 				return err
 			}
-			ours = append(ours, v)
 		}
 		anon := peak()
 		unit := "requests/s"
 		if bytes {
 			unit = "MB/s"
 		}
-		r := row{work: what, ours: fmt.Sprintf("%.0f %s", slices.Max(ours), unit), bound: fmt.Sprintf(">= %.2f of nginx", share), note: fmt.Sprintf("%d connections, peak %s", conns, mega(anon))}
+		r := row{work: what, ours: fmt.Sprintf("%.0f %s", slices.Max(ours), unit), bound: fmt.Sprintf(">= %.2f of nginx", share), note: fmt.Sprintf("%d connections, peak %s, %s", conns, mega(anon), perUnit(ours, oursCPU, bytes))}
 		if n != nil {
 			q := slices.Max(ours) / slices.Max(theirs)
 			r.other, r.ratio, r.ok = fmt.Sprintf("%.0f %s", slices.Max(theirs), unit), fmt.Sprintf("%.2f", q), judge(q >= share)
+			r.note += "; nginx " + perUnit(theirs, theirsCPU, bytes)
 		}
 		b.add(r)
 		return nil
@@ -155,6 +161,26 @@ func runFiles(ctx context.Context, b *bench) error {
 		return err
 	}
 	return load(s, "serve files of 10 kB, not cached", names["small"], 64, 0.4, false)
+}
+
+// perUnit is the server's CPU time for each request or megabyte, which other
+// work on the machine disturbs less than the rate.
+func perUnit(rates []float64, cpu time.Duration, bytes bool) string {
+	var sum float64
+	for _, r := range rates {
+		sum += r * wrkTime.Seconds()
+	}
+	if bytes {
+		return fmt.Sprintf("%.0f us CPU a MB", float64(cpu.Microseconds())/sum)
+	}
+	return fmt.Sprintf("%.1f us CPU a request", float64(cpu.Microseconds())/sum)
+}
+
+func cpuOf(pids []int) (sum time.Duration) {
+	for _, pid := range pids {
+		sum += processUsage(pid).cpu
+	}
+	return sum
 }
 
 // fetchEach reads files whole, one after the other.
@@ -324,6 +350,22 @@ http {
 	}
 	n.stop()
 	return nil, fmt.Errorf("nginx does not answer")
+}
+
+// pids are those of the master and its workers.
+func (n *nginx) pids() []int {
+	master := n.cmd.Process.Pid
+	out := []int{master}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", master))
+	if err != nil {
+		return out
+	}
+	for f := range strings.FieldsSeq(string(data)) {
+		if pid, err := strconv.Atoi(f); err == nil {
+			out = append(out, pid)
+		}
+	}
+	return out
 }
 
 func (n *nginx) stop() {

@@ -56,7 +56,7 @@ func (z *Freezer) Describe(ctx context.Context, name string) (*api.Frozen, error
 		out.Mirrors = append(out.Mirrors, m)
 	}
 	for _, m := range doc.Missing {
-		out.Missing = append(out.Missing, strings.TrimSuffix(m.Name+"="+m.Version, "="))
+		out.Missing = append(out.Missing, m.text())
 	}
 	for _, s := range f.Statements {
 		out.Statements = append(out.Statements, s.Path)

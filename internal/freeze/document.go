@@ -107,6 +107,21 @@ type Missing struct {
 	Source  bool   `json:"source"`
 }
 
+// text names the entry as a list of packages does; a source is called one.
+func (m *Missing) text() string {
+	n := m.Name
+	if m.Arch != "" {
+		n += ":" + m.Arch
+	}
+	if m.Version != "" {
+		n += "=" + m.Version
+	}
+	if m.Source {
+		n = "source " + n
+	}
+	return n
+}
+
 // maxManifest bounds a frozen manifest, in bytes.
 const maxManifest = 512 << 20
 

@@ -86,14 +86,7 @@ func (z *Freezer) checkMissing(pl *plan) error {
 	}
 	var names []string
 	for _, m := range pl.missing {
-		n := m.Name + "=" + m.Version
-		if m.Arch != "" {
-			n = m.Name + ":" + m.Arch + "=" + m.Version
-		}
-		if m.Source {
-			n = "source " + n
-		}
-		names = append(names, n)
+		names = append(names, m.text())
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)

@@ -208,15 +208,15 @@ func (s *Server) suites(ctx context.Context, snap *store.Snapshot, deep bool) ([
 	out := []api.SuiteDetail{}
 	for _, e := range snap.Suites {
 		d := api.SuiteDetail{Suite: string(e.Suite), Date: optional(e.Date)}
-		if deep {
-			var g *store.Generation
-			err := s.view(ctx, func(tx *store.Tx) (err error) {
-				g, err = tx.Generation(snap.Mirror, e.Suite, e.Gen)
-				return err
-			})
-			if err != nil {
-				return nil, err
-			}
+		var g *store.Generation
+		err := s.view(ctx, func(tx *store.Tx) (err error) {
+			g, err = tx.Generation(snap.Mirror, e.Suite, e.Gen)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if d.Packages, d.Sources = g.Packages, g.Sources; deep {
 			describeGeneration(&d, g)
 		}
 		out = append(out, d)

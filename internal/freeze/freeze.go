@@ -270,7 +270,7 @@ func (z *Freezer) document(ctx context.Context, pl *plan) (*Document, error) {
 	doc.Date = doc.Date.UTC().Truncate(time.Second)
 	slices.SortFunc(doc.Mirrors, func(a, b DocMirror) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(doc.Missing, func(a, b Missing) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Arch, b.Arch))
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.text(), b.text()))
 	})
 	doc.Missing = slices.Compact(doc.Missing)
 	return doc, nil
@@ -421,12 +421,14 @@ func (z *Freezer) needsAll(ctx context.Context, pl *plan) error {
 	if pl.req.All {
 		return nil
 	}
+	var n, size int64
+	var names []string
 	for _, name := range pl.mirrors {
 		m, err := z.e.Mirror(name)
 		if err != nil || m.Download != config.OnDemand || !z.takesAll(pl, name) {
 			continue
 		}
-		var n, size int64
+		before := n
 		err = z.eachWanted(ctx, pl, name, func(_ *store.Fact, f repo.File) error {
 			n++
 			size += f.Size
@@ -435,11 +437,36 @@ func (z *Freezer) needsAll(ctx context.Context, pl *plan) error {
 		if err != nil {
 			return err
 		}
-		if n > 0 {
-			return fmt.Errorf("%w: freezing the whole of mirror %s would fetch %d files, %d bytes", ErrNeedsAll, name, n, size)
+		if n > before {
+			names = append(names, name)
 		}
 	}
+	if n > 0 {
+		return fmt.Errorf("%w: freezing the whole of %s would fetch %s of %s", ErrNeedsAll, strings.Join(names, ", "), counted(n, "file"), sizeText(size))
+	}
 	return nil
+}
+
+// counted is a number and what it counts.
+func counted[N int | int64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// sizeText is a number of bytes for people.
+func sizeText(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, unit := float64(n), ""
+	for _, unit = range []string{"KiB", "MiB", "GiB", "TiB", "PiB"} {
+		if f /= 1024; f < 1023.95 {
+			break
+		}
+	}
+	return fmt.Sprintf("%.1f %s", f, unit)
 }
 
 // takesAll reports whether a mirror is taken whole, or all that its globs match.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -97,6 +98,9 @@ func TestFreezeWhole(t *testing.T) {
 	_, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "w"}, nil)
 	if !errors.Is(err, freeze.ErrNeedsAll) {
 		t.Fatalf("whole on-demand mirror: %v", err)
+	}
+	if want := regexp.MustCompile(`^packages are still to be fetched: freezing the whole of debian would fetch 9 files of [0-9.]+ KiB$`); !want.MatchString(err.Error()) {
+		t.Errorf("whole on-demand mirror: %v, expected %s", err, want)
 	}
 	res := w.freeze(t, api.FreezeRequest{Name: "w", All: true})
 	if res.Fetched == 0 {

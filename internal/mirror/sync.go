@@ -137,6 +137,8 @@ type syncer struct {
 	head     map[repo.SuiteName]*store.Generation // of the newest snapshot
 	files    atomic.Int64
 	bytes    atomic.Int64
+
+	warnMu   sync.Mutex
 	warnings []string
 
 	linksMu sync.Mutex
@@ -367,11 +369,9 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 	return nil, worst(errs)
 }
 
-var warnMu sync.Mutex
-
 func (s *syncer) warn(w string) {
-	warnMu.Lock()
-	defer warnMu.Unlock()
+	s.warnMu.Lock()
+	defer s.warnMu.Unlock()
 	s.warnings = append(s.warnings, w)
 }
 

@@ -1,0 +1,171 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+func open(t *testing.T, o store.Options) (*store.Store, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "meta.db")
+	s, err := store.Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, path
+}
+
+// A second process is told, and not made to wait.
+func TestLocked(t *testing.T) {
+	_, path := open(t, store.Options{})
+	if _, err := store.Open(path, store.Options{Timeout: 10 * time.Millisecond}); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("second: %v", err)
+	}
+}
+
+// A commit that fails leaves nothing; one that fails after it took effect
+// leaves everything; a cancelled one is not begun.
+func TestCommitFaults(t *testing.T) {
+	fault := errors.New("injected")
+	var apply bool
+	var fail error
+	s, _ := open(t, store.Options{Fault: func(string) (bool, error) { return apply, fail }})
+	set := func(v string) error {
+		return s.Update(t.Context(), "test", func(tx *store.Tx) error { return tx.SetMeta("k", v) })
+	}
+	get := func() (v string) {
+		if err := s.View(t.Context(), func(tx *store.Tx) error { v = tx.Meta("k"); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if err := set("one"); err != nil {
+		t.Fatal(err)
+	}
+	fail = fault
+	if err := set("two"); !errors.Is(err, fault) || get() != "one" {
+		t.Errorf("failed commit: %v, %s", err, get())
+	}
+	apply = true
+	if err := set("three"); !errors.Is(err, fault) || get() != "three" {
+		t.Errorf("commit that failed after it took effect: %v, %s", err, get())
+	}
+	fail = nil
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Update(ctx, "test", func(*store.Tx) error { t.Error("begun"); return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	bad := errors.New("bad")
+	if err := s.Update(t.Context(), "test", func(tx *store.Tx) error { return errors.Join(tx.SetMeta("k", "four"), bad) }); !errors.Is(err, bad) || get() != "three" {
+		t.Errorf("transaction with an error: %v, %s", err, get())
+	}
+}
+
+// Invariant 2: a frozen snapshot never changes; invariant 5: its tree is not
+// visible before it.
+func TestFrozen(t *testing.T) {
+	s, _ := open(t, store.Options{})
+	update := func(f func(*store.Tx) error) error { return s.Update(t.Context(), "test", f) }
+	f := &store.Frozen{Name: "4.1", Manifest: repo.File{SHA256: cas.Sum([]byte("manifest"))}}
+	node := store.Node{Path: "debian/pool/a.deb", Digest: cas.Sum([]byte("a")), Size: 1, ModTime: day}
+	if err := update(func(tx *store.Tx) error { return tx.PutNodes("4.1", []store.Node{node}) }); err != nil {
+		t.Fatal(err)
+	}
+	s.View(t.Context(), func(tx *store.Tx) error {
+		if _, err := tx.Frozen("4.1"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("visible before it is published: %v", err)
+		}
+		if got := tx.OrphanTrees(); len(got) != 1 || got[0] != "4.1" {
+			t.Errorf("orphan trees: %v", got)
+		}
+		return nil
+	})
+	put := func(f store.Frozen) error { return update(func(tx *store.Tx) error { return tx.PutFrozen(&f) }) }
+	if err := put(*f); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(*f); err != nil {
+		t.Errorf("equal contents again: %v", err)
+	}
+	other := *f
+	other.Manifest.SHA256 = cas.Sum([]byte("other"))
+	if err := put(other); !errors.Is(err, store.ErrExists) {
+		t.Errorf("other contents: %v", err)
+	}
+	if err := update(func(tx *store.Tx) error { return tx.UpdateFrozen(&other) }); !errors.Is(err, store.ErrExists) {
+		t.Errorf("update with another manifest: %v", err)
+	}
+	if err := update(func(tx *store.Tx) error { _, err := tx.ClearFrozenTree("4.1", 10); return err }); !errors.Is(err, store.ErrExists) {
+		t.Errorf("clearing the tree of a freeze that exists: %v", err)
+	}
+	// A generation that a collection took meanwhile cannot be frozen.
+	if err := update(func(tx *store.Tx) error {
+		return tx.Seal(&store.Sealing{
+			Snapshot:    store.Snapshot{Mirror: mirrorName, Suites: []store.SnapshotSuite{{Suite: suite, Gen: 1}}},
+			Generations: []store.Generation{{Mirror: mirrorName, Suite: suite, Gen: 1}}, Listings: [][]repo.File{nil},
+		}, day)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	late := store.Frozen{Name: "late", Manifest: f.Manifest, Mirrors: []store.FrozenMirror{{Mirror: mirrorName, Whole: true, Suites: []store.FrozenSuite{{Suite: suite, Gen: 7}}}}}
+	if err := put(late); !errors.Is(err, store.ErrGone) {
+		t.Errorf("freeze of a generation that is not there: %v", err)
+	}
+	if err := update(func(tx *store.Tx) error { return tx.RemoveFrozen("4.1") }); err != nil {
+		t.Fatal(err)
+	}
+	if err := update(func(tx *store.Tx) error {
+		more, err := tx.ClearFrozenTree("4.1", 10)
+		if more || len(tx.Refs(node.Digest, 0)) > 0 || tx.Needed(node.Digest) {
+			t.Errorf("after removal: more %v, refs %v", more, tx.Refs(node.Digest, 0))
+		}
+		if s := tx.Suspects(cas.Digest{}, day, 10); len(s) != 2 {
+			t.Errorf("suspects: %v", s)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Work under way is left alone for a while.
+func TestSuspects(t *testing.T) {
+	s, _ := open(t, store.Options{})
+	d := cas.Sum([]byte("x"))
+	err := s.Update(t.Context(), "test", func(tx *store.Tx) error {
+		if err := tx.Suspect(d, day); err != nil {
+			return err
+		}
+		if got := tx.Suspects(cas.Digest{}, day.Add(-time.Second), 10); len(got) != 0 {
+			t.Errorf("too early: %v", got)
+		}
+		if got := tx.Suspects(cas.Digest{}, day, 10); len(got) != 1 {
+			t.Errorf("in time: %v", got)
+		}
+		if err := tx.Suspect(d, day.Add(time.Hour)); err != nil {
+			return err
+		}
+		if got := tx.Suspects(cas.Digest{}, day, 10); len(got) != 1 {
+			t.Errorf("an older suspicion went: %v", got)
+		}
+		if err := tx.PutRef(d, store.OwnerKit, "k"); err != nil || !tx.Needed(d) {
+			t.Errorf("referenced: %v", err)
+		}
+		if err := tx.DropRef(d, store.OwnerKit, "k"); err != nil || tx.Needed(d) {
+			t.Errorf("dropped: %v", err)
+		}
+		return tx.ForgetBlob(d)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

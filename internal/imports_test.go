@@ -1,0 +1,157 @@
+// Package internal_test holds what concerns all packages at once.
+package internal_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "example.org/snapd/"
+
+// layers are the packages from the top down, by their path below internal/: a
+// package imports only what stands in a lower line, or lies in a directory of
+// its own. A directory stands for what is below it, unless that has its own line.
+var layers = [][]string{
+	{"cmd"},
+	{"daemon"},
+	{"httpd"},
+	{"freeze", "gc", "iuk", "image"},
+	{"mirror"},
+	{"store", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
+	{"repo", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "freeze/manifest"},
+	{"config", "sign", "cas", "api", "squashfs"},
+	{"durable", "lzma", "iso9660", "purl", "repo/rpm/nevra"},
+}
+
+// programs break or measure the whole from outside, and import what they need.
+var programs = []string{"torture", "bench", "demo", "story", "iuk/iukbench"}
+
+// helpers are for tests, and for the programs.
+func helper(pkg string) bool { return strings.HasSuffix(path.Base(pkg), "test") }
+
+// owners are the only packages that know a dependency.
+var owners = map[string]string{
+	"go.etcd.io/bbolt":                   "store",
+	"github.com/ProtonMail/go-crypto":    "sign",
+	"github.com/gorilla/mux":             "httpd",
+	"github.com/urfave/cli":              "cmd",
+	"github.com/hanwen/go-fuse":          "torture/cutfs",
+	"github.com/pelletier/go-toml":       "config",
+	"github.com/coreos/go-systemd":       "daemon",
+	"github.com/prometheus":              "httpd",
+	"github.com/sassoftware/go-rpmutils": "repo/rpm",
+}
+
+type listed struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+	Standard                           bool
+}
+
+func list(t *testing.T) (out []listed) {
+	t.Helper()
+	text, err := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", module+"...").Output()
+	if err != nil {
+		if x := new(exec.ExitError); errors.As(err, &x) {
+			t.Fatalf("go list: %v\n%s", err, x.Stderr)
+		}
+		t.Fatalf("go list: %v", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	for {
+		var p listed
+		if err := dec.Decode(&p); err == io.EOF {
+			return out
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, p)
+	}
+}
+
+// short is a package's path below internal/, or cmd.
+func short(p string) string {
+	p = strings.TrimPrefix(p, module)
+	if strings.HasPrefix(p, "cmd/") {
+		return "cmd"
+	}
+	return strings.TrimPrefix(p, "internal/")
+}
+
+func within(p string, dirs []string) bool {
+	return slices.ContainsFunc(dirs, func(d string) bool { return p == d || strings.HasPrefix(p, d+"/") })
+}
+
+// layer is the line of a package: of its own name, or of the nearest directory.
+func layer(p string) int {
+	for ; p != "."; p = path.Dir(p) {
+		for i, l := range layers {
+			if slices.Contains(l, p) {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+func TestImports(t *testing.T) {
+	for _, p := range list(t) {
+		from := short(p.ImportPath)
+		if from == "" || helper(from) || within(from, programs) {
+			continue
+		}
+		for _, imp := range p.Imports {
+			if !strings.HasPrefix(imp, module) {
+				continue
+			}
+			to := short(imp)
+			switch {
+			case helper(to):
+				t.Errorf("%s imports %s, which is for tests", from, to)
+			case within(to, programs):
+				t.Errorf("%s imports the program %s", from, to)
+			case from == "cmd" && to == "cmd", strings.HasPrefix(to, from+"/"):
+			case layer(from) < 0:
+				t.Errorf("%s has no layer", from)
+			case layer(to) <= layer(from):
+				t.Errorf("%s imports %s, which is not below it", from, to)
+			}
+		}
+	}
+}
+
+func TestOwners(t *testing.T) {
+	for _, p := range list(t) {
+		from := short(p.ImportPath)
+		if helper(from) || within(from, programs) && from != "torture/cutfs" {
+			continue
+		}
+		for _, imp := range p.Imports {
+			for dep, owner := range owners {
+				if within(imp, []string{dep}) && from != owner && !strings.HasPrefix(from, owner+"/") {
+					t.Errorf("%s imports %s, which %s keeps to itself", from, imp, owner)
+				}
+			}
+		}
+	}
+}
+
+// deb and rpm never meet, nor do their helpers.
+func TestFormatsApart(t *testing.T) {
+	for _, p := range list(t) {
+		from := short(p.ImportPath)
+		for _, imp := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			to := short(imp)
+			if within(from, []string{"repo/deb"}) && within(to, []string{"repo/rpm"}) || within(from, []string{"repo/rpm"}) && within(to, []string{"repo/deb"}) {
+				t.Errorf("%s imports %s", from, to)
+			}
+		}
+	}
+}

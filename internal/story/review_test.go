@@ -1,6 +1,8 @@
 package story
 
 import (
+	"fmt"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,5 +37,61 @@ func TestCountsAndMissing(t *testing.T) {
 	out := s.Ctl("show", "4.1")
 	if want := "Allowed to be missing:\n  source app=1\n  gone:amd64=3\n  lib:i386=1\n"; !strings.Contains(out, want) {
 		t.Errorf("show:\n%s\nexpected in it:\n%s", out, want)
+	}
+}
+
+// apt reads a flat repository, whose suite is "./", at every kind of place, also
+// where nothing of it was frozen; it asks for "/./InRelease".
+func TestFlatRepository(t *testing.T) {
+	need(t, "apt-get", "dpkg")
+	a := debtest.New(t)
+	su := a.Suite("./")
+	su.InRelease, su.Digests = false, []string{"SHA512"}
+	a.Add(debtest.Package{Name: "app", Version: "1"}, debtest.Package{Name: "more", Version: "1"})
+	a.Publish(time.Now().UTC().Add(-time.Hour).Truncate(time.Second))
+	srv := httptest.NewServer(a.Handler())
+	t.Cleanup(srv.Close)
+	s := start(t, fmt.Sprintf(`data_dir = "%%DATA%%"
+[server]
+listen = "%%ADDR%%"
+[store]
+reserve = "1MiB"
+[[mirror]]
+name = "flat"
+type = "deb"
+url = %q
+suites = ["./"]
+architectures = ["amd64"]
+keyring = %q
+`, srv.URL, a.KeyringFile()))
+	s.Ctl("sync")
+	if err := os.WriteFile(filepath.Join(s.Dir, "nothing"), []byte("absent=1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Ctl("freeze", "some", "--package", "app")
+	s.Ctl("freeze", "none", "--manifest", "nothing", "--allow-missing")
+	s.Ctl("record", "start", "rec")
+	stanza := func(url string) string {
+		return fmt.Sprintf("Types: deb\nURIs: %s\nSuites: ./\nArchitectures: amd64\nSigned-By: %s\n", url, a.KeyringFile())
+	}
+	for name, c := range map[string]struct {
+		sources, proxy string
+		install        bool
+	}{
+		"latest":    {s.Ctl("sources", "flat@latest"), "", true},
+		"frozen":    {s.Ctl("sources", "some"), "", true},
+		"empty":     {s.Ctl("sources", "none"), "", false},
+		"recording": {stanza("http://" + s.Addr + "/record/rec/flat"), "", true},
+		"proxy":     {stanza(srv.URL), "http://rec@" + s.Addr, true},
+	} {
+		apt := debtest.NewApt(t, c.sources)
+		if c.proxy != "" {
+			apt.Options = []string{"Acquire::http::Proxy=" + c.proxy}
+		}
+		t.Log(name)
+		apt.Run("apt-get", "update")
+		if c.install {
+			apt.Run("apt-get", "install", "app")
+		}
 	}
 }

@@ -418,8 +418,11 @@ func (u *ui) verified(r *api.VerifyResult) {
 func (u *ui) faults(list []api.VerifyFault) {
 	for _, f := range list {
 		u.printf("fault: %s: %s\n", f.Object, f.Message)
-		if f.Expected != "" || f.Found != "" {
-			u.printf("  expected %s\n  found    %s\n", f.Expected, f.Found)
+		if f.Expected != "" {
+			u.printf("  expected %s\n", f.Expected)
+		}
+		if f.Found != "" {
+			u.printf("  found    %s\n", f.Found)
 		}
 	}
 }

@@ -105,7 +105,7 @@ func (u *ui) note(format string, args ...any) {
 
 // failure is the last word of a run that did not work.
 func (u *ui) failure(msg, hint string) {
-	u.say("error", msg)
+	u.say("error", strings.TrimPrefix(msg, "usage: ")) // the exit code says so
 	if hint != "" {
 		u.say("hint", hint)
 	}

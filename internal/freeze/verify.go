@@ -236,7 +236,16 @@ func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*ap
 		}
 	}
 	v.res.Bytes, v.res.Files = v.bytes.Load(), int(v.files.Load())
-	slices.SortStableFunc(v.res.Faults, func(a, b api.VerifyFault) int { return cmp.Compare(a.Object, b.Object) })
+	// What all else rests on comes first.
+	rank := func(f api.VerifyFault) int {
+		if strings.HasPrefix(f.Object, "manifest.json") {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(v.res.Faults, func(a, b api.VerifyFault) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Object, b.Object))
+	})
 	if len(v.res.Faults) > 0 {
 		v.res.Exit = api.ExitVerify
 	}

@@ -95,3 +95,23 @@ keyring = %q
 		}
 	}
 }
+
+// A wrong key is told before what follows from it, and a refused use says what
+// was wrong with it.
+func TestFirstThingsFirst(t *testing.T) {
+	a, config := upstream(t)
+	a.Add(debtest.Package{Name: "app", Version: "1"})
+	a.Publish(time.Now().UTC().Add(-time.Hour).Truncate(time.Second))
+	s := start(t, config)
+	s.Ctl("sync")
+	s.Ctl("freeze", "4.1", "--package", "app", "--no-sources")
+	s.Ctl("export", "4.1", filepath.Join(s.Dir, "dir"))
+	out, err := s.Try("verify", "dir", "--key", a.KeyringFile())
+	if _, faults, _ := strings.Cut(out, "fault: "); code(err) != api.ExitVerify || !strings.HasPrefix(faults, "manifest.json.asc: signature of the frozen manifest: ") {
+		t.Errorf("verify with another key: %v\n%s", err, out)
+	}
+	_, err = s.Try("sbom", "debian@latest")
+	if code(err) != api.ExitUsage || !strings.Contains(err.Error(), "snapctl: error: debian@latest is not a frozen snapshot\n") {
+		t.Errorf("sbom of a snapshot: %v", err)
+	}
+}

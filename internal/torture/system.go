@@ -255,9 +255,7 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 		if len(paths) == 0 {
 			fault("%s has no packages", snap.ID())
 		}
-		for _, index := range []string{"dists/stable/InRelease", "dists/stable/main/binary-amd64/Packages.xz", "dists/stable/main/source/Sources.xz"} {
-			paths = append(paths, index)
-		}
+		paths = append(paths, "dists/stable/InRelease", "dists/stable/main/binary-amd64/Packages.xz", "dists/stable/main/source/Sources.xz")
 		for _, p := range paths {
 			if strings.HasPrefix(p, "pool/") && m.Download != config.All {
 				continue

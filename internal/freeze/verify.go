@@ -66,6 +66,7 @@ type verifier struct {
 	doc     *Document
 	res     *api.VerifyResult
 	mu      sync.Mutex
+	blind   bool // a root that we should have signed could not be read
 	bytes   atomic.Int64
 	files   atomic.Int64
 }
@@ -639,6 +640,9 @@ func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, 
 			if d.Kind == Whole && v.wholeKnows(p) {
 				continue
 			}
+			if v.blind {
+				continue // without a signed index nothing says which files belong
+			}
 			v.fault(object, "", "", "the frozen repository has a file that neither its manifest nor its signed index names")
 			continue
 		}
@@ -685,6 +689,7 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 	root, docs, err := v.ownRoot(ctx, f, m, suite, d.Name, have)
 	if err != nil {
 		v.fault(object, "", "", "%v", err)
+		v.blind = true
 		return nil
 	}
 	for _, doc := range docs {

@@ -249,8 +249,12 @@ func (m *model) collect(t *rapid.T, ctx ctx, s *store.Store, limit int) {
 	// What is left over is exactly what some generation has.
 	want := map[string]bool{}
 	listed := map[cas.Digest]bool{}
+	dropped := map[cas.Digest]bool{}
 	for g := range m.gens {
 		if !used[g] {
+			for index, set := range m.gens[g] {
+				dropped[cas.Sum(fmt.Append(nil, index, len(set), g))] = true
+			}
 			delete(m.gens, g)
 			continue
 		}
@@ -266,6 +270,12 @@ func (m *model) collect(t *rapid.T, ctx ctx, s *store.Store, limit int) {
 		for d := range listed {
 			if len(tx.Refs(d, 1)) == 0 {
 				return fmt.Errorf("index %s of a generation that is kept has no reference", d.Short())
+			}
+		}
+		// Also between generations that are kept.
+		for d := range dropped {
+			if tx.Needed(d) {
+				return fmt.Errorf("index %s is of a collected generation and still needed: %+v %+v", d.Short(), tx.Refs(d, 0), tx.Listings(d))
 			}
 		}
 		paras := tx.Paragraphs()

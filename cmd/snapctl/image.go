@@ -182,6 +182,7 @@ func (c *call) frozen(ctx context.Context, name string) (*api.Frozen, error) {
 // build makes the image of s in a file: output, or one in a directory that done
 // removes. Its mode lets snapd read it.
 func (c *call) build(ctx context.Context, s image.Spec, name, output string) (file string, done func(), err error) {
+	c.boundMemory()
 	done = func() {}
 	if output == "" {
 		dir, err := os.MkdirTemp("", "snapctl-image-")

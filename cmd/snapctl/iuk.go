@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -167,7 +168,16 @@ func (c *call) epoch() (time.Time, error) {
 	return time.Unix(n, 0).UTC(), nil
 }
 
+// boundMemory has the garbage collector keep to what kits may take, unless the
+// user said otherwise.
+func (c *call) boundMemory() {
+	if c.p.getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(iuk.MemoryGoal)
+	}
+}
+
 func runIUKCreate(ctx context.Context, c *call) error {
+	c.boundMemory()
 	from := splitCommas(c.list("from"))
 	named := len(from) > 0 || c.str("to") != ""
 	filed := c.str("old") != "" || c.str("new") != "" || c.str("from-version") != "" || c.str("to-version") != ""
@@ -378,6 +388,7 @@ func runIUKInspect(ctx context.Context, c *call) error {
 }
 
 func runIUKVerify(ctx context.Context, c *call) error {
+	c.boundMemory()
 	o := iuk.VerifyOptions{Progress: c.ui.steps("iuk", "verify")}
 	for _, i := range []struct {
 		in   *iuk.Input

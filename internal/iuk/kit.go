@@ -189,6 +189,11 @@ func (o *CreateOptions) check() error {
 	return nil
 }
 
+// MemoryGoal is the soft limit of memory, in bytes, for programs that call
+// Create or Verify (see runtime/debug.SetMemoryLimit): without one, garbage
+// doubles what they need.
+const MemoryGoal = 128 << 20
+
 // Create makes a kit of format 2 for each old version. A kit appears under its
 // name when it is complete. The bytes depend on the images, versions, product,
 // architecture, manifests, epoch and globs, and on nothing else.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -25,6 +26,7 @@ func main() {
 	if len(os.Args) < 5 {
 		log.Fatal("usage: iukbench kit NEW OUTDIR OLD... | iukbench pack COMPRESSOR BLOCKSIZE TAR OUT")
 	}
+	debug.SetMemoryLimit(iuk.MemoryGoal) // as snapctl does
 	var peak atomic.Int64
 	go func() {
 		for ; ; time.Sleep(5 * time.Millisecond) {

@@ -86,4 +86,4 @@ for c in zstd xz; do
 done
 set -- $("$bin" pack zstd 131072 2.tar pack.squashfs)
 mk=$(cat 2.zstd.seconds)
-echo "zstd pack: mksquashfs $mk s, $(stat -c %s 2.zstd.squashfs) bytes; here $1 s ($(calc "$1/$mk") times), $3 bytes, peak RssAnon $(calc "$2/1000000") MB"
+echo "zstd pack: mksquashfs $mk s, $(stat -L -c %s 2.zstd.squashfs) bytes; here $1 s ($(calc "$1/$mk") times), $3 bytes, peak RssAnon $(calc "$2/1000000") MB"

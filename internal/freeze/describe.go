@@ -212,7 +212,7 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 	}
 	res := &api.SourcesResult{}
 	var texts []string
-	render := func(name, typ, base, mir string, snap *store.Snapshot, suites []store.FrozenSuite, key string, upstream cas.Digest, comment string) error {
+	render := func(name, typ, base, mir string, snap *store.Snapshot, suites []store.FrozenSuite, key string, upstream cas.Digest, unsigned bool, comment string) error {
 		if req.Mirror != "" && req.Mirror != mir {
 			return nil
 		}
@@ -231,7 +231,7 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		if err != nil {
 			m = config.Mirror{Name: mir, Type: typ}
 		}
-		p := repo.SourceParams{Mirror: m, URL: base, Name: name, KeyArmored: key, Comment: comment, Components: map[repo.SuiteName][]string{}}
+		p := repo.SourceParams{Mirror: m, URL: base, Name: name, KeyArmored: key, Unsigned: unsigned, Comment: comment, Components: map[repo.SuiteName][]string{}}
 		for _, s := range suites {
 			if !slices.Contains(p.Suites, s.Suite) {
 				p.Suites = append(p.Suites, s.Suite)
@@ -274,10 +274,15 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 			}
 		}
 		var suites []store.FrozenSuite
+		unsigned, comment := false, s.ID()+", signed by the distribution"
 		for _, e := range s.Suites {
 			fs, g, err := z.frozenSuite(ctx, s, e)
 			if err != nil {
 				return nil, err
+			}
+			if g.Trust != repo.TrustSignature {
+				unsigned, comment = true, s.ID()+", whose metadata the distribution did not sign"
+				res.Notes = append(res.Notes, fmt.Sprintf("the metadata of %s carry no signature that a client could check (trust: %s); a frozen snapshot is signed by this server", s.ID(), g.Trust))
 			}
 			suites = append(suites, fs)
 			if !g.ValidUntil.IsZero() && g.ValidUntil.Before(z.cfg.Now()) {
@@ -303,7 +308,7 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 			key = string(data)
 		}
 		name := "snapd-" + s.Mirror + "-" + at
-		if err := render(name, s.Type, z.cfg.PublicURL+"/archive/"+s.Mirror+"/"+at, s.Mirror, s, suites, key, certs, s.ID()+", signed by the distribution"); err != nil {
+		if err := render(name, s.Type, z.cfg.PublicURL+"/archive/"+s.Mirror+"/"+at, s.Mirror, s, suites, key, certs, unsigned, comment); err != nil {
 			return nil, err
 		}
 	} else {
@@ -317,7 +322,7 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		}
 		for i := range f.Mirrors {
 			m := &f.Mirrors[i]
-			err := render("snapd-"+f.Name+"-"+m.Mirror, m.Type, z.cfg.PublicURL+"/frozen/"+f.Name+"/"+m.Mirror, m.Mirror, nil, m.Suites, string(key), m.Certificates, "frozen snapshot "+f.Name+" of "+m.Mirror)
+			err := render("snapd-"+f.Name+"-"+m.Mirror, m.Type, z.cfg.PublicURL+"/frozen/"+f.Name+"/"+m.Mirror, m.Mirror, nil, m.Suites, string(key), m.Certificates, false, "frozen snapshot "+f.Name+" of "+m.Mirror)
 			if err != nil {
 				return nil, err
 			}

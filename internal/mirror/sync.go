@@ -612,18 +612,22 @@ func alsoChanged(base map[string]store.Group, groups []repo.Group, held []*repo.
 	return false
 }
 
-// keepProof stores the certificates that verified a root, and the metalink that
-// vouched for it.
+// keepProof stores the certificates that verified a root, or those of the whole
+// keyring where packages are signed by it, too, and the metalink that vouched
+// for the root.
 func (s *syncer) keepProof(ctx context.Context, batch cas.Batch, root *repo.Root, gen *store.Generation) error {
-	if len(root.Signers) > 0 && s.kr != nil {
+	kr := s.kr
+	if f, ok := s.f.(repo.PackageSigner); kr != nil && !(ok && f.SignsPackages() && s.m.CheckPackages()) {
 		var fprs []string
 		for _, k := range root.Signers {
 			fprs = append(fprs, k.Fingerprint)
 		}
-		kr, err := s.kr.Filter(fprs...)
-		if err != nil {
+		var err error
+		if kr, err = kr.Filter(fprs...); err != nil {
 			return err
 		}
+	}
+	if kr != nil && kr.Len() > 0 {
 		info, err := cas.PutBatch(ctx, batch, kr.ExportArmored(), time.Time{})
 		if err != nil {
 			return err

@@ -242,6 +242,7 @@ type SourceParams struct {
 	Components map[SuiteName][]string
 	Archs      []string
 	HasSources bool
+	Unsigned   bool     // the roots carry no signature: a metalink or the configuration vouched for them
 	KeyArmored string   // the key that signs the roots, armored
 	KeyFiles   []string // file names or URLs of key files, for formats that cannot inline
 	Name       string   // stanza or file id: "snapd-4.1-debian"
@@ -377,6 +378,12 @@ func Recorded(name, typ string, trust Trust) config.Mirror {
 		m.Metalink = "https://metalink.invalid/" // the document itself is given beside it
 	}
 	return m
+}
+
+// PackageSigner is a Format whose packages carry signatures of their own, which
+// clients check by the distribution's keys.
+type PackageSigner interface {
+	SignsPackages() bool
 }
 
 // Expander is a Format some of whose listed files list further files, for which

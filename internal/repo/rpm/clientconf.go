@@ -10,7 +10,7 @@ import (
 )
 
 // ClientConfig renders a repository for dnf: "repo", a .repo file with both
-// checks on. dnf needs the keys as files or URLs: that of this server for
+// checks on, as far as there are signatures to check. dnf needs the keys as files or URLs: that of this server for
 // repomd.xml, and the distribution's for the packages.
 func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	if kind != "repo" {
@@ -32,5 +32,5 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 		keys = append(keys, k)
 	}
 	return yumconf.Format(p.Comment, yumconf.Repo{ID: p.Name, Name: name, BaseURLs: []string{p.URL}, Enabled: true,
-		GPGCheck: p.Mirror.CheckPackages(), RepoGPGCheck: true, GPGKeys: keys})
+		GPGCheck: p.Mirror.CheckPackages(), RepoGPGCheck: !p.Unsigned, GPGKeys: keys})
 }

@@ -334,6 +334,56 @@ func TestEngineUnsigned(t *testing.T) {
 	}
 }
 
+// TestEngineSources: clients get the key that signs packages, whoever vouches
+// for the metadata, and check no signature that is not there.
+func TestEngineSources(t *testing.T) {
+	no := false
+	for _, signed := range []bool{true, false} {
+		opts := rpmtest.Options{Checksum: "unsigned"}
+		repoKey := signtest.NewKey(t, "repository")
+		if signed {
+			opts = rpmtest.Options{Signer: signtest.Signer(t, repoKey)}
+		}
+		w := newWorld(t, opts, func(m *config.Mirror) {
+			m.Keyring = append(m.Keyring, signtest.KeyringFile(t, repoKey))
+			if !signed {
+				m.RepoGPGCheck = &no
+			}
+		})
+		w.up.Add(rpmtest.Package{Name: "app", Version: "1.0"})
+		w.up.Publish(start)
+		w.sync(t)
+		if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0", All: true}, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(t, "4.0")
+		for _, ref := range []string{"fedora@latest", "4.0"} {
+			res, err := w.z.Sources(t.Context(), &api.SourcesRequest{Ref: ref, KeysDir: "/keys"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := "repo_gpgcheck=1\n"
+			if ref != "4.0" && !signed {
+				want = "repo_gpgcheck=0\n"
+			}
+			if !strings.Contains(res.Text, want) || !strings.Contains(res.Text, "\ngpgcheck=1\n") || strings.Contains(res.Text, "repo_gpgcheck=0") != (len(res.Notes) > 0) {
+				t.Errorf("%s, signed %v: %s%v", ref, signed, res.Text, res.Notes)
+			}
+			found := false
+			for _, k := range res.Keys {
+				ring, err := sign.ParseKeyring([]byte(k.Armored))
+				if err != nil {
+					t.Fatalf("%s: %v", k.Name, err)
+				}
+				found = found || ring.Contains(w.theirs.Keyring().Fingerprints()[0])
+			}
+			if !found {
+				t.Errorf("%s, signed %v: the keys lack that of the packages", ref, signed)
+			}
+		}
+	}
+}
+
 // TestEngineModules: dnf installs a modular package from a frozen repository by
 // its default stream, and refuses it where the stream is not enabled.
 func TestEngineModules(t *testing.T) {

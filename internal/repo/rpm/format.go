@@ -47,6 +47,9 @@ var _ repo.Format = Format{}
 // Type returns "rpm".
 func (Format) Type() string { return "rpm" }
 
+// SignsPackages returns true.
+func (Format) SignsPackages() bool { return true }
+
 // SourceArch returns "src".
 func (Format) SourceArch() string { return SourceArch }
 

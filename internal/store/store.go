@@ -209,17 +209,24 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	return u, err
 }
 
-// CheckPages lets bbolt check its own pages.
-func (s *Store) CheckPages(ctx context.Context) error {
-	return s.db.View(func(tx *bolt.Tx) error {
-		var first error
-		for err := range tx.Check() {
-			if first == nil {
-				first = fmt.Errorf("%w: %w", ErrCorrupt, err)
-			}
+// CheckPages lets bbolt check its own pages. Writers wait meanwhile: it compares
+// with the list of free pages, which a commit beside it would change, and then
+// find faults that are none.
+func (s *Store) CheckPages(ctx context.Context) (first error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	tx, err := s.db.Begin(true)
+	if err != nil {
+		return err
+	}
+	defer func() { first = errors.Join(first, tx.Rollback()) }()
+	for err := range tx.Check() {
+		if first == nil {
+			first = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		return first
-	})
+	}
+	return first
 }
 
 func getJSON(b *bolt.Bucket, k []byte, v any) error {

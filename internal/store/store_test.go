@@ -3,7 +3,9 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -168,4 +170,37 @@ func TestSuspects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A check of the pages beside writers finds nothing that is not there.
+func TestCheckPagesBesideWriters(t *testing.T) {
+	s, _ := open(t, store.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			err := s.Update(t.Context(), "test", func(tx *store.Tx) error {
+				var nodes []store.Node
+				for n := range 200 {
+					nodes = append(nodes, store.Node{Path: fmt.Sprint("debian/", i%7, "/", n), Digest: cas.Sum(fmt.Append(nil, n, i))})
+				}
+				if i%3 == 2 {
+					_, err := tx.ClearFrozenTree("x", 500)
+					return err
+				}
+				return tx.PutNodes("x", nodes)
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 60 {
+		if err := s.CheckPages(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	wg.Wait()
 }

@@ -18,7 +18,7 @@ func TestFaultTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	every := 9
+	every := 17
 	if testing.Short() {
 		every = 41
 	}
@@ -36,7 +36,7 @@ func TestDeaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	every := 29
+	every := 41
 	if testing.Short() {
 		every = 61
 	}

@@ -13,7 +13,7 @@ func TestPowerCuts(t *testing.T) {
 		t.Fatal(err)
 	}
 	needs(t, p.skip)
-	every := 40
+	every := 70
 	if testing.Short() {
 		every = 120
 	}

@@ -8,7 +8,7 @@ import (
 
 // The parts of the long program, short: see main.go.
 func TestKills(t *testing.T) {
-	n := 12
+	n := 8
 	if testing.Short() {
 		n = 4
 	}
@@ -39,9 +39,9 @@ func TestFullDisk(t *testing.T) {
 }
 
 func TestInputOutputErrors(t *testing.T) {
-	at := []int{1, 4}
+	at := []int{2}
 	if testing.Short() {
-		at = at[1:]
+		at = []int{4}
 	}
 	res, err := inputOutput(t.Context(), t, build(t), at)
 	if err != nil {
@@ -55,7 +55,7 @@ func TestInputOutputErrors(t *testing.T) {
 }
 
 func TestBadUpstream(t *testing.T) {
-	every := 5
+	every := 7
 	if testing.Short() {
 		every = 13
 	}

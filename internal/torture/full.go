@@ -88,7 +88,12 @@ func fills(ctx context.Context, tb testing.TB, binary string, left []int) (res f
 	if err := s.start(ctx); err != nil {
 		return res, err
 	}
-	defer s.kill()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, s.log.tail())
+		}
+		s.kill()
+	}()
 	if _, err := s.sync(ctx, "debian"); err != nil {
 		return res, err
 	}

@@ -254,7 +254,16 @@ func TestScrub(t *testing.T) {
 	if err := w.Rotten(d); !errors.Is(err, mirror.ErrRotten) {
 		t.Errorf("known after a scrub: %v", err)
 	}
-	middle := cas.Digest{0x80}
+	var middle cas.Digest // of the blobs that are there
+	n := 0
+	if err := w.Blobs().Walk(t.Context(), cas.Digest{}, func(i cas.Info) error {
+		if n++; n <= blobs/2 {
+			middle = i.Digest
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.Store().Update(t.Context(), "test", func(tx *store.Tx) error { return tx.SetMeta("scrub.at", middle.String()) }); err != nil {
 		t.Fatal(err)
 	}

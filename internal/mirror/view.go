@@ -111,7 +111,11 @@ func (e *Engine) listed(ctx context.Context, snap *store.Snapshot, f repo.Format
 	gen, _ := snap.Gen(suite)
 	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), store.ErrNotFound)
 	if algo, hx, ok := f.ByHash(p); ok {
-		return e.byHash(ctx, snap, f, suite, gen, p, algo, hx, latest)
+		found, err := e.byHash(ctx, snap, f, suite, gen, p, algo, hx, latest)
+		if !errors.Is(err, store.ErrNotFound) {
+			return found, err
+		}
+		// Some formats have digests in the names that they list.
 	}
 	root, g, byPath, err := e.Root(ctx, snap.Mirror, snap.Type, suite, gen)
 	if err != nil {

@@ -110,6 +110,7 @@ func (d *deriver) whole(ctx context.Context) error {
 			return err
 		}
 		data.Base, data.Href, data.Size = "", rpmmd.FormatHref(data.Path), f.Size
+		data.Checksum = rpmmd.Checksum{Type: "sha256", Hex: f.SHA256.String()}
 		d.out.Data = append(d.out.Data, data)
 	}
 	// The images of an installable tree, with the description that names them.

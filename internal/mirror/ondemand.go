@@ -190,6 +190,13 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 	if want.From != "" && !slices.Contains(bases, want.From) {
 		bases = append(bases, want.From)
 	}
+	if want.Record != nil {
+		more, err := e.elsewhere(ctx, m.Name)
+		if err != nil {
+			return cas.Info{}, err
+		}
+		bases = append(slices.Clone(bases), more...)
+	}
 	var urls []string
 	for _, b := range bases {
 		for _, p := range append(slices.Clone(want.Listed.Alternates), want.Listed.Path) {
@@ -391,6 +398,28 @@ func (e *Engine) bases(ctx context.Context, m config.Mirror) ([]string, error) {
 	e.linked[m.Name] = linked{urls, e.cfg.Now()}
 	e.mu.Unlock()
 	return urls, nil
+}
+
+// elsewhere lists the places outside of a mirror at which its newest snapshot
+// says that packages stand.
+func (e *Engine) elsewhere(ctx context.Context, name string) (urls []string, err error) {
+	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		snap, err := tx.Latest(name)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		for _, s := range snap.Suites {
+			g, err := tx.Generation(name, s.Suite, s.Gen)
+			if err != nil {
+				return err
+			}
+			urls = append(urls, g.Elsewhere...)
+		}
+		return nil
+	})
+	return urls, err
 }
 
 type linked struct {

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -47,6 +48,11 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 			return 0, 0, err
 		}
 	}
+	more, err := e.elsewhere(ctx, o.Mirror.Name)
+	if err != nil {
+		return 0, 0, err
+	}
+	o.URLs = append(slices.Clone(o.URLs), more...)
 	batch := e.cfg.Blobs.NewBatch()
 	defer batch.Discard()
 	var n, size atomic.Int64

@@ -429,6 +429,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 	}
 	// What the last arrival held tells which indices need no reading.
 	base := map[string]store.Group{}
+	var elsewhere []string // what it said about where packages stand
 	if err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) error {
 		last, err := tx.LastGeneration(s.m.Name, root.Suite)
 		if errors.Is(err, store.ErrNotFound) {
@@ -436,6 +437,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		} else if err != nil {
 			return err
 		}
+		elsewhere = last.Elsewhere
 		for _, g := range last.Groups {
 			base[g.Index] = g
 		}
@@ -490,7 +492,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 				return err
 			}
 			if old, ok := base[g.Index]; ok && old.Packages && !dirty && sameContent(old, kept) && !alsoChanged(base, groups, held, g) {
-				kept.Count, kept.Sources = old.Count, old.Sources
+				kept.Count, kept.Sources, gen.Elsewhere = old.Count, old.Sources, elsewhere
 			} else {
 				if err := stage.Begin(ctx, g.Index); err != nil {
 					return err
@@ -498,6 +500,12 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 				err := s.f.Read(ctx, root, g, *held[i], open, func(r *repo.Record) error {
 					if r.Kind == repo.KindSource {
 						kept.Sources++
+					}
+					if e := strings.TrimRight(r.Elsewhere, "/"); e != "" && !slices.Contains(gen.Elsewhere, e) {
+						if len(gen.Elsewhere) == maxElsewhere {
+							return fmt.Errorf("%w: packages stand at more than %d places, %s the last", repo.ErrMalformed, maxElsewhere, e)
+						}
+						gen.Elsewhere = append(gen.Elsewhere, e)
 					}
 					return stage.Add(ctx, r)
 				})
@@ -740,6 +748,9 @@ func (e *Engine) download(ctx context.Context, urls []string, l repo.Listed, w c
 	return info, nil
 }
 
+// maxElsewhere bounds the places outside of a mirror at which packages stand.
+const maxElsewhere = 16
+
 // takePackages fetches every package of the new generations that is not here.
 func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 	s.p.SetPhase("fetching packages")
@@ -757,7 +768,7 @@ func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 
 func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState) error {
 	files, bytes, err := s.e.FetchPackages(ctx, FetchOptions{
-		Mirror: s.m, URLs: s.urls, Progress: s.p,
+		Mirror: s.m, URLs: append(slices.Clone(s.urls), state.gen.Elsewhere...), Progress: s.p,
 		Lost: func(w *repo.Record, f repo.File, err error) error {
 			return fmt.Errorf("package %s %s: %s: %w", w.Name, w.Version, f.Path, err)
 		},

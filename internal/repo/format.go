@@ -158,6 +158,10 @@ type Record struct {
 	Sources []Ref  // the source it was built from, then Built-Using and Static-Built-Using
 	Files   []File // the package itself; for a source package all of its files
 	Bytes   []byte // upstream's paragraph, exactly, without the blank line after it
+	// Elsewhere is the absolute base URL below which the index says that the
+	// package stands (rpm-md's xml:base): tried after the mirror's own. Only Read
+	// tells it.
+	Elsewhere string
 }
 
 // Getter fetches what a Format asks for from one base URL. Sizes are bounded.

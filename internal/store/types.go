@@ -68,6 +68,9 @@ type Generation struct {
 	Groups     []Group        `json:"groups"`
 	// Complete: every package was here when the snapshot was sealed.
 	Complete bool `json:"complete,omitempty"`
+	// Elsewhere are further base URLs below which upstream's indices say that
+	// packages stand.
+	Elsewhere []string `json:"elsewhere,omitempty"`
 	// Metalink that vouched for an unsigned root.
 	Metalink cas.Digest `json:"metalink,omitzero"`
 	// Certificates is the blob of the certificates that verified the root.

@@ -384,6 +384,85 @@ func TestEngineSources(t *testing.T) {
 	}
 }
 
+// TestEngineElsewhere: packages that an absolute xml:base places on another
+// server are fetched from there, and looked for beside the metadata first.
+func TestEngineElsewhere(t *testing.T) {
+	for _, download := range []string{config.OnDemand, config.All} {
+		other := rpmtest.New(rpmtest.Options{})
+		srv := httptest.NewServer(other)
+		defer srv.Close()
+		w := newWorld(t, rpmtest.Options{XMLBase: srv.URL + "/"}, func(m *config.Mirror) { m.Download = download })
+		built := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0"}, rpmtest.Package{Name: "lib", Version: "1.0"})
+		other.AddBuilt(built...)
+		other.Publish(start)
+		other.Requests()
+		w.up.Publish(start)
+		w.up.SetFile(built[0].Href(), nil)
+		w.sync(t)
+		if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0", All: true}, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(t, "4.0")
+		if d := cmp.Diff([]string{"GET /" + built[0].Href()}, other.Requests()); d != "" {
+			t.Errorf("%s: asked elsewhere (-want +got):\n%s", download, d)
+		}
+		// Another state of the same lists knows it, too.
+		w.up.SetData("x-more", "more", []byte("x"))
+		w.up.Publish(start.Add(time.Hour))
+		w.up.SetFile(built[0].Href(), nil)
+		w.now = w.now.Add(2 * time.Hour)
+		res := w.sync(t)
+		if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.1", Manifests: rpmList("app-1.0-1.noarch")}, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(t, "4.1")
+		found, err := w.Lookup(t.Context(), res.Snapshot, built[0].Href(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, _, err := w.OpenFound(t.Context(), found)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+	}
+}
+
+// TestEngineSHA512: metadata listed and named by SHA-512 are mirrored, served
+// and frozen whole.
+func TestEngineSHA512(t *testing.T) {
+	for _, simple := range []bool{true, false} {
+		w := newWorld(t, rpmtest.Options{Checksum: "sha512", PackageChecksum: "sha256", SimpleNames: simple}, nil)
+		w.up.Add(rpmtest.Package{Name: "app", Version: "1.0"})
+		w.up.Publish(start)
+		res := w.sync(t)
+		for _, name := range []string{"repodata/repomd.xml", w.up.Find("primary.xml.gz"), w.up.Find("other.xml.gz")} {
+			found, err := w.Lookup(t.Context(), res.Snapshot, name, false)
+			if err != nil {
+				t.Errorf("simple names %v: %v", simple, err)
+				continue
+			}
+			r, _, err := w.OpenFound(t.Context(), found)
+			if err != nil {
+				t.Errorf("simple names %v: %s: %v", simple, name, err)
+				continue
+			}
+			r.Close()
+		}
+		if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "all", All: true}, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(t, "all")
+		if got, want := w.install(t, "all", "app"), "app-1.0-1.noarch"; got != want {
+			t.Errorf("dnf installed %q, want %q", got, want)
+		}
+		if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "exact", Manifests: rpmList("app-1.0-1.noarch")}, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(t, "exact")
+	}
+}
+
 // TestEngineModules: dnf installs a modular package from a frozen repository by
 // its default stream, and refuses it where the stream is not enabled.
 func TestEngineModules(t *testing.T) {

@@ -8,6 +8,11 @@
 // are its <package> element in primary. The elements of the other two lists are
 // found again by the package's digest when a repository is derived.
 //
+// Packages are listed by SHA-256, as createrepo does by default: a repository
+// that lists one by another digest alone is refused when it is synced, with the
+// package's name, since what is frozen and served is known by that digest.
+// Metadata may be listed by SHA-256 or SHA-512.
+//
 // The syntax is in packages rpmmd (metadata), rpmpkg (package files) and nevra
 // (names and versions).
 package rpm

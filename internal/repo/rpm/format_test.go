@@ -210,7 +210,7 @@ func TestMetalinkSync(t *testing.T) {
 
 func TestRead(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
-	for _, opts := range []rpmtest.Options{{}, {Compress: ".zst"}, {Compress: ".xz"}, {Compress: "none", SimpleNames: true}, {Checksum: "sha512"},
+	for _, opts := range []rpmtest.Options{{}, {Compress: ".zst"}, {Compress: ".xz"}, {Compress: "none", SimpleNames: true}, {Checksum: "sha512", PackageChecksum: "sha256"},
 		{XMLBase: "https://mirror.example.org/fedora/"}, {XMLBase: "https://elsewhere.example.org/"}, {XMLBase: "."}, {XMLBase: "sub/dir/"}} {
 		t.Run(fmt.Sprintf("%+v", opts), func(t *testing.T) {
 			opts.Signer = signtest.Signer(t, key)
@@ -240,8 +240,8 @@ func TestRead(t *testing.T) {
 			}
 			for i := range want {
 				want[i].Files = []repo.File{{Path: map[bool]string{true: "sub/dir/"}[opts.XMLBase == "sub/dir/"] + built[i].Href(), Size: int64(len(built[i].Bytes)), SHA256: cas.Sum(built[i].Bytes)}}
-				if opts.Checksum == "sha512" {
-					want[i].Files[0].SHA256 = cas.Digest{}
+				if strings.HasPrefix(opts.XMLBase, "https:") {
+					want[i].Elsewhere = opts.XMLBase
 				}
 			}
 			bytesOf := make([][]byte, len(got))
@@ -348,6 +348,11 @@ func TestBadInput(t *testing.T) {
 		"truncated":           {func(r *rpmtest.Repo) { r.Edit = truncate("primary") }, repo.ErrMalformed, "the document ends inside"},
 		"no name":             {replace("primary", "<name>app</name>", ""), repo.ErrMalformed, "primary: package number 1: malformed XML"},
 		"no version":          {replace("primary", `ver="1.0" `, ""), repo.ErrMalformed, "primary: package app (number 1)"},
+		"package by SHA-512":  {replace("primary", `<checksum type="sha256" pkgid="YES">`, `<checksum type="sha512" pkgid="YES">`+strings.Repeat("0", 128)+`</checksum><checksum type="sha256" pkgid="NO">`), ErrUnsupported, "primary: package app-1.0-1.noarch: unsupported: its digest is sha512:0000"},
+		"metadata by SHA-384": {func(r *rpmtest.Repo) { r.Checksum = "sha384" }, ErrUnsupported, "repomd.xml: data primary: unsupported: checksum of type sha384, expected sha256 or sha512"},
+		"base of a file":      {replace("primary", `<location href`, `<location xml:base="file:///etc" href`), repo.ErrHostile, `xml:base "file:///etc": expected an http or https URL`},
+		"base with password":  {replace("primary", `<location href`, `<location xml:base="http://u:p@evil.example.org/" href`), repo.ErrHostile, `has a user, query or fragment`},
+		"base without scheme": {replace("primary", `<location href`, `<location xml:base="//evil.example.org/" href`), repo.ErrHostile, `expected an http or https URL`},
 		"no digest":           {replace("primary", `pkgid="YES"`, `pkgid="NO"`), repo.ErrMalformed, "no checksum"},
 		"one digest, two":     {replace("filelists", "</filelists>", `<package pkgid="FIRST" name="x" arch="noarch"><version epoch="0" ver="1" rel="1"/></package></filelists>`), repo.ErrMalformed, ""},
 		"missing signature":   {func(r *rpmtest.Repo) { r.Signer = nil }, repo.ErrUntrusted, "it has no signature"},

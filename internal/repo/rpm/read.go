@@ -331,21 +331,22 @@ func record(p *rpmmd.Package) (*repo.Record, error) {
 	if err := p.Checksum.Check("checksum"); err != nil {
 		return nil, malformed(err)
 	}
-	path, err := location(p.Href, p.Base)
+	if p.Checksum.Type != "sha256" {
+		return nil, fmt.Errorf("%w: its digest is %s; expected SHA-256, by which packages are kept", ErrUnsupported, p.Checksum)
+	}
+	path, elsewhere, err := location(p.Href, p.Base)
 	if err != nil {
 		return nil, malformed(err)
 	}
-	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch, Bytes: p.Raw,
+	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch, Bytes: p.Raw, Elsewhere: elsewhere,
 		Files: []repo.File{{Path: path, Size: p.Size}}}
 	if p.Base != "" {
 		if rec.Bytes, err = rpmmd.Relocate(p.Raw, path); err != nil {
 			return nil, malformed(err)
 		}
 	}
-	if p.Checksum.Type == "sha256" {
-		if rec.Files[0].SHA256, err = cas.ParseDigest(p.Checksum.Hex); err != nil {
-			return nil, err
-		}
+	if rec.Files[0].SHA256, err = cas.ParseDigest(p.Checksum.Hex); err != nil {
+		return nil, err
 	}
 	if p.IsSource() {
 		rec.Kind, rec.Arch = repo.KindSource, SourceArch // "nosrc" too

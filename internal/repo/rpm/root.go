@@ -26,6 +26,10 @@ var (
 	// ErrLagging means that a mirror's repomd.xml is not one that the metalink
 	// names: it is older or newer than what the metalink knows.
 	ErrLagging = errors.New("not what the metalink names")
+	// ErrUnsupported means metadata that follow the format and are strong
+	// enough, in a form that is not mirrored: packages are listed by SHA-256
+	// alone, metadata by SHA-256 or SHA-512.
+	ErrUnsupported = errors.New("unsupported")
 )
 
 const (
@@ -321,6 +325,9 @@ func listedFile(path string, size int64, c rpmmd.Checksum) (repo.Listed, error) 
 	case "sha512":
 		l.SHA512 = c.Hex
 	default:
+		if c.Strong() {
+			return l, fmt.Errorf("%w: checksum of type %s, expected sha256 or sha512", ErrUnsupported, c.Type)
+		}
 		return l, fmt.Errorf("checksum of type %s, expected sha256 or sha512: %w", c.Type, repo.ErrWeak)
 	}
 	return l, nil
@@ -352,25 +359,36 @@ func treeFiles(doc *repo.Doc, have []repo.Listed) ([]repo.Listed, error) {
 // the repository.
 //
 // A relative xml:base is a directory in the repository. An absolute one says
-// where the tree stood when the metadata were written; mirrors copy it without
-// rewriting, so the package is looked for beside the metadata, by its digest.
-// The answer does not depend on where the metadata were fetched from.
-func location(href, base string) (string, error) {
+// where the tree stood when the metadata were written, and as a rule mirrors
+// copy it without rewriting: the package is looked for beside the metadata and
+// then below that URL, elsewhere. The path does not depend on where the
+// metadata were fetched from.
+func location(href, base string) (path, elsewhere string, err error) {
 	p, err := rpmmd.CleanHref(href)
 	if err != nil || base == "" {
-		return p, err
+		return p, "", err
 	}
-	if u, err := url.Parse(base); err == nil && u.Scheme != "" {
-		return p, nil
+	u, err := url.Parse(base)
+	if err != nil {
+		return "", "", fmt.Errorf("%w: xml:base %q", rpmmd.ErrHostile, clip(base))
+	}
+	if u.Scheme != "" || u.Host != "" {
+		switch {
+		case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+			return "", "", fmt.Errorf("%w: xml:base %q: expected an http or https URL", rpmmd.ErrHostile, clip(base))
+		case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+			return "", "", fmt.Errorf("%w: xml:base %q: has a user, query or fragment", rpmmd.ErrHostile, clip(u.Redacted()))
+		}
+		return p, base, nil
 	}
 	if base = strings.Trim(strings.TrimPrefix(base, "./"), "/"); base == "" || base == "." {
-		return p, nil
+		return p, "", nil
 	}
 	dir, err := rpmmd.CleanHref(base)
 	if err != nil {
-		return "", fmt.Errorf("xml:base: %w", err)
+		return "", "", fmt.Errorf("xml:base: %w", err)
 	}
-	return dir + "/" + p, nil
+	return dir + "/" + p, "", nil
 }
 
 // Plan takes everything that the root lists: metadata are small beside the

@@ -32,8 +32,10 @@ type Options struct {
 	PackageSigner *sign.Signer // signs packages; nil: Signer; both nil: unsigned packages
 	Compress      string       // ".gz" (the default), ".zst", ".xz" or "none"
 	SimpleNames   bool         // "primary.xml.gz" without a digest
-	Checksum      string       // "sha256" (the default), "sha512" or "sha1", of metadata and packages
-	XMLBase       string       // xml:base of every location
+	Checksum      string       // "sha256" (the default), "sha512", "sha384" or "sha1", of metadata and packages
+	// PackageChecksum is that of packages where it is another one.
+	PackageChecksum string
+	XMLBase         string // xml:base of every location
 	// KeepOld leaves files of earlier generations in place, as mirrors with
 	// hash-named metadata do for a while.
 	KeepOld bool
@@ -150,9 +152,13 @@ func (r *Repo) Publish(at time.Time) {
 	fmt.Fprintf(&lists[0], "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<metadata xmlns=\"http://linux.duke.edu/metadata/common\" xmlns:rpm=\"http://linux.duke.edu/metadata/rpm\" packages=\"%d\">\n", n)
 	fmt.Fprintf(&lists[1], "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<filelists xmlns=\"http://linux.duke.edu/metadata/filelists\" packages=\"%d\">\n", n)
 	fmt.Fprintf(&lists[2], "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<otherdata xmlns=\"http://linux.duke.edu/metadata/other\" packages=\"%d\">\n", n)
+	algo := r.Checksum
+	if r.PackageChecksum != "" {
+		algo = r.PackageChecksum
+	}
 	for _, b := range r.pkgs {
-		id := sum(r.Checksum, b.Bytes)
-		b.writePrimary(&lists[0], r.Checksum, id, r.XMLBase)
+		id := sum(algo, b.Bytes)
+		b.writePrimary(&lists[0], algo, id, r.XMLBase)
 		b.writeFilelists(&lists[1], id)
 		b.writeOther(&lists[2], id)
 	}
@@ -243,6 +249,8 @@ func sum(algo string, b []byte) string {
 	switch algo {
 	case "sha512":
 		h = sha512.New()
+	case "sha384":
+		h = sha512.New384()
 	case "sha1", "sha":
 		h = sha1.New()
 	default:

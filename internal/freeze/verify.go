@@ -80,11 +80,20 @@ func (v *verifier) fault(object, expected, found, format string, args ...any) {
 // Verify proves a frozen snapshot of this server: our signature, every blob's
 // presence (with Deep its digest), and for each package the chain from its
 // paragraph to the distribution's signature. No network is used.
-func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.Progress) (*api.VerifyResult, error) {
+// One that is removed meanwhile is not faulty but store.ErrNotFound.
+func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.Progress) (res *api.VerifyResult, err error) {
 	r, err := z.e.ResolveRef(ctx, req.Ref)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err == nil && len(res.Faults) == 0 {
+			return
+		}
+		if _, gone := z.e.ResolveRef(ctx, req.Ref); errors.Is(gone, store.ErrNotFound) {
+			res, err = nil, gone
+		}
+	}()
 	o := VerifyOptions{Deep: req.Deep, Progress: p, Formats: z.formats()}
 	if o.Upstream, err = parseKeys(req.UpstreamKeys); err != nil {
 		return nil, err
@@ -115,7 +124,7 @@ func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.
 		}
 		o.Ours = sign.Merge(then, z.cfg.Signer.Keyring())
 	}
-	res, err := verify(ctx, &ownTree{z: z, f: f}, data, sig, o)
+	res, err = verify(ctx, &ownTree{z: z, f: f}, data, sig, o)
 	if err != nil {
 		return nil, err
 	}

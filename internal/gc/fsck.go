@@ -51,9 +51,11 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 				return err
 			}
 			bad[info.Digest] = err.Error()
-			if err := c.e.MarkRotten(ctx, info.Digest, "fsck", err.Error()); err != nil {
-				return err
-			}
+			return c.e.MarkRotten(ctx, info.Digest, "fsck", err.Error())
+		}
+		if c.e.Rotten(info.Digest) != nil {
+			// It could not be read once, and now every byte is right.
+			return c.e.ClearRotten(ctx, info.Digest)
 		}
 		return nil
 	})

@@ -230,6 +230,13 @@ func TestFsck(t *testing.T) {
 			t.Errorf("%s, after the repair: %v", name, err)
 		}
 	}
+	// A mark against a blob that can be read again is taken back.
+	if err := w.MarkRotten(t.Context(), d, "read", "input/output error"); err != nil {
+		t.Fatal(err)
+	}
+	if res := fsck(false); len(res.Faults) != 0 || w.Rotten(d) != nil {
+		t.Errorf("after a passing failure: %+v, %v", res, w.Rotten(d))
+	}
 	// What upstream no longer has stays lost, and is said to be.
 	os.Remove(file)
 	w.Archive.DeleteMatching("pool/main/a/a/*")

@@ -66,7 +66,8 @@ type verifier struct {
 	doc     *Document
 	res     *api.VerifyResult
 	mu      sync.Mutex
-	blind   bool // a root that we should have signed could not be read
+	blind   bool      // a root that we should have signed could not be read
+	buffers sync.Pool // of *[256 << 10]byte, for hashing
 	bytes   atomic.Int64
 	files   atomic.Int64
 }
@@ -531,7 +532,12 @@ func (v *verifier) packageFile(ctx context.Context, mir string, r *repo.Record, 
 // hash reads a file whole and compares its digest.
 func (v *verifier) hash(ctx context.Context, object string, f repo.File, r io.Reader) {
 	h := sha256.New()
-	buf := make([]byte, 1<<20)
+	b, _ := v.buffers.Get().(*[256 << 10]byte)
+	if b == nil {
+		b = new([256 << 10]byte)
+	}
+	defer v.buffers.Put(b)
+	buf := b[:]
 	for ctx.Err() == nil {
 		n, err := r.Read(buf)
 		h.Write(buf[:n])

@@ -3,7 +3,11 @@ package rpm
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
+	"maps"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,6 +144,59 @@ data:
 
 func defaults(name, stream string) string {
 	return fmt.Sprintf("---\ndocument: modulemd-defaults\nversion: 1\ndata:\n  module: %s\n  stream: %s\n  profiles:\n    %s: []\n...\n", name, stream, stream)
+}
+
+var update = flag.Bool("update", false, "write the golden digests of this run")
+
+// TestDeriveGolden pins the bytes of a derived repository: what is frozen once
+// has to come out the same from every later version of this program.
+func TestDeriveGolden(t *testing.T) {
+	const golden = "testdata/derived.txt"
+	var got strings.Builder
+	for _, compress := range []string{".gz", ".zst"} {
+		r := rpmtest.New(rpmtest.Options{Compress: compress})
+		r.SetTags("<content>binary-x86_64</content>")
+		r.Add(
+			rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "x86_64", Requires: []string{"lib >= 1.0~rc1"}},
+			rpmtest.Package{Name: "lib", Version: "1.0~rc1"},
+			rpmtest.Package{Name: "modular", Version: "3", Module: "mod:10:4220260101:c0ffee"},
+			rpmtest.Package{Name: "unused", Version: "1.0"},
+		)
+		r.SetData("group", "comps.xml", []byte(comps))
+		r.SetData("updateinfo", "updateinfo.xml.gz", []byte(updates))
+		r.SetData("modules", "modules.yaml.gz", []byte(module("mod", "10", "c0ffee", "modular-0:3-1.noarch", "")+defaults("mod", "10")))
+		r.SetData("productid", "productid", []byte("certificate"))
+		r.Publish(t0)
+		u := &upstream{r: r}
+		root, err := fetchRoot(t, u, config.Mirror{RepoGPGCheck: boolp(false)}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sink, err := derive(t, u, config.Mirror{Name: "fedora"}, root, signtest.Signer(t, signtest.NewKey(t, "snapd")), t1, func(r repo.Record) bool { return r.Name != "unused" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range slices.Sorted(maps.Keys(sink.files)) {
+			if strings.HasPrefix(name, "repodata/") && name != ascPath { // the key is another one each time
+				fmt.Fprintf(&got, "%s  %s\n", cas.Sum(sink.files[name]), name)
+			}
+		}
+	}
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got.String()); d != "" {
+		t.Errorf("the bytes of frozen repositories changed; run with -update if they have to (-want +got):\n%s", d)
+	}
 }
 
 func TestDeriveExact(t *testing.T) {

@@ -107,6 +107,11 @@ func (s *Server) recorded(w *response, r *http.Request, rec *store.Recording, mn
 		a.listing.immutable = false
 	}
 	var note func(context.Context, cas.Info) error
+	if a.entity != nil && a.entity.found.Delta {
+		// The client takes the package in its place, which the recording is about.
+		s.fail(w, r, fmt.Errorf("%s in recording %s: %w", p, rec.Name, store.ErrNotFound), false)
+		return
+	}
 	if a.entity != nil {
 		a.entity.control = cacheNone
 		if a.entity.found.Package != nil {
@@ -207,6 +212,10 @@ func (s *Server) replay(w *response, r *http.Request, fr *store.Frozen, i int, p
 		return
 	}
 	m := &fr.Mirrors[i]
+	if f.Delta {
+		s.fail(w, r, fmt.Errorf("%s in frozen snapshot %s: %w", p, fr.Name, store.ErrNotFound), false)
+		return
+	}
 	if f.Package != nil && !m.Whole {
 		var node store.Node
 		err := s.view(ctx, func(tx *store.Tx) (err error) {

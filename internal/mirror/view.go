@@ -27,6 +27,8 @@ type Found struct {
 	Plain *Form
 	// Package is the paragraph of a package's file.
 	Package *store.Fact
+	// Delta: the file makes a package out of an older one.
+	Delta bool
 }
 
 // Form is a compressed form that is held.
@@ -141,10 +143,56 @@ func (e *Engine) listed(ctx context.Context, snap *store.Snapshot, f repo.Format
 			return nil, err
 		}
 	}
+	delta := false
+	if !ok {
+		if l, ok, err = e.delta(ctx, f, g, rel); err != nil {
+			return nil, err
+		}
+		delta = ok
+	}
 	if !ok {
 		return nil, notFound
 	}
-	return e.listedFile(ctx, snap, f, suite, g, root, l, p, latest)
+	found, err := e.listedFile(ctx, snap, f, suite, g, root, l, p, latest)
+	if err == nil {
+		found.Delta = delta
+	}
+	return found, err
+}
+
+// delta finds a file that makes a package out of an older one, by the indices
+// of such files that the sync took.
+func (e *Engine) delta(ctx context.Context, f repo.Format, g *store.Generation, rel string) (repo.Listed, bool, error) {
+	x, ok := f.(repo.DeltaLister)
+	if !ok {
+		return repo.Listed{}, false, nil
+	}
+	indices := x.DeltaIndices(rel)
+	for _, gr := range g.Groups {
+		if !slices.Contains(indices, gr.Index) {
+			continue
+		}
+		raw, err := e.cfg.Blobs.Open(ctx, gr.Form.SHA256)
+		if err != nil {
+			return repo.Listed{}, false, err
+		}
+		defer raw.Close()
+		r, err := f.Decode(gr.Form.Path, raw)
+		if err != nil {
+			return repo.Listed{}, false, err
+		}
+		defer r.Close()
+		files, err := x.Deltas(gr.Index, r)
+		if err != nil {
+			return repo.Listed{}, false, fmt.Errorf("%s: %w", gr.Form.Path, err)
+		}
+		for _, l := range files {
+			if l.Path == rel {
+				return l, true, nil
+			}
+		}
+	}
+	return repo.Listed{}, false, nil
 }
 
 // expanded finds a file that a listed file lists in its turn, fetching that one

@@ -390,6 +390,19 @@ type PackageSigner interface {
 	SignsPackages() bool
 }
 
+// DeltaLister is a Format some of whose indices list files by which clients
+// make packages out of older ones (rpm-md's drpms). They are fetched when a
+// client of a mirror's snapshot asks for one, and are no part of recordings and
+// freezes: there clients get the packages themselves.
+type DeltaLister interface {
+	// DeltaIndices names the indices that may list the file at a path, relative
+	// to the suite: none where it is not of that kind.
+	DeltaIndices(path string) []string
+	// Deltas reads the plain form of such an index, which the caller has
+	// verified. Paths are relative to the suite.
+	Deltas(index string, r io.Reader) ([]Listed, error)
+}
+
 // Expander is a Format some of whose listed files list further files, for which
 // the root vouches through them: an installer's SHA256SUMS, an index of patches.
 type Expander interface {

@@ -89,10 +89,14 @@ func (d *deriver) repository(ctx context.Context, p repo.DeriveParams) error {
 	return err
 }
 
-// whole takes upstream's files as they are.
+// whole takes upstream's files as they are, but for those that list deltas,
+// which a freeze does not hold.
 func (d *deriver) whole(ctx context.Context) error {
 	for i := range d.md.Data {
 		data := d.md.Data[i]
+		if slices.Contains(deltaIndices, data.Type) {
+			continue
+		}
 		l, err := listedFile(data.Path, data.Size, data.Checksum)
 		if err != nil {
 			return err

@@ -463,6 +463,165 @@ func TestEngineSHA512(t *testing.T) {
 	}
 }
 
+// TestEngineDeltas: drpms are served from a mirror's snapshot by their listed
+// digest, and are no part of a freeze.
+func TestEngineDeltas(t *testing.T) {
+	w := newWorld(t, rpmtest.Options{}, nil)
+	w.up.Add(rpmtest.Package{Name: "app", Version: "2.0"})
+	good, bad := []byte("a delta"), []byte("b delta")
+	delta := func(name, sum string) string {
+		return fmt.Sprintf(`<newpackage name="app" epoch="0" version="2.0" release="1" arch="noarch"><delta oldepoch="0" oldversion="1.0" oldrelease="1"><filename>drpms/%s</filename><size>7</size>%s</delta></newpackage>`, name, sum)
+	}
+	sum := `<checksum type="sha256">` + cas.Sum(good).String() + `</checksum>`
+	w.up.SetData("prestodelta", "prestodelta.xml.gz", []byte("<prestodelta>"+delta("good.drpm", sum)+delta("bad.drpm", sum)+
+		delta("weak.drpm", `<checksum type="md5">`+strings.Repeat("0", 32)+`</checksum>`)+"</prestodelta>"))
+	w.up.Publish(start)
+	for name, data := range map[string][]byte{"good": good, "bad": bad, "weak": good, "unlisted": good} {
+		w.up.SetFile("drpms/"+name+".drpm", data)
+	}
+	res := w.sync(t)
+	open := func(name string) error {
+		found, err := w.Lookup(t.Context(), res.Snapshot, "drpms/"+name+".drpm", false)
+		if err != nil {
+			return err
+		}
+		if !found.Delta {
+			t.Errorf("%s is not told from a package", name)
+		}
+		r, _, err := w.OpenFound(t.Context(), found)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		got, err := io.ReadAll(r)
+		if err == nil && string(got) != string(good) {
+			t.Errorf("%s: %q", name, got)
+		}
+		return err
+	}
+	for _, c := range []struct {
+		name string
+		want error
+	}{{"weak", store.ErrNotFound}, {"unlisted", store.ErrNotFound}, {"bad", fetch.ErrMismatch}, {"good", nil}} {
+		if err := open(c.name); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
+		}
+	}
+	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "all", All: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.verify(t, "all")
+	dir := filepath.Join(t.TempDir(), "export")
+	if _, err := w.z.Export(t.Context(), "all", dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	md, err := os.ReadFile(filepath.Join(dir, "fedora/repodata/repomd.xml"))
+	if err != nil || strings.Contains(string(md), "prestodelta") {
+		t.Errorf("a freeze promises deltas: %v %s", err, md)
+	}
+}
+
+// TestEngineTree: the images of an installable tree are taken and frozen with
+// the whole mirror where that is asked, by the digests that treeinfo gives;
+// other variants are other repositories.
+func TestEngineTree(t *testing.T) {
+	kernel, initrd := []byte("the kernel"), []byte("the initrd")
+	treeinfo := "[general]\nfamily = Fedora\nversion = 42\narch = x86_64\n\n[checksums]\n" +
+		"images/pxeboot/vmlinuz = sha256:" + cas.Sum(kernel).String() + "\nrepodata/repomd.xml = sha256:" + strings.Repeat("0", 64) + "\n\n" +
+		"[images-x86_64]\nkernel = images/pxeboot/vmlinuz\ninitrd = images/pxeboot/initrd.img\n\n" +
+		"[variant-Server]\nid = Server\npackages = ../../Server/Packages\nrepository = ../../Server\n"
+	for _, installer := range []bool{true, false} {
+		w := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.Installer = installer })
+		w.up.Add(rpmtest.Package{Name: "app", Version: "1.0"})
+		w.up.Publish(start)
+		for name, data := range map[string][]byte{".treeinfo": []byte(treeinfo), "images/pxeboot/vmlinuz": kernel, "images/pxeboot/initrd.img": initrd} {
+			w.up.SetFile(name, data)
+		}
+		res := w.sync(t)
+		for name, want := range map[string]bool{".treeinfo": installer, "images/pxeboot/vmlinuz": installer, "images/pxeboot/initrd.img": false, "../../Server/repodata/repomd.xml": false} {
+			if _, err := w.Lookup(t.Context(), res.Snapshot, name, false); (err == nil) != want || err != nil && !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("installer %v: %s: %v", installer, name, err)
+			}
+		}
+		if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "all", All: true}, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(t, "all")
+		dir := filepath.Join(t.TempDir(), "export")
+		if _, err := w.z.Export(t.Context(), "all", dir, nil); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{".treeinfo": treeinfo, "images/pxeboot/vmlinuz": string(kernel)} {
+			got, err := os.ReadFile(filepath.Join(dir, "fedora", name))
+			if installer && string(got) != want || !installer && !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("installer %v: %s of the freeze: %q, %v", installer, name, got, err)
+			}
+		}
+	}
+	// What treeinfo names by a digest has to have it.
+	w := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.Installer = true })
+	w.up.Publish(start)
+	w.up.SetFile("treeinfo", []byte(treeinfo))
+	w.up.SetFile("images/pxeboot/vmlinuz", []byte("another"))
+	if _, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{}); !errors.Is(err, fetch.ErrMismatch) || !strings.Contains(err.Error(), "images/pxeboot/vmlinuz") {
+		t.Errorf("another kernel: %v", err)
+	}
+}
+
+// TestEngineBadBytes: metadata and packages that are not what was listed are
+// not taken.
+func TestEngineBadBytes(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		break_ func(up *rpmtest.Repo, pkg string)
+		sync   error
+		freeze error
+	}{
+		{"metadata digest", func(up *rpmtest.Repo, _ string) {
+			p := up.Find("filelists.xml.gz")
+			b := []byte(string(up.File(p)))
+			b[len(b)-1] ^= 1
+			up.SetFile(p, b)
+		}, fetch.ErrMismatch, nil},
+		{"metadata size", func(up *rpmtest.Repo, _ string) {
+			p := up.Find("primary.xml.gz")
+			up.SetFile(p, append([]byte(string(up.File(p))), 'x'))
+		}, fetch.ErrMismatch, nil},
+		{"metadata truncated", func(up *rpmtest.Repo, _ string) {
+			p := up.Find("primary.xml.gz")
+			up.SetFile(p, up.File(p)[:20])
+		}, fetch.ErrMismatch, nil},
+		{"metadata gone", func(up *rpmtest.Repo, _ string) { up.SetFile(up.Find("primary.xml.gz"), nil) }, repo.ErrMissing, nil},
+		{"package digest", func(up *rpmtest.Repo, pkg string) {
+			b := []byte(string(up.File(pkg)))
+			b[len(b)-1] ^= 1
+			up.SetFile(pkg, b)
+		}, nil, freeze.ErrMissing},
+		{"package size", func(up *rpmtest.Repo, pkg string) { up.SetFile(pkg, append([]byte(string(up.File(pkg))), 'x')) }, nil, freeze.ErrMissing},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, rpmtest.Options{}, nil)
+			b := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0"})[0]
+			w.up.Publish(start)
+			c.break_(w.up, b.Href())
+			_, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{})
+			if !errors.Is(err, c.sync) {
+				t.Fatalf("sync: got %v, want %v", err, c.sync)
+			}
+			if c.sync != nil {
+				if _, err := w.ResolveRef(t.Context(), "fedora@latest"); err == nil {
+					t.Error("a snapshot was sealed")
+				}
+				return
+			}
+			_, err = w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "x", All: true}, nil)
+			if !errors.Is(err, c.freeze) || !strings.Contains(err.Error(), b.Href()) {
+				t.Errorf("freeze: got %v, want %v naming %s", err, c.freeze, b.Href())
+			}
+		})
+	}
+}
+
 // TestEngineModules: dnf installs a modular package from a frozen repository by
 // its default stream, and refuses it where the stream is not enabled.
 func TestEngineModules(t *testing.T) {

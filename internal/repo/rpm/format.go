@@ -64,11 +64,10 @@ func (Format) Suites(config.Mirror) ([]repo.SuiteName, error) { return []repo.Su
 // SuiteDir returns "": everything is relative to the base URL.
 func (Format) SuiteDir(repo.SuiteName) string { return "" }
 
-// SuiteOf tells metadata from packages: those are the files called *.rpm and
-// *.drpm.
+// SuiteOf tells metadata, and the deltas that these list, from packages: those
+// are the files called *.rpm.
 func (Format) SuiteOf(p string, _ []repo.SuiteName) (repo.SuiteName, string, bool) {
-	switch path.Ext(p) {
-	case ".rpm", ".drpm":
+	if path.Ext(p) == ".rpm" {
 		return "", "", false
 	}
 	return Suite, p, true

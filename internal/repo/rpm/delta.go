@@ -1,0 +1,38 @@
+package rpm
+
+import (
+	"io"
+	"path"
+
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm/rpmmd"
+)
+
+var _ repo.DeltaLister = Format{}
+
+// deltaIndices are the data types that list deltas between packages.
+var deltaIndices = []string{"prestodelta", "deltainfo"}
+
+// DeltaIndices names the data types that may list a drpm.
+func (Format) DeltaIndices(p string) []string {
+	if path.Ext(p) != ".drpm" {
+		return nil
+	}
+	return deltaIndices
+}
+
+// Deltas reads the drpms of a prestodelta document that have a strong checksum:
+// the others cannot be verified and are not served.
+func (Format) Deltas(_ string, r io.Reader) ([]repo.Listed, error) {
+	list, err := rpmmd.ParseDeltas(r)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	var out []repo.Listed
+	for _, d := range list {
+		if l, err := listedFile(d.Path, d.Size, d.Checksum); err == nil {
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}

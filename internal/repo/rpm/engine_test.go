@@ -597,6 +597,21 @@ func TestEngineBadBytes(t *testing.T) {
 			b[len(b)-1] ^= 1
 			up.SetFile(pkg, b)
 		}, nil, freeze.ErrMissing},
+		{"package without signature", func(up *rpmtest.Repo, pkg string) {
+			bare := rpmtest.Package{Name: "app", Version: "1.0"}
+			up.Remove("app")
+			up.AddBuilt(bare.Build())
+			up.Publish(start)
+		}, nil, repo.ErrUntrusted},
+		{"package's header disagrees", func(up *rpmtest.Repo, _ string) {
+			up.Edit = func(typ string, doc []byte) []byte {
+				if typ == "group" {
+					return doc
+				}
+				return []byte(strings.Replace(string(doc), `ver="1.0"`, `ver="1.1"`, 1))
+			}
+			up.Publish(start)
+		}, nil, repo.ErrMismatch},
 		{"package size", func(up *rpmtest.Repo, pkg string) { up.SetFile(pkg, append([]byte(string(up.File(pkg))), 'x')) }, nil, freeze.ErrMissing},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -237,14 +237,14 @@ func FuzzCut(f *testing.F) {
 		var out, again bytes.Buffer
 		switch which % 3 {
 		case 0:
-			if CutComps(&out, sel, doc) != nil {
+			if CutComps(&out, sel, doc, []byte(compsDoc), doc) != nil {
 				return
 			}
 			if err := CutComps(&again, sel, out.Bytes()); err != nil {
 				t.Fatalf("what was cut cannot be read: %v\n%s", err, out.Bytes())
 			}
 		case 1:
-			if _, err := CutUpdateinfo(&out, sel, bytes.NewReader(doc)); err != nil {
+			if _, err := CutUpdateinfo(&out, sel, bytes.NewReader(doc), bytes.NewReader(doc)); err != nil {
 				return
 			}
 			if _, err := CutUpdateinfo(&again, sel, bytes.NewReader(out.Bytes())); err != nil {

@@ -22,7 +22,9 @@ func (d *daemon) compose() {
 		Engine: d.engine, Signer: d.signer, PublicURL: d.cfg.Server.PublicURL, LocalURL: localURL(d.cfg.Server.Listen),
 		Version: d.o.Version, Parallel: d.cfg.Fetch.Parallel, Log: d.log, Now: d.o.Now,
 	})
-	d.collector = gc.New(gc.Config{Engine: d.engine, Quarantine: d.cfg.Store.QuarantineTime.D(), Grace: gcGrace, Log: d.log, Now: d.o.Now})
+	d.collector = gc.New(gc.Config{
+		Engine: d.engine, Making: d.freezer.Making, Quarantine: d.cfg.Store.QuarantineTime.D(), Grace: gcGrace, Log: d.log, Now: d.o.Now,
+	})
 }
 
 // localURL is where this server can be reached on this machine.

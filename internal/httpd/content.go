@@ -399,10 +399,20 @@ func (s *Server) send(ctx context.Context, w *response, src io.Reader, length in
 		return
 	}
 	rc := http.NewResponseController(w)
+	c, direct := ctx.Value(connKey{}).(*tcpConn)
+	if direct && rc.Flush() != nil {
+		panic(http.ErrAbortHandler)
+	}
 	for length > 0 {
 		n := min(length, piece)
 		_ = rc.SetWriteDeadline(time.Now().Add(pieceTime))
-		if _, err := io.CopyN(w, src, n); err != nil {
+		var err error
+		if direct {
+			err = c.sendFile(w, src, n)
+		} else {
+			_, err = io.CopyN(w, src, n)
+		}
+		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
 		length -= n

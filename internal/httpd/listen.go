@@ -2,6 +2,8 @@ package httpd
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"sync"
 )
@@ -103,6 +105,37 @@ func (c *tcpConn) uncork() error {
 	_, err := c.TCPConn.Write(c.held)
 	c.held = c.held[:0]
 	return err
+}
+
+// sendFile sends n bytes of a file as a part of the body of an answer whose
+// headers are flushed. net/http's own way to sendfile(2) holds a buffer of 32 KiB
+// for as long as the client takes, which with a thousand slow clients is memory;
+// here it is only told afterwards how much of the body has gone out.
+func (c *tcpConn) sendFile(w *response, file io.Reader, n int64) error {
+	m, err := c.TCPConn.ReadFrom(io.LimitReader(file, n))
+	if _, terr := w.ReadFrom(gone(m)); err == nil {
+		err = terr
+	}
+	if err == nil && m < n {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// gone stands for as many bytes of a body that are on their way already.
+type gone int64
+
+// Read implements io.Reader: these bytes are never read.
+func (gone) Read([]byte) (int, error) {
+	return 0, errors.New("the answer does not go to its connection as it is")
+}
+
+// ReadFrom implements io.ReaderFrom for net/http.
+func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) {
+	if n, ok := r.(gone); ok {
+		return int64(n), nil
+	}
+	return c.TCPConn.ReadFrom(r)
 }
 
 type connKey struct{}

@@ -222,8 +222,8 @@ func TestManyConnections(t *testing.T) {
 	grown := anon(t) - before
 	each := grown / int64(n)
 	t.Logf("%d connections: %d KiB more, %d KiB each", n, grown>>10, each>>10)
-	if each > 128<<10 && !raceEnabled { // the detector has its own
-		t.Errorf("%d KiB of memory for each connection, expected at most 128", each>>10)
+	if each > 64<<10 && !raceEnabled { // the detector has its own
+		t.Errorf("%d KiB of memory for each connection, expected at most 64", each>>10)
 	}
 	// They are all alive: each of them can go on.
 	resp, err := http.ReadResponse(bufio.NewReader(conns[0]), nil)

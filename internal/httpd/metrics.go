@@ -17,6 +17,7 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
+	ok       [areas]prometheus.Counter // requests of GET with status 200
 	bytes    [areas]prometheus.Counter
 	seconds  [areas]prometheus.Observer
 	syncs    *prometheus.CounterVec
@@ -36,6 +37,7 @@ func newMetrics(s *Server) *metrics {
 	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "snapd_http_request_duration_seconds", Help: "Time until a request was answered whole.", Buckets: prometheus.ExponentialBuckets(0.0005, 5, 9)}, []string{"area"})
 	for a := range areas {
 		m.bytes[a] = sent.WithLabelValues(areaNames[a])
+		m.ok[a] = m.requests.WithLabelValues(areaNames[a], "GET", "200")
 		m.seconds[a] = took.WithLabelValues(areaNames[a])
 	}
 	m.registry.MustRegister(m.requests, sent, took, m.syncs, m.syncTime, m.fetched,
@@ -53,14 +55,18 @@ var codeNames = func() (t [600]string) {
 }()
 
 func (m *metrics) request(a area, method string, status int, n int64, took time.Duration) {
-	name, ok := methodNames[method]
-	if !ok {
-		name = "other"
+	if method == http.MethodGet && status == http.StatusOK {
+		m.ok[a].Inc()
+	} else {
+		name, ok := methodNames[method]
+		if !ok {
+			name = "other"
+		}
+		if status <= 0 || status >= len(codeNames) {
+			status = 499 // the client left before an answer
+		}
+		m.requests.WithLabelValues(areaNames[a], name, codeNames[status]).Inc()
 	}
-	if status <= 0 || status >= len(codeNames) {
-		status = 499 // the client left before an answer
-	}
-	m.requests.WithLabelValues(areaNames[a], name, codeNames[status]).Inc()
 	m.bytes[a].Add(float64(n))
 	m.seconds[a].Observe(took.Seconds())
 }

@@ -97,6 +97,9 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 			}
 		}
 	}
+	if err := c.unrepaired(ctx, bad); err != nil {
+		return nil, err
+	}
 	order := make([]cas.Digest, 0, len(bad))
 	for d := range bad {
 		order = append(order, d)
@@ -124,6 +127,36 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 		res.Exit = api.ExitVerify
 	}
 	return res, nil
+}
+
+// unrepaired adds what an earlier repair took away and could not get: it stays
+// damaged until it comes, also where it need not be here. Of what nothing needs
+// any more the mark is taken back.
+func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) error {
+	var marked []store.Rotten
+	if err := c.st.View(ctx, func(tx *store.Tx) (err error) { marked, err = tx.Rottens(); return err }); err != nil {
+		return err
+	}
+	for _, r := range marked {
+		if _, known := bad[r.Digest]; known {
+			continue
+		}
+		if _, err := c.blobs.Stat(ctx, r.Digest); err == nil {
+			continue // damaged since it was looked at
+		} else if !errors.Is(err, cas.ErrNotFound) {
+			return err
+		}
+		needed := false
+		if err := c.st.View(ctx, func(tx *store.Tx) error { needed = tx.Needed(r.Digest); return nil }); err != nil {
+			return err
+		}
+		if needed {
+			bad[r.Digest] = "missing"
+		} else if err := c.e.ClearRotten(ctx, r.Digest); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // suspectOrphans finds blobs that nothing refers to: what was cut short between

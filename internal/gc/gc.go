@@ -62,8 +62,9 @@ func New(cfg Config) *Collector {
 
 // Bounds of one transaction.
 const (
-	spanPage    = 2000
-	suspectPage = 200
+	snapshotPage = 100
+	spanPage     = 2000
+	suspectPage  = 200
 )
 
 // Run removes snapshots whose time is over, then what only they needed.
@@ -75,22 +76,11 @@ func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error)
 		return nil, ctx.Err()
 	}
 	res := &api.GCResult{DryRun: dryRun, Snapshots: []string{}}
-	old, err := c.expired(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range old {
-		res.Snapshots = append(res.Snapshots, s.ID())
-	}
 	if dryRun {
-		return res, c.preview(ctx, old, res)
+		return res, c.preview(ctx, res)
 	}
-	for _, s := range old {
-		// Invariant 1: unpublish first.
-		if err := c.st.Update(ctx, "gc snapshot", func(tx *store.Tx) error { return tx.RemoveSnapshot(s.Mirror, s.Instant) }); err != nil {
-			return res, err
-		}
-		c.e.Changed()
+	if err := c.snapshots(ctx, res); err != nil {
+		return res, err
 	}
 	if err := c.trees(ctx); err != nil {
 		return res, err
@@ -101,6 +91,7 @@ func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error)
 	if err := c.suspects(ctx, res); err != nil {
 		return res, err
 	}
+	var err error
 	res.Purged, res.PurgedBytes, err = c.blobs.Purge(ctx, c.cfg.Now().Add(-c.cfg.Quarantine))
 	if err == nil && (res.Blobs > 0 || res.Purged > 0 || len(res.Snapshots) > 0) {
 		c.cfg.Log.Info("collected", "snapshots", len(res.Snapshots), "blobs", res.Blobs, "size", res.Bytes, "purged", res.Purged)
@@ -108,50 +99,98 @@ func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error)
 	return res, err
 }
 
-// expired lists snapshots older than their mirror's `keep` that nothing holds:
-// not the newest, not pinned, not frozen, not recorded.
-func (c *Collector) expired(ctx context.Context) ([]*store.Snapshot, error) {
-	now := c.cfg.Now()
-	var out []*store.Snapshot
-	err := c.st.View(ctx, func(tx *store.Tx) error {
-		held := map[string]bool{}
-		frozen, err := tx.Frozens()
-		if err != nil {
-			return err
-		}
-		for _, f := range frozen {
-			for _, m := range f.Mirrors {
-				held[m.Mirror+"@"+store.FormatInstant(m.Instant)] = true
-			}
-		}
-		recs, err := tx.Recordings()
-		if err != nil {
-			return err
-		}
-		for _, r := range recs {
-			for _, p := range r.Pins {
-				held[p.Mirror+"@"+store.FormatInstant(p.Instant)] = true
-			}
-		}
-		for _, m := range c.e.Mirrors() {
-			if m.Keep == 0 {
-				continue
-			}
-			snaps, err := tx.Snapshots(m.Name, time.Time{}, 0)
+// snapshots removes those whose time is over, in bounded transactions. Each
+// judges anew: a pin, a recording or a freeze that came meanwhile holds.
+func (c *Collector) snapshots(ctx context.Context, res *api.GCResult) error {
+	for {
+		var ids []string
+		// Invariant 1: unpublish first.
+		err := c.st.Update(ctx, "gc snapshots", func(tx *store.Tx) error {
+			old, err := c.expired(tx, snapshotPage)
 			if err != nil {
 				return err
 			}
-			for i, s := range snaps {
-				pinned := s.Pinned != nil && (s.Pinned.IsZero() || s.Pinned.After(now))
-				if i == 0 || pinned || held[s.ID()] || s.Instant.Add(m.Keep.D()).After(now) {
-					continue
+			for _, s := range old {
+				if err := tx.RemoveSnapshot(s.Mirror, s.Instant); err != nil {
+					return err
 				}
-				out = append(out, s)
+				ids = append(ids, s.ID())
+			}
+			if len(ids) == 0 {
+				return errDry
+			}
+			return nil
+		})
+		if errors.Is(err, errDry) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		res.Snapshots = append(res.Snapshots, ids...)
+		c.e.Changed()
+	}
+}
+
+// expired lists at most limit (0: all) snapshots older than their mirror's
+// `keep` that nothing holds: not the newest, not pinned, not frozen, not recorded.
+func (c *Collector) expired(tx *store.Tx, limit int) (out []*store.Snapshot, err error) {
+	now := c.cfg.Now()
+	var held map[string]bool
+	for _, m := range c.e.Mirrors() {
+		if m.Keep == 0 {
+			continue
+		}
+		newest, err := tx.Latest(m.Name)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		// Those that are kept for their age are not looked at.
+		snaps, err := tx.Snapshots(m.Name, now.Add(-m.Keep.D()).Add(time.Second), 0)
+		if err != nil {
+			return nil, err
+		}
+		if len(snaps) > 0 && held == nil {
+			if held, err = holds(tx); err != nil {
+				return nil, err
 			}
 		}
-		return nil
-	})
-	return out, err
+		for _, s := range snaps {
+			pinned := s.Pinned != nil && (s.Pinned.IsZero() || s.Pinned.After(now))
+			if s.Instant.Equal(newest.Instant) || pinned || held[s.ID()] || s.Instant.Add(m.Keep.D()).After(now) {
+				continue
+			}
+			if out = append(out, s); len(out) == limit {
+				return out, nil
+			}
+		}
+	}
+	return out, nil
+}
+
+// holds are the snapshots that frozen snapshots and recordings name.
+func holds(tx *store.Tx) (map[string]bool, error) {
+	held := map[string]bool{}
+	frozen, err := tx.Frozens()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range frozen {
+		for _, m := range f.Mirrors {
+			held[m.Mirror+"@"+store.FormatInstant(m.Instant)] = true
+		}
+	}
+	recs, err := tx.Recordings()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range recs {
+		for _, p := range r.Pins {
+			held[p.Mirror+"@"+store.FormatInstant(p.Instant)] = true
+		}
+	}
+	return held, nil
 }
 
 // trees clears the trees of freezes that were never published, or whose
@@ -225,52 +264,73 @@ func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
 			return nil
 		}
 		after = page[len(page)-1]
+		var forgotten []cas.Digest // that were known to be damaged
 		err := c.st.Update(ctx, "gc blobs", func(tx *store.Tx) error {
 			for _, d := range page {
-				info, err := c.blobs.Stat(ctx, d)
-				if errors.Is(err, cas.ErrNotFound) {
-					if err := tx.Acquit(d); err != nil {
-						return err
-					}
-					continue
-				} else if err != nil {
-					return err
-				}
 				if tx.Needed(d) {
 					if err := tx.Acquit(d); err != nil {
 						return err
 					}
 					continue
 				}
-				// The blob goes to the quarantine; if we stop before the commit it is
-				// a suspect again, and absent.
-				if err := c.blobs.Remove(ctx, d, "gc"); err != nil {
+				why := "gc"
+				if c.e.Rotten(d) != nil {
+					why = cas.Rotten
+					forgotten = append(forgotten, d)
+				}
+				info, err := c.blobs.Stat(ctx, d)
+				if err == nil {
+					// The blob goes to the quarantine; if we stop before the commit it is
+					// a suspect again, and absent.
+					if err := c.blobs.Remove(ctx, d, why); err != nil {
+						return err
+					}
+					res.Blobs++
+					res.Bytes += info.Size
+				} else if !errors.Is(err, cas.ErrNotFound) {
 					return err
 				}
 				if err := tx.ForgetBlob(d); err != nil {
 					return err
 				}
-				res.Blobs++
-				res.Bytes += info.Size
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
+		// Its bytes may come back one day, as good as new.
+		for _, d := range forgotten {
+			if err := c.e.ClearRotten(ctx, d); err != nil {
+				return err
+			}
+		}
 	}
 }
 
-// errDry ends a transaction that only looks.
+// errDry ends a transaction that changes nothing.
 var errDry = errors.New("dry run")
 
-// preview does the work in transactions that are rolled back, as far as one
-// generation after the other tells.
-func (c *Collector) preview(ctx context.Context, old []*store.Snapshot, res *api.GCResult) error {
+// preview does the work in a transaction that is rolled back.
+func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 	err := c.st.Update(ctx, "gc preview", func(tx *store.Tx) error {
+		old, err := c.expired(tx, 0)
+		if err != nil {
+			return err
+		}
 		for _, s := range old {
 			if err := tx.RemoveSnapshot(s.Mirror, s.Instant); err != nil {
 				return err
+			}
+			res.Snapshots = append(res.Snapshots, s.ID())
+		}
+		if c.cfg.Making != nil {
+			for _, name := range tx.OrphanTrees() {
+				for more := !c.cfg.Making(name); more; {
+					if more, err = tx.ClearFrozenTree(name, spanPage); err != nil {
+						return err
+					}
+				}
 			}
 		}
 		for _, g := range tx.GenSuspects() {
@@ -303,10 +363,33 @@ func (c *Collector) preview(ctx context.Context, old []*store.Snapshot, res *api
 			}
 		}
 	})
-	if errors.Is(err, errDry) {
-		return nil
+	if !errors.Is(err, errDry) {
+		return err
+	}
+	// What the collection itself puts into the quarantine is not old enough yet,
+	// unless nothing is kept there.
+	cutoff := c.cfg.Now().Add(-c.cfg.Quarantine)
+	if time.Now().Before(cutoff) {
+		res.Purged, res.PurgedBytes = res.Blobs, res.Bytes
+	}
+	q, err := c.quarantine()
+	for _, e := range q {
+		if e.At.Before(cutoff) {
+			res.Purged++
+			res.PurgedBytes += e.Size
+		}
 	}
 	return err
+}
+
+// quarantine lists what was removed and not yet deleted.
+func (c *Collector) quarantine() ([]cas.Quarantined, error) {
+	if dir, ok := c.blobs.(interface {
+		Quarantine() ([]cas.Quarantined, error)
+	}); ok {
+		return dir.Quarantine()
+	}
+	return nil, nil
 }
 
 // Explain says why a blob stays or goes.
@@ -347,15 +430,13 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 	if err != nil {
 		return nil, err
 	}
-	if dir, ok := c.blobs.(*cas.Dir); ok {
-		q, err := dir.Quarantine()
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range q {
-			if e.Digest == d {
-				out.Reasons = append(out.Reasons, fmt.Sprintf("in quarantine since %s (%s), deleted after %s", e.At.UTC().Format(time.RFC3339), e.Why, config.Duration(c.cfg.Quarantine)))
-			}
+	q, err := c.quarantine()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range q {
+		if e.Digest == d {
+			out.Reasons = append(out.Reasons, fmt.Sprintf("in quarantine since %s (%s), deleted after %s", e.At.UTC().Format(time.RFC3339), e.Why, config.Duration(c.cfg.Quarantine)))
 		}
 	}
 	if err := c.e.Rotten(d); err != nil {

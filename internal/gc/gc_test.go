@@ -3,12 +3,15 @@ package gc_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
@@ -81,13 +84,27 @@ func TestKeep(t *testing.T) {
 	for range 4 {
 		w.release()
 	}
+	// What a freeze that was cut short left goes, too.
+	if err := w.Store().Update(t.Context(), "test", func(tx *store.Tx) error {
+		return tx.PutNodes("4.1", []store.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	before := files(t, w.Dir)
 	dry := w.run(t, true)
-	if len(dry.Snapshots) != 2 || dry.Blobs == 0 || !w.has(t, w.digest(t, 1)) {
+	if len(dry.Snapshots) != 2 || dry.Blobs == 0 {
 		t.Fatalf("dry run: %+v", dry)
 	}
-	real := w.run(t, false)
-	if !slices.Equal(real.Snapshots, dry.Snapshots) || real.Blobs != dry.Blobs || real.Bytes != dry.Bytes || real.Generations != dry.Generations {
-		t.Errorf("the dry run said %+v, done was %+v", dry, real)
+	if d := cmp.Diff(before, files(t, w.Dir)); d != "" {
+		t.Errorf("a dry run changed the directory:\n%s", d)
+	}
+	if d := cmp.Diff(dry, w.run(t, true)); d != "" {
+		t.Errorf("a second dry run says otherwise:\n%s", d)
+	}
+	want := *dry
+	want.DryRun = false
+	if d := cmp.Diff(&want, w.run(t, false)); d != "" {
+		t.Errorf("the dry run did not say what was done:\n%s", d)
 	}
 	for n := 1; n <= 5; n++ {
 		if got, want := w.has(t, w.digest(t, n)), n > 2; got != want {
@@ -97,6 +114,25 @@ func TestKeep(t *testing.T) {
 	if again := w.run(t, false); again.Blobs+len(again.Snapshots)+again.Generations > 0 {
 		t.Errorf("a second collection: %+v", again)
 	}
+}
+
+// files are the names and sizes of what a directory holds.
+func files(t *testing.T, dir string) map[string]int64 {
+	t.Helper()
+	out := map[string]int64{}
+	if err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		st, err := e.Info()
+		if err == nil {
+			out[p] = st.Size()
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // A pin holds a snapshot until its time; the newest one stays in any case.
@@ -139,8 +175,15 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("restore: %v", err)
 	}
 	w.Now = time.Now().Add(25 * time.Hour)
-	if res := w.run(t, false); res.Purged == 0 {
-		t.Errorf("after its time: %+v", res)
+	w.release() // the collection has something of each kind to do
+	w.Now = time.Now().Add(25 * time.Hour)
+	dry := w.run(t, true)
+	if dry.Purged == 0 || dry.Blobs == 0 || dry.Purged == dry.Blobs {
+		t.Errorf("before the end of its time: %+v", dry)
+	}
+	dry.DryRun = false
+	if d := cmp.Diff(dry, w.run(t, false)); d != "" {
+		t.Errorf("the dry run did not say what was done:\n%s", d)
 	}
 }
 
@@ -242,6 +285,70 @@ func TestFsck(t *testing.T) {
 	w.Archive.DeleteMatching("pool/main/a/a/*")
 	if res := fsck(true); !slices.Equal(res.Lost, []string{d.String()}) || len(res.Faults) != 1 || res.Exit != api.ExitVerify {
 		t.Errorf("lost: %+v", res)
+	}
+}
+
+// A package of an on-demand mirror need not be here; one that rotted and could
+// not be had at the first repair is not forgotten by the next.
+func TestRepairAgain(t *testing.T) {
+	w := &world{making: map[string]bool{}, World: mirrortest.New(t, func(m *config.Mirror) { m.Download, m.Sources = config.OnDemand, false })}
+	w.collector(0, 0)
+	w.release()
+	d := w.digest(t, 1)
+	snap, err := w.ResolveSnapshot(t.Context(), "debian@latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := w.Archive.Default().PathOf("a")
+	f, err := w.Lookup(t.Context(), snap, name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Fetch(t.Context(), f.Want); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(w.Dir, cas.Name(d))
+	os.Remove(file)
+	if err := os.WriteFile(file, []byte("rot"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	body := w.Archive.Get(name)
+	w.Archive.Delete(name)
+	fsck := func() *api.FsckResult {
+		t.Helper()
+		res, err := w.c.Fsck(t.Context(), &api.FsckRequest{Repair: true}, w.Config.Client, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	for range 2 {
+		if res := fsck(); !slices.Equal(res.Lost, []string{d.String()}) || !errors.Is(w.Rotten(d), mirror.ErrRotten) {
+			t.Errorf("gone upstream: %+v, %v", res, w.Rotten(d))
+		}
+	}
+	w.Archive.Set(name, body)
+	if res := fsck(); !slices.Equal(res.Repaired, []string{d.String()}) || w.Rotten(d) != nil || !w.has(t, d) {
+		t.Errorf("back upstream: %+v, %v", res, w.Rotten(d))
+	}
+}
+
+// The mark of a damaged blob goes with the blob: should its bytes come back
+// one day, they are as good as any.
+func TestForgottenRot(t *testing.T) {
+	w := newWorld(t, time.Minute, 24*time.Hour)
+	d := w.digest(t, 1)
+	if err := w.MarkRotten(t.Context(), d, "scrub", "x"); err != nil {
+		t.Fatal(err)
+	}
+	w.release()
+	w.run(t, false)
+	if w.has(t, d) || w.Rotten(d) != nil {
+		t.Errorf("after the collection: here %v, %v", w.has(t, d), w.Rotten(d))
+	}
+	// A damaged copy is never brought back.
+	if err := w.Blobs().Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("restored: %v", err)
 	}
 }
 

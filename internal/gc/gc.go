@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -311,48 +310,18 @@ func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
 // errDry ends a transaction that changes nothing.
 var errDry = errors.New("dry run")
 
-// preview does the work in a transaction that is rolled back.
+// preview tells what a collection would do.
 func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
-	err := c.st.Update(ctx, "gc preview", func(tx *store.Tx) error {
-		old, err := c.expired(tx, 0)
-		if err != nil {
-			return err
-		}
+	err := c.rehearse(ctx, func(tx *store.Tx, old []*store.Snapshot, generations int) error {
 		for _, s := range old {
-			if err := tx.RemoveSnapshot(s.Mirror, s.Instant); err != nil {
-				return err
-			}
 			res.Snapshots = append(res.Snapshots, s.ID())
 		}
-		if c.cfg.Making != nil {
-			for _, name := range tx.OrphanTrees() {
-				for more := !c.cfg.Making(name); more; {
-					if more, err = tx.ClearFrozenTree(name, spanPage); err != nil {
-						return err
-					}
-				}
-			}
-		}
-		for _, g := range tx.GenSuspects() {
-			for counted := false; ; {
-				done, deleted, err := tx.CollectGen(g, 1<<30)
-				if err != nil {
-					return err
-				}
-				if deleted && !counted {
-					counted = true
-					res.Generations++
-				}
-				if done {
-					break
-				}
-			}
-		}
+		res.Generations = generations
 		var after cas.Digest
 		for {
 			page := tx.Suspects(after, c.cfg.Now().Add(-c.cfg.Grace), 1000)
 			if len(page) == 0 {
-				return errDry
+				return nil
 			}
 			after = page[len(page)-1]
 			for _, d := range page {
@@ -363,7 +332,7 @@ func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 			}
 		}
 	})
-	if !errors.Is(err, errDry) {
+	if err != nil {
 		return err
 	}
 	// What the collection itself puts into the quarantine is not old enough yet,
@@ -378,6 +347,55 @@ func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 			res.Purged++
 			res.PurgedBytes += e.Size
 		}
+	}
+	return err
+}
+
+// rehearse does a collection's work on metadata in a transaction that is
+// rolled back, and calls f before that.
+func (c *Collector) rehearse(ctx context.Context, f func(tx *store.Tx, old []*store.Snapshot, generations int) error) error {
+	err := c.st.Update(ctx, "gc preview", func(tx *store.Tx) error {
+		old, err := c.expired(tx, 0)
+		if err != nil {
+			return err
+		}
+		for _, s := range old {
+			if err := tx.RemoveSnapshot(s.Mirror, s.Instant); err != nil {
+				return err
+			}
+		}
+		if c.cfg.Making != nil {
+			for _, name := range tx.OrphanTrees() {
+				for more := !c.cfg.Making(name); more; {
+					if more, err = tx.ClearFrozenTree(name, spanPage); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		generations := 0
+		for _, g := range tx.GenSuspects() {
+			for counted := false; ; {
+				done, deleted, err := tx.CollectGen(g, spanPage)
+				if err != nil {
+					return err
+				}
+				if deleted && !counted {
+					counted = true
+					generations++
+				}
+				if done {
+					break
+				}
+			}
+		}
+		if err := f(tx, old, generations); err != nil {
+			return err
+		}
+		return errDry
+	})
+	if errors.Is(err, errDry) {
+		return nil
 	}
 	return err
 }
@@ -404,18 +422,34 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 	} else if !errors.Is(err, cas.ErrNotFound) {
 		return nil, err
 	}
+	var going map[string]bool // snapshots that the next collection removes
+	if err := c.rehearse(ctx, func(tx *store.Tx, old []*store.Snapshot, _ int) error {
+		out.Keep = tx.Needed(d)
+		going = map[string]bool{}
+		for _, s := range old {
+			going[s.ID()] = true
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
 	err = c.st.View(ctx, func(tx *store.Tx) error {
-		refs := tx.Refs(d, 100)
-		for _, r := range refs {
+		for _, r := range tx.Refs(d, 100) {
 			out.Reasons = append(out.Reasons, tx.Describe(r))
-			if r.Kind != store.OwnerPackage {
+			if r.Kind != store.OwnerPackage && r.Kind != store.OwnerGen {
 				continue
 			}
-			holders, err := tx.Holders(r)
+			holders, newest, err := tx.Holders(r)
 			if err != nil {
 				return err
 			}
-			out.Reasons = append(out.Reasons, holders...)
+			out.Reasons = append(out.Reasons, c.describe(holders, going)...)
+			switch {
+			case newest && len(holders) == 0:
+				out.Reasons = append(out.Reasons, "the newest state of its suite, which the next sync starts from")
+			case len(holders) == 0:
+				out.Reasons = append(out.Reasons, "no snapshot has it any more: it goes at the next collection")
+			}
 		}
 		for _, l := range tx.Listings(d) {
 			state := "by its newest root"
@@ -424,7 +458,6 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 			}
 			out.Reasons = append(out.Reasons, fmt.Sprintf("listed as %s in suite %s of mirror %s %s", l.Path, l.Suite, l.Mirror, state))
 		}
-		out.Keep = tx.Needed(d)
 		return nil
 	})
 	if err != nil {
@@ -445,6 +478,38 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 	if len(out.Reasons) == 0 {
 		out.Reasons = []string{"nothing refers to it"}
 	}
-	out.Reasons = slices.Compact(out.Reasons)
 	return out, nil
+}
+
+// described bounds how many snapshots are named one by one.
+const described = 5
+
+// describe puts holders into words: snapshots that something holds are named,
+// of many others only the number is told.
+func (c *Collector) describe(holders []store.Holder, going map[string]bool) (out []string) {
+	now := c.cfg.Now()
+	var plain []string
+	goes := 0
+	for _, h := range holders {
+		switch {
+		case h.Kind == store.OwnerFrozen:
+			out = append(out, "frozen snapshot "+h.Name)
+		case h.Kind == store.OwnerRecording:
+			out = append(out, "recording "+h.Name)
+		case h.Snapshot == nil:
+		case h.Snapshot.Pinned != nil && h.Snapshot.Pinned.IsZero():
+			out = append(out, fmt.Sprintf("snapshot %s, pinned", h.Name))
+		case h.Snapshot.Pinned != nil && h.Snapshot.Pinned.After(now):
+			out = append(out, fmt.Sprintf("snapshot %s, pinned until %s", h.Name, h.Snapshot.Pinned.UTC().Format(time.RFC3339)))
+		case going[h.Name]:
+			goes++
+			plain = append(plain, fmt.Sprintf("snapshot %s, which goes at the next collection", h.Name))
+		default:
+			plain = append(plain, "snapshot "+h.Name)
+		}
+	}
+	if len(plain) <= described {
+		return append(out, plain...)
+	}
+	return append(out, fmt.Sprintf("%d snapshots, of which %d go at the next collection; the newest is %s", len(plain), goes, strings.TrimPrefix(plain[len(plain)-1], "snapshot ")))
 }

@@ -19,6 +19,7 @@ import (
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
+	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/store"
 )
@@ -187,19 +188,121 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
+// Each kind of owner is named, and whether the blob stays is what a collection
+// then does.
 func TestExplain(t *testing.T) {
-	w := newWorld(t, 0, 0)
+	w := newWorld(t, 30*time.Minute, 24*time.Hour)
+	w.Now = time.Now().Truncate(time.Second) // blobs are quarantined by the machine's clock
+	for range 6 {
+		w.release() // releases 2 to 7: an hour and some minutes apart
+	}
+	var ids []string // of the snapshots, oldest first
+	var index cas.Digest
+	update := func(f func(tx *store.Tx) error) {
+		t.Helper()
+		if err := w.Store().Update(t.Context(), "test", f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(text string) cas.Digest {
+		t.Helper()
+		info, err := cas.Put(t.Context(), w.Blobs(), []byte(text), time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Digest
+	}
+	manifest, image, kit, node, entry, orphan, rotten := put("manifest"), put("image"), put("kit"), put("node"), put("entry"), put("orphan"), put("rotten")
+	until := w.Now.Add(240 * time.Hour)
+	update(func(tx *store.Tx) error {
+		snaps, err := tx.Snapshots("debian", time.Time{}, 0)
+		if err != nil {
+			return err
+		}
+		slices.Reverse(snaps)
+		for _, s := range snaps {
+			ids = append(ids, s.ID())
+		}
+		g, err := tx.Generation("debian", "stable", snaps[0].Suites[0].Gen)
+		if err != nil {
+			return err
+		}
+		index = g.Groups[0].Form.SHA256
+		for k, r := range map[cas.Digest]store.Ref{image: {Kind: store.OwnerImage, Owner: "4.1"}, kit: {Kind: store.OwnerKit, Owner: "a.iuk"}, rotten: {Kind: store.OwnerKit, Owner: "b.iuk"}} {
+			if err := tx.PutRef(k, r.Kind, r.Owner); err != nil {
+				return err
+			}
+		}
+		if err := tx.PutNodes("4.1", []store.Node{{Path: "manifest", Digest: node, Size: 4}}); err != nil {
+			return err
+		}
+		suite := func(i int) []store.FrozenSuite {
+			return []store.FrozenSuite{{Suite: "stable", Gen: snaps[i].Suites[0].Gen}}
+		}
+		return errors.Join(
+			tx.Pin("debian", snaps[1].Instant, until),
+			tx.Pin("debian", snaps[2].Instant, time.Time{}),
+			tx.PutRecording(&store.Recording{Name: "build", Started: w.Now, Pins: []store.RecordingPin{{Mirror: "debian", Instant: snaps[3].Instant}}}),
+			tx.NoteFetch("build", store.RecordEntry{Mirror: "debian", Path: "x", SHA256: entry, First: w.Now, Last: w.Now, Count: 1}),
+			tx.PutFrozen(&store.Frozen{Name: "4.1", Manifest: repo.File{SHA256: manifest}, Mirrors: []store.FrozenMirror{
+				{Mirror: "debian", Type: "deb", Whole: true, Instant: snaps[4].Instant, Suites: suite(4)},
+			}}),
+			tx.RemoveSnapshot("debian", snaps[5].Instant),
+		)
+	})
+	if err := w.MarkRotten(t.Context(), rotten, "scrub", "x"); err != nil {
+		t.Fatal(err)
+	}
+	pkg := func(n int) string { return fmt.Sprintf("package a %d amd64 of mirror debian", n) }
+	type row struct {
+		d       cas.Digest
+		keep    bool
+		reasons []string
+	}
+	rows := map[string]row{
+		"package, over":       {w.digest(t, 1), false, []string{pkg(1), "snapshot " + ids[0] + ", which goes at the next collection"}},
+		"package, pinned":     {w.digest(t, 2), true, []string{pkg(2), "snapshot " + ids[1] + ", pinned until " + until.UTC().Format(time.RFC3339)}},
+		"package, for ever":   {w.digest(t, 3), true, []string{pkg(3), "snapshot " + ids[2] + ", pinned"}},
+		"package, recorded":   {w.digest(t, 4), true, []string{pkg(4), "recording build", "snapshot " + ids[3]}},
+		"package, frozen":     {w.digest(t, 5), true, []string{pkg(5), "frozen snapshot 4.1", "snapshot " + ids[4]}},
+		"package, of nothing": {w.digest(t, 6), false, []string{pkg(6), "no snapshot has it any more: it goes at the next collection"}},
+		"package, newest":     {w.digest(t, 7), true, []string{pkg(7), "snapshot " + ids[6]}},
+		"index, over": {index, false, []string{
+			"index of suite stable of mirror debian, generation 1 (" + strings.TrimPrefix(ids[0], "debian@") + ")",
+			"snapshot " + ids[0] + ", which goes at the next collection",
+			"listed as dists/stable/main/binary-amd64/Packages.xz in suite stable of mirror debian up to generation 1",
+		}},
+		"file of a recording": {entry, true, []string{"recording build"}},
+		"file of a freeze":    {node, true, []string{"frozen snapshot 4.1"}},
+		"manifest":            {manifest, true, []string{"frozen snapshot 4.1"}},
+		"image":               {image, true, []string{"image of 4.1"}},
+		"kit":                 {kit, true, []string{"kit a.iuk"}},
+		"rotten":              {rotten, true, []string{"kit b.iuk", "blob is damaged: " + rotten.String() + ": x"}},
+		"never put":           {cas.Sum([]byte("never")), false, []string{"nothing refers to it"}},
+		"orphan":              {orphan, false, []string{"nothing refers to it"}},
+	}
+	for name, r := range rows {
+		e, err := w.c.Explain(t.Context(), " "+strings.ToUpper(r.d.String())+"\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(&api.Explain{Digest: r.d.String(), Stored: w.has(t, r.d), Size: e.Size, Keep: r.keep, Reasons: r.reasons}, e); d != "" {
+			t.Errorf("%s:\n%s", name, d)
+		}
+	}
+	update(func(tx *store.Tx) error { return tx.Suspect(orphan, time.Time{}) })
+	w.run(t, false)
+	for name, r := range rows {
+		if w.has(t, r.d) != r.keep {
+			t.Errorf("%s: here after the collection: %v, explained: %v", name, !r.keep, r.keep)
+		}
+	}
 	e, err := w.c.Explain(t.Context(), w.digest(t, 1).String())
-	want := []string{"package a 1 amd64 of mirror debian", "1 snapshots of suite stable of mirror debian"}
-	if err != nil || !e.Keep || !e.Stored || !slices.Equal(e.Reasons, want) {
-		t.Errorf("%+v, %v", e, err)
+	if err != nil || e.Keep || e.Stored || len(e.Reasons) != 1 || !strings.HasPrefix(e.Reasons[0], "in quarantine since ") || !strings.HasSuffix(e.Reasons[0], " (gc), deleted after 1d") {
+		t.Errorf("in quarantine: %+v, %v", e, err)
 	}
-	e, err = w.c.Explain(t.Context(), strings.Repeat("0", 64))
-	if err != nil || e.Keep || e.Stored || !slices.Equal(e.Reasons, []string{"nothing refers to it"}) {
-		t.Errorf("%+v, %v", e, err)
-	}
-	if _, err := w.c.Explain(t.Context(), "a"); err == nil {
-		t.Error("a bad digest was explained")
+	if _, err := w.c.Explain(t.Context(), "a"); err == nil || err.Error() != `SHA-256 "a": 1 characters, expected 64` {
+		t.Errorf("a bad digest: %v", err)
 	}
 }
 

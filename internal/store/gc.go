@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -439,38 +440,63 @@ func (t *Tx) Describe(r Ref) string {
 	return "unknown"
 }
 
-// Holders tells which frozen snapshots and snapshots a package's reference
-// stands for: those of the generations in which its paragraph is present.
-func (t *Tx) Holders(r Ref) (out []string, err error) {
-	if r.Kind != OwnerPackage || len(r.Owner) != 8 {
-		return nil, nil
+// Holder is what holds the generations behind a reference: a snapshot, a frozen
+// snapshot or a recording.
+type Holder struct {
+	Kind     byte      // OwnerSnapshot, OwnerFrozen or OwnerRecording
+	Name     string    // a snapshot's id
+	Snapshot *Snapshot // of OwnerSnapshot
+}
+
+// Holders tells what the reference of a package or of an index stands for:
+// whatever shows a generation in which it is present. Newest is set when one of
+// these is the newest of its suite, which stays in any case.
+func (t *Tx) Holders(r Ref) (out []Holder, newest bool, err error) {
+	type gens struct {
+		suite SuiteID
+		has   func(gen uint32) bool
 	}
-	for _, sp := range t.Spans(PID(be64([]byte(r.Owner)))) {
-		info, err := t.index(sp.Index)
-		if err != nil {
-			return nil, err
+	var where []gens
+	switch {
+	case r.Kind == OwnerPackage && len(r.Owner) == 8:
+		for _, sp := range t.Spans(PID(be64([]byte(r.Owner)))) {
+			info, err := t.index(sp.Index)
+			if err != nil {
+				return nil, false, err
+			}
+			where = append(where, gens{info.sid, sp.Has})
 		}
-		prefix := key(nil).u32(uint32(info.sid))
+	case r.Kind == OwnerGen && len(r.Owner) == 8:
+		gen := be32([]byte(r.Owner[4:]))
+		where = append(where, gens{SuiteID(be32([]byte(r.Owner))), func(g uint32) bool { return g == gen }})
+	}
+	seen := map[string]bool{}
+	for _, w := range where {
+		prefix := key(nil).u32(uint32(w.suite))
+		if last, _ := seekLast(t.b("gen").Cursor(), prefix, key(nil).u32(uint32(w.suite)).u32(Unended)); last != nil && w.has(be32(last[4:])) {
+			newest = true
+		}
 		c := t.b("genref").Cursor()
-		snapshots := 0
 		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-			if len(k) < 9 || !sp.Has(be32(k[4:])) {
+			if len(k) < 9 || !w.has(be32(k[4:])) || seen[string(k[8:])] {
 				continue
 			}
-			switch k[8] {
-			case OwnerFrozen:
-				out = append(out, "frozen snapshot "+string(k[9:]))
-			case OwnerRecording:
-				out = append(out, "recording "+string(k[9:]))
-			case OwnerSnapshot:
-				snapshots++
+			seen[string(k[8:])] = true
+			h := Holder{Kind: k[8], Name: string(k[9:])}
+			if h.Kind == OwnerSnapshot {
+				h.Snapshot = new(Snapshot)
+				if err := getJSON(t.b("snapshot"), k[9:], h.Snapshot); err != nil {
+					return nil, false, err
+				}
+				h.Name = h.Snapshot.ID()
 			}
-		}
-		if snapshots > 0 {
-			out = append(out, fmt.Sprintf("%d snapshots of suite %s of mirror %s", snapshots, info.suite, info.mirror))
+			out = append(out, h)
 		}
 	}
-	return out, nil
+	slices.SortFunc(out, func(a, b Holder) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
+	})
+	return out, newest, nil
 }
 
 // PackagePromised reports whether a package's blob must be here: its paragraph

@@ -337,8 +337,15 @@ func (t *Tx) Recordings() ([]*Recording, error) {
 }
 
 // PutRecording creates or changes a recording; the generations it shows stay
-// for as long as it exists.
+// for as long as it exists. ErrGone when a snapshot of a new one has been removed.
 func (t *Tx) PutRecording(r *Recording) error {
+	if t.b("recording").Get([]byte(r.Name)) == nil {
+		for _, p := range r.Pins {
+			if _, err := t.Snapshot(p.Mirror, p.Instant); err != nil {
+				return fmt.Errorf("recording %s: %w", r.Name, err)
+			}
+		}
+	}
 	if err := t.pinGens(r, func(k key) error { return t.b("genref").Put(k, nil) }); err != nil {
 		return err
 	}

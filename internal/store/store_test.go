@@ -204,3 +204,14 @@ func TestCheckPagesBesideWriters(t *testing.T) {
 	cancel()
 	wg.Wait()
 }
+
+// A recording that is made of a snapshot which a collection took meanwhile
+// would show nothing.
+func TestRecordingOfRemoved(t *testing.T) {
+	s, _ := open(t, store.Options{})
+	r := &store.Recording{Name: "r", Pins: []store.RecordingPin{{Mirror: mirrorName, Instant: day}}}
+	err := s.Update(t.Context(), "test", func(tx *store.Tx) error { return tx.PutRecording(r) })
+	if !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("of a snapshot that is not there: %v", err)
+	}
+}

@@ -7,6 +7,7 @@
 
 export PATH := $(CURDIR)/.go/bin:$(PATH):/usr/local/go/bin
 GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 30s
 TESTFLAGS ?=
 PREFIX ?= /usr/local
@@ -18,7 +19,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
 all: build
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/snapd ./cmd/snapctl
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.built=$(VERSION)" -o bin/ ./cmd/snapd ./cmd/snapctl
 
 run:
 	@./.ci/deps run

@@ -219,8 +219,14 @@ func (p *program) app(u *ui, l *line) *cli.App {
 	return app
 }
 
-// version is this build's.
+// built is this build's version, set by the Makefile.
+var built string
+
+// version is this build's; without the Makefile, what Go noted of the repository.
 func version() string {
+	if built != "" {
+		return built
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(devel)"

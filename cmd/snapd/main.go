@@ -21,12 +21,16 @@ import (
 // many connections. The environment's GOGC overrides it.
 const gcPercent = 50
 
+// built is this build's version, set by the Makefile; without it Go's note of
+// the repository counts.
+var built string
+
 func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	version := "devel"
-	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" && b.Main.Version != "(devel)" {
+	version := built
+	if b, ok := debug.ReadBuildInfo(); version == "" && ok {
 		version = b.Main.Version
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

@@ -209,6 +209,13 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	return u, err
 }
 
+// Lookups tells how many look-ups and scans there have been since Open: a
+// measure of work that does not depend on the machine.
+func (s *Store) Lookups() int64 {
+	st := s.db.Stats()
+	return st.TxStats.GetCursorCount()
+}
+
 // CheckPages lets bbolt check its own pages. Writers wait meanwhile: it compares
 // with the list of free pages, which a commit beside it would change, and then
 // find faults that are none.

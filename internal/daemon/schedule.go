@@ -19,6 +19,8 @@ const (
 	jitter = 0.05
 	// minRetry is the shortest wait after a sync that failed.
 	minRetry = time.Minute
+	// taskRetry is the wait after other periodic work that failed.
+	taskRetry = time.Hour
 )
 
 // scheduler syncs each mirror at its interval, and runs other periodic work.
@@ -124,6 +126,8 @@ func (s *scheduler) every(ctx context.Context, t task) error {
 				return nil
 			}
 			s.d.log.Error("periodic work failed", "task", t.name, "err", err)
+			due = s.d.o.Now().Add(min(t.every, spread(taskRetry)))
+			continue
 		}
 		now := s.d.o.Now()
 		if err := s.d.store.Update(ctx, "periodic", func(tx *store.Tx) error {

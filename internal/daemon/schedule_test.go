@@ -1,0 +1,73 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.org/snapd/internal/store"
+)
+
+// ticks runs a task of a scheduler for some time, as one run of the daemon
+// does, and tells when it ran, counted from the start.
+func ticks(t *testing.T, file string, length time.Duration, run func(ctx context.Context) error) (out []time.Duration) {
+	t.Helper()
+	st, err := store.Open(file, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	s := newScheduler(&daemon{store: st, log: slog.New(slog.DiscardHandler), o: Options{Now: time.Now}})
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	start := time.Now()
+	if err := s.every(ctx, task{"scrub", 30 * 24 * time.Hour, func(ctx context.Context) error {
+		out = append(out, time.Since(start).Round(time.Hour))
+		return run(ctx)
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Periodic work runs once a period, counted over restarts; one that was
+// interrupted, or failed, is not put off until the next period.
+func TestPeriodic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const day = 24 * time.Hour
+		file := filepath.Join(t.TempDir(), "meta.db")
+		fine := func(context.Context) error { return nil }
+		got := ticks(t, file, 70*day, fine)
+		if len(got) != 3 || got[0] != 0 || got[1] < 28*day || got[1] > 32*day {
+			t.Errorf("runs at %v, expected them a month apart", got)
+		}
+		// It ran at most a month ago: not at each start.
+		for range 3 {
+			if got := ticks(t, file, day, fine); len(got) != 0 {
+				t.Errorf("runs soon after a restart: %v", got)
+			}
+		}
+		time.Sleep(31 * day)
+		long := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		for range 3 {
+			if got := ticks(t, file, day, long); !slices.Equal(got, []time.Duration{0}) {
+				t.Errorf("what was interrupted runs at %v, expected at the start", got)
+			}
+		}
+		fails := 0
+		got = ticks(t, file, 10*day, func(context.Context) error {
+			if fails++; fails < 3 {
+				return errors.New("no space left on device")
+			}
+			return nil
+		})
+		if len(got) != 3 || got[2] > 4*day {
+			t.Errorf("what failed twice runs at %v, expected some hours apart, then not", got)
+		}
+	})
+}

@@ -331,6 +331,12 @@ func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []mirror.Want,
 	return out, err
 }
 
+// A scrub that is killed reads at most so much again.
+const (
+	saveBlobs = 1000
+	saveBytes = 1 << 30
+)
+
 // Scrub reads every blob once at a bounded rate (bytes a second), going on
 // where the last one was stopped, and marks what rotted.
 func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int, damaged int, err error) {
@@ -360,6 +366,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		})
 	}
 	last := after
+	n, size := 0, int64(0) // since its place was written down
 	err = c.blobs.Walk(ctx, after, func(info cas.Info) error {
 		for left := info.Size; left > 0; left -= 1 << 20 {
 			if err := limit.WaitN(ctx, int(min(left, 1<<20))); err != nil {
@@ -373,12 +380,18 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 			err = c.e.MarkRotten(ctx, info.Digest, "scrub", err.Error())
 		} else if errors.Is(err, cas.ErrNotFound) {
 			err = nil
+		} else if err == nil && c.e.Rotten(info.Digest) != nil {
+			err = c.e.ClearRotten(ctx, info.Digest) // it could not be read once
+		}
+		if err != nil {
+			return err
 		}
 		last = info.Digest
-		if err == nil && blobs%1000 == 0 {
-			err = save(last)
+		if n, size = n+1, size+info.Size; n >= saveBlobs || size >= saveBytes {
+			n, size = 0, 0
+			return save(last)
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return blobs, damaged, errors.Join(err, save(last))

@@ -1,6 +1,8 @@
 package gc_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -452,6 +455,53 @@ func TestForgottenRot(t *testing.T) {
 	// A damaged copy is never brought back.
 	if err := w.Blobs().Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) {
 		t.Errorf("restored: %v", err)
+	}
+}
+
+// A scrub reads at its rate and no faster, takes each blob once however often
+// it is stopped, and takes back what was said of a blob that can be read again.
+func TestScrubRate(t *testing.T) {
+	w := newWorld(t, 0, 0)
+	const mib = 1 << 20
+	for i := range 8 {
+		if _, err := cas.Put(t.Context(), w.Blobs(), bytes.Repeat([]byte{byte(i)}, 3*mib), time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := w.digest(t, 1)
+	if err := w.MarkRotten(t.Context(), d, "read", "input/output error"); err != nil {
+		t.Fatal(err)
+	}
+	all := 0
+	if err := w.Blobs().Walk(t.Context(), cas.Digest{}, func(cas.Info) error { all++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		blobs, damaged, err := w.c.Scrub(t.Context(), 2*mib)
+		// 24 MiB and a little, of which the first piece is free.
+		if took := time.Since(start); err != nil || blobs != all || damaged != 0 || took < 11*time.Second || took > 13*time.Second {
+			t.Errorf("%d of %d blobs, %d damaged, in %v, %v; expected about 12 s", blobs, all, damaged, took, err)
+		}
+		sum, stops := 0, 0
+		for {
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			n, _, err := w.c.Scrub(ctx, 2*mib)
+			cancel()
+			sum += n
+			if err == nil {
+				break
+			}
+			if stops++; stops > 10 {
+				t.Fatalf("does not come to an end: %v", err)
+			}
+		}
+		if sum != all || stops < 2 {
+			t.Errorf("stopped %d times: %d blobs read, expected each of %d once", stops, sum, all)
+		}
+	})
+	if err := w.Rotten(d); err != nil {
+		t.Errorf("a blob whose bytes are right: %v", err)
 	}
 }
 

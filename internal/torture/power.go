@@ -129,9 +129,14 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 			}
 			return s.call(ctx, "gc", api.GCRequest{}, nil)
 		},
-		// What the collection took comes back, from the quarantine or by import.
+		// Some of what the collection took comes back from the quarantine, the rest
+		// goes for good when its time is over.
 		func() error {
 			return freeze(api.FreezeRequest{Name: "late", Mirrors: []string{"debian"}, Packages: []string{"beta"}})
+		},
+		func() error {
+			time.Sleep(1100 * time.Millisecond)
+			return s.call(ctx, "gc", api.GCRequest{}, nil)
 		},
 		s.stop,
 	} {
@@ -140,6 +145,9 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 		}
 	}
 	p.trace = fs.Trace()
+	if p.trace.Counts()["unlink"] == 0 {
+		return nil, errors.New("the trace removes nothing")
+	}
 	return p, nil
 }
 

@@ -115,8 +115,8 @@ func TestRepairFrom(t *testing.T) {
 	}
 	faults := fsck(api.FsckRequest{}, api.ExitVerify, nil, nil)
 	for _, want := range []string{
-		"blob " + rotten + ": blob " + rotten + ": its bytes now have SHA-256 ", "needed by frozen snapshot 4.1, package a 1.0-1 amd64 of mirror debian\n",
-		"blob " + missing + ": missing; needed by frozen snapshot 4.1, index of suite stable of mirror debian, generation 1 (", "blob " + lost + ": blob " + lost + ": its bytes",
+		"blob " + rotten + ": its bytes now have SHA-256 ", "needed by frozen snapshot 4.1, package a 1.0-1 amd64 of mirror debian\n",
+		"blob " + missing + ": missing; needed by frozen snapshot 4.1, index of suite stable of mirror debian, generation 1 (", "blob " + lost + ": its bytes now have",
 	} {
 		if !strings.Contains(faults, want) {
 			t.Errorf("fsck does not say %q:\n%s", want, faults)

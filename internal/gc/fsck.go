@@ -50,8 +50,9 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 			if !errors.Is(err, cas.ErrCorrupt) {
 				return err
 			}
-			bad[info.Digest] = err.Error()
-			return c.e.MarkRotten(ctx, info.Digest, "fsck", err.Error())
+			why := strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": ")
+			bad[info.Digest] = why
+			return c.e.MarkRotten(ctx, info.Digest, "fsck", why)
 		}
 		if c.e.Rotten(info.Digest) != nil {
 			// It could not be read once, and now every byte is right.
@@ -377,7 +378,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		err := cas.Check(ctx, c.blobs, info.Digest)
 		if errors.Is(err, cas.ErrCorrupt) {
 			damaged++
-			err = c.e.MarkRotten(ctx, info.Digest, "scrub", err.Error())
+			err = c.e.MarkRotten(ctx, info.Digest, "scrub", strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": "))
 		} else if errors.Is(err, cas.ErrNotFound) {
 			err = nil
 		} else if err == nil && c.e.Rotten(info.Digest) != nil {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -478,6 +479,13 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 	if len(out.Reasons) == 0 {
 		out.Reasons = []string{"nothing refers to it"}
 	}
+	// A freeze may name a file, and hold the generation in which it is.
+	said := map[string]bool{}
+	out.Reasons = slices.DeleteFunc(out.Reasons, func(r string) bool {
+		again := said[r]
+		said[r] = true
+		return again
+	})
 	return out, nil
 }
 

@@ -236,7 +236,7 @@ func TestExplain(t *testing.T) {
 				return err
 			}
 		}
-		if err := tx.PutNodes("4.1", []store.Node{{Path: "manifest", Digest: node, Size: 4}}); err != nil {
+		if err := tx.PutNodes("4.1", []store.Node{{Path: "manifest", Digest: node, Size: 4}, {Path: "a.deb", Digest: w.digest(t, 5), Size: 4}}); err != nil {
 			return err
 		}
 		suite := func(i int) []store.FrozenSuite {
@@ -267,7 +267,7 @@ func TestExplain(t *testing.T) {
 		"package, pinned":     {w.digest(t, 2), true, []string{pkg(2), "snapshot " + ids[1] + ", pinned until " + until.UTC().Format(time.RFC3339)}},
 		"package, for ever":   {w.digest(t, 3), true, []string{pkg(3), "snapshot " + ids[2] + ", pinned"}},
 		"package, recorded":   {w.digest(t, 4), true, []string{pkg(4), "recording build", "snapshot " + ids[3]}},
-		"package, frozen":     {w.digest(t, 5), true, []string{pkg(5), "frozen snapshot 4.1", "snapshot " + ids[4]}},
+		"package, frozen":     {w.digest(t, 5), true, []string{"frozen snapshot 4.1", pkg(5), "snapshot " + ids[4]}},
 		"package, of nothing": {w.digest(t, 6), false, []string{pkg(6), "no snapshot has it any more: it goes at the next collection"}},
 		"package, newest":     {w.digest(t, 7), true, []string{pkg(7), "snapshot " + ids[6]}},
 		"index, over": {index, false, []string{

@@ -22,14 +22,12 @@ const deathEnv = "SNAPD_TORTURE_DEATH"
 // death is what such a process does.
 type death struct {
 	Dir      string
-	URL      string // of upstream
-	Keyring  string // file
+	Sites    sites
 	Key      string // file
 	Exported string
 	Now      time.Time
 	Job      int
-	Step     int
-	After    bool // the write took effect
+	Step     int // the first write that is not made
 }
 
 // dieIfAsked does the job and kills this process at the write.
@@ -47,13 +45,10 @@ func dieIfAsked() {
 		if err != nil {
 			return err
 		}
-		s := &system{dir: d.Dir, mirrors: mirrors(d.URL, d.Keyring, tableKeep), signer: signer, now: d.Now}
-		n, last := 0, d.Step
-		if d.After {
-			last++ // the next write is the first that is not made
-		}
+		s := &system{dir: d.Dir, mirrors: d.Sites.all(tableKeep), signer: signer, now: d.Now}
+		n := 0
 		s.fault = func(string, string) (bool, error) {
-			if n++; n-1 == last {
+			if n++; n-1 == d.Step {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				select {}
 			}
@@ -65,7 +60,7 @@ func dieIfAsked() {
 		if err := jobs(d.Exported)[d.Job].do(context.Background(), s, nil); err != nil {
 			return err
 		}
-		// There was no next write: the end of the work is as good.
+		// After the last write.
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}())
@@ -73,7 +68,7 @@ func dieIfAsked() {
 }
 
 // dies lets a process of its own do a job and die at a write, then recovers.
-func (t *faultTable) dies(ctx context.Context, job, step int, after bool, key string) error {
+func (t *faultTable) dies(ctx context.Context, job, step int, key string) error {
 	dir, err := os.MkdirTemp(t.tmp, "death")
 	if err != nil {
 		return err
@@ -87,8 +82,7 @@ func (t *faultTable) dies(ctx context.Context, job, step int, after bool, key st
 		return err
 	}
 	spec, err := json.Marshal(death{
-		Dir: dir, URL: t.u.srv.URL, Keyring: t.u.KeyringFile(), Key: key, Exported: filepath.Join(t.tmp, "exported"),
-		Now: t.now[job], Job: job, Step: step, After: after,
+		Dir: dir, Sites: t.u.sites(), Key: key, Exported: filepath.Join(t.tmp, "exported"), Now: t.now[job], Job: job, Step: step,
 	})
 	if err != nil {
 		return err
@@ -98,15 +92,16 @@ func (t *faultTable) dies(ctx context.Context, job, step int, after bool, key st
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		return fmt.Errorf("%s: killed at write %d: the process ended otherwise: %v\n%s", t.jobs[job].name, step, err, out)
+		return fmt.Errorf("%s: killed before write %d: the process ended otherwise: %v\n%s", t.jobs[job].name, step, err, out)
 	}
 	if err := t.recover(ctx, job, dir, errors.New("killed")); err != nil {
-		return fmt.Errorf("%s: killed at write %d of %d (after it: %v): %w", t.jobs[job].name, step, t.steps[job], after, err)
+		return fmt.Errorf("%s: killed before write %d of %d: %w", t.jobs[job].name, step, t.steps[job], err)
 	}
 	return nil
 }
 
-// deaths does every n-th row as the death of a process.
+// deaths does every n-th row as the death of a process: before the first write,
+// between each and the next, and after the last.
 func (t *faultTable) deaths(ctx context.Context, every int, report func(error)) (rows int, err error) {
 	k, err := sign.Generate("freezer", "", time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), sign.GenerateOptions{})
 	if err != nil {
@@ -122,13 +117,13 @@ func (t *faultTable) deaths(ctx context.Context, every int, report func(error)) 
 	var eg errgroup.Group
 	eg.SetLimit(3)
 	for i := range t.jobs {
-		for step := range t.steps[i] {
+		for step := range t.steps[i] + 1 {
 			if (step+3*i)%every != 0 {
 				continue
 			}
 			rows++
 			eg.Go(func() error {
-				if err := t.dies(ctx, i, step, step%2 == 1, key); err != nil {
+				if err := t.dies(ctx, i, step, key); err != nil {
 					report(err)
 				}
 				return nil

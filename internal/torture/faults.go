@@ -33,14 +33,17 @@ func jobs(exported string) []job {
 	return []job{
 		{name: "sync", do: func(ctx context.Context, s *system, _ *upstream) error { return s.sync(ctx, "debian") }},
 		{name: "sync lazy", do: func(ctx context.Context, s *system, _ *upstream) error { return s.sync(ctx, "lazy") }},
-		{name: "freeze", frozen: []string{"exact", "whole"}, do: func(ctx context.Context, s *system, _ *upstream) error {
+		{name: "sync rpm", do: func(ctx context.Context, s *system, _ *upstream) error { return s.sync(ctx, "fedora") }},
+		{name: "freeze", frozen: []string{"exact", "whole", "rpms", "both"}, do: func(ctx context.Context, s *system, _ *upstream) error {
 			return errors.Join(
 				s.freeze(ctx, api.FreezeRequest{Name: "exact", Mirrors: []string{"lazy"}, Manifests: list("alpha=1\nbeta=1\n"), Format: "list"}),
 				s.freeze(ctx, api.FreezeRequest{Name: "whole", Mirrors: []string{"debian"}}),
+				s.freeze(ctx, api.FreezeRequest{Name: "rpms", Mirrors: []string{"fedora"}, Packages: []string{"alpha", "beta"}}),
+				s.freeze(ctx, api.FreezeRequest{Name: "both", Mirrors: []string{"debian", "fedora"}}),
 			)
 		}},
 		{name: "sync again", do: func(ctx context.Context, s *system, u *upstream) error {
-			return errors.Join(s.sync(ctx, "debian"), s.sync(ctx, "lazy"))
+			return errors.Join(s.sync(ctx, "debian"), s.sync(ctx, "lazy"), s.sync(ctx, "fedora"))
 		}},
 		{name: "record", frozen: []string{"recorded"}, do: func(ctx context.Context, s *system, _ *upstream) error {
 			if err := s.record(ctx, "recorded", "gamma", "delta"); err != nil {
@@ -125,7 +128,7 @@ func newFaultTable(ctx context.Context, tb testing.TB, signer *sign.Signer) (*fa
 }
 
 func (t *faultTable) system(dir string, now time.Time) *system {
-	return &system{dir: dir, mirrors: t.u.mirrors(tableKeep), signer: t.signer, now: now}
+	return &system{dir: dir, mirrors: t.u.sites().all(tableKeep), signer: t.signer, now: now}
 }
 
 // export makes the directory that the import takes in, on another system.
@@ -135,10 +138,12 @@ func (t *faultTable) export(ctx context.Context, dir string) error {
 		return err
 	}
 	defer s.close()
-	if err := s.sync(ctx, "debian"); err != nil {
+	if err := errors.Join(s.sync(ctx, "debian"), s.sync(ctx, "fedora")); err != nil {
 		return err
 	}
-	if err := s.freeze(ctx, api.FreezeRequest{Name: "imported", Manifests: []api.ManifestFile{{Name: "l", Data: []byte("beta=1\ngamma=1\n")}}, Format: "list"}); err != nil {
+	if err := s.freeze(ctx, api.FreezeRequest{Name: "imported", Mirrors: []string{"debian", "fedora"}, Manifests: []api.ManifestFile{
+		{Name: "build.list", Data: []byte("beta=1\ngamma=1\n")}, {Name: "rpm-qa", Data: []byte("beta-1.0-1.noarch\ngamma-1.0-1.noarch\n")},
+	}}); err != nil {
 		return err
 	}
 	_, err := s.freezer.Export(ctx, "imported", dir, nil)

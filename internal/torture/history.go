@@ -25,7 +25,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 	dir := fastDir(tb)
 	date := time.Now().UTC().Truncate(time.Second).Add(-48 * time.Hour)
 	u := newUpstream(tb, date)
-	s := &system{dir: filepath.Join(dir, "data"), mirrors: u.mirrors(5 * time.Hour), signer: signer, now: date.Add(time.Minute)}
+	s := &system{dir: filepath.Join(dir, "data"), mirrors: u.sites().all(5 * time.Hour), signer: signer, now: date.Add(time.Minute)}
 	if err := s.open(); err != nil {
 		return nil, err
 	}

@@ -9,8 +9,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +25,7 @@ import (
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
+	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
 )
@@ -67,7 +68,7 @@ func (s *system) open() error {
 	s.client = fetch.New(fetch.Config{Retries: -1})
 	if s.engine, err = mirror.New(mirror.Config{
 		// One connection: equal runs write in equal order.
-		Mirrors: s.mirrors, Formats: []repo.Format{deb.Format{}}, Store: s.store, Blobs: s.blobs, Client: s.client, Parallel: 1, Now: now,
+		Mirrors: s.mirrors, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Store: s.store, Blobs: s.blobs, Client: s.client, Parallel: 1, Now: now,
 	}); err != nil {
 		return err
 	}
@@ -194,6 +195,8 @@ type checked struct {
 	Snapshots, Packages, Frozen, Blobs int
 }
 
+var hrefs = regexp.MustCompile(`href="(repodata/[^"]*)"`)
+
 // check proves that nothing is lost: the metadata agrees with itself and with
 // the blobs, each frozen snapshot verifies with every byte, and each package of
 // each snapshot of a mirror that takes everything is served.
@@ -255,15 +258,32 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 		if len(paths) == 0 {
 			fault("%s has no packages", snap.ID())
 		}
-		paths = append(paths, "dists/stable/InRelease", "dists/stable/main/binary-amd64/Packages.xz", "dists/stable/main/source/Sources.xz")
-		for _, p := range paths {
-			if strings.HasPrefix(p, "pool/") && m.Download != config.All {
-				continue
-			}
+		serve := func(p string) []byte {
 			n.Packages++
-			if status, _, err := s.get(ctx, "/archive/"+snap.Mirror+"/"+store.FormatInstant(snap.Instant)+"/"+p); err != nil || status != http.StatusOK {
+			status, body, err := s.get(ctx, "/archive/"+snap.Mirror+"/"+store.FormatInstant(snap.Instant)+"/"+p)
+			if err != nil || status != http.StatusOK {
 				fault("%s of %s: status %d: %v", p, snap.ID(), status, err)
 			}
+			return body
+		}
+		if m.Download == config.All {
+			for _, p := range paths {
+				serve(p)
+			}
+		}
+		if snap.Type == "deb" {
+			for _, p := range []string{"dists/stable/InRelease", "dists/stable/main/binary-amd64/Packages.xz", "dists/stable/main/source/Sources.xz"} {
+				serve(p)
+			}
+			continue
+		}
+		serve("repodata/repomd.xml.asc")
+		named := hrefs.FindAllSubmatch(serve("repodata/repomd.xml"), -1)
+		if len(named) < 3 {
+			fault("repomd.xml of %s names %d files", snap.ID(), len(named))
+		}
+		for _, h := range named {
+			serve(string(h[1]))
 		}
 	}
 	return n, errors.Join(faults...)

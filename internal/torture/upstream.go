@@ -10,15 +10,21 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/repo/rpm/rpmtest"
+	"example.org/snapd/internal/sign/signtest"
 )
 
 // packageNames are the packages of the upstream; each has a source package.
 var packageNames = []string{"alpha", "beta", "gamma", "delta", "epsilon"}
 
-// upstream is a Debian archive that moves on.
+// upstream is a Debian archive that moves on, and a Fedora repository that does
+// so with it.
 type upstream struct {
 	*debtest.Archive
 	srv     *httptest.Server
+	rpms    *rpmtest.Repo
+	rpmSrv  *httptest.Server
+	rpmKeys string // file
 	version map[string]int
 	date    time.Time
 	fault   atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
@@ -35,11 +41,21 @@ func newUpstream(tb testing.TB, date time.Time) *upstream {
 	}
 	u.srv = httptest.NewServer(u.Handler())
 	tb.Cleanup(u.srv.Close)
+	key := signtest.NewKey(tb, "fedora")
+	u.rpms = rpmtest.New(rpmtest.Options{Signer: signtest.Signer(tb, key)})
+	u.rpmKeys = signtest.KeyringFile(tb, key)
+	u.rpmSrv = httptest.NewServer(u.rpms)
+	tb.Cleanup(u.rpmSrv.Close)
 	for _, n := range packageNames {
 		u.add(n)
 	}
-	u.Publish(u.date)
+	u.publish()
 	return u
+}
+
+func (u *upstream) publish() {
+	u.Publish(u.date)
+	u.rpms.Publish(u.date)
 }
 
 func (u *upstream) add(name string) {
@@ -47,6 +63,8 @@ func (u *upstream) add(name string) {
 	v := fmt.Sprint(u.version[name])
 	u.Add(debtest.Package{Name: name, Version: v, Description: name + "\nversion " + v, Files: map[string]string{"/usr/share/" + name: v}})
 	u.AddSource(debtest.Source{Name: name, Version: v})
+	u.rpms.Remove(name)
+	u.rpms.Add(rpmtest.Package{Name: name, Version: v + ".0"})
 }
 
 // upgrade replaces packages by their next versions and publishes that, later.
@@ -56,22 +74,36 @@ func (u *upstream) upgrade(names ...string) {
 		u.add(n)
 	}
 	u.date = u.date.Add(time.Minute)
-	u.Publish(u.date)
+	u.publish()
 }
 
-func (u *upstream) mirrors(keep time.Duration) []config.Mirror {
-	return mirrors(u.srv.URL, u.KeyringFile(), keep)
+// sites is where an upstream is, for another process.
+type sites struct {
+	Deb, DebKeys string // URL, keyring file
+	RPM, RPMKeys string
 }
 
-// mirrors configures one mirror that takes everything and one that takes
-// packages on demand.
-func mirrors(url, keyring string, keep time.Duration) []config.Mirror {
+func (u *upstream) sites() sites { return sites{u.srv.URL, u.KeyringFile(), u.rpmSrv.URL, u.rpmKeys} }
+
+func (u *upstream) mirrors(keep time.Duration) []config.Mirror { return u.sites().debs(keep) }
+
+// debs configures one mirror that takes everything and one that takes packages
+// on demand.
+func (s sites) debs(keep time.Duration) []config.Mirror {
 	m := config.Mirror{
-		Name: "debian", Type: "deb", URL: url, Suites: []string{"stable"}, Components: []string{"main"},
-		Architectures: []string{"amd64"}, Keyring: config.Strings{keyring}, Sources: true,
+		Name: "debian", Type: "deb", URL: s.Deb, Suites: []string{"stable"}, Components: []string{"main"},
+		Architectures: []string{"amd64"}, Keyring: config.Strings{s.DebKeys}, Sources: true,
 		Download: config.All, Languages: []string{"en"}, Keep: config.Duration(keep),
 	}
 	lazy := m
 	lazy.Name, lazy.Download = "lazy", config.OnDemand
 	return []config.Mirror{m, lazy}
+}
+
+// all are the mirrors of both kinds of repository.
+func (s sites) all(keep time.Duration) []config.Mirror {
+	return append(s.debs(keep), config.Mirror{
+		Name: "fedora", Type: "rpm", URL: s.RPM, Architectures: []string{"x86_64"}, Keyring: config.Strings{s.RPMKeys},
+		Download: config.All, Keep: config.Duration(keep),
+	})
 }

@@ -1,6 +1,7 @@
 package deb
 
 import (
+	"bufio"
 	"compress/bzip2"
 	"context"
 	"crypto/sha256"
@@ -16,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	mxz "github.com/mikelolasagasti/xz"
 	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz/lzma"
 
 	"example.org/snapd/internal/repo"
 )
@@ -23,20 +25,16 @@ import (
 // compressions are the forms that can be read, in the order in which they are
 // taken: the smallest first. The plain form, the empty suffix, is last; it is
 // often listed and not there.
-var compressions = [...]string{".xz", ".zst", ".gz", ".bz2", ".lz4", ""}
+var compressions = [...]string{".xz", ".zst", ".gz", ".bz2", ".lzma", ".lz4", ""}
 
-// splitForm cuts the suffix of its compression off a path. ok is false for a
-// compression that is not read (lzma).
-func splitForm(p string) (plain, suffix string, ok bool) {
+// splitForm cuts the suffix of its compression off a path.
+func splitForm(p string) (plain, suffix string) {
 	for _, c := range compressions[:len(compressions)-1] {
 		if s, ok := strings.CutSuffix(p, c); ok {
-			return s, c, true
+			return s, c
 		}
 	}
-	if s, ok := strings.CutSuffix(p, ".lzma"); ok {
-		return s, ".lzma", false
-	}
-	return p, "", true
+	return p, ""
 }
 
 // maxWindow bounds what a compressed stream can make a decompressor allocate,
@@ -46,7 +44,7 @@ const maxWindow = 64 << 20
 // Decode returns a reader of the plain content of r, whose compression the
 // suffix of the path form names. The caller bounds what it reads.
 func (Format) Decode(form string, r io.Reader) (io.ReadCloser, error) {
-	_, suffix, _ := splitForm(form)
+	_, suffix := splitForm(form)
 	var out io.Reader
 	var err error
 	switch suffix {
@@ -68,6 +66,10 @@ func (Format) Decode(form string, r io.Reader) (io.ReadCloser, error) {
 		err = gerr
 	case ".bz2":
 		out = bzip2.NewReader(r)
+	case ".lzma":
+		// Bytes are taken one at a time. A header that asks for a larger
+		// dictionary is refused before anything is allocated.
+		out, err = lzma.ReaderConfig{DictCap: maxWindow}.NewReader(bufio.NewReader(r))
 	case ".lz4":
 		out = lz4.NewReader(r)
 	default:
@@ -155,7 +157,7 @@ func (l *limitReader) Read(p []byte) (int, error) {
 // plain form, nil when it does not. The content is complete and as listed when
 // Read has returned io.EOF. Close ends the work and does not close raw.
 func openPlain(ctx context.Context, form repo.Listed, plain *repo.Listed, raw io.Reader) (io.ReadCloser, error) {
-	_, suffix, _ := splitForm(form.Path)
+	_, suffix := splitForm(form.Path)
 	src := raw
 	if suffix == "" || plain == nil {
 		src = check(raw, form.Path, form)

@@ -100,15 +100,12 @@ func groupFiles(files []repo.Listed) []listed {
 	type slot struct{ group, form, file int }
 	slots := make([]slot, 0, len(files))
 	for i, f := range files {
-		plain, suffix, ok := splitForm(f.Path)
+		plain, suffix := splitForm(f.Path)
 		g, seen := at[plain]
 		if !seen {
 			g = len(out)
 			at[plain] = g
 			out = append(out, listed{index: plain})
-		}
-		if !ok {
-			continue
 		}
 		slots = append(slots, slot{g, slices.Index(compressions[:], suffix), i})
 	}
@@ -125,7 +122,7 @@ func groupFiles(files []repo.Listed) []listed {
 			g.plain = &files[s.file]
 		}
 	}
-	return slices.DeleteFunc(out, func(g listed) bool { return len(g.forms) == 0 })
+	return out
 }
 
 // isFlat reports whether a suite is a plain directory ("./", "stable/") and not
@@ -218,7 +215,6 @@ func (Format) Plan(m config.Mirror, root *repo.Root) ([]repo.Group, error) {
 func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, error) {
 	flat := isFlat(suite)
 	var first, then []repo.Group
-	unreadable := ""
 	for _, l := range groupFiles(rel.Files) {
 		ix := classify(l.index, flat)
 		if !selects(m, rel, flat, l.index, ix, l.forms) {
@@ -237,17 +233,11 @@ func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, er
 		}
 	}
 	if len(first) == 0 {
-		for _, f := range rel.Files {
-			plain, _, ok := splitForm(f.Path)
-			if ix := classify(plain, flat); !ok && ix.kind == packages && (flat || wantsComponent(m, ix.component)) {
-				unreadable = " in a form that can be read"
-			}
-		}
 		if flat {
-			return nil, fmt.Errorf("suite %s: Release lists no Packages%s: %w", suite, unreadable, repo.ErrMissing)
+			return nil, fmt.Errorf("suite %s: Release lists no Packages: %w", suite, repo.ErrMissing)
 		}
-		return nil, fmt.Errorf("suite %s: Release lists no Packages%s of components %s and architectures %s; it has components %s and architectures %s: %w",
-			suite, unreadable, words(m.Components), words(m.Architectures), words(rel.Components), words(rel.Architectures), repo.ErrMissing)
+		return nil, fmt.Errorf("suite %s: Release lists no Packages of components %s and architectures %s; it has components %s and architectures %s: %w",
+			suite, words(m.Components), words(m.Architectures), words(rel.Components), words(rel.Architectures), repo.ErrMissing)
 	}
 	return append(first, then...), nil
 }

@@ -3,6 +3,7 @@ package deb
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -308,7 +309,7 @@ func names(groups []repo.Group) []string {
 }
 
 func TestReadEveryForm(t *testing.T) {
-	for _, form := range []string{"", ".xz", ".zst", ".gz", ".bz2", ".lz4"} {
+	for _, form := range []string{"", ".xz", ".zst", ".gz", ".bz2", ".lzma", ".lz4"} {
 		for _, listPlain := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%q %v", form, listPlain), func(t *testing.T) {
 				a := newArchive(t)
@@ -469,10 +470,10 @@ func TestPlan(t *testing.T) {
 		want []string
 	}{
 		{"default", release(head, everything...), func(*config.Mirror) {}, []string{
-			"main/binary-amd64/Packages .xz .gz  packages", "main/source/Sources .xz packages", "main/i18n/Translation-en .bz2"}},
+			"main/binary-amd64/Packages .xz .gz .lzma  packages", "main/source/Sources .xz packages", "main/i18n/Translation-en .bz2"}},
 		{"slash in the configuration", release(head, everything...), func(m *config.Mirror) {
 			m.Components, m.Sources, m.Languages = []string{"updates/main"}, false, nil
-		}, []string{"main/binary-amd64/Packages .xz .gz  packages"}},
+		}, []string{"main/binary-amd64/Packages .xz .gz .lzma  packages"}},
 		{"slash in the paths", release(head, "updates/main/binary-amd64/Packages.xz"), func(*config.Mirror) {},
 			[]string{"updates/main/binary-amd64/Packages .xz packages"}},
 		{"everything", release(head, everything...), func(m *config.Mirror) {
@@ -480,16 +481,16 @@ func TestPlan(t *testing.T) {
 			m.Languages = []string{"*"}
 			m.Indices = []string{"main/dep11/*", "Commands-*"}
 		}, []string{
-			"main/binary-amd64/Packages .xz .gz  packages", "main/debian-installer/binary-amd64/Packages .xz packages", "main/source/Sources .xz packages",
+			"main/binary-amd64/Packages .xz .gz .lzma  packages", "main/debian-installer/binary-amd64/Packages .xz packages", "main/source/Sources .xz packages",
 			"main/Contents-amd64 .gz optional", "main/Contents-all .gz  optional", "main/Contents-source .gz optional", "main/Contents-udeb-amd64 .gz optional",
 			"Contents-amd64 .gz optional", "main/i18n/Translation-en .bz2", "main/i18n/Translation-de .bz2",
 			"main/installer-amd64/current/images/SHA256SUMS  optional", "main/dep11/Components-amd64.yml .gz optional",
 			"main/dep11/icons-64x64.tar .gz optional", "main/cnf/Commands-amd64 .xz optional"}},
 		{"all has its own index", release("Architectures: all amd64\n", everything...), func(m *config.Mirror) { m.Sources, m.Languages = false, nil },
-			[]string{"main/binary-all/Packages .xz  packages", "main/binary-amd64/Packages .xz .gz  packages"}},
+			[]string{"main/binary-all/Packages .xz  packages", "main/binary-amd64/Packages .xz .gz .lzma  packages"}},
 		{"pdiff", release(head, everything...), func(m *config.Mirror) {
 			m.Sources, m.Languages, m.Indices = false, nil, []string{"main/binary-amd64/*.diff/Index"}
-		}, []string{"main/binary-amd64/Packages .xz .gz  packages", "main/binary-amd64/Packages.diff/Index  optional"}},
+		}, []string{"main/binary-amd64/Packages .xz .gz .lzma  packages", "main/binary-amd64/Packages.diff/Index  optional"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := mirror()
@@ -515,19 +516,28 @@ func TestPlan(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v\nexpected %s", err, want)
 	}
-	_, err = Format{}.Plan(mirror(), release(head, "main/binary-amd64/Packages.lzma"))
-	if err == nil || !strings.HasPrefix(err.Error(), "suite stable: Release lists no Packages in a form that can be read of") {
-		t.Errorf("error %v", err)
+}
+
+// A header of 13 bytes cannot make the decompressor allocate gigabytes.
+func TestLzmaDictionary(t *testing.T) {
+	for _, size := range []uint32{64<<20 + 1, 1<<32 - 1} {
+		want := fmt.Sprintf("decompress Packages.lzma: malformed: lzma: header dictionary size %d exceeds configured dictionary capacity %d", size, 64<<20)
+		head := binary.LittleEndian.AppendUint32([]byte{0x5d}, size)
+		head = append(head, bytes.Repeat([]byte{0xff}, 8)...)
+		if _, err := (Format{}).Decode("Packages.lzma", bytes.NewReader(append(head, make([]byte, 64)...))); err == nil || err.Error() != want || !errors.Is(err, repo.ErrMalformed) {
+			t.Errorf("dictionary of %d bytes: error %v\nexpected %s", size, err, want)
+		}
 	}
 }
 
 func FuzzDecode(f *testing.F) {
 	for _, c := range compressions {
-		if c != ".bz2" && c != ".lz4" {
+		if c != ".bz2" && c != ".lz4" && c != ".lzma" {
 			f.Add(debtest.Compress(f, c, []byte(helloPar)), c)
 		}
 	}
 	f.Add([]byte("BZh91AY&SY"), ".bz2")
+	f.Add([]byte("\x5d\x00\x00\x80\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00"), ".lzma")
 	f.Add([]byte("\x04\x22\x4d\x18"), ".lz4")
 	f.Fuzz(func(t *testing.T, data []byte, suffix string) {
 		if !slices.Contains(compressions[:], suffix) || len(data) > 1<<16 {

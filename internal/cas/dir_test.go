@@ -205,3 +205,67 @@ func TestParseDigest(t *testing.T) {
 		}
 	}
 }
+
+// A small blob is read with one call, and what is not there is ErrNotFound.
+func TestReadInto(t *testing.T) {
+	d, err := cas.OpenDir(t.TempDir(), cas.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := cas.Put(t.Context(), d, []byte("0123456789"), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		size int
+		want string
+	}{{11, "0123456789"}, {10, "0123456789"}, {4, "0123"}} {
+		buf := make([]byte, c.size)
+		n, err := d.ReadInto(info.Digest, buf)
+		if err != nil || string(buf[:n]) != c.want {
+			t.Errorf("into %d bytes: %q, %v; expected %q", c.size, buf[:n], err, c.want)
+		}
+	}
+	if _, err := d.ReadInto(cas.Sum([]byte("absent")), make([]byte, 8)); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("an absent blob: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.ReadInto(info.Digest, make([]byte, 8)); err == nil {
+		t.Error("a closed store was read")
+	}
+}
+
+// A directory that could not be opened for want of descriptors is tried again.
+func TestDirectoryOpensLater(t *testing.T) {
+	dir := t.TempDir()
+	d, err := cas.OpenDir(dir, cas.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := cas.Put(t.Context(), d, []byte("here"), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	if d, err = cas.OpenDir(dir, cas.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	fan := filepath.Join(dir, filepath.Dir(cas.Name(info.Digest)))
+	if err := os.Rename(fan, fan+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Open(t.Context(), info.Digest); err == nil {
+		t.Fatal("a blob without a directory opened")
+	}
+	if err := os.Rename(fan+"-away", fan); err != nil {
+		t.Fatal(err)
+	}
+	b, err := d.Open(t.Context(), info.Digest)
+	if err != nil {
+		t.Fatalf("with the directory back: %v", err)
+	}
+	b.Close()
+}

@@ -284,6 +284,9 @@ func (s *Server) body(w *response, r *http.Request, e *entity, from, length int6
 		}
 		return
 	}
+	if note == nil && s.sendSmall(ctx, w, e, from, length, status) {
+		return
+	}
 	src, size, err := s.e.OpenFound(ctx, e.found)
 	if err != nil {
 		s.fail(w, r, err, e.frozen)
@@ -383,21 +386,35 @@ func (s *Server) accelerate(w *response, e *entity, b cas.Blob) bool {
 	return true
 }
 
+// smallReader is a store that reads a small blob with few system calls, see
+// cas.Dir.ReadInto.
+type smallReader interface {
+	ReadInto(d cas.Digest, buf []byte) (int, error)
+}
+
+// sendSmall sends a small blob that is here and was read whole before, read and
+// written once. False: nothing was sent, and the blob is to be sent another way.
+func (s *Server) sendSmall(ctx context.Context, w *response, e *entity, from, length int64, status int) bool {
+	size := e.found.Size
+	store, ok := s.blobs().(smallReader)
+	if !ok || size >= block || s.cfg.Conf.Server.Accel != "" || !s.checked.has(e.found.Digest) {
+		return false
+	}
+	buf := blocks.Get().(*[block]byte)
+	defer blocks.Put(buf)
+	if n, err := store.ReadInto(e.found.Digest, buf[:]); err != nil || int64(n) != size {
+		return false
+	}
+	begin(w, e, from, length, status)
+	if err := writeOnce(ctx, w, buf[from:from+length]); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	return true
+}
+
 // send copies a stored blob in pieces, each by sendfile(2) where the
 // connection can.
 func (s *Server) send(ctx context.Context, w *response, src io.Reader, length int64) {
-	if length <= block {
-		// Read and written once, it costs fewer calls than sendfile's way.
-		buf := blocks.Get().(*[block]byte)
-		defer blocks.Put(buf)
-		if _, err := io.ReadFull(src, buf[:length]); err != nil {
-			panic(http.ErrAbortHandler)
-		}
-		if err := writeOnce(ctx, w, buf[:length]); err != nil {
-			panic(http.ErrAbortHandler)
-		}
-		return
-	}
 	rc := http.NewResponseController(w)
 	c, direct := ctx.Value(connKey{}).(*tcpConn)
 	if direct && rc.Flush() != nil {

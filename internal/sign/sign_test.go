@@ -99,6 +99,29 @@ func TestOwnSignaturesByGpgv(t *testing.T) {
 	}
 }
 
+// A refusal says what is wrong once, whom it expected and whom it found.
+func TestRefusalWords(t *testing.T) {
+	key, other := signtest.NewKey(t, "key"), signtest.NewKey(t, "other")
+	clear := signtest.ClearSign(t, key, release, day)
+	ring := func(k *sign.PrivateKey) string { return " (" + k.Fingerprint() + ")" }
+	for name, tt := range map[string]struct {
+		data []byte
+		opts sign.VerifyOptions
+		want string
+	}{
+		"changed text": {bytes.Replace(clear, []byte("stable"), []byte("stabel"), 1), sign.VerifyOptions{Keyring: key.Keyring(), At: day},
+			"bad signature: expected a good signature by a key of the keyring" + ring(key) + ", found one by " + key.Fingerprint() + " (it does not fit the signed data)"},
+		"revoked": {clear, sign.VerifyOptions{Keyring: signtest.Revoked(t, key, day.AddDate(1, 0, 0), true).Keyring(), At: day},
+			"revoked key: expected a good signature by a key of the keyring" + ring(key) + ", found one by " + key.Fingerprint() + " (revoked on 2021-03-01T12:00:00Z (compromised))"},
+		"other key": {clear, sign.VerifyOptions{Keyring: other.Keyring(), At: day},
+			"signature by an unknown key: expected a good signature by a key of the keyring" + ring(other) + ", found one by " + key.Fingerprint()},
+	} {
+		if _, err := sign.VerifyClearsigned(tt.data, tt.opts); err == nil || err.Error() != tt.want {
+			t.Errorf("%s: %v\nexpected %s", name, err, tt.want)
+		}
+	}
+}
+
 func TestVerifyRefuses(t *testing.T) {
 	key, other := signtest.NewKey(t, "key"), signtest.NewKey(t, "other")
 	expired := signtest.NewExpiringKey(t, "old", day.AddDate(0, 0, -1).AddDate(0, 0, 2))

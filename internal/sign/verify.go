@@ -421,14 +421,16 @@ func verdict(sigs []*message, opts VerifyOptions) (Verified, error) {
 		return v, nil
 	}
 	worst := v.Other[0].Err
-	var found []string
 	for _, s := range v.Other {
 		if rank(s.Err) < rank(worst) {
 			worst = s.Err
 		}
-		found = append(found, s.describe())
 	}
 	sentinel := sentinels[rank(worst)]
+	var found []string
+	for _, s := range v.Other {
+		found = append(found, s.describe(sentinel))
+	}
 	return Verified{Other: v.Other}, &verifyError{sentinel, fmt.Sprintf("%v: expected a good signature by a key of the keyring (%s), found %s",
 		sentinel, opts.Keyring.names(), strings.Join(found, "; "))}
 }
@@ -442,7 +444,8 @@ type verifyError struct {
 func (e *verifyError) Error() string { return e.msg }
 func (e *verifyError) Unwrap() error { return e.sentinel }
 
-func (s Signature) describe() string {
+// describe says who signed and what is wrong with it; said has been said.
+func (s Signature) describe(said error) string {
 	by := s.SigningKey
 	if by == "" {
 		by = "an unreadable signature packet"
@@ -450,7 +453,14 @@ func (s Signature) describe() string {
 	if s.Fingerprint != "" && s.Fingerprint != s.SigningKey {
 		by += " of " + s.Fingerprint
 	}
-	return fmt.Sprintf("one by %s (%v)", by, s.Err)
+	why := strings.TrimPrefix(strings.TrimPrefix(s.Err.Error(), said.Error()), ": ")
+	if s.SigningKey != "" { // named already
+		why = strings.TrimPrefix(strings.TrimPrefix(why, "key "+s.SigningKey+" "), s.SigningKey+", ")
+	}
+	if why == "" {
+		return "one by " + by
+	}
+	return fmt.Sprintf("one by %s (%s)", by, why)
 }
 
 // sentinels in the order in which they tell most about why a document as a

@@ -65,31 +65,37 @@ var advices = []advice{
 	{code: api.CodeExists, verb: "freeze", exit: api.ExitFailed, hint: "a frozen snapshot never changes: choose another name, or compare with: snapctl show NAME"},
 	{code: api.CodeExists, verb: "record", exit: api.ExitFailed, hint: "snapctl record show NAME"},
 	{code: api.CodeExists, exit: api.ExitFailed, hint: "snapctl list"},
-	{code: api.CodeVerify, verb: "sync", exit: api.ExitVerify, hint: "nothing was changed and the last snapshot is served: check the mirror's keyring and URL with: snapctl mirror list"},
+	{code: api.CodeVerify, verb: "sync", exit: api.ExitVerify, hint: "nothing was changed and the last snapshot is served: check the mirror's keyring and URL with: snapctl mirror show NAME"},
 	{code: api.CodeVerify, verb: "import", exit: api.ExitVerify, hint: "nothing was taken in: see what does not hold with: snapctl verify NAME"},
 	{code: api.CodeVerify, exit: api.ExitVerify, hint: "nothing was changed: look for damaged blobs with: snapctl fsck"},
+	{code: api.CodeUnsupported, exit: api.ExitFailed, hint: "upstream has this in a form that snapd does not take: nothing was changed; see the mirror with: snapctl mirror show NAME"},
 	{code: api.CodeUnavailable, exit: api.ExitFailed, hint: "upstream cannot be reached now: run the command again later"},
 	{code: api.CodeNoSpace, exit: api.ExitFailed, hint: "snapctl gc --dry-run (shows what can go)"},
 	{code: api.CodeAmbiguous, exit: api.ExitFailed, hint: "choose the snapshots with --mirror MIRROR@TIME, or see every candidate with: --dry-run"},
-	{code: api.CodeMissing, exit: api.ExitFailed, hint: "see all entries with --dry-run; take in what is missing with snapctl sync M --from-url URL --as T, or record it as missing with --allow-missing"},
+	{code: api.CodeMissing, verb: "sync", exit: api.ExitFailed, hint: "upstream does not have what it lists, or the mirror's suites, components and architectures name what it lacks: nothing was changed; see the mirror with: snapctl mirror show NAME"},
+	{code: api.CodeMissing, verb: "freeze", exit: api.ExitFailed, hint: "see all entries with --dry-run; take in what is missing with snapctl sync M --from-url URL --as T, record it as missing with --allow-missing, or leave source packages out with --no-sources"},
+	{code: api.CodeMissing, exit: api.ExitFailed, hint: "take in what is missing with: snapctl sync M --from-url URL --as T"},
 	{code: api.CodeBroken, exit: api.ExitFailed, hint: "take in what is missing with --replace, or freeze it as it is with --allow-broken"},
 	{code: api.CodeNeedsAll, exit: api.ExitFailed, hint: "fetch them with --all, or freeze less with --manifest or --package"},
 	{code: api.CodeInUse, exit: api.ExitFailed, hint: "snapctl show NAME (says what uses it)"},
 	{code: api.CodeInterrupted, exit: api.ExitInterrupted},
 	{code: api.CodeInternal, exit: api.ExitFailed, hint: "snapd's log has more"},
 
+	{is: errNoCertificate, exit: api.ExitFailed, hint: "name a file of certificates, .gpg or .asc; one key of a keyring is written into such a file with: gpg --export FINGERPRINT > key.gpg"},
 	{is: errNoSources, exit: api.ExitFailed, hint: "snapctl init (writes a configuration with an example to edit)"},
 	{is: errExists, exit: api.ExitFailed, hint: "choose another file with --output, or replace it with --force"},
 	{is: config.ErrInvalid, exit: api.ExitFailed, hint: "config.example.toml documents every key"},
 	{is: iuk.ErrWrongBase, exit: api.ExitVerify, hint: "take the kit that was made for this base: snapctl iuk inspect NAME (shows which)"},
 	{is: iuk.ErrNotNew, exit: api.ExitVerify, hint: "make the kit again from these two images: snapctl iuk create"},
 	{is: iuk.ErrUDF, exit: api.ExitFailed, hint: "choose an empty directory with --output"},
-	{is: iuk.ErrNoUpgrade, exit: api.ExitFailed},
+	{is: iuk.ErrNoUpgrade, exit: api.ExitFailed, hint: "there is nothing to undo: install a kit with: snapctl iuk apply FILE --target DIR"},
+	{is: iuk.ErrTarget, exit: api.ExitFailed, hint: "--target is the directory on which the system partition is mounted"},
+	{is: iuk.ErrBusy, exit: api.ExitFailed, hint: "wait until the other one has ended"},
 	{is: image.ErrTools, exit: api.ExitFailed, hint: "apt-get install mmdebstrap"},
 	{is: image.ErrBuild, exit: api.ExitFailed, hint: "check that the frozen snapshot holds what the variant needs: snapctl packages NAME"},
 	{is: image.ErrSpec, exit: api.ExitFailed, hint: "record how it was built elsewhere, or build it with: snapctl image build NAME"},
 	{is: errKeyExists, exit: api.ExitFailed, hint: "move it away first, or move its expiry with: snapctl key renew"},
-	{is: iuk.ErrKit, exit: api.ExitVerify},
+	{is: iuk.ErrKit, exit: api.ExitVerify, hint: "the file is damaged or no kit: fetch it again, or make it again with: snapctl iuk create"},
 	{is: iuk.ErrUnfinished, exit: api.ExitFailed, hint: "complete it by running the command again, or restore the old state with --rollback"},
 	{is: iuk.ErrNoSpace, exit: api.ExitFailed, hint: "free space on the target and run the command again"},
 	{is: iuk.ErrReadOnly, exit: api.ExitFailed, hint: "mount the target read-write and run the command again"},
@@ -100,14 +106,28 @@ var advices = []advice{
 	{is: sign.ErrRevoked, exit: api.ExitVerify},
 	{is: sign.ErrWeak, exit: api.ExitVerify},
 	{is: sign.ErrNoSignature, exit: api.ExitVerify},
-	{is: fs.ErrNotExist, exit: api.ExitFailed},
+	{is: errTooLarge, exit: api.ExitFailed, hint: "look whether this is the file that was meant"},
+	{is: fs.ErrNotExist, verb: "freeze", exit: api.ExitFailed, hint: "--manifest takes a file on this machine, or - for standard input"},
+	{is: fs.ErrNotExist, verb: "record show", exit: api.ExitFailed, hint: "--status takes a file on this machine, or - for standard input"},
+	{is: fs.ErrNotExist, verb: "verify", exit: api.ExitFailed, hint: "REF|DIR is a frozen snapshot (snapctl list --frozen), or a directory that snapctl export wrote"},
+	{is: fs.ErrNotExist, verb: "init", exit: api.ExitFailed, hint: "--from-apt and --from-dnf read this machine's own files when they name none"},
+	{is: fs.ErrNotExist, verb: "key", exit: api.ExitFailed, hint: "say where the key is with --key-file or --config, or make one with: snapctl key generate"},
+	{is: fs.ErrNotExist, exit: api.ExitFailed, hint: "check the file's name; it is looked for from the directory that snapctl runs in"},
 }
 
 // errExists means that a file is in the way.
 var errExists = errors.New("the file exists")
 
-// explain finds the exit code and hint of an error of the verb with the name.
+// errNoCertificate means that the value of an option is no file with keys.
+var errNoCertificate = errors.New("expected a file of public keys")
+
+// explain finds the exit code and hint of an error of l's verb.
 func explain(err error, l *line) (exit int, hint string) {
+	return explainCall(err, l.name(), l.args)
+}
+
+// explainCall is explain for the verb with the name, called with args.
+func explainCall(err error, name string, args []string) (exit int, hint string) {
 	var u *usageError
 	if errors.As(err, &u) {
 		return api.ExitUsage, strings.TrimSpace("snapctl help " + u.verb)
@@ -115,7 +135,6 @@ func explain(err error, l *line) (exit int, hint string) {
 	exit = api.ExitFailed
 	var e *api.Error
 	isAPI := errors.As(err, &e)
-	name := l.name()
 	for _, a := range advices {
 		fits := a.code == "" && errors.Is(err, a.is)
 		if isAPI {
@@ -134,8 +153,8 @@ func explain(err error, l *line) (exit int, hint string) {
 		}
 	}
 	arg := "NAME"
-	if len(l.args) > 0 {
-		arg = shellWord(l.args[0])
+	if len(args) > 0 {
+		arg = shellWord(args[0])
 	}
 	hint = strings.TrimSpace(strings.NewReplacer("VERB", name, "NAME", arg).Replace(hint))
 	return exit, hint

@@ -131,6 +131,18 @@ another snapd, and verified. The exit code is 4 when faults are left.`,
 				return err
 			}
 			show(c.ui, &r, c.ui.checked)
+			if err := c.ui.flush(); err != nil {
+				return err
+			}
+			switch left := len(r.Faults) + len(r.Lost); {
+			case r.Exit == api.ExitOK:
+			case !req.Repair:
+				c.ui.failure("fsck: "+count(left, "fault is left", "faults are left"), "fetch damaged and lost blobs again with: snapctl fsck --repair")
+			case req.From == "":
+				c.ui.failure("fsck: "+count(left, "fault is left", "faults are left"), "another snapd may have what upstream has no more: snapctl fsck --repair --from URL")
+			default:
+				c.ui.failure("fsck: "+count(left, "fault is left", "faults are left"), "import what is lost from an export: snapctl import DIR")
+			}
 			return exitCode(r.Exit)
 		},
 	}

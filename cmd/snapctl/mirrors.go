@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"net/url"
+	"slices"
+	"strings"
 
 	"example.org/snapd/internal/api"
 )
@@ -68,6 +70,32 @@ func mirrorVerb() *verb {
 	}
 }
 
+// syncFailures says on standard error what did not work, and at the end what to
+// do about it; one hint holds for every mirror that failed in the same way.
+func (c *call) syncFailures(r *api.SyncResult) {
+	var hints []string
+	for _, m := range r.Mirrors {
+		for _, w := range m.Warnings {
+			c.ui.warning("sync %s: %s", m.Mirror, w)
+		}
+		if m.Error == nil {
+			continue
+		}
+		msg := m.Error.Message
+		if !strings.Contains(msg, m.Mirror) {
+			msg = "sync " + m.Mirror + ": " + msg
+		}
+		c.ui.say("error", msg)
+		_, hint := explainCall(m.Error, c.name, []string{m.Mirror})
+		if hint != "" && !slices.Contains(hints, hint) {
+			hints = append(hints, hint)
+		}
+	}
+	for _, h := range hints {
+		c.ui.say("hint", h)
+	}
+}
+
 func syncVerb() *verb {
 	return &verb{
 		name: "sync", args: "[M...]", max: -1,
@@ -120,7 +148,7 @@ expiry is judged at the instant of --as.`,
 			if err := c.ui.flush(); err != nil {
 				return err
 			}
-			c.ui.syncFailures(&r)
+			c.syncFailures(&r)
 			return exitCode(r.Exit)
 		},
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -32,8 +34,8 @@ An argument that is a directory is checked right here, with no server.`,
 		},
 		options: []option{
 			{name: "deep", usage: "read and hash every file"},
-			{name: "upstream-key", value: "FILE", many: true, usage: "the distribution's signatures must be by a key in this keyring"},
-			{name: "key", value: "FILE", many: true, usage: "the frozen snapshot must be signed by a key in this keyring"},
+			{name: "upstream-key", value: "FILE", many: true, usage: "the distribution's signatures must be by a key in this file, .gpg or .asc, which may hold several"},
+			{name: "key", value: "FILE", many: true, usage: "the frozen snapshot must be signed by a key in this file, .gpg or .asc, which may hold several"},
 		},
 		result: new(api.VerifyResult),
 		long:   true,
@@ -66,11 +68,15 @@ func runVerify(ctx context.Context, c *call) error {
 		return err
 	}
 	show(c.ui, r, c.ui.verified)
+	hint := "look for damaged blobs with: snapctl fsck"
+	if isDir(what) {
+		hint = "copy or export the directory again: snapctl export REF DIR"
+	}
 	if r.Exit != api.ExitOK {
 		if err := c.ui.flush(); err != nil {
 			return err
 		}
-		c.ui.failure(fmt.Sprintf("verify %s: %s", r.Ref, count(len(r.Faults), "thing does not hold", "things do not hold")), "")
+		c.ui.failure(fmt.Sprintf("verify %s: %s", r.Ref, count(len(r.Faults), "thing does not hold", "things do not hold")), hint)
 	}
 	return exitCode(r.Exit)
 }
@@ -146,7 +152,12 @@ func (c *call) keyFiles(name string) ([]string, error) {
 	var out []string
 	for _, file := range c.list(name) {
 		k, err := sign.LoadKeyring(file)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("--%s %s: %w: there is no such file", name, file, errNoCertificate)
+		case errors.Is(err, sign.ErrMalformed):
+			return nil, fmt.Errorf("--%s %s: %w: %w", name, file, errNoCertificate, err)
+		case err != nil:
 			return nil, fmt.Errorf("--%s: %w", name, err)
 		}
 		out = append(out, string(k.ExportArmored()))
@@ -190,7 +201,7 @@ func importVerb() *verb {
 			"snapctl import /media/usb/4.1 --key release.asc",
 		},
 		options: []option{
-			{name: "key", value: "FILE", many: true, usage: "trust the keys in this keyring for the frozen snapshot's signature"},
+			{name: "key", value: "FILE", many: true, usage: "trust the keys in this file, .gpg or .asc, for the frozen snapshot's signature"},
 		},
 		result: new(api.TransferResult),
 		long:   true,

@@ -118,22 +118,6 @@ func (u *ui) synced(r *api.SyncResult) {
 	}
 }
 
-// syncFailures says on standard error what did not work.
-func (u *ui) syncFailures(r *api.SyncResult) {
-	for _, m := range r.Mirrors {
-		for _, w := range m.Warnings {
-			u.warning("sync %s: %s", m.Mirror, w)
-		}
-		if m.Error != nil {
-			msg := m.Error.Message
-			if !strings.Contains(msg, m.Mirror) {
-				msg = "sync " + m.Mirror + ": " + msg
-			}
-			u.say("error", msg)
-		}
-	}
-}
-
 func (u *ui) snapshots(l *api.SnapshotList) {
 	if len(l.Snapshots) > 0 {
 		rows := [][]string{{"SNAPSHOT", "TYPE", "SUITES", "PACKAGES", "PINNED"}}

@@ -46,6 +46,7 @@ const (
 	CodeNeedsAll    = "needs_all"
 	CodeInUse       = "in_use"
 	CodeInterrupted = "interrupted"
+	CodeUnsupported = "unsupported" // what upstream has follows its format, in a form that is not mirrored
 )
 
 // Progress is the state of a long operation.

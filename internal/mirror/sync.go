@@ -152,6 +152,7 @@ type suiteState struct {
 	url   string     // that the root came from
 	gen   store.Generation
 	files []repo.File
+	also  []store.Alias // SHA-512 of files that are known by SHA-256, too
 }
 
 func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
@@ -277,6 +278,13 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 				}
 				if _, err := s.e.cfg.Blobs.Stat(ctx, d); err != nil {
 					return fmt.Errorf("%w: %w", repo.ErrTorn, err)
+				}
+			}
+		}
+		for _, state := range states {
+			for _, a := range state.also {
+				if d, err := tx.Alias(a.Algo, a.Other); err != nil || d != a.SHA256 {
+					sealing.Aliases = append(sealing.Aliases, a)
 				}
 			}
 		}
@@ -492,7 +500,12 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 				return err
 			}
 			if old, ok := base[g.Index]; ok && old.Packages && !dirty && sameContent(old, kept) && !alsoChanged(base, groups, held, g) {
-				kept.Count, kept.Sources, gen.Elsewhere = old.Count, old.Sources, elsewhere
+				kept.Count, kept.Sources = old.Count, old.Sources
+				for _, e := range elsewhere {
+					if !slices.Contains(gen.Elsewhere, e) {
+						gen.Elsewhere = append(gen.Elsewhere, e)
+					}
+				}
 			} else {
 				if err := stage.Begin(ctx, g.Index); err != nil {
 					return err
@@ -544,9 +557,22 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 			return err
 		}
 	}
+	taken := map[string]*repo.Listed{}
+	for _, l := range held {
+		if l != nil {
+			taken[l.Path] = l
+		}
+	}
 	for _, l := range root.Files {
-		if !l.SHA256.IsZero() {
-			state.files = append(state.files, repo.File{Path: dir + l.Path, Size: l.Size, SHA256: l.SHA256})
+		if t := taken[l.Path]; t != nil && l.SHA256.IsZero() {
+			l.SHA256 = t.SHA256
+		}
+		if l.SHA256.IsZero() {
+			continue
+		}
+		state.files = append(state.files, repo.File{Path: dir + l.Path, Size: l.Size, SHA256: l.SHA256})
+		if l.SHA512 != "" {
+			state.also = append(state.also, store.Alias{Algo: store.AliasSHA512, Other: []byte(l.SHA512), SHA256: l.SHA256})
 		}
 	}
 	return nil
@@ -657,7 +683,12 @@ func (s *syncer) keepProof(ctx context.Context, batch cas.Batch, root *repo.Root
 func (s *syncer) takeGroup(ctx context.Context, state *suiteState, dir string, g repo.Group, batch cas.Batch) (*repo.Listed, error) {
 	for _, form := range g.Forms {
 		if form.SHA256.IsZero() {
-			continue
+			if err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+				form.SHA256, err = tx.Alias(store.AliasSHA512, []byte(form.SHA512))
+				return err
+			}); err != nil {
+				continue
+			}
 		}
 		if _, err := s.e.cfg.Blobs.Stat(ctx, form.SHA256); err == nil && s.e.Rotten(form.SHA256) == nil {
 			form.Alternates = nil

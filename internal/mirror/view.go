@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -240,10 +241,16 @@ func (e *Engine) expanded(ctx context.Context, snap *store.Snapshot, f repo.Form
 func (e *Engine) listedFile(ctx context.Context, snap *store.Snapshot, f repo.Format, suite repo.SuiteName, g *store.Generation, root *repo.Root, l repo.Listed, p string, latest bool) (*Found, error) {
 	dir := f.SuiteDir(suite)
 	found := &Found{Size: l.Size, Digest: l.SHA256, Modified: root.Date}
-	l.Path = dir + l.Path
-	if name := f.HashName(l.Path, l.SHA256); root.ByHash && !l.SHA256.IsZero() && name != "" {
-		l.Alternates = []string{name}
+	var names []string // by hash, the strongest first; the root's are relative to the suite
+	if root.ByHash {
+		for _, a := range l.Alternates {
+			names = append(names, dir+a)
+		}
+		if name := f.HashName(dir+l.Path, l.SHA256); !l.SHA256.IsZero() && name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
+	l.Path, l.Alternates = dir+l.Path, names
 	found.Want = Want{Mirror: snap.Mirror, Listed: l, From: snap.FromURL}
 	if l.SHA256.IsZero() {
 		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
@@ -272,6 +279,12 @@ func (e *Engine) listedFile(ctx context.Context, snap *store.Snapshot, f repo.Fo
 	for _, gr := range g.Groups {
 		if dir+gr.Index == l.Path && dir+gr.Form.Path != l.Path {
 			found.Plain = &Form{snap.Type, gr.Form.Path, gr.Form.SHA256}
+		}
+	}
+	if found.Plain != nil && found.Digest.IsZero() {
+		// Only when it is made is it known by what it is kept.
+		if err := e.makePlain(ctx, found); err != nil {
+			return nil, err
 		}
 	}
 	return found, nil
@@ -315,6 +328,16 @@ func (e *Engine) byHash(ctx context.Context, snap *store.Snapshot, f repo.Format
 				return e.listedFile(ctx, snap, f, suite, g, root, l, p, latest)
 			}
 		}
+		// Another generation's: known where it was listed by SHA-256, too, or taken.
+		var d cas.Digest
+		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+			d, err = tx.Alias(store.AliasSHA512, []byte(hx))
+			return err
+		})
+		if err != nil {
+			return nil, notFound
+		}
+		return e.byHash(ctx, snap, f, suite, gen, p, "SHA256", d.String(), latest)
 	}
 	return nil, notFound
 }
@@ -358,11 +381,30 @@ func (e *Engine) makePlain(ctx context.Context, f *Found) error {
 		return err
 	}
 	defer w.Abort()
-	if _, err := io.Copy(w, io.LimitReader(r, f.Size+1)); err != nil {
+	want := f.Want.Listed
+	h := sha512.New()
+	var dest io.Writer = w
+	if f.Digest.IsZero() {
+		dest = io.MultiWriter(w, h)
+	}
+	if _, err := io.Copy(dest, io.LimitReader(r, f.Size+1)); err != nil {
 		return fmt.Errorf("decompress %s: %w", f.Plain.Path, err)
 	}
-	if _, err := w.Commit(f.Digest, f.Size, f.Modified); err != nil {
+	if sum := hex.EncodeToString(h.Sum(nil)); f.Digest.IsZero() && sum != want.SHA512 {
+		return fmt.Errorf("decompress %s: %w: SHA512 %s, %s listed", f.Plain.Path, repo.ErrMismatch, sum, want.SHA512)
+	}
+	info, err := w.Commit(f.Digest, f.Size, f.Modified)
+	if err != nil {
 		return fmt.Errorf("decompress %s: %w", f.Plain.Path, err)
+	}
+	if f.Digest.IsZero() {
+		f.Digest, f.Want.Listed.SHA256 = info.Digest, info.Digest
+		err := e.cfg.Store.Update(ctx, "alias", func(tx *store.Tx) error {
+			return tx.PutAlias(store.Alias{Algo: store.AliasSHA512, Other: []byte(want.SHA512), SHA256: info.Digest})
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return e.Flush(ctx, batch)
 }

@@ -91,11 +91,17 @@ func (w *World) CloseAll() {
 	w.Engine = nil
 }
 
-// MustSync syncs the mirror "debian".
-func (w *World) MustSync() *mirror.SyncResult {
+// TrySync syncs the mirror "debian" a minute later.
+func (w *World) TrySync() (*mirror.SyncResult, error) {
 	w.tb.Helper()
 	w.Now = w.Now.Add(time.Minute)
-	res, err := w.Sync(w.tb.Context(), "debian", mirror.SyncOptions{})
+	return w.Sync(w.tb.Context(), "debian", mirror.SyncOptions{})
+}
+
+// MustSync is TrySync for what must succeed.
+func (w *World) MustSync() *mirror.SyncResult {
+	w.tb.Helper()
+	res, err := w.TrySync()
 	if err != nil {
 		w.tb.Fatal(err)
 	}

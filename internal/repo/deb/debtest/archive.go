@@ -50,6 +50,7 @@ type Archive struct {
 	Hook func(w http.ResponseWriter, r *http.Request) bool
 
 	mu       sync.Mutex
+	after    map[string]func()
 	files    map[string]entry
 	suites   map[string]*Suite
 	order    []string
@@ -266,6 +267,13 @@ func (a *Archive) Handler() http.Handler {
 		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
 		defer func() {
 			a.mu.Lock()
+			p := strings.TrimPrefix(r.URL.Path, "/")
+			if f := a.after[p]; f != nil {
+				delete(a.after, p)
+				a.mu.Unlock()
+				f()
+				a.mu.Lock()
+			}
 			defer a.mu.Unlock()
 			a.requests = append(a.requests, Request{
 				Method: r.Method, Path: strings.TrimPrefix(r.URL.Path, "/"), Status: rec.status, Bytes: rec.n,
@@ -287,6 +295,18 @@ func (a *Archive) Handler() http.Handler {
 		rec.Header().Set("Content-Type", "application/octet-stream")
 		http.ServeContent(rec, r, "", e.changed, bytes.NewReader(e.data))
 	})
+}
+
+// AfterRequest calls f once, after the next request for path (relative to the
+// archive) was answered and before the client sees the end of its answer: for an
+// upstream that changes in the middle of somebody's sync.
+func (a *Archive) AfterRequest(path string, f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.after == nil {
+		a.after = make(map[string]func())
+	}
+	a.after[path] = f
 }
 
 type recorder struct {

@@ -1,0 +1,183 @@
+package mirror_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/mirror/mirrortest"
+	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/sign/signtest"
+	"example.org/snapd/internal/store"
+)
+
+// tryRead is read for what may not be there.
+func tryRead(t *testing.T, w *mirrortest.World, snap *store.Snapshot, path string, latest bool) (string, error) {
+	t.Helper()
+	f, err := w.Lookup(t.Context(), snap, path, latest)
+	if err != nil {
+		return "", err
+	}
+	r, _, err := w.OpenFound(t.Context(), f)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	b, err := readAll(r)
+	return b, err
+}
+
+// moveOn publishes another state in which nothing of the indices before is left.
+func moveOn(w *mirrortest.World) {
+	w.Now = w.Now.Add(24 * time.Hour)
+	w.Archive.DeleteMatching("dists/stable/*/*/by-hash/*/*")
+	w.Archive.Add(debtest.Package{Name: "later", Version: "1"})
+	w.Archive.Publish(w.Now)
+}
+
+const binaryIndex = "dists/stable/main/binary-amd64/Packages"
+
+// Whatever forms upstream has of an index, and by whatever digests it lists them:
+// one is taken, and the plain form that it lists but does not have is made from
+// it, at the snapshot's instant also when upstream has moved on.
+func TestForms(t *testing.T) {
+	for _, forms := range [][]string{{".xz"}, {".gz"}, {".bz2"}, {".lz4"}, {".zst"}, {".lzma"}, {""}, {".xz", ".gz"}, {".gz", ""}, {".zst", ".bz2"}} {
+		for _, digests := range [][]string{{"MD5Sum", "SHA256"}, {"SHA512"}, {"SHA256", "SHA512"}} {
+			for _, byHash := range []bool{true, false} {
+				t.Run(fmt.Sprint(forms, digests, byHash), func(t *testing.T) {
+					w := mirrortest.New(t, nil)
+					s := w.Archive.Default()
+					s.Compressions, s.Digests, s.ByHash = forms, digests, byHash
+					w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
+					w.Archive.Publish(mirrortest.Start)
+					one := w.MustSync()
+					first := forms[0]
+					upstream := string(w.Archive.Get(binaryIndex + first))
+					plain := ""
+					if slices.Contains(forms, "") {
+						plain = string(w.Archive.Get(binaryIndex))
+					}
+					w.Archive.Requests()
+					if got := read(t, w, one.Snapshot, binaryIndex+first, false); got != upstream {
+						t.Errorf("%s is not upstream's: %q", binaryIndex+first, got)
+					}
+					if r := w.Archive.Requests(); len(r) > 0 {
+						t.Errorf("the form that was taken was fetched again: %+v", r)
+					}
+					hashed := map[string]string{} // by-hash name: content
+					for _, p := range w.Archive.Paths() {
+						if strings.Contains(p, "binary-amd64/by-hash/SHA") && string(w.Archive.Get(p)) == upstream {
+							hashed[p] = upstream
+						}
+					}
+					if byHash == (len(hashed) == 0) {
+						t.Fatalf("names by hash: %v", hashed)
+					}
+					moveOn(w)
+					two := w.MustSync()
+					for range 2 { // as made, and as kept
+						text := read(t, w, one.Snapshot, binaryIndex, false)
+						if plain != "" && text != plain || !strings.HasPrefix(text, "Package: a\n") || strings.Contains(text, "later") {
+							t.Errorf("plain form at the first instant: %q", text)
+						}
+					}
+					if got := read(t, w, one.Snapshot, binaryIndex+first, false); got != upstream {
+						t.Errorf("%s at the first instant: %q", binaryIndex+first, got)
+					}
+					if got := read(t, w, two.Snapshot, binaryIndex, false); !strings.Contains(got, "Package: later\n") {
+						t.Errorf("plain form at the second instant: %q", got)
+					}
+					for p, want := range hashed {
+						for _, snap := range []*store.Snapshot{one.Snapshot, two.Snapshot} {
+							if got, err := tryRead(t, w, snap, p, snap == two.Snapshot); got != want {
+								t.Errorf("%s in %s: %v, %q", p, snap.ID(), err, got)
+							}
+						}
+					}
+					if got := names(t, w, two.Snapshot); len(got) != 2 {
+						t.Errorf("packages: %v", got)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Release and Release.gpg, and signatures of which one is known, are as good as
+// InRelease; the documents are served as upstream had them.
+func TestSignedAs(t *testing.T) {
+	stranger := signtest.NewKey(t, "stranger")
+	for _, tt := range []struct {
+		name string
+		set  func(s *debtest.Suite, own *sign.PrivateKey)
+		docs []string
+		is   error
+	}{
+		{"InRelease", func(*debtest.Suite, *sign.PrivateKey) {}, []string{"InRelease"}, nil},
+		{"Release.gpg", func(s *debtest.Suite, _ *sign.PrivateKey) { s.InRelease = false }, []string{"Release", "Release.gpg"}, nil},
+		{"both", func(s *debtest.Suite, _ *sign.PrivateKey) { s.Both = true }, []string{"InRelease"}, nil},
+		{"stranger first", func(s *debtest.Suite, own *sign.PrivateKey) { s.Signers = []*sign.PrivateKey{stranger, own} }, []string{"InRelease"}, nil},
+		{"stranger last, detached", func(s *debtest.Suite, own *sign.PrivateKey) {
+			s.Signers, s.InRelease = []*sign.PrivateKey{own, stranger}, false
+		}, []string{"Release", "Release.gpg"}, nil},
+		{"strangers alone", func(s *debtest.Suite, _ *sign.PrivateKey) {
+			s.Signers = []*sign.PrivateKey{stranger, signtest.NewKey(t, "another")}
+		}, nil, sign.ErrUnknownKey},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := mirrortest.New(t, nil)
+			tt.set(w.Archive.Default(), w.Archive.Key)
+			w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
+			w.Archive.Publish(mirrortest.Start)
+			if tt.is != nil {
+				if _, err := w.TrySync(); !errors.Is(err, tt.is) {
+					t.Errorf("error %v, expected %v", err, tt.is)
+				}
+				return
+			}
+			one := w.MustSync()
+			want := map[string]string{}
+			for _, d := range tt.docs {
+				want[d] = string(w.Archive.Get("dists/stable/" + d))
+			}
+			w.Archive.Requests()
+			if again := w.MustSync(); again.New || len(w.Archive.Requests()) != 1 {
+				t.Errorf("a sync of nothing new: %+v", again)
+			}
+			moveOn(w)
+			if !w.MustSync().New {
+				t.Error("the next state made no snapshot")
+			}
+			for _, d := range []string{"InRelease", "Release", "Release.gpg"} {
+				got, err := tryRead(t, w, one.Snapshot, "dists/stable/"+d, false)
+				if want[d] == "" && !errors.Is(err, store.ErrNotFound) || got != want[d] {
+					t.Errorf("%s at the first instant: %v, %q", d, err, got)
+				}
+			}
+		})
+	}
+}
+
+// A root whose two files are of different generations is looked at again, and
+// never taken.
+func TestTornRelease(t *testing.T) {
+	w := mirrortest.New(t, nil)
+	s := w.Archive.Default()
+	s.InRelease = false
+	w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
+	w.Archive.Publish(mirrortest.Start)
+	old := w.Archive.State()
+	w.Archive.Add(debtest.Package{Name: "b", Version: "1"})
+	w.Archive.Publish(mirrortest.Start.Add(time.Minute))
+	now := w.Archive.State()
+	w.Archive.Restore(old)
+	w.Archive.AfterRequest("dists/stable/Release", func() { w.Archive.Restore(now) })
+	w.Now = w.Now.Add(time.Hour)
+	if got := names(t, w, w.MustSync().Snapshot); len(got) != 2 {
+		t.Errorf("packages: %v", got)
+	}
+}

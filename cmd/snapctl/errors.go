@@ -63,7 +63,7 @@ var advices = []advice{
 	{code: "ambiguous_image", exit: api.ExitFailed, hint: "choose one with --variant"},
 	{code: api.CodeGone, exit: api.ExitFailed, hint: "snapctl list (shows the snapshots that are still there)"},
 	{code: api.CodeExists, verb: "freeze", exit: api.ExitFailed, hint: "a frozen snapshot never changes: choose another name, or compare with: snapctl show NAME"},
-	{code: api.CodeExists, verb: "record", exit: api.ExitFailed, hint: "snapctl record show NAME"},
+	{code: api.CodeExists, verb: "record", exit: api.ExitFailed, hint: "choose another name; see what has this one with: snapctl record list, snapctl list --frozen"},
 	{code: api.CodeExists, exit: api.ExitFailed, hint: "snapctl list"},
 	{code: api.CodeVerify, verb: "sync", exit: api.ExitVerify, hint: "nothing was changed and the last snapshot is served: check the mirror's keyring and URL with: snapctl mirror show NAME"},
 	{code: api.CodeVerify, verb: "import", exit: api.ExitVerify, hint: "nothing was taken in: see what does not hold with: snapctl verify NAME"},

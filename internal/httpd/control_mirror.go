@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -40,6 +41,14 @@ func (s *Server) verbs() map[string]Verb {
 		"key/show":     Handle(s.keyShow),
 		"kit/publish":  Handle(s.kitPublish),
 	}
+}
+
+// countOf is a number with its noun.
+func countOf(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
 }
 
 func optional(t time.Time) *time.Time {
@@ -95,7 +104,7 @@ func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) 
 		return out, err
 	}
 	if len(out.Damaged) > 0 {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("%d blobs are damaged (snapctl fsck --repair)", len(out.Damaged)))
+		out.Warnings = append(out.Warnings, countOf(len(out.Damaged), "blob is", "blobs are")+" damaged (snapctl fsck --repair)")
 	}
 	ml, err := s.mirrorList(ctx, api.Empty{}, nil)
 	out.Mirrors = ml.Mirrors

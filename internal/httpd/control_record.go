@@ -61,7 +61,7 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 	// One transaction: the name is still free, the snapshots are still there.
 	err := s.e.Store().Update(ctx, "record", func(tx *store.Tx) error {
 		if _, err := tx.Recording(rec.Name); !errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("recording %s: %w", rec.Name, store.ErrExists)
+			return fmt.Errorf("recording %s: %w: another recording has it", rec.Name, errTaken)
 		}
 		for _, p := range rec.Pins {
 			if _, err := tx.Snapshot(p.Mirror, p.Instant); err != nil {

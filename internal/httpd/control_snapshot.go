@@ -613,12 +613,12 @@ func (s *Server) checkNewName(ctx context.Context, name string) error {
 	}
 	return s.view(ctx, func(tx *store.Tx) error {
 		if _, err := tx.Frozen(name); err == nil {
-			return fmt.Errorf("%w: %s is a frozen snapshot", store.ErrExists, name)
+			return fmt.Errorf("recording %s: %w: a frozen snapshot has it", name, errTaken)
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		if _, err := tx.Recording(name); err == nil {
-			return fmt.Errorf("recording %s: %w", name, store.ErrExists)
+			return fmt.Errorf("recording %s: %w: another recording has it", name, errTaken)
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}

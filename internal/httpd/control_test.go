@@ -75,7 +75,7 @@ func TestControlRefuses(t *testing.T) {
 		{"too early", "show", api.RefRequest{Ref: "debian@1999-12-31"}, api.CodeNotFound, 1, "mirror debian has no snapshot at or before 19991231T000000Z: not found"},
 		{"no freeze", "packages", api.RefRequest{Ref: "4.2"}, api.CodeNotFound, 1, "frozen snapshot 4.2: not found"},
 		{"pin a freeze", "pin", api.PinRequest{Ref: "4.1"}, api.CodeUsage, 2, "usage: 4.1 is a frozen snapshot, which stays until it is removed: expected MIRROR@INSTANT"},
-		{"record a frozen name", "record/start", api.RecordStart{Name: "4.1"}, api.CodeExists, 1, "already exists with other contents: 4.1 is a frozen snapshot"},
+		{"record a frozen name", "record/start", api.RecordStart{Name: "4.1"}, api.CodeExists, 1, "recording 4.1: the name is taken: a frozen snapshot has it"},
 		{"no recording", "record/show", api.RecordRef{Name: "x"}, api.CodeNotFound, 1, "recording x: not found"},
 		{"find nothing", "find", api.FindRequest{}, api.CodeUsage, 2, "usage: find needs a package's name"},
 		{"as without from", "sync", map[string]any{"as": "2026-01-01T00:00:00Z"}, api.CodeUsage, 2, "usage: --from-url and --as go together: where the older state is, and the instant it stands for"},

@@ -14,6 +14,8 @@ import (
 	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/deb"
+	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
 )
@@ -23,6 +25,10 @@ var ErrUsage = errors.New("usage")
 
 // ErrInUse means that something is needed and therefore stays.
 var ErrInUse = errors.New("in use")
+
+// errTaken means that a recording cannot have a name, since something else
+// has it.
+var errTaken = errors.New("the name is taken")
 
 // outcome is what a sentinel means outside.
 type outcome struct {
@@ -44,6 +50,8 @@ var outcomes = []outcome{
 	{sign.ErrMalformed, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrUntrusted, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrExpired, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{deb.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{rpm.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrRollback, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrWeak, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrHostile, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
@@ -72,6 +80,7 @@ var outcomes = []outcome{
 	{ErrInUse, api.CodeInUse, api.ExitFailed, http.StatusConflict},
 	{mirror.ErrUnknown, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
 	{store.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},
+	{errTaken, api.CodeExists, api.ExitFailed, http.StatusConflict},
 	{store.ErrExists, api.CodeExists, api.ExitFailed, http.StatusConflict},
 	{store.ErrLocked, api.CodeInUse, api.ExitFailed, http.StatusServiceUnavailable},
 	{store.ErrCorrupt, api.CodeInternal, api.ExitFailed, http.StatusInternalServerError},
@@ -83,6 +92,7 @@ var outcomes = []outcome{
 	{fetch.ErrTooLarge, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
 	{fetch.ErrNotRepository, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
 	{repo.ErrTorn, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
+	{rpm.ErrUnsupported, api.CodeUnsupported, api.ExitFailed, http.StatusBadGateway},
 	{repo.ErrMalformed, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
 	{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
 	{fetch.ErrNotFound, api.CodeMissing, api.ExitFailed, http.StatusNotFound},

@@ -1,0 +1,49 @@
+package httpd
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/deb"
+	"example.org/snapd/internal/repo/rpm"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/store"
+)
+
+// What is wrong with an upstream is no fault of this server's, and every such
+// error has a code of its own.
+func TestOutcomes(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		code   string
+		exit   int
+		status int
+	}{
+		{rpm.ErrUnsupported, api.CodeUnsupported, api.ExitFailed, http.StatusBadGateway},
+		{deb.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+		{rpm.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+		{fmt.Errorf("%w: %w", rpm.ErrLagging, repo.ErrUntrusted), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+		{repo.ErrTorn, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
+		{repo.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
+		{errTaken, api.CodeExists, api.ExitFailed, http.StatusConflict},
+		// The worst counts.
+		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, sign.ErrBadSignature), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, fetch.ErrUnavailable), api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
+		{fmt.Errorf("%w, then %w", rpm.ErrUnsupported, repo.ErrWeak), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+		{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
+		{store.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},
+	} {
+		o, ok := new(Server).classify(fmt.Errorf("sync x: %w", c.err))
+		if !ok || o.code != c.code || o.exit != c.exit || o.status != c.status {
+			t.Errorf("%v: known %t, %s, exit %d, status %d; expected %s, %d, %d", c.err, ok, o.code, o.exit, o.status, c.code, c.exit, c.status)
+		}
+	}
+	if o, ok := new(Server).classify(fmt.Errorf("something else")); ok || o.code != api.CodeInternal {
+		t.Errorf("an unknown error: %t, %+v", ok, o)
+	}
+}

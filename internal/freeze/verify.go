@@ -263,10 +263,17 @@ func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*ap
 	return v.res, ctx.Err()
 }
 
+// maxStatements bounds the statements beside a manifest, in bytes.
+const maxStatements = 256 << 20
+
 // readStatements reads the signed statements beside the manifest, by path.
 func (v *verifier) readStatements(ctx context.Context) (map[string][]byte, error) {
 	have := map[string][]byte{}
+	left := int64(maxStatements)
 	err := v.t.each(ctx, statementDir, func(n store.Node) error {
+		if left -= n.Size; left < 0 {
+			return fmt.Errorf("%w: statements of more than %d bytes in all", ErrVerify, int64(maxStatements))
+		}
 		r, err := v.t.open(ctx, n.Path)
 		if err != nil {
 			v.fault(n.Path, "", "", "%v", err)
@@ -342,10 +349,22 @@ type expected struct {
 	suite, index, name, version, arch, para string
 }
 
+// origin is what the manifest says besides of where a package comes from.
+type origin struct{ component, source, sourceVersion string }
+
 func (v *verifier) mirror(ctx context.Context, d *DocMirror) error {
 	f := v.formats[d.Type]
 	if f == nil {
 		v.fault(d.Name, "", "", "mirror of unknown type %q", d.Type)
+		return nil
+	}
+	// Whoever has the signing key can write anything into a manifest.
+	switch {
+	case d.Kind != Exact && d.Kind != Whole:
+		v.fault(d.Name, Exact+" or "+Whole, d.Kind, "kind of the mirror")
+		return nil
+	case d.Kind == Whole && len(d.Packages)+len(d.Sources) > 0:
+		v.fault(d.Name, "0", fmt.Sprint(len(d.Packages)+len(d.Sources)), "packages of a whole mirror beside those of its indices")
 		return nil
 	}
 	kr := v.o.Upstream
@@ -358,17 +377,22 @@ func (v *verifier) mirror(ctx context.Context, d *DocMirror) error {
 			v.fault(d.Name, "", "", "certificates of upstream's keys: %v", err)
 		}
 	}
-	want := map[expected][]repo.File{}
+	want, origins := map[expected][]repo.File{}, map[expected]origin{}
 	for _, p := range d.Packages {
-		want[expected{string(p.Suite), p.Index, p.Name, p.Version, p.Arch, p.Paragraph}] = []repo.File{{Path: p.Path, Size: p.Size, SHA256: p.SHA256}}
+		k := expected{string(p.Suite), p.Index, p.Name, p.Version, p.Arch, p.Paragraph}
+		origins[k] = origin{p.Component, p.Source, p.SourceVersion}
+		want[k] = []repo.File{{Path: p.Path, Size: p.Size, SHA256: p.SHA256}}
 	}
 	for _, s := range d.Sources {
-		want[expected{string(s.Suite), s.Index, s.Name, s.Version, f.SourceArch(), s.Paragraph}] = s.Files
+		k := expected{string(s.Suite), s.Index, s.Name, s.Version, f.SourceArch(), s.Paragraph}
+		origins[k] = origin{component: s.Component}
+		want[k] = s.Files
 	}
 	v.res.Packages += len(d.Packages)
 	proven := map[expected]bool{}
+	signed := map[repo.SuiteName]map[string]cas.Digest{}
 	for i := range d.Suites {
-		if err := v.suite(ctx, f, d, &d.Suites[i], kr, want, proven); err != nil {
+		if err := v.suite(ctx, f, d, &d.Suites[i], kr, want, origins, proven, signed); err != nil {
 			return err
 		}
 	}
@@ -379,12 +403,12 @@ func (v *verifier) mirror(ctx context.Context, d *DocMirror) error {
 			}
 		}
 	}
-	return v.repository(ctx, f, d, want)
+	return v.repository(ctx, f, d, want, signed)
 }
 
 // suite checks one upstream root: its signature, its indices, and which of the
-// expected packages they list.
-func (v *verifier) suite(ctx context.Context, f repo.Format, d *DocMirror, s *DocSuite, kr *sign.Keyring, want map[expected][]repo.File, proven map[expected]bool) error {
+// expected packages they list. What it lists is added to signed.
+func (v *verifier) suite(ctx context.Context, f repo.Format, d *DocMirror, s *DocSuite, kr *sign.Keyring, want map[expected][]repo.File, origins map[expected]origin, proven map[expected]bool, signed map[repo.SuiteName]map[string]cas.Digest) error {
 	object := fmt.Sprintf("%s: suite %s", d.Name, s.Suite)
 	var docs []repo.Doc
 	for _, file := range s.Documents {
@@ -416,6 +440,11 @@ func (v *verifier) suite(ctx context.Context, f repo.Format, d *DocMirror, s *Do
 	v.mu.Lock()
 	v.res.Relied = append(v.res.Relied, relied)
 	v.mu.Unlock()
+	for _, k := range s.Keys {
+		if v.o.Upstream == nil && !slices.ContainsFunc(root.Signers, func(s repo.Signer) bool { return s.Fingerprint == k }) {
+			v.fault(object, k, "", "the manifest names a key that did not sign the root")
+		}
+	}
 	if root.Trust != s.Trust {
 		v.fault(object, string(s.Trust), string(root.Trust), "level of trust")
 	}
@@ -426,15 +455,38 @@ func (v *verifier) suite(ctx context.Context, f repo.Format, d *DocMirror, s *Do
 	for _, l := range root.Files {
 		listed[l.Path] = l
 	}
+	all, err := f.Plan(everything(d.Name, d.Type, s.Suite), root)
+	if err != nil {
+		v.fault(object, "", "", "%v", err)
+		return nil
+	}
+	planned := map[string]repo.Group{}
+	for _, g := range all {
+		if g.Packages {
+			planned[g.Index] = g
+		}
+	}
+	if signed[s.Suite] == nil {
+		signed[s.Suite] = map[string]cas.Digest{}
+	}
+	for _, l := range root.Files {
+		signed[s.Suite][l.Path] = l.SHA256
+	}
 	var groups []repo.Group
 	for _, i := range s.Indices {
+		g, ok := planned[i.Index]
+		if ok != i.Packages || ok && (g.Component != i.Component || g.Arch != i.Arch || !slices.ContainsFunc(g.Forms, func(l repo.Listed) bool { return l.Path == i.Path })) {
+			v.fault(object, fmt.Sprintf("%s of component %q, architecture %q", g.Index, g.Component, g.Arch), fmt.Sprintf("%s of component %q, architecture %q", i.Path, i.Component, i.Arch), "index %s is not what the manifest says", i.Index)
+			continue
+		}
 		l, ok := listed[i.Path]
 		if !ok || (!l.SHA256.IsZero() && l.SHA256 != i.SHA256) || (l.Size >= 0 && l.Size != i.Size) {
 			v.fault(object, i.SHA256.String(), l.SHA256.String(), "index %s is not the one that the signed root lists", i.Path)
 			continue
 		}
 		l.SHA256 = i.SHA256
-		g := repo.Group{Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages, Forms: []repo.Listed{l}}
+		signed[s.Suite][i.Path] = i.SHA256
+		g = repo.Group{Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages, Forms: []repo.Listed{l}}
 		if plain, ok := listed[i.Index]; ok && i.Index != i.Path {
 			g.Forms = append(g.Forms, plain)
 		}
@@ -478,6 +530,13 @@ func (v *verifier) suite(ctx context.Context, f repo.Format, d *DocMirror, s *Do
 					if !slices.Equal(files, r.Files) {
 						v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), r.Files[0].SHA256.String(), files[0].SHA256.String(), "the signed index lists other files than the manifest")
 						return nil
+					}
+					is := origin{component: g.Component}
+					if r.Kind != repo.KindSource && len(r.Sources) > 0 {
+						is.source, is.sourceVersion = r.Sources[0].Name, r.Sources[0].Version
+					}
+					if is != origins[k] {
+						v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), fmt.Sprintf("%+v", is), fmt.Sprintf("%+v", origins[k]), "component and source are not those of the signed index")
 					}
 					proven[k] = true
 				}
@@ -605,7 +664,7 @@ func (d *digestReader) Close() error { return d.r.Close() }
 
 // repository checks the frozen repository itself: signed by us, listing exactly
 // what is served, and holding the manifest's packages, no more and no fewer.
-func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, want map[expected][]repo.File) error {
+func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, want map[expected][]repo.File, signed map[repo.SuiteName]map[string]cas.Digest) error {
 	have := map[string]store.Node{}
 	if err := v.t.each(ctx, d.Name, func(n store.Node) error {
 		have[strings.TrimPrefix(n.Path, d.Name+"/")] = n
@@ -632,7 +691,7 @@ func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, 
 		}
 	}
 	for _, suite := range names {
-		if err := v.ownSuite(ctx, f, d, suite, have, known, sizes, want); err != nil {
+		if err := v.ownSuite(ctx, f, d, suite, have, known, sizes, want, signed[suite]); err != nil {
 			return err
 		}
 	}
@@ -698,7 +757,7 @@ func (v *verifier) wholeKnows(p string) bool {
 }
 
 // ownSuite checks the root that we signed and the indices that it lists.
-func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, suite repo.SuiteName, have map[string]store.Node, known map[string]cas.Digest, sizes map[string]int64, want map[expected][]repo.File) error {
+func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, suite repo.SuiteName, have map[string]store.Node, known map[string]cas.Digest, sizes map[string]int64, want map[expected][]repo.File, upstream map[string]cas.Digest) error {
 	object := fmt.Sprintf("%s: frozen suite %s", d.Name, suite)
 	m := everything(d.Name, d.Type, suite)
 	root, docs, err := v.ownRoot(ctx, f, m, suite, d.Name, have)
@@ -711,14 +770,6 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 		known[doc.Path], sizes[doc.Path] = cas.Sum(doc.Data), int64(len(doc.Data))
 	}
 	dir := f.SuiteDir(suite)
-	upstream := map[string]cas.Digest{}
-	for _, s := range d.Suites {
-		if s.Suite == suite {
-			for _, i := range s.Indices {
-				upstream[i.Path] = i.SHA256
-			}
-		}
-	}
 	for _, l := range root.Files {
 		p := dir + l.Path
 		_, ok := have[p]
@@ -737,7 +788,7 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 		}
 		known[p], sizes[p] = l.SHA256, l.Size
 		if d.Kind == Whole {
-			if want, ok := upstream[l.Path]; ok && want != l.SHA256 {
+			if want, ok := upstream[l.Path]; !ok || want != l.SHA256 {
 				v.fault(d.Name+": "+p, want.String(), l.SHA256.String(), "the frozen index is not upstream's")
 			}
 		}
@@ -1153,7 +1204,7 @@ func (z *Freezer) verifySnapshot(ctx context.Context, snap *store.Snapshot, o Ve
 		}
 	}
 	for i := range d.Suites {
-		if err := v.suite(ctx, f, d, &d.Suites[i], kr, nil, nil); err != nil {
+		if err := v.suite(ctx, f, d, &d.Suites[i], kr, nil, nil, nil, map[repo.SuiteName]map[string]cas.Digest{}); err != nil {
 			return nil, err
 		}
 	}

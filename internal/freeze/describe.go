@@ -2,6 +2,7 @@ package freeze
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -198,11 +199,19 @@ func (z *Freezer) components(ctx context.Context, snap *store.Snapshot) (map[sto
 	return out, nil
 }
 
-// Sources renders a reference for clients: apt's .sources or one-line lists,
+// Sources renders a reference, or the name of a recording that is not frozen
+// yet, for clients: apt's .sources or one-line lists,
 // dnf's .repo, what mmdebstrap reads.
 func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.SourcesResult, error) {
 	r, err := z.e.ResolveRef(ctx, req.Ref)
-	if err != nil {
+	var rec *store.Recording
+	if errors.Is(err, store.ErrNotFound) && !strings.Contains(req.Ref, "@") {
+		_ = z.st.View(ctx, func(tx *store.Tx) error {
+			rec, _ = tx.Recording(req.Ref)
+			return nil
+		})
+	}
+	if err != nil && rec == nil {
 		return nil, err
 	}
 	switch req.Format {
@@ -264,27 +273,24 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		texts = append(texts, text)
 		return nil
 	}
-	if s := r.Snapshot; s != nil {
-		at := store.FormatInstant(s.Instant)
-		if latest := strings.HasSuffix(req.Ref, "@latest"); latest {
-			if ok, why := z.latestHolds(ctx, s); ok {
-				at = "latest"
-			} else {
-				res.Notes = append(res.Notes, "the exact instant is printed instead of latest: "+why)
-			}
-		}
+	// upstream renders a snapshot that is served with the distribution's signature,
+	// or, where resigned, with this server's.
+	upstream := func(s *store.Snapshot, name, url, words string, resigned bool) error {
 		var suites []store.FrozenSuite
 		unsigned, comment := false, s.ID()+", signed by the distribution"
 		for _, e := range s.Suites {
 			fs, g, err := z.frozenSuite(ctx, s, e)
 			if err != nil {
-				return nil, err
+				return err
+			}
+			suites = append(suites, fs)
+			if resigned {
+				continue
 			}
 			if g.Trust != repo.TrustSignature {
 				unsigned, comment = true, s.ID()+", whose metadata the distribution did not sign"
 				res.Notes = append(res.Notes, fmt.Sprintf("the metadata of %s carry no signature that a client could check (trust: %s); a frozen snapshot is signed by this server", s.ID(), g.Trust))
 			}
-			suites = append(suites, fs)
 			if !g.ValidUntil.IsZero() && g.ValidUntil.Before(z.cfg.Now()) {
 				res.Notes = append(res.Notes, fmt.Sprintf("the Release of %s has expired (Valid-Until %s): apt refuses it; a frozen snapshot has no such date", e.Suite, g.ValidUntil.Format("2006-01-02")))
 			}
@@ -294,24 +300,53 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		pl := &plan{req: &api.FreezeRequest{}, sources: map[string][]*source{s.Mirror: {{mirror: s.Mirror, typ: s.Type, snap: s}}}}
 		certs, err := z.joinCerts(ctx, pl, s.Mirror, batch)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := z.e.Flush(ctx, batch); err != nil {
-			return nil, err
+			return err
 		}
 		key := ""
 		if !certs.IsZero() {
 			data, err := cas.ReadAll(ctx, z.blobs, certs, 16<<20)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			key = string(data)
 		}
-		name := "snapd-" + s.Mirror + "-" + at
-		if err := render(name, s.Type, z.cfg.PublicURL+"/archive/"+s.Mirror+"/"+at, s.Mirror, s, suites, key, certs, unsigned, comment); err != nil {
+		if resigned {
+			key, comment = z.cfg.Signer.PublicKeyArmored(), s.ID()+", signed again by this server"
+		}
+		return render(name, s.Type, url, s.Mirror, s, suites, key, certs, unsigned, comment+words)
+	}
+	switch {
+	case rec != nil:
+		for _, pin := range rec.Pins {
+			var s *store.Snapshot
+			err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+				s, err = tx.Snapshot(pin.Mirror, pin.Instant)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+			if err := upstream(s, "snapd-"+rec.Name+"-"+s.Mirror, z.cfg.PublicURL+"/record/"+rec.Name+"/"+s.Mirror, "; recording "+rec.Name, rec.Resigned); err != nil {
+				return nil, err
+			}
+		}
+	case r.Snapshot != nil:
+		s := r.Snapshot
+		at := store.FormatInstant(s.Instant)
+		if latest := strings.HasSuffix(req.Ref, "@latest"); latest {
+			if ok, why := z.latestHolds(ctx, s); ok {
+				at = "latest"
+			} else {
+				res.Notes = append(res.Notes, "the exact instant is printed instead of latest: "+why)
+			}
+		}
+		if err := upstream(s, "snapd-"+s.Mirror+"-"+at, z.cfg.PublicURL+"/archive/"+s.Mirror+"/"+at, "", false); err != nil {
 			return nil, err
 		}
-	} else {
+	default:
 		f := r.Frozen
 		key, err := cas.ReadAll(ctx, z.blobs, f.KeyBlob, 1<<20)
 		if err != nil {

@@ -45,10 +45,14 @@ const binaryIndex = "dists/stable/main/binary-amd64/Packages"
 // one is taken, and the plain form that it lists but does not have is made from
 // it, at the snapshot's instant also when upstream has moved on.
 func TestForms(t *testing.T) {
-	for _, forms := range [][]string{{".xz"}, {".gz"}, {".bz2"}, {".lz4"}, {".zst"}, {".lzma"}, {""}, {".xz", ".gz"}, {".gz", ""}, {".zst", ".bz2"}} {
-		for _, digests := range [][]string{{"MD5Sum", "SHA256"}, {"SHA512"}, {"SHA256", "SHA512"}} {
+	for i, forms := range [][]string{{".xz"}, {".gz"}, {".bz2"}, {".lz4"}, {".zst"}, {".lzma"}, {""}, {".xz", ".gz"}, {".gz", ""}, {".zst", ".bz2"}} {
+		for j, digests := range [][]string{{"MD5Sum", "SHA256"}, {"SHA512"}, {"SHA256", "SHA512"}} {
 			for _, byHash := range []bool{true, false} {
+				if i > 1 && byHash == ((i+j)%2 == 0) {
+					continue // half of it shows as much
+				}
 				t.Run(fmt.Sprint(forms, digests, byHash), func(t *testing.T) {
+					t.Parallel()
 					w := mirrortest.New(t, nil)
 					s := w.Archive.Default()
 					s.Compressions, s.Digests, s.ByHash = forms, digests, byHash

@@ -237,30 +237,6 @@ func TestDuplicateParagraphs(t *testing.T) {
 	}
 }
 
-// A mirror that lags behind is passed over for the next URL; one that is
-// unreachable too.
-func TestSeveralURLs(t *testing.T) {
-	w := mirrortest.New(t, nil)
-	w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
-	w.Archive.Publish(mirrortest.Start)
-	lagging := w.Archive.State()
-	w.MustSync()
-	w.CloseAll()
-	behind := debtest.New(t)
-	behind.Restore(lagging)
-	srv := serve(t, behind.Handler())
-	m := &w.Config.Mirrors[0]
-	m.URLs, m.URL = []string{"http://127.0.0.1:1", srv, w.Server.URL}, ""
-	w.Open()
-	w.Archive.Default().Remove("a", "1")
-	w.Archive.Add(debtest.Package{Name: "a", Version: "2"})
-	w.Archive.Publish(mirrortest.Start.Add(time.Hour))
-	w.Now = w.Now.Add(2 * time.Hour)
-	if got := names(t, w, w.MustSync().Snapshot); got["a"] != "2" && got["a"] != "1" {
-		t.Errorf("packages: %v", got)
-	}
-}
-
 // Bytes under one pool path that change, and change back, stay apart in history.
 func TestPathChangesAndReturns(t *testing.T) {
 	w := mirrortest.New(t, nil)

@@ -87,18 +87,29 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	}
 	start := e.cfg.Now()
 	var res *SyncResult
-	for try := range tornRetries {
-		s := &syncer{e: e, m: m, f: e.formats[m.Type], o: o, p: o.Progress, head: map[repo.SuiteName]*store.Generation{}}
+	var passed []place
+	var causes []error
+	for try := 0; ; {
+		s := &syncer{e: e, m: m, f: e.formats[m.Type], o: o, p: o.Progress, head: map[repo.SuiteName]*store.Generation{}, passed: passed}
 		res, err = s.run(ctx)
-		if !errors.Is(err, repo.ErrTorn) || try == tornRetries-1 {
+		var inc *incomplete
+		if !errors.Is(err, repo.ErrTorn) && errors.As(err, &inc) && len(s.urls) > 1 && len(passed) < maxPassed && ctx.Err() == nil {
+			e.cfg.Log.Warn("not all that a mirror lists can be had, trying the next one", "repo", name, "suite", string(inc.suite), "err", err)
+			passed, causes = append(passed, inc.place), append(causes, err)
+			continue
+		}
+		if try++; !errors.Is(err, repo.ErrTorn) || try == tornRetries {
 			break
 		}
 		e.cfg.Log.Warn("upstream changed during the sync, starting again", "repo", name, "err", err)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(time.Duration(1<<try) * 250 * time.Millisecond):
+		case <-time.After(time.Duration(1<<try) * 125 * time.Millisecond):
 		}
+	}
+	if err != nil && len(causes) > 0 {
+		err = worst(append(causes, err))
 	}
 	if o.FromURL == "" && ctx.Err() == nil {
 		cerr := e.cfg.Store.Update(ctx, "check", func(tx *store.Tx) error {
@@ -122,6 +133,33 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	return res, nil
 }
 
+// place is one suite at one base URL.
+type place struct {
+	suite repo.SuiteName
+	url   string
+}
+
+// maxPassed bounds how many places a sync gives up on for the next URL.
+const maxPassed = 3
+
+// incomplete means that a place has a good root, and nobody all of what it
+// lists: a mirror that is being updated, ahead of the others.
+type incomplete struct {
+	place
+	err error
+}
+
+func (i *incomplete) Error() string { return i.err.Error() }
+func (i *incomplete) Unwrap() error { return i.err }
+
+// completeOr marks errors of what a root lists and nobody has as it should be.
+func (state *suiteState) completeOr(err error) error {
+	if errors.Is(err, repo.ErrMissing) || errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch) {
+		return &incomplete{place{state.suite, state.url}, err}
+	}
+	return err
+}
+
 // syncer is one attempt.
 type syncer struct {
 	e    *Engine
@@ -132,6 +170,8 @@ type syncer struct {
 	kr   *sign.Keyring
 	now  time.Time
 	urls []string
+	// passed are places that earlier attempts found incomplete.
+	passed []place
 
 	headSnap *store.Snapshot
 	head     map[repo.SuiteName]*store.Generation // of the newest snapshot
@@ -229,7 +269,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 			continue
 		}
 		if err := s.takeSuite(ctx, state, batch, res); err != nil {
-			return nil, err
+			return nil, state.completeOr(err)
 		}
 		res.Changed = append(res.Changed, state.suite)
 	}
@@ -342,6 +382,9 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 	}
 	var errs []error
 	for _, u := range s.urls {
+		if slices.Contains(s.passed, place{suite, u}) {
+			continue
+		}
 		p := repo.VerifyParams{Keyring: s.kr, Now: s.now}
 		if s.o.FromURL != "" {
 			// A state of the past: expiry is judged at As, and keys that expired since
@@ -373,6 +416,9 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 		}
 		state.root, state.url = root, u
 		return state, nil
+	}
+	if len(errs) == 0 {
+		return nil, fmt.Errorf("suite %s: no further URL: %w", suite, repo.ErrMissing)
 	}
 	return nil, worst(errs)
 }
@@ -705,11 +751,12 @@ func (s *syncer) takeGroup(ctx context.Context, state *suiteState, dir string, g
 			form.SHA256, form.Size, form.Alternates = info.Digest, info.Size, nil
 			return &form, nil
 		}
-		if !errors.Is(err, fetch.ErrNotFound) {
-			if errors.Is(err, fetch.ErrMismatch) {
-				return nil, s.tornOr(ctx, state, err)
-			}
-			return nil, fmt.Errorf("%s%s: %w", dir, form.Path, err)
+		err = fmt.Errorf("%s%s: %w", dir, form.Path, err)
+		switch {
+		case errors.Is(err, fetch.ErrMismatch):
+			return nil, s.tornOr(ctx, state, err)
+		case !errors.Is(err, fetch.ErrNotFound):
+			return nil, err
 		}
 		missing = append(missing, form.Path)
 	}
@@ -790,7 +837,7 @@ func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 			continue
 		}
 		if err := s.takeSuitePackages(ctx, state); err != nil {
-			return err
+			return state.completeOr(err)
 		}
 		state.gen.Complete = true
 	}
@@ -801,7 +848,11 @@ func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState) error
 	files, bytes, err := s.e.FetchPackages(ctx, FetchOptions{
 		Mirror: s.m, URLs: append(slices.Clone(s.urls), state.gen.Elsewhere...), Progress: s.p,
 		Lost: func(w *repo.Record, f repo.File, err error) error {
-			return fmt.Errorf("package %s %s: %s: %w", w.Name, w.Version, f.Path, err)
+			err = fmt.Errorf("package %s %s: %s: %w", w.Name, w.Version, f.Path, err)
+			if errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch) {
+				return s.tornOr(ctx, state, err)
+			}
+			return err
 		},
 	}, func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
 		return s.e.eachStaged(ctx, state.gen.Mirror, state.suite, state.gen.Gen, func(f *store.Fact) error {
@@ -985,7 +1036,12 @@ func (g *getter) get(ctx context.Context, url, path string, max int64, prev *rep
 		req.Tree = treeOf([]string{g.base})
 	}
 	if prev != nil {
-		req.IfModifiedSince, req.ETag = prev.LastModified, prev.ETag
+		req.ETag = prev.ETag
+		if prev.URL == redact(url) {
+			// Of another URL's file, which may be older, some servers would say
+			// that it was not modified since.
+			req.IfModifiedSince = prev.LastModified
+		}
 	}
 	data, res, err := g.s.e.cfg.Client.GetBytes(ctx, req)
 	if err != nil {

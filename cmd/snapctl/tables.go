@@ -326,6 +326,9 @@ func (u *ui) report(r *api.Report) {
 				where = append(where, w)
 			}
 		}
+		if e.Reason != "" {
+			where = append(where, e.Reason)
+		}
 		rows = append(rows, []string{e.State, e.Entry, e.By, from, strings.Join(where, "; ")})
 	}
 	u.table(rows...)

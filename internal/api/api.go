@@ -396,6 +396,7 @@ type ReportEntry struct {
 	Entry      string    `json:"entry"`
 	State      string    `json:"state"`                // resolved, ambiguous, missing
 	By         string    `json:"by,omitempty"`         // hash, version, source, name
+	Reason     string    `json:"reason,omitempty"`     // of a missing entry: what differs in the package of its name and version
 	Places     []Package `json:"places,omitempty"`     // taken
 	Candidates []Package `json:"candidates,omitempty"` // of an ambiguous entry
 }

@@ -115,6 +115,8 @@ type plan struct {
 	whole   map[string]bool
 	picks   map[string][]*pick // by mirror
 	missing []Missing
+	why     map[Missing]string // what differs in a package that has an entry's version
+	claims  []claim
 	report  *api.Report
 	proof   map[string][]carried // of imported bases, by mirror
 	taken   map[pickKey]*pick    // what add has seen; nil after a drop
@@ -181,6 +183,9 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 		return res, nil
 	}
 	if err := z.fetchAll(ctx, pl, p, res); err != nil {
+		return nil, err
+	}
+	if err := z.checkClaims(ctx, pl); err != nil {
 		return nil, err
 	}
 	p.SetPhase("signing")

@@ -1,8 +1,16 @@
 package freeze_test
 
 import (
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha512"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -90,6 +98,49 @@ func TestFreezeExact(t *testing.T) {
 	list, err := w.z.Packages(t.Context(), "4.1")
 	if err != nil || len(list.Packages) != 4 {
 		t.Errorf("packages: %v %+v", err, list)
+	}
+}
+
+// A digest that no package here is known by is held against the one that has the
+// entry's version: when it is here at once, else when it has been fetched.
+func TestDigestsOfEntries(t *testing.T) {
+	w := newWorld(t, config.OnDemand)
+	deb, err := http.Get(w.Server.URL + "/" + w.Archive.Default().PathOf("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deb.Body.Close()
+	body, err := io.ReadAll(deb.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s512, s1, m5 := sha512.Sum512(body), sha1.Sum(body), md5.Sum(body)
+	right := map[string]string{"SHA512": hex.EncodeToString(s512[:]), "SHA1": hex.EncodeToString(s1[:]), "MD5Sum": hex.EncodeToString(m5[:])}
+	uri := func(algo, sum string, size int) []api.ManifestFile {
+		return []api.ManifestFile{{Name: "uris", Data: fmt.Appendf(nil, "'http://mirror.example.org/pool/main/a/a/a_1_amd64.deb' a_1_amd64.deb %d %s:%s\n", size, algo, sum)}}
+	}
+	said := map[string]string{"SHA512": "SHA-512", "SHA1": "SHA-1", "MD5Sum": "MD5"}
+	for i, round := range []string{"not here", "here"} {
+		for algo, sum := range right {
+			wrong := strings.Repeat("0", len(sum))
+			_, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "wrong", Manifests: uri(algo, wrong, len(body)), Format: "print-uris"}, nil)
+			want := said[algo] + " " + sum + ", expected " + wrong
+			if !errors.Is(err, freeze.ErrMissing) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: another %s: %v, expected %s", round, algo, err, want)
+			}
+			res := w.freeze(t, api.FreezeRequest{Name: algo, Manifests: uri(algo, sum, len(body)), Format: "print-uris", NoSources: true})
+			if res.New != (i == 0) || res.Frozen.Packages != 1 || res.Report.Resolved != 1 {
+				t.Errorf("%s: the right %s: %+v, %+v", round, algo, res.Frozen, res.Report)
+			}
+		}
+	}
+	miss := w.freeze(t, api.FreezeRequest{Name: "without", Manifests: append(uri("SHA512", strings.Repeat("0", 128), len(body)), list("c=1")...), AllowMissing: true})
+	if miss.Report.Missing != 1 || !strings.Contains(miss.Report.Entries[0].Reason, "has SHA-512") {
+		t.Errorf("allowed to be missing: %+v", miss.Report)
+	}
+	_, err = w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "size", Manifests: uri("SHA512", right["SHA512"], len(body)+1), Format: "print-uris"}, nil)
+	if want := fmt.Sprintf("missing: 1 entry is in none of the chosen snapshots:\n  a:amd64=1 (%s has %d bytes, expected %d)", path.Base(w.Archive.Default().PathOf("a")), len(body), len(body)+1); err == nil || err.Error() != want {
+		t.Errorf("another size: %v\nexpected %s", err, want)
 	}
 }
 

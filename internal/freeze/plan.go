@@ -86,11 +86,23 @@ func (z *Freezer) checkMissing(pl *plan) error {
 	}
 	var names []string
 	for _, m := range pl.missing {
-		names = append(names, m.text())
+		name := m.text()
+		if why := pl.why[m]; why != "" {
+			name += " (" + why + ")"
+		}
+		names = append(names, name)
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	return &ReportError{Report: pl.report, Err: fmt.Errorf("%w: %d entries are in none of the chosen snapshots:\n  %s", ErrMissing, len(names), strings.Join(clipList(names, 50), "\n  "))}
+	return &ReportError{Report: pl.report, Err: fmt.Errorf("%w: %s in none of the chosen snapshots:\n  %s", ErrMissing, countOf(len(names), "entry is", "entries are"), strings.Join(clipList(names, 50), "\n  "))}
+}
+
+// countOf is a number with the words for one and for many.
+func countOf(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 func clipList(l []string, max int) []string {
@@ -347,7 +359,8 @@ func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
 		if err != nil {
 			return err
 		}
-		entries = entries[:0]
+		// Those that name bytes are held against what is there.
+		entries = slices.DeleteFunc(entries, func(e namedEntry) bool { return !claims(e.entry) })
 		for i := range found {
 			entries = append(entries, namedEntry{"--with-deps", &found[i]})
 		}
@@ -450,48 +463,69 @@ func byNameTx(tx *store.Tx, src *source, name string) (out []*pick, err error) {
 func (z *Freezer) resolve(ctx context.Context, pl *plan, entries []namedEntry) error {
 	r := &api.Report{Entries: []api.ReportEntry{}}
 	pl.report = r
+	type found struct {
+		picks []*pick
+		by    string
+	}
 	for page := range slices.Chunk(entries, 250) {
+		hits := make([]found, len(page))
 		err := z.st.View(ctx, func(tx *store.Tx) error {
-			for _, e := range page {
-				rep := api.ReportEntry{Manifest: e.file, Line: e.entry.Line, Entry: e.entry.Raw}
+			for i, e := range page {
 				picks, by, err := z.find(tx, pl, e.entry)
 				if err != nil {
 					return err
 				}
-				contents := map[cas.Digest]bool{}
-				for _, p := range picks {
-					contents[p.fact.Files[0].SHA256] = true
-				}
-				switch {
-				case len(picks) == 0:
-					rep.State = "missing"
-					r.Missing++
-					pl.missing = append(pl.missing, Missing{Name: cmp.Or(e.entry.Name, path.Base(e.entry.Path), e.entry.SHA256), Version: e.entry.Version, Arch: e.entry.Arch, Source: e.entry.Source})
-				case len(contents) > 1:
-					rep.State = "ambiguous"
-					r.Ambiguous++
-					for _, p := range picks {
-						rep.Candidates = append(rep.Candidates, apiPackage(p))
-					}
-				default:
-					rep.State, rep.By = "resolved", by
-					r.Resolved++
-					n := 0
-					for _, p := range picks {
-						pl.add(p)
-						n += len(p.places)
-						rep.Places = append(rep.Places, apiPackage(p))
-					}
-					if len(picks) > 1 || n > 1 && severalSuites(picks) {
-						r.Several++
-					}
-				}
-				r.Entries = append(r.Entries, rep)
+				hits[i] = found{picks, by}
 			}
 			return nil
 		})
 		if err != nil {
 			return err
+		}
+		for i, e := range page {
+			picks, by := hits[i].picks, hits[i].by
+			rep := api.ReportEntry{Manifest: e.file, Line: e.entry.Line, Entry: e.entry.Raw}
+			if by != "hash" {
+				if picks, rep.Reason, err = z.holdAgainst(ctx, pl, e, picks); err != nil {
+					return err
+				}
+			}
+			contents := map[cas.Digest]bool{}
+			for _, p := range picks {
+				contents[p.fact.Files[0].SHA256] = true
+			}
+			switch {
+			case len(picks) == 0:
+				rep.State = "missing"
+				r.Missing++
+				m := Missing{Name: cmp.Or(e.entry.Name, path.Base(e.entry.Path), e.entry.SHA256), Version: e.entry.Version, Arch: e.entry.Arch, Source: e.entry.Source}
+				pl.missing = append(pl.missing, m)
+				if rep.Reason != "" {
+					if pl.why == nil {
+						pl.why = map[Missing]string{}
+					}
+					pl.why[m] = rep.Reason
+				}
+			case len(contents) > 1:
+				rep.State = "ambiguous"
+				r.Ambiguous++
+				for _, p := range picks {
+					rep.Candidates = append(rep.Candidates, apiPackage(p))
+				}
+			default:
+				rep.State, rep.By, rep.Reason = "resolved", by, ""
+				r.Resolved++
+				n := 0
+				for _, p := range picks {
+					pl.add(p)
+					n += len(p.places)
+					rep.Places = append(rep.Places, apiPackage(p))
+				}
+				if len(picks) > 1 || n > 1 && severalSuites(picks) {
+					r.Several++
+				}
+			}
+			r.Entries = append(r.Entries, rep)
 		}
 	}
 	if r.Ambiguous > 0 && !pl.req.DryRun {
@@ -506,9 +540,33 @@ func (z *Freezer) resolve(ctx context.Context, pl *plan, entries []namedEntry) e
 		for _, p := range first.Candidates {
 			c = append(c, fmt.Sprintf("%s %s (%s)", p.Mirror, p.Path, p.SHA256))
 		}
-		return &ReportError{Report: r, Err: fmt.Errorf("%w: %d entries stand for several contents; %s is one of:\n  %s", ErrAmbiguous, r.Ambiguous, first.Entry, strings.Join(c, "\n  "))}
+		return &ReportError{Report: r, Err: fmt.Errorf("%w: %s for several contents; %s is one of:\n  %s", ErrAmbiguous, countOf(r.Ambiguous, "entry stands", "entries stand"), first.Entry, strings.Join(c, "\n  "))}
 	}
 	return nil
+}
+
+// holdAgainst leaves of what has an entry's name and version what has its size
+// and digests, too, and says what differs in the others. What is not here yet
+// is held against them when it is.
+func (z *Freezer) holdAgainst(ctx context.Context, pl *plan, e namedEntry, picks []*pick) (out []*pick, reason string, err error) {
+	if !claims(e.entry) && e.entry.Size <= 0 {
+		return picks, "", nil
+	}
+	for _, p := range picks {
+		why, known, err := z.contradicts(ctx, e.entry, p)
+		if err != nil {
+			return nil, "", err
+		}
+		if why != "" {
+			reason = why
+			continue
+		}
+		if !known {
+			pl.claims = append(pl.claims, claim{e, p})
+		}
+		out = append(out, p)
+	}
+	return out, reason, nil
 }
 
 func severalSuites(picks []*pick) bool {

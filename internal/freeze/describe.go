@@ -220,8 +220,9 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		return nil, fmt.Errorf("%w: --format %q: expected deb822, list, repo or mmdebstrap", ErrUsage, req.Format)
 	}
 	res := &api.SourcesResult{}
-	var texts []string
+	var texts, has []string
 	render := func(name, typ, base, mir string, snap *store.Snapshot, suites []store.FrozenSuite, key string, upstream cas.Digest, unsigned bool, comment string) error {
+		has = append(has, mir)
 		if req.Mirror != "" && req.Mirror != mir {
 			return nil
 		}
@@ -240,18 +241,25 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		if err != nil {
 			m = config.Mirror{Name: mir, Type: typ}
 		}
-		p := repo.SourceParams{Mirror: m, URL: base, Name: name, KeyArmored: key, Unsigned: unsigned, Comment: comment, Components: map[repo.SuiteName][]string{}}
+		p := repo.SourceParams{Mirror: m, URL: base, Name: name, KeyArmored: key, Unsigned: unsigned, Comment: comment, Components: map[repo.SuiteName][]string{}, NoSources: map[repo.SuiteName]bool{}}
+		hasSources := map[repo.SuiteName]bool{}
 		for _, s := range suites {
 			if !slices.Contains(p.Suites, s.Suite) {
 				p.Suites = append(p.Suites, s.Suite)
 			}
 			p.Components[s.Suite] = s.Components
 			p.HasSources = p.HasSources || s.Sources
+			if with, seen := hasSources[s.Suite]; !seen || !with {
+				hasSources[s.Suite] = s.Sources
+			}
 			for _, a := range s.Archs {
 				if !slices.Contains(p.Archs, a) {
 					p.Archs = append(p.Archs, a)
 				}
 			}
+		}
+		for suite, with := range hasSources {
+			p.NoSources[suite] = !with
 		}
 		var up string
 		if !upstream.IsZero() {
@@ -364,7 +372,12 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		}
 	}
 	if len(texts) == 0 {
-		return nil, fmt.Errorf("%w: %s has no mirror that --format %s or --mirror %s fits", ErrUsage, req.Ref, req.Format, req.Mirror)
+		switch {
+		case req.Mirror != "" && !slices.Contains(has, req.Mirror):
+			return nil, fmt.Errorf("%w: %s has no mirror %s, only %s", ErrUsage, req.Ref, req.Mirror, strings.Join(has, ", "))
+		default:
+			return nil, fmt.Errorf("%w: --format %s does not fit any mirror of %s (deb822, list and mmdebstrap are for deb, repo is for rpm)", ErrUsage, req.Format, req.Ref)
+		}
 	}
 	res.Text = strings.Join(texts, "\n")
 	return res, nil

@@ -144,6 +144,21 @@ func TestDigestsOfEntries(t *testing.T) {
 	}
 }
 
+// What sources cannot print is told by its name, and what there is.
+func TestSourcesRefused(t *testing.T) {
+	w := newWorld(t, config.OnDemand)
+	for want, req := range map[string]api.SourcesRequest{
+		"usage: debian@latest has no mirror fedora, only debian":                                                                   {Mirror: "fedora"},
+		"usage: --format repo does not fit any mirror of debian@latest (deb822, list and mmdebstrap are for deb, repo is for rpm)": {Format: "repo"},
+		`usage: --format "x": expected deb822, list, repo or mmdebstrap`:                                                           {Format: "x"},
+	} {
+		req.Ref = "debian@latest"
+		if _, err := w.z.Sources(t.Context(), &req); err == nil || err.Error() != want {
+			t.Errorf("%+v: %v, expected %s", req, err, want)
+		}
+	}
+}
+
 func TestFreezeWhole(t *testing.T) {
 	w := newWorld(t, config.OnDemand)
 	_, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "w"}, nil)

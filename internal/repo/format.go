@@ -246,10 +246,11 @@ type SourceParams struct {
 	Components map[SuiteName][]string
 	Archs      []string
 	HasSources bool
-	Unsigned   bool     // the roots carry no signature: a metalink or the configuration vouched for them
-	KeyArmored string   // the key that signs the roots, armored
-	KeyFiles   []string // file names or URLs of key files, for formats that cannot inline
-	Name       string   // stanza or file id: "snapd-4.1-debian"
+	NoSources  map[SuiteName]bool // suites that have none although others do
+	Unsigned   bool               // the roots carry no signature: a metalink or the configuration vouched for them
+	KeyArmored string             // the key that signs the roots, armored
+	KeyFiles   []string           // file names or URLs of key files, for formats that cannot inline
+	Name       string             // stanza or file id: "snapd-4.1-debian"
 	Comment    string
 }
 

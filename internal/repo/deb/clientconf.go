@@ -17,10 +17,6 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	if len(stanzas) == 0 {
 		return "", fmt.Errorf("client configuration of %s: no suite to serve", p.Name)
 	}
-	types := []string{"deb"}
-	if p.HasSources {
-		types = append(types, "deb-src")
-	}
 	archs := slices.DeleteFunc(slices.Clone(p.Archs), func(a string) bool { return a == "all" || a == SourceArch || a == "" })
 	var b strings.Builder
 	switch kind {
@@ -34,7 +30,7 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 			if i > 0 {
 				b.WriteString("\n")
 			}
-			b.WriteString("Types: " + strings.Join(types, " ") + "\n")
+			b.WriteString("Types: " + strings.Join(s.types, " ") + "\n")
 			b.WriteString("URIs: " + p.URL + "\n")
 			b.WriteString("Suites: " + strings.Join(s.suites, " ") + "\n")
 			if len(s.components) > 0 {
@@ -59,7 +55,7 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 		options = append(options, "signed-by="+strings.Join(p.KeyFiles, ","))
 		for _, s := range stanzas {
 			for _, suite := range s.suites {
-				for _, t := range types {
+				for _, t := range s.types {
 					fmt.Fprintf(&b, "%s [%s] %s %s\n", t, strings.Join(options, " "), p.URL, strings.Join(append([]string{suite}, s.components...), " "))
 				}
 			}
@@ -90,10 +86,10 @@ func signedBy(p repo.SourceParams) string {
 	return b.String()
 }
 
-type clientStanza struct{ suites, components []string }
+type clientStanza struct{ types, suites, components []string }
 
 // clientStanzas puts suites with equal components together, flat ones each by
-// themselves.
+// themselves, and those without sources, which apt would complain of.
 func clientStanzas(p repo.SourceParams) []clientStanza {
 	var out []clientStanza
 	for _, suite := range p.Suites {
@@ -101,11 +97,15 @@ func clientStanzas(p repo.SourceParams) []clientStanza {
 		if isFlat(suite) {
 			comps = nil
 		}
+		types := []string{"deb"}
+		if p.HasSources && !p.NoSources[suite] {
+			types = append(types, "deb-src")
+		}
 		i := slices.IndexFunc(out, func(s clientStanza) bool {
-			return !isFlat(suite) && slices.Equal(s.components, comps) && len(comps) > 0
+			return !isFlat(suite) && slices.Equal(s.types, types) && slices.Equal(s.components, comps) && len(comps) > 0
 		})
 		if i < 0 {
-			out = append(out, clientStanza{[]string{string(suite)}, comps})
+			out = append(out, clientStanza{types, []string{string(suite)}, comps})
 		} else {
 			out[i].suites = append(out[i].suites, string(suite))
 		}

@@ -519,6 +519,18 @@ func TestClientConfig(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
+	// Sources only of suites that have some: apt complains of others.
+	some := p
+	some.Suites, some.NoSources, some.KeyArmored, some.Comment = p.Suites[:2], map[repo.SuiteName]bool{"bookworm-updates": true}, "", ""
+	some.KeyFiles = []string{"/etc/apt/keyrings/a.asc"}
+	got, err = Format{}.ClientConfig("list", some)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const line = " [arch=amd64 signed-by=/etc/apt/keyrings/a.asc] http://mirror.example.org/frozen/4.1/debian bookworm"
+	if d := cmp.Diff("deb"+line+" main contrib\ndeb-src"+line+" main contrib\ndeb"+line+"-updates main contrib\n", got); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
 	if _, err := (Format{}).ClientConfig("list", p); err == nil || err.Error() != "one-line sources of snapd-4.1-debian: they cannot hold a key: no key file named" {
 		t.Errorf("error %v", err)
 	}

@@ -373,7 +373,8 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 		head = nil
 	}
 	var prev []repo.Doc
-	if head != nil {
+	again := head != nil && head.Selection != "" && head.Selection != selection(s.m)
+	if head != nil && !again {
 		var err error
 		if prev, err = s.e.docs(ctx, head); err != nil {
 			s.e.cfg.Log.Warn("documents held cannot be read, fetching them again", "repo", s.m.Name, "suite", string(suite), "err", err)
@@ -407,11 +408,12 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 			errs = append(errs, fmt.Errorf("suite %s at %s: %w: its date is %s, the last sync's was %s", suite, redact(u), repo.ErrRollback, stamp(root.Date), stamp(head.Date)))
 			continue
 		}
-		if head != nil && sameDocs(head, root.Docs) {
+		same := head != nil && sameDocs(head, root.Docs)
+		if same && !again {
 			state.gen = *head
 			return state, nil
 		}
-		if head != nil && root.Date.Equal(head.Date) {
+		if head != nil && !same && root.Date.Equal(head.Date) {
 			s.warn(fmt.Sprintf("suite %s: other content under the same date %s", suite, stamp(root.Date)))
 		}
 		state.root, state.url = root, u
@@ -421,6 +423,13 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 		return nil, fmt.Errorf("suite %s: no further URL: %w", suite, repo.ErrMissing)
 	}
 	return nil, worst(errs)
+}
+
+// selection stands for what a mirror's configuration selects, in a few letters.
+func selection(m config.Mirror) string {
+	text := fmt.Sprintf("%q %q %t %q %t %t %t %q %q %t", m.Components, m.Architectures, m.Sources, m.Languages,
+		m.Contents, m.Udebs, m.Installer, m.Indices, m.Packages, m.Download == config.All)
+	return cas.Sum([]byte(text)).String()[:16]
 }
 
 func (s *syncer) warn(w string) {
@@ -466,7 +475,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 	gen := &state.gen
 	*gen = store.Generation{
 		Mirror: s.m.Name, Suite: root.Suite, Gen: stage.Gen(), Date: root.Date, ValidUntil: root.ValidUntil,
-		Revision: root.Revision, Trust: root.Trust, Signers: root.Signers, ByHash: root.ByHash,
+		Selection: selection(s.m), Revision: root.Revision, Trust: root.Trust, Signers: root.Signers, ByHash: root.ByHash,
 	}
 	for _, d := range root.Docs {
 		info, err := cas.PutBatch(ctx, batch, d.Data, d.LastModified)
@@ -832,11 +841,16 @@ const maxElsewhere = 16
 // takePackages fetches every package of the new generations that is not here.
 func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 	s.p.SetPhase("fetching packages")
+	// The snapshot being made, which nobody else sees.
+	all := &store.Snapshot{Mirror: s.m.Name, Type: s.m.Type}
+	for _, state := range states {
+		all.Suites = append(all.Suites, store.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen})
+	}
 	for _, state := range states {
 		if state.root == nil {
 			continue
 		}
-		if err := s.takeSuitePackages(ctx, state); err != nil {
+		if err := s.takeSuitePackages(ctx, state, all); err != nil {
 			return state.completeOr(err)
 		}
 		state.gen.Complete = true
@@ -844,7 +858,9 @@ func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 	return nil
 }
 
-func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState) error {
+// takeSuitePackages fetches the packages of a suite that the configuration's globs
+// select, and with each its source, whatever that is called.
+func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *store.Snapshot) error {
 	files, bytes, err := s.e.FetchPackages(ctx, FetchOptions{
 		Mirror: s.m, URLs: append(slices.Clone(s.urls), state.gen.Elsewhere...), Progress: s.p,
 		Lost: func(w *repo.Record, f repo.File, err error) error {
@@ -855,13 +871,23 @@ func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState) error
 			return err
 		},
 	}, func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
-		return s.e.eachStaged(ctx, state.gen.Mirror, state.suite, state.gen.Gen, func(f *store.Fact) error {
+		return s.e.eachStaged(ctx, &state.gen, func(f *store.Fact) error {
 			if !s.f.Match(s.m, &f.Record) {
 				return nil
 			}
-			for _, file := range f.Files {
-				if err := fetch(&f.Record, file); err != nil {
+			taken := []*store.Fact{f}
+			if len(s.m.Packages) > 0 && s.m.Sources && f.Kind != repo.KindSource {
+				sources, err := s.e.sourcesOf(ctx, all, f)
+				if err != nil {
 					return err
+				}
+				taken = append(taken, sources...)
+			}
+			for _, f := range taken {
+				for _, file := range f.Files {
+					if err := fetch(&f.Record, file); err != nil {
+						return err
+					}
 				}
 			}
 			return nil
@@ -872,9 +898,35 @@ func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState) error
 	return err
 }
 
+// sourcesOf lists the source packages of a snapshot that a package names as its
+// own.
+func (e *Engine) sourcesOf(ctx context.Context, snap *store.Snapshot, f *store.Fact) (out []*store.Fact, err error) {
+	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		for _, ref := range f.Sources {
+			named, err := tx.ByName(snap.Mirror, ref.Name)
+			if err != nil {
+				return err
+			}
+			for _, src := range named {
+				if src.Kind != repo.KindSource || src.Version != ref.Version {
+					continue
+				}
+				if places, err := tx.PlacesAt(snap, src.PID); err != nil {
+					return err
+				} else if len(places) > 0 {
+					out = append(out, src)
+				}
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
 // eachStaged calls f for each paragraph of a suite's staged generation: only for
 // those that began with it when the base was complete.
-func (e *Engine) eachStaged(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, f func(*store.Fact) error) error {
+func (e *Engine) eachStaged(ctx context.Context, g *store.Generation, f func(*store.Fact) error) error {
+	mirror, suite, gen := g.Mirror, g.Suite, g.Gen
 	var base *store.Generation
 	var fresh []store.PID
 	err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
@@ -884,7 +936,7 @@ func (e *Engine) eachStaged(ctx context.Context, mirror string, suite repo.Suite
 		} else if err != nil {
 			return err
 		}
-		if !last.Complete {
+		if !last.Complete || last.Selection != g.Selection {
 			return nil
 		}
 		base = last

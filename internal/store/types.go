@@ -68,6 +68,9 @@ type Generation struct {
 	Groups     []Group        `json:"groups"`
 	// Complete: every package was here when the snapshot was sealed.
 	Complete bool `json:"complete,omitempty"`
+	// Selection stands for what the configuration selected of the suite: another
+	// one makes a sync take it again.
+	Selection string `json:"selection,omitempty"`
 	// Elsewhere are further base URLs below which upstream's indices say that
 	// packages stand.
 	Elsewhere []string `json:"elsewhere,omitempty"`

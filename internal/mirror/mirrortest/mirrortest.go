@@ -91,6 +91,9 @@ func (w *World) CloseAll() {
 	w.Engine = nil
 }
 
+// TB is the test that the World is of.
+func (w *World) TB() testing.TB { return w.tb }
+
 // TrySync syncs the mirror "debian" a minute later.
 func (w *World) TrySync() (*mirror.SyncResult, error) {
 	w.tb.Helper()

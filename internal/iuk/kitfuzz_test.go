@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"reflect"
+	"strings"
 	"testing"
 
 	"example.org/snapd/internal/squashfs"
@@ -38,6 +40,24 @@ func FuzzKit(f *testing.F) {
 				!errors.Is(err, squashfs.ErrCorrupt) && !errors.Is(err, squashfs.ErrLimit) && !errors.Is(err, squashfs.ErrUnsupported) {
 				t.Fatal(err)
 			}
+		}
+	})
+}
+
+// FuzzProvenance reads what a kit says of its making, and writes it again.
+func FuzzProvenance(f *testing.F) {
+	f.Add([]byte(`{"writer_format":1,"base":{"version":"1","sha256":"` + strings.Repeat("0a", 32) + `"},"new":{"version":"2","sha256":"` + strings.Repeat("b0", 32) + `"}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := parseProvenance(b)
+		if err != nil {
+			return
+		}
+		text, err := p.format()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := parseProvenance(text); err != nil || !reflect.DeepEqual(again, p) {
+			t.Errorf("written again: %v\n%+v\n%+v", err, p, again)
 		}
 	})
 }

@@ -333,6 +333,10 @@ func FuzzScanner(f *testing.F) {
 			if !bytes.Equal(doc[p.Offset:p.Offset+int64(len(p.Raw))], p.Raw) {
 				t.Fatalf("bytes of %s are not those of the document", p.Name)
 			}
+			// What is said of one package; an element that is not whole is an error.
+			_, _ = ParsePrimary(p.Raw)
+			_, _ = ParseRelations(p.Raw)
+			_, _ = ParseDetail(p.Raw)
 		}
 	})
 }

@@ -77,6 +77,8 @@ var advices = []advice{
 	{code: api.CodeMissing, exit: api.ExitFailed, hint: "take in what is missing with: snapctl sync M --from-url URL --as T"},
 	{code: api.CodeBroken, exit: api.ExitFailed, hint: "take in what is missing with --replace, or freeze it as it is with --allow-broken"},
 	{code: api.CodeNeedsAll, exit: api.ExitFailed, hint: "fetch them with --all, or freeze less with --manifest or --package"},
+	{code: api.CodeInUse, verb: "freeze", exit: api.ExitFailed, hint: "wait until the other one has ended: snapctl show NAME"},
+	{code: api.CodeInUse, verb: "import", exit: api.ExitFailed, hint: "wait until the other one has ended: snapctl list --frozen"},
 	{code: api.CodeInUse, exit: api.ExitFailed, hint: "snapctl show NAME (says what uses it)"},
 	{code: api.CodeInterrupted, exit: api.ExitInterrupted},
 	{code: api.CodeInternal, exit: api.ExitFailed, hint: "snapd's log has more"},

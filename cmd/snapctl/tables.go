@@ -374,11 +374,18 @@ func (u *ui) freezeDone(r *api.FreezeResult) {
 }
 
 func (u *ui) verified(r *api.VerifyResult) {
-	u.fields("Verified", r.Ref)
+	by := ""
 	if r.Signature != nil {
-		u.fields("Signed by", r.Signature.Fingerprint+" "+r.Signature.UserID)
+		by = r.Signature.Fingerprint + " " + r.Signature.UserID
 	}
-	u.fields("Packages", strconv.Itoa(r.Packages), "Files", fmt.Sprintf("%d, %s read", r.Files, bytesText(r.Bytes)))
+	packages := count(r.Packages, "package", "packages")
+	if r.Sources > 0 {
+		packages += " and " + count(r.Sources, "source package", "source packages")
+	}
+	if r.Places > 0 {
+		packages += ", listed in " + count(r.Places, "place", "places") + " of signed indices"
+	}
+	u.fields("Verified", r.Ref, "Signed by", by, "Proven", packages, "Files", fmt.Sprintf("%d, %s read", r.Files, bytesText(r.Bytes)))
 	if len(r.Relied) > 0 {
 		u.heading("Relied on:")
 		rows := [][]string{{"  MIRROR", "SUITE", "DATE", "TRUST", "PINNED", "SIGNED BY"}}

@@ -434,8 +434,10 @@ type VerifyRequest struct {
 type VerifyResult struct {
 	Ref       string        `json:"ref"`
 	Deep      bool          `json:"deep"`
-	Packages  int           `json:"packages"`
-	Files     int           `json:"files"`
+	Packages  int           `json:"packages"`            // each once, as in Frozen; of a whole mirror, those of each index
+	Sources   int           `json:"sources"`             // source packages, the same
+	Places    int           `json:"places"`              // paragraphs of signed indices that list them: one for each suite, component and architecture
+	Files     int           `json:"files"`               // read
 	Bytes     int64         `json:"bytes"`               // read and hashed
 	Signature *Signer       `json:"signature,omitempty"` // ours
 	Relied    []Relied      `json:"relied"`

@@ -35,21 +35,17 @@ func (z *Freezer) Describe(ctx context.Context, name string) (*api.Frozen, error
 				m.Suites = append(m.Suites, string(s.Suite))
 			}
 		}
-		seen := map[cas.Digest]bool{}
-		for _, p := range d.Packages {
-			if !seen[p.SHA256] {
-				seen[p.SHA256] = true
-				m.Packages++
-			}
+		format, err := z.e.Format(d.Type)
+		if err != nil {
+			return nil, err
 		}
-		srcs := map[string]bool{}
-		for _, s := range d.Sources {
-			if k := s.Name + " " + s.Version; !srcs[k] {
-				srcs[k] = true
-				m.Sources++
-			}
-		}
+		m.Packages, m.Sources = tally(d, format.SourceArch())
 		for _, fm := range f.Mirrors {
+			if fm.Mirror == d.Name && d.Kind == Whole {
+				if m.Packages, m.Sources, err = z.countWhole(ctx, &fm); err != nil {
+					return nil, err
+				}
+			}
 			if fm.Mirror == d.Name && !fm.Instant.IsZero() {
 				m.Snapshot = fm.Mirror + "@" + store.FormatInstant(fm.Instant)
 			}
@@ -135,6 +131,41 @@ func (z *Freezer) Packages(ctx context.Context, ref string) (*api.PackageList, e
 		out.Packages = append(out.Packages, docPackages(d, f.SourceArch())...)
 	}
 	return out, nil
+}
+
+// tally counts an exact mirror's packages and source packages, each once in
+// however many places it is.
+func tally(d *DocMirror, sourceArch string) (packages, sources int) {
+	for _, p := range docPackages(d, sourceArch) {
+		if p.Arch == sourceArch {
+			sources++
+		} else {
+			packages++
+		}
+	}
+	return packages, sources
+}
+
+// countWhole counts the packages of a whole mirror, those of each suite: none
+// where it was imported, and its indices never read.
+func (z *Freezer) countWhole(ctx context.Context, fm *store.FrozenMirror) (packages, sources int, err error) {
+	for _, s := range fm.Suites {
+		if s.Gen == 0 {
+			continue
+		}
+		err := z.st.View(ctx, func(tx *store.Tx) error {
+			g, err := tx.Generation(fm.Mirror, s.Suite, s.Gen)
+			if err == nil {
+				packages += g.Packages
+				sources += g.Sources
+			}
+			return err
+		})
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	return packages, sources, nil
 }
 
 // docPackages lists an exact mirror's packages, each once.

@@ -263,7 +263,7 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 	}
 	if len(v.Faults) > 0 {
 		f := v.Faults[0]
-		return nil, fmt.Errorf("%w: import %s: %d faults, the first in %s: %s (expected %s, found %s)", ErrVerify, req.Dir, len(v.Faults), f.Object, f.Message, f.Expected, f.Found)
+		return nil, fmt.Errorf("%w: import %s: %s, the first in %s: %s (expected %s, found %s)", ErrVerify, req.Dir, counted(len(v.Faults), "fault"), f.Object, f.Message, f.Expected, f.Found)
 	}
 	data, err := t.read("manifest.json", maxManifest)
 	if err != nil {
@@ -277,7 +277,7 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 		return nil, err
 	}
 	if !z.begin(doc.Name) {
-		return nil, fmt.Errorf("frozen snapshot %s is being made by another command", doc.Name)
+		return nil, fmt.Errorf("frozen snapshot %s %w", doc.Name, ErrBusy)
 	}
 	defer z.end(doc.Name)
 	res := &api.TransferResult{Name: doc.Name, Notes: v.Notes}
@@ -362,9 +362,8 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 			return nil, err
 		}
 		f.Mirrors = append(f.Mirrors, fm)
-		f.Packages += len(docPackages(d, format.SourceArch())) - len(d.Sources)
-		f.Sources += len(d.Sources)
 	}
+	f.Packages, f.Sources = v.Packages, v.Sources
 	if err := z.importStatements(ctx, t, f, put, &nodes); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,8 @@ var (
 	ErrNeedsAll = errors.New("packages are still to be fetched")
 	// ErrVerify means that a proof does not hold.
 	ErrVerify = errors.New("verification failed")
+	// ErrBusy means that a frozen snapshot of that name is being made or taken in.
+	ErrBusy = errors.New("is being made by another command")
 	// ErrUsage means that the options contradict each other.
 	ErrUsage = errors.New("usage")
 )
@@ -142,7 +144,7 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 		return nil, err
 	}
 	if !z.begin(req.Name) {
-		return nil, fmt.Errorf("frozen snapshot %s is being made by another command", req.Name)
+		return nil, fmt.Errorf("frozen snapshot %s %w", req.Name, ErrBusy)
 	}
 	defer z.end(req.Name)
 	p.SetPhase("resolving")
@@ -661,13 +663,16 @@ func (z *Freezer) commit(ctx context.Context, pl *plan, doc *Document, data []by
 			for _, file := range p.fact.Files {
 				s.nodes = append(s.nodes, store.Node{Path: d.Name + "/" + file.Path, Digest: file.SHA256, Size: file.Size, ModTime: doc.Date})
 			}
-			if p.fact.Kind == repo.KindSource {
-				f.Sources++
-			} else {
-				f.Packages++
-			}
 		}
-		if pl.whole[d.Name] {
+		if !pl.whole[d.Name] {
+			format, err := z.e.Format(d.Type)
+			if err != nil {
+				return nil, err
+			}
+			packages, sources := tally(d, format.SourceArch())
+			f.Packages += packages
+			f.Sources += sources
+		} else {
 			for _, src := range pl.sources[d.Name] {
 				for _, e := range src.snap.Suites {
 					err := z.st.View(ctx, func(tx *store.Tx) error {

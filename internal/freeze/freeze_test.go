@@ -144,6 +144,56 @@ func TestDigestsOfEntries(t *testing.T) {
 	}
 }
 
+// A package in two suites is one package in two places, wherever it is counted.
+func TestCounts(t *testing.T) {
+	w := &world{World: mirrortest.New(t, func(m *config.Mirror) { m.Suites = []string{"stable", "updates"} })}
+	w.signer = signtest.Signer(t, signtest.NewKey(t, "freezer"))
+	w.open()
+	for _, suite := range []string{"stable", "updates"} {
+		w.Archive.Suite(suite).Add(debtest.Package{Name: "a", Version: "1"})
+		w.Archive.Suite(suite).AddSource(debtest.Source{Name: "a", Version: "1"})
+	}
+	w.Archive.Add(debtest.Package{Name: "b", Version: "1", Source: "a"})
+	w.Archive.Publish(mirrortest.Start)
+	w.MustSync()
+	type counts struct{ Packages, Sources int }
+	for name, req := range map[string]api.FreezeRequest{"exact": {Manifests: list("a:amd64=1", "b:amd64=1")}, "whole": {}} {
+		req.Name = name
+		want, places := counts{2, 1}, 5
+		if name == "whole" {
+			want = counts{3, 2} // of each suite
+		}
+		res := w.freeze(t, req)
+		v, err := w.z.Verify(t.Context(), &api.VerifyRequest{Ref: name}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(t.TempDir(), name)
+		if _, err := w.z.Export(t.Context(), name, dir, nil); err != nil {
+			t.Fatal(err)
+		}
+		other := newWorld(t, config.All)
+		if _, err := other.z.Import(t.Context(), &api.ImportRequest{Dir: dir, Keys: []string{w.signer.PublicKeyArmored()}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		in, err := other.z.Describe(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := res.Frozen.Mirrors[0]
+		for what, got := range map[string]counts{
+			"freeze": {res.Frozen.Packages, res.Frozen.Sources}, "its mirror": {m.Packages, m.Sources}, "verify": {v.Packages, v.Sources}, "imported": {in.Packages, in.Sources},
+		} {
+			if got != want {
+				t.Errorf("%s: %s counts %+v, expected %+v", name, what, got, want)
+			}
+		}
+		if v.Places != places {
+			t.Errorf("%s: verify counts %d places, expected %d", name, v.Places, places)
+		}
+	}
+}
+
 // What sources cannot print is told by its name, and what there is.
 func TestSourcesRefused(t *testing.T) {
 	w := newWorld(t, config.OnDemand)

@@ -388,7 +388,10 @@ func (v *verifier) mirror(ctx context.Context, d *DocMirror) error {
 		origins[k] = origin{component: s.Component}
 		want[k] = s.Files
 	}
-	v.res.Packages += len(d.Packages)
+	packages, sources := tally(d, f.SourceArch())
+	v.res.Packages += packages
+	v.res.Sources += sources
+	v.res.Places += len(d.Packages) + len(d.Sources)
 	proven := map[expected]bool{}
 	signed := map[repo.SuiteName]map[string]cas.Digest{}
 	for i := range d.Suites {
@@ -548,7 +551,12 @@ func (v *verifier) suite(ctx context.Context, f repo.Format, d *DocMirror, s *Do
 			}
 			if d.Kind == Whole {
 				mu.Lock()
-				v.res.Packages += count
+				v.res.Places += count
+				if g.Arch == f.SourceArch() {
+					v.res.Sources += count
+				} else {
+					v.res.Packages += count
+				}
 				mu.Unlock()
 			}
 			return err

@@ -77,6 +77,7 @@ var outcomes = []outcome{
 	{mirror.ErrNoSpace, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
 	{syscall.ENOSPC, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
 	{syscall.EDQUOT, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
+	{freeze.ErrBusy, api.CodeInUse, api.ExitFailed, http.StatusConflict},
 	{ErrInUse, api.CodeInUse, api.ExitFailed, http.StatusConflict},
 	{mirror.ErrUnknown, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
 	{store.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},

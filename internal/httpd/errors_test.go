@@ -36,6 +36,7 @@ func TestOutcomes(t *testing.T) {
 		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, fetch.ErrUnavailable), api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
 		{fmt.Errorf("%w, then %w", rpm.ErrUnsupported, repo.ErrWeak), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 		{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
+		{freeze.ErrBusy, api.CodeInUse, api.ExitFailed, http.StatusConflict},
 		{store.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},
 	} {
 		o, ok := new(Server).classify(fmt.Errorf("sync x: %w", c.err))

@@ -211,6 +211,19 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 		req.MaxSize = maxUnknown
 	}
 	res, err := e.cfg.Client.Get(ctx, req)
+	if errors.Is(err, fetch.ErrNotFound) && want.Record != nil {
+		more, merr := e.elsewhereBefore(ctx, m.Name, bases)
+		if merr != nil {
+			return cas.Info{}, merr
+		}
+		if len(more) > 0 {
+			req.URLs = nil
+			for _, b := range more {
+				req.URLs = append(req.URLs, join(b, want.Listed.Path))
+			}
+			res, err = e.cfg.Client.Get(ctx, req)
+		}
+	}
 	if err != nil {
 		return cas.Info{}, fmt.Errorf("%s of %s: %w", want.Listed.Path, m.Name, err)
 	}
@@ -420,6 +433,57 @@ func (e *Engine) elsewhere(ctx context.Context, name string) (urls []string, err
 		return nil
 	})
 	return urls, err
+}
+
+// maxBefore bounds how many snapshots elsewhereBefore looks at.
+const maxBefore = 10_000
+
+// elsewhereBefore lists the places outside of a mirror at which older snapshots
+// say that packages stand, but for those in known: what upstream has moved or
+// forgotten may still be there.
+func (e *Engine) elsewhereBefore(ctx context.Context, name string, known []string) (urls []string, err error) {
+	type gen struct {
+		suite repo.SuiteName
+		gen   uint32
+	}
+	seen := map[gen]bool{}
+	var before time.Time
+	for n := 0; n < maxBefore && len(urls) < maxElsewhere; {
+		var page []*store.Snapshot
+		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+			if page, err = tx.Snapshots(name, before, 100); err != nil {
+				return err
+			}
+			for _, snap := range page {
+				for _, s := range snap.Suites {
+					k := gen{s.Suite, s.Gen}
+					if seen[k] {
+						continue
+					}
+					seen[k] = true
+					g, err := tx.Generation(name, s.Suite, s.Gen)
+					if err != nil {
+						return err
+					}
+					for _, u := range g.Elsewhere {
+						if !slices.Contains(known, u) && !slices.Contains(urls, u) && len(urls) < maxElsewhere {
+							urls = append(urls, u)
+						}
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(page) == 0 {
+			break
+		}
+		n += len(page)
+		before = page[len(page)-1].Instant
+	}
+	return urls, nil
 }
 
 type linked struct {

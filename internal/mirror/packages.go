@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 		return 0, 0, err
 	}
 	o.URLs = append(slices.Clone(o.URLs), more...)
+	before := sync.OnceValues(func() ([]string, error) { return e.elsewhereBefore(ctx, o.Mirror.Name, o.URLs) })
 	batch := e.cfg.Blobs.NewBatch()
 	defer batch.Discard()
 	var n, size atomic.Int64
@@ -92,7 +94,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 	for range e.cfg.Parallel {
 		eg.Go(func() error {
 			for w := range work {
-				sha1, err := e.fetchPackage(egctx, o, batch, &w)
+				sha1, err := e.fetchPackage(egctx, o, before, batch, &w)
 				o.Progress.Files.Add(1)
 				if err != nil {
 					if egctx.Err() != nil {
@@ -149,7 +151,9 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 	return n.Load(), size.Load(), flush(1)
 }
 
-func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, batch cas.Batch, w *wanted) (sha1 [20]byte, err error) {
+// fetchPackage fetches one file into the batch; before tells the places that are
+// tried when it is at none of the URLs.
+func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func() ([]string, error), batch cas.Batch, w *wanted) (sha1 [20]byte, err error) {
 	cw, err := batch.Create(ctx)
 	if err != nil {
 		return sha1, err
@@ -159,14 +163,26 @@ func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, batch cas.Bat
 	if err != nil {
 		return sha1, err
 	}
-	var urls []string
-	for _, b := range o.URLs {
-		urls = append(urls, join(b, w.file.Path))
+	get := func(bases []string) (fetch.Result, error) {
+		var urls []string
+		for _, b := range bases {
+			urls = append(urls, join(b, w.file.Path))
+		}
+		return e.cfg.Client.Get(ctx, fetch.Request{
+			URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256}, Dest: dest, Tree: treeOf(urls),
+			OnBytes: func(n int64) { o.Progress.Bytes.Add(n) },
+		})
 	}
-	res, err := e.cfg.Client.Get(ctx, fetch.Request{
-		URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256}, Dest: dest, Tree: treeOf(urls),
-		OnBytes: func(n int64) { o.Progress.Bytes.Add(n) },
-	})
+	res, err := get(o.URLs)
+	if errors.Is(err, fetch.ErrNotFound) {
+		more, merr := before()
+		if merr != nil {
+			return sha1, merr
+		}
+		if len(more) > 0 {
+			res, err = get(more)
+		}
+	}
 	if err != nil {
 		return sha1, err
 	}

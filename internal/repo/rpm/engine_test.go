@@ -428,6 +428,52 @@ func TestEngineElsewhere(t *testing.T) {
 	}
 }
 
+// TestEngineElsewhereBefore: a package of an old snapshot is still found at the
+// place that its lists named, when the newest ones name another or none, on
+// demand and by a freeze of the old snapshot.
+func TestEngineElsewhereBefore(t *testing.T) {
+	place := func() (*rpmtest.Repo, string) {
+		r := rpmtest.New(rpmtest.Options{})
+		srv := httptest.NewServer(r)
+		t.Cleanup(srv.Close)
+		return r, srv.URL + "/"
+	}
+	first, firstURL := place()
+	_, secondURL := place()
+	w := newWorld(t, rpmtest.Options{XMLBase: firstURL}, func(m *config.Mirror) { m.Download = config.OnDemand })
+	built := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0"}, rpmtest.Package{Name: "lib", Version: "1.0"})
+	first.AddBuilt(built...)
+	first.Publish(start)
+	w.up.Publish(start)
+	old := w.sync(t).Snapshot
+	for i, base := range []string{secondURL, ""} {
+		w.up.XMLBase = base
+		w.up.Add(rpmtest.Package{Name: fmt.Sprint("more", i), Version: "1.0"})
+		w.up.Publish(start.Add(time.Duration(i+1) * time.Hour))
+		for _, b := range built {
+			w.up.SetFile(b.Href(), nil)
+		}
+		w.now = w.now.Add(2 * time.Hour)
+		w.sync(t)
+	}
+	found, err := w.Lookup(t.Context(), old, built[0].Href(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, size, err := w.OpenFound(t.Context(), found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if size != int64(len(built[0].Bytes)) {
+		t.Errorf("%d bytes, expected %d", size, len(built[0].Bytes))
+	}
+	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0", Mirrors: []string{old.ID()}, Manifests: rpmList("lib-1.0-1.noarch")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.verify(t, "4.0")
+}
+
 // TestEngineSHA512: metadata listed and named by SHA-512 are mirrored, served
 // and frozen whole.
 func TestEngineSHA512(t *testing.T) {

@@ -276,7 +276,7 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 		}
 		return n, err
 	}
-	p = p[:min(len(p), chunk)] // the limiter's least burst
+	p = p[:min(len(p), b.c.piece)]
 	start := time.Now()
 	b.dog.Reset(b.c.cfg.StallTimeout)
 	n, err := b.r.Read(p)

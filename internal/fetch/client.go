@@ -19,6 +19,7 @@ import (
 
 const (
 	chunk         = 128 << 10        // bytes read at once
+	minPiece      = 4 << 10          // least that is read at once where the rate is limited
 	maxRedirects  = 10               // of one request
 	maxRetryAfter = 2 * time.Minute  // longest wait that upstream may ask for
 	rateWindow    = time.Minute      // over which MinRate is judged
@@ -49,6 +50,7 @@ type Client struct {
 	cfg     Config
 	rt      http.RoundTripper
 	limiter *rate.Limiter
+	piece   int // bytes read at once
 	log     *slog.Logger
 
 	mu    sync.Mutex
@@ -91,13 +93,16 @@ func New(cfg Config) *Client {
 	if cfg.MaxBackoff <= 0 {
 		cfg.MaxBackoff = 30 * time.Second
 	}
-	c := &Client{cfg: cfg, rt: cfg.Transport, log: cfg.Logger, hosts: make(map[string]*host)}
+	c := &Client{cfg: cfg, piece: chunk, rt: cfg.Transport, log: cfg.Logger, hosts: make(map[string]*host)}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.RateLimit > 0 {
-		// A tenth of a second at once, and at least one chunk.
-		c.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), max(int(cfg.RateLimit/10), chunk))
+		// A tenth of a second at once, and in pieces of that: a connection that has
+		// read much waits long, and several of them go far beyond a low limit.
+		burst := int(max(cfg.RateLimit/10, minPiece))
+		c.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), burst)
+		c.piece = min(chunk, burst)
 	}
 	if c.rt == nil {
 		only1 := new(http.Protocols)

@@ -695,7 +695,7 @@ func TestTime(t *testing.T) {
 		}, 59 * time.Second, 61 * time.Second, "<nil>"},
 		{"rate limit", Config{RateLimit: 10_000}, func(n int, r *http.Request) (*http.Response, error) {
 			return reply(r, 200, nil, 100_000, &slowBody{ctx: r.Context(), parts: each(content, 1000), end: io.EOF}), nil
-		}, 0, 0, "<nil>"}, // within the first burst
+		}, 9 * time.Second, 10 * time.Second, "<nil>"}, // less the first burst
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

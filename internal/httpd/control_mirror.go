@@ -13,9 +13,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
 )
 
@@ -80,9 +82,10 @@ func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) 
 			out.Warnings = append(out.Warnings, fmt.Sprintf("free space is below the reserve: %d bytes free, %d reserved; syncs and recordings are stopped", out.Free, out.Reserve))
 		}
 	}
-	if e := s.cfg.Signer.Expiry(); !e.IsZero() {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("the signing key expires on %s: apt refuses what it signed from then on (snapctl key renew)", e.Format(time.DateOnly)))
+	if w := s.expires(s.cfg.Signer.Expiry()); w != "" {
+		out.Warnings = append(out.Warnings, "the signing key "+w+" (snapctl key renew)")
 	}
+	var frozen []*store.Frozen
 	err = s.view(ctx, func(tx *store.Tx) error {
 		rotten, err := tx.Rottens()
 		if err != nil {
@@ -91,8 +94,7 @@ func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) 
 		for _, r := range rotten {
 			out.Damaged = append(out.Damaged, r.Digest.String())
 		}
-		frozen, err := tx.Frozens()
-		if err != nil {
+		if frozen, err = tx.Frozens(); err != nil {
 			return err
 		}
 		out.Frozen = len(frozen)
@@ -106,12 +108,63 @@ func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) 
 	if len(out.Damaged) > 0 {
 		out.Warnings = append(out.Warnings, countOf(len(out.Damaged), "blob is", "blobs are")+" damaged (snapctl fsck --repair)")
 	}
+	out.Warnings = append(out.Warnings, s.expiringKeys(ctx, frozen)...)
 	ml, err := s.mirrorList(ctx, api.Empty{}, nil)
 	out.Mirrors = ml.Mirrors
 	for _, m := range ml.Mirrors {
 		out.Snapshots += m.Snapshots
 	}
 	return out, err
+}
+
+// expires says when a key ceases to be good, or nothing when it never does.
+func (s *Server) expires(e time.Time) string {
+	switch {
+	case e.IsZero():
+		return ""
+	case e.After(s.now()):
+		return fmt.Sprintf("expires on %s: apt refuses what it signed from then on", e.UTC().Format(time.DateOnly))
+	}
+	return fmt.Sprintf("expired on %s: apt refuses what it signed", e.UTC().Format(time.DateOnly))
+}
+
+// expiringKeys warns of earlier signing keys, and keys of imported freezes, that
+// expire: the frozen snapshots that they signed are kept with them.
+func (s *Server) expiringKeys(ctx context.Context, frozen []*store.Frozen) []string {
+	signed := map[cas.Digest][]string{}
+	var keys []cas.Digest
+	for _, f := range frozen {
+		if f.Key == s.cfg.Signer.Fingerprint() {
+			continue // it is served as it is now
+		}
+		if signed[f.KeyBlob] == nil {
+			keys = append(keys, f.KeyBlob)
+		}
+		signed[f.KeyBlob] = append(signed[f.KeyBlob], f.Name)
+	}
+	var out []string
+	for _, d := range keys {
+		data, err := cas.ReadAll(ctx, s.blobs(), d, 1<<20)
+		if err != nil {
+			continue // fsck tells
+		}
+		ring, err := sign.ParseKeyring(data)
+		if err != nil {
+			continue
+		}
+		for _, k := range ring.Keys() {
+			w := s.expires(k.Expires)
+			if w == "" {
+				continue
+			}
+			of := signed[d][0]
+			if n := len(signed[d]) - 1; n > 0 {
+				of += " and " + countOf(n, "more frozen snapshot", "more frozen snapshots")
+			}
+			out = append(out, fmt.Sprintf("key %s, which signed %s, %s", k.Fingerprint, of, w))
+		}
+	}
+	return out
 }
 
 func (s *Server) mirrorList(ctx context.Context, _ api.Empty, _ func(api.Progress)) (api.MirrorList, error) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -17,6 +18,8 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/sign/signtest"
 )
 
 // Only this process's user and root may use the socket.
@@ -89,6 +92,41 @@ func TestControlRefuses(t *testing.T) {
 				t.Errorf("-want +got\n%s", d)
 			}
 		})
+	}
+}
+
+// status warns of keys that expire: the signing key, and those that signed what
+// is kept.
+func TestExpiringKeys(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	s.sync()
+	warnings := func() []string {
+		var st api.Status
+		s.call("status", api.Empty{}, &st)
+		return st.Warnings
+	}
+	use := func(k *sign.PrivateKey) {
+		s.signer = signtest.Signer(t, k)
+		s.restart()
+	}
+	if w := warnings(); len(w) != 0 {
+		t.Errorf("a key that does not expire: %q", w)
+	}
+	soon := signtest.NewExpiringKey(t, "soon", time.Date(2090, 1, 2, 3, 4, 5, 0, time.UTC))
+	use(soon)
+	s.call("freeze", api.FreezeRequest{Name: "4.0"}, nil)
+	s.call("freeze", api.FreezeRequest{Name: "4.1"}, nil)
+	if d := cmp.Diff([]string{"the signing key expires on 2090-01-02: apt refuses what it signed from then on (snapctl key renew)"}, warnings()); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+	use(signtest.NewExpiringKey(t, "past", time.Date(2021, 1, 2, 3, 4, 5, 0, time.UTC)))
+	if d := cmp.Diff([]string{
+		"the signing key expired on 2021-01-02: apt refuses what it signed (snapctl key renew)",
+		"key " + soon.Fingerprint() + ", which signed 4.0 and 1 more frozen snapshot, expires on 2090-01-02: apt refuses what it signed from then on",
+	}, warnings()); d != "" {
+		t.Errorf("-want +got\n%s", d)
 	}
 }
 

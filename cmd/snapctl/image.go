@@ -142,7 +142,7 @@ func (c *call) installSources(ctx context.Context, f *api.Frozen) (string, error
 var errNoDebian = errors.New("the frozen snapshot holds no Debian mirror")
 
 // upstreamLines are the distribution's own lines for the mirrors of a frozen
-// snapshot.
+// snapshot that are configured here.
 func (c *call) upstreamLines(ctx context.Context, f *api.Frozen) (string, error) {
 	var list []image.Repository
 	for _, m := range sortedMirrors(f) {
@@ -150,7 +150,13 @@ func (c *call) upstreamLines(ctx context.Context, f *api.Frozen) (string, error)
 			continue
 		}
 		var d api.MirrorDetail
-		if err := c.ask(ctx, "mirror/show", api.MirrorRef{Mirror: m.Mirror}, &d); err != nil {
+		err := c.ask(ctx, "mirror/show", api.MirrorRef{Mirror: m.Mirror}, &d)
+		if e := (*api.Error)(nil); errors.As(err, &e) && e.Code == api.CodeNotFound {
+			// An imported freeze serves by itself; only where it came from is not known.
+			c.ui.warning("mirror %s is not configured here: the image's sources.list does not name it", m.Mirror)
+			continue
+		}
+		if err != nil {
 			return "", fmt.Errorf("find upstream of mirror %s: %w", m.Mirror, err)
 		}
 		if len(d.URLs) == 0 {

@@ -521,16 +521,19 @@ func (u *ui) collected(r *api.GCResult) {
 		}
 		return
 	}
-	for _, s := range r.Snapshots {
-		u.printf("snapshot %s\n", s)
-	}
-	word := "removed"
+	removed, put, deleted := "removed", "put", "deleted"
 	if r.DryRun {
-		word = "would remove"
+		removed, put, deleted = "would remove", "would put", "would delete"
 	}
-	u.printf("%s %s; put %s (%s) in quarantine; deleted %s (%s) from it\n", word,
-		count(len(r.Snapshots), "snapshot", "snapshots"), count(r.Blobs, "blob", "blobs"), bytesText(r.Bytes),
-		count(r.Purged, "blob", "blobs"), bytesText(r.PurgedBytes))
+	for _, s := range r.Snapshots {
+		u.printf("%s snapshot %s\n", removed, s)
+	}
+	u.printf("%s %s; %s %s (%s) in quarantine; %s %s (%s) from it\n",
+		removed, count(len(r.Snapshots), "snapshot", "snapshots"), put, count(r.Blobs, "blob", "blobs"), bytesText(r.Bytes),
+		deleted, count(r.Purged, "blob", "blobs"), bytesText(r.PurgedBytes))
+	if r.DryRun {
+		u.printf("nothing was changed (--dry-run)\n")
+	}
 }
 
 func (u *ui) checked(r *api.FsckResult) {

@@ -224,6 +224,35 @@ func TestRebuild(t *testing.T) {
 }
 
 // TestBuildPhases: what mmdebstrap says becomes progress.
+// What a dry run of a collection says cannot be taken for something done.
+func TestGCWords(t *testing.T) {
+	x := newTester(t)
+	r := api.GCResult{Snapshots: []string{"debian@20261122T160000Z"}, Blobs: 1, Bytes: 10, Purged: 2, PurgedBytes: 2048}
+	for dry, want := range map[bool]string{
+		true:  "would remove snapshot debian@20261122T160000Z\nwould remove 1 snapshot; would put 1 blob (10 B) in quarantine; would delete 2 blobs (2.0 KiB) from it\nnothing was changed (--dry-run)\n",
+		false: "removed snapshot debian@20261122T160000Z\nremoved 1 snapshot; put 1 blob (10 B) in quarantine; deleted 2 blobs (2.0 KiB) from it\n",
+	} {
+		r.DryRun = dry
+		x.fake.set(func() { x.fake.answers["gc"] = r })
+		if o := x.run("", "gc"); o.Exit != 0 || o.Out != want {
+			t.Errorf("exit %d\n%s", o.Exit, o.Out)
+		}
+	}
+}
+
+// An imported freeze, whose mirror is not configured, makes images, too.
+func TestImageOfImportedFreeze(t *testing.T) {
+	x := newTester(t)
+	dir := world(t, x)
+	x.fake.set(func() {
+		x.fake.answers["mirror/show"] = &api.Error{Code: api.CodeNotFound, Message: "no such mirror: debian", Exit: api.ExitFailed}
+	})
+	o := x.run(dir, "image", "build", "4.1", "--output", filepath.Join(dir, "out.squashfs"))
+	if want := "snapctl: warning: mirror debian is not configured here: the image's sources.list does not name it\n"; o.Exit != 0 || o.Err != want || o.Files["out.squashfs"] == "" {
+		t.Errorf("exit %d, %q", o.Exit, o.Err)
+	}
+}
+
 func TestBuildPhases(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)

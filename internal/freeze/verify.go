@@ -18,7 +18,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -221,12 +220,14 @@ func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*ap
 	if err != nil {
 		return nil, err
 	}
-	s, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: v.o.Ours, At: v.signedAt(doc)})
+	// Keys are judged at the signature's own time: one that has expired since was
+	// good then, and whoever gives a later one vouches for it.
+	s, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: v.o.Ours})
 	if errors.Is(err, sign.ErrUnknownKey) {
 		if both := v.vouched(ctx, v.o.Ours, doc, data, statements); both != nil {
 			v.o.Ours = both
 			v.res.Notes = append(v.res.Notes, "the manifest is signed by an earlier key, for which a statement by the given one vouches")
-			s, err = sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: both, At: v.signedAt(doc)})
+			s, err = sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: both})
 		}
 	}
 	if err != nil {
@@ -330,18 +331,6 @@ func (v *verifier) strangers(d *dirTree) error {
 		}
 	}
 	return nil
-}
-
-// signedAt is when the manifest was signed: the freeze's date, or the key's
-// creation where that is later.
-func (v *verifier) signedAt(doc *Document) (at time.Time) {
-	at = doc.Date
-	for _, k := range v.o.Ours.Keys() {
-		if k.Created.After(at) {
-			at = k.Created
-		}
-	}
-	return at
 }
 
 // expected is one package of the manifest and whether the proof has met it.

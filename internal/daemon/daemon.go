@@ -186,9 +186,16 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	defer d.engine.Close()
 	d.compose()
-	if n, err := d.freezer.Vouch(ctx); err != nil {
+	switch n, err := d.freezer.Vouch(ctx); {
+	case errors.Is(err, durable.ErrUnknown) || err != nil && ctx.Err() != nil:
 		return err
-	} else if n > 0 {
+	case err != nil:
+		// What is frozen has its own signature: a signing command that does not
+		// answer, or a full disk, is no reason not to serve it.
+		text := fmt.Sprintf("earlier freezes are not signed by the present key: %v (tried again at the next start)", err)
+		d.log.Error(text)
+		d.warnings = append(d.warnings, text)
+	case n > 0:
 		d.log.Info("signed earlier freezes again by the present key", "freezes", n, "key", d.signer.Fingerprint())
 	}
 

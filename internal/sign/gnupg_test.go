@@ -483,12 +483,22 @@ func TestCommandSigner(t *testing.T) {
 		{"a key that is not the announced one", strings.Replace(gpg, `"$SNAPD_SIGN_FINGERPRINT"`, k.Fingerprint(), 1), other.Keyring().ExportArmored(), sign.CommandOptions{}, "signature by an unknown key"},
 		{"other data", "(cat; echo x) | (" + gpg + ")", public, sign.CommandOptions{}, "bad signature"},
 		{"failure", "echo no card >&2; exit 3", public, sign.CommandOptions{}, "exit status 3: no card"},
+		{"failure after a signature", strings.TrimPrefix(gpg, "exec ") + "; exit 4", public, sign.CommandOptions{}, "exit status 4"},
+		{"garbage", "cat >/dev/null; echo this is no signature", public, sign.CommandOptions{}, "signing command sh: "},
+		{"a certificate", "exec gpg --homedir " + g.home + " --batch --export", public, sign.CommandOptions{}, "signing command sh: "},
+		{"two signatures", "cat >in; " + strings.TrimPrefix(gpg, "exec ") + " <in; " + strings.TrimPrefix(gpg, "exec ") + " <in", public, sign.CommandOptions{}, "2 signatures, expected one"},
+		{"not there", "", public, sign.CommandOptions{}, "signing command /nonexistent: "},
 		{"nothing", "cat >/dev/null", public, sign.CommandOptions{}, "the signature is empty"},
 		{"flood", "cat /dev/zero | head -c 100000", public, sign.CommandOptions{}, "more than 65536 bytes"},
 		{"hangs", "sleep 60", public, sign.CommandOptions{Timeout: 100 * time.Millisecond}, "no signature within 100ms"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := sign.NewCommandSigner([]string{"sh", "-c", tt.script}, tt.public, tt.opts)
+			t.Chdir(t.TempDir())
+			argv := []string{"sh", "-c", tt.script}
+			if tt.script == "" {
+				argv = []string{"/nonexistent"}
+			}
+			s, err := sign.NewCommandSigner(argv, tt.public, tt.opts)
 			if err != nil {
 				t.Fatal(err)
 			}

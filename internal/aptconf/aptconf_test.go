@@ -104,6 +104,29 @@ deb [arch-=i386 lang+=fr lang-=en by-hash=force check-valid-until=no] http://DEB
 			"/etc/apt/sources.list:2: deb cdrom:[Debian GNU/Linux 12 _Bookworm_ - Official amd64]/ bookworm main: a disc cannot be mirrored",
 			"/etc/apt/sources.list:6: deb http://deb.example.org/debian bookworm-proposed main: disabled",
 		}},
+		{"options", map[string]string{"sources.list": `deb [lang=none] http://a.example.org/a s c
+deb [languages=none arch=i386] http://a.example.org/b s c
+deb [trusted=yes signed-by=/usr/share/keyrings/b.gpg target-=Contents-deb pdiffs=no] http://a.example.org/c s/updates main/debian-installer
+deb-src http://a.example.org:8080/d s c
+deb copy:/srv/e s c
+`, "sources.list.d/x.sources": `Types: deb
+URIs: http://a.example.org/x https://b.example.org/y
+Suites: s t
+Components: c
+Languages: de en
+Architectures-Remove: i386
+Targets-Add: Contents-deb
+Include: foo* bar
+Allow-Insecure: yes
+`}, []string{
+			"a: http://a.example.org/a suites=s components=c archs=amd64,i386 langs= sources=false " + trusted + " from=/etc/apt/sources.list:1",
+			"b: http://a.example.org/b suites=s components=c archs=i386 langs= sources=false " + trusted + " from=/etc/apt/sources.list:2",
+			"c: http://a.example.org/c suites=s/updates components=main/debian-installer archs=amd64,i386 langs=en sources=false keyring=/usr/share/keyrings/b.gpg keys=0 from=/etc/apt/sources.list:3",
+			"d: http://a.example.org:8080/d suites=s components=c archs=amd64,i386 langs=en sources=true " + trusted + " from=/etc/apt/sources.list:4",
+			"e: file:///srv/e suites=s components=c archs=amd64,i386 langs=en sources=false " + trusted + " from=/etc/apt/sources.list:5",
+			"x: http://a.example.org/x suites=s,t components=c archs=amd64 langs=de,en sources=false " + trusted + " from=/etc/apt/sources.list.d/x.sources:1 note=/etc/apt/sources.list.d/x.sources:1: Include is not followed: all packages are mirrored",
+			"y: https://b.example.org/y suites=s,t components=c archs=amd64 langs=de,en sources=false " + trusted + " from=/etc/apt/sources.list.d/x.sources:1 note=/etc/apt/sources.list.d/x.sources:1: Include is not followed: all packages are mirrored",
+		}, nil},
 		{"what cannot be mirrored", map[string]string{"sources.list.d/a.sources": `Types: deb
 URIs: http://a.example.org/
 Suites: s
@@ -208,6 +231,11 @@ deb file:/srv/repo /
 			}
 			if d := cmp.Diff(tt.skipped, showSkipped(skipped)); d != "" {
 				t.Errorf("skipped: -want +got\n%s", d)
+			}
+			for _, m := range mirrors {
+				if m.Languages == nil {
+					t.Errorf("mirror %s leaves its languages to the default", m.Name)
+				}
 			}
 			loads(t, mirrors)
 		})

@@ -361,6 +361,9 @@ func (o *origin) add(e Entry, archs []string) {
 	if e.CheckValidUntil == "no" {
 		note("check-valid-until=no is not followed: an expired Release is refused")
 	}
+	for _, f := range e.Filters {
+		note(f + " is not followed: all packages are mirrored")
+	}
 	if e.ByHash != "" {
 		note("by-hash=" + e.ByHash + " is not followed: the Release says whether files have names by hash")
 	}
@@ -441,7 +444,8 @@ func (o *origin) mirrors(names map[string]bool) []Mirror {
 		mm := Mirror{Keys: o.keys.keys}
 		mm.Type, mm.URL, mm.Keyring = "deb", o.uri, slices.Clone(o.keys.files)
 		mm.Components, mm.Architectures, mm.Sources = g[0].components, g[0].archs, g[0].sources
-		mm.Languages = slices.Concat([]string{}, g[0].languages)
+		// Empty is none; left out would be the default.
+		mm.Languages = append([]string{}, g[0].languages...)
 		mm.Download = config.OnDemand
 		for _, p := range g {
 			mm.Suites = append(mm.Suites, p.suite)

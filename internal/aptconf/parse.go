@@ -33,9 +33,10 @@ type Entry struct {
 	SignedBy []string
 	Key      string
 
-	Trusted         string // "yes", "no" or empty
-	ByHash          string // "yes", "no", "force" or empty
-	CheckValidUntil string // "yes", "no" or empty
+	Trusted         string   // "yes", "no" or empty
+	ByHash          string   // "yes", "no", "force" or empty
+	Filters         []string // "Include" and "Exclude", where they are set
+	CheckValidUntil string   // "yes", "no" or empty
 	InReleasePath   string
 }
 
@@ -257,6 +258,8 @@ func (e *Entry) option(name string, mode byte, words []string, value string) {
 		}
 	case "check-valid-until":
 		e.CheckValidUntil = yesNo(value)
+	case "include", "exclude":
+		e.Filters = append(e.Filters, strings.ToUpper(name[:1])+strings.ToLower(name[1:]))
 	case "inrelease-path":
 		e.InReleasePath = value
 	}

@@ -34,6 +34,9 @@ type index struct {
 	lang      string // of translation
 }
 
+// installerDir is where a component's udebs are listed.
+const installerDir = "/debian-installer"
+
 // classify takes apart the plain form's path relative to its suite.
 func classify(p string, flat bool) index {
 	dir, base := path.Split(p)
@@ -58,7 +61,7 @@ func classify(p string, flat bool) index {
 	switch {
 	case base == "Packages" && strings.HasPrefix(last, "binary-") && up != "":
 		ix := index{kind: packages, component: up, arch: strings.TrimPrefix(last, "binary-")}
-		if c, ok := strings.CutSuffix(up, "/debian-installer"); ok {
+		if c, ok := strings.CutSuffix(up, installerDir); ok {
 			ix.kind, ix.component = udebs, c
 		}
 		return ix
@@ -154,6 +157,10 @@ func selects(m config.Mirror, rel *Release, flat bool, index string, ix index, f
 			inArch = false // its packages stand in every other index
 		}
 		if inComponent && inArch && (ix.kind == packages || m.Udebs) {
+			return true
+		}
+		// "main/debian-installer" is how sources name the udebs alone.
+		if ix.kind == udebs && inArch && slices.ContainsFunc(m.Components, func(c string) bool { return sameComponent(c, ix.component+installerDir) }) {
 			return true
 		}
 	case sources:

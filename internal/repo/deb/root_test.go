@@ -474,6 +474,9 @@ func TestPlan(t *testing.T) {
 		{"slash in the configuration", release(head, everything...), func(m *config.Mirror) {
 			m.Components, m.Sources, m.Languages = []string{"updates/main"}, false, nil
 		}, []string{"main/binary-amd64/Packages .xz .gz .lzma  packages"}},
+		{"udebs alone", release(head, everything...), func(m *config.Mirror) {
+			m.Components, m.Sources, m.Languages = []string{"main/debian-installer"}, false, nil
+		}, []string{"main/debian-installer/binary-amd64/Packages .xz packages"}},
 		{"slash in the paths", release(head, "updates/main/binary-amd64/Packages.xz"), func(*config.Mirror) {},
 			[]string{"updates/main/binary-amd64/Packages .xz packages"}},
 		{"everything", release(head, everything...), func(m *config.Mirror) {

@@ -88,7 +88,10 @@ func listenSocket(path string) (net.Listener, error) {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	// Also under that name, should its directory be open to others.
+	mask := syscall.Umask(0o077)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	syscall.Umask(mask)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ func TestThreatModelNamesTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := regexp.MustCompile("`([a-z/]+)\\.(Test[A-Za-z]+)`").FindAllSubmatch(page, -1)
+	names := regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz)[A-Za-z]+)`").FindAllSubmatch(page, -1)
 	if len(names) < 40 {
 		t.Fatalf("%d tests are named", len(names))
 	}
@@ -29,7 +29,7 @@ func TestThreatModelNamesTests(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			found = found || bytes.Contains(text, []byte("func "+string(n[2])+"(t *testing.T)"))
+			found = found || bytes.Contains(text, []byte("func "+string(n[2])+"(t *testing.T)")) || bytes.Contains(text, []byte("func "+string(n[2])+"(f *testing.F)"))
 		}
 		if !found {
 			t.Errorf("%s.%s is not there", n[1], n[2])

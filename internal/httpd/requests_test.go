@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +66,12 @@ func control(t testing.TB, srv *httpd.Server, verb, body string) string {
 	return w.Body.String()
 }
 
+// local tells whether a Location stays on this server.
+func local(loc string) bool {
+	u, err := url.Parse(loc)
+	return err == nil && strings.HasPrefix(loc, "/") && !strings.HasPrefix(loc, "//") && !strings.HasPrefix(loc, "/\\") && u.Host == ""
+}
+
 // Whatever arrives at the public listener: no panic, no error of the server,
 // nothing from outside of what is published, and no success but of a reader.
 func FuzzRequest(f *testing.F) {
@@ -79,7 +86,7 @@ func FuzzRequest(f *testing.F) {
 		"GET /by-hash/SHA256/" + strings.Repeat("0", 64) + " HTTP/1.1" + h, "GET /file/" + strings.Repeat("a", 40) + " HTTP/1.1" + h, "GET /metrics HTTP/1.1" + h,
 		"GET http://mirror.example.org/debian/dists/stable/InRelease HTTP/1.1" + h + "Proxy-Authorization: Basic YnVpbGQ6\r\n", "CONNECT mirror.example.org:443 HTTP/1.1" + h,
 		"PUT /frozen/4.1/manifest.json HTTP/1.1" + h + "Content-Length: 1\r\n", "POST /v1/rm HTTP/1.1" + h, "OPTIONS * HTTP/1.1" + h, "GET /packages?q=a&mirror=debian HTTP/1.1" + h,
-		"GET /diff/debian@" + at + "/4.1 HTTP/1.1" + h, "GET /snapshots/debian?page=99999999999999999999 HTTP/1.1" + h,
+		"GET //evil.example.org/..//archive/debian HTTP/1.1" + h, "GET /archive/debian/2026-01-11//evil.example.org/ HTTP/1.1" + h, "GET /diff/debian@" + at + "/4.1 HTTP/1.1" + h, "GET /snapshots/debian?page=99999999999999999999 HTTP/1.1" + h,
 	} {
 		f.Add([]byte(line + "\r\n"))
 	}
@@ -102,6 +109,8 @@ func FuzzRequest(f *testing.F) {
 		switch {
 		case w.Code == http.StatusInternalServerError:
 			t.Errorf("status %d: %s", w.Code, w.Body)
+		case w.Code >= 300 && w.Code < 400 && w.Code != 304 && !local(w.Header().Get("Location")):
+			t.Errorf("%q sends its client to %q", data, w.Header().Get("Location"))
 		case w.Code < 300 && r.Method != http.MethodGet && r.Method != http.MethodHead:
 			t.Errorf("%s: status %d", r.Method, w.Code)
 		case bytes.Contains(w.Body.Bytes(), []byte(secret)):

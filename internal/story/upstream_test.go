@@ -326,3 +326,36 @@ func TestSyncProgress(t *testing.T) {
 		t.Errorf("in a pipe: %v\n%q\n%q", err, text, errs.String())
 	}
 }
+
+// Udebs are a component of their own to apt, and the installer's images hang on
+// one listed file: from the archive, and from a freeze.
+func TestUdebs(t *testing.T) {
+	for _, components := range []string{"main/debian-installer", "main"} {
+		t.Run(components, func(t *testing.T) {
+			a := newArchive(t)
+			a.Add(debtest.Package{Name: "tool"}, debtest.Package{Name: "tool-udeb", Udeb: true})
+			a.publish()
+			stanza := strings.Replace(a.stanza("debian", "udebs = "+fmt.Sprint(components == "main")), `components = ["main"]`, fmt.Sprintf("components = [%q]", components), 1)
+			s := start(t, head+stanza)
+			s.Ctl("sync")
+			s.Ctl("freeze", "4.1", "--all")
+			s.Ctl("verify", "4.1", "--deep")
+			for _, at := range []string{"archive/debian/latest", "frozen/4.1/debian"} {
+				key := a.KeyringFile()
+				if strings.HasPrefix(at, "frozen") {
+					key = filepath.Join(t.TempDir(), "key.asc")
+					_, text := get(t, "http://"+s.Addr+"/key.asc")
+					if err := os.WriteFile(key, []byte(text), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				apt := debtest.NewApt(t, fmt.Sprintf("deb [signed-by=%s] http://%s/%s stable main/debian-installer\n", key, s.Addr, at))
+				apt.Run("apt-get", "update")
+				if got := apt.Run("apt-cache", "pkgnames"); strings.TrimSpace(got) != "tool-udeb" {
+					t.Errorf("%s: packages %q", at, got)
+				}
+				apt.Run("apt-get", "download", "tool-udeb")
+			}
+		})
+	}
+}

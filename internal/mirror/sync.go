@@ -109,7 +109,7 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 		}
 	}
 	if err != nil && len(causes) > 0 {
-		err = worst(append(causes, err))
+		err = joined(append(causes, err))
 	}
 	if o.FromURL == "" && ctx.Err() == nil {
 		cerr := e.cfg.Store.Update(ctx, "check", func(tx *store.Tx) error {
@@ -382,6 +382,14 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 		}
 	}
 	var errs []error
+	passOver := func() {
+		for _, err := range errs {
+			if isSecurity(err) {
+				s.warn(err.Error())
+			}
+			s.e.cfg.Log.Warn("passed over a URL", "repo", s.m.Name, "suite", string(suite), "err", err)
+		}
+	}
 	for _, u := range s.urls {
 		if slices.Contains(s.passed, place{suite, u}) {
 			continue
@@ -396,6 +404,7 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 		switch {
 		case errors.Is(err, repo.ErrNotModified):
 			state.gen = *head
+			passOver()
 			return state, nil
 		case err != nil:
 			errs = append(errs, err)
@@ -409,6 +418,7 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 			continue
 		}
 		same := head != nil && sameDocs(head, root.Docs)
+		passOver()
 		if same && !again {
 			state.gen = *head
 			return state, nil
@@ -422,7 +432,7 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 	if len(errs) == 0 {
 		return nil, fmt.Errorf("suite %s: no further URL: %w", suite, repo.ErrMissing)
 	}
-	return nil, worst(errs)
+	return nil, joined(errs)
 }
 
 // selection stands for what a mirror's configuration selects, in a few letters.
@@ -440,20 +450,19 @@ func (s *syncer) warn(w string) {
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
-// worst picks what to tell when every URL failed: a security error is never
-// hidden by a network error of another mirror.
-func worst(errs []error) error {
+// joined tells all when every URL failed: a security error is never hidden by a
+// network error of another mirror.
+func joined(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
 	}
-	for _, sentinel := range []error{sign.ErrBadSignature, repo.ErrUntrusted, repo.ErrExpired, repo.ErrRollback} {
-		for _, err := range errs {
-			if errors.Is(err, sentinel) {
-				return errors.Join(errs...)
-			}
-		}
-	}
 	return errors.Join(errs...)
+}
+
+// isSecurity reports whether an error may be somebody's attempt, and is never
+// passed over in silence.
+func isSecurity(err error) bool {
+	return errors.Is(err, sign.ErrBadSignature) || errors.Is(err, repo.ErrUntrusted)
 }
 
 func sameDocs(g *store.Generation, docs []repo.Doc) bool {

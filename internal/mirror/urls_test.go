@@ -10,9 +10,11 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
 )
 
@@ -168,6 +170,36 @@ func TestOtherBytes(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A root that somebody changed is passed over for the next URL's, and not in
+// silence.
+func TestTamperedRoot(t *testing.T) {
+	w := mirrortest.New(t, nil)
+	states := three(t, w)
+	w.Archive.Restore(states[1])
+	w.MustSync()
+	bad, first := other(t, states[2])
+	bad.Set("dists/stable/InRelease", []byte(strings.Replace(string(bad.Get("dists/stable/InRelease")), "Origin: Example", "Origin: Exbmple", 1)))
+	good, second := other(t, states[2])
+	use(w, first, second)
+	res := w.MustSync()
+	if got := names(t, w, res.Snapshot); got["a"] != "3" {
+		t.Errorf("packages: %v", got)
+	}
+	if got, want := read(t, w, res.Snapshot, "dists/stable/InRelease", false), string(good.Get("dists/stable/InRelease")); got != want {
+		t.Error("InRelease is not the good one")
+	}
+	// Said again as long as it is so.
+	for _, res := range []*mirror.SyncResult{res, w.MustSync()} {
+		if len(res.Warnings) != 1 || !strings.Contains(res.Warnings[0], "verify dists/stable/InRelease") {
+			t.Errorf("warnings %q", res.Warnings)
+		}
+	}
+	good.Set("dists/stable/InRelease", bad.Get("dists/stable/InRelease"))
+	if _, err := w.TrySync(); !errors.Is(err, sign.ErrBadSignature) {
+		t.Errorf("both changed: error %v, expected %v", err, sign.ErrBadSignature)
 	}
 }
 

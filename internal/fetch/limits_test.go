@@ -188,7 +188,9 @@ func TestProxyEnvironment(t *testing.T) {
 		{"loopback is not proxied", "http://127.0.0.1:1/f", []string{"http_proxy=" + proxy.URL}, "connection refused", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			mu.Lock()
 			seen = nil
+			mu.Unlock()
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyEnvironment$", "-test.v")
 			cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool {
 				name, _, _ := strings.Cut(strings.ToLower(e), "=")

@@ -327,6 +327,31 @@ func TestSyncProgress(t *testing.T) {
 	}
 }
 
+// snapd goes through the proxy that its environment names, for metadata and for
+// what is fetched on demand.
+func TestProxyEnvironment(t *testing.T) {
+	a := newArchive(t)
+	a.Add(debtest.Package{Name: "app"})
+	a.publish()
+	for _, name := range []string{"HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("http_proxy", a.URL)
+	stanza := strings.Replace(a.stanza("debian", ""), a.URL, "http://mirror.example.org", 1)
+	stanza += strings.Replace(a.stanza("direct", ""), a.URL, "http://direct.example.invalid", 1)
+	t.Setenv("no_proxy", "example.invalid")
+	s := start(t, head+stanza)
+	if _, err := s.Try("sync"); code(err) != 3 || !strings.Contains(err.Error(), "direct.example.invalid") {
+		t.Errorf("one mirror behind the proxy, one that no_proxy names: %v", err)
+	}
+	apt := debtest.NewApt(t, s.Ctl("sources", "debian@latest"))
+	apt.Run("apt-get", "update")
+	apt.Run("apt-get", "install", "app")
+	if d := cmp.Diff([]string{"app 1.0-1"}, apt.Installed()); d != "" {
+		t.Errorf("installed: -want +got\n%s", d)
+	}
+}
+
 // Udebs are a component of their own to apt, and the installer's images hang on
 // one listed file: from the archive, and from a freeze.
 func TestUdebs(t *testing.T) {

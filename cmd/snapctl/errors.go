@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/iuk"
 	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/squashfs"
 )
 
 // usageError is an error in the command line.
@@ -54,6 +55,10 @@ var advices = []advice{
 	{code: api.CodeUsage, exit: api.ExitUsage, hint: "snapctl help VERB"},
 	{code: api.CodeNotFound, verb: "mirror", exit: api.ExitFailed, hint: "snapctl mirror list"},
 	{code: api.CodeNotFound, verb: "sync", exit: api.ExitFailed, hint: "snapctl mirror list"},
+	{code: api.CodeNotFound, verb: "list", exit: api.ExitFailed, hint: "snapctl mirror list"},
+	{code: api.CodeNotFound, verb: "freeze", exit: api.ExitFailed, hint: "see what there is with: snapctl list, snapctl record list; take a first snapshot with: snapctl sync"},
+	{code: api.CodeNotFound, verb: "record start", exit: api.ExitFailed, hint: "see what there is with: snapctl list; take a first snapshot with: snapctl sync"},
+	{code: api.CodeNotFound, verb: "import", exit: api.ExitFailed, hint: "DIR is a directory that snapctl export wrote, on the machine that snapd runs on"},
 	{code: api.CodeNotFound, verb: "record", exit: api.ExitFailed, hint: "snapctl record list"},
 	{code: api.CodeNotFound, verb: "image", exit: api.ExitFailed, hint: "snapctl list --frozen"},
 	{code: api.CodeNotFound, verb: "rebuild", exit: api.ExitFailed, hint: "snapctl image list"},
@@ -98,6 +103,9 @@ var advices = []advice{
 	{is: image.ErrSpec, exit: api.ExitFailed, hint: "record how it was built elsewhere, or build it with: snapctl image build NAME"},
 	{is: errKeyExists, exit: api.ExitFailed, hint: "move it away first, or move its expiry with: snapctl key renew"},
 	{is: iuk.ErrKit, exit: api.ExitVerify, hint: "the file is damaged or no kit: fetch it again, or make it again with: snapctl iuk create"},
+	{is: iuk.ErrInput, exit: api.ExitFailed, hint: "an image is a SquashFS file, or an ISO that holds one"},
+	{is: squashfs.ErrNotSquashfs, verb: "iuk", exit: api.ExitVerify, hint: "the file is damaged or no kit: fetch it again, or make it again with: snapctl iuk create"},
+	{is: squashfs.ErrCorrupt, verb: "iuk", exit: api.ExitVerify, hint: "the file is damaged: fetch it again, or make it again with: snapctl iuk create"},
 	{is: iuk.ErrUnfinished, exit: api.ExitFailed, hint: "complete it by running the command again, or restore the old state with --rollback"},
 	{is: iuk.ErrNoSpace, exit: api.ExitFailed, hint: "free space on the target and run the command again"},
 	{is: iuk.ErrReadOnly, exit: api.ExitFailed, hint: "mount the target read-write and run the command again"},

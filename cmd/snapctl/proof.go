@@ -69,7 +69,10 @@ func runVerify(ctx context.Context, c *call) error {
 	}
 	show(c.ui, r, c.ui.verified)
 	hint := "look for damaged blobs with: snapctl fsck"
-	if isDir(what) {
+	switch {
+	case len(req.UpstreamKeys)+len(req.Keys) > 0:
+		hint = "if only signatures do not hold, other keys made them than those given: see which with: snapctl verify " + shellWord(what)
+	case isDir(what):
 		hint = "copy or export the directory again: snapctl export REF DIR"
 	}
 	if r.Exit != api.ExitOK {

@@ -49,13 +49,18 @@ func (u *ui) mirrors(list []api.MirrorStatus) {
 		case m.Syncing:
 			state = "syncing"
 		case m.Error != "":
-			state = m.Error
+			state = "failed"
 		case m.Latest == "":
 			state = "never synced"
 		}
 		rows = append(rows, []string{m.Name, m.Type, strconv.Itoa(m.Snapshots), m.Latest, timePtr(m.Checked), timePtr(m.NextSync), state})
 	}
 	u.table(rows...)
+	for _, m := range list {
+		if m.Error != "" && !m.Syncing {
+			u.printf("%s: %s\n", m.Name, m.Error)
+		}
+	}
 }
 
 func (u *ui) mirror(m *api.MirrorDetail) {
@@ -91,7 +96,7 @@ func (u *ui) suites(list []api.SuiteDetail) {
 		for _, g := range s.Signers {
 			by = append(by, g.Fingerprint)
 		}
-		rows = append(rows, []string{s.Suite, timePtr(s.Date), timePtr(s.ValidUntil), strconv.Itoa(s.Packages), strconv.Itoa(s.Sources), s.Trust, strings.Join(by, " ")})
+		rows = append(rows, []string{s.Suite, timePtr(s.Date), timePtr(s.ValidUntil), some(s.Packages), some(s.Sources), s.Trust, strings.Join(by, " ")})
 	}
 	u.table(rows...)
 }
@@ -293,21 +298,33 @@ func (u *ui) diff(d *api.Diff) {
 		u.printf("By source package: %s\n", strconv.Itoa(len(d.Sources)))
 		var rows [][]string
 		for _, s := range d.Sources {
-			rows = append(rows, []string{"  " + s.Source, s.Kind, strings.Join(s.Old, ",") + " -> " + strings.Join(s.New, ","), count(s.Count, "package", "packages")})
+			rows = append(rows, []string{"  " + s.Source, s.Kind, change(s), count(s.Count, "package", "packages")})
 		}
 		u.table(rows...)
 	}
 }
 
-// report tells how entries of manifests were resolved: those that need a look
-// one by one, the others as numbers.
-func (u *ui) report(r *api.Report) {
+// change tells the versions of a source package before and after.
+func change(s api.SourceDiff) string {
+	was, is := strings.Join(s.Old, ","), strings.Join(s.New, ",")
+	if was == "" || is == "" {
+		return was + is
+	}
+	return was + " -> " + is
+}
+
+// report tells how entries of manifests were resolved: one by one, or only those
+// that need a look.
+func (u *ui) report(r *api.Report, all bool) {
 	if r == nil {
 		return
 	}
 	u.printf("Entries: %d resolved (%d in several places), %d ambiguous, %d missing\n", r.Resolved, r.Several, r.Ambiguous, r.Missing)
 	rows := [][]string{{"STATE", "ENTRY", "BY", "MANIFEST", "PLACES"}}
 	for _, e := range r.Entries {
+		if !all && e.State == "resolved" {
+			continue
+		}
 		from := e.Manifest
 		if e.Line > 0 {
 			from += ":" + strconv.Itoa(e.Line)
@@ -331,7 +348,9 @@ func (u *ui) report(r *api.Report) {
 		}
 		rows = append(rows, []string{e.State, e.Entry, e.By, from, strings.Join(where, "; ")})
 	}
-	u.table(rows...)
+	if len(rows) > 1 {
+		u.table(rows...)
+	}
 }
 
 func (u *ui) broken(list []api.Problem) {
@@ -348,7 +367,7 @@ func (u *ui) broken(list []api.Problem) {
 
 func (u *ui) freezeDone(r *api.FreezeResult) {
 	if r.DryRun {
-		u.report(r.Report)
+		u.report(r.Report, true)
 	} else if r.Report != nil && r.Report.Missing > 0 {
 		u.printf("Entries: %d resolved, %d recorded as missing\n", r.Report.Resolved, r.Report.Missing)
 	}
@@ -370,6 +389,9 @@ func (u *ui) freezeDone(r *api.FreezeResult) {
 		}
 		u.printf("%s: %s: %s, %s, %s\n", f.Name, word, count(f.Packages, "package", "packages"), count(f.Sources, "source package", "source packages"), bytesText(f.Bytes))
 		u.printf("manifest sha256:%s\n%s\n", f.Manifest, f.URL)
+		if f.Packages+f.Sources == 0 {
+			u.warning("%s holds no package", f.Name)
+		}
 	}
 }
 

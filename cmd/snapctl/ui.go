@@ -250,13 +250,13 @@ func yes(b bool) string {
 func (u *ui) detail(e *api.Error) {
 	var r api.FreezeResult
 	if decodeDetail(e, &r) && (r.Report != nil || len(r.Broken) > 0) {
-		u.report(r.Report)
+		u.report(r.Report, false)
 		u.broken(r.Broken)
 		return
 	}
 	var rep api.Report
 	if decodeDetail(e, &rep) && len(rep.Entries) > 0 {
-		u.report(&rep)
+		u.report(&rep, false)
 		return
 	}
 	var broken []api.Problem

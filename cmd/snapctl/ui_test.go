@@ -224,6 +224,58 @@ func TestRebuild(t *testing.T) {
 }
 
 // TestBuildPhases: what mmdebstrap says becomes progress.
+// TestWords holds what people read against what it is about.
+func TestWords(t *testing.T) {
+	x := newTester(t)
+	at := time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name, verb string
+		answer     any
+		args       []string
+		exit       int
+		out, err   string
+	}{
+		// An error of upstream's does not tear the table apart.
+		{"mirrors", "mirror/list", api.MirrorList{Mirrors: []api.MirrorStatus{
+			{Name: "debian", Type: "deb", Snapshots: 1, Latest: "debian@20261122T160000Z", Checked: &at},
+			{Name: "gone", Type: "deb", Checked: &at, Error: "fetch dists/stable/InRelease: upstream unavailable"},
+		}}, []string{"mirror", "list"}, 0, strings.Join([]string{
+			"MIRROR  TYPE  SNAPSHOTS  LATEST                   CHECKED               NEXT SYNC  STATE",
+			"debian  deb   1          debian@20261122T160000Z  2026-11-22 16:00:00Z  -          ok",
+			"gone    deb   0          -                        2026-11-22 16:00:00Z  -          failed",
+			"gone: fetch dists/stable/InRelease: upstream unavailable",
+			"",
+		}, "\n"), ""},
+		{"a suite never synced", "mirror/show", api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: "m", Type: "deb"}, Suites: []api.SuiteDetail{{Suite: "stable"}}}, []string{"mirror", "show", "m"}, 0,
+			"Mirror:     m\nType:       deb\nSources:    no\nInterval:   only when asked\nKeep:       for ever\nSnapshots:  0\n\nSUITE   DATE  VALID UNTIL  PACKAGES  SOURCES  TRUST  SIGNED BY\nstable  -     -            -         -        -      -\n", ""},
+		{"sources that come and go", "diff", api.Diff{A: "a", B: "b", Added: []api.DiffEntry{{Name: "new", Arch: "amd64", New: "2", Mirror: "m"}}, Sources: []api.SourceDiff{
+			{Source: "new", Kind: "added", New: []string{"2"}, Count: 1}, {Source: "old", Kind: "removed", Old: []string{"1"}, Count: 2}, {Source: "up", Kind: "upgraded", Old: []string{"1"}, New: []string{"2"}, Count: 1},
+		}}, []string{"diff", "a", "b"}, 0,
+			"Added: 1\n  new:amd64  2  m\nBy source package: 3\n  new  added     2       1 package\n  old  removed   1       2 packages\n  up   upgraded  1 -> 2  1 package\n", ""},
+		// What was resolved needs no look; a digest that differs does.
+		{"a refused freeze", "freeze", &api.Error{Code: api.CodeMissing, Message: "missing: 1 entry", Exit: api.ExitFailed, Detail: api.FreezeResult{Report: &api.Report{Resolved: 1, Missing: 1, Entries: []api.ReportEntry{
+			{Manifest: "m", Line: 1, Entry: "a=1", State: "resolved", By: "version"}, {Manifest: "m", Line: 2, Entry: "b=1", State: "missing", Reason: "b_1.deb has 5 bytes, expected 6"},
+		}}}}, []string{"freeze", "x"}, 1,
+			"Entries: 1 resolved (0 in several places), 0 ambiguous, 1 missing\nSTATE    ENTRY  BY  MANIFEST  PLACES\nmissing  b=1    -   m:2       b_1.deb has 5 bytes, expected 6\n",
+			"snapctl: error: missing: 1 entry\nsnapctl: hint: see all entries with --dry-run; take in what is missing with snapctl sync M --from-url URL --as T, record it as missing with --allow-missing, or leave source packages out with --no-sources\n"},
+		{"an empty freeze", "freeze", api.FreezeResult{New: true, Frozen: &api.Frozen{Name: "x", Manifest: "ab", URL: "http://h/frozen/x/"}}, []string{"freeze", "x"}, 0,
+			"x: frozen: 0 packages, 0 source packages, 0 B\nmanifest sha256:ab\nhttp://h/frozen/x/\n", "snapctl: warning: x holds no package\n"},
+		{"keys that did not sign", "verify", api.VerifyResult{Ref: "x", Exit: api.ExitVerify, Faults: []api.VerifyFault{{Object: "o", Message: "m"}}}, []string{"verify", "x", "--key", "DIR/public.asc"}, 4,
+			"Verified:  x\nProven:    0 packages\nFiles:     0, 0 B read\n\nfault: o: m\n",
+			"snapctl: error: verify x: 1 thing does not hold\nsnapctl: hint: if only signatures do not hold, other keys made them than those given: see which with: snapctl verify x\n"},
+	} {
+		dir := world(t, x)
+		x.fake.set(func() { x.fake.answers[c.verb], x.fake.progress[c.verb] = c.answer, nil })
+		for i := range c.args {
+			c.args[i] = strings.ReplaceAll(c.args[i], "DIR", dir)
+		}
+		o := x.run("", c.args...)
+		if o.Exit != c.exit || o.Out != c.out || o.Err != c.err {
+			t.Errorf("%s: exit %d\n%s%s", c.name, o.Exit, cmp.Diff(c.out, o.Out), cmp.Diff(c.err, o.Err))
+		}
+	}
+}
+
 // What a dry run of a collection says cannot be taken for something done.
 func TestGCWords(t *testing.T) {
 	x := newTester(t)

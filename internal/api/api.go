@@ -269,7 +269,7 @@ type Package struct {
 	Version       string   `json:"version"`
 	Arch          string   `json:"arch"`
 	Path          string   `json:"path"`
-	Size          int64    `json:"size"`
+	Size          int64    `json:"size"` // of a source package: of all its files
 	SHA256        string   `json:"sha256"`
 	Source        string   `json:"source,omitempty"`
 	SourceVersion string   `json:"source_version,omitempty"`

@@ -283,10 +283,12 @@ func packageOf(mirrorName string, f *store.Fact) api.Package {
 		if f.Kind == repo.KindSource {
 			p.Files = append(p.Files, apiFile(file))
 		}
-		// A source package is known by its .dsc, which Debian lists first or not.
+		// A source package is known by its .dsc, which Debian lists first or not,
+		// and as large as all its files.
 		if i == 0 || strings.HasSuffix(file.Path, ".dsc") {
-			p.Path, p.Size, p.SHA256 = file.Path, file.Size, file.SHA256.String()
+			p.Path, p.SHA256 = file.Path, file.SHA256.String()
 		}
+		p.Size += file.Size
 	}
 	return p
 }

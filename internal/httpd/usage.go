@@ -9,7 +9,8 @@ import (
 	"example.org/snapd/internal/store"
 )
 
-// usageAge is how old a count of blobs may be before it is made again.
+// usageAge is how old a count of blobs may be before it is made again, at most:
+// one that took little time is made again soon.
 const usageAge = time.Minute
 
 // usage is what counting the data directory tells.
@@ -25,6 +26,7 @@ type usageCache struct {
 	mu       sync.Mutex
 	u        usage
 	at       time.Time
+	took     time.Duration
 }
 
 func (c *usageCache) last() (usage, bool) {
@@ -39,12 +41,13 @@ func (s *Server) countUsage(ctx context.Context) (usage, error) {
 	c.counting.Lock()
 	defer c.counting.Unlock()
 	c.mu.Lock()
-	u, at := c.u, c.at
+	u, at, age := c.u, c.at, min(usageAge, 20*c.took)
 	c.mu.Unlock()
-	if !at.IsZero() && time.Since(at) < usageAge {
+	if !at.IsZero() && time.Since(at) < age {
 		return u, nil
 	}
 	u = usage{}
+	start := time.Now()
 	err := s.blobs().Walk(ctx, cas.Digest{}, func(i cas.Info) error {
 		u.blobs++
 		u.blobBytes += i.Size
@@ -78,7 +81,7 @@ func (s *Server) countUsage(ctx context.Context) (usage, error) {
 		u.quarantined = len(list)
 	}
 	c.mu.Lock()
-	c.u, c.at = u, time.Now()
+	c.u, c.at, c.took = u, time.Now(), time.Since(start)
 	c.mu.Unlock()
 	return u, nil
 }

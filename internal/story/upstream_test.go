@@ -327,6 +327,58 @@ func TestSyncProgress(t *testing.T) {
 	}
 }
 
+// Whatever form of its indices upstream has, and by whatever digest it lists
+// them, apt updates and installs from the archive and from a freeze.
+func TestEveryForm(t *testing.T) {
+	need(t, "xz", "bzip2", "lz4")
+	conf, all := head, map[string]*archive{}
+	for name, forms := range map[string][]string{
+		"xz": {".xz"}, "gz": {".gz"}, "bz2": {".bz2"}, "lz4": {".lz4"}, "zst": {".zst"}, "lzma": {".lzma"}, "plain": {""}, "sha512": {".xz"}, "both": {".xz", ".gz"},
+	} {
+		a := newArchive(t)
+		d := a.Default()
+		d.Compressions = forms
+		switch name {
+		case "sha512":
+			d.Digests = []string{"SHA512"}
+		case "both":
+			d.Digests, d.InRelease = []string{"SHA256", "SHA512"}, false
+		}
+		a.Add(debtest.Package{Name: "app", Version: "1"})
+		a.publish()
+		all[name] = a
+		conf += a.stanza(name, "")
+	}
+	s := start(t, conf)
+	s.Ctl("sync")
+	s.Ctl("freeze", "4.1", "--all")
+	s.Ctl("verify", "4.1", "--deep")
+	for name, a := range all {
+		t.Run(name, func(t *testing.T) {
+			latest := s.Ctl("sources", name+"@latest")
+			across := debtest.NewApt(t, latest)
+			across.Run("apt-get", "update")
+			for _, text := range []string{latest, s.Ctl("sources", "4.1", "--mirror", name)} {
+				apt := debtest.NewApt(t, text)
+				apt.Run("apt-get", "update")
+				apt.Run("apt-get", "install", "app")
+				if d := cmp.Diff([]string{"app 1"}, apt.Installed()); d != "" {
+					t.Errorf("installed: -want +got\n%s", d)
+				}
+			}
+			a.DeleteMatching("dists/stable/*/*/by-hash/*/*")
+			a.Add(debtest.Package{Name: "app", Version: "2"})
+			a.publish()
+			s.Ctl("sync", name)
+			across.Run("apt-get", "update")
+			across.Run("apt-get", "install", "app")
+			if d := cmp.Diff([]string{"app 2"}, across.Installed()); d != "" {
+				t.Errorf("installed after a sync: -want +got\n%s", d)
+			}
+		})
+	}
+}
+
 // snapd goes through the proxy that its environment names, for metadata and for
 // what is fetched on demand.
 func TestProxyEnvironment(t *testing.T) {

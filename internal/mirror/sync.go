@@ -650,6 +650,7 @@ func (s *syncer) takeExpanded(ctx context.Context, state *suiteState, dir string
 		return nil, nil
 	}
 	var out []store.Group
+	looked := false // whether upstream changed
 	for _, g := range groups {
 		if !x.Expands(g.Index) {
 			continue
@@ -666,7 +667,14 @@ func (s *syncer) takeExpanded(ctx context.Context, state *suiteState, dir string
 		for _, l := range files {
 			info, err := s.e.cfg.Blobs.Stat(ctx, l.SHA256)
 			if err != nil {
-				if info, err = s.fetch(ctx, state, dir, l, batch); errors.Is(err, fetch.ErrNotFound) {
+				info, err = s.fetch(ctx, state, dir, l, batch)
+				if !looked && (errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch)) {
+					looked = true
+					if terr := s.tornOr(ctx, state, err); errors.Is(terr, repo.ErrTorn) {
+						return nil, fmt.Errorf("%s%s: %w", dir, l.Path, terr)
+					}
+				}
+				if errors.Is(err, fetch.ErrNotFound) {
 					s.warn(fmt.Sprintf("%s%s is listed in %s but upstream does not have it", dir, l.Path, g.Index))
 					continue
 				} else if err != nil {
@@ -1098,9 +1106,10 @@ func (g *getter) get(ctx context.Context, url, path string, max int64, prev *rep
 	}
 	if prev != nil {
 		req.ETag = prev.ETag
-		if prev.URL == redact(url) {
+		if prev.URL == redact(url) && !strings.HasPrefix(url, "file:") {
 			// Of another URL's file, which may be older, some servers would say
-			// that it was not modified since.
+			// that it was not modified since; and a copied tree has whatever times
+			// the copying gave it.
 			req.IfModifiedSince = prev.LastModified
 		}
 	}

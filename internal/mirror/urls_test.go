@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -320,5 +321,89 @@ func TestUpstreamNeverStill(t *testing.T) {
 	}
 	if n > 12 {
 		t.Errorf("InRelease was asked for %d times", n)
+	}
+}
+
+// An installer's images lie under names that stay when their content changes.
+func TestInstallerChangesDuringSync(t *testing.T) {
+	for _, gone := range []bool{true, false} {
+		w := mirrortest.New(t, func(m *config.Mirror) { m.Installer, m.Download = true, config.OnDemand })
+		const images = "dists/stable/main/installer-amd64/current/images/"
+		publish := func(says string, at time.Time) debtest.State {
+			w.Archive.Default().Extra = map[string][]byte{"main/installer-amd64/current/images/SHA256SUMS": []byte(digest([]byte(says)) + "  ./mini.iso\n")}
+			w.Archive.Set(images+"mini.iso", []byte(says))
+			w.Archive.Publish(at)
+			return w.Archive.State()
+		}
+		w.Archive.Add(debtest.Package{Name: "a"})
+		old := publish("one", mirrortest.Start)
+		now := publish("two", mirrortest.Start.Add(time.Minute))
+		if gone {
+			w.Archive.Delete(images + "mini.iso")
+			now = w.Archive.State()
+		}
+		w.Archive.Restore(old)
+		w.Archive.AfterRequest(images+"by-hash/SHA256/"+digest(w.Archive.Get(images+"SHA256SUMS")), func() { w.Archive.Restore(now) })
+		w.Now = w.Now.Add(time.Hour)
+		res := w.MustSync()
+		if got := read(t, w, res.Snapshot, images+"SHA256SUMS", false); got != digest([]byte("two"))+"  ./mini.iso\n" {
+			t.Errorf("SHA256SUMS of the state before: %q", got)
+		}
+		if gone {
+			if want := images + "mini.iso is listed in main/installer-amd64/current/images/SHA256SUMS but upstream does not have it"; len(res.Warnings) != 1 || res.Warnings[0] != want {
+				t.Errorf("warnings %q, expected %q", res.Warnings, want)
+			}
+			continue
+		}
+		if got := read(t, w, res.Snapshot, images+"mini.iso", false); got != "two" {
+			t.Errorf("mini.iso: %q", got)
+		}
+	}
+}
+
+// A copied tree is a mirror as a server is, flat or not; it moves on, and what was
+// taken stays.
+func TestFileURL(t *testing.T) {
+	for _, suite := range []string{"stable", "./", "sub/"} {
+		for _, download := range []string{config.All, config.OnDemand} {
+			t.Run(suite+" "+download, func(t *testing.T) {
+				dir := t.TempDir()
+				w := mirrortest.New(t, func(m *config.Mirror) {
+					m.URL, m.Suites, m.Download = "file://"+dir, []string{suite}, download
+					if suite != "stable" {
+						m.Components = nil
+					}
+				})
+				s := w.Archive.Suite(suite)
+				s.Add(debtest.Package{Name: "a", Version: "1"})
+				s.AddSource(debtest.Source{Name: "a", Version: "1"})
+				w.Archive.Publish(mirrortest.Start)
+				w.Archive.WriteTo(dir)
+				one := w.MustSync()
+				deb := s.PathOf("a")
+				want := string(w.Archive.Get(deb))
+				if got := read(t, w, one.Snapshot, deb, false); got != want {
+					t.Errorf("%s is not upstream's", deb)
+				}
+				if res := w.MustSync(); res.New {
+					t.Error("a sync of nothing new made a snapshot")
+				}
+				s.Remove("a", "")
+				s.Add(debtest.Package{Name: "a", Version: "2"})
+				w.Archive.Publish(mirrortest.Start.Add(time.Hour))
+				if err := os.RemoveAll(dir); err != nil {
+					t.Fatal(err)
+				}
+				w.Archive.Delete(deb)
+				w.Archive.WriteTo(dir)
+				w.Now = w.Now.Add(2 * time.Hour)
+				if got := names(t, w, w.MustSync().Snapshot); got["a"] != "2" {
+					t.Errorf("packages: %v", got)
+				}
+				if got := read(t, w, one.Snapshot, deb, false); got != want {
+					t.Errorf("%s at the first instant is not what it was", deb)
+				}
+			})
+		}
 	}
 }

@@ -212,3 +212,44 @@ func TestProxyEnvironment(t *testing.T) {
 		})
 	}
 }
+
+// TestBackoff: the waits between rounds grow, stay below their bounds, and are
+// drawn anew each time, so that clients that failed together do not come back
+// together.
+func TestBackoff(t *testing.T) {
+	const clients, retries = 200, 5
+	bounds := []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 4 * time.Second}
+	synctest.Test(t, func(t *testing.T) {
+		var sums [retries]time.Duration
+		seen := map[time.Duration]bool{}
+		for range clients {
+			var at []time.Time
+			c := New(Config{Retries: retries, MaxBackoff: 4 * time.Second, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				at = append(at, time.Now())
+				return reply(r, 502, nil, 0, http.NoBody), nil
+			})})
+			if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{"http://mirror.example.org/f"}, Size: 1}); err == nil {
+				t.Fatal("succeeded")
+			}
+			if len(at) != retries+1 {
+				t.Fatalf("%d attempts", len(at))
+			}
+			for i, bound := range bounds {
+				d := at[i+1].Sub(at[i])
+				if d <= 0 || d > bound {
+					t.Errorf("wait %d is %v, expected at most %v", i, d, bound)
+				}
+				sums[i] += d
+				seen[d] = true
+			}
+		}
+		for i, bound := range bounds {
+			if mean := sums[i] / clients; mean < bound*4/10 || mean > bound*6/10 {
+				t.Errorf("mean of wait %d is %v, expected about %v", i, mean, bound/2)
+			}
+		}
+		if len(seen) < clients*retries*9/10 {
+			t.Errorf("%d different waits of %d", len(seen), clients*retries)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
@@ -58,6 +59,7 @@ var advices = []advice{
 	{code: api.CodeNotFound, verb: "list", exit: api.ExitFailed, hint: "snapctl mirror list"},
 	{code: api.CodeNotFound, verb: "freeze", exit: api.ExitFailed, hint: "see what there is with: snapctl list, snapctl record list; take a first snapshot with: snapctl sync"},
 	{code: api.CodeNotFound, verb: "record start", exit: api.ExitFailed, hint: "see what there is with: snapctl list; take a first snapshot with: snapctl sync"},
+	{code: api.CodeNotFound, verb: "export", exit: api.ExitFailed, hint: "see what can be exported with: snapctl list --frozen; the directory above DIR must be there"},
 	{code: api.CodeNotFound, verb: "import", exit: api.ExitFailed, hint: "DIR is a directory that snapctl export wrote, on the machine that snapd runs on"},
 	{code: api.CodeNotFound, verb: "record", exit: api.ExitFailed, hint: "snapctl record list"},
 	{code: api.CodeNotFound, verb: "image", exit: api.ExitFailed, hint: "snapctl list --frozen"},
@@ -116,6 +118,7 @@ var advices = []advice{
 	{is: sign.ErrRevoked, exit: api.ExitVerify},
 	{is: sign.ErrWeak, exit: api.ExitVerify},
 	{is: sign.ErrNoSignature, exit: api.ExitVerify},
+	{is: syscall.EISDIR, exit: api.ExitFailed, hint: "name a file, not a directory"},
 	{is: errTooLarge, exit: api.ExitFailed, hint: "look whether this is the file that was meant"},
 	{is: fs.ErrNotExist, verb: "freeze", exit: api.ExitFailed, hint: "--manifest takes a file on this machine, or - for standard input"},
 	{is: fs.ErrNotExist, verb: "record show", exit: api.ExitFailed, hint: "--status takes a file on this machine, or - for standard input"},

@@ -9,6 +9,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze/manifest"
 )
 
 // maxManifest bounds one build manifest, in bytes. The largest real ones, bills
@@ -24,9 +25,9 @@ recording of that name, else whole mirrors. Packages that are not here yet are
 fetched; the freeze fails, naming each, when upstream no longer has one.
 
 Freezing a name again with equal contents changes nothing; with others it is an
-error. With --base the packages of another frozen snapshot are taken instead, and
-what --replace and --remove change is told as a difference; what that breaks is
-refused unless --allow-broken is given.`,
+error. With --base the packages of another frozen snapshot are taken instead,
+and what --replace and --remove change is told as a difference; what that breaks
+is refused unless --allow-broken is given.`,
 		examples: []string{
 			"snapctl freeze 4.1 --manifest build.manifest",
 			"snapctl freeze demo-1 --package bash --package coreutils --with-deps",
@@ -36,7 +37,7 @@ refused unless --allow-broken is given.`,
 		options: []option{
 			{name: "mirror", value: "M[@T]", many: true, usage: "take this mirror, at this instant (default: the newest of all mirrors)"},
 			{name: "manifest", value: "FILE", many: true, usage: "freeze exactly what this build manifest lists; - is standard input"},
-			{name: "format", value: "F", usage: "format of the manifests, when it is not recognised"},
+			{name: "format", value: "F", choices: manifestFormats(), usage: "format of the manifests, when it is not recognised: " + orList(manifestFormats())},
 			{name: "recording", value: "R", usage: "freeze what this recording noted"},
 			{name: "no-recording", usage: "do not look for a recording of that name"},
 			{name: "package", value: "P", many: true, usage: "freeze this package: NAME[:ARCH][=VERSION]"},
@@ -55,6 +56,14 @@ refused unless --allow-broken is given.`,
 		long:   true,
 		run:    runFreeze,
 	}
+}
+
+// manifestFormats are the values of --format.
+func manifestFormats() (out []string) {
+	for _, f := range manifest.Formats() {
+		out = append(out, string(f))
+	}
+	return out
 }
 
 func runFreeze(ctx context.Context, c *call) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"example.org/snapd/internal/api"
 )
@@ -53,29 +52,30 @@ func helpText(path []*verb) string {
 	if v.about != "" {
 		b.WriteString("\n" + v.about + "\n")
 	}
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	if len(v.verbs) > 0 {
 		b.WriteString("\nCommands:\n")
+		var rows [][2]string
 		for _, s := range v.verbs {
 			if !s.hidden {
-				fmt.Fprintf(w, "  %s\t%s\n", s.name, s.usage)
+				rows = append(rows, [2]string{s.name, s.usage})
 			}
 		}
-		w.Flush()
+		columns(&b, rows)
 	}
 	if len(v.options) > 0 {
 		b.WriteString("\nOptions:\n")
+		var rows [][2]string
 		for _, o := range v.options {
-			fmt.Fprintf(w, "  %s\t%s\n", o.form(), o.usage)
+			rows = append(rows, [2]string{o.form(), o.usage})
 		}
-		w.Flush()
+		columns(&b, rows)
 	}
 	b.WriteString("\nEvery command takes:\n")
+	var rows [][2]string
 	for _, o := range globals {
-		fmt.Fprintf(w, "  %s\t%s\n", o.form(), o.usage)
+		rows = append(rows, [2]string{o.form(), o.usage})
 	}
-	fmt.Fprintf(w, "  --help\texplain the command\n")
-	w.Flush()
+	columns(&b, append(rows, [2]string{"--help", "explain the command"}))
 	b.WriteString("\nExamples:\n")
 	for _, e := range v.examples {
 		b.WriteString("  " + e + "\n")
@@ -84,6 +84,36 @@ func helpText(path []*verb) string {
 		b.WriteString("\nExit codes: 0 ok, 1 failed, 2 usage, 3 partly done, 4 verification failed,\n130 interrupted.\n")
 	}
 	return b.String()
+}
+
+// lineWidth is how many characters a line of help has at most; examples are left
+// whole, so that they can be copied.
+const lineWidth = 80
+
+// columns writes words and what they mean, which goes on below itself.
+func columns(b *strings.Builder, rows [][2]string) {
+	left := 0
+	for _, r := range rows {
+		left = max(left, len(r[0]))
+	}
+	left += 4
+	for _, r := range rows {
+		at, _ := fmt.Fprintf(b, "  %-*s", left-2, r[0])
+		for i, word := range strings.Fields(r[1]) {
+			switch {
+			case i == 0:
+			case at+1+len(word) > lineWidth:
+				b.WriteString("\n" + strings.Repeat(" ", left))
+				at = left
+			default:
+				b.WriteByte(' ')
+				at++
+			}
+			b.WriteString(word)
+			at += len(word)
+		}
+		b.WriteByte('\n')
+	}
 }
 
 // form is how an option is written.

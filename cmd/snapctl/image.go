@@ -94,9 +94,10 @@ func rebuildVerb() *verb {
 	return &verb{
 		name: "rebuild", args: "NAME", min: 1, max: 1,
 		usage: "build the image again and compare it with the recorded one",
-		about: `First the versions of the tools are compared with those that the image was built
-with. The exit code is 0 when the images are equal byte for byte; otherwise it is
-4, and the files that differ are listed with the kind of difference.`,
+		about: `First the versions of the tools are compared with those that the image was
+built with. The exit code is 0 when the images are equal byte for byte;
+otherwise it is 4, and the files that differ are listed with the kind of
+difference.`,
 		examples: []string{"snapctl rebuild 4.1", "snapctl rebuild 4.1 --variant minbase --output again.squashfs"},
 		options: []option{
 			{name: "variant", value: "V", usage: "which of several images of this frozen snapshot"},

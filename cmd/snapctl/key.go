@@ -31,8 +31,9 @@ apt refuses signatures of keys that have expired since.`,
 			{
 				name:  "generate",
 				usage: "make a signing key",
-				about: `snapd makes one itself when it first starts. A key that is there is not replaced:
-move it away first. Frozen snapshots keep the signatures and the key they have.`,
+				about: `snapd makes one itself when it first starts. A key that is there is not
+replaced: move it away first. Frozen snapshots keep the signatures and the key
+they have.`,
 				examples: []string{`snapctl key generate --config config.toml --name "Example releases" --email release@example.org`},
 				options: []option{
 					keyFileOption,

@@ -98,7 +98,7 @@ var samples = map[string]sampleRun{
 	"freeze": {
 		args: []string{"4.2"},
 		options: map[string]string{
-			"mirror": "debian@2026-11-22", "manifest": "DIR/build.manifest", "format": "dpkg", "recording": "r", "no-recording": "",
+			"mirror": "debian@2026-11-22", "manifest": "DIR/build.manifest", "format": "list", "recording": "r", "no-recording": "",
 			"package": "bash=5.2", "with-deps": "", "base": "4.1", "replace": "bash@debian@latest", "remove": "dash", "all": "", "date": "2026-11-22",
 			"no-sources": "", "allow-missing": "", "allow-broken": "", "dry-run": "",
 		},
@@ -498,6 +498,11 @@ func TestHelp(t *testing.T) {
 			}
 			if err != nil {
 				t.Errorf("the example %q: %v", e, err)
+			}
+		}
+		for l := range strings.Lines(help.Out) {
+			if l = strings.TrimSuffix(l, "\n"); len(l) > lineWidth && !strings.HasPrefix(l, "  snapctl ") && !strings.HasPrefix(l, "snapctl ") {
+				t.Errorf("%s --help: a line of %d characters: %s", name, len(l), l)
 			}
 		}
 		for _, o := range v.options {

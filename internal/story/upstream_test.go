@@ -284,6 +284,44 @@ func TestSameNameOtherBytes(t *testing.T) {
 	}
 }
 
+// One name and version with other bytes in two components of one mirror: a freeze
+// of all keeps them apart, one by name refuses to choose, one by digest need not.
+func TestSameNameInComponents(t *testing.T) {
+	a := newArchive(t)
+	a.Default().Components = []string{"main", "contrib"}
+	for _, c := range a.Default().Components {
+		a.Add(debtest.Package{Name: "app", Version: "1.0", Component: c, Files: map[string]string{"/usr/share/app": c}})
+	}
+	a.publish()
+	s := start(t, head+strings.Replace(a.stanza("debian", ""), `["main"]`, `["main", "contrib"]`, 1))
+	s.Ctl("sync")
+	s.Ctl("freeze", "all", "--all")
+	s.Ctl("verify", "all", "--deep")
+	_, err := s.Try("freeze", "named", "--package", "app=1.0")
+	if code(err) != 1 || !strings.Contains(err.Error(), "pool/main/a/app/app_1.0_amd64.deb") || !strings.Contains(err.Error(), "pool/contrib/a/app/app_1.0_amd64.deb") {
+		t.Errorf("a package of which two components have other bytes: %v", err)
+	}
+	const deb = "pool/contrib/a/app/app_1.0_amd64.deb"
+	sums := filepath.Join(s.Dir, "SHA256SUMS")
+	if err := os.WriteFile(sums, fmt.Appendf(nil, "%x  app_1.0_amd64.deb\n", sha256.Sum256(a.Get(deb))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Ctl("freeze", "by-digest", "--manifest", sums)
+	s.Ctl("verify", "by-digest", "--deep")
+	for _, tt := range []struct{ ref, components, want string }{
+		{"all", "main", "main"}, {"all", "contrib", "contrib"}, {"debian@latest", "main", "main"}, {"debian@latest", "contrib", "contrib"},
+		{"by-digest", "main contrib", "contrib"},
+	} {
+		text := regexp.MustCompile(`(?m)^Components: .*$`).ReplaceAllString(s.Ctl("sources", tt.ref), "Components: "+tt.components)
+		apt := debtest.NewApt(t, text)
+		apt.Try("apt-get", "update") // a component that a freeze has nothing of warns
+		apt.Run("apt-get", "install", "app")
+		if b, err := os.ReadFile(filepath.Join(apt.Root, "usr/share/app")); err != nil || string(b) != tt.want {
+			t.Errorf("%s, %s: installed %q, expected %q", tt.ref, tt.components, b, tt.want)
+		}
+	}
+}
+
 // What sync tells while it works: bytes, files, rate and time left on a
 // terminal, and nothing but the result in a pipe.
 func TestSyncProgress(t *testing.T) {

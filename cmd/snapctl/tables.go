@@ -42,6 +42,10 @@ func (u *ui) status(s *api.Status) {
 }
 
 func (u *ui) mirrors(list []api.MirrorStatus) {
+	if len(list) == 0 {
+		u.printf("no mirror is configured\n")
+		return
+	}
 	rows := [][]string{{"MIRROR", "TYPE", "SNAPSHOTS", "LATEST", "CHECKED", "NEXT SYNC", "STATE"}}
 	for _, m := range list {
 		state := "ok"
@@ -235,6 +239,10 @@ func (u *ui) images(l *api.ImageList) {
 }
 
 func (u *ui) packages(l *api.PackageList) {
+	if len(l.Packages) == 0 {
+		u.printf("no packages\n")
+		return
+	}
 	rows := [][]string{{"PACKAGE", "VERSION", "ARCH", "SIZE", "MIRROR", "SUITES"}}
 	for _, p := range l.Packages {
 		rows = append(rows, []string{p.Name, p.Version, p.Arch, bytesText(p.Size), p.Mirror, strings.Join(p.Suites, ",")})

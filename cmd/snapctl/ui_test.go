@@ -246,6 +246,8 @@ func TestWords(t *testing.T) {
 			"gone: fetch dists/stable/InRelease: upstream unavailable",
 			"",
 		}, "\n"), ""},
+		{"no mirrors", "mirror/list", api.MirrorList{}, []string{"mirror", "list"}, 0, "no mirror is configured\n", ""},
+		{"no packages", "packages", api.PackageList{Ref: "4.1"}, []string{"packages", "4.1"}, 0, "no packages\n", ""},
 		{"a suite never synced", "mirror/show", api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: "m", Type: "deb"}, Suites: []api.SuiteDetail{{Suite: "stable"}}}, []string{"mirror", "show", "m"}, 0,
 			"Mirror:     m\nType:       deb\nSources:    no\nInterval:   only when asked\nKeep:       for ever\nSnapshots:  0\n\nSUITE   DATE  VALID UNTIL  PACKAGES  SOURCES  TRUST  SIGNED BY\nstable  -     -            -         -        -      -\n", ""},
 		{"sources that come and go", "diff", api.Diff{A: "a", B: "b", Added: []api.DiffEntry{{Name: "new", Arch: "amd64", New: "2", Mirror: "m"}}, Sources: []api.SourceDiff{

@@ -407,3 +407,43 @@ func TestFileURL(t *testing.T) {
 		}
 	}
 }
+
+// A name behind which one of several servers lags: without tags, "not modified
+// since" says the same of an older file as of the one that is held. It is told
+// apart by its date, and the next URL is tried.
+func TestServerGoesBack(t *testing.T) {
+	w := mirrortest.New(t, nil)
+	states := three(t, w)
+	dir := t.TempDir()
+	plain := serve(t, http.FileServer(http.Dir(dir))) // Last-Modified alone
+	show := func(n int) {
+		t.Helper()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		a := debtest.New(t)
+		a.Restore(states[n])
+		a.WriteTo(dir)
+		at := mirrortest.Start.Add(time.Duration(n) * time.Hour)
+		if err := os.Chtimes(dir+"/dists/stable/InRelease", at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ahead, second := other(t, states[1])
+	use(w, plain, second)
+	show(1)
+	w.MustSync()
+	ahead.Requests()
+	if res := w.MustSync(); res.New || len(ahead.Requests()) != 0 {
+		t.Errorf("a sync of nothing new: %+v", res)
+	}
+	show(0)
+	ahead.Restore(states[2])
+	if got := names(t, w, w.MustSync().Snapshot); got["a"] != "3" {
+		t.Errorf("packages: %v", got)
+	}
+	ahead.Restore(states[0])
+	if _, err := w.TrySync(); !errors.Is(err, repo.ErrRollback) {
+		t.Errorf("all lag: error %v", err)
+	}
+}

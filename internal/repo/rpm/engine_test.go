@@ -293,6 +293,47 @@ func TestEngineRollback(t *testing.T) {
 	}
 }
 
+// TestEngineSeveralURLs: one that lags is passed over, also where its server
+// knows no tags and takes what is older for not modified; one that is as new as
+// what is held is believed; and when all lag it is a rollback.
+func TestEngineSeveralURLs(t *testing.T) {
+	var lags *rpmtest.Repo
+	first := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		r.Header.Del("If-None-Match")
+		lags.ServeHTTP(rw, r)
+	}))
+	defer first.Close()
+	w := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.URLs, m.URL = []string{first.URL, m.URL}, "" })
+	lags = rpmtest.New(w.up.Options)
+	old := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64"})
+	lags.AddBuilt(old...)
+	lags.Publish(start)
+	w.up.Publish(start.Add(time.Hour))
+	w.now = start.Add(10 * time.Hour)
+	at := func(want time.Time, isNew bool) {
+		t.Helper()
+		w.now = w.now.Add(time.Minute)
+		res := w.sync(t)
+		if got := res.Snapshot.Suites[0].Date; !got.Equal(want) || res.New != isNew {
+			t.Errorf("state of %v, new %v, expected that of %v, new %v", got, res.New, want, isNew)
+		}
+	}
+	at(start, true) // the first in order, when nothing is held
+	at(start, false)
+	lags.Publish(start.Add(2 * time.Hour))
+	at(start.Add(2*time.Hour), true)
+	lags.Publish(start)
+	w.up.Publish(start.Add(3 * time.Hour))
+	at(start.Add(3*time.Hour), true)
+	at(start.Add(3*time.Hour), false)
+	w.up.Publish(start.Add(time.Hour))
+	if _, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{}); !errors.Is(err, repo.ErrRollback) {
+		t.Errorf("all lag: %v", err)
+	}
+	w.up.Publish(start.Add(4 * time.Hour))
+	at(start.Add(4*time.Hour), true)
+}
+
 // TestEngineUnsigned mirrors what Fedora is: no signature on repomd.xml, a
 // metalink over https that names it.
 func TestEngineUnsigned(t *testing.T) {

@@ -374,7 +374,6 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 				return err
 			}
 		}
-		blobs++
 		err := cas.Check(ctx, c.blobs, info.Digest)
 		if errors.Is(err, cas.ErrCorrupt) {
 			damaged++
@@ -387,6 +386,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		if err != nil {
 			return err
 		}
+		blobs++
 		last = info.Digest
 		if n, size = n+1, size+info.Size; n >= saveBlobs || size >= saveBytes {
 			n, size = 0, 0

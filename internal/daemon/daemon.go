@@ -238,10 +238,10 @@ func (d *daemon) serve(ctx context.Context, public, control net.Listener) error 
 		l net.Listener
 		s *http.Server
 	}{
-		{httpd.Listen(public, d.cfg.Server.MaxConnections), &http.Server{
+		{d.srv.Listen(public, d.cfg.Server.MaxConnections), &http.Server{
 			Handler: d.srv.Public(), ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: bodyTime, IdleTimeout: idleTime,
 			MaxHeaderBytes: maxHeader, ErrorLog: quiet, BaseContext: func(net.Listener) context.Context { return base },
-			ConnContext: httpd.ConnContext, DisableGeneralOptionsHandler: true,
+			ConnContext: httpd.ConnContext, ConnState: httpd.ConnState, DisableGeneralOptionsHandler: true,
 		}},
 		{control, &http.Server{
 			Handler: d.srv.Control(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: quiet,

@@ -101,6 +101,19 @@ func (l *lookups) get(epoch uint64, path string) *entity {
 	return l.old[path]
 }
 
+// getBytes is get of a path that is not a string yet.
+func (l *lookups) getBytes(epoch uint64, path []byte) *entity {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.epoch != epoch {
+		return nil
+	}
+	if e := l.hot[string(path)]; e != nil { // the compiler makes no string here
+		return e
+	}
+	return l.old[string(path)]
+}
+
 // put remembers what was looked up after epoch had been read.
 func (l *lookups) put(epoch uint64, path string, e *entity) {
 	l.mu.Lock()

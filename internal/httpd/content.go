@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.org/snapd/internal/api"
@@ -42,6 +43,7 @@ type entity struct {
 	// Values of headers, ready to be put into the map.
 	etag, modified, ctype, control, length []string
 	mod                                    time.Time
+	head                                   atomic.Pointer[[]byte] // see quickHead
 }
 
 var (
@@ -386,27 +388,17 @@ func (s *Server) accelerate(w *response, e *entity, b cas.Blob) bool {
 	return true
 }
 
-// smallReader is a store that reads a small blob with few system calls, see
-// cas.Dir.ReadInto.
-type smallReader interface {
-	ReadInto(d cas.Digest, buf []byte) (int, error)
-}
-
-// sendSmall sends a small blob that is here and was read whole before, read and
-// written once. False: nothing was sent, and the blob is to be sent another way.
+// sendSmall sends a small blob, read and written once. False: nothing was sent,
+// and the blob is to be sent another way.
 func (s *Server) sendSmall(ctx context.Context, w *response, e *entity, from, length int64, status int) bool {
-	size := e.found.Size
-	store, ok := s.blobs().(smallReader)
-	if !ok || size >= block || s.cfg.Conf.Server.Accel != "" || !s.checked.has(e.found.Digest) {
-		return false
-	}
 	buf := blocks.Get().(*[block]byte)
 	defer blocks.Put(buf)
-	if n, err := store.ReadInto(e.found.Digest, buf[:]); err != nil || int64(n) != size {
+	data := s.readSmall(e, buf)
+	if data == nil {
 		return false
 	}
 	begin(w, e, from, length, status)
-	if err := writeOnce(ctx, w, buf[from:from+length]); err != nil {
+	if err := writeOnce(ctx, w, data[from:from+length]); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	return true

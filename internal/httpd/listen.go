@@ -9,17 +9,19 @@ import (
 )
 
 // Listen puts the public server's connections behind a limit: at most n at one
-// time, others wait in the kernel's queue. Its connections keep sendfile(2) and
-// gather the two halves of a small answer, see ConnContext.
-func Listen(l net.Listener, n int) net.Listener {
-	return &limit{Listener: l, slots: make(chan struct{}, n), done: make(chan struct{})}
+// time, others wait in the kernel's queue. Its connections keep sendfile(2),
+// gather the two halves of a small answer, see ConnContext, and answer the
+// plainest requests themselves, see ConnState.
+func (s *Server) Listen(l net.Listener, n int) net.Listener {
+	return &limit{Listener: l, server: s, slots: make(chan struct{}, n), done: make(chan struct{})}
 }
 
 type limit struct {
 	net.Listener
-	slots chan struct{}
-	done  chan struct{}
-	once  sync.Once
+	server *Server
+	slots  chan struct{}
+	done   chan struct{}
+	once   sync.Once
 }
 
 func (l *limit) Accept() (net.Conn, error) {
@@ -35,7 +37,7 @@ func (l *limit) Accept() (net.Conn, error) {
 	}
 	release := sync.OnceFunc(func() { <-l.slots })
 	if t, ok := c.(*net.TCPConn); ok {
-		return &tcpConn{TCPConn: t, release: release}, nil
+		return &tcpConn{TCPConn: t, server: l.server, release: release}, nil
 	}
 	return &otherConn{c, release}, nil
 }
@@ -64,15 +66,12 @@ const heldBytes = 4096
 // bytes, then the rest. Only the goroutine that answers a request writes to it.
 type tcpConn struct {
 	*net.TCPConn
+	server  *Server
 	release func()
 	corked  bool
 	held    []byte
 	vec     [2][]byte
-}
-
-func (c *tcpConn) Close() error {
-	defer c.release()
-	return c.TCPConn.Close()
+	quick   quick
 }
 
 func (c *tcpConn) Write(p []byte) (int, error) {

@@ -106,7 +106,7 @@ func (s *site) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.public = &httptest.Server{Listener: httpd.Listen(l, 4096), Config: &http.Server{Handler: s.srv.Public(), ConnContext: httpd.ConnContext, DisableGeneralOptionsHandler: true}}
+	s.public = &httptest.Server{Listener: s.srv.Listen(l, 4096), Config: &http.Server{Handler: s.srv.Public(), ConnContext: httpd.ConnContext, ConnState: httpd.ConnState, DisableGeneralOptionsHandler: true}}
 	s.public.Start()
 	dir, err := os.MkdirTemp("", "httpd")
 	if err != nil {

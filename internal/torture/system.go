@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,8 +54,15 @@ func (s *system) open() error {
 	var so store.Options
 	var co cas.Options
 	if s.fault != nil {
-		so.Fault = func(op string) (bool, error) { return s.fault("commit", op) }
-		co.Fault = func(op, name string) (bool, error) { return s.fault("blob", op) }
+		// A freeze compresses its indices beside each other.
+		var mu sync.Mutex
+		fault := func(where, what string) (bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return s.fault(where, what)
+		}
+		so.Fault = func(op string) (bool, error) { return fault("commit", op) }
+		co.Fault = func(op, name string) (bool, error) { return fault("blob", op) }
 	}
 	var err error
 	if s.blobs, err = cas.OpenDir(s.dir, co); err != nil {

@@ -155,11 +155,15 @@ func sourcesVerb() *verb {
 	return &verb{
 		name: "sources", args: "REF", min: 1, max: 1,
 		usage: "print the configuration with which apt or dnf uses a snapshot",
-		about: `The formats list, repo and mmdebstrap name key files: --keys-dir writes this
+		about: `REF is a snapshot, or a recording that is not frozen yet: a build that uses
+its sources is recorded.
+
+The formats list, repo and mmdebstrap name key files: --keys-dir writes this
 server's key and the distribution's into a directory, and the text names them
 there.`,
 		examples: []string{
 			"snapctl sources 4.1 > /etc/apt/sources.list.d/release.sources",
+			"snapctl record start 4.2 && snapctl sources 4.2 > /etc/apt/sources.list.d/build.sources",
 			"snapctl sources fedora@latest --format repo --keys-dir /etc/pki/rpm-gpg",
 		},
 		options: []option{

@@ -163,7 +163,6 @@ server's key and the distribution's into a directory, and the text names them
 there.`,
 		examples: []string{
 			"snapctl sources 4.1 > /etc/apt/sources.list.d/release.sources",
-			"snapctl record start 4.2 && snapctl sources 4.2 > /etc/apt/sources.list.d/build.sources",
 			"snapctl sources fedora@latest --format repo --keys-dir /etc/pki/rpm-gpg",
 		},
 		options: []option{

@@ -539,34 +539,3 @@ func TestScrub(t *testing.T) {
 		t.Errorf("going on in the middle: %d blobs of %d, %v", rest, blobs, err)
 	}
 }
-
-// A file that the newest root lists and a client asked for stays, although
-// nothing else refers to it, also when fsck has called it an orphan.
-func TestListedStays(t *testing.T) {
-	w := newWorld(t, 0, -time.Hour)
-	w.Archive.AddSource(debtest.Source{Name: "a", Version: "1"})
-	w.release()
-	snap, err := w.ResolveSnapshot(t.Context(), "debian@latest")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := w.Lookup(t.Context(), snap, "dists/stable/main/source/Sources.xz", false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	info, err := w.Fetch(t.Context(), f.Want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if res, err := w.c.Fsck(t.Context(), &api.FsckRequest{}, w.Config.Client, nil); err != nil || res.Exit != 0 {
-		t.Fatalf("fsck: %+v, %v", res, err)
-	}
-	w.run(t, false)
-	if !w.has(t, info.Digest) {
-		t.Error("it was collected")
-	}
-	e, err := w.c.Explain(t.Context(), info.Digest.String())
-	if want := []string{"listed as dists/stable/main/source/Sources.xz in suite stable of mirror debian by its newest root"}; err != nil || !e.Keep || !slices.Equal(e.Reasons, want) {
-		t.Errorf("explained: %+v, %v", e, err)
-	}
-}

@@ -324,6 +324,7 @@ func crash(t *testing.T, cfg *config.Config) {
 
 // One mirror's failure stops no other, and the exit says so.
 func TestSyncExit(t *testing.T) {
+	t.Parallel() // it waits
 	a, url := upstream(t)
 	bad := debtest.New(t)
 	cfg := testConfig(t, mirrorText(a, "good", url, "")+mirrorText(a, "down", "http://127.0.0.1:1", "")+mirrorText(bad, "wrongkey", url, ""))

@@ -37,6 +37,7 @@ func TestHeaderLimit(t *testing.T) {
 // A client that does not finish its header is sent away, and one more
 // connection than is allowed waits until another one ends.
 func TestConnectionLimits(t *testing.T) {
+	t.Parallel() // it waits
 	cfg := testConfig(t, "")
 	cfg.Server.MaxConnections = 3
 	r := start(t, cfg)

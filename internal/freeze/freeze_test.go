@@ -391,6 +391,51 @@ func TestSBOM(t *testing.T) {
 	}
 }
 
+// A freeze is kept with the certificate that lasts longest: after a renewal and
+// a change of key clients still get the renewed one.
+func TestVouchRenewed(t *testing.T) {
+	w := newWorld(t, config.All)
+	key, err := sign.Generate("short", "", mirrortest.Start, sign.GenerateOptions{Expires: mirrortest.Start.AddDate(1, 0, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.signer = signtest.Signer(t, key)
+	w.open()
+	w.freeze(t, api.FreezeRequest{Name: "4.0", Manifests: list("a=1"), Format: "list"})
+	renewed, err := key.Renew(mirrortest.Start.AddDate(0, 6, 0), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := func() []sign.Key {
+		t.Helper()
+		dir := filepath.Join(t.TempDir(), "x")
+		if _, err := w.z.Export(t.Context(), "4.0", dir, nil); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, "key.asc"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ring, err := sign.ParseKeyring(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ring.Keys()
+	}
+	// Renewed, then an old copy of the key, then another key.
+	for i, signer := range []*sign.Signer{signtest.Signer(t, renewed), signtest.Signer(t, key), signtest.Signer(t, signtest.NewKey(t, "later"))} {
+		w.signer = signer
+		w.open()
+		if _, err := w.z.Vouch(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if keys := kept(); len(keys) != 1 || !keys[0].Expires.IsZero() {
+			t.Errorf("start %d: kept with %+v, expected one key without expiry", i, keys)
+		}
+	}
+	w.verify(t, "4.0")
+}
+
 // After a change of key old freezes keep their signature, and a statement by the
 // new key vouches for them: either key proves them.
 func TestVouch(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/repo"
@@ -30,7 +31,13 @@ func (z *Freezer) Vouch(ctx context.Context) (int, error) {
 	for _, f := range all {
 		name := "signature-" + strings.ToLower(fpr)
 		done := slices.ContainsFunc(f.Statements, func(s repo.File) bool { return s.Path == statementDir+"/"+name+".json" })
-		if f.Key == fpr || f.Imported || done {
+		if f.Key == fpr {
+			if err := z.keepRenewed(ctx, f); err != nil {
+				return n, fmt.Errorf("keep the renewed key with %s: %w", f.Name, err)
+			}
+			continue
+		}
+		if f.Imported || done {
 			continue
 		}
 		batch := z.blobs.NewBatch()
@@ -43,6 +50,50 @@ func (z *Freezer) Vouch(ctx context.Context) (int, error) {
 		n++
 	}
 	return n, nil
+}
+
+// keepRenewed puts the present certificate in the place of the one that a freeze
+// was signed under, where the key has been renewed since: after the next change
+// of key that is what clients get.
+func (z *Freezer) keepRenewed(ctx context.Context, f *store.Frozen) error {
+	now := []byte(z.cfg.Signer.PublicKeyArmored())
+	if cas.Sum(now) == f.KeyBlob {
+		return nil
+	}
+	then, err := cas.ReadAll(ctx, z.blobs, f.KeyBlob, 1<<20)
+	if err != nil {
+		return err
+	}
+	ring, err := sign.ParseKeyring(then)
+	if err != nil {
+		return err
+	}
+	until := z.cfg.Signer.Expiry()
+	for _, k := range ring.Keys() {
+		if k.Fingerprint == f.Key && (k.Expires.IsZero() || !until.IsZero() && !until.After(k.Expires)) {
+			return nil // an older copy of the key is no renewal
+		}
+	}
+	batch := z.blobs.NewBatch()
+	defer batch.Discard()
+	info, err := cas.PutBatch(ctx, batch, now, time.Time{})
+	if err != nil {
+		return err
+	}
+	if err := z.e.Flush(ctx, batch); err != nil {
+		return err
+	}
+	return z.st.Update(ctx, "renew", func(tx *store.Tx) error {
+		fresh, err := tx.Frozen(f.Name)
+		if err != nil || fresh.KeyBlob != f.KeyBlob {
+			return err
+		}
+		if err := tx.DropRef(fresh.KeyBlob, store.OwnerFrozen, f.Name); err != nil {
+			return err
+		}
+		fresh.KeyBlob = info.Digest
+		return tx.UpdateFrozen(fresh)
+	})
 }
 
 // vouched finds a statement by a key of ours that names the manifest, and adds

@@ -115,6 +115,7 @@ func New(cfg Config) *Client {
 			DisableCompression:     true,
 			MaxIdleConns:           0,
 			MaxIdleConnsPerHost:    cfg.Parallel,
+			MaxConnsPerHost:        cfg.Parallel, // else Go may open one too many for a request that another one serves
 			IdleConnTimeout:        90 * time.Second,
 			MaxResponseHeaderBytes: maxHeader,
 			ReadBufferSize:         32 << 10,

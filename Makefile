@@ -3,7 +3,7 @@
 # make bench  the benchmarks, beside the tools that people use instead
 # make fuzz   every parser of outside bytes, FUZZTIME each
 # make lint   gofmt, go vet, staticcheck, govulncheck
-# make torture  crashes, full disks, power cuts: takes an hour
+# make torture  crashes, full disks, power cuts: takes twenty minutes
 
 export PATH := $(CURDIR)/.go/bin:$(PATH):/usr/local/go/bin
 GO ?= go
@@ -29,7 +29,7 @@ run:
 test:
 	@./.ci/deps test
 	$(GO) vet ./...
-	$(GO) test -timeout 20m $(TESTFLAGS) ./...
+	$(GO) test -count=1 -timeout 20m $(TESTFLAGS) ./...
 	$(GO) test -timeout 10m -race -short ./internal/cas ./internal/fetch ./internal/mirror ./internal/httpd ./internal/daemon ./internal/sign
 
 bench:

@@ -64,7 +64,7 @@ for c in zstd xz; do
 	for i in 1 2; do
 		if [ ! -e $i.$c.squashfs ]; then
 			s=$(now)
-			mksq tree$i tmp.squashfs $c
+			mksq tree$i/ tmp.squashfs $c
 			calc "$(now)-$s" >$i.$c.seconds
 			mv tmp.squashfs $i.$c.squashfs
 		fi

@@ -14,9 +14,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/iso9660"
@@ -144,7 +146,7 @@ func (o *openInput) digest(ctx context.Context) (cas.Digest, error) {
 		return o.in.SHA256, nil
 	}
 	h := sha256.New()
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, 128<<10)
 	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, ctxReader{ctx, io.NewSectionReader(o.image, 0, o.size)}, buf); err != nil {
 		return cas.Digest{}, fmt.Errorf("read %s: %w", o.in.Name, err)
 	}
@@ -222,16 +224,19 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 	hctx, cancel := context.WithCancel(hctx)
 	defer hashing.Wait()
 	defer cancel()
-	hashing.Go(func() error {
-		for i, in := range append([]*openInput{to}, from...) {
-			d, err := in.digest(hctx)
+	inputs := append([]*openInput{to}, from...)
+	var next atomic.Int64
+	hash := func() error {
+		for i := next.Add(1) - 1; i < int64(len(inputs)); i = next.Add(1) - 1 {
+			d, err := inputs[i].digest(hctx)
 			if err != nil {
 				return err
 			}
 			digests[i] = d
 		}
 		return nil
-	})
+	}
+	hashing.Go(hash)
 	d, err := newDiffer(ctx, to.r, olds, DiffOptions{
 		ModTime:             uint32(o.Epoch.Unix()),
 		IgnoreIfSameContent: o.IgnoreIfSameContent,
@@ -273,6 +278,11 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 	if err := d.write(ctx, ws); err != nil {
 		return nil, fmt.Errorf("create kit: %w", err)
 	}
+	// The disk and the cores that are free now take their part of what is left.
+	for _, k := range kits {
+		_ = unix.SyncFileRange(int(k.f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	}
+	hashing.Go(hash)
 	if err := hashing.Wait(); err != nil {
 		return nil, fmt.Errorf("create kit: %w", err)
 	}

@@ -28,12 +28,8 @@ func inputOutput(ctx context.Context, tb testing.TB, binary string, at []int) (r
 	}
 	defer fs.Unmount()
 	u := newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour))
-	table := &faultTable{u: u, tmp: tmp}
-	if table.signer, err = throwawaySigner(); err != nil {
-		return res, err
-	}
-	exported := filepath.Join(tmp, "exported")
-	if err := table.export(ctx, exported); err != nil {
+	exported, err := exportedFreeze(ctx, u, tmp)
+	if err != nil {
 		return res, err
 	}
 	s, err := newServer(binary, tmp, filepath.Join(mnt, "data"), u.mirrors(0), `reserve = "0"`+"\n"+`quarantine_time = "1s"`)
@@ -55,17 +51,13 @@ func inputOutput(ctx context.Context, tb testing.TB, binary string, at []int) (r
 	if err := s.call(ctx, "freeze", api.FreezeRequest{Name: "keeper", Mirrors: []string{"debian"}}, nil); err != nil {
 		return res, err
 	}
-	next := phases(ctx, s, u, func() (string, error) { return exported, nil })
+	next := phases(ctx, s, u, exported)
 	for _, op := range []string{"read", "write", "fsync", "create", "rename"} {
 		for i, nth := range at {
 			u.upgrade(packageNames[res.Cases%len(packageNames)])
 			for _, p := range next() {
-				if p.name == "import" {
-					if err := s.call(ctx, "rm", api.RefRequest{Ref: "imported"}, nil); err == nil {
-						if err := s.call(ctx, "gc", api.GCRequest{}, nil); err != nil {
-							return res, err
-						}
-					}
+				if err := p.anew(ctx, s); err != nil {
+					return res, err
 				}
 				if op == "read" {
 					// With nothing in the page cache.

@@ -29,8 +29,26 @@ type phase struct {
 	do   func() error
 }
 
+// anew makes a phase write that was done before.
+func (p phase) anew(ctx context.Context, s *server) error {
+	if p.name != "import" || s.call(ctx, "rm", api.RefRequest{Ref: "imported"}, nil) != nil {
+		return nil
+	}
+	return s.call(ctx, "gc", api.GCRequest{}, nil)
+}
+
+// exportedFreeze makes a freeze that another snapd exported.
+func exportedFreeze(ctx context.Context, u *upstream, tmp string) (dir string, err error) {
+	table := &faultTable{u: u, tmp: tmp}
+	if table.signer, err = throwawaySigner(); err != nil {
+		return "", err
+	}
+	dir = filepath.Join(tmp, "exported")
+	return dir, table.export(ctx, dir)
+}
+
 // phases names everything anew at each call of next, so that it writes.
-func phases(ctx context.Context, s *server, u *upstream, exported func() (string, error)) func() []phase {
+func phases(ctx context.Context, s *server, u *upstream, exported string) func() []phase {
 	n := 0
 	return func() []phase {
 		n++
@@ -49,11 +67,7 @@ func phases(ctx context.Context, s *server, u *upstream, exported func() (string
 				return err
 			}},
 			{"import", func() error {
-				dir, err := exported()
-				if err != nil {
-					return err
-				}
-				return s.call(ctx, "import", api.ImportRequest{Dir: dir}, nil)
+				return s.call(ctx, "import", api.ImportRequest{Dir: exported}, nil)
 			}},
 		}
 	}
@@ -73,12 +87,8 @@ func fills(ctx context.Context, tb testing.TB, binary string, left []int) (res f
 	}
 	defer syscall.Unmount(data, syscall.MNT_DETACH)
 	u := newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour))
-	table := &faultTable{u: u, tmp: tmp}
-	if table.signer, err = throwawaySigner(); err != nil {
-		return res, err
-	}
-	exported := filepath.Join(tmp, "exported")
-	if err := table.export(ctx, exported); err != nil {
+	exported, err := exportedFreeze(ctx, u, tmp)
+	if err != nil {
 		return res, err
 	}
 	s, err := newServer(binary, tmp, data, u.mirrors(0), `reserve = "0"`+"\n"+`quarantine_time = "1s"`)
@@ -98,18 +108,13 @@ func fills(ctx context.Context, tb testing.TB, binary string, left []int) (res f
 		return res, err
 	}
 	filler := filepath.Join(data, "filler")
-	next := phases(ctx, s, u, func() (string, error) { return exported, nil })
+	next := phases(ctx, s, u, exported)
 	index := "http://" + s.listen + "/archive/debian/latest/dists/stable/InRelease"
 	for _, kib := range left {
 		u.upgrade(packageNames[res.Cases%len(packageNames)], packageNames[2])
 		for _, p := range next() {
-			if p.name == "import" {
-				// Anew each time.
-				if err := s.call(ctx, "rm", api.RefRequest{Ref: "imported"}, nil); err == nil {
-					if err := s.call(ctx, "gc", api.GCRequest{}, nil); err != nil {
-						return res, err
-					}
-				}
+			if err := p.anew(ctx, s); err != nil {
+				return res, err
 			}
 			row := fmt.Sprintf("%s with %d KiB left", p.name, kib)
 			if err := fill(filler, data, int64(kib)<<10); err != nil {

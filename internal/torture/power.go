@@ -33,12 +33,8 @@ type powerRun struct {
 // says what was promised.
 func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun, err error) {
 	p = &powerRun{tmp: fastDir(tb), u: newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour))}
-	exported := filepath.Join(p.tmp, "exported")
-	table := &faultTable{u: p.u, tmp: p.tmp}
-	if table.signer, err = throwawaySigner(); err != nil {
-		return nil, err
-	}
-	if err := table.export(ctx, exported); err != nil {
+	exported, err := exportedFreeze(ctx, p.u, p.tmp)
+	if err != nil {
 		return nil, err
 	}
 	mnt := filepath.Join(p.tmp, "mnt")

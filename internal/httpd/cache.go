@@ -89,26 +89,15 @@ type lookups struct {
 
 func newLookups() *lookups { return &lookups{hot: map[string]*entity{}} }
 
-func (l *lookups) get(epoch uint64, path string) *entity {
+// get takes the path as bytes, of which the compiler makes no string to look
+// it up.
+func (l *lookups) get(epoch uint64, path []byte) *entity {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.epoch != epoch {
 		return nil
 	}
-	if e := l.hot[path]; e != nil {
-		return e
-	}
-	return l.old[path]
-}
-
-// getBytes is get of a path that is not a string yet.
-func (l *lookups) getBytes(epoch uint64, path []byte) *entity {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.epoch != epoch {
-		return nil
-	}
-	if e := l.hot[string(path)]; e != nil { // the compiler makes no string here
+	if e := l.hot[string(path)]; e != nil {
 		return e
 	}
 	return l.old[string(path)]

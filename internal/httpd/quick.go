@@ -143,7 +143,7 @@ func (s *Server) answerQuickly(c *tcpConn, uri []byte) (bool, error) {
 	default:
 		return false, nil
 	}
-	e := s.lookups.getBytes(s.e.Epoch(), uri)
+	e := s.lookups.get(s.e.Epoch(), uri)
 	if e == nil || e.found.Size < 0 || e.found.Digest.IsZero() || e.data == nil && s.e.Rotten(e.found.Digest) != nil {
 		return false, nil
 	}

@@ -91,7 +91,7 @@ func (s *Server) public(w *response, r *http.Request) {
 	// A body of a GET means nothing; net/http reads it away.
 	epoch := s.e.Epoch()
 	key := r.RequestURI
-	if e := s.lookups.get(epoch, key); e != nil {
+	if e := s.lookups.get(epoch, []byte(key)); e != nil {
 		s.serve(w, r, e, nil)
 		return
 	}

@@ -28,7 +28,9 @@ func TestHoldBack(t *testing.T) {
 		}
 		w.Header().Set("Content-Length", "640000")
 		w.Write(data[:len(data)-1])
-		w.(http.Flusher).Flush()
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
 		<-release
 		w.Write([]byte("?"))
 		return true
@@ -41,6 +43,9 @@ func TestHoldBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
 	var got atomic.Int64
 	ended := make(chan error, 1)
 	go func() {

@@ -281,12 +281,12 @@ func (s *Server) body(w *response, r *http.Request, e *entity, from, length int6
 			}
 		}
 		begin(w, e, from, length, status)
-		if err := writeOnce(ctx, w, data[from:from+length]); err != nil {
+		if _, err := w.Write(data[from : from+length]); err != nil {
 			panic(http.ErrAbortHandler)
 		}
 		return
 	}
-	if note == nil && s.sendSmall(ctx, w, e, from, length, status) {
+	if note == nil && s.sendSmall(w, e, from, length, status) {
 		return
 	}
 	src, size, err := s.e.OpenFound(ctx, e.found)
@@ -388,9 +388,9 @@ func (s *Server) accelerate(w *response, e *entity, b cas.Blob) bool {
 	return true
 }
 
-// sendSmall sends a small blob, read and written once. False: nothing was sent,
+// sendSmall sends a small blob that is read at once. False: nothing was sent,
 // and the blob is to be sent another way.
-func (s *Server) sendSmall(ctx context.Context, w *response, e *entity, from, length int64, status int) bool {
+func (s *Server) sendSmall(w *response, e *entity, from, length int64, status int) bool {
 	buf := blocks.Get().(*[block]byte)
 	defer blocks.Put(buf)
 	data := s.readSmall(e, buf)
@@ -398,7 +398,7 @@ func (s *Server) sendSmall(ctx context.Context, w *response, e *entity, from, le
 		return false
 	}
 	begin(w, e, from, length, status)
-	if err := writeOnce(ctx, w, data[from:from+length]); err != nil {
+	if _, err := w.Write(data[from : from+length]); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	return true

@@ -10,8 +10,7 @@ import (
 
 // Listen puts the public server's connections behind a limit: at most n at one
 // time, others wait in the kernel's queue. Its connections keep sendfile(2),
-// gather the two halves of a small answer, see ConnContext, and answer the
-// plainest requests themselves, see ConnState.
+// see ConnContext, and answer the plainest requests themselves, see ConnState.
 func (s *Server) Listen(l net.Listener, n int) net.Listener {
 	return &limit{Listener: l, server: s, slots: make(chan struct{}, n), done: make(chan struct{})}
 }
@@ -57,53 +56,12 @@ func (c *otherConn) Close() error {
 	return c.Conn.Close()
 }
 
-// heldBytes is the size of net/http's write buffer: what it writes first of an
-// answer that is larger.
-const heldBytes = 4096
-
-// tcpConn is a connection that can hold back a small write until the next one,
-// to make both in one writev(2): net/http writes its buffer of headers and first
-// bytes, then the rest. Only the goroutine that answers a request writes to it.
+// tcpConn is a connection of the public listener.
 type tcpConn struct {
 	*net.TCPConn
 	server  *Server
 	release func()
-	corked  bool
-	held    []byte
-	vec     [2][]byte
 	quick   quick
-}
-
-func (c *tcpConn) Write(p []byte) (int, error) {
-	if len(c.held) > 0 {
-		c.vec = [2][]byte{c.held, p}
-		bufs := net.Buffers(c.vec[:])
-		n, err := bufs.WriteTo(c.TCPConn)
-		n -= int64(len(c.held))
-		c.held, c.vec = c.held[:0], [2][]byte{}
-		return int(max(n, 0)), err
-	}
-	if c.corked && len(p) <= heldBytes {
-		if c.held == nil {
-			c.held = make([]byte, 0, heldBytes)
-		}
-		c.held = append(c.held, p...)
-		return len(p), nil
-	}
-	return c.TCPConn.Write(p)
-}
-
-func (c *tcpConn) cork() { c.corked = true }
-
-// uncork sends what is held.
-func (c *tcpConn) uncork() error {
-	c.corked = false
-	if len(c.held) == 0 {
-		return nil
-	}
-	_, err := c.TCPConn.Write(c.held)
-	c.held = c.held[:0]
-	return err
 }
 
 // sendFile sends n bytes of a file as a part of the body of an answer whose
@@ -146,20 +104,4 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, connKey{}, t)
 	}
 	return ctx
-}
-
-// writeOnce writes a body of one piece, headers and all, with one system call
-// where it can.
-func writeOnce(ctx context.Context, w *response, data []byte) error {
-	c, ok := ctx.Value(connKey{}).(*tcpConn)
-	if !ok || len(data) <= heldBytes/2 {
-		_, err := w.Write(data)
-		return err
-	}
-	c.cork()
-	_, err := w.Write(data)
-	if uerr := c.uncork(); err == nil {
-		err = uerr
-	}
-	return err
 }

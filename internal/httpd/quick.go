@@ -40,7 +40,8 @@ type quick struct {
 	whole   bool // these were one request and no more
 	never   bool // net/http may hold a part of the next request
 	stamped time.Time
-	out     []byte
+	out     []byte    // head of the answer
+	vec     [2][]byte // head and body, for writev(2)
 
 	mu      sync.Mutex
 	busy    bool // an answer is being written
@@ -194,10 +195,10 @@ func (s *Server) writeQuickly(c *tcpConn, e *entity, a area, data []byte, start 
 	}
 	q.out = append(q.out[:0], e.quickHead()...)
 	q.out = append(append(q.out, dateLine(start)...), "\r\n\r\n"...)
-	c.vec = [2][]byte{q.out, data}
-	bufs := net.Buffers(c.vec[:])
+	q.vec = [2][]byte{q.out, data}
+	bufs := net.Buffers(q.vec[:])
 	n, err := bufs.WriteTo(c.TCPConn)
-	c.vec = [2][]byte{}
+	q.vec = [2][]byte{}
 	if cerr := c.end(); err == nil {
 		err = cerr
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -16,6 +15,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/regfile"
 )
 
 // defaultSocket is where snapd listens when nothing says otherwise.
@@ -34,6 +34,7 @@ type verb struct {
 	verbs    []*verb // of a group
 	result   any     // pointer to a zero value of what --json prints; nil for plain text
 	long     bool    // with --json, lines of progress come before the result
+	reads    bool    // an interrupt ends it also while it waits for a read: it leaves nothing to clear away
 	hidden   bool
 	run      func(context.Context, *call) error
 }
@@ -153,13 +154,39 @@ func (p *program) run(ctx context.Context, args []string) int {
 	l, err := parseLine(root(), args)
 	u.json = l.json()
 	if err == nil {
-		err = p.dispatch(ctx, u, l)
+		err = promptly(ctx, l, func() error { return p.dispatch(ctx, u, l) })
 	}
 	u.endProgress()
 	if err == nil {
 		err = u.flush()
 	}
 	return p.finish(ctx, u, l, err)
+}
+
+// interruptGrace is how long a command that only reads may take to notice an
+// interrupt.
+const interruptGrace = time.Second
+
+// promptly runs the command and returns when it ends. A command that only reads
+// is left behind soon after ctx ends, since nothing interrupts a read from a pipe
+// or a disk that does not answer.
+func promptly(ctx context.Context, l *line, run func() error) error {
+	if !l.path[len(l.path)-1].reads {
+		return run()
+	}
+	done := make(chan error, 1)
+	go func() { done <- run() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(interruptGrace):
+		return ctx.Err()
+	}
 }
 
 // dispatch runs one parsed command line.
@@ -247,19 +274,16 @@ func absolute(name string) (string, error) {
 // readLimited reads the file at name, or standard input for "-", and refuses
 // more than limit bytes.
 func (c *call) readLimited(name string, limit int64) ([]byte, error) {
-	var r io.Reader = c.p.stdin
 	if name != "-" {
-		f, err := os.Open(name)
+		f, err := regfile.OpenInput(name)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		r = f
+		return regfile.ReadAll(f, name, limit)
 	}
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
-		return nil, err // it names the file
-	} else if err != nil {
+	data, err := io.ReadAll(io.LimitReader(c.p.stdin, limit+1))
+	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if int64(len(data)) > limit {

@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/iuk"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/squashfs"
 )
@@ -119,7 +120,9 @@ var advices = []advice{
 	{is: sign.ErrWeak, exit: api.ExitVerify},
 	{is: sign.ErrNoSignature, exit: api.ExitVerify},
 	{is: syscall.EISDIR, exit: api.ExitFailed, hint: "name a file, not a directory"},
+	{is: regfile.ErrNotRegular, exit: api.ExitFailed, hint: "name a regular file, or copy its content into one"},
 	{is: errTooLarge, exit: api.ExitFailed, hint: "look whether this is the file that was meant"},
+	{is: regfile.ErrTooLarge, exit: api.ExitFailed, hint: "look whether this is the file that was meant"},
 	{is: fs.ErrNotExist, verb: "freeze", exit: api.ExitFailed, hint: "--manifest takes a file on this machine, or - for standard input"},
 	{is: fs.ErrNotExist, verb: "record show", exit: api.ExitFailed, hint: "--status takes a file on this machine, or - for standard input"},
 	{is: fs.ErrNotExist, verb: "verify", exit: api.ExitFailed, hint: "REF|DIR is a frozen snapshot (snapctl list --frozen), or a directory that snapctl export wrote"},

@@ -54,6 +54,7 @@ is refused unless --allow-broken is given.`,
 		},
 		result: new(api.FreezeResult),
 		long:   true,
+		reads:  true,
 		run:    runFreeze,
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/image"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/squashfs"
 )
 
@@ -40,7 +41,9 @@ func imageVerb() *verb {
 					if err != nil {
 						return err
 					}
-					if _, err := os.Stat(file); err != nil {
+					if st, err := os.Stat(file); err != nil {
+						return err
+					} else if err := regfile.Check(file, st); err != nil {
 						return err
 					}
 					var r api.Image
@@ -408,7 +411,7 @@ func toolText(list []api.ToolDifference) string {
 func compareImages(ctx context.Context, a, b string) ([]image.Difference, int, error) {
 	var readers [2]*squashfs.Reader
 	for i, name := range []string{a, b} {
-		f, err := os.Open(name)
+		f, err := regfile.Open(name)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/aptconf"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/yumconf"
 )
 
@@ -302,12 +303,10 @@ func fromDNF(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
 }
 
 func readFS(root fs.FS, name string) ([]byte, error) {
-	f, err := root.Open(strings.TrimPrefix(path.Clean(name), "/"))
-	if err != nil {
-		return nil, err
+	st, err := fs.Stat(root, strings.TrimPrefix(path.Clean(name), "/"))
+	if err == nil {
+		err = regfile.Check(name, st)
 	}
-	defer f.Close()
-	st, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}

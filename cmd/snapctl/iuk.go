@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/iuk"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/squashfs"
 )
@@ -70,6 +71,7 @@ snapshot --to, or the time in the SquashFS file --new.`,
 				examples: []string{"snapctl iuk inspect Tails_amd64_4.0_to_4.1.iuk"},
 				options:  []option{{name: "largest", value: "N", usage: "how many of the largest files to list (default 20)"}},
 				result:   new(iuk.Inspection),
+				reads:    true,
 				run:      runIUKInspect,
 			},
 			{
@@ -83,6 +85,7 @@ snapshot --to, or the time in the SquashFS file --new.`,
 				},
 				result: new(iuk.VerifyReport),
 				long:   true,
+				reads:  true,
 				run:    runIUKVerify,
 			},
 			{
@@ -139,7 +142,7 @@ inputs give equal bytes.`,
 
 // openImage opens an image file as an input for kits.
 func openImage(name string) (iuk.Input, *os.File, error) {
-	f, err := os.Open(name)
+	f, err := regfile.Open(name)
 	if err != nil {
 		return iuk.Input{}, nil, err
 	}
@@ -147,10 +150,6 @@ func openImage(name string) (iuk.Input, *os.File, error) {
 	if err != nil {
 		f.Close()
 		return iuk.Input{}, nil, err
-	}
-	if st.IsDir() {
-		f.Close()
-		return iuk.Input{}, nil, fmt.Errorf("open %s: it is a directory, expected an image", name)
 	}
 	return iuk.Input{R: f, Size: st.Size(), Name: name}, f, nil
 }
@@ -353,7 +352,7 @@ func findImage(list []api.Image, name, variant string) (api.Image, error) {
 }
 
 func fileDigest(name string) (string, error) {
-	f, err := os.Open(name)
+	f, err := regfile.Open(name)
 	if err != nil {
 		return "", err
 	}
@@ -444,6 +443,9 @@ func (u udfSigner) SignDetached(_ context.Context, w io.Writer, data []byte) err
 	return err
 }
 
+// maxPublicKey bounds the certificate of an external signer, in bytes.
+const maxPublicKey = 1 << 20
+
 // signer loads the key that signs, as snapd would.
 func (c *call) signer() (*sign.Signer, error) {
 	if c.str("key-file") == "" && c.str("config") != "" {
@@ -452,7 +454,7 @@ func (c *call) signer() (*sign.Signer, error) {
 			return nil, err
 		}
 		if len(cfg.Signing.Command) > 0 {
-			public, err := os.ReadFile(cfg.Signing.KeyFile)
+			public, err := regfile.Read(cfg.Signing.KeyFile, maxPublicKey)
 			if err != nil {
 				return nil, err
 			}

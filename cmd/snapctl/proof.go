@@ -39,6 +39,7 @@ An argument that is a directory is checked right here, with no server.`,
 		},
 		result: new(api.VerifyResult),
 		long:   true,
+		reads:  true,
 		run:    runVerify,
 	}
 }
@@ -208,6 +209,7 @@ func importVerb() *verb {
 		},
 		result: new(api.TransferResult),
 		long:   true,
+		reads:  true,
 		run: func(ctx context.Context, c *call) error {
 			dir, err := absolute(c.arg(0))
 			if err != nil {

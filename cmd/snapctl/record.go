@@ -74,6 +74,7 @@ stopped. With --json those are lines {"entry": ...} before the result.`,
 					{name: "follow", usage: "show each file when it is fetched, until the recording is stopped"},
 				},
 				result: new(api.Recording),
+				reads:  true,
 				run:    runRecordShow,
 			},
 			{

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/sign"
 )
 
@@ -23,14 +23,7 @@ const maxPublicKey = 1 << 20
 func loadSigner(cfg *config.Config, now time.Time, log *slog.Logger) (*sign.Signer, error) {
 	file := cfg.Signing.KeyFile
 	if len(cfg.Signing.Command) > 0 {
-		st, err := os.Stat(file)
-		if err != nil {
-			return nil, fmt.Errorf("public key of the signing command: %w", err)
-		}
-		if st.Size() > maxPublicKey {
-			return nil, fmt.Errorf("public key of the signing command: %s has %d bytes, expected at most %d", file, st.Size(), maxPublicKey)
-		}
-		public, err := os.ReadFile(file)
+		public, err := regfile.Read(file, maxPublicKey)
 		if err != nil {
 			return nil, fmt.Errorf("public key of the signing command: %w", err)
 		}

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"example.org/snapd/internal/regfile"
 )
 
 // body is one response body, or a file, being read.
@@ -436,6 +438,11 @@ func (c *Client) openFile(req *Request, name string, off int64) (*body, error) {
 		return nil, &failure{url: shown, err: fmt.Errorf("%w: %v", ErrUnavailable, err)}
 	}
 	defer root.Close()
+	// A symbolic link is followed as long as it stays below the tree. Nothing but
+	// a regular file is opened: opening a device may act on it.
+	if fi, err := root.Stat(rel); err == nil && !fi.Mode().IsRegular() {
+		return nil, refuse("not a regular file, but %s", regfile.Kind(fi.Mode()))
+	}
 	f, err := root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO must not block
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &failure{url: shown, err: fmt.Errorf("%w: no such file", ErrNotFound)}

@@ -19,6 +19,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
@@ -185,7 +186,7 @@ func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 	}
 	defer f.Close()
 	h := newHash()
-	n, err := io.Copy(io.MultiWriter(f, h), ctxReader{ctx, b})
+	n, err := io.Copy(io.MultiWriter(f, h), regfile.WithContext(ctx, b))
 	if err != nil {
 		return fmt.Errorf("export %s: %w", name, err)
 	}
@@ -217,18 +218,6 @@ func (x *exporter) dirs() error {
 		}
 		return x.root.Chtimes(p, x.date, x.date)
 	})
-}
-
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
 
 // Import takes an exported directory in after proving it. Importing one that is
@@ -298,7 +287,7 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 			return cas.Info{}, err
 		}
 		defer w.Abort()
-		if _, err := io.Copy(w, ctxReader{ctx, f}); err != nil {
+		if _, err := io.Copy(w, regfile.WithContext(ctx, f)); err != nil {
 			return cas.Info{}, err
 		}
 		info, err := w.Commit(want, -1, doc.Date)

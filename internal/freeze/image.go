@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
@@ -44,11 +44,15 @@ func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 	if err := z.e.CheckSpace(); err != nil {
 		return nil, err
 	}
-	src, err := os.Open(req.File)
+	src, err := regfile.Open(req.File)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
+	st, err := src.Stat()
+	if err != nil {
+		return nil, err
+	}
 	batch := z.blobs.NewBatch()
 	defer batch.Discard()
 	w, err := batch.Create(ctx)
@@ -56,10 +60,11 @@ func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 		return nil, err
 	}
 	defer w.Abort()
-	if _, err := io.Copy(w, ctxReader{ctx, src}); err != nil {
+	// One byte more shows a file that grows.
+	if _, err := io.Copy(w, io.LimitReader(regfile.WithContext(ctx, src), st.Size()+1)); err != nil {
 		return nil, err
 	}
-	info, err := w.Commit(cas.Digest{}, -1, f.Date)
+	info, err := w.Commit(cas.Digest{}, st.Size(), f.Date)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
@@ -585,7 +585,7 @@ func (s *Server) kitPublish(ctx context.Context, req api.KitPublish, progress fu
 }
 
 func storeFile(ctx context.Context, batch cas.Batch, name string) (cas.Info, error) {
-	f, err := os.Open(name)
+	f, err := regfile.Open(name)
 	if err != nil {
 		return cas.Info{}, err
 	}
@@ -594,15 +594,13 @@ func storeFile(ctx context.Context, batch cas.Batch, name string) (cas.Info, err
 	if err != nil {
 		return cas.Info{}, err
 	}
-	if !st.Mode().IsRegular() {
-		return cas.Info{}, fmt.Errorf("%w: %s is %s, expected a regular file", ErrUsage, name, st.Mode().Type())
-	}
 	w, err := batch.Create(ctx)
 	if err != nil {
 		return cas.Info{}, err
 	}
 	defer w.Abort()
-	if _, err := io.Copy(w, f); err != nil {
+	// One byte more shows a file that grows.
+	if _, err := io.Copy(w, io.LimitReader(regfile.WithContext(ctx, f), st.Size()+1)); err != nil {
 		return cas.Info{}, fmt.Errorf("store %s: %w", name, err)
 	}
 	return w.Commit(cas.Digest{}, st.Size(), st.ModTime())

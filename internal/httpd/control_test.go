@@ -83,7 +83,7 @@ func TestControlRefuses(t *testing.T) {
 		{"find nothing", "find", api.FindRequest{}, api.CodeUsage, 2, "usage: find needs a package's name"},
 		{"as without from", "sync", map[string]any{"as": "2026-01-01T00:00:00Z"}, api.CodeUsage, 2, "usage: --from-url and --as go together: where the older state is, and the instant it stands for"},
 		{"kit outside", "kit/publish", api.KitPublish{Files: []api.KitFile{{File: "/etc/hostname", Path: "../x"}}}, api.CodeUsage, 2, `usage: path "../x" below /iuk/: expected a relative path that stays below it`},
-		{"kit that is no file", "kit/publish", api.KitPublish{Files: []api.KitFile{{File: "/dev/null", Path: "x"}}}, api.CodeUsage, 2, "usage: /dev/null is Dc---------, expected a regular file"},
+		{"kit that is no file", "kit/publish", api.KitPublish{Files: []api.KitFile{{File: "/dev/null", Path: "x"}}}, api.CodeUsage, 1, "open /dev/null: not a regular file: it is a device"},
 		{"kit of nothing", "kit/publish", api.KitPublish{}, api.CodeUsage, 2, "usage: no file to publish"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

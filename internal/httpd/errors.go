@@ -13,6 +13,7 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
@@ -102,6 +103,9 @@ var outcomes = []outcome{
 	{cas.ErrNotFound, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
 	{fs.ErrNotExist, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
 	{fs.ErrPermission, api.CodeUsage, api.ExitFailed, http.StatusInternalServerError},
+	{regfile.ErrNotRegular, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
+	{regfile.ErrTooLarge, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
+	{syscall.EISDIR, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
 	{context.Canceled, api.CodeInterrupted, api.ExitInterrupted, http.StatusServiceUnavailable},
 	{context.DeadlineExceeded, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
 }

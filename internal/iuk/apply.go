@@ -19,6 +19,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/squashfs"
 )
 
@@ -100,7 +101,7 @@ type ApplyResult struct {
 
 // Apply installs the kit in the image at kitPath. See [ApplyFS].
 func Apply(ctx context.Context, kitPath, target string, o ApplyOptions) (*ApplyResult, error) {
-	f, err := os.Open(kitPath)
+	f, err := regfile.Open(kitPath)
 	if err != nil {
 		return nil, err
 	}
@@ -603,7 +604,7 @@ func (d *disk) prepare(ctx context.Context, k *openedKit, o ApplyOptions) (*jour
 		// A copy, not a rename: the old file stays the one that boots until the
 		// new one takes its name, and on FAT a power cut during a rename may
 		// lose both names.
-		src, err := d.root.Open(f.Path)
+		src, err := regfile.OpenIn(d.root, f.Path)
 		if err != nil {
 			return nil, err
 		}
@@ -659,7 +660,7 @@ func (d *disk) equal(ctx context.Context, k *openedKit, f kitFile) (bool, error)
 		return false, err
 	}
 	defer a.Close()
-	b, err := d.root.Open(f.path)
+	b, err := regfile.OpenIn(d.root, f.path)
 	if err != nil {
 		return false, err
 	}
@@ -858,7 +859,7 @@ func (d *disk) backward(ctx context.Context, j *journal) error {
 			if err := d.removeAll(tmp); err != nil {
 				return err
 			}
-			src, err := d.root.Open(slot(backupDir, i))
+			src, err := regfile.OpenIn(d.root, slot(backupDir, i))
 			if err != nil {
 				return err
 			}

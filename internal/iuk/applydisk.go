@@ -18,6 +18,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/regfile"
 )
 
 // journal is the plan of an upgrade. It is durable before the first change
@@ -159,7 +160,7 @@ func (d *disk) write(ctx context.Context, name string, r io.Reader, size int64) 
 		}
 		h := sha256.New()
 		n, err := io.CopyBuffer(io.MultiWriter(struct{ io.Writer }{f}, h),
-			struct{ io.Reader }{io.LimitReader(ctxReader{ctx, r}, size+1)}, make([]byte, 256<<10))
+			struct{ io.Reader }{io.LimitReader(regfile.WithContext(ctx, r), size+1)}, make([]byte, 256<<10))
 		if err == nil && n != size {
 			err = fmt.Errorf("expected %d bytes, found %d or more", size, n)
 		}
@@ -174,13 +175,13 @@ func (d *disk) write(ctx context.Context, name string, r io.Reader, size int64) 
 
 // sum returns the digest and the size of a file on the target.
 func (d *disk) sum(ctx context.Context, name string) (cas.Digest, int64, error) {
-	f, err := d.root.Open(name)
+	f, err := regfile.OpenIn(d.root, name)
 	if err != nil {
 		return cas.Digest{}, 0, err
 	}
 	defer f.Close()
 	h := sha256.New()
-	n, err := io.Copy(h, ctxReader{ctx, f})
+	n, err := io.Copy(h, regfile.WithContext(ctx, f))
 	if err != nil {
 		return cas.Digest{}, 0, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -209,7 +210,7 @@ func (d *disk) has(ctx context.Context, name string, size int64, want cas.Digest
 // readBack checks that a flushed file reads back as it was written, from the
 // medium and not from memory as far as the kernel allows.
 func (d *disk) readBack(ctx context.Context, name string, size int64, want cas.Digest) error {
-	f, err := d.root.Open(name)
+	f, err := regfile.OpenIn(d.root, name)
 	if err != nil {
 		return err
 	}
@@ -227,7 +228,7 @@ func (d *disk) readBack(ctx context.Context, name string, size int64, want cas.D
 }
 
 func (d *disk) readSmall(name string, limit int64) ([]byte, error) {
-	f, err := d.root.Open(name)
+	f, err := regfile.OpenIn(d.root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +286,7 @@ func (d *disk) commitJournal(j *journal) error {
 
 // readJournal returns the journal, or nil if there is none.
 func (d *disk) readJournal() (*journal, error) {
-	f, err := d.root.Open(journalFile)
+	f, err := regfile.OpenIn(d.root, journalFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -22,6 +22,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/iso9660"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/squashfs"
 )
 
@@ -147,7 +148,7 @@ func (o *openInput) digest(ctx context.Context) (cas.Digest, error) {
 	}
 	h := sha256.New()
 	buf := make([]byte, 128<<10)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, ctxReader{ctx, io.NewSectionReader(o.image, 0, o.size)}, buf); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, regfile.WithContext(ctx, io.NewSectionReader(o.image, 0, o.size)), buf); err != nil {
 		return cas.Digest{}, fmt.Errorf("read %s: %w", o.in.Name, err)
 	}
 	var d cas.Digest

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/regfile"
 )
 
 // Signer signs UDFs.
@@ -187,38 +188,18 @@ func series(v string) string {
 
 // target describes the file at name, to be had at u.
 func target(ctx context.Context, name, u string) (TargetFile, error) {
-	f, err := os.Open(name)
+	f, err := regfile.Open(name)
 	if err != nil {
 		return TargetFile{}, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return TargetFile{}, err
-	}
-	if !st.Mode().IsRegular() {
-		return TargetFile{}, fmt.Errorf("%s is not a regular file", name)
-	}
 	t := TargetFile{URL: u}
 	h := sha256.New()
-	if t.Size, err = io.Copy(h, ctxReader{ctx, f}); err != nil {
+	if t.Size, err = io.Copy(h, regfile.WithContext(ctx, f)); err != nil {
 		return TargetFile{}, fmt.Errorf("read %s: %w", name, err)
 	}
 	h.Sum(t.SHA256[:0])
 	return t, nil
-}
-
-// ctxReader ends a long read when its context does.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
 
 // WriteUDFs writes the upgrade-description files of a release and their
@@ -292,15 +273,10 @@ func WriteUDFs(ctx context.Context, o UDFOptions, s Signer) ([]UDFFile, error) {
 }
 
 func checkExisting(root *os.Root, p string, u *UDF) error {
-	f, err := root.Open(p)
+	data, err := regfile.ReadIn(root, p, MaxUDF)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxUDF+1))
 	if err != nil {
 		return err
 	}
@@ -351,14 +327,7 @@ func CheckUDFTree(ctx context.Context, dir string, v Verifier) (int, error) {
 	}
 	defer root.Close()
 	n := 0
-	read := func(p string) ([]byte, error) {
-		f, err := root.Open(p)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		return io.ReadAll(io.LimitReader(f, MaxUDF+1))
-	}
+	read := func(p string) ([]byte, error) { return regfile.ReadIn(root, p, MaxUDF) }
 	err = fs.WalkDir(root.FS(), "v2", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || path.Base(p) != "upgrades.yml" {
 			return err

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"example.org/snapd/internal/regfile"
 )
 
 const (
@@ -89,20 +90,23 @@ func LoadKeyring(paths ...string) (*Keyring, error) {
 }
 
 func loadKeyringFile(path string) (*Keyring, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		var pe *os.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err // the path is named by the caller
-		}
-		return nil, err
+	data, err := readKeyringFile(path)
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		err = pe.Err // the path is named by the caller
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyring+1))
 	if err != nil {
 		return nil, err
 	}
 	return ParseKeyring(data)
+}
+
+func readKeyringFile(path string) ([]byte, error) {
+	f, err := regfile.OpenInput(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return regfile.ReadAll(f, path, maxKeyring)
 }
 
 // ParseKeyring reads certificates, binary or armored. Keys of unsupported kinds

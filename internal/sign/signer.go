@@ -14,6 +14,8 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"example.org/snapd/internal/regfile"
 )
 
 // PrivateKey is an OpenPGP private key with its certificate. It is immutable
@@ -142,17 +144,16 @@ func parsePrivateKey(data []byte) (*PrivateKey, error) {
 // may read (mode 0600 or stricter), the owner being this process's user or
 // root. ErrKeyFile when that is not so.
 func LoadPrivateKey(path string) (*PrivateKey, error) {
-	f, err := os.Open(path)
-	if err != nil {
+	f, err := regfile.Open(path)
+	if errors.Is(err, regfile.ErrNotRegular) || errors.Is(err, syscall.EISDIR) {
+		return nil, fmt.Errorf("%w: %w", ErrKeyFile, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("open signing key: %w", err)
 	}
 	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("open signing key: %w", err)
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is %s, expected a regular file", ErrKeyFile, path, fi.Mode().Type())
 	}
 	if perm := fi.Mode().Perm(); perm&0o077 != 0 {
 		return nil, fmt.Errorf("%w: %s has mode %04o, expected 0600", ErrKeyFile, path, perm)

@@ -23,11 +23,18 @@ func freezeVerb() *verb {
 		about: `What is frozen: the manifests given, else the packages given, else the
 recording of that name, else whole mirrors. Packages that are not here yet are
 fetched; the freeze fails, naming each, when upstream no longer has one.
+Without --mirror every configured mirror is taken, and each needs a snapshot. A
+recording is frozen after it was stopped. A freeze without packages is refused
+unless --allow-empty is given.
 
 Freezing a name again with equal contents changes nothing; with others it is an
 error. With --base the packages of another frozen snapshot are taken instead,
 and what --replace and --remove change is told as a difference; what that breaks
-is refused unless --allow-broken is given.`,
+is refused unless --allow-broken is given. A base without source packages gets
+none.
+
+--dry-run fetches nothing: that upstream has lost a package shows only in the
+freeze itself.`,
 		examples: []string{
 			"snapctl freeze 4.1 --manifest build.manifest",
 			"snapctl freeze demo-1 --package bash --package coreutils --with-deps",
@@ -50,7 +57,8 @@ is refused unless --allow-broken is given.`,
 			{name: "no-sources", usage: "leave source packages out"},
 			{name: "allow-missing", usage: "record what is missing instead of failing"},
 			{name: "allow-broken", usage: "take a set whose relations are not satisfied"},
-			{name: "dry-run", usage: "tell what would be frozen, and do nothing"},
+			{name: "allow-empty", usage: "make a freeze that holds no package"},
+			{name: "dry-run", usage: "show what would be frozen, change nothing, and exit as the freeze would"},
 		},
 		result: new(api.FreezeResult),
 		long:   true,
@@ -83,6 +91,7 @@ func runFreeze(ctx context.Context, c *call) error {
 		NoSources:    c.on("no-sources"),
 		AllowMissing: c.on("allow-missing"),
 		AllowBroken:  c.on("allow-broken"),
+		AllowEmpty:   c.on("allow-empty"),
 		DryRun:       c.on("dry-run"),
 	}
 	if err := c.checkName("name", req.Name); err != nil {

@@ -249,8 +249,11 @@ func yes(b bool) string {
 // detail tells what an error of snapd's carries.
 func (u *ui) detail(e *api.Error) {
 	var r api.FreezeResult
-	if decodeDetail(e, &r) && (r.Report != nil || len(r.Broken) > 0) {
-		u.report(r.Report, false)
+	if decodeDetail(e, &r) && (r.Report != nil || r.Changes != nil || len(r.Broken) > 0) {
+		u.report(r.Report, r.DryRun)
+		if r.Changes != nil {
+			u.diff(r.Changes)
+		}
 		u.broken(r.Broken)
 		return
 	}

@@ -100,7 +100,7 @@ var samples = map[string]sampleRun{
 		options: map[string]string{
 			"mirror": "debian@2026-11-22", "manifest": "DIR/build.manifest", "format": "list", "recording": "r", "no-recording": "",
 			"package": "bash=5.2", "with-deps": "", "base": "4.1", "replace": "bash@debian@latest", "remove": "dash", "all": "", "date": "2026-11-22",
-			"no-sources": "", "allow-missing": "", "allow-broken": "", "dry-run": "",
+			"no-sources": "", "allow-missing": "", "allow-broken": "", "allow-empty": "", "dry-run": "",
 		},
 		base: map[string][]string{
 			"format": {"4.2", "--manifest", "DIR/build.manifest"}, "with-deps": {"4.2", "--package", "bash"},

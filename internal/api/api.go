@@ -45,6 +45,9 @@ const (
 	CodeBroken      = "broken"
 	CodeNeedsAll    = "needs_all"
 	CodeInUse       = "in_use"
+	CodeNoSnapshot  = "no_snapshot" // a mirror that is needed has no snapshot
+	CodeEmpty       = "empty"       // a freeze would hold no package
+	CodeRunning     = "running"     // a recording has not been stopped
 	CodeInterrupted = "interrupted"
 	CodeUnsupported = "unsupported" // what upstream has follows its format, in a form that is not mirrored
 )
@@ -352,6 +355,7 @@ type FreezeRequest struct {
 	NoSources    bool           `json:"no_sources,omitempty"`
 	AllowMissing bool           `json:"allow_missing,omitempty"`
 	AllowBroken  bool           `json:"allow_broken,omitempty"`
+	AllowEmpty   bool           `json:"allow_empty,omitempty"`
 	DryRun       bool           `json:"dry_run,omitempty"`
 }
 
@@ -361,7 +365,8 @@ type ManifestFile struct {
 	Data []byte `json:"data"`
 }
 
-// FreezeResult is its outcome; with DryRun nothing was made.
+// FreezeResult is its outcome; with DryRun nothing was made. A dry run of a freeze
+// that would be refused is the same error as the real one, with this as detail.
 type FreezeResult struct {
 	Frozen       *Frozen   `json:"frozen,omitempty"`
 	New          bool      `json:"new"` // false: it existed with equal contents

@@ -36,6 +36,10 @@ var (
 	ErrNeedsAll = errors.New("packages are still to be fetched")
 	// ErrVerify means that a proof does not hold.
 	ErrVerify = errors.New("verification failed")
+	// ErrEmpty means that a freeze would hold no package.
+	ErrEmpty = errors.New("nothing to freeze")
+	// ErrRunning means that a recording has not been stopped.
+	ErrRunning = errors.New("is still running")
 	// ErrBusy means that a frozen snapshot of that name is being made or taken in.
 	ErrBusy = errors.New("is being made by another command")
 	// ErrUsage means that the options contradict each other.
@@ -82,11 +86,14 @@ func New(cfg Config) *Freezer {
 	return &Freezer{cfg: cfg, e: cfg.Engine, st: cfg.Engine.Store(), blobs: cfg.Engine.Blobs(), names: map[string]bool{}}
 }
 
-// ReportError is a refused freeze with the resolution of each entry.
+// ReportError is a refused freeze with the resolution of each entry. Of a dry run
+// it has all that the dry run found out.
 type ReportError struct {
-	Err    error
-	Report *api.Report
-	Broken []api.Problem
+	Err     error
+	DryRun  bool
+	Report  *api.Report
+	Changes *api.Diff
+	Broken  []api.Problem
 }
 
 func (e *ReportError) Error() string { return e.Err.Error() }
@@ -115,6 +122,7 @@ type plan struct {
 	mirrors []string // in order
 	sources map[string][]*source
 	whole   map[string]bool
+	all     map[string]bool    // taken exactly, but for all packages
 	picks   map[string][]*pick // by mirror
 	missing []Missing
 	why     map[Missing]string // what differs in a package that has an entry's version
@@ -122,6 +130,12 @@ type plan struct {
 	report  *api.Report
 	proof   map[string][]carried // of imported bases, by mirror
 	taken   map[pickKey]*pick    // what add has seen; nil after a drop
+
+	lacking   []Missing // entries that the base was allowed to lack
+	noSources bool      // the base has no source packages, and gets none
+	unlisted  []string  // build manifests that list nothing
+	unmatched []string  // mirrors of which whole freezes take nothing
+	refused   error     // why a dry run's freeze would not be made
 }
 
 type pickKey struct {
@@ -160,8 +174,11 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 		if res.Broken, err = z.broken(ctx, req.Base, pl); err != nil {
 			return nil, err
 		}
-		if len(res.Broken) > 0 && !req.AllowBroken && !req.DryRun {
-			return nil, &ReportError{Err: fmt.Errorf("%w: %d (first: %s %s)", ErrBroken, len(res.Broken), res.Broken[0].Package, res.Broken[0].Relation), Broken: res.Broken}
+		if len(res.Broken) > 0 && !req.AllowBroken {
+			broken := &ReportError{Err: fmt.Errorf("%w: %d (first: %s %s)", ErrBroken, len(res.Broken), res.Broken[0].Package, res.Broken[0].Relation), Broken: res.Broken}
+			if err := pl.refuse(broken); err != nil {
+				return nil, err
+			}
 		}
 	}
 	doc, err := z.document(ctx, pl)
@@ -172,14 +189,26 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 	if err != nil {
 		return nil, err
 	}
-	if done, err := z.existing(ctx, req.Name, cas.Sum(data)); err != nil || done != nil {
-		if done != nil {
-			res.Frozen = done
+	switch done, err := z.existing(ctx, req.Name, cas.Sum(data)); {
+	case err != nil:
+		if err := pl.refuse(err); err != nil {
+			return nil, err
 		}
-		return res, err
+	case done != nil && pl.refused == nil:
+		res.Frozen = done
+		return res, nil
 	}
-	if err := z.needsAll(ctx, pl); err != nil {
+	if err := pl.refuse(z.checkPaths(pl)); err != nil {
 		return nil, err
+	}
+	if err := pl.refuse(z.needsAll(ctx, pl)); err != nil {
+		return nil, err
+	}
+	if err := pl.refuse(z.e.CheckSpace()); err != nil {
+		return nil, err
+	}
+	if pl.refused != nil {
+		return nil, &ReportError{Err: pl.refused, DryRun: true, Report: pl.report, Changes: res.Changes, Broken: res.Broken}
 	}
 	if req.DryRun {
 		return res, nil
@@ -199,6 +228,27 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 	res.New = true
 	res.Frozen, err = z.Describe(ctx, req.Name)
 	return res, err
+}
+
+// checkPaths refuses packages that want one path for different bytes, before
+// anything is fetched.
+func (z *Freezer) checkPaths(pl *plan) error {
+	for name, picks := range pl.picks {
+		at := map[string]cas.Digest{}
+		for _, p := range picks {
+			for _, f := range p.fact.Files {
+				if other, ok := at[f.Path]; ok && other != f.SHA256 {
+					return errTwoContents(name+"/"+f.Path, other, f.SHA256)
+				}
+				at[f.Path] = f.SHA256
+			}
+		}
+	}
+	return nil
+}
+
+func errTwoContents(path string, a, b cas.Digest) error {
+	return fmt.Errorf("%w: %s has two contents, %s and %s, in one freeze", ErrAmbiguous, path, a, b)
 }
 
 func (z *Freezer) begin(name string) bool {
@@ -476,10 +526,8 @@ func sizeText(n int64) string {
 	return fmt.Sprintf("%.1f %s", f, unit)
 }
 
-// takesAll reports whether a mirror is taken whole, or all that its globs match.
-func (z *Freezer) takesAll(pl *plan, name string) bool {
-	return pl.whole[name] || pl.picks[name] == nil && len(pl.sources[name]) > 0
-}
+// takesAll reports whether every package of a mirror is taken.
+func (z *Freezer) takesAll(pl *plan, name string) bool { return pl.whole[name] || pl.all[name] }
 
 // eachWanted calls f for each package file of a mirror's part of the plan that
 // is not here.
@@ -695,7 +743,7 @@ func (z *Freezer) commit(ctx context.Context, pl *plan, doc *Document, data []by
 	nodes = slices.CompactFunc(nodes, func(a, b store.Node) bool { return a.Path == b.Path && a.Digest == b.Digest })
 	for i := 1; i < len(nodes); i++ {
 		if nodes[i].Path == nodes[i-1].Path {
-			return nil, fmt.Errorf("%w: %s has two contents, %s and %s, in one freeze", ErrAmbiguous, nodes[i].Path, nodes[i-1].Digest, nodes[i].Digest)
+			return nil, errTwoContents(nodes[i].Path, nodes[i-1].Digest, nodes[i].Digest)
 		}
 		f.Bytes += nodes[i].Size
 	}

@@ -485,3 +485,26 @@ func TestVouch(t *testing.T) {
 		t.Errorf("a changed statement: %v %+v", err, v)
 	}
 }
+
+// What a base was allowed to lack allows nothing else to be missing.
+func TestBaseLacksOnlyItsOwn(t *testing.T) {
+	w := newWorld(t, config.OnDemand)
+	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("a=1", "b=1", "gone=9"), Format: "list", AllowMissing: true})
+	w.Archive.Default().Remove("b", "1")
+	w.Archive.Add(debtest.Package{Name: "b", Version: "2", Source: "nowhere"})
+	w.Now = w.Now.Add(time.Hour)
+	w.Archive.Publish(w.Now)
+	w.MustSync()
+	res := w.freeze(t, api.FreezeRequest{Name: "4.2", Base: "4.1", Remove: []string{"b"}})
+	if !slices.Equal(res.Frozen.Missing, []string{"gone=9"}) {
+		t.Errorf("missing: %v", res.Frozen.Missing)
+	}
+	req := api.FreezeRequest{Name: "4.3", Base: "4.1", Replace: []string{"b@debian@latest"}}
+	if _, err := w.z.Freeze(t.Context(), &req, nil); !errors.Is(err, freeze.ErrMissing) || !strings.Contains(err.Error(), "nowhere") || strings.Contains(err.Error(), "gone") {
+		t.Errorf("a replacement without its source: %v", err)
+	}
+	req.AllowMissing = true
+	if res := w.freeze(t, req); len(res.Frozen.Missing) != 2 {
+		t.Errorf("missing: %v", res.Frozen.Missing)
+	}
+}

@@ -22,7 +22,7 @@ import (
 // of its name, else whole mirrors.
 func (z *Freezer) plan(ctx context.Context, req *api.FreezeRequest) (*plan, error) {
 	pl := &plan{
-		req: req, sources: map[string][]*source{}, whole: map[string]bool{}, picks: map[string][]*pick{}, proof: map[string][]carried{},
+		req: req, sources: map[string][]*source{}, whole: map[string]bool{}, all: map[string]bool{}, picks: map[string][]*pick{}, proof: map[string][]carried{},
 	}
 	kinds := 0
 	for _, set := range []bool{len(req.Manifests) > 0, req.Recording != "", len(req.Packages) > 0, req.Base != ""} {
@@ -72,25 +72,115 @@ func (z *Freezer) plan(ctx context.Context, req *api.FreezeRequest) (*plan, erro
 	if err != nil {
 		return nil, err
 	}
-	if !req.NoSources {
+	if !req.NoSources && !pl.noSources {
 		if err := z.addSources(ctx, pl); err != nil {
 			return nil, err
 		}
 	}
-	return pl, z.checkMissing(pl)
+	if err := pl.refuse(z.checkMissing(pl)); err != nil {
+		return nil, err
+	}
+	empty, err := z.checkEmpty(ctx, pl)
+	if err != nil {
+		return nil, err
+	}
+	return pl, pl.refuse(empty)
+}
+
+// refuse returns why the freeze cannot be made. A dry run keeps the first reason
+// and goes on, so that it reports everything before it ends like the real run.
+func (pl *plan) refuse(err error) error {
+	if err == nil || !pl.req.DryRun {
+		return err
+	}
+	if pl.refused == nil {
+		pl.refused = err
+	}
+	return nil
+}
+
+// checkEmpty returns as refused why nobody can want this freeze: it, or what one
+// of its parts asks for, has no package.
+func (z *Freezer) checkEmpty(ctx context.Context, pl *plan) (refused, err error) {
+	switch {
+	case pl.req.AllowEmpty:
+		return nil, nil
+	case len(pl.unlisted) > 0:
+		return fmt.Errorf("%w: build manifest %s lists no package", ErrEmpty, strings.Join(pl.unlisted, ", ")), nil
+	case len(pl.unmatched) > 0:
+		return fmt.Errorf("%w: the configured globs (packages) of mirror %s match no package", ErrEmpty, strings.Join(pl.unmatched, ", ")), nil
+	}
+	for _, name := range pl.mirrors {
+		if len(pl.picks[name]) > 0 {
+			return nil, nil
+		}
+		if !pl.whole[name] {
+			continue
+		}
+		for _, src := range pl.sources[name] {
+			gens, err := z.generations(ctx, src)
+			if err != nil {
+				return nil, err
+			}
+			if slices.ContainsFunc(gens, func(g *store.Generation) bool { return g.Packages+g.Sources > 0 }) {
+				return nil, nil
+			}
+		}
+	}
+	if pl.req.Recording != "" {
+		return fmt.Errorf("%w: recording %s noted no package", ErrEmpty, pl.req.Recording), nil
+	}
+	return fmt.Errorf("%w: %s would hold no package of %s", ErrEmpty, pl.req.Name, strings.Join(pl.mirrors, ", ")), nil
+}
+
+// generations reads the generations of a source's suites.
+func (z *Freezer) generations(ctx context.Context, src *source) (out []*store.Generation, err error) {
+	err = z.st.View(ctx, func(tx *store.Tx) error {
+		out = nil
+		for _, e := range src.snap.Suites {
+			g, err := tx.Generation(src.mirror, e.Suite, e.Gen)
+			if err != nil {
+				return err
+			}
+			out = append(out, g)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// hasSources reports whether a source has indices of source packages.
+func (z *Freezer) hasSources(ctx context.Context, src *source) (bool, error) {
+	format, err := z.e.Format(src.typ)
+	if err != nil {
+		return false, err
+	}
+	gens, err := z.generations(ctx, src)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(gens, func(g *store.Generation) bool {
+		return g.Sources > 0 || slices.ContainsFunc(g.Groups, func(gr store.Group) bool { return gr.Packages && gr.Arch == format.SourceArch() })
+	}), nil
 }
 
 func (z *Freezer) checkMissing(pl *plan) error {
-	if len(pl.missing) == 0 || pl.req.AllowMissing || pl.req.DryRun {
+	if len(pl.missing) == 0 || pl.req.AllowMissing {
 		return nil
 	}
 	var names []string
 	for _, m := range pl.missing {
+		if slices.Contains(pl.lacking, m) {
+			continue // the base was frozen without it
+		}
 		name := m.text()
 		if why := pl.why[m]; why != "" {
 			name += " (" + why + ")"
 		}
 		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return nil
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
@@ -113,26 +203,14 @@ func clipList(l []string, max int) []string {
 }
 
 // chooseMirrors picks the snapshot of each mirror: those asked for, or the
-// newest of every configured mirror that has one.
+// newest of every configured mirror. mirror.ErrNoSnapshot.
 func (z *Freezer) chooseMirrors(ctx context.Context, pl *plan) error {
 	if len(pl.req.Mirrors) == 0 {
-		for _, m := range z.e.Mirrors() {
-			var snap *store.Snapshot
-			err := z.st.View(ctx, func(tx *store.Tx) (err error) {
-				snap, err = tx.Latest(m.Name)
-				return err
-			})
-			if errors.Is(err, store.ErrNotFound) {
-				continue
-			} else if err != nil {
-				return err
-			}
+		snaps, err := z.e.LatestOfAll(ctx)
+		for _, snap := range snaps {
 			pl.use(snap)
 		}
-		if len(pl.mirrors) == 0 {
-			return fmt.Errorf("no mirror has a snapshot yet: %w", store.ErrNotFound)
-		}
-		return nil
+		return err
 	}
 	for _, ref := range pl.req.Mirrors {
 		name, at, dated := strings.Cut(ref, "@")
@@ -178,18 +256,29 @@ func (pl *plan) use(snap *store.Snapshot) *source {
 	return src
 }
 
-// planWhole takes whole mirrors; one with package globs is taken exactly, since
-// its indices name packages that it must not have.
+// planWhole takes whole mirrors. One with package globs, or whose sources are to
+// be left out, is taken exactly, since its indices name packages that the freeze
+// must not have.
 func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
 	for _, name := range pl.mirrors {
 		m, err := z.e.Mirror(name)
 		if err != nil {
 			return err
 		}
-		if len(m.Packages) == 0 {
+		exact := len(m.Packages) > 0
+		for _, src := range pl.sources[name] {
+			if exact || !pl.req.NoSources {
+				break
+			}
+			if exact, err = z.hasSources(ctx, src); err != nil {
+				return err
+			}
+		}
+		if !exact {
 			pl.whole[name] = true
 			continue
 		}
+		pl.all[name] = len(m.Packages) == 0
 		f, err := z.e.Format(m.Type)
 		if err != nil {
 			return err
@@ -204,6 +293,9 @@ func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
 			if err != nil {
 				return err
 			}
+		}
+		if len(pl.picks[name]) == 0 {
+			pl.unmatched = append(pl.unmatched, name)
 		}
 	}
 	return nil
@@ -261,6 +353,9 @@ func (z *Freezer) planRecording(ctx context.Context, pl *plan, name string) erro
 	})
 	if err != nil {
 		return err
+	}
+	if rec.Stopped.IsZero() {
+		return fmt.Errorf("recording %s %w", name, ErrRunning)
 	}
 	for _, pin := range rec.Pins {
 		snap, err := z.snapshot(ctx, pin.Mirror+"@"+store.FormatInstant(pin.Instant))
@@ -332,7 +427,10 @@ func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
 	var entries []namedEntry
 	for _, m := range pl.req.Manifests {
 		parsed, err := manifest.Parse(m.Name, bytes.NewReader(m.Data), manifest.Format(pl.req.Format))
-		if err != nil {
+		if errors.Is(err, manifest.ErrEmpty) {
+			pl.unlisted = append(pl.unlisted, m.Name)
+			continue
+		} else if err != nil {
 			return fmt.Errorf("%w: %w", ErrUsage, err)
 		}
 		for i := range parsed.Entries {
@@ -528,7 +626,7 @@ func (z *Freezer) resolve(ctx context.Context, pl *plan, entries []namedEntry) e
 			r.Entries = append(r.Entries, rep)
 		}
 	}
-	if r.Ambiguous > 0 && !pl.req.DryRun {
+	if r.Ambiguous > 0 {
 		var first *api.ReportEntry
 		for i := range r.Entries {
 			if r.Entries[i].State == "ambiguous" {
@@ -540,7 +638,7 @@ func (z *Freezer) resolve(ctx context.Context, pl *plan, entries []namedEntry) e
 		for _, p := range first.Candidates {
 			c = append(c, fmt.Sprintf("%s %s (%s)", p.Mirror, p.Path, p.SHA256))
 		}
-		return &ReportError{Report: r, Err: fmt.Errorf("%w: %s for several contents; %s is one of:\n  %s", ErrAmbiguous, countOf(r.Ambiguous, "entry stands", "entries stand"), first.Entry, strings.Join(c, "\n  "))}
+		return pl.refuse(&ReportError{Report: r, Err: fmt.Errorf("%w: %s for several contents; %s is one of:\n  %s", ErrAmbiguous, countOf(r.Ambiguous, "entry stands", "entries stand"), first.Entry, strings.Join(c, "\n  "))})
 	}
 	return nil
 }
@@ -684,25 +782,11 @@ func (z *Freezer) addSources(ctx context.Context, pl *plan) error {
 	hasSources := map[string]bool{}
 	for _, mir := range pl.mirrors {
 		for _, src := range pl.sources[mir] {
-			format, err := z.e.Format(src.typ)
+			has, err := z.hasSources(ctx, src)
 			if err != nil {
 				return err
 			}
-			for _, e := range src.snap.Suites {
-				err := z.st.View(ctx, func(tx *store.Tx) error {
-					g, err := tx.Generation(mir, e.Suite, e.Gen)
-					if err == nil && g.Sources > 0 {
-						hasSources[mir] = true
-					}
-					if err == nil && slices.ContainsFunc(g.Groups, func(gr store.Group) bool { return gr.Packages && gr.Arch == format.SourceArch() }) {
-						hasSources[mir] = true
-					}
-					return err
-				})
-				if err != nil {
-					return err
-				}
-			}
+			hasSources[mir] = hasSources[mir] || has
 		}
 		for _, p := range pl.picks[mir] {
 			if p.fact.Kind == repo.KindSource {
@@ -715,9 +799,6 @@ func (z *Freezer) addSources(ctx context.Context, pl *plan) error {
 				}
 			}
 		}
-	}
-	if len(hasSources) == 0 {
-		return nil
 	}
 	for page := range slices.Chunk(wants, 250) {
 		err := z.st.View(ctx, func(tx *store.Tx) error {
@@ -848,6 +929,16 @@ func (z *Freezer) planBase(ctx context.Context, pl *plan) error {
 			return err
 		}
 	}
+	isSource := func(p *pick) bool { return p.fact.Kind == repo.KindSource }
+	if pl.req.NoSources {
+		pl.drop(isSource)
+	} else {
+		// A base without source packages was frozen so: none are added to it.
+		pl.noSources = true
+		for _, picks := range pl.picks {
+			pl.noSources = pl.noSources && !slices.ContainsFunc(picks, isSource)
+		}
+	}
 	for _, r := range pl.req.Remove {
 		if err := pl.remove(r); err != nil {
 			return err
@@ -885,9 +976,7 @@ func (z *Freezer) planBase(ctx context.Context, pl *plan) error {
 		})
 	}
 	pl.missing = append(pl.missing, doc.Missing...)
-	if len(doc.Missing) > 0 {
-		pl.req.AllowMissing = true // the base was frozen without them
-	}
+	pl.lacking = doc.Missing
 	return nil
 }
 

@@ -40,18 +40,9 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 		snaps = append(snaps, snap)
 	}
 	if len(req.Mirrors) == 0 {
-		for _, m := range s.e.Mirrors() {
-			snap, err := s.e.ResolveSnapshot(ctx, m.Name)
-			if errors.Is(err, store.ErrNotFound) {
-				warnings = append(warnings, fmt.Sprintf("mirror %s has no snapshot and is not recorded", m.Name))
-				continue
-			} else if err != nil {
-				return api.Recording{}, err
-			}
-			snaps = append(snaps, snap)
-		}
-		if len(snaps) == 0 {
-			return api.Recording{}, fmt.Errorf("recording %s: no mirror has a snapshot: %w", req.Name, store.ErrNotFound)
+		var err error
+		if snaps, err = s.e.LatestOfAll(ctx); err != nil {
+			return api.Recording{}, fmt.Errorf("recording %s: %w", req.Name, err)
 		}
 	}
 	rec := &store.Recording{Name: req.Name, Started: s.now().UTC().Truncate(time.Second), Resigned: req.Resigned}

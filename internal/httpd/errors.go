@@ -78,6 +78,9 @@ var outcomes = []outcome{
 	{mirror.ErrNoSpace, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
 	{syscall.ENOSPC, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
 	{syscall.EDQUOT, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
+	{mirror.ErrNoSnapshot, api.CodeNoSnapshot, api.ExitFailed, http.StatusConflict},
+	{freeze.ErrEmpty, api.CodeEmpty, api.ExitFailed, http.StatusConflict},
+	{freeze.ErrRunning, api.CodeRunning, api.ExitFailed, http.StatusConflict},
 	{freeze.ErrBusy, api.CodeInUse, api.ExitFailed, http.StatusConflict},
 	{ErrInUse, api.CodeInUse, api.ExitFailed, http.StatusConflict},
 	{mirror.ErrUnknown, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
@@ -148,7 +151,7 @@ func (s *Server) apiError(verb string, err error) *api.Error {
 	// A freeze that was refused says what became of each entry.
 	var refused *freeze.ReportError
 	if errors.As(err, &refused) {
-		out.Detail = api.FreezeResult{Report: refused.Report, Broken: refused.Broken}
+		out.Detail = api.FreezeResult{DryRun: refused.DryRun, Report: refused.Report, Changes: refused.Changes, Broken: refused.Broken}
 	}
 	return out
 }

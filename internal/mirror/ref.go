@@ -15,6 +15,8 @@ import (
 var (
 	// ErrRef means that a text is not a reference, an instant or a name.
 	ErrRef = errors.New("not a reference")
+	// ErrNoSnapshot means that mirrors which are needed have no snapshot yet.
+	ErrNoSnapshot = errors.New("mirrors without a snapshot")
 	// ErrNameTaken means that a name cannot be given to a freeze or recording.
 	ErrNameTaken = errors.New("name is taken")
 )
@@ -122,6 +124,39 @@ func (e *Engine) ResolveSnapshot(ctx context.Context, ref string) (*store.Snapsh
 		}
 	}
 	return snap, err
+}
+
+// LatestOfAll returns the newest snapshot of every configured mirror. One that has
+// none would be missing from a freeze or a recording without anybody having said
+// so: ErrNoSnapshot names each.
+func (e *Engine) LatestOfAll(ctx context.Context) (out []*store.Snapshot, err error) {
+	if len(e.cfg.Mirrors) == 0 {
+		return nil, fmt.Errorf("%w: none is configured", ErrUnknown)
+	}
+	var without []string
+	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		out, without = nil, nil
+		for _, m := range e.cfg.Mirrors {
+			snap, err := tx.Latest(m.Name)
+			switch {
+			case errors.Is(err, store.ErrNotFound):
+				why := "never synced"
+				if last := tx.LastCheck(m.Name); last.Error != "" {
+					why = "the last sync failed: " + last.Error
+				}
+				without = append(without, fmt.Sprintf("%s (%s)", m.Name, why))
+			case err != nil:
+				return err
+			default:
+				out = append(out, snap)
+			}
+		}
+		return nil
+	})
+	if err == nil && len(without) > 0 {
+		err = fmt.Errorf("%w: %s", ErrNoSnapshot, strings.Join(without, "; "))
+	}
+	return out, err
 }
 
 func (e *Engine) hasMirror(name string) bool {

@@ -182,6 +182,9 @@ var (
 	// ErrAmbiguous: the content fits several formats; naming one is the way
 	// out. Every such error is an *AmbiguousError.
 	ErrAmbiguous = errors.New("manifest format ambiguous")
+	// ErrEmpty: there is no package in it. It comes with ErrMalformed, or with
+	// ErrUnrecognised where not even a format was found.
+	ErrEmpty = errors.New("manifest without packages")
 	// ErrTooLarge: a limit of this package is exceeded.
 	ErrTooLarge = errors.New("manifest too large")
 )
@@ -207,6 +210,15 @@ func (e *SyntaxError) Error() string {
 
 // Is makes errors.Is(err, ErrMalformed) true.
 func (e *SyntaxError) Is(target error) bool { return target == ErrMalformed }
+
+// emptyError makes errors.Is(err, ErrEmpty) true of an error that says it in its
+// own words.
+type emptyError struct{ error }
+
+func (e *emptyError) Unwrap() error { return e.error }
+
+// Is makes errors.Is(err, ErrEmpty) true.
+func (e *emptyError) Is(target error) bool { return target == ErrEmpty }
 
 // AmbiguousError is a manifest that fits several formats.
 type AmbiguousError struct {
@@ -266,7 +278,7 @@ func Parse(name string, r io.Reader, format Format) (*Manifest, error) {
 		return nil, readError(name, err)
 	}
 	if len(p.m.Entries) == 0 {
-		return nil, &SyntaxError{File: name, Expected: fmt.Sprintf("packages (%s)", format)}
+		return nil, &emptyError{&SyntaxError{File: name, Expected: fmt.Sprintf("packages (%s)", format)}}
 	}
 	p.m.Digest = cas.Digest(h.Sum(nil))
 	p.m.Size = MaxSize - limited.left

@@ -22,7 +22,11 @@ func Recognise(name string, head []byte) (Format, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", fmt.Errorf("recognise %s: expected a manifest, found %s: %w", name, describe(head), ErrUnrecognised)
+		err := fmt.Errorf("recognise %s: expected a manifest, found %s: %w", name, describe(head), ErrUnrecognised)
+		if whole && describe(head) == "nothing" {
+			err = &emptyError{err}
+		}
+		return "", err
 	}
 	return "", &AmbiguousError{File: name, Candidates: found}
 }

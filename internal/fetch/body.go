@@ -40,10 +40,8 @@ type body struct {
 	dog    *time.Timer // nil for files
 	dead   *atomic.Bool
 	cancel context.CancelFunc
-	host   *host
-
-	waited time.Duration // in this window of the rate check
-	got    int64
+	host   *host // of the URL that was asked for; holds turn
+	turn   *turn
 	closed bool
 }
 
@@ -68,12 +66,13 @@ func (b *body) close() {
 		b.cancel()
 	}
 	if b.host != nil {
-		b.host.leave()
+		b.host.leave(b.turn)
 	}
 }
 
-// open asks URL i of a request for its body from offset off.
-func (c *Client) open(ctx context.Context, req *Request, i int, off int64, validator string) (*body, error) {
+// open asks URL i of a request for its body from offset off. cuts is how often the
+// download had to give up its connection to others.
+func (c *Client) open(ctx context.Context, req *Request, i int, off int64, validator string, cuts int) (*body, error) {
 	raw := req.URLs[i]
 	if strings.HasPrefix(raw, "/") {
 		return c.openFile(req, raw, off)
@@ -89,21 +88,23 @@ func (c *Client) open(ctx context.Context, req *Request, i int, off int64, valid
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
 		return nil, &failure{url: redact(u), err: fmt.Errorf("%w: expected an http, https or file URL", ErrRefused)}
 	}
-	return c.openHTTP(ctx, req, u, off, validator)
+	return c.openHTTP(ctx, req, u, off, validator, cuts)
 }
 
-func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int64, validator string) (*body, error) {
-	h := c.host(u)
+func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int64, validator string, cuts int) (*body, error) {
 	name := redact(u)
-	if err := h.enter(ctx); err != nil {
+	h, outer := c.host(u), ctx
+	ctx, cancel := context.WithCancel(ctx)
+	t := &turn{cuts: cuts, end: cancel}
+	if err := h.enter(outer, t, req.IgnorePauses); err != nil {
+		cancel()
 		var f *failure
 		if errors.As(err, &f) {
 			f.url = name
 		}
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	b := &body{c: c, url: name, host: h, cancel: cancel, dead: new(atomic.Bool)}
+	b := &body{c: c, url: name, host: h, turn: t, cancel: cancel, dead: new(atomic.Bool)}
 	dead := b.dead
 	b.dog = time.AfterFunc(c.cfg.HeaderTimeout, func() { dead.Store(true); cancel() })
 
@@ -122,7 +123,7 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int
 			hdr["If-Modified-Since"] = []string{req.IfModifiedSince.UTC().Format(http.TimeFormat)}
 		}
 	}
-	resp, final, err := c.roundTrip(ctx, u, hdr)
+	resp, final, err := c.roundTrip(ctx, u, hdr, req.IgnorePauses)
 	b.dog.Stop()
 	if err != nil {
 		b.close()
@@ -140,7 +141,7 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int
 		return nil, f
 	}
 	b.url, b.r, b.header, b.length = redact(final), resp.Body, resp.Header, resp.ContentLength
-	if err := b.judge(ctx, req, resp, off, validator); err != nil {
+	if err := b.judge(req, resp, c.host(final), off, validator); err != nil {
 		b.close()
 		return nil, err
 	}
@@ -148,7 +149,7 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int
 }
 
 // roundTrip sends a request and follows redirects.
-func (c *Client) roundTrip(ctx context.Context, u *url.URL, hdr http.Header) (*http.Response, *url.URL, error) {
+func (c *Client) roundTrip(ctx context.Context, u *url.URL, hdr http.Header, ignore int64) (*http.Response, *url.URL, error) {
 	refuse := func(format string, args ...any) (*http.Response, *url.URL, error) {
 		return nil, nil, &failure{url: redact(u), err: fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))}
 	}
@@ -189,15 +190,23 @@ func (c *Client) roundTrip(ctx context.Context, u *url.URL, hdr http.Header) (*h
 			to.User = u.User
 		}
 		u = to
+		if d := c.host(u).pauses(ignore); d > 0 {
+			f := pausing(d)
+			f.url = redact(u)
+			return nil, nil, f
+		}
 	}
 }
 
 // judge decides by a response's status and headers whether its body is read.
-func (b *body) judge(ctx context.Context, req *Request, resp *http.Response, off int64, validator string) error {
+func (b *body) judge(req *Request, resp *http.Response, answering *host, off int64, validator string) error {
 	fail := func(temp bool, sentinel error, format string, args ...any) error {
 		return &failure{url: b.url, temp: temp, err: fmt.Errorf("%w: %s", sentinel, fmt.Sprintf(format, args...))}
 	}
 	b.modified, _ = http.ParseTime(resp.Header.Get("Last-Modified"))
+	if resp.StatusCode < 400 && req.IgnorePauses > 0 {
+		answering.lift(req.IgnorePauses)
+	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
 	case code == http.StatusPartialContent && off > 0:
@@ -224,8 +233,9 @@ func (b *body) judge(ctx context.Context, req *Request, resp *http.Response, off
 	case code == http.StatusTooManyRequests, code >= 500, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
 		b.drain()
 		if d, ok := retryAfter(resp); ok && (code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable) {
-			b.host.pause(d)
-			return fail(d <= maxRetryAfter, ErrUnavailable, "%s, to be tried again after %v", status(resp), d.Round(time.Second))
+			answering.pause(d, b.c.stats.pauses.Add(1))
+			return &failure{url: b.url, temp: d <= maxWait, pause: d,
+				err: fmt.Errorf("%w: %s, to be tried again after %v", ErrUnavailable, status(resp), d.Round(time.Second))}
 		}
 		return fail(true, ErrUnavailable, "%s", status(resp))
 	case code >= 400:
@@ -280,12 +290,16 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 	}
 	p = p[:min(len(p), b.c.piece)]
 	start := time.Now()
+	t := b.turn
+	t.since.Store(start.UnixNano())
 	b.dog.Reset(b.c.cfg.StallTimeout)
 	n, err := b.r.Read(p)
 	b.dog.Stop()
-	b.waited += time.Since(start)
-	b.got += int64(n)
+	t.since.Store(0)
+	waited := time.Duration(t.waited.Add(int64(time.Since(start))))
+	got := t.got.Add(int64(n))
 	b.c.stats.bytes.Add(int64(n))
+	slow := b.c.cfg.MinRate > 0 && float64(got)/max(waited.Seconds(), 1e-9) < float64(b.c.cfg.MinRate)
 	switch {
 	case err == io.EOF:
 	case err != nil:
@@ -293,18 +307,24 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 			return n, context.Cause(ctx)
 		}
 		f := &failure{url: b.url, temp: true}
-		if b.dead.Load() {
+		switch {
+		case t.cut.Load():
+			// No fault of the server's, unless it is too slow in any case.
+			f.progress = !slow
+			f.err = fmt.Errorf("%w: %d bytes in %v, while others waited for the connection", ErrUnavailable, got, waited.Round(time.Second))
+		case b.dead.Load():
 			f.err = fmt.Errorf("%w: no byte within %v", ErrUnavailable, b.c.cfg.StallTimeout)
-		} else {
+		default:
 			f.err = fmt.Errorf("%w: the body broke off: %v", ErrUnavailable, err)
 		}
 		return n, f
-	case b.waited >= rateWindow:
-		if b.c.cfg.MinRate > 0 && float64(b.got)/b.waited.Seconds() < float64(b.c.cfg.MinRate) {
+	case waited >= rateWindow:
+		if slow {
 			return n, &failure{url: b.url, temp: true, err: fmt.Errorf("%w: %d bytes in %v, expected at least %d a second",
-				ErrUnavailable, b.got, b.waited.Round(time.Second), b.c.cfg.MinRate)}
+				ErrUnavailable, got, waited.Round(time.Second), b.c.cfg.MinRate)}
 		}
-		b.waited, b.got = 0, 0
+		t.waited.Store(0)
+		t.got.Store(0)
 	}
 	if b.checkHTML && n > 0 {
 		b.checkHTML = false
@@ -394,20 +414,22 @@ func strongValidator(resp *http.Response) string {
 	return lm
 }
 
-// retryAfter reads Retry-After, seconds or a date (RFC 9110, section 10.2.3).
+// retryAfter reads Retry-After, seconds or a date (RFC 9110, section 10.2.3). It
+// is never more than maxPause.
 func retryAfter(resp *http.Response) (time.Duration, bool) {
 	v := resp.Header.Get("Retry-After")
-	if v == "" {
-		return 0, false
-	}
-	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
+	if strings.Trim(v, "0123456789") == "" && v != "" {
+		s, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || s > int64(maxPause/time.Second) { // any number of digits
+			return maxPause, true
+		}
 		return time.Duration(s) * time.Second, true
 	}
 	t, err := http.ParseTime(v)
 	if err != nil {
 		return 0, false
 	}
-	return max(time.Until(t), 0), true
+	return min(max(time.Until(t), 0), maxPause), true
 }
 
 // openFile opens a file below the request's tree. Nothing outside is reached,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -21,7 +22,6 @@ const (
 	chunk         = 128 << 10        // bytes read at once
 	minPiece      = 4 << 10          // least that is read at once where the rate is limited
 	maxRedirects  = 10               // of one request
-	maxRetryAfter = 2 * time.Minute  // longest wait that upstream may ask for
 	rateWindow    = time.Minute      // over which MinRate is judged
 	progressBytes = 1 << 20          // an attempt that got so far costs no retry
 	maxDrain      = 16 << 10         // bytes of an error page read to keep the connection
@@ -38,7 +38,8 @@ type Config struct {
 	HeaderTimeout time.Duration // until the response headers are there, connecting included; 0: 30 s
 	StallTimeout  time.Duration // longest wait for the next bytes of a body; 0: 30 s
 	MinRate       int64         // bytes a second that a body must have on average in each minute of waiting for it; 0: 1024, negative: none
-	MaxBackoff    time.Duration // longest wait between rounds; 0: 30 s
+	MaxBackoff    time.Duration // longest wait between rounds, but for pauses that hosts ask for; 0: 30 s
+	Patience      time.Duration // while requests wait for a connection, the rate that the downloads on it must have doubles with each Patience; 0: 10 s
 	Logger        *slog.Logger  // retries, at level debug; nil: none
 
 	// Transport takes the place of the network in tests.
@@ -56,7 +57,7 @@ type Client struct {
 	mu    sync.Mutex
 	hosts map[string]*host
 
-	stats struct{ requests, files, bytes, retries atomic.Int64 }
+	stats struct{ requests, files, bytes, retries, pauses atomic.Int64 }
 }
 
 // Stats counts what a client has done since it was made.
@@ -65,6 +66,7 @@ type Stats struct {
 	Files    int64 // files completed
 	Bytes    int64 // of bodies
 	Retries  int64 // rounds after passing troubles
+	Pauses   int64 // times that a host asked for a pause (Retry-After)
 }
 
 // New returns a client. Close it to drop its idle connections.
@@ -92,6 +94,9 @@ func New(cfg Config) *Client {
 	}
 	if cfg.MaxBackoff <= 0 {
 		cfg.MaxBackoff = 30 * time.Second
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = 10 * time.Second
 	}
 	c := &Client{cfg: cfg, piece: chunk, rt: cfg.Transport, log: cfg.Logger, hosts: make(map[string]*host)}
 	if c.log == nil {
@@ -136,60 +141,25 @@ func (c *Client) Close() {
 func (c *Client) Stats() Stats {
 	return Stats{
 		Requests: c.stats.requests.Load(), Files: c.stats.files.Load(),
-		Bytes: c.stats.bytes.Load(), Retries: c.stats.retries.Load(),
+		Bytes: c.stats.bytes.Load(), Retries: c.stats.retries.Load(), Pauses: c.stats.pauses.Load(),
 	}
 }
 
-// host bounds what is asked of one host.
-type host struct {
-	slots chan struct{}
-	until atomic.Int64 // unix nanoseconds before which the host wants no request
-}
-
+// host returns the state of a URL's host.
 func (c *Client) host(u *url.URL) *host {
+	name := strings.ToLower(u.Host)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := c.hosts[u.Host]
+	h := c.hosts[name]
 	if h == nil {
-		h = &host{slots: make(chan struct{}, c.cfg.Parallel)}
-		c.hosts[u.Host] = h
+		if len(c.hosts) >= maxHosts { // redirects and lists of mirrors name any number
+			now := time.Now()
+			maps.DeleteFunc(c.hosts, func(_ string, h *host) bool { return h.idle(now) })
+		}
+		h = &host{parallel: c.cfg.Parallel, patience: c.cfg.Patience, holders: make(map[*turn]struct{})}
+		c.hosts[name] = h
 	}
 	return h
-}
-
-// enter waits for a free connection and for a time that the host asked for.
-func (h *host) enter(ctx context.Context) error {
-	for {
-		wait := time.Until(time.Unix(0, h.until.Load()))
-		if h.until.Load() == 0 || wait <= 0 {
-			break
-		}
-		if wait > maxRetryAfter {
-			return &failure{err: fmt.Errorf("%w: the host asked for a pause of %v more", ErrUnavailable, wait.Round(time.Second))}
-		}
-		if err := sleep(ctx, wait); err != nil {
-			return err
-		}
-	}
-	select {
-	case h.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (h *host) leave() { <-h.slots }
-
-// pause keeps requests from the host for d.
-func (h *host) pause(d time.Duration) {
-	until := time.Now().Add(d).UnixNano()
-	for {
-		old := h.until.Load()
-		if until <= old || h.until.CompareAndSwap(old, until) {
-			return
-		}
-	}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -207,10 +177,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 // whole request.
 type failure struct {
 	url      string
-	err      error // wraps a sentinel of this package
-	temp     bool  // a later attempt may succeed
-	again    bool  // try the same URL at once, from the start
-	progress bool  // enough came to not count as a failed round
+	err      error         // wraps a sentinel of this package
+	temp     bool          // a later attempt may succeed
+	again    bool          // try the same URL at once, from the start
+	progress bool          // enough came to not count as a failed round
+	pause    time.Duration // how long the host wants no request; 0: it did not say
 }
 
 func (f *failure) Error() string {
@@ -263,6 +234,7 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 	last := make(failures, n)
 	for round := 0; ; {
 		alive, progress := false, false
+		pause := maxWait // until the first host takes requests again
 		for i := 0; i < n; i++ {
 			if last[i] != nil && !last[i].temp {
 				continue
@@ -286,6 +258,9 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 			}
 			alive = alive || f.temp
 			progress = progress || f.progress
+			if f.temp {
+				pause = min(pause, f.pause)
+			}
 		}
 		if !alive {
 			return last
@@ -297,7 +272,7 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 		}
 		c.stats.retries.Add(1)
 		d := min(c.cfg.MaxBackoff, 500*time.Millisecond<<min(max(round-1, 0), 16))
-		if err := sleep(ctx, rand.N(d)+1); err != nil {
+		if err := sleep(ctx, pause+rand.N(d)+1); err != nil {
 			return err
 		}
 	}

@@ -4,8 +4,9 @@
 //
 // Upstreams are slow, wrong, overloaded or hostile. So every body is bounded,
 // every wait has an end (connecting, headers, a stalled body, a body that
-// trickles), redirects are counted and may not leave https, and nothing is
-// decompressed on the way. Passing troubles are retried, with exponential
+// trickles, a pause that the host asks for), a slow download gives way to
+// requests that wait for a connection, redirects are counted and may not leave
+// https, and nothing is decompressed on the way. Passing troubles are retried, with exponential
 // back-off and full jitter, on each URL in turn; a body that was cut is resumed
 // where that is safe; bytes that are wrong are not asked for again where they
 // came from.

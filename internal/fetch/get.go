@@ -63,6 +63,11 @@ type Request struct {
 	MaxSize int64   // bound in bytes, required when Size is -1
 	Want    Digests // digests that the body must have
 
+	// IgnorePauses makes the request ignore those pauses that hosts asked for
+	// which are among the client's first so many, as Stats counts them: what was
+	// asked for before does not bind somebody who tries by hand.
+	IgnorePauses int64
+
 	Dest Sink // takes the body; not used by Open
 
 	// OnBytes is called with the number of bytes as they come, from the
@@ -146,6 +151,7 @@ type transfer struct {
 	high      int64  // most bytes that any attempt got to
 	spliced   bool   // the bytes came in several pieces
 	whole     bool   // pieces did not fit together: take the body in one
+	cuts      int    // times that it had to give up its connection to others
 }
 
 func (c *Client) newTransfer(req *Request) (*transfer, error) {
@@ -226,7 +232,7 @@ func (t *transfer) attempt(ctx context.Context, i int) error {
 			return err
 		}
 	}
-	b, err := t.c.open(ctx, t.req, i, t.off, t.rangeValidator(i))
+	b, err := t.c.open(ctx, t.req, i, t.off, t.rangeValidator(i), t.cuts)
 	if err != nil {
 		return err
 	}
@@ -251,9 +257,12 @@ func (t *transfer) attempt(ctx context.Context, i int) error {
 	}
 	t.from, t.validator = t.req.URLs[i], b.validator
 	if err := t.copy(ctx, b); err != nil {
+		if b.turn != nil && b.turn.cut.Load() {
+			t.cuts++
+		}
 		var f *failure
 		if errors.As(err, &f) {
-			f.progress = t.off-t.high >= progressBytes
+			f.progress = f.progress || t.off-t.high >= progressBytes
 			t.high = max(t.high, t.off)
 		}
 		return err
@@ -437,7 +446,7 @@ func (c *Client) Open(ctx context.Context, req Request) (*Stream, error) {
 	}
 	s := &Stream{t: t, ctx: ctx}
 	err = c.rounds(ctx, len(req.URLs), func(i int) error {
-		b, err := c.open(ctx, &req, i, 0, "")
+		b, err := c.open(ctx, &req, i, 0, "", 0)
 		if err != nil {
 			return err
 		}

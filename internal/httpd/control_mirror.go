@@ -342,7 +342,7 @@ func (s *Server) sync(ctx context.Context, req api.SyncRequest, progress func(ap
 			names = append(names, m.Name)
 		}
 	}
-	o := mirror.SyncOptions{FromURL: req.FromURL}
+	o := mirror.SyncOptions{FromURL: req.FromURL, ByHand: true}
 	switch {
 	case len(names) == 0:
 		return api.SyncResult{}, fmt.Errorf("%w: no mirror is configured", ErrUsage)

@@ -27,6 +27,8 @@ type FetchOptions struct {
 	Mirror   config.Mirror
 	URLs     []string // base URLs; none: the mirror's
 	Progress *Progress
+	// IgnorePauses is as in fetch.Request.
+	IgnorePauses int64
 	// Lost is called for each file that cannot be had; its error ends the work.
 	Lost func(rec *repo.Record, f repo.File, err error) error
 }
@@ -91,7 +93,9 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 	}
 	eg, egctx := errgroup.WithContext(ctx)
 	work := make(chan wanted, 64)
-	for range e.cfg.Parallel {
+	// More than there are connections: one that waits makes room for itself where
+	// all of those before it are slow.
+	for range 2 * e.cfg.Parallel {
 		eg.Go(func() error {
 			for w := range work {
 				sha1, err := e.fetchPackage(egctx, o, before, batch, &w)
@@ -170,7 +174,7 @@ func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func()
 		}
 		return e.cfg.Client.Get(ctx, fetch.Request{
 			URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256}, Dest: dest, Tree: treeOf(urls),
-			OnBytes: func(n int64) { o.Progress.Bytes.Add(n) },
+			OnBytes: func(n int64) { o.Progress.Bytes.Add(n) }, IgnorePauses: o.IgnorePauses,
 		})
 	}
 	res, err := get(o.URLs)

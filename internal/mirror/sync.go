@@ -49,6 +49,9 @@ type SyncOptions struct {
 	// tree) into history, as the state at As, by which expiry is judged.
 	FromURL string
 	As      time.Time
+	// ByHand means that somebody asks for the sync now: pauses that hosts asked
+	// for earlier do not count.
+	ByHand bool
 }
 
 // SyncResult tells what a sync did.
@@ -85,12 +88,16 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	if err := e.CheckSpace(); err != nil {
 		return nil, fmt.Errorf("sync %s: %w", name, err)
 	}
+	var ignore int64
+	if o.ByHand {
+		ignore = e.cfg.Client.Stats().Pauses
+	}
 	start := e.cfg.Now()
 	var res *SyncResult
 	var passed []place
 	var causes []error
 	for try := 0; ; {
-		s := &syncer{e: e, m: m, f: e.formats[m.Type], o: o, p: o.Progress, head: map[repo.SuiteName]*store.Generation{}, passed: passed}
+		s := &syncer{e: e, m: m, f: e.formats[m.Type], o: o, p: o.Progress, head: map[repo.SuiteName]*store.Generation{}, passed: passed, ignore: ignore}
 		res, err = s.run(ctx)
 		var inc *incomplete
 		if !errors.Is(err, repo.ErrTorn) && errors.As(err, &inc) && len(s.urls) > 1 && len(passed) < maxPassed && ctx.Err() == nil {
@@ -172,6 +179,7 @@ type syncer struct {
 	urls []string
 	// passed are places that earlier attempts found incomplete.
 	passed []place
+	ignore int64 // pauses that do not count; see fetch.Request
 
 	headSnap *store.Snapshot
 	head     map[repo.SuiteName]*store.Generation // of the newest snapshot
@@ -837,6 +845,9 @@ func (e *Engine) download(ctx context.Context, urls []string, l repo.Listed, w c
 	if p != nil {
 		req.OnBytes = func(n int64) { p.Bytes.Add(n) }
 	}
+	if s != nil {
+		req.IgnorePauses = s.ignore
+	}
 	res, err := e.cfg.Client.Get(ctx, req)
 	if err != nil {
 		return cas.Info{}, err
@@ -879,7 +890,7 @@ func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 // select, and with each its source, whatever that is called.
 func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *store.Snapshot) error {
 	files, bytes, err := s.e.FetchPackages(ctx, FetchOptions{
-		Mirror: s.m, URLs: append(slices.Clone(s.urls), state.gen.Elsewhere...), Progress: s.p,
+		Mirror: s.m, URLs: append(slices.Clone(s.urls), state.gen.Elsewhere...), Progress: s.p, IgnorePauses: s.ignore,
 		Lost: func(w *repo.Record, f repo.File, err error) error {
 			err = fmt.Errorf("package %s %s: %s: %w", w.Name, w.Version, f.Path, err)
 			if errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch) {
@@ -1100,7 +1111,7 @@ func (g *getter) GetURL(ctx context.Context, url string, max int64) (repo.Doc, e
 }
 
 func (g *getter) get(ctx context.Context, url, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
-	req := fetch.Request{URLs: []string{url}, Size: -1, MaxSize: max, Tree: treeOf([]string{url})}
+	req := fetch.Request{URLs: []string{url}, Size: -1, MaxSize: max, Tree: treeOf([]string{url}), IgnorePauses: g.s.ignore}
 	if g.base != "" {
 		req.Tree = treeOf([]string{g.base})
 	}

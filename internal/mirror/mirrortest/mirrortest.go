@@ -26,6 +26,7 @@ type World struct {
 	Dir     string
 	Now     time.Time // the engine's clock
 	Config  mirror.Config
+	Net     fetch.Config // of the client that Open makes
 	tb      testing.TB
 }
 
@@ -36,7 +37,7 @@ var Start = time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)
 // configuration, which is named "debian".
 func New(tb testing.TB, change func(*config.Mirror)) *World {
 	tb.Helper()
-	w := &World{Archive: debtest.New(tb), Dir: tb.TempDir(), Now: Start, tb: tb}
+	w := &World{Archive: debtest.New(tb), Dir: tb.TempDir(), Now: Start, Net: fetch.Config{Retries: -1}, tb: tb}
 	w.Server = httptest.NewServer(w.Archive.Handler())
 	tb.Cleanup(w.Server.Close)
 	m := config.Mirror{
@@ -66,7 +67,7 @@ func (w *World) Open() {
 	}
 	w.Config.Blobs, w.Config.Store = blobs, st
 	w.Config.Formats = []repo.Format{deb.Format{}}
-	w.Config.Client = fetch.New(fetch.Config{Retries: -1})
+	w.Config.Client = fetch.New(w.Net)
 	w.Config.Now = func() time.Time { return w.Now }
 	if w.Engine, err = mirror.New(w.Config); err != nil {
 		w.tb.Fatal(err)

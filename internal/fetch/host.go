@@ -1,0 +1,235 @@
+package fetch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	maxPause   = 10 * time.Minute // longest pause that a host may ask for
+	maxWait    = 2 * time.Minute  // longest pause that a request waits for
+	maxHosts   = 1024             // hosts that are remembered; those in use and those that pause always are
+	holdFactor = 3                // a download keeps its connection for so many times Config.Patience
+	maxCuts    = 10               // cuts after which a download's hold no longer doubles
+	maxYield   = 3                // the same for the time by which it queues later
+	baseFloor  = 1024             // bytes a second that the floor for slow downloads starts with
+)
+
+// host shares out the connections to one host.
+//
+// A request that finds all of them taken waits. While the first in the queue
+// waits, the rate that downloads must have rises: it doubles with each
+// Config.Patience. The slowest download below it is cut, keeps what it has, and
+// queues again behind the others. So slow downloads cannot keep the rest out,
+// and one that nobody competes with may be as slow as Config.MinRate. To come to
+// an end even from a server that cannot resume, a download that was cut holds
+// its next connection for twice as long.
+type host struct {
+	parallel int
+	patience time.Duration
+
+	mu      sync.Mutex
+	holders map[*turn]struct{}
+	queue   []*turn   // by due
+	until   time.Time // the host wants no request before
+	number  int64     // of the pause that ends then, among all of the client's
+}
+
+// turn is one request's use of a connection.
+type turn struct {
+	cuts  int           // how often the download was cut before
+	due   time.Time     // since when it waits; of one that was cut, later than its arrival
+	ready chan struct{} // closed when it has a connection
+	start time.Time     // of having it
+	end   func()        // ends the download; set before enter
+
+	cut    atomic.Bool
+	got    atomic.Int64 // bytes in the present window of the rate check
+	waited atomic.Int64 // nanoseconds spent waiting for them, the read under way excluded
+	since  atomic.Int64 // start of the read under way, in Unix nanoseconds; 0: none
+}
+
+// rate is how many bytes a second the network gave while it was waited for, and
+// for how long that was. How fast the bytes are used does not count.
+func (t *turn) rate(now time.Time) (float64, time.Duration) {
+	d := time.Duration(t.waited.Load())
+	if s := t.since.Load(); s != 0 {
+		d += max(now.Sub(time.Unix(0, s)), 0)
+	}
+	return float64(t.got.Load()) / max(d.Seconds(), 1e-9), d
+}
+
+// enter waits for a free connection; leave gives it back. It fails at once where
+// the host asked for a pause, except one that is among the client's first ignore.
+func (h *host) enter(ctx context.Context, t *turn, ignore int64) error {
+	h.mu.Lock()
+	now := time.Now()
+	if d := h.pauseLeft(now, ignore); d > 0 {
+		h.mu.Unlock()
+		return pausing(d)
+	}
+	t.ready, t.due = make(chan struct{}), now
+	if t.cuts > 0 {
+		t.due = now.Add(h.hold(min(t.cuts-1, maxYield)))
+	}
+	at, _ := slices.BinarySearchFunc(h.queue, t, func(a, b *turn) int {
+		if a.due.After(b.due) {
+			return 1
+		}
+		return -1
+	})
+	h.queue = slices.Insert(h.queue, at, t)
+	h.serve(now)
+	h.mu.Unlock()
+	select {
+	case <-t.ready:
+		return nil
+	default:
+	}
+
+	tick := time.NewTicker(max(h.patience/8, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-t.ready:
+			if d := h.pauses(ignore); d > 0 { // asked for while this request was waiting
+				h.leave(t)
+				return pausing(d)
+			}
+			return nil
+		case <-ctx.Done():
+			h.leave(t)
+			return context.Cause(ctx)
+		case <-tick.C:
+			now := time.Now()
+			h.mu.Lock()
+			h.serve(now)
+			h.press(now)
+			h.mu.Unlock()
+		}
+	}
+}
+
+// pausing is the failure of a request to a host that asked for a pause.
+func pausing(d time.Duration) *failure {
+	return &failure{temp: d <= maxWait, pause: d, err: fmt.Errorf("%w: the host asked for a pause, of which %v are left", ErrUnavailable, max(d.Round(time.Second), time.Second))}
+}
+
+// leave gives a connection, or a place in the queue, back.
+func (h *host) leave(t *turn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.holders, t)
+	h.queue = slices.DeleteFunc(h.queue, func(q *turn) bool { return q == t })
+	h.serve(time.Now())
+}
+
+// serve gives free connections to those who wait; h.mu is held. The last one is
+// kept for new requests until a download that was cut has waited for its time,
+// so that such downloads are not back before anybody else could come.
+func (h *host) serve(now time.Time) {
+	h.queue = slices.DeleteFunc(h.queue, func(t *turn) bool {
+		if n := len(h.holders); n >= h.parallel || n == h.parallel-1 && t.due.After(now) {
+			return false
+		}
+		t.start = now
+		h.holders[t] = struct{}{}
+		close(t.ready)
+		return true
+	})
+}
+
+// hold is how long a download that was cut so often keeps its connection
+// whatever its rate.
+func (h *host) hold(cuts int) time.Duration { return holdFactor * h.patience << min(cuts, maxCuts) }
+
+// press cuts one slow download if requests have waited for long enough; h.mu is
+// held.
+func (h *host) press(now time.Time) {
+	cut, before := 0, 0 // downloads that are about to leave; that were cut before
+	for t := range h.holders {
+		if t.cut.Load() {
+			cut++
+		} else if t.cuts > 0 {
+			before++
+		}
+	}
+	if cut >= len(h.queue) || len(h.holders) < h.parallel {
+		return
+	}
+	first := h.queue[cut]
+	waited := now.Sub(first.due)
+	if waited < h.patience {
+		return
+	}
+	floor := float64(baseFloor) * float64(uint64(1)<<min(waited/h.patience, 50))
+	// The longer holds are for downloads among themselves: of new requests they
+	// keep a quarter of the connections at most.
+	crowded := first.cuts == 0 && before > h.parallel/4
+	var slowest *turn
+	for t := range h.holders {
+		hold := h.hold(t.cuts)
+		if crowded {
+			hold = h.hold(0)
+		}
+		rate, over := t.rate(now)
+		if t.cut.Load() || now.Sub(t.start) < hold || over < h.patience/4 || rate >= floor {
+			continue
+		}
+		if slowest != nil {
+			if least, _ := slowest.rate(now); least <= rate {
+				continue
+			}
+		}
+		slowest = t
+	}
+	if slowest != nil {
+		slowest.cut.Store(true)
+		slowest.end()
+	}
+}
+
+// pause keeps requests from the host for d, but for maxPause at most.
+func (h *host) pause(d time.Duration, number int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if until := time.Now().Add(min(d, maxPause)); until.After(h.until) {
+		h.until, h.number = until, number
+	}
+}
+
+// pauseLeft is how much of a pause is left; h.mu is held. It is never more than
+// maxPause.
+func (h *host) pauseLeft(now time.Time, ignore int64) time.Duration {
+	if h.until.IsZero() || h.number <= ignore {
+		return 0
+	}
+	return min(h.until.Sub(now), maxPause)
+}
+
+// pauses is pauseLeft for those who do not hold h.mu.
+func (h *host) pauses(ignore int64) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pauseLeft(time.Now(), ignore)
+}
+
+// lift ends a pause that was ignored, since the host answered.
+func (h *host) lift(ignore int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.number <= ignore {
+		h.until = time.Time{}
+	}
+}
+
+// idle reports whether nothing would be lost with the host's state.
+func (h *host) idle(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.holders) == 0 && len(h.queue) == 0 && !h.until.After(now)
+}

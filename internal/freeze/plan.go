@@ -1012,7 +1012,7 @@ func (z *Freezer) basePicks(ctx context.Context, pl *plan, f *store.Frozen, fm *
 				if !ok {
 					continue
 				}
-				var src *source
+				src := &source{mirror: d.Name, typ: d.Type} // of an imported base, which has no generations
 				if s := pl.sources[d.Name]; len(s) > 0 {
 					src = s[0]
 				}

@@ -49,6 +49,7 @@ func (d *daemon) services() httpd.Services {
 		return value(z.Sources(ctx, &req))
 	}
 	return httpd.Services{
+		Making: z.Making,
 		Verbs: map[string]httpd.Verb{
 			"freeze":    httpd.Long(func(r *api.FreezeRequest) string { return r.Name }, z.Freeze),
 			"diff":      httpd.Handle(diff),

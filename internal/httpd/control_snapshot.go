@@ -487,6 +487,12 @@ func (s *Server) remove(ctx context.Context, req api.RefRequest, _ func(api.Prog
 		// clears the tree, which nothing shows any more.
 		for more := true; more; {
 			err := s.e.Store().Update(ctx, "rm", func(tx *store.Tx) (err error) {
+				// A freeze is being made from before its first file: one of this name
+				// that begins after this question finds the tree cleared.
+				if s.cfg.Services.Making != nil && s.cfg.Services.Making(name) {
+					more = false
+					return nil
+				}
 				more, err = tx.ClearFrozenTree(name, clearPage)
 				return err
 			})

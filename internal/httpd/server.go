@@ -51,6 +51,9 @@ type Services struct {
 	Diff Func[api.DiffRequest, api.Diff]
 	// Sources renders /frozen/<name>/sources and …/repo.
 	Sources Func[api.SourcesRequest, api.SourcesResult]
+	// Making tells whether a frozen snapshot of that name is being made, whose
+	// tree a removal of an earlier one must not touch; nil: never.
+	Making func(name string) bool
 	// FrozenPackages calls emit for each package of a frozen snapshot, ordered as
 	// in api.PackageList.
 	FrozenPackages func(ctx context.Context, f *store.Frozen, emit func(api.Package) error) error

@@ -85,7 +85,7 @@ func (s *system) open() error {
 	s.collector = gc.New(gc.Config{Engine: s.engine, Making: s.freezer.Making, Now: now, Quarantine: -time.Hour})
 	s.httpd, err = httpd.New(httpd.Config{
 		Engine: s.engine, Signer: s.signer, Conf: &config.Config{DataDir: s.dir, Mirrors: s.mirrors}, Version: "torture", Now: now,
-		Services: httpd.Services{Resigned: s.freezer.Resigned},
+		Services: httpd.Services{Resigned: s.freezer.Resigned, Making: s.freezer.Making},
 	})
 	return err
 }

@@ -25,6 +25,8 @@ var (
 	ErrCorrupt = errors.New("blob corrupt")
 	// ErrMismatch means that bytes offered for a blob do not have its digest or size.
 	ErrMismatch = errors.New("content mismatch")
+	// ErrInUse means that a batch holds a blob, so that it cannot be removed.
+	ErrInUse = errors.New("blob in use")
 )
 
 // Info describes a stored blob.
@@ -58,21 +60,37 @@ type Store interface {
 	Walk(ctx context.Context, after Digest, f func(Info) error) error
 	// Remove takes a blob out of the store into the quarantine, from which
 	// Restore brings it back until Purge deletes it. Removing an absent blob
-	// succeeds.
+	// succeeds. ErrInUse while a batch holds the blob, whether it is present or
+	// not: whoever removes a blob makes sure that nothing refers to it and that
+	// no reference is committed before Remove returns.
 	Remove(ctx context.Context, d Digest, why string) error
-	// Restore brings back the newest quarantined copy of a blob, durable on
-	// return. ErrNotFound.
+	// RemoveCorrupt reads a blob and takes it out of the store if its bytes are
+	// corrupt, also while a batch holds it. A good copy that is written
+	// meanwhile stays. Restore never brings the corrupt copy back. ErrNotFound.
+	RemoveCorrupt(ctx context.Context, d Digest) (removed bool, err error)
+	// Restore brings back the newest quarantined copy of a blob whose bytes have
+	// its digest, durable on return. ErrNotFound; ErrCorrupt when every copy is
+	// corrupt.
 	Restore(ctx context.Context, d Digest) error
 	// Purge deletes what has been quarantined before t and returns count and bytes.
 	Purge(ctx context.Context, t time.Time) (int, int64, error)
 }
 
-// Batch collects blobs. It is used by one goroutine at a time, but its Writers
-// may be written concurrently. A blob is durable and visible when Flush has
+// Batch collects blobs. It is used by one goroutine at a time, but Hold and its
+// Writers may be used concurrently. A blob is durable and visible when Flush has
 // returned nil after its Commit.
+//
+// A batch holds its blobs from their Commit until Discard: Remove refuses them
+// meanwhile, also those that were stored before. So a caller commits its
+// references to the blobs first and calls Discard last. Holds end with the
+// process.
 type Batch interface {
 	// Create starts a blob.
 	Create(ctx context.Context) (Writer, error)
+	// Hold makes the batch hold a blob that it does not write, and describes the
+	// blob as Stat does. After ErrNotFound the digest is held all the same, so
+	// that the caller can bring the blob here and refer to it.
+	Hold(ctx context.Context, d Digest) (Info, error)
 	// Flush makes every committed blob durable, then visible. An error that
 	// wraps durable.ErrUnknown leaves names that may not last: the process must
 	// end. After any other error none of the batch's new blobs is promised.
@@ -81,7 +99,7 @@ type Batch interface {
 	Digests() []Digest
 	// Pending tells how many blobs and bytes wait for a Flush.
 	Pending() (n int, bytes int64)
-	// Discard drops what was not flushed. Discard after Flush does nothing.
+	// Discard drops blobs that were not flushed and ends all holds.
 	Discard()
 }
 

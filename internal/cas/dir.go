@@ -40,6 +40,11 @@ type Dir struct {
 	fault FaultFunc
 	trash sync.Mutex // serializes Remove and Restore
 
+	// holding guards held and orders the two renames that a hold keeps apart: of
+	// a new blob to its name and of a blob to the quarantine.
+	holding sync.Mutex
+	held    map[Digest]int // how many batches hold a blob
+
 	naming sync.Mutex
 	waits  map[Digest]*naming // names that are not durable yet
 	busy   atomic.Int64       // len(waits), to ask without the lock
@@ -208,7 +213,7 @@ func OpenDir(path string, o Options) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{root: root, path: path, fault: o.Fault}
+	d := &Dir{root: root, path: path, fault: o.Fault, held: map[Digest]int{}}
 	if err := d.init(); err != nil {
 		root.Close()
 		return nil, fmt.Errorf("open blob store %s: %w", path, err)
@@ -398,6 +403,40 @@ type batch struct {
 	mu    sync.Mutex
 	done  []pending
 	bytes int64
+	held  map[Digest]bool
+}
+
+// hold makes the batch hold a blob; b.mu is held.
+func (b *batch) hold(dg Digest) {
+	if b.held[dg] {
+		return
+	}
+	if b.held == nil {
+		b.held = map[Digest]bool{}
+	}
+	b.held[dg] = true
+	b.dir.holding.Lock()
+	b.dir.held[dg]++
+	b.dir.holding.Unlock()
+}
+
+// release ends the holds of a batch.
+func (d *Dir) release(held map[Digest]bool) {
+	d.holding.Lock()
+	defer d.holding.Unlock()
+	for dg := range held {
+		if d.held[dg]--; d.held[dg] == 0 {
+			delete(d.held, dg)
+		}
+	}
+}
+
+// Hold implements Batch.
+func (b *batch) Hold(ctx context.Context, dg Digest) (Info, error) {
+	b.mu.Lock()
+	b.hold(dg)
+	b.mu.Unlock()
+	return b.dir.Stat(ctx, dg)
 }
 
 func (b *batch) Create(context.Context) (Writer, error) {
@@ -497,6 +536,8 @@ func (b *batch) Flush(ctx context.Context) error {
 // digest, so that nothing is gained by looking up each element of their paths
 // on its own, as os.Root does.
 func (d *Dir) rename(tmp, name string) error {
+	d.holding.Lock()
+	defer d.holding.Unlock()
 	for {
 		err := unix.Rename(filepath.Join(d.path, tmp), filepath.Join(d.path, name))
 		if err == nil {
@@ -540,12 +581,13 @@ func (d *Dir) sync(files []pending) error {
 
 func (b *batch) Discard() {
 	b.mu.Lock()
-	done := b.done
-	b.done, b.bytes = nil, 0
+	done, held := b.done, b.held
+	b.done, b.bytes, b.held = nil, 0, nil
 	b.mu.Unlock()
 	for _, p := range done {
 		b.dir.root.Remove(p.tmp)
 	}
+	b.dir.release(held)
 }
 
 type writer struct {
@@ -626,6 +668,7 @@ func (w *writer) Commit(want Digest, size int64, modTime time.Time) (Info, error
 		return info, fmt.Errorf("close blob: %w", err)
 	}
 	w.batch.mu.Lock()
+	w.batch.hold(got)
 	w.batch.done = append(w.batch.done, pending{w.tmp, info})
 	w.batch.bytes += w.n
 	w.batch.mu.Unlock()
@@ -679,8 +722,24 @@ func (d *Dir) Walk(ctx context.Context, after Digest, f func(Info) error) error 
 
 // Remove implements Store.
 func (d *Dir) Remove(_ context.Context, dg Digest, why string) error {
+	return d.quarantine(dg, why, func() error {
+		if d.held[dg] > 0 {
+			return fmt.Errorf("%w: %s", ErrInUse, dg)
+		}
+		return nil
+	})
+}
+
+// quarantine moves a blob to the quarantine if check agrees, which nothing can
+// contradict before the blob has moved.
+func (d *Dir) quarantine(dg Digest, why string, check func() error) error {
 	d.trash.Lock()
 	defer d.trash.Unlock()
+	d.holding.Lock()
+	defer d.holding.Unlock()
+	if err := check(); err != nil {
+		return err
+	}
 	name := fmt.Sprintf("%s/%s.%d.%s", quarantineDir, dg, time.Now().Unix(), why)
 	err := d.step("remove", Name(dg), func() error { return d.root.Rename(Name(dg), name) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -689,30 +748,94 @@ func (d *Dir) Remove(_ context.Context, dg Digest, why string) error {
 	return nil
 }
 
+// errReplaced means that a blob is not the file that was read.
+var errReplaced = errors.New("blob replaced")
+
+// RemoveCorrupt implements Store.
+func (d *Dir) RemoveCorrupt(ctx context.Context, dg Digest) (removed bool, err error) {
+	for {
+		read, err := d.checkFile(ctx, Name(dg), dg)
+		if !errors.Is(err, ErrCorrupt) {
+			return false, err
+		}
+		err = d.quarantine(dg, Rotten, func() error {
+			now, err := d.root.Lstat(Name(dg))
+			if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(read, now) {
+				return errReplaced
+			}
+			return err
+		})
+		if !errors.Is(err, errReplaced) {
+			return err == nil, err
+		}
+	}
+}
+
+// checkFile compares the bytes of a file with a digest, and tells which file it
+// has read. ErrCorrupt, ErrNotFound.
+func (d *Dir) checkFile(ctx context.Context, name string, dg Digest) (fs.FileInfo, error) {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, notFound(dg, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return st, checkBytes(ctx, f, dg)
+}
+
 // Restore implements Store.
-func (d *Dir) Restore(_ context.Context, dg Digest) error {
-	d.trash.Lock()
-	defer d.trash.Unlock()
+func (d *Dir) Restore(ctx context.Context, dg Digest) error {
 	q, err := d.quarantined()
 	if err != nil {
 		return err
 	}
+	none := fmt.Errorf("%w: %s", ErrNotFound, dg)
+	raced := false
 	for i := len(q) - 1; i >= 0; i-- {
 		if q[i].digest != dg || q[i].why == Rotten {
 			continue
 		}
-		// Metadata may name the blob as soon as this returns (invariant 1).
-		end := d.name(dg)
-		err := d.step("restore", Name(dg), func() error {
-			if err := d.root.Rename(quarantineDir+"/"+q[i].name, Name(dg)); err != nil {
-				return err
-			}
-			return durable.SyncDir(filepath.Join(d.path, filepath.Dir(Name(dg))))
-		})
-		end(err)
+		copied := quarantineDir + "/" + q[i].name
+		// Metadata may name the blob as soon as this returns, and a copy may have
+		// been damaged while nobody read it.
+		_, err := d.checkFile(ctx, copied, dg)
+		if errors.Is(err, ErrCorrupt) {
+			none = err
+			continue
+		}
+		if err == nil {
+			err = d.restore(copied, dg)
+		}
+		if errors.Is(err, ErrNotFound) {
+			raced = true // purged or restored by another caller
+			continue
+		}
 		return err
 	}
-	return fmt.Errorf("%w: %s", ErrNotFound, dg)
+	if raced {
+		if _, err := d.Stat(ctx, dg); err == nil {
+			return nil
+		}
+	}
+	return none
+}
+
+// restore gives a quarantined copy the blob's name, durably. ErrNotFound.
+func (d *Dir) restore(copied string, dg Digest) error {
+	d.trash.Lock()
+	defer d.trash.Unlock()
+	end := d.name(dg)
+	err := d.step("restore", Name(dg), func() error {
+		if err := d.root.Rename(copied, Name(dg)); err != nil {
+			return notFound(dg, err)
+		}
+		return durable.SyncDir(filepath.Join(d.path, filepath.Dir(Name(dg))))
+	})
+	end(err)
+	return err
 }
 
 // Rotten is the reason under which fsck and scrub quarantine a corrupt blob:
@@ -818,13 +941,18 @@ func Check(ctx context.Context, s Store, dg Digest) error {
 		return err
 	}
 	defer b.Close()
+	return checkBytes(ctx, b, dg)
+}
+
+// checkBytes compares the bytes of r with a digest. ErrCorrupt.
+func checkBytes(ctx context.Context, r io.Reader, dg Digest) error {
 	h := sha256.New()
 	buf := make([]byte, 256<<10)
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := b.Read(buf)
+		n, err := r.Read(buf)
 		h.Write(buf[:n])
 		if err == io.EOF {
 			break

@@ -1,12 +1,14 @@
 package cas_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -268,4 +270,83 @@ func TestDirectoryOpensLater(t *testing.T) {
 		t.Fatalf("with the directory back: %v", err)
 	}
 	b.Close()
+}
+
+// A copy that was damaged in the quarantine is not brought back; an older one
+// that is good is.
+func TestRestoreChecks(t *testing.T) {
+	dir := t.TempDir()
+	s := opener(t, dir)(t, nil)
+	data := []byte("kept for a while")
+	info, err := cas.Put(t.Context(), s, data, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := info.Digest
+	if err := s.Remove(t.Context(), d, "gc"); err != nil {
+		t.Fatal(err)
+	}
+	newest := filepath.Join(dir, "quarantine", fmt.Sprintf("%s.%d.gc", d, time.Now().Add(time.Hour).Unix()))
+	if err := os.WriteFile(newest, []byte("kept for a whale"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restore(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if err := cas.Check(t.Context(), s, d); err != nil {
+		t.Error(err)
+	}
+	os.Remove(filepath.Join(dir, cas.Name(d)))
+	err = s.Restore(t.Context(), d)
+	if !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), d.String()) {
+		t.Errorf("restoring the damaged copy: %v", err)
+	}
+	if _, err := s.Stat(t.Context(), d); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("after a refused restore: %v", err)
+	}
+}
+
+// A corrupt blob goes even while a batch holds it, and a good copy that replaces
+// it does not go in its place.
+func TestRemoveCorrupt(t *testing.T) {
+	dir := t.TempDir()
+	s := opener(t, dir)(t, nil)
+	data := bytes.Repeat([]byte("x"), 1<<20)
+	d := cas.Sum(data)
+	damage := func() {
+		t.Helper()
+		file := filepath.Join(dir, cas.Name(d))
+		os.Remove(file)
+		if err := os.WriteFile(file, data[1:], 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage()
+	b := s.NewBatch()
+	defer b.Discard()
+	if _, err := b.Hold(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := s.RemoveCorrupt(t.Context(), d); !removed || err != nil {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	if err := s.Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("the corrupt copy came back: %v", err)
+	}
+	for range 20 {
+		damage()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := s.RemoveCorrupt(t.Context(), d); err != nil && !errors.Is(err, cas.ErrNotFound) {
+				t.Error(err)
+			}
+		})
+		if _, err := cas.Put(t.Context(), s, data, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if err := cas.Check(t.Context(), s, d); err != nil {
+			t.Fatalf("the good copy: %v", err)
+		}
+	}
 }

@@ -362,7 +362,7 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 	if err := z.e.Flush(ctx, batch); err != nil {
 		return nil, err
 	}
-	if err := z.publish(ctx, f, nodes); err != nil {
+	if err := z.publish(ctx, batch, f, nodes); err != nil {
 		return nil, err
 	}
 	res.New = true

@@ -213,14 +213,20 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 	if req.DryRun {
 		return res, nil
 	}
-	if err := z.fetchAll(ctx, pl, p, res); err != nil {
+	// The batch holds every blob of the freeze until the record refers to it.
+	batch := z.blobs.NewBatch()
+	defer batch.Discard()
+	if err := z.holdProof(ctx, batch, pl, doc); err != nil {
+		return nil, err
+	}
+	if err := z.fetchAll(ctx, batch, pl, p, res); err != nil {
 		return nil, err
 	}
 	if err := z.checkClaims(ctx, pl); err != nil {
 		return nil, err
 	}
 	p.SetPhase("signing")
-	f, err := z.commit(ctx, pl, doc, data)
+	f, err := z.commit(ctx, batch, pl, doc, data)
 	if err != nil {
 		return nil, err
 	}
@@ -486,7 +492,7 @@ func (z *Freezer) needsAll(ctx context.Context, pl *plan) error {
 			continue
 		}
 		before := n
-		err = z.eachWanted(ctx, pl, name, func(_ *store.Fact, f repo.File) error {
+		err = z.eachWanted(ctx, pl, name, z.blobs.Stat, func(_ *store.Fact, f repo.File) error {
 			n++
 			size += f.Size
 			return nil
@@ -530,12 +536,12 @@ func sizeText(n int64) string {
 func (z *Freezer) takesAll(pl *plan, name string) bool { return pl.whole[name] || pl.all[name] }
 
 // eachWanted calls f for each package file of a mirror's part of the plan that
-// is not here.
-func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, f func(*store.Fact, repo.File) error) error {
+// is not here, according to stat.
+func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, stat statFunc, f func(*store.Fact, repo.File) error) error {
 	seen := map[cas.Digest]bool{}
 	look := func(fact *store.Fact) error {
 		for _, file := range fact.Files {
-			if _, err := z.blobs.Stat(ctx, file.SHA256); err == nil && z.e.Rotten(file.SHA256) == nil || seen[file.SHA256] {
+			if _, err := stat(ctx, file.SHA256); err == nil && z.e.Rotten(file.SHA256) == nil || seen[file.SHA256] {
 				continue
 			}
 			seen[file.SHA256] = true
@@ -577,9 +583,35 @@ func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, f func(
 	return nil
 }
 
+// holdProof makes the batch hold what the freeze takes over from others: a base
+// may be removed while a freeze is made from it.
+func (z *Freezer) holdProof(ctx context.Context, batch cas.Batch, pl *plan, doc *Document) error {
+	for i := range doc.Mirrors {
+		d := &doc.Mirrors[i]
+		for _, f := range proofFiles(d) {
+			if err := z.e.Hold(ctx, batch, f.SHA256); err != nil {
+				return fmt.Errorf("proof %s of %s: %w", f.Path, d.Name, err)
+			}
+		}
+		for _, c := range pl.proof[d.Name] {
+			if c.certs.IsZero() {
+				continue
+			}
+			if err := z.e.Hold(ctx, batch, c.certs); err != nil {
+				return fmt.Errorf("certificates of %s: %w", d.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// statFunc describes a blob like cas.Store.Stat.
+type statFunc func(context.Context, cas.Digest) (cas.Info, error)
+
 // fetchAll brings every missing byte here, and names each package for which
-// that cannot be done.
-func (z *Freezer) fetchAll(ctx context.Context, pl *plan, p *mirror.Progress, res *api.FreezeResult) error {
+// that cannot be done. The batch holds the packages of exact mirrors; those of
+// whole ones are referenced through their generations, which PutFrozen checks.
+func (z *Freezer) fetchAll(ctx context.Context, batch cas.Batch, pl *plan, p *mirror.Progress, res *api.FreezeResult) error {
 	p.SetPhase("fetching packages")
 	var mu sync.Mutex
 	var lost []string
@@ -592,6 +624,10 @@ func (z *Freezer) fetchAll(ctx context.Context, pl *plan, p *mirror.Progress, re
 			// An imported mirror that is not configured here: what is missing is lost.
 			m = config.Mirror{Name: name}
 		}
+		stat := batch.Hold
+		if pl.whole[name] {
+			stat = z.blobs.Stat
+		}
 		var urls []string
 		for _, s := range pl.sources[name] {
 			if s.snap.FromURL != "" {
@@ -599,7 +635,7 @@ func (z *Freezer) fetchAll(ctx context.Context, pl *plan, p *mirror.Progress, re
 			}
 		}
 		if m.Type == "" {
-			err := z.eachWanted(ctx, pl, name, func(fact *store.Fact, f repo.File) error {
+			err := z.eachWanted(ctx, pl, name, stat, func(fact *store.Fact, f repo.File) error {
 				lost = append(lost, fmt.Sprintf("%s %s %s (%s): mirror %s is not configured", fact.Name, fact.Version, fact.Arch, f.Path, name))
 				return nil
 			})
@@ -620,7 +656,7 @@ func (z *Freezer) fetchAll(ctx context.Context, pl *plan, p *mirror.Progress, re
 				return nil
 			},
 		}, func(ctx context.Context, get func(*repo.Record, repo.File) error) error {
-			return z.eachWanted(ctx, pl, name, func(fact *store.Fact, f repo.File) error { return get(&fact.Record, f) })
+			return z.eachWanted(ctx, pl, name, stat, func(fact *store.Fact, f repo.File) error { return get(&fact.Record, f) })
 		})
 		res.Fetched += files
 		res.FetchedBytes += bytes
@@ -691,9 +727,7 @@ func (w *sinkWriter) Commit() (repo.File, error) {
 
 // commit derives, signs and publishes (invariant 1): blobs, then nodes and
 // their references, then a look whether each blob is here, then the record.
-func (z *Freezer) commit(ctx context.Context, pl *plan, doc *Document, data []byte) (*store.Frozen, error) {
-	batch := z.blobs.NewBatch()
-	defer batch.Discard()
+func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Document, data []byte) (*store.Frozen, error) {
 	f := &store.Frozen{Name: doc.Name, Date: doc.Date, Created: z.cfg.Now().UTC().Truncate(time.Second), Key: z.cfg.Signer.Fingerprint()}
 	var nodes []store.Node
 	for i := range doc.Mirrors {
@@ -753,15 +787,15 @@ func (z *Freezer) commit(ctx context.Context, pl *plan, doc *Document, data []by
 	if err := z.e.Flush(ctx, batch); err != nil {
 		return nil, err
 	}
-	if err := z.publish(ctx, f, nodes); err != nil {
+	if err := z.publish(ctx, batch, f, nodes); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-// publish puts the tree and then the record of a frozen snapshot whose new
-// blobs are durable.
-func (z *Freezer) publish(ctx context.Context, f *store.Frozen, nodes []store.Node) error {
+// publish puts the tree and then the record of a frozen snapshot. The batch
+// holds its new blobs, which are durable, and is made to hold the others.
+func (z *Freezer) publish(ctx context.Context, batch cas.Batch, f *store.Frozen, nodes []store.Node) error {
 	for {
 		var more bool
 		err := z.st.Update(ctx, "freeze clear", func(tx *store.Tx) (err error) {
@@ -782,14 +816,16 @@ func (z *Freezer) publish(ctx context.Context, f *store.Frozen, nodes []store.No
 			return err
 		}
 	}
-	// Everything is referenced now, so that no collection takes it: what is here
-	// stays. What a collection took before comes back from the quarantine.
+	// What is held stays; what a collection took before it was held comes back
+	// from the quarantine. A freeze that lacks a blob is not published.
 	for _, n := range nodes {
-		if _, err := z.blobs.Stat(ctx, n.Digest); err == nil {
-			continue
-		}
-		if err := z.blobs.Restore(ctx, n.Digest); err != nil {
+		if err := z.e.Hold(ctx, batch, n.Digest); err != nil {
 			return fmt.Errorf("%s of %s: %w", n.Path, f.Name, err)
+		}
+	}
+	for _, d := range f.Blobs() {
+		if err := z.e.Hold(ctx, batch, d); err != nil {
+			return fmt.Errorf("frozen snapshot %s: %w", f.Name, err)
 		}
 	}
 	if err := z.st.Update(ctx, "freeze", func(tx *store.Tx) error { return tx.PutFrozen(f) }); err != nil {

@@ -93,7 +93,8 @@ func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 	return z.apiImage(ctx, im)
 }
 
-// addStatement signs a statement and publishes it beside the manifest.
+// addStatement signs a statement and publishes it beside the manifest. The batch
+// holds what the statement is about.
 func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Frozen, name string, v any, also func(*store.Tx, cas.Digest) error) error {
 	data, err := Canonical(v)
 	if err != nil {
@@ -125,6 +126,9 @@ func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Fr
 		now, err := tx.Frozen(f.Name)
 		if err != nil {
 			return err
+		}
+		if now.Manifest.SHA256 != f.Manifest.SHA256 {
+			return fmt.Errorf("frozen snapshot %s with manifest %s: %w", f.Name, f.Manifest.SHA256, store.ErrGone)
 		}
 		var nodes []store.Node
 		for _, file := range files {

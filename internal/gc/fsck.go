@@ -230,7 +230,10 @@ func (c *Collector) neededBy(ctx context.Context, d cas.Digest) string {
 // that nothing serves it meanwhile.
 func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from string, client *fetch.Client) error {
 	if rotten {
-		if err := c.blobs.Remove(ctx, d, cas.Rotten); err != nil {
+		removed, err := c.blobs.RemoveCorrupt(ctx, d)
+		if err == nil && !removed {
+			return c.e.ClearRotten(ctx, d) // a good copy has been stored since
+		} else if err != nil && !errors.Is(err, cas.ErrNotFound) {
 			return err
 		}
 	}
@@ -243,12 +246,7 @@ func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from 
 	}
 	var errs []error
 	if err := c.blobs.Restore(ctx, d); err == nil {
-		if err := cas.Check(ctx, c.blobs, d); err == nil {
-			return c.e.ClearRotten(ctx, d)
-		}
-		if err := c.blobs.Remove(ctx, d, cas.Rotten); err != nil {
-			return err
-		}
+		return c.e.ClearRotten(ctx, d)
 	}
 	if from != "" {
 		if err := c.fetchFrom(ctx, d, from, client); err == nil {
@@ -295,7 +293,7 @@ func (c *Collector) fetchFrom(ctx context.Context, d cas.Digest, from string, cl
 	if _, err := w.Commit(d, -1, res.LastModified); err != nil {
 		return err
 	}
-	return batch.Flush(ctx)
+	return c.e.Flush(ctx, batch)
 }
 
 // wants lists where upstream might still have a blob.

@@ -4,7 +4,8 @@
 // blobs as they come and go, and whatever loses one becomes a suspect. So the
 // cost of a collection follows what was removed, not what is kept, and it runs
 // beside syncs, freezes and readers: each suspect is judged and taken away
-// inside one short write transaction, which a new reference cannot overtake.
+// inside one short write transaction, which a new reference cannot overtake, and
+// blobs that a batch holds, because a reference is about to follow, stay.
 // Removed blobs stay in quarantine for a while, from where a mistake, or a
 // freeze that needs them again, brings them back.
 package gc
@@ -276,19 +277,27 @@ func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
 				why := "gc"
 				if c.e.Rotten(d) != nil {
 					why = cas.Rotten
-					forgotten = append(forgotten, d)
 				}
 				info, err := c.blobs.Stat(ctx, d)
+				if err != nil && !errors.Is(err, cas.ErrNotFound) {
+					return err
+				}
+				// The blob goes to the quarantine; if we stop before the commit it is
+				// a candidate again, and absent. No reference can be committed meanwhile,
+				// since this transaction is the only one that writes; whoever is about
+				// to refer to the blob holds it.
+				switch rerr := c.blobs.Remove(ctx, d, why); {
+				case errors.Is(rerr, cas.ErrInUse):
+					continue // it stays a candidate
+				case rerr != nil:
+					return rerr
+				}
+				if why == cas.Rotten {
+					forgotten = append(forgotten, d)
+				}
 				if err == nil {
-					// The blob goes to the quarantine; if we stop before the commit it is
-					// a suspect again, and absent.
-					if err := c.blobs.Remove(ctx, d, why); err != nil {
-						return err
-					}
 					res.Blobs++
 					res.Bytes += info.Size
-				} else if !errors.Is(err, cas.ErrNotFound) {
-					return err
 				}
 				if err := tx.ForgetBlob(d); err != nil {
 					return err

@@ -18,6 +18,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/cas/castest"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/mirror"
@@ -341,6 +342,63 @@ func TestUnderWay(t *testing.T) {
 	w.run(t, false)
 	if w.has(t, info.Digest) || len(trees()) != 0 {
 		t.Errorf("what was cut short stays: blob %v, trees %v", w.has(t, info.Digest), trees())
+	}
+}
+
+// A sync takes over an index that is here and that only a removed snapshot had.
+// A collection beside the sync leaves it, so that it need not be fetched again.
+func TestSyncBesideCollection(t *testing.T) {
+	w := newWorld(t, 0, 0)
+	between := &castest.Between{Store: w.Blobs()}
+	w.Config.Blobs = between
+	w.Engine.Close()
+	var err error
+	if w.Engine, err = mirror.New(w.Config); err != nil {
+		t.Fatal(err)
+	}
+	w.collector(-100*365*24*time.Hour, 0)
+	between.After = func() { w.run(t, false) }
+	first := w.Archive.State()
+	w.release()
+	if err := w.Store().Update(t.Context(), "test", func(tx *store.Tx) error {
+		snaps, err := tx.Snapshots("debian", time.Time{}, 0)
+		if err != nil {
+			return err
+		}
+		return tx.RemoveSnapshot("debian", snaps[1].Instant)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	// Upstream goes back to the first contents under a new date.
+	w.Archive.Restore(first)
+	w.Archive.Default().Remove("a", "2")
+	w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
+	w.Now = w.Now.Add(time.Hour)
+	w.Archive.Publish(w.Now)
+	w.Archive.Requests()
+	res := w.MustSync()
+	for _, r := range w.Archive.Requests() {
+		if strings.Contains(r.Path, "Packages") {
+			t.Errorf("%s was fetched although it was here", r.Path)
+		}
+	}
+	w.run(t, false)
+	for _, s := range res.Snapshot.Suites {
+		err := w.Store().View(t.Context(), func(tx *store.Tx) error {
+			g, err := tx.Generation("debian", s.Suite, s.Gen)
+			if err != nil {
+				return err
+			}
+			for _, d := range g.Blobs() {
+				if !w.has(t, d) {
+					t.Errorf("blob %s of the new generation is missing", d)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -577,7 +577,7 @@ func (s *Server) kitPublish(ctx context.Context, req api.KitPublish, progress fu
 		kits[i] = store.Kit{Path: p[1:], Digest: info.Digest, Size: info.Size}
 	}
 	// Invariant 1: durable before metadata names them.
-	if err := batch.Flush(ctx); err != nil {
+	if err := s.e.Flush(ctx, batch); err != nil {
 		return req, err
 	}
 	return req, s.publish(ctx, "kit", func(tx *store.Tx) error {

@@ -15,8 +15,11 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/cas/castest"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
@@ -200,6 +203,37 @@ func TestKits(t *testing.T) {
 	s.call("kit/publish", api.KitPublish{Files: []api.KitFile{{File: file, Path: "v1/kit.iuk"}}}, nil)
 	if a := s.get("/iuk/v1/kit.iuk"); a.body != "kit 2" {
 		t.Errorf("after publishing again: %q", a.body)
+	}
+}
+
+// What a kit consists of may be a collection candidate already, because another
+// took its place. A collection beside the publication takes none of it.
+func TestKitBesideCollection(t *testing.T) {
+	s := newSite(t, nil)
+	s.stop()
+	between := &castest.Between{Store: s.Blobs()}
+	s.Config.Blobs = between
+	s.Engine.Close()
+	var err error
+	if s.Engine, err = mirror.New(s.Config); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	c := gc.New(gc.Config{Engine: s.Engine, Quarantine: -100 * 365 * 24 * time.Hour, Now: func() time.Time { return s.Now }})
+	between.After = func() {
+		if _, err := c.Run(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "kit.iuk")
+	for _, text := range []string{"one", "two", "one", "two"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.call("kit/publish", api.KitPublish{Files: []api.KitFile{{File: file, Path: "v1/kit.iuk"}}}, nil)
+		if a := s.get("/iuk/v1/kit.iuk"); a.body != text {
+			t.Fatalf("published %q, served %d %q", text, a.StatusCode, a.body)
+		}
 	}
 }
 

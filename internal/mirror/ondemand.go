@@ -249,7 +249,7 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 		}
 		if len(tx.Refs(info.Digest, 1)) == 0 {
 			// Listed but not taken by the sync: gc asks the listings about it.
-			if err := tx.Suspect(info.Digest, e.cfg.Now()); err != nil {
+			if err := tx.Renew(info.Digest, e.cfg.Now()); err != nil {
 				return err
 			}
 		}
@@ -262,7 +262,8 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 }
 
 // Flush makes a batch durable whose blobs nothing refers to yet: should the work
-// be cut short, a later collection finds them.
+// be cut short, a later collection finds them. The batch holds them until the
+// caller has committed its references and discards it.
 func (e *Engine) Flush(ctx context.Context, batch cas.Batch) error {
 	digests := batch.Digests()
 	if len(digests) == 0 {
@@ -272,7 +273,7 @@ func (e *Engine) Flush(ctx context.Context, batch cas.Batch) error {
 	err := e.cfg.Store.Update(ctx, "suspects", func(tx *store.Tx) error {
 		for _, d := range digests {
 			if len(tx.Refs(d, 1)) == 0 {
-				if err := tx.Suspect(d, now); err != nil {
+				if err := tx.Renew(d, now); err != nil {
 					return err
 				}
 			}
@@ -283,6 +284,27 @@ func (e *Engine) Flush(ctx context.Context, batch cas.Batch) error {
 		return err
 	}
 	return batch.Flush(ctx)
+}
+
+// Hold makes a batch hold a blob that is to be referenced, and brings it back
+// from the quarantine if a collection has taken it already. cas.ErrNotFound,
+// cas.ErrCorrupt.
+func (e *Engine) Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error {
+	if _, err := batch.Hold(ctx, d); !errors.Is(err, cas.ErrNotFound) {
+		return err
+	}
+	now := e.cfg.Now()
+	// Should the work be cut short, a later collection finds the blob.
+	err := e.cfg.Store.Update(ctx, "suspects", func(tx *store.Tx) error {
+		if len(tx.Refs(d, 1)) > 0 {
+			return nil
+		}
+		return tx.Renew(d, now)
+	})
+	if err != nil {
+		return err
+	}
+	return e.cfg.Blobs.Restore(ctx, d)
 }
 
 // flying tells followers how far a fetch is.

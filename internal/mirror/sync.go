@@ -307,28 +307,20 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 		}
 		sealing.Snapshot.Suites = append(sealing.Snapshot.Suites, store.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen, Date: state.gen.Date})
 	}
-	// If we stop here, the staged facts are compared again by the next sync.
-	err = st.Update(ctx, "seal", func(tx *store.Tx) error {
-		// A collection may have taken away a blob that was here when it was
-		// looked for; from this transaction on it is referenced.
-		for i := range sealing.Generations {
-			g := &sealing.Generations[i]
-			need := []cas.Digest{g.Metalink, g.Certificates}
-			for _, d := range g.Docs {
-				need = append(need, d.SHA256)
+	// The batch holds what is here from this look until it is referenced.
+	for i := range sealing.Generations {
+		for _, d := range sealing.Generations[i].Blobs() {
+			err := s.e.Hold(ctx, batch, d)
+			if errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt) {
+				err = fmt.Errorf("%w: %w", repo.ErrTorn, err)
 			}
-			for _, gr := range g.Groups {
-				need = append(need, gr.Form.SHA256)
-			}
-			for _, d := range need {
-				if d.IsZero() {
-					continue
-				}
-				if _, err := s.e.cfg.Blobs.Stat(ctx, d); err != nil {
-					return fmt.Errorf("%w: %w", repo.ErrTorn, err)
-				}
+			if err != nil {
+				return nil, err
 			}
 		}
+	}
+	// If we stop here, the staged facts are compared again by the next sync.
+	err = st.Update(ctx, "seal", func(tx *store.Tx) error {
 		for _, state := range states {
 			for _, a := range state.also {
 				if d, err := tx.Alias(a.Algo, a.Other); err != nil || d != a.SHA256 {
@@ -673,7 +665,7 @@ func (s *syncer) takeExpanded(ctx context.Context, state *suiteState, dir string
 		}
 		s.p.FilesTotal.Add(int64(len(files)))
 		for _, l := range files {
-			info, err := s.e.cfg.Blobs.Stat(ctx, l.SHA256)
+			info, err := batch.Hold(ctx, l.SHA256)
 			if err != nil {
 				info, err = s.fetch(ctx, state, dir, l, batch)
 				if !looked && (errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch)) {
@@ -770,7 +762,7 @@ func (s *syncer) takeGroup(ctx context.Context, state *suiteState, dir string, g
 				continue
 			}
 		}
-		if _, err := s.e.cfg.Blobs.Stat(ctx, form.SHA256); err == nil && s.e.Rotten(form.SHA256) == nil {
+		if _, err := batch.Hold(ctx, form.SHA256); err == nil && s.e.Rotten(form.SHA256) == nil {
 			form.Alternates = nil
 			return &form, nil
 		}

@@ -9,7 +9,9 @@
 //  1. Blobs are durable before metadata names them; metadata is committed
 //     before a snapshot is signed; a signature is checked before the published
 //     pointer moves. Readers go the other way. Deletion unpublishes first,
-//     drops the reference next, the blob last.
+//     drops the reference next, the blob last. Whoever is going to refer to a
+//     blob holds it (cas.Batch) from before it is looked for or written until
+//     the reference is committed.
 //  2. Blobs, snapshots and frozen snapshots never change. Writing one again
 //     with equal bytes succeeds; with others it is an error.
 //  3. Every byte from outside is verified against a signed or recorded digest
@@ -51,6 +53,26 @@
 //	recording  name              -> JSON Recording
 //	rentry     name, mirror, path, digest -> JSON RecordEntry
 //	rotten     digest            -> JSON Rotten
+//
+// # Collection
+//
+// A collection removes a blob inside the write transaction that finds no
+// reference to it, and not while a batch holds it. So a reference is either
+// committed before that transaction, which then finds it, or its writer still
+// holds the blob. The writer learns whether the blob is there after it holds it:
+// if a collection was first, the blob is missing and is written again or brought
+// back. A blob that was written or found without a reference is a candidate from
+// before it has its name, so that a writer that dies leaves it to the next
+// collection; fsck and scrub find those that are no candidates.
+//
+// References to package files are made when facts are staged, before anybody
+// looks for the files, and last for as long as a generation has the package.
+// Holds exist in one process, which is enough while one process owns the data
+// directory. A store that several nodes share needs the state of a blob in its
+// metadata in their place: the transaction that adds a reference locks the
+// blob's row and checks its state, and writes the blob again if it was claimed.
+//
+// # Staging
 //
 // A generation is staged in bounded transactions before it is sealed: spans
 // already name its number, and no reader looks at a number that no snapshot

@@ -126,7 +126,8 @@ func (t *Tx) clearTree(name string, limit int) (more bool, err error) {
 }
 
 // PutFrozen makes a frozen snapshot visible (invariants 1, 2 and 5): its tree
-// has been put and every blob is durable. ErrExists when another one has the name.
+// has been put, and every blob is durable and held. ErrExists when another one
+// has the name.
 func (t *Tx) PutFrozen(f *Frozen) error {
 	if old, err := t.Frozen(f.Name); err == nil {
 		if old.Manifest.SHA256 == f.Manifest.SHA256 {
@@ -153,12 +154,7 @@ func (t *Tx) UpdateFrozen(f *Frozen) error {
 }
 
 func (t *Tx) replaceFrozen(f *Frozen) error {
-	digests := []cas.Digest{f.Manifest.SHA256, f.Signature.SHA256, f.Prov.SHA256, f.KeyBlob}
 	for _, m := range f.Mirrors {
-		digests = append(digests, m.Certificates)
-		for _, p := range m.Proof {
-			digests = append(digests, p.SHA256)
-		}
 		for _, s := range m.Suites {
 			if s.Gen == 0 {
 				continue
@@ -176,13 +172,7 @@ func (t *Tx) replaceFrozen(f *Frozen) error {
 			}
 		}
 	}
-	for _, s := range f.Statements {
-		digests = append(digests, s.SHA256)
-	}
-	for _, d := range digests {
-		if d.IsZero() {
-			continue
-		}
+	for _, d := range f.Blobs() {
 		if err := t.PutRef(d, OwnerFrozen, f.Name); err != nil {
 			return err
 		}
@@ -197,12 +187,7 @@ func (t *Tx) RemoveFrozen(name string) error {
 	if err != nil {
 		return err
 	}
-	digests := []cas.Digest{f.Manifest.SHA256, f.Signature.SHA256, f.Prov.SHA256, f.KeyBlob}
 	for _, m := range f.Mirrors {
-		digests = append(digests, m.Certificates)
-		for _, p := range m.Proof {
-			digests = append(digests, p.SHA256)
-		}
 		for _, s := range m.Suites {
 			if id, ok := t.SuiteID(m.Mirror, s.Suite); ok && s.Gen != 0 {
 				if err := t.b("genref").Delete(genRef(id, s.Gen, OwnerFrozen, name)); err != nil {
@@ -214,13 +199,7 @@ func (t *Tx) RemoveFrozen(name string) error {
 			}
 		}
 	}
-	for _, s := range f.Statements {
-		digests = append(digests, s.SHA256)
-	}
-	for _, d := range digests {
-		if d.IsZero() {
-			continue
-		}
+	for _, d := range f.Blobs() {
 		if err := t.DropRef(d, OwnerFrozen, name); err != nil {
 			return err
 		}

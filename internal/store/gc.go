@@ -85,24 +85,12 @@ func (t *Tx) CollectGen(g GenSuspect, limit int) (done, deleted bool, err error)
 		if err := getJSON(gens, prefix, &gen); err != nil {
 			return false, false, err
 		}
-		owner := string(prefix)
-		drop := func(d cas.Digest) error {
-			if d.IsZero() {
-				return nil
-			}
-			return t.DropRef(d, OwnerGen, owner)
-		}
-		for _, d := range gen.Docs {
-			if err := drop(d.SHA256); err != nil {
+		for _, d := range gen.Blobs() {
+			if err := t.DropRef(d, OwnerGen, string(prefix)); err != nil {
 				return false, false, err
 			}
 		}
-		for _, gr := range gen.Groups {
-			if err := drop(gr.Form.SHA256); err != nil {
-				return false, false, err
-			}
-		}
-		if err := errors.Join(drop(gen.Metalink), drop(gen.Certificates), gens.Delete(prefix)); err != nil {
+		if err := gens.Delete(prefix); err != nil {
 			return false, false, err
 		}
 	}
@@ -228,6 +216,12 @@ func (t *Tx) Suspect(d cas.Digest, since time.Time) error {
 		return b.Put(d[:], []byte{})
 	}
 	return b.Put(d[:], key(nil).at(since))
+}
+
+// Renew makes a blob a collection candidate as of now, whatever it was before:
+// work under way has stored it again and may still refer to it.
+func (t *Tx) Renew(d cas.Digest, now time.Time) error {
+	return t.b("suspect").Put(d[:], key(nil).at(now))
 }
 
 // Acquit ends the suspicion against a blob.

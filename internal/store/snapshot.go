@@ -287,25 +287,13 @@ func (t *Tx) putGeneration(g *Generation, files []repo.File, history bool) error
 	if t.b("gen").Get(k) != nil {
 		return fmt.Errorf("generation %d of %s %s: %w", g.Gen, g.Mirror, g.Suite, ErrExists)
 	}
-	owner := string(k)
-	for _, d := range g.Docs {
-		if err := t.PutRef(d.SHA256, OwnerGen, owner); err != nil {
+	for _, d := range g.Blobs() {
+		if err := t.PutRef(d, OwnerGen, string(k)); err != nil {
 			return err
-		}
-	}
-	for _, d := range []cas.Digest{g.Metalink, g.Certificates} {
-		if !d.IsZero() {
-			if err := t.PutRef(d, OwnerGen, owner); err != nil {
-				return err
-			}
 		}
 	}
 	for i := range g.Groups {
-		gr := &g.Groups[i]
-		if err := t.PutRef(gr.Form.SHA256, OwnerGen, owner); err != nil {
-			return err
-		}
-		if gr.Packages {
+		if gr := &g.Groups[i]; gr.Packages {
 			iid, ok := t.IndexID(g.Mirror, g.Suite, gr.Index)
 			if ok {
 				if err := t.b("dirty").Delete(key(nil).u32(uint32(iid))); err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"time"
 
 	"example.org/snapd/internal/cas"
@@ -81,6 +82,21 @@ type Generation struct {
 	Packages     int        `json:"packages"` // paragraphs of binary packages
 	Sources      int        `json:"sources"`  // paragraphs of source packages
 }
+
+// Blobs lists the blobs that the generation refers to.
+func (g *Generation) Blobs() []cas.Digest {
+	var out []cas.Digest
+	for _, d := range g.Docs {
+		out = append(out, d.SHA256)
+	}
+	for _, gr := range g.Groups {
+		out = append(out, gr.Form.SHA256)
+	}
+	return named(append(out, g.Metalink, g.Certificates))
+}
+
+// named leaves out the zero digest, which stands for no blob.
+func named(all []cas.Digest) []cas.Digest { return slices.DeleteFunc(all, cas.Digest.IsZero) }
 
 // Doc is a signed document of a root.
 type Doc struct {
@@ -169,6 +185,21 @@ type Frozen struct {
 	Bytes      int64          `json:"bytes"`
 	Statements []repo.File    `json:"statements,omitempty"` // signed statements beside the manifest
 	Imported   bool           `json:"imported,omitempty"`
+}
+
+// Blobs lists the blobs that the record refers to, without those of its tree.
+func (f *Frozen) Blobs() []cas.Digest {
+	out := []cas.Digest{f.Manifest.SHA256, f.Signature.SHA256, f.Prov.SHA256, f.KeyBlob}
+	for _, m := range f.Mirrors {
+		out = append(out, m.Certificates)
+		for _, p := range m.Proof {
+			out = append(out, p.SHA256)
+		}
+	}
+	for _, s := range f.Statements {
+		out = append(out, s.SHA256)
+	}
+	return named(out)
 }
 
 // FrozenMirror is one mirror of a frozen snapshot.

@@ -32,7 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) Open) {
 		f    func(*testing.T, Open)
 	}{
 		{"Put", testPut}, {"FailedWrite", testFailedWrite}, {"Invisible", testInvisible}, {"Mismatch", testMismatch}, {"Writer", testWriter}, {"Walk", testWalk},
-		{"Quarantine", testQuarantine}, {"Concurrent", testConcurrent}, {"Faults", testFaults}, {"History", testHistory},
+		{"Quarantine", testQuarantine}, {"Hold", testHold}, {"RemoveCorrupt", testRemoveCorrupt}, {"HoldBesideRemove", testHoldBesideRemove}, {"Concurrent", testConcurrent}, {"Faults", testFaults}, {"History", testHistory},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, open(t)) })
 	}
@@ -154,7 +154,7 @@ func testInvisible(t *testing.T, open Open) {
 	if err := b.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.Discard() // does nothing
+	b.Discard() // leaves what was flushed
 	for n := range 3 {
 		if !holds(t, s, Blob(n)) {
 			t.Errorf("blob %d is missing after the flush", n)
@@ -366,6 +366,138 @@ func testQuarantine(t *testing.T, open Open) {
 	}
 }
 
+// A batch holds what it writes and what it is told to hold, until Discard.
+func testHold(t *testing.T, open Open) {
+	s := open(t, nil)
+	remove := func(n int) error { return s.Remove(t.Context(), cas.Sum(Blob(n)), "gc") }
+	refused := func(n int, when string) {
+		t.Helper()
+		if err := remove(n); !errors.Is(err, cas.ErrInUse) {
+			t.Errorf("removal of blob %d %s: %v", n, when, err)
+		}
+	}
+	put(t, s, Blob(1))
+	put(t, s, Blob(2))
+	a, b := s.NewBatch(), s.NewBatch()
+	for range 2 {
+		if _, err := cas.PutBatch(t.Context(), a, Blob(1), modified); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused(1, "before the flush of an equal one")
+	if info, err := b.Hold(t.Context(), cas.Sum(Blob(1))); err != nil || info.Size != int64(len(Blob(1))) {
+		t.Errorf("hold of a blob that is there: %+v, %v", info, err)
+	}
+	if err := a.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	refused(1, "after the flush")
+	a.Discard()
+	a.Discard()
+	refused(1, "that a second batch holds")
+	if !holds(t, s, Blob(1)) {
+		t.Error("blob 1 went although it was held")
+	}
+	b.Discard()
+	if err := remove(1); err != nil || holds(t, s, Blob(1)) {
+		t.Errorf("removal after the last batch was dropped: %v", err)
+	}
+	// What is not there can be held, too, and brought here.
+	c := s.NewBatch()
+	if _, err := c.Hold(t.Context(), cas.Sum(Blob(1))); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("hold of a blob that is not there: %v", err)
+	}
+	if err := s.Restore(t.Context(), cas.Sum(Blob(1))); err != nil {
+		t.Fatal(err)
+	}
+	refused(1, "that was restored while it was held")
+	// A writer that is given up holds nothing, and neither does one that is refused.
+	w, err := c.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(Blob(2))
+	w.Abort()
+	if w, err = c.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.Write(Blob(2))
+	if _, err := w.Commit(cas.Sum(Blob(3)), -1, modified); !errors.Is(err, cas.ErrMismatch) {
+		t.Fatal(err)
+	}
+	if err := remove(2); err != nil || holds(t, s, Blob(2)) {
+		t.Errorf("removal of what no batch holds: %v", err)
+	}
+	s = open(t, nil) // as after a crash
+	if err := remove(1); err != nil || holds(t, s, Blob(1)) {
+		t.Errorf("removal after opening again: %v", err)
+	}
+	c.Discard()
+}
+
+// A good blob stays; what cannot be told from a corrupt one is not this suite's.
+func testRemoveCorrupt(t *testing.T, open Open) {
+	s := open(t, nil)
+	d := put(t, s, Blob(3))
+	if removed, err := s.RemoveCorrupt(t.Context(), d); removed || err != nil || !holds(t, s, Blob(3)) {
+		t.Errorf("of a good blob: %v, %v", removed, err)
+	}
+	if removed, err := s.RemoveCorrupt(t.Context(), cas.Sum(Blob(1))); removed || !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("of no blob: %v, %v", removed, err)
+	}
+}
+
+// Whoever holds a blob and finds it, or writes it, has it until Discard,
+// however often others try to remove it.
+func testHoldBesideRemove(t *testing.T, open Open) {
+	s := open(t, nil)
+	stop := make(chan struct{})
+	var remover, wg sync.WaitGroup
+	remover.Go(func() {
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := s.Remove(t.Context(), cas.Sum(Blob(n%4)), "gc"); err != nil && !errors.Is(err, cas.ErrInUse) {
+				t.Error(err)
+			}
+			if n%50 == 0 {
+				if _, _, err := s.Purge(t.Context(), time.Now().Add(time.Hour)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 60 {
+				n := (g + i) % 4
+				b := s.NewBatch()
+				_, err := b.Hold(t.Context(), cas.Sum(Blob(n)))
+				if errors.Is(err, cas.ErrNotFound) {
+					if _, err = cas.PutBatch(t.Context(), b, Blob(n), modified); err == nil {
+						err = b.Flush(t.Context())
+					}
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				for range 10 {
+					if !holds(t, s, Blob(n)) {
+						t.Errorf("blob %d went although a batch holds it", n)
+					}
+				}
+				b.Discard()
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	remover.Wait()
+}
+
 // Batches of equal and other blobs, readers and walkers beside each other.
 func testConcurrent(t *testing.T, open Open) {
 	s := open(t, nil)
@@ -417,6 +549,7 @@ func testFaults(t *testing.T, open Open) {
 			return err
 		}
 		promised[0], promised[1], promised[2] = true, true, true
+		b.Discard()
 		promised[1] = false
 		if err := s.Remove(t.Context(), cas.Sum(Blob(1)), "gc"); err != nil {
 			return err
@@ -486,15 +619,15 @@ func testHistory(t *testing.T, open Open) {
 	s := open(t, nil)
 	have, trash := map[int]bool{}, map[int]bool{}
 	b := s.NewBatch()
-	pending := map[int]bool{}
+	pending, held := map[int]bool{}, map[int]bool{}
 	for range 400 {
 		n := r.IntN(25)
-		switch r.IntN(9) {
+		switch r.IntN(10) {
 		case 0, 1, 2:
 			if _, err := cas.PutBatch(t.Context(), b, Blob(n), modified); err != nil {
 				t.Fatal(err)
 			}
-			pending[n] = true
+			pending[n], held[n] = true, true
 		case 3:
 			if err := b.Flush(t.Context()); err != nil {
 				t.Fatal(err)
@@ -506,11 +639,12 @@ func testHistory(t *testing.T, open Open) {
 		case 4:
 			b.Discard()
 			clear(pending)
+			clear(held)
 		case 5:
-			if err := s.Remove(t.Context(), cas.Sum(Blob(n)), "gc"); err != nil {
-				t.Fatal(err)
+			if err := s.Remove(t.Context(), cas.Sum(Blob(n)), "gc"); errors.Is(err, cas.ErrInUse) != held[n] || err != nil && !held[n] {
+				t.Fatalf("removal of blob %d: %v, expected it held: %v", n, err, held[n])
 			}
-			if have[n] {
+			if have[n] && !held[n] {
 				delete(have, n)
 				trash[n] = true
 			}
@@ -534,8 +668,14 @@ func testHistory(t *testing.T, open Open) {
 		case 8:
 			b.Discard()
 			clear(pending)
+			clear(held)
 			s = open(t, nil)
 			b = s.NewBatch()
+		case 9:
+			if _, err := b.Hold(t.Context(), cas.Sum(Blob(n))); have[n] != (err == nil) || err != nil && !errors.Is(err, cas.ErrNotFound) {
+				t.Fatalf("hold of blob %d: %v, expected it there: %v", n, err, have[n])
+			}
+			held[n] = true
 		}
 		if n := r.IntN(25); holds(t, s, Blob(n)) != have[n] {
 			t.Fatalf("blob %d is there: %v, expected %v", n, !have[n], have[n])

@@ -1,0 +1,34 @@
+package castest
+
+import (
+	"context"
+
+	"example.org/snapd/internal/cas"
+)
+
+// Between is a blob store in which something else happens around each flush of
+// a batch: Before, when its blobs have been committed to the batch, and After,
+// when they have their names and the caller has not referred to them yet.
+type Between struct {
+	cas.Store
+	Before, After func() // nil: nothing
+}
+
+// NewBatch implements cas.Store.
+func (s *Between) NewBatch() cas.Batch { return &betweenBatch{s.Store.NewBatch(), s} }
+
+type betweenBatch struct {
+	cas.Batch
+	s *Between
+}
+
+func (b *betweenBatch) Flush(ctx context.Context) error {
+	if f := b.s.Before; f != nil {
+		f()
+	}
+	err := b.Batch.Flush(ctx)
+	if f := b.s.After; f != nil && err == nil {
+		f()
+	}
+	return err
+}

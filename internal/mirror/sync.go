@@ -182,9 +182,12 @@ type syncer struct {
 	ignore int64 // pauses that do not count; see fetch.Request
 
 	headSnap *store.Snapshot
-	head     map[repo.SuiteName]*store.Generation // of the newest snapshot
-	files    atomic.Int64
-	bytes    atomic.Int64
+	// failed means that the last sync failed: upstream may have served a file that
+	// was refused.
+	failed bool
+	head   map[repo.SuiteName]*store.Generation // of the newest snapshot
+	files  atomic.Int64
+	bytes  atomic.Int64
 
 	warnMu   sync.Mutex
 	warnings []string
@@ -225,6 +228,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 		return nil, err
 	}
 	err = st.View(ctx, func(tx *store.Tx) error {
+		s.failed = tx.LastCheck(s.m.Name).Error != ""
 		last, err := tx.Latest(s.m.Name)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
@@ -380,6 +384,13 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 			s.e.cfg.Log.Warn("documents held cannot be read, fetching them again", "repo", s.m.Name, "suite", string(suite), "err", err)
 			prev = nil
 		}
+		for i := range prev {
+			if s.failed {
+				// The repaired file may be older than the one held, and some servers
+				// would then answer that nothing changed.
+				prev[i].ETag, prev[i].LastModified = "", time.Time{}
+			}
+		}
 	}
 	var errs []error
 	passOver := func() {
@@ -423,7 +434,7 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 			state.gen = *head
 			return state, nil
 		}
-		if head != nil && !same && root.Date.Equal(head.Date) {
+		if head != nil && !same && root.Date.Equal(head.Date) && !s.listsAs(ctx, head, root) {
 			s.warn(fmt.Sprintf("suite %s: other content under the same date %s", suite, stamp(root.Date)))
 		}
 		state.root, state.url = root, u
@@ -433,6 +444,15 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 		return nil, fmt.Errorf("suite %s: no further URL: %w", suite, repo.ErrMissing)
 	}
 	return nil, joined(errs)
+}
+
+// listsAs reports whether a root lists the same files as a stored generation:
+// InRelease in place of Release and Release.gpg, or a new signature.
+func (s *syncer) listsAs(ctx context.Context, g *store.Generation, root *repo.Root) bool {
+	old, _, _, err := s.e.Root(ctx, g.Mirror, s.m.Type, g.Suite, g.Gen)
+	return err == nil && old.ValidUntil.Equal(root.ValidUntil) && slices.EqualFunc(old.Files, root.Files, func(a, b repo.Listed) bool {
+		return a.Path == b.Path && a.Size == b.Size && a.SHA256 == b.SHA256 && a.SHA512 == b.SHA512
+	})
 }
 
 // selection stands for what a mirror's configuration selects, in a few letters.
@@ -1109,10 +1129,10 @@ func (g *getter) get(ctx context.Context, url, path string, max int64, prev *rep
 	}
 	if prev != nil {
 		req.ETag = prev.ETag
-		if prev.URL == redact(url) && !strings.HasPrefix(url, "file:") {
+		if prev.URL == redact(url) && !strings.HasPrefix(url, "file:") && !prev.LastModified.After(g.s.e.cfg.Now()) {
 			// Of another URL's file, which may be older, some servers would say
-			// that it was not modified since; and a copied tree has whatever times
-			// the copying gave it.
+			// that it was not modified since; a copied tree has whatever times the
+			// copying gave it; and nothing is modified since a time in the future.
 			req.IfModifiedSince = prev.LastModified
 		}
 	}

@@ -182,6 +182,10 @@ type VerifyParams struct {
 	Now     time.Time // expiry and future dates are judged at this instant; zero: expiry is not judged
 	// Metalink is the metalink document that vouches for an unsigned root.
 	Metalink []byte
+	// Strict adds the rules of the format's own client (sign.Client) to those of
+	// good signatures. FetchRoot is always strict; documents that an earlier
+	// version accepted can still be parsed without it.
+	Strict bool
 }
 
 // Choice is what a freeze took of one suite.

@@ -19,16 +19,17 @@ const (
 
 // VerifyClearsigned checks a clear-signed message, an InRelease file: exactly
 // one message that starts at the first byte, with nothing but white space after
-// it. The text that it signs is in the result. Whatever apt and gpgv could read
-// differently from one another is refused with ErrMalformed: other headers than
-// Hash, lines that begin with an unescaped dash, NUL, carriage returns within a
-// line, overlong lines. Errors are those of VerifyDetached.
+// it, and nothing at all by apt's rules. The text that it signs is in the
+// result. Whatever apt and gpgv could read differently from one another is
+// refused with ErrMalformed: other headers than Hash, lines that begin with an
+// unescaped dash, NUL, carriage returns within a line, overlong lines. Errors
+// are those of VerifyDetached.
 func VerifyClearsigned(data []byte, opts VerifyOptions) (Verified, error) {
 	text, canonical, armor, digests, err := splitClearsigned(data)
 	if err != nil {
 		return Verified{}, err
 	}
-	sigs, err := parseDetached(armor)
+	sigs, err := parseDetached(armor, opts.Client == Apt)
 	if err != nil {
 		return Verified{}, err
 	}

@@ -98,7 +98,7 @@ func (c *command) sign(data []byte, at time.Time, text bool, fpr string) ([]byte
 	if stdout.over {
 		return nil, fmt.Errorf("signing command %s: %w: more than %d bytes", c.argv[0], ErrMalformed, maxCommandOut)
 	}
-	sigs, err := parseDetached(stdout.b)
+	sigs, err := parseDetached(stdout.b, false)
 	if err != nil {
 		return nil, fmt.Errorf("signing command %s: %w", c.argv[0], err)
 	}

@@ -41,7 +41,23 @@ type VerifyOptions struct {
 	// that has passed, and ones made more than a day in the future, are refused.
 	// Zero: a signature's own expiry is judged at At.
 	Now time.Time
+	// Client, when set, adds the rules of a client that refuses more.
+	Client Client
 }
+
+// Client names a client whose rules go beyond "one good signature suffices".
+type Client int
+
+const (
+	// AnyClient has no further rules.
+	AnyClient Client = iota
+	// DNF refuses a bad signature by a known key before the first good one.
+	DNF
+	// Apt refuses a bad signature by a known key wherever it is, a detached
+	// signature without armor, and anything outside of the armor blocks, even a
+	// blank line.
+	Apt
+)
 
 // Verified is the outcome of a successful verification.
 type Verified struct {
@@ -83,20 +99,33 @@ func (v Verified) Fingerprints() []string {
 // wraps the sentinel of the most telling failure and names what was expected
 // and what was found.
 func VerifyDetached(signed, sig []byte, opts VerifyOptions) (Verified, error) {
-	sigs, err := parseDetached(sig)
+	sigs, err := parseDetached(sig, opts.Client == Apt)
 	if err != nil {
 		return Verified{}, err
 	}
 	return verifyAll(context.Background(), sigs, bytes.NewReader(signed), opts)
 }
 
-// parseDetached reads the signature packets of a detached signature file.
-func parseDetached(data []byte) ([]*message, error) {
+// parseDetached reads the signature packets of a detached signature file. When
+// strict, the file consists of armor blocks and nothing else.
+func parseDetached(data []byte, strict bool) ([]*message, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, fmt.Errorf("%w: the signature is empty", ErrNoSignature)
 	}
 	if data[0]&0x80 != 0 {
+		if strict {
+			return nil, fmt.Errorf("%w: the signature is binary, expected one in armor", ErrMalformed)
+		}
 		return parseSignatures(data)
+	}
+	outside := func(b []byte, where string) error {
+		switch {
+		case len(bytes.TrimSpace(b)) != 0:
+			return fmt.Errorf("%w: text %s the signature", ErrMalformed, where)
+		case strict && len(b) != 0:
+			return fmt.Errorf("%w: a blank line %s the signature", ErrMalformed, where)
+		}
+		return nil
 	}
 	var out []*message
 	for rest := data; ; {
@@ -105,16 +134,17 @@ func parseDetached(data []byte) ([]*message, error) {
 			if out == nil {
 				return nil, fmt.Errorf("%w: expected an armored or binary signature, found neither", ErrNoSignature)
 			}
-			if len(bytes.TrimSpace(rest)) != 0 {
-				return nil, fmt.Errorf("%w: text after the signature", ErrMalformed)
-			}
-			return out, nil
+			return out, outside(rest, "after")
 		}
 		if err != nil {
 			return nil, err
 		}
-		if len(bytes.TrimSpace(b.before)) != 0 {
-			return nil, fmt.Errorf("%w: text before the signature", ErrMalformed)
+		where := "before"
+		if out != nil {
+			where = "after"
+		}
+		if err := outside(b.before, where); err != nil {
+			return nil, err
 		}
 		if b.typ != armorSignature {
 			return nil, fmt.Errorf("%w: armor %q, expected %q", ErrMalformed, clip(b.typ), armorSignature)
@@ -354,9 +384,6 @@ func (m *message) check(opts VerifyOptions) Signature {
 
 func (m *message) checkBy(t *try, opts VerifyOptions) error {
 	pk := t.key.pk
-	if err := strong(pk); err != nil {
-		return err
-	}
 	if m.v3 != nil {
 		if err := m.v3.verify(t.hash, pk); err != nil {
 			return err
@@ -366,8 +393,11 @@ func (m *message) checkBy(t *try, opts VerifyOptions) error {
 			return fmt.Errorf("%w: version %d signature by a version %d key", ErrMalformed, m.sig.Version, pk.Version)
 		}
 		if err := pk.VerifySignature(t.hash, m.sig); err != nil {
-			return fmt.Errorf("%w: it does not fit the signed data", ErrBadSignature)
+			return errDoesNotFit
 		}
+	}
+	if err := strong(pk); err != nil {
+		return err
 	}
 	t.cert.evaluate()
 	primary := t.cert.keys[0]
@@ -407,17 +437,26 @@ func (m *message) checkBy(t *try, opts VerifyOptions) error {
 	return nil
 }
 
-// verdict sorts the signatures and words the error when none is good.
+// errDoesNotFit means that a signature by a known key is over other data.
+var errDoesNotFit = fmt.Errorf("%w: it does not fit the signed data", ErrBadSignature)
+
+// verdict sorts the signatures and words the error when none is good, or when
+// the client refuses the bad one among them.
 func verdict(sigs []*message, opts VerifyOptions) (Verified, error) {
 	var v Verified
+	refused := false
 	for _, m := range sigs {
-		if s := m.check(opts); s.Err == nil {
+		s := m.check(opts)
+		if s.Err == nil {
 			v.Good = append(v.Good, s)
-		} else {
-			v.Other = append(v.Other, s)
+			continue
+		}
+		v.Other = append(v.Other, s)
+		if errors.Is(s.Err, errDoesNotFit) {
+			refused = refused || opts.Client == Apt || opts.Client == DNF && len(v.Good) == 0
 		}
 	}
-	if len(v.Good) > 0 {
+	if len(v.Good) > 0 && !refused {
 		return v, nil
 	}
 	worst := v.Other[0].Err
@@ -431,8 +470,12 @@ func verdict(sigs []*message, opts VerifyOptions) (Verified, error) {
 	for _, s := range v.Other {
 		found = append(found, s.describe(sentinel))
 	}
-	return Verified{Other: v.Other}, &verifyError{sentinel, fmt.Sprintf("%v: expected a good signature by a key of the keyring (%s), found %s",
-		sentinel, opts.Keyring.names(), strings.Join(found, "; "))}
+	expected := "a good signature"
+	if len(v.Good) > 0 {
+		expected = "only good signatures"
+	}
+	return Verified{Other: v.Other}, &verifyError{sentinel, fmt.Sprintf("%v: expected %s by a key of the keyring (%s), found %s",
+		sentinel, expected, opts.Keyring.names(), strings.Join(found, "; "))}
 }
 
 // verifyError carries its sentinel without repeating it in the message.
@@ -563,31 +606,30 @@ func parseV3(body []byte) (*signatureV3, error) {
 }
 
 func (s *signatureV3) verify(h hash.Hash, pk *packet.PublicKey) error {
-	bad := fmt.Errorf("%w: it does not fit the signed data", ErrBadSignature)
 	h.Write(s.suffix[:])
 	sum := h.Sum(nil)
 	switch key := pk.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if s.algo == packet.PubKeyAlgoDSA || len(s.mpis[0]) > key.Size() {
-			return bad
+			return errDoesNotFit
 		}
 		padded := make([]byte, key.Size())
 		copy(padded[len(padded)-len(s.mpis[0]):], s.mpis[0])
 		if rsa.VerifyPKCS1v15(key, s.hash, sum, padded) != nil {
-			return bad
+			return errDoesNotFit
 		}
 	case *dsa.PublicKey:
 		if s.algo != packet.PubKeyAlgoDSA {
-			return bad
+			return errDoesNotFit
 		}
 		if n := (key.Q.BitLen() + 7) / 8; len(sum) > n {
 			sum = sum[:n] // FIPS 186-3, section 4.6
 		}
 		if !dsa.Verify(key, sum, new(big.Int).SetBytes(s.mpis[0]), new(big.Int).SetBytes(s.mpis[1])) {
-			return bad
+			return errDoesNotFit
 		}
 	default:
-		return bad
+		return errDoesNotFit
 	}
 	return nil
 }

@@ -41,70 +41,64 @@ func suiteDir(suite repo.SuiteName) string {
 	return s + "/"
 }
 
-// FetchRoot fetches InRelease, or else Release and Release.gpg, and verifies
-// them. When prev holds the suite's documents and upstream has nothing newer it
-// makes one request and returns repo.ErrNotModified, or repo.ErrExpired when
-// the documents held have expired since.
+// FetchRoot fetches InRelease, or where there is none Release and Release.gpg,
+// and verifies them as strictly as apt does. An InRelease that is there and bad
+// is an error whatever lies beside it: apt does not look further either.
+//
+// When prev holds the suite's documents and upstream has nothing newer it
+// returns repo.ErrNotModified, or repo.ErrExpired when the documents held have
+// expired since. That takes one request; two where there was no InRelease, which
+// is asked for each time. Documents that would be refused today are fetched again.
 func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, suite repo.SuiteName, prev []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
+	p.Strict = true
+	if _, err := parseRoot(suite, prev, repo.VerifyParams{Keyring: p.Keyring, Strict: true}); err != nil {
+		prev = nil
+	}
 	dir := suiteDir(suite)
-	held := func(name string) *repo.Doc {
+	// get asks for a document, on the condition that it is not the one held.
+	get := func(name string, max int64) (repo.Doc, error) {
+		var held *repo.Doc
 		for i := range prev {
 			if prev[i].Path == dir+name {
-				return &prev[i]
+				held = &prev[i]
 			}
 		}
-		return nil
-	}
-	get := func(name string, max int64, prev *repo.Doc) (repo.Doc, error) {
-		d, err := g.Get(ctx, dir+name, max, prev)
-		if err == nil && prev != nil && bytes.Equal(d.Data, prev.Data) {
+		d, err := g.Get(ctx, dir+name, max, held)
+		if err == nil && held != nil && bytes.Equal(d.Data, held.Data) {
 			err = repo.ErrNotModified // a server without conditional requests
 		}
-		if err != nil && !errors.Is(err, repo.ErrNotModified) {
+		if errors.Is(err, repo.ErrNotModified) {
+			if err := f.stillValid(prev, p.Now); err != nil {
+				return d, fmt.Errorf("suite %s: %w", suite, err)
+			}
+			return d, repo.ErrNotModified
+		}
+		if err != nil {
 			err = fmt.Errorf("fetch %s: %w", dir+name, err)
 		}
 		return d, err
 	}
-	unchanged := func() error {
-		if err := f.stillValid(prev, p.Now); err != nil {
-			return fmt.Errorf("suite %s: %w", suite, err)
-		}
-		return repo.ErrNotModified
-	}
 
-	var release repo.Doc
-	if d := held("Release"); d != nil {
-		// Last time there was no InRelease: ask for Release first.
-		var err error
-		if release, err = get("Release", maxRelease, d); errors.Is(err, repo.ErrNotModified) {
-			return nil, unchanged()
-		} else if err != nil && !errors.Is(err, fetch.ErrNotFound) {
-			return nil, err
-		}
-	}
-	in, err := get("InRelease", maxRelease, held("InRelease"))
+	in, err := get("InRelease", maxRelease)
 	switch {
 	case err == nil:
 		return f.ParseRoot(m, suite, []repo.Doc{in}, p)
-	case errors.Is(err, repo.ErrNotModified):
-		return nil, unchanged()
 	case !errors.Is(err, fetch.ErrNotFound):
 		return nil, err
 	}
-	if release.Data == nil {
-		if release, err = get("Release", maxRelease, nil); err != nil {
-			if errors.Is(err, fetch.ErrNotFound) {
-				return nil, fmt.Errorf("suite %s: neither %sInRelease nor %sRelease at %s: %w: %w", suite, dir, dir, g.BaseURL(), repo.ErrMissing, err)
-			}
-			return nil, err
-		}
+	release, err := get("Release", maxRelease)
+	if errors.Is(err, fetch.ErrNotFound) {
+		return nil, fmt.Errorf("suite %s: neither %sInRelease nor %sRelease at %s: %w: %w", suite, dir, dir, g.BaseURL(), repo.ErrMissing, err)
 	}
-	sig, err := get("Release.gpg", maxSignature, nil)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := g.Get(ctx, dir+"Release.gpg", maxSignature, nil)
 	if errors.Is(err, fetch.ErrNotFound) {
 		return nil, fmt.Errorf("suite %s: %sRelease has no signature: neither InRelease nor Release.gpg at %s: %w", suite, dir, g.BaseURL(), repo.ErrUntrusted)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("fetch %s: %w", dir+"Release.gpg", err)
 	}
 	root, err := f.ParseRoot(m, suite, []repo.Doc{release, sig}, p)
 	if errors.Is(err, sign.ErrBadSignature) {
@@ -172,12 +166,16 @@ func parseRoot(suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*rep
 	default:
 		return nil, fmt.Errorf("expected InRelease, or Release and Release.gpg: %w", repo.ErrMalformed)
 	}
+	client := sign.AnyClient
+	if p.Strict {
+		client = sign.Apt
+	}
 	what := docs[len(docs)-1].Path
 	untrusted := func(err error) error {
 		return fmt.Errorf("verify %s: %w: %w", what, repo.ErrUntrusted, err)
 	}
 	// The first look gives the text, whose date the second judges the keys by.
-	v, err := verify(sign.VerifyOptions{Keyring: p.Keyring, Now: p.Now})
+	v, err := verify(sign.VerifyOptions{Keyring: p.Keyring, Now: p.Now, Client: client})
 	if err != nil {
 		return nil, untrusted(err)
 	}
@@ -188,7 +186,7 @@ func parseRoot(suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*rep
 	if err != nil {
 		return nil, err
 	}
-	if v, err = verify(sign.VerifyOptions{Keyring: p.Keyring, At: rel.Date, Now: p.Now}); err != nil {
+	if v, err = verify(sign.VerifyOptions{Keyring: p.Keyring, At: rel.Date, Now: p.Now, Client: client}); err != nil {
 		return nil, untrusted(err)
 	}
 	if err := checkDates(rel, p.Now); err != nil {

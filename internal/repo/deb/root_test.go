@@ -89,8 +89,8 @@ func TestFetchRoot(t *testing.T) {
 			[]string{"200 dists/stable/InRelease"}, []string{"304 dists/stable/InRelease"}, []string{"200 dists/stable/InRelease"}},
 		{"Release.gpg", func(s *debtest.Suite) { s.InRelease = false },
 			[]string{"404 dists/stable/InRelease", "200 dists/stable/Release", "200 dists/stable/Release.gpg"},
-			[]string{"304 dists/stable/Release"},
-			[]string{"200 dists/stable/Release", "404 dists/stable/InRelease", "200 dists/stable/Release.gpg"}},
+			[]string{"404 dists/stable/InRelease", "304 dists/stable/Release"},
+			[]string{"404 dists/stable/InRelease", "200 dists/stable/Release", "200 dists/stable/Release.gpg"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := newArchive(t)

@@ -169,6 +169,66 @@ func onlySHA1(ml []byte) []byte {
 	return []byte(strings.Join(out, ""))
 }
 
+// TestSignatureReturns: where only the metalink vouches, the next sync asks for
+// the signature again, and takes it when it is good by then.
+func TestSignatureReturns(t *testing.T) {
+	key := signtest.NewKey(t, "fedora")
+	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
+	r.Publish(t0)
+	good := bytes.Clone(r.File(ascPath))
+	m := config.Mirror{Metalink: metalinkURL}
+	stranger := signtest.Detach(t, signtest.NewKey(t, "stranger"), r.File(repomdPath), t0)
+	for name, first := range map[string][]byte{"absent": nil, "by another key": stranger} {
+		t.Run(name, func(t *testing.T) {
+			u := &upstream{r: r, metalink: r.Metalink("https://a.example.org/f")}
+			if r.SetFile(ascPath, first); first == nil {
+				u.missing = ascPath
+			}
+			root, err := fetchRoot(t, u, m, signtest.Keyring(key))
+			if err != nil || root.Trust != repo.TrustMetalink {
+				t.Fatalf("%+v, %v", root, err)
+			}
+			next := func() (*repo.Root, error) {
+				u.asked = nil
+				return Format{}.FetchRoot(t.Context(), u, m, Suite, root.Docs, repo.VerifyParams{Keyring: signtest.Keyring(key), Now: t1})
+			}
+			if _, err := next(); !errors.Is(err, repo.ErrNotModified) || !slices.Equal(u.asked, []string{metalinkURL, ascPath}) {
+				t.Errorf("nothing changed: %v after %v", err, u.asked)
+			}
+			u.missing = ""
+			r.SetFile(ascPath, good)
+			if root, err = next(); err != nil || root.Trust != repo.TrustSignature {
+				t.Fatalf("the signature is good: %+v, %v", root, err)
+			}
+			if _, err := next(); !errors.Is(err, repo.ErrNotModified) || !slices.Equal(u.asked, []string{metalinkURL}) {
+				t.Errorf("nothing changed: %v after %v", err, u.asked)
+			}
+		})
+	}
+}
+
+// TestHeldThatIsRefused: documents that would be refused today are no reason for
+// upstream to say that nothing changed.
+func TestHeldThatIsRefused(t *testing.T) {
+	key := signtest.NewKey(t, "fedora")
+	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
+	r.Publish(t0)
+	good := bytes.Clone(r.File(ascPath))
+	r.SetFile(ascPath, append(signtest.Detach(t, key, []byte("other"), t0), good...))
+	u := &upstream{r: r}
+	held := []repo.Doc{{Path: repomdPath, Data: r.File(repomdPath)}, {Path: ascPath, Data: r.File(ascPath)}}
+	next := func() (*repo.Root, error) {
+		return Format{}.FetchRoot(t.Context(), u, config.Mirror{}, Suite, held, repo.VerifyParams{Keyring: signtest.Keyring(key), Now: t1})
+	}
+	if _, err := next(); !errors.Is(err, sign.ErrBadSignature) {
+		t.Errorf("as held: %v", err)
+	}
+	r.SetFile(ascPath, good)
+	if root, err := next(); err != nil || root.Trust != repo.TrustSignature {
+		t.Errorf("repaired: %+v, %v", root, err)
+	}
+}
+
 // TestMetalinkSync: a metalink that names what is held costs one request; one
 // that names something newer makes the repository be asked.
 func TestMetalinkSync(t *testing.T) {

@@ -31,13 +31,14 @@ type upstream struct {
 	r        *rpmtest.Repo
 	metalink []byte
 	asked    []string
+	missing  string // a path that is not there
 }
 
 func (u *upstream) Get(_ context.Context, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
 	u.asked = append(u.asked, path)
 	data := u.r.File(path)
 	switch {
-	case data == nil:
+	case data == nil || path == u.missing:
 		return repo.Doc{}, fmt.Errorf("%s: %w", path, fetch.ErrNotFound)
 	case int64(len(data)) > max:
 		return repo.Doc{}, fetch.ErrTooLarge

@@ -95,12 +95,15 @@ func malformed(err error) error {
 
 // FetchRoot fetches repomd.xml and what vouches for it: repomd.xml.asc, and the
 // metalink where one is configured. When prev holds the newest repomd.xml it
-// makes one request and returns repo.ErrNotModified.
+// makes one request and returns repo.ErrNotModified. Where a signature could
+// vouch for what only the metalink does, it asks for repomd.xml.asc again.
+// Documents that would be refused today are fetched again.
 //
 // A revision that is lower than that of prev is repo.ErrRollback, so that the
 // next URL is tried.
 func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, suite repo.SuiteName, prev []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
-	held := findDoc(prev, repomdPath)
+	p.Strict = true
+	older := findDoc(prev, repomdPath)
 	var ml *rpmmd.Metalink
 	if m.Metalink != "" {
 		if p.Metalink == nil {
@@ -114,9 +117,14 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 		if ml, err = rpmmd.ParseMetalink(p.Metalink); err != nil {
 			return nil, malformed(err)
 		}
-		if held != nil && ml.Current.Matches(held.Data) {
-			return nil, repo.ErrNotModified
-		}
+	}
+	known, err := f.ParseRoot(m, suite, prev, repo.VerifyParams{Keyring: p.Keyring, Metalink: p.Metalink, Strict: true})
+	var held *repo.Doc
+	if err == nil {
+		held = older
+	}
+	if ml != nil && held != nil && ml.Current.Matches(held.Data) {
+		return f.signedSince(ctx, g, m, known, p)
 	}
 	cond := held
 	if ml != nil {
@@ -128,7 +136,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	}
 	switch {
 	case errors.Is(err, repo.ErrNotModified):
-		return nil, repo.ErrNotModified
+		return f.signedSince(ctx, g, m, known, p)
 	case errors.Is(err, fetch.ErrNotFound):
 		return nil, fmt.Errorf("no %s at %s: %w: %w", repomdPath, g.BaseURL(), repo.ErrMissing, err)
 	case err != nil:
@@ -167,10 +175,32 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 		}
 		return nil, err
 	}
-	if held != nil {
-		if err := checkRevision(held.Data, root); err != nil {
+	if older != nil {
+		if err := checkRevision(older.Data, root); err != nil {
 			return nil, err
 		}
+	}
+	return root, nil
+}
+
+// signedSince returns the root held with the signature that upstream has by now
+// where only a metalink vouched for it, and otherwise repo.ErrNotModified. It
+// makes no request where no signature is wanted.
+func (f Format) signedSince(ctx context.Context, g repo.Getter, m config.Mirror, held *repo.Root, p repo.VerifyParams) (*repo.Root, error) {
+	if held.Trust != repo.TrustMetalink || p.Keyring == nil || p.Keyring.Len() == 0 {
+		return nil, repo.ErrNotModified
+	}
+	asc, err := g.Get(ctx, ascPath, maxSignature, nil)
+	if err != nil {
+		return nil, repo.ErrNotModified // the metalink vouches as before
+	}
+	docs := []repo.Doc{*findDoc(held.Docs, repomdPath), asc}
+	if tree := findDoc(held.Docs, treeinfoPaths...); tree != nil {
+		docs = append(docs, *tree)
+	}
+	root, err := f.ParseRoot(m, held.Suite, docs, p)
+	if err != nil || root.Trust != repo.TrustSignature {
+		return nil, repo.ErrNotModified
 	}
 	return root, nil
 }
@@ -237,7 +267,11 @@ func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, 
 func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyParams) error {
 	why := "it has no signature"
 	if asc != nil && p.Keyring != nil && p.Keyring.Len() > 0 {
-		v, err := sign.VerifyDetached(md.Data, asc.Data, sign.VerifyOptions{Keyring: p.Keyring, Now: p.Now})
+		client := sign.AnyClient
+		if p.Strict {
+			client = sign.DNF
+		}
+		v, err := sign.VerifyDetached(md.Data, asc.Data, sign.VerifyOptions{Keyring: p.Keyring, Now: p.Now, Client: client})
 		if err == nil {
 			root.Trust = repo.TrustSignature
 			for _, s := range v.Good {

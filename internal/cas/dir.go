@@ -38,6 +38,7 @@ type Dir struct {
 	fan   [256]fanRoot
 	next  atomic.Uint64
 	fault FaultFunc
+	now   func() time.Time
 	trash sync.Mutex // serializes Remove and Restore
 
 	// holding guards held and orders the two renames that a hold keeps apart: of
@@ -190,6 +191,7 @@ type FaultFunc func(op, name string) (apply bool, err error)
 // Options adjust a Dir.
 type Options struct {
 	Fault FaultFunc
+	Now   func() time.Time // the clock that dates what is quarantined; nil: time.Now
 }
 
 const (
@@ -213,7 +215,10 @@ func OpenDir(path string, o Options) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{root: root, path: path, fault: o.Fault, held: map[Digest]int{}}
+	d := &Dir{root: root, path: path, fault: o.Fault, now: o.Now, held: map[Digest]int{}}
+	if d.now == nil {
+		d.now = time.Now
+	}
 	if err := d.init(); err != nil {
 		root.Close()
 		return nil, fmt.Errorf("open blob store %s: %w", path, err)
@@ -740,7 +745,7 @@ func (d *Dir) quarantine(dg Digest, why string, check func() error) error {
 	if err := check(); err != nil {
 		return err
 	}
-	name := fmt.Sprintf("%s/%s.%d.%s", quarantineDir, dg, time.Now().Unix(), why)
+	name := fmt.Sprintf("%s/%s.%d.%s", quarantineDir, dg, d.now().Unix(), why)
 	err := d.step("remove", Name(dg), func() error { return d.root.Rename(Name(dg), name) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("quarantine blob %s: %w", dg, err)

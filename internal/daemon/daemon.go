@@ -94,7 +94,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	blobs, err := cas.OpenDir(cfg.DataDir, cas.Options{})
+	blobs, err := cas.OpenDir(cfg.DataDir, cas.Options{Now: o.Now})
 	if err != nil {
 		return err
 	}

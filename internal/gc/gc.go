@@ -347,8 +347,9 @@ func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 	}
 	// What the collection itself puts into the quarantine is not old enough yet,
 	// unless nothing is kept there.
-	cutoff := c.cfg.Now().Add(-c.cfg.Quarantine)
-	if time.Now().Before(cutoff) {
+	now := c.cfg.Now()
+	cutoff := now.Add(-c.cfg.Quarantine)
+	if now.Before(cutoff) {
 		res.Purged, res.PurgedBytes = res.Blobs, res.Bytes
 	}
 	q, err := c.quarantine()

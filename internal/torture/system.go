@@ -52,7 +52,8 @@ type system struct {
 // open starts the system on its directory, as after a restart.
 func (s *system) open() error {
 	var so store.Options
-	var co cas.Options
+	now := func() time.Time { return s.now }
+	co := cas.Options{Now: now}
 	if s.fault != nil {
 		// A freeze compresses its indices beside each other.
 		var mu sync.Mutex
@@ -72,7 +73,6 @@ func (s *system) open() error {
 		s.blobs.Close()
 		return err
 	}
-	now := func() time.Time { return s.now }
 	s.client = fetch.New(fetch.Config{Retries: -1})
 	if s.engine, err = mirror.New(mirror.Config{
 		// One connection: equal runs write in equal order.
@@ -81,7 +81,6 @@ func (s *system) open() error {
 		return err
 	}
 	s.freezer = freeze.New(freeze.Config{Engine: s.engine, Signer: s.signer, PublicURL: "http://snapd.example.org", Version: "torture", Parallel: 1, Now: now})
-	// Blobs are quarantined by the machine's clock.
 	s.collector = gc.New(gc.Config{Engine: s.engine, Making: s.freezer.Making, Now: now, Quarantine: -time.Hour})
 	s.httpd, err = httpd.New(httpd.Config{
 		Engine: s.engine, Signer: s.signer, Conf: &config.Config{DataDir: s.dir, Mirrors: s.mirrors}, Version: "torture", Now: now,

@@ -57,7 +57,7 @@ func New(tb testing.TB, change func(*config.Mirror)) *World {
 // Open opens the World's directory again, as after a restart.
 func (w *World) Open() {
 	w.tb.Helper()
-	blobs, err := cas.OpenDir(w.Dir, cas.Options{})
+	blobs, err := cas.OpenDir(w.Dir, cas.Options{Now: func() time.Time { return w.Now }})
 	if err != nil {
 		w.tb.Fatal(err)
 	}

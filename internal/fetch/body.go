@@ -47,7 +47,7 @@ type body struct {
 
 func (b *body) result() Result {
 	return Result{
-		URL: b.url, ETag: b.header.Get("ETag"), LastModified: b.modified, ContentType: b.header.Get("Content-Type"),
+		URL: b.url, ETag: entityTag(b.header.Get("ETag")), LastModified: b.modified, ContentType: b.header.Get("Content-Type"),
 	}
 }
 
@@ -129,14 +129,13 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int
 		b.close()
 		f := &failure{url: name, temp: true}
 		var cert *tls.CertificateVerificationError
+		f.err = fmt.Errorf("%w: %s", ErrUnavailable, cause(err))
 		switch {
 		case errors.As(err, &f):
 		case dead.Load():
 			f.err = fmt.Errorf("%w: no answer within %v", ErrUnavailable, c.cfg.HeaderTimeout)
 		case errors.As(err, &cert):
-			f.temp, f.err = false, fmt.Errorf("%w: %v", ErrUnavailable, err)
-		default:
-			f.err = fmt.Errorf("%w: %v", ErrUnavailable, err)
+			f.temp = false
 		}
 		return nil, f
 	}
@@ -174,10 +173,14 @@ func (c *Client) roundTrip(ctx context.Context, u *url.URL, hdr http.Header, ign
 			return resp, u, nil
 		}
 		drain(resp.Body)
-		to, err := u.Parse(resp.Header.Get("Location"))
+		location := resp.Header.Get("Location")
+		if len(location) > maxLocation {
+			return refuse("a redirect to a URL of %d bytes, at most %d allowed", len(location), maxLocation)
+		}
+		to, err := u.Parse(location)
 		switch {
-		case resp.Header.Get("Location") == "" || err != nil:
-			return refuse("%s without a usable Location", resp.Status)
+		case location == "" || err != nil:
+			return refuse("%s without a usable Location", statusText(resp.StatusCode))
 		case to.Scheme != "http" && to.Scheme != "https" || to.Host == "":
 			return refuse("a redirect to %s", clip(redact(to)))
 		case u.Scheme == "https" && to.Scheme == "http":
@@ -186,6 +189,7 @@ func (c *Client) roundTrip(ctx context.Context, u *url.URL, hdr http.Header, ign
 			return refuse("more than %d redirects, the last to %s", maxRedirects, clip(redact(to)))
 		}
 		to.Fragment = ""
+		to.RawQuery = escapeQuery(to.RawQuery)
 		if to.User == nil && to.Host == u.Host {
 			to.User = u.User
 		}
@@ -204,6 +208,10 @@ func (b *body) judge(req *Request, resp *http.Response, answering *host, off int
 		return &failure{url: b.url, temp: temp, err: fmt.Errorf("%w: %s", sentinel, fmt.Sprintf(format, args...))}
 	}
 	b.modified, _ = http.ParseTime(resp.Header.Get("Last-Modified"))
+	if now := time.Now().UTC().Truncate(time.Second); b.modified.After(now) {
+		// Not older than the future would be true of all later states, too.
+		b.modified = now
+	}
 	if resp.StatusCode < 400 && req.IgnorePauses > 0 {
 		answering.lift(req.IgnorePauses)
 	}
@@ -229,20 +237,20 @@ func (b *body) judge(req *Request, resp *http.Response, answering *host, off int
 		return nil
 	case code == http.StatusNotFound, code == http.StatusGone:
 		b.drain()
-		return fail(false, ErrNotFound, "%s", status(resp))
+		return fail(false, ErrNotFound, "%s", statusText(resp.StatusCode))
 	case code == http.StatusTooManyRequests, code >= 500, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
 		b.drain()
 		if d, ok := retryAfter(resp); ok && (code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable) {
 			answering.pause(d, b.c.stats.pauses.Add(1))
 			return &failure{url: b.url, temp: d <= maxWait, pause: d,
-				err: fmt.Errorf("%w: %s, to be tried again after %v", ErrUnavailable, status(resp), d.Round(time.Second))}
+				err: fmt.Errorf("%w: %s, to be tried again after %v", ErrUnavailable, statusText(resp.StatusCode), d.Round(time.Second))}
 		}
-		return fail(true, ErrUnavailable, "%s", status(resp))
+		return fail(true, ErrUnavailable, "%s", statusText(resp.StatusCode))
 	case code >= 400:
 		b.drain()
-		return fail(false, ErrDenied, "%s", status(resp))
+		return fail(false, ErrDenied, "%s", statusText(resp.StatusCode))
 	default:
-		return fail(false, ErrRefused, "unexpected answer %s", status(resp))
+		return fail(false, ErrRefused, "unexpected answer %s", statusText(resp.StatusCode))
 	}
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") && !req.Want.pinned() {
 		// Servers that put "x-gzip" on a file that is gzip are harmless where
@@ -315,7 +323,7 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 		case b.dead.Load():
 			f.err = fmt.Errorf("%w: no byte within %v", ErrUnavailable, b.c.cfg.StallTimeout)
 		default:
-			f.err = fmt.Errorf("%w: the body broke off: %v", ErrUnavailable, err)
+			f.err = fmt.Errorf("%w: the body broke off: %s", ErrUnavailable, cause(err))
 		}
 		return n, f
 	case waited >= rateWindow:
@@ -362,8 +370,6 @@ func looksHTML(p []byte) bool {
 	return bytes.HasPrefix(p, []byte("<!doctype html")) || bytes.HasPrefix(p, []byte("<html"))
 }
 
-func status(resp *http.Response) string { return clip(resp.Status) }
-
 // contentRange reads "bytes first-last/total"; total is -1 for "*" (RFC 9110,
 // section 14.4).
 func contentRange(s string) (first, total int64, ok bool) {
@@ -395,12 +401,28 @@ func contentRange(s string) (first, total int64, ok bool) {
 	return first, total, true
 }
 
+// maxTag bounds an entity tag, in bytes: a longer one could make a server refuse
+// every later request that sends it.
+const maxTag = 256
+
+// entityTag returns an entity tag that may be sent back (RFC 9110, section
+// 8.8.3), or "". A list of tags, or "*", would match what we do not have.
+func entityTag(s string) string {
+	opaque, ok := strings.CutPrefix(strings.TrimPrefix(s, "W/"), `"`)
+	opaque, closed := strings.CutSuffix(opaque, `"`)
+	bad := strings.ContainsFunc(opaque, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' })
+	if !ok || !closed || bad || len(s) > maxTag {
+		return ""
+	}
+	return s
+}
+
 // strongValidator is what If-Range may carry for a response: a strong entity
 // tag, or a Last-Modified that is at least a minute older than the answer
 // (RFC 9110, sections 8.8.2.2 and 13.1.5).
 func strongValidator(resp *http.Response) string {
 	if tag := resp.Header.Get("ETag"); tag != "" {
-		if strings.HasPrefix(tag, `"`) {
+		if tag = entityTag(tag); strings.HasPrefix(tag, `"`) {
 			return tag
 		}
 		return ""

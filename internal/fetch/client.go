@@ -26,6 +26,7 @@ const (
 	progressBytes = 1 << 20          // an attempt that got so far costs no retry
 	maxDrain      = 16 << 10         // bytes of an error page read to keep the connection
 	maxHeader     = 64 << 10         // bytes of response headers
+	maxLocation   = 4 << 10          // bytes of a URL that a server redirects to
 	dialTimeout   = 15 * time.Second // for each address
 )
 
@@ -125,6 +126,12 @@ func New(cfg Config) *Client {
 			MaxResponseHeaderBytes: maxHeader,
 			ReadBufferSize:         32 << 10,
 			ExpectContinueTimeout:  time.Second,
+			OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+				if resp.StatusCode != http.StatusOK {
+					return &proxyError{resp.StatusCode}
+				}
+				return nil
+			},
 		}
 	}
 	return c

@@ -156,6 +156,11 @@ type transfer struct {
 
 func (c *Client) newTransfer(req *Request) (*transfer, error) {
 	t := &transfer{c: c, req: req, bound: req.MaxSize}
+	// Validators that an older version stored may be such as are dropped now.
+	req.ETag = entityTag(req.ETag)
+	if req.IfModifiedSince.After(time.Now()) {
+		req.IfModifiedSince = time.Time{}
+	}
 	switch {
 	case req.Size >= 0 && req.MaxSize > 0 && req.Size > req.MaxSize:
 		return nil, fmt.Errorf("fetch %s: %w: %d bytes listed, at most %d allowed", t.name(), ErrTooLarge, req.Size, req.MaxSize)
@@ -411,13 +416,6 @@ func (s *sums) verify(url string) error {
 		}
 	}
 	return nil
-}
-
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
-	}
-	return s
 }
 
 // Stream is a body that is being read. Its Read returns io.EOF only after size

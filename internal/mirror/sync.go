@@ -1141,7 +1141,7 @@ func (g *getter) get(ctx context.Context, url, path string, max int64, prev *rep
 		return repo.Doc{}, err
 	}
 	if res.NotModified && prev != nil && (!res.LastModified.IsZero() && !prev.LastModified.IsZero() && !res.LastModified.Equal(prev.LastModified) ||
-		res.ETag != "" && prev.ETag != "" && res.ETag != prev.ETag) {
+		res.ETag != "" && res.ETag != prev.ETag) {
 		// Not modified since, but not the file that is held either: the server, or
 		// another one of that name, went back.
 		return g.get(ctx, url, path, max, nil)

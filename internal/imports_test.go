@@ -27,7 +27,8 @@ var layers = [][]string{
 	{"store", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
 	{"repo", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "freeze/manifest"},
 	{"config", "sign", "cas", "api", "squashfs"},
-	{"durable", "lzma", "iso9660", "purl", "regfile", "repo/rpm/nevra"},
+	{"durable", "lzma", "iso9660", "purl", "repo/rpm/nevra", "fetch/remote"},
+	{"regfile", "fetch/internal/reveal"},
 }
 
 // programs break or measure the whole from outside, and import what they need.

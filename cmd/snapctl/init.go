@@ -12,11 +12,13 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/aptconf"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/yumconf"
 )
@@ -52,9 +54,21 @@ configuration.`,
 // initMirror is one mirror to configure.
 type initMirror struct {
 	config.Mirror
-	keys  []string // armored, to be written to files
-	from  []string
-	notes []string
+	urls                 []string // as the configuration shall have them
+	metalink, mirrorlist string
+	keys                 []string // armored, to be written to files
+	from                 []string
+	notes                []string
+}
+
+// shown is the mirror's first URL as people may see it.
+func (m *initMirror) shown() string {
+	for _, u := range append(slices.Clone(m.urls), m.metalink, m.mirrorlist) {
+		if u != "" {
+			return remote.Redact(u)
+		}
+	}
+	return ""
 }
 
 func runInit(_ context.Context, c *call) error {
@@ -97,7 +111,7 @@ func runInit(_ context.Context, c *call) error {
 	kept := mirrors[:0]
 	for _, m := range mirrors {
 		if len(m.keys) > 0 && output == "-" {
-			r.Skipped = append(r.Skipped, api.InitSkip{File: strings.Join(m.from, " "), Text: m.URL, Reason: "its key stands inside the sources and needs a file: use --output FILE"})
+			r.Skipped = append(r.Skipped, api.InitSkip{File: strings.Join(m.from, " "), Text: m.shown(), Reason: "its key stands inside the sources and needs a file: use --output FILE"})
 			continue
 		}
 		for i, k := range m.keys {
@@ -114,14 +128,7 @@ func runInit(_ context.Context, c *call) error {
 			r.Keys = append(r.Keys, file)
 		}
 		kept = append(kept, m)
-		u := m.Metalink
-		if u == "" {
-			u = m.Mirrorlist
-		}
-		if b := m.BaseURLs(); len(b) > 0 {
-			u = b[0]
-		}
-		r.Mirrors = append(r.Mirrors, api.InitMirror{Name: m.Name, Type: m.Type, URL: u, From: m.from, Notes: m.notes})
+		r.Mirrors = append(r.Mirrors, api.InitMirror{Name: m.Name, Type: m.Type, URL: m.shown(), From: m.from, Notes: m.notes})
 	}
 	if len(kept) == 0 && (c.IsSet("from-apt") || c.IsSet("from-dnf")) {
 		c.ui.skipped(r.Skipped)
@@ -245,7 +252,7 @@ func fromApt(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
 	}
 	var out []initMirror
 	for _, a := range list {
-		out = append(out, initMirror{Mirror: a.Mirror, keys: a.Keys, from: a.From, notes: a.Notes})
+		out = append(out, initMirror{Mirror: a.Mirror, urls: []string{a.URI}, keys: a.Keys, from: a.From, notes: a.Notes})
 	}
 	var skips []api.InitSkip
 	for _, s := range skipped {
@@ -322,12 +329,8 @@ func rpmMirror(m machine, r *yumconf.Repo) (initMirror, string) {
 		return initMirror{}, reason
 	}
 	out := initMirror{from: []string{fmt.Sprintf("%s:%d", r.File, r.Line)}}
-	out.Mirror = config.Mirror{Name: mirrorName(r.ID), Type: "rpm", Metalink: r.Metalink, Mirrorlist: r.Mirrorlist}
-	if len(r.BaseURLs) == 1 {
-		out.URL = r.BaseURLs[0]
-	} else {
-		out.URLs = r.BaseURLs
-	}
+	out.Mirror = config.Mirror{Name: mirrorName(r.ID), Type: "rpm"}
+	out.urls, out.metalink, out.mirrorlist = r.BaseURLs, r.Metalink, r.Mirrorlist
 	local, remote := r.KeyFiles()
 	for _, f := range local {
 		if _, err := fs.Stat(m.root, strings.TrimPrefix(path.Clean(f), "/")); err != nil {
@@ -407,10 +410,13 @@ func configText(dataDir string, mirrors []initMirror) string {
 		b.WriteString("[[mirror]]\n")
 		tomlKey(&b, "name", m.Name)
 		tomlKey(&b, "type", m.Type)
-		tomlKey(&b, "url", m.URL)
-		tomlList(&b, "urls", m.URLs)
-		tomlKey(&b, "metalink", m.Metalink)
-		tomlKey(&b, "mirrorlist", m.Mirrorlist)
+		if len(m.urls) == 1 {
+			tomlKey(&b, "url", m.urls[0])
+		} else {
+			tomlList(&b, "urls", m.urls)
+		}
+		tomlKey(&b, "metalink", m.metalink)
+		tomlKey(&b, "mirrorlist", m.mirrorlist)
 		tomlList(&b, "suites", m.Suites)
 		tomlList(&b, "components", m.Components)
 		tomlList(&b, "architectures", m.Architectures)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/fetch/remote"
 )
 
 func pinVerb() *verb {
@@ -125,6 +126,9 @@ another snapd, and verified. The exit code is 4 when faults are left.`,
 			req := api.FsckRequest{Repair: c.on("repair"), From: c.str("from")}
 			if req.From != "" && !req.Repair {
 				return c.usagef("--from needs --repair")
+			}
+			if from := remote.NewURL(req.From); from.HasUser() {
+				return c.usagef("--from %q: the URL of another snapd has no user name or password", from)
 			}
 			var r api.FsckResult
 			if err := c.ask(ctx, "fsck", req, &r); err != nil {

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"net/url"
 	"slices"
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/fetch/remote"
 )
 
 func statusVerb() *verb {
@@ -136,8 +136,12 @@ expiry is judged at the instant of --as.`,
 				if len(req.Mirrors) != 1 {
 					return c.usagef("--from-url needs one mirror, found %d", len(req.Mirrors))
 				}
-				if u, err := url.Parse(req.FromURL); err != nil || u.Host == "" && u.Scheme != "file" {
-					return c.usagef("--from-url %q: expected an http, https or file URL", req.FromURL)
+				u := remote.NewURL(req.FromURL)
+				if u.HasSecret() {
+					return c.usagef("--from-url %q: a URL that is kept must not have a user name, password or token: name them in the mirror's auth_file", u)
+				}
+				if err := u.Check(); err != nil {
+					return c.usagef("--from-url %v", err)
 				}
 			}
 			var r api.SyncResult

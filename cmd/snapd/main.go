@@ -39,15 +39,19 @@ func main() {
 		Name: "snapd", Usage: "mirror, snapshot and serve package repositories", Version: version, HideHelpCommand: true,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE`", Value: "/etc/snapd/config.toml"},
+			&cli.BoolFlag{Name: "check", Usage: "check the configuration and the files that it names, and exit"},
 			&cli.BoolFlag{Name: "debug", Usage: "log details, too"},
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
 				return fmt.Errorf("unexpected argument %q", c.Args().First())
 			}
-			cfg, err := config.Load(c.String("config"))
+			cfg, err := config.LoadAll(c.String("config"))
 			if err != nil {
 				return err
+			}
+			if c.Bool("check") {
+				return daemon.Check(cfg)
 			}
 			return daemon.Run(c.Context, cfg, daemon.Options{Version: version, Log: daemon.NewLog(os.Stderr, c.Bool("debug"))})
 		},

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/sign"
 )
 
@@ -28,6 +29,7 @@ type Mirror struct {
 	// Mirror has a keyring only of the files that there are. Where Keys is not
 	// empty, each has to be written to a file and added.
 	config.Mirror
+	URI  string   // the base URL, without credentials
 	Keys []string // armored key blocks
 	// From names the entries, "file:line".
 	From []string
@@ -441,8 +443,8 @@ func (o *origin) mirrors(names map[string]bool) []Mirror {
 	}
 	var out []Mirror
 	for i, g := range groups {
-		mm := Mirror{Keys: o.keys.keys}
-		mm.Type, mm.URL, mm.Keyring = "deb", o.uri, slices.Clone(o.keys.files)
+		mm := Mirror{URI: o.uri, Keys: o.keys.keys}
+		mm.Type, mm.URL, mm.Keyring = "deb", remote.NewURL(o.uri), slices.Clone(o.keys.files)
 		mm.Components, mm.Architectures, mm.Sources = g[0].components, g[0].archs, g[0].sources
 		// Empty is none; left out would be the default.
 		mm.Languages = append([]string{}, g[0].languages...)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // ErrInvalid marks every error about the content of a configuration file.
@@ -74,28 +76,39 @@ type Store struct {
 
 // Mirror is one upstream repository.
 type Mirror struct {
-	Name          string   `toml:"name"`
-	Type          string   `toml:"type"` // "deb" or "rpm"
-	URL           string   `toml:"url"`
-	URLs          []string `toml:"urls"`     // tried in order
-	Metalink      string   `toml:"metalink"` // rpm
-	Mirrorlist    string   `toml:"mirrorlist"`
-	Suites        []string `toml:"suites"` // deb
-	Components    []string `toml:"components"`
-	Architectures []string `toml:"architectures"`
-	Keyring       Strings  `toml:"keyring"` // files, .gpg or .asc
-	Sources       bool     `toml:"sources"`
-	Download      string   `toml:"download"` // "on_demand" or "all"
-	Interval      Duration `toml:"interval"` // 0: only when asked
-	Keep          Duration `toml:"keep"`     // 0: for ever
-	Languages     []string `toml:"languages"`
-	Contents      bool     `toml:"contents"`
-	Udebs         bool     `toml:"udebs"`
-	Installer     bool     `toml:"installer"`
-	Indices       []string `toml:"indices"`  // globs over what the Release file lists
-	Packages      []string `toml:"packages"` // globs of package names; freeze and `all` take only these
-	GPGCheck      *bool    `toml:"gpgcheck"` // rpm: package signatures; default true
-	RepoGPGCheck  *bool    `toml:"repo_gpgcheck"`
+	Name          string       `toml:"name"`
+	Type          string       `toml:"type"` // "deb" or "rpm"
+	URL           remote.URL   `toml:"url"`
+	URLs          []remote.URL `toml:"urls"`     // tried in order
+	Metalink      remote.URL   `toml:"metalink"` // rpm
+	Mirrorlist    remote.URL   `toml:"mirrorlist"`
+	Suites        []string     `toml:"suites"` // deb
+	Components    []string     `toml:"components"`
+	Architectures []string     `toml:"architectures"`
+	Keyring       Strings      `toml:"keyring"` // files, .gpg or .asc
+	Sources       bool         `toml:"sources"`
+	Download      string       `toml:"download"` // "on_demand" or "all"
+	Interval      Duration     `toml:"interval"` // 0: only when asked
+	Keep          Duration     `toml:"keep"`     // 0: for ever
+	Languages     []string     `toml:"languages"`
+	Contents      bool         `toml:"contents"`
+	Udebs         bool         `toml:"udebs"`
+	Installer     bool         `toml:"installer"`
+	Indices       []string     `toml:"indices"`  // globs over what the Release file lists
+	Packages      []string     `toml:"packages"` // globs of package names; freeze and `all` take only these
+	GPGCheck      *bool        `toml:"gpgcheck"` // rpm: package signatures; default true
+	RepoGPGCheck  *bool        `toml:"repo_gpgcheck"`
+
+	// Files with what this mirror's servers ask for; see Files.
+	AuthFile   string `toml:"auth_file"`   // logins, in the format of apt's auth.conf
+	CAFile     string `toml:"ca_file"`     // PEM; authorities, in place of the system's
+	ClientCert string `toml:"client_cert"` // PEM; with client_key
+	ClientKey  string `toml:"client_key"`
+}
+
+// Files are the files with credentials, authorities and client certificate.
+func (m *Mirror) Files() remote.Files {
+	return remote.Files{Auth: m.AuthFile, CA: m.CAFile, ClientCert: m.ClientCert, ClientKey: m.ClientKey}
 }
 
 // The values of Mirror.Download.
@@ -106,13 +119,13 @@ const (
 
 // BaseURLs lists the mirror's base URLs in the order in which they are tried,
 // each without a trailing slash.
-func (m *Mirror) BaseURLs() []string {
-	var out []string
-	if m.URL != "" {
-		out = append(out, strings.TrimRight(m.URL, "/"))
+func (m *Mirror) BaseURLs() []remote.URL {
+	var out []remote.URL
+	if !m.URL.IsZero() {
+		out = append(out, m.URL.Trim())
 	}
 	for _, u := range m.URLs {
-		out = append(out, strings.TrimRight(u, "/"))
+		out = append(out, u.Trim())
 	}
 	return out
 }
@@ -287,35 +300,70 @@ func Default() Config {
 	}
 }
 
-// Load reads and checks the file at name.
+// Load reads and checks the file at name, but not the files that it names,
+// which clients of the daemon may not be allowed to read.
 func Load(name string) (*Config, error) {
+	c, _, err := load(name)
+	return c, err
+}
+
+// LoadAll is Load for the daemon: it also checks the files with credentials and
+// certificates that mirrors name.
+func LoadAll(name string) (*Config, error) {
+	c, at, err := load(name)
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.Mirrors {
+		m := &c.Mirrors[i]
+		if _, err := remote.Load(m.Files()); err != nil {
+			var f *remote.FileError
+			if !errors.As(err, &f) {
+				return nil, err
+			}
+			return nil, fmt.Errorf("%w: %s: %s: mirror %q: %w", ErrInvalid, at("mirror", i, f.Key), f.Key, m.Name, f.Err)
+		}
+	}
+	return c, nil
+}
+
+func load(name string) (*Config, position, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("configuration %s: %w", name, fs.ErrNotExist)
+			return nil, nil, fmt.Errorf("configuration %s: %w", name, fs.ErrNotExist)
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	return Parse(name, data)
+	return parse(name, data)
 }
 
 // Parse reads and checks a configuration; name is for messages, and relative
 // paths in it are taken from its directory.
 func Parse(name string, data []byte) (*Config, error) {
+	c, _, err := parse(name, data)
+	return c, err
+}
+
+// position names the file and line of a key: of the ith table of a name.
+type position func(table string, i int, key string) string
+
+func parse(name string, data []byte) (*Config, position, error) {
 	c := Default()
 	dec := toml.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
-		return nil, decodeError(name, err)
+		return nil, nil, decodeError(name, err)
 	}
 	c.fill(filepath.Dir(name))
 	lines := keyLines(data)
-	if err := c.validate(func(table string, i int, key string) string {
+	at := func(table string, i int, key string) string {
 		return fmt.Sprintf("%s:%d", name, lines.of(table, i, key))
-	}); err != nil {
-		return nil, err
 	}
-	return &c, nil
+	if err := c.validate(at); err != nil {
+		return nil, nil, err
+	}
+	return &c, at, nil
 }
 
 // decodeError turns the decoder's errors into "file:line: message".
@@ -376,13 +424,16 @@ func (c *Config) fill(dir string) {
 		for j := range m.Keyring {
 			abs(&m.Keyring[j])
 		}
+		for _, p := range []*string{&m.AuthFile, &m.CAFile, &m.ClientCert, &m.ClientKey} {
+			abs(p)
+		}
 	}
 }
 
 // NameRE is the form of names of mirrors, freezes and recordings.
 var NameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
 
-func (c *Config) validate(at func(table string, i int, key string) string) error {
+func (c *Config) validate(at position) error {
 	bad := func(table string, i int, key, format string, args ...any) error {
 		return fmt.Errorf("%w: %s: %s: %s", ErrInvalid, at(table, i, key), key, fmt.Sprintf(format, args...))
 	}
@@ -393,7 +444,9 @@ func (c *Config) validate(at func(table string, i int, key string) string) error
 		return bad("server", 0, "listen", "%q: expected host:port", c.Server.Listen)
 	}
 	if u, err := url.Parse(c.Server.PublicURL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return bad("server", 0, "public_url", "%q: expected an http or https URL", c.Server.PublicURL)
+		return bad("server", 0, "public_url", "%q: expected an http or https URL", remote.Redact(c.Server.PublicURL))
+	} else if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return bad("server", 0, "public_url", "%q: a URL that clients are told must not have a user name, password, query or fragment", remote.Redact(c.Server.PublicURL))
 	}
 	switch c.Server.Accel {
 	case "", "X-Accel-Redirect", "X-Sendfile":
@@ -435,24 +488,21 @@ func (m *Mirror) check(bad func(key, format string, args ...any) error) error {
 	if m.Download != All && m.Download != OnDemand {
 		return bad("download", `%q: expected "on_demand" or "all"`, m.Download)
 	}
-	if m.URL != "" && len(m.URLs) > 0 {
-		return bad("urls", "url and urls exclude each other")
+	if err := m.checkURLs(bad); err != nil {
+		return err
 	}
 	urls := m.BaseURLs()
-	for _, u := range append(urls, m.Metalink, m.Mirrorlist) {
-		if u == "" {
-			continue
-		}
-		p, err := url.Parse(u)
-		if err != nil || (p.Scheme != "http" && p.Scheme != "https" && p.Scheme != "file") || (p.Scheme != "file" && p.Host == "") {
-			return bad("url", "%q: expected an http, https or file URL", u)
-		}
+	switch {
+	case m.ClientCert != "" && m.ClientKey == "":
+		return bad("client_cert", "client_key is missing: a client certificate needs its key")
+	case m.ClientCert == "" && m.ClientKey != "":
+		return bad("client_key", "client_cert is missing: a key needs its certificate")
 	}
 	if m.Type == "deb" {
 		switch {
 		case len(urls) == 0:
 			return bad("url", "is missing")
-		case m.Metalink != "" || m.Mirrorlist != "":
+		case !m.Metalink.IsZero() || !m.Mirrorlist.IsZero():
 			return bad("metalink", "only mirrors of type rpm have metalink and mirrorlist")
 		case len(m.Suites) == 0:
 			return bad("suites", "is missing")
@@ -471,7 +521,7 @@ func (m *Mirror) check(bad func(key, format string, args ...any) error) error {
 		}
 	} else {
 		switch {
-		case len(urls) == 0 && m.Metalink == "" && m.Mirrorlist == "":
+		case len(urls) == 0 && m.Metalink.IsZero() && m.Mirrorlist.IsZero():
 			return bad("url", "one of url, urls, metalink and mirrorlist is needed")
 		case len(m.Suites) > 0 || len(m.Components) > 0:
 			return bad("suites", "a mirror of type rpm has no suites or components")
@@ -483,6 +533,29 @@ func (m *Mirror) check(bad func(key, format string, args ...any) error) error {
 		for _, g := range globs {
 			if _, err := path.Match(g, ""); err != nil {
 				return bad("packages", "%q: %v", g, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Mirror) checkURLs(bad func(key, format string, args ...any) error) error {
+	if !m.URL.IsZero() && len(m.URLs) > 0 {
+		return bad("urls", "url and urls exclude each other")
+	}
+	for _, k := range []struct {
+		key  string
+		urls []remote.URL
+	}{{"url", []remote.URL{m.URL}}, {"urls", m.URLs}, {"metalink", []remote.URL{m.Metalink}}, {"mirrorlist", []remote.URL{m.Mirrorlist}}} {
+		for _, u := range k.urls {
+			if u.IsZero() && k.key != "urls" {
+				continue
+			}
+			if u.HasUser() {
+				return bad(k.key, "%q: a URL must not have a user name or password: write them into a file and name it with auth_file", u)
+			}
+			if err := u.Trim().Check(); err != nil {
+				return bad(k.key, "%v", err)
 			}
 		}
 	}

@@ -29,6 +29,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
@@ -50,13 +51,38 @@ type Options struct {
 	Now func() time.Time
 }
 
-// NewLog returns the daemon's log: a line of key=value pairs for each event.
+// NewLog returns the daemon's log: a line of key=value pairs for each event, with
+// the URLs in it redacted.
 func NewLog(w io.Writer, debug bool) *slog.Logger {
 	level := slog.LevelInfo
 	if debug {
 		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+	// Errors of libraries may quote URLs.
+	scrub := func(_ []string, a slog.Attr) slog.Attr {
+		switch v := a.Value.Any().(type) {
+		case string:
+			a.Value = slog.StringValue(remote.Scrub(v))
+		case error:
+			a.Value = slog.StringValue(remote.Scrub(v.Error()))
+		}
+		return a
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: scrub}))
+}
+
+// Check reports the first fault of the files that a configuration names, which
+// would keep a mirror from syncing. Nothing is changed.
+func Check(cfg *config.Config) error {
+	for _, m := range cfg.Mirrors {
+		if len(m.Keyring) == 0 {
+			continue
+		}
+		if _, err := sign.LoadKeyring(m.Keyring...); err != nil {
+			return fmt.Errorf("keyring of mirror %s: %w", m.Name, err)
+		}
+	}
+	return nil
 }
 
 // ErrRunning means that another snapd uses the data directory or the socket.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // cannedServer answers every request with one body, at next to no cost.
@@ -73,7 +74,7 @@ func BenchmarkTinyFiles(b *testing.B) {
 				if i > int64(b.N) {
 					return nil
 				}
-				_, err := c.Get(b.Context(), Request{URLs: []string{fmt.Sprintf("%s/pool/main/p/p%d/p%d_1.0_amd64.deb", base, i, i)}, Size: int64(len(content)), Want: want, Dest: &discard{}})
+				_, err := c.Get(b.Context(), Request{URLs: remote.NewURLs(fmt.Sprintf("%s/pool/main/p/p%d/p%d_1.0_amd64.deb", base, i, i)), Size: int64(len(content)), Want: want, Dest: &discard{}})
 				if err != nil {
 					return err
 				}
@@ -94,7 +95,7 @@ func BenchmarkLargeFile(b *testing.B) {
 	defer c.Close()
 	b.SetBytes(int64(len(content)))
 	for b.Loop() {
-		if _, err := c.Get(b.Context(), Request{URLs: []string{base}, Size: int64(len(content)), Want: want, Dest: &discard{}}); err != nil {
+		if _, err := c.Get(b.Context(), Request{URLs: remote.NewURLs(base), Size: int64(len(content)), Want: want, Dest: &discard{}}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -18,14 +18,16 @@ import (
 	"syscall"
 	"time"
 
+	"example.org/snapd/internal/fetch/internal/reveal"
 	"example.org/snapd/internal/regfile"
 )
 
 // body is one response body, or a file, being read.
 type body struct {
-	c   *Client
-	url string // without credentials
-	r   io.ReadCloser
+	c    *Client
+	url  string // redacted
+	hide secrets
+	r    io.ReadCloser
 
 	header      http.Header
 	modified    time.Time
@@ -73,14 +75,14 @@ func (b *body) close() {
 // open asks URL i of a request for its body from offset off. cuts is how often the
 // download had to give up its connection to others.
 func (c *Client) open(ctx context.Context, req *Request, i int, off int64, validator string, cuts int) (*body, error) {
-	raw := req.URLs[i]
+	raw := req.URLs[i].Full(reveal.Token{})
 	if strings.HasPrefix(raw, "/") {
 		return c.openFile(req, raw, off)
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
 		// url.Error would quote the URL with its credentials.
-		return nil, &failure{url: "URL " + strconv.Itoa(i+1), err: fmt.Errorf("%w: the URL does not parse", ErrRefused)}
+		return nil, &failure{url: req.URLs[i].String(), err: fmt.Errorf("%w: the URL does not parse", ErrRefused)}
 	}
 	switch {
 	case u.Scheme == "file" && (u.Host == "" || u.Host == "localhost"):
@@ -88,10 +90,10 @@ func (c *Client) open(ctx context.Context, req *Request, i int, off int64, valid
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
 		return nil, &failure{url: redact(u), err: fmt.Errorf("%w: expected an http, https or file URL", ErrRefused)}
 	}
-	return c.openHTTP(ctx, req, u, off, validator, cuts)
+	return c.openHTTP(ctx, req, i, u, off, validator, cuts)
 }
 
-func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int64, validator string, cuts int) (*body, error) {
+func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, off int64, validator string, cuts int) (*body, error) {
 	name := redact(u)
 	h, outer := c.host(u), ctx
 	ctx, cancel := context.WithCancel(ctx)
@@ -123,7 +125,7 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int
 			hdr["If-Modified-Since"] = []string{req.IfModifiedSince.UTC().Format(http.TimeFormat)}
 		}
 	}
-	resp, final, err := c.roundTrip(ctx, u, hdr, req.IgnorePauses)
+	resp, final, hide, err := c.roundTrip(ctx, req, i, u, hdr)
 	b.dog.Stop()
 	if err != nil {
 		b.close()
@@ -139,7 +141,7 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int
 		}
 		return nil, f
 	}
-	b.url, b.r, b.header, b.length = redact(final), resp.Body, resp.Header, resp.ContentLength
+	b.url, b.hide, b.r, b.header, b.length = hide.in(redact(final)), hide, resp.Body, resp.Header, resp.ContentLength
 	if err := b.judge(req, resp, c.host(final), off, validator); err != nil {
 		b.close()
 		return nil, err
@@ -147,30 +149,42 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, u *url.URL, off int
 	return b, nil
 }
 
-// roundTrip sends a request and follows redirects.
-func (c *Client) roundTrip(ctx context.Context, u *url.URL, hdr http.Header, ignore int64) (*http.Response, *url.URL, error) {
-	refuse := func(format string, args ...any) (*http.Response, *url.URL, error) {
-		return nil, nil, &failure{url: redact(u), err: fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))}
+// roundTrip sends a request for URL i and follows redirects. Credentials and
+// client certificate stay with the host that they are for. It also returns the
+// secrets that were sent.
+func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL, hdr http.Header) (*http.Response, *url.URL, secrets, error) {
+	var sent secrets
+	refuse := func(format string, args ...any) (*http.Response, *url.URL, secrets, error) {
+		return nil, nil, nil, &failure{url: sent.in(redact(u)), err: fmt.Errorf("%w: %s", ErrRefused, sent.in(fmt.Sprintf(format, args...)))}
 	}
+	first := *u
 	for n := 0; ; n++ {
 		r := (&http.Request{
 			Method: http.MethodGet, URL: u, Host: u.Host, Header: hdr,
 			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		}).WithContext(ctx)
-		if u.User != nil {
-			r.Header = hdr.Clone()
-			pass, _ := u.User.Password()
-			r.SetBasicAuth(u.User.Username(), pass)
+		user, pass, ok := "", "", u.User != nil
+		if ok {
+			user = u.User.Username()
+			pass, _ = u.User.Password()
+		} else {
+			user, pass, ok = req.Access.Login(reveal.Token{}, u)
 		}
+		if ok {
+			r.Header = hdr.Clone()
+			r.SetBasicAuth(user, pass)
+		}
+		sent = sent.add(u, user, pass)
+		withCert := !req.URLs[i].IsForeign() && u.Scheme == first.Scheme && u.Host == first.Host
 		c.stats.requests.Add(1)
-		resp, err := c.rt.RoundTrip(r)
+		resp, err := c.transport(req.Access, withCert).RoundTrip(r)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, sent, err
 		}
 		switch resp.StatusCode {
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		default:
-			return resp, u, nil
+			return resp, u, sent, nil
 		}
 		drain(resp.Body)
 		location := resp.Header.Get("Location")
@@ -194,10 +208,10 @@ func (c *Client) roundTrip(ctx context.Context, u *url.URL, hdr http.Header, ign
 			to.User = u.User
 		}
 		u = to
-		if d := c.host(u).pauses(ignore); d > 0 {
+		if d := c.host(u).pauses(req.IgnorePauses); d > 0 {
 			f := pausing(d)
-			f.url = redact(u)
-			return nil, nil, f
+			f.url = sent.in(redact(u))
+			return nil, nil, nil, f
 		}
 	}
 }
@@ -205,7 +219,7 @@ func (c *Client) roundTrip(ctx context.Context, u *url.URL, hdr http.Header, ign
 // judge decides by a response's status and headers whether its body is read.
 func (b *body) judge(req *Request, resp *http.Response, answering *host, off int64, validator string) error {
 	fail := func(temp bool, sentinel error, format string, args ...any) error {
-		return &failure{url: b.url, temp: temp, err: fmt.Errorf("%w: %s", sentinel, fmt.Sprintf(format, args...))}
+		return &failure{url: b.url, temp: temp, err: fmt.Errorf("%w: %s", sentinel, b.hide.in(fmt.Sprintf(format, args...)))}
 	}
 	b.modified, _ = http.ParseTime(resp.Header.Get("Last-Modified"))
 	if now := time.Now().UTC().Truncate(time.Second); b.modified.After(now) {
@@ -282,7 +296,7 @@ func (b *body) isHTML(resp *http.Response) bool {
 
 func (b *body) page() error {
 	return &failure{url: b.url, err: fmt.Errorf("%w: expected a repository file, found an HTML page (Content-Type %q); is the URL right?",
-		ErrNotRepository, clip(b.header.Get("Content-Type")))}
+		ErrNotRepository, b.hide.in(clip(b.header.Get("Content-Type"))))}
 }
 
 // read is Read with the waits bounded and the rate limited. Its error is io.EOF,

@@ -7,15 +7,17 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
 const (
@@ -55,8 +57,9 @@ type Client struct {
 	piece   int // bytes read at once
 	log     *slog.Logger
 
-	mu    sync.Mutex
-	hosts map[string]*host
+	mu         sync.Mutex
+	hosts      map[string]*host
+	transports map[transportKey]http.RoundTripper // of mirrors with certificates
 
 	stats struct{ requests, files, bytes, retries, pauses atomic.Int64 }
 }
@@ -111,36 +114,19 @@ func New(cfg Config) *Client {
 		c.piece = min(chunk, burst)
 	}
 	if c.rt == nil {
-		only1 := new(http.Protocols)
-		only1.SetHTTP1(true)
-		c.rt = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
-			TLSHandshakeTimeout:    dialTimeout,
-			Protocols:              only1,
-			DisableCompression:     true,
-			MaxIdleConns:           0,
-			MaxIdleConnsPerHost:    cfg.Parallel,
-			MaxConnsPerHost:        cfg.Parallel, // else Go may open one too many for a request that another one serves
-			IdleConnTimeout:        90 * time.Second,
-			MaxResponseHeaderBytes: maxHeader,
-			ReadBufferSize:         32 << 10,
-			ExpectContinueTimeout:  time.Second,
-			OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-				if resp.StatusCode != http.StatusOK {
-					return &proxyError{resp.StatusCode}
-				}
-				return nil
-			},
-		}
+		c.rt = c.newTransport(nil)
 	}
 	return c
 }
 
 // Close drops idle connections.
 func (c *Client) Close() {
-	if t, ok := c.rt.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, rt := range append(slices.Collect(maps.Values(c.transports)), c.rt) {
+		if t, ok := rt.(interface{ CloseIdleConnections() }); ok {
+			t.CloseIdleConnections()
+		}
 	}
 }
 
@@ -286,11 +272,4 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 }
 
 // redact returns a URL for messages and results, without credentials.
-func redact(u *url.URL) string {
-	if u.User == nil {
-		return u.String()
-	}
-	v := *u
-	v.User = nil
-	return v.String()
-}
+func redact(u *url.URL) string { return remote.Redact(u.String()) }

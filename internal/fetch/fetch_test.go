@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
 )
 
 var old = time.Date(2020, 2, 29, 12, 0, 0, 0, time.UTC)
@@ -104,7 +105,7 @@ func TestGet(t *testing.T) {
 	s1, s512 := sha1.Sum(content), sha512.Sum512(content)
 	var seen int64
 	req := Request{
-		URLs: []string{u.URL + "/x.deb"}, Size: int64(len(content)),
+		URLs: remote.NewURLs(u.URL + "/x.deb"), Size: int64(len(content)),
 		Want:    Digests{SHA256: cas.Sum(content), SHA512: strings.ToUpper(hex.EncodeToString(s512[:])), SHA1: hex.EncodeToString(s1[:])},
 		OnBytes: func(n int64) { seen += n },
 	}
@@ -203,7 +204,7 @@ func TestWrongAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			u := serve(t, tt.h)
 			c := client(t, Config{Retries: 2})
-			tt.req.URLs = []string{u.URL + "/f"}
+			tt.req.URLs = remote.NewURLs(u.URL + "/f")
 			if tt.req.Size == 0 {
 				tt.req.Size, tt.req.MaxSize = -1, 2000
 			}
@@ -268,7 +269,7 @@ func TestFailOver(t *testing.T) {
 	dead := httptest.NewServer(nil)
 	dead.Close()
 	c := client(t, Config{Retries: 1})
-	req := Request{URLs: []string{dead.URL + "/f", gone.URL + "/f", bad.URL + "/f", good.URL + "/f"}, Size: 5000, Want: want(content)}
+	req := Request{URLs: remote.NewURLs(dead.URL+"/f", gone.URL+"/f", bad.URL+"/f", good.URL+"/f"), Size: 5000, Want: want(content)}
 	got, res, err := c.GetBytes(t.Context(), req)
 	if err != nil || !bytes.Equal(got, content) || res.URL != good.URL+"/f" {
 		t.Fatalf("%+v, %v", res, err)
@@ -295,11 +296,11 @@ func TestFailOver(t *testing.T) {
 	if _, _, err = c.GetBytes(t.Context(), req); !errors.Is(err, ErrNotFound) {
 		t.Errorf("404: %v", err)
 	}
-	s, err := c.Open(t.Context(), Request{URLs: []string{dead.URL, bad.URL + "/404", good.URL + "/f"}[:1], Size: 5000})
+	s, err := c.Open(t.Context(), Request{URLs: remote.NewURLs(dead.URL, bad.URL+"/404", good.URL+"/f")[:1], Size: 5000})
 	if s != nil || !errors.Is(err, ErrUnavailable) {
 		t.Errorf("open: %v", err)
 	}
-	if s, err = c.Open(t.Context(), Request{URLs: []string{dead.URL, gone.URL, good.URL + "/f"}, Size: 5000, Want: want(content)}); err != nil {
+	if s, err = c.Open(t.Context(), Request{URLs: remote.NewURLs(dead.URL, gone.URL, good.URL+"/f"), Size: 5000, Want: want(content)}); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
@@ -366,7 +367,7 @@ func TestResume(t *testing.T) {
 			u := serve(t, tt.h)
 			var seen int64
 			got, res, err := client(t, Config{}).GetBytes(t.Context(), Request{
-				URLs: []string{u.URL + "/f"}, Size: int64(len(content)), Want: tt.want, OnBytes: func(n int64) { seen += n },
+				URLs: remote.NewURLs(u.URL + "/f"), Size: int64(len(content)), Want: tt.want, OnBytes: func(n int64) { seen += n },
 			})
 			if !errors.Is(err, tt.err) {
 				t.Fatalf("error %v, want %v", err, tt.err)
@@ -429,7 +430,7 @@ func TestResumeLater(t *testing.T) {
 			defer f.Close()
 			p := &partFile{File: f}
 			p.Write(tt.part)
-			res, err := client(t, Config{}).Get(t.Context(), Request{URLs: []string{u.URL + "/f"}, Size: int64(len(content)), Want: want(content), Dest: p})
+			res, err := client(t, Config{}).Get(t.Context(), Request{URLs: remote.NewURLs(u.URL + "/f"), Size: int64(len(content)), Want: want(content), Dest: p})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -444,7 +445,7 @@ func TestResumeLater(t *testing.T) {
 	}
 	t.Run("another URL", func(t *testing.T) {
 		first := serve(t, func(w http.ResponseWriter, r *http.Request) { cut(w, content, 70_000, `"q"`) })
-		got, res, err := client(t, Config{}).GetBytes(t.Context(), Request{URLs: []string{first.URL + "/f", u.URL + "/f"}, Size: int64(len(content)), Want: want(content)})
+		got, res, err := client(t, Config{}).GetBytes(t.Context(), Request{URLs: remote.NewURLs(first.URL+"/f", u.URL+"/f"), Size: int64(len(content)), Want: want(content)})
 		if err != nil || !bytes.Equal(got, content) || res.URL != u.URL+"/f" {
 			t.Errorf("%+v, %v", res, err)
 		}
@@ -461,7 +462,7 @@ func (*errSink) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 func TestSinkError(t *testing.T) {
 	u := serve(t, func(w http.ResponseWriter, r *http.Request) { w.Write(pattern(1000)) })
-	_, err := client(t, Config{}).Get(t.Context(), Request{URLs: []string{u.URL + "/f", u.URL + "/g"}, Size: 1000, Dest: new(errSink)})
+	_, err := client(t, Config{}).Get(t.Context(), Request{URLs: remote.NewURLs(u.URL+"/f", u.URL+"/g"), Size: 1000, Dest: new(errSink)})
 	if !errors.Is(err, syscall.ENOSPC) || len(u.asked()) != 1 {
 		t.Errorf("%v after %q", err, u.asked())
 	}
@@ -472,7 +473,7 @@ func TestNoDowngrade(t *testing.T) {
 	secure := httptest.NewTLSServer(http.RedirectHandler(plain.URL+"/f", http.StatusFound))
 	defer secure.Close()
 	c := client(t, Config{Transport: secure.Client().Transport})
-	_, _, err := c.GetBytes(t.Context(), Request{URLs: []string{secure.URL + "/f"}, Size: -1, MaxSize: 100})
+	_, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(secure.URL + "/f"), Size: -1, MaxSize: 100})
 	if msg := fmt.Sprintf("get %s/f: refused: a redirect from https to %s/f", secure.URL, plain.URL); err == nil || err.Error() != msg || !errors.Is(err, ErrRefused) {
 		t.Errorf("got %v, want %s", err, msg)
 	}
@@ -480,7 +481,7 @@ func TestNoDowngrade(t *testing.T) {
 		t.Errorf("%d plain requests", n)
 	}
 	// An unknown authority is no passing trouble.
-	_, _, err = client(t, Config{}).GetBytes(t.Context(), Request{URLs: []string{secure.URL + "/f"}, Size: -1, MaxSize: 100})
+	_, _, err = client(t, Config{}).GetBytes(t.Context(), Request{URLs: remote.NewURLs(secure.URL + "/f"), Size: -1, MaxSize: 100})
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "certificate signed by unknown authority") {
 		t.Errorf("got %v", err)
 	}
@@ -510,11 +511,11 @@ func TestCredentials(t *testing.T) {
 	})
 	base := strings.Replace(u.URL, "http://", "http://me:secret@", 1)
 	c := client(t, Config{})
-	_, res, err := c.GetBytes(t.Context(), Request{URLs: []string{base + "/moved"}, Size: 10})
+	_, res, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(base + "/moved"), Size: 10})
 	if err != nil || res.URL != u.URL+"/f" {
 		t.Errorf("%+v, %v", res, err)
 	}
-	_, _, err = c.GetBytes(t.Context(), Request{URLs: []string{base + "/away", base + "/%zz", base + "\x7f"}, Size: 10})
+	_, _, err = c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(base+"/away", base+"/%zz", base+"\x7f"), Size: 10})
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error %v", err)
 	}
@@ -539,7 +540,7 @@ func TestFiles(t *testing.T) {
 	}
 	c := client(t, Config{})
 	get := func(u string) ([]byte, Result, error) {
-		return c.GetBytes(t.Context(), Request{URLs: []string{u}, Tree: "file://" + tree, Size: 5000, Want: want(content)})
+		return c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(u), Tree: "file://" + tree, Size: 5000, Want: want(content)})
 	}
 	for _, u := range []string{"file://" + tree + "/pool/a%20b.deb", tree + "/pool/a b.deb", "file://" + tree + "/inner"} {
 		got, res, err := get(u)
@@ -564,16 +565,16 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%s: error %v, want %v", u, err, sentinel)
 		}
 	}
-	if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{tree + "/inner"}, Size: 5000}); !errors.Is(err, ErrRefused) {
+	if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(tree + "/inner"), Size: 5000}); !errors.Is(err, ErrRefused) {
 		t.Errorf("without a tree: %v", err)
 	}
-	_, res, err := c.GetBytes(t.Context(), Request{URLs: []string{tree + "/inner"}, Tree: tree, Size: 5000, IfModifiedSince: old})
+	_, res, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(tree + "/inner"), Tree: tree, Size: 5000, IfModifiedSince: old})
 	if err != nil || !res.NotModified {
 		t.Errorf("conditional: %+v, %v", res, err)
 	}
 	var b Buffer
 	b.Write(content[:100])
-	if _, err := c.Get(t.Context(), Request{URLs: []string{tree + "/inner"}, Tree: tree, Size: 5000, Want: want(content), Dest: &b}); err != nil || !bytes.Equal(b.Bytes(), content) {
+	if _, err := c.Get(t.Context(), Request{URLs: remote.NewURLs(tree + "/inner"), Tree: tree, Size: 5000, Want: want(content), Dest: &b}); err != nil || !bytes.Equal(b.Bytes(), content) {
 		t.Errorf("over a part: %v", err)
 	}
 }
@@ -635,7 +636,7 @@ func TestTime(t *testing.T) {
 	get := func(t *testing.T, cfg Config, size int64, rt roundTripper) (time.Duration, error) {
 		cfg.Transport = rt
 		start := time.Now()
-		_, _, err := New(cfg).GetBytes(t.Context(), Request{URLs: []string{"http://mirror.example.org/f"}, Size: size, Want: want(content)})
+		_, _, err := New(cfg).GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: size, Want: want(content)})
 		return time.Since(start), err
 	}
 	check := func(t *testing.T, took, atLeast, atMost time.Duration, err error, msg string) {
@@ -714,7 +715,7 @@ func TestTime(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 20 {
 				wg.Go(func() {
-					if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{"http://mirror.example.org/f"}, Size: 100_000, Want: want(content)}); err != nil {
+					if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: 100_000, Want: want(content)}); err != nil {
 						t.Error(err)
 					}
 				})
@@ -737,7 +738,7 @@ func TestTime(t *testing.T) {
 			})})
 			start := time.Now()
 			for range 3 {
-				if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{"http://mirror.example.org/f"}, Size: 100_000}); err != nil {
+				if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: 100_000}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -755,7 +756,7 @@ func TestTime(t *testing.T) {
 			})})
 			var b Buffer
 			start := time.Now()
-			_, err := c.Get(ctx, Request{URLs: []string{"http://mirror.example.org/f"}, Size: 100_000, Dest: &b})
+			_, err := c.Get(ctx, Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: 100_000, Dest: &b})
 			if !errors.Is(err, context.Canceled) || time.Since(start) != 5*time.Second {
 				t.Errorf("%v after %v", err, time.Since(start))
 			}
@@ -773,7 +774,7 @@ func TestStream(t *testing.T) {
 	content := pattern(100_000)
 	t.Run("cut", func(t *testing.T) {
 		u := serve(t, func(w http.ResponseWriter, r *http.Request) { cut(w, content, 60_000, `"a"`) })
-		s, err := client(t, Config{}).Open(t.Context(), Request{URLs: []string{u.URL}, Size: 100_000, Want: want(content)})
+		s, err := client(t, Config{}).Open(t.Context(), Request{URLs: remote.NewURLs(u.URL), Size: 100_000, Want: want(content)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -789,7 +790,7 @@ func TestStream(t *testing.T) {
 		u := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			http.ServeContent(w, r, "", old, bytes.NewReader(content))
 		})
-		s, err := client(t, Config{}).Open(t.Context(), Request{URLs: []string{u.URL}, Size: 100_000, IfModifiedSince: old})
+		s, err := client(t, Config{}).Open(t.Context(), Request{URLs: remote.NewURLs(u.URL), Size: 100_000, IfModifiedSince: old})
 		if err != nil || !s.NotModified {
 			t.Fatal(err)
 		}
@@ -806,7 +807,7 @@ func TestStream(t *testing.T) {
 			c := New(Config{Parallel: 1, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 				return reply(r, 200, nil, 100_000, io.NopCloser(bytes.NewReader(content))), nil
 			})})
-			s, err := c.Open(t.Context(), Request{URLs: []string{"http://mirror.example.org/f"}, Size: 100_000, Want: want(content)})
+			s, err := c.Open(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: 100_000, Want: want(content)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -824,7 +825,7 @@ func TestStream(t *testing.T) {
 			// Its connection is taken until it is closed.
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			req := Request{URLs: []string{"http://mirror.example.org/f"}, Size: 100_000}
+			req := Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: 100_000}
 			if _, _, err := c.GetBytes(ctx, req); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("second request: %v", err)
 			}
@@ -861,7 +862,7 @@ func TestOpenEnded(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	got, _, err := client(t, Config{}).GetBytes(t.Context(), Request{URLs: []string{"http://" + l.Addr().String()}, Size: 10_000, Want: want(content)})
+	got, _, err := client(t, Config{}).GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://" + l.Addr().String()), Size: 10_000, Want: want(content)})
 	if err != nil || !bytes.Equal(got, content) || n.Load() != 2 {
 		t.Errorf("%v, %d requests", err, n.Load())
 	}
@@ -886,7 +887,7 @@ func TestParallel(t *testing.T) {
 			if i%3 == 0 {
 				path = "/g"
 			}
-			if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{u.URL + path}, Size: 50, Want: want(content)}); err != nil {
+			if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(u.URL + path), Size: 50, Want: want(content)}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -914,7 +915,7 @@ func TestNotFoundKeepsConnections(t *testing.T) {
 	defer srv.Close()
 	c := client(t, Config{})
 	for range 20 {
-		if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{srv.URL + "/f"}, Size: 50}); !errors.Is(err, ErrNotFound) {
+		if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(srv.URL + "/f"), Size: 50}); !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
 		}
 	}

@@ -12,13 +12,13 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // Digests are what a body must hash to: all that are set. The strings are
@@ -50,10 +50,13 @@ type Sink interface {
 type Request struct {
 	// URLs are tried in order: http, https, and below Tree file URLs and
 	// absolute paths.
-	URLs []string
+	URLs []remote.URL
 	// Tree is the directory, a path or file URL, that file URLs and paths must
 	// lie below; symbolic links do not lead out of it. Empty: they are refused.
 	Tree string
+	// Access holds the credentials, authorities and client certificate of the
+	// mirror that the URLs belong to; nil: none.
+	Access *remote.Access
 
 	// IfModifiedSince and ETag make the request conditional.
 	IfModifiedSince time.Time
@@ -79,7 +82,7 @@ type Request struct {
 // Result describes a fetched file.
 type Result struct {
 	NotModified  bool       // nothing was fetched: upstream's file is the one the condition names
-	URL          string     // that gave the file, after redirects, without credentials
+	URL          string     // that gave the file, after redirects, redacted
 	Size         int64      // bytes
 	SHA256       cas.Digest // of the body
 	ETag         string     // upstream's, or empty
@@ -146,12 +149,12 @@ type transfer struct {
 	off   int64 // bytes in the sink and in the sums
 	res   Result
 
-	from      string // URL that the bytes so far came from
-	validator string // If-Range value that fits them; empty: none that is strong
-	high      int64  // most bytes that any attempt got to
-	spliced   bool   // the bytes came in several pieces
-	whole     bool   // pieces did not fit together: take the body in one
-	cuts      int    // times that it had to give up its connection to others
+	from      remote.URL // that the bytes so far came from
+	validator string     // If-Range value that fits them; empty: none that is strong
+	high      int64      // most bytes that any attempt got to
+	spliced   bool       // the bytes came in several pieces
+	whole     bool       // pieces did not fit together: take the body in one
+	cuts      int        // times that it had to give up its connection to others
 }
 
 func (c *Client) newTransfer(req *Request) (*transfer, error) {
@@ -180,10 +183,7 @@ func (t *transfer) name() string {
 	if len(t.req.URLs) == 0 {
 		return "nothing"
 	}
-	if u, err := url.Parse(t.req.URLs[0]); err == nil {
-		return redact(u)
-	}
-	return "an unreadable URL"
+	return t.req.URLs[0].String()
 }
 
 // start takes up what the sink already holds. done: all of it is there.
@@ -216,7 +216,7 @@ func (t *transfer) reset() error {
 		return fmt.Errorf("store %s: %w", t.name(), err)
 	}
 	t.progress(-t.off)
-	t.off, t.from, t.validator, t.spliced = 0, "", "", false
+	t.off, t.from, t.validator, t.spliced = 0, remote.URL{}, "", false
 	t.sums.reset()
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // TestRetryAfter: whatever a host asks for, and however often it asks, ten
@@ -44,7 +45,7 @@ func TestRetryAfter(t *testing.T) {
 						return reply(r, code, http.Header{"Retry-After": {tt.value}}, 0, http.NoBody), nil
 					})})
 					get := func() error {
-						_, _, err := c.GetBytes(t.Context(), Request{URLs: []string{"http://mirror.example.org/f"}, Size: 1})
+						_, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: 1})
 						return err
 					}
 					for i := range 3 {
@@ -93,7 +94,7 @@ func TestPauseIsNotWaitedFor(t *testing.T) {
 				})})
 				start := time.Now()
 				for range 2 {
-					if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{"http://a.example.org/f", "http://b.example.org/f"}, Size: 1}); err != nil {
+					if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://a.example.org/f", "http://b.example.org/f"), Size: 1}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -123,7 +124,7 @@ func TestPauseOfRedirected(t *testing.T) {
 		path  string
 		fails bool
 	}{{"/away", true}, {"/here", false}, {"/away", true}} {
-		_, _, err := c.GetBytes(t.Context(), Request{URLs: []string{"http://mirror.example.org" + tt.path}, Size: 1})
+		_, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org" + tt.path), Size: 1})
 		if tt.fails != errors.Is(err, ErrUnavailable) || !tt.fails && err != nil {
 			t.Errorf("%s: %v", tt.path, err)
 		}
@@ -149,7 +150,7 @@ func TestIgnorePauses(t *testing.T) {
 		asked  int
 		fails  bool
 	}{{false, 1, true}, {false, 1, true}, {true, 2, false}, {false, 3, false}, {true, 4, true}, {true, 4, true}, {false, 4, true}} {
-		req := Request{URLs: []string{"http://mirror.example.org/f"}, Size: 1}
+		req := Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: 1}
 		if i == 2 {
 			before = c.Stats().Pauses
 		}
@@ -216,7 +217,7 @@ func TestSlowDownloads(t *testing.T) {
 			u, slow := trickle(t, content, 200, 10*time.Millisecond, ranges)
 			c := client(t, Config{Patience: 50 * time.Millisecond, MinRate: -1, Retries: -1})
 			get := func(path string, pinned bool) error {
-				req := Request{URLs: []string{u.URL + path}, Size: int64(len(content))}
+				req := Request{URLs: remote.NewURLs(u.URL + path), Size: int64(len(content))}
 				if pinned {
 					req.Want = want(content)
 				}
@@ -280,7 +281,7 @@ func TestSlowDownloadAlone(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range tt.files {
 				wg.Go(func() {
-					if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{fmt.Sprintf("%s/slow/%d", u.URL, i)}, Size: int64(len(content)), Want: want(content)}); err != nil {
+					if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(fmt.Sprintf("%s/slow/%d", u.URL, i)), Size: int64(len(content)), Want: want(content)}); err != nil {
 						t.Error(err)
 					}
 				})
@@ -323,13 +324,13 @@ func TestSlowHostile(t *testing.T) {
 					return reply(r, 200, nil, size, tt.body(r)), nil
 				})})
 				for i := range 8 {
-					go c.Get(t.Context(), Request{URLs: []string{fmt.Sprintf("http://mirror.example.org/%d", i)}, Size: size, Want: Digests{SHA256: cas.Sum([]byte("x"))}, Dest: &discard{}})
+					go c.Get(t.Context(), Request{URLs: remote.NewURLs(fmt.Sprintf("http://mirror.example.org/%d", i)), Size: size, Want: Digests{SHA256: cas.Sum([]byte("x"))}, Dest: &discard{}})
 				}
 				time.Sleep(100 * time.Second)
 				start := time.Now()
 				for i := range tt.requests {
 					before := time.Now()
-					if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{"http://mirror.example.org/good"}, Size: 1000}); err != nil {
+					if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/good"), Size: 1000}); err != nil {
 						t.Fatal(err)
 					}
 					if took := time.Since(before); took > 2*time.Minute {

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // TestRateLimit: what all connections together take stays below the limit, over
@@ -64,7 +66,7 @@ func TestRateLimit(t *testing.T) {
 					sem <- true
 					wg.Go(func() {
 						defer func() { <-sem }()
-						if _, err := c.Get(t.Context(), Request{URLs: []string{"http://mirror.example.org/f"}, Size: int64(tt.bytes), Dest: &discard{}}); err != nil {
+						if _, err := c.Get(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: int64(tt.bytes), Dest: &discard{}}); err != nil {
 							t.Error(err)
 						}
 					})
@@ -136,7 +138,7 @@ func TestConnections(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 200 {
 			wg.Go(func() {
-				if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{srv.URL + "/f"}, Size: int64(size), Want: want(content)}); err != nil {
+				if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(srv.URL + "/f"), Size: int64(size), Want: want(content)}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -155,7 +157,7 @@ func TestProxyEnvironment(t *testing.T) {
 	if url := os.Getenv("FETCH_TEST_URL"); url != "" {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		b, _, err := New(Config{Retries: -1}).GetBytes(ctx, Request{URLs: []string{url}, Size: -1, MaxSize: 100})
+		b, _, err := New(Config{Retries: -1}).GetBytes(ctx, Request{URLs: remote.NewURLs(url), Size: -1, MaxSize: 100})
 		fmt.Printf("got %q %v\n", b, err)
 		return
 	}
@@ -228,7 +230,7 @@ func TestBackoff(t *testing.T) {
 				at = append(at, time.Now())
 				return reply(r, 502, nil, 0, http.NoBody), nil
 			})})
-			if _, _, err := c.GetBytes(t.Context(), Request{URLs: []string{"http://mirror.example.org/f"}, Size: 1}); err == nil {
+			if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: 1}); err == nil {
 				t.Fatal("succeeded")
 			}
 			if len(at) != retries+1 {

@@ -33,6 +33,8 @@ func cause(err error) string {
 	switch {
 	case errors.As(err, &proxy):
 		return proxy.Error()
+	case errors.Is(err, errProxyTLS):
+		return errProxyTLS.Error()
 	case errors.As(err, &cert):
 		return clipTo(200, cert.Error()) // it may tell names in the certificate
 	case errors.As(err, &record):

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unicode"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // raw answers each request with the same bytes, whatever they are, and closes.
@@ -88,8 +90,8 @@ func checkText(t *testing.T, base, not string) {
 	t.Helper()
 	c := client(t, Config{Retries: -1, HeaderTimeout: 5 * time.Second})
 	for _, req := range []Request{
-		{URLs: []string{base + "/f"}, Size: -1, MaxSize: 2000, Dest: &Buffer{}},
-		{URLs: []string{base + "/f"}, Size: 1000, Want: want(pattern(1000)), Dest: &Buffer{}},
+		{URLs: remote.NewURLs(base + "/f"), Size: -1, MaxSize: 2000, Dest: &Buffer{}},
+		{URLs: remote.NewURLs(base + "/f"), Size: 1000, Want: want(pattern(1000)), Dest: &Buffer{}},
 	} {
 		_, err := c.Get(t.Context(), req)
 		if err == nil {
@@ -110,7 +112,7 @@ func TestEntityTag(t *testing.T) {
 		`"` + strings.Repeat("x", 255) + `"`: false,
 	} {
 		u := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.Header()["Etag"] = []string{tag} })
-		_, res, err := client(t, Config{}).GetBytes(t.Context(), Request{URLs: []string{u.URL}, Size: -1, MaxSize: 1})
+		_, res, err := client(t, Config{}).GetBytes(t.Context(), Request{URLs: remote.NewURLs(u.URL), Size: -1, MaxSize: 1})
 		if err != nil || (res.ETag == tag) != ok || !ok && res.ETag != "" {
 			t.Errorf("%.20q: kept %.20q, %v", tag, res.ETag, err)
 		}
@@ -123,7 +125,7 @@ func TestModifiedInFuture(t *testing.T) {
 	u := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Last-Modified", time.Now().Add(1000*time.Hour).UTC().Format(http.TimeFormat))
 	})
-	_, res, err := client(t, Config{}).GetBytes(t.Context(), Request{URLs: []string{u.URL}, Size: -1, MaxSize: 1})
+	_, res, err := client(t, Config{}).GetBytes(t.Context(), Request{URLs: remote.NewURLs(u.URL), Size: -1, MaxSize: 1})
 	if err != nil || res.LastModified.After(time.Now()) {
 		t.Errorf("%v, %v", res.LastModified, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
@@ -628,10 +629,10 @@ func (z *Freezer) fetchAll(ctx context.Context, batch cas.Batch, pl *plan, p *mi
 		if pl.whole[name] {
 			stat = z.blobs.Stat
 		}
-		var urls []string
+		var urls []remote.URL
 		for _, s := range pl.sources[name] {
 			if s.snap.FromURL != "" {
-				urls = append(m.BaseURLs(), s.snap.FromURL)
+				urls = append(m.BaseURLs(), remote.NewURL(s.snap.FromURL))
 			}
 		}
 		if m.Type == "" {
@@ -907,7 +908,7 @@ func (z *Freezer) provenance(ctx context.Context, f *store.Frozen, pl *plan) ([]
 				err := z.st.View(ctx, func(tx *store.Tx) error {
 					g, err := tx.Generation(name, s.Suite, s.Gen)
 					if err == nil {
-						e.Suites = append(e.Suites, suite{string(s.Suite), g.Docs[0].URL, store.FormatInstant(g.Instant)})
+						e.Suites = append(e.Suites, suite{string(s.Suite), remote.Redact(g.Docs[0].URL), store.FormatInstant(g.Instant)})
 					}
 					return err
 				})

@@ -20,6 +20,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -273,7 +274,10 @@ func TestDeterminism(t *testing.T) {
 	if _, err := w.z.Export(t.Context(), "4.1", one, nil); err != nil {
 		t.Fatal(err)
 	}
-	o := &world{World: mirrortest.New(t, func(m *config.Mirror) { m.URL = w.Server.URL; m.Keyring = config.Strings{w.Archive.KeyringFile()} }), signer: w.signer}
+	o := &world{World: mirrortest.New(t, func(m *config.Mirror) {
+		m.URL = remote.NewURL(w.Server.URL)
+		m.Keyring = config.Strings{w.Archive.KeyringFile()}
+	}), signer: w.signer}
 	o.Now = o.Now.Add(40 * time.Hour)
 	o.open()
 	o.MustSync()

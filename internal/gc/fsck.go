@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
@@ -273,8 +273,9 @@ func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from 
 }
 
 func (c *Collector) fetchFrom(ctx context.Context, d cas.Digest, from string, client *fetch.Client) error {
-	if u, err := url.Parse(from); err != nil || u.Host == "" {
-		return fmt.Errorf("%q: expected the URL of another snapd", from)
+	base := remote.NewURL(from)
+	if base.Host() == "" || base.HasUser() {
+		return fmt.Errorf("%q: expected the URL of another snapd, without a user name", base)
 	}
 	batch := c.blobs.NewBatch()
 	defer batch.Discard()
@@ -284,7 +285,7 @@ func (c *Collector) fetchFrom(ctx context.Context, d cas.Digest, from string, cl
 	}
 	defer w.Abort()
 	res, err := client.Get(ctx, fetch.Request{
-		URLs: []string{strings.TrimRight(from, "/") + "/by-hash/SHA256/" + d.String()}, Size: -1, MaxSize: 64 << 30,
+		URLs: []remote.URL{base.Join("by-hash/SHA256/" + d.String())}, Size: -1, MaxSize: 64 << 30,
 		Want: fetch.Digests{SHA256: d}, Dest: w,
 	})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/store"
 )
@@ -521,7 +522,7 @@ func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
 	if status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "30")
 	}
-	text := err.Error()
+	text := remote.Scrub(err.Error())
 	if status >= 500 {
 		s.log.Warn("request failed", "path", r.URL.Path, "status", status, "err", err)
 		text = http.StatusText(status)

@@ -15,6 +15,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
@@ -186,7 +187,7 @@ func (s *Server) mirrorStatus(ctx context.Context, m config.Mirror) (api.MirrorS
 	s.mu.Unlock()
 	err := s.view(ctx, func(tx *store.Tx) error {
 		c := tx.LastCheck(m.Name)
-		out.Checked, out.Succeeded, out.Error = optional(c.Checked), optional(c.OK), c.Error
+		out.Checked, out.Succeeded, out.Error = optional(c.Checked), optional(c.OK), remote.Scrub(c.Error)
 		last, err := tx.Latest(m.Name)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
@@ -238,12 +239,12 @@ func (s *Server) mirrorShow(ctx context.Context, req api.MirrorRef, _ func(api.P
 		return api.MirrorDetail{}, err
 	}
 	out := api.MirrorDetail{
-		MirrorStatus: st, URLs: m.BaseURLs(), Components: m.Components, Architectures: m.Architectures, Download: m.Download,
+		MirrorStatus: st, URLs: []string{}, Components: m.Components, Architectures: m.Architectures, Download: m.Download,
 		Interval: m.Interval.String(), Keep: m.Keep.String(), Sources: m.Sources, Keyring: m.Keyring,
 	}
-	for _, u := range []string{m.Metalink, m.Mirrorlist} {
-		if u != "" {
-			out.URLs = append(out.URLs, u)
+	for _, u := range append(m.BaseURLs(), m.Metalink, m.Mirrorlist) {
+		if !u.IsZero() {
+			out.URLs = append(out.URLs, u.String())
 		}
 	}
 	if st.Latest != "" {
@@ -342,12 +343,17 @@ func (s *Server) sync(ctx context.Context, req api.SyncRequest, progress func(ap
 			names = append(names, m.Name)
 		}
 	}
-	o := mirror.SyncOptions{FromURL: req.FromURL, ByHand: true}
+	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true}
 	switch {
 	case len(names) == 0:
 		return api.SyncResult{}, fmt.Errorf("%w: no mirror is configured", ErrUsage)
 	case req.FromURL != "" && req.As == nil, req.FromURL == "" && req.As != nil:
 		return api.SyncResult{}, fmt.Errorf("%w: --from-url and --as go together: where the older state is, and the instant it stands for", ErrUsage)
+	case o.FromURL.HasSecret():
+		// Packages are fetched from there later, too, and the URL is kept.
+		return api.SyncResult{}, fmt.Errorf("%w: --from-url %q: a URL that is kept must not have a user name, password or token: name them in the mirror's auth_file", ErrUsage, o.FromURL)
+	case req.FromURL != "" && o.FromURL.Check() != nil:
+		return api.SyncResult{}, fmt.Errorf("%w: --from-url %w", ErrUsage, o.FromURL.Check())
 	case req.FromURL != "" && len(names) != 1:
 		return api.SyncResult{}, fmt.Errorf("%w: --from-url takes exactly one mirror, found %d", ErrUsage, len(names))
 	case req.As != nil:

@@ -14,6 +14,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
@@ -112,7 +113,7 @@ func shows(r *store.Recording, snap *store.Snapshot) bool {
 
 func (s *Server) snapshot(ctx context.Context, snap *store.Snapshot, deep bool) (api.Snapshot, error) {
 	out := api.Snapshot{
-		ID: snap.ID(), Mirror: snap.Mirror, Type: snap.Type, Instant: snap.Instant, FromURL: snap.FromURL,
+		ID: snap.ID(), Mirror: snap.Mirror, Type: snap.Type, Instant: snap.Instant, FromURL: remote.Redact(snap.FromURL),
 		URL: s.url("archive", snap.Mirror, store.FormatInstant(snap.Instant)),
 	}
 	if snap.Pinned != nil {

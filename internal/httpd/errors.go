@@ -10,6 +10,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/mirror"
@@ -147,7 +148,7 @@ func (s *Server) apiError(verb string, err error) *api.Error {
 	if !ok {
 		s.log.Error("request failed", "verb", verb, "err", err)
 	}
-	out := &api.Error{Code: o.code, Message: err.Error(), Exit: o.exit}
+	out := &api.Error{Code: o.code, Message: remote.Scrub(err.Error()), Exit: o.exit}
 	// A freeze that was refused says what became of each entry.
 	var refused *freeze.ReportError
 	if errors.As(err, &refused) {

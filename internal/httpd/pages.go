@@ -16,6 +16,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/store"
 )
@@ -174,7 +175,7 @@ func (p *pages) handle(f func(context.Context, *http.Request, map[string]string)
 				return
 			}
 			status = o.status
-			pg = page{"error.html", http.StatusText(status), map[string]any{"Message": err.Error()}}
+			pg = page{"error.html", http.StatusText(status), map[string]any{"Message": remote.Scrub(err.Error())}}
 		}
 		if pg.data == nil {
 			pg.data = map[string]any{}

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/store"
 )
 
@@ -250,11 +250,10 @@ func (s *Server) upstreams(host, p string) []upstream {
 	var hits []hit
 	for _, m := range s.e.Mirrors() {
 		for _, b := range m.BaseURLs() {
-			u, err := url.Parse(b)
-			if err != nil || u.Host == "" || !sameHost(u, host) {
+			if b.Host() == "" || !sameHost(b, host) {
 				continue
 			}
-			base := strings.TrimRight(u.Path, "/")
+			base := strings.TrimRight(b.Path(), "/")
 			if rest, ok := strings.CutPrefix(p, base+"/"); ok && rest != "" {
 				hits = append(hits, hit{upstream{m.Name, rest}, len(base)})
 			}
@@ -270,7 +269,7 @@ func (s *Server) upstreams(host, p string) []upstream {
 
 // sameHost compares the host of a configured URL with that of a request, whose
 // scheme is http; default ports are left out.
-func sameHost(u *url.URL, host string) bool {
+func sameHost(u remote.URL, host string) bool {
 	strip := func(h, port string) string {
 		if name, p, err := net.SplitHostPort(h); err == nil && p == port {
 			return name
@@ -278,10 +277,10 @@ func sameHost(u *url.URL, host string) bool {
 		return h
 	}
 	port := "80"
-	if u.Scheme == "https" {
+	if u.Scheme() == "https" {
 		port = "443"
 	}
-	return strings.EqualFold(strip(u.Host, port), strip(host, "80"))
+	return strings.EqualFold(strip(u.Host(), port), strip(host, "80"))
 }
 
 // proxyUser is the user of a Basic Proxy-Authorization (RFC 7617).

@@ -22,6 +22,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
@@ -66,6 +67,7 @@ type Engine struct {
 	flights    map[cas.Digest]*flight
 	rotten     map[cas.Digest]string
 	linked     map[string]linked
+	access     map[string]*remote.Access // by mirror; nil: none
 	epoch      atomic.Uint64
 	background sync.WaitGroup
 	base       context.Context
@@ -86,6 +88,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, formats: map[string]repo.Format{}, mirrors: map[string]config.Mirror{}, locks: map[string]chan struct{}{},
 		keyrings: map[string]*sign.Keyring{}, roots: map[rootKey]*rootEntry{}, flights: map[cas.Digest]*flight{}, rotten: map[cas.Digest]string{}, linked: map[string]linked{},
+		access: map[string]*remote.Access{},
 	}
 	e.base, e.stop = context.WithCancel(context.Background())
 	for _, f := range cfg.Formats {
@@ -95,7 +98,11 @@ func New(cfg Config) (*Engine, error) {
 		if e.formats[m.Type] == nil {
 			return nil, fmt.Errorf("mirror %s: no format %q", m.Name, m.Type)
 		}
-		e.mirrors[m.Name] = m
+		a, err := remote.Load(m.Files())
+		if err != nil {
+			return nil, fmt.Errorf("mirror %s: %w", m.Name, err)
+		}
+		e.mirrors[m.Name], e.access[m.Name] = m, a
 		e.locks[m.Name] = make(chan struct{}, 1)
 	}
 	err := cfg.Store.View(e.base, func(tx *store.Tx) error {

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
@@ -29,7 +29,7 @@ type Want struct {
 	Mirror string
 	Listed repo.Listed  // Path and Alternates are relative to the mirror
 	Record *repo.Record // of a package file, for the format's own check
-	From   string       // further base URL, of a state taken from elsewhere
+	From   remote.URL   // further base URL, of a state taken from elsewhere
 }
 
 // flight is one fetch that any number of readers follow.
@@ -187,7 +187,7 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 	if err != nil {
 		return cas.Info{}, err
 	}
-	if want.From != "" && !slices.Contains(bases, want.From) {
+	if !want.From.IsZero() && !slices.Contains(bases, want.From) {
 		bases = append(bases, want.From)
 	}
 	if want.Record != nil {
@@ -197,15 +197,15 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 		}
 		bases = append(slices.Clone(bases), more...)
 	}
-	var urls []string
+	var urls []remote.URL
 	for _, b := range bases {
 		for _, p := range append(slices.Clone(want.Listed.Alternates), want.Listed.Path) {
-			urls = append(urls, join(b, p))
+			urls = append(urls, b.Join(p))
 		}
 	}
 	req := fetch.Request{
 		URLs: urls, Size: want.Listed.Size, Want: fetch.Digests{SHA256: want.Listed.SHA256, SHA512: want.Listed.SHA512},
-		Dest: &flying{dest, f}, Tree: treeOf(urls),
+		Dest: &flying{dest, f}, Tree: treeOf(urls), Access: e.access[m.Name],
 	}
 	if want.Listed.Size < 0 {
 		req.MaxSize = maxUnknown
@@ -219,7 +219,7 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 		if len(more) > 0 {
 			req.URLs = nil
 			for _, b := range more {
-				req.URLs = append(req.URLs, join(b, want.Listed.Path))
+				req.URLs = append(req.URLs, b.Join(want.Listed.Path))
 			}
 			res, err = e.cfg.Client.Get(ctx, req)
 		}
@@ -412,7 +412,7 @@ func (r *follower) Close() error {
 
 // bases lists the base URLs of a mirror; those that a metalink names are asked
 // for again only after a while.
-func (e *Engine) bases(ctx context.Context, m config.Mirror) ([]string, error) {
+func (e *Engine) bases(ctx context.Context, m config.Mirror) ([]remote.URL, error) {
 	if urls := m.BaseURLs(); len(urls) > 0 {
 		return urls, nil
 	}
@@ -427,7 +427,7 @@ func (e *Engine) bases(ctx context.Context, m config.Mirror) ([]string, error) {
 		return nil, err
 	}
 	for i := range urls {
-		urls[i] = strings.TrimRight(urls[i], "/")
+		urls[i] = urls[i].Trim()
 	}
 	e.mu.Lock()
 	e.linked[m.Name] = linked{urls, e.cfg.Now()}
@@ -437,7 +437,7 @@ func (e *Engine) bases(ctx context.Context, m config.Mirror) ([]string, error) {
 
 // elsewhere lists the places outside of a mirror at which its newest snapshot
 // says that packages stand.
-func (e *Engine) elsewhere(ctx context.Context, name string) (urls []string, err error) {
+func (e *Engine) elsewhere(ctx context.Context, name string) (urls []remote.URL, err error) {
 	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
 		snap, err := tx.Latest(name)
 		if errors.Is(err, store.ErrNotFound) {
@@ -450,7 +450,7 @@ func (e *Engine) elsewhere(ctx context.Context, name string) (urls []string, err
 			if err != nil {
 				return err
 			}
-			urls = append(urls, g.Elsewhere...)
+			urls = append(urls, foreign(g.Elsewhere)...)
 		}
 		return nil
 	})
@@ -463,7 +463,7 @@ const maxBefore = 10_000
 // elsewhereBefore lists the places outside of a mirror at which older snapshots
 // say that packages stand, but for those in known: what upstream has moved or
 // forgotten may still be there.
-func (e *Engine) elsewhereBefore(ctx context.Context, name string, known []string) (urls []string, err error) {
+func (e *Engine) elsewhereBefore(ctx context.Context, name string, known []remote.URL) (urls []remote.URL, err error) {
 	type gen struct {
 		suite repo.SuiteName
 		gen   uint32
@@ -487,7 +487,7 @@ func (e *Engine) elsewhereBefore(ctx context.Context, name string, known []strin
 					if err != nil {
 						return err
 					}
-					for _, u := range g.Elsewhere {
+					for _, u := range foreign(g.Elsewhere) {
 						if !slices.Contains(known, u) && !slices.Contains(urls, u) && len(urls) < maxElsewhere {
 							urls = append(urls, u)
 						}
@@ -509,6 +509,6 @@ func (e *Engine) elsewhereBefore(ctx context.Context, name string, known []strin
 }
 
 type linked struct {
-	urls []string
+	urls []remote.URL
 	at   time.Time
 }

@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
@@ -25,7 +26,7 @@ const (
 // FetchOptions say what FetchPackages fetches from where.
 type FetchOptions struct {
 	Mirror   config.Mirror
-	URLs     []string // base URLs; none: the mirror's
+	URLs     []remote.URL // base URLs; none: the mirror's
 	Progress *Progress
 	// IgnorePauses is as in fetch.Request.
 	IgnorePauses int64
@@ -56,7 +57,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 		return 0, 0, err
 	}
 	o.URLs = append(slices.Clone(o.URLs), more...)
-	before := sync.OnceValues(func() ([]string, error) { return e.elsewhereBefore(ctx, o.Mirror.Name, o.URLs) })
+	before := sync.OnceValues(func() ([]remote.URL, error) { return e.elsewhereBefore(ctx, o.Mirror.Name, o.URLs) })
 	batch := e.cfg.Blobs.NewBatch()
 	defer batch.Discard()
 	var n, size atomic.Int64
@@ -157,7 +158,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 
 // fetchPackage fetches one file into the batch; before tells the places that are
 // tried when it is at none of the URLs.
-func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func() ([]string, error), batch cas.Batch, w *wanted) (sha1 [20]byte, err error) {
+func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func() ([]remote.URL, error), batch cas.Batch, w *wanted) (sha1 [20]byte, err error) {
 	cw, err := batch.Create(ctx)
 	if err != nil {
 		return sha1, err
@@ -167,13 +168,13 @@ func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func()
 	if err != nil {
 		return sha1, err
 	}
-	get := func(bases []string) (fetch.Result, error) {
-		var urls []string
+	get := func(bases []remote.URL) (fetch.Result, error) {
+		var urls []remote.URL
 		for _, b := range bases {
-			urls = append(urls, join(b, w.file.Path))
+			urls = append(urls, b.Join(w.file.Path))
 		}
 		return e.cfg.Client.Get(ctx, fetch.Request{
-			URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256}, Dest: dest, Tree: treeOf(urls),
+			URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256}, Dest: dest, Tree: treeOf(urls), Access: e.access[o.Mirror.Name],
 			OnBytes: func(n int64) { o.Progress.Bytes.Add(n) }, IgnorePauses: o.IgnorePauses,
 		})
 	}

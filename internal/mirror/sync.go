@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
@@ -47,7 +48,7 @@ type SyncOptions struct {
 	Progress *Progress
 	// FromURL takes the state from another place (a snapshot service, a copied
 	// tree) into history, as the state at As, by which expiry is judged.
-	FromURL string
+	FromURL remote.URL
 	As      time.Time
 	// ByHand means that somebody asks for the sync now: pauses that hosts asked
 	// for earlier do not count.
@@ -118,7 +119,7 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	if err != nil && len(causes) > 0 {
 		err = joined(append(causes, err))
 	}
-	if o.FromURL == "" && ctx.Err() == nil {
+	if o.FromURL.IsZero() && ctx.Err() == nil {
 		cerr := e.cfg.Store.Update(ctx, "check", func(tx *store.Tx) error {
 			c := tx.LastCheck(name)
 			c.Checked, c.Error = e.cfg.Now().UTC().Truncate(time.Second), ""
@@ -143,7 +144,7 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 // place is one suite at one base URL.
 type place struct {
 	suite repo.SuiteName
-	url   string
+	url   remote.URL
 }
 
 // maxPassed bounds how many places a sync gives up on for the next URL.
@@ -176,7 +177,7 @@ type syncer struct {
 	p    *Progress
 	kr   *sign.Keyring
 	now  time.Time
-	urls []string
+	urls []remote.URL
 	// passed are places that earlier attempts found incomplete.
 	passed []place
 	ignore int64 // pauses that do not count; see fetch.Request
@@ -193,14 +194,14 @@ type syncer struct {
 	warnings []string
 
 	linksMu sync.Mutex
-	links   map[string]repo.Doc // by URL
+	links   map[remote.URL]repo.Doc
 }
 
 // suiteState is one suite of the snapshot being made.
 type suiteState struct {
 	suite repo.SuiteName
 	root  *repo.Root // nil: unchanged
-	url   string     // that the root came from
+	url   remote.URL // that the root came from
 	gen   store.Generation
 	files []repo.File
 	also  []store.Alias // SHA-512 of files that are known by SHA-256, too
@@ -213,10 +214,10 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 		return nil, err
 	}
 	s.now = s.e.cfg.Now()
-	history := s.o.FromURL != ""
+	history := !s.o.FromURL.IsZero()
 	if history {
 		s.now = s.o.As
-		s.urls = []string{strings.TrimRight(s.o.FromURL, "/")}
+		s.urls = []remote.URL{s.o.FromURL.Trim()}
 	} else if s.urls, err = s.f.BaseURLs(ctx, &getter{s: s}, s.m); err != nil {
 		return nil, err
 	}
@@ -302,7 +303,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 	sealing.Snapshot = store.Snapshot{Mirror: s.m.Name, Type: s.m.Type}
 	if history {
 		sealing.Snapshot.Instant = s.o.As
-		sealing.Snapshot.FromURL = redact(s.o.FromURL)
+		sealing.Snapshot.FromURL = s.o.FromURL.String()
 	}
 	for _, state := range states {
 		if state.root != nil {
@@ -373,7 +374,7 @@ func sameSuites(snap *store.Snapshot, suites []repo.SuiteName) bool {
 func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteState, error) {
 	state := &suiteState{suite: suite}
 	head := s.head[suite]
-	if s.o.FromURL != "" {
+	if !s.o.FromURL.IsZero() {
 		head = nil
 	}
 	var prev []repo.Doc
@@ -406,7 +407,7 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 			continue
 		}
 		p := repo.VerifyParams{Keyring: s.kr, Now: s.now}
-		if s.o.FromURL != "" {
+		if !s.o.FromURL.IsZero() {
 			// A state of the past: expiry is judged at As, and keys that expired since
 			// count as they did then.
 			p.Now = s.o.As
@@ -425,7 +426,7 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 			continue
 		}
 		if head != nil && root.Date.Before(head.Date) {
-			errs = append(errs, fmt.Errorf("suite %s at %s: %w: its date is %s, the last sync's was %s", suite, redact(u), repo.ErrRollback, stamp(root.Date), stamp(head.Date)))
+			errs = append(errs, fmt.Errorf("suite %s at %s: %w: its date is %s, the last sync's was %s", suite, u, repo.ErrRollback, stamp(root.Date), stamp(head.Date)))
 			continue
 		}
 		same := head != nil && sameDocs(head, root.Docs)
@@ -513,7 +514,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		}
 		gen.Docs = append(gen.Docs, store.Doc{
 			File:         repo.File{Path: d.Path, Size: info.Size, SHA256: info.Digest},
-			LastModified: d.LastModified.UTC(), ETag: d.ETag, URL: redact(d.URL),
+			LastModified: d.LastModified.UTC(), ETag: d.ETag, URL: d.URL,
 		})
 	}
 	if err := s.keepProof(ctx, batch, root, gen); err != nil {
@@ -828,7 +829,7 @@ func (s *syncer) tornOr(ctx context.Context, state *suiteState, cause error) err
 
 // fetch gets one listed file into the batch.
 func (s *syncer) fetch(ctx context.Context, state *suiteState, dir string, l repo.Listed, batch cas.Batch) (cas.Info, error) {
-	bases := []string{state.url}
+	bases := []remote.URL{state.url}
 	for _, u := range s.urls {
 		if u != state.url {
 			bases = append(bases, u)
@@ -839,18 +840,18 @@ func (s *syncer) fetch(ctx context.Context, state *suiteState, dir string, l rep
 		return cas.Info{}, err
 	}
 	defer w.Abort()
-	var urls []string
+	var urls []remote.URL
 	for _, b := range bases {
 		for _, p := range append(slices.Clone(l.Alternates), l.Path) {
-			urls = append(urls, join(b, dir+p))
+			urls = append(urls, b.Join(dir+p))
 		}
 	}
-	return s.e.download(ctx, urls, l, w, s.p, s)
+	return s.e.download(ctx, s.m, urls, l, w, s.p, s)
 }
 
 // download runs one verified fetch into w and commits it.
-func (e *Engine) download(ctx context.Context, urls []string, l repo.Listed, w cas.Writer, p *Progress, s *syncer) (cas.Info, error) {
-	req := fetch.Request{URLs: urls, Size: l.Size, MaxSize: maxUnknown, Want: fetch.Digests{SHA256: l.SHA256, SHA512: l.SHA512}, Dest: w, Tree: treeOf(urls)}
+func (e *Engine) download(ctx context.Context, m config.Mirror, urls []remote.URL, l repo.Listed, w cas.Writer, p *Progress, s *syncer) (cas.Info, error) {
+	req := fetch.Request{URLs: urls, Size: l.Size, MaxSize: maxUnknown, Want: fetch.Digests{SHA256: l.SHA256, SHA512: l.SHA512}, Dest: w, Tree: treeOf(urls), Access: e.access[m.Name]}
 	if l.Size >= 0 {
 		req.MaxSize = 0
 	}
@@ -902,7 +903,7 @@ func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 // select, and with each its source, whatever that is called.
 func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *store.Snapshot) error {
 	files, bytes, err := s.e.FetchPackages(ctx, FetchOptions{
-		Mirror: s.m, URLs: append(slices.Clone(s.urls), state.gen.Elsewhere...), Progress: s.p, IgnorePauses: s.ignore,
+		Mirror: s.m, URLs: append(slices.Clone(s.urls), foreign(state.gen.Elsewhere)...), Progress: s.p, IgnorePauses: s.ignore,
 		Lost: func(w *repo.Record, f repo.File, err error) error {
 			err = fmt.Errorf("package %s %s: %s: %w", w.Name, w.Version, f.Path, err)
 			if errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch) {
@@ -1095,18 +1096,18 @@ func (c *checkedWriter) finish() error {
 // getter is repo.Getter over the fetch client.
 type getter struct {
 	s    *syncer
-	base string
+	base remote.URL
 }
 
-func (g *getter) BaseURL() string { return redact(g.base) }
+func (g *getter) BaseURL() remote.URL { return g.base }
 
 func (g *getter) Get(ctx context.Context, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
-	return g.get(ctx, join(g.base, path), path, max, prev)
+	return g.get(ctx, g.base.Join(path), path, max, prev)
 }
 
 // GetURL fetches each URL once a sync: a metalink names the mirrors and then
 // vouches for what one of them has.
-func (g *getter) GetURL(ctx context.Context, url string, max int64) (repo.Doc, error) {
+func (g *getter) GetURL(ctx context.Context, url remote.URL, max int64) (repo.Doc, error) {
 	g.s.linksMu.Lock()
 	defer g.s.linksMu.Unlock()
 	if d, ok := g.s.links[url]; ok {
@@ -1115,21 +1116,23 @@ func (g *getter) GetURL(ctx context.Context, url string, max int64) (repo.Doc, e
 	d, err := g.get(ctx, url, "", max, nil)
 	if err == nil {
 		if g.s.links == nil {
-			g.s.links = map[string]repo.Doc{}
+			g.s.links = map[remote.URL]repo.Doc{}
 		}
 		g.s.links[url] = d
 	}
 	return d, err
 }
 
-func (g *getter) get(ctx context.Context, url, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
-	req := fetch.Request{URLs: []string{url}, Size: -1, MaxSize: max, Tree: treeOf([]string{url}), IgnorePauses: g.s.ignore}
-	if g.base != "" {
-		req.Tree = treeOf([]string{g.base})
+func (g *getter) get(ctx context.Context, url remote.URL, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
+	req := fetch.Request{
+		URLs: []remote.URL{url}, Size: -1, MaxSize: max, Tree: treeOf([]remote.URL{url}), Access: g.s.e.access[g.s.m.Name], IgnorePauses: g.s.ignore,
+	}
+	if !g.base.IsZero() {
+		req.Tree = treeOf([]remote.URL{g.base})
 	}
 	if prev != nil {
 		req.ETag = prev.ETag
-		if prev.URL == redact(url) && !strings.HasPrefix(url, "file:") && !prev.LastModified.After(g.s.e.cfg.Now()) {
+		if prev.URL == url.String() && url.Scheme() != "file" && !prev.LastModified.After(g.s.e.cfg.Now()) {
 			// Of another URL's file, which may be older, some servers would say
 			// that it was not modified since; a copied tree has whatever times the
 			// copying gave it; and nothing is modified since a time in the future.
@@ -1151,5 +1154,5 @@ func (g *getter) get(ctx context.Context, url, path string, max int64, prev *rep
 	}
 	g.s.files.Add(1)
 	g.s.bytes.Add(int64(len(data)))
-	return repo.Doc{Path: path, Data: data, LastModified: res.LastModified, ETag: res.ETag, URL: url}, nil
+	return repo.Doc{Path: path, Data: data, LastModified: res.LastModified, ETag: res.ETag, URL: url.String()}, nil
 }

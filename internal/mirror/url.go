@@ -1,35 +1,34 @@
 package mirror
 
 import (
-	"net/url"
 	"strings"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
-// join puts a repository path after a base URL, escaped.
-func join(base, path string) string {
-	return strings.TrimRight(base, "/") + (&url.URL{Path: "/" + path}).EscapedPath()
-}
-
-// redact drops the credentials of a URL.
-func redact(s string) string {
-	u, err := url.Parse(s)
-	if err != nil || u.User == nil {
-		return s
+// foreign makes URLs of the places at which a repository's indices say that
+// packages stand.
+func foreign(list []string) []remote.URL {
+	out := remote.NewURLs(list...)
+	for i := range out {
+		out[i] = out[i].Foreign()
 	}
-	u.User = nil
-	return u.String()
+	return out
 }
 
 // treeOf is the directory that file URLs may not leave: that of the first one
 // up to where the URLs differ; the fetch client refuses anything else.
-func treeOf(urls []string) string {
+func treeOf(urls []remote.URL) string {
 	for _, u := range urls {
-		if rest, ok := strings.CutPrefix(u, "file://"); ok {
-			if i := strings.Index(rest, "/dists/"); i >= 0 {
-				return "file://" + rest[:i]
-			}
-			return "file://" + rest[:strings.LastIndex(rest, "/")+1]
+		if u.Scheme() != "file" {
+			continue
 		}
+		// No secret is in the path of a file.
+		rest := strings.TrimPrefix(u.String(), "file://")
+		if i := strings.Index(rest, "/dists/"); i >= 0 {
+			return "file://" + rest[:i]
+		}
+		return "file://" + rest[:strings.LastIndex(rest, "/")+1]
 	}
 	return ""
 }

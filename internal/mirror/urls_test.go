@@ -11,6 +11,7 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -51,7 +52,7 @@ func three(t *testing.T, w *mirrortest.World) (states [3]debtest.State) {
 func use(w *mirrortest.World, urls ...string) {
 	w.CloseAll()
 	m := &w.Config.Mirrors[0]
-	m.URLs, m.URL = urls, ""
+	m.URLs, m.URL = remote.NewURLs(urls...), remote.URL{}
 	w.Open()
 }
 
@@ -369,7 +370,7 @@ func TestFileURL(t *testing.T) {
 			t.Run(suite+" "+download, func(t *testing.T) {
 				dir := t.TempDir()
 				w := mirrortest.New(t, func(m *config.Mirror) {
-					m.URL, m.Suites, m.Download = "file://"+dir, []string{suite}, download
+					m.URL, m.Suites, m.Download = remote.NewURL("file://"+dir), []string{suite}, download
 					if suite != "stable" {
 						m.Components = nil
 					}

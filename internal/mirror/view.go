@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
@@ -93,7 +94,7 @@ func (e *Engine) Lookup(ctx context.Context, snap *store.Snapshot, p string, lat
 	}
 	found := &Found{Size: hit.File.Size, Digest: hit.File.SHA256, Modified: modified, Package: hit.Fact}
 	found.Want = Want{
-		Mirror: snap.Mirror, From: snap.FromURL, Record: &hit.Fact.Record,
+		Mirror: snap.Mirror, From: remote.NewURL(snap.FromURL), Record: &hit.Fact.Record,
 		Listed: repo.Listed{Path: p, Size: hit.File.Size, SHA256: hit.File.SHA256},
 	}
 	if !latest {
@@ -134,7 +135,7 @@ func (e *Engine) listed(ctx context.Context, snap *store.Snapshot, f repo.Format
 		}
 		return &Found{
 			Size: d.Size, Digest: d.SHA256, Modified: modified,
-			Want: Want{Mirror: snap.Mirror, Listed: repo.Listed{Path: p, Size: d.Size, SHA256: d.SHA256}, From: snap.FromURL},
+			Want: Want{Mirror: snap.Mirror, Listed: repo.Listed{Path: p, Size: d.Size, SHA256: d.SHA256}, From: remote.NewURL(snap.FromURL)},
 		}, nil
 	}
 	l, ok := byPath[rel]
@@ -251,7 +252,7 @@ func (e *Engine) listedFile(ctx context.Context, snap *store.Snapshot, f repo.Fo
 		}
 	}
 	l.Path, l.Alternates = dir+l.Path, names
-	found.Want = Want{Mirror: snap.Mirror, Listed: l, From: snap.FromURL}
+	found.Want = Want{Mirror: snap.Mirror, Listed: l, From: remote.NewURL(snap.FromURL)}
 	if l.SHA256.IsZero() {
 		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
 			found.Digest, err = tx.Alias(store.AliasSHA512, []byte(l.SHA512))

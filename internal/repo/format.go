@@ -24,6 +24,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/sign"
 )
 
@@ -94,7 +95,7 @@ type Doc struct {
 	Data         []byte    // upstream's bytes
 	LastModified time.Time // upstream's, or zero
 	ETag         string    // upstream's, or empty
-	URL          string    // where it came from, without credentials
+	URL          string    // where it came from, redacted
 }
 
 // Signer is one key that verified a root.
@@ -171,9 +172,9 @@ type Getter interface {
 	// says so. fetch.ErrNotFound when it is not there.
 	Get(ctx context.Context, path string, max int64, prev *Doc) (Doc, error)
 	// GetURL fetches a small document by absolute URL (a metalink).
-	GetURL(ctx context.Context, url string, max int64) (Doc, error)
+	GetURL(ctx context.Context, url remote.URL, max int64) (Doc, error)
 	// BaseURL is the URL being tried.
-	BaseURL() string
+	BaseURL() remote.URL
 }
 
 // VerifyParams says by what and when a root is judged.
@@ -270,7 +271,7 @@ type Format interface {
 	// BaseURLs are the URLs to try, in order, without a slash at their end: the
 	// configured ones, or those that a metalink or mirrorlist names. g has no
 	// base URL here.
-	BaseURLs(ctx context.Context, g Getter, m config.Mirror) ([]string, error)
+	BaseURLs(ctx context.Context, g Getter, m config.Mirror) ([]remote.URL, error)
 
 	// FetchRoot fetches and verifies the root of a suite from one base URL.
 	// prev are the documents held, which make the request conditional:
@@ -384,7 +385,7 @@ func Recorded(name, typ string, trust Trust) config.Mirror {
 		no := false
 		m.RepoGPGCheck = &no
 	case TrustMetalink:
-		m.Metalink = "https://metalink.invalid/" // the document itself is given beside it
+		m.Metalink = remote.NewURL("https://metalink.invalid/") // the document itself is given beside it
 	}
 	return m
 }

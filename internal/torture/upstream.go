@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 	"example.org/snapd/internal/sign/signtest"
@@ -91,7 +92,7 @@ func (u *upstream) mirrors(keep time.Duration) []config.Mirror { return u.sites(
 // on demand.
 func (s sites) debs(keep time.Duration) []config.Mirror {
 	m := config.Mirror{
-		Name: "debian", Type: "deb", URL: s.Deb, Suites: []string{"stable"}, Components: []string{"main"},
+		Name: "debian", Type: "deb", URL: remote.NewURL(s.Deb), Suites: []string{"stable"}, Components: []string{"main"},
 		Architectures: []string{"amd64"}, Keyring: config.Strings{s.DebKeys}, Sources: true,
 		Download: config.All, Languages: []string{"en"}, Keep: config.Duration(keep),
 	}
@@ -103,7 +104,7 @@ func (s sites) debs(keep time.Duration) []config.Mirror {
 // all are the mirrors of both kinds of repository.
 func (s sites) all(keep time.Duration) []config.Mirror {
 	return append(s.debs(keep), config.Mirror{
-		Name: "fedora", Type: "rpm", URL: s.RPM, Architectures: []string{"x86_64"}, Keyring: config.Strings{s.RPMKeys},
+		Name: "fedora", Type: "rpm", URL: remote.NewURL(s.RPM), Architectures: []string{"x86_64"}, Keyring: config.Strings{s.RPMKeys},
 		Download: config.All, Keep: config.Duration(keep),
 	})
 }

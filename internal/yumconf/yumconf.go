@@ -12,6 +12,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // ErrSyntax means that a .repo file does not follow its format.
@@ -178,7 +180,7 @@ func parseINI(name string, data []byte) ([]section, error) {
 		case trimmed == "" || trimmed[0] == '#' || trimmed[0] == ';':
 			continue
 		case strings.ContainsFunc(trimmed, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }):
-			return fail(n, "control characters in %q", clip(trimmed))
+			return fail(n, "control characters in %q", quotable(trimmed))
 		case (line[0] == ' ' || line[0] == '\t') && key != "":
 			s := &out[len(out)-1]
 			s.values[key] += "\n" + trimmed
@@ -203,10 +205,10 @@ func parseINI(name string, data []byte) ([]section, error) {
 		}
 		i := strings.IndexAny(trimmed, "=:")
 		if i < 1 {
-			return fail(n, "%q, expected key=value", clip(trimmed))
+			return fail(n, "%q, expected key=value", quotable(trimmed))
 		}
 		if len(out) == 0 {
-			return fail(n, "%q before any [id]", clip(trimmed))
+			return fail(n, "%q before any [id]", quotable(trimmed))
 		}
 		key = strings.ToLower(strings.TrimSpace(trimmed[:i]))
 		s := &out[len(out)-1]
@@ -368,7 +370,7 @@ func (r *Repo) Unmirrorable() string {
 		u, err := url.Parse(s)
 		switch {
 		case err != nil:
-			return fmt.Sprintf("%q is not a URL", clip(s))
+			return fmt.Sprintf("%q is not a URL", clip(remote.Redact(s)))
 		case u.User != nil:
 			return "it needs credentials (in the URL)"
 		case u.Scheme == "media" || u.Scheme == "cdrom":
@@ -437,6 +439,21 @@ func Format(comment string, repos ...Repo) (string, error) {
 		}
 	}
 	return b.String(), nil
+}
+
+// quotable is the part of a line that a message may quote: no password, and of
+// what is not key=value only the first word.
+func quotable(line string) string {
+	key, value, ok := strings.Cut(line, "=")
+	if !ok {
+		key, _, _ = strings.Cut(line, " ")
+		return clip(remote.Scrub(key))
+	}
+	lower := strings.ToLower(key)
+	if strings.Contains(lower, "pass") || strings.Contains(lower, "user") || strings.Contains(value, "://") {
+		return clip(key + "=…")
+	}
+	return clip(line)
 }
 
 func clip(s string) string {

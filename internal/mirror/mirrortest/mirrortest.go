@@ -11,6 +11,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
@@ -41,7 +42,7 @@ func New(tb testing.TB, change func(*config.Mirror)) *World {
 	w.Server = httptest.NewServer(w.Archive.Handler())
 	tb.Cleanup(w.Server.Close)
 	m := config.Mirror{
-		Name: "debian", Type: "deb", URL: w.Server.URL, Suites: []string{"stable"}, Components: []string{"main"},
+		Name: "debian", Type: "deb", URL: remote.NewURL(w.Server.URL), Suites: []string{"stable"}, Components: []string{"main"},
 		Architectures: []string{"amd64"}, Keyring: config.Strings{w.Archive.KeyringFile()}, Sources: true,
 		Download: config.All, Languages: []string{"en"},
 	}

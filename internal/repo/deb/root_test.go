@@ -19,6 +19,7 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
@@ -30,8 +31,8 @@ var published = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // getter is a repo.Getter that asks an archive's handler directly.
 type getter struct{ h http.Handler }
 
-func (g getter) BaseURL() string { return "http://mirror.example.org/debian" }
-func (g getter) GetURL(context.Context, string, int64) (repo.Doc, error) {
+func (g getter) BaseURL() remote.URL { return remote.NewURL("http://mirror.example.org/debian") }
+func (g getter) GetURL(context.Context, remote.URL, int64) (repo.Doc, error) {
 	return repo.Doc{}, errors.New("not used")
 }
 func (g getter) Get(ctx context.Context, p string, max int64, prev *repo.Doc) (repo.Doc, error) {

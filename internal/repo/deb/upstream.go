@@ -5,12 +5,13 @@ import (
 	"io"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 )
 
 // BaseURLs returns the configured URLs: Debian's repositories name no others.
-func (Format) BaseURLs(_ context.Context, _ repo.Getter, m config.Mirror) ([]string, error) {
+func (Format) BaseURLs(_ context.Context, _ repo.Getter, m config.Mirror) ([]remote.URL, error) {
 	return m.BaseURLs(), nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
@@ -55,7 +56,7 @@ func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror)) *
 	w.up = rpmtest.New(opts)
 	w.srv = httptest.NewServer(w.up)
 	t.Cleanup(w.srv.Close)
-	m := config.Mirror{Name: "fedora", Type: "rpm", URL: w.srv.URL, Architectures: []string{"x86_64"},
+	m := config.Mirror{Name: "fedora", Type: "rpm", URL: remote.NewURL(w.srv.URL), Architectures: []string{"x86_64"},
 		Keyring: config.Strings{signtest.KeyringFile(t, w.theirs)}, Download: config.OnDemand, Sources: true}
 	if change != nil {
 		change(&m)
@@ -303,7 +304,7 @@ func TestEngineSeveralURLs(t *testing.T) {
 		lags.ServeHTTP(rw, r)
 	}))
 	defer first.Close()
-	w := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.URLs, m.URL = []string{first.URL, m.URL}, "" })
+	w := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.URLs, m.URL = []remote.URL{remote.NewURL(first.URL), m.URL}, remote.URL{} })
 	lags = rpmtest.New(w.up.Options)
 	old := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64"})
 	lags.AddBuilt(old...)
@@ -348,7 +349,7 @@ func TestEngineUnsigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("SSL_CERT_FILE", cert)
-	w := newWorld(t, rpmtest.Options{Checksum: "unsigned"}, func(m *config.Mirror) { m.URL, m.Metalink = "", srv.URL+"/metalink" })
+	w := newWorld(t, rpmtest.Options{Checksum: "unsigned"}, func(m *config.Mirror) { m.URL, m.Metalink = remote.URL{}, remote.NewURL(srv.URL+"/metalink") })
 	up.PackageSigner = signtest.Signer(t, w.theirs)
 	up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64"})
 	up.Publish(start)

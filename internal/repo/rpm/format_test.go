@@ -16,6 +16,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
@@ -106,29 +107,29 @@ func TestTrust(t *testing.T) {
 		is    error
 	}{
 		"signed":           {r: signed, trust: repo.TrustSignature},
-		"signed, metalink": {r: signed, m: config.Mirror{Metalink: metalinkURL}, ml: signed.Metalink(), trust: repo.TrustSignature},
-		"metalink":         {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: later, trust: repo.TrustMetalink},
+		"signed, metalink": {r: signed, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, ml: signed.Metalink(), trust: repo.TrustSignature},
+		"metalink":         {r: unsigned, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, ml: later, trust: repo.TrustMetalink},
 		"none":             {r: unsigned, m: config.Mirror{RepoGPGCheck: boolp(false)}, trust: repo.TrustNone},
 		"unsigned": {r: unsigned, is: repo.ErrUntrusted,
 			want: "repodata/repomd.xml: it has no signature; expected repodata/repomd.xml.asc, a metalink over https, or repo_gpgcheck = false: untrusted"},
-		"plain http metalink": {r: unsigned, m: config.Mirror{Metalink: "http://mirrors.example.org/metalink"}, ml: later, is: repo.ErrUntrusted,
+		"plain http metalink": {r: unsigned, m: config.Mirror{Metalink: remote.NewURL("http://mirrors.example.org/metalink")}, ml: later, is: repo.ErrUntrusted,
 			want: "repodata/repomd.xml: it has no signature, and a metalink vouches only over https; expected repodata/repomd.xml.asc, a metalink over https, or repo_gpgcheck = false: untrusted"},
-		"not in the metalink": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: current, is: ErrLagging},
+		"not in the metalink": {r: unsigned, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, ml: current, is: ErrLagging},
 		"stranger":            {r: other, is: repo.ErrUntrusted},
-		"stranger, metalink":  {r: other, m: config.Mirror{Metalink: metalinkURL}, ml: otherLink, trust: repo.TrustMetalink},
+		"stranger, metalink":  {r: other, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, ml: otherLink, trust: repo.TrustMetalink},
 		"stranger, none":      {r: other, m: config.Mirror{RepoGPGCheck: boolp(false)}, trust: repo.TrustNone},
 		"forged":              {r: forged, is: repo.ErrUntrusted},
 		"forged, none":        {r: forged, m: config.Mirror{RepoGPGCheck: boolp(false)}, is: repo.ErrUntrusted},
-		"forged, metalink":    {r: forged, m: config.Mirror{Metalink: metalinkURL}, ml: forged.Metalink(), is: repo.ErrUntrusted},
-		"metalink elsewhere": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: bytes.Replace(later, []byte("repomd.xml"), []byte("evil.iso"), 1), is: repo.ErrHostile,
+		"forged, metalink":    {r: forged, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, ml: forged.Metalink(), is: repo.ErrUntrusted},
+		"metalink elsewhere": {r: unsigned, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, ml: bytes.Replace(later, []byte("repomd.xml"), []byte("evil.iso"), 1), is: repo.ErrHostile,
 			want: `hostile path: metalink: points elsewhere: it describes the file "evil.iso", expected "repomd.xml"`},
-		"metalink to elsewhere": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: bytes.Replace(later, []byte("/f/repodata/repomd.xml"), []byte("/f/x"), 1), is: repo.ErrHostile,
+		"metalink to elsewhere": {r: unsigned, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, ml: bytes.Replace(later, []byte("/f/repodata/repomd.xml"), []byte("/f/x"), 1), is: repo.ErrHostile,
 			want: `hostile path: metalink: points elsewhere: address "https://a.example.org/f/x", expected one that ends in "/repodata/repomd.xml"`},
-		"metalink of another": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: otherLink, is: repo.ErrUntrusted,
+		"metalink of another": {r: unsigned, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, ml: otherLink, is: repo.ErrUntrusted,
 			want: "repodata/repomd.xml has sha256:" + sum.String() + ", the metalink names sha512:" + hash512(otherLink) + ": not what the metalink names: untrusted"},
-		"weak metalink": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, ml: onlySHA1(later), is: repo.ErrWeak,
+		"weak metalink": {r: unsigned, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, ml: onlySHA1(later), is: repo.ErrWeak,
 			want: `weak digest: metalink: weak digest: repomd.xml is named by "sha1", expected sha256 or sha512`},
-		"metalink gone": {r: unsigned, m: config.Mirror{Metalink: metalinkURL}, want: "fetch metalink: not found upstream"},
+		"metalink gone": {r: unsigned, m: config.Mirror{Metalink: remote.NewURL(metalinkURL)}, want: "fetch metalink: not found upstream"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, err := fetchRoot(t, &upstream{r: c.r, metalink: c.ml}, c.m, signtest.Keyring(key))
@@ -176,7 +177,7 @@ func TestSignatureReturns(t *testing.T) {
 	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
 	r.Publish(t0)
 	good := bytes.Clone(r.File(ascPath))
-	m := config.Mirror{Metalink: metalinkURL}
+	m := config.Mirror{Metalink: remote.NewURL(metalinkURL)}
 	stranger := signtest.Detach(t, signtest.NewKey(t, "stranger"), r.File(repomdPath), t0)
 	for name, first := range map[string][]byte{"absent": nil, "by another key": stranger} {
 		t.Run(name, func(t *testing.T) {
@@ -234,13 +235,13 @@ func TestHeldThatIsRefused(t *testing.T) {
 func TestMetalinkSync(t *testing.T) {
 	r := rpmtest.New(rpmtest.Options{})
 	r.Publish(t0)
-	m := config.Mirror{Metalink: metalinkURL, Mirrorlist: "https://mirrors.example.org/list", URL: "https://own.example.org/f/"}
+	m := config.Mirror{Metalink: remote.NewURL(metalinkURL), Mirrorlist: remote.NewURL("https://mirrors.example.org/list"), URL: remote.NewURL("https://own.example.org/f/")}
 	u := &upstream{r: r, metalink: r.Metalink("https://a.example.org/f", "https://b.example.org/f")}
 	urls, err := Format{}.BaseURLs(t.Context(), u, m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"https://own.example.org/f", "https://a.example.org/f", "https://b.example.org/f"}, urls); d != "" {
+	if d := cmp.Diff("[https://own.example.org/f https://a.example.org/f https://b.example.org/f]", fmt.Sprint(urls)); d != "" {
 		t.Error(d)
 	}
 	root, err := fetchRoot(t, u, m, nil)

@@ -15,6 +15,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
@@ -45,18 +46,18 @@ func (u *upstream) Get(_ context.Context, path string, max int64, prev *repo.Doc
 	case prev != nil && bytes.Equal(prev.Data, data):
 		return repo.Doc{}, repo.ErrNotModified
 	}
-	return repo.Doc{Path: path, Data: data, URL: u.BaseURL() + "/" + path}, nil
+	return repo.Doc{Path: path, Data: data, URL: u.BaseURL().Join(path).String()}, nil
 }
 
-func (u *upstream) GetURL(_ context.Context, url string, _ int64) (repo.Doc, error) {
-	u.asked = append(u.asked, url)
+func (u *upstream) GetURL(_ context.Context, url remote.URL, _ int64) (repo.Doc, error) {
+	u.asked = append(u.asked, url.String())
 	if u.metalink == nil {
 		return repo.Doc{}, fetch.ErrNotFound
 	}
-	return repo.Doc{Path: "metalink", Data: u.metalink, URL: url}, nil
+	return repo.Doc{Path: "metalink", Data: u.metalink, URL: url.String()}, nil
 }
 
-func (u *upstream) BaseURL() string { return "https://mirror.example.org/fedora" }
+func (u *upstream) BaseURL() remote.URL { return remote.NewURL("https://mirror.example.org/fedora") }
 
 func (u *upstream) open(_ context.Context, l repo.Listed) (io.ReadCloser, error) {
 	data := u.r.File(l.Path)

@@ -14,6 +14,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 	"example.org/snapd/internal/sign"
@@ -41,16 +42,16 @@ const (
 
 // BaseURLs lists the configured URLs, then those of the metalink, most
 // preferred first, then those of the mirror list.
-func (Format) BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]string, error) {
+func (Format) BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]remote.URL, error) {
 	out := m.BaseURLs()
 	add := func(bases []string) {
-		for _, b := range bases {
+		for _, b := range remote.NewURLs(bases...) {
 			if !slices.Contains(out, b) {
 				out = append(out, b)
 			}
 		}
 	}
-	if m.Metalink != "" {
+	if !m.Metalink.IsZero() {
 		doc, err := g.GetURL(ctx, m.Metalink, rpmmd.MaxMetalink)
 		if err != nil {
 			return nil, fmt.Errorf("fetch metalink: %w", err)
@@ -61,7 +62,7 @@ func (Format) BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]s
 		}
 		add(ml.Bases)
 	}
-	if m.Mirrorlist != "" {
+	if !m.Mirrorlist.IsZero() {
 		doc, err := g.GetURL(ctx, m.Mirrorlist, rpmmd.MaxMetalink)
 		if err != nil {
 			return nil, fmt.Errorf("fetch mirror list: %w", err)
@@ -105,7 +106,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	p.Strict = true
 	older := findDoc(prev, repomdPath)
 	var ml *rpmmd.Metalink
-	if m.Metalink != "" {
+	if !m.Metalink.IsZero() {
 		if p.Metalink == nil {
 			doc, err := g.GetURL(ctx, m.Metalink, rpmmd.MaxMetalink)
 			if err != nil {
@@ -284,13 +285,13 @@ func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyPar
 		}
 		// Signed by someone else: as good as not signed, as far as we can tell.
 		why = err.Error()
-		if m.CheckRepo() && m.Metalink == "" {
+		if m.CheckRepo() && m.Metalink.IsZero() {
 			return fmt.Errorf("verify %s: %w: %w", ascPath, repo.ErrUntrusted, err)
 		}
 	} else if asc != nil {
 		why = "its signature cannot be checked without a keyring"
 	}
-	if len(p.Metalink) > 0 && strings.HasPrefix(m.Metalink, "https://") {
+	if len(p.Metalink) > 0 && m.Metalink.Scheme() == "https" {
 		ml, err := rpmmd.ParseMetalink(p.Metalink)
 		if err != nil {
 			return malformed(err)
@@ -306,7 +307,7 @@ func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyPar
 		root.Trust, root.Metalink = repo.TrustMetalink, p.Metalink
 		return nil
 	}
-	if m.Metalink != "" && !strings.HasPrefix(m.Metalink, "https://") {
+	if !m.Metalink.IsZero() && m.Metalink.Scheme() != "https" {
 		why += ", and a metalink vouches only over https"
 	}
 	if m.CheckRepo() {
@@ -404,14 +405,14 @@ func location(href, base string) (path, elsewhere string, err error) {
 	}
 	u, err := url.Parse(base)
 	if err != nil {
-		return "", "", fmt.Errorf("%w: xml:base %q", rpmmd.ErrHostile, clip(base))
+		return "", "", fmt.Errorf("%w: xml:base %q", rpmmd.ErrHostile, clip(remote.Redact(base)))
 	}
 	if u.Scheme != "" || u.Host != "" {
 		switch {
 		case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-			return "", "", fmt.Errorf("%w: xml:base %q: expected an http or https URL", rpmmd.ErrHostile, clip(base))
+			return "", "", fmt.Errorf("%w: xml:base %q: expected an http or https URL", rpmmd.ErrHostile, clip(remote.Redact(base)))
 		case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-			return "", "", fmt.Errorf("%w: xml:base %q: has a user, query or fragment", rpmmd.ErrHostile, clip(u.Redacted()))
+			return "", "", fmt.Errorf("%w: xml:base %q: has a user, query or fragment", rpmmd.ErrHostile, clip(remote.Redact(base)))
 		}
 		return p, base, nil
 	}

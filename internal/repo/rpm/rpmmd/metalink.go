@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // ErrElsewhere means a metalink or mirror list that does not lead to a
@@ -239,7 +241,7 @@ func (r *reader) resource() (resource, error) {
 	}
 	base, ok := strings.CutSuffix(v, "/"+repomdPath)
 	if !ok {
-		return res, fmt.Errorf("%w: address %q, expected one that ends in %q", ErrElsewhere, clip(v), "/"+repomdPath)
+		return res, fmt.Errorf("%w: address %q, expected one that ends in %q", ErrElsewhere, clip(remote.Redact(v)), "/"+repomdPath)
 	}
 	res.base, err = baseURL(base)
 	return res, err
@@ -282,7 +284,7 @@ func ParseMirrorlist(doc []byte) ([]string, error) {
 		case "ftp", "rsync":
 			continue
 		default:
-			return nil, fmt.Errorf("mirror list: line %d: %w: %q, expected an http or https URL", n, ErrElsewhere, clip(line))
+			return nil, fmt.Errorf("mirror list: line %d: %w: %q, expected an http or https URL", n, ErrElsewhere, clip(remote.Redact(line)))
 		}
 		base, err := baseURL(strings.TrimSuffix(line, "/"+repomdPath))
 		if err != nil {
@@ -305,7 +307,7 @@ func ParseMirrorlist(doc []byte) ([]string, error) {
 func baseURL(s string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" && u.Scheme != "file" || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(s, " \t\r\n") {
-		return "", fmt.Errorf("%w: address %q", ErrElsewhere, clip(s))
+		return "", fmt.Errorf("%w: address %q", ErrElsewhere, clip(remote.Redact(s)))
 	}
 	return strings.TrimRight(s, "/"), nil
 }

@@ -1,0 +1,117 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/fetch/internal/reveal"
+	"example.org/snapd/internal/fetch/remote"
+)
+
+// transportKey tells connections apart that must not be shared.
+type transportKey struct {
+	access   *remote.Access
+	withCert bool
+}
+
+// transport returns the connections for a mirror's requests: shared ones, unless
+// it has certificates.
+func (c *Client) transport(a *remote.Access, withCert bool) http.RoundTripper {
+	withCert = withCert && a.HasCert()
+	conf := a.TLS(reveal.Token{}, withCert)
+	if conf == nil || c.cfg.Transport != nil {
+		return c.rt
+	}
+	k := transportKey{a, withCert}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rt := c.transports[k]
+	if rt == nil {
+		if c.transports == nil {
+			c.transports = make(map[transportKey]http.RoundTripper)
+		}
+		rt = c.newTransport(conf)
+		c.transports[k] = rt
+	}
+	return rt
+}
+
+// newTransport makes a pool of connections; conf is that of a mirror with
+// certificates, or nil.
+func (c *Client) newTransport(conf *tls.Config) *http.Transport {
+	only1 := new(http.Protocols)
+	only1.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:                  func(r *http.Request) (*url.URL, error) { return proxy(r, conf != nil) },
+		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        conf,
+		TLSHandshakeTimeout:    dialTimeout,
+		Protocols:              only1,
+		DisableCompression:     true,
+		MaxIdleConns:           0,
+		MaxIdleConnsPerHost:    c.cfg.Parallel,
+		MaxConnsPerHost:        c.cfg.Parallel, // else Go may open one too many for a request that another one serves
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: maxHeader,
+		ReadBufferSize:         32 << 10,
+		ExpectContinueTimeout:  time.Second,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode != http.StatusOK {
+				return &proxyError{resp.StatusCode}
+			}
+			return nil
+		},
+	}
+}
+
+var errProxyTLS = errors.New("ca_file and client_cert cannot be used through a proxy that is itself reached by https")
+
+// proxy is http.ProxyFromEnvironment. net/http would show a mirror's client
+// certificate to a proxy that is reached by https, so that pair is refused.
+func proxy(r *http.Request, certificates bool) (*url.URL, error) {
+	u, err := http.ProxyFromEnvironment(r)
+	if u != nil && u.Scheme == "https" && certificates {
+		return nil, errProxyTLS
+	}
+	return u, err
+}
+
+// secrets are what was sent to a server, which may send it back in a header that
+// a message quotes.
+type secrets []string
+
+// minSecret is the length below which hiding a text would damage messages and
+// protect nothing.
+const minSecret = 4
+
+func (s secrets) add(u *url.URL, user, password string) secrets {
+	list := []string{user, password}
+	for part := range strings.SplitSeq(u.RawQuery, "&") {
+		_, value, _ := strings.Cut(part, "=")
+		list = append(list, value)
+		if v, err := url.QueryUnescape(value); err == nil && v != value {
+			list = append(list, v)
+		}
+	}
+	full := remote.Redact(u.String())
+	for _, v := range list {
+		if len(v) >= minSecret && !strings.Contains(full, v) {
+			s = append(s, v, url.PathEscape(v), url.QueryEscape(v))
+		}
+	}
+	return s
+}
+
+// in replaces the secrets in a text.
+func (s secrets) in(text string) string {
+	for _, v := range s {
+		text = strings.ReplaceAll(text, v, "xxxxx")
+	}
+	return text
+}

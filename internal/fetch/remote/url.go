@@ -1,0 +1,265 @@
+// Package remote holds the type of URLs of upstream servers, which may carry
+// secrets, and the credentials that a mirror uses with them.
+//
+// A URL prints without its secrets, whichever way it is printed: by fmt, as
+// JSON or text, in a log, or inside another value. Only packages below
+// internal/fetch can read all of it, because only they can make the token that
+// Full requires.
+package remote
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"regexp"
+	"strings"
+	"unique"
+
+	"example.org/snapd/internal/fetch/internal/reveal"
+)
+
+// hidden replaces a secret, as in url.URL.Redacted.
+const hidden = "xxxxx"
+
+// URL is the URL of an upstream server or directory. The zero value is no URL.
+// URLs can be compared.
+type URL struct {
+	// A handle prints as an address even where fmt cannot call methods, as in
+	// the unexported field of another struct.
+	raw     unique.Handle[string]
+	foreign bool
+}
+
+// NewURL makes a URL of a text, which is not checked; see Check.
+func NewURL(s string) URL {
+	if s == "" {
+		return URL{}
+	}
+	return URL{raw: unique.Make(s)}
+}
+
+// NewURLs makes URLs of texts.
+func NewURLs(list ...string) []URL {
+	out := make([]URL, len(list))
+	for i, s := range list {
+		out[i] = NewURL(s)
+	}
+	return out
+}
+
+// Foreign marks a URL that neither the configuration nor a list of mirrors
+// names, but a repository's content: no client certificate is shown to it.
+func (u URL) Foreign() URL {
+	u.foreign = !u.IsZero()
+	return u
+}
+
+// IsForeign reports whether the URL was marked by Foreign.
+func (u URL) IsForeign() bool { return u.foreign }
+
+// IsZero reports whether there is no URL.
+func (u URL) IsZero() bool { return u.raw == unique.Handle[string]{} }
+
+// Full returns the whole URL, secrets included. Only packages below
+// internal/fetch have the token.
+func (u URL) Full(reveal.Token) string { return u.full() }
+
+func (u URL) full() string {
+	if u.IsZero() {
+		return ""
+	}
+	return u.raw.Value()
+}
+
+// String returns the URL without user information and fragment, and with the
+// values of its query replaced, except those of well-known harmless parameters.
+func (u URL) String() string { return Redact(u.full()) }
+
+// GoString is String, for %#v.
+func (u URL) GoString() string { return fmt.Sprintf("%q", u.String()) }
+
+// Format prints String for every verb.
+func (u URL) Format(f fmt.State, verb rune) {
+	switch verb {
+	case 'q':
+		fmt.Fprintf(f, "%q", u.String())
+	case 'v':
+		if f.Flag('#') {
+			fmt.Fprint(f, u.GoString())
+			return
+		}
+		fallthrough
+	default:
+		fmt.Fprint(f, u.String())
+	}
+}
+
+// MarshalText returns String.
+func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+// MarshalJSON returns String as a JSON string.
+func (u URL) MarshalJSON() ([]byte, error) {
+	return json.Marshal(u.String())
+}
+
+// LogValue returns String.
+func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
+
+// UnmarshalText takes a URL as a configuration has it.
+func (u *URL) UnmarshalText(b []byte) error {
+	*u = NewURL(string(b))
+	return nil
+}
+
+// Scheme returns the scheme in lower case, or "".
+func (u URL) Scheme() string { return u.parsed().Scheme }
+
+// Host returns the host with its port, or "".
+func (u URL) Host() string { return u.parsed().Host }
+
+// Path returns the decoded path, or "".
+func (u URL) Path() string { return u.parsed().Path }
+
+// parsed is the URL in parts; of one that does not parse, no parts.
+func (u URL) parsed() *url.URL {
+	p, err := url.Parse(u.full())
+	if err != nil {
+		return &url.URL{}
+	}
+	return p
+}
+
+// HasUser reports whether the URL has user information, or what is left of it
+// where a password has characters that a URL must escape.
+func (u URL) HasUser() bool {
+	p, err := url.Parse(u.full())
+	if err == nil {
+		return p.User != nil || p.Opaque != "" && strings.Contains(p.Opaque, "@")
+	}
+	return strings.Contains(u.full(), "@")
+}
+
+// HasSecret reports whether String leaves anything out.
+func (u URL) HasSecret() bool {
+	p, err := url.Parse(u.full())
+	return err != nil || p.User != nil || redactQuery(p.RawQuery) != p.RawQuery
+}
+
+// Check reports, without quoting a secret, a URL that is neither http, https
+// nor file.
+func (u URL) Check() error {
+	p, err := url.Parse(u.full())
+	if err != nil || p.Scheme != "http" && p.Scheme != "https" && p.Scheme != "file" || p.Scheme != "file" && p.Hostname() == "" {
+		return fmt.Errorf("%q: expected an http, https or file URL", u)
+	}
+	return nil
+}
+
+// Trim returns the URL without slashes at the end of its path.
+func (u URL) Trim() URL {
+	s := u.full()
+	end := strings.IndexAny(s, "?#")
+	if end < 0 {
+		end = len(s)
+	}
+	trimmed := NewURL(strings.TrimRight(s[:end], "/") + s[end:])
+	trimmed.foreign = u.foreign
+	return trimmed
+}
+
+// Join puts a slash and a path, which is escaped, after the URL's path. A query
+// stays at the end, as with dnf's baseurl.
+func (u URL) Join(path string) URL {
+	s := u.full()
+	s, _, _ = strings.Cut(s, "#")
+	base, query, ok := strings.Cut(s, "?")
+	s = strings.TrimRight(base, "/") + (&url.URL{Path: "/" + path}).EscapedPath()
+	if ok {
+		s += "?" + query
+	}
+	joined := NewURL(s)
+	joined.foreign = u.foreign
+	return joined
+}
+
+// Redact returns a URL without user information and fragment, and with the
+// values of its query replaced. A text that is no URL is replaced as a whole,
+// since a password with characters that a URL must escape makes it one.
+func Redact(s string) string {
+	if s == "" {
+		return ""
+	}
+	p, err := url.Parse(s)
+	switch {
+	case err != nil, p.Opaque != "":
+		if scheme, _, ok := strings.Cut(s, "://"); ok && schemeRE.MatchString(scheme) {
+			return scheme + "://" + hidden
+		}
+		return hidden
+	case p.Host == "" && p.Scheme == "" && !strings.HasPrefix(s, "/"):
+		// A host or path alone: shown, unless there is something like a login.
+		if strings.ContainsAny(s, "@?") {
+			return hidden
+		}
+		return s
+	}
+	query := redactQuery(p.RawQuery)
+	if p.User == nil && p.Fragment == "" && query == p.RawQuery {
+		return s
+	}
+	p.User, p.Fragment, p.RawFragment, p.RawQuery = nil, "", "", query
+	return p.String()
+}
+
+var schemeRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]{0,20}$`)
+
+// harmless are parameters of metalinks and mirror lists that choose a
+// repository.
+var harmless = map[string]bool{
+	"repo": true, "arch": true, "basearch": true, "release": true, "releasever": true, "version": true, "country": true,
+	"protocol": true, "infra": true, "countme": true, "product": true,
+}
+
+var (
+	keyRE   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,31}$`)
+	valueRE = regexp.MustCompile(`^[A-Za-z0-9._,+~-]{0,80}$`)
+)
+
+func redactQuery(q string) string {
+	if q == "" {
+		return ""
+	}
+	parts := strings.Split(q, "&")
+	for i, p := range parts {
+		key, value, ok := strings.Cut(p, "=")
+		switch {
+		case p == "":
+		case !ok, !keyRE.MatchString(key):
+			parts[i] = hidden // the key itself may be a token
+		case !harmless[key] || !valueRE.MatchString(value):
+			parts[i] = key + "=" + hidden
+		}
+	}
+	return strings.Join(parts, "&")
+}
+
+// urlRE finds URLs in a text: up to white space, or what cannot be in a URL and
+// as a rule ends one in a message.
+var urlRE = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>\x60]+`)
+
+// Scrub redacts the URLs in a text of another origin: an error of a library, a
+// line of somebody's file, a message that was stored by an older version.
+func Scrub(text string) string {
+	if !strings.Contains(text, "://") {
+		return text
+	}
+	return urlRE.ReplaceAllStringFunc(text, func(s string) string {
+		// Punctuation of the sentence around it.
+		u := strings.TrimRight(s, ".,:;)]}…")
+		if out := Redact(u); out != u {
+			return out + s[len(u):]
+		}
+		return s
+	})
+}

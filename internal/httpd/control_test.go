@@ -23,6 +23,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
+	"example.org/snapd/internal/store"
 )
 
 // Only this process's user and root may use the socket.
@@ -261,5 +262,33 @@ func TestAccel(t *testing.T) {
 				t.Errorf("later: %s %q, %d bytes", header, got, len(a.body))
 			}
 		})
+	}
+}
+
+// What an older version stored, or somebody asks for, is shown without secrets.
+func TestStoredSecrets(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	s.sync()
+	const secret = "s3cr3t"
+	if err := s.Store().Update(t.Context(), "check", func(tx *store.Tx) error {
+		return tx.SetCheck("debian", store.Check{Checked: s.Now, Error: `get http://alice:` + secret + `@mirror.example.org/x?token=` + secret + `: 404`})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var list api.MirrorList
+	s.call("mirror/list", api.Empty{}, &list)
+	if got, want := list.Mirrors[0].Error, "get http://mirror.example.org/x?token=xxxxx: 404"; got != want {
+		t.Errorf("got %s, expected %s", got, want)
+	}
+	if page := s.get("/mirror/debian").body; strings.Contains(page, secret) || !strings.Contains(page, "mirror.example.org/x?token=xxxxx: 404") {
+		t.Errorf("page: %s", page)
+	}
+	as := s.Now.Add(-time.Hour)
+	for _, u := range []string{"http://alice:" + secret + "@mirror.example.org/", "http://mirror.example.org/?token=" + secret, "gopher:" + secret} {
+		if e := s.fails("sync", api.SyncRequest{Mirrors: []string{"debian"}, FromURL: u, As: &as}); e.Exit != api.ExitUsage || strings.Contains(e.Message, secret) {
+			t.Errorf("from %s: %+v", u, e)
+		}
 	}
 }

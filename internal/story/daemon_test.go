@@ -63,16 +63,24 @@ type server struct {
 	Config string // path
 	Addr   string // host:port
 	cmd    *exec.Cmd
+	flags  []string // of snapd, besides --config
+	env    []string // of snapd and snapctl, besides the test's
 }
 
 // start runs snapd with a configuration; %ADDR% and %DATA% in it are filled in.
 func start(t *testing.T, config string) *server {
 	t.Helper()
+	return startWith(t, config, nil)
+}
+
+// startWith is start with further flags and environment of snapd.
+func startWith(t *testing.T, config string, flags []string, env ...string) *server {
+	t.Helper()
 	bin, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, Dir: t.TempDir(), Addr: "127.0.0.1:" + freePort(t)}
+	s := &server{t: t, Dir: t.TempDir(), Addr: "127.0.0.1:" + freePort(t), flags: flags, env: env}
 	s.Config = filepath.Join(s.Dir, "config.toml")
 	config = strings.NewReplacer("%ADDR%", s.Addr, "%DATA%", filepath.Join(s.Dir, "data")).Replace(config)
 	if err := os.WriteFile(s.Config, []byte(config), 0o600); err != nil {
@@ -90,7 +98,8 @@ func (s *server) run(bin string) {
 		s.t.Fatal(err)
 	}
 	defer log.Close()
-	s.cmd = exec.Command(filepath.Join(bin, "snapd"), "--config", s.Config)
+	s.cmd = exec.Command(filepath.Join(bin, "snapd"), append([]string{"--config", s.Config}, s.flags...)...)
+	s.cmd.Env = append(os.Environ(), s.env...)
 	s.cmd.Stderr = log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
@@ -132,6 +141,7 @@ func (s *server) Try(args ...string) (string, error) {
 	}
 	cmd := exec.Command(filepath.Join(bin, "snapctl"), args...)
 	cmd.Env = append(os.Environ(), "SNAPCTL_SOCKET="+filepath.Join(s.Dir, "data/snapd.sock"), "LC_ALL=C.UTF-8")
+	cmd.Env = append(cmd.Env, s.env...)
 	cmd.Dir = s.Dir
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -16,19 +16,23 @@ import (
 
 // transportKey tells connections apart that must not be shared.
 type transportKey struct {
-	access   *remote.Access
+	access   *remote.Access // nil where there are no certificates
 	withCert bool
+	may      reach
 }
 
-// transport returns the connections for a mirror's requests: shared ones, unless
-// it has certificates.
-func (c *Client) transport(a *remote.Access, withCert bool) http.RoundTripper {
+// transport returns the connections for a mirror's requests to addresses of some
+// kinds: shared ones, unless it has certificates.
+func (c *Client) transport(a *remote.Access, withCert bool, may reach) http.RoundTripper {
 	withCert = withCert && a.HasCert()
 	conf := a.TLS(reveal.Token{}, withCert)
-	if conf == nil || c.cfg.Transport != nil {
+	if c.cfg.Transport != nil || conf == nil && may == anywhere {
 		return c.rt
 	}
-	k := transportKey{a, withCert}
+	k := transportKey{a, withCert, may}
+	if conf == nil {
+		k.access = nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	rt := c.transports[k]
@@ -36,20 +40,26 @@ func (c *Client) transport(a *remote.Access, withCert bool) http.RoundTripper {
 		if c.transports == nil {
 			c.transports = make(map[transportKey]http.RoundTripper)
 		}
-		rt = c.newTransport(conf)
+		rt = c.newTransport(conf, may)
 		c.transports[k] = rt
 	}
 	return rt
 }
 
-// newTransport makes a pool of connections; conf is that of a mirror with
-// certificates, or nil.
-func (c *Client) newTransport(conf *tls.Config) *http.Transport {
+// newTransport makes a pool of connections to addresses of some kinds; conf is
+// that of a mirror with certificates, or nil. A connection is never shared
+// between requests that may go to different kinds of addresses, since names do
+// not tell them apart.
+func (c *Client) newTransport(conf *tls.Config, may reach) *http.Transport {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second, Resolver: c.cfg.resolver}
+	if may != anywhere {
+		dialer.Control = c.guard(may)
+	}
 	only1 := new(http.Protocols)
 	only1.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                  func(r *http.Request) (*url.URL, error) { return proxy(r, conf != nil) },
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            dialer.DialContext,
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    dialTimeout,
 		Protocols:              only1,

@@ -82,8 +82,9 @@ func TestAccess(t *testing.T) {
 	whole := load(t, remote.Files{Auth: auth, CA: ca.File, ClientCert: cert, ClientKey: key})
 	c := fetch.New(fetch.Config{Retries: -1})
 	t.Cleanup(c.Close)
+	var scope fetch.Scope
 	get := func(a *remote.Access, u remote.URL) error {
-		_, _, err := c.GetBytes(t.Context(), fetch.Request{URLs: []remote.URL{u}, Size: -1, MaxSize: 100, Access: a})
+		_, _, err := c.GetBytes(t.Context(), fetch.Request{URLs: []remote.URL{u}, Size: -1, MaxSize: 100, Access: a, Scope: &scope})
 		return err
 	}
 	u := remote.NewURL(srv.URL + "/r/f")

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"path"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/fetch/internal/reveal"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/regfile"
 )
 
@@ -76,7 +79,7 @@ func (b *body) close() {
 // download had to give up its connection to others.
 func (c *Client) open(ctx context.Context, req *Request, i int, off int64, validator string, cuts int) (*body, error) {
 	raw := req.URLs[i].Full(reveal.Token{})
-	if strings.HasPrefix(raw, "/") {
+	if strings.HasPrefix(raw, "/") && req.URLs[i].IsConfigured() {
 		return c.openFile(req, raw, off)
 	}
 	u, err := url.Parse(raw)
@@ -85,7 +88,7 @@ func (c *Client) open(ctx context.Context, req *Request, i int, off int64, valid
 		return nil, &failure{url: req.URLs[i].String(), err: fmt.Errorf("%w: the URL does not parse", ErrRefused)}
 	}
 	switch {
-	case u.Scheme == "file" && (u.Host == "" || u.Host == "localhost"):
+	case u.Scheme == "file" && (u.Host == "" || u.Host == "localhost") && req.URLs[i].IsConfigured():
 		return c.openFile(req, u.Path, off)
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
 		return nil, &failure{url: redact(u), err: fmt.Errorf("%w: expected an http, https or file URL", ErrRefused)}
@@ -150,14 +153,20 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, 
 }
 
 // roundTrip sends a request for URL i and follows redirects. Credentials and
-// client certificate stay with the host that they are for. It also returns the
-// secrets that were sent.
+// client certificate stay with the host that they are for. A redirect may lead to
+// a public address, or one of the kind that the server that gave it is at. It
+// also returns the secrets that were sent.
 func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL, hdr http.Header) (*http.Response, *url.URL, secrets, error) {
 	var sent secrets
 	refuse := func(format string, args ...any) (*http.Response, *url.URL, secrets, error) {
 		return nil, nil, nil, &failure{url: sent.in(redact(u)), err: fmt.Errorf("%w: %s", ErrRefused, sent.in(fmt.Sprintf(format, args...)))}
 	}
-	first := *u
+	first, configured := *u, req.URLs[i].IsConfigured()
+	may := anywhere
+	if !configured {
+		may = req.Scope.reach()
+	}
+	from := u // that named u
 	for n := 0; ; n++ {
 		r := (&http.Request{
 			Method: http.MethodGet, URL: u, Host: u.Host, Header: hdr,
@@ -177,10 +186,21 @@ func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL,
 		sent = sent.add(u, user, pass)
 		withCert := !req.URLs[i].IsForeign() && u.Scheme == first.Scheme && u.Host == first.Host
 		c.stats.requests.Add(1)
-		resp, err := c.transport(req.Access, withCert).RoundTrip(r)
-		if err != nil {
+		resp, at, err := c.send(r, req.Access, withCert, may)
+		var refused *addrError
+		switch {
+		case errors.As(err, &refused):
+			what := "a redirect to " + clip(redact(u))
+			if n == 0 {
+				what = "a list of mirrors or an index names it"
+			}
+			return nil, nil, nil, &failure{url: sent.in(redact(from)), err: fmt.Errorf("%w: %s: %v", ErrRefused, sent.in(what), refused)}
+		case err != nil:
 			return nil, nil, sent, err
+		case n == 0 && configured:
+			req.Scope.note(u, at)
 		}
+		from, may = u, public|at
 		switch resp.StatusCode {
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		default:
@@ -214,6 +234,30 @@ func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL,
 			return nil, nil, nil, f
 		}
 	}
+}
+
+// send sends one request where the address is of a kind that it may go to, and
+// tells which. Through a proxy only the URL's own host tells.
+func (c *Client) send(r *http.Request, a *remote.Access, withCert bool, may reach) (*http.Response, reach, error) {
+	at := public
+	if addr, ok := literal(r.URL.Hostname()); ok {
+		if at = c.cfg.reachOf(addr.Unmap()); at&may == 0 {
+			return nil, at, &addrError{addr, at, may}
+		}
+	}
+	if c.cfg.Transport == nil {
+		if proxy, err := http.ProxyFromEnvironment(r); proxy != nil || err != nil {
+			may = anywhere // where the proxy is
+		} else {
+			r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+				if tcp, ok := i.Conn.RemoteAddr().(*net.TCPAddr); ok {
+					at = c.cfg.reachOf(tcp.AddrPort().Addr().Unmap())
+				}
+			}}))
+		}
+	}
+	resp, err := c.transport(a, withCert, may).RoundTrip(r)
+	return resp, at, err
 }
 
 // judge decides by a response's status and headers whether its body is read.

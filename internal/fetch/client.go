@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -47,6 +49,11 @@ type Config struct {
 
 	// Transport takes the place of the network in tests.
 	Transport http.RoundTripper
+
+	// reachOf tells kinds of addresses apart; tests make a loopback address a
+	// public one with it.
+	reachOf  func(netip.Addr) reach
+	resolver *net.Resolver // nil: the system's
 }
 
 // Client fetches files. It is safe for concurrent use.
@@ -102,6 +109,9 @@ func New(cfg Config) *Client {
 	if cfg.Patience <= 0 {
 		cfg.Patience = 10 * time.Second
 	}
+	if cfg.reachOf == nil {
+		cfg.reachOf = reachOf
+	}
 	c := &Client{cfg: cfg, piece: chunk, rt: cfg.Transport, log: cfg.Logger, hosts: make(map[string]*host)}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -114,7 +124,7 @@ func New(cfg Config) *Client {
 		c.piece = min(chunk, burst)
 	}
 	if c.rt == nil {
-		c.rt = c.newTransport(nil)
+		c.rt = c.newTransport(nil, anywhere)
 	}
 	return c
 }

@@ -6,7 +6,8 @@
 // every wait has an end (connecting, headers, a stalled body, a body that
 // trickles, a pause that the host asks for), a slow download gives way to
 // requests that wait for a connection, redirects are counted and may not leave
-// https, and nothing is decompressed on the way. Passing troubles are retried, with exponential
+// https, what a server names is not at an address that only we can reach, and
+// nothing is decompressed on the way. Passing troubles are retried, with exponential
 // back-off and full jitter, on each URL in turn; a body that was cut is resumed
 // where that is safe; bytes that are wrong are not asked for again where they
 // came from.

@@ -57,6 +57,9 @@ type Request struct {
 	// Access holds the credentials, authorities and client certificate of the
 	// mirror that the URLs belong to; nil: none.
 	Access *remote.Access
+	// Scope is the mirror's. Without one, URLs that the configuration does not
+	// name lead to public addresses only.
+	Scope *Scope
 
 	// IfModifiedSince and ETag make the request conditional.
 	IfModifiedSince time.Time

@@ -68,6 +68,7 @@ type Engine struct {
 	rotten     map[cas.Digest]string
 	linked     map[string]linked
 	access     map[string]*remote.Access // by mirror; nil: none
+	scopes     map[string]*fetch.Scope   // by mirror
 	epoch      atomic.Uint64
 	background sync.WaitGroup
 	base       context.Context
@@ -88,7 +89,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, formats: map[string]repo.Format{}, mirrors: map[string]config.Mirror{}, locks: map[string]chan struct{}{},
 		keyrings: map[string]*sign.Keyring{}, roots: map[rootKey]*rootEntry{}, flights: map[cas.Digest]*flight{}, rotten: map[cas.Digest]string{}, linked: map[string]linked{},
-		access: map[string]*remote.Access{},
+		access: map[string]*remote.Access{}, scopes: map[string]*fetch.Scope{},
 	}
 	e.base, e.stop = context.WithCancel(context.Background())
 	for _, f := range cfg.Formats {
@@ -102,7 +103,7 @@ func New(cfg Config) (*Engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s: %w", m.Name, err)
 		}
-		e.mirrors[m.Name], e.access[m.Name] = m, a
+		e.mirrors[m.Name], e.access[m.Name], e.scopes[m.Name] = m, a, &fetch.Scope{}
 		e.locks[m.Name] = make(chan struct{}, 1)
 	}
 	err := cfg.Store.View(e.base, func(tx *store.Tx) error {

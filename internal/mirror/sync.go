@@ -851,7 +851,7 @@ func (s *syncer) fetch(ctx context.Context, state *suiteState, dir string, l rep
 
 // download runs one verified fetch into w and commits it.
 func (e *Engine) download(ctx context.Context, m config.Mirror, urls []remote.URL, l repo.Listed, w cas.Writer, p *Progress, s *syncer) (cas.Info, error) {
-	req := fetch.Request{URLs: urls, Size: l.Size, MaxSize: maxUnknown, Want: fetch.Digests{SHA256: l.SHA256, SHA512: l.SHA512}, Dest: w, Tree: treeOf(urls), Access: e.access[m.Name]}
+	req := fetch.Request{URLs: urls, Size: l.Size, MaxSize: maxUnknown, Want: fetch.Digests{SHA256: l.SHA256, SHA512: l.SHA512}, Dest: w, Tree: treeOf(urls), Access: e.access[m.Name], Scope: e.scopes[m.Name]}
 	if l.Size >= 0 {
 		req.MaxSize = 0
 	}
@@ -1125,7 +1125,7 @@ func (g *getter) GetURL(ctx context.Context, url remote.URL, max int64) (repo.Do
 
 func (g *getter) get(ctx context.Context, url remote.URL, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
 	req := fetch.Request{
-		URLs: []remote.URL{url}, Size: -1, MaxSize: max, Tree: treeOf([]remote.URL{url}), Access: g.s.e.access[g.s.m.Name], IgnorePauses: g.s.ignore,
+		URLs: []remote.URL{url}, Size: -1, MaxSize: max, Tree: treeOf([]remote.URL{url}), Access: g.s.e.access[g.s.m.Name], Scope: g.s.e.scopes[g.s.m.Name], IgnorePauses: g.s.ignore,
 	}
 	if !g.base.IsZero() {
 		req.Tree = treeOf([]remote.URL{g.base})

@@ -1,5 +1,6 @@
-// Package fetchtest makes what tests of authenticated mirrors need: a private
-// authority, servers that it vouches for, and client certificates.
+// Package fetchtest makes what tests of mirrors need: a private authority,
+// servers that it vouches for and client certificates; a network with a public
+// address.
 package fetchtest
 
 import (

@@ -29,6 +29,7 @@ type URL struct {
 	// the unexported field of another struct.
 	raw     unique.Handle[string]
 	foreign bool
+	listed  bool
 }
 
 // NewURL makes a URL of a text, which is not checked; see Check.
@@ -57,6 +58,22 @@ func (u URL) Foreign() URL {
 
 // IsForeign reports whether the URL was marked by Foreign.
 func (u URL) IsForeign() bool { return u.foreign }
+
+// Listed marks a URL that the configuration does not name, but a list of mirrors.
+func (u URL) Listed() URL {
+	u.listed = !u.IsZero()
+	return u
+}
+
+// IsConfigured reports whether the URL was marked neither by Foreign nor by
+// Listed.
+func (u URL) IsConfigured() bool { return !u.foreign && !u.listed }
+
+// like gives u the marks of another URL.
+func (u URL) like(other URL) URL {
+	u.foreign, u.listed = other.foreign, other.listed
+	return u
+}
 
 // IsZero reports whether there is no URL.
 func (u URL) IsZero() bool { return u.raw == unique.Handle[string]{} }
@@ -163,9 +180,7 @@ func (u URL) Trim() URL {
 	if end < 0 {
 		end = len(s)
 	}
-	trimmed := NewURL(strings.TrimRight(s[:end], "/") + s[end:])
-	trimmed.foreign = u.foreign
-	return trimmed
+	return NewURL(strings.TrimRight(s[:end], "/") + s[end:]).like(u)
 }
 
 // Join puts a slash and a path, which is escaped, after the URL's path. A query
@@ -178,9 +193,7 @@ func (u URL) Join(path string) URL {
 	if ok {
 		s += "?" + query
 	}
-	joined := NewURL(s)
-	joined.foreign = u.foreign
-	return joined
+	return NewURL(s).like(u)
 }
 
 // Redact returns a URL without user information and fragment, and with the

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/fetchtest"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/mirror"
@@ -373,6 +375,55 @@ func TestEngineUnsigned(t *testing.T) {
 	w.verify(t, "4.0")
 	if got, want := w.install(t, "4.0", "app"), "app-1.0-1.x86_64"; got != want {
 		t.Errorf("dnf installed %q, want %q (%+v)", got, want, fr.Frozen)
+	}
+}
+
+// TestPublicMirrorlist: neither a public list of mirrors nor an xml:base of a
+// public mirror leads to this machine.
+func TestPublicMirrorlist(t *testing.T) {
+	if !fetchtest.InPublic(t) {
+		return
+	}
+	asked := 0
+	inside := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	defer inside.Close()
+	l, err := net.Listen("tcp", fetchtest.PublicIP+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := "http://" + l.Addr().String()
+	var w *world
+	list := inside.URL
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/list" {
+			io.WriteString(rw, list+"\n")
+			return
+		}
+		if strings.HasSuffix(r.URL.Path, ".rpm") {
+			http.NotFound(rw, r)
+			return
+		}
+		w.up.ServeHTTP(rw, r)
+	}))
+	srv.Listener.Close()
+	srv.Listener = l
+	w = newWorld(t, rpmtest.Options{XMLBase: inside.URL}, func(m *config.Mirror) {
+		m.URL, m.Mirrorlist = remote.URL{}, remote.NewURL(at+"/list")
+	})
+	w.up.Add(rpmtest.Package{Name: "app", Version: "1.0"})
+	w.up.Publish(start)
+	srv.Start()
+	defer srv.Close()
+	if _, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{}); !errors.Is(err, fetch.ErrRefused) || !strings.Contains(err.Error(), "loopback") {
+		t.Errorf("a list that names loopback: %v", err)
+	}
+	list = at
+	w.sync(t)
+	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0", All: true}, nil); !errors.Is(err, fetch.ErrRefused) {
+		t.Errorf("a package that an xml:base places on loopback: %v", err)
+	}
+	if asked > 0 {
+		t.Errorf("the service on loopback was asked %d times", asked)
 	}
 }
 

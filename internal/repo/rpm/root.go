@@ -46,8 +46,8 @@ func (Format) BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]r
 	out := m.BaseURLs()
 	add := func(bases []string) {
 		for _, b := range remote.NewURLs(bases...) {
-			if !slices.Contains(out, b) {
-				out = append(out, b)
+			if !slices.Contains(out, b) && !slices.Contains(out, b.Listed()) {
+				out = append(out, b.Listed())
 			}
 		}
 	}

@@ -307,7 +307,7 @@ func manVerb() *verb {
 				}
 				for _, n := range names {
 					file := filepath.Join(dir, n)
-					if err := writeFile(file, []byte(pages[n]), true); err != nil {
+					if err := writeFile(file, []byte(pages[n]), true, 0o644); err != nil {
 						return err
 					}
 					out.Files = append(out.Files, file)

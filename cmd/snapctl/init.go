@@ -33,7 +33,10 @@ cannot be mirrored is named with the reason. Packages are fetched on demand.
 Nothing else on the machine is changed.
 
 Keys that stand inside sources are written to files in keyrings/ beside the
-configuration.`,
+configuration. User names and passwords are written to files in auth/, which
+only their owner can read, and never into the configuration. Logins in apt's
+auth.conf and auth.conf.d are used from there, and so are the certificates that
+apt's configuration and .repo files name.`,
 		examples: []string{
 			"snapctl init --from-apt",
 			"snapctl init --from-apt=/etc/apt/sources.list.d/debian.sources --data-dir /srv/snapd --output /etc/snapd/config.toml",
@@ -56,7 +59,8 @@ type initMirror struct {
 	config.Mirror
 	urls                 []string // as the configuration shall have them
 	metalink, mirrorlist string
-	keys                 []string // armored, to be written to files
+	keys                 []string        // armored, to be written to files
+	logins               []*remote.Login // to be written to a file
 	from                 []string
 	notes                []string
 }
@@ -69,6 +73,11 @@ func (m *initMirror) shown() string {
 		}
 	}
 	return ""
+}
+
+// token reports whether a URL has a query that is not shown.
+func (m *initMirror) token() bool {
+	return slices.ContainsFunc(append(slices.Clone(m.urls), m.metalink, m.mirrorlist), func(u string) bool { return u != "" && remote.NewURL(u).HasSecret() })
 }
 
 func runInit(_ context.Context, c *call) error {
@@ -106,13 +115,40 @@ func runInit(_ context.Context, c *call) error {
 	}
 	distinctNames(mirrors)
 
-	// Keys inside sources become files; printed text has no place for them.
-	keyFiles := map[string]string{} // path to content
+	// Keys and logins inside sources become files; printed text has no place for
+	// them.
+	r.Logins = []string{}
+	keyFiles := map[string]string{}   // path to content
+	loginFiles := map[string][]byte{} // likewise
+	secret := false
 	kept := mirrors[:0]
 	for _, m := range mirrors {
-		if len(m.keys) > 0 && output == "-" {
-			r.Skipped = append(r.Skipped, api.InitSkip{File: strings.Join(m.from, " "), Text: m.shown(), Reason: "its key stands inside the sources and needs a file: use --output FILE"})
+		skip := func(reason string) {
+			r.Skipped = append(r.Skipped, api.InitSkip{File: strings.Join(m.from, " "), Text: m.shown(), Reason: reason})
+		}
+		switch {
+		case len(m.keys) > 0 && output == "-":
+			skip("its key stands inside the sources and needs a file: use --output FILE")
 			continue
+		case len(m.logins) > 0 && output == "-":
+			skip("its user name and password need a file: use --output FILE")
+			continue
+		case m.token() && output == "-":
+			skip("the query of its URL may hold a secret, which is not printed: use --output FILE")
+			continue
+		}
+		if m.token() {
+			secret = true
+			m.notes = append(m.notes, "the query of the URL may hold a secret: this file is for its owner alone")
+		}
+		if len(m.logins) > 0 {
+			file, err := absolute(filepath.Join(filepath.Dir(output), "auth", m.Name+".conf"))
+			if err != nil {
+				return err
+			}
+			m.AuthFile = file
+			loginFiles[file] = remote.AuthFile(m.logins...)
+			r.Logins = append(r.Logins, file)
 		}
 		for i, k := range m.keys {
 			name := m.Name + ".asc"
@@ -146,11 +182,20 @@ func runInit(_ context.Context, c *call) error {
 			return err
 		}
 		for _, f := range r.Keys {
-			if err := writeFile(f, []byte(keyFiles[f]), true); err != nil {
+			if err := writeFile(f, []byte(keyFiles[f]), true, 0o644); err != nil {
 				return err
 			}
 		}
-		if err := writeFile(r.File, []byte(text), c.on("force")); err != nil {
+		for _, f := range r.Logins {
+			if err := writeFile(f, loginFiles[f], true, 0o600); err != nil {
+				return err
+			}
+		}
+		mode := os.FileMode(0o644)
+		if secret {
+			mode = 0o600
+		}
+		if err := writeFile(r.File, []byte(text), c.on("force"), mode); err != nil {
 			return err
 		}
 	}
@@ -169,7 +214,7 @@ var errNoSources = errors.New("no source can be mirrored")
 
 // writeFile puts data under name, whole or not at all; what is there is only
 // replaced when asked.
-func writeFile(name string, data []byte, replace bool) error {
+func writeFile(name string, data []byte, replace bool, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -183,7 +228,7 @@ func writeFile(name string, data []byte, replace bool) error {
 			return fmt.Errorf("write %s: %w", name, errExists)
 		}
 	}
-	if err := replaceFile(root, filepath.Base(name), data, 0o644); err != nil {
+	if err := replaceFile(root, filepath.Base(name), data, mode); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
@@ -252,7 +297,11 @@ func fromApt(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
 	}
 	var out []initMirror
 	for _, a := range list {
-		out = append(out, initMirror{Mirror: a.Mirror, urls: []string{a.URI}, keys: a.Keys, from: a.From, notes: a.Notes})
+		var logins []*remote.Login
+		if a.Login != nil {
+			logins = append(logins, a.Login)
+		}
+		out = append(out, initMirror{Mirror: a.Mirror, urls: []string{a.URI}, logins: logins, keys: a.Keys, from: a.From, notes: a.Notes})
 	}
 	var skips []api.InitSkip
 	for _, s := range skipped {
@@ -330,7 +379,22 @@ func rpmMirror(m machine, r *yumconf.Repo) (initMirror, string) {
 	}
 	out := initMirror{from: []string{fmt.Sprintf("%s:%d", r.File, r.Line)}}
 	out.Mirror = config.Mirror{Name: mirrorName(r.ID), Type: "rpm"}
-	out.urls, out.metalink, out.mirrorlist = r.BaseURLs, r.Metalink, r.Mirrorlist
+	out.urls, out.metalink, out.mirrorlist, out.logins = r.BaseURLs, r.Metalink, r.Mirrorlist, r.Logins
+	out.CAFile, out.ClientCert, out.ClientKey = r.CAFile, r.ClientCert, r.ClientKey
+	for _, f := range []string{r.CAFile, r.ClientCert, r.ClientKey} {
+		if f == "" {
+			continue
+		}
+		if _, err := fs.Stat(m.root, strings.TrimPrefix(path.Clean("/"+f), "/")); err != nil {
+			return initMirror{}, "its certificate or key " + f + " cannot be read"
+		}
+	}
+	if r.NoVerify {
+		out.notes = append(out.notes, "sslverify=0 is not followed: servers are verified")
+	}
+	if len(r.Logins) > 0 && (r.Metalink != "" || r.Mirrorlist != "") {
+		out.notes = append(out.notes, "the login is sent to the hosts that are named here, not to those that the list of mirrors names: add these to auth_file where they need it")
+	}
 	local, remote := r.KeyFiles()
 	for _, f := range local {
 		if _, err := fs.Stat(m.root, strings.TrimPrefix(path.Clean(f), "/")); err != nil {
@@ -421,6 +485,10 @@ func configText(dataDir string, mirrors []initMirror) string {
 		tomlList(&b, "components", m.Components)
 		tomlList(&b, "architectures", m.Architectures)
 		tomlList(&b, "keyring", m.Keyring)
+		tomlKey(&b, "auth_file", m.AuthFile)
+		tomlKey(&b, "ca_file", m.CAFile)
+		tomlKey(&b, "client_cert", m.ClientCert)
+		tomlKey(&b, "client_key", m.ClientKey)
 		if m.Type == "deb" {
 			fmt.Fprintf(&b, "sources = %t\n", m.Sources)
 		}

@@ -599,8 +599,8 @@ func (u *ui) initialised(r *api.InitResult) {
 			u.printf("  note: %s\n", n)
 		}
 	}
-	for _, k := range r.Keys {
-		u.printf("wrote %s\n", k)
+	for _, f := range slices.Concat(r.Keys, r.Logins) {
+		u.printf("wrote %s\n", f)
 	}
 	u.printf("wrote %s (%s)\nstart with: snapd --config %s\n", r.File, count(len(r.Mirrors), "mirror", "mirrors"), shellWord(r.File))
 }

@@ -7,6 +7,7 @@ type InitResult struct {
 	File    string       `json:"file,omitempty"` // the configuration that was written
 	Text    string       `json:"text,omitempty"` // or its text, with --output -
 	Keys    []string     `json:"keys"`           // key files that were written
+	Logins  []string     `json:"logins"`         // files with user names and passwords that were written
 	Mirrors []InitMirror `json:"mirrors"`
 	Skipped []InitSkip   `json:"skipped"`
 }

@@ -134,7 +134,7 @@ Components: c
 Enabled: no
 
 Types: deb
-URIs: mirror+file:/etc/apt/mirrors.txt mirror://m.example.org/x tor+http://t.example.org/ ftp://f.example.org/ http://user:secret@p.example.org/
+URIs: mirror+file:/etc/apt/mirrors.txt mirror://m.example.org/x tor+http://t.example.org/ ftp://f.example.org/ http://user:se%20cret@p.example.org/
 Suites: s
 Components: c
 
@@ -198,7 +198,7 @@ Suites: s
 				`/etc/apt/sources.list.d/a.sources:7: mirror://m.example.org/x s: scheme "mirror" names a list of mirrors: write one of them as the URI`,
 				`/etc/apt/sources.list.d/a.sources:7: tor+http://t.example.org/ s: scheme "tor+http" is not supported: expected http, https or file`,
 				`/etc/apt/sources.list.d/a.sources:7: ftp://f.example.org/ s: scheme "ftp" is not supported: expected http, https or file`,
-				"/etc/apt/sources.list.d/a.sources:7: http://…@p.example.org/ s: the URI holds a user name or password, which a configuration must not",
+				"/etc/apt/sources.list.d/a.sources:7: http://p.example.org/ s: the user name or password has a blank or control character, which apt's auth.conf cannot hold",
 				`/etc/apt/sources.list.d/a.sources:12: http://t.example.org s: trusted without a key: name the key that signs it with signed-by`,
 				`/etc/apt/sources.list.d/a.sources:18: http://m.example.org s: key file /nowhere.gpg does not exist`,
 				`/etc/apt/sources.list.d/a.sources:24: http://m.example.org s: key file /usr/share/keyrings/broken.gpg: malformed OpenPGP data: expected a binary or armored keyring, found neither`,

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"example.org/snapd/internal/config"
@@ -29,8 +30,9 @@ type Mirror struct {
 	// Mirror has a keyring only of the files that there are. Where Keys is not
 	// empty, each has to be written to a file and added.
 	config.Mirror
-	URI  string   // the base URL, without credentials
-	Keys []string // armored key blocks
+	URI   string        // the base URL, without the login
+	Login *remote.Login // that was in the URI; nil: none
+	Keys  []string      // armored key blocks
 	// From names the entries, "file:line".
 	From []string
 	// Notes say what of the entries is not followed.
@@ -53,8 +55,7 @@ func (m Machine) Files() ([]string, error) {
 	}
 	for _, d := range dir {
 		n := d.Name()
-		plain := strings.Trim(n, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == ""
-		if ext := path.Ext(n); plain && n[0] != '.' && (ext == ".list" || ext == ".sources") && !d.IsDir() {
+		if ext := path.Ext(n); plainName(n) && (ext == ".list" || ext == ".sources") && !d.IsDir() {
 			out = append(out, "/etc/apt/sources.list.d/"+n)
 		}
 	}
@@ -105,40 +106,45 @@ func (m Machine) read(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
-// normalURI returns the URI as a mirror's url, or the reason why it cannot be one.
-func normalURI(s string) (uri, reason string) {
+// normalURI returns the URI as a mirror's url, with the login that was in it, or
+// the reason why it cannot be one.
+func normalURI(s string) (uri string, login *remote.Login, reason string) {
+	refuse := func(format string, args ...any) (string, *remote.Login, string) {
+		return "", nil, fmt.Sprintf(format, args...)
+	}
 	scheme, rest, ok := strings.Cut(s, ":")
 	if !ok || len(s) > 2000 {
-		return "", fmt.Sprintf("%q is not a URI", clip(s))
+		return refuse("%q is not a URI", clip(s))
 	}
 	switch scheme = strings.ToLower(scheme); scheme {
 	case "http", "https":
 	case "file", "copy":
 		p := strings.TrimPrefix(rest, "//")
 		if !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "%?#\\") {
-			return "", fmt.Sprintf("%q names no absolute path", clip(s))
+			return refuse("%q names no absolute path", clip(s))
 		}
-		return "file://" + path.Clean(p), ""
+		return "file://" + path.Clean(p), nil, ""
 	case "cdrom":
-		return "", "a disc cannot be mirrored"
+		return refuse("a disc cannot be mirrored")
 	default:
 		if scheme == "mirror" || strings.HasPrefix(scheme, "mirror+") {
-			return "", fmt.Sprintf("scheme %q names a list of mirrors: write one of them as the URI", clip(scheme))
+			return refuse("scheme %q names a list of mirrors: write one of them as the URI", clip(scheme))
 		}
-		return "", fmt.Sprintf("scheme %q is not supported: expected http, https or file", clip(scheme))
+		return refuse("scheme %q is not supported: expected http, https or file", clip(scheme))
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.Hostname() == "" {
-		return "", fmt.Sprintf("%q is not a URI", clip(s))
-	}
-	if u.User != nil {
-		return "", "the URI holds a user name or password, which a configuration must not"
+		return refuse("%q is not a URI", clip(s))
 	}
 	if u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(s, "\x00\r\n\t ") {
-		return "", fmt.Sprintf("%q is not a plain URI", clip(s))
+		return refuse("%q is not a plain URI", clip(s))
 	}
 	u.Scheme, u.Host = scheme, strings.ToLower(u.Host)
-	return strings.TrimRight(u.String(), "/"), ""
+	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), strings.TrimRight(u.RawPath, "/")
+	if uri, login, err = remote.SplitLogin(u.String(), true); err != nil {
+		return refuse("%v", err)
+	}
+	return uri, login, ""
 }
 
 // keySet is what verifies an entry.
@@ -274,6 +280,7 @@ type want struct {
 // origin gathers the entries of one URI and set of keys.
 type origin struct {
 	uri    string
+	login  *remote.Login
 	keys   keySet
 	suites []string
 	comps  map[string][]string // components of each suite, in order; "" for flat
@@ -308,7 +315,7 @@ func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 			continue
 		}
 		for _, one := range expandArch(e, own) {
-			uri, reason := normalURI(one.URI)
+			uri, login, reason := normalURI(one.URI)
 			if reason == "" {
 				reason = one.unfit()
 			}
@@ -316,18 +323,30 @@ func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 				skip(reason)
 				continue
 			}
-			i := slices.IndexFunc(origins, func(o *origin) bool { return o.uri == uri && o.keys.id() == keys.id() })
+			i := slices.IndexFunc(origins, func(o *origin) bool {
+				return o.uri == uri && o.login.Equal(login) && o.keys.id() == keys.id()
+			})
 			if i < 0 {
 				i = len(origins)
-				origins = append(origins, &origin{uri: uri, keys: keys, comps: map[string][]string{}, wants: map[[2]string]*want{}, from: map[string][]string{}})
+				origins = append(origins, &origin{uri: uri, login: login, keys: keys, comps: map[string][]string{}, wants: map[[2]string]*want{}, from: map[string][]string{}})
 			}
 			origins[i].add(one, one.Architectures.Set)
 		}
 	}
 	names := make(map[string]bool)
 	var out []Mirror
+	access := m.access()
 	for _, o := range origins {
-		out = append(out, o.mirrors(names)...)
+		for _, mm := range o.mirrors(names) {
+			if err := access.apply(&mm); err != nil {
+				colon := strings.LastIndexByte(mm.From[0], ':')
+				file := mm.From[0][:colon]
+				n, _ := strconv.Atoi(mm.From[0][colon+1:])
+				skipped = append(skipped, Skipped{file, n, clip(mm.URI + " " + strings.Join(mm.Suites, " ")), err.Error()})
+				continue
+			}
+			out = append(out, mm)
+		}
 	}
 	return out, skipped
 }
@@ -443,7 +462,7 @@ func (o *origin) mirrors(names map[string]bool) []Mirror {
 	}
 	var out []Mirror
 	for i, g := range groups {
-		mm := Mirror{URI: o.uri, Keys: o.keys.keys}
+		mm := Mirror{URI: o.uri, Login: o.login, Keys: o.keys.keys}
 		mm.Type, mm.URL, mm.Keyring = "deb", remote.NewURL(o.uri), slices.Clone(o.keys.files)
 		mm.Components, mm.Architectures, mm.Sources = g[0].components, g[0].archs, g[0].sources
 		// Empty is none; left out would be the default.

@@ -8,10 +8,10 @@ package aptconf
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo/deb/deb822"
 )
 
@@ -413,7 +413,7 @@ func (e *Entry) unfit() string {
 	if e.InReleasePath != "" {
 		return "InRelease-Path is not supported"
 	}
-	_, reason := normalURI(e.URI)
+	_, _, reason := normalURI(e.URI)
 	return reason
 }
 
@@ -441,12 +441,9 @@ func unique(in []string) []string {
 	return out
 }
 
-// credentials are what stands before the host in a URI.
-var credentials = regexp.MustCompile(`://[^/@ ]*@`)
-
 // clip prepares a piece of a file for a message: not too long, no password.
 func clip(s string) string {
-	s = credentials.ReplaceAllString(s, "://…@")
+	s = remote.Scrub(s)
 	if len(s) > 200 {
 		return s[:200] + "…"
 	}

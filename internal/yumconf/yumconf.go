@@ -32,9 +32,15 @@ type Repo struct {
 	File string // where it stands
 	Line int    // of its [id]
 
-	BaseURLs   []string // in the file's order, without trailing slashes
+	BaseURLs   []string // in the file's order, without trailing slashes and logins
 	Metalink   string
 	Mirrorlist string
+	Logins     []*remote.Login // for these URLs, from their user information or username and password
+
+	CAFile     string // sslcacert
+	ClientCert string // sslclientcert
+	ClientKey  string // sslclientkey
+	NoVerify   bool   // sslverify=0
 
 	Enabled      bool
 	GPGCheck     bool
@@ -44,8 +50,8 @@ type Repo struct {
 	Exclude []string // globs: excludepkgs, exclude
 	Include []string // globs: includepkgs
 
-	// NeedsLogin names the option that holds credentials, "" when none does.
-	NeedsLogin string
+	// BadLogin says why a login cannot be taken, "" when it can.
+	BadLogin string
 	// Unknown are variables that have no value, sorted.
 	Unknown []string
 }
@@ -252,13 +258,27 @@ func (s *section) repo(file string, defaults map[string]string, vars Vars) (Repo
 		r.BaseURLs = append(r.BaseURLs, strings.TrimRight(u, "/"))
 	}
 	r.Metalink, r.Mirrorlist = expand(s.values["metalink"]), expand(s.values["mirrorlist"])
+	value := func(key string) string {
+		v, ok := s.values[key]
+		if !ok {
+			v = defaults[key]
+		}
+		return expand(v)
+	}
+	r.login(value("username"), value("password"))
+	r.CAFile, r.ClientCert, r.ClientKey = value("sslcacert"), value("sslclientcert"), value("sslclientkey")
+	switch {
+	case r.ClientCert == "":
+		r.ClientKey = ""
+	case r.ClientKey == "":
+		r.ClientKey = r.ClientCert // both are in one file then
+	}
+	switch strings.ToLower(value("sslverify")) {
+	case "0", "no", "false", "off":
+		r.NoVerify = true
+	}
 	r.GPGKeys = list("gpgkey")
 	r.Exclude, r.Include = list("excludepkgs", "exclude"), list("includepkgs")
-	for _, k := range []string{"username", "sslclientcert", "sslclientkey"} {
-		if s.values[k] != "" {
-			r.NeedsLogin = k
-		}
-	}
 	r.Unknown = slices.Sorted(maps.Keys(unknown))
 	for key, to := range map[string]*bool{"enabled": &r.Enabled, "gpgcheck": &r.GPGCheck, "repo_gpgcheck": &r.RepoGPGCheck} {
 		if key == "enabled" {
@@ -271,6 +291,34 @@ func (s *section) repo(file string, defaults map[string]string, vars Vars) (Repo
 		}
 	}
 	return r, nil
+}
+
+// login takes the logins out of the URLs. Those without one have the
+// repository's, if there is any.
+func (r *Repo) login(user, password string) {
+	take := func(u *string, dir bool) {
+		if *u == "" {
+			return
+		}
+		rest, l, err := remote.SplitLogin(*u, dir)
+		if rest != "" {
+			*u = rest
+		}
+		if err == nil && l == nil && user+password != "" && !strings.HasPrefix(*u, "file:") {
+			l, err = remote.NewLogin(*u, dir, user, password)
+		}
+		switch {
+		case err != nil:
+			r.BadLogin = err.Error()
+		case l != nil:
+			r.Logins = append(r.Logins, l)
+		}
+	}
+	for i := range r.BaseURLs {
+		take(&r.BaseURLs[i], true)
+	}
+	take(&r.Metalink, false)
+	take(&r.Mirrorlist, false)
 }
 
 // expand replaces $name, ${name}, ${name:-default} and ${name:+alternative}.
@@ -360,8 +408,6 @@ func (r *Repo) Unmirrorable() string {
 		return "no value is known for $" + strings.Join(r.Unknown, ", $")
 	case len(r.BaseURLs) == 0 && r.Metalink == "" && r.Mirrorlist == "":
 		return "it has no baseurl, metalink or mirrorlist"
-	case r.NeedsLogin != "":
-		return "it needs credentials (" + r.NeedsLogin + ")"
 	}
 	for _, s := range append(slices.Clone(r.BaseURLs), r.Metalink, r.Mirrorlist) {
 		if s == "" {
@@ -371,13 +417,14 @@ func (r *Repo) Unmirrorable() string {
 		switch {
 		case err != nil:
 			return fmt.Sprintf("%q is not a URL", clip(remote.Redact(s)))
-		case u.User != nil:
-			return "it needs credentials (in the URL)"
 		case u.Scheme == "media" || u.Scheme == "cdrom":
 			return "it is removable media (" + u.Scheme + ":)"
 		case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file":
 			return fmt.Sprintf("it is reached by %q, expected http, https or file", u.Scheme)
 		}
+	}
+	if r.BadLogin != "" {
+		return r.BadLogin
 	}
 	if r.GPGCheck || r.RepoGPGCheck {
 		if len(r.GPGKeys) == 0 {

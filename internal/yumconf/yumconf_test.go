@@ -1,11 +1,14 @@
 package yumconf
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
 const sample = `# Fedora's own
@@ -65,16 +68,15 @@ func TestParse(t *testing.T) {
 
 func TestUnmirrorable(t *testing.T) {
 	for stanza, want := range map[string]string{
-		"baseurl=http://a/\ngpgcheck=1\ngpgkey=file:///k":               "",
-		"baseurl=http://a/\nenabled=0":                                  "it is disabled (enabled=0)",
-		"baseurl=http://a/$x/$y\n":                                      "no value is known for $x, $y",
-		"name=x":                                                        "it has no baseurl, metalink or mirrorlist",
-		"baseurl=ftp://a/\n":                                            `it is reached by "ftp", expected http, https or file`,
-		"baseurl=media://1/\n":                                          "it is removable media (media:)",
-		"baseurl=http://u:p@a/\n":                                       "it needs credentials (in the URL)",
-		"baseurl=https://a/\nsslclientcert=/x":                          "it needs credentials (sslclientcert)",
-		"baseurl=https://a/\ngpgcheck=1":                                "it names no key (gpgkey) to check signatures by",
-		"baseurl=https://a/\ngpgcheck=0":                                "its signatures are not checked (gpgcheck=0) and it names no key",
+		"baseurl=http://a/\ngpgcheck=1\ngpgkey=file:///k": "",
+		"baseurl=http://a/\nenabled=0":                    "it is disabled (enabled=0)",
+		"baseurl=http://a/$x/$y\n":                        "no value is known for $x, $y",
+		"name=x":                                          "it has no baseurl, metalink or mirrorlist",
+		"baseurl=ftp://a/\n":                              `it is reached by "ftp", expected http, https or file`,
+		"baseurl=media://1/\n":                            "it is removable media (media:)",
+		"baseurl=http://u:p%20q@a/\n":                     "the user name or password has a blank or control character, which apt's auth.conf cannot hold",
+		"baseurl=https://a/\ngpgcheck=1":                  "it names no key (gpgkey) to check signatures by",
+		"baseurl=https://a/\ngpgcheck=0":                  "its signatures are not checked (gpgcheck=0) and it names no key",
 		"mirrorlist=https://a/list\nrepo_gpgcheck=1\ngpgkey=http://a/k": "",
 	} {
 		r, err := Parse("x.repo", []byte("[x]\n"+stanza), nil, vars)
@@ -178,4 +180,33 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Logins leave the URLs, and those of [main] count where a repository has none.
+func TestLogins(t *testing.T) {
+	main := []byte("[main]\nusername=main\npassword=s3cr3t-main\nsslcacert=/etc/ca.pem\n")
+	repos, err := Parse("x.repo", []byte("[a]\nbaseurl=https://a.example.org/r/ https://bob:s3cr3t@b.example.org/r file:///srv\nmetalink=https://m.example.org/metalink?repo=x\n"+
+		"[b]\nbaseurl=https://a.example.org/b\nusername=b\npassword=s3cr3t-b\nsslclientcert=/etc/c.pem\nsslclientkey=/etc/k.pem\nsslverify=0\n"), main, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprintf("%+v %#v", repos, repos); strings.Contains(text, "s3cr3t") {
+		t.Error(text)
+	}
+	a, b := repos[0], repos[1]
+	if d := cmp.Diff([]string{"https://a.example.org/r", "https://b.example.org/r", "file:///srv"}, a.BaseURLs); d != "" {
+		t.Error(d)
+	}
+	for want, got := range map[string][]byte{
+		"machine https://a.example.org/r/ login main password s3cr3t-main\nmachine https://b.example.org/r/ login bob password s3cr3t\n" +
+			"machine https://m.example.org/metalink login main password s3cr3t-main\n": remote.AuthFile(a.Logins...),
+		"machine https://a.example.org/b/ login b password s3cr3t-b\n": remote.AuthFile(b.Logins...),
+	} {
+		if string(got) != want {
+			t.Errorf("got\n%s\nexpected\n%s", got, want)
+		}
+	}
+	if a.CAFile != "/etc/ca.pem" || a.ClientCert+a.ClientKey != "" || b.ClientCert != "/etc/c.pem" || b.ClientKey != "/etc/k.pem" || !b.NoVerify || a.NoVerify {
+		t.Errorf("%+v %+v", a, b)
+	}
 }

@@ -146,3 +146,45 @@ func TestLogin(t *testing.T) {
 		}
 	}
 }
+
+// A login that is taken out of a URL is found again for that URL and what is
+// below it, and for nothing beside it.
+func TestSplitLogin(t *testing.T) {
+	for _, c := range []struct {
+		url        string
+		dir        bool
+		rest, has  string
+		not, entry string
+	}{
+		{"https://alice:s3cr3t@h/r", true, "https://h/r", "https://h/r/a", "https://h/rx", "machine https://h/r/ login alice password s3cr3t\n"},
+		{"http://alice:s3%3Acr3t@h:8080/", true, "http://h:8080/", "http://h:8080/a", "http://h/a", "machine http://h:8080/ login alice password s3:cr3t\n"},
+		{"https://alice:s3cr3t@h/list?repo=x", false, "https://h/list?repo=x", "https://h/list?repo=x", "https://h/lis", "machine https://h/list login alice password s3cr3t\n"},
+		{"https://s3cr3t@h/a%20b", true, "https://h/a%20b", "https://h/a%20b/c", "http://h/a%20b/c", "machine https://h/a%20b/ login s3cr3t\n"},
+		{"https://:s3cr3t@h", true, "https://h", "https://h/c", "https://hx/c", "machine https://h/ password s3cr3t\n"},
+	} {
+		rest, l, err := SplitLogin(c.url, c.dir)
+		if err != nil || rest != c.rest || l == nil {
+			t.Errorf("%s: %s, %v", c.url, rest, err)
+			continue
+		}
+		file := AuthFile(l, l)
+		if string(file) != c.entry {
+			t.Errorf("%s: got %s, expected %s", c.url, file, c.entry)
+		}
+		logins, err := ParseLogins(file)
+		if err != nil || !logins.Has(NewURL(c.has)) || logins.Has(NewURL(c.not)) {
+			t.Errorf("%s: %v, has %t and %t", file, err, logins.Has(NewURL(c.has)), logins.Has(NewURL(c.not)))
+		}
+		if text := fmt.Sprintf("%v %+v %#v %+v", l, *l, l, logins); strings.Contains(text, "s3") {
+			t.Error(text)
+		}
+	}
+	for _, u := range []string{"https://a%20b:s3cr3t@h/", "https://a:s3%0Acr3t@h/", "ftp://a:s3cr3t@h/", "https://a:s3cr3t%zz@h/"} {
+		if _, _, err := SplitLogin(u, true); err == nil || strings.Contains(err.Error(), "s3") {
+			t.Errorf("%s: %v", u, err)
+		}
+	}
+	if rest, l, err := SplitLogin("https://h/r", true); rest != "https://h/r" || l != nil || err != nil {
+		t.Errorf("%s %v %v", rest, l, err)
+	}
+}

@@ -231,7 +231,7 @@ var schemeRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]{0,20}$`)
 // repository.
 var harmless = map[string]bool{
 	"repo": true, "arch": true, "basearch": true, "release": true, "releasever": true, "version": true, "country": true,
-	"protocol": true, "infra": true, "countme": true, "product": true,
+	"protocol": true, "infra": true, "content": true, "countme": true, "product": true,
 }
 
 var (

@@ -47,7 +47,9 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 		p.Files.Add(1)
 		p.Bytes.Add(info.Size)
 		if err := cas.Check(ctx, c.blobs, info.Digest); err != nil {
-			if !errors.Is(err, cas.ErrCorrupt) {
+			if errors.Is(err, cas.ErrNotFound) {
+				return nil // collected since the walk came by
+			} else if !errors.Is(err, cas.ErrCorrupt) {
 				return err
 			}
 			why := strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": ")
@@ -69,32 +71,24 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 	p.SetPhase("looking for missing blobs")
 	var after cas.Digest
 	for more := true; more; {
-		type refs struct {
-			d cas.Digest
-			r []store.Ref
-		}
-		var page []refs
+		var page []cas.Digest
 		if err := c.st.View(ctx, func(tx *store.Tx) error {
-			after, more = tx.Blobs(after, 500, func(d cas.Digest, r []store.Ref) { page = append(page, refs{d, r}) })
+			page = page[:0]
+			after, more = tx.Blobs(after, 500, func(d cas.Digest, _ []store.Ref) { page = append(page, d) })
 			return nil
 		}); err != nil {
 			return nil, err
 		}
-		for _, e := range page {
-			if _, known := bad[e.d]; known {
+		for _, d := range page {
+			if _, known := bad[d]; known {
 				continue
 			}
-			if _, err := c.blobs.Stat(ctx, e.d); err == nil {
-				continue
-			} else if !errors.Is(err, cas.ErrNotFound) {
-				return nil, err
-			}
-			needed, err := c.mustBeHere(ctx, e.r)
+			missing, err := c.missing(ctx, d)
 			if err != nil {
 				return nil, err
 			}
-			if needed {
-				bad[e.d] = "missing"
+			if missing {
+				bad[d] = "missing"
 			}
 		}
 	}
@@ -128,6 +122,31 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 		res.Exit = api.ExitVerify
 	}
 	return res, nil
+}
+
+// missing reports whether a blob is absent that must be present. A collection
+// beside this may have removed the blob with its last reference, and other work
+// may have written it again for a new one: the blob is missing only if it is
+// absent after a reference was found to which it was promised.
+func (c *Collector) missing(ctx context.Context, d cas.Digest) (bool, error) {
+	absent := func() (bool, error) {
+		_, err := c.blobs.Stat(ctx, d)
+		if errors.Is(err, cas.ErrNotFound) {
+			return true, nil
+		}
+		return false, err
+	}
+	if yes, err := absent(); err != nil || !yes {
+		return false, err
+	}
+	var refs []store.Ref
+	if err := c.st.View(ctx, func(tx *store.Tx) error { refs = tx.Refs(d, 0); return nil }); err != nil {
+		return false, err
+	}
+	if needed, err := c.mustBeHere(ctx, refs); err != nil || !needed {
+		return false, err
+	}
+	return absent()
 }
 
 // unrepaired adds what an earlier repair took away and could not get: it stays

@@ -44,7 +44,7 @@ type Dir struct {
 	// holding guards held and orders the two renames that a hold keeps apart: of
 	// a new blob to its name and of a blob to the quarantine.
 	holding sync.Mutex
-	held    map[Digest]int // how many batches hold a blob
+	held    map[Digest]int // how many holds there are of a blob
 
 	naming sync.Mutex
 	waits  map[Digest]*naming // names that are not durable yet
@@ -408,28 +408,22 @@ type batch struct {
 	mu    sync.Mutex
 	done  []pending
 	bytes int64
-	held  map[Digest]bool
+	held  []Digest // each as often as it was held
 }
 
 // hold makes the batch hold a blob; b.mu is held.
 func (b *batch) hold(dg Digest) {
-	if b.held[dg] {
-		return
-	}
-	if b.held == nil {
-		b.held = map[Digest]bool{}
-	}
-	b.held[dg] = true
+	b.held = append(b.held, dg)
 	b.dir.holding.Lock()
 	b.dir.held[dg]++
 	b.dir.holding.Unlock()
 }
 
 // release ends the holds of a batch.
-func (d *Dir) release(held map[Digest]bool) {
+func (d *Dir) release(held []Digest) {
 	d.holding.Lock()
 	defer d.holding.Unlock()
-	for dg := range held {
+	for _, dg := range held {
 		if d.held[dg]--; d.held[dg] == 0 {
 			delete(d.held, dg)
 		}

@@ -269,18 +269,7 @@ func (e *Engine) Flush(ctx context.Context, batch cas.Batch) error {
 	if len(digests) == 0 {
 		return nil
 	}
-	now := e.cfg.Now()
-	err := e.cfg.Store.Update(ctx, "suspects", func(tx *store.Tx) error {
-		for _, d := range digests {
-			if len(tx.Refs(d, 1)) == 0 {
-				if err := tx.Renew(d, now); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := e.candidates(ctx, digests...); err != nil {
 		return err
 	}
 	return batch.Flush(ctx)
@@ -293,18 +282,38 @@ func (e *Engine) Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error 
 	if _, err := batch.Hold(ctx, d); !errors.Is(err, cas.ErrNotFound) {
 		return err
 	}
-	now := e.cfg.Now()
-	// Should the work be cut short, a later collection finds the blob.
-	err := e.cfg.Store.Update(ctx, "suspects", func(tx *store.Tx) error {
-		if len(tx.Refs(d, 1)) > 0 {
-			return nil
-		}
-		return tx.Renew(d, now)
-	})
-	if err != nil {
+	if err := e.candidates(ctx, d); err != nil {
 		return err
 	}
 	return e.cfg.Blobs.Restore(ctx, d)
+}
+
+// candidates makes those of the blobs that nothing refers to collection
+// candidates as of now. One that loses its last reference afterwards is made a
+// candidate by that.
+func (e *Engine) candidates(ctx context.Context, digests ...cas.Digest) error {
+	var loose []cas.Digest
+	err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		loose = loose[:0]
+		for _, d := range digests {
+			if len(tx.Refs(d, 1)) == 0 {
+				loose = append(loose, d)
+			}
+		}
+		return nil
+	})
+	if err != nil || len(loose) == 0 {
+		return err
+	}
+	now := e.cfg.Now()
+	return e.cfg.Store.Update(ctx, "suspects", func(tx *store.Tx) error {
+		for _, d := range loose {
+			if err := tx.Renew(d, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // flying tells followers how far a fetch is.

@@ -72,7 +72,8 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 		}
 		al, well := aliases, healed
 		aliases, healed = nil, nil
-		if err := batch.Flush(ctx); err != nil {
+		// Nothing else refers to a package that only an imported base of a freeze has.
+		if err := e.Flush(ctx, batch); err != nil {
 			return err
 		}
 		for _, d := range well {

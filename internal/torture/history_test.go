@@ -4,12 +4,35 @@ import (
 	"flag"
 	"math/rand/v2"
 	"testing"
+
+	"example.org/snapd/internal/sign/signtest"
 )
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "reproduce the random history of this seed")
 	seedsFlag = flag.Int("seeds", 0, "do so many random histories")
 )
+
+// Freezes and all other work beside collections: nothing that was published is
+// ever missing.
+func TestRaces(t *testing.T) {
+	rounds := 40
+	if testing.Short() {
+		rounds = 15
+	}
+	seed := rand.Uint64N(1 << 32)
+	if *seedFlag != 0 {
+		seed = *seedFlag
+	}
+	res, err := races(t.Context(), t, testSigner(t), signtest.Signer(t, signtest.NewKey(t, "later")), seed, rounds)
+	t.Logf("seed %d: %v", seed, res)
+	if err != nil {
+		t.Errorf("%v\nreproduce with -run Races -seed %d", err, seed)
+	}
+	if res.Freezes == 0 || res.Collections == 0 || res.Verified == 0 {
+		t.Errorf("nothing went on: %+v", res)
+	}
+}
 
 // Random histories of all operations: nothing reachable is ever missing, and
 // nothing unreachable stays.

@@ -29,7 +29,7 @@ func run() (code int) {
 	short := flag.Bool("short", false, "a few cases of each part")
 	minutes := flag.Int("minutes", 5, "repeat the random parts for so long, after what is counted")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano())%1_000_000, "of what is random")
-	only := flag.String("only", "", "do these parts alone: faults, deaths, histories, upstream, full, eio, power, kills")
+	only := flag.String("only", "", "do these parts alone: faults, deaths, histories, races, upstream, full, eio, power, kills")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -135,6 +135,14 @@ func torture(ctx context.Context, b *bench, o options) error {
 			}
 		}
 		return fmt.Sprintf("%d random histories of %d operations: %v", n, ops, total), nil
+	})
+	part("races", func() (string, error) {
+		later, err := throwawaySigner()
+		if err != nil {
+			return "", err
+		}
+		r, err := races(ctx, b, signer, later, o.seed, pick(1000, 20))
+		return r.String(), err
 	})
 	part("upstream", func() (string, error) {
 		r, err := badUpstream(ctx, b, signer, pick(1, 13))

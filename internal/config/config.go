@@ -433,6 +433,16 @@ func (c *Config) fill(dir string) {
 // NameRE is the form of names of mirrors, freezes and recordings.
 var NameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
 
+// ValidMirrorName reports whether a mirror can have the name: it stands in URLs
+// and, in a frozen snapshot, beside the files that all of them have.
+func ValidMirrorName(name string) bool {
+	switch name {
+	case "latest", "manifest.json", "manifest.json.asc", "provenance.json", "key.asc":
+		return false
+	}
+	return NameRE.MatchString(name)
+}
+
 func (c *Config) validate(at position) error {
 	bad := func(table string, i int, key, format string, args ...any) error {
 		return fmt.Errorf("%w: %s: %s: %s", ErrInvalid, at(table, i, key), key, fmt.Sprintf(format, args...))
@@ -468,8 +478,8 @@ func (c *Config) validate(at position) error {
 		switch {
 		case !NameRE.MatchString(m.Name):
 			return b("name", "%q: expected letters, digits and .+~_- (at most 100)", m.Name)
-		case m.Name == "latest":
-			return b("name", `"latest" is reserved`)
+		case !ValidMirrorName(m.Name):
+			return b("name", "%q is reserved", m.Name)
 		case seen[m.Name]:
 			return b("name", "%q is configured twice", m.Name)
 		}

@@ -154,18 +154,20 @@ type exporter struct {
 	date time.Time
 	p    *mirror.Progress
 	res  *api.TransferResult
-	seen map[string]bool
+	seen map[string]cas.Digest
 }
 
 // blob writes one file, checking its digest on the way.
 func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 	if x.seen == nil {
-		x.seen = map[string]bool{}
+		x.seen = map[string]cas.Digest{}
 	}
-	if x.seen[name] {
+	if have, ok := x.seen[name]; ok && have != d {
+		return fmt.Errorf("export: %w", errTwoContents(name, have, d))
+	} else if ok {
 		return nil
 	}
-	x.seen[name] = true
+	x.seen[name] = d
 	if err := x.z.e.Rotten(d); err != nil {
 		return fmt.Errorf("export %s: %w", name, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -782,6 +783,9 @@ func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Do
 		}
 		f.Bytes += nodes[i].Size
 	}
+	if err := checkDirs(nodes); err != nil {
+		return nil, err
+	}
 	if err := z.putManifest(ctx, batch, f, doc, data, pl); err != nil {
 		return nil, err
 	}
@@ -792,6 +796,25 @@ func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Do
 		return nil, err
 	}
 	return f, nil
+}
+
+// checkDirs refuses a tree in which one path is a file and a directory. nodes are
+// sorted by path.
+func checkDirs(nodes []store.Node) error {
+	last := ""
+	for _, n := range nodes {
+		if path.Dir(n.Path) == last {
+			continue
+		}
+		last = path.Dir(n.Path)
+		for dir := last; dir != "."; dir = path.Dir(dir) {
+			_, found := slices.BinarySearchFunc(nodes, dir, func(n store.Node, p string) int { return cmp.Compare(n.Path, p) })
+			if found {
+				return fmt.Errorf("%w: %s is a file, and the directory of %s, in one freeze", ErrAmbiguous, dir, n.Path)
+			}
+		}
+	}
+	return nil
 }
 
 // publish puts the tree and then the record of a frozen snapshot. The batch

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -98,6 +99,21 @@ func TestStolenKey(t *testing.T) {
 		}, "the frozen index is not upstream's"},
 		{"other source", "exact", func(dir string) { manifest(dir, `"source":"src-a"`, `"source":"other"`) }, "component and source are not those of the signed index"},
 		{"other component", "exact", func(dir string) { manifest(dir, `"component":"main"`, `"component":"contrib"`) }, "component and source are not those of the signed index"},
+		{"two packages at one path", "exact", func(dir string) {
+			text := read(dir + "/manifest.json")
+			paths := regexp.MustCompile(`"path":"(pool/[^"]*\.deb)"`).FindAllStringSubmatch(text, -1)
+			manifest(dir, paths[1][1], paths[0][1])
+		}, "two files have one path"},
+		{"a package at a signed document", "exact", func(dir string) {
+			manifest(dir, regexp.MustCompile(`"path":"pool/[^"]*\.deb"`).FindString(read(dir+"/manifest.json")), `"path":"dists/stable/InRelease"`)
+		}, "two files have one path"},
+		{"a mirror at the manifest", "exact", func(dir string) { manifest(dir, `"name":"debian"`, `"name":"manifest.json"`) }, "its name is another mirror's, a file's or no name at all"},
+		{"a mirror twice", "exact", func(dir string) {
+			text := read(dir + "/manifest.json")
+			i := strings.Index(text, `"mirrors":[`) + len(`"mirrors":[`)
+			j := strings.Index(text, `],"missing"`)
+			manifest(dir, text[i:j], text[i:j]+","+text[i:j])
+		}, "its name is another mirror's, a file's or no name at all"},
 		{"other key", "exact", func(dir string) { manifest(dir, `"keys":["`, `"keys":["0`) }, "the manifest names a key that did not sign the root"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -237,7 +237,14 @@ func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*ap
 		v.res.Signature = &api.Signer{Fingerprint: g.Fingerprint, UserID: g.UserID, SignedAt: g.Created}
 	}
 	v.checkStatements(statements)
+	names := map[string]bool{}
 	for i := range doc.Mirrors {
+		name := doc.Mirrors[i].Name
+		if names[name] || !config.ValidMirrorName(name) {
+			v.fault("manifest.json", "", name, "mirror %q: its name is another mirror's, a file's or no name at all", name)
+			continue
+		}
+		names[name] = true
 		if err := v.mirror(ctx, &doc.Mirrors[i]); err != nil {
 			return nil, err
 		}
@@ -673,7 +680,8 @@ func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, 
 	sizes := map[string]int64{}
 	for k, files := range want {
 		for _, file := range files {
-			known[file.Path], sizes[file.Path] = file.SHA256, file.Size
+			v.claim(d, known, file.Path, file.SHA256)
+			sizes[file.Path] = file.Size
 			if _, ok := have[file.Path]; !ok {
 				v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), file.SHA256.String(), "", "%s is missing from the frozen repository", file.Path)
 			}
@@ -746,6 +754,15 @@ func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, 
 	return eg.Wait()
 }
 
+// claim notes what is at a path of the frozen repository: only one file can be.
+func (v *verifier) claim(d *DocMirror, known map[string]cas.Digest, p string, sum cas.Digest) {
+	if have, ok := known[p]; ok && have != sum {
+		a, b := min(have.String(), sum.String()), max(have.String(), sum.String())
+		v.fault(d.Name+": "+p, "one file", "files with SHA-256 "+a+" and "+b, "two files have one path")
+	}
+	known[p] = sum
+}
+
 // wholeKnows reports whether a whole mirror's indices named a package path.
 func (v *verifier) wholeKnows(p string) bool {
 	v.mu.Lock()
@@ -764,7 +781,8 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 		return nil
 	}
 	for _, doc := range docs {
-		known[doc.Path], sizes[doc.Path] = cas.Sum(doc.Data), int64(len(doc.Data))
+		v.claim(d, known, doc.Path, cas.Sum(doc.Data))
+		sizes[doc.Path] = int64(len(doc.Data))
 	}
 	dir := f.SuiteDir(suite)
 	for _, l := range root.Files {
@@ -772,7 +790,8 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 		_, ok := have[p]
 		hash := f.HashName(p, l.SHA256)
 		if _, named := have[hash]; named {
-			known[hash], sizes[hash] = l.SHA256, l.Size
+			v.claim(d, known, hash, l.SHA256)
+			sizes[hash] = l.Size
 		} else if ok && root.ByHash && hash != "" {
 			v.fault(d.Name+": "+hash, l.SHA256.String(), "", "the name by hash of %s is not there", l.Path)
 		}
@@ -783,7 +802,8 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 			v.fault(d.Name+": "+p, l.SHA256.String(), "", "the signed index lists a file that is not there")
 			continue
 		}
-		known[p], sizes[p] = l.SHA256, l.Size
+		v.claim(d, known, p, l.SHA256)
+		sizes[p] = l.Size
 		if d.Kind == Whole {
 			if want, ok := upstream[l.Path]; !ok || want != l.SHA256 {
 				v.fault(d.Name+": "+p, want.String(), l.SHA256.String(), "the frozen index is not upstream's")

@@ -290,6 +290,9 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 	if err := s.e.Flush(ctx, batch); err != nil {
 		return nil, err
 	}
+	if err := s.checkPaths(ctx, states); err != nil {
+		return nil, err
+	}
 	if s.m.Download == config.All {
 		if err := s.takePackages(ctx, states); err != nil {
 			return nil, err
@@ -882,11 +885,7 @@ const maxElsewhere = 16
 // takePackages fetches every package of the new generations that is not here.
 func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 	s.p.SetPhase("fetching packages")
-	// The snapshot being made, which nobody else sees.
-	all := &store.Snapshot{Mirror: s.m.Name, Type: s.m.Type}
-	for _, state := range states {
-		all.Suites = append(all.Suites, store.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen})
-	}
+	all := snapshotOf(s.m.Name, s.m.Type, states)
 	for _, state := range states {
 		if state.root == nil {
 			continue
@@ -964,24 +963,18 @@ func (e *Engine) sourcesOf(ctx context.Context, snap *store.Snapshot, f *store.F
 	return out, err
 }
 
-// eachStaged calls f for each paragraph of a suite's staged generation: only for
-// those that began with it when the base was complete.
-func (e *Engine) eachStaged(ctx context.Context, g *store.Generation, f func(*store.Fact) error) error {
-	mirror, suite, gen := g.Mirror, g.Suite, g.Gen
-	var base *store.Generation
-	var fresh []store.PID
-	err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
-		last, err := tx.LastGeneration(mirror, suite)
+// begun lists the paragraphs that begin with a staged generation, and returns the
+// generation before it; without one, every paragraph begins.
+func (e *Engine) begun(ctx context.Context, g *store.Generation) (base *store.Generation, fresh []store.PID, err error) {
+	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		last, err := tx.LastGeneration(g.Mirror, g.Suite)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		if !last.Complete || last.Selection != g.Selection {
-			return nil
-		}
 		base = last
-		changes, err := tx.Changes(mirror, suite, last.Gen, gen)
+		changes, err := tx.Changes(g.Mirror, g.Suite, last.Gen, g.Gen)
 		for _, c := range changes {
 			if c.Added {
 				fresh = append(fresh, c.PID)
@@ -989,34 +982,63 @@ func (e *Engine) eachStaged(ctx context.Context, g *store.Generation, f func(*st
 		}
 		return err
 	})
+	return base, fresh, err
+}
+
+// eachStaged calls f for each paragraph of a suite's staged generation: only for
+// those that began with it when the base was complete.
+func (e *Engine) eachStaged(ctx context.Context, g *store.Generation, f func(*store.Fact) error) error {
+	base, fresh, err := e.begun(ctx, g)
+	if err != nil {
+		return err
+	}
+	if base != nil && base.Complete && base.Selection == g.Selection {
+		return e.eachFact(ctx, fresh, f)
+	}
+	return e.eachOf(ctx, g, f)
+}
+
+// eachBegun calls f for each paragraph that begins with a staged generation.
+func (e *Engine) eachBegun(ctx context.Context, g *store.Generation, f func(*store.Fact) error) error {
+	base, fresh, err := e.begun(ctx, g)
 	if err != nil {
 		return err
 	}
 	if base != nil {
-		for page := range slices.Chunk(fresh, pageSize) {
-			var facts []*store.Fact
-			if err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
-				for _, pid := range page {
-					fact, err := tx.Fact(pid)
-					if err != nil {
-						return err
-					}
-					facts = append(facts, fact)
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-			for _, fact := range facts {
-				if err := f(fact); err != nil {
+		return e.eachFact(ctx, fresh, f)
+	}
+	return e.eachOf(ctx, g, f)
+}
+
+// eachFact calls f for each of the paragraphs, in bounded transactions.
+func (e *Engine) eachFact(ctx context.Context, pids []store.PID, f func(*store.Fact) error) error {
+	for page := range slices.Chunk(pids, pageSize) {
+		var facts []*store.Fact
+		if err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+			for _, pid := range page {
+				fact, err := tx.Fact(pid)
+				if err != nil {
 					return err
 				}
+				facts = append(facts, fact)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, fact := range facts {
+			if err := f(fact); err != nil {
+				return err
 			}
 		}
-		return nil
 	}
-	// A snapshot of one suite at the staged generation, which nobody else sees.
-	return e.EachPackage(ctx, &store.Snapshot{Mirror: mirror, Suites: []store.SnapshotSuite{{Suite: suite, Gen: gen}}},
+	return nil
+}
+
+// eachOf calls f for each paragraph of a staged generation.
+func (e *Engine) eachOf(ctx context.Context, g *store.Generation, f func(*store.Fact) error) error {
+	// A snapshot of one suite, which nobody else sees.
+	return e.EachPackage(ctx, &store.Snapshot{Mirror: g.Mirror, Suites: []store.SnapshotSuite{{Suite: g.Suite, Gen: g.Gen}}},
 		func(en store.Entry) error { return f(en.Fact) })
 }
 

@@ -318,6 +318,11 @@ type Format interface {
 	// set alone is enough for ParseRoot.
 	RootDocs(suite SuiteName) [][]string
 
+	// OwnPaths names the files that a suite has or may come to have of its own,
+	// whether its root lists them or not: signed documents, every form of an
+	// index. No package may be there. Paths are relative to the mirror.
+	OwnPaths(root *Root) []string
+
 	// CheckPackage verifies a package's own signature and header against its
 	// record, where the format has them, as bytes pass through w. The returned
 	// writer's Close gives the verdict. nil: nothing to check.

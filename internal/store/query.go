@@ -183,6 +183,56 @@ func (t *Tx) PathAt(s *Snapshot, path string) (PathHit, error) {
 	return PathHit{}, fmt.Errorf("path %s in %s: %w", path, s.ID(), ErrNotFound)
 }
 
+// PathClash finds a package file of a snapshot beside which a file with the given
+// path and digest cannot be: it has the same path and other bytes, or one of the
+// two paths is a directory of the other. It returns the file's path with it, and
+// ErrNotFound when there is none.
+func (t *Tx) PathClash(s *Snapshot, path string, d cas.Digest) (PathHit, error) {
+	none := fmt.Errorf("clash with %s in %s: %w", path, s.ID(), ErrNotFound)
+	mid, ok, _ := t.mirrorID(s.Mirror, false)
+	if !ok {
+		return PathHit{}, none
+	}
+	// present is the first file of the snapshot at a key with the prefix whose
+	// bytes are not d.
+	present := func(prefix []byte, d cas.Digest) (hit PathHit, found bool, err error) {
+		c := t.b("path").Cursor()
+		for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix) && !found; k, v = c.Next() {
+			f, err := t.Fact(PID(be64(k[len(k)-8:])))
+			if err != nil {
+				return hit, false, err
+			}
+			i := int(v[0]) | int(v[1])<<8
+			if i >= len(f.Files) {
+				return hit, false, fmt.Errorf("%w: package %d has no file %d", ErrCorrupt, f.PID, i)
+			}
+			if hit = (PathHit{f, f.Files[i]}); hit.File.SHA256 == d {
+				continue
+			}
+			if found, err = t.presentAt(s, f.PID); err != nil {
+				return hit, false, err
+			}
+		}
+		return hit, found, nil
+	}
+	keys := [][]byte{key(nil).u32(mid).str(path), key(nil).u32(mid).raw([]byte(path + "/"))}
+	for i := 0; i < len(path); i++ {
+		if path[i] == '/' {
+			keys = append(keys, key(nil).u32(mid).str(path[:i]))
+		}
+	}
+	for i, k := range keys {
+		var same cas.Digest
+		if i == 0 {
+			same = d
+		}
+		if hit, found, err := present(k, same); err != nil || found {
+			return hit, err
+		}
+	}
+	return PathHit{}, none
+}
+
 // PathNewest finds a package file by its path in the newest snapshot that had
 // it, and the generation since which it has had these bytes. ErrNotFound.
 func (t *Tx) PathNewest(mirror, path string) (h PathHit, since *Generation, err error) {

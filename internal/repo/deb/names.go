@@ -22,6 +22,25 @@ func (Format) RootDocs(suite repo.SuiteName) [][]string {
 	return [][]string{{dir + "InRelease"}, {dir + "Release", dir + "Release.gpg"}}
 }
 
+// OwnPaths names the signed documents, and each index of packages or
+// translations in the forms that Derive writes.
+func (f Format) OwnPaths(root *repo.Root) []string {
+	dir := suiteDir(root.Suite)
+	var out []string
+	for _, docs := range f.RootDocs(root.Suite) {
+		out = append(out, docs...)
+	}
+	for _, l := range groupFiles(root.Files) {
+		switch classify(l.index, isFlat(root.Suite)).kind {
+		case packages, udebs, sources, translation:
+			for _, suffix := range derivedForms {
+				out = append(out, dir+l.index+suffix)
+			}
+		}
+	}
+	return out
+}
+
 // SameSource compares versions as dpkg does.
 func (Format) SameSource(have, want string) bool {
 	return have == want || CompareVersions(have, want) == 0

@@ -18,6 +18,16 @@ func (f Format) RootDocs(suite repo.SuiteName) [][]string {
 	return [][]string{{dir + "repodata/repomd.xml", dir + "repodata/repomd.xml.asc"}}
 }
 
+// OwnPaths names repomd.xml, its signature, and the files in which a tree
+// describes itself.
+func (f Format) OwnPaths(root *repo.Root) []string {
+	var out []string
+	for _, p := range append([]string{repomdPath, ascPath}, treeinfoPaths...) {
+		out = append(out, f.SuiteDir(root.Suite)+p)
+	}
+	return out
+}
+
 // SameSource compares versions as rpm does. The file name of a source package,
 // which is all that a binary tells of its source, leaves the epoch out.
 func (f Format) SameSource(have, want string) bool {

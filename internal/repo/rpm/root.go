@@ -377,15 +377,21 @@ func treeFiles(doc *repo.Doc, have []repo.Listed) ([]repo.Listed, error) {
 	}
 	var out []repo.Listed
 	for _, f := range t.Files {
-		if !f.Checksum.Strong() || f.Path == repomdPath ||
-			slices.ContainsFunc(have, func(l repo.Listed) bool { return l.Path == f.Path }) {
+		if !f.Checksum.Strong() || f.Path == repomdPath {
 			continue
 		}
 		l, err := listedFile(f.Path, -1, f.Checksum)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", doc.Path, f.Path, err)
 		}
-		out = append(out, l)
+		i := slices.IndexFunc(have, func(l repo.Listed) bool { return l.Path == f.Path })
+		if i < 0 {
+			out = append(out, l)
+			continue
+		}
+		if h := have[i]; l.SHA256 != h.SHA256 && !l.SHA256.IsZero() && !h.SHA256.IsZero() || l.SHA512 != h.SHA512 && l.SHA512 != "" && h.SHA512 != "" {
+			return nil, fmt.Errorf("%s: %s has %s there, and another digest in repomd.xml: %w", doc.Path, f.Path, f.Checksum, repo.ErrHostile)
+		}
 	}
 	return out, nil
 }

@@ -49,7 +49,11 @@ func ParseTreeinfo(doc []byte) (*Treeinfo, error) {
 		if err != nil {
 			return err
 		}
-		if have, ok := files[p]; !ok || have.IsZero() {
+		have := files[p]
+		if !have.IsZero() && !c.IsZero() && have != c {
+			return fmt.Errorf("%w: %s has two checksums, %s and %s", ErrTreeinfo, clip(p), have, c)
+		}
+		if have.IsZero() {
 			files[p] = c
 		}
 		return nil

@@ -1,0 +1,243 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/store"
+)
+
+// A signed index says where packages are, and nothing keeps it from naming the
+// place of another file: of a signed document, an index, or a package with other
+// bytes. One of the two could then not be served. Such a path is refused before
+// anything names it.
+
+// ownFile is a file that a suite has of its own.
+type ownFile struct {
+	what   string     // "a signed document of suite stable"
+	sha256 cas.Digest // zero: not known, or not there yet
+	size   int64      // -1: not known
+	listed bool       // its digest is in a root, if by SHA-512 alone
+	fresh  bool       // its suite is part of this sync
+}
+
+// ownPaths are the paths of a snapshot that no package may have.
+type ownPaths struct {
+	f      repo.Format
+	suites []repo.SuiteName
+	files  map[string]ownFile
+	below  map[string]string // a file below each directory
+}
+
+// add enters a file. Two suites may name one file, with the same bytes.
+func (o *ownPaths) add(p string, f ownFile) error {
+	have, ok := o.files[p]
+	if ok && !have.sha256.IsZero() && !f.sha256.IsZero() && have.sha256 != f.sha256 {
+		return clash("%s and %s are both at %s, with SHA-256 %s and %s", have.what, f.what, p, have.sha256, f.sha256)
+	}
+	if !ok || have.sha256.IsZero() && !f.sha256.IsZero() {
+		o.files[p] = f
+	}
+	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+		if _, ok := o.below[dir]; ok {
+			break
+		}
+		o.below[dir] = p
+	}
+	return nil
+}
+
+// check judges the path of a package's file.
+func (o *ownPaths) check(who string, f repo.File) error {
+	if own, ok := o.files[f.Path]; ok {
+		same := own.sha256 == f.SHA256 || own.sha256.IsZero() && own.listed && own.size == f.Size
+		if !same {
+			return clash("%s is at %s, where %s is", who, f.Path, own.what)
+		}
+		return nil
+	}
+	if p, ok := o.below[f.Path]; ok {
+		return clash("%s is at %s, the directory of %s, %s", who, f.Path, p, o.files[p].what)
+	}
+	for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+		if own, ok := o.files[dir]; ok {
+			return clash("%s is at %s, below %s, which is %s", who, f.Path, dir, own.what)
+		}
+	}
+	if _, _, ok := o.f.ByHash(f.Path); ok && o.f.HashName(f.Path, f.SHA256) != "" {
+		suite, _, in := o.f.SuiteOf(f.Path, o.suites)
+		if in && path.Base(f.Path) != f.SHA256.String() {
+			return clash("%s is at %s, a name by hash of suite %s, and has SHA-256 %s", who, f.Path, suite, f.SHA256)
+		}
+	}
+	return nil
+}
+
+func clash(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{repo.ErrHostile}, args...)...)
+}
+
+// ownPathsOf gathers the paths of the snapshot being made.
+func (s *syncer) ownPathsOf(ctx context.Context, states []*suiteState) (*ownPaths, error) {
+	o := &ownPaths{f: s.f, files: map[string]ownFile{}, below: map[string]string{}}
+	for _, state := range states {
+		o.suites = append(o.suites, state.suite)
+		root := state.root
+		if root == nil {
+			var err error
+			if root, _, _, err = s.e.Root(ctx, s.m.Name, s.m.Type, state.suite, state.gen.Gen); err != nil {
+				return nil, err
+			}
+		}
+		dir := s.f.SuiteDir(state.suite)
+		fresh := state.root != nil
+		for _, d := range state.gen.Docs {
+			if err := o.add(d.Path, ownFile{what: fmt.Sprintf("a signed document of suite %s", state.suite), sha256: d.SHA256, size: d.Size, fresh: fresh}); err != nil {
+				return nil, err
+			}
+		}
+		for _, l := range root.Files {
+			if err := o.add(dir+l.Path, ownFile{what: fmt.Sprintf("a file that suite %s lists", state.suite), sha256: l.SHA256, size: l.Size, listed: true, fresh: fresh}); err != nil {
+				return nil, err
+			}
+		}
+		held := map[string]bool{}
+		for _, g := range state.gen.Groups {
+			held[dir+g.Form.Path] = true
+		}
+		for _, g := range state.gen.Groups {
+			p := dir + g.Form.Path
+			for up := path.Dir(p); up != "."; up = path.Dir(up) {
+				if held[up] {
+					return nil, clash("%s is below %s, and both are files of suite %s", p, up, state.suite)
+				}
+			}
+			if err := o.add(p, ownFile{what: fmt.Sprintf("a file of suite %s", state.suite), sha256: g.Form.SHA256, size: g.Form.Size, fresh: fresh}); err != nil {
+				return nil, err
+			}
+		}
+		for _, p := range s.f.OwnPaths(root) {
+			if err := o.add(p, ownFile{what: fmt.Sprintf("the place of a file of suite %s", state.suite), size: -1, fresh: fresh}); err != nil {
+				return nil, err
+			}
+			if hashed := s.f.HashName(p, cas.Digest{}); hashed != "" {
+				for dir := path.Dir(hashed); dir != "."; dir = path.Dir(dir) {
+					if _, ok := o.below[dir]; !ok {
+						o.below[dir] = p
+					}
+				}
+			}
+		}
+	}
+	return o, nil
+}
+
+// checkPaths refuses packages at the place of another file, and other files at
+// the place of a package. A pair that an earlier snapshot had is not looked at
+// again.
+func (s *syncer) checkPaths(ctx context.Context, states []*suiteState) error {
+	own, err := s.ownPathsOf(ctx, states)
+	if err != nil {
+		return err
+	}
+	all := snapshotOf(s.m.Name, s.m.Type, states)
+	for _, state := range states {
+		if state.root == nil {
+			continue
+		}
+		var page []*store.Fact
+		flush := func() error {
+			err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+				for _, f := range page {
+					if err := checkPackage(tx, own, all, f); err != nil {
+						return fmt.Errorf("suite %s: %w", state.suite, err)
+					}
+				}
+				return nil
+			})
+			page = page[:0]
+			return err
+		}
+		err := s.e.eachBegun(ctx, &state.gen, func(f *store.Fact) error {
+			if page = append(page, f); len(page) < pageSize {
+				return nil
+			}
+			return flush()
+		})
+		if err != nil {
+			return err
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+	}
+	// New files of suites at the place of packages that were there before.
+	var fresh []string
+	for p, f := range own.files {
+		if f.fresh {
+			fresh = append(fresh, p)
+		}
+	}
+	slices.Sort(fresh)
+	for page := range slices.Chunk(fresh, pageSize) {
+		if err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+			for _, p := range page {
+				hit, err := tx.PathClash(all, p, own.files[p].sha256)
+				if errors.Is(err, store.ErrNotFound) {
+					continue
+				} else if err != nil {
+					return err
+				}
+				if err := own.check(named(hit.Fact), hit.File); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func named(f *store.Fact) string { return fmt.Sprintf("package %s %s %s", f.Name, f.Version, f.Arch) }
+
+// checkPackage judges the paths of one package's files.
+func checkPackage(tx *store.Tx, own *ownPaths, all *store.Snapshot, f *store.Fact) error {
+	seen := make(map[string]cas.Digest, len(f.Files))
+	for _, file := range f.Files {
+		if d, ok := seen[file.Path]; ok && d != file.SHA256 {
+			return clash("%s has %s twice, with SHA-256 %s and %s", named(f), file.Path, d, file.SHA256)
+		}
+		seen[file.Path] = file.SHA256
+	}
+	for _, file := range f.Files {
+		if err := own.check(named(f), file); err != nil {
+			return err
+		}
+		hit, err := tx.PathClash(all, file.Path, file.SHA256)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		return clash("%s is at %s with SHA-256 %s, and %s is at %s with SHA-256 %s", named(f), file.Path, file.SHA256,
+			named(hit.Fact), hit.File.Path, hit.File.SHA256)
+	}
+	return nil
+}
+
+// snapshotOf is a snapshot of the states that a sync has staged, which nobody
+// else sees.
+func snapshotOf(mirror, typ string, states []*suiteState) *store.Snapshot {
+	all := &store.Snapshot{Mirror: mirror, Type: typ}
+	for _, state := range states {
+		all.Suites = append(all.Suites, store.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen})
+	}
+	return all
+}

@@ -1,9 +1,12 @@
 package mirror
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"slices"
 	"sync"
@@ -39,6 +42,7 @@ type flight struct {
 	w    cas.Writer // valid until done
 	n    int64      // bytes written
 	size int64      // expected; -1: not known
+	lost int        // times that the bytes written were dropped
 	done bool
 	info cas.Info
 	err  error
@@ -87,7 +91,7 @@ func (e *Engine) Open(ctx context.Context, w Want) (io.ReadSeekCloser, int64, er
 		}
 		return b, b.Info().Size, nil
 	}
-	return &follower{ctx: ctx, e: e, f: f, size: size}, size, nil
+	return &follower{ctx: ctx, e: e, f: f, size: size, passed: sha256.New()}, size, nil
 }
 
 // Fetch makes sure that a file is here and returns what it is.
@@ -335,6 +339,7 @@ func (w *flying) Reset() error {
 	w.f.mu.Lock()
 	defer w.f.mu.Unlock()
 	w.f.n = 0
+	w.f.lost++
 	return w.Writer.Reset()
 }
 
@@ -346,6 +351,25 @@ type follower struct {
 	size int64
 	off  int64
 	blob cas.Blob
+
+	// What was passed on may be dropped, as wrong, after that: what follows must
+	// continue the same bytes.
+	from   int64     // where passed begins
+	passed hash.Hash // of the bytes from there to off
+	lost   int       // of the flight, when passed was last known to be part of it
+}
+
+// continues compares what was passed on with what is there now.
+func (r *follower) continues(now io.ReaderAt) error {
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(now, r.from, r.off-r.from)); err != nil {
+		return err
+	}
+	if !bytes.Equal(h.Sum(nil), r.passed.Sum(nil)) {
+		return fmt.Errorf("%w: %d bytes that were passed on from byte %d were not the file's", fetch.ErrMismatch, r.off-r.from, r.from)
+	}
+	r.lost = r.f.lost
+	return nil
 }
 
 // Seek serves http.ServeContent, which asks for the size and goes to a range's
@@ -360,7 +384,8 @@ func (r *follower) Seek(off int64, whence int) (int64, error) {
 	if off < 0 {
 		return 0, errors.New("seek before the start")
 	}
-	r.off = off
+	r.off, r.from = off, off
+	r.passed.Reset()
 	return off, nil
 }
 
@@ -392,14 +417,29 @@ func (r *follower) follow(p []byte) (int, error) {
 			if f.err != nil {
 				return 0, f.err
 			}
-			var err error
-			r.blob, err = r.e.cfg.Blobs.Open(r.ctx, f.info.Digest)
-			return 0, err
+			blob, err := r.e.cfg.Blobs.Open(r.ctx, f.info.Digest)
+			if err != nil {
+				return 0, err
+			}
+			if r.lost != f.lost {
+				if err := r.continues(blob); err != nil {
+					blob.Close()
+					return 0, err
+				}
+			}
+			r.blob = blob
+			return 0, nil
 		}
 		// The last HoldBack bytes of the file wait for the verdict.
 		end := min(f.n, r.size-HoldBack)
 		if f.w != nil && r.off < end {
+			if r.lost != f.lost {
+				if err := r.continues(f.w); err != nil {
+					return 0, err
+				}
+			}
 			n, err := f.w.ReadAt(p[:min(int64(len(p)), end-r.off)], r.off)
+			r.passed.Write(p[:n])
 			r.off += int64(n)
 			if n > 0 {
 				err = nil

@@ -206,10 +206,19 @@ func Redact(s string) string {
 	p, err := url.Parse(s)
 	switch {
 	case err != nil, p.Opaque != "":
-		if scheme, _, ok := strings.Cut(s, "://"); ok && schemeRE.MatchString(scheme) {
-			return scheme + "://" + hidden
+		scheme, rest, ok := strings.Cut(s, "://")
+		if !ok || !schemeRE.MatchString(scheme) {
+			return hidden
 		}
-		return hidden
+		// Often it is the user information alone that does not parse.
+		end := strings.IndexAny(rest, "/?#")
+		if end < 0 {
+			end = len(rest)
+		}
+		if at := strings.LastIndexByte(rest[:end], '@'); at >= 0 && !strings.Contains(rest[end:], "@") {
+			return Redact(scheme + "://" + rest[at+1:])
+		}
+		return scheme + "://" + hidden
 	case p.Host == "" && p.Scheme == "" && !strings.HasPrefix(s, "/"):
 		// A host or path alone: shown, unless there is something like a login.
 		if strings.ContainsAny(s, "@?") {

@@ -31,7 +31,7 @@ func TestRedact(t *testing.T) {
 		"http://alice:s3%40cret@[::1]:8080/r":                             "http://[::1]:8080/r",
 		"http://alice:s3/cret@mirror.example.org/r":                       "http://xxxxx",
 		"http://alice:s3#cret@mirror.example.org/r":                       "http://xxxxx",
-		"http://alice:s3cret%zz@mirror.example.org/r":                     "http://xxxxx",
+		"http://alice:s3cret%zz@mirror.example.org/r":                     "http://mirror.example.org/r",
 		"http:alice:s3cret@mirror.example.org/r":                          "xxxxx",
 		"alice:s3cret@mirror.example.org":                                 "xxxxx",
 		"alice@mirror.example.org":                                        "xxxxx",
@@ -63,7 +63,7 @@ func TestScrub(t *testing.T) {
 		`Get "http://alice:s3cret@h/x?token=s3cret": dial tcp: refused`: `Get "http://h/x?token=xxxxx": dial tcp: refused`,
 		"at http://alice:s3cret@h/x: 404; at https://h/y?t=s3cret, 500": "at http://h/x: 404; at https://h/y?t=xxxxx, 500",
 		"see https://h/y.": "see https://h/y.",
-		"proxy http://alice:s3cret%zz@h:3128/ is bad": "proxy http://xxxxx is bad",
+		"proxy http://alice:s3cret%zz@h:3128/ is bad": "proxy http://h:3128/ is bad",
 		"(http://alice:s3cret@h/x)":                   "(http://h/x)",
 	} {
 		if got := remote.Scrub(in); got != want {

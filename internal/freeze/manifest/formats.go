@@ -6,6 +6,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // dpkgQuery reads `dpkg-query -W` ("name\tversion", "name:arch\tversion", with a
@@ -296,7 +298,7 @@ func parseDebURI(cols []string, e *Entry) bool {
 		return false
 	}
 	e.Ecosystem, e.Name, e.Version = Deb, cols[0], cols[1]
-	e.URL = cleanURL(cols[2])
+	e.URL = remote.Scrub(cols[2])
 	if f, ok := parseFileName(urlBase(cols[2])); ok && f.Ecosystem == Deb && f.Name == e.Name {
 		e.Arch = f.Arch
 	}
@@ -367,7 +369,7 @@ func parsePrintURI(line string, e *Entry) (file string, ok bool) {
 	// A source file's name is the archive's own, which has no epoch; a
 	// binary's is apt's, which has.
 	e.EpochUnknown = f.Source && f.EpochUnknown
-	e.Size, e.Path, e.URL = size, file, cleanURL(uri)
+	e.Size, e.Path, e.URL = size, file, remote.Scrub(uri)
 	return file, true
 }
 

@@ -23,6 +23,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // Format names a manifest format, as `--format` does.
@@ -102,7 +103,7 @@ type Entry struct {
 	Size   int64  `json:"size"` // of the package file in bytes; -1: not told
 
 	Path string `json:"path,omitempty"` // file name or path of the package file, as written
-	URL  string `json:"url,omitempty"`  // where it came from, without credentials
+	URL  string `json:"url,omitempty"`  // where it came from, redacted
 	// Origin is the manifest's word for the archive: a suite, repository id or
 	// distribution. A hint for people; it names nothing of ours.
 	Origin string `json:"origin,omitempty"`
@@ -420,10 +421,10 @@ func (p *parser) add(e Entry) error {
 }
 
 // clip shortens a string from outside for an error message, a note or
-// Entry.Raw, and drops passwords from the URLs in it.
+// Entry.Raw, and redacts the URLs in it.
 func clip(s string) string {
 	// No password is longer than what is looked at.
-	s = cleanURL(s[:min(len(s), 4*maxURL)])
+	s = remote.Scrub(s[:min(len(s), 4*maxURL)])
 	if len(s) <= maxRaw {
 		return strings.ToValidUTF8(s, "\uFFFD")
 	}

@@ -561,3 +561,20 @@ func BenchmarkParse(b *testing.B) {
 		})
 	}
 }
+
+// Nor does a token in a query.
+func TestTokens(t *testing.T) {
+	const u = "http://mirror.example.org/ab_1_all.deb?X-Amz-Signature=s3cret&arch=amd64"
+	for format, text := range map[Format]string{
+		PrintURIs:   "'" + u + "' ab_1_all.deb 5\n",
+		Debootstrap: "ab 1 " + u + "\n",
+		List:        u + "\n",
+	} {
+		m, err := Parse("m", strings.NewReader(text), format)
+		doc, _ := json.Marshal(m)
+		out := fmt.Sprintf("%s %v", doc, err)
+		if !strings.Contains(out, "mirror.example.org/ab_1_all.deb") || strings.Contains(out, "s3cret") {
+			t.Errorf("%s: %s", format, out)
+		}
+	}
+}

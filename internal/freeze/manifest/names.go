@@ -141,24 +141,6 @@ func (e *Entry) digestField(algo string) (*string, int) {
 	return nil, 0
 }
 
-// cleanURL drops user name and password from every URL in a text.
-func cleanURL(s string) string {
-	for from := 0; ; {
-		i := strings.Index(s[from:], "://")
-		if i < 0 {
-			return s
-		}
-		from += i + len("://")
-		end := strings.IndexAny(s[from:], "/?# \t'\"")
-		if end < 0 {
-			end = len(s) - from
-		}
-		if at := strings.LastIndexByte(s[from:from+end], '@'); at >= 0 {
-			s = s[:from] + s[from+at+1:]
-		}
-	}
-}
-
 // digestAny reports whether s has the shape of a digest that is kept.
 func (e *Entry) digestAny(s string) bool {
 	for _, algo := range []string{"sha256", "sha512", "sha1", "md5"} {

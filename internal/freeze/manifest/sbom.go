@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/purl"
 )
 
@@ -407,7 +408,7 @@ func (p *parser) sbomPackage(line int, name string, urls []string, sums [][2]str
 		e := Entry{Ecosystem: Ecosystem(pu.Type), Name: pu.Name, Arch: pu.Qualifiers[purl.Arch], Source: pu.IsSource(),
 			Size: size, Path: file, Line: line, Raw: clip(u)}
 		if location != "" {
-			e.URL = cleanURL(location)
+			e.URL = remote.Scrub(location)
 		}
 		e.Origin = pu.Qualifiers[purl.Distro]
 		if e.Origin == "" {

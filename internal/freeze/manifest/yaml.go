@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"example.org/snapd/internal/fetch/remote"
 )
 
 // yamlRoot reads the one document of a YAML manifest. Nodes keep scalars as
@@ -231,7 +233,7 @@ func (p *parser) rpmsLock() error {
 		}
 		return p.yamlEach(arch, "module_metadata", func(item *yaml.Node) error {
 			url, err := p.yamlText(item, "url")
-			p.note(item.Line, "module metadata %s: not taken", clip(cleanURL(url)))
+			p.note(item.Line, "module metadata %s: not taken", clip(remote.Scrub(url)))
 			return err
 		})
 	})
@@ -251,7 +253,7 @@ func (p *parser) rpmsLockItem(item *yaml.Node, source bool) error {
 	}
 	e := f
 	e.Line, e.Raw = item.Line, clip(text["url"])
-	e.URL, e.Origin = cleanURL(text["url"]), text["repoid"]
+	e.URL, e.Origin = remote.Scrub(text["url"]), text["repoid"]
 	if source && !e.Source {
 		return p.malformed(item.Line, "a source package", text["url"])
 	}

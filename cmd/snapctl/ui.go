@@ -5,18 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf8"
-
-	"golang.org/x/sys/unix"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/console"
 )
 
 // A ui is all that snapctl says: results on out, errors, hints and progress
@@ -29,7 +25,7 @@ type ui struct {
 	// mu is held while progress is told: it may come from several goroutines,
 	// all of which end before a result is shown.
 	mu   sync.Mutex
-	bars *bars
+	bars *console.Bars
 	// failed is the first error in writing to out; flush returns it.
 	failed error
 }
@@ -37,21 +33,9 @@ type ui struct {
 // newUI makes a ui. Bars and colours are for terminals.
 func newUI(out, errOut io.Writer, getenv func(string) string) *ui {
 	u := &ui{out: bufio.NewWriter(out), err: errOut}
-	if isTerminal(errOut) && getenv("TERM") != "dumb" {
-		u.color = getenv("NO_COLOR") == ""
-		u.bars = newBars(errOut, u.color, time.Now)
-	}
+	u.bars = console.NewBars(errOut, getenv)
+	u.color = u.bars.Colors()
 	return u
-}
-
-// isTerminal tells whether w is one.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 func (u *ui) flush() error {
@@ -165,50 +149,11 @@ func (u *ui) fields(pairs ...string) {
 // heading separates parts of a longer answer.
 func (u *ui) heading(s string) { u.printf("\n%s\n", s) }
 
-// clean makes s one line without control characters and without characters
-// that turn the direction of text.
-func clean(s string) string {
-	return strings.ReplaceAll(cleanLines(s), "\n", `\n`)
-}
-
-func cleanLines(s string) string {
-	if utf8.ValidString(s) && strings.IndexFunc(s, unsafe) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && n == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case unsafe(r):
-			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-		default:
-			b.WriteString(s[i : i+n])
-		}
-		i += n
-	}
-	return b.String()
-}
-
-func unsafe(r rune) bool {
-	return r != '\n' && (unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control))
-}
-
-// bytesText is a size for people.
-func bytesText(n int64) string {
-	if n < 1024 {
-		return strconv.FormatInt(n, 10) + " B"
-	}
-	f, unit := float64(n), ""
-	for _, unit = range []string{"KiB", "MiB", "GiB", "TiB", "PiB"} {
-		f /= 1024
-		if f < 1023.95 {
-			break
-		}
-	}
-	return strconv.FormatFloat(f, 'f', 1, 64) + " " + unit
-}
+// clean, cleanLines and bytesText are short names: nearly every line that is
+// shown needs one.
+func clean(s string) string      { return console.Clean(s) }
+func cleanLines(s string) string { return console.CleanLines(s) }
+func bytesText(n int64) string   { return console.Bytes(n) }
 
 func timeText(t time.Time) string {
 	if t.IsZero() {
@@ -282,7 +227,7 @@ func (u *ui) progress(p api.Progress) {
 			u.failed = err
 		}
 	case u.bars != nil:
-		u.bars.update(p)
+		u.bars.Update(p)
 	}
 }
 
@@ -318,7 +263,5 @@ func (u *ui) packed(task string) func(done int64) {
 
 // endProgress takes the bars away, before anything else is said.
 func (u *ui) endProgress() {
-	if u.bars != nil {
-		u.bars.end()
-	}
+	u.bars.End()
 }

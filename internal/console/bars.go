@@ -1,4 +1,6 @@
-package main
+// Package console draws progress on a terminal and puts sizes and foreign text
+// into a form that is fit for one.
+package console
 
 import (
 	"fmt"
@@ -12,8 +14,9 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// bars are progress bars on a terminal, one for each task.
-type bars struct {
+// Bars are progress bars on a terminal, one for each task. They are used by one
+// goroutine at a time.
+type Bars struct {
 	w     io.Writer
 	color bool
 	now   func() time.Time
@@ -21,9 +24,17 @@ type bars struct {
 	tasks map[string]*task
 }
 
-func newBars(w io.Writer, color bool, now func() time.Time) *bars {
-	return &bars{w: w, color: color, now: now}
+// NewBars returns bars that are drawn on w; nil when w is not a terminal, or one
+// that shows text alone.
+func NewBars(w io.Writer, getenv func(string) string) *Bars {
+	if !IsTerminal(w) || getenv("TERM") == "dumb" {
+		return nil
+	}
+	return &Bars{w: w, color: getenv("NO_COLOR") == "", now: time.Now}
 }
+
+// Colors reports whether the terminal is to be shown colors.
+func (b *Bars) Colors() bool { return b != nil && b.color }
 
 // task is one bar and what it shows.
 type task struct {
@@ -34,8 +45,8 @@ type task struct {
 	rate rate
 }
 
-// update shows the newest state of a task.
-func (b *bars) update(p api.Progress) {
+// Update shows the newest state of a task.
+func (b *Bars) Update(p api.Progress) {
 	if b.p == nil {
 		b.p = mpb.New(mpb.WithOutput(b.w), mpb.WithAutoRefresh(), mpb.WithWidth(24), mpb.WithRefreshRate(150*time.Millisecond))
 		b.tasks = map[string]*task{}
@@ -68,9 +79,9 @@ func (b *bars) update(p api.Progress) {
 	t.bar.SetCurrent(done)
 }
 
-// end takes all bars away.
-func (b *bars) end() {
-	if b.p == nil {
+// End removes all bars.
+func (b *Bars) End() {
+	if b == nil || b.p == nil {
 		return
 	}
 	for _, t := range b.tasks {
@@ -84,9 +95,9 @@ func (t *task) head() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.last.Task == "" {
-		return clean(t.last.Phase)
+		return Clean(t.last.Phase)
 	}
-	return clean(t.last.Task + " " + t.last.Phase)
+	return Clean(t.last.Task + " " + t.last.Phase)
 }
 
 func (t *task) tail() string {
@@ -99,9 +110,9 @@ func (t *task) tail() string {
 func progressText(p api.Progress, perSecond float64) string {
 	var s string
 	if p.BytesTotal > 0 {
-		s = fmt.Sprintf(" %s / %s", bytesText(p.Bytes), bytesText(p.BytesTotal))
+		s = fmt.Sprintf(" %s / %s", Bytes(p.Bytes), Bytes(p.BytesTotal))
 	} else if p.Bytes > 0 {
-		s = " " + bytesText(p.Bytes)
+		s = " " + Bytes(p.Bytes)
 	}
 	if p.FilesTotal > 0 {
 		s += fmt.Sprintf("  %d/%d files", p.Files, p.FilesTotal)
@@ -109,7 +120,7 @@ func progressText(p api.Progress, perSecond float64) string {
 		s += fmt.Sprintf("  %d files", p.Files)
 	}
 	if perSecond >= 1 {
-		s += "  " + bytesText(int64(perSecond)) + "/s"
+		s += "  " + Bytes(int64(perSecond)) + "/s"
 		if left := p.BytesTotal - p.Bytes; left > 0 {
 			s += "  " + leftText(time.Duration(float64(left)/perSecond*float64(time.Second))) + " left"
 		}

@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -27,14 +28,15 @@ import (
 
 // Dir is a blob store in a directory:
 //
-//	blobs/ab/abcdef…        one file a blob, mode 0444
+//	blobs/ab/abcdef…        one file a blob, mode 0444 unless Options say otherwise
 //	incoming/<n>            blobs being written; emptied by OpenDir
 //	quarantine/<hex>.<unix> removed or rotten blobs, kept for a while
 type Dir struct {
 	root  *os.Root
 	path  string
-	fd    *os.File // kept open for syncfs
-	in    *os.Root // incoming
+	mode  fs.FileMode // of blobs
+	fd    *os.File    // kept open for syncfs
+	in    *os.Root    // incoming
 	fan   [256]fanRoot
 	next  atomic.Uint64
 	fault FaultFunc
@@ -192,6 +194,7 @@ type FaultFunc func(op, name string) (apply bool, err error)
 type Options struct {
 	Fault FaultFunc
 	Now   func() time.Time // the clock that dates what is quarantined; nil: time.Now
+	Mode  fs.FileMode      // of blobs; default 0444
 }
 
 const (
@@ -215,7 +218,7 @@ func OpenDir(path string, o Options) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{root: root, path: path, fault: o.Fault, now: o.Now, held: map[Digest]int{}}
+	d := &Dir{root: root, path: path, mode: cmp.Or(o.Mode, 0o444), fault: o.Fault, now: o.Now, held: map[Digest]int{}}
 	if d.now == nil {
 		d.now = time.Now
 	}
@@ -442,7 +445,7 @@ func (b *batch) Create(context.Context) (Writer, error) {
 	tmp := incomingDir + "/" + strconv.FormatUint(b.dir.next.Add(1), 10)
 	w := &writer{batch: b, tmp: tmp}
 	err := b.dir.step("create", tmp, func() (err error) {
-		w.f, err = b.dir.in.OpenFile(tmp[len(incomingDir)+1:], os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o444)
+		w.f, err = b.dir.in.OpenFile(tmp[len(incomingDir)+1:], os.O_CREATE|os.O_EXCL|os.O_RDWR, b.dir.mode)
 		return err
 	})
 	if err != nil {

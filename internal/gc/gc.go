@@ -68,14 +68,24 @@ const (
 	suspectPage  = 200
 )
 
-// Run removes snapshots whose time is over, then what only they needed.
-func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error) {
+// Hold keeps collections out until release is called: they wait. It waits for
+// the one that runs.
+func (c *Collector) Hold(ctx context.Context) (release func(), err error) {
 	select {
 	case c.one <- struct{}{}:
-		defer func() { <-c.one }()
+		return func() { <-c.one }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// Run removes snapshots whose time is over, then what only they needed.
+func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error) {
+	release, err := c.Hold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	res := &api.GCResult{DryRun: dryRun, Snapshots: []string{}}
 	if dryRun {
 		return res, c.preview(ctx, res)
@@ -92,7 +102,6 @@ func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error)
 	if err := c.suspects(ctx, res); err != nil {
 		return res, err
 	}
-	var err error
 	res.Purged, res.PurgedBytes, err = c.blobs.Purge(ctx, c.cfg.Now().Add(-c.cfg.Quarantine))
 	if err == nil && (res.Blobs > 0 || res.Purged > 0 || len(res.Snapshots) > 0) {
 		c.cfg.Log.Info("collected", "snapshots", len(res.Snapshots), "blobs", res.Blobs, "size", res.Bytes, "purged", res.Purged)

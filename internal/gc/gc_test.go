@@ -598,3 +598,21 @@ func TestScrub(t *testing.T) {
 		t.Errorf("going on in the middle: %d blobs of %d, %v", rest, blobs, err)
 	}
 }
+
+// A collection waits while something holds it off, and gives up with its context.
+func TestHold(t *testing.T) {
+	c := newWorld(t, 0, time.Hour).c
+	release, err := c.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Run(ctx, false); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("collection while it is held off: %v", err)
+	}
+	release()
+	if _, err := c.Run(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+}

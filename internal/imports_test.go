@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"cmd"},
 	{"daemon"},
 	{"httpd"},
-	{"freeze", "gc", "iuk", "image"},
+	{"freeze", "gc", "iuk", "image", "backup"},
 	{"mirror"},
 	{"store", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
 	{"repo", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "freeze/manifest", "console"},

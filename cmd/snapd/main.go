@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -29,22 +28,39 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	version := built
-	if b, ok := debug.ReadBuildInfo(); version == "" && ok {
-		version = b.Main.Version
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+	code := run(ctx, os.Args)
+	stop()
+	os.Exit(code)
+}
+
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); built == "" && ok {
+		return b.Main.Version
+	}
+	return built
+}
+
+// run does what args say and returns the exit code.
+func run(ctx context.Context, args []string) int {
+	out := newOutput(os.Stdout, os.Stderr, os.Getenv)
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE`", Value: "/etc/snapd/config.toml"},
+		&cli.BoolFlag{Name: "check", Usage: "check the configuration and the files that it names, and exit"},
+		&cli.BoolFlag{Name: "debug", Usage: "log details, too"},
+		&cli.BoolFlag{Name: "json", Usage: "backup and restore: print JSON lines"},
+	}
 	app := &cli.App{
-		Name: "snapd", Usage: "mirror, snapshot and serve package repositories", Version: version, HideHelpCommand: true,
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE`", Value: "/etc/snapd/config.toml"},
-			&cli.BoolFlag{Name: "check", Usage: "check the configuration and the files that it names, and exit"},
-			&cli.BoolFlag{Name: "debug", Usage: "log details, too"},
-		},
+		Name: "snapd", Usage: "mirror, snapshot and serve package repositories", Version: version(), HideHelpCommand: true,
+		Flags: flags, Commands: commands(out),
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return &usageError{err.Error()} },
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return fmt.Errorf("unexpected argument %q", c.Args().First())
+			switch {
+			case c.NArg() > 0:
+				return usagef("unexpected argument %q", c.Args().First())
+			case c.Bool("json"):
+				return usagef("--json goes with backup and restore")
 			}
 			cfg, err := config.LoadAll(c.String("config"))
 			if err != nil {
@@ -53,11 +69,15 @@ func main() {
 			if c.Bool("check") {
 				return daemon.Check(cfg)
 			}
-			return daemon.Run(c.Context, cfg, daemon.Options{Version: version, Log: daemon.NewLog(os.Stderr, c.Bool("debug"))})
+			return daemon.Run(c.Context, cfg, options(c))
 		},
 	}
-	if err := app.RunContext(ctx, os.Args); err != nil {
-		fmt.Fprintln(os.Stderr, "snapd: error:", err)
-		os.Exit(1)
-	}
+	ordered := optionsFirst(args[1:], flags, app.Commands)
+	out.json = hasOption(ordered, "--json")
+	err := app.RunContext(ctx, append(args[:1:1], ordered...))
+	return out.finish(ctx, err)
+}
+
+func options(c *cli.Context) daemon.Options {
+	return daemon.Options{Version: version(), Log: daemon.NewLog(os.Stderr, c.Bool("debug"))}
 }

@@ -642,3 +642,35 @@ type KitFile struct {
 	File string `json:"file"` // absolute path to read
 	Path string `json:"path"` // below /iuk/
 }
+
+// BackupRequest copies the installation into a directory on the server's machine.
+type BackupRequest struct {
+	Dir string `json:"dir"` // absolute
+}
+
+// BackupResult is `snapd backup`. Exit is 4 when there are faults; everything
+// else has been copied then.
+type BackupResult struct {
+	Dir         string        `json:"dir"`
+	Time        time.Time     `json:"time"`         // of the state that was copied
+	Blobs       int64         `json:"blobs"`        // in the backup
+	Bytes       int64         `json:"bytes"`        // in the backup
+	Copied      int64         `json:"copied"`       // blobs that the backup did not have
+	CopiedBytes int64         `json:"copied_bytes"` // of these
+	Removed     int64         `json:"removed"`      // blobs that do not belong to the backup any more
+	Faults      []VerifyFault `json:"faults"`       // damaged and missing blobs
+	Exit        int           `json:"exit"`
+}
+
+// RestoreResult is `snapd restore`. Exit is 3 when blobs are missing that the
+// backup did not have, or that --allow-damaged gave up, and 4 when the restore
+// was refused because of faults.
+type RestoreResult struct {
+	Dir     string        `json:"dir"`
+	DataDir string        `json:"data_dir"`
+	Time    time.Time     `json:"time"` // of the state that was restored
+	Blobs   int64         `json:"blobs"`
+	Bytes   int64         `json:"bytes"`
+	Faults  []VerifyFault `json:"faults"`
+	Exit    int           `json:"exit"`
+}

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
@@ -113,6 +114,9 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if err := makeDataDir(cfg.DataDir); err != nil {
 		return err
 	}
+	if err := backup.CheckRestored(cfg.DataDir); err != nil {
+		return err
+	}
 	st, err := store.Open(filepath.Join(cfg.DataDir, metaFile), store.Options{})
 	if errors.Is(err, store.ErrLocked) {
 		return fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)
@@ -138,7 +142,12 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if errors.Is(err, durable.ErrUnknown) || err != nil && !clean {
 		return err // the mark stays
 	}
-	return errors.Join(err, st.Update(context.WithoutCancel(ctx), "clean", func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) }))
+	return errors.Join(err, markClean(context.WithoutCancel(ctx), st))
+}
+
+// markClean notes that what is stored needs no check at the next start.
+func markClean(ctx context.Context, st *store.Store) error {
+	return st.Update(ctx, "clean", func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
 }
 
 // makeDataDir makes the data directory, for its owner alone.

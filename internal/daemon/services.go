@@ -66,6 +66,7 @@ func (d *daemon) services() httpd.Services {
 				images, err := z.Images(ctx, "")
 				return &api.ImageList{Images: images}, err
 			}),
+			"backup": httpd.Long(func(*api.BackupRequest) string { return "backup" }, d.backup),
 			"gc": httpd.Quick(func(ctx context.Context, r *api.GCRequest) (*api.GCResult, error) {
 				if r.Explain != "" {
 					e, err := c.Explain(ctx, r.Explain)
@@ -80,6 +81,7 @@ func (d *daemon) services() httpd.Services {
 					return c.Fsck(ctx, r, d.client, p)
 				}),
 		},
+		Outcomes: backupOutcomes,
 		Diff:     diff,
 		Sources:  sources,
 		Resigned: z.Resigned,

@@ -54,14 +54,20 @@ func Handle[Req, Res any](f Func[Req, Res]) Verb {
 // task names what a request is about.
 func Long[Req, Res any](task func(*Req) string, f func(context.Context, *Req, *mirror.Progress) (*Res, error)) Verb {
 	return Handle(func(ctx context.Context, req Req, progress func(api.Progress)) (*Res, error) {
-		p := &mirror.Progress{}
-		tick, end := context.WithCancel(ctx)
-		var ticking sync.WaitGroup
-		ticking.Go(func() { ticker(tick, task(&req), p, progress) })
-		defer ticking.Wait()
-		defer end()
-		return f(ctx, &req, p)
+		return Counted(ctx, task(&req), progress, func(p *mirror.Progress) (*Res, error) { return f(ctx, &req, p) })
 	})
+}
+
+// Counted runs f and passes on what it counts to progress, which is not called
+// any more when Counted returns.
+func Counted[Res any](ctx context.Context, task string, progress func(api.Progress), f func(*mirror.Progress) (Res, error)) (Res, error) {
+	p := &mirror.Progress{}
+	tick, end := context.WithCancel(ctx)
+	var ticking sync.WaitGroup
+	ticking.Go(func() { ticker(tick, task, p, progress) })
+	defer ticking.Wait()
+	defer end()
+	return f(p)
 }
 
 // Quick makes a Verb of a function that takes no time worth telling.

@@ -1,0 +1,222 @@
+// Package backup copies an installation into a directory and back.
+//
+// A backup holds one consistent state: metadata as one read transaction saw
+// it, every blob that this metadata can name, the signing key and the mark of
+// the installation.
+//
+//	backup.json               what is in the backup; written last: without it the backup is incomplete
+//	snapd-backup              says that the directory is a backup, and of which installation; written first
+//	state-<time>/meta.db      the metadata
+//	state-<time>/…            the signing key, the mark of the installation
+//	state-<time>/SHA256SUMS   every file of the backup, as sha256sum --check reads it
+//	blobs/ab/abcdef…          the blobs, as in a data directory
+//
+// The next backup into the directory adds the blobs that are new and a state of
+// its own. Then it replaces backup.json, and only then deletes the old state and
+// the blobs that no longer belong to the backup. An interruption at any point
+// therefore leaves the old backup or the new one.
+package backup
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/regfile"
+)
+
+var (
+	// ErrDirectory means that a directory cannot be used: it holds something
+	// else, or lies in a place where it does harm.
+	ErrDirectory = errors.New("directory refused")
+	// ErrNoBackup means that a directory holds no backup.
+	ErrNoBackup = errors.New("no backup")
+	// ErrIncomplete means that a backup was begun and never completed.
+	ErrIncomplete = errors.New("backup is incomplete")
+	// ErrFormat means that a newer snapd made the backup.
+	ErrFormat = errors.New("backup has a newer format")
+	// ErrDamaged means that files of a backup do not have their digests.
+	ErrDamaged = errors.New("backup is damaged")
+	// ErrNoSpace means that the space is too small for what is to be copied.
+	ErrNoSpace = errors.New("not enough space")
+	// ErrBusy means that another backup or restore uses the directory.
+	ErrBusy = errors.New("in use by another backup or restore")
+)
+
+// Format is the newest format that this program reads, and the one it writes.
+const Format = 1
+
+// Names in a backup.
+const (
+	documentName = "backup.json"
+	markName     = "snapd-backup"
+	sumsName     = "SHA256SUMS"
+	metaName     = "meta.db"
+	keyName      = "signing-key.asc"
+	blobsName    = "blobs"
+)
+
+// InstallationFile marks a data directory as that of one installation.
+const InstallationFile = "installation"
+
+// stateRE is the form of the names of states.
+var stateRE = regexp.MustCompile(`^state-[0-9]{8}T[0-9]{6}Z(-[0-9]{1,3})?$`)
+
+// maxDocument bounds backup.json, in bytes: it names each missing blob.
+const maxDocument = 64 << 20
+
+// maxSmall bounds the signing key and the mark of the installation, in bytes.
+const maxSmall = 1 << 20
+
+// document is backup.json.
+type document struct {
+	Format       int       `json:"format"`
+	Version      string    `json:"snapd"` // that made it
+	Time         time.Time `json:"time"`  // of the metadata
+	Installation string    `json:"installation"`
+	State        string    `json:"state"` // directory
+	Files        []file    `json:"files"` // in State
+	Blobs        int64     `json:"blobs"`
+	Bytes        int64     `json:"bytes"`             // of the blobs
+	Missing      []string  `json:"missing,omitempty"` // blobs that the metadata needs and that the installation did not have
+}
+
+// file is one file of a state.
+type file struct {
+	Name   string     `json:"name"`
+	Size   int64      `json:"size"`
+	SHA256 cas.Digest `json:"sha256"`
+}
+
+// mark is the file that makes a directory a backup.
+type mark struct {
+	Format       int    `json:"format"`
+	Installation string `json:"installation"`
+}
+
+// file finds a file of the state.
+func (d *document) file(name string) (file, bool) {
+	i := slices.IndexFunc(d.Files, func(f file) bool { return f.Name == name })
+	if i < 0 {
+		return file{}, false
+	}
+	return d.Files[i], true
+}
+
+// size is the number of bytes of the whole backup.
+func (d *document) size() int64 {
+	n := d.Bytes
+	for _, f := range d.Files {
+		n += f.Size
+	}
+	return n
+}
+
+// readDocument reads backup.json. ErrNoBackup, ErrIncomplete, ErrFormat, ErrDamaged.
+func readDocument(root *os.Root) (*document, error) {
+	data, err := regfile.ReadIn(root, documentName, maxDocument)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := root.Lstat(markName); err == nil {
+			return nil, fmt.Errorf("%s: %w: it has no %s", root.Name(), ErrIncomplete, documentName)
+		}
+		return nil, fmt.Errorf("%w in %s: it has no %s", ErrNoBackup, root.Name(), documentName)
+	} else if err != nil {
+		return nil, err
+	}
+	// The format first: a newer one may have other fields.
+	var m mark
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("%w: %s/%s: %w", ErrDamaged, root.Name(), documentName, err)
+	}
+	if m.Format > Format {
+		return nil, fmt.Errorf("%s: %w: format %d, this program reads up to %d", root.Name(), ErrFormat, m.Format, Format)
+	}
+	d := new(document)
+	if err := json.Unmarshal(data, d); err != nil {
+		return nil, fmt.Errorf("%w: %s/%s: %w", ErrDamaged, root.Name(), documentName, err)
+	}
+	if err := d.check(); err != nil {
+		return nil, fmt.Errorf("%w: %s/%s: %w", ErrDamaged, root.Name(), documentName, err)
+	}
+	return d, nil
+}
+
+func (d *document) check() error {
+	if d.Format < 1 {
+		return fmt.Errorf("format %d, expected 1 to %d", d.Format, Format)
+	}
+	if !stateRE.MatchString(d.State) {
+		return fmt.Errorf("state %q: expected a name like state-20261122T160000Z", d.State)
+	}
+	for _, name := range []string{metaName, keyName, sumsName} {
+		if _, ok := d.file(name); !ok {
+			return fmt.Errorf("no file %s", name)
+		}
+	}
+	for _, f := range d.Files {
+		if !slices.Contains([]string{metaName, keyName, sumsName, InstallationFile}, f.Name) {
+			return fmt.Errorf("unexpected file %q", f.Name)
+		}
+		if f.Size < 0 || f.SHA256.IsZero() {
+			return fmt.Errorf("file %s: size %d, SHA-256 %q", f.Name, f.Size, f.SHA256)
+		}
+	}
+	return nil
+}
+
+// readMark reads the mark of a backup; fs.ErrNotExist.
+func readMark(root *os.Root) (*mark, error) {
+	data, err := regfile.ReadIn(root, markName, 1<<16)
+	if err != nil {
+		return nil, err
+	}
+	m := new(mark)
+	if err := json.Unmarshal(data, m); err != nil {
+		return nil, fmt.Errorf("%w: %s/%s: %w", ErrDamaged, root.Name(), markName, err)
+	}
+	if m.Format > Format {
+		return nil, fmt.Errorf("%s: %w: format %d, this program reads up to %d", root.Name(), ErrFormat, m.Format, Format)
+	}
+	return m, nil
+}
+
+// sumLine is one line of SHA256SUMS.
+func sumLine(d cas.Digest, name string) string { return d.String() + "  " + name + "\n" }
+
+// eachBlob calls f for each blob that SHA256SUMS names, in its order.
+func eachBlob(r io.Reader, f func(cas.Digest) error) error {
+	lines := bufio.NewScanner(r)
+	for n := 1; lines.Scan(); n++ {
+		hex, name, ok := strings.Cut(lines.Text(), "  ")
+		d, err := cas.ParseDigest(hex)
+		if !ok || err != nil {
+			return fmt.Errorf("%w: %s: line %d: expected a SHA-256 and a name", ErrDamaged, sumsName, n)
+		}
+		if !strings.HasPrefix(name, blobsName+"/") {
+			continue // of the state, which backup.json lists
+		}
+		if name != cas.Name(d) {
+			return fmt.Errorf("%w: %s: line %d: %q, expected %q", ErrDamaged, sumsName, n, name, cas.Name(d))
+		}
+		if err := f(d); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("%s: %w", sumsName, err)
+	}
+	return nil
+}
+
+// inState is the path of a file of a state.
+func inState(state, name string) string { return path.Join(state, name) }

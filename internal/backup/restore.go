@@ -1,0 +1,407 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/regfile"
+	"example.org/snapd/internal/store"
+)
+
+// RestoringFile marks a data directory whose restore has not been completed.
+const RestoringFile = "restoring"
+
+// restoredMeta is the name of the metadata until the restore is complete.
+const restoredMeta = metaName + ".restoring"
+
+// ErrRestoring means that the restore of a data directory was not completed.
+var ErrRestoring = errors.New("a restore into it was not completed")
+
+// CheckRestored fails when a restore into the data directory was begun and not
+// completed. ErrRestoring.
+func CheckRestored(dataDir string) error {
+	_, err := os.Lstat(filepath.Join(dataDir, RestoringFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return fmt.Errorf("data directory %s: %w", dataDir, ErrRestoring)
+}
+
+// Destination is where a backup is restored to.
+type Destination struct {
+	DataDir string
+	KeyFile string
+	// AllowDamaged completes the restore without the blobs that are damaged or
+	// missing in the backup.
+	AllowDamaged bool
+	// Prepare is called with the restored metadata before it gets its name; nil: nothing.
+	Prepare func(context.Context, *store.Store) error
+}
+
+// Restore copies the backup in dir to a data directory that is absent or empty,
+// or that an interrupted Restore left behind. Every file is verified. The
+// metadata gets its name last. With damaged blobs the error is ErrDamaged and
+// the result names them. ErrDirectory, ErrNoBackup, ErrIncomplete, ErrFormat,
+// ErrNoSpace, ErrBusy.
+func Restore(ctx context.Context, dir string, to Destination, p *mirror.Progress) (*api.RestoreResult, error) {
+	r := &restore{to: to, p: p, res: &api.RestoreResult{Dir: dir, DataDir: to.DataDir, Faults: []api.VerifyFault{}}}
+	if err := r.run(ctx, dir); err != nil {
+		return r.res, fmt.Errorf("restore from %s: %w", dir, err)
+	}
+	return r.res, nil
+}
+
+// restore is one run.
+type restore struct {
+	to   Destination
+	p    *mirror.Progress
+	from *os.Root
+	doc  *document
+	res  *api.RestoreResult
+}
+
+func (r *restore) run(ctx context.Context, dir string) (err error) {
+	if r.from, err = os.OpenRoot(dir); err != nil {
+		return err
+	}
+	defer r.from.Close()
+	locked, err := lock(dir, unix.LOCK_SH) // a backup would delete files
+	if err != nil {
+		return err
+	}
+	defer locked.Close()
+	if r.doc, err = readDocument(r.from); err != nil {
+		return err
+	}
+	r.res.Time = r.doc.Time
+	if err := apart(dir, r.to.DataDir); err != nil {
+		return err
+	}
+	key, err := r.key()
+	if err != nil {
+		return err
+	}
+	claimed, err := r.claim()
+	if err != nil {
+		return err
+	}
+	defer claimed.Close()
+	if err := r.metadata(ctx); err != nil {
+		return err
+	}
+	if err := r.blobs(ctx); err != nil {
+		return err
+	}
+	return r.complete(ctx, key)
+}
+
+// key reads the signing key of the backup. Another key at its place is refused.
+func (r *restore) key() ([]byte, error) {
+	f, _ := r.doc.file(keyName)
+	key, err := r.small(f)
+	if err != nil {
+		return nil, err
+	}
+	there, err := regfile.Read(r.to.KeyFile, maxSmall)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case string(there) != string(key) && filepath.Dir(r.to.KeyFile) != r.to.DataDir: // in the data directory claim decides
+		return nil, fmt.Errorf("%w: the signing key %s is another than the backup's", ErrDirectory, r.to.KeyFile)
+	}
+	return key, nil
+}
+
+// small reads a small file of the state and verifies it.
+func (r *restore) small(f file) ([]byte, error) {
+	name := inState(r.doc.State, f.Name)
+	data, err := regfile.ReadIn(r.from, name, maxSmall)
+	if err == nil && cas.Sum(data) != f.SHA256 {
+		err = fmt.Errorf("%w: %s: SHA-256 %s, expected %s", ErrDamaged, name, cas.Sum(data), f.SHA256)
+	}
+	return data, missingIsDamage(name, err)
+}
+
+// missingIsDamage says that a file which the backup lists is not there.
+func missingIsDamage(name string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
+	}
+	return err
+}
+
+// claim makes the data directory and marks it, or finds that an earlier Restore
+// did. It is locked until the file that it returns is closed.
+func (r *restore) claim() (_ *os.File, err error) {
+	dir := r.to.DataDir
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	f, err := lock(dir, unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	found, err := names(dir)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(found, RestoringFile) {
+		return f, nil
+	}
+	if len(found) > 0 {
+		return nil, fmt.Errorf("%w: the data directory %s is not empty: %s", ErrDirectory, dir, list(found))
+	}
+	mark, err := os.OpenFile(filepath.Join(dir, RestoringFile), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return f, errors.Join(mark.Close(), durable.SyncDir(dir))
+}
+
+// metadata copies the metadata under another name.
+func (r *restore) metadata(ctx context.Context) error {
+	r.p.SetPhase("copying metadata")
+	want, _ := r.doc.file(metaName)
+	name := inState(r.doc.State, metaName)
+	from, err := regfile.OpenIn(r.from, name)
+	if err != nil {
+		return missingIsDamage(name, err)
+	}
+	defer from.Close()
+	to := filepath.Join(r.to.DataDir, restoredMeta)
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := checkSpace(r.to.DataDir, want.Size); err != nil {
+		return err
+	}
+	got, err := writeSynced(to, func(w io.Writer) error {
+		_, err := io.Copy(w, &source{ctx: ctx, r: from})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if got.SHA256 != want.SHA256 {
+		return fmt.Errorf("%w: %s: SHA-256 %s, expected %s", ErrDamaged, name, got.SHA256, want.SHA256)
+	}
+	return nil
+}
+
+// blobs copies the blobs that are not there yet.
+func (r *restore) blobs(ctx context.Context) (err error) {
+	sums, err := r.sums(ctx)
+	if err != nil {
+		return err
+	}
+	defer sums.Close()
+	to, err := cas.OpenDir(r.to.DataDir, cas.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	if err := r.count(ctx, to, sums); err != nil {
+		return err
+	}
+	if _, err := sums.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	r.p.SetPhase("copying blobs")
+	c := newCopier(to)
+	defer c.discard()
+	if err := eachBlob(sums, func(d cas.Digest) error { return r.blob(ctx, to, c, d) }); err != nil {
+		return err
+	}
+	if err := c.flush(ctx); err != nil {
+		return err
+	}
+	if len(r.res.Faults) > 0 && !r.to.AllowDamaged {
+		r.res.Exit = api.ExitVerify
+		return fmt.Errorf("%w: %s", ErrDamaged, list(objects(r.res.Faults)))
+	}
+	for _, m := range r.doc.Missing {
+		r.fault("blob "+m, "is not in the backup: it was damaged or missing when the backup was made")
+	}
+	if len(r.res.Faults) > 0 {
+		r.res.Exit = api.ExitPartial
+	}
+	return nil
+}
+
+func objects(faults []api.VerifyFault) (out []string) {
+	for _, f := range faults {
+		out = append(out, f.Object+" "+f.Message)
+	}
+	return out
+}
+
+func (r *restore) fault(object, message string) {
+	r.res.Faults = append(r.res.Faults, api.VerifyFault{Object: object, Message: message})
+}
+
+// sums opens SHA256SUMS, verified.
+func (r *restore) sums(ctx context.Context) (_ *os.File, err error) {
+	want, _ := r.doc.file(sumsName)
+	name := inState(r.doc.State, sumsName)
+	f, err := regfile.OpenIn(r.from, name)
+	if err != nil {
+		return nil, missingIsDamage(name, err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	h := sha256.New()
+	if _, err := io.Copy(h, &source{ctx: ctx, r: f}); err != nil {
+		return nil, err
+	}
+	if got := cas.Digest(h.Sum(nil)); got != want.SHA256 {
+		return nil, fmt.Errorf("%w: %s: SHA-256 %s, expected %s", ErrDamaged, name, got, want.SHA256)
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return f, err
+}
+
+// count adds up what is still to be copied, and looks whether there is space.
+func (r *restore) count(ctx context.Context, to *cas.Dir, sums io.Reader) error {
+	r.p.SetPhase("counting blobs")
+	var blobs, bytes, files, need int64
+	err := eachBlob(sums, func(d cas.Digest) error {
+		blobs++
+		st, err := r.from.Lstat(cas.Name(d))
+		if err != nil {
+			return ctx.Err() // told when it is copied
+		}
+		bytes += st.Size()
+		if _, err := to.Stat(ctx, d); errors.Is(err, cas.ErrNotFound) {
+			files++
+			need += st.Size()
+		} else if err != nil {
+			return err
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
+	}
+	if blobs != r.doc.Blobs {
+		return fmt.Errorf("%w: %s lists %d blobs, %s %d", ErrDamaged, sumsName, blobs, documentName, r.doc.Blobs)
+	}
+	r.res.Blobs, r.res.Bytes = blobs, bytes
+	r.p.FilesTotal.Store(files)
+	r.p.BytesTotal.Store(need)
+	return checkSpace(r.to.DataDir, need)
+}
+
+// blob copies one blob. A damaged one is noted.
+func (r *restore) blob(ctx context.Context, to *cas.Dir, c *copier, d cas.Digest) error {
+	if _, err := to.Stat(ctx, d); !errors.Is(err, cas.ErrNotFound) {
+		return err // verified when it was copied
+	}
+	object := "blob " + d.String()
+	f, err := regfile.OpenIn(r.from, cas.Name(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		r.fault(object, "is missing in the backup")
+		return nil
+	} else if err != nil {
+		r.fault(object, err.Error())
+		return nil
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	err = c.add(ctx, d, f, st.ModTime(), func(n int64) { r.p.Bytes.Add(n) })
+	if bad := (*damage)(nil); errors.As(err, &bad) {
+		r.fault(object, bad.why)
+		return nil
+	}
+	r.p.Files.Add(1)
+	return err
+}
+
+// complete makes a data directory of what was copied.
+func (r *restore) complete(ctx context.Context, key []byte) error {
+	r.p.SetPhase("completing")
+	if err := os.MkdirAll(filepath.Dir(r.to.KeyFile), 0o700); err != nil {
+		return err
+	}
+	if there, err := regfile.Read(r.to.KeyFile, maxSmall); err != nil || string(there) != string(key) {
+		if err := durable.WriteFile(r.to.KeyFile, key, 0o600); err != nil {
+			return err
+		}
+	}
+	if f, ok := r.doc.file(InstallationFile); ok {
+		data, err := r.small(f)
+		if err != nil {
+			return err
+		}
+		if err := durable.WriteFile(filepath.Join(r.to.DataDir, InstallationFile), data, 0o600); err != nil {
+			return err
+		}
+	}
+	meta := filepath.Join(r.to.DataDir, restoredMeta)
+	if err := r.prepare(ctx, meta); err != nil {
+		return err
+	}
+	if err := os.Rename(meta, filepath.Join(r.to.DataDir, metaName)); err != nil {
+		return err
+	}
+	if err := durable.SyncDir(r.to.DataDir); err != nil {
+		return err
+	}
+	// An interrupted restore may have left temporary files.
+	found, err := names(r.to.DataDir)
+	if err != nil {
+		return err
+	}
+	for _, n := range found {
+		if strings.HasPrefix(n, ".") && strings.HasSuffix(n, ".tmp") {
+			if err := os.Remove(filepath.Join(r.to.DataDir, n)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.Remove(filepath.Join(r.to.DataDir, RestoringFile)); err != nil {
+		return err
+	}
+	return durable.SyncDir(r.to.DataDir)
+}
+
+// prepare opens the restored metadata: a program that does not understand it
+// finds out here.
+func (r *restore) prepare(ctx context.Context, meta string) (err error) {
+	st, err := store.Open(meta, store.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	if r.to.Prepare == nil {
+		return nil
+	}
+	return r.to.Prepare(ctx, st)
+}

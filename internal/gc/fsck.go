@@ -31,8 +31,12 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 		res.Faults = append(res.Faults, api.VerifyFault{Object: object, Message: fmt.Sprintf(format, args...)})
 	}
 	p.SetPhase("checking metadata")
-	if err := c.st.CheckPages(ctx); err != nil {
-		fault("metadata", "%v", err)
+	damage, err := c.st.Verify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range damage {
+		fault("metadata", "%v", f)
 	}
 	if err := c.st.View(ctx, func(tx *store.Tx) error {
 		return tx.Check(func(format string, args ...any) { fault("metadata", format, args...) })
@@ -41,7 +45,7 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 	}
 	p.SetPhase("checking blobs")
 	bad := map[cas.Digest]string{}
-	err := c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
+	err = c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
 		res.Blobs++
 		res.Bytes += info.Size
 		p.Files.Add(1)

@@ -54,6 +54,13 @@
 //	rentry     name, mirror, path, digest -> JSON RecordEntry
 //	rotten     digest            -> JSON Rotten
 //
+// # Damage
+//
+// Every value carries a checksum, and the bucket "sums" has a count, a hash and
+// the sequence number of each bucket, since a lost key is invisible to checksums:
+// a lost reference would read as "unreferenced". Open and Verify read all pages
+// and compare; what a transaction meets on its way is ErrCorrupt.
+//
 // # Collection
 //
 // A collection removes a blob inside the write transaction that finds no

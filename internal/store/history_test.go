@@ -314,7 +314,11 @@ func (m *model) collect(t *rapid.T, ctx ctx, s *store.Store, limit int) {
 }
 
 func (m *model) check(t *rapid.T, ctx ctx, s *store.Store) {
-	must(t, s.CheckPages(ctx))
+	faults, err := s.Verify(ctx)
+	must(t, err)
+	if len(faults) > 0 {
+		t.Fatalf("metadata: %v", faults)
+	}
 	must(t, s.View(ctx, func(tx *store.Tx) error {
 		if err := tx.Check(func(f string, a ...any) { t.Errorf("metadata: "+f, a...) }); err != nil {
 			return err

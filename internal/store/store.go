@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
+	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,7 +16,6 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"example.org/snapd/internal/durable"
 )
@@ -31,11 +31,15 @@ var (
 	ErrGone = errors.New("removed")
 	// ErrCorrupt means that the database contradicts itself.
 	ErrCorrupt = errors.New("metadata corrupt")
+	// ErrLost means that the database is missing where there was one.
+	ErrLost = errors.New("metadata lost")
 	// ErrVersion means that a newer snapd wrote the database.
 	ErrVersion = errors.New("metadata of a newer version")
 )
 
-const schemaVersion = 1
+// schemaVersion is the version of the database's contents. Version 2 brought
+// checksums and sums; Open converts version 1.
+const schemaVersion = 2
 
 var buckets = []string{
 	"meta", "ids", "names", "snapshot", "gone", "gen", "genref", "fact", "para", "live", "span", "began", "ended",
@@ -46,8 +50,11 @@ var buckets = []string{
 // Store is the metadata of one data directory.
 type Store struct {
 	db      *bolt.DB
+	file    *os.File // the database, for reads beside bbolt's map; bbolt closes it
 	fault   FaultFunc
 	unknown atomic.Pointer[error] // set by a commit that failed halfway
+	damaged atomic.Pointer[error] // set when damage is found, cleared by a Verify that finds none
+	stuck   atomic.Bool           // bbolt's write lock was lost in a panic
 	indices sync.Map              // IndexID -> indexInfo, which never changes
 	zr      *zstd.Decoder
 }
@@ -60,109 +67,59 @@ type FaultFunc func(op string) (apply bool, err error)
 type Options struct {
 	Fault   FaultFunc
 	Timeout time.Duration // how long Open waits for another process; default 1 s
+	// MustExist makes Open refuse a missing or empty file with ErrLost: there
+	// are signs that the directory had metadata before.
+	MustExist bool
 }
-
-// initialMap is the address space reserved for the database file: a read
-// transaction held while bbolt enlarges its map would stop every writer.
-const initialMap = 16 << 30
-
-// Open opens or creates the database file at path. ErrLocked, ErrVersion.
-func Open(path string, o Options) (*Store, error) {
-	if o.Timeout == 0 {
-		o.Timeout = time.Second
-	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:         o.Timeout,
-		InitialMmapSize: initialMap,
-		FreelistType:    bolt.FreelistMapType,
-		NoFreelistSync:  true,
-	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("metadata %s: %w", path, ErrLocked)
-	} else if err != nil {
-		return nil, fmt.Errorf("metadata %s: %w", path, err)
-	}
-	zr, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(64<<20))
-	if err != nil {
-		db.Close()
-		return nil, err
-	}
-	s := &Store{db: db, fault: o.Fault, zr: zr}
-	err = s.init()
-	if err == nil {
-		// bbolt makes the file's pages durable, not its name.
-		err = durable.SyncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("metadata %s: %w", path, err)
-	}
-	return s, nil
-}
-
-func (s *Store) init() error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		for _, b := range buckets {
-			if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
-				return err
-			}
-		}
-		meta := tx.Bucket([]byte("meta"))
-		if v := meta.Get([]byte("version")); v == nil {
-			return meta.Put([]byte("version"), key(nil).u32(schemaVersion))
-		} else if len(v) != 4 || be32(v) > schemaVersion {
-			return fmt.Errorf("%w: schema %x, this program knows %d", ErrVersion, v, schemaVersion)
-		}
-		return nil
-	})
-}
-
-// Close waits for open transactions and releases the file.
-func (s *Store) Close() error { return s.db.Close() }
-
-// Tx is one transaction. Values it returns are copies and stay valid.
-type Tx struct {
-	tx *bolt.Tx
-	s  *Store
-}
-
-func (t *Tx) b(name string) *bolt.Bucket { return t.tx.Bucket([]byte(name)) }
 
 // View runs f in a read transaction. It must be short: no network, no blobs.
+// Damage that f meets is ErrCorrupt.
 func (s *Store) View(ctx context.Context, f func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.db.View(func(tx *bolt.Tx) error { return f(&Tx{tx, s}) })
+	return s.guard(func() error {
+		return s.db.View(func(tx *bolt.Tx) error { return f(&Tx{tx: tx, s: s}) })
+	})
 }
 
 // Update runs f in a write transaction and commits it durably. It must be short.
 // A commit that failed halfway wraps durable.ErrUnknown: what is mapped may be
-// newer than what the disk has, so nothing more is written.
+// newer than what the disk has, so nothing more is written. Damage that f meets
+// is ErrCorrupt, and nothing is changed.
 func (s *Store) Update(ctx context.Context, op string, f func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := s.unknown.Load(); err != nil {
+		return *err // the write lock may be lost
+	}
 	var fail error
 	ran := false
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		if err := s.unknown.Load(); err != nil {
-			return *err
-		}
-		if err := f(&Tx{tx, s}); err != nil {
-			return err
-		}
-		if s.fault != nil {
-			apply, err := s.fault(op)
-			if err != nil && !apply {
+	err := s.guard(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error {
+			if err := s.unknown.Load(); err != nil {
+				return *err
+			}
+			t := &Tx{tx: tx, s: s}
+			if err := f(t); err != nil {
 				return err
 			}
-			fail = err
-		}
-		ran = true
-		return nil
+			if err := t.flushSums(); err != nil {
+				return err
+			}
+			if s.fault != nil {
+				apply, err := s.fault(op)
+				if err != nil && !apply {
+					return err
+				}
+				fail = err
+			}
+			ran = true
+			return nil
+		})
 	})
-	if err != nil && ran && !full(err) {
+	if err != nil && (ran && !full(err) || s.stuck.Load()) {
 		err = fmt.Errorf("%w: commit %s: %w", durable.ErrUnknown, op, err)
 		s.unknown.Store(&err)
 	}
@@ -172,6 +129,152 @@ func (s *Store) Update(ctx context.Context, op string, f func(*Tx) error) error 
 	return fail
 }
 
+// guard runs a transaction and turns what damage to the database causes into
+// ErrCorrupt: entries without their checksum, bbolt's own assertions, and faults
+// of pages that the file no longer has. Other panics go on.
+func (s *Store) guard(f func() error) (err error) {
+	old := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(old)
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case damage:
+			// bbolt has rolled the transaction back.
+			err = r.err
+		default:
+			// A fault outside f may have kept bbolt's locks.
+			s.stuck.Store(true)
+			if s.sound() {
+				panic(r) // a bug
+			}
+			err = fmt.Errorf("%w: %v", ErrCorrupt, r)
+		}
+		if errors.Is(err, ErrCorrupt) {
+			s.damaged.CompareAndSwap(nil, &err)
+		}
+	}()
+	return f()
+}
+
+// Damage is the damage that was found since the last Verify that found none;
+// nil where there is none. What is not found in damaged metadata may have been lost.
+func (s *Store) Damage() error {
+	if err := s.damaged.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Verify reads every page of the database with what is committed now, and
+// compares it with its checksums and sums. It runs beside readers and writers.
+func (s *Store) Verify(ctx context.Context) (faults []Fault, err error) {
+	for {
+		err = s.guard(func() error {
+			// The transaction keeps the pages of its state from being used again.
+			return s.db.View(func(tx *bolt.Tx) (err error) {
+				m, err := s.metaOf(uint64(tx.ID()))
+				if err == nil {
+					faults, err = s.scan(ctx, m)
+				}
+				return err
+			})
+		})
+		if !errors.Is(err, errOvertaken) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := joinFaults(faults); err != nil {
+		s.damaged.Store(&err)
+	} else {
+		s.damaged.Store(nil)
+	}
+	return faults, nil
+}
+
+// scan walks the pages of a committed state.
+func (s *Store) scan(ctx context.Context, m *boltMeta) ([]Fault, error) {
+	c, pages, err := scanFile(ctx, s.file, m)
+	if err != nil {
+		return nil, err
+	}
+	if pages != nil {
+		return append([]Fault{{Err: fmt.Errorf("%w: %w", ErrCorrupt, pages)}}, c.faults...), nil
+	}
+	return c.result(), nil
+}
+
+// scanFile reads a database with pread(2). pages describes pages that bbolt
+// could not read; the census is of the others.
+func scanFile(ctx context.Context, f *os.File, m *boltMeta) (c *census, pages, err error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	c = newCensus()
+	r, pages := newPageReader(ctx, f, st.Size(), m)
+	if pages != nil {
+		return c, pages, nil
+	}
+	r.walk(c)
+	r.free()
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	return c, r.err(), nil
+}
+
+// sound reports whether the newest state of the database has no faults.
+func (s *Store) sound() bool {
+	m, _, err := readMetas(s.file)
+	if err != nil {
+		return false
+	}
+	faults, err := s.scan(context.Background(), m)
+	return err == nil && len(faults) == 0
+}
+
+// metaOf reads the meta page of a transaction that is open.
+func (s *Store) metaOf(txid uint64) (*boltMeta, error) {
+	newest, _, err := readMetas(s.file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if newest.txid == txid {
+		return newest, nil
+	}
+	other, err := readMeta(s.file, int(txid%2), newest.pageSize)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if other.txid != txid {
+		return nil, errOvertaken
+	}
+	return other, nil
+}
+
+// errOvertaken means that two commits came between the beginning of a
+// transaction and the reading of its meta page.
+var errOvertaken = errors.New("overtaken by other transactions")
+
+// Close waits for open transactions and releases the file.
+func (s *Store) Close() error {
+	if s.stuck.Load() {
+		return nil // bbolt's locks are lost, and its Close would wait for them
+	}
+	return s.db.Close()
+}
+
+// Tx is one transaction. Values it returns are copies and stay valid.
+type Tx struct {
+	tx   *bolt.Tx
+	s    *Store
+	hash hasher
+	sums map[string]*bucketSum // of the buckets that it changed
+}
+
 // full reports whether a commit failed because there was no space for its
 // pages: bbolt writes them before the page that names them, so that nothing
 // has changed.
@@ -179,12 +282,6 @@ func full(err error) bool {
 	var p *fs.PathError
 	return errors.As(err, &p) && (p.Op == "write" || p.Op == "truncate") && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
 }
-
-// Bytes that bbolt spends on a page, and on each element of a leaf.
-const (
-	pageHeader    = 16
-	elementHeader = 16
-)
 
 // Usage is the size of the database.
 type Usage struct {
@@ -196,14 +293,16 @@ type Usage struct {
 // Usage measures the database, walking every page.
 func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	var u Usage
-	err := s.db.View(func(tx *bolt.Tx) error {
-		u.File = tx.Size()
-		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
-			st := b.Stats()
-			// Without the header of each page and of each element on it.
-			u.Data += int64(st.LeafInuse + st.InlineBucketInuse - pageHeader*(st.LeafPageN+st.InlineBucketN) - elementHeader*st.KeyN)
-			u.Used += int64((st.BranchPageN + st.BranchOverflowN + st.LeafPageN + st.LeafOverflowN) * tx.DB().Info().PageSize)
-			return ctx.Err()
+	err := s.guard(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			u.File = tx.Size()
+			return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
+				st := b.Stats()
+				// Without the header of each page, and the header and checksum of each element.
+				u.Data += int64(st.LeafInuse + st.InlineBucketInuse - pageHeaderLen*(st.LeafPageN+st.InlineBucketN) - (elementLen+checksumLen)*st.KeyN)
+				u.Used += int64((st.BranchPageN + st.BranchOverflowN + st.LeafPageN + st.LeafOverflowN) * tx.DB().Info().PageSize)
+				return ctx.Err()
+			})
 		})
 	})
 	return u, err
@@ -216,27 +315,7 @@ func (s *Store) Lookups() int64 {
 	return st.TxStats.GetCursorCount()
 }
 
-// CheckPages lets bbolt check its own pages. Writers wait meanwhile: it compares
-// with the list of free pages, which a commit beside it would change, and then
-// find faults that are none.
-func (s *Store) CheckPages(ctx context.Context) (first error) {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	tx, err := s.db.Begin(true)
-	if err != nil {
-		return err
-	}
-	defer func() { first = errors.Join(first, tx.Rollback()) }()
-	for err := range tx.Check() {
-		if first == nil {
-			first = fmt.Errorf("%w: %w", ErrCorrupt, err)
-		}
-	}
-	return first
-}
-
-func getJSON(b *bolt.Bucket, k []byte, v any) error {
+func getJSON(b bucket, k []byte, v any) error {
 	data := b.Get(k)
 	if data == nil {
 		return ErrNotFound
@@ -247,7 +326,7 @@ func getJSON(b *bolt.Bucket, k []byte, v any) error {
 	return nil
 }
 
-func putJSON(b *bolt.Bucket, k []byte, v any) error {
+func putJSON(b bucket, k []byte, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err

@@ -173,7 +173,7 @@ func TestSuspects(t *testing.T) {
 }
 
 // A check of the pages beside writers finds nothing that is not there.
-func TestCheckPagesBesideWriters(t *testing.T) {
+func TestVerifyBesideWriters(t *testing.T) {
 	s, _ := open(t, store.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -197,7 +197,7 @@ func TestCheckPagesBesideWriters(t *testing.T) {
 		}
 	})
 	for range 60 {
-		if err := s.CheckPages(t.Context()); err != nil {
+		if faults, err := s.Verify(t.Context()); err != nil || len(faults) > 0 {
 			t.Error(err)
 		}
 	}

@@ -1,0 +1,326 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+	bolt "go.etcd.io/bbolt"
+)
+
+// Every value ends in a checksum of its bucket, key and bytes, so that damage to
+// an entry is found when it is read. A checksum cannot show that an entry is
+// missing: a lost reference would mean "unreferenced" and a collection would
+// delete the blob. So the bucket "sums" holds, for each other bucket, how many
+// entries it has, the sum of their hashes, and bbolt's sequence number; every
+// transaction that changes a bucket updates them, and Verify compares.
+
+// sumsBucket holds the sums of the other buckets; its own values have
+// checksums, and Verify expects an entry for each bucket.
+const sumsBucket = "sums"
+
+// checksumLen is the length of the checksum behind each value, in bytes.
+const checksumLen = 4
+
+// bucketSum describes the contents of a bucket.
+type bucketSum struct {
+	Count    uint64 // entries
+	Hash     uint64 // sum of the entries' hashes, modulo 2^64
+	Sequence uint64 // bbolt's sequence number of the bucket
+}
+
+func (s bucketSum) encode() []byte {
+	return key(nil).u64(s.Count).u64(s.Hash).u64(s.Sequence)
+}
+
+func decodeSum(v []byte) (bucketSum, bool) {
+	if len(v) != 24 {
+		return bucketSum{}, false
+	}
+	return bucketSum{be64(v), be64(v[8:]), be64(v[16:])}, true
+}
+
+func (s *bucketSum) add(hash uint64)    { s.Count, s.Hash = s.Count+1, s.Hash+hash }
+func (s *bucketSum) remove(hash uint64) { s.Count, s.Hash = s.Count-1, s.Hash-hash }
+
+// hasher computes hashes of entries. It is used by one goroutine.
+type hasher struct{ buf []byte }
+
+// entry hashes one entry of a bucket: its name, key and value without checksum.
+func (h *hasher) entry(bucket string, k, v []byte) uint64 {
+	b := append(h.buf[:0], bucket...)
+	b = append(b, 0)
+	b = binary.AppendUvarint(b, uint64(len(k)))
+	b = append(b, k...)
+	b = append(b, v...)
+	h.buf = b
+	return xxhash.Sum64(b)
+}
+
+// split takes a stored value apart. ok is false when its checksum is wrong.
+func (h *hasher) split(bucket string, k, stored []byte) (v []byte, hash uint64, ok bool) {
+	n := len(stored) - checksumLen
+	if n < 0 {
+		return nil, 0, false
+	}
+	v = stored[:n:n]
+	hash = h.entry(bucket, k, v)
+	return v, hash, binary.BigEndian.Uint32(stored[n:]) == uint32(hash)
+}
+
+// damage is what View and Update turn into an error: the functions below are
+// called from deep inside queries, and an entry that cannot be trusted ends the
+// whole transaction.
+type damage struct{ err error }
+
+func corruptEntry(bucket string, k []byte) error {
+	return fmt.Errorf("%w: entry %q of bucket %s does not have its checksum", ErrCorrupt, k, bucket)
+}
+
+// bucket is one bucket within a transaction: bbolt's, with checksums.
+type bucket struct {
+	b    *bolt.Bucket
+	t    *Tx
+	name string
+}
+
+// b opens a bucket.
+func (t *Tx) b(name string) bucket {
+	b := t.tx.Bucket([]byte(name))
+	if b == nil {
+		panic(damage{fmt.Errorf("%w: bucket %s is missing", ErrCorrupt, name)})
+	}
+	return bucket{b, t, name}
+}
+
+// value checks a stored value and returns it without its checksum.
+func (b bucket) value(k, stored []byte) []byte {
+	v, _, ok := b.t.hash.split(b.name, k, stored)
+	if !ok {
+		panic(damage{corruptEntry(b.name, k)})
+	}
+	return v
+}
+
+// Get returns the value of a key, valid until the transaction ends; nil where
+// there is none.
+func (b bucket) Get(k []byte) []byte {
+	stored := b.b.Get(k)
+	if stored == nil {
+		return nil
+	}
+	return b.value(k, stored)
+}
+
+// Put sets the value of a key.
+func (b bucket) Put(k, v []byte) error {
+	hash := b.t.hash.entry(b.name, k, v)
+	sum := b.t.sum(b)
+	if old := b.b.Get(k); old != nil {
+		_, was, ok := b.t.hash.split(b.name, k, old)
+		if !ok {
+			panic(damage{corruptEntry(b.name, k)})
+		}
+		if was == hash {
+			return nil
+		}
+		sum.remove(was)
+	}
+	sum.add(hash)
+	stored := make([]byte, len(v)+checksumLen)
+	copy(stored, v)
+	binary.BigEndian.PutUint32(stored[len(v):], uint32(hash))
+	return b.b.Put(k, stored)
+}
+
+// Delete removes a key. Deleting an absent one succeeds.
+func (b bucket) Delete(k []byte) error {
+	old := b.b.Get(k)
+	if old == nil {
+		return nil
+	}
+	_, was, ok := b.t.hash.split(b.name, k, old)
+	if !ok {
+		panic(damage{corruptEntry(b.name, k)})
+	}
+	b.t.sum(b).remove(was)
+	return b.b.Delete(k)
+}
+
+// NextSequence returns the next number of the bucket, from 1 on.
+func (b bucket) NextSequence() (uint64, error) {
+	n, err := b.b.NextSequence()
+	if err == nil {
+		b.t.sum(b).Sequence = n
+	}
+	return n, err
+}
+
+// ForEach calls f for each entry in the order of keys.
+func (b bucket) ForEach(f func(k, v []byte) error) error {
+	return b.b.ForEach(func(k, stored []byte) error { return f(k, b.value(k, stored)) })
+}
+
+// Cursor moves over the entries of the bucket.
+func (b bucket) Cursor() *checkedCursor { return &checkedCursor{b, b.b.Cursor()} }
+
+// checkedCursor is a bbolt cursor whose values are checked.
+type checkedCursor struct {
+	b bucket
+	c *bolt.Cursor
+}
+
+func (c *checkedCursor) check(k, stored []byte) ([]byte, []byte) {
+	if k == nil {
+		return nil, nil
+	}
+	return k, c.b.value(k, stored)
+}
+
+func (c *checkedCursor) Seek(k []byte) ([]byte, []byte) { return c.check(c.c.Seek(k)) }
+func (c *checkedCursor) First() ([]byte, []byte)        { return c.check(c.c.First()) }
+func (c *checkedCursor) Last() ([]byte, []byte)         { return c.check(c.c.Last()) }
+func (c *checkedCursor) Next() ([]byte, []byte)         { return c.check(c.c.Next()) }
+func (c *checkedCursor) Prev() ([]byte, []byte)         { return c.check(c.c.Prev()) }
+
+// sum returns the bucket's sum as this transaction leaves it.
+func (t *Tx) sum(b bucket) *bucketSum {
+	if s := t.sums[b.name]; s != nil {
+		return s
+	}
+	s := new(bucketSum)
+	if stored := t.tx.Bucket([]byte(sumsBucket)).Get([]byte(b.name)); stored != nil {
+		v, _, ok := t.hash.split(sumsBucket, []byte(b.name), stored)
+		if ok {
+			*s, ok = decodeSum(v)
+		}
+		if !ok {
+			panic(damage{corruptEntry(sumsBucket, []byte(b.name))})
+		}
+	} else {
+		s.Sequence = b.b.Sequence()
+	}
+	if t.sums == nil {
+		t.sums = map[string]*bucketSum{}
+	}
+	t.sums[b.name] = s
+	return s
+}
+
+// flushSums writes the sums of the buckets that the transaction changed.
+func (t *Tx) flushSums() error {
+	for _, name := range slices.Sorted(maps.Keys(t.sums)) {
+		if err := t.putSum(name, *t.sums[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Tx) putSum(name string, s bucketSum) error {
+	v := s.encode()
+	hash := t.hash.entry(sumsBucket, []byte(name), v)
+	return t.tx.Bucket([]byte(sumsBucket)).Put([]byte(name), binary.BigEndian.AppendUint32(v, uint32(hash)))
+}
+
+// census counts and checks what a database holds, entry by entry.
+type census struct {
+	hash    hasher
+	sums    map[string]*bucketSum
+	want    map[string]bucketSum
+	version uint32
+	faults  []Fault
+}
+
+// Fault is damage that was found in the database.
+type Fault struct {
+	Bucket string
+	Key    []byte // nil: of the bucket as a whole
+	Err    error  // wraps ErrCorrupt
+}
+
+func (f Fault) Error() string { return f.Err.Error() }
+
+// maxFaults bounds how many faults are reported one by one.
+const maxFaults = 1000
+
+func newCensus() *census {
+	return &census{sums: map[string]*bucketSum{}, want: map[string]bucketSum{}}
+}
+
+func (c *census) fault(bucket string, k []byte, format string, args ...any) {
+	if len(c.faults) < maxFaults {
+		c.faults = append(c.faults, Fault{bucket, bytes.Clone(k), fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)})
+	}
+}
+
+// open notes that a bucket exists.
+func (c *census) open(bucket string, sequence uint64) {
+	c.sums[bucket] = &bucketSum{Sequence: sequence}
+}
+
+// entry counts one entry.
+func (c *census) entry(bucket string, k, stored []byte) {
+	v, hash, ok := c.hash.split(bucket, k, stored)
+	if bucket == "meta" && string(k) == "version" {
+		switch {
+		case ok && len(v) == 4:
+			c.version = be32(v)
+		case len(stored) == 4: // schema 1 had no checksums
+			c.version = be32(stored)
+		}
+	}
+	if !ok {
+		c.fault(bucket, k, "entry %q of bucket %s does not have its checksum", k, bucket)
+	}
+	if bucket == sumsBucket {
+		if s, good := decodeSum(v); ok && good {
+			c.want[string(k)] = s
+		}
+		return
+	}
+	c.sums[bucket].add(hash)
+}
+
+// result compares what was counted with the sums, and lists the faults.
+func (c *census) result() []Fault {
+	for _, name := range buckets {
+		got := c.sums[name]
+		if got == nil {
+			c.fault(name, nil, "bucket %s is missing", name)
+			continue
+		}
+		want, ok := c.want[name]
+		switch {
+		case !ok:
+			c.fault(name, nil, "bucket %s has no sum", name)
+		case got.Count != want.Count:
+			c.fault(name, nil, "bucket %s has %d entries, expected %d", name, got.Count, want.Count)
+		case got.Hash != want.Hash:
+			c.fault(name, nil, "bucket %s has other contents than were written", name)
+		case got.Sequence != want.Sequence:
+			c.fault(name, nil, "bucket %s has sequence number %d, expected %d", name, got.Sequence, want.Sequence)
+		}
+	}
+	return c.faults
+}
+
+// joinFaults makes one error of faults: the first few, and how many there are.
+func joinFaults(faults []Fault) error {
+	if len(faults) == 0 {
+		return nil
+	}
+	const named = 3
+	var errs []error
+	for _, f := range faults[:min(named, len(faults))] {
+		errs = append(errs, f.Err)
+	}
+	if more := len(faults) - named; more > 0 {
+		errs = append(errs, fmt.Errorf("and %d more faults", more))
+	}
+	return errors.Join(errs...)
+}

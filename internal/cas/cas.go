@@ -34,6 +34,7 @@ type Info struct {
 	Digest  Digest
 	Size    int64     // bytes
 	ModTime time.Time // as upstream's Last-Modified told when it was stored; informative
+	Stored  time.Time // when the store last gave the blob its name; set by Stat and Walk
 }
 
 // Blob is an open blob. It stays readable after a Remove.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -395,7 +396,11 @@ func (d *Dir) Stat(ctx context.Context, dg Digest) (Info, error) {
 	if err := d.settle(ctx, dg); err != nil {
 		return Info{}, err
 	}
-	return Info{Digest: dg, Size: st.Size(), ModTime: st.ModTime()}, nil
+	info := Info{Digest: dg, Size: st.Size(), ModTime: st.ModTime()}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		info.Stored = time.Unix(sys.Ctim.Unix()).UTC()
+	}
+	return info, nil
 }
 
 // NewBatch implements Store.
@@ -936,14 +941,33 @@ func (d *Dir) Purge(ctx context.Context, t time.Time) (n int, bytes int64, err e
 	return n, bytes, nil
 }
 
+// Sums are the digests of a blob's bytes other than its name.
+type Sums struct {
+	SHA1   [sha1.Size]byte
+	SHA512 [sha512.Size]byte
+}
+
 // Check reads a whole blob and compares its digest. ErrCorrupt, ErrNotFound.
-func Check(ctx context.Context, s Store, dg Digest) error {
+func Check(ctx context.Context, s Store, dg Digest) error { return check(ctx, s, dg, io.Discard) }
+
+// SumAll is Check, and returns the blob's other digests.
+func SumAll(ctx context.Context, s Store, dg Digest) (out Sums, err error) {
+	h1, h512 := sha1.New(), sha512.New()
+	if err := check(ctx, s, dg, io.MultiWriter(h1, h512)); err != nil {
+		return out, err
+	}
+	h1.Sum(out.SHA1[:0])
+	h512.Sum(out.SHA512[:0])
+	return out, nil
+}
+
+func check(ctx context.Context, s Store, dg Digest, also io.Writer) error {
 	b, err := s.Open(ctx, dg)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	return checkBytes(ctx, b, dg)
+	return checkBytes(ctx, io.TeeReader(b, also), dg)
 }
 
 // checkBytes compares the bytes of r with a digest. ErrCorrupt.

@@ -117,10 +117,8 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if err := backup.CheckRestored(cfg.DataDir); err != nil {
 		return err
 	}
-	st, err := store.Open(filepath.Join(cfg.DataDir, metaFile), store.Options{})
-	if errors.Is(err, store.ErrLocked) {
-		return fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)
-	} else if err != nil {
+	st, warnings, err := openStore(ctx, cfg, o)
+	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
@@ -133,7 +131,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &daemon{cfg: cfg, o: o, log: o.Log, store: st, blobs: blobs}
+	d := &daemon{cfg: cfg, o: o, log: o.Log, store: st, blobs: blobs, warnings: warnings}
 	if !clean {
 		o.Log.Warn(uncleanText)
 		d.warnings = append(d.warnings, uncleanText)
@@ -142,12 +140,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if errors.Is(err, durable.ErrUnknown) || err != nil && !clean {
 		return err // the mark stays
 	}
-	return errors.Join(err, markClean(context.WithoutCancel(ctx), st))
-}
-
-// markClean notes that what is stored needs no check at the next start.
-func markClean(ctx context.Context, st *store.Store) error {
-	return st.Update(ctx, "clean", func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
+	return errors.Join(err, end(context.WithoutCancel(ctx), cfg.DataDir, st))
 }
 
 // makeDataDir makes the data directory, for its owner alone.
@@ -170,11 +163,35 @@ func makeDataDir(dir string) error {
 
 // begin marks the run as not cleanly stopped and tells whether the last was.
 func begin(ctx context.Context, st *store.Store) (clean bool, err error) {
-	err = st.Update(ctx, "clean", func(tx *store.Tx) error {
+	err = st.UpdateDamaged(ctx, "clean", func(tx *store.Tx) error {
 		clean = tx.Meta(cleanKey) != cleanNo
 		return tx.SetMeta(cleanKey, cleanNo)
 	})
+	if errors.Is(err, store.ErrCorrupt) {
+		return true, nil // reported as damage
+	}
 	return clean, err
+}
+
+// end marks the run as cleanly stopped. Damaged metadata keeps the mark of the
+// run that found it.
+func end(ctx context.Context, dir string, st *store.Store) error {
+	if st.Damage() != nil {
+		return nil
+	}
+	m, err := readInstallation(dir)
+	if err != nil {
+		return err
+	}
+	if m == nil {
+		return fmt.Errorf("%s: %w", filepath.Join(dir, installationFile), fs.ErrNotExist)
+	}
+	return nextEpoch(ctx, dir, st, m, func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
+}
+
+// markClean notes that what is stored needs no check at the next start.
+func markClean(ctx context.Context, st *store.Store) error {
+	return st.Update(ctx, "clean", func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
 }
 
 // daemon is one run.
@@ -204,7 +221,7 @@ func (d *daemon) free() (int64, error) {
 }
 
 func (d *daemon) run(ctx context.Context) (err error) {
-	if d.signer, err = loadSigner(d.cfg, d.o.Now(), d.log); err != nil {
+	if d.signer, err = loadSigner(ctx, d.cfg, d.store, d.o.Now(), d.log); err != nil {
 		return err
 	}
 	client := fetch.New(fetch.Config{

@@ -315,7 +315,7 @@ func TestUnclean(t *testing.T) {
 // crash leaves the directory as a run that was killed.
 func crash(t *testing.T, cfg *config.Config) {
 	t.Helper()
-	st := openStore(t, cfg)
+	st := openTestStore(t, cfg)
 	defer st.Close()
 	if _, err := begin(t.Context(), st); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 func TestCutFreezeIsCleared(t *testing.T) {
 	cfg := testConfig(t, "")
 	start(t, cfg).end()
-	st := openStore(t, cfg)
+	st := openTestStore(t, cfg)
 	if err := st.Update(t.Context(), "test", func(tx *store.Tx) error {
 		return tx.PutNodes("4.1", []store.Node{{Path: "debian/x", Digest: cas.Sum(nil)}})
 	}); err != nil {
@@ -25,7 +25,7 @@ func TestCutFreezeIsCleared(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.end()
-	st = openStore(t, cfg)
+	st = openTestStore(t, cfg)
 	defer st.Close()
 	if err := st.View(t.Context(), func(tx *store.Tx) error {
 		if left := tx.OrphanTrees(); len(left) > 0 {

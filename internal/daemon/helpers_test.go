@@ -8,7 +8,7 @@ import (
 	"example.org/snapd/internal/store"
 )
 
-func openStore(t *testing.T, cfg *config.Config) *store.Store {
+func openTestStore(t *testing.T, cfg *config.Config) *store.Store {
 	t.Helper()
 	st, err := store.Open(filepath.Join(cfg.DataDir, metaFile), store.Options{})
 	if err != nil {

@@ -87,6 +87,9 @@ func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error)
 	}
 	defer release()
 	res := &api.GCResult{DryRun: dryRun, Snapshots: []string{}}
+	if err := c.sound(ctx); err != nil {
+		return res, err
+	}
 	if dryRun {
 		return res, c.preview(ctx, res)
 	}
@@ -102,11 +105,66 @@ func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error)
 	if err := c.suspects(ctx, res); err != nil {
 		return res, err
 	}
+	if err := c.rescue(ctx); err != nil {
+		return res, err
+	}
 	res.Purged, res.PurgedBytes, err = c.blobs.Purge(ctx, c.cfg.Now().Add(-c.cfg.Quarantine))
 	if err == nil && (res.Blobs > 0 || res.Purged > 0 || len(res.Snapshots) > 0) {
 		c.cfg.Log.Info("collected", "snapshots", len(res.Snapshots), "blobs", res.Blobs, "size", res.Bytes, "purged", res.Purged)
 	}
 	return res, err
+}
+
+// sound checks the metadata before anything is deleted by it: a lost reference
+// reads as "unreferenced".
+func (c *Collector) sound(ctx context.Context) error {
+	faults, err := c.st.Verify(ctx)
+	if err != nil {
+		return err
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("nothing is collected: %w (snapctl fsck --repair)", c.st.Damage())
+	}
+	var torn string
+	if err := c.st.View(ctx, func(tx *store.Tx) error { torn = tx.Torn(); return nil }); err != nil {
+		return err
+	}
+	if torn != "" {
+		return fmt.Errorf("nothing is collected: %w: %s (compare 'snapctl list', then snapctl fsck --repair)", store.ErrCorrupt, torn)
+	}
+	return nil
+}
+
+// rescue brings blobs back from the quarantine that the metadata needs, as after
+// an older copy of it was restored.
+func (c *Collector) rescue(ctx context.Context) error {
+	q, err := c.quarantine()
+	if err != nil {
+		return err
+	}
+	cutoff := c.cfg.Now().Add(-c.cfg.Quarantine)
+	for _, e := range q {
+		if e.Why == cas.Rotten || !e.At.Before(cutoff) {
+			continue
+		}
+		needed := false
+		if err := c.st.View(ctx, func(tx *store.Tx) error { needed = len(tx.Refs(e.Digest, 1)) > 0; return nil }); err != nil {
+			return err
+		}
+		if !needed {
+			continue
+		}
+		if _, err := c.blobs.Stat(ctx, e.Digest); err == nil {
+			continue
+		} else if !errors.Is(err, cas.ErrNotFound) {
+			return err
+		}
+		if err := c.blobs.Restore(ctx, e.Digest); err != nil {
+			return err
+		}
+		c.cfg.Log.Warn("brought a referenced blob back from the quarantine", "blob", e.Digest.String())
+	}
+	return nil
 }
 
 // snapshots removes those whose time is over, in bounded transactions. Each

@@ -514,6 +514,12 @@ func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
 	if s.base.Err() != nil {
 		status = http.StatusServiceUnavailable
 	}
+	if damage := s.cfg.Engine.Store().Damage(); damage != nil && (status == http.StatusNotFound || status == http.StatusGone) {
+		// What damaged metadata does not find may exist.
+		err = fmt.Errorf("%w (not found: %w)", damage, err)
+		o, _ = s.classify(damage)
+		status = http.StatusServiceUnavailable
+	}
 	h := w.Header()
 	for _, k := range []string{"Etag", "Last-Modified", "Accept-Ranges", "Content-Range", "Content-Length"} {
 		delete(h, k)

@@ -63,8 +63,15 @@ func optional(t time.Time) *time.Time {
 }
 
 func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) (api.Status, error) {
+	// Damaged metadata is a warning here: what can be read is shown.
+	damaged := func(err error) error {
+		if errors.Is(err, store.ErrCorrupt) {
+			return nil
+		}
+		return err
+	}
 	u, err := s.countUsage(ctx)
-	if err != nil {
+	if damaged(err) != nil {
 		return api.Status{}, err
 	}
 	c := s.cfg.Conf
@@ -103,7 +110,7 @@ func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) 
 		out.Recordings = len(recs)
 		return err
 	})
-	if err != nil {
+	if damaged(err) != nil {
 		return out, err
 	}
 	if len(out.Damaged) > 0 {
@@ -115,7 +122,10 @@ func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) 
 	for _, m := range ml.Mirrors {
 		out.Snapshots += m.Snapshots
 	}
-	return out, err
+	if d := s.e.Store().Damage(); d != nil {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("the metadata is damaged and read-only, and nothing is collected (snapctl fsck --repair): %v", d))
+	}
+	return out, damaged(err)
 }
 
 // expires says when a key ceases to be good, or nothing when it never does.

@@ -203,7 +203,7 @@ func (e *Engine) MarkRotten(ctx context.Context, d cas.Digest, by, why string) e
 	e.mu.Unlock()
 	e.Changed()
 	e.cfg.Log.Error("blob is damaged", "digest", d.String(), "err", why)
-	return e.cfg.Store.Update(ctx, "rotten", func(tx *store.Tx) error {
+	return e.cfg.Store.UpdateDamaged(ctx, "rotten", func(tx *store.Tx) error {
 		return tx.SetRotten(store.Rotten{Digest: d, Found: e.cfg.Now().UTC().Truncate(time.Second), By: by, Why: why})
 	})
 }
@@ -213,7 +213,7 @@ func (e *Engine) ClearRotten(ctx context.Context, d cas.Digest) error {
 	e.mu.Lock()
 	delete(e.rotten, d)
 	e.mu.Unlock()
-	return e.cfg.Store.Update(ctx, "repaired", func(tx *store.Tx) error { return tx.ClearRotten(d) })
+	return e.cfg.Store.UpdateDamaged(ctx, "repaired", func(tx *store.Tx) error { return tx.ClearRotten(d) })
 }
 
 // Rotten tells why a blob is known to be damaged. ErrRotten.

@@ -224,6 +224,9 @@ func (t *Tx) Renew(d cas.Digest, now time.Time) error {
 	return t.b("suspect").Put(d[:], key(nil).at(now))
 }
 
+// Suspected reports whether a blob is a candidate for collection.
+func (t *Tx) Suspected(d cas.Digest) bool { return t.b("suspect").Get(d[:]) != nil }
+
 // Acquit ends the suspicion against a blob.
 func (t *Tx) Acquit(d cas.Digest) error { return t.b("suspect").Delete(d[:]) }
 
@@ -301,6 +304,35 @@ func (t *Tx) SetMeta(name, value string) error {
 
 // Meta reads what SetMeta wrote.
 func (t *Tx) Meta(name string) string { return string(t.b("meta").Get([]byte("m." + name))) }
+
+// knownSince is when the metadata became the present one.
+const knownSince = "known-since"
+
+// SetKnownSince notes that this metadata is older than the blobs: those stored
+// before t may be needed by metadata that was lost.
+func (t *Tx) SetKnownSince(at time.Time) error {
+	return t.SetMeta(knownSince, at.UTC().Format(time.RFC3339Nano))
+}
+
+// KnownSince is the time from which on this metadata knows of every blob that is
+// stored; the zero time where it always did.
+func (t *Tx) KnownSince() (time.Time, error) {
+	s := t.Meta(knownSince)
+	if s == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return at, fmt.Errorf("%w: time %q", ErrCorrupt, s)
+	}
+	return at, nil
+}
+
+// Unreferenced reports whether nothing refers to any blob.
+func (t *Tx) Unreferenced() bool {
+	k, _ := t.b("ref").Cursor().First()
+	return k == nil
+}
 
 // Check compares the buckets with each other and calls report for each
 // contradiction. It reads everything, in bounded transactions.

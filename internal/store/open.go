@@ -176,7 +176,8 @@ func inspect(f *os.File) (*state, error) {
 // lock opens a database file and takes the lock that bbolt takes, so that
 // nothing writes to it. ErrLocked.
 func lock(path string, timeout time.Duration) (*os.File, error) {
-	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
+	end := time.After(timeout)
+	for {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
 			return nil, err
@@ -192,8 +193,10 @@ func lock(path string, timeout time.Duration) (*os.File, error) {
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, err
 		}
-		if time.Now().After(end) {
+		select {
+		case <-end:
 			return nil, ErrLocked
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

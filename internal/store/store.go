@@ -86,8 +86,18 @@ func (s *Store) View(ctx context.Context, f func(*Tx) error) error {
 // Update runs f in a write transaction and commits it durably. It must be short.
 // A commit that failed halfway wraps durable.ErrUnknown: what is mapped may be
 // newer than what the disk has, so nothing more is written. Damage that f meets
-// is ErrCorrupt, and nothing is changed.
+// is ErrCorrupt, and nothing is changed. Damaged metadata is read-only: what is
+// missing from it would be taken for absent.
 func (s *Store) Update(ctx context.Context, op string, f func(*Tx) error) error {
+	if err := s.Damage(); err != nil {
+		return fmt.Errorf("%s: damaged metadata is read-only (snapctl fsck --repair): %w", op, err)
+	}
+	return s.UpdateDamaged(ctx, op, f)
+}
+
+// UpdateDamaged is Update for what has to work on damaged metadata: repairs, and
+// notes that do not depend on anything else in it.
+func (s *Store) UpdateDamaged(ctx context.Context, op string, f func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

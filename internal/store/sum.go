@@ -3,10 +3,10 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/cespare/xxhash/v2"
 	bolt "go.etcd.io/bbolt"
@@ -131,10 +131,15 @@ func (b bucket) Put(k, v []byte) error {
 		sum.remove(was)
 	}
 	sum.add(hash)
+	return b.b.Put(k, withChecksum(v, hash))
+}
+
+// withChecksum returns a value as it is stored.
+func withChecksum(v []byte, hash uint64) []byte {
 	stored := make([]byte, len(v)+checksumLen)
 	copy(stored, v)
 	binary.BigEndian.PutUint32(stored[len(v):], uint32(hash))
-	return b.b.Put(k, stored)
+	return stored
 }
 
 // Delete removes a key. Deleting an absent one succeeds.
@@ -224,7 +229,7 @@ func (t *Tx) flushSums() error {
 func (t *Tx) putSum(name string, s bucketSum) error {
 	v := s.encode()
 	hash := t.hash.entry(sumsBucket, []byte(name), v)
-	return t.tx.Bucket([]byte(sumsBucket)).Put([]byte(name), binary.BigEndian.AppendUint32(v, uint32(hash)))
+	return t.tx.Bucket([]byte(sumsBucket)).Put([]byte(name), withChecksum(v, hash))
 }
 
 // census counts and checks what a database holds, entry by entry.
@@ -311,16 +316,20 @@ func (c *census) result() []Fault {
 
 // joinFaults makes one error of faults: the first few, and how many there are.
 func joinFaults(faults []Fault) error {
-	if len(faults) == 0 {
-		return nil
-	}
 	const named = 3
-	var errs []error
-	for _, f := range faults[:min(named, len(faults))] {
-		errs = append(errs, f.Err)
+	switch n := len(faults); {
+	case n == 0:
+		return nil
+	case n == 1:
+		return faults[0].Err
+	default:
+		var text []string
+		for _, f := range faults[:min(named, n)] {
+			text = append(text, strings.TrimPrefix(f.Error(), ErrCorrupt.Error()+": "))
+		}
+		if n > named {
+			text = append(text, fmt.Sprintf("and %d more faults", n-named))
+		}
+		return fmt.Errorf("%w: %s", ErrCorrupt, strings.Join(text, "; "))
 	}
-	if more := len(faults) - named; more > 0 {
-		errs = append(errs, fmt.Errorf("and %d more faults", more))
-	}
-	return errors.Join(errs...)
 }

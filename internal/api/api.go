@@ -606,7 +606,10 @@ type FsckResult struct {
 	Faults   []VerifyFault `json:"faults"`
 	Repaired []string      `json:"repaired"`
 	Lost     []string      `json:"lost"`
-	Exit     int           `json:"exit"`
+	// Unknown counts blobs of which the metadata, restored from an older copy,
+	// knows nothing. They are kept.
+	Unknown int `json:"unknown,omitempty"`
+	Exit    int `json:"exit"`
 }
 
 // ImageAdd is `snapctl image add`.

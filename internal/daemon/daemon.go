@@ -238,6 +238,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	defer d.engine.Close()
 	d.compose()
+	if d.store.Damage() == nil {
+		if _, err := d.freezer.ListTrees(ctx); err != nil {
+			return err
+		}
+	}
 	switch n, err := d.freezer.Vouch(ctx); {
 	case errors.Is(err, durable.ErrUnknown) || err != nil && ctx.Err() != nil:
 		return err

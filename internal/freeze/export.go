@@ -361,6 +361,9 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 	for _, n := range nodes {
 		f.Bytes += n.Size
 	}
+	if err := putTreeList(ctx, batch, f, nodes); err != nil {
+		return nil, err
+	}
 	if err := z.e.Flush(ctx, batch); err != nil {
 		return nil, err
 	}

@@ -789,6 +789,9 @@ func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Do
 	if err := z.putManifest(ctx, batch, f, doc, data, pl); err != nil {
 		return nil, err
 	}
+	if err := putTreeList(ctx, batch, f, nodes); err != nil {
+		return nil, err
+	}
 	if err := z.e.Flush(ctx, batch); err != nil {
 		return nil, err
 	}

@@ -128,6 +128,9 @@ func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.
 	if err != nil {
 		return nil, err
 	}
+	if err := z.metadataFaults(ctx, f, res); err != nil {
+		return nil, err
+	}
 	for _, flt := range res.Faults {
 		if d, err := cas.ParseDigest(flt.Expected); err == nil && req.Deep && strings.Contains(flt.Message, "bytes") {
 			if cas.Check(ctx, z.blobs, d) != nil {
@@ -136,6 +139,25 @@ func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.
 		}
 	}
 	return res, nil
+}
+
+// metadataFaults adds what is wrong with the metadata that serves a freeze.
+func (z *Freezer) metadataFaults(ctx context.Context, f *store.Frozen, res *api.VerifyResult) error {
+	damage, err := z.st.Verify(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range damage {
+		res.Faults = append(res.Faults, api.VerifyFault{Object: "metadata", Message: d.Error()})
+	}
+	faults, err := z.verifyTree(ctx, f)
+	if err != nil {
+		return err
+	}
+	if res.Faults = append(res.Faults, faults...); len(res.Faults) > 0 {
+		res.Exit = api.ExitVerify
+	}
+	return nil
 }
 
 func faulty(ref, object string, err error) *api.VerifyResult {

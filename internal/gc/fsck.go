@@ -2,8 +2,10 @@ package gc
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -27,33 +29,60 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 		p = &mirror.Progress{}
 	}
 	res := &api.FsckResult{Faults: []api.VerifyFault{}, Repaired: []string{}, Lost: []string{}}
-	fault := func(object, format string, args ...any) {
-		res.Faults = append(res.Faults, api.VerifyFault{Object: object, Message: fmt.Sprintf(format, args...)})
-	}
 	p.SetPhase("checking metadata")
-	damage, err := c.st.Verify(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range damage {
-		fault("metadata", "%v", f)
-	}
-	if err := c.st.View(ctx, func(tx *store.Tx) error {
-		return tx.Check(func(format string, args ...any) { fault("metadata", format, args...) })
-	}); err != nil {
+	if err := c.fsckMetadata(ctx, req.Repair, res); err != nil {
 		return nil, err
 	}
 	p.SetPhase("checking blobs")
+	bad, err := c.corruptBlobs(ctx, res, p)
+	if err != nil {
+		return nil, err
+	}
+	if c.st.Damage() == nil {
+		if res.Unknown, err = c.suspectOrphans(ctx); err != nil {
+			return nil, err
+		}
+	}
+	p.SetPhase("looking for missing blobs")
+	err = errors.Join(c.missingBlobs(ctx, bad), c.unrepaired(ctx, bad))
+	if err != nil && !(errors.Is(err, store.ErrCorrupt) && c.st.Damage() != nil) {
+		return nil, err
+	}
+	if req.Repair {
+		p.SetPhase("repairing")
+	}
+	for _, d := range slices.SortedFunc(maps.Keys(bad), func(a, b cas.Digest) int { return slices.Compare(a[:], b[:]) }) {
+		if !req.Repair {
+			addFault(res, "blob "+d.String(), "%s; needed by %s", bad[d], c.neededBy(ctx, d))
+			continue
+		}
+		if err := c.repair(ctx, d, bad[d] != "missing", req.From, client); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			res.Lost = append(res.Lost, d.String())
+			addFault(res, "blob "+d.String(), "%s; needed by %s; cannot be repaired: %v", bad[d], c.neededBy(ctx, d), err)
+			continue
+		}
+		res.Repaired = append(res.Repaired, d.String())
+	}
+	if len(res.Faults) > 0 {
+		res.Exit = api.ExitVerify
+	}
+	return res, nil
+}
+
+// corruptBlobs reads every blob and says what is wrong with those that do not
+// have their digest.
+func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *mirror.Progress) (map[cas.Digest]string, error) {
 	bad := map[cas.Digest]string{}
-	err = c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
+	err := c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
 		res.Blobs++
 		res.Bytes += info.Size
 		p.Files.Add(1)
 		p.Bytes.Add(info.Size)
 		if err := cas.Check(ctx, c.blobs, info.Digest); err != nil {
-			if errors.Is(err, cas.ErrNotFound) {
-				return nil // collected since the walk came by
-			} else if !errors.Is(err, cas.ErrCorrupt) {
+			if !errors.Is(err, cas.ErrCorrupt) {
 				return err
 			}
 			why := strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": ")
@@ -66,66 +95,37 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := c.suspectOrphans(ctx); err != nil {
-		return nil, err
-	}
-	p.SetPhase("looking for missing blobs")
+	return bad, err
+}
+
+// missingBlobs adds blobs that the metadata says are here and that are not.
+func (c *Collector) missingBlobs(ctx context.Context, bad map[cas.Digest]string) error {
 	var after cas.Digest
 	for more := true; more; {
 		var page []cas.Digest
+		var next cas.Digest
 		if err := c.st.View(ctx, func(tx *store.Tx) error {
 			page = page[:0]
-			after, more = tx.Blobs(after, 500, func(d cas.Digest, _ []store.Ref) { page = append(page, d) })
+			next, more = tx.Blobs(after, 500, func(d cas.Digest, _ []store.Ref) { page = append(page, d) })
 			return nil
 		}); err != nil {
-			return nil, err
+			return err
 		}
+		after = next
 		for _, d := range page {
 			if _, known := bad[d]; known {
 				continue
 			}
 			missing, err := c.missing(ctx, d)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if missing {
 				bad[d] = "missing"
 			}
 		}
 	}
-	if err := c.unrepaired(ctx, bad); err != nil {
-		return nil, err
-	}
-	order := make([]cas.Digest, 0, len(bad))
-	for d := range bad {
-		order = append(order, d)
-	}
-	slices.SortFunc(order, func(a, b cas.Digest) int { return slices.Compare(a[:], b[:]) })
-	if req.Repair {
-		p.SetPhase("repairing")
-	}
-	for _, d := range order {
-		if !req.Repair {
-			fault("blob "+d.String(), "%s; needed by %s", bad[d], c.neededBy(ctx, d))
-			continue
-		}
-		if err := c.repair(ctx, d, bad[d] != "missing", req.From, client); err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			res.Lost = append(res.Lost, d.String())
-			fault("blob "+d.String(), "%s; needed by %s; cannot be repaired: %v", bad[d], c.neededBy(ctx, d), err)
-			continue
-		}
-		res.Repaired = append(res.Repaired, d.String())
-	}
-	if len(res.Faults) > 0 {
-		res.Exit = api.ExitVerify
-	}
-	return res, nil
+	return nil
 }
 
 // missing reports whether a blob is absent that must be present. A collection
@@ -151,6 +151,135 @@ func (c *Collector) missing(ctx context.Context, d cas.Digest) (bool, error) {
 		return false, err
 	}
 	return absent()
+}
+
+func addFault(res *api.FsckResult, object, format string, args ...any) {
+	res.Faults = append(res.Faults, api.VerifyFault{Object: object, Message: fmt.Sprintf(format, args...)})
+}
+
+// fsckMetadata checks the metadata's pages, checksums and sums, its entries
+// against each other, and each frozen tree against its listing. With repair it
+// rebuilds what can be rebuilt first; what is left is reported.
+func (c *Collector) fsckMetadata(ctx context.Context, repair bool, res *api.FsckResult) error {
+	faults, err := c.metadataFaults(ctx)
+	if err != nil {
+		return err
+	}
+	if len(faults) > 0 && repair {
+		changed, err := c.rebuild(ctx)
+		if err != nil {
+			return err
+		}
+		res.Repaired = append(res.Repaired, changed...)
+		if faults, err = c.metadataFaults(ctx); err != nil {
+			return err
+		}
+	}
+	res.Faults = append(res.Faults, faults...)
+	return nil
+}
+
+func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFault, err error) {
+	fault := func(format string, args ...any) {
+		faults = append(faults, api.VerifyFault{Object: "metadata", Message: fmt.Sprintf(format, args...)})
+	}
+	damage, err := c.st.Verify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range damage {
+		fault("%v", d)
+	}
+	var frozen []*store.Frozen
+	err = c.st.View(ctx, func(tx *store.Tx) (err error) {
+		if torn := tx.Torn(); torn != "" {
+			fault("%s", torn)
+		}
+		if err := tx.Check(fault); err != nil {
+			return err
+		}
+		frozen, err = tx.Frozens()
+		return err
+	})
+	if errors.Is(err, store.ErrCorrupt) && len(damage) > 0 {
+		return faults, nil // reported above
+	} else if err != nil {
+		return nil, err
+	}
+	for _, f := range frozen {
+		_, listed, err := c.treeList(ctx, f.Tree.SHA256)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		} else if err != nil {
+			fault("tree listing of frozen snapshot %s: %v", f.Name, err)
+			continue
+		}
+		var wrong []store.TreeFault
+		if err := c.st.View(ctx, func(tx *store.Tx) error { wrong = tx.CompareTree(f, listed); return nil }); err != nil {
+			fault("tree of frozen snapshot %s: %v", f.Name, err)
+			continue
+		}
+		for _, w := range wrong {
+			fault("frozen snapshot %s: %s is not served as it was published", f.Name, w.Path)
+		}
+	}
+	return faults, nil
+}
+
+// maxTreeList bounds the listing of a frozen tree, in bytes.
+const maxTreeList = 512 << 20
+
+func (c *Collector) treeList(ctx context.Context, d cas.Digest) (*store.Frozen, []store.Node, error) {
+	data, err := cas.ReadAll(ctx, c.blobs, d, maxTreeList)
+	if err != nil {
+		return nil, nil, err
+	}
+	return store.DecodeTree(data)
+}
+
+// rebuild makes metadata anew out of other metadata and of blobs.
+func (c *Collector) rebuild(ctx context.Context) (changed []string, err error) {
+	r := store.Repairs{
+		Tree: c.treeList,
+		Listing: func(ctx context.Context, candidates []cas.Digest) (cas.Digest, *store.Frozen, bool) {
+			for _, d := range candidates {
+				if f, _, err := c.treeList(ctx, d); err == nil {
+					return d, f, true
+				}
+			}
+			return cas.Digest{}, nil, false
+		},
+	}
+	r.Types = map[string]string{}
+	for _, m := range c.e.Mirrors() {
+		r.Types[m.Name] = m.Type
+	}
+	if r.Aliases, err = c.aliases(ctx); err != nil {
+		return nil, err
+	}
+	changed, err = c.st.Rebuild(ctx, r)
+	c.e.Changed()
+	return changed, err
+}
+
+// aliases computes the SHA-1 of every blob.
+func (c *Collector) aliases(ctx context.Context) (out []store.Alias, err error) {
+	if c.st.View(ctx, func(tx *store.Tx) error { return tx.AliasesComplete() }) == nil {
+		return nil, nil
+	}
+	err = c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
+		sums, err := cas.SumAll(ctx, c.blobs, info.Digest)
+		if errors.Is(err, cas.ErrCorrupt) || errors.Is(err, cas.ErrNotFound) {
+			return nil // reported later
+		} else if err != nil {
+			return err
+		}
+		out = append(out,
+			store.Alias{Algo: store.AliasSHA1, Other: sums.SHA1[:], SHA256: info.Digest},
+			store.Alias{Algo: store.AliasSHA512, Other: []byte(hex.EncodeToString(sums.SHA512[:])), SHA256: info.Digest})
+		return nil
+	})
+	return out, err
 }
 
 // unrepaired adds what an earlier repair took away and could not get: it stays
@@ -183,36 +312,50 @@ func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) e
 	return nil
 }
 
-// suspectOrphans finds blobs that nothing refers to: what was cut short between
-// a blob and its reference.
-func (c *Collector) suspectOrphans(ctx context.Context) error {
-	var page []cas.Digest
+// suspectOrphans makes candidates of blobs that nothing refers to: work that was
+// cut short between a blob and its reference leaves them behind. Blobs from
+// before the time since which the metadata knows everything are kept: metadata
+// that was lost may have referred to them. It counts those.
+func (c *Collector) suspectOrphans(ctx context.Context) (unknown int, err error) {
+	var since time.Time
+	if err := c.st.View(ctx, func(tx *store.Tx) (err error) { since, err = tx.KnownSince(); return err }); err != nil {
+		return 0, err
+	}
+	var page []cas.Info
 	flush := func() error {
 		if len(page) == 0 {
 			return nil
 		}
 		now := c.cfg.Now()
+		n := 0
 		err := c.st.Update(ctx, "fsck orphans", func(tx *store.Tx) error {
-			for _, d := range page {
-				if len(tx.Refs(d, 1)) == 0 {
-					if err := tx.Suspect(d, now); err != nil {
+			n = 0
+			for _, info := range page {
+				switch {
+				case len(tx.Refs(info.Digest, 1)) > 0:
+				case info.Stored.Before(since) && !tx.Suspected(info.Digest) && len(tx.Listings(info.Digest)) == 0:
+					n++
+				default:
+					if err := tx.Suspect(info.Digest, now); err != nil {
 						return err
 					}
 				}
 			}
 			return nil
 		})
+		unknown += n
 		page = page[:0]
 		return err
 	}
-	err := c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
-		page = append(page, info.Digest)
+	err = c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
+		page = append(page, info)
 		if len(page) >= 2000 {
 			return flush()
 		}
 		return nil
 	})
-	return errors.Join(err, flush())
+	err = errors.Join(err, flush())
+	return unknown, err
 }
 
 // mustBeHere tells blobs that were promised from packages that nobody asked for.
@@ -420,7 +563,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		return blobs, damaged, errors.Join(err, save(last))
 	}
 	// A removal that a power cut took back leaves a blob that nobody suspects.
-	if err := c.suspectOrphans(ctx); err != nil {
+	if _, err := c.suspectOrphans(ctx); err != nil {
 		return blobs, damaged, err
 	}
 	return blobs, damaged, save(cas.Digest{})

@@ -37,11 +37,7 @@ func (t *Tx) Frozens() ([]*Frozen, error) {
 func (t *Tx) PutNodes(name string, nodes []Node) error {
 	b := t.b("ftree")
 	for _, n := range nodes {
-		var e enc
-		e.fixed(n.Digest[:])
-		e.uint(uint64(n.Size))
-		e.uint(uint64(n.ModTime.Unix()))
-		if err := b.Put(key(nil).str(name).raw([]byte(n.Path)), e); err != nil {
+		if err := b.Put(key(nil).str(name).raw([]byte(n.Path)), n.encode()); err != nil {
 			return err
 		}
 		if err := t.PutRef(n.Digest, OwnerFrozen, name); err != nil {
@@ -49,6 +45,14 @@ func (t *Tx) PutNodes(name string, nodes []Node) error {
 		}
 	}
 	return nil
+}
+
+func (n *Node) encode() []byte {
+	var e enc
+	e.fixed(n.Digest[:])
+	e.uint(uint64(n.Size))
+	e.uint(uint64(n.ModTime.Unix()))
+	return e
 }
 
 func decodeNode(path string, v []byte) Node {

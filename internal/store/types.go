@@ -179,6 +179,7 @@ type Frozen struct {
 	Prov       repo.File      `json:"provenance"`
 	Key        string         `json:"key"` // fingerprint of the signing key
 	KeyBlob    cas.Digest     `json:"key_blob"`
+	Tree       repo.File      `json:"tree,omitzero"` // the listing of the tree
 	Mirrors    []FrozenMirror `json:"mirrors"`
 	Packages   int            `json:"packages"`
 	Sources    int            `json:"sources"`
@@ -189,7 +190,7 @@ type Frozen struct {
 
 // Blobs lists the blobs that the record refers to, without those of its tree.
 func (f *Frozen) Blobs() []cas.Digest {
-	out := []cas.Digest{f.Manifest.SHA256, f.Signature.SHA256, f.Prov.SHA256, f.KeyBlob}
+	out := []cas.Digest{f.Manifest.SHA256, f.Signature.SHA256, f.Prov.SHA256, f.KeyBlob, f.Tree.SHA256}
 	for _, m := range f.Mirrors {
 		out = append(out, m.Certificates)
 		for _, p := range m.Proof {

@@ -411,7 +411,7 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 
 // drain reads the rest of a small answer, so that the connection is kept.
 func (b *body) drain() {
-	b.dog.Reset(b.c.cfg.StallTimeout)
+	b.dog.Reset(min(b.c.cfg.StallTimeout, drainTime))
 	drain(b.r)
 	b.dog.Stop()
 }

@@ -29,6 +29,7 @@ const (
 	rateWindow    = time.Minute      // over which MinRate is judged
 	progressBytes = 1 << 20          // an attempt that got so far costs no retry
 	maxDrain      = 16 << 10         // bytes of an error page read to keep the connection
+	drainTime     = 2 * time.Second  // for that
 	maxHeader     = 64 << 10         // bytes of response headers
 	maxLocation   = 4 << 10          // bytes of a URL that a server redirects to
 	dialTimeout   = 15 * time.Second // for each address

@@ -368,3 +368,17 @@ func (b *endlessBody) Read(p []byte) (int, error) {
 }
 
 func (*endlessBody) Close() error { return nil }
+
+// TestSlowErrorPage: the page of an error is not worth waiting for.
+func TestSlowErrorPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Config{Retries: -1, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			return reply(r, 404, nil, -1, &endlessBody{r: r, pause: time.Second, piece: []byte("x")}), nil
+		})})
+		start := time.Now()
+		_, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: 1})
+		if took := time.Since(start); !errors.Is(err, ErrNotFound) || took > 3*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
+}

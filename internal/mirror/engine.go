@@ -46,6 +46,8 @@ type Config struct {
 	Client  *fetch.Client
 	// Parallel is how many package files are fetched at once.
 	Parallel int
+	// DocTime is how long a signed document may take; 0: ten minutes.
+	DocTime time.Duration
 	// Free tells the free bytes of the data directory; Reserve is the least
 	// that syncs and recordings leave.
 	Free    func() (int64, error)
@@ -79,6 +81,9 @@ type Engine struct {
 func New(cfg Config) (*Engine, error) {
 	if cfg.Parallel == 0 {
 		cfg.Parallel = 8
+	}
+	if cfg.DocTime == 0 {
+		cfg.DocTime = 10 * time.Minute
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

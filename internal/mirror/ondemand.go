@@ -468,11 +468,15 @@ func (e *Engine) bases(ctx context.Context, m config.Mirror) ([]remote.URL, erro
 	e.mu.Lock()
 	c := e.linked[m.Name]
 	e.mu.Unlock()
-	if e.cfg.Now().Sub(c.at) < 10*time.Minute {
+	if age := e.cfg.Now().Sub(c.at); age >= 0 && age < 10*time.Minute {
 		return c.urls, nil
 	}
 	urls, err := e.formats[m.Type].BaseURLs(ctx, &getter{s: &syncer{e: e, m: m}}, m)
-	if err != nil {
+	switch {
+	case err != nil && len(c.urls) > 0 && ctx.Err() == nil:
+		e.cfg.Log.Warn("using an earlier list of mirrors", "repo", m.Name, "err", err)
+		return c.urls, nil // what they have is verified in any case
+	case err != nil:
 		return nil, err
 	}
 	for i := range urls {

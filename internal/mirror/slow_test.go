@@ -16,6 +16,7 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -156,6 +157,34 @@ func TestSlowUpstream(t *testing.T) {
 				t.Errorf("took %v", took)
 			}
 		})
+	}
+}
+
+// A document that trickles at a rate that a download may have is given up for the
+// next URL.
+func TestSlowDocument(t *testing.T) {
+	w := mirrortest.New(t, nil)
+	w.Archive.Add(debtest.Package{Name: "a"})
+	w.Archive.Publish(w.Now)
+	slow := serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			io.WriteString(rw, strings.Repeat("x", 20))
+			http.NewResponseController(rw).Flush()
+			time.Sleep(10 * time.Millisecond)
+		}
+	}))
+	w.CloseAll()
+	w.Config.DocTime = 300 * time.Millisecond
+	w.Config.Mirrors[0].URL, w.Config.Mirrors[0].URLs = remote.URL{}, remote.NewURLs(slow, w.Server.URL)
+	w.Open()
+	if res := w.MustSync(); !res.New {
+		t.Error("nothing new")
+	}
+	w.CloseAll()
+	w.Config.Mirrors[0].URLs = remote.NewURLs(slow)
+	w.Open()
+	if _, err := w.TrySync(); !errors.Is(err, fetch.ErrUnavailable) || !strings.Contains(err.Error(), "not complete within 300ms") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -1161,7 +1161,12 @@ func (g *getter) get(ctx context.Context, url remote.URL, path string, max int64
 			req.IfModifiedSince = prev.LastModified
 		}
 	}
-	data, res, err := g.s.e.cfg.Client.GetBytes(ctx, req)
+	// Documents are small. One that trickles would keep the mirror's other URLs,
+	// and all later syncs, waiting.
+	most := g.s.e.cfg.DocTime
+	timed, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("get %s: %w: not complete within %v", url, fetch.ErrUnavailable, most))
+	defer cancel()
+	data, res, err := g.s.e.cfg.Client.GetBytes(timed, req)
 	if err != nil {
 		return repo.Doc{}, err
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -425,6 +426,39 @@ func TestPublicMirrorlist(t *testing.T) {
 	if asked > 0 {
 		t.Errorf("the service on loopback was asked %d times", asked)
 	}
+}
+
+// TestStaleMirrorlist: packages can be had from the mirrors of an earlier list
+// while the list itself cannot.
+func TestStaleMirrorlist(t *testing.T) {
+	var up *rpmtest.Repo
+	var down atomic.Bool
+	mux := http.NewServeMux()
+	srv := httptest.NewServer(mux)
+	defer srv.Close()
+	mux.Handle("/f/", http.StripPrefix("/f", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { up.ServeHTTP(rw, r) })))
+	mux.HandleFunc("/list", func(rw http.ResponseWriter, _ *http.Request) {
+		if down.Load() {
+			rw.WriteHeader(http.StatusForbidden)
+			return
+		}
+		io.WriteString(rw, srv.URL+"/f\n")
+	})
+	w := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.URL, m.Mirrorlist = remote.URL{}, remote.NewURL(srv.URL+"/list") })
+	up = w.up
+	w.up.Add(rpmtest.Package{Name: "a", Version: "1.0"}, rpmtest.Package{Name: "b", Version: "1.0"})
+	w.up.Publish(start)
+	w.sync(t)
+	freeze := func(name, pkg string) {
+		t.Helper()
+		if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: name, Manifests: rpmList(pkg + "-1.0-1.x86_64")}, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	freeze("first", "a")
+	down.Store(true)
+	w.now = w.now.Add(time.Hour)
+	freeze("second", "b")
 }
 
 // TestEngineSources: clients get the key that signs packages, whoever vouches

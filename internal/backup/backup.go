@@ -294,11 +294,11 @@ func (b *backup) run(ctx context.Context) (err error) {
 // metadata copies everything but the blobs.
 func (b *backup) metadata(ctx context.Context) error {
 	b.p.SetPhase("copying metadata")
-	u, err := b.in.Store.Usage(ctx)
+	size, err := b.in.Store.Size(ctx)
 	if err != nil {
 		return err
 	}
-	if err := checkSpace(b.t.dir, u.File); err != nil {
+	if err := checkSpace(b.t.dir, size); err != nil {
 		return err
 	}
 	f, err := writeSynced(filepath.Join(b.state, metaName), func(w io.Writer) error {
@@ -443,65 +443,64 @@ func (b *backup) needed(ctx context.Context, d cas.Digest) (needed bool, err err
 // does not have.
 func (b *backup) absent(ctx context.Context) error {
 	b.p.SetPhase("looking for missing blobs")
-	packages := false
-	if err := b.copy.View(ctx, func(tx *store.Tx) (err error) { packages, err = tx.PromisesPackages(); return err }); err != nil {
-		return err
-	}
 	var after cas.Digest
 	for more := true; more; {
-		var page []cas.Digest
-		refs := map[cas.Digest][]store.Ref{}
+		var page []referred
 		if err := b.copy.View(ctx, func(tx *store.Tx) error {
-			after, more = tx.Blobs(after, 1000, func(d cas.Digest, r []store.Ref) {
-				page = append(page, d)
-				refs[d] = r
-			})
+			after, more = tx.Blobs(after, 1000, func(d cas.Digest, r []store.Ref) { page = append(page, referred{d, r}) })
 			return nil
 		}); err != nil {
 			return err
 		}
-		for _, d := range page {
-			if _, known := b.faults[d]; known {
-				continue
-			}
-			_, err := b.t.blobs.Stat(ctx, d)
-			if err == nil {
-				continue
-			} else if !errors.Is(err, cas.ErrNotFound) {
-				return err
-			}
-			promised, err := b.promised(ctx, refs[d], packages)
-			if err != nil {
-				return err
-			}
-			if promised {
-				b.faults[d], b.missing[d] = "is missing", true
-			}
+		missing, err := b.notHere(ctx, page)
+		if err != nil {
+			return err
+		}
+		if err := b.copy.View(ctx, func(tx *store.Tx) error { return b.promised(tx, missing) }); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// promised tells blobs that must be there from packages that nobody has asked
-// for yet.
-func (b *backup) promised(ctx context.Context, refs []store.Ref, packages bool) (yes bool, err error) {
-	for _, r := range refs {
-		if r.Kind != store.OwnerPackage {
-			return true, nil
+// referred is a blob with what refers to it.
+type referred struct {
+	digest cas.Digest
+	refs   []store.Ref
+}
+
+// notHere picks the blobs that the backup does not have.
+func (b *backup) notHere(ctx context.Context, page []referred) (out []referred, err error) {
+	for _, r := range page {
+		if _, known := b.faults[r.digest]; known {
+			continue
+		}
+		if _, err := b.t.blobs.Stat(ctx, r.digest); errors.Is(err, cas.ErrNotFound) {
+			out = append(out, r)
+		} else if err != nil {
+			return nil, err
 		}
 	}
-	if !packages {
-		return false, nil
+	return out, nil
+}
+
+// promised notes those that must be there as missing; the others are packages
+// that nobody has asked for yet.
+func (b *backup) promised(tx *store.Tx, missing []referred) error {
+	p, err := tx.Promises()
+	if err != nil {
+		return err
 	}
-	err = b.copy.View(ctx, func(tx *store.Tx) error {
-		for _, r := range refs {
-			if yes, err = tx.PackagePromised(r); yes || err != nil {
-				return err
-			}
+	for _, r := range missing {
+		must, err := p.Blob(r.refs)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	return yes, err
+		if must {
+			b.faults[r.digest], b.missing[r.digest] = "is missing", true
+		}
+	}
+	return nil
 }
 
 // complete lists what belongs to the backup and then declares it complete.

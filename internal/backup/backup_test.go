@@ -19,7 +19,10 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/mirror/mirrortest"
+	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/store"
 )
 
@@ -699,5 +702,29 @@ func TestBusy(t *testing.T) {
 	}
 	if _, err := backup.Restore(t.Context(), dir, destination(t), &mirror.Progress{}); !errors.Is(err, backup.ErrBusy) {
 		t.Errorf("restore: %v", err)
+	}
+}
+
+// A package that was fetched with its mirror must be in the backup; one that
+// waits for the first client need not.
+func TestMissingPackages(t *testing.T) {
+	for download, want := range map[string]int{config.All: 1, config.OnDemand: 0} {
+		w := mirrortest.New(t, func(m *config.Mirror) { m.Download, m.Sources = download, false })
+		w.Archive.Add(debtest.Package{Name: "a"}, debtest.Package{Name: "b"})
+		w.Archive.Publish(w.Now)
+		w.MustSync()
+		a := cas.Sum(debtest.Package{Name: "a"}.Deb(t))
+		if err := w.Blobs().Remove(t.Context(), a, "test"); err != nil {
+			t.Fatal(err)
+		}
+		key := filepath.Join(t.TempDir(), "key.asc")
+		if err := os.WriteFile(key, []byte(keyText), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		in := backup.Installation{Store: w.Store(), Blobs: w.Blobs(), DataDir: w.Dir, KeyFile: key, Version: "test", Now: time.Now}
+		res, err := backup.Create(t.Context(), in, t.TempDir(), &mirror.Progress{})
+		if err != nil || len(res.Faults) != want || want == 1 && (res.Faults[0].Object != "blob "+a.String() || res.Faults[0].Message != "is missing") {
+			t.Errorf("%s: %+v, %v", download, res, err)
+		}
 	}
 }

@@ -360,20 +360,12 @@ func (c *Collector) suspectOrphans(ctx context.Context) (unknown int, err error)
 
 // mustBeHere tells blobs that were promised from packages that nobody asked for.
 func (c *Collector) mustBeHere(ctx context.Context, refs []store.Ref) (needed bool, err error) {
-	for _, r := range refs {
-		if r.Kind != store.OwnerPackage {
-			return true, nil
-		}
-	}
 	err = c.st.View(ctx, func(tx *store.Tx) error {
-		for _, r := range refs {
-			ok, err := tx.PackagePromised(r)
-			if err != nil || ok {
-				needed = ok
-				return err
-			}
+		p, err := tx.Promises()
+		if err == nil {
+			needed, err = p.Blob(refs)
 		}
-		return nil
+		return err
 	})
 	return needed, err
 }

@@ -34,6 +34,12 @@ func (s *Store) WriteTo(ctx context.Context, w io.Writer) (n int64, err error) {
 	return n, nil
 }
 
+// Size is the number of bytes that WriteTo would write.
+func (s *Store) Size(ctx context.Context) (n int64, err error) {
+	err = s.View(ctx, func(t *Tx) error { n = t.tx.Size(); return nil })
+	return n, err
+}
+
 // ctxWriter fails once its context has ended.
 type ctxWriter struct {
 	ctx context.Context
@@ -99,33 +105,4 @@ func (s *Store) CheckReadOnly(ctx context.Context) error {
 		}
 		return first
 	})
-}
-
-// PromisesPackages reports whether PackagePromised can be true of any package:
-// a frozen snapshot holds a whole mirror, or a generation is complete.
-func (t *Tx) PromisesPackages() (bool, error) {
-	frozen, err := t.Frozens()
-	if err != nil {
-		return false, err
-	}
-	for _, f := range frozen {
-		for _, m := range f.Mirrors {
-			if m.Whole {
-				return true, nil
-			}
-		}
-	}
-	found := false
-	err = t.b("gen").ForEach(func(k, _ []byte) error {
-		if found {
-			return nil
-		}
-		var g Generation
-		if err := getJSON(t.b("gen"), k, &g); err != nil {
-			return err
-		}
-		found = g.Complete
-		return nil
-	})
-	return found, err
 }

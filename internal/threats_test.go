@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -19,7 +20,11 @@ func TestThreatModelNamesTests(t *testing.T) {
 		t.Fatalf("%d tests are named", len(names))
 	}
 	for _, n := range names {
-		files, err := filepath.Glob(filepath.Join(string(n[1]), "*_test.go"))
+		dir := string(n[1])
+		if strings.HasPrefix(dir, "cmd/") {
+			dir = "../" + dir
+		}
+		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -442,6 +442,9 @@ func (u *ui) verified(r *api.VerifyResult) {
 func (u *ui) faults(list []api.VerifyFault) {
 	for _, f := range list {
 		u.printf("fault: %s: %s\n", f.Object, f.Message)
+		if f.Field != "" {
+			u.printf("  field    %s\n", f.Field)
+		}
 		if f.Expected != "" {
 			u.printf("  expected %s\n", f.Expected)
 		}

@@ -464,6 +464,7 @@ type Relied struct {
 // VerifyFault is one thing that does not hold.
 type VerifyFault struct {
 	Object   string `json:"object"`
+	Field    string `json:"field,omitempty"` // of the freeze manifest that does not hold: "mirrors.packages.version"
 	Expected string `json:"expected,omitempty"`
 	Found    string `json:"found,omitempty"`
 	Message  string `json:"message"`

@@ -437,7 +437,7 @@ var NameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
 // and, in a frozen snapshot, beside the files that all of them have.
 func ValidMirrorName(name string) bool {
 	switch name {
-	case "latest", "manifest.json", "manifest.json.asc", "provenance.json", "key.asc":
+	case "latest", "manifest.json", "manifest.json.asc", "provenance.json", "provenance.json.asc", "key.asc":
 		return false
 	}
 	return NameRE.MatchString(name)

@@ -255,6 +255,16 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	case n > 0:
 		d.log.Info("signed earlier freezes again by the present key", "freezes", n, "key", d.signer.Fingerprint())
 	}
+	switch n, err := d.freezer.SignProvenance(ctx); {
+	case errors.Is(err, durable.ErrUnknown) || err != nil && ctx.Err() != nil:
+		return err
+	case err != nil:
+		text := fmt.Sprintf("the provenance of earlier freezes is not signed: %v (tried again at the next start)", err)
+		d.log.Error(text)
+		d.warnings = append(d.warnings, text)
+	case n > 0:
+		d.log.Info("signed the provenance of earlier freezes", "freezes", n, "key", d.signer.Fingerprint())
+	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

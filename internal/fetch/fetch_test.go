@@ -538,6 +538,26 @@ func TestFiles(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(tree, "fifo"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	short, err := os.MkdirTemp("", "s") // a socket's path is bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(short)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(short, "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	for _, err := range []error{
+		os.Rename(filepath.Join(short, "s"), filepath.Join(tree, "socket")),
+		os.WriteFile(filepath.Join(tree, "giant"), content, 0o644),
+		os.Truncate(filepath.Join(tree, "giant"), 200<<30),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	c := client(t, Config{})
 	get := func(u string) ([]byte, Result, error) {
 		return c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(u), Tree: "file://" + tree, Size: 5000, Want: want(content)})
@@ -553,6 +573,8 @@ func TestFiles(t *testing.T) {
 		"file://" + tree + "/pool/%2e%2e/link": ErrRefused,
 		"file://" + tree + "/link":             ErrDenied,
 		"file://" + tree + "/fifo":             ErrRefused,
+		"file://" + tree + "/socket":           ErrRefused,
+		"file://" + tree + "/giant":            ErrMismatch,
 		"file://" + tree + "/pool":             ErrRefused,
 		"file://" + tree + "/none":             ErrNotFound,
 		"file://" + dir + "/outside":           ErrRefused,

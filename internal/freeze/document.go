@@ -19,6 +19,9 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
+// errFormat means that a manifest is of a format that this program does not know.
+var errFormat = errors.New("format")
+
 // FormatVersion is the version of the frozen manifest's format.
 const FormatVersion = 1
 
@@ -152,7 +155,7 @@ func ParseDocument(data []byte) (*Document, error) {
 		return nil, fmt.Errorf("frozen manifest: %w", err)
 	}
 	if d.Format != FormatVersion {
-		return nil, fmt.Errorf("frozen manifest: format %d, this program knows %d", d.Format, FormatVersion)
+		return nil, fmt.Errorf("frozen manifest: %w %d, this program knows %d", errFormat, d.Format, FormatVersion)
 	}
 	again, err := d.Encode()
 	if err != nil {
@@ -162,6 +165,24 @@ func ParseDocument(data []byte) (*Document, error) {
 		return nil, errors.New("frozen manifest: not in canonical form")
 	}
 	return &d, nil
+}
+
+// decodeCanonical reads canonical JSON into v, a pointer to a struct: nothing but
+// what Canonical writes for it.
+func decodeCanonical(data []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	again, err := Canonical(v)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, data) {
+		return errors.New("not in canonical form")
+	}
+	return nil
 }
 
 // Canonical writes v as JSON in the canonical form of RFC 8785. Numbers must be

@@ -68,7 +68,10 @@ func (z *Freezer) Export(ctx context.Context, ref, dir string, p *mirror.Progres
 	}
 	defer root.Close()
 	x := &exporter{z: z, root: root, date: f.Date, p: p, res: &api.TransferResult{Name: f.Name, New: true}}
-	for _, e := range []repo.File{f.Manifest, f.Signature, f.Prov, {Path: "key.asc", SHA256: f.KeyBlob}} {
+	for _, e := range []repo.File{f.Manifest, f.Signature, f.Prov, f.ProvSignature, {Path: keyFile, SHA256: f.KeyBlob}} {
+		if e.SHA256.IsZero() {
+			continue // an earlier version did not sign the provenance
+		}
 		if err := x.blob(ctx, e.Path, e.SHA256); err != nil {
 			return nil, err
 		}
@@ -243,26 +246,14 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 		return nil, err
 	}
 	defer root.Close()
-	t := &dirTree{root: root}
-	key, err := t.read("key.asc", 1<<20)
-	if err != nil {
-		return nil, fmt.Errorf("%s is not an exported frozen snapshot: %w", req.Dir, err)
-	}
-	v, err := VerifyDir(ctx, req.Dir, VerifyOptions{Ours: ours, Formats: z.formats(), Progress: p})
+	proof, err := verifyDir(ctx, &dirTree{root: root}, req.Dir, VerifyOptions{Ours: ours, Formats: z.formats(), Progress: p})
 	if err != nil {
 		return nil, err
 	}
+	v, doc := proof.res, proof.doc
 	if len(v.Faults) > 0 {
 		f := v.Faults[0]
 		return nil, fmt.Errorf("%w: import %s: %s, the first in %s: %s (expected %s, found %s)", ErrVerify, req.Dir, counted(len(v.Faults), "fault"), f.Object, f.Message, f.Expected, f.Found)
-	}
-	data, err := t.read("manifest.json", maxManifest)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := ParseDocument(data)
-	if err != nil {
-		return nil, err
 	}
 	if err := z.e.CheckName(ctx, doc.Name); err != nil {
 		return nil, err
@@ -272,56 +263,70 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 	}
 	defer z.end(doc.Name)
 	res := &api.TransferResult{Name: doc.Name, Notes: v.Notes}
-	if done, err := z.existing(ctx, doc.Name, cas.Sum(data)); err != nil || done != nil {
+	if done, err := z.existing(ctx, doc.Name, proof.proven[manifestFile].SHA256); err != nil || done != nil {
 		return res, err
 	}
 	p.SetPhase("importing")
 	batch := z.blobs.NewBatch()
 	defer batch.Discard()
-	put := func(name string, want cas.Digest) (cas.Info, error) {
-		f, err := root.Open(filepath.FromSlash(name))
+	// What is taken in are the bytes that were proven, not what is in the
+	// directory by now.
+	put := func(name string) (repo.File, error) {
+		file, ok := proof.proven[name]
+		if !ok {
+			return file, fmt.Errorf("%w: import %s: %s came while it was checked", ErrVerify, req.Dir, name)
+		}
+		f, err := regfile.OpenIn(root, name)
 		if err != nil {
-			return cas.Info{}, err
+			return file, err
 		}
 		defer f.Close()
 		w, err := batch.Create(ctx)
 		if err != nil {
-			return cas.Info{}, err
+			return file, err
 		}
 		defer w.Abort()
-		if _, err := io.Copy(w, regfile.WithContext(ctx, f)); err != nil {
-			return cas.Info{}, err
+		// One byte more shows a file that grows.
+		if _, err := io.Copy(w, io.LimitReader(regfile.WithContext(ctx, f), file.Size+1)); err != nil {
+			return file, err
 		}
-		info, err := w.Commit(want, -1, doc.Date)
-		if err != nil {
-			return info, fmt.Errorf("%s: %w", name, err)
+		if _, err := w.Commit(file.SHA256, file.Size, doc.Date); err != nil {
+			return file, fmt.Errorf("%s: %w", name, err)
 		}
 		res.Files++
-		res.Bytes += info.Size
+		res.Bytes += file.Size
 		p.Files.Add(1)
 		if n, size := batch.Pending(); n > 4096 || size > 512<<20 {
 			err = z.e.Flush(ctx, batch)
 		}
-		return info, err
+		return file, err
 	}
 	f := &store.Frozen{Name: doc.Name, Date: doc.Date, Created: z.cfg.Now().UTC().Truncate(time.Second), Imported: true}
 	f.Key = v.Signature.Fingerprint
 	for _, e := range []struct {
 		name string
 		to   *repo.File
-	}{{"manifest.json", &f.Manifest}, {"manifest.json.asc", &f.Signature}, {"provenance.json", &f.Prov}} {
-		info, err := put(e.name, cas.Digest{})
-		if err != nil {
+	}{{manifestFile, &f.Manifest}, {manifestSignature, &f.Signature}, {provenanceFile, &f.Prov}, {provSignature, &f.ProvSignature}} {
+		if _, ok := proof.proven[e.name]; !ok && e.name == provSignature {
+			continue // an earlier version did not sign it
+		}
+		if *e.to, err = put(e.name); err != nil {
 			return nil, err
 		}
-		*e.to = repo.File{Path: e.name, Size: info.Size, SHA256: info.Digest}
 	}
-	info, err := put("key.asc", cas.Sum(key))
+	key, err := put(keyFile)
 	if err != nil {
 		return nil, err
 	}
-	f.KeyBlob = info.Digest
+	f.KeyBlob = key.SHA256
 	var nodes []store.Node
+	node := func(name string) error {
+		file, err := put(name)
+		if err == nil {
+			nodes = append(nodes, store.Node{Path: name, Digest: file.SHA256, Size: file.Size, ModTime: doc.Date})
+		}
+		return err
+	}
 	for i := range doc.Mirrors {
 		d := &doc.Mirrors[i]
 		fm := store.FrozenMirror{Mirror: d.Name, Type: d.Type, Whole: d.Kind == Whole, Proof: proofFiles(d)}
@@ -331,31 +336,29 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 		}
 		fm.Suites = docSuites(format, d)
 		for _, e := range fm.Proof {
-			if _, err := put(path.Join(proofDir, d.Name, e.SHA256.String()), e.SHA256); err != nil {
+			if _, err := put(path.Join(proofDir, d.Name, e.SHA256.String())); err != nil {
 				return nil, err
 			}
 		}
-		info, err := put(path.Join(proofDir, d.Name, certsFile), cas.Digest{})
-		if err == nil {
-			fm.Certificates = info.Digest
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		err = t.each(ctx, d.Name, func(n store.Node) error {
-			info, err := put(n.Path, cas.Digest{})
+		certs := path.Join(proofDir, d.Name, certsFile)
+		if _, ok := proof.proven[certs]; ok {
+			file, err := put(certs)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			nodes = append(nodes, store.Node{Path: n.Path, Digest: info.Digest, Size: info.Size, ModTime: doc.Date})
-			return nil
-		})
-		if err != nil {
+			fm.Certificates = file.SHA256
+		}
+		if err := proof.t.each(ctx, d.Name, func(n store.Node) error { return node(n.Path) }); err != nil {
 			return nil, err
 		}
 		f.Mirrors = append(f.Mirrors, fm)
 	}
 	f.Packages, f.Sources = v.Packages, v.Sources
-	if err := z.importStatements(ctx, t, f, put, &nodes); err != nil {
+	err = proof.t.each(ctx, statementDir, func(n store.Node) error {
+		f.Statements = append(f.Statements, proof.proven[n.Path])
+		return node(n.Path)
+	})
+	if err != nil {
 		return nil, err
 	}
 	for _, n := range nodes {
@@ -399,21 +402,6 @@ func docSuites(format repo.Format, d *DocMirror) []store.FrozenSuite {
 		}
 	}
 	return out
-}
-
-// importStatements takes signed statements in; each must be signed by the
-// freeze's key.
-func (z *Freezer) importStatements(ctx context.Context, t *dirTree, f *store.Frozen, put func(string, cas.Digest) (cas.Info, error), nodes *[]store.Node) error {
-	return t.each(ctx, statementDir, func(n store.Node) error {
-		info, err := put(n.Path, cas.Digest{})
-		if err != nil {
-			return err
-		}
-		file := repo.File{Path: n.Path, Size: info.Size, SHA256: info.Digest}
-		f.Statements = append(f.Statements, file)
-		*nodes = append(*nodes, store.Node{Path: n.Path, Digest: info.Digest, Size: info.Size, ModTime: f.Date})
-		return nil
-	})
 }
 
 // hasher is SHA-256 as a Digest.

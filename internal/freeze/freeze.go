@@ -301,16 +301,32 @@ func (z *Freezer) existing(ctx context.Context, name string, manifest cas.Digest
 	return z.Describe(ctx, name)
 }
 
-// docOrder sorts by what readers look for first.
-func docOrder(d *DocMirror) {
-	slices.SortFunc(d.Packages, func(a, b DocPackage) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Arch, b.Arch),
-			cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Index, b.Index), cmp.Compare(a.Paragraph, b.Paragraph))
-	})
-	slices.SortFunc(d.Sources, func(a, b DocSource) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version),
-			cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Index, b.Index), cmp.Compare(a.Paragraph, b.Paragraph))
-	})
+// The orders of a manifest's lists: by what readers look for first.
+
+func comparePackages(a, b DocPackage) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Arch, b.Arch),
+		cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Index, b.Index), cmp.Compare(a.Paragraph, b.Paragraph))
+}
+
+func compareSources(a, b DocSource) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version),
+		cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Index, b.Index), cmp.Compare(a.Paragraph, b.Paragraph))
+}
+
+func compareSuites(a, b DocSuite) int {
+	root := func(s DocSuite) string {
+		if len(s.Documents) == 0 {
+			return ""
+		}
+		return s.Documents[0].SHA256.String()
+	}
+	return cmp.Or(cmp.Compare(a.Suite, b.Suite), a.Date.Compare(b.Date), cmp.Compare(root(a), root(b)))
+}
+
+func compareIndices(a, b DocIndex) int { return cmp.Compare(a.Index, b.Index) }
+
+func compareMissing(a, b Missing) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.text(), b.text()))
 }
 
 // document writes down what the plan takes. The date is the request's, else the
@@ -334,9 +350,7 @@ func (z *Freezer) document(ctx context.Context, pl *plan) (*Document, error) {
 	}
 	doc.Date = doc.Date.UTC().Truncate(time.Second)
 	slices.SortFunc(doc.Mirrors, func(a, b DocMirror) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(doc.Missing, func(a, b Missing) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.text(), b.text()))
-	})
+	slices.SortFunc(doc.Missing, compareMissing)
 	doc.Missing = slices.Compact(doc.Missing)
 	return doc, nil
 }
@@ -391,9 +405,7 @@ func (z *Freezer) docMirror(ctx context.Context, pl *plan, name string) (*DocMir
 			components[store.Place{Suite: c.suite.Suite, Index: i.Index}] = i.Component
 		}
 	}
-	slices.SortFunc(d.Suites, func(a, b DocSuite) int {
-		return cmp.Or(cmp.Compare(a.Suite, b.Suite), a.Date.Compare(b.Date), cmp.Compare(a.Documents[0].SHA256.String(), b.Documents[0].SHA256.String()))
-	})
+	slices.SortFunc(d.Suites, compareSuites)
 	if d.Kind == Whole {
 		return d, nil
 	}
@@ -417,7 +429,8 @@ func (z *Freezer) docMirror(ctx context.Context, pl *plan, name string) (*DocMir
 			d.Packages = append(d.Packages, dp)
 		}
 	}
-	docOrder(d)
+	slices.SortFunc(d.Packages, comparePackages)
+	slices.SortFunc(d.Sources, compareSources)
 	return d, nil
 }
 
@@ -453,7 +466,7 @@ func (z *Freezer) docSuite(ctx context.Context, g *store.Generation, whole bool,
 		if err != nil {
 			return s, err
 		}
-		s.Metalink = &repo.File{Path: "metalink.xml", Size: info.Size, SHA256: g.Metalink}
+		s.Metalink = &repo.File{Path: metalinkPath, Size: info.Size, SHA256: g.Metalink}
 	}
 	also := map[string]bool{}
 	for _, gr := range g.Groups {
@@ -467,7 +480,7 @@ func (z *Freezer) docSuite(ctx context.Context, g *store.Generation, whole bool,
 			Index: gr.Index, Component: gr.Component, Arch: gr.Arch, Path: gr.Form.Path, Size: gr.Form.Size, SHA256: gr.Form.SHA256, Packages: gr.Packages,
 		})
 	}
-	slices.SortFunc(s.Indices, func(a, b DocIndex) int { return cmp.Compare(a.Index, b.Index) })
+	slices.SortFunc(s.Indices, compareIndices)
 	return s, nil
 }
 
@@ -876,15 +889,19 @@ func (z *Freezer) putManifest(ctx context.Context, batch cas.Batch, f *store.Fro
 	if _, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: z.cfg.Signer.Keyring(), At: at}); err != nil {
 		return fmt.Errorf("check own signature of %s: %w", doc.Name, err)
 	}
-	prov, err := z.provenance(ctx, f, pl)
+	prov, err := z.provenance(ctx, f, cas.Sum(data), pl)
 	if err != nil {
 		return err
+	}
+	provSig, err := z.cfg.Signer.SignDetached(prov, doc.Date)
+	if err != nil {
+		return fmt.Errorf("sign provenance of %s: %w", doc.Name, err)
 	}
 	for _, e := range []struct {
 		path string
 		data []byte
 		to   *repo.File
-	}{{"manifest.json", data, &f.Manifest}, {"manifest.json.asc", sig, &f.Signature}, {"provenance.json", prov, &f.Prov}} {
+	}{{"manifest.json", data, &f.Manifest}, {"manifest.json.asc", sig, &f.Signature}, {provenanceFile, prov, &f.Prov}, {provSignature, provSig, &f.ProvSignature}} {
 		info, err := cas.PutBatch(ctx, batch, e.data, doc.Date)
 		if err != nil {
 			return err
@@ -894,58 +911,6 @@ func (z *Freezer) putManifest(ctx context.Context, batch cas.Batch, f *store.Fro
 	info, err := cas.PutBatch(ctx, batch, []byte(z.cfg.Signer.PublicKeyArmored()), time.Time{})
 	f.KeyBlob = info.Digest
 	return err
-}
-
-// provenance are the local facts of a freeze: outside of its identity.
-func (z *Freezer) provenance(ctx context.Context, f *store.Frozen, pl *plan) ([]byte, error) {
-	type suite struct {
-		Suite string `json:"suite"`
-		URL   string `json:"url"`
-		Seen  string `json:"first_seen"`
-	}
-	type mir struct {
-		Mirror   string  `json:"mirror"`
-		Snapshot string  `json:"snapshot"`
-		Suites   []suite `json:"suites"`
-	}
-	type manifestFact struct {
-		Name   string `json:"name"`
-		SHA256 string `json:"sha256"`
-	}
-	p := struct {
-		Name      string         `json:"name"`
-		Created   time.Time      `json:"created"`
-		Program   string         `json:"program"`
-		Mirrors   []mir          `json:"mirrors"`
-		Manifests []manifestFact `json:"manifests"`
-		Recording string         `json:"recording,omitempty"`
-		Base      string         `json:"base,omitempty"`
-	}{Name: f.Name, Created: f.Created, Program: z.cfg.Version, Recording: pl.req.Recording, Base: pl.req.Base, Mirrors: []mir{}, Manifests: []manifestFact{}}
-	for _, m := range pl.req.Manifests {
-		p.Manifests = append(p.Manifests, manifestFact{m.Name, cas.Sum(m.Data).String()})
-	}
-	for _, name := range pl.mirrors {
-		for _, src := range pl.sources[name] {
-			e := mir{Mirror: name}
-			if !src.snap.Instant.IsZero() {
-				e.Snapshot = src.snap.ID()
-			}
-			for _, s := range src.snap.Suites {
-				err := z.st.View(ctx, func(tx *store.Tx) error {
-					g, err := tx.Generation(name, s.Suite, s.Gen)
-					if err == nil {
-						e.Suites = append(e.Suites, suite{string(s.Suite), remote.Redact(g.Docs[0].URL), store.FormatInstant(g.Instant)})
-					}
-					return err
-				})
-				if err != nil {
-					return nil, err
-				}
-			}
-			p.Mirrors = append(p.Mirrors, e)
-		}
-	}
-	return Canonical(p)
 }
 
 // derive writes one mirror's frozen repository.

@@ -79,11 +79,6 @@ func withLeaf(t *testing.T, manifest []byte, n int, value string) []byte {
 	if err := json.Unmarshal(manifest, &tree); err != nil {
 		t.Fatal(err)
 	}
-	// The freeze's own name and date are its signer's to say.
-	top := tree.(map[string]any)
-	own := map[string]any{"name": top["name"], "date": top["date"]}
-	delete(top, "name")
-	delete(top, "date")
 	leaves := 0
 	var walk func(v any, count bool) any
 	walk = func(v any, count bool) any {
@@ -107,7 +102,6 @@ func withLeaf(t *testing.T, manifest []byte, n int, value string) []byte {
 	walk(tree, true)
 	n, leaves = n%leaves, 0
 	walk(tree, false)
-	maps.Copy(top, own)
 	data, err := freeze.Canonical(tree)
 	if err != nil {
 		t.Fatal(err)
@@ -136,8 +130,9 @@ func FuzzExport(f *testing.F) {
 	}
 	for i, name := range files {
 		if name == "manifest.json" {
-			for n := range 60 {
+			for n := range 70 {
 				f.Add(uint8(i), uint16(n), uint16(0xffff), []byte("../../x"))
+				f.Add(uint8(i), uint16(n), uint16(0xffff), []byte("0"))
 			}
 			f.Add(uint8(i), uint16(2), uint16(0), []byte(`"mirrors":[{"name":"../../x"}],`))
 		}
@@ -146,6 +141,7 @@ func FuzzExport(f *testing.F) {
 	if v, err := freeze.VerifyDir(f.Context(), dir, o); err != nil || len(v.Faults) > 0 {
 		f.Fatalf("untouched: %v, %+v", err, v)
 	}
+	e := &resealed{dir, w.signer, mirrortest.Start}
 	f.Fuzz(func(t *testing.T, file uint8, at, del uint16, ins []byte) {
 		name := files[int(file)%len(files)]
 		p := filepath.Join(dir, name)
@@ -169,19 +165,24 @@ func FuzzExport(f *testing.F) {
 		if sig := p + ".asc"; !strings.HasSuffix(name, ".asc") {
 			if was, err := os.ReadFile(sig); err == nil {
 				defer put(sig, was)
-				now, err := w.signer.SignDetached(data, mirrortest.Start)
-				if err != nil {
-					t.Fatal(err)
-				}
-				put(sig, now)
+				e.putSigned(t, name, data)
 			}
+		}
+		if name == "manifest.json" {
+			// Whoever signs it again has everything else name it.
+			for _, other := range files {
+				if strings.HasPrefix(other, "_statements/") || strings.HasPrefix(other, "provenance.json") {
+					defer put(filepath.Join(dir, other), e.read(t, other))
+				}
+			}
+			e.manifest(t, data)
 		}
 		v, err := freeze.VerifyDir(t.Context(), dir, o)
 		if err != nil || v.Exit == api.ExitVerify || bytes.Equal(old, data) {
 			return
 		}
 		switch base := filepath.Base(name); {
-		case base == "provenance.json": // local facts
+		case base == "provenance.json": // local facts, signed again
 		case strings.HasPrefix(name, "_statements/") && !strings.HasSuffix(name, ".asc"): // signed again
 		case strings.HasSuffix(base, ".asc"): // armor has many forms of the same bytes
 		case base == "InRelease" || base == "Release.gpg": // so have signatures

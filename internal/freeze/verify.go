@@ -12,7 +12,6 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
@@ -44,12 +44,15 @@ type tree interface {
 	key(ctx context.Context) ([]byte, error)
 	// certs are the certificates that verified a mirror's roots.
 	certs(ctx context.Context, mirror string) ([]byte, error)
+	// provenance are the local facts with their signature, nil where there is none.
+	provenance(ctx context.Context) (data, sig []byte, err error)
 	// pool tells the size of a whole mirror's package file, opening it if deep.
 	pool(ctx context.Context, mirror string, f repo.File) (size int64, r io.ReadCloser, err error)
 }
 
 // VerifyOptions say how much is checked and by what.
 type VerifyOptions struct {
+	Name     string // the manifest must be of this freeze; empty: of any
 	Deep     bool
 	Upstream *sign.Keyring // roots must be signed by these; nil: by the kept certificates
 	Ours     *sign.Keyring // the manifest must be signed by these
@@ -65,16 +68,23 @@ type verifier struct {
 	doc     *Document
 	res     *api.VerifyResult
 	mu      sync.Mutex
-	blind   bool      // a root that we should have signed could not be read
-	buffers sync.Pool // of *[256 << 10]byte, for hashing
+	proven  map[string]repo.File // of a directory: what may be imported
+	blind   bool                 // a root that we should have signed could not be read
+	buffers sync.Pool            // of *[256 << 10]byte, for hashing
 	bytes   atomic.Int64
 	files   atomic.Int64
 }
 
 func (v *verifier) fault(object, expected, found, format string, args ...any) {
+	v.fieldFault("", object, expected, found, format, args...)
+}
+
+// fieldFault is a fault of one field of the manifest, such as
+// "mirrors.packages.version".
+func (v *verifier) fieldFault(field, object, expected, found, format string, args ...any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.res.Faults = append(v.res.Faults, api.VerifyFault{Object: object, Expected: expected, Found: found, Message: fmt.Sprintf(format, args...)})
+	v.res.Faults = append(v.res.Faults, api.VerifyFault{Object: object, Field: field, Expected: expected, Found: found, Message: fmt.Sprintf(format, args...)})
 }
 
 // Verify proves a frozen snapshot of this server: our signature, every blob's
@@ -124,6 +134,7 @@ func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.
 		}
 		o.Ours = sign.Merge(then, z.cfg.Signer.Keyring())
 	}
+	o.Name = f.Name
 	res, err = verify(ctx, &ownTree{z: z, f: f}, data, sig, o)
 	if err != nil {
 		return nil, err
@@ -190,57 +201,104 @@ func VerifyDir(ctx context.Context, dir string, o VerifyOptions) (*api.VerifyRes
 		return nil, err
 	}
 	defer root.Close()
-	t := &dirTree{root: root}
-	data, err := t.read("manifest.json", maxManifest)
-	if err != nil {
-		return nil, fmt.Errorf("%s is not an exported frozen snapshot: %w", dir, err)
-	}
-	sig, err := t.read("manifest.json.asc", 1<<20)
-	if err != nil {
-		return faulty(dir, "manifest.json.asc", err), nil
-	}
-	note := ""
-	if o.Ours == nil {
-		key, err := t.read("key.asc", 1<<20)
-		if err != nil {
-			return faulty(dir, "key.asc", err), nil
-		}
-		if o.Ours, err = sign.ParseKeyring(key); err != nil {
-			return faulty(dir, "key.asc", err), nil
-		}
-		note = "the freeze's own signature was checked by the key in the directory (" + strings.Join(o.Ours.Fingerprints(), ", ") + "): compare it with one from a place that you trust, or name it with --key"
-	}
-	o.Deep = true
-	res, err := verify(ctx, t, data, sig, o)
+	v, err := verifyDir(ctx, &dirTree{root: root}, dir, o)
 	if err != nil {
 		return nil, err
 	}
-	if note != "" {
-		res.Notes = append(res.Notes, note)
-	}
-	res.Ref = dir
-	return res, nil
+	return v.res, nil
 }
 
-func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*api.VerifyResult, error) {
-	v := &verifier{t: t, o: o, formats: map[string]repo.Format{}, res: &api.VerifyResult{Deep: o.Deep, Relied: []api.Relied{}, Faults: []api.VerifyFault{}}}
+// verifyDir is VerifyDir that returns what was found besides: the manifest, and
+// the files with the digests that were proven.
+func verifyDir(ctx context.Context, t *dirTree, dir string, o VerifyOptions) (*verifier, error) {
+	data, err := t.read(manifestFile, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not an exported frozen snapshot: %w", dir, err)
+	}
+	faulty := func(object string, err error) (*verifier, error) {
+		return &verifier{res: faulty(dir, object, err)}, nil
+	}
+	sig, err := t.read(manifestSignature, maxSignature)
+	if err != nil {
+		return faulty(manifestSignature, err)
+	}
+	key, err := t.read(keyFile, maxSignature)
+	if err != nil {
+		return faulty(keyFile, err)
+	}
+	inside, err := sign.ParseKeyring(key)
+	if err != nil {
+		return faulty(keyFile, err)
+	}
+	note := ""
+	if o.Ours == nil {
+		o.Ours = inside
+		note = "the freeze's own signature was checked by the key in the directory (" + strings.Join(inside.Fingerprints(), ", ") + "): compare it with one from a place that you trust, or name it with --key"
+	}
+	o.Deep = true
+	v := newVerifier(t, o)
+	v.prove(manifestFile, data)
+	v.prove(manifestSignature, sig)
+	v.prove(keyFile, key)
+	if err := v.run(ctx, data, sig); err != nil {
+		return nil, err
+	}
+	if _, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: inside}); err != nil && note == "" {
+		v.fault(keyFile, "", "", "the certificate in the directory does not check the signature of the frozen manifest: %v", err)
+		v.res.Exit = api.ExitVerify
+	}
+	if note != "" {
+		v.res.Notes = append(v.res.Notes, note)
+	}
+	v.res.Ref = dir
+	return v, nil
+}
+
+func newVerifier(t tree, o VerifyOptions) *verifier {
+	v := &verifier{t: t, o: o, formats: map[string]repo.Format{}, proven: map[string]repo.File{}, res: &api.VerifyResult{Deep: o.Deep, Relied: []api.Relied{}, Faults: []api.VerifyFault{}}}
 	for _, f := range o.Formats {
 		v.formats[f.Type()] = f
 	}
 	if v.o.Progress == nil {
 		v.o.Progress = &mirror.Progress{}
 	}
+	return v
+}
+
+// prove notes a file that an import may take as it is.
+func (v *verifier) prove(path string, data []byte) {
+	v.proveFile(path, int64(len(data)), cas.Sum(data))
+}
+
+func (v *verifier) proveFile(path string, size int64, d cas.Digest) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.proven[path] = repo.File{Path: path, Size: size, SHA256: d}
+}
+
+func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*api.VerifyResult, error) {
+	v := newVerifier(t, o)
+	err := v.run(ctx, data, sig)
+	return v.res, err
+}
+
+// run proves the freeze of a manifest and its signature.
+func (v *verifier) run(ctx context.Context, data, sig []byte) error {
 	v.o.Progress.SetPhase("verifying")
 	doc, err := ParseDocument(data)
 	if err != nil {
-		v.fault("manifest.json", "", "", "%v", err)
+		field := ""
+		if errors.Is(err, errFormat) {
+			field = "format"
+		}
+		v.fieldFault(field, "manifest.json", "", "", "%v", err)
 		v.res.Exit = api.ExitVerify
-		return v.res, nil
+		return nil
 	}
 	v.doc, v.res.Ref = doc, doc.Name
 	statements, err := v.readStatements(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Keys are judged at the signature's own time: one that has expired since was
 	// good then, and whoever gives a later one vouches for it.
@@ -258,22 +316,24 @@ func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*ap
 		g := s.Good[0]
 		v.res.Signature = &api.Signer{Fingerprint: g.Fingerprint, UserID: g.UserID, SignedAt: g.Created}
 	}
-	v.checkStatements(statements)
+	v.checkStatements(statements, doc, cas.Sum(data))
+	v.documentFields(doc)
+	v.checkProvenance(ctx, doc, cas.Sum(data))
 	names := map[string]bool{}
 	for i := range doc.Mirrors {
 		name := doc.Mirrors[i].Name
 		if names[name] || !config.ValidMirrorName(name) {
-			v.fault("manifest.json", "", name, "mirror %q: its name is another mirror's, a file's or no name at all", name)
+			v.fieldFault("mirrors.name", "manifest.json", "", name, "mirror %q: its name is another mirror's, a file's or no name at all", name)
 			continue
 		}
 		names[name] = true
 		if err := v.mirror(ctx, &doc.Mirrors[i]); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if d, ok := t.(*dirTree); ok {
-		if err := v.strangers(d); err != nil {
-			return nil, err
+	if d, ok := v.t.(*dirTree); ok {
+		if err := v.unexpectedFiles(ctx, d); err != nil {
+			return err
 		}
 	}
 	v.res.Bytes, v.res.Files = v.bytes.Load(), int(v.files.Load())
@@ -290,36 +350,57 @@ func verify(ctx context.Context, t tree, data, sig []byte, o VerifyOptions) (*ap
 	if len(v.res.Faults) > 0 {
 		v.res.Exit = api.ExitVerify
 	}
-	return v.res, ctx.Err()
+	return ctx.Err()
 }
 
 // maxStatements bounds the statements beside a manifest, in bytes.
 const maxStatements = 256 << 20
+
+// maxSignature bounds a signature, a statement and the key of a freeze, in bytes.
+const maxSignature = 1 << 20
 
 // readStatements reads the signed statements beside the manifest, by path.
 func (v *verifier) readStatements(ctx context.Context) (map[string][]byte, error) {
 	have := map[string][]byte{}
 	left := int64(maxStatements)
 	err := v.t.each(ctx, statementDir, func(n store.Node) error {
+		if n.Size > maxSignature {
+			v.fault(n.Path, fmt.Sprintf("at most %d", maxSignature), fmt.Sprint(n.Size), "size of a statement in bytes")
+			return nil
+		}
 		if left -= n.Size; left < 0 {
 			return fmt.Errorf("%w: statements of more than %d bytes in all", ErrVerify, int64(maxStatements))
 		}
-		r, err := v.t.open(ctx, n.Path)
+		data, err := v.readAll(ctx, n.Path, n.Size)
 		if err != nil {
 			v.fault(n.Path, "", "", "%v", err)
 			return nil
 		}
-		defer r.Close()
-		have[n.Path], err = io.ReadAll(io.LimitReader(r, 1<<20))
-		return err
+		have[n.Path] = data
+		v.prove(n.Path, data)
+		return nil
 	})
 	return have, err
+}
+
+// readAll reads a file of the frozen repository that has the given size.
+func (v *verifier) readAll(ctx context.Context, path string, size int64) ([]byte, error) {
+	r, err := v.t.open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(regfile.WithContext(ctx, r), size+1))
+	if err == nil && int64(len(data)) != size {
+		err = &sizeError{path, size, int64(len(data))}
+	}
+	return data, err
 }
 
 // checkStatements checks their signatures. One by a later key of the server is
 // no fault where only the earlier is known: it adds to the proof, nothing rests
 // on it.
-func (v *verifier) checkStatements(have map[string][]byte) {
+func (v *verifier) checkStatements(have map[string][]byte, doc *Document, manifest cas.Digest) {
 	for _, name := range slices.Sorted(maps.Keys(have)) {
 		data := have[name]
 		if strings.HasSuffix(name, ".asc") {
@@ -330,7 +411,7 @@ func (v *verifier) checkStatements(have map[string][]byte) {
 		}
 		sig, ok := have[name+".asc"]
 		if !ok {
-			v.fault(name, "", "", "statement without a signature")
+			v.fault(name+".asc", "", "", "the signature of the statement is missing")
 			continue
 		}
 		_, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: v.o.Ours})
@@ -340,247 +421,82 @@ func (v *verifier) checkStatements(have map[string][]byte) {
 		}
 		if err != nil {
 			v.fault(name, strings.Join(v.o.Ours.Fingerprints(), ", "), "", "signature of the statement: %v", err)
+			continue
 		}
+		v.checkStatement(name, data, doc, manifest)
 	}
 }
 
-// strangers finds what does not belong into an exported directory.
-func (v *verifier) strangers(d *dirTree) error {
-	known := map[string]bool{"manifest.json": true, "manifest.json.asc": true, "provenance.json": true, "key.asc": true, proofDir: true, statementDir: true}
+// checkStatement checks that a statement is canonical and about this freeze.
+func (v *verifier) checkStatement(name string, data []byte, doc *Document, manifest cas.Digest) {
+	var s Statement
+	if err := decodeCanonical(data, &s); err != nil {
+		v.fault(name, "", "", "statement: %v", err)
+		return
+	}
+	if s.Freeze != doc.Name {
+		v.fieldFault("name", name, s.Freeze, doc.Name, "name of the frozen snapshot, and that in a statement")
+	}
+	if s.Manifest != manifest {
+		v.fault(name, manifest.String(), s.Manifest.String(), "the statement is about another manifest")
+	}
+}
+
+// unexpectedFiles finds what does not belong into an exported directory: files
+// that nothing names, and whatever is neither a file nor a directory. What is in
+// frozen repositories was looked at already.
+func (v *verifier) unexpectedFiles(ctx context.Context, d *dirTree) error {
+	known := map[string]bool{manifestFile: true, manifestSignature: true, provenanceFile: true, provSignature: true, keyFile: true, proofDir: true, statementDir: true}
 	for i := range v.doc.Mirrors {
-		known[v.doc.Mirrors[i].Name] = true
-	}
-	entries, err := fs.ReadDir(d.root.FS(), ".")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !known[e.Name()] {
-			v.fault(e.Name(), "", "", "a file that does not belong to the export")
+		m := &v.doc.Mirrors[i]
+		known[m.Name] = true
+		dir := proofDir + "/" + m.Name
+		known[dir], known[dir+"/"+certsFile] = true, true
+		for _, f := range proofFiles(m) {
+			known[dir+"/"+f.SHA256.String()] = true
 		}
 	}
-	return nil
+	return fs.WalkDir(d.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || name == "." {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if t := e.Type(); !t.IsDir() && !t.IsRegular() {
+			v.fault(name, "a regular file", regfile.Kind(t), "a file that does not belong to the export")
+			return nil
+		}
+		top, _, below := strings.Cut(name, "/")
+		if known[name] || below && top != proofDir {
+			return nil
+		}
+		v.fault(name, "", "", "a file that does not belong to the export")
+		if e.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
 }
-
-// expected is one package of the manifest and whether the proof has met it.
-type expected struct {
-	suite, index, name, version, arch, para string
-}
-
-// origin is what the manifest says besides of where a package comes from.
-type origin struct{ component, source, sourceVersion string }
 
 func (v *verifier) mirror(ctx context.Context, d *DocMirror) error {
-	f := v.formats[d.Type]
-	if f == nil {
-		v.fault(d.Name, "", "", "mirror of unknown type %q", d.Type)
+	f, ok := v.mirrorFields(d)
+	if !ok {
 		return nil
 	}
-	// Whoever has the signing key can write anything into a manifest.
-	switch {
-	case d.Kind != Exact && d.Kind != Whole:
-		v.fault(d.Name, Exact+" or "+Whole, d.Kind, "kind of the mirror")
-		return nil
-	case d.Kind == Whole && len(d.Packages)+len(d.Sources) > 0:
-		v.fault(d.Name, "0", fmt.Sprint(len(d.Packages)+len(d.Sources)), "packages of a whole mirror beside those of its indices")
-		return nil
-	}
-	kr := v.o.Upstream
-	if kr == nil {
-		data, err := v.t.certs(ctx, d.Name)
-		if err == nil && len(data) > 0 {
-			kr, err = sign.ParseKeyring(data)
-		}
-		if err != nil {
-			v.fault(d.Name, "", "", "certificates of upstream's keys: %v", err)
-		}
-	}
-	want, origins := map[expected][]repo.File{}, map[expected]origin{}
-	for _, p := range d.Packages {
-		k := expected{string(p.Suite), p.Index, p.Name, p.Version, p.Arch, p.Paragraph}
-		origins[k] = origin{p.Component, p.Source, p.SourceVersion}
-		want[k] = []repo.File{{Path: p.Path, Size: p.Size, SHA256: p.SHA256}}
-	}
-	for _, s := range d.Sources {
-		k := expected{string(s.Suite), s.Index, s.Name, s.Version, f.SourceArch(), s.Paragraph}
-		origins[k] = origin{component: s.Component}
-		want[k] = s.Files
-	}
+	p := v.newMirrorProof(f, d)
+	p.keyrings(ctx)
 	packages, sources := tally(d, f.SourceArch())
 	v.res.Packages += packages
 	v.res.Sources += sources
 	v.res.Places += len(d.Packages) + len(d.Sources)
-	proven := map[expected]bool{}
-	signed := map[repo.SuiteName]map[string]cas.Digest{}
 	for i := range d.Suites {
-		if err := v.suite(ctx, f, d, &d.Suites[i], kr, want, origins, proven, signed); err != nil {
+		if err := p.suite(ctx, &d.Suites[i]); err != nil {
 			return err
 		}
 	}
-	if d.Kind == Exact {
-		for k := range want {
-			if !proven[k] {
-				v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), "", "", "no index that the distribution signed lists this package with these bytes (suite %s, index %s)", k.suite, k.index)
-			}
-		}
-	}
-	return v.repository(ctx, f, d, want, signed)
-}
-
-// suite checks one upstream root: its signature, its indices, and which of the
-// expected packages they list. What it lists is added to signed.
-func (v *verifier) suite(ctx context.Context, f repo.Format, d *DocMirror, s *DocSuite, kr *sign.Keyring, want map[expected][]repo.File, origins map[expected]origin, proven map[expected]bool, signed map[repo.SuiteName]map[string]cas.Digest) error {
-	object := fmt.Sprintf("%s: suite %s", d.Name, s.Suite)
-	var docs []repo.Doc
-	for _, file := range s.Documents {
-		data, err := v.proofBytes(ctx, d.Name, file, 64<<20)
-		if err != nil {
-			v.fault(object, file.SHA256.String(), "", "%s: %v", file.Path, err)
-			return nil
-		}
-		docs = append(docs, repo.Doc{Path: file.Path, Data: data})
-	}
-	p := repo.VerifyParams{Keyring: kr}
-	if s.Metalink != nil {
-		var err error
-		if p.Metalink, err = v.proofBytes(ctx, d.Name, *s.Metalink, 16<<20); err != nil {
-			v.fault(object, s.Metalink.SHA256.String(), "", "metalink: %v", err)
-			return nil
-		}
-	}
-	m := repo.Recorded(d.Name, d.Type, s.Trust)
-	root, err := f.ParseRoot(m, s.Suite, docs, p)
-	if err != nil {
-		v.fault(object, strings.Join(s.Keys, ", "), "", "upstream's signature: %v", err)
-		return nil
-	}
-	relied := api.Relied{Mirror: d.Name, Suite: string(s.Suite), Trust: string(root.Trust), Date: root.Date, Signers: []api.Signer{}, Pinned: v.o.Upstream != nil}
-	for _, k := range root.Signers {
-		relied.Signers = append(relied.Signers, api.Signer{Fingerprint: k.Fingerprint, UserID: k.UserID, SignedAt: k.SignedAt})
-	}
-	v.mu.Lock()
-	v.res.Relied = append(v.res.Relied, relied)
-	v.mu.Unlock()
-	for _, k := range s.Keys {
-		if v.o.Upstream == nil && !slices.ContainsFunc(root.Signers, func(s repo.Signer) bool { return s.Fingerprint == k }) {
-			v.fault(object, k, "", "the manifest names a key that did not sign the root")
-		}
-	}
-	if root.Trust != s.Trust {
-		v.fault(object, string(s.Trust), string(root.Trust), "level of trust")
-	}
-	if !root.Date.Equal(s.Date) {
-		v.fault(object, s.Date.String(), root.Date.String(), "date of the signed root")
-	}
-	listed := map[string]repo.Listed{}
-	for _, l := range root.Files {
-		listed[l.Path] = l
-	}
-	all, err := f.Plan(everything(d.Name, d.Type, s.Suite), root)
-	if err != nil {
-		v.fault(object, "", "", "%v", err)
-		return nil
-	}
-	planned := map[string]repo.Group{}
-	for _, g := range all {
-		if g.Packages {
-			planned[g.Index] = g
-		}
-	}
-	if signed[s.Suite] == nil {
-		signed[s.Suite] = map[string]cas.Digest{}
-	}
-	for _, l := range root.Files {
-		signed[s.Suite][l.Path] = l.SHA256
-	}
-	var groups []repo.Group
-	for _, i := range s.Indices {
-		g, ok := planned[i.Index]
-		if ok != i.Packages || ok && (g.Component != i.Component || g.Arch != i.Arch || !slices.ContainsFunc(g.Forms, func(l repo.Listed) bool { return l.Path == i.Path })) {
-			v.fault(object, fmt.Sprintf("%s of component %q, architecture %q", g.Index, g.Component, g.Arch), fmt.Sprintf("%s of component %q, architecture %q", i.Path, i.Component, i.Arch), "index %s is not what the manifest says", i.Index)
-			continue
-		}
-		l, ok := listed[i.Path]
-		if !ok || (!l.SHA256.IsZero() && l.SHA256 != i.SHA256) || (l.Size >= 0 && l.Size != i.Size) {
-			v.fault(object, i.SHA256.String(), l.SHA256.String(), "index %s is not the one that the signed root lists", i.Path)
-			continue
-		}
-		l.SHA256 = i.SHA256
-		signed[s.Suite][i.Path] = i.SHA256
-		g = repo.Group{Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages, Forms: []repo.Listed{l}}
-		if plain, ok := listed[i.Index]; ok && i.Index != i.Path {
-			g.Forms = append(g.Forms, plain)
-		}
-		groups = append(groups, g)
-	}
-	open := func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
-		for _, i := range s.Indices {
-			if i.Path == l.Path {
-				return v.proofReader(ctx, d.Name, repo.File{Path: i.Path, Size: i.Size, SHA256: i.SHA256})
-			}
-		}
-		return nil, fmt.Errorf("%s is not part of the proof: %w", l.Path, ErrMissing)
-	}
-	eg, egctx := errgroup.WithContext(ctx)
-	eg.SetLimit(runtime.GOMAXPROCS(0))
-	var mu sync.Mutex
-	for _, g := range groups {
-		if !g.Packages {
-			if d.Kind == Whole || v.o.Deep {
-				if err := v.drain(ctx, open, g.Forms[0]); err != nil {
-					v.fault(object, g.Forms[0].SHA256.String(), "", "index %s: %v", g.Forms[0].Path, err)
-				}
-			}
-			continue
-		}
-		eg.Go(func() error {
-			count := 0
-			err := f.Read(egctx, root, g, g.Forms[0], open, func(r *repo.Record) error {
-				count++
-				if d.Kind == Whole {
-					for _, file := range r.Files {
-						v.packageFile(egctx, d.Name, r, file)
-					}
-					return nil
-				}
-				sum := cas.Sum(r.Bytes)
-				k := expected{string(s.Suite), g.Index, r.Name, r.Version, r.Arch, fmt.Sprintf("%x", sum[:16])}
-				mu.Lock()
-				defer mu.Unlock()
-				if files, ok := want[k]; ok {
-					if !slices.Equal(files, r.Files) {
-						v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), r.Files[0].SHA256.String(), files[0].SHA256.String(), "the signed index lists other files than the manifest")
-						return nil
-					}
-					is := origin{component: g.Component}
-					if r.Kind != repo.KindSource && len(r.Sources) > 0 {
-						is.source, is.sourceVersion = r.Sources[0].Name, r.Sources[0].Version
-					}
-					if is != origins[k] {
-						v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), fmt.Sprintf("%+v", is), fmt.Sprintf("%+v", origins[k]), "component and source are not those of the signed index")
-					}
-					proven[k] = true
-				}
-				return nil
-			})
-			if err != nil && egctx.Err() == nil {
-				v.fault(object, g.Forms[0].SHA256.String(), "", "index %s: %v", g.Forms[0].Path, err)
-				err = nil
-			}
-			if d.Kind == Whole {
-				mu.Lock()
-				v.res.Places += count
-				if g.Arch == f.SourceArch() {
-					v.res.Sources += count
-				} else {
-					v.res.Packages += count
-				}
-				mu.Unlock()
-			}
-			return err
-		})
-	}
-	return eg.Wait()
+	p.unproven()
+	return v.repository(ctx, p)
 }
 
 func (v *verifier) drain(ctx context.Context, open func(context.Context, repo.Listed) (io.ReadCloser, error), l repo.Listed) error {
@@ -602,13 +518,19 @@ func (v *verifier) packageFile(ctx context.Context, mir string, r *repo.Record, 
 		return
 	}
 	v.files.Add(1)
+	if body != nil {
+		defer body.Close()
+	}
 	if size != f.Size {
 		v.fault(object, fmt.Sprint(f.Size), fmt.Sprint(size), "%s: size in bytes", f.Path)
+		return
+	}
+	if _, ok := v.t.(*dirTree); ok {
+		v.proveFile(mir+"/"+f.Path, f.Size, f.SHA256)
 	}
 	if body == nil {
 		return
 	}
-	defer body.Close()
 	if v.o.Deep {
 		v.hash(ctx, object, f, body)
 	}
@@ -623,8 +545,12 @@ func (v *verifier) hash(ctx context.Context, object string, f repo.File, r io.Re
 	}
 	defer v.buffers.Put(b)
 	buf := b[:]
-	for ctx.Err() == nil {
+	for left := f.Size; ctx.Err() == nil; {
 		n, err := r.Read(buf)
+		if left -= int64(n); left < 0 {
+			v.fault(object, fmt.Sprint(f.Size), "more", "%s: size in bytes", f.Path)
+			return
+		}
 		h.Write(buf[:n])
 		v.bytes.Add(int64(n))
 		v.o.Progress.Bytes.Add(int64(n))
@@ -641,8 +567,8 @@ func (v *verifier) hash(ctx context.Context, object string, f repo.File, r io.Re
 }
 
 func (v *verifier) proofBytes(ctx context.Context, mir string, f repo.File, max int64) ([]byte, error) {
-	if f.Size > max {
-		return nil, fmt.Errorf("%d bytes, at most %d expected", f.Size, max)
+	if f.Size < 0 || f.Size > max {
+		return nil, fmt.Errorf("expected at most %d bytes: %w", max, &sizeError{f.Path, f.Size, -1})
 	}
 	r, err := v.proofReader(ctx, mir, f)
 	if err != nil {
@@ -652,17 +578,20 @@ func (v *verifier) proofBytes(ctx context.Context, mir string, f repo.File, max 
 	return io.ReadAll(r)
 }
 
-// proofReader reads an upstream file; its digest is checked at the end of it.
+// proofReader reads an upstream file; its size and digest are checked.
 func (v *verifier) proofReader(ctx context.Context, mir string, f repo.File) (io.ReadCloser, error) {
 	r, err := v.t.proof(ctx, mir, f)
 	if err != nil {
 		return nil, err
 	}
 	v.files.Add(1)
-	return &digestReader{r: r, f: f, left: f.Size, v: v}, nil
+	v.proveFile(path.Join(proofDir, mir, f.SHA256.String()), f.Size, f.SHA256)
+	return &digestReader{ctx: ctx, r: r, f: f, left: f.Size, sum: sha256.New(), v: v}, nil
 }
 
+// digestReader reads a file of known size and digest, and no byte more.
 type digestReader struct {
+	ctx  context.Context
 	r    io.ReadCloser
 	f    repo.File
 	left int64
@@ -671,15 +600,20 @@ type digestReader struct {
 }
 
 func (d *digestReader) Read(p []byte) (int, error) {
-	if d.sum == nil {
-		d.sum = sha256.New()
+	if err := d.ctx.Err(); err != nil {
+		return 0, err
 	}
 	n, err := d.r.Read(p)
 	d.sum.Write(p[:n])
 	d.v.bytes.Add(int64(n))
-	d.left -= int64(n)
+	if d.left -= int64(n); d.left < 0 {
+		return 0, &sizeError{d.f.Path, d.f.Size, -1}
+	}
 	if err == io.EOF {
-		if got := cas.Digest(d.sum.Sum(nil)); d.left != 0 || got != d.f.SHA256 {
+		if d.left != 0 {
+			return n, &sizeError{d.f.Path, d.f.Size, d.f.Size - d.left}
+		}
+		if got := cas.Digest(d.sum.Sum(nil)); got != d.f.SHA256 {
 			return n, fmt.Errorf("%w: %s: bytes have SHA-256 %s, expected %s", repo.ErrMismatch, d.f.Path, got, d.f.SHA256)
 		}
 	}
@@ -690,7 +624,8 @@ func (d *digestReader) Close() error { return d.r.Close() }
 
 // repository checks the frozen repository itself: signed by us, listing exactly
 // what is served, and holding the manifest's packages, no more and no fewer.
-func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, want map[expected][]repo.File, signed map[repo.SuiteName]map[string]cas.Digest) error {
+func (v *verifier) repository(ctx context.Context, p *mirrorProof) error {
+	d := p.d
 	have := map[string]store.Node{}
 	if err := v.t.each(ctx, d.Name, func(n store.Node) error {
 		have[strings.TrimPrefix(n.Path, d.Name+"/")] = n
@@ -700,12 +635,16 @@ func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, 
 	}
 	known := map[string]cas.Digest{}
 	sizes := map[string]int64{}
-	for k, files := range want {
-		for _, file := range files {
+	if len(have) == 0 {
+		v.fieldFault("mirrors.name", d.Name, "", d.Name, "there is no frozen repository of this mirror")
+		return nil
+	}
+	for _, l := range p.want {
+		for _, file := range l.files {
 			v.claim(d, known, file.Path, file.SHA256)
 			sizes[file.Path] = file.Size
 			if _, ok := have[file.Path]; !ok {
-				v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), file.SHA256.String(), "", "%s is missing from the frozen repository", file.Path)
+				v.fault(p.packageObject(l.name, l.version, l.arch), file.SHA256.String(), "", "%s is missing from the frozen repository", file.Path)
 			}
 		}
 	}
@@ -718,7 +657,7 @@ func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, 
 		}
 	}
 	for _, suite := range names {
-		if err := v.ownSuite(ctx, f, d, suite, have, known, sizes, want, signed[suite]); err != nil {
+		if err := v.ownSuite(ctx, p, suite, have, known, sizes); err != nil {
 			return err
 		}
 	}
@@ -730,15 +669,15 @@ func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, 
 		paths = append(paths, p)
 	}
 	slices.Sort(paths)
-	for _, p := range paths {
-		n := have[p]
-		object := d.Name + ": " + p
-		digest, ok := known[p]
+	for _, name := range paths {
+		n := have[name]
+		object := d.Name + ": " + name
+		digest, ok := known[name]
 		if !ok {
 			if d.Kind == Whole && !n.Digest.IsZero() {
 				continue // names of packages; they were checked with their indices
 			}
-			if d.Kind == Whole && v.wholeKnows(p) {
+			if d.Kind == Whole && v.wholeKnows(name) {
 				continue
 			}
 			if v.blind {
@@ -751,11 +690,12 @@ func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, 
 			v.fault(object, digest.String(), n.Digest.String(), "the file has another digest")
 			continue
 		}
-		if size, ok := sizes[p]; ok && size >= 0 && n.Size != size {
+		if size, ok := sizes[name]; ok && size >= 0 && n.Size != size {
 			v.fault(object, fmt.Sprint(size), fmt.Sprint(n.Size), "size in bytes")
 			continue
 		}
 		v.files.Add(1)
+		v.proveFile(n.Path, n.Size, digest)
 		if !n.Digest.IsZero() && seen[n.Digest] {
 			continue
 		}
@@ -768,7 +708,7 @@ func (v *verifier) repository(ctx context.Context, f repo.Format, d *DocMirror, 
 			}
 			defer r.Close()
 			if v.o.Deep {
-				v.hash(egctx, object, repo.File{Path: p, Size: n.Size, SHA256: digest}, r)
+				v.hash(egctx, object, repo.File{Path: name, Size: n.Size, SHA256: digest}, r)
 			}
 			return nil
 		})
@@ -793,7 +733,8 @@ func (v *verifier) wholeKnows(p string) bool {
 }
 
 // ownSuite checks the root that we signed and the indices that it lists.
-func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, suite repo.SuiteName, have map[string]store.Node, known map[string]cas.Digest, sizes map[string]int64, want map[expected][]repo.File, upstream map[string]cas.Digest) error {
+func (v *verifier) ownSuite(ctx context.Context, p *mirrorProof, suite repo.SuiteName, have map[string]store.Node, known map[string]cas.Digest, sizes map[string]int64) error {
+	f, d, upstream := p.f, p.d, p.signed[suite]
 	object := fmt.Sprintf("%s: frozen suite %s", d.Name, suite)
 	m := everything(d.Name, d.Type, suite)
 	root, docs, err := v.ownRoot(ctx, f, m, suite, d.Name, have)
@@ -806,11 +747,14 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 		v.claim(d, known, doc.Path, cas.Sum(doc.Data))
 		sizes[doc.Path] = int64(len(doc.Data))
 	}
+	if at := fmt.Sprint(v.doc.Date.Unix()); derivedAt(root) != at {
+		v.fieldFault("date", object, derivedAt(root), at, "date of the freeze, in seconds since 1970, and that of its signed index")
+	}
 	dir := f.SuiteDir(suite)
 	for _, l := range root.Files {
-		p := dir + l.Path
-		_, ok := have[p]
-		hash := f.HashName(p, l.SHA256)
+		name := dir + l.Path
+		_, ok := have[name]
+		hash := f.HashName(name, l.SHA256)
 		if _, named := have[hash]; named {
 			v.claim(d, known, hash, l.SHA256)
 			sizes[hash] = l.Size
@@ -821,19 +765,19 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 			if d.Kind == Whole && v.plainOnly(root, l, have, dir) {
 				continue // the plain form of an index, listed for clients that compare it
 			}
-			v.fault(d.Name+": "+p, l.SHA256.String(), "", "the signed index lists a file that is not there")
+			v.fault(d.Name+": "+name, l.SHA256.String(), "", "the signed index lists a file that is not there")
 			continue
 		}
-		v.claim(d, known, p, l.SHA256)
-		sizes[p] = l.Size
+		v.claim(d, known, name, l.SHA256)
+		sizes[name] = l.Size
 		if d.Kind == Whole {
 			if want, ok := upstream[l.Path]; !ok || want != l.SHA256 {
-				v.fault(d.Name+": "+p, want.String(), l.SHA256.String(), "the frozen index is not upstream's")
+				v.fault(d.Name+": "+name, want.String(), l.SHA256.String(), "the frozen index is not upstream's")
 			}
 		}
 	}
 	if d.Kind == Whole {
-		return nil
+		return v.ownIndices(f, d, suite, root, func(l repo.Listed) bool { _, ok := have[dir+l.Path]; return ok })
 	}
 	// The indices of an exact freeze list the manifest's packages and no others.
 	groups, err := f.Plan(m, root)
@@ -841,10 +785,10 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 		v.fault(object, "", "", "%v", err)
 		return nil
 	}
-	left := map[expected]bool{}
-	for k := range want {
-		if k.suite == string(suite) {
-			left[k] = true
+	left := map[spot]*listing{}
+	for k, l := range p.want {
+		if k.suite == suite {
+			left[k] = l
 		}
 	}
 	open := func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
@@ -852,7 +796,7 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 		if err != nil {
 			return nil, err
 		}
-		return &digestReader{r: r, f: repo.File{Path: dir + l.Path, Size: l.Size, SHA256: l.SHA256}, left: l.Size, v: v}, nil
+		return &digestReader{ctx: ctx, r: r, f: repo.File{Path: dir + l.Path, Size: l.Size, SHA256: l.SHA256}, left: l.Size, sum: sha256.New(), v: v}, nil
 	}
 	for _, g := range groups {
 		if !g.Packages {
@@ -869,11 +813,11 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 			continue
 		}
 		err := f.Read(ctx, root, g, *form, open, func(r *repo.Record) error {
-			sum := cas.Sum(r.Bytes)
-			k := expected{string(suite), g.Index, r.Name, r.Version, r.Arch, fmt.Sprintf("%x", sum[:16])}
-			if files, ok := want[k]; !ok || !slices.Equal(files, r.Files) {
-				v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, r.Name, r.Version, r.Arch), "", "", "the frozen index %s lists a package that is not in the manifest", g.Index)
-				return nil
+			k := spot{suite, g.Index, paragraphOf(r)}
+			if len(p.want) == 0 {
+				v.fieldFault("mirrors.kind", p.packageObject(r.Name, r.Version, r.Arch), "", d.Kind, "the frozen index %s lists a package, and the manifest has none of this mirror", g.Index)
+			} else if l := p.want[k]; l == nil || len(l.differences(g, r)) > 0 {
+				v.fault(p.packageObject(r.Name, r.Version, r.Arch), "", "", "the frozen index %s lists a package that is not in the manifest", g.Index)
 			}
 			delete(left, k)
 			return nil
@@ -886,8 +830,26 @@ func (v *verifier) ownSuite(ctx context.Context, f repo.Format, d *DocMirror, su
 			return nil
 		}
 	}
-	for k := range left {
-		v.fault(fmt.Sprintf("%s: %s %s %s", d.Name, k.name, k.version, k.arch), "", "", "the package is in the manifest but not in the frozen index %s", k.index)
+	for k, l := range left {
+		v.fieldFault(l.field+".index", p.packageObject(l.name, l.version, l.arch), "", "", "the package is in the manifest but not in the frozen index %s", k.index)
+	}
+	return nil
+}
+
+// ownIndices checks that the manifest names each index that a whole mirror's
+// frozen suite serves: what others list was not proven.
+func (v *verifier) ownIndices(f repo.Format, d *DocMirror, suite repo.SuiteName, root *repo.Root, served func(repo.Listed) bool) error {
+	groups, err := f.Plan(everyIndex(d.Name, d.Type, suite), root)
+	if err != nil {
+		v.fault(fmt.Sprintf("%s: frozen suite %s", d.Name, suite), "", "", "%v", err)
+		return nil
+	}
+	for _, g := range groups {
+		if slices.ContainsFunc(g.Forms, served) && !slices.ContainsFunc(d.Suites, func(s DocSuite) bool {
+			return s.Suite == suite && slices.ContainsFunc(s.Indices, func(i DocIndex) bool { return i.Index == g.Index })
+		}) {
+			v.fieldFault("mirrors.suites.indices", fmt.Sprintf("%s: frozen suite %s", d.Name, suite), g.Index, "", "index %s is served but not in the manifest", g.Index)
+		}
 	}
 	return nil
 }
@@ -910,6 +872,9 @@ func (v *verifier) plainOnly(root *repo.Root, l repo.Listed, have map[string]sto
 	return false
 }
 
+// maxOwnDocument bounds a document that we signed, in bytes.
+const maxOwnDocument = 64 << 20
+
 // ownRoot reads and checks the documents of a suite that we signed.
 func (v *verifier) ownRoot(ctx context.Context, f repo.Format, m config.Mirror, suite repo.SuiteName, mir string, have map[string]store.Node) (*repo.Root, []repo.Doc, error) {
 	var all []repo.Doc
@@ -917,15 +882,14 @@ func (v *verifier) ownRoot(ctx context.Context, f repo.Format, m config.Mirror, 
 	for _, set := range f.RootDocs(suite) {
 		var docs []repo.Doc
 		for _, p := range set {
-			if _, ok := have[p]; !ok {
+			n, ok := have[p]
+			if !ok {
 				return nil, nil, fmt.Errorf("signed document %s: %w", p, ErrMissing)
 			}
-			r, err := v.t.open(ctx, mir+"/"+p)
-			if err != nil {
-				return nil, nil, err
+			if n.Size > maxOwnDocument {
+				return nil, nil, fmt.Errorf("signed document %s: %d bytes, expected at most %d", p, n.Size, maxOwnDocument)
 			}
-			data, err := io.ReadAll(io.LimitReader(r, 64<<20))
-			r.Close()
+			data, err := v.readAll(ctx, mir+"/"+p, n.Size)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -961,7 +925,7 @@ func (z *Freezer) readTree(ctx context.Context, t tree, f *store.Frozen, fm *sto
 	if err != nil {
 		return err
 	}
-	v := &verifier{t: t, o: VerifyOptions{Ours: kr, Progress: &mirror.Progress{}}, res: &api.VerifyResult{}}
+	v := newVerifier(t, VerifyOptions{Ours: kr})
 	have := map[string]store.Node{}
 	if err := t.each(ctx, fm.Mirror, func(n store.Node) error {
 		have[strings.TrimPrefix(n.Path, fm.Mirror+"/")] = n
@@ -1057,6 +1021,16 @@ func (t *ownTree) proof(ctx context.Context, _ string, f repo.File) (io.ReadClos
 	return t.z.blobs.Open(ctx, f.SHA256)
 }
 
+func (t *ownTree) provenance(ctx context.Context) (data, sig []byte, err error) {
+	if data, err = cas.ReadAll(ctx, t.z.blobs, t.f.Prov.SHA256, maxProvenance); err != nil {
+		return nil, nil, err
+	}
+	if d := t.f.ProvSignature.SHA256; !d.IsZero() {
+		sig, err = cas.ReadAll(ctx, t.z.blobs, d, maxSignature)
+	}
+	return data, sig, err
+}
+
 func (t *ownTree) key(ctx context.Context) ([]byte, error) {
 	return cas.ReadAll(ctx, t.z.blobs, t.f.KeyBlob, 1<<20)
 }
@@ -1113,28 +1087,50 @@ type dirTree struct {
 	whole map[string]bool // package paths that a whole mirror's indices named
 }
 
-// Names of the export's own directories: no mirror's name begins so.
+// Names in an export. No mirror's name begins with an underscore.
 const (
-	proofDir     = "_proof"
-	statementDir = "_statements"
-	certsFile    = "keys.asc"
+	manifestFile      = "manifest.json"
+	manifestSignature = "manifest.json.asc"
+	keyFile           = "key.asc"
+	proofDir          = "_proof"
+	statementDir      = "_statements"
+	certsFile         = "keys.asc"
 )
 
 func (t *dirTree) read(name string, max int64) ([]byte, error) {
-	f, err := t.root.Open(filepath.FromSlash(name))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, max+1))
-	if int64(len(data)) > max {
-		return nil, fmt.Errorf("%s: more than %d bytes", name, max)
-	}
-	return data, err
+	return regfile.ReadIn(t.root, name, max)
 }
 
 func (t *dirTree) open(_ context.Context, p string) (io.ReadCloser, error) {
-	return t.root.Open(filepath.FromSlash(p))
+	return regfile.OpenIn(t.root, p)
+}
+
+// openSized opens a file that has the listed size.
+func (t *dirTree) openSized(p string, size int64) (io.ReadCloser, error) {
+	f, err := regfile.OpenIn(t.root, p)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && st.Size() != size {
+		err = &sizeError{p, size, st.Size()}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (t *dirTree) provenance(context.Context) (data, sig []byte, err error) {
+	if data, err = t.read(provenanceFile, maxProvenance); err != nil {
+		return nil, nil, err
+	}
+	sig, err = t.read(provSignature, maxSignature)
+	if errors.Is(err, fs.ErrNotExist) {
+		sig, err = nil, nil
+	}
+	return data, sig, err
 }
 
 func (t *dirTree) each(ctx context.Context, mir string, f func(store.Node) error) error {
@@ -1149,7 +1145,7 @@ func (t *dirTree) each(ctx context.Context, mir string, f func(store.Node) error
 			return ctx.Err()
 		}
 		if !d.Type().IsRegular() {
-			return f(store.Node{Path: p, Size: -1})
+			return nil // reported by unexpectedFiles
 		}
 		st, err := d.Info()
 		if err != nil {
@@ -1160,10 +1156,10 @@ func (t *dirTree) each(ctx context.Context, mir string, f func(store.Node) error
 }
 
 func (t *dirTree) proof(_ context.Context, mir string, f repo.File) (io.ReadCloser, error) {
-	return t.root.Open(filepath.Join(proofDir, mir, f.SHA256.String()))
+	return t.openSized(path.Join(proofDir, mir, f.SHA256.String()), f.Size)
 }
 
-func (t *dirTree) key(context.Context) ([]byte, error) { return t.read("key.asc", 1<<20) }
+func (t *dirTree) key(context.Context) ([]byte, error) { return t.read(keyFile, maxSignature) }
 
 func (t *dirTree) certs(_ context.Context, mir string) ([]byte, error) {
 	data, err := t.read(path.Join(proofDir, mir, certsFile), 16<<20)
@@ -1180,7 +1176,7 @@ func (t *dirTree) pool(_ context.Context, mir string, f repo.File) (int64, io.Re
 	}
 	t.whole[f.Path] = true
 	t.mu.Unlock()
-	file, err := t.root.Open(filepath.Join(mir, filepath.FromSlash(f.Path)))
+	file, err := regfile.OpenIn(t.root, path.Join(mir, f.Path))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -1213,13 +1209,8 @@ func (z *Freezer) verifySnapshot(ctx context.Context, snap *store.Snapshot, o Ve
 	if err != nil {
 		return nil, err
 	}
-	v := &verifier{t: &heldTree{ownTree{z: z}, snap}, o: o, formats: map[string]repo.Format{}, res: &api.VerifyResult{Ref: snap.ID(), Deep: o.Deep, Relied: []api.Relied{}, Faults: []api.VerifyFault{}}}
-	for _, f := range o.Formats {
-		v.formats[f.Type()] = f
-	}
-	if v.o.Progress == nil {
-		v.o.Progress = &mirror.Progress{}
-	}
+	v := newVerifier(&heldTree{ownTree{z: z}, snap}, o)
+	v.res.Ref = snap.ID()
 	f := v.formats[d.Type]
 	kr := o.Upstream
 	if kr == nil {
@@ -1242,8 +1233,10 @@ func (z *Freezer) verifySnapshot(ctx context.Context, snap *store.Snapshot, o Ve
 			}
 		}
 	}
+	proof := v.newMirrorProof(f, d)
+	proof.keys = kr
 	for i := range d.Suites {
-		if err := v.suite(ctx, f, d, &d.Suites[i], kr, nil, nil, nil, map[repo.SuiteName]map[string]cas.Digest{}); err != nil {
+		if err := proof.suite(ctx, &d.Suites[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -375,6 +375,9 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		{base, "files"}, {base + "manifest.json", "manifest.json"}, {base + "manifest.json.asc", "signature"},
 		{base + "provenance.json", "provenance.json"}, {base + "sources", "apt sources"}, {base + "repo", "dnf repo"},
 	}
+	if f := ref.Frozen.ProvSignature; !f.SHA256.IsZero() {
+		links = append(links, link{base + f.Path, "signature of provenance.json"})
+	}
 	for _, st := range ref.Frozen.Statements {
 		links = append(links, link{fileHref(base, st.Path), st.Path})
 	}

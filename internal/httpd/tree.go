@@ -323,6 +323,9 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 	}
 	if !slash || rest == "" {
 		l := &listing{names: []string{"manifest.json", "manifest.json.asc", "provenance.json", "repo", "sources"}, immutable: true}
+		if !fr.ProvSignature.SHA256.IsZero() {
+			l.names = append(l.names, "provenance.json.asc")
+		}
 		for _, m := range fr.Mirrors {
 			l.names = append(l.names, m.Mirror+"/")
 		}
@@ -339,7 +342,12 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 	case "manifest.json.asc":
 		return stored(fr.Signature, rest, true)
 	case "provenance.json":
-		return stored(fr.Prov, rest, true)
+		return stored(fr.Prov, rest, false)
+	case "provenance.json.asc":
+		if fr.ProvSignature.SHA256.IsZero() {
+			break
+		}
+		return stored(fr.ProvSignature, rest, false)
 	case "sources", "repo":
 		return s.clientConfig(ctx, fr, rest)
 	}

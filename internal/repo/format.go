@@ -284,6 +284,10 @@ type Format interface {
 	// FetchRoot without a network. docs are in FetchRoot's order.
 	ParseRoot(m config.Mirror, suite SuiteName, docs []Doc, p VerifyParams) (*Root, error)
 
+	// DocumentRank tells where among the documents of a root of the suite the one
+	// at path, relative to the base URL, stands; not ok when it can be none of them.
+	DocumentRank(suite SuiteName, path string) (rank int, ok bool)
+
 	// Plan selects from what the root lists the groups that a sync takes at
 	// once, package indices first.
 	Plan(m config.Mirror, root *Root) ([]Group, error)

@@ -171,26 +171,28 @@ const (
 
 // Frozen is the record of a frozen snapshot. The manifest itself is a blob.
 type Frozen struct {
-	Name       string         `json:"name"`
-	Date       time.Time      `json:"date"`    // the freeze's date
-	Created    time.Time      `json:"created"` // local fact
-	Manifest   repo.File      `json:"manifest"`
-	Signature  repo.File      `json:"signature"`
-	Prov       repo.File      `json:"provenance"`
-	Key        string         `json:"key"` // fingerprint of the signing key
-	KeyBlob    cas.Digest     `json:"key_blob"`
-	Tree       repo.File      `json:"tree,omitzero"` // the listing of the tree
-	Mirrors    []FrozenMirror `json:"mirrors"`
-	Packages   int            `json:"packages"`
-	Sources    int            `json:"sources"`
-	Bytes      int64          `json:"bytes"`
-	Statements []repo.File    `json:"statements,omitempty"` // signed statements beside the manifest
-	Imported   bool           `json:"imported,omitempty"`
+	Name      string    `json:"name"`
+	Date      time.Time `json:"date"`    // the freeze's date
+	Created   time.Time `json:"created"` // local fact
+	Manifest  repo.File `json:"manifest"`
+	Signature repo.File `json:"signature"`
+	Prov      repo.File `json:"provenance"`
+	// ProvSignature is the signature of Prov; zero where there is none.
+	ProvSignature repo.File      `json:"provenance_signature,omitzero"`
+	Key           string         `json:"key"` // fingerprint of the signing key
+	KeyBlob       cas.Digest     `json:"key_blob"`
+	Tree          repo.File      `json:"tree,omitzero"` // the listing of the tree
+	Mirrors       []FrozenMirror `json:"mirrors"`
+	Packages      int            `json:"packages"`
+	Sources       int            `json:"sources"`
+	Bytes         int64          `json:"bytes"`
+	Statements    []repo.File    `json:"statements,omitempty"` // signed statements beside the manifest
+	Imported      bool           `json:"imported,omitempty"`
 }
 
 // Blobs lists the blobs that the record refers to, without those of its tree.
 func (f *Frozen) Blobs() []cas.Digest {
-	out := []cas.Digest{f.Manifest.SHA256, f.Signature.SHA256, f.Prov.SHA256, f.KeyBlob, f.Tree.SHA256}
+	out := []cas.Digest{f.Manifest.SHA256, f.Signature.SHA256, f.Prov.SHA256, f.ProvSignature.SHA256, f.KeyBlob, f.Tree.SHA256}
 	for _, m := range f.Mirrors {
 		out = append(out, m.Certificates)
 		for _, p := range m.Proof {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/cas"
@@ -39,6 +40,16 @@ func (f Format) OwnPaths(root *repo.Root) []string {
 		}
 	}
 	return out
+}
+
+// DocumentRank knows InRelease, Release and Release.gpg of the suite's directory.
+func (f Format) DocumentRank(suite repo.SuiteName, p string) (int, bool) {
+	for _, set := range f.RootDocs(suite) {
+		if i := slices.Index(set, p); i >= 0 {
+			return i, true
+		}
+	}
+	return 0, false
 }
 
 // SameSource compares versions as dpkg does.

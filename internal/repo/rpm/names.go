@@ -2,6 +2,7 @@ package rpm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/cas"
@@ -26,6 +27,16 @@ func (f Format) OwnPaths(root *repo.Root) []string {
 		out = append(out, f.SuiteDir(root.Suite)+p)
 	}
 	return out
+}
+
+// DocumentRank knows repomd.xml, its signature and the description of an
+// installable tree.
+func (Format) DocumentRank(suite repo.SuiteName, path string) (int, bool) {
+	rank := slices.Index([]string{repomdPath, ascPath}, path)
+	if slices.Contains(treeinfoPaths, path) {
+		rank = 2
+	}
+	return rank, suite == Suite && rank >= 0
 }
 
 // SameSource compares versions as rpm does. The file name of a source package,

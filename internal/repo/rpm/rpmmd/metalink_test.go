@@ -87,7 +87,7 @@ func TestParseMetalinkRefuses(t *testing.T) {
 		"other file":   {`name="repomd.xml"`, `name="Fedora.iso"`, `metalink: points elsewhere: it describes the file "Fedora.iso", expected "repomd.xml"`},
 		"path":         {`name="repomd.xml"`, `name="../repomd.xml"`, `metalink: points elsewhere: it describes the file "../repomd.xml", expected "repomd.xml"`},
 		"other URL":    {"http://b.example.org/f/repodata/repomd.xml", "http://b.example.org/evil.xml", `metalink: points elsewhere: address "http://b.example.org/evil.xml", expected one that ends in "/repodata/repomd.xml"`},
-		"query":        {"http://b.example.org/f/", "http://b.example.org/?/f/", `metalink: points elsewhere: address "http://b.example.org/?/f"`},
+		"query":        {"http://b.example.org/f/", "http://b.example.org/?/f/", `metalink: points elsewhere: address "http://b.example.org/?xxxxx"`},
 		"no host":      {"http://b.example.org/f/", "http:///f/", `metalink: points elsewhere: address "http:///f"`},
 		"hash":         {`<hash type="sha256">`, `<hash type="sha256">0`, ""},
 		"document":     {"<metalink version", "<!DOCTYPE m><metalink version", `metalink: malformed XML at byte 39: a declaration, "<!DOCTYPE"; document types and entities are not accepted`},
@@ -125,8 +125,8 @@ func TestParseMirrorlist(t *testing.T) {
 		"<html>404</html>":        "mirror list: metalink: malformed XML at byte 6: root element <html>, expected <metalink>",
 		"Not found\n":             `mirror list: line 1: points elsewhere: "Not found", expected an http or https URL`,
 		"http:///x\n":             `mirror list: line 1: points elsewhere: address "http:///x"`,
-		"javascript:alert(1)\n":   `mirror list: line 1: points elsewhere: "javascript:alert(1)", expected an http or https URL`,
-		"http://a/?repo=x&arch\n": `mirror list: line 1: points elsewhere: address "http://a/?repo=x&arch"`,
+		"javascript:alert(1)\n":   `mirror list: line 1: points elsewhere: "xxxxx", expected an http or https URL`,
+		"http://a/?repo=x&arch\n": `mirror list: line 1: points elsewhere: address "http://a/?repo=x&xxxxx"`,
 	} {
 		if _, err := ParseMirrorlist([]byte(in)); err == nil || err.Error() != want {
 			t.Errorf("%q:\ngot  %v\nwant %s", in, err, want)

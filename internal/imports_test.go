@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"freeze", "gc", "iuk", "image", "backup"},
 	{"mirror"},
 	{"store", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
-	{"repo", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "freeze/manifest", "console"},
+	{"repo", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console"},
 	{"config", "sign", "cas", "api", "squashfs"},
 	{"durable", "lzma", "iso9660", "purl", "repo/rpm/nevra", "fetch/remote"},
 	{"regfile", "fetch/internal/reveal"},

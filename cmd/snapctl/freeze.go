@@ -8,8 +8,8 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/freeze/manifest"
 )
 
 // maxManifest bounds one build manifest, in bytes. The largest real ones, bills
@@ -69,7 +69,7 @@ freeze itself.`,
 
 // manifestFormats are the values of --format.
 func manifestFormats() (out []string) {
-	for _, f := range manifest.Formats() {
+	for _, f := range buildlist.Formats() {
 		out = append(out, string(f))
 	}
 	return out

@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/freeze/sbom"
 )
 
@@ -34,7 +34,7 @@ func (z *Freezer) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResu
 	d := &sbom.Document{Name: f.Name, Digest: f.Manifest.SHA256, Created: f.Date, ToolVersion: z.cfg.Version, Complete: len(doc.Missing) == 0}
 	for i := range doc.Mirrors {
 		m := &doc.Mirrors[i]
-		sm := sbom.Mirror{Name: m.Name, Ecosystem: manifest.Ecosystem(m.Type)}
+		sm := sbom.Mirror{Name: m.Name, Ecosystem: buildlist.Ecosystem(m.Type)}
 		format, err := z.e.Format(m.Type)
 		if err != nil {
 			return nil, err

@@ -13,8 +13,8 @@ import (
 	"io"
 	"path"
 
+	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/repo"
 )
 
@@ -30,23 +30,23 @@ type claim struct {
 // packages are found. Weak ones prove nothing, but one that differs does.
 var digestsOf = []struct {
 	name string
-	of   func(*manifest.Entry) string
+	of   func(*buildlist.Entry) string
 	new  func() hash.Hash
 }{
-	{"SHA-512", func(e *manifest.Entry) string { return e.SHA512 }, sha512.New},
-	{"SHA-1", func(e *manifest.Entry) string { return e.SHA1 }, sha1.New},
-	{"MD5", func(e *manifest.Entry) string { return e.MD5 }, md5.New},
+	{"SHA-512", func(e *buildlist.Entry) string { return e.SHA512 }, sha512.New},
+	{"SHA-1", func(e *buildlist.Entry) string { return e.SHA1 }, sha1.New},
+	{"MD5", func(e *buildlist.Entry) string { return e.MD5 }, md5.New},
 }
 
 // claims reports whether an entry names bytes.
-func claims(e *manifest.Entry) bool {
+func claims(e *buildlist.Entry) bool {
 	return e.SHA256 != "" || e.SHA512 != "" || e.SHA1 != "" || e.MD5 != ""
 }
 
 // contradicts holds the size and digests of an entry against the bytes of a
 // paragraph's files and says what differs, or nothing. known is false when that
 // takes bytes that are not here.
-func (z *Freezer) contradicts(ctx context.Context, e *manifest.Entry, p *pick) (why string, known bool, err error) {
+func (z *Freezer) contradicts(ctx context.Context, e *buildlist.Entry, p *pick) (why string, known bool, err error) {
 	files := p.fact.Files
 	if p.fact.Kind == repo.KindSource && e.Path != "" {
 		// An entry may be one file of a source package.
@@ -91,7 +91,7 @@ func (z *Freezer) contradicts(ctx context.Context, e *manifest.Entry, p *pick) (
 
 // digestsDiffer reads a blob and says which of an entry's digests it does not
 // have. cas.ErrNotFound, cas.ErrCorrupt.
-func (z *Freezer) digestsDiffer(ctx context.Context, e *manifest.Entry, f repo.File) (string, error) {
+func (z *Freezer) digestsDiffer(ctx context.Context, e *buildlist.Entry, f repo.File) (string, error) {
 	b, err := z.blobs.Open(ctx, f.SHA256)
 	if err != nil {
 		return "", err

@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"slices"
 
+	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
 
 // withDeps resolves packages and what they depend on: the package manager of
 // the mirrors' format runs in an empty root against the chosen snapshots.
-func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]manifest.Entry, error) {
+func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]buildlist.Entry, error) {
 	byType := map[string][]repo.SourceParams{}
 	archs := map[string][]string{}
 	for _, mir := range pl.mirrors {
@@ -57,7 +57,7 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 	if len(byType) != 1 {
 		return nil, fmt.Errorf("%w: dependencies are resolved within mirrors of one type; name them with --mirror", ErrUsage)
 	}
-	var out []manifest.Entry
+	var out []buildlist.Entry
 	for typ, repos := range byType {
 		f, err := z.e.Format(typ)
 		if err != nil {
@@ -75,7 +75,7 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 			return nil, err
 		}
 		for _, p := range found {
-			out = append(out, manifest.Entry{SHA256: p.SHA256.String(), Size: -1, Path: p.URL, Raw: p.SHA256.String() + "  " + p.URL})
+			out = append(out, buildlist.Entry{SHA256: p.SHA256.String(), Size: -1, Path: p.URL, Raw: p.SHA256.String() + "  " + p.URL})
 		}
 	}
 	return out, nil

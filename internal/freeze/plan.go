@@ -12,8 +12,8 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
@@ -426,8 +426,8 @@ func apiPackage(p *pick) api.Package {
 func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
 	var entries []namedEntry
 	for _, m := range pl.req.Manifests {
-		parsed, err := manifest.Parse(m.Name, bytes.NewReader(m.Data), manifest.Format(pl.req.Format))
-		if errors.Is(err, manifest.ErrEmpty) {
+		parsed, err := buildlist.Parse(m.Name, bytes.NewReader(m.Data), buildlist.Format(pl.req.Format))
+		if errors.Is(err, buildlist.ErrEmpty) {
 			pl.unlisted = append(pl.unlisted, m.Name)
 			continue
 		} else if err != nil {
@@ -473,7 +473,7 @@ func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
 
 type namedEntry struct {
 	file  string
-	entry *manifest.Entry
+	entry *buildlist.Entry
 }
 
 // namedPackages turns --package into entries: the newest version in the chosen
@@ -489,7 +489,7 @@ func (z *Freezer) namedPackages(ctx context.Context, pl *plan) ([]namedEntry, er
 			}
 			version = best
 		}
-		out = append(out, namedEntry{"--package", &manifest.Entry{Name: name, Arch: arch, Version: version, Size: -1, Raw: arg}})
+		out = append(out, namedEntry{"--package", &buildlist.Entry{Name: name, Arch: arch, Version: version, Size: -1, Raw: arg}})
 	}
 	return out, nil
 }
@@ -678,7 +678,7 @@ func severalSuites(picks []*pick) bool {
 }
 
 // find lists the paragraphs that an entry means.
-func (z *Freezer) find(tx *store.Tx, pl *plan, e *manifest.Entry) (out []*pick, by string, err error) {
+func (z *Freezer) find(tx *store.Tx, pl *plan, e *buildlist.Entry) (out []*pick, by string, err error) {
 	if e.SHA256 != "" {
 		d, err := cas.ParseDigest(e.SHA256)
 		if err != nil {

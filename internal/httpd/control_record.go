@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/freeze/manifest"
+	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
@@ -171,7 +171,7 @@ func (s *Server) recordShow(ctx context.Context, req api.RecordRef, _ func(api.P
 	if err != nil || req.Status == nil {
 		return out, err
 	}
-	installed, err := manifest.Parse(req.Status.Name, bytes.NewReader(req.Status.Data), "")
+	installed, err := buildlist.Parse(req.Status.Name, bytes.NewReader(req.Status.Data), "")
 	if err != nil {
 		return out, err
 	}
@@ -180,7 +180,7 @@ func (s *Server) recordShow(ctx context.Context, req api.RecordRef, _ func(api.P
 }
 
 // unfetched names the packages of a list that a recording never noted.
-func (s *Server) unfetched(ctx context.Context, name string, installed *manifest.Manifest) ([]string, error) {
+func (s *Server) unfetched(ctx context.Context, name string, installed *buildlist.Manifest) ([]string, error) {
 	fetched := map[string]bool{} // name, version and architecture; name and version; name and version without epoch
 	var noted []store.RecordEntry
 	err := s.view(ctx, func(tx *store.Tx) (err error) {

@@ -8,11 +8,11 @@ import (
 	"syscall"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
-	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
@@ -72,10 +72,10 @@ var outcomes = []outcome{
 	{ErrUsage, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
 	{mirror.ErrRef, api.CodeUsage, api.ExitUsage, http.StatusNotFound},
 	{mirror.ErrNameTaken, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
-	{manifest.ErrMalformed, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
-	{manifest.ErrUnrecognised, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
-	{manifest.ErrAmbiguous, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
-	{manifest.ErrTooLarge, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
+	{buildlist.ErrMalformed, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
+	{buildlist.ErrUnrecognised, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
+	{buildlist.ErrAmbiguous, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
+	{buildlist.ErrTooLarge, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
 	{mirror.ErrNoSpace, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
 	{syscall.ENOSPC, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
 	{syscall.EDQUOT, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},

@@ -23,8 +23,8 @@ import (
 	"strings"
 	"time"
 
+	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/freeze/manifest"
 	"example.org/snapd/internal/purl"
 )
 
@@ -48,9 +48,9 @@ type Document struct {
 // Mirror is one repository of the frozen snapshot.
 type Mirror struct {
 	Name      string
-	Ecosystem manifest.Ecosystem // manifest.Deb or manifest.RPM
-	Namespace string             // the vendor in package URLs: "debian", "fedora"; may be empty
-	Distro    string             // "debian-12", "fedora-40"; may be empty
+	Ecosystem buildlist.Ecosystem // buildlist.Deb or buildlist.RPM
+	Namespace string              // the vendor in package URLs: "debian", "fedora"; may be empty
+	Distro    string              // "debian-12", "fedora-40"; may be empty
 	Indices   []Index
 }
 
@@ -129,7 +129,7 @@ type compiled struct {
 
 type item struct {
 	*Package
-	eco  manifest.Ecosystem
+	eco  buildlist.Ecosystem
 	id   string
 	purl string
 	main File // the package; of a source package its description
@@ -138,7 +138,7 @@ type item struct {
 // sourceKey names a source package. With an empty mirror it is found in any.
 type sourceKey struct {
 	mirror        string
-	eco           manifest.Ecosystem
+	eco           buildlist.Ecosystem
 	name, version string
 }
 
@@ -162,7 +162,7 @@ func compile(d *Document) (*compiled, error) {
 		if _, dup := c.mirror[m.Name]; dup {
 			return nil, fmt.Errorf("expected each mirror once, found %s twice: %w", m.Name, ErrInvalid)
 		}
-		if m.Ecosystem != manifest.Deb && m.Ecosystem != manifest.RPM {
+		if m.Ecosystem != buildlist.Deb && m.Ecosystem != buildlist.RPM {
 			return nil, fmt.Errorf("mirror %s: expected deb or rpm, found %q: %w", m.Name, m.Ecosystem, ErrInvalid)
 		}
 		c.mirror[m.Name] = i
@@ -219,7 +219,7 @@ func (c *compiled) item(p *Package) (item, error) {
 		}
 	}
 	q := map[string]string{purl.Distro: m.Distro}
-	if m.Ecosystem == manifest.RPM {
+	if m.Ecosystem == buildlist.RPM {
 		it.purl = purl.RPM(m.Namespace, p.Name, p.Version, p.Arch, q).String()
 	} else {
 		it.purl = purl.Deb(m.Namespace, p.Name, p.Version, p.Arch, q).String()
@@ -522,7 +522,7 @@ func cdxSHA256(d cas.Digest) []cdxHash {
 }
 
 func cdxPlace(mirror string, f File) []cdxProperty {
-	return []cdxProperty{{"snapd:mirror", mirror}, {manifest.PropertyPath, f.Path}, {manifest.PropertySize, fmt.Sprint(f.Size)}}
+	return []cdxProperty{{"snapd:mirror", mirror}, {buildlist.PropertyPath, f.Path}, {buildlist.PropertySize, fmt.Sprint(f.Size)}}
 }
 
 // cyclonedx writes CycloneDX 1.5. What it has no fields for stands in properties
@@ -588,7 +588,7 @@ func (c *compiled) ancestors(it item) []cdxComponent {
 	out := make([]cdxComponent, len(it.Sources))
 	for i, s := range it.Sources {
 		u := purl.Deb(m.Namespace, s.Name, s.Version, "source", map[string]string{purl.Distro: m.Distro})
-		if it.eco == manifest.RPM {
+		if it.eco == buildlist.RPM {
 			u = purl.RPM(m.Namespace, s.Name, s.Version, "src", map[string]string{purl.Distro: m.Distro})
 		}
 		out[i] = cdxComponent{Type: "library", Name: s.Name, Version: s.Version, PURL: u.String()}

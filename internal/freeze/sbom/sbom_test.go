@@ -17,8 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/freeze/manifest"
 )
 
 var update = flag.Bool("update", false, "write the golden documents")
@@ -35,11 +35,11 @@ func document() *Document {
 		ToolVersion: "1.0",
 		Complete:    true,
 		Mirrors: []Mirror{
-			{Name: "fedora", Ecosystem: manifest.RPM, Namespace: "fedora", Distro: "fedora-40",
+			{Name: "fedora", Ecosystem: buildlist.RPM, Namespace: "fedora", Distro: "fedora-40",
 				Indices: []Index{{"repodata/repomd.xml", cas.Sum([]byte("repomd"))}}},
-			{Name: "debian", Ecosystem: manifest.Deb, Namespace: "debian", Distro: "debian-12",
+			{Name: "debian", Ecosystem: buildlist.Deb, Namespace: "debian", Distro: "debian-12",
 				Indices: []Index{{"dists/bookworm/InRelease", cas.Sum([]byte("b"))}, {"dists/bookworm-updates/InRelease", cas.Sum([]byte("u"))}}},
-			{Name: "empty", Ecosystem: manifest.Deb},
+			{Name: "empty", Ecosystem: buildlist.Deb},
 		},
 		Packages: []Package{
 			{Mirror: "fedora", Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64", Files: []File{file("Packages/b/bind-9.18-1.fc40.x86_64.rpm")},
@@ -98,10 +98,10 @@ var formats = []struct {
 	format Format
 	schema string
 	golden string
-	read   manifest.Format
+	read   buildlist.Format
 }{
-	{SPDX, "http://spdx.org/rdf/terms/2.3", "sample.spdx.json", manifest.SPDX},
-	{CycloneDX, "http://cyclonedx.org/schema/bom-1.5.schema.json", "sample.cdx.json", manifest.CycloneDX},
+	{SPDX, "http://spdx.org/rdf/terms/2.3", "sample.spdx.json", buildlist.SPDX},
+	{CycloneDX, "http://cyclonedx.org/schema/bom-1.5.schema.json", "sample.cdx.json", buildlist.CycloneDX},
 }
 
 func TestGoldenAndSchema(t *testing.T) {
@@ -184,12 +184,12 @@ func TestDeterministic(t *testing.T) {
 
 // What we write is read back entry for entry.
 func TestRoundTrip(t *testing.T) {
-	want := []manifest.Entry{
-		{Ecosystem: manifest.Deb, Name: "adduser", Version: "3.134", Arch: "all", Origin: "debian-12", Path: "pool/main/a/adduser/adduser_3.134_all.deb"},
-		{Ecosystem: manifest.Deb, Name: "gcc-12", Version: "12.2.0-14+deb12u1", Arch: "source", Source: true, Origin: "debian-12", Path: "pool/main/g/gcc-12/gcc-12_12.2.0-14+deb12u1.dsc"},
-		{Ecosystem: manifest.Deb, Name: "libstdc++6", Version: "12.2.0-14+deb12u1", Arch: "amd64", Origin: "debian-12", Path: "pool/main/g/gcc-12/libstdc++6_12.2.0-14+deb12u1_amd64.deb"},
-		{Ecosystem: manifest.RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "src", Source: true, Origin: "fedora-40", Path: "Packages/b/bind-9.18-1.fc40.src.rpm"},
-		{Ecosystem: manifest.RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64", Origin: "fedora-40", Path: "Packages/b/bind-9.18-1.fc40.x86_64.rpm"},
+	want := []buildlist.Entry{
+		{Ecosystem: buildlist.Deb, Name: "adduser", Version: "3.134", Arch: "all", Origin: "debian-12", Path: "pool/main/a/adduser/adduser_3.134_all.deb"},
+		{Ecosystem: buildlist.Deb, Name: "gcc-12", Version: "12.2.0-14+deb12u1", Arch: "source", Source: true, Origin: "debian-12", Path: "pool/main/g/gcc-12/gcc-12_12.2.0-14+deb12u1.dsc"},
+		{Ecosystem: buildlist.Deb, Name: "libstdc++6", Version: "12.2.0-14+deb12u1", Arch: "amd64", Origin: "debian-12", Path: "pool/main/g/gcc-12/libstdc++6_12.2.0-14+deb12u1_amd64.deb"},
+		{Ecosystem: buildlist.RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "src", Source: true, Origin: "fedora-40", Path: "Packages/b/bind-9.18-1.fc40.src.rpm"},
+		{Ecosystem: buildlist.RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64", Origin: "fedora-40", Path: "Packages/b/bind-9.18-1.fc40.x86_64.rpm"},
 	}
 	for i := range want {
 		f := file(want[i].Path)
@@ -197,7 +197,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	for _, f := range formats {
 		t.Run(string(f.format), func(t *testing.T) {
-			m, err := manifest.Parse("bom", bytes.NewReader(write(t, document(), f.format)), "")
+			m, err := buildlist.Parse("bom", bytes.NewReader(write(t, document(), f.format)), "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -208,7 +208,7 @@ func TestRoundTrip(t *testing.T) {
 			if f.format == SPDX {
 				ignore = append(ignore, "Size") // the format has no field for it
 			}
-			if d := cmp.Diff(want, m.Entries, cmpopts.IgnoreFields(manifest.Entry{}, ignore...)); d != "" {
+			if d := cmp.Diff(want, m.Entries, cmpopts.IgnoreFields(buildlist.Entry{}, ignore...)); d != "" {
 				t.Errorf("(-want +read):\n%s", d)
 			}
 		})

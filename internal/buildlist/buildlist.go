@@ -1,16 +1,16 @@
-// Package manifest reads the lists of packages that other tools write about a
-// build: what a freeze is asked to hold.
+// Package buildlist recognises and parses build manifests: the lists of packages
+// that other tools write about a build, and that a freeze is asked to hold.
 //
-// Every format becomes the same list of entries. A format is named, or
-// recognised from the first bytes: a reader of lines must accept all of them,
-// and where two formats would, that is an error with the candidates and not a
-// guess. What a format holds beside packages (headers, keys, files of another
-// kind, packages that are not installed) is left out with a note, never in
-// silence; a line that fits nothing is an error that names it.
+// Every format becomes the same list of entries. The format is named by the
+// caller or recognised from the first bytes. A line-based format must accept
+// every line; if several formats do, that is an error that names them, never a
+// guess. Content that is not an installed package (headers, keys, other files,
+// removed packages) is skipped with a note, never silently. A line that fits
+// nothing is an error that names it.
 //
-// Manifests come from outside. Sizes, counts, lengths and nesting are bounded;
-// the line and JSON formats are read as a stream.
-package manifest
+// Build manifests come from outside. Sizes, counts, lengths and nesting are
+// bounded; line and JSON formats are read as a stream.
+package buildlist
 
 import (
 	"bufio"
@@ -177,17 +177,17 @@ const (
 var (
 	// ErrMalformed: a line or element does not follow the manifest's format.
 	// Every such error is a *SyntaxError.
-	ErrMalformed = errors.New("malformed manifest")
+	ErrMalformed = errors.New("malformed build manifest")
 	// ErrUnrecognised: the content fits no format.
-	ErrUnrecognised = errors.New("manifest format not recognised")
+	ErrUnrecognised = errors.New("build manifest format not recognised")
 	// ErrAmbiguous: the content fits several formats; naming one is the way
 	// out. Every such error is an *AmbiguousError.
-	ErrAmbiguous = errors.New("manifest format ambiguous")
+	ErrAmbiguous = errors.New("build manifest format ambiguous")
 	// ErrEmpty: there is no package in it. It comes with ErrMalformed, or with
 	// ErrUnrecognised where not even a format was found.
-	ErrEmpty = errors.New("manifest without packages")
+	ErrEmpty = errors.New("build manifest without packages")
 	// ErrTooLarge: a limit of this package is exceeded.
-	ErrTooLarge = errors.New("manifest too large")
+	ErrTooLarge = errors.New("build manifest too large")
 )
 
 // SyntaxError is a place in a manifest that does not follow its format.

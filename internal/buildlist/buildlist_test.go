@@ -1,4 +1,4 @@
-package manifest
+package buildlist
 
 import (
 	"bytes"
@@ -272,18 +272,18 @@ func TestNotesAndDuplicates(t *testing.T) {
 
 func TestRecognise(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
-		{"", `recognise m: expected a manifest, found nothing: manifest format not recognised`},
-		{"\n# only this\n", `recognise m: expected a manifest, found nothing: manifest format not recognised`},
-		{"Dear reader,\n", `recognise m: expected a manifest, found "Dear reader,": manifest format not recognised`},
-		{"\x00\x01\x02", `recognise m: expected a manifest, found "\x00\x01\x02": manifest format not recognised`},
+		{"", `recognise m: expected a manifest, found nothing: build manifest format not recognised`},
+		{"\n# only this\n", `recognise m: expected a manifest, found nothing: build manifest format not recognised`},
+		{"Dear reader,\n", `recognise m: expected a manifest, found "Dear reader,": build manifest format not recognised`},
+		{"\x00\x01\x02", `recognise m: expected a manifest, found "\x00\x01\x02": build manifest format not recognised`},
 		{"ab 2048-qt\ncd 0ad\n", `recognise m: expected one format, found mmdebstrap and debootstrap to fit`},
 		{"Package: ab\nVersion: 1\n\nBuild-Architecture: amd64\n", `recognise m: expected one format, found buildinfo and dpkg-status to fit`},
 		{`{"components": [], "spdxVersion": "SPDX-2.3"}`, `recognise m: expected one format, found cyclonedx and spdx to fit`},
-		{`{"name": "x", "dependencies": {"components": 1}}`, `recognise m: expected a manifest, found "{\"name\": \"x\", \"dependencies\": {\"components\": 1}}": manifest format not recognised`},
-		{"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\n", `recognise m: expected a manifest, found "-----BEGIN PGP SIGNED MESSAGE-----": manifest format not recognised`},
+		{`{"name": "x", "dependencies": {"components": 1}}`, `recognise m: expected a manifest, found "{\"name\": \"x\", \"dependencies\": {\"components\": 1}}": build manifest format not recognised`},
+		{"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\n", `recognise m: expected a manifest, found "-----BEGIN PGP SIGNED MESSAGE-----": build manifest format not recognised`},
 
 		{"ab=1\ncd=2\nef\n", "list"},
-		{"ab=1\ncd 2\n", `recognise m: expected a manifest, found "ab=1": manifest format not recognised`},
+		{"ab=1\ncd 2\n", `recognise m: expected a manifest, found "ab=1": build manifest format not recognised`},
 		{"ab=1\n", "list"},
 		{"ab 1\n", "mmdebstrap"},
 		{"ab 1", "mmdebstrap"},
@@ -328,7 +328,7 @@ func TestErrors(t *testing.T) {
 		{"", "ab=1\nbc=1\ncd\n", `m:3: expected name=version or name:arch=version, found "cd"`},
 		{List, "ab=1\ncd\n", `m:2: expected name=version or name:arch=version, found "cd"`},
 		{List, "ab=" + strings.Repeat("1", maxField+1), `m:1: expected a version of at most 1024 bytes, found "` + strings.Repeat("1", maxRaw) + `…"`},
-		{List, "ab=1\n" + strings.Repeat("x", MaxLine+2), `m:2: a line of more than 1048576 bytes: manifest too large`},
+		{List, "ab=1\n" + strings.Repeat("x", MaxLine+2), `m:2: a line of more than 1048576 bytes: build manifest too large`},
 		{DpkgQuery, "ab 1\n", `m:1: expected name, tab and version, or a row of dpkg -l, found "ab 1"`},
 		{DpkgQuery, "ab\t\n", `m:1: expected name, tab and version, or a row of dpkg -l, found "ab"`},
 		{AptList, "ab/stable,now 1 all [installiert]\n", `m:1: expected name/suite version architecture [installed] (LC_ALL=C apt list --installed), found "ab/stable,now 1 all [installiert]"`},
@@ -355,8 +355,8 @@ func TestErrors(t *testing.T) {
 		{Tails, "packages: {}\npackages: {}\n", `m:2: expected each key once, found "packages"`},
 		{Tails, "packages:\n  binary:\n  - package: ab\n    version: ''\n", `m:3: expected the version of a binary package, found nothing`},
 		{Tails, "packages:\n  binary:\n    ab: 1\n", `m:3: expected binary as a sequence, found "a mapping"`},
-		{Tails, strings.Repeat("- ", maxNodes+1), `read manifest m: more than 1048576 lines and separators of YAML: manifest too large`},
-		{Tails, strings.Repeat("x", MaxYAML+1), `read manifest m: more than 8388608 bytes of YAML: manifest too large`},
+		{Tails, strings.Repeat("- ", maxNodes+1), `read manifest m: more than 1048576 lines and separators of YAML: build manifest too large`},
+		{Tails, strings.Repeat("x", MaxYAML+1), `read manifest m: more than 8388608 bytes of YAML: build manifest too large`},
 		{Tails, strings.Repeat("[", 200) + strings.Repeat("]", 200), `m:1: expected at most 100 levels, found nothing`},
 		{RPMsLock, "lockfileVersion: 2\n", `m:1: expected lockfileVersion 1, found "2"`},
 		{RPMsLock, lock + "a.tar\n", `m:4: expected the url of an .rpm file, found "https://mirror.example.org/a.tar"`},
@@ -432,8 +432,8 @@ func TestLimits(t *testing.T) {
 		text   string
 		want   string
 	}{
-		{List, "", "# " + strings.Repeat("x", 4094) + "\n", `read manifest m: more than 536870912 bytes: manifest too large`},
-		{SPDX, `{"packages": ["`, strings.Repeat("x", 4096), `m:1: an element of more than 33554432 bytes: manifest too large`},
+		{List, "", "# " + strings.Repeat("x", 4094) + "\n", `read manifest m: more than 536870912 bytes: build manifest too large`},
+		{SPDX, `{"packages": ["`, strings.Repeat("x", 4096), `m:1: an element of more than 33554432 bytes: build manifest too large`},
 		{DpkgStatus, "Package: ab\n", " x\n", "m:5592403: expected a paragraph of at most 16 MiB, found \" x\""},
 	} {
 		_, err := Parse("m", io.MultiReader(strings.NewReader(tt.head), &endless{text: tt.text}), tt.format)

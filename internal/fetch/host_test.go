@@ -213,8 +213,9 @@ func TestSlowDownloads(t *testing.T) {
 	content := pattern(40_000)
 	for _, ranges := range []bool{true, false} {
 		t.Run(fmt.Sprintf("ranges %t", ranges), func(t *testing.T) {
-			// 2 s each without competition.
-			u, slow := trickle(t, content, 200, 10*time.Millisecond, ranges)
+			t.Parallel()
+			// 4 s each without competition.
+			u, slow := trickle(t, content, 100, 10*time.Millisecond, ranges)
 			c := client(t, Config{Patience: 50 * time.Millisecond, MinRate: -1, Retries: -1})
 			get := func(path string, pinned bool) error {
 				req := Request{URLs: remote.NewURLs(u.URL + path), Size: int64(len(content))}
@@ -242,9 +243,10 @@ func TestSlowDownloads(t *testing.T) {
 			if err := get("/ninth", true); err != nil {
 				t.Errorf("ninth request: %v", err)
 			}
-			// Its patience doubles the floor until that is 20 kB a second, after
-			// 5 times 50 ms; the first download may be cut after 150 ms.
-			if took := time.Since(start); took > time.Second {
+			// Its patience doubles the floor until that is 10 kB a second, after
+			// 4 times 50 ms; the first download may be cut after 150 ms. The rest is
+			// for machines that do much else.
+			if took := time.Since(start); took > 2*time.Second {
 				t.Errorf("the ninth request took %v", took)
 			}
 			var many sync.WaitGroup
@@ -257,7 +259,7 @@ func TestSlowDownloads(t *testing.T) {
 				})
 			}
 			many.Wait()
-			if took := time.Since(start); took > 1500*time.Millisecond {
+			if took := time.Since(start); took > 3*time.Second {
 				t.Errorf("a hundred requests took %v", took)
 			}
 			all.Wait()

@@ -183,17 +183,39 @@ func (u URL) Trim() URL {
 	return NewURL(strings.TrimRight(s[:end], "/") + s[end:]).like(u)
 }
 
-// Join puts a slash and a path, which is escaped, after the URL's path. A query
-// stays at the end, as with dnf's baseurl.
+// Join puts a slash and a path, which is escaped as apt does it, after the URL's
+// path. A query stays at the end, as with dnf's baseurl. A URL that is a local
+// path is joined as a path.
 func (u URL) Join(path string) URL {
 	s := u.full()
+	if strings.HasPrefix(s, "/") {
+		return NewURL(strings.TrimRight(s, "/") + "/" + path).like(u)
+	}
 	s, _, _ = strings.Cut(s, "#")
 	base, query, ok := strings.Cut(s, "?")
-	s = strings.TrimRight(base, "/") + (&url.URL{Path: "/" + path}).EscapedPath()
+	s = strings.TrimRight(base, "/") + "/" + escapePath(path)
 	if ok {
 		s += "?" + query
 	}
 	return NewURL(s).like(u)
+}
+
+// escapePath escapes what apt escapes in the path of a file, in lower case: white
+// space, control characters, the percent sign, bytes beyond ASCII, and the plus
+// sign and tilde, since object stores such as S3 read a plain plus sign as a
+// blank. In addition it escapes the characters that RFC 3986 does not allow in a
+// path and those that end one, which apt sends as they are.
+func escapePath(path string) string {
+	const digits = "0123456789abcdef"
+	var b strings.Builder
+	for _, c := range []byte(path) {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte("%+~\"#<>?\\^`{|}", c) >= 0 {
+			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
 }
 
 // Redact returns a URL without user information and fragment, and with the

@@ -122,7 +122,10 @@ func TestURLNeverPrintsSecrets(t *testing.T) {
 func TestJoin(t *testing.T) {
 	for _, c := range []struct{ base, path, want string }{
 		{"http://h/debian", "dists/x/InRelease", "http://h/debian/dists/x/InRelease"},
-		{"http://h/debian///", "a b+c", "http://h/debian/a%20b+c"},
+		{"http://h/debian///", "a b+c~d", "http://h/debian/a%20b%2bc%7ed"},
+		{"http://h/a+b~c", "d", "http://h/a+b~c/d"},
+		{"http://h", "100%2b?#{é}", "http://h/100%252b%3f%23%7b%c3%a9%7d"},
+		{"/a+b", "c+d~e", "/a+b/c+d~e"},
 		{"http://h/r/?repo=x", "a", "http://h/r/a?repo=x"},
 		{"http://h?repo=x", "a", "http://h/a?repo=x"},
 		{"http://h/r#x", "a", "http://h/r/a"},

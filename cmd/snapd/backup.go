@@ -58,7 +58,37 @@ same command; snapd does not start before it is complete.`,
 				return out.restored(res)
 			},
 		},
+		{
+			Name: "salvage", HideHelpCommand: true,
+			Usage: "keep what can be read of damaged metadata, while snapd does not run",
+			Description: `Copies every entry of meta.db that has its checksum into a new meta.db, and
+keeps the damaged file beside it. Then start snapd and run snapctl fsck --repair:
+until that finds no fault, the metadata is read-only and nothing is collected.
+Restoring a backup is better where there is one.`,
+			OnUsageError: usage,
+			Action: func(c *cli.Context) error {
+				if c.NArg() != 0 {
+					return usagef("salvage: expected no arguments, found %d", c.NArg())
+				}
+				cfg, err := config.Load(c.String("config"))
+				if err != nil {
+					return err
+				}
+				res, err := daemon.Salvage(cfg, options(c))
+				if err != nil {
+					return err
+				}
+				return out.salvaged(res)
+			},
+		},
 	}
+}
+
+func (o *output) salvaged(r *api.SalvageResult) error {
+	o.result(r, func() {
+		fmt.Fprintf(o.out, "%d entries kept; the damaged metadata is now %s\nstart snapd, then run: snapctl fsck --repair\n", r.Entries, console.Clean(r.Kept))
+	})
+	return nil
 }
 
 // arguments reads the directory and the configuration of a command.

@@ -613,6 +613,12 @@ type FsckResult struct {
 	Exit    int `json:"exit"`
 }
 
+// SalvageResult is what `snapd salvage` did.
+type SalvageResult struct {
+	Kept    string `json:"kept"`    // path of the damaged metadata
+	Entries int    `json:"entries"` // copied into the new metadata
+}
+
 // ImageAdd is `snapctl image add`.
 type ImageAdd struct {
 	Name    string            `json:"name"`

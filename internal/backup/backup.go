@@ -279,7 +279,7 @@ func (b *backup) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.copy.Close()) }()
 	// A damaged state must not take the place of a good one.
-	if err := b.copy.CheckReadOnly(ctx); err != nil {
+	if err := b.copy.Damage(); err != nil {
 		return err
 	}
 	if err := b.blobs(ctx); err != nil {

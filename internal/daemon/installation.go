@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/store"
@@ -214,4 +215,20 @@ func nextEpoch(ctx context.Context, dir string, st *store.Store, m *mark, f func
 		return err
 	}
 	return writeInstallation(dir, *m)
+}
+
+// Salvage puts what can be read of the metadata into a new file, while snapd
+// does not run. ErrRunning.
+func Salvage(cfg *config.Config, o Options) (*api.SalvageResult, error) {
+	now := o.Now
+	if now == nil {
+		now = time.Now
+	}
+	kept, entries, err := store.Salvage(filepath.Join(cfg.DataDir, metaFile), now())
+	if errors.Is(err, store.ErrLocked) {
+		return nil, fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)
+	} else if err != nil {
+		return nil, err
+	}
+	return &api.SalvageResult{Kept: kept, Entries: entries}, nil
 }

@@ -89,7 +89,7 @@ var outcomes = []outcome{
 	{errTaken, api.CodeExists, api.ExitFailed, http.StatusConflict},
 	{store.ErrExists, api.CodeExists, api.ExitFailed, http.StatusConflict},
 	{store.ErrLocked, api.CodeInUse, api.ExitFailed, http.StatusServiceUnavailable},
-	{store.ErrCorrupt, api.CodeInternal, api.ExitFailed, http.StatusInternalServerError},
+	{store.ErrCorrupt, api.CodeInternal, api.ExitFailed, http.StatusServiceUnavailable},
 	// Before "not found": a file that one URL does not have and another did not
 	// answer for may be there later.
 	{fetch.ErrUnavailable, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},

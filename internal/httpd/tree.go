@@ -210,6 +210,10 @@ func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 		return s.listInstants(ctx, name)
 	}
 	latest := at == mirror.Latest
+	if err := s.e.Store().Damage(); err != nil && latest {
+		// A newer snapshot may have been lost, and older bytes would be a rollback.
+		return answer{}, err
+	}
 	var snap *store.Snapshot
 	if latest {
 		err := s.view(ctx, func(tx *store.Tx) (err error) {

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // WriteTo writes the whole database to w, as one read transaction sees it:
@@ -21,9 +21,11 @@ func (s *Store) WriteTo(ctx context.Context, w io.Writer) (n int64, err error) {
 		return 0, err
 	}
 	out := &ctxWriter{ctx: ctx, w: w}
-	err = s.db.View(func(tx *bolt.Tx) error {
-		n, err = tx.WriteTo(out)
-		return err
+	err = s.guard(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			n, err = tx.WriteTo(out)
+			return err
+		})
 	})
 	if out.err != nil {
 		err = out.err // bbolt tells only its text
@@ -58,51 +60,37 @@ func (w *ctxWriter) Write(p []byte) (n int, err error) {
 }
 
 // OpenReadOnly opens an existing database file for View alone and changes
-// nothing in it. ErrLocked, ErrVersion.
+// nothing in it. Damage that bbolt could not live with is ErrCorrupt, other damage
+// is told by Damage. ErrLocked, ErrVersion.
 func OpenReadOnly(path string) (*Store, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("metadata %s: %w", path, ErrLocked)
-	} else if err != nil {
-		return nil, fmt.Errorf("metadata %s: %w", path, err)
-	}
-	zr, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(64<<20))
+	s, err := openReadOnly(path)
 	if err != nil {
-		db.Close()
-		return nil, err
-	}
-	s := &Store{db: db, zr: zr}
-	if err := s.View(context.Background(), checkSchema); err != nil {
-		db.Close()
 		return nil, fmt.Errorf("metadata %s: %w", path, err)
 	}
 	return s, nil
 }
 
-// checkSchema refuses a database that this program cannot read.
-func checkSchema(t *Tx) error {
-	for _, b := range buckets {
-		if t.tx.Bucket([]byte(b)) == nil {
-			return fmt.Errorf("%w: no bucket %q", ErrCorrupt, b)
-		}
+func openReadOnly(path string) (*Store, error) {
+	f, err := lock(path, syscall.LOCK_SH, time.Second)
+	if err != nil {
+		return nil, err
 	}
-	if v := t.b("meta").Get([]byte("version")); len(v) != 4 || be32(v) > schemaVersion {
-		return fmt.Errorf("%w: schema %x, this program knows %d", ErrVersion, v, schemaVersion)
+	st, err := inspect(f)
+	if err == nil && st.version < schemaVersion {
+		err = fmt.Errorf("%w: schema %d, expected %d", ErrVersion, st.version, schemaVersion)
 	}
-	return nil
-}
-
-// CheckReadOnly checks every page of a database that OpenReadOnly opened.
-func (s *Store) CheckReadOnly(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return s.db.View(func(tx *bolt.Tx) (first error) {
-		for err := range tx.Check() {
-			if first == nil {
-				first = fmt.Errorf("%w: %w", ErrCorrupt, err)
-			}
-		}
-		return first
-	})
+	s := &Store{file: f}
+	if s.zr, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(64<<20)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if s.db, err = openBolt(f, true); err != nil {
+		return nil, err
+	}
+	if err := joinFaults(st.faults); err != nil {
+		s.damaged.Store(&err)
+	}
+	return s, nil
 }

@@ -55,7 +55,7 @@ func TestWriteTo(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if err := c.CheckReadOnly(t.Context()); err != nil {
+		if err := c.Damage(); err != nil {
 			t.Error(err)
 		}
 		if err := c.View(t.Context(), func(tx *store.Tx) error {

@@ -39,7 +39,7 @@ func open(path string, o Options) (*Store, error) {
 	if err := create(path, o.MustExist); err != nil {
 		return nil, err
 	}
-	f, err := lock(path, o.Timeout)
+	f, err := lock(path, syscall.LOCK_EX, o.Timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -174,15 +174,15 @@ func inspect(f *os.File) (*state, error) {
 }
 
 // lock opens a database file and takes the lock that bbolt takes, so that
-// nothing writes to it. ErrLocked.
-func lock(path string, timeout time.Duration) (*os.File, error) {
+// nothing else writes to it: LOCK_EX, or LOCK_SH for reading alone. ErrLocked.
+func lock(path string, how int, timeout time.Duration) (*os.File, error) {
 	end := time.After(timeout)
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
 			return nil, err
 		}
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err = syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 		if err == nil && !sameFile(f, path) {
 			err = syscall.EWOULDBLOCK // replaced while we waited
 		}

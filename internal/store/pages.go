@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"io"
 	"slices"
+	"strings"
 )
 
 // bbolt maps its file into memory and trusts what it finds there: a page that
@@ -129,11 +130,14 @@ func (p *pageReader) err() error {
 	if len(p.faults) == 0 {
 		return nil
 	}
-	errs := p.faults[:min(3, len(p.faults))]
-	if more := len(p.faults) + p.more - len(errs); more > 0 {
-		errs = append(errs[:len(errs):len(errs)], fmt.Errorf("and %d more faults", more))
+	var text []string
+	for _, f := range p.faults[:min(3, len(p.faults))] {
+		text = append(text, f.Error())
 	}
-	return errors.Join(errs...)
+	if more := len(p.faults) + p.more - len(text); more > 0 {
+		text = append(text, fmt.Sprintf("and %d more faults", more))
+	}
+	return errors.New(strings.Join(text, "; "))
 }
 
 // walk visits every entry that can be read. Damaged pages are faults and are

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -721,7 +723,7 @@ func (t *Tx) rebuildHints(context.Context, Repairs) (int, error) {
 // a new one and keeps the old one beside it, under the name that it returns. The
 // sums stay what they were, so that Verify tells what is missing. ErrLocked.
 func Salvage(path string, now time.Time) (kept string, entries int, err error) {
-	f, err := lock(path, time.Second)
+	f, err := lock(path, syscall.LOCK_EX, time.Second)
 	if err != nil {
 		return "", 0, fmt.Errorf("metadata %s: %w", path, err)
 	}
@@ -735,18 +737,32 @@ func Salvage(path string, now time.Time) (kept string, entries int, err error) {
 		return "", 0, err
 	}
 	// Pages beyond the end of a file that was cut are faults like others.
-	r := &pageReader{ctx: context.Background(), r: f, size: st.Size(), meta: m, seen: make([]bool, min(m.pages, uint64(st.Size())/minPageSize+1))}
+	if m.pageSize < minPageSize || m.pageSize > maxPageSize {
+		return "", 0, fmt.Errorf("metadata %s: %w: page size %d", path, ErrCorrupt, m.pageSize)
+	}
+	m.pages = min(m.pages, uint64(st.Size())/uint64(m.pageSize))
+	r := &pageReader{ctx: context.Background(), r: f, size: st.Size(), meta: m, seen: make([]bool, m.pages)}
 	tmp := path + ".new"
 	err = build(tmp, func(db *bolt.DB) error {
 		return db.Update(func(tx *bolt.Tx) error {
+			// A bucket whose sum cannot be read has none, so that it is not taken
+			// for complete.
+			for _, name := range buckets {
+				if err := tx.Bucket([]byte(sumsBucket)).Delete([]byte(name)); err != nil {
+					return err
+				}
+			}
 			v := &salvage{tx: tx}
 			r.walk(v)
 			entries = v.n
 			return v.err
 		})
 	})
+	if err == nil && entries == 0 {
+		err = fmt.Errorf("%w: nothing can be read: %w", ErrCorrupt, r.err())
+	}
 	if err != nil {
-		return "", 0, err
+		return "", 0, fmt.Errorf("metadata %s: %w", path, errors.Join(err, os.Remove(tmp)))
 	}
 	kept = path + ".damaged-" + now.UTC().Format(InstantFormat)
 	if err := rename(path, kept); err != nil {

@@ -29,7 +29,7 @@ func run() (code int) {
 	short := flag.Bool("short", false, "a few cases of each part")
 	minutes := flag.Int("minutes", 5, "repeat the random parts for so long, after what is counted")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano())%1_000_000, "of what is random")
-	only := flag.String("only", "", "do these parts alone: faults, deaths, histories, races, upstream, full, eio, power, kills")
+	only := flag.String("only", "", "do these parts alone: faults, deaths, histories, races, upstream, full, eio, power, metadata, kills")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -177,6 +177,10 @@ func torture(ctx context.Context, b *bench, o options) error {
 			err = fmt.Errorf("%d points were cut, %d were counted", r.Cut, r.Points)
 		}
 		return fmt.Sprintf("%d steps counted (%v), the power cut after %d of them: %d states of the disk opened, %d equal to one of those, %d bad", r.Points, r.Steps, r.Cut, r.Images, r.Equal, r.Failed), err
+	})
+	part("metadata", func() (string, error) {
+		r, err := damages(ctx, b, binary, o.seed, pick(1000, 20))
+		return fmt.Sprintf("metadata damaged %d times: %d starts refused, %d of them salvaged; %d damages reported, %d repaired, %d with losses that stay reported; %d harmless", r.Damages, r.Refused, r.Salvaged, r.Reported, r.Repaired, r.Lost, r.Harmless), err
 	})
 	part("kills", func() (string, error) {
 		r, err := kills(ctx, b, binary, o.seed, pick(220, 4))

@@ -159,10 +159,18 @@ func httpGet(ctx context.Context, url string) ([]byte, error) {
 	defer resp.Body.Close()
 	data, err := readAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("get %s: %s", url, resp.Status)
+		err = &statusError{url, resp.StatusCode}
 	}
 	return data, err
 }
+
+// statusError is an answer other than 200.
+type statusError struct {
+	url    string
+	status int
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("get %s: status %d", e.url, e.status) }
 
 // throwawaySigner makes a key for what is not proved by it.
 func throwawaySigner() (*sign.Signer, error) {

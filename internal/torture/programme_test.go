@@ -106,3 +106,18 @@ func TestMain(m *testing.M) {
 	os.RemoveAll(buildDir)
 	os.Exit(code)
 }
+
+func TestDamagedMetadata(t *testing.T) {
+	n := 60
+	if testing.Short() {
+		n = 15
+	}
+	res, err := damages(t.Context(), t, build(t), uint64(time.Now().UnixNano()), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", res)
+	if res.Refused == 0 || res.Reported == 0 {
+		t.Errorf("no damage was noticed: %+v", res)
+	}
+}

@@ -168,12 +168,13 @@ func sourcesVerb() *verb {
 		about: `REF is a snapshot, or a recording that is not frozen yet: a build that uses
 its sources is recorded.
 
-The formats list, repo and mmdebstrap name key files: --keys-dir writes this
-server's key and the distribution's into a directory, and the text names them
-there.`,
+A .repo file names the keys by URL at this server, or, with --keys-dir, as files
+in that directory. The formats list and mmdebstrap name key files: --keys-dir
+writes this server's key and the distribution's there.`,
 		examples: []string{
 			"snapctl sources 4.1 > /etc/apt/sources.list.d/release.sources",
-			"snapctl sources fedora@latest --format repo --keys-dir /etc/pki/rpm-gpg",
+			"snapctl sources fedora@latest > /etc/yum.repos.d/release.repo",
+			"snapctl sources fedora@latest --keys-dir /etc/pki/rpm-gpg",
 		},
 		options: []option{
 			{name: "format", value: "FORMAT", choices: []string{"deb822", "list", "repo", "mmdebstrap"}, usage: "deb822 (default for deb), list, repo (default for rpm) or mmdebstrap"},

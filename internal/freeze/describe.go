@@ -252,7 +252,7 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 	}
 	res := &api.SourcesResult{}
 	var texts, has []string
-	render := func(name, typ, base, mir string, snap *store.Snapshot, suites []store.FrozenSuite, key string, upstream cas.Digest, unsigned bool, comment string) error {
+	render := func(name, typ, base, mir string, suites []store.FrozenSuite, keys clientKeys, unsigned bool, comment string) error {
 		has = append(has, mir)
 		if req.Mirror != "" && req.Mirror != mir {
 			return nil
@@ -271,8 +271,12 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		m, err := z.e.Mirror(mir)
 		if err != nil {
 			m = config.Mirror{Name: mir, Type: typ}
+			if keys.upstream == "" {
+				no := false
+				m.GPGCheck = &no // nobody has a key to check packages by
+			}
 		}
-		p := repo.SourceParams{Mirror: m, URL: base, Name: name, KeyArmored: key, Unsigned: unsigned, Comment: comment, Components: map[repo.SuiteName][]string{}, NoSources: map[repo.SuiteName]bool{}}
+		p := repo.SourceParams{Mirror: m, URL: base, Name: name, KeyArmored: keys.root, Unsigned: unsigned, Comment: comment, Components: map[repo.SuiteName][]string{}, NoSources: map[repo.SuiteName]bool{}}
 		hasSources := map[repo.SuiteName]bool{}
 		for _, s := range suites {
 			if !slices.Contains(p.Suites, s.Suite) {
@@ -292,19 +296,9 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		for suite, with := range hasSources {
 			p.NoSources[suite] = !with
 		}
-		var up string
-		if !upstream.IsZero() {
-			data, err := cas.ReadAll(ctx, z.blobs, upstream, 16<<20)
-			if err != nil {
-				return err
-			}
-			up = string(data)
-		}
-		files, err := z.keyFiles(req, res, kind, name, mir, key, up)
-		if err != nil {
+		if p.KeyFiles, err = keyFiles(req, res, kind, name, mir, keys); err != nil {
 			return err
 		}
-		p.KeyFiles = files
 		text, err := f.ClientConfig(kind, p)
 		if err != nil {
 			return err
@@ -344,18 +338,17 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		if err := z.e.Flush(ctx, batch); err != nil {
 			return err
 		}
-		key := ""
-		if !certs.IsZero() {
-			data, err := cas.ReadAll(ctx, z.blobs, certs, 16<<20)
-			if err != nil {
-				return err
-			}
-			key = string(data)
+		var keys clientKeys
+		if keys.upstream, err = z.certificates(ctx, certs); err != nil {
+			return err
 		}
+		keys.upstreamURL = z.cfg.PublicURL + "/by-hash/SHA256/" + certs.String()
+		keys.root, keys.rootURL = keys.upstream, keys.upstreamURL
 		if resigned {
-			key, comment = z.cfg.Signer.PublicKeyArmored(), s.ID()+", signed again by this server"
+			keys.root, keys.rootURL = z.cfg.Signer.PublicKeyArmored(), z.cfg.PublicURL+"/key.asc"
+			comment = s.ID() + ", signed again by this server"
 		}
-		return render(name, s.Type, url, s.Mirror, s, suites, key, certs, unsigned, comment+words)
+		return render(name, s.Type, url, s.Mirror, suites, keys, unsigned, comment+words)
 	}
 	switch {
 	case rec != nil:
@@ -396,8 +389,12 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		}
 		for i := range f.Mirrors {
 			m := &f.Mirrors[i]
-			err := render("snapd-"+f.Name+"-"+m.Mirror, m.Type, z.cfg.PublicURL+"/frozen/"+f.Name+"/"+m.Mirror, m.Mirror, nil, m.Suites, string(key), m.Certificates, false, "frozen snapshot "+f.Name+" of "+m.Mirror)
-			if err != nil {
+			base := z.cfg.PublicURL + "/frozen/" + f.Name + "/"
+			keys := clientKeys{root: string(key), rootURL: base + keyFile, upstreamURL: base + path.Join(proofDir, m.Mirror, certsFile)}
+			if keys.upstream, err = z.certificates(ctx, m.Certificates); err != nil {
+				return nil, err
+			}
+			if err := render("snapd-"+f.Name+"-"+m.Mirror, m.Type, base+m.Mirror, m.Mirror, m.Suites, keys, false, "frozen snapshot "+f.Name+" of "+m.Mirror); err != nil {
 				return nil, err
 			}
 		}
@@ -414,24 +411,50 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 	return res, nil
 }
 
-// keyFiles names the key files of configurations that cannot hold a key: below
-// KeysDir, which snapctl writes, else this server's URL where that will do.
-func (z *Freezer) keyFiles(req *api.SourcesRequest, res *api.SourcesResult, kind, name, mir, ours, upstream string) ([]string, error) {
+// clientKeys are the keys by which a client checks a repository, armored, with
+// the URLs at which this server has them.
+type clientKeys struct {
+	root, rootURL         string // checks the signed documents
+	upstream, upstreamURL string // the distribution's, checks packages; empty where there is none
+}
+
+// certificates reads the certificates that a mirror was verified by, armored;
+// none where d is zero.
+func (z *Freezer) certificates(ctx context.Context, d cas.Digest) (string, error) {
+	if d.IsZero() {
+		return "", nil
+	}
+	data, err := cas.ReadAll(ctx, z.blobs, d, 16<<20)
+	return string(data), err
+}
+
+// keyFiles names the keys of configurations that cannot hold a key: as files
+// below KeysDir, which snapctl writes, else, for those that take URLs, at this
+// server.
+func keyFiles(req *api.SourcesRequest, res *api.SourcesResult, kind, name, mir string, keys clientKeys) ([]string, error) {
 	if kind != "list" && kind != "repo" && req.KeysDir == "" {
 		return nil, nil
 	}
-	if req.KeysDir == "" {
-		return nil, fmt.Errorf("%w: --format %s names key files: say where they shall be with --keys-dir", ErrUsage, kind)
+	if kind == "list" && req.KeysDir == "" {
+		return nil, fmt.Errorf("%w: --format %s names key files: use --keys-dir to choose where to write them", ErrUsage, kind)
 	}
-	add := func(file, armored string) string {
+	var out []string
+	add := func(file, armored, url string) {
+		switch {
+		case armored == "":
+			return
+		case req.KeysDir == "":
+			out = append(out, url)
+			return
+		}
 		if !slices.ContainsFunc(res.Keys, func(k api.KeyFile) bool { return k.Name == file }) {
 			res.Keys = append(res.Keys, api.KeyFile{Name: file, Armored: armored})
 		}
-		return path.Join(req.KeysDir, file)
+		out = append(out, path.Join(req.KeysDir, file))
 	}
-	out := []string{add(name+".asc", ours)}
-	if kind == "repo" && upstream != "" && upstream != ours {
-		out = append(out, add("snapd-"+mir+"-packages.asc", upstream))
+	add(name+".asc", keys.root, keys.rootURL)
+	if kind == "repo" && keys.upstream != keys.root {
+		add("snapd-"+mir+"-packages.asc", keys.upstream, keys.upstreamURL)
 	}
 	return out, nil
 }

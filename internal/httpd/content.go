@@ -95,6 +95,7 @@ func blobEntity(d cas.Digest, size int64, modified time.Time, p string, immutabl
 const (
 	textPlain = "text/plain; charset=utf-8"
 	textHTML  = "text/html; charset=utf-8"
+	keyType   = "application/pgp-keys"
 )
 
 var contentTypes = map[string][]string{

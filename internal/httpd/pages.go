@@ -66,7 +66,7 @@ func (s *Server) newPages() (http.Handler, error) {
 	}
 	p.style = newBytes(css, "text/css; charset=utf-8", time.Time{})
 	if s.cfg.Signer != nil {
-		p.key = newBytes([]byte(s.cfg.Signer.PublicKeyArmored()), "application/pgp-keys", s.cfg.Signer.CreatedAt())
+		p.key = newBytes([]byte(s.cfg.Signer.PublicKeyArmored()), keyType, s.cfg.Signer.CreatedAt())
 	}
 
 	m := mux.NewRouter()
@@ -281,7 +281,27 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 // packageRow is a package in a table, with a link to its file.
 type packageRow struct {
 	api.Package
-	Href string
+	Href  string
+	Known bool // there is a page of the package
+}
+
+// known tells which package names have a page: an imported freeze may have
+// packages that no mirror here ever had.
+func (p *pages) known(ctx context.Context, names []string) (map[string]bool, error) {
+	out := map[string]bool{}
+	err := p.s.view(ctx, func(tx *store.Tx) error {
+		mirrors := tx.Mirrors()
+		for _, n := range names {
+			for _, m := range mirrors {
+				tx.Names(m, n, func(found string) bool {
+					out[n] = out[n] || found == n
+					return false
+				})
+			}
+		}
+		return nil
+	})
+	return out, err
 }
 
 func fileHref(base, p string) string { return base + (&url.URL{Path: p}).EscapedPath() }
@@ -338,7 +358,7 @@ func (p *pages) named(ctx context.Context, snap *store.Snapshot, prefix, from st
 					}
 					if len(places) > 0 {
 						pk := PackageOf(snap.Mirror, store.Entry{Fact: f, Places: places})
-						rows = append(rows, packageRow{pk, fileHref(filesOf(snap), pk.Path)})
+						rows = append(rows, packageRow{pk, fileHref(filesOf(snap), pk.Path), true})
 					}
 				}
 			}
@@ -373,8 +393,12 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 	base := "/frozen/" + url.PathEscape(name) + "/"
 	links := []link{
 		{base, "files"}, {base + "manifest.json", "manifest.json"}, {base + "manifest.json.asc", "signature"},
-		{base + "provenance.json", "provenance.json"}, {base + "sources", "apt sources"}, {base + "repo", "dnf repo"},
+		{base + "provenance.json", "provenance.json"},
 	}
+	for _, c := range p.s.clientConfigs(ref.Frozen) {
+		links = append(links, link{base + c.path, c.title})
+	}
+	links = append(links, link{base + "key.asc", "key"})
 	if f := ref.Frozen.ProvSignature; !f.SHA256.IsZero() {
 		links = append(links, link{base + f.Path, "signature of provenance.json"})
 	}
@@ -390,12 +414,20 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		if len(rows) == pageFrozen {
 			return errEnough
 		}
-		rows = append(rows, packageRow{pk, fileHref(base+url.PathEscape(pk.Mirror)+"/", pk.Path)})
+		rows = append(rows, packageRow{Package: pk, Href: fileHref(base+url.PathEscape(pk.Mirror)+"/", pk.Path)})
 		return nil
 	})
 	more := errors.Is(err, errEnough)
-	if more || p.s.cfg.Services.FrozenPackages == nil {
-		err = nil
+	if err != nil && !more && p.s.cfg.Services.FrozenPackages != nil {
+		return page{}, err
+	}
+	names := make([]string, len(rows))
+	for i := range rows {
+		names[i] = rows[i].Name
+	}
+	known, err := p.known(ctx, names)
+	for i := range rows {
+		rows[i].Known = known[rows[i].Name]
 	}
 	return page{"freeze.html", name, map[string]any{"Frozen": fz, "Links": links, "Query": prefix, "Packages": rows, "More": more}}, err
 }
@@ -415,7 +447,13 @@ func (p *pages) pkg(ctx context.Context, _ *http.Request, vars map[string]string
 // diffPart is one kind of difference.
 type diffPart struct {
 	Title   string
-	Entries []api.DiffEntry
+	Entries []diffRow
+}
+
+// diffRow is one difference in a table.
+type diffRow struct {
+	api.DiffEntry
+	Known bool // there is a page of the package
 }
 
 func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) (page, error) {
@@ -434,10 +472,25 @@ func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) 
 		return page{}, err
 	}
 	var parts []diffPart
-	for _, part := range []diffPart{
+	for _, kind := range []struct {
+		title   string
+		entries []api.DiffEntry
+	}{
 		{"Upgraded", d.Upgraded}, {"Downgraded", d.Downgraded}, {"Added", d.Added}, {"Removed", d.Removed}, {"Same version, other bytes", d.Rebuilt},
 	} {
-		part.Entries = part.Entries[:min(len(part.Entries), pageDiff)]
+		part := diffPart{Title: kind.title}
+		var names []string
+		for _, e := range kind.entries[:min(len(kind.entries), pageDiff)] {
+			part.Entries = append(part.Entries, diffRow{DiffEntry: e})
+			names = append(names, e.Name)
+		}
+		known, err := p.known(ctx, names)
+		if err != nil {
+			return page{}, err
+		}
+		for i := range part.Entries {
+			part.Entries[i].Known = known[part.Entries[i].Name]
+		}
 		parts = append(parts, part)
 	}
 	data["Diff"], data["Parts"] = &d, parts

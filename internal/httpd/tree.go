@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -326,7 +327,10 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 		return answer{}, err
 	}
 	if !slash || rest == "" {
-		l := &listing{names: []string{"manifest.json", "manifest.json.asc", "provenance.json", "repo", "sources"}, immutable: true}
+		l := &listing{names: []string{"manifest.json", "manifest.json.asc", "provenance.json", "key.asc"}, immutable: true}
+		for _, c := range s.clientConfigs(fr) {
+			l.names = append(l.names, c.path)
+		}
 		if !fr.ProvSignature.SHA256.IsZero() {
 			l.names = append(l.names, "provenance.json.asc")
 		}
@@ -352,8 +356,22 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 			break
 		}
 		return stored(fr.ProvSignature, rest, false)
-	case "sources", "repo":
-		return s.clientConfig(ctx, fr, rest)
+	case "key.asc":
+		if s.cfg.Signer != nil && fr.Key == s.cfg.Signer.Fingerprint() {
+			// It may have been renewed since.
+			return answer{entity: newBytes([]byte(s.cfg.Signer.PublicKeyArmored()), keyType, s.cfg.Signer.CreatedAt()), volatile: true}, nil
+		}
+		return s.certificates(ctx, fr.KeyBlob)
+	}
+	for _, c := range s.clientConfigs(fr) {
+		if c.path == rest {
+			return s.clientConfig(ctx, fr, c.format)
+		}
+	}
+	for i := range fr.Mirrors {
+		if m := &fr.Mirrors[i]; rest == "_proof/"+m.Mirror+"/keys.asc" && !m.Certificates.IsZero() {
+			return s.certificates(ctx, m.Certificates)
+		}
 	}
 	for _, st := range fr.Statements {
 		if st.Path == rest {
@@ -506,7 +524,12 @@ func (s *Server) frozenDir(ctx context.Context, fr *store.Frozen, i int, dir str
 		}
 		l.more = l.more || more
 		for _, n := range names {
-			if !seen[n] {
+			if seen[n] {
+				continue
+			}
+			if served, err := s.wholeServes(ctx, fr, i, path.Join(dir, n), strings.HasSuffix(n, "/")); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return answer{}, err
+			} else if served {
 				l.names = append(l.names, n)
 			}
 		}
@@ -517,20 +540,83 @@ func (s *Server) frozenDir(ctx context.Context, fr *store.Frozen, i int, dir str
 	return answer{listing: l}, nil
 }
 
+// wholeServes reports whether a whole mirror of a frozen snapshot serves a file,
+// or a file below a directory, that upstream lists: all packages, and those files
+// of its suites that the frozen index lists.
+func (s *Server) wholeServes(ctx context.Context, fr *store.Frozen, i int, p string, dir bool) (bool, error) {
+	m := &fr.Mirrors[i]
+	if !dir {
+		f, err := s.e.Format(m.Type)
+		if err != nil {
+			return false, err
+		}
+		var suites []repo.SuiteName
+		for _, su := range m.Suites {
+			suites = append(suites, su.Suite)
+		}
+		if _, _, ok := f.SuiteOf(p, suites); !ok {
+			return true, nil // a package
+		}
+		_, err = s.frozenLookup(ctx, fr, i, p)
+		return err == nil, err
+	}
+	var inTree bool
+	err := s.view(ctx, func(tx *store.Tx) error {
+		inTree = len(tx.Nodes(fr.Name, m.Mirror+"/"+p+"/", "", 1)) > 0
+		return nil
+	})
+	if err != nil || inTree {
+		return inTree, err
+	}
+	names, _, err := s.e.Dir(ctx, wholeView(fr, i), p, maxListing)
+	for _, n := range names {
+		served, err := s.wholeServes(ctx, fr, i, path.Join(p, n), strings.HasSuffix(n, "/"))
+		if served || err != nil && !errors.Is(err, store.ErrNotFound) {
+			return served, err
+		}
+	}
+	return false, err
+}
+
+// clientConfig is a file below /frozen/<name>/ that configures a client.
+type clientConfig struct{ path, format, title string }
+
+// clientConfigs lists the files that configure clients of a frozen snapshot: only
+// those of formats in which it has something.
+func (s *Server) clientConfigs(fr *store.Frozen) []clientConfig {
+	var out []clientConfig
+	for _, c := range []clientConfig{{"sources", "deb822", "apt sources"}, {"repo", "repo", "dnf repo"}} {
+		if slices.ContainsFunc(fr.Mirrors, func(m store.FrozenMirror) bool {
+			f, err := s.e.Format(m.Type)
+			return err == nil && slices.Contains(f.ClientKinds(), c.format)
+		}) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // clientConfig renders /frozen/<name>/sources and …/repo.
-func (s *Server) clientConfig(ctx context.Context, fr *store.Frozen, kind string) (answer, error) {
+func (s *Server) clientConfig(ctx context.Context, fr *store.Frozen, format string) (answer, error) {
 	if s.cfg.Services.Sources == nil {
 		return answer{}, fmt.Errorf("client configuration: %w", store.ErrNotFound)
-	}
-	format := "deb822"
-	if kind == "repo" {
-		format = "repo"
 	}
 	res, err := s.cfg.Services.Sources(ctx, api.SourcesRequest{Ref: fr.Name, Format: format}, func(api.Progress) {})
 	if err != nil {
 		return answer{}, err
 	}
 	return answer{entity: newBytes([]byte(res.Text), textPlain, time.Time{}), volatile: true}, nil
+}
+
+// certificates answers with stored certificates.
+func (s *Server) certificates(ctx context.Context, d cas.Digest) (answer, error) {
+	a, err := s.blob(ctx, d)
+	if err == nil {
+		a.entity.ctype = []string{keyType}
+		a.entity.frozen = true
+	}
+	a.frozen = true
+	return a, err
 }
 
 // byHash answers /by-hash/SHA256/<hex>.

@@ -132,14 +132,15 @@ func (f *fedora) Publish(at time.Time) {
 // dnfRoot is an empty root that dnf installs into by one .repo file, with
 // nothing of the machine's configuration.
 type dnfRoot struct {
-	t   *testing.T
-	dir string
+	t       *testing.T
+	dir     string
+	noProxy string // hosts that no proxy is asked for
 }
 
 func newDNF(t *testing.T, repo string) *dnfRoot {
 	t.Helper()
 	need(t, "dnf", "rpm")
-	d := &dnfRoot{t, t.TempDir()}
+	d := &dnfRoot{t, t.TempDir(), "*"}
 	for name, text := range map[string]string{
 		"repos/test.repo": repo,
 		"dnf.conf": fmt.Sprintf("[main]\nreposdir=%[1]s/repos\ncachedir=%[1]s/cache\nlogdir=%[1]s/log\npersistdir=%[1]s/persist\npluginconfpath=%[1]s/plugins\nvarsdir=%[1]s/vars\n"+
@@ -158,7 +159,7 @@ func newDNF(t *testing.T, repo string) *dnfRoot {
 
 func (d *dnfRoot) env() []string {
 	// Debian's rpm keeps its database below HOME; dnf and rpm have to agree.
-	return append(os.Environ(), "HOME="+d.dir, "LC_ALL=C.UTF-8", "http_proxy=", "https_proxy=", "HTTP_PROXY=", "HTTPS_PROXY=", "no_proxy=*")
+	return append(os.Environ(), "HOME="+d.dir, "LC_ALL=C.UTF-8", "http_proxy=", "https_proxy=", "HTTP_PROXY=", "HTTPS_PROXY=", "no_proxy="+d.noProxy)
 }
 
 func (d *dnfRoot) Try(args ...string) (string, error) {

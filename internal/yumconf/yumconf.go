@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"example.org/snapd/internal/fetch/remote"
 )
@@ -475,8 +476,8 @@ func Format(comment string, repos ...Repo) (string, error) {
 				return "", fmt.Errorf("write repository %q: control characters in %q: %w", clip(r.ID), clip(v), ErrSyntax)
 			}
 		}
-		if r.ID == "" || strings.ContainsAny(r.ID, "[] ") {
-			return "", fmt.Errorf("write repository %q: not an id: %w", clip(r.ID), ErrSyntax)
+		if r.ID == "" || r.ID == "main" || strings.ContainsFunc(r.ID, func(c rune) bool { return c >= utf8.RuneSelf || !isIDByte(byte(c)) }) {
+			return "", fmt.Errorf("write repository %q: dnf refuses this id: %w", clip(r.ID), ErrSyntax)
 		}
 		b.WriteString("[" + r.ID + "]\n")
 		for _, l := range lines {
@@ -487,6 +488,24 @@ func Format(comment string, repos ...Repo) (string, error) {
 	}
 	return b.String(), nil
 }
+
+// ID makes a repository id of a name. dnf takes letters, digits and "-_.:" alone:
+// each other byte becomes a colon and two hexadecimal digits, so that different
+// names without colons have different ids.
+func ID(name string) string {
+	var b strings.Builder
+	for i := range len(name) {
+		if c := name[i]; isIDByte(c) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, ":%02x", c)
+		}
+	}
+	return b.String()
+}
+
+// isIDByte reports whether dnf takes the byte in a repository id.
+func isIDByte(c byte) bool { return isVarByte(c) || c == '-' || c == '.' || c == ':' }
 
 // quotable is the part of a line that a message may quote: no password, and of
 // what is not key=value only the first word.

@@ -152,6 +152,18 @@ gpgkey=http://snap.example.org/key.asc
 	if d := cmp.Diff([]Repo{r}, back); d != "" {
 		t.Errorf("read back (-want +got):\n%s", d)
 	}
+	for name, id := range map[string]string{
+		"snapd-4.1-fedora": "snapd-4.1-fedora", "snapd-4.1~rc1+x-fe_d": "snapd-4.1:7erc1:2bx-fe_d", "ä b": ":c3:a4:20b",
+	} {
+		if got := ID(name); got != id {
+			t.Errorf("id of %q: %q, expected %q", name, got, id)
+		}
+	}
+	for _, id := range []string{"", "main", "a~b", "a+b", "a b", "ä", "a]"} {
+		if text, err := Format("", Repo{ID: id}); err == nil {
+			t.Errorf("id %q, which dnf refuses, was written:\n%s", id, text)
+		}
+	}
 	r.Name = "x\ngpgcheck=0"
 	if _, err := Format("", r); err == nil {
 		t.Error("a line break in a name was accepted")

@@ -9,14 +9,15 @@ import (
 	"example.org/snapd/internal/yumconf"
 )
 
-// ClientConfig renders a repository for dnf: "repo", a .repo file with both
-// checks on, as far as there are signatures to check. dnf needs the keys as files or URLs: that of this server for
-// repomd.xml, and the distribution's for the packages.
+// ClientConfig renders a repository for dnf: "repo", a .repo file that has each
+// check on for which there are signatures. dnf takes keys as files or URLs: that
+// of this server for repomd.xml, and the distribution's for the packages.
 func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	if kind != "repo" {
-		return "", fmt.Errorf("client configuration of %s: form %q: expected repo", p.Name, kind)
+		return "", fmt.Errorf("client configuration of %s: format %q: expected repo", p.Name, kind)
 	}
-	if len(p.KeyFiles) == 0 {
+	checks := p.Mirror.CheckPackages() || !p.Unsigned
+	if checks && len(p.KeyFiles) == 0 {
 		return "", fmt.Errorf("client configuration of %s: a .repo file cannot hold a key: no key file named", p.Name)
 	}
 	name := p.Mirror.Name
@@ -26,11 +27,11 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	var keys []string
 	for _, k := range p.KeyFiles {
 		if strings.HasPrefix(k, "/") {
-			// dnf takes URLs alone; a plain path is looked for below baseurl.
+			// dnf takes only URLs; it looks for a plain path below baseurl.
 			k = (&url.URL{Scheme: "file", Path: k}).String()
 		}
 		keys = append(keys, k)
 	}
-	return yumconf.Format(p.Comment, yumconf.Repo{ID: p.Name, Name: name, BaseURLs: []string{p.URL}, Enabled: true,
+	return yumconf.Format(p.Comment, yumconf.Repo{ID: yumconf.ID(p.Name), Name: name, BaseURLs: []string{p.URL}, Enabled: true,
 		GPGCheck: p.Mirror.CheckPackages(), RepoGPGCheck: !p.Unsigned, GPGKeys: keys})
 }

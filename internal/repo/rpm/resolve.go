@@ -40,7 +40,7 @@ func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, arch str
 	defer os.RemoveAll(dir)
 	var confs []yumconf.Repo
 	for _, r := range repos {
-		confs = append(confs, yumconf.Repo{ID: r.Name, Name: r.Name, BaseURLs: []string{r.URL}, Enabled: true})
+		confs = append(confs, yumconf.Repo{ID: yumconf.ID(r.Name), Name: r.Name, BaseURLs: []string{r.URL}, Enabled: true})
 	}
 	text, err := yumconf.Format("", confs...)
 	if err != nil {

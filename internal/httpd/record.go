@@ -130,9 +130,10 @@ func (s *Server) recorded(w *response, r *http.Request, rec *store.Recording, mn
 	s.answer(w, r, full, a, note)
 }
 
-// proxy answers the absolute form, GET http://upstream/path. The user of
-// Proxy-Authorization names a recording or a frozen snapshot; only configured
-// upstreams are answered for.
+// proxy answers the absolute form, GET http://upstream/path, for configured
+// upstreams. The user of Proxy-Authorization names a recording or a frozen
+// snapshot; the password, if any, is not looked at. Clients without a name are
+// asked for one.
 func (s *Server) proxy(w *response, r *http.Request) {
 	refuse := func(format string, args ...any) {
 		w.Header()["Cache-Control"] = cacheNone
@@ -140,11 +141,6 @@ func (s *Server) proxy(w *response, r *http.Request) {
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		refuse("%s is not offered, only GET and HEAD of the configured mirrors by http", clipText(r.Method))
-		return
-	}
-	name, ok := proxyUser(r)
-	if !ok {
-		refuse("no name: write it into the proxy's URL, http://NAME@%s", s.cfg.Conf.Server.Listen)
 		return
 	}
 	if r.URL.Scheme != "http" {
@@ -159,6 +155,14 @@ func (s *Server) proxy(w *response, r *http.Request) {
 	candidates := s.upstreams(r.URL.Host, p)
 	if len(candidates) == 0 {
 		refuse("http://%s%s belongs to no configured mirror", clipText(r.URL.Host), clipText(p))
+		return
+	}
+	name, ok := proxyUser(r)
+	if !ok {
+		// Many clients name nobody before they are asked to.
+		w.Header().Set("Proxy-Authenticate", `Basic realm="name of a recording or frozen snapshot", charset="UTF-8"`)
+		w.Header()["Cache-Control"] = cacheNone
+		s.text(w, http.StatusProxyAuthRequired, "proxy: no name: write it into the proxy's URL, http://NAME:x@"+s.cfg.Conf.Server.Listen+" (some clients send no name without a password; any will do)\n")
 		return
 	}
 	var fr *store.Frozen

@@ -159,8 +159,10 @@ func TestRecordingExpired(t *testing.T) {
 	}
 }
 
-func auth(user string) string {
-	return "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"))
+func auth(user string) string { return basic(user + ":") }
+
+func basic(credentials string) string {
+	return "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(credentials))
 }
 
 func TestProxy(t *testing.T) {
@@ -191,10 +193,16 @@ func TestProxy(t *testing.T) {
 		{"frozen, its package", "GET " + up + "/" + a, []string{auth("4.1")}, 200, string(s.Archive.Get(a))},
 		{"frozen, another's package", "GET " + up + "/" + b, []string{auth("4.1")}, 404, "*"},
 		{"frozen whole", "GET " + up + "/" + b, []string{auth("all")}, 200, string(s.Archive.Get(b))},
-		{"no name", "GET " + up + "/dists/stable/InRelease", nil, 403, "*"},
+		{"any password", "GET " + up + "/dists/stable/InRelease", []string{basic("rec:x")}, 200, release},
+		{"no colon", "GET " + up + "/dists/stable/InRelease", []string{basic("rec")}, 200, release},
+		{"no name", "GET " + up + "/dists/stable/InRelease", nil, 407, "*"},
+		{"no name, HEAD", "HEAD " + up + "/dists/stable/InRelease", nil, 407, ""},
+		{"empty name", "GET " + up + "/dists/stable/InRelease", []string{basic(":rec")}, 407, "*"},
+		{"no name, other upstream", "GET http://mirror.example.org/debian/dists/stable/InRelease", nil, 403, "*"},
+		{"no name, CONNECT", "CONNECT " + strings.TrimPrefix(up, "http://"), nil, 403, "*"},
 		{"unknown name", "GET " + up + "/dists/stable/InRelease", []string{auth("nobody")}, 403, "*"},
-		{"not Basic", "GET " + up + "/dists/stable/InRelease", []string{"Proxy-Authorization: Bearer rec"}, 403, "*"},
-		{"not base64", "GET " + up + "/dists/stable/InRelease", []string{"Proxy-Authorization: Basic !"}, 403, "*"},
+		{"not Basic", "GET " + up + "/dists/stable/InRelease", []string{"Proxy-Authorization: Bearer rec"}, 407, "*"},
+		{"not base64", "GET " + up + "/dists/stable/InRelease", []string{"Proxy-Authorization: Basic !"}, 407, "*"},
 		{"other upstream", "GET http://mirror.example.org/debian/dists/stable/InRelease", []string{auth("rec")}, 403, "*"},
 		{"other port", "GET http://127.0.0.1:1/dists/stable/InRelease", []string{auth("rec")}, 403, "*"},
 		{"https", "GET " + strings.Replace(up, "http:", "https:", 1) + "/dists/stable/InRelease", []string{auth("rec")}, 403, "*"},
@@ -208,6 +216,9 @@ func TestProxy(t *testing.T) {
 			got := s.raw(c.line, c.headers...)
 			if got.StatusCode != c.status || c.body != "*" && got.body != c.body {
 				t.Errorf("%s: status %d, %.100q, expected %d", c.line, got.StatusCode, got.body, c.status)
+			}
+			if challenge := got.Header.Get("Proxy-Authenticate"); strings.HasPrefix(challenge, `Basic realm="`) != (c.status == 407) {
+				t.Errorf("%s: status %d with Proxy-Authenticate: %q", c.line, got.StatusCode, challenge)
 			}
 		})
 	}

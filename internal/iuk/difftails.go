@@ -1,0 +1,274 @@
+package iuk
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"runtime"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/squashfs"
+)
+
+// digest is the SHA-256 of content.
+type digest [sha256.Size]byte
+
+// compareTails decides for tails. Fragment blocks of equal bytes are not
+// decoded, others once for each image.
+func (d *differ) compareTails(ctx context.Context, pairs map[*oldState][]tailPair) error {
+	var need []squashfs.Tail // of the new image, to hash
+	for _, s := range d.olds {
+		left, err := d.sameFragments(ctx, s, pairs[s])
+		if err != nil {
+			return err
+		}
+		pairs[s] = left
+		for _, p := range left {
+			need = append(need, p.new)
+		}
+	}
+	need = sortTails(need)
+	var memo *fragMemo
+	if len(d.olds) > 1 {
+		memo = &fragMemo{known: make(map[digest][]tailSum)}
+	}
+	want, err := d.hashTails(ctx, d.new, need, nil, memo)
+	if err != nil {
+		return err
+	}
+	for _, s := range d.olds {
+		list := pairs[s]
+		tails := make([]squashfs.Tail, len(list))
+		for i, p := range list {
+			tails[i] = p.old
+		}
+		tails = sortTails(tails)
+		have, err := d.hashTails(ctx, s.r, tails, s, memo)
+		if err != nil {
+			return fmt.Errorf("old image: %w", err)
+		}
+		for _, p := range list {
+			i, _ := slices.BinarySearchFunc(need, p.new, compareTails)
+			j, _ := slices.BinarySearchFunc(tails, p.old, compareTails)
+			if want[i] != have[j] {
+				p.cand.get().differ = true
+			}
+		}
+		pairs[s] = nil
+		if len(d.olds) > 2 {
+			runtime.GC() // lets go of the idle decoders of the images before
+		}
+	}
+	return nil
+}
+
+// sameFragments takes out the pairs that lie at one place of fragment blocks
+// that are equal byte by byte.
+func (d *differ) sameFragments(ctx context.Context, s *oldState, pairs []tailPair) ([]tailPair, error) {
+	if d.new.Superblock().Compressor != s.r.Superblock().Compressor {
+		return pairs, nil
+	}
+	sort.Slice(pairs, func(i, j int) bool { return compareTails(pairs[i].new, pairs[j].new) < 0 })
+	type key struct{ new, old uint32 }
+	known := make(map[key]bool)
+	var a, b []byte
+	same := func(k key) (bool, error) {
+		if eq, ok := known[k]; ok {
+			return eq, nil
+		}
+		nb, err := d.new.Fragment(k.new)
+		if err != nil {
+			return false, err
+		}
+		ob, err := s.r.Fragment(k.old)
+		if err != nil {
+			return false, fmt.Errorf("old image: %w", err)
+		}
+		eq := nb.Size == ob.Size
+		if eq {
+			if a, err = d.new.ReadRaw(nb, a); err != nil {
+				return false, err
+			}
+			if b, err = s.r.ReadRaw(ob, b); err != nil {
+				return false, fmt.Errorf("old image: %w", err)
+			}
+			eq = bytes.Equal(a, b)
+		}
+		known[k] = eq
+		return eq, nil
+	}
+	left := pairs[:0]
+	for i, p := range pairs {
+		if i%1024 == 0 {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+		}
+		eq := false
+		if p.new.Offset == p.old.Offset {
+			var err error
+			if eq, err = same(key{p.new.Fragment, p.old.Fragment}); err != nil {
+				return nil, err
+			}
+		}
+		if !eq {
+			left = append(left, p)
+		}
+	}
+	return left, nil
+}
+
+// hashTails gives the digest of each tail; they are sorted. Each fragment block
+// is decoded once; one that memo knows from another image, by its compressed
+// bytes, not at all.
+func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squashfs.Tail, s *oldState, memo *fragMemo) ([]digest, error) {
+	out := make([]digest, len(tails))
+	if len(tails) == 0 {
+		return out, nil
+	}
+	type span struct{ from, to int }
+	var spans []span
+	for i := 0; i < len(tails); {
+		j := i
+		for j < len(tails) && tails[j].Fragment == tails[i].Fragment {
+			j++
+		}
+		spans = append(spans, span{i, j})
+		i = j
+	}
+	d.progress.add(0, int64(len(tails)))
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	for range d.o.Workers {
+		g.Go(func() error {
+			buf := make([]byte, r.BlockSize())
+			for {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				k := int(next.Add(1) - 1)
+				if k >= len(spans) {
+					return nil
+				}
+				sp := spans[k]
+				d.progress.add(int64(sp.to-sp.from), 0)
+				key, done, err := memo.recall(r, tails[sp.from:sp.to], out[sp.from:sp.to], buf)
+				if err != nil {
+					return err
+				}
+				if done {
+					continue
+				}
+				data, err := decodeFragment(r, tails[sp.from].Fragment, buf)
+				if err != nil {
+					return err
+				}
+				if s != nil {
+					atomic.AddInt64(&s.stats.DecodedBlocks, 1)
+				}
+				for i := sp.from; i < sp.to; i++ {
+					b, err := cutTail(data, tails[i])
+					if err != nil {
+						return err
+					}
+					out[i] = sha256.Sum256(b)
+				}
+				memo.note(key, tails[sp.from:sp.to], out[sp.from:sp.to])
+			}
+		})
+	}
+	return out, g.Wait()
+}
+
+// fragMemo remembers the digests of tails in fragment blocks by the digest of
+// the block's compressed bytes: images of versions close to each other have many
+// fragment blocks in common. A nil memo remembers nothing.
+type fragMemo struct {
+	mu    sync.Mutex
+	known map[digest][]tailSum
+}
+
+// tailSum is the digest of size bytes at offset of a block. Lists of them are
+// sorted by both.
+type tailSum struct {
+	offset, size uint32
+	sum          digest
+}
+
+// recall fills in the digests of tails of one fragment block if it knows all of
+// them. key is what note wants.
+func (m *fragMemo) recall(r *squashfs.Reader, tails []squashfs.Tail, out []digest, buf []byte) (key digest, ok bool, err error) {
+	if m == nil {
+		return key, false, nil
+	}
+	b, err := r.Fragment(tails[0].Fragment)
+	if err != nil {
+		return key, false, err
+	}
+	raw, err := r.ReadRaw(b, buf)
+	if err != nil {
+		return key, false, err
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%v %d\n", r.Superblock().Compressor, b.Size)
+	h.Write(raw)
+	h.Sum(key[:0])
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := m.known[key]
+	if known == nil {
+		return key, false, nil
+	}
+	for i, t := range tails {
+		j, ok := slices.BinarySearchFunc(known, t, func(s tailSum, t squashfs.Tail) int {
+			return cmp.Or(cmp.Compare(s.offset, t.Offset), cmp.Compare(s.size, t.Size))
+		})
+		if !ok {
+			return key, false, nil
+		}
+		out[i] = known[j].sum
+	}
+	return key, true, nil
+}
+
+// note remembers digests of tails of one fragment block.
+func (m *fragMemo) note(key digest, tails []squashfs.Tail, sums []digest) {
+	if m == nil {
+		return
+	}
+	list := make([]tailSum, len(tails))
+	for i, t := range tails {
+		list[i] = tailSum{t.Offset, t.Size, sums[i]}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(list) > len(m.known[key]) {
+		m.known[key] = list
+	}
+}
+
+func decodeFragment(r *squashfs.Reader, i uint32, buf []byte) ([]byte, error) {
+	b, err := r.Fragment(i)
+	if err != nil {
+		return nil, err
+	}
+	n, err := r.Decode(b, buf[:r.BlockSize()])
+	if err != nil {
+		return nil, fmt.Errorf("fragment %d: %w", i, err)
+	}
+	return buf[:n], nil
+}
+
+func cutTail(data []byte, t squashfs.Tail) ([]byte, error) {
+	if int(t.Offset)+int(t.Size) > len(data) {
+		return nil, fmt.Errorf("%w: tail of %d bytes at %d in fragment %d, which has %d bytes", squashfs.ErrCorrupt, t.Size, t.Offset, t.Fragment, len(data))
+	}
+	return data[t.Offset:][:t.Size], nil
+}

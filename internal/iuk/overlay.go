@@ -1,0 +1,353 @@
+package iuk
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/squashfs"
+)
+
+// A layer is one of the two images of an overlay.
+type layer struct {
+	r *squashfs.Reader
+	s *oldState // candidates
+	w *squashfs.Walker
+}
+
+// linkKey names an inode that an overlay shows.
+type linkKey struct {
+	l      *layer
+	number uint32
+}
+
+// verifier walks old image, difference and new image at once.
+type verifier struct {
+	lower, upper *layer
+	new          *squashfs.Reader
+	newW         *squashfs.Walker
+	globs        []glob
+	rep          *VerifyReport
+	next         uint32
+	shownOf      map[uint32]linkKey // new inode's number -> shown inode
+	newOf        map[linkKey]uint32
+}
+
+func verifyOverlay(ctx context.Context, old, diff, new *squashfs.Reader, p *Provenance, o VerifyOptions, rep *VerifyReport) error {
+	v := &verifier{
+		lower: &layer{old, &oldState{r: old}, old.NewWalker()}, upper: &layer{diff, &oldState{r: diff}, diff.NewWalker()},
+		new: new, newW: new.NewWalker(), rep: rep,
+		shownOf: make(map[uint32]linkKey), newOf: make(map[linkKey]uint32),
+	}
+	if p != nil {
+		for _, s := range p.Diff.IgnoreIfSameContent {
+			g, err := parseGlob(s)
+			if err != nil {
+				return fmt.Errorf("provenance.json: %w: %w", ErrKit, err)
+			}
+			v.globs = append(v.globs, g)
+		}
+	}
+	var roots [3]*squashfs.Inode
+	for i, r := range []*squashfs.Reader{old, diff, new} {
+		var err error
+		if roots[i], err = r.Root(); err != nil {
+			return err
+		}
+	}
+	if err := v.dir(ctx, "/", roots[0], roots[1], roots[2], 0); err != nil {
+		return err
+	}
+	d := &differ{o: DiffOptions{Workers: workers(o.Workers), Progress: o.Progress}, new: new, olds: []*oldState{v.lower.s, v.upper.s}}
+	if err := d.compareContent(ctx); err != nil {
+		return err
+	}
+	for _, l := range []*layer{v.lower, v.upper} {
+		for _, c := range l.s.candidates {
+			if c.differ {
+				name, err := nameOf(ctx, new, c.ord)
+				if err != nil {
+					return err
+				}
+				return fmt.Errorf("%s: content differs: %w", name, ErrNotNew)
+			}
+		}
+	}
+	return nil
+}
+
+// nameOf finds a name by its place in a walk.
+func nameOf(ctx context.Context, r *squashfs.Reader, ord uint32) (string, error) {
+	var found string
+	i := uint32(0)
+	err := r.Walk(ctx, func(name string, _ *squashfs.Inode) error {
+		if i == ord {
+			found = name
+			return fs.SkipAll
+		}
+		i++
+		return nil
+	})
+	if err == fs.SkipAll {
+		err = nil
+	}
+	return found, err
+}
+
+// isWhiteout tells overlayfs's mark of a removed name.
+func isWhiteout(n *squashfs.Inode) bool { return n.Type == squashfs.TypeChar && n.Rdev == 0 }
+
+// isOpaque tells a directory that hides what is below it.
+func (l *layer) isOpaque(n *squashfs.Inode) (bool, error) {
+	list, err := l.r.Xattrs(n)
+	if err != nil {
+		return false, err
+	}
+	for _, x := range list {
+		switch x.Name {
+		case overlayXattr + "opaque":
+			if string(x.Value) == "y" {
+				return true, nil
+			}
+		case overlayXattr + "redirect", overlayXattr + "metacopy":
+			return false, fmt.Errorf("%w: difference has the xattr %s, which is not to be there", ErrKit, x.Name)
+		}
+	}
+	return false, nil
+}
+
+// list reads a whole directory.
+func (l *layer) list(n *squashfs.Inode, depth int) ([]named, error) {
+	d, err := l.w.Enter(n, depth)
+	if err != nil {
+		return nil, err
+	}
+	var out []named
+	for {
+		e, c, err := d.Next()
+		if err == io.EOF {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, named{e.Name, c})
+	}
+}
+
+type named struct {
+	name string
+	n    *squashfs.Inode
+}
+
+// shown is a name that the overlay shows: from upper, from lower, or a directory
+// from both.
+type shown struct {
+	name         string
+	lower, upper *squashfs.Inode
+}
+
+// merge gives what the overlay shows of one directory, sorted.
+func (v *verifier) merge(lower, upper []named) []shown {
+	var out []shown
+	i, j := 0, 0
+	for i < len(lower) || j < len(upper) {
+		switch {
+		case j == len(upper) || i < len(lower) && lower[i].name < upper[j].name:
+			if !isWhiteout(lower[i].n) {
+				out = append(out, shown{lower[i].name, lower[i].n, nil})
+			}
+			i++
+		case i == len(lower) || upper[j].name < lower[i].name:
+			if isWhiteout(upper[j].n) {
+				v.rep.Whiteouts++
+			} else {
+				out = append(out, shown{upper[j].name, nil, upper[j].n})
+			}
+			j++
+		default:
+			switch {
+			case isWhiteout(upper[j].n):
+				v.rep.Whiteouts++
+			case upper[j].n.Type == squashfs.TypeDir && lower[i].n.Type == squashfs.TypeDir:
+				out = append(out, shown{upper[j].name, lower[i].n, upper[j].n})
+			default:
+				out = append(out, shown{upper[j].name, nil, upper[j].n})
+			}
+			i++
+			j++
+		}
+	}
+	return out
+}
+
+// dir verifies a directory that the overlay shows from lower, upper or both.
+func (v *verifier) dir(ctx context.Context, name string, lower, upper, new *squashfs.Inode, depth int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	v.rep.Names++
+	v.next++
+	top, n := v.lower, lower
+	if upper != nil {
+		top, n = v.upper, upper
+		v.rep.FromKit++
+		opaque, err := v.upper.isOpaque(upper)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if opaque {
+			lower = nil
+		}
+	}
+	if err := v.attributes(name, top, n, new); err != nil {
+		return err
+	}
+	var low, up []named
+	var err error
+	if lower != nil {
+		if low, err = v.lower.list(lower, depth); err != nil {
+			return fmt.Errorf("old image: %s: %w", name, err)
+		}
+	}
+	if upper != nil {
+		if up, err = v.upper.list(upper, depth); err != nil {
+			return fmt.Errorf("difference: %s: %w", name, err)
+		}
+	}
+	list := v.merge(low, up)
+	nd, err := v.newW.Enter(new, depth)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	for {
+		e, child, err := nd.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		full := path.Join(name, e.Name)
+		if isWhiteout(child) {
+			// It must hide whatever has its name; more cannot be.
+			v.next++
+			v.rep.Hidden++
+			if len(list) > 0 && list[0].name == e.Name {
+				return fmt.Errorf("%s: the overlay shows what the new image has as a character device 0:0: %w", full, ErrNotNew)
+			}
+			continue
+		}
+		if len(list) > 0 && list[0].name < e.Name {
+			return fmt.Errorf("%s: the overlay shows it, the new image has no such name: %w", path.Join(name, list[0].name), ErrNotNew)
+		}
+		if len(list) == 0 || list[0].name != e.Name {
+			return fmt.Errorf("%s: the new image has it, the overlay does not show it: %w", full, ErrNotNew)
+		}
+		s := list[0]
+		list = list[1:]
+		if child.Type == squashfs.TypeDir {
+			for _, x := range []*squashfs.Inode{s.lower, s.upper} {
+				if x != nil && x.Type != squashfs.TypeDir {
+					return fmt.Errorf("%s: expected a directory, found a %v: %w", full, x.Type, ErrNotNew)
+				}
+			}
+			err = v.dir(ctx, full, s.lower, s.upper, child, depth+1)
+		} else {
+			err = v.file(full, s, child)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(list) > 0 {
+		return fmt.Errorf("%s: the overlay shows it, the new image has no such name: %w", path.Join(name, list[0].name), ErrNotNew)
+	}
+	return nil
+}
+
+// attributes compares everything but content and names.
+func (v *verifier) attributes(name string, l *layer, n, new *squashfs.Inode) error {
+	bad := func(what string, found, expected any) error {
+		return fmt.Errorf("%s: %s: expected %v, found %v: %w", name, what, expected, found, ErrNotNew)
+	}
+	switch {
+	case n.Type != new.Type:
+		return bad("type", n.Type, new.Type)
+	case n.Mode != new.Mode:
+		return bad("mode", fmt.Sprintf("%04o", n.Mode), fmt.Sprintf("%04o", new.Mode))
+	case n.UID != new.UID || n.GID != new.GID:
+		return bad("owner", fmt.Sprintf("%d:%d", n.UID, n.GID), fmt.Sprintf("%d:%d", new.UID, new.GID))
+	case n.MTime != new.MTime:
+		return bad("time", n.MTime, new.MTime)
+	case n.Rdev != new.Rdev:
+		return bad("device number", n.Rdev, new.Rdev)
+	case n.Target != new.Target:
+		return bad("link target", n.Target, new.Target)
+	case n.Type == squashfs.TypeFile && n.Size != new.Size:
+		return bad("size", n.Size, new.Size)
+	case n.Type != squashfs.TypeDir && n.Nlink != new.Nlink:
+		return bad("link count", n.Nlink, new.Nlink)
+	}
+	if !n.HasXattrs() && !new.HasXattrs() {
+		return nil
+	}
+	x, err := shownXattrs(l.r, n)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	y, err := shownXattrs(v.new, new)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	same := func(a, b squashfs.Xattr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) }
+	if !slices.EqualFunc(x, y, same) {
+		return bad("xattrs", xattrNames(x), xattrNames(y))
+	}
+	return nil
+}
+
+func xattrNames(list []squashfs.Xattr) string {
+	var s []string
+	for _, x := range list {
+		s = append(s, fmt.Sprintf("%s=%x", x.Name, x.Value))
+	}
+	return "[" + strings.Join(s, " ") + "]"
+}
+
+// file verifies anything but a directory. Content is left for later.
+func (v *verifier) file(name string, s shown, new *squashfs.Inode) error {
+	ord := v.next
+	v.next++
+	v.rep.Names++
+	l, n := v.lower, s.lower
+	if s.upper != nil {
+		l, n = v.upper, s.upper
+		v.rep.FromKit++
+	}
+	if err := v.attributes(name, l, n, new); err != nil {
+		// What the kit was told to leave out has its old attributes.
+		if l != v.lower || n.Type != squashfs.TypeFile || new.Type != squashfs.TypeFile || n.Size != new.Size || !matchGlobs(v.globs, name) {
+			return err
+		}
+		v.rep.Ignored++
+	} else if n.Nlink > 1 || new.Nlink > 1 {
+		key := linkKey{l, n.Number}
+		if was, ok := v.shownOf[new.Number]; ok && was != key {
+			return fmt.Errorf("%s: not a hard link to what it is one in the new image: %w", name, ErrNotNew)
+		}
+		if was, ok := v.newOf[key]; ok && was != new.Number {
+			return fmt.Errorf("%s: a hard link to what it is none in the new image: %w", name, ErrNotNew)
+		}
+		v.shownOf[new.Number], v.newOf[key] = key, new.Number
+	}
+	if new.Type == squashfs.TypeFile && new.Size > 0 {
+		l.s.candidates = append(l.s.candidates, candidate{ord: ord, newRef: new.Ref, oldRef: n.Ref})
+	}
+	return nil
+}

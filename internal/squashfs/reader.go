@@ -39,6 +39,7 @@ func (l *Limits) fill() {
 // A Reader reads one image. It may be used by several goroutines at once.
 type Reader struct {
 	src    io.ReaderAt
+	size   int64 // bytes of src
 	sb     Superblock
 	opts   []byte // compressor options, nil when there are none
 	codec  Codec
@@ -73,6 +74,7 @@ func Open(src io.ReaderAt, size int64, limits Limits) (*Reader, error) {
 	}
 	r := &Reader{
 		src:    src,
+		size:   size,
 		sb:     sb,
 		limits: limits,
 		meta:   newCache(limits.MetaCacheBytes),

@@ -1,9 +1,12 @@
 package squashfs
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
+	"io/fs"
 	"sort"
+	"strings"
 )
 
 // An Xattr is one extended attribute.
@@ -21,6 +24,7 @@ const (
 	maxXattrName   = 255   // bytes; XATTR_NAME_MAX of Linux, the prefix included
 	maxXattrCount  = 65536 // in one set
 	maxXattrSet    = 1 << 20
+	xattrHeadSize  = 16 // bytes before the array of offsets
 )
 
 // Xattrs gives the extended attributes of an inode, sorted by name.
@@ -41,7 +45,7 @@ func (r *Reader) xattrHead() error {
 			r.xattrErr = corruptf("the image has no xattr table")
 			return
 		}
-		var b [16]byte
+		var b [xattrHeadSize]byte
 		if err := r.readAt(b[:], r.sb.XattrTable); err != nil {
 			r.xattrErr = fmt.Errorf("read xattr table: %w", err)
 			return
@@ -64,7 +68,7 @@ func (r *Reader) xattrSet(i uint32) ([]Xattr, error) {
 	}
 	le := binary.LittleEndian
 	var b [16]byte
-	if err := r.lookup("xattr id", r.sb.XattrTable+16, i, b[:]); err != nil {
+	if err := r.lookup("xattr id", r.sb.XattrTable+xattrHeadSize, i, b[:]); err != nil {
 		return nil, err
 	}
 	ref, count := Ref(le.Uint64(b[:])), le.Uint32(b[8:])
@@ -115,6 +119,45 @@ func (r *Reader) xattrSet(i uint32) ([]Xattr, error) {
 		}
 	}
 	return out, nil
+}
+
+// FindXattr returns the first name in a walk whose inode has an xattr with a
+// prefix, and that xattr's name. Both are empty when there is none.
+func (r *Reader) FindXattr(ctx context.Context, prefix string) (file, xattr string, err error) {
+	if r.sb.XattrTable == noTable {
+		return "", "", nil
+	}
+	if err := r.xattrHead(); err != nil {
+		return "", "", err
+	}
+	// Sets are few: inodes with equal xattrs share one.
+	sets := make(map[uint32]string)
+	for i := range r.xattrCount {
+		list, err := r.xattrSet(i)
+		if err != nil {
+			return "", "", fmt.Errorf("read xattrs: %w", err)
+		}
+		for _, x := range list {
+			if strings.HasPrefix(x.Name, prefix) {
+				sets[i] = x.Name
+				break
+			}
+		}
+	}
+	if len(sets) == 0 {
+		return "", "", nil
+	}
+	err = r.Walk(ctx, func(name string, n *Inode) error {
+		if x, ok := sets[n.xattr]; ok {
+			file, xattr = name, x
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if err == fs.SkipAll {
+		err = nil
+	}
+	return file, xattr, err
 }
 
 func (r *Reader) xattrCursor(ref Ref) (metaCursor, error) {

@@ -200,6 +200,11 @@ func descriptors(r io.ReaderAt, size int64) (primary, joliet []byte, err error) 
 	if primary == nil {
 		return nil, nil, fmt.Errorf("no primary volume descriptor: %w", ErrFormat)
 	}
+	// ECMA-119 8.4.8. More than that is good: partitions follow the volume.
+	blocks, block := int64(binary.LittleEndian.Uint32(primary[80:])), int64(binary.LittleEndian.Uint16(primary[128:]))
+	if want := blocks * block; size < want {
+		return nil, nil, fmt.Errorf("the file has %d bytes, its volume %d: %w", size, want, ErrCorrupt)
+	}
 	return primary, joliet, nil
 }
 

@@ -630,6 +630,31 @@ func unpack(p []byte) []byte {
 	return out
 }
 
+// TestCutImage refuses an image that lost its end, were it padding only, and reads
+// one with something behind it, as hybrid images have partitions there.
+func TestCutImage(t *testing.T) {
+	tree := filepath.Join(t.TempDir(), "tree")
+	if err := os.MkdirAll(filepath.Join(tree, "live"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, tool := range [][]string{{"genisoimage", "-quiet"}, {"xorriso", "-as", "mkisofs", "-quiet"}} {
+		iso := filepath.Join(t.TempDir(), "test.iso")
+		run(t, tool[0], append(tool[1:], "-R", "-o", iso, tree)...)
+		b, err := os.ReadFile(iso)
+		if err != nil {
+			t.Fatal(err)
+		}
+		volume := int(binary.LittleEndian.Uint32(b[16*2048+80:])) * 2048
+		for size, ok := range map[int]bool{volume: true, volume - 1: false, volume - 100_000: false, len(b) + 4096: true} {
+			data := append(bytes.Clone(b), make([]byte, 4096)...)[:size]
+			_, err := iso9660.Open(bytes.NewReader(data), int64(size))
+			if ok && err != nil || !ok && !errors.Is(err, iso9660.ErrCorrupt) {
+				t.Errorf("%s: %d bytes of a volume of %d: %v", tool[0], size, volume, err)
+			}
+		}
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	seeds, err := filepath.Glob("testdata/*.head")
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/snapd/internal/regfile"
-	"example.org/snapd/internal/squashfs"
 )
 
 var (
@@ -102,11 +101,11 @@ func Apply(ctx context.Context, kitPath, target string, o ApplyOptions) (*ApplyR
 	if err != nil {
 		return nil, err
 	}
-	r, err := squashfs.Open(f, st.Size(), squashfs.Limits{MaxEntries: maxKitFiles, MaxDepth: maxKitDepth})
+	k, err := openKitFile(ctx, Input{R: f, Size: st.Size(), Name: kitPath})
 	if err != nil {
-		return nil, fmt.Errorf("open kit %s: %w", kitPath, err)
+		return nil, err
 	}
-	res, err := ApplyFS(ctx, r.FS(), target, o)
+	res, err := applyKit(ctx, k.openedKit, target, o)
 	if err != nil {
 		return res, fmt.Errorf("apply %s: %w", kitPath, err)
 	}
@@ -122,16 +121,20 @@ func Apply(ctx context.Context, kitPath, target string, o ApplyOptions) (*ApplyR
 // states; after any other the target is as it was. When an unfinished upgrade
 // by the same kit is found, ApplyFS completes it.
 func ApplyFS(ctx context.Context, kit fs.FS, target string, o ApplyOptions) (*ApplyResult, error) {
+	k, err := readKit(kit)
+	if err != nil {
+		return nil, err
+	}
+	return applyKit(ctx, k, target, o)
+}
+
+func applyKit(ctx context.Context, k *openedKit, target string, o ApplyOptions) (*ApplyResult, error) {
 	d, err := openTarget(target, o)
 	if err != nil {
 		return nil, err
 	}
 	defer d.close()
 	j, err := d.readJournal()
-	if err != nil {
-		return nil, err
-	}
-	k, err := readKit(kit)
 	if err != nil {
 		return nil, err
 	}

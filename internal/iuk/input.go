@@ -67,6 +67,9 @@ func (in Input) open(limits squashfs.Limits) (*openInput, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w: %w", in.Name, ErrInput, err)
 	}
+	if err := r.CheckMountable(); err != nil {
+		return nil, fmt.Errorf("open %s: %w: %w", in.Name, ErrInput, err)
+	}
 	o.r = r
 	return o, nil
 }

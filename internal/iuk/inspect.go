@@ -63,11 +63,11 @@ func Inspect(ctx context.Context, kit Input, o InspectOptions) (*Inspection, err
 	if o.Largest == 0 {
 		o.Largest = 20
 	}
-	k, err := openKitFile(kit)
+	k, err := openKitFile(ctx, kit)
 	if err != nil {
 		return nil, err
 	}
-	out := &Inspection{Format: "2", Size: kit.Size, DeleteFiles: k.k.delete, Provenance: k.prov}
+	out := &Inspection{Format: "2", Size: kit.Size, DeleteFiles: k.delete, Provenance: k.prov}
 	err = k.r.Walk(ctx, func(name string, n *squashfs.Inode) error {
 		if n.Type == squashfs.TypeFile {
 			out.Members = append(out.Members, MemberInfo{strings.TrimPrefix(name, "/"), n.Size})
@@ -77,7 +77,7 @@ func Inspect(ctx context.Context, kit Input, o InspectOptions) (*Inspection, err
 	if err != nil {
 		return nil, fmt.Errorf("inspect %s: %w", kit.Name, err)
 	}
-	if len(k.k.diffs) > 0 {
+	if len(k.diffs) > 0 {
 		r, err := k.diff()
 		if err != nil {
 			return nil, fmt.Errorf("inspect %s: %w", kit.Name, err)
@@ -86,7 +86,7 @@ func Inspect(ctx context.Context, kit Input, o InspectOptions) (*Inspection, err
 		if err != nil {
 			return nil, fmt.Errorf("inspect %s: %w", kit.Name, err)
 		}
-		info.Path = "overlay/live/" + k.k.diffs[0]
+		info.Path = "overlay/live/" + k.diffs[0]
 		for _, m := range out.Members {
 			if m.Path == info.Path {
 				info.Size = m.Size

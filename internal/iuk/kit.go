@@ -2,6 +2,7 @@ package iuk
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -26,13 +27,13 @@ type kitFile struct {
 // openedKit is a kit whose shape was checked.
 type openedKit struct {
 	fs     fs.FS
-	id     cas.Digest // of everything but the content of the overlay's files
-	files  []kitFile  // sorted by path
-	dirs   []string   // parents first
-	diffs  []string   // names of the SquashFS diffs in live/, sorted
-	delete []string   // sorted
-	base   cas.Digest // zero if the kit does not say
-	module []byte     // content of Tails.module afterwards
+	id     cas.Digest  // of everything but the content of the overlay's files
+	files  []kitFile   // sorted by path
+	dirs   []string    // parents first
+	diffs  []string    // names of the SquashFS diffs in live/, sorted
+	delete []string    // sorted
+	prov   *Provenance // nil when there is none
+	module []byte      // content of Tails.module afterwards
 }
 
 func (k *openedKit) bootLoader() []string {
@@ -81,11 +82,9 @@ func readKit(kit fs.FS) (*openedKit, error) {
 	provenance, err := readMember(kit, "provenance.json", maxControl)
 	switch {
 	case err == nil:
-		p, err := parseProvenance(provenance)
-		if err != nil {
+		if k.prov, err = parseProvenance(provenance); err != nil {
 			return nil, fmt.Errorf("provenance.json: %w: %w", err, ErrKit)
 		}
-		k.base = p.Base.SHA256
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("read provenance.json: %w: %w", err, ErrKit)
 	}
@@ -246,46 +245,60 @@ func (k *openedKit) checkDelete() error {
 	return nil
 }
 
-// kitReader is a kit opened for reading.
+// kitReader is a kit in a SquashFS image.
 type kitReader struct {
-	in   Input
+	*openedKit
+	name string // as messages name it
 	r    *squashfs.Reader
-	fs   fs.FS
-	k    *openedKit
-	prov *Provenance // nil when there is none
+	// diffReaders has one for each of diffs.
+	diffReaders []*squashfs.Reader
 }
 
-func openKitFile(in Input) (*kitReader, error) {
-	r, err := squashfs.Open(in.R, in.Size, squashfs.Limits{MaxEntries: maxKitFiles, MaxDepth: maxKitDepth})
+// openKitFile opens a kit and checks all of its format but the content of the
+// overlay's files: also that the container, and each difference in it, holds no
+// byte that belongs to nothing.
+func openKitFile(ctx context.Context, in Input) (*kitReader, error) {
+	k, err := readKitFile(ctx, in)
 	if err != nil {
-		return nil, fmt.Errorf("open kit %s: %w: %w", in.Name, ErrKit, err)
-	}
-	f := &kitReader{in: in, r: r, fs: r.FS()}
-	if f.k, err = readKit(f.fs); err != nil {
 		return nil, fmt.Errorf("open kit %s: %w", in.Name, err)
 	}
-	b, err := readMember(f.fs, "provenance.json", maxControl)
-	if errors.Is(err, fs.ErrNotExist) {
-		return f, nil
-	}
-	if err == nil {
-		f.prov, err = parseProvenance(b)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open kit %s: provenance.json: %w: %w", in.Name, ErrKit, err)
-	}
-	return f, nil
+	return k, nil
 }
 
-// diff opens the kit's difference.
-func (k *kitReader) diff() (*squashfs.Reader, error) {
-	if len(k.k.diffs) != 1 {
-		return nil, fmt.Errorf("%w: %d SquashFS files in overlay/live, expected 1", ErrKit, len(k.k.diffs))
+func readKitFile(ctx context.Context, in Input) (*kitReader, error) {
+	r, err := squashfs.Open(in.R, in.Size, squashfs.Limits{MaxEntries: maxKitFiles, MaxDepth: maxKitDepth})
+	if err != nil {
+		return nil, badImage(err)
 	}
-	name := "overlay/live/" + k.k.diffs[0]
-	if k.prov != nil && k.prov.Diff.Path != name {
-		return nil, fmt.Errorf("%w: difference at %s, provenance.json names %q", ErrKit, name, k.prov.Diff.Path)
+	if err := r.CheckLayout(ctx); err != nil {
+		return nil, badImage(err)
 	}
+	k := &kitReader{name: in.Name, r: r}
+	if k.openedKit, err = readKit(r.FS()); err != nil {
+		return nil, err
+	}
+	for _, d := range k.diffs {
+		r, err := k.openDiff(ctx, "overlay/live/"+d)
+		if err != nil {
+			return nil, fmt.Errorf("overlay/live/%s: %w", d, err)
+		}
+		k.diffReaders = append(k.diffReaders, r)
+	}
+	return k, nil
+}
+
+// badImage adds ErrKit to an error that says that an image is bad, and not that
+// it could not be read.
+func badImage(err error) error {
+	for _, is := range []error{squashfs.ErrCorrupt, squashfs.ErrNotSquashfs, squashfs.ErrUnsupported, squashfs.ErrLimit} {
+		if errors.Is(err, is) {
+			return fmt.Errorf("%w: %w", ErrKit, err)
+		}
+	}
+	return err
+}
+
+func (k *kitReader) openDiff(ctx context.Context, name string) (*squashfs.Reader, error) {
 	f, err := k.fs.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKit, err)
@@ -296,11 +309,28 @@ func (k *kitReader) diff() (*squashfs.Reader, error) {
 	}
 	at, ok := f.(io.ReaderAt)
 	if !ok || !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is no regular file", ErrKit, name)
+		return nil, fmt.Errorf("%w: it is no regular file", ErrKit)
+	}
+	if p := k.prov; p != nil && p.Diff.Path == name && p.Diff.Size != st.Size() {
+		return nil, fmt.Errorf("%w: provenance.json names a size of %d bytes, found %d", ErrKit, p.Diff.Size, st.Size())
 	}
 	r, err := squashfs.Open(at, st.Size(), squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 512 << 10})
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w: %w", name, ErrKit, err)
+		return nil, badImage(err)
+	}
+	if err := r.CheckLayout(ctx); err != nil {
+		return nil, badImage(err)
 	}
 	return r, nil
+}
+
+// diff returns the kit's only difference.
+func (k *kitReader) diff() (*squashfs.Reader, error) {
+	if len(k.diffs) != 1 {
+		return nil, fmt.Errorf("%w: %d SquashFS files in overlay/live, expected 1", ErrKit, len(k.diffs))
+	}
+	if name := "overlay/live/" + k.diffs[0]; k.prov != nil && k.prov.Diff.Path != name {
+		return nil, fmt.Errorf("%w: difference at %s, provenance.json names %q", ErrKit, name, k.prov.Diff.Path)
+	}
+	return k.diffReaders[0], nil
 }

@@ -30,13 +30,13 @@ func (d *disk) prepare(ctx context.Context, k *openedKit, o ApplyOptions) (*jour
 			return nil, fmt.Errorf("%s is not a regular file: %w", p, ErrTarget)
 		}
 	}
-	if !k.base.IsZero() {
+	if k.prov != nil {
 		got, _, err := d.sum(ctx, baseImage)
 		if err != nil {
 			return nil, err
 		}
-		if got != k.base {
-			return nil, fmt.Errorf("%s: expected SHA-256 %s, found %s: %w", baseImage, k.base, got, ErrWrongBase)
+		if want := k.prov.Base.SHA256; got != want {
+			return nil, fmt.Errorf("%s: expected SHA-256 %s, found %s: %w", baseImage, want, got, ErrWrongBase)
 		}
 	}
 

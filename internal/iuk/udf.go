@@ -2,7 +2,6 @@ package iuk
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -345,38 +344,4 @@ func word(s string) string {
 		return "'" + s + "'"
 	}
 	return s
-}
-
-// Verifier checks detached signatures.
-type Verifier interface {
-	// VerifyDetached returns nil only if the armored detached signature sig
-	// over data is good and by a trusted key.
-	VerifyDetached(ctx context.Context, data, sig []byte) error
-}
-
-// CheckUDF does what a client does before it believes a UDF: it checks the
-// signature first, then parses, then compares the UDF with the place it came
-// from. Empty fields of place are not compared.
-func CheckUDF(ctx context.Context, data, sig []byte, place UDF, v Verifier) (*UDF, error) {
-	if len(data) > MaxUDF {
-		return nil, fmt.Errorf("%d bytes, expected at most %d: %w", len(data), MaxUDF, ErrUDF)
-	}
-	if err := v.VerifyDetached(ctx, data, sig); err != nil {
-		return nil, fmt.Errorf("verify signature: %w", err)
-	}
-	u, err := ParseUDF(data)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range []struct{ name, want, got string }{
-		{"product-name", place.ProductName, u.ProductName},
-		{"initial-install-version", place.InitialInstallVersion, u.InitialInstallVersion},
-		{"build-target", place.BuildTarget, u.BuildTarget},
-		{"channel", place.Channel, u.Channel},
-	} {
-		if f.want != "" && f.want != f.got {
-			return nil, fmt.Errorf("%s: expected %s, found %s: %w", f.name, f.want, f.got, ErrUDF)
-		}
-	}
-	return u, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/squashfs"
+	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
 // The layout of a file as Tails publishes it, but with each version quoted.
@@ -133,7 +136,15 @@ func (s fakeSigner) VerifyDetached(_ context.Context, data, sig []byte) error {
 	return nil
 }
 
-// releaseOptions is a release with an image of "x" and a kit of "y" from 6.8.
+// smallKit makes a kit between two versions.
+func smallKit(t testing.TB, from, to string) []byte {
+	t.Helper()
+	old := squashfstest.Pack(t, []fixture{ffile("a", []byte("a"))}, squashfs.Options{})
+	new := squashfstest.Pack(t, []fixture{ffile("a", []byte("b"))}, squashfs.Options{})
+	return readAll(t, create(t, CreateOptions{From: []Source{{Version: from, Image: input(t, old)}}, To: Source{Version: to, Image: input(t, new)}})[0].Path)
+}
+
+// releaseOptions is a release with an image of "x" and a kit from 6.8.
 func releaseOptions(t *testing.T, channel, to string) UDFOptions {
 	t.Helper()
 	dir := t.TempDir()
@@ -144,12 +155,39 @@ func releaseOptions(t *testing.T, channel, to string) UDFOptions {
 		Image:    filepath.Join(dir, "image"), IUKs: dir, IUKURL: "https://mirror.example.org/" + channel + "/iuk/v2/",
 		DetailsURL: "https://example.org/news/version_" + to + "/", Output: filepath.Join(dir, "out"),
 	}
-	for name, data := range map[string]string{o.Image: "x", filepath.Join(dir, "Tails_amd64_6.8_to_"+to+".iuk"): "y"} {
-		if err := os.WriteFile(name, []byte(data), 0o600); err != nil {
+	for name, data := range map[string][]byte{o.Image: []byte("x"), filepath.Join(dir, "Tails_amd64_6.8_to_"+to+".iuk"): smallKit(t, "6.8", to)} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return o
+}
+
+// checkWritten does what a client of its place does before it believes a UDF.
+func checkWritten(t *testing.T, dir string, f UDFFile) {
+	t.Helper()
+	name := filepath.Join(dir, f.Path)
+	data, sig := readAll(t, name), readAll(t, name+".pgp")
+	if err := (fakeSigner{}).VerifyDetached(t.Context(), data, sig); err != nil {
+		t.Errorf("%s: %v", f.Path, err)
+	}
+	u, err := ParseUDF(data)
+	if err != nil {
+		t.Errorf("%s: %v", f.Path, err)
+		return
+	}
+	if p := UDFPath(u.ProductName, u.InitialInstallVersion, u.BuildTarget, u.Channel); p != f.Path {
+		t.Errorf("%s is for %s", f.Path, p)
+	}
+}
+
+func readAll(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func TestWriteUDFs(t *testing.T) {
@@ -191,16 +229,17 @@ func TestWriteUDFs(t *testing.T) {
 			if d := cmp.Diff(tt.want, got); d != "" {
 				t.Errorf("files (-want +got):\n%s", d)
 			}
-			n, err := CheckUDFTree(t.Context(), o.Output, fakeSigner{})
-			if err != nil || n != len(tt.want) {
-				t.Errorf("CheckUDFTree = %d, %v; expected %d", n, err, len(tt.want))
+			for _, f := range got {
+				checkWritten(t, o.Output, f)
 			}
 			if tt.channel == "stable" {
 				b, err := os.ReadFile(filepath.Join(o.Output, "v2/Tails/6.8/amd64/stable/upgrades.yml"))
 				if err != nil {
 					t.Fatal(err)
 				}
-				if d := cmp.Diff(wantUDF, string(b)); d != "" {
+				kit := readAll(t, filepath.Join(o.IUKs, "Tails_amd64_6.8_to_6.9.iuk"))
+				want := strings.Replace(wantUDF, cas.Sum([]byte("y")).String()+"\n      size: 1\n", fmt.Sprintf("%v\n      size: %d\n", cas.Sum(kit), len(kit)), 1)
+				if d := cmp.Diff(want, string(b)); d != "" {
 					t.Errorf("6.8 (-want +got):\n%s", d)
 				}
 				b, err = os.ReadFile(filepath.Join(o.Output, "v2/Tails/5.22/amd64/stable/upgrades.yml"))
@@ -246,11 +285,6 @@ func TestWriteUDFsErrors(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, fakeSigner{}, "existing v2/Tails/6.8/amd64/stable/upgrades.yml: it describes Tails 6.8, amd64, alpha: bad upgrade-description file"},
-		{"empty kit", func(t *testing.T, o *UDFOptions) {
-			if err := os.Truncate(filepath.Join(o.IUKs, "Tails_amd64_6.8_to_6.9.iuk"), 0); err != nil {
-				t.Fatal(err)
-			}
-		}, fakeSigner{}, "version 6.8: upgrade to 6.9: https://mirror.example.org/stable/iuk/v2/Tails_amd64_6.8_to_6.9.iuk: size 0: bad upgrade-description file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := releaseOptions(t, "stable", "6.9")
@@ -266,24 +300,47 @@ func TestWriteUDFsErrors(t *testing.T) {
 	}
 }
 
-func TestCheckUDF(t *testing.T) {
-	data := exampleUDF().Format()
-	var sig bytes.Buffer
-	if err := (fakeSigner{}).SignDetached(t.Context(), &sig, data); err != nil {
-		t.Fatal(err)
+// TestUDFSignsGoodKitsOnly puts a file that is no kit for these versions in the
+// place of one. A kit that is missing is not offered; one that is bad is an error.
+func TestUDFSignsGoodKitsOnly(t *testing.T) {
+	kit := smallKit(t, "6.8", "6.9")
+	used := binary.LittleEndian.Uint64(kit[40:])
+	for _, tt := range []struct {
+		name string
+		data []byte
+		is   error
+		want string
+	}{
+		{"no kit", squashfstest.Noise(1, 5000), ErrKit, "not a SquashFS image"},
+		{"empty", nil, ErrKit, "not a SquashFS image"},
+		{"an image", readAll(t, squashfstest.Pack(t, []fixture{ffile("a", nil)}, squashfs.Options{})), ErrKit, "kit's format version cannot be determined"},
+		{"cut", kit[:len(kit)-1500], ErrKit, fmt.Sprintf("the file has %d bytes, expected %d", len(kit)-1500, len(kit))},
+		{"junk behind", append(bytes.Clone(kit), make([]byte, 100_000)...), ErrKit, fmt.Sprintf("the file has %d bytes, expected %d", len(kit)+100_000, len(kit))},
+		{"junk in the padding", changed(kit, func(b []byte) { b[used] = 'x' }), ErrKit, fmt.Sprintf("is not zero at byte %d", used)},
+		{"another base", smallKit(t, "6.7", "6.9"), ErrOtherVersions, "expected a kit Tails_amd64_6.8_to_6.9.iuk, its provenance.json says Tails_amd64_6.7_to_6.9.iuk"},
+		{"another target", smallKit(t, "6.8", "6.10"), ErrOtherVersions, "its provenance.json says Tails_amd64_6.8_to_6.10.iuk"},
+		{"good", kit, nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := releaseOptions(t, "stable", "6.9")
+			if err := os.WriteFile(filepath.Join(o.IUKs, "Tails_amd64_6.8_to_6.9.iuk"), tt.data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := WriteUDFs(t.Context(), o, fakeSigner{})
+			if !errors.Is(err, tt.is) || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			if _, err := os.Stat(filepath.Join(o.Output, "v2")); (err == nil) != (tt.is == nil) {
+				t.Errorf("output: %v", err)
+			}
+		})
 	}
-	place := UDF{ProductName: "Tails", InitialInstallVersion: "6.8", BuildTarget: "amd64", Channel: "stable"}
-	if _, err := CheckUDF(t.Context(), data, sig.Bytes(), place, fakeSigner{}); err != nil {
-		t.Error(err)
-	}
-	place.InitialInstallVersion = "6.7"
-	if _, err := CheckUDF(t.Context(), data, sig.Bytes(), place, fakeSigner{}); err == nil ||
-		err.Error() != "initial-install-version: expected 6.7, found 6.8: bad upgrade-description file" {
-		t.Errorf("another place: %v", err)
-	}
-	if _, err := CheckUDF(t.Context(), append(data, '\n'), sig.Bytes(), place, fakeSigner{}); err == nil || err.Error() != "verify signature: bad signature" {
-		t.Errorf("changed: %v", err)
-	}
+}
+
+func changed(b []byte, change func([]byte)) []byte {
+	b = bytes.Clone(b)
+	change(b)
+	return b
 }
 
 // TestUDFInPython lets another YAML reader see what ours means.

@@ -22,6 +22,10 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
+// ErrOtherVersions means that a kit's provenance names another product,
+// architecture or other versions than the kit's file name.
+var ErrOtherVersions = errors.New("kit is for other versions")
+
 // Signer signs UDFs.
 type Signer interface {
 	// SignDetached writes an armored detached OpenPGP signature over data to w.
@@ -150,18 +154,13 @@ func (o *UDFOptions) UDFs(ctx context.Context) ([]*UDF, error) {
 				up.Type = UpgradeMajor
 			}
 		}
-		name := KitName(o.Product, o.BuildTarget, v, o.To)
 		if o.IUKs != "" {
-			base, err := url.Parse(o.IUKURL)
+			kit, err := o.kit(ctx, v)
 			if err != nil {
-				return nil, fmt.Errorf("kits: %w", err)
-			}
-			kit, err := target(ctx, filepath.Join(o.IUKs, name), base.JoinPath(name).String())
-			switch {
-			case err == nil:
-				up.Paths = append(up.Paths, UpgradePath{PathIncremental, []TargetFile{kit}})
-			case !errors.Is(err, fs.ErrNotExist):
 				return nil, fmt.Errorf("kit: %w", err)
+			}
+			if kit != nil {
+				up.Paths = append(up.Paths, UpgradePath{PathIncremental, []TargetFile{*kit}})
 			}
 		}
 		for _, c := range channels {
@@ -186,6 +185,39 @@ func series(v string) string {
 	return s
 }
 
+// kit describes the kit from a version, nil when there is none. It must be one
+// that Inspect accepts, for these versions: the signature of a UDF vouches for it.
+func (o *UDFOptions) kit(ctx context.Context, from string) (*TargetFile, error) {
+	name := KitName(o.Product, o.BuildTarget, from, o.To)
+	base, err := url.Parse(o.IUKURL)
+	if err != nil {
+		return nil, err
+	}
+	f, err := regfile.Open(filepath.Join(o.IUKs, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	found, err := Inspect(ctx, Input{R: f, Size: st.Size(), Name: f.Name()}, InspectOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if p := found.Provenance; p != nil {
+		if is := KitName(p.Product, p.Arch, p.Base.Version, p.New.Version); is != name {
+			return nil, fmt.Errorf("%s: expected a kit %s, its provenance.json says %s: %w", f.Name(), name, is, ErrOtherVersions)
+		}
+	}
+	t, err := describe(ctx, f, base.JoinPath(name).String())
+	return &t, err
+}
+
 // target describes the file at name, to be had at u.
 func target(ctx context.Context, name, u string) (TargetFile, error) {
 	f, err := regfile.Open(name)
@@ -193,10 +225,15 @@ func target(ctx context.Context, name, u string) (TargetFile, error) {
 		return TargetFile{}, err
 	}
 	defer f.Close()
+	return describe(ctx, f, u)
+}
+
+func describe(ctx context.Context, f *os.File, u string) (TargetFile, error) {
 	t := TargetFile{URL: u}
 	h := sha256.New()
+	var err error
 	if t.Size, err = io.Copy(h, regfile.WithContext(ctx, f)); err != nil {
-		return TargetFile{}, fmt.Errorf("read %s: %w", name, err)
+		return TargetFile{}, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	h.Sum(t.SHA256[:0])
 	return t, nil
@@ -316,43 +353,4 @@ func replace(root *os.Root, name string, data []byte) error {
 		root.Remove(tmp)
 	}
 	return err
-}
-
-// CheckUDFTree checks each upgrade-description file under dir/v2 as a client of
-// its place would, and returns how many there are.
-func CheckUDFTree(ctx context.Context, dir string, v Verifier) (int, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return 0, err
-	}
-	defer root.Close()
-	n := 0
-	read := func(p string) ([]byte, error) { return regfile.ReadIn(root, p, MaxUDF) }
-	err = fs.WalkDir(root.FS(), "v2", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || path.Base(p) != "upgrades.yml" {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		e := strings.Split(p, "/")
-		if len(e) != 6 {
-			return fmt.Errorf("%s: expected v2/PRODUCT/VERSION/TARGET/CHANNEL/upgrades.yml: %w", p, ErrUDF)
-		}
-		data, err := read(p)
-		if err != nil {
-			return err
-		}
-		sig, err := read(p + ".pgp")
-		if err != nil {
-			return err
-		}
-		place := UDF{ProductName: e[1], InitialInstallVersion: e[2], BuildTarget: e[3], Channel: e[4]}
-		if _, err := CheckUDF(ctx, data, sig, place, v); err != nil {
-			return fmt.Errorf("%s: %w", p, err)
-		}
-		n++
-		return nil
-	})
-	return n, err
 }

@@ -55,7 +55,7 @@ func Verify(ctx context.Context, o VerifyOptions) (*VerifyReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := openKitFile(o.Kit)
+	k, err := openKitFile(ctx, o.Kit)
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +110,8 @@ func (k *kitReader) verifyBoot(ctx context.Context, from, to *openInput, rep *Ve
 	if err != nil {
 		return err
 	}
-	if k.prov != nil && !slices.Equal(k.k.delete, remove) {
-		return fmt.Errorf("control.yml: delete_files: expected %q, found %q: %w", remove, k.k.delete, ErrNotNew)
+	if k.prov != nil && !slices.Equal(k.delete, remove) {
+		return fmt.Errorf("control.yml: delete_files: expected %q, found %q: %w", remove, k.delete, ErrNotNew)
 	}
 	want := map[string]kitMember{}
 	for _, m := range members {
@@ -119,8 +119,8 @@ func (k *kitReader) verifyBoot(ctx context.Context, from, to *openInput, rep *Ve
 			want[strings.TrimPrefix(m.name, "overlay/")] = m
 		}
 	}
-	for _, f := range k.k.files {
-		if "live/"+k.k.diffs[0] == f.path {
+	for _, f := range k.files {
+		if "live/"+k.diffs[0] == f.path {
 			continue
 		}
 		m, ok := want[f.path]

@@ -18,6 +18,7 @@ import (
 var realTime = map[string]string{
 	"../cmd/snapctl/ui.go": "how often progress is reported",
 	"fetch":                "waits and pauses",
+	"mirror/clock.go":      "the machine's monotonic clock, which the system clock is compared with",
 	"httpd/content.go":     "deadlines of connections",
 	"httpd/control.go":     "how often progress is reported",
 	"httpd/quick.go":       "deadlines of connections, durations for the metrics",

@@ -142,6 +142,9 @@ func runFreeze(ctx context.Context, c *call) error {
 		return err
 	}
 	show(c.ui, &r, c.ui.freezeDone)
+	for _, w := range r.Warnings {
+		c.ui.warning("%s", w)
+	}
 	return nil
 }
 

@@ -105,7 +105,15 @@ stops no other; the exit code is then 3.
 
 With --from-url and --as an older state of one mirror is taken into its
 history, from a snapshot service or a copied tree, under the same checks;
-expiry is judged at the instant of --as.`,
+expiry is judged at the instant of --as.
+
+A sync is refused while the system clock cannot be right, since a snapshot's
+timestamp is kept for ever: the clock is more than a day before the newest
+snapshot; or more than a day has passed since the last sync, or this is the
+first, and upstream's clock differs by more than a day; or more than a year has
+passed and upstream has no clock. --accept-clock says that it is right.
+Timestamps still grow: while the clock is behind the newest snapshot, each new
+one is a second after the one before.`,
 		examples: []string{
 			"snapctl sync",
 			"snapctl sync debian --no-wait",
@@ -114,12 +122,13 @@ expiry is judged at the instant of --as.`,
 		options: []option{
 			{name: "no-wait", usage: "start it and return"},
 			{name: "from-url", value: "URL", usage: "take an older state from this base URL (with --as)"},
+			{name: "accept-clock", usage: "sync although the system clock contradicts earlier snapshots or upstream's clock"},
 			{name: "as", value: "T", usage: "the instant of that older state"},
 		},
 		result: new(api.SyncResult),
 		long:   true,
 		run: func(ctx context.Context, c *call) error {
-			req := api.SyncRequest{Mirrors: c.Args().Slice(), NoWait: c.on("no-wait"), FromURL: c.str("from-url")}
+			req := api.SyncRequest{Mirrors: c.Args().Slice(), NoWait: c.on("no-wait"), FromURL: c.str("from-url"), AcceptClock: c.on("accept-clock")}
 			for _, m := range req.Mirrors {
 				if err := c.checkName("mirror", m); err != nil {
 					return err

@@ -48,6 +48,7 @@ const (
 	CodeNoSnapshot  = "no_snapshot" // a mirror that is needed has no snapshot
 	CodeEmpty       = "empty"       // a freeze would hold no package
 	CodeRunning     = "running"     // a recording has not been stopped
+	CodeClock       = "clock"       // the system clock cannot be right
 	CodeInterrupted = "interrupted"
 	CodeUnsupported = "unsupported" // what upstream has follows its format, in a form that is not mirrored
 )
@@ -169,6 +170,9 @@ type SyncRequest struct {
 	NoWait  bool       `json:"no_wait,omitempty"`
 	FromURL string     `json:"from_url,omitempty"`
 	As      *time.Time `json:"as,omitempty"`
+	// AcceptClock says that the system clock is right although it contradicts
+	// earlier snapshots or upstream's clocks.
+	AcceptClock bool `json:"accept_clock,omitempty"`
 }
 
 // SyncResult is its outcome. Exit is 3 when some mirrors failed, 1 when all did.
@@ -376,6 +380,7 @@ type FreezeResult struct {
 	Broken       []Problem `json:"broken,omitempty"`
 	Fetched      int64     `json:"fetched_files"`
 	FetchedBytes int64     `json:"fetched_bytes"`
+	Warnings     []string  `json:"warnings,omitempty"`
 }
 
 // Problem is a relation that the set of packages leaves unsatisfied.

@@ -80,7 +80,7 @@ func (s *scheduler) mirror(ctx context.Context, m config.Mirror) error {
 	}); err != nil {
 		return nil // stopping
 	}
-	due := last.Checked.Add(interval)
+	due := notAfter(last.Checked.Add(interval), s.d.o.Now().Add(interval))
 	for {
 		s.set(m.Name, due)
 		if !sleep(ctx, due.Sub(s.d.o.Now())) {
@@ -96,6 +96,15 @@ func (s *scheduler) mirror(ctx context.Context, m config.Mirror) error {
 		}
 		due = s.d.o.Now().Add(wait)
 	}
+}
+
+// notAfter bounds a time: what was noted by a clock that was ahead must not put
+// work off for as long.
+func notAfter(t, bound time.Time) time.Time {
+	if t.After(bound) {
+		return bound
+	}
+	return t
 }
 
 // task is periodic work other than syncs.
@@ -115,7 +124,7 @@ func (s *scheduler) every(ctx context.Context, t task) error {
 	}); err != nil {
 		return nil // stopping
 	}
-	due := last.Add(t.every)
+	due := notAfter(last.Add(t.every), s.d.o.Now().Add(t.every))
 	for {
 		// Not in the rush of a start.
 		if !sleep(ctx, max(due.Sub(s.d.o.Now()), minRetry)) {

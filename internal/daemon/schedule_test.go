@@ -71,3 +71,46 @@ func TestPeriodic(t *testing.T) {
 		}
 	})
 }
+
+// What was noted while the clock was ten years ahead puts work off by one interval,
+// not by ten years.
+func TestScheduleAfterClockAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const day = 24 * time.Hour
+		file := filepath.Join(t.TempDir(), "meta.db")
+		st, err := store.Open(file, store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = st.Update(t.Context(), "test", func(tx *store.Tx) error {
+			return tx.SetMeta("last.scrub", time.Now().AddDate(10, 0, 0).UTC().Format(time.RFC3339))
+		})
+		if err := errors.Join(err, st.Close()); err != nil {
+			t.Fatal(err)
+		}
+		got := ticks(t, file, 70*day, func(context.Context) error { return nil })
+		if len(got) != 2 || got[0] > 31*day {
+			t.Errorf("runs at %v, expected them a month apart", got)
+		}
+	})
+	a, url := upstream(t)
+	cfg := testConfig(t, mirrorText(a, "debian", url, `interval = "6h"`))
+	start(t, cfg).end()
+	st := openTestStore(t, cfg)
+	err := st.Update(t.Context(), "test", func(tx *store.Tx) error {
+		return tx.SetCheck("debian", store.Check{Checked: time.Now().AddDate(10, 0, 0)})
+	})
+	if err := errors.Join(err, st.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, cfg)
+	for range 100 {
+		if r.status().Mirrors[0].NextSync != nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if next := r.status().Mirrors[0].NextSync; next == nil || time.Until(*next) > 6*time.Hour {
+		t.Errorf("next sync at %v, expected it within 6 hours", next)
+	}
+}

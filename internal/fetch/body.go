@@ -56,6 +56,20 @@ func (b *body) result() Result {
 	}
 }
 
+// serverClock is the time at which a server answered (RFC 9110, section 6.6.1); what
+// a cache kept is as much older as its Age (RFC 9111, section 5.1). Zero: the server
+// has no clock.
+func serverClock(h http.Header) time.Time {
+	date, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	if age, err := strconv.ParseUint(h.Get("Age"), 10, 31); err == nil {
+		date = date.Add(time.Duration(age) * time.Second)
+	}
+	return date.UTC()
+}
+
 func (b *body) close() {
 	if b.closed {
 		return
@@ -145,6 +159,9 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, 
 		return nil, f
 	}
 	b.url, b.hide, b.r, b.header, b.length = hide.in(redact(final)), hide, resp.Body, resp.Header, resp.ContentLength
+	if at := serverClock(b.header); req.OnClock != nil && !at.IsZero() {
+		req.OnClock(b.url, at)
+	}
 	if err := b.judge(req, resp, c.host(final), off, validator); err != nil {
 		b.close()
 		return nil, err

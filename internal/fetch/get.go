@@ -80,6 +80,9 @@ type Request struct {
 	// goroutine that fetches, and with a negative number when a body starts
 	// again. It should be cheap.
 	OnBytes func(n int64)
+	// OnClock is called with each answer's time by the clock of its server, whose
+	// URL is without credentials.
+	OnClock func(url string, at time.Time)
 }
 
 // Result describes a fetched file.

@@ -504,7 +504,7 @@ func rpmExport(t *testing.T, metalink bool) *resealed {
 		rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "x86_64"}, rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "src"},
 		rpmtest.Package{Name: "lib", Version: "1.0", SourceRPM: "app-1.0-1.src.rpm"})
 	up.Publish(mirrortest.Start)
-	if _, err := e.Sync(t.Context(), "fedora", mirror.SyncOptions{}); err != nil {
+	if _, err := e.Sync(t.Context(), "fedora", mirror.SyncOptions{AcceptClock: true}); err != nil {
 		t.Fatal(err)
 	}
 	signer := signtest.Signer(t, signtest.NewKey(t, "freezer"))

@@ -137,7 +137,8 @@ type plan struct {
 	noSources bool      // the base has no source packages, and gets none
 	unlisted  []string  // build manifests that list nothing
 	unmatched []string  // mirrors of which whole freezes take nothing
-	refused   error     // why a dry run's freeze would not be made
+	warnings  []string
+	refused   error // why a dry run's freeze would not be made
 }
 
 type pickKey struct {
@@ -163,12 +164,15 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 		return nil, fmt.Errorf("frozen snapshot %s %w", req.Name, ErrBusy)
 	}
 	defer z.end(req.Name)
+	if err := z.checkClock(req); err != nil {
+		return nil, err
+	}
 	p.SetPhase("resolving")
 	pl, err := z.plan(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	res := &api.FreezeResult{DryRun: req.DryRun, Report: pl.report}
+	res := &api.FreezeResult{DryRun: req.DryRun, Report: pl.report, Warnings: pl.warnings}
 	if req.Base != "" {
 		if res.Changes, err = z.planDiff(ctx, req.Base, pl); err != nil {
 			return nil, err
@@ -236,6 +240,30 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 	res.New = true
 	res.Frozen, err = z.Describe(ctx, req.Name)
 	return res, err
+}
+
+// maxKeyAhead is how much later than the clock a key may have been made, on clocks
+// that are being set.
+const maxKeyAhead = 10 * time.Minute
+
+// checkKey refuses to sign with a key from the future: clients refuse what it
+// signed until then. mirror.ErrClock.
+func (z *Freezer) checkKey() error {
+	now, created := z.cfg.Now(), z.cfg.Signer.CreatedAt()
+	if created.Sub(now) <= maxKeyAhead {
+		return nil
+	}
+	return fmt.Errorf("%w: it is at %s, and signing key %s was made at %s", mirror.ErrClock,
+		now.UTC().Format(time.RFC3339), z.cfg.Signer.Fingerprint(), created.UTC().Format(time.RFC3339))
+}
+
+// checkClock refuses what clients would refuse since it comes from the future.
+func (z *Freezer) checkClock(req *api.FreezeRequest) error {
+	if now := z.cfg.Now(); req.Date != nil && req.Date.After(now) {
+		return fmt.Errorf("%w: date %s is later than the system clock, which is at %s: clients refuse a freeze from the future", ErrUsage,
+			req.Date.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return z.checkKey()
 }
 
 // checkPaths refuses packages that want one path for different bytes, before

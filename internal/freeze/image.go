@@ -96,6 +96,9 @@ func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 // addStatement signs a statement and publishes it beside the manifest. The batch
 // holds what the statement is about.
 func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Frozen, name string, v any, also func(*store.Tx, cas.Digest) error) error {
+	if err := z.checkKey(); err != nil {
+		return err
+	}
 	data, err := Canonical(v)
 	if err != nil {
 		return err

@@ -90,6 +90,9 @@ func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error)
 	if err := c.sound(ctx); err != nil {
 		return res, err
 	}
+	if err := c.checkClock(ctx); err != nil {
+		return res, err
+	}
 	if dryRun {
 		return res, c.preview(ctx, res)
 	}
@@ -165,6 +168,16 @@ func (c *Collector) rescue(ctx context.Context) error {
 		c.cfg.Log.Warn("brought a referenced blob back from the quarantine", "blob", e.Digest.String())
 	}
 	return nil
+}
+
+// checkClock refuses to judge the age of snapshots and blobs by a clock that a sync
+// was refused for. mirror.ErrClock.
+func (c *Collector) checkClock(ctx context.Context) error {
+	var names []string
+	for _, m := range c.e.Mirrors() {
+		names = append(names, m.Name)
+	}
+	return c.st.View(ctx, func(tx *store.Tx) error { return mirror.CheckClock(tx, names, c.cfg.Now()) })
 }
 
 // snapshots removes those whose time is over, in bounded transactions. Each

@@ -93,6 +93,9 @@ func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) 
 	if w := s.expires(s.cfg.Signer.Expiry()); w != "" {
 		out.Warnings = append(out.Warnings, "the signing key "+w+" (snapctl key renew)")
 	}
+	if made := s.cfg.Signer.CreatedAt(); made.After(s.now()) {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("the signing key was made at %s, later than the system clock: clients refuse what it signs until then", made.UTC().Format(time.RFC3339)))
+	}
 	var frozen []*store.Frozen
 	err = s.view(ctx, func(tx *store.Tx) error {
 		rotten, err := tx.Rottens()
@@ -353,7 +356,7 @@ func (s *Server) sync(ctx context.Context, req api.SyncRequest, progress func(ap
 			names = append(names, m.Name)
 		}
 	}
-	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true}
+	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock}
 	switch {
 	case len(names) == 0:
 		return api.SyncResult{}, fmt.Errorf("%w: no mirror is configured", ErrUsage)

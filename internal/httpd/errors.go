@@ -16,7 +16,6 @@ import (
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
@@ -52,8 +51,7 @@ var outcomes = []outcome{
 	{sign.ErrMalformed, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrUntrusted, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrExpired, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
-	{deb.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
-	{rpm.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{repo.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrRollback, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrWeak, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrHostile, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
@@ -76,6 +74,7 @@ var outcomes = []outcome{
 	{buildlist.ErrUnrecognised, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
 	{buildlist.ErrAmbiguous, api.CodeUsage, api.ExitUsage, http.StatusBadRequest},
 	{buildlist.ErrTooLarge, api.CodeUsage, api.ExitFailed, http.StatusBadRequest},
+	{mirror.ErrClock, api.CodeClock, api.ExitFailed, http.StatusServiceUnavailable},
 	{mirror.ErrNoSpace, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
 	{syscall.ENOSPC, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},
 	{syscall.EDQUOT, api.CodeNoSpace, api.ExitFailed, http.StatusServiceUnavailable},

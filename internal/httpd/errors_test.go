@@ -8,8 +8,8 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/store"
@@ -25,8 +25,8 @@ func TestOutcomes(t *testing.T) {
 		status int
 	}{
 		{rpm.ErrUnsupported, api.CodeUnsupported, api.ExitFailed, http.StatusBadGateway},
-		{deb.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
-		{rpm.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+		{mirror.ErrClock, api.CodeClock, api.ExitFailed, http.StatusServiceUnavailable},
+		{repo.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 		{fmt.Errorf("%w: %w", rpm.ErrLagging, repo.ErrUntrusted), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 		{repo.ErrTorn, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
 		{repo.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},

@@ -53,6 +53,8 @@ type SyncOptions struct {
 	// ByHand means that somebody asks for the sync now: pauses that hosts asked
 	// for earlier do not count.
 	ByHand bool
+	// AcceptClock means that the system clock is right, whatever speaks against it.
+	AcceptClock bool
 }
 
 // SyncResult tells what a sync did.
@@ -122,12 +124,7 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	if o.FromURL.IsZero() && ctx.Err() == nil {
 		cerr := e.cfg.Store.Update(ctx, "check", func(tx *store.Tx) error {
 			c := tx.LastCheck(name)
-			c.Checked, c.Error = e.cfg.Now().UTC().Truncate(time.Second), ""
-			if err != nil {
-				c.Error = err.Error()
-			} else {
-				c.OK = c.Checked
-			}
+			res.note(&c, e.cfg.Now(), err)
 			return tx.SetCheck(name, c)
 		})
 		if err == nil {
@@ -182,6 +179,7 @@ type syncer struct {
 	passed []place
 	ignore int64 // pauses that do not count; see fetch.Request
 
+	clock    clock
 	headSnap *store.Snapshot
 	// failed means that the last sync failed: upstream may have served a file that
 	// was refused.
@@ -213,8 +211,10 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 	if s.kr, err = s.e.Keyring(s.m); err != nil {
 		return nil, err
 	}
-	s.now = s.e.cfg.Now()
 	history := !s.o.FromURL.IsZero()
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
 	if history {
 		s.now = s.o.As
 		s.urls = []remote.URL{s.o.FromURL.Trim()}
@@ -225,25 +225,6 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 		return nil, fmt.Errorf("mirror %s has no URL", s.m.Name)
 	}
 	suites, err := s.f.Suites(s.m)
-	if err != nil {
-		return nil, err
-	}
-	err = st.View(ctx, func(tx *store.Tx) error {
-		s.failed = tx.LastCheck(s.m.Name).Error != ""
-		last, err := tx.Latest(s.m.Name)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		s.headSnap = last
-		for _, e := range last.Suites {
-			if s.head[e.Suite], err = tx.Generation(s.m.Name, e.Suite, e.Gen); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +244,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 			return err
 		})
 	}
-	if err := eg.Wait(); err != nil {
+	if err := s.checkClock(states, eg.Wait()); err != nil {
 		return nil, err
 	}
 	changed := false
@@ -327,6 +308,10 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 			}
 		}
 	}
+	now := s.e.cfg.Now()
+	if err := s.accept(s.clock.set(now)); err != nil {
+		return nil, err
+	}
 	// If we stop here, the staged facts are compared again by the next sync.
 	err = st.Update(ctx, "seal", func(tx *store.Tx) error {
 		for _, state := range states {
@@ -336,7 +321,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 				}
 			}
 		}
-		return tx.Seal(sealing, s.e.cfg.Now())
+		return tx.Seal(sealing, now)
 	})
 	if err != nil {
 		return nil, err
@@ -346,6 +331,36 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 	res.Snapshot = &snap
 	res.Files, res.Bytes, res.Warnings = s.files.Load(), s.bytes.Load(), s.warnings
 	return res, nil
+}
+
+// begin reads what the last sync left, and refuses a clock that is behind it.
+func (s *syncer) begin(ctx context.Context) error {
+	var last store.Check
+	err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+		last = tx.LastCheck(s.m.Name)
+		s.failed = last.Error != ""
+		s.headSnap, err = tx.Latest(s.m.Name)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		for _, e := range s.headSnap.Suites {
+			if s.head[e.Suite], err = tx.Generation(s.m.Name, e.Suite, e.Gen); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.now = s.e.cfg.Now()
+	s.clock.begin(s.now, s.headSnap, last)
+	if !s.o.FromURL.IsZero() {
+		return nil
+	}
+	return s.accept(s.clock.behind(s.now))
 }
 
 // checkHistory refuses instants that history already answers for.
@@ -1148,6 +1163,7 @@ func (g *getter) GetURL(ctx context.Context, url remote.URL, max int64) (repo.Do
 func (g *getter) get(ctx context.Context, url remote.URL, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
 	req := fetch.Request{
 		URLs: []remote.URL{url}, Size: -1, MaxSize: max, Tree: treeOf([]remote.URL{url}), Access: g.s.e.access[g.s.m.Name], Scope: g.s.e.scopes[g.s.m.Name], IgnorePauses: g.s.ignore,
+		OnClock: g.s.clock.answered,
 	}
 	if !g.base.IsZero() {
 		req.Tree = treeOf([]remote.URL{g.base})

@@ -34,6 +34,8 @@ var (
 	ErrNotModified = errors.New("not modified")
 	// ErrExpired means that a root's Valid-Until lies in the past.
 	ErrExpired = errors.New("expired")
+	// ErrFuture means a root dated later than the time at which it is judged.
+	ErrFuture = errors.New("dated in the future")
 	// ErrRollback means that every upstream URL offers an older root than the
 	// one already mirrored.
 	ErrRollback = errors.New("rollback")

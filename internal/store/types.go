@@ -274,6 +274,11 @@ type Check struct {
 	OK      time.Time `json:"ok,omitzero"`      // the last success
 	Error   string    `json:"error,omitempty"`
 	URL     string    `json:"url,omitempty"`
+	// Doubt is the time of a sync that was refused since the system clock seemed to
+	// be ahead. Ahead is the newest snapshot where it is later than the system clock
+	// and the user said that this is right.
+	Doubt time.Time `json:"doubt,omitzero"`
+	Ahead time.Time `json:"ahead,omitzero"`
 }
 
 // Image is a root file system image recorded with a frozen snapshot.

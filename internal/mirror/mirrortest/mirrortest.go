@@ -3,6 +3,7 @@ package mirrortest
 
 import (
 	"context"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"testing"
@@ -39,7 +40,7 @@ var Start = time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)
 func New(tb testing.TB, change func(*config.Mirror)) *World {
 	tb.Helper()
 	w := &World{Archive: debtest.New(tb), Dir: tb.TempDir(), Now: Start, Net: fetch.Config{Retries: -1}, tb: tb}
-	w.Server = httptest.NewServer(w.Archive.Handler())
+	w.Server = httptest.NewServer(w.Dated(w.Archive.Handler()))
 	tb.Cleanup(w.Server.Close)
 	m := config.Mirror{
 		Name: "debian", Type: "deb", URL: remote.NewURL(w.Server.URL), Suites: []string{"stable"}, Components: []string{"main"},
@@ -53,6 +54,14 @@ func New(tb testing.TB, change func(*config.Mirror)) *World {
 	w.Open()
 	tb.Cleanup(func() { w.CloseAll() })
 	return w
+}
+
+// Dated makes the World's clock the one that a server tells.
+func (w *World) Dated(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Date", w.Now.UTC().Format(http.TimeFormat))
+		h.ServeHTTP(rw, r)
+	})
 }
 
 // Open opens the World's directory again, as after a restart.
@@ -95,6 +104,13 @@ func (w *World) CloseAll() {
 
 // TB is the test that the World is of.
 func (w *World) TB() testing.TB { return w.tb }
+
+// Sync is the engine's, with the World's clock accepted: servers that a test adds
+// have the machine's. Engine.Sync asks what they say.
+func (w *World) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
+	o.AcceptClock = true
+	return w.Engine.Sync(ctx, name, o)
+}
 
 // TrySync syncs the mirror "debian" a minute later.
 func (w *World) TrySync() (*mirror.SyncResult, error) {

@@ -15,9 +15,6 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// ErrFuture means a Release dated later than the instant at which it is judged.
-var ErrFuture = errors.New("dated in the future")
-
 const (
 	// maxSignature bounds a Release.gpg, in bytes.
 	maxSignature = 1 << 20
@@ -130,7 +127,7 @@ func checkDates(rel *Release, now time.Time) error {
 		return nil
 	}
 	if rel.Date.After(now.Add(maxFuture)) {
-		return fmt.Errorf("Release of %s, judged at %s: %w", formatDate(rel.Date), formatDate(now), ErrFuture)
+		return fmt.Errorf("Release of %s, judged at %s: %w", formatDate(rel.Date), formatDate(now), repo.ErrFuture)
 	}
 	if !rel.ValidUntil.IsZero() && now.After(rel.ValidUntil) {
 		return fmt.Errorf("Release of %s was valid until %s, judged at %s: %w", formatDate(rel.Date), formatDate(rel.ValidUntil), formatDate(now), repo.ErrExpired)

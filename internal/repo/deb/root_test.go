@@ -156,7 +156,7 @@ func TestFetchRootRefuses(t *testing.T) {
 			repo.ErrExpired, "suite stable: Release of Sun, 01 Mar 2026 12:00:00 UTC was valid until Sun, 01 Mar 2026 12:01:00 UTC, judged at Sun, 01 Mar 2026 13:00:00 UTC: expired"},
 		{"future", func(a *debtest.Archive, s *debtest.Suite) {
 			s.EditRelease = func(t string) string { return strings.Replace(t, "2026 12:", "2027 12:", 1) }
-		}, ErrFuture, "suite stable: Release of Mon, 01 Mar 2027 12:00:00 UTC, judged at Sun, 01 Mar 2026 13:00:00 UTC: dated in the future"},
+		}, repo.ErrFuture, "suite stable: Release of Mon, 01 Mar 2027 12:00:00 UTC, judged at Sun, 01 Mar 2026 13:00:00 UTC: dated in the future"},
 		{"wrong key", func(a *debtest.Archive, s *debtest.Suite) { s.Signers = append(s.Signers, other) },
 			sign.ErrUnknownKey, "suite stable: verify dists/stable/InRelease: untrusted: signature by an unknown key: expected a good signature by a key of the keyring"},
 		{"unsigned", func(a *debtest.Archive, s *debtest.Suite) { s.Unsigned = true },

@@ -1,6 +1,7 @@
 package rpm_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,12 @@ func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror)) *
 	})
 	w.z = freeze.New(freeze.Config{Engine: w.Engine, Signer: w.oursSigner, PublicURL: "http://snapd.example.org", Version: "test", Now: func() time.Time { return w.now }})
 	return w
+}
+
+// Sync is the engine's, with the world's clock accepted, which is not upstream's.
+func (w *world) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
+	o.AcceptClock = true
+	return w.Engine.Sync(ctx, name, o)
 }
 
 func (w *world) sync(t *testing.T) *mirror.SyncResult {

@@ -21,9 +21,6 @@ import (
 )
 
 var (
-	// ErrFuture means metadata dated later than the instant at which they are
-	// judged.
-	ErrFuture = errors.New("dated in the future")
 	// ErrLagging means that a mirror's repomd.xml is not one that the metalink
 	// names: it is older or newer than what the metalink knows.
 	ErrLagging = errors.New("not what the metalink names")
@@ -250,7 +247,7 @@ func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, 
 	if t := md.Time(); t > 0 {
 		root.Date = time.Unix(t, 0).UTC()
 		if !p.Now.IsZero() && root.Date.After(p.Now.Add(maxFuture)) {
-			return nil, fmt.Errorf("%s of %s, judged at %s: %w", repomdPath, root.Date.Format(time.RFC3339), p.Now.UTC().Format(time.RFC3339), ErrFuture)
+			return nil, fmt.Errorf("%s of %s, judged at %s: %w", repomdPath, root.Date.Format(time.RFC3339), p.Now.UTC().Format(time.RFC3339), repo.ErrFuture)
 		}
 	}
 	root.Revision, root.ByHash = md.Revision, md.HashNamed()

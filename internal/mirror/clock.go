@@ -1,0 +1,262 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/store"
+)
+
+// A snapshot's timestamp is the system clock's time, it is kept for ever, and each
+// is later than the one before. A clock that is far ahead at one sync would decide
+// the timestamps of all later ones, so a sync first asks whether the clock can be
+// right:
+//
+//   - It is behind: before 2020, or more than maxJump before the newest snapshot.
+//   - It goes on: at most maxJump has passed since the last sync that succeeded.
+//     Nothing more is asked.
+//   - It jumped, or this is the first sync: another clock must agree within
+//     maxJump. Each HTTP answer has its server's. A machine that was off for months
+//     finds that its upstreams agree; one whose clock is wrong finds that they do
+//     not.
+//   - No other clock is there, since upstream is a directory or on this machine:
+//     after maxAlone the jump is refused.
+//
+// A server's clock is only ever a reason to refuse a sync: no timestamp is made of
+// it. SyncOptions.AcceptClock overrules all this.
+
+// ErrClock means that the system clock cannot be right.
+var ErrClock = errors.New("the system clock cannot be right")
+
+const (
+	// maxJump is how far the clock may be from what is known about the time.
+	maxJump = 24 * time.Hour
+	// maxAlone is how much time may have passed between two syncs where only the
+	// system clock tells how much it was.
+	maxAlone = 366 * 24 * time.Hour
+	// firstYear is the first in which this program can run.
+	firstYear = 2020
+)
+
+// clockError is an ErrClock.
+type clockError struct {
+	ahead bool // it seems later than it is, so that things seem older than they are
+	text  string
+}
+
+func (e *clockError) Error() string { return ErrClock.Error() + ": " + e.text }
+func (e *clockError) Unwrap() error { return ErrClock }
+
+// clock is what a sync knows about the time, beside the system clock's.
+type clock struct {
+	newest *store.Snapshot // of the mirror, or nil
+	last   store.Check
+	began  time.Time // by the machine's monotonic clock
+	start  time.Time // by the system clock, at the same moment
+
+	mu      sync.Mutex
+	servers []serverTime
+}
+
+// serverTime is what the server of a URL said about the time.
+type serverTime struct {
+	url string // for people
+	at  time.Time
+}
+
+func (c *clock) begin(now time.Time, newest *store.Snapshot, last store.Check) {
+	c.newest, c.last, c.began, c.start = newest, last, time.Now(), now
+}
+
+func (c *clock) answered(url string, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.servers = append(c.servers, serverTime{url, at})
+}
+
+// behind says why the system clock is behind what was recorded earlier.
+func (c *clock) behind(now time.Time) error {
+	switch {
+	case now.Year() < firstYear:
+		return &clockError{text: fmt.Sprintf("it is at %s, expected %d or later", stamp(now), firstYear)}
+	case c.newest != nil && c.newest.Instant.Sub(now) > maxJump && !c.newest.Instant.Equal(c.last.Ahead):
+		return &clockError{text: fmt.Sprintf("it is at %s, more than a day before the newest snapshot %s", stamp(now), c.newest.ID())}
+	}
+	return nil
+}
+
+// jumped says why the system clock is not where it should be after the last sync,
+// once upstream has answered. root is the newest upstream date.
+func (c *clock) jumped(now, root time.Time) error {
+	seen, since := c.seen(now)
+	if !seen.IsZero() && now.Sub(seen) <= maxJump {
+		return nil
+	}
+	independent, local := c.votes(now)
+	switch {
+	case independent.agree:
+		return nil
+	case independent.against != nil:
+		return independent.refusal(now, since)
+	case !local.agree && local.against != nil:
+		return local.refusal(now, since)
+	case seen.IsZero():
+		return nil
+	}
+	if root.After(seen) {
+		seen, since = root, "upstream's newest date is "+stamp(root)
+	}
+	if now.Sub(seen) > maxAlone {
+		return &clockError{ahead: true, text: fmt.Sprintf("it is at %s, %s, and no other machine's clock confirms it", stamp(now), since)}
+	}
+	return nil
+}
+
+// seen is the latest time before now that was right for an earlier sync, with words
+// for it.
+func (c *clock) seen(now time.Time) (t time.Time, words string) {
+	words = "this is the first sync"
+	if c.newest != nil {
+		t, words = c.newest.Instant, "the newest snapshot is "+c.newest.ID()
+	}
+	if c.last.OK.After(t) && !c.last.OK.After(now) {
+		t, words = c.last.OK, "the last sync succeeded at "+stamp(c.last.OK)
+	}
+	return t, words
+}
+
+// vote is what several servers say about the system clock.
+type vote struct {
+	agree   bool
+	against *serverTime // the closest that does not agree
+}
+
+func (v vote) refusal(now time.Time, since string) error {
+	return &clockError{
+		ahead: now.After(v.against.at),
+		text:  fmt.Sprintf("it is at %s, the clock of %s is at %s, and %s", stamp(now), v.against.url, stamp(v.against.at), since),
+	}
+}
+
+// votes counts the servers on other machines and those on this one, whose clock is
+// the same if it agrees.
+func (c *clock) votes(now time.Time) (independent, local vote) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.servers {
+		s := &c.servers[i]
+		v := &independent
+		if onThisMachine(s.url) {
+			v = &local
+		}
+		switch d := now.Sub(s.at).Abs(); {
+		case d <= maxJump:
+			v.agree = true
+		case v.against == nil || d < now.Sub(v.against.at).Abs():
+			v.against = s
+		}
+	}
+	return independent, local
+}
+
+func onThisMachine(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}
+
+// set says why the system clock cannot have gone from the sync's start to now.
+func (c *clock) set(now time.Time) error {
+	if passed := time.Since(c.began); (now.Sub(c.start) - passed).Abs() > maxJump {
+		return &clockError{
+			ahead: now.After(c.start),
+			text:  fmt.Sprintf("it went from %s to %s during %v of this sync", stamp(c.start), stamp(now), passed.Round(time.Second)),
+		}
+	}
+	return nil
+}
+
+// accept turns a refusal into a warning where the user said that the clock is right.
+func (s *syncer) accept(err error) error {
+	if err == nil || !s.o.AcceptClock {
+		return err
+	}
+	s.warn(err.Error() + "; accepted")
+	return nil
+}
+
+// judgedByTime reports whether a root was refused for what the system clock says.
+func judgedByTime(err error) bool {
+	return errors.Is(err, repo.ErrExpired) || errors.Is(err, repo.ErrFuture) || errors.Is(err, sign.ErrExpired)
+}
+
+// checkClock is called when upstream has answered, with what became of the roots.
+// A wrong clock is the better explanation of a root that seems to have expired. It
+// may explain a signature from the future, too, but hides nothing about security.
+func (s *syncer) checkClock(states []*suiteState, rootErr error) error {
+	if rootErr != nil && !judgedByTime(rootErr) && !isSecurity(rootErr) || !s.o.FromURL.IsZero() && s.headSnap != nil && !s.o.As.After(s.headSnap.Instant) {
+		return rootErr // an older state takes its timestamp from As
+	}
+	var newest time.Time
+	for _, state := range states {
+		switch {
+		case state == nil:
+		case state.root != nil && state.root.Date.After(newest):
+			newest = state.root.Date
+		case state.root == nil && state.gen.Date.After(newest):
+			newest = state.gen.Date
+		}
+	}
+	err := s.clock.jumped(s.clock.start, newest)
+	switch {
+	case err != nil && rootErr != nil && !s.o.AcceptClock && judgedByTime(rootErr):
+		return fmt.Errorf("%w (%v)", err, rootErr)
+	case err != nil && rootErr != nil && !s.o.AcceptClock:
+		return fmt.Errorf("%w; %w", err, rootErr)
+	case rootErr != nil:
+		return rootErr
+	}
+	return s.accept(err)
+}
+
+// note records the outcome of asking upstream, at now.
+func (r *SyncResult) note(c *store.Check, now time.Time, err error) {
+	c.Checked, c.Error = now.UTC().Truncate(time.Second), ""
+	if err != nil {
+		c.Error = err.Error()
+		if ce, ok := errors.AsType[*clockError](err); ok {
+			c.Doubt = time.Time{}
+			if ce.ahead {
+				c.Doubt = c.Checked
+			}
+		}
+		return
+	}
+	c.OK, c.Doubt = c.Checked, time.Time{}
+	if r.Snapshot.Instant.Sub(now) > maxJump {
+		c.Ahead = r.Snapshot.Instant // accepted: those that follow it are accepted, too
+	}
+}
+
+// CheckClock fails where a sync was refused because the system clock seems to be
+// ahead, and the clock has not been set back since: the age of things cannot be
+// told by it. ErrClock.
+func CheckClock(tx *store.Tx, mirrors []string, now time.Time) error {
+	for _, m := range mirrors {
+		if c := tx.LastCheck(m); !c.Doubt.IsZero() && c.Doubt.Sub(now) <= maxJump {
+			return &clockError{ahead: true, text: fmt.Sprintf("it is at %s, and a sync of mirror %s was refused for it (%s)", stamp(now), m, c.Error)}
+		}
+	}
+	return nil
+}

@@ -65,7 +65,7 @@ func (z *Freezer) Describe(ctx context.Context, name string) (*api.Frozen, error
 // Packages lists what a reference holds, sources included, by mirror, name,
 // version and architecture.
 func (z *Freezer) Packages(ctx context.Context, ref string) (*api.PackageList, error) {
-	r, err := z.e.ResolveRef(ctx, ref)
+	r, _, err := z.e.ResolvePast(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +234,7 @@ func (z *Freezer) components(ctx context.Context, snap *store.Snapshot) (map[sto
 // yet, for clients: apt's .sources or one-line lists,
 // dnf's .repo, what mmdebstrap reads.
 func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.SourcesResult, error) {
-	r, err := z.e.ResolveRef(ctx, req.Ref)
+	r, _, err := z.e.ResolvePast(ctx, req.Ref)
 	var rec *store.Recording
 	if errors.Is(err, store.ErrNotFound) && !strings.Contains(req.Ref, "@") {
 		_ = z.st.View(ctx, func(tx *store.Tx) error {

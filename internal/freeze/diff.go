@@ -41,7 +41,7 @@ type side struct {
 }
 
 func (z *Freezer) side(ctx context.Context, ref string) (*side, error) {
-	r, err := z.e.ResolveRef(ctx, ref)
+	r, _, err := z.e.ResolvePast(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/store"
 )
@@ -223,13 +224,22 @@ func (z *Freezer) chooseMirrors(ctx context.Context, pl *plan) error {
 		if !dated {
 			at = "latest"
 		}
-		snap, err := z.snapshot(ctx, name+"@"+at)
+		r, err := z.resolve(ctx, pl, name+"@"+at)
 		if err != nil {
 			return err
 		}
-		pl.use(snap)
+		pl.use(r.Snapshot)
 	}
 	return nil
+}
+
+// resolve finds what a reference in the request names, and passes the notice on.
+func (z *Freezer) resolve(ctx context.Context, pl *plan, ref string) (mirror.Ref, error) {
+	r, notice, err := z.e.ResolvePast(ctx, ref)
+	if notice != "" && !slices.Contains(pl.warnings, notice) {
+		pl.warnings = append(pl.warnings, notice)
+	}
+	return r, err
 }
 
 // snapshot resolves a reference that must be a mirror's snapshot.
@@ -462,13 +472,13 @@ func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
 		for i := range found {
 			entries = append(entries, namedEntry{"--with-deps", &found[i]})
 		}
-		return z.resolve(ctx, pl, entries)
+		return z.resolveEntries(ctx, pl, entries)
 	}
 	named, err := z.namedPackages(ctx, pl)
 	if err != nil {
 		return err
 	}
-	return z.resolve(ctx, pl, append(entries, named...))
+	return z.resolveEntries(ctx, pl, append(entries, named...))
 }
 
 type namedEntry struct {
@@ -556,9 +566,9 @@ func byNameTx(tx *store.Tx, src *source, name string) (out []*pick, err error) {
 	return out, nil
 }
 
-// resolve finds each entry in the chosen snapshots: by hash, else by exact name,
+// resolveEntries finds each entry in the chosen snapshots: by hash, else by exact name,
 // version and architecture.
-func (z *Freezer) resolve(ctx context.Context, pl *plan, entries []namedEntry) error {
+func (z *Freezer) resolveEntries(ctx context.Context, pl *plan, entries []namedEntry) error {
 	r := &api.Report{Entries: []api.ReportEntry{}}
 	pl.report = r
 	type found struct {
@@ -1070,7 +1080,7 @@ func (z *Freezer) replace(ctx context.Context, pl *plan, arg string) error {
 		return fmt.Errorf("%w: --replace %s: expected PACKAGE[=VERSION]@REF", ErrUsage, arg)
 	}
 	name, arch, version := splitPackage(arg[:i])
-	r, err := z.e.ResolveRef(ctx, arg[i+1:])
+	r, err := z.resolve(ctx, pl, arg[i+1:])
 	if err != nil {
 		return err
 	}

@@ -30,12 +30,19 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 	var warnings []string
 	var snaps []*store.Snapshot
 	for _, m := range req.Mirrors {
-		snap, err := s.e.ResolveSnapshot(ctx, m)
+		if !strings.Contains(m, "@") {
+			m += "@" + mirror.Latest
+		}
+		ref, later, err := s.e.ResolvePast(ctx, m)
 		if err != nil {
 			return api.Recording{}, err
 		}
+		snap := ref.Snapshot
 		if slices.ContainsFunc(snaps, func(o *store.Snapshot) bool { return o.Mirror == snap.Mirror }) {
 			return api.Recording{}, fmt.Errorf("%w: mirror %s is named twice", ErrUsage, snap.Mirror)
+		}
+		if later != "" {
+			warnings = append(warnings, later)
 		}
 		snaps = append(snaps, snap)
 	}

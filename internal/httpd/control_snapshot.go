@@ -191,7 +191,7 @@ func weakest(a, b string) string {
 }
 
 func (s *Server) show(ctx context.Context, req api.RefRequest, _ func(api.Progress)) (api.ShowResult, error) {
-	ref, err := s.e.ResolveRef(ctx, req.Ref)
+	ref, _, err := s.e.ResolvePast(ctx, req.Ref)
 	if err != nil {
 		return api.ShowResult{}, err
 	}
@@ -210,7 +210,7 @@ func (s *Server) show(ctx context.Context, req api.RefRequest, _ func(api.Progre
 
 func (s *Server) packages(ctx context.Context, req api.RefRequest, _ func(api.Progress)) (api.PackageList, error) {
 	out := api.PackageList{Packages: []api.Package{}}
-	ref, err := s.e.ResolveRef(ctx, req.Ref)
+	ref, _, err := s.e.ResolvePast(ctx, req.Ref)
 	if err != nil {
 		return out, err
 	}
@@ -461,7 +461,7 @@ func (s *Server) repin(ctx context.Context, snap *store.Snapshot, f func(*store.
 
 // exact finds the snapshot that a reference names, for verbs that change it.
 func (s *Server) exact(ctx context.Context, ref string) (*store.Snapshot, error) {
-	r, err := s.e.ResolveRef(ctx, ref)
+	r, _, err := s.e.ResolvePast(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

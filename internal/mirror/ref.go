@@ -126,6 +126,38 @@ func (e *Engine) ResolveSnapshot(ctx context.Context, ref string) (*store.Snapsh
 	return snap, err
 }
 
+// ResolvePast is ResolveRef for what a user names. The snapshot of a time that has
+// not come is not known yet: ErrRef. The notice says that the time is after the
+// newest snapshot, which stands for it: more may have happened upstream until then
+// than was taken.
+func (e *Engine) ResolvePast(ctx context.Context, ref string) (r Ref, notice string, err error) {
+	r, err = e.ResolveRef(ctx, ref)
+	name, at, dated := strings.Cut(ref, "@")
+	if err != nil || !dated || at == Latest {
+		return r, "", err
+	}
+	t, err := ParseInstant(at)
+	if err != nil {
+		return r, "", err
+	}
+	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		newest, err := tx.Latest(name)
+		if err != nil || !t.After(newest.Instant) {
+			return err
+		}
+		if now := e.cfg.Now(); t.After(now) {
+			return fmt.Errorf("%w: %s: %s is later than the system clock, which is at %s; expected a time that has passed, or %s@%s",
+				ErrRef, clip(ref), store.FormatInstant(t), store.FormatInstant(now), name, Latest)
+		}
+		notice = fmt.Sprintf("%s@%s is after the newest snapshot, which is taken: %s", name, store.FormatInstant(t), newest.ID())
+		if c := tx.LastCheck(name); !c.OK.IsZero() {
+			notice += fmt.Sprintf(" (upstream was last checked at %s)", stamp(c.OK))
+		}
+		return nil
+	})
+	return r, notice, err
+}
+
 // LatestOfAll returns the newest snapshot of every configured mirror. One that has
 // none would be missing from a freeze or a recording without anybody having said
 // so: ErrNoSnapshot names each.

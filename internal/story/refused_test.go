@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/repo/deb/debtest"
@@ -195,4 +196,48 @@ func TestSourcesAreLeftOut(t *testing.T) {
 	count("whole", 3, 0)
 	s.Ctl(args("freeze whole.1 --all")...)
 	count("whole.1", 3, 1)
+}
+
+// A time after the newest snapshot is answered by it, and said; one that has not
+// come is refused.
+func TestTimesAfterTheNewestSnapshot(t *testing.T) {
+	a := newArchive(t)
+	a.Add(debtest.Package{Name: "a", Version: "1"})
+	a.publish()
+	s := start(t, head+a.stanza("debian", ""))
+	s.Ctl("sync")
+	var l api.SnapshotList
+	s.JSON(&l, "list")
+	id := l.Snapshots[0].ID
+	time.Sleep(2100 * time.Millisecond)
+	now := time.Now().UTC().Add(-time.Second).Format("20060102T150405Z")
+	notice := "debian@" + now + " is after the newest snapshot, which is taken: " + id + " (upstream was last checked at "
+	var f api.FreezeResult
+	s.JSON(&f, "freeze", "4.1", "--mirror", "debian@"+now, "--package", "a")
+	if len(f.Warnings) != 1 || !strings.HasPrefix(f.Warnings[0], notice) || f.Frozen.Mirrors[0].Snapshot != id {
+		t.Errorf("freeze: %+v", f)
+	}
+	f = api.FreezeResult{}
+	s.JSON(&f, "freeze", "4.2", "--base", "4.1", "--replace", "a@debian@"+now)
+	if len(f.Warnings) != 1 || !strings.HasPrefix(f.Warnings[0], notice) {
+		t.Errorf("freeze --replace: %+v", f)
+	}
+	var r api.Recording
+	s.JSON(&r, "record", "start", "build", "--mirror", "debian@"+now)
+	if len(r.Warnings) != 1 || !strings.HasPrefix(r.Warnings[0], notice) {
+		t.Errorf("record start: %+v", r)
+	}
+	for _, ref := range []string{"debian@latest", id} {
+		var f api.FreezeResult
+		if s.JSON(&f, "freeze", "4.1", "--mirror", ref, "--package", "a"); len(f.Warnings) != 0 {
+			t.Errorf("freeze --mirror %s: %+v", ref, f)
+		}
+	}
+	for _, c := range []string{
+		"freeze 5.0 --package a --mirror debian@2099-01-01", "freeze 5.0 --base 4.1 --replace a@debian@2099-01-01", "record start late --mirror debian@2099-01-01",
+		"show debian@2099-01-01", "packages debian@2099-01-01", "diff 4.1 debian@2099-01-01", "sources debian@2099-01-01", "pin debian@2099-01-01",
+	} {
+		s.Refuse(2, args(c), "20990101T000000Z is later than the system clock", "or debian@latest")
+	}
+	s.Refuse(2, args("freeze 5.0 --package a --date 2099-01-01"), "date 2099-01-01T00:00:00Z is later than the system clock")
 }

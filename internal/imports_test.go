@@ -24,7 +24,8 @@ var layers = [][]string{
 	{"httpd"},
 	{"freeze", "gc", "iuk", "image", "backup"},
 	{"mirror"},
-	{"store", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
+	{"meta/bolt"},
+	{"meta", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
 	{"repo", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console"},
 	{"config", "sign", "cas", "api", "squashfs"},
 	{"durable", "lzma", "iso9660", "purl", "repo/rpm/nevra", "fetch/remote"},
@@ -39,7 +40,7 @@ func helper(pkg string) bool { return strings.HasSuffix(path.Base(pkg), "test") 
 
 // owners are the only packages that know a dependency.
 var owners = map[string]string{
-	"go.etcd.io/bbolt":                   "store",
+	"go.etcd.io/bbolt":                   "meta/bolt",
 	"github.com/ProtonMail/go-crypto":    "sign",
 	"github.com/gorilla/mux":             "httpd",
 	"github.com/urfave/cli":              "cmd",

@@ -20,14 +20,15 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
-	"example.org/snapd/internal/store"
 )
 
 // Installation is what a backup copies.
 type Installation struct {
-	Store   *store.Store
+	Store   *bolt.Store
 	Blobs   cas.Store
 	DataDir string
 	KeyFile string
@@ -62,11 +63,11 @@ func Create(ctx context.Context, in Installation, dir string, p *mirror.Progress
 
 // id reads the installation's random text, and makes it where there is none.
 func (in *Installation) id(ctx context.Context) (id string, err error) {
-	read := func(tx *store.Tx) error { id = tx.Meta(installationKey); return nil }
+	read := func(tx *bolt.Tx) error { id = tx.Meta(installationKey); return nil }
 	if err := in.Store.View(ctx, read); err != nil || id != "" {
 		return id, err
 	}
-	err = in.Store.Update(ctx, "name the installation", func(tx *store.Tx) error {
+	err = in.Store.Update(ctx, "name the installation", func(tx *bolt.Tx) error {
 		if id = tx.Meta(installationKey); id != "" {
 			return nil
 		}
@@ -253,8 +254,8 @@ type backup struct {
 	t     *target
 	p     *mirror.Progress
 	doc   *document
-	copy  *store.Store // of the metadata, as it is in the backup
-	state string       // path
+	copy  *bolt.Store // of the metadata, as it is in the backup
+	state string      // path
 
 	copied, copiedBytes int64
 	faults              map[cas.Digest]string
@@ -274,7 +275,7 @@ func (b *backup) run(ctx context.Context) (err error) {
 		return err
 	}
 	// The lock of the copy ends with this function: nothing but this reads it.
-	if b.copy, err = store.OpenReadOnly(filepath.Join(b.state, metaName)); err != nil {
+	if b.copy, err = bolt.OpenReadOnly(filepath.Join(b.state, metaName)); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.copy.Close()) }()
@@ -435,7 +436,7 @@ func (b *backup) damaged(ctx context.Context, d cas.Digest, why string) error {
 
 // needed reports whether the copied metadata needs a blob.
 func (b *backup) needed(ctx context.Context, d cas.Digest) (needed bool, err error) {
-	err = b.copy.View(ctx, func(tx *store.Tx) error { needed = tx.Needed(d); return nil })
+	err = b.copy.View(ctx, func(tx *bolt.Tx) error { needed = tx.Needed(d); return nil })
 	return needed, err
 }
 
@@ -446,8 +447,8 @@ func (b *backup) absent(ctx context.Context) error {
 	var after cas.Digest
 	for more := true; more; {
 		var page []referred
-		if err := b.copy.View(ctx, func(tx *store.Tx) error {
-			after, more = tx.Blobs(after, 1000, func(d cas.Digest, r []store.Ref) { page = append(page, referred{d, r}) })
+		if err := b.copy.View(ctx, func(tx *bolt.Tx) error {
+			after, more = tx.Blobs(after, 1000, func(d cas.Digest, r []meta.Ref) { page = append(page, referred{d, r}) })
 			return nil
 		}); err != nil {
 			return err
@@ -456,7 +457,7 @@ func (b *backup) absent(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := b.copy.View(ctx, func(tx *store.Tx) error { return b.promised(tx, missing) }); err != nil {
+		if err := b.copy.View(ctx, func(tx *bolt.Tx) error { return b.promised(tx, missing) }); err != nil {
 			return err
 		}
 	}
@@ -466,7 +467,7 @@ func (b *backup) absent(ctx context.Context) error {
 // referred is a blob with what refers to it.
 type referred struct {
 	digest cas.Digest
-	refs   []store.Ref
+	refs   []meta.Ref
 }
 
 // notHere picks the blobs that the backup does not have.
@@ -486,7 +487,7 @@ func (b *backup) notHere(ctx context.Context, page []referred) (out []referred, 
 
 // promised notes those that must be there as missing; the others are packages
 // that nobody has asked for yet.
-func (b *backup) promised(tx *store.Tx, missing []referred) error {
+func (b *backup) promised(tx *bolt.Tx, missing []referred) error {
 	p, err := tx.Promises()
 	if err != nil {
 		return err

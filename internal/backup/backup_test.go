@@ -20,10 +20,11 @@ import (
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
-	"example.org/snapd/internal/store"
 )
 
 // world is an installation under test. Its metadata refers to the blobs that
@@ -31,7 +32,7 @@ import (
 type world struct {
 	t     *testing.T
 	data  string
-	store *store.Store
+	store *bolt.Store
 	blobs *cas.Dir
 	in    backup.Installation
 }
@@ -57,7 +58,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) open() {
 	w.t.Helper()
 	var err error
-	if w.store, err = store.Open(filepath.Join(w.data, "meta.db"), store.Options{}); err != nil {
+	if w.store, err = bolt.Open(filepath.Join(w.data, "meta.db"), bolt.Options{}); err != nil {
 		w.t.Fatal(err)
 	}
 	if w.blobs, err = cas.OpenDir(w.data, cas.Options{}); err != nil {
@@ -84,7 +85,7 @@ func (w *world) put(text string) cas.Digest {
 
 func (w *world) refer(d cas.Digest) {
 	w.t.Helper()
-	if err := w.store.Update(w.t.Context(), "refer", func(tx *store.Tx) error { return tx.PutRef(d, store.OwnerImage, "4.1") }); err != nil {
+	if err := w.store.Update(w.t.Context(), "refer", func(tx *bolt.Tx) error { return tx.PutRef(d, meta.OwnerImage, "4.1") }); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -92,7 +93,7 @@ func (w *world) refer(d cas.Digest) {
 // drop removes a blob, as a collection does.
 func (w *world) drop(d cas.Digest) {
 	w.t.Helper()
-	if err := w.store.Update(w.t.Context(), "drop", func(tx *store.Tx) error { return tx.DropRef(d, store.OwnerImage, "4.1") }); err != nil {
+	if err := w.store.Update(w.t.Context(), "drop", func(tx *bolt.Tx) error { return tx.DropRef(d, meta.OwnerImage, "4.1") }); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := w.blobs.Remove(w.t.Context(), d, "gc"); err != nil {
@@ -134,7 +135,7 @@ func checkRestored(t *testing.T, to backup.Destination, want ...cas.Digest) {
 	if key, err := os.ReadFile(to.KeyFile); err != nil || string(key) != keyText {
 		t.Errorf("signing key: %q, %v", key, err)
 	}
-	st, err := store.Open(filepath.Join(to.DataDir, "meta.db"), store.Options{})
+	st, err := bolt.Open(filepath.Join(to.DataDir, "meta.db"), bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +157,8 @@ func checkRestored(t *testing.T, to backup.Destination, want ...cas.Digest) {
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("blobs %v, expected %v: %v", got, want, err)
 	}
-	if err := st.View(t.Context(), func(tx *store.Tx) error {
-		tx.Blobs(cas.Digest{}, 1000, func(d cas.Digest, _ []store.Ref) { named = append(named, d) })
+	if err := st.View(t.Context(), func(tx *bolt.Tx) error {
+		tx.Blobs(cas.Digest{}, 1000, func(d cas.Digest, _ []meta.Ref) { named = append(named, d) })
 		return nil
 	}); err != nil || !slices.Equal(named, want) {
 		t.Errorf("metadata names %v, expected %v: %v", named, want, err)
@@ -434,11 +435,11 @@ func TestDamagedMetadata(t *testing.T) {
 	dir := t.TempDir()
 	w.create(dir)
 	var keys []cas.Digest
-	if err := w.store.Update(t.Context(), "many", func(tx *store.Tx) error {
+	if err := w.store.Update(t.Context(), "many", func(tx *bolt.Tx) error {
 		for i := range 1000 {
 			d := cas.Sum([]byte{byte(i), byte(i >> 8)})
 			keys = append(keys, d)
-			if err := tx.PutRef(d, store.OwnerPackage, "x"); err != nil {
+			if err := tx.PutRef(d, meta.OwnerPackage, "x"); err != nil {
 				return err
 			}
 		}
@@ -463,11 +464,11 @@ func TestDamagedMetadata(t *testing.T) {
 	}
 	var err error
 	other := w.in
-	if other.Store, err = store.OpenReadOnly(name); err != nil {
+	if other.Store, err = bolt.OpenReadOnly(name); err != nil {
 		t.Fatal(err)
 	}
 	defer other.Store.Close()
-	if _, err = backup.Create(t.Context(), other, dir, &mirror.Progress{}); !errors.Is(err, store.ErrCorrupt) {
+	if _, err = backup.Create(t.Context(), other, dir, &mirror.Progress{}); !errors.Is(err, meta.ErrCorrupt) {
 		t.Errorf("backup of damaged metadata: %v", err)
 	}
 	checkRestored(t, restore(t, dir), a)

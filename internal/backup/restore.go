@@ -17,9 +17,9 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
-	"example.org/snapd/internal/store"
 )
 
 // RestoringFile marks a data directory whose restore has not been completed.
@@ -51,7 +51,7 @@ type Destination struct {
 	// missing in the backup.
 	AllowDamaged bool
 	// Prepare is called with the restored metadata before it gets its name; nil: nothing.
-	Prepare func(context.Context, *store.Store) error
+	Prepare func(context.Context, *bolt.Store) error
 }
 
 // Restore copies the backup in dir to a data directory that is absent or empty,
@@ -395,7 +395,7 @@ func (r *restore) complete(ctx context.Context, key []byte) error {
 // prepare opens the restored metadata: a program that does not understand it
 // finds out here.
 func (r *restore) prepare(ctx context.Context, meta string) (err error) {
-	st, err := store.Open(meta, store.Options{})
+	st, err := bolt.Open(meta, bolt.Options{})
 	if err != nil {
 		return err
 	}

@@ -20,14 +20,14 @@ import (
 	"syscall"
 	"time"
 
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta/bolt"
 )
 
-func openStore(dir string) (*store.Store, error) {
+func openStore(dir string) (*bolt.Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return store.Open(filepath.Join(dir, "meta.db"), store.Options{})
+	return bolt.Open(filepath.Join(dir, "meta.db"), bolt.Options{})
 }
 
 const (

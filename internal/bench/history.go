@@ -9,8 +9,9 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 const historySyncs = 200
@@ -88,7 +89,7 @@ func recordOf(p string) repo.Record {
 	return r
 }
 
-func stageOne(ctx context.Context, st *store.Store, gen int, records []repo.Record, changed []int) error {
+func stageOne(ctx context.Context, st *bolt.Store, gen int, records []repo.Record, changed []int) error {
 	const suite = "stable"
 	stage, err := st.NewStage(ctx, "debian", suite)
 	if err != nil {
@@ -113,11 +114,11 @@ func stageOne(ctx context.Context, st *store.Store, gen int, records []repo.Reco
 	}
 	for len(changed) > 0 {
 		n := min(4096, len(changed))
-		if err := st.Update(ctx, "aliases", func(tx *store.Tx) error {
+		if err := st.Update(ctx, "aliases", func(tx *bolt.Tx) error {
 			for _, i := range changed[:n] {
 				sum := records[i].Files[0].SHA256
 				other := cas.Sum(sum[:]) // as random as the SHA-1 would be
-				if err := tx.PutAlias(store.Alias{Algo: store.AliasSHA1, Other: other[:20], SHA256: sum}); err != nil {
+				if err := tx.PutAlias(meta.Alias{Algo: meta.AliasSHA1, Other: other[:20], SHA256: sum}); err != nil {
 					return err
 				}
 			}
@@ -136,12 +137,12 @@ func stageOne(ctx context.Context, st *store.Store, gen int, records []repo.Reco
 		{Path: "dists/stable/main/binary-amd64/Packages.gz", Size: 12e6, SHA256: digest('g')},
 		{Path: "dists/stable/main/binary-amd64/Packages.xz", Size: 9e6, SHA256: digest('x')},
 	}
-	s := &store.Sealing{
-		Snapshot: store.Snapshot{Mirror: "debian", Type: "deb", Suites: []store.SnapshotSuite{{Suite: suite, Gen: stage.Gen(), Date: date}}},
-		Generations: []store.Generation{{
+	s := &meta.Sealing{
+		Snapshot: meta.Snapshot{Mirror: "debian", Type: "deb", Suites: []meta.SnapshotSuite{{Suite: suite, Gen: stage.Gen(), Date: date}}},
+		Generations: []meta.Generation{{
 			Mirror: "debian", Suite: suite, Gen: stage.Gen(), Date: date, Trust: repo.TrustSignature, ByHash: true, Complete: true, Packages: len(records),
-			Docs: []store.Doc{{File: repo.File{Path: "dists/stable/InRelease", Size: 2000, SHA256: digest('r')}, LastModified: date}},
-			Groups: []store.Group{{
+			Docs: []meta.Doc{{File: repo.File{Path: "dists/stable/InRelease", Size: 2000, SHA256: digest('r')}, LastModified: date}},
+			Groups: []meta.Group{{
 				Index: "main/binary-amd64/Packages", Component: "main", Arch: "amd64", Packages: true, Count: len(records),
 				Form:  repo.Listed{Path: "main/binary-amd64/Packages.xz", Size: 9e6, SHA256: digest('x')},
 				Plain: repo.Listed{Path: "main/binary-amd64/Packages", Size: 50e6, SHA256: digest('p')},
@@ -149,5 +150,5 @@ func stageOne(ctx context.Context, st *store.Store, gen int, records []repo.Reco
 		}},
 		Listings: [][]repo.File{forms},
 	}
-	return st.Update(ctx, "seal", func(tx *store.Tx) error { return tx.Seal(s, date) })
+	return st.Update(ctx, "seal", func(tx *bolt.Tx) error { return tx.Seal(s, date) })
 }

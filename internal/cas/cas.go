@@ -1,7 +1,7 @@
 // Package cas stores blobs: bytes under the SHA-256 of their content.
 //
 // A blob never changes and is never visible before it is whole and durable
-// (invariants 1, 2, 3 and 5 in package store). [Dir], files below one
+// (invariants 1, 2, 3 and 5 in package meta). [Dir], files below one
 // directory, is the first implementation of [Store]; every implementation
 // passes castest.Run.
 //

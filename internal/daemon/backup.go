@@ -15,8 +15,9 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
-	"example.org/snapd/internal/store"
 )
 
 // backupOutcomes maps the errors of package backup to the outside.
@@ -46,7 +47,7 @@ func (d *daemon) backup(ctx context.Context, r *api.BackupRequest, p *mirror.Pro
 	return res, err
 }
 
-func installation(cfg *config.Config, version string, st *store.Store, blobs cas.Store, now func() time.Time) backup.Installation {
+func installation(cfg *config.Config, version string, st *bolt.Store, blobs cas.Store, now func() time.Time) backup.Installation {
 	return backup.Installation{Store: st, Blobs: blobs, DataDir: cfg.DataDir, KeyFile: cfg.Signing.KeyFile, Version: version, Now: now}
 }
 
@@ -74,14 +75,14 @@ func backupStopped(ctx context.Context, cfg *config.Config, o Options, dir strin
 	if err := backup.CheckRestored(cfg.DataDir); err != nil {
 		return nil, err
 	}
-	meta := filepath.Join(cfg.DataDir, metaFile)
-	if st, err := os.Stat(meta); err != nil {
+	file := filepath.Join(cfg.DataDir, metaFile)
+	if st, err := os.Stat(file); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
 	} else if st.Size() == 0 {
-		return nil, fmt.Errorf("%w: %s is empty", store.ErrCorrupt, meta)
+		return nil, fmt.Errorf("%w: %s is empty", meta.ErrCorrupt, file)
 	}
-	st, err := store.Open(meta, store.Options{})
-	if errors.Is(err, store.ErrLocked) {
+	st, err := bolt.Open(file, bolt.Options{})
+	if errors.Is(err, meta.ErrLocked) {
 		return nil, fmt.Errorf("data directory %s: %w, and does not answer at %s", cfg.DataDir, ErrRunning, cfg.Server.Socket)
 	} else if err != nil {
 		return nil, err

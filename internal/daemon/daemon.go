@@ -34,12 +34,13 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // Options adjust Run.
@@ -162,12 +163,12 @@ func makeDataDir(dir string) error {
 }
 
 // begin marks the run as not cleanly stopped and tells whether the last was.
-func begin(ctx context.Context, st *store.Store) (clean bool, err error) {
-	err = st.UpdateDamaged(ctx, "clean", func(tx *store.Tx) error {
+func begin(ctx context.Context, st *bolt.Store) (clean bool, err error) {
+	err = st.UpdateDamaged(ctx, "clean", func(tx *bolt.Tx) error {
 		clean = tx.Meta(cleanKey) != cleanNo
 		return tx.SetMeta(cleanKey, cleanNo)
 	})
-	if errors.Is(err, store.ErrCorrupt) {
+	if errors.Is(err, meta.ErrCorrupt) {
 		return true, nil // reported as damage
 	}
 	return clean, err
@@ -175,7 +176,7 @@ func begin(ctx context.Context, st *store.Store) (clean bool, err error) {
 
 // end marks the run as cleanly stopped. Damaged metadata keeps the mark of the
 // run that found it.
-func end(ctx context.Context, dir string, st *store.Store) error {
+func end(ctx context.Context, dir string, st *bolt.Store) error {
 	if st.Damage() != nil {
 		return nil
 	}
@@ -186,12 +187,12 @@ func end(ctx context.Context, dir string, st *store.Store) error {
 	if m == nil {
 		return fmt.Errorf("%s: %w", filepath.Join(dir, installationFile), fs.ErrNotExist)
 	}
-	return nextEpoch(ctx, dir, st, m, func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
+	return nextEpoch(ctx, dir, st, m, func(tx *bolt.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
 }
 
 // markClean notes that what is stored needs no check at the next start.
-func markClean(ctx context.Context, st *store.Store) error {
-	return st.Update(ctx, "clean", func(tx *store.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
+func markClean(ctx context.Context, st *bolt.Store) error {
+	return st.Update(ctx, "clean", func(tx *bolt.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
 }
 
 // daemon is one run.
@@ -199,7 +200,7 @@ type daemon struct {
 	cfg       *config.Config
 	o         Options
 	log       *slog.Logger
-	store     *store.Store
+	store     *bolt.Store
 	blobs     *cas.Dir
 	signer    *sign.Signer
 	engine    *mirror.Engine

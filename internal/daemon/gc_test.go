@@ -5,7 +5,8 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // What a freeze that was cut short left behind goes at the next collection of
@@ -14,8 +15,8 @@ func TestCutFreezeIsCleared(t *testing.T) {
 	cfg := testConfig(t, "")
 	start(t, cfg).end()
 	st := openTestStore(t, cfg)
-	if err := st.Update(t.Context(), "test", func(tx *store.Tx) error {
-		return tx.PutNodes("4.1", []store.Node{{Path: "debian/x", Digest: cas.Sum(nil)}})
+	if err := st.Update(t.Context(), "test", func(tx *bolt.Tx) error {
+		return tx.PutNodes("4.1", []meta.Node{{Path: "debian/x", Digest: cas.Sum(nil)}})
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +28,7 @@ func TestCutFreezeIsCleared(t *testing.T) {
 	r.end()
 	st = openTestStore(t, cfg)
 	defer st.Close()
-	if err := st.View(t.Context(), func(tx *store.Tx) error {
+	if err := st.View(t.Context(), func(tx *bolt.Tx) error {
 		if left := tx.OrphanTrees(); len(left) > 0 {
 			t.Errorf("trees of no freeze are left: %v", left)
 		}

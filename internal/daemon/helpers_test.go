@@ -5,12 +5,12 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta/bolt"
 )
 
-func openTestStore(t *testing.T, cfg *config.Config) *store.Store {
+func openTestStore(t *testing.T, cfg *config.Config) *bolt.Store {
 	t.Helper()
-	st, err := store.Open(filepath.Join(cfg.DataDir, metaFile), store.Options{})
+	st, err := bolt.Open(filepath.Join(cfg.DataDir, metaFile), bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

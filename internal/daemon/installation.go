@@ -19,7 +19,8 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // installationFile marks a data directory that has been used. It holds what the
@@ -49,7 +50,7 @@ var ErrLost = errors.New("data lost")
 
 // openStore opens the metadata of a data directory. It refuses to begin anew
 // where there was an installation, and one whose parts do not belong together.
-func openStore(ctx context.Context, cfg *config.Config, o Options) (*store.Store, []string, error) {
+func openStore(ctx context.Context, cfg *config.Config, o Options) (*bolt.Store, []string, error) {
 	m, err := readInstallation(cfg.DataDir)
 	if err != nil {
 		return nil, nil, err
@@ -59,13 +60,13 @@ func openStore(ctx context.Context, cfg *config.Config, o Options) (*store.Store
 		return nil, nil, err
 	}
 	file := filepath.Join(cfg.DataDir, metaFile)
-	st, err := store.Open(file, store.Options{MustExist: evidence != ""})
+	st, err := bolt.Open(file, bolt.Options{MustExist: evidence != ""})
 	switch {
-	case errors.Is(err, store.ErrLocked):
+	case errors.Is(err, meta.ErrLocked):
 		return nil, nil, fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)
-	case errors.Is(err, store.ErrLost):
+	case errors.Is(err, meta.ErrLost):
 		return nil, nil, fmt.Errorf("%w: %w, but %s; restore a backup with 'snapd restore', or move %s away to begin anew", ErrLost, err, evidence, cfg.DataDir)
-	case errors.Is(err, store.ErrCorrupt):
+	case errors.Is(err, meta.ErrCorrupt):
 		return nil, nil, fmt.Errorf("%w; restore a backup with 'snapd restore', or keep what can be read with 'snapd salvage'", err)
 	case err != nil:
 		return nil, nil, err
@@ -155,18 +156,18 @@ func firstFile(dir string) (found string, err error) {
 }
 
 // checkInstallation compares the mark with the metadata and begins a new epoch.
-func checkInstallation(ctx context.Context, dir string, st *store.Store, m *mark, now time.Time) (warnings []string, err error) {
-	var meta mark
+func checkInstallation(ctx context.Context, dir string, st *bolt.Store, m *mark, now time.Time) (warnings []string, err error) {
+	var known mark
 	var torn string
 	var empty bool
-	err = st.View(ctx, func(tx *store.Tx) error {
-		meta.ID = tx.Meta(idKey)
-		meta.Epoch, _ = strconv.ParseInt(tx.Meta(epochKey), 10, 64)
+	err = st.View(ctx, func(tx *bolt.Tx) error {
+		known.ID = tx.Meta(idKey)
+		known.Epoch, _ = strconv.ParseInt(tx.Meta(epochKey), 10, 64)
 		torn = tx.Torn()
 		empty = tx.Unreferenced()
 		return nil
 	})
-	if err != nil && !errors.Is(err, store.ErrCorrupt) {
+	if err != nil && !errors.Is(err, meta.ErrCorrupt) {
 		return nil, err
 	} else if err != nil {
 		return nil, nil // damaged: reported as such, and nothing is collected
@@ -174,13 +175,13 @@ func checkInstallation(ctx context.Context, dir string, st *store.Store, m *mark
 	older := false
 	switch {
 	case m == nil || m.ID == "":
-		m = &mark{ID: meta.ID, Epoch: meta.Epoch}
-	case meta.ID != "" && meta.ID != m.ID:
+		m = &mark{ID: known.ID, Epoch: known.Epoch}
+	case known.ID != "" && known.ID != m.ID:
 		return nil, fmt.Errorf("data directory %s: the metadata is of installation %s, expected %s (%s): it was copied here from elsewhere",
-			dir, meta.ID, m.ID, filepath.Join(dir, installationFile))
-	case meta.Epoch < m.Epoch:
+			dir, known.ID, m.ID, filepath.Join(dir, installationFile))
+	case known.Epoch < m.Epoch:
 		older = true
-		warnings = append(warnings, fmt.Sprintf("the metadata is older than the last run of snapd (epoch %d, expected %d): blobs that it does not know are kept", meta.Epoch, m.Epoch))
+		warnings = append(warnings, fmt.Sprintf("the metadata is older than the last run of snapd (epoch %d, expected %d): blobs that it does not know are kept", known.Epoch, m.Epoch))
 	}
 	if _, err := os.Stat(filepath.Join(dir, "blobs")); errors.Is(err, fs.ErrNotExist) && !empty {
 		return nil, fmt.Errorf("%w: %s has no directory blobs, but its metadata refers to blobs; mount it, or restore a backup with 'snapd restore'", ErrLost, dir)
@@ -193,8 +194,8 @@ func checkInstallation(ctx context.Context, dir string, st *store.Store, m *mark
 		rand.Read(b)
 		m.ID = hex.EncodeToString(b)
 	}
-	m.Epoch = max(m.Epoch, meta.Epoch)
-	return warnings, nextEpoch(ctx, dir, st, m, func(tx *store.Tx) error {
+	m.Epoch = max(m.Epoch, known.Epoch)
+	return warnings, nextEpoch(ctx, dir, st, m, func(tx *bolt.Tx) error {
 		if !older {
 			return nil
 		}
@@ -204,12 +205,12 @@ func checkInstallation(ctx context.Context, dir string, st *store.Store, m *mark
 
 // nextEpoch advances the epoch, in the metadata first: a crash between the two
 // leaves metadata that is newer than the mark, which is no sign of a loss.
-func nextEpoch(ctx context.Context, dir string, st *store.Store, m *mark, f func(*store.Tx) error) error {
+func nextEpoch(ctx context.Context, dir string, st *bolt.Store, m *mark, f func(*bolt.Tx) error) error {
 	m.Epoch++
-	err := st.UpdateDamaged(ctx, "epoch", func(tx *store.Tx) error {
+	err := st.UpdateDamaged(ctx, "epoch", func(tx *bolt.Tx) error {
 		return errors.Join(tx.SetMeta(idKey, m.ID), tx.SetMeta(epochKey, strconv.FormatInt(m.Epoch, 10)), f(tx))
 	})
-	if errors.Is(err, store.ErrCorrupt) {
+	if errors.Is(err, meta.ErrCorrupt) {
 		return nil // reported as such; the epoch goes on when it is repaired
 	} else if err != nil {
 		return err
@@ -224,8 +225,8 @@ func Salvage(cfg *config.Config, o Options) (*api.SalvageResult, error) {
 	if now == nil {
 		now = time.Now
 	}
-	kept, entries, err := store.Salvage(filepath.Join(cfg.DataDir, metaFile), now())
-	if errors.Is(err, store.ErrLocked) {
+	kept, entries, err := bolt.Salvage(filepath.Join(cfg.DataDir, metaFile), now())
+	if errors.Is(err, meta.ErrLocked) {
 		return nil, fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)
 	} else if err != nil {
 		return nil, err

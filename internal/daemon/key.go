@@ -12,9 +12,10 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // maxPublicKey bounds the certificate of an external signer, in bytes.
@@ -23,7 +24,7 @@ const maxPublicKey = 1 << 20
 // loadSigner opens the signing key, or makes one where there is none yet. A new
 // one would orphan what an older key signed: only a missing file counts as
 // "none", and none is made where frozen snapshots were signed here.
-func loadSigner(ctx context.Context, cfg *config.Config, st *store.Store, now time.Time, log *slog.Logger) (*sign.Signer, error) {
+func loadSigner(ctx context.Context, cfg *config.Config, st *bolt.Store, now time.Time, log *slog.Logger) (*sign.Signer, error) {
 	file := cfg.Signing.KeyFile
 	if len(cfg.Signing.Command) > 0 {
 		public, err := regfile.Read(file, maxPublicKey)
@@ -36,11 +37,11 @@ func loadSigner(ctx context.Context, cfg *config.Config, st *store.Store, now ti
 	if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	var frozen []*store.Frozen
-	if err := st.View(ctx, func(tx *store.Tx) (err error) { frozen, err = tx.Frozens(); return err }); err != nil {
+	var frozen []*meta.Frozen
+	if err := st.View(ctx, func(tx *bolt.Tx) (err error) { frozen, err = tx.Frozens(); return err }); err != nil {
 		return nil, err
 	}
-	if i := slices.IndexFunc(frozen, func(f *store.Frozen) bool { return !f.Imported }); i >= 0 {
+	if i := slices.IndexFunc(frozen, func(f *meta.Frozen) bool { return !f.Imported }); i >= 0 {
 		return nil, fmt.Errorf("%w: the signing key %s is missing, but it signed the frozen snapshot %s (fingerprint %s); restore it from a backup, or make a new one with 'snapctl key generate'",
 			ErrLost, file, frozen[i].Name, frozen[i].Key)
 	}

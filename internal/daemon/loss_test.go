@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // filled is a data directory with a snapshot, an exact and a whole freeze and a
@@ -195,13 +195,13 @@ func TestOlderMetadata(t *testing.T) {
 }
 
 // edit changes one bucket of a data directory behind snapd's back.
-func edit(t *testing.T, cfg *config.Config, bucket string, f func(b *bolt.Bucket) error) {
+func edit(t *testing.T, cfg *config.Config, bucket string, f func(b *bbolt.Bucket) error) {
 	t.Helper()
-	db, err := bolt.Open(cfg.DataDir+"/meta.db", 0o600, nil)
+	db, err := bbolt.Open(cfg.DataDir+"/meta.db", 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = db.Update(func(tx *bolt.Tx) error { return f(tx.Bucket([]byte(bucket))) })
+	err = db.Update(func(tx *bbolt.Tx) error { return f(tx.Bucket([]byte(bucket))) })
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -210,12 +210,12 @@ func edit(t *testing.T, cfg *config.Config, bucket string, f func(b *bolt.Bucket
 // bucketsInUse lists the buckets of a data directory that have entries.
 func bucketsInUse(t *testing.T, cfg *config.Config) (out []string) {
 	t.Helper()
-	db, err := bolt.Open(cfg.DataDir+"/meta.db", 0o600, nil)
+	db, err := bbolt.Open(cfg.DataDir+"/meta.db", 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = db.View(func(tx *bolt.Tx) error {
-		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
 			if k, _ := b.Cursor().First(); k != nil {
 				out = append(out, string(name))
 			}
@@ -247,7 +247,7 @@ func TestDamagedMetadata(t *testing.T) {
 		for _, kind := range []string{"lost", "damaged"} {
 			t.Run(bucket+" "+kind, func(t *testing.T) {
 				cfg := copyData(t, whole)
-				edit(t, cfg, bucket, func(b *bolt.Bucket) error {
+				edit(t, cfg, bucket, func(b *bbolt.Bucket) error {
 					k, v := b.Cursor().First()
 					if kind == "lost" {
 						return b.Delete(k)
@@ -327,7 +327,7 @@ func testDamaged(t *testing.T, cfg *config.Config, pages map[string]string, buck
 
 func damageOf(t *testing.T, cfg *config.Config) error {
 	t.Helper()
-	st, err := store.Open(filepath.Join(cfg.DataDir, metaFile), store.Options{})
+	st, err := bolt.Open(filepath.Join(cfg.DataDir, metaFile), bolt.Options{})
 	if err != nil {
 		return err
 	}

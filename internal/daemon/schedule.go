@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
-	"example.org/snapd/internal/store"
 )
 
 const (
@@ -73,8 +74,8 @@ func spread(d time.Duration) time.Duration {
 // interval, then an interval after each.
 func (s *scheduler) mirror(ctx context.Context, m config.Mirror) error {
 	interval := m.Interval.D()
-	var last store.Check
-	if err := s.d.store.View(ctx, func(tx *store.Tx) error {
+	var last meta.Check
+	if err := s.d.store.View(ctx, func(tx *bolt.Tx) error {
 		last = tx.LastCheck(m.Name)
 		return nil
 	}); err != nil {
@@ -118,7 +119,7 @@ type task struct {
 func (s *scheduler) every(ctx context.Context, t task) error {
 	key := "last." + t.name
 	var last time.Time
-	if err := s.d.store.View(ctx, func(tx *store.Tx) error {
+	if err := s.d.store.View(ctx, func(tx *bolt.Tx) error {
 		last, _ = time.Parse(time.RFC3339, tx.Meta(key))
 		return nil
 	}); err != nil {
@@ -139,7 +140,7 @@ func (s *scheduler) every(ctx context.Context, t task) error {
 			continue
 		}
 		now := s.d.o.Now()
-		if err := s.d.store.Update(ctx, "periodic", func(tx *store.Tx) error {
+		if err := s.d.store.Update(ctx, "periodic", func(tx *bolt.Tx) error {
 			return tx.SetMeta(key, now.UTC().Format(time.RFC3339))
 		}); err != nil {
 			return nil // stopping

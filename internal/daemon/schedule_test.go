@@ -10,14 +10,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // ticks runs a task of a scheduler for some time, as one run of the daemon
 // does, and tells when it ran, counted from the start.
 func ticks(t *testing.T, file string, length time.Duration, run func(ctx context.Context) error) (out []time.Duration) {
 	t.Helper()
-	st, err := store.Open(file, store.Options{})
+	st, err := bolt.Open(file, bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,11 +79,11 @@ func TestScheduleAfterClockAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const day = 24 * time.Hour
 		file := filepath.Join(t.TempDir(), "meta.db")
-		st, err := store.Open(file, store.Options{})
+		st, err := bolt.Open(file, bolt.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = st.Update(t.Context(), "test", func(tx *store.Tx) error {
+		err = st.Update(t.Context(), "test", func(tx *bolt.Tx) error {
 			return tx.SetMeta("last.scrub", time.Now().AddDate(10, 0, 0).UTC().Format(time.RFC3339))
 		})
 		if err := errors.Join(err, st.Close()); err != nil {
@@ -97,8 +98,8 @@ func TestScheduleAfterClockAhead(t *testing.T) {
 	cfg := testConfig(t, mirrorText(a, "debian", url, `interval = "6h"`))
 	start(t, cfg).end()
 	st := openTestStore(t, cfg)
-	err := st.Update(t.Context(), "test", func(tx *store.Tx) error {
-		return tx.SetCheck("debian", store.Check{Checked: time.Now().AddDate(10, 0, 0)})
+	err := st.Update(t.Context(), "test", func(tx *bolt.Tx) error {
+		return tx.SetCheck("debian", meta.Check{Checked: time.Now().AddDate(10, 0, 0)})
 	})
 	if err := errors.Join(err, st.Close()); err != nil {
 		t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
-	"example.org/snapd/internal/store"
 )
 
 // gcGrace is how long blobs of work that is under way are left alone.
@@ -85,7 +85,7 @@ func (d *daemon) services() httpd.Services {
 		Diff:     diff,
 		Sources:  sources,
 		Resigned: z.Resigned,
-		FrozenPackages: func(ctx context.Context, f *store.Frozen, emit func(api.Package) error) error {
+		FrozenPackages: func(ctx context.Context, f *meta.Frozen, emit func(api.Package) error) error {
 			list, err := z.Packages(ctx, f.Name)
 			if err != nil {
 				return err
@@ -97,7 +97,7 @@ func (d *daemon) services() httpd.Services {
 			}
 			return nil
 		},
-		FrozenDetail: func(ctx context.Context, f *store.Frozen, out *api.Frozen) error {
+		FrozenDetail: func(ctx context.Context, f *meta.Frozen, out *api.Frozen) error {
 			all, err := z.Describe(ctx, f.Name)
 			if err == nil {
 				*out = *all

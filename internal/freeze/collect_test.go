@@ -14,11 +14,12 @@ import (
 	"example.org/snapd/internal/cas/castest"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/gc"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
-	"example.org/snapd/internal/store"
 )
 
 // forever is longer than the World's clock is behind that of the machine, by
@@ -54,7 +55,7 @@ func collected(t *testing.T, download string) (w *world, collect func()) {
 // candidates.
 func (w *world) remove(t *testing.T, name string) {
 	t.Helper()
-	if err := w.Store().Update(t.Context(), "test", func(tx *store.Tx) error {
+	if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
 		if err := tx.RemoveFrozen(name); err != nil {
 			return err
 		}
@@ -71,9 +72,9 @@ func (w *world) complete(t *testing.T, name string, collect func()) {
 	t.Helper()
 	for range 2 {
 		w.verify(t, name)
-		var f *store.Frozen
+		var f *meta.Frozen
 		var blobs []cas.Digest
-		if err := w.Store().View(t.Context(), func(tx *store.Tx) (err error) {
+		if err := w.Store().View(t.Context(), func(tx *bolt.Tx) (err error) {
 			if f, err = tx.Frozen(name); err != nil {
 				return err
 			}
@@ -166,7 +167,7 @@ func TestBaseRemovedMeanwhile(t *testing.T) {
 	w.Now = w.Now.Add(time.Hour)
 	w.Archive.Publish(w.Now)
 	w.MustSync()
-	if err := w.Store().Update(t.Context(), "test", func(tx *store.Tx) error {
+	if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
 		snaps, err := tx.Snapshots("debian", time.Time{}, 0)
 		for _, s := range snaps[1:] {
 			if err := tx.RemoveSnapshot("debian", s.Instant); err != nil {
@@ -297,7 +298,7 @@ func TestFreezeOfCorruptQuarantine(t *testing.T) {
 	w := newWorld(t, config.OnDemand)
 	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("a=1"), Format: "list"})
 	var proof cas.Digest
-	if err := w.Store().View(t.Context(), func(tx *store.Tx) error {
+	if err := w.Store().View(t.Context(), func(tx *bolt.Tx) error {
 		f, err := tx.Frozen("4.1")
 		proof = f.Mirrors[0].Proof[1].SHA256
 		return err
@@ -327,7 +328,7 @@ func TestFreezeOfCorruptQuarantine(t *testing.T) {
 	if _, err := w.z.Freeze(t.Context(), &req, nil); !errors.Is(err, cas.ErrCorrupt) {
 		t.Errorf("freeze with a corrupt proof: %v", err)
 	}
-	if err := w.Store().View(t.Context(), func(tx *store.Tx) error { _, err := tx.Frozen("4.2"); return err }); !errors.Is(err, store.ErrNotFound) {
+	if err := w.Store().View(t.Context(), func(tx *bolt.Tx) error { _, err := tx.Frozen("4.2"); return err }); !errors.Is(err, meta.ErrNotFound) {
 		t.Errorf("after a refused freeze: %v", err)
 	}
 	write(good)

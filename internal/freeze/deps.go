@@ -7,8 +7,8 @@ import (
 
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // withDeps resolves packages and what they depend on: the package manager of
@@ -24,7 +24,7 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 			}
 			p := repo.SourceParams{
 				Mirror: m, Name: "snapd-" + mir, Components: map[repo.SuiteName][]string{},
-				URL: z.cfg.LocalURL + "/archive/" + mir + "/" + store.FormatInstant(src.snap.Instant),
+				URL: z.cfg.LocalURL + "/archive/" + mir + "/" + meta.FormatInstant(src.snap.Instant),
 			}
 			for _, e := range src.snap.Suites {
 				fs, _, err := z.frozenSuite(ctx, src.snap, e)
@@ -83,7 +83,7 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 
 // carriedChoice is a suite of an imported base: its root comes from the proof
 // that was imported with it.
-func (z *Freezer) carriedChoice(ctx context.Context, pl *plan, d *DocMirror, c carried) (*repo.Choice, *store.FrozenSuite, error) {
+func (z *Freezer) carriedChoice(ctx context.Context, pl *plan, d *DocMirror, c carried) (*repo.Choice, *meta.FrozenSuite, error) {
 	f, err := z.e.Format(d.Type)
 	if err != nil {
 		return nil, nil, err
@@ -92,7 +92,7 @@ func (z *Freezer) carriedChoice(ctx context.Context, pl *plan, d *DocMirror, c c
 	if err != nil {
 		return nil, nil, err
 	}
-	fs := &store.FrozenSuite{Suite: c.suite.Suite}
+	fs := &meta.FrozenSuite{Suite: c.suite.Suite}
 	choice := &repo.Choice{Suite: c.suite.Suite, Root: root, Records: z.records(pl, d.Name, c.suite.Suite)}
 	held := map[string]cas.Digest{}
 	for _, i := range c.suite.Indices {
@@ -148,7 +148,7 @@ func (z *Freezer) parseProof(ctx context.Context, f repo.Format, d *DocMirror, s
 	return f.ParseRoot(repo.Recorded(d.Name, d.Type, s.Trust), s.Suite, docs, p)
 }
 
-func (z *Freezer) proofRoot(ctx context.Context, f repo.Format, fr *store.Frozen, d *DocMirror, s *DocSuite) (*repo.Root, error) {
+func (z *Freezer) proofRoot(ctx context.Context, f repo.Format, fr *meta.Frozen, d *DocMirror, s *DocSuite) (*repo.Root, error) {
 	var certs cas.Digest
 	for _, m := range fr.Mirrors {
 		if m.Mirror == d.Name {

@@ -11,9 +11,10 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // Describe tells what a frozen snapshot is.
@@ -47,7 +48,7 @@ func (z *Freezer) Describe(ctx context.Context, name string) (*api.Frozen, error
 				}
 			}
 			if fm.Mirror == d.Name && !fm.Instant.IsZero() {
-				m.Snapshot = fm.Mirror + "@" + store.FormatInstant(fm.Instant)
+				m.Snapshot = fm.Mirror + "@" + meta.FormatInstant(fm.Instant)
 			}
 		}
 		out.Mirrors = append(out.Mirrors, m)
@@ -70,12 +71,12 @@ func (z *Freezer) Packages(ctx context.Context, ref string) (*api.PackageList, e
 		return nil, err
 	}
 	out := &api.PackageList{Ref: r.String(), Packages: []api.Package{}}
-	fromSnap := func(mir, typ string, snap *store.Snapshot) error {
+	fromSnap := func(mir, typ string, snap *meta.Snapshot) error {
 		comp, err := z.components(ctx, snap)
 		if err != nil {
 			return err
 		}
-		return z.e.EachPackage(ctx, snap, func(en store.Entry) error {
+		return z.e.EachPackage(ctx, snap, func(en meta.Entry) error {
 			p := apiPackage(&pick{mirror: mir, fact: en.Fact, places: en.Places})
 			for _, pl := range en.Places {
 				if c := comp[pl]; c != "" && !slices.Contains(p.Components, c) {
@@ -110,7 +111,7 @@ func (z *Freezer) Packages(ctx context.Context, ref string) (*api.PackageList, e
 				}
 				if len(src) == 0 {
 					err := z.eachDerived(ctx, r.Frozen, fm, func(suite repo.SuiteName, g repo.Group, rec *repo.Record) error {
-						p := apiPackage(&pick{mirror: d.Name, fact: &store.Fact{Record: *rec}, places: []store.Place{{Suite: suite, Index: g.Index}}})
+						p := apiPackage(&pick{mirror: d.Name, fact: &meta.Fact{Record: *rec}, places: []meta.Place{{Suite: suite, Index: g.Index}}})
 						if g.Component != "" {
 							p.Components = []string{g.Component}
 						}
@@ -148,12 +149,12 @@ func tally(d *DocMirror, sourceArch string) (packages, sources int) {
 
 // countWhole counts the packages of a whole mirror, those of each suite: none
 // where it was imported, and its indices never read.
-func (z *Freezer) countWhole(ctx context.Context, fm *store.FrozenMirror) (packages, sources int, err error) {
+func (z *Freezer) countWhole(ctx context.Context, fm *meta.FrozenMirror) (packages, sources int, err error) {
 	for _, s := range fm.Suites {
 		if s.Gen == 0 {
 			continue
 		}
-		err := z.st.View(ctx, func(tx *store.Tx) error {
+		err := z.st.View(ctx, func(tx *bolt.Tx) error {
 			g, err := tx.Generation(fm.Mirror, s.Suite, s.Gen)
 			if err == nil {
 				packages += g.Packages
@@ -210,16 +211,16 @@ func docPackages(d *DocMirror, sourceArch string) []api.Package {
 	return out
 }
 
-func (z *Freezer) components(ctx context.Context, snap *store.Snapshot) (map[store.Place]string, error) {
-	out := map[store.Place]string{}
+func (z *Freezer) components(ctx context.Context, snap *meta.Snapshot) (map[meta.Place]string, error) {
+	out := map[meta.Place]string{}
 	for _, e := range snap.Suites {
-		err := z.st.View(ctx, func(tx *store.Tx) error {
+		err := z.st.View(ctx, func(tx *bolt.Tx) error {
 			g, err := tx.Generation(snap.Mirror, e.Suite, e.Gen)
 			if err != nil {
 				return err
 			}
 			for _, gr := range g.Groups {
-				out[store.Place{Suite: e.Suite, Index: gr.Index}] = gr.Component
+				out[meta.Place{Suite: e.Suite, Index: gr.Index}] = gr.Component
 			}
 			return nil
 		})
@@ -235,9 +236,9 @@ func (z *Freezer) components(ctx context.Context, snap *store.Snapshot) (map[sto
 // dnf's .repo, what mmdebstrap reads.
 func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.SourcesResult, error) {
 	r, _, err := z.e.ResolvePast(ctx, req.Ref)
-	var rec *store.Recording
-	if errors.Is(err, store.ErrNotFound) && !strings.Contains(req.Ref, "@") {
-		_ = z.st.View(ctx, func(tx *store.Tx) error {
+	var rec *meta.Recording
+	if errors.Is(err, meta.ErrNotFound) && !strings.Contains(req.Ref, "@") {
+		_ = z.st.View(ctx, func(tx *bolt.Tx) error {
 			rec, _ = tx.Recording(req.Ref)
 			return nil
 		})
@@ -252,7 +253,7 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 	}
 	res := &api.SourcesResult{}
 	var texts, has []string
-	render := func(name, typ, base, mir string, suites []store.FrozenSuite, keys clientKeys, unsigned bool, comment string) error {
+	render := func(name, typ, base, mir string, suites []meta.FrozenSuite, keys clientKeys, unsigned bool, comment string) error {
 		has = append(has, mir)
 		if req.Mirror != "" && req.Mirror != mir {
 			return nil
@@ -308,8 +309,8 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 	}
 	// upstream renders a snapshot that is served with the distribution's signature,
 	// or, where resigned, with this server's.
-	upstream := func(s *store.Snapshot, name, url, words string, resigned bool) error {
-		var suites []store.FrozenSuite
+	upstream := func(s *meta.Snapshot, name, url, words string, resigned bool) error {
+		var suites []meta.FrozenSuite
 		unsigned, comment := false, s.ID()+", signed by the distribution"
 		for _, e := range s.Suites {
 			fs, g, err := z.frozenSuite(ctx, s, e)
@@ -353,8 +354,8 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 	switch {
 	case rec != nil:
 		for _, pin := range rec.Pins {
-			var s *store.Snapshot
-			err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+			var s *meta.Snapshot
+			err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 				s, err = tx.Snapshot(pin.Mirror, pin.Instant)
 				return err
 			})
@@ -367,7 +368,7 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		}
 	case r.Snapshot != nil:
 		s := r.Snapshot
-		at := store.FormatInstant(s.Instant)
+		at := meta.FormatInstant(s.Instant)
 		if latest := strings.HasSuffix(req.Ref, "@latest"); latest {
 			if ok, why := z.latestHolds(ctx, s); ok {
 				at = "latest"
@@ -459,25 +460,25 @@ func keyFiles(req *api.SourcesRequest, res *api.SourcesResult, kind, name, mir s
 	return out, nil
 }
 
-func (z *Freezer) frozenSuite(ctx context.Context, s *store.Snapshot, e store.SnapshotSuite) (store.FrozenSuite, *store.Generation, error) {
+func (z *Freezer) frozenSuite(ctx context.Context, s *meta.Snapshot, e meta.SnapshotSuite) (meta.FrozenSuite, *meta.Generation, error) {
 	f, err := z.e.Format(s.Type)
 	if err != nil {
-		return store.FrozenSuite{}, nil, err
+		return meta.FrozenSuite{}, nil, err
 	}
-	var g *store.Generation
-	err = z.st.View(ctx, func(tx *store.Tx) (err error) {
+	var g *meta.Generation
+	err = z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 		g, err = tx.Generation(s.Mirror, e.Suite, e.Gen)
 		return err
 	})
 	if err != nil {
-		return store.FrozenSuite{}, nil, err
+		return meta.FrozenSuite{}, nil, err
 	}
 	return suiteOf(f, g), g, nil
 }
 
 // suiteOf gathers a generation's components and architectures.
-func suiteOf(f repo.Format, g *store.Generation) store.FrozenSuite {
-	fs := store.FrozenSuite{Suite: g.Suite, Gen: g.Gen}
+func suiteOf(f repo.Format, g *meta.Generation) meta.FrozenSuite {
+	fs := meta.FrozenSuite{Suite: g.Suite, Gen: g.Gen}
 	for _, gr := range g.Groups {
 		if !gr.Packages {
 			continue
@@ -496,7 +497,7 @@ func suiteOf(f repo.Format, g *store.Generation) store.FrozenSuite {
 
 // latestHolds reports whether `latest` can promise clients that a sync under
 // them does not mix states: only where upstream names its indices by hash.
-func (z *Freezer) latestHolds(ctx context.Context, s *store.Snapshot) (bool, string) {
+func (z *Freezer) latestHolds(ctx context.Context, s *meta.Snapshot) (bool, string) {
 	for _, e := range s.Suites {
 		_, g, err := z.frozenSuite(ctx, s, e)
 		if err != nil || !g.ByHash {

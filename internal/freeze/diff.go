@@ -9,9 +9,10 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // content is one binary package on one side of a comparison.
@@ -21,7 +22,7 @@ type content struct {
 	source                           repo.Ref
 }
 
-func contentOf(mirror, typ string, f *store.Fact) (content, bool) {
+func contentOf(mirror, typ string, f *meta.Fact) (content, bool) {
 	if f.Kind == repo.KindSource || len(f.Files) == 0 {
 		return content{}, false
 	}
@@ -36,8 +37,8 @@ func contentOf(mirror, typ string, f *store.Fact) (content, bool) {
 // list.
 type side struct {
 	name string
-	gens map[string]*store.Snapshot // by mirror, where it is whole
-	list map[string][]content       // by mirror, where it is exact
+	gens map[string]*meta.Snapshot // by mirror, where it is whole
+	list map[string][]content      // by mirror, where it is exact
 }
 
 func (z *Freezer) side(ctx context.Context, ref string) (*side, error) {
@@ -49,7 +50,7 @@ func (z *Freezer) side(ctx context.Context, ref string) (*side, error) {
 }
 
 func (z *Freezer) sideOf(ctx context.Context, r mirror.Ref) (*side, error) {
-	s := &side{name: r.String(), gens: map[string]*store.Snapshot{}, list: map[string][]content{}}
+	s := &side{name: r.String(), gens: map[string]*meta.Snapshot{}, list: map[string][]content{}}
 	if r.Snapshot != nil {
 		s.gens[r.Snapshot.Mirror] = r.Snapshot
 		return s, nil
@@ -71,7 +72,7 @@ func (z *Freezer) sideOf(ctx context.Context, r mirror.Ref) (*side, error) {
 					continue
 				}
 				err := z.eachDerived(ctx, r.Frozen, fm, func(_ repo.SuiteName, _ repo.Group, rec *repo.Record) error {
-					if c, ok := contentOf(d.Name, d.Type, &store.Fact{Record: *rec}); ok {
+					if c, ok := contentOf(d.Name, d.Type, &meta.Fact{Record: *rec}); ok {
 						s.list[d.Name] = append(s.list[d.Name], c)
 					}
 					return nil
@@ -100,7 +101,7 @@ func (z *Freezer) all(ctx context.Context, s *side, mir string) ([]content, erro
 		return nil, nil
 	}
 	var out []content
-	err := z.e.EachPackage(ctx, snap, func(en store.Entry) error {
+	err := z.e.EachPackage(ctx, snap, func(en meta.Entry) error {
 		if c, ok := contentOf(mir, snap.Type, en.Fact); ok {
 			out = append(out, c)
 		}
@@ -158,10 +159,10 @@ func (z *Freezer) diff(ctx context.Context, sa, sb *side) (*api.Diff, error) {
 }
 
 // changed lists what two states of a mirror do not share.
-func (z *Freezer) changed(ctx context.Context, mir string, a, b *store.Snapshot) (old, now []content, err error) {
-	only := func(snap *store.Snapshot, suite store.SnapshotSuite, out *[]content) error {
-		part := &store.Snapshot{Mirror: mir, Type: snap.Type, Suites: []store.SnapshotSuite{suite}}
-		return z.e.EachPackage(ctx, part, func(en store.Entry) error {
+func (z *Freezer) changed(ctx context.Context, mir string, a, b *meta.Snapshot) (old, now []content, err error) {
+	only := func(snap *meta.Snapshot, suite meta.SnapshotSuite, out *[]content) error {
+		part := &meta.Snapshot{Mirror: mir, Type: snap.Type, Suites: []meta.SnapshotSuite{suite}}
+		return z.e.EachPackage(ctx, part, func(en meta.Entry) error {
 			if c, ok := contentOf(mir, snap.Type, en.Fact); ok {
 				*out = append(*out, c)
 			}
@@ -179,7 +180,7 @@ func (z *Freezer) changed(ctx context.Context, mir string, a, b *store.Snapshot)
 		if gen == s.Gen {
 			continue
 		}
-		err := z.st.View(ctx, func(tx *store.Tx) error {
+		err := z.st.View(ctx, func(tx *bolt.Tx) error {
 			changes, err := tx.Changes(mir, s.Suite, s.Gen, gen)
 			if err != nil {
 				return err
@@ -353,7 +354,7 @@ func (z *Freezer) planDiff(ctx context.Context, base string, pl *plan) (*api.Dif
 	if err != nil {
 		return nil, err
 	}
-	sb := &side{name: pl.req.Name, gens: map[string]*store.Snapshot{}, list: map[string][]content{}}
+	sb := &side{name: pl.req.Name, gens: map[string]*meta.Snapshot{}, list: map[string][]content{}}
 	for mir, picks := range pl.picks {
 		sb.list[mir] = []content{}
 		for _, p := range picks {
@@ -423,7 +424,7 @@ func (z *Freezer) broken(ctx context.Context, base string, pl *plan) ([]api.Prob
 func (z *Freezer) emitPicks(ctx context.Context, picks []*pick, emit func(repo.Record) error) error {
 	for part := range slices.Chunk(picks, 500) {
 		recs := make([]repo.Record, len(part))
-		err := z.st.View(ctx, func(tx *store.Tx) error {
+		err := z.st.View(ctx, func(tx *bolt.Tx) error {
 			para := tx.Paragraphs()
 			for i, p := range part {
 				recs[i] = p.fact.Record

@@ -18,10 +18,11 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 func (z *Freezer) opener(held map[string]cas.Digest) func(context.Context, repo.Listed) (io.ReadCloser, error) {
@@ -78,8 +79,8 @@ func (z *Freezer) Export(ctx context.Context, ref, dir string, p *mirror.Progres
 	}
 	after := ""
 	for {
-		var nodes []store.Node
-		if err := z.st.View(ctx, func(tx *store.Tx) error {
+		var nodes []meta.Node
+		if err := z.st.View(ctx, func(tx *bolt.Tx) error {
 			nodes = tx.Nodes(f.Name, "", after, 1000)
 			return nil
 		}); err != nil {
@@ -111,7 +112,7 @@ func (z *Freezer) Export(ctx context.Context, ref, dir string, p *mirror.Progres
 			continue
 		}
 		for _, src := range sourceOf(m) {
-			err := z.e.EachPackage(ctx, src.snap, func(en store.Entry) error {
+			err := z.e.EachPackage(ctx, src.snap, func(en meta.Entry) error {
 				for _, file := range en.Files {
 					if err := x.blob(ctx, path.Join(m.Mirror, file.Path), file.SHA256); err != nil {
 						return err
@@ -301,7 +302,7 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 		}
 		return file, err
 	}
-	f := &store.Frozen{Name: doc.Name, Date: doc.Date, Created: z.cfg.Now().UTC().Truncate(time.Second), Imported: true}
+	f := &meta.Frozen{Name: doc.Name, Date: doc.Date, Created: z.cfg.Now().UTC().Truncate(time.Second), Imported: true}
 	f.Key = v.Signature.Fingerprint
 	for _, e := range []struct {
 		name string
@@ -319,17 +320,17 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 		return nil, err
 	}
 	f.KeyBlob = key.SHA256
-	var nodes []store.Node
+	var nodes []meta.Node
 	node := func(name string) error {
 		file, err := put(name)
 		if err == nil {
-			nodes = append(nodes, store.Node{Path: name, Digest: file.SHA256, Size: file.Size, ModTime: doc.Date})
+			nodes = append(nodes, meta.Node{Path: name, Digest: file.SHA256, Size: file.Size, ModTime: doc.Date})
 		}
 		return err
 	}
 	for i := range doc.Mirrors {
 		d := &doc.Mirrors[i]
-		fm := store.FrozenMirror{Mirror: d.Name, Type: d.Type, Whole: d.Kind == Whole, Proof: proofFiles(d)}
+		fm := meta.FrozenMirror{Mirror: d.Name, Type: d.Type, Whole: d.Kind == Whole, Proof: proofFiles(d)}
 		format, err := z.e.Format(d.Type)
 		if err != nil {
 			return nil, err
@@ -348,13 +349,13 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 			}
 			fm.Certificates = file.SHA256
 		}
-		if err := proof.t.each(ctx, d.Name, func(n store.Node) error { return node(n.Path) }); err != nil {
+		if err := proof.t.each(ctx, d.Name, func(n meta.Node) error { return node(n.Path) }); err != nil {
 			return nil, err
 		}
 		f.Mirrors = append(f.Mirrors, fm)
 	}
 	f.Packages, f.Sources = v.Packages, v.Sources
-	err = proof.t.each(ctx, statementDir, func(n store.Node) error {
+	err = proof.t.each(ctx, statementDir, func(n meta.Node) error {
 		f.Statements = append(f.Statements, proof.proven[n.Path])
 		return node(n.Path)
 	})
@@ -379,13 +380,13 @@ func (z *Freezer) Import(ctx context.Context, req *api.ImportRequest, p *mirror.
 }
 
 // docSuites gathers what clients need to know of each suite from a manifest.
-func docSuites(format repo.Format, d *DocMirror) []store.FrozenSuite {
-	var out []store.FrozenSuite
+func docSuites(format repo.Format, d *DocMirror) []meta.FrozenSuite {
+	var out []meta.FrozenSuite
 	for _, s := range d.Suites {
-		i := slices.IndexFunc(out, func(f store.FrozenSuite) bool { return f.Suite == s.Suite })
+		i := slices.IndexFunc(out, func(f meta.FrozenSuite) bool { return f.Suite == s.Suite })
 		if i < 0 {
 			i = len(out)
-			out = append(out, store.FrozenSuite{Suite: s.Suite})
+			out = append(out, meta.FrozenSuite{Suite: s.Suite})
 		}
 		for _, x := range s.Indices {
 			if !x.Packages {

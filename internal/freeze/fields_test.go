@@ -24,6 +24,7 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -33,7 +34,6 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
-	"example.org/snapd/internal/store"
 )
 
 // unproven are the fields that nothing in a freeze can contradict when whoever
@@ -485,7 +485,7 @@ func rpmExport(t *testing.T, metalink bool) *resealed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := store.Open(filepath.Join(dir, "meta.db"), store.Options{})
+	st, err := bolt.Open(filepath.Join(dir, "meta.db"), bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

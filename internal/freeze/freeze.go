@@ -19,15 +19,16 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 var (
 	// ErrExists means that another frozen snapshot has the name.
-	ErrExists = store.ErrExists
+	ErrExists = meta.ErrExists
 	// ErrMissing means that packages or their bytes cannot be had.
 	ErrMissing = errors.New("missing")
 	// ErrAmbiguous means that a name and version stand for several contents.
@@ -67,7 +68,7 @@ type Config struct {
 type Freezer struct {
 	cfg   Config
 	e     *mirror.Engine
-	st    *store.Store
+	st    *bolt.Store
 	blobs cas.Store
 
 	mu    sync.Mutex
@@ -105,14 +106,14 @@ func (e *ReportError) Unwrap() error { return e.Err }
 type source struct {
 	mirror string
 	typ    string
-	snap   *store.Snapshot // its suites' generations; the instant is zero where only generations are left
+	snap   *meta.Snapshot // its suites' generations; the instant is zero where only generations are left
 }
 
 // pick is one paragraph that a freeze takes.
 type pick struct {
 	mirror string
-	fact   *store.Fact // PID 0: Record.Bytes is set
-	places []store.Place
+	fact   *meta.Fact // PID 0: Record.Bytes is set
+	places []meta.Place
 	src    *source
 }
 
@@ -313,12 +314,12 @@ func (z *Freezer) end(name string) {
 
 // existing tells whether a freeze with the same contents is there already.
 func (z *Freezer) existing(ctx context.Context, name string, manifest cas.Digest) (*api.Frozen, error) {
-	var f *store.Frozen
-	err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+	var f *meta.Frozen
+	err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 		f, err = tx.Frozen(name)
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) {
+	if errors.Is(err, meta.ErrNotFound) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
@@ -388,8 +389,8 @@ func (z *Freezer) docMirror(ctx context.Context, pl *plan, name string) (*DocMir
 	if pl.whole[name] {
 		d.Kind = Whole
 	}
-	components := map[store.Place]string{}
-	used := map[store.Place]bool{}
+	components := map[meta.Place]string{}
+	used := map[meta.Place]bool{}
 	for _, p := range pl.picks[name] {
 		for _, pl := range p.places {
 			used[pl] = true
@@ -406,8 +407,8 @@ func (z *Freezer) docMirror(ctx context.Context, pl *plan, name string) (*DocMir
 	for _, src := range pl.sources[name] {
 		d.Type = src.typ
 		for _, e := range src.snap.Suites {
-			var g *store.Generation
-			err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+			var g *meta.Generation
+			err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 				g, err = tx.Generation(name, e.Suite, e.Gen)
 				return err
 			})
@@ -420,7 +421,7 @@ func (z *Freezer) docMirror(ctx context.Context, pl *plan, name string) (*DocMir
 			}
 			add(s)
 			for _, gr := range g.Groups {
-				components[store.Place{Suite: e.Suite, Index: gr.Index}] = gr.Component
+				components[meta.Place{Suite: e.Suite, Index: gr.Index}] = gr.Component
 			}
 		}
 	}
@@ -430,7 +431,7 @@ func (z *Freezer) docMirror(ctx context.Context, pl *plan, name string) (*DocMir
 		}
 		add(c.suite)
 		for _, i := range c.suite.Indices {
-			components[store.Place{Suite: c.suite.Suite, Index: i.Index}] = i.Component
+			components[meta.Place{Suite: c.suite.Suite, Index: i.Index}] = i.Component
 		}
 	}
 	slices.SortFunc(d.Suites, compareSuites)
@@ -480,7 +481,7 @@ func weaker(a, b repo.Trust) repo.Trust {
 	return b
 }
 
-func (z *Freezer) docSuite(ctx context.Context, g *store.Generation, whole bool, used map[store.Place]bool) (DocSuite, error) {
+func (z *Freezer) docSuite(ctx context.Context, g *meta.Generation, whole bool, used map[meta.Place]bool) (DocSuite, error) {
 	s := DocSuite{Suite: g.Suite, Date: g.Date.UTC(), Trust: g.Trust, Keys: []string{}, Indices: []DocIndex{}}
 	for _, k := range g.Signers {
 		s.Keys = append(s.Keys, k.Fingerprint)
@@ -498,7 +499,7 @@ func (z *Freezer) docSuite(ctx context.Context, g *store.Generation, whole bool,
 	}
 	also := map[string]bool{}
 	for _, gr := range g.Groups {
-		also[gr.Index] = gr.Packages && used[store.Place{Suite: g.Suite, Index: gr.Index}]
+		also[gr.Index] = gr.Packages && used[meta.Place{Suite: g.Suite, Index: gr.Index}]
 	}
 	for _, gr := range g.Groups {
 		if !whole && !also[gr.Index] && !z.proofNeeds(g, gr, also) {
@@ -513,7 +514,7 @@ func (z *Freezer) docSuite(ctx context.Context, g *store.Generation, whole bool,
 }
 
 // proofNeeds reports whether reading a used index opens this group too.
-func (z *Freezer) proofNeeds(g *store.Generation, gr store.Group, used map[string]bool) bool {
+func (z *Freezer) proofNeeds(g *meta.Generation, gr meta.Group, used map[string]bool) bool {
 	for _, o := range g.Groups {
 		if used[o.Index] && slices.Contains(o.Also, gr.Index) {
 			return true
@@ -535,7 +536,7 @@ func (z *Freezer) needsAll(ctx context.Context, pl *plan) error {
 			continue
 		}
 		before := n
-		err = z.eachWanted(ctx, pl, name, z.blobs.Stat, func(_ *store.Fact, f repo.File) error {
+		err = z.eachWanted(ctx, pl, name, z.blobs.Stat, func(_ *meta.Fact, f repo.File) error {
 			n++
 			size += f.Size
 			return nil
@@ -580,9 +581,9 @@ func (z *Freezer) takesAll(pl *plan, name string) bool { return pl.whole[name] |
 
 // eachWanted calls f for each package file of a mirror's part of the plan that
 // is not here, according to stat.
-func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, stat statFunc, f func(*store.Fact, repo.File) error) error {
+func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, stat statFunc, f func(*meta.Fact, repo.File) error) error {
 	seen := map[cas.Digest]bool{}
-	look := func(fact *store.Fact) error {
+	look := func(fact *meta.Fact) error {
 		for _, file := range fact.Files {
 			if _, err := stat(ctx, file.SHA256); err == nil && z.e.Rotten(file.SHA256) == nil || seen[file.SHA256] {
 				continue
@@ -605,7 +606,7 @@ func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, stat st
 	for _, src := range pl.sources[name] {
 		complete := true
 		for _, e := range src.snap.Suites {
-			err := z.st.View(ctx, func(tx *store.Tx) error {
+			err := z.st.View(ctx, func(tx *bolt.Tx) error {
 				g, err := tx.Generation(name, e.Suite, e.Gen)
 				if err == nil && !g.Complete {
 					complete = false
@@ -619,7 +620,7 @@ func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, stat st
 		if complete && !z.e.AnyRotten() {
 			continue // every package was here when it was sealed, and referenced since
 		}
-		if err := z.e.EachPackage(ctx, src.snap, func(en store.Entry) error { return look(en.Fact) }); err != nil {
+		if err := z.e.EachPackage(ctx, src.snap, func(en meta.Entry) error { return look(en.Fact) }); err != nil {
 			return err
 		}
 	}
@@ -678,7 +679,7 @@ func (z *Freezer) fetchAll(ctx context.Context, batch cas.Batch, pl *plan, p *mi
 			}
 		}
 		if m.Type == "" {
-			err := z.eachWanted(ctx, pl, name, stat, func(fact *store.Fact, f repo.File) error {
+			err := z.eachWanted(ctx, pl, name, stat, func(fact *meta.Fact, f repo.File) error {
 				lost = append(lost, fmt.Sprintf("%s %s %s (%s): mirror %s is not configured", fact.Name, fact.Version, fact.Arch, f.Path, name))
 				return nil
 			})
@@ -699,7 +700,7 @@ func (z *Freezer) fetchAll(ctx context.Context, batch cas.Batch, pl *plan, p *mi
 				return nil
 			},
 		}, func(ctx context.Context, get func(*repo.Record, repo.File) error) error {
-			return z.eachWanted(ctx, pl, name, stat, func(fact *store.Fact, f repo.File) error { return get(&fact.Record, f) })
+			return z.eachWanted(ctx, pl, name, stat, func(fact *meta.Fact, f repo.File) error { return get(&fact.Record, f) })
 		})
 		res.Fetched += files
 		res.FetchedBytes += bytes
@@ -721,13 +722,13 @@ type sink struct {
 	batch  cas.Batch
 	date   time.Time
 	mu     sync.Mutex
-	nodes  []store.Node
+	nodes  []meta.Node
 }
 
 func (s *sink) add(path string, d cas.Digest, size int64) repo.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nodes = append(s.nodes, store.Node{Path: s.mirror + "/" + path, Digest: d, Size: size, ModTime: s.date})
+	s.nodes = append(s.nodes, meta.Node{Path: s.mirror + "/" + path, Digest: d, Size: size, ModTime: s.date})
 	return repo.File{Path: path, Size: size, SHA256: d}
 }
 
@@ -770,9 +771,9 @@ func (w *sinkWriter) Commit() (repo.File, error) {
 
 // commit derives, signs and publishes (invariant 1): blobs, then nodes and
 // their references, then a look whether each blob is here, then the record.
-func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Document, data []byte) (*store.Frozen, error) {
-	f := &store.Frozen{Name: doc.Name, Date: doc.Date, Created: z.cfg.Now().UTC().Truncate(time.Second), Key: z.cfg.Signer.Fingerprint()}
-	var nodes []store.Node
+func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Document, data []byte) (*meta.Frozen, error) {
+	f := &meta.Frozen{Name: doc.Name, Date: doc.Date, Created: z.cfg.Now().UTC().Truncate(time.Second), Key: z.cfg.Signer.Fingerprint()}
+	var nodes []meta.Node
 	for i := range doc.Mirrors {
 		d := &doc.Mirrors[i]
 		s := &sink{z: z, mirror: d.Name, batch: batch, date: doc.Date}
@@ -786,7 +787,7 @@ func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Do
 				break
 			}
 			for _, file := range p.fact.Files {
-				s.nodes = append(s.nodes, store.Node{Path: d.Name + "/" + file.Path, Digest: file.SHA256, Size: file.Size, ModTime: doc.Date})
+				s.nodes = append(s.nodes, meta.Node{Path: d.Name + "/" + file.Path, Digest: file.SHA256, Size: file.Size, ModTime: doc.Date})
 			}
 		}
 		if !pl.whole[d.Name] {
@@ -800,7 +801,7 @@ func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Do
 		} else {
 			for _, src := range pl.sources[d.Name] {
 				for _, e := range src.snap.Suites {
-					err := z.st.View(ctx, func(tx *store.Tx) error {
+					err := z.st.View(ctx, func(tx *bolt.Tx) error {
 						g, err := tx.Generation(d.Name, e.Suite, e.Gen)
 						if err == nil {
 							f.Packages += g.Packages
@@ -816,8 +817,8 @@ func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Do
 		}
 		nodes = append(nodes, s.nodes...)
 	}
-	slices.SortFunc(nodes, func(a, b store.Node) int { return cmp.Compare(a.Path, b.Path) })
-	nodes = slices.CompactFunc(nodes, func(a, b store.Node) bool { return a.Path == b.Path && a.Digest == b.Digest })
+	slices.SortFunc(nodes, func(a, b meta.Node) int { return cmp.Compare(a.Path, b.Path) })
+	nodes = slices.CompactFunc(nodes, func(a, b meta.Node) bool { return a.Path == b.Path && a.Digest == b.Digest })
 	for i := 1; i < len(nodes); i++ {
 		if nodes[i].Path == nodes[i-1].Path {
 			return nil, errTwoContents(nodes[i].Path, nodes[i-1].Digest, nodes[i].Digest)
@@ -844,7 +845,7 @@ func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Do
 
 // checkDirs refuses a tree in which one path is a file and a directory. nodes are
 // sorted by path.
-func checkDirs(nodes []store.Node) error {
+func checkDirs(nodes []meta.Node) error {
 	last := ""
 	for _, n := range nodes {
 		if path.Dir(n.Path) == last {
@@ -852,7 +853,7 @@ func checkDirs(nodes []store.Node) error {
 		}
 		last = path.Dir(n.Path)
 		for dir := last; dir != "."; dir = path.Dir(dir) {
-			_, found := slices.BinarySearchFunc(nodes, dir, func(n store.Node, p string) int { return cmp.Compare(n.Path, p) })
+			_, found := slices.BinarySearchFunc(nodes, dir, func(n meta.Node, p string) int { return cmp.Compare(n.Path, p) })
 			if found {
 				return fmt.Errorf("%w: %s is a file, and the directory of %s, in one freeze", ErrAmbiguous, dir, n.Path)
 			}
@@ -863,10 +864,10 @@ func checkDirs(nodes []store.Node) error {
 
 // publish puts the tree and then the record of a frozen snapshot. The batch
 // holds its new blobs, which are durable, and is made to hold the others.
-func (z *Freezer) publish(ctx context.Context, batch cas.Batch, f *store.Frozen, nodes []store.Node) error {
+func (z *Freezer) publish(ctx context.Context, batch cas.Batch, f *meta.Frozen, nodes []meta.Node) error {
 	for {
 		var more bool
-		err := z.st.Update(ctx, "freeze clear", func(tx *store.Tx) (err error) {
+		err := z.st.Update(ctx, "freeze clear", func(tx *bolt.Tx) (err error) {
 			more, err = tx.ClearFrozenTree(f.Name, 5000)
 			return err
 		})
@@ -880,7 +881,7 @@ func (z *Freezer) publish(ctx context.Context, batch cas.Batch, f *store.Frozen,
 	// If we stop here, the nodes belong to no freeze; the next one of the name
 	// clears them, and so does gc.
 	for part := range slices.Chunk(nodes, 5000) {
-		if err := z.st.Update(ctx, "freeze nodes", func(tx *store.Tx) error { return tx.PutNodes(f.Name, part) }); err != nil {
+		if err := z.st.Update(ctx, "freeze nodes", func(tx *bolt.Tx) error { return tx.PutNodes(f.Name, part) }); err != nil {
 			return err
 		}
 	}
@@ -896,7 +897,7 @@ func (z *Freezer) publish(ctx context.Context, batch cas.Batch, f *store.Frozen,
 			return fmt.Errorf("frozen snapshot %s: %w", f.Name, err)
 		}
 	}
-	if err := z.st.Update(ctx, "freeze", func(tx *store.Tx) error { return tx.PutFrozen(f) }); err != nil {
+	if err := z.st.Update(ctx, "freeze", func(tx *bolt.Tx) error { return tx.PutFrozen(f) }); err != nil {
 		return err
 	}
 	z.e.Changed()
@@ -905,7 +906,7 @@ func (z *Freezer) publish(ctx context.Context, batch cas.Batch, f *store.Frozen,
 
 // putManifest signs the manifest and checks the signature before anything is
 // published.
-func (z *Freezer) putManifest(ctx context.Context, batch cas.Batch, f *store.Frozen, doc *Document, data []byte, pl *plan) error {
+func (z *Freezer) putManifest(ctx context.Context, batch cas.Batch, f *meta.Frozen, doc *Document, data []byte, pl *plan) error {
 	sig, err := z.cfg.Signer.SignDetached(data, doc.Date)
 	if err != nil {
 		return fmt.Errorf("sign manifest of %s: %w", doc.Name, err)
@@ -942,12 +943,12 @@ func (z *Freezer) putManifest(ctx context.Context, batch cas.Batch, f *store.Fro
 }
 
 // derive writes one mirror's frozen repository.
-func (z *Freezer) derive(ctx context.Context, pl *plan, d *DocMirror, date time.Time, s *sink) (*store.FrozenMirror, error) {
+func (z *Freezer) derive(ctx context.Context, pl *plan, d *DocMirror, date time.Time, s *sink) (*meta.FrozenMirror, error) {
 	format, err := z.e.Format(d.Type)
 	if err != nil {
 		return nil, err
 	}
-	fm := &store.FrozenMirror{Mirror: d.Name, Type: d.Type, Whole: d.Kind == Whole}
+	fm := &meta.FrozenMirror{Mirror: d.Name, Type: d.Type, Whole: d.Kind == Whole}
 	m, err := z.e.Mirror(d.Name)
 	if err != nil {
 		m = config.Mirror{Name: d.Name, Type: d.Type}
@@ -1059,8 +1060,8 @@ func (z *Freezer) joinCerts(ctx context.Context, pl *plan, name string, batch ca
 	}
 	for _, src := range pl.sources[name] {
 		for _, e := range src.snap.Suites {
-			var g *store.Generation
-			if err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+			var g *meta.Generation
+			if err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 				g, err = tx.Generation(name, e.Suite, e.Gen)
 				return err
 			}); err != nil {
@@ -1086,7 +1087,7 @@ func (z *Freezer) joinCerts(ctx context.Context, pl *plan, name string, batch ca
 // records iterates over what was picked of one index, ordered by content alone.
 func (z *Freezer) records(pl *plan, name string, suite repo.SuiteName) func(context.Context, string, func(repo.Record) error) error {
 	return func(ctx context.Context, index string, emit func(repo.Record) error) error {
-		place := store.Place{Suite: suite, Index: index}
+		place := meta.Place{Suite: suite, Index: index}
 		var picks []*pick
 		for _, p := range pl.picks[name] {
 			if slices.Contains(p.places, place) {

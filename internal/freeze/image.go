@@ -9,9 +9,10 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // Statement is a signed statement beside a frozen manifest: what came later or
@@ -72,8 +73,8 @@ func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 	if s.How == nil {
 		s.How = map[string]string{}
 	}
-	im := &store.Image{Name: f.Name, Variant: req.Variant, SHA256: info.Digest, Size: info.Size}
-	if err := z.st.View(ctx, func(tx *store.Tx) error {
+	im := &meta.Image{Name: f.Name, Variant: req.Variant, SHA256: info.Digest, Size: info.Size}
+	if err := z.st.View(ctx, func(tx *bolt.Tx) error {
 		old, err := tx.Images(f.Name)
 		for _, o := range old {
 			if o.Variant == req.Variant && o.SHA256 != im.SHA256 {
@@ -84,7 +85,7 @@ func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 	}); err != nil {
 		return nil, err
 	}
-	if err := z.addStatement(ctx, batch, f, "image-"+req.Variant, s, func(tx *store.Tx, st cas.Digest) error {
+	if err := z.addStatement(ctx, batch, f, "image-"+req.Variant, s, func(tx *bolt.Tx, st cas.Digest) error {
 		im.Statement = st
 		return tx.PutImage(im)
 	}); err != nil {
@@ -95,7 +96,7 @@ func (z *Freezer) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 
 // addStatement signs a statement and publishes it beside the manifest. The batch
 // holds what the statement is about.
-func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Frozen, name string, v any, also func(*store.Tx, cas.Digest) error) error {
+func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *meta.Frozen, name string, v any, also func(*bolt.Tx, cas.Digest) error) error {
 	if err := z.checkKey(); err != nil {
 		return err
 	}
@@ -125,17 +126,17 @@ func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Fr
 	if err := z.e.Flush(ctx, batch); err != nil {
 		return err
 	}
-	err = z.st.Update(ctx, "statement", func(tx *store.Tx) error {
+	err = z.st.Update(ctx, "statement", func(tx *bolt.Tx) error {
 		now, err := tx.Frozen(f.Name)
 		if err != nil {
 			return err
 		}
 		if now.Manifest.SHA256 != f.Manifest.SHA256 {
-			return fmt.Errorf("frozen snapshot %s with manifest %s: %w", f.Name, f.Manifest.SHA256, store.ErrGone)
+			return fmt.Errorf("frozen snapshot %s with manifest %s: %w", f.Name, f.Manifest.SHA256, meta.ErrGone)
 		}
-		var nodes []store.Node
+		var nodes []meta.Node
 		for _, file := range files {
-			nodes = append(nodes, store.Node{Path: file.Path, Digest: file.SHA256, Size: file.Size, ModTime: f.Date})
+			nodes = append(nodes, meta.Node{Path: file.Path, Digest: file.SHA256, Size: file.Size, ModTime: f.Date})
 			known := false
 			for _, s := range now.Statements {
 				known = known || s == file
@@ -160,8 +161,8 @@ func (z *Freezer) addStatement(ctx context.Context, batch cas.Batch, f *store.Fr
 
 // Images lists the images of a frozen snapshot; an empty name lists all.
 func (z *Freezer) Images(ctx context.Context, name string) ([]api.Image, error) {
-	var images []store.Image
-	err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+	var images []meta.Image
+	err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 		images, err = tx.Images(name)
 		return err
 	})
@@ -176,7 +177,7 @@ func (z *Freezer) Images(ctx context.Context, name string) ([]api.Image, error) 
 	return out, err
 }
 
-func (z *Freezer) apiImage(ctx context.Context, im *store.Image) (*api.Image, error) {
+func (z *Freezer) apiImage(ctx context.Context, im *meta.Image) (*api.Image, error) {
 	out := &api.Image{Name: im.Name, Variant: im.Variant, SHA256: im.SHA256.String(), Size: im.Size}
 	if data, err := cas.ReadAll(ctx, z.blobs, im.Statement, 1<<20); err == nil {
 		var s Statement

@@ -17,11 +17,12 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/sign/signtest"
-	"example.org/snapd/internal/store"
 )
 
 // outside are the ways in which an entry of a directory is no file of its size.
@@ -152,7 +153,7 @@ func TestHostileDirectory(t *testing.T) {
 				if err == nil {
 					t.Errorf("import: %+v", res)
 				}
-				if _, err := other.z.Describe(t.Context(), "4.1"); !errors.Is(err, store.ErrNotFound) {
+				if _, err := other.z.Describe(t.Context(), "4.1"); !errors.Is(err, meta.ErrNotFound) {
 					t.Errorf("after import: %v", err)
 				}
 			})
@@ -188,7 +189,7 @@ func TestInterruptImport(t *testing.T) {
 	if d := time.Since(began); d > 10*time.Second {
 		t.Errorf("it took %s to end", d)
 	}
-	if _, err := w.z.Describe(t.Context(), "4.1"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.z.Describe(t.Context(), "4.1"); !errors.Is(err, meta.ErrNotFound) {
 		t.Errorf("after the import: %v", err)
 	}
 }
@@ -270,7 +271,7 @@ func TestProvenanceSigned(t *testing.T) {
 // provenance, which does not name the manifest.
 func (w *world) forget(t *testing.T, name string) {
 	t.Helper()
-	must(t, w.Config.Store.Update(t.Context(), "test", func(tx *store.Tx) error {
+	must(t, w.Config.Store.Update(t.Context(), "test", func(tx *bolt.Tx) error {
 		f, err := tx.Frozen(name)
 		if err != nil {
 			return err

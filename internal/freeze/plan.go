@@ -14,9 +14,10 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // plan works out what a freeze takes: the manifests given, else the recording
@@ -43,14 +44,14 @@ func (z *Freezer) plan(ctx context.Context, req *api.FreezeRequest) (*plan, erro
 	}
 	recording := req.Recording
 	if kinds == 0 && !req.NoRecording && !req.All {
-		err := z.st.View(ctx, func(tx *store.Tx) error {
+		err := z.st.View(ctx, func(tx *bolt.Tx) error {
 			_, err := tx.Recording(req.Name)
 			return err
 		})
 		if err == nil {
 			recording = req.Name
 			req.Recording = recording
-		} else if !errors.Is(err, store.ErrNotFound) {
+		} else if !errors.Is(err, meta.ErrNotFound) {
 			return nil, err
 		}
 	}
@@ -123,7 +124,7 @@ func (z *Freezer) checkEmpty(ctx context.Context, pl *plan) (refused, err error)
 			if err != nil {
 				return nil, err
 			}
-			if slices.ContainsFunc(gens, func(g *store.Generation) bool { return g.Packages+g.Sources > 0 }) {
+			if slices.ContainsFunc(gens, func(g *meta.Generation) bool { return g.Packages+g.Sources > 0 }) {
 				return nil, nil
 			}
 		}
@@ -135,8 +136,8 @@ func (z *Freezer) checkEmpty(ctx context.Context, pl *plan) (refused, err error)
 }
 
 // generations reads the generations of a source's suites.
-func (z *Freezer) generations(ctx context.Context, src *source) (out []*store.Generation, err error) {
-	err = z.st.View(ctx, func(tx *store.Tx) error {
+func (z *Freezer) generations(ctx context.Context, src *source) (out []*meta.Generation, err error) {
+	err = z.st.View(ctx, func(tx *bolt.Tx) error {
 		out = nil
 		for _, e := range src.snap.Suites {
 			g, err := tx.Generation(src.mirror, e.Suite, e.Gen)
@@ -160,8 +161,8 @@ func (z *Freezer) hasSources(ctx context.Context, src *source) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(gens, func(g *store.Generation) bool {
-		return g.Sources > 0 || slices.ContainsFunc(g.Groups, func(gr store.Group) bool { return gr.Packages && gr.Arch == format.SourceArch() })
+	return slices.ContainsFunc(gens, func(g *meta.Generation) bool {
+		return g.Sources > 0 || slices.ContainsFunc(g.Groups, func(gr meta.Group) bool { return gr.Packages && gr.Arch == format.SourceArch() })
 	}), nil
 }
 
@@ -243,7 +244,7 @@ func (z *Freezer) resolve(ctx context.Context, pl *plan, ref string) (mirror.Ref
 }
 
 // snapshot resolves a reference that must be a mirror's snapshot.
-func (z *Freezer) snapshot(ctx context.Context, ref string) (*store.Snapshot, error) {
+func (z *Freezer) snapshot(ctx context.Context, ref string) (*meta.Snapshot, error) {
 	r, err := z.e.ResolveRef(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -254,7 +255,7 @@ func (z *Freezer) snapshot(ctx context.Context, ref string) (*store.Snapshot, er
 	return r.Snapshot, nil
 }
 
-func (pl *plan) use(snap *store.Snapshot) *source {
+func (pl *plan) use(snap *meta.Snapshot) *source {
 	src := &source{mirror: snap.Mirror, typ: snap.Type, snap: snap}
 	if !slices.Contains(pl.mirrors, snap.Mirror) {
 		pl.mirrors = append(pl.mirrors, snap.Mirror)
@@ -294,7 +295,7 @@ func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
 			return err
 		}
 		for _, src := range pl.sources[name] {
-			err := z.e.EachPackage(ctx, src.snap, func(en store.Entry) error {
+			err := z.e.EachPackage(ctx, src.snap, func(en meta.Entry) error {
 				if f.Match(m, &en.Record) && (en.Kind != repo.KindSource || !pl.req.NoSources) {
 					pl.add(&pick{mirror: name, fact: en.Fact, places: en.Places, src: src})
 				}
@@ -352,9 +353,9 @@ func (pl *plan) drop(f func(*pick) bool) (n int) {
 
 // planRecording takes what a recording's build fetched.
 func (z *Freezer) planRecording(ctx context.Context, pl *plan, name string) error {
-	var rec *store.Recording
-	var entries []store.RecordEntry
-	err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+	var rec *meta.Recording
+	var entries []meta.RecordEntry
+	err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 		if rec, err = tx.Recording(name); err != nil {
 			return err
 		}
@@ -368,7 +369,7 @@ func (z *Freezer) planRecording(ctx context.Context, pl *plan, name string) erro
 		return fmt.Errorf("recording %s %w", name, ErrRunning)
 	}
 	for _, pin := range rec.Pins {
-		snap, err := z.snapshot(ctx, pin.Mirror+"@"+store.FormatInstant(pin.Instant))
+		snap, err := z.snapshot(ctx, pin.Mirror+"@"+meta.FormatInstant(pin.Instant))
 		if err != nil {
 			return err
 		}
@@ -381,7 +382,7 @@ func (z *Freezer) planRecording(ctx context.Context, pl *plan, name string) erro
 			continue
 		}
 		var hit *pick
-		err := z.st.View(ctx, func(tx *store.Tx) error {
+		err := z.st.View(ctx, func(tx *bolt.Tx) error {
 			h, err := tx.PathAt(src[0].snap, e.Path)
 			if err != nil {
 				return err
@@ -394,7 +395,7 @@ func (z *Freezer) planRecording(ctx context.Context, pl *plan, name string) erro
 			return err
 		})
 		entry := api.ReportEntry{Manifest: "recording " + name, Entry: e.Path, State: "resolved", By: "hash"}
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, meta.ErrNotFound) {
 			entry.State = "missing"
 			pl.report.Missing++
 			pl.missing = append(pl.missing, Missing{Name: e.Path})
@@ -542,14 +543,14 @@ func (z *Freezer) newest(ctx context.Context, pl *plan, name, arch string) (stri
 
 // byName lists what a source has under a package name.
 func (z *Freezer) byName(ctx context.Context, src *source, name string) (out []*pick, err error) {
-	err = z.st.View(ctx, func(tx *store.Tx) error {
+	err = z.st.View(ctx, func(tx *bolt.Tx) error {
 		out, err = byNameTx(tx, src, name)
 		return err
 	})
 	return out, err
 }
 
-func byNameTx(tx *store.Tx, src *source, name string) (out []*pick, err error) {
+func byNameTx(tx *bolt.Tx, src *source, name string) (out []*pick, err error) {
 	facts, err := tx.ByName(src.mirror, name)
 	if err != nil {
 		return nil, err
@@ -577,7 +578,7 @@ func (z *Freezer) resolveEntries(ctx context.Context, pl *plan, entries []namedE
 	}
 	for page := range slices.Chunk(entries, 250) {
 		hits := make([]found, len(page))
-		err := z.st.View(ctx, func(tx *store.Tx) error {
+		err := z.st.View(ctx, func(tx *bolt.Tx) error {
 			for i, e := range page {
 				picks, by, err := z.find(tx, pl, e.entry)
 				if err != nil {
@@ -688,7 +689,7 @@ func severalSuites(picks []*pick) bool {
 }
 
 // find lists the paragraphs that an entry means.
-func (z *Freezer) find(tx *store.Tx, pl *plan, e *buildlist.Entry) (out []*pick, by string, err error) {
+func (z *Freezer) find(tx *bolt.Tx, pl *plan, e *buildlist.Entry) (out []*pick, by string, err error) {
 	if e.SHA256 != "" {
 		d, err := cas.ParseDigest(e.SHA256)
 		if err != nil {
@@ -697,7 +698,7 @@ func (z *Freezer) find(tx *store.Tx, pl *plan, e *buildlist.Entry) (out []*pick,
 		out, err := z.findHash(tx, pl, d)
 		return out, "hash", err
 	}
-	for algo, h := range map[byte]string{store.AliasSHA1: e.SHA1, store.AliasSHA512: e.SHA512} {
+	for algo, h := range map[byte]string{meta.AliasSHA1: e.SHA1, meta.AliasSHA512: e.SHA512} {
 		if h == "" || len(out) > 0 {
 			continue
 		}
@@ -705,7 +706,7 @@ func (z *Freezer) find(tx *store.Tx, pl *plan, e *buildlist.Entry) (out []*pick,
 		if err != nil {
 			continue
 		}
-		if algo == store.AliasSHA512 {
+		if algo == meta.AliasSHA512 {
 			raw = []byte(h)
 		}
 		if d, err := tx.Alias(algo, raw); err == nil {
@@ -759,7 +760,7 @@ func cutEpoch(v string) (epoch, rest string, ok bool) {
 	return "", v, false
 }
 
-func (z *Freezer) findHash(tx *store.Tx, pl *plan, d cas.Digest) (out []*pick, err error) {
+func (z *Freezer) findHash(tx *bolt.Tx, pl *plan, d cas.Digest) (out []*pick, err error) {
 	facts, err := tx.ByDigest(d)
 	if err != nil {
 		return nil, err
@@ -811,7 +812,7 @@ func (z *Freezer) addSources(ctx context.Context, pl *plan) error {
 		}
 	}
 	for page := range slices.Chunk(wants, 250) {
-		err := z.st.View(ctx, func(tx *store.Tx) error {
+		err := z.st.View(ctx, func(tx *bolt.Tx) error {
 			for _, w := range page {
 				if !hasSources[w.mir] {
 					continue
@@ -855,7 +856,7 @@ func (z *Freezer) addSources(ctx context.Context, pl *plan) error {
 
 // sourceOf makes a source from the generations that a frozen mirror rests on:
 // they stay even when their snapshot is removed.
-func sourceOf(fm *store.FrozenMirror) []*source {
+func sourceOf(fm *meta.FrozenMirror) []*source {
 	var out []*source
 	for _, s := range fm.Suites {
 		if s.Gen == 0 {
@@ -864,14 +865,14 @@ func sourceOf(fm *store.FrozenMirror) []*source {
 		placed := false
 		for _, src := range out {
 			if _, ok := src.snap.Gen(s.Suite); !ok {
-				src.snap.Suites = append(src.snap.Suites, store.SnapshotSuite{Suite: s.Suite, Gen: s.Gen})
+				src.snap.Suites = append(src.snap.Suites, meta.SnapshotSuite{Suite: s.Suite, Gen: s.Gen})
 				placed = true
 				break
 			}
 		}
 		if !placed {
-			out = append(out, &source{mirror: fm.Mirror, typ: fm.Type, snap: &store.Snapshot{
-				Mirror: fm.Mirror, Type: fm.Type, Instant: fm.Instant, Suites: []store.SnapshotSuite{{Suite: s.Suite, Gen: s.Gen}},
+			out = append(out, &source{mirror: fm.Mirror, typ: fm.Type, snap: &meta.Snapshot{
+				Mirror: fm.Mirror, Type: fm.Type, Instant: fm.Instant, Suites: []meta.SnapshotSuite{{Suite: s.Suite, Gen: s.Gen}},
 			}})
 		}
 	}
@@ -879,9 +880,9 @@ func sourceOf(fm *store.FrozenMirror) []*source {
 }
 
 // frozen reads a frozen snapshot's record and manifest.
-func (z *Freezer) frozen(ctx context.Context, name string) (*store.Frozen, *Document, []byte, error) {
-	var f *store.Frozen
-	err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+func (z *Freezer) frozen(ctx context.Context, name string) (*meta.Frozen, *Document, []byte, error) {
+	var f *meta.Frozen
+	err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 		f, err = tx.Frozen(name)
 		return err
 	})
@@ -907,14 +908,14 @@ func (z *Freezer) planBase(ctx context.Context, pl *plan) error {
 	}
 	for i := range doc.Mirrors {
 		d := &doc.Mirrors[i]
-		var fm *store.FrozenMirror
+		var fm *meta.FrozenMirror
 		for j := range f.Mirrors {
 			if f.Mirrors[j].Mirror == d.Name {
 				fm = &f.Mirrors[j]
 			}
 		}
 		if fm == nil {
-			return fmt.Errorf("%w: frozen snapshot %s has no record of mirror %s", store.ErrCorrupt, f.Name, d.Name)
+			return fmt.Errorf("%w: frozen snapshot %s has no record of mirror %s", meta.ErrCorrupt, f.Name, d.Name)
 		}
 		if !slices.Contains(pl.mirrors, d.Name) {
 			pl.mirrors = append(pl.mirrors, d.Name)
@@ -925,7 +926,7 @@ func (z *Freezer) planBase(ctx context.Context, pl *plan) error {
 		}
 		if d.Kind == Whole {
 			for _, src := range pl.sources[d.Name] {
-				err := z.e.EachPackage(ctx, src.snap, func(en store.Entry) error {
+				err := z.e.EachPackage(ctx, src.snap, func(en meta.Entry) error {
 					pl.picks[d.Name] = append(pl.picks[d.Name], &pick{mirror: d.Name, fact: en.Fact, places: en.Places, src: src})
 					return nil
 				})
@@ -992,20 +993,20 @@ func (z *Freezer) planBase(ctx context.Context, pl *plan) error {
 
 // basePicks takes an exact base's packages: from the facts that its
 // generations keep, or from its own indices where it was imported.
-func (z *Freezer) basePicks(ctx context.Context, pl *plan, f *store.Frozen, fm *store.FrozenMirror, d *DocMirror) error {
+func (z *Freezer) basePicks(ctx context.Context, pl *plan, f *meta.Frozen, fm *meta.FrozenMirror, d *DocMirror) error {
 	type paraKey struct {
 		name, para string
 	}
-	wanted := map[paraKey][]store.Place{}
+	wanted := map[paraKey][]meta.Place{}
 	for _, p := range d.Packages {
 		k := paraKey{p.Name, p.Paragraph}
-		wanted[k] = append(wanted[k], store.Place{Suite: p.Suite, Index: p.Index})
+		wanted[k] = append(wanted[k], meta.Place{Suite: p.Suite, Index: p.Index})
 	}
 	for _, s := range d.Sources {
 		k := paraKey{s.Name, s.Paragraph}
-		wanted[k] = append(wanted[k], store.Place{Suite: s.Suite, Index: s.Index})
+		wanted[k] = append(wanted[k], meta.Place{Suite: s.Suite, Index: s.Index})
 	}
-	err := z.st.View(ctx, func(tx *store.Tx) error {
+	err := z.st.View(ctx, func(tx *bolt.Tx) error {
 		done := map[string]bool{}
 		for k := range wanted {
 			if done[k.name] {
@@ -1051,7 +1052,7 @@ func (z *Freezer) basePicks(ctx context.Context, pl *plan, f *store.Frozen, fm *
 			return nil
 		}
 		delete(wanted, k)
-		fact := &store.Fact{Record: *r, Digest: [16]byte(sum[:16])}
+		fact := &meta.Fact{Record: *r, Digest: [16]byte(sum[:16])}
 		fact.Bytes = bytes.Clone(r.Bytes)
 		fact.Files = slices.Clone(r.Files)
 		fact.Record.Sources = slices.Clone(r.Sources)
@@ -1143,11 +1144,11 @@ func (z *Freezer) replace(ctx context.Context, pl *plan, arg string) error {
 	return nil
 }
 
-func sameSuitesGen(a, b *store.Snapshot) bool {
-	return slices.EqualFunc(a.Suites, b.Suites, func(x, y store.SnapshotSuite) bool { return x.Suite == y.Suite && x.Gen == y.Gen })
+func sameSuitesGen(a, b *meta.Snapshot) bool {
+	return slices.EqualFunc(a.Suites, b.Suites, func(x, y meta.SnapshotSuite) bool { return x.Suite == y.Suite && x.Gen == y.Gen })
 }
 
 // eachDerived reads the package indices of a frozen tree.
-func (z *Freezer) eachDerived(ctx context.Context, f *store.Frozen, fm *store.FrozenMirror, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
+func (z *Freezer) eachDerived(ctx context.Context, f *meta.Frozen, fm *meta.FrozenMirror, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
 	return z.readTree(ctx, &ownTree{z: z, f: f}, f, fm, emit)
 }

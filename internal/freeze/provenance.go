@@ -8,9 +8,10 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // ProvenanceFormat is the version of the format of provenance.json.
@@ -75,7 +76,7 @@ func ParseProvenance(data []byte) (*Provenance, error) {
 }
 
 // provenance writes down the local facts of a freeze.
-func (z *Freezer) provenance(ctx context.Context, f *store.Frozen, manifest cas.Digest, pl *plan) ([]byte, error) {
+func (z *Freezer) provenance(ctx context.Context, f *meta.Frozen, manifest cas.Digest, pl *plan) ([]byte, error) {
 	p := Provenance{
 		Format: ProvenanceFormat, Name: f.Name, Manifest: manifest, Created: f.Created, Program: z.cfg.Version,
 		Recording: pl.req.Recording, Base: pl.req.Base, Mirrors: []ProvenanceMirror{}, Manifests: []ProvenanceManifest{},
@@ -90,10 +91,10 @@ func (z *Freezer) provenance(ctx context.Context, f *store.Frozen, manifest cas.
 				e.Snapshot = src.snap.ID()
 			}
 			for _, s := range src.snap.Suites {
-				err := z.st.View(ctx, func(tx *store.Tx) error {
+				err := z.st.View(ctx, func(tx *bolt.Tx) error {
 					g, err := tx.Generation(name, s.Suite, s.Gen)
 					if err == nil {
-						e.Suites = append(e.Suites, ProvenanceSuite{string(s.Suite), g.Docs[0].URL, store.FormatInstant(g.Instant)})
+						e.Suites = append(e.Suites, ProvenanceSuite{string(s.Suite), g.Docs[0].URL, meta.FormatInstant(g.Instant)})
 					}
 					return err
 				})
@@ -115,8 +116,8 @@ func (z *Freezer) provenance(ctx context.Context, f *store.Frozen, manifest cas.
 // before it signed them. It returns how many it signed. What was imported is left
 // alone: its facts are not this server's.
 func (z *Freezer) SignProvenance(ctx context.Context) (int, error) {
-	var all []*store.Frozen
-	if err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+	var all []*meta.Frozen
+	if err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 		all, err = tx.Frozens()
 		return err
 	}); err != nil {
@@ -141,7 +142,7 @@ func (z *Freezer) SignProvenance(ctx context.Context) (int, error) {
 	return n, failed
 }
 
-func (z *Freezer) signProvenance(ctx context.Context, f *store.Frozen) error {
+func (z *Freezer) signProvenance(ctx context.Context, f *meta.Frozen) error {
 	data, err := cas.ReadAll(ctx, z.blobs, f.Prov.SHA256, maxProvenance)
 	if err != nil {
 		return err
@@ -164,7 +165,7 @@ func (z *Freezer) signProvenance(ctx context.Context, f *store.Frozen) error {
 	if err := z.e.Flush(ctx, batch); err != nil {
 		return err
 	}
-	err = z.st.Update(ctx, "sign provenance", func(tx *store.Tx) error {
+	err = z.st.Update(ctx, "sign provenance", func(tx *bolt.Tx) error {
 		now, err := tx.Frozen(f.Name)
 		if err != nil || now.Prov.SHA256 != f.Prov.SHA256 {
 			return err

@@ -5,12 +5,12 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta"
 )
 
 // Resigned gives a signed document of a snapshot's suite as this server signs
 // it again, without its expiry. ok is false when path is no such document.
-func (z *Freezer) Resigned(ctx context.Context, snap *store.Snapshot, path string) (data []byte, modified time.Time, ok bool, err error) {
+func (z *Freezer) Resigned(ctx context.Context, snap *meta.Snapshot, path string) (data []byte, modified time.Time, ok bool, err error) {
 	f, err := z.e.Format(snap.Type)
 	if err != nil {
 		return nil, time.Time{}, false, err
@@ -43,7 +43,7 @@ func (z *Freezer) Resigned(ctx context.Context, snap *store.Snapshot, path strin
 }
 
 // Detail completes what an api.Frozen says by what only the manifest knows.
-func (z *Freezer) Detail(ctx context.Context, f *store.Frozen, out *api.Frozen) error {
+func (z *Freezer) Detail(ctx context.Context, f *meta.Frozen, out *api.Frozen) error {
 	full, err := z.Describe(ctx, f.Name)
 	if err != nil {
 		return err
@@ -53,7 +53,7 @@ func (z *Freezer) Detail(ctx context.Context, f *store.Frozen, out *api.Frozen) 
 }
 
 // EachFrozen calls emit for each package of a frozen snapshot.
-func (z *Freezer) EachFrozen(ctx context.Context, f *store.Frozen, emit func(api.Package) error) error {
+func (z *Freezer) EachFrozen(ctx context.Context, f *meta.Frozen, emit func(api.Package) error) error {
 	list, err := z.Packages(ctx, f.Name)
 	if err != nil {
 		return err

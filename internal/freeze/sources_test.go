@@ -7,22 +7,23 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // A recording that is not frozen yet has sources of its own, with the key that
 // signs what it shows.
 func TestRecordingSources(t *testing.T) {
 	w := newWorld(t, config.OnDemand)
-	var snap *store.Snapshot
-	err := w.Engine.Store().Update(t.Context(), "test", func(tx *store.Tx) (err error) {
+	var snap *meta.Snapshot
+	err := w.Engine.Store().Update(t.Context(), "test", func(tx *bolt.Tx) (err error) {
 		if snap, err = tx.Latest("debian"); err != nil {
 			return err
 		}
-		pins := []store.RecordingPin{{Mirror: "debian", Instant: snap.Instant}}
+		pins := []meta.RecordingPin{{Mirror: "debian", Instant: snap.Instant}}
 		return errors.Join(
-			tx.PutRecording(&store.Recording{Name: "plain", Started: w.Now, Pins: pins}),
-			tx.PutRecording(&store.Recording{Name: "again", Started: w.Now, Pins: pins, Resigned: true}),
+			tx.PutRecording(&meta.Recording{Name: "plain", Started: w.Now, Pins: pins}),
+			tx.PutRecording(&meta.Recording{Name: "again", Started: w.Now, Pins: pins, Resigned: true}),
 		)
 	})
 	if err != nil {
@@ -51,7 +52,7 @@ func TestRecordingSources(t *testing.T) {
 			t.Errorf("%s: this server's key in it: expected %v:\n%s", name, c.ours, res.Text)
 		}
 	}
-	if _, err := w.z.Sources(t.Context(), &api.SourcesRequest{Ref: "nothing"}); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.z.Sources(t.Context(), &api.SourcesRequest{Ref: "nothing"}); !errors.Is(err, meta.ErrNotFound) {
 		t.Errorf("a name of nothing: %v", err)
 	}
 }

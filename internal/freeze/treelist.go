@@ -10,8 +10,9 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // maxTreeList bounds the listing of a frozen tree, in bytes: more than a million
@@ -20,10 +21,10 @@ const maxTreeList = 512 << 20
 
 // putTreeList adds the listing of a frozen tree to the batch and names it in the
 // record.
-func putTreeList(ctx context.Context, batch cas.Batch, f *store.Frozen, nodes []store.Node) error {
-	listed := slices.DeleteFunc(slices.Clone(nodes), func(n store.Node) bool { return strings.HasPrefix(n.Path, statementDir+"/") })
-	slices.SortFunc(listed, func(a, b store.Node) int { return cmp.Compare(a.Path, b.Path) })
-	data, err := store.EncodeTree(f, listed)
+func putTreeList(ctx context.Context, batch cas.Batch, f *meta.Frozen, nodes []meta.Node) error {
+	listed := slices.DeleteFunc(slices.Clone(nodes), func(n meta.Node) bool { return strings.HasPrefix(n.Path, statementDir+"/") })
+	slices.SortFunc(listed, func(a, b meta.Node) int { return cmp.Compare(a.Path, b.Path) })
+	data, err := meta.EncodeTree(f, listed)
 	if err != nil {
 		return err
 	}
@@ -31,15 +32,15 @@ func putTreeList(ctx context.Context, batch cas.Batch, f *store.Frozen, nodes []
 	if err != nil {
 		return err
 	}
-	f.Tree = repo.File{Path: "tree", Size: info.Size, SHA256: info.Digest}
+	f.Tree = repo.File{Path: meta.TreePath, Size: info.Size, SHA256: info.Digest}
 	return nil
 }
 
 // ListTrees makes the listings of frozen snapshots that an earlier version of
 // snapd published without one, and returns how many.
 func (z *Freezer) ListTrees(ctx context.Context) (int, error) {
-	var all []*store.Frozen
-	if err := z.st.View(ctx, func(tx *store.Tx) (err error) { all, err = tx.Frozens(); return err }); err != nil {
+	var all []*meta.Frozen
+	if err := z.st.View(ctx, func(tx *bolt.Tx) (err error) { all, err = tx.Frozens(); return err }); err != nil {
 		return 0, err
 	}
 	n := 0
@@ -55,9 +56,9 @@ func (z *Freezer) ListTrees(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-func (z *Freezer) listTree(ctx context.Context, f *store.Frozen) error {
-	var nodes []store.Node
-	if err := z.st.View(ctx, func(tx *store.Tx) error { nodes = tx.Nodes(f.Name, "", "", 0); return nil }); err != nil {
+func (z *Freezer) listTree(ctx context.Context, f *meta.Frozen) error {
+	var nodes []meta.Node
+	if err := z.st.View(ctx, func(tx *bolt.Tx) error { nodes = tx.Nodes(f.Name, "", "", 0); return nil }); err != nil {
 		return err
 	}
 	batch := z.blobs.NewBatch()
@@ -68,7 +69,7 @@ func (z *Freezer) listTree(ctx context.Context, f *store.Frozen) error {
 	if err := z.e.Flush(ctx, batch); err != nil {
 		return err
 	}
-	return z.st.Update(ctx, "list tree", func(tx *store.Tx) error {
+	return z.st.Update(ctx, "list tree", func(tx *bolt.Tx) error {
 		now, err := tx.Frozen(f.Name)
 		if err != nil {
 			return err
@@ -80,17 +81,17 @@ func (z *Freezer) listTree(ctx context.Context, f *store.Frozen) error {
 
 // verifyTree compares the tree that is served with what was published: the
 // proof of the manifest does not look at most of it.
-func (z *Freezer) verifyTree(ctx context.Context, f *store.Frozen) (faults []api.VerifyFault, err error) {
+func (z *Freezer) verifyTree(ctx context.Context, f *meta.Frozen) (faults []api.VerifyFault, err error) {
 	data, err := cas.ReadAll(ctx, z.blobs, f.Tree.SHA256, maxTreeList)
 	if err != nil {
 		return []api.VerifyFault{{Object: "tree listing", Expected: f.Tree.SHA256.String(), Message: err.Error()}}, ctx.Err()
 	}
-	_, listed, err := store.DecodeTree(data)
+	_, listed, err := meta.DecodeTree(data)
 	if err != nil {
 		return []api.VerifyFault{{Object: "tree listing", Message: err.Error()}}, nil
 	}
-	var wrong []store.TreeFault
-	if err := z.st.View(ctx, func(tx *store.Tx) error { wrong = tx.CompareTree(f, listed); return nil }); err != nil {
+	var wrong []meta.TreeFault
+	if err := z.st.View(ctx, func(tx *bolt.Tx) error { wrong = tx.CompareTree(f, listed); return nil }); err != nil {
 		return nil, err
 	}
 	for _, w := range wrong {

@@ -23,11 +23,12 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // tree is where a frozen snapshot's files are: in the store, or in an exported
@@ -37,7 +38,7 @@ type tree interface {
 	open(ctx context.Context, path string) (io.ReadCloser, error)
 	// each calls f for each file of a mirror's frozen repository with its size and,
 	// where it is stored by digest, its digest.
-	each(ctx context.Context, mirror string, f func(store.Node) error) error
+	each(ctx context.Context, mirror string, f func(meta.Node) error) error
 	// proof opens an upstream file that the proof rests on.
 	proof(ctx context.Context, mirror string, f repo.File) (io.ReadCloser, error)
 	// key is the certificate that checks the freeze's own signature.
@@ -100,7 +101,7 @@ func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.
 		if err == nil && len(res.Faults) == 0 {
 			return
 		}
-		if _, gone := z.e.ResolveRef(ctx, req.Ref); errors.Is(gone, store.ErrNotFound) {
+		if _, gone := z.e.ResolveRef(ctx, req.Ref); errors.Is(gone, meta.ErrNotFound) {
 			res, err = nil, gone
 		}
 	}()
@@ -153,7 +154,7 @@ func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.
 }
 
 // metadataFaults adds what is wrong with the metadata that serves a freeze.
-func (z *Freezer) metadataFaults(ctx context.Context, f *store.Frozen, res *api.VerifyResult) error {
+func (z *Freezer) metadataFaults(ctx context.Context, f *meta.Frozen, res *api.VerifyResult) error {
 	damage, err := z.st.Verify(ctx)
 	if err != nil {
 		return err
@@ -363,7 +364,7 @@ const maxSignature = 1 << 20
 func (v *verifier) readStatements(ctx context.Context) (map[string][]byte, error) {
 	have := map[string][]byte{}
 	left := int64(maxStatements)
-	err := v.t.each(ctx, statementDir, func(n store.Node) error {
+	err := v.t.each(ctx, statementDir, func(n meta.Node) error {
 		if n.Size > maxSignature {
 			v.fault(n.Path, fmt.Sprintf("at most %d", maxSignature), fmt.Sprint(n.Size), "size of a statement in bytes")
 			return nil
@@ -626,8 +627,8 @@ func (d *digestReader) Close() error { return d.r.Close() }
 // what is served, and holding the manifest's packages, no more and no fewer.
 func (v *verifier) repository(ctx context.Context, p *mirrorProof) error {
 	d := p.d
-	have := map[string]store.Node{}
-	if err := v.t.each(ctx, d.Name, func(n store.Node) error {
+	have := map[string]meta.Node{}
+	if err := v.t.each(ctx, d.Name, func(n meta.Node) error {
 		have[strings.TrimPrefix(n.Path, d.Name+"/")] = n
 		return nil
 	}); err != nil {
@@ -733,7 +734,7 @@ func (v *verifier) wholeKnows(p string) bool {
 }
 
 // ownSuite checks the root that we signed and the indices that it lists.
-func (v *verifier) ownSuite(ctx context.Context, p *mirrorProof, suite repo.SuiteName, have map[string]store.Node, known map[string]cas.Digest, sizes map[string]int64) error {
+func (v *verifier) ownSuite(ctx context.Context, p *mirrorProof, suite repo.SuiteName, have map[string]meta.Node, known map[string]cas.Digest, sizes map[string]int64) error {
 	f, d, upstream := p.f, p.d, p.signed[suite]
 	object := fmt.Sprintf("%s: frozen suite %s", d.Name, suite)
 	m := everything(d.Name, d.Type, suite)
@@ -861,7 +862,7 @@ func everything(name, typ string, suite repo.SuiteName) config.Mirror {
 
 // plainOnly reports whether l is the plain form of a file that is there in
 // another form.
-func (v *verifier) plainOnly(root *repo.Root, l repo.Listed, have map[string]store.Node, dir string) bool {
+func (v *verifier) plainOnly(root *repo.Root, l repo.Listed, have map[string]meta.Node, dir string) bool {
 	for _, o := range root.Files {
 		if o.Path != l.Path && strings.HasPrefix(o.Path, l.Path+".") {
 			if _, ok := have[dir+o.Path]; ok {
@@ -876,7 +877,7 @@ func (v *verifier) plainOnly(root *repo.Root, l repo.Listed, have map[string]sto
 const maxOwnDocument = 64 << 20
 
 // ownRoot reads and checks the documents of a suite that we signed.
-func (v *verifier) ownRoot(ctx context.Context, f repo.Format, m config.Mirror, suite repo.SuiteName, mir string, have map[string]store.Node) (*repo.Root, []repo.Doc, error) {
+func (v *verifier) ownRoot(ctx context.Context, f repo.Format, m config.Mirror, suite repo.SuiteName, mir string, have map[string]meta.Node) (*repo.Root, []repo.Doc, error) {
 	var all []repo.Doc
 	var root *repo.Root
 	for _, set := range f.RootDocs(suite) {
@@ -912,7 +913,7 @@ func (v *verifier) ownRoot(ctx context.Context, f repo.Format, m config.Mirror, 
 }
 
 // readTree reads the package indices of a frozen tree.
-func (z *Freezer) readTree(ctx context.Context, t tree, f *store.Frozen, fm *store.FrozenMirror, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
+func (z *Freezer) readTree(ctx context.Context, t tree, f *meta.Frozen, fm *meta.FrozenMirror, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
 	format, err := z.e.Format(fm.Type)
 	if err != nil {
 		return err
@@ -926,8 +927,8 @@ func (z *Freezer) readTree(ctx context.Context, t tree, f *store.Frozen, fm *sto
 		return err
 	}
 	v := newVerifier(t, VerifyOptions{Ours: kr})
-	have := map[string]store.Node{}
-	if err := t.each(ctx, fm.Mirror, func(n store.Node) error {
+	have := map[string]meta.Node{}
+	if err := t.each(ctx, fm.Mirror, func(n meta.Node) error {
 		have[strings.TrimPrefix(n.Path, fm.Mirror+"/")] = n
 		return nil
 	}); err != nil {
@@ -973,12 +974,12 @@ func (z *Freezer) readTree(ctx context.Context, t tree, f *store.Frozen, fm *sto
 // ownTree is a frozen snapshot of this server.
 type ownTree struct {
 	z *Freezer
-	f *store.Frozen
+	f *meta.Frozen
 }
 
 func (t *ownTree) open(ctx context.Context, p string) (io.ReadCloser, error) {
-	var n store.Node
-	err := t.z.st.View(ctx, func(tx *store.Tx) (err error) {
+	var n meta.Node
+	err := t.z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 		n, err = tx.Node(t.f.Name, p)
 		return err
 	})
@@ -991,11 +992,11 @@ func (t *ownTree) open(ctx context.Context, p string) (io.ReadCloser, error) {
 	return t.z.blobs.Open(ctx, n.Digest)
 }
 
-func (t *ownTree) each(ctx context.Context, mir string, f func(store.Node) error) error {
+func (t *ownTree) each(ctx context.Context, mir string, f func(meta.Node) error) error {
 	after := ""
 	for {
-		var nodes []store.Node
-		err := t.z.st.View(ctx, func(tx *store.Tx) error {
+		var nodes []meta.Node
+		err := t.z.st.View(ctx, func(tx *bolt.Tx) error {
 			nodes = tx.Nodes(t.f.Name, mir+"/", after, 2000)
 			return nil
 		})
@@ -1133,7 +1134,7 @@ func (t *dirTree) provenance(context.Context) (data, sig []byte, err error) {
 	return data, sig, err
 }
 
-func (t *dirTree) each(ctx context.Context, mir string, f func(store.Node) error) error {
+func (t *dirTree) each(ctx context.Context, mir string, f func(meta.Node) error) error {
 	return fs.WalkDir(t.root.FS(), mir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) && p == mir {
@@ -1151,7 +1152,7 @@ func (t *dirTree) each(ctx context.Context, mir string, f func(store.Node) error
 		if err != nil {
 			return err
 		}
-		return f(store.Node{Path: p, Size: st.Size()})
+		return f(meta.Node{Path: p, Size: st.Size()})
 	})
 }
 
@@ -1199,7 +1200,7 @@ func wholePaths(t tree) map[string]bool {
 
 // verifySnapshot proves a snapshot of a mirror: its signed roots and indices,
 // and the packages that are here.
-func (z *Freezer) verifySnapshot(ctx context.Context, snap *store.Snapshot, o VerifyOptions) (*api.VerifyResult, error) {
+func (z *Freezer) verifySnapshot(ctx context.Context, snap *meta.Snapshot, o VerifyOptions) (*api.VerifyResult, error) {
 	pl := &plan{
 		req: &api.FreezeRequest{Name: snap.Mirror}, sources: map[string][]*source{}, whole: map[string]bool{snap.Mirror: true},
 		picks: map[string][]*pick{}, proof: map[string][]carried{},
@@ -1251,7 +1252,7 @@ func (z *Freezer) verifySnapshot(ctx context.Context, snap *store.Snapshot, o Ve
 // yet are no fault.
 type heldTree struct {
 	ownTree
-	snap *store.Snapshot
+	snap *meta.Snapshot
 }
 
 func (t *heldTree) pool(ctx context.Context, mir string, f repo.File) (int64, io.ReadCloser, error) {

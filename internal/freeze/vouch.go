@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // Vouch signs again what earlier keys of this server signed: beside each frozen
@@ -19,8 +20,8 @@ import (
 // that signed it. The old signature stays. What has such a statement is left
 // alone. It returns how many were signed.
 func (z *Freezer) Vouch(ctx context.Context) (int, error) {
-	var all []*store.Frozen
-	if err := z.st.View(ctx, func(tx *store.Tx) (err error) {
+	var all []*meta.Frozen
+	if err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
 		all, err = tx.Frozens()
 		return err
 	}); err != nil {
@@ -42,7 +43,7 @@ func (z *Freezer) Vouch(ctx context.Context) (int, error) {
 		}
 		batch := z.blobs.NewBatch()
 		s := Statement{Type: "signature", Freeze: f.Name, Manifest: f.Manifest.SHA256, How: map[string]string{"key": fpr, "earlier_key": f.Key}}
-		err := z.addStatement(ctx, batch, f, name, s, func(*store.Tx, cas.Digest) error { return nil })
+		err := z.addStatement(ctx, batch, f, name, s, func(*bolt.Tx, cas.Digest) error { return nil })
 		batch.Discard()
 		if err != nil {
 			return n, fmt.Errorf("sign %s again: %w", f.Name, err)
@@ -55,7 +56,7 @@ func (z *Freezer) Vouch(ctx context.Context) (int, error) {
 // keepRenewed puts the present certificate in the place of the one that a freeze
 // was signed under, where the key has been renewed since: after the next change
 // of key that is what clients get.
-func (z *Freezer) keepRenewed(ctx context.Context, f *store.Frozen) error {
+func (z *Freezer) keepRenewed(ctx context.Context, f *meta.Frozen) error {
 	now := []byte(z.cfg.Signer.PublicKeyArmored())
 	if cas.Sum(now) == f.KeyBlob {
 		return nil
@@ -83,12 +84,12 @@ func (z *Freezer) keepRenewed(ctx context.Context, f *store.Frozen) error {
 	if err := z.e.Flush(ctx, batch); err != nil {
 		return err
 	}
-	return z.st.Update(ctx, "renew", func(tx *store.Tx) error {
+	return z.st.Update(ctx, "renew", func(tx *bolt.Tx) error {
 		fresh, err := tx.Frozen(f.Name)
 		if err != nil || fresh.KeyBlob != f.KeyBlob {
 			return err
 		}
-		if err := tx.DropRef(fresh.KeyBlob, store.OwnerFrozen, f.Name); err != nil {
+		if err := tx.DropRef(fresh.KeyBlob, meta.OwnerFrozen, f.Name); err != nil {
 			return err
 		}
 		fresh.KeyBlob = info.Digest

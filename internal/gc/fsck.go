@@ -16,9 +16,10 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // Fsck checks metadata against itself, metadata against blobs and blobs against
@@ -45,7 +46,7 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 	}
 	p.SetPhase("looking for missing blobs")
 	err = errors.Join(c.missingBlobs(ctx, bad), c.unrepaired(ctx, bad))
-	if err != nil && !(errors.Is(err, store.ErrCorrupt) && c.st.Damage() != nil) {
+	if err != nil && !(errors.Is(err, meta.ErrCorrupt) && c.st.Damage() != nil) {
 		return nil, err
 	}
 	if req.Repair {
@@ -104,9 +105,9 @@ func (c *Collector) missingBlobs(ctx context.Context, bad map[cas.Digest]string)
 	for more := true; more; {
 		var page []cas.Digest
 		var next cas.Digest
-		if err := c.st.View(ctx, func(tx *store.Tx) error {
+		if err := c.st.View(ctx, func(tx *bolt.Tx) error {
 			page = page[:0]
-			next, more = tx.Blobs(after, 500, func(d cas.Digest, _ []store.Ref) { page = append(page, d) })
+			next, more = tx.Blobs(after, 500, func(d cas.Digest, _ []meta.Ref) { page = append(page, d) })
 			return nil
 		}); err != nil {
 			return err
@@ -143,8 +144,8 @@ func (c *Collector) missing(ctx context.Context, d cas.Digest) (bool, error) {
 	if yes, err := absent(); err != nil || !yes {
 		return false, err
 	}
-	var refs []store.Ref
-	if err := c.st.View(ctx, func(tx *store.Tx) error { refs = tx.Refs(d, 0); return nil }); err != nil {
+	var refs []meta.Ref
+	if err := c.st.View(ctx, func(tx *bolt.Tx) error { refs = tx.Refs(d, 0); return nil }); err != nil {
 		return false, err
 	}
 	if needed, err := c.mustBeHere(ctx, refs); err != nil || !needed {
@@ -190,8 +191,8 @@ func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFaul
 	for _, d := range damage {
 		fault("%v", d)
 	}
-	var frozen []*store.Frozen
-	err = c.st.View(ctx, func(tx *store.Tx) (err error) {
+	var frozen []*meta.Frozen
+	err = c.st.View(ctx, func(tx *bolt.Tx) (err error) {
 		if torn := tx.Torn(); torn != "" {
 			fault("%s", torn)
 		}
@@ -201,7 +202,7 @@ func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFaul
 		frozen, err = tx.Frozens()
 		return err
 	})
-	if errors.Is(err, store.ErrCorrupt) && len(damage) > 0 {
+	if errors.Is(err, meta.ErrCorrupt) && len(damage) > 0 {
 		return faults, nil // reported above
 	} else if err != nil {
 		return nil, err
@@ -214,8 +215,8 @@ func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFaul
 			fault("tree listing of frozen snapshot %s: %v", f.Name, err)
 			continue
 		}
-		var wrong []store.TreeFault
-		if err := c.st.View(ctx, func(tx *store.Tx) error { wrong = tx.CompareTree(f, listed); return nil }); err != nil {
+		var wrong []meta.TreeFault
+		if err := c.st.View(ctx, func(tx *bolt.Tx) error { wrong = tx.CompareTree(f, listed); return nil }); err != nil {
 			fault("tree of frozen snapshot %s: %v", f.Name, err)
 			continue
 		}
@@ -229,19 +230,19 @@ func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFaul
 // maxTreeList bounds the listing of a frozen tree, in bytes.
 const maxTreeList = 512 << 20
 
-func (c *Collector) treeList(ctx context.Context, d cas.Digest) (*store.Frozen, []store.Node, error) {
+func (c *Collector) treeList(ctx context.Context, d cas.Digest) (*meta.Frozen, []meta.Node, error) {
 	data, err := cas.ReadAll(ctx, c.blobs, d, maxTreeList)
 	if err != nil {
 		return nil, nil, err
 	}
-	return store.DecodeTree(data)
+	return meta.DecodeTree(data)
 }
 
 // rebuild makes metadata anew out of other metadata and of blobs.
 func (c *Collector) rebuild(ctx context.Context) (changed []string, err error) {
-	r := store.Repairs{
+	r := meta.Repairs{
 		Tree: c.treeList,
-		Listing: func(ctx context.Context, candidates []cas.Digest) (cas.Digest, *store.Frozen, bool) {
+		Listing: func(ctx context.Context, candidates []cas.Digest) (cas.Digest, *meta.Frozen, bool) {
 			for _, d := range candidates {
 				if f, _, err := c.treeList(ctx, d); err == nil {
 					return d, f, true
@@ -263,8 +264,8 @@ func (c *Collector) rebuild(ctx context.Context) (changed []string, err error) {
 }
 
 // aliases computes the SHA-1 of every blob.
-func (c *Collector) aliases(ctx context.Context) (out []store.Alias, err error) {
-	if c.st.View(ctx, func(tx *store.Tx) error { return tx.AliasesComplete() }) == nil {
+func (c *Collector) aliases(ctx context.Context) (out []meta.Alias, err error) {
+	if c.st.View(ctx, func(tx *bolt.Tx) error { return tx.AliasesComplete() }) == nil {
 		return nil, nil
 	}
 	err = c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
@@ -275,8 +276,8 @@ func (c *Collector) aliases(ctx context.Context) (out []store.Alias, err error) 
 			return err
 		}
 		out = append(out,
-			store.Alias{Algo: store.AliasSHA1, Other: sums.SHA1[:], SHA256: info.Digest},
-			store.Alias{Algo: store.AliasSHA512, Other: []byte(hex.EncodeToString(sums.SHA512[:])), SHA256: info.Digest})
+			meta.Alias{Algo: meta.AliasSHA1, Other: sums.SHA1[:], SHA256: info.Digest},
+			meta.Alias{Algo: meta.AliasSHA512, Other: []byte(hex.EncodeToString(sums.SHA512[:])), SHA256: info.Digest})
 		return nil
 	})
 	return out, err
@@ -286,8 +287,8 @@ func (c *Collector) aliases(ctx context.Context) (out []store.Alias, err error) 
 // damaged until it comes, also where it need not be here. Of what nothing needs
 // any more the mark is taken back.
 func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) error {
-	var marked []store.Rotten
-	if err := c.st.View(ctx, func(tx *store.Tx) (err error) { marked, err = tx.Rottens(); return err }); err != nil {
+	var marked []meta.Rotten
+	if err := c.st.View(ctx, func(tx *bolt.Tx) (err error) { marked, err = tx.Rottens(); return err }); err != nil {
 		return err
 	}
 	for _, r := range marked {
@@ -300,7 +301,7 @@ func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) e
 			return err
 		}
 		needed := false
-		if err := c.st.View(ctx, func(tx *store.Tx) error { needed = tx.Needed(r.Digest); return nil }); err != nil {
+		if err := c.st.View(ctx, func(tx *bolt.Tx) error { needed = tx.Needed(r.Digest); return nil }); err != nil {
 			return err
 		}
 		if needed {
@@ -318,7 +319,7 @@ func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) e
 // that was lost may have referred to them. It counts those.
 func (c *Collector) suspectOrphans(ctx context.Context) (unknown int, err error) {
 	var since time.Time
-	if err := c.st.View(ctx, func(tx *store.Tx) (err error) { since, err = tx.KnownSince(); return err }); err != nil {
+	if err := c.st.View(ctx, func(tx *bolt.Tx) (err error) { since, err = tx.KnownSince(); return err }); err != nil {
 		return 0, err
 	}
 	var page []cas.Info
@@ -328,7 +329,7 @@ func (c *Collector) suspectOrphans(ctx context.Context) (unknown int, err error)
 		}
 		now := c.cfg.Now()
 		n := 0
-		err := c.st.Update(ctx, "fsck orphans", func(tx *store.Tx) error {
+		err := c.st.Update(ctx, "fsck orphans", func(tx *bolt.Tx) error {
 			n = 0
 			for _, info := range page {
 				switch {
@@ -359,8 +360,8 @@ func (c *Collector) suspectOrphans(ctx context.Context) (unknown int, err error)
 }
 
 // mustBeHere tells blobs that were promised from packages that nobody asked for.
-func (c *Collector) mustBeHere(ctx context.Context, refs []store.Ref) (needed bool, err error) {
-	err = c.st.View(ctx, func(tx *store.Tx) error {
+func (c *Collector) mustBeHere(ctx context.Context, refs []meta.Ref) (needed bool, err error) {
+	err = c.st.View(ctx, func(tx *bolt.Tx) error {
 		p, err := tx.Promises()
 		if err == nil {
 			needed, err = p.Blob(refs)
@@ -372,7 +373,7 @@ func (c *Collector) mustBeHere(ctx context.Context, refs []store.Ref) (needed bo
 
 func (c *Collector) neededBy(ctx context.Context, d cas.Digest) string {
 	var out []string
-	_ = c.st.View(ctx, func(tx *store.Tx) error {
+	_ = c.st.View(ctx, func(tx *bolt.Tx) error {
 		for _, r := range tx.Refs(d, 4) {
 			out = append(out, tx.Describe(r))
 		}
@@ -396,7 +397,7 @@ func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from 
 		}
 	}
 	needed := false
-	if err := c.st.View(ctx, func(tx *store.Tx) error { needed = tx.Needed(d); return nil }); err != nil {
+	if err := c.st.View(ctx, func(tx *bolt.Tx) error { needed = tx.Needed(d); return nil }); err != nil {
 		return err
 	}
 	if !needed {
@@ -457,7 +458,7 @@ func (c *Collector) fetchFrom(ctx context.Context, d cas.Digest, from string, cl
 
 // wants lists where upstream might still have a blob.
 func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []mirror.Want, err error) {
-	err = c.st.View(ctx, func(tx *store.Tx) error {
+	err = c.st.View(ctx, func(tx *bolt.Tx) error {
 		facts, err := tx.ByDigest(d)
 		if err != nil {
 			return err
@@ -503,7 +504,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		limit = rate.NewLimiter(rate.Inf, 1<<20)
 	}
 	var after cas.Digest
-	err = c.st.View(ctx, func(tx *store.Tx) error {
+	err = c.st.View(ctx, func(tx *bolt.Tx) error {
 		if s := tx.Meta("scrub.at"); s != "" {
 			after, _ = cas.ParseDigest(s)
 		}
@@ -513,7 +514,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		return 0, 0, err
 	}
 	save := func(d cas.Digest) error {
-		return c.st.Update(context.WithoutCancel(ctx), "scrub", func(tx *store.Tx) error {
+		return c.st.Update(context.WithoutCancel(ctx), "scrub", func(tx *bolt.Tx) error {
 			if d.IsZero() {
 				if err := tx.SetMeta("scrub.done", c.cfg.Now().UTC().Format(time.RFC3339)); err != nil {
 					return err

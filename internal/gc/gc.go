@@ -22,8 +22,9 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
-	"example.org/snapd/internal/store"
 )
 
 // Config are the parts of a Collector.
@@ -45,7 +46,7 @@ type Config struct {
 type Collector struct {
 	cfg   Config
 	e     *mirror.Engine
-	st    *store.Store
+	st    *bolt.Store
 	blobs cas.Store
 	one   chan struct{} // one collection at a time
 }
@@ -129,11 +130,11 @@ func (c *Collector) sound(ctx context.Context) error {
 		return fmt.Errorf("nothing is collected: %w (snapctl fsck --repair)", c.st.Damage())
 	}
 	var torn string
-	if err := c.st.View(ctx, func(tx *store.Tx) error { torn = tx.Torn(); return nil }); err != nil {
+	if err := c.st.View(ctx, func(tx *bolt.Tx) error { torn = tx.Torn(); return nil }); err != nil {
 		return err
 	}
 	if torn != "" {
-		return fmt.Errorf("nothing is collected: %w: %s (compare 'snapctl list', then snapctl fsck --repair)", store.ErrCorrupt, torn)
+		return fmt.Errorf("nothing is collected: %w: %s (compare 'snapctl list', then snapctl fsck --repair)", meta.ErrCorrupt, torn)
 	}
 	return nil
 }
@@ -151,7 +152,7 @@ func (c *Collector) rescue(ctx context.Context) error {
 			continue
 		}
 		needed := false
-		if err := c.st.View(ctx, func(tx *store.Tx) error { needed = len(tx.Refs(e.Digest, 1)) > 0; return nil }); err != nil {
+		if err := c.st.View(ctx, func(tx *bolt.Tx) error { needed = len(tx.Refs(e.Digest, 1)) > 0; return nil }); err != nil {
 			return err
 		}
 		if !needed {
@@ -177,7 +178,7 @@ func (c *Collector) checkClock(ctx context.Context) error {
 	for _, m := range c.e.Mirrors() {
 		names = append(names, m.Name)
 	}
-	return c.st.View(ctx, func(tx *store.Tx) error { return mirror.CheckClock(tx, names, c.cfg.Now()) })
+	return c.st.View(ctx, func(tx *bolt.Tx) error { return mirror.CheckClock(tx, names, c.cfg.Now()) })
 }
 
 // snapshots removes those whose time is over, in bounded transactions. Each
@@ -186,7 +187,7 @@ func (c *Collector) snapshots(ctx context.Context, res *api.GCResult) error {
 	for {
 		var ids []string
 		// Invariant 1: unpublish first.
-		err := c.st.Update(ctx, "gc snapshots", func(tx *store.Tx) error {
+		err := c.st.Update(ctx, "gc snapshots", func(tx *bolt.Tx) error {
 			old, err := c.expired(tx, snapshotPage)
 			if err != nil {
 				return err
@@ -214,7 +215,7 @@ func (c *Collector) snapshots(ctx context.Context, res *api.GCResult) error {
 
 // expired lists at most limit (0: all) snapshots older than their mirror's
 // `keep` that nothing holds: not the newest, not pinned, not frozen, not recorded.
-func (c *Collector) expired(tx *store.Tx, limit int) (out []*store.Snapshot, err error) {
+func (c *Collector) expired(tx *bolt.Tx, limit int) (out []*meta.Snapshot, err error) {
 	now := c.cfg.Now()
 	var held map[string]bool
 	for _, m := range c.e.Mirrors() {
@@ -222,7 +223,7 @@ func (c *Collector) expired(tx *store.Tx, limit int) (out []*store.Snapshot, err
 			continue
 		}
 		newest, err := tx.Latest(m.Name)
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, meta.ErrNotFound) {
 			continue
 		} else if err != nil {
 			return nil, err
@@ -251,7 +252,7 @@ func (c *Collector) expired(tx *store.Tx, limit int) (out []*store.Snapshot, err
 }
 
 // holds are the snapshots that frozen snapshots and recordings name.
-func holds(tx *store.Tx) (map[string]bool, error) {
+func holds(tx *bolt.Tx) (map[string]bool, error) {
 	held := map[string]bool{}
 	frozen, err := tx.Frozens()
 	if err != nil {
@@ -259,7 +260,7 @@ func holds(tx *store.Tx) (map[string]bool, error) {
 	}
 	for _, f := range frozen {
 		for _, m := range f.Mirrors {
-			held[m.Mirror+"@"+store.FormatInstant(m.Instant)] = true
+			held[m.Mirror+"@"+meta.FormatInstant(m.Instant)] = true
 		}
 	}
 	recs, err := tx.Recordings()
@@ -268,7 +269,7 @@ func holds(tx *store.Tx) (map[string]bool, error) {
 	}
 	for _, r := range recs {
 		for _, p := range r.Pins {
-			held[p.Mirror+"@"+store.FormatInstant(p.Instant)] = true
+			held[p.Mirror+"@"+meta.FormatInstant(p.Instant)] = true
 		}
 	}
 	return held, nil
@@ -281,12 +282,12 @@ func (c *Collector) trees(ctx context.Context) error {
 		return nil
 	}
 	var names []string
-	if err := c.st.View(ctx, func(tx *store.Tx) error { names = tx.OrphanTrees(); return nil }); err != nil {
+	if err := c.st.View(ctx, func(tx *bolt.Tx) error { names = tx.OrphanTrees(); return nil }); err != nil {
 		return err
 	}
 	for _, name := range names {
 		for more := true; more; {
-			err := c.st.Update(ctx, "gc tree", func(tx *store.Tx) (err error) {
+			err := c.st.Update(ctx, "gc tree", func(tx *bolt.Tx) (err error) {
 				// A freeze is being made from before its first node: one that begins
 				// after this question finds the tree cleared.
 				if c.cfg.Making(name) {
@@ -296,7 +297,7 @@ func (c *Collector) trees(ctx context.Context) error {
 				more, err = tx.ClearFrozenTree(name, spanPage)
 				return err
 			})
-			if errors.Is(err, store.ErrExists) {
+			if errors.Is(err, meta.ErrExists) {
 				break // published meanwhile
 			} else if err != nil {
 				return err
@@ -307,14 +308,14 @@ func (c *Collector) trees(ctx context.Context) error {
 }
 
 func (c *Collector) generations(ctx context.Context, res *api.GCResult) error {
-	var gens []store.GenSuspect
-	if err := c.st.View(ctx, func(tx *store.Tx) error { gens = tx.GenSuspects(); return nil }); err != nil {
+	var gens []meta.GenSuspect
+	if err := c.st.View(ctx, func(tx *bolt.Tx) error { gens = tx.GenSuspects(); return nil }); err != nil {
 		return err
 	}
 	for _, g := range gens {
 		for counted := false; ; {
 			var done, deleted bool
-			err := c.st.Update(ctx, "gc generation", func(tx *store.Tx) (err error) {
+			err := c.st.Update(ctx, "gc generation", func(tx *bolt.Tx) (err error) {
 				done, deleted, err = tx.CollectGen(g, spanPage)
 				return err
 			})
@@ -338,7 +339,7 @@ func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
 	until := c.cfg.Now().Add(-c.cfg.Grace)
 	for {
 		var page []cas.Digest
-		if err := c.st.View(ctx, func(tx *store.Tx) error { page = tx.Suspects(after, until, suspectPage); return nil }); err != nil {
+		if err := c.st.View(ctx, func(tx *bolt.Tx) error { page = tx.Suspects(after, until, suspectPage); return nil }); err != nil {
 			return err
 		}
 		if len(page) == 0 {
@@ -346,7 +347,7 @@ func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
 		}
 		after = page[len(page)-1]
 		var forgotten []cas.Digest // that were known to be damaged
-		err := c.st.Update(ctx, "gc blobs", func(tx *store.Tx) error {
+		err := c.st.Update(ctx, "gc blobs", func(tx *bolt.Tx) error {
 			for _, d := range page {
 				if tx.Needed(d) {
 					if err := tx.Acquit(d); err != nil {
@@ -402,7 +403,7 @@ var errDry = errors.New("dry run")
 
 // preview tells what a collection would do.
 func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
-	err := c.rehearse(ctx, func(tx *store.Tx, old []*store.Snapshot, generations int) error {
+	err := c.rehearse(ctx, func(tx *bolt.Tx, old []*meta.Snapshot, generations int) error {
 		for _, s := range old {
 			res.Snapshots = append(res.Snapshots, s.ID())
 		}
@@ -444,8 +445,8 @@ func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 
 // rehearse does a collection's work on metadata in a transaction that is
 // rolled back, and calls f before that.
-func (c *Collector) rehearse(ctx context.Context, f func(tx *store.Tx, old []*store.Snapshot, generations int) error) error {
-	err := c.st.Update(ctx, "gc preview", func(tx *store.Tx) error {
+func (c *Collector) rehearse(ctx context.Context, f func(tx *bolt.Tx, old []*meta.Snapshot, generations int) error) error {
+	err := c.st.Update(ctx, "gc preview", func(tx *bolt.Tx) error {
 		old, err := c.expired(tx, 0)
 		if err != nil {
 			return err
@@ -514,7 +515,7 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 		return nil, err
 	}
 	var going map[string]bool // snapshots that the next collection removes
-	if err := c.rehearse(ctx, func(tx *store.Tx, old []*store.Snapshot, _ int) error {
+	if err := c.rehearse(ctx, func(tx *bolt.Tx, old []*meta.Snapshot, _ int) error {
 		out.Keep = tx.Needed(d)
 		going = map[string]bool{}
 		for _, s := range old {
@@ -524,10 +525,10 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 	}); err != nil {
 		return nil, err
 	}
-	err = c.st.View(ctx, func(tx *store.Tx) error {
+	err = c.st.View(ctx, func(tx *bolt.Tx) error {
 		for _, r := range tx.Refs(d, 100) {
 			out.Reasons = append(out.Reasons, tx.Describe(r))
-			if r.Kind != store.OwnerPackage && r.Kind != store.OwnerGen {
+			if r.Kind != meta.OwnerPackage && r.Kind != meta.OwnerGen {
 				continue
 			}
 			holders, newest, err := tx.Holders(r)
@@ -544,7 +545,7 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 		}
 		for _, l := range tx.Listings(d) {
 			state := "by its newest root"
-			if l.Last != store.Unended {
+			if l.Last != meta.Unended {
 				state = fmt.Sprintf("up to generation %d", l.Last)
 			}
 			out.Reasons = append(out.Reasons, fmt.Sprintf("listed as %s in suite %s of mirror %s %s", l.Path, l.Suite, l.Mirror, state))
@@ -584,15 +585,15 @@ const described = 5
 
 // describe puts holders into words: snapshots that something holds are named,
 // of many others only the number is told.
-func (c *Collector) describe(holders []store.Holder, going map[string]bool) (out []string) {
+func (c *Collector) describe(holders []meta.Holder, going map[string]bool) (out []string) {
 	now := c.cfg.Now()
 	var plain []string
 	goes := 0
 	for _, h := range holders {
 		switch {
-		case h.Kind == store.OwnerFrozen:
+		case h.Kind == meta.OwnerFrozen:
 			out = append(out, "frozen snapshot "+h.Name)
-		case h.Kind == store.OwnerRecording:
+		case h.Kind == meta.OwnerRecording:
 			out = append(out, "recording "+h.Name)
 		case h.Snapshot == nil:
 		case h.Snapshot.Pinned != nil && h.Snapshot.Pinned.IsZero():

@@ -21,11 +21,12 @@ import (
 	"example.org/snapd/internal/cas/castest"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/gc"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
-	"example.org/snapd/internal/store"
 )
 
 type world struct {
@@ -90,8 +91,8 @@ func TestKeep(t *testing.T) {
 		w.release()
 	}
 	// What a freeze that was cut short left goes, too.
-	if err := w.Store().Update(t.Context(), "test", func(tx *store.Tx) error {
-		return tx.PutNodes("4.1", []store.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}})
+	if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
+		return tx.PutNodes("4.1", []meta.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}})
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,7 @@ func TestPin(t *testing.T) {
 	w := newWorld(t, time.Minute, -time.Hour)
 	first, _ := w.ResolveSnapshot(t.Context(), "debian@latest")
 	until := w.Now.Add(24 * time.Hour)
-	if err := w.Store().Update(t.Context(), "pin", func(tx *store.Tx) error { return tx.Pin("debian", first.Instant, until) }); err != nil {
+	if err := w.Store().Update(t.Context(), "pin", func(tx *bolt.Tx) error { return tx.Pin("debian", first.Instant, until) }); err != nil {
 		t.Fatal(err)
 	}
 	w.release()
@@ -203,7 +204,7 @@ func TestExplain(t *testing.T) {
 	}
 	var ids []string // of the snapshots, oldest first
 	var index cas.Digest
-	update := func(f func(tx *store.Tx) error) {
+	update := func(f func(tx *bolt.Tx) error) {
 		t.Helper()
 		if err := w.Store().Update(t.Context(), "test", f); err != nil {
 			t.Fatal(err)
@@ -219,7 +220,7 @@ func TestExplain(t *testing.T) {
 	}
 	manifest, image, kit, node, entry, orphan, rotten := put("manifest"), put("image"), put("kit"), put("node"), put("entry"), put("orphan"), put("rotten")
 	until := w.Now.Add(240 * time.Hour)
-	update(func(tx *store.Tx) error {
+	update(func(tx *bolt.Tx) error {
 		snaps, err := tx.Snapshots("debian", time.Time{}, 0)
 		if err != nil {
 			return err
@@ -233,23 +234,23 @@ func TestExplain(t *testing.T) {
 			return err
 		}
 		index = g.Groups[0].Form.SHA256
-		for k, r := range map[cas.Digest]store.Ref{image: {Kind: store.OwnerImage, Owner: "4.1"}, kit: {Kind: store.OwnerKit, Owner: "a.iuk"}, rotten: {Kind: store.OwnerKit, Owner: "b.iuk"}} {
+		for k, r := range map[cas.Digest]meta.Ref{image: {Kind: meta.OwnerImage, Owner: "4.1"}, kit: {Kind: meta.OwnerKit, Owner: "a.iuk"}, rotten: {Kind: meta.OwnerKit, Owner: "b.iuk"}} {
 			if err := tx.PutRef(k, r.Kind, r.Owner); err != nil {
 				return err
 			}
 		}
-		if err := tx.PutNodes("4.1", []store.Node{{Path: "manifest", Digest: node, Size: 4}, {Path: "a.deb", Digest: w.digest(t, 5), Size: 4}}); err != nil {
+		if err := tx.PutNodes("4.1", []meta.Node{{Path: "manifest", Digest: node, Size: 4}, {Path: "a.deb", Digest: w.digest(t, 5), Size: 4}}); err != nil {
 			return err
 		}
-		suite := func(i int) []store.FrozenSuite {
-			return []store.FrozenSuite{{Suite: "stable", Gen: snaps[i].Suites[0].Gen}}
+		suite := func(i int) []meta.FrozenSuite {
+			return []meta.FrozenSuite{{Suite: "stable", Gen: snaps[i].Suites[0].Gen}}
 		}
 		return errors.Join(
 			tx.Pin("debian", snaps[1].Instant, until),
 			tx.Pin("debian", snaps[2].Instant, time.Time{}),
-			tx.PutRecording(&store.Recording{Name: "build", Started: w.Now, Pins: []store.RecordingPin{{Mirror: "debian", Instant: snaps[3].Instant}}}),
-			tx.NoteFetch("build", store.RecordEntry{Mirror: "debian", Path: "x", SHA256: entry, First: w.Now, Last: w.Now, Count: 1}),
-			tx.PutFrozen(&store.Frozen{Name: "4.1", Manifest: repo.File{SHA256: manifest}, Mirrors: []store.FrozenMirror{
+			tx.PutRecording(&meta.Recording{Name: "build", Started: w.Now, Pins: []meta.RecordingPin{{Mirror: "debian", Instant: snaps[3].Instant}}}),
+			tx.NoteFetch("build", meta.RecordEntry{Mirror: "debian", Path: "x", SHA256: entry, First: w.Now, Last: w.Now, Count: 1}),
+			tx.PutFrozen(&meta.Frozen{Name: "4.1", Manifest: repo.File{SHA256: manifest}, Mirrors: []meta.FrozenMirror{
 				{Mirror: "debian", Type: "deb", Whole: true, Instant: snaps[4].Instant, Suites: suite(4)},
 			}}),
 			tx.RemoveSnapshot("debian", snaps[5].Instant),
@@ -295,7 +296,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s:\n%s", name, d)
 		}
 	}
-	update(func(tx *store.Tx) error { return tx.Suspect(orphan, time.Time{}) })
+	update(func(tx *bolt.Tx) error { return tx.Suspect(orphan, time.Time{}) })
 	w.run(t, false)
 	for name, r := range rows {
 		if w.has(t, r.d) != r.keep {
@@ -321,17 +322,17 @@ func TestUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.making["4.1"] = true
-	err = w.Store().Update(t.Context(), "test", func(tx *store.Tx) error {
+	err = w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
 		if err := tx.Suspect(info.Digest, w.Now); err != nil {
 			return err
 		}
-		return tx.PutNodes("4.1", []store.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}})
+		return tx.PutNodes("4.1", []meta.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	trees := func() (out []string) {
-		w.Store().View(t.Context(), func(tx *store.Tx) error { out = tx.OrphanTrees(); return nil })
+		w.Store().View(t.Context(), func(tx *bolt.Tx) error { out = tx.OrphanTrees(); return nil })
 		return out
 	}
 	w.run(t, false)
@@ -361,7 +362,7 @@ func TestSyncBesideCollection(t *testing.T) {
 	between.After = func() { w.run(t, false) }
 	first := w.Archive.State()
 	w.release()
-	if err := w.Store().Update(t.Context(), "test", func(tx *store.Tx) error {
+	if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
 		snaps, err := tx.Snapshots("debian", time.Time{}, 0)
 		if err != nil {
 			return err
@@ -385,7 +386,7 @@ func TestSyncBesideCollection(t *testing.T) {
 	}
 	w.run(t, false)
 	for _, s := range res.Snapshot.Suites {
-		err := w.Store().View(t.Context(), func(tx *store.Tx) error {
+		err := w.Store().View(t.Context(), func(tx *bolt.Tx) error {
 			g, err := tx.Generation("debian", s.Suite, s.Gen)
 			if err != nil {
 				return err
@@ -590,7 +591,7 @@ func TestScrub(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Store().Update(t.Context(), "test", func(tx *store.Tx) error { return tx.SetMeta("scrub.at", middle.String()) }); err != nil {
+	if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.SetMeta("scrub.at", middle.String()) }); err != nil {
 		t.Fatal(err)
 	}
 	rest, _, err := w.c.Scrub(t.Context(), 0)

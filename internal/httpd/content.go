@@ -19,8 +19,9 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
-	"example.org/snapd/internal/store"
 )
 
 const (
@@ -661,7 +662,7 @@ func parseRange(v string, size int64) (start, length int64, ok, satisfiable bool
 // noter writes what recordings note: the fetches that wait while one
 // transaction is committed go together into the next.
 type noter struct {
-	store   *store.Store
+	store   *bolt.Store
 	mu      sync.Mutex
 	waiting []*fetched
 	running bool
@@ -669,13 +670,13 @@ type noter struct {
 
 type fetched struct {
 	name  string
-	entry store.RecordEntry
+	entry meta.RecordEntry
 	err   error
 	done  chan struct{}
 }
 
 // note is durable when it returns nil. store.ErrNotFound.
-func (n *noter) note(ctx context.Context, name string, e store.RecordEntry) error {
+func (n *noter) note(ctx context.Context, name string, e meta.RecordEntry) error {
 	f := &fetched{name: name, entry: e, done: make(chan struct{})}
 	n.mu.Lock()
 	n.waiting = append(n.waiting, f)
@@ -703,9 +704,9 @@ func (n *noter) run() {
 			return
 		}
 		n.mu.Unlock()
-		err := n.store.Update(context.Background(), "note", func(tx *store.Tx) error {
+		err := n.store.Update(context.Background(), "note", func(tx *bolt.Tx) error {
 			for _, f := range all {
-				if f.err = tx.NoteFetch(f.name, f.entry); f.err != nil && !errors.Is(f.err, store.ErrNotFound) {
+				if f.err = tx.NoteFetch(f.name, f.entry); f.err != nil && !errors.Is(f.err, meta.ErrNotFound) {
 					return f.err
 				}
 			}

@@ -16,10 +16,11 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // verbs are the ones that need the engine alone.
@@ -65,7 +66,7 @@ func optional(t time.Time) *time.Time {
 func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) (api.Status, error) {
 	// Damaged metadata is a warning here: what can be read is shown.
 	damaged := func(err error) error {
-		if errors.Is(err, store.ErrCorrupt) {
+		if errors.Is(err, meta.ErrCorrupt) {
 			return nil
 		}
 		return err
@@ -96,8 +97,8 @@ func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) 
 	if made := s.cfg.Signer.CreatedAt(); made.After(s.now()) {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("the signing key was made at %s, later than the system clock: clients refuse what it signs until then", made.UTC().Format(time.RFC3339)))
 	}
-	var frozen []*store.Frozen
-	err = s.view(ctx, func(tx *store.Tx) error {
+	var frozen []*meta.Frozen
+	err = s.view(ctx, func(tx *bolt.Tx) error {
 		rotten, err := tx.Rottens()
 		if err != nil {
 			return err
@@ -144,7 +145,7 @@ func (s *Server) expires(e time.Time) string {
 
 // expiringKeys warns of earlier signing keys, and keys of imported freezes, that
 // expire: the frozen snapshots that they signed are kept with them.
-func (s *Server) expiringKeys(ctx context.Context, frozen []*store.Frozen) []string {
+func (s *Server) expiringKeys(ctx context.Context, frozen []*meta.Frozen) []string {
 	signed := map[cas.Digest][]string{}
 	var keys []cas.Digest
 	for _, f := range frozen {
@@ -198,11 +199,11 @@ func (s *Server) mirrorStatus(ctx context.Context, m config.Mirror) (api.MirrorS
 	s.mu.Lock()
 	out.Syncing = s.syncing[m.Name] > 0
 	s.mu.Unlock()
-	err := s.view(ctx, func(tx *store.Tx) error {
+	err := s.view(ctx, func(tx *bolt.Tx) error {
 		c := tx.LastCheck(m.Name)
 		out.Checked, out.Succeeded, out.Error = optional(c.Checked), optional(c.OK), remote.Scrub(c.Error)
 		last, err := tx.Latest(m.Name)
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, meta.ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
@@ -213,17 +214,17 @@ func (s *Server) mirrorStatus(ctx context.Context, m config.Mirror) (api.MirrorS
 	if err != nil {
 		return out, err
 	}
-	err = s.eachSnapshot(ctx, m.Name, func(*store.Snapshot) bool { out.Snapshots++; return true })
+	err = s.eachSnapshot(ctx, m.Name, func(*meta.Snapshot) bool { out.Snapshots++; return true })
 	return out, err
 }
 
 // eachSnapshot calls f for a mirror's snapshots, newest first, outside of
 // transactions, until it returns false.
-func (s *Server) eachSnapshot(ctx context.Context, name string, f func(*store.Snapshot) bool) error {
+func (s *Server) eachSnapshot(ctx context.Context, name string, f func(*meta.Snapshot) bool) error {
 	var before time.Time
 	for {
-		var page []*store.Snapshot
-		err := s.view(ctx, func(tx *store.Tx) (err error) {
+		var page []*meta.Snapshot
+		err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 			page, err = tx.Snapshots(name, before, 500)
 			return err
 		})
@@ -280,12 +281,12 @@ func (s *Server) mirrorShow(ctx context.Context, req api.MirrorRef, _ func(api.P
 }
 
 // suites describes the suites of a snapshot; deep adds signers and files.
-func (s *Server) suites(ctx context.Context, snap *store.Snapshot, deep bool) ([]api.SuiteDetail, error) {
+func (s *Server) suites(ctx context.Context, snap *meta.Snapshot, deep bool) ([]api.SuiteDetail, error) {
 	out := []api.SuiteDetail{}
 	for _, e := range snap.Suites {
 		d := api.SuiteDetail{Suite: string(e.Suite), Date: optional(e.Date)}
-		var g *store.Generation
-		err := s.view(ctx, func(tx *store.Tx) (err error) {
+		var g *meta.Generation
+		err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 			g, err = tx.Generation(snap.Mirror, e.Suite, e.Gen)
 			return err
 		})
@@ -300,7 +301,7 @@ func (s *Server) suites(ctx context.Context, snap *store.Snapshot, deep bool) ([
 	return out, nil
 }
 
-func describeGeneration(d *api.SuiteDetail, g *store.Generation) {
+func describeGeneration(d *api.SuiteDetail, g *meta.Generation) {
 	d.ValidUntil, d.Trust, d.Packages, d.Sources = optional(g.ValidUntil), string(g.Trust), g.Packages, g.Sources
 	for _, k := range g.Signers {
 		d.Signers = append(d.Signers, api.Signer(k))

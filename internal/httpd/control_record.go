@@ -12,9 +12,10 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(api.Progress)) (api.Recording, error) {
@@ -28,7 +29,7 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 		return api.Recording{}, fmt.Errorf("%w: this server does not sign upstream's documents again", ErrUsage)
 	}
 	var warnings []string
-	var snaps []*store.Snapshot
+	var snaps []*meta.Snapshot
 	for _, m := range req.Mirrors {
 		if !strings.Contains(m, "@") {
 			m += "@" + mirror.Latest
@@ -38,7 +39,7 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 			return api.Recording{}, err
 		}
 		snap := ref.Snapshot
-		if slices.ContainsFunc(snaps, func(o *store.Snapshot) bool { return o.Mirror == snap.Mirror }) {
+		if slices.ContainsFunc(snaps, func(o *meta.Snapshot) bool { return o.Mirror == snap.Mirror }) {
 			return api.Recording{}, fmt.Errorf("%w: mirror %s is named twice", ErrUsage, snap.Mirror)
 		}
 		if later != "" {
@@ -52,13 +53,13 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 			return api.Recording{}, fmt.Errorf("recording %s: %w", req.Name, err)
 		}
 	}
-	rec := &store.Recording{Name: req.Name, Started: s.now().UTC().Truncate(time.Second), Resigned: req.Resigned}
+	rec := &meta.Recording{Name: req.Name, Started: s.now().UTC().Truncate(time.Second), Resigned: req.Resigned}
 	for _, snap := range snaps {
-		rec.Pins = append(rec.Pins, store.RecordingPin{Mirror: snap.Mirror, Instant: snap.Instant})
+		rec.Pins = append(rec.Pins, meta.RecordingPin{Mirror: snap.Mirror, Instant: snap.Instant})
 	}
 	// One transaction: the name is still free, the snapshots are still there.
-	err := s.e.Store().Update(ctx, "record", func(tx *store.Tx) error {
-		if _, err := tx.Recording(rec.Name); !errors.Is(err, store.ErrNotFound) {
+	err := s.e.Store().Update(ctx, "record", func(tx *bolt.Tx) error {
+		if _, err := tx.Recording(rec.Name); !errors.Is(err, meta.ErrNotFound) {
 			return fmt.Errorf("recording %s: %w: another recording has it", rec.Name, errTaken)
 		}
 		for _, p := range rec.Pins {
@@ -87,9 +88,9 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 }
 
 // expired tells which signed documents of a snapshot clients would refuse.
-func (s *Server) expired(ctx context.Context, snap *store.Snapshot, resigned bool) ([]string, error) {
+func (s *Server) expired(ctx context.Context, snap *meta.Snapshot, resigned bool) ([]string, error) {
 	var out []string
-	err := s.view(ctx, func(tx *store.Tx) error {
+	err := s.view(ctx, func(tx *bolt.Tx) error {
 		for _, e := range snap.Suites {
 			g, err := tx.Generation(snap.Mirror, e.Suite, e.Gen)
 			if err != nil {
@@ -112,19 +113,19 @@ func (s *Server) expired(ctx context.Context, snap *store.Snapshot, resigned boo
 }
 
 // recordingView describes a recording; entries adds what was fetched.
-func (s *Server) recordingView(ctx context.Context, rec *store.Recording, entries bool) (api.Recording, error) {
+func (s *Server) recordingView(ctx context.Context, rec *meta.Recording, entries bool) (api.Recording, error) {
 	out := api.Recording{Name: rec.Name, Started: rec.Started, Stopped: optional(rec.Stopped), Resigned: rec.Resigned, Mirrors: []api.RecordMirror{}}
 	for _, p := range rec.Pins {
 		out.Mirrors = append(out.Mirrors, api.RecordMirror{
-			Mirror: p.Mirror, Snapshot: p.Mirror + "@" + store.FormatInstant(p.Instant), URL: s.url("record", rec.Name, p.Mirror),
+			Mirror: p.Mirror, Snapshot: p.Mirror + "@" + meta.FormatInstant(p.Instant), URL: s.url("record", rec.Name, p.Mirror),
 		})
 	}
 	if u, err := url.Parse(s.cfg.Conf.Server.PublicURL); err == nil {
 		u.User, u.Path = url.User(rec.Name), ""
 		out.Proxy = u.String()
 	}
-	var noted []store.RecordEntry
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+	var noted []meta.RecordEntry
+	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		noted, err = tx.RecordEntries(rec.Name)
 		return err
 	})
@@ -145,9 +146,9 @@ func (s *Server) recordingView(ctx context.Context, rec *store.Recording, entrie
 	return out, nil
 }
 
-func (s *Server) findRecording(ctx context.Context, name string) (*store.Recording, error) {
-	var rec *store.Recording
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+func (s *Server) findRecording(ctx context.Context, name string) (*meta.Recording, error) {
+	var rec *meta.Recording
+	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		rec, err = tx.Recording(name)
 		return err
 	})
@@ -155,8 +156,8 @@ func (s *Server) findRecording(ctx context.Context, name string) (*store.Recordi
 }
 
 func (s *Server) recordStop(ctx context.Context, req api.RecordRef, _ func(api.Progress)) (api.Recording, error) {
-	var rec *store.Recording
-	err := s.e.Store().Update(ctx, "record", func(tx *store.Tx) (err error) {
+	var rec *meta.Recording
+	err := s.e.Store().Update(ctx, "record", func(tx *bolt.Tx) (err error) {
 		if rec, err = tx.Recording(req.Name); err != nil || !rec.Stopped.IsZero() {
 			return err
 		}
@@ -189,8 +190,8 @@ func (s *Server) recordShow(ctx context.Context, req api.RecordRef, _ func(api.P
 // unfetched names the packages of a list that a recording never noted.
 func (s *Server) unfetched(ctx context.Context, name string, installed *buildlist.Manifest) ([]string, error) {
 	fetched := map[string]bool{} // name, version and architecture; name and version; name and version without epoch
-	var noted []store.RecordEntry
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+	var noted []meta.RecordEntry
+	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		noted, err = tx.RecordEntries(name)
 		return err
 	})
@@ -198,7 +199,7 @@ func (s *Server) unfetched(ctx context.Context, name string, installed *buildlis
 		return nil, err
 	}
 	for page := range slices.Chunk(noted, 500) {
-		err := s.view(ctx, func(tx *store.Tx) error {
+		err := s.view(ctx, func(tx *bolt.Tx) error {
 			for _, e := range page {
 				facts, err := tx.ByDigest(e.SHA256)
 				if err != nil {
@@ -264,6 +265,6 @@ func (s *Server) recordList(ctx context.Context, _ api.Empty, _ func(api.Progres
 }
 
 func (s *Server) recordRemove(ctx context.Context, req api.RecordRef, _ func(api.Progress)) (api.RemoveResult, error) {
-	err := s.publish(ctx, "record", func(tx *store.Tx) error { return tx.RemoveRecording(req.Name) })
+	err := s.publish(ctx, "record", func(tx *bolt.Tx) error { return tx.RemoveRecording(req.Name) })
 	return api.RemoveResult{Removed: req.Name}, err
 }

@@ -15,10 +15,11 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // url is the public address of a path of the public tree.
@@ -33,7 +34,7 @@ func (s *Server) url(parts ...string) string {
 func (s *Server) list(ctx context.Context, req api.ListRequest, _ func(api.Progress)) (api.SnapshotList, error) {
 	out := api.SnapshotList{Snapshots: []api.Snapshot{}, Frozen: []api.Frozen{}}
 	var names []string
-	if err := s.view(ctx, func(tx *store.Tx) error { names = tx.Mirrors(); return nil }); err != nil {
+	if err := s.view(ctx, func(tx *bolt.Tx) error { names = tx.Mirrors(); return nil }); err != nil {
 		return out, err
 	}
 	if req.Mirror != "" {
@@ -51,7 +52,7 @@ func (s *Server) list(ctx context.Context, req api.ListRequest, _ func(api.Progr
 	if !req.Frozen {
 		for _, n := range names {
 			var serr error
-			err := s.eachSnapshot(ctx, n, func(snap *store.Snapshot) bool {
+			err := s.eachSnapshot(ctx, n, func(snap *meta.Snapshot) bool {
 				one, err := s.snapshot(ctx, snap, false)
 				one.UsedBy = usedBy(snap, frozen, recordings)
 				out.Snapshots = append(out.Snapshots, one)
@@ -81,8 +82,8 @@ func (s *Server) list(ctx context.Context, req api.ListRequest, _ func(api.Progr
 }
 
 // users are the frozen snapshots and recordings, which rest on snapshots.
-func (s *Server) users(ctx context.Context) (frozen []*store.Frozen, recordings []*store.Recording, err error) {
-	err = s.view(ctx, func(tx *store.Tx) (err error) {
+func (s *Server) users(ctx context.Context) (frozen []*meta.Frozen, recordings []*meta.Recording, err error) {
+	err = s.view(ctx, func(tx *bolt.Tx) (err error) {
 		if frozen, err = tx.Frozens(); err != nil {
 			return err
 		}
@@ -92,10 +93,10 @@ func (s *Server) users(ctx context.Context) (frozen []*store.Frozen, recordings 
 	return frozen, recordings, err
 }
 
-func usedBy(snap *store.Snapshot, frozen []*store.Frozen, recordings []*store.Recording) []string {
+func usedBy(snap *meta.Snapshot, frozen []*meta.Frozen, recordings []*meta.Recording) []string {
 	var out []string
 	for _, f := range frozen {
-		if slices.ContainsFunc(f.Mirrors, func(m store.FrozenMirror) bool { return m.Mirror == snap.Mirror && m.Instant.Equal(snap.Instant) }) {
+		if slices.ContainsFunc(f.Mirrors, func(m meta.FrozenMirror) bool { return m.Mirror == snap.Mirror && m.Instant.Equal(snap.Instant) }) {
 			out = append(out, "frozen snapshot "+f.Name)
 		}
 	}
@@ -107,14 +108,14 @@ func usedBy(snap *store.Snapshot, frozen []*store.Frozen, recordings []*store.Re
 	return out
 }
 
-func shows(r *store.Recording, snap *store.Snapshot) bool {
-	return slices.ContainsFunc(r.Pins, func(p store.RecordingPin) bool { return p.Mirror == snap.Mirror && p.Instant.Equal(snap.Instant) })
+func shows(r *meta.Recording, snap *meta.Snapshot) bool {
+	return slices.ContainsFunc(r.Pins, func(p meta.RecordingPin) bool { return p.Mirror == snap.Mirror && p.Instant.Equal(snap.Instant) })
 }
 
-func (s *Server) snapshot(ctx context.Context, snap *store.Snapshot, deep bool) (api.Snapshot, error) {
+func (s *Server) snapshot(ctx context.Context, snap *meta.Snapshot, deep bool) (api.Snapshot, error) {
 	out := api.Snapshot{
 		ID: snap.ID(), Mirror: snap.Mirror, Type: snap.Type, Instant: snap.Instant, FromURL: remote.Redact(snap.FromURL),
-		URL: s.url("archive", snap.Mirror, store.FormatInstant(snap.Instant)),
+		URL: s.url("archive", snap.Mirror, meta.FormatInstant(snap.Instant)),
 	}
 	if snap.Pinned != nil {
 		out.Pinned, out.Until = true, optional(*snap.Pinned)
@@ -124,7 +125,7 @@ func (s *Server) snapshot(ctx context.Context, snap *store.Snapshot, deep bool) 
 	return out, err
 }
 
-func (s *Server) frozenView(ctx context.Context, f *store.Frozen) (api.Frozen, error) {
+func (s *Server) frozenView(ctx context.Context, f *meta.Frozen) (api.Frozen, error) {
 	out := api.Frozen{
 		Name: f.Name, Date: f.Date, Created: f.Created, Manifest: f.Manifest.SHA256.String(), Key: f.Key,
 		Mirrors: []api.FrozenMirror{}, Packages: f.Packages, Sources: f.Sources, Bytes: f.Bytes, URL: s.url("frozen", f.Name),
@@ -137,14 +138,14 @@ func (s *Server) frozenView(ctx context.Context, f *store.Frozen) (api.Frozen, e
 			fm.Kind = "whole"
 		}
 		if !m.Instant.IsZero() {
-			fm.Snapshot = m.Mirror + "@" + store.FormatInstant(m.Instant)
+			fm.Snapshot = m.Mirror + "@" + meta.FormatInstant(m.Instant)
 		}
 		for _, su := range m.Suites {
 			fm.Suites = append(fm.Suites, string(su.Suite))
 			if su.Gen == 0 {
 				continue
 			}
-			err := s.view(ctx, func(tx *store.Tx) error {
+			err := s.view(ctx, func(tx *bolt.Tx) error {
 				g, err := tx.Generation(m.Mirror, su.Suite, su.Gen)
 				if err != nil {
 					return err
@@ -165,7 +166,7 @@ func (s *Server) frozenView(ctx context.Context, f *store.Frozen) (api.Frozen, e
 	for _, st := range f.Statements {
 		out.Statements = append(out.Statements, st.Path)
 	}
-	err := s.view(ctx, func(tx *store.Tx) error {
+	err := s.view(ctx, func(tx *bolt.Tx) error {
 		images, err := tx.Images(f.Name)
 		for _, im := range images {
 			out.Images = append(out.Images, api.Image{Name: im.Name, Variant: im.Variant, SHA256: im.SHA256.String(), Size: im.Size})
@@ -226,7 +227,7 @@ func (s *Server) packages(ctx context.Context, req api.RefRequest, _ func(api.Pr
 func (s *Server) eachPackage(ctx context.Context, ref mirror.Ref, f func(api.Package) error) error {
 	if ref.Frozen != nil {
 		if s.cfg.Services.FrozenPackages == nil {
-			return fmt.Errorf("packages of frozen snapshot %s: %w", ref.Frozen.Name, store.ErrNotFound)
+			return fmt.Errorf("packages of frozen snapshot %s: %w", ref.Frozen.Name, meta.ErrNotFound)
 		}
 		return s.cfg.Services.FrozenPackages(ctx, ref.Frozen, f)
 	}
@@ -244,7 +245,7 @@ func (s *Server) eachPackage(ctx context.Context, ref mirror.Ref, f func(api.Pac
 		same = same[:0]
 		return nil
 	}
-	err := s.e.EachPackage(ctx, ref.Snapshot, func(en store.Entry) error {
+	err := s.e.EachPackage(ctx, ref.Snapshot, func(en meta.Entry) error {
 		if len(same) > 0 && same[0].Name != en.Name {
 			if err := flush(); err != nil {
 				return err
@@ -260,7 +261,7 @@ func (s *Server) eachPackage(ctx context.Context, ref mirror.Ref, f func(api.Pac
 }
 
 // PackageOf is a paragraph as the API shows it.
-func PackageOf(mirrorName string, en store.Entry) api.Package {
+func PackageOf(mirrorName string, en meta.Entry) api.Package {
 	p := packageOf(mirrorName, en.Fact)
 	for _, pl := range en.Places {
 		if !slices.Contains(p.Suites, string(pl.Suite)) {
@@ -275,7 +276,7 @@ func PackageOf(mirrorName string, en store.Entry) api.Package {
 	return p
 }
 
-func packageOf(mirrorName string, f *store.Fact) api.Package {
+func packageOf(mirrorName string, f *meta.Fact) api.Package {
 	p := api.Package{Mirror: mirrorName, Name: f.Name, Version: f.Version, Arch: f.Arch}
 	if len(f.Sources) > 0 && f.Kind != repo.KindSource {
 		p.Source, p.SourceVersion = f.Sources[0].Name, f.Sources[0].Version
@@ -300,7 +301,7 @@ func (s *Server) find(ctx context.Context, req api.FindRequest, _ func(api.Progr
 		return out, fmt.Errorf("%w: find needs a package's name", ErrUsage)
 	}
 	var mirrors []string
-	if err := s.view(ctx, func(tx *store.Tx) error { mirrors = tx.Mirrors(); return nil }); err != nil {
+	if err := s.view(ctx, func(tx *bolt.Tx) error { mirrors = tx.Mirrors(); return nil }); err != nil {
 		return out, err
 	}
 	frozen, _, err := s.users(ctx)
@@ -319,15 +320,15 @@ func (s *Server) find(ctx context.Context, req api.FindRequest, _ func(api.Progr
 
 // history is one paragraph with where it is and was.
 type history struct {
-	fact        *store.Fact
-	spans       map[repo.SuiteName][]store.Span
+	fact        *meta.Fact
+	spans       map[repo.SuiteName][]meta.Span
 	components  []string
 	suites      []string
 	frozen      []string
-	first, last *store.Snapshot
+	first, last *meta.Snapshot
 }
 
-func (h *history) at(snap *store.Snapshot) bool {
+func (h *history) at(snap *meta.Snapshot) bool {
 	for _, e := range snap.Suites {
 		for _, sp := range h.spans[e.Suite] {
 			if sp.Has(e.Gen) {
@@ -338,9 +339,9 @@ func (h *history) at(snap *store.Snapshot) bool {
 	return false
 }
 
-func (s *Server) findIn(ctx context.Context, name string, req api.FindRequest, frozen []*store.Frozen) ([]api.Match, error) {
+func (s *Server) findIn(ctx context.Context, name string, req api.FindRequest, frozen []*meta.Frozen) ([]api.Match, error) {
 	var all []*history
-	err := s.view(ctx, func(tx *store.Tx) error {
+	err := s.view(ctx, func(tx *bolt.Tx) error {
 		facts, err := tx.ByName(name, req.Name)
 		if err != nil {
 			return err
@@ -349,7 +350,7 @@ func (s *Server) findIn(ctx context.Context, name string, req api.FindRequest, f
 			if req.Version != "" && f.Version != req.Version {
 				continue
 			}
-			h := &history{fact: f, spans: map[repo.SuiteName][]store.Span{}}
+			h := &history{fact: f, spans: map[repo.SuiteName][]meta.Span{}}
 			for _, sp := range tx.Spans(f.PID) {
 				_, suite, index, err := tx.IndexName(sp.Index)
 				if err != nil {
@@ -363,7 +364,7 @@ func (s *Server) findIn(ctx context.Context, name string, req api.FindRequest, f
 			}
 			for _, file := range f.Files {
 				for _, r := range tx.Refs(file.SHA256, 0) {
-					if r.Kind == store.OwnerFrozen {
+					if r.Kind == meta.OwnerFrozen {
 						h.frozen = append(h.frozen, r.Owner)
 					}
 				}
@@ -382,7 +383,7 @@ func (s *Server) findIn(ctx context.Context, name string, req api.FindRequest, f
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
-	if err := s.eachSnapshot(ctx, name, func(snap *store.Snapshot) bool {
+	if err := s.eachSnapshot(ctx, name, func(snap *meta.Snapshot) bool {
 		for _, h := range all {
 			if h.at(snap) {
 				h.first = snap
@@ -433,7 +434,7 @@ func (s *Server) pin(ctx context.Context, req api.PinRequest, _ func(api.Progres
 			return api.Snapshot{}, fmt.Errorf("%w: --until %s lies in the past", ErrUsage, until.Format(time.RFC3339))
 		}
 	}
-	return s.repin(ctx, snap, func(tx *store.Tx) error { return tx.Pin(snap.Mirror, snap.Instant, until) })
+	return s.repin(ctx, snap, func(tx *bolt.Tx) error { return tx.Pin(snap.Mirror, snap.Instant, until) })
 }
 
 func (s *Server) unpin(ctx context.Context, req api.PinRequest, _ func(api.Progress)) (api.Snapshot, error) {
@@ -441,15 +442,15 @@ func (s *Server) unpin(ctx context.Context, req api.PinRequest, _ func(api.Progr
 	if err != nil {
 		return api.Snapshot{}, err
 	}
-	return s.repin(ctx, snap, func(tx *store.Tx) error { return tx.Unpin(snap.Mirror, snap.Instant) })
+	return s.repin(ctx, snap, func(tx *bolt.Tx) error { return tx.Unpin(snap.Mirror, snap.Instant) })
 }
 
-func (s *Server) repin(ctx context.Context, snap *store.Snapshot, f func(*store.Tx) error) (api.Snapshot, error) {
+func (s *Server) repin(ctx context.Context, snap *meta.Snapshot, f func(*bolt.Tx) error) (api.Snapshot, error) {
 	if err := s.e.Store().Update(ctx, "pin", f); err != nil {
 		return api.Snapshot{}, err
 	}
-	var now *store.Snapshot
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+	var now *meta.Snapshot
+	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		now, err = tx.Snapshot(snap.Mirror, snap.Instant)
 		return err
 	})
@@ -460,7 +461,7 @@ func (s *Server) repin(ctx context.Context, snap *store.Snapshot, f func(*store.
 }
 
 // exact finds the snapshot that a reference names, for verbs that change it.
-func (s *Server) exact(ctx context.Context, ref string) (*store.Snapshot, error) {
+func (s *Server) exact(ctx context.Context, ref string) (*meta.Snapshot, error) {
 	r, _, err := s.e.ResolvePast(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -481,13 +482,13 @@ func (s *Server) remove(ctx context.Context, req api.RefRequest, _ func(api.Prog
 	}
 	if ref.Frozen != nil {
 		name := ref.Frozen.Name
-		if err := s.publish(ctx, "rm", func(tx *store.Tx) error { return tx.RemoveFrozen(name) }); err != nil {
+		if err := s.publish(ctx, "rm", func(tx *bolt.Tx) error { return tx.RemoveFrozen(name) }); err != nil {
 			return api.RemoveResult{}, err
 		}
 		// If we stop here, the next freeze of that name or the next collection
 		// clears the tree, which nothing shows any more.
 		for more := true; more; {
-			err := s.e.Store().Update(ctx, "rm", func(tx *store.Tx) (err error) {
+			err := s.e.Store().Update(ctx, "rm", func(tx *bolt.Tx) (err error) {
 				// A freeze is being made from before its first file: one of this name
 				// that begins after this question finds the tree cleared.
 				if s.cfg.Services.Making != nil && s.cfg.Services.Making(name) {
@@ -510,7 +511,7 @@ func (s *Server) remove(ctx context.Context, req api.RefRequest, _ func(api.Prog
 			return api.RemoveResult{}, fmt.Errorf("%w: no snapshot is exactly %s; the one before is %s", ErrUsage, req.Ref, snap.ID())
 		}
 	}
-	err = s.publish(ctx, "rm", func(tx *store.Tx) error {
+	err = s.publish(ctx, "rm", func(tx *bolt.Tx) error {
 		now, err := tx.Snapshot(snap.Mirror, snap.Instant)
 		if err != nil {
 			return err
@@ -561,7 +562,7 @@ func (s *Server) kitPublish(ctx context.Context, req api.KitPublish, progress fu
 	}
 	batch := s.blobs().NewBatch()
 	defer batch.Discard()
-	kits := make([]store.Kit, len(req.Files))
+	kits := make([]meta.Kit, len(req.Files))
 	for i, f := range req.Files {
 		p, ok := cleanPath("/" + f.Path)
 		if !ok || p == "/" || strings.HasSuffix(p, "/") || len(p) > 1024 {
@@ -575,13 +576,13 @@ func (s *Server) kitPublish(ctx context.Context, req api.KitPublish, progress fu
 		if err != nil {
 			return req, err
 		}
-		kits[i] = store.Kit{Path: p[1:], Digest: info.Digest, Size: info.Size}
+		kits[i] = meta.Kit{Path: p[1:], Digest: info.Digest, Size: info.Size}
 	}
 	// Invariant 1: durable before metadata names them.
 	if err := s.e.Flush(ctx, batch); err != nil {
 		return req, err
 	}
-	return req, s.publish(ctx, "kit", func(tx *store.Tx) error {
+	return req, s.publish(ctx, "kit", func(tx *bolt.Tx) error {
 		for _, k := range kits {
 			if err := tx.PutKit(k); err != nil {
 				return err
@@ -618,15 +619,15 @@ func (s *Server) checkNewName(ctx context.Context, name string) error {
 	if err := s.e.CheckName(ctx, name); err != nil {
 		return err
 	}
-	return s.view(ctx, func(tx *store.Tx) error {
+	return s.view(ctx, func(tx *bolt.Tx) error {
 		if _, err := tx.Frozen(name); err == nil {
 			return fmt.Errorf("recording %s: %w: a frozen snapshot has it", name, errTaken)
-		} else if !errors.Is(err, store.ErrNotFound) {
+		} else if !errors.Is(err, meta.ErrNotFound) {
 			return err
 		}
 		if _, err := tx.Recording(name); err == nil {
 			return fmt.Errorf("recording %s: %w: another recording has it", name, errTaken)
-		} else if !errors.Is(err, store.ErrNotFound) {
+		} else if !errors.Is(err, meta.ErrNotFound) {
 			return err
 		}
 		return nil

@@ -19,11 +19,12 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
-	"example.org/snapd/internal/store"
 )
 
 // Only this process's user and root may use the socket.
@@ -272,8 +273,8 @@ func TestStoredSecrets(t *testing.T) {
 	s.publish()
 	s.sync()
 	const secret = "s3cr3t"
-	if err := s.Store().Update(t.Context(), "check", func(tx *store.Tx) error {
-		return tx.SetCheck("debian", store.Check{Checked: s.Now, Error: `get http://alice:` + secret + `@mirror.example.org/x?token=` + secret + `: 404`})
+	if err := s.Store().Update(t.Context(), "check", func(tx *bolt.Tx) error {
+		return tx.SetCheck("debian", meta.Check{Checked: s.Now, Error: `get http://alice:` + secret + `@mirror.example.org/x?token=` + secret + `: 404`})
 	}); err != nil {
 		t.Fatal(err)
 	}

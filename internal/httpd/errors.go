@@ -13,12 +13,12 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // ErrUsage marks requests that make no sense, whatever the state.
@@ -84,11 +84,11 @@ var outcomes = []outcome{
 	{freeze.ErrBusy, api.CodeInUse, api.ExitFailed, http.StatusConflict},
 	{ErrInUse, api.CodeInUse, api.ExitFailed, http.StatusConflict},
 	{mirror.ErrUnknown, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
-	{store.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},
+	{meta.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},
 	{errTaken, api.CodeExists, api.ExitFailed, http.StatusConflict},
-	{store.ErrExists, api.CodeExists, api.ExitFailed, http.StatusConflict},
-	{store.ErrLocked, api.CodeInUse, api.ExitFailed, http.StatusServiceUnavailable},
-	{store.ErrCorrupt, api.CodeInternal, api.ExitFailed, http.StatusServiceUnavailable},
+	{meta.ErrExists, api.CodeExists, api.ExitFailed, http.StatusConflict},
+	{meta.ErrLocked, api.CodeInUse, api.ExitFailed, http.StatusServiceUnavailable},
+	{meta.ErrCorrupt, api.CodeInternal, api.ExitFailed, http.StatusServiceUnavailable},
 	// Before "not found": a file that one URL does not have and another did not
 	// answer for may be there later.
 	{fetch.ErrUnavailable, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
@@ -102,7 +102,7 @@ var outcomes = []outcome{
 	{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
 	{fetch.ErrNotFound, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
 	{repo.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
-	{store.ErrNotFound, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
+	{meta.ErrNotFound, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
 	{cas.ErrNotFound, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
 	{fs.ErrNotExist, api.CodeNotFound, api.ExitFailed, http.StatusNotFound},
 	{fs.ErrPermission, api.CodeUsage, api.ExitFailed, http.StatusInternalServerError},

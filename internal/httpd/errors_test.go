@@ -8,11 +8,11 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // What is wrong with an upstream is no fault of this server's, and every such
@@ -37,7 +37,7 @@ func TestOutcomes(t *testing.T) {
 		{fmt.Errorf("%w, then %w", rpm.ErrUnsupported, repo.ErrWeak), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 		{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
 		{freeze.ErrBusy, api.CodeInUse, api.ExitFailed, http.StatusConflict},
-		{store.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},
+		{meta.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},
 	} {
 		o, ok := new(Server).classify(fmt.Errorf("sync x: %w", c.err))
 		if !ok || o.code != c.code || o.exit != c.exit || o.status != c.status {

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // metrics are what /metrics tells, in a registry of their own.
@@ -112,7 +112,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBlobs, float64(u.blobs))
 		gauge(descBlobBytes, float64(u.blobBytes))
 	}
-	err := s.view(context.Background(), func(tx *store.Tx) error {
+	err := s.view(context.Background(), func(tx *bolt.Tx) error {
 		bad, err := tx.Rottens()
 		if err != nil {
 			return err

@@ -17,8 +17,9 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
-	"example.org/snapd/internal/store"
 )
 
 //go:embed pages
@@ -112,7 +113,7 @@ func (s *Server) ready(ctx context.Context) error {
 	if s.stopped.Load() {
 		return errors.New("stopping")
 	}
-	if err := s.view(ctx, func(tx *store.Tx) error { tx.Meta("clean"); return nil }); err != nil {
+	if err := s.view(ctx, func(tx *bolt.Tx) error { tx.Meta("clean"); return nil }); err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
 	return nil
@@ -225,8 +226,8 @@ type snapshotRow struct {
 	Before string // id of the one before
 }
 
-func filesOf(snap *store.Snapshot) string {
-	return "/archive/" + url.PathEscape(snap.Mirror) + "/" + store.FormatInstant(snap.Instant) + "/"
+func filesOf(snap *meta.Snapshot) string {
+	return "/archive/" + url.PathEscape(snap.Mirror) + "/" + meta.FormatInstant(snap.Instant) + "/"
 }
 
 func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
@@ -235,7 +236,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 	if errors.Is(err, mirror.ErrUnknown) {
 		// Configured no more, but its history is here.
 		detail = api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}
-		err = p.s.view(ctx, func(tx *store.Tx) error {
+		err = p.s.view(ctx, func(tx *bolt.Tx) error {
 			last, err := tx.Latest(name)
 			if err == nil {
 				detail.Type, detail.Latest = last.Type, last.ID()
@@ -252,8 +253,8 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 			return page{}, err
 		}
 	}
-	var snaps []*store.Snapshot
-	if err := p.s.view(ctx, func(tx *store.Tx) (err error) {
+	var snaps []*meta.Snapshot
+	if err := p.s.view(ctx, func(tx *bolt.Tx) (err error) {
 		snaps, err = tx.Snapshots(name, before, pageSnapshots+1)
 		return err
 	}); err != nil {
@@ -273,7 +274,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 	}
 	older := ""
 	if len(snaps) > pageSnapshots {
-		older = store.FormatInstant(snaps[pageSnapshots-1].Instant)
+		older = meta.FormatInstant(snaps[pageSnapshots-1].Instant)
 	}
 	return page{"mirror.html", name, map[string]any{"Mirror": detail, "Snapshots": rows, "Older": older}}, nil
 }
@@ -289,7 +290,7 @@ type packageRow struct {
 // packages that no mirror here ever had.
 func (p *pages) known(ctx context.Context, names []string) (map[string]bool, error) {
 	out := map[string]bool{}
-	err := p.s.view(ctx, func(tx *store.Tx) error {
+	err := p.s.view(ctx, func(tx *bolt.Tx) error {
 		mirrors := tx.Mirrors()
 		for _, n := range names {
 			for _, m := range mirrors {
@@ -325,11 +326,11 @@ func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]s
 
 // named lists the packages of a snapshot whose names have a prefix, from a name
 // on, and the name to go on from.
-func (p *pages) named(ctx context.Context, snap *store.Snapshot, prefix, from string) (rows []packageRow, next string, err error) {
+func (p *pages) named(ctx context.Context, snap *meta.Snapshot, prefix, from string) (rows []packageRow, next string, err error) {
 	for {
 		const lookedAt = 500 // names, in one transaction
 		more := false
-		err := p.s.view(ctx, func(tx *store.Tx) error {
+		err := p.s.view(ctx, func(tx *bolt.Tx) error {
 			var names []string
 			tx.Names(snap.Mirror, from, func(name string) bool {
 				if !strings.HasPrefix(name, prefix) {
@@ -357,7 +358,7 @@ func (p *pages) named(ctx context.Context, snap *store.Snapshot, prefix, from st
 						return err
 					}
 					if len(places) > 0 {
-						pk := PackageOf(snap.Mirror, store.Entry{Fact: f, Places: places})
+						pk := PackageOf(snap.Mirror, meta.Entry{Fact: f, Places: places})
 						rows = append(rows, packageRow{pk, fileHref(filesOf(snap), pk.Path), true})
 					}
 				}
@@ -380,7 +381,7 @@ type link struct{ Href, Name string }
 func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
 	name := vars["name"]
 	if !config.NameRE.MatchString(name) {
-		return page{}, fmt.Errorf("frozen snapshot: %w", store.ErrNotFound)
+		return page{}, fmt.Errorf("frozen snapshot: %w", meta.ErrNotFound)
 	}
 	ref, err := p.s.e.ResolveRef(ctx, name)
 	if err != nil {
@@ -439,7 +440,7 @@ func (p *pages) pkg(ctx context.Context, _ *http.Request, vars map[string]string
 		return page{}, err
 	}
 	if len(res.Matches) == 0 {
-		return page{}, fmt.Errorf("package %s: %w in any mirror", clipText(name), store.ErrNotFound)
+		return page{}, fmt.Errorf("package %s: %w in any mirror", clipText(name), meta.ErrNotFound)
 	}
 	return page{"package.html", name, map[string]any{"Name": name, "Matches": res.Matches}}, nil
 }
@@ -465,7 +466,7 @@ func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) 
 		return out, nil
 	}
 	if p.s.cfg.Services.Diff == nil {
-		return page{}, fmt.Errorf("differences: %w on this server", store.ErrNotFound)
+		return page{}, fmt.Errorf("differences: %w on this server", meta.ErrNotFound)
 	}
 	d, err := p.s.cfg.Services.Diff(ctx, api.DiffRequest{A: a, B: b}, func(api.Progress) {})
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch/remote"
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // errStopped means that a recording takes no more.
@@ -47,9 +48,9 @@ func (s *Server) record(w *response, r *http.Request, rest string) {
 	s.recorded(w, r, rec, mname, p, full)
 }
 
-func (s *Server) recording(ctx context.Context, name string) (*store.Recording, error) {
-	var rec *store.Recording
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+func (s *Server) recording(ctx context.Context, name string) (*meta.Recording, error) {
+	var rec *meta.Recording
+	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		rec, err = tx.Recording(name)
 		return err
 	})
@@ -69,15 +70,15 @@ func (s *Server) failRecord(w *response, r *http.Request, err error) {
 }
 
 // recorded answers a path of a mirror through a recording, and notes packages.
-func (s *Server) recorded(w *response, r *http.Request, rec *store.Recording, mname, p, full string) {
+func (s *Server) recorded(w *response, r *http.Request, rec *meta.Recording, mname, p, full string) {
 	ctx := r.Context()
-	var snap *store.Snapshot
-	i := slices.IndexFunc(rec.Pins, func(pin store.RecordingPin) bool { return pin.Mirror == mname })
+	var snap *meta.Snapshot
+	i := slices.IndexFunc(rec.Pins, func(pin meta.RecordingPin) bool { return pin.Mirror == mname })
 	if i < 0 {
-		s.fail(w, r, fmt.Errorf("mirror %s in recording %s: %w", mname, rec.Name, store.ErrNotFound), false)
+		s.fail(w, r, fmt.Errorf("mirror %s in recording %s: %w", mname, rec.Name, meta.ErrNotFound), false)
 		return
 	}
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		snap, err = tx.Snapshot(mname, rec.Pins[i].Instant)
 		return err
 	})
@@ -109,7 +110,7 @@ func (s *Server) recorded(w *response, r *http.Request, rec *store.Recording, mn
 	var note func(context.Context, cas.Info) error
 	if a.entity != nil && a.entity.found.Delta {
 		// The client takes the package in its place, which the recording is about.
-		s.fail(w, r, fmt.Errorf("%s in recording %s: %w", p, rec.Name, store.ErrNotFound), false)
+		s.fail(w, r, fmt.Errorf("%s in recording %s: %w", p, rec.Name, meta.ErrNotFound), false)
 		return
 	}
 	if a.entity != nil {
@@ -121,7 +122,7 @@ func (s *Server) recorded(w *response, r *http.Request, rec *store.Recording, mn
 			}
 			note = func(ctx context.Context, info cas.Info) error {
 				now := s.now().UTC().Truncate(time.Second)
-				return s.noter.note(ctx, rec.Name, store.RecordEntry{
+				return s.noter.note(ctx, rec.Name, meta.RecordEntry{
 					Mirror: mname, Path: p, SHA256: info.Digest, Size: info.Size, First: now, Last: now, Count: 1,
 				})
 			}
@@ -165,12 +166,12 @@ func (s *Server) proxy(w *response, r *http.Request) {
 		s.text(w, http.StatusProxyAuthRequired, "proxy: no name: write it into the proxy's URL, http://NAME:x@"+s.cfg.Conf.Server.Listen+" (some clients send no name without a password; any will do)\n")
 		return
 	}
-	var fr *store.Frozen
-	err := s.view(r.Context(), func(tx *store.Tx) (err error) {
+	var fr *meta.Frozen
+	err := s.view(r.Context(), func(tx *bolt.Tx) (err error) {
 		fr, err = tx.Frozen(name)
 		return err
 	})
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		s.fail(w, r, err, false)
 		return
 	}
@@ -185,7 +186,7 @@ func (s *Server) proxy(w *response, r *http.Request) {
 		return
 	}
 	rec, err := s.recording(r.Context(), name)
-	if errors.Is(err, store.ErrNotFound) {
+	if errors.Is(err, meta.ErrNotFound) {
 		refuse("there is no recording or frozen snapshot %q", clipText(name))
 		return
 	} else if err != nil {
@@ -193,7 +194,7 @@ func (s *Server) proxy(w *response, r *http.Request) {
 		return
 	}
 	for _, c := range candidates {
-		if slices.ContainsFunc(rec.Pins, func(pin store.RecordingPin) bool { return pin.Mirror == c.mirror }) {
+		if slices.ContainsFunc(rec.Pins, func(pin meta.RecordingPin) bool { return pin.Mirror == c.mirror }) {
 			s.recorded(w, r, rec, c.mirror, c.path, p)
 			return
 		}
@@ -203,7 +204,7 @@ func (s *Server) proxy(w *response, r *http.Request) {
 
 // replay answers from upstream's own indices and signatures that a frozen
 // snapshot rests on, and hands out only its own packages.
-func (s *Server) replay(w *response, r *http.Request, fr *store.Frozen, i int, p string) {
+func (s *Server) replay(w *response, r *http.Request, fr *meta.Frozen, i int, p string) {
 	ctx := r.Context()
 	snap := wholeView(fr, i)
 	if snap == nil {
@@ -217,17 +218,17 @@ func (s *Server) replay(w *response, r *http.Request, fr *store.Frozen, i int, p
 	}
 	m := &fr.Mirrors[i]
 	if f.Delta {
-		s.fail(w, r, fmt.Errorf("%s in frozen snapshot %s: %w", p, fr.Name, store.ErrNotFound), false)
+		s.fail(w, r, fmt.Errorf("%s in frozen snapshot %s: %w", p, fr.Name, meta.ErrNotFound), false)
 		return
 	}
 	if f.Package != nil && !m.Whole {
-		var node store.Node
-		err := s.view(ctx, func(tx *store.Tx) (err error) {
+		var node meta.Node
+		err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 			node, err = tx.Node(fr.Name, m.Mirror+"/"+p)
 			return err
 		})
 		if err == nil && node.Digest != f.Digest {
-			err = fmt.Errorf("%s in frozen snapshot %s: %w", p, fr.Name, store.ErrNotFound)
+			err = fmt.Errorf("%s in frozen snapshot %s: %w", p, fr.Name, meta.ErrNotFound)
 		}
 		if err != nil {
 			s.fail(w, r, err, false)

@@ -14,8 +14,8 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo/deb/debtest"
-	"example.org/snapd/internal/store"
 )
 
 // noted lists what a recording holds, as "name count".
@@ -300,7 +300,7 @@ func TestFrozen(t *testing.T) {
 		}
 	}
 	var nodes int
-	if err := s.Store().View(t.Context(), func(tx *store.Tx) error { nodes = len(tx.Nodes("whole", "", "", 0)); return nil }); err != nil || nodes > 0 {
+	if err := s.Store().View(t.Context(), func(tx *bolt.Tx) error { nodes = len(tx.Nodes("whole", "", "", 0)); return nil }); err != nil || nodes > 0 {
 		t.Errorf("rm left %d files of the tree, %v", nodes, err)
 	}
 }

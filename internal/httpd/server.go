@@ -13,9 +13,10 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // Config are the parts of a Server.
@@ -56,13 +57,13 @@ type Services struct {
 	Making func(name string) bool
 	// FrozenPackages calls emit for each package of a frozen snapshot, ordered as
 	// in api.PackageList.
-	FrozenPackages func(ctx context.Context, f *store.Frozen, emit func(api.Package) error) error
+	FrozenPackages func(ctx context.Context, f *meta.Frozen, emit func(api.Package) error) error
 	// FrozenDetail completes what api.Frozen says beyond store.Frozen: entries
 	// allowed to be missing, statements.
-	FrozenDetail func(ctx context.Context, f *store.Frozen, out *api.Frozen) error
+	FrozenDetail func(ctx context.Context, f *meta.Frozen, out *api.Frozen) error
 	// Resigned gives a root's document of a snapshot, signed again by this server
 	// without its expiry. ok is false when path is not such a document.
-	Resigned func(ctx context.Context, snap *store.Snapshot, path string) (data []byte, modified time.Time, ok bool, err error)
+	Resigned func(ctx context.Context, snap *meta.Snapshot, path string) (data []byte, modified time.Time, ok bool, err error)
 }
 
 // Server answers both sides. It is safe for concurrent use.
@@ -147,12 +148,12 @@ func (s *Server) checkFatal(err error) {
 }
 
 // view runs f in a short read transaction.
-func (s *Server) view(ctx context.Context, f func(*store.Tx) error) error {
+func (s *Server) view(ctx context.Context, f func(*bolt.Tx) error) error {
 	return s.e.Store().View(ctx, f)
 }
 
 // publish runs f in a write transaction that changes what is served.
-func (s *Server) publish(ctx context.Context, op string, f func(*store.Tx) error) error {
+func (s *Server) publish(ctx context.Context, op string, f func(*bolt.Tx) error) error {
 	defer s.e.Changed()
 	return s.e.Store().Update(ctx, op, f)
 }

@@ -23,11 +23,11 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
-	"example.org/snapd/internal/store"
 )
 
 // site is an upstream, an engine and a server of both sides.
@@ -86,7 +86,7 @@ func (s *site) start() {
 				}
 				return *d, nil
 			},
-			FrozenPackages: func(ctx context.Context, f *store.Frozen, emit func(api.Package) error) error {
+			FrozenPackages: func(ctx context.Context, f *meta.Frozen, emit func(api.Package) error) error {
 				list, err := s.freezer.Packages(ctx, f.Name)
 				if err != nil {
 					return err
@@ -98,7 +98,7 @@ func (s *site) start() {
 				}
 				return nil
 			},
-			Resigned: func(_ context.Context, snap *store.Snapshot, path string) ([]byte, time.Time, bool, error) {
+			Resigned: func(_ context.Context, snap *meta.Snapshot, path string) ([]byte, time.Time, bool, error) {
 				return []byte("signed again: " + snap.ID()), snap.Instant, strings.HasSuffix(path, "/InRelease"), nil
 			},
 		},
@@ -218,7 +218,7 @@ func (s *site) publish() {
 // sync syncs and returns the snapshot's part of /archive URLs.
 func (s *site) sync() string {
 	s.t.Helper()
-	return store.FormatInstant(s.MustSync().Snapshot.Instant)
+	return meta.FormatInstant(s.MustSync().Snapshot.Instant)
 }
 
 // blobFile is where a blob lies on disk.

@@ -15,9 +15,10 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // maxListing bounds the names of a directory listing.
@@ -215,9 +216,9 @@ func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 		// A newer snapshot may have been lost, and older bytes would be a rollback.
 		return answer{}, err
 	}
-	var snap *store.Snapshot
+	var snap *meta.Snapshot
 	if latest {
-		err := s.view(ctx, func(tx *store.Tx) (err error) {
+		err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 			snap, err = tx.Latest(name)
 			return err
 		})
@@ -230,14 +231,14 @@ func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 			return answer{}, err
 		}
 		// The newest at or before; removed ones answer 410, never another.
-		err = s.view(ctx, func(tx *store.Tx) (err error) {
+		err = s.view(ctx, func(tx *bolt.Tx) (err error) {
 			snap, err = tx.At(name, t)
 			return err
 		})
 		if err != nil {
 			return answer{}, err
 		}
-		if exact := store.FormatInstant(snap.Instant); exact != at {
+		if exact := meta.FormatInstant(snap.Instant); exact != at {
 			to := "/archive/" + name + "/" + exact
 			if slash {
 				to += "/" + p
@@ -249,14 +250,14 @@ func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 }
 
 // inSnapshot answers a path of a snapshot.
-func (s *Server) inSnapshot(ctx context.Context, snap *store.Snapshot, p string, latest bool) (answer, error) {
+func (s *Server) inSnapshot(ctx context.Context, snap *meta.Snapshot, p string, latest bool) (answer, error) {
 	dir := p == "" || strings.HasSuffix(p, "/")
 	if !dir {
 		f, err := s.e.Lookup(ctx, snap, p, latest)
 		if err == nil {
 			return answer{entity: newEntity(f, p, !latest)}, nil
 		}
-		if !errors.Is(err, store.ErrNotFound) {
+		if !errors.Is(err, meta.ErrNotFound) {
 			return answer{}, err
 		}
 	}
@@ -269,7 +270,7 @@ func (s *Server) inSnapshot(ctx context.Context, snap *store.Snapshot, p string,
 
 func (s *Server) listMirrors(ctx context.Context) (answer, error) {
 	l := &listing{}
-	err := s.view(ctx, func(tx *store.Tx) error {
+	err := s.view(ctx, func(tx *bolt.Tx) error {
 		for _, m := range tx.Mirrors() {
 			l.names = append(l.names, m+"/")
 		}
@@ -282,8 +283,8 @@ func (s *Server) listInstants(ctx context.Context, name string) (answer, error) 
 	l := &listing{names: []string{"latest/"}}
 	var before time.Time
 	for {
-		var page []*store.Snapshot
-		err := s.view(ctx, func(tx *store.Tx) (err error) {
+		var page []*meta.Snapshot
+		err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 			page, err = tx.Snapshots(name, before, 500)
 			return err
 		})
@@ -291,11 +292,11 @@ func (s *Server) listInstants(ctx context.Context, name string) (answer, error) 
 			return answer{}, err
 		}
 		for _, snap := range page {
-			l.names = append(l.names, store.FormatInstant(snap.Instant)+"/")
+			l.names = append(l.names, meta.FormatInstant(snap.Instant)+"/")
 			before = snap.Instant
 		}
 		if len(l.names) == 1 {
-			return answer{}, fmt.Errorf("mirror %s: %w", name, store.ErrNotFound)
+			return answer{}, fmt.Errorf("mirror %s: %w", name, meta.ErrNotFound)
 		}
 		if len(page) < 500 || len(l.names) >= maxListing {
 			l.more = len(page) == 500
@@ -309,7 +310,7 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 	name, rest, slash := strings.Cut(rest, "/")
 	if name == "" {
 		l := &listing{}
-		err := s.view(ctx, func(tx *store.Tx) error {
+		err := s.view(ctx, func(tx *bolt.Tx) error {
 			all, err := tx.Frozens()
 			for _, f := range all {
 				l.names = append(l.names, f.Name+"/")
@@ -318,8 +319,8 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 		})
 		return answer{listing: l}, err
 	}
-	var fr *store.Frozen
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+	var fr *meta.Frozen
+	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		fr, err = tx.Frozen(name)
 		return err
 	})
@@ -381,7 +382,7 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 	mname, p, slash := strings.Cut(rest, "/")
 	i := frozenMirror(fr, mname)
 	if i < 0 {
-		return answer{}, fmt.Errorf("%s in frozen snapshot %s: %w", mname, name, store.ErrNotFound)
+		return answer{}, fmt.Errorf("%s in frozen snapshot %s: %w", mname, name, meta.ErrNotFound)
 	}
 	if slash && p != "" && !strings.HasSuffix(p, "/") {
 		f, err := s.frozenLookup(ctx, fr, i, p)
@@ -390,14 +391,14 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 			e.frozen = true
 			return answer{entity: e}, nil
 		}
-		if !errors.Is(err, store.ErrNotFound) {
+		if !errors.Is(err, meta.ErrNotFound) {
 			return answer{frozen: true}, err
 		}
 	}
 	return s.frozenDir(ctx, fr, i, strings.TrimSuffix(p, "/"))
 }
 
-func frozenMirror(fr *store.Frozen, name string) int {
+func frozenMirror(fr *meta.Frozen, name string) int {
 	for i := range fr.Mirrors {
 		if fr.Mirrors[i].Mirror == name {
 			return i
@@ -408,12 +409,12 @@ func frozenMirror(fr *store.Frozen, name string) int {
 
 // wholeView is the snapshot-like view of the upstream generations that a mirror
 // of a frozen snapshot rests on; nil where it was imported.
-func wholeView(fr *store.Frozen, i int) *store.Snapshot {
+func wholeView(fr *meta.Frozen, i int) *meta.Snapshot {
 	m := &fr.Mirrors[i]
-	snap := &store.Snapshot{Mirror: m.Mirror, Type: m.Type, Instant: m.Instant}
+	snap := &meta.Snapshot{Mirror: m.Mirror, Type: m.Type, Instant: m.Instant}
 	for _, su := range m.Suites {
 		if su.Gen != 0 {
-			snap.Suites = append(snap.Suites, store.SnapshotSuite{Suite: su.Suite, Gen: su.Gen, Date: fr.Date})
+			snap.Suites = append(snap.Suites, meta.SnapshotSuite{Suite: su.Suite, Gen: su.Gen, Date: fr.Date})
 		}
 	}
 	if len(snap.Suites) == 0 {
@@ -425,10 +426,10 @@ func wholeView(fr *store.Frozen, i int) *store.Snapshot {
 // frozenLookup finds a file of a frozen mirror: in its derived tree or, for a
 // whole mirror, among what its generations list; upstream's own signed
 // documents are not part of it. store.ErrNotFound.
-func (s *Server) frozenLookup(ctx context.Context, fr *store.Frozen, i int, p string) (*mirror.Found, error) {
+func (s *Server) frozenLookup(ctx context.Context, fr *meta.Frozen, i int, p string) (*mirror.Found, error) {
 	m := &fr.Mirrors[i]
-	var node store.Node
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+	var node meta.Node
+	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		node, err = tx.Node(fr.Name, m.Mirror+"/"+p)
 		return err
 	})
@@ -438,7 +439,7 @@ func (s *Server) frozenLookup(ctx context.Context, fr *store.Frozen, i int, p st
 		return f, nil
 	}
 	snap := wholeView(fr, i)
-	if !errors.Is(err, store.ErrNotFound) || !m.Whole || snap == nil {
+	if !errors.Is(err, meta.ErrNotFound) || !m.Whole || snap == nil {
 		return nil, err
 	}
 	f, lerr := s.e.Lookup(ctx, snap, p, false)
@@ -462,8 +463,8 @@ func (s *Server) frozenLookup(ctx context.Context, fr *store.Frozen, i int, p st
 }
 
 // isDoc tells whether a path is one of upstream's signed documents.
-func (s *Server) isDoc(ctx context.Context, snap *store.Snapshot, p string) (is bool, err error) {
-	err = s.view(ctx, func(tx *store.Tx) error {
+func (s *Server) isDoc(ctx context.Context, snap *meta.Snapshot, p string) (is bool, err error) {
+	err = s.view(ctx, func(tx *bolt.Tx) error {
 		for _, su := range snap.Suites {
 			g, err := tx.Generation(snap.Mirror, su.Suite, su.Gen)
 			if err != nil {
@@ -479,7 +480,7 @@ func (s *Server) isDoc(ctx context.Context, snap *store.Snapshot, p string) (is 
 }
 
 // frozenDir lists a directory of a frozen mirror.
-func (s *Server) frozenDir(ctx context.Context, fr *store.Frozen, i int, dir string) (answer, error) {
+func (s *Server) frozenDir(ctx context.Context, fr *meta.Frozen, i int, dir string) (answer, error) {
 	m := &fr.Mirrors[i]
 	prefix := m.Mirror + "/"
 	if dir != "" {
@@ -489,7 +490,7 @@ func (s *Server) frozenDir(ctx context.Context, fr *store.Frozen, i int, dir str
 	seen := map[string]bool{}
 	after := ""
 	for done := false; !done; {
-		err := s.view(ctx, func(tx *store.Tx) error {
+		err := s.view(ctx, func(tx *bolt.Tx) error {
 			for range 500 {
 				nodes := tx.Nodes(fr.Name, prefix, after, 1)
 				if len(nodes) == 0 {
@@ -519,7 +520,7 @@ func (s *Server) frozenDir(ctx context.Context, fr *store.Frozen, i int, dir str
 	}
 	if snap := wholeView(fr, i); snap != nil && m.Whole {
 		names, more, err := s.e.Dir(ctx, snap, dir, maxListing)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		if err != nil && !errors.Is(err, meta.ErrNotFound) {
 			return answer{}, err
 		}
 		l.more = l.more || more
@@ -527,7 +528,7 @@ func (s *Server) frozenDir(ctx context.Context, fr *store.Frozen, i int, dir str
 			if seen[n] {
 				continue
 			}
-			if served, err := s.wholeServes(ctx, fr, i, path.Join(dir, n), strings.HasSuffix(n, "/")); err != nil && !errors.Is(err, store.ErrNotFound) {
+			if served, err := s.wholeServes(ctx, fr, i, path.Join(dir, n), strings.HasSuffix(n, "/")); err != nil && !errors.Is(err, meta.ErrNotFound) {
 				return answer{}, err
 			} else if served {
 				l.names = append(l.names, n)
@@ -535,7 +536,7 @@ func (s *Server) frozenDir(ctx context.Context, fr *store.Frozen, i int, dir str
 		}
 	}
 	if len(l.names) == 0 {
-		return answer{}, fmt.Errorf("%s in frozen snapshot %s: %w", prefix, fr.Name, store.ErrNotFound)
+		return answer{}, fmt.Errorf("%s in frozen snapshot %s: %w", prefix, fr.Name, meta.ErrNotFound)
 	}
 	return answer{listing: l}, nil
 }
@@ -543,7 +544,7 @@ func (s *Server) frozenDir(ctx context.Context, fr *store.Frozen, i int, dir str
 // wholeServes reports whether a whole mirror of a frozen snapshot serves a file,
 // or a file below a directory, that upstream lists: all packages, and those files
 // of its suites that the frozen index lists.
-func (s *Server) wholeServes(ctx context.Context, fr *store.Frozen, i int, p string, dir bool) (bool, error) {
+func (s *Server) wholeServes(ctx context.Context, fr *meta.Frozen, i int, p string, dir bool) (bool, error) {
 	m := &fr.Mirrors[i]
 	if !dir {
 		f, err := s.e.Format(m.Type)
@@ -561,7 +562,7 @@ func (s *Server) wholeServes(ctx context.Context, fr *store.Frozen, i int, p str
 		return err == nil, err
 	}
 	var inTree bool
-	err := s.view(ctx, func(tx *store.Tx) error {
+	err := s.view(ctx, func(tx *bolt.Tx) error {
 		inTree = len(tx.Nodes(fr.Name, m.Mirror+"/"+p+"/", "", 1)) > 0
 		return nil
 	})
@@ -571,7 +572,7 @@ func (s *Server) wholeServes(ctx context.Context, fr *store.Frozen, i int, p str
 	names, _, err := s.e.Dir(ctx, wholeView(fr, i), p, maxListing)
 	for _, n := range names {
 		served, err := s.wholeServes(ctx, fr, i, path.Join(p, n), strings.HasSuffix(n, "/"))
-		if served || err != nil && !errors.Is(err, store.ErrNotFound) {
+		if served || err != nil && !errors.Is(err, meta.ErrNotFound) {
 			return served, err
 		}
 	}
@@ -583,10 +584,10 @@ type clientConfig struct{ path, format, title string }
 
 // clientConfigs lists the files that configure clients of a frozen snapshot: only
 // those of formats in which it has something.
-func (s *Server) clientConfigs(fr *store.Frozen) []clientConfig {
+func (s *Server) clientConfigs(fr *meta.Frozen) []clientConfig {
 	var out []clientConfig
 	for _, c := range []clientConfig{{"sources", "deb822", "apt sources"}, {"repo", "repo", "dnf repo"}} {
-		if slices.ContainsFunc(fr.Mirrors, func(m store.FrozenMirror) bool {
+		if slices.ContainsFunc(fr.Mirrors, func(m meta.FrozenMirror) bool {
 			f, err := s.e.Format(m.Type)
 			return err == nil && slices.Contains(f.ClientKinds(), c.format)
 		}) {
@@ -597,9 +598,9 @@ func (s *Server) clientConfigs(fr *store.Frozen) []clientConfig {
 }
 
 // clientConfig renders /frozen/<name>/sources and …/repo.
-func (s *Server) clientConfig(ctx context.Context, fr *store.Frozen, format string) (answer, error) {
+func (s *Server) clientConfig(ctx context.Context, fr *meta.Frozen, format string) (answer, error) {
 	if s.cfg.Services.Sources == nil {
-		return answer{}, fmt.Errorf("client configuration: %w", store.ErrNotFound)
+		return answer{}, fmt.Errorf("client configuration: %w", meta.ErrNotFound)
 	}
 	res, err := s.cfg.Services.Sources(ctx, api.SourcesRequest{Ref: fr.Name, Format: format}, func(api.Progress) {})
 	if err != nil {
@@ -638,8 +639,8 @@ func (s *Server) byDigest(ctx context.Context, hx string) (answer, error) {
 	switch {
 	case err == nil && len(raw) == 20:
 		var d cas.Digest
-		err := s.view(ctx, func(tx *store.Tx) (err error) {
-			d, err = tx.Alias(store.AliasSHA1, raw)
+		err := s.view(ctx, func(tx *bolt.Tx) (err error) {
+			d, err = tx.Alias(meta.AliasSHA1, raw)
 			return err
 		})
 		if err != nil {
@@ -666,7 +667,7 @@ func (s *Server) kit(ctx context.Context, rest string) (answer, error) {
 	if rest == "" || strings.HasSuffix(rest, "/") {
 		l := &listing{}
 		seen := map[string]bool{}
-		err := s.view(ctx, func(tx *store.Tx) error {
+		err := s.view(ctx, func(tx *bolt.Tx) error {
 			all, err := tx.Kits()
 			for _, k := range all {
 				name, ok := strings.CutPrefix(k.Path, rest)
@@ -688,8 +689,8 @@ func (s *Server) kit(ctx context.Context, rest string) (answer, error) {
 		}
 		return answer{listing: l}, err
 	}
-	var k store.Kit
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+	var k meta.Kit
+	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		k, err = tx.Kit(rest)
 		return err
 	})

@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // usageAge is how old a count of blobs may be before it is made again, at most:
@@ -16,7 +17,7 @@ const usageAge = time.Minute
 // usage is what counting the data directory tells.
 type usage struct {
 	blobs, blobBytes, indexBytes int64
-	meta                         store.Usage
+	meta                         meta.Usage
 	quarantined                  int
 }
 
@@ -56,9 +57,9 @@ func (s *Server) countUsage(ctx context.Context) (usage, error) {
 	if err != nil {
 		return u, err
 	}
-	if err := s.eachRef(ctx, func(d cas.Digest, refs []store.Ref) {
+	if err := s.eachRef(ctx, func(d cas.Digest, refs []meta.Ref) {
 		for _, r := range refs {
-			if r.Kind == store.OwnerGen {
+			if r.Kind == meta.OwnerGen {
 				if info, err := s.blobs().Stat(ctx, d); err == nil {
 					u.indexBytes += info.Size
 				}
@@ -87,16 +88,16 @@ func (s *Server) countUsage(ctx context.Context) (usage, error) {
 }
 
 // eachRef calls f for each blob that metadata names, outside of transactions.
-func (s *Server) eachRef(ctx context.Context, f func(cas.Digest, []store.Ref)) error {
+func (s *Server) eachRef(ctx context.Context, f func(cas.Digest, []meta.Ref)) error {
 	type ref struct {
 		d    cas.Digest
-		refs []store.Ref
+		refs []meta.Ref
 	}
 	var after cas.Digest
 	for more := true; more; {
 		var page []ref
-		err := s.view(ctx, func(tx *store.Tx) error {
-			after, more = tx.Blobs(after, 1000, func(d cas.Digest, refs []store.Ref) { page = append(page, ref{d, refs}) })
+		err := s.view(ctx, func(tx *bolt.Tx) error {
+			after, more = tx.Blobs(after, 1000, func(d cas.Digest, refs []meta.Ref) { page = append(page, ref{d, refs}) })
 			return nil
 		})
 		if err != nil {

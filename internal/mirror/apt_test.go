@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -19,7 +21,6 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
-	"example.org/snapd/internal/store"
 )
 
 const (
@@ -280,15 +281,15 @@ func TestSameVerdictAsApt(t *testing.T) {
 	}
 }
 
-func latest(t *testing.T, w *mirrortest.World) (last *store.Snapshot) {
+func latest(t *testing.T, w *mirrortest.World) (last *meta.Snapshot) {
 	t.Helper()
-	if err := w.Store().View(t.Context(), func(tx *store.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
+	if err := w.Store().View(t.Context(), func(tx *bolt.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
 		t.Fatal(err)
 	}
 	return last
 }
 
-func indexOf(t *testing.T, w *mirrortest.World, s *store.Snapshot) string {
+func indexOf(t *testing.T, w *mirrortest.World, s *meta.Snapshot) string {
 	t.Helper()
 	return read(t, w, s, "dists/stable/main/binary-amd64/Packages", true)
 }
@@ -475,7 +476,7 @@ func TestAcceptedByEarlierVersion(t *testing.T) {
 			if got := read(t, w, latest(t, w), c.served, true); got != string(w.Archive.Get(c.served)) {
 				t.Errorf("%s is no longer served as it was", c.served)
 			}
-			if err := w.Store().Update(t.Context(), "test", func(tx *store.Tx) error { return tx.SetCheck("debian", store.Check{}) }); err != nil {
+			if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.SetCheck("debian", meta.Check{}) }); err != nil {
 				t.Fatal(err) // as if that sync had not been
 			}
 			w.Archive.Restore(state)

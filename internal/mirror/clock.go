@@ -9,9 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // A snapshot's timestamp is the system clock's time, it is kept for ever, and each
@@ -56,8 +57,8 @@ func (e *clockError) Unwrap() error { return ErrClock }
 
 // clock is what a sync knows about the time, beside the system clock's.
 type clock struct {
-	newest *store.Snapshot // of the mirror, or nil
-	last   store.Check
+	newest *meta.Snapshot // of the mirror, or nil
+	last   meta.Check
 	began  time.Time // by the machine's monotonic clock
 	start  time.Time // by the system clock, at the same moment
 
@@ -71,7 +72,7 @@ type serverTime struct {
 	at  time.Time
 }
 
-func (c *clock) begin(now time.Time, newest *store.Snapshot, last store.Check) {
+func (c *clock) begin(now time.Time, newest *meta.Snapshot, last meta.Check) {
 	c.newest, c.last, c.began, c.start = newest, last, time.Now(), now
 }
 
@@ -231,7 +232,7 @@ func (s *syncer) checkClock(states []*suiteState, rootErr error) error {
 }
 
 // note records the outcome of asking upstream, at now.
-func (r *SyncResult) note(c *store.Check, now time.Time, err error) {
+func (r *SyncResult) note(c *meta.Check, now time.Time, err error) {
 	c.Checked, c.Error = now.UTC().Truncate(time.Second), ""
 	if err != nil {
 		c.Error = err.Error()
@@ -252,7 +253,7 @@ func (r *SyncResult) note(c *store.Check, now time.Time, err error) {
 // CheckClock fails where a sync was refused because the system clock seems to be
 // ahead, and the clock has not been set back since: the age of things cannot be
 // told by it. ErrClock.
-func CheckClock(tx *store.Tx, mirrors []string, now time.Time) error {
+func CheckClock(tx *bolt.Tx, mirrors []string, now time.Time) error {
 	for _, m := range mirrors {
 		if c := tx.LastCheck(m); !c.Doubt.IsZero() && c.Doubt.Sub(now) <= maxJump {
 			return &clockError{ahead: true, text: fmt.Sprintf("it is at %s, and a sync of mirror %s was refused for it (%s)", stamp(now), m, c.Error)}

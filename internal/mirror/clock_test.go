@@ -10,10 +10,11 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
-	"example.org/snapd/internal/store"
 )
 
 const day = 24 * time.Hour
@@ -70,7 +71,7 @@ func (w *clockWorld) must(o mirror.SyncOptions) *mirror.SyncResult {
 func (w *clockWorld) refused(words string) {
 	w.TB().Helper()
 	latest := func() (id string) {
-		if err := w.Store().View(w.TB().Context(), func(tx *store.Tx) error {
+		if err := w.Store().View(w.TB().Context(), func(tx *bolt.Tx) error {
 			if s, err := tx.Latest("debian"); err == nil {
 				id = s.ID()
 			}
@@ -93,9 +94,9 @@ func (w *clockWorld) refused(words string) {
 	}
 }
 
-func (w *clockWorld) check() (c store.Check) {
+func (w *clockWorld) check() (c meta.Check) {
 	w.TB().Helper()
-	if err := w.Store().View(w.TB().Context(), func(tx *store.Tx) error { c = tx.LastCheck("debian"); return nil }); err != nil {
+	if err := w.Store().View(w.TB().Context(), func(tx *bolt.Tx) error { c = tx.LastCheck("debian"); return nil }); err != nil {
 		w.TB().Fatal(err)
 	}
 	return c

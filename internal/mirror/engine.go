@@ -23,9 +23,10 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 var (
@@ -41,7 +42,7 @@ var (
 type Config struct {
 	Mirrors []config.Mirror
 	Formats []repo.Format
-	Store   *store.Store
+	Store   *bolt.Store
 	Blobs   cas.Store
 	Client  *fetch.Client
 	// Parallel is how many package files are fetched at once.
@@ -111,7 +112,7 @@ func New(cfg Config) (*Engine, error) {
 		e.mirrors[m.Name], e.access[m.Name], e.scopes[m.Name] = m, a, &fetch.Scope{}
 		e.locks[m.Name] = make(chan struct{}, 1)
 	}
-	err := cfg.Store.View(e.base, func(tx *store.Tx) error {
+	err := cfg.Store.View(e.base, func(tx *bolt.Tx) error {
 		all, err := tx.Rottens()
 		for _, r := range all {
 			e.rotten[r.Digest] = r.Why
@@ -152,7 +153,7 @@ func (e *Engine) Format(typ string) (repo.Format, error) {
 }
 
 // Store is the engine's metadata.
-func (e *Engine) Store() *store.Store { return e.cfg.Store }
+func (e *Engine) Store() *bolt.Store { return e.cfg.Store }
 
 // Blobs is the engine's blob store.
 func (e *Engine) Blobs() cas.Store { return e.cfg.Blobs }
@@ -208,8 +209,8 @@ func (e *Engine) MarkRotten(ctx context.Context, d cas.Digest, by, why string) e
 	e.mu.Unlock()
 	e.Changed()
 	e.cfg.Log.Error("blob is damaged", "digest", d.String(), "err", why)
-	return e.cfg.Store.UpdateDamaged(ctx, "rotten", func(tx *store.Tx) error {
-		return tx.SetRotten(store.Rotten{Digest: d, Found: e.cfg.Now().UTC().Truncate(time.Second), By: by, Why: why})
+	return e.cfg.Store.UpdateDamaged(ctx, "rotten", func(tx *bolt.Tx) error {
+		return tx.SetRotten(meta.Rotten{Digest: d, Found: e.cfg.Now().UTC().Truncate(time.Second), By: by, Why: why})
 	})
 }
 
@@ -218,7 +219,7 @@ func (e *Engine) ClearRotten(ctx context.Context, d cas.Digest) error {
 	e.mu.Lock()
 	delete(e.rotten, d)
 	e.mu.Unlock()
-	return e.cfg.Store.UpdateDamaged(ctx, "repaired", func(tx *store.Tx) error { return tx.ClearRotten(d) })
+	return e.cfg.Store.UpdateDamaged(ctx, "repaired", func(tx *bolt.Tx) error { return tx.ClearRotten(d) })
 }
 
 // Rotten tells why a blob is known to be damaged. ErrRotten.
@@ -249,7 +250,7 @@ type rootKey struct {
 // rootEntry is a parsed root with its files by path.
 type rootEntry struct {
 	root   *repo.Root
-	gen    *store.Generation
+	gen    *meta.Generation
 	byPath map[string]repo.Listed
 	once   sync.Once
 	err    error
@@ -260,7 +261,7 @@ const maxRoots = 24
 
 // Root returns a generation's root, parsed again from its documents, which
 // were verified when they were stored.
-func (e *Engine) Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *store.Generation, map[string]repo.Listed, error) {
+func (e *Engine) Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error) {
 	k := rootKey{mirror, suite, gen}
 	e.mu.Lock()
 	entry := e.roots[k]
@@ -294,7 +295,7 @@ func (e *Engine) loadRoot(ctx context.Context, typ string, k rootKey, entry *roo
 	if err != nil {
 		return err
 	}
-	if err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	if err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		entry.gen, err = tx.Generation(k.mirror, k.suite, k.gen)
 		return err
 	}); err != nil {
@@ -321,7 +322,7 @@ func (e *Engine) loadRoot(ctx context.Context, typ string, k rootKey, entry *roo
 
 // paramsOf gives what a stored generation is verified by: the certificates that
 // were kept with it.
-func (e *Engine) paramsOf(ctx context.Context, g *store.Generation) (p repo.VerifyParams, err error) {
+func (e *Engine) paramsOf(ctx context.Context, g *meta.Generation) (p repo.VerifyParams, err error) {
 	if !g.Certificates.IsZero() {
 		data, err := cas.ReadAll(ctx, e.cfg.Blobs, g.Certificates, maxDoc)
 		if err != nil {
@@ -340,7 +341,7 @@ func (e *Engine) paramsOf(ctx context.Context, g *store.Generation) (p repo.Veri
 }
 
 // docs reads the signed documents of a generation.
-func (e *Engine) docs(ctx context.Context, g *store.Generation) ([]repo.Doc, error) {
+func (e *Engine) docs(ctx context.Context, g *meta.Generation) ([]repo.Doc, error) {
 	var out []repo.Doc
 	for _, d := range g.Docs {
 		data, err := cas.ReadAll(ctx, e.cfg.Blobs, d.SHA256, maxDoc)

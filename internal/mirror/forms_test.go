@@ -8,15 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
-	"example.org/snapd/internal/store"
 )
 
 // tryRead is read for what may not be there.
-func tryRead(t *testing.T, w *mirrortest.World, snap *store.Snapshot, path string, latest bool) (string, error) {
+func tryRead(t *testing.T, w *mirrortest.World, snap *meta.Snapshot, path string, latest bool) (string, error) {
 	t.Helper()
 	f, err := w.Lookup(t.Context(), snap, path, latest)
 	if err != nil {
@@ -96,7 +96,7 @@ func TestForms(t *testing.T) {
 						t.Errorf("plain form at the second instant: %q", got)
 					}
 					for p, want := range hashed {
-						for _, snap := range []*store.Snapshot{one.Snapshot, two.Snapshot} {
+						for _, snap := range []*meta.Snapshot{one.Snapshot, two.Snapshot} {
 							if got, err := tryRead(t, w, snap, p, snap == two.Snapshot); got != want {
 								t.Errorf("%s in %s: %v, %q", p, snap.ID(), err, got)
 							}
@@ -159,7 +159,7 @@ func TestSignedAs(t *testing.T) {
 			}
 			for _, d := range []string{"InRelease", "Release", "Release.gpg"} {
 				got, err := tryRead(t, w, one.Snapshot, "dists/stable/"+d, false)
-				if want[d] == "" && !errors.Is(err, store.ErrNotFound) || got != want[d] {
+				if want[d] == "" && !errors.Is(err, meta.ErrNotFound) || got != want[d] {
 					t.Errorf("%s at the first instant: %v, %q", d, err, got)
 				}
 			}

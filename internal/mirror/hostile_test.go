@@ -13,13 +13,14 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
-	"example.org/snapd/internal/store"
 )
 
 // in replaces text in the plain content of every package index.
@@ -160,8 +161,8 @@ func TestHostileUpstream(t *testing.T) {
 					t.Errorf("error %q does not say %q", err, s)
 				}
 			}
-			var last *store.Snapshot
-			if err := w.Store().View(t.Context(), func(tx *store.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
+			var last *meta.Snapshot
+			if err := w.Store().View(t.Context(), func(tx *bolt.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
 				t.Fatal(err)
 			}
 			if last.ID() != one.Snapshot.ID() {
@@ -224,7 +225,7 @@ func TestDuplicateParagraphs(t *testing.T) {
 	w.Archive.Publish(mirrortest.Start)
 	res := w.MustSync()
 	n := 0
-	if err := w.EachPackage(t.Context(), res.Snapshot, func(e store.Entry) error {
+	if err := w.EachPackage(t.Context(), res.Snapshot, func(e meta.Entry) error {
 		if e.Kind == repo.KindBinary {
 			n++
 		}
@@ -241,7 +242,7 @@ func TestDuplicateParagraphs(t *testing.T) {
 func TestPathChangesAndReturns(t *testing.T) {
 	w := mirrortest.New(t, nil)
 	p := "pool/main/a/a/a_1_all.deb"
-	var snaps []*store.Snapshot
+	var snaps []*meta.Snapshot
 	for i, body := range []string{"one", "two", "one"} {
 		w.Archive.Default().Remove("a", "1")
 		w.Archive.Add(debtest.Package{Name: "a", Version: "1", Filename: p, Body: []byte(body)})
@@ -272,7 +273,7 @@ func TestSectionOverride(t *testing.T) {
 	if !two.New || two.Files != 3 && two.Files > 6 {
 		t.Errorf("second sync: %+v", two)
 	}
-	for _, s := range []*store.Snapshot{one.Snapshot, two.Snapshot} {
+	for _, s := range []*meta.Snapshot{one.Snapshot, two.Snapshot} {
 		idx := read(t, w, s, "dists/stable/main/binary-amd64/Packages", false)
 		if strings.Contains(idx, "Section: other") != (s == two.Snapshot) {
 			t.Errorf("%s has the other snapshot's section", s.ID())

@@ -16,8 +16,9 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // maxUnknown bounds a file whose size upstream's index does not tell, in bytes.
@@ -245,9 +246,9 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 	sha1 := w.SHA1()
 	// If we stop before the blob has its name, the alias leads nowhere and the
 	// suspicion is against nothing.
-	err = e.cfg.Store.Update(ctx, "alias", func(tx *store.Tx) error {
+	err = e.cfg.Store.Update(ctx, "alias", func(tx *bolt.Tx) error {
 		if want.Listed.SHA512 != "" {
-			if err := tx.PutAlias(store.Alias{Algo: store.AliasSHA512, Other: []byte(want.Listed.SHA512), SHA256: info.Digest}); err != nil {
+			if err := tx.PutAlias(meta.Alias{Algo: meta.AliasSHA512, Other: []byte(want.Listed.SHA512), SHA256: info.Digest}); err != nil {
 				return err
 			}
 		}
@@ -257,7 +258,7 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 				return err
 			}
 		}
-		return tx.PutAlias(store.Alias{Algo: store.AliasSHA1, Other: sha1[:], SHA256: info.Digest})
+		return tx.PutAlias(meta.Alias{Algo: meta.AliasSHA1, Other: sha1[:], SHA256: info.Digest})
 	})
 	if err != nil {
 		return cas.Info{}, err
@@ -297,7 +298,7 @@ func (e *Engine) Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error 
 // candidate by that.
 func (e *Engine) candidates(ctx context.Context, digests ...cas.Digest) error {
 	var loose []cas.Digest
-	err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		loose = loose[:0]
 		for _, d := range digests {
 			if len(tx.Refs(d, 1)) == 0 {
@@ -310,7 +311,7 @@ func (e *Engine) candidates(ctx context.Context, digests ...cas.Digest) error {
 		return err
 	}
 	now := e.cfg.Now()
-	return e.cfg.Store.Update(ctx, "suspects", func(tx *store.Tx) error {
+	return e.cfg.Store.Update(ctx, "suspects", func(tx *bolt.Tx) error {
 		for _, d := range loose {
 			if err := tx.Renew(d, now); err != nil {
 				return err
@@ -491,9 +492,9 @@ func (e *Engine) bases(ctx context.Context, m config.Mirror) ([]remote.URL, erro
 // elsewhere lists the places outside of a mirror at which its newest snapshot
 // says that packages stand.
 func (e *Engine) elsewhere(ctx context.Context, name string) (urls []remote.URL, err error) {
-	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	err = e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		snap, err := tx.Latest(name)
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, meta.ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
@@ -524,8 +525,8 @@ func (e *Engine) elsewhereBefore(ctx context.Context, name string, known []remot
 	seen := map[gen]bool{}
 	var before time.Time
 	for n := 0; n < maxBefore && len(urls) < maxElsewhere; {
-		var page []*store.Snapshot
-		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+		var page []*meta.Snapshot
+		err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
 			if page, err = tx.Snapshots(name, before, 100); err != nil {
 				return err
 			}

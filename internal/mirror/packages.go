@@ -13,8 +13,9 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 const (
@@ -62,7 +63,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 	defer batch.Discard()
 	var n, size atomic.Int64
 	var mu sync.Mutex // guards aliases and the flush
-	var aliases []store.Alias
+	var aliases []meta.Alias
 	var healed []cas.Digest // damaged copies that were replaced
 	flush := func(min int) error {
 		mu.Lock()
@@ -84,7 +85,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 		if err := e.CheckSpace(); err != nil {
 			return err
 		}
-		return e.cfg.Store.Update(ctx, "aliases", func(tx *store.Tx) error {
+		return e.cfg.Store.Update(ctx, "aliases", func(tx *bolt.Tx) error {
 			for _, a := range al {
 				if err := tx.PutAlias(a); err != nil {
 					return err
@@ -114,7 +115,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 				n.Add(1)
 				size.Add(w.file.Size)
 				mu.Lock()
-				aliases = append(aliases, store.Alias{Algo: store.AliasSHA1, Other: sha1[:], SHA256: w.file.SHA256})
+				aliases = append(aliases, meta.Alias{Algo: meta.AliasSHA1, Other: sha1[:], SHA256: w.file.SHA256})
 				if e.Rotten(w.file.SHA256) != nil {
 					healed = append(healed, w.file.SHA256)
 				}

@@ -8,8 +8,9 @@ import (
 	"slices"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // A signed index says where packages are, and nothing keeps it from naming the
@@ -150,9 +151,9 @@ func (s *syncer) checkPaths(ctx context.Context, states []*suiteState) error {
 		if state.root == nil {
 			continue
 		}
-		var page []*store.Fact
+		var page []*meta.Fact
 		flush := func() error {
-			err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+			err := s.e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 				for _, f := range page {
 					if err := checkPackage(tx, own, all, f); err != nil {
 						return fmt.Errorf("suite %s: %w", state.suite, err)
@@ -163,7 +164,7 @@ func (s *syncer) checkPaths(ctx context.Context, states []*suiteState) error {
 			page = page[:0]
 			return err
 		}
-		err := s.e.eachBegun(ctx, &state.gen, func(f *store.Fact) error {
+		err := s.e.eachBegun(ctx, &state.gen, func(f *meta.Fact) error {
 			if page = append(page, f); len(page) < pageSize {
 				return nil
 			}
@@ -185,10 +186,10 @@ func (s *syncer) checkPaths(ctx context.Context, states []*suiteState) error {
 	}
 	slices.Sort(fresh)
 	for page := range slices.Chunk(fresh, pageSize) {
-		if err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		if err := s.e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 			for _, p := range page {
 				hit, err := tx.PathClash(all, p, own.files[p].sha256)
-				if errors.Is(err, store.ErrNotFound) {
+				if errors.Is(err, meta.ErrNotFound) {
 					continue
 				} else if err != nil {
 					return err
@@ -205,10 +206,10 @@ func (s *syncer) checkPaths(ctx context.Context, states []*suiteState) error {
 	return ctx.Err()
 }
 
-func named(f *store.Fact) string { return fmt.Sprintf("package %s %s %s", f.Name, f.Version, f.Arch) }
+func named(f *meta.Fact) string { return fmt.Sprintf("package %s %s %s", f.Name, f.Version, f.Arch) }
 
 // checkPackage judges the paths of one package's files.
-func checkPackage(tx *store.Tx, own *ownPaths, all *store.Snapshot, f *store.Fact) error {
+func checkPackage(tx *bolt.Tx, own *ownPaths, all *meta.Snapshot, f *meta.Fact) error {
 	seen := make(map[string]cas.Digest, len(f.Files))
 	for _, file := range f.Files {
 		if d, ok := seen[file.Path]; ok && d != file.SHA256 {
@@ -221,7 +222,7 @@ func checkPackage(tx *store.Tx, own *ownPaths, all *store.Snapshot, f *store.Fac
 			return err
 		}
 		hit, err := tx.PathClash(all, file.Path, file.SHA256)
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, meta.ErrNotFound) {
 			continue
 		} else if err != nil {
 			return err
@@ -234,10 +235,10 @@ func checkPackage(tx *store.Tx, own *ownPaths, all *store.Snapshot, f *store.Fac
 
 // snapshotOf is a snapshot of the states that a sync has staged, which nobody
 // else sees.
-func snapshotOf(mirror, typ string, states []*suiteState) *store.Snapshot {
-	all := &store.Snapshot{Mirror: mirror, Type: typ}
+func snapshotOf(mirror, typ string, states []*suiteState) *meta.Snapshot {
+	all := &meta.Snapshot{Mirror: mirror, Type: typ}
 	for _, state := range states {
-		all.Suites = append(all.Suites, store.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen})
+		all.Suites = append(all.Suites, meta.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen})
 	}
 	return all
 }

@@ -13,9 +13,10 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/fetchtest"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
-	"example.org/snapd/internal/store"
 )
 
 // A public upstream cannot make a sync, a freeze or a client ask an address of
@@ -75,8 +76,8 @@ func TestPublicUpstream(t *testing.T) {
 	if asked > 0 {
 		t.Errorf("the service on loopback was asked %d times", asked)
 	}
-	var check store.Check
-	if err := w.Store().View(t.Context(), func(tx *store.Tx) error { check = tx.LastCheck("debian"); return nil }); err != nil || strings.Contains(check.Error, secret) {
+	var check meta.Check
+	if err := w.Store().View(t.Context(), func(tx *bolt.Tx) error { check = tx.LastCheck("debian"); return nil }); err != nil || strings.Contains(check.Error, secret) {
 		t.Errorf("%v, %q", err, check.Error)
 	}
 	w.Archive.Hook = nil

@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 var (
@@ -26,8 +27,8 @@ const Latest = "latest"
 
 // Ref is what a reference names: exactly one of the two is set.
 type Ref struct {
-	Snapshot *store.Snapshot
-	Frozen   *store.Frozen
+	Snapshot *meta.Snapshot
+	Frozen   *meta.Frozen
 }
 
 // String is the canonical id: "debian@20261122T160000Z" or "4.1".
@@ -41,7 +42,7 @@ func (r Ref) String() string {
 // instantForms are the accepted forms of an instant, all of ISO 8601. A form
 // without a zone is UTC; one without a time is 00:00:00Z of that day.
 var instantForms = []string{
-	store.InstantFormat, time.RFC3339, "20060102T150405Z0700", "20060102T150405", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00",
+	meta.InstantFormat, time.RFC3339, "20060102T150405Z0700", "20060102T150405", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00",
 	"2006-01-02T15:04", "20060102T1504Z0700", "20060102T1504", "2006-01-02", "20060102",
 }
 
@@ -77,10 +78,10 @@ func (e *Engine) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 	if !config.NameRE.MatchString(ref) {
 		return Ref{}, fmt.Errorf("%w: %q: expected NAME, MIRROR@INSTANT or MIRROR@latest", ErrRef, clip(ref))
 	}
-	var f *store.Frozen
-	err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+	var f *meta.Frozen
+	err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
 		f, err = tx.Frozen(ref)
-		if errors.Is(err, store.ErrNotFound) && (e.hasMirror(ref) || slices.Contains(tx.Mirrors(), ref)) {
+		if errors.Is(err, meta.ErrNotFound) && (e.hasMirror(ref) || slices.Contains(tx.Mirrors(), ref)) {
 			return fmt.Errorf("%w: %s is a mirror: expected a frozen snapshot, or %s@latest", ErrRef, ref, ref)
 		}
 		return err
@@ -90,7 +91,7 @@ func (e *Engine) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 
 // ResolveSnapshot finds the snapshot that MIRROR@INSTANT, MIRROR@latest or
 // MIRROR alone (the newest) names, with ResolveRef's errors.
-func (e *Engine) ResolveSnapshot(ctx context.Context, ref string) (*store.Snapshot, error) {
+func (e *Engine) ResolveSnapshot(ctx context.Context, ref string) (*meta.Snapshot, error) {
 	name, at, dated := strings.Cut(ref, "@")
 	if !config.NameRE.MatchString(name) {
 		return nil, fmt.Errorf("%w: %q: expected MIRROR@INSTANT or MIRROR@latest", ErrRef, clip(ref))
@@ -102,8 +103,8 @@ func (e *Engine) ResolveSnapshot(ctx context.Context, ref string) (*store.Snapsh
 			return nil, err
 		}
 	}
-	var snap *store.Snapshot
-	err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+	var snap *meta.Snapshot
+	err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
 		if t.IsZero() {
 			snap, err = tx.Latest(name)
 		} else {
@@ -111,9 +112,9 @@ func (e *Engine) ResolveSnapshot(ctx context.Context, ref string) (*store.Snapsh
 		}
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) && !e.hasMirror(name) {
+	if errors.Is(err, meta.ErrNotFound) && !e.hasMirror(name) {
 		known := false
-		if verr := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		if verr := e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 			known = slices.Contains(tx.Mirrors(), name)
 			return nil
 		}); verr != nil {
@@ -140,16 +141,16 @@ func (e *Engine) ResolvePast(ctx context.Context, ref string) (r Ref, notice str
 	if err != nil {
 		return r, "", err
 	}
-	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	err = e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		newest, err := tx.Latest(name)
 		if err != nil || !t.After(newest.Instant) {
 			return err
 		}
 		if now := e.cfg.Now(); t.After(now) {
 			return fmt.Errorf("%w: %s: %s is later than the system clock, which is at %s; expected a time that has passed, or %s@%s",
-				ErrRef, clip(ref), store.FormatInstant(t), store.FormatInstant(now), name, Latest)
+				ErrRef, clip(ref), meta.FormatInstant(t), meta.FormatInstant(now), name, Latest)
 		}
-		notice = fmt.Sprintf("%s@%s is after the newest snapshot, which is taken: %s", name, store.FormatInstant(t), newest.ID())
+		notice = fmt.Sprintf("%s@%s is after the newest snapshot, which is taken: %s", name, meta.FormatInstant(t), newest.ID())
 		if c := tx.LastCheck(name); !c.OK.IsZero() {
 			notice += fmt.Sprintf(" (upstream was last checked at %s)", stamp(c.OK))
 		}
@@ -161,17 +162,17 @@ func (e *Engine) ResolvePast(ctx context.Context, ref string) (r Ref, notice str
 // LatestOfAll returns the newest snapshot of every configured mirror. One that has
 // none would be missing from a freeze or a recording without anybody having said
 // so: ErrNoSnapshot names each.
-func (e *Engine) LatestOfAll(ctx context.Context) (out []*store.Snapshot, err error) {
+func (e *Engine) LatestOfAll(ctx context.Context) (out []*meta.Snapshot, err error) {
 	if len(e.cfg.Mirrors) == 0 {
 		return nil, fmt.Errorf("%w: none is configured", ErrUnknown)
 	}
 	var without []string
-	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	err = e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		out, without = nil, nil
 		for _, m := range e.cfg.Mirrors {
 			snap, err := tx.Latest(m.Name)
 			switch {
-			case errors.Is(err, store.ErrNotFound):
+			case errors.Is(err, meta.ErrNotFound):
 				why := "never synced"
 				if last := tx.LastCheck(m.Name); last.Error != "" {
 					why = "the last sync failed: " + last.Error
@@ -207,7 +208,7 @@ func (e *Engine) CheckName(ctx context.Context, name string) error {
 	case e.hasMirror(name):
 		return fmt.Errorf("%w: %q is a mirror", ErrNameTaken, name)
 	}
-	return e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	return e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		if slices.Contains(tx.Mirrors(), name) {
 			return fmt.Errorf("%w: %q is a mirror that has snapshots", ErrNameTaken, name)
 		}

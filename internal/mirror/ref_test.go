@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
-	"example.org/snapd/internal/store"
 )
 
 func TestParseInstant(t *testing.T) {
@@ -40,7 +41,7 @@ func FuzzParseInstant(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again, err := mirror.ParseInstant(store.FormatInstant(got)); err != nil || !again.Equal(got) {
+		if again, err := mirror.ParseInstant(meta.FormatInstant(got)); err != nil || !again.Equal(got) {
 			t.Errorf("%q is %v, written and read again %v, %v", s, got, again, err)
 		}
 	})
@@ -67,7 +68,7 @@ func TestResolveRef(t *testing.T) {
 		t.Errorf("debian: %v %v", got, err)
 	}
 	epoch := w.Epoch()
-	if err := w.Store().Update(t.Context(), "rm", func(tx *store.Tx) error {
+	if err := w.Store().Update(t.Context(), "rm", func(tx *bolt.Tx) error {
 		return tx.RemoveSnapshot("debian", mirrortest.Start.Add(24*time.Hour+2*time.Minute))
 	}); err != nil {
 		t.Fatal(err)
@@ -77,7 +78,7 @@ func TestResolveRef(t *testing.T) {
 		t.Error("no new epoch")
 	}
 	for ref, want := range map[string]error{
-		ids[1]: store.ErrGone, "debian@2026-01-12": store.ErrGone, "debian@2025-01-01": store.ErrNotFound, "4.1": store.ErrNotFound,
+		ids[1]: meta.ErrGone, "debian@2026-01-12": meta.ErrGone, "debian@2025-01-01": meta.ErrNotFound, "4.1": meta.ErrNotFound,
 		"debian": mirror.ErrRef, "ubuntu@latest": mirror.ErrUnknown, "debian@": mirror.ErrRef, "@latest": mirror.ErrRef, "../x": mirror.ErrRef, "": mirror.ErrRef,
 	} {
 		if got, err := w.ResolveRef(t.Context(), ref); !errors.Is(err, want) {
@@ -94,11 +95,11 @@ func TestResolveRef(t *testing.T) {
 }
 
 func TestCanonicalRecording(t *testing.T) {
-	e := func(mirrorName, path string, size int64, count int) store.RecordEntry {
-		return store.RecordEntry{Mirror: mirrorName, Path: path, Size: size, SHA256: cas.Sum([]byte(path)), Count: count, First: mirrortest.Start}
+	e := func(mirrorName, path string, size int64, count int) meta.RecordEntry {
+		return meta.RecordEntry{Mirror: mirrorName, Path: path, Size: size, SHA256: cas.Sum([]byte(path)), Count: count, First: mirrortest.Start}
 	}
-	a, da := mirror.CanonicalRecording([]store.RecordEntry{e("m", "x", 1, 1), e("m", "a", 2, 1)})
-	_, db := mirror.CanonicalRecording([]store.RecordEntry{e("m", "a", 2, 7), e("m", "x", 1, 2), e("m", "x", 1, 3)})
+	a, da := mirror.CanonicalRecording([]meta.RecordEntry{e("m", "x", 1, 1), e("m", "a", 2, 1)})
+	_, db := mirror.CanonicalRecording([]meta.RecordEntry{e("m", "a", 2, 7), e("m", "x", 1, 2), e("m", "x", 1, 3)})
 	if da != db {
 		t.Error("order, counts or repetition change the canonical form")
 	}

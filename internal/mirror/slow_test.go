@@ -17,11 +17,12 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
-	"example.org/snapd/internal/store"
 )
 
 // One answer that asks for a pause of years neither lasts longer than a
@@ -119,8 +120,8 @@ func TestSlowUpstream(t *testing.T) {
 				_, _, err := w.FetchPackages(ctx, mirror.FetchOptions{Mirror: w.Config.Mirrors[0], Lost: func(_ *repo.Record, _ repo.File, err error) error { return err }},
 					func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
 						for _, name := range names {
-							var facts []*store.Fact
-							err := w.Store().View(ctx, func(tx *store.Tx) (err error) { facts, err = tx.ByName("debian", name); return err })
+							var facts []*meta.Fact
+							err := w.Store().View(ctx, func(tx *bolt.Tx) (err error) { facts, err = tx.ByName("debian", name); return err })
 							if err != nil {
 								return err
 							}

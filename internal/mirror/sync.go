@@ -18,9 +18,10 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // Progress counts the work of a long operation, for people who wait. Its
@@ -60,7 +61,7 @@ type SyncOptions struct {
 // SyncResult tells what a sync did.
 type SyncResult struct {
 	Mirror   string
-	Snapshot *store.Snapshot // the newest, new or not; the historic one with FromURL
+	Snapshot *meta.Snapshot // the newest, new or not; the historic one with FromURL
 	New      bool
 	Files    int64 // fetched
 	Bytes    int64 // fetched
@@ -100,7 +101,7 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	var passed []place
 	var causes []error
 	for try := 0; ; {
-		s := &syncer{e: e, m: m, f: e.formats[m.Type], o: o, p: o.Progress, head: map[repo.SuiteName]*store.Generation{}, passed: passed, ignore: ignore}
+		s := &syncer{e: e, m: m, f: e.formats[m.Type], o: o, p: o.Progress, head: map[repo.SuiteName]*meta.Generation{}, passed: passed, ignore: ignore}
 		res, err = s.run(ctx)
 		var inc *incomplete
 		if !errors.Is(err, repo.ErrTorn) && errors.As(err, &inc) && len(s.urls) > 1 && len(passed) < maxPassed && ctx.Err() == nil {
@@ -122,7 +123,7 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 		err = joined(append(causes, err))
 	}
 	if o.FromURL.IsZero() && ctx.Err() == nil {
-		cerr := e.cfg.Store.Update(ctx, "check", func(tx *store.Tx) error {
+		cerr := e.cfg.Store.Update(ctx, "check", func(tx *bolt.Tx) error {
 			c := tx.LastCheck(name)
 			res.note(&c, e.cfg.Now(), err)
 			return tx.SetCheck(name, c)
@@ -180,11 +181,11 @@ type syncer struct {
 	ignore int64 // pauses that do not count; see fetch.Request
 
 	clock    clock
-	headSnap *store.Snapshot
+	headSnap *meta.Snapshot
 	// failed means that the last sync failed: upstream may have served a file that
 	// was refused.
 	failed bool
-	head   map[repo.SuiteName]*store.Generation // of the newest snapshot
+	head   map[repo.SuiteName]*meta.Generation // of the newest snapshot
 	files  atomic.Int64
 	bytes  atomic.Int64
 
@@ -200,9 +201,9 @@ type suiteState struct {
 	suite repo.SuiteName
 	root  *repo.Root // nil: unchanged
 	url   remote.URL // that the root came from
-	gen   store.Generation
+	gen   meta.Generation
 	files []repo.File
-	also  []store.Alias // SHA-512 of files that are known by SHA-256, too
+	also  []meta.Alias // SHA-512 of files that are known by SHA-256, too
 }
 
 func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
@@ -283,8 +284,8 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 		return nil, err
 	}
 	s.p.SetPhase("sealing")
-	sealing := &store.Sealing{History: history}
-	sealing.Snapshot = store.Snapshot{Mirror: s.m.Name, Type: s.m.Type}
+	sealing := &meta.Sealing{History: history}
+	sealing.Snapshot = meta.Snapshot{Mirror: s.m.Name, Type: s.m.Type}
 	if history {
 		sealing.Snapshot.Instant = s.o.As
 		sealing.Snapshot.FromURL = s.o.FromURL.String()
@@ -294,7 +295,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 			sealing.Generations = append(sealing.Generations, state.gen)
 			sealing.Listings = append(sealing.Listings, state.files)
 		}
-		sealing.Snapshot.Suites = append(sealing.Snapshot.Suites, store.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen, Date: state.gen.Date})
+		sealing.Snapshot.Suites = append(sealing.Snapshot.Suites, meta.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen, Date: state.gen.Date})
 	}
 	// The batch holds what is here from this look until it is referenced.
 	for i := range sealing.Generations {
@@ -313,7 +314,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 		return nil, err
 	}
 	// If we stop here, the staged facts are compared again by the next sync.
-	err = st.Update(ctx, "seal", func(tx *store.Tx) error {
+	err = st.Update(ctx, "seal", func(tx *bolt.Tx) error {
 		for _, state := range states {
 			for _, a := range state.also {
 				if d, err := tx.Alias(a.Algo, a.Other); err != nil || d != a.SHA256 {
@@ -335,12 +336,12 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 
 // begin reads what the last sync left, and refuses a clock that is behind it.
 func (s *syncer) begin(ctx context.Context) error {
-	var last store.Check
-	err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+	var last meta.Check
+	err := s.e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
 		last = tx.LastCheck(s.m.Name)
 		s.failed = last.Error != ""
 		s.headSnap, err = tx.Latest(s.m.Name)
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, meta.ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
@@ -369,22 +370,22 @@ func (s *syncer) checkHistory(ctx context.Context) error {
 		return errors.New("a state from another URL needs the instant that it stands for")
 	}
 	if s.o.As.After(s.e.cfg.Now()) {
-		return fmt.Errorf("the instant %s lies in the future", store.FormatInstant(s.o.As))
+		return fmt.Errorf("the instant %s lies in the future", meta.FormatInstant(s.o.As))
 	}
-	return s.e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	return s.e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		snap, err := tx.Snapshot(s.m.Name, s.o.As)
 		switch {
-		case errors.Is(err, store.ErrNotFound):
+		case errors.Is(err, meta.ErrNotFound):
 			return nil
 		case err != nil:
 			return err
 		}
-		return fmt.Errorf("snapshot %s: %w", snap.ID(), store.ErrExists)
+		return fmt.Errorf("snapshot %s: %w", snap.ID(), meta.ErrExists)
 	})
 }
 
-func sameSuites(snap *store.Snapshot, suites []repo.SuiteName) bool {
-	return slices.EqualFunc(snap.Suites, suites, func(a store.SnapshotSuite, b repo.SuiteName) bool { return a.Suite == b })
+func sameSuites(snap *meta.Snapshot, suites []repo.SuiteName) bool {
+	return slices.EqualFunc(snap.Suites, suites, func(a meta.SnapshotSuite, b repo.SuiteName) bool { return a.Suite == b })
 }
 
 // fetchRoot takes a suite's root from the first URL that has one at least as
@@ -467,7 +468,7 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 
 // listsAs reports whether a root lists the same files as a stored generation:
 // InRelease in place of Release and Release.gpg, or a new signature.
-func (s *syncer) listsAs(ctx context.Context, g *store.Generation, root *repo.Root) bool {
+func (s *syncer) listsAs(ctx context.Context, g *meta.Generation, root *repo.Root) bool {
 	old, _, _, err := s.e.Root(ctx, g.Mirror, s.m.Type, g.Suite, g.Gen)
 	return err == nil && old.ValidUntil.Equal(root.ValidUntil) && slices.EqualFunc(old.Files, root.Files, func(a, b repo.Listed) bool {
 		return a.Path == b.Path && a.Size == b.Size && a.SHA256 == b.SHA256 && a.SHA512 == b.SHA512
@@ -504,8 +505,8 @@ func isSecurity(err error) bool {
 	return errors.Is(err, sign.ErrBadSignature) || errors.Is(err, repo.ErrUntrusted)
 }
 
-func sameDocs(g *store.Generation, docs []repo.Doc) bool {
-	return slices.EqualFunc(g.Docs, docs, func(a store.Doc, b repo.Doc) bool { return a.Path == b.Path && a.SHA256 == cas.Sum(b.Data) })
+func sameDocs(g *meta.Generation, docs []repo.Doc) bool {
+	return slices.EqualFunc(g.Docs, docs, func(a meta.Doc, b repo.Doc) bool { return a.Path == b.Path && a.SHA256 == cas.Sum(b.Data) })
 }
 
 // takeSuite fetches and stages what the configuration selects of one root.
@@ -521,7 +522,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		return err
 	}
 	gen := &state.gen
-	*gen = store.Generation{
+	*gen = meta.Generation{
 		Mirror: s.m.Name, Suite: root.Suite, Gen: stage.Gen(), Date: root.Date, ValidUntil: root.ValidUntil,
 		Selection: selection(s.m), Revision: root.Revision, Trust: root.Trust, Signers: root.Signers, ByHash: root.ByHash,
 	}
@@ -530,7 +531,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		if err != nil {
 			return err
 		}
-		gen.Docs = append(gen.Docs, store.Doc{
+		gen.Docs = append(gen.Docs, meta.Doc{
 			File:         repo.File{Path: d.Path, Size: info.Size, SHA256: info.Digest},
 			LastModified: d.LastModified.UTC(), ETag: d.ETag, URL: d.URL,
 		})
@@ -539,11 +540,11 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		return err
 	}
 	// What the last arrival held tells which indices need no reading.
-	base := map[string]store.Group{}
+	base := map[string]meta.Group{}
 	var elsewhere []string // what it said about where packages stand
-	if err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	if err := s.e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		last, err := tx.LastGeneration(s.m.Name, root.Suite)
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, meta.ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
@@ -595,7 +596,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		if held[i] == nil {
 			continue
 		}
-		kept := store.Group{Index: g.Index, Component: g.Component, Arch: g.Arch, Packages: g.Packages, Form: *held[i], Plain: plainOf(g), Also: g.Also}
+		kept := meta.Group{Index: g.Index, Component: g.Component, Arch: g.Arch, Packages: g.Packages, Form: *held[i], Plain: plainOf(g), Also: g.Also}
 		if g.Packages {
 			seen[g.Index] = true
 			dirty, err := stage.Dirty(ctx, g.Index)
@@ -675,7 +676,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		}
 		state.files = append(state.files, repo.File{Path: dir + l.Path, Size: l.Size, SHA256: l.SHA256})
 		if l.SHA512 != "" {
-			state.also = append(state.also, store.Alias{Algo: store.AliasSHA512, Other: []byte(l.SHA512), SHA256: l.SHA256})
+			state.also = append(state.also, meta.Alias{Algo: meta.AliasSHA512, Other: []byte(l.SHA512), SHA256: l.SHA256})
 		}
 	}
 	return nil
@@ -683,12 +684,12 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 
 // takeExpanded fetches what listed files that were taken list in their turn:
 // an installer's images behind its SHA256SUMS.
-func (s *syncer) takeExpanded(ctx context.Context, state *suiteState, dir string, groups []store.Group, batch cas.Batch) ([]store.Group, error) {
+func (s *syncer) takeExpanded(ctx context.Context, state *suiteState, dir string, groups []meta.Group, batch cas.Batch) ([]meta.Group, error) {
 	x, ok := s.f.(repo.Expander)
 	if !ok || !s.m.Installer {
 		return nil, nil
 	}
-	var out []store.Group
+	var out []meta.Group
 	looked := false // whether upstream changed
 	for _, g := range groups {
 		if !x.Expands(g.Index) {
@@ -721,7 +722,7 @@ func (s *syncer) takeExpanded(ctx context.Context, state *suiteState, dir string
 				}
 			}
 			s.p.Files.Add(1)
-			out = append(out, store.Group{Index: l.Path, Component: g.Component, Arch: g.Arch, Form: repo.Listed{Path: l.Path, Size: info.Size, SHA256: info.Digest}})
+			out = append(out, meta.Group{Index: l.Path, Component: g.Component, Arch: g.Arch, Form: repo.Listed{Path: l.Path, Size: info.Size, SHA256: info.Digest}})
 		}
 	}
 	return out, nil
@@ -739,14 +740,14 @@ func plainOf(g repo.Group) repo.Listed {
 
 // sameContent compares two generations of an index: by the plain digest where
 // both list it, since compressions may differ.
-func sameContent(a, b store.Group) bool {
+func sameContent(a, b meta.Group) bool {
 	if !a.Plain.SHA256.IsZero() && !b.Plain.SHA256.IsZero() {
 		return a.Plain.SHA256 == b.Plain.SHA256
 	}
 	return a.Form.SHA256 == b.Form.SHA256
 }
 
-func alsoChanged(base map[string]store.Group, groups []repo.Group, held []*repo.Listed, g repo.Group) bool {
+func alsoChanged(base map[string]meta.Group, groups []repo.Group, held []*repo.Listed, g repo.Group) bool {
 	for _, also := range g.Also {
 		for i := range groups {
 			if groups[i].Index == also && held[i] != nil && base[also].Form.SHA256 != held[i].SHA256 {
@@ -760,7 +761,7 @@ func alsoChanged(base map[string]store.Group, groups []repo.Group, held []*repo.
 // keepProof stores the certificates that verified a root, or those of the whole
 // keyring where packages are signed by it, too, and the metalink that vouched
 // for the root.
-func (s *syncer) keepProof(ctx context.Context, batch cas.Batch, root *repo.Root, gen *store.Generation) error {
+func (s *syncer) keepProof(ctx context.Context, batch cas.Batch, root *repo.Root, gen *meta.Generation) error {
 	kr := s.kr
 	if f, ok := s.f.(repo.PackageSigner); kr != nil && !(ok && f.SignsPackages() && s.m.CheckPackages()) {
 		var fprs []string
@@ -794,8 +795,8 @@ func (s *syncer) keepProof(ctx context.Context, batch cas.Batch, root *repo.Root
 func (s *syncer) takeGroup(ctx context.Context, state *suiteState, dir string, g repo.Group, batch cas.Batch) (*repo.Listed, error) {
 	for _, form := range g.Forms {
 		if form.SHA256.IsZero() {
-			if err := s.e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
-				form.SHA256, err = tx.Alias(store.AliasSHA512, []byte(form.SHA512))
+			if err := s.e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
+				form.SHA256, err = tx.Alias(meta.AliasSHA512, []byte(form.SHA512))
 				return err
 			}); err != nil {
 				continue
@@ -915,7 +916,7 @@ func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 
 // takeSuitePackages fetches the packages of a suite that the configuration's globs
 // select, and with each its source, whatever that is called.
-func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *store.Snapshot) error {
+func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *meta.Snapshot) error {
 	files, bytes, err := s.e.FetchPackages(ctx, FetchOptions{
 		Mirror: s.m, URLs: append(slices.Clone(s.urls), foreign(state.gen.Elsewhere)...), Progress: s.p, IgnorePauses: s.ignore,
 		Lost: func(w *repo.Record, f repo.File, err error) error {
@@ -926,11 +927,11 @@ func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *
 			return err
 		},
 	}, func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
-		return s.e.eachStaged(ctx, &state.gen, func(f *store.Fact) error {
+		return s.e.eachStaged(ctx, &state.gen, func(f *meta.Fact) error {
 			if !s.f.Match(s.m, &f.Record) {
 				return nil
 			}
-			taken := []*store.Fact{f}
+			taken := []*meta.Fact{f}
 			if len(s.m.Packages) > 0 && s.m.Sources && f.Kind != repo.KindSource {
 				sources, err := s.e.sourcesOf(ctx, all, f)
 				if err != nil {
@@ -955,8 +956,8 @@ func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *
 
 // sourcesOf lists the source packages of a snapshot that a package names as its
 // own.
-func (e *Engine) sourcesOf(ctx context.Context, snap *store.Snapshot, f *store.Fact) (out []*store.Fact, err error) {
-	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+func (e *Engine) sourcesOf(ctx context.Context, snap *meta.Snapshot, f *meta.Fact) (out []*meta.Fact, err error) {
+	err = e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		for _, ref := range f.Sources {
 			named, err := tx.ByName(snap.Mirror, ref.Name)
 			if err != nil {
@@ -980,10 +981,10 @@ func (e *Engine) sourcesOf(ctx context.Context, snap *store.Snapshot, f *store.F
 
 // begun lists the paragraphs that begin with a staged generation, and returns the
 // generation before it; without one, every paragraph begins.
-func (e *Engine) begun(ctx context.Context, g *store.Generation) (base *store.Generation, fresh []store.PID, err error) {
-	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+func (e *Engine) begun(ctx context.Context, g *meta.Generation) (base *meta.Generation, fresh []meta.PID, err error) {
+	err = e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		last, err := tx.LastGeneration(g.Mirror, g.Suite)
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, meta.ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
@@ -1002,7 +1003,7 @@ func (e *Engine) begun(ctx context.Context, g *store.Generation) (base *store.Ge
 
 // eachStaged calls f for each paragraph of a suite's staged generation: only for
 // those that began with it when the base was complete.
-func (e *Engine) eachStaged(ctx context.Context, g *store.Generation, f func(*store.Fact) error) error {
+func (e *Engine) eachStaged(ctx context.Context, g *meta.Generation, f func(*meta.Fact) error) error {
 	base, fresh, err := e.begun(ctx, g)
 	if err != nil {
 		return err
@@ -1014,7 +1015,7 @@ func (e *Engine) eachStaged(ctx context.Context, g *store.Generation, f func(*st
 }
 
 // eachBegun calls f for each paragraph that begins with a staged generation.
-func (e *Engine) eachBegun(ctx context.Context, g *store.Generation, f func(*store.Fact) error) error {
+func (e *Engine) eachBegun(ctx context.Context, g *meta.Generation, f func(*meta.Fact) error) error {
 	base, fresh, err := e.begun(ctx, g)
 	if err != nil {
 		return err
@@ -1026,10 +1027,10 @@ func (e *Engine) eachBegun(ctx context.Context, g *store.Generation, f func(*sto
 }
 
 // eachFact calls f for each of the paragraphs, in bounded transactions.
-func (e *Engine) eachFact(ctx context.Context, pids []store.PID, f func(*store.Fact) error) error {
+func (e *Engine) eachFact(ctx context.Context, pids []meta.PID, f func(*meta.Fact) error) error {
 	for page := range slices.Chunk(pids, pageSize) {
-		var facts []*store.Fact
-		if err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		var facts []*meta.Fact
+		if err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 			for _, pid := range page {
 				fact, err := tx.Fact(pid)
 				if err != nil {
@@ -1051,19 +1052,19 @@ func (e *Engine) eachFact(ctx context.Context, pids []store.PID, f func(*store.F
 }
 
 // eachOf calls f for each paragraph of a staged generation.
-func (e *Engine) eachOf(ctx context.Context, g *store.Generation, f func(*store.Fact) error) error {
+func (e *Engine) eachOf(ctx context.Context, g *meta.Generation, f func(*meta.Fact) error) error {
 	// A snapshot of one suite, which nobody else sees.
-	return e.EachPackage(ctx, &store.Snapshot{Mirror: g.Mirror, Suites: []store.SnapshotSuite{{Suite: g.Suite, Gen: g.Gen}}},
-		func(en store.Entry) error { return f(en.Fact) })
+	return e.EachPackage(ctx, &meta.Snapshot{Mirror: g.Mirror, Suites: []meta.SnapshotSuite{{Suite: g.Suite, Gen: g.Gen}}},
+		func(en meta.Entry) error { return f(en.Fact) })
 }
 
 // EachPackage calls f for each paragraph of a snapshot, by name, in bounded
 // transactions.
-func (e *Engine) EachPackage(ctx context.Context, snap *store.Snapshot, f func(store.Entry) error) error {
+func (e *Engine) EachPackage(ctx context.Context, snap *meta.Snapshot, f func(meta.Entry) error) error {
 	var after []byte
 	for {
-		var page []store.Entry
-		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+		var page []meta.Entry
+		err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
 			page, after, err = tx.Packages(snap, after, pageSize)
 			return err
 		})

@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
-	"example.org/snapd/internal/store"
 )
 
-func read(t *testing.T, w *mirrortest.World, snap *store.Snapshot, path string, latest bool) string {
+func read(t *testing.T, w *mirrortest.World, snap *meta.Snapshot, path string, latest bool) string {
 	t.Helper()
 	f, err := w.Lookup(t.Context(), snap, path, latest)
 	if err != nil {
@@ -32,10 +33,10 @@ func read(t *testing.T, w *mirrortest.World, snap *store.Snapshot, path string, 
 	return string(b)
 }
 
-func names(t *testing.T, w *mirrortest.World, snap *store.Snapshot) map[string]string {
+func names(t *testing.T, w *mirrortest.World, snap *meta.Snapshot) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	err := w.EachPackage(t.Context(), snap, func(e store.Entry) error {
+	err := w.EachPackage(t.Context(), snap, func(e meta.Entry) error {
 		if e.Kind == repo.KindBinary {
 			out[e.Name] = e.Version
 		}
@@ -71,7 +72,7 @@ func TestSync(t *testing.T) {
 			if got := names(t, w, two.Snapshot); got["a"] != "2" || got["b"] != "1" || len(got) != 2 {
 				t.Errorf("second snapshot: %v", got)
 			}
-			for _, s := range []*store.Snapshot{one.Snapshot, two.Snapshot} {
+			for _, s := range []*meta.Snapshot{one.Snapshot, two.Snapshot} {
 				for _, p := range []string{"dists/stable/InRelease", "dists/stable/main/binary-amd64/Packages.xz", "dists/stable/main/binary-amd64/Packages"} {
 					if read(t, w, s, p, false) == "" {
 						t.Errorf("%s of %s is empty", p, s.ID())
@@ -132,8 +133,8 @@ func TestBadUpstream(t *testing.T) {
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Fatalf("error %v, expected %v", err, c.want)
 			}
-			var last *store.Snapshot
-			if err := w.Store().View(t.Context(), func(tx *store.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
+			var last *meta.Snapshot
+			if err := w.Store().View(t.Context(), func(tx *bolt.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
 				t.Fatal(err)
 			}
 			if last.ID() != one.Snapshot.ID() {

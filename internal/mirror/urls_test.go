@@ -12,12 +12,13 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // other is a further mirror of w's archive, which has what was there at state.
@@ -56,10 +57,10 @@ func use(w *mirrortest.World, urls ...string) {
 	w.Open()
 }
 
-func newest(t *testing.T, w *mirrortest.World) *store.Snapshot {
+func newest(t *testing.T, w *mirrortest.World) *meta.Snapshot {
 	t.Helper()
-	var last *store.Snapshot
-	if err := w.Store().View(t.Context(), func(tx *store.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
+	var last *meta.Snapshot
+	if err := w.Store().View(t.Context(), func(tx *bolt.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
 		t.Fatal(err)
 	}
 	return last

@@ -14,8 +14,9 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 // Found is what stands under a path of a snapshot.
@@ -28,7 +29,7 @@ type Found struct {
 	// compressed: it is made from that.
 	Plain *Form
 	// Package is the paragraph of a package's file.
-	Package *store.Fact
+	Package *meta.Fact
 	// Delta: the file makes a package out of an older one.
 	Delta bool
 }
@@ -43,12 +44,12 @@ type Form struct {
 // Lookup finds what stands under path in a snapshot. latest adds what an
 // archive's newest state also answers: names by hash of every generation, and
 // package paths that left. store.ErrNotFound.
-func (e *Engine) Lookup(ctx context.Context, snap *store.Snapshot, p string, latest bool) (*Found, error) {
+func (e *Engine) Lookup(ctx context.Context, snap *meta.Snapshot, p string, latest bool) (*Found, error) {
 	f, err := e.Format(snap.Type)
 	if err != nil {
 		return nil, err
 	}
-	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), store.ErrNotFound)
+	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), meta.ErrNotFound)
 	if p == "" || p != path.Clean(p) || strings.HasPrefix(p, "../") || strings.HasPrefix(p, "/") {
 		return nil, notFound
 	}
@@ -58,16 +59,16 @@ func (e *Engine) Lookup(ctx context.Context, snap *store.Snapshot, p string, lat
 	}
 	if suite, rel, ok := f.SuiteOf(p, suites); ok {
 		found, err := e.listed(ctx, snap, f, suite, p, rel, latest)
-		if !errors.Is(err, store.ErrNotFound) {
+		if !errors.Is(err, meta.ErrNotFound) {
 			return found, err
 		}
 	}
-	var hit store.PathHit
+	var hit meta.PathHit
 	var modified time.Time
-	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	err = e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		var err error
 		if latest {
-			var since *store.Generation
+			var since *meta.Generation
 			hit, since, err = tx.PathNewest(snap.Mirror, p)
 			if err == nil {
 				modified = since.Instant
@@ -87,7 +88,7 @@ func (e *Engine) Lookup(ctx context.Context, snap *store.Snapshot, p string, lat
 		}
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) {
+	if errors.Is(err, meta.ErrNotFound) {
 		return nil, notFound
 	} else if err != nil {
 		return nil, err
@@ -111,12 +112,12 @@ func (e *Engine) upstreamTime(ctx context.Context, f *Found) {
 }
 
 // listed finds a root's documents, the files that it lists, and names by hash.
-func (e *Engine) listed(ctx context.Context, snap *store.Snapshot, f repo.Format, suite repo.SuiteName, p, rel string, latest bool) (*Found, error) {
+func (e *Engine) listed(ctx context.Context, snap *meta.Snapshot, f repo.Format, suite repo.SuiteName, p, rel string, latest bool) (*Found, error) {
 	gen, _ := snap.Gen(suite)
-	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), store.ErrNotFound)
+	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), meta.ErrNotFound)
 	if algo, hx, ok := f.ByHash(p); ok {
 		found, err := e.byHash(ctx, snap, f, suite, gen, p, algo, hx, latest)
-		if !errors.Is(err, store.ErrNotFound) {
+		if !errors.Is(err, meta.ErrNotFound) {
 			return found, err
 		}
 		// Some formats have digests in the names that they list.
@@ -164,7 +165,7 @@ func (e *Engine) listed(ctx context.Context, snap *store.Snapshot, f repo.Format
 
 // delta finds a file that makes a package out of an older one, by the indices
 // of such files that the sync took.
-func (e *Engine) delta(ctx context.Context, f repo.Format, g *store.Generation, rel string) (repo.Listed, bool, error) {
+func (e *Engine) delta(ctx context.Context, f repo.Format, g *meta.Generation, rel string) (repo.Listed, bool, error) {
 	x, ok := f.(repo.DeltaLister)
 	if !ok {
 		return repo.Listed{}, false, nil
@@ -199,7 +200,7 @@ func (e *Engine) delta(ctx context.Context, f repo.Format, g *store.Generation, 
 
 // expanded finds a file that a listed file lists in its turn, fetching that one
 // where it is not here.
-func (e *Engine) expanded(ctx context.Context, snap *store.Snapshot, f repo.Format, g *store.Generation, root *repo.Root, byPath map[string]repo.Listed, rel string) (repo.Listed, bool, error) {
+func (e *Engine) expanded(ctx context.Context, snap *meta.Snapshot, f repo.Format, g *meta.Generation, root *repo.Root, byPath map[string]repo.Listed, rel string) (repo.Listed, bool, error) {
 	for _, gr := range g.Groups {
 		if gr.Form.Path == rel {
 			return gr.Form, true, nil // taken by the sync
@@ -239,7 +240,7 @@ func (e *Engine) expanded(ctx context.Context, snap *store.Snapshot, f repo.Form
 	return repo.Listed{}, false, nil
 }
 
-func (e *Engine) listedFile(ctx context.Context, snap *store.Snapshot, f repo.Format, suite repo.SuiteName, g *store.Generation, root *repo.Root, l repo.Listed, p string, latest bool) (*Found, error) {
+func (e *Engine) listedFile(ctx context.Context, snap *meta.Snapshot, f repo.Format, suite repo.SuiteName, g *meta.Generation, root *repo.Root, l repo.Listed, p string, latest bool) (*Found, error) {
 	dir := f.SuiteDir(suite)
 	found := &Found{Size: l.Size, Digest: l.SHA256, Modified: root.Date}
 	var names []string // by hash, the strongest first; the root's are relative to the suite
@@ -254,18 +255,18 @@ func (e *Engine) listedFile(ctx context.Context, snap *store.Snapshot, f repo.Fo
 	l.Path, l.Alternates = dir+l.Path, names
 	found.Want = Want{Mirror: snap.Mirror, Listed: l, From: remote.NewURL(snap.FromURL)}
 	if l.SHA256.IsZero() {
-		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
-			found.Digest, err = tx.Alias(store.AliasSHA512, []byte(l.SHA512))
+		err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
+			found.Digest, err = tx.Alias(meta.AliasSHA512, []byte(l.SHA512))
 			return err
 		})
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		if err != nil && !errors.Is(err, meta.ErrNotFound) {
 			return nil, err
 		}
 		found.Want.Listed.SHA256 = found.Digest
 	}
 	if latest {
 		found.Modified = g.Instant
-		err := e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 			if t, ok := tx.ListedSince(snap.Mirror, suite, l.Path, l.SHA256); ok {
 				found.Modified = t
 			}
@@ -292,8 +293,8 @@ func (e *Engine) listedFile(ctx context.Context, snap *store.Snapshot, f repo.Fo
 }
 
 // byHash finds a file by its digest among all that the suite's roots listed.
-func (e *Engine) byHash(ctx context.Context, snap *store.Snapshot, f repo.Format, suite repo.SuiteName, gen uint32, p, algo, hx string, latest bool) (*Found, error) {
-	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), store.ErrNotFound)
+func (e *Engine) byHash(ctx context.Context, snap *meta.Snapshot, f repo.Format, suite repo.SuiteName, gen uint32, p, algo, hx string, latest bool) (*Found, error) {
+	notFound := fmt.Errorf("%s in %s: %w", p, snap.ID(), meta.ErrNotFound)
 	raw, err := hex.DecodeString(hx)
 	if err != nil {
 		return nil, notFound
@@ -307,8 +308,8 @@ func (e *Engine) byHash(ctx context.Context, snap *store.Snapshot, f repo.Format
 	switch algo {
 	case "SHA256":
 		d := cas.Digest(raw)
-		var l store.Listing
-		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
+		var l meta.Listing
+		err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
 			l, err = tx.Listed(snap.Mirror, suite, d)
 			return err
 		})
@@ -331,8 +332,8 @@ func (e *Engine) byHash(ctx context.Context, snap *store.Snapshot, f repo.Format
 		}
 		// Another generation's: known where it was listed by SHA-256, too, or taken.
 		var d cas.Digest
-		err := e.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
-			d, err = tx.Alias(store.AliasSHA512, []byte(hx))
+		err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
+			d, err = tx.Alias(meta.AliasSHA512, []byte(hx))
 			return err
 		})
 		if err != nil {
@@ -400,8 +401,8 @@ func (e *Engine) makePlain(ctx context.Context, f *Found) error {
 	}
 	if f.Digest.IsZero() {
 		f.Digest, f.Want.Listed.SHA256 = info.Digest, info.Digest
-		err := e.cfg.Store.Update(ctx, "alias", func(tx *store.Tx) error {
-			return tx.PutAlias(store.Alias{Algo: store.AliasSHA512, Other: []byte(want.SHA512), SHA256: info.Digest})
+		err := e.cfg.Store.Update(ctx, "alias", func(tx *bolt.Tx) error {
+			return tx.PutAlias(meta.Alias{Algo: meta.AliasSHA512, Other: []byte(want.SHA512), SHA256: info.Digest})
 		})
 		if err != nil {
 			return err
@@ -413,7 +414,7 @@ func (e *Engine) makePlain(ctx context.Context, f *Found) error {
 // Dir lists the names directly below a directory of a snapshot: those of its
 // roots' documents, of the files that they list, and of packages. Directories
 // end in a slash. store.ErrNotFound when there is none.
-func (e *Engine) Dir(ctx context.Context, snap *store.Snapshot, dir string, limit int) (names []string, more bool, err error) {
+func (e *Engine) Dir(ctx context.Context, snap *meta.Snapshot, dir string, limit int) (names []string, more bool, err error) {
 	f, err := e.Format(snap.Type)
 	if err != nil {
 		return nil, false, err
@@ -446,7 +447,7 @@ func (e *Engine) Dir(ctx context.Context, snap *store.Snapshot, dir string, limi
 			add(sd + rel)
 		}
 	}
-	err = e.cfg.Store.View(ctx, func(tx *store.Tx) error {
+	err = e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		pool, m, err := tx.PathDir(snap, dir, limit)
 		more = m
 		for _, n := range pool {
@@ -461,7 +462,7 @@ func (e *Engine) Dir(ctx context.Context, snap *store.Snapshot, dir string, limi
 		names = append(names, n)
 	}
 	if len(names) == 0 {
-		return nil, false, fmt.Errorf("%s in %s: %w", dir, snap.ID(), store.ErrNotFound)
+		return nil, false, fmt.Errorf("%s in %s: %w", dir, snap.ID(), meta.ErrNotFound)
 	}
 	slices.Sort(names)
 	return names, more, nil

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // upstreamResult counts syncs of an upstream that misbehaves.
@@ -136,7 +136,7 @@ func badUpstream(ctx context.Context, tb testing.TB, signer *sign.Signer, every 
 			break
 		}
 		// Few snapshots keep the checks short.
-		if err := s.store.Update(ctx, "trim", func(tx *store.Tx) error {
+		if err := s.store.Update(ctx, "trim", func(tx *bolt.Tx) error {
 			snaps, err := tx.Snapshots("debian", time.Time{}, 0)
 			for i, snap := range snaps {
 				if i > 1 && err == nil {

@@ -13,8 +13,9 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // history does random operations on a system, collections between them, and
@@ -54,9 +55,9 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 		r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 		return names[:1+r.IntN(3)]
 	}
-	snapshot := func() (*store.Snapshot, error) {
-		var snaps []*store.Snapshot
-		err := s.store.View(ctx, func(tx *store.Tx) (err error) { snaps, err = tx.Snapshots(mirrorName(), time.Time{}, 0); return err })
+	snapshot := func() (*meta.Snapshot, error) {
+		var snaps []*meta.Snapshot
+		err := s.store.View(ctx, func(tx *bolt.Tx) (err error) { snaps, err = tx.Snapshots(mirrorName(), time.Time{}, 0); return err })
 		if err != nil || len(snaps) == 0 {
 			return nil, err
 		}
@@ -65,7 +66,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 	// refused are answers that a user may get for asking at the wrong moment.
 	refused := func(err error) bool {
 		var e *api.Error
-		return errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrGone) ||
+		return errors.Is(err, meta.ErrExists) || errors.Is(err, meta.ErrNotFound) || errors.Is(err, meta.ErrGone) ||
 			errors.As(err, &e) && (e.Code == api.CodeInUse || e.Code == api.CodeNotFound || e.Code == api.CodeExists)
 	}
 	for _, m := range s.mirrors {
@@ -95,11 +96,11 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 		case "freeze exact", "freeze whole", "freeze lazy":
 			serial++
 			name := fmt.Sprint("f", serial)
-			var snap *store.Snapshot
+			var snap *meta.Snapshot
 			if snap, err = snapshot(); err != nil || snap == nil {
 				break
 			}
-			req := api.FreezeRequest{Name: name, Mirrors: []string{snap.Mirror + "@" + store.FormatInstant(snap.Instant)}, AllowMissing: true}
+			req := api.FreezeRequest{Name: name, Mirrors: []string{snap.Mirror + "@" + meta.FormatInstant(snap.Instant)}, AllowMissing: true}
 			if op == "freeze exact" {
 				req.Packages = some()
 			} else {
@@ -118,7 +119,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 				delete(frozen, name)
 			}
 		case "rm snapshot", "pin", "unpin":
-			var snap *store.Snapshot
+			var snap *meta.Snapshot
 			if snap, err = snapshot(); err != nil || snap == nil {
 				break
 			}
@@ -230,7 +231,7 @@ func (s *system) checkedGC(ctx context.Context, frozen map[string]bool) error {
 
 // spare looks for metadata that nothing needs.
 func (s *system) spare(ctx context.Context) error {
-	return s.store.View(ctx, func(tx *store.Tx) error {
+	return s.store.View(ctx, func(tx *bolt.Tx) error {
 		if g := tx.GenSuspects(); len(g) > len(s.mirrors) { // the newest ones may be
 			return fmt.Errorf("%d generations that nothing needs are left: %v", len(g), g)
 		}

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 	"example.org/snapd/internal/torture/cutfs"
 )
 
@@ -279,14 +280,14 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 	if _, err := s.check(ctx); err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	err = s.store.View(ctx, func(tx *store.Tx) error {
+	err = s.store.View(ctx, func(tx *bolt.Tx) error {
 		for what := range promised {
 			if removing[what] {
 				continue
 			}
 			if strings.Contains(what, "@") {
 				name, at, _ := strings.Cut(what, "@")
-				t, err := time.Parse(store.InstantFormat, at)
+				t, err := time.Parse(meta.InstantFormat, at)
 				if err != nil {
 					return err
 				}

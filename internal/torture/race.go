@@ -16,9 +16,10 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // raceResult counts what was done beside collections.
@@ -189,7 +190,7 @@ func (r *racer) phase(ctx context.Context, n int, phase uint64) error {
 // and the kits.
 func (r *racer) empty(ctx context.Context) error {
 	var names []string
-	if err := r.s.store.View(ctx, func(tx *store.Tx) error {
+	if err := r.s.store.View(ctx, func(tx *bolt.Tx) error {
 		all, err := tx.Frozens()
 		for _, f := range all {
 			names = append(names, f.Name)
@@ -282,7 +283,7 @@ func (w *raceWorker) beside(ctx context.Context) error {
 // snapshot, or a snapshot with what only it had.
 func removed(err error) bool {
 	var e *api.Error
-	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrGone) || errors.Is(err, cas.ErrNotFound) ||
+	return errors.Is(err, meta.ErrNotFound) || errors.Is(err, meta.ErrGone) || errors.Is(err, cas.ErrNotFound) ||
 		errors.As(err, &e) && (e.Code == api.CodeNotFound || e.Code == api.CodeGone)
 }
 
@@ -402,7 +403,7 @@ func (w *raceWorker) prove(ctx context.Context, name string) error {
 		err = errors.Join(err, fmt.Errorf("verify %s: %s: %s (expected %s, found %s)", name, f.Object, f.Message, f.Expected, f.Found))
 	}
 	var blobs []cas.Digest
-	verr := w.s.store.View(ctx, func(tx *store.Tx) error {
+	verr := w.s.store.View(ctx, func(tx *bolt.Tx) error {
 		f, err := tx.Frozen(name)
 		if err != nil {
 			return err

@@ -23,12 +23,13 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
-	"example.org/snapd/internal/store"
 )
 
 // system is the inside of a snapd on a data directory, without its listeners,
@@ -40,7 +41,7 @@ type system struct {
 	now     time.Time
 	fault   func(where, what string) (apply bool, err error) // of every write; nil: none
 
-	store     *store.Store
+	store     *bolt.Store
 	blobs     *cas.Dir
 	client    *fetch.Client
 	engine    *mirror.Engine
@@ -51,7 +52,7 @@ type system struct {
 
 // open starts the system on its directory, as after a restart.
 func (s *system) open() error {
-	var so store.Options
+	var so bolt.Options
 	now := func() time.Time { return s.now }
 	co := cas.Options{Now: now}
 	if s.fault != nil {
@@ -69,7 +70,7 @@ func (s *system) open() error {
 	if s.blobs, err = cas.OpenDir(s.dir, co); err != nil {
 		return err
 	}
-	if s.store, err = store.Open(filepath.Join(s.dir, "meta.db"), so); err != nil {
+	if s.store, err = bolt.Open(filepath.Join(s.dir, "meta.db"), so); err != nil {
 		s.blobs.Close()
 		return err
 	}
@@ -148,7 +149,7 @@ func (s *system) record(ctx context.Context, name string, packages ...string) er
 		return err
 	}
 	stopped := false
-	if err := s.store.View(ctx, func(tx *store.Tx) error {
+	if err := s.store.View(ctx, func(tx *bolt.Tx) error {
 		r, err := tx.Recording(name)
 		stopped = err == nil && !r.Stopped.IsZero()
 		return err
@@ -175,7 +176,7 @@ func (s *system) record(ctx context.Context, name string, packages ...string) er
 
 // path is where a binary package lies in the newest snapshot of a mirror.
 func (s *system) path(ctx context.Context, mirrorName, name string) (file string, err error) {
-	err = s.store.View(ctx, func(tx *store.Tx) error {
+	err = s.store.View(ctx, func(tx *bolt.Tx) error {
 		snap, err := tx.Latest(mirrorName)
 		if err != nil {
 			return err
@@ -218,9 +219,9 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 	for _, f := range res.Faults {
 		fault("fsck: %s: %s", f.Object, f.Message)
 	}
-	var frozen []*store.Frozen
-	var snaps []*store.Snapshot
-	err = s.store.View(ctx, func(tx *store.Tx) (err error) {
+	var frozen []*meta.Frozen
+	var snaps []*meta.Snapshot
+	err = s.store.View(ctx, func(tx *bolt.Tx) (err error) {
 		if frozen, err = tx.Frozens(); err != nil {
 			return err
 		}
@@ -254,7 +255,7 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 			return n, err
 		}
 		var paths []string
-		if err := s.engine.EachPackage(ctx, snap, func(e store.Entry) error {
+		if err := s.engine.EachPackage(ctx, snap, func(e meta.Entry) error {
 			for _, f := range e.Files {
 				paths = append(paths, f.Path)
 			}
@@ -267,7 +268,7 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 		}
 		serve := func(p string) []byte {
 			n.Packages++
-			status, body, err := s.get(ctx, "/archive/"+snap.Mirror+"/"+store.FormatInstant(snap.Instant)+"/"+p)
+			status, body, err := s.get(ctx, "/archive/"+snap.Mirror+"/"+meta.FormatInstant(snap.Instant)+"/"+p)
 			if err != nil || status != http.StatusOK {
 				fault("%s of %s: status %d: %v", p, snap.ID(), status, err)
 			}
@@ -299,7 +300,7 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 // orphans lists blobs that nothing refers to.
 func (s *system) orphans(ctx context.Context) (out []string, err error) {
 	err = s.blobs.Walk(ctx, cas.Digest{}, func(i cas.Info) error {
-		return s.store.View(ctx, func(tx *store.Tx) error {
+		return s.store.View(ctx, func(tx *bolt.Tx) error {
 			if len(tx.Refs(i.Digest, 1)) == 0 && !listed(tx, i.Digest) {
 				out = append(out, fmt.Sprintf("%s (%d bytes, needed: %v, %+v)", i.Digest.Short(), i.Size, tx.Needed(i.Digest), tx.Listings(i.Digest)))
 			}
@@ -311,9 +312,9 @@ func (s *system) orphans(ctx context.Context) (out []string, err error) {
 }
 
 // listed tells whether a generation that is left may list a digest.
-func listed(tx *store.Tx, d cas.Digest) bool {
+func listed(tx *bolt.Tx, d cas.Digest) bool {
 	for _, l := range tx.Listings(d) {
-		if l.Last == store.Unended {
+		if l.Last == meta.Unended {
 			return true
 		}
 		for gen := l.First; gen <= l.Last; gen++ {

@@ -13,11 +13,11 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/deb/debtest"
-	"example.org/snapd/internal/store"
 )
 
 // World is an upstream and an engine that mirrors it.
@@ -71,7 +71,7 @@ func (w *World) Open() {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	st, err := store.Open(filepath.Join(w.Dir, "meta.db"), store.Options{})
+	st, err := bolt.Open(filepath.Join(w.Dir, "meta.db"), bolt.Options{})
 	if err != nil {
 		w.tb.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func (w *World) CloseAll() {
 		return
 	}
 	w.Engine.Close()
-	err := w.Config.Store.View(context.Background(), func(tx *store.Tx) error {
+	err := w.Config.Store.View(context.Background(), func(tx *bolt.Tx) error {
 		return tx.Check(func(format string, args ...any) { w.tb.Errorf("metadata: "+format, args...) })
 	})
 	if err != nil {

@@ -24,13 +24,14 @@ import (
 	"example.org/snapd/internal/fetch/fetchtest"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
-	"example.org/snapd/internal/store"
 )
 
 var start = time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)
@@ -70,7 +71,7 @@ func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := store.Open(filepath.Join(dir, "meta.db"), store.Options{})
+	st, err := bolt.Open(filepath.Join(dir, "meta.db"), bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -682,7 +683,7 @@ func TestEngineDeltas(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		want error
-	}{{"weak", store.ErrNotFound}, {"unlisted", store.ErrNotFound}, {"bad", fetch.ErrMismatch}, {"good", nil}} {
+	}{{"weak", meta.ErrNotFound}, {"unlisted", meta.ErrNotFound}, {"bad", fetch.ErrMismatch}, {"good", nil}} {
 		if err := open(c.name); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
@@ -719,7 +720,7 @@ func TestEngineTree(t *testing.T) {
 		}
 		res := w.sync(t)
 		for name, want := range map[string]bool{".treeinfo": installer, "images/pxeboot/vmlinuz": installer, "images/pxeboot/initrd.img": false, "../../Server/repodata/repomd.xml": false} {
-			if _, err := w.Lookup(t.Context(), res.Snapshot, name, false); (err == nil) != want || err != nil && !errors.Is(err, store.ErrNotFound) {
+			if _, err := w.Lookup(t.Context(), res.Snapshot, name, false); (err == nil) != want || err != nil && !errors.Is(err, meta.ErrNotFound) {
 				t.Errorf("installer %v: %s: %v", installer, name, err)
 			}
 		}

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
-	"example.org/snapd/internal/store"
 )
 
 // A package at the place of another file is refused before it is sealed, with an
@@ -57,7 +57,7 @@ func TestEnginePathsThatClash(t *testing.T) {
 					t.Errorf("error %q does not say %q", err, s)
 				}
 			}
-			if err := w.Store().View(t.Context(), func(tx *store.Tx) error {
+			if err := w.Store().View(t.Context(), func(tx *bolt.Tx) error {
 				last, err := tx.Latest("fedora")
 				if err == nil && last.ID() != one.Snapshot.ID() {
 					t.Errorf("newest snapshot %s", last.ID())

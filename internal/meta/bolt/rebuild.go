@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"bytes"
@@ -13,34 +13,21 @@ import (
 	"syscall"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
-
-// Repairs are what Rebuild needs from outside the metadata. Its functions read
-// blobs within transactions: damaged metadata has no other writers to hold up.
-type Repairs struct {
-	// Tree reads the listing of a frozen snapshot from its blob.
-	Tree func(ctx context.Context, d cas.Digest) (*Frozen, []Node, error)
-	// Listing finds the listing of a frozen snapshot whose record is lost among
-	// the blobs that its name refers to.
-	Listing func(ctx context.Context, digests []cas.Digest) (cas.Digest, *Frozen, bool)
-	// Types are the types of the configured mirrors, by name.
-	Types map[string]string
-	// Aliases are the aliases of all blobs that are stored.
-	Aliases []Alias
-}
 
 // Rebuild makes anew what other metadata or blobs prove: references, look-up
 // tables, names, aliases, and frozen snapshots with their trees. It returns what
 // it changed. What is lost for good stays damaged: Verify goes on reporting it,
 // and nothing is collected.
-func (s *Store) Rebuild(ctx context.Context, r Repairs) (changed []string, err error) {
+func (s *Store) Rebuild(ctx context.Context, r meta.Repairs) (changed []string, err error) {
 	steps := []struct {
 		name string
-		run  func(*Tx, context.Context, Repairs) (int, error)
+		run  func(*Tx, context.Context, meta.Repairs) (int, error)
 	}{
 		{"meta", (*Tx).rebuildMeta},
 		{"ids", (*Tx).rebuildIDs},
@@ -63,7 +50,7 @@ func (s *Store) Rebuild(ctx context.Context, r Repairs) (changed []string, err e
 			return err
 		})
 		switch {
-		case errors.Is(err, ErrCorrupt):
+		case errors.Is(err, meta.ErrCorrupt):
 			// It rests on something that is lost.
 			changed = append(changed, fmt.Sprintf("metadata %s: not rebuilt: %v", step.name, err))
 		case err != nil:
@@ -196,13 +183,13 @@ func (t *Tx) complete(names ...string) error {
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("%w: bucket %s", ErrCorrupt, name)
+			return fmt.Errorf("%w: bucket %s", meta.ErrCorrupt, name)
 		}
 	}
 	return nil
 }
 
-func (t *Tx) rebuildMeta(context.Context, Repairs) (int, error) {
+func (t *Tx) rebuildMeta(context.Context, meta.Repairs) (int, error) {
 	n, err := t.keepReadable("meta")
 	if err != nil {
 		return n, err
@@ -221,14 +208,14 @@ func (t *Tx) rebuildMeta(context.Context, Repairs) (int, error) {
 }
 
 // rebuildIDs makes the names of numbers and the numbers of names out of each other.
-func (t *Tx) rebuildIDs(context.Context, Repairs) (int, error) {
+func (t *Tx) rebuildIDs(context.Context, meta.Repairs) (int, error) {
 	ids, names := contents{}, contents{}
 	add := func(name string, n []byte) error {
 		if len(n) != 4 {
 			return nil
 		}
 		if old, ok := ids[name]; ok && !bytes.Equal(old, n) {
-			return fmt.Errorf("%w: %q has two numbers", ErrCorrupt, name)
+			return fmt.Errorf("%w: %q has two numbers", meta.ErrCorrupt, name)
 		}
 		ids[name], names[string(n)] = bytes.Clone(n), []byte(name)
 		return nil
@@ -250,7 +237,7 @@ func (t *Tx) rebuildIDs(context.Context, Repairs) (int, error) {
 		}
 	}
 	if lost == 2 {
-		return 0, fmt.Errorf("%w: buckets ids and names have both lost entries", ErrCorrupt)
+		return 0, fmt.Errorf("%w: buckets ids and names have both lost entries", meta.ErrCorrupt)
 	}
 	changed := 0
 	if b := t.b("ids"); b.b.Sequence() < last {
@@ -279,7 +266,7 @@ func (t *Tx) wantedSum(name string) (bucketSum, bool) {
 
 // rebuildSnapshots makes snapshots whose record is lost out of their references
 // to generations.
-func (t *Tx) rebuildSnapshots(_ context.Context, r Repairs) (int, error) {
+func (t *Tx) rebuildSnapshots(_ context.Context, r meta.Repairs) (int, error) {
 	want := contents{}
 	bad, err := t.readable("snapshot", func(k, v []byte) error { want.put(k, bytes.Clone(v)); return nil })
 	if err != nil {
@@ -294,28 +281,28 @@ func (t *Tx) rebuildSnapshots(_ context.Context, r Repairs) (int, error) {
 	types := map[string]string{}
 	maps.Copy(types, r.Types)
 	for _, v := range want {
-		var s Snapshot
+		var s meta.Snapshot
 		if json.Unmarshal(v, &s) == nil {
 			types[s.Mirror] = s.Type
 		}
 	}
-	lost := map[string]*Snapshot{}
+	lost := map[string]*meta.Snapshot{}
 	err = t.b("genref").ForEach(func(k, _ []byte) error {
 		owner := string(k[9:])
-		if k[8] != OwnerSnapshot || want[owner] != nil {
+		if k[8] != meta.OwnerSnapshot || want[owner] != nil {
 			return nil
 		}
 		name, suite, _ := strings.Cut(string(t.b("names").Get(k[:4])), "\x00")
-		var g Generation
+		var g meta.Generation
 		if err := getJSON(t.b("gen"), k[:8], &g); err != nil {
 			return err
 		}
 		s := lost[owner]
 		if s == nil {
-			s = &Snapshot{Mirror: name, Type: types[name], Instant: unix([]byte(owner)[len(name)+1:])}
+			s = &meta.Snapshot{Mirror: name, Type: types[name], Instant: unix([]byte(owner)[len(name)+1:])}
 			lost[owner] = s
 		}
-		s.Suites = append(s.Suites, SnapshotSuite{Suite: repo.SuiteName(suite), Gen: be32(k[4:]), Date: g.Date})
+		s.Suites = append(s.Suites, meta.SnapshotSuite{Suite: repo.SuiteName(suite), Gen: be32(k[4:]), Date: g.Date})
 		return nil
 	})
 	if err != nil {
@@ -323,20 +310,20 @@ func (t *Tx) rebuildSnapshots(_ context.Context, r Repairs) (int, error) {
 	}
 	for owner, s := range lost {
 		if s.Type == "" {
-			return 0, fmt.Errorf("%w: type of mirror %s", ErrCorrupt, s.Mirror)
+			return 0, fmt.Errorf("%w: type of mirror %s", meta.ErrCorrupt, s.Mirror)
 		}
 		if want[owner], err = json.Marshal(s); err != nil {
 			return 0, err
 		}
 	}
 	if s, ok := t.wantedSum("snapshot"); ok && s.Count != uint64(len(want)) {
-		return 0, fmt.Errorf("%w: %d snapshots, expected %d", ErrCorrupt, len(want), s.Count)
+		return 0, fmt.Errorf("%w: %d snapshots, expected %d", meta.ErrCorrupt, len(want), s.Count)
 	}
 	return t.replace("snapshot", want)
 }
 
 // rebuildFrozen finds the records of frozen snapshots in their tree listings.
-func (t *Tx) rebuildFrozen(ctx context.Context, r Repairs) (int, error) {
+func (t *Tx) rebuildFrozen(ctx context.Context, r meta.Repairs) (int, error) {
 	want := contents{}
 	bad, err := t.readable("frozen", func(k, v []byte) error { want.put(k, bytes.Clone(v)); return nil })
 	if err != nil {
@@ -348,7 +335,7 @@ func (t *Tx) rebuildFrozen(ctx context.Context, r Repairs) (int, error) {
 	// A name that has references and no record lost its record, or is being made.
 	owned := map[string][]cas.Digest{}
 	if _, err := t.readable("ref", func(k, _ []byte) error {
-		if len(k) > 33 && k[32] == OwnerFrozen && want[string(k[33:])] == nil {
+		if len(k) > 33 && k[32] == meta.OwnerFrozen && want[string(k[33:])] == nil {
 			owned[string(k[33:])] = append(owned[string(k[33:])], cas.Digest(k[:32]))
 		}
 		return nil
@@ -360,19 +347,19 @@ func (t *Tx) rebuildFrozen(ctx context.Context, r Repairs) (int, error) {
 		if !ok || f.Name != name {
 			continue
 		}
-		f.Tree = repo.File{Path: treePath, SHA256: digest}
+		f.Tree = repo.File{Path: meta.TreePath, SHA256: digest}
 		if want[name], err = json.Marshal(f); err != nil {
 			return 0, err
 		}
 	}
 	if s, ok := t.wantedSum("frozen"); ok && s.Count != uint64(len(want)) {
-		return 0, fmt.Errorf("%w: %d frozen snapshots, expected %d", ErrCorrupt, len(want), s.Count)
+		return 0, fmt.Errorf("%w: %d frozen snapshots, expected %d", meta.ErrCorrupt, len(want), s.Count)
 	}
 	return t.replace("frozen", want)
 }
 
 // rebuildTrees makes the frozen trees out of their listings.
-func (t *Tx) rebuildTrees(ctx context.Context, r Repairs) (int, error) {
+func (t *Tx) rebuildTrees(ctx context.Context, r meta.Repairs) (int, error) {
 	ok, err := t.counts("ftree")
 	if err != nil || ok {
 		return 0, err
@@ -387,31 +374,31 @@ func (t *Tx) rebuildTrees(ctx context.Context, r Repairs) (int, error) {
 	want := contents{}
 	for _, f := range all {
 		if f.Tree.SHA256.IsZero() {
-			return 0, fmt.Errorf("%w: frozen snapshot %s has no tree listing", ErrCorrupt, f.Name)
+			return 0, fmt.Errorf("%w: frozen snapshot %s has no tree listing", meta.ErrCorrupt, f.Name)
 		}
 		_, nodes, err := r.Tree(ctx, f.Tree.SHA256)
 		if err != nil {
-			return 0, fmt.Errorf("%w: tree listing of %s: %w", ErrCorrupt, f.Name, err)
+			return 0, fmt.Errorf("%w: tree listing of %s: %w", meta.ErrCorrupt, f.Name, err)
 		}
 		for _, s := range f.Statements {
-			nodes = append(nodes, Node{Path: s.Path, Digest: s.SHA256, Size: s.Size, ModTime: f.Date})
+			nodes = append(nodes, meta.Node{Path: s.Path, Digest: s.SHA256, Size: s.Size, ModTime: f.Date})
 		}
 		for _, n := range nodes {
-			want.put(key(nil).str(f.Name).raw([]byte(n.Path)), n.encode())
+			want.put(key(nil).str(f.Name).raw([]byte(n.Path)), encodeNode(&n))
 		}
 	}
 	return t.replace("ftree", want)
 }
 
 // rebuildNames makes the look-ups by name and path out of the facts.
-func (t *Tx) rebuildNames(context.Context, Repairs) (int, error) {
+func (t *Tx) rebuildNames(context.Context, meta.Repairs) (int, error) {
 	if err := t.complete("fact", "span", "ids", "names"); err != nil {
 		return t.check("name", "path", err)
 	}
 	names, paths := contents{}, contents{}
 	last := uint64(0)
 	err := t.b("fact").ForEach(func(k, v []byte) error {
-		f, err := decodeFact(PID(be64(k)), v)
+		f, err := decodeFact(meta.PID(be64(k)), v)
 		if err != nil {
 			return err
 		}
@@ -458,7 +445,7 @@ func (t *Tx) check(a, b string, err error) (int, error) {
 
 // rebuildLive makes the table of what the newest generations have out of the
 // spans that have not ended.
-func (t *Tx) rebuildLive(context.Context, Repairs) (int, error) {
+func (t *Tx) rebuildLive(context.Context, meta.Repairs) (int, error) {
 	if t.complete("live") == nil {
 		return 0, nil
 	}
@@ -468,12 +455,12 @@ func (t *Tx) rebuildLive(context.Context, Repairs) (int, error) {
 	want := contents{}
 	err := t.b("span").ForEach(func(k, v []byte) error {
 		span := decodeSpan(v)
-		if len(span) == 0 || span[len(span)-1].To != Unended {
+		if len(span) == 0 || span[len(span)-1].To != meta.Unended {
 			return nil
 		}
 		fact := t.b("fact").Get(k[:8])
 		if len(fact) < 16 {
-			return fmt.Errorf("%w: fact %d", ErrCorrupt, be64(k))
+			return fmt.Errorf("%w: fact %d", meta.ErrCorrupt, be64(k))
 		}
 		want.put(key(nil).raw(k[8:12]).raw(fact[:16]), key(nil).raw(k[:8]))
 		return nil
@@ -485,7 +472,7 @@ func (t *Tx) rebuildLive(context.Context, Repairs) (int, error) {
 }
 
 // rebuildBegan makes the tables of changes between generations out of the spans.
-func (t *Tx) rebuildBegan(context.Context, Repairs) (int, error) {
+func (t *Tx) rebuildBegan(context.Context, meta.Repairs) (int, error) {
 	if t.complete("began", "ended") == nil {
 		return 0, nil
 	}
@@ -494,7 +481,7 @@ func (t *Tx) rebuildBegan(context.Context, Repairs) (int, error) {
 	}
 	began, ended := contents{}, contents{}
 	err := t.b("span").ForEach(func(k, v []byte) error {
-		pid, index := PID(be64(k)), IndexID(be32(k[8:]))
+		pid, index := meta.PID(be64(k)), meta.IndexID(be32(k[8:]))
 		info, err := t.index(index)
 		if err != nil {
 			return err
@@ -503,7 +490,7 @@ func (t *Tx) rebuildBegan(context.Context, Repairs) (int, error) {
 			if iv.From > 1 {
 				began.put(endKey(info.sid, iv.From, index, pid), nil)
 			}
-			if iv.To != Unended {
+			if iv.To != meta.Unended {
 				ended.put(endKey(info.sid, iv.To, index, pid), nil)
 			}
 		}
@@ -521,7 +508,7 @@ func (t *Tx) rebuildBegan(context.Context, Repairs) (int, error) {
 }
 
 // rebuildListingEnds makes the table of listings that ended out of the listings.
-func (t *Tx) rebuildListingEnds(context.Context, Repairs) (int, error) {
+func (t *Tx) rebuildListingEnds(context.Context, meta.Repairs) (int, error) {
 	if t.complete("lended") == nil {
 		return 0, nil
 	}
@@ -530,7 +517,7 @@ func (t *Tx) rebuildListingEnds(context.Context, Repairs) (int, error) {
 	}
 	want := contents{}
 	err := t.b("listed").ForEach(func(k, v []byte) error {
-		if l := decodeListing(v); l.Last != Unended {
+		if l := decodeListing(v); l.Last != meta.Unended {
 			want.put(key(nil).raw(k[:4]).u32(l.Last).raw(k[4:]), nil)
 		}
 		return nil
@@ -542,7 +529,7 @@ func (t *Tx) rebuildListingEnds(context.Context, Repairs) (int, error) {
 }
 
 // rebuildGenRefs makes the references to generations out of what refers to them.
-func (t *Tx) rebuildGenRefs(context.Context, Repairs) (int, error) {
+func (t *Tx) rebuildGenRefs(context.Context, meta.Repairs) (int, error) {
 	if t.complete("genref") == nil {
 		return 0, nil
 	}
@@ -553,18 +540,18 @@ func (t *Tx) rebuildGenRefs(context.Context, Repairs) (int, error) {
 	add := func(mirror string, suite repo.SuiteName, gen uint32, kind byte, owner string) error {
 		id, ok := t.SuiteID(mirror, suite)
 		if !ok {
-			return fmt.Errorf("%w: suite %s of %s has no number", ErrCorrupt, suite, mirror)
+			return fmt.Errorf("%w: suite %s of %s has no number", meta.ErrCorrupt, suite, mirror)
 		}
 		want.put(genRef(id, gen, kind, owner), nil)
 		return nil
 	}
 	err := t.b("snapshot").ForEach(func(k, _ []byte) error {
-		var s Snapshot
+		var s meta.Snapshot
 		if err := getJSON(t.b("snapshot"), k, &s); err != nil {
 			return err
 		}
 		for _, e := range s.Suites {
-			if err := add(s.Mirror, e.Suite, e.Gen, OwnerSnapshot, string(k)); err != nil {
+			if err := add(s.Mirror, e.Suite, e.Gen, meta.OwnerSnapshot, string(k)); err != nil {
 				return err
 			}
 		}
@@ -583,7 +570,7 @@ func (t *Tx) rebuildGenRefs(context.Context, Repairs) (int, error) {
 				if s.Gen == 0 {
 					continue
 				}
-				if err := add(m.Mirror, s.Suite, s.Gen, OwnerFrozen, f.Name); err != nil {
+				if err := add(m.Mirror, s.Suite, s.Gen, meta.OwnerFrozen, f.Name); err != nil {
 					return 0, err
 				}
 			}
@@ -602,7 +589,7 @@ func (t *Tx) rebuildGenRefs(context.Context, Repairs) (int, error) {
 }
 
 // rebuildRefs makes the references to blobs out of everything that refers to them.
-func (t *Tx) rebuildRefs(context.Context, Repairs) (int, error) {
+func (t *Tx) rebuildRefs(context.Context, meta.Repairs) (int, error) {
 	if t.complete("ref") == nil {
 		return 0, nil
 	}
@@ -617,53 +604,53 @@ func (t *Tx) rebuildRefs(context.Context, Repairs) (int, error) {
 	}
 	err := errors.Join(
 		t.b("fact").ForEach(func(k, v []byte) error {
-			f, err := decodeFact(PID(be64(k)), v)
+			f, err := decodeFact(meta.PID(be64(k)), v)
 			if err != nil {
 				return err
 			}
 			for _, file := range f.Files {
-				add(file.SHA256, OwnerPackage, string(k))
+				add(file.SHA256, meta.OwnerPackage, string(k))
 			}
 			return nil
 		}),
 		t.b("gen").ForEach(func(k, _ []byte) error {
-			var g Generation
+			var g meta.Generation
 			err := getJSON(t.b("gen"), k, &g)
 			for _, d := range g.Blobs() {
-				add(d, OwnerGen, string(k))
+				add(d, meta.OwnerGen, string(k))
 			}
 			return err
 		}),
 		t.b("ftree").ForEach(func(k, v []byte) error {
 			name, path, _ := bytes.Cut(k, []byte{0})
-			add(decodeNode(string(path), v).Digest, OwnerFrozen, string(name))
+			add(decodeNode(string(path), v).Digest, meta.OwnerFrozen, string(name))
 			return nil
 		}),
 		t.b("frozen").ForEach(func(k, _ []byte) error {
-			var f Frozen
+			var f meta.Frozen
 			err := getJSON(t.b("frozen"), k, &f)
 			for _, d := range f.Blobs() {
-				add(d, OwnerFrozen, f.Name)
+				add(d, meta.OwnerFrozen, f.Name)
 			}
 			return err
 		}),
 		t.b("rentry").ForEach(func(k, _ []byte) error {
-			var e RecordEntry
+			var e meta.RecordEntry
 			err := getJSON(t.b("rentry"), k, &e)
 			name, _, _ := bytes.Cut(k, []byte{0})
-			add(e.SHA256, OwnerRecording, string(name))
+			add(e.SHA256, meta.OwnerRecording, string(name))
 			return err
 		}),
 		t.b("image").ForEach(func(k, _ []byte) error {
-			var im Image
+			var im meta.Image
 			err := getJSON(t.b("image"), k, &im)
-			add(im.SHA256, OwnerImage, im.Name)
+			add(im.SHA256, meta.OwnerImage, im.Name)
 			return err
 		}),
 		t.b("kit").ForEach(func(k, _ []byte) error {
-			var kit Kit
+			var kit meta.Kit
 			err := getJSON(t.b("kit"), k, &kit)
-			add(kit.Digest, OwnerKit, kit.Path)
+			add(kit.Digest, meta.OwnerKit, kit.Path)
 			return err
 		}),
 	)
@@ -674,7 +661,7 @@ func (t *Tx) rebuildRefs(context.Context, Repairs) (int, error) {
 }
 
 // rebuildAliases adds what the stored blobs say to the aliases that can be read.
-func (t *Tx) rebuildAliases(_ context.Context, r Repairs) (int, error) {
+func (t *Tx) rebuildAliases(_ context.Context, r meta.Repairs) (int, error) {
 	if t.complete("alias") == nil {
 		return 0, nil
 	}
@@ -694,7 +681,7 @@ func (t *Tx) AliasesComplete() error { return t.complete("alias") }
 // rebuildHints drops what is damaged in buckets that only save work: candidates
 // are found again by a scrub, an index that is marked is read again by the next
 // sync, times of change and of checks are learned again.
-func (t *Tx) rebuildHints(context.Context, Repairs) (int, error) {
+func (t *Tx) rebuildHints(context.Context, meta.Repairs) (int, error) {
 	changed := 0
 	for _, name := range []string{"suspect", "rotten", "check", "lpath"} {
 		n, err := t.keepReadable(name)
@@ -730,7 +717,7 @@ func Salvage(path string, now time.Time) (kept string, entries int, err error) {
 	defer f.Close()
 	m, _, err := readMetas(f)
 	if err != nil {
-		return "", 0, fmt.Errorf("metadata %s: %w: %w", path, ErrCorrupt, err)
+		return "", 0, fmt.Errorf("metadata %s: %w: %w", path, meta.ErrCorrupt, err)
 	}
 	st, err := f.Stat()
 	if err != nil {
@@ -738,13 +725,13 @@ func Salvage(path string, now time.Time) (kept string, entries int, err error) {
 	}
 	// Pages beyond the end of a file that was cut are faults like others.
 	if m.pageSize < minPageSize || m.pageSize > maxPageSize {
-		return "", 0, fmt.Errorf("metadata %s: %w: page size %d", path, ErrCorrupt, m.pageSize)
+		return "", 0, fmt.Errorf("metadata %s: %w: page size %d", path, meta.ErrCorrupt, m.pageSize)
 	}
 	m.pages = min(m.pages, uint64(st.Size())/uint64(m.pageSize))
 	r := &pageReader{ctx: context.Background(), r: f, size: st.Size(), meta: m, seen: make([]bool, m.pages)}
 	tmp := path + ".new"
-	err = build(tmp, func(db *bolt.DB) error {
-		return db.Update(func(tx *bolt.Tx) error {
+	err = build(tmp, func(db *bbolt.DB) error {
+		return db.Update(func(tx *bbolt.Tx) error {
 			// A bucket whose sum cannot be read has none, so that it is not taken
 			// for complete.
 			for _, name := range buckets {
@@ -759,12 +746,12 @@ func Salvage(path string, now time.Time) (kept string, entries int, err error) {
 		})
 	})
 	if err == nil && entries == 0 {
-		err = fmt.Errorf("%w: nothing can be read: %w", ErrCorrupt, r.err())
+		err = fmt.Errorf("%w: nothing can be read: %w", meta.ErrCorrupt, r.err())
 	}
 	if err != nil {
 		return "", 0, fmt.Errorf("metadata %s: %w", path, errors.Join(err, os.Remove(tmp)))
 	}
-	kept = path + ".damaged-" + now.UTC().Format(InstantFormat)
+	kept = path + ".damaged-" + now.UTC().Format(meta.InstantFormat)
 	if err := rename(path, kept); err != nil {
 		return "", 0, err
 	}
@@ -773,7 +760,7 @@ func Salvage(path string, now time.Time) (kept string, entries int, err error) {
 
 // salvage is a visitor that copies entries as they are stored.
 type salvage struct {
-	tx  *bolt.Tx
+	tx  *bbolt.Tx
 	n   int
 	err error
 	h   hasher

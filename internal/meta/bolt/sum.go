@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"bytes"
@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 
+	"example.org/snapd/internal/meta"
+
 	"github.com/cespare/xxhash/v2"
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 )
 
 // Every value ends in a checksum of its bucket, key and bytes, so that damage to
@@ -78,12 +80,12 @@ func (h *hasher) split(bucket string, k, stored []byte) (v []byte, hash uint64, 
 type damage struct{ err error }
 
 func corruptEntry(bucket string, k []byte) error {
-	return fmt.Errorf("%w: entry %q of bucket %s does not have its checksum", ErrCorrupt, k, bucket)
+	return fmt.Errorf("%w: entry %q of bucket %s does not have its checksum", meta.ErrCorrupt, k, bucket)
 }
 
 // bucket is one bucket within a transaction: bbolt's, with checksums.
 type bucket struct {
-	b    *bolt.Bucket
+	b    *bbolt.Bucket
 	t    *Tx
 	name string
 }
@@ -92,7 +94,7 @@ type bucket struct {
 func (t *Tx) b(name string) bucket {
 	b := t.tx.Bucket([]byte(name))
 	if b == nil {
-		panic(damage{fmt.Errorf("%w: bucket %s is missing", ErrCorrupt, name)})
+		panic(damage{fmt.Errorf("%w: bucket %s is missing", meta.ErrCorrupt, name)})
 	}
 	return bucket{b, t, name}
 }
@@ -176,7 +178,7 @@ func (b bucket) Cursor() *checkedCursor { return &checkedCursor{b, b.b.Cursor()}
 // checkedCursor is a bbolt cursor whose values are checked.
 type checkedCursor struct {
 	b bucket
-	c *bolt.Cursor
+	c *bbolt.Cursor
 }
 
 func (c *checkedCursor) check(k, stored []byte) ([]byte, []byte) {
@@ -238,17 +240,8 @@ type census struct {
 	sums    map[string]*bucketSum
 	want    map[string]bucketSum
 	version uint32
-	faults  []Fault
+	faults  []meta.Fault
 }
-
-// Fault is damage that was found in the database.
-type Fault struct {
-	Bucket string
-	Key    []byte // nil: of the bucket as a whole
-	Err    error  // wraps ErrCorrupt
-}
-
-func (f Fault) Error() string { return f.Err.Error() }
 
 // maxFaults bounds how many faults are reported one by one.
 const maxFaults = 1000
@@ -259,7 +252,7 @@ func newCensus() *census {
 
 func (c *census) fault(bucket string, k []byte, format string, args ...any) {
 	if len(c.faults) < maxFaults {
-		c.faults = append(c.faults, Fault{bucket, bytes.Clone(k), fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)})
+		c.faults = append(c.faults, meta.Fault{Bucket: bucket, Key: bytes.Clone(k), Err: fmt.Errorf("%w: "+format, append([]any{meta.ErrCorrupt}, args...)...)})
 	}
 }
 
@@ -292,7 +285,7 @@ func (c *census) entry(bucket string, k, stored []byte) {
 }
 
 // result compares what was counted with the sums, and lists the faults.
-func (c *census) result() []Fault {
+func (c *census) result() []meta.Fault {
 	for _, name := range buckets {
 		got := c.sums[name]
 		if got == nil {
@@ -315,7 +308,7 @@ func (c *census) result() []Fault {
 }
 
 // joinFaults makes one error of faults: the first few, and how many there are.
-func joinFaults(faults []Fault) error {
+func joinFaults(faults []meta.Fault) error {
 	const named = 3
 	switch n := len(faults); {
 	case n == 0:
@@ -325,11 +318,11 @@ func joinFaults(faults []Fault) error {
 	default:
 		var text []string
 		for _, f := range faults[:min(named, n)] {
-			text = append(text, strings.TrimPrefix(f.Error(), ErrCorrupt.Error()+": "))
+			text = append(text, strings.TrimPrefix(f.Error(), meta.ErrCorrupt.Error()+": "))
 		}
 		if n > named {
 			text = append(text, fmt.Sprintf("and %d more faults", n-named))
 		}
-		return fmt.Errorf("%w: %s", ErrCorrupt, strings.Join(text, "; "))
+		return fmt.Errorf("%w: %s", meta.ErrCorrupt, strings.Join(text, "; "))
 	}
 }

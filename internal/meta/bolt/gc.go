@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
@@ -26,7 +27,7 @@ func (t *Tx) RemoveSnapshot(mirror string, at time.Time) error {
 		if !ok {
 			continue
 		}
-		if err := t.b("genref").Delete(genRef(id, e.Gen, OwnerSnapshot, string(k))); err != nil {
+		if err := t.b("genref").Delete(genRef(id, e.Gen, meta.OwnerSnapshot, string(k))); err != nil {
 			return err
 		}
 		if err := t.suspectGen(id, e.Gen); err != nil {
@@ -41,23 +42,17 @@ func (t *Tx) RemoveSnapshot(mirror string, at time.Time) error {
 
 // Generations that lost a reference wait in the suspect bucket under a key
 // that no digest has: 'G', suite, generation.
-func (t *Tx) suspectGen(id SuiteID, gen uint32) error {
+func (t *Tx) suspectGen(id meta.SuiteID, gen uint32) error {
 	return t.b("suspect").Put(key("G").u32(uint32(id)).u32(gen), nil)
 }
 
-// GenSuspect is a generation that may be needed by nobody.
-type GenSuspect struct {
-	Suite SuiteID
-	Gen   uint32
-}
-
 // GenSuspects lists generations that lost a reference.
-func (t *Tx) GenSuspects() []GenSuspect {
-	var out []GenSuspect
+func (t *Tx) GenSuspects() []meta.GenSuspect {
+	var out []meta.GenSuspect
 	c := t.b("suspect").Cursor()
 	for k, _ := c.Seek([]byte("G")); k != nil && k[0] == 'G'; k, _ = c.Next() {
 		if len(k) == 9 {
-			out = append(out, GenSuspect{SuiteID(be32(k[1:])), be32(k[5:])})
+			out = append(out, meta.GenSuspect{Suite: meta.SuiteID(be32(k[1:])), Gen: be32(k[5:])})
 		}
 	}
 	return out
@@ -66,7 +61,7 @@ func (t *Tx) GenSuspects() []GenSuspect {
 // CollectGen deletes a generation that nothing refers to, and at most limit of
 // the spans that lived only in it. done is false while work is left; deleted
 // is false when the generation stays because something needs it.
-func (t *Tx) CollectGen(g GenSuspect, limit int) (done, deleted bool, err error) {
+func (t *Tx) CollectGen(g meta.GenSuspect, limit int) (done, deleted bool, err error) {
 	prefix := key(nil).u32(uint32(g.Suite)).u32(g.Gen)
 	sk := key("G").u32(uint32(g.Suite)).u32(g.Gen)
 	if k, _ := t.b("genref").Cursor().Seek(prefix); k != nil && bytes.HasPrefix(k, prefix) {
@@ -74,19 +69,19 @@ func (t *Tx) CollectGen(g GenSuspect, limit int) (done, deleted bool, err error)
 	}
 	gens := t.b("gen")
 	suite := key(nil).u32(uint32(g.Suite))
-	last, _ := seekLast(gens.Cursor(), suite, key(nil).u32(uint32(g.Suite)).u32(Unended))
+	last, _ := seekLast(gens.Cursor(), suite, key(nil).u32(uint32(g.Suite)).u32(meta.Unended))
 	if last != nil && be32(last[4:]) == g.Gen {
 		// The newest generation is the base of the next sync, and what a rollback
 		// is judged by; it becomes a suspect again when a newer one arrives.
 		return true, false, nil
 	}
 	if v := gens.Get(prefix); v != nil {
-		var gen Generation
+		var gen meta.Generation
 		if err := getJSON(gens, prefix, &gen); err != nil {
 			return false, false, err
 		}
 		for _, d := range gen.Blobs() {
-			if err := t.DropRef(d, OwnerGen, string(prefix)); err != nil {
+			if err := t.DropRef(d, meta.OwnerGen, string(prefix)); err != nil {
 				return false, false, err
 			}
 		}
@@ -104,13 +99,13 @@ func (t *Tx) CollectGen(g GenSuspect, limit int) (done, deleted bool, err error)
 	end := key(nil).u32(uint32(g.Suite)).u32(next + 1)
 	var dead []key
 	for k, _ := c.Seek(key(nil).u32(uint32(g.Suite)).u32(g.Gen + 1)); k != nil && bytes.Compare(k, end) < 0 && len(dead) < limit; k, _ = c.Next() {
-		span := t.span(PID(be64(k[12:])), IndexID(be32(k[8:])))
+		span := t.span(meta.PID(be64(k[12:])), meta.IndexID(be32(k[8:])))
 		if len(t.keptIntervals(g.Suite, span)) < len(span) {
 			dead = append(dead, clone(k))
 		}
 	}
 	for _, k := range dead {
-		if err := t.collectSpan(g.Suite, IndexID(be32(k[8:])), PID(be64(k[12:]))); err != nil {
+		if err := t.collectSpan(g.Suite, meta.IndexID(be32(k[8:])), meta.PID(be64(k[12:]))); err != nil {
 			return false, false, err
 		}
 	}
@@ -124,11 +119,11 @@ func (t *Tx) CollectGen(g GenSuspect, limit int) (done, deleted bool, err error)
 }
 
 // keptIntervals lists the intervals that some generation is left in.
-func (t *Tx) keptIntervals(suite SuiteID, span []Interval) (keep []Interval) {
+func (t *Tx) keptIntervals(suite meta.SuiteID, span []meta.Interval) (keep []meta.Interval) {
 	c := t.b("gen").Cursor()
 	for _, iv := range span {
 		k, _ := c.Seek(key(nil).u32(uint32(suite)).u32(iv.From))
-		if iv.To == Unended || k != nil && be32(k) == uint32(suite) && be32(k[4:]) < iv.To {
+		if iv.To == meta.Unended || k != nil && be32(k) == uint32(suite) && be32(k[4:]) < iv.To {
 			keep = append(keep, iv)
 		}
 	}
@@ -136,7 +131,7 @@ func (t *Tx) keptIntervals(suite SuiteID, span []Interval) (keep []Interval) {
 }
 
 // collectSpan drops the intervals of a span that no generation is left in.
-func (t *Tx) collectSpan(suite SuiteID, index IndexID, pid PID) error {
+func (t *Tx) collectSpan(suite meta.SuiteID, index meta.IndexID, pid meta.PID) error {
 	info, err := t.index(index)
 	if err != nil {
 		return err
@@ -160,7 +155,7 @@ func (t *Tx) collectSpan(suite SuiteID, index IndexID, pid PID) error {
 
 // collectListings forgets digests that were listed only by generations that
 // are deleted: gen was the last of them, and next is the one that is left after it.
-func (t *Tx) collectListings(suite SuiteID, gen, next uint32) error {
+func (t *Tx) collectListings(suite meta.SuiteID, gen, next uint32) error {
 	c := t.b("lended").Cursor()
 	end := key(nil).u32(uint32(suite)).u32(next)
 	var dead []key
@@ -230,23 +225,16 @@ func (t *Tx) Suspected(d cas.Digest) bool { return t.b("suspect").Get(d[:]) != n
 // Acquit ends the suspicion against a blob.
 func (t *Tx) Acquit(d cas.Digest) error { return t.b("suspect").Delete(d[:]) }
 
-// ListedIn is a suite whose roots listed a digest.
-type ListedIn struct {
-	Mirror string
-	Suite  repo.SuiteName
-	Listing
-}
-
 // Listings tells which suites' roots listed a digest.
-func (t *Tx) Listings(d cas.Digest) []ListedIn {
-	var out []ListedIn
+func (t *Tx) Listings(d cas.Digest) []meta.ListedIn {
+	var out []meta.ListedIn
 	listed := t.b("listed")
 	c := listed.Cursor()
 	for k, _ := c.First(); k != nil; {
 		suite := be32(k)
 		if v := listed.Get(key(nil).u32(suite).raw(d[:])); v != nil {
 			mirror, name, _ := strings.Cut(string(t.b("names").Get(key(nil).u32(suite))), "\x00")
-			out = append(out, ListedIn{mirror, repo.SuiteName(name), decodeListing(v)})
+			out = append(out, meta.ListedIn{Mirror: mirror, Suite: repo.SuiteName(name), Listing: decodeListing(v)})
 		}
 		k, _ = c.Seek(key(nil).u32(suite + 1))
 	}
@@ -260,7 +248,7 @@ func (t *Tx) Needed(d cas.Digest) bool {
 		return true
 	}
 	for _, l := range t.Listings(d) {
-		if l.Last == Unended {
+		if l.Last == meta.Unended {
 			return true // of the newest generation
 		}
 		sid, ok := t.SuiteID(l.Mirror, l.Suite)
@@ -277,7 +265,7 @@ func (t *Tx) Needed(d cas.Digest) bool {
 
 // spare reports whether path is a form of an index that the generation keeps in
 // another form: the plain one can be made from it, and clients take any.
-func spare(g *Generation, path string) bool {
+func spare(g *meta.Generation, path string) bool {
 	for _, gr := range g.Groups {
 		i := strings.LastIndex(path, gr.Index)
 		if i < 0 || i > 0 && path[i-1] != '/' {
@@ -323,7 +311,7 @@ func (t *Tx) KnownSince() (time.Time, error) {
 	}
 	at, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return at, fmt.Errorf("%w: time %q", ErrCorrupt, s)
+		return at, fmt.Errorf("%w: time %q", meta.ErrCorrupt, s)
 	}
 	return at, nil
 }
@@ -340,9 +328,9 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 	// Every live paragraph has an open span; every span's fact exists.
 	live := t.b("live")
 	err := live.ForEach(func(k, v []byte) error {
-		pid := PID(be64(v))
-		sp := t.span(pid, IndexID(be32(k)))
-		if len(sp) == 0 || sp[len(sp)-1].To != Unended {
+		pid := meta.PID(be64(v))
+		sp := t.span(pid, meta.IndexID(be32(k)))
+		if len(sp) == 0 || sp[len(sp)-1].To != meta.Unended {
 			report("paragraph %d is live in index %d without an open span", pid, be32(k))
 		}
 		return nil
@@ -369,7 +357,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 	}
 	para := t.Paragraphs()
 	err = facts.ForEach(func(k, v []byte) error {
-		f, err := decodeFact(PID(be64(k)), v)
+		f, err := decodeFact(meta.PID(be64(k)), v)
 		if err != nil {
 			report("%v", err)
 			return nil
@@ -380,7 +368,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 			report("paragraph of %s %s does not have its digest", f.Name, f.Version)
 		}
 		for _, file := range f.Files {
-			if t.b("ref").Get(key(nil).raw(file.SHA256[:]).one(OwnerPackage).raw(k)) == nil {
+			if t.b("ref").Get(key(nil).raw(file.SHA256[:]).one(meta.OwnerPackage).raw(k)) == nil {
 				report("file %s of %s %s has no reference", file.Path, f.Name, f.Version)
 			}
 		}
@@ -390,7 +378,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 		return err
 	}
 	return t.b("snapshot").ForEach(func(k, _ []byte) error {
-		var s Snapshot
+		var s meta.Snapshot
 		if err := getJSON(t.b("snapshot"), k, &s); err != nil {
 			report("%v", err)
 			return nil
@@ -399,7 +387,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 			id, ok := t.SuiteID(s.Mirror, e.Suite)
 			if !ok || t.b("gen").Get(key(nil).u32(uint32(id)).u32(e.Gen)) == nil {
 				report("snapshot %s names generation %d of %s, which is not there", s.ID(), e.Gen, e.Suite)
-			} else if t.b("genref").Get(genRef(id, e.Gen, OwnerSnapshot, string(k))) == nil {
+			} else if t.b("genref").Get(genRef(id, e.Gen, meta.OwnerSnapshot, string(k))) == nil {
 				report("snapshot %s has no reference to generation %d of %s", s.ID(), e.Gen, e.Suite)
 			}
 		}
@@ -410,7 +398,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 // Blobs calls f for each blob that metadata says must be present: those of
 // generations, frozen snapshots, recordings, images and kits. Package files of
 // on-demand mirrors need not be.
-func (t *Tx) Blobs(after cas.Digest, limit int, f func(d cas.Digest, refs []Ref)) (next cas.Digest, more bool) {
+func (t *Tx) Blobs(after cas.Digest, limit int, f func(d cas.Digest, refs []meta.Ref)) (next cas.Digest, more bool) {
 	c := t.b("ref").Cursor()
 	k, _ := c.First()
 	if !after.IsZero() {
@@ -422,9 +410,9 @@ func (t *Tx) Blobs(after cas.Digest, limit int, f func(d cas.Digest, refs []Ref)
 	n := 0
 	for k != nil {
 		d := cas.Digest(k[:32])
-		var refs []Ref
+		var refs []meta.Ref
 		for ; k != nil && bytes.HasPrefix(k, d[:]); k, _ = c.Next() {
-			refs = append(refs, Ref{k[32], string(k[33:])})
+			refs = append(refs, meta.Ref{Kind: k[32], Owner: string(k[33:])})
 		}
 		f(d, refs)
 		next = d
@@ -436,70 +424,62 @@ func (t *Tx) Blobs(after cas.Digest, limit int, f func(d cas.Digest, refs []Ref)
 }
 
 // Describe puts a reference into words.
-func (t *Tx) Describe(r Ref) string {
+func (t *Tx) Describe(r meta.Ref) string {
 	switch r.Kind {
-	case OwnerPackage:
+	case meta.OwnerPackage:
 		if len(r.Owner) == 8 {
-			if f, err := t.Fact(PID(be64([]byte(r.Owner)))); err == nil {
+			if f, err := t.Fact(meta.PID(be64([]byte(r.Owner)))); err == nil {
 				m, _ := t.MirrorOf(f.PID)
 				return fmt.Sprintf("package %s %s %s of mirror %s", f.Name, f.Version, f.Arch, m)
 			}
 		}
 		return "package"
-	case OwnerGen:
+	case meta.OwnerGen:
 		if len(r.Owner) == 8 {
-			var g Generation
+			var g meta.Generation
 			if getJSON(t.b("gen"), []byte(r.Owner), &g) == nil {
-				return fmt.Sprintf("index of suite %s of mirror %s, generation %d (%s)", g.Suite, g.Mirror, g.Gen, FormatInstant(g.Instant))
+				return fmt.Sprintf("index of suite %s of mirror %s, generation %d (%s)", g.Suite, g.Mirror, g.Gen, meta.FormatInstant(g.Instant))
 			}
 		}
 		return "generation"
-	case OwnerFrozen:
+	case meta.OwnerFrozen:
 		return "frozen snapshot " + r.Owner
-	case OwnerRecording:
+	case meta.OwnerRecording:
 		return "recording " + r.Owner
-	case OwnerImage:
+	case meta.OwnerImage:
 		return "image of " + r.Owner
-	case OwnerKit:
+	case meta.OwnerKit:
 		return "kit " + r.Owner
 	}
 	return "unknown"
 }
 
-// Holder is what holds the generations behind a reference: a snapshot, a frozen
-// snapshot or a recording.
-type Holder struct {
-	Kind     byte      // OwnerSnapshot, OwnerFrozen or OwnerRecording
-	Name     string    // a snapshot's id
-	Snapshot *Snapshot // of OwnerSnapshot
-}
-
 // Holders tells what the reference of a package or of an index stands for:
 // whatever shows a generation in which it is present. Newest is set when one of
 // these is the newest of its suite, which stays in any case.
-func (t *Tx) Holders(r Ref) (out []Holder, newest bool, err error) {
+func (t *Tx) Holders(r meta.Ref) (out []meta.Holder, newest bool, err error) {
 	type gens struct {
-		suite SuiteID
+		suite meta.SuiteID
 		has   func(gen uint32) bool
 	}
 	var where []gens
 	switch {
-	case r.Kind == OwnerPackage && len(r.Owner) == 8:
-		for _, sp := range t.Spans(PID(be64([]byte(r.Owner)))) {
+	case r.Kind == meta.OwnerPackage && len(r.Owner) == 8:
+		for _, sp := range t.Spans(meta.PID(be64([]byte(r.Owner)))) {
 			info, err := t.index(sp.Index)
 			if err != nil {
 				return nil, false, err
 			}
 			where = append(where, gens{info.sid, sp.Has})
 		}
-	case r.Kind == OwnerGen && len(r.Owner) == 8:
+	case r.Kind == meta.OwnerGen && len(r.Owner) == 8:
 		gen := be32([]byte(r.Owner[4:]))
-		where = append(where, gens{SuiteID(be32([]byte(r.Owner))), func(g uint32) bool { return g == gen }})
+		where = append(where, gens{meta.SuiteID(be32([]byte(r.Owner))), func(g uint32) bool { return g == gen }})
 	}
 	seen := map[string]bool{}
 	for _, w := range where {
 		prefix := key(nil).u32(uint32(w.suite))
-		if last, _ := seekLast(t.b("gen").Cursor(), prefix, key(nil).u32(uint32(w.suite)).u32(Unended)); last != nil && w.has(be32(last[4:])) {
+		if last, _ := seekLast(t.b("gen").Cursor(), prefix, key(nil).u32(uint32(w.suite)).u32(meta.Unended)); last != nil && w.has(be32(last[4:])) {
 			newest = true
 		}
 		c := t.b("genref").Cursor()
@@ -508,9 +488,9 @@ func (t *Tx) Holders(r Ref) (out []Holder, newest bool, err error) {
 				continue
 			}
 			seen[string(k[8:])] = true
-			h := Holder{Kind: k[8], Name: string(k[9:])}
-			if h.Kind == OwnerSnapshot {
-				h.Snapshot = new(Snapshot)
+			h := meta.Holder{Kind: k[8], Name: string(k[9:])}
+			if h.Kind == meta.OwnerSnapshot {
+				h.Snapshot = new(meta.Snapshot)
 				if err := getJSON(t.b("snapshot"), k[9:], h.Snapshot); err != nil {
 					return nil, false, err
 				}
@@ -519,7 +499,7 @@ func (t *Tx) Holders(r Ref) (out []Holder, newest bool, err error) {
 			out = append(out, h)
 		}
 	}
-	slices.SortFunc(out, func(a, b Holder) int {
+	slices.SortFunc(out, func(a, b meta.Holder) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
 	})
 	return out, newest, nil

@@ -1,25 +1,5 @@
-// Package store keeps the metadata: which snapshots exist, which paragraph was
-// present in which of them, what was frozen, and what refers to which blob. It
-// is the one place that knows bbolt.
-//
-// # Invariants
-//
-// The code of snapd refers to these by number.
-//
-//  1. Blobs are durable before metadata names them; metadata is committed
-//     before a snapshot is signed; a signature is checked before the published
-//     pointer moves. Readers go the other way. Deletion unpublishes first,
-//     drops the reference next, the blob last. Whoever is going to refer to a
-//     blob holds it (cas.Batch) from before it is looked for or written until
-//     the reference is committed.
-//  2. Blobs, snapshots and frozen snapshots never change. Writing one again
-//     with equal bytes succeeds; with others it is an error.
-//  3. Every byte from outside is verified against a signed or recorded digest
-//     before it is parsed, stored under its name, or completed to a client.
-//  4. Equal inputs give equal bytes: no clock, map order, locale, umask, path
-//     or core count reaches an artefact. Time is a parameter.
-//  5. Nothing incomplete is visible: a snapshot appears at once and whole, or
-//     not at all.
+// Package bolt keeps the metadata of one data directory in a bbolt file. It is the
+// only package that knows bbolt.
 //
 // # Model
 //
@@ -85,4 +65,4 @@
 // already name its number, and no reader looks at a number that no snapshot
 // has. A staging that is cut short is mended by the next one, which compares
 // with what is live and reads again every index marked dirty.
-package store
+package bolt

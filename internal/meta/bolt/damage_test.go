@@ -1,4 +1,4 @@
-package store_test
+package bolt_test
 
 import (
 	"context"
@@ -12,11 +12,12 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 func sample(t testing.TB) (path string, needed []cas.Digest) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "meta.db")
-	s, err := store.Open(path, store.Options{})
+	s, err := bolt.Open(path, bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,24 +52,24 @@ func sample(t testing.TB) (path string, needed []cas.Digest) {
 	if _, _, err := st.End(ctx); err != nil {
 		t.Fatal(err)
 	}
-	err = s.Update(ctx, "test", func(tx *store.Tx) error {
-		err := tx.Seal(&store.Sealing{
-			Snapshot:    store.Snapshot{Mirror: mirrorName, Suites: []store.SnapshotSuite{{Suite: suite, Gen: 1}}},
-			Generations: []store.Generation{{Mirror: mirrorName, Suite: suite, Gen: 1}}, Listings: [][]repo.File{nil},
+	err = s.Update(ctx, "test", func(tx *bolt.Tx) error {
+		err := tx.Seal(&meta.Sealing{
+			Snapshot:    meta.Snapshot{Mirror: mirrorName, Suites: []meta.SnapshotSuite{{Suite: suite, Gen: 1}}},
+			Generations: []meta.Generation{{Mirror: mirrorName, Suite: suite, Gen: 1}}, Listings: [][]repo.File{nil},
 		}, day)
 		if err != nil {
 			return err
 		}
-		var nodes []store.Node
+		var nodes []meta.Node
 		for i := range sampleLen {
 			d := cas.Sum(fmt.Append(nil, "node", i))
 			needed = append(needed, d)
-			nodes = append(nodes, store.Node{Path: fmt.Sprint("debian/", i), Digest: d, Size: 1, ModTime: day})
+			nodes = append(nodes, meta.Node{Path: fmt.Sprint("debian/", i), Digest: d, Size: 1, ModTime: day})
 		}
 		if err := tx.PutNodes("4.1", nodes); err != nil {
 			return err
 		}
-		return tx.PutFrozen(&store.Frozen{Name: "4.1", Manifest: repo.File{SHA256: cas.Sum([]byte("manifest"))}})
+		return tx.PutFrozen(&meta.Frozen{Name: "4.1", Manifest: repo.File{SHA256: cas.Sum([]byte("manifest"))}})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -97,9 +98,9 @@ func shrink(t testing.TB, path string) {
 }
 
 // dump describes everything that the sample database answers.
-func dump(s *store.Store, needed []cas.Digest) (string, error) {
+func dump(s *bolt.Store, needed []cas.Digest) (string, error) {
 	var b strings.Builder
-	err := s.View(context.Background(), func(tx *store.Tx) error {
+	err := s.View(context.Background(), func(tx *bolt.Tx) error {
 		snap, err := tx.Latest(mirrorName)
 		if err != nil {
 			return err
@@ -191,16 +192,16 @@ func TestRandomDamage(t *testing.T) {
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := store.Open(file, store.Options{MustExist: true})
+		s, err := bolt.Open(file, bolt.Options{MustExist: true})
 		if err != nil {
 			outcomes["refused"]++
-			if !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, store.ErrLost) && !errors.Is(err, store.ErrVersion) {
+			if !errors.Is(err, meta.ErrCorrupt) && !errors.Is(err, meta.ErrLost) && !errors.Is(err, meta.ErrVersion) {
 				t.Errorf("seed %d, %s: %v", seed, what, err)
 			}
 			continue
 		}
 		torn := ""
-		if err := s.View(t.Context(), func(tx *store.Tx) error { torn = tx.Torn(); return nil }); err != nil && s.Damage() == nil {
+		if err := s.View(t.Context(), func(tx *bolt.Tx) error { torn = tx.Torn(); return nil }); err != nil && s.Damage() == nil {
 			t.Errorf("seed %d, %s: %v", seed, what, err)
 		}
 		switch got, err := dump(s, needed); {
@@ -222,7 +223,7 @@ func TestRandomDamage(t *testing.T) {
 
 func open2(t *testing.T, path string, needed []cas.Digest) string {
 	t.Helper()
-	s, err := store.Open(path, store.Options{MustExist: true})
+	s, err := bolt.Open(path, bolt.Options{MustExist: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +252,7 @@ func TestDamageWhileOpen(t *testing.T) {
 		if err := os.WriteFile(file, sound, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := store.Open(file, store.Options{MustExist: true})
+		s, err := bolt.Open(file, bolt.Options{MustExist: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,13 +276,13 @@ func TestDamageWhileOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = dump(s, needed)
-		_ = s.Update(t.Context(), "test", func(tx *store.Tx) error { return tx.RemoveFrozen("4.1") })
-		_ = s.Update(t.Context(), "test", func(tx *store.Tx) error { return errors.New("rolled back") })
-		_ = s.Update(t.Context(), "test", func(tx *store.Tx) error {
+		_ = s.Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.RemoveFrozen("4.1") })
+		_ = s.Update(t.Context(), "test", func(tx *bolt.Tx) error { return errors.New("rolled back") })
+		_ = s.Update(t.Context(), "test", func(tx *bolt.Tx) error {
 			_, err := tx.ClearFrozenTree("4.1", 1000)
 			return err
 		})
-		if _, err := s.Verify(t.Context()); err != nil && !errors.Is(err, store.ErrCorrupt) {
+		if _, err := s.Verify(t.Context()); err != nil && !errors.Is(err, meta.ErrCorrupt) {
 			t.Errorf("seed %d, %s: %v", seed, what, err)
 		}
 		_ = s.Close()
@@ -296,12 +297,12 @@ func TestLostKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	db, err := bolt.Open(path, 0o600, nil)
+	db, err := bbolt.Open(path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = db.View(func(tx *bolt.Tx) error {
-		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
 			if k, _ := b.Cursor().First(); k != nil {
 				names = append(names, string(name))
 			}
@@ -316,11 +317,11 @@ func TestLostKeys(t *testing.T) {
 		if err := os.WriteFile(file, sound, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		db, err := bolt.Open(file, 0o600, nil)
+		db, err := bbolt.Open(file, 0o600, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = db.Update(func(tx *bolt.Tx) error {
+		err = db.Update(func(tx *bbolt.Tx) error {
 			c := tx.Bucket([]byte(name)).Cursor()
 			c.First()
 			return c.Delete()
@@ -328,14 +329,14 @@ func TestLostKeys(t *testing.T) {
 		if err = errors.Join(err, db.Close()); err != nil {
 			t.Fatal(err)
 		}
-		s, err := store.Open(file, store.Options{MustExist: true})
+		s, err := bolt.Open(file, bolt.Options{MustExist: true})
 		if name == "meta" && err != nil {
 			continue // the schema version
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Damage(); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), name) && name != "sums" {
+		if err := s.Damage(); !errors.Is(err, meta.ErrCorrupt) || !strings.Contains(err.Error(), name) && name != "sums" {
 			t.Errorf("key lost in %s: %v", name, err)
 		}
 		if faults, err := s.Verify(t.Context()); err != nil || len(faults) == 0 {
@@ -349,13 +350,13 @@ func TestLostKeys(t *testing.T) {
 // never there is made.
 func TestLostDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
-	if _, err := store.Open(path, store.Options{MustExist: true}); !errors.Is(err, store.ErrLost) {
+	if _, err := bolt.Open(path, bolt.Options{MustExist: true}); !errors.Is(err, meta.ErrLost) {
 		t.Errorf("missing: %v", err)
 	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Open(path, store.Options{MustExist: true}); !errors.Is(err, store.ErrLost) {
+	if _, err := bolt.Open(path, bolt.Options{MustExist: true}); !errors.Is(err, meta.ErrLost) {
 		t.Errorf("empty: %v", err)
 	}
 	if err := os.Remove(path); err != nil {
@@ -365,7 +366,7 @@ func TestLostDatabase(t *testing.T) {
 	if err := os.WriteFile(path+".new", []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.Open(path, store.Options{})
+	s, err := bolt.Open(path, bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,17 +381,17 @@ func TestConvert(t *testing.T) {
 	path, needed := sample(t)
 	want := open2(t, path, needed)
 	old := filepath.Join(t.TempDir(), "meta.db")
-	src, err := bolt.Open(path, 0o600, nil)
+	src, err := bbolt.Open(path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dst, err := bolt.Open(old, 0o600, &bolt.Options{NoFreelistSync: true, Timeout: time.Second})
+	dst, err := bbolt.Open(old, 0o600, &bbolt.Options{NoFreelistSync: true, Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = src.View(func(from *bolt.Tx) error {
-		return dst.Update(func(to *bolt.Tx) error {
-			return from.ForEach(func(name []byte, b *bolt.Bucket) error {
+	err = src.View(func(from *bbolt.Tx) error {
+		return dst.Update(func(to *bbolt.Tx) error {
+			return from.ForEach(func(name []byte, b *bbolt.Bucket) error {
 				if string(name) == "sums" {
 					return nil
 				}

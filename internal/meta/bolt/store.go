@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"context"
@@ -15,26 +15,10 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"example.org/snapd/internal/durable"
-)
-
-var (
-	// ErrNotFound means that nothing is stored under that name.
-	ErrNotFound = errors.New("not found")
-	// ErrExists means that something else is stored under that name already.
-	ErrExists = errors.New("already exists with other contents")
-	// ErrLocked means that another process has the database open.
-	ErrLocked = errors.New("in use by another process")
-	// ErrGone means that a snapshot was there and was removed.
-	ErrGone = errors.New("removed")
-	// ErrCorrupt means that the database contradicts itself.
-	ErrCorrupt = errors.New("metadata corrupt")
-	// ErrLost means that the database is missing where there was one.
-	ErrLost = errors.New("metadata lost")
-	// ErrVersion means that a newer snapd wrote the database.
-	ErrVersion = errors.New("metadata of a newer version")
+	"example.org/snapd/internal/meta"
 )
 
 // schemaVersion is the version of the database's contents. Version 2 brought
@@ -49,7 +33,7 @@ var buckets = []string{
 
 // Store is the metadata of one data directory.
 type Store struct {
-	db      *bolt.DB
+	db      *bbolt.DB
 	file    *os.File // the database, for reads beside bbolt's map; bbolt closes it
 	fault   FaultFunc
 	unknown atomic.Pointer[error] // set by a commit that failed halfway
@@ -79,7 +63,7 @@ func (s *Store) View(ctx context.Context, f func(*Tx) error) error {
 		return err
 	}
 	return s.guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error { return f(&Tx{tx: tx, s: s}) })
+		return s.db.View(func(tx *bbolt.Tx) error { return f(&Tx{tx: tx, s: s}) })
 	})
 }
 
@@ -107,7 +91,7 @@ func (s *Store) UpdateDamaged(ctx context.Context, op string, f func(*Tx) error)
 	var fail error
 	ran := false
 	err := s.guard(func() error {
-		return s.db.Update(func(tx *bolt.Tx) error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
 			if err := s.unknown.Load(); err != nil {
 				return *err
 			}
@@ -157,9 +141,9 @@ func (s *Store) guard(f func() error) (err error) {
 			if s.sound() {
 				panic(r) // a bug
 			}
-			err = fmt.Errorf("%w: %v", ErrCorrupt, r)
+			err = fmt.Errorf("%w: %v", meta.ErrCorrupt, r)
 		}
-		if errors.Is(err, ErrCorrupt) {
+		if errors.Is(err, meta.ErrCorrupt) {
 			s.damaged.CompareAndSwap(nil, &err)
 		}
 	}()
@@ -177,11 +161,11 @@ func (s *Store) Damage() error {
 
 // Verify reads every page of the database with what is committed now, and
 // compares it with its checksums and sums. It runs beside readers and writers.
-func (s *Store) Verify(ctx context.Context) (faults []Fault, err error) {
+func (s *Store) Verify(ctx context.Context) (faults []meta.Fault, err error) {
 	for {
 		err = s.guard(func() error {
 			// The transaction keeps the pages of its state from being used again.
-			return s.db.View(func(tx *bolt.Tx) (err error) {
+			return s.db.View(func(tx *bbolt.Tx) (err error) {
 				m, err := s.metaOf(uint64(tx.ID()))
 				if err == nil {
 					faults, err = s.scan(ctx, m)
@@ -205,13 +189,13 @@ func (s *Store) Verify(ctx context.Context) (faults []Fault, err error) {
 }
 
 // scan walks the pages of a committed state.
-func (s *Store) scan(ctx context.Context, m *boltMeta) ([]Fault, error) {
+func (s *Store) scan(ctx context.Context, m *boltMeta) ([]meta.Fault, error) {
 	c, pages, err := scanFile(ctx, s.file, m)
 	if err != nil {
 		return nil, err
 	}
 	if pages != nil {
-		return append([]Fault{{Err: fmt.Errorf("%w: %w", ErrCorrupt, pages)}}, c.faults...), nil
+		return append([]meta.Fault{{Err: fmt.Errorf("%w: %w", meta.ErrCorrupt, pages)}}, c.faults...), nil
 	}
 	return c.result(), nil
 }
@@ -250,14 +234,14 @@ func (s *Store) sound() bool {
 func (s *Store) metaOf(txid uint64) (*boltMeta, error) {
 	newest, _, err := readMetas(s.file)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: %w", meta.ErrCorrupt, err)
 	}
 	if newest.txid == txid {
 		return newest, nil
 	}
 	other, err := readMeta(s.file, int(txid%2), newest.pageSize)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: %w", meta.ErrCorrupt, err)
 	}
 	if other.txid != txid {
 		return nil, errOvertaken
@@ -279,7 +263,7 @@ func (s *Store) Close() error {
 
 // Tx is one transaction. Values it returns are copies and stay valid.
 type Tx struct {
-	tx   *bolt.Tx
+	tx   *bbolt.Tx
 	s    *Store
 	hash hasher
 	sums map[string]*bucketSum // of the buckets that it changed
@@ -293,20 +277,13 @@ func full(err error) bool {
 	return errors.As(err, &p) && (p.Op == "write" || p.Op == "truncate") && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
 }
 
-// Usage is the size of the database.
-type Usage struct {
-	File int64 // bytes of the file
-	Used int64 // bytes of pages in use
-	Data int64 // bytes of keys and values
-}
-
 // Usage measures the database, walking every page.
-func (s *Store) Usage(ctx context.Context) (Usage, error) {
-	var u Usage
+func (s *Store) Usage(ctx context.Context) (meta.Usage, error) {
+	var u meta.Usage
 	err := s.guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
+		return s.db.View(func(tx *bbolt.Tx) error {
 			u.File = tx.Size()
-			return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
+			return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
 				st := b.Stats()
 				// Without the header of each page, and the header and checksum of each element.
 				u.Data += int64(st.LeafInuse + st.InlineBucketInuse - pageHeaderLen*(st.LeafPageN+st.InlineBucketN) - (elementLen+checksumLen)*st.KeyN)
@@ -328,10 +305,10 @@ func (s *Store) Lookups() int64 {
 func getJSON(b bucket, k []byte, v any) error {
 	data := b.Get(k)
 	if data == nil {
-		return ErrNotFound
+		return meta.ErrNotFound
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%w: key %q: %w", ErrCorrupt, k, err)
+		return fmt.Errorf("%w: key %q: %w", meta.ErrCorrupt, k, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package store_test
+package bolt_test
 
 import (
 	"cmp"
@@ -16,8 +16,9 @@ import (
 	"pgregory.net/rapid"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
 const (
@@ -65,7 +66,7 @@ type model struct {
 	aborted bool
 }
 
-func stageIndex(t *rapid.T, ctx ctx, st *store.Stage, index string, paras []para, stop int) bool {
+func stageIndex(t *rapid.T, ctx ctx, st *bolt.Stage, index string, paras []para, stop int) bool {
 	must(t, st.Begin(ctx, index))
 	for i, p := range paras {
 		if i == stop {
@@ -107,7 +108,7 @@ func TestHistories(t *testing.T) {
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		n++
-		s, err := store.Open(filepath.Join(dir, fmt.Sprint(n)), store.Options{})
+		s, err := bolt.Open(filepath.Join(dir, fmt.Sprint(n)), bolt.Options{})
 		must(rt, err)
 		defer os.Remove(filepath.Join(dir, fmt.Sprint(n)))
 		defer s.Close()
@@ -154,7 +155,7 @@ func change(t *rapid.T, from state) state {
 	return next
 }
 
-func (m *model) generation(t *rapid.T, ctx ctx, s *store.Store, abort bool) {
+func (m *model) generation(t *rapid.T, ctx ctx, s *bolt.Store, abort bool) {
 	next := change(t, m.head)
 	m.aborted = true
 	st, err := s.NewStage(ctx, mirrorName, suite)
@@ -182,27 +183,27 @@ func (m *model) generation(t *rapid.T, ctx ctx, s *store.Store, abort bool) {
 	if abort {
 		return
 	}
-	g := store.Generation{Mirror: mirrorName, Suite: suite, Gen: st.Gen(), Date: m.now}
+	g := meta.Generation{Mirror: mirrorName, Suite: suite, Gen: st.Gen(), Date: m.now}
 	var files []repo.File
 	for _, index := range indices {
 		d := cas.Sum(fmt.Append(nil, index, len(next[index]), st.Gen()))
 		l := repo.Listed{Path: index, Size: 1, SHA256: d}
-		g.Groups = append(g.Groups, store.Group{Index: index, Packages: true, Form: l})
+		g.Groups = append(g.Groups, meta.Group{Index: index, Packages: true, Form: l})
 		files = append(files, repo.File{Path: index, Size: 1, SHA256: d})
 	}
 	m.last++
 	m.gens[m.last], m.head, m.aborted = next, next, false
-	m.seal(t, ctx, s, &store.Sealing{Generations: []store.Generation{g}, Listings: [][]repo.File{files}})
+	m.seal(t, ctx, s, &meta.Sealing{Generations: []meta.Generation{g}, Listings: [][]repo.File{files}})
 }
 
-func (m *model) seal(t *rapid.T, ctx ctx, s *store.Store, sealing *store.Sealing) {
+func (m *model) seal(t *rapid.T, ctx ctx, s *bolt.Store, sealing *meta.Sealing) {
 	if sealing == nil {
-		sealing = &store.Sealing{}
+		sealing = &meta.Sealing{}
 	}
-	sealing.Snapshot = store.Snapshot{Mirror: mirrorName, Type: "deb", Suites: []store.SnapshotSuite{{Suite: suite, Gen: m.last}}}
+	sealing.Snapshot = meta.Snapshot{Mirror: mirrorName, Type: "deb", Suites: []meta.SnapshotSuite{{Suite: suite, Gen: m.last}}}
 	// The clock stands still, goes on, or was set back.
 	m.now = m.now.Add(time.Duration(rapid.IntRange(-2, 5).Draw(t, "clock")) * time.Second)
-	must(t, s.Update(ctx, "seal", func(tx *store.Tx) error { return tx.Seal(sealing, m.now) }))
+	must(t, s.Update(ctx, "seal", func(tx *bolt.Tx) error { return tx.Seal(sealing, m.now) }))
 	at := sealing.Snapshot.Instant
 	for old := range m.snaps {
 		if !at.After(old) {
@@ -221,22 +222,22 @@ func (m *model) instants() []time.Time {
 	return slices.SortedFunc(maps.Keys(m.snaps), func(a, b time.Time) int { return b.Compare(a) })
 }
 
-func (m *model) remove(t *rapid.T, ctx ctx, s *store.Store) {
+func (m *model) remove(t *rapid.T, ctx ctx, s *bolt.Store) {
 	if len(m.snaps) < 2 {
 		return
 	}
 	at := rapid.SampledFrom(m.instants()[1:]).Draw(t, "removed")
-	must(t, s.Update(ctx, "rm", func(tx *store.Tx) error { return tx.RemoveSnapshot(mirrorName, at) }))
+	must(t, s.Update(ctx, "rm", func(tx *bolt.Tx) error { return tx.RemoveSnapshot(mirrorName, at) }))
 	delete(m.snaps, at)
 	m.gone[at] = true
 }
 
-func (m *model) collect(t *rapid.T, ctx ctx, s *store.Store, limit int) {
-	var gens []store.GenSuspect
-	must(t, s.View(ctx, func(tx *store.Tx) error { gens = tx.GenSuspects(); return nil }))
+func (m *model) collect(t *rapid.T, ctx ctx, s *bolt.Store, limit int) {
+	var gens []meta.GenSuspect
+	must(t, s.View(ctx, func(tx *bolt.Tx) error { gens = tx.GenSuspects(); return nil }))
 	for _, g := range gens {
 		for done := false; !done; {
-			must(t, s.Update(ctx, "gc", func(tx *store.Tx) (err error) {
+			must(t, s.Update(ctx, "gc", func(tx *bolt.Tx) (err error) {
 				done, _, err = tx.CollectGen(g, limit)
 				return err
 			}))
@@ -266,7 +267,7 @@ func (m *model) collect(t *rapid.T, ctx ctx, s *store.Store, limit int) {
 		}
 	}
 	got := map[string]bool{}
-	must(t, s.View(ctx, func(tx *store.Tx) error {
+	must(t, s.View(ctx, func(tx *bolt.Tx) error {
 		for d := range listed {
 			if len(tx.Refs(d, 1)) == 0 {
 				return fmt.Errorf("index %s of a generation that is kept has no reference", d.Short())
@@ -313,13 +314,13 @@ func (m *model) collect(t *rapid.T, ctx ctx, s *store.Store, limit int) {
 	}
 }
 
-func (m *model) check(t *rapid.T, ctx ctx, s *store.Store) {
+func (m *model) check(t *rapid.T, ctx ctx, s *bolt.Store) {
 	faults, err := s.Verify(ctx)
 	must(t, err)
 	if len(faults) > 0 {
 		t.Fatalf("metadata: %v", faults)
 	}
-	must(t, s.View(ctx, func(tx *store.Tx) error {
+	must(t, s.View(ctx, func(tx *bolt.Tx) error {
 		if err := tx.Check(func(f string, a ...any) { t.Errorf("metadata: "+f, a...) }); err != nil {
 			return err
 		}
@@ -339,7 +340,7 @@ func (m *model) check(t *rapid.T, ctx ctx, s *store.Store) {
 }
 
 // checkPackages reads a snapshot page by page and compares it.
-func (m *model) checkPackages(t *rapid.T, tx *store.Tx, snap *store.Snapshot, want state) {
+func (m *model) checkPackages(t *rapid.T, tx *bolt.Tx, snap *meta.Snapshot, want state) {
 	got := state{}
 	for _, i := range indices {
 		got[i] = map[para]bool{}
@@ -380,7 +381,7 @@ func (m *model) checkPackages(t *rapid.T, tx *store.Tx, snap *store.Snapshot, wa
 }
 
 // checkInstants asks for snapshots by every second near those that were.
-func (m *model) checkInstants(t *rapid.T, tx *store.Tx) {
+func (m *model) checkInstants(t *rapid.T, tx *bolt.Tx) {
 	all := m.instants()
 	if len(all) > 0 {
 		if l, err := tx.Latest(mirrorName); err != nil || !l.Instant.Equal(all[0]) {
@@ -407,21 +408,21 @@ func (m *model) checkInstants(t *rapid.T, tx *store.Tx) {
 		}
 		got, err := tx.At(mirrorName, at)
 		switch {
-		case best.IsZero() && !errors.Is(err, store.ErrNotFound), removed && !errors.Is(err, store.ErrGone):
+		case best.IsZero() && !errors.Is(err, meta.ErrNotFound), removed && !errors.Is(err, meta.ErrGone):
 			t.Fatalf("at %v: %v, %v", at, got, err)
 		case !best.IsZero() && !removed && (err != nil || !got.Instant.Equal(best)):
 			t.Fatalf("at %v: %v, %v, expected %v", at, got, err, best)
 		}
 	}
 	for at := range m.gone {
-		if _, err := tx.Snapshot(mirrorName, at); !errors.Is(err, store.ErrGone) {
+		if _, err := tx.Snapshot(mirrorName, at); !errors.Is(err, meta.ErrGone) {
 			t.Fatalf("removed snapshot %v: %v", at, err)
 		}
 	}
 }
 
 // checkChanges compares Changes with a difference by force.
-func (m *model) checkChanges(t *rapid.T, tx *store.Tx) {
+func (m *model) checkChanges(t *rapid.T, tx *bolt.Tx) {
 	gens := slices.Sorted(maps.Keys(m.gens))
 	a, b := rapid.SampledFrom(gens).Draw(t, "from"), rapid.SampledFrom(gens).Draw(t, "to")
 	changes, err := tx.Changes(mirrorName, suite, a, b)

@@ -1,4 +1,4 @@
-package store
+package meta
 
 import (
 	"bufio"
@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,17 +14,10 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// A tree listing is a blob beside each frozen snapshot: its record and every
-// file of its tree. The metadata has both already; the listing is what verify
-// compares the served tree with, and what fsck rebuilds it from.
-//
-//	snapd-tree/1
-//	{"name":"4.1",…}                        the record, without the listing itself
-//	<sha256> <size> <unix time> "<path>"    a line for each file, by path
-
 const (
 	treeMagic = "snapd-tree/1\n"
-	treePath  = "tree" // Path of a listing in a record
+	// TreePath is the path of a listing in a record.
+	TreePath = "tree"
 )
 
 // EncodeTree makes the listing of a frozen snapshot whose nodes are sorted by
@@ -100,27 +92,4 @@ func decodeTreeLine(line string) (n Node, err error) {
 type TreeFault struct {
 	Path       string
 	Want, Have *Node // nil: no such file
-}
-
-// CompareTree compares the tree that is served with its listing.
-func (t *Tx) CompareTree(f *Frozen, listed []Node) (faults []TreeFault) {
-	want := make(map[string]*Node, len(listed)+len(f.Statements))
-	for i := range listed {
-		want[listed[i].Path] = &listed[i]
-	}
-	for _, s := range f.Statements {
-		want[s.Path] = &Node{Path: s.Path, Digest: s.SHA256, Size: s.Size, ModTime: f.Date}
-	}
-	for _, have := range t.Nodes(f.Name, "", "", 0) {
-		w := want[have.Path]
-		delete(want, have.Path)
-		if w == nil || *w != have {
-			faults = append(faults, TreeFault{have.Path, w, &have})
-		}
-	}
-	for path, w := range want {
-		faults = append(faults, TreeFault{path, w, nil})
-	}
-	slices.SortFunc(faults, func(a, b TreeFault) int { return strings.Compare(a.Path, b.Path) })
-	return faults
 }

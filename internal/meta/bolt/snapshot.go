@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"bytes"
@@ -8,34 +8,35 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
 // SuiteID gives the number of a mirror's suite.
-func (t *Tx) SuiteID(mirror string, suite repo.SuiteName) (SuiteID, bool) {
+func (t *Tx) SuiteID(mirror string, suite repo.SuiteName) (meta.SuiteID, bool) {
 	n, ok, _ := t.id(mirror+"\x00"+string(suite), false)
-	return SuiteID(n), ok
+	return meta.SuiteID(n), ok
 }
 
-func (t *Tx) makeSuiteID(mirror string, suite repo.SuiteName) (SuiteID, error) {
+func (t *Tx) makeSuiteID(mirror string, suite repo.SuiteName) (meta.SuiteID, error) {
 	n, _, err := t.id(mirror+"\x00"+string(suite), true)
-	return SuiteID(n), err
+	return meta.SuiteID(n), err
 }
 
 // IndexName tells which index an IndexID stands for.
-func (t *Tx) IndexName(id IndexID) (mirror string, suite repo.SuiteName, index string, err error) {
+func (t *Tx) IndexName(id meta.IndexID) (mirror string, suite repo.SuiteName, index string, err error) {
 	v := t.b("names").Get(key(nil).u32(uint32(id)))
 	parts := strings.SplitN(string(v), "\x00", 3)
 	if len(parts) != 3 {
-		return "", "", "", fmt.Errorf("%w: index %d has no name", ErrCorrupt, id)
+		return "", "", "", fmt.Errorf("%w: index %d has no name", meta.ErrCorrupt, id)
 	}
 	return parts[0], repo.SuiteName(parts[1]), parts[2], nil
 }
 
 // IndexID gives the number of an index.
-func (t *Tx) IndexID(mirror string, suite repo.SuiteName, index string) (IndexID, bool) {
+func (t *Tx) IndexID(mirror string, suite repo.SuiteName, index string) (meta.IndexID, bool) {
 	n, ok, _ := t.id(mirror+"\x00"+string(suite)+"\x00"+index, false)
-	return IndexID(n), ok
+	return meta.IndexID(n), ok
 }
 
 func (t *Tx) mirrorID(mirror string, create bool) (uint32, bool, error) {
@@ -55,54 +56,54 @@ func (t *Tx) Mirrors() []string {
 }
 
 // Snapshot looks up a snapshot by its exact instant. ErrGone, ErrNotFound.
-func (t *Tx) Snapshot(mirror string, at time.Time) (*Snapshot, error) {
-	var s Snapshot
+func (t *Tx) Snapshot(mirror string, at time.Time) (*meta.Snapshot, error) {
+	var s meta.Snapshot
 	k := key(nil).str(mirror).at(at)
 	if err := getJSON(t.b("snapshot"), k, &s); err != nil {
-		if errors.Is(err, ErrNotFound) && t.b("gone").Get(k) != nil {
-			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, FormatInstant(at), ErrGone)
+		if errors.Is(err, meta.ErrNotFound) && t.b("gone").Get(k) != nil {
+			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatInstant(at), meta.ErrGone)
 		}
-		return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, FormatInstant(at), err)
+		return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatInstant(at), err)
 	}
 	return &s, nil
 }
 
 // Latest is the newest snapshot of a mirror. ErrNotFound.
-func (t *Tx) Latest(mirror string) (*Snapshot, error) {
+func (t *Tx) Latest(mirror string) (*meta.Snapshot, error) {
 	s, err := t.before(mirror, time.Unix(1<<40, 0))
 	if err != nil {
-		return nil, fmt.Errorf("mirror %s has no snapshot: %w", mirror, ErrNotFound)
+		return nil, fmt.Errorf("mirror %s has no snapshot: %w", mirror, meta.ErrNotFound)
 	}
 	return s, nil
 }
 
 // At is the newest snapshot at or before an instant: ErrGone when that one was
 // removed, ErrNotFound when the mirror is younger.
-func (t *Tx) At(mirror string, at time.Time) (*Snapshot, error) {
+func (t *Tx) At(mirror string, at time.Time) (*meta.Snapshot, error) {
 	s, err := t.before(mirror, at)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return nil, err
 	}
 	c := t.b("gone").Cursor()
 	prefix := key(nil).str(mirror)
 	if k, _ := seekLast(c, prefix, key(nil).str(mirror).at(at)); k != nil {
 		if g := unix(k[len(prefix):]); s == nil || g.After(s.Instant) {
-			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, FormatInstant(g), ErrGone)
+			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatInstant(g), meta.ErrGone)
 		}
 	}
 	if s == nil {
-		return nil, fmt.Errorf("mirror %s has no snapshot at or before %s: %w", mirror, FormatInstant(at), ErrNotFound)
+		return nil, fmt.Errorf("mirror %s has no snapshot at or before %s: %w", mirror, meta.FormatInstant(at), meta.ErrNotFound)
 	}
 	return s, nil
 }
 
-func (t *Tx) before(mirror string, at time.Time) (*Snapshot, error) {
+func (t *Tx) before(mirror string, at time.Time) (*meta.Snapshot, error) {
 	b := t.b("snapshot")
 	k, _ := seekLast(b.Cursor(), key(nil).str(mirror), key(nil).str(mirror).at(at))
 	if k == nil {
-		return nil, ErrNotFound
+		return nil, meta.ErrNotFound
 	}
-	var s Snapshot
+	var s meta.Snapshot
 	return &s, getJSON(b, k, &s)
 }
 
@@ -128,7 +129,7 @@ func seekLast(c cursor, prefix, k []byte) ([]byte, []byte) {
 
 // Snapshots lists a mirror's snapshots, newest first, starting before an
 // instant (zero: the newest); at most limit (0: all).
-func (t *Tx) Snapshots(mirror string, before time.Time, limit int) ([]*Snapshot, error) {
+func (t *Tx) Snapshots(mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
 	b := t.b("snapshot")
 	c := b.Cursor()
 	prefix := key(nil).str(mirror)
@@ -136,9 +137,9 @@ func (t *Tx) Snapshots(mirror string, before time.Time, limit int) ([]*Snapshot,
 	if !before.IsZero() {
 		at = before.Add(-time.Second)
 	}
-	var out []*Snapshot
+	var out []*meta.Snapshot
 	for k, _ := seekLast(c, prefix, key(nil).str(mirror).at(at)); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Prev() {
-		var s Snapshot
+		var s meta.Snapshot
 		if err := getJSON(b, k, &s); err != nil {
 			return nil, err
 		}
@@ -151,14 +152,14 @@ func (t *Tx) Snapshots(mirror string, before time.Time, limit int) ([]*Snapshot,
 }
 
 // Next is the oldest snapshot after an instant, or nil.
-func (t *Tx) Next(mirror string, after time.Time) (*Snapshot, error) {
+func (t *Tx) Next(mirror string, after time.Time) (*meta.Snapshot, error) {
 	b := t.b("snapshot")
 	prefix := key(nil).str(mirror)
 	k, _ := b.Cursor().Seek(key(nil).str(mirror).at(after.Add(time.Second)))
 	if k == nil || !bytes.HasPrefix(k, prefix) {
 		return nil, nil
 	}
-	var s Snapshot
+	var s meta.Snapshot
 	return &s, getJSON(b, k, &s)
 }
 
@@ -174,12 +175,12 @@ func (t *Tx) Gone(mirror string) []time.Time {
 }
 
 // Generation looks up a generation of a suite. ErrNotFound.
-func (t *Tx) Generation(mirror string, suite repo.SuiteName, gen uint32) (*Generation, error) {
+func (t *Tx) Generation(mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if !ok {
-		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, ErrNotFound)
+		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
 	}
-	var g Generation
+	var g meta.Generation
 	if err := getJSON(t.b("gen"), key(nil).u32(uint32(id)).u32(gen), &g); err != nil {
 		return nil, fmt.Errorf("generation %d of %s %s: %w", gen, mirror, suite, err)
 	}
@@ -188,48 +189,26 @@ func (t *Tx) Generation(mirror string, suite repo.SuiteName, gen uint32) (*Gener
 
 // LastGeneration is the generation of a suite that arrived last: the base that
 // the next one is compared with. ErrNotFound.
-func (t *Tx) LastGeneration(mirror string, suite repo.SuiteName) (*Generation, error) {
+func (t *Tx) LastGeneration(mirror string, suite repo.SuiteName) (*meta.Generation, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if !ok {
-		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, ErrNotFound)
+		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
 	}
 	prefix := key(nil).u32(uint32(id))
 	b := t.b("gen")
-	k, _ := seekLast(b.Cursor(), prefix, key(nil).u32(uint32(id)).u32(Unended))
+	k, _ := seekLast(b.Cursor(), prefix, key(nil).u32(uint32(id)).u32(meta.Unended))
 	if k == nil {
-		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, ErrNotFound)
+		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
 	}
-	var g Generation
+	var g meta.Generation
 	return &g, getJSON(b, k, &g)
 }
-
-// Sealing is what becomes visible at once.
-type Sealing struct {
-	Snapshot    Snapshot
-	Generations []Generation  // new ones; their Gen is the one they were staged under
-	Listings    [][]repo.File // for each new generation, what its root lists, in any order
-	History     bool          // an older state taken into history: the instant is given
-	Aliases     []Alias
-}
-
-// Alias says under which other digest a blob is known.
-type Alias struct {
-	Algo   byte // 1: SHA-1, 2: SHA-512
-	Other  []byte
-	SHA256 cas.Digest
-}
-
-// Algorithms of aliases.
-const (
-	AliasSHA1   = 1
-	AliasSHA512 = 2
-)
 
 // Seal commits a snapshot whose generations have been staged and whose blobs
 // are durable (invariants 1 and 5). The snapshot's instant is set to now, or one
 // second after the newest snapshot where that is later; with History it is taken
 // as given, and ErrExists is returned when another snapshot has it.
-func (t *Tx) Seal(s *Sealing, now time.Time) error {
+func (t *Tx) Seal(s *meta.Sealing, now time.Time) error {
 	snap := &s.Snapshot
 	if !s.History {
 		snap.Instant = now.UTC().Truncate(time.Second)
@@ -243,8 +222,8 @@ func (t *Tx) Seal(s *Sealing, now time.Time) error {
 		}
 	} else {
 		snap.Instant = snap.Instant.UTC().Truncate(time.Second)
-		if _, err := t.Snapshot(snap.Mirror, snap.Instant); !errors.Is(err, ErrNotFound) {
-			return fmt.Errorf("snapshot %s: %w", snap.ID(), ErrExists)
+		if _, err := t.Snapshot(snap.Mirror, snap.Instant); !errors.Is(err, meta.ErrNotFound) {
+			return fmt.Errorf("snapshot %s: %w", snap.ID(), meta.ErrExists)
 		}
 	}
 	for i := range s.Generations {
@@ -264,7 +243,7 @@ func (t *Tx) Seal(s *Sealing, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if err := t.b("genref").Put(genRef(id, e.Gen, OwnerSnapshot, string(key(nil).str(snap.Mirror).at(snap.Instant))), nil); err != nil {
+		if err := t.b("genref").Put(genRef(id, e.Gen, meta.OwnerSnapshot, string(key(nil).str(snap.Mirror).at(snap.Instant))), nil); err != nil {
 			return err
 		}
 	}
@@ -274,21 +253,21 @@ func (t *Tx) Seal(s *Sealing, now time.Time) error {
 	return putJSON(t.b("snapshot"), key(nil).str(snap.Mirror).at(snap.Instant), snap)
 }
 
-func genRef(id SuiteID, gen uint32, kind byte, owner string) key {
+func genRef(id meta.SuiteID, gen uint32, kind byte, owner string) key {
 	return key(nil).u32(uint32(id)).u32(gen).one(kind).raw([]byte(owner))
 }
 
-func (t *Tx) putGeneration(g *Generation, files []repo.File, history bool) error {
+func (t *Tx) putGeneration(g *meta.Generation, files []repo.File, history bool) error {
 	id, err := t.makeSuiteID(g.Mirror, g.Suite)
 	if err != nil {
 		return err
 	}
 	k := key(nil).u32(uint32(id)).u32(g.Gen)
 	if t.b("gen").Get(k) != nil {
-		return fmt.Errorf("generation %d of %s %s: %w", g.Gen, g.Mirror, g.Suite, ErrExists)
+		return fmt.Errorf("generation %d of %s %s: %w", g.Gen, g.Mirror, g.Suite, meta.ErrExists)
 	}
 	for _, d := range g.Blobs() {
-		if err := t.PutRef(d, OwnerGen, string(k)); err != nil {
+		if err := t.PutRef(d, meta.OwnerGen, string(k)); err != nil {
 			return err
 		}
 	}
@@ -310,7 +289,7 @@ func (t *Tx) putGeneration(g *Generation, files []repo.File, history bool) error
 
 // putListings notes which digests the root lists (for by-hash names) and since
 // when each path has had its content (for `latest`). Only changes are written.
-func (t *Tx) putListings(id SuiteID, g *Generation, files []repo.File, history bool) error {
+func (t *Tx) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File, history bool) error {
 	listed, lended, lpath := t.b("listed"), t.b("lended"), t.b("lpath")
 	now := make(map[cas.Digest]bool, len(files))
 	for _, f := range files {
@@ -322,7 +301,7 @@ func (t *Tx) putListings(id SuiteID, g *Generation, files []repo.File, history b
 	c := listed.Cursor()
 	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
 		d := cas.Digest(k[4:])
-		if l := decodeListing(v); l.Last == Unended && !now[d] {
+		if l := decodeListing(v); l.Last == meta.Unended && !now[d] {
 			gone = append(gone, d)
 		}
 	}
@@ -330,7 +309,7 @@ func (t *Tx) putListings(id SuiteID, g *Generation, files []repo.File, history b
 		k := key(nil).u32(uint32(id)).raw(d[:])
 		l := decodeListing(listed.Get(k))
 		l.Last = g.Gen - 1
-		if err := listed.Put(k, l.encode()); err != nil {
+		if err := listed.Put(k, encodeListing(l)); err != nil {
 			return err
 		}
 		if err := lended.Put(key(nil).u32(uint32(id)).u32(l.Last).raw(d[:]), nil); err != nil {
@@ -345,10 +324,10 @@ func (t *Tx) putListings(id SuiteID, g *Generation, files []repo.File, history b
 	for _, f := range files {
 		k := key(nil).u32(uint32(id)).raw(f.SHA256[:])
 		v := listed.Get(k)
-		l := Listing{Path: f.Path, Size: f.Size, Last: Unended, First: g.Gen}
+		l := meta.Listing{Path: f.Path, Size: f.Size, Last: meta.Unended, First: g.Gen}
 		if v != nil {
 			old := decodeListing(v)
-			if old.Last == Unended {
+			if old.Last == meta.Unended {
 				goto path // any of the paths with that content serves
 			}
 			l.First = old.First
@@ -356,7 +335,7 @@ func (t *Tx) putListings(id SuiteID, g *Generation, files []repo.File, history b
 				return err
 			}
 		}
-		if err := listed.Put(k, l.encode()); err != nil {
+		if err := listed.Put(k, encodeListing(l)); err != nil {
 			return err
 		}
 	path:
@@ -384,7 +363,7 @@ func (t *Tx) putListings(id SuiteID, g *Generation, files []repo.File, history b
 	return nil
 }
 
-func (l Listing) encode() []byte {
+func encodeListing(l meta.Listing) []byte {
 	var e enc
 	e.uint(uint64(l.Last))
 	e.uint(uint64(l.Size))
@@ -393,9 +372,9 @@ func (l Listing) encode() []byte {
 	return e
 }
 
-func decodeListing(v []byte) Listing {
+func decodeListing(v []byte) meta.Listing {
 	d := dec{b: v}
-	l := Listing{Last: uint32(d.uint()), Size: int64(d.uint())}
+	l := meta.Listing{Last: uint32(d.uint()), Size: int64(d.uint())}
 	l.Path = d.string()
 	if len(d.b) > 0 {
 		l.First = uint32(d.uint())
@@ -404,14 +383,14 @@ func decodeListing(v []byte) Listing {
 }
 
 // Listed tells what a suite's roots listed under a digest. ErrNotFound.
-func (t *Tx) Listed(mirror string, suite repo.SuiteName, d cas.Digest) (Listing, error) {
+func (t *Tx) Listed(mirror string, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if ok {
 		if v := t.b("listed").Get(key(nil).u32(uint32(id)).raw(d[:])); v != nil {
 			return decodeListing(v), nil
 		}
 	}
-	return Listing{}, fmt.Errorf("digest %s in %s %s: %w", d, mirror, suite, ErrNotFound)
+	return meta.Listing{}, fmt.Errorf("digest %s in %s %s: %w", d, mirror, suite, meta.ErrNotFound)
 }
 
 // ListedSince tells since which snapshot's instant path has had the content d.
@@ -429,7 +408,7 @@ func (t *Tx) ListedSince(mirror string, suite repo.SuiteName, path string, d cas
 }
 
 // PutAlias notes that a blob is also known under another digest.
-func (t *Tx) PutAlias(a Alias) error {
+func (t *Tx) PutAlias(a meta.Alias) error {
 	return t.b("alias").Put(key(nil).one(a.Algo).raw(a.Other), a.SHA256[:])
 }
 
@@ -437,7 +416,7 @@ func (t *Tx) PutAlias(a Alias) error {
 func (t *Tx) Alias(algo byte, other []byte) (cas.Digest, error) {
 	v := t.b("alias").Get(key(nil).one(algo).raw(other))
 	if v == nil {
-		return cas.Digest{}, fmt.Errorf("digest %x: %w", other, ErrNotFound)
+		return cas.Digest{}, fmt.Errorf("digest %x: %w", other, meta.ErrNotFound)
 	}
 	return cas.Digest(v), nil
 }
@@ -455,18 +434,12 @@ func (t *Tx) DropRef(d cas.Digest, kind byte, owner string) error {
 	return t.b("suspect").Put(d[:], nil)
 }
 
-// Ref is one reason why a blob stays.
-type Ref struct {
-	Kind  byte
-	Owner string
-}
-
 // Refs lists who needs a blob, at most limit (0: all).
-func (t *Tx) Refs(d cas.Digest, limit int) []Ref {
-	var out []Ref
+func (t *Tx) Refs(d cas.Digest, limit int) []meta.Ref {
+	var out []meta.Ref
 	c := t.b("ref").Cursor()
 	for k, _ := c.Seek(d[:]); k != nil && bytes.HasPrefix(k, d[:]); k, _ = c.Next() {
-		out = append(out, Ref{k[32], string(k[33:])})
+		out = append(out, meta.Ref{Kind: k[32], Owner: string(k[33:])})
 		if limit > 0 && len(out) == limit {
 			break
 		}
@@ -475,10 +448,12 @@ func (t *Tx) Refs(d cas.Digest, limit int) []Ref {
 }
 
 // SetCheck notes the outcome of asking upstream.
-func (t *Tx) SetCheck(mirror string, c Check) error { return putJSON(t.b("check"), []byte(mirror), c) }
+func (t *Tx) SetCheck(mirror string, c meta.Check) error {
+	return putJSON(t.b("check"), []byte(mirror), c)
+}
 
 // LastCheck tells the outcome of the last sync of a mirror; the zero Check if none.
-func (t *Tx) LastCheck(mirror string) (c Check) {
+func (t *Tx) LastCheck(mirror string) (c meta.Check) {
 	_ = getJSON(t.b("check"), []byte(mirror), &c)
 	return c
 }

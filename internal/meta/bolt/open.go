@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"context"
@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/meta"
 )
 
 // initialMap is the address space reserved for the database file: a read
@@ -90,13 +91,13 @@ func create(path string, mustExist bool) error {
 	st, err := os.Stat(path)
 	switch {
 	case err == nil && !st.Mode().IsRegular():
-		return fmt.Errorf("%w: not a regular file", ErrCorrupt)
+		return fmt.Errorf("%w: not a regular file", meta.ErrCorrupt)
 	case err == nil && st.Size() > 0:
 		return nil
 	case err == nil && mustExist:
-		return fmt.Errorf("%w: the file is empty", ErrLost)
+		return fmt.Errorf("%w: the file is empty", meta.ErrLost)
 	case errors.Is(err, fs.ErrNotExist) && mustExist:
-		return fmt.Errorf("%w: there is no such file", ErrLost)
+		return fmt.Errorf("%w: there is no such file", meta.ErrLost)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
@@ -104,7 +105,7 @@ func create(path string, mustExist bool) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := build(tmp, func(*bolt.DB) error { return nil }); err != nil {
+	if err := build(tmp, func(*bbolt.DB) error { return nil }); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	return rename(tmp, path)
@@ -112,12 +113,12 @@ func create(path string, mustExist bool) error {
 
 // build makes a database with every bucket, lets fill add to it, and makes it
 // durable.
-func build(path string, fill func(*bolt.DB) error) error {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{NoSync: true, NoGrowSync: true, InitialMmapSize: initialMap, FreelistType: bolt.FreelistMapType})
+func build(path string, fill func(*bbolt.DB) error) error {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true, NoGrowSync: true, InitialMmapSize: initialMap, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
 		return err
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
+	err = db.Update(func(tx *bbolt.Tx) error {
 		if _, err := tx.CreateBucketIfNotExists([]byte(sumsBucket)); err != nil {
 			return err
 		}
@@ -145,7 +146,7 @@ func build(path string, fill func(*bolt.DB) error) error {
 // state is what inspect found in a database file.
 type state struct {
 	version uint32
-	faults  []Fault
+	faults  []meta.Fault
 	torn    error // a meta page is damaged
 }
 
@@ -153,20 +154,20 @@ type state struct {
 func inspect(f *os.File) (*state, error) {
 	m, torn, err := readMetas(f)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: %w", meta.ErrCorrupt, err)
 	}
 	c, pages, err := scanFile(context.Background(), f, m)
 	if err != nil {
 		return nil, err
 	}
 	if pages != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, pages)
+		return nil, fmt.Errorf("%w: %w", meta.ErrCorrupt, pages)
 	}
 	switch {
 	case c.version > schemaVersion:
-		return nil, fmt.Errorf("%w: schema %d, this program knows %d", ErrVersion, c.version, schemaVersion)
+		return nil, fmt.Errorf("%w: schema %d, this program knows %d", meta.ErrVersion, c.version, schemaVersion)
 	case c.version == 0:
-		return nil, fmt.Errorf("%w: no schema version", ErrCorrupt)
+		return nil, fmt.Errorf("%w: no schema version", meta.ErrCorrupt)
 	case c.version < schemaVersion:
 		return &state{version: c.version, torn: torn}, nil
 	}
@@ -195,7 +196,7 @@ func lock(path string, how int, timeout time.Duration) (*os.File, error) {
 		}
 		select {
 		case <-end:
-			return nil, ErrLocked
+			return nil, meta.ErrLocked
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -209,14 +210,14 @@ func sameFile(f *os.File, path string) bool {
 
 // openBolt hands a locked database whose pages are sound to bbolt, which closes
 // the file.
-func openBolt(f *os.File, readOnly bool) (db *bolt.DB, err error) {
+func openBolt(f *os.File, readOnly bool) (db *bbolt.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			db, err = nil, fmt.Errorf("%w: %v", ErrCorrupt, r)
+			db, err = nil, fmt.Errorf("%w: %v", meta.ErrCorrupt, r)
 		}
 	}()
-	return bolt.Open(f.Name(), 0o600, &bolt.Options{
-		ReadOnly: readOnly, InitialMmapSize: initialMap, FreelistType: bolt.FreelistMapType,
+	return bbolt.Open(f.Name(), 0o600, &bbolt.Options{
+		ReadOnly: readOnly, InitialMmapSize: initialMap, FreelistType: bbolt.FreelistMapType,
 		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 	})
 }
@@ -238,8 +239,8 @@ func convert(f *os.File, path string) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(err, old.Close())
 	}
-	err = build(tmp, func(db *bolt.DB) error {
-		return old.View(func(from *bolt.Tx) error {
+	err = build(tmp, func(db *bbolt.DB) error {
+		return old.View(func(from *bbolt.Tx) error {
 			for _, name := range buckets {
 				b := from.Bucket([]byte(name))
 				if b == nil {
@@ -258,11 +259,11 @@ func convert(f *os.File, path string) error {
 	return rename(tmp, path)
 }
 
-func convertBucket(db *bolt.DB, from *bolt.Bucket, name string) error {
+func convertBucket(db *bbolt.DB, from *bbolt.Bucket, name string) error {
 	c := from.Cursor()
 	k, v := c.First()
 	for first := true; first || k != nil; first = false {
-		err := db.Update(func(tx *bolt.Tx) error {
+		err := db.Update(func(tx *bbolt.Tx) error {
 			t := &Tx{tx: tx}
 			b := t.b(name)
 			b.b.FillPercent = 0.9 // keys arrive in order

@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"bytes"
@@ -7,18 +7,19 @@ import (
 	"slices"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
 type indexInfo struct {
 	mirror string
 	suite  repo.SuiteName
-	sid    SuiteID
+	sid    meta.SuiteID
 	name   string
 }
 
 // index tells what an IndexID stands for.
-func (t *Tx) index(id IndexID) (indexInfo, error) {
+func (t *Tx) index(id meta.IndexID) (indexInfo, error) {
 	if v, ok := t.s.indices.Load(id); ok {
 		return v.(indexInfo), nil
 	}
@@ -33,47 +34,41 @@ func (t *Tx) index(id IndexID) (indexInfo, error) {
 }
 
 // Fact reads one paragraph's facts. ErrNotFound.
-func (t *Tx) Fact(pid PID) (*Fact, error) {
+func (t *Tx) Fact(pid meta.PID) (*meta.Fact, error) {
 	v := t.b("fact").Get(key(nil).u64(uint64(pid)))
 	if v == nil {
-		return nil, fmt.Errorf("package %d: %w", pid, ErrNotFound)
+		return nil, fmt.Errorf("package %d: %w", pid, meta.ErrNotFound)
 	}
 	return decodeFact(pid, v)
 }
 
 // Spans reads where a paragraph is present.
-func (t *Tx) Spans(pid PID) []Span {
-	var out []Span
+func (t *Tx) Spans(pid meta.PID) []meta.Span {
+	var out []meta.Span
 	prefix := key(nil).u64(uint64(pid))
 	c := t.b("span").Cursor()
 	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
-		out = append(out, Span{pid, IndexID(be32(k[8:])), decodeSpan(v)})
+		out = append(out, meta.Span{PID: pid, Index: meta.IndexID(be32(k[8:])), Intervals: decodeSpan(v)})
 	}
 	return out
 }
 
-// Place is an index of a suite.
-type Place struct {
-	Suite repo.SuiteName
-	Index string
-}
-
 // PlacesAt tells in which indices of a snapshot a paragraph is present.
-func (t *Tx) PlacesAt(s *Snapshot, pid PID) ([]Place, error) {
-	var out []Place
+func (t *Tx) PlacesAt(s *meta.Snapshot, pid meta.PID) ([]meta.Place, error) {
+	var out []meta.Place
 	for _, sp := range t.Spans(pid) {
 		info, err := t.index(sp.Index)
 		if err != nil {
 			return nil, err
 		}
 		if gen, ok := s.Gen(info.suite); ok && info.mirror == s.Mirror && sp.Has(gen) {
-			out = append(out, Place{info.suite, info.name})
+			out = append(out, meta.Place{Suite: info.suite, Index: info.name})
 		}
 	}
 	return out, nil
 }
 
-func (t *Tx) presentAt(s *Snapshot, pid PID) (bool, error) {
+func (t *Tx) presentAt(s *meta.Snapshot, pid meta.PID) (bool, error) {
 	p, err := t.PlacesAt(s, pid)
 	return len(p) > 0, err
 }
@@ -97,16 +92,16 @@ func (t *Tx) Names(mirror, from string, f func(name string) bool) {
 }
 
 // ByName lists every paragraph that a mirror ever had under a package name.
-func (t *Tx) ByName(mirror, name string) ([]*Fact, error) {
+func (t *Tx) ByName(mirror, name string) ([]*meta.Fact, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok {
 		return nil, nil
 	}
 	prefix := key(nil).u32(mid).str(name)
-	var out []*Fact
+	var out []*meta.Fact
 	c := t.b("name").Cursor()
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-		f, err := t.Fact(PID(be64(k[len(prefix):])))
+		f, err := t.Fact(meta.PID(be64(k[len(prefix):])))
 		if err != nil {
 			return nil, err
 		}
@@ -116,12 +111,12 @@ func (t *Tx) ByName(mirror, name string) ([]*Fact, error) {
 }
 
 // ByDigest lists the paragraphs, of any mirror, that name a blob.
-func (t *Tx) ByDigest(d cas.Digest) ([]*Fact, error) {
-	var out []*Fact
-	prefix := key(nil).raw(d[:]).one(OwnerPackage)
+func (t *Tx) ByDigest(d cas.Digest) ([]*meta.Fact, error) {
+	var out []*meta.Fact
+	prefix := key(nil).raw(d[:]).one(meta.OwnerPackage)
 	c := t.b("ref").Cursor()
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-		f, err := t.Fact(PID(be64(k[len(prefix):])))
+		f, err := t.Fact(meta.PID(be64(k[len(prefix):])))
 		if err != nil {
 			return nil, err
 		}
@@ -131,82 +126,76 @@ func (t *Tx) ByDigest(d cas.Digest) ([]*Fact, error) {
 }
 
 // MirrorOf tells the mirror of a paragraph.
-func (t *Tx) MirrorOf(pid PID) (string, error) {
+func (t *Tx) MirrorOf(pid meta.PID) (string, error) {
 	for _, sp := range t.Spans(pid) {
 		info, err := t.index(sp.Index)
 		return info.mirror, err
 	}
-	return "", fmt.Errorf("%w: package %d is present nowhere", ErrCorrupt, pid)
+	return "", fmt.Errorf("%w: package %d is present nowhere", meta.ErrCorrupt, pid)
 }
 
-// PathHit is a package file found by its path.
-type PathHit struct {
-	Fact *Fact
-	File repo.File
-}
-
-func (t *Tx) byPath(mirror, path string) ([]PathHit, error) {
+func (t *Tx) byPath(mirror, path string) ([]meta.PathHit, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok {
 		return nil, nil
 	}
 	prefix := key(nil).u32(mid).str(path)
-	var out []PathHit
+	var out []meta.PathHit
 	c := t.b("path").Cursor()
 	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
-		f, err := t.Fact(PID(be64(k[len(prefix):])))
+		f, err := t.Fact(meta.PID(be64(k[len(prefix):])))
 		if err != nil {
 			return nil, err
 		}
 		i := int(v[0]) | int(v[1])<<8
 		if i >= len(f.Files) {
-			return nil, fmt.Errorf("%w: path %s names file %d of package %d", ErrCorrupt, path, i, f.PID)
+			return nil, fmt.Errorf("%w: path %s names file %d of package %d", meta.ErrCorrupt, path, i, f.PID)
 		}
-		out = append(out, PathHit{f, f.Files[i]})
+		out = append(out, meta.PathHit{Fact: f, File: f.Files[i]})
 	}
 	return out, nil
 }
 
 // PathAt finds a package file of a snapshot by its path. ErrNotFound.
-func (t *Tx) PathAt(s *Snapshot, path string) (PathHit, error) {
+func (t *Tx) PathAt(s *meta.Snapshot, path string) (meta.PathHit, error) {
 	hits, err := t.byPath(s.Mirror, path)
 	if err != nil {
-		return PathHit{}, err
+		return meta.PathHit{}, err
 	}
 	for _, h := range hits {
 		if ok, err := t.presentAt(s, h.Fact.PID); err != nil {
-			return PathHit{}, err
+			return meta.PathHit{}, err
 		} else if ok {
 			return h, nil
 		}
 	}
-	return PathHit{}, fmt.Errorf("path %s in %s: %w", path, s.ID(), ErrNotFound)
+	return meta.PathHit{}, fmt.Errorf("path %s in %s: %w", path, s.ID(), meta.ErrNotFound)
 }
 
 // PathClash finds a package file of a snapshot beside which a file with the given
 // path and digest cannot be: it has the same path and other bytes, or one of the
 // two paths is a directory of the other. It returns the file's path with it, and
 // ErrNotFound when there is none.
-func (t *Tx) PathClash(s *Snapshot, path string, d cas.Digest) (PathHit, error) {
-	none := fmt.Errorf("clash with %s in %s: %w", path, s.ID(), ErrNotFound)
+func (t *Tx) PathClash(s *meta.Snapshot, path string, d cas.Digest) (meta.PathHit, error) {
+	none := fmt.Errorf("clash with %s in %s: %w", path, s.ID(), meta.ErrNotFound)
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
 	if !ok {
-		return PathHit{}, none
+		return meta.PathHit{}, none
 	}
 	// present is the first file of the snapshot at a key with the prefix whose
 	// bytes are not d.
-	present := func(prefix []byte, d cas.Digest) (hit PathHit, found bool, err error) {
+	present := func(prefix []byte, d cas.Digest) (hit meta.PathHit, found bool, err error) {
 		c := t.b("path").Cursor()
 		for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix) && !found; k, v = c.Next() {
-			f, err := t.Fact(PID(be64(k[len(k)-8:])))
+			f, err := t.Fact(meta.PID(be64(k[len(k)-8:])))
 			if err != nil {
 				return hit, false, err
 			}
 			i := int(v[0]) | int(v[1])<<8
 			if i >= len(f.Files) {
-				return hit, false, fmt.Errorf("%w: package %d has no file %d", ErrCorrupt, f.PID, i)
+				return hit, false, fmt.Errorf("%w: package %d has no file %d", meta.ErrCorrupt, f.PID, i)
 			}
-			if hit = (PathHit{f, f.Files[i]}); hit.File.SHA256 == d {
+			if hit = (meta.PathHit{Fact: f, File: f.Files[i]}); hit.File.SHA256 == d {
 				continue
 			}
 			if found, err = t.presentAt(s, f.PID); err != nil {
@@ -230,20 +219,20 @@ func (t *Tx) PathClash(s *Snapshot, path string, d cas.Digest) (PathHit, error) 
 			return hit, err
 		}
 	}
-	return PathHit{}, none
+	return meta.PathHit{}, none
 }
 
 // PathNewest finds a package file by its path in the newest snapshot that had
 // it, and the generation since which it has had these bytes. ErrNotFound.
-func (t *Tx) PathNewest(mirror, path string) (h PathHit, since *Generation, err error) {
+func (t *Tx) PathNewest(mirror, path string) (h meta.PathHit, since *meta.Generation, err error) {
 	hits, err := t.byPath(mirror, path)
 	if err != nil {
-		return PathHit{}, nil, err
+		return meta.PathHit{}, nil, err
 	}
 	type best struct {
-		hit  PathHit
-		last *Generation
-		from Interval
+		hit  meta.PathHit
+		last *meta.Generation
+		from meta.Interval
 		sp   indexInfo
 	}
 	var top *best
@@ -251,7 +240,7 @@ func (t *Tx) PathNewest(mirror, path string) (h PathHit, since *Generation, err 
 		for _, sp := range t.Spans(hit.Fact.PID) {
 			info, err := t.index(sp.Index)
 			if err != nil {
-				return PathHit{}, nil, err
+				return meta.PathHit{}, nil, err
 			}
 			for _, iv := range sp.Intervals {
 				g, err := t.genBefore(info.sid, iv.To)
@@ -265,40 +254,40 @@ func (t *Tx) PathNewest(mirror, path string) (h PathHit, since *Generation, err 
 		}
 	}
 	if top == nil {
-		return PathHit{}, nil, fmt.Errorf("path %s in %s: %w", path, mirror, ErrNotFound)
+		return meta.PathHit{}, nil, fmt.Errorf("path %s in %s: %w", path, mirror, meta.ErrNotFound)
 	}
 	since, err = t.genFrom(top.sp.sid, top.from.From)
 	return top.hit, since, err
 }
 
 // genBefore is the last sealed generation before a number.
-func (t *Tx) genBefore(sid SuiteID, to uint32) (*Generation, error) {
+func (t *Tx) genBefore(sid meta.SuiteID, to uint32) (*meta.Generation, error) {
 	prefix := key(nil).u32(uint32(sid))
 	b := t.b("gen")
 	k, _ := seekLast(b.Cursor(), prefix, key(nil).u32(uint32(sid)).u32(to-1))
 	if k == nil {
-		return nil, ErrNotFound
+		return nil, meta.ErrNotFound
 	}
-	var g Generation
+	var g meta.Generation
 	return &g, getJSON(b, k, &g)
 }
 
 // genFrom is the first sealed generation at or after a number.
-func (t *Tx) genFrom(sid SuiteID, from uint32) (*Generation, error) {
+func (t *Tx) genFrom(sid meta.SuiteID, from uint32) (*meta.Generation, error) {
 	prefix := key(nil).u32(uint32(sid))
 	b := t.b("gen")
 	k, _ := b.Cursor().Seek(key(nil).u32(uint32(sid)).u32(from))
 	if k == nil || !bytes.HasPrefix(k, prefix) {
-		return nil, ErrNotFound
+		return nil, meta.ErrNotFound
 	}
-	var g Generation
+	var g meta.Generation
 	return &g, getJSON(b, k, &g)
 }
 
 // PathDir lists the names directly below a directory of packages in a
 // snapshot; directories end in a slash. At most limit names; more is true when
 // there are others.
-func (t *Tx) PathDir(s *Snapshot, dir string, limit int) (names []string, more bool, err error) {
+func (t *Tx) PathDir(s *meta.Snapshot, dir string, limit int) (names []string, more bool, err error) {
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
 	if !ok {
 		return nil, false, nil
@@ -318,7 +307,7 @@ func (t *Tx) PathDir(s *Snapshot, dir string, limit int) (names []string, more b
 					break
 				}
 				_, p, _ := bytes.Cut(k[4:], []byte{0})
-				if found, err = t.presentAt(s, PID(be64(p))); err != nil {
+				if found, err = t.presentAt(s, meta.PID(be64(p))); err != nil {
 					return nil, false, err
 				}
 			}
@@ -328,7 +317,7 @@ func (t *Tx) PathDir(s *Snapshot, dir string, limit int) (names []string, more b
 			subKey[len(subKey)-1] = '/' + 1
 			k, _ = c.Seek(subKey)
 		} else {
-			present, err := t.presentAt(s, PID(be64(pid)))
+			present, err := t.presentAt(s, meta.PID(be64(pid)))
 			if err != nil {
 				return nil, false, err
 			}
@@ -344,16 +333,10 @@ func (t *Tx) PathDir(s *Snapshot, dir string, limit int) (names []string, more b
 	return names, false, nil
 }
 
-// Entry is one paragraph present in a snapshot.
-type Entry struct {
-	*Fact
-	Places []Place
-}
-
 // Packages lists what is present in a snapshot, ordered by name, beginning
 // after the cursor `after` (nil: at the start): at most limit paragraphs looked
 // at a call, so that no transaction lasts long. next is nil at the end.
-func (t *Tx) Packages(s *Snapshot, after []byte, limit int) (out []Entry, next []byte, err error) {
+func (t *Tx) Packages(s *meta.Snapshot, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
 	if !ok {
 		return nil, nil, nil
@@ -371,7 +354,7 @@ func (t *Tx) Packages(s *Snapshot, after []byte, limit int) (out []Entry, next [
 			return out, next, nil
 		}
 		next = append(next[:0], k...)
-		pid := PID(be64(k[len(k)-8:]))
+		pid := meta.PID(be64(k[len(k)-8:]))
 		places, err := t.PlacesAt(s, pid)
 		if err != nil {
 			return nil, nil, err
@@ -383,42 +366,34 @@ func (t *Tx) Packages(s *Snapshot, after []byte, limit int) (out []Entry, next [
 		if err != nil {
 			return nil, nil, err
 		}
-		out = append(out, Entry{f, places})
+		out = append(out, meta.Entry{Fact: f, Places: places})
 	}
 	return out, nil, nil
-}
-
-// Change is a paragraph whose presence in an index differs between two
-// generations.
-type Change struct {
-	PID   PID
-	Index string
-	Added bool // present in the later one only
 }
 
 // Changes lists what differs between two generations of a suite, at a cost
 // that follows the difference. ok is false when one of them is the beginning of
 // history, where everything is listed instead.
-func (t *Tx) Changes(mirror string, suite repo.SuiteName, from, to uint32) (out []Change, err error) {
+func (t *Tx) Changes(mirror string, suite repo.SuiteName, from, to uint32) (out []meta.Change, err error) {
 	sid, ok := t.SuiteID(mirror, suite)
 	if !ok {
-		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, ErrNotFound)
+		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
 	}
 	lo, hi := min(from, to), max(from, to)
 	type place struct {
-		index IndexID
-		pid   PID
+		index meta.IndexID
+		pid   meta.PID
 	}
 	seen := map[place]bool{}
 	for _, bucket := range []string{"began", "ended"} {
 		c := t.b(bucket).Cursor()
 		end := key(nil).u32(uint32(sid)).u32(hi + 1)
 		for k, _ := c.Seek(key(nil).u32(uint32(sid)).u32(lo + 1)); k != nil && bytes.Compare(k, end) < 0; k, _ = c.Next() {
-			seen[place{IndexID(be32(k[8:])), PID(be64(k[12:]))}] = true
+			seen[place{meta.IndexID(be32(k[8:])), meta.PID(be64(k[12:]))}] = true
 		}
 	}
 	for p := range seen {
-		sp := Span{Intervals: t.span(p.pid, p.index)}
+		sp := meta.Span{Intervals: t.span(p.pid, p.index)}
 		a, b := sp.Has(from), sp.Has(to)
 		if a == b {
 			continue
@@ -427,9 +402,9 @@ func (t *Tx) Changes(mirror string, suite repo.SuiteName, from, to uint32) (out 
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Change{p.pid, info.name, b})
+		out = append(out, meta.Change{PID: p.pid, Index: info.name, Added: b})
 	}
-	slices.SortFunc(out, func(a, b Change) int {
+	slices.SortFunc(out, func(a, b meta.Change) int {
 		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.PID, b.PID))
 	})
 	return out, nil
@@ -448,17 +423,17 @@ type Paragraphs struct {
 func (t *Tx) Paragraphs() *Paragraphs { return &Paragraphs{tx: t} }
 
 // Get returns a paragraph's bytes, valid until the next call. ErrNotFound.
-func (p *Paragraphs) Get(pid PID) ([]byte, error) {
+func (p *Paragraphs) Get(pid meta.PID) ([]byte, error) {
 	n := uint64(pid)
 	if p.lens == nil || n < p.first || n >= p.first+uint64(len(p.lens)) {
 		k, v := seekLast(p.tx.b("para").Cursor(), nil, key(nil).u64(n))
 		if k == nil {
-			return nil, fmt.Errorf("paragraph %d: %w", pid, ErrNotFound)
+			return nil, fmt.Errorf("paragraph %d: %w", pid, meta.ErrNotFound)
 		}
 		d := dec{b: v}
 		count := d.uint()
 		if count > 1<<20 {
-			return nil, fmt.Errorf("%w: paragraph block %x", ErrCorrupt, k)
+			return nil, fmt.Errorf("%w: paragraph block %x", meta.ErrCorrupt, k)
 		}
 		p.first, p.lens = be64(k), p.lens[:0]
 		for range count {
@@ -466,12 +441,12 @@ func (p *Paragraphs) Get(pid PID) ([]byte, error) {
 		}
 		if n >= p.first+count || d.bad {
 			p.lens = nil
-			return nil, fmt.Errorf("paragraph %d: %w", pid, ErrNotFound)
+			return nil, fmt.Errorf("paragraph %d: %w", pid, meta.ErrNotFound)
 		}
 		var err error
 		if p.plain, err = p.tx.s.zr.DecodeAll(d.b, p.plain[:0]); err != nil {
 			p.lens = nil
-			return nil, fmt.Errorf("%w: paragraph block %x: %w", ErrCorrupt, k, err)
+			return nil, fmt.Errorf("%w: paragraph block %x: %w", meta.ErrCorrupt, k, err)
 		}
 	}
 	off := 0
@@ -480,7 +455,7 @@ func (p *Paragraphs) Get(pid PID) ([]byte, error) {
 	}
 	end := off + p.lens[n-p.first]
 	if end > len(p.plain) {
-		return nil, fmt.Errorf("%w: paragraph %d lies outside its block", ErrCorrupt, pid)
+		return nil, fmt.Errorf("%w: paragraph %d lies outside its block", meta.ErrCorrupt, pid)
 	}
 	return p.plain[off:end], nil
 }

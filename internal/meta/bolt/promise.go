@@ -1,6 +1,10 @@
-package store
+package bolt
 
-import "errors"
+import (
+	"errors"
+
+	"example.org/snapd/internal/meta"
+)
 
 // Promises answers, within one transaction, which package files must be here:
 // those of a generation that was complete, and those of a suite that was frozen
@@ -12,7 +16,7 @@ type Promises struct {
 }
 
 type suiteGen struct {
-	suite SuiteID
+	suite meta.SuiteID
 	gen   uint32
 }
 
@@ -39,7 +43,7 @@ func (t *Tx) Promises() (*Promises, error) {
 }
 
 // Blob reports whether a blob with these references must be here.
-func (p *Promises) Blob(refs []Ref) (bool, error) {
+func (p *Promises) Blob(refs []meta.Ref) (bool, error) {
 	for _, r := range refs {
 		if promised, err := p.ref(r); promised || err != nil {
 			return promised, err
@@ -48,11 +52,11 @@ func (p *Promises) Blob(refs []Ref) (bool, error) {
 	return false, nil
 }
 
-func (p *Promises) ref(r Ref) (bool, error) {
-	if r.Kind != OwnerPackage || len(r.Owner) != 8 {
+func (p *Promises) ref(r meta.Ref) (bool, error) {
+	if r.Kind != meta.OwnerPackage || len(r.Owner) != 8 {
 		return true, nil
 	}
-	for _, sp := range p.t.Spans(PID(be64([]byte(r.Owner)))) {
+	for _, sp := range p.t.Spans(meta.PID(be64([]byte(r.Owner)))) {
 		info, err := p.t.index(sp.Index)
 		if err != nil {
 			return false, err
@@ -73,7 +77,7 @@ func (p *Promises) ref(r Ref) (bool, error) {
 
 // completeBefore is the number after the newest generation before gen, if that
 // was complete; else 0.
-func (p *Promises) completeBefore(suite SuiteID, gen uint32) (uint32, error) {
+func (p *Promises) completeBefore(suite meta.SuiteID, gen uint32) (uint32, error) {
 	k := suiteGen{suite, gen}
 	if n, known := p.complete[k]; known {
 		return n, nil
@@ -81,7 +85,7 @@ func (p *Promises) completeBefore(suite SuiteID, gen uint32) (uint32, error) {
 	var n uint32
 	g, err := p.t.genBefore(suite, gen)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, meta.ErrNotFound):
 	case err != nil:
 		return 0, err
 	case g.Complete:

@@ -1,4 +1,4 @@
-package store_test
+package bolt_test
 
 import (
 	"context"
@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/store"
 )
 
-func open(t *testing.T, o store.Options) (*store.Store, string) {
+func open(t *testing.T, o bolt.Options) (*bolt.Store, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "meta.db")
-	s, err := store.Open(path, o)
+	s, err := bolt.Open(path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,8 +28,8 @@ func open(t *testing.T, o store.Options) (*store.Store, string) {
 
 // A second process is told, and not made to wait.
 func TestLocked(t *testing.T) {
-	_, path := open(t, store.Options{})
-	if _, err := store.Open(path, store.Options{Timeout: 10 * time.Millisecond}); !errors.Is(err, store.ErrLocked) {
+	_, path := open(t, bolt.Options{})
+	if _, err := bolt.Open(path, bolt.Options{Timeout: 10 * time.Millisecond}); !errors.Is(err, meta.ErrLocked) {
 		t.Errorf("second: %v", err)
 	}
 }
@@ -39,12 +40,12 @@ func TestCommitFaults(t *testing.T) {
 	fault := errors.New("injected")
 	var apply bool
 	var fail error
-	s, _ := open(t, store.Options{Fault: func(string) (bool, error) { return apply, fail }})
+	s, _ := open(t, bolt.Options{Fault: func(string) (bool, error) { return apply, fail }})
 	set := func(v string) error {
-		return s.Update(t.Context(), "test", func(tx *store.Tx) error { return tx.SetMeta("k", v) })
+		return s.Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.SetMeta("k", v) })
 	}
 	get := func() (v string) {
-		if err := s.View(t.Context(), func(tx *store.Tx) error { v = tx.Meta("k"); return nil }); err != nil {
+		if err := s.View(t.Context(), func(tx *bolt.Tx) error { v = tx.Meta("k"); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		return v
@@ -63,11 +64,11 @@ func TestCommitFaults(t *testing.T) {
 	fail = nil
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Update(ctx, "test", func(*store.Tx) error { t.Error("begun"); return nil }); !errors.Is(err, context.Canceled) {
+	if err := s.Update(ctx, "test", func(*bolt.Tx) error { t.Error("begun"); return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	bad := errors.New("bad")
-	if err := s.Update(t.Context(), "test", func(tx *store.Tx) error { return errors.Join(tx.SetMeta("k", "four"), bad) }); !errors.Is(err, bad) || get() != "three" {
+	if err := s.Update(t.Context(), "test", func(tx *bolt.Tx) error { return errors.Join(tx.SetMeta("k", "four"), bad) }); !errors.Is(err, bad) || get() != "three" {
 		t.Errorf("transaction with an error: %v, %s", err, get())
 	}
 }
@@ -75,15 +76,15 @@ func TestCommitFaults(t *testing.T) {
 // Invariant 2: a frozen snapshot never changes; invariant 5: its tree is not
 // visible before it.
 func TestFrozen(t *testing.T) {
-	s, _ := open(t, store.Options{})
-	update := func(f func(*store.Tx) error) error { return s.Update(t.Context(), "test", f) }
-	f := &store.Frozen{Name: "4.1", Manifest: repo.File{SHA256: cas.Sum([]byte("manifest"))}}
-	node := store.Node{Path: "debian/pool/a.deb", Digest: cas.Sum([]byte("a")), Size: 1, ModTime: day}
-	if err := update(func(tx *store.Tx) error { return tx.PutNodes("4.1", []store.Node{node}) }); err != nil {
+	s, _ := open(t, bolt.Options{})
+	update := func(f func(*bolt.Tx) error) error { return s.Update(t.Context(), "test", f) }
+	f := &meta.Frozen{Name: "4.1", Manifest: repo.File{SHA256: cas.Sum([]byte("manifest"))}}
+	node := meta.Node{Path: "debian/pool/a.deb", Digest: cas.Sum([]byte("a")), Size: 1, ModTime: day}
+	if err := update(func(tx *bolt.Tx) error { return tx.PutNodes("4.1", []meta.Node{node}) }); err != nil {
 		t.Fatal(err)
 	}
-	s.View(t.Context(), func(tx *store.Tx) error {
-		if _, err := tx.Frozen("4.1"); !errors.Is(err, store.ErrNotFound) {
+	s.View(t.Context(), func(tx *bolt.Tx) error {
+		if _, err := tx.Frozen("4.1"); !errors.Is(err, meta.ErrNotFound) {
 			t.Errorf("visible before it is published: %v", err)
 		}
 		if got := tx.OrphanTrees(); len(got) != 1 || got[0] != "4.1" {
@@ -91,7 +92,7 @@ func TestFrozen(t *testing.T) {
 		}
 		return nil
 	})
-	put := func(f store.Frozen) error { return update(func(tx *store.Tx) error { return tx.PutFrozen(&f) }) }
+	put := func(f meta.Frozen) error { return update(func(tx *bolt.Tx) error { return tx.PutFrozen(&f) }) }
 	if err := put(*f); err != nil {
 		t.Fatal(err)
 	}
@@ -100,32 +101,32 @@ func TestFrozen(t *testing.T) {
 	}
 	other := *f
 	other.Manifest.SHA256 = cas.Sum([]byte("other"))
-	if err := put(other); !errors.Is(err, store.ErrExists) {
+	if err := put(other); !errors.Is(err, meta.ErrExists) {
 		t.Errorf("other contents: %v", err)
 	}
-	if err := update(func(tx *store.Tx) error { return tx.UpdateFrozen(&other) }); !errors.Is(err, store.ErrExists) {
+	if err := update(func(tx *bolt.Tx) error { return tx.UpdateFrozen(&other) }); !errors.Is(err, meta.ErrExists) {
 		t.Errorf("update with another manifest: %v", err)
 	}
-	if err := update(func(tx *store.Tx) error { _, err := tx.ClearFrozenTree("4.1", 10); return err }); !errors.Is(err, store.ErrExists) {
+	if err := update(func(tx *bolt.Tx) error { _, err := tx.ClearFrozenTree("4.1", 10); return err }); !errors.Is(err, meta.ErrExists) {
 		t.Errorf("clearing the tree of a freeze that exists: %v", err)
 	}
 	// A generation that a collection took meanwhile cannot be frozen.
-	if err := update(func(tx *store.Tx) error {
-		return tx.Seal(&store.Sealing{
-			Snapshot:    store.Snapshot{Mirror: mirrorName, Suites: []store.SnapshotSuite{{Suite: suite, Gen: 1}}},
-			Generations: []store.Generation{{Mirror: mirrorName, Suite: suite, Gen: 1}}, Listings: [][]repo.File{nil},
+	if err := update(func(tx *bolt.Tx) error {
+		return tx.Seal(&meta.Sealing{
+			Snapshot:    meta.Snapshot{Mirror: mirrorName, Suites: []meta.SnapshotSuite{{Suite: suite, Gen: 1}}},
+			Generations: []meta.Generation{{Mirror: mirrorName, Suite: suite, Gen: 1}}, Listings: [][]repo.File{nil},
 		}, day)
 	}); err != nil {
 		t.Fatal(err)
 	}
-	late := store.Frozen{Name: "late", Manifest: f.Manifest, Mirrors: []store.FrozenMirror{{Mirror: mirrorName, Whole: true, Suites: []store.FrozenSuite{{Suite: suite, Gen: 7}}}}}
-	if err := put(late); !errors.Is(err, store.ErrGone) {
+	late := meta.Frozen{Name: "late", Manifest: f.Manifest, Mirrors: []meta.FrozenMirror{{Mirror: mirrorName, Whole: true, Suites: []meta.FrozenSuite{{Suite: suite, Gen: 7}}}}}
+	if err := put(late); !errors.Is(err, meta.ErrGone) {
 		t.Errorf("freeze of a generation that is not there: %v", err)
 	}
-	if err := update(func(tx *store.Tx) error { return tx.RemoveFrozen("4.1") }); err != nil {
+	if err := update(func(tx *bolt.Tx) error { return tx.RemoveFrozen("4.1") }); err != nil {
 		t.Fatal(err)
 	}
-	if err := update(func(tx *store.Tx) error {
+	if err := update(func(tx *bolt.Tx) error {
 		more, err := tx.ClearFrozenTree("4.1", 10)
 		if more || len(tx.Refs(node.Digest, 0)) > 0 || tx.Needed(node.Digest) {
 			t.Errorf("after removal: more %v, refs %v", more, tx.Refs(node.Digest, 0))
@@ -141,9 +142,9 @@ func TestFrozen(t *testing.T) {
 
 // Work under way is left alone for a while.
 func TestSuspects(t *testing.T) {
-	s, _ := open(t, store.Options{})
+	s, _ := open(t, bolt.Options{})
 	d := cas.Sum([]byte("x"))
-	err := s.Update(t.Context(), "test", func(tx *store.Tx) error {
+	err := s.Update(t.Context(), "test", func(tx *bolt.Tx) error {
 		if err := tx.Suspect(d, day); err != nil {
 			return err
 		}
@@ -159,10 +160,10 @@ func TestSuspects(t *testing.T) {
 		if got := tx.Suspects(cas.Digest{}, day, 10); len(got) != 1 {
 			t.Errorf("an older suspicion went: %v", got)
 		}
-		if err := tx.PutRef(d, store.OwnerKit, "k"); err != nil || !tx.Needed(d) {
+		if err := tx.PutRef(d, meta.OwnerKit, "k"); err != nil || !tx.Needed(d) {
 			t.Errorf("referenced: %v", err)
 		}
-		if err := tx.DropRef(d, store.OwnerKit, "k"); err != nil || tx.Needed(d) {
+		if err := tx.DropRef(d, meta.OwnerKit, "k"); err != nil || tx.Needed(d) {
 			t.Errorf("dropped: %v", err)
 		}
 		return tx.ForgetBlob(d)
@@ -174,15 +175,15 @@ func TestSuspects(t *testing.T) {
 
 // A check of the pages beside writers finds nothing that is not there.
 func TestVerifyBesideWriters(t *testing.T) {
-	s, _ := open(t, store.Options{})
+	s, _ := open(t, bolt.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			err := s.Update(t.Context(), "test", func(tx *store.Tx) error {
-				var nodes []store.Node
+			err := s.Update(t.Context(), "test", func(tx *bolt.Tx) error {
+				var nodes []meta.Node
 				for n := range 200 {
-					nodes = append(nodes, store.Node{Path: fmt.Sprint("debian/", i%7, "/", n), Digest: cas.Sum(fmt.Append(nil, n, i))})
+					nodes = append(nodes, meta.Node{Path: fmt.Sprint("debian/", i%7, "/", n), Digest: cas.Sum(fmt.Append(nil, n, i))})
 				}
 				if i%3 == 2 {
 					_, err := tx.ClearFrozenTree("x", 500)
@@ -208,10 +209,10 @@ func TestVerifyBesideWriters(t *testing.T) {
 // A recording that is made of a snapshot which a collection took meanwhile
 // would show nothing.
 func TestRecordingOfRemoved(t *testing.T) {
-	s, _ := open(t, store.Options{})
-	r := &store.Recording{Name: "r", Pins: []store.RecordingPin{{Mirror: mirrorName, Instant: day}}}
-	err := s.Update(t.Context(), "test", func(tx *store.Tx) error { return tx.PutRecording(r) })
-	if !errors.Is(err, store.ErrNotFound) {
+	s, _ := open(t, bolt.Options{})
+	r := &meta.Recording{Name: "r", Pins: []meta.RecordingPin{{Mirror: mirrorName, Instant: day}}}
+	err := s.Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.PutRecording(r) })
+	if !errors.Is(err, meta.ErrNotFound) {
 		t.Errorf("of a snapshot that is not there: %v", err)
 	}
 }

@@ -1,16 +1,16 @@
-package store_test
+package bolt_test
 
 import (
 	"fmt"
 	"path/filepath"
 	"testing"
 
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // What is counted as data are keys and values and nothing else.
 func TestUsageData(t *testing.T) {
-	s, err := store.Open(filepath.Join(t.TempDir(), "meta.db"), store.Options{})
+	s, err := bolt.Open(filepath.Join(t.TempDir(), "meta.db"), bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func TestUsageData(t *testing.T) {
 	var want int64
 	for i := range entries {
 		name, value := fmt.Sprintf("key-%05d", i), fmt.Sprintf("value-%07d", i)
-		if err := s.Update(t.Context(), "test", func(tx *store.Tx) error { return tx.SetMeta(name, value) }); err != nil {
+		if err := s.Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.SetMeta(name, value) }); err != nil {
 			t.Fatal(err)
 		}
 		want += int64(len(name) + len(value))

@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
@@ -29,10 +30,10 @@ type Stage struct {
 	mirror string
 	suite  repo.SuiteName
 	mid    uint32
-	sid    SuiteID
+	sid    meta.SuiteID
 	gen    uint32
 
-	index   IndexID
+	index   meta.IndexID
 	live    [][16]byte // sorted
 	seen    []bool
 	fresh   map[[16]byte]bool
@@ -64,7 +65,7 @@ func (s *Store) NewStage(ctx context.Context, mirror string, suite repo.SuiteNam
 		last, err := tx.LastGeneration(mirror, suite)
 		if err == nil {
 			st.gen = last.Gen + 1
-		} else if !errors.Is(err, ErrNotFound) {
+		} else if !errors.Is(err, meta.ErrNotFound) {
 			return err
 		}
 		return nil
@@ -117,7 +118,7 @@ func (st *Stage) Begin(ctx context.Context, index string) error {
 		if err != nil {
 			return err
 		}
-		st.index = IndexID(n)
+		st.index = meta.IndexID(n)
 		prefix := key(nil).u32(n)
 		c := tx.b("live").Cursor()
 		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
@@ -187,14 +188,14 @@ func (st *Stage) End(ctx context.Context) (records, changed int, err error) {
 func (st *Stage) close(tx *Tx, d [16]byte) error {
 	live := tx.b("live")
 	lk := key(nil).u32(uint32(st.index)).raw(d[:])
-	pid := PID(be64(live.Get(lk)))
+	pid := meta.PID(be64(live.Get(lk)))
 	if err := live.Delete(lk); err != nil {
 		return err
 	}
 	span := tx.span(pid, st.index)
 	last := len(span) - 1
 	if last < 0 {
-		return fmt.Errorf("%w: live paragraph %d has no span", ErrCorrupt, pid)
+		return fmt.Errorf("%w: live paragraph %d has no span", meta.ErrCorrupt, pid)
 	}
 	if span[last].From >= st.gen {
 		// Staged for this generation by an attempt that was cut short.
@@ -210,7 +211,7 @@ func (st *Stage) close(tx *Tx, d [16]byte) error {
 	return tx.b("ended").Put(endKey(st.sid, st.gen, st.index, pid), nil)
 }
 
-func endKey(sid SuiteID, gen uint32, index IndexID, pid PID) key {
+func endKey(sid meta.SuiteID, gen uint32, index meta.IndexID, pid meta.PID) key {
 	return key(nil).u32(uint32(sid)).u32(gen).u32(uint32(index)).u64(uint64(pid))
 }
 
@@ -220,7 +221,7 @@ func (st *Stage) flush(ctx context.Context) error {
 	}
 	err := st.s.Update(ctx, "stage batch", func(tx *Tx) error {
 		var block []staged
-		var first PID
+		var first meta.PID
 		size := 0
 		putBlock := func() error {
 			if len(block) == 0 {
@@ -241,7 +242,7 @@ func (st *Stage) flush(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				pid = PID(n)
+				pid = meta.PID(n)
 				if len(block) == 0 {
 					first = pid
 				}
@@ -267,16 +268,16 @@ func (st *Stage) flush(ctx context.Context) error {
 }
 
 // open begins (or goes on with) the presence of a paragraph at this generation.
-func (st *Stage) open(tx *Tx, pid PID, d [16]byte) error {
+func (st *Stage) open(tx *Tx, pid meta.PID, d [16]byte) error {
 	span := tx.span(pid, st.index)
 	if last := len(span) - 1; last >= 0 && span[last].To == st.gen {
 		// Ended for this generation by an attempt that was cut short.
 		if err := tx.b("ended").Delete(endKey(st.sid, st.gen, st.index, pid)); err != nil {
 			return err
 		}
-		span[last].To = Unended
-	} else if last < 0 || span[last].To != Unended {
-		span = append(span, Interval{st.gen, Unended})
+		span[last].To = meta.Unended
+	} else if last < 0 || span[last].To != meta.Unended {
+		span = append(span, meta.Interval{From: st.gen, To: meta.Unended})
 		if st.gen > 1 { // everything begins with the first
 			if err := tx.b("began").Put(endKey(st.sid, st.gen, st.index, pid), nil); err != nil {
 				return err
@@ -290,18 +291,18 @@ func (st *Stage) open(tx *Tx, pid PID, d [16]byte) error {
 }
 
 // span reads the intervals of a paragraph in an index.
-func (t *Tx) span(pid PID, index IndexID) []Interval {
+func (t *Tx) span(pid meta.PID, index meta.IndexID) []meta.Interval {
 	return decodeSpan(t.b("span").Get(key(nil).u64(uint64(pid)).u32(uint32(index))))
 }
 
-func decodeSpan(v []byte) []Interval {
+func decodeSpan(v []byte) []meta.Interval {
 	d := dec{b: v}
-	var out []Interval
+	var out []meta.Interval
 	for len(d.b) > 0 && !d.bad {
-		iv := Interval{From: uint32(d.uint())}
+		iv := meta.Interval{From: uint32(d.uint())}
 		iv.To = uint32(d.uint())
 		if iv.To == 0 {
-			iv.To = Unended
+			iv.To = meta.Unended
 		}
 		out = append(out, iv)
 	}
@@ -310,14 +311,14 @@ func decodeSpan(v []byte) []Interval {
 
 // putSpan writes the intervals of a paragraph; with none left, what nothing
 // else needs of the paragraph goes too.
-func (t *Tx) putSpan(pid PID, index IndexID, mid uint32, span []Interval) error {
+func (t *Tx) putSpan(pid meta.PID, index meta.IndexID, mid uint32, span []meta.Interval) error {
 	b := t.b("span")
 	k := key(nil).u64(uint64(pid)).u32(uint32(index))
 	if len(span) > 0 {
 		var e enc
 		for _, iv := range span {
 			e.uint(uint64(iv.From))
-			if iv.To == Unended {
+			if iv.To == meta.Unended {
 				e.uint(0)
 			} else {
 				e.uint(uint64(iv.To))
@@ -337,11 +338,11 @@ func (t *Tx) putSpan(pid PID, index IndexID, mid uint32, span []Interval) error 
 
 // findPara looks for the same paragraph among those known under its name: one
 // that returns, or that stands in two indices, keeps its number.
-func (t *Tx) findPara(mid uint32, r *repo.Record, d [16]byte) (PID, bool, error) {
+func (t *Tx) findPara(mid uint32, r *repo.Record, d [16]byte) (meta.PID, bool, error) {
 	prefix := key(nil).u32(mid).str(r.Name)
 	c := t.b("name").Cursor()
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-		pid := PID(be64(k[len(prefix):]))
+		pid := meta.PID(be64(k[len(prefix):]))
 		v := t.b("fact").Get(key(nil).u64(uint64(pid)))
 		if len(v) >= 16 && bytes.Equal(v[:16], d[:]) {
 			return pid, true, nil
@@ -350,7 +351,7 @@ func (t *Tx) findPara(mid uint32, r *repo.Record, d [16]byte) (PID, bool, error)
 	return 0, false, nil
 }
 
-func (t *Tx) putFact(mid uint32, pid PID, r *repo.Record, d [16]byte) error {
+func (t *Tx) putFact(mid uint32, pid meta.PID, r *repo.Record, d [16]byte) error {
 	var e enc
 	e.fixed(d[:])
 	e.uint(uint64(r.Kind))
@@ -387,16 +388,16 @@ func (t *Tx) putFact(mid uint32, pid PID, r *repo.Record, d [16]byte) error {
 		if err := path.Put(key(nil).u32(mid).str(f.Path).u64(uint64(pid)), []byte{byte(i), byte(i >> 8)}); err != nil {
 			return err
 		}
-		if err := t.PutRef(f.SHA256, OwnerPackage, string(pk)); err != nil {
+		if err := t.PutRef(f.SHA256, meta.OwnerPackage, string(pk)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func decodeFact(pid PID, v []byte) (*Fact, error) {
+func decodeFact(pid meta.PID, v []byte) (*meta.Fact, error) {
 	d := dec{b: v}
-	f := &Fact{PID: pid, Digest: [16]byte(d.fixed(16))}
+	f := &meta.Fact{PID: pid, Digest: [16]byte(d.fixed(16))}
 	f.Kind = repo.Kind(d.uint())
 	f.Name, f.Version, f.Arch = d.string(), d.string(), d.string()
 	for range min(d.uint(), 1<<16) {
@@ -415,14 +416,14 @@ func decodeFact(pid PID, v []byte) (*Fact, error) {
 		f.Files = append(f.Files, file)
 	}
 	if d.bad {
-		return nil, fmt.Errorf("%w: fact %d", ErrCorrupt, pid)
+		return nil, fmt.Errorf("%w: fact %d", meta.ErrCorrupt, pid)
 	}
 	return f, nil
 }
 
 // deleteFact removes a paragraph that is present nowhere; the blobs of its
 // files become suspects.
-func (t *Tx) deleteFact(mid uint32, pid PID) error {
+func (t *Tx) deleteFact(mid uint32, pid meta.PID) error {
 	pk := key(nil).u64(uint64(pid))
 	f, err := decodeFact(pid, t.b("fact").Get(pk))
 	if err != nil {
@@ -435,7 +436,7 @@ func (t *Tx) deleteFact(mid uint32, pid PID) error {
 		if err := t.b("path").Delete(key(nil).u32(mid).str(file.Path).u64(uint64(pid))); err != nil {
 			return err
 		}
-		if err := t.DropRef(file.SHA256, OwnerPackage, string(pk)); err != nil {
+		if err := t.DropRef(file.SHA256, meta.OwnerPackage, string(pk)); err != nil {
 			return err
 		}
 	}
@@ -448,7 +449,7 @@ func (t *Tx) deleteFact(mid uint32, pid PID) error {
 // A block of paragraphs: the number of paragraphs, the length of each, and
 // their bytes, zstd-compressed together. Its key is the number of the first.
 
-func (t *Tx) putPara(first PID, block []staged, zw *zstd.Encoder) error {
+func (t *Tx) putPara(first meta.PID, block []staged, zw *zstd.Encoder) error {
 	var plain []byte
 	var e enc
 	e.uint(uint64(len(block)))
@@ -460,7 +461,7 @@ func (t *Tx) putPara(first PID, block []staged, zw *zstd.Encoder) error {
 }
 
 // trimPara deletes the block that holds pid once no fact of it is left.
-func (t *Tx) trimPara(pid PID) error {
+func (t *Tx) trimPara(pid meta.PID) error {
 	b := t.b("para")
 	k, v := seekLast(b.Cursor(), nil, key(nil).u64(uint64(pid)))
 	if k == nil {

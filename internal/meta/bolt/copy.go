@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"context"
@@ -8,9 +8,11 @@ import (
 	"syscall"
 	"time"
 
+	"example.org/snapd/internal/meta"
+
 	"github.com/klauspost/compress/zstd"
 
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 )
 
 // WriteTo writes the whole database to w, as one read transaction sees it:
@@ -22,7 +24,7 @@ func (s *Store) WriteTo(ctx context.Context, w io.Writer) (n int64, err error) {
 	}
 	out := &ctxWriter{ctx: ctx, w: w}
 	err = s.guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
+		return s.db.View(func(tx *bbolt.Tx) error {
 			n, err = tx.WriteTo(out)
 			return err
 		})
@@ -77,7 +79,7 @@ func openReadOnly(path string) (*Store, error) {
 	}
 	st, err := inspect(f)
 	if err == nil && st.version < schemaVersion {
-		err = fmt.Errorf("%w: schema %d, expected %d", ErrVersion, st.version, schemaVersion)
+		err = fmt.Errorf("%w: schema %d, expected %d", meta.ErrVersion, st.version, schemaVersion)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -1,4 +1,4 @@
-package store_test
+package bolt_test
 
 import (
 	"context"
@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"example.org/snapd/internal/store"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
 )
 
 // writerFunc is a writer that calls a function.
@@ -19,10 +20,10 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // A copy is the state of one time, whatever is written while it is made, and
 // opens like the original.
 func TestWriteTo(t *testing.T) {
-	s, _ := open(t, store.Options{})
+	s, _ := open(t, bolt.Options{})
 	set := func(n int) {
 		t.Helper()
-		if err := s.Update(t.Context(), "test", func(tx *store.Tx) error {
+		if err := s.Update(t.Context(), "test", func(tx *bolt.Tx) error {
 			for k := range 100 {
 				if err := tx.SetMeta(fmt.Sprint(k), fmt.Sprint(n)); err != nil {
 					return err
@@ -50,7 +51,7 @@ func TestWriteTo(t *testing.T) {
 		t.Fatalf("%d bytes in %d writes: %v, %v", size, n, err, serr)
 	}
 	for range 2 { // it may be opened twice
-		c, err := store.OpenReadOnly(name)
+		c, err := bolt.OpenReadOnly(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +59,7 @@ func TestWriteTo(t *testing.T) {
 		if err := c.Damage(); err != nil {
 			t.Error(err)
 		}
-		if err := c.View(t.Context(), func(tx *store.Tx) error {
+		if err := c.View(t.Context(), func(tx *bolt.Tx) error {
 			for k := range 100 {
 				if v := tx.Meta(fmt.Sprint(k)); v != "0" {
 					t.Errorf("%d: %s, expected 0", k, v)
@@ -68,7 +69,7 @@ func TestWriteTo(t *testing.T) {
 		}); err != nil {
 			t.Error(err)
 		}
-		if err := c.Update(t.Context(), "test", func(*store.Tx) error { return nil }); err == nil {
+		if err := c.Update(t.Context(), "test", func(*bolt.Tx) error { return nil }); err == nil {
 			t.Error("a read-only database was written to")
 		}
 	}
@@ -76,7 +77,7 @@ func TestWriteTo(t *testing.T) {
 
 // What fails is told as it was, and a copy ends with its context.
 func TestWriteToFails(t *testing.T) {
-	s, path := open(t, store.Options{})
+	s, path := open(t, bolt.Options{})
 	full := errors.New("disk full")
 	if _, err := s.WriteTo(t.Context(), writerFunc(func([]byte) (int, error) { return 0, full })); !errors.Is(err, full) {
 		t.Errorf("a writer that fails: %v", err)
@@ -85,10 +86,10 @@ func TestWriteToFails(t *testing.T) {
 	if _, err := s.WriteTo(ctx, writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil })); !errors.Is(err, context.Canceled) {
 		t.Errorf("a copy that is interrupted: %v", err)
 	}
-	if _, err := store.OpenReadOnly(path); !errors.Is(err, store.ErrLocked) {
+	if _, err := bolt.OpenReadOnly(path); !errors.Is(err, meta.ErrLocked) {
 		t.Errorf("a database in use: %v", err)
 	}
-	if _, err := store.OpenReadOnly(path + "x"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := bolt.OpenReadOnly(path + "x"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no database: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package store
+package bolt
 
 import (
 	"bytes"
@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
 // Frozen looks up a frozen snapshot. ErrNotFound.
-func (t *Tx) Frozen(name string) (*Frozen, error) {
-	var f Frozen
+func (t *Tx) Frozen(name string) (*meta.Frozen, error) {
+	var f meta.Frozen
 	if err := getJSON(t.b("frozen"), []byte(name), &f); err != nil {
 		return nil, fmt.Errorf("frozen snapshot %s: %w", name, err)
 	}
@@ -20,11 +21,11 @@ func (t *Tx) Frozen(name string) (*Frozen, error) {
 }
 
 // Frozens lists all frozen snapshots by name.
-func (t *Tx) Frozens() ([]*Frozen, error) {
-	var out []*Frozen
+func (t *Tx) Frozens() ([]*meta.Frozen, error) {
+	var out []*meta.Frozen
 	b := t.b("frozen")
 	err := b.ForEach(func(k, _ []byte) error {
-		var f Frozen
+		var f meta.Frozen
 		out = append(out, &f)
 		return getJSON(b, k, &f)
 	})
@@ -34,20 +35,20 @@ func (t *Tx) Frozens() ([]*Frozen, error) {
 // PutNodes adds files to a frozen tree that is being made. Nothing of it is
 // visible before PutFrozen; a tree left by an attempt that was cut short is
 // replaced by the next ClearFrozenTree.
-func (t *Tx) PutNodes(name string, nodes []Node) error {
+func (t *Tx) PutNodes(name string, nodes []meta.Node) error {
 	b := t.b("ftree")
 	for _, n := range nodes {
-		if err := b.Put(key(nil).str(name).raw([]byte(n.Path)), n.encode()); err != nil {
+		if err := b.Put(key(nil).str(name).raw([]byte(n.Path)), encodeNode(&n)); err != nil {
 			return err
 		}
-		if err := t.PutRef(n.Digest, OwnerFrozen, name); err != nil {
+		if err := t.PutRef(n.Digest, meta.OwnerFrozen, name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (n *Node) encode() []byte {
+func encodeNode(n *meta.Node) []byte {
 	var e enc
 	e.fixed(n.Digest[:])
 	e.uint(uint64(n.Size))
@@ -55,26 +56,26 @@ func (n *Node) encode() []byte {
 	return e
 }
 
-func decodeNode(path string, v []byte) Node {
+func decodeNode(path string, v []byte) meta.Node {
 	d := dec{b: v}
-	n := Node{Path: path, Digest: cas.Digest(d.fixed(32)), Size: int64(d.uint())}
+	n := meta.Node{Path: path, Digest: cas.Digest(d.fixed(32)), Size: int64(d.uint())}
 	n.ModTime = time.Unix(int64(d.uint()), 0).UTC()
 	return n
 }
 
 // Node looks up a file of a frozen tree: path is <mirror>/<path>. ErrNotFound.
-func (t *Tx) Node(name, path string) (Node, error) {
+func (t *Tx) Node(name, path string) (meta.Node, error) {
 	v := t.b("ftree").Get(key(nil).str(name).raw([]byte(path)))
 	if v == nil {
-		return Node{}, fmt.Errorf("%s in frozen snapshot %s: %w", path, name, ErrNotFound)
+		return meta.Node{}, fmt.Errorf("%s in frozen snapshot %s: %w", path, name, meta.ErrNotFound)
 	}
 	return decodeNode(path, v), nil
 }
 
 // Nodes lists a frozen tree below a prefix, after the path `after`, at most
 // limit files (0: all).
-func (t *Tx) Nodes(name, prefix, after string, limit int) []Node {
-	var out []Node
+func (t *Tx) Nodes(name, prefix, after string, limit int) []meta.Node {
+	var out []meta.Node
 	base := key(nil).str(name).raw([]byte(prefix))
 	c := t.b("ftree").Cursor()
 	k, v := c.Seek(base)
@@ -97,7 +98,7 @@ func (t *Tx) Nodes(name, prefix, after string, limit int) []Node {
 // not exist, and tells whether any are left.
 func (t *Tx) ClearFrozenTree(name string, limit int) (more bool, err error) {
 	if t.b("frozen").Get([]byte(name)) != nil {
-		return false, fmt.Errorf("frozen snapshot %s: %w", name, ErrExists)
+		return false, fmt.Errorf("frozen snapshot %s: %w", name, meta.ErrExists)
 	}
 	return t.clearTree(name, limit)
 }
@@ -122,7 +123,7 @@ func (t *Tx) clearTree(name string, limit int) (more bool, err error) {
 		if err := t.b("ftree").Delete(key(nil).str(name).raw([]byte(n.Path))); err != nil {
 			return false, err
 		}
-		if err := t.DropRef(n.Digest, OwnerFrozen, name); err != nil {
+		if err := t.DropRef(n.Digest, meta.OwnerFrozen, name); err != nil {
 			return false, err
 		}
 	}
@@ -132,13 +133,13 @@ func (t *Tx) clearTree(name string, limit int) (more bool, err error) {
 // PutFrozen makes a frozen snapshot visible (invariants 1, 2 and 5): its tree
 // has been put, and every blob is durable and held. ErrExists when another one
 // has the name.
-func (t *Tx) PutFrozen(f *Frozen) error {
+func (t *Tx) PutFrozen(f *meta.Frozen) error {
 	if old, err := t.Frozen(f.Name); err == nil {
 		if old.Manifest.SHA256 == f.Manifest.SHA256 {
 			return nil
 		}
-		return fmt.Errorf("frozen snapshot %s: %w", f.Name, ErrExists)
-	} else if !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("frozen snapshot %s: %w", f.Name, meta.ErrExists)
+	} else if !errors.Is(err, meta.ErrNotFound) {
 		return err
 	}
 	return t.replaceFrozen(f)
@@ -146,18 +147,18 @@ func (t *Tx) PutFrozen(f *Frozen) error {
 
 // UpdateFrozen changes what may change of a frozen snapshot: its list of
 // statements. Its manifest stays.
-func (t *Tx) UpdateFrozen(f *Frozen) error {
+func (t *Tx) UpdateFrozen(f *meta.Frozen) error {
 	old, err := t.Frozen(f.Name)
 	if err != nil {
 		return err
 	}
 	if old.Manifest.SHA256 != f.Manifest.SHA256 {
-		return fmt.Errorf("frozen snapshot %s: %w", f.Name, ErrExists)
+		return fmt.Errorf("frozen snapshot %s: %w", f.Name, meta.ErrExists)
 	}
 	return t.replaceFrozen(f)
 }
 
-func (t *Tx) replaceFrozen(f *Frozen) error {
+func (t *Tx) replaceFrozen(f *meta.Frozen) error {
 	for _, m := range f.Mirrors {
 		for _, s := range m.Suites {
 			if s.Gen == 0 {
@@ -165,19 +166,19 @@ func (t *Tx) replaceFrozen(f *Frozen) error {
 			}
 			id, ok := t.SuiteID(m.Mirror, s.Suite)
 			if !ok {
-				return fmt.Errorf("%w: suite %s of %s has no number", ErrCorrupt, s.Suite, m.Mirror)
+				return fmt.Errorf("%w: suite %s of %s has no number", meta.ErrCorrupt, s.Suite, m.Mirror)
 			}
 			// A collection may have taken the generation while the freeze was made.
 			if t.b("gen").Get(key(nil).u32(uint32(id)).u32(s.Gen)) == nil {
-				return fmt.Errorf("generation %d of suite %s of %s: %w", s.Gen, s.Suite, m.Mirror, ErrGone)
+				return fmt.Errorf("generation %d of suite %s of %s: %w", s.Gen, s.Suite, m.Mirror, meta.ErrGone)
 			}
-			if err := t.b("genref").Put(genRef(id, s.Gen, OwnerFrozen, f.Name), nil); err != nil {
+			if err := t.b("genref").Put(genRef(id, s.Gen, meta.OwnerFrozen, f.Name), nil); err != nil {
 				return err
 			}
 		}
 	}
 	for _, d := range f.Blobs() {
-		if err := t.PutRef(d, OwnerFrozen, f.Name); err != nil {
+		if err := t.PutRef(d, meta.OwnerFrozen, f.Name); err != nil {
 			return err
 		}
 	}
@@ -194,7 +195,7 @@ func (t *Tx) RemoveFrozen(name string) error {
 	for _, m := range f.Mirrors {
 		for _, s := range m.Suites {
 			if id, ok := t.SuiteID(m.Mirror, s.Suite); ok && s.Gen != 0 {
-				if err := t.b("genref").Delete(genRef(id, s.Gen, OwnerFrozen, name)); err != nil {
+				if err := t.b("genref").Delete(genRef(id, s.Gen, meta.OwnerFrozen, name)); err != nil {
 					return err
 				}
 				if err := t.suspectGen(id, s.Gen); err != nil {
@@ -204,7 +205,7 @@ func (t *Tx) RemoveFrozen(name string) error {
 		}
 	}
 	for _, d := range f.Blobs() {
-		if err := t.DropRef(d, OwnerFrozen, name); err != nil {
+		if err := t.DropRef(d, meta.OwnerFrozen, name); err != nil {
 			return err
 		}
 	}
@@ -213,7 +214,7 @@ func (t *Tx) RemoveFrozen(name string) error {
 		return err
 	}
 	for _, im := range images {
-		if err := t.DropRef(im.SHA256, OwnerImage, name); err != nil {
+		if err := t.DropRef(im.SHA256, meta.OwnerImage, name); err != nil {
 			return err
 		}
 		if err := t.b("image").Delete(key(nil).str(name).raw([]byte(im.Variant))); err != nil {
@@ -225,21 +226,21 @@ func (t *Tx) RemoveFrozen(name string) error {
 
 // PutImage records an image of a frozen snapshot. Recording an equal one again
 // succeeds; another one under the same variant is ErrExists.
-func (t *Tx) PutImage(im *Image) error {
+func (t *Tx) PutImage(im *meta.Image) error {
 	k := key(nil).str(im.Name).raw([]byte(im.Variant))
-	var old Image
+	var old meta.Image
 	if err := getJSON(t.b("image"), k, &old); err == nil && old.SHA256 != im.SHA256 {
-		return fmt.Errorf("image %q of %s: %w (SHA-256 %s)", im.Variant, im.Name, ErrExists, old.SHA256)
+		return fmt.Errorf("image %q of %s: %w (SHA-256 %s)", im.Variant, im.Name, meta.ErrExists, old.SHA256)
 	}
-	if err := t.PutRef(im.SHA256, OwnerImage, im.Name); err != nil {
+	if err := t.PutRef(im.SHA256, meta.OwnerImage, im.Name); err != nil {
 		return err
 	}
 	return putJSON(t.b("image"), k, im)
 }
 
 // Images lists the images of a frozen snapshot, or all with an empty name.
-func (t *Tx) Images(name string) ([]Image, error) {
-	var out []Image
+func (t *Tx) Images(name string) ([]meta.Image, error) {
+	var out []meta.Image
 	b := t.b("image")
 	c := b.Cursor()
 	var prefix key
@@ -247,7 +248,7 @@ func (t *Tx) Images(name string) ([]Image, error) {
 		prefix = key(nil).str(name)
 	}
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-		var im Image
+		var im meta.Image
 		if err := getJSON(b, k, &im); err != nil {
 			return nil, err
 		}
@@ -256,30 +257,22 @@ func (t *Tx) Images(name string) ([]Image, error) {
 	return out, nil
 }
 
-// Kit is a file that snapd serves besides repositories: a kit or an upgrade
-// description.
-type Kit struct {
-	Path   string // as served below /iuk/
-	Digest cas.Digest
-	Size   int64
-}
-
 // PutKit publishes a file below /iuk/.
-func (t *Tx) PutKit(k Kit) error {
-	var old Kit
+func (t *Tx) PutKit(k meta.Kit) error {
+	var old meta.Kit
 	if err := getJSON(t.b("kit"), []byte(k.Path), &old); err == nil && old.Digest != k.Digest {
-		if err := t.DropRef(old.Digest, OwnerKit, k.Path); err != nil {
+		if err := t.DropRef(old.Digest, meta.OwnerKit, k.Path); err != nil {
 			return err
 		}
 	}
-	if err := t.PutRef(k.Digest, OwnerKit, k.Path); err != nil {
+	if err := t.PutRef(k.Digest, meta.OwnerKit, k.Path); err != nil {
 		return err
 	}
 	return putJSON(t.b("kit"), []byte(k.Path), k)
 }
 
 // Kit looks up a published file. ErrNotFound.
-func (t *Tx) Kit(path string) (k Kit, err error) {
+func (t *Tx) Kit(path string) (k meta.Kit, err error) {
 	if err := getJSON(t.b("kit"), []byte(path), &k); err != nil {
 		return k, fmt.Errorf("kit %s: %w", path, err)
 	}
@@ -287,10 +280,10 @@ func (t *Tx) Kit(path string) (k Kit, err error) {
 }
 
 // Kits lists the published files.
-func (t *Tx) Kits() (out []Kit, err error) {
+func (t *Tx) Kits() (out []meta.Kit, err error) {
 	b := t.b("kit")
 	err = b.ForEach(func(k, _ []byte) error {
-		var v Kit
+		var v meta.Kit
 		err := getJSON(b, k, &v)
 		out = append(out, v)
 		return err
@@ -299,8 +292,8 @@ func (t *Tx) Kits() (out []Kit, err error) {
 }
 
 // Recording looks up a recording. ErrNotFound.
-func (t *Tx) Recording(name string) (*Recording, error) {
-	var r Recording
+func (t *Tx) Recording(name string) (*meta.Recording, error) {
+	var r meta.Recording
 	if err := getJSON(t.b("recording"), []byte(name), &r); err != nil {
 		return nil, fmt.Errorf("recording %s: %w", name, err)
 	}
@@ -308,11 +301,11 @@ func (t *Tx) Recording(name string) (*Recording, error) {
 }
 
 // Recordings lists all recordings by name.
-func (t *Tx) Recordings() ([]*Recording, error) {
-	var out []*Recording
+func (t *Tx) Recordings() ([]*meta.Recording, error) {
+	var out []*meta.Recording
 	b := t.b("recording")
 	err := b.ForEach(func(k, _ []byte) error {
-		var r Recording
+		var r meta.Recording
 		out = append(out, &r)
 		return getJSON(b, k, &r)
 	})
@@ -321,7 +314,7 @@ func (t *Tx) Recordings() ([]*Recording, error) {
 
 // PutRecording creates or changes a recording; the generations it shows stay
 // for as long as it exists. ErrGone when a snapshot of a new one has been removed.
-func (t *Tx) PutRecording(r *Recording) error {
+func (t *Tx) PutRecording(r *meta.Recording) error {
 	if t.b("recording").Get([]byte(r.Name)) == nil {
 		for _, p := range r.Pins {
 			if _, err := t.Snapshot(p.Mirror, p.Instant); err != nil {
@@ -335,17 +328,17 @@ func (t *Tx) PutRecording(r *Recording) error {
 	return putJSON(t.b("recording"), []byte(r.Name), r)
 }
 
-func (t *Tx) pinGens(r *Recording, f func(key) error) error {
+func (t *Tx) pinGens(r *meta.Recording, f func(key) error) error {
 	for _, p := range r.Pins {
 		s, err := t.Snapshot(p.Mirror, p.Instant)
-		if errors.Is(err, ErrGone) || errors.Is(err, ErrNotFound) {
+		if errors.Is(err, meta.ErrGone) || errors.Is(err, meta.ErrNotFound) {
 			continue
 		} else if err != nil {
 			return err
 		}
 		for _, e := range s.Suites {
 			if id, ok := t.SuiteID(p.Mirror, e.Suite); ok {
-				if err := f(genRef(id, e.Gen, OwnerRecording, r.Name)); err != nil {
+				if err := f(genRef(id, e.Gen, meta.OwnerRecording, r.Name)); err != nil {
 					return err
 				}
 			}
@@ -354,37 +347,37 @@ func (t *Tx) pinGens(r *Recording, f func(key) error) error {
 	return nil
 }
 
-func entryKey(name string, e *RecordEntry) key {
+func entryKey(name string, e *meta.RecordEntry) key {
 	return key(nil).str(name).str(e.Mirror).str(e.Path).raw(e.SHA256[:])
 }
 
 // NoteFetch adds one fetch to a recording. ErrNotFound when there is no such
 // recording.
-func (t *Tx) NoteFetch(name string, e RecordEntry) error {
+func (t *Tx) NoteFetch(name string, e meta.RecordEntry) error {
 	if t.b("recording").Get([]byte(name)) == nil {
-		return fmt.Errorf("recording %s: %w", name, ErrNotFound)
+		return fmt.Errorf("recording %s: %w", name, meta.ErrNotFound)
 	}
 	b := t.b("rentry")
 	k := entryKey(name, &e)
-	var old RecordEntry
+	var old meta.RecordEntry
 	if err := getJSON(b, k, &old); err == nil {
 		e.First = old.First
 		e.Count += old.Count
 	}
-	if err := t.PutRef(e.SHA256, OwnerRecording, name); err != nil {
+	if err := t.PutRef(e.SHA256, meta.OwnerRecording, name); err != nil {
 		return err
 	}
 	return putJSON(b, k, e)
 }
 
 // RecordEntries lists what a recording noted, by mirror and path.
-func (t *Tx) RecordEntries(name string) ([]RecordEntry, error) {
-	var out []RecordEntry
+func (t *Tx) RecordEntries(name string) ([]meta.RecordEntry, error) {
+	var out []meta.RecordEntry
 	b := t.b("rentry")
 	prefix := key(nil).str(name)
 	c := b.Cursor()
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-		var e RecordEntry
+		var e meta.RecordEntry
 		if err := getJSON(b, k, &e); err != nil {
 			return nil, err
 		}
@@ -403,7 +396,7 @@ func (t *Tx) RemoveRecording(name string) error {
 		if err := t.b("genref").Delete(k); err != nil {
 			return err
 		}
-		return t.suspectGen(SuiteID(be32(k)), be32(k[4:]))
+		return t.suspectGen(meta.SuiteID(be32(k)), be32(k[4:]))
 	})
 	if err != nil {
 		return err
@@ -416,7 +409,7 @@ func (t *Tx) RemoveRecording(name string) error {
 		if err := t.b("rentry").Delete(entryKey(name, &e)); err != nil {
 			return err
 		}
-		if err := t.DropRef(e.SHA256, OwnerRecording, name); err != nil {
+		if err := t.DropRef(e.SHA256, meta.OwnerRecording, name); err != nil {
 			return err
 		}
 	}
@@ -444,16 +437,16 @@ func (t *Tx) Unpin(mirror string, at time.Time) error {
 }
 
 // SetRotten notes a damaged blob; reads of it fail until ClearRotten.
-func (t *Tx) SetRotten(r Rotten) error { return putJSON(t.b("rotten"), r.Digest[:], r) }
+func (t *Tx) SetRotten(r meta.Rotten) error { return putJSON(t.b("rotten"), r.Digest[:], r) }
 
 // ClearRotten forgets that a blob was damaged.
 func (t *Tx) ClearRotten(d cas.Digest) error { return t.b("rotten").Delete(d[:]) }
 
 // Rottens lists the damaged blobs.
-func (t *Tx) Rottens() (out []Rotten, err error) {
+func (t *Tx) Rottens() (out []meta.Rotten, err error) {
 	b := t.b("rotten")
 	err = b.ForEach(func(k, _ []byte) error {
-		var r Rotten
+		var r meta.Rotten
 		err := getJSON(b, k, &r)
 		out = append(out, r)
 		return err

@@ -1,0 +1,114 @@
+package meta
+
+import (
+	"context"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+)
+
+// Kit is a file that snapd serves besides repositories: a kit or an upgrade
+// description.
+type Kit struct {
+	Path   string // as served below /iuk/
+	Digest cas.Digest
+	Size   int64
+}
+
+// GenSuspect is a generation that may be needed by nobody.
+type GenSuspect struct {
+	Suite SuiteID
+	Gen   uint32
+}
+
+// ListedIn is a suite whose roots listed a digest.
+type ListedIn struct {
+	Mirror string
+	Suite  repo.SuiteName
+	Listing
+}
+
+// Holder is what holds the generations behind a reference: a snapshot, a frozen
+// snapshot or a recording.
+type Holder struct {
+	Kind     byte      // OwnerSnapshot, OwnerFrozen or OwnerRecording
+	Name     string    // a snapshot's id
+	Snapshot *Snapshot // of OwnerSnapshot
+}
+
+// Place is an index of a suite.
+type Place struct {
+	Suite repo.SuiteName
+	Index string
+}
+
+// PathHit is a package file found by its path.
+type PathHit struct {
+	Fact *Fact
+	File repo.File
+}
+
+// Entry is one paragraph present in a snapshot.
+type Entry struct {
+	*Fact
+	Places []Place
+}
+
+// Change is a paragraph whose presence in an index differs between two
+// generations.
+type Change struct {
+	PID   PID
+	Index string
+	Added bool // present in the later one only
+}
+
+// Repairs are what Rebuild needs from outside the metadata. Its functions read
+// blobs within transactions: damaged metadata has no other writers to hold up.
+type Repairs struct {
+	// Tree reads the listing of a frozen snapshot from its blob.
+	Tree func(ctx context.Context, d cas.Digest) (*Frozen, []Node, error)
+	// Listing finds the listing of a frozen snapshot whose record is lost among
+	// the blobs that its name refers to.
+	Listing func(ctx context.Context, digests []cas.Digest) (cas.Digest, *Frozen, bool)
+	// Types are the types of the configured mirrors, by name.
+	Types map[string]string
+	// Aliases are the aliases of all blobs that are stored.
+	Aliases []Alias
+}
+
+// Sealing is what becomes visible at once.
+type Sealing struct {
+	Snapshot    Snapshot
+	Generations []Generation  // new ones; their Gen is the one they were staged under
+	Listings    [][]repo.File // for each new generation, what its root lists, in any order
+	History     bool          // an older state taken into history: the instant is given
+	Aliases     []Alias
+}
+
+// Alias says under which other digest a blob is known.
+type Alias struct {
+	Algo   byte // 1: SHA-1, 2: SHA-512
+	Other  []byte
+	SHA256 cas.Digest
+}
+
+// Algorithms of aliases.
+const (
+	AliasSHA1   = 1
+	AliasSHA512 = 2
+)
+
+// Ref is one reason why a blob stays.
+type Ref struct {
+	Kind  byte
+	Owner string
+}
+
+// Fault is damage that was found in the database.
+type Fault struct {
+	Bucket string
+	Key    []byte // nil: of the bucket as a whole
+	Err    error  // wraps ErrCorrupt
+}
+
+func (f Fault) Error() string { return f.Err.Error() }

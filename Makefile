@@ -1,7 +1,7 @@
 # make run    a mirror, a freeze and a server from this machine's own sources
 # make test   every test
 # make bench  the benchmarks, beside the tools that people use instead
-# make fuzz   every parser of outside bytes, FUZZTIME each
+# make fuzz   every parser of outside bytes, FUZZTIME each (FUZZTIME=10m: hours)
 # make lint   gofmt, go vet, staticcheck, govulncheck
 # make torture  crashes, full disks, power cuts: takes twenty minutes
 
@@ -38,12 +38,7 @@ bench:
 	$(GO) run ./internal/bench
 
 fuzz:
-	@for pkg in $$($(GO) list ./...); do \
-		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "$$pkg $$f"; \
-			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
-		done; \
-	done
+	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' ./.ci/fuzz
 
 lint:
 	@test -z "$$(gofmt -l cmd internal)" || { gofmt -d cmd internal; exit 1; }

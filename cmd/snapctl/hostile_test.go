@@ -60,6 +60,10 @@ func TestHostileFiles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "target"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	key := filepath.Join(dir, "private.asc")
+	if err := os.WriteFile(key, testKey.Armored(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args  string // FILE stands for the entry
 		giant bool   // a large regular file may be what is meant
@@ -78,7 +82,10 @@ func TestHostileFiles(t *testing.T) {
 		{args: "iuk create --old FILE --new IMAGE --from-version 1 --to-version 2 --output out.iuk"},
 		{args: "iuk create --old IMAGE --new FILE --from-version 1 --to-version 2 --output out.iuk"},
 		{args: "iuk apply FILE --target target"},
+		{args: "init --from-apt=FILE --output -"},
+		{args: "init --from-dnf=FILE --output -"},
 		{args: "iuk udf --to 2 --from 1 --product P --build-target amd64 --channel stable --iuk-url https://kits.example.org --image-url https://kits.example.org/i --iuks . --image FILE --output out --key-file FILE", giant: true},
+		{args: "iuk udf --to 2 --from 1 --product P --build-target amd64 --channel stable --iuk-url https://kits.example.org --image-url https://kits.example.org/i --iuks . --image FILE --output out --key-file KEY", giant: true},
 	} {
 		for kind, file := range entries {
 			if kind == "giant" && c.giant {
@@ -89,10 +96,7 @@ func TestHostileFiles(t *testing.T) {
 				x := newTester(t)
 				var args []string
 				for _, a := range strings.Fields(c.args) {
-					args = append(args, map[string]string{"FILE": file, "IMAGE": img}[a])
-					if last := &args[len(args)-1]; *last == "" {
-						*last = a
-					}
+					args = append(args, strings.NewReplacer("FILE", file, "IMAGE", img, "KEY", key).Replace(a))
 				}
 				cmd := snapctl(t, x, args...)
 				cmd.Dir = dir

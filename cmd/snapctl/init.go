@@ -241,7 +241,7 @@ type machine struct {
 }
 
 func thisMachine() machine {
-	return machine{root: os.DirFS("/"), architectures: dpkgArchitectures}
+	return machine{root: regfile.DirFS("/"), architectures: dpkgArchitectures}
 }
 
 // dpkgArchitectures are dpkg's own and foreign ones; where there is no dpkg,

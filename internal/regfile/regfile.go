@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -42,6 +43,27 @@ func OpenInput(name string) (*os.File, error) {
 		return os.Open(name)
 	}
 	return Open(name)
+}
+
+// DirFS is os.DirFS for the user's own directories: it opens directories, and
+// files as OpenInput does.
+func DirFS(dir string) fs.FS { return dirFS(dir) }
+
+type dirFS string
+
+func (d dirFS) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	p := filepath.Join(string(d), filepath.FromSlash(name))
+	f, err := OpenInput(p)
+	if errors.Is(err, syscall.EISDIR) {
+		f, err = os.Open(p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // OpenIn opens the regular file at name, separated by slashes, below root. The

@@ -95,6 +95,34 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+func TestDirFS(t *testing.T) {
+	dir := t.TempDir()
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(dir, "etc/apt"), 0o700), os.WriteFile(filepath.Join(dir, "etc/apt/sources.list"), []byte("deb"), 0o600),
+		os.Symlink("apt", filepath.Join(dir, "etc/link")), unix.Mkfifo(filepath.Join(dir, "etc/apt/fifo"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := regfile.DirFS(dir)
+	if data, err := fs.ReadFile(f, "etc/link/sources.list"); err != nil || string(data) != "deb" {
+		t.Errorf("read %q: %v", data, err)
+	}
+	if list, err := fs.ReadDir(f, "etc/apt"); err != nil || len(list) != 2 {
+		t.Errorf("list %v: %v", list, err)
+	}
+	for name, is := range map[string]error{"etc/apt/fifo": regfile.ErrNotRegular, "etc/none": fs.ErrNotExist, "../x": fs.ErrInvalid} {
+		err := promptly(t, name, func() error {
+			_, err := fs.ReadFile(f, name)
+			return err
+		})
+		if !errors.Is(err, is) {
+			t.Errorf("%s: %v, expected %v", name, err, is)
+		}
+	}
+}
+
 // A descriptor that the shell opened is the user's own, also when it is a pipe.
 func TestOpenInput(t *testing.T) {
 	r, w, err := os.Pipe()

@@ -1,7 +1,7 @@
 # make run    a mirror, a freeze and a server from this machine's own sources
 # make test   every test
 # make bench  the benchmarks, beside the tools that people use instead
-# make fuzz   every parser of outside bytes, FUZZTIME each (FUZZTIME=10m: hours)
+# make fuzz   every parser of outside bytes, FUZZTIME each (FUZZTIME=10m takes ten hours)
 # make lint   gofmt, go vet, staticcheck, govulncheck
 # make torture  crashes, full disks, power cuts: takes twenty minutes
 

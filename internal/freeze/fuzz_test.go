@@ -41,6 +41,26 @@ func FuzzParseDocument(f *testing.F) {
 	})
 }
 
+// A provenance that is read is written again as the same bytes.
+func FuzzParseProvenance(f *testing.F) {
+	dir, _ := exported(f)
+	data, err := os.ReadFile(filepath.Join(dir, "provenance.json"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte(`{"created":"2026-01-10T12:00:00Z","manifests":[],"mirrors":null,"name":"x","program":""}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := freeze.ParseProvenance(data)
+		if err != nil {
+			return
+		}
+		if again, err := freeze.Canonical(p); err != nil || !bytes.Equal(again, data) {
+			t.Errorf("written again: %v\n%s\n%s", err, data, again)
+		}
+	})
+}
+
 // exported freezes two packages and exports that, with a statement beside it.
 func exported(f *testing.F) (dir string, w *world) {
 	f.Helper()

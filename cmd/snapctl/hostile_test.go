@@ -129,6 +129,7 @@ func giantExport(t *testing.T) string {
 	const size = 1 << 40
 	write(t, filepath.Join(dir, "manifest.json"), fmt.Sprintf(`{"date":"2026-11-22T16:00:00Z","format":1,"mirrors":[{"kind":"exact","name":"debian","packages":[{"architecture":"amd64","component":"main","index":"main/binary-amd64/Packages","name":"a","paragraph":"00","path":"pool/a.deb","sha256":"%064x","size":%d,"source":"a","source_version":"1","suite":"stable","version":"1"}],"sources":[],"suites":[],"trust":"openpgp","type":"deb"}],"missing":[],"name":"4.1"}`, 1, size))
 	write(t, filepath.Join(dir, "manifest.json.asc"), "")
+	write(t, filepath.Join(dir, "key.asc"), string(testKey.Keyring().ExportArmored()))
 	write(t, filepath.Join(dir, "debian/pool/a.deb"), "")
 	if err := os.Truncate(filepath.Join(dir, "debian/pool/a.deb"), size); err != nil {
 		t.Skip("the file system has no files of 1 TiB: ", err)

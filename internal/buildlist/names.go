@@ -6,8 +6,11 @@ import (
 )
 
 func isLower(c byte) bool { return 'a' <= c && c <= 'z' }
+
 func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
+
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
 func isAlnum(c byte) bool { return isLower(c) || isUpper(c) || isDigit(c) }
 
 // all reports whether s is not empty and every byte of it passes.

@@ -1,0 +1,180 @@
+package buildlist
+
+import (
+	"strconv"
+	"strings"
+)
+
+// dpkgQuery reads `dpkg-query -W` ("name\tversion", "name:arch\tversion", with a
+// third column its architecture; packages that were removed but not purged stand
+// there too, and nothing tells them apart) and the table of `dpkg -l`, of which rows of
+// packages that are not in place are left out.
+func (p *parser) dpkgQuery() error {
+	table := false
+	return p.eachLine(func(line string) error {
+		if len(p.m.Entries) == 0 && dpkgTableHead(line) {
+			table = true
+			return nil
+		}
+		e := p.entry(line)
+		e.Ecosystem = Deb
+		if !strings.Contains(line, "\t") {
+			state, ok := parseDpkgRow(line, &e)
+			if !ok {
+				if table {
+					return p.malformed(p.line, "a row of dpkg -l", line)
+				}
+				return p.malformed(p.line, "name, tab and version, or a row of dpkg -l", line)
+			}
+			if state != "" {
+				p.note(p.line, "%s is %s: not taken", e.Name, state)
+				return nil
+			}
+			return p.add(e)
+		}
+		if !parseDpkgQuery(line, &e) {
+			return p.malformed(p.line, "name, tab and version", line)
+		}
+		return p.add(e)
+	})
+}
+
+// dpkgTableHead reports whether a line heads the table of dpkg -l, in any
+// language: its legend has bars, and a ruler of plus and equals signs.
+func dpkgTableHead(line string) bool {
+	return strings.HasPrefix(line, "+++-=") || strings.HasPrefix(line, "||/ ") ||
+		strings.HasPrefix(line, "|/ ") || strings.HasPrefix(line, "| ") ||
+		strings.Contains(line, "=") && strings.Count(line, "/") >= 4 && !strings.Contains(line, "\t")
+}
+
+func parseDpkgQuery(line string, e *Entry) bool {
+	cols := strings.Split(line, "\t")
+	if len(cols) < 2 || len(cols) > 3 {
+		return false
+	}
+	for i := range cols {
+		cols[i] = strings.TrimSpace(cols[i])
+	}
+	var ok bool
+	if e.Name, e.Arch, ok = splitArch(cols[0]); !ok || !debName(e.Name) || !debVersion(cols[1]) {
+		return false
+	}
+	e.Version = cols[1]
+	if len(cols) == 3 {
+		if !archName(cols[2]) || e.Arch != "" && e.Arch != cols[2] {
+			return false
+		}
+		e.Arch = cols[2]
+	}
+	return true
+}
+
+// parseDpkgRow reads a row of dpkg -l. state says why the package is not in
+// place; "" for one that is.
+func parseDpkgRow(line string, e *Entry) (state string, ok bool) {
+	cols := strings.Fields(line)
+	if len(cols) < 4 {
+		// A package that is not installed may have no version: "un  name  <none>".
+		if len(cols) < 2 || len(cols[0]) != 2 || cols[0][1] != 'n' {
+			return "", false
+		}
+	}
+	flags := cols[0]
+	if cols[1] == "R" && len(cols) > 4 { // "iHR": reinstall required, as a third letter or column
+		cols = append(cols[:1], cols[2:]...)
+	}
+	if len(flags) < 2 || len(flags) > 3 || strings.IndexByte("uirph", flags[0]) < 0 || len(flags) == 3 && flags[2] != 'R' {
+		return "", false
+	}
+	var good bool
+	if e.Name, e.Arch, good = splitArch(cols[1]); !good || !debName(e.Name) {
+		return "", false
+	}
+	switch flags[1] {
+	case 'i', 'U', 'F', 'W', 't':
+	case 'n':
+		return "not-installed", true
+	case 'c':
+		return "config-files", true
+	case 'H':
+		return "half-installed", true
+	default:
+		return "", false
+	}
+	if !debVersion(cols[2]) || !archName(cols[3]) || e.Arch != "" && e.Arch != cols[3] {
+		return "", false
+	}
+	e.Version, e.Arch = cols[2], cols[3]
+	return "", true
+}
+
+// statusFields are the fields read of a package's paragraph. Size, Filename and
+// the digests stand in paragraphs that were taken from a Packages index.
+func statusFields(name string) bool {
+	switch name {
+	case "package", "version", "architecture", "status", "source",
+		"filename", "size", "sha256", "sha512", "sha1", "md5sum":
+		return true
+	}
+	return false
+}
+
+// dpkgStatus reads dpkg's status database, or paragraphs without a Status field
+// (status.d of distroless images, a Packages index). Taken is each package
+// whose files are in place: installed, unpacked, half-configured, or waiting
+// for triggers.
+func (p *parser) dpkgStatus() error {
+	return p.eachParagraph(p.nextLine, statusFields, func(f paragraph) error {
+		name, ok := f.get("package")
+		if !ok {
+			return p.malformed(p.line, "a paragraph with a Package field", "")
+		}
+		if !debName(name.value) {
+			return p.malformed(name.line, "a package name", name.value)
+		}
+		if st, ok := f.get("status"); ok {
+			words := strings.Fields(st.value)
+			if len(words) != 3 {
+				return p.malformed(st.line, "want, flag and status", st.value)
+			}
+			switch words[2] {
+			case "installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending":
+			case "not-installed", "config-files", "half-installed":
+				p.note(name.line, "%s is %s: not taken", name.value, words[2])
+				return nil
+			default:
+				return p.malformed(st.line, "a status of dpkg", st.value)
+			}
+		}
+		e := Entry{Ecosystem: Deb, Name: name.value, Size: -1, Line: name.line, Raw: clip("Package: " + name.value)}
+		if version, _ := f.get("version"); debVersion(version.value) {
+			e.Version = version.value
+		} else {
+			return p.malformed(max(version.line, name.line), "the version of "+name.value, version.value)
+		}
+		if arch, _ := f.get("architecture"); archName(arch.value) {
+			e.Arch = arch.value
+		} else {
+			return p.malformed(max(arch.line, name.line), "the architecture of "+name.value, arch.value)
+		}
+		if src, ok := f.get("source"); ok {
+			if e.SourceName, e.SourceVersion, ok = sourceField(src.value); !ok {
+				return p.malformed(src.line, "a source package", src.value)
+			}
+		}
+		e.Path = f.value("filename")
+		for _, algo := range []string{"sha256", "sha512", "sha1", "md5sum"} {
+			if sum, ok := f.get(algo); ok && !e.digest(algo, sum.value) {
+				return p.malformed(sum.line, "a digest", sum.value)
+			}
+		}
+		if size, ok := f.get("size"); ok {
+			n, err := strconv.ParseInt(size.value, 10, 64)
+			if err != nil || n < 0 {
+				return p.malformed(size.line, "a size in bytes", size.value)
+			}
+			e.Size = n
+		}
+		return p.add(e)
+	})
+}

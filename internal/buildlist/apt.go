@@ -8,7 +8,7 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// aptListLine reads a line of `apt list`. Taken is what is installed.
+// aptListLine parses a line of `apt list`. Packages count that are installed.
 func (p *parser) aptListLine(line string) error {
 	if aptListNoise(line) {
 		return nil
@@ -19,7 +19,7 @@ func (p *parser) aptListLine(line string) error {
 		return p.malformed(p.line, "name/suite version architecture [installed] (LC_ALL=C apt list --installed)", line)
 	}
 	if state != "" {
-		p.note(p.line, "%s=%s is %s: not taken", e.Name, e.Version, state)
+		p.note(p.line, "%s=%s is %s: skipped", e.Name, e.Version, state)
 		return nil
 	}
 	return p.add(e)
@@ -75,8 +75,9 @@ func parseAptList(line string, e *Entry) (state string, ok bool) {
 // instPrefix starts the line of a package that apt would install.
 const instPrefix = "Inst "
 
-// aptNoise reports whether a line is what apt-get or mmdebstrap says beside its
-// list: no package name has a capital, a colon followed by a space, or "...".
+// aptNoise reports whether a line is a message that apt-get or mmdebstrap prints
+// beside its list: no package name contains a capital letter, a colon followed by
+// a space, or "...".
 func aptNoise(line string) bool {
 	for _, prefix := range []string{"I: ", "W: ", "N: ", "NOTE: "} {
 		if strings.HasPrefix(line, prefix) {
@@ -86,7 +87,7 @@ func aptNoise(line string) bool {
 	return strings.HasSuffix(line, "...") && strings.Contains(line, " ")
 }
 
-// parseInst reads "Inst name[:arch] [[old]] (version suite[, suite…] [arch])",
+// parseInst parses "Inst name[:arch] [[old]] (version suite[, suite…] [arch])",
 // with words after that which do not matter.
 func parseInst(line string, e *Entry) bool {
 	name, rest, ok := strings.Cut(strings.TrimPrefix(line, instPrefix), " ")
@@ -118,8 +119,8 @@ func parseInst(line string, e *Entry) bool {
 	return true
 }
 
-// printURIsLine reads "'uri' file size [algorithm:digest]" and passes over what
-// apt-get says around it.
+// printURIsLine parses "'uri' file size [algorithm:digest]" and ignores the other
+// lines that apt-get prints.
 func (p *parser) printURIsLine(line string) error {
 	if line[0] != '\'' {
 		return nil
@@ -130,7 +131,7 @@ func (p *parser) printURIsLine(line string) error {
 		return p.malformed(p.line, "'uri' file size digest", line)
 	}
 	if e.Name == "" {
-		p.note(p.line, "%s is no package file: not taken", clip(file))
+		p.note(p.line, "%s is not a package file: skipped", clip(file))
 		return nil
 	}
 	return p.add(e)

@@ -7,51 +7,61 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// mmdebstrap reads "name version", "name:arch version" and what the list format
-// reads; or apt's simulation (mmdebstrap --simulate, apt-get -s), of which
-// "Inst name (version suite [arch])" counts and all else is passed over.
+// mmdebstrap parses lines "name version" and "name version architecture", the
+// list format, or apt's simulation (mmdebstrap --simulate, apt-get -s), of which
+// only lines "Inst name (version suite [arch])" count.
 func (p *parser) mmdebstrap() error {
 	simulated := bytes.HasPrefix(p.head, []byte(instPrefix)) || bytes.Contains(p.head, []byte("\n"+instPrefix))
+	if simulated {
+		return p.eachLine(p.simulateLine)
+	}
 	return p.eachLine(func(line string) error {
+		switch {
+		case aptNoise(line), len(p.m.Entries) == 0 && columnTitles(strings.Fields(line)):
+			return nil
+		case snapLine(line):
+			return p.noteSnap(line)
+		}
 		e := p.entry(line)
 		e.Ecosystem = Deb
-		if simulated {
-			switch {
-			case strings.HasPrefix(line, "Remv "):
-				p.note(p.line, "%s is removed: not taken", clip(strings.TrimPrefix(line, "Remv ")))
-				return nil
-			case !strings.HasPrefix(line, instPrefix):
-				return nil
-			case !parseInst(line, &e):
-				return p.malformed(p.line, "Inst name (version suite [architecture])", line)
-			}
-			return p.add(e)
-		}
-		if aptNoise(line) {
-			return nil
-		}
 		if !parseNameVersion(line, &e) && !(parseList(line, &e) && debName(e.Name) && debVersion(e.Version)) {
-			return p.malformed(p.line, "name version", line)
+			return p.malformed(p.line, "name version, or name version architecture", line)
 		}
 		return p.add(e)
 	})
 }
 
-func parseNameVersion(line string, e *Entry) bool {
-	cols := strings.Fields(line)
-	if len(cols) != 2 {
-		return false
+// simulateLine parses a line of apt's simulation.
+func (p *parser) simulateLine(line string) error {
+	if removed, ok := strings.CutPrefix(line, "Remv "); ok {
+		p.note(p.line, "%s is removed: skipped", clip(removed))
+		return nil
 	}
-	var ok bool
-	if e.Name, e.Arch, ok = splitArch(cols[0]); !ok || !policyName(e.Name) || !debVersion(cols[1]) {
-		return false
+	if !strings.HasPrefix(line, instPrefix) {
+		return nil
 	}
-	e.Version = cols[1]
-	return true
+	e := p.entry(line)
+	e.Ecosystem = Deb
+	if !parseInst(line, &e) {
+		return p.malformed(p.line, "Inst name (version suite [architecture])", line)
+	}
+	return p.add(e)
 }
 
-// debootstrapLine reads a line of debootstrap's deburis ("name version url"), of
-// debpaths ("name path"), or bare names, the one format without versions.
+// parseNameVersion parses "name[:arch] version [arch]".
+func parseNameVersion(line string, e *Entry) bool {
+	cols := strings.Fields(line)
+	if len(cols) < 2 || len(cols) > 3 || hasSeparator(line) {
+		return false
+	}
+	if name, _, _ := strings.Cut(cols[0], ":"); !policyName(name) {
+		return false
+	}
+	return parseDpkgQuery(line, e)
+}
+
+// debootstrapLine parses a line of debootstrap's deburis file ("name version
+// url"), or names alone, as debootstrap --print-debs prints them.
 func (p *parser) debootstrapLine(line string) error {
 	if aptNoise(line) {
 		return nil
@@ -64,8 +74,9 @@ func (p *parser) debootstrapLine(line string) error {
 		}
 		return p.add(e)
 	}
+	_, selection := parseSelection(line, new(Entry))
 	for _, name := range cols {
-		if !policyName(name) {
+		if !policyName(name) || selection {
 			return p.malformed(p.line, "package names, or name version url", line)
 		}
 		e := p.entry(name)

@@ -89,13 +89,13 @@ func buildinfoFields(name string) bool {
 	return false
 }
 
-// buildinfo reads deb-buildinfo(5): the packages that were installed for the
+// buildinfo parses deb-buildinfo(5): the packages that were installed for the
 // build. What was built, and its source, are not among them.
 func (p *parser) buildinfo() error {
 	done := false
-	return p.eachParagraph(p.unwrap(), buildinfoFields, func(f paragraph) error {
+	return p.eachStanza(p.unwrap(), buildinfoFields, func(f stanza) error {
 		if done {
-			return p.malformed(p.line, "one paragraph", "another")
+			return p.malformed(p.line, "one stanza", "another")
 		}
 		done = true
 		if format, ok := f.get("format"); !ok || !strings.HasPrefix(format.value, "1.") {
@@ -112,7 +112,7 @@ func (p *parser) buildinfo() error {
 			p.m.Arch = arch.value
 		}
 		if src, ok := f.get("source"); ok {
-			p.note(src.line, "source package %s %s was built: not taken", clip(src.value), clip(f.value("version")))
+			p.note(src.line, "source package %s %s was built: skipped", clip(src.value), clip(f.value("version")))
 		}
 		for i, line := range strings.Split(deps.value, "\n") {
 			for item := range strings.SplitSeq(line, ",") {

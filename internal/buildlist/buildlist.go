@@ -29,43 +29,33 @@ import (
 // Format names a manifest format, as `--format` does.
 type Format string
 
-// The formats, in the order in which they are listed to people.
+// The formats, in the order in which help lists them.
 const (
-	List        Format = "list"        // lines name[:arch]=version
-	Tails       Format = "tails"       // the build manifest of Tails (YAML)
-	Buildinfo   Format = "buildinfo"   // deb-buildinfo(5), plain or clear-signed
-	DpkgStatus  Format = "dpkg-status" // /var/lib/dpkg/status, or a status.d of them
-	DpkgQuery   Format = "dpkg-query"  // dpkg-query -W, dpkg -l
-	AptList     Format = "apt-list"    // apt list --installed
-	Mmdebstrap  Format = "mmdebstrap"  // lines "name version", or mmdebstrap --simulate
-	Debootstrap Format = "debootstrap" // debootstrap --print-debs, or its deburis file
-	PrintURIs   Format = "print-uris"  // apt-get --print-uris
-	SHA256Sums  Format = "sha256sums"  // sha256sum(1) and its kin, of package files
-	SPDX        Format = "spdx"        // SPDX 2.2 and 2.3 JSON
-	CycloneDX   Format = "cyclonedx"   // CycloneDX 1.4 to 1.7 JSON
-	RPMQA       Format = "rpm-qa"      // rpm -qa, dnf list --installed
-	RPMsLock    Format = "rpms-lock"   // rpms.lock.yaml, version 1
+	List           Format = "list"            // lines name[:arch]=version, or name[:arch] alone
+	Tails          Format = "tails"           // the build manifest of Tails (YAML)
+	Buildinfo      Format = "buildinfo"       // deb-buildinfo(5), plain or clear-signed
+	DpkgStatus     Format = "dpkg-status"     // /var/lib/dpkg/status, or a status.d
+	DpkgQuery      Format = "dpkg-query"      // dpkg-query -W, dpkg -l, Ubuntu's .manifest
+	DpkgSelections Format = "dpkg-selections" // dpkg --get-selections
+	AptList        Format = "apt-list"        // apt list --installed
+	AptHistory     Format = "apt-history"     // /var/log/apt/history.log
+	Mmdebstrap     Format = "mmdebstrap"      // lines "name version [arch]", or mmdebstrap --simulate
+	Debootstrap    Format = "debootstrap"     // debootstrap --print-debs, or its deburis file
+	PrintURIs      Format = "print-uris"      // apt-get --print-uris
+	SHA256Sums     Format = "sha256sums"      // sha256sum(1) and its kin, of package files
+	SPDX           Format = "spdx"            // SPDX 2.2 and 2.3, JSON and tag-value
+	CycloneDX      Format = "cyclonedx"       // CycloneDX 1.4 to 1.7 JSON
+	Syft           Format = "syft"            // syft's own JSON
+	RPMQA          Format = "rpm-qa"          // rpm -qa, also in columns; dnf list; dnf history userinstalled
+	RPMQI          Format = "rpm-qi"          // rpm -qi, dnf info --installed
+	DNFHistory     Format = "dnf-history"     // dnf history info
+	RPMsLock       Format = "rpms-lock"       // rpms.lock.yaml, version 1
 )
 
 // Formats lists every format.
 func Formats() []Format {
-	return []Format{List, Tails, Buildinfo, DpkgStatus, DpkgQuery, AptList, Mmdebstrap,
-		Debootstrap, PrintURIs, SHA256Sums, SPDX, CycloneDX, RPMQA, RPMsLock}
-}
-
-// ParseFormat reads a format's name; "" stands for "recognise it".
-func ParseFormat(s string) (Format, error) {
-	if s == "" {
-		return "", nil
-	}
-	names := make([]string, 0, len(Formats()))
-	for _, f := range Formats() {
-		if string(f) == s {
-			return f, nil
-		}
-		names = append(names, string(f))
-	}
-	return "", fmt.Errorf("manifest format %q: expected one of %s", clip(s), strings.Join(names, ", "))
+	return []Format{List, Tails, Buildinfo, DpkgStatus, DpkgQuery, DpkgSelections, AptList, AptHistory, Mmdebstrap,
+		Debootstrap, PrintURIs, SHA256Sums, SPDX, CycloneDX, Syft, RPMQA, RPMQI, DNFHistory, RPMsLock}
 }
 
 // Ecosystem says whose package an entry names.
@@ -232,20 +222,11 @@ func (e *AmbiguousError) Error() string {
 	for i, c := range e.Candidates {
 		names[i] = string(c)
 	}
-	return fmt.Sprintf("recognise %s: expected one format, found %s to fit", e.File, strings.Join(names, " and "))
+	return fmt.Sprintf("%s fits the formats %s: choose one with --format", e.File, strings.Join(names, " and "))
 }
 
 // Is makes errors.Is(err, ErrAmbiguous) true.
 func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
-
-// Hint says what to do about it.
-func (e *AmbiguousError) Hint() string {
-	names := make([]string, len(e.Candidates))
-	for i, c := range e.Candidates {
-		names[i] = "--format " + string(c)
-	}
-	return "name the format: " + strings.Join(names, " or ")
-}
 
 // Parse reads a manifest. name stands for the file in errors; with format "" it
 // is recognised. The reader is read to its end.
@@ -351,6 +332,10 @@ func (p *parser) parse() error {
 		return p.buildinfo()
 	case DpkgQuery:
 		return p.dpkgQuery()
+	case DpkgSelections:
+		return p.eachLine(p.dpkgSelectionsLine)
+	case AptHistory:
+		return p.aptHistory()
 	case AptList:
 		return p.eachLine(p.aptListLine)
 	case Mmdebstrap:
@@ -358,11 +343,17 @@ func (p *parser) parse() error {
 	case Debootstrap:
 		return p.eachLine(p.debootstrapLine)
 	case PrintURIs:
-		return p.eachLine(p.printURIsLine)
+		return p.eachRawLine(p.printURIsLine)
 	case SHA256Sums:
-		return p.eachLine(p.sha256sumsLine)
+		return p.eachRawLine(p.sha256sumsLine)
 	case RPMQA:
 		return p.eachLine(p.rpmqaLine)
+	case RPMQI:
+		return p.rpmqi()
+	case DNFHistory:
+		return p.dnfHistory()
+	case Syft:
+		return p.syft()
 	case Tails:
 		return p.tails()
 	case RPMsLock:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -30,7 +31,7 @@ var samples = map[string]Format{
 	"apt-list.txt":               AptList,
 	"mmdebstrap.txt":             Mmdebstrap,
 	"apt-simulate.txt":           Mmdebstrap,
-	"debootstrap-print-debs.txt": Debootstrap,
+	"debootstrap-print-debs.txt": List,
 	"debootstrap-deburis.txt":    Debootstrap,
 	"print-uris.txt":             PrintURIs,
 	"print-uris-quiet.txt":       PrintURIs,
@@ -46,6 +47,26 @@ var samples = map[string]Format{
 	"rpm-qa-epoch.txt":           RPMQA,
 	"rpm-qa-columns.txt":         RPMQA,
 	"rpms.lock.yaml":             RPMsLock,
+	"mixed.txt":                  List,
+	"columns.txt":                Mmdebstrap,
+	"ubuntu.manifest":            DpkgQuery,
+	"dpkg-selections.txt":        DpkgSelections,
+	"dpkg-selections-plain.txt":  DpkgSelections,
+	"apt-history.log":            AptHistory,
+	"trivy.cdx.json":             CycloneDX,
+	"trivy.spdx.json":            SPDX,
+	"trivy.spdx":                 SPDX,
+	"syft.json":                  Syft,
+	"rpm-qa-last.txt":            RPMQA,
+	"rpm-qa-tabs.txt":            RPMQA,
+	"rpm-qa-commas.txt":          RPMQA,
+	"rpm-qa-bars.txt":            RPMQA,
+	"dnf-userinstalled.txt":      RPMQA,
+	"rpm-qi.txt":                 RPMQI,
+	"dnf-info.txt":               RPMQI,
+	"dnf-history.txt":            DNFHistory,
+	"dnf-history-range.txt":      DNFHistory,
+	"dnf5-history.txt":           DNFHistory,
 }
 
 func sample(t testing.TB, name string) []byte {
@@ -109,6 +130,9 @@ func TestSamples(t *testing.T) {
 			for _, other := range Formats() {
 				if other == format {
 					continue
+				}
+				if format == List && other == Debootstrap {
+					continue // names alone
 				}
 				if m, err := Parse(name, bytes.NewReader(data), other); err == nil && other != Mmdebstrap && other != List {
 					t.Errorf("--format %s reads it too, %d entries", other, len(m.Entries))
@@ -181,15 +205,27 @@ func TestLines(t *testing.T) {
 	}{
 		{List, "NetworkManager=1:1.46.0-1.fc40", Entry{Name: "NetworkManager", Version: "1:1.46.0-1.fc40"}},
 		{List, "  libc6:i386=2.36-9 ", Entry{Name: "libc6", Arch: "i386", Version: "2.36-9"}},
+		{List, "hello # the greeter", Entry{Name: "hello"}},
+		{List, "libc6:i386\t# for wine", Entry{Name: "libc6", Arch: "i386"}},
+		{List, "ImageMagick", Entry{Name: "ImageMagick"}},
 		{List, "bash:source=5.2.15-2", Entry{Name: "bash", Arch: "source", Source: true, Version: "5.2.15-2"}},
 		{DpkgQuery, "libc6:amd64\t2.36-9", Entry{Ecosystem: Deb, Name: "libc6", Arch: "amd64", Version: "2.36-9"}},
 		{DpkgQuery, "Vendor_Tool\t1.0", Entry{Ecosystem: Deb, Name: "Vendor_Tool", Version: "1.0"}},
 		{DpkgQuery, "adduser\t3.134\tall", Entry{Ecosystem: Deb, Name: "adduser", Arch: "all", Version: "3.134"}},
+		{DpkgQuery, "hello,2.10-3,amd64", Entry{Ecosystem: Deb, Name: "hello", Arch: "amd64", Version: "2.10-3"}},
+		{DpkgQuery, "hello | 2.10-3 | arm64", Entry{Ecosystem: Deb, Name: "hello", Arch: "arm64", Version: "2.10-3"}},
+		{DpkgQuery, "hello;2.10-3", Entry{Ecosystem: Deb, Name: "hello", Version: "2.10-3"}},
+		{DpkgQuery, "rn\t1.0-1", Entry{Ecosystem: Deb, Name: "rn", Version: "1.0-1"}},
+		{DpkgSelections, "libc6:amd64\t\t\thold", Entry{Ecosystem: Deb, Name: "libc6", Arch: "amd64"}},
+		{DpkgSelections, "hello\tinstall", Entry{Ecosystem: Deb, Name: "hello"}},
+		{AptHistory, "Start-Date: 2024-01-01  10:00:00\nInstall: vim:amd64 (2:9.0-1, automatic)\nEnd-Date: 2024-01-01  10:00:01\n", Entry{Ecosystem: Deb, Name: "vim", Arch: "amd64", Version: "2:9.0-1", Line: 2}},
 		{DpkgQuery, "hi  libc6:amd64  2.36-9  amd64  GNU C Library", Entry{Ecosystem: Deb, Name: "libc6", Arch: "amd64", Version: "2.36-9"}},
 		{DpkgQuery, "iU  hello  2.10-3  amd64", Entry{Ecosystem: Deb, Name: "hello", Arch: "amd64", Version: "2.10-3"}},
 		{AptList, "bash/now 5.2.15-2 amd64 [installed,local]", Entry{Ecosystem: Deb, Name: "bash", Arch: "amd64", Version: "5.2.15-2"}},
 		{AptList, "bash/stable,stable-security 5.2.15-2+b8 amd64 [upgradable from: 5.2.15-2+b7]", Entry{Ecosystem: Deb, Name: "bash", Arch: "amd64", Version: "5.2.15-2+b7"}},
 		{AptList, "tar/stable-security,now 1.34 amd64 [installed,upgradable to: 1.35]", Entry{Ecosystem: Deb, Name: "tar", Arch: "amd64", Version: "1.34", Origin: "stable-security"}},
+		{Mmdebstrap, "hello 2.10-3 amd64", Entry{Ecosystem: Deb, Name: "hello", Arch: "amd64", Version: "2.10-3"}},
+		{Mmdebstrap, "hello:amd64  2.10-3  amd64 # twice", Entry{Ecosystem: Deb, Name: "hello", Arch: "amd64", Version: "2.10-3"}},
 		{Mmdebstrap, "libc6:amd64=2.36-9", Entry{Ecosystem: Deb, Name: "libc6", Arch: "amd64", Version: "2.36-9"}},
 		{Mmdebstrap, "Inst tar [1.33] (1.34 Debian:12/stable, Debian-Security:12/stable-security [amd64]) [less:amd64 ]",
 			Entry{Ecosystem: Deb, Name: "tar", Arch: "amd64", Version: "1.34", Origin: "Debian:12/stable, Debian-Security:12/stable-security"}},
@@ -212,13 +248,28 @@ func TestLines(t *testing.T) {
 		{RPMQA, "bash-0:5.2-3.noarch", Entry{Ecosystem: RPM, Name: "bash", Version: "5.2-3", Arch: "noarch"}},
 		{RPMQA, "kernel-2.6.18-8.el5", Entry{Ecosystem: RPM, Name: "kernel", Version: "2.6.18-8.el5", EpochUnknown: true}},
 		{RPMQA, "python3.12.aarch64 3.12.3-2.fc40", Entry{Ecosystem: RPM, Name: "python3.12", Version: "3.12.3-2.fc40", EpochUnknown: true, Arch: "aarch64"}},
+		{RPMQA, "bash-5.2.26-3.fc40.x86_64      Tue 14 Nov 2023 10:13:20 PM UTC", Entry{Ecosystem: RPM, Name: "bash", Version: "5.2.26-3.fc40", EpochUnknown: true, Arch: "x86_64"}},
+		{RPMQA, "bash\t(none)\t5.2.26\t3.fc40\tx86_64", Entry{Ecosystem: RPM, Name: "bash", Version: "5.2.26-3.fc40", Arch: "x86_64"}},
+		{RPMQA, "bind|32|9.18|1.fc40|x86_64|", Entry{Ecosystem: RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64"}},
+		{RPMQA, "bind||9.18|1.fc40|x86_64", Entry{Ecosystem: RPM, Name: "bind", Version: "9.18-1.fc40", Arch: "x86_64"}},
+		{RPMQA, "bind,9.18,1.fc40,x86_64", Entry{Ecosystem: RPM, Name: "bind", Version: "9.18-1.fc40", EpochUnknown: true, Arch: "x86_64"}},
+		{RPMQA, "bind 32 9.18-1.fc40 x86_64", Entry{Ecosystem: RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64"}},
+		{RPMQA, "bind (none):9.18-1.fc40 noarch", Entry{Ecosystem: RPM, Name: "bind", Version: "9.18-1.fc40", Arch: "noarch"}},
+		{RPMQA, "bind 9.18 1.fc40", Entry{Ecosystem: RPM, Name: "bind", Version: "9.18-1.fc40", EpochUnknown: true}},
+		{RPMQI, "Name        : bind\nEpoch       : 32\nVersion     : 9.18\nRelease     : 1.fc40\nArchitecture: x86_64\nSource RPM  : bind-9.18-1.fc40.src.rpm\n",
+			Entry{Ecosystem: RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64", SourceName: "bind", SourceVersion: "9.18-1.fc40"}},
+		{DNFHistory, "Transaction ID : 1\nPackages Altered:\n    Dep-Install bind-32:9.18-1.fc40.x86_64 @updates\n", Entry{Ecosystem: RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64", Origin: "updates", Line: 3}},
+		{SPDX, "SPDXVersion: SPDX-2.3\nPackageName: login\nExternalRef: PACKAGE-MANAGER purl pkg:deb/debian/login@4.13%2Bdfsg1-1%2Bb1?arch=amd64&epoch=1\n",
+			Entry{Ecosystem: Deb, Name: "login", Version: "1:4.13+dfsg1-1+b1", Arch: "amd64", Origin: "debian", Line: 2}},
+		{Syft, `{"artifacts": [{"name": "login", "type": "deb", "purl": "pkg:deb/debian/login@1%3A4.13?arch=amd64"}]}`,
+			Entry{Ecosystem: Deb, Name: "login", Version: "1:4.13", Arch: "amd64", Origin: "debian"}},
 		{RPMQA, "bind.x86_64     32:9.18-1.fc40     @updates", Entry{Ecosystem: RPM, Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64", Origin: "updates"}},
 	} {
 		t.Run(string(tt.format)+" "+tt.line, func(t *testing.T) {
 			if tt.want.Size == 0 {
 				tt.want.Size = -1
 			}
-			tt.want.Line = 1
+			tt.want.Line = max(tt.want.Line, 1)
 			if d := cmp.Diff([]Entry{tt.want}, entries(t, tt.format, tt.line)); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
 			}
@@ -236,20 +287,42 @@ func TestNotesAndDuplicates(t *testing.T) {
 	}{
 		{List, "# a comment\n\na=1\na=1\na=2\na:all=1\n", []string{"a=1", "a=2", "a:all=1"}, nil},
 		{DpkgQuery, "rc  gone  1-1  all  was here\nun  never  <none>  <none>  (no description available)\nii  here  1-1  all  is\n", []string{"here:all=1-1"},
-			[]Note{{1, "gone is config-files: not taken"}, {2, "never is not-installed: not taken"}}},
+			[]Note{{1, "gone is config-files: skipped"}, {2, "never is not-installed: skipped"}}},
 		{DpkgStatus, "Package: gone\nStatus: deinstall ok config-files\nVersion: 1\nArchitecture: all\n\nPackage: half\nStatus: install ok half-installed\nVersion: 1\nArchitecture: all\n\n" +
 			"Package: here\nStatus: hold ok unpacked\nArchitecture: all\nSource: there (1:0)\nVersion: 1\nDescription: x\n .\n y\n\nPackage: distroless\nVersion: 2\nArchitecture: arm64\n",
-			[]string{"here:all=1", "distroless:arm64=2"}, []Note{{1, "gone is config-files: not taken"}, {6, "half is half-installed: not taken"}}},
+			[]string{"here:all=1", "distroless:arm64=2"}, []Note{{1, "gone is config-files: skipped"}, {6, "half is half-installed: skipped"}}},
+		{DpkgSelections, "ab\tinstall\nbc\tdeinstall\ncd\tpurge\nde\thold\n", []string{"ab", "de"},
+			[]Note{{2, "bc is selected for deinstall: skipped"}, {3, "cd is selected for purge: skipped"}}},
+		{DpkgQuery, "Package,Version,Architecture\nab,1,all\n", []string{"ab:all=1"}, nil},
+		{DpkgQuery, "ab\t1\nsnap:core20\tlatest/stable\t2318\n", []string{"ab=1"}, []Note{{2, "snap:core20 is a snap: skipped"}}},
+		{Mmdebstrap, "ab 1\nsnap:core20 latest/stable 2318\n", []string{"ab=1"}, []Note{{2, "snap:core20 is a snap: skipped"}}},
+		{AptHistory, "Start-Date: 2024-01-01  10:00:00\nInstall: ab:amd64 (1), bc:i386 (1, automatic), cd:amd64 (1)\nEnd-Date: x\n\n" +
+			"Start-Date: 2024-01-02  10:00:00\nUpgrade: ab:amd64 (1, 2)\nPurge: bc:i386 (1)\nRemove: cd:amd64 (1)\nError: Sub-process /usr/bin/dpkg returned an error code (1)\nEnd-Date: x\n\n" +
+			"Start-Date: 2024-01-03  10:00:00\nInstall: cd:amd64 (2)\n", []string{"ab:amd64=2", "cd:amd64=2"},
+			[]Note{{9, "the transaction of 2024-01-02  10:00:00 ended with an error (Sub-process /usr/bin/dpkg returned an error code (1)): its packages are listed as it planned them"},
+				{12, "the transaction of 2024-01-03  10:00:00 has no end: its packages are listed as it planned them"}, {7, "bc:i386=1 was removed or replaced: skipped"}}},
+		{DNFHistory, "Transaction ID : 2\nReturn-Code    : Failure: 1\nPackages Altered:\n    Removed ab-1-1.noarch @@System\n    Install cd-1-1.noarch @fedora\nScriptlet output:\n   1 hello\n" +
+			"-----\nTransaction ID : 1\nReturn-Code    : Success\nPackages Altered:\n    Install ab-1-1.noarch @fedora\n", []string{"cd:noarch=1-1"},
+			[]Note{{1, `transaction 2 ended with "Failure: 1": its packages are listed as it planned them`}, {4, "ab:noarch=1-1 was removed or replaced: skipped"}}},
+		{RPMQI, "Installed Packages\nName         : ab\nVersion      : 1\nRelease      : 1\nArchitecture : noarch\nDescription  : x\n             : y\n\nAvailable Packages\nName         : cd\nVersion      : 1\nRelease      : 1\nArchitecture : noarch\n",
+			[]string{"ab:noarch=1-1"}, []Note{{10, "cd is available, not installed: skipped"}}},
+		{RPMQI, "Name        : gpg-pubkey\nVersion     : a15b79cc\nRelease     : 63d04c2c\nArchitecture: (none)\nName        : ab\nVersion     : 1\nRelease     : 1\nArchitecture: x86_64\nSource RPM  : (none)\n",
+			[]string{"ab:src=1-1"}, []Note{{1, "gpg-pubkey-a15b79cc-63d04c2c is a public key: skipped"}}},
+		{RPMQA, "Packages installed by user\na-1-1.noarch\n", []string{"a:noarch=1-1"}, nil},
+		{RPMQA, "NAME|EPOCH|VERSION|RELEASE|ARCH\ngpg-pubkey|(none)|a15b79cc|63d04c2c|(none)\na|(none)|1|1|noarch\n", []string{"a:noarch=1-1"},
+			[]Note{{2, "gpg-pubkey|(none)|a15b79cc|63d04c2c|(none) is a public key: skipped"}}},
+		{SPDX, "SPDXVersion: SPDX-2.3\nPackageName: a\nPackageComment: <text>b\nPackageName: c\n</text>\nPackageName: d\nExternalRef: PACKAGE-MANAGER purl pkg:deb/d@1\nFileName: e\nPackageChecksum: none\n",
+			[]string{"d=1"}, []Note{{2, "a has no package URL: skipped"}}},
 		{AptList, "Listing... Done\nab/stable 1 all\nbc/now 2 all [residual-config]\ncd/stable,now 3 all [installed]\n", []string{"cd:all=3"},
-			[]Note{{2, "ab=1 is not installed: not taken"}, {3, "bc=2 is residual-config: not taken"}}},
+			[]Note{{2, "ab=1 is not installed: skipped"}, {3, "bc=2 is residual-config: skipped"}}},
 		{PrintURIs, "Reading package lists...\n'http://mirror.example.org/dists/sid/InRelease' mirror.example.org_dists_sid_InRelease 0 \n'http://mirror.example.org/ab_1_all.deb' ab_1_all.deb 0 \n",
-			[]string{"ab:all=1"}, []Note{{2, "mirror.example.org_dists_sid_InRelease is no package file: not taken"}}},
-		{SHA256Sums, strings.Repeat("0", 64) + "  debian.iso\n" + strings.Repeat("0", 64) + "  ab_1_all.deb\n", []string{"ab:all=1"}, []Note{{1, "debian.iso is no package file: not taken"}}},
+			[]string{"ab:all=1"}, []Note{{2, "mirror.example.org_dists_sid_InRelease is not a package file: skipped"}}},
+		{SHA256Sums, strings.Repeat("0", 64) + "  debian.iso\n" + strings.Repeat("0", 64) + "  ab_1_all.deb\n", []string{"ab:all=1"}, []Note{{1, "debian.iso is not a package file: skipped"}}},
 		{RPMQA, "Installed Packages\ngpg-pubkey-a15b79cc-63d04c2c\ngpg-pubkey-a15b79cc-63d04c2c.(none)\na-1-1.noarch\n", []string{"a:noarch=1-1"},
-			[]Note{{2, "gpg-pubkey-a15b79cc-63d04c2c is a public key: not taken"}, {3, "gpg-pubkey-a15b79cc-63d04c2c.(none) is a public key: not taken"}}},
-		{Mmdebstrap, "NOTE: This is only a simulation!\nRemv old [1]\nInst ab (1 Debian:12/stable [all])\nConf ab (1 Debian:12/stable [all])\n", []string{"ab:all=1"}, []Note{{2, "old [1] is removed: not taken"}}},
+			[]Note{{2, "gpg-pubkey-a15b79cc-63d04c2c is a public key: skipped"}, {3, "gpg-pubkey-a15b79cc-63d04c2c.(none) is a public key: skipped"}}},
+		{Mmdebstrap, "NOTE: This is only a simulation!\nRemv old [1]\nInst ab (1 Debian:12/stable [all])\nConf ab (1 Debian:12/stable [all])\n", []string{"ab:all=1"}, []Note{{2, "old [1] is removed: skipped"}}},
 		{Debootstrap, "I: Retrieving InRelease\nbash  base-files\nbash\n", []string{"bash", "base-files"}, nil},
-		{Tails, "packages:\n  udeb: []\n  binary:\n  - {package: ab, version: 1.10, arch: all}\n  source:\n  - {name: x, package: cd, version: '1'}\n", []string{"ab:all=1.10", "cd:source=1"}, []Note{{2, "packages of kind udeb: not taken"}}},
+		{Tails, "packages:\n  udeb: []\n  binary:\n  - {package: ab, version: 1.10, arch: all}\n  source:\n  - {name: x, package: cd, version: '1'}\n", []string{"ab:all=1.10", "cd:source=1"}, []Note{{2, "packages of kind udeb: skipped"}}},
 	} {
 		t.Run(string(tt.format), func(t *testing.T) {
 			m, err := Parse("m", strings.NewReader(tt.text), tt.format)
@@ -272,23 +345,50 @@ func TestNotesAndDuplicates(t *testing.T) {
 
 func TestRecognise(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
-		{"", `recognise m: expected a manifest, found nothing: build manifest format not recognised`},
-		{"\n# only this\n", `recognise m: expected a manifest, found nothing: build manifest format not recognised`},
-		{"Dear reader,\n", `recognise m: expected a manifest, found "Dear reader,": build manifest format not recognised`},
-		{"\x00\x01\x02", `recognise m: expected a manifest, found "\x00\x01\x02": build manifest format not recognised`},
-		{"ab 2048-qt\ncd 0ad\n", `recognise m: expected one format, found mmdebstrap and debootstrap to fit`},
-		{"Package: ab\nVersion: 1\n\nBuild-Architecture: amd64\n", `recognise m: expected one format, found buildinfo and dpkg-status to fit`},
-		{`{"components": [], "spdxVersion": "SPDX-2.3"}`, `recognise m: expected one format, found cyclonedx and spdx to fit`},
-		{`{"name": "x", "dependencies": {"components": 1}}`, `recognise m: expected a manifest, found "{\"name\": \"x\", \"dependencies\": {\"components\": 1}}": build manifest format not recognised`},
-		{"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\n", `recognise m: expected a manifest, found "-----BEGIN PGP SIGNED MESSAGE-----": build manifest format not recognised`},
+		{"", `recognise m: expected a build manifest, found nothing: build manifest format not recognised`},
+		{"\n# only this\n", `recognise m: expected a build manifest, found nothing: build manifest format not recognised`},
+		{"Dear reader,\n", `recognise m: expected a build manifest, found "Dear reader,": build manifest format not recognised`},
+		{"\x00\x01\x02", `recognise m: expected a build manifest, found "\x00\x01\x02": build manifest format not recognised`},
+		{"ab 2048-qt\ncd 0ad\n", `m fits the formats mmdebstrap and debootstrap: choose one with --format`},
+		{"Package: ab\nVersion: 1\n\nBuild-Architecture: amd64\n", `m fits the formats buildinfo and dpkg-status: choose one with --format`},
+		{`{"components": [], "spdxVersion": "SPDX-2.3"}`, `m fits the formats cyclonedx and spdx: choose one with --format`},
+		{`{"name": "x", "dependencies": {"components": 1}}`, `recognise m: expected a build manifest, found "{\"name\": \"x\", \"dependencies\": {\"components\": 1}}": build manifest format not recognised`},
+		{"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\n", `recognise m: expected a build manifest, found "-----BEGIN PGP SIGNED MESSAGE-----": build manifest format not recognised`},
 
 		{"ab=1\ncd=2\nef\n", "list"},
-		{"ab=1\ncd 2\n", `recognise m: expected a manifest, found "ab=1": build manifest format not recognised`},
+		{"hello # the greeter\ntzdata=2024a-0+deb12u1\n", "list"},
+		{"NetworkManager\nbash\n", "list"},
+		{"linux-image-6.1.0-18-amd64\n", "list"},
+		{"linux-headers-6.1.0-18\n", `m fits the formats list and rpm-qa: choose one with --format`},
+		{"bash-5.2.26-3.fc40\n", "rpm-qa"},
+		{"bar\tdeinstall\nfoo\tinstall\n", "dpkg-selections"},
+		{"bar:amd64\t\t\tinstall\n", "dpkg-selections"},
+		{"ab 1 amd64\n", "mmdebstrap"},
+		{"ab 1-1 i386\n", `m fits the formats mmdebstrap and rpm-qa: choose one with --format`},
+		{"ab 1-1 i386\ncd 1-1 noarch\n", "rpm-qa"},
+		{"ab 1-1 i386\ncd 1-1 all\n", "mmdebstrap"},
+		{"ab,1-1,s390x\n", `m fits the formats dpkg-query and rpm-qa: choose one with --format`},
+		{"ab 1-1.fc40\n", `m fits the formats mmdebstrap and rpm-qa: choose one with --format`},
+		{"ab 2.10-3\n", "mmdebstrap"},
+		{"ab\t2.10-3\n", "dpkg-query"},
+		{"ab,1,amd64\n", "dpkg-query"},
+		{"ab\t1\nsnap:lxd\t5.0/stable\t24322\n", "dpkg-query"},
+		{"ab\t(none)\t1\t1\tnoarch\n", "rpm-qa"},
+		{"ab|0|1|1|x86_64\n", "rpm-qa"},
+		{"ab-1-1.noarch    Tue Nov 14 22:13:20 2023\n", "rpm-qa"},
+		{"Packages installed by user\nab-1-1.noarch\n", "rpm-qa"},
+		{"Name        : ab\nVersion     : 1\n", "rpm-qi"},
+		{"Transaction ID : 1\n", "dnf-history"},
+		{"\nStart-Date: 2024-01-01  10:00:00\n", "apt-history"},
+		{"# made by hand\nSPDXVersion: SPDX-2.3\n", "spdx"},
+		{`{"artifacts": [{"name": "x"}], "schema": {}}`, "syft"},
+		{`{"artifacts": [], "components": []}`, `m fits the formats syft and cyclonedx: choose one with --format`},
+		{"ab=1\ncd 2\n", `recognise m: expected a build manifest, found "ab=1": build manifest format not recognised`},
 		{"ab=1\n", "list"},
 		{"ab 1\n", "mmdebstrap"},
 		{"ab 1", "mmdebstrap"},
 		{"ab\t1\n", "dpkg-query"},
-		{"ab\ncd\n", "debootstrap"},
+		{"ab\ncd\n", "list"},
 		{"ii  ab  5.2-2+b7 amd64 shell\n", "dpkg-query"},
 		{"tzdata.noarch 2024a-1.fc40\n", "rpm-qa"},
 		{"tzdata-2024a-1.fc40.noarch\n", "rpm-qa"},
@@ -311,9 +411,6 @@ func TestRecognise(t *testing.T) {
 	if !errors.As(err, &amb) || !errors.Is(err, ErrAmbiguous) {
 		t.Fatalf("got %v, want an AmbiguousError", err)
 	}
-	if want := "name the format: --format mmdebstrap or --format debootstrap"; amb.Hint() != want {
-		t.Errorf("hint %q, want %q", amb.Hint(), want)
-	}
 }
 
 func TestErrors(t *testing.T) {
@@ -325,18 +422,18 @@ func TestErrors(t *testing.T) {
 		want   string
 	}{
 		{List, "", `m: expected packages (list), found nothing`},
-		{"", "ab=1\nbc=1\ncd\n", `m:3: expected name=version or name:arch=version, found "cd"`},
-		{List, "ab=1\ncd\n", `m:2: expected name=version or name:arch=version, found "cd"`},
+		{"", "ab=1\nbc=1\ncd=x\n", `m:3: expected name=version, name:arch=version, or a package name, found "cd=x"`},
+		{List, "ab=1\n1.0\n", `m:2: expected name=version, name:arch=version, or a package name, found "1.0"`},
 		{List, "ab=" + strings.Repeat("1", maxField+1), `m:1: expected a version of at most 1024 bytes, found "` + strings.Repeat("1", maxRaw) + `…"`},
 		{List, "ab=1\n" + strings.Repeat("x", MaxLine+2), `m:2: a line of more than 1048576 bytes: build manifest too large`},
-		{DpkgQuery, "ab 1\n", `m:1: expected name, tab and version, or a row of dpkg -l, found "ab 1"`},
-		{DpkgQuery, "ab\t\n", `m:1: expected name, tab and version, or a row of dpkg -l, found "ab"`},
+		{DpkgQuery, "ab 1\n", `m:1: expected name and version in columns, or a row of dpkg -l, found "ab 1"`},
+		{DpkgQuery, "ab\t\n", `m:1: expected name and version in columns, or a row of dpkg -l, found "ab"`},
 		{AptList, "ab/stable,now 1 all [installiert]\n", `m:1: expected name/suite version architecture [installed] (LC_ALL=C apt list --installed), found "ab/stable,now 1 all [installiert]"`},
 		{Mmdebstrap, "Inst ab (x)\n", `m:1: expected Inst name (version suite [architecture]), found "Inst ab (x)"`},
 		{Debootstrap, "Base\n", `m:1: expected package names, or name version url, found "Base"`},
 		{PrintURIs, "'http://mirror.example.org/ab_1_all.deb' ab_1_all.deb 5 SHA256:00\n", `m:1: expected 'uri' file size digest, found "'http://mirror.example.org/ab_1_all.deb' ab_1_all.deb 5 SHA256:00"`},
 		{SHA256Sums, "abc  ab_1_all.deb\n", `m:1: expected digest and path, found "abc  ab_1_all.deb"`},
-		{RPMQA, "bash\n", `m:1: expected name-[epoch:]version-release.arch, or name.arch [epoch:]version-release, found "bash"`},
+		{RPMQA, "bash\n", `m:1: expected name-[epoch:]version-release.arch, name.arch [epoch:]version-release, or name, epoch, version, release and arch in columns, found "bash"`},
 
 		{DpkgStatus, "Package: ab\nStatus: install ok installed\nVersion: 1\n", `m:1: expected the architecture of ab, found nothing`},
 		{DpkgStatus, "Package: ab\nStatus: install ok broken\n", `m:2: expected a status of dpkg, found "install ok broken"`},
@@ -348,6 +445,28 @@ func TestErrors(t *testing.T) {
 		{Buildinfo, signed + "-----BEGIN PGP SIGNATURE-----\n-----END PGP SIGNATURE-----\nab (= 2)\n", `m:9: expected the end of the file after the signature, found "ab (= 2)"`},
 		{Buildinfo, signed + "-evil\n", `m:7: expected the signature, found "-evil"`},
 
+		{DpkgSelections, "ab\tmaybe\n", `m:1: expected a package and one of install, hold, deinstall, purge, found "ab\tmaybe"`},
+		{DpkgSelections, "ab\tdeinstall\n", `m: expected packages (dpkg-selections), found nothing`},
+		{Debootstrap, "ab install\n", `m:1: expected package names, or name version url, found "ab install"`},
+		{AptHistory, "Install: ab:amd64 (1)\n", `m:1: expected a transaction with a Start-Date field, found nothing`},
+		{AptHistory, "Start-Date: x\nInstall: ab:amd64 1\n", `m:2: expected name:architecture (version), found "ab:amd64 1"`},
+		{AptHistory, "Start-Date: x\nInstall: ab:amd64 (automatic)\n", `m:2: expected a version of ab:amd64, found "automatic"`},
+		{AptHistory, "Start-Date: x\nInstall: ab:amd64 (1) bc:amd64 (1)\n", `m:2: expected a comma after ab:amd64 (1), found " bc:amd64 (1)"`},
+		{DNFHistory, "ab\n", `m:1: expected Transaction ID : number, found "ab"`},
+		{DNFHistory, "Transaction ID : x\n", `m:1: expected the number of a transaction, found "x"`},
+		{DNFHistory, "Transaction ID : 1\nPackages Altered:\n    Bless ab-1-1.noarch\n", `m:3: expected an action of dnf history, found "bless"`},
+		{DNFHistory, "Transaction ID : 1\nPackages Altered:\n    Install ab\n", `m:3: expected an action and name-[epoch:]version-release.arch, found "Install ab"`},
+		{RPMQI, "package ab is not installed\n", `m:1: expected Name : package, found "package ab is not installed"`},
+		{RPMQI, "Name : ab\nVersion : 1\n", `m:1: expected the version and release of ab, found "1-"`},
+		{RPMQI, "Name : ab\nVersion : 1\nRelease : 1\nArchitecture: pdp11\n", `m:1: expected the architecture of ab, found "pdp11"`},
+		{SPDX, "SPDXVersion: SPDX-3.0\n", `m:1: expected SPDXVersion SPDX-2.3 or SPDX-2.2, once, found "SPDX-3.0"`},
+		{SPDX, "PackageName: ab\n", `m:1: expected the tag SPDXVersion, found nothing`},
+		{SPDX, "SPDXVersion: SPDX-2.3\nPackageName ab\n", `m:2: expected Tag: value, found "PackageName ab"`},
+		{SPDX, "SPDXVersion: SPDX-2.3\nPackageComment: <text>ab\n", `m:2: expected the end of a text, </text>, found "<text>ab"`},
+		{SPDX, "SPDXVersion: SPDX-2.3\nPackageName: ab\nPackageChecksum: SHA256: 00\nExternalRef: PACKAGE-MANAGER purl pkg:deb/ab@1\n", `m:2: expected one digest for SHA256, found "00"`},
+		{SPDX, "SPDXVersion: SPDX-2.3\nPackageName: ab\nExternalRef: PACKAGE-MANAGER purl pkg:deb/ab@2:1?epoch=1\n", `m:2: expected a version in the package URL, found "pkg:deb/ab@2:1?epoch=1"`},
+		{Syft, `{"schema": {}}`, `m:1: expected the key artifacts, found nothing`},
+		{Syft, `{"artifacts": [{"name": "ab", "type": "deb"}]}`, `m:1: expected the package URL of ab, found nothing`},
 		{Tails, "a: [", `m: expected a YAML document, found "line 1: did not find expected node content"`},
 		{Tails, "packages: &a\n  binary: *a\n", `m:1: expected a document without anchors and aliases, found "a"`},
 		{Tails, "a: b\n", `m:1: expected the key packages, found nothing`},
@@ -453,18 +572,6 @@ func TestReadError(t *testing.T) {
 	}
 }
 
-func TestParseFormat(t *testing.T) {
-	for _, f := range append(Formats(), "") {
-		if got, err := ParseFormat(string(f)); err != nil || got != f {
-			t.Errorf("ParseFormat(%q): %q, %v", f, got, err)
-		}
-	}
-	_, err := ParseFormat("zip")
-	if want := `manifest format "zip": expected one of list, tails, buildinfo, dpkg-status, dpkg-query, apt-list, mmdebstrap, debootstrap, print-uris, sha256sums, spdx, cyclonedx, rpm-qa, rpms-lock`; err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
-}
-
 // check holds what every result promises.
 func check(t *testing.T, m *Manifest, data []byte) {
 	t.Helper()
@@ -478,7 +585,7 @@ func check(t *testing.T, m *Manifest, data []byte) {
 		switch {
 		case e.Name == "":
 			t.Fatalf("entry without a name: %+v", e)
-		case e.Version == "" && m.Format != Debootstrap && e.SHA256+e.SHA512+e.SHA1+e.MD5 == "" && m.Format != PrintURIs:
+		case e.Version == "" && e.SHA256+e.SHA512+e.SHA1+e.MD5 == "" && !slices.Contains([]Format{List, DpkgSelections, Debootstrap, PrintURIs}, m.Format):
 			t.Fatalf("entry with neither version nor digest: %+v", e)
 		case e.Line < 1 || e.Size < -1:
 			t.Fatalf("entry of nowhere: %+v", e)
@@ -521,21 +628,26 @@ func fuzz(f *testing.F, formats ...Format) {
 	})
 }
 
-func FuzzRecognise(f *testing.F)   { fuzz(f, "") }
-func FuzzList(f *testing.F)        { fuzz(f, List) }
-func FuzzTails(f *testing.F)       { fuzz(f, Tails) }
-func FuzzBuildinfo(f *testing.F)   { fuzz(f, Buildinfo) }
-func FuzzDpkgStatus(f *testing.F)  { fuzz(f, DpkgStatus) }
-func FuzzDpkgQuery(f *testing.F)   { fuzz(f, DpkgQuery) }
-func FuzzAptList(f *testing.F)     { fuzz(f, AptList) }
-func FuzzMmdebstrap(f *testing.F)  { fuzz(f, Mmdebstrap) }
-func FuzzDebootstrap(f *testing.F) { fuzz(f, Debootstrap) }
-func FuzzPrintURIs(f *testing.F)   { fuzz(f, PrintURIs) }
-func FuzzSHA256Sums(f *testing.F)  { fuzz(f, SHA256Sums) }
-func FuzzSPDX(f *testing.F)        { fuzz(f, SPDX) }
-func FuzzCycloneDX(f *testing.F)   { fuzz(f, CycloneDX) }
-func FuzzRPMQA(f *testing.F)       { fuzz(f, RPMQA) }
-func FuzzRPMsLock(f *testing.F)    { fuzz(f, RPMsLock) }
+func FuzzRecognise(f *testing.F)      { fuzz(f, "") }
+func FuzzList(f *testing.F)           { fuzz(f, List) }
+func FuzzTails(f *testing.F)          { fuzz(f, Tails) }
+func FuzzBuildinfo(f *testing.F)      { fuzz(f, Buildinfo) }
+func FuzzDpkgStatus(f *testing.F)     { fuzz(f, DpkgStatus) }
+func FuzzDpkgQuery(f *testing.F)      { fuzz(f, DpkgQuery) }
+func FuzzAptList(f *testing.F)        { fuzz(f, AptList) }
+func FuzzMmdebstrap(f *testing.F)     { fuzz(f, Mmdebstrap) }
+func FuzzDebootstrap(f *testing.F)    { fuzz(f, Debootstrap) }
+func FuzzPrintURIs(f *testing.F)      { fuzz(f, PrintURIs) }
+func FuzzSHA256Sums(f *testing.F)     { fuzz(f, SHA256Sums) }
+func FuzzSPDX(f *testing.F)           { fuzz(f, SPDX) }
+func FuzzCycloneDX(f *testing.F)      { fuzz(f, CycloneDX) }
+func FuzzRPMQA(f *testing.F)          { fuzz(f, RPMQA) }
+func FuzzDpkgSelections(f *testing.F) { fuzz(f, DpkgSelections) }
+func FuzzAptHistory(f *testing.F)     { fuzz(f, AptHistory) }
+func FuzzSyft(f *testing.F)           { fuzz(f, Syft) }
+func FuzzRPMQI(f *testing.F)          { fuzz(f, RPMQI) }
+func FuzzDNFHistory(f *testing.F)     { fuzz(f, DNFHistory) }
+func FuzzRPMsLock(f *testing.F)       { fuzz(f, RPMsLock) }
 
 func BenchmarkParse(b *testing.B) {
 	for _, tt := range []struct {

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// field is one field of a paragraph in Debian's control syntax (deb822(5)).
+// field is one field of a stanza in Debian's control syntax (deb822(5)).
 type field struct {
 	name  string // lower case
 	value string // continuation lines joined by "\n"
 	line  int
 }
 
-type paragraph []field
+type stanza []field
 
-func (f paragraph) get(name string) (field, bool) {
+func (f stanza) get(name string) (field, bool) {
 	for _, x := range f {
 		if x.name == name {
 			return x, true
@@ -24,27 +24,27 @@ func (f paragraph) get(name string) (field, bool) {
 	return field{}, false
 }
 
-func (f paragraph) value(name string) string {
+func (f stanza) value(name string) string {
 	x, _ := f.get(name)
 	return x.value
 }
 
-// maxParagraph bounds one paragraph's bytes.
-const maxParagraph = 16 << 20
+// maxStanza bounds the bytes of a stanza.
+const maxStanza = 16 << 20
 
-// eachParagraph reads control paragraphs from next. keep chooses the fields
-// that are held, by lower-case name.
-func (p *parser) eachParagraph(next func() (string, error), keep func(string) bool, f func(paragraph) error) error {
+// eachStanza parses the stanzas whose lines next returns. keep chooses the fields
+// to hold, by lower-case name.
+func (p *parser) eachStanza(next func() (string, error), keep func(string) bool, f func(stanza) error) error {
 	var (
-		para paragraph
-		some bool   // the paragraph has fields, kept or not
+		cur  stanza
+		some bool   // the stanza has fields, kept or not
 		held bool   // the last field is kept
 		text []byte // its value so far
 		size int
 	)
 	finish := func() {
 		if held {
-			para[len(para)-1].value = string(text)
+			cur[len(cur)-1].value = string(text)
 		}
 		held, text = false, text[:0]
 	}
@@ -53,8 +53,8 @@ func (p *parser) eachParagraph(next func() (string, error), keep func(string) bo
 		if !some {
 			return nil
 		}
-		err := f(para)
-		para, some, size = nil, false, 0
+		err := f(cur)
+		cur, some, size = nil, false, 0
 		return err
 	}
 	for {
@@ -65,8 +65,8 @@ func (p *parser) eachParagraph(next func() (string, error), keep func(string) bo
 		if err != nil {
 			return err
 		}
-		if size += len(line) + 1; size > maxParagraph {
-			return p.malformed(p.line, "a paragraph of at most 16 MiB", line)
+		if size += len(line) + 1; size > maxStanza {
+			return p.malformed(p.line, "a stanza of at most 16 MiB", line)
 		}
 		switch {
 		case strings.TrimSpace(line) == "":
@@ -93,10 +93,10 @@ func (p *parser) eachParagraph(next func() (string, error), keep func(string) bo
 			if !keep(name) {
 				continue
 			}
-			if _, dup := para.get(name); dup {
+			if _, dup := cur.get(name); dup {
 				return p.malformed(p.line, "each field once", line)
 			}
-			para = append(para, field{name: name, line: p.line})
+			cur = append(cur, field{name: name, line: p.line})
 			held, text = true, append(text, strings.TrimSpace(value)...)
 		}
 	}
@@ -106,7 +106,7 @@ func fieldName(s string) bool {
 	return s != "" && s[0] != '-' && all(s, func(c byte) bool { return c > ' ' && c < 0x7f && c != ':' })
 }
 
-// sourceField reads "name" or "name (version)".
+// sourceField parses "name" or "name (version)".
 func sourceField(s string) (name, version string, ok bool) {
 	name, rest, has := strings.Cut(s, " ")
 	if !has {

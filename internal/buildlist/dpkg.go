@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// dpkgQuery reads `dpkg-query -W` ("name\tversion", "name:arch\tversion", with a
-// third column its architecture; packages that were removed but not purged stand
-// there too, and nothing tells them apart) and the table of `dpkg -l`, of which rows of
-// packages that are not in place are left out.
+// dpkgQuery parses the output of `dpkg-query -W` (name, version and possibly
+// architecture in columns; packages that were removed but not purged are listed
+// too, and nothing tells them apart), the manifests of Ubuntu's images, which
+// have the same form and list snaps as well, and the table of `dpkg -l`, of
+// which rows of packages that are not installed are skipped.
 func (p *parser) dpkgQuery() error {
 	table := false
 	return p.eachLine(func(line string) error {
@@ -16,28 +17,31 @@ func (p *parser) dpkgQuery() error {
 			table = true
 			return nil
 		}
+		if snapLine(line) {
+			return p.noteSnap(line)
+		}
 		e := p.entry(line)
 		e.Ecosystem = Deb
-		if !strings.Contains(line, "\t") {
-			state, ok := parseDpkgRow(line, &e)
-			if !ok {
-				if table {
-					return p.malformed(p.line, "a row of dpkg -l", line)
-				}
-				return p.malformed(p.line, "name, tab and version, or a row of dpkg -l", line)
-			}
-			if state != "" {
-				p.note(p.line, "%s is %s: not taken", e.Name, state)
-				return nil
-			}
+		state, ok := parseDpkgRow(line, &e)
+		switch {
+		case ok && state != "":
+			p.note(p.line, "%s is %s: skipped", e.Name, state)
+			return nil
+		case ok:
 			return p.add(e)
-		}
-		if !parseDpkgQuery(line, &e) {
-			return p.malformed(p.line, "name, tab and version", line)
+		case table:
+			return p.malformed(p.line, "a row of dpkg -l", line)
+		case len(p.m.Entries) == 0 && hasSeparator(line) && columnTitles(columns(line)):
+			return nil
+		case !hasSeparator(line) || !parseDpkgQuery(line, &e):
+			return p.malformed(p.line, "name and version in columns, or a row of dpkg -l", line)
 		}
 		return p.add(e)
 	})
 }
+
+// hasSeparator reports whether a row separates its columns by more than blanks.
+func hasSeparator(line string) bool { return strings.ContainsAny(line, "\t|,;") }
 
 // dpkgTableHead reports whether a line heads the table of dpkg -l, in any
 // language: its legend has bars, and a ruler of plus and equals signs.
@@ -47,13 +51,12 @@ func dpkgTableHead(line string) bool {
 		strings.Contains(line, "=") && strings.Count(line, "/") >= 4 && !strings.Contains(line, "\t")
 }
 
+// parseDpkgQuery parses "name version" or "name version architecture", in
+// columns; the name may carry the architecture, too.
 func parseDpkgQuery(line string, e *Entry) bool {
-	cols := strings.Split(line, "\t")
+	cols := columns(line)
 	if len(cols) < 2 || len(cols) > 3 {
 		return false
-	}
-	for i := range cols {
-		cols[i] = strings.TrimSpace(cols[i])
 	}
 	var ok bool
 	if e.Name, e.Arch, ok = splitArch(cols[0]); !ok || !debName(e.Name) || !debVersion(cols[1]) {
@@ -61,17 +64,21 @@ func parseDpkgQuery(line string, e *Entry) bool {
 	}
 	e.Version = cols[1]
 	if len(cols) == 3 {
-		if !archName(cols[2]) || e.Arch != "" && e.Arch != cols[2] {
+		if !debArch(cols[2]) || e.Arch != "" && e.Arch != cols[2] {
 			return false
 		}
 		e.Arch = cols[2]
 	}
+	e.Source = e.Arch == "source"
 	return true
 }
 
-// parseDpkgRow reads a row of dpkg -l. state says why the package is not in
-// place; "" for one that is.
+// parseDpkgRow parses a row of dpkg -l. state says why the package is not
+// installed; it is empty if it is.
 func parseDpkgRow(line string, e *Entry) (state string, ok bool) {
+	if strings.Contains(line, "\t") {
+		return "", false
+	}
 	cols := strings.Fields(line)
 	if len(cols) < 4 {
 		// A package that is not installed may have no version: "un  name  <none>".
@@ -108,8 +115,8 @@ func parseDpkgRow(line string, e *Entry) (state string, ok bool) {
 	return "", true
 }
 
-// statusFields are the fields read of a package's paragraph. Size, Filename and
-// the digests stand in paragraphs that were taken from a Packages index.
+// statusFields are the fields read from a package's stanza. Size, Filename and
+// the digests occur in stanzas that come from a Packages index.
 func statusFields(name string) bool {
 	switch name {
 	case "package", "version", "architecture", "status", "source",
@@ -119,15 +126,14 @@ func statusFields(name string) bool {
 	return false
 }
 
-// dpkgStatus reads dpkg's status database, or paragraphs without a Status field
-// (status.d of distroless images, a Packages index). Taken is each package
-// whose files are in place: installed, unpacked, half-configured, or waiting
-// for triggers.
+// dpkgStatus parses dpkg's status database, or stanzas without a Status field
+// (status.d of distroless images, a Packages index). Packages count whose files
+// are unpacked: installed, unpacked, half-configured, or waiting for triggers.
 func (p *parser) dpkgStatus() error {
-	return p.eachParagraph(p.nextLine, statusFields, func(f paragraph) error {
+	return p.eachStanza(p.nextLine, statusFields, func(f stanza) error {
 		name, ok := f.get("package")
 		if !ok {
-			return p.malformed(p.line, "a paragraph with a Package field", "")
+			return p.malformed(p.line, "a stanza with a Package field", "")
 		}
 		if !debName(name.value) {
 			return p.malformed(name.line, "a package name", name.value)
@@ -140,7 +146,7 @@ func (p *parser) dpkgStatus() error {
 			switch words[2] {
 			case "installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending":
 			case "not-installed", "config-files", "half-installed":
-				p.note(name.line, "%s is %s: not taken", name.value, words[2])
+				p.note(name.line, "%s is %s: skipped", name.value, words[2])
 				return nil
 			default:
 				return p.malformed(st.line, "a status of dpkg", st.value)
@@ -177,4 +183,34 @@ func (p *parser) dpkgStatus() error {
 		}
 		return p.add(e)
 	})
+}
+
+// dpkgSelectionsLine parses a line of `dpkg --get-selections`: a package and the
+// state that it shall be in. It has no versions.
+func (p *parser) dpkgSelectionsLine(line string) error {
+	e := p.entry(strings.Join(strings.Fields(line), " "))
+	state, ok := parseSelection(line, &e)
+	if !ok {
+		return p.malformed(p.line, "a package and one of install, hold, deinstall, purge", line)
+	}
+	if state == "deinstall" || state == "purge" {
+		p.note(p.line, "%s is selected for %s: skipped", e.Name, state)
+		return nil
+	}
+	return p.add(e)
+}
+
+func parseSelection(line string, e *Entry) (state string, ok bool) {
+	cols := strings.Fields(line)
+	if len(cols) != 2 {
+		return "", false
+	}
+	switch cols[1] {
+	case "install", "hold", "deinstall", "purge":
+	default:
+		return "", false
+	}
+	e.Ecosystem = Deb
+	e.Name, e.Arch, ok = splitArch(cols[0])
+	return cols[1], ok && debName(e.Name)
 }

@@ -25,7 +25,7 @@ func (p *parser) sha256sumsLine(line string) error {
 	}
 	f, ok := parseFileName(path.Base(e.Path))
 	if !ok {
-		p.note(p.line, "%s is no package file: not taken", clip(e.Path))
+		p.note(p.line, "%s is not a package file: skipped", clip(e.Path))
 		return nil
 	}
 	e.Ecosystem, e.Name, e.Version, e.EpochUnknown, e.Arch, e.Source =

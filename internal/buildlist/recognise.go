@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Recognise finds the format of a manifest from its first bytes: all of a short
-// one, 128 KiB of a long one. A list of lines must fit a format in all of them;
-// where it fits none in all, but one in most, that one is meant and will say
-// where the mistake is.
+// Recognise finds the format of a build manifest from its first bytes: all of a
+// short one, 128 KiB of a long one. A line-based format must accept all lines. If
+// none does but one accepts most of them, it is that one, whose parser will say
+// which line is wrong.
 func Recognise(name string, head []byte) (Format, error) {
 	if len(head) > headSize {
 		head = head[:headSize]
@@ -22,7 +22,7 @@ func Recognise(name string, head []byte) (Format, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		err := fmt.Errorf("recognise %s: expected a manifest, found %s: %w", name, describe(head), ErrUnrecognised)
+		err := fmt.Errorf("recognise %s: expected a build manifest, found %s: %w", name, describe(head), ErrUnrecognised)
 		if whole && describe(head) == "nothing" {
 			err = &emptyError{err}
 		}
@@ -31,7 +31,7 @@ func Recognise(name string, head []byte) (Format, error) {
 	return "", &AmbiguousError{File: name, Candidates: found}
 }
 
-// describe says what a manifest of no known format starts with.
+// describe quotes the first line of a build manifest.
 func describe(head []byte) string {
 	for line := range strings.Lines(string(head)) {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
@@ -62,10 +62,15 @@ func candidates(head []byte, whole bool) []Format {
 	if f := documentCandidates(lines); f != nil {
 		return f
 	}
-	var found []Format
+	return lineCandidates(lines)
+}
+
+// lineCandidates finds the formats that accept all lines, or else the one that
+// accepts most of them.
+func lineCandidates(lines []string) (found []Format) {
 	recognisers := lineRecognisers()
 	if slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, instPrefix) }) {
-		recognisers = []lineRecogniser{{Mmdebstrap, func(line string) (bool, bool) {
+		recognisers = []lineRecogniser{{format: Mmdebstrap, fits: func(line string) (bool, bool) {
 			if !strings.HasPrefix(line, instPrefix) {
 				return true, false
 			}
@@ -76,7 +81,11 @@ func candidates(head []byte, whole bool) []Format {
 	for _, r := range recognisers {
 		count, misfits := 0, 0
 		for _, line := range lines {
-			switch fits, counts := r.fits(strings.TrimSpace(line)); {
+			line = strings.TrimSpace(line)
+			if !r.raw {
+				line = stripComment(line)
+			}
+			switch fits, counts := r.fits(line); {
 			case !fits:
 				misfits++
 			case counts:
@@ -91,19 +100,24 @@ func candidates(head []byte, whole bool) []Format {
 		}
 	}
 	if len(found) == 0 && best != "" {
-		// Most lines fit one format: reading it names the line that does not.
 		found = append(found, best)
 	}
 	return found
 }
 
-// jsonCandidates judges by the keys at the top, as far as the head shows them.
-func jsonCandidates(head []byte) []Format {
-	words := map[string]Format{
+// jsonKeys are keys of a document's top level by which its format is recognised.
+func jsonKeys() map[string]Format {
+	return map[string]Format{
 		"spdxVersion": SPDX, "SPDXID": SPDX, "documentNamespace": SPDX, "dataLicense": SPDX, "creationInfo": SPDX,
 		"bomFormat": CycloneDX, "specVersion": CycloneDX, "components": CycloneDX, "serialNumber": CycloneDX,
 		"lockfileVersion": RPMsLock, "lockfileVendor": RPMsLock, "arches": RPMsLock,
+		"artifacts": Syft, "artifactRelationships": Syft,
 	}
+}
+
+// jsonCandidates judges by the keys of the top level, as far as head shows them.
+func jsonCandidates(head []byte) []Format {
+	words := jsonKeys()
 	var found []Format
 	dec := json.NewDecoder(bytes.NewReader(head))
 	for depth, key := 0, false; ; {
@@ -138,8 +152,8 @@ func jsonCandidates(head []byte) []Format {
 	return found
 }
 
-// documentCandidates knows the formats that are documents and not lists of
-// lines, by their first field or the keys at their left margin.
+// documentCandidates finds the formats that are documents and not lists of lines,
+// by the keys at their left margin.
 func documentCandidates(lines []string) []Format {
 	if lines[0] == "-----BEGIN PGP SIGNED MESSAGE-----" {
 		for _, line := range lines {
@@ -155,7 +169,7 @@ func documentCandidates(lines []string) []Format {
 			found = append(found, f)
 		}
 	}
-	pkg, version := false, false
+	pkg, info, version := false, false, false
 	for _, line := range lines {
 		if line[0] == ' ' || line[0] == '\t' || line[0] == '\'' {
 			continue
@@ -164,13 +178,22 @@ func documentCandidates(lines []string) []Format {
 		if !ok || rest != "" && rest[0] != ' ' && rest[0] != '\t' {
 			continue
 		}
+		name = strings.TrimRight(name, " ")
 		switch {
 		case buildinfoField(line):
 			take(Buildinfo)
 		case name == "Package":
 			pkg = true
+		case name == "Name":
+			info = true
 		case name == "Version":
 			version = true
+		case name == "Start-Date":
+			take(AptHistory)
+		case name == "SPDXVersion":
+			take(SPDX)
+		case name == "Transaction ID":
+			take(DNFHistory)
 		case name == "origin_references" && rest == "", name == "packages" && rest == "":
 			take(Tails)
 		case name == "lockfileVersion", name == "lockfileVendor", name == "arches":
@@ -179,6 +202,9 @@ func documentCandidates(lines []string) []Format {
 	}
 	if pkg && version {
 		take(DpkgStatus)
+	}
+	if info && version {
+		take(RPMQI)
 	}
 	return found
 }
@@ -191,9 +217,10 @@ func buildinfoField(line string) bool {
 
 type lineRecogniser struct {
 	format Format
-	// fits reports whether the format can have the line, and whether it counts
-	// for it: what is passed over does not.
+	// fits reports whether the format can contain the line, and whether the line
+	// speaks for it: a line that its parser ignores does not.
 	fits func(line string) (fits, counts bool)
+	raw  bool // no comment can follow an entry
 }
 
 func both(ok bool) (bool, bool) { return ok, ok }
@@ -208,74 +235,97 @@ func plainDeb(name string) bool {
 
 func lineRecognisers() []lineRecogniser {
 	return []lineRecogniser{
-		{List, func(line string) (bool, bool) { return both(parseList(line, new(Entry))) }},
-		{DpkgQuery, func(line string) (bool, bool) {
-			if dpkgTableHead(line) {
-				return true, false
-			}
-			if strings.Contains(line, "\t") {
-				name, _, _ := strings.Cut(line, "\t")
-				return both(parseDpkgQuery(line, new(Entry)) && plainDeb(name))
-			}
-			_, ok := parseDpkgRow(line, new(Entry))
+		{format: List, fits: func(line string) (bool, bool) { return both(parseList(line, new(Entry))) }},
+		{format: DpkgQuery, fits: fitsDpkgQuery},
+		{format: DpkgSelections, fits: func(line string) (bool, bool) {
+			_, ok := parseSelection(line, new(Entry))
 			return both(ok)
 		}},
-		{AptList, func(line string) (bool, bool) {
+		{format: AptList, fits: func(line string) (bool, bool) {
 			if aptListNoise(line) {
 				return true, false
 			}
 			_, ok := parseAptList(line, new(Entry))
 			return both(ok)
 		}},
-		{Mmdebstrap, func(line string) (bool, bool) {
-			if aptNoise(line) {
-				return true, false
-			}
-			if strings.Contains(line, "\t") { // dpkg-query's
-				return false, false
-			}
-			name, _, _ := strings.Cut(line, " ")
-			return both(parseNameVersion(line, new(Entry)) && plainDeb(name))
-		}},
-		{Debootstrap, func(line string) (bool, bool) {
-			if aptNoise(line) {
-				return true, false
-			}
-			cols := strings.Fields(line)
-			if len(cols) == 3 && strings.Contains(cols[2], "://") {
-				return both(parseDebURI(cols, new(Entry)))
-			}
-			return both(!slices.ContainsFunc(cols, func(w string) bool { return !bareName(w) }))
-		}},
-		{PrintURIs, func(line string) (bool, bool) {
+		{format: Mmdebstrap, fits: fitsMmdebstrap},
+		{format: Debootstrap, fits: fitsDebootstrap},
+		{format: PrintURIs, raw: true, fits: func(line string) (bool, bool) {
 			if line[0] != '\'' {
 				return true, false
 			}
 			_, ok := parsePrintURI(line, new(Entry))
 			return both(ok)
 		}},
-		{SHA256Sums, func(line string) (bool, bool) { return both(parseSum(line, new(Entry))) }},
-		{RPMQA, func(line string) (bool, bool) {
-			if dnfNoise(line) {
-				return true, false
-			}
-			e, ok := parseRPMQA(line)
-			if e.Name == "gpg-pubkey" {
-				return true, false
-			}
-			return both(ok && e.Arch != "")
-		}},
+		{format: SHA256Sums, raw: true, fits: func(line string) (bool, bool) { return both(parseSum(line, new(Entry))) }},
+		{format: RPMQA, fits: fitsRPMQA},
 	}
 }
 
-// bareName reports whether a word can stand for a package alone: a Debian name
-// that is no version, no digest and no rpm.
-func bareName(w string) bool {
-	if !policyName(w) || !plainDeb(w) || new(Entry).digestAny(w) {
-		return false
+func fitsDpkgQuery(line string) (fits, counts bool) {
+	if dpkgTableHead(line) || snapLine(line) || hasSeparator(line) && columnTitles(columns(line)) {
+		return true, false
 	}
-	if isDigit(w[0]) {
-		return !strings.ContainsAny(w, ".+") && strings.ContainsAny(w, "abcdefghijklmnopqrstuvwxyz")
+	if _, ok := parseDpkgRow(line, new(Entry)); ok {
+		return true, true
 	}
-	return true
+	return both(hasSeparator(line) && parseDpkgQuery(line, new(Entry)) && plainDeb(columns(line)[0]))
+}
+
+func fitsMmdebstrap(line string) (fits, counts bool) {
+	if aptNoise(line) || snapLine(line) || !hasSeparator(line) && columnTitles(columns(line)) {
+		return true, false
+	}
+	name, _, _ := strings.Cut(line, " ")
+	return both(parseNameVersion(line, new(Entry)) && plainDeb(name))
+}
+
+// fitsDebootstrap accepts names alone, but only several in a line speak for
+// debootstrap: one a line is a list.
+func fitsDebootstrap(line string) (fits, counts bool) {
+	if aptNoise(line) {
+		return true, false
+	}
+	words := strings.Fields(line)
+	if len(words) == 3 && strings.Contains(words[2], "://") {
+		return both(parseDebURI(words, new(Entry)))
+	}
+	if _, ok := parseSelection(line, new(Entry)); ok {
+		return false, false
+	}
+	for _, w := range words {
+		if !bareName(w) || !policyName(w) {
+			return false, false
+		}
+	}
+	return true, len(words) > 1
+}
+
+// fitsRPMQA accepts what rpm could print, but only lines that no Debian tool
+// prints as well speak for it: with an architecture of rpm's, or a release
+// that names an rpm distribution.
+func fitsRPMQA(line string) (fits, counts bool) {
+	if dnfNoise(line) || columnTitles(columns(line)) {
+		return true, false
+	}
+	e, ok := parseRPMQA(line)
+	if e.Name == "gpg-pubkey" {
+		return true, false
+	}
+	if !ok {
+		return false, false
+	}
+	cols := columns(line)
+	if len(cols) == 1 {
+		// What ends like a release may still be the name of a package.
+		i := strings.LastIndexByte(e.Version, '-')
+		return e.Arch != "" || distTag(e.Version) || isDigit(e.Version[0]) && isDigit(e.Version[i+1]), true
+	}
+	switch e.Arch {
+	case "amd64", "ia32e": // rpm knows them, and packages nothing for them
+		return false, false
+	case "":
+		return true, distTag(e.Version) || strings.Contains(line, "(none)")
+	}
+	return true, true
 }

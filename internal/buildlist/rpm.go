@@ -15,18 +15,38 @@ func rpmArch(s string) bool {
 	return strings.HasPrefix(s, "armv") && archName(s) || strings.HasPrefix(s, "x86_64_v") && archName(s)
 }
 
-// parseNEVRA reads "name-[epoch:]version-release[.arch]", and the epoch in
-// front of the name as yum wrote it. What is no architecture of rpm's belongs to
-// the release.
+// debArch reports whether s can be an architecture of Debian's: what only rpm
+// calls so is none.
+func debArch(s string) bool {
+	if !archName(s) || !isLower(s[0]) {
+		return false
+	}
+	switch s {
+	case "amd64", "i386", "s390x", "riscv64", "ia64", "alpha", "sparc", "sparc64", "mips", "mipsel", "mips64el", "m68k", "sh4", "loongarch64":
+		return true // of both
+	}
+	return !rpmArch(s)
+}
+
+// distTag reports whether a version's release names a distribution of rpms:
+// "3.fc40", "1.el9_4", "2.module+el8".
+func distTag(version string) bool {
+	for _, tag := range []string{".fc", ".el", ".amzn", ".mga", ".suse", ".oe", ".azl", ".cm", "+el", "+fc"} {
+		if _, after, ok := strings.Cut(version, tag); ok && after != "" && isDigit(after[0]) {
+			return true
+		}
+	}
+	return false
+}
+
+// parseNEVRA parses "name-[epoch:]version-release[.arch]", and the epoch in front
+// of the name as yum wrote it. A suffix that is not an architecture of rpm's
+// belongs to the release.
 func parseNEVRA(s string) (e Entry, ok bool) {
 	e = Entry{Ecosystem: RPM, Size: -1}
-	if i := strings.LastIndexByte(s, '.'); i >= 0 && (rpmArch(s[i+1:]) || s[i+1:] == "(none)") {
-		if e.Arch = s[i+1:]; e.Arch == "(none)" {
-			e.Arch = ""
-		}
+	if i := strings.LastIndexByte(s, '.'); i >= 0 && e.rpmArch(s[i+1:]) {
 		s = s[:i]
 	}
-	e.Source = e.Arch == "src" || e.Arch == "nosrc"
 	r := strings.LastIndexByte(s, '-')
 	if r <= 0 {
 		return e, false
@@ -40,57 +60,127 @@ func parseNEVRA(s string) (e Entry, ok bool) {
 		name, evr = rest, epoch+":"+evr
 	}
 	e.Name = name
-	var known bool
-	e.Version, known, ok = rpmEVR(evr)
-	e.EpochUnknown = !known
-	return e, ok && rpmName(name)
+	return e, e.evr(evr) && rpmName(name)
 }
 
-// rpmqaLine reads a line of rpm -qa in its usual forms, or a row of `dnf list`.
+// rpmArch sets the architecture of an rpm: "(none)" is that of a public key.
+func (e *Entry) rpmArch(s string) bool {
+	if s != "(none)" && !rpmArch(s) {
+		return false
+	}
+	if e.Arch = s; s == "(none)" {
+		e.Arch = ""
+	}
+	e.Source = e.Arch == "src" || e.Arch == "nosrc"
+	return true
+}
+
+// evr sets the version of an rpm from "[epoch:]version-release".
+func (e *Entry) evr(s string) bool {
+	var known, ok bool
+	e.Version, known, ok = rpmEVR(s)
+	e.EpochUnknown = !known
+	return ok
+}
+
+// rpmqaLine parses a line of `rpm -qa` in its usual forms, a row of `dnf list`,
+// or a line of `dnf history userinstalled`.
 func (p *parser) rpmqaLine(line string) error {
 	if dnfNoise(line) {
 		return nil
 	}
-	e, ok := parseRPMQA(line)
-	if !ok {
-		return p.malformed(p.line, "name-[epoch:]version-release.arch, or name.arch [epoch:]version-release", line)
-	}
-	if e.Name == "gpg-pubkey" {
-		p.note(p.line, "%s is a public key: not taken", clip(line))
+	if len(p.m.Entries) == 0 && columnTitles(columns(line)) {
 		return nil
 	}
-	e.Line, e.Raw = p.line, clip(line)
+	e, ok := parseRPMQA(line)
+	if !ok {
+		return p.malformed(p.line, "name-[epoch:]version-release.arch, name.arch [epoch:]version-release, or name, epoch, version, release and arch in columns", line)
+	}
+	if e.Name == "gpg-pubkey" {
+		p.note(p.line, "%s is a public key: skipped", clip(line))
+		return nil
+	}
+	e.Line, e.Raw = p.line, clip(strings.Join(strings.Fields(line), " "))
 	return p.add(e)
 }
 
+// dnfNoise reports whether a line is a heading of dnf's.
 func dnfNoise(line string) bool {
-	return line == "Installed Packages" || line == "Installed packages" || strings.HasPrefix(line, "Last metadata expiration check:")
+	return strings.EqualFold(line, "Installed Packages") || line == "Packages installed by user" ||
+		strings.HasPrefix(line, "Last metadata expiration check:")
 }
 
 func parseRPMQA(line string) (e Entry, ok bool) {
-	cols := strings.Fields(line)
+	cols := columns(line)
 	if len(cols) == 1 {
-		return parseNEVRA(strings.TrimSuffix(line, ".rpm"))
+		return parseNEVRA(strings.TrimSuffix(cols[0], ".rpm"))
 	}
+	if e, ok = parseDNFList(cols); ok {
+		return e, true
+	}
+	if e, ok = parseNEVRA(cols[0]); ok && e.Arch != "" && rpmDate(cols[1:]) {
+		return e, true
+	}
+	return parseRPMColumns(cols)
+}
+
+// parseDNFList parses "name.arch [epoch:]version-release" and the repository, in
+// which dnf, unlike rpm, writes an epoch that is not 0.
+func parseDNFList(cols []string) (e Entry, ok bool) {
 	e = Entry{Ecosystem: RPM, Size: -1}
 	i := strings.LastIndexByte(cols[0], '.')
-	if len(cols) > 3 || i <= 0 || !rpmArch(cols[0][i+1:]) && cols[0][i+1:] != "(none)" || !rpmName(cols[0][:i]) {
+	if len(cols) > 3 || i <= 0 || !e.rpmArch(cols[0][i+1:]) || !rpmName(cols[0][:i]) || !e.evr(cols[1]) {
 		return e, false
 	}
-	e.Name, e.Arch = cols[0][:i], cols[0][i+1:]
-	if e.Arch == "(none)" {
-		e.Arch = ""
-	}
-	e.Source = e.Arch == "src" || e.Arch == "nosrc"
+	e.Name = cols[0][:i]
 	if len(cols) == 3 {
-		// dnf list: the repository it came from. dnf prints an epoch that is
-		// not 0, rpm's own columns do not.
-		if e.Origin = strings.TrimPrefix(cols[2], "@"); len(e.Origin) == 0 {
-			return e, false
-		}
+		e.EpochUnknown = false
+		e.Origin = strings.TrimPrefix(cols[2], "@")
 	}
-	var known bool
-	e.Version, known, ok = rpmEVR(cols[1])
-	e.EpochUnknown = !known && len(cols) == 2
-	return e, ok
+	return e, len(cols) == 2 || e.Origin != ""
+}
+
+// rpmDate reports whether words are the date that rpm -qa --last prints after a
+// package, in any language: several of them, a year and a time of day among them.
+func rpmDate(words []string) bool {
+	year, clock := false, false
+	for _, w := range words {
+		year = year || len(w) == 4 && all(w, isDigit)
+		clock = clock || strings.Count(w, ":") == 2 && all(strings.ReplaceAll(w, ":", ""), isDigit)
+	}
+	return year && clock && len(words) >= 4
+}
+
+// parseRPMColumns parses a row of columns as `rpm -qa --qf` is asked for them:
+// name, then epoch, version and release together or apart, then possibly the
+// architecture. An epoch that is not there is written "(none)".
+func parseRPMColumns(cols []string) (e Entry, ok bool) {
+	e = Entry{Ecosystem: RPM, Size: -1}
+	if n := len(cols); n >= 3 && e.rpmArch(cols[n-1]) {
+		cols = cols[:n-1]
+	}
+	if len(cols) < 2 || !rpmName(cols[0]) {
+		return e, false
+	}
+	e.Name = cols[0]
+	switch rest := cols[1:]; len(rest) {
+	case 1: // version-release
+		return e, e.evr(rest[0])
+	case 2:
+		if strings.Contains(rest[1], "-") { // epoch, version-release
+			return e, e.evr(rpmEpoch(rest[0]) + ":" + rest[1])
+		}
+		return e, e.evr(rest[0] + "-" + rest[1])
+	case 3:
+		return e, e.evr(rpmEpoch(rest[0]) + ":" + rest[1] + "-" + rest[2])
+	}
+	return e, false
+}
+
+// rpmEpoch is the epoch of a column, which is empty where a package has none.
+func rpmEpoch(s string) string {
+	if s == "" {
+		return "0"
+	}
+	return s
 }

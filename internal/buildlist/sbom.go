@@ -1,6 +1,7 @@
 package buildlist
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -10,6 +11,17 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/purl"
 )
+
+// bomPackage is what a bill of materials says about one package.
+type bomPackage struct {
+	line     int
+	name     string
+	urls     []string    // package URLs, each once
+	sums     [][2]string // pairs of algorithm and digest
+	file     string      // path of the package file
+	location string      // where it came from: a URL, or nothing
+	size     int64       // -1: unknown
+}
 
 type spdxPackage struct {
 	Name     string `json:"name"`
@@ -25,9 +37,39 @@ type spdxPackage struct {
 	} `json:"externalRefs"`
 }
 
-// spdx reads an SPDX document in JSON: the packages whose external references
-// hold a package URL of a deb or rpm.
+func (pkg *spdxPackage) bom(line int) bomPackage {
+	b := bomPackage{line: line, name: pkg.Name, file: pkg.FileName, location: spdxLocation(pkg.Download), size: -1}
+	for _, ref := range pkg.Refs {
+		if ref.Type == "purl" && !slices.Contains(b.urls, ref.Locator) {
+			b.urls = append(b.urls, ref.Locator)
+		}
+	}
+	for _, sum := range pkg.Sums {
+		b.sums = append(b.sums, [2]string{sum.Algorithm, sum.Value})
+	}
+	return b
+}
+
+// spdxLocation returns a download location, which may be NOASSERTION or NONE.
+func spdxLocation(s string) string {
+	if !strings.Contains(s, "://") {
+		return ""
+	}
+	return s
+}
+
+func spdxVersion(s string) bool { return s == "SPDX-2.3" || s == "SPDX-2.2" }
+
+// spdx parses an SPDX document, in JSON or in tag-value form: the packages whose
+// external references hold the package URL of a deb or rpm.
 func (p *parser) spdx() error {
+	if t := bytes.TrimLeft(bytes.TrimPrefix(p.head, utf8BOM), " \t\r\n"); len(t) > 0 && t[0] != '{' {
+		return p.spdxTags()
+	}
+	return p.spdxJSON()
+}
+
+func (p *parser) spdxJSON() error {
 	s := p.newJSON()
 	version := ""
 	err := s.object(func(key string) error {
@@ -37,7 +79,7 @@ func (p *parser) spdx() error {
 			if version, err = s.text(key); err != nil {
 				return err
 			}
-			if version != "SPDX-2.3" && version != "SPDX-2.2" {
+			if !spdxVersion(version) {
 				return p.malformed(s.line(), "spdxVersion SPDX-2.3 or SPDX-2.2", version)
 			}
 			return nil
@@ -47,21 +89,7 @@ func (p *parser) spdx() error {
 				if err := json.Unmarshal(raw, &pkg); err != nil {
 					return p.malformed(line, "an SPDX package", err.Error())
 				}
-				var urls []string
-				for _, ref := range pkg.Refs {
-					if ref.Type == "purl" && !slices.Contains(urls, ref.Locator) {
-						urls = append(urls, ref.Locator)
-					}
-				}
-				sums := make([][2]string, len(pkg.Sums))
-				for i, sum := range pkg.Sums {
-					sums[i] = [2]string{sum.Algorithm, sum.Value}
-				}
-				location := pkg.Download
-				if !strings.Contains(location, "://") {
-					location = "" // NOASSERTION, NONE
-				}
-				return p.sbomPackage(line, pkg.Name, urls, sums, pkg.FileName, location, -1)
+				return p.addBOM(pkg.bom(line))
 			})
 		}
 		return s.skip()
@@ -97,7 +125,7 @@ type cdxComponent struct {
 	Components []cdxComponent `json:"components"`
 }
 
-// cyclonedx reads a CycloneDX document in JSON: the components whose package URL
+// cyclonedx parses a CycloneDX document in JSON: the components whose package URL
 // is that of a deb or rpm, also those inside others.
 func (p *parser) cyclonedx() error {
 	s := p.newJSON()
@@ -138,35 +166,32 @@ func (p *parser) cyclonedx() error {
 }
 
 func (p *parser) cdxComponent(line int, c cdxComponent) error {
-	var urls []string
+	b := bomPackage{line: line, name: c.Name, size: -1}
 	if c.PURL != "" {
-		urls = []string{c.PURL}
+		b.urls = []string{c.PURL}
 	}
-	sums := make([][2]string, len(c.Hashes))
-	for i, h := range c.Hashes {
-		sums[i] = [2]string{h.Alg, h.Content}
+	for _, h := range c.Hashes {
+		b.sums = append(b.sums, [2]string{h.Alg, h.Content})
 	}
-	location := ""
 	for _, x := range c.External {
 		if x.Type == "distribution" {
-			location = x.URL
+			b.location = x.URL
 			break
 		}
 	}
-	file, size := "", int64(-1)
 	for _, prop := range c.Properties {
 		switch prop.Name {
 		case PropertyPath:
-			file = prop.Value
+			b.file = prop.Value
 		case PropertySize:
 			n, err := strconv.ParseInt(prop.Value, 10, 64)
 			if err != nil || n < 0 {
 				return p.malformed(line, PropertySize+" in bytes", prop.Value)
 			}
-			size = n
+			b.size = n
 		}
 	}
-	if err := p.sbomPackage(line, c.Name, urls, sums, file, location, size); err != nil {
+	if err := p.addBOM(b); err != nil {
 		return err
 	}
 	for _, inner := range c.Components {
@@ -177,74 +202,117 @@ func (p *parser) cdxComponent(line int, c cdxComponent) error {
 	return nil
 }
 
-// sbomPackage takes what a bill of materials says about one package. sums are
-// pairs of algorithm and digest.
-func (p *parser) sbomPackage(line int, name string, urls []string, sums [][2]string, file, location string, size int64) error {
-	if len(urls) == 0 {
-		p.note(line, "%s has no package URL: not taken", clip(name))
+type syftArtifact struct {
+	Name string `json:"name"`
+	Type string `json:"type"` // "deb", "rpm", "python", …
+	PURL string `json:"purl"`
+}
+
+// syft parses syft's own JSON: the artifacts whose package URL is that of a deb
+// or rpm.
+func (p *parser) syft() error {
+	s := p.newJSON()
+	found := false
+	err := s.object(func(key string) error {
+		if key != "artifacts" {
+			return s.skip()
+		}
+		found = true
+		return s.array(key, func(line int, raw json.RawMessage) error {
+			var a syftArtifact
+			if err := json.Unmarshal(raw, &a); err != nil {
+				return p.malformed(line, "an artifact", err.Error())
+			}
+			b := bomPackage{line: line, name: a.Name, size: -1}
+			if a.PURL != "" {
+				b.urls = []string{a.PURL}
+			} else if a.Type == "deb" || a.Type == "rpm" {
+				return p.malformed(line, "the package URL of "+clip(a.Name), "")
+			}
+			return p.addBOM(b)
+		})
+	})
+	if err == nil && !found {
+		err = p.malformed(1, "the key artifacts", "")
+	}
+	return err
+}
+
+// addBOM adds the debs and rpms that a package of a bill of materials names.
+func (p *parser) addBOM(b bomPackage) error {
+	if len(b.urls) == 0 {
+		p.note(b.line, "%s has no package URL: skipped", clip(b.name))
 		return nil
 	}
-	for _, u := range urls {
+	for _, u := range b.urls {
 		pu, err := purl.Parse(u)
 		if err != nil {
-			return p.malformed(line, "a package URL", u)
+			return p.malformed(b.line, "a package URL", u)
 		}
 		if pu.Type != purl.TypeDeb && pu.Type != purl.TypeRPM {
-			p.note(line, "%s is neither deb nor rpm: not taken", clip(u))
+			p.note(b.line, "%s is neither deb nor rpm: skipped", clip(u))
 			continue
 		}
-		e := Entry{Ecosystem: Ecosystem(pu.Type), Name: pu.Name, Arch: pu.Qualifiers[purl.Arch], Source: pu.IsSource(),
-			Size: size, Path: file, Line: line, Raw: clip(u)}
-		if location != "" {
-			e.URL = remote.Scrub(location)
+		if pu.Type == purl.TypeRPM && pu.Name == "gpg-pubkey" {
+			p.note(b.line, "%s is a public key: skipped", clip(u))
+			continue
 		}
-		e.Origin = pu.Qualifiers[purl.Distro]
-		if e.Origin == "" {
-			e.Origin = pu.Namespace
-		}
-		version, err := pu.FullVersion()
+		e, err := p.bomEntry(b, u, pu)
 		if err != nil {
-			return p.malformed(line, "a version in the package URL", u)
-		}
-		ok := debName(e.Name)
-		if e.Ecosystem == RPM {
-			if e.Name == "gpg-pubkey" {
-				p.note(line, "%s is a public key: not taken", clip(u))
-				continue
-			}
-			ok = rpmName(e.Name)
-			version, _, _ = rpmEVR(version)
-		} else if !debVersion(version) {
-			version = ""
-		}
-		switch e.Version = version; {
-		case version == "":
-			return p.malformed(line, "a version in the package URL", u)
-		case !ok:
-			return p.malformed(line, "a package name in the package URL", u)
-		case e.Arch != "" && !archName(e.Arch):
-			return p.malformed(line, "an architecture in the package URL", u)
-		}
-		if up := pu.Qualifiers[purl.Upstream]; up != "" {
-			if f, ok := parseFileName(up); ok && f.Source {
-				e.SourceName, e.SourceVersion = f.Name, f.Version
-			} else if n, v, has := strings.Cut(up, "@"); debName(n) && (!has || debVersion(v)) && e.Ecosystem == Deb {
-				e.SourceName, e.SourceVersion = n, v
-			}
-		}
-		all := slices.Clone(sums)
-		own := pu.Checksums()
-		for _, algo := range slices.Sorted(maps.Keys(own)) {
-			all = append(all, [2]string{algo, own[algo]})
-		}
-		for _, sum := range all {
-			if to, _ := e.digestField(sum[0]); to != nil && !e.digest(sum[0], sum[1]) {
-				return p.malformed(line, "one digest for "+clip(sum[0]), sum[1])
-			}
+			return err
 		}
 		if err := p.add(e); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// bomEntry makes an entry from a package URL and what the document says beside it.
+func (p *parser) bomEntry(b bomPackage, u string, pu purl.PURL) (Entry, error) {
+	e := Entry{Ecosystem: Ecosystem(pu.Type), Name: pu.Name, Arch: pu.Qualifiers[purl.Arch], Source: pu.IsSource(),
+		Size: b.size, Path: b.file, Line: b.line, Raw: clip(u)}
+	if b.location != "" {
+		e.URL = remote.Scrub(b.location)
+	}
+	if e.Origin = pu.Qualifiers[purl.Distro]; e.Origin == "" {
+		e.Origin = pu.Namespace
+	}
+	version, err := pu.FullVersion()
+	if err != nil {
+		return e, p.malformed(b.line, "a version in the package URL", u)
+	}
+	ok := debName(e.Name)
+	if e.Ecosystem == RPM {
+		ok = rpmName(e.Name)
+		version, _, _ = rpmEVR(version)
+	} else if !debVersion(version) {
+		version = ""
+	}
+	switch e.Version = version; {
+	case version == "":
+		return e, p.malformed(b.line, "a version in the package URL", u)
+	case !ok:
+		return e, p.malformed(b.line, "a package name in the package URL", u)
+	case e.Arch != "" && !archName(e.Arch):
+		return e, p.malformed(b.line, "an architecture in the package URL", u)
+	}
+	if up := pu.Qualifiers[purl.Upstream]; up != "" {
+		if f, ok := parseFileName(up); ok && f.Source {
+			e.SourceName, e.SourceVersion = f.Name, f.Version
+		} else if n, v, has := strings.Cut(up, "@"); debName(n) && (!has || debVersion(v)) && e.Ecosystem == Deb {
+			e.SourceName, e.SourceVersion = n, v
+		}
+	}
+	all := slices.Clone(b.sums)
+	own := pu.Checksums()
+	for _, algo := range slices.Sorted(maps.Keys(own)) {
+		all = append(all, [2]string{algo, own[algo]})
+	}
+	for _, sum := range all {
+		if to, _ := e.digestField(sum[0]); to != nil && !e.digest(sum[0], sum[1]) {
+			return e, p.malformed(b.line, "one digest for "+clip(sum[0]), sum[1])
+		}
+	}
+	return e, nil
 }

@@ -72,6 +72,25 @@ func TestThisMachine(t *testing.T) {
 			t.Errorf("%s (-dpkg +read):\n%s", tt.name, d)
 		}
 	}
+	for _, columns := range []string{"${Package} ${Version} ${Architecture}\n", "${Package},${Version},${Architecture}\n"} {
+		m, err := Parse("columns", bytes.NewReader(tool(t, "dpkg-query", "-W", "-f", columns)), "")
+		if err != nil || m.Format != Mmdebstrap && m.Format != DpkgQuery {
+			t.Errorf("dpkg-query -W -f %q: %v", columns, err)
+		}
+	}
+	selected, err := Parse("dpkg --get-selections", bytes.NewReader(tool(t, "dpkg", "--get-selections")), "")
+	if err != nil || selected.Format != DpkgSelections {
+		t.Fatalf("dpkg --get-selections: %v", err)
+	}
+	names := make(map[string]bool)
+	for _, e := range selected.Entries {
+		names[e.Name] = true
+	}
+	for name := range want {
+		if name, _, _ = strings.Cut(name, ":"); !names[name] {
+			t.Errorf("dpkg --get-selections: %s is installed and was not read", name)
+		}
+	}
 	m, err := Parse("dpkg-query -W", bytes.NewReader(tool(t, "dpkg-query", "-W")), "")
 	if err != nil || m.Format != DpkgQuery {
 		t.Errorf("dpkg-query -W: %v", err)

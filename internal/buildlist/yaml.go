@@ -177,7 +177,7 @@ func (p *parser) tails() error {
 	}
 	for i := 0; i+1 < len(pkgs.Content); i += 2 {
 		if k := pkgs.Content[i]; k.Value != "binary" && k.Value != "source" {
-			p.note(k.Line, "packages of kind %s: not taken", clip(k.Value))
+			p.note(k.Line, "packages of kind %s: skipped", clip(k.Value))
 		}
 	}
 	for _, kind := range []string{"binary", "source"} {
@@ -233,7 +233,7 @@ func (p *parser) rpmsLock() error {
 		}
 		return p.yamlEach(arch, "module_metadata", func(item *yaml.Node) error {
 			url, err := p.yamlText(item, "url")
-			p.note(item.Line, "module metadata %s: not taken", clip(remote.Scrub(url)))
+			p.note(item.Line, "module metadata %s: skipped", clip(remote.Scrub(url)))
 			return err
 		})
 	})

@@ -30,7 +30,7 @@ const (
 // Keys of qualifiers in use for deb and rpm packages.
 const (
 	Arch          = "arch"           // "amd64", "x86_64"; "source" or "src" for a source package
-	Epoch         = "epoch"          // rpm only; a deb's epoch stands in its version
+	Epoch         = "epoch"          // of an rpm; a deb's is part of its version, but some tools write it here, too
 	Distro        = "distro"         // "debian-12", "fedora-40"
 	DistroName    = "distro_name"    // "bookworm"
 	RepositoryURL = "repository_url" // where the package is published
@@ -325,7 +325,7 @@ func clone(q map[string]string) map[string]string {
 // "1:2.3-4". An epoch of 0 in a qualifier is left out.
 func (p PURL) FullVersion() (string, error) {
 	epoch, ok := p.Qualifiers[Epoch]
-	if !ok || p.Type != TypeRPM {
+	if !ok || p.Type != TypeRPM && p.Type != TypeDeb {
 		return p.Version, nil
 	}
 	n, err := strconv.ParseUint(epoch, 10, 32)

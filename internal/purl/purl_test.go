@@ -38,6 +38,16 @@ func TestParse(t *testing.T) {
 			version: "1:1.46.0-1.fc40",
 		},
 		{
+			in:      "pkg:deb/debian/login@4.13%2Bdfsg1-1%2Bb1?arch=amd64&distro=debian-12.5&epoch=1",
+			want:    PURL{Type: "deb", Namespace: "debian", Name: "login", Version: "4.13+dfsg1-1+b1", Qualifiers: map[string]string{"arch": "amd64", "distro": "debian-12.5", "epoch": "1"}},
+			version: "1:4.13+dfsg1-1+b1",
+		},
+		{
+			in:      "pkg:deb/debian/login@1:4.13-1?epoch=1",
+			want:    PURL{Type: "deb", Namespace: "debian", Name: "login", Version: "1:4.13-1", Qualifiers: map[string]string{"epoch": "1"}},
+			version: "1:4.13-1",
+		},
+		{
 			in:      "pkg:rpm/bash@5.2-1?epoch=0",
 			want:    PURL{Type: "rpm", Name: "bash", Version: "5.2-1", Qualifiers: map[string]string{"epoch": "0"}},
 			version: "5.2-1",
@@ -111,6 +121,7 @@ func TestParseErrors(t *testing.T) {
 func TestFullVersionErrors(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"pkg:rpm/a@1-1?epoch=x", `package URL of a: expected a number as epoch, found "x": malformed package URL`},
+		{"pkg:deb/a@2:1-1?epoch=1", `package URL of a: expected one epoch, found "1" and "2:1-1": malformed package URL`},
 		{"pkg:rpm/a@2:1-1?epoch=1", `package URL of a: expected one epoch, found "1" and "2:1-1": malformed package URL`},
 	} {
 		p, err := Parse(tt.in)

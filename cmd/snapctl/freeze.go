@@ -24,7 +24,7 @@ func freezeVerb() *verb {
 recording of that name, else whole mirrors. Packages that are not here yet are
 fetched; the freeze fails, naming each, when upstream no longer has one.
 Without --mirror every configured mirror is taken, and each needs a snapshot. A
-recording is frozen after it was stopped. A freeze without packages is refused
+recording is frozen after it was stopped. A freeze of nothing is refused
 unless --allow-empty is given.
 
 Freezing a name again with equal contents changes nothing; with others it is an

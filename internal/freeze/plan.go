@@ -105,7 +105,7 @@ func (pl *plan) refuse(err error) error {
 // of its parts asks for, has no package.
 func (z *Freezer) checkEmpty(ctx context.Context, pl *plan) (refused, err error) {
 	switch {
-	case pl.req.AllowEmpty:
+	case pl.req.AllowEmpty, len(pl.missing) > 0: // what is missing was allowed to be, and is recorded
 		return nil, nil
 	case len(pl.unlisted) > 0:
 		return fmt.Errorf("%w: build manifest %s lists no package", ErrEmpty, strings.Join(pl.unlisted, ", ")), nil

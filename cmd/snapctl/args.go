@@ -278,14 +278,14 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// timeForms are the ISO 8601 forms of an instant that are taken, extended and
+// timeForms are the ISO 8601 forms of a timestamp that are taken, extended and
 // basic. Without an offset the time is UTC.
 var timeForms = []string{
 	"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04Z07:00", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02",
 	"20060102T150405Z0700", "20060102T1504Z0700", "20060102T150405", "20060102",
 }
 
-// parseTime reads an instant.
+// parseTime reads a timestamp.
 func parseTime(s string) (time.Time, error) {
 	for _, f := range timeForms {
 		if t, err := time.Parse(f, s); err == nil {
@@ -295,8 +295,8 @@ func parseTime(s string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is no time: expected a form like 2026-11-22 or 2026-11-22T16:00:00Z", s)
 }
 
-// instant reads the time in an option, nil when it is not given.
-func (c *call) instant(name string) (*time.Time, error) {
+// timestamp reads the time in an option, nil when it is not given.
+func (c *call) timestamp(name string) (*time.Time, error) {
 	s := c.str(name)
 	if s == "" {
 		return nil, nil

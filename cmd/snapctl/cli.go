@@ -28,7 +28,7 @@ type verb struct {
 	args     string // how usage shows the positional arguments
 	min, max int    // how many of them; max < 0: any number
 	usage    string // one line
-	about    string // paragraphs, separated by empty lines
+	about    string // stanzas, separated by empty lines
 	examples []string
 	options  []option
 	verbs    []*verb // of a group

@@ -42,7 +42,7 @@ freeze itself.`,
 			"snapctl freeze 4.1 --mirror debian@2026-11-22 --all --dry-run",
 		},
 		options: []option{
-			{name: "mirror", value: "M[@T]", many: true, usage: "take this mirror, at this instant (default: the newest of all mirrors)"},
+			{name: "mirror", value: "M[@T]", many: true, usage: "take this mirror, at this timestamp (default: the newest of all mirrors)"},
 			{name: "manifest", value: "FILE", many: true, usage: "freeze exactly what this build manifest lists; - is standard input"},
 			{name: "format", value: "F", choices: manifestFormats(), usage: "format of the manifests, when it is not recognised: " + orList(manifestFormats())},
 			{name: "recording", value: "R", usage: "freeze what this recording noted"},
@@ -101,7 +101,7 @@ func runFreeze(ctx context.Context, c *call) error {
 		return err
 	}
 	var err error
-	if req.Date, err = c.instant("date"); err != nil {
+	if req.Date, err = c.timestamp("date"); err != nil {
 		return err
 	}
 	for _, n := range []struct{ flag, name string }{{"recording", req.Recording}, {"base", req.Base}} {

@@ -473,7 +473,7 @@ func runIUKUDF(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if d, err := c.instant("date"); err != nil {
+	if d, err := c.timestamp("date"); err != nil {
 		return err
 	} else if d != nil {
 		at = *d

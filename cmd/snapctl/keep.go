@@ -13,10 +13,10 @@ func pinVerb() *verb {
 		name: "pin", args: "SNAPSHOT", min: 1, max: 1,
 		usage:    "keep a snapshot whatever the mirror's keep says",
 		examples: []string{"snapctl pin debian@2026-11-22", "snapctl pin debian@latest --until 2027-06-01"},
-		options:  []option{{name: "until", value: "T", usage: "only until this instant (default: for ever)"}},
+		options:  []option{{name: "until", value: "T", usage: "only until this timestamp (default: for ever)"}},
 		result:   new(api.Snapshot),
 		run: func(ctx context.Context, c *call) error {
-			until, err := c.instant("until")
+			until, err := c.timestamp("until")
 			if err != nil {
 				return err
 			}

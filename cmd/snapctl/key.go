@@ -157,7 +157,7 @@ func describeKey(k sign.Key, ring *sign.Keyring, file string) *api.KeyInfo {
 
 // expires reads --expires; zero means never.
 func (c *call) expires() (time.Time, error) {
-	t, err := c.instant("expires")
+	t, err := c.timestamp("expires")
 	if err != nil || t == nil {
 		return time.Time{}, err
 	}

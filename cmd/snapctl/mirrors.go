@@ -105,7 +105,7 @@ stops no other; the exit code is then 3.
 
 With --from-url and --as an older state of one mirror is taken into its
 history, from a snapshot service or a copied tree, under the same checks;
-expiry is judged at the instant of --as.
+expiry is judged at the timestamp of --as.
 
 A sync is refused while the system clock cannot be right, since a snapshot's
 timestamp is kept for ever: the clock is more than a day before the newest
@@ -123,7 +123,7 @@ one is a second after the one before.`,
 			{name: "no-wait", usage: "start it and return"},
 			{name: "from-url", value: "URL", usage: "take an older state from this base URL (with --as)"},
 			{name: "accept-clock", usage: "sync although the system clock contradicts earlier snapshots or upstream's clock"},
-			{name: "as", value: "T", usage: "the instant of that older state"},
+			{name: "as", value: "T", usage: "the timestamp of that older state"},
 		},
 		result: new(api.SyncResult),
 		long:   true,
@@ -135,7 +135,7 @@ one is a second after the one before.`,
 				}
 			}
 			var err error
-			if req.As, err = c.instant("as"); err != nil {
+			if req.As, err = c.timestamp("as"); err != nil {
 				return err
 			}
 			if (req.FromURL == "") != (req.As == nil) {

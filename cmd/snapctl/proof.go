@@ -23,7 +23,7 @@ func verifyVerb() *verb {
 		name: "verify", args: "REF|DIR", min: 1, max: 1,
 		usage: "prove that a snapshot, or an exported directory, is what was signed",
 		about: `Checks, with no network, this server's signature, every blob's digest, and for
-every package the chain from its paragraph over the index and the Release to
+every package the chain from its stanza over the index and the Release to
 the distribution's signature. It prints what it relied on; --upstream-key pins
 the keys that the distribution's signatures must be by.
 

@@ -29,7 +29,7 @@ takes exactly that.`,
 					"snapctl record start 4.1 --mirror debian@2026-11-22 --resigned",
 				},
 				options: []option{
-					{name: "mirror", value: "M[@T]", many: true, usage: "pin this mirror, at this instant (default: the newest of all mirrors)"},
+					{name: "mirror", value: "M[@T]", many: true, usage: "pin this mirror, at this timestamp (default: the newest of all mirrors)"},
 					{name: "resigned", usage: "serve indices that this server signs, where upstream's have expired"},
 				},
 				result: new(api.Recording),

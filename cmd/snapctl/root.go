@@ -10,7 +10,7 @@ func root() *verb {
 
 A REF is a frozen snapshot's name (4.1), a snapshot's id
 (debian@20261122T160000Z), the newest one (debian@latest), or the newest at or
-before an ISO 8601 instant (debian@2026-11-22).
+before an ISO 8601 timestamp (debian@2026-11-22).
 
 Options may stand before or after arguments. An option that may be repeated is
 shown with "..."; its values may also follow one another once all arguments are

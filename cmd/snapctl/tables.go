@@ -175,7 +175,7 @@ func (u *ui) shown(r *api.ShowResult) {
 		u.fields(
 			"Snapshot", s.ID,
 			"Mirror", s.Mirror+" ("+s.Type+")",
-			"Instant", timeText(s.Instant),
+			"Timestamp", timeText(s.Timestamp),
 			"URL", s.URL,
 			"Taken from", s.FromURL,
 			"Pinned", pinned(*s),
@@ -262,7 +262,7 @@ func (u *ui) found(r *api.FindResult) {
 	u.table(rows...)
 }
 
-// at is the instant of a snapshot id.
+// at is the timestamp of a snapshot id.
 func at(id string) string {
 	if _, t, ok := strings.Cut(id, "@"); ok {
 		return t

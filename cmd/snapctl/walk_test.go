@@ -280,7 +280,7 @@ func world(t *testing.T, x *tester) string {
 
 	pkg := api.Package{Mirror: "debian", Suites: []string{"bookworm"}, Name: "bash", Version: "5.2.15-2+b2", Arch: "amd64", Path: "pool/b.deb", Size: 1491664, SHA256: digest}
 	suite := api.SuiteDetail{Suite: "bookworm", Date: &day, Trust: "signature", Packages: 63000, Sources: 35000, Signers: []api.Signer{{Fingerprint: "A1"}}}
-	snapshot := api.Snapshot{ID: "debian@20261122T160000Z", Mirror: "debian", Type: "deb", Instant: day, Suites: []api.SuiteDetail{suite}, URL: "http://127.0.0.1:8080/archive/debian/20261122T160000Z/"}
+	snapshot := api.Snapshot{ID: "debian@20261122T160000Z", Mirror: "debian", Type: "deb", Timestamp: day, Suites: []api.SuiteDetail{suite}, URL: "http://127.0.0.1:8080/archive/debian/20261122T160000Z/"}
 	frozen := api.Frozen{
 		Name: "4.1", Date: day, Created: day, Manifest: digest, Key: "F1", Packages: 200, Sources: 100, Bytes: 1 << 30, URL: "http://127.0.0.1:8080/frozen/4.1/",
 		Mirrors: []api.FrozenMirror{{Mirror: "debian", Type: "deb", Kind: "exact", Trust: "signature", Suites: []string{"bookworm"}, Packages: 200, Sources: 100}},

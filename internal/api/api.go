@@ -208,16 +208,16 @@ type SnapshotList struct {
 
 // Snapshot is one snapshot.
 type Snapshot struct {
-	ID      string        `json:"id"`
-	Mirror  string        `json:"mirror"`
-	Type    string        `json:"type"`
-	Instant time.Time     `json:"instant"`
-	Suites  []SuiteDetail `json:"suites"`
-	Pinned  bool          `json:"pinned"`
-	Until   *time.Time    `json:"pinned_until,omitempty"` // absent: for ever
-	FromURL string        `json:"from_url,omitempty"`
-	URL     string        `json:"url"`
-	UsedBy  []string      `json:"used_by,omitempty"`
+	ID        string        `json:"id"`
+	Mirror    string        `json:"mirror"`
+	Type      string        `json:"type"`
+	Timestamp time.Time     `json:"instant"`
+	Suites    []SuiteDetail `json:"suites"`
+	Pinned    bool          `json:"pinned"`
+	Until     *time.Time    `json:"pinned_until,omitempty"` // absent: for ever
+	FromURL   string        `json:"from_url,omitempty"`
+	URL       string        `json:"url"`
+	UsedBy    []string      `json:"used_by,omitempty"`
 }
 
 // Frozen is one frozen snapshot.

@@ -361,7 +361,7 @@ func cutSuffixFold(s, suffix string) (string, bool) {
 	return s, false
 }
 
-// stanzaLines returns the line at which each paragraph of a file begins.
+// stanzaLines returns the line at which each stanza of a file begins.
 func stanzaLines(data []byte) []int {
 	var out []int
 	n, in := 0, false

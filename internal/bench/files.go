@@ -68,7 +68,7 @@ func runFiles(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	_, instant, _ := strings.Cut(ids[0], "@")
+	_, timestamp, _ := strings.Cut(ids[0], "@")
 
 	// The same inodes under the names that nginx serves.
 	tree := filepath.Join(dir, "tree")
@@ -87,7 +87,7 @@ func runFiles(ctx context.Context, b *bench) error {
 			kind = "small"
 		}
 		names[kind] = append(names[kind], rel)
-		to := filepath.Join(tree, "archive", "files", instant, rel)
+		to := filepath.Join(tree, "archive", "files", timestamp, rel)
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return err
 		}
@@ -105,12 +105,12 @@ func runFiles(ctx context.Context, b *bench) error {
 	}
 	load := func(s *server, what string, paths []string, conns int, share float64, bytes bool) error {
 		script := filepath.Join(dir, "paths.lua")
-		if err := writePaths(script, "/archive/files/"+instant+"/", paths); err != nil {
+		if err := writePaths(script, "/archive/files/"+timestamp+"/", paths); err != nil {
 			return err
 		}
 		// The first whole read of a blob since the start is hashed; what is measured
 		// is what comes after.
-		if err := s.fetchEach("/archive/files/"+instant+"/", paths); err != nil {
+		if err := s.fetchEach("/archive/files/"+timestamp+"/", paths); err != nil {
 			return err
 		}
 		var ours, theirs []float64
@@ -153,7 +153,7 @@ func runFiles(ctx context.Context, b *bench) error {
 	if err := load(s, "serve files of 10 kB, from memory", names["small"], 64, 0.6, false); err != nil {
 		return err
 	}
-	if err := b.crowd(ctx, s, instant, names["large"]); err != nil {
+	if err := b.crowd(ctx, s, timestamp, names["large"]); err != nil {
 		return err
 	}
 	s.stop()
@@ -242,7 +242,7 @@ func linkOrCopy(from, to string) error {
 }
 
 // crowd holds many connections open, most of them slow, while others are fast.
-func (b *bench) crowd(ctx context.Context, s *server, instant string, large []string) error {
+func (b *bench) crowd(ctx context.Context, s *server, timestamp string, large []string) error {
 	const slow, fast = 900, 100
 	pid := s.cmd.Process.Pid
 	before := rssAnon(pid)
@@ -261,7 +261,7 @@ func (b *bench) crowd(ctx context.Context, s *server, instant string, large []st
 			_ = conn.(*net.TCPConn).SetReadBuffer(16 << 10)
 			end := context.AfterFunc(slowCtx, func() { conn.Close() })
 			defer end()
-			if _, err := fmt.Fprintf(conn, "GET /archive/files/%s/%s HTTP/1.1\r\nHost: bench\r\n\r\n", instant, large[i%len(large)]); err != nil {
+			if _, err := fmt.Fprintf(conn, "GET /archive/files/%s/%s HTTP/1.1\r\nHost: bench\r\n\r\n", timestamp, large[i%len(large)]); err != nil {
 				return
 			}
 			buf := make([]byte, 2<<10)

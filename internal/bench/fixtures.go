@@ -31,9 +31,9 @@ const (
 	changed2 = 100
 )
 
-// paragraphs returns the stanzas of an index of the shape of Debian bookworm's
+// stanzas returns the stanzas of an index of the shape of Debian bookworm's
 // main amd64, at most max: this machine's own, where apt has it, else made up.
-func paragraphs(max int) ([]string, string, error) {
+func stanzas(max int) ([]string, string, error) {
 	files, _ := filepath.Glob("/var/lib/apt/lists/*_main_binary-amd64_Packages*")
 	best, size := "", int64(0)
 	for _, f := range files {
@@ -68,7 +68,7 @@ func paragraphs(max int) ([]string, string, error) {
 	return synthetic(max), "made up in Debian's shape", nil
 }
 
-// synthetic makes paragraphs of about 800 bytes, as Debian's are.
+// synthetic makes stanzas of about 800 bytes, as Debian's are.
 func synthetic(n int) []string {
 	r := rand.New(rand.NewPCG(1, 2))
 	words := make([]string, 4000)
@@ -99,7 +99,7 @@ func synthetic(n int) []string {
 	return out
 }
 
-// bump gives a paragraph another version.
+// bump gives a stanza another version.
 func bump(p, suffix string) string {
 	lines := strings.Split(p, "\n")
 	for i, l := range lines {
@@ -114,7 +114,7 @@ func bump(p, suffix string) string {
 	return strings.Join(lines, "\n")
 }
 
-// withTinyBody makes a paragraph describe the body that the upstream serves.
+// withTinyBody makes a stanza describe the body that the upstream serves.
 func withTinyBody(p string) string {
 	lines := strings.Split(p, "\n")
 	out := lines[:0]
@@ -144,7 +144,7 @@ func (b *bench) makeDeb(ctx context.Context) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	pars, from, err := paragraphs(b.packages)
+	pars, from, err := stanzas(b.packages)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ const historySyncs = 200
 // runHistory stages and seals 200 generations as a sync does, without the
 // network: only what the store makes of them is measured.
 func runHistory(ctx context.Context, b *bench) error {
-	pars, _, err := paragraphs(b.packages)
+	pars, _, err := stanzas(b.packages)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func runHistory(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// recordOf reads the facts of a paragraph of the upstream.
+// recordOf reads the facts of a stanza of the upstream.
 func recordOf(p string) repo.Record {
 	r := repo.Record{Kind: repo.KindBinary, Bytes: []byte(p)}
 	var f repo.File

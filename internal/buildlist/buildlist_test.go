@@ -553,7 +553,7 @@ func TestLimits(t *testing.T) {
 	}{
 		{List, "", "# " + strings.Repeat("x", 4094) + "\n", `read manifest m: more than 536870912 bytes: build manifest too large`},
 		{SPDX, `{"packages": ["`, strings.Repeat("x", 4096), `m:1: an element of more than 33554432 bytes: build manifest too large`},
-		{DpkgStatus, "Package: ab\n", " x\n", "m:5592403: expected a paragraph of at most 16 MiB, found \" x\""},
+		{DpkgStatus, "Package: ab\n", " x\n", "m:5592403: expected a stanza of at most 16 MiB, found \" x\""},
 	} {
 		_, err := Parse("m", io.MultiReader(strings.NewReader(tt.head), &endless{text: tt.text}), tt.format)
 		if err == nil || err.Error() != tt.want {

@@ -765,7 +765,7 @@ func (d *Dir) RemoveCorrupt(ctx context.Context, dg Digest) (removed bool, err e
 		if !errors.Is(err, ErrCorrupt) {
 			return false, err
 		}
-		err = d.quarantine(dg, Rotten, func() error {
+		err = d.quarantine(dg, WhyCorrupt, func() error {
 			now, err := d.root.Lstat(Name(dg))
 			if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(read, now) {
 				return errReplaced
@@ -802,7 +802,7 @@ func (d *Dir) Restore(ctx context.Context, dg Digest) error {
 	none := fmt.Errorf("%w: %s", ErrNotFound, dg)
 	raced := false
 	for i := len(q) - 1; i >= 0; i-- {
-		if q[i].digest != dg || q[i].why == Rotten {
+		if q[i].digest != dg || q[i].why == WhyCorrupt {
 			continue
 		}
 		copied := quarantineDir + "/" + q[i].name
@@ -845,9 +845,9 @@ func (d *Dir) restore(copied string, dg Digest) error {
 	return err
 }
 
-// Rotten is the reason under which fsck and scrub quarantine a corrupt blob:
+// WhyCorrupt is the reason under which fsck and scrub quarantine a corrupt blob:
 // Restore never brings such a copy back.
-const Rotten = "rotten"
+const WhyCorrupt = "rotten"
 
 // Quarantined is one copy in the quarantine.
 type Quarantined struct {

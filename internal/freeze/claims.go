@@ -44,7 +44,7 @@ func claims(e *buildlist.Entry) bool {
 }
 
 // contradicts holds the size and digests of an entry against the bytes of a
-// paragraph's files and says what differs, or nothing. known is false when that
+// stanza's files and says what differs, or nothing. known is false when that
 // takes bytes that are not here.
 func (z *Freezer) contradicts(ctx context.Context, e *buildlist.Entry, p *pick) (why string, known bool, err error) {
 	files := p.fact.Files

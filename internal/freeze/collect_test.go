@@ -170,7 +170,7 @@ func TestBaseRemovedMeanwhile(t *testing.T) {
 	if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
 		snaps, err := tx.Snapshots("debian", time.Time{}, 0)
 		for _, s := range snaps[1:] {
-			if err := tx.RemoveSnapshot("debian", s.Instant); err != nil {
+			if err := tx.RemoveSnapshot("debian", s.Timestamp); err != nil {
 				return err
 			}
 		}

@@ -24,7 +24,7 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 			}
 			p := repo.SourceParams{
 				Mirror: m, Name: "snapd-" + mir, Components: map[repo.SuiteName][]string{},
-				URL: z.cfg.LocalURL + "/archive/" + mir + "/" + meta.FormatInstant(src.snap.Instant),
+				URL: z.cfg.LocalURL + "/archive/" + mir + "/" + meta.FormatTimestamp(src.snap.Timestamp),
 			}
 			for _, e := range src.snap.Suites {
 				fs, _, err := z.frozenSuite(ctx, src.snap, e)

@@ -47,8 +47,8 @@ func (z *Freezer) Describe(ctx context.Context, name string) (*api.Frozen, error
 					return nil, err
 				}
 			}
-			if fm.Mirror == d.Name && !fm.Instant.IsZero() {
-				m.Snapshot = fm.Mirror + "@" + meta.FormatInstant(fm.Instant)
+			if fm.Mirror == d.Name && !fm.Timestamp.IsZero() {
+				m.Snapshot = fm.Mirror + "@" + meta.FormatTimestamp(fm.Timestamp)
 			}
 		}
 		out.Mirrors = append(out.Mirrors, m)
@@ -356,7 +356,7 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		for _, pin := range rec.Pins {
 			var s *meta.Snapshot
 			err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
-				s, err = tx.Snapshot(pin.Mirror, pin.Instant)
+				s, err = tx.Snapshot(pin.Mirror, pin.Timestamp)
 				return err
 			})
 			if err != nil {
@@ -368,12 +368,12 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 		}
 	case r.Snapshot != nil:
 		s := r.Snapshot
-		at := meta.FormatInstant(s.Instant)
+		at := meta.FormatTimestamp(s.Timestamp)
 		if latest := strings.HasSuffix(req.Ref, "@latest"); latest {
 			if ok, why := z.latestHolds(ctx, s); ok {
 				at = "latest"
 			} else {
-				res.Notes = append(res.Notes, "the exact instant is printed instead of latest: "+why)
+				res.Notes = append(res.Notes, "the exact timestamp is printed instead of latest: "+why)
 			}
 		}
 		if err := upstream(s, "snapd-"+s.Mirror+"-"+at, z.cfg.PublicURL+"/archive/"+s.Mirror+"/"+at, "", false); err != nil {

@@ -420,12 +420,12 @@ func (z *Freezer) broken(ctx context.Context, base string, pl *plan) ([]api.Prob
 	return out, nil
 }
 
-// emitPicks passes on paragraphs with their bytes.
+// emitPicks passes on stanzas with their bytes.
 func (z *Freezer) emitPicks(ctx context.Context, picks []*pick, emit func(repo.Record) error) error {
 	for part := range slices.Chunk(picks, 500) {
 		recs := make([]repo.Record, len(part))
 		err := z.st.View(ctx, func(tx *bolt.Tx) error {
-			para := tx.Paragraphs()
+			para := tx.Stanzas()
 			for i, p := range part {
 				recs[i] = p.fact.Record
 				if p.fact.PID == 0 {

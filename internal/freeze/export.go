@@ -172,7 +172,7 @@ func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 		return nil
 	}
 	x.seen[name] = d
-	if err := x.z.e.Rotten(d); err != nil {
+	if err := x.z.e.Corrupt(d); err != nil {
 		return fmt.Errorf("export %s: %w", name, err)
 	}
 	b, err := x.z.blobs.Open(ctx, d)
@@ -197,7 +197,7 @@ func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 		return fmt.Errorf("export %s: %w", name, err)
 	}
 	if got := h.digest(); got != d {
-		_ = x.z.e.MarkRotten(ctx, d, "export", "its bytes now have SHA-256 "+got.String())
+		_ = x.z.e.MarkCorrupt(ctx, d, "export", "its bytes now have SHA-256 "+got.String())
 		return fmt.Errorf("export %s: %w: bytes have SHA-256 %s, expected %s", name, cas.ErrCorrupt, got, d)
 	}
 	if err := f.Chmod(0o644); err != nil {

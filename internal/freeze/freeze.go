@@ -106,10 +106,10 @@ func (e *ReportError) Unwrap() error { return e.Err }
 type source struct {
 	mirror string
 	typ    string
-	snap   *meta.Snapshot // its suites' generations; the instant is zero where only generations are left
+	snap   *meta.Snapshot // its suites' generations; the timestamp is zero where only generations are left
 }
 
-// pick is one paragraph that a freeze takes.
+// pick is one stanza that a freeze takes.
 type pick struct {
 	mirror string
 	fact   *meta.Fact // PID 0: Record.Bytes is set
@@ -585,7 +585,7 @@ func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, stat st
 	seen := map[cas.Digest]bool{}
 	look := func(fact *meta.Fact) error {
 		for _, file := range fact.Files {
-			if _, err := stat(ctx, file.SHA256); err == nil && z.e.Rotten(file.SHA256) == nil || seen[file.SHA256] {
+			if _, err := stat(ctx, file.SHA256); err == nil && z.e.Corrupt(file.SHA256) == nil || seen[file.SHA256] {
 				continue
 			}
 			seen[file.SHA256] = true
@@ -617,7 +617,7 @@ func (z *Freezer) eachWanted(ctx context.Context, pl *plan, name string, stat st
 				return err
 			}
 		}
-		if complete && !z.e.AnyRotten() {
+		if complete && !z.e.AnyCorrupt() {
 			continue // every package was here when it was sealed, and referenced since
 		}
 		if err := z.e.EachPackage(ctx, src.snap, func(en meta.Entry) error { return look(en.Fact) }); err != nil {
@@ -957,8 +957,8 @@ func (z *Freezer) derive(ctx context.Context, pl *plan, d *DocMirror, date time.
 	bySuite := map[repo.SuiteName]int{}
 	certs := map[cas.Digest]bool{}
 	for _, src := range pl.sources[d.Name] {
-		if fm.Instant.IsZero() {
-			fm.Instant = src.snap.Instant
+		if fm.Timestamp.IsZero() {
+			fm.Timestamp = src.snap.Timestamp
 		}
 		for _, e := range src.snap.Suites {
 			root, g, _, err := z.e.Root(ctx, d.Name, d.Type, e.Suite, e.Gen)

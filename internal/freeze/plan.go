@@ -312,7 +312,7 @@ func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
 	return nil
 }
 
-// add takes a paragraph, once.
+// add takes a stanza, once.
 func (pl *plan) add(p *pick) {
 	if pl.taken == nil {
 		pl.taken = map[pickKey]*pick{}
@@ -369,7 +369,7 @@ func (z *Freezer) planRecording(ctx context.Context, pl *plan, name string) erro
 		return fmt.Errorf("recording %s %w", name, ErrRunning)
 	}
 	for _, pin := range rec.Pins {
-		snap, err := z.snapshot(ctx, pin.Mirror+"@"+meta.FormatInstant(pin.Instant))
+		snap, err := z.snapshot(ctx, pin.Mirror+"@"+meta.FormatTimestamp(pin.Timestamp))
 		if err != nil {
 			return err
 		}
@@ -688,7 +688,7 @@ func severalSuites(picks []*pick) bool {
 	return len(seen) > 1
 }
 
-// find lists the paragraphs that an entry means.
+// find lists the stanzas that an entry means.
 func (z *Freezer) find(tx *bolt.Tx, pl *plan, e *buildlist.Entry) (out []*pick, by string, err error) {
 	if e.SHA256 != "" {
 		d, err := cas.ParseDigest(e.SHA256)
@@ -872,7 +872,7 @@ func sourceOf(fm *meta.FrozenMirror) []*source {
 		}
 		if !placed {
 			out = append(out, &source{mirror: fm.Mirror, typ: fm.Type, snap: &meta.Snapshot{
-				Mirror: fm.Mirror, Type: fm.Type, Instant: fm.Instant, Suites: []meta.SnapshotSuite{{Suite: s.Suite, Gen: s.Gen}},
+				Mirror: fm.Mirror, Type: fm.Type, Timestamp: fm.Timestamp, Suites: []meta.SnapshotSuite{{Suite: s.Suite, Gen: s.Gen}},
 			}})
 		}
 	}

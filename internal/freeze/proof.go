@@ -28,9 +28,9 @@ import (
 
 // spot is where an upstream index lists a package.
 type spot struct {
-	suite     repo.SuiteName
-	index     string
-	paragraph string
+	suite  repo.SuiteName
+	index  string
+	stanza string
 }
 
 // listing is what the manifest says of the package at a spot.
@@ -59,14 +59,14 @@ type mirrorProof struct {
 	signed map[repo.SuiteName]map[string]cas.Digest // what the roots list
 
 	mu    sync.Mutex
-	found map[string]spot // where a wanted paragraph is listed besides
+	found map[string]spot // where a wanted stanza is listed besides
 }
 
 func (v *verifier) newMirrorProof(f repo.Format, d *DocMirror) *mirrorProof {
 	p := &mirrorProof{v: v, f: f, d: d, want: map[spot]*listing{}, signed: map[repo.SuiteName]map[string]cas.Digest{}, found: map[string]spot{}}
 	add := func(k spot, l *listing) {
 		if _, ok := p.want[k]; ok {
-			v.fieldFault(l.field+".paragraph", p.packageObject(l.name, l.version, l.arch), "", "", "the manifest lists the paragraph twice in index %s of suite %s", k.index, k.suite)
+			v.fieldFault(l.field+".paragraph", p.packageObject(l.name, l.version, l.arch), "", "", "the manifest lists the stanza twice in index %s of suite %s", k.index, k.suite)
 		}
 		p.want[k] = l
 	}
@@ -528,13 +528,13 @@ func (x *suiteProof) readPackages(ctx context.Context, g repo.Group) error {
 	return err
 }
 
-// paragraphOf is the name that manifests give to a paragraph.
+// paragraphOf is the name that manifests give to a stanza.
 func paragraphOf(r *repo.Record) string {
 	sum := cas.Sum(r.Bytes)
 	return hex.EncodeToString(sum[:16])
 }
 
-// compare compares what the manifest says of a package with its paragraph in
+// compare compares what the manifest says of a package with its stanza in
 // the signed index.
 func (x *suiteProof) compare(g repo.Group, r *repo.Record) {
 	k := spot{x.s.Suite, g.Index, paragraphOf(r)}
@@ -563,7 +563,7 @@ func (d *difference) message() string {
 	case ".path", ".size", ".sha256", ".files", ".files.path", ".files.size", ".files.sha256":
 		return "the signed index lists other files than the manifest"
 	}
-	return "the signed index lists another package with this paragraph"
+	return "the signed index lists another package with this stanza"
 }
 
 // differences compares every field of a listing with a record.

@@ -87,14 +87,14 @@ func (z *Freezer) provenance(ctx context.Context, f *meta.Frozen, manifest cas.D
 	for _, name := range pl.mirrors {
 		for _, src := range pl.sources[name] {
 			e := ProvenanceMirror{Mirror: name}
-			if !src.snap.Instant.IsZero() {
+			if !src.snap.Timestamp.IsZero() {
 				e.Snapshot = src.snap.ID()
 			}
 			for _, s := range src.snap.Suites {
 				err := z.st.View(ctx, func(tx *bolt.Tx) error {
 					g, err := tx.Generation(name, s.Suite, s.Gen)
 					if err == nil {
-						e.Suites = append(e.Suites, ProvenanceSuite{string(s.Suite), g.Docs[0].URL, meta.FormatInstant(g.Instant)})
+						e.Suites = append(e.Suites, ProvenanceSuite{string(s.Suite), g.Docs[0].URL, meta.FormatTimestamp(g.Timestamp)})
 					}
 					return err
 				})

@@ -20,7 +20,7 @@ func TestRecordingSources(t *testing.T) {
 		if snap, err = tx.Latest("debian"); err != nil {
 			return err
 		}
-		pins := []meta.RecordingPin{{Mirror: "debian", Instant: snap.Instant}}
+		pins := []meta.RecordingPin{{Mirror: "debian", Timestamp: snap.Timestamp}}
 		return errors.Join(
 			tx.PutRecording(&meta.Recording{Name: "plain", Started: w.Now, Pins: pins}),
 			tx.PutRecording(&meta.Recording{Name: "again", Started: w.Now, Pins: pins, Resigned: true}),

@@ -90,7 +90,7 @@ func (v *verifier) fieldFault(field, object, expected, found, format string, arg
 
 // Verify proves a frozen snapshot of this server: our signature, every blob's
 // presence (with Deep its digest), and for each package the chain from its
-// paragraph to the distribution's signature. No network is used.
+// stanza to the distribution's signature. No network is used.
 // One that is removed meanwhile is not faulty but store.ErrNotFound.
 func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.Progress) (res *api.VerifyResult, err error) {
 	r, err := z.e.ResolveRef(ctx, req.Ref)
@@ -146,7 +146,7 @@ func (z *Freezer) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.
 	for _, flt := range res.Faults {
 		if d, err := cas.ParseDigest(flt.Expected); err == nil && req.Deep && strings.Contains(flt.Message, "bytes") {
 			if cas.Check(ctx, z.blobs, d) != nil {
-				_ = z.e.MarkRotten(ctx, d, "verify", flt.Message)
+				_ = z.e.MarkCorrupt(ctx, d, "verify", flt.Message)
 			}
 		}
 	}
@@ -986,7 +986,7 @@ func (t *ownTree) open(ctx context.Context, p string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.z.e.Rotten(n.Digest); err != nil {
+	if err := t.z.e.Corrupt(n.Digest); err != nil {
 		return nil, err
 	}
 	return t.z.blobs.Open(ctx, n.Digest)
@@ -1016,7 +1016,7 @@ func (t *ownTree) each(ctx context.Context, mir string, f func(meta.Node) error)
 }
 
 func (t *ownTree) proof(ctx context.Context, _ string, f repo.File) (io.ReadCloser, error) {
-	if err := t.z.e.Rotten(f.SHA256); err != nil {
+	if err := t.z.e.Corrupt(f.SHA256); err != nil {
 		return nil, err
 	}
 	return t.z.blobs.Open(ctx, f.SHA256)
@@ -1046,7 +1046,7 @@ func (t *ownTree) certs(ctx context.Context, mir string) ([]byte, error) {
 }
 
 func (t *ownTree) pool(ctx context.Context, _ string, f repo.File) (int64, io.ReadCloser, error) {
-	if err := t.z.e.Rotten(f.SHA256); err != nil {
+	if err := t.z.e.Corrupt(f.SHA256); err != nil {
 		return 0, nil, err
 	}
 	info, err := t.z.blobs.Stat(ctx, f.SHA256)

@@ -57,7 +57,7 @@ func collectAmid(t *testing.T, packages, snapshots int) work {
 	for i := range snapshots + 2 {
 		s := w.release()
 		if i == 1 {
-			second = s.Snapshot.Instant
+			second = s.Snapshot.Timestamp
 		}
 	}
 	// What came since the last collection is judged once; this is about the next one.

@@ -40,7 +40,7 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 		return nil, err
 	}
 	if c.st.Damage() == nil {
-		if res.Unknown, err = c.suspectOrphans(ctx); err != nil {
+		if res.Unknown, err = c.addOrphans(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -88,11 +88,11 @@ func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *mi
 			}
 			why := strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": ")
 			bad[info.Digest] = why
-			return c.e.MarkRotten(ctx, info.Digest, "fsck", why)
+			return c.e.MarkCorrupt(ctx, info.Digest, "fsck", why)
 		}
-		if c.e.Rotten(info.Digest) != nil {
+		if c.e.Corrupt(info.Digest) != nil {
 			// It could not be read once, and now every byte is right.
-			return c.e.ClearRotten(ctx, info.Digest)
+			return c.e.ClearCorrupt(ctx, info.Digest)
 		}
 		return nil
 	})
@@ -287,8 +287,8 @@ func (c *Collector) aliases(ctx context.Context) (out []meta.Alias, err error) {
 // damaged until it comes, also where it need not be here. Of what nothing needs
 // any more the mark is taken back.
 func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) error {
-	var marked []meta.Rotten
-	if err := c.st.View(ctx, func(tx *bolt.Tx) (err error) { marked, err = tx.Rottens(); return err }); err != nil {
+	var marked []meta.CorruptBlob
+	if err := c.st.View(ctx, func(tx *bolt.Tx) (err error) { marked, err = tx.CorruptBlobs(); return err }); err != nil {
 		return err
 	}
 	for _, r := range marked {
@@ -306,18 +306,18 @@ func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) e
 		}
 		if needed {
 			bad[r.Digest] = "missing"
-		} else if err := c.e.ClearRotten(ctx, r.Digest); err != nil {
+		} else if err := c.e.ClearCorrupt(ctx, r.Digest); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// suspectOrphans makes candidates of blobs that nothing refers to: work that was
+// addOrphans makes candidates of blobs that nothing refers to: work that was
 // cut short between a blob and its reference leaves them behind. Blobs from
 // before the time since which the metadata knows everything are kept: metadata
 // that was lost may have referred to them. It counts those.
-func (c *Collector) suspectOrphans(ctx context.Context) (unknown int, err error) {
+func (c *Collector) addOrphans(ctx context.Context) (unknown int, err error) {
 	var since time.Time
 	if err := c.st.View(ctx, func(tx *bolt.Tx) (err error) { since, err = tx.KnownSince(); return err }); err != nil {
 		return 0, err
@@ -334,10 +334,10 @@ func (c *Collector) suspectOrphans(ctx context.Context) (unknown int, err error)
 			for _, info := range page {
 				switch {
 				case len(tx.Refs(info.Digest, 1)) > 0:
-				case info.Stored.Before(since) && !tx.Suspected(info.Digest) && len(tx.Listings(info.Digest)) == 0:
+				case info.Stored.Before(since) && !tx.IsCandidate(info.Digest) && len(tx.Listings(info.Digest)) == 0:
 					n++
 				default:
-					if err := tx.Suspect(info.Digest, now); err != nil {
+					if err := tx.AddCandidate(info.Digest, now); err != nil {
 						return err
 					}
 				}
@@ -391,7 +391,7 @@ func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from 
 	if rotten {
 		removed, err := c.blobs.RemoveCorrupt(ctx, d)
 		if err == nil && !removed {
-			return c.e.ClearRotten(ctx, d) // a good copy has been stored since
+			return c.e.ClearCorrupt(ctx, d) // a good copy has been stored since
 		} else if err != nil && !errors.Is(err, cas.ErrNotFound) {
 			return err
 		}
@@ -401,15 +401,15 @@ func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from 
 		return err
 	}
 	if !needed {
-		return c.e.ClearRotten(ctx, d)
+		return c.e.ClearCorrupt(ctx, d)
 	}
 	var errs []error
 	if err := c.blobs.Restore(ctx, d); err == nil {
-		return c.e.ClearRotten(ctx, d)
+		return c.e.ClearCorrupt(ctx, d)
 	}
 	if from != "" {
 		if err := c.fetchFrom(ctx, d, from, client); err == nil {
-			return c.e.ClearRotten(ctx, d)
+			return c.e.ClearCorrupt(ctx, d)
 		} else {
 			errs = append(errs, err)
 		}
@@ -420,7 +420,7 @@ func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from 
 	}
 	for _, w := range wants {
 		if _, err := c.e.Fetch(ctx, w); err == nil {
-			return c.e.ClearRotten(ctx, d)
+			return c.e.ClearCorrupt(ctx, d)
 		} else {
 			errs = append(errs, err)
 		}
@@ -535,11 +535,11 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		err := cas.Check(ctx, c.blobs, info.Digest)
 		if errors.Is(err, cas.ErrCorrupt) {
 			damaged++
-			err = c.e.MarkRotten(ctx, info.Digest, "scrub", strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": "))
+			err = c.e.MarkCorrupt(ctx, info.Digest, "scrub", strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": "))
 		} else if errors.Is(err, cas.ErrNotFound) {
 			err = nil
-		} else if err == nil && c.e.Rotten(info.Digest) != nil {
-			err = c.e.ClearRotten(ctx, info.Digest) // it could not be read once
+		} else if err == nil && c.e.Corrupt(info.Digest) != nil {
+			err = c.e.ClearCorrupt(ctx, info.Digest) // it could not be read once
 		}
 		if err != nil {
 			return err
@@ -556,7 +556,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		return blobs, damaged, errors.Join(err, save(last))
 	}
 	// A removal that a power cut took back leaves a blob that nobody suspects.
-	if _, err := c.suspectOrphans(ctx); err != nil {
+	if _, err := c.addOrphans(ctx); err != nil {
 		return blobs, damaged, err
 	}
 	return blobs, damaged, save(cas.Digest{})

@@ -64,9 +64,9 @@ func New(cfg Config) *Collector {
 
 // Bounds of one transaction.
 const (
-	snapshotPage = 100
-	spanPage     = 2000
-	suspectPage  = 200
+	snapshotPage  = 100
+	spanPage      = 2000
+	candidatePage = 200
 )
 
 // Hold keeps collections out until release is called: they wait. It waits for
@@ -148,7 +148,7 @@ func (c *Collector) rescue(ctx context.Context) error {
 	}
 	cutoff := c.cfg.Now().Add(-c.cfg.Quarantine)
 	for _, e := range q {
-		if e.Why == cas.Rotten || !e.At.Before(cutoff) {
+		if e.Why == cas.WhyCorrupt || !e.At.Before(cutoff) {
 			continue
 		}
 		needed := false
@@ -193,7 +193,7 @@ func (c *Collector) snapshots(ctx context.Context, res *api.GCResult) error {
 				return err
 			}
 			for _, s := range old {
-				if err := tx.RemoveSnapshot(s.Mirror, s.Instant); err != nil {
+				if err := tx.RemoveSnapshot(s.Mirror, s.Timestamp); err != nil {
 					return err
 				}
 				ids = append(ids, s.ID())
@@ -240,7 +240,7 @@ func (c *Collector) expired(tx *bolt.Tx, limit int) (out []*meta.Snapshot, err e
 		}
 		for _, s := range snaps {
 			pinned := s.Pinned != nil && (s.Pinned.IsZero() || s.Pinned.After(now))
-			if s.Instant.Equal(newest.Instant) || pinned || held[s.ID()] || s.Instant.Add(m.Keep.D()).After(now) {
+			if s.Timestamp.Equal(newest.Timestamp) || pinned || held[s.ID()] || s.Timestamp.Add(m.Keep.D()).After(now) {
 				continue
 			}
 			if out = append(out, s); len(out) == limit {
@@ -260,7 +260,7 @@ func holds(tx *bolt.Tx) (map[string]bool, error) {
 	}
 	for _, f := range frozen {
 		for _, m := range f.Mirrors {
-			held[m.Mirror+"@"+meta.FormatInstant(m.Instant)] = true
+			held[m.Mirror+"@"+meta.FormatTimestamp(m.Timestamp)] = true
 		}
 	}
 	recs, err := tx.Recordings()
@@ -269,7 +269,7 @@ func holds(tx *bolt.Tx) (map[string]bool, error) {
 	}
 	for _, r := range recs {
 		for _, p := range r.Pins {
-			held[p.Mirror+"@"+meta.FormatInstant(p.Instant)] = true
+			held[p.Mirror+"@"+meta.FormatTimestamp(p.Timestamp)] = true
 		}
 	}
 	return held, nil
@@ -308,8 +308,8 @@ func (c *Collector) trees(ctx context.Context) error {
 }
 
 func (c *Collector) generations(ctx context.Context, res *api.GCResult) error {
-	var gens []meta.GenSuspect
-	if err := c.st.View(ctx, func(tx *bolt.Tx) error { gens = tx.GenSuspects(); return nil }); err != nil {
+	var gens []meta.GenCandidate
+	if err := c.st.View(ctx, func(tx *bolt.Tx) error { gens = tx.GenCandidates(); return nil }); err != nil {
 		return err
 	}
 	for _, g := range gens {
@@ -339,7 +339,7 @@ func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
 	until := c.cfg.Now().Add(-c.cfg.Grace)
 	for {
 		var page []cas.Digest
-		if err := c.st.View(ctx, func(tx *bolt.Tx) error { page = tx.Suspects(after, until, suspectPage); return nil }); err != nil {
+		if err := c.st.View(ctx, func(tx *bolt.Tx) error { page = tx.Candidates(after, until, candidatePage); return nil }); err != nil {
 			return err
 		}
 		if len(page) == 0 {
@@ -350,14 +350,14 @@ func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
 		err := c.st.Update(ctx, "gc blobs", func(tx *bolt.Tx) error {
 			for _, d := range page {
 				if tx.Needed(d) {
-					if err := tx.Acquit(d); err != nil {
+					if err := tx.ClearCandidate(d); err != nil {
 						return err
 					}
 					continue
 				}
 				why := "gc"
-				if c.e.Rotten(d) != nil {
-					why = cas.Rotten
+				if c.e.Corrupt(d) != nil {
+					why = cas.WhyCorrupt
 				}
 				info, err := c.blobs.Stat(ctx, d)
 				if err != nil && !errors.Is(err, cas.ErrNotFound) {
@@ -373,7 +373,7 @@ func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
 				case rerr != nil:
 					return rerr
 				}
-				if why == cas.Rotten {
+				if why == cas.WhyCorrupt {
 					forgotten = append(forgotten, d)
 				}
 				if err == nil {
@@ -391,7 +391,7 @@ func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
 		}
 		// Its bytes may come back one day, as good as new.
 		for _, d := range forgotten {
-			if err := c.e.ClearRotten(ctx, d); err != nil {
+			if err := c.e.ClearCorrupt(ctx, d); err != nil {
 				return err
 			}
 		}
@@ -410,7 +410,7 @@ func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 		res.Generations = generations
 		var after cas.Digest
 		for {
-			page := tx.Suspects(after, c.cfg.Now().Add(-c.cfg.Grace), 1000)
+			page := tx.Candidates(after, c.cfg.Now().Add(-c.cfg.Grace), 1000)
 			if len(page) == 0 {
 				return nil
 			}
@@ -452,7 +452,7 @@ func (c *Collector) rehearse(ctx context.Context, f func(tx *bolt.Tx, old []*met
 			return err
 		}
 		for _, s := range old {
-			if err := tx.RemoveSnapshot(s.Mirror, s.Instant); err != nil {
+			if err := tx.RemoveSnapshot(s.Mirror, s.Timestamp); err != nil {
 				return err
 			}
 		}
@@ -466,7 +466,7 @@ func (c *Collector) rehearse(ctx context.Context, f func(tx *bolt.Tx, old []*met
 			}
 		}
 		generations := 0
-		for _, g := range tx.GenSuspects() {
+		for _, g := range tx.GenCandidates() {
 			for counted := false; ; {
 				done, deleted, err := tx.CollectGen(g, spanPage)
 				if err != nil {
@@ -564,7 +564,7 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 			out.Reasons = append(out.Reasons, fmt.Sprintf("in quarantine since %s (%s), deleted after %s", e.At.UTC().Format(time.RFC3339), e.Why, config.Duration(c.cfg.Quarantine)))
 		}
 	}
-	if err := c.e.Rotten(d); err != nil {
+	if err := c.e.Corrupt(d); err != nil {
 		out.Reasons = append(out.Reasons, err.Error())
 	}
 	if len(out.Reasons) == 0 {

@@ -146,7 +146,7 @@ func TestPin(t *testing.T) {
 	w := newWorld(t, time.Minute, -time.Hour)
 	first, _ := w.ResolveSnapshot(t.Context(), "debian@latest")
 	until := w.Now.Add(24 * time.Hour)
-	if err := w.Store().Update(t.Context(), "pin", func(tx *bolt.Tx) error { return tx.Pin("debian", first.Instant, until) }); err != nil {
+	if err := w.Store().Update(t.Context(), "pin", func(tx *bolt.Tx) error { return tx.Pin("debian", first.Timestamp, until) }); err != nil {
 		t.Fatal(err)
 	}
 	w.release()
@@ -246,17 +246,17 @@ func TestExplain(t *testing.T) {
 			return []meta.FrozenSuite{{Suite: "stable", Gen: snaps[i].Suites[0].Gen}}
 		}
 		return errors.Join(
-			tx.Pin("debian", snaps[1].Instant, until),
-			tx.Pin("debian", snaps[2].Instant, time.Time{}),
-			tx.PutRecording(&meta.Recording{Name: "build", Started: w.Now, Pins: []meta.RecordingPin{{Mirror: "debian", Instant: snaps[3].Instant}}}),
+			tx.Pin("debian", snaps[1].Timestamp, until),
+			tx.Pin("debian", snaps[2].Timestamp, time.Time{}),
+			tx.PutRecording(&meta.Recording{Name: "build", Started: w.Now, Pins: []meta.RecordingPin{{Mirror: "debian", Timestamp: snaps[3].Timestamp}}}),
 			tx.NoteFetch("build", meta.RecordEntry{Mirror: "debian", Path: "x", SHA256: entry, First: w.Now, Last: w.Now, Count: 1}),
 			tx.PutFrozen(&meta.Frozen{Name: "4.1", Manifest: repo.File{SHA256: manifest}, Mirrors: []meta.FrozenMirror{
-				{Mirror: "debian", Type: "deb", Whole: true, Instant: snaps[4].Instant, Suites: suite(4)},
+				{Mirror: "debian", Type: "deb", Whole: true, Timestamp: snaps[4].Timestamp, Suites: suite(4)},
 			}}),
-			tx.RemoveSnapshot("debian", snaps[5].Instant),
+			tx.RemoveSnapshot("debian", snaps[5].Timestamp),
 		)
 	})
-	if err := w.MarkRotten(t.Context(), rotten, "scrub", "x"); err != nil {
+	if err := w.MarkCorrupt(t.Context(), rotten, "scrub", "x"); err != nil {
 		t.Fatal(err)
 	}
 	pkg := func(n int) string { return fmt.Sprintf("package a %d amd64 of mirror debian", n) }
@@ -296,7 +296,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s:\n%s", name, d)
 		}
 	}
-	update(func(tx *bolt.Tx) error { return tx.Suspect(orphan, time.Time{}) })
+	update(func(tx *bolt.Tx) error { return tx.AddCandidate(orphan, time.Time{}) })
 	w.run(t, false)
 	for name, r := range rows {
 		if w.has(t, r.d) != r.keep {
@@ -323,7 +323,7 @@ func TestUnderWay(t *testing.T) {
 	}
 	w.making["4.1"] = true
 	err = w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
-		if err := tx.Suspect(info.Digest, w.Now); err != nil {
+		if err := tx.AddCandidate(info.Digest, w.Now); err != nil {
 			return err
 		}
 		return tx.PutNodes("4.1", []meta.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}})
@@ -367,7 +367,7 @@ func TestSyncBesideCollection(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return tx.RemoveSnapshot("debian", snaps[1].Instant)
+		return tx.RemoveSnapshot("debian", snaps[1].Timestamp)
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -435,16 +435,16 @@ func TestFsck(t *testing.T) {
 		if res := fsck(false); len(res.Faults) != 0 {
 			t.Errorf("%s, after the repair: %+v", name, res)
 		}
-		if err := w.Rotten(d); err != nil {
+		if err := w.Corrupt(d); err != nil {
 			t.Errorf("%s, after the repair: %v", name, err)
 		}
 	}
 	// A mark against a blob that can be read again is taken back.
-	if err := w.MarkRotten(t.Context(), d, "read", "input/output error"); err != nil {
+	if err := w.MarkCorrupt(t.Context(), d, "read", "input/output error"); err != nil {
 		t.Fatal(err)
 	}
-	if res := fsck(false); len(res.Faults) != 0 || w.Rotten(d) != nil {
-		t.Errorf("after a passing failure: %+v, %v", res, w.Rotten(d))
+	if res := fsck(false); len(res.Faults) != 0 || w.Corrupt(d) != nil {
+		t.Errorf("after a passing failure: %+v, %v", res, w.Corrupt(d))
 	}
 	// What upstream no longer has stays lost, and is said to be.
 	os.Remove(file)
@@ -489,13 +489,13 @@ func TestRepairAgain(t *testing.T) {
 		return res
 	}
 	for range 2 {
-		if res := fsck(); !slices.Equal(res.Lost, []string{d.String()}) || !errors.Is(w.Rotten(d), mirror.ErrRotten) {
-			t.Errorf("gone upstream: %+v, %v", res, w.Rotten(d))
+		if res := fsck(); !slices.Equal(res.Lost, []string{d.String()}) || !errors.Is(w.Corrupt(d), mirror.ErrCorruptBlob) {
+			t.Errorf("gone upstream: %+v, %v", res, w.Corrupt(d))
 		}
 	}
 	w.Archive.Set(name, body)
-	if res := fsck(); !slices.Equal(res.Repaired, []string{d.String()}) || w.Rotten(d) != nil || !w.has(t, d) {
-		t.Errorf("back upstream: %+v, %v", res, w.Rotten(d))
+	if res := fsck(); !slices.Equal(res.Repaired, []string{d.String()}) || w.Corrupt(d) != nil || !w.has(t, d) {
+		t.Errorf("back upstream: %+v, %v", res, w.Corrupt(d))
 	}
 }
 
@@ -504,13 +504,13 @@ func TestRepairAgain(t *testing.T) {
 func TestForgottenRot(t *testing.T) {
 	w := newWorld(t, time.Minute, 24*time.Hour)
 	d := w.digest(t, 1)
-	if err := w.MarkRotten(t.Context(), d, "scrub", "x"); err != nil {
+	if err := w.MarkCorrupt(t.Context(), d, "scrub", "x"); err != nil {
 		t.Fatal(err)
 	}
 	w.release()
 	w.run(t, false)
-	if w.has(t, d) || w.Rotten(d) != nil {
-		t.Errorf("after the collection: here %v, %v", w.has(t, d), w.Rotten(d))
+	if w.has(t, d) || w.Corrupt(d) != nil {
+		t.Errorf("after the collection: here %v, %v", w.has(t, d), w.Corrupt(d))
 	}
 	// A damaged copy is never brought back.
 	if err := w.Blobs().Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) {
@@ -529,7 +529,7 @@ func TestScrubRate(t *testing.T) {
 		}
 	}
 	d := w.digest(t, 1)
-	if err := w.MarkRotten(t.Context(), d, "read", "input/output error"); err != nil {
+	if err := w.MarkCorrupt(t.Context(), d, "read", "input/output error"); err != nil {
 		t.Fatal(err)
 	}
 	all := 0
@@ -560,7 +560,7 @@ func TestScrubRate(t *testing.T) {
 			t.Errorf("stopped %d times: %d blobs read, expected each of %d once", stops, sum, all)
 		}
 	})
-	if err := w.Rotten(d); err != nil {
+	if err := w.Corrupt(d); err != nil {
 		t.Errorf("a blob whose bytes are right: %v", err)
 	}
 }
@@ -578,7 +578,7 @@ func TestScrub(t *testing.T) {
 	if err != nil || damaged != 1 || blobs == 0 {
 		t.Fatalf("scrub: %d blobs, %d damaged, %v", blobs, damaged, err)
 	}
-	if err := w.Rotten(d); !errors.Is(err, mirror.ErrRotten) {
+	if err := w.Corrupt(d); !errors.Is(err, mirror.ErrCorruptBlob) {
 		t.Errorf("known after a scrub: %v", err)
 	}
 	var middle cas.Digest // of the blobs that are there

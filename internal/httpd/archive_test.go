@@ -88,7 +88,7 @@ func TestArchive(t *testing.T) {
 		{"in between, directory", "GET " + between + "/", nil, 302, "*", headers{"Location": at + "/"}},
 		{"a day", "GET /archive/debian/2026-01-11/dists/", nil, 302, "*", headers{"Location": "/archive/debian/" + three + "/dists/"}},
 		{"before the first", "GET /archive/debian/20200101T000000Z/dists/stable/InRelease", nil, 404, "*", headers{"Cache-Control": "no-cache"}},
-		{"no instant", "GET /archive/debian/yesterday/dists/stable/InRelease", nil, 404, "*", nil},
+		{"no timestamp", "GET /archive/debian/yesterday/dists/stable/InRelease", nil, 404, "*", nil},
 		{"no mirror", "GET /archive/ubuntu/latest/dists/stable/InRelease", nil, 404, "*", nil},
 		{"unknown", "GET " + at + "/dists/stable/Nothing", nil, 404, "*", nil},
 		{"unknown top", "GET /nothing", nil, 404, "*", nil},
@@ -139,7 +139,7 @@ func TestArchive(t *testing.T) {
 
 	// What was removed answers 410 for its time and never another snapshot.
 	if e := s.fails("rm", api.RefRequest{Ref: "debian@20260110T200000Z"}); e.Exit != api.ExitUsage {
-		t.Errorf("removing by an inexact instant: %+v", e)
+		t.Errorf("removing by an inexact timestamp: %+v", e)
 	}
 	if e := s.fails("rm", api.RefRequest{Ref: "debian@latest"}); e.Code != api.CodeInUse {
 		t.Errorf("removing the newest: %+v", e)

@@ -191,7 +191,7 @@ func (s *Server) serve(w *response, r *http.Request, e *entity, note func(contex
 	size := e.found.Size
 	info := cas.Info{Digest: e.found.Digest, Size: size}
 	if e.data == nil {
-		if err := s.e.Rotten(info.Digest); err != nil {
+		if err := s.e.Corrupt(info.Digest); err != nil {
 			s.fail(w, r, err, e.frozen)
 			return
 		}
@@ -496,7 +496,7 @@ func (s *Server) pass(w *response, r *http.Request, e *entity, src io.Reader, st
 // rotten notes a damaged blob.
 func (s *Server) rotten(d cas.Digest, why string) {
 	s.cache.drop(d)
-	if err := s.e.MarkRotten(s.base, d, "read", why); err != nil {
+	if err := s.e.MarkCorrupt(s.base, d, "read", why); err != nil {
 		s.log.Error("note a damaged blob", "digest", d.String(), "err", err)
 	}
 }

@@ -99,7 +99,7 @@ func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) 
 	}
 	var frozen []*meta.Frozen
 	err = s.view(ctx, func(tx *bolt.Tx) error {
-		rotten, err := tx.Rottens()
+		rotten, err := tx.CorruptBlobs()
 		if err != nil {
 			return err
 		}
@@ -235,7 +235,7 @@ func (s *Server) eachSnapshot(ctx context.Context, name string, f func(*meta.Sna
 			if !f(snap) {
 				return nil
 			}
-			before = snap.Instant
+			before = snap.Timestamp
 		}
 		if len(page) < 500 {
 			return nil
@@ -362,7 +362,7 @@ func (s *Server) sync(ctx context.Context, req api.SyncRequest, progress func(ap
 	case len(names) == 0:
 		return api.SyncResult{}, fmt.Errorf("%w: no mirror is configured", ErrUsage)
 	case req.FromURL != "" && req.As == nil, req.FromURL == "" && req.As != nil:
-		return api.SyncResult{}, fmt.Errorf("%w: --from-url and --as go together: where the older state is, and the instant it stands for", ErrUsage)
+		return api.SyncResult{}, fmt.Errorf("%w: --from-url and --as go together: where the older state is, and the timestamp it stands for", ErrUsage)
 	case o.FromURL.HasSecret():
 		// Packages are fetched from there later, too, and the URL is kept.
 		return api.SyncResult{}, fmt.Errorf("%w: --from-url %q: a URL that is kept must not have a user name, password or token: name them in the mirror's auth_file", ErrUsage, o.FromURL)
@@ -467,5 +467,5 @@ func ticker(ctx context.Context, task string, p *mirror.Progress, progress func(
 
 // byNewest orders snapshots for people: newest first, then by mirror.
 func byNewest(a, b api.Snapshot) int {
-	return cmp.Or(b.Instant.Compare(a.Instant), cmp.Compare(a.Mirror, b.Mirror))
+	return cmp.Or(b.Timestamp.Compare(a.Timestamp), cmp.Compare(a.Mirror, b.Mirror))
 }

@@ -55,7 +55,7 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 	}
 	rec := &meta.Recording{Name: req.Name, Started: s.now().UTC().Truncate(time.Second), Resigned: req.Resigned}
 	for _, snap := range snaps {
-		rec.Pins = append(rec.Pins, meta.RecordingPin{Mirror: snap.Mirror, Instant: snap.Instant})
+		rec.Pins = append(rec.Pins, meta.RecordingPin{Mirror: snap.Mirror, Timestamp: snap.Timestamp})
 	}
 	// One transaction: the name is still free, the snapshots are still there.
 	err := s.e.Store().Update(ctx, "record", func(tx *bolt.Tx) error {
@@ -63,7 +63,7 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 			return fmt.Errorf("recording %s: %w: another recording has it", rec.Name, errTaken)
 		}
 		for _, p := range rec.Pins {
-			if _, err := tx.Snapshot(p.Mirror, p.Instant); err != nil {
+			if _, err := tx.Snapshot(p.Mirror, p.Timestamp); err != nil {
 				return err
 			}
 		}
@@ -117,7 +117,7 @@ func (s *Server) recordingView(ctx context.Context, rec *meta.Recording, entries
 	out := api.Recording{Name: rec.Name, Started: rec.Started, Stopped: optional(rec.Stopped), Resigned: rec.Resigned, Mirrors: []api.RecordMirror{}}
 	for _, p := range rec.Pins {
 		out.Mirrors = append(out.Mirrors, api.RecordMirror{
-			Mirror: p.Mirror, Snapshot: p.Mirror + "@" + meta.FormatInstant(p.Instant), URL: s.url("record", rec.Name, p.Mirror),
+			Mirror: p.Mirror, Snapshot: p.Mirror + "@" + meta.FormatTimestamp(p.Timestamp), URL: s.url("record", rec.Name, p.Mirror),
 		})
 	}
 	if u, err := url.Parse(s.cfg.Conf.Server.PublicURL); err == nil {

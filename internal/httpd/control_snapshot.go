@@ -96,7 +96,7 @@ func (s *Server) users(ctx context.Context) (frozen []*meta.Frozen, recordings [
 func usedBy(snap *meta.Snapshot, frozen []*meta.Frozen, recordings []*meta.Recording) []string {
 	var out []string
 	for _, f := range frozen {
-		if slices.ContainsFunc(f.Mirrors, func(m meta.FrozenMirror) bool { return m.Mirror == snap.Mirror && m.Instant.Equal(snap.Instant) }) {
+		if slices.ContainsFunc(f.Mirrors, func(m meta.FrozenMirror) bool { return m.Mirror == snap.Mirror && m.Timestamp.Equal(snap.Timestamp) }) {
 			out = append(out, "frozen snapshot "+f.Name)
 		}
 	}
@@ -109,13 +109,13 @@ func usedBy(snap *meta.Snapshot, frozen []*meta.Frozen, recordings []*meta.Recor
 }
 
 func shows(r *meta.Recording, snap *meta.Snapshot) bool {
-	return slices.ContainsFunc(r.Pins, func(p meta.RecordingPin) bool { return p.Mirror == snap.Mirror && p.Instant.Equal(snap.Instant) })
+	return slices.ContainsFunc(r.Pins, func(p meta.RecordingPin) bool { return p.Mirror == snap.Mirror && p.Timestamp.Equal(snap.Timestamp) })
 }
 
 func (s *Server) snapshot(ctx context.Context, snap *meta.Snapshot, deep bool) (api.Snapshot, error) {
 	out := api.Snapshot{
-		ID: snap.ID(), Mirror: snap.Mirror, Type: snap.Type, Instant: snap.Instant, FromURL: remote.Redact(snap.FromURL),
-		URL: s.url("archive", snap.Mirror, meta.FormatInstant(snap.Instant)),
+		ID: snap.ID(), Mirror: snap.Mirror, Type: snap.Type, Timestamp: snap.Timestamp, FromURL: remote.Redact(snap.FromURL),
+		URL: s.url("archive", snap.Mirror, meta.FormatTimestamp(snap.Timestamp)),
 	}
 	if snap.Pinned != nil {
 		out.Pinned, out.Until = true, optional(*snap.Pinned)
@@ -137,8 +137,8 @@ func (s *Server) frozenView(ctx context.Context, f *meta.Frozen) (api.Frozen, er
 		if m.Whole {
 			fm.Kind = "whole"
 		}
-		if !m.Instant.IsZero() {
-			fm.Snapshot = m.Mirror + "@" + meta.FormatInstant(m.Instant)
+		if !m.Timestamp.IsZero() {
+			fm.Snapshot = m.Mirror + "@" + meta.FormatTimestamp(m.Timestamp)
 		}
 		for _, su := range m.Suites {
 			fm.Suites = append(fm.Suites, string(su.Suite))
@@ -260,7 +260,7 @@ func (s *Server) eachPackage(ctx context.Context, ref mirror.Ref, f func(api.Pac
 	return flush()
 }
 
-// PackageOf is a paragraph as the API shows it.
+// PackageOf is a stanza as the API shows it.
 func PackageOf(mirrorName string, en meta.Entry) api.Package {
 	p := packageOf(mirrorName, en.Fact)
 	for _, pl := range en.Places {
@@ -318,7 +318,7 @@ func (s *Server) find(ctx context.Context, req api.FindRequest, _ func(api.Progr
 	return out, nil
 }
 
-// history is one paragraph with where it is and was.
+// history is one stanza with where it is and was.
 type history struct {
 	fact        *meta.Fact
 	spans       map[repo.SuiteName][]meta.Span
@@ -434,7 +434,7 @@ func (s *Server) pin(ctx context.Context, req api.PinRequest, _ func(api.Progres
 			return api.Snapshot{}, fmt.Errorf("%w: --until %s lies in the past", ErrUsage, until.Format(time.RFC3339))
 		}
 	}
-	return s.repin(ctx, snap, func(tx *bolt.Tx) error { return tx.Pin(snap.Mirror, snap.Instant, until) })
+	return s.repin(ctx, snap, func(tx *bolt.Tx) error { return tx.Pin(snap.Mirror, snap.Timestamp, until) })
 }
 
 func (s *Server) unpin(ctx context.Context, req api.PinRequest, _ func(api.Progress)) (api.Snapshot, error) {
@@ -442,7 +442,7 @@ func (s *Server) unpin(ctx context.Context, req api.PinRequest, _ func(api.Progr
 	if err != nil {
 		return api.Snapshot{}, err
 	}
-	return s.repin(ctx, snap, func(tx *bolt.Tx) error { return tx.Unpin(snap.Mirror, snap.Instant) })
+	return s.repin(ctx, snap, func(tx *bolt.Tx) error { return tx.Unpin(snap.Mirror, snap.Timestamp) })
 }
 
 func (s *Server) repin(ctx context.Context, snap *meta.Snapshot, f func(*bolt.Tx) error) (api.Snapshot, error) {
@@ -451,7 +451,7 @@ func (s *Server) repin(ctx context.Context, snap *meta.Snapshot, f func(*bolt.Tx
 	}
 	var now *meta.Snapshot
 	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
-		now, err = tx.Snapshot(snap.Mirror, snap.Instant)
+		now, err = tx.Snapshot(snap.Mirror, snap.Timestamp)
 		return err
 	})
 	if err != nil {
@@ -467,7 +467,7 @@ func (s *Server) exact(ctx context.Context, ref string) (*meta.Snapshot, error) 
 		return nil, err
 	}
 	if r.Snapshot == nil {
-		return nil, fmt.Errorf("%w: %s is a frozen snapshot, which stays until it is removed: expected MIRROR@INSTANT", ErrUsage, ref)
+		return nil, fmt.Errorf("%w: %s is a frozen snapshot, which stays until it is removed: expected MIRROR@TIMESTAMP", ErrUsage, ref)
 	}
 	return r.Snapshot, nil
 }
@@ -507,12 +507,12 @@ func (s *Server) remove(ctx context.Context, req api.RefRequest, _ func(api.Prog
 	snap := ref.Snapshot
 	if at := req.Ref[strings.IndexByte(req.Ref, '@')+1:]; at != mirror.Latest {
 		// What is removed must be named exactly, not by what comes before it.
-		if t, err := mirror.ParseInstant(at); err != nil || !t.Equal(snap.Instant) {
+		if t, err := mirror.ParseTimestamp(at); err != nil || !t.Equal(snap.Timestamp) {
 			return api.RemoveResult{}, fmt.Errorf("%w: no snapshot is exactly %s; the one before is %s", ErrUsage, req.Ref, snap.ID())
 		}
 	}
 	err = s.publish(ctx, "rm", func(tx *bolt.Tx) error {
-		now, err := tx.Snapshot(snap.Mirror, snap.Instant)
+		now, err := tx.Snapshot(snap.Mirror, snap.Timestamp)
 		if err != nil {
 			return err
 		}
@@ -530,11 +530,11 @@ func (s *Server) remove(ctx context.Context, req api.RefRequest, _ func(api.Prog
 		}
 		if last, err := tx.Latest(snap.Mirror); err != nil {
 			return err
-		} else if _, cerr := s.e.Mirror(snap.Mirror); cerr == nil && last.Instant.Equal(snap.Instant) {
+		} else if _, cerr := s.e.Mirror(snap.Mirror); cerr == nil && last.Timestamp.Equal(snap.Timestamp) {
 			// `latest` never goes back.
 			return fmt.Errorf("snapshot %s: %w: it is the newest of its mirror", snap.ID(), ErrInUse)
 		}
-		return tx.RemoveSnapshot(snap.Mirror, snap.Instant)
+		return tx.RemoveSnapshot(snap.Mirror, snap.Timestamp)
 	})
 	return api.RemoveResult{Removed: snap.ID()}, err
 }

@@ -77,16 +77,16 @@ func TestControlRefuses(t *testing.T) {
 		{"unknown field", "sync", map[string]any{"dry_run": true}, api.CodeUsage, 2, `usage: request: json: unknown field "dry_run"`},
 		{"other type", "sync", []int{1}, api.CodeUsage, 2, "usage: request: json: cannot unmarshal array into Go value of type api.SyncRequest"},
 		{"no mirror", "mirror/show", api.MirrorRef{Mirror: "x"}, api.CodeNotFound, 1, "no such mirror: x (configured: debian)"},
-		{"no ref", "show", api.RefRequest{Ref: "a/b"}, api.CodeUsage, 2, `not a reference: "a/b": expected NAME, MIRROR@INSTANT or MIRROR@latest`},
+		{"no ref", "show", api.RefRequest{Ref: "a/b"}, api.CodeUsage, 2, `not a reference: "a/b": expected NAME, MIRROR@TIMESTAMP or MIRROR@latest`},
 		{"a mirror is no ref", "show", api.RefRequest{Ref: "debian"}, api.CodeUsage, 2, "not a reference: debian is a mirror: expected a frozen snapshot, or debian@latest"},
-		{"no instant", "show", api.RefRequest{Ref: "debian@soon"}, api.CodeUsage, 2, `not a reference: instant "soon": expected a form like 20261122T160000Z or 2026-11-22`},
+		{"no timestamp", "show", api.RefRequest{Ref: "debian@soon"}, api.CodeUsage, 2, `not a reference: timestamp "soon": expected a form like 20261122T160000Z or 2026-11-22`},
 		{"too early", "show", api.RefRequest{Ref: "debian@1999-12-31"}, api.CodeNotFound, 1, "mirror debian has no snapshot at or before 19991231T000000Z: not found"},
 		{"no freeze", "packages", api.RefRequest{Ref: "4.2"}, api.CodeNotFound, 1, "frozen snapshot 4.2: not found"},
-		{"pin a freeze", "pin", api.PinRequest{Ref: "4.1"}, api.CodeUsage, 2, "usage: 4.1 is a frozen snapshot, which stays until it is removed: expected MIRROR@INSTANT"},
+		{"pin a freeze", "pin", api.PinRequest{Ref: "4.1"}, api.CodeUsage, 2, "usage: 4.1 is a frozen snapshot, which stays until it is removed: expected MIRROR@TIMESTAMP"},
 		{"record a frozen name", "record/start", api.RecordStart{Name: "4.1"}, api.CodeExists, 1, "recording 4.1: the name is taken: a frozen snapshot has it"},
 		{"no recording", "record/show", api.RecordRef{Name: "x"}, api.CodeNotFound, 1, "recording x: not found"},
 		{"find nothing", "find", api.FindRequest{}, api.CodeUsage, 2, "usage: find needs a package's name"},
-		{"as without from", "sync", map[string]any{"as": "2026-01-01T00:00:00Z"}, api.CodeUsage, 2, "usage: --from-url and --as go together: where the older state is, and the instant it stands for"},
+		{"as without from", "sync", map[string]any{"as": "2026-01-01T00:00:00Z"}, api.CodeUsage, 2, "usage: --from-url and --as go together: where the older state is, and the timestamp it stands for"},
 		{"kit outside", "kit/publish", api.KitPublish{Files: []api.KitFile{{File: "/etc/hostname", Path: "../x"}}}, api.CodeUsage, 2, `usage: path "../x" below /iuk/: expected a relative path that stays below it`},
 		{"kit that is no file", "kit/publish", api.KitPublish{Files: []api.KitFile{{File: "/dev/null", Path: "x"}}}, api.CodeUsage, 1, "open /dev/null: not a regular file: it is a device"},
 		{"kit of nothing", "kit/publish", api.KitPublish{}, api.CodeUsage, 2, "usage: no file to publish"},
@@ -181,7 +181,7 @@ func TestFindAndShow(t *testing.T) {
 	if e := s.fails("show", api.RefRequest{Ref: one}); e.Code != api.CodeGone {
 		t.Errorf("after rm: %+v", e)
 	}
-	// An instant that falls where snapshots were removed names no other.
+	// A timestamp that falls where snapshots were removed names no other.
 	if e := s.fails("show", api.RefRequest{Ref: strings.Replace(one, "Z", "", 1)}); e.Code != api.CodeGone {
 		t.Errorf("at a removed one: %+v", e)
 	}

@@ -59,7 +59,7 @@ var outcomes = []outcome{
 	{fetch.ErrMismatch, api.CodeVerify, api.ExitVerify, http.StatusBadGateway},
 	{cas.ErrCorrupt, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{cas.ErrMismatch, api.CodeVerify, api.ExitVerify, http.StatusBadGateway},
-	{mirror.ErrRotten, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{mirror.ErrCorruptBlob, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 
 	{freeze.ErrVerify, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 

@@ -84,7 +84,7 @@ var (
 	descBlobs     = prometheus.NewDesc("snapd_blobs", "Blobs stored, as last counted.", nil, nil)
 	descBlobBytes = prometheus.NewDesc("snapd_blob_bytes", "Bytes of the blobs stored, as last counted.", nil, nil)
 	descDamaged   = prometheus.NewDesc("snapd_damaged_blobs", "Blobs known to be damaged.", nil, nil)
-	descSnapshots = prometheus.NewDesc("snapd_latest_snapshot_timestamp_seconds", "Instant of a mirror's newest snapshot.", []string{"mirror"}, nil)
+	descSnapshots = prometheus.NewDesc("snapd_latest_snapshot_timestamp_seconds", "Timestamp of a mirror's newest snapshot.", []string{"mirror"}, nil)
 	descSuccess   = prometheus.NewDesc("snapd_sync_last_success_timestamp_seconds", "When a mirror was last found up to date or synced.", []string{"mirror"}, nil)
 	descFrozen    = prometheus.NewDesc("snapd_frozen_snapshots", "Frozen snapshots.", nil, nil)
 )
@@ -113,7 +113,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBlobBytes, float64(u.blobBytes))
 	}
 	err := s.view(context.Background(), func(tx *bolt.Tx) error {
-		bad, err := tx.Rottens()
+		bad, err := tx.CorruptBlobs()
 		if err != nil {
 			return err
 		}
@@ -128,7 +128,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 				gauge(descSuccess, float64(c.OK.Unix()), m.Name)
 			}
 			if snap, err := tx.Latest(m.Name); err == nil {
-				gauge(descSnapshots, float64(snap.Instant.Unix()), m.Name)
+				gauge(descSnapshots, float64(snap.Timestamp.Unix()), m.Name)
 			}
 		}
 		return nil

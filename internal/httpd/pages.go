@@ -227,7 +227,7 @@ type snapshotRow struct {
 }
 
 func filesOf(snap *meta.Snapshot) string {
-	return "/archive/" + url.PathEscape(snap.Mirror) + "/" + meta.FormatInstant(snap.Instant) + "/"
+	return "/archive/" + url.PathEscape(snap.Mirror) + "/" + meta.FormatTimestamp(snap.Timestamp) + "/"
 }
 
 func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
@@ -249,7 +249,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 	}
 	var before time.Time
 	if v := r.URL.Query().Get("before"); v != "" {
-		if before, err = mirror.ParseInstant(v); err != nil {
+		if before, err = mirror.ParseTimestamp(v); err != nil {
 			return page{}, err
 		}
 	}
@@ -274,7 +274,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 	}
 	older := ""
 	if len(snaps) > pageSnapshots {
-		older = meta.FormatInstant(snaps[pageSnapshots-1].Instant)
+		older = meta.FormatTimestamp(snaps[pageSnapshots-1].Timestamp)
 	}
 	return page{"mirror.html", name, map[string]any{"Mirror": detail, "Snapshots": rows, "Older": older}}, nil
 }

@@ -145,7 +145,7 @@ func (s *Server) answerQuickly(c *tcpConn, uri []byte) (bool, error) {
 		return false, nil
 	}
 	e := s.lookups.get(s.e.Epoch(), uri)
-	if e == nil || e.found.Size < 0 || e.found.Digest.IsZero() || e.data == nil && s.e.Rotten(e.found.Digest) != nil {
+	if e == nil || e.found.Size < 0 || e.found.Digest.IsZero() || e.data == nil && s.e.Corrupt(e.found.Digest) != nil {
 		return false, nil
 	}
 	start := time.Now()

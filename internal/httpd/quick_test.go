@@ -181,7 +181,7 @@ func TestQuickAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.MarkRotten(t.Context(), cas.Sum(body), "test", "for the test"); err != nil {
+			if err := s.MarkCorrupt(t.Context(), cas.Sum(body), "test", "for the test"); err != nil {
 				t.Fatal(err)
 			}
 			l.send(get)

@@ -79,7 +79,7 @@ func (s *Server) recorded(w *response, r *http.Request, rec *meta.Recording, mna
 		return
 	}
 	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
-		snap, err = tx.Snapshot(mname, rec.Pins[i].Instant)
+		snap, err = tx.Snapshot(mname, rec.Pins[i].Timestamp)
 		return err
 	})
 	if err != nil {

@@ -28,8 +28,8 @@ import (
 const secret = "nobody may read this"
 
 // served makes a server without a listener, with a snapshot, a freeze and a
-// recording, and tells the instant of the snapshot.
-func served(f *testing.F) (srv *httpd.Server, instant string) {
+// recording, and tells the timestamp of the snapshot.
+func served(f *testing.F) (srv *httpd.Server, timestamp string) {
 	f.Helper()
 	w := mirrortest.New(f, func(m *config.Mirror) { m.Download = config.OnDemand })
 	w.Archive.Add(pkg("a", "1"), pkg("b", "1"))
@@ -53,7 +53,7 @@ func served(f *testing.F) (srv *httpd.Server, instant string) {
 		}
 	}
 	control(f, srv, "record/start", `{"name":"build"}`)
-	return srv, snap.Instant.Format("20060102T150405Z")
+	return srv, snap.Timestamp.Format("20060102T150405Z")
 }
 
 // control asks the control API as the socket's owner does.

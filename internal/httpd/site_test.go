@@ -99,7 +99,7 @@ func (s *site) start() {
 				return nil
 			},
 			Resigned: func(_ context.Context, snap *meta.Snapshot, path string) ([]byte, time.Time, bool, error) {
-				return []byte("signed again: " + snap.ID()), snap.Instant, strings.HasSuffix(path, "/InRelease"), nil
+				return []byte("signed again: " + snap.ID()), snap.Timestamp, strings.HasSuffix(path, "/InRelease"), nil
 			},
 		},
 	})
@@ -218,7 +218,7 @@ func (s *site) publish() {
 // sync syncs and returns the snapshot's part of /archive URLs.
 func (s *site) sync() string {
 	s.t.Helper()
-	return meta.FormatInstant(s.MustSync().Snapshot.Instant)
+	return meta.FormatTimestamp(s.MustSync().Snapshot.Timestamp)
 }
 
 // blobFile is where a blob lies on disk.

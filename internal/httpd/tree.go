@@ -201,7 +201,7 @@ func cleanPath(p string) (string, bool) {
 	return b.String(), true
 }
 
-// archive answers /archive/<mirror>/<instant>/<path>.
+// archive answers /archive/<mirror>/<timestamp>/<path>.
 func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 	name, rest, _ := strings.Cut(rest, "/")
 	if name == "" {
@@ -209,7 +209,7 @@ func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 	}
 	at, p, slash := strings.Cut(rest, "/")
 	if at == "" {
-		return s.listInstants(ctx, name)
+		return s.listTimestamps(ctx, name)
 	}
 	latest := at == mirror.Latest
 	if err := s.e.Store().Damage(); err != nil && latest {
@@ -226,7 +226,7 @@ func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 			return answer{}, err
 		}
 	} else {
-		t, err := mirror.ParseInstant(at)
+		t, err := mirror.ParseTimestamp(at)
 		if err != nil {
 			return answer{}, err
 		}
@@ -238,7 +238,7 @@ func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 		if err != nil {
 			return answer{}, err
 		}
-		if exact := meta.FormatInstant(snap.Instant); exact != at {
+		if exact := meta.FormatTimestamp(snap.Timestamp); exact != at {
 			to := "/archive/" + name + "/" + exact
 			if slash {
 				to += "/" + p
@@ -279,7 +279,7 @@ func (s *Server) listMirrors(ctx context.Context) (answer, error) {
 	return answer{listing: l}, err
 }
 
-func (s *Server) listInstants(ctx context.Context, name string) (answer, error) {
+func (s *Server) listTimestamps(ctx context.Context, name string) (answer, error) {
 	l := &listing{names: []string{"latest/"}}
 	var before time.Time
 	for {
@@ -292,8 +292,8 @@ func (s *Server) listInstants(ctx context.Context, name string) (answer, error) 
 			return answer{}, err
 		}
 		for _, snap := range page {
-			l.names = append(l.names, meta.FormatInstant(snap.Instant)+"/")
-			before = snap.Instant
+			l.names = append(l.names, meta.FormatTimestamp(snap.Timestamp)+"/")
+			before = snap.Timestamp
 		}
 		if len(l.names) == 1 {
 			return answer{}, fmt.Errorf("mirror %s: %w", name, meta.ErrNotFound)
@@ -411,7 +411,7 @@ func frozenMirror(fr *meta.Frozen, name string) int {
 // of a frozen snapshot rests on; nil where it was imported.
 func wholeView(fr *meta.Frozen, i int) *meta.Snapshot {
 	m := &fr.Mirrors[i]
-	snap := &meta.Snapshot{Mirror: m.Mirror, Type: m.Type, Instant: m.Instant}
+	snap := &meta.Snapshot{Mirror: m.Mirror, Type: m.Type, Timestamp: m.Timestamp}
 	for _, su := range m.Suites {
 		if su.Gen != 0 {
 			snap.Suites = append(snap.Suites, meta.SnapshotSuite{Suite: su.Suite, Gen: su.Gen, Date: fr.Date})

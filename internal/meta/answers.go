@@ -15,8 +15,8 @@ type Kit struct {
 	Size   int64
 }
 
-// GenSuspect is a generation that may be needed by nobody.
-type GenSuspect struct {
+// GenCandidate is a generation that may be needed by nobody.
+type GenCandidate struct {
 	Suite SuiteID
 	Gen   uint32
 }
@@ -48,13 +48,13 @@ type PathHit struct {
 	File repo.File
 }
 
-// Entry is one paragraph present in a snapshot.
+// Entry is one stanza present in a snapshot.
 type Entry struct {
 	*Fact
 	Places []Place
 }
 
-// Change is a paragraph whose presence in an index differs between two
+// Change is a stanza whose presence in an index differs between two
 // generations.
 type Change struct {
 	PID   PID
@@ -81,7 +81,7 @@ type Sealing struct {
 	Snapshot    Snapshot
 	Generations []Generation  // new ones; their Gen is the one they were staged under
 	Listings    [][]repo.File // for each new generation, what its root lists, in any order
-	History     bool          // an older state taken into history: the instant is given
+	History     bool          // an older state taken into history: the timestamp is given
 	Aliases     []Alias
 }
 

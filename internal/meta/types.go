@@ -9,20 +9,20 @@ import (
 )
 
 // SuiteID, IndexID and PID are the store's own numbers of a mirror's suite, of
-// an index of a suite, and of a paragraph.
+// an index of a suite, and of a stanza.
 type (
 	SuiteID uint32
 	IndexID uint32
 	PID     uint64
 )
 
-// Snapshot is the immutable state of one mirror at one instant.
+// Snapshot is the immutable state of one mirror at one timestamp.
 type Snapshot struct {
-	Mirror  string          `json:"mirror"`
-	Type    string          `json:"type"`
-	Instant time.Time       `json:"instant"`          // UTC second
-	Suites  []SnapshotSuite `json:"suites"`           // in the configuration's order
-	Pinned  *time.Time      `json:"pinned,omitempty"` // until; the zero time: for ever
+	Mirror    string          `json:"mirror"`
+	Type      string          `json:"type"`
+	Timestamp time.Time       `json:"instant"`          // UTC second
+	Suites    []SnapshotSuite `json:"suites"`           // in the configuration's order
+	Pinned    *time.Time      `json:"pinned,omitempty"` // until; the zero time: for ever
 	// FromURL is set where the state was taken into history from elsewhere.
 	FromURL string `json:"from_url,omitempty"`
 }
@@ -35,13 +35,13 @@ type SnapshotSuite struct {
 }
 
 // ID is the snapshot's name: debian@20261122T160000Z.
-func (s *Snapshot) ID() string { return s.Mirror + "@" + FormatInstant(s.Instant) }
+func (s *Snapshot) ID() string { return s.Mirror + "@" + FormatTimestamp(s.Timestamp) }
 
-// InstantFormat is the form of instants in ids and URLs.
-const InstantFormat = "20060102T150405Z"
+// TimestampFormat is the form of timestamps in ids and URLs.
+const TimestampFormat = "20060102T150405Z"
 
-// FormatInstant writes t as in ids and URLs.
-func FormatInstant(t time.Time) string { return t.UTC().Format(InstantFormat) }
+// FormatTimestamp writes t as in ids and URLs.
+func FormatTimestamp(t time.Time) string { return t.UTC().Format(TimestampFormat) }
 
 // Gen tells the generation of a suite in the snapshot.
 func (s *Snapshot) Gen(suite repo.SuiteName) (uint32, bool) {
@@ -58,7 +58,7 @@ type Generation struct {
 	Mirror     string         `json:"mirror"`
 	Suite      repo.SuiteName `json:"suite"`
 	Gen        uint32         `json:"gen"`
-	Instant    time.Time      `json:"instant"` // of the first snapshot with it
+	Timestamp  time.Time      `json:"instant"` // of the first snapshot with it
 	Docs       []Doc          `json:"docs"`
 	Date       time.Time      `json:"date"`
 	ValidUntil time.Time      `json:"valid_until,omitzero"`
@@ -72,9 +72,9 @@ type Generation struct {
 	// Selection stands for what the configuration selected of the suite: another
 	// one makes a sync take it again.
 	Selection string `json:"selection,omitempty"`
-	// Elsewhere are further base URLs below which upstream's indices say that
+	// AlternateBases are further base URLs below which upstream's indices say that
 	// packages stand.
-	Elsewhere []string `json:"elsewhere,omitempty"`
+	AlternateBases []string `json:"elsewhere,omitempty"`
 	// Metalink that vouched for an unsigned root.
 	Metalink cas.Digest `json:"metalink,omitzero"`
 	// Certificates is the blob of the certificates that verified the root.
@@ -119,11 +119,11 @@ type Group struct {
 	Also      []string    `json:"also,omitempty"`    // groups that are read together with it
 }
 
-// Fact is what is known of one paragraph.
+// Fact is what is known of one stanza.
 type Fact struct {
 	PID PID
 	repo.Record
-	Digest [16]byte // the first half of the SHA-256 of the paragraph's bytes
+	Digest [16]byte // the first half of the SHA-256 of the stanza's bytes
 }
 
 // Interval is a half-open range of generations: From <= gen < To.
@@ -132,7 +132,7 @@ type Interval struct{ From, To uint32 }
 // Unended is the To of an interval that has not ended.
 const Unended = ^uint32(0)
 
-// Span tells in which generations of an index a paragraph is present.
+// Span tells in which generations of an index a stanza is present.
 type Span struct {
 	PID       PID
 	Index     IndexID
@@ -160,7 +160,7 @@ type Listing struct {
 
 // Owner kinds of references to blobs and generations.
 const (
-	OwnerSnapshot  = 's' // instant
+	OwnerSnapshot  = 's' // timestamp
 	OwnerPackage   = 'p' // pid
 	OwnerGen       = 'g' // suite, generation
 	OwnerFrozen    = 'f' // name
@@ -207,11 +207,11 @@ func (f *Frozen) Blobs() []cas.Digest {
 
 // FrozenMirror is one mirror of a frozen snapshot.
 type FrozenMirror struct {
-	Mirror  string        `json:"mirror"`
-	Type    string        `json:"type"`
-	Whole   bool          `json:"whole"`
-	Instant time.Time     `json:"instant,omitzero"` // of the snapshot it was taken from
-	Suites  []FrozenSuite `json:"suites"`
+	Mirror    string        `json:"mirror"`
+	Type      string        `json:"type"`
+	Whole     bool          `json:"whole"`
+	Timestamp time.Time     `json:"instant,omitzero"` // of the snapshot it was taken from
+	Suites    []FrozenSuite `json:"suites"`
 	// Files below the mirror that proof rests on: path relative to the mirror.
 	Proof        []repo.File `json:"proof"`
 	Certificates cas.Digest  `json:"certificates"`
@@ -245,8 +245,8 @@ type Recording struct {
 
 // RecordingPin is the snapshot of one mirror that a recording shows.
 type RecordingPin struct {
-	Mirror  string    `json:"mirror"`
-	Instant time.Time `json:"instant"`
+	Mirror    string    `json:"mirror"`
+	Timestamp time.Time `json:"instant"`
 }
 
 // RecordEntry is one file that was fetched through a recording.
@@ -260,8 +260,8 @@ type RecordEntry struct {
 	Count  int        `json:"count"`
 }
 
-// Rotten is a blob known to be damaged.
-type Rotten struct {
+// CorruptBlob is a blob known to be damaged.
+type CorruptBlob struct {
 	Digest cas.Digest `json:"digest"`
 	Found  time.Time  `json:"found"`
 	By     string     `json:"by"` // fsck, scrub, freeze, export, import, read

@@ -87,7 +87,7 @@ func (c *clock) behind(now time.Time) error {
 	switch {
 	case now.Year() < firstYear:
 		return &clockError{text: fmt.Sprintf("it is at %s, expected %d or later", stamp(now), firstYear)}
-	case c.newest != nil && c.newest.Instant.Sub(now) > maxJump && !c.newest.Instant.Equal(c.last.Ahead):
+	case c.newest != nil && c.newest.Timestamp.Sub(now) > maxJump && !c.newest.Timestamp.Equal(c.last.Ahead):
 		return &clockError{text: fmt.Sprintf("it is at %s, more than a day before the newest snapshot %s", stamp(now), c.newest.ID())}
 	}
 	return nil
@@ -125,7 +125,7 @@ func (c *clock) jumped(now, root time.Time) error {
 func (c *clock) seen(now time.Time) (t time.Time, words string) {
 	words = "this is the first sync"
 	if c.newest != nil {
-		t, words = c.newest.Instant, "the newest snapshot is "+c.newest.ID()
+		t, words = c.newest.Timestamp, "the newest snapshot is "+c.newest.ID()
 	}
 	if c.last.OK.After(t) && !c.last.OK.After(now) {
 		t, words = c.last.OK, "the last sync succeeded at "+stamp(c.last.OK)
@@ -206,7 +206,7 @@ func judgedByTime(err error) bool {
 // A wrong clock is the better explanation of a root that seems to have expired. It
 // may explain a signature from the future, too, but hides nothing about security.
 func (s *syncer) checkClock(states []*suiteState, rootErr error) error {
-	if rootErr != nil && !judgedByTime(rootErr) && !isSecurity(rootErr) || !s.o.FromURL.IsZero() && s.headSnap != nil && !s.o.As.After(s.headSnap.Instant) {
+	if rootErr != nil && !judgedByTime(rootErr) && !isSecurity(rootErr) || !s.o.FromURL.IsZero() && s.headSnap != nil && !s.o.As.After(s.headSnap.Timestamp) {
 		return rootErr // an older state takes its timestamp from As
 	}
 	var newest time.Time
@@ -245,8 +245,8 @@ func (r *SyncResult) note(c *meta.Check, now time.Time, err error) {
 		return
 	}
 	c.OK, c.Doubt = c.Checked, time.Time{}
-	if r.Snapshot.Instant.Sub(now) > maxJump {
-		c.Ahead = r.Snapshot.Instant // accepted: those that follow it are accepted, too
+	if r.Snapshot.Timestamp.Sub(now) > maxJump {
+		c.Ahead = r.Snapshot.Timestamp // accepted: those that follow it are accepted, too
 	}
 }
 

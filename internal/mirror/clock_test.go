@@ -139,7 +139,7 @@ func TestClockAhead(t *testing.T) {
 		}
 	}
 	w.both(mirrortest.Start.Add(40 * day))
-	if res := w.must(mirror.SyncOptions{}); !res.New || !res.Snapshot.Instant.Equal(w.Now) || len(res.Warnings) != 0 {
+	if res := w.must(mirror.SyncOptions{}); !res.New || !res.Snapshot.Timestamp.Equal(w.Now) || len(res.Warnings) != 0 {
 		t.Errorf("%+v", res)
 	}
 }
@@ -219,13 +219,13 @@ func TestClockBehind(t *testing.T) {
 	w.publish()
 	w.refused("more than a day before the newest snapshot")
 	res := w.must(mirror.SyncOptions{AcceptClock: true})
-	if !res.New || !res.Snapshot.Instant.Equal(ahead.Instant.Add(time.Second)) || len(res.Warnings) != 1 {
+	if !res.New || !res.Snapshot.Timestamp.Equal(ahead.Timestamp.Add(time.Second)) || len(res.Warnings) != 1 {
 		t.Errorf("accepted: %+v", res)
 	}
 	for n := range 3 {
 		w.both(w.Now.Add(time.Hour))
 		w.publish()
-		if res := w.must(mirror.SyncOptions{}); !res.Snapshot.Instant.Equal(ahead.Instant.Add(time.Duration(n+2) * time.Second)) {
+		if res := w.must(mirror.SyncOptions{}); !res.Snapshot.Timestamp.Equal(ahead.Timestamp.Add(time.Duration(n+2) * time.Second)) {
 			t.Errorf("later: %+v", res.Snapshot)
 		}
 	}
@@ -247,7 +247,7 @@ func TestClockBehind(t *testing.T) {
 	last := w.must(mirror.SyncOptions{AcceptClock: true}).Snapshot
 	w.both(w.Now.Add(-20 * time.Hour))
 	w.publish()
-	if res := w.must(mirror.SyncOptions{}); !res.Snapshot.Instant.Equal(last.Instant.Add(time.Second)) {
+	if res := w.must(mirror.SyncOptions{}); !res.Snapshot.Timestamp.Equal(last.Timestamp.Add(time.Second)) {
 		t.Errorf("20 hours back: %+v", res.Snapshot)
 	}
 }

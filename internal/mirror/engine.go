@@ -34,8 +34,8 @@ var (
 	ErrUnknown = errors.New("no such mirror")
 	// ErrNoSpace means that free space fell below the configured reserve.
 	ErrNoSpace = errors.New("free space below the reserve")
-	// ErrRotten means that a blob is known to be damaged.
-	ErrRotten = errors.New("blob is damaged")
+	// ErrCorruptBlob means that a blob is known to be damaged.
+	ErrCorruptBlob = errors.New("blob is damaged")
 )
 
 // Config are the parts of an Engine.
@@ -113,7 +113,7 @@ func New(cfg Config) (*Engine, error) {
 		e.locks[m.Name] = make(chan struct{}, 1)
 	}
 	err := cfg.Store.View(e.base, func(tx *bolt.Tx) error {
-		all, err := tx.Rottens()
+		all, err := tx.CorruptBlobs()
 		for _, r := range all {
 			e.rotten[r.Digest] = r.Why
 		}
@@ -202,39 +202,39 @@ func (e *Engine) CheckSpace() error {
 	return nil
 }
 
-// MarkRotten notes that a blob is damaged: reads of it fail until it is repaired.
-func (e *Engine) MarkRotten(ctx context.Context, d cas.Digest, by, why string) error {
+// MarkCorrupt notes that a blob is damaged: reads of it fail until it is repaired.
+func (e *Engine) MarkCorrupt(ctx context.Context, d cas.Digest, by, why string) error {
 	e.mu.Lock()
 	e.rotten[d] = why
 	e.mu.Unlock()
 	e.Changed()
 	e.cfg.Log.Error("blob is damaged", "digest", d.String(), "err", why)
 	return e.cfg.Store.UpdateDamaged(ctx, "rotten", func(tx *bolt.Tx) error {
-		return tx.SetRotten(meta.Rotten{Digest: d, Found: e.cfg.Now().UTC().Truncate(time.Second), By: by, Why: why})
+		return tx.SetCorrupt(meta.CorruptBlob{Digest: d, Found: e.cfg.Now().UTC().Truncate(time.Second), By: by, Why: why})
 	})
 }
 
-// ClearRotten notes that a blob has been repaired.
-func (e *Engine) ClearRotten(ctx context.Context, d cas.Digest) error {
+// ClearCorrupt notes that a blob has been repaired.
+func (e *Engine) ClearCorrupt(ctx context.Context, d cas.Digest) error {
 	e.mu.Lock()
 	delete(e.rotten, d)
 	e.mu.Unlock()
-	return e.cfg.Store.UpdateDamaged(ctx, "repaired", func(tx *bolt.Tx) error { return tx.ClearRotten(d) })
+	return e.cfg.Store.UpdateDamaged(ctx, "repaired", func(tx *bolt.Tx) error { return tx.ClearCorrupt(d) })
 }
 
-// Rotten tells why a blob is known to be damaged. ErrRotten.
-func (e *Engine) Rotten(d cas.Digest) error {
+// Corrupt tells why a blob is known to be damaged. ErrCorruptBlob.
+func (e *Engine) Corrupt(d cas.Digest) error {
 	e.mu.Lock()
 	why, ok := e.rotten[d]
 	e.mu.Unlock()
 	if ok {
-		return fmt.Errorf("%w: %s: %s", ErrRotten, d, why)
+		return fmt.Errorf("%w: %s: %s", ErrCorruptBlob, d, why)
 	}
 	return nil
 }
 
-// AnyRotten reports whether any blob is known to be damaged.
-func (e *Engine) AnyRotten() bool {
+// AnyCorrupt reports whether any blob is known to be damaged.
+func (e *Engine) AnyCorrupt() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.rotten) > 0

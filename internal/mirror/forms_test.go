@@ -43,7 +43,7 @@ const binaryIndex = "dists/stable/main/binary-amd64/Packages"
 
 // Whatever forms upstream has of an index, and by whatever digests it lists them:
 // one is taken, and the plain form that it lists but does not have is made from
-// it, at the snapshot's instant also when upstream has moved on.
+// it, at the snapshot's timestamp also when upstream has moved on.
 func TestForms(t *testing.T) {
 	for i, forms := range [][]string{{".xz"}, {".gz"}, {".bz2"}, {".lz4"}, {".zst"}, {".lzma"}, {""}, {".xz", ".gz"}, {".gz", ""}, {".zst", ".bz2"}} {
 		for j, digests := range [][]string{{"MD5Sum", "SHA256"}, {"SHA512"}, {"SHA256", "SHA512"}} {
@@ -86,14 +86,14 @@ func TestForms(t *testing.T) {
 					for range 2 { // as made, and as kept
 						text := read(t, w, one.Snapshot, binaryIndex, false)
 						if plain != "" && text != plain || !strings.HasPrefix(text, "Package: a\n") || strings.Contains(text, "later") {
-							t.Errorf("plain form at the first instant: %q", text)
+							t.Errorf("plain form at the first timestamp: %q", text)
 						}
 					}
 					if got := read(t, w, one.Snapshot, binaryIndex+first, false); got != upstream {
-						t.Errorf("%s at the first instant: %q", binaryIndex+first, got)
+						t.Errorf("%s at the first timestamp: %q", binaryIndex+first, got)
 					}
 					if got := read(t, w, two.Snapshot, binaryIndex, false); !strings.Contains(got, "Package: later\n") {
-						t.Errorf("plain form at the second instant: %q", got)
+						t.Errorf("plain form at the second timestamp: %q", got)
 					}
 					for p, want := range hashed {
 						for _, snap := range []*meta.Snapshot{one.Snapshot, two.Snapshot} {
@@ -160,7 +160,7 @@ func TestSignedAs(t *testing.T) {
 			for _, d := range []string{"InRelease", "Release", "Release.gpg"} {
 				got, err := tryRead(t, w, one.Snapshot, "dists/stable/"+d, false)
 				if want[d] == "" && !errors.Is(err, meta.ErrNotFound) || got != want[d] {
-					t.Errorf("%s at the first instant: %v, %q", d, err, got)
+					t.Errorf("%s at the first timestamp: %v, %q", d, err, got)
 				}
 			}
 		})

@@ -207,7 +207,7 @@ func bomb(w *mirrortest.World, release string) string {
 	return out.String()
 }
 
-// Two paragraphs that are the same are one; two that contradict each other
+// Two stanzas that are the same are one; two that contradict each other
 // under one name and version stay apart.
 func TestDuplicateParagraphs(t *testing.T) {
 	w := mirrortest.New(t, func(m *config.Mirror) { m.Download = config.OnDemand })
@@ -234,7 +234,7 @@ func TestDuplicateParagraphs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n != 2 {
-		t.Errorf("%d paragraphs, expected 2", n)
+		t.Errorf("%d stanzas, expected 2", n)
 	}
 }
 
@@ -260,7 +260,7 @@ func TestPathChangesAndReturns(t *testing.T) {
 	}
 }
 
-// A change of Section without a new .deb is a new paragraph of the same file.
+// A change of Section without a new .deb is a new stanza of the same file.
 func TestSectionOverride(t *testing.T) {
 	w := mirrortest.New(t, nil)
 	w.Archive.Add(debtest.Package{Name: "a", Version: "1"})

@@ -56,7 +56,7 @@ type flight struct {
 // when upstream no longer has it.
 func (e *Engine) Open(ctx context.Context, w Want) (io.ReadSeekCloser, int64, error) {
 	if !w.Listed.SHA256.IsZero() {
-		if err := e.Rotten(w.Listed.SHA256); err != nil {
+		if err := e.Corrupt(w.Listed.SHA256); err != nil {
 			return nil, 0, err
 		}
 		b, err := e.cfg.Blobs.Open(ctx, w.Listed.SHA256)
@@ -254,7 +254,7 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 		}
 		if len(tx.Refs(info.Digest, 1)) == 0 {
 			// Listed but not taken by the sync: gc asks the listings about it.
-			if err := tx.Renew(info.Digest, e.cfg.Now()); err != nil {
+			if err := tx.RenewCandidate(info.Digest, e.cfg.Now()); err != nil {
 				return err
 			}
 		}
@@ -313,7 +313,7 @@ func (e *Engine) candidates(ctx context.Context, digests ...cas.Digest) error {
 	now := e.cfg.Now()
 	return e.cfg.Store.Update(ctx, "suspects", func(tx *bolt.Tx) error {
 		for _, d := range loose {
-			if err := tx.Renew(d, now); err != nil {
+			if err := tx.RenewCandidate(d, now); err != nil {
 				return err
 			}
 		}
@@ -504,7 +504,7 @@ func (e *Engine) elsewhere(ctx context.Context, name string) (urls []remote.URL,
 			if err != nil {
 				return err
 			}
-			urls = append(urls, foreign(g.Elsewhere)...)
+			urls = append(urls, foreign(g.AlternateBases)...)
 		}
 		return nil
 	})
@@ -541,7 +541,7 @@ func (e *Engine) elsewhereBefore(ctx context.Context, name string, known []remot
 					if err != nil {
 						return err
 					}
-					for _, u := range foreign(g.Elsewhere) {
+					for _, u := range foreign(g.AlternateBases) {
 						if !slices.Contains(known, u) && !slices.Contains(urls, u) && len(urls) < maxElsewhere {
 							urls = append(urls, u)
 						}
@@ -557,7 +557,7 @@ func (e *Engine) elsewhereBefore(ctx context.Context, name string, known []remot
 			break
 		}
 		n += len(page)
-		before = page[len(page)-1].Instant
+		before = page[len(page)-1].Timestamp
 	}
 	return urls, nil
 }

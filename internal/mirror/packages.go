@@ -78,7 +78,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 			return err
 		}
 		for _, d := range well {
-			if err := e.ClearRotten(ctx, d); err != nil {
+			if err := e.ClearCorrupt(ctx, d); err != nil {
 				return err
 			}
 		}
@@ -116,7 +116,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 				size.Add(w.file.Size)
 				mu.Lock()
 				aliases = append(aliases, meta.Alias{Algo: meta.AliasSHA1, Other: sha1[:], SHA256: w.file.SHA256})
-				if e.Rotten(w.file.SHA256) != nil {
+				if e.Corrupt(w.file.SHA256) != nil {
 					healed = append(healed, w.file.SHA256)
 				}
 				mu.Unlock()
@@ -134,7 +134,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 			if queued[file.SHA256] {
 				return nil
 			}
-			if _, err := e.cfg.Blobs.Stat(egctx, file.SHA256); err == nil && e.Rotten(file.SHA256) == nil {
+			if _, err := e.cfg.Blobs.Stat(egctx, file.SHA256); err == nil && e.Corrupt(file.SHA256) == nil {
 				return nil
 			}
 			queued[file.SHA256] = true

@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	// ErrRef means that a text is not a reference, an instant or a name.
+	// ErrRef means that a text is not a reference, a timestamp or a name.
 	ErrRef = errors.New("not a reference")
 	// ErrNoSnapshot means that mirrors which are needed have no snapshot yet.
 	ErrNoSnapshot = errors.New("mirrors without a snapshot")
@@ -39,16 +39,16 @@ func (r Ref) String() string {
 	return r.Frozen.Name
 }
 
-// instantForms are the accepted forms of an instant, all of ISO 8601. A form
+// instantForms are the accepted forms of a timestamp, all of ISO 8601. A form
 // without a zone is UTC; one without a time is 00:00:00Z of that day.
 var instantForms = []string{
-	meta.InstantFormat, time.RFC3339, "20060102T150405Z0700", "20060102T150405", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00",
+	meta.TimestampFormat, time.RFC3339, "20060102T150405Z0700", "20060102T150405", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00",
 	"2006-01-02T15:04", "20060102T1504Z0700", "20060102T1504", "2006-01-02", "20060102",
 }
 
-// ParseInstant reads an ISO 8601 instant, basic or extended, to the UTC second.
+// ParseTimestamp reads an ISO 8601 timestamp, basic or extended, to the UTC second.
 // A plain date is the beginning of that day, 00:00:00Z. ErrRef.
-func ParseInstant(s string) (time.Time, error) {
+func ParseTimestamp(s string) (time.Time, error) {
 	if len(s) <= 40 {
 		for _, form := range instantForms {
 			if t, err := time.Parse(form, s); err == nil && t.Year() >= 1970 {
@@ -56,7 +56,7 @@ func ParseInstant(s string) (time.Time, error) {
 			}
 		}
 	}
-	return time.Time{}, fmt.Errorf("%w: instant %q: expected a form like 20261122T160000Z or 2026-11-22", ErrRef, clip(s))
+	return time.Time{}, fmt.Errorf("%w: timestamp %q: expected a form like 20261122T160000Z or 2026-11-22", ErrRef, clip(s))
 }
 
 func clip(s string) string {
@@ -67,16 +67,16 @@ func clip(s string) string {
 }
 
 // ResolveRef finds what a reference names: a frozen snapshot by its name, a
-// snapshot by MIRROR@INSTANT or MIRROR@latest. An instant names the newest
+// snapshot by MIRROR@TIMESTAMP or MIRROR@latest. A timestamp names the newest
 // snapshot at or before it. ErrRef, ErrUnknown, store.ErrNotFound, and
-// store.ErrGone when the instant falls where snapshots were removed.
+// store.ErrGone when the timestamp falls where snapshots were removed.
 func (e *Engine) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 	if strings.Contains(ref, "@") {
 		s, err := e.ResolveSnapshot(ctx, ref)
 		return Ref{Snapshot: s}, err
 	}
 	if !config.NameRE.MatchString(ref) {
-		return Ref{}, fmt.Errorf("%w: %q: expected NAME, MIRROR@INSTANT or MIRROR@latest", ErrRef, clip(ref))
+		return Ref{}, fmt.Errorf("%w: %q: expected NAME, MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, clip(ref))
 	}
 	var f *meta.Frozen
 	err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) (err error) {
@@ -89,17 +89,17 @@ func (e *Engine) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 	return Ref{Frozen: f}, err
 }
 
-// ResolveSnapshot finds the snapshot that MIRROR@INSTANT, MIRROR@latest or
+// ResolveSnapshot finds the snapshot that MIRROR@TIMESTAMP, MIRROR@latest or
 // MIRROR alone (the newest) names, with ResolveRef's errors.
 func (e *Engine) ResolveSnapshot(ctx context.Context, ref string) (*meta.Snapshot, error) {
 	name, at, dated := strings.Cut(ref, "@")
 	if !config.NameRE.MatchString(name) {
-		return nil, fmt.Errorf("%w: %q: expected MIRROR@INSTANT or MIRROR@latest", ErrRef, clip(ref))
+		return nil, fmt.Errorf("%w: %q: expected MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, clip(ref))
 	}
 	var t time.Time
 	if dated && at != Latest {
 		var err error
-		if t, err = ParseInstant(at); err != nil {
+		if t, err = ParseTimestamp(at); err != nil {
 			return nil, err
 		}
 	}
@@ -137,20 +137,20 @@ func (e *Engine) ResolvePast(ctx context.Context, ref string) (r Ref, notice str
 	if err != nil || !dated || at == Latest {
 		return r, "", err
 	}
-	t, err := ParseInstant(at)
+	t, err := ParseTimestamp(at)
 	if err != nil {
 		return r, "", err
 	}
 	err = e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		newest, err := tx.Latest(name)
-		if err != nil || !t.After(newest.Instant) {
+		if err != nil || !t.After(newest.Timestamp) {
 			return err
 		}
 		if now := e.cfg.Now(); t.After(now) {
 			return fmt.Errorf("%w: %s: %s is later than the system clock, which is at %s; expected a time that has passed, or %s@%s",
-				ErrRef, clip(ref), meta.FormatInstant(t), meta.FormatInstant(now), name, Latest)
+				ErrRef, clip(ref), meta.FormatTimestamp(t), meta.FormatTimestamp(now), name, Latest)
 		}
-		notice = fmt.Sprintf("%s@%s is after the newest snapshot, which is taken: %s", name, meta.FormatInstant(t), newest.ID())
+		notice = fmt.Sprintf("%s@%s is after the newest snapshot, which is taken: %s", name, meta.FormatTimestamp(t), newest.ID())
 		if c := tx.LastCheck(name); !c.OK.IsZero() {
 			notice += fmt.Sprintf(" (upstream was last checked at %s)", stamp(c.OK))
 		}

@@ -22,12 +22,12 @@ func TestParseInstant(t *testing.T) {
 		"2026-11-22T16:00:00": afternoon, "2026-11-22T16:00Z": afternoon, "2026-11-22T16:00": afternoon, "20261122T1600Z": afternoon,
 		"2026-11-22T16:00:00.9Z": afternoon, "2026-11-22": day, "20261122": day,
 	} {
-		if got, err := mirror.ParseInstant(s); err != nil || !got.Equal(want) || got.Location() != time.UTC {
+		if got, err := mirror.ParseTimestamp(s); err != nil || !got.Equal(want) || got.Location() != time.UTC {
 			t.Errorf("%s: %v %v, expected %v", s, got, err, want)
 		}
 	}
 	for _, s := range []string{"", "latest", "yesterday", "2026", "2026-13-01", "2026-11-22T25:00Z", "1969-12-31", "20261122T160000Z ", "22.11.2026", "1795363200"} {
-		if got, err := mirror.ParseInstant(s); !errors.Is(err, mirror.ErrRef) {
+		if got, err := mirror.ParseTimestamp(s); !errors.Is(err, mirror.ErrRef) {
 			t.Errorf("%q: %v %v, expected ErrRef", s, got, err)
 		}
 	}
@@ -37,11 +37,11 @@ func FuzzParseInstant(f *testing.F) {
 	f.Add("20261122T160000Z")
 	f.Add("2026-11-22T16:00:00.5+14:00")
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := mirror.ParseInstant(s)
+		got, err := mirror.ParseTimestamp(s)
 		if err != nil {
 			return
 		}
-		if again, err := mirror.ParseInstant(meta.FormatInstant(got)); err != nil || !again.Equal(got) {
+		if again, err := mirror.ParseTimestamp(meta.FormatTimestamp(got)); err != nil || !again.Equal(got) {
 			t.Errorf("%q is %v, written and read again %v, %v", s, got, again, err)
 		}
 	})

@@ -146,7 +146,7 @@ func furnish(w *mirrortest.World) {
 }
 
 // Each option of what a sync takes, on and off: what is fetched at once, what
-// when it is first asked for, and what is there at the instant when upstream has
+// when it is first asked for, and what is there at the timestamp when upstream has
 // moved on.
 func TestSelection(t *testing.T) {
 	const (
@@ -283,7 +283,7 @@ func TestFlat(t *testing.T) {
 				two := w.MustSync()
 				for p, want := range was {
 					if got := read(t, w, one.Snapshot, p, false); got != want {
-						t.Errorf("%s at the first instant is not what it was", p)
+						t.Errorf("%s at the first timestamp is not what it was", p)
 					}
 				}
 				if got := names(t, w, two.Snapshot); got["a"] != "2" {

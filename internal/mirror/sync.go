@@ -65,7 +65,7 @@ type SyncResult struct {
 	New      bool
 	Files    int64 // fetched
 	Bytes    int64 // fetched
-	Added    int   // paragraphs
+	Added    int   // stanzas
 	Removed  int
 	Changed  []repo.SuiteName
 	Warnings []string
@@ -287,7 +287,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 	sealing := &meta.Sealing{History: history}
 	sealing.Snapshot = meta.Snapshot{Mirror: s.m.Name, Type: s.m.Type}
 	if history {
-		sealing.Snapshot.Instant = s.o.As
+		sealing.Snapshot.Timestamp = s.o.As
 		sealing.Snapshot.FromURL = s.o.FromURL.String()
 	}
 	for _, state := range states {
@@ -364,13 +364,13 @@ func (s *syncer) begin(ctx context.Context) error {
 	return s.accept(s.clock.behind(s.now))
 }
 
-// checkHistory refuses instants that history already answers for.
+// checkHistory refuses timestamps that history already answers for.
 func (s *syncer) checkHistory(ctx context.Context) error {
 	if s.o.As.IsZero() {
-		return errors.New("a state from another URL needs the instant that it stands for")
+		return errors.New("a state from another URL needs the timestamp that it stands for")
 	}
 	if s.o.As.After(s.e.cfg.Now()) {
-		return fmt.Errorf("the instant %s lies in the future", meta.FormatInstant(s.o.As))
+		return fmt.Errorf("the timestamp %s lies in the future", meta.FormatTimestamp(s.o.As))
 	}
 	return s.e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		snap, err := tx.Snapshot(s.m.Name, s.o.As)
@@ -549,7 +549,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		} else if err != nil {
 			return err
 		}
-		elsewhere = last.Elsewhere
+		elsewhere = last.AlternateBases
 		for _, g := range last.Groups {
 			base[g.Index] = g
 		}
@@ -606,8 +606,8 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 			if old, ok := base[g.Index]; ok && old.Packages && !dirty && sameContent(old, kept) && !alsoChanged(base, groups, held, g) {
 				kept.Count, kept.Sources = old.Count, old.Sources
 				for _, e := range elsewhere {
-					if !slices.Contains(gen.Elsewhere, e) {
-						gen.Elsewhere = append(gen.Elsewhere, e)
+					if !slices.Contains(gen.AlternateBases, e) {
+						gen.AlternateBases = append(gen.AlternateBases, e)
 					}
 				}
 			} else {
@@ -618,11 +618,11 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 					if r.Kind == repo.KindSource {
 						kept.Sources++
 					}
-					if e := strings.TrimRight(r.Elsewhere, "/"); e != "" && !slices.Contains(gen.Elsewhere, e) {
-						if len(gen.Elsewhere) == maxElsewhere {
+					if e := strings.TrimRight(r.AlternateBases, "/"); e != "" && !slices.Contains(gen.AlternateBases, e) {
+						if len(gen.AlternateBases) == maxElsewhere {
 							return fmt.Errorf("%w: packages stand at more than %d places, %s the last", repo.ErrMalformed, maxElsewhere, e)
 						}
-						gen.Elsewhere = append(gen.Elsewhere, e)
+						gen.AlternateBases = append(gen.AlternateBases, e)
 					}
 					return stage.Add(ctx, r)
 				})
@@ -802,7 +802,7 @@ func (s *syncer) takeGroup(ctx context.Context, state *suiteState, dir string, g
 				continue
 			}
 		}
-		if _, err := batch.Hold(ctx, form.SHA256); err == nil && s.e.Rotten(form.SHA256) == nil {
+		if _, err := batch.Hold(ctx, form.SHA256); err == nil && s.e.Corrupt(form.SHA256) == nil {
 			form.Alternates = nil
 			return &form, nil
 		}
@@ -918,7 +918,7 @@ func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 // select, and with each its source, whatever that is called.
 func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *meta.Snapshot) error {
 	files, bytes, err := s.e.FetchPackages(ctx, FetchOptions{
-		Mirror: s.m, URLs: append(slices.Clone(s.urls), foreign(state.gen.Elsewhere)...), Progress: s.p, IgnorePauses: s.ignore,
+		Mirror: s.m, URLs: append(slices.Clone(s.urls), foreign(state.gen.AlternateBases)...), Progress: s.p, IgnorePauses: s.ignore,
 		Lost: func(w *repo.Record, f repo.File, err error) error {
 			err = fmt.Errorf("package %s %s: %s: %w", w.Name, w.Version, f.Path, err)
 			if errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch) {
@@ -979,8 +979,8 @@ func (e *Engine) sourcesOf(ctx context.Context, snap *meta.Snapshot, f *meta.Fac
 	return out, err
 }
 
-// begun lists the paragraphs that begin with a staged generation, and returns the
-// generation before it; without one, every paragraph begins.
+// begun lists the stanzas that begin with a staged generation, and returns the
+// generation before it; without one, every stanza begins.
 func (e *Engine) begun(ctx context.Context, g *meta.Generation) (base *meta.Generation, fresh []meta.PID, err error) {
 	err = e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 		last, err := tx.LastGeneration(g.Mirror, g.Suite)
@@ -1001,7 +1001,7 @@ func (e *Engine) begun(ctx context.Context, g *meta.Generation) (base *meta.Gene
 	return base, fresh, err
 }
 
-// eachStaged calls f for each paragraph of a suite's staged generation: only for
+// eachStaged calls f for each stanza of a suite's staged generation: only for
 // those that began with it when the base was complete.
 func (e *Engine) eachStaged(ctx context.Context, g *meta.Generation, f func(*meta.Fact) error) error {
 	base, fresh, err := e.begun(ctx, g)
@@ -1014,7 +1014,7 @@ func (e *Engine) eachStaged(ctx context.Context, g *meta.Generation, f func(*met
 	return e.eachOf(ctx, g, f)
 }
 
-// eachBegun calls f for each paragraph that begins with a staged generation.
+// eachBegun calls f for each stanza that begins with a staged generation.
 func (e *Engine) eachBegun(ctx context.Context, g *meta.Generation, f func(*meta.Fact) error) error {
 	base, fresh, err := e.begun(ctx, g)
 	if err != nil {
@@ -1026,7 +1026,7 @@ func (e *Engine) eachBegun(ctx context.Context, g *meta.Generation, f func(*meta
 	return e.eachOf(ctx, g, f)
 }
 
-// eachFact calls f for each of the paragraphs, in bounded transactions.
+// eachFact calls f for each of the stanzas, in bounded transactions.
 func (e *Engine) eachFact(ctx context.Context, pids []meta.PID, f func(*meta.Fact) error) error {
 	for page := range slices.Chunk(pids, pageSize) {
 		var facts []*meta.Fact
@@ -1051,14 +1051,14 @@ func (e *Engine) eachFact(ctx context.Context, pids []meta.PID, f func(*meta.Fac
 	return nil
 }
 
-// eachOf calls f for each paragraph of a staged generation.
+// eachOf calls f for each stanza of a staged generation.
 func (e *Engine) eachOf(ctx context.Context, g *meta.Generation, f func(*meta.Fact) error) error {
 	// A snapshot of one suite, which nobody else sees.
 	return e.EachPackage(ctx, &meta.Snapshot{Mirror: g.Mirror, Suites: []meta.SnapshotSuite{{Suite: g.Suite, Gen: g.Gen}}},
 		func(en meta.Entry) error { return f(en.Fact) })
 }
 
-// EachPackage calls f for each paragraph of a snapshot, by name, in bounded
+// EachPackage calls f for each stanza of a snapshot, by name, in bounded
 // transactions.
 func (e *Engine) EachPackage(ctx context.Context, snap *meta.Snapshot, f func(meta.Entry) error) error {
 	var after []byte

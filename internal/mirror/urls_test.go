@@ -403,7 +403,7 @@ func TestFileURL(t *testing.T) {
 					t.Errorf("packages: %v", got)
 				}
 				if got := read(t, w, one.Snapshot, deb, false); got != want {
-					t.Errorf("%s at the first instant is not what it was", deb)
+					t.Errorf("%s at the first timestamp is not what it was", deb)
 				}
 			})
 		}

@@ -28,7 +28,7 @@ type Found struct {
 	// Plain is set where the file is the plain form of one that is held
 	// compressed: it is made from that.
 	Plain *Form
-	// Package is the paragraph of a package's file.
+	// Package is the stanza of a package's file.
 	Package *meta.Fact
 	// Delta: the file makes a package out of an older one.
 	Delta bool
@@ -71,7 +71,7 @@ func (e *Engine) Lookup(ctx context.Context, snap *meta.Snapshot, p string, late
 			var since *meta.Generation
 			hit, since, err = tx.PathNewest(snap.Mirror, p)
 			if err == nil {
-				modified = since.Instant
+				modified = since.Timestamp
 			}
 			return err
 		}
@@ -132,7 +132,7 @@ func (e *Engine) listed(ctx context.Context, snap *meta.Snapshot, f repo.Format,
 		}
 		modified := d.LastModified
 		if latest || modified.IsZero() {
-			modified = g.Instant
+			modified = g.Timestamp
 		}
 		return &Found{
 			Size: d.Size, Digest: d.SHA256, Modified: modified,
@@ -265,7 +265,7 @@ func (e *Engine) listedFile(ctx context.Context, snap *meta.Snapshot, f repo.For
 		found.Want.Listed.SHA256 = found.Digest
 	}
 	if latest {
-		found.Modified = g.Instant
+		found.Modified = g.Timestamp
 		err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
 			if t, ok := tx.ListedSince(snap.Mirror, suite, l.Path, l.SHA256); ok {
 				found.Modified = t

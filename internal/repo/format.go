@@ -11,9 +11,9 @@
 //   - a root is one verified state of a suite: its signed documents and the
 //     files that they list;
 //   - an index is a listed file that is read into records, one for each
-//     package paragraph ("main/binary-amd64/Packages"); its forms are the same
+//     package stanza ("main/binary-amd64/Packages"); its forms are the same
 //     content plain and in several compressions;
-//   - a record is one paragraph: upstream's bytes and the facts in them.
+//   - a record is one stanza: upstream's bytes and the facts in them.
 package repo
 
 import (
@@ -151,7 +151,7 @@ type Ref struct {
 	Version string `json:"version"`
 }
 
-// Record is one paragraph of an index. Slices passed to an emit function are
+// Record is one stanza of an index. Slices passed to an emit function are
 // valid only until it returns.
 type Record struct {
 	Kind    Kind
@@ -160,11 +160,11 @@ type Record struct {
 	Arch    string // "amd64", "all", "source"; rpm: "x86_64", "noarch", "src"
 	Sources []Ref  // the source it was built from, then Built-Using and Static-Built-Using
 	Files   []File // the package itself; for a source package all of its files
-	Bytes   []byte // upstream's paragraph, exactly, without the blank line after it
-	// Elsewhere is the absolute base URL below which the index says that the
+	Bytes   []byte // upstream's stanza, exactly, without the blank line after it
+	// AlternateBases is the absolute base URL below which the index says that the
 	// package stands (rpm-md's xml:base): tried after the mirror's own. Only Read
 	// tells it.
-	Elsewhere string
+	AlternateBases string
 }
 
 // Getter fetches what a Format asks for from one base URL. Sizes are bounded.
@@ -182,7 +182,7 @@ type Getter interface {
 // VerifyParams says by what and when a root is judged.
 type VerifyParams struct {
 	Keyring *sign.Keyring
-	Now     time.Time // expiry and future dates are judged at this instant; zero: expiry is not judged
+	Now     time.Time // expiry and future dates are judged at this timestamp; zero: expiry is not judged
 	// Metalink is the metalink document that vouches for an unsigned root.
 	Metalink []byte
 	// Strict adds the rules of the format's own client (sign.Client) to those of
@@ -201,7 +201,7 @@ type Choice struct {
 	Whole bool
 	// Held tells for a whole suite which listed files are in the store.
 	Held func(Listed) (File, bool)
-	// Records calls emit for each chosen paragraph of index, in upstream's
+	// Records calls emit for each chosen stanza of index, in upstream's
 	// order of names.
 	Records func(ctx context.Context, index string, emit func(Record) error) error
 	// Open opens a listed file of upstream's that is held, in the form given.

@@ -5,12 +5,12 @@
 // The OpenPGP library does the arithmetic and reads single packets. Everything
 // that decides stays here, because it has to agree with gpgv and apt and must
 // not depend on a clock: how packets and armor are framed, which
-// self-signatures count, and whether a key was valid at a given instant. The
+// self-signatures count, and whether a key was valid at a given timestamp. The
 // rules:
 //
 //   - One good signature by a key of the keyring suffices; others are listed
 //     with the reason why they do not count.
-//   - A key's validity is judged at an instant that the caller gives (At). Of
+//   - A key's validity is judged at a timestamp that the caller gives (At). Of
 //     a key's self-signatures the newest counts, whenever it was made, as in
 //     GnuPG: a certificate whose expiry was moved keeps its old signatures good.
 //   - A key that was revoked as compromised, or without a reason, verifies
@@ -33,7 +33,7 @@ var (
 	// the keyring.
 	ErrUnknownKey = errors.New("signature by an unknown key")
 	// ErrExpired means that the key, or the signature itself, had expired at
-	// the instant at which it was judged.
+	// the timestamp at which it was judged.
 	ErrExpired = errors.New("expired key or signature")
 	// ErrRevoked means that the signing key has been revoked.
 	ErrRevoked = errors.New("revoked key")

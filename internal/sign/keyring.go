@@ -70,7 +70,7 @@ type selfSig struct {
 
 type revocation struct {
 	created time.Time
-	hard    bool // counts at any instant
+	hard    bool // counts at any timestamp
 	reason  string
 }
 

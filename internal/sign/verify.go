@@ -30,10 +30,10 @@ const (
 	minKeyBits    = 2048           // of RSA and DSA moduli
 )
 
-// VerifyOptions say by which keys and at which instant signatures are judged.
+// VerifyOptions say by which keys and at which timestamp signatures are judged.
 type VerifyOptions struct {
 	Keyring *Keyring
-	// At is the instant at which keys must have been valid: a Release's own
+	// At is the timestamp at which keys must have been valid: a Release's own
 	// Date. Zero: each signature's own time of creation, for callers who learn
 	// the date only from the verified text and then check it.
 	At time.Time

@@ -106,7 +106,7 @@ func ed(t *testing.T, a, b []byte) []byte {
 func sum(b []byte) string { return fmt.Sprintf("%x %d", sha256.Sum256(b), len(b)) }
 
 // An apt that updates by differences gets upstream's Index and patches: from
-// latest across syncs, and from an exact instant when upstream has neither any
+// latest across syncs, and from an exact timestamp when upstream has neither any
 // more.
 func TestPatches(t *testing.T) {
 	need(t, "diff", "xz")
@@ -150,14 +150,14 @@ func TestPatches(t *testing.T) {
 	late := debtest.NewApt(t, line("latest"))
 	late.Options = apt.Options
 	late.Run("apt-get", "update")
-	var instants []string
+	var timestamps []string
 	for n := 2; n <= 4; n++ {
 		next(n)
 		a.Requests()
 		s.Ctl("sync")
 		var list api.SnapshotList
 		s.JSON(&list, "list", "--mirror", "debian")
-		instants = append(instants, strings.TrimPrefix(list.Snapshots[0].ID, "debian@"))
+		timestamps = append(timestamps, strings.TrimPrefix(list.Snapshots[0].ID, "debian@"))
 		out := apt.Run("apt-get", "update")
 		if !strings.Contains(out, "Packages.diff") && !strings.Contains(out, "T-2026-") {
 			t.Errorf("apt took no patch:\n%s", out)
@@ -181,13 +181,13 @@ func TestPatches(t *testing.T) {
 			a.Delete(p)
 		}
 	}
-	late.SetSources(line(instants[1]))
-	exact := debtest.NewApt(t, line(instants[1]))
+	late.SetSources(line(timestamps[1]))
+	exact := debtest.NewApt(t, line(timestamps[1]))
 	exact.Options = apt.Options
 	for _, apt := range []*debtest.Apt{late, exact} {
 		apt.Run("apt-get", "update")
 		if got := apt.Run("apt-cache", "policy", "p07"); !strings.Contains(got, "Candidate: 3\n") {
-			t.Errorf("policy at %s:\n%s", instants[1], got)
+			t.Errorf("policy at %s:\n%s", timestamps[1], got)
 		}
 	}
 }

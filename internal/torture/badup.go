@@ -140,7 +140,7 @@ func badUpstream(ctx context.Context, tb testing.TB, signer *sign.Signer, every 
 			snaps, err := tx.Snapshots("debian", time.Time{}, 0)
 			for i, snap := range snaps {
 				if i > 1 && err == nil {
-					err = tx.RemoveSnapshot("debian", snap.Instant)
+					err = tx.RemoveSnapshot("debian", snap.Timestamp)
 				}
 			}
 			return err

@@ -100,7 +100,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 			if snap, err = snapshot(); err != nil || snap == nil {
 				break
 			}
-			req := api.FreezeRequest{Name: name, Mirrors: []string{snap.Mirror + "@" + meta.FormatInstant(snap.Instant)}, AllowMissing: true}
+			req := api.FreezeRequest{Name: name, Mirrors: []string{snap.Mirror + "@" + meta.FormatTimestamp(snap.Timestamp)}, AllowMissing: true}
 			if op == "freeze exact" {
 				req.Packages = some()
 			} else {
@@ -232,7 +232,7 @@ func (s *system) checkedGC(ctx context.Context, frozen map[string]bool) error {
 // spare looks for metadata that nothing needs.
 func (s *system) spare(ctx context.Context) error {
 	return s.store.View(ctx, func(tx *bolt.Tx) error {
-		if g := tx.GenSuspects(); len(g) > len(s.mirrors) { // the newest ones may be
+		if g := tx.GenCandidates(); len(g) > len(s.mirrors) { // the newest ones may be
 			return fmt.Errorf("%d generations that nothing needs are left: %v", len(g), g)
 		}
 		if t := tx.OrphanTrees(); len(t) > 0 {

@@ -287,7 +287,7 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 			}
 			if strings.Contains(what, "@") {
 				name, at, _ := strings.Cut(what, "@")
-				t, err := time.Parse(meta.InstantFormat, at)
+				t, err := time.Parse(meta.TimestampFormat, at)
 				if err != nil {
 					return err
 				}

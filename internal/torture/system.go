@@ -268,7 +268,7 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 		}
 		serve := func(p string) []byte {
 			n.Packages++
-			status, body, err := s.get(ctx, "/archive/"+snap.Mirror+"/"+meta.FormatInstant(snap.Instant)+"/"+p)
+			status, body, err := s.get(ctx, "/archive/"+snap.Mirror+"/"+meta.FormatTimestamp(snap.Timestamp)+"/"+p)
 			if err != nil || status != http.StatusOK {
 				fault("%s of %s: status %d: %v", p, snap.ID(), status, err)
 			}

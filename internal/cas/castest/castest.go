@@ -344,7 +344,7 @@ func testQuarantine(t *testing.T, open Open) {
 	if err := s.Restore(t.Context(), cas.Sum([]byte("never here"))); !errors.Is(err, cas.ErrNotFound) {
 		t.Errorf("restoring what never was: %v", err)
 	}
-	if err := s.Remove(t.Context(), d, cas.Rotten); err != nil {
+	if err := s.Remove(t.Context(), d, cas.WhyCorrupt); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) || holds(t, s, data) {

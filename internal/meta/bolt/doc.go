@@ -4,19 +4,19 @@
 // # Model
 //
 // Cost follows change, not size. Each new signed root of a suite is a
-// generation, numbered in order of arrival; a snapshot is an instant and the
-// generation that each suite had. The facts of a package paragraph are stored
+// generation, numbered in order of arrival; a snapshot is a timestamp and the
+// generation that each suite had. The facts of a package stanza are stored
 // once; a span says in which generations of which index it is present, as
-// half-open intervals. Upstream's paragraphs themselves are kept in compressed
+// half-open intervals. Upstream's stanzas themselves are kept in compressed
 // blocks, so that a derived index copies them without reading whole indices.
 //
 //	ids        string            -> u32           mirrors, suites and indices get numbers
-//	snapshot   mirror, instant   -> JSON Snapshot
-//	gone       mirror, instant   -> -             removed snapshots (HTTP 410)
+//	snapshot   mirror, timestamp   -> JSON Snapshot
+//	gone       mirror, timestamp   -> -             removed snapshots (HTTP 410)
 //	gen        suite, gen        -> JSON Generation
 //	genref     suite, gen, owner -> -             who needs a generation: snapshots, freezes, recordings
 //	fact       pid               -> binary Fact
-//	para       first pid         -> block of paragraphs
+//	para       first pid         -> block of stanzas
 //	live       index, para digest-> pid           what the newest generation has
 //	span       pid, index        -> intervals of generations
 //	began      suite, gen, index, pid -> -        which spans began where, for diff
@@ -26,13 +26,13 @@
 //	ref        digest, owner     -> -             who needs a blob
 //	suspect    digest            -> -             blobs that lost a reference, for gc
 //	listed     suite, digest     -> what a root lists under by-hash
-//	lpath      suite, path       -> digest and the instant it appeared, for `latest`
+//	lpath      suite, path       -> digest and the timestamp it appeared, for `latest`
 //	alias      algorithm, digest -> SHA-256
 //	frozen     name              -> JSON Frozen
 //	ftree      name, path        -> digest, size, time
 //	recording  name              -> JSON Recording
 //	rentry     name, mirror, path, digest -> JSON RecordEntry
-//	rotten     digest            -> JSON Rotten
+//	rotten     digest            -> JSON Corrupt
 //
 // # Damage
 //

@@ -198,7 +198,7 @@ func (t *Tx) RemoveFrozen(name string) error {
 				if err := t.b("genref").Delete(genRef(id, s.Gen, meta.OwnerFrozen, name)); err != nil {
 					return err
 				}
-				if err := t.suspectGen(id, s.Gen); err != nil {
+				if err := t.addGenCandidate(id, s.Gen); err != nil {
 					return err
 				}
 			}
@@ -317,7 +317,7 @@ func (t *Tx) Recordings() ([]*meta.Recording, error) {
 func (t *Tx) PutRecording(r *meta.Recording) error {
 	if t.b("recording").Get([]byte(r.Name)) == nil {
 		for _, p := range r.Pins {
-			if _, err := t.Snapshot(p.Mirror, p.Instant); err != nil {
+			if _, err := t.Snapshot(p.Mirror, p.Timestamp); err != nil {
 				return fmt.Errorf("recording %s: %w", r.Name, err)
 			}
 		}
@@ -330,7 +330,7 @@ func (t *Tx) PutRecording(r *meta.Recording) error {
 
 func (t *Tx) pinGens(r *meta.Recording, f func(key) error) error {
 	for _, p := range r.Pins {
-		s, err := t.Snapshot(p.Mirror, p.Instant)
+		s, err := t.Snapshot(p.Mirror, p.Timestamp)
 		if errors.Is(err, meta.ErrGone) || errors.Is(err, meta.ErrNotFound) {
 			continue
 		} else if err != nil {
@@ -396,7 +396,7 @@ func (t *Tx) RemoveRecording(name string) error {
 		if err := t.b("genref").Delete(k); err != nil {
 			return err
 		}
-		return t.suspectGen(meta.SuiteID(be32(k)), be32(k[4:]))
+		return t.addGenCandidate(meta.SuiteID(be32(k)), be32(k[4:]))
 	})
 	if err != nil {
 		return err
@@ -416,7 +416,7 @@ func (t *Tx) RemoveRecording(name string) error {
 	return t.b("recording").Delete([]byte(name))
 }
 
-// Pin keeps a snapshot until an instant (zero: for ever); Unpin takes it back.
+// Pin keeps a snapshot until a timestamp (zero: for ever); Unpin takes it back.
 func (t *Tx) Pin(mirror string, at time.Time, until time.Time) error {
 	s, err := t.Snapshot(mirror, at)
 	if err != nil {
@@ -436,17 +436,17 @@ func (t *Tx) Unpin(mirror string, at time.Time) error {
 	return putJSON(t.b("snapshot"), key(nil).str(mirror).at(at), s)
 }
 
-// SetRotten notes a damaged blob; reads of it fail until ClearRotten.
-func (t *Tx) SetRotten(r meta.Rotten) error { return putJSON(t.b("rotten"), r.Digest[:], r) }
+// SetCorrupt notes a damaged blob; reads of it fail until ClearCorrupt.
+func (t *Tx) SetCorrupt(r meta.CorruptBlob) error { return putJSON(t.b("rotten"), r.Digest[:], r) }
 
-// ClearRotten forgets that a blob was damaged.
-func (t *Tx) ClearRotten(d cas.Digest) error { return t.b("rotten").Delete(d[:]) }
+// ClearCorrupt forgets that a blob was damaged.
+func (t *Tx) ClearCorrupt(d cas.Digest) error { return t.b("rotten").Delete(d[:]) }
 
-// Rottens lists the damaged blobs.
-func (t *Tx) Rottens() (out []meta.Rotten, err error) {
+// CorruptBlobs lists the damaged blobs.
+func (t *Tx) CorruptBlobs() (out []meta.CorruptBlob, err error) {
 	b := t.b("rotten")
 	err = b.ForEach(func(k, _ []byte) error {
-		var r meta.Rotten
+		var r meta.CorruptBlob
 		err := getJSON(b, k, &r)
 		out = append(out, r)
 		return err

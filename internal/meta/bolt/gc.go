@@ -30,7 +30,7 @@ func (t *Tx) RemoveSnapshot(mirror string, at time.Time) error {
 		if err := t.b("genref").Delete(genRef(id, e.Gen, meta.OwnerSnapshot, string(k))); err != nil {
 			return err
 		}
-		if err := t.suspectGen(id, e.Gen); err != nil {
+		if err := t.addGenCandidate(id, e.Gen); err != nil {
 			return err
 		}
 	}
@@ -42,17 +42,17 @@ func (t *Tx) RemoveSnapshot(mirror string, at time.Time) error {
 
 // Generations that lost a reference wait in the suspect bucket under a key
 // that no digest has: 'G', suite, generation.
-func (t *Tx) suspectGen(id meta.SuiteID, gen uint32) error {
+func (t *Tx) addGenCandidate(id meta.SuiteID, gen uint32) error {
 	return t.b("suspect").Put(key("G").u32(uint32(id)).u32(gen), nil)
 }
 
-// GenSuspects lists generations that lost a reference.
-func (t *Tx) GenSuspects() []meta.GenSuspect {
-	var out []meta.GenSuspect
+// GenCandidates lists generations that lost a reference.
+func (t *Tx) GenCandidates() []meta.GenCandidate {
+	var out []meta.GenCandidate
 	c := t.b("suspect").Cursor()
 	for k, _ := c.Seek([]byte("G")); k != nil && k[0] == 'G'; k, _ = c.Next() {
 		if len(k) == 9 {
-			out = append(out, meta.GenSuspect{Suite: meta.SuiteID(be32(k[1:])), Gen: be32(k[5:])})
+			out = append(out, meta.GenCandidate{Suite: meta.SuiteID(be32(k[1:])), Gen: be32(k[5:])})
 		}
 	}
 	return out
@@ -61,7 +61,7 @@ func (t *Tx) GenSuspects() []meta.GenSuspect {
 // CollectGen deletes a generation that nothing refers to, and at most limit of
 // the spans that lived only in it. done is false while work is left; deleted
 // is false when the generation stays because something needs it.
-func (t *Tx) CollectGen(g meta.GenSuspect, limit int) (done, deleted bool, err error) {
+func (t *Tx) CollectGen(g meta.GenCandidate, limit int) (done, deleted bool, err error) {
 	prefix := key(nil).u32(uint32(g.Suite)).u32(g.Gen)
 	sk := key("G").u32(uint32(g.Suite)).u32(g.Gen)
 	if k, _ := t.b("genref").Cursor().Seek(prefix); k != nil && bytes.HasPrefix(k, prefix) {
@@ -180,9 +180,9 @@ func (t *Tx) collectListings(suite meta.SuiteID, gen, next uint32) error {
 	return nil
 }
 
-// Suspects lists blobs that may be needed by nobody, after a digest, without
+// Candidates lists blobs that may be needed by nobody, after a digest, without
 // those that became suspects after `until` because of work under way.
-func (t *Tx) Suspects(after cas.Digest, until time.Time, limit int) []cas.Digest {
+func (t *Tx) Candidates(after cas.Digest, until time.Time, limit int) []cas.Digest {
 	var out []cas.Digest
 	c := t.b("suspect").Cursor()
 	k, v := c.First()
@@ -199,10 +199,10 @@ func (t *Tx) Suspects(after cas.Digest, until time.Time, limit int) []cas.Digest
 	return out
 }
 
-// Suspect asks a collection to look at a blob, at once or, where since is set,
+// AddCandidate asks a collection to look at a blob, at once or, where since is set,
 // when some time has passed: blobs of work that is under way are not referenced
 // yet, and what is cut short leaves them behind. An older suspicion stays.
-func (t *Tx) Suspect(d cas.Digest, since time.Time) error {
+func (t *Tx) AddCandidate(d cas.Digest, since time.Time) error {
 	b := t.b("suspect")
 	if b.Get(d[:]) != nil {
 		return nil
@@ -213,17 +213,17 @@ func (t *Tx) Suspect(d cas.Digest, since time.Time) error {
 	return b.Put(d[:], key(nil).at(since))
 }
 
-// Renew makes a blob a collection candidate as of now, whatever it was before:
+// RenewCandidate makes a blob a collection candidate as of now, whatever it was before:
 // work under way has stored it again and may still refer to it.
-func (t *Tx) Renew(d cas.Digest, now time.Time) error {
+func (t *Tx) RenewCandidate(d cas.Digest, now time.Time) error {
 	return t.b("suspect").Put(d[:], key(nil).at(now))
 }
 
-// Suspected reports whether a blob is a candidate for collection.
-func (t *Tx) Suspected(d cas.Digest) bool { return t.b("suspect").Get(d[:]) != nil }
+// IsCandidate reports whether a blob is a candidate for collection.
+func (t *Tx) IsCandidate(d cas.Digest) bool { return t.b("suspect").Get(d[:]) != nil }
 
-// Acquit ends the suspicion against a blob.
-func (t *Tx) Acquit(d cas.Digest) error { return t.b("suspect").Delete(d[:]) }
+// ClearCandidate ends the suspicion against a blob.
+func (t *Tx) ClearCandidate(d cas.Digest) error { return t.b("suspect").Delete(d[:]) }
 
 // Listings tells which suites' roots listed a digest.
 func (t *Tx) Listings(d cas.Digest) []meta.ListedIn {
@@ -325,7 +325,7 @@ func (t *Tx) Unreferenced() bool {
 // Check compares the buckets with each other and calls report for each
 // contradiction. It reads everything, in bounded transactions.
 func (t *Tx) Check(report func(format string, args ...any)) error {
-	// Every live paragraph has an open span; every span's fact exists.
+	// Every live stanza has an open span; every span's fact exists.
 	live := t.b("live")
 	err := live.ForEach(func(k, v []byte) error {
 		pid := meta.PID(be64(v))
@@ -341,7 +341,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 	facts := t.b("fact")
 	err = t.b("span").ForEach(func(k, v []byte) error {
 		if facts.Get(k[:8]) == nil {
-			report("span of paragraph %d, which has no fact", be64(k))
+			report("span of stanza %d, which has no fact", be64(k))
 		}
 		prev := uint32(0)
 		for _, iv := range decodeSpan(v) {
@@ -355,7 +355,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 	if err != nil {
 		return err
 	}
-	para := t.Paragraphs()
+	para := t.Stanzas()
 	err = facts.ForEach(func(k, v []byte) error {
 		f, err := decodeFact(meta.PID(be64(k)), v)
 		if err != nil {
@@ -438,7 +438,7 @@ func (t *Tx) Describe(r meta.Ref) string {
 		if len(r.Owner) == 8 {
 			var g meta.Generation
 			if getJSON(t.b("gen"), []byte(r.Owner), &g) == nil {
-				return fmt.Sprintf("index of suite %s of mirror %s, generation %d (%s)", g.Suite, g.Mirror, g.Gen, meta.FormatInstant(g.Instant))
+				return fmt.Sprintf("index of suite %s of mirror %s, generation %d (%s)", g.Suite, g.Mirror, g.Gen, meta.FormatTimestamp(g.Timestamp))
 			}
 		}
 		return "generation"

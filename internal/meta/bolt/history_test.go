@@ -31,7 +31,7 @@ var (
 	indices = []string{"main/binary-amd64/Packages", "main/binary-all/Packages"}
 )
 
-// para is a paragraph of a model: its record follows from it.
+// para is a stanza of a model: its record follows from it.
 type para struct{ name, version, note string }
 
 func (p para) record() *repo.Record {
@@ -43,7 +43,7 @@ func (p para) record() *repo.Record {
 	}
 }
 
-// state is what a generation has: the paragraphs of each index.
+// state is what a generation has: the stanzas of each index.
 type state map[string]map[para]bool
 
 func (s state) clone() state {
@@ -204,7 +204,7 @@ func (m *model) seal(t *rapid.T, ctx ctx, s *bolt.Store, sealing *meta.Sealing) 
 	// The clock stands still, goes on, or was set back.
 	m.now = m.now.Add(time.Duration(rapid.IntRange(-2, 5).Draw(t, "clock")) * time.Second)
 	must(t, s.Update(ctx, "seal", func(tx *bolt.Tx) error { return tx.Seal(sealing, m.now) }))
-	at := sealing.Snapshot.Instant
+	at := sealing.Snapshot.Timestamp
 	for old := range m.snaps {
 		if !at.After(old) {
 			t.Fatalf("instant %v is not after %v", at, old)
@@ -218,7 +218,7 @@ func (m *model) seal(t *rapid.T, ctx ctx, s *bolt.Store, sealing *meta.Sealing) 
 	m.snaps[at] = m.last
 }
 
-func (m *model) instants() []time.Time {
+func (m *model) timestamps() []time.Time {
 	return slices.SortedFunc(maps.Keys(m.snaps), func(a, b time.Time) int { return b.Compare(a) })
 }
 
@@ -226,15 +226,15 @@ func (m *model) remove(t *rapid.T, ctx ctx, s *bolt.Store) {
 	if len(m.snaps) < 2 {
 		return
 	}
-	at := rapid.SampledFrom(m.instants()[1:]).Draw(t, "removed")
+	at := rapid.SampledFrom(m.timestamps()[1:]).Draw(t, "removed")
 	must(t, s.Update(ctx, "rm", func(tx *bolt.Tx) error { return tx.RemoveSnapshot(mirrorName, at) }))
 	delete(m.snaps, at)
 	m.gone[at] = true
 }
 
 func (m *model) collect(t *rapid.T, ctx ctx, s *bolt.Store, limit int) {
-	var gens []meta.GenSuspect
-	must(t, s.View(ctx, func(tx *bolt.Tx) error { gens = tx.GenSuspects(); return nil }))
+	var gens []meta.GenCandidate
+	must(t, s.View(ctx, func(tx *bolt.Tx) error { gens = tx.GenCandidates(); return nil }))
 	for _, g := range gens {
 		for done := false; !done; {
 			must(t, s.Update(ctx, "gc", func(tx *bolt.Tx) (err error) {
@@ -279,7 +279,7 @@ func (m *model) collect(t *rapid.T, ctx ctx, s *bolt.Store, limit int) {
 				return fmt.Errorf("index %s is of a collected generation and still needed: %+v %+v", d.Short(), tx.Refs(d, 0), tx.Listings(d))
 			}
 		}
-		paras := tx.Paragraphs()
+		paras := tx.Stanzas()
 		for _, name := range []string{"a", "b", "b-doc", "c"} {
 			facts, err := tx.ByName(mirrorName, name)
 			if err != nil {
@@ -331,7 +331,7 @@ func (m *model) check(t *rapid.T, ctx ctx, s *bolt.Store) {
 			}
 			m.checkPackages(t, tx, snap, m.gens[gen])
 		}
-		m.checkInstants(t, tx)
+		m.checkTimestamps(t, tx)
 		if m.last > 0 {
 			m.checkChanges(t, tx)
 		}
@@ -346,7 +346,7 @@ func (m *model) checkPackages(t *rapid.T, tx *bolt.Tx, snap *meta.Snapshot, want
 		got[i] = map[para]bool{}
 	}
 	limit := rapid.IntRange(1, 7).Draw(t, "page")
-	paras := tx.Paragraphs()
+	paras := tx.Stanzas()
 	var last string
 	for next := []byte(nil); ; {
 		page, more, err := tx.Packages(snap, next, limit)
@@ -380,11 +380,11 @@ func (m *model) checkPackages(t *rapid.T, tx *bolt.Tx, snap *meta.Snapshot, want
 	}
 }
 
-// checkInstants asks for snapshots by every second near those that were.
-func (m *model) checkInstants(t *rapid.T, tx *bolt.Tx) {
-	all := m.instants()
+// checkTimestamps asks for snapshots by every second near those that were.
+func (m *model) checkTimestamps(t *rapid.T, tx *bolt.Tx) {
+	all := m.timestamps()
 	if len(all) > 0 {
-		if l, err := tx.Latest(mirrorName); err != nil || !l.Instant.Equal(all[0]) {
+		if l, err := tx.Latest(mirrorName); err != nil || !l.Timestamp.Equal(all[0]) {
 			t.Fatalf("latest: %v, %v, expected %v", l, err, all[0])
 		}
 		snaps, err := tx.Snapshots(mirrorName, time.Time{}, 0)
@@ -410,7 +410,7 @@ func (m *model) checkInstants(t *rapid.T, tx *bolt.Tx) {
 		switch {
 		case best.IsZero() && !errors.Is(err, meta.ErrNotFound), removed && !errors.Is(err, meta.ErrGone):
 			t.Fatalf("at %v: %v, %v", at, got, err)
-		case !best.IsZero() && !removed && (err != nil || !got.Instant.Equal(best)):
+		case !best.IsZero() && !removed && (err != nil || !got.Timestamp.Equal(best)):
 			t.Fatalf("at %v: %v, %v, expected %v", at, got, err, best)
 		}
 	}
@@ -427,7 +427,7 @@ func (m *model) checkChanges(t *rapid.T, tx *bolt.Tx) {
 	a, b := rapid.SampledFrom(gens).Draw(t, "from"), rapid.SampledFrom(gens).Draw(t, "to")
 	changes, err := tx.Changes(mirrorName, suite, a, b)
 	must(t, err)
-	paras := tx.Paragraphs()
+	paras := tx.Stanzas()
 	got, want := map[string]bool{}, map[string]bool{}
 	for _, c := range changes {
 		p, err := paras.Get(c.PID)

@@ -33,7 +33,7 @@ func (t *Tx) index(id meta.IndexID) (indexInfo, error) {
 	return info, nil
 }
 
-// Fact reads one paragraph's facts. ErrNotFound.
+// Fact reads one stanza's facts. ErrNotFound.
 func (t *Tx) Fact(pid meta.PID) (*meta.Fact, error) {
 	v := t.b("fact").Get(key(nil).u64(uint64(pid)))
 	if v == nil {
@@ -42,7 +42,7 @@ func (t *Tx) Fact(pid meta.PID) (*meta.Fact, error) {
 	return decodeFact(pid, v)
 }
 
-// Spans reads where a paragraph is present.
+// Spans reads where a stanza is present.
 func (t *Tx) Spans(pid meta.PID) []meta.Span {
 	var out []meta.Span
 	prefix := key(nil).u64(uint64(pid))
@@ -53,7 +53,7 @@ func (t *Tx) Spans(pid meta.PID) []meta.Span {
 	return out
 }
 
-// PlacesAt tells in which indices of a snapshot a paragraph is present.
+// PlacesAt tells in which indices of a snapshot a stanza is present.
 func (t *Tx) PlacesAt(s *meta.Snapshot, pid meta.PID) ([]meta.Place, error) {
 	var out []meta.Place
 	for _, sp := range t.Spans(pid) {
@@ -91,7 +91,7 @@ func (t *Tx) Names(mirror, from string, f func(name string) bool) {
 	}
 }
 
-// ByName lists every paragraph that a mirror ever had under a package name.
+// ByName lists every stanza that a mirror ever had under a package name.
 func (t *Tx) ByName(mirror, name string) ([]*meta.Fact, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok {
@@ -110,7 +110,7 @@ func (t *Tx) ByName(mirror, name string) ([]*meta.Fact, error) {
 	return out, nil
 }
 
-// ByDigest lists the paragraphs, of any mirror, that name a blob.
+// ByDigest lists the stanzas, of any mirror, that name a blob.
 func (t *Tx) ByDigest(d cas.Digest) ([]*meta.Fact, error) {
 	var out []*meta.Fact
 	prefix := key(nil).raw(d[:]).one(meta.OwnerPackage)
@@ -125,7 +125,7 @@ func (t *Tx) ByDigest(d cas.Digest) ([]*meta.Fact, error) {
 	return out, nil
 }
 
-// MirrorOf tells the mirror of a paragraph.
+// MirrorOf tells the mirror of a stanza.
 func (t *Tx) MirrorOf(pid meta.PID) (string, error) {
 	for _, sp := range t.Spans(pid) {
 		info, err := t.index(sp.Index)
@@ -247,7 +247,7 @@ func (t *Tx) PathNewest(mirror, path string) (h meta.PathHit, since *meta.Genera
 				if err != nil || g.Gen < iv.From {
 					continue
 				}
-				if top == nil || g.Instant.After(top.last.Instant) {
+				if top == nil || g.Timestamp.After(top.last.Timestamp) {
 					top = &best{hit, g, iv, info}
 				}
 			}
@@ -334,7 +334,7 @@ func (t *Tx) PathDir(s *meta.Snapshot, dir string, limit int) (names []string, m
 }
 
 // Packages lists what is present in a snapshot, ordered by name, beginning
-// after the cursor `after` (nil: at the start): at most limit paragraphs looked
+// after the cursor `after` (nil: at the start): at most limit stanzas looked
 // at a call, so that no transaction lasts long. next is nil at the end.
 func (t *Tx) Packages(s *meta.Snapshot, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
@@ -410,20 +410,20 @@ func (t *Tx) Changes(mirror string, suite repo.SuiteName, from, to uint32) (out 
 	return out, nil
 }
 
-// Paragraphs reads upstream's bytes of paragraphs, in the order of pids given;
+// Stanzas reads upstream's bytes of stanzas, in the order of pids given;
 // ascending pids are cheapest. It is used within one transaction.
-type Paragraphs struct {
+type Stanzas struct {
 	tx    *Tx
 	first uint64
 	lens  []int
 	plain []byte
 }
 
-// Paragraphs starts reading paragraphs.
-func (t *Tx) Paragraphs() *Paragraphs { return &Paragraphs{tx: t} }
+// Stanzas starts reading stanzas.
+func (t *Tx) Stanzas() *Stanzas { return &Stanzas{tx: t} }
 
-// Get returns a paragraph's bytes, valid until the next call. ErrNotFound.
-func (p *Paragraphs) Get(pid meta.PID) ([]byte, error) {
+// Get returns a stanza's bytes, valid until the next call. ErrNotFound.
+func (p *Stanzas) Get(pid meta.PID) ([]byte, error) {
 	n := uint64(pid)
 	if p.lens == nil || n < p.first || n >= p.first+uint64(len(p.lens)) {
 		k, v := seekLast(p.tx.b("para").Cursor(), nil, key(nil).u64(n))
@@ -433,7 +433,7 @@ func (p *Paragraphs) Get(pid meta.PID) ([]byte, error) {
 		d := dec{b: v}
 		count := d.uint()
 		if count > 1<<20 {
-			return nil, fmt.Errorf("%w: paragraph block %x", meta.ErrCorrupt, k)
+			return nil, fmt.Errorf("%w: stanza block %x", meta.ErrCorrupt, k)
 		}
 		p.first, p.lens = be64(k), p.lens[:0]
 		for range count {
@@ -446,7 +446,7 @@ func (p *Paragraphs) Get(pid meta.PID) ([]byte, error) {
 		var err error
 		if p.plain, err = p.tx.s.zr.DecodeAll(d.b, p.plain[:0]); err != nil {
 			p.lens = nil
-			return nil, fmt.Errorf("%w: paragraph block %x: %w", meta.ErrCorrupt, k, err)
+			return nil, fmt.Errorf("%w: stanza block %x: %w", meta.ErrCorrupt, k, err)
 		}
 	}
 	off := 0
@@ -455,7 +455,7 @@ func (p *Paragraphs) Get(pid meta.PID) ([]byte, error) {
 	}
 	end := off + p.lens[n-p.first]
 	if end > len(p.plain) {
-		return nil, fmt.Errorf("%w: paragraph %d lies outside its block", meta.ErrCorrupt, pid)
+		return nil, fmt.Errorf("%w: stanza %d lies outside its block", meta.ErrCorrupt, pid)
 	}
 	return p.plain[off:end], nil
 }

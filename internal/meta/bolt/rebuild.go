@@ -299,7 +299,7 @@ func (t *Tx) rebuildSnapshots(_ context.Context, r meta.Repairs) (int, error) {
 		}
 		s := lost[owner]
 		if s == nil {
-			s = &meta.Snapshot{Mirror: name, Type: types[name], Instant: unix([]byte(owner)[len(name)+1:])}
+			s = &meta.Snapshot{Mirror: name, Type: types[name], Timestamp: unix([]byte(owner)[len(name)+1:])}
 			lost[owner] = s
 		}
 		s.Suites = append(s.Suites, meta.SnapshotSuite{Suite: repo.SuiteName(suite), Gen: be32(k[4:]), Date: g.Date})
@@ -751,7 +751,7 @@ func Salvage(path string, now time.Time) (kept string, entries int, err error) {
 	if err != nil {
 		return "", 0, fmt.Errorf("metadata %s: %w", path, errors.Join(err, os.Remove(tmp)))
 	}
-	kept = path + ".damaged-" + now.UTC().Format(meta.InstantFormat)
+	kept = path + ".damaged-" + now.UTC().Format(meta.TimestampFormat)
 	if err := rename(path, kept); err != nil {
 		return "", 0, err
 	}

@@ -55,15 +55,15 @@ func (t *Tx) Mirrors() []string {
 	return out
 }
 
-// Snapshot looks up a snapshot by its exact instant. ErrGone, ErrNotFound.
+// Snapshot looks up a snapshot by its exact timestamp. ErrGone, ErrNotFound.
 func (t *Tx) Snapshot(mirror string, at time.Time) (*meta.Snapshot, error) {
 	var s meta.Snapshot
 	k := key(nil).str(mirror).at(at)
 	if err := getJSON(t.b("snapshot"), k, &s); err != nil {
 		if errors.Is(err, meta.ErrNotFound) && t.b("gone").Get(k) != nil {
-			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatInstant(at), meta.ErrGone)
+			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatTimestamp(at), meta.ErrGone)
 		}
-		return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatInstant(at), err)
+		return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatTimestamp(at), err)
 	}
 	return &s, nil
 }
@@ -77,7 +77,7 @@ func (t *Tx) Latest(mirror string) (*meta.Snapshot, error) {
 	return s, nil
 }
 
-// At is the newest snapshot at or before an instant: ErrGone when that one was
+// At is the newest snapshot at or before a timestamp: ErrGone when that one was
 // removed, ErrNotFound when the mirror is younger.
 func (t *Tx) At(mirror string, at time.Time) (*meta.Snapshot, error) {
 	s, err := t.before(mirror, at)
@@ -87,12 +87,12 @@ func (t *Tx) At(mirror string, at time.Time) (*meta.Snapshot, error) {
 	c := t.b("gone").Cursor()
 	prefix := key(nil).str(mirror)
 	if k, _ := seekLast(c, prefix, key(nil).str(mirror).at(at)); k != nil {
-		if g := unix(k[len(prefix):]); s == nil || g.After(s.Instant) {
-			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatInstant(g), meta.ErrGone)
+		if g := unix(k[len(prefix):]); s == nil || g.After(s.Timestamp) {
+			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatTimestamp(g), meta.ErrGone)
 		}
 	}
 	if s == nil {
-		return nil, fmt.Errorf("mirror %s has no snapshot at or before %s: %w", mirror, meta.FormatInstant(at), meta.ErrNotFound)
+		return nil, fmt.Errorf("mirror %s has no snapshot at or before %s: %w", mirror, meta.FormatTimestamp(at), meta.ErrNotFound)
 	}
 	return s, nil
 }
@@ -128,7 +128,7 @@ func seekLast(c cursor, prefix, k []byte) ([]byte, []byte) {
 }
 
 // Snapshots lists a mirror's snapshots, newest first, starting before an
-// instant (zero: the newest); at most limit (0: all).
+// timestamp (zero: the newest); at most limit (0: all).
 func (t *Tx) Snapshots(mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
 	b := t.b("snapshot")
 	c := b.Cursor()
@@ -151,7 +151,7 @@ func (t *Tx) Snapshots(mirror string, before time.Time, limit int) ([]*meta.Snap
 	return out, nil
 }
 
-// Next is the oldest snapshot after an instant, or nil.
+// Next is the oldest snapshot after a timestamp, or nil.
 func (t *Tx) Next(mirror string, after time.Time) (*meta.Snapshot, error) {
 	b := t.b("snapshot")
 	prefix := key(nil).str(mirror)
@@ -163,7 +163,7 @@ func (t *Tx) Next(mirror string, after time.Time) (*meta.Snapshot, error) {
 	return &s, getJSON(b, k, &s)
 }
 
-// Gone lists the instants of a mirror's removed snapshots, oldest first.
+// Gone lists the timestamps of a mirror's removed snapshots, oldest first.
 func (t *Tx) Gone(mirror string) []time.Time {
 	var out []time.Time
 	prefix := key(nil).str(mirror)
@@ -205,30 +205,30 @@ func (t *Tx) LastGeneration(mirror string, suite repo.SuiteName) (*meta.Generati
 }
 
 // Seal commits a snapshot whose generations have been staged and whose blobs
-// are durable (invariants 1 and 5). The snapshot's instant is set to now, or one
+// are durable (invariants 1 and 5). The snapshot's timestamp is set to now, or one
 // second after the newest snapshot where that is later; with History it is taken
 // as given, and ErrExists is returned when another snapshot has it.
 func (t *Tx) Seal(s *meta.Sealing, now time.Time) error {
 	snap := &s.Snapshot
 	if !s.History {
-		snap.Instant = now.UTC().Truncate(time.Second)
-		if last, err := t.Latest(snap.Mirror); err == nil && !snap.Instant.After(last.Instant) {
-			snap.Instant = last.Instant.Add(time.Second)
+		snap.Timestamp = now.UTC().Truncate(time.Second)
+		if last, err := t.Latest(snap.Mirror); err == nil && !snap.Timestamp.After(last.Timestamp) {
+			snap.Timestamp = last.Timestamp.Add(time.Second)
 		}
 		for _, g := range t.Gone(snap.Mirror) {
-			if !snap.Instant.After(g) {
-				snap.Instant = g.Add(time.Second)
+			if !snap.Timestamp.After(g) {
+				snap.Timestamp = g.Add(time.Second)
 			}
 		}
 	} else {
-		snap.Instant = snap.Instant.UTC().Truncate(time.Second)
-		if _, err := t.Snapshot(snap.Mirror, snap.Instant); !errors.Is(err, meta.ErrNotFound) {
+		snap.Timestamp = snap.Timestamp.UTC().Truncate(time.Second)
+		if _, err := t.Snapshot(snap.Mirror, snap.Timestamp); !errors.Is(err, meta.ErrNotFound) {
 			return fmt.Errorf("snapshot %s: %w", snap.ID(), meta.ErrExists)
 		}
 	}
 	for i := range s.Generations {
 		g := &s.Generations[i]
-		g.Instant = snap.Instant
+		g.Timestamp = snap.Timestamp
 		if err := t.putGeneration(g, s.Listings[i], s.History); err != nil {
 			return err
 		}
@@ -243,14 +243,14 @@ func (t *Tx) Seal(s *meta.Sealing, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if err := t.b("genref").Put(genRef(id, e.Gen, meta.OwnerSnapshot, string(key(nil).str(snap.Mirror).at(snap.Instant))), nil); err != nil {
+		if err := t.b("genref").Put(genRef(id, e.Gen, meta.OwnerSnapshot, string(key(nil).str(snap.Mirror).at(snap.Timestamp))), nil); err != nil {
 			return err
 		}
 	}
 	if _, _, err := t.mirrorID(snap.Mirror, true); err != nil {
 		return err
 	}
-	return putJSON(t.b("snapshot"), key(nil).str(snap.Mirror).at(snap.Instant), snap)
+	return putJSON(t.b("snapshot"), key(nil).str(snap.Mirror).at(snap.Timestamp), snap)
 }
 
 func genRef(id meta.SuiteID, gen uint32, kind byte, owner string) key {
@@ -316,7 +316,7 @@ func (t *Tx) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File,
 			return err
 		}
 		if len(t.Refs(d, 1)) == 0 {
-			if err := t.Suspect(d, time.Time{}); err != nil {
+			if err := t.AddCandidate(d, time.Time{}); err != nil {
 				return err
 			}
 		}
@@ -347,7 +347,7 @@ func (t *Tx) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File,
 		// An older state taken into history makes every change that follows
 		// count from the next ordinary snapshot: a time too late only costs a
 		// client one more download, one too early would hide a change.
-		at := g.Instant
+		at := g.Timestamp
 		if history {
 			at = time.Unix(0, 0)
 			var none cas.Digest
@@ -393,7 +393,7 @@ func (t *Tx) Listed(mirror string, suite repo.SuiteName, d cas.Digest) (meta.Lis
 	return meta.Listing{}, fmt.Errorf("digest %s in %s %s: %w", d, mirror, suite, meta.ErrNotFound)
 }
 
-// ListedSince tells since which snapshot's instant path has had the content d.
+// ListedSince tells since which snapshot's timestamp path has had the content d.
 // The path is relative to the mirror. ok is false where that is not known.
 func (t *Tx) ListedSince(mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, bool) {
 	id, ok := t.SuiteID(mirror, suite)

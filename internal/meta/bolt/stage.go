@@ -19,7 +19,7 @@ import (
 const (
 	stageRecords = 4096
 	stageBytes   = 8 << 20
-	paraBlock    = 24 << 10 // bytes of paragraphs in one compressed block
+	stanzaBlock  = 24 << 10 // bytes of stanzas in one compressed block
 )
 
 // Stage writes the facts of a new generation of one suite in bounded
@@ -92,7 +92,7 @@ func (st *Stage) Dirty(ctx context.Context, index string) (dirty bool, err error
 	return dirty, err
 }
 
-// Indices lists the indices that have live paragraphs, so that those that left
+// Indices lists the indices that have live stanzas, so that those that left
 // the root can be closed.
 func (st *Stage) Indices(ctx context.Context) (out []string, err error) {
 	err = st.s.View(ctx, func(tx *Tx) error {
@@ -139,7 +139,7 @@ func (st *Stage) Add(ctx context.Context, rec *repo.Record) error {
 		return nil
 	}
 	if st.fresh[d] {
-		return nil // the same paragraph twice
+		return nil // the same stanza twice
 	}
 	st.fresh[d] = true
 	st.changed++
@@ -184,7 +184,7 @@ func (st *Stage) End(ctx context.Context) (records, changed int, err error) {
 	return st.count, st.changed, nil
 }
 
-// close ends the presence of a live paragraph at this generation.
+// close ends the presence of a live stanza at this generation.
 func (st *Stage) close(tx *Tx, d [16]byte) error {
 	live := tx.b("live")
 	lk := key(nil).u32(uint32(st.index)).raw(d[:])
@@ -195,7 +195,7 @@ func (st *Stage) close(tx *Tx, d [16]byte) error {
 	span := tx.span(pid, st.index)
 	last := len(span) - 1
 	if last < 0 {
-		return fmt.Errorf("%w: live paragraph %d has no span", meta.ErrCorrupt, pid)
+		return fmt.Errorf("%w: live stanza %d has no span", meta.ErrCorrupt, pid)
 	}
 	if span[last].From >= st.gen {
 		// Staged for this generation by an attempt that was cut short.
@@ -227,13 +227,13 @@ func (st *Stage) flush(ctx context.Context) error {
 			if len(block) == 0 {
 				return nil
 			}
-			err := tx.putPara(first, block, st.zw)
+			err := tx.putStanzas(first, block, st.zw)
 			block, size = nil, 0
 			return err
 		}
 		for i := range st.batch {
 			r := &st.batch[i]
-			pid, known, err := tx.findPara(st.mid, &r.rec, r.digest)
+			pid, known, err := tx.findStanza(st.mid, &r.rec, r.digest)
 			if err != nil {
 				return err
 			}
@@ -251,7 +251,7 @@ func (st *Stage) flush(ctx context.Context) error {
 				if err := tx.putFact(st.mid, pid, &r.rec, r.digest); err != nil {
 					return err
 				}
-				if size >= paraBlock {
+				if size >= stanzaBlock {
 					if err := putBlock(); err != nil {
 						return err
 					}
@@ -267,7 +267,7 @@ func (st *Stage) flush(ctx context.Context) error {
 	return err
 }
 
-// open begins (or goes on with) the presence of a paragraph at this generation.
+// open begins (or goes on with) the presence of a stanza at this generation.
 func (st *Stage) open(tx *Tx, pid meta.PID, d [16]byte) error {
 	span := tx.span(pid, st.index)
 	if last := len(span) - 1; last >= 0 && span[last].To == st.gen {
@@ -290,7 +290,7 @@ func (st *Stage) open(tx *Tx, pid meta.PID, d [16]byte) error {
 	return tx.b("live").Put(key(nil).u32(uint32(st.index)).raw(d[:]), key(nil).u64(uint64(pid)))
 }
 
-// span reads the intervals of a paragraph in an index.
+// span reads the intervals of a stanza in an index.
 func (t *Tx) span(pid meta.PID, index meta.IndexID) []meta.Interval {
 	return decodeSpan(t.b("span").Get(key(nil).u64(uint64(pid)).u32(uint32(index))))
 }
@@ -309,8 +309,8 @@ func decodeSpan(v []byte) []meta.Interval {
 	return out
 }
 
-// putSpan writes the intervals of a paragraph; with none left, what nothing
-// else needs of the paragraph goes too.
+// putSpan writes the intervals of a stanza; with none left, what nothing
+// else needs of the stanza goes too.
 func (t *Tx) putSpan(pid meta.PID, index meta.IndexID, mid uint32, span []meta.Interval) error {
 	b := t.b("span")
 	k := key(nil).u64(uint64(pid)).u32(uint32(index))
@@ -336,9 +336,9 @@ func (t *Tx) putSpan(pid meta.PID, index meta.IndexID, mid uint32, span []meta.I
 	return t.deleteFact(mid, pid)
 }
 
-// findPara looks for the same paragraph among those known under its name: one
+// findStanza looks for the same stanza among those known under its name: one
 // that returns, or that stands in two indices, keeps its number.
-func (t *Tx) findPara(mid uint32, r *repo.Record, d [16]byte) (meta.PID, bool, error) {
+func (t *Tx) findStanza(mid uint32, r *repo.Record, d [16]byte) (meta.PID, bool, error) {
 	prefix := key(nil).u32(mid).str(r.Name)
 	c := t.b("name").Cursor()
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
@@ -421,7 +421,7 @@ func decodeFact(pid meta.PID, v []byte) (*meta.Fact, error) {
 	return f, nil
 }
 
-// deleteFact removes a paragraph that is present nowhere; the blobs of its
+// deleteFact removes a stanza that is present nowhere; the blobs of its
 // files become suspects.
 func (t *Tx) deleteFact(mid uint32, pid meta.PID) error {
 	pk := key(nil).u64(uint64(pid))
@@ -443,13 +443,13 @@ func (t *Tx) deleteFact(mid uint32, pid meta.PID) error {
 	if err := t.b("fact").Delete(pk); err != nil {
 		return err
 	}
-	return t.trimPara(pid)
+	return t.trimStanzas(pid)
 }
 
-// A block of paragraphs: the number of paragraphs, the length of each, and
+// A block of stanzas: the number of stanzas, the length of each, and
 // their bytes, zstd-compressed together. Its key is the number of the first.
 
-func (t *Tx) putPara(first meta.PID, block []staged, zw *zstd.Encoder) error {
+func (t *Tx) putStanzas(first meta.PID, block []staged, zw *zstd.Encoder) error {
 	var plain []byte
 	var e enc
 	e.uint(uint64(len(block)))
@@ -460,8 +460,8 @@ func (t *Tx) putPara(first meta.PID, block []staged, zw *zstd.Encoder) error {
 	return t.b("para").Put(key(nil).u64(uint64(first)), zw.EncodeAll(plain, e))
 }
 
-// trimPara deletes the block that holds pid once no fact of it is left.
-func (t *Tx) trimPara(pid meta.PID) error {
+// trimStanzas deletes the block that holds pid once no fact of it is left.
+func (t *Tx) trimStanzas(pid meta.PID) error {
 	b := t.b("para")
 	k, v := seekLast(b.Cursor(), nil, key(nil).u64(uint64(pid)))
 	if k == nil {

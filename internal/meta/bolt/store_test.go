@@ -131,7 +131,7 @@ func TestFrozen(t *testing.T) {
 		if more || len(tx.Refs(node.Digest, 0)) > 0 || tx.Needed(node.Digest) {
 			t.Errorf("after removal: more %v, refs %v", more, tx.Refs(node.Digest, 0))
 		}
-		if s := tx.Suspects(cas.Digest{}, day, 10); len(s) != 2 {
+		if s := tx.Candidates(cas.Digest{}, day, 10); len(s) != 2 {
 			t.Errorf("suspects: %v", s)
 		}
 		return err
@@ -145,19 +145,19 @@ func TestSuspects(t *testing.T) {
 	s, _ := open(t, bolt.Options{})
 	d := cas.Sum([]byte("x"))
 	err := s.Update(t.Context(), "test", func(tx *bolt.Tx) error {
-		if err := tx.Suspect(d, day); err != nil {
+		if err := tx.AddCandidate(d, day); err != nil {
 			return err
 		}
-		if got := tx.Suspects(cas.Digest{}, day.Add(-time.Second), 10); len(got) != 0 {
+		if got := tx.Candidates(cas.Digest{}, day.Add(-time.Second), 10); len(got) != 0 {
 			t.Errorf("too early: %v", got)
 		}
-		if got := tx.Suspects(cas.Digest{}, day, 10); len(got) != 1 {
+		if got := tx.Candidates(cas.Digest{}, day, 10); len(got) != 1 {
 			t.Errorf("in time: %v", got)
 		}
-		if err := tx.Suspect(d, day.Add(time.Hour)); err != nil {
+		if err := tx.AddCandidate(d, day.Add(time.Hour)); err != nil {
 			return err
 		}
-		if got := tx.Suspects(cas.Digest{}, day, 10); len(got) != 1 {
+		if got := tx.Candidates(cas.Digest{}, day, 10); len(got) != 1 {
 			t.Errorf("an older suspicion went: %v", got)
 		}
 		if err := tx.PutRef(d, meta.OwnerKit, "k"); err != nil || !tx.Needed(d) {
@@ -210,7 +210,7 @@ func TestVerifyBesideWriters(t *testing.T) {
 // would show nothing.
 func TestRecordingOfRemoved(t *testing.T) {
 	s, _ := open(t, bolt.Options{})
-	r := &meta.Recording{Name: "r", Pins: []meta.RecordingPin{{Mirror: mirrorName, Instant: day}}}
+	r := &meta.Recording{Name: "r", Pins: []meta.RecordingPin{{Mirror: mirrorName, Timestamp: day}}}
 	err := s.Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.PutRecording(r) })
 	if !errors.Is(err, meta.ErrNotFound) {
 		t.Errorf("of a snapshot that is not there: %v", err)

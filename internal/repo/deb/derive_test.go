@@ -280,7 +280,7 @@ Components: main contrib
 	if d := cmp.Diff(wantIndices, indices); d != "" {
 		t.Errorf("indices: -want +got\n%s", d)
 	}
-	// Paragraphs are upstream's bytes.
+	// Stanzas are upstream's bytes.
 	upstream := string(debtest.Decompress(t, ".gz", a.Get("dists/stable/main/binary-amd64/Packages.gz")))
 	for par := range strings.SplitSeq(strings.TrimSpace(string(sink.files["dists/stable/main/binary-amd64/Packages"])), "\n\n") {
 		if !strings.Contains(upstream, par+"\n\n") {

@@ -89,7 +89,7 @@ func fieldOf(name []byte) field {
 	return fNone
 }
 
-// parser reads facts from paragraphs into records, reusing its memory.
+// parser reads facts from stanzas into records, reusing its memory.
 type parser struct {
 	kind  repo.Kind
 	val   [nFields][]byte
@@ -104,7 +104,7 @@ func newParser(kind repo.Kind) *parser {
 	return &parser{kind: kind, arch: make(map[string]string)}
 }
 
-// parse reads the facts of one paragraph. rec's slices are valid until the next
+// parse reads the facts of one stanza. rec's slices are valid until the next
 // call; its strings stay.
 func (p *parser) parse(par deb822.Paragraph, rec *repo.Record) error {
 	if err := p.read(par, rec); err != nil {

@@ -109,7 +109,7 @@ func TestSourceFacts(t *testing.T) {
 }
 
 func TestFactsRefuse(t *testing.T) {
-	with := func(field, value string) string { // the paragraph with one field changed or left out
+	with := func(field, value string) string { // the stanza with one field changed or left out
 		var out []string
 		for _, l := range strings.Split(helloPar, "\n") {
 			if strings.HasPrefix(l, field+":") {
@@ -131,27 +131,27 @@ func TestFactsRefuse(t *testing.T) {
 		{"no SHA256", with("SHA256", ""), "paragraph 1 (hello) at byte 0: no SHA256: malformed", repo.ErrMalformed},
 		{"no Size", with("Size", ""), "paragraph 1 (hello) at byte 0: no Size: malformed", repo.ErrMalformed},
 		{"no Filename", with("Filename", ""), "paragraph 1 (hello) at byte 0: no Filename: malformed", repo.ErrMalformed},
-		{"no Architecture", with("Architecture", ""), `paragraph 1 (hello) at byte 0: Architecture "": not an architecture: malformed`, repo.ErrMalformed},
-		{"escape", with("Filename", "../../etc/x"), `paragraph 1 (hello) at byte 0: Filename: path "../../etc/x": leaves its directory: hostile path`, repo.ErrHostile},
-		{"escape inside", with("Filename", "pool/../../x"), `paragraph 1 (hello) at byte 0: Filename: path "pool/../../x": leaves its directory: hostile path`, repo.ErrHostile},
-		{"absolute", with("Filename", "/etc/x"), `paragraph 1 (hello) at byte 0: Filename: path "/etc/x": absolute: hostile path`, repo.ErrHostile},
-		{"carriage return", with("Filename", "pool/a\rb.deb"), `paragraph 1 (hello) at byte 0: Filename: path "pool/a\rb.deb": control character: hostile path`, repo.ErrHostile},
-		{"escape code", with("Filename", "pool/\x1b[2J.deb"), `paragraph 1 (hello) at byte 0: Filename: path "pool/\x1b[2J.deb": control character: hostile path`, repo.ErrHostile},
-		{"backslash", with("Filename", `..\x`), `paragraph 1 (hello) at byte 0: Filename: path "..\\x": backslash: hostile path`, repo.ErrHostile},
-		{"not UTF-8", with("Filename", "pool/\xff.deb"), `paragraph 1 (hello) at byte 0: Filename: path "pool/\xff.deb": not UTF-8: hostile path`, repo.ErrHostile},
-		{"directory", with("Filename", "pool/"), `paragraph 1 (hello) at byte 0: Filename: path "pool/": a directory: hostile path`, repo.ErrHostile},
-		{"dot", with("Filename", "./."), `paragraph 1 (hello) at byte 0: Filename: path "./.": a directory: hostile path`, repo.ErrHostile},
-		{"negative", with("Size", "-1"), `paragraph 1 (hello) at byte 0: Size "-1": expected a number of bytes up to 1099511627776: malformed`, repo.ErrMalformed},
-		{"huge", with("Size", "18446744073709551616"), `paragraph 1 (hello) at byte 0: Size "18446744073709551616": expected a number of bytes up to 1099511627776: malformed`, repo.ErrMalformed},
-		{"short digest", with("SHA256", "abcd"), `paragraph 1 (hello) at byte 0: SHA256 "abcd": 4 characters, expected 64: malformed`, repo.ErrMalformed},
-		{"name", with("Package", "../x"), `paragraph 1 (../x) at byte 0: Package "../x": not a word of printable ASCII: malformed`, repo.ErrMalformed},
-		{"version", with("Version", "1 2"), `paragraph 1 (hello) at byte 0: Version "1 2": not a word of printable ASCII: malformed`, repo.ErrMalformed},
-		{"source", with("Source", "a (1"), `paragraph 1 (hello) at byte 0: Source "a (1": no closing parenthesis: malformed`, repo.ErrMalformed},
-		{"built using", with("Built-Using", strings.Repeat("gcc (= 1),", 20_001)), `paragraph 1 (hello) at byte 0: Built-Using: more than 20000 sources: malformed`, repo.ErrMalformed},
+		{"no Architecture", with("Architecture", ""), `stanza 1 (hello) at byte 0: Architecture "": not an architecture: malformed`, repo.ErrMalformed},
+		{"escape", with("Filename", "../../etc/x"), `stanza 1 (hello) at byte 0: Filename: path "../../etc/x": leaves its directory: hostile path`, repo.ErrHostile},
+		{"escape inside", with("Filename", "pool/../../x"), `stanza 1 (hello) at byte 0: Filename: path "pool/../../x": leaves its directory: hostile path`, repo.ErrHostile},
+		{"absolute", with("Filename", "/etc/x"), `stanza 1 (hello) at byte 0: Filename: path "/etc/x": absolute: hostile path`, repo.ErrHostile},
+		{"carriage return", with("Filename", "pool/a\rb.deb"), `stanza 1 (hello) at byte 0: Filename: path "pool/a\rb.deb": control character: hostile path`, repo.ErrHostile},
+		{"escape code", with("Filename", "pool/\x1b[2J.deb"), `stanza 1 (hello) at byte 0: Filename: path "pool/\x1b[2J.deb": control character: hostile path`, repo.ErrHostile},
+		{"backslash", with("Filename", `..\x`), `stanza 1 (hello) at byte 0: Filename: path "..\\x": backslash: hostile path`, repo.ErrHostile},
+		{"not UTF-8", with("Filename", "pool/\xff.deb"), `stanza 1 (hello) at byte 0: Filename: path "pool/\xff.deb": not UTF-8: hostile path`, repo.ErrHostile},
+		{"directory", with("Filename", "pool/"), `stanza 1 (hello) at byte 0: Filename: path "pool/": a directory: hostile path`, repo.ErrHostile},
+		{"dot", with("Filename", "./."), `stanza 1 (hello) at byte 0: Filename: path "./.": a directory: hostile path`, repo.ErrHostile},
+		{"negative", with("Size", "-1"), `stanza 1 (hello) at byte 0: Size "-1": expected a number of bytes up to 1099511627776: malformed`, repo.ErrMalformed},
+		{"huge", with("Size", "18446744073709551616"), `stanza 1 (hello) at byte 0: Size "18446744073709551616": expected a number of bytes up to 1099511627776: malformed`, repo.ErrMalformed},
+		{"short digest", with("SHA256", "abcd"), `stanza 1 (hello) at byte 0: SHA256 "abcd": 4 characters, expected 64: malformed`, repo.ErrMalformed},
+		{"name", with("Package", "../x"), `stanza 1 (../x) at byte 0: Package "../x": not a word of printable ASCII: malformed`, repo.ErrMalformed},
+		{"version", with("Version", "1 2"), `stanza 1 (hello) at byte 0: Version "1 2": not a word of printable ASCII: malformed`, repo.ErrMalformed},
+		{"source", with("Source", "a (1"), `stanza 1 (hello) at byte 0: Source "a (1": no closing parenthesis: malformed`, repo.ErrMalformed},
+		{"built using", with("Built-Using", strings.Repeat("gcc (= 1),", 20_001)), `stanza 1 (hello) at byte 0: Built-Using: more than 20000 sources: malformed`, repo.ErrMalformed},
 		{"twice", helloPar + "\nfilename: pool/other.deb", "paragraph 1 (hello) at byte 0: field Filename twice: malformed", repo.ErrMalformed},
-		{"NUL", with("Filename", "pool/a\x00.deb"), "malformed: paragraph 1 (hello) at byte 0: NUL at byte 307: malformed control data", repo.ErrMalformed},
-		{"large", helloPar + "\nTag: " + strings.Repeat("x", 100<<20), `malformed: paragraph 1 (hello) at byte 0: field "Tag": more than 4194304 bytes: too large`, repo.ErrMalformed},
-		{"no field", "Package: a\nnonsense", `paragraph 1 (a) at byte 0: malformed: paragraph 1 at byte 0: line "nonsense" is no field: malformed control data`, repo.ErrMalformed},
+		{"NUL", with("Filename", "pool/a\x00.deb"), "malformed: stanza 1 (hello) at byte 0: NUL at byte 307: malformed control data", repo.ErrMalformed},
+		{"large", helloPar + "\nTag: " + strings.Repeat("x", 100<<20), `malformed: stanza 1 (hello) at byte 0: field "Tag": more than 4194304 bytes: too large`, repo.ErrMalformed},
+		{"no field", "Package: a\nnonsense", `stanza 1 (a) at byte 0: malformed: stanza 1 at byte 0: line "nonsense" is no field: malformed control data`, repo.ErrMalformed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := records(t, repo.KindBinary, tt.par)
@@ -165,9 +165,9 @@ func TestFactsRefuse(t *testing.T) {
 		{"only MD5", src + "Files:\n d41d8cd98f00b204e9800998ecf8427e 1 a.dsc", "paragraph 1 (a) at byte 0: no Checksums-Sha256, only Files with MD5: weak digest"},
 		{"no files", src, "paragraph 1 (a) at byte 0: no Checksums-Sha256: malformed"},
 		{"empty", src + "Checksums-Sha256:\n", "paragraph 1 (a) at byte 0: Checksums-Sha256 is empty: malformed"},
-		{"slash", src + "Checksums-Sha256:\n " + sumA + " 1 x/a.dsc", `paragraph 1 (a) at byte 0: Checksums-Sha256: "x/a.dsc" is not a file in the Directory: hostile path`},
-		{"directory", strings.Replace(src, "pool", "../pool", 1) + "Checksums-Sha256:\n " + sumA + " 1 a.dsc", `paragraph 1 (a) at byte 0: Directory and Checksums-Sha256: path "../pool/a.dsc": leaves its directory: hostile path`},
-		{"words", src + "Checksums-Sha256:\n " + sumA[:4] + " 1", `paragraph 1 (a) at byte 0: Checksums-Sha256: line "0ed6 1": 2 words, expected digest, size and name: malformed`},
+		{"slash", src + "Checksums-Sha256:\n " + sumA + " 1 x/a.dsc", `stanza 1 (a) at byte 0: Checksums-Sha256: "x/a.dsc" is not a file in the Directory: hostile path`},
+		{"directory", strings.Replace(src, "pool", "../pool", 1) + "Checksums-Sha256:\n " + sumA + " 1 a.dsc", `stanza 1 (a) at byte 0: Directory and Checksums-Sha256: path "../pool/a.dsc": leaves its directory: hostile path`},
+		{"words", src + "Checksums-Sha256:\n " + sumA[:4] + " 1", `stanza 1 (a) at byte 0: Checksums-Sha256: line "0ed6 1": 2 words, expected digest, size and name: malformed`},
 	} {
 		t.Run("source "+tt.name, func(t *testing.T) {
 			if _, err := records(t, repo.KindSource, tt.par); err == nil || err.Error() != tt.want {
@@ -283,7 +283,7 @@ func TestBroken(t *testing.T) {
 // but for a few packages that need other architectures.
 func TestBrokenRealIndex(t *testing.T) {
 	if testing.Short() {
-		t.Skip("63,000 paragraphs")
+		t.Skip("63,000 stanzas")
 	}
 	data := realPackages(t)
 	got, err := Format{}.Broken(t.Context(), func(emit func(repo.Record) error) error {

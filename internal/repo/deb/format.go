@@ -1,5 +1,5 @@
 // Package deb is the Debian repository format: Release files, the indices that
-// they list, and the paragraphs in those, as the Debian wiki's RepositoryFormat
+// they list, and the stanzas in those, as the Debian wiki's RepositoryFormat
 // page, Debian Policy and apt's own source describe them.
 //
 // [Format] puts it behind [repo.Format]. The rest is pure: bytes in, facts or an

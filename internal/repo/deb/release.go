@@ -68,7 +68,7 @@ func parseRelease(text []byte) (*Release, error) {
 	}
 	body, rest, _ := strings.Cut(string(text), "\n\n")
 	if strings.Trim(rest, "\n") != "" {
-		return nil, fmt.Errorf("text after the first paragraph: %w", repo.ErrMalformed)
+		return nil, fmt.Errorf("text after the first stanza: %w", repo.ErrMalformed)
 	}
 	if i := strings.IndexByte(body, 0); i >= 0 {
 		return nil, fmt.Errorf("NUL at byte %d: %w", i, repo.ErrMalformed)

@@ -84,13 +84,13 @@ func TestParseReleaseRefuses(t *testing.T) {
 		is             error
 	}{
 		{"empty", "", `empty: malformed`, repo.ErrMalformed},
-		{"HTML", "<html><body>Please log in</body></html>\n", `malformed: paragraph 1 at byte 0: line "<html><body>Please log in</body></html>" is no field: malformed control data`, repo.ErrMalformed},
+		{"HTML", "<html><body>Please log in</body></html>\n", `malformed: stanza 1 at byte 0: line "<html><body>Please log in</body></html>" is no field: malformed control data`, repo.ErrMalformed},
 		{"no date", "Suite: x\nSHA256:\n", `no Date: malformed`, repo.ErrMalformed},
 		{"local time", "Date: Sat, 11 Jul 2026 10:16:37 CEST\nSHA256:\n", `Date: date "Sat, 11 Jul 2026 10:16:37 CEST": expected a form like "Sat, 11 Jul 2026 10:16:37 UTC": malformed`, repo.ErrMalformed},
 		{"valid-until", date + "Valid-Until: tomorrow\nSHA256:\n", `Valid-Until: date "tomorrow": expected a form like "Sat, 11 Jul 2026 10:16:37 UTC": malformed`, repo.ErrMalformed},
 		{"weak", date + "MD5Sum:\n d41d8cd98f00b204e9800998ecf8427e 0 Packages\n", `lists files by MD5 or SHA-1 alone, expected SHA256 or SHA512: weak digest`, repo.ErrWeak},
 		{"none", date, `neither SHA256 nor SHA512: malformed`, repo.ErrMalformed},
-		{"two paragraphs", date + "SHA256:\n\nSuite: other\n", `text after the first paragraph: malformed`, repo.ErrMalformed},
+		{"two stanzas", date + "SHA256:\n\nSuite: other\n", `text after the first stanza: malformed`, repo.ErrMalformed},
 		{"twice", date + "Suite: a\nSHA256:\nsuite: b\n", `field suite twice: malformed`, repo.ErrMalformed},
 		{"NUL", date + "SHA256:\x00\n", `NUL at byte 43: malformed`, repo.ErrMalformed},
 		{"CR", date + "SHA256:\r\n", `carriage return at byte 43: malformed`, repo.ErrMalformed},

@@ -302,7 +302,7 @@ func TestRead(t *testing.T) {
 			for i := range want {
 				want[i].Files = []repo.File{{Path: map[bool]string{true: "sub/dir/"}[opts.XMLBase == "sub/dir/"] + built[i].Href(), Size: int64(len(built[i].Bytes)), SHA256: cas.Sum(built[i].Bytes)}}
 				if strings.HasPrefix(opts.XMLBase, "https:") {
-					want[i].Elsewhere = opts.XMLBase
+					want[i].AlternateBases = opts.XMLBase
 				}
 			}
 			bytesOf := make([][]byte, len(got))

@@ -338,7 +338,7 @@ func record(p *rpmmd.Package) (*repo.Record, error) {
 	if err != nil {
 		return nil, malformed(err)
 	}
-	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch, Bytes: p.Raw, Elsewhere: elsewhere,
+	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch, Bytes: p.Raw, AlternateBases: elsewhere,
 		Files: []repo.File{{Path: path, Size: p.Size}}}
 	if p.Base != "" {
 		if rec.Bytes, err = rpmmd.Relocate(p.Raw, path); err != nil {

@@ -1,11 +1,11 @@
-// Package deb822 reads the paragraphs of Debian control data: the syntax of
+// Package deb822 reads the stanzas of Debian control data: the syntax of
 // Packages, Sources, Release, .dsc, .buildinfo, dpkg's status file and apt's
 // .sources files (deb822(5); Debian Policy chapter 5).
 //
-// A paragraph is a run of lines that ends at an empty line. A field is a name,
+// A stanza is a run of lines that ends at an empty line. A field is a name,
 // a colon and a value; lines that begin with a space or a tab continue the
 // value. The reader follows apt where Policy and apt differ: only a line with no
-// byte at all ends a paragraph, one of blanks continues the field before it.
+// byte at all ends a stanza, one of blanks continues the field before it.
 //
 // Nothing is copied: a [Paragraph] is a window on the reader's buffer, and its
 // fields are found when they are asked for.
@@ -23,30 +23,30 @@ var (
 	// ErrMalformed means bytes that are not control data, or that two readers
 	// could take for different control data.
 	ErrMalformed = errors.New("malformed control data")
-	// ErrTooLarge means a paragraph larger than the reader accepts.
+	// ErrTooLarge means a stanza larger than the reader accepts.
 	ErrTooLarge = errors.New("too large")
 )
 
-// DefaultMaxParagraph is the largest paragraph a [Reader] accepts unless told
-// otherwise, in bytes. The largest in Debian (a Sources paragraph of the kernel)
+// DefaultMaxParagraph is the largest stanza a [Reader] accepts unless told
+// otherwise, in bytes. The largest in Debian (a Sources stanza of the kernel)
 // has about 300 KB.
 const DefaultMaxParagraph = 4 << 20
 
 const window = 256 << 10 // first size of the reader's buffer, in bytes
 
-// Reader reads paragraphs from a stream. It holds one window of the stream,
-// which grows to the largest paragraph seen.
+// Reader reads stanzas from a stream. It holds one window of the stream,
+// which grows to the largest stanza seen.
 type Reader struct {
 	r          io.Reader
 	buf        []byte
 	start, end int   // unread bytes are buf[start:end]
 	off        int64 // offset in the stream of buf[start]
-	n          int   // paragraphs returned
+	n          int   // stanzas returned
 	max        int
 	err        error // from r, sticky; io.EOF at the end
 }
 
-// NewReader returns a reader of r's paragraphs, each of at most max bytes; 0
+// NewReader returns a reader of r's stanzas, each of at most max bytes; 0
 // stands for [DefaultMaxParagraph].
 func NewReader(r io.Reader, max int) *Reader {
 	if max <= 0 {
@@ -55,10 +55,10 @@ func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{r: r, max: max, buf: make([]byte, min(window, max+2))}
 }
 
-// Next returns the next paragraph, valid until the call after. At the end it
-// returns io.EOF. Errors name the paragraph and its offset in the stream.
+// Next returns the next stanza, valid until the call after. At the end it
+// returns io.EOF. Errors name the stanza and its offset in the stream.
 func (r *Reader) Next() (Paragraph, error) {
-	for { // blank lines before the paragraph
+	for { // blank lines before the stanza
 		for r.start < r.end && r.buf[r.start] == '\n' {
 			r.start++
 			r.off++
@@ -105,7 +105,7 @@ func (r *Reader) take(n, skip int) (Paragraph, error) {
 		return Paragraph{}, fmt.Errorf("%s: NUL at byte %d: %w", p.where(), r.off+int64(i), ErrMalformed)
 	}
 	if bytes.IndexByte(p.data, '\r') >= 0 && hasCRLine(p.data) {
-		// apt ends the paragraph here, dpkg does not.
+		// apt ends the stanza here, dpkg does not.
 		return Paragraph{}, fmt.Errorf("%s: a line of only a carriage return: %w", p.where(), ErrMalformed)
 	}
 	r.n++
@@ -154,14 +154,14 @@ func (r *Reader) fill() {
 	r.err = io.ErrNoProgress
 }
 
-// Paragraph is one paragraph's bytes.
+// Paragraph is one stanza's bytes.
 type Paragraph struct {
 	Number int   // within the stream, from 1
 	Offset int64 // of its first byte within the stream
 	data   []byte
 }
 
-// ParagraphOf returns b, one paragraph without the blank line after it, as a
+// ParagraphOf returns b, one stanza without the blank line after it, as a
 // Paragraph. It keeps b.
 func ParagraphOf(b []byte) Paragraph {
 	for len(b) > 0 && b[len(b)-1] == '\n' {
@@ -170,7 +170,7 @@ func ParagraphOf(b []byte) Paragraph {
 	return Paragraph{Number: 1, data: b}
 }
 
-// Bytes returns the paragraph as it was written, without its last newline.
+// Bytes returns the stanza as it was written, without its last newline.
 func (p Paragraph) Bytes() []byte { return p.data }
 
 func (p Paragraph) where() string {
@@ -181,7 +181,7 @@ func (p Paragraph) where() string {
 	return fmt.Sprintf("paragraph %d (%s) at byte %d", p.Number, clip(name), p.Offset)
 }
 
-// String names the paragraph for an error message.
+// String names the stanza for an error message.
 func (p Paragraph) String() string { return p.where() }
 
 // Get returns the value of the first field of that name, in any case, without
@@ -210,10 +210,10 @@ func (p Paragraph) Check() error {
 	return s.Err()
 }
 
-// Scan returns a scanner of the paragraph's fields, in their order.
+// Scan returns a scanner of the stanza's fields, in their order.
 func (p Paragraph) Scan() Scanner { return Scanner{p: p, rest: p.data} }
 
-// Scanner walks over a paragraph's fields. Its zero value has none.
+// Scanner walks over a stanza's fields. Its zero value has none.
 type Scanner struct {
 	p           Paragraph
 	rest        []byte
@@ -310,10 +310,10 @@ func Lines(value string) []string {
 	return out
 }
 
-// ParseFile reads a whole small file of paragraphs, in which a line that begins
+// ParseFile reads a whole small file of stanzas, in which a line that begins
 // with '#' is a comment and carriage returns at the ends of lines are left out:
 // what apt accepts in the .sources files of the machine it runs on. The
-// paragraphs share one copy of data.
+// stanzas share one copy of data.
 func ParseFile(data []byte) ([]Paragraph, error) {
 	clean := make([]byte, 0, len(data))
 	for line := range bytes.Lines(data) {

@@ -56,7 +56,7 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// TestReaderWindow reads paragraphs of every size around the window's.
+// TestReaderWindow reads stanzas of every size around the window's.
 func TestReaderWindow(t *testing.T) {
 	var in bytes.Buffer
 	var want []string
@@ -70,7 +70,7 @@ func TestReaderWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !cmp.Equal(want, got) {
-		t.Errorf("read %d paragraphs, expected %d, or other bytes", len(got), len(want))
+		t.Errorf("read %d stanzas, expected %d, or other bytes", len(got), len(want))
 	}
 }
 
@@ -79,11 +79,11 @@ func TestReaderRefuses(t *testing.T) {
 		name, in, want string
 		is             error
 	}{
-		{"NUL", "Package: a\n\nPackage: b\nX: \x00\n", `paragraph 2 (b) at byte 12: NUL at byte 26: malformed control data`, ErrMalformed},
-		{"CR line", "Package: a\n\r\nPackage: b\n", `paragraph 1 (a) at byte 0: a line of only a carriage return: malformed control data`, ErrMalformed},
-		{"large field", "Package: a\n\nPackage: b\nDescription: " + strings.Repeat("x", 2000) + "\n", `paragraph 2 (b) at byte 12: field "Description": more than 1000 bytes: too large`, ErrTooLarge},
-		{"large paragraph at once", "Package: b\nDescription: " + strings.Repeat("x", 1100) + "\n\n", `paragraph 1 (b) at byte 0: field "Description": more than 1000 bytes: too large`, ErrTooLarge},
-		{"many fields", "Package: b\n" + strings.Repeat("Xyz: abc\n", 300) + "\n\n", `paragraph 1 (b) at byte 0: field "Xyz": more than 1000 bytes: too large`, ErrTooLarge},
+		{"NUL", "Package: a\n\nPackage: b\nX: \x00\n", `stanza 2 (b) at byte 12: NUL at byte 26: malformed control data`, ErrMalformed},
+		{"CR line", "Package: a\n\r\nPackage: b\n", `stanza 1 (a) at byte 0: a line of only a carriage return: malformed control data`, ErrMalformed},
+		{"large field", "Package: a\n\nPackage: b\nDescription: " + strings.Repeat("x", 2000) + "\n", `stanza 2 (b) at byte 12: field "Description": more than 1000 bytes: too large`, ErrTooLarge},
+		{"large stanza at once", "Package: b\nDescription: " + strings.Repeat("x", 1100) + "\n\n", `stanza 1 (b) at byte 0: field "Description": more than 1000 bytes: too large`, ErrTooLarge},
+		{"many fields", "Package: b\n" + strings.Repeat("Xyz: abc\n", 300) + "\n\n", `stanza 1 (b) at byte 0: field "Xyz": more than 1000 bytes: too large`, ErrTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := readAll(strings.NewReader(tt.in), 1000)
@@ -115,7 +115,7 @@ func (e *endless) Read(p []byte) (int, error) {
 func TestReaderHundredMegabyteField(t *testing.T) {
 	e := &endless{}
 	_, err := NewReader(e, 0).Next()
-	const want = `paragraph 1 (bomb) at byte 0: field "Depends": more than 4194304 bytes: too large`
+	const want = `stanza 1 (bomb) at byte 0: field "Depends": more than 4194304 bytes: too large`
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, expected %s", err, want)
 	}
@@ -132,7 +132,7 @@ func TestParagraph(t *testing.T) {
 	if _, ok := p.Get("Depends"); ok {
 		t.Error("a field after a malformed line was found")
 	}
-	const want = `paragraph 1 at byte 0: line "DEPENDS : b" is no field: malformed control data`
+	const want = `stanza 1 at byte 0: line "DEPENDS : b" is no field: malformed control data`
 	if err := p.Check(); err == nil || err.Error() != want {
 		t.Errorf("error %v, expected %s", err, want)
 	}
@@ -145,7 +145,7 @@ func TestParagraph(t *testing.T) {
 	if d := cmp.Diff([]string{`Depends="b,\n c"`, `Empty=""`, `Description="d\n .\n\te"`}, got); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
-	if err := ParagraphOf([]byte("A: b\na: c")).Check(); err == nil || err.Error() != `paragraph 1 at byte 0: field "a" twice: malformed control data` {
+	if err := ParagraphOf([]byte("A: b\na: c")).Check(); err == nil || err.Error() != `stanza 1 at byte 0: field "a" twice: malformed control data` {
 		t.Errorf("error %v", err)
 	}
 	for _, in := range []string{" a: b", ":b", "no colon", "#a: b", "-a: b"} {
@@ -183,7 +183,7 @@ func TestReaderAllocations(t *testing.T) {
 		}
 	})
 	if n > 10 {
-		t.Errorf("%v allocations for 10,000 paragraphs", n)
+		t.Errorf("%v allocations for 10,000 stanzas", n)
 	}
 }
 

@@ -398,7 +398,7 @@ func sum(field string, data []byte) string {
 }
 
 // FromPackages reads a Packages file, such as one of apt's own lists, and
-// returns up to max of its packages (0: all), each with its paragraph's fields
+// returns up to max of its packages (0: all), each with its stanza's fields
 // and a tiny body in place of the package: an archive real in shape and small in
 // bytes.
 func FromPackages(tb testing.TB, r io.Reader, max int) []Package {

@@ -157,7 +157,7 @@ func (s *Suite) Remove(name, version string) {
 	}
 }
 
-// Override sets a field in the index's paragraph of a package without a new
+// Override sets a field in the index's stanza of a package without a new
 // .deb, as the archive's overrides do with Section and Priority.
 func (s *Suite) Override(name, field, value string) {
 	for _, b := range s.pkgs {
@@ -384,8 +384,8 @@ func (s *Suite) indices() map[string][]byte {
 	return out
 }
 
-// paragraph returns the package's paragraph with the blank line after it.
-func (b *binary) paragraph(long bool) string {
+// stanza returns the package's stanza with the blank line after it.
+func (b *binary) stanza(long bool) string {
 	text := b.control(long)
 	for _, k := range slices.Sorted(maps.Keys(b.override)) {
 		lines := strings.SplitAfter(text, "\n")

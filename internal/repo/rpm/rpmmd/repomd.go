@@ -186,7 +186,7 @@ func (md *RepoMD) Find(typ string) *Data {
 	return nil
 }
 
-// Time is the instant, in Unix seconds, that the metadata claim as theirs:
+// Time is the timestamp, in Unix seconds, that the metadata claim as theirs:
 // the newest timestamp of a data entry, else a revision that is a number of
 // seconds, else 0.
 func (md *RepoMD) Time() int64 {

@@ -93,7 +93,7 @@ func (z *Freezer) carriedChoice(ctx context.Context, pl *plan, d *DocMirror, c c
 		return nil, nil, err
 	}
 	fs := &meta.FrozenSuite{Suite: c.suite.Suite}
-	choice := &repo.Choice{Suite: c.suite.Suite, Root: root, Records: z.records(pl, d.Name, c.suite.Suite)}
+	choice := &repo.Choice{Suite: c.suite.Suite, Root: root, Records: z.records(pl, d.Name, c.suite.Suite), Packages: z.chosen(pl, d.Name, c.suite.Suite, nil)}
 	held := map[string]cas.Digest{}
 	for _, i := range c.suite.Indices {
 		held[i.Path] = i.SHA256

@@ -774,14 +774,20 @@ func (w *sinkWriter) Commit() (repo.File, error) {
 func (z *Freezer) commit(ctx context.Context, batch cas.Batch, pl *plan, doc *Document, data []byte) (*meta.Frozen, error) {
 	f := &meta.Frozen{Name: doc.Name, Date: doc.Date, Created: z.cfg.Now().UTC().Truncate(time.Second), Key: z.cfg.Signer.Fingerprint()}
 	var nodes []meta.Node
+	all := make([]*derivation, len(doc.Mirrors))
+	for i := range doc.Mirrors {
+		var err error
+		if all[i], err = z.derivation(ctx, pl, &doc.Mirrors[i], doc.Date, batch); err != nil {
+			return nil, fmt.Errorf("derive %s: %w", doc.Mirrors[i].Name, err)
+		}
+	}
 	for i := range doc.Mirrors {
 		d := &doc.Mirrors[i]
 		s := &sink{z: z, mirror: d.Name, batch: batch, date: doc.Date}
-		fm, err := z.derive(ctx, pl, d, doc.Date, s)
-		if err != nil {
+		if err := all[i].derive(ctx, all, s); err != nil {
 			return nil, fmt.Errorf("derive %s: %w", d.Name, err)
 		}
-		f.Mirrors = append(f.Mirrors, *fm)
+		f.Mirrors = append(f.Mirrors, *all[i].fm)
 		for _, p := range pl.picks[d.Name] {
 			if pl.whole[d.Name] {
 				break
@@ -942,8 +948,27 @@ func (z *Freezer) putManifest(ctx context.Context, batch cas.Batch, f *meta.Froz
 	return err
 }
 
-// derive writes one mirror's frozen repository.
-func (z *Freezer) derive(ctx context.Context, pl *plan, d *DocMirror, date time.Time, s *sink) (*meta.FrozenMirror, error) {
+// derivation is what one mirror's frozen repository is made of.
+type derivation struct {
+	format repo.Format
+	params repo.DeriveParams
+	fm     *meta.FrozenMirror
+}
+
+// derive writes the frozen repository of one mirror of a freeze; all are those of
+// the freeze.
+func (x *derivation) derive(ctx context.Context, all []*derivation, s *sink) error {
+	p := x.params
+	for _, o := range all {
+		if o != x && o.fm.Type == x.fm.Type {
+			p.Beside = append(p.Beside, o.params.Choices...)
+		}
+	}
+	return x.format.Derive(ctx, p, s)
+}
+
+// derivation gathers what one mirror's frozen repository is made of.
+func (z *Freezer) derivation(ctx context.Context, pl *plan, d *DocMirror, date time.Time, batch cas.Batch) (*derivation, error) {
 	format, err := z.e.Format(d.Type)
 	if err != nil {
 		return nil, err
@@ -982,6 +1007,7 @@ func (z *Freezer) derive(ctx context.Context, pl *plan, d *DocMirror, date time.
 				return z.blobs.Open(ctx, kept[l.Path].SHA256)
 			}
 			choice.Records = z.records(pl, d.Name, e.Suite)
+			choice.Packages = z.chosen(pl, d.Name, e.Suite, src.snap)
 			for _, dg := range []cas.Digest{g.Certificates, g.Metalink} {
 				if !dg.IsZero() {
 					certs[dg] = true
@@ -1018,14 +1044,11 @@ func (z *Freezer) derive(ctx context.Context, pl *plan, d *DocMirror, date time.
 		params.Choices = append(params.Choices, *choice)
 		fm.Suites = append(fm.Suites, *fs)
 	}
-	if err := format.Derive(ctx, params, s); err != nil {
-		return nil, err
-	}
 	fm.Proof = proofFiles(d)
-	if fm.Certificates, err = z.joinCerts(ctx, pl, d.Name, s.batch); err != nil {
+	if fm.Certificates, err = z.joinCerts(ctx, pl, d.Name, batch); err != nil {
 		return nil, err
 	}
-	return fm, nil
+	return &derivation{format: format, params: params, fm: fm}, nil
 }
 
 // proofFiles lists the upstream files that a mirror's proof consists of.
@@ -1082,6 +1105,31 @@ func (z *Freezer) joinCerts(ctx context.Context, pl *plan, name string, batch ca
 	}
 	info, err := cas.PutBatch(ctx, batch, sign.Merge(rings...).ExportArmored(), time.Time{})
 	return info.Digest, err
+}
+
+// chosen iterates over the packages that are taken of one suite: those picked, or
+// all of a whole snapshot's.
+func (z *Freezer) chosen(pl *plan, name string, suite repo.SuiteName, snap *meta.Snapshot) func(context.Context, func(repo.Record) error) error {
+	in := func(p meta.Place) bool { return p.Suite == suite }
+	return func(ctx context.Context, emit func(repo.Record) error) error {
+		if pl.whole[name] && snap != nil {
+			return z.e.EachPackage(ctx, snap, func(e meta.Entry) error {
+				if !slices.ContainsFunc(e.Places, in) {
+					return nil
+				}
+				return emit(e.Fact.Record)
+			})
+		}
+		for _, p := range pl.picks[name] {
+			if !slices.ContainsFunc(p.places, in) {
+				continue
+			}
+			if err := emit(p.fact.Record); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	}
 }
 
 // records iterates over what was picked of one index, ordered by content alone.

@@ -199,6 +199,9 @@ type Choice struct {
 	Groups []Group
 	// Whole: everything of the suite is taken; Records is not called.
 	Whole bool
+	// Packages calls emit for each chosen package, in any order and without its
+	// Bytes: of a whole suite for all.
+	Packages func(ctx context.Context, emit func(Record) error) error
 	// Held tells for a whole suite which listed files are in the store.
 	Held func(Listed) (File, bool)
 	// Records calls emit for each chosen stanza of index, in upstream's
@@ -218,6 +221,9 @@ type DeriveParams struct {
 	Date    time.Time // of the freeze, UTC seconds
 	Choices []Choice  // in the configuration's order of suites
 	Signer  *sign.Signer
+	// Beside are the choices of the freeze's other mirrors of that format, in no
+	// particular order: clients use them together with this one.
+	Beside []Choice
 }
 
 // Sink takes the files of a derived repository.

@@ -3,19 +3,12 @@ package rpm
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
-	"path"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/nevra"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
@@ -40,7 +33,7 @@ func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) e
 			return fmt.Errorf("derive %s: suite %q, expected %q", p.Mirror.Name, c.Suite, Suite)
 		}
 		all := states(c)
-		d := deriver{c: all[0], states: all, sink: sink, date: p.Date.Unix()}
+		d := deriver{c: all[0], states: all, beside: p.Beside, mirror: p.Mirror, sink: sink, date: p.Date.Unix()}
 		d.c.Records = c.Records
 		if err := d.repository(ctx, p); err != nil {
 			return fmt.Errorf("derive %s: %w", p.Mirror.Name, err)
@@ -53,9 +46,12 @@ func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) e
 type deriver struct {
 	c      repo.Choice   // the newest state
 	states []repo.Choice // all of them, newest first
+	beside []repo.Choice // of the freeze's other repositories
+	mirror config.Mirror
 	sink   repo.Sink
 	date   int64         // Unix seconds
 	md     *rpmmd.RepoMD // upstream's
+	all    bool          // every package is chosen
 	out    rpmmd.RepoMD
 }
 
@@ -190,6 +186,12 @@ func (d *deriver) exact(ctx context.Context) error {
 		return err
 	}
 	body = chunks{}
+	if d.all, err = d.takesAll(ctx, primary, chosen); err != nil {
+		return err
+	}
+	if err := selectBeside(ctx, &sel, d.beside); err != nil {
+		return err
+	}
 	for _, kind := range []rpmmd.Kind{rpmmd.Filelists, rpmmd.Other} {
 		if err := d.cut(ctx, kind, ext, chosen); err != nil {
 			return err
@@ -341,256 +343,4 @@ func cutState(ctx context.Context, c repo.Choice, l repo.Listed, kind rpmmd.Kind
 		return rpmmd.Head{}, malformed(err)
 	}
 	return head, nil
-}
-
-type ctxReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r ctxReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
-}
-
-// list writes one list.
-func (d *deriver) list(ctx context.Context, kind rpmmd.Kind, ext string, head rpmmd.Head, n int, body *chunks) error {
-	return d.write(ctx, string(kind), string(kind)+".xml"+ext, func(w io.Writer) error {
-		if _, err := w.Write(head.Open(n)); err != nil {
-			return err
-		}
-		if err := body.writeTo(w); err != nil {
-			return err
-		}
-		_, err := w.Write(head.Close())
-		return err
-	})
-}
-
-// comps writes comps as the plain "group" data, which every client takes: that
-// of the newest state, and what only older ones have.
-func (d *deriver) comps(ctx context.Context, _ string, sel *rpmmd.Selection) error {
-	var docs [][]byte
-	for _, c := range d.states {
-		for _, typ := range []string{"group", "group_gz", "group_xz", "group_zst", "group_bz2"} {
-			l, ok := heldIn(c, typ)
-			if !ok {
-				continue
-			}
-			doc, err := readHeld(ctx, c, l, rpmmd.MaxComps)
-			if err != nil {
-				return err
-			}
-			docs = append(docs, doc)
-			break
-		}
-	}
-	if len(docs) == 0 {
-		return nil
-	}
-	return d.write(ctx, "group", "comps.xml", func(w io.Writer) error { return rpmmd.CutComps(w, sel, docs[0], docs[1:]...) })
-}
-
-func (d *deriver) updateinfo(ctx context.Context, ext string, sel *rpmmd.Selection) error {
-	var docs []io.Reader
-	for _, c := range d.states {
-		l, ok := heldIn(c, "updateinfo")
-		if !ok {
-			continue
-		}
-		r, err := openHeld(ctx, c, l)
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		docs = append(docs, ctxReader{ctx, r})
-	}
-	if len(docs) == 0 {
-		return nil
-	}
-	return d.write(ctx, "updateinfo", "updateinfo.xml"+ext, func(w io.Writer) error {
-		_, err := rpmmd.CutUpdateinfo(w, sel, docs...)
-		return err
-	})
-}
-
-func (d *deriver) modules(ctx context.Context, ext string, sel *rpmmd.Selection) error {
-	var docs []rpmmd.ModuleDoc
-	for _, c := range d.states {
-		l, ok := heldIn(c, "modules")
-		if !ok {
-			continue
-		}
-		doc, err := readHeld(ctx, c, l, rpmmd.MaxModules)
-		if err != nil {
-			return err
-		}
-		parsed, err := rpmmd.ParseModules(doc)
-		if err != nil {
-			return malformed(err)
-		}
-		docs = append(docs, parsed...)
-	}
-	kept := rpmmd.CutModules(docs, sel)
-	if len(kept) == 0 {
-		return nil // libmodulemd refuses an empty document
-	}
-	return d.write(ctx, "modules", "modules.yaml"+ext, func(w io.Writer) error {
-		_, err := w.Write(rpmmd.FormatModules(kept))
-		return err
-	})
-}
-
-// product copies the product certificate as it is.
-func (d *deriver) product(ctx context.Context, _ string, _ *rpmmd.Selection) error {
-	l, ok := d.held("productid")
-	listed := d.md.Find("productid")
-	if !ok || listed == nil {
-		return nil
-	}
-	r, err := d.c.Open(ctx, l)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", l.Path, err)
-	}
-	defer r.Close()
-	const max = 16 << 20
-	data, err := io.ReadAll(io.LimitReader(r, max+1))
-	if err != nil {
-		return err
-	}
-	if len(data) > max {
-		return fmt.Errorf("%w: %s has more than %d bytes", repo.ErrMalformed, l.Path, max)
-	}
-	entry := *listed
-	if _, err := d.sink.Put(ctx, entry.Path, data); err != nil {
-		return err
-	}
-	entry.Base, entry.Href, entry.Size = "", rpmmd.FormatHref(entry.Path), int64(len(data))
-	d.out.Data = append(d.out.Data, entry)
-	return nil
-}
-
-// readHeld reads the plain content of a held file, of at most max bytes.
-func readHeld(ctx context.Context, c repo.Choice, l repo.Listed, max int64) ([]byte, error) {
-	r, err := openHeld(ctx, c, l)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	doc, err := io.ReadAll(io.LimitReader(ctxReader{ctx, r}, max+1))
-	if err != nil {
-		return nil, malformed(err)
-	}
-	if int64(len(doc)) > max {
-		return nil, fmt.Errorf("%w: %s unpacks to more than %d bytes", repo.ErrMalformed, l.Path, max)
-	}
-	return doc, nil
-}
-
-// write makes one file of metadata: packed as its name says, named by its
-// digest, listed in repomd.xml. It is kept in memory packed, since its name
-// is not known before its end.
-func (d *deriver) write(ctx context.Context, typ, name string, content func(io.Writer) error) error {
-	var packed chunks
-	outer := sha256.New()
-	open := &counter{h: sha256.New()}
-	z, err := packer(path.Ext(name), io.MultiWriter(&packed, outer))
-	if err != nil {
-		return err
-	}
-	open.w = z
-	if err := content(open); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if err := z.Close(); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	sum := hex.EncodeToString(outer.Sum(nil))
-	p := "repodata/" + sum + "-" + name
-	w, err := d.sink.Create(ctx, p)
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
-	if err := packed.writeTo(w); err != nil {
-		return err
-	}
-	f, err := w.Commit()
-	if err != nil {
-		return err
-	}
-	if f.SHA256.String() != sum {
-		return fmt.Errorf("store %s: it became %s: %w", p, f.SHA256, repo.ErrMismatch)
-	}
-	entry := rpmmd.Data{Type: typ, Href: p, Path: p, Timestamp: d.date,
-		Checksum: rpmmd.Checksum{Type: "sha256", Hex: sum}, Size: f.Size, OpenSize: -1, HeaderSize: -1}
-	if rpmmd.Compression(name) != "" {
-		entry.OpenChecksum = rpmmd.Checksum{Type: "sha256", Hex: hex.EncodeToString(open.h.Sum(nil))}
-		entry.OpenSize = open.n
-	}
-	d.out.Data = append(d.out.Data, entry)
-	return nil
-}
-
-// packer compresses as the extension says, always to the same bytes.
-func packer(ext string, w io.Writer) (io.WriteCloser, error) {
-	switch ext {
-	case ".gz":
-		z, err := gzip.NewWriterLevel(w, 6)
-		if err != nil {
-			return nil, err
-		}
-		z.ModTime = time.Time{} // no time in the header
-		return z, nil
-	case ".zst":
-		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1))
-	}
-	return nopCloser{w}, nil
-}
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }
-
-// counter counts and hashes what passes.
-type counter struct {
-	w io.Writer
-	h hash.Hash
-	n int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	c.n += int64(len(p))
-	c.h.Write(p)
-	return c.w.Write(p)
-}
-
-// chunks is a growing buffer that never moves what it holds.
-type chunks struct{ list [][]byte }
-
-func (c *chunks) Write(p []byte) (int, error) {
-	n := len(p)
-	for len(p) > 0 {
-		last := len(c.list) - 1
-		if last < 0 || len(c.list[last]) == cap(c.list[last]) {
-			c.list = append(c.list, make([]byte, 0, 1<<20))
-			last++
-		}
-		room := c.list[last]
-		take := min(len(p), cap(room)-len(room))
-		c.list[last] = append(room, p[:take]...)
-		p = p[take:]
-	}
-	return n, nil
-}
-
-func (c *chunks) writeTo(w io.Writer) error {
-	for _, b := range c.list {
-		if _, err := io.Copy(w, bytes.NewReader(b)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -48,7 +48,9 @@ type world struct {
 	oursSigner *sign.Signer
 }
 
-func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror)) *world {
+// newWorld makes a world; change adjusts the mirror's configuration, more are
+// further mirrors beside it.
+func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror), more ...config.Mirror) *world {
 	w := &world{now: start, theirs: signtest.NewKey(t, "fedora"), ours: signtest.NewKey(t, "snapd")}
 	w.oursSigner = signtest.Signer(t, w.ours)
 	opts.PackageSigner = signtest.Signer(t, w.theirs)
@@ -75,7 +77,7 @@ func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.Engine, err = mirror.New(mirror.Config{Mirrors: []config.Mirror{m}, Formats: []repo.Format{rpm.Format{}}, Store: st, Blobs: blobs,
+	if w.Engine, err = mirror.New(mirror.Config{Mirrors: append([]config.Mirror{m}, more...), Formats: []repo.Format{rpm.Format{}}, Store: st, Blobs: blobs,
 		Client: fetch.New(fetch.Config{Retries: -1}), Now: func() time.Time { return w.now }}); err != nil {
 		t.Fatal(err)
 	}

@@ -359,6 +359,15 @@ func record(p *rpmmd.Package) (*repo.Record, error) {
 	return rec, nil
 }
 
+// matchRecord is what Match looks at.
+func matchRecord(p *rpmmd.Package) *repo.Record {
+	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Arch: p.Arch}
+	if p.IsSource() {
+		rec.Kind, rec.Arch = repo.KindSource, SourceArch // "nosrc" too
+	}
+	return rec
+}
+
 // CheckPackage verifies a package's signature, digests and header as its bytes
 // pass. With gpgcheck = false only digests and header are checked. A record
 // without its bytes is compared by name, version, architecture and size.

@@ -56,6 +56,60 @@ func TestCutComps(t *testing.T) {
 	}
 }
 
+// What never had packages or groups stays, and references to groups of a
+// repository beside this one.
+func TestCutKeepsEmpty(t *testing.T) {
+	doc := "<comps><group><id>g</id><packagelist><packagereq type=\"optional\">a</packagereq></packagelist></group>" +
+		"<environment><id>optional</id><optionlist><groupid>g</groupid></optionlist></environment>" +
+		"<environment><id>empty</id><grouplist></grouplist></environment><category><id>bare</id></category>" +
+		"<environment><id>beside</id><grouplist><groupid>x</groupid></grouplist></environment></comps>"
+	sel := selection(t, "a-1-1.noarch", "x-1-1.noarch")
+	beside := "<comps><group><id>x</id><packagelist><packagereq>x</packagereq></packagelist></group><group><id>y</id><packagelist><packagereq>y</packagereq></packagelist></group></comps>"
+	if err := sel.AddGroups([]byte(beside), false); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := CutComps(&b, sel, []byte(doc)); err != nil || b.String() != doc {
+		t.Errorf("%v (-want +got):\n%s", err, cmp.Diff(doc, b.String()))
+	}
+	for _, c := range []struct {
+		whole bool
+		want  string
+	}{
+		{false, "<comps></comps>"},
+		{true, "<comps><category><id>c</id><grouplist><groupid>y</groupid></grouplist></category></comps>"},
+	} {
+		sel := selection(t, "a-1-1.noarch")
+		if err := sel.AddGroups([]byte(beside), c.whole); err != nil {
+			t.Fatal(err)
+		}
+		b.Reset()
+		if err := CutComps(&b, sel, []byte("<comps><category><id>c</id><grouplist><groupid>y</groupid></grouplist></category></comps>")); err != nil || b.String() != c.want {
+			t.Errorf("served whole: %v: %s, expected %s, %v", c.whole, b.String(), c.want, err)
+		}
+	}
+}
+
+// Advisories of one document may share an id; those of an older state that a newer
+// one does not replace stay.
+func TestCutSameID(t *testing.T) {
+	update := func(typ, name, version string) string {
+		return `<update type="` + typ + `"><id>A-1</id><pkglist><collection><package name="` + name + `" version="` + version + `" release="1" arch="noarch"/></collection></pkglist></update>`
+	}
+	newest := []string{update("bugfix", "pa", "2"), update("security", "pb", "1"), update("bugfix", "gone", "1")}
+	older := []string{update("bugfix", "pa", "2"), update("security", "pc", "1")}
+	want := []string{newest[0], newest[1], older[1]}
+	var b bytes.Buffer
+	n, err := CutUpdateinfo(&b, selection(t, "pa-2-1.noarch", "pb-1-1.noarch", "pc-1-1.noarch"),
+		strings.NewReader("<updates>"+strings.Join(newest, "")+"</updates>"), strings.NewReader("<updates>"+strings.Join(older, "")+"</updates>"))
+	if err != nil || n != len(want) {
+		t.Errorf("%d advisories, %v", n, err)
+	}
+	if d := cmp.Diff("<updates>\n  "+strings.Join(want, "\n  ")+"\n</updates>\n", strings.TrimPrefix(b.String(), "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n")); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
 // TestCutStates: what only an older state knows of the packages comes from it.
 func TestCutStates(t *testing.T) {
 	sel := selection(t, "a-1-1.noarch", "b-2-1.noarch")
@@ -91,10 +145,10 @@ func TestCutStates(t *testing.T) {
 	b.Reset()
 	n, err := CutUpdateinfo(&b, sel, strings.NewReader("<updates>"+update("1", "b", "2")+update("2", "a", "2")+"</updates>"),
 		strings.NewReader("<updates>"+update("1", "a", "1")+update("2", "a", "1")+update("3", "a", "3")+"</updates>"))
-	if err != nil || n != 2 {
+	if err != nil || n != 3 {
 		t.Fatalf("%d, %v", n, err)
 	}
-	want = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<updates>\n  " + update("1", "b", "2") + "\n  " + update("2", "a", "1") + "\n</updates>\n"
+	want = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<updates>\n  " + update("1", "b", "2") + "\n  " + update("1", "a", "1") + "\n  " + update("2", "a", "1") + "\n</updates>\n"
 	if d := cmp.Diff(want, b.String()); d != "" {
 		t.Errorf("updateinfo (-want +got):\n%s", d)
 	}
@@ -105,29 +159,30 @@ func TestCutStates(t *testing.T) {
 	def := func(s string) string {
 		return "---\ndocument: modulemd-defaults\nversion: 1\ndata: {module: m, stream: " + s + "}\n"
 	}
-	var docs []ModuleDoc
-	for _, state := range []string{stream("2", "c-0:1-1.noarch") + def("2"), stream("1", "a-0:1-1.noarch") + stream("1", "a-0:1-1.noarch") + def("1")} {
+	var docs [][]ModuleDoc
+	for _, state := range []string{stream("2", "c-0:1-1.noarch") + def("2"), stream("1", "a-0:1-1.noarch") + def("1"), stream("1", "a-0:1-1.noarch")} {
 		parsed, err := ParseModules([]byte(state))
 		if err != nil {
 			t.Fatal(err)
 		}
-		docs = append(docs, parsed...)
+		docs = append(docs, parsed)
 	}
-	if d := cmp.Diff(stream("1", "a-0:1-1.noarch")+def("1"), string(FormatModules(CutModules(docs, sel)))); d != "" {
+	if d := cmp.Diff(stream("1", "a-0:1-1.noarch")+def("1"), string(FormatModules(CutModules(docs, nil, sel)))); d != "" {
 		t.Errorf("modules (-want +got):\n%s", d)
 	}
 }
 
 func TestCutUpdateinfo(t *testing.T) {
 	const doc = `<?xml version="1.0" encoding="ISO-8859-1"?><updates><update><id>1</id><description>Caf` + "\xe9" + `</description><pkglist><collection>` +
-		`<module name="m" stream="1"/><package name="a" epoch="None" version="1" release="1" arch="noarch"/></collection></pkglist></update><update><id>none</id></update></updates>`
+		`<module name="m" stream="1"/><package name="a" epoch="None" version="1" release="1" arch="noarch"/></collection></pkglist></update><update><id>none</id></update>` +
+		`<update><id>2</id><pkglist><collection><package name="a" version="2" release="1" arch="noarch"/></collection></pkglist></update></updates>`
 	var b bytes.Buffer
 	n, err := CutUpdateinfo(&b, selection(t, "a-1-1.noarch"), strings.NewReader(doc))
-	if err != nil || n != 1 {
+	if err != nil || n != 2 {
 		t.Fatalf("%d, %v", n, err)
 	}
 	want := "<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<updates>\n  <update><id>1</id><description>Caf\xe9</description><pkglist><collection>" +
-		`<module name="m" stream="1"/><package name="a" epoch="None" version="1" release="1" arch="noarch"/></collection></pkglist></update>` + "\n</updates>\n"
+		`<module name="m" stream="1"/><package name="a" epoch="None" version="1" release="1" arch="noarch"/></collection></pkglist></update>` + "\n  <update><id>none</id></update>\n</updates>\n"
 	if b.String() != want {
 		t.Errorf("got  %q\nwant %q", b.String(), want)
 	}
@@ -169,6 +224,10 @@ document: modulemd
 version: 2
 data: {name: perl, stream: 5.24, context: x}
 ---
+document: modulemd
+version: 2
+data: {name: ruby, stream: 2, artifacts: {rpms: [ruby-0:2-1.noarch]}}
+---
 document: modulemd-obsoletes
 version: 1
 data: {module: perl, stream: "5.26", message: gone}
@@ -182,7 +241,7 @@ data: {module: nodejs, stream: "9"}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(docs) != 5 || docs[0].Stream != "1.10" || docs[0].Context != "c0ffee" || len(docs[0].RPMs) != 1 {
+	if len(docs) != 6 || docs[0].Stream != "1.10" || docs[0].Context != "c0ffee" || len(docs[0].RPMs) != 1 {
 		t.Fatalf("%d documents: %+v", len(docs), docs)
 	}
 	var all []byte
@@ -193,13 +252,13 @@ data: {module: nodejs, stream: "9"}
 		t.Errorf("the documents are not upstream's bytes:\n%s", all)
 	}
 	var got []string
-	for _, d := range CutModules(docs, selection(t, "nodejs-1:10.1-1.module.x86_64")) {
+	for _, d := range CutModules([][]ModuleDoc{docs}, nil, selection(t, "nodejs-1:10.1-1.module.x86_64")) {
 		got = append(got, d.Kind+" "+d.Module+":"+d.Stream)
 	}
-	if d := cmp.Diff([]string{"modulemd nodejs:1.10", "modulemd perl:5.26", "modulemd-obsoletes perl:5.26"}, got); d != "" {
+	if d := cmp.Diff([]string{"modulemd nodejs:1.10", "modulemd perl:5.26", "modulemd perl:5.24", "modulemd-obsoletes perl:5.26"}, got); d != "" {
 		t.Error(d)
 	}
-	if left := CutModules(docs, selection(t, "other-1-1.noarch")); len(left) != 0 {
+	if left := CutModules([][]ModuleDoc{docs[:1]}, nil, selection(t, "other-1-1.noarch")); len(left) != 0 {
 		t.Errorf("%+v", left)
 	}
 	for in, want := range map[string]string{
@@ -255,7 +314,7 @@ func FuzzCut(f *testing.F) {
 			if err != nil {
 				return
 			}
-			kept := CutModules(docs, sel)
+			kept := CutModules([][]ModuleDoc{docs}, nil, sel)
 			if back, err := ParseModules(FormatModules(kept)); err != nil || len(back) != len(kept) {
 				t.Fatalf("%d documents became %d: %v", len(kept), len(back), err)
 			}

@@ -28,6 +28,12 @@ func Install(t testing.TB, url string, keys []string, repoCheck bool, packages .
 // output.
 func TryInstall(t testing.TB, url string, keys []string, repoCheck bool, packages ...string) ([]string, error) {
 	t.Helper()
+	return InstallFrom(t, []string{url}, keys, repoCheck, packages...)
+}
+
+// InstallFrom is TryInstall from several repositories together.
+func InstallFrom(t testing.TB, urls []string, keys []string, repoCheck bool, packages ...string) ([]string, error) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("dnf is not run in short mode")
 	}
@@ -52,7 +58,10 @@ func TryInstall(t testing.TB, url string, keys []string, repoCheck bool, package
 	if err := os.MkdirAll(repos, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	conf := fmt.Sprintf("[test]\nname=test\nbaseurl=%s\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=%d\ngpgkey=%s\n", url, check, strings.Join(keyURLs, "\n       "))
+	conf := ""
+	for i, url := range urls {
+		conf += fmt.Sprintf("[test%[1]d]\nname=test%[1]d\nbaseurl=%[2]s\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=%[3]d\ngpgkey=%[4]s\n", i, url, check, strings.Join(keyURLs, "\n       "))
+	}
 	if err := os.WriteFile(filepath.Join(repos, "test.repo"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}

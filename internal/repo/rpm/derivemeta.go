@@ -1,0 +1,243 @@
+package rpm
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm/nevra"
+	"example.org/snapd/internal/repo/rpm/rpmmd"
+)
+
+// groupTypes are the data types of comps, in the order in which they are tried.
+var groupTypes = []string{"group", "group_gz", "group_xz", "group_zst", "group_bz2"}
+
+// selectBeside adds to the selection what the freeze took of other repositories,
+// which clients use together with this one, and the groups that they have.
+func selectBeside(ctx context.Context, sel *rpmmd.Selection, beside []repo.Choice) error {
+	var all []repo.Choice
+	for _, c := range beside {
+		all = append(all, states(c)...)
+	}
+	for _, c := range all {
+		err := c.Packages(ctx, func(r repo.Record) error {
+			evr, err := nevra.ParseEVR(r.Version)
+			if err != nil {
+				return fmt.Errorf("package %s: %w", r.Name, malformed(err))
+			}
+			sel.Add(nevra.NEVRA{Name: r.Name, EVR: evr, Arch: r.Arch})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, c := range all {
+		doc, err := readFirst(ctx, c, rpmmd.MaxComps, groupTypes...)
+		if err != nil {
+			return err
+		}
+		if doc == nil {
+			continue
+		}
+		if err := sel.AddGroups(doc, c.Whole); err != nil {
+			return malformed(err)
+		}
+	}
+	return nil
+}
+
+// readFirst reads the first data of the types that a state holds; nil where it
+// holds none.
+func readFirst(ctx context.Context, c repo.Choice, max int64, types ...string) ([]byte, error) {
+	for _, typ := range types {
+		if l, ok := heldIn(c, typ); ok {
+			return readHeld(ctx, c, l, max)
+		}
+	}
+	return nil, nil
+}
+
+// takesAll reports whether every package that the mirror takes of the repository
+// is chosen: then its comps, updateinfo and modules are upstream's.
+func (d *deriver) takesAll(ctx context.Context, primary repo.Listed, chosen map[string]nevra.NEVRA) (bool, error) {
+	if len(d.states) > 1 {
+		return false, nil
+	}
+	r, err := openHeld(ctx, d.c, primary)
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	s := rpmmd.NewScanner(ctxReader{ctx, r}, rpmmd.Primary)
+	for {
+		p, err := s.Next()
+		switch {
+		case err == io.EOF:
+			return true, nil
+		case err != nil:
+			return false, malformed(err)
+		}
+		if _, ok := chosen[p.PkgID]; !ok && (Format{}).Match(d.mirror, matchRecord(p)) {
+			return false, nil
+		}
+	}
+}
+
+// comps writes comps as the plain "group" data, which every client takes: that
+// of the newest state, and what only older ones have.
+func (d *deriver) comps(ctx context.Context, _ string, sel *rpmmd.Selection) error {
+	var docs [][]byte
+	for _, c := range d.states {
+		doc, err := readFirst(ctx, c, rpmmd.MaxComps, groupTypes...)
+		if err != nil {
+			return err
+		}
+		if doc != nil {
+			docs = append(docs, doc)
+		}
+	}
+	if len(docs) == 0 {
+		return nil
+	}
+	return d.write(ctx, "group", "comps.xml", func(w io.Writer) error {
+		if d.all {
+			_, err := w.Write(docs[0])
+			return err
+		}
+		return rpmmd.CutComps(w, sel, docs[0], docs[1:]...)
+	})
+}
+
+func (d *deriver) updateinfo(ctx context.Context, ext string, sel *rpmmd.Selection) error {
+	var docs []io.Reader
+	for _, c := range d.states {
+		l, ok := heldIn(c, "updateinfo")
+		if !ok {
+			continue
+		}
+		r, err := openHeld(ctx, c, l)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		docs = append(docs, ctxReader{ctx, r})
+	}
+	if len(docs) == 0 {
+		return nil
+	}
+	return d.write(ctx, "updateinfo", "updateinfo.xml"+ext, func(w io.Writer) (err error) {
+		if d.all {
+			_, err = io.Copy(w, docs[0])
+		} else {
+			_, err = rpmmd.CutUpdateinfo(w, sel, docs...)
+		}
+		return err
+	})
+}
+
+func (d *deriver) modules(ctx context.Context, ext string, sel *rpmmd.Selection) error {
+	if l, ok := d.held("modules"); ok && d.all {
+		doc, err := readHeld(ctx, d.c, l, rpmmd.MaxModules)
+		if err != nil {
+			return err
+		}
+		return d.write(ctx, "modules", "modules.yaml"+ext, func(w io.Writer) error {
+			_, err := w.Write(doc)
+			return err
+		})
+	}
+	read := func(c repo.Choice) ([]rpmmd.ModuleDoc, error) {
+		doc, err := readFirst(ctx, c, rpmmd.MaxModules, "modules")
+		if err != nil {
+			return nil, err
+		}
+		docs, err := rpmmd.ParseModules(doc)
+		return docs, malformed(err)
+	}
+	var own [][]rpmmd.ModuleDoc
+	for _, c := range d.states {
+		docs, err := read(c)
+		if err != nil {
+			return err
+		}
+		own = append(own, docs)
+	}
+	var beside []rpmmd.ModuleDoc
+	for _, c := range d.beside {
+		for _, s := range states(c) {
+			docs, err := read(s)
+			if err != nil {
+				return err
+			}
+			beside = append(beside, docs...)
+		}
+	}
+	kept := rpmmd.CutModules(own, beside, sel)
+	if len(kept) == 0 {
+		return nil // libmodulemd refuses an empty document
+	}
+	return d.write(ctx, "modules", "modules.yaml"+ext, func(w io.Writer) error {
+		_, err := w.Write(rpmmd.FormatModules(kept))
+		return err
+	})
+}
+
+// product copies the product certificate as it is.
+func (d *deriver) product(ctx context.Context, _ string, _ *rpmmd.Selection) error {
+	l, ok := d.held("productid")
+	listed := d.md.Find("productid")
+	if !ok || listed == nil {
+		return nil
+	}
+	r, err := d.c.Open(ctx, l)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", l.Path, err)
+	}
+	defer r.Close()
+	const max = 16 << 20
+	data, err := io.ReadAll(io.LimitReader(r, max+1))
+	if err != nil {
+		return err
+	}
+	if len(data) > max {
+		return fmt.Errorf("%w: %s has more than %d bytes", repo.ErrMalformed, l.Path, max)
+	}
+	entry := *listed
+	if _, err := d.sink.Put(ctx, entry.Path, data); err != nil {
+		return err
+	}
+	entry.Base, entry.Href, entry.Size = "", rpmmd.FormatHref(entry.Path), int64(len(data))
+	d.out.Data = append(d.out.Data, entry)
+	return nil
+}
+
+// readHeld reads the plain content of a held file, of at most max bytes.
+func readHeld(ctx context.Context, c repo.Choice, l repo.Listed, max int64) ([]byte, error) {
+	r, err := openHeld(ctx, c, l)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	doc, err := io.ReadAll(io.LimitReader(ctxReader{ctx, r}, max+1))
+	if err != nil {
+		return nil, malformed(err)
+	}
+	if int64(len(doc)) > max {
+		return nil, fmt.Errorf("%w: %s unpacks to more than %d bytes", repo.ErrMalformed, l.Path, max)
+	}
+	return doc, nil
+}
+
+type ctxReader struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r ctxReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}

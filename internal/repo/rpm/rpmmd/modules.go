@@ -1,0 +1,295 @@
+package rpmmd
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"example.org/snapd/internal/repo/rpm/nevra"
+)
+
+// Limits of modules.yaml.
+const (
+	MaxModules = 256 << 20 // bytes, plain
+	maxYAMLDoc = 32 << 20  // bytes of one document
+)
+
+// scalar is a YAML scalar as it is written: the stream 1.10 is not a number.
+type scalar string
+
+func (s *scalar) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode {
+		return fmt.Errorf("line %d: expected a scalar", n.Line)
+	}
+	*s = scalar(n.Value)
+	return nil
+}
+
+// ModuleDoc is one document of modules.yaml: what has to be known of it to
+// choose.
+type ModuleDoc struct {
+	Raw     []byte // as upstream wrote it, from its "---" line to before the next
+	Kind    string // "modulemd", "modulemd-defaults", "modulemd-obsoletes", "modulemd-translations", …
+	Module  string
+	Stream  string // "" where the kind has none
+	Context string
+	Version string
+	Arch    string
+	RPMs    []nevra.NEVRA         // artifacts
+	Needs   []map[string][]string // alternatives: module to acceptable streams
+}
+
+// ParseModules reads modules.yaml into its documents.
+func ParseModules(doc []byte) ([]ModuleDoc, error) {
+	if len(doc) > MaxModules {
+		return nil, fmt.Errorf("modules: size %w of %d bytes", ErrTooLarge, MaxModules)
+	}
+	var out []ModuleDoc
+	for n, raw := range splitYAML(doc) {
+		d, empty, err := parseModule(raw)
+		if err != nil {
+			return nil, fmt.Errorf("modules: document %d: %w", n+1, err)
+		}
+		if !empty {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// splitYAML cuts a stream of documents before each "---" line.
+func splitYAML(doc []byte) [][]byte {
+	var out [][]byte
+	start := 0
+	for at := 0; at < len(doc); {
+		end := bytes.IndexByte(doc[at:], '\n')
+		next := len(doc)
+		if end >= 0 {
+			next = at + end + 1
+		}
+		line := bytes.TrimRight(doc[at:next], " \t\r\n")
+		if at > start && (bytes.Equal(line, []byte("---")) || bytes.HasPrefix(line, []byte("--- "))) {
+			out = append(out, doc[start:at])
+			start = at
+		}
+		at = next
+	}
+	if start < len(doc) {
+		out = append(out, doc[start:])
+	}
+	return out
+}
+
+func parseModule(raw []byte) (d ModuleDoc, empty bool, err error) {
+	if len(raw) > maxYAMLDoc {
+		return d, false, fmt.Errorf("size %w of %d bytes", ErrTooLarge, maxYAMLDoc)
+	}
+	var y struct {
+		Document string `yaml:"document"`
+		Data     struct {
+			Name         scalar    `yaml:"name"`
+			Module       scalar    `yaml:"module"`
+			Stream       scalar    `yaml:"stream"`
+			Context      scalar    `yaml:"context"`
+			Version      scalar    `yaml:"version"`
+			Arch         scalar    `yaml:"arch"`
+			Dependencies yaml.Node `yaml:"dependencies"`
+			Artifacts    struct {
+				RPMs []scalar `yaml:"rpms"`
+			} `yaml:"artifacts"`
+		} `yaml:"data"`
+	}
+	var node yaml.Node
+	if err := yaml.Unmarshal(raw, &node); err != nil {
+		return d, false, err
+	}
+	if node.Kind == 0 || node.Kind == yaml.DocumentNode && len(node.Content) == 1 && node.Content[0].Tag == "!!null" {
+		return d, true, nil
+	}
+	if err := node.Decode(&y); err != nil {
+		return d, false, err
+	}
+	if y.Document == "" {
+		return d, false, fmt.Errorf("%w: no document kind", ErrSyntax)
+	}
+	d = ModuleDoc{Raw: raw, Kind: y.Document, Module: string(y.Data.Name), Stream: string(y.Data.Stream),
+		Context: string(y.Data.Context), Version: string(y.Data.Version), Arch: string(y.Data.Arch)}
+	if d.Module == "" {
+		d.Module = string(y.Data.Module)
+	}
+	if d.Module == "" {
+		return d, false, fmt.Errorf("%w: %s without a module's name", ErrSyntax, clip(d.Kind))
+	}
+	for _, a := range y.Data.Artifacts.RPMs {
+		n, err := nevra.Parse(string(a))
+		if err != nil {
+			return d, false, fmt.Errorf("%s:%s: %w", clip(d.Module), clip(d.Stream), err)
+		}
+		d.RPMs = append(d.RPMs, n)
+	}
+	d.Needs, err = moduleNeeds(&y.Data.Dependencies)
+	return d, false, err
+}
+
+// moduleNeeds reads the dependencies of a modulemd document: a list of
+// alternatives with "requires" (version 2), or one mapping (version 1).
+func moduleNeeds(n *yaml.Node) ([]map[string][]string, error) {
+	type requires struct {
+		Requires map[string]yaml.Node `yaml:"requires"`
+	}
+	var alts []requires
+	switch n.Kind {
+	case 0:
+		return nil, nil
+	case yaml.SequenceNode:
+		if err := n.Decode(&alts); err != nil {
+			return nil, err
+		}
+	default:
+		var one requires
+		if err := n.Decode(&one); err != nil {
+			return nil, err
+		}
+		alts = append(alts, one)
+	}
+	var out []map[string][]string
+	for _, a := range alts {
+		m := map[string][]string{}
+		for name, v := range a.Requires {
+			var streams []scalar
+			if v.Kind == yaml.ScalarNode {
+				streams = []scalar{scalar(v.Value)}
+			} else if err := v.Decode(&streams); err != nil {
+				return nil, err
+			}
+			m[name] = []string{}
+			for _, s := range streams {
+				m[name] = append(m[name], string(s))
+			}
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// CutModules chooses from the documents of a repository those that the selected
+// packages need, in upstream's order: the streams that one of them belongs to,
+// since a modular package without its stream would count as an ordinary one; the
+// streams that never had packages; the streams that those require, since dnf
+// enables streams only together with theirs; and the defaults, obsoletes and
+// translations of what is kept.
+//
+// states are the documents of states of the repository, the newest first: of
+// older ones those are taken that newer ones do not have, and of a module's
+// defaults only the first. beside are documents of other repositories that are
+// served beside this one: streams may require each other's.
+func CutModules(states [][]ModuleDoc, beside []ModuleDoc, sel *Selection) []ModuleDoc {
+	all := slices.Concat(states...)
+	all = append(all, beside...)
+	keep := keptStreams(all, sel)
+	streams := map[[2]string]bool{} // module and stream, or only the module
+	for i, d := range all {
+		if keep[i] {
+			streams[[2]string{d.Module, ""}] = true
+			streams[[2]string{d.Module, d.Stream}] = true
+		}
+	}
+	var out []ModuleDoc
+	newer := map[[6]string]bool{}
+	for _, docs := range states {
+		here := map[[6]string]bool{}
+		for i, d := range docs {
+			if d.Kind == "modulemd" && !keep[i] {
+				continue
+			}
+			// A default stream that is not kept would hide the others.
+			if id := d.id(); streams[[2]string{d.Module, d.Stream}] && !newer[id] {
+				here[id] = true
+				out = append(out, d)
+			}
+		}
+		keep = keep[len(docs):]
+		maps.Copy(newer, here)
+	}
+	return out
+}
+
+// id is what documents of different states are the same by.
+func (d *ModuleDoc) id() [6]string {
+	id := [...]string{d.Kind, d.Module, d.Stream, d.Version, d.Context, d.Arch}
+	if d.Kind == "modulemd-defaults" {
+		id[2] = "" // one stream is the default
+	}
+	return id
+}
+
+// keptStreams reports for each document whether it is a stream that the selection
+// needs.
+func keptStreams(docs []ModuleDoc, sel *Selection) []bool {
+	keep := make([]bool, len(docs))
+	byModule := map[string][]int{}
+	var todo []int
+	for i, d := range docs {
+		if d.Kind != "modulemd" {
+			continue
+		}
+		byModule[d.Module] = append(byModule[d.Module], i)
+		if len(d.RPMs) == 0 || slices.ContainsFunc(d.RPMs, sel.Has) {
+			keep[i] = true
+			todo = append(todo, i)
+		}
+	}
+	for len(todo) > 0 {
+		d := docs[todo[len(todo)-1]]
+		todo = todo[:len(todo)-1]
+		for _, need := range d.Needs {
+			for module, streams := range need {
+				for _, i := range byModule[module] {
+					if !keep[i] && acceptsStream(streams, docs[i].Stream) {
+						keep[i] = true
+						todo = append(todo, i)
+					}
+				}
+			}
+		}
+	}
+	return keep
+}
+
+// acceptsStream reads a requirement's list of streams: empty for any, "-s" for
+// any but s.
+func acceptsStream(list []string, stream string) bool {
+	positive := false
+	for _, s := range list {
+		if not, ok := strings.CutPrefix(s, "-"); ok {
+			if not == stream {
+				return false
+			}
+			continue
+		}
+		positive = true
+		if s == stream {
+			return true
+		}
+	}
+	return !positive
+}
+
+// FormatModules joins documents into a modules.yaml.
+func FormatModules(docs []ModuleDoc) []byte {
+	var b bytes.Buffer
+	for _, d := range docs {
+		if !bytes.HasPrefix(d.Raw, []byte("---")) {
+			b.WriteString("---\n")
+		}
+		b.Write(d.Raw)
+		if !bytes.HasSuffix(d.Raw, []byte("\n")) {
+			b.WriteByte('\n')
+		}
+	}
+	return b.Bytes()
+}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -381,6 +382,10 @@ func TestSourceDateEpoch(t *testing.T) {
 	x.env["SOURCE_DATE_EPOCH"] = "1700000000"
 	if c := kit(); a != b || a == c {
 		t.Errorf("equal runs equal: %t, other time equal: %t", a == b, a == c)
+	}
+	x.env["SOURCE_DATE_EPOCH"] = "0"
+	if c := kit(); binary.LittleEndian.Uint32([]byte(c)[8:]) != 0 {
+		t.Errorf("the kit is not of 1970-01-01")
 	}
 	x.env["SOURCE_DATE_EPOCH"] = "yesterday"
 	if o := x.run("", "iuk", "create", "--from", "4.0", "--to", "4.1"); o.Exit != 2 {

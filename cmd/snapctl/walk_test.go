@@ -347,6 +347,7 @@ func leaves(v *verb, prefix string, fn func(name string, v *verb)) {
 
 // TestWalk runs every verb, with --json into its type, and with every option.
 func TestWalk(t *testing.T) {
+	t.Chdir(t.TempDir()) // commands write into the working directory by default
 	seen := map[string]bool{}
 	leaves(root(), "", func(name string, v *verb) {
 		seen[name] = true

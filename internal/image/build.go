@@ -86,7 +86,7 @@ func (s *Spec) Check() error {
 	if !archRE.MatchString(s.Architecture) {
 		return fmt.Errorf("%w: architecture %q", ErrSpec, s.Architecture)
 	}
-	if e := s.Epoch.Unix(); s.Epoch.IsZero() || e < 1 || e > 1<<32-1 {
+	if e := s.Epoch.Unix(); s.Epoch.IsZero() || e < 0 || e > 1<<32-1 {
 		return fmt.Errorf("%w: date %v is not from 1970 to 2106", ErrSpec, s.Epoch)
 	}
 	if strings.ContainsRune(s.Upstream, 0) {

@@ -52,6 +52,11 @@ func TestSpec(t *testing.T) {
 	if d := tools.CompareTools(how); d != nil {
 		t.Errorf("%v", d)
 	}
+	first := s
+	first.Epoch = time.Unix(0, 0).UTC()
+	if got, err := SpecOf(first.How(tools)); err != nil || !got.Epoch.Equal(first.Epoch) {
+		t.Errorf("an image of 1970-01-01: %v, %v", got.Epoch, err)
+	}
 	delete(how, "version.dpkg")
 	how["version.apt"] = "2.5.0"
 	if d := cmp.Diff([][3]string{{"apt", "2.5.0", "2.6.1"}, {"dpkg", "", "1.21.22"}}, tools.CompareTools(how)); d != "" {

@@ -89,7 +89,7 @@ func (o *CreateOptions) check() error {
 			}
 		}
 	}
-	if e := o.Epoch.Unix(); o.Epoch.IsZero() || e < 1 || e > math.MaxUint32 {
+	if e := o.Epoch.Unix(); o.Epoch.IsZero() || e < 0 || e > math.MaxUint32 {
 		return fmt.Errorf("create kit: epoch %v is not from 1970 to 2106", o.Epoch)
 	}
 	return nil
@@ -142,7 +142,7 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 	}
 	hashing.Go(hash)
 	d, err := newDiffer(ctx, to.r, olds, DiffOptions{
-		ModTime:             uint32(o.Epoch.Unix()),
+		Epoch:               o.Epoch,
 		IgnoreIfSameContent: o.IgnoreIfSameContent,
 		Workers:             o.Workers,
 		Progress:            o.Progress,

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -17,9 +18,9 @@ import (
 
 // DiffOptions says how a difference is made. The zero value works.
 type DiffOptions struct {
-	// ModTime is the time of the image and of its whiteouts, in seconds since
-	// 1970. Default: that of the new image.
-	ModTime uint32
+	// Epoch is the time of the image and of its whiteouts. Default: the time in
+	// the new image.
+	Epoch time.Time
 	// IgnoreIfSameContent are globs over absolute paths. A regular file that
 	// matches one, and whose content did not change, is left out of the
 	// difference whatever else changed about it. "*" and "?" do not match a
@@ -120,8 +121,8 @@ func workers(n int) int {
 
 func newDiffer(ctx context.Context, new *squashfs.Reader, olds []*squashfs.Reader, o DiffOptions) (*differ, error) {
 	o.Workers = workers(o.Workers)
-	if o.ModTime == 0 {
-		o.ModTime = new.Superblock().ModTime
+	if o.Epoch.IsZero() {
+		o.Epoch = time.Unix(int64(new.Superblock().ModTime), 0)
 	}
 	d := &differ{
 		o:       o,

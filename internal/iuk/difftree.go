@@ -125,7 +125,7 @@ func (t *treeWriter) dir(ctx context.Context, name string, old, n *squashfs.Inod
 		case n == nil:
 			t.s.stats.Removed++
 			e, err = t.w.Put(&squashfs.NewInode{
-				Type: squashfs.TypeChar, MTime: t.d.o.ModTime, Number: t.w.NextNumber(), Nlink: 1,
+				Type: squashfs.TypeChar, MTime: uint32(t.d.o.Epoch.Unix()), Number: t.w.NextNumber(), Nlink: 1,
 			})
 		case !t.s.marked.has(t.next):
 			return t.skip(ctx, n, depth+1)

@@ -29,7 +29,7 @@ func (d *differ) write(ctx context.Context, ws []io.WriterAt) error {
 			Compressor:        sb.Compressor,
 			BlockSize:         int(sb.BlockSize),
 			CompressorOptions: d.new.CompressorOptions(),
-			ModTime:           d.o.ModTime,
+			ModTime:           uint32(d.o.Epoch.Unix()),
 			Exportable:        sb.Flags&squashfs.FlagExportable != 0,
 			Flags:             squashfs.FlagDuplicates,
 			Workers:           d.encoders(),

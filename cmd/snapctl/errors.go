@@ -113,6 +113,7 @@ var advices = []advice{
 	{is: image.ErrSpec, exit: api.ExitFailed, hint: "record how it was built elsewhere, or build it with: snapctl image build NAME"},
 	{is: errKeyExists, exit: api.ExitFailed, hint: "move it away first, or move its expiry with: snapctl key renew"},
 	{is: iuk.ErrKit, exit: api.ExitVerify, hint: "the file is damaged or no kit: fetch it again, or make it again with: snapctl iuk create"},
+	{is: iuk.ErrFAT, exit: api.ExitFailed, hint: "change it in the image, or choose another --to-version: a system partition is FAT32"},
 	{is: iuk.ErrInput, exit: api.ExitFailed, hint: "an image is a SquashFS file, or an ISO that holds one"},
 	{is: squashfs.ErrNotSquashfs, verb: "iuk", exit: api.ExitVerify, hint: "the file is damaged or no kit: fetch it again, or make it again with: snapctl iuk create"},
 	{is: squashfs.ErrCorrupt, verb: "iuk", exit: api.ExitVerify, hint: "the file is damaged: fetch it again, or make it again with: snapctl iuk create"},

@@ -12,16 +12,21 @@ import (
 	"strings"
 )
 
-// The parts of an ISO image that a system partition has.
+// The parts of an ISO image that a system partition has. Their files are found
+// whatever the case of their names: FAT32 does not tell them apart, and ISO 9660
+// names without Rock Ridge have none.
 var (
-	wholeTrees  = []string{"EFI", "utils"}
-	deleteTrees = []string{"EFI", "isolinux", "syslinux", "tails", "utils"}
+	shippedTrees = []string{"isolinux", "EFI", "utils"}
+	deleteTrees  = []string{"EFI", "isolinux", "syslinux", "tails", "utils"}
 )
 
-// isKernel tells a kernel or initrd by its name in live/: vmlinuz, vmlinuz2,
-// initrd.img, initrd2.img.
+const maxRewrite = 16 << 20 // bytes of a file of isolinux/
+
+// isKernel reports whether a name in live/ is that of a kernel or an initrd:
+// vmlinuz, vmlinuz2, initrd.img, initrd2.img.
 func isKernel(name string) bool {
 	digits := func(s string) bool { return strings.Trim(s, "0123456789") == "" }
+	name = strings.ToLower(name)
 	if s, ok := strings.CutPrefix(name, "vmlinuz"); ok {
 		return digits(s)
 	}
@@ -32,119 +37,146 @@ func isKernel(name string) bool {
 	return false
 }
 
-// bootMembers gives what of the new ISO image goes into the kit beside the
-// difference, and what the kit deletes. Without ISO images that is nothing.
+// bootMembers returns what of the new ISO image goes into the kit beside the
+// difference, sorted, and what the kit deletes. Without ISO images that is nothing.
 func bootMembers(ctx context.Context, from, to *openInput) ([]kitMember, []string, error) {
 	if to.iso == nil {
 		return nil, nil, nil
 	}
-	var members []kitMember
-	add := func(name, file string, size int64, mode fs.FileMode, rewrite bool) error {
-		m := kitMember{name: "overlay/" + name, mode: 0o644, size: size}
-		if mode&0o111 != 0 {
-			m.mode = 0o755
-		}
-		if err := checkPath(name); err != nil {
-			return err
-		}
-		m.content = func() (io.Reader, error) {
-			f, err := to.iso.Open(file)
-			if err != nil {
-				return nil, err
-			}
-			if !rewrite {
-				return f, nil
-			}
-			b, err := io.ReadAll(io.LimitReader(f, size))
-			if err != nil {
-				return nil, err
-			}
-			return bytes.NewReader(bytes.ReplaceAll(b, []byte("/isolinux/"), []byte("/syslinux/"))), nil
-		}
-		members = append(members, m)
-		return nil
-	}
-	entries, err := readDir(to.iso, "live")
-	if err != nil {
+	b := &bootFiles{from: from, to: to}
+	if err := b.addKernels(ctx); err != nil {
 		return nil, nil, err
 	}
-	for _, e := range entries {
-		if !isKernel(e.Name()) {
-			continue
-		}
-		name := "live/" + e.Name()
-		st, err := fs.Stat(to.iso, name)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !st.Mode().IsRegular() {
-			continue
-		}
-		if from.iso != nil {
-			same, err := sameFile(ctx, from.iso, to.iso, name)
-			if err != nil {
-				return nil, nil, err
-			}
-			if same {
-				continue
-			}
-		}
-		if err := add(name, name, st.Size(), 0o644, false); err != nil {
+	for _, tree := range shippedTrees {
+		if err := b.addTree(ctx, tree); err != nil {
 			return nil, nil, err
 		}
 	}
-	for _, tree := range append([]string{"isolinux"}, wholeTrees...) {
-		if _, err := fs.Stat(to.iso, tree); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		err := fs.WalkDir(to.iso, tree, func(name string, e fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			target, rewrite := toSyslinux(name)
-			if e.IsDir() {
-				if err := checkPath(target); err != nil {
-					return err
-				}
-				members = append(members, kitMember{name: "overlay/" + target})
-				return nil
-			}
-			// FAT32 has no links: a link becomes what it leads to.
-			st, err := fs.Stat(to.iso, name)
-			if err != nil {
-				return err
-			}
-			if !st.Mode().IsRegular() {
-				return fmt.Errorf("%w: %s is no regular file", ErrInput, name)
-			}
-			if rewrite && st.Size() > maxRewrite {
-				return fmt.Errorf("%w: %s has %d bytes, at most %d can be rewritten", ErrInput, name, st.Size(), maxRewrite)
-			}
-			return add(target, name, st.Size(), st.Mode(), rewrite)
-		})
-		if err != nil {
-			return nil, nil, err
-		}
-	}
-	slices.SortFunc(members, func(a, b kitMember) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(b.members, func(a, b kitMember) int { return strings.Compare(a.name, b.name) })
 	remove, err := deletedFiles(from, to)
 	if err != nil {
 		return nil, nil, err
 	}
 	shipped := map[string]bool{}
-	for _, m := range members {
+	for _, m := range b.members {
 		shipped[fold(strings.TrimPrefix(m.name, "overlay/"))] = true
 	}
 	remove = slices.DeleteFunc(remove, func(s string) bool { return shipped[fold(s)] })
-	return members, remove, nil
+	return b.members, remove, checkMembers(b.members)
 }
 
-const maxRewrite = 16 << 20 // bytes of a file of isolinux/
+// bootFiles collects members of a kit from an ISO image.
+type bootFiles struct {
+	from, to *openInput
+	members  []kitMember
+}
 
-// toSyslinux gives the name on a system partition of a file of an ISO image,
+// addKernels adds the kernels and initrds that the old image does not have with
+// the same content.
+func (b *bootFiles) addKernels(ctx context.Context) error {
+	live, err := findTree(b.to.iso, "live")
+	if err != nil {
+		return err
+	}
+	entries, err := readDir(b.to.iso, live)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !isKernel(e.Name()) {
+			continue
+		}
+		file := path.Join(live, e.Name())
+		st, err := fs.Stat(b.to.iso, file)
+		if err != nil {
+			return err
+		}
+		if !st.Mode().IsRegular() {
+			continue
+		}
+		if b.from.iso != nil {
+			same, err := b.isUnchanged(ctx, file)
+			if err != nil {
+				return err
+			}
+			if same {
+				continue
+			}
+		}
+		b.add("live/"+e.Name(), file, st.Size(), 0o644, false)
+	}
+	return nil
+}
+
+// isUnchanged compares a file of the new image with the one of its name in the
+// old image.
+func (b *bootFiles) isUnchanged(ctx context.Context, file string) (bool, error) {
+	was, err := findPath(b.from.iso, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return sameFile(ctx, b.from.iso, was, b.to.iso, file)
+}
+
+// addTree adds a whole tree, whose root is called name on a system partition.
+func (b *bootFiles) addTree(ctx context.Context, name string) error {
+	root, err := findTree(b.to.iso, name)
+	if err != nil || root == "" {
+		return err
+	}
+	return fs.WalkDir(b.to.iso, root, func(file string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		target, rewrite := toSyslinux(name + strings.TrimPrefix(file, root))
+		if e.IsDir() {
+			b.members = append(b.members, kitMember{name: "overlay/" + target})
+			return nil
+		}
+		// FAT32 has no links: a link becomes what it leads to.
+		st, err := fs.Stat(b.to.iso, file)
+		if err != nil {
+			return err
+		}
+		if !st.Mode().IsRegular() {
+			return fmt.Errorf("%w: %s is no regular file", ErrInput, file)
+		}
+		if rewrite && st.Size() > maxRewrite {
+			return fmt.Errorf("%w: %s has %d bytes, at most %d can be rewritten", ErrInput, file, st.Size(), maxRewrite)
+		}
+		b.add(target, file, st.Size(), st.Mode(), rewrite)
+		return nil
+	})
+}
+
+// add adds a file of the image under its name on a system partition.
+func (b *bootFiles) add(name, file string, size int64, mode fs.FileMode, rewrite bool) {
+	m := kitMember{name: "overlay/" + name, mode: 0o644, size: size}
+	if mode&0o111 != 0 {
+		m.mode = 0o755
+	}
+	iso := b.to.iso
+	m.content = func() (io.Reader, error) {
+		f, err := iso.Open(file)
+		if err != nil || !rewrite {
+			return f, err
+		}
+		b, err := io.ReadAll(io.LimitReader(f, size))
+		if err != nil {
+			return nil, err
+		}
+		return bytes.NewReader(bytes.ReplaceAll(b, []byte("/isolinux/"), []byte("/syslinux/"))), nil
+	}
+	b.members = append(b.members, m)
+}
+
+// toSyslinux returns the name on a system partition of a file of an ISO image,
 // and whether its content is rewritten: what is directly in isolinux/.
 func toSyslinux(name string) (string, bool) {
 	rest, ok := strings.CutPrefix(name, "isolinux/")
@@ -154,82 +186,117 @@ func toSyslinux(name string) (string, bool) {
 	if !ok {
 		return name, false
 	}
-	if rest == "isolinux.cfg" {
+	if fold(rest) == fold("isolinux.cfg") {
 		rest = "syslinux.cfg"
 	}
 	return "syslinux/" + rest, !strings.Contains(rest, "/")
 }
 
-func readDir(fsys fs.FS, name string) ([]fs.DirEntry, error) {
-	list, err := fs.ReadDir(fsys, name)
+// findTree is findPath for a directory, and returns "" when there is none.
+func findTree(fsys fs.FS, name string) (string, error) {
+	found, err := findPath(fsys, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return "", nil
 	}
-	return list, err
+	return found, err
 }
 
-// deletedFiles gives the paths on a system partition that the old ISO image has
+// readDir lists a directory; "" is an empty one.
+func readDir(fsys fs.FS, name string) ([]fs.DirEntry, error) {
+	if name == "" {
+		return nil, nil
+	}
+	return fs.ReadDir(fsys, name)
+}
+
+// deletedFiles returns the paths on a system partition that the old ISO image has
 // and the new one has not: in live/, and anywhere in deleteTrees, a directory as
 // one. Names that differ in case only are one on FAT32, and stay.
 func deletedFiles(from, to *openInput) ([]string, error) {
 	if from.iso == nil {
 		return nil, nil
 	}
-	var out []string
-	var visit func(dir string, deep bool) error
-	visit = func(dir string, deep bool) error {
-		old, err := readDir(from.iso, dir)
+	d := &deletions{from: from.iso, to: to.iso}
+	for _, tree := range append([]string{"live"}, deleteTrees...) {
+		was, err := findTree(d.from, tree)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		now, err := readDir(to.iso, dir)
+		is, err := findTree(d.to, tree)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		have := map[string]bool{}
-		for _, e := range now {
-			have[fold(e.Name())] = true
-		}
-		for _, e := range old {
-			name := path.Join(dir, e.Name())
-			switch {
-			case !have[fold(e.Name())]:
-				target, _ := toSyslinux(name)
-				// What cannot be on FAT32 is not there.
-				if checkPath(target) == nil && fold(target) != fold(baseImage) {
-					out = append(out, target)
-				}
-			case deep && e.IsDir():
-				if err := visit(name, true); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	if err := visit("live", false); err != nil {
-		return nil, err
-	}
-	for _, d := range deleteTrees {
-		if err := visit(d, true); err != nil {
+		d.deep, d.shipped = tree != "live", slices.Contains(shippedTrees, tree)
+		if err := d.compare(was, is, tree); err != nil {
 			return nil, err
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
+	slices.Sort(d.paths)
+	return slices.Compact(d.paths), nil
 }
 
-// sameFile compares a file of both images; one that is in one only differs.
-func sameFile(ctx context.Context, a, b fs.FS, name string) (bool, error) {
-	fa, err := a.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+// deletions collects paths that one image has and the other has not.
+type deletions struct {
+	from, to fs.FS
+	paths    []string // on the system partition
+	deep     bool     // the tree's directories count, too
+	shipped  bool     // kits hold the whole tree
+}
+
+// compare compares a directory, called name on a system partition, of both images.
+func (d *deletions) compare(was, is, name string) error {
+	old, err := readDir(d.from, was)
+	if err != nil {
+		return err
 	}
+	now, err := readDir(d.to, is)
+	if err != nil {
+		return err
+	}
+	have := map[string]fs.DirEntry{}
+	for _, e := range now {
+		have[fold(e.Name())] = e
+	}
+	for _, e := range old {
+		child := path.Join(name, e.Name())
+		n := have[fold(e.Name())]
+		if n == nil {
+			// What cannot be on FAT32 is not there.
+			if target, _ := toSyslinux(child); checkPath(target) == nil && fold(target) != fold(baseImage) {
+				d.paths = append(d.paths, target)
+			}
+			continue
+		}
+		if !d.deep {
+			continue
+		}
+		oldName, newName := path.Join(was, e.Name()), path.Join(is, n.Name())
+		if d.shipped && isDir(d.from, oldName) != isDir(d.to, newName) {
+			return fmt.Errorf("%w: %s is a directory in one image and a file in the other, which no kit can replace", ErrInput, child)
+		}
+		if e.IsDir() && n.IsDir() { // links could lead back here
+			if err := d.compare(oldName, newName, child); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// isDir reports whether a name leads to a directory.
+func isDir(fsys fs.FS, name string) bool {
+	st, err := fs.Stat(fsys, name)
+	return err == nil && st.IsDir()
+}
+
+// sameFile compares a file of each of two images.
+func sameFile(ctx context.Context, a fs.FS, nameA string, b fs.FS, nameB string) (bool, error) {
+	fa, err := a.Open(nameA)
 	if err != nil {
 		return false, err
 	}
 	defer fa.Close()
-	fb, err := b.Open(name)
+	fb, err := b.Open(nameB)
 	if err != nil {
 		return false, err
 	}

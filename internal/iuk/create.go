@@ -220,6 +220,9 @@ func (k *kitWriter) begin(ctx context.Context, o CreateOptions, from, to *openIn
 	if k.boot, k.remove, err = bootMembers(ctx, from, to); err != nil {
 		return fmt.Errorf("compare boot files: %w", err)
 	}
+	if err := checkMembers(append([]kitMember{{name: k.prov.Diff.Path}}, k.boot...)); err != nil {
+		return err
+	}
 	k.name = o.Output
 	if st, err := os.Stat(o.Output); err == nil && st.IsDir() || len(o.From) > 1 {
 		k.name = filepath.Join(o.Output, KitName(o.Product, o.Arch, k.prov.Base.Version, k.prov.New.Version))
@@ -268,6 +271,9 @@ func (k *kitWriter) finish(ctx context.Context, s *oldState) (Result, error) {
 		bytesMember("provenance.json", prov),
 		diff,
 	}, k.boot...)
+	if err := checkMembers(members); err != nil { // now that the size is known
+		return Result{}, err
+	}
 	sb, err := writeMembers(ctx, k.w, members, uint32(p.Epoch))
 	if err != nil {
 		return Result{}, err

@@ -1,12 +1,18 @@
 package iuk
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
+
+// ErrFAT means that a kit would hold what a FAT32 system partition cannot.
+var ErrFAT = errors.New("not possible on a FAT32 system partition")
 
 // checkPath accepts what can be a path on FAT32, relative to its root and clean.
 func checkPath(p string) error {
@@ -26,5 +32,100 @@ func checkPath(p string) error {
 	return nil
 }
 
+var devices = []string{
+	"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$",
+	"COM1", "COM2", "COM3", "COM4", "COM5", "COM6", "COM7", "COM8", "COM9", "COM¹", "COM²", "COM³",
+	"LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9", "LPT¹", "LPT²", "LPT³",
+}
+
+// checkDevice refuses paths with an element that DOS and Windows take for a
+// device, with any extension. Linux can write them, so that a kit that has them
+// can be applied; none is made.
+func checkDevice(p string) error {
+	for e := range strings.SplitSeq(p, "/") {
+		name, _, _ := strings.Cut(e, ".")
+		name = fold(strings.TrimRight(name, " "))
+		if slices.Contains(devices, name) {
+			return fmt.Errorf("path %q: %s is the name of a device", p, name)
+		}
+	}
+	return nil
+}
+
 // fold gives paths that FAT32 takes for one the same form.
 func fold(p string) string { return strings.ToUpper(strings.ToLower(p)) }
+
+// overlayNames checks the paths of an overlay against each other.
+type overlayNames map[string]string // by the folded path
+
+// add checks one more path.
+func (n overlayNames) add(p string) error {
+	if err := checkPath(p); err != nil {
+		return err
+	}
+	if strings.Count(p, "/") >= maxKitDepth {
+		return fmt.Errorf("%q is more than %d levels deep", p, maxKitDepth)
+	}
+	if len(n) == maxKitFiles {
+		return fmt.Errorf("more than %d files", maxKitFiles)
+	}
+	f := fold(p)
+	if other, ok := n[f]; ok {
+		return fmt.Errorf("%q and %q are one file on FAT32", other, p)
+	}
+	n[f] = p
+	if f == fold(baseImage) || f == fold(moduleFile) {
+		return fmt.Errorf("%q is not a kit's to replace", p)
+	}
+	return nil
+}
+
+// checkMembers returns an error that wraps ErrFAT when an overlay of these members
+// could not be written to FAT32.
+func checkMembers(members []kitMember) error {
+	names := overlayNames{}
+	for _, m := range members {
+		p, ok := strings.CutPrefix(m.name, "overlay/")
+		if !ok {
+			continue
+		}
+		err := names.add(p)
+		if err == nil {
+			err = checkDevice(p)
+		}
+		if err == nil && m.size > maxFATFile {
+			err = fmt.Errorf("%q has %d bytes, a file at most %d", p, m.size, int64(maxFATFile))
+		}
+		if err != nil {
+			return fmt.Errorf("overlay: %w: %w", err, ErrFAT)
+		}
+	}
+	return nil
+}
+
+// findPath returns the name that a file of an image has where FAT32 has it as
+// name: the one of the same case, else of any. Two of them are an error.
+func findPath(fsys fs.FS, name string) (string, error) {
+	dir := "."
+	for e := range strings.SplitSeq(name, "/") {
+		list, err := fs.ReadDir(fsys, dir)
+		if err != nil {
+			return "", err
+		}
+		found := ""
+		for _, d := range list {
+			if fold(d.Name()) != fold(e) {
+				continue
+			}
+			if found != "" {
+				return "", fmt.Errorf("%q and %q are one file on FAT32: %w", path.Join(dir, found), path.Join(dir, d.Name()), ErrFAT)
+			}
+			found = d.Name()
+		}
+		if found == "" {
+			return "", &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
+		dir = path.Join(dir, found)
+	}
+	return dir, nil
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/iso9660"
@@ -49,7 +50,7 @@ func (in Input) open(limits squashfs.Limits) (*openInput, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w: neither a SquashFS nor an ISO image: %w", in.Name, ErrInput, err)
 		}
-		f, err := iso.Open(baseImage)
+		f, err := openBase(iso)
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w: %w", in.Name, ErrInput, err)
 		}
@@ -87,4 +88,16 @@ func (o *openInput) digest(ctx context.Context) (cas.Digest, error) {
 	var d cas.Digest
 	h.Sum(d[:0])
 	return d, nil
+}
+
+// openBase opens the SquashFS file of an ISO image.
+func openBase(iso *iso9660.FS) (fs.File, error) {
+	name, err := findPath(iso, baseImage)
+	if err == nil {
+		return iso.Open(name)
+	}
+	if errors.Is(err, fs.ErrNotExist) && iso.Naming() == iso9660.Plain {
+		err = fmt.Errorf("%w (the image has neither Rock Ridge nor Joliet names, and its own may be cut short)", err)
+	}
+	return nil, err
 }

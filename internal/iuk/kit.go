@@ -147,7 +147,7 @@ func parseDeleteFiles(data []byte) ([]string, error) {
 
 // readOverlay lists the overlay, which may hold directories and files only.
 func (k *openedKit) readOverlay() error {
-	seen := make(map[string]string)
+	names := overlayNames{}
 	if _, err := fs.Stat(k.fs, "overlay"); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -162,21 +162,8 @@ func (k *openedKit) readOverlay() error {
 			return nil
 		}
 		p := strings.TrimPrefix(name, "overlay/")
-		if err := checkPath(p); err != nil {
+		if err := names.add(p); err != nil {
 			return fmt.Errorf("overlay: %w", err)
-		}
-		if strings.Count(p, "/") >= maxKitDepth {
-			return fmt.Errorf("overlay: %q is more than %d levels deep", p, maxKitDepth)
-		}
-		if len(seen) == maxKitFiles {
-			return fmt.Errorf("overlay: more than %d files", maxKitFiles)
-		}
-		if other, ok := seen[fold(p)]; ok {
-			return fmt.Errorf("overlay: %q and %q are one file on FAT32", other, p)
-		}
-		seen[fold(p)] = p
-		if f := fold(p); f == fold(baseImage) || f == fold(moduleFile) {
-			return fmt.Errorf("overlay: %q is not a kit's to replace", p)
 		}
 		switch {
 		case e.IsDir():

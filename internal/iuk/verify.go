@@ -116,19 +116,19 @@ func (k *kitReader) verifyBoot(ctx context.Context, from, to *openInput, rep *Ve
 	want := map[string]kitMember{}
 	for _, m := range members {
 		if m.content != nil {
-			want[strings.TrimPrefix(m.name, "overlay/")] = m
+			want[fold(strings.TrimPrefix(m.name, "overlay/"))] = m
 		}
 	}
 	for _, f := range k.files {
 		if "live/"+k.diffs[0] == f.path {
 			continue
 		}
-		m, ok := want[f.path]
+		m, ok := want[fold(f.path)]
 		if !ok {
 			return fmt.Errorf("overlay/%s: the new image does not call for it: %w", f.path, ErrNotNew)
 		}
-		delete(want, f.path)
-		a, err := k.fs.Open(m.name)
+		delete(want, fold(f.path))
+		a, err := k.fs.Open("overlay/" + f.path)
 		if err != nil {
 			return err
 		}
@@ -146,7 +146,7 @@ func (k *kitReader) verifyBoot(ctx context.Context, from, to *openInput, rep *Ve
 		rep.BootFiles++
 	}
 	for _, m := range members {
-		if _, ok := want[strings.TrimPrefix(m.name, "overlay/")]; ok && m.content != nil {
+		if _, ok := want[fold(strings.TrimPrefix(m.name, "overlay/"))]; ok && m.content != nil {
 			return fmt.Errorf("%s: the kit does not have it: %w", m.name, ErrNotNew)
 		}
 	}

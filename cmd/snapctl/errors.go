@@ -103,6 +103,7 @@ var advices = []advice{
 	{is: config.ErrInvalid, exit: api.ExitFailed, hint: "config.example.toml documents every key"},
 	{is: iuk.ErrWrongBase, exit: api.ExitVerify, hint: "take the kit that was made for this base: snapctl iuk inspect NAME (shows which)"},
 	{is: iuk.ErrNotNew, exit: api.ExitVerify, hint: "make the kit again from these two images: snapctl iuk create"},
+	{is: iuk.ErrBase, exit: api.ExitVerify, hint: "remove the attribute from the tree and pack the image again: setfattr -x ATTRIBUTE FILE"},
 	{is: iuk.ErrOtherVersions, exit: api.ExitVerify, hint: "name the file after what it is: snapctl iuk inspect FILE (shows its versions)"},
 	{is: iuk.ErrUDF, exit: api.ExitFailed, hint: "choose an empty directory with --output"},
 	{is: iuk.ErrNoUpgrade, exit: api.ExitFailed, hint: "there is nothing to undo: install a kit with: snapctl iuk apply FILE --target DIR"},

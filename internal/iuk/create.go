@@ -119,6 +119,9 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := checkBase(ctx, in); err != nil {
+			return nil, err
+		}
 		from = append(from, in)
 		olds = append(olds, in.r)
 	}

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -451,7 +450,7 @@ func shownXattrs(r *squashfs.Reader, n *squashfs.Inode) ([]squashfs.Xattr, error
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(list, func(x squashfs.Xattr) bool { return strings.HasPrefix(x.Name, overlayXattr) }), nil
+	return slices.DeleteFunc(list, isOverlayXattr), nil
 }
 
 // settle draws the consequences of the comparison of content.

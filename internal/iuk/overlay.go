@@ -3,6 +3,7 @@ package iuk
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,6 +13,10 @@ import (
 
 	"example.org/snapd/internal/squashfs"
 )
+
+// ErrBase means that an old image has overlayfs's own xattrs, so that overlayfs
+// would not show all of it.
+var ErrBase = errors.New("overlayfs cannot show the base image")
 
 // A layer is one of the two images of an overlay.
 type layer struct {
@@ -102,23 +107,44 @@ func nameOf(ctx context.Context, r *squashfs.Reader, ord uint32) (string, error)
 // isWhiteout tells overlayfs's mark of a removed name.
 func isWhiteout(n *squashfs.Inode) bool { return n.Type == squashfs.TypeChar && n.Rdev == 0 }
 
-// isOpaque tells a directory that hides what is below it.
+// isOverlayXattr reports whether an xattr is overlayfs's own.
+func isOverlayXattr(x squashfs.Xattr) bool { return strings.HasPrefix(x.Name, overlayXattr) }
+
+// isOpaqueMark reports whether an xattr makes a directory hide what is below it.
+func isOpaqueMark(x squashfs.Xattr) bool {
+	return x.Name == overlayXattr+"opaque" && string(x.Value) == "y"
+}
+
+// checkBase refuses an image that overlayfs would not show as it is, since it has
+// xattrs by which overlayfs hides or renames files.
+func checkBase(ctx context.Context, in *openInput) error {
+	file, xattr, err := in.r.FindXattr(ctx, isOverlayXattr)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", in.in.Name, err)
+	}
+	if file != "" {
+		return fmt.Errorf("open %s: %s has the xattr %s: %w", in.in.Name, file, xattr, ErrBase)
+	}
+	return nil
+}
+
+// checkUpper refuses a difference with any of overlayfs's xattrs but the mark of
+// an opaque directory: the others are not followed here.
+func checkUpper(ctx context.Context, diff *squashfs.Reader) error {
+	file, xattr, err := diff.FindXattr(ctx, func(x squashfs.Xattr) bool { return isOverlayXattr(x) && !isOpaqueMark(x) })
+	if err != nil {
+		return fmt.Errorf("read difference: %w", badImage(err))
+	}
+	if file != "" {
+		return fmt.Errorf("%w: difference: %s has the xattr %s", ErrKit, file, xattr)
+	}
+	return nil
+}
+
+// isOpaque reports whether a directory hides what is below it.
 func (l *layer) isOpaque(n *squashfs.Inode) (bool, error) {
 	list, err := l.r.Xattrs(n)
-	if err != nil {
-		return false, err
-	}
-	for _, x := range list {
-		switch x.Name {
-		case overlayXattr + "opaque":
-			if string(x.Value) == "y" {
-				return true, nil
-			}
-		case overlayXattr + "redirect", overlayXattr + "metacopy":
-			return false, fmt.Errorf("%w: difference has the xattr %s, which is not to be there", ErrKit, x.Name)
-		}
-	}
-	return false, nil
+	return slices.ContainsFunc(list, isOpaqueMark), err
 }
 
 // list reads a whole directory.

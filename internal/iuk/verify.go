@@ -43,12 +43,15 @@ type VerifyReport struct {
 // time, content, link target, device number, xattr and hard-link group. With ISO
 // images it also proves that the kit's other members are what Create would put
 // there. It returns an error that wraps ErrWrongBase when the kit was made for
-// another old image, ErrNotNew when the outcome is not the new image, ErrKit
-// when the kit is none.
+// another old image, ErrBase when overlayfs cannot show the old image, ErrNotNew
+// when the outcome is not the new image, ErrKit when the kit is none.
 func Verify(ctx context.Context, o VerifyOptions) (*VerifyReport, error) {
 	limits := squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 512 << 10}
 	from, err := o.Old.open(limits)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkBase(ctx, from); err != nil {
 		return nil, err
 	}
 	to, err := o.New.open(limits)
@@ -67,6 +70,9 @@ func Verify(ctx context.Context, o VerifyOptions) (*VerifyReport, error) {
 	}
 	diff, err := k.diff()
 	if err != nil {
+		return rep, fmt.Errorf("verify %s: %w", o.Kit.Name, err)
+	}
+	if err := checkUpper(ctx, diff); err != nil {
 		return rep, fmt.Errorf("verify %s: %w", o.Kit.Name, err)
 	}
 	if err := verifyOverlay(ctx, from.r, diff, to.r, k.prov, o, rep); err != nil {

@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sort"
-	"strings"
 )
 
 // An Xattr is one extended attribute.
@@ -121,9 +121,9 @@ func (r *Reader) xattrSet(i uint32) ([]Xattr, error) {
 	return out, nil
 }
 
-// FindXattr returns the first name in a walk whose inode has an xattr with a
-// prefix, and that xattr's name. Both are empty when there is none.
-func (r *Reader) FindXattr(ctx context.Context, prefix string) (file, xattr string, err error) {
+// FindXattr returns the first name in a walk whose inode has an xattr that
+// matches, and that xattr's name. Both are empty when there is none.
+func (r *Reader) FindXattr(ctx context.Context, match func(Xattr) bool) (file, xattr string, err error) {
 	if r.sb.XattrTable == noTable {
 		return "", "", nil
 	}
@@ -137,11 +137,8 @@ func (r *Reader) FindXattr(ctx context.Context, prefix string) (file, xattr stri
 		if err != nil {
 			return "", "", fmt.Errorf("read xattrs: %w", err)
 		}
-		for _, x := range list {
-			if strings.HasPrefix(x.Name, prefix) {
-				sets[i] = x.Name
-				break
-			}
+		if k := slices.IndexFunc(list, match); k >= 0 {
+			sets[i] = list[k].Name
 		}
 	}
 	if len(sets) == 0 {

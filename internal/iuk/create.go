@@ -38,8 +38,9 @@ type CreateOptions struct {
 	// difference's whiteouts, both images. Files in the difference have their
 	// own times.
 	Epoch time.Time
-	// Output is a directory, which is where the kits go under their names, or
-	// with one From a file name.
+	// Output is where the kits go. It is a directory when it exists as one, ends
+	// in a slash or From has several versions: the kits get their names in it, and
+	// it is made when it is missing. Else it is the name of the kit's file.
 	Output string
 	// IgnoreIfSameContent: see DiffOptions.
 	IgnoreIfSameContent []string
@@ -107,102 +108,184 @@ func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	limits := squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 512 << 10}
-	to, err := o.To.Image.open(limits)
-	if err != nil {
+	c := &creation{o: o}
+	if err := c.open(ctx); err != nil {
 		return nil, err
 	}
-	var from []*openInput
-	var olds []*squashfs.Reader
-	for _, s := range o.From {
-		in, err := s.Image.open(limits)
-		if err != nil {
-			return nil, err
-		}
-		if err := checkBase(ctx, in); err != nil {
-			return nil, err
-		}
-		from = append(from, in)
-		olds = append(olds, in.r)
-	}
-	// Digests are computed beside all else; only provenance.json waits for them.
-	digests := make([]cas.Digest, len(from)+1)
-	hashing, hctx := errgroup.WithContext(ctx)
-	hctx, cancel := context.WithCancel(hctx)
-	defer hashing.Wait()
-	defer cancel()
-	inputs := append([]*openInput{to}, from...)
-	var next atomic.Int64
-	hash := func() error {
-		for i := next.Add(1) - 1; i < int64(len(inputs)); i = next.Add(1) - 1 {
-			d, err := inputs[i].digest(hctx)
-			if err != nil {
-				return err
-			}
-			digests[i] = d
-		}
-		return nil
-	}
-	hashing.Go(hash)
-	d, err := newDiffer(ctx, to.r, olds, DiffOptions{
-		Epoch:               o.Epoch,
-		IgnoreIfSameContent: o.IgnoreIfSameContent,
-		Workers:             o.Workers,
-		Progress:            o.Progress,
-	})
+	out, err := makeDestination(o)
 	if err != nil {
 		return nil, fmt.Errorf("create kit: %w", err)
 	}
-	record := func(s Source, in *openInput) ImageRecord {
-		return ImageRecord{Version: s.Version, Size: in.size, Manifest: s.Manifest, ISO: in.iso != nil}
+	made, err := c.run(ctx, out)
+	if len(made) == 0 {
+		out.abandon()
 	}
-	kits := make([]*kitWriter, len(o.From))
+	return made, err
+}
+
+// creation is one call of Create.
+type creation struct {
+	o    CreateOptions
+	to   *openInput
+	from []*openInput
+	kits []*kitWriter
+}
+
+func (c *creation) open(ctx context.Context) error {
+	limits := squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 512 << 10}
+	var err error
+	if c.to, err = c.o.To.Image.open(limits); err != nil {
+		return err
+	}
+	for _, s := range c.o.From {
+		in, err := s.Image.open(limits)
+		if err != nil {
+			return err
+		}
+		if err := checkBase(ctx, in); err != nil {
+			return err
+		}
+		c.from = append(c.from, in)
+	}
+	return nil
+}
+
+func (c *creation) run(ctx context.Context, out *destination) ([]Result, error) {
 	defer func() {
-		for _, k := range kits {
+		for _, k := range c.kits {
 			k.abandon()
 		}
 	}()
-	ws := make([]io.WriterAt, len(o.From))
-	for i, s := range o.From {
-		k := &kitWriter{prov: Provenance{
-			WriterFormat: WriterFormat,
-			Product:      o.Product,
-			Arch:         o.Arch,
-			Epoch:        o.Epoch.Unix(),
-			Base:         record(s, from[i]),
-			New:          record(o.To, to),
-			Diff: DiffRecord{
-				Path:                "overlay/live/" + o.To.Version + ".squashfs",
-				IgnoreIfSameContent: slices.Clone(o.IgnoreIfSameContent),
-			},
-		}}
-		kits[i] = k
-		if err := k.begin(ctx, o, from[i], to); err != nil {
-			return nil, fmt.Errorf("create kit from %s to %s: %w", s.Version, o.To.Version, err)
+	var places []io.WriterAt // of the differences
+	for i := range c.o.From {
+		k, err := c.begin(ctx, i, out.kit(c.o, i))
+		if err != nil {
+			return nil, c.failed(i, err)
 		}
-		ws[i] = io.NewOffsetWriter(k.f, int64(k.at))
+		places = append(places, io.NewOffsetWriter(k.f, int64(k.at)))
 	}
-	if err := d.write(ctx, ws); err != nil {
+	// Digests are computed beside all else; only provenance.json waits for them.
+	hashes := hashInputs(ctx, append([]*openInput{c.to}, c.from...))
+	defer hashes.stop()
+	hashes.addWorker()
+	d, err := c.differences(ctx, places)
+	if err != nil {
 		return nil, fmt.Errorf("create kit: %w", err)
 	}
 	// The disk and the cores that are free now take their part of what is left.
-	for _, k := range kits {
+	for _, k := range c.kits {
 		_ = unix.SyncFileRange(int(k.f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
-	hashing.Go(hash)
-	if err := hashing.Wait(); err != nil {
+	hashes.addWorker()
+	digests, err := hashes.wait()
+	if err != nil {
 		return nil, fmt.Errorf("create kit: %w", err)
 	}
-	var out []Result
-	for i, k := range kits {
+	var made []Result
+	for i, k := range c.kits {
 		k.prov.New.SHA256, k.prov.Base.SHA256 = digests[0], digests[i+1]
 		r, err := k.finish(ctx, d.olds[i])
 		if err != nil {
-			return out, fmt.Errorf("create kit from %s to %s: %w", k.prov.Base.Version, o.To.Version, err)
+			return made, c.failed(i, err)
 		}
-		out = append(out, r)
+		made = append(made, r)
 	}
-	return out, nil
+	return made, nil
+}
+
+// failed names the kit that an error is about.
+func (c *creation) failed(i int, err error) error {
+	return fmt.Errorf("create kit from %s to %s: %w", c.o.From[i].Version, c.o.To.Version, err)
+}
+
+// begin starts the kit of old version i, in a file beside the one of its name.
+func (c *creation) begin(ctx context.Context, i int, name string) (*kitWriter, error) {
+	o := &c.o
+	record := func(s Source, in *openInput) ImageRecord {
+		return ImageRecord{Version: s.Version, Size: in.size, Manifest: s.Manifest, ISO: in.iso != nil}
+	}
+	k := &kitWriter{name: name, prov: Provenance{
+		WriterFormat: WriterFormat,
+		Product:      o.Product,
+		Arch:         o.Arch,
+		Epoch:        o.Epoch.Unix(),
+		Base:         record(o.From[i], c.from[i]),
+		New:          record(o.To, c.to),
+		Diff: DiffRecord{
+			Path:                "overlay/live/" + o.To.Version + ".squashfs",
+			IgnoreIfSameContent: slices.Clone(o.IgnoreIfSameContent),
+		},
+	}}
+	var err error
+	if k.boot, k.remove, err = bootMembers(ctx, c.from[i], c.to); err != nil {
+		return nil, fmt.Errorf("compare boot files: %w", err)
+	}
+	if err := checkMembers(append([]kitMember{{name: k.prov.Diff.Path}}, k.boot...)); err != nil {
+		return nil, err
+	}
+	if err := k.open(); err != nil {
+		return nil, err
+	}
+	c.kits = append(c.kits, k)
+	return k, nil
+}
+
+// differences writes the difference of each old image into its kit.
+func (c *creation) differences(ctx context.Context, places []io.WriterAt) (*differ, error) {
+	var olds []*squashfs.Reader
+	for _, in := range c.from {
+		olds = append(olds, in.r)
+	}
+	d, err := newDiffer(ctx, c.to.r, olds, DiffOptions{
+		Epoch:               c.o.Epoch,
+		IgnoreIfSameContent: c.o.IgnoreIfSameContent,
+		Workers:             c.o.Workers,
+		Progress:            c.o.Progress,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d, d.write(ctx, places)
+}
+
+// inputHashes computes the digests of images beside other work.
+type inputHashes struct {
+	inputs  []*openInput
+	digests []cas.Digest
+	next    atomic.Int64
+	group   *errgroup.Group
+	ctx     context.Context
+	cancel  context.CancelFunc
+}
+
+func hashInputs(ctx context.Context, inputs []*openInput) *inputHashes {
+	h := &inputHashes{inputs: inputs, digests: make([]cas.Digest, len(inputs))}
+	h.group, ctx = errgroup.WithContext(ctx)
+	h.ctx, h.cancel = context.WithCancel(ctx)
+	return h
+}
+
+// addWorker starts one more goroutine.
+func (h *inputHashes) addWorker() {
+	h.group.Go(func() error {
+		for i := h.next.Add(1) - 1; i < int64(len(h.inputs)); i = h.next.Add(1) - 1 {
+			d, err := h.inputs[i].digest(h.ctx)
+			if err != nil {
+				return err
+			}
+			h.digests[i] = d
+		}
+		return nil
+	})
+}
+
+// wait returns all digests, in the order of the inputs.
+func (h *inputHashes) wait() ([]cas.Digest, error) { return h.digests, h.group.Wait() }
+
+// stop ends the workers.
+func (h *inputHashes) stop() {
+	h.cancel()
+	_ = h.group.Wait() // the caller waited for the digests, or has another error
 }
 
 // kitWriter writes one kit beside its place and moves it there.
@@ -216,20 +299,10 @@ type kitWriter struct {
 	remove []string
 }
 
-// begin opens the file and says where in it the difference goes: the container
-// stores it as it is.
-func (k *kitWriter) begin(ctx context.Context, o CreateOptions, from, to *openInput) error {
+// open opens a file beside the kit's place. The difference goes to a place in it
+// that is known already: the container stores it as it is.
+func (k *kitWriter) open() error {
 	var err error
-	if k.boot, k.remove, err = bootMembers(ctx, from, to); err != nil {
-		return fmt.Errorf("compare boot files: %w", err)
-	}
-	if err := checkMembers(append([]kitMember{{name: k.prov.Diff.Path}}, k.boot...)); err != nil {
-		return err
-	}
-	k.name = o.Output
-	if st, err := os.Stat(o.Output); err == nil && st.IsDir() || len(o.From) > 1 {
-		k.name = filepath.Join(o.Output, KitName(o.Product, o.Arch, k.prov.Base.Version, k.prov.New.Version))
-	}
 	if k.f, err = os.CreateTemp(filepath.Dir(k.name), ".iuk-*.partial"); err != nil {
 		return err
 	}
@@ -239,6 +312,7 @@ func (k *kitWriter) begin(ctx context.Context, o CreateOptions, from, to *openIn
 		ModTime:    uint32(k.prov.Epoch),
 	})
 	if err != nil {
+		k.abandon()
 		return err
 	}
 	k.at = k.w.Pos()
@@ -247,7 +321,7 @@ func (k *kitWriter) begin(ctx context.Context, o CreateOptions, from, to *openIn
 
 // abandon removes what is not complete.
 func (k *kitWriter) abandon() {
-	if k != nil && k.f != nil {
+	if k.f != nil {
 		k.f.Close()
 		os.Remove(k.f.Name())
 	}
@@ -281,27 +355,32 @@ func (k *kitWriter) finish(ctx context.Context, s *oldState) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := k.f.Chmod(0o644); err != nil {
-		return Result{}, err
-	}
-	if err := k.f.Sync(); err != nil {
-		return Result{}, err
-	}
-	if err := os.Rename(k.f.Name(), k.name); err != nil {
-		return Result{}, err
-	}
-	err = k.f.Close()
-	k.f = nil
-	if err != nil {
-		return Result{}, err
-	}
-	dir, err := os.Open(filepath.Dir(k.name))
-	if err != nil {
-		return Result{}, err
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil {
+	if err := k.publish(); err != nil {
 		return Result{}, err
 	}
 	return Result{From: p.Base.Version, To: p.New.Version, Path: k.name, Size: sb.PaddedSize(), Diff: stats, Provenance: *p}, nil
+}
+
+// publish makes the file durable and gives it the kit's name.
+func (k *kitWriter) publish() error {
+	if err := k.f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err := k.f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(k.f.Name(), k.name); err != nil {
+		return err
+	}
+	err := k.f.Close()
+	k.f = nil
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(k.name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }

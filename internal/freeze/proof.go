@@ -84,7 +84,7 @@ func (v *verifier) newMirrorProof(f repo.Format, d *DocMirror) *mirrorProof {
 		})
 	}
 	for k := range p.want {
-		p.found[k.paragraph] = spot{}
+		p.found[k.stanza] = spot{}
 	}
 	return p
 }
@@ -183,7 +183,7 @@ func (p *mirrorProof) unproven() {
 
 // misplaced tells which field of an unproven package leads astray.
 func (p *mirrorProof) misplaced(k spot) string {
-	switch other := p.found[k.paragraph]; {
+	switch other := p.found[k.stanza]; {
 	case other.index != "" && other.suite != k.suite:
 		return "suite"
 	case other.index != "":
@@ -542,8 +542,8 @@ func (x *suiteProof) compare(g repo.Group, r *repo.Record) {
 	defer x.mu.Unlock()
 	l := x.want[k]
 	if l == nil {
-		if _, ok := x.found[k.paragraph]; ok {
-			x.found[k.paragraph] = k
+		if _, ok := x.found[k.stanza]; ok {
+			x.found[k.stanza] = k
 		}
 		return
 	}

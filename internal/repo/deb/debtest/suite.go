@@ -326,7 +326,7 @@ func (s *Suite) indices() map[string][]byte {
 	if s.flat() {
 		var b strings.Builder
 		for _, p := range sorted {
-			b.WriteString(p.paragraph(true))
+			b.WriteString(p.stanza(true))
 		}
 		out["Packages"] = []byte(b.String())
 		if s.Sources && len(s.srcs) > 0 {
@@ -348,10 +348,10 @@ func (s *Suite) indices() map[string][]byte {
 					continue
 				}
 				if p.Udeb {
-					udeb.WriteString(p.paragraph(true))
+					udeb.WriteString(p.stanza(true))
 					continue
 				}
-				pkgs.WriteString(p.paragraph(len(s.Languages) == 0))
+				pkgs.WriteString(p.stanza(len(s.Languages) == 0))
 				for _, f := range slices.Sorted(maps.Keys(p.Files)) {
 					fmt.Fprintf(&contents, "%-60s %s/%s\n", strings.TrimPrefix(f, "/"), or(p.Fields["Section"], "misc"), p.Name)
 				}

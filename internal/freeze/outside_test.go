@@ -363,3 +363,14 @@ func TestProvenanceUnsigned(t *testing.T) {
 	v, err = freeze.VerifyDir(t.Context(), dir, o)
 	noted("by the later key", v, err, "")
 }
+
+// A freeze without packages is proven like any other, here and as an export.
+func TestVerifyEmpty(t *testing.T) {
+	w := newWorld(t, config.All)
+	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("gone=1"), Format: "list", AllowMissing: true})
+	w.verify(t, "4.1")
+	v, err := freeze.VerifyDir(t.Context(), w.reseal(t, "4.1").dir, freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()})
+	if err != nil || len(v.Faults) > 0 {
+		t.Errorf("export: %v %+v", err, v)
+	}
+}

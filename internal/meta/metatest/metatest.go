@@ -1,0 +1,35 @@
+// Package metatest is the contract suite of metadata engines.
+package metatest
+
+import (
+	"testing"
+
+	"example.org/snapd/internal/meta"
+)
+
+// Run checks an engine against the contract of package meta. open makes an empty
+// store, which the test closes.
+func Run(t *testing.T, open func(t testing.TB) meta.Store) {
+	t.Run("Empty", func(t *testing.T) { testEmpty(t, open(t)) })
+}
+
+// testEmpty checks what a store without contents answers.
+func testEmpty(t *testing.T, s meta.Store) {
+	defer closeStore(t, s)
+	if err := s.Damage(); err != nil {
+		t.Errorf("damage: %v", err)
+	}
+	if faults, err := s.Verify(t.Context()); err != nil || len(faults) > 0 {
+		t.Errorf("verify: %v, %v", faults, err)
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Used > u.File {
+		t.Errorf("usage: %+v, %v", u, err)
+	}
+}
+
+func closeStore(t testing.TB, s meta.Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}

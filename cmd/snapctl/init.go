@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -41,10 +42,12 @@ apt's configuration and .repo files name.`,
 			"snapctl init --from-apt",
 			"snapctl init --from-apt=/etc/apt/sources.list.d/debian.sources --data-dir /srv/snapd --output /etc/snapd/config.toml",
 			"snapctl init --from-dnf --output -",
+			"snapctl init --from-dnf=rocky.repo --releasever 9",
 		},
 		options: []option{
 			{name: "from-apt", value: "FILE", optional: true, many: true, usage: "take apt's sources, or those in these files"},
 			{name: "from-dnf", value: "FILE", optional: true, many: true, usage: "take dnf's repositories, or those in these files"},
+			{name: "releasever", value: "V", usage: "the value of $releasever in .repo files (default: the release of this machine, for its own files)"},
 			{name: "data-dir", value: "D", usage: "where snapd keeps everything (default /var/lib/snapd)"},
 			{name: "output", value: "FILE", usage: "the file to write (default config.toml); - prints it"},
 			{name: "force", usage: "replace the file"},
@@ -81,6 +84,9 @@ func (m *initMirror) token() bool {
 }
 
 func runInit(_ context.Context, c *call) error {
+	if c.IsSet("releasever") && !c.IsSet("from-dnf") {
+		return c.usagef("--releasever needs --from-dnf")
+	}
 	output := c.str("output")
 	if output == "" {
 		output = "config.toml"
@@ -107,7 +113,7 @@ func runInit(_ context.Context, c *call) error {
 		mirrors, r.Skipped = append(mirrors, m...), append(r.Skipped, skipped...)
 	}
 	if c.IsSet("from-dnf") {
-		m, skipped, err := fromDNF(c.p.machine, c.list("from-dnf"))
+		m, skipped, err := fromDNF(c.p.machine, c.list("from-dnf"), c.str("releasever"))
 		if err != nil {
 			return err
 		}
@@ -313,7 +319,12 @@ func fromApt(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
 // maxRepoFile bounds a .repo file, in bytes.
 const maxRepoFile = 4 << 20
 
-func fromDNF(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
+// ownRepos are the directories of .repo files that belong to the machine.
+var ownRepos = []string{"/etc/yum.repos.d", "/etc/yum/repos.d", "/etc/distro.repos.d"}
+
+// fromDNF makes mirrors of the machine's repositories or those in files. Of files
+// from elsewhere the machine's release says nothing: they need releasever.
+func fromDNF(m machine, values []string, releasever string) ([]initMirror, []api.InitSkip, error) {
 	names, err := files(values)
 	if err != nil {
 		return nil, nil, err
@@ -327,7 +338,7 @@ func fromDNF(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
 			names = append(names, "/"+f)
 		}
 	}
-	vars, err := yumconf.LoadVars(m.root, m.architectures()[0])
+	vars, err := yumconf.LoadVars(m.root, m.architectures()[0], releasever)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -342,6 +353,11 @@ func fromDNF(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		vars := vars
+		if releasever == "" && !slices.Contains(ownRepos, filepath.Dir(name)) {
+			vars = maps.Clone(vars)
+			delete(vars, "releasever")
+		}
 		repos, err := yumconf.Parse(name, data, main, vars)
 		if err != nil {
 			return nil, nil, err
@@ -349,6 +365,9 @@ func fromDNF(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
 		for _, r := range repos {
 			mirror, reason := rpmMirror(m, &r)
 			if reason != "" {
+				if slices.ContainsFunc(r.Unknown, func(v string) bool { return strings.HasPrefix(v, "releasever") }) {
+					reason += ": use --releasever"
+				}
 				skips = append(skips, api.InitSkip{File: r.File, Line: r.Line, Text: "[" + r.ID + "]", Reason: reason})
 				continue
 			}

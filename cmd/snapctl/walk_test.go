@@ -76,10 +76,10 @@ type sampleRun struct {
 var samples = map[string]sampleRun{
 	"init": {
 		args:    []string{"--data-dir", "DIR/data", "--output", "DIR/new.toml"},
-		options: map[string]string{"from-apt": "DIR/test.sources", "from-dnf": "DIR/test.repo", "data-dir": "DIR/elsewhere", "output": "-", "force": ""},
+		options: map[string]string{"from-apt": "DIR/test.sources", "from-dnf": "DIR/test.repo", "data-dir": "DIR/elsewhere", "output": "-", "force": "", "releasever": "42"},
 		base: map[string][]string{
 			"data-dir": {"--output", "DIR/new.toml"}, "output": {"--data-dir", "DIR/data"},
-			"force": {"--output", "DIR/there.toml"},
+			"force": {"--output", "DIR/there.toml"}, "releasever": {"--from-dnf=DIR/test.repo", "--output", "-"},
 		},
 	},
 	"status":      {},
@@ -246,7 +246,7 @@ func world(t *testing.T, x *tester) string {
 		"there.toml":           "# precious\n",
 		"nokey.toml":           "data_dir = \"absent\"\n[signing]\nkey_file = \"absent.asc\"\n",
 		"test.sources":         "Types: deb deb-src\nURIs: http://mirror.example.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: " + file("public.asc") + "\n",
-		"test.repo":            "[fedora]\nname=Fedora\nmetalink=https://mirror.example.org/metalink\nenabled=1\ngpgcheck=1\ngpgkey=file://" + file("public.asc") + "\n",
+		"test.repo":            "[fedora]\nname=Fedora\nmetalink=https://mirror.example.org/metalink?repo=${releasever:-rawhide}\nenabled=1\ngpgcheck=1\ngpgkey=file://" + file("public.asc") + "\n",
 		"target/live/a":        "",
 		"target/live/vmlinuz":  "kernel",
 		"target/EFI/boot.cfg":  "",

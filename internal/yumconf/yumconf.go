@@ -6,10 +6,8 @@ package yumconf
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -55,70 +53,6 @@ type Repo struct {
 	BadLogin string
 	// Unknown are variables that have no value, sorted.
 	Unknown []string
-}
-
-// Vars are the values of variables: releasever, basearch, arch and those of
-// the files in /etc/dnf/vars.
-type Vars map[string]string
-
-// BaseArch is dnf's $basearch for an rpm architecture.
-func BaseArch(arch string) string {
-	switch arch {
-	case "i386", "i486", "i586", "i686", "athlon", "geode":
-		return "i386"
-	case "amd64", "x86_64_v2", "x86_64_v3", "x86_64_v4":
-		return "x86_64"
-	case "arm64":
-		return "aarch64"
-	case "armv7l", "armv7hl", "armv7hnl", "armv8l":
-		return "armhfp"
-	case "ppc64el":
-		return "ppc64le"
-	}
-	return arch
-}
-
-// LoadVars reads what dnf on the machine with the root file system root would
-// know: releasever from os-release, arch and basearch from arch, an rpm or
-// Debian architecture, and the files of /etc/dnf/vars and /etc/yum/vars.
-func LoadVars(root fs.FS, arch string) (Vars, error) {
-	v := Vars{"arch": arch, "basearch": BaseArch(arch)}
-	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
-		b, err := fs.ReadFile(root, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		for line := range strings.Lines(string(b)) {
-			if ver, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_ID="); ok {
-				v["releasever"] = strings.Trim(ver, `"'`)
-			}
-		}
-		break
-	}
-	for _, dir := range []string{"etc/yum/vars", "etc/dnf/vars"} {
-		entries, err := fs.ReadDir(root, dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range entries {
-			if !validVar(e.Name()) || e.IsDir() {
-				continue
-			}
-			b, err := fs.ReadFile(root, path.Join(dir, e.Name()))
-			if err != nil {
-				return nil, err
-			}
-			line, _, _ := strings.Cut(string(b), "\n")
-			v[e.Name()] = strings.TrimSpace(line)
-		}
-	}
-	return v, nil
 }
 
 // Parse reads a .repo file, or a dnf.conf with repositories in it. name is for
@@ -320,83 +254,6 @@ func (r *Repo) login(user, password string) {
 	}
 	take(&r.Metalink, false)
 	take(&r.Mirrorlist, false)
-}
-
-// expand replaces $name, ${name}, ${name:-default} and ${name:+alternative}.
-func (v Vars) expand(s string, unknown map[string]bool, depth int) string {
-	var b strings.Builder
-	for {
-		i := strings.IndexByte(s, '$')
-		if i < 0 || depth > 8 {
-			b.WriteString(s)
-			return b.String()
-		}
-		b.WriteString(s[:i])
-		rest := s[i+1:]
-		name, op, word, whole := "", "", "", 0
-		if strings.HasPrefix(rest, "{") {
-			end := closing(rest)
-			if end < 0 {
-				b.WriteString(s[i:])
-				return b.String()
-			}
-			name, whole = rest[1:end], end+1
-			if j := strings.Index(name, ":"); j >= 0 && j+1 < len(name) && (name[j+1] == '-' || name[j+1] == '+') {
-				name, op, word = name[:j], name[j:j+2], name[j+2:]
-			}
-		} else {
-			for whole < len(rest) && isVarByte(rest[whole]) {
-				whole++
-			}
-			name = rest[:whole]
-		}
-		value, ok := v[name]
-		switch {
-		case !validVar(name):
-			b.WriteString(s[i : i+1+whole])
-		case op == ":-" && (!ok || value == ""):
-			b.WriteString(v.expand(word, unknown, depth+1))
-		case op == ":+":
-			if ok && value != "" {
-				b.WriteString(v.expand(word, unknown, depth+1))
-			}
-		case ok:
-			b.WriteString(value)
-		default:
-			unknown[name] = true
-			b.WriteString(s[i : i+1+whole])
-		}
-		s = rest[whole:]
-	}
-}
-
-// closing finds the brace that ends the one at the start of s.
-func closing(s string) int {
-	depth := 0
-	for i := range len(s) {
-		switch s[i] {
-		case '{':
-			depth++
-		case '}':
-			if depth--; depth == 0 {
-				return i
-			}
-		}
-	}
-	return -1
-}
-
-func isVarByte(c byte) bool {
-	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-}
-
-func validVar(s string) bool {
-	for i := range len(s) {
-		if !isVarByte(s[i]) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // Unmirrorable says why the repository cannot be mirrored as it is configured;

@@ -110,16 +110,43 @@ func TestParseRefuses(t *testing.T) {
 
 func TestLoadVars(t *testing.T) {
 	got, err := LoadVars(fstest.MapFS{
-		"etc/os-release":       {Data: []byte("NAME=Fedora\nVERSION_ID=\"42\"\n")},
+		"etc/os-release":       {Data: []byte("NAME=Fedora\nID=fedora\nVERSION_ID=\"42\"\n")},
 		"etc/dnf/vars/stream":  {Data: []byte("9-stream\n")},
 		"etc/dnf/vars/bad.txt": {Data: []byte("x")},
 		"etc/yum/vars/stream":  {Data: []byte("old\n")},
-	}, "amd64")
+	}, "amd64", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(Vars{"arch": "amd64", "basearch": "x86_64", "releasever": "42", "stream": "9-stream"}, got); d != "" {
+	if d := cmp.Diff(Vars{"arch": "x86_64", "basearch": "x86_64", "releasever": "42", "stream": "9-stream"}, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// The version of a distribution that does not use rpm is no releasever.
+func TestReleasever(t *testing.T) {
+	const url = "$releasever|$releasever_major|${releasever_minor}|${releasever_minor:-none}"
+	for _, c := range []struct{ release, given, want string }{
+		{"ID=fedora\nVERSION_ID=42\n", "", "42|42||none"},
+		{"ID=fedora\nVERSION_ID=42\n", "43", "43|43||none"},
+		{"ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.4\"\n", "", "9|9||none"},
+		{"ID=opensuse-leap\nVERSION_ID='15.6'\n", "", "15.6|15|6|6"},
+		{"ID=debian\nVERSION_ID=\"12\"\n", "", "$releasever|$releasever_major|${releasever_minor}|none"},
+		{"ID=debian\nVERSION_ID=\"12\"\n", "9.4.1", "9.4.1|9|4.1|4.1"},
+		{"ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"24.04\"\n", "", "$releasever|$releasever_major|${releasever_minor}|none"},
+		{"NAME=unknown\nVERSION_ID=7\n", "", "$releasever|$releasever_major|${releasever_minor}|none"},
+	} {
+		v, err := LoadVars(fstest.MapFS{"etc/os-release": {Data: []byte(c.release)}}, "amd64", c.given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unknown := map[string]bool{}
+		if got := v.expand(url, unknown, 0); got != c.want {
+			t.Errorf("%q, --releasever %q: %s, expected %s", c.release, c.given, got, c.want)
+		}
+		if unknown["releasever"] != strings.Contains(c.want, "$releasever|") {
+			t.Errorf("%q: unknown: %v", c.release, unknown)
+		}
 	}
 }
 

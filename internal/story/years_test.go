@@ -73,6 +73,7 @@ func TestYearsLater(t *testing.T) {
 	if err := os.Rename(filepath.Join(s.Dir, "data/signing-key.asc"), filepath.Join(s.Dir, "old-key.asc")); err != nil {
 		t.Fatal(err)
 	}
+	s.Ctl("key", "generate", "--config", s.Config)
 	s.run(bin)
 	if s.Ctl("key", "show") == old {
 		t.Fatal("the key did not change")

@@ -297,6 +297,9 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 		"mmdebstrap", "--mode=" + o.Mode, "--variant=" + s.Variant, "--format=tar", "--architectures=" + s.Architecture,
 		"--setup-hook=" + setupHook(ns),
 	}
+	if s.Variant != "extract" && s.Variant != "custom" {
+		args = append(args, "--setup-hook="+mergeHook(s.Architecture))
+	}
 	// The last hook that there is: nothing is customized where nothing is
 	// installed.
 	if s.Variant == "extract" {
@@ -389,6 +392,43 @@ func checkInstalled(w io.WriterAt, size int64, variant string) error {
 func setupHook(hostNS string) string {
 	return `set -eu; ` +
 		`[ "$(readlink /proc/self/ns/uts)" = ` + quote(hostNS) + ` ] || hostname ` + HostName + `; ` + fixedFiles
+}
+
+// mergeHook makes the top-level directories of programs and libraries links into
+// /usr, as debootstrap does, when the repositories have usr-is-merged, which
+// refuses to be installed otherwise, but not usrmerge, which would make them: that
+// is what a system has which was installed with a merged /usr. mmdebstrap looks up
+// no packages before this hook.
+func mergeHook(arch string) string {
+	return `set -eu; ` +
+		`run() { env --chdir="$root" APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" "$@"; }; ` +
+		`root=$1; run apt-get update -q --error-on=any >&2; ` +
+		// The exit code says nothing about packages that others only depend on.
+		`has() { run apt-cache show "$1" 2>/dev/null | grep -qx "Package: $1"; }; ` +
+		`if has usr-is-merged && ! has usrmerge; then ` +
+		`for d in ` + strings.Join(mergedDirs(arch), " ") + `; do mkdir -p "$root/usr/$d"; [ -e "$root/$d" ] || ln -s "usr/$d" "$root/$d"; done; ` +
+		`fi`
+}
+
+// mergedDirs returns the directories that debootstrap links into /usr. Those that
+// no package uses are removed again by usr-is-merged.
+func mergedDirs(arch string) []string {
+	dirs := []string{"bin", "sbin", "lib"}
+	switch arch {
+	case "amd64", "x32":
+		return append(dirs, "lib32", "lib64", "libx32")
+	case "i386":
+		return append(dirs, "lib64", "libx32")
+	case "loong64", "mips", "mipsel", "ppc64", "sparc64":
+		return append(dirs, "lib32", "lib64")
+	case "mips64", "mips64el", "mipsn32", "mipsn32el":
+		return append(dirs, "lib32", "lib64", "libo32")
+	case "powerpc", "ppc64el", "sparc":
+		return append(dirs, "lib64")
+	case "s390x":
+		return append(dirs, "lib32")
+	}
+	return dirs
 }
 
 // fixedFiles writes the host name and an empty resolv.conf, but for links that

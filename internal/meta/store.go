@@ -12,6 +12,7 @@ import "context"
 // whether it took effect; after any other error nothing has changed.
 type Store interface {
 	Health
+	Catalog
 	Close() error
 }
 

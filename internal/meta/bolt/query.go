@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -244,8 +245,10 @@ func (t *Tx) PathNewest(mirror, path string) (h meta.PathHit, since *meta.Genera
 			}
 			for _, iv := range sp.Intervals {
 				g, err := t.genBefore(info.sid, iv.To)
-				if err != nil || g.Gen < iv.From {
+				if errors.Is(err, meta.ErrNotFound) || err == nil && g.Gen < iv.From {
 					continue
+				} else if err != nil {
+					return meta.PathHit{}, nil, err
 				}
 				if top == nil || g.Timestamp.After(top.last.Timestamp) {
 					top = &best{hit, g, iv, info}

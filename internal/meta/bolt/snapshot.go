@@ -71,10 +71,10 @@ func (t *Tx) Snapshot(mirror string, at time.Time) (*meta.Snapshot, error) {
 // Latest is the newest snapshot of a mirror. ErrNotFound.
 func (t *Tx) Latest(mirror string) (*meta.Snapshot, error) {
 	s, err := t.before(mirror, time.Unix(1<<40, 0))
-	if err != nil {
-		return nil, fmt.Errorf("mirror %s has no snapshot: %w", mirror, meta.ErrNotFound)
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil, fmt.Errorf("mirror %s has no snapshot: %w", mirror, err)
 	}
-	return s, nil
+	return s, err
 }
 
 // At is the newest snapshot at or before a timestamp: ErrGone when that one was

@@ -11,6 +11,7 @@ import (
 // store, which the test closes.
 func Run(t *testing.T, open func(t testing.TB) meta.Store) {
 	t.Run("Empty", func(t *testing.T) { testEmpty(t, open(t)) })
+	t.Run("CatalogEmpty", func(t *testing.T) { testCatalogEmpty(t, open(t)) })
 }
 
 // testEmpty checks what a store without contents answers.

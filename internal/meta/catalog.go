@@ -1,0 +1,123 @@
+package meta
+
+import (
+	"context"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/repo"
+)
+
+// Catalog is what serving reads. Each method is one round trip and answers from
+// one committed state. Values that it returns are copies, which nobody changes.
+type Catalog interface {
+	Snapshots
+	Files
+	Freezes
+	Recordings
+
+	// CorruptBlobs lists the blobs that are known to be corrupt, by digest.
+	CorruptBlobs(ctx context.Context) ([]CorruptBlob, error)
+	// HeldBlobs lists blobs that owners of a kind refer to, by digest, after the
+	// digest after (zero: from the start). A call looks at no more than limit blobs;
+	// next is where the following call starts, zero at the end.
+	HeldBlobs(ctx context.Context, kind byte, after cas.Digest, limit int) (held []cas.Digest, next cas.Digest, err error)
+}
+
+// Snapshots answers questions about the snapshots of mirrors.
+type Snapshots interface {
+	// Mirrors lists the mirrors that have snapshots, by name.
+	Mirrors(ctx context.Context) ([]string, error)
+	// MirrorStates describes mirrors, in the order in which they are named.
+	MirrorStates(ctx context.Context, mirrors []string) ([]MirrorState, error)
+	// Snapshot returns the snapshot with an exact timestamp. ErrNotFound; ErrGone
+	// where it was removed.
+	Snapshot(ctx context.Context, mirror string, at time.Time) (*Snapshot, error)
+	// SnapshotAt returns the newest snapshot at or before a timestamp. ErrNotFound
+	// where the mirror is younger; ErrGone where that snapshot was removed.
+	SnapshotAt(ctx context.Context, mirror string, at time.Time) (*Snapshot, error)
+	// Latest returns the newest snapshot of a mirror. ErrNotFound.
+	Latest(ctx context.Context, mirror string) (*Snapshot, error)
+	// NextSnapshot returns the oldest snapshot after a timestamp. ErrNotFound.
+	NextSnapshot(ctx context.Context, mirror string, after time.Time) (*Snapshot, error)
+	// SnapshotsBefore lists the snapshots of a mirror, newest first, that are older
+	// than before (the zero time: all), at most limit.
+	SnapshotsBefore(ctx context.Context, mirror string, before time.Time, limit int) ([]*Snapshot, error)
+	// RemovedTimestamps lists the timestamps of the removed snapshots of a mirror,
+	// oldest first.
+	RemovedTimestamps(ctx context.Context, mirror string) ([]time.Time, error)
+	// Generation returns one generation of a suite. ErrNotFound.
+	Generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*Generation, error)
+	// Generations returns the generations of a snapshot, in the order of its
+	// suites. ErrNotFound.
+	Generations(ctx context.Context, s *Snapshot) ([]*Generation, error)
+	// LastCheck returns the outcome of the last sync of a mirror, the zero Check
+	// where there was none.
+	LastCheck(ctx context.Context, mirror string) (Check, error)
+}
+
+// MirrorState is what is known of a mirror.
+type MirrorState struct {
+	Mirror string
+	Latest *Snapshot // nil: it has none
+	Check  Check
+}
+
+// Files finds files and packages.
+type Files interface {
+	// PackageAt finds a package file of a snapshot by its path, and the indices
+	// in which the package is. ErrNotFound.
+	PackageAt(ctx context.Context, s *Snapshot, path string) (PathHit, []Place, error)
+	// PackageNewest finds a package file by its path in the newest snapshot that
+	// had it, and the generation since which it has had these bytes. ErrNotFound.
+	PackageNewest(ctx context.Context, mirror, path string) (PathHit, *Generation, error)
+	// PackageDir lists the names directly below a directory of packages of a
+	// snapshot, in byte order; dir is empty or ends in a slash, as directories in
+	// the answer do. At most limit names; more is true where there are others.
+	PackageDir(ctx context.Context, s *Snapshot, dir string, limit int) (names []string, more bool, err error)
+	// Listed returns what the roots of a suite listed under a digest. ErrNotFound.
+	Listed(ctx context.Context, mirror string, suite repo.SuiteName, d cas.Digest) (Listing, error)
+	// ListedSince returns the timestamp of the snapshot since which a path,
+	// relative to the mirror, has had the content d. ErrNotFound where that is not
+	// known.
+	ListedSince(ctx context.Context, mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error)
+	// Alias finds a blob by another digest, of an algorithm of Alias. ErrNotFound.
+	Alias(ctx context.Context, algo byte, other []byte) (cas.Digest, error)
+
+	// KnownNames returns those of the package names that a mirror ever had.
+	KnownNames(ctx context.Context, names []string) (map[string]bool, error)
+	// PackagesNamed lists packages of a snapshot whose names begin with prefix, by
+	// name, from a name on. All packages of one name are in the same answer, and a
+	// call ends after the name with which it has limit packages. next is the name
+	// to continue from, empty at the end.
+	PackagesNamed(ctx context.Context, s *Snapshot, prefix, from string, limit int) (found []Entry, next string, err error)
+}
+
+// Freezes answers questions about frozen snapshots and what belongs to them.
+type Freezes interface {
+	// Freeze returns the record of a frozen snapshot. ErrNotFound.
+	Freeze(ctx context.Context, name string) (*Frozen, error)
+	// Freezes lists the frozen snapshots by name.
+	Freezes(ctx context.Context) ([]*Frozen, error)
+	// TreeFile finds a file of a frozen tree by its path, <mirror>/<path>.
+	// ErrNotFound.
+	TreeFile(ctx context.Context, name, path string) (Node, error)
+	// TreeDir lists the names directly below a directory of a frozen tree, in byte
+	// order; dir is empty or ends in a slash, as directories in the answer do. At
+	// most limit names after the name after (empty: from the start).
+	TreeDir(ctx context.Context, name, dir, after string, limit int) ([]string, error)
+	// Images lists the images of a frozen snapshot, or of all where name is empty.
+	Images(ctx context.Context, name string) ([]Image, error)
+	// Kit finds a published kit or upgrade description by its path. ErrNotFound.
+	Kit(ctx context.Context, path string) (Kit, error)
+	// Kits lists the published kits and upgrade descriptions by path.
+	Kits(ctx context.Context) ([]Kit, error)
+}
+
+// Recordings answers questions about recordings.
+type Recordings interface {
+	// Recording returns a recording. ErrNotFound.
+	Recording(ctx context.Context, name string) (*Recording, error)
+	// Recordings lists the recordings by name.
+	Recordings(ctx context.Context) ([]*Recording, error)
+}

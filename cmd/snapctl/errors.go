@@ -171,6 +171,9 @@ func explainCall(err error, name string, args []string) (exit int, hint string) 
 		exit, hint = a.exit, a.hint
 		break
 	}
+	if isAPI && e.Hint != "" {
+		hint = e.Hint
+	}
 	if isAPI {
 		switch e.Exit {
 		case api.ExitFailed, api.ExitUsage, api.ExitPartial, api.ExitVerify, api.ExitInterrupted:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/api"
@@ -42,7 +43,7 @@ freeze itself.`,
 			"snapctl freeze 4.1 --mirror debian@2026-11-22 --all --dry-run",
 		},
 		options: []option{
-			{name: "mirror", value: "M[@T]", many: true, usage: "take this mirror, at this timestamp (default: the newest of all mirrors)"},
+			{name: "mirror", value: "M[@T]", many: true, usage: "take this mirror, at this timestamp (default: the newest of all mirrors); repeat it for several snapshots of one mirror"},
 			{name: "manifest", value: "FILE", many: true, usage: "freeze exactly what this build manifest lists; - is standard input"},
 			{name: "format", value: "F", choices: manifestFormats(), usage: "format of the manifests, when it is not recognised: " + orList(manifestFormats())},
 			{name: "recording", value: "R", usage: "freeze what this recording noted"},
@@ -97,8 +98,13 @@ func runFreeze(ctx context.Context, c *call) error {
 	if err := c.checkName("name", req.Name); err != nil {
 		return err
 	}
-	if err := c.checkMirrors(req.Mirrors); err != nil {
-		return err
+	for i, m := range req.Mirrors {
+		if err := c.checkRef(m); err != nil {
+			return err
+		}
+		if slices.Contains(req.Mirrors[:i], m) {
+			return c.usagef("snapshot %s is given twice", m)
+		}
 	}
 	var err error
 	if req.Date, err = c.timestamp("date"); err != nil {
@@ -147,23 +153,6 @@ func runFreeze(ctx context.Context, c *call) error {
 	}
 	return nil
 }
-
-// checkMirrors holds M[@T] arguments against their form; a mirror appears once.
-func (c *call) checkMirrors(list []string) error {
-	seen := map[string]bool{}
-	for _, m := range list {
-		if err := c.checkRef(m); err != nil {
-			return err
-		}
-		name, _, _ := strings.Cut(m, "@")
-		if seen[name] {
-			return c.usagef("mirror %s is given twice", name)
-		}
-		seen[name] = true
-	}
-	return nil
-}
-
 func sourcesVerb() *verb {
 	return &verb{
 		name: "sources", args: "REF", min: 1, max: 1,

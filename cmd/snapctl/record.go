@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"example.org/snapd/internal/api"
@@ -159,4 +160,21 @@ func runRecordShow(ctx context.Context, c *call) error {
 		case <-time.After(followInterval):
 		}
 	}
+}
+
+// checkMirrors checks the form of M[@T] arguments, of which each names another
+// mirror.
+func (c *call) checkMirrors(list []string) error {
+	seen := map[string]bool{}
+	for _, m := range list {
+		if err := c.checkRef(m); err != nil {
+			return err
+		}
+		name, _, _ := strings.Cut(m, "@")
+		if seen[name] {
+			return c.usagef("mirror %s is given twice", name)
+		}
+		seen[name] = true
+	}
+	return nil
 }

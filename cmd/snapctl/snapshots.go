@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"example.org/snapd/internal/api"
@@ -89,7 +90,13 @@ func findVerb() *verb {
 			if err := c.ask(ctx, "find", api.FindRequest{Name: name, Version: version}, &r); err != nil {
 				return err
 			}
+			if len(r.Matches) == 0 && !c.ui.json {
+				return fmt.Errorf("no snapshot has a package %s", c.arg(0))
+			}
 			show(c.ui, &r, c.ui.found)
+			if len(r.Matches) == 0 {
+				return exitError(api.ExitFailed)
+			}
 			return nil
 		},
 	}

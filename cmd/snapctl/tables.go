@@ -251,10 +251,6 @@ func (u *ui) packages(l *api.PackageList) {
 }
 
 func (u *ui) found(r *api.FindResult) {
-	if len(r.Matches) == 0 {
-		u.printf("not found in any snapshot\n")
-		return
-	}
 	rows := [][]string{{"PACKAGE", "VERSION", "ARCH", "MIRROR", "FIRST", "LAST", "STORED", "FROZEN"}}
 	for _, m := range r.Matches {
 		rows = append(rows, []string{m.Name, m.Version, m.Arch, m.Mirror, at(m.First), at(m.Last), yes(m.Here), strings.Join(m.Frozen, ",")})
@@ -328,6 +324,7 @@ func (u *ui) report(r *api.Report, all bool) {
 		return
 	}
 	u.printf("Entries: %d resolved (%d in several places), %d ambiguous, %d missing\n", r.Resolved, r.Several, r.Ambiguous, r.Missing)
+	u.reportNotes(r)
 	rows := [][]string{{"STATE", "ENTRY", "BY", "MANIFEST", "PLACES"}}
 	for _, e := range r.Entries {
 		if !all && e.State == "resolved" {
@@ -345,7 +342,7 @@ func (u *ui) report(r *api.Report, all bool) {
 		for _, p := range places {
 			w := p.Mirror + " " + p.Name + " " + p.Version + " " + p.Arch
 			if e.State == "ambiguous" {
-				w += " " + short(p.SHA256)
+				w += " " + contents(p)
 			}
 			if !slices.Contains(where, w) {
 				where = append(where, w)
@@ -354,10 +351,55 @@ func (u *ui) report(r *api.Report, all bool) {
 		if e.Reason != "" {
 			where = append(where, e.Reason)
 		}
+		if e.Snapshot != "" {
+			where = append(where, e.Snapshot+" has it")
+		}
 		rows = append(rows, []string{e.State, e.Entry, e.By, from, strings.Join(where, "; ")})
 	}
 	if len(rows) > 1 {
 		u.table(rows...)
+	}
+}
+
+// contents tells the candidates of an ambiguous entry apart: the file of a
+// package, or all files of a source package.
+func contents(p api.Package) string {
+	if len(p.Files) == 0 {
+		return short(p.SHA256)
+	}
+	sums := make([]string, 0, len(p.Files))
+	for _, f := range p.Files {
+		sums = append(sums, short(f.SHA256))
+	}
+	return strings.Join(sums, ",")
+}
+
+// maxNotes is how many notes of one kind about build manifests are printed.
+const maxNotes = 10
+
+// reportNotes prints what was skipped in build manifests, and which versions were
+// chosen where they name none.
+func (u *ui) reportNotes(r *api.Report) {
+	for _, n := range r.Notes[:min(len(r.Notes), maxNotes)] {
+		u.note("%s", n)
+	}
+	if more := r.NoteCount - maxNotes; more > 0 {
+		u.note("… and %d more", more)
+	}
+	if r.Newest == 0 {
+		return
+	}
+	u.note("%s without a version: the newest was chosen", count(r.Newest, "entry", "entries"))
+	shown := 0
+	for _, e := range r.Entries {
+		if e.State != "resolved" || e.Reason == "" {
+			continue
+		}
+		if shown++; shown > maxNotes {
+			u.note("… (--dry-run shows all)")
+			return
+		}
+		u.note("%s: %s", e.Entry, e.Reason)
 	}
 }
 
@@ -374,10 +416,14 @@ func (u *ui) broken(list []api.Problem) {
 }
 
 func (u *ui) freezeDone(r *api.FreezeResult) {
-	if r.DryRun {
+	switch {
+	case r.DryRun:
 		u.report(r.Report, true)
-	} else if r.Report != nil && r.Report.Missing > 0 {
-		u.printf("Entries: %d resolved, %d recorded as missing\n", r.Report.Resolved, r.Report.Missing)
+	case r.Report != nil:
+		if r.Report.Missing > 0 {
+			u.printf("Entries: %d resolved, %d recorded as missing\n", r.Report.Resolved, r.Report.Missing)
+		}
+		u.reportNotes(r.Report)
 	}
 	if r.Changes != nil {
 		u.diff(r.Changes)

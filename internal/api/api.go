@@ -25,6 +25,7 @@ type Error struct {
 	Code    string `json:"code"`             // stable, for programs: "not_found", "exists", "verify", …
 	Message string `json:"message"`          // for people
 	Exit    int    `json:"exit"`             // exit code of snapctl
+	Hint    string `json:"hint,omitempty"`   // what to do about this very error
 	Detail  any    `json:"detail,omitempty"` // e.g. the resolution report of a freeze that was refused
 }
 
@@ -397,6 +398,11 @@ type Report struct {
 	Several   int           `json:"several"` // of the resolved: in several places with equal bytes
 	Ambiguous int           `json:"ambiguous"`
 	Missing   int           `json:"missing"`
+	Newest    int           `json:"newest,omitempty"` // of the resolved: without a version, so that the newest was chosen
+	// Notes say what was skipped in build manifests; NoteCount counts also those
+	// that are not kept.
+	Notes     []string `json:"notes,omitempty"`
+	NoteCount int      `json:"note_count,omitempty"`
 }
 
 // ReportEntry is one entry.
@@ -406,7 +412,8 @@ type ReportEntry struct {
 	Entry      string    `json:"entry"`
 	State      string    `json:"state"`                // resolved, ambiguous, missing
 	By         string    `json:"by,omitempty"`         // hash, version, source, name
-	Reason     string    `json:"reason,omitempty"`     // of a missing entry: what differs in the package of its name and version
+	Reason     string    `json:"reason,omitempty"`     // of a missing entry: what differs in the package of its name and version; of one without a version: between which the choice was
+	Snapshot   string    `json:"snapshot,omitempty"`   // of a missing entry: a kept snapshot that has it
 	Places     []Package `json:"places,omitempty"`     // taken
 	Candidates []Package `json:"candidates,omitempty"` // of an ambiguous entry
 }

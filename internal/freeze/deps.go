@@ -17,13 +17,13 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 	byType := map[string][]repo.SourceParams{}
 	archs := map[string][]string{}
 	for _, mir := range pl.mirrors {
-		for _, src := range pl.sources[mir] {
+		for i, src := range pl.sources[mir] {
 			m, err := z.e.Mirror(mir)
 			if err != nil {
 				return nil, err
 			}
 			p := repo.SourceParams{
-				Mirror: m, Name: "snapd-" + mir, Components: map[repo.SuiteName][]string{},
+				Mirror: m, Name: sourceName(mir, i), Components: map[repo.SuiteName][]string{},
 				URL: z.cfg.LocalURL + "/archive/" + mir + "/" + meta.FormatTimestamp(src.snap.Timestamp),
 			}
 			for _, e := range src.snap.Suites {
@@ -79,6 +79,14 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 		}
 	}
 	return out, nil
+}
+
+// sourceName names the i-th snapshot of a mirror to the package manager.
+func sourceName(mir string, i int) string {
+	if i == 0 {
+		return "snapd-" + mir
+	}
+	return fmt.Sprintf("snapd-%s-%d", mir, i)
 }
 
 // carriedChoice is a suite of an imported base: its root comes from the proof

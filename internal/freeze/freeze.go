@@ -93,6 +93,7 @@ func New(cfg Config) *Freezer {
 // it has all that the dry run found out.
 type ReportError struct {
 	Err     error
+	Hint    string // what to do about it, where this error tells
 	DryRun  bool
 	Report  *api.Report
 	Changes *api.Diff
@@ -129,6 +130,7 @@ type plan struct {
 	picks   map[string][]*pick // by mirror
 	missing []Missing
 	why     map[Missing]string // what differs in a package that has an entry's version
+	kept    map[Missing]string // the id of a snapshot that was not chosen and has it
 	claims  []claim
 	report  *api.Report
 	proof   map[string][]carried // of imported bases, by mirror
@@ -215,7 +217,7 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 		return nil, err
 	}
 	if pl.refused != nil {
-		return nil, &ReportError{Err: pl.refused, DryRun: true, Report: pl.report, Changes: res.Changes, Broken: res.Broken}
+		return nil, &ReportError{Err: pl.refused, Hint: hintOf(pl.refused), DryRun: true, Report: pl.report, Changes: res.Changes, Broken: res.Broken}
 	}
 	if req.DryRun {
 		return res, nil
@@ -980,12 +982,18 @@ func (z *Freezer) derivation(ctx context.Context, pl *plan, d *DocMirror, date t
 	}
 	params := repo.DeriveParams{Mirror: m, Date: date, Signer: z.cfg.Signer}
 	bySuite := map[repo.SuiteName]int{}
+	done := map[meta.SnapshotSuite]bool{} // several snapshots may have one state of a suite
 	certs := map[cas.Digest]bool{}
 	for _, src := range pl.sources[d.Name] {
 		if fm.Timestamp.IsZero() {
 			fm.Timestamp = src.snap.Timestamp
 		}
 		for _, e := range src.snap.Suites {
+			if k := (meta.SnapshotSuite{Suite: e.Suite, Gen: e.Gen}); done[k] {
+				continue
+			} else {
+				done[k] = true
+			}
 			root, g, _, err := z.e.Root(ctx, d.Name, d.Type, e.Suite, e.Gen)
 			if err != nil {
 				return nil, err

@@ -79,7 +79,7 @@ func (z *Freezer) plan(ctx context.Context, req *api.FreezeRequest) (*plan, erro
 			return nil, err
 		}
 	}
-	if err := pl.refuse(z.checkMissing(pl)); err != nil {
+	if err := pl.refuse(checkMissing(pl)); err != nil {
 		return nil, err
 	}
 	empty, err := z.checkEmpty(ctx, pl)
@@ -166,7 +166,7 @@ func (z *Freezer) hasSources(ctx context.Context, src *source) (bool, error) {
 	}), nil
 }
 
-func (z *Freezer) checkMissing(pl *plan) error {
+func checkMissing(pl *plan) error {
 	if len(pl.missing) == 0 || pl.req.AllowMissing {
 		return nil
 	}
@@ -178,6 +178,8 @@ func (z *Freezer) checkMissing(pl *plan) error {
 		name := m.text()
 		if why := pl.why[m]; why != "" {
 			name += " (" + why + ")"
+		} else if id := pl.kept[m]; id != "" {
+			name += " (" + id + " has it)"
 		}
 		names = append(names, name)
 	}
@@ -186,7 +188,7 @@ func (z *Freezer) checkMissing(pl *plan) error {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	return &ReportError{Report: pl.report, Err: fmt.Errorf("%w: %s in none of the chosen snapshots:\n  %s", ErrMissing, countOf(len(names), "entry is", "entries are"), strings.Join(clipList(names, 50), "\n  "))}
+	return &ReportError{Report: pl.report, Hint: pl.keptHint(), Err: fmt.Errorf("%w: %s in none of the chosen snapshots:\n  %s", ErrMissing, countOf(len(names), "entry is", "entries are"), strings.Join(clipList(names, 50), "\n  "))}
 }
 
 // countOf is a number with the words for one and for many.
@@ -204,8 +206,8 @@ func clipList(l []string, max int) []string {
 	return append(slices.Clone(l[:max]), fmt.Sprintf("… and %d more", len(l)-max))
 }
 
-// chooseMirrors picks the snapshot of each mirror: those asked for, or the
-// newest of every configured mirror. mirror.ErrNoSnapshot.
+// chooseMirrors picks the snapshots asked for, of which several may be of one
+// mirror, or else the newest of every configured mirror. mirror.ErrNoSnapshot.
 func (z *Freezer) chooseMirrors(ctx context.Context, pl *plan) error {
 	if len(pl.req.Mirrors) == 0 {
 		snaps, err := z.e.LatestOfAll(ctx)
@@ -219,9 +221,6 @@ func (z *Freezer) chooseMirrors(ctx context.Context, pl *plan) error {
 		if _, err := z.e.Mirror(name); err != nil {
 			return err
 		}
-		if slices.Contains(pl.mirrors, name) {
-			return fmt.Errorf("%w: mirror %s is named twice; it can appear once in a freeze", ErrUsage, name)
-		}
 		if !dated {
 			at = "latest"
 		}
@@ -229,7 +228,11 @@ func (z *Freezer) chooseMirrors(ctx context.Context, pl *plan) error {
 		if err != nil {
 			return err
 		}
-		pl.use(r.Snapshot)
+		snap := r.Snapshot
+		if slices.ContainsFunc(pl.sources[name], func(s *source) bool { return s.snap.Timestamp.Equal(snap.Timestamp) }) {
+			return fmt.Errorf("%w: snapshot %s is named twice", ErrUsage, snap.ID())
+		}
+		pl.use(snap)
 	}
 	return nil
 }
@@ -267,16 +270,16 @@ func (pl *plan) use(snap *meta.Snapshot) *source {
 	return src
 }
 
-// planWhole takes whole mirrors. One with package globs, or whose sources are to
-// be left out, is taken exactly, since its indices name packages that the freeze
-// must not have.
+// planWhole takes whole mirrors. One with package globs, with several snapshots,
+// or whose sources are to be left out, is taken exactly, since none of its indices
+// names just the packages that the freeze shall have.
 func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
 	for _, name := range pl.mirrors {
 		m, err := z.e.Mirror(name)
 		if err != nil {
 			return err
 		}
-		exact := len(m.Packages) > 0
+		exact := len(m.Packages) > 0 || len(pl.sources[name]) > 1
 		for _, src := range pl.sources[name] {
 			if exact || !pl.req.NoSources {
 				break
@@ -444,8 +447,13 @@ func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
 		} else if err != nil {
 			return fmt.Errorf("%w: %w", ErrUsage, err)
 		}
+		pl.noteManifest(m.Name, parsed)
 		for i := range parsed.Entries {
-			entries = append(entries, namedEntry{m.Name, &parsed.Entries[i]})
+			e := &parsed.Entries[i]
+			if e.Arch == "" && !e.Source {
+				e.Arch = parsed.Arch
+			}
+			entries = append(entries, namedEntry{file: m.Name, entry: e})
 		}
 	}
 	if pl.req.WithDeps {
@@ -471,7 +479,7 @@ func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
 		// Those that name bytes are held against what is there.
 		entries = slices.DeleteFunc(entries, func(e namedEntry) bool { return !claims(e.entry) })
 		for i := range found {
-			entries = append(entries, namedEntry{"--with-deps", &found[i]})
+			entries = append(entries, namedEntry{file: "--with-deps", entry: &found[i]})
 		}
 		return z.resolveEntries(ctx, pl, entries)
 	}
@@ -483,8 +491,10 @@ func (z *Freezer) planEntries(ctx context.Context, pl *plan) error {
 }
 
 type namedEntry struct {
-	file  string
-	entry *buildlist.Entry
+	file   string
+	entry  *buildlist.Entry
+	newest bool   // --package without a version: entry has the one that was chosen
+	reason string // how it was chosen
 }
 
 // namedPackages turns --package into entries: the newest version in the chosen
@@ -493,14 +503,15 @@ func (z *Freezer) namedPackages(ctx context.Context, pl *plan) ([]namedEntry, er
 	var out []namedEntry
 	for _, arg := range pl.req.Packages {
 		name, arch, version := splitPackage(arg)
+		reason := ""
 		if version == "" {
-			best, err := z.newest(ctx, pl, name, arch)
-			if err != nil {
+			var err error
+			if version, reason, err = z.newest(ctx, pl, name, arch); err != nil {
 				return nil, err
 			}
-			version = best
 		}
-		out = append(out, namedEntry{"--package", &buildlist.Entry{Name: name, Arch: arch, Version: version, Size: -1, Raw: arg}})
+		e := &buildlist.Entry{Name: name, Arch: arch, Version: version, Size: -1, Raw: arg}
+		out = append(out, namedEntry{file: "--package", entry: e, newest: !strings.Contains(arg, "="), reason: reason})
 	}
 	return out, nil
 }
@@ -512,33 +523,40 @@ func splitPackage(s string) (name, arch, version string) {
 	return name, arch, version
 }
 
-// newest is the newest version of a package in the chosen snapshots.
-func (z *Freezer) newest(ctx context.Context, pl *plan, name, arch string) (string, error) {
-	best := ""
+// newest returns the version of a package that its package manager would choose
+// from all chosen snapshots, and how it was chosen.
+func (z *Freezer) newest(ctx context.Context, pl *plan, name, arch string) (version, reason string, err error) {
+	var all []*pick
 	for _, mir := range pl.mirrors {
 		for _, src := range pl.sources[mir] {
-			f, err := z.e.Format(src.typ)
-			if err != nil {
-				return "", err
-			}
 			picks, err := z.byName(ctx, src, name)
 			if err != nil {
-				return "", err
+				return "", "", err
+			}
+			f, err := z.e.Format(src.typ)
+			if err != nil {
+				return "", "", err
 			}
 			for _, p := range picks {
-				if p.fact.Kind == repo.KindSource || arch != "" && p.fact.Arch != arch {
-					continue
-				}
-				if best == "" || f.Compare(p.fact.Version, best) > 0 {
-					best = p.fact.Version
+				if matches(f, &buildlist.Entry{Arch: arch}, p.fact) {
+					all = append(all, p)
 				}
 			}
 		}
 	}
-	if best == "" {
-		return "", fmt.Errorf("%w: no package %s in the chosen snapshots", ErrMissing, name)
+	best, reason, err := z.candidates(ctx, pl, all, true)
+	if err != nil {
+		return "", "", err
 	}
-	return best, nil
+	if len(best) == 0 {
+		return "", "", fmt.Errorf("%w: no package %s in the chosen snapshots", ErrMissing, name)
+	}
+	f, err := z.e.Format(best[0].src.typ)
+	if err != nil {
+		return "", "", err
+	}
+	newest := slices.MaxFunc(best, func(a, b *pick) int { return f.Compare(a.fact.Version, b.fact.Version) })
+	return newest.fact.Version, reason, nil
 }
 
 // byName lists what a source has under a package name.
@@ -570,8 +588,11 @@ func byNameTx(tx *bolt.Tx, src *source, name string) (out []*pick, err error) {
 // resolveEntries finds each entry in the chosen snapshots: by hash, else by exact name,
 // version and architecture.
 func (z *Freezer) resolveEntries(ctx context.Context, pl *plan, entries []namedEntry) error {
-	r := &api.Report{Entries: []api.ReportEntry{}}
-	pl.report = r
+	if pl.report == nil {
+		pl.report = &api.Report{}
+	}
+	r := pl.report
+	r.Entries = []api.ReportEntry{}
 	type found struct {
 		picks []*pick
 		by    string
@@ -599,9 +620,16 @@ func (z *Freezer) resolveEntries(ctx context.Context, pl *plan, entries []namedE
 					return err
 				}
 			}
-			contents := map[cas.Digest]bool{}
+			chosen := e.reason
+			if unversioned(e.entry) {
+				by = "name"
+				if picks, chosen, err = z.candidates(ctx, pl, picks, false); err != nil {
+					return err
+				}
+			}
+			contents := map[string]bool{}
 			for _, p := range picks {
-				contents[p.fact.Files[0].SHA256] = true
+				contents[contentsOf(p)] = true
 			}
 			switch {
 			case len(picks) == 0:
@@ -609,6 +637,9 @@ func (z *Freezer) resolveEntries(ctx context.Context, pl *plan, entries []namedE
 				r.Missing++
 				m := Missing{Name: cmp.Or(e.entry.Name, path.Base(e.entry.Path), e.entry.SHA256), Version: e.entry.Version, Arch: e.entry.Arch, Source: e.entry.Source}
 				pl.missing = append(pl.missing, m)
+				if rep.Snapshot, err = z.noteKept(ctx, pl, e.entry, m); err != nil {
+					return err
+				}
 				if rep.Reason != "" {
 					if pl.why == nil {
 						pl.why = map[Missing]string{}
@@ -622,8 +653,11 @@ func (z *Freezer) resolveEntries(ctx context.Context, pl *plan, entries []namedE
 					rep.Candidates = append(rep.Candidates, apiPackage(p))
 				}
 			default:
-				rep.State, rep.By, rep.Reason = "resolved", by, ""
+				rep.State, rep.By, rep.Reason = "resolved", by, chosen
 				r.Resolved++
+				if by == "name" || e.newest {
+					r.Newest++
+				}
 				n := 0
 				for _, p := range picks {
 					pl.add(p)
@@ -647,7 +681,7 @@ func (z *Freezer) resolveEntries(ctx context.Context, pl *plan, entries []namedE
 		}
 		var c []string
 		for _, p := range first.Candidates {
-			c = append(c, fmt.Sprintf("%s %s (%s)", p.Mirror, p.Path, p.SHA256))
+			c = append(c, candidateText(p))
 		}
 		return pl.refuse(&ReportError{Report: r, Err: fmt.Errorf("%w: %s for several contents; %s is one of:\n  %s", ErrAmbiguous, countOf(r.Ambiguous, "entry stands", "entries stand"), first.Entry, strings.Join(c, "\n  "))})
 	}
@@ -729,20 +763,9 @@ func (z *Freezer) find(tx *bolt.Tx, pl *plan, e *buildlist.Entry) (out []*pick, 
 				return nil, "", err
 			}
 			for _, p := range picks {
-				if (p.fact.Kind == repo.KindSource) != e.Source {
-					continue
+				if matches(f, e, p.fact) {
+					out = addPick(out, p)
 				}
-				if e.Arch != "" && !e.Source && p.fact.Arch != e.Arch && p.fact.Arch != f.AnyArch() {
-					continue
-				}
-				v := p.fact.Version
-				if e.EpochUnknown {
-					_, v, _ = cutEpoch(v)
-				}
-				if e.Version != "" && v != e.Version && f.Compare(v, e.Version) != 0 {
-					continue
-				}
-				out = append(out, p)
 			}
 		}
 	}
@@ -751,6 +774,38 @@ func (z *Freezer) find(tx *bolt.Tx, pl *plan, e *buildlist.Entry) (out []*pick, 
 		out = slices.DeleteFunc(out, func(p *pick) bool { return p.fact.Arch != e.Arch && !e.Source })
 	}
 	return out, "version", nil
+}
+
+// matches reports whether a package is what an entry names.
+func matches(f repo.Format, e *buildlist.Entry, fact *meta.Fact) bool {
+	if (fact.Kind == repo.KindSource) != e.Source {
+		return false
+	}
+	if e.Arch != "" && !e.Source && fact.Arch != e.Arch && fact.Arch != f.AnyArch() {
+		return false
+	}
+	v := fact.Version
+	if e.EpochUnknown {
+		_, v, _ = cutEpoch(v)
+	}
+	return e.Version == "" || v == e.Version || f.Compare(v, e.Version) == 0
+}
+
+// addPick appends a pick, or its places to those of the same stanza that another
+// snapshot of the mirror has.
+func addPick(list []*pick, p *pick) []*pick {
+	for _, o := range list {
+		if o.mirror != p.mirror || o.fact.PID != p.fact.PID {
+			continue
+		}
+		for _, place := range p.places {
+			if !slices.Contains(o.places, place) {
+				o.places = append(o.places, place)
+			}
+		}
+		return list
+	}
+	return append(list, p)
 }
 
 func cutEpoch(v string) (epoch, rest string, ok bool) {
@@ -773,7 +828,7 @@ func (z *Freezer) findHash(tx *bolt.Tx, pl *plan, d cas.Digest) (out []*pick, er
 					return nil, err
 				}
 				if len(places) > 0 {
-					out = append(out, &pick{mirror: mir, fact: f, places: places, src: src})
+					out = addPick(out, &pick{mirror: mir, fact: f, places: places, src: src})
 				}
 			}
 		}

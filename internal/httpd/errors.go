@@ -151,6 +151,7 @@ func (s *Server) apiError(verb string, err error) *api.Error {
 	// A freeze that was refused says what became of each entry.
 	var refused *freeze.ReportError
 	if errors.As(err, &refused) {
+		out.Hint = refused.Hint
 		out.Detail = api.FreezeResult{DryRun: refused.DryRun, Report: refused.Report, Changes: refused.Changes, Broken: refused.Broken}
 	}
 	return out

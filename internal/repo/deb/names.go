@@ -74,6 +74,19 @@ func (Format) Vendor(root *repo.Root) string {
 	return "debian"
 }
 
+// Priority is that of a suite's packages, as apt_preferences(5) has it for suites
+// that say how they want to be used.
+func (Format) Priority(root *repo.Root) int {
+	rel, err := releaseOf(root)
+	switch {
+	case err != nil || !isYes(rel.NotAutomatic):
+		return 500
+	case isYes(rel.ButAutomaticUpgrades):
+		return 100
+	}
+	return 1
+}
+
 // Resign drops Valid-Until from upstream's Release and signs the rest, as of the
 // Release's own Date.
 func (Format) Resign(root *repo.Root, signer *sign.Signer) ([]repo.Doc, error) {

@@ -70,7 +70,7 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 		if len(archs[typ]) == 0 {
 			return nil, fmt.Errorf("%w: the mirrors name no architecture to resolve for", ErrUsage)
 		}
-		found, err := r.Resolve(ctx, repos, archs[typ][0], packages)
+		found, err := r.Resolve(ctx, repos, archs[typ], packages)
 		if err != nil {
 			return nil, err
 		}

@@ -387,10 +387,11 @@ type Resolved struct {
 // Resolver is a Format whose own package manager can tell what packages need,
 // by resolving them in an empty root against repositories.
 type Resolver interface {
-	// Resolve returns the packages and what they depend on. repos are
-	// repositories that can be reached now. Programs that it runs are looked up
+	// Resolve returns the packages, NAME[:ARCH][=VERSION], and what they depend on,
+	// for machines of the architectures, the first of which is the usual one. repos
+	// are repositories that can be reached now. Programs that it runs are looked up
 	// in PATH.
-	Resolve(ctx context.Context, repos []SourceParams, arch string, packages []string) ([]Resolved, error)
+	Resolve(ctx context.Context, repos []SourceParams, archs, packages []string) ([]Resolved, error)
 }
 
 // Recorded is the configuration by which a root that was verified before is

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/cas"
@@ -15,10 +16,14 @@ import (
 )
 
 // Resolve lets apt itself resolve packages and their dependencies (not what
-// they only recommend) in an empty root that reads nothing of the host's
-// configuration. The Release files may have expired since they were mirrored:
+// they only recommend) in an empty root of the first architecture, with the others
+// as foreign ones, that reads nothing of the host's configuration. The Release files may have expired since they were mirrored:
 // their signatures are checked, their age is not.
-func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, arch string, packages []string) ([]repo.Resolved, error) {
+func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, archs, packages []string) ([]repo.Resolved, error) {
+	archs = slices.DeleteFunc(slices.Clone(archs), func(a string) bool { return a == "all" || a == "source" })
+	if len(archs) == 0 {
+		return nil, fmt.Errorf("resolve dependencies: no architecture of a machine is configured: %w", repo.ErrMissing)
+	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return nil, fmt.Errorf("resolve dependencies: %w", err)
 	}
@@ -52,7 +57,7 @@ Acquire::Check-Valid-Until "false";
 Acquire::Languages "none";
 Acquire::ForceHash "SHA256";
 Dir::Log "/dev/null";
-`, dir, dir, arch, arch)
+`, dir, dir, archs[0], strings.Join(archs, `"; "`))
 	for name, data := range map[string]string{"apt.conf": conf, "var/lib/dpkg/status": "", "etc/apt/sources.list.d/snapd.sources": sources.String()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
 			return nil, err

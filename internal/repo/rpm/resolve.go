@@ -9,12 +9,13 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm/nevra"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 	"example.org/snapd/internal/yumconf"
 )
@@ -23,13 +24,14 @@ var _ repo.Resolver = Format{}
 
 // Resolve lets dnf itself (with its download plugin, of dnf-plugins-core)
 // resolve packages and what they require, not what they only recommend, in an
-// empty root that reads nothing of the host's configuration.
+// empty root that reads nothing of the host's configuration. It does so for each
+// architecture that no other one covers, as x86_64 covers i686.
 //
-// The repositories are snapshots whose roots were verified when they were
-// mirrored, so dnf is not asked to check repomd.xml again: for want of
-// upstream's signature it often could not. dnf names locations; their digests
-// are read from primary.
-func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, arch string, packages []string) ([]repo.Resolved, error) {
+// Packages are NAME[:ARCH][=VERSION], or whatever else dnf takes. The
+// repositories are snapshots whose roots were verified when they were mirrored,
+// so dnf is not asked to check repomd.xml again: where upstream did not sign it
+// it could not. dnf names locations; their digests are read from primary.
+func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, archs, packages []string) ([]repo.Resolved, error) {
 	if _, err := exec.LookPath("dnf"); err != nil {
 		return nil, fmt.Errorf("resolve dependencies: %w", err)
 	}
@@ -38,68 +40,104 @@ func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, arch str
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	var confs []yumconf.Repo
-	for _, r := range repos {
-		confs = append(confs, yumconf.Repo{ID: yumconf.ID(r.Name), Name: r.Name, BaseURLs: []string{r.URL}, Enabled: true})
+	r := &resolver{dir: dir, urls: map[string]bool{}}
+	if err := r.read(ctx, repos); err != nil {
+		return nil, fmt.Errorf("resolve dependencies: %w", err)
 	}
-	text, err := yumconf.Format("", confs...)
+	if err := r.configure(repos); err != nil {
+		return nil, err
+	}
+	specs, err := r.specs(packages, baseArchs(archs))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("resolve dependencies: %w", err)
 	}
-	for _, d := range []string{"repos", "plugins", "vars"} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+	for _, s := range specs {
+		if err := r.run(ctx, s); err != nil {
 			return nil, err
 		}
 	}
-	conf := fmt.Sprintf("[main]\nreposdir=%[1]s/repos\nvarsdir=%[1]s/vars\ncachedir=%[1]s/cache\nlogdir=%[1]s/log\npersistdir=%[1]s/persist\npluginconfpath=%[1]s/plugins\n"+
-		"install_weak_deps=0\nbest=1\nretries=2\nskip_if_unavailable=0\n", dir)
-	for name, data := range map[string]string{"dnf.conf": conf, "repos/snapd.repo": text} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	args := []string{"-y", "-q", "-c", filepath.Join(dir, "dnf.conf"), "--installroot", filepath.Join(dir, "root"), "--releasever", "1", "--forcearch", arch,
-		"--disableplugin=*", "--enableplugin=download", "download", "--resolve", "--alldeps", "--url", "--arch", arch, "--arch", "noarch", "--"}
-	cmd := exec.CommandContext(ctx, "dnf", append(args, packages...)...)
-	cmd.Env = append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8", "http_proxy=", "HTTP_PROXY=", "https_proxy=", "HTTPS_PROXY=", "all_proxy=", "ALL_PROXY=", "no_proxy=*")
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			return nil, fmt.Errorf("dnf download: %s", strings.TrimSpace(lastBytes(errs.String()+" "+out.String())))
-		}
-		return nil, err
-	}
-	urls := map[string][]string{} // by file name
-	n := 0
-	for line := range strings.Lines(out.String()) {
-		if line = strings.TrimSpace(line); strings.Contains(line, "://") && strings.HasSuffix(line, ".rpm") {
-			urls[path.Base(line)] = append(urls[path.Base(line)], line)
-			n++
-		}
-	}
-	if n == 0 {
-		return nil, fmt.Errorf("resolve dependencies of %s: dnf names no package", strings.Join(packages, " "))
-	}
-	var res []repo.Resolved
-	for _, r := range repos {
-		found, err := digests(ctx, r.URL, urls)
-		if err != nil {
-			return nil, fmt.Errorf("resolve dependencies: %s: %w", r.Name, err)
-		}
-		res = append(res, found...)
-	}
-	if left := missing(urls, res); left != "" {
-		return nil, fmt.Errorf("resolve dependencies: no repository lists %s: %w", left, repo.ErrMissing)
+	res, err := r.resolved()
+	if err != nil {
+		return nil, fmt.Errorf("resolve dependencies of %s: %w", strings.Join(packages, " "), err)
 	}
 	return res, nil
 }
 
-// digests reads from a repository's primary the digests of the packages that
-// dnf named by URL.
-func digests(ctx context.Context, base string, urls map[string][]string) ([]repo.Resolved, error) {
-	doc, err := get(ctx, base+"/"+repomdPath)
+// baseArchs are the architectures to resolve for: each that is one of a machine,
+// the first of those that one machine takes.
+func baseArchs(archs []string) (out []string) {
+	machine := func(arch string) string {
+		if base := yumconf.BaseArch(arch); base != "i386" {
+			return base
+		}
+		return "x86_64"
+	}
+	archs = slices.DeleteFunc(slices.Clone(archs), func(a string) bool { return a == "noarch" || a == SourceArch })
+	slices.SortStableFunc(archs, func(a, b string) int { // a 64-bit machine takes 32-bit packages, not the reverse
+		return strings.Compare(fmt.Sprint(yumconf.BaseArch(a) == "i386"), fmt.Sprint(yumconf.BaseArch(b) == "i386"))
+	})
+	for _, a := range archs {
+		if !slices.ContainsFunc(out, func(o string) bool { return machine(o) == machine(a) }) {
+			out = append(out, a)
+		}
+	}
+	if len(out) == 0 {
+		return []string{"x86_64"} // any machine takes noarch packages
+	}
+	return out
+}
+
+// covers reports whether a machine of one architecture takes packages of another.
+func covers(machine, arch string) bool {
+	base := yumconf.BaseArch(arch)
+	return arch == "noarch" || base == yumconf.BaseArch(machine) || base == "i386" && yumconf.BaseArch(machine) == "x86_64"
+}
+
+// resolver is one run of Resolve.
+type resolver struct {
+	dir      string // temporary
+	packages []candidate
+	byName   map[string][]int // indices of packages
+	platform string           // of the modules, "platform:f42"
+	urls     map[string]bool  // named by dnf
+}
+
+// candidate is a package that a repository lists.
+type candidate struct {
+	nevra.NEVRA
+	url      string
+	checksum rpmmd.Checksum
+}
+
+// spec are packages that dnf resolves together.
+type spec struct {
+	arch  string   // of the machine
+	archs []string // of the packages that are named
+	names []string // in dnf's form
+}
+
+// read reads what the repositories list.
+func (r *resolver) read(ctx context.Context, repos []repo.SourceParams) error {
+	r.byName = map[string][]int{}
+	var modules []rpmmd.ModuleDoc
+	for _, src := range repos {
+		docs, err := r.readRepo(ctx, src.URL)
+		if err != nil {
+			return fmt.Errorf("%s: %w", src.Name, err)
+		}
+		modules = append(modules, docs...)
+	}
+	r.platform = rpmmd.ModulePlatform(modules)
+	return nil
+}
+
+// readRepo reads one repository's primary, and returns its modules.
+func (r *resolver) readRepo(ctx context.Context, base string) ([]rpmmd.ModuleDoc, error) {
+	base = strings.TrimRight(base, "/")
+	get := func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
+		return get(ctx, base+"/"+rpmmd.FormatHref(l.Path))
+	}
+	doc, err := get(ctx, repo.Listed{Path: repomdPath})
 	if err != nil {
 		return nil, err
 	}
@@ -116,48 +154,233 @@ func digests(ctx context.Context, base string, urls map[string][]string) ([]repo
 	if d == nil {
 		return nil, fmt.Errorf("repomd.xml: no data of type %q: %w", rpmmd.Primary, repo.ErrMalformed)
 	}
-	l, err := openList(ctx, d, repo.Listed{Path: d.Path, Size: d.Size}, rpmmd.Primary, func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
-		return get(ctx, base+"/"+rpmmd.FormatHref(l.Path))
-	})
+	l, err := openList(ctx, d, repo.Listed{Path: d.Path, Size: d.Size}, rpmmd.Primary, get)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
-	var out []repo.Resolved
 	err = l.each(ctx, func(p *rpmmd.Package) error {
-		for _, u := range urls[path.Base(p.Href)] {
-			if !strings.HasSuffix(u, "/"+p.Href) || p.Base == "" && u != strings.TrimRight(base, "/")+"/"+p.Href {
-				continue
-			}
-			if p.Checksum.Type != "sha256" {
-				return fmt.Errorf("package %s is named by %s, expected sha256", p.NEVRA, p.Checksum.Type)
-			}
-			digest, err := cas.ParseDigest(p.Checksum.Hex)
-			if err != nil {
-				return err
-			}
-			out = append(out, repo.Resolved{URL: u, SHA256: digest})
+		r.byName[p.Name] = append(r.byName[p.Name], len(r.packages))
+		url := base + "/" + p.Href
+		if strings.Contains(p.Base, "://") {
+			url = strings.TrimRight(p.Base, "/") + "/" + p.Href // what dnf would ask for
 		}
+		r.packages = append(r.packages, candidate{p.NEVRA, url, p.Checksum})
 		return nil
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	if d = md.Find("modules"); d == nil {
+		return nil, nil
+	}
+	text, err := readHeld(ctx, repo.Choice{Open: get}, repo.Listed{Path: d.Path}, rpmmd.MaxModules)
+	if err != nil {
+		return nil, err
+	}
+	docs, err := rpmmd.ParseModules(text)
+	return docs, malformed(err)
 }
 
-// missing names the first URL that has no digest.
-func missing(urls map[string][]string, res []repo.Resolved) string {
-	have := map[string]bool{}
-	for _, r := range res {
-		have[r.URL] = true
+// configure writes dnf's configuration.
+func (r *resolver) configure(repos []repo.SourceParams) error {
+	var confs []yumconf.Repo
+	for _, src := range repos {
+		confs = append(confs, yumconf.Repo{ID: yumconf.ID(src.Name), Name: src.Name, BaseURLs: []string{src.URL}, Enabled: true})
 	}
-	first := ""
-	for _, list := range urls {
-		for _, u := range list {
-			if !have[u] && (first == "" || u < first) {
-				first = u
-			}
+	text, err := yumconf.Format("", confs...)
+	if err != nil {
+		return err
+	}
+	for _, d := range []string{"repos", "plugins", "vars"} {
+		if err := os.Mkdir(filepath.Join(r.dir, d), 0o755); err != nil {
+			return err
 		}
 	}
-	return first
+	conf := fmt.Sprintf("[main]\nreposdir=%[1]s/repos\nvarsdir=%[1]s/vars\ncachedir=%[1]s/cache\nlogdir=%[1]s/log\npersistdir=%[1]s/persist\npluginconfpath=%[1]s/plugins\n"+
+		"install_weak_deps=0\nbest=1\nretries=2\nskip_if_unavailable=0\n", r.dir)
+	if r.platform != "" {
+		conf += "module_platform_id=" + r.platform + "\n"
+	}
+	for name, data := range map[string]string{"dnf.conf": conf, "repos/snapd.repo": text} {
+		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(data), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// specs sorts packages by what dnf can resolve together. A package that no
+// repository lists in an architecture is resolved for the others, and an error
+// where there is none.
+func (r *resolver) specs(packages, archs []string) ([]spec, error) {
+	var out []spec
+	add := func(machine string, archs []string, name string) {
+		i := slices.IndexFunc(out, func(s spec) bool { return s.arch == machine && slices.Equal(s.archs, archs) })
+		if i < 0 {
+			i = len(out)
+			out = append(out, spec{arch: machine, archs: archs})
+		}
+		if !slices.Contains(out[i].names, name) {
+			out[i].names = append(out[i].names, name)
+		}
+	}
+	for _, p := range packages {
+		w, err := r.parse(p)
+		if err != nil {
+			return nil, err
+		}
+		found := false
+		for _, machine := range archs {
+			usual := []string{machine, "noarch"}
+			if w.asIs {
+				found = true
+				add(machine, usual, p)
+				continue
+			}
+			for _, name := range r.matching(w, machine) {
+				found = true
+				if w.arch == "" || slices.Contains(usual, w.arch) {
+					add(machine, usual, name)
+				} else {
+					add(machine, []string{w.arch}, name)
+				}
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("no package %s for %s%s: %w", p, strings.Join(archs, ", "), r.others(w.name), repo.ErrMissing)
+		}
+	}
+	return out, nil
+}
+
+// wanted is a package that was asked for.
+type wanted struct {
+	name, arch string
+	version    string // "" for the newest
+	evr        nevra.EVR
+	asIs       bool // not the name of a package: dnf may know
+}
+
+// parse reads NAME[:ARCH][=VERSION].
+func (r *resolver) parse(p string) (wanted, error) {
+	var w wanted
+	name, version, versioned := strings.Cut(p, "=")
+	w.name, w.arch, _ = strings.Cut(name, ":")
+	if len(r.byName[w.name]) == 0 && !versioned {
+		return wanted{name: p, asIs: true}, nil
+	}
+	if versioned {
+		w.version = version
+		if !strings.Contains(version, "-") {
+			version += "-0" // any release
+		}
+		var err error
+		if w.evr, err = nevra.ParseEVR(version); err != nil || w.version == "" {
+			return w, fmt.Errorf("package %s: version %q: expected [EPOCH:]VERSION[-RELEASE]: %w", clip(p), clip(w.version), repo.ErrMissing)
+		}
+	}
+	return w, nil
+}
+
+// matching returns dnf's names of the packages that are wanted on a machine: the
+// bare name where any version will do, since dnf knows the best.
+func (r *resolver) matching(w wanted, machine string) (out []string) {
+	for _, i := range r.byName[w.name] {
+		p := r.packages[i]
+		switch {
+		case !covers(machine, p.Arch), w.arch != "" && p.Arch != w.arch:
+			continue
+		case w.arch == "" && p.Arch != machine && p.Arch != "noarch":
+			continue
+		case w.version == "" && w.arch == "":
+			return []string{w.name}
+		case w.version == "":
+			return []string{w.name + "." + w.arch}
+		case !w.hasVersion(p.EVR):
+			continue
+		}
+		if name := fmt.Sprintf("%s-%d:%s-%s.%s", p.Name, p.Epoch, p.Version, p.Release, p.Arch); !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// hasVersion compares a version with the one that is wanted, as far as that is
+// told: an epoch and a release may be left out.
+func (w *wanted) hasVersion(v nevra.EVR) bool {
+	if strings.Contains(w.version, ":") && v.Epoch != w.evr.Epoch {
+		return false
+	}
+	return v.Version == w.evr.Version && (!strings.Contains(w.version, "-") || v.Release == w.evr.Release)
+}
+
+// others names what there is of a package, for a message.
+func (r *resolver) others(name string) string {
+	var list []string
+	for _, i := range r.byName[name] {
+		if p := r.packages[i]; !slices.Contains(list, p.NEVRA.String()) {
+			list = append(list, p.NEVRA.String())
+		}
+	}
+	slices.Sort(list)
+	if len(list) == 0 {
+		return ""
+	}
+	return "; there is " + clip(strings.Join(list, ", "))
+}
+
+// run lets dnf resolve one spec.
+func (r *resolver) run(ctx context.Context, s spec) error {
+	args := []string{"-y", "-q", "-c", filepath.Join(r.dir, "dnf.conf"), "--installroot", filepath.Join(r.dir, "root"), "--releasever", "1", "--forcearch", s.arch,
+		"--disableplugin=*", "--enableplugin=download", "download", "--resolve", "--alldeps", "--url"}
+	for _, a := range s.archs {
+		args = append(args, "--arch", a)
+	}
+	cmd := exec.CommandContext(ctx, "dnf", append(append(args, "--"), s.names...)...)
+	cmd.Env = append(os.Environ(), "HOME="+r.dir, "LC_ALL=C.UTF-8", "http_proxy=", "HTTP_PROXY=", "https_proxy=", "HTTPS_PROXY=", "all_proxy=", "ALL_PROXY=", "no_proxy=*")
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return fmt.Errorf("dnf download for %s: %s", s.arch, strings.TrimSpace(lastBytes(errs.String()+" "+out.String())))
+		}
+		return err
+	}
+	for line := range strings.Lines(out.String()) {
+		if line = strings.TrimSpace(line); strings.Contains(line, "://") && strings.HasSuffix(line, ".rpm") {
+			r.urls[line] = true
+		}
+	}
+	return nil
+}
+
+// resolved looks up the packages that dnf named.
+func (r *resolver) resolved() ([]repo.Resolved, error) {
+	if len(r.urls) == 0 {
+		return nil, errors.New("dnf names no package")
+	}
+	var out []repo.Resolved
+	for _, p := range r.packages {
+		if !r.urls[p.url] {
+			continue
+		}
+		delete(r.urls, p.url)
+		if p.checksum.Type != "sha256" {
+			return nil, fmt.Errorf("package %s is named by %s, expected sha256", p.NEVRA, p.checksum.Type)
+		}
+		digest, err := cas.ParseDigest(p.checksum.Hex)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, repo.Resolved{URL: p.url, SHA256: digest})
+	}
+	for u := range r.urls {
+		return nil, fmt.Errorf("no repository lists %s: %w", u, repo.ErrMissing)
+	}
+	return out, nil
 }
 
 // get opens a file of this machine's own server.

@@ -4,6 +4,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -35,7 +36,7 @@ func TestResolve(t *testing.T) {
 	defer a.Close()
 	defer b.Close()
 	repos := []repo.SourceParams{{Name: "snapd-a", URL: a.URL}, {Name: "snapd-b", URL: b.URL}}
-	got, err := Format{}.Resolve(t.Context(), repos, "x86_64", []string{"app"})
+	got, err := Format{}.Resolve(t.Context(), repos, []string{"x86_64"}, []string{"app"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,10 +50,84 @@ func TestResolve(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	if _, err := (Format{}).Resolve(t.Context(), repos[:1], "x86_64", []string{"app"}); err == nil || !strings.Contains(err.Error(), "base") {
+	if _, err := (Format{}).Resolve(t.Context(), repos[:1], []string{"x86_64"}, []string{"app"}); err == nil || !strings.Contains(err.Error(), "base") {
 		t.Errorf("without what it needs: %v", err)
 	}
-	if _, err := (Format{}).Resolve(t.Context(), repos, "x86_64", []string{"nothing"}); err == nil || !strings.Contains(err.Error(), "nothing") {
+	if _, err := (Format{}).Resolve(t.Context(), repos, []string{"x86_64"}, []string{"nothing"}); err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("an unknown package: %v", err)
+	}
+}
+
+// Packages are chosen by version and architecture, for each architecture that is
+// configured, and from the module streams of the repository's platform.
+func TestResolveChosen(t *testing.T) {
+	if _, err := exec.LookPath("dnf"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	r := rpmtest.New(rpmtest.Options{})
+	r.Add(
+		rpmtest.Package{Name: "bar", Version: "1.0", Epoch: 2, Arch: "x86_64", Requires: []string{"lib"}},
+		rpmtest.Package{Name: "bar", Version: "1.1", Epoch: 2, Arch: "x86_64", Requires: []string{"lib"}},
+		rpmtest.Package{Name: "bar", Version: "1.1", Epoch: 2, Arch: "i686"},
+		rpmtest.Package{Name: "bar", Version: "1.1", Epoch: 2, Arch: "aarch64", Requires: []string{"lib"}},
+		rpmtest.Package{Name: "bar", Version: "1.1", Epoch: 2, Arch: "src"},
+		rpmtest.Package{Name: "lib", Version: "1"},
+		rpmtest.Package{Name: "intel", Version: "1", Arch: "x86_64", Provides: []string{"virtual = 1"}},
+		rpmtest.Package{Name: "mod", Version: "1"}, rpmtest.Package{Name: "mod", Version: "2"},
+		rpmtest.Package{Name: "c++lib", Version: "1"},
+	)
+	stream := func(stream, context, platform string) string {
+		return "---\ndocument: modulemd\nversion: 2\ndata:\n  name: m\n  stream: \"" + stream + "\"\n  version: 1\n  context: " + context + "\n  arch: x86_64\n  summary: m\n  description: m\n" +
+			"  license: {module: [MIT]}\n  dependencies:\n  - requires: {platform: [" + platform + "]}\n  artifacts:\n    rpms:\n    - mod-0:" + stream + "-1.noarch\n"
+	}
+	r.SetData("modules", "modules.yaml.gz", []byte(stream("1", "c0ffee01", "f42")+stream("2", "c0ffee02", "f42")+
+		"---\ndocument: modulemd-defaults\nversion: 1\ndata:\n  module: m\n  stream: \"1\"\n"))
+	r.Publish(t0)
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	repos := []repo.SourceParams{{Name: "snapd-a~b", URL: srv.URL}}
+	x86 := []string{"x86_64"}
+	for _, c := range []struct {
+		archs, packages []string
+		want            string // file names, or part of the error
+	}{
+		{x86, []string{"bar"}, "bar-1.1-1.x86_64.rpm lib-1-1.noarch.rpm"},
+		{x86, []string{"bar=2:1.0-1"}, "bar-1.0-1.x86_64.rpm lib-1-1.noarch.rpm"},
+		{x86, []string{"bar=1.0-1"}, "bar-1.0-1.x86_64.rpm lib-1-1.noarch.rpm"},
+		{x86, []string{"bar=1.0"}, "bar-1.0-1.x86_64.rpm lib-1-1.noarch.rpm"},
+		{x86, []string{"bar:x86_64"}, "bar-1.1-1.x86_64.rpm lib-1-1.noarch.rpm"},
+		{x86, []string{"bar:x86_64=2:1.0-1", "bar=1.1-1"}, "bar-1.0-1.x86_64.rpm bar-1.1-1.x86_64.rpm lib-1-1.noarch.rpm"},
+		{x86, []string{"bar:i686", "intel"}, "bar-1.1-1.i686.rpm intel-1-1.x86_64.rpm"},
+		{x86, []string{"lib:noarch"}, "lib-1-1.noarch.rpm"},
+		{x86, []string{"c++lib"}, "c++lib-1-1.noarch.rpm"},
+		{x86, []string{"virtual"}, "intel-1-1.x86_64.rpm"},
+		{x86, []string{"mod"}, "mod-1-1.noarch.rpm"}, // the default stream's
+		{[]string{"noarch", "x86_64"}, []string{"bar"}, "bar-1.1-1.x86_64.rpm lib-1-1.noarch.rpm"},
+		{[]string{"i686", "x86_64"}, []string{"bar"}, "bar-1.1-1.x86_64.rpm lib-1-1.noarch.rpm"},
+		{[]string{"x86_64", "aarch64", "noarch", "src"}, []string{"bar", "intel"}, "bar-1.1-1.aarch64.rpm bar-1.1-1.x86_64.rpm intel-1-1.x86_64.rpm lib-1-1.noarch.rpm"},
+		{[]string{"x86_64", "aarch64"}, []string{"bar:aarch64"}, "bar-1.1-1.aarch64.rpm lib-1-1.noarch.rpm"},
+		{x86, []string{"bar=1:1.0-1"}, "no package bar=1:1.0-1 for x86_64; there is bar-2:1.0-1.x86_64, bar-2:1.1-1.aarch64"},
+		{x86, []string{"bar:aarch64"}, "no package bar:aarch64 for x86_64; there is"},
+		{x86, []string{"nothing=1"}, "no package nothing=1 for x86_64: missing upstream"},
+		{x86, []string{"bar=1:2:3"}, "version"},
+	} {
+		got, err := Format{}.Resolve(t.Context(), repos, c.archs, c.packages)
+		if !strings.HasSuffix(c.want, ".rpm") {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v for %v:\ngot  %v\nwant %s", c.packages, c.archs, err, c.want)
+			}
+			continue
+		}
+		var names []string
+		for _, p := range got {
+			names = append(names, path.Base(p.URL))
+		}
+		slices.Sort(names)
+		if err != nil || strings.Join(names, " ") != c.want {
+			t.Errorf("%v for %v: %v, %v, expected %s", c.packages, c.archs, names, err, c.want)
+		}
 	}
 }

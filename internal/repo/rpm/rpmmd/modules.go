@@ -260,6 +260,31 @@ func keptStreams(docs []ModuleDoc, sel *Selection) []bool {
 	return keep
 }
 
+// ModulePlatform returns the platform that most streams require, as dnf's option
+// module_platform_id takes it ("platform:f42"); empty where none requires one.
+func ModulePlatform(docs []ModuleDoc) string {
+	fits := map[string]int{}
+	for _, d := range docs {
+		for _, need := range d.Needs {
+			for _, p := range need["platform"] {
+				if !strings.HasPrefix(p, "-") {
+					fits[p]++
+				}
+			}
+		}
+	}
+	best := ""
+	for _, p := range slices.Sorted(maps.Keys(fits)) {
+		if best == "" || fits[p] >= fits[best] {
+			best = p
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "platform:" + best
+}
+
 // acceptsStream reads a requirement's list of streams: empty for any, "-s" for
 // any but s.
 func acceptsStream(list []string, stream string) bool {

@@ -13,6 +13,8 @@ import "context"
 type Store interface {
 	Health
 	Catalog
+	Notes
+	Writer
 	Close() error
 }
 

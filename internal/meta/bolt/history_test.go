@@ -66,7 +66,7 @@ type model struct {
 	aborted bool
 }
 
-func stageIndex(t *rapid.T, ctx ctx, st *bolt.Stage, index string, paras []para, stop int) bool {
+func stageIndex(t *rapid.T, ctx ctx, st meta.Stage, index string, paras []para, stop int) bool {
 	must(t, st.Begin(ctx, index))
 	for i, p := range paras {
 		if i == stop {

@@ -173,54 +173,54 @@ func (t *Tx) PathAt(s *meta.Snapshot, path string) (meta.PathHit, error) {
 	return meta.PathHit{}, fmt.Errorf("path %s in %s: %w", path, s.ID(), meta.ErrNotFound)
 }
 
-// PathClash finds a package file of a snapshot beside which a file with the given
+// pathClash finds a package file of a snapshot beside which a file with the given
 // path and digest cannot be: it has the same path and other bytes, or one of the
-// two paths is a directory of the other. It returns the file's path with it, and
-// ErrNotFound when there is none.
-func (t *Tx) PathClash(s *meta.Snapshot, path string, d cas.Digest) (meta.PathHit, error) {
-	none := fmt.Errorf("clash with %s in %s: %w", path, s.ID(), meta.ErrNotFound)
+// two paths is a directory of the other. It is nil when there is none.
+func (t *Tx) pathClash(s *meta.Snapshot, path string, d cas.Digest) (*meta.PathHit, error) {
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
 	if !ok {
-		return meta.PathHit{}, none
+		return nil, nil
 	}
-	// present is the first file of the snapshot at a key with the prefix whose
-	// bytes are not d.
-	present := func(prefix []byte, d cas.Digest) (hit meta.PathHit, found bool, err error) {
-		c := t.b("path").Cursor()
-		for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix) && !found; k, v = c.Next() {
-			f, err := t.Fact(meta.PID(be64(k[len(k)-8:])))
-			if err != nil {
-				return hit, false, err
-			}
-			i := int(v[0]) | int(v[1])<<8
-			if i >= len(f.Files) {
-				return hit, false, fmt.Errorf("%w: package %d has no file %d", meta.ErrCorrupt, f.PID, i)
-			}
-			if hit = (meta.PathHit{Fact: f, File: f.Files[i]}); hit.File.SHA256 == d {
-				continue
-			}
-			if found, err = t.presentAt(s, f.PID); err != nil {
-				return hit, false, err
-			}
-		}
-		return hit, found, nil
+	if hit, err := t.presentBelow(s, key(nil).u32(mid).str(path), d); hit != nil || err != nil {
+		return hit, err
 	}
-	keys := [][]byte{key(nil).u32(mid).str(path), key(nil).u32(mid).raw([]byte(path + "/"))}
+	if hit, err := t.presentBelow(s, key(nil).u32(mid).raw([]byte(path+"/")), cas.Digest{}); hit != nil || err != nil {
+		return hit, err
+	}
 	for i := 0; i < len(path); i++ {
-		if path[i] == '/' {
-			keys = append(keys, key(nil).u32(mid).str(path[:i]))
+		if path[i] != '/' {
+			continue
 		}
-	}
-	for i, k := range keys {
-		var same cas.Digest
-		if i == 0 {
-			same = d
-		}
-		if hit, found, err := present(k, same); err != nil || found {
+		if hit, err := t.presentBelow(s, key(nil).u32(mid).str(path[:i]), cas.Digest{}); hit != nil || err != nil {
 			return hit, err
 		}
 	}
-	return meta.PathHit{}, none
+	return nil, nil
+}
+
+// presentBelow is the first file of a snapshot whose path's key has the prefix and
+// whose bytes are not d; nil when there is none.
+func (t *Tx) presentBelow(s *meta.Snapshot, prefix []byte, d cas.Digest) (*meta.PathHit, error) {
+	c := t.b("path").Cursor()
+	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		f, err := t.Fact(meta.PID(be64(k[len(k)-8:])))
+		if err != nil {
+			return nil, err
+		}
+		i := int(v[0]) | int(v[1])<<8
+		if i >= len(f.Files) {
+			return nil, fmt.Errorf("%w: package %d has no file %d", meta.ErrCorrupt, f.PID, i)
+		}
+		if f.Files[i].SHA256 == d {
+			continue
+		}
+		if present, err := t.presentAt(s, f.PID); err != nil {
+			return nil, err
+		} else if present {
+			return &meta.PathHit{Fact: f, File: f.Files[i]}, nil
+		}
+	}
+	return nil, nil
 }
 
 // PathNewest finds a package file by its path in the newest snapshot that had

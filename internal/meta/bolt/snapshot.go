@@ -234,6 +234,9 @@ func (t *Tx) Seal(s *meta.Sealing, now time.Time) error {
 		}
 	}
 	for _, a := range s.Aliases {
+		if t.hasAlias(a) {
+			continue // no page is written for what has not changed
+		}
 		if err := t.PutAlias(a); err != nil {
 			return err
 		}
@@ -315,7 +318,7 @@ func (t *Tx) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File,
 		if err := lended.Put(key(nil).u32(uint32(id)).u32(l.Last).raw(d[:]), nil); err != nil {
 			return err
 		}
-		if len(t.Refs(d, 1)) == 0 {
+		if !t.referenced(d) {
 			if err := t.AddCandidate(d, time.Time{}); err != nil {
 				return err
 			}

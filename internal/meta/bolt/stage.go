@@ -49,8 +49,8 @@ type staged struct {
 	digest [16]byte
 }
 
-// NewStage begins to stage a suite's next generation and returns its number.
-func (s *Store) NewStage(ctx context.Context, mirror string, suite repo.SuiteName) (*Stage, error) {
+// NewStage is meta.Writer.NewStage.
+func (s *Store) NewStage(ctx context.Context, mirror string, suite repo.SuiteName) (meta.Stage, error) {
 	st := &Stage{s: s, mirror: mirror, suite: suite}
 	err := s.Update(ctx, "stage begin", func(tx *Tx) error {
 		mid, _, err := tx.mirrorID(mirror, true)
@@ -99,6 +99,7 @@ func (st *Stage) Indices(ctx context.Context) (out []string, err error) {
 		prefix := []byte(st.mirror + "\x00" + string(st.suite) + "\x00")
 		c := tx.b("ids").Cursor()
 		live := tx.b("live")
+		out = nil
 		for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
 			if lk, _ := live.Cursor().Seek(v); lk != nil && bytes.HasPrefix(lk, v) {
 				out = append(out, string(k[len(prefix):]))
@@ -118,7 +119,7 @@ func (st *Stage) Begin(ctx context.Context, index string) error {
 		if err != nil {
 			return err
 		}
-		st.index = meta.IndexID(n)
+		st.index, st.live = meta.IndexID(n), nil
 		prefix := key(nil).u32(n)
 		c := tx.b("live").Cursor()
 		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {

@@ -12,6 +12,8 @@ import (
 func Run(t *testing.T, open func(t testing.TB) meta.Store) {
 	t.Run("Empty", func(t *testing.T) { testEmpty(t, open(t)) })
 	t.Run("CatalogEmpty", func(t *testing.T) { testCatalogEmpty(t, open(t)) })
+	t.Run("Notes", func(t *testing.T) { testNotes(t, open) })
+	t.Run("Writer", func(t *testing.T) { testWriter(t, open) })
 }
 
 // testEmpty checks what a store without contents answers.

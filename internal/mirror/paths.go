@@ -2,14 +2,13 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 )
 
@@ -153,16 +152,12 @@ func (s *syncer) checkPaths(ctx context.Context, states []*suiteState) error {
 		}
 		var page []*meta.Fact
 		flush := func() error {
-			err := s.e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
-				for _, f := range page {
-					if err := checkPackage(tx, own, all, f); err != nil {
-						return fmt.Errorf("suite %s: %w", state.suite, err)
-					}
-				}
-				return nil
-			})
+			err := s.checkPackages(ctx, own, all, page)
 			page = page[:0]
-			return err
+			if err != nil {
+				return fmt.Errorf("suite %s: %w", state.suite, err)
+			}
+			return nil
 		}
 		err := s.e.eachBegun(ctx, &state.gen, func(f *meta.Fact) error {
 			if page = append(page, f); len(page) < pageSize {
@@ -177,39 +172,65 @@ func (s *syncer) checkPaths(ctx context.Context, states []*suiteState) error {
 			return err
 		}
 	}
-	// New files of suites at the place of packages that were there before.
-	var fresh []string
+	return s.checkFresh(ctx, own, all)
+}
+
+// checkFresh refuses new files of suites at the place of packages that were there
+// before.
+func (s *syncer) checkFresh(ctx context.Context, own *ownPaths, all *meta.Snapshot) error {
+	var fresh []meta.PathDigest
 	for p, f := range own.files {
 		if f.fresh {
-			fresh = append(fresh, p)
+			fresh = append(fresh, meta.PathDigest{Path: p, SHA256: f.sha256})
 		}
 	}
-	slices.Sort(fresh)
+	slices.SortFunc(fresh, func(a, b meta.PathDigest) int { return strings.Compare(a.Path, b.Path) })
 	for page := range slices.Chunk(fresh, pageSize) {
-		if err := s.e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
-			for _, p := range page {
-				hit, err := tx.PathClash(all, p, own.files[p].sha256)
-				if errors.Is(err, meta.ErrNotFound) {
-					continue
-				} else if err != nil {
-					return err
-				}
-				if err := own.check(named(hit.Fact), hit.File); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
+		hits, err := s.e.cfg.Store.PathClashes(ctx, all, page)
+		if err != nil {
 			return err
+		}
+		for _, hit := range hits {
+			if hit == nil {
+				continue
+			}
+			if err := own.check(named(hit.Fact), hit.File); err != nil {
+				return err
+			}
 		}
 	}
 	return ctx.Err()
 }
 
-func named(f *meta.Fact) string { return fmt.Sprintf("package %s %s %s", f.Name, f.Version, f.Arch) }
+// checkPackages judges the paths of packages' files.
+func (s *syncer) checkPackages(ctx context.Context, own *ownPaths, all *meta.Snapshot, page []*meta.Fact) error {
+	var files []meta.PathDigest
+	for _, f := range page {
+		if err := own.checkPackage(f); err != nil {
+			return err
+		}
+		for _, file := range f.Files {
+			files = append(files, meta.PathDigest{Path: file.Path, SHA256: file.SHA256})
+		}
+	}
+	hits, err := s.e.cfg.Store.PathClashes(ctx, all, files)
+	if err != nil {
+		return err
+	}
+	for _, f := range page {
+		for i, file := range f.Files {
+			if hit := hits[i]; hit != nil {
+				return clash("%s is at %s with SHA-256 %s, and %s is at %s with SHA-256 %s", named(f), file.Path, file.SHA256,
+					named(hit.Fact), hit.File.Path, hit.File.SHA256)
+			}
+		}
+		hits = hits[len(f.Files):]
+	}
+	return nil
+}
 
-// checkPackage judges the paths of one package's files.
-func checkPackage(tx *bolt.Tx, own *ownPaths, all *meta.Snapshot, f *meta.Fact) error {
+// checkPackage judges the paths of one package's files by themselves.
+func (o *ownPaths) checkPackage(f *meta.Fact) error {
 	seen := make(map[string]cas.Digest, len(f.Files))
 	for _, file := range f.Files {
 		if d, ok := seen[file.Path]; ok && d != file.SHA256 {
@@ -218,20 +239,14 @@ func checkPackage(tx *bolt.Tx, own *ownPaths, all *meta.Snapshot, f *meta.Fact) 
 		seen[file.Path] = file.SHA256
 	}
 	for _, file := range f.Files {
-		if err := own.check(named(f), file); err != nil {
+		if err := o.check(named(f), file); err != nil {
 			return err
 		}
-		hit, err := tx.PathClash(all, file.Path, file.SHA256)
-		if errors.Is(err, meta.ErrNotFound) {
-			continue
-		} else if err != nil {
-			return err
-		}
-		return clash("%s is at %s with SHA-256 %s, and %s is at %s with SHA-256 %s", named(f), file.Path, file.SHA256,
-			named(hit.Fact), hit.File.Path, hit.File.SHA256)
 	}
 	return nil
 }
+
+func named(f *meta.Fact) string { return fmt.Sprintf("package %s %s %s", f.Name, f.Version, f.Arch) }
 
 // snapshotOf is a snapshot of the states that a sync has staged, which nobody
 // else sees.

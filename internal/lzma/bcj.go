@@ -3,15 +3,15 @@ package lzma
 import "encoding/binary"
 
 // encodeX86 replaces, in place, the relative targets of x86 CALL (E8) and JMP
-// (E9) instructions by absolute ones, as the XZ format's filter 0x04 does:
-// calls of one function from several places then look alike. A target counts
-// only if its highest byte is 00 or FF, and prefix remembers which of the last
-// bytes looked like opcodes, since a target that overlaps another one must be
-// left alone where a decoder could not tell.
+// (E9) instructions by absolute ones, as the XZ format's filter 0x04 does, so
+// that calls of one function from several places look alike. It replaces only
+// targets whose highest byte is 00 or FF. prefix records which of the last bytes
+// looked like opcodes: a target that overlaps another one stays as it is where
+// the conversion would be ambiguous.
 func encodeX86(buf []byte) {
 	// allowed and checked are indexed by the opcodes among the three bytes
-	// before: whether a conversion is unambiguous, and which byte of the
-	// target decides about one that was written already.
+	// before. allowed: the conversion is unambiguous. checked: the byte of the
+	// target that must not look like the top byte of an earlier target.
 	allowed := [8]bool{true, true, true, false, true, false, false, false}
 	checked := [8]uint32{0, 1, 2, 2, 3, 3, 3, 3}
 	isTop := func(b byte) bool { return b == 0x00 || b == 0xFF }

@@ -1,15 +1,15 @@
-// Package lzma encodes .xz streams: LZMA2, with the filter for x86 branches in
-// front where asked for, and a CRC32 of the data.
+// Package lzma encodes .xz streams: LZMA2, optionally behind the filter for x86
+// branches, with a CRC32 of the data.
 //
-// It is for data that is in memory, above all the blocks of SquashFS images, and
-// its output is a pure function of data and [Options]: no clock, no processor
-// and no number of cores enters, and a change of the bytes it writes is a change
-// of format, which golden digests in its tests notice. Sizes are those of xz's
-// presets or smaller.
+// It encodes data that is in memory, such as the blocks of SquashFS images. The
+// output depends on the data and [Options] only, never on the clock, the processor
+// or the number of cores. To change the bytes that it writes is to change the
+// format of images and kits: golden digests in its tests notice. Outputs are about
+// as small as those of xz's presets.
 //
 // The formats are described in the LZMA specification (LZMA SDK,
-// DOC/lzma-specification.txt) and The .xz File Format 1.2.1. The encoder is of
-// the usual shape: a finder of matches in binary search trees, a parser that
-// looks for the cheapest symbols by dynamic programming over the prices that the
-// adaptive model asks at that moment, and a range coder.
+// DOC/lzma-specification.txt) and The .xz File Format 1.2.1. The encoder consists
+// of a match finder with binary search trees, a parser that finds the cheapest
+// symbols by dynamic programming over the prices of the adaptive model, and a
+// range coder.
 package lzma

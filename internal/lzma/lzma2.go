@@ -9,27 +9,27 @@ package lzma
 //	0x80-0xFF  LZMA; bits 5 and 6: 0 nothing, 1 state reset, 2 state reset and
 //	           new properties, 3 those and dictionary reset
 //
-// then the uncompressed size minus 1 (LZMA: 21 bits, of which the upper 5 are
-// in the control byte; stored: 16 bits) and for LZMA the compressed size minus 1
-// (16 bits) and, where announced, the byte of properties.
+// It is followed by the uncompressed size minus 1 (LZMA: 21 bits, of which the
+// upper 5 are in the control byte; stored: 16 bits), for LZMA by the compressed
+// size minus 1 (16 bits), and with new properties by the properties byte.
 const (
-	chunkPacked   = 1 << 16 // most compressed bytes of a chunk
-	chunkUnpacked = 1 << 21 // most uncompressed bytes of an LZMA chunk
-	chunkStored   = 1 << 16 // most bytes of a stored one
+	chunkPacked   = 1 << 16 // maximum of compressed bytes of a chunk
+	chunkUnpacked = 1 << 21 // maximum of uncompressed bytes of an LZMA chunk
+	chunkStored   = 1 << 16 // maximum of bytes of a stored chunk
 
-	// symbolBytes is more than one symbol can take: some 22 adaptive bits of
-	// at most 6.05 bits each, and 26 direct ones.
+	// symbolBytes exceeds the size of any symbol: about 22 adaptive bits of at
+	// most 6.05 bits each, and 26 direct bits.
 	symbolBytes = 32
 )
 
-// coder codes one block of data in memory.
+// coder encodes one block of data in memory.
 type coder struct {
 	parser
 	rc rangeEncoder
 }
 
-// encode appends the LZMA2 form of the first end bytes of buf, whose padding
-// must be there, with distances of at most dict bytes.
+// encode appends the first end bytes of buf, which padding follows, as LZMA2
+// with distances of at most dict bytes.
 func (c *coder) encode(dst, buf []byte, end, dict int, e effort) []byte {
 	c.finder.reset(buf, end, dict, e.nice, e.depth)
 	c.seen = false
@@ -38,7 +38,7 @@ func (c *coder) encode(dst, buf []byte, end, dict int, e effort) []byte {
 	var (
 		pos       = 0
 		plan      []symbol
-		dictReset = true // not yet said
+		dictReset = true // to be written with the next chunk, like props and state
 		props     = true
 		state     = true
 	)
@@ -57,8 +57,8 @@ func (c *coder) encode(dst, buf []byte, end, dict int, e effort) []byte {
 		packed := c.rc.out
 
 		if len(packed)+3 >= pos-start {
-			// Not worth it. What was planned further on rests on a state that
-			// the decoder will not have; those bytes are stored, too.
+			// Compression gains nothing. The rest of the plan assumes a state
+			// that the decoder will not have, so its bytes are stored, too.
 			pos = c.finder.pos
 			c.seen = false
 			plan = nil

@@ -5,7 +5,7 @@ import (
 	"math/bits"
 )
 
-// match says that the bytes at a position repeat those dist+1 bytes before.
+// match means that len bytes repeat those dist+1 bytes before them.
 type match struct {
 	len, dist uint32
 }
@@ -16,26 +16,25 @@ const padding = 8
 
 // finder finds, for each position in turn, the nearest earlier occurrence of
 // each length. Positions with an equal hash of four bytes form a binary search
-// tree that is ordered by what follows them, newest at the root; tables for two
-// and three bytes keep the last position only.
+// tree, ordered by the bytes that follow them, with the newest at the root. The
+// tables for two and three bytes hold the last position only.
 type finder struct {
 	buf      []byte // data and padding
 	end      int    // length of the data
 	pos      int    // position that find looks at next
 	dict     int    // largest distance
 	nice     int    // length at which a match is good enough
-	depth    int    // nodes of a tree looked at
+	depth    int    // nodes of a tree visited
 	hash2    [1 << 10]uint32
 	hash3    [1 << 16]uint32
-	hash4    []uint32 // all: position + 1, 0 if none
+	hash4    []uint32 // like hash2 and hash3: position + 1, or 0
 	hashBits uint
-	son      []uint32 // two for each position: what is less, what is greater; position + 1
-	warm     uint32   // keeps the loads of touch alive
+	son      []uint32 // two children of each position, the lesser and the greater: position + 1, or 0
+	warm     uint32   // keeps the compiler from dropping the loads of touch
 }
 
-// touch loads what the next positions will need, so that the processor fetches
-// it while this one is worked on: nearly every look into these tables misses the
-// caches.
+// touch prefetches the table entries of the next positions: nearly every access
+// to these tables misses the caches.
 func (m *finder) touch(pos int) {
 	if pos+ahead+4 > m.end {
 		return
@@ -47,10 +46,10 @@ func (m *finder) touch(pos int) {
 	m.warm = h
 }
 
-// ahead is how far before its use a slot of the hash table is loaded.
+// ahead is the number of positions by which hash table slots are prefetched.
 const ahead = 6
 
-// reset takes data, whose padding must be there.
+// reset starts with new data, which padding follows.
 func (m *finder) reset(buf []byte, end, dict, nice, depth int) {
 	m.buf, m.end, m.pos = buf, end, 0
 	m.dict, m.nice, m.depth = dict, nice, depth
@@ -83,8 +82,8 @@ func extend(buf []byte, a, b, n, limit int) int {
 
 const hashMul = 0x9E3779B1
 
-// find appends the matches at the current position, by rising length and
-// distance, and moves on.
+// find appends the matches at the current position, in ascending order of length
+// and distance, and advances by one.
 func (m *finder) find(out []match) []match {
 	pos := m.pos
 	m.pos++
@@ -123,9 +122,9 @@ func (m *finder) find(out []match) []match {
 	best = max(best, 3)
 
 	son := m.son
-	less, more := 2*pos, 2*pos+1 // where the next lesser and the next greater node hang
+	less, more := 2*pos, 2*pos+1 // where the next lesser and the next greater node are attached
 	n0, n1 := 0, 0
-	lowest := uint32(max(pos-m.dict, 0)) // candidates are above
+	lowest := uint32(max(pos-m.dict, 0)) // candidates are greater
 	for depth := m.depth; c4 > lowest && depth > 0; depth-- {
 		a := int(c4 - 1)
 		n := min(n0, n1)
@@ -157,7 +156,7 @@ func (m *finder) find(out []match) []match {
 	return out
 }
 
-// skip moves on by n positions without looking for matches.
+// skip advances by n positions without a search.
 func (m *finder) skip(n int) {
 	for ; n > 0; n-- {
 		pos := m.pos

@@ -2,12 +2,11 @@ package lzma
 
 import "math/bits"
 
-// The parameters of the literal and position contexts. They are the format's
-// defaults and good for both code and text.
+// The parameters of the literal and position contexts, which are xz's defaults.
 const (
-	lc = 3 // bits of the byte before that choose a literal's model
-	pb = 2 // bits of the position that choose the other models
-	// lp, bits of the position that choose a literal's model, is 0.
+	lc = 3 // bits of the previous byte that select a literal's model
+	pb = 2 // bits of the position that select the other models
+	// lp, the bits of the position that select a literal's model, is 0.
 	propsByte = (pb*5+0)*9 + lc // LZMA specification, "lc/lp/pb"
 
 	numPos    = 1 << pb
@@ -17,20 +16,20 @@ const (
 	minMatch = 2
 	maxMatch = 273
 
-	lenLow  = 8 // lengths with the short code, and with the middle one
+	lenLow  = 8 // lengths with the short code, then with the middle and the long one
 	lenMid  = 8
 	lenHigh = 256
 
 	numSlots      = 64
-	firstFullSlot = 4 // slots from which distances have bits of their own
+	firstFullSlot = 4 // the first slot with more than one distance
 	endFullSlot   = 14
 	numFull       = 1 << (endFullSlot / 2)
 	alignBits     = 4
 	numLenStates  = 4
 )
 
-// A state remembers the kinds of the last symbols (LZMA specification, "State
-// machine"): below 7 the last one was a literal.
+// A state encodes the kinds of the last symbols (LZMA specification, "State
+// machine"). Below 7 the last one was a literal.
 func afterLiteral(s uint8) uint8 {
 	switch {
 	case s < 4:
@@ -62,7 +61,7 @@ func afterShortRep(s uint8) uint8 {
 	return 11
 }
 
-// lengthModel codes lengths, of matches or of repeats.
+// lengthModel encodes the lengths of matches or of repeats.
 type lengthModel struct {
 	choice  prob
 	choice2 prob
@@ -71,7 +70,7 @@ type lengthModel struct {
 	high    [lenHigh]prob
 
 	price [numPos][maxMatch + 1]uint32 // by length; up to nice
-	count [numPos]int                  // symbols until price is too old
+	count [numPos]int                  // symbols until price is recomputed
 }
 
 func (l *lengthModel) reset(nice int) {
@@ -122,8 +121,8 @@ func (l *lengthModel) encode(rc *rangeEncoder, n, ps uint32) {
 	l.count[ps]--
 }
 
-// model is the adaptive state that a decoder follows, with the prices that are
-// derived from it.
+// model is the adaptive state, which a decoder tracks, and the prices derived
+// from it.
 type model struct {
 	state uint8
 	reps  [4]uint32 // last distances, minus 1
@@ -136,7 +135,7 @@ type model struct {
 	isRep0Long [numStates][numPos]prob
 	literal    [1 << lc][0x300]prob
 	slot       [numLenStates][numSlots]prob
-	full       [numFull - endFullSlot + 1]prob // trees of the middle slots, one after the other
+	full       [numFull - endFullSlot + 1]prob // the trees of the middle slots in a row
 	align      [1 << alignBits]prob
 	matchLen   lengthModel
 	repLen     lengthModel
@@ -144,7 +143,7 @@ type model struct {
 	slotPrice  [numLenStates][numSlots]uint32
 	fullPrice  [numLenStates][numFull]uint32
 	alignPrice [1 << alignBits]uint32
-	distCount  int // matches since the prices of distances were computed
+	distCount  int // matches since distance prices were computed
 	alignCount int
 }
 
@@ -173,10 +172,11 @@ func (m *model) reset(nice int) {
 	m.updateAlign()
 }
 
-// lenState is the context of a distance: its match's length, 2 to 5 and more.
+// lenState is the context of a distance: the length of its match, 2, 3, 4, or more.
 func lenState(n uint32) uint32 { return min(n-minMatch, numLenStates-1) }
 
-// distSlot is the slot of a distance: its highest bit and the bit below.
+// distSlot is the slot of a distance: the position of its highest bit and the
+// next bit.
 func distSlot(d uint32) uint32 {
 	if d < firstFullSlot {
 		return d
@@ -187,7 +187,7 @@ func distSlot(d uint32) uint32 {
 
 func (m *model) updateDistances() {
 	m.distCount = 0
-	// What follows the slot does not depend on the length.
+	// The bits after the slot do not depend on the length.
 	var tail [numFull]uint32
 	for d := uint32(firstFullSlot); d < numFull; d++ {
 		slot := distSlot(d)
@@ -216,7 +216,7 @@ func (m *model) updateAlign() {
 	}
 }
 
-// refresh renews the prices that are too old.
+// refresh recomputes outdated prices.
 func (m *model) refresh(nice int) {
 	if m.distCount >= 128 {
 		m.updateDistances()
@@ -234,7 +234,7 @@ func (m *model) refresh(nice int) {
 	}
 }
 
-// distPrice is the price of distance d (minus 1) in the context s of a length.
+// distPrice is the price of distance d (minus 1) in the context s.
 func (m *model) distPrice(d, s uint32) uint32 {
 	if d < numFull {
 		return m.fullPrice[s][d]
@@ -242,8 +242,8 @@ func (m *model) distPrice(d, s uint32) uint32 {
 	return m.slotPrice[s][distSlot(d)] + m.alignPrice[d&(1<<alignBits-1)]
 }
 
-// repPrice is the price of saying which of the last distances is meant, for a
-// match longer than one byte, after isMatch and isRep.
+// repPrice is the price of selecting one of the last distances, for a match
+// longer than one byte, without isMatch and isRep.
 func (m *model) repPrice(i int, s uint8, ps uint32) uint32 {
 	if i == 0 {
 		return price0(m.isRep0[s]) + price1(m.isRep0Long[s][ps])
@@ -265,8 +265,8 @@ func (m *model) literalPrice(prev, c byte) uint32 {
 	return price
 }
 
-// matchedPrice is the price of byte c after prev and a match, where the match
-// would have gone on with b.
+// matchedPrice is the price of byte c after prev and a match that would have
+// continued with b.
 func (m *model) matchedPrice(prev, c, b byte) uint32 {
 	p := &m.literal[prev>>(8-lc)]
 	price := uint32(0)
@@ -298,7 +298,7 @@ func (m *model) encodeMatched(rc *rangeEncoder, prev, c, b byte) {
 	}
 }
 
-// encode writes one symbol that starts at buf[pos] and follows the model.
+// encode writes one symbol that starts at buf[pos] and updates the model.
 func (m *model) encode(rc *rangeEncoder, buf []byte, pos int, sym symbol) {
 	ps := uint32(pos) & posMask
 	s := m.state

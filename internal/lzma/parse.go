@@ -2,16 +2,16 @@ package lzma
 
 import "slices"
 
-// literal as a symbol's back stands for one byte as it is. Otherwise back is 0
-// to 3 for one of the last distances, or 4 more than a distance (minus 1).
+// literal as a symbol's back means one literal byte. Otherwise back is 0 to 3 for
+// one of the last distances, or 4 more than a distance (minus 1).
 const literal = ^uint32(0)
 
-// symbol is what the range coder codes.
+// symbol is one step of the decoder: a literal, a match or a repeat.
 type symbol struct {
 	back, len uint32
 }
 
-// maxNodes bounds how far the parser looks ahead before it decides, in bytes.
+// maxNodes bounds the bytes that the parser looks ahead.
 const maxNodes = 4096
 
 // How a node was reached from node.from.
@@ -21,38 +21,38 @@ const (
 	byRepTail        // first, a literal, then sym, a repeat of the same distance
 )
 
-// node is the cheapest way found to code the bytes before it.
+// node is the cheapest known encoding of the bytes before it.
 type node struct {
 	from  int32
 	how   uint8
-	state uint8     // once the node is visited
-	reps  [4]uint32 // likewise
+	state uint8     // set when the node is visited
+	reps  [4]uint32 // set when the node is visited
 	sym   symbol
 	first symbol
 }
 
-// parser finds a cheap sequence of symbols for the bytes from pos on, by
-// dynamic programming over prices: every position that a cheap way leads to is
-// left by a literal, by each of the last distances, and by each match of each
-// length; and where a repeat or match ends, by one literal and the same distance
-// again, since data that differs from older data in one byte is common.
+// parser finds a cheap sequence of symbols by dynamic programming over prices.
+// From every reached position it tries a literal, each of the last distances, and
+// each match of each length. After a repeat or a match it also tries one literal
+// and the same distance again, since data often differs from older data in one
+// byte only.
 type parser struct {
 	model
 	finder
 	price   [maxNodes + maxMatch]uint32
 	nodes   [maxNodes + maxMatch]node
-	found   []match // at the position that the next plan starts from, if seen
-	seen    bool
+	found   []match  // the matches at the finder's position
+	seen    bool     // found is valid for the start of the next plan
 	symbols []symbol // the plan
 }
 
-// one returns the plan of a single symbol.
+// one returns a plan of a single symbol.
 func (p *parser) one(back, n uint32) []symbol {
 	p.symbols = append(p.symbols[:0], symbol{back, n})
 	return p.symbols
 }
 
-// plan returns the symbols to code from pos on, at least one.
+// plan returns the symbols to encode from pos on, at least one.
 func (p *parser) plan(pos int) []symbol {
 	p.refresh(p.nice)
 	if !p.seen {
@@ -65,7 +65,7 @@ func (p *parser) plan(pos int) []symbol {
 		return p.one(literal, 1)
 	}
 
-	// What is good enough is taken at once.
+	// A match that is long enough is taken at once.
 	bestRep, repLen := 0, 0
 	for i, d := range p.reps {
 		a := pos - int(d) - 1
@@ -99,7 +99,7 @@ func (p *parser) plan(pos int) []symbol {
 
 	p.nodes[0] = node{state: p.state, reps: p.reps}
 	p.price[0] = 0
-	end := 0 // nodes up to here have a price
+	end := 0 // the last node with a price
 	cur := 0
 	for {
 		end = p.leave(pos, cur, end)
@@ -117,7 +117,7 @@ func (p *parser) plan(pos int) []symbol {
 	return p.path(cur)
 }
 
-// path lists the symbols that lead to node n.
+// path returns the symbols that lead to node n.
 func (p *parser) path(n int) []symbol {
 	out := p.symbols[:0]
 	for n > 0 {
@@ -136,7 +136,7 @@ func (p *parser) path(n int) []symbol {
 	return out
 }
 
-// visit works out the state in which the cheapest way reaches node n.
+// visit computes the state in which the cheapest path reaches node n.
 func (p *parser) visit(n int) {
 	nd := &p.nodes[n]
 	from := &p.nodes[nd.from]
@@ -170,7 +170,7 @@ func (nd *node) follow(s symbol) {
 	}
 }
 
-// grow makes node n reachable, at no acceptable price yet.
+// grow adds the nodes up to n, with infinite prices.
 func (p *parser) grow(end, n int) int {
 	for end < n {
 		end++
@@ -179,13 +179,13 @@ func (p *parser) grow(end, n int) int {
 	return end
 }
 
-// by notes that nd is best reached from node cur by sym.
+// by records that nd is reached from node cur by sym.
 func (nd *node) by(cur int, sym symbol) {
 	nd.from, nd.how, nd.sym = int32(cur), byOne, sym
 }
 
-// offer proposes the symbols with the lengths from first to last, all of which
-// cost price and the price of their length.
+// offer tries the lengths from first to last of one distance. Each costs price
+// and the price of its length.
 func (p *parser) offer(cur, first, last int, back, price uint32, lens *[maxMatch + 1]uint32) {
 	known := p.price[cur+first : cur+last+1]
 	costs := lens[first : last+1]
@@ -198,8 +198,9 @@ func (p *parser) offer(cur, first, last int, back, price uint32, lens *[maxMatch
 	}
 }
 
-// leave tries every symbol at node cur, for which found holds the matches, and
-// returns the new last node.
+// leave tries every symbol from node cur, whose matches are in found, and returns
+// the new last node. It is one long function because it is the encoder's hottest:
+// calls that the compiler does not inline would slow it down.
 func (p *parser) leave(pos, cur, end int) int {
 	at := pos + cur
 	buf := p.buf
@@ -245,7 +246,7 @@ func (p *parser) leave(pos, cur, end int) int {
 		if price <= p.price[cur+1] {
 			p.price[cur+1] = price
 			p.nodes[cur+1].by(cur, symbol{0, 1})
-			nextLit = true // as good a way to go on from
+			nextLit = true // continuing from there is as good
 		}
 	}
 
@@ -255,8 +256,8 @@ func (p *parser) leave(pos, cur, end int) int {
 	}
 	avail := min(full, p.nice)
 
-	// A literal and the last distance again, unless the literal is the way to
-	// the next node: then that node will try it.
+	// A literal and the last distance again, unless the next node is reached by
+	// the literal and tries this itself.
 	if hasRep && !nextLit && b != c {
 		if n := extend(buf, back+1, at+1, 0, min(full-1, p.nice)); n >= minMatch {
 			s2, ps2 := afterLiteral(state), uint32(at+1)&posMask
@@ -274,7 +275,7 @@ func (p *parser) leave(pos, cur, end int) int {
 	}
 
 	// The last distances.
-	start := minMatch // the shortest match worth a try
+	start := minMatch // the shortest match to try
 	for i := range reps {
 		a := at - int(reps[i]) - 1
 		if a < 0 || buf[a] != c || buf[a+1] != buf[at+1] {
@@ -316,7 +317,7 @@ func (p *parser) leave(pos, cur, end int) int {
 			if s < numLenStates-1 {
 				to = l
 			}
-			// All of the longer lengths share the price of the distance.
+			// All longer lengths share the price of the distance.
 			p.offer(cur, l, to, d+4, q, lens)
 			l = to + 1
 		}
@@ -329,8 +330,8 @@ func (p *parser) leave(pos, cur, end int) int {
 	return end
 }
 
-// tail tries, after the symbol first from at to at+first.len at the given price
-// and state, a literal and then the same distance again.
+// tail tries a literal and then the same distance again, after the symbol first
+// from at to at+first.len with the given price and state.
 func (p *parser) tail(at, cur, end, full, a int, first symbol, price uint32, state uint8) int {
 	n := int(first.len)
 	limit := min(full-n-1, p.nice)

@@ -14,12 +14,12 @@ const (
 	priceInf   = 1 << 30
 )
 
-// bitPrice holds, for each probability reduced to 7 bits, what coding the more
-// expected symbol costs: 16 times the negative base 2 logarithm, computed in
-// integers so that it is the same everywhere.
+// bitPrice is the price of a 0 bit for each probability, reduced to 7 bits: 16
+// times the negative binary logarithm, computed in integers so that it is the same
+// on every machine.
 var bitPrice = func() (t [1 << (probBits - priceShift)]uint32) {
 	for i := range t {
-		w := uint64(i<<priceShift + 1<<(priceShift-1)) // middle of the class
+		w := uint64(i<<priceShift + 1<<(priceShift-1)) // the middle of the interval
 		log := uint32(0)                               // 16 * log2(w), rounded down
 		for range 4 {
 			w *= w
@@ -43,12 +43,12 @@ func priceBit(p prob, b uint32) uint32 {
 }
 
 // rangeEncoder is the arithmetic coder of LZMA (LZMA specification, "Range
-// Coder"): 32 bits of range, carries resolved through a cached byte.
+// Coder"): 32 bits of range, and a cached byte that resolves carries.
 type rangeEncoder struct {
 	low       uint64
 	rng       uint32
 	cache     byte
-	cacheSize int // bytes not yet written: cache and the 0xFF after it
+	cacheSize int // bytes not yet written: cache and the 0xFF bytes after it
 	out       []byte
 }
 
@@ -57,7 +57,7 @@ func (r *rangeEncoder) reset() {
 	r.out = r.out[:0]
 }
 
-// size is the number of bytes that flush will have written.
+// size is the number of bytes after a flush.
 func (r *rangeEncoder) size() int { return len(r.out) + r.cacheSize + 4 }
 
 func (r *rangeEncoder) shiftLow() {
@@ -97,7 +97,7 @@ func (r *rangeEncoder) bit(p *prob, b uint32) {
 	}
 }
 
-// direct codes the low n bits of v, highest first, each with probability 1/2.
+// direct encodes the low n bits of v, highest first, each with probability 1/2.
 func (r *rangeEncoder) direct(v uint32, n uint) {
 	for n > 0 {
 		n--
@@ -110,7 +110,7 @@ func (r *rangeEncoder) direct(v uint32, n uint) {
 	}
 }
 
-// tree codes the low n bits of v, highest first, through a binary tree.
+// tree encodes the low n bits of v, highest first, through a binary tree.
 func (r *rangeEncoder) tree(p []prob, n uint, v uint32) {
 	m := uint32(1)
 	for n > 0 {
@@ -121,8 +121,8 @@ func (r *rangeEncoder) tree(p []prob, n uint, v uint32) {
 	}
 }
 
-// reverse codes the low n bits of v, lowest first. p[0] is the root's, index 1
-// of the tree.
+// reverse encodes the low n bits of v, lowest first. p[0] belongs to the root,
+// index 1 of the tree.
 func (r *rangeEncoder) reverse(p []prob, n uint, v uint32) {
 	m := uint32(1)
 	for range n {

@@ -7,36 +7,28 @@ import (
 	"hash/crc32"
 )
 
-// ErrOptions means that options cannot be met.
+// ErrOptions means that options are out of range.
 var ErrOptions = errors.New("bad options of the xz encoder")
 
-// Options say how to encode. The zero value compresses like xz -6.
+// Options configure the encoder. The zero value compresses like xz -6.
 type Options struct {
-	// DictSize bounds the dictionary that a decoder needs, in bytes. The
-	// stream asks for the smallest that does, at most this one. 0 means 8 MiB;
-	// less than 4 KiB cannot be expressed.
+	// DictSize bounds the dictionary that a decoder needs, in bytes. The stream
+	// declares the smallest sufficient one. 0 means 8 MiB; the format allows no
+	// less than 4 KiB.
 	DictSize int
-	// BCJX86 puts the filter for x86 branches in front. It helps executables
-	// and harms everything else; try both where it matters.
+	// BCJX86 applies the filter for x86 branches. It makes executables smaller
+	// and all other data larger.
 	BCJX86 bool
-	// Level trades time for size, from 1 to 9. 0 means 6, which gives the sizes
-	// of xz -6 and takes as long; 3 takes two thirds of that for 1.5 % more;
-	// 1 takes half for 7 % more.
+	// Level trades time for size, from 1 to 9. 0 means 6, which is as small and
+	// as slow as xz -6; 3 takes two thirds of the time for 1.5 % more bytes, 1
+	// takes half the time for 7 % more.
 	Level int
-
-	// BlockSize is the number of bytes that a Writer puts into one block,
-	// which shares nothing with others. 0 means 8 MiB; at most MaxBlock.
-	BlockSize int
-	// Workers is the number of blocks that a Writer encodes at once. It does
-	// not change the bytes. 0 means 1. Each takes some twelve times BlockSize
-	// of memory.
-	Workers int
 }
 
-// effort is what a level means.
+// effort holds the parameters of a level.
 type effort struct {
-	nice  int // length at which a match is taken without a further look
-	depth int // nodes of the search tree looked at
+	nice  int // length at which a match is taken without a further search
+	depth int // nodes of the search tree visited for a match
 }
 
 const (
@@ -44,7 +36,7 @@ const (
 	defaultDict = 8 << 20
 	maxDict     = 1 << 30
 
-	// MaxBlock is the most that one block holds, in bytes: one call of EncodeXZ.
+	// MaxBlock is the most that one call of EncodeXZ encodes, in bytes.
 	MaxBlock = 64 << 20
 )
 
@@ -66,8 +58,8 @@ func (o Options) check() (dict int, e effort, err error) {
 	return dict, [...]effort{{16, 4}, {24, 8}, {32, 16}, {40, 24}, {48, 32}, {64, 48}, {96, 48}, {160, 64}, {maxMatch, 128}}[level-1], nil
 }
 
-// Encoder encodes blocks one after the other and keeps its tables between them.
-// It is not for concurrent use. The zero value is ready.
+// Encoder encodes streams one after the other and reuses its tables. It is not
+// safe for concurrent use. The zero value is ready to use.
 type Encoder struct {
 	c   coder
 	buf []byte
@@ -77,29 +69,23 @@ type Encoder struct {
 func NewEncoder() *Encoder { return new(Encoder) }
 
 // EncodeXZ appends src to dst as a complete .xz stream of one block, with a
-// CRC32 of the data. Equal inputs give equal bytes on every machine.
-func EncodeXZ(dst, src []byte, o Options) ([]byte, error) {
-	return new(Encoder).EncodeXZ(dst, src, o)
-}
-
-// EncodeXZ is like the function of this name and keeps its tables.
+// CRC32 of the data. Equal inputs produce equal bytes on every machine.
 func (e *Encoder) EncodeXZ(dst, src []byte, o Options) ([]byte, error) {
-	dst = append(dst, streamHeader...)
-	var index []byte
-	records := uint64(0)
-	if len(src) > 0 { // as xz does: no data, no block
-		b, err := e.block(dst, src, o, false)
-		if err != nil {
-			return nil, err
-		}
-		records = 1
-		index = binary.AppendUvarint(index, b.unpadded)
-		index = binary.AppendUvarint(index, uint64(len(src)))
-		dst = b.dst
-	} else if _, _, err := o.check(); err != nil {
+	dict, eff, err := o.check()
+	if err != nil {
 		return nil, err
 	}
-	return appendIndex(dst, index, records), nil
+	dst = append(dst, streamHeader...)
+	if len(src) == 0 { // like xz, which writes no block without data
+		return appendIndex(dst, nil, 0), nil
+	}
+	if len(src) > MaxBlock {
+		return nil, fmt.Errorf("block: expected at most %d bytes, found %d: %w", MaxBlock, len(src), ErrOptions)
+	}
+	dst, unpadded := e.block(dst, src, dict, eff, o.BCJX86)
+	index := binary.AppendUvarint(nil, unpadded)
+	index = binary.AppendUvarint(index, uint64(len(src)))
+	return appendIndex(dst, index, 1), nil
 }
 
 // The .xz container: the XZ file format, version 1.2.1.
@@ -112,68 +98,46 @@ const (
 	filterLZMA2 = 0x21
 )
 
-type blockResult struct {
-	dst      []byte
-	unpadded uint64 // bytes of the block without its padding, for the index
-}
-
-// block appends a block with src. With sizes its header tells the sizes, so that
-// decoders can work on several blocks at once.
-func (e *Encoder) block(dst, src []byte, o Options, sizes bool) (blockResult, error) {
-	dict, eff, err := o.check()
-	if err != nil {
-		return blockResult{}, err
-	}
-	if len(src) > MaxBlock {
-		return blockResult{}, fmt.Errorf("block: expected at most %d bytes, found %d: %w", MaxBlock, len(src), ErrOptions)
-	}
+// block appends a block with src, and returns its size without padding, for the
+// index.
+func (e *Encoder) block(dst, src []byte, dict int, eff effort, x86 bool) ([]byte, uint64) {
 	code, dict := dictCode(dict, len(src))
+	h := blockHeader(code, x86)
+	dst = append(dst, h...)
 
 	e.buf = append(e.buf[:0], src...)
-	if o.BCJX86 {
+	if x86 {
 		encodeX86(e.buf)
 	}
 	e.buf = append(e.buf, make([]byte, padding)...)
-
-	// The header's size does not depend on what it says of sizes but through
-	// them, so the data goes first and moves.
 	start := len(dst)
-	var reserve [64]byte
-	dst = append(dst, reserve[:]...)
-	data := len(dst)
 	dst = e.c.encode(dst, e.buf, len(src), dict, eff)
-	packed := len(dst) - data
-
-	h := append(make([]byte, 0, 64), 0, 0)
-	if sizes {
-		h[1] |= 0xC0
-		h = binary.AppendUvarint(h, uint64(packed))
-		h = binary.AppendUvarint(h, uint64(len(src)))
-	}
-	if o.BCJX86 {
-		h[1] |= 1
-		h = append(h, filterX86, 0)
-	}
-	h = append(h, filterLZMA2, 1, code)
-	for len(h)%4 != 0 {
-		h = append(h, 0)
-	}
-	h[0] = byte(len(h) / 4) // its size in units of 4 bytes, minus 1, with the CRC32
-	h = binary.LittleEndian.AppendUint32(h, crc32.ChecksumIEEE(h))
-
-	copy(dst[start:], h)
-	copy(dst[start+len(h):], dst[data:])
-	dst = dst[:start+len(h)+packed]
+	packed := len(dst) - start
 	for n := packed; n%4 != 0; n++ {
 		dst = append(dst, 0)
 	}
 	dst = binary.LittleEndian.AppendUint32(dst, crc32.ChecksumIEEE(src))
-	return blockResult{dst, uint64(len(h) + packed + 4)}, nil
+	return dst, uint64(len(h) + packed + 4)
 }
 
-// dictCode returns the header's byte for the smallest dictionary that does for n
-// bytes of data and is at most dict, and its size. The format has the sizes 2^k
-// and 3*2^k from 4 KiB.
+// blockHeader returns a header that names the filters but no sizes.
+func blockHeader(dict byte, x86 bool) []byte {
+	h := make([]byte, 2, 16)
+	if x86 {
+		h[1] = 1 // filters minus 1
+		h = append(h, filterX86, 0)
+	}
+	h = append(h, filterLZMA2, 1, dict)
+	for len(h)%4 != 0 {
+		h = append(h, 0)
+	}
+	h[0] = byte(len(h) / 4) // size with the CRC32, in units of 4 bytes, minus 1
+	return binary.LittleEndian.AppendUint32(h, crc32.ChecksumIEEE(h))
+}
+
+// dictCode returns the header byte and the size of the smallest dictionary that
+// suffices for n bytes of data, or of the largest one up to dict. The format has
+// the sizes 2^k and 3*2^k from 4 KiB.
 func dictCode(dict, n int) (code byte, size int) {
 	for code := byte(0); ; code++ {
 		size := (2 | int(code)&1) << (code/2 + 11)
@@ -184,8 +148,7 @@ func dictCode(dict, n int) (code byte, size int) {
 	}
 }
 
-// appendIndex appends the index, n records that are already encoded, and the
-// footer.
+// appendIndex appends the index with n encoded records, and the footer.
 func appendIndex(dst, records []byte, n uint64) []byte {
 	start := len(dst)
 	dst = append(dst, 0)

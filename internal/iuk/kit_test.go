@@ -112,7 +112,7 @@ func TestCreateFromISO(t *testing.T) {
 		t.Errorf("name %s, want %s", got, want)
 	}
 	kit := squashfstest.Open(t, res.Path)
-	if err := kit.Check(t.Context(), true); err != nil {
+	if err := squashfstest.Check(t.Context(), kit, true); err != nil {
 		t.Error(err)
 	}
 	got := map[string]string{}

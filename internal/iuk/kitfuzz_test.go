@@ -94,7 +94,7 @@ func FuzzDiff(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Check(t.Context(), false); err != nil {
+		if err := squashfstest.Check(t.Context(), r, false); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// cache keeps the most recently used decoded blocks, by their offset in the
-// image, up to a number of bytes. Blocks in it are never changed, so a block
-// handed out stays good after it was dropped.
+// cache keeps the most recently used decoded blocks, up to a number of bytes. The
+// key is the block's offset in the image. Blocks are immutable, so that a caller
+// can go on using one that was evicted.
 type cache struct {
 	mu    sync.Mutex
 	limit int // bytes
@@ -19,7 +19,7 @@ type cache struct {
 type cacheItem struct {
 	key  uint64
 	data []byte
-	next uint64 // offset of what follows on disk
+	next uint64 // offset of the next metadata block
 }
 
 func newCache(limit int) *cache {

@@ -47,8 +47,8 @@ func (c Compressor) String() string {
 	return fmt.Sprintf("compressor %d", uint16(c))
 }
 
-// ParseCompressor gives the compressor of a name as mksquashfs -comp takes it:
-// gzip, xz, lz4 or zstd.
+// ParseCompressor returns the compressor with a name that mksquashfs -comp
+// understands: gzip, xz, lz4 or zstd.
 func ParseCompressor(name string) (Compressor, error) {
 	for _, c := range []Compressor{Gzip, XZ, LZ4, Zstd} {
 		if c.String() == name {
@@ -58,23 +58,21 @@ func ParseCompressor(name string) (Compressor, error) {
 	return 0, fmt.Errorf("%w: compressor %q; known are gzip, xz, lz4 and zstd", ErrUnsupported, name)
 }
 
-// A Codec turns blocks into compressed blocks and back. It is safe for use by
-// several goroutines at once.
+// A Codec compresses and decompresses blocks. It is safe for concurrent use.
 type Codec interface {
-	// Encode appends the compressed form of src to dst[:0] and returns it, or
-	// returns nil when that form is not smaller than src. Equal inputs give
-	// equal bytes.
+	// Encode compresses src, using the memory of dst. It returns nil when the
+	// result would not be smaller than src. Equal inputs produce equal bytes.
 	Encode(dst, src []byte) ([]byte, error)
-	// Decode writes the decoded form of src to dst and returns its length.
-	// It is an error when that is more than len(dst).
+	// Decode decompresses src into dst and returns the length, or an error if
+	// dst is too short.
 	Decode(dst, src []byte) (int, error)
 }
 
 var errTooLong = errors.New("decoded block is longer than allowed")
 
-// newCodec returns the codec of an image. opts is the payload of the
-// compressor options block, nil when the image has none. workers bounds how many
-// blocks are encoded at once, and with it the memory.
+// newCodec returns the codec of an image. opts is the payload of the compressor
+// options block, or nil. workers bounds the number of blocks that are encoded at
+// once, and thereby the memory.
 func newCodec(c Compressor, opts []byte, blockSize, workers int) (Codec, error) {
 	switch c {
 	case Gzip:
@@ -86,7 +84,7 @@ func newCodec(c Compressor, opts []byte, blockSize, workers int) (Codec, error) 
 	case Zstd:
 		return newZstdCodec(opts, blockSize, workers)
 	case LZO, LZMA:
-		return nil, fmt.Errorf("%w: it is compressed with %v, which is neither read nor written here; use gzip, xz, lz4 or zstd", ErrUnsupported, c)
+		return nil, fmt.Errorf("%w: compressor %v; supported are gzip, xz, lz4 and zstd", ErrUnsupported, c)
 	}
 	return nil, corruptf("unknown compressor %d", uint16(c))
 }
@@ -108,8 +106,7 @@ func newGzipCodec(opts []byte) (Codec, error) {
 		if level < 1 || level > 9 {
 			return nil, corruptf("gzip level %d, want 1 to 9", level)
 		}
-		// A smaller window is an option of the encoder; a decoder takes 15
-		// bits always. The encoder here writes 15: refuse to lie.
+		// Decoders always have a window of 15 bits, which is what Encode uses.
 		if w := binary.LittleEndian.Uint16(opts[4:]); w < 8 || w > 15 {
 			return nil, corruptf("gzip window of %d bits, want 8 to 15", w)
 		}
@@ -161,7 +158,7 @@ func (c *gzipCodec) Decode(dst, src []byte) (int, error) {
 	return n, err
 }
 
-// readFull reads r to its end into dst and fails when dst does not hold it.
+// readFull reads all of r into dst, and returns an error when dst is too short.
 func readFull(r io.Reader, dst []byte) (int, error) {
 	n := 0
 	var over [1]byte
@@ -188,7 +185,7 @@ func readFull(r io.Reader, dst []byte) (int, error) {
 	return 0, io.ErrNoProgress
 }
 
-// zstd: one frame (RFC 8878) without checksum, window at most the block size.
+// zstd: one frame (RFC 8878) without checksum, with a window of at most the block size.
 // Options: level u32.
 type zstdCodec struct {
 	enc *zstd.Encoder
@@ -233,7 +230,7 @@ func (c *zstdCodec) Decode(dst, src []byte) (int, error) {
 	return len(out), err
 }
 
-// lz4: one raw block without a frame. Options, always there: version u32 = 1,
+// lz4: one raw block without a frame. The options are mandatory: version u32 = 1,
 // flags u32 (1 = high compression).
 type lz4Codec struct {
 	hc sync.Pool
@@ -241,7 +238,7 @@ type lz4Codec struct {
 
 const lz4FlagHC = 1
 
-// lz4Options is what every lz4 image written here says.
+// lz4Options are the options of all lz4 images that this package writes.
 func lz4Options() []byte { return []byte{1, 0, 0, 0, lz4FlagHC, 0, 0, 0} }
 
 func newLZ4Codec(opts []byte) (Codec, error) {
@@ -278,15 +275,15 @@ func (c *lz4Codec) Decode(dst, src []byte) (int, error) {
 	return lz4.UncompressBlock(src, dst)
 }
 
-// xz: one stream with one block, CRC32 check (the kernel knows no other), LZMA2
-// with an optional branch filter. Options: dictionary size u32 in bytes,
-// filters u32 as bits.
+// xz: one stream with one block, a CRC32 (the kernel supports no other check), LZMA2
+// and an optional branch filter. Options: dictionary size u32 in bytes, filters u32
+// as bits.
 type xzCodec struct {
 	dict     uint32 // bytes, for encoding
 	maxDict  uint32 // bytes, for decoding
 	filters  uint32
 	readers  sync.Pool
-	encoders chan *lzma.Encoder // idle ones; a pool would give up their tables
+	encoders chan *lzma.Encoder // idle encoders; a sync.Pool would drop their tables
 }
 
 // The branch filters of the xz options.
@@ -320,8 +317,7 @@ func newXZCodec(opts []byte, blockSize, workers int) (Codec, error) {
 		c.dict = d
 		c.filters = binary.LittleEndian.Uint32(opts[4:])
 	}
-	// The kernel's decoder has a dictionary of c.dict bytes in "single" mode
-	// limits; some writers state the block size in the streams, so take that.
+	// Some writers declare the block size in the streams, whatever the options.
 	c.maxDict = max(c.dict, MaxBlockSize)
 	c.encoders = make(chan *lzma.Encoder, max(workers, 1))
 	return c, nil
@@ -356,7 +352,7 @@ func (c *xzCodec) Decode(dst, src []byte) (int, error) {
 	return n, err
 }
 
-// xzLevel is how hard the encoder tries: part of the format of what is written.
+// xzLevel is the encoder's level. It is part of the format of what is written.
 const xzLevel = 1
 
 func (c *xzCodec) Encode(dst, src []byte) ([]byte, error) {
@@ -386,9 +382,9 @@ func (c *xzCodec) Encode(dst, src []byte) ([]byte, error) {
 	return out, nil
 }
 
-// looksX86 guesses whether the branch filter helps: code for x86 has a near call
-// or jump with a small distance every hundred bytes or so, other data hardly
-// any.
+// looksX86 guesses whether the branch filter makes the data smaller: x86 code has
+// a near call or jump with a small distance about every hundred bytes, other data
+// hardly any.
 func looksX86(b []byte) bool {
 	n := 0
 	for i := 0; i+4 < len(b); i++ {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A DirEntry is one name in a directory.
+// A DirEntry is one entry of a directory.
 type DirEntry struct {
 	Name   string
 	Type   Type
@@ -15,15 +15,15 @@ type DirEntry struct {
 	Number uint32 // of the inode
 }
 
-// A Dir reads one directory's listing, entry by entry in the order of its
-// names' bytes.
+// A Dir reads the listing of one directory, entry by entry, in the byte order of
+// the names.
 type Dir struct {
 	r       *Reader
 	c       metaCursor
 	left    int64  // bytes of listing
-	count   uint32 // entries left under the current header
+	count   uint32 // entries left of the current header
 	start   uint32 // metadata block of their inodes, from the inode table
-	base    uint32 // inode number that theirs count from
+	base    uint32 // base of their inode numbers
 	last    string
 	started bool
 }
@@ -45,7 +45,7 @@ func (r *Reader) Dir(n *Inode) (*Dir, error) {
 	return d, nil
 }
 
-// Next gives the next entry, or io.EOF after the last.
+// Next returns the next entry, or io.EOF after the last.
 func (d *Dir) Next() (DirEntry, error) {
 	le := binary.LittleEndian
 	var b [12]byte
@@ -105,21 +105,22 @@ func (d *Dir) Next() (DirEntry, error) {
 	return e, nil
 }
 
-// CheckName refuses what is no name of a directory entry: the empty one, "."
-// and "..", and any with a slash or a zero byte or beyond 256 bytes.
+// CheckName returns an error for strings that cannot be the name of a directory
+// entry: the empty one, "." and "..", those with a slash or a zero byte, and those
+// of more than 256 bytes.
 func CheckName(name string) error {
 	switch {
 	case name == "" || name == "." || name == "..":
-		return fmt.Errorf("%q is no name of a directory entry", name)
+		return fmt.Errorf("%q cannot be the name of a directory entry", name)
 	case strings.ContainsAny(name, "/\x00"):
-		return fmt.Errorf("name %q holds a slash or a zero byte", name)
+		return fmt.Errorf("name %q contains a slash or a zero byte", name)
 	case len(name) > maxNameLen:
 		return fmt.Errorf("name of %d bytes, at most %d may be", len(name), maxNameLen)
 	}
 	return nil
 }
 
-// entryInode reads an entry's inode and holds it against the entry.
+// entryInode reads the inode of an entry and checks that they agree.
 func (r *Reader) entryInode(e DirEntry) (*Inode, error) {
 	n, err := r.Inode(e.Ref)
 	if err != nil {
@@ -134,34 +135,9 @@ func (r *Reader) entryInode(e DirEntry) (*Inode, error) {
 	return n, nil
 }
 
-// EntryInode reads the inode that e names, and refuses one that contradicts e.
-func (r *Reader) EntryInode(e DirEntry) (*Inode, error) { return r.entryInode(e) }
-
-// Exported gives the inode of a number through the export table.
-func (r *Reader) Exported(number uint32) (*Inode, error) {
-	if r.sb.ExportTable == noTable {
-		return nil, fmt.Errorf("%w: the image has no export table", ErrUnsupported)
-	}
-	if number == 0 || number > r.sb.InodeCount {
-		return nil, corruptf("export of inode %d of %d", number, r.sb.InodeCount)
-	}
-	var b [8]byte
-	if err := r.lookup("export", r.sb.ExportTable, number-1, b[:]); err != nil {
-		return nil, err
-	}
-	n, err := r.Inode(Ref(binary.LittleEndian.Uint64(b[:])))
-	if err != nil {
-		return nil, err
-	}
-	if n.Number != number {
-		return nil, corruptf("export table gives inode %d for %d", n.Number, number)
-	}
-	return n, nil
-}
-
-// Lookup finds a file by its path from the root. Slashes at either end and
-// doubled ones do not matter; "" and "/" are the root. Symbolic links are not
-// followed. A name that is not there gives an error that wraps fs.ErrNotExist.
+// Lookup finds a file by its path from the root. Redundant slashes are ignored; ""
+// and "/" are the root. Symbolic links are not followed. The error for a missing
+// file wraps fs.ErrNotExist.
 func (r *Reader) Lookup(name string) (*Inode, error) {
 	n, err := r.Root()
 	if err != nil {
@@ -188,7 +164,7 @@ func (r *Reader) Lookup(name string) (*Inode, error) {
 	return n, nil
 }
 
-// find gives the entry of a name, or io.EOF.
+// find returns the entry with a name, or io.EOF.
 func (r *Reader) find(n *Inode, name string) (DirEntry, error) {
 	d, err := r.Dir(n)
 	if err != nil {

@@ -6,14 +6,13 @@ import (
 	"io"
 )
 
-// A File reads the content of a regular file. Its methods ReadAt, Block, Tail
-// and Size may be used by several goroutines at once; Read and WriteTo move one
-// offset.
+// A File reads the content of a regular file. ReadAt, Block, Tail and Size are safe
+// for concurrent use; Read and WriteTo share one offset.
 type File struct {
 	r     *Reader
 	n     *Inode
 	sizes []uint32 // size words of the blocks
-	marks []uint64 // place of every markEvery'th block, byte offset in the image
+	marks []uint64 // byte offset in the image of every markEvery'th block
 	at    int64    // offset of Read
 }
 
@@ -33,7 +32,7 @@ func (r *Reader) File(n *Inode) (*File, error) {
 		return nil, fmt.Errorf("read block list of inode %d: %w", n.Number, err)
 	}
 	at := n.start
-	// Memory grows with what was read, not with what the inode claims.
+	// Memory grows with the bytes read, not with the inode's claims.
 	var b [4 * markEvery]byte
 	for i := int64(0); i < n.nblocks; {
 		k := min(markEvery, n.nblocks-i)
@@ -55,17 +54,17 @@ func (r *Reader) File(n *Inode) (*File, error) {
 	return f, nil
 }
 
-// Size is the length of the content in bytes.
+// Size is the length of the content, in bytes.
 func (f *File) Size() int64 { return f.n.Size }
 
-// Blocks is the number of data blocks, without a tail in a fragment block.
+// Blocks is the number of data blocks; a tail in a fragment block does not count.
 func (f *File) Blocks() int { return len(f.sizes) }
 
-// SizeWords gives the size words of the data blocks. The caller must not change
+// SizeWords returns the size words of the data blocks. The caller must not modify
 // them.
 func (f *File) SizeWords() []uint32 { return f.sizes }
 
-// Extent is the range of bytes in the image that the data blocks take.
+// Extent is the range of bytes of the image that the data blocks occupy.
 func (f *File) Extent() (start, end uint64) {
 	if len(f.sizes) == 0 {
 		return f.n.start, f.n.start
@@ -78,7 +77,7 @@ func (f *File) Extent() (start, end uint64) {
 	return f.n.start, end
 }
 
-// Block gives the place of data block i. A block of no bytes is a hole.
+// Block returns the location of data block i. A block of no bytes is a hole.
 func (f *File) Block(i int) Block {
 	at := f.marks[i/markEvery]
 	for _, w := range f.sizes[i/markEvery*markEvery : i] {
@@ -87,24 +86,24 @@ func (f *File) Block(i int) Block {
 	return Block{at, f.sizes[i]}
 }
 
-// BlockLen is the decoded length of data block i in bytes.
+// BlockLen is the decoded length of data block i, in bytes.
 func (f *File) BlockLen(i int) int {
 	bs := int64(f.r.sb.BlockSize)
 	return int(min(bs, f.n.Size-int64(i)*bs))
 }
 
-// A Tail is the end of a file that is kept in a fragment block together with
-// others'.
+// A Tail is the end of a file in a fragment block, which contains the tails of
+// several files.
 type Tail struct {
 	Fragment uint32 // number of the fragment block
 	Offset   uint32 // bytes into the decoded block
-	Size     uint32 // bytes; 0 when the file has no such tail
+	Size     uint32 // bytes; 0 if the file has no such tail
 }
 
-// Tail gives the place of the file's tail.
+// Tail returns the location of the file's tail.
 func (f *File) Tail() Tail { return f.r.Tail(f.n) }
 
-// Tail gives the place of a regular file's tail.
+// Tail returns the location of a regular file's tail.
 func (r *Reader) Tail(n *Inode) Tail {
 	if n.Type != TypeFile || n.frag == noFragment {
 		return Tail{Fragment: noFragment}
@@ -112,8 +111,8 @@ func (r *Reader) Tail(n *Inode) Tail {
 	return Tail{n.frag, n.fragOff, uint32(n.tail(int(r.sb.BlockSize)))}
 }
 
-// DecodeBlock decodes data block i into dst, which must hold BlockLen(i) bytes,
-// and returns its content. A hole gives zeros.
+// DecodeBlock decodes data block i into dst, which must have room for BlockLen(i)
+// bytes, and returns the content. A hole is decoded to zeros.
 func (f *File) DecodeBlock(i int, dst []byte) ([]byte, error) {
 	want := f.BlockLen(i)
 	dst = dst[:want]
@@ -132,7 +131,7 @@ func (f *File) DecodeBlock(i int, dst []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// piece gives the decoded bytes from an offset to the end of its block.
+// piece returns the decoded bytes from an offset to the end of its block.
 func (f *File) piece(off int64) ([]byte, error) {
 	bs := int64(f.r.sb.BlockSize)
 	i := off / bs
@@ -162,11 +161,11 @@ func (f *File) piece(off int64) ([]byte, error) {
 	return frag[t.Offset:][:t.Size][off%bs:], nil
 }
 
-// zeros is what a hole holds.
+// zeros is the content of holes.
 var zeros = make([]byte, MaxBlockSize)
 
-// FragmentData decodes fragment block i through the cache. The caller must not
-// change it.
+// FragmentData decodes fragment block i, or returns it from the cache. The caller
+// must not modify it.
 func (r *Reader) FragmentData(i uint32) ([]byte, error) {
 	b, err := r.Fragment(i)
 	if err != nil {

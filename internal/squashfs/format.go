@@ -7,15 +7,14 @@ import (
 	"math/bits"
 )
 
-// Errors of this package. Each error names what was wrong; these say of which
-// kind it is.
+// The kinds of errors of this package.
 var (
 	// ErrCorrupt marks an image that contradicts itself or the format.
 	ErrCorrupt = errors.New("corrupt SquashFS image")
 	// ErrNotSquashfs marks input without a SquashFS superblock.
 	ErrNotSquashfs = errors.New("not a SquashFS image")
-	// ErrUnsupported marks a valid image that needs what this package does
-	// not do, such as the lzo and lzma compressors.
+	// ErrUnsupported marks a valid image with a feature that this package lacks,
+	// such as the lzo and lzma compressors.
 	ErrUnsupported = errors.New("unsupported SquashFS image")
 	// ErrLimit marks an image or a tree beyond a limit of this package or of
 	// the format.
@@ -32,28 +31,28 @@ const (
 
 	// metaBlockSize is the payload of a full metadata block, in bytes.
 	metaBlockSize = 8192
-	// metaRaw in a metadata block's 16-bit header marks a stored block.
+	// metaRaw in the 16-bit header of a metadata block marks it as not compressed.
 	metaRaw = 0x8000
 
 	// MinBlockSize and MaxBlockSize bound the data block size, in bytes.
 	MinBlockSize = 4 << 10
 	MaxBlockSize = 1 << 20
 
-	// blockRaw in a 32-bit size word marks a block that is stored as it is.
+	// blockRaw in a 32-bit size word marks a block as not compressed.
 	blockRaw = 1 << 24
 	// blockSizeMask selects the size on disk, in bytes.
 	blockSizeMask = blockRaw - 1
 
-	noTable    = ^uint64(0)         // a table that is not there
-	noFragment = uint32(0xffffffff) // a file without a tail in a fragment block
-	noXattr    = uint32(0xffffffff) // an inode without xattrs
+	noTable    = ^uint64(0)         // the offset of a missing table
+	noFragment = uint32(0xffffffff) // the fragment block of a file without a tail in one
+	noXattr    = uint32(0xffffffff) // the set of an inode without xattrs
 
 	maxNameLen    = 256   // bytes in one name
-	maxTargetLen  = 65535 // bytes in a symbolic link's target, as Linux allows no more
-	maxDirHeader  = 256   // entries under one directory header
+	maxTargetLen  = 65535 // bytes of a symbolic link's target, the limit of Linux
+	maxDirHeader  = 256   // entries of one directory header
 	maxIDs        = 65535
-	maxBlockList  = 8 << 20 // blocks in one file that a reader takes: 32 MiB of size words
-	dirSizeOffset = 3       // a directory's file size is its listing's length plus 3
+	maxBlockList  = 8 << 20 // blocks of one file that a Reader accepts: 32 MiB of size words
+	dirSizeOffset = 3       // the file size of a directory is the length of its listing plus 3
 )
 
 // Superblock flags.
@@ -71,13 +70,13 @@ const (
 	FlagUncompressedIDs       uint16 = 0x0800
 )
 
-// Superblock is the head of an image (format.adoc, "The Superblock").
+// Superblock is the header of an image (format.adoc, "The Superblock").
 type Superblock struct {
 	InodeCount    uint32     // number of inodes
 	ModTime       uint32     // seconds since 1970
 	BlockSize     uint32     // bytes, a power of two from 4 KiB to 1 MiB
 	FragmentCount uint32     // number of fragment blocks
-	Compressor    Compressor // one for the whole image
+	Compressor    Compressor // of the whole image
 	BlockLog      uint16     // log2 of BlockSize
 	Flags         uint16     // see the Flag constants
 	IDCount       uint16     // number of user and group ids
@@ -85,12 +84,12 @@ type Superblock struct {
 	VersionMinor  uint16     // 0
 	RootInode     Ref        // of the root directory
 	BytesUsed     uint64     // length of the image without padding
-	IDTable       uint64     // byte offset of the look-up array; so the next ones
+	IDTable       uint64     // byte offset of the array of offsets
 	XattrTable    uint64     // byte offset of the xattr header, or all ones
 	InodeTable    uint64     // byte offset of the first inode metadata block
 	DirTable      uint64     // byte offset of the first directory metadata block
-	FragmentTable uint64     // byte offset of the look-up array, or all ones
-	ExportTable   uint64     // byte offset of the look-up array, or all ones
+	FragmentTable uint64     // byte offset of the array of offsets, or all ones
+	ExportTable   uint64     // byte offset of the array of offsets, or all ones
 }
 
 // Ref locates an inode: the offset of a metadata block from the start of the
@@ -166,7 +165,7 @@ func (s *Superblock) encode() []byte {
 	return b
 }
 
-// check holds the superblock's own claims against the size of the input.
+// check checks the offsets and counts against the size of the input.
 func (s *Superblock) check(size int64) error {
 	if s.BytesUsed < superblockSize || s.BytesUsed > uint64(size) {
 		return corruptf("superblock claims %d bytes, the input has %d", s.BytesUsed, size)
@@ -178,7 +177,7 @@ func (s *Superblock) check(size int64) error {
 		return corruptf("no user or group ids")
 	}
 	if s.InodeTable < superblockSize || s.InodeTable >= s.DirTable || s.DirTable >= s.BytesUsed {
-		return corruptf("inode table at %d and directory table at %d do not lie in order within %d bytes",
+		return corruptf("inode table at %d and directory table at %d are not in order within %d bytes",
 			s.InodeTable, s.DirTable, s.BytesUsed)
 	}
 	for _, t := range []struct {
@@ -195,20 +194,20 @@ func (s *Superblock) check(size int64) error {
 			continue
 		}
 		if t.at < s.DirTable || t.at >= s.BytesUsed {
-			// A table of no entries may stand at the very end.
+			// A table without entries may be at the very end.
 			if t.optional && t.at == s.BytesUsed {
 				continue
 			}
-			return corruptf("%s at %d lies outside %d..%d", t.name, t.at, s.DirTable, s.BytesUsed)
+			return corruptf("%s at %d is outside %d..%d", t.name, t.at, s.DirTable, s.BytesUsed)
 		}
 	}
 	return nil
 }
 
-// Type is the kind of a file, in SquashFS's numbering of basic inodes.
+// Type is the type of a file, as SquashFS numbers basic inodes.
 type Type uint8
 
-// The kinds of file.
+// The types of files.
 const (
 	TypeDir     Type = 1
 	TypeFile    Type = 2
@@ -218,7 +217,7 @@ const (
 	TypeFifo    Type = 6
 	TypeSocket  Type = 7
 
-	extended = 7 // added to the type of an inode in its extended form
+	extended = 7 // added to the type of an inode in the extended form
 )
 
 func (t Type) String() string {
@@ -241,8 +240,8 @@ func (t Type) String() string {
 	return fmt.Sprintf("type %d", uint8(t))
 }
 
-// MakeDev joins a device number as SquashFS stores it: the minor's low 8 bits,
-// 12 bits of major, the rest of the minor (Linux new_encode_dev).
+// MakeDev encodes a device number as SquashFS stores it: the low 8 bits of the
+// minor number, 12 bits of the major, the rest of the minor (Linux new_encode_dev).
 func MakeDev(major, minor uint32) uint32 {
 	return minor&0xff | (major&0xfff)<<8 | (minor&^0xff)<<12
 }

@@ -1,6 +1,7 @@
 package squashfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -9,10 +10,9 @@ import (
 	"time"
 )
 
-// FS gives the image as an fs.FS with fs.ReadDirFS, fs.StatFS and
-// fs.ReadLinkFS. Its regular files implement io.ReaderAt and io.WriterTo; a
-// FileInfo's Sys is the *Inode. Symbolic links are not followed: opening one is
-// an error.
+// FS returns the image as an fs.FS that implements fs.ReadDirFS, fs.StatFS and
+// fs.ReadLinkFS. Its regular files implement io.ReaderAt and io.WriterTo; Sys of a
+// FileInfo is the *Inode. Symbolic links are not followed: opening one is an error.
 func (r *Reader) FS() fs.FS { return imageFS{r} }
 
 type imageFS struct{ r *Reader }
@@ -87,7 +87,7 @@ func (f imageFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	defer file.Close()
 	d, ok := file.(fs.ReadDirFile)
 	if !ok {
-		return nil, &fs.PathError{Op: "readdir", Path: name, Err: fmt.Errorf("it is no directory")}
+		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("it is not a directory")}
 	}
 	return d.ReadDir(-1)
 }
@@ -110,7 +110,7 @@ func (d *openDir) Stat() (fs.FileInfo, error) { return d.info, nil }
 func (d *openDir) Close() error               { return nil }
 
 func (d *openDir) Read([]byte) (int, error) {
-	return 0, &fs.PathError{Op: "read", Path: d.info.name, Err: fmt.Errorf("it is a directory")}
+	return 0, &fs.PathError{Op: "read", Path: d.info.name, Err: errors.New("it is a directory")}
 }
 
 func (d *openDir) ReadDir(n int) ([]fs.DirEntry, error) {
@@ -160,7 +160,7 @@ func (i *fileInfo) ModTime() time.Time { return time.Unix(int64(i.n.MTime), 0).U
 func (i *fileInfo) IsDir() bool        { return i.n.Type == TypeDir }
 func (i *fileInfo) Sys() any           { return i.n }
 
-// FileMode gives the type bits of an fs.FileMode.
+// FileMode returns the type bits of an fs.FileMode.
 func (t Type) FileMode() fs.FileMode {
 	switch t {
 	case TypeDir:
@@ -179,7 +179,7 @@ func (t Type) FileMode() fs.FileMode {
 	return 0
 }
 
-// FileMode gives the type and permissions of an inode.
+// FileMode returns the type and the permissions of an inode.
 func (i *Inode) FileMode() fs.FileMode {
 	m := fs.FileMode(i.Mode&0o777) | i.Type.FileMode()
 	if i.Mode&0o4000 != 0 {

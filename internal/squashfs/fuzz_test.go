@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// tiny is a small image with a file of blocks, tails, links, xattrs, a device.
+// tiny returns a small image with blocks, tails, links, xattrs and a device.
 func tiny(t testing.TB, o squashfs.Options) []byte {
 	o.BlockSize = 4096
 	b, err := os.ReadFile(squashfstest.Pack(t, []squashfstest.Member{
@@ -32,7 +32,7 @@ func tiny(t testing.TB, o squashfs.Options) []byte {
 	return b
 }
 
-// known tells errors that an image may give.
+// known reports whether an error is one that a bad image may cause.
 func known(err error) bool {
 	for _, e := range []error{squashfs.ErrCorrupt, squashfs.ErrNotSquashfs, squashfs.ErrUnsupported, squashfs.ErrLimit} {
 		if errors.Is(err, e) {
@@ -100,7 +100,7 @@ func FuzzFromTar(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Check(t.Context(), true); err != nil {
+		if err := squashfstest.Check(t.Context(), r, true); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -115,7 +115,7 @@ func (w *buffer) WriteAt(p []byte, off int64) (int, error) {
 	return copy(w.b[off:], p), nil
 }
 
-// TestHostile changes an image in one way each.
+// TestHostile damages an image in one way each, and expects an error.
 func TestHostile(t *testing.T) {
 	le := binary.LittleEndian
 	stored := func() []byte {
@@ -162,26 +162,26 @@ func TestHostile(t *testing.T) {
 		{"unchanged", func(b []byte) {}, ""},
 		{"magic", func(b []byte) { b[0] = 'x' }, "not a SquashFS image: magic 0x73717378, want 0x73717368"},
 		{"version", func(b []byte) { b[28] = 3 }, "unsupported SquashFS image: version 3.0, only 4.0 is read"},
-		{"lzo", func(b []byte) { b[20] = 3 }, "unsupported SquashFS image: it is compressed with lzo, which is neither read nor written here; use gzip, xz, lz4 or zstd"},
-		{"lzma", func(b []byte) { b[20] = 2 }, "unsupported SquashFS image: it is compressed with lzma, which is neither read nor written here; use gzip, xz, lz4 or zstd"},
+		{"lzo", func(b []byte) { b[20] = 3 }, "unsupported SquashFS image: compressor lzo; supported are gzip, xz, lz4 and zstd"},
+		{"lzma", func(b []byte) { b[20] = 2 }, "unsupported SquashFS image: compressor lzma; supported are gzip, xz, lz4 and zstd"},
 		{"block size", func(b []byte) { b[12] = 1 }, "corrupt SquashFS image: block size 4097 is not a power of two from 4096 to 1048576"},
 		{"bytes used", func(b []byte) { le.PutUint64(b[40:], 1<<40) }, "corrupt SquashFS image: superblock claims 1099511627776 bytes, the input has 8192"},
 		{"inode table", func(b []byte) { le.PutUint64(b[64:], 1<<50) }, "corrupt SquashFS image: inode table at 1125899906842624 and directory table"},
-		{"root", func(b []byte) { le.PutUint64(b[32:], 1<<40) }, "read root inode: read inode 0x10000000000: corrupt SquashFS image: it lies outside the inode table"},
+		{"root", func(b []byte) { le.PutUint64(b[32:], 1<<40) }, "read root inode: read inode 0x10000000000: corrupt SquashFS image: it is outside the inode table"},
 		{"root is a file", func(b []byte) { le.PutUint64(b[32:], 0) }, "corrupt SquashFS image: the root is a file"},
 		{"loop", func(b []byte) {
 			// The entry "dd" leads to the root itself.
 			le.PutUint16(b[dirs+rootEntry:], rootInode-2)
 			le.PutUint16(b[dirs+rootEntry+2:], 0xffff)
-		}, "/dd: corrupt SquashFS image: directory, inode 1, is reached by two ways"},
-		{"slash", func(b []byte) { b[dirs+dirEntry+9] = '/' }, `/dd: corrupt SquashFS image: name "a/" holds a slash or a zero byte`},
-		{"dotdot", func(b []byte) { copy(b[dirs+rootEntry+8:], "..") }, `/: corrupt SquashFS image: ".." is no name of a directory entry`},
+		}, "/dd: corrupt SquashFS image: directory, inode 1, is reached twice"},
+		{"slash", func(b []byte) { b[dirs+dirEntry+9] = '/' }, `/dd: corrupt SquashFS image: name "a/" contains a slash or a zero byte`},
+		{"dotdot", func(b []byte) { copy(b[dirs+rootEntry+8:], "..") }, `/: corrupt SquashFS image: ".." cannot be the name of a directory entry`},
 		{"entry type", func(b []byte) { b[dirs+dirEntry+4] = 3 }, `/dd: corrupt SquashFS image: entry "ab" is a symbolic link, its inode a file`},
 		{"entry number", func(b []byte) { b[dirs+2+8] = 1 }, `/dd: corrupt SquashFS image: entry "ab" names inode 1, its inode is 3`},
 		{"header count", func(b []byte) { le.PutUint32(b[dirs+2:], 300) }, "/dd: corrupt SquashFS image: directory header counts 301 entries, at most 256 may be"},
 		{"header count wraps", func(b []byte) { le.PutUint32(b[dirs+2:], 0xffffffff) }, "/dd: corrupt SquashFS image: directory header counts 0 entries"},
 		{"huge file", func(b []byte) { le.PutUint32(b[inodes+fileInode+28:], 0xffffffff) }, "/dd/ab: read block list of inode 3: corrupt SquashFS image:"},
-		{"block outside", func(b []byte) { le.PutUint32(b[inodes+fileInode+16:], 0x7fffffff) }, "/dd/ab: block 0 of inode 3: corrupt SquashFS image: block of 4096 bytes at 2147483647 lies outside the data"},
+		{"block outside", func(b []byte) { le.PutUint32(b[inodes+fileInode+16:], 0x7fffffff) }, "/dd/ab: block 0 of inode 3: corrupt SquashFS image: block of 4096 bytes at 2147483647 is outside the data"},
 		{"block size word", func(b []byte) { le.PutUint32(b[inodes+fileInode+32:], 0x01ffffff) }, "/dd/ab: block 0 of inode 3: corrupt SquashFS image: block at 96 has size word 0x01ffffff, blocks have 4096 bytes"},
 		{"bad block", func(b []byte) { le.PutUint32(b[inodes+fileInode+32:], 4000) }, "/dd/ab: block 0 of inode 3: corrupt SquashFS image: decode block at 96 with gzip: zlib: invalid header"},
 		{"short block", func(b []byte) { le.PutUint32(b[inodes+fileInode+32:], 4000|1<<24) }, "/dd/ab: corrupt SquashFS image: block 0 of inode 3 has 4000 bytes, want 4096"},
@@ -189,7 +189,7 @@ func TestHostile(t *testing.T) {
 		{"uid", func(b []byte) { b[inodes+fileInode+4] = 9 }, "/dd: read inode 0x0: corrupt SquashFS image: id 9 of 1"},
 		{"inode type", func(b []byte) { b[inodes+fileInode] = 15 }, "/dd: read inode 0x0: corrupt SquashFS image: inode type 15"},
 		{"inode number", func(b []byte) { b[inodes+fileInode+12] = 99 }, "/dd: read inode 0x0: corrupt SquashFS image: number 99 of 3"},
-		{"listing", func(b []byte) { le.PutUint16(b[inodes+dirInode+16+8:], 0xffff) }, "/dd/dd: corrupt SquashFS image: directory, inode 2, is reached by two ways"},
+		{"listing", func(b []byte) { le.PutUint16(b[inodes+dirInode+16+8:], 0xffff) }, "/dd/dd: corrupt SquashFS image: directory, inode 2, is reached twice"},
 		{"metadata header", func(b []byte) { le.PutUint16(b[inodes:], 0xffff) }, "read root inode: read inode 0x44: corrupt SquashFS image: metadata block at 4192 has a size of 32767 bytes"},
 		{"no ids", func(b []byte) { b[26] = 0 }, "corrupt SquashFS image: no user or group ids"},
 		{"many ids", func(b []byte) { b[26] = 200 }, "corrupt SquashFS image: id table ends before entry 1"},
@@ -199,7 +199,7 @@ func TestHostile(t *testing.T) {
 			c.edit(b)
 			r, err := squashfs.Open(bytes.NewReader(b), int64(len(b)), squashfs.Limits{})
 			if err == nil {
-				err = r.Check(t.Context(), true)
+				err = squashfstest.Check(t.Context(), r, true)
 			}
 			if c.want == "" {
 				if err != nil {
@@ -216,7 +216,7 @@ func TestHostile(t *testing.T) {
 	for n := range image {
 		r, err := squashfs.Open(bytes.NewReader(image[:n]), int64(n), squashfs.Limits{})
 		if err == nil {
-			err = r.Check(t.Context(), true)
+			err = squashfstest.Check(t.Context(), r, true)
 		}
 		if err == nil && n < int(le.Uint64(image[40:])) {
 			t.Fatalf("image cut to %d bytes passes", n)

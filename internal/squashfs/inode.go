@@ -65,7 +65,7 @@ func (r *Reader) Inode(ref Ref) (*Inode, error) {
 
 func (r *Reader) inode(ref Ref) (*Inode, error) {
 	if ref.block() > r.sb.DirTable-r.sb.InodeTable {
-		return nil, corruptf("it lies outside the inode table")
+		return nil, corruptf("it is outside the inode table")
 	}
 	if ref.offset() >= metaBlockSize {
 		return nil, corruptf("its offset of %d is beyond a metadata block", ref.offset())

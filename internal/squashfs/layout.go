@@ -8,13 +8,12 @@ import (
 	"slices"
 )
 
-// deviceBlock is the unit in which the kernel reads a block device that holds an
-// image, in bytes. A loop device ends at the last whole one of its file.
+// deviceBlock is the unit in which the kernel reads the block device of an image, in
+// bytes. A partial unit at the end of a file is not part of its loop device.
 const deviceBlock = 1024
 
-// CheckMountable returns an error when the input ends before the kernel could
-// read the image's last byte from a loop device: an image without padding, or
-// one that was cut within it.
+// CheckMountable returns an error when the kernel could not mount the input through
+// a loop device, because it lacks padding: the image was made without, or cut.
 func (r *Reader) CheckMountable() error {
 	if got := uint64(r.size) / deviceBlock * deviceBlock; got < r.sb.BytesUsed {
 		return corruptf("the file has %d bytes, the kernel needs %d to mount it, since the superblock counts %d",
@@ -23,11 +22,11 @@ func (r *Reader) CheckMountable() error {
 	return nil
 }
 
-// CheckLayout returns an error when the input holds bytes that no part of the
-// image accounts for. The input must end with the image's padding to 4096 bytes,
-// which must be zero; the tables must follow each other without gaps; between
-// data blocks only zeros may be left, as writers that align blocks leave them;
-// and every inode must have a name. It reads all metadata.
+// CheckLayout returns an error when the input has bytes that belong to no part of
+// the image. The input must end with padding to a multiple of 4096 bytes, and the
+// padding must be zero; the tables must follow each other without gaps; gaps
+// between data blocks must be zero (writers that align blocks leave some); and
+// every inode must have a name. It reads all metadata.
 func (r *Reader) CheckLayout(ctx context.Context) error {
 	if err := r.checkPadding(); err != nil {
 		return err

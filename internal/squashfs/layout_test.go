@@ -98,7 +98,7 @@ func TestLayoutFindsHiddenBytes(t *testing.T) {
 		"zeros used": func(b []byte) []byte { le.PutUint64(b[40:], used+8); return b },
 		"a gap before the id table": func(b []byte) []byte {
 			// The array of the id table moves behind everything, its old place
-			// holds anything.
+			// contains anything.
 			copy(b[used:], b[sb.IDTable:][:8])
 			le.PutUint64(b[sb.IDTable:], 0x6e6564646968)
 			le.PutUint64(b[48:], used)

@@ -40,8 +40,8 @@ func btoi(b bool) int {
 	return 0
 }
 
-// TestFromTarOracles packs one of everything in each codec, and holds what the
-// kernel, unsquashfs and this package read against each other and the input.
+// TestFromTarOracles packs files of all types with each codec, and compares what
+// the kernel, unsquashfs and this package read with each other and with the input.
 func TestFromTarOracles(t *testing.T) {
 	members := append(squashfstest.Fixture(), squashfstest.Member{Name: "./whiteout", Kind: tar.TypeChar, MTime: 1_700_000_011})
 	stream := squashfstest.Tar(t, members)
@@ -52,7 +52,7 @@ func TestFromTarOracles(t *testing.T) {
 			}
 			image := squashfstest.PackTar(t, stream, o)
 			r := squashfstest.Open(t, image)
-			if err := r.Check(t.Context(), true); err != nil {
+			if err := squashfstest.Check(t.Context(), r, true); err != nil {
 				t.Fatal(err)
 			}
 			got := squashfstest.Image(t, r)
@@ -109,7 +109,7 @@ func checkMembers(t *testing.T, got squashfstest.Tree, members []squashfstest.Me
 	}
 }
 
-// TestReadMksquashfs reads images of mksquashfs in each layout.
+// TestReadMksquashfs reads images that mksquashfs made with various options.
 func TestReadMksquashfs(t *testing.T) {
 	squashfstest.Need(t, "mksquashfs")
 	squashfstest.NeedRoot(t)
@@ -207,7 +207,7 @@ type zeroReader struct{}
 
 func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// TestFromTarDeterministic packs under other conditions and compares bytes.
+// TestFromTarDeterministic packs under different conditions and compares the bytes.
 func TestFromTarDeterministic(t *testing.T) {
 	stream := squashfstest.Tar(t, squashfstest.Fixture())
 	for _, o := range []squashfs.Options{{}, {Compressor: squashfs.XZ, BlockSize: 1 << 20, XZFilters: squashfs.XZFilterX86}, {Compressor: squashfs.Gzip}, {Compressor: squashfs.LZ4}} {
@@ -235,11 +235,11 @@ func TestFromTarRefuses(t *testing.T) {
 		members []squashfstest.Member
 		want    string
 	}{
-		{"climbing name", []squashfstest.Member{{Name: "a/../../b", Kind: tar.TypeReg}}, `pack image: a/../../b: ".." is no name of a directory entry`},
-		{"missing link", []squashfstest.Member{{Name: "a", Kind: tar.TypeLink, Link: "b"}}, `pack image: a: hard link to b, which is not there`},
+		{"climbing name", []squashfstest.Member{{Name: "a/../../b", Kind: tar.TypeReg}}, `pack image: a/../../b: ".." cannot be the name of a directory entry`},
+		{"missing link", []squashfstest.Member{{Name: "a", Kind: tar.TypeLink, Link: "b"}}, `pack image: a: hard link to b, which is missing`},
 		{"file as directory", []squashfstest.Member{{Name: "a", Kind: tar.TypeReg}, {Name: "a/b", Kind: tar.TypeReg}}, `pack image: a/b: a is a file, not a directory`},
 		{"acl", []squashfstest.Member{{Name: "a", Kind: tar.TypeReg, Xattr: map[string]string{"system.posix_acl_access": "x"}}},
-			`pack image: a: unsupported SquashFS image: xattr "system.posix_acl_access"; SquashFS holds user.*, trusted.* and security.* only`},
+			`pack image: a: unsupported SquashFS image: xattr "system.posix_acl_access"; SquashFS supports user.*, trusted.* and security.* only`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, err := os.Create(filepath.Join(t.TempDir(), "x"))

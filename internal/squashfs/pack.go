@@ -16,35 +16,32 @@ import (
 	"time"
 )
 
-// Options says how FromTar packs. The zero value packs zstd at 128 KiB blocks.
+// Options configure FromTar. The zero value means zstd and blocks of 128 KiB.
 type Options struct {
-	// Compressor is one of Gzip, XZ, LZ4, Zstd. Default Zstd.
+	// Compressor is Gzip, XZ, LZ4 or Zstd. Default Zstd.
 	Compressor Compressor
-	// BlockSize is in bytes, a power of two from 4 KiB to 1 MiB. Default 128
-	// KiB.
+	// BlockSize is a power of two from 4 KiB to 1 MiB, in bytes. Default 128 KiB.
 	BlockSize int
-	// XZDictSize is the dictionary of XZ in bytes, 2^n or 2^n + 2^(n-1), at
-	// least 8 KiB. Default: the block size.
+	// XZDictSize is the size of XZ's dictionary in bytes: 2^n or 2^n + 2^(n-1),
+	// at least 8 KiB. Default: the block size.
 	XZDictSize int
-	// XZFilters are branch filters that may be tried beside none, such as
-	// XZFilterX86.
+	// XZFilters are branch filters that XZ may use, such as XZFilterX86.
 	XZFilters uint32
-	// Epoch is the image's time and that of every directory that the stream
-	// does not hold. Default: 1970.
+	// Epoch is the time of the image, and of the directories that are missing in
+	// the stream. Default: 1970-01-01.
 	Epoch time.Time
-	// Clamp sets times of files that are later than Epoch to Epoch.
+	// Clamp replaces times of files that are later than Epoch by Epoch.
 	Clamp bool
 	// Exportable writes an export table, for NFS.
 	Exportable bool
-	// DropXattrs is told of each xattr that SquashFS cannot hold (POSIX ACLs:
-	// it has user.*, trusted.* and security.* only), which is then left out.
-	// Without it such an xattr is an error.
+	// DropXattrs is called for each xattr that SquashFS does not support, such as
+	// a POSIX ACL, which is then left out. Without it such an xattr is an error.
 	DropXattrs func(file, xattr string)
-	// Workers bounds the goroutines that compress. Default: GOMAXPROCS. It
-	// does not affect the bytes.
+	// Workers bounds the number of goroutines that compress. Default: GOMAXPROCS.
+	// It does not affect the bytes.
 	Workers int
-	// Progress is told how many bytes of file content were read. total is 0:
-	// a stream does not tell.
+	// Progress is called with the number of bytes of file content read. total is
+	// 0, since a stream does not declare it.
 	Progress func(done, total int64)
 }
 
@@ -65,12 +62,12 @@ func (o *Options) fill() error {
 		o.Epoch = time.Unix(0, 0)
 	}
 	if s := o.Epoch.Unix(); s < 0 || s > math.MaxUint32 {
-		return fmt.Errorf("%w: epoch %d, SquashFS holds 0 to %d seconds", ErrLimit, s, uint32(math.MaxUint32))
+		return fmt.Errorf("%w: epoch %d, expected 0 to %d seconds", ErrLimit, s, uint32(math.MaxUint32))
 	}
 	return nil
 }
 
-// compressorOptions gives the payload of the options block.
+// compressorOptions returns the payload of the options block.
 func (o *Options) compressorOptions() ([]byte, error) {
 	if o.Compressor != XZ {
 		return nil, nil
@@ -88,24 +85,24 @@ func (o *Options) compressorOptions() ([]byte, error) {
 	return xzOptions(uint32(d), o.XZFilters), nil
 }
 
-// Stats tells what an image holds.
+// Stats counts the contents of an image.
 type Stats struct {
-	Inodes     int64 // files of any type, hard links counted once
+	Inodes     int64 // files of any type; hard links count once
 	Content    int64 // bytes of file content, duplicates and holes included
-	Duplicates int64 // files whose content an earlier one has
+	Duplicates int64 // files with the content of an earlier file
 	Size       int64 // bytes of the image with its padding
 }
 
 // FromTar packs a tar stream (USTAR, PAX, GNU) into an image at the start of w.
-// Equal streams and options give equal bytes.
+// Equal streams and options produce equal bytes.
 //
-// It takes what mmdebstrap and GNU tar write: files, directories, symbolic and
-// hard links, devices, fifos, sparse files, and xattrs as SCHILY.xattr.*
-// records. Names that climb out of the root are an error; a directory that is
-// missing in the stream is made, 0755, owned by 0:0, dated Epoch; a name that
-// comes twice means its last file. Files of equal content are stored once. The
-// names and inodes are held in memory, the content is not. When w has a method
-// Truncate, it is used; else bytes beyond the image may be left as zeros.
+// It supports what mmdebstrap and GNU tar write: files, directories, symbolic and
+// hard links, devices, fifos, sparse files, and xattrs as SCHILY.xattr.* records.
+// A name with ".." is an error. Directories that are missing in the stream are
+// added with mode 0755, owner 0:0 and the time Epoch. When a name occurs twice, the
+// last file counts. Files with equal content are stored once. Names and inodes are
+// kept in memory, content is not. If w has a method Truncate, it is used; otherwise
+// zeros may be left behind the image.
 func FromTar(ctx context.Context, w io.WriterAt, stream io.Reader, o Options) (Stats, error) {
 	if err := o.fill(); err != nil {
 		return Stats{}, err
@@ -153,10 +150,10 @@ func FromTar(ctx context.Context, w io.WriterAt, stream io.Reader, o Options) (S
 // packNode is one inode before it is written.
 type packNode struct {
 	n        NewInode
-	names    uint32               // names that refer to it
+	names    uint32               // number of names
 	children map[string]*packNode // of a directory
-	twin     *packNode            // the file that has the same content
-	entry    DirEntry             // once written
+	twin     *packNode            // an earlier file with the same content
+	entry    DirEntry             // valid if written
 	written  bool
 }
 
@@ -165,15 +162,15 @@ type contentKey struct {
 	size int64
 }
 
-// packJob is a block to compress, or a word to the placer.
+// packJob is a block to compress, or the order to discard blocks.
 type packJob struct {
 	node   *packNode // of a data block; nil for a fragment block
 	first  bool      // the first block of node
-	undo   bool      // node's blocks are a duplicate's: take them back
+	undo   bool      // discard the blocks of node, a duplicate
 	in     []byte
-	out    []byte // compressed form, nil when not smaller
+	out    []byte // compressed; nil if not smaller
 	hole   bool
-	buffer []byte // that out lives in
+	buffer []byte // the memory of out
 }
 
 type packer struct {
@@ -195,7 +192,7 @@ func (p *packer) newDir() *packNode {
 	}
 }
 
-// read goes through the stream, builds the tree and emits blocks.
+// read reads the stream, builds the tree and emits blocks.
 func (p *packer) read(ctx context.Context, stream io.Reader, emit func(*packJob) error) error {
 	tr := tar.NewReader(stream)
 	for {
@@ -216,7 +213,7 @@ func (p *packer) read(ctx context.Context, stream io.Reader, emit func(*packJob)
 	return p.flushFragment(emit)
 }
 
-// splitPath gives the parts of a name in a tar stream.
+// splitPath returns the elements of a name in a tar stream.
 func splitPath(name string) ([]string, error) {
 	var parts []string
 	for _, s := range strings.Split(name, "/") {
@@ -232,7 +229,7 @@ func splitPath(name string) ([]string, error) {
 	return parts, nil
 }
 
-// dir finds the directory of parts and makes what is missing.
+// dir returns the directory with a path, and adds it if it is missing.
 func (p *packer) dir(parts []string) (*packNode, error) {
 	d := p.root
 	for i, s := range parts {
@@ -262,7 +259,7 @@ func (p *packer) entry(ctx context.Context, h *tar.Header, tr io.Reader, emit fu
 	}
 	if len(parts) == 0 {
 		if h.Typeflag != tar.TypeDir {
-			return errors.New("the root is no directory")
+			return errors.New("the root is not a directory")
 		}
 		return p.attributes(&p.root.n, h)
 	}
@@ -272,49 +269,19 @@ func (p *packer) entry(ctx context.Context, h *tar.Header, tr io.Reader, emit fu
 	}
 	name := parts[len(parts)-1]
 	if h.Typeflag == tar.TypeLink {
-		to, err := splitPath(h.Linkname)
+		target, err := p.linkTarget(h.Linkname)
 		if err != nil {
 			return err
-		}
-		target := p.root
-		for _, s := range to {
-			if target = target.children[s]; target == nil {
-				return fmt.Errorf("hard link to %s, which is not there", h.Linkname)
-			}
-		}
-		if target.n.Type == TypeDir {
-			return fmt.Errorf("hard link to %s, a directory", h.Linkname)
 		}
 		dir.children[name] = target
 		return nil
 	}
-	node := &packNode{}
-	switch h.Typeflag {
-	case tar.TypeReg, '\x00', tar.TypeCont, tar.TypeGNUSparse:
-		node.n.Type = TypeFile
-	case tar.TypeDir:
-		node.n.Type = TypeDir
-		if old := dir.children[name]; old != nil && old.n.Type == TypeDir {
-			node = old
-		} else {
-			node.children = make(map[string]*packNode)
-		}
-	case tar.TypeSymlink:
-		node.n.Type = TypeSymlink
-		node.n.Target = h.Linkname
-	case tar.TypeBlock, tar.TypeChar:
-		node.n.Type = TypeBlock
-		if h.Typeflag == tar.TypeChar {
-			node.n.Type = TypeChar
-		}
-		if h.Devmajor < 0 || h.Devmajor > 0xfff || h.Devminor < 0 || h.Devminor > 0xfffff {
-			return fmt.Errorf("%w: device %d:%d", ErrLimit, h.Devmajor, h.Devminor)
-		}
-		node.n.Rdev = MakeDev(uint32(h.Devmajor), uint32(h.Devminor))
-	case tar.TypeFifo:
-		node.n.Type = TypeFifo
-	default:
-		return fmt.Errorf("%w: tar entry of type %q", ErrUnsupported, h.Typeflag)
+	node, err := newNode(h)
+	if err != nil {
+		return err
+	}
+	if old := dir.children[name]; old != nil && old.n.Type == TypeDir && node.n.Type == TypeDir {
+		node = old
 	}
 	if err := p.attributes(&node.n, h); err != nil {
 		return err
@@ -324,6 +291,53 @@ func (p *packer) entry(ctx context.Context, h *tar.Header, tr io.Reader, emit fu
 		return p.content(ctx, node, h.Size, tr, emit)
 	}
 	return nil
+}
+
+// linkTarget returns the file to which a hard link refers.
+func (p *packer) linkTarget(name string) (*packNode, error) {
+	parts, err := splitPath(name)
+	if err != nil {
+		return nil, err
+	}
+	target := p.root
+	for _, s := range parts {
+		if target = target.children[s]; target == nil {
+			return nil, fmt.Errorf("hard link to %s, which is missing", name)
+		}
+	}
+	if target.n.Type == TypeDir {
+		return nil, fmt.Errorf("hard link to %s, a directory", name)
+	}
+	return target, nil
+}
+
+// newNode returns a node of the type of a tar entry.
+func newNode(h *tar.Header) (*packNode, error) {
+	node := &packNode{}
+	switch h.Typeflag {
+	case tar.TypeReg, '\x00', tar.TypeCont, tar.TypeGNUSparse:
+		node.n.Type = TypeFile
+	case tar.TypeDir:
+		node.n.Type = TypeDir
+		node.children = make(map[string]*packNode)
+	case tar.TypeSymlink:
+		node.n.Type = TypeSymlink
+		node.n.Target = h.Linkname
+	case tar.TypeBlock, tar.TypeChar:
+		node.n.Type = TypeBlock
+		if h.Typeflag == tar.TypeChar {
+			node.n.Type = TypeChar
+		}
+		if h.Devmajor < 0 || h.Devmajor > 0xfff || h.Devminor < 0 || h.Devminor > 0xfffff {
+			return nil, fmt.Errorf("%w: device %d:%d", ErrLimit, h.Devmajor, h.Devminor)
+		}
+		node.n.Rdev = MakeDev(uint32(h.Devmajor), uint32(h.Devminor))
+	case tar.TypeFifo:
+		node.n.Type = TypeFifo
+	default:
+		return nil, fmt.Errorf("%w: tar entry of type %q", ErrUnsupported, h.Typeflag)
+	}
+	return node, nil
 }
 
 func (p *packer) attributes(n *NewInode, h *tar.Header) error {
@@ -337,7 +351,7 @@ func (p *packer) attributes(n *NewInode, h *tar.Header) error {
 		t = min(t, p.o.Epoch.Unix())
 	}
 	if t < 0 || t > math.MaxUint32 {
-		return fmt.Errorf("%w: time %d, SquashFS holds 0 to %d seconds", ErrLimit, t, uint32(math.MaxUint32))
+		return fmt.Errorf("%w: time %d, expected 0 to %d seconds", ErrLimit, t, uint32(math.MaxUint32))
 	}
 	n.MTime = uint32(t)
 	n.Xattrs = nil
@@ -361,7 +375,7 @@ func (p *packer) attributes(n *NewInode, h *tar.Header) error {
 	return nil
 }
 
-// content cuts a file into blocks.
+// content divides a file into blocks.
 func (p *packer) content(ctx context.Context, node *packNode, size int64, r io.Reader, emit func(*packJob) error) error {
 	bs := int64(p.o.BlockSize)
 	if size/bs > maxBlockList {
@@ -434,7 +448,7 @@ func (p *packer) flushFragment(emit func(*packJob) error) error {
 	return emit(j)
 }
 
-// compress is what the workers do.
+// compress compresses a block.
 func (p *packer) compress(j *packJob) error {
 	if j.undo {
 		return nil
@@ -453,7 +467,7 @@ func isZero(b []byte) bool {
 	return len(b) > 0 && b[0] == 0 && bytes.Equal(b, zeros[:len(b)])
 }
 
-// place writes blocks in the order of the stream.
+// place writes a block, in the order of the stream.
 func (p *packer) place(j *packJob) error {
 	if j.undo {
 		p.w.rewind(j.node.n.Start)
@@ -489,7 +503,7 @@ func (p *packer) place(j *packJob) error {
 	return nil
 }
 
-// write puts the inodes of a tree, what a directory holds before itself.
+// write writes the inodes of a tree, the contents of a directory before it.
 func (p *packer) write(ctx context.Context, dir *packNode, parent uint32) (DirEntry, error) {
 	if err := ctx.Err(); err != nil {
 		return DirEntry{}, err

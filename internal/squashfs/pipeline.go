@@ -7,16 +7,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// job is one piece of work in a pipeline.
+// job is one value in a pipeline.
 type job[T any] struct {
 	v    T
 	done chan struct{}
 }
 
-// Ordered runs work on the values that produce emits, by several goroutines,
-// and then place on each in the order of emission, by one goroutine. So what
-// place writes does not depend on the number of workers. At most depth values
-// are under way at once. The first error ends it all.
+// Ordered calls work for the values that produce emits, in several goroutines, and
+// then place for each value in the order of emission, in one goroutine. So the
+// output of place does not depend on the number of workers. At most depth values
+// are in the pipeline at once. The first error stops everything.
 func Ordered[T any](ctx context.Context, workers, depth int, produce func(ctx context.Context, emit func(T) error) error, work, place func(T) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	todo := make(chan *job[T])
@@ -66,7 +66,7 @@ func Ordered[T any](ctx context.Context, workers, depth int, produce func(ctx co
 	return g.Wait()
 }
 
-// buffers is a pool of byte slices of one capacity.
+// buffers is a pool of byte slices with one capacity.
 type buffers struct {
 	size int
 	pool sync.Pool

@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// Limits bounds what a Reader takes and keeps. The zero value is a good one.
+// Limits bound the resources of a Reader. The zero value has useful defaults.
 type Limits struct {
-	// CacheBytes bounds the decoded data and fragment blocks that are kept,
-	// in bytes; one block is always kept. Default 8 MiB.
+	// CacheBytes bounds the cache of decoded data and fragment blocks, in bytes;
+	// one block is always cached. Default 8 MiB.
 	CacheBytes int
-	// MetaCacheBytes bounds the decoded metadata blocks that are kept, in
-	// bytes. Default 4 MiB.
+	// MetaCacheBytes bounds the cache of decoded metadata blocks, in bytes.
+	// Default 4 MiB.
 	MetaCacheBytes int
-	// MaxEntries bounds the names that one Walk gives. Default 16 Mi.
+	// MaxEntries bounds the names in one walk. Default 16 Mi.
 	MaxEntries int64
 	// MaxDepth bounds the depth of directories. Default 1024.
 	MaxDepth int
@@ -36,18 +36,18 @@ func (l *Limits) fill() {
 	}
 }
 
-// A Reader reads one image. It may be used by several goroutines at once.
+// A Reader reads one image. It is safe for concurrent use.
 type Reader struct {
 	src    io.ReaderAt
 	size   int64 // bytes of src
 	sb     Superblock
-	opts   []byte // compressor options, nil when there are none
+	opts   []byte // compressor options, or nil
 	codec  Codec
 	limits Limits
 	ids    []uint32
 
-	xattrStart uint64 // of key-value metadata, absolute bytes
-	xattrCount uint32 // xattr sets
+	xattrStart uint64 // byte offset of the names and values
+	xattrCount uint32 // sets of xattrs
 	xattrOnce  sync.Once
 	xattrErr   error
 
@@ -56,7 +56,7 @@ type Reader struct {
 	raw  sync.Pool // *[]byte for compressed blocks
 }
 
-// Open reads the head of the image that src holds in its first size bytes.
+// Open reads the header of the image in the first size bytes of src.
 func Open(src io.ReaderAt, size int64, limits Limits) (*Reader, error) {
 	limits.fill()
 	head := make([]byte, superblockSize)
@@ -94,11 +94,10 @@ func Open(src io.ReaderAt, size int64, limits Limits) (*Reader, error) {
 	return r, nil
 }
 
-// Superblock gives a copy of the image's head.
+// Superblock returns a copy of the superblock.
 func (r *Reader) Superblock() Superblock { return r.sb }
 
-// CompressorOptions gives the payload of the compressor options block, nil when
-// there is none.
+// CompressorOptions returns the payload of the compressor options block, or nil.
 func (r *Reader) CompressorOptions() []byte {
 	if r.opts == nil {
 		return nil
@@ -106,10 +105,10 @@ func (r *Reader) CompressorOptions() []byte {
 	return append([]byte{}, r.opts...)
 }
 
-// BlockSize is the size of a full data block in bytes.
+// BlockSize is the size of a full data block, in bytes.
 func (r *Reader) BlockSize() int { return int(r.sb.BlockSize) }
 
-// readOptions reads the options, which are stored in a metadata block that is
+// readOptions reads the compressor options, which are in a metadata block that is
 // never compressed.
 func (r *Reader) readOptions() ([]byte, error) {
 	var h [2]byte
@@ -128,10 +127,10 @@ func (r *Reader) readOptions() ([]byte, error) {
 	return b, nil
 }
 
-// readAt fills b from the image and never reads beyond its used bytes.
+// readAt fills b from offset at, within the bytes that the superblock counts.
 func (r *Reader) readAt(b []byte, at uint64) error {
 	if at > r.sb.BytesUsed || uint64(len(b)) > r.sb.BytesUsed-at {
-		return corruptf("%d bytes at %d lie outside the image's %d", len(b), at, r.sb.BytesUsed)
+		return corruptf("%d bytes at %d are outside the image of %d bytes", len(b), at, r.sb.BytesUsed)
 	}
 	n, err := r.src.ReadAt(b, int64(at))
 	if n == len(b) {
@@ -143,8 +142,8 @@ func (r *Reader) readAt(b []byte, at uint64) error {
 	return err
 }
 
-// metaBlock reads and decodes the metadata block at an absolute offset. next is
-// the offset of the block that follows.
+// metaBlock reads and decodes the metadata block at an offset in the image. next is
+// the offset of the next block.
 func (r *Reader) metaBlock(at uint64) (data []byte, next uint64, err error) {
 	if it, ok := r.meta.get(at); ok {
 		return it.data, it.next, nil
@@ -180,21 +179,21 @@ func (r *Reader) metaBlock(at uint64) (data []byte, next uint64, err error) {
 	return data, next, nil
 }
 
-// metaCursor reads on through the metadata blocks of one table.
+// metaCursor reads through the metadata blocks of one table.
 type metaCursor struct {
 	r    *Reader
-	end  uint64 // the table's end, absolute bytes
-	at   uint64 // current block, absolute bytes
-	next uint64 // block that follows, absolute bytes
+	end  uint64 // end of the table, byte offset in the image
+	at   uint64 // current block, byte offset in the image
+	next uint64 // next block, byte offset in the image
 	data []byte // current block's payload
 	pos  int    // offset within data
 }
 
-// cursor starts at an offset into the payload of the metadata block at an
-// absolute offset within start..end.
+// cursor returns a cursor at an offset into the payload of a metadata block of the
+// table at start..end.
 func (r *Reader) cursor(start, end, block uint64, offset int) (metaCursor, error) {
 	if block < start || block >= end {
-		return metaCursor{}, corruptf("metadata at %d lies outside its table at %d..%d", block, start, end)
+		return metaCursor{}, corruptf("metadata at %d is outside its table at %d..%d", block, start, end)
 	}
 	data, next, err := r.metaBlock(block)
 	if err != nil {
@@ -203,13 +202,13 @@ func (r *Reader) cursor(start, end, block uint64, offset int) (metaCursor, error
 	if offset >= len(data) && offset != 0 {
 		// A record may begin exactly where a full block ends.
 		if offset != metaBlockSize {
-			return metaCursor{}, corruptf("offset %d in the metadata block at %d, which holds %d bytes", offset, block, len(data))
+			return metaCursor{}, corruptf("offset %d in the metadata block at %d, which has %d bytes", offset, block, len(data))
 		}
 	}
 	return metaCursor{r: r, end: end, at: block, next: next, data: data, pos: offset}, nil
 }
 
-// read fills b, going on to the blocks that follow as needed.
+// read fills b, and advances to the next blocks as needed.
 func (c *metaCursor) read(b []byte) error {
 	for len(b) > 0 {
 		if c.pos >= len(c.data) {
@@ -229,8 +228,8 @@ func (c *metaCursor) read(b []byte) error {
 	return nil
 }
 
-// lookup reads entry number i of size bytes from a table that has an array of
-// metadata block offsets at array.
+// lookup reads entry i, of len(b) bytes, from the table whose array of metadata
+// block offsets is at array.
 func (r *Reader) lookup(what string, array uint64, i uint32, b []byte) error {
 	per := uint32(metaBlockSize / len(b))
 	var ptr [8]byte
@@ -239,7 +238,7 @@ func (r *Reader) lookup(what string, array uint64, i uint32, b []byte) error {
 	}
 	at := binary.LittleEndian.Uint64(ptr[:])
 	if at < superblockSize || at >= array {
-		return corruptf("%s table block at %d lies outside %d..%d", what, at, superblockSize, array)
+		return corruptf("%s table block at %d is outside %d..%d", what, at, superblockSize, array)
 	}
 	data, _, err := r.metaBlock(at)
 	if err != nil {
@@ -265,19 +264,19 @@ func (r *Reader) readIDs() error {
 	return nil
 }
 
-// A Block locates a data or fragment block on disk.
+// A Block is the location of a data or fragment block.
 type Block struct {
 	Start uint64 // byte offset in the image
-	Size  uint32 // size word: bytes on disk, and whether they are stored raw
+	Size  uint32 // size word: bytes on disk, and a flag for blocks that are not compressed
 }
 
-// OnDisk is the number of bytes that the block takes; 0 for a hole.
+// OnDisk is the number of bytes that the block occupies; 0 for a hole.
 func (b Block) OnDisk() int { return int(b.Size & blockSizeMask) }
 
-// Raw tells a block that is stored without compression.
+// Raw reports whether the block is not compressed.
 func (b Block) Raw() bool { return b.Size&blockRaw != 0 }
 
-// Fragment gives the place of fragment block number i.
+// Fragment returns the location of fragment block i.
 func (r *Reader) Fragment(i uint32) (Block, error) {
 	if i >= r.sb.FragmentCount {
 		return Block{}, corruptf("fragment %d of %d", i, r.sb.FragmentCount)
@@ -302,12 +301,12 @@ func (r *Reader) checkBlock(b Block) error {
 		return corruptf("block at %d has size word %#08x, blocks have %d bytes", b.Start, b.Size, r.sb.BlockSize)
 	}
 	if n != 0 && (b.Start < superblockSize || b.Start > r.sb.InodeTable || n > r.sb.InodeTable-b.Start) {
-		return corruptf("block of %d bytes at %d lies outside the data at %d..%d", n, b.Start, superblockSize, r.sb.InodeTable)
+		return corruptf("block of %d bytes at %d is outside the data at %d..%d", n, b.Start, superblockSize, r.sb.InodeTable)
 	}
 	return nil
 }
 
-// ReadRaw gives the bytes of a block as they are on disk, in buf if it is large
+// ReadRaw reads the bytes of a block as they are on disk, into buf if it is large
 // enough.
 func (r *Reader) ReadRaw(b Block, buf []byte) ([]byte, error) {
 	if err := r.checkBlock(b); err != nil {
@@ -324,12 +323,12 @@ func (r *Reader) ReadRaw(b Block, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
-// Decode reads and decodes a block into dst and returns its length, at most
-// len(dst). A hole is not a block.
+// Decode reads a block, decodes it into dst, and returns the length. The block must
+// not be a hole.
 func (r *Reader) Decode(b Block, dst []byte) (int, error) {
 	if b.Raw() {
 		if b.OnDisk() > len(dst) {
-			return 0, corruptf("stored block of %d bytes at %d, at most %d may be", b.OnDisk(), b.Start, len(dst))
+			return 0, corruptf("uncompressed block of %d bytes at %d, expected at most %d", b.OnDisk(), b.Start, len(dst))
 		}
 		raw, err := r.ReadRaw(b, dst)
 		return len(raw), err
@@ -351,7 +350,7 @@ func (r *Reader) Decode(b Block, dst []byte) (int, error) {
 	return n, nil
 }
 
-// cached decodes a block through the cache. max bounds its decoded length.
+// cached decodes a block, or returns it from the cache. max bounds its length.
 func (r *Reader) cached(b Block, max int) ([]byte, error) {
 	if it, ok := r.data.get(b.Start); ok && len(it.data) <= max {
 		return it.data, nil
@@ -365,11 +364,11 @@ func (r *Reader) cached(b Block, max int) ([]byte, error) {
 	return buf[:n], nil
 }
 
-// ReadData fills buf with bytes of the image's data section, from an offset in
-// the image.
+// ReadData fills buf from an offset in the image, which must be among the data
+// blocks.
 func (r *Reader) ReadData(buf []byte, at uint64) error {
 	if at < superblockSize || at > r.sb.InodeTable || uint64(len(buf)) > r.sb.InodeTable-at {
-		return corruptf("%d bytes at %d lie outside the data at %d..%d", len(buf), at, superblockSize, r.sb.InodeTable)
+		return corruptf("%d bytes at %d are outside the data at %d..%d", len(buf), at, superblockSize, r.sb.InodeTable)
 	}
 	return r.readAt(buf, at)
 }

@@ -7,17 +7,16 @@ import (
 	"path"
 )
 
-// A Walker lists directories and sees to it that a tree is one: that no
-// directory is reached twice, that directories do not nest without end and that
-// an image does not list more names than the limit. It is for one walk of one
-// image and not safe for several goroutines.
+// A Walker lists directories and checks that they form a tree within the limits: no
+// directory is reached twice, and depth and number of names are bounded. It serves
+// one walk and is not safe for concurrent use.
 type Walker struct {
 	r       *Reader
 	seen    map[Ref]struct{} // directories
 	entries int64
 }
 
-// NewWalker begins a walk.
+// NewWalker starts a walk.
 func (r *Reader) NewWalker() *Walker {
 	return &Walker{r: r, seen: make(map[Ref]struct{})}
 }
@@ -25,7 +24,7 @@ func (r *Reader) NewWalker() *Walker {
 // Enter opens a directory. depth is the number of directories above it.
 func (w *Walker) Enter(n *Inode, depth int) (*WalkDir, error) {
 	if _, ok := w.seen[n.Ref]; ok {
-		return nil, corruptf("directory, inode %d, is reached by two ways", n.Number)
+		return nil, corruptf("directory, inode %d, is reached twice", n.Number)
 	}
 	if depth > w.r.limits.MaxDepth {
 		return nil, fmt.Errorf("%w: directories nest deeper than %d", ErrLimit, w.r.limits.MaxDepth)
@@ -38,13 +37,13 @@ func (w *Walker) Enter(n *Inode, depth int) (*WalkDir, error) {
 	return &WalkDir{w: w, d: d}, nil
 }
 
-// A WalkDir lists one directory within a walk.
+// A WalkDir lists one directory of a walk.
 type WalkDir struct {
 	w *Walker
 	d *Dir
 }
 
-// Next gives the next name and its inode, or io.EOF after the last.
+// Next returns the next entry and its inode, or io.EOF after the last.
 func (d *WalkDir) Next() (DirEntry, *Inode, error) {
 	e, err := d.d.Next()
 	if err != nil {
@@ -58,8 +57,8 @@ func (d *WalkDir) Next() (DirEntry, *Inode, error) {
 	return e, n, err
 }
 
-// Walk calls fn for the root, with the name "/", and for every file below it,
-// a directory before what it holds, names in the order of their bytes.
+// Walk calls fn for the root, whose name is "/", and for every file below it: a
+// directory before its contents, and names in byte order.
 func (r *Reader) Walk(ctx context.Context, fn func(name string, n *Inode) error) error {
 	root, err := r.Root()
 	if err != nil {
@@ -94,46 +93,4 @@ func (w *Walker) walk(ctx context.Context, name string, n *Inode, depth int, fn 
 			return err
 		}
 	}
-}
-
-// Check reads every directory, inode, xattr, fragment and, when content is set,
-// every byte of the image, and reports the first thing that is wrong.
-func (r *Reader) Check(ctx context.Context, content bool) error {
-	return r.Walk(ctx, func(name string, n *Inode) error {
-		if _, err := r.Xattrs(n); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if n.Type != TypeFile {
-			return nil
-		}
-		f, err := r.File(n)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if t := f.Tail(); t.Size > 0 {
-			if _, err := r.Fragment(t.Fragment); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-		}
-		if !content {
-			return nil
-		}
-		for i := range f.Blocks() {
-			if f.Block(i).OnDisk() == 0 {
-				continue
-			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if _, err := f.piece(int64(i) * int64(r.sb.BlockSize)); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-		}
-		if t := f.Tail(); t.Size > 0 {
-			if _, err := f.piece(int64(f.Blocks()) * int64(r.sb.BlockSize)); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-		}
-		return nil
-	})
 }

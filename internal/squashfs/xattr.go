@@ -15,19 +15,19 @@ type Xattr struct {
 	Value []byte
 }
 
-// xattrPrefixes are the prefixes by their number on disk.
+// xattrPrefixes are the prefixes of names, by their number on disk.
 var xattrPrefixes = [...]string{"user.", "trusted.", "security."}
 
 const (
-	xattrOutOfLine = 0x100 // the value is a reference to another one
+	xattrOutOfLine = 0x100 // the value is a reference to another value
 	maxXattrValue  = 65536 // bytes; XATTR_SIZE_MAX of Linux
-	maxXattrName   = 255   // bytes; XATTR_NAME_MAX of Linux, the prefix included
+	maxXattrName   = 255   // bytes with the prefix; XATTR_NAME_MAX of Linux
 	maxXattrCount  = 65536 // in one set
 	maxXattrSet    = 1 << 20
 	xattrHeadSize  = 16 // bytes before the array of offsets
 )
 
-// Xattrs gives the extended attributes of an inode, sorted by name.
+// Xattrs returns the extended attributes of an inode, sorted by name.
 func (r *Reader) Xattrs(n *Inode) ([]Xattr, error) {
 	if n.xattr == noXattr {
 		return nil, nil
@@ -53,7 +53,7 @@ func (r *Reader) xattrHead() error {
 		r.xattrStart = binary.LittleEndian.Uint64(b[:])
 		r.xattrCount = binary.LittleEndian.Uint32(b[8:])
 		if r.xattrStart < superblockSize || r.xattrStart >= r.sb.XattrTable {
-			r.xattrErr = corruptf("xattrs at %d lie outside %d..%d", r.xattrStart, superblockSize, r.sb.XattrTable)
+			r.xattrErr = corruptf("xattrs at %d are outside %d..%d", r.xattrStart, superblockSize, r.sb.XattrTable)
 		}
 	})
 	return r.xattrErr
@@ -99,7 +99,7 @@ func (r *Reader) xattrSet(i uint32) ([]Xattr, error) {
 		}
 		for _, ch := range name {
 			if ch == 0 {
-				return nil, corruptf("xattr name %q holds a zero byte", name)
+				return nil, corruptf("xattr name %q contains a zero byte", name)
 			}
 		}
 		value, err := r.xattrValue(&c, kind&xattrOutOfLine != 0)
@@ -115,7 +115,7 @@ func (r *Reader) xattrSet(i uint32) ([]Xattr, error) {
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	for i := 1; i < len(out); i++ {
 		if out[i].Name == out[i-1].Name {
-			return nil, corruptf("xattr %s stands twice", out[i].Name)
+			return nil, corruptf("xattr %s is there twice", out[i].Name)
 		}
 	}
 	return out, nil
@@ -184,13 +184,13 @@ func (r *Reader) xattrValue(c *metaCursor, outOfLine bool) ([]byte, error) {
 		return r.xattrValue(&to, false)
 	}
 	if size > maxXattrValue {
-		return nil, corruptf("xattr value of %d bytes, at most %d may be", size, maxXattrValue)
+		return nil, corruptf("xattr value of %d bytes, expected at most %d", size, maxXattrValue)
 	}
 	v := make([]byte, size)
 	return v, c.read(v)
 }
 
-// splitXattr gives the number of a name's prefix and the rest.
+// splitXattr returns the number of a name's prefix and the rest of the name.
 func splitXattr(name string) (prefix uint16, rest string, err error) {
 	for i, p := range xattrPrefixes {
 		if len(name) > len(p) && name[:len(p)] == p {
@@ -200,5 +200,5 @@ func splitXattr(name string) (prefix uint16, rest string, err error) {
 			return uint16(i), name[len(p):], nil
 		}
 	}
-	return 0, "", fmt.Errorf("%w: xattr %q; SquashFS holds user.*, trusted.* and security.* only", ErrUnsupported, name)
+	return 0, "", fmt.Errorf("%w: xattr %q; SquashFS supports user.*, trusted.* and security.* only", ErrUnsupported, name)
 }

@@ -30,14 +30,14 @@ type Member struct {
 	Xattr map[string]string
 }
 
-// Noise gives n bytes that do not compress.
+// Noise returns n incompressible bytes.
 func Noise(seed int64, n int) []byte {
 	b := make([]byte, n)
 	rand.New(rand.NewSource(seed)).Read(b)
 	return b
 }
 
-// Text gives n bytes that compress, others for each seed.
+// Text returns n compressible bytes, which depend on the seed.
 func Text(seed int64, n int) []byte {
 	r := rand.New(rand.NewSource(seed))
 	words := make([]string, 300)
@@ -51,7 +51,7 @@ func Text(seed int64, n int) []byte {
 	return b.Bytes()[:n]
 }
 
-// Tar gives a tar stream.
+// Tar returns a tar stream.
 func Tar(t testing.TB, members []Member) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -104,8 +104,8 @@ func PackTar(t testing.TB, stream []byte, o squashfs.Options) string {
 	return name
 }
 
-// Mksquashfs writes an image file with mksquashfs, from a directory that
-// unsquashfs makes.
+// Mksquashfs writes an image file with mksquashfs, from a directory that unsquashfs
+// unpacked.
 func Mksquashfs(t testing.TB, members []Member, args ...string) string {
 	t.Helper()
 	Need(t, "mksquashfs", "unsquashfs")
@@ -119,8 +119,7 @@ func Mksquashfs(t testing.TB, members []Member, args ...string) string {
 
 const fixtureTime = 1_700_000_000
 
-// Fixture gives one of everything that a tar stream can hold, with files beyond
-// each block size.
+// Fixture returns members of all types, with files larger than every block size.
 func Fixture() []Member {
 	const t0 = fixtureTime
 	dir := func(name string, mode int64) Member {

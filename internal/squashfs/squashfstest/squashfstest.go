@@ -1,9 +1,11 @@
-// Package squashfstest describes trees, in images and on disk, in one form that
-// tests can compare, and mounts images with the kernel.
+// Package squashfstest has helpers for tests of SquashFS images: it packs them,
+// mounts them with the kernel, and describes the trees in images and on disk in a
+// comparable form.
 package squashfstest
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -22,7 +24,7 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// A File is what is to be equal about one path.
+// A File describes one path.
 type File struct {
 	Type    string
 	Mode    string // octal permission bits
@@ -40,7 +42,7 @@ type File struct {
 // A Tree is a File for each path from the root, which is ".".
 type Tree map[string]File
 
-// Need skips a test without a program, and fails it where CI=true is set.
+// Need skips the test if a program is missing, or fails it if CI=true is set.
 func Need(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
@@ -53,7 +55,7 @@ func Need(t testing.TB, programs ...string) {
 	}
 }
 
-// NeedRoot skips a test that mounts, as Need does.
+// NeedRoot skips or fails the test, like Need, unless it runs as root.
 func NeedRoot(t testing.TB) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -64,7 +66,7 @@ func NeedRoot(t testing.TB) {
 	}
 }
 
-// Run runs a program and fails the test with its output when it fails.
+// Run runs a program and returns its output. The test fails if the program does.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
@@ -76,7 +78,7 @@ func Run(t testing.TB, name string, args ...string) string {
 	return out.String()
 }
 
-// Mount mounts an image with the kernel until the test ends.
+// Mount mounts an image with the kernel, until the end of the test.
 func Mount(t testing.TB, image string) string {
 	t.Helper()
 	NeedRoot(t)
@@ -128,7 +130,50 @@ func Open(t testing.TB, image string) *squashfs.Reader {
 	return r
 }
 
-// Image describes what an image holds.
+// Check reads every directory, inode, xattr and fragment of an image and, with
+// content, every byte of every file, and returns the first error.
+func Check(ctx context.Context, r *squashfs.Reader, content bool) error {
+	return r.Walk(ctx, func(name string, n *squashfs.Inode) error {
+		if _, err := r.Xattrs(n); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if n.Type != squashfs.TypeFile {
+			return nil
+		}
+		f, err := r.File(n)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if t := f.Tail(); t.Size > 0 {
+			if _, err := r.Fragment(t.Fragment); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if !content {
+			return nil
+		}
+		data := make([]byte, squashfs.MaxBlockSize)
+		for i := range f.Blocks() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if f.Block(i).OnDisk() == 0 {
+				continue // a hole, perhaps of terabytes
+			}
+			if _, err := f.DecodeBlock(i, data); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if t := f.Tail(); t.Size > 0 {
+			if _, err := f.ReadAt(data[:t.Size], n.Size-int64(t.Size)); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Image describes the contents of an image.
 func Image(t testing.TB, r *squashfs.Reader) Tree {
 	t.Helper()
 	tree := make(Tree)
@@ -193,8 +238,8 @@ func Image(t testing.TB, r *squashfs.Reader) Tree {
 	return tree
 }
 
-// Dir describes a directory on disk, as the kernel shows it. Xattrs whose name
-// begins with one of drop are left out.
+// Dir describes a directory on disk, as the kernel shows it, without the xattrs
+// whose name begins with one of drop.
 func Dir(t testing.TB, dir string, drop ...string) Tree {
 	t.Helper()
 	tree := make(Tree)

@@ -24,6 +24,7 @@ var layers = [][]string{
 	{"httpd"},
 	{"freeze", "gc", "iuk", "image", "backup"},
 	{"mirror"},
+	{"catalog"},
 	{"meta/bolt"},
 	{"meta", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
 	{"repo", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console"},

@@ -18,10 +18,10 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 )
 
 const (
@@ -38,7 +38,7 @@ const (
 
 // entity is what one URL answers. It is not changed once it is made.
 type entity struct {
-	found  *mirror.Found
+	found  *catalog.Found
 	data   []byte // bodies that are no blobs
 	frozen bool   // every blob of it must be here
 
@@ -56,7 +56,7 @@ var (
 )
 
 // newEntity describes what was found, served under a name that ends in p.
-func newEntity(f *mirror.Found, p string, immutable bool) *entity {
+func newEntity(f *catalog.Found, p string, immutable bool) *entity {
 	e := &entity{found: f, ctype: contentType(p), control: cacheNone, mod: f.Modified.UTC().Truncate(time.Second)}
 	if immutable {
 		e.control = cacheImmutable
@@ -77,7 +77,7 @@ func newEntity(f *mirror.Found, p string, immutable bool) *entity {
 
 // newBytes describes a body that is made here.
 func newBytes(data []byte, ctype string, modified time.Time) *entity {
-	e := newEntity(&mirror.Found{Size: int64(len(data)), Digest: cas.Sum(data), Modified: modified}, "", false)
+	e := newEntity(&catalog.Found{Size: int64(len(data)), Digest: cas.Sum(data), Modified: modified}, "", false)
 	e.ctype = []string{ctype}
 	e.data = data
 	if e.data == nil {
@@ -88,7 +88,7 @@ func newBytes(data []byte, ctype string, modified time.Time) *entity {
 
 // blobEntity describes a stored blob.
 func blobEntity(d cas.Digest, size int64, modified time.Time, p string, immutable bool) *entity {
-	f := &mirror.Found{Size: size, Digest: d, Modified: modified}
+	f := &catalog.Found{Size: size, Digest: d, Modified: modified}
 	f.Want.Listed.Path, f.Want.Listed.Size, f.Want.Listed.SHA256 = p, size, d
 	return newEntity(f, p, immutable)
 }
@@ -176,7 +176,7 @@ func (s *Server) serve(w *response, r *http.Request, e *entity, note func(contex
 	h := w.Header()
 	if e.found.Size < 0 || e.found.Digest.IsZero() {
 		// Upstream's index does not tell: it is known when it is here.
-		info, err := s.e.Fetch(r.Context(), e.found.Want)
+		info, err := s.e.FetchFound(r.Context(), e.found)
 		if err != nil {
 			s.fail(w, r, err, e.frozen)
 			return
@@ -255,7 +255,7 @@ func (s *Server) keep(e *entity) {
 	}
 	s.background(func(ctx context.Context) {
 		defer func() { <-s.fetches }()
-		_, _ = s.e.Fetch(ctx, e.found.Want) // the engine logs why
+		_, _ = s.e.FetchFound(ctx, e.found) // the engine logs why
 	})
 }
 

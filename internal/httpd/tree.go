@@ -15,9 +15,9 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 )
 
@@ -127,7 +127,7 @@ func (s *Server) public(w *response, r *http.Request) {
 		s.fail(w, r, err, a.frozen)
 		return
 	}
-	if a.entity != nil && !a.volatile && len(key) < 1024 && r.URL.RawQuery == "" {
+	if a.entity != nil && !a.volatile && a.entity.found.Known() && len(key) < 1024 && r.URL.RawQuery == "" {
 		s.lookups.put(epoch, key, a.entity)
 	}
 	s.answer(w, r, p, a, nil)
@@ -211,7 +211,7 @@ func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 	if at == "" {
 		return s.listTimestamps(ctx, name)
 	}
-	latest := at == mirror.Latest
+	latest := at == catalog.Latest
 	if err := s.e.Store().Damage(); err != nil && latest {
 		// A newer snapshot may have been lost, and older bytes would be a rollback.
 		return answer{}, err
@@ -226,7 +226,7 @@ func (s *Server) archive(ctx context.Context, rest string) (answer, error) {
 			return answer{}, err
 		}
 	} else {
-		t, err := mirror.ParseTimestamp(at)
+		t, err := catalog.ParseTimestamp(at)
 		if err != nil {
 			return answer{}, err
 		}
@@ -426,7 +426,7 @@ func wholeView(fr *meta.Frozen, i int) *meta.Snapshot {
 // frozenLookup finds a file of a frozen mirror: in its derived tree or, for a
 // whole mirror, among what its generations list; upstream's own signed
 // documents are not part of it. store.ErrNotFound.
-func (s *Server) frozenLookup(ctx context.Context, fr *meta.Frozen, i int, p string) (*mirror.Found, error) {
+func (s *Server) frozenLookup(ctx context.Context, fr *meta.Frozen, i int, p string) (*catalog.Found, error) {
 	m := &fr.Mirrors[i]
 	var node meta.Node
 	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
@@ -434,8 +434,8 @@ func (s *Server) frozenLookup(ctx context.Context, fr *meta.Frozen, i int, p str
 		return err
 	})
 	if err == nil {
-		f := &mirror.Found{Digest: node.Digest, Size: node.Size, Modified: node.ModTime}
-		f.Want = mirror.Want{Mirror: m.Mirror, Listed: repo.Listed{Path: p, Size: node.Size, SHA256: node.Digest}}
+		f := &catalog.Found{Digest: node.Digest, Size: node.Size, Modified: node.ModTime}
+		f.Want = catalog.Want{Mirror: m.Mirror, Listed: repo.Listed{Path: p, Size: node.Size, SHA256: node.Digest}}
 		return f, nil
 	}
 	snap := wholeView(fr, i)

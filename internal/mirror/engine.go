@@ -12,14 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
@@ -30,8 +27,6 @@ import (
 )
 
 var (
-	// ErrUnknown means that no mirror of that name is configured.
-	ErrUnknown = errors.New("no such mirror")
 	// ErrNoSpace means that free space fell below the configured reserve.
 	ErrNoSpace = errors.New("free space below the reserve")
 	// ErrCorruptBlob means that a blob is known to be damaged.
@@ -59,20 +54,18 @@ type Config struct {
 
 // Engine syncs and reads mirrors. It is safe for concurrent use.
 type Engine struct {
+	*catalog.Catalog
 	cfg     Config
 	formats map[string]repo.Format
-	mirrors map[string]config.Mirror
 
 	mu         sync.Mutex
 	locks      map[string]chan struct{}
 	keyrings   map[string]*sign.Keyring
-	roots      map[rootKey]*rootEntry
 	flights    map[cas.Digest]*flight
 	rotten     map[cas.Digest]string
 	linked     map[string]linked
 	access     map[string]*remote.Access // by mirror; nil: none
 	scopes     map[string]*fetch.Scope   // by mirror
-	epoch      atomic.Uint64
 	background sync.WaitGroup
 	base       context.Context
 	stop       context.CancelFunc
@@ -93,32 +86,32 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		cfg: cfg, formats: map[string]repo.Format{}, mirrors: map[string]config.Mirror{}, locks: map[string]chan struct{}{},
-		keyrings: map[string]*sign.Keyring{}, roots: map[rootKey]*rootEntry{}, flights: map[cas.Digest]*flight{}, rotten: map[cas.Digest]string{}, linked: map[string]linked{},
+		cfg: cfg, formats: map[string]repo.Format{}, locks: map[string]chan struct{}{},
+		keyrings: map[string]*sign.Keyring{}, flights: map[cas.Digest]*flight{}, rotten: map[cas.Digest]string{}, linked: map[string]linked{},
 		access: map[string]*remote.Access{}, scopes: map[string]*fetch.Scope{},
 	}
 	e.base, e.stop = context.WithCancel(context.Background())
 	for _, f := range cfg.Formats {
 		e.formats[f.Type()] = f
 	}
+	var err error
+	if e.Catalog, err = catalog.New(catalog.Config{
+		Mirrors: cfg.Mirrors, Formats: cfg.Formats, Meta: cfg.Store, Blobs: cfg.Blobs, Open: e.OpenFound, Now: cfg.Now,
+	}); err != nil {
+		return nil, err
+	}
 	for _, m := range cfg.Mirrors {
-		if e.formats[m.Type] == nil {
-			return nil, fmt.Errorf("mirror %s: no format %q", m.Name, m.Type)
-		}
 		a, err := remote.Load(m.Files())
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s: %w", m.Name, err)
 		}
-		e.mirrors[m.Name], e.access[m.Name], e.scopes[m.Name] = m, a, &fetch.Scope{}
+		e.access[m.Name], e.scopes[m.Name] = a, &fetch.Scope{}
 		e.locks[m.Name] = make(chan struct{}, 1)
 	}
-	err := cfg.Store.View(e.base, func(tx *bolt.Tx) error {
-		all, err := tx.CorruptBlobs()
-		for _, r := range all {
-			e.rotten[r.Digest] = r.Why
-		}
-		return err
-	})
+	corrupt, err := cfg.Store.CorruptBlobs(e.base)
+	for _, b := range corrupt {
+		e.rotten[b.Digest] = b.Why
+	}
 	return e, err
 }
 
@@ -126,30 +119,6 @@ func New(cfg Config) (*Engine, error) {
 func (e *Engine) Close() {
 	e.stop()
 	e.background.Wait()
-}
-
-// Mirror returns the configuration of a mirror. ErrUnknown names those there are.
-func (e *Engine) Mirror(name string) (config.Mirror, error) {
-	m, ok := e.mirrors[name]
-	if !ok {
-		names := slices.Sorted(maps.Keys(e.mirrors))
-		return m, fmt.Errorf("%w: %s (configured: %s)", ErrUnknown, name, strings.Join(names, ", "))
-	}
-	return m, nil
-}
-
-// Mirrors lists the configured mirrors in the configuration's order.
-func (e *Engine) Mirrors() []config.Mirror { return e.cfg.Mirrors }
-
-// Formats lists the repository formats that the engine knows.
-func (e *Engine) Formats() []repo.Format { return e.cfg.Formats }
-
-// Format returns the format of a type.
-func (e *Engine) Format(typ string) (repo.Format, error) {
-	if f := e.formats[typ]; f != nil {
-		return f, nil
-	}
-	return nil, fmt.Errorf("unknown repository type %q", typ)
 }
 
 // Store is the engine's metadata.
@@ -238,117 +207,4 @@ func (e *Engine) AnyCorrupt() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.rotten) > 0
-}
-
-// rootKey names a generation.
-type rootKey struct {
-	mirror string
-	suite  repo.SuiteName
-	gen    uint32
-}
-
-// rootEntry is a parsed root with its files by path.
-type rootEntry struct {
-	root   *repo.Root
-	gen    *meta.Generation
-	byPath map[string]repo.Listed
-	once   sync.Once
-	err    error
-}
-
-// maxRoots bounds the memory of parsed roots: a Debian suite's takes about 1 MB.
-const maxRoots = 24
-
-// Root returns a generation's root, parsed again from its documents, which
-// were verified when they were stored.
-func (e *Engine) Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error) {
-	k := rootKey{mirror, suite, gen}
-	e.mu.Lock()
-	entry := e.roots[k]
-	if entry == nil {
-		if len(e.roots) >= maxRoots {
-			for old := range e.roots {
-				delete(e.roots, old)
-				break
-			}
-		}
-		entry = &rootEntry{}
-		e.roots[k] = entry
-	}
-	e.mu.Unlock()
-	entry.once.Do(func() { entry.err = e.loadRoot(context.WithoutCancel(ctx), typ, k, entry) })
-	if entry.err != nil {
-		e.mu.Lock()
-		if e.roots[k] == entry {
-			delete(e.roots, k)
-		}
-		e.mu.Unlock()
-	}
-	return entry.root, entry.gen, entry.byPath, entry.err
-}
-
-// maxDoc bounds a signed document, in bytes.
-const maxDoc = 64 << 20
-
-func (e *Engine) loadRoot(ctx context.Context, typ string, k rootKey, entry *rootEntry) error {
-	f, err := e.Format(typ)
-	if err != nil {
-		return err
-	}
-	if err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
-		entry.gen, err = tx.Generation(k.mirror, k.suite, k.gen)
-		return err
-	}); err != nil {
-		return err
-	}
-	docs, err := e.docs(ctx, entry.gen)
-	if err != nil {
-		return err
-	}
-	p, err := e.paramsOf(ctx, entry.gen)
-	if err != nil {
-		return err
-	}
-	m := repo.Recorded(k.mirror, typ, entry.gen.Trust)
-	if entry.root, err = f.ParseRoot(m, k.suite, docs, p); err != nil {
-		return fmt.Errorf("root of %s %s, generation %d: %w", k.mirror, k.suite, k.gen, err)
-	}
-	entry.byPath = make(map[string]repo.Listed, len(entry.root.Files))
-	for _, l := range entry.root.Files {
-		entry.byPath[l.Path] = l
-	}
-	return nil
-}
-
-// paramsOf gives what a stored generation is verified by: the certificates that
-// were kept with it.
-func (e *Engine) paramsOf(ctx context.Context, g *meta.Generation) (p repo.VerifyParams, err error) {
-	if !g.Certificates.IsZero() {
-		data, err := cas.ReadAll(ctx, e.cfg.Blobs, g.Certificates, maxDoc)
-		if err != nil {
-			return p, err
-		}
-		if p.Keyring, err = sign.ParseKeyring(data); err != nil {
-			return p, err
-		}
-	}
-	if !g.Metalink.IsZero() {
-		if p.Metalink, err = cas.ReadAll(ctx, e.cfg.Blobs, g.Metalink, maxDoc); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
-}
-
-// docs reads the signed documents of a generation.
-func (e *Engine) docs(ctx context.Context, g *meta.Generation) ([]repo.Doc, error) {
-	var out []repo.Doc
-	for _, d := range g.Docs {
-		data, err := cas.ReadAll(ctx, e.cfg.Blobs, d.SHA256, maxDoc)
-		if err != nil {
-			return nil, fmt.Errorf("%s of %s: %w", d.Path, g.Mirror, err)
-		}
-		out = append(out, repo.Doc{Path: d.Path, Data: data, LastModified: d.LastModified, ETag: d.ETag, URL: d.URL})
-	}
-	return out, nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
@@ -29,12 +30,7 @@ const maxUnknown = 8 << 30
 const HoldBack = 64 << 10
 
 // Want is a file that a snapshot names and that may not be here yet.
-type Want struct {
-	Mirror string
-	Listed repo.Listed  // Path and Alternates are relative to the mirror
-	Record *repo.Record // of a package file, for the format's own check
-	From   remote.URL   // further base URL, of a state taken from elsewhere
-}
+type Want = catalog.Want
 
 // flight is one fetch that any number of readers follow.
 type flight struct {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
@@ -403,7 +404,7 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 	again := head != nil && head.Selection != "" && head.Selection != selection(s.m)
 	if head != nil && !again {
 		var err error
-		if prev, err = s.e.docs(ctx, head); err != nil {
+		if prev, err = s.e.Documents(ctx, head); err != nil {
 			s.e.cfg.Log.Warn("documents held cannot be read, fetching them again", "repo", s.m.Name, "suite", string(suite), "err", err)
 			prev = nil
 		}
@@ -728,7 +729,7 @@ func (s *syncer) takeExpanded(ctx context.Context, state *suiteState, dir string
 		if !x.Expands(g.Index) {
 			continue
 		}
-		data, err := cas.ReadAll(ctx, s.e.cfg.Blobs, g.Form.SHA256, maxDoc)
+		data, err := cas.ReadAll(ctx, s.e.cfg.Blobs, g.Form.SHA256, catalog.MaxDocument)
 		if err != nil {
 			return nil, err
 		}
@@ -871,7 +872,7 @@ func (s *syncer) takeGroup(ctx context.Context, state *suiteState, dir string, g
 func (s *syncer) tornOr(ctx context.Context, state *suiteState, cause error) error {
 	g := &getter{s: s, base: state.url}
 	for _, d := range state.root.Docs {
-		now, err := g.Get(ctx, d.Path, maxDoc, nil)
+		now, err := g.Get(ctx, d.Path, catalog.MaxDocument, nil)
 		if err == nil && !bytes.Equal(now.Data, d.Data) {
 			return fmt.Errorf("%w: %w", repo.ErrTorn, cause)
 		}

@@ -1,4 +1,4 @@
-package mirror_test
+package catalog_test
 
 import (
 	"errors"
@@ -6,15 +6,14 @@ import (
 	"testing"
 	"time"
 
-	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-func TestParseInstant(t *testing.T) {
+func TestParseTimestamp(t *testing.T) {
 	day := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
 	afternoon := day.Add(16 * time.Hour)
 	for s, want := range map[string]time.Time{
@@ -22,26 +21,26 @@ func TestParseInstant(t *testing.T) {
 		"2026-11-22T16:00:00": afternoon, "2026-11-22T16:00Z": afternoon, "2026-11-22T16:00": afternoon, "20261122T1600Z": afternoon,
 		"2026-11-22T16:00:00.9Z": afternoon, "2026-11-22": day, "20261122": day,
 	} {
-		if got, err := mirror.ParseTimestamp(s); err != nil || !got.Equal(want) || got.Location() != time.UTC {
+		if got, err := catalog.ParseTimestamp(s); err != nil || !got.Equal(want) || got.Location() != time.UTC {
 			t.Errorf("%s: %v %v, expected %v", s, got, err, want)
 		}
 	}
 	for _, s := range []string{"", "latest", "yesterday", "2026", "2026-13-01", "2026-11-22T25:00Z", "1969-12-31", "20261122T160000Z ", "22.11.2026", "1795363200"} {
-		if got, err := mirror.ParseTimestamp(s); !errors.Is(err, mirror.ErrRef) {
+		if got, err := catalog.ParseTimestamp(s); !errors.Is(err, catalog.ErrRef) {
 			t.Errorf("%q: %v %v, expected ErrRef", s, got, err)
 		}
 	}
 }
 
-func FuzzParseInstant(f *testing.F) {
+func FuzzParseTimestamp(f *testing.F) {
 	f.Add("20261122T160000Z")
 	f.Add("2026-11-22T16:00:00.5+14:00")
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := mirror.ParseTimestamp(s)
+		got, err := catalog.ParseTimestamp(s)
 		if err != nil {
 			return
 		}
-		if again, err := mirror.ParseTimestamp(meta.FormatTimestamp(got)); err != nil || !again.Equal(got) {
+		if again, err := catalog.ParseTimestamp(meta.FormatTimestamp(got)); err != nil || !again.Equal(got) {
 			t.Errorf("%q is %v, written and read again %v, %v", s, got, again, err)
 		}
 	})
@@ -79,32 +78,17 @@ func TestResolveRef(t *testing.T) {
 	}
 	for ref, want := range map[string]error{
 		ids[1]: meta.ErrGone, "debian@2026-01-12": meta.ErrGone, "debian@2025-01-01": meta.ErrNotFound, "4.1": meta.ErrNotFound,
-		"debian": mirror.ErrRef, "ubuntu@latest": mirror.ErrUnknown, "debian@": mirror.ErrRef, "@latest": mirror.ErrRef, "../x": mirror.ErrRef, "": mirror.ErrRef,
+		"debian": catalog.ErrRef, "ubuntu@latest": catalog.ErrUnknownMirror, "debian@": catalog.ErrRef, "@latest": catalog.ErrRef, "../x": catalog.ErrRef, "": catalog.ErrRef,
 	} {
 		if got, err := w.ResolveRef(t.Context(), ref); !errors.Is(err, want) {
 			t.Errorf("%q: %v %v, expected %v", ref, got.Snapshot, err, want)
 		}
 	}
 	for name, want := range map[string]error{
-		"4.1": nil, "2.4~rc1": nil, "debian": mirror.ErrNameTaken, "latest": mirror.ErrNameTaken, "a/b": mirror.ErrRef, "": mirror.ErrRef, ".x": mirror.ErrRef, "a@b": mirror.ErrRef,
+		"4.1": nil, "2.4~rc1": nil, "debian": catalog.ErrNameTaken, "latest": catalog.ErrNameTaken, "a/b": catalog.ErrRef, "": catalog.ErrRef, ".x": catalog.ErrRef, "a@b": catalog.ErrRef,
 	} {
 		if err := w.CheckName(t.Context(), name); !errors.Is(err, want) {
 			t.Errorf("name %q: %v, expected %v", name, err, want)
 		}
-	}
-}
-
-func TestCanonicalRecording(t *testing.T) {
-	e := func(mirrorName, path string, size int64, count int) meta.RecordEntry {
-		return meta.RecordEntry{Mirror: mirrorName, Path: path, Size: size, SHA256: cas.Sum([]byte(path)), Count: count, First: mirrortest.Start}
-	}
-	a, da := mirror.CanonicalRecording([]meta.RecordEntry{e("m", "x", 1, 1), e("m", "a", 2, 1)})
-	_, db := mirror.CanonicalRecording([]meta.RecordEntry{e("m", "a", 2, 7), e("m", "x", 1, 2), e("m", "x", 1, 3)})
-	if da != db {
-		t.Error("order, counts or repetition change the canonical form")
-	}
-	want := "m\ta\t2\t" + cas.Sum([]byte("a")).String() + "\nm\tx\t1\t" + cas.Sum([]byte("x")).String() + "\n"
-	if string(a) != want {
-		t.Errorf("canonical form %q, expected %q", a, want)
 	}
 }

@@ -1,0 +1,123 @@
+// Package catalog finds what snapd serves: the snapshot or freeze that a
+// reference names, the file at a path, the names in a directory.
+//
+// It only reads. Files that it finds may not be stored yet; a Found says from
+// where they come.
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+var (
+	// ErrUnknownMirror means that no mirror of that name is configured.
+	ErrUnknownMirror = errors.New("no such mirror")
+	// ErrRef means that a text is not a reference, a timestamp or a name.
+	ErrRef = errors.New("not a reference")
+	// ErrNoSnapshot means that mirrors which are needed have no snapshot yet.
+	ErrNoSnapshot = errors.New("mirrors without a snapshot")
+	// ErrNameTaken means that a name cannot be given to a freeze or recording.
+	ErrNameTaken = errors.New("name is taken")
+	// ErrStopped means that a recording accepts no more requests.
+	ErrStopped = errors.New("the recording has been stopped")
+	// ErrNoUpstreamIndices means that a freeze has none of upstream's indices,
+	// since it was imported.
+	ErrNoUpstreamIndices = errors.New("it has no upstream indices")
+)
+
+// Metadata is what a Catalog reads.
+type Metadata interface {
+	meta.Catalog
+	Damage() error
+}
+
+// Config are the parts of a Catalog.
+type Config struct {
+	Mirrors []config.Mirror
+	Formats []repo.Format
+	Meta    Metadata
+	Blobs   cas.Store
+	// Open opens a file that was found, and fetches it first where it is not
+	// stored: some files list others.
+	Open func(ctx context.Context, f *Found) (io.ReadSeekCloser, int64, error)
+	Now  func() time.Time
+}
+
+// Catalog answers what is served. It is safe for concurrent use.
+type Catalog struct {
+	cfg     Config
+	formats map[string]repo.Format
+	mirrors map[string]config.Mirror
+	epoch   atomic.Uint64
+
+	mu    sync.Mutex
+	roots map[rootKey]*rootEntry
+}
+
+// New makes a Catalog.
+func New(cfg Config) (*Catalog, error) {
+	c := &Catalog{cfg: cfg, formats: map[string]repo.Format{}, mirrors: map[string]config.Mirror{}, roots: map[rootKey]*rootEntry{}}
+	for _, f := range cfg.Formats {
+		c.formats[f.Type()] = f
+	}
+	for _, m := range cfg.Mirrors {
+		if c.formats[m.Type] == nil {
+			return nil, fmt.Errorf("mirror %s: no format %q", m.Name, m.Type)
+		}
+		c.mirrors[m.Name] = m
+	}
+	return c, nil
+}
+
+// Mirror returns the configuration of a mirror. ErrUnknownMirror lists the
+// configured ones.
+func (c *Catalog) Mirror(name string) (config.Mirror, error) {
+	m, ok := c.mirrors[name]
+	if !ok {
+		names := slices.Sorted(maps.Keys(c.mirrors))
+		return m, fmt.Errorf("%w: %s (configured: %s)", ErrUnknownMirror, name, strings.Join(names, ", "))
+	}
+	return m, nil
+}
+
+func (c *Catalog) configured(name string) bool {
+	_, ok := c.mirrors[name]
+	return ok
+}
+
+// Mirrors lists the configured mirrors in the order of the configuration.
+func (c *Catalog) Mirrors() []config.Mirror { return c.cfg.Mirrors }
+
+// Formats lists the repository formats that are known.
+func (c *Catalog) Formats() []repo.Format { return c.cfg.Formats }
+
+// Format returns the format of a type.
+func (c *Catalog) Format(typ string) (repo.Format, error) {
+	if f := c.formats[typ]; f != nil {
+		return f, nil
+	}
+	return nil, fmt.Errorf("unknown repository type %q", typ)
+}
+
+// Epoch numbers the states of what is published: it grows after each change of
+// which snapshots, freezes or bytes are served. What was looked up in one epoch
+// is valid until the next.
+func (c *Catalog) Epoch() uint64 { return c.epoch.Load() }
+
+// Changed begins a new epoch: call it after a commit that publishes or removes
+// something.
+func (c *Catalog) Changed() { c.epoch.Add(1) }

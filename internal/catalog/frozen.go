@@ -1,0 +1,311 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+// Names of the files of every freeze.
+const (
+	ManifestName            = "manifest.json"
+	manifestSignatureName   = ManifestName + ".asc"
+	ProvenanceName          = "provenance.json"
+	provenanceSignatureName = ProvenanceName + ".asc"
+	KeyName                 = "key.asc"
+)
+
+// ClientConfig is a file below a freeze that configures clients.
+type ClientConfig struct {
+	Path, Kind, Title string
+}
+
+// ClientConfigs lists the files that configure clients of a freeze: only those of
+// formats of which it has something.
+func (c *Catalog) ClientConfigs(fr *meta.Frozen) []ClientConfig {
+	var out []ClientConfig
+	for _, cc := range []ClientConfig{{"sources", "deb822", "apt sources"}, {"repo", "repo", "dnf repo"}} {
+		if slices.ContainsFunc(fr.Mirrors, func(m meta.FrozenMirror) bool {
+			f, err := c.Format(m.Type)
+			return err == nil && slices.Contains(f.ClientKinds(), cc.Kind)
+		}) {
+			out = append(out, cc)
+		}
+	}
+	return out
+}
+
+// ListFreezes lists the freezes as a directory.
+func (c *Catalog) ListFreezes(ctx context.Context) (Entry, error) {
+	all, err := c.cfg.Meta.Freezes(ctx)
+	if err != nil {
+		return Entry{}, err
+	}
+	d := &Dir{}
+	for _, f := range all {
+		d.Names = append(d.Names, f.Name+"/")
+	}
+	return Entry{Dir: d}, nil
+}
+
+// FrozenEntry finds a stored file of a freeze, or a directory. The files that
+// ClientConfigs names are not stored. meta.ErrNotFound.
+func (c *Catalog) FrozenEntry(ctx context.Context, fr *meta.Frozen, p string) (Entry, error) {
+	if p == "" {
+		return c.frozenTop(fr), nil
+	}
+	if e, ok, err := c.frozenDocument(ctx, fr, p); ok {
+		return e, err
+	}
+	name, rest, slash := strings.Cut(p, "/")
+	i := fr.Index(name)
+	if i < 0 {
+		return Entry{}, fmt.Errorf("%s in frozen snapshot %s: %w", name, fr.Name, meta.ErrNotFound)
+	}
+	m := &frozenMirror{Catalog: c, fr: fr, part: &fr.Mirrors[i]}
+	if m.part.Whole {
+		m.upstream = fr.Upstream(i)
+	}
+	if slash && rest != "" && !strings.HasSuffix(rest, "/") {
+		f, err := m.lookup(ctx, rest)
+		if err == nil {
+			return Entry{File: f, Name: rest, Immutable: true, Frozen: true}, nil
+		}
+		if !errors.Is(err, meta.ErrNotFound) {
+			return Entry{Frozen: true}, err
+		}
+	}
+	return m.dir(ctx, strings.TrimSuffix(rest, "/"))
+}
+
+func (c *Catalog) frozenTop(fr *meta.Frozen) Entry {
+	d := &Dir{Names: []string{ManifestName, manifestSignatureName, ProvenanceName, KeyName}}
+	for _, cc := range c.ClientConfigs(fr) {
+		d.Names = append(d.Names, cc.Path)
+	}
+	if !fr.ProvSignature.SHA256.IsZero() {
+		d.Names = append(d.Names, provenanceSignatureName)
+	}
+	for _, m := range fr.Mirrors {
+		d.Names = append(d.Names, m.Mirror+"/")
+	}
+	return Entry{Dir: d, Immutable: true}
+}
+
+// frozenDocument finds the documents beside the mirrors of a freeze; ok is false
+// where p names none.
+func (c *Catalog) frozenDocument(ctx context.Context, fr *meta.Frozen, p string) (e Entry, ok bool, err error) {
+	stored := func(f repo.File, immutable bool) (Entry, bool, error) {
+		return Entry{File: blob(f.SHA256, f.Size, fr.Date, p), Name: p, Immutable: immutable, Frozen: true}, true, nil
+	}
+	switch p {
+	case ManifestName:
+		return stored(fr.Manifest, true)
+	case manifestSignatureName:
+		return stored(fr.Signature, true)
+	case ProvenanceName:
+		return stored(fr.Prov, false)
+	case provenanceSignatureName:
+		if !fr.ProvSignature.SHA256.IsZero() {
+			return stored(fr.ProvSignature, false)
+		}
+	case KeyName:
+		return c.certificates(ctx, fr.KeyBlob)
+	}
+	for _, m := range fr.Mirrors {
+		if p == "_proof/"+m.Mirror+"/keys.asc" && !m.Certificates.IsZero() {
+			return c.certificates(ctx, m.Certificates)
+		}
+	}
+	for _, st := range fr.Statements {
+		if st.Path == p {
+			return stored(st, true)
+		}
+	}
+	return Entry{}, false, nil
+}
+
+func (c *Catalog) certificates(ctx context.Context, d cas.Digest) (Entry, bool, error) {
+	e, err := c.blobEntry(ctx, d)
+	e.Frozen, e.Certificates = true, true
+	return e, true, err
+}
+
+// frozenMirror finds files of one mirror of a freeze.
+type frozenMirror struct {
+	*Catalog
+	fr       *meta.Frozen
+	part     *meta.FrozenMirror
+	upstream *meta.Snapshot // of a whole mirror that was not imported
+}
+
+// lookup finds a file: in the derived tree or, of a whole mirror, among what its
+// generations list. Upstream's own signed documents are not part of it.
+// meta.ErrNotFound.
+func (m *frozenMirror) lookup(ctx context.Context, p string) (*Found, error) {
+	node, err := m.cfg.Meta.TreeFile(ctx, m.fr.Name, m.part.Mirror+"/"+p)
+	if err == nil {
+		f := blob(node.Digest, node.Size, node.ModTime, p)
+		f.Want.Mirror = m.part.Mirror
+		return f, nil
+	}
+	if !errors.Is(err, meta.ErrNotFound) || m.upstream == nil {
+		return nil, err
+	}
+	f, lerr := m.Lookup(ctx, m.upstream, p, false)
+	if lerr != nil {
+		return nil, lerr
+	}
+	if document, derr := m.isDocument(ctx, p); derr != nil {
+		return nil, derr
+	} else if document {
+		return nil, err
+	}
+	if f.Package == nil {
+		if f.Plain == nil {
+			// Upstream lists it, the frozen Release does not: it is not served.
+			return nil, err
+		}
+		// The plain variant of an index that is kept compressed.
+		f.Modified = m.fr.Date
+	}
+	return f, nil
+}
+
+// isDocument reports whether a path is one of upstream's signed documents.
+func (m *frozenMirror) isDocument(ctx context.Context, p string) (bool, error) {
+	gens, err := m.cfg.Meta.Generations(ctx, m.upstream)
+	return slices.ContainsFunc(gens, func(g *meta.Generation) bool {
+		return slices.ContainsFunc(g.Docs, func(d meta.Doc) bool { return d.Path == p })
+	}), err
+}
+
+// dir lists a directory.
+func (m *frozenMirror) dir(ctx context.Context, dir string) (Entry, error) {
+	prefix := m.part.Mirror + "/"
+	if dir != "" {
+		prefix += dir + "/"
+	}
+	d := &Dir{}
+	for after := ""; len(d.Names) < MaxNames; {
+		const pageSize = 500
+		page, err := m.cfg.Meta.TreeDir(ctx, m.fr.Name, prefix, after, pageSize)
+		if err != nil {
+			return Entry{}, err
+		}
+		d.Names = append(d.Names, page...)
+		if len(page) < pageSize {
+			break
+		}
+		after = page[len(page)-1]
+		d.More = len(d.Names) >= MaxNames
+	}
+	if m.upstream != nil {
+		if err := m.addUpstream(ctx, dir, d); err != nil {
+			return Entry{}, err
+		}
+	}
+	if len(d.Names) == 0 {
+		return Entry{}, fmt.Errorf("%s in frozen snapshot %s: %w", prefix, m.fr.Name, meta.ErrNotFound)
+	}
+	return Entry{Dir: d, Immutable: true}, nil
+}
+
+// addUpstream adds the names of a directory that are served from upstream's
+// generations.
+func (m *frozenMirror) addUpstream(ctx context.Context, dir string, d *Dir) error {
+	names, more, err := m.Dir(ctx, m.upstream, dir, MaxNames)
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return err
+	}
+	d.More = d.More || more
+	seen := map[string]bool{}
+	for _, n := range d.Names {
+		seen[n] = true
+	}
+	for _, n := range names {
+		if seen[n] {
+			continue
+		}
+		if served, err := m.serves(ctx, path.Join(dir, n), strings.HasSuffix(n, "/")); err != nil {
+			return err
+		} else if served {
+			d.Names = append(d.Names, n)
+		}
+	}
+	return nil
+}
+
+// serves reports whether a whole mirror serves a file, or a file below a
+// directory, that upstream lists: all packages, and those files of its suites
+// that the frozen index lists.
+func (m *frozenMirror) serves(ctx context.Context, p string, dir bool) (bool, error) {
+	if !dir {
+		f, err := m.Format(m.part.Type)
+		if err != nil {
+			return false, err
+		}
+		var suites []repo.SuiteName
+		for _, su := range m.part.Suites {
+			suites = append(suites, su.Suite)
+		}
+		if _, _, ok := f.SuiteOf(p, suites); !ok {
+			return true, nil // a package
+		}
+		_, err = m.lookup(ctx, p)
+		if errors.Is(err, meta.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	inTree, err := m.cfg.Meta.TreeDir(ctx, m.fr.Name, m.part.Mirror+"/"+p+"/", "", 1)
+	if err != nil || len(inTree) > 0 {
+		return err == nil, err
+	}
+	names, _, err := m.Dir(ctx, m.upstream, p, MaxNames)
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return false, err
+	}
+	for _, n := range names {
+		if served, err := m.serves(ctx, path.Join(p, n), strings.HasSuffix(n, "/")); served || err != nil {
+			return served, err
+		}
+	}
+	return false, nil
+}
+
+// Replay finds a file among upstream's own indices and signatures that the i-th
+// mirror of a freeze rests on; of packages only those of the freeze.
+// ErrNoUpstreamIndices, meta.ErrNotFound.
+func (c *Catalog) Replay(ctx context.Context, fr *meta.Frozen, i int, p string) (*Found, error) {
+	m := &fr.Mirrors[i]
+	notFound := fmt.Errorf("%s in frozen snapshot %s: %w", p, fr.Name, meta.ErrNotFound)
+	upstream := fr.Upstream(i)
+	if upstream == nil {
+		return nil, fmt.Errorf("frozen snapshot %s: %w", fr.Name, ErrNoUpstreamIndices)
+	}
+	f, err := c.Lookup(ctx, upstream, p, false)
+	if err != nil {
+		return nil, err
+	}
+	if f.Delta {
+		return nil, notFound // clients take the package itself
+	}
+	if f.Package != nil && !m.Whole {
+		node, err := c.cfg.Meta.TreeFile(ctx, fr.Name, m.Mirror+"/"+p)
+		if err != nil {
+			return nil, err
+		}
+		if node.Digest != f.Digest {
+			return nil, notFound
+		}
+	}
+	return f, nil
+}

@@ -1,0 +1,403 @@
+package catalog
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+// Want is a file that a snapshot names and that may not be stored yet.
+type Want struct {
+	Mirror string
+	Listed repo.Listed  // Path and Alternates are relative to the mirror
+	Record *repo.Record // of a package file, for the format's own check
+	From   remote.URL   // further base URL, of a state that was imported into history
+}
+
+// Found is a file at a path of a snapshot.
+type Found struct {
+	Want     Want
+	Size     int64 // -1: not known before it is fetched
+	Digest   cas.Digest
+	Modified time.Time // upstream's, or the suite's Date; for `latest` since when it has this content
+	// Plain is set where the file is the plain variant of an index that is stored
+	// compressed. Its Digest is zero where the root lists no SHA-256 of it and it
+	// has not been decompressed yet.
+	Plain *Variant
+	// Package is the stanza of a package's file.
+	Package *meta.Fact
+	// Delta: the file turns an older package into a newer one.
+	Delta bool
+}
+
+// Known reports whether size and digest are known before the file is fetched.
+func (f *Found) Known() bool { return f.Size >= 0 && !f.Digest.IsZero() }
+
+// Variant is a compression variant of an index that is stored.
+type Variant struct {
+	Type   string // of the format
+	Path   string
+	Digest cas.Digest
+}
+
+// finder looks for files of one snapshot.
+type finder struct {
+	*Catalog
+	snap   *meta.Snapshot
+	format repo.Format
+	latest bool
+}
+
+func (f *finder) notFound(p string) error {
+	return fmt.Errorf("%s in %s: %w", p, f.snap.ID(), meta.ErrNotFound)
+}
+
+// want describes a file that is to be had below the snapshot's mirror.
+func (f *finder) want(l repo.Listed) Want {
+	return Want{Mirror: f.snap.Mirror, Listed: l, From: remote.NewURL(f.snap.FromURL)}
+}
+
+// Lookup finds the file at a path of a snapshot. latest adds what the newest state
+// of an archive also answers: names by hash of every generation, and paths of
+// packages that left. meta.ErrNotFound.
+func (c *Catalog) Lookup(ctx context.Context, snap *meta.Snapshot, p string, latest bool) (*Found, error) {
+	format, err := c.Format(snap.Type)
+	if err != nil {
+		return nil, err
+	}
+	f := &finder{c, snap, format, latest}
+	if p == "" || p != path.Clean(p) || strings.HasPrefix(p, "../") || strings.HasPrefix(p, "/") {
+		return nil, f.notFound(p)
+	}
+	var suites []repo.SuiteName
+	for _, s := range snap.Suites {
+		suites = append(suites, s.Suite)
+	}
+	if suite, rel, ok := format.SuiteOf(p, suites); ok {
+		found, err := f.inSuite(ctx, suite, p, rel)
+		if !errors.Is(err, meta.ErrNotFound) {
+			return found, err
+		}
+	}
+	return f.pkg(ctx, p)
+}
+
+// pkg finds a package file.
+func (f *finder) pkg(ctx context.Context, p string) (*Found, error) {
+	var hit meta.PathHit
+	var modified time.Time
+	var err error
+	if f.latest {
+		var since *meta.Generation
+		if hit, since, err = f.cfg.Meta.PackageNewest(ctx, f.snap.Mirror, p); err == nil {
+			modified = since.Timestamp
+		}
+	} else {
+		var places []meta.Place
+		hit, places, err = f.cfg.Meta.PackageAt(ctx, f.snap, p)
+		for _, pl := range places {
+			for _, s := range f.snap.Suites {
+				if s.Suite == pl.Suite {
+					modified = s.Date
+				}
+			}
+		}
+	}
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil, f.notFound(p)
+	} else if err != nil {
+		return nil, err
+	}
+	found := &Found{Size: hit.File.Size, Digest: hit.File.SHA256, Modified: modified, Package: hit.Fact}
+	found.Want = f.want(repo.Listed{Path: p, Size: hit.File.Size, SHA256: hit.File.SHA256})
+	found.Want.Record = &hit.Fact.Record
+	if !f.latest {
+		err = f.upstreamTime(ctx, found)
+	}
+	return found, err
+}
+
+// upstreamTime prefers the Last-Modified that upstream sent with a file.
+func (f *finder) upstreamTime(ctx context.Context, found *Found) error {
+	info, err := f.cfg.Blobs.Stat(ctx, found.Digest)
+	if errors.Is(err, cas.ErrNotFound) {
+		return nil
+	}
+	if err == nil && !info.ModTime.IsZero() {
+		found.Modified = info.ModTime.UTC().Truncate(time.Second)
+	}
+	return err
+}
+
+// suiteFinder looks for files of one suite of a snapshot.
+type suiteFinder struct {
+	*finder
+	suite  repo.SuiteName
+	root   *repo.Root
+	gen    *meta.Generation
+	byPath map[string]repo.Listed // relative to the suite
+}
+
+// inSuite finds a document of a root, a file that it lists, or one by hash: p is
+// relative to the mirror, rel to the suite.
+func (f *finder) inSuite(ctx context.Context, suite repo.SuiteName, p, rel string) (*Found, error) {
+	gen, _ := f.snap.Gen(suite)
+	root, g, byPath, err := f.Root(ctx, f.snap.Mirror, f.snap.Type, suite, gen)
+	if err != nil {
+		return nil, err
+	}
+	s := &suiteFinder{f, suite, root, g, byPath}
+	if algo, hx, ok := f.format.ByHash(p); ok {
+		found, err := s.byHash(ctx, p, algo, hx)
+		if !errors.Is(err, meta.ErrNotFound) {
+			return found, err
+		}
+		// Some formats have digests in the names that they list.
+	}
+	if found := s.document(p); found != nil {
+		return found, nil
+	}
+	if l, ok := byPath[rel]; ok {
+		return s.listed(ctx, l)
+	}
+	if l, ok, err := s.expanded(ctx, rel); ok || err != nil {
+		if err != nil {
+			return nil, err
+		}
+		return s.listed(ctx, l)
+	}
+	l, ok, err := s.delta(ctx, rel)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, f.notFound(p)
+	}
+	found, err := s.listed(ctx, l)
+	if err == nil {
+		found.Delta = true
+	}
+	return found, err
+}
+
+// document finds a signed document of the root; nil where p is none.
+func (s *suiteFinder) document(p string) *Found {
+	for _, d := range s.gen.Docs {
+		if d.Path != p {
+			continue
+		}
+		modified := d.LastModified
+		if s.latest || modified.IsZero() {
+			modified = s.gen.Timestamp
+		}
+		return &Found{Size: d.Size, Digest: d.SHA256, Modified: modified, Want: s.want(repo.Listed{Path: p, Size: d.Size, SHA256: d.SHA256})}
+	}
+	return nil
+}
+
+// delta finds a file that turns an older package into a newer one, in the indices
+// of such files that the sync took.
+func (s *suiteFinder) delta(ctx context.Context, rel string) (repo.Listed, bool, error) {
+	x, ok := s.format.(repo.DeltaLister)
+	if !ok {
+		return repo.Listed{}, false, nil
+	}
+	indices := x.DeltaIndices(rel)
+	for _, gr := range s.gen.Groups {
+		if !slices.Contains(indices, gr.Index) {
+			continue
+		}
+		files, err := s.readDeltas(ctx, x, gr)
+		if err != nil {
+			return repo.Listed{}, false, err
+		}
+		if l, ok := withPath(files, rel); ok {
+			return l, true, nil
+		}
+	}
+	return repo.Listed{}, false, nil
+}
+
+func (s *suiteFinder) readDeltas(ctx context.Context, x repo.DeltaLister, gr meta.Group) ([]repo.Listed, error) {
+	raw, err := s.cfg.Blobs.Open(ctx, gr.Form.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Close()
+	r, err := s.format.Decode(gr.Form.Path, raw)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	files, err := x.Deltas(gr.Index, r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", gr.Form.Path, err)
+	}
+	return files, nil
+}
+
+func withPath(files []repo.Listed, p string) (repo.Listed, bool) {
+	for _, l := range files {
+		if l.Path == p {
+			return l, true
+		}
+	}
+	return repo.Listed{}, false
+}
+
+// expanded finds a file that a listed file lists in its turn, fetching that one
+// where it is not stored.
+func (s *suiteFinder) expanded(ctx context.Context, rel string) (repo.Listed, bool, error) {
+	for _, gr := range s.gen.Groups {
+		if gr.Form.Path == rel {
+			return gr.Form, true, nil // taken by the sync
+		}
+	}
+	x, ok := s.format.(repo.Expander)
+	if !ok {
+		return repo.Listed{}, false, nil
+	}
+	// The listing is in a directory above the file.
+	for dir := path.Dir(rel); dir != "."; dir = path.Dir(dir) {
+		for _, name := range []string{"SHA256SUMS", "Index"} {
+			list, ok := s.byPath[path.Join(dir, name)]
+			if !ok || !x.Expands(list.Path) {
+				continue
+			}
+			files, err := s.expand(ctx, x, list)
+			if err != nil {
+				return repo.Listed{}, false, err
+			}
+			if l, ok := withPath(files, rel); ok {
+				return l, true, nil
+			}
+		}
+	}
+	return repo.Listed{}, false, nil
+}
+
+func (s *suiteFinder) expand(ctx context.Context, x repo.Expander, list repo.Listed) ([]repo.Listed, error) {
+	exact := *s
+	exact.finder = &finder{s.Catalog, s.snap, s.format, false}
+	found, err := exact.listed(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	r, _, err := s.cfg.Open(ctx, found)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return x.Expand(list.Path, io.LimitReader(r, MaxDocument))
+}
+
+// listed describes a file that the root lists; l's path is relative to the suite.
+func (s *suiteFinder) listed(ctx context.Context, l repo.Listed) (*Found, error) {
+	dir := s.format.SuiteDir(s.suite)
+	found := &Found{Size: l.Size, Digest: l.SHA256, Modified: s.root.Date}
+	var names []string // by hash, the strongest first; the root's are relative to the suite
+	if s.root.ByHash {
+		for _, a := range l.Alternates {
+			names = append(names, dir+a)
+		}
+		if name := s.format.HashName(dir+l.Path, l.SHA256); !l.SHA256.IsZero() && name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	l.Path, l.Alternates = dir+l.Path, names
+	found.Want = s.want(l)
+	if l.SHA256.IsZero() {
+		var err error
+		found.Digest, err = s.cfg.Meta.Alias(ctx, meta.AliasSHA512, []byte(l.SHA512))
+		if err != nil && !errors.Is(err, meta.ErrNotFound) {
+			return nil, err
+		}
+		found.Want.Listed.SHA256 = found.Digest
+	}
+	if s.latest {
+		found.Modified = s.gen.Timestamp
+		since, err := s.cfg.Meta.ListedSince(ctx, s.snap.Mirror, s.suite, l.Path, l.SHA256)
+		if err == nil {
+			found.Modified = since
+		} else if !errors.Is(err, meta.ErrNotFound) {
+			return nil, err
+		}
+	} else if err := s.upstreamTime(ctx, found); err != nil {
+		return nil, err
+	}
+	for _, gr := range s.gen.Groups {
+		if dir+gr.Index == l.Path && dir+gr.Form.Path != l.Path {
+			found.Plain = &Variant{s.snap.Type, gr.Form.Path, gr.Form.SHA256}
+		}
+	}
+	return found, nil
+}
+
+// byHash finds a file by its digest among all that the suite's roots listed.
+func (s *suiteFinder) byHash(ctx context.Context, p, algo, hx string) (*Found, error) {
+	raw, err := hex.DecodeString(hx)
+	if err != nil {
+		return nil, s.notFound(p)
+	}
+	switch algo {
+	case "SHA256":
+		if len(raw) != len(cas.Digest{}) {
+			return nil, s.notFound(p)
+		}
+		return s.byDigest(ctx, p, cas.Digest(raw))
+	case "SHA512":
+		if l, ok := s.bySHA512(path.Dir(path.Dir(path.Dir(p))), hx); ok {
+			return s.listed(ctx, l)
+		}
+		// Another generation's: known where it was also listed by SHA-256, or taken.
+		d, err := s.cfg.Meta.Alias(ctx, meta.AliasSHA512, []byte(hx))
+		if errors.Is(err, meta.ErrNotFound) {
+			return nil, s.notFound(p)
+		} else if err != nil {
+			return nil, err
+		}
+		return s.byDigest(ctx, p, d)
+	}
+	return nil, s.notFound(p)
+}
+
+// bySHA512 finds the first of the root's files in a directory, relative to the
+// mirror, that has a digest.
+func (s *suiteFinder) bySHA512(dir, hx string) (first repo.Listed, ok bool) {
+	prefix := s.format.SuiteDir(s.suite)
+	for rel, l := range s.byPath {
+		if l.SHA512 == hx && path.Join(prefix, path.Dir(rel)) == dir && (!ok || l.Path < first.Path) {
+			first, ok = l, true
+		}
+	}
+	return first, ok
+}
+
+// byDigest finds a file by its SHA-256 among all that the suite's roots listed.
+func (s *suiteFinder) byDigest(ctx context.Context, p string, d cas.Digest) (*Found, error) {
+	l, err := s.cfg.Meta.Listed(ctx, s.snap.Mirror, s.suite, d)
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil, s.notFound(p)
+	} else if err != nil {
+		return nil, err
+	}
+	rel := strings.TrimPrefix(l.Path, s.format.SuiteDir(s.suite))
+	found, err := s.listed(ctx, repo.Listed{Path: rel, Size: l.Size, SHA256: d})
+	if err != nil {
+		return nil, err
+	}
+	// The name is the content: it has not changed since it was first seen.
+	found.Modified = s.root.Date
+	return found, nil
+}

@@ -1,0 +1,201 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+)
+
+// Latest is the word for the newest snapshot of a mirror.
+const Latest = "latest"
+
+// Ref is what a reference names: exactly one of the two is set.
+type Ref struct {
+	Snapshot *meta.Snapshot
+	Frozen   *meta.Frozen
+}
+
+// String is the canonical id: "debian@20261122T160000Z" or "4.1".
+func (r Ref) String() string {
+	if r.Snapshot != nil {
+		return r.Snapshot.ID()
+	}
+	return r.Frozen.Name
+}
+
+// timestampLayouts are the accepted forms of a timestamp, all of ISO 8601. A form
+// without a zone is UTC; one without a time is 00:00:00Z of that day.
+var timestampLayouts = []string{
+	meta.TimestampFormat, time.RFC3339, "20060102T150405Z0700", "20060102T150405", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00",
+	"2006-01-02T15:04", "20060102T1504Z0700", "20060102T1504", "2006-01-02", "20060102",
+}
+
+// ParseTimestamp reads an ISO 8601 timestamp, basic or extended, to the UTC second.
+// A plain date is the beginning of that day, 00:00:00Z. ErrRef.
+func ParseTimestamp(s string) (time.Time, error) {
+	if len(s) <= 40 {
+		for _, layout := range timestampLayouts {
+			if t, err := time.Parse(layout, s); err == nil && t.Year() >= 1970 {
+				return t.UTC().Truncate(time.Second), nil
+			}
+		}
+	}
+	return time.Time{}, fmt.Errorf("%w: timestamp %q: expected a form like 20261122T160000Z or 2026-11-22", ErrRef, clip(s))
+}
+
+func clip(s string) string {
+	if len(s) > 120 {
+		return s[:120] + "…"
+	}
+	return s
+}
+
+// ResolveRef finds what a reference names: a freeze by its name, a snapshot by
+// MIRROR@TIMESTAMP or MIRROR@latest. A timestamp names the newest snapshot at or
+// before it. ErrRef, ErrUnknownMirror, meta.ErrNotFound, and meta.ErrGone where the
+// snapshot at that timestamp was removed.
+func (c *Catalog) ResolveRef(ctx context.Context, ref string) (Ref, error) {
+	if strings.Contains(ref, "@") {
+		s, err := c.ResolveSnapshot(ctx, ref)
+		return Ref{Snapshot: s}, err
+	}
+	if !config.NameRE.MatchString(ref) {
+		return Ref{}, fmt.Errorf("%w: %q: expected NAME, MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, clip(ref))
+	}
+	f, err := c.cfg.Meta.Freeze(ctx, ref)
+	if errors.Is(err, meta.ErrNotFound) {
+		if known, kerr := c.knownMirror(ctx, ref); kerr != nil {
+			return Ref{}, kerr
+		} else if known {
+			err = fmt.Errorf("%w: %s is a mirror: expected a frozen snapshot, or %s@latest", ErrRef, ref, ref)
+		}
+	}
+	return Ref{Frozen: f}, err
+}
+
+// knownMirror reports whether a mirror is configured or has snapshots.
+func (c *Catalog) knownMirror(ctx context.Context, name string) (bool, error) {
+	if c.configured(name) {
+		return true, nil
+	}
+	mirrors, err := c.cfg.Meta.Mirrors(ctx)
+	return slices.Contains(mirrors, name), err
+}
+
+// ResolveSnapshot finds the snapshot that MIRROR@TIMESTAMP, MIRROR@latest or
+// MIRROR alone (the newest) names, with ResolveRef's errors.
+func (c *Catalog) ResolveSnapshot(ctx context.Context, ref string) (snap *meta.Snapshot, err error) {
+	name, at, dated := strings.Cut(ref, "@")
+	if !config.NameRE.MatchString(name) {
+		return nil, fmt.Errorf("%w: %q: expected MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, clip(ref))
+	}
+	if dated && at != Latest {
+		var t time.Time
+		if t, err = ParseTimestamp(at); err != nil {
+			return nil, err
+		}
+		snap, err = c.cfg.Meta.SnapshotAt(ctx, name, t)
+	} else {
+		snap, err = c.cfg.Meta.Latest(ctx, name)
+	}
+	if errors.Is(err, meta.ErrNotFound) {
+		if known, kerr := c.knownMirror(ctx, name); kerr != nil {
+			return nil, kerr
+		} else if !known {
+			_, err = c.Mirror(name)
+		}
+	}
+	return snap, err
+}
+
+// ResolvePast is ResolveRef for references that users write. A time in the future
+// names no snapshot yet: ErrRef. The notice says that the time is after the newest
+// snapshot, which is used in its place: upstream may have changed between the two.
+func (c *Catalog) ResolvePast(ctx context.Context, ref string) (r Ref, notice string, err error) {
+	r, err = c.ResolveRef(ctx, ref)
+	name, at, dated := strings.Cut(ref, "@")
+	if err != nil || !dated || at == Latest {
+		return r, "", err
+	}
+	t, err := ParseTimestamp(at)
+	if err != nil {
+		return r, "", err
+	}
+	states, err := c.cfg.Meta.MirrorStates(ctx, []string{name})
+	if err != nil {
+		return r, "", err
+	}
+	newest := states[0].Latest
+	if newest == nil {
+		return r, "", fmt.Errorf("mirror %s has no snapshot: %w", name, meta.ErrNotFound)
+	}
+	if !t.After(newest.Timestamp) {
+		return r, "", nil
+	}
+	if now := c.cfg.Now(); t.After(now) {
+		return r, "", fmt.Errorf("%w: %s: %s is later than the system clock, which is at %s; expected a time that has passed, or %s@%s",
+			ErrRef, clip(ref), meta.FormatTimestamp(t), meta.FormatTimestamp(now), name, Latest)
+	}
+	notice = fmt.Sprintf("%s@%s is after the newest snapshot, which is taken: %s", name, meta.FormatTimestamp(t), newest.ID())
+	if ok := states[0].Check.OK; !ok.IsZero() {
+		notice += fmt.Sprintf(" (upstream was last checked at %s)", ok.UTC().Format("2006-01-02T15:04:05Z"))
+	}
+	return r, notice, nil
+}
+
+// LatestOfAll returns the newest snapshot of every configured mirror. A mirror
+// without one would silently be missing from a freeze or a recording: ErrNoSnapshot
+// names each.
+func (c *Catalog) LatestOfAll(ctx context.Context) (out []*meta.Snapshot, err error) {
+	if len(c.cfg.Mirrors) == 0 {
+		return nil, fmt.Errorf("%w: none is configured", ErrUnknownMirror)
+	}
+	names := make([]string, len(c.cfg.Mirrors))
+	for i, m := range c.cfg.Mirrors {
+		names[i] = m.Name
+	}
+	states, err := c.cfg.Meta.MirrorStates(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	var without []string
+	for _, s := range states {
+		if s.Latest != nil {
+			out = append(out, s.Latest)
+			continue
+		}
+		why := "never synced"
+		if s.Check.Error != "" {
+			why = "the last sync failed: " + s.Check.Error
+		}
+		without = append(without, fmt.Sprintf("%s (%s)", s.Mirror, why))
+	}
+	if len(without) > 0 {
+		err = fmt.Errorf("%w: %s", ErrNoSnapshot, strings.Join(without, "; "))
+	}
+	return out, err
+}
+
+// CheckName reports whether a freeze or a recording may have a name: it has the
+// documented form, and is neither a mirror's nor "latest". ErrRef, ErrNameTaken.
+func (c *Catalog) CheckName(ctx context.Context, name string) error {
+	switch {
+	case !config.NameRE.MatchString(name):
+		return fmt.Errorf("%w: name %q: expected letters, digits and .+~_- (at most 100, the first a letter or digit)", ErrRef, clip(name))
+	case name == Latest:
+		return fmt.Errorf("%w: %q stands for the newest snapshot of a mirror", ErrNameTaken, name)
+	case c.configured(name):
+		return fmt.Errorf("%w: %q is a mirror", ErrNameTaken, name)
+	}
+	known, err := c.knownMirror(ctx, name)
+	if err == nil && known {
+		err = fmt.Errorf("%w: %q is a mirror that has snapshots", ErrNameTaken, name)
+	}
+	return err
+}

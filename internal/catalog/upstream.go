@@ -1,0 +1,58 @@
+package catalog
+
+import (
+	"net"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/fetch/remote"
+)
+
+// Upstream is a mirror that a URL of upstream's may belong to.
+type Upstream struct {
+	Mirror string
+	Path   string // relative to the mirror
+}
+
+// Upstreams finds the mirrors below whose base URLs a host and path are, the
+// longest base first. http and https count as the same upstream.
+func (c *Catalog) Upstreams(host, p string) []Upstream {
+	type hit struct {
+		Upstream
+		base int
+	}
+	var hits []hit
+	for _, m := range c.Mirrors() {
+		for _, b := range m.BaseURLs() {
+			if b.Host() == "" || !sameHost(b, host) {
+				continue
+			}
+			base := strings.TrimRight(b.Path(), "/")
+			if rest, ok := strings.CutPrefix(p, base+"/"); ok && rest != "" {
+				hits = append(hits, hit{Upstream{m.Name, rest}, len(base)})
+			}
+		}
+	}
+	slices.SortStableFunc(hits, func(a, b hit) int { return b.base - a.base })
+	out := make([]Upstream, len(hits))
+	for i, h := range hits {
+		out[i] = h.Upstream
+	}
+	return out
+}
+
+// sameHost compares the host of a configured URL with that of a request, whose
+// scheme is http; default ports are left out.
+func sameHost(u remote.URL, host string) bool {
+	strip := func(h, port string) string {
+		if name, p, err := net.SplitHostPort(h); err == nil && p == port {
+			return name
+		}
+		return h
+	}
+	port := "80"
+	if u.Scheme() == "https" {
+		port = "443"
+	}
+	return strings.EqualFold(strip(u.Host(), port), strip(host, "80"))
+}

@@ -64,6 +64,9 @@ func (u *ui) mirrors(list []api.MirrorStatus) {
 		if m.Error != "" && !m.Syncing {
 			u.printf("%s: %s\n", m.Name, m.Error)
 		}
+		for _, w := range m.Warnings {
+			u.printf("%s: warning: %s\n", m.Name, w)
+		}
 	}
 }
 
@@ -87,6 +90,9 @@ func (u *ui) mirror(m *api.MirrorDetail) {
 		"Error", m.Error,
 	)
 	u.suites(m.Suites)
+	for _, w := range m.Warnings {
+		u.printf("Warning: %s\n", w)
+	}
 }
 
 func (u *ui) suites(list []api.SuiteDetail) {

@@ -247,10 +247,20 @@ func TestWords(t *testing.T) {
 			"gone: fetch dists/stable/InRelease: upstream unavailable",
 			"",
 		}, "\n"), ""},
+		{"what a mirror warns of", "mirror/list", api.MirrorList{Mirrors: []api.MirrorStatus{
+			{Name: "debian", Type: "deb", Snapshots: 1, Latest: "debian@20261122T160000Z", Checked: &at, Warnings: []string{"suite stable: Release has no Date"}},
+		}}, []string{"mirror", "list"}, 0, strings.Join([]string{
+			"MIRROR  TYPE  SNAPSHOTS  LATEST                   CHECKED               NEXT SYNC  STATE",
+			"debian  deb   1          debian@20261122T160000Z  2026-11-22 16:00:00Z  -          ok",
+			"debian: warning: suite stable: Release has no Date",
+			"",
+		}, "\n"), ""},
 		{"no mirrors", "mirror/list", api.MirrorList{}, []string{"mirror", "list"}, 0, "no mirror is configured\n", ""},
 		{"no packages", "packages", api.PackageList{Ref: "4.1"}, []string{"packages", "4.1"}, 0, "no packages\n", ""},
 		{"a suite never synced", "mirror/show", api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: "m", Type: "deb"}, Suites: []api.SuiteDetail{{Suite: "stable"}}}, []string{"mirror", "show", "m"}, 0,
 			"Mirror:     m\nType:       deb\nSources:    no\nInterval:   only when asked\nKeep:       for ever\nSnapshots:  0\n\nSUITE   DATE  VALID UNTIL  PACKAGES  SOURCES  TRUST  SIGNED BY\nstable  -     -            -         -        -      -\n", ""},
+		{"a suite with a warning", "mirror/show", api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: "m", Type: "deb", Warnings: []string{"suite stable: Release has no Date"}}, Suites: []api.SuiteDetail{{Suite: "stable"}}}, []string{"mirror", "show", "m"}, 0,
+			"Mirror:     m\nType:       deb\nSources:    no\nInterval:   only when asked\nKeep:       for ever\nSnapshots:  0\n\nSUITE   DATE  VALID UNTIL  PACKAGES  SOURCES  TRUST  SIGNED BY\nstable  -     -            -         -        -      -\nWarning: suite stable: Release has no Date\n", ""},
 		{"sources that come and go", "diff", api.Diff{A: "a", B: "b", Added: []api.DiffEntry{{Name: "new", Arch: "amd64", New: "2", Mirror: "m"}}, Sources: []api.SourceDiff{
 			{Source: "new", Kind: "added", New: []string{"2"}, Count: 1}, {Source: "old", Kind: "removed", Old: []string{"1"}, Count: 2}, {Source: "up", Kind: "upgraded", Old: []string{"1"}, New: []string{"2"}, Count: 1},
 		}}, []string{"diff", "a", "b"}, 0,

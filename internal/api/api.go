@@ -39,7 +39,6 @@ const (
 	CodeGone        = "gone"
 	CodeExists      = "exists"
 	CodeVerify      = "verify"
-	CodeRollback    = "rollback"
 	CodeUnavailable = "unavailable"
 	CodeNoSpace     = "no_space"
 	CodeAmbiguous   = "ambiguous"
@@ -120,6 +119,7 @@ type MirrorStatus struct {
 	Error     string     `json:"error,omitempty"`
 	NextSync  *time.Time `json:"next_sync,omitempty"`
 	Syncing   bool       `json:"syncing"`
+	Warnings  []string   `json:"warnings,omitempty"` // what the newest snapshot was taken in spite of
 }
 
 // MirrorList is `snapctl mirror list`.
@@ -149,7 +149,8 @@ type MirrorDetail struct {
 // SuiteDetail is one suite of a mirror or snapshot.
 type SuiteDetail struct {
 	Suite      string     `json:"suite"`
-	Date       *time.Time `json:"date,omitempty"` // upstream's
+	Date       *time.Time `json:"date,omitempty"`    // upstream's
+	Undated    bool       `json:"undated,omitempty"` // upstream gives none: it is its signature's
 	ValidUntil *time.Time `json:"valid_until,omitempty"`
 	Trust      string     `json:"trust,omitempty"`
 	Signers    []Signer   `json:"signers,omitempty"`
@@ -175,8 +176,6 @@ type SyncRequest struct {
 	// AcceptClock says that the system clock is right although it contradicts
 	// earlier snapshots or upstream's clocks.
 	AcceptClock bool `json:"accept_clock,omitempty"`
-	// AcceptRollback takes an older state of the one mirror.
-	AcceptRollback bool `json:"accept_rollback,omitempty"`
 }
 
 // SyncResult is its outcome. Exit is 3 when some mirrors failed, 1 when all did.

@@ -728,16 +728,9 @@ func (d *Dir) Walk(ctx context.Context, after Digest, f func(Info) error) error 
 }
 
 // Remove implements Store.
-func (d *Dir) Remove(ctx context.Context, dg Digest, why string, unreferenced func(context.Context) (bool, error)) error {
+func (d *Dir) Remove(_ context.Context, dg Digest, why string) error {
 	return d.quarantine(dg, why, func() error {
-		free := d.held[dg] == 0
-		if free && unreferenced != nil {
-			var err error
-			if free, err = unreferenced(ctx); err != nil {
-				return err
-			}
-		}
-		if !free {
+		if d.held[dg] > 0 {
 			return fmt.Errorf("%w: %s", ErrInUse, dg)
 		}
 		return nil

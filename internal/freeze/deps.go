@@ -75,7 +75,11 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 			return nil, err
 		}
 		for _, p := range found {
-			out = append(out, buildlist.Entry{SHA256: p.SHA256.String(), Size: -1, Path: p.URL, Raw: p.SHA256.String() + "  " + p.URL})
+			e := buildlist.Entry{SHA256: p.SHA256.String(), Size: -1, Path: p.URL, Raw: p.SHA256.String() + "  " + p.URL}
+			if p.SHA256.IsZero() {
+				e = buildlist.Entry{Name: p.Name, Version: p.Version, Arch: p.Arch, SHA512: p.SHA512, Size: -1, Path: p.URL, Raw: p.SHA512 + "  " + p.URL}
+			}
+			out = append(out, e)
 		}
 	}
 	return out, nil

@@ -22,8 +22,13 @@ import (
 // errFormat means that a manifest is of a format that this program does not know.
 var errFormat = errors.New("format")
 
-// FormatVersion is the version of the frozen manifest's format.
-const FormatVersion = 1
+// FormatVersion is the version of the frozen manifest's format. A manifest with
+// files that upstream knows by SHA-512 alone is of version SHA512Version; in
+// everything else the two are the same.
+const (
+	FormatVersion = 1
+	SHA512Version = 2
+)
 
 // Document is the frozen manifest: the identity of a frozen snapshot. Equal
 // contents are equal bytes, on any server: local facts have no place in it.
@@ -86,6 +91,7 @@ type DocPackage struct {
 	Path          string         `json:"path"`
 	Size          int64          `json:"size"`
 	SHA256        cas.Digest     `json:"sha256"`
+	SHA512        string         `json:"sha512,omitempty"` // where upstream knows the file by that alone
 	Source        string         `json:"source"`
 	SourceVersion string         `json:"source_version"`
 	Paragraph     string         `json:"paragraph"` // first half of the SHA-256 of upstream's paragraph, hex
@@ -145,6 +151,20 @@ func (d *Document) Encode() ([]byte, error) {
 	return Canonical(d)
 }
 
+// version is the version of the format that the document needs.
+func (d *Document) version() int {
+	for i := range d.Mirrors {
+		m := &d.Mirrors[i]
+		if slices.ContainsFunc(m.Packages, func(p DocPackage) bool { return p.SHA512 != "" }) ||
+			slices.ContainsFunc(m.Sources, func(s DocSource) bool {
+				return slices.ContainsFunc(s.Files, func(f repo.File) bool { return f.SHA512 != "" })
+			}) {
+			return SHA512Version
+		}
+	}
+	return FormatVersion
+}
+
 // ParseDocument reads a frozen manifest and refuses one that is not canonical:
 // its digest is its identity.
 func ParseDocument(data []byte) (*Document, error) {
@@ -154,8 +174,8 @@ func ParseDocument(data []byte) (*Document, error) {
 	if err := dec.Decode(&d); err != nil {
 		return nil, fmt.Errorf("frozen manifest: %w", err)
 	}
-	if d.Format != FormatVersion {
-		return nil, fmt.Errorf("frozen manifest: %w %d, this program knows %d", errFormat, d.Format, FormatVersion)
+	if d.Format < FormatVersion || d.Format > SHA512Version {
+		return nil, fmt.Errorf("frozen manifest: %w %d, this program knows %d and %d", errFormat, d.Format, FormatVersion, SHA512Version)
 	}
 	again, err := d.Encode()
 	if err != nil {

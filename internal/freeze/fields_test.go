@@ -260,6 +260,7 @@ func TestManifestFields(t *testing.T) {
 		{"deb, exact, two states", exactDeb},
 		{"deb, with missing entries", missingDeb},
 		{"deb, whole", wholeDeb},
+		{"deb, by SHA-512", sha512Deb},
 		{"rpm, exact, signed", func(t *testing.T) *resealed { return rpmExport(t, false) }},
 		{"rpm, whole, by a metalink", func(t *testing.T) *resealed { return rpmExport(t, true) }},
 	} {
@@ -434,6 +435,16 @@ func (w *world) reseal(t *testing.T, name string) *resealed {
 func missingDeb(t *testing.T) *resealed {
 	w := newWorld(t, config.All)
 	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("b=1", "gone:amd64=3", "lost=4"), Format: "list", AllowMissing: true})
+	return w.reseal(t, "4.1")
+}
+
+func sha512Deb(t *testing.T) *resealed {
+	w := newEmptyWorld(t, config.All, func(s *debtest.Suite) { s.SHA512 = true })
+	w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
+	w.Archive.AddSource(debtest.Source{Name: "a", Version: "1"})
+	w.Archive.Publish(mirrortest.Start)
+	w.MustSync()
+	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("a=1"), Format: "list"})
 	return w.reseal(t, "4.1")
 }
 

@@ -363,7 +363,7 @@ func compareMissing(a, b Missing) int {
 // document writes down what the plan takes. The date is the request's, else the
 // newest upstream Date: no clock enters.
 func (z *Freezer) document(ctx context.Context, pl *plan) (*Document, error) {
-	doc := &Document{Format: FormatVersion, Name: pl.req.Name, Missing: slices.Clone(pl.missing)}
+	doc := &Document{Name: pl.req.Name, Missing: slices.Clone(pl.missing)}
 	for _, name := range pl.mirrors {
 		d, err := z.docMirror(ctx, pl, name)
 		if err != nil {
@@ -383,6 +383,7 @@ func (z *Freezer) document(ctx context.Context, pl *plan) (*Document, error) {
 	slices.SortFunc(doc.Mirrors, func(a, b DocMirror) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(doc.Missing, compareMissing)
 	doc.Missing = slices.Compact(doc.Missing)
+	doc.Format = doc.version()
 	return doc, nil
 }
 
@@ -452,7 +453,7 @@ func (z *Freezer) docMirror(ctx context.Context, pl *plan, name string) (*DocMir
 			}
 			dp := DocPackage{
 				Suite: place.Suite, Component: components[place], Index: place.Index, Name: p.fact.Name, Version: p.fact.Version, Arch: p.fact.Arch,
-				Path: p.fact.Files[0].Path, Size: p.fact.Files[0].Size, SHA256: p.fact.Files[0].SHA256, Paragraph: para,
+				Path: p.fact.Files[0].Path, Size: p.fact.Files[0].Size, SHA256: p.fact.Files[0].SHA256, SHA512: p.fact.Files[0].SHA512, Paragraph: para,
 			}
 			if len(p.fact.Sources) > 0 {
 				dp.Source, dp.SourceVersion = p.fact.Sources[0].Name, p.fact.Sources[0].Version

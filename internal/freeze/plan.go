@@ -188,7 +188,11 @@ func checkMissing(pl *plan) error {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	return &ReportError{Report: pl.report, Hint: pl.keptHint(), Err: fmt.Errorf("%w: %s in none of the chosen snapshots:\n  %s", ErrMissing, countOf(len(names), "entry is", "entries are"), strings.Join(clipList(names, 50), "\n  "))}
+	where := "in none of the chosen snapshots"
+	if len(pl.req.Manifests)+len(pl.req.Packages) == 0 && pl.req.Recording == "" && pl.req.Base == "" {
+		where = "of no use in the chosen snapshots" // of whole mirrors
+	}
+	return &ReportError{Report: pl.report, Hint: pl.keptHint(), Err: fmt.Errorf("%w: %s %s:\n  %s", ErrMissing, countOf(len(names), "entry is", "entries are"), where, strings.Join(clipList(names, 50), "\n  "))}
 }
 
 // countOf is a number with the words for one and for many.
@@ -288,15 +292,26 @@ func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
 				return err
 			}
 		}
+		f, err := z.e.Format(m.Type)
+		if err != nil {
+			return err
+		}
+		err = z.eachUnusable(ctx, pl, name, func(r *repo.Record) {
+			e := missingStanza(f, r)
+			if exact && (!f.Match(m, r) || e.Source && pl.req.NoSources) {
+				return
+			}
+			pl.missing = append(pl.missing, e)
+			pl.because(e, "no client can install it")
+		})
+		if err != nil {
+			return err
+		}
 		if !exact {
 			pl.whole[name] = true
 			continue
 		}
 		pl.all[name] = len(m.Packages) == 0
-		f, err := z.e.Format(m.Type)
-		if err != nil {
-			return err
-		}
 		for _, src := range pl.sources[name] {
 			err := z.e.EachPackage(ctx, src.snap, func(en meta.Entry) error {
 				if f.Match(m, &en.Record) && (en.Kind != repo.KindSource || !pl.req.NoSources) {
@@ -313,6 +328,47 @@ func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
 		}
 	}
 	return nil
+}
+
+// eachUnusable calls f for each stanza of a mirror's part of the plan that no client
+// can install.
+func (z *Freezer) eachUnusable(ctx context.Context, pl *plan, name string, f func(*repo.Record)) error {
+	for _, src := range pl.sources[name] {
+		for after := []byte(nil); ; {
+			var page []meta.Entry
+			err := z.st.View(ctx, func(tx *bolt.Tx) (err error) {
+				page, after, err = tx.Unusable(src.snap, after, 1000)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			for _, en := range page {
+				f(&en.Record)
+			}
+			if after == nil {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// missingStanza is the entry for a stanza that no client can install.
+func missingStanza(f repo.Format, r *repo.Record) Missing {
+	m := Missing{Name: r.Name, Version: r.Version, Arch: r.Arch}
+	if m.Source = r.Arch == f.SourceArch(); m.Source {
+		m.Arch = ""
+	}
+	return m
+}
+
+// because notes why an entry is missing.
+func (pl *plan) because(m Missing, why string) {
+	if pl.why == nil {
+		pl.why = map[Missing]string{}
+	}
+	pl.why[m] = why
 }
 
 // add takes a stanza, once.
@@ -641,10 +697,7 @@ func (z *Freezer) resolveEntries(ctx context.Context, pl *plan, entries []namedE
 					return err
 				}
 				if rep.Reason != "" {
-					if pl.why == nil {
-						pl.why = map[Missing]string{}
-					}
-					pl.why[m] = rep.Reason
+					pl.because(m, rep.Reason)
 				}
 			case len(contents) > 1:
 				rep.State = "ambiguous"
@@ -1053,7 +1106,18 @@ func (z *Freezer) basePicks(ctx context.Context, pl *plan, f *meta.Frozen, fm *m
 		name, para string
 	}
 	wanted := map[paraKey][]meta.Place{}
+	digests := map[string]cas.Digest{} // of files that upstream knows by SHA-512 alone
+	for _, s := range d.Sources {
+		for _, f := range s.Files {
+			if f.SHA512 != "" {
+				digests[f.SHA512] = f.SHA256
+			}
+		}
+	}
 	for _, p := range d.Packages {
+		if p.SHA512 != "" {
+			digests[p.SHA512] = p.SHA256
+		}
 		k := paraKey{p.Name, p.Paragraph}
 		wanted[k] = append(wanted[k], meta.Place{Suite: p.Suite, Index: p.Index})
 	}
@@ -1110,6 +1174,11 @@ func (z *Freezer) basePicks(ctx context.Context, pl *plan, f *meta.Frozen, fm *m
 		fact := &meta.Fact{Record: *r, Digest: [16]byte(sum[:16])}
 		fact.Bytes = bytes.Clone(r.Bytes)
 		fact.Files = slices.Clone(r.Files)
+		for i := range fact.Files {
+			if f := &fact.Files[i]; f.SHA256.IsZero() {
+				f.SHA256 = digests[f.SHA512]
+			}
+		}
 		fact.Record.Sources = slices.Clone(r.Sources)
 		pl.picks[d.Name] = append(pl.picks[d.Name], &pick{mirror: d.Name, fact: fact, places: places, src: &source{mirror: d.Name, typ: d.Type}})
 		return nil

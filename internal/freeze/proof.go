@@ -74,7 +74,7 @@ func (v *verifier) newMirrorProof(f repo.Format, d *DocMirror) *mirrorProof {
 		e := &d.Packages[i]
 		add(spot{e.Suite, e.Index, e.Paragraph}, &listing{
 			field: "mirrors.packages", name: e.Name, version: e.Version, arch: e.Arch, component: e.Component,
-			source: e.Source, sourceVersion: e.SourceVersion, files: []repo.File{{Path: e.Path, Size: e.Size, SHA256: e.SHA256}},
+			source: e.Source, sourceVersion: e.SourceVersion, files: []repo.File{{Path: e.Path, Size: e.Size, SHA256: e.SHA256, SHA512: e.SHA512}},
 		})
 	}
 	for i := range d.Sources {
@@ -262,9 +262,7 @@ func (x *suiteProof) checkRoot(ctx context.Context) bool {
 	if vouched := x.root.Trust == repo.TrustMetalink; vouched != (x.s.Metalink != nil) {
 		x.fault("metalink", fmt.Sprint(vouched), fmt.Sprint(!vouched), "a metalink that vouches for the root")
 	}
-	if !x.root.Date.Equal(x.s.Date) {
-		x.fault("date", x.root.Date.String(), x.s.Date.String(), "date of the signed root")
-	}
+	date := x.root.Date
 	if x.kept != nil {
 		signers := x.root.Signers
 		if x.kept != x.keys {
@@ -273,11 +271,14 @@ func (x *suiteProof) checkRoot(ctx context.Context) bool {
 				x.fault("keys", strings.Join(x.s.Keys, ", "), "", "upstream's signature by the certificates that are kept: %v", err)
 				return true
 			}
-			signers = root.Signers
+			signers, date = root.Signers, root.Date // in place of an absent date, the time of a signature
 		}
 		x.checkKeys(signers)
 	} else if len(x.s.Keys) > 0 && x.v.o.Upstream == nil {
 		x.checkKeys(nil)
+	}
+	if !date.Equal(x.s.Date) {
+		x.fault("date", date.String(), x.s.Date.String(), "date of the signed root")
 	}
 	return true
 }
@@ -315,6 +316,7 @@ func (x *suiteProof) documentPaths() {
 func (x *suiteProof) documents(ctx context.Context) ([]repo.Doc, bool) {
 	var docs []repo.Doc
 	for _, file := range x.s.Documents {
+		x.noSHA512("documents", file)
 		data, err := x.v.proofBytes(ctx, x.d.Name, file, 64<<20)
 		if err != nil {
 			x.unreadable("documents", file, err)
@@ -336,12 +338,20 @@ func (x *suiteProof) metalink(ctx context.Context) ([]byte, bool) {
 	if m.Path != metalinkPath {
 		x.fault("metalink.path", metalinkPath, m.Path, "name of the metalink")
 	}
+	x.noSHA512("metalink", *m)
 	data, err := x.v.proofBytes(ctx, x.d.Name, *m, 16<<20)
 	if err != nil {
 		x.unreadable("metalink", *m, err)
 		return nil, false
 	}
 	return data, true
+}
+
+// noSHA512 checks that a document has none: it is known by SHA-256.
+func (x *suiteProof) noSHA512(field string, f repo.File) {
+	if f.SHA512 != "" {
+		x.fault(field+".sha512", "", f.SHA512, "%s is known by its SHA-256 alone", f.Path)
+	}
 }
 
 // unreadable reports a file of the proof that is not as it is listed. Where the
@@ -502,6 +512,10 @@ func (x *suiteProof) read(ctx context.Context, groups []repo.Group) error {
 func (x *suiteProof) readPackages(ctx context.Context, g repo.Group) error {
 	count := 0
 	err := x.f.Read(ctx, x.root, g, g.Forms[0], x.open, func(r *repo.Record) error {
+		if r.Kind == repo.KindUnusable {
+			x.unusable(g, r)
+			return nil
+		}
 		count++
 		if count%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -526,6 +540,22 @@ func (x *suiteProof) readPackages(ctx context.Context, g repo.Group) error {
 		}
 	}
 	return err
+}
+
+// unusable checks that the manifest of a whole mirror names a stanza that no client
+// can install as missing.
+func (x *suiteProof) unusable(g repo.Group, r *repo.Record) {
+	e := missingStanza(x.f, r)
+	if x.d.Kind == Whole && !x.v.mayMiss(e) {
+		x.v.fieldFault("missing", x.packageObject(r.Name, r.Version, r.Arch), e.text(), "",
+			"no client can install what index %s lists (%s), and the manifest does not name it as missing", g.Index, r.Reason)
+	}
+}
+
+// mayMiss reports whether the manifest names an entry as missing.
+func (v *verifier) mayMiss(m Missing) bool {
+	_, ok := slices.BinarySearchFunc(v.doc.Missing, m, compareMissing)
+	return ok
 }
 
 // paragraphOf is the name that manifests give to a stanza.
@@ -560,7 +590,7 @@ func (d *difference) message() string {
 	switch d.field {
 	case ".component", ".source", ".source_version":
 		return "component and source are not those of the signed index"
-	case ".path", ".size", ".sha256", ".files", ".files.path", ".files.size", ".files.sha256":
+	case ".path", ".size", ".sha256", ".sha512", ".files", ".files.path", ".files.size", ".files.sha256", ".files.sha512":
 		return "the signed index lists other files than the manifest"
 	}
 	return "the signed index lists another package with this stanza"
@@ -597,7 +627,10 @@ func (l *listing) differences(g repo.Group, r *repo.Record) (out []difference) {
 	for i, f := range r.Files {
 		differ(prefix+"path", f.Path, l.files[i].Path)
 		differ(prefix+"size", fmt.Sprint(f.Size), fmt.Sprint(l.files[i].Size))
-		differ(prefix+"sha256", f.SHA256.String(), l.files[i].SHA256.String())
+		if !f.SHA256.IsZero() {
+			differ(prefix+"sha256", f.SHA256.String(), l.files[i].SHA256.String())
+		}
+		differ(prefix+"sha512", f.SHA512, l.files[i].SHA512)
 	}
 	return out
 }
@@ -616,6 +649,9 @@ func (v *verifier) documentFields(doc *Document) {
 	}
 	if v.o.Name != "" && doc.Name != v.o.Name {
 		v.fieldFault("name", "manifest.json", v.o.Name, doc.Name, "name of the frozen snapshot")
+	}
+	if want := doc.version(); doc.Format != want {
+		v.fieldFault("format", "manifest.json", fmt.Sprint(want), fmt.Sprint(doc.Format), "version of the format, with what the manifest holds")
 	}
 	if !sorted(doc.Mirrors, func(a, b DocMirror) int { return cmp.Compare(a.Name, b.Name) }) {
 		v.fieldFault("mirrors", "manifest.json", "", "", "the mirrors are not sorted by name, or one is there twice")

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -515,7 +517,7 @@ func (v *verifier) packageFile(ctx context.Context, mir string, r *repo.Record, 
 	size, body, err := v.t.pool(ctx, mir, f)
 	object := fmt.Sprintf("%s: %s %s %s", mir, r.Name, r.Version, r.Arch)
 	if err != nil {
-		v.fault(object, f.SHA256.String(), "", "%s: %v", f.Path, err)
+		v.fault(object, digestText(f), "", "%s: %v", f.Path, err)
 		return
 	}
 	v.files.Add(1)
@@ -526,20 +528,27 @@ func (v *verifier) packageFile(ctx context.Context, mir string, r *repo.Record, 
 		v.fault(object, fmt.Sprint(f.Size), fmt.Sprint(size), "%s: size in bytes", f.Path)
 		return
 	}
+	var found cas.Digest
+	if body != nil && v.o.Deep {
+		found = v.hash(ctx, object, f, body)
+	}
 	if _, ok := v.t.(*dirTree); ok {
-		v.proveFile(mir+"/"+f.Path, f.Size, f.SHA256)
-	}
-	if body == nil {
-		return
-	}
-	if v.o.Deep {
-		v.hash(ctx, object, f, body)
+		if !f.SHA256.IsZero() {
+			found = f.SHA256
+		}
+		v.proveFile(mir+"/"+f.Path, f.Size, found)
 	}
 }
 
-// hash reads a file whole and compares its digest.
-func (v *verifier) hash(ctx context.Context, object string, f repo.File, r io.Reader) {
+// hash reads a file whole, compares its digests, and returns that by SHA-256.
+func (v *verifier) hash(ctx context.Context, object string, f repo.File, r io.Reader) cas.Digest {
 	h := sha256.New()
+	var w io.Writer = h
+	var h512 hash.Hash
+	if f.SHA512 != "" {
+		h512 = sha512.New()
+		w = io.MultiWriter(h, h512)
+	}
 	b, _ := v.buffers.Get().(*[256 << 10]byte)
 	if b == nil {
 		b = new([256 << 10]byte)
@@ -550,21 +559,39 @@ func (v *verifier) hash(ctx context.Context, object string, f repo.File, r io.Re
 		n, err := r.Read(buf)
 		if left -= int64(n); left < 0 {
 			v.fault(object, fmt.Sprint(f.Size), "more", "%s: size in bytes", f.Path)
-			return
+			return cas.Digest{}
 		}
-		h.Write(buf[:n])
+		w.Write(buf[:n])
 		v.bytes.Add(int64(n))
 		v.o.Progress.Bytes.Add(int64(n))
 		if err == io.EOF {
-			if got := cas.Digest(h.Sum(nil)); got != f.SHA256 {
-				v.fault(object, f.SHA256.String(), got.String(), "%s: bytes do not have the digest", f.Path)
-			}
-			return
+			break
 		} else if err != nil {
-			v.fault(object, f.SHA256.String(), "", "%s: bytes cannot be read: %v", f.Path, err)
-			return
+			v.fault(object, digestText(f), "", "%s: bytes cannot be read: %v", f.Path, err)
+			return cas.Digest{}
 		}
 	}
+	if ctx.Err() != nil {
+		return cas.Digest{}
+	}
+	got := cas.Digest(h.Sum(nil))
+	if !f.SHA256.IsZero() && got != f.SHA256 {
+		v.fault(object, f.SHA256.String(), got.String(), "%s: bytes do not have the digest", f.Path)
+	} else if h512 != nil {
+		if got := hex.EncodeToString(h512.Sum(nil)); got != f.SHA512 {
+			v.fault(object, f.SHA512, got, "%s: bytes do not have the SHA-512", f.Path)
+			return cas.Digest{}
+		}
+	}
+	return got
+}
+
+// digestText is the digest by which a file is known, for a message.
+func digestText(f repo.File) string {
+	if f.SHA256.IsZero() {
+		return f.SHA512
+	}
+	return f.SHA256.String()
 }
 
 func (v *verifier) proofBytes(ctx context.Context, mir string, f repo.File, max int64) ([]byte, error) {
@@ -636,6 +663,7 @@ func (v *verifier) repository(ctx context.Context, p *mirrorProof) error {
 	}
 	known := map[string]cas.Digest{}
 	sizes := map[string]int64{}
+	sha512s := map[string]sha512File{} // by path
 	if len(have) == 0 {
 		v.fieldFault("mirrors.name", d.Name, "", d.Name, "there is no frozen repository of this mirror")
 		return nil
@@ -644,6 +672,13 @@ func (v *verifier) repository(ctx context.Context, p *mirrorProof) error {
 		for _, file := range l.files {
 			v.claim(d, known, file.Path, file.SHA256)
 			sizes[file.Path] = file.Size
+			if file.SHA512 != "" {
+				field := l.field + ".sha256"
+				if l.field == "mirrors.sources" {
+					field = l.field + ".files.sha256"
+				}
+				sha512s[file.Path] = sha512File{repo.File{Path: file.Path, Size: file.Size, SHA512: file.SHA512}, field}
+			}
 			if _, ok := have[file.Path]; !ok {
 				v.fault(p.packageObject(l.name, l.version, l.arch), file.SHA256.String(), "", "%s is missing from the frozen repository", file.Path)
 			}
@@ -709,12 +744,25 @@ func (v *verifier) repository(ctx context.Context, p *mirrorProof) error {
 			}
 			defer r.Close()
 			if v.o.Deep {
+				if by512, ok := sha512s[name]; ok {
+					if found := v.hash(egctx, object, by512.File, r); found != digest && !found.IsZero() {
+						v.fieldFault(by512.field, object, found.String(), digest.String(), "SHA-256 of a file that upstream knows by its SHA-512")
+					}
+					return nil
+				}
 				v.hash(egctx, object, repo.File{Path: name, Size: n.Size, SHA256: digest}, r)
 			}
 			return nil
 		})
 	}
 	return eg.Wait()
+}
+
+// sha512File is a file that upstream knows by SHA-512 alone, and the field that says
+// its SHA-256.
+type sha512File struct {
+	repo.File
+	field string
 }
 
 // claim notes what is at a path of the frozen repository: only one file can be.
@@ -814,6 +862,10 @@ func (v *verifier) ownSuite(ctx context.Context, p *mirrorProof, suite repo.Suit
 			continue
 		}
 		err := f.Read(ctx, root, g, *form, open, func(r *repo.Record) error {
+			if r.Kind == repo.KindUnusable {
+				v.fault(p.packageObject(r.Name, r.Version, r.Arch), "", "", "the frozen index %s lists what no client can install: %s", g.Index, r.Reason)
+				return nil
+			}
 			k := spot{suite, g.Index, paragraphOf(r)}
 			if len(p.want) == 0 {
 				v.fieldFault("mirrors.kind", p.packageObject(r.Name, r.Version, r.Arch), "", d.Kind, "the frozen index %s lists a package, and the manifest has none of this mirror", g.Index)
@@ -961,7 +1013,12 @@ func (z *Freezer) readTree(ctx context.Context, t tree, f *meta.Frozen, fm *meta
 				if _, ok := have[dir+form.Path]; !ok {
 					continue
 				}
-				if err := format.Read(ctx, root, g, form, open, func(r *repo.Record) error { return emit(s.Suite, g, r) }); err != nil {
+				if err := format.Read(ctx, root, g, form, open, func(r *repo.Record) error {
+					if r.Kind == repo.KindUnusable {
+						return nil
+					}
+					return emit(s.Suite, g, r)
+				}); err != nil {
 					return err
 				}
 				break
@@ -1045,7 +1102,27 @@ func (t *ownTree) certs(ctx context.Context, mir string) ([]byte, error) {
 	return nil, nil
 }
 
-func (t *ownTree) pool(ctx context.Context, _ string, f repo.File) (int64, io.ReadCloser, error) {
+func (t *ownTree) pool(ctx context.Context, mir string, f repo.File) (int64, io.ReadCloser, error) {
+	if f.SHA256.IsZero() {
+		err := t.z.st.View(ctx, func(tx *bolt.Tx) (err error) {
+			if t.f != nil { // an imported freeze has a node for each file
+				if n, err := tx.Node(t.f.Name, mir+"/"+f.Path); err == nil {
+					f.SHA256 = n.Digest
+					return nil
+				} else if !errors.Is(err, meta.ErrNotFound) {
+					return err
+				}
+			}
+			f.SHA256, err = tx.Alias(meta.AliasSHA512, []byte(f.SHA512))
+			return err
+		})
+		if errors.Is(err, meta.ErrNotFound) {
+			err = fmt.Errorf("SHA-512 %s: %w", f.SHA512, cas.ErrNotFound)
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+	}
 	if err := t.z.e.Corrupt(f.SHA256); err != nil {
 		return 0, nil, err
 	}

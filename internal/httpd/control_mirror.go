@@ -209,6 +209,15 @@ func (s *Server) mirrorStatus(ctx context.Context, m config.Mirror) (api.MirrorS
 			return err
 		}
 		out.Latest = last.ID()
+		for _, e := range last.Suites {
+			g, err := tx.Generation(m.Name, e.Suite, e.Gen)
+			if err != nil {
+				return err
+			}
+			for _, w := range g.Warnings {
+				out.Warnings = append(out.Warnings, fmt.Sprintf("suite %s: %s", e.Suite, w))
+			}
+		}
 		return nil
 	})
 	if err != nil {
@@ -302,7 +311,7 @@ func (s *Server) suites(ctx context.Context, snap *meta.Snapshot, deep bool) ([]
 }
 
 func describeGeneration(d *api.SuiteDetail, g *meta.Generation) {
-	d.ValidUntil, d.Trust, d.Packages, d.Sources = optional(g.ValidUntil), string(g.Trust), g.Packages, g.Sources
+	d.Undated, d.ValidUntil, d.Trust, d.Packages, d.Sources = g.Undated, optional(g.ValidUntil), string(g.Trust), g.Packages, g.Sources
 	for _, k := range g.Signers {
 		d.Signers = append(d.Signers, api.Signer(k))
 	}
@@ -357,7 +366,7 @@ func (s *Server) sync(ctx context.Context, req api.SyncRequest, progress func(ap
 			names = append(names, m.Name)
 		}
 	}
-	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock, AcceptRollback: req.AcceptRollback}
+	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock}
 	switch {
 	case len(names) == 0:
 		return api.SyncResult{}, fmt.Errorf("%w: no mirror is configured", ErrUsage)
@@ -368,8 +377,6 @@ func (s *Server) sync(ctx context.Context, req api.SyncRequest, progress func(ap
 		return api.SyncResult{}, fmt.Errorf("%w: --from-url %q: a URL that is kept must not have a user name, password or token: name them in the mirror's auth_file", ErrUsage, o.FromURL)
 	case req.FromURL != "" && o.FromURL.Check() != nil:
 		return api.SyncResult{}, fmt.Errorf("%w: --from-url %w", ErrUsage, o.FromURL.Check())
-	case req.AcceptRollback && (len(req.Mirrors) != 1 || req.FromURL != ""):
-		return api.SyncResult{}, fmt.Errorf("%w: --accept-rollback names exactly one mirror and goes without --from-url", ErrUsage)
 	case req.FromURL != "" && len(names) != 1:
 		return api.SyncResult{}, fmt.Errorf("%w: --from-url takes exactly one mirror, found %d", ErrUsage, len(names))
 	case req.As != nil:

@@ -266,6 +266,52 @@ func TestAccel(t *testing.T) {
 	}
 }
 
+// What a snapshot was taken in spite of is said by the sync, also when nothing
+// changed, by the status and by what is shown of the mirror.
+func TestMirrorWarnings(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Default().EditRelease = func(text string) string {
+		return strings.Replace(text, "\nDate: ", "\nX-Date: ", 1) + "Suite: stable\n"
+	}
+	s.Archive.Default().EditIndex = func(path string, plain []byte) []byte {
+		if !strings.Contains(path, "Packages") {
+			return plain
+		}
+		return []byte(strings.Replace(string(plain), "\nArchitecture:", "\nX:", 2))
+	}
+	s.Archive.Add(pkg("a", "1"), pkg("b", "1"), pkg("c", "1"))
+	s.publish()
+	var got api.SyncResult
+	for range 2 {
+		got = api.SyncResult{}
+		s.call("sync", api.SyncRequest{Mirrors: []string{"debian"}}, &got)
+		if len(got.Mirrors) != 1 || got.Mirrors[0].Error != nil {
+			t.Fatalf("sync: %+v", got)
+		}
+	}
+	want := []string{
+		"suite stable: Release has no Date, its signature's time " + s.Now.Format(time.RFC1123) + " is used",
+		"suite stable: Release: field suite twice, of which the last counts",
+		"suite stable: main/binary-amd64/Packages: 2 stanzas that no client can install are left out (the first: a 1: no Architecture)",
+	}
+	var list api.MirrorList
+	s.call("mirror/list", api.Empty{}, &list)
+	var status api.Status
+	s.call("status", api.Empty{}, &status)
+	var shown api.MirrorDetail
+	s.call("mirror/show", api.MirrorRef{Mirror: "debian"}, &shown)
+	for what, warnings := range map[string][]string{
+		"sync": got.Mirrors[0].Warnings, "mirror list": list.Mirrors[0].Warnings, "status": status.Mirrors[0].Warnings, "mirror show": shown.Warnings,
+	} {
+		if d := cmp.Diff(want, warnings); d != "" {
+			t.Errorf("%s: -want +got\n%s", what, d)
+		}
+	}
+	if !shown.Suites[0].Undated || shown.Suites[0].Packages != 1 {
+		t.Errorf("suite: %+v", shown.Suites[0])
+	}
+}
+
 // What an older version stored, or somebody asks for, is shown without secrets.
 func TestStoredSecrets(t *testing.T) {
 	s := newSite(t, nil)

@@ -15,9 +15,6 @@ type Store interface {
 	Catalog
 	Notes
 	Writer
-	History
-	Publisher
-	Collection
 	Close() error
 }
 

@@ -61,6 +61,7 @@ type Generation struct {
 	Timestamp  time.Time      `json:"instant"` // of the first snapshot with it
 	Docs       []Doc          `json:"docs"`
 	Date       time.Time      `json:"date"`
+	Undated    bool           `json:"undated,omitempty"` // Date is the time of the signature
 	ValidUntil time.Time      `json:"valid_until,omitzero"`
 	Revision   string         `json:"revision,omitempty"`
 	Trust      repo.Trust     `json:"trust"`
@@ -75,6 +76,8 @@ type Generation struct {
 	// AlternateBases are further base URLs below which upstream's indices say that
 	// packages stand.
 	AlternateBases []string `json:"elsewhere,omitempty"`
+	// Warnings are what was read past, for people.
+	Warnings []string `json:"warnings,omitempty"`
 	// Metalink that vouched for an unsigned root.
 	Metalink cas.Digest `json:"metalink,omitzero"`
 	// Certificates is the blob of the certificates that verified the root.
@@ -116,7 +119,11 @@ type Group struct {
 	Plain     repo.Listed `json:"plain,omitzero"`
 	Count     int         `json:"count,omitempty"`   // records
 	Sources   int         `json:"sources,omitempty"` // of them source packages
-	Also      []string    `json:"also,omitempty"`    // groups that are read together with it
+	// Unusable counts the records of repo.KindUnusable, and FirstUnusable names the
+	// first of them with the reason.
+	Unusable      int      `json:"unusable,omitempty"`
+	FirstUnusable string   `json:"first_unusable,omitempty"`
+	Also          []string `json:"also,omitempty"` // groups that are read together with it
 }
 
 // Fact is what is known of one stanza.
@@ -140,10 +147,8 @@ type Span struct {
 }
 
 // Has reports whether the span covers a generation.
-func (s *Span) Has(gen uint32) bool { return inIntervals(s.Intervals, gen) }
-
-func inIntervals(list []Interval, gen uint32) bool {
-	for _, iv := range list {
+func (s *Span) Has(gen uint32) bool {
+	for _, iv := range s.Intervals {
 		if iv.From <= gen && gen < iv.To {
 			return true
 		}

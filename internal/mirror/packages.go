@@ -14,7 +14,6 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 )
 
@@ -85,14 +84,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 		if err := e.CheckSpace(); err != nil {
 			return err
 		}
-		return e.cfg.Store.Update(ctx, "aliases", func(tx *bolt.Tx) error {
-			for _, a := range al {
-				if err := tx.PutAlias(a); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		return e.putAliases(ctx, al)
 	}
 	eg, egctx := errgroup.WithContext(ctx)
 	work := make(chan wanted, 64)
@@ -101,7 +93,7 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 	for range 2 * e.cfg.Parallel {
 		eg.Go(func() error {
 			for w := range work {
-				sha1, err := e.fetchPackage(egctx, o, before, batch, &w)
+				_, sha1, err := e.fetchPackage(egctx, o, before, batch, &w)
 				o.Progress.Files.Add(1)
 				if err != nil {
 					if egctx.Err() != nil {
@@ -160,15 +152,15 @@ func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ct
 
 // fetchPackage fetches one file into the batch; before tells the places that are
 // tried when it is at none of the URLs.
-func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func() ([]remote.URL, error), batch cas.Batch, w *wanted) (sha1 [20]byte, err error) {
+func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func() ([]remote.URL, error), batch cas.Batch, w *wanted) (info cas.Info, sha1 [20]byte, err error) {
 	cw, err := batch.Create(ctx)
 	if err != nil {
-		return sha1, err
+		return info, sha1, err
 	}
 	defer cw.Abort()
 	dest, finish, err := e.checked(o.Mirror, &w.rec, cw)
 	if err != nil {
-		return sha1, err
+		return info, sha1, err
 	}
 	get := func(bases []remote.URL) (fetch.Result, error) {
 		var urls []remote.URL
@@ -176,7 +168,7 @@ func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func()
 			urls = append(urls, b.Join(w.file.Path))
 		}
 		return e.cfg.Client.Get(ctx, fetch.Request{
-			URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256}, Dest: dest, Tree: treeOf(urls), Access: e.access[o.Mirror.Name], Scope: e.scopes[o.Mirror.Name],
+			URLs: urls, Size: w.file.Size, Want: fetch.Digests{SHA256: w.file.SHA256, SHA512: w.file.SHA512}, Dest: dest, Tree: treeOf(urls), Access: e.access[o.Mirror.Name], Scope: e.scopes[o.Mirror.Name],
 			OnBytes: func(n int64) { o.Progress.Bytes.Add(n) }, IgnorePauses: o.IgnorePauses,
 		})
 	}
@@ -184,20 +176,20 @@ func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func()
 	if errors.Is(err, fetch.ErrNotFound) {
 		more, merr := before()
 		if merr != nil {
-			return sha1, merr
+			return info, sha1, merr
 		}
 		if len(more) > 0 {
 			res, err = get(more)
 		}
 	}
 	if err != nil {
-		return sha1, err
+		return info, sha1, err
 	}
 	if err := finish(); err != nil {
-		return sha1, err
+		return info, sha1, err
 	}
-	if _, err := cw.Commit(w.file.SHA256, w.file.Size, res.LastModified); err != nil {
-		return sha1, err
+	if info, err = cw.Commit(w.file.SHA256, w.file.Size, res.LastModified); err != nil {
+		return info, sha1, err
 	}
-	return cw.SHA1(), nil
+	return info, cw.SHA1(), nil
 }

@@ -57,9 +57,6 @@ type SyncOptions struct {
 	ByHand bool
 	// AcceptClock means that the system clock is right, whatever speaks against it.
 	AcceptClock bool
-	// AcceptRollback means that upstream may have gone back: where every URL offers
-	// an older state, the newest of these is taken.
-	AcceptRollback bool
 }
 
 // SyncResult tells what a sync did.
@@ -257,6 +254,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 		changed = changed || state.root != nil
 	}
 	if !changed && s.headSnap != nil && !history && sameSuites(s.headSnap, suites) {
+		s.warnOf(states)
 		return &SyncResult{Mirror: s.m.Name, Snapshot: s.headSnap, Warnings: s.warnings}, nil
 	}
 
@@ -334,6 +332,7 @@ func (s *syncer) run(ctx context.Context) (*SyncResult, error) {
 	s.e.Changed()
 	snap := sealing.Snapshot
 	res.Snapshot = &snap
+	s.warnOf(states)
 	res.Files, res.Bytes, res.Warnings = s.files.Load(), s.bytes.Load(), s.warnings
 	return res, nil
 }
@@ -464,40 +463,10 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 		state.root, state.url = root, u
 		return state, nil
 	}
-	switch {
-	case len(errs) == 0:
+	if len(errs) == 0 {
 		return nil, fmt.Errorf("suite %s: no further URL: %w", suite, repo.ErrMissing)
-	case head != nil && s.o.AcceptRollback && errors.Is(joined(errs), repo.ErrRollback):
-		return s.acceptOlder(ctx, head, errs)
 	}
 	return nil, joined(errs)
-}
-
-// acceptOlder takes a suite's root from the URL that has the newest, although it
-// is older than the one held. errs say why no URL was taken; they are the result
-// if none has a valid root.
-func (s *syncer) acceptOlder(ctx context.Context, head *meta.Generation, errs []error) (*suiteState, error) {
-	var state *suiteState
-	for _, u := range s.urls {
-		if slices.Contains(s.passed, place{head.Suite, u}) {
-			continue
-		}
-		root, err := s.f.FetchRoot(ctx, &getter{s: s, base: u}, s.m, head.Suite, nil, repo.VerifyParams{Keyring: s.kr, Now: s.now})
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, err
-			}
-			continue // errs has it
-		}
-		if state == nil || root.Date.After(state.root.Date) {
-			state = &suiteState{suite: head.Suite, root: root, url: u}
-		}
-	}
-	if state == nil {
-		return nil, joined(errs)
-	}
-	s.warn(fmt.Sprintf("suite %s: accepted an older state: its date is %s, the last sync's was %s", head.Suite, stamp(state.root.Date), stamp(head.Date)))
-	return state, nil
 }
 
 // listsAs reports whether a root lists the same files as a stored generation:
@@ -520,6 +489,15 @@ func (s *syncer) warn(w string) {
 	s.warnMu.Lock()
 	defer s.warnMu.Unlock()
 	s.warnings = append(s.warnings, w)
+}
+
+// warnOf passes on what the suites of the newest snapshot warn of.
+func (s *syncer) warnOf(states []*suiteState) {
+	for _, state := range states {
+		for _, w := range state.gen.Warnings {
+			s.warn(fmt.Sprintf("suite %s: %s", state.suite, w))
+		}
+	}
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
@@ -559,6 +537,15 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 	*gen = meta.Generation{
 		Mirror: s.m.Name, Suite: root.Suite, Gen: stage.Gen(), Date: root.Date, ValidUntil: root.ValidUntil,
 		Selection: selection(s.m), Revision: root.Revision, Trust: root.Trust, Signers: root.Signers, ByHash: root.ByHash,
+		Undated: root.Undated, Warnings: slices.Clone(root.Warnings),
+	}
+	for _, g := range groups {
+		if g.Err != nil {
+			return g.Err
+		}
+		if g.Warning != "" {
+			gen.Warnings = append(gen.Warnings, g.Warning)
+		}
 	}
 	for _, d := range root.Docs {
 		info, err := cas.PutBatch(ctx, batch, d.Data, d.LastModified)
@@ -638,7 +625,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 				return err
 			}
 			if old, ok := base[g.Index]; ok && old.Packages && !dirty && sameContent(old, kept) && !alsoChanged(base, groups, held, g) {
-				kept.Count, kept.Sources = old.Count, old.Sources
+				kept.Count, kept.Sources, kept.Unusable, kept.FirstUnusable = old.Count, old.Sources, old.Unusable, old.FirstUnusable
 				for _, e := range elsewhere {
 					if !slices.Contains(gen.AlternateBases, e) {
 						gen.AlternateBases = append(gen.AlternateBases, e)
@@ -648,18 +635,22 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 				if err := stage.Begin(ctx, g.Index); err != nil {
 					return err
 				}
+				known := &sha512Files{s: s, batch: batch, add: func(ctx context.Context, r *repo.Record) error {
+					noteRecord(&kept, r)
+					return stage.Add(ctx, r)
+				}}
 				err := s.f.Read(ctx, root, g, *held[i], open, func(r *repo.Record) error {
-					if r.Kind == repo.KindSource {
-						kept.Sources++
-					}
 					if e := strings.TrimRight(r.AlternateBases, "/"); e != "" && !slices.Contains(gen.AlternateBases, e) {
 						if len(gen.AlternateBases) == maxElsewhere {
 							return fmt.Errorf("%w: packages stand at more than %d places, %s the last", repo.ErrMalformed, maxElsewhere, e)
 						}
 						gen.AlternateBases = append(gen.AlternateBases, e)
 					}
-					return stage.Add(ctx, r)
+					return known.put(ctx, r)
 				})
+				if err == nil {
+					err = known.flush(ctx)
+				}
 				if err != nil {
 					return fmt.Errorf("index %s%s: %w", dir, held[i].Path, err)
 				}
@@ -671,7 +662,10 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 				res.Added += changed
 			}
 			gen.Sources += kept.Sources
-			gen.Packages += kept.Count - kept.Sources
+			gen.Packages += kept.Count - kept.Sources - kept.Unusable
+			if w := unusableWarning(&kept); w != "" {
+				gen.Warnings = append(gen.Warnings, w)
+			}
 		}
 		gen.Groups = append(gen.Groups, kept)
 	}
@@ -714,6 +708,29 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		}
 	}
 	return nil
+}
+
+// noteRecord counts a record of an index.
+func noteRecord(g *meta.Group, r *repo.Record) {
+	switch r.Kind {
+	case repo.KindSource:
+		g.Sources++
+	case repo.KindUnusable:
+		if g.Unusable++; g.Unusable == 1 {
+			g.FirstUnusable = strings.Join(strings.Fields(r.Name+" "+r.Version+" "+r.Arch), " ") + ": " + r.Reason
+		}
+	}
+}
+
+// unusableWarning says which stanzas of an index are left out, or nothing.
+func unusableWarning(g *meta.Group) string {
+	switch g.Unusable {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("%s: 1 stanza that no client can install is left out (%s)", g.Index, g.FirstUnusable)
+	}
+	return fmt.Sprintf("%s: %d stanzas that no client can install are left out (the first: %s)", g.Index, g.Unusable, g.FirstUnusable)
 }
 
 // takeExpanded fetches what listed files that were taken list in their turn:

@@ -76,6 +76,9 @@ type File struct {
 	Path   string     `json:"path"` // relative to the mirror's base URL, slash-separated, clean
 	Size   int64      `json:"size"` // bytes
 	SHA256 cas.Digest `json:"sha256"`
+	// SHA512 is the digest, in lower-case hex, by which alone upstream knows the
+	// file. Format.Read leaves SHA256 zero then; everywhere else both are set.
+	SHA512 string `json:"sha512,omitempty"`
 }
 
 // Listed is a file that a root lists, under its path relative to the suite's
@@ -112,6 +115,7 @@ type Root struct {
 	Suite      SuiteName
 	Docs       []Doc // in the order in which a reader takes them
 	Date       time.Time
+	Undated    bool      // upstream gives no usable date: Date is the time of its signature
 	ValidUntil time.Time // zero: no expiry
 	Revision   string    // rpm-md's revision, for people
 	Trust      Trust
@@ -119,6 +123,8 @@ type Root struct {
 	Files      []Listed // everything that the root lists, in its order
 	Metalink   []byte   // the document that vouches for an unsigned root
 	ByHash     bool     // names by hash are promised (Acquire-By-Hash, hash-named rpm-md)
+	// Warnings are what was read past, as the format's client does.
+	Warnings []string
 }
 
 // Group is one logical listed file in all its forms.
@@ -134,6 +140,11 @@ type Group struct {
 	// Also lists further groups, by Index, that Read opens together with this
 	// one (rpm-md's filelists and other beside primary).
 	Also []string
+	// Warning says why the format's client does not read the group, or is empty.
+	Warning string
+	// Err says what is wrong with the root's entry of one of the forms, which is
+	// then not among Forms: who wants the group cannot have it.
+	Err error
 }
 
 // Kind tells binary packages from source packages.
@@ -143,6 +154,9 @@ const (
 	KindBinary Kind = iota + 1
 	KindSource
 	KindInstaller // udeb
+	// KindUnusable is a stanza that no client can install: without architecture or a
+	// strong digest. Only its bytes count. It has no files.
+	KindUnusable
 )
 
 // Ref names a source package.
@@ -158,9 +172,13 @@ type Record struct {
 	Name    string
 	Version string // as the format writes it: "1:2.3-4"; rpm: "[epoch:]version-release", epoch 0 left out
 	Arch    string // "amd64", "all", "source"; rpm: "x86_64", "noarch", "src"
-	Sources []Ref  // the source it was built from, then Built-Using and Static-Built-Using
+	// Sources are the source it was built from, then Built-Using and
+	// Static-Built-Using. The first is the zero Ref where it is not known.
+	Sources []Ref
 	Files   []File // the package itself; for a source package all of its files
 	Bytes   []byte // upstream's stanza, exactly, without the blank line after it
+	// Reason says why a stanza is of KindUnusable. Only Read tells it.
+	Reason string
 	// AlternateBases is the absolute base URL below which the index says that the
 	// package stands (rpm-md's xml:base): tried after the mirror's own. Only Read
 	// tells it.
@@ -359,11 +377,9 @@ type Format interface {
 	// ClientKinds are the kinds of client configuration, the usual one first.
 	ClientKinds() []string
 
-	// Vendor is the namespace ("debian", "fedora") and the distribution
-	// ("debian-12", "fedora-40"; empty where it is not known) in package URLs of a
-	// suite with that root. versions are those of packages in it: where the root
-	// does not name the distribution, they may.
-	Vendor(root *Root, versions []string) (namespace, distro string)
+	// Vendor is the namespace of the format's package URLs ("debian", "fedora")
+	// for a suite of that root.
+	Vendor(root *Root) string
 
 	// SourceArch is the architecture of source records: "source", "src".
 	SourceArch() string
@@ -383,7 +399,10 @@ type Format interface {
 // Resolved is one package file that a resolver chose.
 type Resolved struct {
 	URL    string
-	SHA256 cas.Digest
+	SHA256 cas.Digest // zero where only SHA512 is told; then the rest is, too
+	SHA512 string
+
+	Name, Version, Arch string
 }
 
 // Resolver is a Format whose own package manager can tell what packages need,

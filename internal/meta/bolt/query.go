@@ -83,6 +83,9 @@ func (t *Tx) Names(mirror, from string, f func(name string) bool) {
 	}
 	prefix := key(nil).u32(mid)
 	c := t.b("name").Cursor()
+	if from == "" {
+		from = "\x01" // behind the stanzas of no use
+	}
 	for k, _ := c.Seek(key(nil).u32(mid).raw([]byte(from))); k != nil && bytes.HasPrefix(k, prefix); {
 		name := string(k[4 : len(k)-9])
 		if !f(name) {
@@ -95,7 +98,7 @@ func (t *Tx) Names(mirror, from string, f func(name string) bool) {
 // ByName lists every stanza that a mirror ever had under a package name.
 func (t *Tx) ByName(mirror, name string) ([]*meta.Fact, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
-	if !ok {
+	if !ok || name == "" {
 		return nil, nil
 	}
 	prefix := key(nil).u32(mid).str(name)
@@ -338,19 +341,39 @@ func (t *Tx) PathDir(s *meta.Snapshot, dir string, limit int) (names []string, m
 
 // Packages lists what is present in a snapshot, ordered by name, beginning
 // after the cursor `after` (nil: at the start): at most limit stanzas looked
-// at a call, so that no transaction lasts long. next is nil at the end.
+// at a call, so that no transaction lasts long. next is nil at the end. Stanzas of
+// no use (repo.KindUnusable) are not among them.
 func (t *Tx) Packages(s *meta.Snapshot, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
 	if !ok {
 		return nil, nil, nil
 	}
-	prefix := key(nil).u32(mid)
+	if after == nil {
+		after = key(nil).u32(mid).one(1)
+	}
+	return t.entries(s, key(nil).u32(mid), after, limit)
+}
+
+// Unusable lists the stanzas of no use (repo.KindUnusable) that are present in a
+// snapshot, by pages as Packages does.
+func (t *Tx) Unusable(s *meta.Snapshot, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
+	mid, ok, _ := t.mirrorID(s.Mirror, false)
+	if !ok {
+		return nil, nil, nil
+	}
+	prefix := nameKey(mid, &repo.Record{Kind: repo.KindUnusable})
+	if after == nil {
+		after = prefix
+	}
+	return t.entries(s, prefix, after, limit)
+}
+
+// entries lists what is present in a snapshot under the names with a prefix.
+func (t *Tx) entries(s *meta.Snapshot, prefix, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
 	c := t.b("name").Cursor()
-	k, _ := c.Seek(prefix)
-	if after != nil {
-		if k, _ = c.Seek(after); bytes.Equal(k, after) {
-			k, _ = c.Next()
-		}
+	k, _ := c.Seek(after)
+	if bytes.Equal(k, after) {
+		k, _ = c.Next()
 	}
 	for n := 0; k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 		if n++; n > limit {

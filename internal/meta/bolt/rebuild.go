@@ -411,7 +411,7 @@ func (t *Tx) rebuildNames(context.Context, meta.Repairs) (int, error) {
 		if err != nil {
 			return err
 		}
-		names.put(key(nil).u32(mid).str(f.Name).raw(k), nil)
+		names.put(nameKey(mid, &f.Record).raw(k), nil)
 		for i, file := range f.Files {
 			paths.put(key(nil).u32(mid).str(file.Path).raw(k), []byte{byte(i), byte(i >> 8)})
 		}

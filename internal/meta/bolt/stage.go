@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -340,7 +342,7 @@ func (t *Tx) putSpan(pid meta.PID, index meta.IndexID, mid uint32, span []meta.I
 // findStanza looks for the same stanza among those known under its name: one
 // that returns, or that stands in two indices, keeps its number.
 func (t *Tx) findStanza(mid uint32, r *repo.Record, d [16]byte) (meta.PID, bool, error) {
-	prefix := key(nil).u32(mid).str(r.Name)
+	prefix := nameKey(mid, r)
 	c := t.b("name").Cursor()
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 		pid := meta.PID(be64(k[len(prefix):]))
@@ -362,7 +364,10 @@ func (t *Tx) putFact(mid uint32, pid meta.PID, r *repo.Record, d [16]byte) error
 	e.uint(uint64(len(r.Sources)))
 	for _, s := range r.Sources {
 		// Most binaries share name and version with their source.
-		if s.Name == r.Name {
+		switch {
+		case s == repo.Ref{}:
+			s = repo.Ref{Name: notKnown}
+		case s.Name == r.Name:
 			s.Name = ""
 		}
 		if s.Version == r.Version {
@@ -377,11 +382,14 @@ func (t *Tx) putFact(mid uint32, pid meta.PID, r *repo.Record, d [16]byte) error
 		e.uint(uint64(f.Size))
 		e.fixed(f.SHA256[:])
 	}
+	if err := e.sha512s(r.Files); err != nil {
+		return err
+	}
 	pk := key(nil).u64(uint64(pid))
 	if err := t.b("fact").Put(pk, e); err != nil {
 		return err
 	}
-	if err := t.b("name").Put(key(nil).u32(mid).str(r.Name).u64(uint64(pid)), nil); err != nil {
+	if err := t.b("name").Put(nameKey(mid, r).u64(uint64(pid)), nil); err != nil {
 		return err
 	}
 	path := t.b("path")
@@ -392,6 +400,36 @@ func (t *Tx) putFact(mid uint32, pid meta.PID, r *repo.Record, d [16]byte) error
 		if err := t.PutRef(f.SHA256, meta.OwnerPackage, string(pk)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// notKnown in a source's name stands for a source that is not known.
+const notKnown = "\x00"
+
+// nameKey is the key under which a stanza is found by its package's name. Those
+// that are of no use are together under no name.
+func nameKey(mid uint32, r *repo.Record) key {
+	name := r.Name
+	if r.Kind == repo.KindUnusable {
+		name = ""
+	}
+	return key(nil).u32(mid).str(name)
+}
+
+// sha512s writes the SHA-512 of files that upstream knows by that alone, at the
+// end of a fact: the number of a file and the digest.
+func (e *enc) sha512s(files []repo.File) error {
+	for i, f := range files {
+		if f.SHA512 == "" {
+			continue
+		}
+		d, err := hex.DecodeString(f.SHA512)
+		if err != nil || len(d) != sha512.Size {
+			return fmt.Errorf("SHA-512 %q of %s", f.SHA512, f.Path)
+		}
+		e.uint(uint64(i))
+		e.fixed(d)
 	}
 	return nil
 }
@@ -409,12 +447,24 @@ func decodeFact(pid meta.PID, v []byte) (*meta.Fact, error) {
 		if s.Version == "" {
 			s.Version = f.Version
 		}
+		if s.Name == notKnown {
+			s = repo.Ref{}
+		}
 		f.Sources = append(f.Sources, s)
 	}
 	for range min(d.uint(), 1<<16) {
 		file := repo.File{Path: d.string(), Size: int64(d.uint())}
 		file.SHA256 = cas.Digest(d.fixed(32))
 		f.Files = append(f.Files, file)
+	}
+	for len(d.b) > 0 && !d.bad {
+		i := d.uint()
+		sum := d.fixed(sha512.Size)
+		if i >= uint64(len(f.Files)) {
+			d.bad = true
+			break
+		}
+		f.Files[i].SHA512 = hex.EncodeToString(sum)
 	}
 	if d.bad {
 		return nil, fmt.Errorf("%w: fact %d", meta.ErrCorrupt, pid)
@@ -430,7 +480,7 @@ func (t *Tx) deleteFact(mid uint32, pid meta.PID) error {
 	if err != nil {
 		return err
 	}
-	if err := t.b("name").Delete(key(nil).u32(mid).str(f.Name).u64(uint64(pid))); err != nil {
+	if err := t.b("name").Delete(nameKey(mid, &f.Record).u64(uint64(pid))); err != nil {
 		return err
 	}
 	for _, file := range f.Files {

@@ -16,7 +16,7 @@ type relationFields struct {
 
 func readRelationFields(b []byte) relationFields {
 	var f relationFields
-	s := deb822.ParagraphOf(b).Scan()
+	s := deb822.StanzaOf(b).Scan()
 	for s.Next() {
 		name := s.Name()
 		for _, t := range []struct {

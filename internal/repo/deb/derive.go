@@ -189,7 +189,7 @@ type description struct {
 // describe returns the key under which apt looks for a package's translations:
 // its Description-md5, or the MD5 of the description when it has none.
 func describe(par []byte) description {
-	p := deb822.ParagraphOf(par)
+	p := deb822.StanzaOf(par)
 	name, _ := p.Get("Package")
 	if sum, ok := p.Get("Description-md5"); ok {
 		return description{name, strings.ToLower(sum)}

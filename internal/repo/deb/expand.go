@@ -77,7 +77,7 @@ func expandSums(dir string, r io.Reader) ([]repo.Listed, error) {
 
 // expandDiff reads an Index of pdiffs: the patches as they are downloaded.
 func expandDiff(dir string, r io.Reader) ([]repo.Listed, error) {
-	par, err := deb822.NewReader(r, 0).Next()
+	stanza, err := deb822.NewReader(r, 0).Next()
 	if err == io.EOF {
 		return nil, nil
 	}
@@ -87,18 +87,38 @@ func expandDiff(dir string, r io.Reader) ([]repo.Listed, error) {
 	if err != nil {
 		return nil, err
 	}
-	value, _ := par.Get("SHA256-Download")
+	value, _ := stanza.Get("SHA256-Download")
 	var out []repo.Listed
-	err = eachDigest("SHA256-Download", value, func(sum, p string, size int64) error {
-		d, err := parseSHA256([]byte(sum))
+	for rest := value; ; {
+		e, more, ok := cutSum(rest)
+		if !ok && e.sum == "" {
+			return out, nil
+		}
+		rest = more
+		l, err := e.listed(dir)
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("SHA256-Download: %w", err)
 		}
 		if len(out) == maxExpanded {
-			return fmt.Errorf("more than %d patches: %w", maxExpanded, repo.ErrMalformed)
+			return nil, fmt.Errorf("SHA256-Download: more than %d patches: %w", maxExpanded, repo.ErrMalformed)
 		}
-		out = append(out, repo.Listed{Path: path.Join(dir, p), Size: size, SHA256: d})
-		return nil
-	})
-	return out, err
+		out = append(out, l)
+	}
+}
+
+// listed is the entry as a file listed by SHA-256 in a directory.
+func (e sumEntry) listed(dir string) (repo.Listed, error) {
+	p, err := cleanPath(e.path)
+	if err != nil {
+		return repo.Listed{}, err
+	}
+	d, err := parseSHA256([]byte(e.sum))
+	if err != nil {
+		return repo.Listed{}, fmt.Errorf("%s: %w", clip(p), err)
+	}
+	size, err := e.bytes()
+	if err != nil {
+		return repo.Listed{}, fmt.Errorf("%s: %w", clip(p), err)
+	}
+	return repo.Listed{Path: path.Join(dir, p), Size: size, SHA256: d}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -38,17 +39,18 @@ const (
 	fFilename
 	fSize
 	fSHA256
+	fSHA512
 	fBuiltUsing
 	fStaticBuiltUsing
 	fDirectory
-	fFiles
 	fChecksumsSha256
+	fChecksumsSha512
 	nFields
 )
 
 var fieldNames = [nFields]string{
-	"", "Package", "Version", "Architecture", "Source", "Filename", "Size", "SHA256",
-	"Built-Using", "Static-Built-Using", "Directory", "Files", "Checksums-Sha256",
+	"", "Package", "Version", "Architecture", "Source", "Filename", "Size", "SHA256", "SHA512",
+	"Built-Using", "Static-Built-Using", "Directory", "Checksums-Sha256", "Checksums-Sha512",
 }
 
 // fieldOf finds a field by name, in any case.
@@ -74,11 +76,13 @@ func fieldOf(name []byte) field {
 		return fStaticBuiltUsing
 	case "Directory":
 		return fDirectory
-	case "Files":
-		return fFiles
+	case "SHA512":
+		return fSHA512
 	case "Checksums-Sha256":
 		return fChecksumsSha256
-	case "Depends", "Description", "Maintainer", "Section", "Priority", "Homepage", "Tag", "Installed-Size", "Description-md5", "MD5sum":
+	case "Checksums-Sha512":
+		return fChecksumsSha512
+	case "Depends", "Description", "Maintainer", "Section", "Priority", "Homepage", "Tag", "Installed-Size", "Description-md5", "MD5sum", "Files":
 		return fNone
 	}
 	for f := fPackage; f < nFields; f++ {
@@ -89,56 +93,89 @@ func fieldOf(name []byte) field {
 	return fNone
 }
 
+// unusable is why no client can install what a stanza describes. The rest of its
+// index is good.
+type unusable struct {
+	reason string
+	class  error
+}
+
+func (u *unusable) Error() string { return fmt.Sprintf("%s: %v", u.reason, u.class) }
+func (u *unusable) Unwrap() error { return u.class }
+
+func unusablef(class error, format string, args ...any) error {
+	return &unusable{fmt.Sprintf(format, args...), class}
+}
+
 // parser reads facts from stanzas into records, reusing its memory.
 type parser struct {
 	kind  repo.Kind
 	val   [nFields][]byte
-	have  [nFields]bool
 	str   []byte // the record's short strings, one after another
 	arch  map[string]string
 	files []repo.File
-	refs  []repo.Ref
+	// listed are the files of a source package by path.
+	listed map[string]repo.File
+	refs   []repo.Ref
 }
 
 func newParser(kind repo.Kind) *parser {
-	return &parser{kind: kind, arch: make(map[string]string)}
+	return &parser{kind: kind, arch: make(map[string]string), listed: make(map[string]repo.File)}
 }
 
-// parse reads the facts of one stanza. rec's slices are valid until the next
-// call; its strings stay.
-func (p *parser) parse(par deb822.Paragraph, rec *repo.Record) error {
-	if err := p.read(par, rec); err != nil {
-		return fmt.Errorf("%s: %w", par, err)
+// parse reads the facts of one stanza. rec's slices are valid until the next call;
+// its strings stay. A stanza that no client can install becomes a record of
+// repo.KindUnusable, and its error is returned as why; err is returned where apt
+// cannot read the index either, or where a path is hostile.
+func (p *parser) parse(stanza deb822.Stanza, rec *repo.Record) (why *unusable, err error) {
+	if err = p.read(stanza, rec); err == nil {
+		return nil, nil
 	}
-	return nil
+	if !errors.As(err, &why) {
+		return nil, fmt.Errorf("%s: %w", stanza, err)
+	}
+	*rec = repo.Record{
+		Kind: repo.KindUnusable, Bytes: stanza.Bytes(), Name: showToken(p.val[fPackage]), Version: showToken(p.val[fVersion]),
+		Arch: showToken(p.val[fArchitecture]), Reason: why.reason,
+	}
+	if p.kind == repo.KindSource {
+		rec.Arch = SourceArch
+	}
+	return why, nil
 }
 
-func (p *parser) read(par deb822.Paragraph, rec *repo.Record) error {
-	clear(p.have[:])
+// showToken is a word as it is, and anything else quoted.
+func showToken(b []byte) string {
+	if len(b) == 0 || isToken(b) {
+		return string(b)
+	}
+	return strconv.QuoteToASCII(clip(string(b)))
+}
+
+// read follows apt where a field is written twice: the last counts.
+func (p *parser) read(stanza deb822.Stanza, rec *repo.Record) error {
 	clear(p.val[:])
-	s := par.Scan()
+	s := stanza.Scan()
 	for s.Next() {
-		f := fieldOf(s.Name())
-		if f == fNone {
-			continue
+		if f := fieldOf(s.Name()); f != fNone {
+			p.val[f] = bytes.TrimLeft(s.Value(), "\n\r\t ")
 		}
-		if p.have[f] {
-			return fmt.Errorf("field %s twice: %w", fieldNames[f], repo.ErrMalformed)
-		}
-		p.have[f], p.val[f] = true, s.Value()
 	}
 	if err := s.Err(); err != nil {
 		return fmt.Errorf("%w: %w", repo.ErrMalformed, err)
 	}
+	if len(p.val[fPackage]) == 0 {
+		return fmt.Errorf("no Package: %w", repo.ErrMalformed)
+	}
 	for _, f := range [...]field{fPackage, fVersion} {
 		if len(p.val[f]) == 0 {
-			return fmt.Errorf("no %s: %w", fieldNames[f], repo.ErrMalformed)
+			return unusablef(repo.ErrMalformed, "no %s", fieldNames[f])
 		}
 		if !isToken(p.val[f]) {
-			return fmt.Errorf("%s %q: not a word of printable ASCII: %w", fieldNames[f], clip(string(p.val[f])), repo.ErrMalformed)
+			return unusablef(repo.ErrMalformed, "%s %q: not a word of printable ASCII", fieldNames[f], clip(string(p.val[f])))
 		}
 	}
-	*rec = repo.Record{Kind: p.kind, Bytes: par.Bytes()}
+	*rec = repo.Record{Kind: p.kind, Bytes: stanza.Bytes()}
 	p.files, p.refs = p.files[:0], p.refs[:0]
 	var err error
 	if p.kind == repo.KindSource {
@@ -152,37 +189,24 @@ func (p *parser) read(par deb822.Paragraph, rec *repo.Record) error {
 
 func (p *parser) binary(rec *repo.Record) error {
 	arch := p.val[fArchitecture]
-	if !isToken(arch) {
-		return fmt.Errorf("Architecture %q: not an architecture: %w", clip(string(arch)), repo.ErrMalformed)
+	switch {
+	case len(arch) == 0:
+		return unusablef(repo.ErrMalformed, "no Architecture")
+	case !isToken(arch):
+		return unusablef(repo.ErrMalformed, "Architecture %q: not an architecture", clip(string(arch)))
+	case len(p.val[fFilename]) == 0:
+		return unusablef(repo.ErrMalformed, "no Filename")
 	}
-	if len(p.val[fSHA256]) == 0 {
-		return fmt.Errorf("no SHA256: %w", repo.ErrMalformed)
-	}
-	sum, err := parseSHA256(p.val[fSHA256])
+	file, err := p.binaryFile()
 	if err != nil {
 		return err
 	}
-	if len(p.val[fSize]) == 0 {
-		return fmt.Errorf("no Size: %w", repo.ErrMalformed)
-	}
-	size, err := parseSize(p.val[fSize])
-	if err != nil {
-		return err
-	}
-	if len(p.val[fFilename]) == 0 {
-		return fmt.Errorf("no Filename: %w", repo.ErrMalformed)
-	}
-	name, version, file := p.val[fPackage], p.val[fVersion], p.val[fFilename]
-	srcName, srcVersion := name, version
-	if v := p.val[fSource]; len(v) > 0 {
-		if srcName, srcVersion, err = splitSource(v, version); err != nil {
-			return err
-		}
-	}
+	name, version, path := p.val[fPackage], p.val[fVersion], p.val[fFilename]
+	srcName, srcVersion, known := p.sourceName()
 	// One allocation holds all the strings that differ between records.
 	p.str = append(p.str[:0], name...)
 	p.str = append(p.str, version...)
-	p.str = append(p.str, file...)
+	p.str = append(p.str, path...)
 	all := len(p.str)
 	if &srcName[0] != &name[0] {
 		p.str = append(p.str, srcName...)
@@ -201,31 +225,61 @@ func (p *parser) binary(rec *repo.Record) error {
 	if len(str) > mid {
 		src.Version = str[mid:]
 	}
-	clean, err := cleanPath(str[len(name)+len(version) : all])
-	if err != nil {
+	if !known {
+		src = repo.Ref{}
+	}
+	if file.Path, err = cleanPath(str[len(name)+len(version) : all]); err != nil {
 		return fmt.Errorf("Filename: %w", err)
 	}
 	rec.Arch = p.intern(arch)
-	p.files = append(p.files, repo.File{Path: clean, Size: size, SHA256: sum})
+	p.files = append(p.files, file)
 	p.refs = append(p.refs, src)
 	for _, f := range [...]field{fBuiltUsing, fStaticBuiltUsing} {
 		if len(p.val[f]) > 0 {
 			p.builtUsing(string(p.val[f]))
 		}
 	}
-	if len(p.refs) > maxBuiltUsing {
-		return fmt.Errorf("Built-Using: more than %d sources: %w", maxBuiltUsing, repo.ErrMalformed)
+	if !known && len(p.refs) == 1 {
+		p.refs = p.refs[:0]
 	}
 	return nil
 }
 
+// binaryFile reads size and digest of a binary package's file.
+func (p *parser) binaryFile() (f repo.File, err error) {
+	switch {
+	case len(p.val[fSHA256]) > 0:
+		if f.SHA256, err = parseSHA256(p.val[fSHA256]); err != nil {
+			return f, asUnusable(err)
+		}
+	case len(p.val[fSHA512]) > 0:
+		if f.SHA512, err = parseSHA512(string(p.val[fSHA512])); err != nil {
+			return f, asUnusable(err)
+		}
+	default:
+		return f, unusablef(repo.ErrWeak, "no SHA256 or SHA512")
+	}
+	if len(p.val[fSize]) == 0 {
+		return f, unusablef(repo.ErrMalformed, "no Size")
+	}
+	if f.Size, err = parseSize(p.val[fSize]); err != nil {
+		return f, asUnusable(err)
+	}
+	return f, nil
+}
+
+// asUnusable makes of a malformed value the reason why a stanza is of no use.
+func asUnusable(err error) error {
+	return &unusable{strings.TrimSuffix(err.Error(), ": "+repo.ErrMalformed.Error()), repo.ErrMalformed}
+}
+
 // builtUsing adds the sources that a Built-Using field names. What does not name
-// one version, as Policy 7.8 demands, names no source that could be found, and
-// is passed over: neither dpkg nor apt looks at the field.
+// one version, as Policy 7.8 demands, names no source that could be found, and is
+// passed over: neither dpkg nor apt looks at the field.
 func (p *parser) builtUsing(v string) {
 	for alt := range strings.SplitSeq(v, ",") {
 		r, err := parseRelation(alt)
-		if err == nil && r.Op == EQ && len(p.refs) <= maxBuiltUsing {
+		if err == nil && r.Op == EQ && len(p.refs) < maxBuiltUsing {
 			p.refs = append(p.refs, repo.Ref{Name: r.Name, Version: r.Version})
 		}
 	}
@@ -234,49 +288,86 @@ func (p *parser) builtUsing(v string) {
 func (p *parser) source(rec *repo.Record) error {
 	rec.Name, rec.Version, rec.Arch = string(p.val[fPackage]), string(p.val[fVersion]), SourceArch
 	p.refs = append(p.refs, repo.Ref{Name: rec.Name, Version: rec.Version})
-	if !p.have[fChecksumsSha256] {
-		if p.have[fFiles] {
-			return fmt.Errorf("no Checksums-Sha256, only Files with MD5: %w", repo.ErrWeak)
-		}
-		return fmt.Errorf("no Checksums-Sha256: %w", repo.ErrMalformed)
+	list, is512 := fChecksumsSha256, false
+	if len(p.val[list]) == 0 {
+		list, is512 = fChecksumsSha512, true
 	}
-	dir := string(p.val[fDirectory])
-	for line := range bytes.Lines(p.val[fChecksumsSha256]) {
-		w := bytes.Fields(line)
-		if len(w) == 0 {
-			continue
-		}
-		if len(w) != 3 {
-			return fmt.Errorf("Checksums-Sha256: line %q: %d words, expected digest, size and name: %w", clip(string(bytes.TrimSpace(line))), len(w), repo.ErrMalformed)
-		}
-		sum, err := parseSHA256(w[0])
-		if err != nil {
-			return fmt.Errorf("Checksums-Sha256: %w", err)
-		}
-		size, err := parseSize(w[1])
-		if err != nil {
-			return fmt.Errorf("Checksums-Sha256: %w", err)
-		}
-		if bytes.IndexByte(w[2], '/') >= 0 {
-			return fmt.Errorf("Checksums-Sha256: %q is not a file in the Directory: %w", clip(string(w[2])), repo.ErrHostile)
-		}
-		file := string(w[2])
-		if dir != "" {
-			file = dir + "/" + file
-		}
-		clean, err := cleanPath(file)
-		if err != nil {
-			return fmt.Errorf("Directory and Checksums-Sha256: %w", err)
-		}
-		if len(p.files) >= maxSourceFiles {
-			return fmt.Errorf("Checksums-Sha256: more than %d files: %w", maxSourceFiles, repo.ErrMalformed)
-		}
-		p.files = append(p.files, repo.File{Path: clean, Size: size, SHA256: sum})
+	if len(p.val[list]) == 0 {
+		return unusablef(repo.ErrWeak, "no Checksums-Sha256 or Checksums-Sha512")
 	}
-	if len(p.files) == 0 {
-		return fmt.Errorf("Checksums-Sha256 is empty: %w", repo.ErrMalformed)
+	clear(p.listed)
+	for line := range bytes.Lines(p.val[list]) {
+		if err := p.sourceFile(line, fieldNames[list], is512); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// sourceFile reads a line of a list of a source package's files. A line that is
+// there twice counts once.
+func (p *parser) sourceFile(line []byte, field string, is512 bool) error {
+	w := bytes.Fields(line)
+	if len(w) == 0 {
+		return nil
+	}
+	if len(w) != 3 {
+		return unusablef(repo.ErrMalformed, "%s: line %q: %d words, expected digest, size and name", field, clip(string(bytes.TrimSpace(line))), len(w))
+	}
+	var f repo.File
+	var err error
+	if is512 {
+		f.SHA512, err = parseSHA512(string(w[0]))
+	} else {
+		f.SHA256, err = parseSHA256(w[0])
+	}
+	if err == nil {
+		f.Size, err = parseSize(w[1])
+	}
+	if err != nil {
+		return asUnusable(fmt.Errorf("%s: %w", field, err))
+	}
+	if bytes.IndexByte(w[2], '/') >= 0 {
+		return fmt.Errorf("%s: %q is not a file in the Directory: %w", field, clip(string(w[2])), repo.ErrHostile)
+	}
+	name := string(w[2])
+	if dir := p.val[fDirectory]; len(dir) > 0 {
+		name = string(dir) + "/" + name
+	}
+	if f.Path, err = cleanPath(name); err != nil {
+		return fmt.Errorf("Directory and %s: %w", field, err)
+	}
+	if old, again := p.listed[f.Path]; again && old == f {
+		return nil
+	}
+	p.listed[f.Path] = f
+	if len(p.files) >= maxSourceFiles {
+		return unusablef(repo.ErrMalformed, "%s: more than %d files", field, maxSourceFiles)
+	}
+	p.files = append(p.files, f)
+	return nil
+}
+
+// sourceName reads "name" or "name (version)" from the Source field; without a
+// version the source has that of the binary, and without the field also its name.
+// Of a text of another form it is not known.
+func (p *parser) sourceName() (name, version []byte, known bool) {
+	name, version = p.val[fPackage], p.val[fVersion]
+	v := p.val[fSource]
+	if len(v) == 0 {
+		return name, version, true
+	}
+	srcName, srcVersion := v, version
+	if i := bytes.IndexByte(v, '('); i >= 0 {
+		if v[len(v)-1] != ')' {
+			return name, version, false
+		}
+		srcName, srcVersion = bytes.TrimSpace(v[:i]), bytes.TrimSpace(v[i+1:len(v)-1])
+	}
+	if !isToken(srcName) || !isToken(srcVersion) {
+		return name, version, false
+	}
+	return srcName, srcVersion, true
 }
 
 // intern returns one string for each architecture, of which there are few.
@@ -289,22 +380,6 @@ func (p *parser) intern(b []byte) string {
 		p.arch[s] = s
 	}
 	return s
-}
-
-// splitSource reads "name" or "name (version)"; without a version the source
-// has that of the binary.
-func splitSource(v, version []byte) (name, ver []byte, err error) {
-	name, ver = v, version
-	if i := bytes.IndexByte(v, '('); i >= 0 {
-		if v[len(v)-1] != ')' {
-			return nil, nil, fmt.Errorf("Source %q: no closing parenthesis: %w", clip(string(v)), repo.ErrMalformed)
-		}
-		name, ver = bytes.TrimSpace(v[:i]), bytes.TrimSpace(v[i+1:len(v)-1])
-	}
-	if !isToken(name) || !isToken(ver) {
-		return nil, nil, fmt.Errorf("Source %q: expected a name and perhaps a version in parentheses: %w", clip(string(v)), repo.ErrMalformed)
-	}
-	return name, ver, nil
 }
 
 func parseSHA256(b []byte) (cas.Digest, error) {

@@ -123,57 +123,137 @@ func TestFactsRefuse(t *testing.T) {
 		return strings.Join(out, "\n")
 	}
 	for _, tt := range []struct {
-		name, par, want string
-		is              error
+		name, stanza, want string
+		is                 error
 	}{
-		{"no Package", with("Package", ""), "paragraph 1 at byte 0: no Package: malformed", repo.ErrMalformed},
-		{"no Version", with("Version", ""), "paragraph 1 (hello) at byte 0: no Version: malformed", repo.ErrMalformed},
-		{"no SHA256", with("SHA256", ""), "paragraph 1 (hello) at byte 0: no SHA256: malformed", repo.ErrMalformed},
-		{"no Size", with("Size", ""), "paragraph 1 (hello) at byte 0: no Size: malformed", repo.ErrMalformed},
-		{"no Filename", with("Filename", ""), "paragraph 1 (hello) at byte 0: no Filename: malformed", repo.ErrMalformed},
-		{"no Architecture", with("Architecture", ""), `stanza 1 (hello) at byte 0: Architecture "": not an architecture: malformed`, repo.ErrMalformed},
+		{"no Package", with("Package", ""), "stanza 1 at byte 0: no Package: malformed", repo.ErrMalformed},
 		{"escape", with("Filename", "../../etc/x"), `stanza 1 (hello) at byte 0: Filename: path "../../etc/x": leaves its directory: hostile path`, repo.ErrHostile},
 		{"escape inside", with("Filename", "pool/../../x"), `stanza 1 (hello) at byte 0: Filename: path "pool/../../x": leaves its directory: hostile path`, repo.ErrHostile},
 		{"absolute", with("Filename", "/etc/x"), `stanza 1 (hello) at byte 0: Filename: path "/etc/x": absolute: hostile path`, repo.ErrHostile},
 		{"carriage return", with("Filename", "pool/a\rb.deb"), `stanza 1 (hello) at byte 0: Filename: path "pool/a\rb.deb": control character: hostile path`, repo.ErrHostile},
 		{"escape code", with("Filename", "pool/\x1b[2J.deb"), `stanza 1 (hello) at byte 0: Filename: path "pool/\x1b[2J.deb": control character: hostile path`, repo.ErrHostile},
+		{"NUL", with("Filename", "pool/a\x00.deb"), `stanza 1 (hello) at byte 0: Filename: path "pool/a\x00.deb": control character: hostile path`, repo.ErrHostile},
 		{"backslash", with("Filename", `..\x`), `stanza 1 (hello) at byte 0: Filename: path "..\\x": backslash: hostile path`, repo.ErrHostile},
 		{"not UTF-8", with("Filename", "pool/\xff.deb"), `stanza 1 (hello) at byte 0: Filename: path "pool/\xff.deb": not UTF-8: hostile path`, repo.ErrHostile},
 		{"directory", with("Filename", "pool/"), `stanza 1 (hello) at byte 0: Filename: path "pool/": a directory: hostile path`, repo.ErrHostile},
 		{"dot", with("Filename", "./."), `stanza 1 (hello) at byte 0: Filename: path "./.": a directory: hostile path`, repo.ErrHostile},
-		{"negative", with("Size", "-1"), `stanza 1 (hello) at byte 0: Size "-1": expected a number of bytes up to 1099511627776: malformed`, repo.ErrMalformed},
-		{"huge", with("Size", "18446744073709551616"), `stanza 1 (hello) at byte 0: Size "18446744073709551616": expected a number of bytes up to 1099511627776: malformed`, repo.ErrMalformed},
-		{"short digest", with("SHA256", "abcd"), `stanza 1 (hello) at byte 0: SHA256 "abcd": 4 characters, expected 64: malformed`, repo.ErrMalformed},
-		{"name", with("Package", "../x"), `stanza 1 (../x) at byte 0: Package "../x": not a word of printable ASCII: malformed`, repo.ErrMalformed},
-		{"version", with("Version", "1 2"), `stanza 1 (hello) at byte 0: Version "1 2": not a word of printable ASCII: malformed`, repo.ErrMalformed},
-		{"source", with("Source", "a (1"), `stanza 1 (hello) at byte 0: Source "a (1": no closing parenthesis: malformed`, repo.ErrMalformed},
-		{"built using", with("Built-Using", strings.Repeat("gcc (= 1),", 20_001)), `stanza 1 (hello) at byte 0: Built-Using: more than 20000 sources: malformed`, repo.ErrMalformed},
-		{"twice", helloPar + "\nfilename: pool/other.deb", "paragraph 1 (hello) at byte 0: field Filename twice: malformed", repo.ErrMalformed},
-		{"NUL", with("Filename", "pool/a\x00.deb"), "malformed: stanza 1 (hello) at byte 0: NUL at byte 307: malformed control data", repo.ErrMalformed},
 		{"large", helloPar + "\nTag: " + strings.Repeat("x", 100<<20), `malformed: stanza 1 (hello) at byte 0: field "Tag": more than 4194304 bytes: too large`, repo.ErrMalformed},
-		{"no field", "Package: a\nnonsense", `stanza 1 (a) at byte 0: malformed: stanza 1 at byte 0: line "nonsense" is no field: malformed control data`, repo.ErrMalformed},
+		{"no field", "Package: a\nnonsense", `malformed: stanza 1 at byte 0: line "nonsense" is no field: malformed control data`, repo.ErrMalformed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := records(t, repo.KindBinary, tt.par)
+			_, err := records(t, repo.KindBinary, tt.stanza)
 			if !errors.Is(err, tt.is) || err.Error() != tt.want {
 				t.Errorf("error %v\nexpected %s", err, tt.want)
 			}
 		})
 	}
 	const src = "Package: a\nVersion: 1\nDirectory: pool\n"
-	for _, tt := range []struct{ name, par, want string }{
-		{"only MD5", src + "Files:\n d41d8cd98f00b204e9800998ecf8427e 1 a.dsc", "paragraph 1 (a) at byte 0: no Checksums-Sha256, only Files with MD5: weak digest"},
-		{"no files", src, "paragraph 1 (a) at byte 0: no Checksums-Sha256: malformed"},
-		{"empty", src + "Checksums-Sha256:\n", "paragraph 1 (a) at byte 0: Checksums-Sha256 is empty: malformed"},
+	for _, tt := range []struct{ name, stanza, want string }{
 		{"slash", src + "Checksums-Sha256:\n " + sumA + " 1 x/a.dsc", `stanza 1 (a) at byte 0: Checksums-Sha256: "x/a.dsc" is not a file in the Directory: hostile path`},
 		{"directory", strings.Replace(src, "pool", "../pool", 1) + "Checksums-Sha256:\n " + sumA + " 1 a.dsc", `stanza 1 (a) at byte 0: Directory and Checksums-Sha256: path "../pool/a.dsc": leaves its directory: hostile path`},
-		{"words", src + "Checksums-Sha256:\n " + sumA[:4] + " 1", `stanza 1 (a) at byte 0: Checksums-Sha256: line "0ed6 1": 2 words, expected digest, size and name: malformed`},
 	} {
 		t.Run("source "+tt.name, func(t *testing.T) {
-			if _, err := records(t, repo.KindSource, tt.par); err == nil || err.Error() != tt.want {
+			if _, err := records(t, repo.KindSource, tt.stanza); err == nil || err.Error() != tt.want {
 				t.Errorf("error %v\nexpected %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// A stanza that no client can install is told with its reason beside one that can
+// be used, and refuses the index where there is no other.
+func TestUnusableFacts(t *testing.T) {
+	const good = "Package: good\nVersion: 1\nArchitecture: all\nFilename: b.deb\nSize: 0\nSHA256: " + sumB
+	const src = "Package: a\nVersion: 1\nDirectory: pool\n"
+	const goodSource = src + "Checksums-Sha256:\n " + sumA + " 10 a.dsc"
+	with := func(field, value string) string {
+		s := strings.Replace(helloPar, "\n"+field+": ", "\nX-"+field+": ", 1)
+		if value != "" {
+			s += "\n" + field + ": " + value
+		}
+		return s
+	}
+	for _, tt := range []struct {
+		stanza, name, version, arch, reason string
+		is                                  error
+	}{
+		{with("Version", ""), "hello", "", "amd64", "no Version", repo.ErrMalformed},
+		{with("Version", "1 2"), "hello", `"1 2"`, "amd64", `Version "1 2": not a word of printable ASCII`, repo.ErrMalformed},
+		{"Package: ../é" + strings.TrimPrefix(helloPar, "Package: hello"), `"../\u00e9"`, "2:1.0-1+b1", "amd64", `Package "../é": not a word of printable ASCII`, repo.ErrMalformed},
+		{with("SHA256", ""), "hello", "2:1.0-1+b1", "amd64", "no SHA256 or SHA512", repo.ErrWeak},
+		{with("SHA256", "abcd"), "hello", "2:1.0-1+b1", "amd64", `SHA256 "abcd": 4 characters, expected 64`, repo.ErrMalformed},
+		{with("SHA256", "") + "\nSHA512: abcd", "hello", "2:1.0-1+b1", "amd64", `SHA512 "abcd": expected 128 hexadecimal digits`, repo.ErrMalformed},
+		{with("Size", ""), "hello", "2:1.0-1+b1", "amd64", "no Size", repo.ErrMalformed},
+		{with("Size", "-1"), "hello", "2:1.0-1+b1", "amd64", `Size "-1": expected a number of bytes up to 1099511627776`, repo.ErrMalformed},
+		{with("Size", "18446744073709551616"), "hello", "2:1.0-1+b1", "amd64", `Size "18446744073709551616": expected a number of bytes up to 1099511627776`, repo.ErrMalformed},
+		{with("Filename", ""), "hello", "2:1.0-1+b1", "amd64", "no Filename", repo.ErrMalformed},
+		{with("Architecture", ""), "hello", "2:1.0-1+b1", "", "no Architecture", repo.ErrMalformed},
+		{src + "Files:\n d41d8cd98f00b204e9800998ecf8427e 1 a.dsc", "a", "1", "source", "no Checksums-Sha256 or Checksums-Sha512", repo.ErrWeak},
+		{src + "Checksums-Sha256:", "a", "1", "source", "no Checksums-Sha256 or Checksums-Sha512", repo.ErrWeak},
+		{src + "Checksums-Sha256:\n " + sumA[:4] + " 1", "a", "1", "source", `Checksums-Sha256: line "0ed6 1": 2 words, expected digest, size and name`, repo.ErrMalformed},
+		{src + "Checksums-Sha256:\n " + sumA + " x a.dsc", "a", "1", "source", `Checksums-Sha256: Size "x": expected a number of bytes up to 1099511627776`, repo.ErrMalformed},
+	} {
+		kind, other := repo.KindBinary, good
+		if tt.arch == "source" {
+			kind, other = repo.KindSource, goodSource
+		}
+		got, err := records(t, kind, tt.stanza+"\n\n"+other)
+		if err != nil || len(got) != 2 || got[1].Kind != kind {
+			t.Errorf("%s: %v, %+v", tt.reason, err, got)
+			continue
+		}
+		want := repo.Record{Kind: repo.KindUnusable, Name: tt.name, Version: tt.version, Arch: tt.arch, Reason: tt.reason, Bytes: []byte(tt.stanza)}
+		if d := cmp.Diff(want, got[0]); d != "" {
+			t.Errorf("%s: -want +got\n%s", tt.reason, d)
+		}
+		_, err = records(t, kind, tt.stanza)
+		if says := "no stanza can be used: stanza 1 ("; !errors.Is(err, tt.is) || !strings.HasPrefix(err.Error(), says) || !strings.HasSuffix(err.Error(), tt.reason+": "+tt.is.Error()) {
+			t.Errorf("alone: error %v, expected %s…%s", err, says, tt.reason)
+		}
+	}
+}
+
+// What apt reads past is read past, with the values that apt takes.
+func TestOddFacts(t *testing.T) {
+	sum512 := sumA + sumB
+	for _, tt := range []struct {
+		name, stanza string
+		change       func(*repo.Record)
+	}{
+		{"twice", helloPar + "\nfilename: pool/other.deb\nSize: 5", func(r *repo.Record) { r.Files[0].Path, r.Files[0].Size = "pool/other.deb", 5 }},
+		{"source of free text", helloPar + "\nSource: Acme Tools Inc.", func(r *repo.Record) { r.Sources[0] = repo.Ref{} }},
+		{"source without closing parenthesis", helloPar + "\nSource: a (1", func(r *repo.Record) { r.Sources[0] = repo.Ref{} }},
+		{"SHA512 beside SHA256", helloPar + "\nSHA512: abcd", func(*repo.Record) {}},
+		{"SHA512 alone", strings.Replace(helloPar, "SHA256: "+sumA, "SHA512: "+strings.ToUpper(sum512), 1), func(r *repo.Record) { r.Files[0].SHA256, r.Files[0].SHA512 = cas.Digest{}, sum512 }},
+		{"value on the next line", strings.Replace(helloPar, "Package: hello", "Package:\n hello", 1), func(*repo.Record) {}},
+		{"many Built-Using", helloPar + "\nBuilt-Using: " + strings.Repeat("gcc (= 1),", 20_001) + "\nStatic-Built-Using:", func(r *repo.Record) {
+			r.Sources = r.Sources[:1]
+			for len(r.Sources) < maxBuiltUsing {
+				r.Sources = append(r.Sources, repo.Ref{Name: "gcc", Version: "1"})
+			}
+		}},
+	} {
+		base, err := records(t, repo.KindBinary, helloPar)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := base[0]
+		want.Bytes = []byte(tt.stanza)
+		tt.change(&want)
+		got, err := records(t, repo.KindBinary, tt.stanza)
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		} else if d := cmp.Diff(want, got[0]); d != "" {
+			t.Errorf("%s: -want +got\n%s", tt.name, d)
+		}
+	}
+	const src = "Package: a\nVersion: 1\nDirectory: pool\n"
+	got, err := records(t, repo.KindSource, src+"Checksums-Sha512:\n "+sum512+" 10 a.dsc\n "+sum512+" 10 a.dsc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]repo.File{{Path: "pool/a.dsc", Size: 10, SHA512: sum512}}, got[0].Files); d != "" {
+		t.Errorf("files of a source listed by SHA-512: -want +got\n%s", d)
 	}
 }
 
@@ -193,7 +273,7 @@ func TestRealPackages(t *testing.T) {
 		t.Fatal(err)
 	}
 	if size != len(data) {
-		t.Errorf("paragraphs have %d bytes with the lines between them, the index %d", size, len(data))
+		t.Errorf("stanzas have %d bytes with the lines between them, the index %d", size, len(data))
 	}
 }
 
@@ -345,7 +425,13 @@ func FuzzFacts(f *testing.F) {
 			kind = repo.KindSource
 		}
 		err := readIndex(t.Context(), bytes.NewReader(data), kind, func(r *repo.Record) error {
-			if !isToken(r.Name) || !isToken(r.Version) || !isToken(r.Arch) || len(r.Files) == 0 || len(r.Sources) == 0 {
+			if r.Kind == repo.KindUnusable {
+				if r.Name == "" || r.Reason == "" || len(r.Files)+len(r.Sources) > 0 {
+					t.Fatalf("record %+v", r)
+				}
+				return nil
+			}
+			if !isToken(r.Name) || !isToken(r.Version) || !isToken(r.Arch) || len(r.Files) == 0 {
 				t.Fatalf("record %+v", r)
 			}
 			for _, f := range r.Files {

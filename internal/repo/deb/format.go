@@ -88,13 +88,19 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo
 	return readIndex(ctx, r, kind, emit)
 }
 
-// readIndex emits the records of a plain index.
+// readIndex emits the records of a plain index. One in which no stanza can be used
+// is an error.
 func readIndex(ctx context.Context, r io.Reader, kind repo.Kind, emit func(*repo.Record) error) error {
 	p := newParser(kind)
 	var rec repo.Record
+	var first error // that makes a stanza unusable
+	usable := false
 	for pr := deb822.NewReader(r, 0); ; {
-		par, err := pr.Next()
+		stanza, err := pr.Next()
 		if err == io.EOF {
+			if first != nil && !usable {
+				return fmt.Errorf("no stanza can be used: %w", first)
+			}
 			return ctx.Err()
 		}
 		if errors.Is(err, deb822.ErrMalformed) || errors.Is(err, deb822.ErrTooLarge) {
@@ -103,8 +109,14 @@ func readIndex(ctx context.Context, r io.Reader, kind repo.Kind, emit func(*repo
 		if err != nil {
 			return err
 		}
-		if err := p.parse(par, &rec); err != nil {
+		why, err := p.parse(stanza, &rec)
+		if err != nil {
 			return err
+		}
+		if why == nil {
+			usable = true
+		} else if first == nil {
+			first = fmt.Errorf("%s: %w", stanza, why)
 		}
 		if err := emit(&rec); err != nil {
 			return err

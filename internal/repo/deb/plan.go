@@ -2,6 +2,7 @@ package deb
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -222,15 +223,26 @@ func (Format) Plan(m config.Mirror, root *repo.Root) ([]repo.Group, error) {
 func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, error) {
 	flat := isFlat(suite)
 	var first, then []repo.Group
-	for _, l := range groupFiles(rel.Files) {
-		ix := classify(l.index, flat)
-		if !selects(m, rel, flat, l.index, ix, l.forms) {
+	bad := badEntries(rel)
+	for _, l := range groupFiles(append(slices.Clone(rel.Files), bad...)) {
+		if !selects(m, rel, flat, l.index, classify(l.index, flat), l.forms) {
 			continue
 		}
-		g := repo.Group{Index: l.index, Component: ix.component, Arch: ix.arch, Forms: l.forms}
+		ix := classify(l.index, flat)
+		g := repo.Group{Index: l.index, Component: ix.component, Arch: ix.arch}
+		for _, f := range l.forms {
+			if err := rel.Bad[f.Path]; err == nil {
+				g.Forms = append(g.Forms, f)
+			} else if g.Err == nil {
+				g.Err = fmt.Errorf("suite %s: parse Release: %w", suite, err)
+			}
+		}
 		switch ix.kind {
 		case packages, udebs, sources:
 			g.Packages = true
+			if l.plain == nil {
+				g.Warning = fmt.Sprintf("%s is listed only compressed, so apt does not ask for it and finds none of its packages", l.index)
+			}
 			first = append(first, g)
 		case translation:
 			then = append(then, g)
@@ -247,6 +259,15 @@ func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, er
 			suite, words(m.Components), words(m.Architectures), words(rel.Components), words(rel.Architectures), repo.ErrMissing)
 	}
 	return append(first, then...), nil
+}
+
+// badEntries are the files whose entries in the Release are bad, by path alone.
+func badEntries(rel *Release) []repo.Listed {
+	var out []repo.Listed
+	for _, p := range slices.Sorted(maps.Keys(rel.Bad)) {
+		out = append(out, repo.Listed{Path: p})
+	}
+	return out
 }
 
 func words(s []string) string {

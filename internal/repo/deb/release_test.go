@@ -2,6 +2,7 @@ package deb
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,6 +62,7 @@ Description: Debian 12 - Security Updates
 		NoSupportForArchAll: "Packages", AcquireByHash: true,
 		Architectures: []string{"all", "amd64"}, Components: []string{"updates/main", "updates/contrib"},
 		Date:       time.Date(2026, 7, 11, 10, 16, 37, 0, time.UTC),
+		DateText:   "Sat, 11 Jul 2026 10:16:37 UTC",
 		ValidUntil: time.Date(2026, 8, 8, 9, 16, 37, 0, time.UTC),
 		Files: []repo.Listed{
 			{Path: "main/binary-amd64/Packages", Size: 1234, SHA256: a, SHA512: sha512, Alternates: []string{
@@ -85,30 +87,59 @@ func TestParseReleaseRefuses(t *testing.T) {
 	}{
 		{"empty", "", `empty: malformed`, repo.ErrMalformed},
 		{"HTML", "<html><body>Please log in</body></html>\n", `malformed: stanza 1 at byte 0: line "<html><body>Please log in</body></html>" is no field: malformed control data`, repo.ErrMalformed},
-		{"no date", "Suite: x\nSHA256:\n", `no Date: malformed`, repo.ErrMalformed},
-		{"local time", "Date: Sat, 11 Jul 2026 10:16:37 CEST\nSHA256:\n", `Date: date "Sat, 11 Jul 2026 10:16:37 CEST": expected a form like "Sat, 11 Jul 2026 10:16:37 UTC": malformed`, repo.ErrMalformed},
 		{"valid-until", date + "Valid-Until: tomorrow\nSHA256:\n", `Valid-Until: date "tomorrow": expected a form like "Sat, 11 Jul 2026 10:16:37 UTC": malformed`, repo.ErrMalformed},
 		{"weak", date + "MD5Sum:\n d41d8cd98f00b204e9800998ecf8427e 0 Packages\n", `lists files by MD5 or SHA-1 alone, expected SHA256 or SHA512: weak digest`, repo.ErrWeak},
 		{"none", date, `neither SHA256 nor SHA512: malformed`, repo.ErrMalformed},
-		{"two stanzas", date + "SHA256:\n\nSuite: other\n", `text after the first stanza: malformed`, repo.ErrMalformed},
-		{"twice", date + "Suite: a\nSHA256:\nsuite: b\n", `field suite twice: malformed`, repo.ErrMalformed},
-		{"NUL", date + "SHA256:\x00\n", `NUL at byte 43: malformed`, repo.ErrMalformed},
-		{"CR", date + "SHA256:\r\n", `carriage return at byte 43: malformed`, repo.ErrMalformed},
-		{"short digest", date + "SHA256:\n abcd 1 Packages\n", `SHA256: Packages: SHA256 "abcd": 4 characters, expected 64: malformed`, repo.ErrMalformed},
-		{"bad 512", date + "SHA512:\n abcd 1 Packages\n", `SHA512: Packages: SHA512 "abcd": expected 128 hexadecimal digits: malformed`, repo.ErrMalformed},
-		{"negative", date + "SHA256:\n " + sumA + " -1 Packages\n", `SHA256: Packages: size "-1": expected a number of bytes up to 68719476736: malformed`, repo.ErrMalformed},
-		{"huge", date + "SHA256:\n " + sumA + " 99999999999 Packages\n", `SHA256: Packages: size "99999999999": expected a number of bytes up to 68719476736: malformed`, repo.ErrMalformed},
-		{"words", date + "SHA256:\n " + sumA + " 1 Packages x\n", `SHA256: line "0ed6d4c8891eb86358b94bb35d9e4da4a0ed6d4c8891eb86358b94bb35d9…": expected digest, size and path: malformed`, repo.ErrMalformed},
-		{"contradiction", date + "SHA256:\n " + sumA + " 1 Packages\n " + sumB + " 1 Packages\n", `SHA256: Packages: Packages listed twice with different digests or sizes: malformed`, repo.ErrMalformed},
-		{"escape", date + "SHA256:\n " + sumA + " 1 ../../etc/passwd\n", `SHA256: path "../../etc/passwd": leaves its directory: hostile path`, repo.ErrHostile},
-		{"inner escape", date + "SHA256:\n " + sumA + " 1 main/../../x\n", `SHA256: path "main/../../x": leaves its directory: hostile path`, repo.ErrHostile},
-		{"absolute", date + "SHA256:\n " + sumA + " 1 /etc/passwd\n", `SHA256: path "/etc/passwd": absolute: hostile path`, repo.ErrHostile},
-		{"component", date + "Components: main ../x\nSHA256:\n", `Architectures and Components: path "../x": leaves its directory: hostile path`, repo.ErrHostile},
+		{"stray line at the end", date + "SHA256:\nstray\n", `malformed: stanza 1 at byte 0: line "stray" is no field: malformed control data`, repo.ErrMalformed},
+		{"one word", date + "SHA256:\x00\n", `SHA256: "\x00": expected digest, size and path: malformed`, repo.ErrMalformed},
+		{"two words", date + "SHA256:\n " + sumA + " 1\n", `SHA256: "0ed6d4c8891eb86358b94bb35d9e4da4a0ed6d4c8891eb86358b94bb35d9…": expected digest, size and path: malformed`, repo.ErrMalformed},
+		{"four words", date + "SHA256:\n " + sumA + " 1 Packages x\n", `SHA256: "x": expected digest, size and path: malformed`, repo.ErrMalformed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := ParseRelease([]byte(tt.in))
 			if !errors.Is(err, tt.is) || err.Error() != "parse Release: "+tt.want {
 				t.Errorf("error %v\nexpected %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// What no configuration needs does not make a Release unreadable.
+func TestParseReleaseReadsPast(t *testing.T) {
+	const date = "Date: Sat, 11 Jul 2026 10:16:37 UTC\n"
+	files := func(r *Release) string {
+		var out []string
+		for _, l := range r.Files {
+			out = append(out, fmt.Sprintf("%s %d %.2s%.2s", l.Path, l.Size, l.SHA256, l.SHA512))
+		}
+		return strings.Join(out, ", ")
+	}
+	for _, tt := range []struct{ name, in, files, bad, odd string }{
+		{"no date", "Suite: x\nSHA256:\n", "", "", ""},
+		{"two stanzas", date + "SHA256:\n\nSuite: other\n", "", "", "text after the first stanza"},
+		{"twice", date + "Suite: a\nSHA256:\nsuite: b\n", "", "", "field suite twice, of which the last counts"},
+		{"CR", date + "SHA256:\r\n " + sumA + " 1 Packages\r\n", "Packages 1 0e", "", ""},
+		{"short digest", date + "SHA256:\n abcd 1 a\n " + sumA + " 1 b\n", "b 1 0e", `SHA256: a: SHA256 "abcd": 4 characters, expected 64: malformed`, ""},
+		{"bad SHA512", date + "SHA512:\n abcd 1 a\nSHA256:\n " + sumA + " 1 a\n", "", `SHA512: a: SHA512 "abcd": expected 128 hexadecimal digits: malformed`, ""},
+		{"negative", date + "SHA256:\n " + sumA + " -1 a\n", "", `SHA256: a: size "-1": expected a number of bytes up to 68719476736: malformed`, ""},
+		{"huge", date + "SHA256:\n " + sumA + " 99999999999 a\n", "", `SHA256: a: size "99999999999": expected a number of bytes up to 68719476736: malformed`, ""},
+		{"two digests", date + "SHA256:\n " + sumA + " 1 a\n " + sumB + " 2 a\n", "a 1 0e", "", "a listed twice, of which the first counts"},
+		{"two sizes", date + "SHA256:\n " + sumA + " 1 a\nSHA512:\n " + sumA + sumB + " 2 a\n", "a 2 0e0e", "", "a listed with two sizes, of which that beside SHA512 counts"},
+		{"escape", date + "SHA256:\n " + sumA + " 1 ../../etc/passwd\n", "", "", `SHA256 lists "../../etc/passwd"`},
+		{"absolute", date + "SHA256:\n " + sumA + " 1 /etc/passwd\n", "", "", `SHA256 lists "/etc/passwd"`},
+		{"component", date + "Components: main ../x\nSHA256:\n", "", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := ParseRelease([]byte(tt.in))
+			if err != nil {
+				t.Fatal(err)
+			}
+			bad := ""
+			if r.Bad["a"] != nil {
+				bad = r.Bad["a"].Error()
+			}
+			if files(r) != tt.files || bad != tt.bad || strings.Join(r.Oddities, "\n") != tt.odd {
+				t.Errorf("files %q, bad %q, odd %q", files(r), bad, r.Oddities)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +56,6 @@ APT::Sandbox::User "";
 APT::Get::Assume-Yes "true";
 Acquire::Check-Valid-Until "false";
 Acquire::Languages "none";
-Acquire::ForceHash "SHA256";
 Dir::Log "/dev/null";
 `, dir, dir, archs[0], strings.Join(archs, `"; "`))
 	for name, data := range map[string]string{"apt.conf": conf, "var/lib/dpkg/status": "", "etc/apt/sources.list.d/snapd.sources": sources.String()} {
@@ -69,31 +69,75 @@ Dir::Log "/dev/null";
 	if _, err := runApt(ctx, dir, "update", "--error-on=any"); err != nil {
 		return nil, err
 	}
-	out, err := runApt(ctx, dir, append([]string{"install", "--print-uris", "--"}, packages...)...)
+	res, lacking, err := installURIs(ctx, dir, "SHA256", packages)
+	if err == nil && lacking {
+		// Some packages are listed by SHA-512 alone.
+		var by512 []repo.Resolved
+		by512, _, err = installURIs(ctx, dir, "SHA512", packages)
+		for i := range res {
+			if res[i].SHA256.IsZero() && i < len(by512) && by512[i].URL == res[i].URL {
+				res[i].SHA512 = by512[i].SHA512
+			}
+		}
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("resolve dependencies of %s: %w", strings.Join(packages, " "), err)
 	}
-	var res []repo.Resolved
-	for line := range strings.Lines(string(out)) {
-		// 'URL' FILE SIZE SHA256:HEX
-		parts := strings.Fields(line)
-		if len(parts) != 4 || !strings.HasPrefix(parts[0], "'") {
-			continue
+	for _, r := range res {
+		if r.SHA256.IsZero() && r.SHA512 == "" {
+			return nil, fmt.Errorf("resolve dependencies of %s: apt knows %s by no strong digest: %w", strings.Join(packages, " "), r.URL, repo.ErrWeak)
 		}
-		h, ok := strings.CutPrefix(parts[3], "SHA256:")
-		if !ok {
-			return nil, fmt.Errorf("resolve dependencies: apt names no SHA-256: %s", strings.TrimSpace(line))
-		}
-		d, err := cas.ParseDigest(h)
-		if err != nil {
-			return nil, fmt.Errorf("resolve dependencies: %w", err)
-		}
-		res = append(res, repo.Resolved{URL: strings.Trim(parts[0], "'"), SHA256: d})
-	}
-	if len(res) == 0 {
-		return nil, fmt.Errorf("resolve dependencies of %s: apt names no package", strings.Join(packages, " "))
 	}
 	return res, nil
+}
+
+// installURIs lists what apt would fetch to install packages, with digests of one
+// kind; lacking reports that some packages do not have it.
+func installURIs(ctx context.Context, dir, hash string, packages []string) (res []repo.Resolved, lacking bool, err error) {
+	out, err := runApt(ctx, dir, append([]string{"install", "--print-uris", "-o", "Acquire::ForceHash=" + hash, "--"}, packages...)...)
+	if err != nil {
+		return nil, false, err
+	}
+	for line := range strings.Lines(string(out)) {
+		r, ok, err := printedURI(line)
+		if err != nil {
+			return nil, false, err
+		}
+		if ok {
+			res = append(res, r)
+			lacking = lacking || r.SHA256.IsZero() && r.SHA512 == ""
+		}
+	}
+	if len(res) == 0 {
+		return nil, false, errors.New("apt names no package")
+	}
+	return res, lacking, nil
+}
+
+// printedURI reads a line that --print-uris writes: 'URL' NAME_VERSION_ARCH.deb SIZE
+// HASH:HEX, the last only where the package has a digest of the kind asked for. It
+// is not ok for other lines.
+func printedURI(line string) (r repo.Resolved, ok bool, err error) {
+	parts := strings.Fields(line)
+	if len(parts) < 3 || !strings.HasPrefix(parts[0], "'") {
+		return r, false, nil
+	}
+	r.URL = strings.Trim(parts[0], "'")
+	name, err := url.PathUnescape(strings.TrimSuffix(parts[1], ".deb"))
+	words := strings.Split(name, "_")
+	if err != nil || len(words) != 3 {
+		return r, false, fmt.Errorf("apt names the file %q", parts[1])
+	}
+	r.Name, r.Version, r.Arch = words[0], words[1], words[2]
+	if len(parts) == 3 {
+		return r, true, nil
+	}
+	if h, ok := strings.CutPrefix(parts[3], "SHA512:"); ok {
+		r.SHA512, err = parseSHA512(h)
+	} else {
+		r.SHA256, err = cas.ParseDigest(strings.TrimPrefix(parts[3], "SHA256:"))
+	}
+	return r, err == nil, err
 }
 
 func runApt(ctx context.Context, dir string, args ...string) ([]byte, error) {

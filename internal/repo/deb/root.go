@@ -137,7 +137,8 @@ func checkDates(rel *Release, now time.Time) error {
 
 // ParseRoot verifies the documents of a suite: InRelease, or Release and
 // Release.gpg. Keys are judged at the Release's own Date, its Valid-Until at
-// p.Now.
+// p.Now. The time of the signature takes the place of a Date that is absent or that
+// apt cannot read.
 func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
 	root, err := parseRoot(suite, docs, p)
 	if err != nil {
@@ -183,20 +184,53 @@ func parseRoot(suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*rep
 	if err != nil {
 		return nil, err
 	}
-	if v, err = verify(sign.VerifyOptions{Keyring: p.Keyring, At: rel.Date, Now: p.Now, Client: client}); err != nil {
+	undated := rel.Date.IsZero()
+	if undated {
+		// The keys were judged at that time already.
+		rel.Date = signedAt(v)
+	} else if v, err = verify(sign.VerifyOptions{Keyring: p.Keyring, At: rel.Date, Now: p.Now, Client: client}); err != nil {
 		return nil, untrusted(err)
 	}
 	if err := checkDates(rel, p.Now); err != nil {
 		return nil, err
 	}
 	root := &repo.Root{
-		Suite: suite, Docs: docs, Date: rel.Date, ValidUntil: rel.ValidUntil,
-		Trust: repo.TrustSignature, Files: rel.Files, ByHash: rel.AcquireByHash,
+		Suite: suite, Docs: docs, Date: rel.Date, Undated: undated, ValidUntil: rel.ValidUntil,
+		Trust: repo.TrustSignature, Files: rel.Files, ByHash: rel.AcquireByHash, Warnings: rel.warnings(undated),
 	}
 	for _, s := range v.Good {
 		root.Signers = append(root.Signers, repo.Signer{Fingerprint: s.Fingerprint, UserID: s.UserID, SignedAt: s.Created})
 	}
 	return root, nil
+}
+
+// signedAt is the time of the newest good signature.
+func signedAt(v sign.Verified) time.Time {
+	var at time.Time
+	for _, s := range v.Good {
+		if s.Created.After(at) {
+			at = s.Created
+		}
+	}
+	return at
+}
+
+// warnings says what was read past in a Release.
+func (r *Release) warnings(undated bool) []string {
+	var out []string
+	switch {
+	case undated && r.DateText == "":
+		out = append(out, fmt.Sprintf("Release has no Date, its signature's time %s is used", formatDate(r.Date)))
+	case undated:
+		out = append(out, fmt.Sprintf("Release has a Date that apt cannot read (%q), its signature's time %s is used", clip(r.DateText), formatDate(r.Date)))
+	}
+	switch n := len(r.Oddities); {
+	case n == 1:
+		out = append(out, "Release: "+r.Oddities[0])
+	case n > 1:
+		out = append(out, fmt.Sprintf("Release: %s, and %d more", r.Oddities[0], n-1))
+	}
+	return out
 }
 
 // releaseText returns the text of documents that ParseRoot has accepted. What it

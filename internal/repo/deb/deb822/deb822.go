@@ -2,12 +2,18 @@
 // Packages, Sources, Release, .dsc, .buildinfo, dpkg's status file and apt's
 // .sources files (deb822(5); Debian Policy chapter 5).
 //
-// A stanza is a run of lines that ends at an empty line. A field is a name,
-// a colon and a value; lines that begin with a space or a tab continue the
-// value. The reader follows apt where Policy and apt differ: only a line with no
-// byte at all ends a stanza, one of blanks continues the field before it.
+// A stanza is a run of lines that ends at an empty line. A field is a name, a
+// colon and a value; lines that begin with white space continue the value. Where
+// apt and Policy differ, the reader does what apt does (pkgTagSection::Scan), so
+// that both read the same fields in any input:
 //
-// Nothing is copied: a [Paragraph] is a window on the reader's buffer, and its
+//   - a line with no byte, or only carriage returns, ends a stanza; one of blanks
+//     continues the field before it;
+//   - the name of a field extends to the next colon, even on a later line or in
+//     the next stanza;
+//   - the last of several fields with one name counts.
+//
+// Nothing is copied: a [Stanza] is a window on the reader's buffer, and its
 // fields are found when they are asked for.
 package deb822
 
@@ -20,22 +26,21 @@ import (
 )
 
 var (
-	// ErrMalformed means bytes that are not control data, or that two readers
-	// could take for different control data.
+	// ErrMalformed means bytes that are not control data.
 	ErrMalformed = errors.New("malformed control data")
 	// ErrTooLarge means a stanza larger than the reader accepts.
 	ErrTooLarge = errors.New("too large")
 )
 
-// DefaultMaxParagraph is the largest stanza a [Reader] accepts unless told
-// otherwise, in bytes. The largest in Debian (a Sources stanza of the kernel)
-// has about 300 KB.
-const DefaultMaxParagraph = 4 << 20
+// DefaultMaxStanza is the largest stanza a [Reader] accepts unless told otherwise,
+// in bytes. The largest in Debian (a Sources stanza of the kernel) has about
+// 300 KB.
+const DefaultMaxStanza = 4 << 20
 
 const window = 256 << 10 // first size of the reader's buffer, in bytes
 
-// Reader reads stanzas from a stream. It holds one window of the stream,
-// which grows to the largest stanza seen.
+// Reader reads stanzas from a stream. It holds one window of the stream, which
+// grows to the largest stanza seen.
 type Reader struct {
 	r          io.Reader
 	buf        []byte
@@ -46,86 +51,179 @@ type Reader struct {
 	err        error // from r, sticky; io.EOF at the end
 }
 
-// NewReader returns a reader of r's stanzas, each of at most max bytes; 0
-// stands for [DefaultMaxParagraph].
+// NewReader returns a reader of r's stanzas, each of at most max bytes; 0 means
+// [DefaultMaxStanza].
 func NewReader(r io.Reader, max int) *Reader {
 	if max <= 0 {
-		max = DefaultMaxParagraph
+		max = DefaultMaxStanza
 	}
 	return &Reader{r: r, max: max, buf: make([]byte, min(window, max+2))}
 }
 
-// Next returns the next stanza, valid until the call after. At the end it
-// returns io.EOF. Errors name the stanza and its offset in the stream.
-func (r *Reader) Next() (Paragraph, error) {
-	for { // blank lines before the stanza
-		for r.start < r.end && r.buf[r.start] == '\n' {
-			r.start++
-			r.off++
-		}
-		if r.start < r.end {
-			break
-		}
-		if r.err != nil {
-			return Paragraph{}, r.err
-		}
-		r.fill()
+// Next returns the next stanza, valid until the next call. At the end it returns
+// io.EOF. Errors name the stanza and its offset in the stream.
+func (r *Reader) Next() (Stanza, error) {
+	if err := r.skipBlank(); err != nil {
+		return Stanza{}, err
 	}
 	scanned := 0
 	for {
 		b := r.buf[r.start:r.end]
-		if i := bytes.Index(b[scanned:], []byte("\n\n")); i >= 0 {
-			return r.take(scanned+i, scanned+i+2)
-		}
-		if r.err != nil {
-			if r.err != io.EOF {
-				return Paragraph{}, r.err
+		if n, next := stanzaEnd(b, scanned); n >= 0 {
+			if n <= r.max && dangling(b[:n]) {
+				scanned = next
+				continue
 			}
-			n := len(b)
-			if b[n-1] == '\n' {
-				n--
+			return r.take(n, next)
+		}
+		if r.err == io.EOF {
+			n := len(bytes.TrimRight(b, "\r\n"))
+			if dangling(b[:n]) {
+				return Stanza{}, r.noField(b[:n])
 			}
 			return r.take(n, len(b))
 		}
-		if len(b) >= r.max+2 { // its end would have been seen
-			return Paragraph{}, r.tooLarge(b)
+		if r.err != nil {
+			return Stanza{}, r.err
 		}
-		scanned = max(0, len(b)-1)
+		if len(b) >= r.max+2 { // its end would have been seen
+			return Stanza{}, r.tooLarge(b)
+		}
+		scanned = max(scanned, lineBreaks(b))
 		r.fill()
 	}
 }
 
+// skipBlank passes over line breaks before a stanza.
+func (r *Reader) skipBlank() error {
+	for {
+		for r.start < r.end && (r.buf[r.start] == '\n' || r.buf[r.start] == '\r') {
+			r.start++
+			r.off++
+		}
+		if r.start < r.end {
+			return nil
+		}
+		if r.err != nil {
+			return r.err
+		}
+		r.fill()
+	}
+}
+
+// stanzaEnd finds the first empty line of b at or after from: the length of the
+// stanza before it and the offset after it; -1 where there is none yet. It looks
+// at a block at a time, since one of the two kinds of empty line may never come.
+func stanzaEnd(b []byte, from int) (n, next int) {
+	const block = 8 << 10
+	for size := block; ; {
+		to := min(from+size, len(b))
+		if n, next := emptyLine(b, from, to); n >= 0 {
+			return n, next
+		}
+		if to == len(b) {
+			return -1, 0
+		}
+		if step := lineBreaks(b[from:to]); step > 0 {
+			from += step
+			size = block
+		} else {
+			size *= 2
+		}
+	}
+}
+
+// emptyLine finds the first empty line that begins in b[from:to].
+func emptyLine(b []byte, from, to int) (n, next int) {
+	n = -1
+	if i := bytes.Index(b[from:to], []byte("\n\n")); i >= 0 {
+		n, next = from+i, from+i+2
+		to = n
+	}
+	if bytes.IndexByte(b[from:to], '\r') < 0 {
+		return n, next
+	}
+	for {
+		i := bytes.Index(b[from:to], []byte("\n\r"))
+		if i < 0 {
+			return n, next
+		}
+		end := from + i + 1
+		for end < len(b) && b[end] == '\r' {
+			end++
+		}
+		if end < len(b) && b[end] == '\n' {
+			return from + i, end + 1
+		}
+		if from = end; from >= to {
+			return n, next
+		}
+	}
+}
+
+// lineBreaks returns the offset of the line breaks at the end of b, which may
+// turn out to be part of an empty line.
+func lineBreaks(b []byte) int { return len(bytes.TrimRight(b, "\r\n")) }
+
+// dangling reports whether the last field of b has no colon.
+func dangling(b []byte) bool {
+	rest := b
+	if i := bytes.LastIndexByte(b, ':'); i >= 0 {
+		rest = nil
+		if j := bytes.IndexByte(b[i:], '\n'); j >= 0 {
+			rest = b[i+j+1:]
+		}
+	}
+	return fieldLine(rest) != nil
+}
+
+// fieldLine returns the first line of b that does not continue a field, and what
+// follows, or nil.
+func fieldLine(b []byte) []byte {
+	for len(b) > 0 {
+		b = bytes.TrimLeft(b, "\r")
+		if len(b) > 0 && !isSpace(b[0]) {
+			return b
+		}
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			return nil
+		}
+		b = b[i+1:]
+	}
+	return nil
+}
+
+func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
+
 // take returns the first n unread bytes and passes over the first skip.
-func (r *Reader) take(n, skip int) (Paragraph, error) {
-	p := Paragraph{Number: r.n + 1, Offset: r.off, data: r.buf[r.start : r.start+n : r.start+n]}
+func (r *Reader) take(n, skip int) (Stanza, error) {
+	s := Stanza{Number: r.n + 1, Offset: r.off, data: r.buf[r.start : r.start+n : r.start+n]}
 	if n > r.max {
-		return Paragraph{}, r.tooLarge(p.data)
-	}
-	if i := bytes.IndexByte(p.data, 0); i >= 0 {
-		return Paragraph{}, fmt.Errorf("%s: NUL at byte %d: %w", p.where(), r.off+int64(i), ErrMalformed)
-	}
-	if bytes.IndexByte(p.data, '\r') >= 0 && hasCRLine(p.data) {
-		// apt ends the stanza here, dpkg does not.
-		return Paragraph{}, fmt.Errorf("%s: a line of only a carriage return: %w", p.where(), ErrMalformed)
+		return Stanza{}, r.tooLarge(s.data)
 	}
 	r.n++
 	r.start += skip
 	r.off += int64(skip)
-	return p, nil
-}
-
-func hasCRLine(b []byte) bool {
-	return bytes.HasPrefix(b, []byte("\r\n")) || bytes.HasSuffix(b, []byte("\n\r")) ||
-		bytes.Contains(b, []byte("\n\r\n")) || bytes.Equal(b, []byte("\r"))
+	return s, nil
 }
 
 func (r *Reader) tooLarge(b []byte) error {
-	p := Paragraph{Number: r.n + 1, Offset: r.off, data: b[:min(len(b), r.max+2)]}
+	s := Stanza{Number: r.n + 1, Offset: r.off, data: b[:min(len(b), r.max+2)]}
 	field := ""
-	for s := p.Scan(); s.Next(); {
-		field = string(s.Name())
+	for sc := s.Scan(); sc.Next(); {
+		field = string(sc.Name())
 	}
-	return fmt.Errorf("%s: field %q: more than %d bytes: %w", p.where(), clip(field), r.max, ErrTooLarge)
+	return fmt.Errorf("%s: field %q: more than %d bytes: %w", s.where(), clip(field), r.max, ErrTooLarge)
+}
+
+// noField is the error of a stanza at the end whose last field has no colon.
+func (r *Reader) noField(b []byte) error {
+	s := Stanza{Number: r.n + 1, Offset: r.off, data: b}
+	sc := s.Scan()
+	for sc.Next() {
+	}
+	return sc.Err()
 }
 
 // fill moves the unread bytes to the front of the buffer, enlarges it when it is
@@ -154,68 +252,76 @@ func (r *Reader) fill() {
 	r.err = io.ErrNoProgress
 }
 
-// Paragraph is one stanza's bytes.
-type Paragraph struct {
+// Stanza is one stanza's bytes.
+type Stanza struct {
 	Number int   // within the stream, from 1
 	Offset int64 // of its first byte within the stream
 	data   []byte
 }
 
-// ParagraphOf returns b, one stanza without the blank line after it, as a
-// Paragraph. It keeps b.
-func ParagraphOf(b []byte) Paragraph {
+// StanzaOf returns b, one stanza without the empty line after it, as a Stanza. It
+// keeps b.
+func StanzaOf(b []byte) Stanza {
 	for len(b) > 0 && b[len(b)-1] == '\n' {
 		b = b[:len(b)-1]
 	}
-	return Paragraph{Number: 1, data: b}
+	return Stanza{Number: 1, data: b}
 }
 
 // Bytes returns the stanza as it was written, without its last newline.
-func (p Paragraph) Bytes() []byte { return p.data }
+func (s Stanza) Bytes() []byte { return s.data }
 
-func (p Paragraph) where() string {
-	name, _ := p.Get("Package")
+func (s Stanza) where() string {
+	name, _ := s.Get("Package")
 	if name == "" {
-		return fmt.Sprintf("paragraph %d at byte %d", p.Number, p.Offset)
+		return fmt.Sprintf("stanza %d at byte %d", s.Number, s.Offset)
 	}
-	return fmt.Sprintf("paragraph %d (%s) at byte %d", p.Number, clip(name), p.Offset)
+	return fmt.Sprintf("stanza %d (%s) at byte %d", s.Number, clip(name), s.Offset)
 }
 
 // String names the stanza for an error message.
-func (p Paragraph) String() string { return p.where() }
+func (s Stanza) String() string { return s.where() }
 
-// Get returns the value of the first field of that name, in any case, without
-// the blanks around it; its continuation lines follow as they were written.
-func (p Paragraph) Get(name string) (string, bool) {
-	for s := p.Scan(); s.Next(); {
-		if len(s.name) == len(name) && strings.EqualFold(string(s.name), name) {
-			return string(s.value), true
+// Get returns the value of the last field of that name, in any case, without the
+// white space around it; its continuation lines follow as they were written.
+func (s Stanza) Get(name string) (value string, ok bool) {
+	for sc := s.Scan(); sc.Next(); {
+		if len(sc.name) == len(name) && strings.EqualFold(string(sc.name), name) {
+			value, ok = string(sc.value), true
 		}
 	}
-	return "", false
+	return value, ok
 }
 
-// Check reports the first line that is not part of a field, or a field that is
-// written twice.
-func (p Paragraph) Check() error {
-	s := p.Scan()
+// Check reports a field that is written twice, or a line without a colon that
+// does not continue a field.
+func (s Stanza) Check() error {
+	sc := s.Scan()
 	seen := make(map[string]bool)
-	for s.Next() {
-		n := strings.ToLower(string(s.name))
+	for sc.Next() {
+		n := strings.ToLower(string(sc.name))
+		if i := strings.IndexByte(n, '\n'); i >= 0 {
+			return s.notField(sc.name)
+		}
 		if seen[n] {
-			return fmt.Errorf("%s: field %q twice: %w", p.where(), clip(n), ErrMalformed)
+			return fmt.Errorf("%s: field %q twice: %w", s.where(), clip(n), ErrMalformed)
 		}
 		seen[n] = true
 	}
-	return s.Err()
+	return sc.Err()
+}
+
+func (s Stanza) notField(b []byte) error {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return fmt.Errorf("stanza %d at byte %d: line %q is no field: %w", s.Number, s.Offset, clip(string(line)), ErrMalformed)
 }
 
 // Scan returns a scanner of the stanza's fields, in their order.
-func (p Paragraph) Scan() Scanner { return Scanner{p: p, rest: p.data} }
+func (s Stanza) Scan() Scanner { return Scanner{s: s, rest: s.data} }
 
 // Scanner walks over a stanza's fields. Its zero value has none.
 type Scanner struct {
-	p           Paragraph
+	s           Stanza
 	rest        []byte
 	name, value []byte
 	err         error
@@ -227,8 +333,20 @@ func (s *Scanner) Next() bool {
 	if len(b) == 0 || s.err != nil {
 		return false
 	}
-	// The field ends at the first newline that no blank follows.
-	end := 0
+	if c := b[0]; isSpace(c) { // at the stanza's start, where it continues nothing
+		if b = fieldLine(b); b == nil {
+			s.rest = nil
+			return false
+		}
+	}
+	colon := bytes.IndexByte(b, ':')
+	if colon < 0 {
+		s.err = s.s.notField(b)
+		s.rest = nil
+		return false
+	}
+	// The field ends at the first newline that no white space follows.
+	end := colon
 	for {
 		i := bytes.IndexByte(b[end:], '\n')
 		if i < 0 {
@@ -237,56 +355,42 @@ func (s *Scanner) Next() bool {
 			break
 		}
 		end += i
-		if end+1 == len(b) || (b[end+1] != ' ' && b[end+1] != '\t') {
-			s.rest = b[end+1:]
+		next := end + 1
+		for next < len(b) && b[next] == '\r' {
+			next++
+		}
+		if next == len(b) || !isSpace(b[next]) {
+			s.rest = b[next:]
 			break
 		}
-		end++
+		end = next
 	}
-	colon := bytes.IndexByte(b[:end], ':')
-	if colon <= 0 || !validName(b[:colon]) {
-		line, _, _ := bytes.Cut(b[:end], []byte("\n"))
-		s.err = fmt.Errorf("paragraph %d at byte %d: line %q is no field: %w", s.p.Number, s.p.Offset, clip(string(line)), ErrMalformed)
-		s.rest = nil
-		return false
-	}
-	s.name = b[:colon]
+	s.name = trimRight(b[:colon])
 	s.value = trim(b[colon+1 : end])
 	return true
 }
 
-// Name returns the field's name as it was written.
+// Name returns the field's name as it was written. It has a newline in it where
+// lines without a colon are before the field's own.
 func (s *Scanner) Name() []byte { return s.name }
 
-// Value returns the field's value without the blanks around it.
+// Value returns the field's value without the white space around it, except the
+// newline before a value that begins on the next line.
 func (s *Scanner) Value() []byte { return s.value }
 
 // Err returns the error that ended the scan, or nil.
 func (s *Scanner) Err() error { return s.err }
 
-func validName(b []byte) bool {
-	if b[0] == '#' || b[0] == '-' {
-		return false
-	}
-	for _, c := range b {
-		if c <= ' ' || c > '~' {
-			return false
-		}
-	}
-	return true
-}
-
 func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+	for len(b) > 0 && isSpace(b[0]) && b[0] != '\n' {
 		b = b[1:]
 	}
-	for len(b) > 0 {
-		switch b[len(b)-1] {
-		case ' ', '\t', '\r', '\n':
-			b = b[:len(b)-1]
-			continue
-		}
-		break
+	return trimRight(b)
+}
+
+func trimRight(b []byte) []byte {
+	for len(b) > 0 && isSpace(b[len(b)-1]) {
+		b = b[:len(b)-1]
 	}
 	return b
 }
@@ -298,8 +402,8 @@ func clip(s string) string {
 	return s
 }
 
-// Lines returns the lines of a multi-line value, each without the blanks around
-// it, empty ones left out.
+// Lines returns the lines of a multi-line value, each without the white space
+// around it, empty ones left out.
 func Lines(value string) []string {
 	var out []string
 	for line := range strings.Lines(value) {
@@ -310,11 +414,10 @@ func Lines(value string) []string {
 	return out
 }
 
-// ParseFile reads a whole small file of stanzas, in which a line that begins
-// with '#' is a comment and carriage returns at the ends of lines are left out:
-// what apt accepts in the .sources files of the machine it runs on. The
-// stanzas share one copy of data.
-func ParseFile(data []byte) ([]Paragraph, error) {
+// ParseFile reads a whole small file of stanzas as apt reads the .sources files of
+// the machine it runs on: a line that begins with '#' is a comment, and carriage
+// returns at the ends of lines are left out. The stanzas share one copy of data.
+func ParseFile(data []byte) ([]Stanza, error) {
 	clean := make([]byte, 0, len(data))
 	for line := range bytes.Lines(data) {
 		if line[0] == '#' {
@@ -333,19 +436,19 @@ func ParseFile(data []byte) ([]Paragraph, error) {
 			clean = append(clean, '\n')
 		}
 	}
-	var out []Paragraph
+	var out []Stanza
 	for r := NewReader(bytes.NewReader(clean), len(clean)+1); ; {
-		p, err := r.Next()
+		s, err := r.Next()
 		if err == io.EOF {
 			return out, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		p.data = bytes.Clone(p.data)
-		if err := p.Check(); err != nil {
+		s.data = bytes.Clone(s.data)
+		if err := s.Check(); err != nil {
 			return nil, err
 		}
-		out = append(out, p)
+		out = append(out, s)
 	}
 }

@@ -12,16 +12,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func readAll(r io.Reader, max int) (pars []string, err error) {
+func readAll(r io.Reader, max int) (stanzas []string, err error) {
 	for pr := NewReader(r, max); ; {
 		p, err := pr.Next()
 		if err == io.EOF {
-			return pars, nil
+			return stanzas, nil
 		}
 		if err != nil {
-			return pars, err
+			return stanzas, err
 		}
-		pars = append(pars, string(p.Bytes()))
+		stanzas = append(stanzas, string(p.Bytes()))
 	}
 }
 
@@ -36,6 +36,10 @@ func TestReader(t *testing.T) {
 		{"no last newline", "Package: a\n\nPackage: b", []string{"Package: a", "Package: b"}},
 		{"blank lines between", "\n\nPackage: a\n\n\n\nPackage: b\n\n", []string{"Package: a", "Package: b"}},
 		{"a line of blanks continues", "Package: a\nDescription: x\n \n y\n\nPackage: b\n", []string{"Package: a\nDescription: x\n \n y", "Package: b"}},
+		{"empty lines of carriage returns", "\r\n\nPackage: a\r\n\r\nPackage: b\n\r\r\n\rPackage: c\r\n", []string{"Package: a\r", "Package: b", "Package: c"}},
+		{"NUL", "Package: a\nX: \x00\n", []string{"Package: a\nX: \x00"}},
+		{"last line without a colon", "Package: a\nstray\n\nPackage: b\nX: y\n\nPackage: c\n", []string{"Package: a\nstray\n\nPackage: b\nX: y", "Package: c"}},
+		{"colon in a line that continues", "Package: a\nstray\n x:\n\nPackage: b\n", []string{"Package: a\nstray\n x:", "Package: b"}},
 		{"carriage return at a line's end", "Package: a\nDescription: x\r\n y\n", []string{"Package: a\nDescription: x\r\n y"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -79,8 +83,7 @@ func TestReaderRefuses(t *testing.T) {
 		name, in, want string
 		is             error
 	}{
-		{"NUL", "Package: a\n\nPackage: b\nX: \x00\n", `stanza 2 (b) at byte 12: NUL at byte 26: malformed control data`, ErrMalformed},
-		{"CR line", "Package: a\n\r\nPackage: b\n", `stanza 1 (a) at byte 0: a line of only a carriage return: malformed control data`, ErrMalformed},
+		{"stray line at the end", "Package: a\n\nPackage: b\nstray\nother\n", `stanza 2 at byte 12: line "stray" is no field: malformed control data`, ErrMalformed},
 		{"large field", "Package: a\n\nPackage: b\nDescription: " + strings.Repeat("x", 2000) + "\n", `stanza 2 (b) at byte 12: field "Description": more than 1000 bytes: too large`, ErrTooLarge},
 		{"large stanza at once", "Package: b\nDescription: " + strings.Repeat("x", 1100) + "\n\n", `stanza 1 (b) at byte 0: field "Description": more than 1000 bytes: too large`, ErrTooLarge},
 		{"many fields", "Package: b\n" + strings.Repeat("Xyz: abc\n", 300) + "\n\n", `stanza 1 (b) at byte 0: field "Xyz": more than 1000 bytes: too large`, ErrTooLarge},
@@ -124,44 +127,48 @@ func TestReaderHundredMegabyteField(t *testing.T) {
 	}
 }
 
-func TestParagraph(t *testing.T) {
-	p := ParagraphOf([]byte("Package:a\nDEPENDS : b\nDepends:  b,\n c \nEmpty:\nDescription: d\n .\n\te\n"))
-	if v, ok := p.Get("package"); v != "a" || !ok {
-		t.Errorf("package: %q %v", v, ok)
+func TestStanza(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		want []string
+	}{
+		{"Depends:  b,\n c \nEmpty:\nDescription: d\n .\n\te", []string{`Depends="b,\n c"`, `Empty=""`, `Description="d\n .\n\te"`}},
+		{"Package:a\nDEPENDS : b\n: c\n#x: y\n-z:\n", []string{`Package="a"`, `DEPENDS="b"`, `="c"`, `#x="y"`, `-z=""`}},
+		{" x\n y:\nA: b", []string{`A="b"`}},
+		{"A: b\nstray\nB: c\n d", []string{`A="b"`, "stray\nB=\"c\\n d\""}},
+		{"A:\n b\r\n\r c\r\n\rB: d\r", []string{`A="\n b\r\n\r c"`, `B="d"`}},
+		{"A: b\n\fc\n\vd", []string{`A="b\n\fc\n\vd"`}},
+	} {
+		var got []string
+		s := StanzaOf([]byte(tt.in)).Scan()
+		for s.Next() {
+			got = append(got, fmt.Sprintf("%s=%q", s.Name(), s.Value()))
+		}
+		if d := cmp.Diff(tt.want, got); d != "" || s.Err() != nil {
+			t.Errorf("%q: %v, -want +got\n%s", tt.in, s.Err(), d)
+		}
 	}
-	if _, ok := p.Get("Depends"); ok {
-		t.Error("a field after a malformed line was found")
+	if v, ok := StanzaOf([]byte("A: b\na: c\nB: d")).Get("A"); v != "c" || !ok {
+		t.Errorf("of two fields: %q %t, expected the last", v, ok)
 	}
-	const want = `stanza 1 at byte 0: line "DEPENDS : b" is no field: malformed control data`
-	if err := p.Check(); err == nil || err.Error() != want {
-		t.Errorf("error %v, expected %s", err, want)
-	}
-	p = ParagraphOf([]byte("Depends:  b,\n c \nEmpty:\nDescription: d\n .\n\te"))
-	var got []string
-	s := p.Scan()
-	for s.Next() {
-		got = append(got, fmt.Sprintf("%s=%q", s.Name(), s.Value()))
-	}
-	if d := cmp.Diff([]string{`Depends="b,\n c"`, `Empty=""`, `Description="d\n .\n\te"`}, got); d != "" {
-		t.Errorf("-want +got\n%s", d)
-	}
-	if err := ParagraphOf([]byte("A: b\na: c")).Check(); err == nil || err.Error() != `stanza 1 at byte 0: field "a" twice: malformed control data` {
-		t.Errorf("error %v", err)
-	}
-	for _, in := range []string{" a: b", ":b", "no colon", "#a: b", "-a: b"} {
-		if err := ParagraphOf([]byte(in)).Check(); !errors.Is(err, ErrMalformed) {
-			t.Errorf("%q: error %v", in, err)
+	for _, tt := range []struct{ in, want string }{
+		{"A: b\na: c", `stanza 1 at byte 0: field "a" twice: malformed control data`},
+		{"no colon", `stanza 1 at byte 0: line "no colon" is no field: malformed control data`},
+		{"A: b\nstray\nB: c", `stanza 1 at byte 0: line "stray" is no field: malformed control data`},
+	} {
+		if err := StanzaOf([]byte(tt.in)).Check(); !errors.Is(err, ErrMalformed) || err.Error() != tt.want {
+			t.Errorf("%q: error %v, expected %s", tt.in, err, tt.want)
 		}
 	}
 }
 
 func TestParseFile(t *testing.T) {
-	pars, err := ParseFile([]byte("# a comment\r\nTypes: deb\r\n# inside\r\nURIs: http://mirror.example.org/\r\n\r\nTypes: deb-src"))
+	stanzas, err := ParseFile([]byte("# a comment\r\nTypes: deb\r\n# inside\r\nURIs: http://mirror.example.org/\r\n\r\nTypes: deb-src"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, p := range pars {
+	for _, p := range stanzas {
 		got = append(got, string(p.Bytes()))
 	}
 	if d := cmp.Diff([]string{"Types: deb\nURIs: http://mirror.example.org/", "Types: deb-src"}, got); d != "" {
@@ -200,19 +207,19 @@ func FuzzReader(f *testing.F) {
 		if !cmp.Equal(whole, split) || fmt.Sprint(err) != fmt.Sprint(err2) {
 			t.Fatalf("reads differ: %q %v, %q %v", whole, err, split, err2)
 		}
-		if err == nil { // nothing but newlines is lost
-			if got, want := len(strings.Join(whole, "")), len(bytes.ReplaceAll(data, []byte("\n"), nil)); got < want {
+		if err == nil { // nothing but line breaks is lost
+			if got, want := len(strings.Join(whole, "")), len(bytes.ReplaceAll(bytes.ReplaceAll(data, []byte("\n"), nil), []byte("\r"), nil)); got < want {
 				t.Fatalf("%d bytes in, %d out", want, got)
 			}
 		}
 		for _, p := range whole {
-			par := ParagraphOf([]byte(p))
+			st := StanzaOf([]byte(p))
 			n := 0
-			s := par.Scan()
+			s := st.Scan()
 			for s.Next() {
 				n += len(s.Name())
 			}
-			_ = par.Check()
+			_ = st.Check()
 			_ = Lines(p)
 		}
 		_, _ = ParseFile(data)

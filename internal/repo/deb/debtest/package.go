@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/md5"
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -255,7 +254,7 @@ func (s Source) build(tb testing.TB) []file {
 		top[s.Name+"/"+name] = m
 	}
 	tarball := file{stem + ".tar.gz", Compress(tb, ".gz", tarOf(tb, top))}
-	dsc := file{stem + ".dsc", []byte("Format: 1.0\n" + s.fields("Source") + s.files([]file{tarball}))}
+	dsc := file{stem + ".dsc", []byte("Format: 1.0\n" + s.fields("Source") + s.files([]file{tarball}, false))}
 	return []file{dsc, tarball}
 }
 
@@ -268,15 +267,19 @@ func (s Source) fields(first string) string {
 	return b.String()
 }
 
-func (s Source) files(files []file) string {
+func (s Source) files(files []file, by512 bool) string {
 	var b strings.Builder
 	b.WriteString("Files:\n")
 	for _, f := range files {
 		fmt.Fprintf(&b, " %x %d %s\n", md5.Sum(f.data), len(f.data), f.name)
 	}
-	b.WriteString("Checksums-Sha256:\n")
+	field := "SHA256"
+	if by512 {
+		field = "SHA512"
+	}
+	b.WriteString("Checksums-Sha" + strings.TrimPrefix(field, "SHA") + ":\n")
 	for _, f := range files {
-		fmt.Fprintf(&b, " %x %d %s\n", sha256.Sum256(f.data), len(f.data), f.name)
+		fmt.Fprintf(&b, " %s %d %s\n", sum(field, f.data), len(f.data), f.name)
 	}
 	return b.String()
 }

@@ -32,6 +32,8 @@ type Suite struct {
 	ValidFor time.Duration
 	// Digests are the Release's digest fields: MD5Sum, SHA1, SHA256, SHA512.
 	Digests []string
+	// SHA512 lists packages and sources by SHA-512 in place of SHA-256.
+	SHA512 bool
 
 	// Compressions are the forms of each index that are served and listed; ""
 	// is the plain form.
@@ -74,6 +76,7 @@ type binary struct {
 	Package
 	size        int
 	md5, sha256 string
+	sha512      string
 	override    map[string]string
 }
 
@@ -110,7 +113,7 @@ func (s *Suite) Add(pkgs ...Package) {
 			p.Filename = s.Dir() + p.Name + "_" + noEpoch(p.Version) + "_" + p.Arch + p.ext()
 		}
 		data := p.Deb(s.a.tb)
-		b := &binary{Package: p, size: len(data), md5: sum("MD5Sum", data), sha256: sum("SHA256", data)}
+		b := &binary{Package: p, size: len(data), md5: sum("MD5Sum", data), sha256: sum("SHA256", data), sha512: sum("SHA512", data)}
 		s.a.put(path.Clean(p.poolPath()), data, epoch)
 		if i, ok := at[key(p)]; ok {
 			s.pkgs[i] = b
@@ -326,7 +329,7 @@ func (s *Suite) indices() map[string][]byte {
 	if s.flat() {
 		var b strings.Builder
 		for _, p := range sorted {
-			b.WriteString(p.stanza(true))
+			b.WriteString(p.stanza(true, s.SHA512))
 		}
 		out["Packages"] = []byte(b.String())
 		if s.Sources && len(s.srcs) > 0 {
@@ -348,10 +351,10 @@ func (s *Suite) indices() map[string][]byte {
 					continue
 				}
 				if p.Udeb {
-					udeb.WriteString(p.stanza(true))
+					udeb.WriteString(p.stanza(true, s.SHA512))
 					continue
 				}
-				pkgs.WriteString(p.stanza(len(s.Languages) == 0))
+				pkgs.WriteString(p.stanza(len(s.Languages) == 0, s.SHA512))
 				for _, f := range slices.Sorted(maps.Keys(p.Files)) {
 					fmt.Fprintf(&contents, "%-60s %s/%s\n", strings.TrimPrefix(f, "/"), or(p.Fields["Section"], "misc"), p.Name)
 				}
@@ -385,7 +388,7 @@ func (s *Suite) indices() map[string][]byte {
 }
 
 // stanza returns the package's stanza with the blank line after it.
-func (b *binary) stanza(long bool) string {
+func (b *binary) stanza(long, by512 bool) string {
 	text := b.control(long)
 	for _, k := range slices.Sorted(maps.Keys(b.override)) {
 		lines := strings.SplitAfter(text, "\n")
@@ -398,7 +401,11 @@ func (b *binary) stanza(long bool) string {
 			text += k + ": " + b.override[k] + "\n"
 		}
 	}
-	return text + fmt.Sprintf("Filename: %s\nSize: %d\nMD5sum: %s\nSHA256: %s\n\n", b.poolPath(), b.size, b.md5, b.sha256)
+	strong := "SHA256: " + b.sha256
+	if by512 {
+		strong = "SHA512: " + b.sha512
+	}
+	return text + fmt.Sprintf("Filename: %s\nSize: %d\nMD5sum: %s\n%s\n\n", b.poolPath(), b.size, b.md5, strong)
 }
 
 func (s *Suite) sources(comp string) []byte {
@@ -408,7 +415,7 @@ func (s *Suite) sources(comp string) []byte {
 			continue
 		}
 		b.WriteString(src.fields("Package"))
-		fmt.Fprintf(&b, "Format: 1.0\nDirectory: %s\n%s\n", s.sourceDir(src), src.files(s.srcPaths[i]))
+		fmt.Fprintf(&b, "Format: 1.0\nDirectory: %s\n%s\n", s.sourceDir(src), src.files(s.srcPaths[i], s.SHA512))
 	}
 	return []byte(b.String())
 }

@@ -1,0 +1,41 @@
+package story
+
+import (
+	"slices"
+	"testing"
+
+	"example.org/snapd/internal/repo/deb/debtest"
+)
+
+// From a repository that lists indices, packages or both by SHA-512 alone, apt
+// resolves what a package needs, and installs it from the freeze.
+func TestSHA512(t *testing.T) {
+	need(t, "apt-get", "dpkg")
+	for _, c := range []struct {
+		name     string
+		release  []string
+		packages bool
+	}{
+		{"indices", []string{"SHA512"}, false},
+		{"packages", []string{"SHA256"}, true},
+		{"both", []string{"SHA512"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := newArchive(t)
+			a.Default().Digests, a.Default().SHA512 = c.release, c.packages
+			a.Add(debtest.Package{Name: "hello", Version: "1:2~rc1+b1", Fields: map[string]string{"Depends": "lib (>= 1)"}},
+				debtest.Package{Name: "lib", Version: "1"}, debtest.Package{Name: "other", Version: "1"})
+			a.publish()
+			s := start(t, head+a.stanza("debian", ""))
+			s.Ctl("sync")
+			s.Ctl("freeze", "4.1", "--package", "hello", "--with-deps", "--no-sources")
+			s.Ctl("verify", "4.1", "--deep")
+			apt := debtest.NewApt(t, s.Ctl("sources", "4.1"))
+			apt.Run("apt-get", "update")
+			apt.Run("apt-get", "install", "hello")
+			if got := apt.Installed(); !slices.Equal(got, []string{"hello 1:2~rc1+b1", "lib 1"}) {
+				t.Errorf("installed: %q", got)
+			}
+		})
+	}
+}

@@ -8,7 +8,8 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// aptListLine parses a line of `apt list`. Packages count that are installed.
+// aptListLine parses a line of `apt list`. Packages that are not installed are
+// skipped.
 func (p *parser) aptListLine(line string) error {
 	if aptListNoise(line) {
 		return nil
@@ -56,7 +57,7 @@ func parseAptList(line string, e *Entry) (state string, ok bool) {
 		return "", false
 	}
 	if old, is := strings.CutPrefix(status, "upgradable from: "); is {
-		// The columns tell of the candidate; the one in place stands here.
+		// The columns describe the candidate, the status the installed version.
 		if !debVersion(old) {
 			return "", false
 		}
@@ -72,7 +73,7 @@ func parseAptList(line string, e *Entry) (state string, ok bool) {
 	return "", false
 }
 
-// instPrefix starts the line of a package that apt would install.
+// instPrefix begins the line of a package that apt would install.
 const instPrefix = "Inst "
 
 // aptNoise reports whether a line is a message that apt-get or mmdebstrap prints
@@ -87,8 +88,8 @@ func aptNoise(line string) bool {
 	return strings.HasSuffix(line, "...") && strings.Contains(line, " ")
 }
 
-// parseInst parses "Inst name[:arch] [[old]] (version suite[, suite…] [arch])",
-// with words after that which do not matter.
+// parseInst parses "Inst name[:arch] [[old]] (version suite[, suite…] [arch])" and
+// ignores words behind it.
 func parseInst(line string, e *Entry) bool {
 	name, rest, ok := strings.Cut(strings.TrimPrefix(line, instPrefix), " ")
 	if !ok {
@@ -160,7 +161,7 @@ func parsePrintURI(line string, e *Entry) (file string, ok bool) {
 			return "", false
 		}
 	}
-	// The file is named as apt keeps it, its version with the epoch, coded %3a.
+	// The file has the name that apt gives it in its cache, with the epoch as %3a.
 	name, err := url.PathUnescape(file)
 	if err != nil {
 		return "", false
@@ -170,8 +171,7 @@ func parsePrintURI(line string, e *Entry) (file string, ok bool) {
 		return file, true
 	}
 	e.Ecosystem, e.Name, e.Version, e.Arch, e.Source = Deb, f.Name, f.Version, f.Arch, f.Source
-	// A source file's name is the archive's own, which has no epoch; a
-	// binary's is apt's, which has.
+	// The name of a source file is that of the archive, which has no epoch.
 	e.EpochUnknown = f.Source && f.EpochUnknown
 	e.Size, e.Path, e.URL = size, file, remote.Scrub(uri)
 	return file, true

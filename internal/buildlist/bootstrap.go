@@ -7,9 +7,9 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// mmdebstrap parses lines "name version" and "name version architecture", the
-// list format, or apt's simulation (mmdebstrap --simulate, apt-get -s), of which
-// only lines "Inst name (version suite [arch])" count.
+// mmdebstrap parses lines "name version" and "name version architecture", lines of
+// the list format, or a simulation (mmdebstrap --simulate, apt-get -s), of which
+// only the lines "Inst name (version suite [arch])" count.
 func (p *parser) mmdebstrap() error {
 	simulated := bytes.HasPrefix(p.head, []byte(instPrefix)) || bytes.Contains(p.head, []byte("\n"+instPrefix))
 	if simulated {
@@ -61,7 +61,7 @@ func parseNameVersion(line string, e *Entry) bool {
 }
 
 // debootstrapLine parses a line of debootstrap's deburis file ("name version
-// url"), or names alone, as debootstrap --print-debs prints them.
+// url"), or bare names.
 func (p *parser) debootstrapLine(line string) error {
 	if aptNoise(line) {
 		return nil

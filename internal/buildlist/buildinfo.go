@@ -12,75 +12,91 @@ const (
 	signatureTail = "-----END PGP SIGNATURE-----"
 )
 
-// unwrap returns a reader of lines that passes over the armor of a clear-signed
-// document (RFC 9580 section 7). What follows the signature is an error; the
-// signature is not judged.
-func (p *parser) unwrap() func() (string, error) {
-	const (
-		start = iota
-		headers
-		body
-		signature
-		end
-		plain
-	)
-	state := start
-	return func() (string, error) {
-		for {
-			line, err := p.nextLine()
-			if err != nil {
-				if errors.Is(err, io.EOF) && (state == headers || state == body || state == signature) {
-					return "", p.malformed(p.line, "the end of the signature", "")
-				}
-				return "", err
-			}
-			blank := strings.TrimSpace(line) == ""
-			trimmed := strings.TrimRight(line, " \t")
-			switch state {
-			case start:
-				if blank {
-					continue
-				}
-				if trimmed != signedHead {
-					state = plain
-					return line, nil
-				}
-				state = headers
-				p.note(p.line, "clear-signed: the signature is not judged")
-			case headers:
-				if blank {
-					state = body
-				} else if !strings.HasPrefix(line, "Hash: ") {
-					return "", p.malformed(p.line, "a Hash header or a blank line", line)
-				}
-			case body:
-				if trimmed == signatureHead {
-					state = signature
-					continue
-				}
-				if text, ok := strings.CutPrefix(line, "- "); ok {
-					return text, nil
-				}
-				if strings.HasPrefix(line, "-") {
-					return "", p.malformed(p.line, "the signature", line)
-				}
-				return line, nil
-			case signature:
-				if trimmed == signatureTail {
-					state = end
-				}
-			case end:
-				if !blank {
-					return "", p.malformed(p.line, "the end of the file after the signature", line)
-				}
-			case plain:
-				return line, nil
-			}
+// A clearSigned returns the lines of a document without the armor of a clear
+// signature (RFC 9580 section 7), if it has one. The signature is not verified;
+// content behind it is an error.
+type clearSigned struct {
+	p     *parser
+	state armorState
+}
+
+type armorState int
+
+const (
+	atStart armorState = iota
+	inHeaders
+	inBody
+	inSignature
+	atEnd
+	unsigned
+)
+
+// next returns the next line of the document; io.EOF after the last.
+func (c *clearSigned) next() (string, error) {
+	for {
+		line, err := c.p.nextLine()
+		if errors.Is(err, io.EOF) && (c.state == inHeaders || c.state == inBody || c.state == inSignature) {
+			return "", c.p.malformed(c.p.line, "the end of the signature", "")
+		}
+		if err != nil {
+			return "", err
+		}
+		text, ok, err := c.take(line)
+		if ok || err != nil {
+			return text, err
 		}
 	}
 }
 
-// buildinfoFields are the fields read of a .buildinfo.
+// take handles a line; ok reports whether it belongs to the document.
+func (c *clearSigned) take(line string) (text string, ok bool, err error) {
+	trimmed := strings.TrimRight(line, " \t")
+	switch c.state {
+	case atStart:
+		switch trimmed {
+		case "":
+			return "", false, nil
+		case signedHead:
+			c.state = inHeaders
+			c.p.note(c.p.line, "clear-signed: the signature is not verified")
+			return "", false, nil
+		}
+		c.state = unsigned
+		return line, true, nil
+	case inHeaders:
+		if trimmed == "" {
+			c.state = inBody
+		} else if !strings.HasPrefix(line, "Hash: ") {
+			return "", false, c.p.malformed(c.p.line, "a Hash header or a blank line", line)
+		}
+		return "", false, nil
+	case inBody:
+		if trimmed == signatureHead {
+			c.state = inSignature
+			return "", false, nil
+		}
+		if text, escaped := strings.CutPrefix(line, "- "); escaped {
+			return text, true, nil
+		}
+		if strings.HasPrefix(line, "-") {
+			return "", false, c.p.malformed(c.p.line, "the signature", line)
+		}
+		return line, true, nil
+	case inSignature:
+		if trimmed == signatureTail {
+			c.state = atEnd
+		}
+		return "", false, nil
+	case atEnd:
+		if trimmed != "" {
+			return "", false, c.p.malformed(c.p.line, "the end of the file after the signature", line)
+		}
+		return "", false, nil
+	}
+	return line, true, nil
+}
+
+// buildinfoFields are the fields read from a .buildinfo.
 func buildinfoFields(name string) bool {
 	switch name {
 	case "format", "source", "version", "build-architecture", "installed-build-depends":
@@ -90,10 +106,10 @@ func buildinfoFields(name string) bool {
 }
 
 // buildinfo parses deb-buildinfo(5): the packages that were installed for the
-// build. What was built, and its source, are not among them.
+// build, without those that were built.
 func (p *parser) buildinfo() error {
 	done := false
-	return p.eachStanza(p.unwrap(), buildinfoFields, func(f stanza) error {
+	return p.eachStanza((&clearSigned{p: p}).next, buildinfoFields, func(f stanza) error {
 		if done {
 			return p.malformed(p.line, "one stanza", "another")
 		}

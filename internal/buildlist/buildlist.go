@@ -26,7 +26,7 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// Format names a manifest format, as `--format` does.
+// Format is the name of a format, as `--format` takes it.
 type Format string
 
 // The formats, in the order in which help lists them.
@@ -58,29 +58,29 @@ func Formats() []Format {
 		Debootstrap, PrintURIs, SHA256Sums, SPDX, CycloneDX, Syft, RPMQA, RPMQI, DNFHistory, RPMsLock}
 }
 
-// Ecosystem says whose package an entry names.
+// Ecosystem is the package manager that an entry belongs to.
 type Ecosystem string
 
 const (
-	Any Ecosystem = "" // the manifest does not tell
+	Any Ecosystem = "" // the manifest does not say
 	Deb Ecosystem = "deb"
 	RPM Ecosystem = "rpm"
 )
 
-// Entry is one package that a manifest names. An empty field is one that the
-// manifest does not tell, and that a match leaves open.
+// Entry is one package of a build manifest. A field is empty if the manifest does
+// not say; it then matches anything.
 type Entry struct {
 	Ecosystem Ecosystem `json:"ecosystem,omitempty"`
 	// Name of the package. Empty only where a digest identifies the entry.
 	Name string `json:"name,omitempty"`
 	// Version as the ecosystem writes it: "1:2.3-4"; rpm:
-	// "[epoch:]version-release", an epoch of 0 left out.
+	// "[epoch:]version-release", without an epoch of 0.
 	Version string `json:"version,omitempty"`
-	// EpochUnknown: Version came without its epoch because the manifest has no
-	// place for it (a pool's file name, rpm -qa); any epoch matches.
+	// EpochUnknown: the format does not record epochs (file names, rpm -qa), so
+	// that Version matches with any epoch.
 	EpochUnknown bool `json:"epoch_unknown,omitempty"`
-	// Arch is "amd64", "all", "x86_64", "noarch"; for a source package the
-	// ecosystem's word, "source" or "src".
+	// Arch is "amd64", "all", "x86_64", "noarch"; of a source package "source" or
+	// "src".
 	Arch string `json:"arch,omitempty"`
 	// Source: a source package or one file of it, not a binary package.
 	Source bool `json:"source,omitempty"`
@@ -90,14 +90,14 @@ type Entry struct {
 	SHA512 string `json:"sha512,omitempty"`
 	SHA1   string `json:"sha1,omitempty"`
 	MD5    string `json:"md5,omitempty"`
-	Size   int64  `json:"size"` // of the package file in bytes; -1: not told
+	Size   int64  `json:"size"` // of the package file in bytes; -1: unknown
 
 	Path string `json:"path,omitempty"` // file name or path of the package file, as written
 	URL  string `json:"url,omitempty"`  // where it came from, redacted
-	// Origin is the manifest's word for the archive: a suite, repository id or
-	// distribution. A hint for people; it names nothing of ours.
+	// Origin is what the manifest calls the archive: a suite, a repository id or a
+	// distribution. It is shown and never matched.
 	Origin string `json:"origin,omitempty"`
-	// The source package that it was built from, where the manifest says so.
+	// SourceName and SourceVersion name the source package that it was built from.
 	SourceName    string `json:"source_name,omitempty"`
 	SourceVersion string `json:"source_version,omitempty"`
 
@@ -105,7 +105,8 @@ type Entry struct {
 	Raw  string `json:"raw"`  // the entry as written, shortened
 }
 
-// String names the entry for people: "name:arch=version", or its file or digest.
+// String returns "name:arch=version", or the file or digest of an entry without a
+// name.
 func (e Entry) String() string {
 	s := e.Name
 	switch {
@@ -123,64 +124,64 @@ func (e Entry) String() string {
 	return s
 }
 
-// Note tells of something that a manifest holds and that is no entry.
+// Note describes a part of a build manifest that was skipped.
 type Note struct {
 	Line int    `json:"line,omitempty"` // 0: the manifest as a whole
 	Text string `json:"text"`
 }
 
-// Manifest is what one file says.
+// Manifest is a parsed build manifest.
 type Manifest struct {
 	Format Format     `json:"format"`
 	File   string     `json:"file"`
 	Digest cas.Digest `json:"digest"` // SHA-256 of the file's bytes
 	Size   int64      `json:"size"`   // of the file in bytes
-	// Arch is the machine's own architecture where the manifest tells it: an
-	// entry without Arch is of this one or of every one ("all", "noarch").
+	// Arch is the architecture of the machine, if the manifest says so: an entry
+	// without Arch is of this one or of all ("all", "noarch").
 	Arch string `json:"arch,omitempty"`
-	// References are the archives' serials, by archive (Tails).
+	// References are the serials of archives, by archive (Tails).
 	References map[string]string `json:"references,omitempty"`
-	// Entries are in the file's order, each once: of equal ones (all but Path,
-	// URL, Origin and where it stands) the first.
+	// Entries are in the order of the file. Of entries that differ in nothing but
+	// Path, URL, Origin, Line and Raw the first is kept.
 	Entries []Entry `json:"entries"`
-	// Notes are the first MaxNotes of them; NoteCount counts all.
+	// Notes are the first MaxNotes notes; NoteCount counts all.
 	Notes     []Note `json:"notes,omitempty"`
 	NoteCount int    `json:"note_count,omitempty"`
 }
 
-// Limits on what is read.
+// Limits of a build manifest.
 const (
-	MaxSize    = 512 << 20 // bytes of a manifest
-	MaxYAML    = 8 << 20   // bytes of a YAML manifest, which is held whole
+	MaxSize    = 512 << 20 // bytes of a build manifest
+	MaxYAML    = 8 << 20   // bytes of a YAML document, which is held in memory
 	MaxLine    = 1 << 20   // bytes of a line
-	MaxElement = 32 << 20  // bytes of one element of a JSON array, which is held whole
+	MaxElement = 32 << 20  // bytes of an element of a JSON array, which is held in memory
 	MaxEntries = 1 << 19   // entries
 	MaxNotes   = 1000      // notes kept
 	maxField   = 1024      // bytes of a name, version, architecture
 	maxURL     = 8192      // bytes of a path or URL
 	maxRaw     = 200       // bytes of Entry.Raw
 	maxDepth   = 100       // of nested YAML and JSON
-	maxNodes   = 1 << 20   // bytes of a YAML manifest that can start a node
-	headSize   = 128 << 10 // bytes by which a format is recognised
+	maxNodes   = 1 << 20   // characters of a YAML document that can start a node
+	headSize   = 128 << 10 // bytes from which a format is recognised
 )
 
 var (
-	// ErrMalformed: a line or element does not follow the manifest's format.
-	// Every such error is a *SyntaxError.
+	// ErrMalformed means that a line or element does not follow the format. Every
+	// such error is a *SyntaxError.
 	ErrMalformed = errors.New("malformed build manifest")
-	// ErrUnrecognised: the content fits no format.
+	// ErrUnrecognised means that the content fits no format.
 	ErrUnrecognised = errors.New("build manifest format not recognised")
-	// ErrAmbiguous: the content fits several formats; naming one is the way
-	// out. Every such error is an *AmbiguousError.
+	// ErrAmbiguous means that the content fits several formats: the caller has to
+	// name one. Every such error is an *AmbiguousError.
 	ErrAmbiguous = errors.New("build manifest format ambiguous")
-	// ErrEmpty: there is no package in it. It comes with ErrMalformed, or with
-	// ErrUnrecognised where not even a format was found.
+	// ErrEmpty means that there is no package in the manifest. Such an error also
+	// is ErrMalformed, or ErrUnrecognised if there is no format either.
 	ErrEmpty = errors.New("build manifest without packages")
-	// ErrTooLarge: a limit of this package is exceeded.
+	// ErrTooLarge means that a limit of this package is exceeded.
 	ErrTooLarge = errors.New("build manifest too large")
 )
 
-// SyntaxError is a place in a manifest that does not follow its format.
+// SyntaxError is a place in a build manifest that does not follow the format.
 type SyntaxError struct {
 	File     string
 	Line     int // from 1; 0: the file as a whole
@@ -202,8 +203,7 @@ func (e *SyntaxError) Error() string {
 // Is makes errors.Is(err, ErrMalformed) true.
 func (e *SyntaxError) Is(target error) bool { return target == ErrMalformed }
 
-// emptyError makes errors.Is(err, ErrEmpty) true of an error that says it in its
-// own words.
+// emptyError marks an error as ErrEmpty without changing its text.
 type emptyError struct{ error }
 
 func (e *emptyError) Unwrap() error { return e.error }
@@ -211,7 +211,7 @@ func (e *emptyError) Unwrap() error { return e.error }
 // Is makes errors.Is(err, ErrEmpty) true.
 func (e *emptyError) Is(target error) bool { return target == ErrEmpty }
 
-// AmbiguousError is a manifest that fits several formats.
+// AmbiguousError is a build manifest that fits several formats.
 type AmbiguousError struct {
 	File       string
 	Candidates []Format
@@ -228,8 +228,8 @@ func (e *AmbiguousError) Error() string {
 // Is makes errors.Is(err, ErrAmbiguous) true.
 func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
 
-// Parse reads a manifest. name stands for the file in errors; with format "" it
-// is recognised. The reader is read to its end.
+// Parse parses a build manifest. name is the file's name in errors. If format is
+// empty, it is recognised. Parse reads r to its end.
 func Parse(name string, r io.Reader, format Format) (*Manifest, error) {
 	h := sha256.New()
 	limited := &limitReader{r: r, left: MaxSize, file: name}
@@ -255,7 +255,7 @@ func Parse(name string, r io.Reader, format Format) (*Manifest, error) {
 	if err := p.parse(); err != nil {
 		return nil, err
 	}
-	// A reader of lines or JSON may stop before the last bytes.
+	// Parsers of lines and JSON may stop before the last bytes.
 	if _, err := io.Copy(io.Discard, br); err != nil {
 		return nil, readError(name, err)
 	}
@@ -271,11 +271,11 @@ func readError(name string, err error) error {
 	if errors.Is(err, ErrTooLarge) {
 		return err
 	}
-	return fmt.Errorf("read manifest %s: %w", name, err)
+	return fmt.Errorf("read build manifest %s: %w", name, err)
 }
 
-// limitReader fails with ErrTooLarge after left bytes, where io.LimitReader
-// would end the file.
+// limitReader fails with ErrTooLarge after left bytes; io.LimitReader would end
+// the file there.
 type limitReader struct {
 	r    io.Reader
 	left int64
@@ -288,13 +288,13 @@ func (l *limitReader) Read(b []byte) (int, error) {
 	}
 	n, err := l.r.Read(b)
 	if int64(n) > l.left {
-		return 0, fmt.Errorf("read manifest %s: more than %d bytes: %w", l.file, int64(MaxSize), ErrTooLarge)
+		return 0, fmt.Errorf("read build manifest %s: more than %d bytes: %w", l.file, int64(MaxSize), ErrTooLarge)
 	}
 	l.left -= int64(n)
 	return n, err
 }
 
-// key is a digest of what makes two entries equal.
+// key is a digest of the fields that make two entries equal.
 type key [sha256.Size]byte
 
 func (e *Entry) key() key {
@@ -347,7 +347,7 @@ func (p *parser) parse() error {
 	case SHA256Sums:
 		return p.eachRawLine(p.sha256sumsLine)
 	case RPMQA:
-		return p.eachLine(p.rpmqaLine)
+		return p.rpmqa()
 	case RPMQI:
 		return p.rpmqi()
 	case DNFHistory:
@@ -363,10 +363,10 @@ func (p *parser) parse() error {
 	case CycloneDX:
 		return p.cyclonedx()
 	}
-	return fmt.Errorf("parse manifest %s: format %q is not known", p.file, clip(string(p.m.Format)))
+	return fmt.Errorf("parse build manifest %s: format %q is not known", p.file, clip(string(p.m.Format)))
 }
 
-// malformed reports line.
+// malformed returns a *SyntaxError at a line.
 func (p *parser) malformed(line int, expected, found string) error {
 	return &SyntaxError{File: p.file, Line: line, Expected: expected, Found: clip(found)}
 }
@@ -378,8 +378,8 @@ func (p *parser) note(line int, format string, args ...any) {
 	}
 }
 
-// add takes an entry whose Line and Raw are set, after the checks that all
-// formats share.
+// add appends an entry after the checks that all formats share. Its Line and Raw
+// are set.
 func (p *parser) add(e Entry) error {
 	for _, f := range [...]struct {
 		what, value string
@@ -401,7 +401,7 @@ func (p *parser) add(e Entry) error {
 		return fmt.Errorf("%s:%d: more than %d packages: %w", p.file, e.Line, MaxEntries, ErrTooLarge)
 	}
 	if p.long {
-		// Not to hold a whole line for a few words of it.
+		// A substring would keep the whole line in memory.
 		for _, s := range []*string{&e.Name, &e.Version, &e.Arch, &e.Path, &e.URL, &e.Origin} {
 			*s = strings.Clone(*s)
 		}
@@ -411,10 +411,10 @@ func (p *parser) add(e Entry) error {
 	return nil
 }
 
-// clip shortens a string from outside for an error message, a note or
-// Entry.Raw, and redacts the URLs in it.
+// clip shortens a string from outside for an error, a note or Entry.Raw, and
+// redacts the URLs in it.
 func clip(s string) string {
-	// No password is longer than what is looked at.
+	// No password is longer than the part that is scrubbed.
 	s = remote.Scrub(s[:min(len(s), 4*maxURL)])
 	if len(s) <= maxRaw {
 		return strings.ToValidUTF8(s, "\uFFFD")

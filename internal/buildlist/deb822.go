@@ -32,8 +32,8 @@ func (f stanza) value(name string) string {
 // maxStanza bounds the bytes of a stanza.
 const maxStanza = 16 << 20
 
-// eachStanza parses the stanzas whose lines next returns. keep chooses the fields
-// to hold, by lower-case name.
+// eachStanza calls f for each stanza in the lines that next returns. keep chooses
+// the fields to keep, by lower-case name.
 func (p *parser) eachStanza(next func() (string, error), keep func(string) bool, f func(stanza) error) error {
 	var (
 		cur  stanza

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// urlBase returns the decoded last segment of a URL's path.
+// urlBase returns the last segment of a URL's path, decoded.
 func urlBase(s string) string {
 	s, _, _ = strings.Cut(s, "?")
 	s = s[strings.LastIndexByte(s, '/')+1:]
@@ -16,8 +16,8 @@ func urlBase(s string) string {
 	return s
 }
 
-// sha256sumsLine reads what sha256sum(1) and its kin print, in both of their
-// forms. Files that are no package's are left out.
+// sha256sumsLine parses a line of sha256sum(1) and its kin, in either of their
+// forms. Files that are not packages are skipped.
 func (p *parser) sha256sumsLine(line string) error {
 	e := p.entry(line)
 	if !parseSum(line, &e) {
@@ -33,7 +33,7 @@ func (p *parser) sha256sumsLine(line string) error {
 	return p.add(e)
 }
 
-// parseSum reads "hex  path", "hex *path", either with names escaped after a
+// parseSum parses "hex  path", "hex *path", either with names escaped after a
 // leading backslash, and "SHA256 (path) = hex".
 func parseSum(line string, e *Entry) bool {
 	escaped := false
@@ -57,8 +57,8 @@ func parseSum(line string, e *Entry) bool {
 	return e.digest(algo, rest[i+len(") = "):])
 }
 
-// parseFileName reads the name, version and architecture out of the name of a
-// package file. EpochUnknown is set where the version has no epoch.
+// parseFileName parses name, version and architecture from the name of a package
+// file. EpochUnknown is set if the version has no epoch.
 func parseFileName(base string) (e Entry, ok bool) {
 	if stem, is := strings.CutSuffix(base, ".rpm"); is {
 		if e, ok = parseNEVRA(strings.TrimSuffix(stem, ".drpm")); !ok || e.Arch == "" {
@@ -90,8 +90,8 @@ func parseFileName(base string) (e Entry, ok bool) {
 		e.EpochUnknown = !strings.Contains(version, ":")
 		return e, true
 	}
-	// Of the other files of a source package the name tells the upstream
-	// version, or nothing: they are found by digest.
+	// The names of the other files of a source package have the upstream version or
+	// none: they are found by digest.
 	rest = strings.TrimSuffix(strings.TrimSuffix(rest, ".asc"), ".sig")
 	for _, ext := range []string{".gz", ".xz", ".bz2", ".lzma", ".zst"} {
 		if stem, is := strings.CutSuffix(rest, ext); is &&

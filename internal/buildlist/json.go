@@ -8,8 +8,7 @@ import (
 	"io"
 )
 
-// jsonStream walks a JSON document that is never held whole: an element of an
-// array at a time.
+// jsonStream walks a JSON document and holds one element of an array at a time.
 type jsonStream struct {
 	p    *parser
 	dec  *json.Decoder
@@ -17,12 +16,12 @@ type jsonStream struct {
 	keys map[string]struct{} // of the top object
 }
 
-// lineCounter remembers where lines end in what was read and not yet passed, and
-// bounds how far reading may run ahead.
+// lineCounter remembers the ends of lines between the position of the decoder and
+// that of the reader, and bounds their distance.
 type lineCounter struct {
 	r      io.Reader
 	read   int64   // bytes read
-	ends   []int64 // offsets of newlines; those from next on are not passed
+	ends   []int64 // offsets of newlines; those from next on are ahead of the decoder
 	next   int
 	line   int   // of that position, from 1
 	passed int64 // that position
@@ -43,7 +42,7 @@ func (l *lineCounter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// at returns the line of an offset, which never goes back.
+// at returns the line of an offset. Offsets never decrease.
 func (l *lineCounter) at(offset int64) int {
 	for l.next < len(l.ends) && l.ends[l.next] < offset {
 		l.next++
@@ -67,7 +66,7 @@ func (p *parser) newJSON() *jsonStream {
 
 func (s *jsonStream) line() int { return s.in.at(s.dec.InputOffset()) }
 
-// fail turns a decoder's error into one that names the place.
+// fail makes a *SyntaxError of a decoder's error.
 func (s *jsonStream) fail(err error, expected string) error {
 	if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrMalformed) {
 		return err
@@ -79,7 +78,7 @@ func (s *jsonStream) fail(err error, expected string) error {
 	return s.p.malformed(line, expected, err.Error())
 }
 
-// object calls f for each key of the top object, which reads the value.
+// object calls f for each key of the top level; f reads the value.
 func (s *jsonStream) object(f func(key string) error) error {
 	if tok, err := s.dec.Token(); err != nil || tok != json.Delim('{') {
 		if err == nil {
@@ -119,7 +118,7 @@ func (s *jsonStream) object(f func(key string) error) error {
 	return nil
 }
 
-// skip passes over a value of any size, an array by its elements.
+// skip skips a value of any size; of an array it reads one element at a time.
 func (s *jsonStream) skip() error {
 	var raw json.RawMessage
 	for depth := 0; ; {
@@ -150,7 +149,7 @@ func (s *jsonStream) skip() error {
 	}
 }
 
-// text reads a value that is text.
+// text reads a string.
 func (s *jsonStream) text(key string) (string, error) {
 	var v any
 	if err := s.dec.Decode(&v); err != nil {

@@ -13,7 +13,7 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 func isAlnum(c byte) bool { return isLower(c) || isUpper(c) || isDigit(c) }
 
-// all reports whether s is not empty and every byte of it passes.
+// all reports whether s is not empty and ok is true for every byte.
 func all(s string, ok func(byte) bool) bool {
 	for i := 0; i < len(s); i++ {
 		if !ok(s[i]) {
@@ -23,16 +23,15 @@ func all(s string, ok func(byte) bool) bool {
 	return s != ""
 }
 
-// debName reports whether dpkg takes s as a package's name, which is more than
-// Debian's archive has (policyName).
+// debName reports whether dpkg accepts s as the name of a package. Debian's archive
+// is stricter (policyName).
 func debName(s string) bool {
 	return s != "" && isAlnum(s[0]) && all(s, func(c byte) bool {
 		return isAlnum(c) || c == '+' || c == '-' || c == '.' || c == '_'
 	})
 }
 
-// policyName reports whether s is a package name by Debian Policy 5.6.1: what a
-// list of bare words is held against.
+// policyName reports whether s is a package name by Debian Policy 5.6.1.
 func policyName(s string) bool {
 	return len(s) >= 2 && (isLower(s[0]) || isDigit(s[0])) && all(s, func(c byte) bool {
 		return isLower(c) || isDigit(c) || c == '+' || c == '-' || c == '.'
@@ -68,15 +67,16 @@ func rpmName(s string) bool {
 	})
 }
 
-// rpmPart reports whether s can be an rpm version or release: no dash.
+// rpmPart reports whether s can be the version or the release of an rpm: neither
+// contains a dash.
 func rpmPart(s string) bool {
 	return all(s, func(c byte) bool {
 		return isAlnum(c) || strings.IndexByte("._+~^%{}", c) >= 0
 	})
 }
 
-// rpmEVR reads "[epoch:]version-release" and drops an epoch of 0 or "(none)".
-// known reports whether an epoch was written.
+// rpmEVR parses "[epoch:]version-release" and removes an epoch of 0 or "(none)".
+// known reports whether there was an epoch.
 func rpmEVR(s string) (evr string, known, ok bool) {
 	epoch, rest, has := strings.Cut(s, ":")
 	if !has {
@@ -100,7 +100,7 @@ func rpmEVR(s string) (evr string, known, ok bool) {
 	return rest, has, true
 }
 
-// versionish reports whether s can be a version of either kind.
+// versionish reports whether s can be a version of a deb or an rpm.
 func versionish(s string) bool {
 	if debVersion(s) {
 		return true
@@ -109,15 +109,15 @@ func versionish(s string) bool {
 	return ok
 }
 
-// splitArch cuts "name:arch".
+// splitArch splits "name:arch".
 func splitArch(s string) (name, arch string, ok bool) {
 	name, arch, has := strings.Cut(s, ":")
 	return name, arch, !has || archName(arch)
 }
 
-// digest files a digest under its algorithm; the algorithm may be written
-// "SHA256", "sha-256", "MD5Sum". False: not a digest of that algorithm, one of
-// an algorithm that is not kept, or another than the one already there.
+// digest sets the digest of an algorithm, which may be written "SHA256", "sha-256"
+// or "MD5Sum". It returns false if sum is not such a digest, if digests of the
+// algorithm are not kept, or if a different one is already set.
 func (e *Entry) digest(algo, sum string) bool {
 	to, size := e.digestField(algo)
 	sum = strings.ToLower(sum)
@@ -128,8 +128,8 @@ func (e *Entry) digest(algo, sum string) bool {
 	return true
 }
 
-// digestField finds where an algorithm's digest goes, and its size in bytes; nil
-// for one that is not kept.
+// digestField returns the field for digests of an algorithm and their size in
+// bytes; nil if they are not kept.
 func (e *Entry) digestField(algo string) (*string, int) {
 	switch strings.ReplaceAll(strings.ToLower(algo), "-", "") {
 	case "sha256":
@@ -144,7 +144,7 @@ func (e *Entry) digestField(algo string) (*string, int) {
 	return nil, 0
 }
 
-// digestAny reports whether s has the shape of a digest that is kept.
+// digestAny reports whether s looks like a digest of an algorithm that is kept.
 func (e *Entry) digestAny(s string) bool {
 	for _, algo := range []string{"sha256", "sha512", "sha1", "md5"} {
 		if e.digest(algo, s) {

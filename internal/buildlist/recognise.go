@@ -209,8 +209,8 @@ func documentCandidates(lines []string) []Format {
 	return found
 }
 
-// buildinfoField reports whether a line is a field that of Debian's control
-// files only a .buildinfo has.
+// buildinfoField reports whether a line is a field that only .buildinfo files
+// have.
 func buildinfoField(line string) bool {
 	return strings.HasPrefix(line, "Installed-Build-Depends:") || strings.HasPrefix(line, "Build-Architecture:")
 }
@@ -225,8 +225,8 @@ type lineRecogniser struct {
 
 func both(ok bool) (bool, bool) { return ok, ok }
 
-// plainDeb reports whether a name is a Debian package's and not name.arch of an
-// rpm, which Debian's rules would allow.
+// plainDeb reports whether a name, which fits Debian's rules, is not name.arch of
+// an rpm.
 func plainDeb(name string) bool {
 	name, _, _ = strings.Cut(name, ":")
 	i := strings.LastIndexByte(name, '.')
@@ -280,8 +280,8 @@ func fitsMmdebstrap(line string) (fits, counts bool) {
 	return both(parseNameVersion(line, new(Entry)) && plainDeb(name))
 }
 
-// fitsDebootstrap accepts names alone, but only several in a line speak for
-// debootstrap: one a line is a list.
+// fitsDebootstrap accepts bare names, but only several names on a line speak for
+// debootstrap: one per line is a list.
 func fitsDebootstrap(line string) (fits, counts bool) {
 	if aptNoise(line) {
 		return true, false
@@ -301,8 +301,8 @@ func fitsDebootstrap(line string) (fits, counts bool) {
 	return true, len(words) > 1
 }
 
-// fitsRPMQA accepts what rpm could print, but only lines that no Debian tool
-// prints as well speak for it: with an architecture of rpm's, or a release
+// fitsRPMQA accepts all that rpm can print, but only lines that no Debian tool
+// prints speak for rpm: those with an architecture of rpm's, or with a release
 // that names an rpm distribution.
 func fitsRPMQA(line string) (fits, counts bool) {
 	if dnfNoise(line) || columnTitles(columns(line)) {
@@ -317,7 +317,7 @@ func fitsRPMQA(line string) (fits, counts bool) {
 	}
 	cols := columns(line)
 	if len(cols) == 1 {
-		// What ends like a release may still be the name of a package.
+		// A name of a package may end like a version and a release.
 		i := strings.LastIndexByte(e.Version, '-')
 		return e.Arch != "" || distTag(e.Version) || isDigit(e.Version[0]) && isDigit(e.Version[i+1]), true
 	}

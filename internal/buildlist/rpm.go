@@ -15,15 +15,15 @@ func rpmArch(s string) bool {
 	return strings.HasPrefix(s, "armv") && archName(s) || strings.HasPrefix(s, "x86_64_v") && archName(s)
 }
 
-// debArch reports whether s can be an architecture of Debian's: what only rpm
-// calls so is none.
+// debArch reports whether s can be an architecture of Debian's, and not one that
+// only rpm has.
 func debArch(s string) bool {
 	if !archName(s) || !isLower(s[0]) {
 		return false
 	}
 	switch s {
 	case "amd64", "i386", "s390x", "riscv64", "ia64", "alpha", "sparc", "sparc64", "mips", "mipsel", "mips64el", "m68k", "sh4", "loongarch64":
-		return true // of both
+		return true // rpm has them, too
 	}
 	return !rpmArch(s)
 }
@@ -83,12 +83,24 @@ func (e *Entry) evr(s string) bool {
 	return ok
 }
 
-// rpmqaLine parses a line of `rpm -qa` in its usual forms, a row of `dnf list`,
-// or a line of `dnf history userinstalled`.
+// rpmqa parses `rpm -qa` in its usual forms, `dnf list`, of which available
+// packages are skipped, and `dnf history userinstalled`.
+func (p *parser) rpmqa() error {
+	available := false
+	return p.eachLine(func(line string) error {
+		if dnfNoise(line) {
+			available = strings.EqualFold(line, "Available Packages")
+			return nil
+		}
+		if available {
+			p.note(p.line, "%s is available, not installed: skipped", clip(strings.Fields(line)[0]))
+			return nil
+		}
+		return p.rpmqaLine(line)
+	})
+}
+
 func (p *parser) rpmqaLine(line string) error {
-	if dnfNoise(line) {
-		return nil
-	}
 	if len(p.m.Entries) == 0 && columnTitles(columns(line)) {
 		return nil
 	}
@@ -106,7 +118,7 @@ func (p *parser) rpmqaLine(line string) error {
 
 // dnfNoise reports whether a line is a heading of dnf's.
 func dnfNoise(line string) bool {
-	return strings.EqualFold(line, "Installed Packages") || line == "Packages installed by user" ||
+	return strings.EqualFold(line, "Installed Packages") || strings.EqualFold(line, "Available Packages") || line == "Packages installed by user" ||
 		strings.HasPrefix(line, "Last metadata expiration check:")
 }
 

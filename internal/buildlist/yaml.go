@@ -12,19 +12,19 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// yamlRoot reads the one document of a YAML manifest. Nodes keep scalars as
-// they were written, so that a version 1.10 is not a number. Aliases are
-// refused: none of these tools writes them, and they can make a small file
-// stand for an endless one.
+// yamlRoot parses the only document of a YAML file. Nodes keep scalars as they
+// were written, so that version 1.10 does not become a number. Aliases are
+// refused: none of these tools writes them, and a small file could expand without
+// bound.
 func (p *parser) yamlRoot() (*yaml.Node, error) {
 	data, err := io.ReadAll(io.LimitReader(p.in, MaxYAML+1))
 	if err != nil {
 		return nil, readError(p.file, err)
 	}
 	if len(data) > MaxYAML {
-		return nil, fmt.Errorf("read manifest %s: more than %d bytes of YAML: %w", p.file, MaxYAML, ErrTooLarge)
+		return nil, fmt.Errorf("read build manifest %s: more than %d bytes of YAML: %w", p.file, MaxYAML, ErrTooLarge)
 	}
-	// A node takes hundreds of bytes of memory, and two of the file.
+	// A node takes two bytes of the file and hundreds of bytes of memory.
 	nodes := bytes.Count(data, []byte("- "))
 	for _, c := range data {
 		switch c {
@@ -33,7 +33,7 @@ func (p *parser) yamlRoot() (*yaml.Node, error) {
 		}
 	}
 	if nodes > maxNodes {
-		return nil, fmt.Errorf("read manifest %s: more than %d lines and separators of YAML: %w", p.file, maxNodes, ErrTooLarge)
+		return nil, fmt.Errorf("read build manifest %s: more than %d lines and separators of YAML: %w", p.file, maxNodes, ErrTooLarge)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
@@ -85,7 +85,7 @@ func (p *parser) checkYAML(n *yaml.Node, depth int) error {
 	return nil
 }
 
-// yamlGet returns the value of a key; nil when it is absent or null.
+// yamlGet returns the value of a key; nil if it is absent or null.
 func yamlGet(n *yaml.Node, key string) *yaml.Node {
 	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == key {
@@ -98,7 +98,7 @@ func yamlGet(n *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// yamlText returns the scalar of a key, "" when it is absent.
+// yamlText returns the scalar of a key; "" if it is absent.
 func (p *parser) yamlText(n *yaml.Node, key string) (string, error) {
 	v := yamlGet(n, key)
 	if v == nil {
@@ -140,12 +140,12 @@ func (p *parser) yamlEach(n *yaml.Node, key string, f func(*yaml.Node) error) er
 	return nil
 }
 
-// tails reads the build manifest of Tails (auto/scripts/generate-build-manifest):
+// tails parses the build manifest of Tails (auto/scripts/generate-build-manifest):
 //
 //	origin_references: {ARCHIVE: {reference: SERIAL}}
 //	packages: {binary: [{package, version, arch}], source: [{package, version}]}
 //
-// No package says from which archive it came.
+// Packages do not say which archive they came from.
 func (p *parser) tails() error {
 	root, err := p.yamlRoot()
 	if err != nil {
@@ -210,9 +210,9 @@ func (p *parser) tails() error {
 	return nil
 }
 
-// rpmsLock reads rpms.lock.yaml, version 1 (rpm-lockfile-prototype): for each
-// architecture its packages and sources with url, repoid, size, checksum, name,
-// evr and sourcerpm, of which all but url are optional.
+// rpmsLock parses rpms.lock.yaml, version 1 (rpm-lockfile-prototype): for each
+// architecture packages and sources with url, repoid, size, checksum, name, evr
+// and sourcerpm, all optional but url.
 func (p *parser) rpmsLock() error {
 	root, err := p.yamlRoot()
 	if err != nil {

@@ -15,8 +15,8 @@ var (
 	_ fs.ReadLinkFS = (*FS)(nil)
 )
 
-// lookup walks name from the root. With follow, a symbolic link in the last
-// place is followed too.
+// lookup walks name from the root. With follow, it also follows a symbolic link in
+// the last element.
 func (f *FS) lookup(name string, follow bool) (*node, error) {
 	if name == "." {
 		return f.root, nil
@@ -137,8 +137,8 @@ func (n *node) entries() []fs.DirEntry {
 	return list
 }
 
-// extentReader reads a file of any number of extents. An image that ends early
-// is an error, never the end of the file.
+// extentReader reads a file of any number of extents. The end of the image within
+// the file is an error, not the end of the file.
 type extentReader struct {
 	r       io.ReaderAt
 	extents []extent
@@ -174,8 +174,7 @@ func (e extentReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// file is an opened file that is no directory. Those that are not regular are
-// empty.
+// file is an opened file other than a directory. It is empty unless it is regular.
 type file struct {
 	*io.SectionReader
 	n *node

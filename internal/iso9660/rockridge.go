@@ -7,10 +7,9 @@ import (
 	"strings"
 )
 
-// susp calls fn with the signature and the data (what follows the 4-byte
-// header) of each entry in the system use area s, and of those in its
-// continuation areas (SUSP 1.12, 4 and 5). skip is the number of bytes before
-// the first entry.
+// susp calls fn with the signature and the data (without the header of 4 bytes) of
+// each entry in the system use area s and its continuation areas (SUSP 1.12, 4 and
+// 5). skip is the number of bytes before the first entry.
 func (v *volume) susp(s []byte, skip int, fn func(sig string, data []byte) error) error {
 	if skip > len(s) {
 		return nil
@@ -64,8 +63,8 @@ func (v *volume) susp(s []byte, skip int, fn func(sig string, data []byte) error
 	}
 }
 
-// relocation is what RRIP 4.1.5 says about a record of a tree deeper than the
-// eight levels of ECMA-119.
+// relocation describes a record in a tree that is deeper than the eight levels of
+// ECMA-119 (RRIP 4.1.5).
 type relocation struct {
 	child     int64 // CL: block of the directory that belongs here; 0 if none
 	relocated bool  // RE: this directory belongs elsewhere
@@ -73,122 +72,137 @@ type relocation struct {
 
 // rockRidge applies the Rock Ridge entries of rec to n.
 func (v *volume) rockRidge(rec record, n *node) (relocation, error) {
-	var (
-		rel           relocation
-		name          []byte
-		nameOpen      = true
-		link          linkTarget
-		hasPX, hasDev bool
-	)
-	err := v.susp(rec.system, v.skip, func(sig string, d []byte) error {
-		switch sig {
-		case "PX": // mode, links, uid, gid and (1.12) serial number, in both byte orders
-			if len(d) < 32 {
-				return fmt.Errorf("PX entry of %d bytes: %w", 4+len(d), ErrCorrupt)
-			}
-			mode, err := fileMode(binary.LittleEndian.Uint32(d))
-			if err != nil {
-				return err
-			}
-			hasPX = true
-			n.mode = mode
-			n.stat.Nlink = binary.LittleEndian.Uint32(d[8:])
-			n.stat.UID = binary.LittleEndian.Uint32(d[16:])
-			n.stat.GID = binary.LittleEndian.Uint32(d[24:])
-			if len(d) >= 40 {
-				n.stat.Serial = binary.LittleEndian.Uint32(d[32:])
-			}
-		case "PN": // device number, high and low half
-			if len(d) < 16 {
-				return fmt.Errorf("PN entry of %d bytes: %w", 4+len(d), ErrCorrupt)
-			}
-			hasDev = true
-			hi, lo := binary.LittleEndian.Uint32(d), binary.LittleEndian.Uint32(d[8:])
-			if hi == 0 { // writers that put all of a 16-bit number into the low half
-				hi, lo = lo>>8, lo&0xff
-			}
-			n.stat.Major, n.stat.Minor = hi, lo
-		case "NM": // flags (1 goes on, 2 ".", 4 ".."), piece of the name
-			if len(d) < 1 {
-				return fmt.Errorf("NM entry of %d bytes: %w", 4+len(d), ErrCorrupt)
-			}
-			if d[0]&6 != 0 || !nameOpen {
-				return nil
-			}
-			if len(name)+len(d)-1 > maxName {
-				return fmt.Errorf("name longer than %d bytes: %w", maxName, ErrCorrupt)
-			}
-			name = append(name, d[1:]...)
-			nameOpen = d[0]&1 != 0
-		case "SL":
-			// genisoimage writes broken SL entries for long targets: that
-			// spoils the link, not the image.
-			if err := link.add(d); err != nil && n.err == nil {
-				n.err = err
-			}
-		case "TF": // flags, then one time for each: 1 creation, 2 modification, ...
-			if len(d) < 1 {
-				return fmt.Errorf("TF entry of %d bytes: %w", 4+len(d), ErrCorrupt)
-			}
-			size := 7
-			if d[0]&0x80 != 0 {
-				size = 17
-			}
-			at := 1
-			if d[0]&1 != 0 {
-				at += size
-			}
-			if d[0]&2 != 0 {
-				if at+size > len(d) {
-					return fmt.Errorf("TF entry of %d bytes: %w", 4+len(d), ErrCorrupt)
-				}
-				if size == 7 {
-					n.mtime = shortDate(d[at : at+size])
-				} else {
-					n.mtime = longDate(d[at : at+size])
-				}
-			}
-		case "CL":
-			if len(d) < 8 {
-				return fmt.Errorf("CL entry of %d bytes: %w", 4+len(d), ErrCorrupt)
-			}
-			if rel.child = int64(binary.LittleEndian.Uint32(d)); rel.child == 0 {
-				return fmt.Errorf("CL entry names block 0: %w", ErrCorrupt)
-			}
-		case "RE":
-			rel.relocated = true
-		case "SF":
-			n.err = fmt.Errorf("sparse file: %w", ErrUnsupported)
-		case "ZF":
-			n.err = fmt.Errorf("zisofs file: %w", ErrUnsupported)
-		}
-		return nil
-	})
-	if err != nil {
-		return rel, err
+	r := rrReader{n: n, nameOpen: true}
+	if err := v.susp(rec.system, v.skip, r.entry); err != nil {
+		return r.rel, err
 	}
-	if len(name) > 0 {
-		n.name = string(name)
+	if len(r.name) > 0 {
+		n.name = string(r.name)
 	}
-	if !hasPX && link.any {
+	if !r.hasMode && r.link.any {
 		n.mode = fs.ModeSymlink | 0o777
 	}
 	if n.mode&fs.ModeSymlink != 0 {
-		if n.target = link.b.String(); n.target == "" && n.err == nil {
+		if n.target = r.link.b.String(); n.target == "" && n.err == nil {
 			n.err = fmt.Errorf("symbolic link without target: %w", ErrCorrupt)
 		}
 	}
-	if n.mode&fs.ModeDevice != 0 && !hasDev {
-		return rel, fmt.Errorf("device without number: %w", ErrCorrupt)
+	if n.mode&fs.ModeDevice != 0 && !r.hasDevice {
+		return r.rel, fmt.Errorf("device without number: %w", ErrCorrupt)
 	}
-	return rel, nil
+	return r.rel, nil
+}
+
+// rrReader reads the Rock Ridge entries of one record.
+type rrReader struct {
+	n                  *node
+	rel                relocation
+	name               []byte
+	nameOpen           bool // the name continues in the next NM entry
+	link               linkTarget
+	hasMode, hasDevice bool
+}
+
+func (r *rrReader) entry(sig string, d []byte) error {
+	if need := map[string]int{"PX": 32, "PN": 16, "NM": 1, "TF": 1, "CL": 8}[sig]; len(d) < need {
+		return fmt.Errorf("%s entry of %d bytes: %w", sig, 4+len(d), ErrCorrupt)
+	}
+	switch sig {
+	case "PX":
+		return r.mode(d)
+	case "PN":
+		r.device(d)
+	case "NM":
+		return r.namePart(d)
+	case "SL":
+		// genisoimage writes broken SL entries for long targets: they make the
+		// link unusable, not the image.
+		if err := r.link.add(d); err != nil && r.n.err == nil {
+			r.n.err = err
+		}
+	case "TF":
+		return r.times(d)
+	case "CL":
+		if r.rel.child = int64(binary.LittleEndian.Uint32(d)); r.rel.child == 0 {
+			return fmt.Errorf("CL entry names block 0: %w", ErrCorrupt)
+		}
+	case "RE":
+		r.rel.relocated = true
+	case "SF":
+		r.n.err = fmt.Errorf("sparse file: %w", ErrUnsupported)
+	case "ZF":
+		r.n.err = fmt.Errorf("zisofs file: %w", ErrUnsupported)
+	}
+	return nil
+}
+
+// mode reads PX: mode, links, uid, gid and (1.12) serial number, each in both byte
+// orders.
+func (r *rrReader) mode(d []byte) error {
+	mode, err := fileMode(binary.LittleEndian.Uint32(d))
+	if err != nil {
+		return err
+	}
+	r.hasMode = true
+	r.n.mode = mode
+	r.n.stat.Nlink = binary.LittleEndian.Uint32(d[8:])
+	r.n.stat.UID = binary.LittleEndian.Uint32(d[16:])
+	r.n.stat.GID = binary.LittleEndian.Uint32(d[24:])
+	if len(d) >= 40 {
+		r.n.stat.Serial = binary.LittleEndian.Uint32(d[32:])
+	}
+	return nil
+}
+
+// device reads PN: the high and the low half of a device number.
+func (r *rrReader) device(d []byte) {
+	r.hasDevice = true
+	hi, lo := binary.LittleEndian.Uint32(d), binary.LittleEndian.Uint32(d[8:])
+	if hi == 0 { // some writers put a 16-bit number into the low half
+		hi, lo = lo>>8, lo&0xff
+	}
+	r.n.stat.Major, r.n.stat.Minor = hi, lo
+}
+
+// namePart reads NM: flags (1 continues, 2 ".", 4 ".."), part of the name.
+func (r *rrReader) namePart(d []byte) error {
+	if d[0]&6 != 0 || !r.nameOpen {
+		return nil
+	}
+	if len(r.name)+len(d)-1 > maxName {
+		return fmt.Errorf("name longer than %d bytes: %w", maxName, ErrCorrupt)
+	}
+	r.name = append(r.name, d[1:]...)
+	r.nameOpen = d[0]&1 != 0
+	return nil
+}
+
+// times reads TF: flags, then one time for each flag: 1 creation, 2 modification
+// and so on.
+func (r *rrReader) times(d []byte) error {
+	size, parse := 7, shortDate
+	if d[0]&0x80 != 0 {
+		size, parse = 17, longDate
+	}
+	at := 1
+	if d[0]&1 != 0 {
+		at += size
+	}
+	if d[0]&2 == 0 {
+		return nil
+	}
+	if at+size > len(d) {
+		return fmt.Errorf("TF entry of %d bytes: %w", 4+len(d), ErrCorrupt)
+	}
+	r.n.mtime = parse(d[at : at+size])
+	return nil
 }
 
 // linkTarget collects the SL entries of a record (RRIP 4.1.3): flags, then
-// components of flags (1 goes on, 2 ".", 4 "..", 8 root), length, bytes.
+// components of flags (1 continues, 2 ".", 4 "..", 8 root), length, bytes.
 type linkTarget struct {
 	b    strings.Builder
-	open bool // the last component goes on
+	open bool // the last component continues
 	any  bool
 }
 
@@ -257,4 +271,37 @@ func fileMode(m uint32) (fs.FileMode, error) {
 		mode |= fs.ModeSticky
 	}
 	return mode, nil
+}
+
+// detectRockRidge looks for SUSP's SP entry, which must be the first entry of the
+// root's record for itself, and for an ER entry that names Rock Ridge (SUSP 5.3,
+// 5.5).
+func (v *volume) detectRockRidge(root record) (bool, int, error) {
+	self, err := v.self(v.dataOffset(root))
+	if err != nil {
+		return false, 0, fmt.Errorf("root directory: %w", err)
+	}
+	s := self.system
+	if len(s) < 7 || string(s[:2]) != "SP" || s[2] < 7 || s[4] != 0xBE || s[5] != 0xEF {
+		return false, 0, nil
+	}
+	found := false
+	err = v.susp(s, 0, func(sig string, data []byte) error {
+		switch sig {
+		case "ER":
+			if len(data) >= 4 && len(data) >= 4+int(data[0]) {
+				switch string(data[4 : 4+int(data[0])]) {
+				case "RRIP_1991A", "IEEE_P1282", "IEEE_1282":
+					found = true
+				}
+			}
+		case "RR", "PX": // RRIP 1.09, and writers that omit ER
+			found = true
+		}
+		return nil
+	})
+	if err != nil {
+		return false, 0, fmt.Errorf("root directory: %w", err)
+	}
+	return found, int(s[6]), nil
 }

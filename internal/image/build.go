@@ -1,13 +1,12 @@
-// Package image builds root file systems from frozen snapshots, as SquashFS
-// images that are the same bytes wherever and whenever they are built, and
-// tells how two images differ.
+// Package image builds root file systems from frozen snapshots, as SquashFS images
+// whose bytes do not depend on where and when they are built, and compares images.
 //
-// mmdebstrap installs from the frozen repositories as snapd signs them anew:
-// those indices never expire, so apt needs no option that weakens its checks.
-// (Replayed through snapd as a proxy, upstream's own Release files would have
-// passed their Valid-Until.) What apt was told for the build is taken out
-// again at the end, and the distribution's own source lines are put in. A tar
-// stream leaves mmdebstrap and goes straight into the image.
+// mmdebstrap installs from the frozen repositories with the signatures of snapd:
+// they never expire, so that apt needs no option that weakens its checks.
+// (Upstream's own Release files, which snapd serves as a proxy, would be past their
+// Valid-Until.) At the end, the build's configuration of apt is replaced by the
+// distribution's own source lines. The tar stream of mmdebstrap is packed into the
+// image without being stored.
 package image
 
 import (
@@ -32,35 +31,34 @@ import (
 )
 
 var (
-	// ErrSpec means that a description of an image cannot be built.
+	// ErrSpec means that an image cannot be built from its description.
 	ErrSpec = errors.New("image cannot be built")
-	// ErrTools means that a program that building needs is missing.
+	// ErrTools means that a required program is missing.
 	ErrTools = errors.New("tool is missing")
-	// ErrBuild means that mmdebstrap failed; the message ends with its last
-	// words.
+	// ErrBuild means that mmdebstrap failed; the message ends with its errors.
 	ErrBuild = errors.New("mmdebstrap failed")
 )
 
-// Builder is how a build is named in what describes it.
+// Builder is the name of the builder in an image's description.
 const Builder = "mmdebstrap"
 
-// Packing is how the image is packed: one form for all, so that images of two
-// releases have blocks in common.
+// Packing describes the packing in an image's description. It is the same for all
+// images, so that images of two releases share blocks.
 const Packing = "squashfs zstd 128KiB"
 
-// HostName stands in /etc/hostname of every image, and is what maintainer
+// HostName is in /etc/hostname of every image, and is the host name that maintainer
 // scripts see.
 const HostName = "localhost"
 
-// Spec is all that decides an image's bytes, beside the tools.
+// Spec describes an image. Together with the tools it determines the image's bytes.
 type Spec struct {
-	Variant      string    // mmdebstrap's; "" means apt
-	Include      []string  // packages, NAME[:ARCH][=VERSION], in the order in which apt is given them
-	Architecture string    // Debian's name for it
-	Epoch        time.Time // no file is younger
+	Variant      string    // of mmdebstrap; "" means apt
+	Include      []string  // additional packages, NAME[:ARCH][=VERSION], in apt's order
+	Architecture string    // as Debian names it
+	Epoch        time.Time // the latest time of a file
 	Upstream     string    // the image's /etc/apt/sources.list
-	// Sources is what apt installs from, deb822 with keys inline. It leaves no
-	// trace in the image.
+	// Sources are the repositories to install from, in deb822 with inline keys.
+	// They leave no trace in the image.
 	Sources string
 }
 
@@ -70,7 +68,7 @@ var (
 	archRE    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 )
 
-// Check says what in s cannot be built.
+// Check returns an error when s cannot be built, and sets the default variant.
 func (s *Spec) Check() error {
 	if s.Variant == "" {
 		s.Variant = "apt"
@@ -90,13 +88,13 @@ func (s *Spec) Check() error {
 		return fmt.Errorf("%w: date %v is not from 1970 to 2106", ErrSpec, s.Epoch)
 	}
 	if strings.ContainsRune(s.Upstream, 0) {
-		return fmt.Errorf("%w: source lines hold NUL", ErrSpec)
+		return fmt.Errorf("%w: source lines contain NUL", ErrSpec)
 	}
 	return nil
 }
 
-// How describes the build for the image's signed statement: the tools'
-// versions and all that SpecOf needs.
+// How describes the build for the image's signed statement: the versions of the
+// tools, and all that SpecOf needs.
 func (s *Spec) How(t Tools) map[string]string {
 	how := map[string]string{
 		"builder":      Builder,
@@ -113,8 +111,8 @@ func (s *Spec) How(t Tools) map[string]string {
 	return how
 }
 
-// SpecOf reads the spec back out of a description; Sources is not in it.
-// ErrSpec when the image was not built here.
+// SpecOf returns the Spec of a description, without Sources. The error wraps
+// ErrSpec when the image was not built by this package.
 func SpecOf(how map[string]string) (Spec, error) {
 	if how["builder"] != Builder || how["packing"] != Packing {
 		return Spec{}, fmt.Errorf("%w: it was built with %q, packed as %q, expected %q and %q", ErrSpec, how["builder"], how["packing"], Builder, Packing)
@@ -130,14 +128,14 @@ func SpecOf(how map[string]string) (Spec, error) {
 	return s, s.Check()
 }
 
-// Repository is one upstream repository as an image's source lines name it.
+// Repository is one upstream repository in an image's source lines.
 type Repository struct {
 	URL        string
 	Suites     []string
-	Components []string // none for flat suites, which end in a slash
+	Components []string // empty for flat suites, which end in a slash
 }
 
-// SourceLines are upstream's own lines for /etc/apt/sources.list, without
+// SourceLines returns upstream's lines for /etc/apt/sources.list, without
 // credentials.
 func SourceLines(list []Repository) string {
 	var b strings.Builder
@@ -158,10 +156,11 @@ func SourceLines(list []Repository) string {
 	return b.String()
 }
 
-// Tools are versions of programs that decide an image's bytes, by name.
+// Tools are the versions of programs on which an image's bytes depend, by name.
 type Tools map[string]string
 
-// FindTools asks the programs for their versions. ErrTools when one is missing.
+// FindTools asks the programs for their versions. The error wraps ErrTools when one
+// is missing.
 func FindTools(ctx context.Context) (Tools, error) {
 	t := Tools{}
 	for _, p := range []struct {
@@ -187,7 +186,7 @@ func FindTools(ctx context.Context) (Tools, error) {
 		}
 		m := regexp.MustCompile(p.re).FindSubmatch(out)
 		if m == nil {
-			return nil, fmt.Errorf("%w: %s does not tell its version: %q", ErrTools, p.name, firstLine(out))
+			return nil, fmt.Errorf("%w: %s does not print its version: %q", ErrTools, p.name, firstLine(out))
 		}
 		t[p.name] = string(m[1])
 	}
@@ -201,8 +200,8 @@ func FindTools(ctx context.Context) (Tools, error) {
 	return t, nil
 }
 
-// CompareTools gives the tools whose version in a description is not the one
-// here, as tool, recorded, here; sorted by tool.
+// CompareTools returns the tools whose version differs from the one in a description:
+// name, recorded version, version here; sorted by name.
 func (t Tools) CompareTools(how map[string]string) [][3]string {
 	var out [][3]string
 	for name, here := range t {
@@ -219,7 +218,7 @@ func firstLine(b []byte) string {
 	return string(line)
 }
 
-// Architecture is this machine's, as dpkg names it.
+// Architecture returns the architecture of this machine, as dpkg names it.
 func Architecture(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "dpkg", "--print-architecture").Output()
 	if err != nil {
@@ -228,24 +227,23 @@ func Architecture(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// toolPath is where programs are looked for, whatever the caller's PATH: they
-// decide bytes.
+// toolPath is the PATH of mmdebstrap, whatever the caller's is.
 const toolPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Options are what does not decide the image's bytes.
+// Options do not affect the image's bytes.
 type Options struct {
-	// Mode is mmdebstrap's; "" finds one: without root where the machine
-	// allows it.
+	// Mode is the mode of mmdebstrap. By default it is one without root, if the
+	// machine allows that.
 	Mode string
-	// TempDir is where the root file system is made. Default: os.TempDir.
+	// TempDir is the directory for the root file system. Default: os.TempDir.
 	TempDir string
-	// Log gets what mmdebstrap says. It may be nil.
+	// Log receives the messages of mmdebstrap. It may be nil.
 	Log io.Writer
-	// Progress is told of the bytes of file content packed.
+	// Progress is called with the number of bytes of file content packed.
 	Progress func(done int64)
 }
 
-// mode finds mmdebstrap's mode.
+// mode returns the mode of mmdebstrap that suits this machine and user.
 func mode() string {
 	if os.Geteuid() == 0 {
 		return "root"
@@ -259,7 +257,7 @@ func mode() string {
 	return "fakechroot"
 }
 
-// hasSubIDs tells whether a user has ids to map (subuid(5)).
+// hasSubIDs reports whether a user has subordinate ids (subuid(5)).
 func hasSubIDs(file string, u *user.User) bool {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -273,8 +271,8 @@ func hasSubIDs(file string, u *user.User) bool {
 	return false
 }
 
-// Build makes the image of s at the start of w, which is truncated if it can
-// be. Cancelling ctx ends mmdebstrap.
+// Build builds the image of s at the start of w, which it truncates if w has a method
+// Truncate. Cancelling ctx stops mmdebstrap.
 func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stats, error) {
 	if err := s.Check(); err != nil {
 		return squashfs.Stats{}, err
@@ -288,50 +286,15 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 	if o.TempDir == "" {
 		o.TempDir = os.TempDir()
 	}
-	ns, err := os.Readlink("/proc/self/ns/uts")
+	args, err := arguments(&s, o.Mode)
 	if err != nil {
 		return squashfs.Stats{}, fmt.Errorf("build image: %w", err)
 	}
-	args := []string{
-		"-c", `umask 022 && exec "$@"`, "sh",
-		"mmdebstrap", "--mode=" + o.Mode, "--variant=" + s.Variant, "--format=tar", "--architectures=" + s.Architecture,
-		"--setup-hook=" + setupHook(ns),
-	}
-	if s.Variant != "extract" && s.Variant != "custom" {
-		args = append(args, "--setup-hook="+mergeHook(s.Architecture))
-	}
-	// The last hook that there is: nothing is customized where nothing is
-	// installed.
-	if s.Variant == "extract" {
-		args = append(args, "--extract-hook="+customizeHook(s.Upstream))
-	} else {
-		args = append(args, "--customize-hook="+customizeHook(s.Upstream))
-	}
-	if len(s.Include) > 0 {
-		args = append(args, "--include="+strings.Join(s.Include, ","))
-	}
-	// No suite; the tar goes to standard output, sources come from standard input.
-	args = append(args, "", "-", "-")
-
 	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
-	cmd.Env = []string{
-		"PATH=" + toolPath, "HOME=/nonexistent", "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=" + o.TempDir,
-		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(s.Epoch.Unix(), 10),
-	}
-	cmd.Dir = "/"
-	cmd.Stdin = strings.NewReader(s.Sources)
 	said := &tail{max: 16 << 10}
-	cmd.Stderr = said
-	if o.Log != nil {
-		cmd.Stderr = io.MultiWriter(said, o.Log)
-	}
-	// A group of its own: a Ctrl-C at the terminal reaches it once, from us.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = 30 * time.Second // it unmounts and removes what it made
+	cmd := command(ctx, args, &s, o, said)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return squashfs.Stats{}, fmt.Errorf("build image: %w", err)
@@ -339,20 +302,9 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 	if err := cmd.Start(); err != nil {
 		return squashfs.Stats{}, fmt.Errorf("build image: %w: %w", ErrTools, err)
 	}
-	opts := squashfs.Options{
-		Compressor: squashfs.Zstd, BlockSize: 128 << 10, Epoch: s.Epoch, Clamp: true,
-		// SquashFS has no POSIX ACLs; packages set none.
-		DropXattrs: func(string, string) {},
-	}
-	if o.Progress != nil {
-		opts.Progress = func(done, _ int64) { o.Progress(done) }
-	}
-	stats, packErr := squashfs.FromTar(ctx, w, out, opts)
+	stats, packErr := pack(ctx, w, out, s.Epoch, o.Progress)
 	if packErr != nil {
 		cancel()
-	} else {
-		// Padding after the end of the archive.
-		_, packErr = io.Copy(io.Discard, out)
 	}
 	err = cmd.Wait()
 	switch {
@@ -368,8 +320,75 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 	return stats, checkInstalled(w, stats.Size, s.Variant)
 }
 
-// checkInstalled refuses an image without packages: from repositories that have
-// no essential package mmdebstrap makes one and is content.
+// arguments returns the arguments of a shell that runs mmdebstrap. It reads the
+// sources from standard input and writes a tar stream to standard output.
+func arguments(s *Spec, mode string) ([]string, error) {
+	ns, err := os.Readlink("/proc/self/ns/uts")
+	if err != nil {
+		return nil, err
+	}
+	args := []string{
+		"-c", `umask 022 && exec "$@"`, "sh",
+		"mmdebstrap", "--mode=" + mode, "--variant=" + s.Variant, "--format=tar", "--architectures=" + s.Architecture,
+		"--setup-hook=" + setupHook(ns),
+	}
+	if s.Variant != "extract" && s.Variant != "custom" {
+		args = append(args, "--setup-hook="+mergeHook(s.Architecture))
+	}
+	// The last hook of each variant: without an installation there is no
+	// customize hook.
+	if s.Variant == "extract" {
+		args = append(args, "--extract-hook="+customizeHook(s.Upstream))
+	} else {
+		args = append(args, "--customize-hook="+customizeHook(s.Upstream))
+	}
+	if len(s.Include) > 0 {
+		args = append(args, "--include="+strings.Join(s.Include, ","))
+	}
+	return append(args, "", "-", "-"), nil // suite, target, mirror
+}
+
+// command returns the command that builds s. It depends on nothing in the
+// environment of this process.
+func command(ctx context.Context, args []string, s *Spec, o Options, said io.Writer) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
+	cmd.Env = []string{
+		"PATH=" + toolPath, "HOME=/nonexistent", "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=" + o.TempDir,
+		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(s.Epoch.Unix(), 10),
+	}
+	cmd.Dir = "/"
+	cmd.Stdin = strings.NewReader(s.Sources)
+	cmd.Stderr = said
+	if o.Log != nil {
+		cmd.Stderr = io.MultiWriter(said, o.Log)
+	}
+	// In a process group of its own, it gets a Ctrl-C at the terminal only once:
+	// from here.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 30 * time.Second // to unmount and remove its files
+	return cmd
+}
+
+// pack packs a tar stream, and reads it to its end.
+func pack(ctx context.Context, w io.WriterAt, stream io.Reader, epoch time.Time, progress func(int64)) (squashfs.Stats, error) {
+	opts := squashfs.Options{
+		Compressor: squashfs.Zstd, BlockSize: 128 << 10, Epoch: epoch, Clamp: true,
+		// SquashFS does not support POSIX ACLs; no package sets any.
+		DropXattrs: func(string, string) {},
+	}
+	if progress != nil {
+		opts.Progress = func(done, _ int64) { progress(done) }
+	}
+	stats, err := squashfs.FromTar(ctx, w, stream, opts)
+	if err == nil {
+		_, err = io.Copy(io.Discard, stream) // padding behind the archive
+	}
+	return stats, err
+}
+
+// checkInstalled returns an error for an image without packages, which mmdebstrap
+// makes without complaint when the repositories have no essential package.
 func checkInstalled(w io.WriterAt, size int64, variant string) error {
 	at, ok := w.(io.ReaderAt)
 	if !ok || variant == "extract" || variant == "custom" {
@@ -381,24 +400,24 @@ func checkInstalled(w io.WriterAt, size int64, variant string) error {
 	}
 	n, err := r.Lookup("var/lib/dpkg/status")
 	if err != nil || n.Size == 0 {
-		return fmt.Errorf("build image: %w: nothing was installed: the repositories hold no essential package", ErrBuild)
+		return fmt.Errorf("build image: %w: nothing was installed: the repositories have no essential package", ErrBuild)
 	}
 	return nil
 }
 
-// setupHook runs before anything is installed. mmdebstrap has just copied the
-// host's name and resolver into the image; maintainer scripts must not see
-// them. hostNS is the host's UTS namespace: only another one is renamed.
+// setupHook runs before the installation. It removes the host's name and resolver
+// configuration, which mmdebstrap copied, so that maintainer scripts do not see
+// them. hostNS is the host's UTS namespace, whose name must not change.
 func setupHook(hostNS string) string {
 	return `set -eu; ` +
 		`[ "$(readlink /proc/self/ns/uts)" = ` + quote(hostNS) + ` ] || hostname ` + HostName + `; ` + fixedFiles
 }
 
-// mergeHook makes the top-level directories of programs and libraries links into
-// /usr, as debootstrap does, when the repositories have usr-is-merged, which
-// refuses to be installed otherwise, but not usrmerge, which would make them: that
-// is what a system has which was installed with a merged /usr. mmdebstrap looks up
-// no packages before this hook.
+// mergeHook merges /usr as debootstrap does, with links from /bin and the like, when
+// the repositories have usr-is-merged but not usrmerge. usr-is-merged cannot be
+// installed without these links, and usrmerge would make them, but systems that
+// were installed with a merged /usr do not have it. mmdebstrap fetches the package
+// lists only after this hook, so it does so itself.
 func mergeHook(arch string) string {
 	return `set -eu; ` +
 		`run() { env --chdir="$root" APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" "$@"; }; ` +
@@ -410,8 +429,8 @@ func mergeHook(arch string) string {
 		`fi`
 }
 
-// mergedDirs returns the directories that debootstrap links into /usr. Those that
-// no package uses are removed again by usr-is-merged.
+// mergedDirs returns the directories that debootstrap links into /usr. usr-is-merged
+// removes those that no package uses.
 func mergedDirs(arch string) []string {
 	dirs := []string{"bin", "sbin", "lib"}
 	switch arch {
@@ -431,16 +450,15 @@ func mergedDirs(arch string) []string {
 	return dirs
 }
 
-// fixedFiles writes the host name and an empty resolv.conf, but for links that
-// packages made of them.
+// fixedFiles writes the host name and an empty resolv.conf, unless packages made
+// them links.
 const fixedFiles = `mkdir -p "$1/etc"; ` +
 	`for f in hostname resolv.conf; do [ -L "$1/etc/$f" ] || rm -f "$1/etc/$f"; done; ` +
 	`[ -L "$1/etc/hostname" ] || echo ` + HostName + ` > "$1/etc/hostname"; ` +
 	`[ -L "$1/etc/resolv.conf" ] || : > "$1/etc/resolv.conf"`
 
-// customizeHook runs at the end: it takes out what apt was told for the build
-// and puts upstream's own lines in. mmdebstrap itself removes package lists,
-// logs and ids.
+// customizeHook runs at the end. It replaces the build's apt sources by upstream's
+// lines. mmdebstrap itself removes package lists, logs and ids.
 func customizeHook(upstream string) string {
 	return `set -eu; ` + fixedFiles + `; ` +
 		`rm -f "$1/etc/apt/sources.list.d/0000main.sources"; ` +
@@ -448,10 +466,10 @@ func customizeHook(upstream string) string {
 		`if [ -e "$1/etc/machine-id" ] && [ ! -L "$1/etc/machine-id" ]; then : > "$1/etc/machine-id"; fi`
 }
 
-// quote makes one shell word of s.
+// quote returns s as one word of the shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// tail keeps the end of what is written to it.
+// tail keeps the end of the data written to it.
 type tail struct {
 	max int
 	buf []byte
@@ -467,10 +485,10 @@ func (t *tail) Write(p []byte) (int, error) {
 
 var errorLine = regexp.MustCompile(`(?m)^(E:|W:|dpkg: error|mmdebstrap: ).*$`)
 
-// failed tells whether an error was said.
+// failed reports whether mmdebstrap printed an error.
 func (t *tail) failed() bool { return bytes.Contains(t.buf, []byte("E: ")) }
 
-// last gives the errors that were said, else the last lines.
+// last returns the errors that mmdebstrap printed, or else its last lines.
 func (t *tail) last() string {
 	var lines []string
 	for _, m := range errorLine.FindAll(t.buf, -1) {

@@ -13,19 +13,19 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// Difference is one way in which a path differs between two images.
+// Difference is one difference of a path between two images.
 type Difference struct {
 	Path string
 	// Kind is missing (in the second), added, type, mode, owner, mtime, size,
-	// content, target, device, xattrs, links (the path is a hard link of other
-	// paths), or layout: no path differs, but the images' bytes do.
+	// content, target, device, xattrs, links (the path is a hard link to
+	// different paths), or layout: no path differs, but the images' bytes do.
 	Kind string
-	A, B string // what each has, for people
+	A, B string // the values in each image, for display
 }
 
-// Compare tells how image b differs from image a, path by path in the order of
-// their bytes. It keeps at most limit differences and counts the rest. All
-// names of both images are held in memory, contents are not.
+// Compare returns the differences of image b from image a, sorted by the bytes of
+// the path. It returns at most limit differences and the number of the others. It
+// keeps all names of both images in memory, but no contents.
 func Compare(ctx context.Context, a, b *squashfs.Reader, limit int) (list []Difference, more int, err error) {
 	c := &comparer{a: a, b: b, limit: limit}
 	la, err := listImage(ctx, a)
@@ -65,7 +65,7 @@ type entry struct {
 	first string // the first name of the same inode
 }
 
-// listImage gives an image's names, sorted by their bytes.
+// listImage returns the names of an image, sorted by their bytes.
 func listImage(ctx context.Context, r *squashfs.Reader) ([]entry, error) {
 	var out []entry
 	err := r.Walk(ctx, func(name string, n *squashfs.Inode) error {
@@ -147,7 +147,7 @@ func (c *comparer) content(x, y entry) error {
 		c.add(x.name, "size", strconv.FormatInt(x.n.Size, 10), strconv.FormatInt(y.n.Size, 10))
 		return nil
 	}
-	// Another name's turn showed it.
+	// It is reported under the first name.
 	if x.name != x.first && x.first == y.first {
 		return nil
 	}
@@ -169,7 +169,7 @@ func (c *comparer) content(x, y entry) error {
 	return nil
 }
 
-// firstDifference gives the offset of the first byte that differs, -1 for none.
+// firstDifference returns the offset of the first byte that differs, or -1.
 func firstDifference(a, b io.Reader, size int64) (int64, error) {
 	const piece = 128 << 10
 	bufA, bufB := make([]byte, min(size, piece)), make([]byte, min(size, piece))

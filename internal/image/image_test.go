@@ -47,7 +47,7 @@ func TestSpec(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(s, got); d != "" {
-		t.Errorf("what describes an image does not give it back:\n%s", d)
+		t.Errorf("the description does not lead back to the spec:\n%s", d)
 	}
 	if d := tools.CompareTools(how); d != nil {
 		t.Errorf("%v", d)
@@ -147,7 +147,7 @@ func TestCompare(t *testing.T) {
 			{"/dir.file", "mode", "0644", "4755"}, {"/dir.file", "owner", "0:0", "1:2"},
 			{"/dir.file", "mtime", "1970-01-01T00:16:40Z", "1970-01-01T00:16:41Z"},
 		}},
-		{"content, told once of a hard-link group", func(m []squashfstest.Member) []squashfstest.Member {
+		{"content, reported once for a hard-link group", func(m []squashfstest.Member) []squashfstest.Member {
 			get(m, "dir/file").Data[200<<10] = 'y'
 			return m
 		}, []Difference{{"/dir/file", "content", "differs from byte 204800", ""}}},
@@ -197,7 +197,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// archive is a repository that mmdebstrap can extract from.
+// archive returns a repository that mmdebstrap can extract from.
 func archive(t *testing.T) *debtest.Archive {
 	a := debtest.New(t)
 	a.Add(
@@ -208,7 +208,7 @@ func archive(t *testing.T) *debtest.Archive {
 	return a
 }
 
-// sources is deb822 with the key inline, as snapd prints it.
+// sources returns deb822 with the key inline, as snapd prints it.
 func sources(a *debtest.Archive, base string) string {
 	var key strings.Builder
 	for l := range strings.Lines(strings.TrimSpace(string(a.Key.Keyring().ExportArmored()))) {
@@ -229,8 +229,9 @@ func needRoot(t *testing.T) {
 	squashfstest.NeedRoot(t)
 }
 
-// TestBuild: two servers with other names, ports and keys, another TMPDIR, time
-// zone, locale and umask, give equal bytes, which hold nothing of any of them.
+// TestBuild builds from two servers with different names, ports and keys, and with
+// different TMPDIR, time zone, locale and umask. The bytes are equal and contain
+// none of these.
 func TestBuild(t *testing.T) {
 	needRoot(t)
 	spec := Spec{
@@ -313,7 +314,7 @@ func TestBuild(t *testing.T) {
 	for name, text := range got {
 		for _, s := range secrets {
 			if strings.Contains(text, s) || strings.Contains(name, s) {
-				t.Errorf("%s holds %q", name, s)
+				t.Errorf("%s contains %q", name, s)
 			}
 		}
 		if strings.HasPrefix(name, "/etc/apt/sources.list.d/") || strings.HasPrefix(name, "/var/lib/apt/lists/") && text != "" {
@@ -322,7 +323,7 @@ func TestBuild(t *testing.T) {
 	}
 }
 
-// TestBuildFails: what went wrong is said, and nothing stays behind.
+// TestBuildFails checks that errors name the cause and no files are left behind.
 func TestBuildFails(t *testing.T) {
 	needRoot(t)
 	a := archive(t)
@@ -343,7 +344,7 @@ func TestBuildFails(t *testing.T) {
 	}
 	// Nothing essential.
 	spec.Sources, spec.Include, spec.Variant = sources(a, srv.URL), nil, "essential"
-	want := "build image: mmdebstrap failed: nothing was installed: the repositories hold no essential package"
+	want := "build image: mmdebstrap failed: nothing was installed: the repositories have no essential package"
 	if _, err = Build(t.Context(), &memory{}, spec, Options{TempDir: dir}); err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"testing/fstest"
 
-
 	"example.org/snapd/internal/iso9660"
 )
 

@@ -15,6 +15,8 @@ type Store interface {
 	Catalog
 	Notes
 	Writer
+	History
+	Publisher
 	Close() error
 }
 

@@ -147,8 +147,10 @@ type Span struct {
 }
 
 // Has reports whether the span covers a generation.
-func (s *Span) Has(gen uint32) bool {
-	for _, iv := range s.Intervals {
+func (s *Span) Has(gen uint32) bool { return inIntervals(s.Intervals, gen) }
+
+func inIntervals(list []Interval, gen uint32) bool {
+	for _, iv := range list {
 		if iv.From <= gen && gen < iv.To {
 			return true
 		}

@@ -164,12 +164,9 @@ func (t *Tx) replaceFrozen(f *meta.Frozen) error {
 			if s.Gen == 0 {
 				continue
 			}
+			// A collection may have deleted the generation while the freeze was made.
 			id, ok := t.SuiteID(m.Mirror, s.Suite)
-			if !ok {
-				return fmt.Errorf("%w: suite %s of %s has no number", meta.ErrCorrupt, s.Suite, m.Mirror)
-			}
-			// A collection may have taken the generation while the freeze was made.
-			if t.b("gen").Get(key(nil).u32(uint32(id)).u32(s.Gen)) == nil {
+			if !ok || t.b("gen").Get(key(nil).u32(uint32(id)).u32(s.Gen)) == nil {
 				return fmt.Errorf("generation %d of suite %s of %s: %w", s.Gen, s.Suite, m.Mirror, meta.ErrGone)
 			}
 			if err := t.b("genref").Put(genRef(id, s.Gen, meta.OwnerFrozen, f.Name), nil); err != nil {

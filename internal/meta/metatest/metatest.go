@@ -14,6 +14,10 @@ func Run(t *testing.T, open func(t testing.TB) meta.Store) {
 	t.Run("CatalogEmpty", func(t *testing.T) { testCatalogEmpty(t, open(t)) })
 	t.Run("Notes", func(t *testing.T) { testNotes(t, open) })
 	t.Run("Writer", func(t *testing.T) { testWriter(t, open) })
+	t.Run("HistoryEmpty", func(t *testing.T) { testHistoryEmpty(t, open(t)) })
+	t.Run("Publish", func(t *testing.T) { testPublish(t, open(t)) })
+	t.Run("UpdateFreeze", func(t *testing.T) { testUpdateFreeze(t, open(t)) })
+	t.Run("TreeFaults", func(t *testing.T) { testTreeFaults(t, open(t)) })
 }
 
 // testEmpty checks what a store without contents answers.

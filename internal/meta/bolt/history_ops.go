@@ -1,0 +1,253 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+// answers asks f about each of the questions.
+func answers[Q, A any](questions []Q, f func(Q) (A, error)) ([]A, error) {
+	out := make([]A, len(questions))
+	for i, q := range questions {
+		var err error
+		if out[i], err = f(q); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// PackagesByName implements meta.History.
+func (s *Store) PackagesByName(ctx context.Context, snap *meta.Snapshot, names []string) ([][]meta.Entry, error) {
+	return ask(ctx, s, func(tx *Tx) ([][]meta.Entry, error) {
+		return answers(names, func(name string) ([]meta.Entry, error) {
+			facts, err := tx.ByName(snap.Mirror, name)
+			if err != nil {
+				return nil, err
+			}
+			return tx.presentOf(snap, facts)
+		})
+	})
+}
+
+// PackagesByDigest implements meta.History.
+func (s *Store) PackagesByDigest(ctx context.Context, snap *meta.Snapshot, digests []cas.Digest) ([][]meta.Entry, error) {
+	return ask(ctx, s, func(tx *Tx) ([][]meta.Entry, error) {
+		return answers(digests, func(d cas.Digest) ([]meta.Entry, error) {
+			facts, err := tx.ByDigest(d)
+			if err != nil {
+				return nil, err
+			}
+			return tx.presentOf(snap, facts)
+		})
+	})
+}
+
+// presentOf returns those of the stanzas that are present in a snapshot.
+func (t *Tx) presentOf(snap *meta.Snapshot, facts []*meta.Fact) (out []meta.Entry, err error) {
+	for _, f := range facts {
+		places, err := t.PlacesAt(snap, f.PID)
+		if err != nil {
+			return nil, err
+		}
+		if len(places) > 0 {
+			out = append(out, meta.Entry{Fact: f, Places: places})
+		}
+	}
+	return out, nil
+}
+
+// PackagesByPath implements meta.History.
+func (s *Store) PackagesByPath(ctx context.Context, snap *meta.Snapshot, paths []string) ([]meta.PathEntry, error) {
+	return ask(ctx, s, func(tx *Tx) ([]meta.PathEntry, error) {
+		return answers(paths, func(path string) (e meta.PathEntry, err error) {
+			hit, err := tx.PathAt(snap, path)
+			if errors.Is(err, meta.ErrNotFound) {
+				return e, nil
+			} else if err != nil {
+				return e, err
+			}
+			e.Fact, e.File = hit.Fact, hit.File
+			e.Places, err = tx.PlacesAt(snap, hit.Fact.PID)
+			return e, err
+		})
+	})
+}
+
+// FactsByStanza implements meta.History.
+func (s *Store) FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error) {
+	return ask(ctx, s, func(tx *Tx) ([]*meta.Fact, error) {
+		named := map[string][]*meta.Fact{}
+		return answers(keys, func(k meta.StanzaKey) (*meta.Fact, error) {
+			facts, ok := named[k.Name]
+			if !ok {
+				var err error
+				if facts, err = tx.ByName(mirror, k.Name); err != nil {
+					return nil, err
+				}
+				named[k.Name] = facts
+			}
+			if i := slices.IndexFunc(facts, func(f *meta.Fact) bool { return f.Digest == k.Digest }); i >= 0 {
+				return facts[i], nil
+			}
+			return nil, nil
+		})
+	})
+}
+
+// OwnersOf implements meta.History.
+func (s *Store) OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.OwnedFact, error) {
+	return ask(ctx, s, func(tx *Tx) ([][]meta.OwnedFact, error) {
+		return answers(digests, func(d cas.Digest) (owners []meta.OwnedFact, err error) {
+			facts, err := tx.ByDigest(d)
+			if err != nil {
+				return nil, err
+			}
+			return answers(facts, func(f *meta.Fact) (meta.OwnedFact, error) {
+				mirror, err := tx.MirrorOf(f.PID)
+				return meta.OwnedFact{Fact: f, Mirror: mirror}, err
+			})
+		})
+	})
+}
+
+// Stanzas implements meta.History.
+func (s *Store) Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error) {
+	return ask(ctx, s, func(tx *Tx) ([][]byte, error) {
+		r := tx.Stanzas()
+		return answers(pids, func(pid meta.PID) ([]byte, error) {
+			b, err := r.Get(pid)
+			if err != nil {
+				if f, unknown := tx.Fact(pid); unknown == nil {
+					err = fmt.Errorf("%s %s %s: %w", f.Name, f.Version, f.Arch, err)
+				}
+				return nil, err
+			}
+			return bytes.Clone(b), nil
+		})
+	})
+}
+
+// Differences implements meta.History.
+func (s *Store) Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error) {
+	return ask(ctx, s, func(tx *Tx) ([]meta.Difference, error) {
+		changes, err := tx.Changes(mirror, suite, from, to)
+		if err != nil {
+			return nil, err
+		}
+		return answers(changes, func(c meta.Change) (meta.Difference, error) {
+			f, err := tx.Fact(c.PID)
+			return meta.Difference{Fact: f, Index: c.Index, Added: c.Added}, err
+		})
+	})
+}
+
+// Versions implements meta.History.
+func (s *Store) Versions(ctx context.Context, mirror, name string) ([]meta.Version, error) {
+	return ask(ctx, s, func(tx *Tx) ([]meta.Version, error) {
+		facts, err := tx.ByName(mirror, name)
+		if err != nil {
+			return nil, err
+		}
+		return answers(facts, func(f *meta.Fact) (meta.Version, error) {
+			presences, err := answers(tx.Spans(f.PID), tx.presence)
+			return meta.Version{Fact: f, Presences: presences, Frozen: tx.frozenWith(f.Files)}, err
+		})
+	})
+}
+
+func (t *Tx) presence(sp meta.Span) (meta.Presence, error) {
+	info, err := t.index(sp.Index)
+	return meta.Presence{Place: meta.Place{Suite: info.suite, Index: info.name}, Intervals: sp.Intervals}, err
+}
+
+// frozenWith names the freezes that refer to any of the files, in order.
+func (t *Tx) frozenWith(files []repo.File) (names []string) {
+	for _, f := range files {
+		for _, r := range t.Refs(f.SHA256, 0) {
+			if r.Kind == meta.OwnerFrozen {
+				names = append(names, r.Owner)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// RecordingEntries implements meta.History.
+func (s *Store) RecordingEntries(ctx context.Context, name string) ([]meta.RecordEntry, error) {
+	return ask(ctx, s, func(tx *Tx) ([]meta.RecordEntry, error) {
+		if _, err := tx.Recording(name); err != nil {
+			return nil, err
+		}
+		return tx.RecordEntries(name)
+	})
+}
+
+// TreeFiles implements meta.History.
+func (s *Store) TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]meta.Node, error) {
+	return ask(ctx, s, func(tx *Tx) ([]meta.Node, error) { return tx.Nodes(name, prefix, after, limit), nil })
+}
+
+// treePage bounds the files of a tree that one transaction reads or writes.
+const treePage = 5000
+
+// TreeFaults implements meta.History.
+func (s *Store) TreeFaults(ctx context.Context, name string, listed []meta.Node) ([]meta.TreeFault, error) {
+	before, err := s.Freeze(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	want := make(map[string]*meta.Node, len(listed)+len(before.Statements))
+	for i := range listed {
+		want[listed[i].Path] = &listed[i]
+	}
+	for _, st := range before.Statements {
+		want[st.Path] = statementNode(before, st)
+	}
+	var faults []meta.TreeFault
+	for after := ""; ; {
+		nodes, err := s.TreeFiles(ctx, name, "", after, treePage)
+		if err != nil {
+			return nil, err
+		}
+		for i := range nodes {
+			have := &nodes[i]
+			w := want[have.Path]
+			delete(want, have.Path)
+			if w == nil || *w != *have {
+				faults = append(faults, meta.TreeFault{Path: have.Path, Want: w, Have: have})
+			}
+		}
+		if len(nodes) < treePage {
+			break
+		}
+		after = nodes[len(nodes)-1].Path
+	}
+	for path, w := range want {
+		faults = append(faults, meta.TreeFault{Path: path, Want: w})
+	}
+	// Statements that were added meanwhile are no faults.
+	now, err := s.Freeze(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	faults = slices.DeleteFunc(faults, func(f meta.TreeFault) bool {
+		return f.Want == nil && slices.ContainsFunc(now.Statements, func(st repo.File) bool { return *statementNode(now, st) == *f.Have })
+	})
+	slices.SortFunc(faults, func(a, b meta.TreeFault) int { return strings.Compare(a.Path, b.Path) })
+	return faults, nil
+}
+
+// statementNode is the file of a frozen tree that a statement is.
+func statementNode(f *meta.Frozen, st repo.File) *meta.Node {
+	return &meta.Node{Path: st.Path, Digest: st.SHA256, Size: st.Size, ModTime: f.Date}
+}

@@ -3,12 +3,14 @@ package freeze
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze/sbom"
+	"example.org/snapd/internal/meta"
 )
 
 // SBOM writes a frozen snapshot's bill of materials.
@@ -31,29 +33,18 @@ func (z *Freezer) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResu
 	if err != nil {
 		return nil, err
 	}
-	d := &sbom.Document{Name: f.Name, Digest: f.Manifest.SHA256, Created: f.Date, ToolVersion: z.cfg.Version, Complete: len(doc.Missing) == 0}
-	for i := range doc.Mirrors {
-		m := &doc.Mirrors[i]
-		sm := sbom.Mirror{Name: m.Name, Ecosystem: buildlist.Ecosystem(m.Type)}
-		format, err := z.e.Format(m.Type)
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range m.Suites {
-			root, err := z.proofRoot(ctx, format, r.Frozen, m, &s)
-			if err != nil {
-				return nil, err
-			}
-			sm.Namespace = format.Vendor(root)
-			for _, file := range s.Documents {
-				sm.Indices = append(sm.Indices, sbom.Index{Path: file.Path, SHA256: file.SHA256})
-			}
-		}
-		d.Mirrors = append(d.Mirrors, sm)
-	}
 	list, err := z.Packages(ctx, req.Ref)
 	if err != nil {
 		return nil, err
+	}
+	d := &sbom.Document{Name: f.Name, Digest: f.Manifest.SHA256, Created: f.Date, ToolVersion: z.cfg.Version, Complete: len(doc.Missing) == 0}
+	distros := map[suiteKey]string{}
+	for i := range doc.Mirrors {
+		sm, err := z.bomMirror(ctx, r.Frozen, &doc.Mirrors[i], list.Packages, distros)
+		if err != nil {
+			return nil, err
+		}
+		d.Mirrors = append(d.Mirrors, *sm)
 	}
 	sourceArch := map[string]bool{}
 	for _, f := range z.formats() {
@@ -61,6 +52,9 @@ func (z *Freezer) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResu
 	}
 	for _, p := range list.Packages {
 		e := sbom.Package{Mirror: p.Mirror, Name: p.Name, Version: p.Version, Arch: p.Arch, Source: sourceArch[p.Arch]}
+		if len(p.Suites) > 0 {
+			e.Distro = distros[suiteKey{p.Mirror, slices.Min(p.Suites)}]
+		}
 		if len(p.Files) == 0 {
 			digest, err := cas.ParseDigest(p.SHA256)
 			if err != nil {
@@ -85,4 +79,38 @@ func (z *Freezer) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResu
 		return nil, err
 	}
 	return &api.SBOMResult{Format: string(format), Text: b.String()}, nil
+}
+
+// suiteKey names a suite of a mirror.
+type suiteKey struct{ mirror, suite string }
+
+// bomMirror describes a mirror of a freeze, and adds the distribution of each of
+// its suites to distros.
+func (z *Freezer) bomMirror(ctx context.Context, f *meta.Frozen, m *DocMirror, packages []api.Package, distros map[suiteKey]string) (*sbom.Mirror, error) {
+	format, err := z.e.Format(m.Type)
+	if err != nil {
+		return nil, err
+	}
+	versions := map[string][]string{}
+	for _, p := range packages {
+		if p.Mirror != m.Name {
+			continue
+		}
+		for _, s := range p.Suites {
+			versions[s] = append(versions[s], p.Version)
+		}
+	}
+	sm := &sbom.Mirror{Name: m.Name, Ecosystem: buildlist.Ecosystem(m.Type)}
+	for _, s := range m.Suites {
+		root, err := z.proofRoot(ctx, format, f, m, &s)
+		if err != nil {
+			return nil, err
+		}
+		name := string(s.Suite)
+		sm.Namespace, distros[suiteKey{m.Name, name}] = format.Vendor(root, versions[name])
+		for _, file := range s.Documents {
+			sm.Indices = append(sm.Indices, sbom.Index{Path: file.Path, SHA256: file.SHA256})
+		}
+	}
+	return sm, nil
 }

@@ -399,3 +399,41 @@ func TestAmbiguousSources(t *testing.T) {
 		}
 	}
 }
+
+// Package URLs in bills of materials say which distribution a package is of, by
+// its own suite.
+func TestSBOMDistro(t *testing.T) {
+	b := newBoth(t, "stable", "stable-updates", "sid")
+	for name, fields := range map[string][3]string{"stable": {"Debian", "bookworm", "12.5"}, "stable-updates": {"Debian", "bookworm-updates", "12-updates"}, "sid": {"Debian", "sid", ""}} {
+		s := b.debian.Suite(name)
+		s.Origin, s.Codename, s.Version = fields[0], fields[1], fields[2]
+	}
+	b.debian.Suite("stable-updates").Add(debtest.Package{Name: "updated", Version: "2"})
+	b.debian.Suite("sid").Add(debtest.Package{Name: "fresh", Version: "3"})
+	b.debian.Publish(b.now.Add(time.Minute))
+	b.sync(t)
+	_, err := b.Freeze(t.Context(), &api.FreezeRequest{Name: "x", NoSources: true, Manifests: list("login", "updated", "fresh", "bind-libs")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []string{"spdx", "cyclonedx"} {
+		res, err := b.SBOM(t.Context(), &api.SBOMRequest{Ref: "x", Format: format})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{
+			`"pkg:deb/debian/login@1:4.13%2Bdfsg1-1%2Bb1?arch=amd64&distro=debian-12"`,
+			`"pkg:deb/debian/updated@2?arch=amd64&distro=debian-12"`,
+			`"pkg:deb/debian/fresh@3?arch=amd64&distro=debian-sid"`,
+			`"pkg:rpm/fedora/bind-libs@9.18.26-1.fc40?arch=x86_64&distro=fedora-40&epoch=32"`,
+		} {
+			if !strings.Contains(res.Text, want) {
+				t.Errorf("%s: no %s", format, want)
+			}
+		}
+		again, err := b.Freeze(t.Context(), &api.FreezeRequest{Name: "x", NoSources: true, Manifests: []api.ManifestFile{{Name: "sbom", Data: []byte(res.Text)}}}, nil)
+		if err != nil || again.New {
+			t.Errorf("%s: freezing what the bill of materials lists: %v", format, err)
+		}
+	}
+}

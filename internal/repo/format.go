@@ -377,9 +377,11 @@ type Format interface {
 	// ClientKinds are the kinds of client configuration, the usual one first.
 	ClientKinds() []string
 
-	// Vendor is the namespace of the format's package URLs ("debian", "fedora")
-	// for a suite of that root.
-	Vendor(root *Root) string
+	// Vendor is the namespace ("debian", "fedora") and the distribution
+	// ("debian-12", "fedora-40"; empty where it is not known) in package URLs of a
+	// suite with that root. versions are those of packages in it: where the root
+	// does not name the distribution, they may.
+	Vendor(root *Root, versions []string) (namespace, distro string)
 
 	// SourceArch is the architecture of source records: "source", "src".
 	SourceArch() string

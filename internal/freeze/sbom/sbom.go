@@ -50,7 +50,6 @@ type Mirror struct {
 	Name      string
 	Ecosystem buildlist.Ecosystem // buildlist.Deb or buildlist.RPM
 	Namespace string              // the vendor in package URLs: "debian", "fedora"; may be empty
-	Distro    string              // "debian-12", "fedora-40"; may be empty
 	Indices   []Index
 }
 
@@ -65,6 +64,7 @@ type Package struct {
 	Mirror  string // a Mirror's name
 	Name    string
 	Version string // "1:2.3-4"; rpm: "[epoch:]version-release"
+	Distro  string // "debian-12", "fedora-40"; may be empty
 	Arch    string // "amd64", "x86_64"; of a source package "source" or "src"
 	Source  bool
 	Files   []File // the package itself; of a source package all of its files
@@ -182,7 +182,7 @@ func compile(d *Document) (*compiled, error) {
 	}
 	slices.SortFunc(c.packages, func(a, b item) int {
 		return cmp.Or(cmp.Compare(a.Mirror, b.Mirror), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version),
-			cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.id, b.id))
+			cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.id, b.id), cmp.Compare(a.Distro, b.Distro))
 	})
 	// A package that stands in several suites is one.
 	c.packages = slices.CompactFunc(c.packages, func(a, b item) bool { return a.id == b.id })
@@ -218,7 +218,7 @@ func (c *compiled) item(p *Package) (item, error) {
 			it.main = f
 		}
 	}
-	q := map[string]string{purl.Distro: m.Distro}
+	q := map[string]string{purl.Distro: p.Distro}
 	if m.Ecosystem == buildlist.RPM {
 		it.purl = purl.RPM(m.Namespace, p.Name, p.Version, p.Arch, q).String()
 	} else {
@@ -587,9 +587,9 @@ func (c *compiled) ancestors(it item) []cdxComponent {
 	m := c.mirrors[c.mirror[it.Mirror]]
 	out := make([]cdxComponent, len(it.Sources))
 	for i, s := range it.Sources {
-		u := purl.Deb(m.Namespace, s.Name, s.Version, "source", map[string]string{purl.Distro: m.Distro})
+		u := purl.Deb(m.Namespace, s.Name, s.Version, "source", map[string]string{purl.Distro: it.Distro})
 		if it.eco == buildlist.RPM {
-			u = purl.RPM(m.Namespace, s.Name, s.Version, "src", map[string]string{purl.Distro: m.Distro})
+			u = purl.RPM(m.Namespace, s.Name, s.Version, "src", map[string]string{purl.Distro: it.Distro})
 		}
 		out[i] = cdxComponent{Type: "library", Name: s.Name, Version: s.Version, PURL: u.String()}
 	}

@@ -35,23 +35,23 @@ func document() *Document {
 		ToolVersion: "1.0",
 		Complete:    true,
 		Mirrors: []Mirror{
-			{Name: "fedora", Ecosystem: buildlist.RPM, Namespace: "fedora", Distro: "fedora-40",
+			{Name: "fedora", Ecosystem: buildlist.RPM, Namespace: "fedora",
 				Indices: []Index{{"repodata/repomd.xml", cas.Sum([]byte("repomd"))}}},
-			{Name: "debian", Ecosystem: buildlist.Deb, Namespace: "debian", Distro: "debian-12",
+			{Name: "debian", Ecosystem: buildlist.Deb, Namespace: "debian",
 				Indices: []Index{{"dists/bookworm/InRelease", cas.Sum([]byte("b"))}, {"dists/bookworm-updates/InRelease", cas.Sum([]byte("u"))}}},
 			{Name: "empty", Ecosystem: buildlist.Deb},
 		},
 		Packages: []Package{
-			{Mirror: "fedora", Name: "bind", Version: "32:9.18-1.fc40", Arch: "x86_64", Files: []File{file("Packages/b/bind-9.18-1.fc40.x86_64.rpm")},
+			{Mirror: "fedora", Name: "bind", Version: "32:9.18-1.fc40", Distro: "fedora-40", Arch: "x86_64", Files: []File{file("Packages/b/bind-9.18-1.fc40.x86_64.rpm")},
 				Sources: []Ref{{"bind", "32:9.18-1.fc40"}}},
-			{Mirror: "fedora", Name: "bind", Version: "32:9.18-1.fc40", Arch: "src", Source: true, Files: []File{file("Packages/b/bind-9.18-1.fc40.src.rpm")}},
-			{Mirror: "debian", Name: "libstdc++6", Version: "12.2.0-14+deb12u1", Arch: "amd64", Files: []File{file("pool/main/g/gcc-12/libstdc++6_12.2.0-14+deb12u1_amd64.deb")},
+			{Mirror: "fedora", Name: "bind", Version: "32:9.18-1.fc40", Distro: "fedora-40", Arch: "src", Source: true, Files: []File{file("Packages/b/bind-9.18-1.fc40.src.rpm")}},
+			{Mirror: "debian", Name: "libstdc++6", Version: "12.2.0-14+deb12u1", Distro: "debian-12", Arch: "amd64", Files: []File{file("pool/main/g/gcc-12/libstdc++6_12.2.0-14+deb12u1_amd64.deb")},
 				Sources: []Ref{{"gcc-12", "12.2.0-14+deb12u1"}, {"gone", "1:1.0"}}},
-			{Mirror: "debian", Name: "gcc-12", Version: "12.2.0-14+deb12u1", Arch: "source", Source: true, Files: []File{
+			{Mirror: "debian", Name: "gcc-12", Version: "12.2.0-14+deb12u1", Distro: "debian-12", Arch: "source", Source: true, Files: []File{
 				file("pool/main/g/gcc-12/gcc-12_12.2.0.orig.tar.xz"), file("pool/main/g/gcc-12/gcc-12_12.2.0-14+deb12u1.dsc"), file("pool/main/g/gcc-12/gcc-12_12.2.0-14+deb12u1.debian.tar.xz")}},
-			{Mirror: "debian", Name: "adduser", Version: "3.134", Arch: "all", Files: []File{file("pool/main/a/adduser/adduser_3.134_all.deb")}, Sources: []Ref{{"adduser", "3.134"}}},
+			{Mirror: "debian", Name: "adduser", Version: "3.134", Distro: "debian-12", Arch: "all", Files: []File{file("pool/main/a/adduser/adduser_3.134_all.deb")}, Sources: []Ref{{"adduser", "3.134"}}},
 			// The same package in a second suite.
-			{Mirror: "debian", Name: "adduser", Version: "3.134", Arch: "all", Files: []File{file("pool/main/a/adduser/adduser_3.134_all.deb")}, Sources: []Ref{{"adduser", "3.134"}}},
+			{Mirror: "debian", Name: "adduser", Version: "3.134", Distro: "debian-12", Arch: "all", Files: []File{file("pool/main/a/adduser/adduser_3.134_all.deb")}, Sources: []Ref{{"adduser", "3.134"}}},
 		},
 	}
 }

@@ -2,6 +2,7 @@ package deb
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -63,15 +64,30 @@ func (Format) AnyArch() string { return "all" }
 // ClientKinds lists what ClientConfig renders.
 func (Format) ClientKinds() []string { return []string{"deb822", "list", "mmdebstrap"} }
 
-// Vendor is the Release's Origin in lower case where that is one word, as
-// package URLs have it, else "debian".
-func (Format) Vendor(root *repo.Root) string {
-	if rel, err := releaseOf(root); err == nil {
-		if o := strings.ToLower(rel.Origin); o != "" && !strings.ContainsAny(o, " /") {
-			return o
-		}
+// Vendor is the Release's Origin in lower case if that is one word, else
+// "debian". The distribution adds what os-release calls VERSION_ID (of Debian the
+// major version), or the codename of a release that has no version.
+func (Format) Vendor(root *repo.Root, _ []string) (namespace, distro string) {
+	namespace = "debian"
+	rel, err := releaseOf(root)
+	if err != nil {
+		return namespace, ""
 	}
-	return "debian"
+	if o := strings.ToLower(rel.Origin); o != "" && !strings.ContainsAny(o, " /") {
+		namespace = o
+	}
+	// A suite beside a release has a suffix: "12-updates".
+	version, _, _ := strings.Cut(rel.Version, "-")
+	if namespace == "debian" {
+		version, _, _ = strings.Cut(version, ".")
+	}
+	if version == "" || strings.ContainsAny(version, " /") {
+		version = cmp.Or(rel.Codename, rel.Suite)
+	}
+	if version == "" || strings.ContainsAny(version, " /") {
+		return namespace, ""
+	}
+	return namespace, namespace + "-" + version
 }
 
 // Priority is that of a suite's packages, as apt_preferences(5) has it for suites

@@ -3,10 +3,12 @@ package rpm
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/repo/rpm/rpmmd"
 	"example.org/snapd/internal/sign"
 )
 
@@ -58,8 +60,66 @@ func (Format) AnyArch() string { return "noarch" }
 // ClientKinds lists what ClientConfig renders.
 func (Format) ClientKinds() []string { return []string{"repo"} }
 
-// Vendor is "fedora": rpm-md names no vendor.
-func (Format) Vendor(*repo.Root) string { return "fedora" }
+// Vendor is what the platform name (CPE) among the tags of repomd.xml says:
+// "cpe:/o:fedoraproject:fedora:40". Without one it is "fedora", of the version
+// that most packages have in their release.
+func (Format) Vendor(root *repo.Root, versions []string) (namespace, distro string) {
+	if doc := findDoc(root.Docs, repomdPath); doc != nil {
+		if md, err := rpmmd.ParseRepoMD(doc.Data); err == nil {
+			for _, tag := range md.Tags {
+				if product, version, ok := cpeParts(tag.CPEID); ok {
+					return product, product + "-" + version
+				}
+			}
+		}
+	}
+	if n := fedoraOf(versions); n != "" {
+		return "fedora", "fedora-" + n
+	}
+	return "fedora", ""
+}
+
+// cpeParts returns product and version of an operating system's CPE name, in the
+// binding as a URI or as a formatted string.
+func cpeParts(cpe string) (product, version string, ok bool) {
+	rest, is := strings.CutPrefix(cpe, "cpe:/o:")
+	if !is {
+		if rest, is = strings.CutPrefix(cpe, "cpe:2.3:o:"); !is {
+			return "", "", false
+		}
+	}
+	part := strings.Split(rest, ":")
+	if len(part) < 3 || part[1] == "" || part[2] == "" || part[2] == "*" || part[2] == "-" {
+		return "", "", false
+	}
+	return strings.ToLower(part[1]), strings.ToLower(part[2]), true
+}
+
+// fedoraOf returns the version of Fedora that most releases name ("3.fc40"): the
+// newer one of two that are named equally often; none without any.
+func fedoraOf(versions []string) string {
+	count := map[int]int{}
+	best := 0
+	for _, v := range versions {
+		_, tag, ok := strings.Cut(v, ".fc")
+		end := strings.IndexFunc(tag, func(r rune) bool { return r < '0' || r > '9' })
+		if end >= 0 {
+			tag = tag[:end]
+		}
+		n, err := strconv.Atoi(tag)
+		if !ok || err != nil || n <= 0 {
+			continue
+		}
+		count[n]++
+		if count[n] > count[best] || count[n] == count[best] && n > best {
+			best = n
+		}
+	}
+	if best == 0 {
+		return ""
+	}
+	return strconv.Itoa(best)
+}
 
 // Resign puts this server's signature beside upstream's repomd.xml.
 func (f Format) Resign(root *repo.Root, signer *sign.Signer) ([]repo.Doc, error) {

@@ -73,6 +73,7 @@ var advices = []advice{
 	{code: api.CodeExists, verb: "freeze", exit: api.ExitFailed, hint: "a frozen snapshot never changes: choose another name, or compare with: snapctl show NAME"},
 	{code: api.CodeExists, verb: "record", exit: api.ExitFailed, hint: "choose another name; see what has this one with: snapctl record list, snapctl list --frozen"},
 	{code: api.CodeExists, exit: api.ExitFailed, hint: "snapctl list"},
+	{code: api.CodeRollback, exit: api.ExitVerify, hint: "nothing was changed and the last snapshot is served; if upstream really went back, take its state once with: snapctl sync NAME --accept-rollback"},
 	{code: api.CodeVerify, verb: "sync", exit: api.ExitVerify, hint: "nothing was changed and the last snapshot is served: check the mirror's keyring and URL with: snapctl mirror show NAME"},
 	{code: api.CodeVerify, verb: "import", exit: api.ExitVerify, hint: "nothing was taken in: see what does not hold with: snapctl verify NAME"},
 	{code: api.CodeVerify, exit: api.ExitVerify, hint: "nothing was changed: look for damaged blobs with: snapctl fsck"},

@@ -113,7 +113,11 @@ snapshot; or more than a day has passed since the last sync, or this is the
 first, and upstream's clock differs by more than a day; or more than a year has
 passed and upstream has no clock. --accept-clock says that it is right.
 Timestamps still grow: while the clock is behind the newest snapshot, each new
-one is a second after the one before.`,
+one is a second after the one before.
+
+A sync is also refused while upstream offers an older state than the last sync
+found, since that may be an attack. --accept-rollback takes it this once, into a
+new snapshot.`,
 		examples: []string{
 			"snapctl sync",
 			"snapctl sync debian --no-wait",
@@ -123,12 +127,16 @@ one is a second after the one before.`,
 			{name: "no-wait", usage: "start it and return"},
 			{name: "from-url", value: "URL", usage: "take an older state from this base URL (with --as)"},
 			{name: "accept-clock", usage: "sync although the system clock contradicts earlier snapshots or upstream's clock"},
+			{name: "accept-rollback", usage: "take an older state than the last one of this mirror, once"},
 			{name: "as", value: "T", usage: "the timestamp of that older state"},
 		},
 		result: new(api.SyncResult),
 		long:   true,
 		run: func(ctx context.Context, c *call) error {
-			req := api.SyncRequest{Mirrors: c.Args().Slice(), NoWait: c.on("no-wait"), FromURL: c.str("from-url"), AcceptClock: c.on("accept-clock")}
+			req := api.SyncRequest{Mirrors: c.Args().Slice(), NoWait: c.on("no-wait"), FromURL: c.str("from-url"), AcceptClock: c.on("accept-clock"), AcceptRollback: c.on("accept-rollback")}
+			if req.AcceptRollback && (len(req.Mirrors) != 1 || req.FromURL != "") {
+				return c.usagef("--accept-rollback names exactly one mirror and goes without --from-url")
+			}
 			for _, m := range req.Mirrors {
 				if err := c.checkName("mirror", m); err != nil {
 					return err

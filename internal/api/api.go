@@ -39,6 +39,7 @@ const (
 	CodeGone        = "gone"
 	CodeExists      = "exists"
 	CodeVerify      = "verify"
+	CodeRollback    = "rollback"
 	CodeUnavailable = "unavailable"
 	CodeNoSpace     = "no_space"
 	CodeAmbiguous   = "ambiguous"
@@ -176,6 +177,8 @@ type SyncRequest struct {
 	// AcceptClock says that the system clock is right although it contradicts
 	// earlier snapshots or upstream's clocks.
 	AcceptClock bool `json:"accept_clock,omitempty"`
+	// AcceptRollback takes an older state of the one mirror.
+	AcceptRollback bool `json:"accept_rollback,omitempty"`
 }
 
 // SyncResult is its outcome. Exit is 3 when some mirrors failed, 1 when all did.

@@ -366,7 +366,7 @@ func (s *Server) sync(ctx context.Context, req api.SyncRequest, progress func(ap
 			names = append(names, m.Name)
 		}
 	}
-	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock}
+	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock, AcceptRollback: req.AcceptRollback}
 	switch {
 	case len(names) == 0:
 		return api.SyncResult{}, fmt.Errorf("%w: no mirror is configured", ErrUsage)
@@ -377,6 +377,8 @@ func (s *Server) sync(ctx context.Context, req api.SyncRequest, progress func(ap
 		return api.SyncResult{}, fmt.Errorf("%w: --from-url %q: a URL that is kept must not have a user name, password or token: name them in the mirror's auth_file", ErrUsage, o.FromURL)
 	case req.FromURL != "" && o.FromURL.Check() != nil:
 		return api.SyncResult{}, fmt.Errorf("%w: --from-url %w", ErrUsage, o.FromURL.Check())
+	case req.AcceptRollback && (len(req.Mirrors) != 1 || req.FromURL != ""):
+		return api.SyncResult{}, fmt.Errorf("%w: --accept-rollback names exactly one mirror and goes without --from-url", ErrUsage)
 	case req.FromURL != "" && len(names) != 1:
 		return api.SyncResult{}, fmt.Errorf("%w: --from-url takes exactly one mirror, found %d", ErrUsage, len(names))
 	case req.As != nil:

@@ -52,7 +52,7 @@ var outcomes = []outcome{
 	{repo.ErrUntrusted, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrExpired, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
-	{repo.ErrRollback, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+	{repo.ErrRollback, api.CodeRollback, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrWeak, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrHostile, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 	{repo.ErrMismatch, api.CodeVerify, api.ExitVerify, http.StatusBadGateway},

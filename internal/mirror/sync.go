@@ -57,6 +57,9 @@ type SyncOptions struct {
 	ByHand bool
 	// AcceptClock means that the system clock is right, whatever speaks against it.
 	AcceptClock bool
+	// AcceptRollback means that upstream may have gone back: where every URL offers
+	// an older state, the newest of these is taken.
+	AcceptRollback bool
 }
 
 // SyncResult tells what a sync did.
@@ -463,10 +466,40 @@ func (s *syncer) fetchRoot(ctx context.Context, suite repo.SuiteName) (*suiteSta
 		state.root, state.url = root, u
 		return state, nil
 	}
-	if len(errs) == 0 {
+	switch {
+	case len(errs) == 0:
 		return nil, fmt.Errorf("suite %s: no further URL: %w", suite, repo.ErrMissing)
+	case head != nil && s.o.AcceptRollback && errors.Is(joined(errs), repo.ErrRollback):
+		return s.acceptOlder(ctx, head, errs)
 	}
 	return nil, joined(errs)
+}
+
+// acceptOlder takes a suite's root from the URL that has the newest, although it
+// is older than the one held. errs say why no URL was taken; they are the result
+// if none has a valid root.
+func (s *syncer) acceptOlder(ctx context.Context, head *meta.Generation, errs []error) (*suiteState, error) {
+	var state *suiteState
+	for _, u := range s.urls {
+		if slices.Contains(s.passed, place{head.Suite, u}) {
+			continue
+		}
+		root, err := s.f.FetchRoot(ctx, &getter{s: s, base: u}, s.m, head.Suite, nil, repo.VerifyParams{Keyring: s.kr, Now: s.now})
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			continue // errs has it
+		}
+		if state == nil || root.Date.After(state.root.Date) {
+			state = &suiteState{suite: head.Suite, root: root, url: u}
+		}
+	}
+	if state == nil {
+		return nil, joined(errs)
+	}
+	s.warn(fmt.Sprintf("suite %s: accepted an older state: its date is %s, the last sync's was %s", head.Suite, stamp(state.root.Date), stamp(head.Date)))
+	return state, nil
 }
 
 // listsAs reports whether a root lists the same files as a stored generation:

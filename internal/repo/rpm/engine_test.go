@@ -298,7 +298,26 @@ func TestEngineRollback(t *testing.T) {
 	if !errors.Is(err, repo.ErrRollback) {
 		t.Errorf("got %v", err)
 	}
+
+	// It can be accepted by hand, and counts from then on.
+	older, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{AcceptRollback: true})
+	if err != nil || !older.New || len(older.Warnings) != 1 || !strings.Contains(older.Warnings[0], "accepted an older state: its date is 2026-01-10T11:00:00Z, the last sync's was 2026-01-10T12:00:00Z") {
+		t.Fatalf("accepted by hand: %+v, %v", older, err)
+	}
+	if res := w.sync(t); res.New {
+		t.Errorf("after that: %+v", res)
+	}
+	w.up.Publish(start.Add(-2 * time.Hour))
+	if _, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{}); !errors.Is(err, repo.ErrRollback) {
+		t.Errorf("older again: %v", err)
+	}
 	w.up.Publish(start)
+	w.now = w.now.Add(time.Minute)
+	w.sync(t)
+	if res, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{AcceptRollback: true}); err != nil || res.New || len(res.Warnings) > 0 {
+		t.Errorf("where nothing went back: %+v, %v", res, err)
+	}
+
 	w.up.Add(rpmtest.Package{Name: "more", Version: "1.0", Arch: "x86_64"})
 	w.up.Publish(start)
 	res := w.sync(t)

@@ -96,7 +96,7 @@ func (w *world) drop(d cas.Digest) {
 	if err := w.store.Update(w.t.Context(), "drop", func(tx *bolt.Tx) error { return tx.DropRef(d, meta.OwnerImage, "4.1") }); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.blobs.Remove(w.t.Context(), d, "gc"); err != nil {
+	if err := w.blobs.Remove(w.t.Context(), d, "gc", nil); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -715,7 +715,7 @@ func TestMissingPackages(t *testing.T) {
 		w.Archive.Publish(w.Now)
 		w.MustSync()
 		a := cas.Sum(debtest.Package{Name: "a"}.Deb(t))
-		if err := w.Blobs().Remove(t.Context(), a, "test"); err != nil {
+		if err := w.Blobs().Remove(t.Context(), a, "test", nil); err != nil {
 			t.Fatal(err)
 		}
 		key := filepath.Join(t.TempDir(), "key.asc")

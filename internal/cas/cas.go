@@ -62,9 +62,10 @@ type Store interface {
 	// Remove takes a blob out of the store into the quarantine, from which
 	// Restore brings it back until Purge deletes it. Removing an absent blob
 	// succeeds. ErrInUse while a batch holds the blob, whether it is present or
-	// not: whoever removes a blob makes sure that nothing refers to it and that
-	// no reference is committed before Remove returns.
-	Remove(ctx context.Context, d Digest, why string) error
+	// not, or when unreferenced (nil: it is) reports false. unreferenced is asked
+	// when no batch can hold the blob any more before it is gone: a reference is
+	// committed while its writer holds the blob, so none can be overlooked.
+	Remove(ctx context.Context, d Digest, why string, unreferenced func(context.Context) (bool, error)) error
 	// RemoveCorrupt reads a blob and takes it out of the store if its bytes are
 	// corrupt, also while a batch holds it. A good copy that is written
 	// meanwhile stays. Restore never brings the corrupt copy back. ErrNotFound.

@@ -728,9 +728,16 @@ func (d *Dir) Walk(ctx context.Context, after Digest, f func(Info) error) error 
 }
 
 // Remove implements Store.
-func (d *Dir) Remove(_ context.Context, dg Digest, why string) error {
+func (d *Dir) Remove(ctx context.Context, dg Digest, why string, unreferenced func(context.Context) (bool, error)) error {
 	return d.quarantine(dg, why, func() error {
-		if d.held[dg] > 0 {
+		free := d.held[dg] == 0
+		if free && unreferenced != nil {
+			var err error
+			if free, err = unreferenced(ctx); err != nil {
+				return err
+			}
+		}
+		if !free {
 			return fmt.Errorf("%w: %s", ErrInUse, dg)
 		}
 		return nil

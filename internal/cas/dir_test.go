@@ -283,7 +283,7 @@ func TestRestoreChecks(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := info.Digest
-	if err := s.Remove(t.Context(), d, "gc"); err != nil {
+	if err := s.Remove(t.Context(), d, "gc", nil); err != nil {
 		t.Fatal(err)
 	}
 	newest := filepath.Join(dir, "quarantine", fmt.Sprintf("%s.%d.gc", d, time.Now().Add(time.Hour).Unix()))

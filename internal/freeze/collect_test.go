@@ -305,7 +305,7 @@ func TestFreezeOfCorruptQuarantine(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Blobs().Remove(t.Context(), proof, "gc"); err != nil {
+	if err := w.Blobs().Remove(t.Context(), proof, "gc", nil); err != nil {
 		t.Fatal(err)
 	}
 	copies, err := filepath.Glob(filepath.Join(w.Dir, "quarantine", proof.String()+".*"))

@@ -28,9 +28,9 @@ func (c *counting) Stat(ctx context.Context, d cas.Digest) (cas.Info, error) {
 	return c.Store.Stat(ctx, d)
 }
 
-func (c *counting) Remove(ctx context.Context, d cas.Digest, why string) error {
+func (c *counting) Remove(ctx context.Context, d cas.Digest, why string, unreferenced func(context.Context) (bool, error)) error {
 	c.removed.Add(1)
-	return c.Store.Remove(ctx, d, why)
+	return c.Store.Remove(ctx, d, why, unreferenced)
 }
 
 func (c *counting) Walk(ctx context.Context, after cas.Digest, f func(cas.Info) error) error {

@@ -1,13 +1,14 @@
-// Package gc takes away what nothing needs, and looks for damage.
+// Package gc collects what nothing refers to, and looks for damage.
 //
-// A collection marks nothing: the store keeps references to generations and
-// blobs as they come and go, and whatever loses one becomes a suspect. So the
-// cost of a collection follows what was removed, not what is kept, and it runs
-// beside syncs, freezes and readers: each suspect is judged and taken away
-// inside one short write transaction, which a new reference cannot overtake, and
-// blobs that a batch holds, because a reference is about to follow, stay.
-// Removed blobs stay in quarantine for a while, from where a mistake, or a
-// freeze that needs them again, brings them back.
+// A collection marks nothing: the metadata keeps references to generations and
+// blobs as they come and go, and whatever loses one becomes a candidate. So the
+// cost of a collection follows what was removed, not what is kept. It runs beside
+// syncs, freezes and readers: candidates without a reference are claimed in a
+// short transaction, removed from the blob store outside of it, and forgotten in
+// another. A reference that comes meanwhile ends the claim, and a blob that a batch
+// holds, because a reference is about to follow, stays. Removed blobs stay in
+// quarantine for a while, from where a mistake, or a freeze that needs them again,
+// brings them back.
 package gc
 
 import (
@@ -65,7 +66,6 @@ func New(cfg Config) *Collector {
 // Bounds of one transaction.
 const (
 	snapshotPage  = 100
-	spanPage      = 2000
 	candidatePage = 200
 )
 
@@ -103,10 +103,10 @@ func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error)
 	if err := c.trees(ctx); err != nil {
 		return res, err
 	}
-	if err := c.generations(ctx, res); err != nil {
+	if res.Generations, err = c.st.CollectGenerations(ctx); err != nil {
 		return res, err
 	}
-	if err := c.suspects(ctx, res); err != nil {
+	if err := c.candidates(ctx, res); err != nil {
 		return res, err
 	}
 	if err := c.rescue(ctx); err != nil {
@@ -129,8 +129,8 @@ func (c *Collector) sound(ctx context.Context) error {
 	if len(faults) > 0 {
 		return fmt.Errorf("nothing is collected: %w (snapctl fsck --repair)", c.st.Damage())
 	}
-	var torn string
-	if err := c.st.View(ctx, func(tx *bolt.Tx) error { torn = tx.Torn(); return nil }); err != nil {
+	torn, err := c.st.Torn(ctx)
+	if err != nil {
 		return err
 	}
 	if torn != "" {
@@ -151,11 +151,9 @@ func (c *Collector) rescue(ctx context.Context) error {
 		if e.Why == cas.WhyCorrupt || !e.At.Before(cutoff) {
 			continue
 		}
-		needed := false
-		if err := c.st.View(ctx, func(tx *bolt.Tx) error { needed = len(tx.Refs(e.Digest, 1)) > 0; return nil }); err != nil {
+		if needed, err := c.st.Referenced(ctx, []cas.Digest{e.Digest}); err != nil {
 			return err
-		}
-		if !needed {
+		} else if len(needed) == 0 {
 			continue
 		}
 		if _, err := c.blobs.Stat(ctx, e.Digest); err == nil {
@@ -181,250 +179,131 @@ func (c *Collector) checkClock(ctx context.Context) error {
 	return c.st.View(ctx, func(tx *bolt.Tx) error { return mirror.CheckClock(tx, names, c.cfg.Now()) })
 }
 
-// snapshots removes those whose time is over, in bounded transactions. Each
-// judges anew: a pin, a recording or a freeze that came meanwhile holds.
+// keep tells how long each mirror's snapshots are kept.
+func (c *Collector) keep() (out []meta.Keep) {
+	for _, m := range c.e.Mirrors() {
+		if m.Keep != 0 {
+			out = append(out, meta.Keep{Mirror: m.Name, Before: c.cfg.Now().Add(-m.Keep.D())})
+		}
+	}
+	return out
+}
+
+// making reports whether the freeze of a tree may be under way.
+func (c *Collector) making(name string) bool { return c.cfg.Making == nil || c.cfg.Making(name) }
+
+// snapshots removes expired ones.
 func (c *Collector) snapshots(ctx context.Context, res *api.GCResult) error {
 	for {
-		var ids []string
-		// Invariant 1: unpublish first.
-		err := c.st.Update(ctx, "gc snapshots", func(tx *bolt.Tx) error {
-			old, err := c.expired(tx, snapshotPage)
-			if err != nil {
-				return err
-			}
-			for _, s := range old {
-				if err := tx.RemoveSnapshot(s.Mirror, s.Timestamp); err != nil {
-					return err
-				}
-				ids = append(ids, s.ID())
-			}
-			if len(ids) == 0 {
-				return errDry
-			}
-			return nil
-		})
-		if errors.Is(err, errDry) {
-			return nil
-		} else if err != nil {
+		removed, err := c.st.RemoveExpired(ctx, c.keep(), c.cfg.Now(), snapshotPage)
+		if err != nil || len(removed) == 0 {
 			return err
 		}
-		res.Snapshots = append(res.Snapshots, ids...)
+		for _, s := range removed {
+			res.Snapshots = append(res.Snapshots, s.ID())
+		}
 		c.e.Changed()
 	}
-}
-
-// expired lists at most limit (0: all) snapshots older than their mirror's
-// `keep` that nothing holds: not the newest, not pinned, not frozen, not recorded.
-func (c *Collector) expired(tx *bolt.Tx, limit int) (out []*meta.Snapshot, err error) {
-	now := c.cfg.Now()
-	var held map[string]bool
-	for _, m := range c.e.Mirrors() {
-		if m.Keep == 0 {
-			continue
-		}
-		newest, err := tx.Latest(m.Name)
-		if errors.Is(err, meta.ErrNotFound) {
-			continue
-		} else if err != nil {
-			return nil, err
-		}
-		// Those that are kept for their age are not looked at.
-		snaps, err := tx.Snapshots(m.Name, now.Add(-m.Keep.D()).Add(time.Second), 0)
-		if err != nil {
-			return nil, err
-		}
-		if len(snaps) > 0 && held == nil {
-			if held, err = holds(tx); err != nil {
-				return nil, err
-			}
-		}
-		for _, s := range snaps {
-			pinned := s.Pinned != nil && (s.Pinned.IsZero() || s.Pinned.After(now))
-			if s.Timestamp.Equal(newest.Timestamp) || pinned || held[s.ID()] || s.Timestamp.Add(m.Keep.D()).After(now) {
-				continue
-			}
-			if out = append(out, s); len(out) == limit {
-				return out, nil
-			}
-		}
-	}
-	return out, nil
-}
-
-// holds are the snapshots that frozen snapshots and recordings name.
-func holds(tx *bolt.Tx) (map[string]bool, error) {
-	held := map[string]bool{}
-	frozen, err := tx.Frozens()
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range frozen {
-		for _, m := range f.Mirrors {
-			held[m.Mirror+"@"+meta.FormatTimestamp(m.Timestamp)] = true
-		}
-	}
-	recs, err := tx.Recordings()
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range recs {
-		for _, p := range r.Pins {
-			held[p.Mirror+"@"+meta.FormatTimestamp(p.Timestamp)] = true
-		}
-	}
-	return held, nil
 }
 
 // trees clears the trees of freezes that were never published, or whose
 // removal was cut short.
 func (c *Collector) trees(ctx context.Context) error {
-	if c.cfg.Making == nil {
-		return nil
-	}
-	var names []string
-	if err := c.st.View(ctx, func(tx *bolt.Tx) error { names = tx.OrphanTrees(); return nil }); err != nil {
+	names, err := c.st.OrphanTrees(ctx)
+	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		for more := true; more; {
-			err := c.st.Update(ctx, "gc tree", func(tx *bolt.Tx) (err error) {
-				// A freeze is being made from before its first node: one that begins
-				// after this question finds the tree cleared.
-				if c.cfg.Making(name) {
-					more = false
-					return nil
-				}
-				more, err = tx.ClearFrozenTree(name, spanPage)
-				return err
-			})
-			if errors.Is(err, meta.ErrExists) {
-				break // published meanwhile
-			} else if err != nil {
-				return err
-			}
+		if err := c.st.ClearOrphanTree(ctx, name, func() bool { return c.making(name) }); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (c *Collector) generations(ctx context.Context, res *api.GCResult) error {
-	var gens []meta.GenCandidate
-	if err := c.st.View(ctx, func(tx *bolt.Tx) error { gens = tx.GenCandidates(); return nil }); err != nil {
+// candidates removes the blobs that nothing refers to. If it stops between a
+// removal and its confirmation, the blob is a candidate and absent.
+func (c *Collector) candidates(ctx context.Context, res *api.GCResult) error {
+	until := c.cfg.Now().Add(-c.cfg.Grace)
+	var after cas.Digest
+	for {
+		claimed, next, more, err := c.st.ClaimBlobs(ctx, after, until, candidatePage)
+		if err != nil || !more {
+			return err
+		}
+		after = next
+		if err := c.removeClaimed(ctx, claimed, res); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Collector) removeClaimed(ctx context.Context, claimed []cas.Digest, res *api.GCResult) error {
+	var removed, kept, corrupt []cas.Digest
+	for _, d := range claimed {
+		why := "gc"
+		if c.e.Corrupt(d) != nil {
+			why = cas.WhyCorrupt
+		}
+		info, err := c.blobs.Stat(ctx, d)
+		present := err == nil
+		if err != nil && !errors.Is(err, cas.ErrNotFound) {
+			return errors.Join(err, c.st.ReleaseClaims(ctx, claimed))
+		}
+		err = c.blobs.Remove(ctx, d, why, func(ctx context.Context) (bool, error) { return c.st.Claimed(ctx, d) })
+		switch {
+		case errors.Is(err, cas.ErrInUse):
+			kept = append(kept, d)
+			continue
+		case err != nil:
+			return errors.Join(err, c.st.ReleaseClaims(ctx, claimed))
+		}
+		removed = append(removed, d)
+		if why == cas.WhyCorrupt {
+			corrupt = append(corrupt, d)
+		}
+		if present {
+			res.Blobs++
+			res.Bytes += info.Size
+		}
+	}
+	referenced, err := c.st.ForgetBlobs(ctx, removed)
+	if err != nil {
 		return err
 	}
-	for _, g := range gens {
-		for counted := false; ; {
-			var done, deleted bool
-			err := c.st.Update(ctx, "gc generation", func(tx *bolt.Tx) (err error) {
-				done, deleted, err = tx.CollectGen(g, spanPage)
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if deleted && !counted {
-				counted = true
-				res.Generations++
-			}
-			if done {
-				break
-			}
-		}
-	}
-	return nil
-}
-
-func (c *Collector) suspects(ctx context.Context, res *api.GCResult) error {
-	var after cas.Digest
-	until := c.cfg.Now().Add(-c.cfg.Grace)
-	for {
-		var page []cas.Digest
-		if err := c.st.View(ctx, func(tx *bolt.Tx) error { page = tx.Candidates(after, until, candidatePage); return nil }); err != nil {
+	for _, d := range referenced {
+		// A reference came after the blob was gone: bring it back.
+		if err := c.blobs.Restore(ctx, d); err != nil && !errors.Is(err, cas.ErrNotFound) {
 			return err
 		}
-		if len(page) == 0 {
-			return nil
-		}
-		after = page[len(page)-1]
-		var forgotten []cas.Digest // that were known to be damaged
-		err := c.st.Update(ctx, "gc blobs", func(tx *bolt.Tx) error {
-			for _, d := range page {
-				if tx.Needed(d) {
-					if err := tx.ClearCandidate(d); err != nil {
-						return err
-					}
-					continue
-				}
-				why := "gc"
-				if c.e.Corrupt(d) != nil {
-					why = cas.WhyCorrupt
-				}
-				info, err := c.blobs.Stat(ctx, d)
-				if err != nil && !errors.Is(err, cas.ErrNotFound) {
-					return err
-				}
-				// The blob goes to the quarantine; if we stop before the commit it is
-				// a candidate again, and absent. No reference can be committed meanwhile,
-				// since this transaction is the only one that writes; whoever is about
-				// to refer to the blob holds it.
-				switch rerr := c.blobs.Remove(ctx, d, why); {
-				case errors.Is(rerr, cas.ErrInUse):
-					continue // it stays a candidate
-				case rerr != nil:
-					return rerr
-				}
-				if why == cas.WhyCorrupt {
-					forgotten = append(forgotten, d)
-				}
-				if err == nil {
-					res.Blobs++
-					res.Bytes += info.Size
-				}
-				if err := tx.ForgetBlob(d); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
+	}
+	// Bytes of a corrupt blob may come back one day, as good as new.
+	for _, d := range corrupt {
+		if err := c.e.ClearCorrupt(ctx, d); err != nil {
 			return err
 		}
-		// Its bytes may come back one day, as good as new.
-		for _, d := range forgotten {
-			if err := c.e.ClearCorrupt(ctx, d); err != nil {
-				return err
-			}
-		}
 	}
+	return c.st.ReleaseClaims(ctx, kept)
 }
-
-// errDry ends a transaction that changes nothing.
-var errDry = errors.New("dry run")
 
 // preview tells what a collection would do.
 func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
-	err := c.rehearse(ctx, func(tx *bolt.Tx, old []*meta.Snapshot, generations int) error {
-		for _, s := range old {
-			res.Snapshots = append(res.Snapshots, s.ID())
-		}
-		res.Generations = generations
-		var after cas.Digest
-		for {
-			page := tx.Candidates(after, c.cfg.Now().Add(-c.cfg.Grace), 1000)
-			if len(page) == 0 {
-				return nil
-			}
-			after = page[len(page)-1]
-			for _, d := range page {
-				if info, err := c.blobs.Stat(ctx, d); err == nil && !tx.Needed(d) {
-					res.Blobs++
-					res.Bytes += info.Size
-				}
-			}
-		}
-	})
+	p, err := c.st.PreviewCollection(ctx, c.keep(), c.cfg.Now(), c.cfg.Now().Add(-c.cfg.Grace), c.making)
 	if err != nil {
 		return err
+	}
+	for _, s := range p.Snapshots {
+		res.Snapshots = append(res.Snapshots, s.ID())
+	}
+	res.Generations = p.Generations
+	for _, d := range p.Blobs {
+		info, err := c.blobs.Stat(ctx, d)
+		if err == nil {
+			res.Blobs++
+			res.Bytes += info.Size
+		} else if !errors.Is(err, cas.ErrNotFound) {
+			return err
+		}
 	}
 	// What the collection itself puts into the quarantine is not old enough yet,
 	// unless nothing is kept there.
@@ -439,55 +318,6 @@ func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 			res.Purged++
 			res.PurgedBytes += e.Size
 		}
-	}
-	return err
-}
-
-// rehearse does a collection's work on metadata in a transaction that is
-// rolled back, and calls f before that.
-func (c *Collector) rehearse(ctx context.Context, f func(tx *bolt.Tx, old []*meta.Snapshot, generations int) error) error {
-	err := c.st.Update(ctx, "gc preview", func(tx *bolt.Tx) error {
-		old, err := c.expired(tx, 0)
-		if err != nil {
-			return err
-		}
-		for _, s := range old {
-			if err := tx.RemoveSnapshot(s.Mirror, s.Timestamp); err != nil {
-				return err
-			}
-		}
-		if c.cfg.Making != nil {
-			for _, name := range tx.OrphanTrees() {
-				for more := !c.cfg.Making(name); more; {
-					if more, err = tx.ClearFrozenTree(name, spanPage); err != nil {
-						return err
-					}
-				}
-			}
-		}
-		generations := 0
-		for _, g := range tx.GenCandidates() {
-			for counted := false; ; {
-				done, deleted, err := tx.CollectGen(g, spanPage)
-				if err != nil {
-					return err
-				}
-				if deleted && !counted {
-					counted = true
-					generations++
-				}
-				if done {
-					break
-				}
-			}
-		}
-		if err := f(tx, old, generations); err != nil {
-			return err
-		}
-		return errDry
-	})
-	if errors.Is(err, errDry) {
-		return nil
 	}
 	return err
 }
@@ -514,46 +344,30 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 	} else if !errors.Is(err, cas.ErrNotFound) {
 		return nil, err
 	}
-	var going map[string]bool // snapshots that the next collection removes
-	if err := c.rehearse(ctx, func(tx *bolt.Tx, old []*meta.Snapshot, _ int) error {
-		out.Keep = tx.Needed(d)
-		going = map[string]bool{}
-		for _, s := range old {
-			going[s.ID()] = true
-		}
-		return nil
-	}); err != nil {
-		return nil, err
-	}
-	err = c.st.View(ctx, func(tx *bolt.Tx) error {
-		for _, r := range tx.Refs(d, 100) {
-			out.Reasons = append(out.Reasons, tx.Describe(r))
-			if r.Kind != meta.OwnerPackage && r.Kind != meta.OwnerGen {
-				continue
-			}
-			holders, newest, err := tx.Holders(r)
-			if err != nil {
-				return err
-			}
-			out.Reasons = append(out.Reasons, c.describe(holders, going)...)
-			switch {
-			case newest && len(holders) == 0:
-				out.Reasons = append(out.Reasons, "the newest state of its suite, which the next sync starts from")
-			case len(holders) == 0:
-				out.Reasons = append(out.Reasons, "no snapshot has it any more: it goes at the next collection")
-			}
-		}
-		for _, l := range tx.Listings(d) {
-			state := "by its newest root"
-			if l.Last != meta.Unended {
-				state = fmt.Sprintf("up to generation %d", l.Last)
-			}
-			out.Reasons = append(out.Reasons, fmt.Sprintf("listed as %s in suite %s of mirror %s %s", l.Path, l.Suite, l.Mirror, state))
-		}
-		return nil
-	})
+	r, err := c.st.Reasons(ctx, d, c.keep(), c.cfg.Now(), c.making)
 	if err != nil {
 		return nil, err
+	}
+	out.Keep = r.Needed
+	for _, ref := range r.Refs {
+		out.Reasons = append(out.Reasons, ref.Text)
+		if ref.Kind != meta.OwnerPackage && ref.Kind != meta.OwnerGen {
+			continue
+		}
+		out.Reasons = append(out.Reasons, c.describe(ref.Holders, r.Going)...)
+		switch {
+		case ref.Newest && len(ref.Holders) == 0:
+			out.Reasons = append(out.Reasons, "the newest state of its suite, which the next sync starts from")
+		case len(ref.Holders) == 0:
+			out.Reasons = append(out.Reasons, "no snapshot has it any more: it goes at the next collection")
+		}
+	}
+	for _, l := range r.Listings {
+		state := "by its newest root"
+		if l.Last != meta.Unended {
+			state = fmt.Sprintf("up to generation %d", l.Last)
+		}
+		out.Reasons = append(out.Reasons, fmt.Sprintf("listed as %s in suite %s of mirror %s %s", l.Path, l.Suite, l.Mirror, state))
 	}
 	q, err := c.quarantine()
 	if err != nil {

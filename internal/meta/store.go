@@ -17,6 +17,7 @@ type Store interface {
 	Writer
 	History
 	Publisher
+	Collection
 	Close() error
 }
 

@@ -85,8 +85,21 @@ func newServer(binary, dir, data string, mirrors []config.Mirror, extra string) 
 	return s, nil
 }
 
-// start runs snapd and waits until it answers.
+// start runs snapd and waits until it answers. Another process may have taken
+// the port meanwhile and give it back.
 func (s *server) start(ctx context.Context) error {
+	for tries := 0; ; tries++ {
+		err := s.run(ctx)
+		if err == nil || tries == 5 || !strings.Contains(err.Error(), "address already in use") {
+			return err
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// run runs snapd once.
+func (s *server) run(ctx context.Context) error {
+	s.log = &logBuffer{}
 	s.cmd = exec.Command(s.binary, "--config", filepath.Join(s.dir, "c.toml"))
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

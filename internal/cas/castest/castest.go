@@ -328,13 +328,13 @@ func testQuarantine(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if err := s.Remove(t.Context(), d, "gc"); err != nil || holds(t, s, data) {
+	if err := s.Remove(t.Context(), d, "gc", nil); err != nil || holds(t, s, data) {
 		t.Fatalf("remove: %v", err)
 	}
 	if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("an open blob after its removal: %v", err)
 	}
-	if err := s.Remove(t.Context(), d, "gc"); err != nil {
+	if err := s.Remove(t.Context(), d, "gc", nil); err != nil {
 		t.Errorf("removing an absent blob: %v", err)
 	}
 	s = open(t, nil)
@@ -344,14 +344,14 @@ func testQuarantine(t *testing.T, open Open) {
 	if err := s.Restore(t.Context(), cas.Sum([]byte("never here"))); !errors.Is(err, cas.ErrNotFound) {
 		t.Errorf("restoring what never was: %v", err)
 	}
-	if err := s.Remove(t.Context(), d, cas.WhyCorrupt); err != nil {
+	if err := s.Remove(t.Context(), d, cas.WhyCorrupt, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) || holds(t, s, data) {
 		t.Errorf("restoring a rotten copy: %v", err)
 	}
 	put(t, s, data)
-	if err := s.Remove(t.Context(), d, "gc"); err != nil {
+	if err := s.Remove(t.Context(), d, "gc", nil); err != nil {
 		t.Fatal(err)
 	}
 	if n, _, err := s.Purge(t.Context(), time.Now().Add(-time.Hour)); n != 0 || err != nil {
@@ -369,7 +369,7 @@ func testQuarantine(t *testing.T, open Open) {
 // A batch holds what it writes and what it is told to hold, until Discard.
 func testHold(t *testing.T, open Open) {
 	s := open(t, nil)
-	remove := func(n int) error { return s.Remove(t.Context(), cas.Sum(Blob(n)), "gc") }
+	remove := func(n int) error { return s.Remove(t.Context(), cas.Sum(Blob(n)), "gc", nil) }
 	refused := func(n int, when string) {
 		t.Helper()
 		if err := remove(n); !errors.Is(err, cas.ErrInUse) {
@@ -460,7 +460,7 @@ func testHoldBesideRemove(t *testing.T, open Open) {
 				return
 			default:
 			}
-			if err := s.Remove(t.Context(), cas.Sum(Blob(n%4)), "gc"); err != nil && !errors.Is(err, cas.ErrInUse) {
+			if err := s.Remove(t.Context(), cas.Sum(Blob(n%4)), "gc", nil); err != nil && !errors.Is(err, cas.ErrInUse) {
 				t.Error(err)
 			}
 			if n%50 == 0 {
@@ -551,7 +551,7 @@ func testFaults(t *testing.T, open Open) {
 		promised[0], promised[1], promised[2] = true, true, true
 		b.Discard()
 		promised[1] = false
-		if err := s.Remove(t.Context(), cas.Sum(Blob(1)), "gc"); err != nil {
+		if err := s.Remove(t.Context(), cas.Sum(Blob(1)), "gc", nil); err != nil {
 			return err
 		}
 		if err := s.Restore(t.Context(), cas.Sum(Blob(1))); err != nil {
@@ -559,7 +559,7 @@ func testFaults(t *testing.T, open Open) {
 		}
 		promised[1] = true
 		promised[2] = false
-		if err := s.Remove(t.Context(), cas.Sum(Blob(2)), "gc"); err != nil {
+		if err := s.Remove(t.Context(), cas.Sum(Blob(2)), "gc", nil); err != nil {
 			return err
 		}
 		_, _, err := s.Purge(t.Context(), time.Now().Add(time.Hour))
@@ -641,7 +641,7 @@ func testHistory(t *testing.T, open Open) {
 			clear(pending)
 			clear(held)
 		case 5:
-			if err := s.Remove(t.Context(), cas.Sum(Blob(n)), "gc"); errors.Is(err, cas.ErrInUse) != held[n] || err != nil && !held[n] {
+			if err := s.Remove(t.Context(), cas.Sum(Blob(n)), "gc", nil); errors.Is(err, cas.ErrInUse) != held[n] || err != nil && !held[n] {
 				t.Fatalf("removal of blob %d: %v, expected it held: %v", n, err, held[n])
 			}
 			if have[n] && !held[n] {

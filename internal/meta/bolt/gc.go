@@ -192,7 +192,7 @@ func (t *Tx) Candidates(after cas.Digest, until time.Time, limit int) []cas.Dige
 		}
 	}
 	for ; k != nil && len(out) < limit; k, v = c.Next() {
-		if len(k) == 32 && (len(v) == 0 || !unix(v).After(until)) {
+		if len(k) == 32 && (len(v) == 0 || claimed(v) || !unix(v).After(until)) {
 			out = append(out, cas.Digest(k))
 		}
 	}

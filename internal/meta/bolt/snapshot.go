@@ -107,12 +107,6 @@ func (t *Tx) before(mirror string, at time.Time) (*meta.Snapshot, error) {
 	return &s, getJSON(b, k, &s)
 }
 
-type cursor interface {
-	Seek([]byte) ([]byte, []byte)
-	Prev() ([]byte, []byte)
-	Last() ([]byte, []byte)
-}
-
 // seekLast finds the last key with the prefix that is not after k.
 func seekLast(c cursor, prefix, k []byte) ([]byte, []byte) {
 	f, v := c.Seek(k)
@@ -424,8 +418,11 @@ func (t *Tx) Alias(algo byte, other []byte) (cas.Digest, error) {
 	return cas.Digest(v), nil
 }
 
-// PutRef notes that owner needs the blob d.
+// PutRef notes that owner needs the blob d. A collection that claimed it leaves it.
 func (t *Tx) PutRef(d cas.Digest, kind byte, owner string) error {
+	if err := t.endClaim(d); err != nil {
+		return err
+	}
 	return t.b("ref").Put(key(nil).raw(d[:]).one(kind).raw([]byte(owner)), nil)
 }
 

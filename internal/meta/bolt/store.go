@@ -267,6 +267,8 @@ type Tx struct {
 	s    *Store
 	hash hasher
 	sums map[string]*bucketSum // of the buckets that it changed
+	// overlays hold the changes of a rehearsal; nil in an ordinary transaction.
+	overlays map[string]*overlay
 }
 
 // full reports whether a commit failed because there was no space for its

@@ -111,6 +111,11 @@ func (b bucket) value(k, stored []byte) []byte {
 // Get returns the value of a key, valid until the transaction ends; nil where
 // there is none.
 func (b bucket) Get(k []byte) []byte {
+	if o := b.overlay(); o != nil {
+		if v, changed := o.changed[string(k)]; changed {
+			return v
+		}
+	}
 	stored := b.b.Get(k)
 	if stored == nil {
 		return nil
@@ -120,6 +125,10 @@ func (b bucket) Get(k []byte) []byte {
 
 // Put sets the value of a key.
 func (b bucket) Put(k, v []byte) error {
+	if o := b.overlay(); o != nil {
+		o.put(k, v)
+		return nil
+	}
 	hash := b.t.hash.entry(b.name, k, v)
 	sum := b.t.sum(b)
 	if old := b.b.Get(k); old != nil {
@@ -146,6 +155,10 @@ func withChecksum(v []byte, hash uint64) []byte {
 
 // Delete removes a key. Deleting an absent one succeeds.
 func (b bucket) Delete(k []byte) error {
+	if o := b.overlay(); o != nil {
+		o.delete(k)
+		return nil
+	}
 	old := b.b.Get(k)
 	if old == nil {
 		return nil
@@ -169,11 +182,26 @@ func (b bucket) NextSequence() (uint64, error) {
 
 // ForEach calls f for each entry in the order of keys.
 func (b bucket) ForEach(f func(k, v []byte) error) error {
+	if b.overlay() != nil {
+		c := b.Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			if err := f(k, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	return b.b.ForEach(func(k, stored []byte) error { return f(k, b.value(k, stored)) })
 }
 
 // Cursor moves over the entries of the bucket.
-func (b bucket) Cursor() *checkedCursor { return &checkedCursor{b, b.b.Cursor()} }
+func (b bucket) Cursor() cursor {
+	c := &checkedCursor{b, b.b.Cursor()}
+	if o := b.overlay(); o != nil {
+		return &overlayCursor{base: c, o: o}
+	}
+	return c
+}
 
 // checkedCursor is a bbolt cursor whose values are checked.
 type checkedCursor struct {

@@ -99,8 +99,8 @@ func (d *deriver) whole(ctx context.Context) error {
 		}
 		f, ok := d.c.Held(l)
 		if !ok {
-			switch data.Type {
-			case string(rpmmd.Primary), string(rpmmd.Filelists):
+			switch rpmmd.Kind(data.Type) {
+			case rpmmd.Primary, rpmmd.Filelists, rpmmd.Other:
 				return fmt.Errorf("%s: %w", data.Path, repo.ErrMissing)
 			}
 			continue
@@ -228,6 +228,15 @@ func repomdOf(c repo.Choice) []byte {
 // held finds the form in which the snapshot holds data of a type.
 func (d *deriver) held(typ string) (repo.Listed, bool) { return heldIn(d.c, typ) }
 
+// listsData reports whether a state's repomd.xml lists data of a type.
+func listsData(c repo.Choice, typ string) (bool, error) {
+	md, err := rpmmd.ParseRepoMD(repomdOf(c))
+	if err != nil {
+		return false, malformed(err)
+	}
+	return md.Find(typ) != nil, nil
+}
+
 func heldIn(c repo.Choice, typ string) (repo.Listed, bool) {
 	for _, g := range c.Groups {
 		if g.Index == typ && len(g.Forms) > 0 {
@@ -278,8 +287,14 @@ func head(ctx context.Context, c repo.Choice, l repo.Listed, kind rpmmd.Kind) (r
 }
 
 // cut writes the filelists or other elements of the chosen packages, as
-// upstream has them, in upstream's order.
+// upstream has them, in upstream's order. Where a state of the repository has no
+// such list the derived one has none either.
 func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen map[string]nevra.NEVRA) error {
+	for _, c := range d.states {
+		if lists, err := listsData(c, string(kind)); !lists || err != nil {
+			return err
+		}
+	}
 	left := make(map[string]bool, len(chosen))
 	for id := range chosen {
 		left[id] = true
@@ -293,13 +308,7 @@ func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen m
 		}
 		l, ok := heldIn(c, string(kind))
 		if !ok {
-			if i == 0 && kind == rpmmd.Other && d.md.Find(string(kind)) == nil {
-				return nil // upstream has none
-			}
-			if i == 0 {
-				return fmt.Errorf("no %s in the snapshot: %w", kind, repo.ErrMissing)
-			}
-			continue
+			return fmt.Errorf("no %s in the snapshot: %w", kind, repo.ErrMissing)
 		}
 		h, err := cutState(ctx, c, l, kind, left, func(raw []byte) {
 			n++

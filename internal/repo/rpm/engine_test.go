@@ -890,3 +890,48 @@ data:
 		}
 	}
 }
+
+// dropData removes data types from repomd.xml.
+func dropData(types ...string) func([]byte) []byte {
+	return func(doc []byte) []byte {
+		for _, typ := range types {
+			from := strings.Index(string(doc), `<data type="`+typ+`"`)
+			to := from + strings.Index(string(doc[from:]), "</data>") + len("</data>")
+			doc = append(doc[:from:from], doc[to:]...)
+		}
+		return doc
+	}
+}
+
+// A repository without filelists or other, which dnf reads, is mirrored, frozen
+// whole and in part, and installed from.
+func TestEngineNoFilelists(t *testing.T) {
+	w := newWorld(t, rpmtest.Options{}, nil)
+	w.up.EditRepoMD = dropData("filelists", "other")
+	w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64"}, rpmtest.Package{Name: "spare", Version: "1.0"})
+	w.up.Publish(start)
+	w.sync(t)
+	for name, req := range map[string]*api.FreezeRequest{"whole": {All: true}, "part": {Packages: []string{"app"}}} {
+		req.Name = name
+		if _, err := w.z.Freeze(t.Context(), req, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(t, name)
+		if got := w.install(t, name, "app"); got != "app-1.0-1.x86_64" {
+			t.Errorf("%s: dnf installed %s", name, got)
+		}
+	}
+	// Upstream has them from its next state on; a freeze over both has none.
+	w.up.EditRepoMD = nil
+	w.up.Add(rpmtest.Package{Name: "new", Version: "1.0"})
+	w.up.Publish(start.Add(time.Hour))
+	w.now = w.now.Add(2 * time.Hour)
+	w.sync(t)
+	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "both", Base: "part", Replace: []string{"spare@fedora@latest"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.verify(t, "both")
+	if got := w.install(t, "both", "app", "spare"); got != "app-1.0-1.x86_64 spare-1.0-1.noarch" {
+		t.Errorf("over two states: dnf installed %s", got)
+	}
+}

@@ -370,7 +370,6 @@ func TestBadInput(t *testing.T) {
 		is     error
 		want   string // part of the message
 	}{
-		"no filelists":    {dropData("filelists"), repo.ErrMalformed, `repomd.xml: no data of type "filelists": malformed`},
 		"no primary":      {dropData("primary"), repo.ErrMalformed, `repomd.xml: no data of type "primary": malformed`},
 		"XML bomb":        {md(`<repomd`, `<!DOCTYPE l [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><repomd`), repo.ErrMalformed, `a declaration, "<!DOCTYPE"; document types and entities are not accepted`},
 		"external entity": {replace("primary", "<metadata", `<!DOCTYPE m [<!ENTITY x SYSTEM "file:///etc/passwd">]><metadata`), repo.ErrMalformed, "document types and entities are not accepted"},

@@ -314,12 +314,11 @@ func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyPar
 	return nil
 }
 
-// listed turns the data entries into the files that a sync takes.
+// listed turns the data entries into the files that a sync takes. Only primary
+// has to be among them, as for dnf.
 func listed(md *rpmmd.RepoMD) ([]repo.Listed, error) {
-	for _, k := range []rpmmd.Kind{rpmmd.Primary, rpmmd.Filelists} {
-		if md.Find(string(k)) == nil {
-			return nil, fmt.Errorf("repomd.xml: no data of type %q: %w", k, repo.ErrMalformed)
-		}
+	if md.Find(string(rpmmd.Primary)) == nil {
+		return nil, fmt.Errorf("repomd.xml: no data of type %q: %w", rpmmd.Primary, repo.ErrMalformed)
 	}
 	var out []repo.Listed
 	seen := map[string]string{}

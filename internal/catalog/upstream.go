@@ -1,11 +1,13 @@
 package catalog
 
 import (
+	"context"
 	"net"
 	"slices"
 	"strings"
 
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
 )
 
 // Upstream is a mirror that a URL of upstream's may belong to.
@@ -55,4 +57,22 @@ func sameHost(u remote.URL, host string) bool {
 		port = "443"
 	}
 	return strings.EqualFold(strip(u.Host(), port), strip(host, "80"))
+}
+
+// AlternateBases lists the base URLs below which the indices of a snapshot place
+// packages: clients fetch those from there and not from this server.
+func (c *Catalog) AlternateBases(ctx context.Context, snap *meta.Snapshot) ([]string, error) {
+	var out []string
+	for _, s := range snap.Suites {
+		g, err := c.cfg.Meta.Generation(ctx, snap.Mirror, s.Suite, s.Gen)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range g.AlternateBases {
+			if !slices.Contains(out, b) {
+				out = append(out, b)
+			}
+		}
+	}
+	return out, nil
 }

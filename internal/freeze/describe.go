@@ -11,6 +11,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
@@ -328,6 +329,13 @@ func (z *Freezer) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 			if !g.ValidUntil.IsZero() && g.ValidUntil.Before(z.cfg.Now()) {
 				res.Notes = append(res.Notes, fmt.Sprintf("the Release of %s has expired (Valid-Until %s): apt refuses it; a frozen snapshot has no such date", e.Suite, g.ValidUntil.Format("2006-01-02")))
 			}
+		}
+		bases, err := z.e.AlternateBases(ctx, s)
+		if err != nil {
+			return err
+		}
+		if len(bases) > 0 {
+			res.Notes = append(res.Notes, fmt.Sprintf("%s lists packages at %s: clients fetch them from there, not from this server; a frozen snapshot lists them here", s.ID(), remote.Redact(bases[0])))
 		}
 		batch := z.blobs.NewBatch()
 		defer batch.Discard()

@@ -276,7 +276,8 @@ func (pl *plan) use(snap *meta.Snapshot) *source {
 
 // planWhole takes whole mirrors. One with package globs, with several snapshots,
 // or whose sources are to be left out, is taken exactly, since none of its indices
-// names just the packages that the freeze shall have.
+// names just the packages that the freeze shall have; likewise one whose indices
+// send clients to another server.
 func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
 	for _, name := range pl.mirrors {
 		m, err := z.e.Mirror(name)
@@ -285,11 +286,17 @@ func (z *Freezer) planWhole(ctx context.Context, pl *plan) error {
 		}
 		exact := len(m.Packages) > 0 || len(pl.sources[name]) > 1
 		for _, src := range pl.sources[name] {
-			if exact || !pl.req.NoSources {
-				break
+			if !exact && pl.req.NoSources {
+				if exact, err = z.hasSources(ctx, src); err != nil {
+					return err
+				}
 			}
-			if exact, err = z.hasSources(ctx, src); err != nil {
-				return err
+			if !exact {
+				bases, err := z.e.AlternateBases(ctx, src.snap)
+				if err != nil {
+					return err
+				}
+				exact = len(bases) > 0
 			}
 		}
 		f, err := z.e.Format(m.Type)

@@ -12,6 +12,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
@@ -51,6 +52,16 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 		var err error
 		if snaps, err = s.e.LatestOfAll(ctx); err != nil {
 			return api.Recording{}, fmt.Errorf("recording %s: %w", req.Name, err)
+		}
+	}
+	for _, snap := range snaps {
+		bases, err := s.e.AlternateBases(ctx, snap)
+		if err != nil {
+			return api.Recording{}, err
+		}
+		if len(bases) > 0 {
+			return api.Recording{}, fmt.Errorf("recording %s: %w: %s lists packages at %s, where clients would fetch them unrecorded; choose other mirrors, or freeze this one",
+				req.Name, errOtherServer, snap.ID(), remote.Redact(bases[0]))
 		}
 	}
 	rec := &meta.Recording{Name: req.Name, Started: s.now().UTC().Truncate(time.Second), Resigned: req.Resigned}

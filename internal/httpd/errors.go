@@ -31,6 +31,10 @@ var ErrInUse = errors.New("in use")
 // has it.
 var errTaken = errors.New("the name is taken")
 
+// errOtherServer means that the indices of a snapshot place packages on another
+// server, so that not all requests come here.
+var errOtherServer = errors.New("packages are on another server")
+
 // outcome is what a sentinel means outside.
 type outcome struct {
 	is     error
@@ -97,6 +101,7 @@ var outcomes = []outcome{
 	{fetch.ErrTooLarge, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
 	{fetch.ErrNotRepository, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
 	{repo.ErrTorn, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
+	{errOtherServer, api.CodeUnsupported, api.ExitFailed, http.StatusConflict},
 	{rpm.ErrUnsupported, api.CodeUnsupported, api.ExitFailed, http.StatusBadGateway},
 	{repo.ErrMalformed, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
 	{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},

@@ -181,3 +181,32 @@ open(sys.argv[2], 'wb').write(r.build_opener(r.ProxyBasicAuthHandler(p)).open(sy
 		}
 	}
 }
+
+// A repository whose metadata place packages on a server that is gone: a whole
+// freeze works without it, and a recording, which would miss packages, is refused
+// with the reason.
+func TestPackagesOnAnotherServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds packages and runs dnf")
+	}
+	f := newFedora(t)
+	f.Build("greet", "1.0")
+	f.Publish(time.Now().UTC().Truncate(time.Second).Add(-time.Hour))
+	dead := "http://127.0.0.1:" + freePort(t) + "/x"
+	f.run("createrepo_c", "--quiet", "--baseurl", dead+"/", f.Dir)
+	os.Remove(filepath.Join(f.Dir, "repodata/repomd.xml.asc"))
+	f.run("gpg", "--batch", "--armor", "--detach-sign", filepath.Join(f.Dir, "repodata/repomd.xml"))
+	s := start(t, fmt.Sprintf("data_dir = \"%%DATA%%\"\n[server]\nlisten = \"%%ADDR%%\"\n[[mirror]]\nname = \"fedora\"\ntype = \"rpm\"\nurl = %q\nkeyring = %q\ndownload = \"on_demand\"\n", f.URL, f.Key))
+	s.Ctl("sync")
+	s.Ctl("freeze", "whole", "--all")
+	s.Ctl("verify", "whole", "--deep")
+	if err := os.RemoveAll(f.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := newDNF(t, s.fetch("/frozen/whole/repo")).Install("greet"); got != "greet-1.0-1.noarch\n" {
+		t.Errorf("dnf installed %q", got)
+	}
+	if _, err := s.Try("record", "start", "rec"); err == nil || !strings.Contains(err.Error(), "lists packages at "+dead+", where clients would fetch them unrecorded") {
+		t.Errorf("record start: %v", err)
+	}
+}

@@ -562,6 +562,22 @@ func TestEngineElsewhere(t *testing.T) {
 		if d := cmp.Diff([]string{"GET /" + built[0].Href()}, other.Requests()); d != "" {
 			t.Errorf("%s: asked elsewhere (-want +got):\n%s", download, d)
 		}
+		// The whole freeze works without the other server.
+		other.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+			http.Error(w, "gone", http.StatusGone)
+			return true
+		}
+		if got := w.install(t, "4.0", "app", "lib"); got != "app-1.0-1.noarch lib-1.0-1.noarch" {
+			t.Errorf("%s: dnf installed %s from the whole freeze", download, got)
+		}
+		if asked := other.Requests(); len(asked) > 0 {
+			t.Errorf("%s: dnf asked the other server for %v", download, asked)
+		}
+		other.Fault = nil
+		src, err := w.z.Sources(t.Context(), &api.SourcesRequest{Ref: "fedora@latest"})
+		if err != nil || len(src.Notes) != 1 || !strings.Contains(src.Notes[0], "lists packages at "+srv.URL+": clients fetch them from there") {
+			t.Errorf("%s: notes of the sources: %+v, %v", download, src, err)
+		}
 		// Another state of the same lists knows it, too.
 		w.up.SetData("x-more", "more", []byte("x"))
 		w.up.Publish(start.Add(time.Hour))

@@ -21,7 +21,8 @@ var realTime = map[string]string{
 	"mirror/clock.go":      "the machine's monotonic clock, which the system clock is compared with",
 	"httpd/content.go":     "deadlines of connections",
 	"httpd/control.go":     "how often progress is reported",
-	"httpd/quick.go":       "deadlines of connections, durations for the metrics",
+	"httpd/fast.go":        "durations for the metrics",
+	"httpd/fastfile":       "deadlines of connections",
 	"httpd/tree.go":        "durations for the metrics",
 	"httpd/usage.go":       "age of a number in memory",
 }

@@ -34,6 +34,7 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/httpd/fastfile"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
@@ -309,7 +310,7 @@ func (d *daemon) serve(ctx context.Context, public, control net.Listener) error 
 		{d.srv.Listen(public, d.cfg.Server.MaxConnections), &http.Server{
 			Handler: d.srv.Public(), ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: bodyTime, IdleTimeout: idleTime,
 			MaxHeaderBytes: maxHeader, ErrorLog: quiet, BaseContext: func(net.Listener) context.Context { return base },
-			ConnContext: httpd.ConnContext, ConnState: httpd.ConnState, DisableGeneralOptionsHandler: true,
+			ConnContext: fastfile.ConnContext, ConnState: fastfile.ConnState, DisableGeneralOptionsHandler: true,
 		}},
 		{control, &http.Server{
 			Handler: d.srv.Control(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: quiet,

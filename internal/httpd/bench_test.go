@@ -57,6 +57,61 @@ func BenchmarkServing(b *testing.B) {
 	}
 }
 
+// BenchmarkAnswer measures one request on a connection that is kept open, and what
+// it allocates: the client here allocates nothing.
+//
+//	fast    10 kB from the memory cache, before net/http sees the request
+//	memory  the same through net/http
+//	disk    10 kB without a cache, before net/http sees it
+//	blob    1 MB by sendfile(2)
+func BenchmarkAnswer(b *testing.B) {
+	for _, c := range []struct {
+		name, header string
+		size         int
+		cache        config.Size
+	}{{"fast", "", 10_000, 64 << 20}, {"memory", "X-Other: 1\r\n", 10_000, 64 << 20}, {"disk", "", 10_000, 0}, {"blob", "", 1_000_000, 0}} {
+		b.Run(c.name, func(b *testing.B) {
+			s := newSite(b, nil, func(conf *config.Config) { conf.Server.CacheSize = c.cache })
+			s.Archive.Add(debtest.Package{Name: "a", Body: bytes.Repeat([]byte("snapd"), c.size/5)})
+			s.publish()
+			path := "/archive/debian/" + s.sync() + "/" + s.Archive.Default().PathOf("a")
+			conn, err := net.Dial("tcp", s.conf.Server.Listen)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer conn.Close()
+			request := []byte("GET " + path + " HTTP/1.1\r\nHost: snapd.example.org\r\n" + c.header + "\r\n")
+			size := len(s.Archive.Get(s.Archive.Default().PathOf("a")))
+			buf := make([]byte, size+64<<10)
+			answer := func() {
+				if _, err := conn.Write(request); err != nil {
+					b.Fatal(err)
+				}
+				n, want := 0, 0
+				for want == 0 || n < want {
+					m, err := conn.Read(buf[n:])
+					if err != nil {
+						b.Fatal(err)
+					}
+					n += m
+					if end := bytes.Index(buf[:n], []byte("\r\n\r\n")); want == 0 && end >= 0 {
+						want = end + 4 + size
+					}
+				}
+			}
+			for range 3 { // it is looked up, read and checked
+				answer()
+				time.Sleep(5 * time.Millisecond) // net/http sees that the connection is idle
+			}
+			b.SetBytes(int64(c.size))
+			b.ReportAllocs()
+			for b.Loop() {
+				answer()
+			}
+		})
+	}
+}
+
 var rateRE = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
 
 // wrk asks for one URL with 16 connections for two seconds.

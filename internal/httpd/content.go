@@ -20,6 +20,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/httpd/fastfile"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 )
@@ -45,7 +46,7 @@ type entity struct {
 	// Values of headers, ready to be put into the map.
 	etag, modified, ctype, control, length []string
 	mod                                    time.Time
-	head                                   atomic.Pointer[[]byte] // see quickHead
+	head                                   atomic.Pointer[[]byte] // see fastHead
 }
 
 var (
@@ -411,16 +412,16 @@ func (s *Server) sendSmall(w *response, e *entity, from, length int64, status in
 // connection can.
 func (s *Server) send(ctx context.Context, w *response, src io.Reader, length int64) {
 	rc := http.NewResponseController(w)
-	c, direct := ctx.Value(connKey{}).(*tcpConn)
-	if direct && rc.Flush() != nil {
+	c := fastfile.FromContext(ctx)
+	if c != nil && rc.Flush() != nil {
 		panic(http.ErrAbortHandler)
 	}
 	for length > 0 {
 		n := min(length, piece)
 		_ = rc.SetWriteDeadline(time.Now().Add(pieceTime))
 		var err error
-		if direct {
-			err = c.sendFile(w, src, n)
+		if c != nil {
+			err = c.SendFile(w, src, n)
 		} else {
 			_, err = io.CopyN(w, src, n)
 		}

@@ -23,6 +23,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/httpd/fastfile"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
@@ -106,7 +107,7 @@ func (s *site) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.public = &httptest.Server{Listener: s.srv.Listen(l, 4096), Config: &http.Server{Handler: s.srv.Public(), ConnContext: httpd.ConnContext, ConnState: httpd.ConnState, DisableGeneralOptionsHandler: true}}
+	s.public = &httptest.Server{Listener: s.srv.Listen(l, 4096), Config: &http.Server{Handler: s.srv.Public(), ConnContext: fastfile.ConnContext, ConnState: fastfile.ConnState, DisableGeneralOptionsHandler: true}}
 	s.public.Start()
 	dir, err := os.MkdirTemp("", "httpd")
 	if err != nil {

@@ -1,11 +1,11 @@
-// Package purl reads and writes package URLs (ECMA-427, "purl"), the names that
-// software bills of materials give to packages:
+// Package purl parses and writes package URLs (ECMA-427, "purl"), which name
+// packages in software bills of materials:
 //
 //	pkg:deb/debian/bash@5.2.15-2?arch=amd64&distro=debian-12
 //	pkg:rpm/fedora/bash@5.2.26-3.fc40?arch=x86_64&epoch=1
 //
-// Any type is read; the rules of deb and rpm are known. What Format writes is
-// canonical: Parse of it gives the same value, and Format of that the same
+// It accepts any type and knows the rules of deb and rpm. String writes the
+// canonical form: Parse of it returns the same value, and String of that the same
 // bytes.
 package purl
 
@@ -27,15 +27,13 @@ const (
 	TypeRPM = "rpm"
 )
 
-// Keys of qualifiers in use for deb and rpm packages.
+// Keys of the qualifiers of deb and rpm packages.
 const (
-	Arch          = "arch"           // "amd64", "x86_64"; "source" or "src" for a source package
-	Epoch         = "epoch"          // of an rpm; a deb's is part of its version, but some tools write it here, too
-	Distro        = "distro"         // "debian-12", "fedora-40"
-	DistroName    = "distro_name"    // "bookworm"
-	RepositoryURL = "repository_url" // where the package is published
-	Checksum      = "checksum"       // "sha256:<hex>", several separated by commas
-	Upstream      = "upstream"       // the source package, as some tools write it
+	Arch     = "arch"     // "amd64", "x86_64"; "source" or "src" for a source package
+	Epoch    = "epoch"    // of an rpm; some tools use it for debs, too, whose version should have it
+	Distro   = "distro"   // "debian-12", "fedora-40"
+	Checksum = "checksum" // "sha256:<hex>", several separated by commas
+	Upstream = "upstream" // the source package, written by some tools
 )
 
 // maxLen bounds a package URL, in bytes.
@@ -51,7 +49,7 @@ type PURL struct {
 	Subpath    string            // segments joined by "/"; may be empty
 }
 
-// Parse reads a package URL. Every error wraps ErrMalformed.
+// Parse parses a package URL. Every error wraps ErrMalformed.
 func Parse(s string) (PURL, error) {
 	p, err := parse(s)
 	if err != nil {
@@ -90,8 +88,8 @@ func parse(s string) (PURL, error) {
 	}
 	p.Type = strings.ToLower(typ)
 
-	// The version follows the last "@", unless a "/" follows that: then it
-	// stands in the namespace ("@scope/name").
+	// The version follows the last "@", unless that is part of the namespace
+	// ("@scope/name").
 	if i := strings.LastIndexByte(rest, '@'); i > strings.LastIndexByte(rest, '/') {
 		if p.Version, err = decode(rest[i+1:]); err != nil {
 			return p, fmt.Errorf("version: %w", err)
@@ -115,7 +113,7 @@ func parse(s string) (PURL, error) {
 	return p, nil
 }
 
-// normalise applies the types' rules of letter case.
+// normalise applies the rules of deb and rpm about letter case.
 func (p *PURL) normalise() {
 	switch p.Type {
 	case TypeDeb:
@@ -126,8 +124,7 @@ func (p *PURL) normalise() {
 	}
 }
 
-// asciiLower lowers A to Z alone, so that it can be applied again and again
-// with one outcome and never changes a length.
+// asciiLower lowers A to Z only, so that it is idempotent and keeps the length.
 func asciiLower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {
@@ -149,7 +146,7 @@ func validType(s string) bool {
 	return s != ""
 }
 
-// decode undoes percent-coding; what comes out is valid UTF-8 without NUL.
+// decode decodes percent-encoding into valid UTF-8 without NUL.
 func decode(s string) (string, error) {
 	d, err := url.PathUnescape(s)
 	if err != nil {
@@ -161,8 +158,8 @@ func decode(s string) (string, error) {
 	return d, nil
 }
 
-// segments decodes a "/"-separated path. Empty segments go; in a subpath "."
-// and ".." go too.
+// segments decodes a "/"-separated path and drops empty segments; in a subpath it
+// drops "." and "..", too.
 func segments(s string, subpath bool) (string, error) {
 	if s == "" {
 		return "", nil
@@ -228,8 +225,9 @@ func validKey(s string) bool {
 	return s != ""
 }
 
-// String writes the canonical form: qualifiers sorted by key, empty ones left
-// out, everything percent-coded but letters, digits, ".", "-", "_", "~" and ":".
+// String returns the canonical form: qualifiers are sorted by key, empty ones are
+// omitted, and all characters but letters, digits, ".", "-", "_", "~" and ":" are
+// percent-encoded.
 func (p PURL) String() string {
 	p.normalise()
 	var b strings.Builder
@@ -261,8 +259,8 @@ func (p PURL) String() string {
 	return b.String()
 }
 
-// encodeSegments writes a "/"-separated path after a separator; nothing when
-// it is empty.
+// encodeSegments writes sep and a "/"-separated path; nothing if the path is
+// empty.
 func encodeSegments(b *strings.Builder, s string, sep byte) {
 	for seg := range strings.SplitSeq(s, "/") {
 		if seg == "" {
@@ -290,17 +288,17 @@ func encode(b *strings.Builder, s string) {
 	}
 }
 
-// Deb names a Debian package. version is the whole one, with its epoch; arch
-// "source" names a source package. namespace is the vendor: "debian". Empty
-// qualifiers are left out when it is written.
+// Deb returns the name of a Debian package. version includes the epoch; arch is
+// "source" for a source package; namespace is the vendor: "debian". String omits
+// empty qualifiers.
 func Deb(namespace, name, version, arch string, qualifiers map[string]string) PURL {
 	q := clone(qualifiers)
 	q[Arch] = arch
 	return PURL{Type: TypeDeb, Namespace: namespace, Name: name, Version: version, Qualifiers: q}
 }
 
-// RPM names an rpm package. evr is "[epoch:]version-release"; the epoch becomes
-// a qualifier. arch "src" names a source package.
+// RPM returns the name of an rpm package. evr is "[epoch:]version-release"; the
+// epoch becomes a qualifier. arch is "src" for a source package.
 func RPM(namespace, name, evr, arch string, qualifiers map[string]string) PURL {
 	q := clone(qualifiers)
 	q[Arch] = arch
@@ -322,7 +320,7 @@ func clone(q map[string]string) map[string]string {
 }
 
 // FullVersion returns the version with its epoch, as Debian and rpm write it:
-// "1:2.3-4". An epoch of 0 in a qualifier is left out.
+// "1:2.3-4". It omits an epoch of 0 in a qualifier.
 func (p PURL) FullVersion() (string, error) {
 	epoch, ok := p.Qualifiers[Epoch]
 	if !ok || p.Type != TypeRPM && p.Type != TypeDeb {
@@ -355,7 +353,7 @@ func (p PURL) IsSource() bool {
 	return false
 }
 
-// Checksums returns the digests of the checksum qualifier, lower-case hex by
+// Checksums returns the digests in the checksum qualifier: lower-case hex by
 // lower-case algorithm.
 func (p PURL) Checksums() map[string]string {
 	out := make(map[string]string)

@@ -140,7 +140,7 @@ func TestMake(t *testing.T) {
 		want   string
 		source bool
 	}{
-		{Deb("debian", "g++", "4:12.2.0-3", "amd64", map[string]string{DistroName: "bookworm"}), "pkg:deb/debian/g%2B%2B@4:12.2.0-3?arch=amd64&distro_name=bookworm", false},
+		{Deb("debian", "g++", "4:12.2.0-3", "amd64", map[string]string{"distro_name": "bookworm"}), "pkg:deb/debian/g%2B%2B@4:12.2.0-3?arch=amd64&distro_name=bookworm", false},
 		{Deb("debian", "gcc-12", "12.2.0-14", "source", nil), "pkg:deb/debian/gcc-12@12.2.0-14?arch=source", true},
 		{RPM("fedora", "bind", "32:9.18.26-1.fc40", "x86_64", nil), "pkg:rpm/fedora/bind@9.18.26-1.fc40?arch=x86_64&epoch=32", false},
 		{RPM("", "bash", "0:5.2-1^git~rc1", "src", map[string]string{Distro: ""}), "pkg:rpm/bash@5.2-1%5Egit~rc1?arch=src", true},

@@ -132,7 +132,7 @@ func TestGoldenAndSchema(t *testing.T) {
 					t.Errorf("the format's schema refuses it: %v", err)
 				}
 			}
-			// The schema is one that refuses.
+			// The schema refuses bad documents.
 			doc, err := jsonschema.UnmarshalJSON(strings.NewReader(strings.Replace(string(got), `"name":`, `"nome":`, 1)))
 			if err != nil {
 				t.Fatal(err)
@@ -144,7 +144,7 @@ func TestGoldenAndSchema(t *testing.T) {
 	}
 }
 
-// Equal contents in another order, time zone and twice are equal bytes; other
+// Equal contents in another order or time zone, or twice, give equal bytes; other
 // contents have another name.
 func TestDeterministic(t *testing.T) {
 	for _, f := range formats {
@@ -182,7 +182,7 @@ func TestDeterministic(t *testing.T) {
 	}
 }
 
-// What we write is read back entry for entry.
+// buildlist parses every entry of what Write writes.
 func TestRoundTrip(t *testing.T) {
 	want := []buildlist.Entry{
 		{Ecosystem: buildlist.Deb, Name: "adduser", Version: "3.134", Arch: "all", Origin: "debian-12", Path: "pool/main/a/adduser/adduser_3.134_all.deb"},

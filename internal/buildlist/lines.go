@@ -107,7 +107,7 @@ func parseList(line string, e *Entry) bool {
 // bareName reports whether a word can name a package without saying more: it is
 // not a version, a digest, or the name, version and architecture of an rpm.
 func bareName(w string) bool {
-	if len(w) < 2 || !rpmName(w) || w[0] == '_' || !plainDeb(w) || new(Entry).digestAny(w) {
+	if !rpmName(w) || w[0] == '_' || !plainDeb(w) || new(Entry).digestAny(w) {
 		return false
 	}
 	if isDigit(w[0]) {

@@ -198,9 +198,24 @@ func (s *Server) recordShow(ctx context.Context, req api.RecordRef, _ func(api.P
 	return out, err
 }
 
-// unfetched names the packages of a list that a recording never noted.
-func (s *Server) unfetched(ctx context.Context, name string, installed *buildlist.Manifest) ([]string, error) {
-	fetched := map[string]bool{} // name, version and architecture; name and version; name and version without epoch
+// fetchedKey is a package as a build manifest may name it. An empty version or
+// architecture stands for any; a version with a leading dash has no epoch.
+type fetchedKey struct{ name, version, arch string }
+
+// anyArch is the architecture of keys of packages that fit all architectures.
+const anyArch = "*"
+
+func noEpoch(version string) string {
+	_, rest, ok := strings.Cut(version, ":")
+	if !ok {
+		rest = version
+	}
+	return "-" + rest
+}
+
+// fetchedBy returns all names of the packages that a recording noted.
+func (s *Server) fetchedBy(ctx context.Context, name string) (map[fetchedKey]bool, error) {
+	out := map[fetchedKey]bool{}
 	var noted []meta.RecordEntry
 	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
 		noted, err = tx.RecordEntries(name)
@@ -217,16 +232,9 @@ func (s *Server) unfetched(ctx context.Context, name string, installed *buildlis
 					return err
 				}
 				for _, f := range facts {
-					if f.Kind == repo.KindSource {
-						continue
+					if f.Kind != repo.KindSource {
+						s.addFetched(out, e.Mirror, f)
 					}
-					_, bare, ok := strings.Cut(f.Version, ":")
-					if !ok {
-						bare = f.Version
-					}
-					fetched[f.Name+" "+f.Version+" "+f.Arch] = true
-					fetched[f.Name+" "+f.Version] = true
-					fetched[f.Name+" -"+bare] = true
 				}
 			}
 			return nil
@@ -235,23 +243,39 @@ func (s *Server) unfetched(ctx context.Context, name string, installed *buildlis
 			return nil, err
 		}
 	}
+	return out, nil
+}
+
+func (s *Server) addFetched(to map[fetchedKey]bool, mirror string, f *meta.Fact) {
+	archs := []string{"", f.Arch}
+	if m, err := s.e.Mirror(mirror); err == nil {
+		if format, err := s.e.Format(m.Type); err == nil && f.Arch == format.AnyArch() {
+			archs = append(archs, anyArch)
+		}
+	}
+	for _, arch := range archs {
+		for _, version := range []string{"", f.Version, noEpoch(f.Version)} {
+			to[fetchedKey{f.Name, version, arch}] = true
+		}
+	}
+}
+
+// unfetched lists the packages of a build manifest that a recording never noted.
+func (s *Server) unfetched(ctx context.Context, name string, installed *buildlist.Manifest) ([]string, error) {
+	fetched, err := s.fetchedBy(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	out := []string{}
 	for _, e := range installed.Entries {
 		if e.Source || e.Name == "" {
 			continue
 		}
-		k := e.Name + " " + e.Version
-		switch {
-		case e.EpochUnknown:
-			_, bare, ok := strings.Cut(e.Version, ":")
-			if !ok {
-				bare = e.Version
-			}
-			k = e.Name + " -" + bare
-		case e.Arch != "":
-			k += " " + e.Arch
+		k := fetchedKey{e.Name, e.Version, e.Arch}
+		if e.EpochUnknown {
+			k.version = noEpoch(e.Version)
 		}
-		if !fetched[k] {
+		if !fetched[k] && (e.Arch == "" || !fetched[fetchedKey{k.name, k.version, anyArch}]) {
 			out = append(out, e.String())
 		}
 	}

@@ -115,6 +115,17 @@ func TestRecording(t *testing.T) {
 	if d := cmp.Diff([]string{"zz:amd64=3"}, shown.Unfetched); d != "" {
 		t.Errorf("never fetched: -want +got\n%s", d)
 	}
+	// Lists without versions, and with apt's architecture of packages that fit all.
+	for list, want := range map[string][]string{
+		"a\tinstall\nzz\tinstall\n": {"zz"},
+		"a:amd64\nb=1\nzz=3\n":      {"zz=3"},
+		"Start-Date: 2026-01-01  10:00:00\nInstall: a:amd64 (1), a:i386 (1)\nEnd-Date: 2026-01-01  10:00:01\n": {"a:i386=1"},
+	} {
+		s.call("record/show", api.RecordRef{Name: "4.1", Status: &api.ManifestFile{Name: "list", Data: []byte(list)}}, &shown)
+		if d := cmp.Diff(want, shown.Unfetched); d != "" {
+			t.Errorf("never fetched of %q: -want +got\n%s", list, d)
+		}
+	}
 	if e := s.fails("rm", api.RefRequest{Ref: rec.Mirrors[0].Snapshot}); e.Code != api.CodeInUse {
 		t.Errorf("removing the snapshot that a recording shows: %+v", e)
 	}

@@ -17,7 +17,6 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 )
@@ -103,16 +102,11 @@ func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *mi
 func (c *Collector) missingBlobs(ctx context.Context, bad map[cas.Digest]string) error {
 	var after cas.Digest
 	for more := true; more; {
-		var page []cas.Digest
-		var next cas.Digest
-		if err := c.st.View(ctx, func(tx *bolt.Tx) error {
-			page = page[:0]
-			next, more = tx.Blobs(after, 500, func(d cas.Digest, _ []meta.Ref) { page = append(page, d) })
-			return nil
-		}); err != nil {
+		page, next, left, err := c.st.PromisedBlobs(ctx, after, 500)
+		if err != nil {
 			return err
 		}
-		after = next
+		after, more = next, left
 		for _, d := range page {
 			if _, known := bad[d]; known {
 				continue
@@ -144,11 +138,7 @@ func (c *Collector) missing(ctx context.Context, d cas.Digest) (bool, error) {
 	if yes, err := absent(); err != nil || !yes {
 		return false, err
 	}
-	var refs []meta.Ref
-	if err := c.st.View(ctx, func(tx *bolt.Tx) error { refs = tx.Refs(d, 0); return nil }); err != nil {
-		return false, err
-	}
-	if needed, err := c.mustBeHere(ctx, refs); err != nil || !needed {
+	if promised, err := c.st.Promised(ctx, d); err != nil || !promised {
 		return false, err
 	}
 	return absent()
@@ -191,17 +181,16 @@ func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFaul
 	for _, d := range damage {
 		fault("%v", d)
 	}
-	var frozen []*meta.Frozen
-	err = c.st.View(ctx, func(tx *bolt.Tx) (err error) {
-		if torn := tx.Torn(); torn != "" {
-			fault("%s", torn)
-		}
-		if err := tx.Check(fault); err != nil {
-			return err
-		}
-		frozen, err = tx.Frozens()
-		return err
-	})
+	torn, terr := c.st.Torn(ctx)
+	if torn != "" {
+		fault("%s", torn)
+	}
+	contradictions, cerr := c.st.Contradictions(ctx)
+	for _, text := range contradictions {
+		fault("%s", text)
+	}
+	frozen, ferr := c.st.Freezes(ctx)
+	err = errors.Join(terr, cerr, ferr)
 	if errors.Is(err, meta.ErrCorrupt) && len(damage) > 0 {
 		return faults, nil // reported above
 	} else if err != nil {
@@ -215,8 +204,8 @@ func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFaul
 			fault("tree listing of frozen snapshot %s: %v", f.Name, err)
 			continue
 		}
-		var wrong []meta.TreeFault
-		if err := c.st.View(ctx, func(tx *bolt.Tx) error { wrong = tx.CompareTree(f, listed); return nil }); err != nil {
+		wrong, err := c.st.TreeFaults(ctx, f.Name, listed)
+		if err != nil {
 			fault("tree of frozen snapshot %s: %v", f.Name, err)
 			continue
 		}
@@ -265,7 +254,7 @@ func (c *Collector) rebuild(ctx context.Context) (changed []string, err error) {
 
 // aliases computes the SHA-1 of every blob.
 func (c *Collector) aliases(ctx context.Context) (out []meta.Alias, err error) {
-	if c.st.View(ctx, func(tx *bolt.Tx) error { return tx.AliasesComplete() }) == nil {
+	if c.st.AliasesComplete(ctx) == nil {
 		return nil, nil
 	}
 	err = c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
@@ -287,8 +276,8 @@ func (c *Collector) aliases(ctx context.Context) (out []meta.Alias, err error) {
 // damaged until it comes, also where it need not be here. Of what nothing needs
 // any more the mark is taken back.
 func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) error {
-	var marked []meta.CorruptBlob
-	if err := c.st.View(ctx, func(tx *bolt.Tx) (err error) { marked, err = tx.CorruptBlobs(); return err }); err != nil {
+	marked, err := c.st.CorruptBlobs(ctx)
+	if err != nil {
 		return err
 	}
 	for _, r := range marked {
@@ -300,8 +289,8 @@ func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) e
 		} else if !errors.Is(err, cas.ErrNotFound) {
 			return err
 		}
-		needed := false
-		if err := c.st.View(ctx, func(tx *bolt.Tx) error { needed = tx.Needed(r.Digest); return nil }); err != nil {
+		needed, err := c.st.Needed(ctx, r.Digest)
+		if err != nil {
 			return err
 		}
 		if needed {
@@ -318,32 +307,9 @@ func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) e
 // before the time since which the metadata knows everything are kept: metadata
 // that was lost may have referred to them. It counts those.
 func (c *Collector) addOrphans(ctx context.Context) (unknown int, err error) {
-	var since time.Time
-	if err := c.st.View(ctx, func(tx *bolt.Tx) (err error) { since, err = tx.KnownSince(); return err }); err != nil {
-		return 0, err
-	}
 	var page []cas.Info
 	flush := func() error {
-		if len(page) == 0 {
-			return nil
-		}
-		now := c.cfg.Now()
-		n := 0
-		err := c.st.Update(ctx, "fsck orphans", func(tx *bolt.Tx) error {
-			n = 0
-			for _, info := range page {
-				switch {
-				case len(tx.Refs(info.Digest, 1)) > 0:
-				case info.Stored.Before(since) && !tx.IsCandidate(info.Digest) && len(tx.Listings(info.Digest)) == 0:
-					n++
-				default:
-					if err := tx.AddCandidate(info.Digest, now); err != nil {
-						return err
-					}
-				}
-			}
-			return nil
-		})
+		n, err := c.st.AddOrphans(ctx, page, c.cfg.Now())
 		unknown += n
 		page = page[:0]
 		return err
@@ -359,36 +325,22 @@ func (c *Collector) addOrphans(ctx context.Context) (unknown int, err error) {
 	return unknown, err
 }
 
-// mustBeHere tells blobs that were promised from packages that nobody asked for.
-func (c *Collector) mustBeHere(ctx context.Context, refs []meta.Ref) (needed bool, err error) {
-	err = c.st.View(ctx, func(tx *bolt.Tx) error {
-		p, err := tx.Promises()
-		if err == nil {
-			needed, err = p.Blob(refs)
-		}
-		return err
-	})
-	return needed, err
-}
-
+// neededBy describes what refers to a blob.
 func (c *Collector) neededBy(ctx context.Context, d cas.Digest) string {
-	var out []string
-	_ = c.st.View(ctx, func(tx *bolt.Tx) error {
-		for _, r := range tx.Refs(d, 4) {
-			out = append(out, tx.Describe(r))
-		}
-		return nil
-	})
-	if len(out) == 0 {
+	words, err := c.st.ReferencesInWords(ctx, d, 4)
+	if err != nil {
+		return "unknown: " + err.Error()
+	}
+	if len(words) == 0 {
 		return "nothing"
 	}
-	return strings.Join(out, ", ")
+	return strings.Join(words, ", ")
 }
 
-// repair brings a blob back. A rotten copy goes to the quarantine first, so
+// repair brings a blob back. A corrupt copy goes to the quarantine first, so
 // that nothing serves it meanwhile.
-func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from string, client *fetch.Client) error {
-	if rotten {
+func (c *Collector) repair(ctx context.Context, d cas.Digest, corrupt bool, from string, client *fetch.Client) error {
+	if corrupt {
 		removed, err := c.blobs.RemoveCorrupt(ctx, d)
 		if err == nil && !removed {
 			return c.e.ClearCorrupt(ctx, d) // a good copy has been stored since
@@ -396,11 +348,9 @@ func (c *Collector) repair(ctx context.Context, d cas.Digest, rotten bool, from 
 			return err
 		}
 	}
-	needed := false
-	if err := c.st.View(ctx, func(tx *bolt.Tx) error { needed = tx.Needed(d); return nil }); err != nil {
+	if needed, err := c.st.Needed(ctx, d); err != nil {
 		return err
-	}
-	if !needed {
+	} else if !needed {
 		return c.e.ClearCorrupt(ctx, d)
 	}
 	var errs []error
@@ -458,36 +408,33 @@ func (c *Collector) fetchFrom(ctx context.Context, d cas.Digest, from string, cl
 
 // wants lists where upstream might still have a blob.
 func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []mirror.Want, err error) {
-	err = c.st.View(ctx, func(tx *bolt.Tx) error {
-		facts, err := tx.ByDigest(d)
-		if err != nil {
-			return err
-		}
-		for _, f := range facts {
-			mir, err := tx.MirrorOf(f.PID)
-			if err != nil {
-				return err
+	owners, err := c.st.OwnersOf(ctx, []cas.Digest{d})
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range owners[0] {
+		for _, file := range o.Fact.Files {
+			if file.SHA256 == d {
+				out = append(out, mirror.Want{Mirror: o.Mirror, Record: &o.Fact.Record, Listed: repo.Listed{Path: file.Path, Size: file.Size, SHA256: d}})
 			}
-			for _, file := range f.Files {
-				if file.SHA256 == d {
-					out = append(out, mirror.Want{Mirror: mir, Record: &f.Record, Listed: repo.Listed{Path: file.Path, Size: file.Size, SHA256: d}})
+		}
+	}
+	listed, err := c.st.ListedAs(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range listed {
+		w := mirror.Want{Mirror: l.Mirror, Listed: repo.Listed{Path: l.Path, Size: l.Size, SHA256: d}}
+		if m, err := c.e.Mirror(l.Mirror); err == nil {
+			if f, err := c.e.Format(m.Type); err == nil {
+				if n := f.HashName(l.Path, d); n != "" {
+					w.Listed.Alternates = []string{n}
 				}
 			}
 		}
-		for _, l := range tx.Listings(d) {
-			w := mirror.Want{Mirror: l.Mirror, Listed: repo.Listed{Path: l.Path, Size: l.Size, SHA256: d}}
-			if m, err := c.e.Mirror(l.Mirror); err == nil {
-				if f, err := c.e.Format(m.Type); err == nil {
-					if n := f.HashName(l.Path, d); n != "" {
-						w.Listed.Alternates = []string{n}
-					}
-				}
-			}
-			out = append(out, w)
-		}
-		return nil
-	})
-	return out, err
+		out = append(out, w)
+	}
+	return out, nil
 }
 
 // A scrub that is killed reads at most so much again.
@@ -497,32 +444,31 @@ const (
 )
 
 // Scrub reads every blob once at a bounded rate (bytes a second), going on
-// where the last one was stopped, and marks what rotted.
+// where the last one was stopped, and marks what is corrupt.
 func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int, damaged int, err error) {
 	limit := rate.NewLimiter(rate.Limit(max(bytesPerSecond, 1)), 1<<20)
 	if bytesPerSecond <= 0 {
 		limit = rate.NewLimiter(rate.Inf, 1<<20)
 	}
-	var after cas.Digest
-	err = c.st.View(ctx, func(tx *bolt.Tx) error {
-		if s := tx.Meta("scrub.at"); s != "" {
-			after, _ = cas.ParseDigest(s)
-		}
-		return nil
-	})
+	at, err := c.st.Note(ctx, "scrub.at")
 	if err != nil {
 		return 0, 0, err
 	}
+	var after cas.Digest // zero where the last scrub came to its end
+	if at != "" {
+		if after, err = cas.ParseDigest(at); err != nil {
+			return 0, 0, fmt.Errorf("place of the last scrub: %w", err)
+		}
+	}
 	save := func(d cas.Digest) error {
-		return c.st.Update(context.WithoutCancel(ctx), "scrub", func(tx *bolt.Tx) error {
-			if d.IsZero() {
-				if err := tx.SetMeta("scrub.done", c.cfg.Now().UTC().Format(time.RFC3339)); err != nil {
-					return err
-				}
-				return tx.SetMeta("scrub.at", "")
-			}
-			return tx.SetMeta("scrub.at", d.String())
-		})
+		ctx := context.WithoutCancel(ctx)
+		if !d.IsZero() {
+			return c.st.SetNote(ctx, "scrub.at", d.String())
+		}
+		if err := c.st.SetNote(ctx, "scrub.done", c.cfg.Now().UTC().Format(time.RFC3339)); err != nil {
+			return err
+		}
+		return c.st.SetNote(ctx, "scrub.at", "")
 	}
 	last := after
 	n, size := 0, int64(0) // since its place was written down

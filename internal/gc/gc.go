@@ -24,7 +24,6 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 )
 
@@ -43,11 +42,20 @@ type Config struct {
 	Now   func() time.Time
 }
 
+// metadata is what a Collector needs of the metadata.
+type metadata interface {
+	meta.Health
+	meta.Catalog
+	meta.History
+	meta.Collection
+	meta.Checker
+}
+
 // Collector collects, checks and repairs.
 type Collector struct {
 	cfg   Config
 	e     *mirror.Engine
-	st    *bolt.Store
+	st    metadata
 	blobs cas.Store
 	one   chan struct{} // one collection at a time
 }
@@ -176,7 +184,11 @@ func (c *Collector) checkClock(ctx context.Context) error {
 	for _, m := range c.e.Mirrors() {
 		names = append(names, m.Name)
 	}
-	return c.st.View(ctx, func(tx *bolt.Tx) error { return mirror.CheckClock(tx, names, c.cfg.Now()) })
+	states, err := c.st.MirrorStates(ctx, names)
+	if err != nil {
+		return err
+	}
+	return mirror.CheckClock(states, c.cfg.Now())
 }
 
 // keep tells how long each mirror's snapshots are kept.

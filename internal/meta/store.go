@@ -18,6 +18,7 @@ type Store interface {
 	History
 	Publisher
 	Collection
+	Checker
 	Close() error
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 )
@@ -253,10 +252,10 @@ func (r *SyncResult) note(c *meta.Check, now time.Time, err error) {
 // CheckClock fails where a sync was refused because the system clock seems to be
 // ahead, and the clock has not been set back since: the age of things cannot be
 // told by it. ErrClock.
-func CheckClock(tx *bolt.Tx, mirrors []string, now time.Time) error {
+func CheckClock(mirrors []meta.MirrorState, now time.Time) error {
 	for _, m := range mirrors {
-		if c := tx.LastCheck(m); !c.Doubt.IsZero() && c.Doubt.Sub(now) <= maxJump {
-			return &clockError{ahead: true, text: fmt.Sprintf("it is at %s, and a sync of mirror %s was refused for it (%s)", stamp(now), m, c.Error)}
+		if c := m.Check; !c.Doubt.IsZero() && c.Doubt.Sub(now) <= maxJump {
+			return &clockError{ahead: true, text: fmt.Sprintf("it is at %s, and a sync of mirror %s was refused for it (%s)", stamp(now), m.Mirror, c.Error)}
 		}
 	}
 	return nil

@@ -675,9 +675,6 @@ func (t *Tx) rebuildAliases(_ context.Context, r meta.Repairs) (int, error) {
 	return t.replace("alias", want)
 }
 
-// AliasesComplete is ErrCorrupt where aliases have been lost.
-func (t *Tx) AliasesComplete() error { return t.complete("alias") }
-
 // rebuildHints drops what is damaged in buckets that only save work: candidates
 // are found again by a scrub, an index that is marked is read again by the next
 // sync, times of change and of checks are learned again.

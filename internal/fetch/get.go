@@ -30,6 +30,15 @@ type Digests struct {
 	SHA1, MD5              string
 }
 
+// StrongDigests are those of a file that is known by SHA-256 or by SHA-512 or
+// SHA-384 in hexadecimal, which its length tells; either may be zero.
+func StrongDigests(known cas.Digest, other string) Digests {
+	if len(other) == 2*sha512.Size384 {
+		return Digests{SHA256: known, SHA384: other}
+	}
+	return Digests{SHA256: known, SHA512: other}
+}
+
 // pinned reports whether the content is known by a digest that can be relied on.
 func (d Digests) pinned() bool {
 	return !d.SHA256.IsZero() || d.SHA512 != "" || d.SHA384 != "" || d.SHA224 != ""

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -546,7 +545,7 @@ func (v *verifier) hash(ctx context.Context, object string, f repo.File, r io.Re
 	var w io.Writer = h
 	var h512 hash.Hash
 	if f.SHA512 != "" {
-		h512 = sha512.New()
+		h512 = repo.NewStrong(f.SHA512)
 		w = io.MultiWriter(h, h512)
 	}
 	b, _ := v.buffers.Get().(*[256 << 10]byte)
@@ -579,7 +578,7 @@ func (v *verifier) hash(ctx context.Context, object string, f repo.File, r io.Re
 		v.fault(object, f.SHA256.String(), got.String(), "%s: bytes do not have the digest", f.Path)
 	} else if h512 != nil {
 		if got := hex.EncodeToString(h512.Sum(nil)); got != f.SHA512 {
-			v.fault(object, f.SHA512, got, "%s: bytes do not have the SHA-512", f.Path)
+			v.fault(object, f.SHA512, got, "%s: bytes do not have upstream's digest", f.Path)
 			return cas.Digest{}
 		}
 	}

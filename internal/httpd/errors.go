@@ -17,7 +17,6 @@ import (
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
 )
 
@@ -102,7 +101,6 @@ var outcomes = []outcome{
 	{fetch.ErrNotRepository, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
 	{repo.ErrTorn, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
 	{errOtherServer, api.CodeUnsupported, api.ExitFailed, http.StatusConflict},
-	{rpm.ErrUnsupported, api.CodeUnsupported, api.ExitFailed, http.StatusBadGateway},
 	{repo.ErrMalformed, api.CodeUnavailable, api.ExitFailed, http.StatusBadGateway},
 	{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
 	{fetch.ErrNotFound, api.CodeMissing, api.ExitFailed, http.StatusNotFound},

@@ -24,7 +24,7 @@ func TestOutcomes(t *testing.T) {
 		exit   int
 		status int
 	}{
-		{rpm.ErrUnsupported, api.CodeUnsupported, api.ExitFailed, http.StatusBadGateway},
+		{errOtherServer, api.CodeUnsupported, api.ExitFailed, http.StatusConflict},
 		{mirror.ErrClock, api.CodeClock, api.ExitFailed, http.StatusServiceUnavailable},
 		{repo.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 		{fmt.Errorf("%w: %w", rpm.ErrLagging, repo.ErrUntrusted), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
@@ -34,7 +34,7 @@ func TestOutcomes(t *testing.T) {
 		// The worst counts.
 		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, sign.ErrBadSignature), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, fetch.ErrUnavailable), api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
-		{fmt.Errorf("%w, then %w", rpm.ErrUnsupported, repo.ErrWeak), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
+		{fmt.Errorf("%w, then %w", errOtherServer, repo.ErrWeak), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
 		{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
 		{freeze.ErrBusy, api.CodeInUse, api.ExitFailed, http.StatusConflict},
 		{meta.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},

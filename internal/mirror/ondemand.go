@@ -205,7 +205,7 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 		}
 	}
 	req := fetch.Request{
-		URLs: urls, Size: want.Listed.Size, Want: fetch.Digests{SHA256: want.Listed.SHA256, SHA512: want.Listed.SHA512},
+		URLs: urls, Size: want.Listed.Size, Want: fetch.StrongDigests(want.Listed.SHA256, want.Listed.SHA512),
 		Dest: &flying{dest, f}, Tree: treeOf(urls), Access: e.access[m.Name], Scope: e.scopes[m.Name],
 	}
 	if want.Listed.Size < 0 {

@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"context"
-	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -68,7 +67,7 @@ func (e *Engine) makePlain(ctx context.Context, f *catalog.Found) error {
 	}
 	defer w.Abort()
 	want := f.Want.Listed
-	h := sha512.New()
+	h := repo.NewStrong(want.SHA512)
 	var dest io.Writer = w
 	if f.Digest.IsZero() {
 		dest = io.MultiWriter(w, h)
@@ -77,7 +76,7 @@ func (e *Engine) makePlain(ctx context.Context, f *catalog.Found) error {
 		return fmt.Errorf("decompress %s: %w", f.Plain.Path, err)
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); f.Digest.IsZero() && sum != want.SHA512 {
-		return fmt.Errorf("decompress %s: %w: SHA512 %s, %s listed", f.Plain.Path, repo.ErrMismatch, sum, want.SHA512)
+		return fmt.Errorf("decompress %s: %w: digest %s, %s listed", f.Plain.Path, repo.ErrMismatch, sum, want.SHA512)
 	}
 	info, err := w.Commit(f.Digest, f.Size, f.Modified)
 	if err != nil {

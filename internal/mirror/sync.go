@@ -954,7 +954,7 @@ func (s *syncer) fetch(ctx context.Context, state *suiteState, dir string, l rep
 
 // download runs one verified fetch into w and commits it.
 func (e *Engine) download(ctx context.Context, m config.Mirror, urls []remote.URL, l repo.Listed, w cas.Writer, p *Progress, s *syncer) (cas.Info, error) {
-	req := fetch.Request{URLs: urls, Size: l.Size, MaxSize: maxUnknown, Want: fetch.Digests{SHA256: l.SHA256, SHA512: l.SHA512}, Dest: w, Tree: treeOf(urls), Access: e.access[m.Name], Scope: e.scopes[m.Name]}
+	req := fetch.Request{URLs: urls, Size: l.Size, MaxSize: maxUnknown, Want: fetch.StrongDigests(l.SHA256, l.SHA512), Dest: w, Tree: treeOf(urls), Access: e.access[m.Name], Scope: e.scopes[m.Name]}
 	if l.Size >= 0 {
 		req.MaxSize = 0
 	}

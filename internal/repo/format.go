@@ -77,7 +77,8 @@ type File struct {
 	Size   int64      `json:"size"` // bytes
 	SHA256 cas.Digest `json:"sha256"`
 	// SHA512 is the digest, in lower-case hex, by which alone upstream knows the
-	// file. Format.Read leaves SHA256 zero then; everywhere else both are set.
+	// file: by SHA-512, or by SHA-384, which its length tells (see NewStrong).
+	// Format.Read leaves SHA256 zero then; everywhere else both are set.
 	SHA512 string `json:"sha512,omitempty"`
 }
 
@@ -88,7 +89,7 @@ type Listed struct {
 	Path   string     `json:"path"`
 	Size   int64      `json:"size"`
 	SHA256 cas.Digest `json:"sha256,omitzero"`
-	SHA512 string     `json:"sha512,omitempty"` // lower-case hex; set only where SHA256 is not
+	SHA512 string     `json:"sha512,omitempty"` // as in File; set only where SHA256 is not
 	// Alternates are other paths with the same bytes, tried first, in order:
 	// by-hash names. They are never listed by a root.
 	Alternates []string `json:"-"`

@@ -417,18 +417,27 @@ func nameKey(mid uint32, r *repo.Record) key {
 	return key(nil).u32(mid).str(name)
 }
 
-// sha512s writes the SHA-512 of files that upstream knows by that alone, at the
-// end of a fact: the number of a file and the digest.
+// strongSizes are the sizes of the digests other than SHA-256 by which upstream may
+// know a file.
+var strongSizes = [...]int{sha512.Size, sha512.Size384}
+
+// maxFactFiles bounds the files of a fact.
+const maxFactFiles = 1 << 16
+
+// sha512s writes the digests of files that upstream knows by one of these alone, at
+// the end of a fact: the number of a file, which for each further kind of digest is
+// maxFactFiles higher, and the digest.
 func (e *enc) sha512s(files []repo.File) error {
 	for i, f := range files {
 		if f.SHA512 == "" {
 			continue
 		}
 		d, err := hex.DecodeString(f.SHA512)
-		if err != nil || len(d) != sha512.Size {
-			return fmt.Errorf("SHA-512 %q of %s", f.SHA512, f.Path)
+		kind := slices.Index(strongSizes[:], len(d))
+		if err != nil || kind < 0 || i >= maxFactFiles {
+			return fmt.Errorf("digest %q of %s", f.SHA512, f.Path)
 		}
-		e.uint(uint64(i))
+		e.uint(uint64(kind*maxFactFiles + i))
 		e.fixed(d)
 	}
 	return nil
@@ -458,13 +467,13 @@ func decodeFact(pid meta.PID, v []byte) (*meta.Fact, error) {
 		f.Files = append(f.Files, file)
 	}
 	for len(d.b) > 0 && !d.bad {
-		i := d.uint()
-		sum := d.fixed(sha512.Size)
-		if i >= uint64(len(f.Files)) {
+		n := d.uint()
+		kind, i := n/maxFactFiles, n%maxFactFiles
+		if kind >= uint64(len(strongSizes)) || i >= uint64(len(f.Files)) {
 			d.bad = true
 			break
 		}
-		f.Files[i].SHA512 = hex.EncodeToString(sum)
+		f.Files[i].SHA512 = hex.EncodeToString(d.fixed(strongSizes[kind]))
 	}
 	if d.bad {
 		return nil, fmt.Errorf("%w: fact %d", meta.ErrCorrupt, pid)

@@ -646,6 +646,56 @@ func TestEngineElsewhereBefore(t *testing.T) {
 	w.verify(t, "4.0")
 }
 
+// Packages that are listed by another strong digest than SHA-256 are kept by
+// SHA-256, and proven by the one that is listed.
+func TestEngineStrongDigests(t *testing.T) {
+	for _, c := range []struct{ checksum, download string }{{"sha512", config.OnDemand}, {"sha384", config.All}, {"sha384", config.OnDemand}} {
+		t.Run(c.checksum+" "+c.download, func(t *testing.T) {
+			w := newWorld(t, rpmtest.Options{Checksum: c.checksum}, func(m *config.Mirror) { m.Download = c.download })
+			built := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Requires: []string{"lib"}}, rpmtest.Package{Name: "lib", Version: "1.0"}, rpmtest.Package{Name: "spare", Version: "1.0"})
+			w.up.Publish(start)
+			res := w.sync(t)
+			found, err := w.Lookup(t.Context(), res.Snapshot, built[0].Href(), false)
+			if err != nil || found.Digest != cas.Sum(built[0].Bytes) {
+				t.Errorf("lookup: %+v, %v", found, err)
+			}
+			for name, req := range map[string]*api.FreezeRequest{"whole": {All: true}, "part": {Packages: []string{"app", "lib"}}} {
+				req.Name = name
+				if _, err := w.z.Freeze(t.Context(), req, nil); err != nil {
+					t.Fatal(err)
+				}
+				w.verify(t, name)
+				if got := w.install(t, name, "app"); got != "app-1.0-1.noarch lib-1.0-1.noarch" {
+					t.Errorf("%s: dnf installed %s", name, got)
+				}
+			}
+			// Unchanged packages are not fetched again.
+			w.up.Requests()
+			w.up.Add(rpmtest.Package{Name: "new", Version: "1.0"})
+			w.up.Publish(start.Add(time.Hour))
+			w.now = w.now.Add(2 * time.Hour)
+			w.sync(t)
+			var fetched []string
+			for _, r := range w.up.Requests() {
+				if strings.HasSuffix(r, ".rpm") {
+					fetched = append(fetched, r)
+				}
+			}
+			if len(fetched) != 1 || !strings.Contains(fetched[0], "/new-1.0-1") {
+				t.Errorf("fetched at the next sync: %v", fetched)
+			}
+			// Other bytes at a package's place are refused.
+			w.up.Add(rpmtest.Package{Name: "evil", Version: "1.0"})
+			w.up.Publish(start.Add(2 * time.Hour))
+			w.up.SetFile("Packages/e/evil-1.0-1.noarch.rpm", built[0].Bytes)
+			w.now = w.now.Add(2 * time.Hour)
+			if _, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{}); !errors.Is(err, fetch.ErrMismatch) {
+				t.Errorf("other bytes: %v", err)
+			}
+		})
+	}
+}
+
 // TestEngineSHA512: metadata listed and named by SHA-512 are mirrored, served
 // and frozen whole.
 func TestEngineSHA512(t *testing.T) {

@@ -8,10 +8,9 @@
 // are its <package> element in primary. The elements of the other two lists are
 // found again by the package's digest when a repository is derived.
 //
-// Packages are listed by SHA-256, as createrepo does by default: a repository
-// that lists one by another digest alone is refused when it is synced, with the
-// package's name, since what is frozen and served is known by that digest.
-// Metadata may be listed by SHA-256 or SHA-512.
+// Packages and metadata are listed by SHA-256, as createrepo does by default, or
+// by another strong digest: everything that is kept is known by its SHA-256, and
+// a package that is listed by another one alone is fetched when it is synced.
 //
 // The syntax is in packages rpmmd (metadata), rpmpkg (package files) and nevra
 // (names and versions).

@@ -331,9 +331,6 @@ func record(p *rpmmd.Package) (*repo.Record, error) {
 	if err := p.Checksum.Check("checksum"); err != nil {
 		return nil, malformed(err)
 	}
-	if p.Checksum.Type != "sha256" {
-		return nil, fmt.Errorf("%w: its digest is %s; expected SHA-256, by which packages are kept", ErrUnsupported, p.Checksum)
-	}
 	path, elsewhere, err := location(p.Href, p.Base)
 	if err != nil {
 		return nil, malformed(err)
@@ -345,7 +342,9 @@ func record(p *rpmmd.Package) (*repo.Record, error) {
 			return nil, malformed(err)
 		}
 	}
-	if rec.Files[0].SHA256, err = cas.ParseDigest(p.Checksum.Hex); err != nil {
+	if p.Checksum.Type != "sha256" {
+		rec.Files[0].SHA512 = p.Checksum.Hex
+	} else if rec.Files[0].SHA256, err = cas.ParseDigest(p.Checksum.Hex); err != nil {
 		return nil, err
 	}
 	if p.IsSource() {

@@ -358,24 +358,22 @@ func (r *resolver) run(ctx context.Context, s spec) error {
 }
 
 // resolved looks up the packages that dnf named.
-func (r *resolver) resolved() ([]repo.Resolved, error) {
+func (r *resolver) resolved() (out []repo.Resolved, err error) {
 	if len(r.urls) == 0 {
 		return nil, errors.New("dnf names no package")
 	}
-	var out []repo.Resolved
 	for _, p := range r.packages {
 		if !r.urls[p.url] {
 			continue
 		}
 		delete(r.urls, p.url)
+		res := repo.Resolved{URL: p.url, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch}
 		if p.checksum.Type != "sha256" {
-			return nil, fmt.Errorf("package %s is named by %s, expected sha256", p.NEVRA, p.checksum.Type)
-		}
-		digest, err := cas.ParseDigest(p.checksum.Hex)
-		if err != nil {
+			res.SHA512 = p.checksum.Hex
+		} else if res.SHA256, err = cas.ParseDigest(p.checksum.Hex); err != nil {
 			return nil, err
 		}
-		out = append(out, repo.Resolved{URL: p.url, SHA256: digest})
+		out = append(out, res)
 	}
 	for u := range r.urls {
 		return nil, fmt.Errorf("no repository lists %s: %w", u, repo.ErrMissing)

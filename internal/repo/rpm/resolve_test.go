@@ -1,6 +1,8 @@
 package rpm
 
 import (
+	"crypto/sha512"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -41,9 +43,9 @@ func TestResolve(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []repo.Resolved{
-		{URL: a.URL + "/" + built[0].Href(), SHA256: cas.Sum(built[0].Bytes)},
-		{URL: a.URL + "/" + built[2].Href(), SHA256: cas.Sum(built[2].Bytes)},
-		{URL: b.URL + "/" + more[0].Href(), SHA256: cas.Sum(more[0].Bytes)},
+		{URL: a.URL + "/" + built[0].Href(), SHA256: cas.Sum(built[0].Bytes), Name: "app", Version: "1.0-1", Arch: "x86_64"},
+		{URL: a.URL + "/" + built[2].Href(), SHA256: cas.Sum(built[2].Bytes), Name: "lib", Version: "1.2~rc1+x-1", Arch: "noarch"},
+		{URL: b.URL + "/" + more[0].Href(), SHA256: cas.Sum(more[0].Bytes), Name: "base", Version: "3:1^x-1", Arch: "noarch"},
 	}
 	slices.SortFunc(got, func(a, b repo.Resolved) int { return strings.Compare(a.URL, b.URL) })
 	slices.SortFunc(want, func(a, b repo.Resolved) int { return strings.Compare(a.URL, b.URL) })
@@ -55,6 +57,26 @@ func TestResolve(t *testing.T) {
 	}
 	if _, err := (Format{}).Resolve(t.Context(), repos, []string{"x86_64"}, []string{"nothing"}); err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("an unknown package: %v", err)
+	}
+}
+
+// Packages that are listed by SHA-512 are named by that.
+func TestResolveSHA512(t *testing.T) {
+	if _, err := exec.LookPath("dnf"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	r := rpmtest.New(rpmtest.Options{Checksum: "sha512"})
+	built := r.Add(rpmtest.Package{Name: "app", Version: "1.0"})
+	r.Publish(t0)
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	got, err := Format{}.Resolve(t.Context(), []repo.SourceParams{{Name: "snapd-a", URL: srv.URL}}, []string{"x86_64"}, []string{"app"})
+	want := []repo.Resolved{{URL: srv.URL + "/" + built[0].Href(), SHA512: fmt.Sprintf("%x", sha512.Sum512(built[0].Bytes)), Name: "app", Version: "1.0-1", Arch: "noarch"}}
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Errorf("%v (-want +got):\n%s", err, d)
 	}
 }
 

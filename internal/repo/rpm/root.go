@@ -24,10 +24,6 @@ var (
 	// ErrLagging means that a mirror's repomd.xml is not one that the metalink
 	// names: it is older or newer than what the metalink knows.
 	ErrLagging = errors.New("not what the metalink names")
-	// ErrUnsupported means metadata that follow the format and are strong
-	// enough, in a form that is not mirrored: packages are listed by SHA-256
-	// alone, metadata by SHA-256 or SHA-512.
-	ErrUnsupported = errors.New("unsupported")
 )
 
 const (
@@ -346,20 +342,17 @@ func listed(md *rpmmd.RepoMD) ([]repo.Listed, error) {
 // listedFile makes a Listed of a path and a strong checksum.
 func listedFile(path string, size int64, c rpmmd.Checksum) (repo.Listed, error) {
 	l := repo.Listed{Path: path, Size: size}
-	switch c.Type {
-	case "sha256":
+	switch {
+	case c.Type == "sha256":
 		d, err := cas.ParseDigest(c.Hex)
 		if err != nil {
 			return l, err
 		}
 		l.SHA256 = d
-	case "sha512":
+	case c.Strong():
 		l.SHA512 = c.Hex
 	default:
-		if c.Strong() {
-			return l, fmt.Errorf("%w: checksum of type %s, expected sha256 or sha512", ErrUnsupported, c.Type)
-		}
-		return l, fmt.Errorf("checksum of type %s, expected sha256 or sha512: %w", c.Type, repo.ErrWeak)
+		return l, fmt.Errorf("checksum of type %s, expected sha256 or stronger: %w", c.Type, repo.ErrWeak)
 	}
 	return l, nil
 }

@@ -62,10 +62,11 @@ func ParseChecksum(typ, digits string) (Checksum, error) {
 	return Checksum{t, d}, nil
 }
 
-// Strong says whether bytes can be relied on because of this checksum alone.
+// Strong reports whether bytes can be relied on because of this checksum alone.
+// SHA-224 is not among them: dnf does not take packages by it.
 func (c Checksum) Strong() bool {
 	switch c.Type {
-	case "sha224", "sha256", "sha384", "sha512":
+	case "sha256", "sha384", "sha512":
 		return true
 	}
 	return false

@@ -5,33 +5,35 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
 	"example.org/snapd/internal/squashfs"
 )
 
-// kitMember is a file of a kit.
+// kitMember is a file or directory of a kit. A directory has neither content nor a
+// place.
 type kitMember struct {
 	name string // path in the kit
 	mode uint16
-	size int64
-	// content gives the bytes, each time from the start.
+	size int64 // bytes
+	// content returns a new reader of the content.
 	content func() (io.Reader, error)
-	// or where they are in the kit already
+	// A file that is placed is in the container already.
 	placed bool
-	start  uint64
-	words  []uint32
+	start  uint64   // its offset
+	words  []uint32 // the size words of its blocks
 }
 
 func bytesMember(name string, b []byte) kitMember {
 	return kitMember{name: name, mode: 0o644, size: int64(len(b)), content: func() (io.Reader, error) { return bytes.NewReader(b), nil }}
 }
 
-// Layout of the container.
-const kitBlockSize = 128 << 10 // bytes
+// kitBlockSize is the block size of the container, in bytes.
+const kitBlockSize = 128 << 10
 
-// formatControl gives control.yml.
+// formatControl returns the content of control.yml.
 func formatControl(remove []string) []byte {
 	if len(remove) == 0 {
 		return []byte("---\ndelete_files: []\n")
@@ -44,130 +46,163 @@ func formatControl(remove []string) []byte {
 	return b.Bytes()
 }
 
-// writeMembers writes a container of files, all owned by 0:0.
+// writeMembers writes a container of members, all owned by 0:0.
 func writeMembers(ctx context.Context, w *squashfs.Writer, members []kitMember, mtime uint32) (squashfs.Superblock, error) {
-	type node struct {
-		m        *kitMember
-		children map[string]*node
-		inode    squashfs.NewInode
-	}
-	root := &node{children: map[string]*node{}}
-	var frag []byte
-	var nfrag uint32
-	var pending []*node
-	flush := func() error {
-		if len(frag) == 0 {
-			return nil
-		}
-		at, word, err := appendBlock(w, frag)
-		if err != nil {
-			return err
-		}
-		w.AddFragment(squashfs.Block{Start: at, Size: word})
-		nfrag++
-		frag, pending = frag[:0], nil
-		return nil
-	}
-	buf := make([]byte, kitBlockSize)
+	c := &containerWriter{w: w, mtime: mtime, buf: make([]byte, kitBlockSize)}
+	c.root.children = map[string]*memberNode{}
 	for i := range members {
-		m := &members[i]
-		n := root
-		for _, part := range strings.Split(m.name, "/") {
-			if n.children == nil {
-				return squashfs.Superblock{}, fmt.Errorf("%s: what holds it is a file", m.name)
-			}
-			c := n.children[part]
-			if c == nil {
-				c = &node{children: map[string]*node{}}
-				n.children[part] = c
-			}
-			n = c
-		}
-		if n.m != nil || len(n.children) > 0 {
-			return squashfs.Superblock{}, fmt.Errorf("%s: two members of this name", m.name)
-		}
-		n.m = m
-		if m.content == nil && !m.placed {
-			continue // a directory
-		}
-		n.children = nil
-		n.inode = squashfs.NewInode{Type: squashfs.TypeFile, Mode: m.mode, MTime: mtime, Nlink: 1, Size: m.size, Start: m.start, Words: m.words}
-		if m.placed {
-			continue
-		}
-		r, err := m.content()
-		if err != nil {
+		if err := c.add(ctx, &members[i]); err != nil {
 			return squashfs.Superblock{}, err
 		}
-		n.inode.Start = w.Pos()
-		for left := m.size; left > 0; {
-			if err := ctx.Err(); err != nil {
-				return squashfs.Superblock{}, err
-			}
-			b := buf[:min(left, kitBlockSize)]
-			if _, err := io.ReadFull(r, b); err != nil {
-				return squashfs.Superblock{}, fmt.Errorf("read %s: %w", m.name, err)
-			}
-			left -= int64(len(b))
-			if len(b) == kitBlockSize {
-				_, word, err := appendBlock(w, b)
-				if err != nil {
-					return squashfs.Superblock{}, err
-				}
-				n.inode.Words = append(n.inode.Words, word)
-				continue
-			}
-			if len(frag)+len(b) > kitBlockSize {
-				// The fragment block may stand between a file's blocks and
-				// the next file's, never between blocks of one file: this
-				// is the file's end.
-				if err := flush(); err != nil {
-					return squashfs.Superblock{}, err
-				}
-			}
-			n.inode.Tail = squashfs.Tail{Fragment: nfrag, Offset: uint32(len(frag)), Size: uint32(len(b))}
-			frag = append(frag, b...)
-			pending = append(pending, n)
-		}
 	}
-	if err := flush(); err != nil {
+	if err := c.flush(); err != nil {
 		return squashfs.Superblock{}, err
 	}
-	var put func(n *node, parent uint32) (squashfs.DirEntry, error)
-	put = func(n *node, parent uint32) (squashfs.DirEntry, error) {
-		number := w.NextNumber()
-		if n.children == nil {
-			n.inode.Number = number
-			return w.Put(&n.inode)
-		}
-		dir := squashfs.NewInode{Type: squashfs.TypeDir, Mode: 0o755, MTime: mtime, Number: number, Nlink: 2, Parent: parent}
-		names := make([]string, 0, len(n.children))
-		for name := range n.children {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			c := n.children[name]
-			if c.children != nil {
-				dir.Nlink++
-			}
-			e, err := put(c, number)
-			if err != nil {
-				return e, fmt.Errorf("%s: %w", name, err)
-			}
-			e.Name = name
-			dir.Entries = append(dir.Entries, e)
-		}
-		return w.Put(&dir)
-	}
-	e, err := put(root, 0)
+	e, err := c.put(&c.root, 0)
 	if err != nil {
 		return squashfs.Superblock{}, err
 	}
 	return w.Finish(e)
 }
 
-// appendBlock compresses a block if that helps.
+// containerWriter writes the members of a container.
+type containerWriter struct {
+	w     *squashfs.Writer
+	mtime uint32
+	root  memberNode
+	buf   []byte
+	frag  []byte // the fragment block that is being filled
+	nfrag uint32 // its number
+}
+
+// memberNode is a file or directory of a container before its inode is written.
+type memberNode struct {
+	m        *kitMember             // nil for directories that are only part of paths
+	children map[string]*memberNode // nil for files
+	inode    squashfs.NewInode
+}
+
+// add writes the content of a member.
+func (c *containerWriter) add(ctx context.Context, m *kitMember) error {
+	n, err := c.node(m.name)
+	if err != nil {
+		return err
+	}
+	n.m = m
+	if m.content == nil && !m.placed {
+		return nil // a directory
+	}
+	n.children = nil
+	n.inode = squashfs.NewInode{Type: squashfs.TypeFile, Mode: m.mode, MTime: c.mtime, Nlink: 1, Size: m.size, Start: m.start, Words: m.words}
+	if m.placed {
+		return nil
+	}
+	if err := c.content(ctx, n); err != nil {
+		return fmt.Errorf("%s: %w", m.name, err)
+	}
+	return nil
+}
+
+// node returns a new node for a name, and adds the directories above it.
+func (c *containerWriter) node(name string) (*memberNode, error) {
+	n := &c.root
+	for part := range strings.SplitSeq(name, "/") {
+		if n.children == nil {
+			return nil, fmt.Errorf("%s: a file is in the place of its directory", name)
+		}
+		child := n.children[part]
+		if child == nil {
+			child = &memberNode{children: map[string]*memberNode{}}
+			n.children[part] = child
+		}
+		n = child
+	}
+	if n.m != nil || len(n.children) > 0 {
+		return nil, fmt.Errorf("%s: two members have this name", name)
+	}
+	return n, nil
+}
+
+// content writes a file's full blocks and adds its tail to a fragment block.
+func (c *containerWriter) content(ctx context.Context, n *memberNode) error {
+	r, err := n.m.content()
+	if err != nil {
+		return err
+	}
+	n.inode.Start = c.w.Pos()
+	for left := n.m.size; left > 0; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b := c.buf[:min(left, kitBlockSize)]
+		if _, err := io.ReadFull(r, b); err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+		left -= int64(len(b))
+		if len(b) < kitBlockSize {
+			return c.tail(n, b)
+		}
+		_, word, err := appendBlock(c.w, b)
+		if err != nil {
+			return err
+		}
+		n.inode.Words = append(n.inode.Words, word)
+	}
+	return nil
+}
+
+// tail adds the end of a file to the fragment block. A full one is written first:
+// all blocks of the file are written already, so it does not come between them.
+func (c *containerWriter) tail(n *memberNode, b []byte) error {
+	if len(c.frag)+len(b) > kitBlockSize {
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	n.inode.Tail = squashfs.Tail{Fragment: c.nfrag, Offset: uint32(len(c.frag)), Size: uint32(len(b))}
+	c.frag = append(c.frag, b...)
+	return nil
+}
+
+// flush writes the fragment block.
+func (c *containerWriter) flush() error {
+	if len(c.frag) == 0 {
+		return nil
+	}
+	at, word, err := appendBlock(c.w, c.frag)
+	if err != nil {
+		return err
+	}
+	c.w.AddFragment(squashfs.Block{Start: at, Size: word})
+	c.nfrag++
+	c.frag = c.frag[:0]
+	return nil
+}
+
+// put writes the inode of a node, after those below it.
+func (c *containerWriter) put(n *memberNode, parent uint32) (squashfs.DirEntry, error) {
+	number := c.w.NextNumber()
+	if n.children == nil {
+		n.inode.Number = number
+		return c.w.Put(&n.inode)
+	}
+	dir := squashfs.NewInode{Type: squashfs.TypeDir, Mode: 0o755, MTime: c.mtime, Number: number, Nlink: 2, Parent: parent}
+	for _, name := range slices.Sorted(maps.Keys(n.children)) {
+		child := n.children[name]
+		if child.children != nil {
+			dir.Nlink++
+		}
+		e, err := c.put(child, number)
+		if err != nil {
+			return e, fmt.Errorf("%s: %w", name, err)
+		}
+		e.Name = name
+		dir.Entries = append(dir.Entries, e)
+	}
+	return c.w.Put(&dir)
+}
+
+// appendBlock appends a block, compressed if that makes it smaller.
 func appendBlock(w *squashfs.Writer, b []byte) (uint64, uint32, error) {
 	var enc []byte
 	if !looksCompressed(b) {
@@ -184,8 +219,9 @@ func appendBlock(w *squashfs.Writer, b []byte) (uint64, uint32, error) {
 	return at, word, err
 }
 
-// looksCompressed tells a block whose bytes are nearly evenly spread, so that
-// compressing it again (a kernel, an initrd) is of no use.
+// looksCompressed reports whether the values of a block's bytes are nearly evenly
+// distributed, as those of kernels and initrds are: compressing it again would gain
+// nothing.
 func looksCompressed(b []byte) bool {
 	if len(b) < 4096 {
 		return false
@@ -194,8 +230,8 @@ func looksCompressed(b []byte) bool {
 	for _, c := range b {
 		count[c]++
 	}
-	// The sum of squares is len²/256 for an even spread. Integers only: the
-	// outcome is part of the format.
+	// For an even distribution the sum of squares is len²/256. Only integers are
+	// used, because the result is part of the format.
 	var sum int64
 	for _, c := range count {
 		sum += int64(c) * int64(c)

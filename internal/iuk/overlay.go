@@ -223,30 +223,14 @@ func (v *verifier) dir(ctx context.Context, name string, lower, upper, new *squa
 	if upper != nil {
 		top, n = v.upper, upper
 		v.rep.FromKit++
-		opaque, err := v.upper.isOpaque(upper)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if opaque {
-			lower = nil
-		}
 	}
 	if err := v.attributes(name, top, n, new); err != nil {
 		return err
 	}
-	var low, up []named
-	var err error
-	if lower != nil {
-		if low, err = v.lower.list(lower, depth); err != nil {
-			return fmt.Errorf("old image: %s: %w", name, err)
-		}
+	list, err := v.shownIn(name, lower, upper, depth)
+	if err != nil {
+		return err
 	}
-	if upper != nil {
-		if up, err = v.upper.list(upper, depth); err != nil {
-			return fmt.Errorf("difference: %s: %w", name, err)
-		}
-	}
-	list := v.merge(low, up)
 	nd, err := v.newW.Enter(new, depth)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -261,40 +245,66 @@ func (v *verifier) dir(ctx context.Context, name string, lower, upper, new *squa
 		}
 		full := path.Join(name, e.Name)
 		if isWhiteout(child) {
-			// It must hide whatever has its name; more cannot be.
+			// No overlay can show it, but nothing else may have its name.
 			v.next++
 			v.rep.Hidden++
 			if len(list) > 0 && list[0].name == e.Name {
-				return fmt.Errorf("%s: the overlay shows what the new image has as a character device 0:0: %w", full, ErrNotNew)
+				return fmt.Errorf("%s: the overlay shows a name that is a character device 0:0 in the new image: %w", full, ErrNotNew)
 			}
 			continue
 		}
 		if len(list) > 0 && list[0].name < e.Name {
-			return fmt.Errorf("%s: the overlay shows it, the new image has no such name: %w", path.Join(name, list[0].name), ErrNotNew)
+			break
 		}
 		if len(list) == 0 || list[0].name != e.Name {
 			return fmt.Errorf("%s: the new image has it, the overlay does not show it: %w", full, ErrNotNew)
 		}
-		s := list[0]
-		list = list[1:]
-		if child.Type == squashfs.TypeDir {
-			for _, x := range []*squashfs.Inode{s.lower, s.upper} {
-				if x != nil && x.Type != squashfs.TypeDir {
-					return fmt.Errorf("%s: expected a directory, found a %v: %w", full, x.Type, ErrNotNew)
-				}
-			}
-			err = v.dir(ctx, full, s.lower, s.upper, child, depth+1)
-		} else {
-			err = v.file(full, s, child)
-		}
-		if err != nil {
+		if err := v.child(ctx, full, list[0], child, depth+1); err != nil {
 			return err
 		}
+		list = list[1:]
 	}
 	if len(list) > 0 {
 		return fmt.Errorf("%s: the overlay shows it, the new image has no such name: %w", path.Join(name, list[0].name), ErrNotNew)
 	}
 	return nil
+}
+
+// shownIn returns what the overlay shows in a directory.
+func (v *verifier) shownIn(name string, lower, upper *squashfs.Inode, depth int) ([]shown, error) {
+	var low, up []named
+	if upper != nil {
+		opaque, err := v.upper.isOpaque(upper)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if opaque {
+			lower = nil
+		}
+		if up, err = v.upper.list(upper, depth); err != nil {
+			return nil, fmt.Errorf("difference: %s: %w", name, err)
+		}
+	}
+	if lower != nil {
+		var err error
+		if low, err = v.lower.list(lower, depth); err != nil {
+			return nil, fmt.Errorf("old image: %s: %w", name, err)
+		}
+	}
+	return v.merge(low, up), nil
+}
+
+// child verifies one name of a directory.
+func (v *verifier) child(ctx context.Context, name string, s shown, new *squashfs.Inode, depth int) error {
+	if new.Type != squashfs.TypeDir {
+		return v.file(name, s, new)
+	}
+	for _, x := range []*squashfs.Inode{s.lower, s.upper} {
+		if x != nil && x.Type != squashfs.TypeDir {
+			return fmt.Errorf("%s: expected a directory, found a %v: %w", name, x.Type, ErrNotNew)
+		}
+	}
+	return v.dir(ctx, name, s.lower, s.upper, new, depth)
 }
 
 // attributes compares everything but content and names.

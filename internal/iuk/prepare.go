@@ -2,6 +2,7 @@ package iuk
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,139 +17,193 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// prepare writes everything new beside the old, flushes and reads it back, and
+// prepare writes all new content beside the old, flushes it and reads it back, and
 // returns the journal. It changes nothing outside the state directory.
 func (d *disk) prepare(ctx context.Context, k *openedKit, o ApplyOptions) (*journal, error) {
 	fat, cluster, free, err := d.space(o)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range []string{baseImage, moduleFile} {
-		if st, err := d.root.Stat(p); err != nil {
-			return nil, fmt.Errorf("%w: %w", err, ErrTarget)
-		} else if !st.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s is not a regular file: %w", p, ErrTarget)
-		}
+	if err := d.checkTarget(ctx, k); err != nil {
+		return nil, err
 	}
-	if k.prov != nil {
-		got, _, err := d.sum(ctx, baseImage)
-		if err != nil {
-			return nil, err
-		}
-		if want := k.prov.Base.SHA256; got != want {
-			return nil, fmt.Errorf("%s: expected SHA-256 %s, found %s: %w", baseImage, want, got, ErrWrongBase)
-		}
-	}
-
-	// What changes?
-	j := &journal{Kit: k.id}
-	for _, p := range k.dirs {
-		st, err := d.root.Stat(p)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			j.Dirs = append(j.Dirs, p)
-		case err != nil:
-			return nil, err
-		case !st.IsDir():
-			return nil, fmt.Errorf("%s: a directory in the kit, a file on the target: %w", p, ErrTarget)
-		}
-	}
-	need := int64(spaceReserve)
-	charge := func(size int64) { need += (size + cluster - 1) / cluster * cluster }
-	for _, f := range k.files {
-		if fat && f.size > maxFATFile {
-			return nil, fmt.Errorf("%s: %d bytes are more than FAT32 can hold: %w", f.path, f.size, ErrTarget)
-		}
-		st, err := d.root.Stat(f.path)
-		pf := planned{Path: f.path, Size: f.size}
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			return nil, err
-		case !st.Mode().IsRegular():
-			return nil, fmt.Errorf("%s: a file in the kit, not one on the target: %w", f.path, ErrTarget)
-		default:
-			pf.Old = &version{Size: st.Size()}
-			if st.Size() == f.size {
-				same, err := d.equal(ctx, k, f)
-				if err != nil {
-					return nil, err
-				}
-				if same {
-					j.Unchanged++
-					continue
-				}
-			}
-			charge(pf.Old.Size)
-		}
-		charge(f.size)
-		j.Files = append(j.Files, pf)
-	}
-	module, err := d.readSmall(moduleFile, maxModule)
+	p := &planner{d: d, k: k, fat: fat, cluster: cluster, need: spaceReserve}
+	j, err := p.plan(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(module, k.module) {
-		j.Files = append(j.Files, planned{Path: moduleFile, Size: int64(len(k.module)), Old: &version{Size: int64(len(module))}})
-		charge(int64(len(module)))
-		charge(int64(len(k.module)))
+	if p.need > free {
+		return nil, fmt.Errorf("need %d bytes, %d are free: %w", p.need, free, ErrNoSpace)
 	}
-	slices.SortStableFunc(j.Files, func(a, b planned) int {
-		if c := rank(a.Path) - rank(b.Path); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Path, b.Path)
-	})
-	if j.Gone, err = d.gone(k); err != nil {
+	if err := d.writeContents(ctx, k, j); err != nil {
 		return nil, err
-	}
-	if need > free {
-		return nil, fmt.Errorf("need %d bytes, %d are free: %w", need, free, ErrNoSpace)
-	}
-
-	// Write it all.
-	for _, dir := range []string{stateDir, stagedDir, backupDir, trashDir} {
-		if err := d.mkdir(dir); err != nil {
-			return nil, err
-		}
-	}
-	for i := range j.Files {
-		f := &j.Files[i]
-		if f.SHA256, err = d.stage(ctx, k, i, f); err != nil {
-			return nil, err
-		}
-		if f.Old == nil {
-			continue
-		}
-		// A copy, not a rename: the old file stays the one that boots until the
-		// new one takes its name, and on FAT a power cut during a rename may
-		// lose both names.
-		src, err := regfile.OpenIn(d.root, f.Path)
-		if err != nil {
-			return nil, err
-		}
-		f.Old.SHA256, err = d.write(ctx, slot(backupDir, i), src, f.Old.Size)
-		src.Close()
-		if err != nil {
-			return nil, fmt.Errorf("back up %s: %w", f.Path, err)
-		}
 	}
 	if err := d.sync(); err != nil {
 		return nil, err
 	}
-	if !o.SkipVerify {
-		for i, f := range j.Files {
-			if err := d.readBack(ctx, slot(stagedDir, i), f.Size, f.SHA256); err != nil {
-				return nil, err
-			}
-			if f.Old != nil {
-				if err := d.readBack(ctx, slot(backupDir, i), f.Old.Size, f.Old.SHA256); err != nil {
-					return nil, err
-				}
-			}
+	if o.SkipVerify {
+		return j, nil
+	}
+	return j, d.readContentsBack(ctx, j)
+}
+
+// checkTarget checks that the target is a system partition with the kit's base.
+func (d *disk) checkTarget(ctx context.Context, k *openedKit) error {
+	for _, p := range []string{baseImage, moduleFile} {
+		if st, err := d.root.Stat(p); err != nil {
+			return fmt.Errorf("%w: %w", err, ErrTarget)
+		} else if !st.Mode().IsRegular() {
+			return fmt.Errorf("%s is not a regular file: %w", p, ErrTarget)
 		}
 	}
-	return j, nil
+	if k.prov == nil {
+		return nil
+	}
+	got, _, err := d.sum(ctx, baseImage)
+	if err != nil {
+		return err
+	}
+	if want := k.prov.Base.SHA256; got != want {
+		return fmt.Errorf("%s: expected SHA-256 %s, found %s: %w", baseImage, want, got, ErrWrongBase)
+	}
+	return nil
+}
+
+// planner finds out what a kit changes on a target.
+type planner struct {
+	d       *disk
+	k       *openedKit
+	fat     bool
+	cluster int64 // bytes
+	need    int64 // bytes of free space
+}
+
+// charge adds a file to the space needed.
+func (p *planner) charge(size int64) { p.need += (size + p.cluster - 1) / p.cluster * p.cluster }
+
+func (p *planner) plan(ctx context.Context) (*journal, error) {
+	j := &journal{Kit: p.k.id}
+	var err error
+	if j.Dirs, err = p.dirs(); err != nil {
+		return nil, err
+	}
+	for _, f := range p.k.files {
+		pf, err := p.file(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		if pf == nil {
+			j.Unchanged++
+		} else {
+			j.Files = append(j.Files, *pf)
+		}
+	}
+	module, err := p.d.readSmall(moduleFile, maxModule)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(module, p.k.module) {
+		j.Files = append(j.Files, planned{Path: moduleFile, Size: int64(len(p.k.module)), Old: &version{Size: int64(len(module))}})
+		p.charge(int64(len(module)))
+		p.charge(int64(len(p.k.module)))
+	}
+	slices.SortStableFunc(j.Files, func(a, b planned) int {
+		return cmp.Or(cmp.Compare(rank(a.Path), rank(b.Path)), strings.Compare(a.Path, b.Path))
+	})
+	j.Gone, err = p.d.gone(p.k)
+	return j, err
+}
+
+// dirs returns the directories of the kit that the target lacks.
+func (p *planner) dirs() ([]string, error) {
+	var out []string
+	for _, dir := range p.k.dirs {
+		st, err := p.d.root.Stat(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			out = append(out, dir)
+		case err != nil:
+			return nil, err
+		case !st.IsDir():
+			return nil, fmt.Errorf("%s: a directory in the kit, a file on the target: %w", dir, ErrTarget)
+		}
+	}
+	return out, nil
+}
+
+// file plans one file of the kit. It returns nil if the target has the same file.
+func (p *planner) file(ctx context.Context, f kitFile) (*planned, error) {
+	if p.fat && f.size > maxFATFile {
+		return nil, fmt.Errorf("%s: a file of %d bytes is not possible on FAT32: %w", f.path, f.size, ErrTarget)
+	}
+	pf := &planned{Path: f.path, Size: f.size}
+	st, err := p.d.root.Stat(f.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: a file in the kit, not one on the target: %w", f.path, ErrTarget)
+	default:
+		pf.Old = &version{Size: st.Size()}
+		if st.Size() == f.size {
+			same, err := p.d.equal(ctx, p.k, f)
+			if same || err != nil {
+				return nil, err
+			}
+		}
+		p.charge(pf.Old.Size)
+	}
+	p.charge(f.size)
+	return pf, nil
+}
+
+// writeContents writes the new contents, and copies of the files to be replaced.
+func (d *disk) writeContents(ctx context.Context, k *openedKit, j *journal) error {
+	for _, dir := range []string{stateDir, stagedDir, backupDir, trashDir} {
+		if err := d.mkdir(dir); err != nil {
+			return err
+		}
+	}
+	for i := range j.Files {
+		f := &j.Files[i]
+		var err error
+		if f.SHA256, err = d.stage(ctx, k, i, f); err != nil {
+			return err
+		}
+		if f.Old == nil {
+			continue
+		}
+		// A copy, not a rename: the system boots from the old file until the new
+		// one takes its name, and on FAT a power cut during a rename may lose both
+		// names.
+		src, err := regfile.OpenIn(d.root, f.Path)
+		if err != nil {
+			return err
+		}
+		f.Old.SHA256, err = d.write(ctx, slot(backupDir, i), src, f.Old.Size)
+		src.Close()
+		if err != nil {
+			return fmt.Errorf("back up %s: %w", f.Path, err)
+		}
+	}
+	return nil
+}
+
+// readContentsBack checks what writeContents wrote.
+func (d *disk) readContentsBack(ctx context.Context, j *journal) error {
+	for i, f := range j.Files {
+		if err := d.readBack(ctx, slot(stagedDir, i), f.Size, f.SHA256); err != nil {
+			return err
+		}
+		if f.Old == nil {
+			continue
+		}
+		if err := d.readBack(ctx, slot(backupDir, i), f.Old.Size, f.Old.SHA256); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stage writes the new content of file i beside the old.
@@ -172,7 +227,7 @@ func (d *disk) stage(ctx context.Context, k *openedKit, i int, f *planned) (cas.
 	return sum, nil
 }
 
-// equal compares a file of the kit with the one of its name and size on the target.
+// equal compares a file of the kit with the target's file of the same name and size.
 func (d *disk) equal(ctx context.Context, k *openedKit, f kitFile) (bool, error) {
 	a, err := k.fs.Open("overlay/" + f.path)
 	if err != nil {
@@ -184,31 +239,16 @@ func (d *disk) equal(ctx context.Context, k *openedKit, f kitFile) (bool, error)
 		return false, err
 	}
 	defer b.Close()
-	x, y := make([]byte, 128<<10), make([]byte, 128<<10)
-	for {
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-		n, err := io.ReadFull(a, x)
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-			return false, fmt.Errorf("read %s of kit: %w", f.path, err)
-		}
-		m, err2 := io.ReadFull(b, y)
-		if err2 != nil && err2 != io.EOF && err2 != io.ErrUnexpectedEOF {
-			return false, fmt.Errorf("read %s on target: %w", f.path, err2)
-		}
-		if !bytes.Equal(x[:n], y[:m]) {
-			return false, nil
-		}
-		if err != nil {
-			return true, nil
-		}
+	same, err := sameContent(ctx, a, b)
+	if err != nil {
+		return false, fmt.Errorf("compare %s: %w", f.path, err)
 	}
+	return same, nil
 }
 
-// gone lists what is to be deleted and exists: what the kit says, and each diff
-// in live/ that is neither the base nor the kit's. Nothing listed is inside
-// another.
+// gone returns the existing paths that are to be deleted: those in the kit's
+// delete_files, and each diff in live/ other than the base and the kit's. None is
+// inside another.
 func (d *disk) gone(k *openedKit) ([]string, error) {
 	var all []string
 	for _, p := range k.delete {

@@ -312,38 +312,17 @@ func (d *disk) restage(ctx context.Context, k *openedKit, i int, f *planned) err
 	return d.sync()
 }
 
-// backward makes the target old again, in reverse order. It needs no kit.
+// backward restores the old state, in reverse order. It needs no kit.
 func (d *disk) backward(ctx context.Context, j *journal) error {
-	// All copies first, so that a damaged one changes nothing.
-	restore := make([]bool, len(j.Files))
-	for i, f := range j.Files {
-		if f.Old == nil {
-			continue
-		}
-		ok, err := d.has(ctx, f.Path, f.Old.Size, f.Old.SHA256)
-		if err != nil {
-			return err
-		}
-		if restore[i] = !ok; ok {
-			continue
-		}
-		if ok, err = d.has(ctx, slot(backupDir, i), f.Old.Size, f.Old.SHA256); err != nil {
-			return err
-		} else if !ok {
-			return fmt.Errorf("old copy of %s is lost or damaged: %w", f.Path, ErrJournal)
-		}
+	// Everything is checked first, so that damage changes nothing.
+	restore, err := d.filesToRestore(ctx, j)
+	if err != nil {
+		return err
 	}
-	back := make([]bool, len(j.Gone))
-	for i, p := range j.Gone {
-		if _, err := d.root.Lstat(p); err == nil {
-			continue
-		}
-		if _, err := d.root.Lstat(slot(trashDir, i)); err != nil {
-			return fmt.Errorf("deleted %s is lost: %w", p, ErrJournal)
-		}
-		back[i] = true
+	back, err := d.deletionsToUndo(j)
+	if err != nil {
+		return err
 	}
-
 	if err := d.mkdirIfMissing(stagedDir); err != nil {
 		return err
 	}
@@ -369,30 +348,12 @@ func (d *disk) backward(ctx context.Context, j *journal) error {
 			if _, err := d.root.Lstat(f.Path); errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
-			if err := d.remove(f.Path); err != nil {
-				return err
-			}
+			err = d.remove(f.Path)
 		case restore[i]:
-			// Again a copy, so that the backup survives until the end.
-			tmp := slot(stagedDir, i)
-			if err := d.removeAll(tmp); err != nil {
-				return err
-			}
-			src, err := regfile.OpenIn(d.root, slot(backupDir, i))
-			if err != nil {
-				return err
-			}
-			_, err = d.write(ctx, tmp, src, f.Old.Size)
-			src.Close()
-			if err != nil {
-				return err
-			}
-			if err := d.sync(); err != nil {
-				return err
-			}
-			if err := d.rename(tmp, f.Path); err != nil {
-				return err
-			}
+			err = d.restore(ctx, i, &f)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	for _, p := range slices.Backward(j.Dirs) {
@@ -401,6 +362,68 @@ func (d *disk) backward(ctx context.Context, j *journal) error {
 		}
 	}
 	return d.sync()
+}
+
+// filesToRestore reports which files do not have their old content, and checks that
+// all of these have an intact copy of it.
+func (d *disk) filesToRestore(ctx context.Context, j *journal) ([]bool, error) {
+	restore := make([]bool, len(j.Files))
+	for i, f := range j.Files {
+		if f.Old == nil {
+			continue
+		}
+		ok, err := d.has(ctx, f.Path, f.Old.Size, f.Old.SHA256)
+		if err != nil {
+			return nil, err
+		}
+		if restore[i] = !ok; ok {
+			continue
+		}
+		if ok, err = d.has(ctx, slot(backupDir, i), f.Old.Size, f.Old.SHA256); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, fmt.Errorf("old copy of %s is lost or damaged: %w", f.Path, ErrJournal)
+		}
+	}
+	return restore, nil
+}
+
+// deletionsToUndo reports which deleted files are in the trash directory, and checks
+// that none is lost.
+func (d *disk) deletionsToUndo(j *journal) ([]bool, error) {
+	back := make([]bool, len(j.Gone))
+	for i, p := range j.Gone {
+		if _, err := d.root.Lstat(p); err == nil {
+			continue
+		}
+		if _, err := d.root.Lstat(slot(trashDir, i)); err != nil {
+			return nil, fmt.Errorf("deleted %s is lost: %w", p, ErrJournal)
+		}
+		back[i] = true
+	}
+	return back, nil
+}
+
+// restore gives file i its old content. The backup is copied, not renamed, so that it
+// exists until the end.
+func (d *disk) restore(ctx context.Context, i int, f *planned) error {
+	tmp := slot(stagedDir, i)
+	if err := d.removeAll(tmp); err != nil {
+		return err
+	}
+	src, err := regfile.OpenIn(d.root, slot(backupDir, i))
+	if err != nil {
+		return err
+	}
+	_, err = d.write(ctx, tmp, src, f.Old.Size)
+	src.Close()
+	if err != nil {
+		return err
+	}
+	if err := d.sync(); err != nil {
+		return err
+	}
+	return d.rename(tmp, f.Path)
 }
 
 // finish ends an upgrade or a rollback: without a journal the state directory

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"hash"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -56,44 +57,10 @@ type tailPair struct {
 	old, new squashfs.Tail
 }
 
-// wholePair is a file that is laid out in another way in each image, so that
-// only its decoded content can be compared.
-type wholePair struct {
-	cand candRef
-}
-
-// compareContent decides for each candidate of each old image whether content
-// differs. Compressed blocks that are equal are not decoded.
+// compareContent determines for each candidate of each old image whether its
+// content differs. Compressed blocks that are equal are not decoded.
 func (d *differ) compareContent(ctx context.Context) error {
 	d.progress = &progress{fn: d.o.Progress}
-	// One pass through the new image's files, whichever old image asks.
-	at := make([]int, len(d.olds))
-	produce := func(emit func(comparison) error) error {
-		for {
-			ord, found := uint32(0), false
-			for i, s := range d.olds {
-				if at[i] < len(s.candidates) {
-					if o := s.candidates[at[i]].ord; !found || o < ord {
-						ord, found = o, true
-					}
-				}
-			}
-			if !found {
-				return nil
-			}
-			var c comparison
-			for i, s := range d.olds {
-				if at[i] < len(s.candidates) && s.candidates[at[i]].ord == ord {
-					c.newRef = s.candidates[at[i]].newRef
-					c.cands = append(c.cands, candRef{s, at[i]})
-					at[i]++
-				}
-			}
-			if err := emit(c); err != nil {
-				return err
-			}
-		}
-	}
 	var total int64
 	for _, s := range d.olds {
 		total += int64(len(s.candidates))
@@ -102,31 +69,12 @@ func (d *differ) compareContent(ctx context.Context) error {
 
 	var mu sync.Mutex
 	tails := make(map[*oldState][]tailPair)
-	wholes := make(map[*oldState][]wholePair)
+	wholes := make(map[*oldState][]candRef)
 	g, gctx := errgroup.WithContext(ctx)
 	jobs := make(chan []comparison)
 	g.Go(func() error {
 		defer close(jobs)
-		var batch []comparison
-		send := func() error {
-			select {
-			case jobs <- batch:
-				batch = nil
-				return nil
-			case <-gctx.Done():
-				return gctx.Err()
-			}
-		}
-		err := produce(func(c comparison) error {
-			if batch = append(batch, c); len(batch) < 64 {
-				return nil
-			}
-			return send()
-		})
-		if err == nil && len(batch) > 0 {
-			err = send()
-		}
-		return err
+		return d.batchComparisons(gctx, jobs)
 	})
 	for range d.o.Workers {
 		g.Go(func() error {
@@ -144,8 +92,8 @@ func (d *differ) compareContent(ctx context.Context) error {
 			for _, t := range w.tails {
 				tails[t.cand.s] = append(tails[t.cand.s], t)
 			}
-			for _, p := range w.wholes {
-				wholes[p.cand.s] = append(wholes[p.cand.s], p)
+			for _, c := range w.wholes {
+				wholes[c.s] = append(wholes[c.s], c)
 			}
 			return nil
 		})
@@ -159,13 +107,59 @@ func (d *differ) compareContent(ctx context.Context) error {
 	return d.compareWholes(ctx, wholes)
 }
 
+// batchComparisons sends all comparisons in batches, in the order of the new image:
+// it is read once, whichever old images have candidates.
+func (d *differ) batchComparisons(ctx context.Context, jobs chan<- []comparison) error {
+	next := make([]int, len(d.olds)) // of the candidates of each old image
+	for {
+		var batch []comparison
+		for len(batch) < 64 {
+			c, ok := d.nextComparison(next)
+			if !ok {
+				break
+			}
+			batch = append(batch, c)
+		}
+		if len(batch) == 0 {
+			return nil
+		}
+		select {
+		case jobs <- batch:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// nextComparison returns the comparison of the next file of the new image that has
+// candidates, and advances next beyond them.
+func (d *differ) nextComparison(next []int) (comparison, bool) {
+	ord, found := uint32(0), false
+	for i, s := range d.olds {
+		if next[i] < len(s.candidates) {
+			if o := s.candidates[next[i]].ord; !found || o < ord {
+				ord, found = o, true
+			}
+		}
+	}
+	var c comparison
+	for i, s := range d.olds {
+		if found && next[i] < len(s.candidates) && s.candidates[next[i]].ord == ord {
+			c.newRef = s.candidates[next[i]].newRef
+			c.cands = append(c.cands, candRef{s, next[i]})
+			next[i]++
+		}
+	}
+	return c, found
+}
+
 // blockComparer compares data blocks; it belongs to one goroutine.
 type blockComparer struct {
 	d                *differ
 	newBuf, oldBuf   []byte
 	newData, oldData []byte
 	tails            []tailPair
-	wholes           []wholePair
+	wholes           []candRef // files whose blocks differ in layout: only decoded content is comparable
 }
 
 func newBlockComparer(d *differ) *blockComparer {
@@ -200,7 +194,7 @@ func (w *blockComparer) compare(c comparison) error {
 		}
 		nsb, osb := w.d.new.Superblock(), r.Superblock()
 		if nsb.BlockSize != osb.BlockSize || nf.Blocks() != of.Blocks() || nf.Tail().Size != of.Tail().Size {
-			w.wholes = append(w.wholes, wholePair{cand})
+			w.wholes = append(w.wholes, cand)
 			continue
 		}
 		if nsb.Compressor == osb.Compressor && slices.Equal(nf.SizeWords(), of.SizeWords()) {
@@ -309,17 +303,17 @@ func (w *blockComparer) decoded(nf *squashfs.File, o oldFile) (bool, error) {
 // wholeItem is one file to hash.
 type wholeItem struct {
 	ref  squashfs.Ref
-	frag uint32 // sort key: files that share a fragment block follow each other
+	frag uint32 // sort key, so that files with one fragment block follow each other
 	sum  digest
 }
 
-// compareWholes decides for files that are cut in another way in each image, by
-// the digest of their decoded content.
-func (d *differ) compareWholes(ctx context.Context, pairs map[*oldState][]wholePair) error {
+// compareWholes compares files whose blocks differ in layout by the digest of their
+// decoded content.
+func (d *differ) compareWholes(ctx context.Context, cands map[*oldState][]candRef) error {
 	var refs []squashfs.Ref
 	for _, s := range d.olds {
-		for _, p := range pairs[s] {
-			refs = append(refs, p.cand.get().newRef)
+		for _, c := range cands[s] {
+			refs = append(refs, c.get().newRef)
 		}
 	}
 	want, err := d.hashWholes(ctx, d.new, refs, nil)
@@ -328,15 +322,15 @@ func (d *differ) compareWholes(ctx context.Context, pairs map[*oldState][]wholeP
 	}
 	for _, s := range d.olds {
 		refs = refs[:0]
-		for _, p := range pairs[s] {
-			refs = append(refs, p.cand.get().oldRef)
+		for _, c := range cands[s] {
+			refs = append(refs, c.get().oldRef)
 		}
 		have, err := d.hashWholes(ctx, s.r, refs, s)
 		if err != nil {
 			return fmt.Errorf("old image: %w", err)
 		}
-		for _, p := range pairs[s] {
-			c := p.cand.get()
+		for _, cand := range cands[s] {
+			c := cand.get()
 			if want[c.newRef] != have[c.oldRef] {
 				c.differ = true
 			}
@@ -345,6 +339,7 @@ func (d *differ) compareWholes(ctx context.Context, pairs map[*oldState][]wholeP
 	return nil
 }
 
+// hashWholes returns the digests of files. s counts decoded blocks, unless it is nil.
 func (d *differ) hashWholes(ctx context.Context, r *squashfs.Reader, refs []squashfs.Ref, s *oldState) (map[squashfs.Ref]digest, error) {
 	refs = slices.Clone(refs)
 	slices.Sort(refs)
@@ -367,11 +362,7 @@ func (d *differ) hashWholes(ctx context.Context, r *squashfs.Reader, refs []squa
 	const batch = 16
 	for range d.o.Workers {
 		g.Go(func() error {
-			h := sha256.New()
-			buf := make([]byte, squashfs.MaxBlockSize)
-			frag := make([]byte, squashfs.MaxBlockSize)
-			var data []byte
-			at := int64(-1)
+			h := newWholeHasher(r, s)
 			for {
 				from := int(next.Add(batch) - batch)
 				if from >= len(items) {
@@ -381,39 +372,9 @@ func (d *differ) hashWholes(ctx context.Context, r *squashfs.Reader, refs []squa
 					if err := gctx.Err(); err != nil {
 						return err
 					}
-					n, err := r.Inode(items[i].ref)
-					if err != nil {
+					if err := h.hash(&items[i]); err != nil {
 						return err
 					}
-					f, err := r.File(n)
-					if err != nil {
-						return err
-					}
-					h.Reset()
-					for k := range f.Blocks() {
-						b, err := f.DecodeBlock(k, buf)
-						if err != nil {
-							return err
-						}
-						h.Write(b)
-					}
-					if t := f.Tail(); t.Size > 0 {
-						if at != int64(t.Fragment) {
-							if data, err = decodeFragment(r, t.Fragment, frag); err != nil {
-								return err
-							}
-							at = int64(t.Fragment)
-						}
-						b, err := cutTail(data, t)
-						if err != nil {
-							return err
-						}
-						h.Write(b)
-					}
-					if s != nil {
-						atomic.AddInt64(&s.stats.DecodedBlocks, int64(f.Blocks())+1)
-					}
-					h.Sum(items[i].sum[:0])
 				}
 				d.progress.add(batch, 0)
 			}
@@ -427,4 +388,67 @@ func (d *differ) hashWholes(ctx context.Context, r *squashfs.Reader, refs []squa
 		out[it.ref] = it.sum
 	}
 	return out, nil
+}
+
+// wholeHasher hashes decoded files; it belongs to one goroutine.
+type wholeHasher struct {
+	r    *squashfs.Reader
+	s    *oldState
+	h    hash.Hash
+	buf  []byte
+	frag []byte // memory of tails
+	// tails is the decoded fragment block with the number fragment, or -1.
+	tails    []byte
+	fragment int64
+}
+
+func newWholeHasher(r *squashfs.Reader, s *oldState) *wholeHasher {
+	return &wholeHasher{
+		r: r, s: s, h: sha256.New(),
+		buf: make([]byte, squashfs.MaxBlockSize), frag: make([]byte, squashfs.MaxBlockSize), fragment: -1,
+	}
+}
+
+func (w *wholeHasher) hash(it *wholeItem) error {
+	n, err := w.r.Inode(it.ref)
+	if err != nil {
+		return err
+	}
+	f, err := w.r.File(n)
+	if err != nil {
+		return err
+	}
+	w.h.Reset()
+	for k := range f.Blocks() {
+		b, err := f.DecodeBlock(k, w.buf)
+		if err != nil {
+			return err
+		}
+		w.h.Write(b)
+	}
+	if t := f.Tail(); t.Size > 0 {
+		b, err := w.tail(t)
+		if err != nil {
+			return err
+		}
+		w.h.Write(b)
+	}
+	if w.s != nil {
+		atomic.AddInt64(&w.s.stats.DecodedBlocks, int64(f.Blocks())+1)
+	}
+	w.h.Sum(it.sum[:0])
+	return nil
+}
+
+// tail decodes a tail. Its fragment block is often that of the last one.
+func (w *wholeHasher) tail(t squashfs.Tail) ([]byte, error) {
+	if w.fragment != int64(t.Fragment) {
+		w.fragment = -1
+		var err error
+		if w.tails, err = decodeFragment(w.r, t.Fragment, w.frag); err != nil {
+			return nil, err
+		}
+		w.fragment = int64(t.Fragment)
+	}
+	return cutTail(w.tails, t)
 }

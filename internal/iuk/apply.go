@@ -15,30 +15,29 @@ import (
 )
 
 var (
-	// ErrKit means that a kit breaks the format, or asks for something that no
-	// kit may do.
+	// ErrKit means that a kit violates the format, or wants to do something that
+	// kits must not do.
 	ErrKit = errors.New("bad kit")
-	// ErrTarget means that the target is no system partition that this kit fits.
+	// ErrTarget means that the target is not a suitable system partition.
 	ErrTarget = errors.New("unfit target")
-	// ErrWrongBase means that the target's base image is not the one that the
-	// kit was made for.
+	// ErrWrongBase means that the kit was made for another base image.
 	ErrWrongBase = errors.New("kit is for another base image")
-	// ErrNoSpace means that the target has not enough free space. Nothing was changed.
+	// ErrNoSpace means that the target has too little free space. Nothing was changed.
 	ErrNoSpace = errors.New("not enough space on target")
-	// ErrReadOnly means that the target cannot be written. Nothing was changed.
+	// ErrReadOnly means that the target is not writable. Nothing was changed.
 	ErrReadOnly = errors.New("target is read-only")
-	// ErrBusy means that another process is at work on the target.
+	// ErrBusy means that another process applies a kit to the target.
 	ErrBusy = errors.New("target is in use by another apply")
-	// ErrUnfinished means that the target is between two states: only Apply
-	// with the same kit, or Rollback, is possible.
+	// ErrUnfinished means that the target is between two states. Only Apply with
+	// the same kit, or Rollback, is possible.
 	ErrUnfinished = errors.New("upgrade is unfinished")
 	// ErrNoUpgrade means that there is nothing to roll back.
 	ErrNoUpgrade = errors.New("no unfinished upgrade on target")
-	// ErrJournal means that the journal on the target is damaged.
+	// ErrJournal means that the journal, or a file that it names, is damaged.
 	ErrJournal = errors.New("journal on target is damaged")
 )
 
-// Limits of a kit. Real ones hold a few hundred files.
+// Limits of a kit. Real kits have a few hundred files.
 const (
 	maxKitFiles   = 20000
 	maxKitDepth   = 32
@@ -46,12 +45,12 @@ const (
 	maxDelete     = 10000
 	maxJournal    = 32 << 20
 	maxModule     = 64 << 10
-	maxFATFile    = 1<<32 - 1 // bytes: FAT32 keeps sizes in 32 bits
-	spaceReserve  = 1 << 20   // bytes kept free beyond what is written
+	maxFATFile    = 1<<32 - 1 // bytes: FAT32 stores sizes in 32 bits
+	spaceReserve  = 1 << 20   // bytes that stay free
 	msdosMagic    = 0x4d44    // statfs(2), MSDOS_SUPER_MAGIC
 	baseImage     = "live/filesystem.squashfs"
 	moduleFile    = "live/Tails.module"
-	stateDir      = ".iuk-apply" // on the target, while an upgrade is under way
+	stateDir      = ".iuk-apply" // on the target, during an upgrade
 	stagedDir     = stateDir + "/new"
 	backupDir     = stateDir + "/old"
 	trashDir      = stateDir + "/gone"
@@ -59,21 +58,18 @@ const (
 	journalFormat = 1
 )
 
-// ApplyOptions changes how a kit is applied. The zero value is what users want.
+// ApplyOptions are for tests of Apply. The zero value is what users want.
 type ApplyOptions struct {
-	// SkipVerify leaves out reading back what was written.
-	SkipVerify bool
-
-	// fault is called before (done false) and after (done true) each change
-	// of the target. An error makes the step fail.
+	// fault is called before (done false) and after (done true) each change of
+	// the target. An error makes the step fail.
 	fault func(op, name string, done bool) error
-	// free replaces asking the file system for its free bytes.
+	// free replaces the look-up of free bytes on the file system.
 	free func() (int64, error)
 	// syncfs replaces durable.SyncFS.
 	syncfs func(*os.File) error
 }
 
-// ApplyResult says what Apply or Rollback did.
+// ApplyResult describes what Apply or Rollback did.
 type ApplyResult struct {
 	// Resumed is set when an unfinished upgrade was found and completed.
 	Resumed bool `json:"resumed"`
@@ -83,14 +79,21 @@ type ApplyResult struct {
 	Added    []string `json:"added,omitempty"`
 	Replaced []string `json:"replaced,omitempty"`
 	Deleted  []string `json:"deleted,omitempty"`
-	// Unchanged is the number of files that already were as the kit has them.
+	// Unchanged is the number of files that the target had already.
 	Unchanged int `json:"unchanged"`
-	// BootLoader holds the commands that install the boot loader, which Apply
-	// does not run. PARTITION and DISK stand for the devices.
+	// BootLoader are the commands that install the boot loader. Apply does not
+	// run them. PARTITION and DISK are placeholders for the devices.
 	BootLoader []string `json:"boot_loader,omitempty"`
 }
 
-// Apply installs the kit in the image at kitPath. See [ApplyFS].
+// Apply installs the kit of format 2 in the file kitPath onto the system partition that
+// is mounted at target: it copies the kit's overlay/ tree, writes the names of the base image and
+// the kit's diffs to live/Tails.module, and deletes the files in delete_files and the
+// diffs of earlier kits. APPLY.md describes how it recovers from interruptions.
+//
+// An error that wraps ErrUnfinished means that the target is between two states.
+// After any other error the target is unchanged. Apply completes an unfinished
+// upgrade with the same kit.
 func Apply(ctx context.Context, kitPath, target string, o ApplyOptions) (*ApplyResult, error) {
 	f, err := regfile.Open(kitPath)
 	if err != nil {
@@ -112,22 +115,6 @@ func Apply(ctx context.Context, kitPath, target string, o ApplyOptions) (*ApplyR
 	return res, nil
 }
 
-// ApplyFS installs a kit of format 2 onto the system partition that is mounted
-// at target: the kit's overlay/ tree goes onto it, live/Tails.module names the
-// base image and the kit's diffs, and what the kit deletes goes, the diffs of
-// earlier kits too. How it stays recoverable is written in APPLY.md.
-//
-// An error that wraps ErrUnfinished means that the target is between two
-// states; after any other the target is as it was. When an unfinished upgrade
-// by the same kit is found, ApplyFS completes it.
-func ApplyFS(ctx context.Context, kit fs.FS, target string, o ApplyOptions) (*ApplyResult, error) {
-	k, err := readKit(kit)
-	if err != nil {
-		return nil, err
-	}
-	return applyKit(ctx, k, target, o)
-}
-
 func applyKit(ctx context.Context, k *openedKit, target string, o ApplyOptions) (*ApplyResult, error) {
 	d, err := openTarget(target, o)
 	if err != nil {
@@ -145,21 +132,21 @@ func applyKit(ctx context.Context, k *openedKit, target string, o ApplyOptions) 
 		}
 		res.Resumed = true
 	} else {
-		// Whatever is in the state directory belongs to an apply that never
-		// came to its journal, or to one that was complete.
+		// Without a journal, the state directory is left from an apply that was
+		// interrupted before the journal, or after the end.
 		if err := d.removeAll(stateDir); err != nil {
 			return nil, d.refused(err)
 		}
 		if j, err = d.prepare(ctx, k, o); err != nil {
-			// The caller gets the state it had. Should the removal fail too, the
-			// next apply or rollback repeats it.
+			// The target is unchanged. If this removal fails, too, the next apply or
+			// rollback repeats it.
 			return nil, errors.Join(d.refused(err), d.removeAll(stateDir))
 		}
-		// If we stop before this, the target is as it was.
+		// Until here, an interruption leaves the target unchanged.
 		if err := d.commitJournal(j); err != nil {
 			return nil, fmt.Errorf("write journal: %w: %w", err, ErrUnfinished)
 		}
-		// If we stop after it, ApplyFS and Rollback both can go on.
+		// From here on, Apply and Rollback can both continue.
 	}
 	if err := d.forward(ctx, k, j, res.Resumed); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, ErrUnfinished)
@@ -183,8 +170,8 @@ func applyKit(ctx context.Context, k *openedKit, target string, o ApplyOptions) 
 	return res, nil
 }
 
-// Rollback restores the state before an unfinished upgrade. It returns
-// ErrNoUpgrade if there is none, so also after an upgrade that is complete.
+// Rollback restores the state before an unfinished upgrade. It returns ErrNoUpgrade
+// if there is none, also after a complete upgrade.
 func Rollback(ctx context.Context, target string, o ApplyOptions) (*ApplyResult, error) {
 	d, err := openTarget(target, o)
 	if err != nil {
@@ -213,7 +200,7 @@ func Rollback(ctx context.Context, target string, o ApplyOptions) (*ApplyResult,
 	return &ApplyResult{RolledBack: true}, nil
 }
 
-// refused names the two errors of a target that cannot be written.
+// refused adds ErrReadOnly or ErrNoSpace to the system's errors of these kinds.
 func (d *disk) refused(err error) error {
 	switch {
 	case errors.Is(err, ErrReadOnly), errors.Is(err, ErrNoSpace):
@@ -225,8 +212,9 @@ func (d *disk) refused(err error) error {
 	return err
 }
 
-// rank orders the files of a kit: first what nothing uses yet, then what boots,
-// last what decides. Files of one rank are flushed before the next rank starts.
+// rank orders the files of a kit: first those that nothing uses yet, then those that
+// boot, last the one that activates the diff. Files of one rank are flushed before
+// the next rank starts.
 func rank(p string) int {
 	f := fold(p)
 	switch {
@@ -242,7 +230,7 @@ func rank(p string) int {
 	return 1
 }
 
-// forward makes the target new. With resume it trusts nothing it finds.
+// forward installs the new state. With resume, it checks every file that it finds.
 func (d *disk) forward(ctx context.Context, k *openedKit, j *journal, resume bool) error {
 	for _, dir := range []string{stagedDir, backupDir, trashDir} {
 		if err := d.mkdirIfMissing(dir); err != nil {
@@ -282,8 +270,8 @@ func (d *disk) forward(ctx context.Context, k *openedKit, j *journal, resume boo
 	if err := d.sync(); err != nil {
 		return err
 	}
-	// The new state is complete. Old files go last, and only to a place from
-	// which Rollback can take them.
+	// The new state is complete. Old files are removed last, and only moved to where
+	// Rollback finds them.
 	for i, p := range j.Gone {
 		if _, err := d.root.Lstat(p); errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -297,7 +285,7 @@ func (d *disk) forward(ctx context.Context, k *openedKit, j *journal, resume boo
 	return d.sync()
 }
 
-// restage writes file i's new content once more, after it was lost.
+// restage writes the new content of file i again, after it was lost.
 func (d *disk) restage(ctx context.Context, k *openedKit, i int, f *planned) error {
 	if err := d.removeAll(slot(stagedDir, i)); err != nil {
 		return err
@@ -426,8 +414,8 @@ func (d *disk) restore(ctx context.Context, i int, f *planned) error {
 	return d.rename(tmp, f.Path)
 }
 
-// finish ends an upgrade or a rollback: without a journal the state directory
-// means nothing, and it goes last.
+// finish ends an upgrade or a rollback. It removes the journal first: without it the
+// state directory has no meaning.
 func (d *disk) finish() error {
 	if err := d.remove(journalFile); err != nil {
 		return err

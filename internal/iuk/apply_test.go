@@ -1,20 +1,16 @@
 package iuk
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -26,7 +22,7 @@ import (
 
 func text(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s), Mode: 0o644} }
 
-// exampleTarget is a system partition that was upgraded once before.
+// exampleTarget returns a system partition that was upgraded once before.
 func exampleTarget() fstest.MapFS {
 	return fstest.MapFS{
 		"live/filesystem.squashfs":  text("base image"),
@@ -74,7 +70,7 @@ func exampleProvenance() string {
 	return string(b)
 }
 
-// wantNew is exampleTarget after exampleKit.
+// wantNew returns exampleTarget after exampleKit.
 func wantNew() map[string]string {
 	return map[string]string{
 		"live/filesystem.squashfs": "base image",
@@ -95,7 +91,7 @@ func wantNew() map[string]string {
 	}
 }
 
-// tree reads a directory: files with content, empty directories with a slash.
+// tree reads a directory: files with their content, empty directories with a slash.
 func tree(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
@@ -120,8 +116,8 @@ func tree(t testing.TB, dir string) map[string]string {
 	return all
 }
 
-// scratch is a directory in memory where there is one: the crash tests make some
-// ten thousand small files.
+// scratch returns a directory in memory, if possible: the crash tests write tens of
+// thousands of small files.
 func scratch(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "iuk-apply-")
@@ -150,7 +146,7 @@ func wantTree(t *testing.T, dir, what string, want map[string]string) {
 
 func TestApply(t *testing.T) {
 	dir := newTarget(t)
-	res, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
+	res, err := applyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +164,7 @@ func TestApply(t *testing.T) {
 	}
 
 	// Again: nothing to do.
-	res, err = ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
+	res, err = applyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,12 +200,12 @@ func TestApplyRefuses(t *testing.T) {
 			k["control.yml"] = text("delete_files: [../etc/passwd]\n")
 		}, ErrKit, `control.yml: delete_files: path "../etc/passwd" is not clean and relative: bad kit`},
 		{"delete all", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["control.yml"] = text("delete_files: [Live]\n") }, ErrKit,
-			`control.yml: delete_files: "Live" is not a kit's to delete: bad kit`},
+			`control.yml: delete_files: a kit must not delete "Live": bad kit`},
 		{"delete the new", func(k fstest.MapFS, _ string, _ *ApplyOptions) {
 			k["control.yml"] = text("delete_files: [EFI/new-dir]\n")
 		}, ErrKit, `control.yml: delete_files: "EFI/new-dir" is also in the overlay: bad kit`},
 		{"replaces base", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/FILESYSTEM.squashfs"] = text("x") }, ErrKit,
-			`overlay: "live/FILESYSTEM.squashfs" is not a kit's to replace: bad kit`},
+			`overlay: a kit must not replace "live/FILESYSTEM.squashfs": bad kit`},
 		{"case", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/VMLINUZ"] = text("x") }, ErrKit,
 			`overlay: "live/VMLINUZ" and "live/vmlinuz" are one file on FAT32: bad kit`},
 		{"name", func(k fstest.MapFS, _ string, _ *ApplyOptions) { k["overlay/live/a:b"] = text("x") }, ErrKit,
@@ -244,7 +240,7 @@ func TestApplyRefuses(t *testing.T) {
 			dir, kit, o := newTarget(t), exampleKit(), ApplyOptions{}
 			tt.change(kit, dir, &o)
 			before := tree(t, dir)
-			_, err := ApplyFS(t.Context(), kit, dir, o)
+			_, err := applyFS(t.Context(), kit, dir, o)
 			if !errors.Is(err, tt.is) {
 				t.Fatalf("expected %v, found %v", tt.is, err)
 			}
@@ -256,7 +252,7 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
-// lyingFS gives a file another size than it has.
+// lyingFS reports a wrong size for a file.
 type lyingFS struct {
 	fs.FS
 	name string
@@ -293,7 +289,7 @@ func (l lyingFS) ReadDir(name string) ([]fs.DirEntry, error) {
 func TestLyingSize(t *testing.T) {
 	for _, size := range []int64{3, 300} {
 		dir := newTarget(t)
-		_, err := ApplyFS(t.Context(), lyingFS{exampleKit(), "overlay/live/vmlinuz", size}, dir, ApplyOptions{})
+		_, err := applyFS(t.Context(), lyingFS{exampleKit(), "overlay/live/vmlinuz", size}, dir, ApplyOptions{})
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("write new live/vmlinuz: expected %d bytes, found ", size)) {
 			t.Errorf("size %d: %v", size, err)
 		}
@@ -323,7 +319,7 @@ func TestReadOnlyTarget(t *testing.T) {
 	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Skipf("remount: %v", err)
 	}
-	_, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
+	_, err := applyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
 	if !errors.Is(err, ErrReadOnly) || err.Error() != "target is read-only" {
 		t.Errorf("expected %v, found %v", ErrReadOnly, err)
 	}
@@ -351,7 +347,7 @@ func TestSmallTarget(t *testing.T) {
 	kit["overlay/live/6.9.squashfs"] = &fstest.MapFile{Data: make([]byte, 3<<20), Mode: 0o644}
 	before := tree(t, dir)
 	for _, o := range []ApplyOptions{{}, {free: func() (int64, error) { return 1 << 40, nil }}} {
-		if _, err := ApplyFS(t.Context(), kit, dir, o); !errors.Is(err, ErrNoSpace) || errors.Is(err, ErrUnfinished) {
+		if _, err := applyFS(t.Context(), kit, dir, o); !errors.Is(err, ErrNoSpace) || errors.Is(err, ErrUnfinished) {
 			t.Errorf("expected %v, found %v", ErrNoSpace, err)
 		}
 		wantTree(t, dir, "target", before)
@@ -362,8 +358,8 @@ func TestApplyLocks(t *testing.T) {
 	dir := newTarget(t)
 	var inner error
 	var once sync.Once
-	_, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
-		once.Do(func() { _, inner = ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{}) })
+	_, err := applyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
+		once.Do(func() { _, inner = applyFS(t.Context(), exampleKit(), dir, ApplyOptions{}) })
 		return nil
 	}})
 	if err != nil || !errors.Is(inner, ErrBusy) {
@@ -374,385 +370,29 @@ func TestApplyLocks(t *testing.T) {
 func TestOtherKitIsRefused(t *testing.T) {
 	dir := newTarget(t)
 	crashAt(t, dir, point{"rename", "live/vmlinuz", false}, func(o ApplyOptions) error {
-		_, err := ApplyFS(t.Context(), exampleKit(), dir, o)
+		_, err := applyFS(t.Context(), exampleKit(), dir, o)
 		return err
 	})
 	before := tree(t, dir)
 	other := exampleKit()
 	other["overlay/live/6.10.squashfs"] = text("x")
-	_, err := ApplyFS(t.Context(), other, dir, ApplyOptions{})
+	_, err := applyFS(t.Context(), other, dir, ApplyOptions{})
 	if !errors.Is(err, ErrUnfinished) || !strings.HasPrefix(err.Error(), "by another kit (expected ") {
 		t.Errorf("another kit: %v", err)
 	}
 	wantTree(t, dir, "target", before)
 }
 
-// noSync is for tests of killed processes, which lose nothing that the kernel
-// has: flushing thousands of times would take minutes.
-func noSync(*os.File) error { return nil }
-
-// point is a place where an apply can stop.
-type point struct {
-	op, name string
-	done     bool
-}
-
-// record runs do and returns all its points in order.
-func record(t *testing.T, do func(ApplyOptions) error) []point {
-	t.Helper()
-	var all []point
-	err := do(ApplyOptions{syncfs: noSync, fault: func(op, name string, done bool) error {
-		all = append(all, point{op, name, done})
-		return nil
-	}})
+// applyFS applies a kit that is not in a SquashFS image.
+func applyFS(ctx context.Context, kit fs.FS, target string, o ApplyOptions) (*ApplyResult, error) {
+	k, err := readKit(kit)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	return all
+	return applyKit(ctx, k, target, o)
 }
 
-var errCrash = errors.New("crash")
-
-// crashed stops at the n-th point for good: as after a kill, no later step has
-// an effect.
-func crashed(n int) ApplyOptions {
-	i := -1
-	return ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
-		if i++; i >= n {
-			return errCrash
-		}
-		return nil
-	}}
-}
-
-func crashAt(t *testing.T, dir string, at point, do func(ApplyOptions) error) {
-	t.Helper()
-	dead := false
-	err := do(ApplyOptions{syncfs: noSync, fault: func(op, name string, done bool) error {
-		if dead = dead || at == (point{op, name, done}); dead {
-			return errCrash
-		}
-		return nil
-	}})
-	if !errors.Is(err, errCrash) {
-		t.Fatalf("crash at %+v in %s: %v", at, dir, err)
-	}
-}
-
-// committed is the number of points before the journal counts, finished the
-// number before it is gone.
-func journalPoints(points []point) (committed, finished int) {
-	for i, p := range points {
-		switch p {
-		case point{"rename", journalFile, true}:
-			committed = i
-		case point{"remove", journalFile, true}:
-			finished = i
-		}
-	}
-	return committed, finished
-}
-
-// TestCrashes stops an apply at each of its points, then checks that apply
-// completes and rollback restores, and that the journal alone decides which
-// state a stopped apply is in.
-func TestCrashes(t *testing.T) {
-	oldState, newState := contents(exampleTarget()), wantNew()
-	apply := func(dir string, o ApplyOptions) error {
-		_, err := ApplyFS(t.Context(), exampleKit(), dir, o)
-		return err
-	}
-	points := record(t, func(o ApplyOptions) error { return apply(newTarget(t), o) })
-	committed, finished := journalPoints(points)
-	if committed < 10 || finished < committed+10 {
-		t.Fatalf("journal from %d to %d of %d points", committed, finished, len(points))
-	}
-	for n, p := range points {
-		name := fmt.Sprintf("%d-%s-%s-%v", n, p.op, strings.ReplaceAll(p.name, "/", "_"), p.done)
-		t.Run(name, func(t *testing.T) {
-			for _, recovery := range []string{"apply", "rollback"} {
-				dir := newTarget(t)
-				if err := apply(dir, crashed(n)); !errors.Is(err, errCrash) {
-					t.Fatalf("expected the crash, found %v", err)
-				} else if !errors.Is(err, ErrUnfinished) && n >= committed {
-					t.Errorf("error after the journal does not say so: %v", err)
-				}
-				visible := tree(t, dir)
-				maps.DeleteFunc(visible, func(p, _ string) bool { return strings.HasPrefix(p, stateDir+"/") })
-				switch {
-				case n < committed:
-					if d := cmp.Diff(oldState, visible); d != "" {
-						t.Errorf("before the journal (-want +got):\n%s", d)
-					}
-				case n >= finished:
-					if d := cmp.Diff(newState, visible); d != "" {
-						t.Errorf("after the journal (-want +got):\n%s", d)
-					}
-				}
-				if recovery == "apply" {
-					if err := apply(dir, ApplyOptions{syncfs: noSync}); err != nil {
-						t.Fatal(err)
-					}
-					wantTree(t, dir, "completed", newState)
-					continue
-				}
-				_, err := Rollback(t.Context(), dir, ApplyOptions{syncfs: noSync})
-				switch {
-				case n >= finished:
-					if err != nil && !errors.Is(err, ErrNoUpgrade) {
-						t.Fatal(err)
-					}
-					wantTree(t, dir, "complete before", newState)
-				case err != nil && !errors.Is(err, ErrNoUpgrade):
-					t.Fatal(err)
-				case err != nil && n > committed:
-					t.Error(err)
-				default:
-					wantTree(t, dir, "rolled back", oldState)
-				}
-			}
-		})
-	}
-}
-
-// TestSecondCrash stops the recovery as well, at each of its points, and
-// recovers in either direction from there.
-func TestSecondCrash(t *testing.T) {
-	oldState, newState := contents(exampleTarget()), wantNew()
-	apply := func(dir string, o ApplyOptions) error {
-		_, err := ApplyFS(t.Context(), exampleKit(), dir, o)
-		return err
-	}
-	rollback := func(dir string, o ApplyOptions) error {
-		_, err := Rollback(t.Context(), dir, o)
-		return err
-	}
-	points := record(t, func(o ApplyOptions) error { return apply(newTarget(t), o) })
-	committed, finished := journalPoints(points)
-	step := 3 // a sample; all of them take a minute
-	switch {
-	case os.Getenv("CI") == "true":
-		step = 1
-	case testing.Short():
-		step = 13
-	}
-	for n := committed + 1; n < finished; n += step {
-		for first, recover := range map[string]func(string, ApplyOptions) error{"apply": apply, "rollback": rollback} {
-			start := func() string {
-				dir := newTarget(t)
-				if err := apply(dir, crashed(n)); !errors.Is(err, errCrash) {
-					t.Fatal(err)
-				}
-				return dir
-			}
-			again := record(t, func(o ApplyOptions) error { return recover(start(), o) })
-			_, gone := journalPoints(again)
-			for m := 0; m < gone; m += (step + 1) / 2 {
-				for second, finish := range map[string]func(string, ApplyOptions) error{"apply": apply, "rollback": rollback} {
-					dir := start()
-					if err := recover(dir, crashed(m)); !errors.Is(err, errCrash) {
-						t.Fatal(err)
-					}
-					if err := finish(dir, ApplyOptions{syncfs: noSync}); err != nil {
-						t.Fatalf("apply stopped at %v, %s at %v, then %s: %v", points[n], first, again[m], second, err)
-					}
-					want := newState
-					if second == "rollback" {
-						want = oldState
-					}
-					if d := cmp.Diff(want, tree(t, dir)); d != "" {
-						t.Fatalf("apply stopped at %v, %s at %v, then %s (-want +got):\n%s", points[n], first, again[m], second, d)
-					}
-					os.RemoveAll(dir)
-				}
-			}
-		}
-	}
-}
-
-// TestFailedSteps lets each step fail alone, without effect or with it: what
-// follows may clean up.
-func TestFailedSteps(t *testing.T) {
-	oldState, newState := contents(exampleTarget()), wantNew()
-	points := record(t, func(o ApplyOptions) error {
-		_, err := ApplyFS(t.Context(), exampleKit(), newTarget(t), o)
-		return err
-	})
-	for n, p := range points {
-		dir := newTarget(t)
-		i := -1
-		_, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
-			if i++; i == n {
-				return unix.EIO
-			}
-			return nil
-		}})
-		if !errors.Is(err, unix.EIO) {
-			t.Fatalf("%+v: %v", p, err)
-		}
-		if !errors.Is(err, ErrUnfinished) {
-			wantTree(t, dir, fmt.Sprintf("%+v failed and nothing is unfinished", p), oldState)
-		}
-		if _, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync}); err != nil {
-			t.Fatalf("%+v: %v", p, err)
-		}
-		wantTree(t, dir, fmt.Sprintf("apply after %+v failed", p), newState)
-	}
-}
-
-// TestLostAndDamaged simulates what a power cut on FAT can do to names that
-// were being moved: the kit replaces what is lost, rollback says what it cannot.
-func TestLostAndDamaged(t *testing.T) {
-	stop := func(t *testing.T) string {
-		dir := newTarget(t)
-		crashAt(t, dir, point{"rename", "live/vmlinuz", true}, func(o ApplyOptions) error {
-			_, err := ApplyFS(t.Context(), exampleKit(), dir, o)
-			return err
-		})
-		return dir
-	}
-	t.Run("kernel and initrd lost, diff cut", func(t *testing.T) {
-		dir := stop(t)
-		for _, p := range []string{"live/vmlinuz", "live/initrd.img"} {
-			if err := os.Remove(filepath.Join(dir, p)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := os.Truncate(filepath.Join(dir, "live/6.9.squashfs"), 3); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		wantTree(t, dir, "completed", wantNew())
-	})
-	t.Run("rollback", func(t *testing.T) {
-		dir := stop(t)
-		if err := os.Remove(filepath.Join(dir, "live/vmlinuz")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Rollback(t.Context(), dir, ApplyOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		wantTree(t, dir, "restored", contents(exampleTarget()))
-	})
-	t.Run("backup lost", func(t *testing.T) {
-		dir := stop(t)
-		if err := os.RemoveAll(filepath.Join(dir, backupDir)); err != nil {
-			t.Fatal(err)
-		}
-		before := tree(t, dir)
-		_, err := Rollback(t.Context(), dir, ApplyOptions{})
-		if want := "roll back: old copy of EFI/BOOT/grub.cfg is lost or damaged: journal on target is damaged: upgrade is unfinished"; err == nil || err.Error() != want {
-			t.Errorf("expected %q, found %v", want, err)
-		}
-		wantTree(t, dir, "untouched", before)
-	})
-	t.Run("journal damaged", func(t *testing.T) {
-		dir := stop(t)
-		p := filepath.Join(dir, journalFile)
-		b, err := os.ReadFile(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, damaged := range [][]byte{nil, b[:len(b)/2], bytes.Replace(b, []byte("vmlinuz"), []byte("vmlinux"), 1)} {
-			if err := os.WriteFile(p, damaged, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			before := tree(t, dir)
-			if _, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{}); !errors.Is(err, ErrJournal) {
-				t.Errorf("apply: %v", err)
-			}
-			if _, err := Rollback(t.Context(), dir, ApplyOptions{}); !errors.Is(err, ErrJournal) {
-				t.Errorf("rollback: %v", err)
-			}
-			wantTree(t, dir, "untouched", before)
-		}
-	})
-	t.Run("kit changed", func(t *testing.T) {
-		dir := stop(t)
-		if err := os.Remove(filepath.Join(dir, "live/vmlinuz")); err != nil {
-			t.Fatal(err)
-		}
-		kit := exampleKit()
-		kit["overlay/live/vmlinuz"] = text("kernel x.x") // same size: the same kit by its shape
-		_, err := ApplyFS(t.Context(), kit, dir, ApplyOptions{})
-		if !errors.Is(err, ErrKit) || !errors.Is(err, ErrUnfinished) {
-			t.Errorf("expected %v, found %v", ErrKit, err)
-		}
-	})
-}
-
-func TestCancelledApply(t *testing.T) {
-	dir := newTarget(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	_, err := ApplyFS(ctx, exampleKit(), dir, ApplyOptions{syncfs: noSync, fault: func(op, name string, done bool) error {
-		if op == "write" && name == slot(stagedDir, 2) {
-			cancel()
-		}
-		return nil
-	}})
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("expected %v, found %v", context.Canceled, err)
-	}
-	wantTree(t, dir, "target", contents(exampleTarget()))
-}
-
-// TestKilled kills a real process at each point.
-func TestKilled(t *testing.T) {
-	if dir := os.Getenv("IUK_TEST_TARGET"); dir != "" {
-		n, _ := strconv.Atoi(os.Getenv("IUK_TEST_POINT"))
-		_, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
-			if n--; n < 0 {
-				syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
-				select {}
-			}
-			return nil
-		}})
-		t.Fatalf("not killed: %v", err)
-	}
-	points := record(t, func(o ApplyOptions) error {
-		_, err := ApplyFS(t.Context(), exampleKit(), newTarget(t), o)
-		return err
-	})
-	committed, finished := journalPoints(points)
-	step := 2 // the points of one step; the other one is for the next kill
-	if testing.Short() {
-		step = 11
-	}
-	for n := 0; n < len(points); n += step {
-		for i, recovery := range []string{"apply", "rollback"} {
-			at := min(n+i, len(points)-1)
-			dir := newTarget(t)
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilled$")
-			cmd.Env = append(os.Environ(), "IUK_TEST_TARGET="+dir, "IUK_TEST_POINT="+strconv.Itoa(at))
-			out, err := cmd.CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("point %d: %v\n%s", at, err, out)
-			}
-			want := wantNew()
-			if recovery == "apply" {
-				_, err = ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{syncfs: noSync})
-			} else {
-				_, err = Rollback(t.Context(), dir, ApplyOptions{syncfs: noSync})
-				if at < finished {
-					want = contents(exampleTarget())
-				}
-				if errors.Is(err, ErrNoUpgrade) && (at < committed || at >= finished) {
-					err = nil
-				}
-			}
-			if err != nil {
-				t.Fatalf("%s after a kill at %+v: %v", recovery, points[at], err)
-			}
-			wantTree(t, dir, fmt.Sprintf("%s after a kill at %+v", recovery, points[at]), want)
-		}
-	}
-}
-
-// TestApplyOnFAT applies on the file system that kits are for, where the kernel
-// has it.
+// TestApplyOnFAT applies a kit to a real FAT32 file system, if the kernel supports it.
 func TestApplyOnFAT(t *testing.T) {
 	mkfs, err := exec.LookPath("mkfs.vfat")
 	if err != nil || os.Getuid() != 0 {
@@ -771,7 +411,7 @@ func TestApplyOnFAT(t *testing.T) {
 	}
 	defer unix.Unmount(mnt, unix.MNT_DETACH)
 	apply := func(o ApplyOptions) error {
-		_, err := ApplyFS(t.Context(), exampleKit(), mnt, o)
+		_, err := applyFS(t.Context(), exampleKit(), mnt, o)
 		return err
 	}
 	reset := func() {

@@ -15,7 +15,7 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// openISO opens an ISO image for the length of a test.
+// openISO opens an ISO image until the end of the test.
 func openISO(t *testing.T, name string) *iso9660.FS {
 	t.Helper()
 	f, err := os.Open(name)
@@ -34,8 +34,7 @@ func openISO(t *testing.T, name string) *iso9660.FS {
 	return img
 }
 
-// install writes a stick as an installer makes it of an ISO image: the image's
-// files, with isolinux under its other name.
+// install installs an ISO image on a stick, with isolinux renamed to syslinux.
 func install(t *testing.T, iso *iso9660.FS, module string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "stick")
@@ -63,9 +62,8 @@ func install(t *testing.T, iso *iso9660.FS, module string) string {
 	return dir
 }
 
-// TestApplyCreatedKit makes a kit of two images and applies it to a stick with
-// the old one: but for base image and diff the stick is then one made of the new
-// image.
+// TestApplyCreatedKit applies a kit to a stick with the old image. Except for base image
+// and diff, the stick is then like one with the new image.
 func TestApplyCreatedKit(t *testing.T) {
 	old, new := smallStates()
 	oldSq, newSq := squashfstest.Pack(t, old, squashfs.Options{}), squashfstest.Pack(t, new, squashfs.Options{})

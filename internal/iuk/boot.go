@@ -12,15 +12,14 @@ import (
 	"strings"
 )
 
-// The parts of an ISO image that a system partition has. Their files are found
-// whatever the case of their names: FAT32 does not tell them apart, and ISO 9660
-// names without Rock Ridge have none.
+// The parts of an ISO image that a system partition has. The case of their names does
+// not matter: FAT32 ignores it, and plain ISO 9660 names lack it.
 var (
 	shippedTrees = []string{"isolinux", "EFI", "utils"}
 	deleteTrees  = []string{"EFI", "isolinux", "syslinux", "tails", "utils"}
 )
 
-const maxRewrite = 16 << 20 // bytes of a file of isolinux/
+const maxRewrite = 16 << 20 // bytes of a file in isolinux/
 
 // isKernel reports whether a name in live/ is that of a kernel or an initrd:
 // vmlinuz, vmlinuz2, initrd.img, initrd2.img.
@@ -37,8 +36,8 @@ func isKernel(name string) bool {
 	return false
 }
 
-// bootMembers returns what of the new ISO image goes into the kit beside the
-// difference, sorted, and what the kit deletes. Without ISO images that is nothing.
+// bootMembers returns the kit's members from the new ISO image, sorted, and the paths
+// that the kit deletes. Without ISO images there are none.
 func bootMembers(ctx context.Context, from, to *openInput) ([]kitMember, []string, error) {
 	if to.iso == nil {
 		return nil, nil, nil
@@ -71,8 +70,7 @@ type bootFiles struct {
 	members  []kitMember
 }
 
-// addKernels adds the kernels and initrds that the old image does not have with
-// the same content.
+// addKernels adds the kernels and initrds that are new or changed.
 func (b *bootFiles) addKernels(ctx context.Context) error {
 	live, err := findTree(b.to.iso, "live")
 	if err != nil {
@@ -108,8 +106,7 @@ func (b *bootFiles) addKernels(ctx context.Context) error {
 	return nil
 }
 
-// isUnchanged compares a file of the new image with the one of its name in the
-// old image.
+// isUnchanged reports whether the old image has the same file.
 func (b *bootFiles) isUnchanged(ctx context.Context, file string) (bool, error) {
 	was, err := findPath(b.from.iso, file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -121,7 +118,7 @@ func (b *bootFiles) isUnchanged(ctx context.Context, file string) (bool, error) 
 	return sameFile(ctx, b.from.iso, was, b.to.iso, file)
 }
 
-// addTree adds a whole tree, whose root is called name on a system partition.
+// addTree adds a whole tree. name is its name on a system partition.
 func (b *bootFiles) addTree(ctx context.Context, name string) error {
 	root, err := findTree(b.to.iso, name)
 	if err != nil || root == "" {
@@ -139,13 +136,13 @@ func (b *bootFiles) addTree(ctx context.Context, name string) error {
 			b.members = append(b.members, kitMember{name: "overlay/" + target})
 			return nil
 		}
-		// FAT32 has no links: a link becomes what it leads to.
+		// FAT32 has no links: the target replaces a link.
 		st, err := fs.Stat(b.to.iso, file)
 		if err != nil {
 			return err
 		}
 		if !st.Mode().IsRegular() {
-			return fmt.Errorf("%w: %s is no regular file", ErrInput, file)
+			return fmt.Errorf("%w: %s is not a regular file", ErrInput, file)
 		}
 		if rewrite && st.Size() > maxRewrite {
 			return fmt.Errorf("%w: %s has %d bytes, at most %d can be rewritten", ErrInput, file, st.Size(), maxRewrite)
@@ -176,8 +173,8 @@ func (b *bootFiles) add(name, file string, size int64, mode fs.FileMode, rewrite
 	b.members = append(b.members, m)
 }
 
-// toSyslinux returns the name on a system partition of a file of an ISO image,
-// and whether its content is rewritten: what is directly in isolinux/.
+// toSyslinux returns the name on a system partition of a file of an ISO image, and
+// whether its content is rewritten, as that of files directly in isolinux/ is.
 func toSyslinux(name string) (string, bool) {
 	rest, ok := strings.CutPrefix(name, "isolinux/")
 	if name == "isolinux" {
@@ -209,9 +206,9 @@ func readDir(fsys fs.FS, name string) ([]fs.DirEntry, error) {
 	return fs.ReadDir(fsys, name)
 }
 
-// deletedFiles returns the paths on a system partition that the old ISO image has
-// and the new one has not: in live/, and anywhere in deleteTrees, a directory as
-// one. Names that differ in case only are one on FAT32, and stay.
+// deletedFiles returns the paths on a system partition that exist in the old ISO image
+// and not in the new one: in live/, and anywhere in deleteTrees. Of a directory it
+// returns only its own path. Names that differ only in case are the same.
 func deletedFiles(from, to *openInput) ([]string, error) {
 	if from.iso == nil {
 		return nil, nil
@@ -235,15 +232,15 @@ func deletedFiles(from, to *openInput) ([]string, error) {
 	return slices.Compact(d.paths), nil
 }
 
-// deletions collects paths that one image has and the other has not.
+// deletions collects paths that exist in one image only.
 type deletions struct {
 	from, to fs.FS
 	paths    []string // on the system partition
-	deep     bool     // the tree's directories count, too
-	shipped  bool     // kits hold the whole tree
+	deep     bool     // compare the tree's directories, too
+	shipped  bool     // kits contain the whole tree
 }
 
-// compare compares a directory, called name on a system partition, of both images.
+// compare compares a directory of both images. name is its name on a system partition.
 func (d *deletions) compare(was, is, name string) error {
 	old, err := readDir(d.from, was)
 	if err != nil {
@@ -261,7 +258,7 @@ func (d *deletions) compare(was, is, name string) error {
 		child := path.Join(name, e.Name())
 		n := have[fold(e.Name())]
 		if n == nil {
-			// What cannot be on FAT32 is not there.
+			// A path that is impossible on FAT32 does not exist there.
 			if target, _ := toSyslinux(child); checkPath(target) == nil && fold(target) != fold(baseImage) {
 				d.paths = append(d.paths, target)
 			}
@@ -274,7 +271,7 @@ func (d *deletions) compare(was, is, name string) error {
 		if d.shipped && isDir(d.from, oldName) != isDir(d.to, newName) {
 			return fmt.Errorf("%w: %s is a directory in one image and a file in the other, which no kit can replace", ErrInput, child)
 		}
-		if e.IsDir() && n.IsDir() { // links could lead back here
+		if e.IsDir() && n.IsDir() { // not links, which could form loops
 			if err := d.compare(oldName, newName, child); err != nil {
 				return err
 			}
@@ -289,7 +286,7 @@ func isDir(fsys fs.FS, name string) bool {
 	return err == nil && st.IsDir()
 }
 
-// sameFile compares a file of each of two images.
+// sameFile reports whether a file of one image equals a file of another.
 func sameFile(ctx context.Context, a fs.FS, nameA string, b fs.FS, nameB string) (bool, error) {
 	fa, err := a.Open(nameA)
 	if err != nil {
@@ -315,6 +312,7 @@ func sameFile(ctx context.Context, a fs.FS, nameA string, b fs.FS, nameB string)
 	return sameContent(ctx, fa, fb)
 }
 
+// sameContent reports whether two readers return the same bytes.
 func sameContent(ctx context.Context, a, b io.Reader) (bool, error) {
 	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {

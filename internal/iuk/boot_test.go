@@ -17,7 +17,7 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// isoTree writes the tree of an ISO image: files, an image at
+// isoTree writes the tree of an ISO image: files, and an image at
 // live/filesystem.squashfs.
 func isoTree(t testing.TB, files map[string]string, image string) string {
 	t.Helper()
@@ -38,7 +38,7 @@ func isoTree(t testing.TB, files map[string]string, image string) string {
 	return tree
 }
 
-// isoWith makes an ISO image of a tree with a command that ends in "-o".
+// isoWith makes an ISO image of a tree with a command that has mkisofs's options.
 func isoWith(t testing.TB, tree string, command ...string) string {
 	t.Helper()
 	squashfstest.Need(t, command[0])
@@ -47,9 +47,9 @@ func isoWith(t testing.TB, tree string, command ...string) string {
 	return iso
 }
 
-// TestISONaming makes kits from ISO images of every kind of names. Each has the
-// boot files, whatever the case in which the image has their names; or the image
-// is refused, because it lacks the name of the SquashFS file.
+// TestISONaming makes kits from ISO images with every kind of names. The kits have the
+// boot files, whatever the case of their names. An image is refused if its names are
+// too short for that of the SquashFS file.
 func TestISONaming(t *testing.T) {
 	old, new := smallStates()
 	oldSq, newSq := squashfstest.Pack(t, old, squashfs.Options{}), squashfstest.Pack(t, new, squashfs.Options{})
@@ -172,8 +172,8 @@ func TestISONaming(t *testing.T) {
 	}
 }
 
-// TestFATNames refuses, before anything is written, boot files that FAT32 cannot
-// hold or keep apart.
+// TestFATNames checks that Create refuses boot files that are not possible on FAT32, and
+// leaves nothing behind.
 func TestFATNames(t *testing.T) {
 	oldSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("a"))}, squashfs.Options{})
 	newSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("b"))}, squashfs.Options{})
@@ -228,16 +228,14 @@ func TestFATNames(t *testing.T) {
 	}
 }
 
-// TestFATVersionsAndSizes refuses versions whose difference could not have its
-// name, and files beyond 4 GiB.
+// TestFATVersionsAndSizes checks that Create refuses versions that are no name of a file
+// on FAT32, and files of 4 GiB and more.
 func TestFATVersionsAndSizes(t *testing.T) {
 	oldSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("a"))}, squashfs.Options{})
 	newSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("b"))}, squashfs.Options{})
 	for version, want := range map[string]string{
-		"filesystem": `overlay: "live/filesystem.squashfs" is not a kit's to replace`,
-		"Filesystem": `overlay: "live/Filesystem.squashfs" is not a kit's to replace`,
-		"nul":        `overlay: path "live/nul.squashfs": NUL is the name of a device`,
-		"Com1.5":     `overlay: path "live/Com1.5.squashfs": COM1 is the name of a device`,
+		"nul":    `overlay: path "live/nul.squashfs": NUL is the name of a device`,
+		"Com1.5": `overlay: path "live/Com1.5.squashfs": COM1 is the name of a device`,
 	} {
 		o := CreateOptions{From: []Source{{Version: "1", Image: input(t, oldSq)}}, To: Source{Version: version, Image: input(t, newSq)}, Epoch: testEpoch, Output: t.TempDir()}
 		if _, err := Create(t.Context(), o); !errors.Is(err, ErrFAT) || !strings.Contains(err.Error(), want) {

@@ -23,35 +23,34 @@ import (
 type Source struct {
 	Version string
 	Image   Input
-	// Manifest is the SHA-256 in hex of the frozen manifest that the image was
-	// built from, "" if it is not known. It goes into provenance.json.
+	// Manifest is the SHA-256, in hex, of the frozen manifest that the image was
+	// built from, or "" if it is unknown. It is written to provenance.json.
 	Manifest string
 }
 
-// CreateOptions says which kits to make.
+// CreateOptions describe the kits to make.
 type CreateOptions struct {
-	From []Source // old versions; one kit is made for each
-	To   Source   // the new version, read once for all
-	// Product and Arch are words of the kits' names. Defaults: Tails, amd64.
+	From []Source // old versions; each gets one kit
+	To   Source   // the new version, which is read once
+	// Product and Arch are parts of the kits' names. Defaults: Tails, amd64.
 	Product, Arch string
-	// Epoch is the time of all that a kit itself holds: its members, the
-	// difference's whiteouts, both images. Files in the difference have their
-	// own times.
+	// Epoch is the time of the container, of its members, and of the difference
+	// and its whiteouts. Other files in the difference keep their times.
 	Epoch time.Time
-	// Output is where the kits go. It is a directory when it exists as one, ends
-	// in a slash or From has several versions: the kits get their names in it, and
-	// it is made when it is missing. Else it is the name of the kit's file.
+	// Output is a directory if it exists as one, ends in a slash, or From has
+	// several versions. It is created if it is missing, and the kits get their
+	// standard names in it. Otherwise Output is the kit's file.
 	Output string
 	// IgnoreIfSameContent: see DiffOptions.
 	IgnoreIfSameContent []string
-	// Workers bounds the goroutines. Default: GOMAXPROCS. It does not affect
-	// the bytes.
+	// Workers bounds the number of goroutines. Default: GOMAXPROCS. It does not
+	// affect the bytes.
 	Workers int
-	// Progress is told of the work done and known of.
+	// Progress is called with the work done and the work known so far.
 	Progress func(done, total int64)
 }
 
-// Result is one kit that was made.
+// Result describes one kit.
 type Result struct {
 	From, To   string
 	Path       string // of the file
@@ -72,13 +71,13 @@ func (o *CreateOptions) check() error {
 	}
 	for _, w := range []string{o.Product, o.Arch} {
 		if !wordRE.MatchString(w) {
-			return fmt.Errorf("create kit: %q is no word of a kit's name", w)
+			return fmt.Errorf("create kit: %q cannot be part of a kit's name", w)
 		}
 	}
 	seen := map[string]bool{}
 	for _, s := range append([]Source{o.To}, o.From...) {
 		if !versionRE.MatchString(s.Version) {
-			return fmt.Errorf("create kit: version %q is not one", s.Version)
+			return fmt.Errorf("create kit: %q is not a version", s.Version)
 		}
 		if seen[s.Version] {
 			return fmt.Errorf("create kit: version %s is given twice", s.Version)
@@ -90,20 +89,23 @@ func (o *CreateOptions) check() error {
 			}
 		}
 	}
+	if fold("live/"+o.To.Version+".squashfs") == fold(baseImage) {
+		return fmt.Errorf("create kit: %q cannot be the new version: its difference would replace %s", o.To.Version, baseImage)
+	}
 	if e := o.Epoch.Unix(); o.Epoch.IsZero() || e < 0 || e > math.MaxUint32 {
 		return fmt.Errorf("create kit: epoch %v is not from 1970 to 2106", o.Epoch)
 	}
 	return nil
 }
 
-// MemoryGoal is the soft limit of memory, in bytes, for programs that call
-// Create or Verify (see runtime/debug.SetMemoryLimit): without one, garbage
-// doubles what they need.
+// MemoryGoal is a memory limit, in bytes, that programs should set before they call
+// Create or Verify (see runtime/debug.SetMemoryLimit). Without it, garbage doubles
+// their use of memory.
 const MemoryGoal = 128 << 20
 
-// Create makes a kit of format 2 for each old version. A kit appears under its
-// name when it is complete. The bytes depend on the images, versions, product,
-// architecture, manifests, epoch and globs, and on nothing else.
+// Create makes a kit of format 2 for each old version. A kit gets its name when it is
+// complete. Its bytes depend only on images, versions, product, architecture,
+// manifests, epoch and globs.
 func Create(ctx context.Context, o CreateOptions) ([]Result, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -164,7 +166,7 @@ func (c *creation) run(ctx context.Context, out *destination) ([]Result, error) 
 		}
 		places = append(places, io.NewOffsetWriter(k.f, int64(k.at)))
 	}
-	// Digests are computed beside all else; only provenance.json waits for them.
+	// Digests are computed concurrently; only provenance.json needs them.
 	hashes := hashInputs(ctx, append([]*openInput{c.to}, c.from...))
 	defer hashes.stop()
 	hashes.addWorker()
@@ -172,7 +174,7 @@ func (c *creation) run(ctx context.Context, out *destination) ([]Result, error) 
 	if err != nil {
 		return nil, fmt.Errorf("create kit: %w", err)
 	}
-	// The disk and the cores that are free now take their part of what is left.
+	// Use the disk and the cores that are idle now.
 	for _, k := range c.kits {
 		_ = unix.SyncFileRange(int(k.f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
@@ -193,12 +195,12 @@ func (c *creation) run(ctx context.Context, out *destination) ([]Result, error) 
 	return made, nil
 }
 
-// failed names the kit that an error is about.
+// failed adds the versions of kit i to an error.
 func (c *creation) failed(i int, err error) error {
 	return fmt.Errorf("create kit from %s to %s: %w", c.o.From[i].Version, c.o.To.Version, err)
 }
 
-// begin starts the kit of old version i, in a file beside the one of its name.
+// begin starts the kit for old version i, in a temporary file.
 func (c *creation) begin(ctx context.Context, i int, name string) (*kitWriter, error) {
 	o := &c.o
 	record := func(s Source, in *openInput) ImageRecord {
@@ -248,7 +250,7 @@ func (c *creation) differences(ctx context.Context, places []io.WriterAt) (*diff
 	return d, d.write(ctx, places)
 }
 
-// inputHashes computes the digests of images beside other work.
+// inputHashes computes the digests of images concurrently with other work.
 type inputHashes struct {
 	inputs  []*openInput
 	digests []cas.Digest
@@ -288,26 +290,26 @@ func (h *inputHashes) stop() {
 	_ = h.group.Wait() // the caller waited for the digests, or has another error
 }
 
-// kitWriter writes one kit beside its place and moves it there.
+// kitWriter writes one kit to a temporary file and renames it.
 type kitWriter struct {
 	prov   Provenance
-	name   string // of the kit, once complete
+	name   string // of the complete kit
 	f      *os.File
 	w      *squashfs.Writer
-	at     uint64 // place of the difference in the container, bytes
+	at     uint64 // offset of the difference in the container
 	boot   []kitMember
 	remove []string
 }
 
-// open opens a file beside the kit's place. The difference goes to a place in it
-// that is known already: the container stores it as it is.
+// open opens a temporary file in the kit's directory. The offset of the difference is
+// known already, since the container does not compress it.
 func (k *kitWriter) open() error {
 	var err error
 	if k.f, err = os.CreateTemp(filepath.Dir(k.name), ".iuk-*.partial"); err != nil {
 		return err
 	}
 	k.w, err = squashfs.NewWriter(k.f, squashfs.WriterOptions{
-		Compressor: squashfs.Gzip, // every kernel of every old version reads it
+		Compressor: squashfs.Gzip, // the kernels of all old versions support it
 		BlockSize:  kitBlockSize,
 		ModTime:    uint32(k.prov.Epoch),
 	})
@@ -319,7 +321,7 @@ func (k *kitWriter) open() error {
 	return nil
 }
 
-// abandon removes what is not complete.
+// abandon removes an incomplete kit.
 func (k *kitWriter) abandon() {
 	if k.f != nil {
 		k.f.Close()
@@ -327,7 +329,7 @@ func (k *kitWriter) abandon() {
 	}
 }
 
-// finish writes the members beside the difference, and gives the kit its name.
+// finish writes the other members and publishes the kit.
 func (k *kitWriter) finish(ctx context.Context, s *oldState) (Result, error) {
 	stats, p := s.stats, &k.prov
 	k.w.Skip(stats.Size)
@@ -348,7 +350,7 @@ func (k *kitWriter) finish(ctx context.Context, s *oldState) (Result, error) {
 		bytesMember("provenance.json", prov),
 		diff,
 	}, k.boot...)
-	if err := checkMembers(members); err != nil { // now that the size is known
+	if err := checkMembers(members); err != nil { // now the size of the difference is known
 		return Result{}, err
 	}
 	sb, err := writeMembers(ctx, k.w, members, uint32(p.Epoch))
@@ -361,7 +363,7 @@ func (k *kitWriter) finish(ctx context.Context, s *oldState) (Result, error) {
 	return Result{From: p.Base.Version, To: p.New.Version, Path: k.name, Size: sb.PaddedSize(), Diff: stats, Provenance: *p}, nil
 }
 
-// publish makes the file durable and gives it the kit's name.
+// publish makes the file durable and renames it to the kit's name.
 func (k *kitWriter) publish() error {
 	if err := k.f.Chmod(0o644); err != nil {
 		return err

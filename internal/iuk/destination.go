@@ -10,14 +10,15 @@ import (
 	"strings"
 )
 
-// destination is where kits go.
+// destination is the directory or file for kits.
 type destination struct {
 	name string
-	dir  bool     // name is a directory, where kits get names of their own
-	made []string // directories that were made, parents first
+	dir  bool     // name is a directory, in which kits have their standard names
+	made []string // directories that were created, parents first
 }
 
-// makeDestination finds out what Output means, and makes it if it is a directory.
+// makeDestination determines the meaning of Output, and creates it if it is a
+// directory.
 func makeDestination(o CreateOptions) (*destination, error) {
 	out := &destination{name: o.Output}
 	st, err := os.Stat(o.Output)
@@ -58,7 +59,7 @@ func (o *destination) mkdir() error {
 	return nil
 }
 
-// abandon removes the directories that were made, unless something is in them.
+// abandon removes the directories that were created, if they are empty.
 func (o *destination) abandon() {
 	for _, dir := range slices.Backward(o.made) {
 		if os.Remove(dir) != nil {
@@ -67,7 +68,7 @@ func (o *destination) abandon() {
 	}
 }
 
-// kit returns the name of the file for the kit from old version i.
+// kit returns the name of the kit from old version i.
 func (o *destination) kit(c CreateOptions, i int) string {
 	if !o.dir {
 		return o.name

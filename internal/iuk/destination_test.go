@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// TestOutput gives --output each of its meanings.
+// TestOutput checks each meaning of CreateOptions.Output.
 func TestOutput(t *testing.T) {
 	image := func(content string) Input {
 		return input(t, squashfstest.Pack(t, []fixture{ffile("a", []byte(content))}, squashfs.Options{}))
@@ -79,7 +79,7 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// kitsBelow returns the files below a directory that have any content.
+// kitsBelow returns the files below a directory that are not empty.
 func kitsBelow(t *testing.T, dir string) []string {
 	t.Helper()
 	var out []string

@@ -15,68 +15,57 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// DiffOptions says how a difference is made. The zero value works.
+// DiffOptions configure a difference. The zero value has useful defaults.
 type DiffOptions struct {
 	// Epoch is the time of the image and of its whiteouts. Default: the time in
 	// the new image.
 	Epoch time.Time
-	// IgnoreIfSameContent are globs over absolute paths. A regular file that
-	// matches one, and whose content did not change, is left out of the
-	// difference whatever else changed about it. "*" and "?" do not match a
-	// slash, "**" as a whole element matches any number of elements.
+	// IgnoreIfSameContent are globs for absolute paths. A matching regular file
+	// whose content is unchanged is left out of the difference, even if its
+	// attributes changed. "*" and "?" do not match a slash; the element "**"
+	// matches any number of elements.
 	IgnoreIfSameContent []string
-	// Workers bounds the goroutines. Default: GOMAXPROCS. It does not affect
-	// the bytes.
+	// Workers bounds the number of goroutines. Default: GOMAXPROCS. It does not
+	// affect the bytes.
 	Workers int
-	// Progress is told of the steps done.
+	// Progress is called with the steps done.
 	Progress func(done, total int64)
 }
 
-// DiffStats tells what a difference holds and how it was made.
+// DiffStats counts the contents of a difference and the work to make it.
 type DiffStats struct {
-	Added, Changed, Removed int64 // names; of a removed directory only its own
+	Added, Changed, Removed int64 // names; a removed directory counts once
 	Ignored                 int64 // names left out by IgnoreIfSameContent
-	CopiedBytes             int64 // compressed bytes taken over as they are
-	CopiedFragments         int64 // fragment blocks taken over as they are
+	CopiedBytes             int64 // compressed bytes copied
+	CopiedFragments         int64 // fragment blocks copied
 	PackedFragments         int64 // fragment blocks packed again
 	PackedBytes             int64 // bytes of tails in them
 	DecodedBlocks           int64 // blocks decoded to compare content
 	Size                    int64 // bytes of the image with its padding
 }
 
-// Diff writes to w, as a SquashFS image, the upper directory of an overlay that
-// over old shows new. FORMAT.md describes how.
-func Diff(ctx context.Context, w io.WriterAt, old, new *squashfs.Reader, o DiffOptions) (DiffStats, error) {
-	d, err := newDiffer(ctx, new, []*squashfs.Reader{old}, o)
-	if err != nil {
-		return DiffStats{}, err
-	}
-	err = d.write(ctx, []io.WriterAt{w})
-	return d.olds[0].stats, err
-}
-
-// overlayXattr is the prefix of overlayfs's own xattrs, which no difference
-// holds and which never count.
+// overlayXattr is the prefix of the xattrs of overlayfs. Differences have none of them,
+// and comparisons ignore them.
 const overlayXattr = "trusted.overlay."
 
-// differ makes the differences of several old images to one new one, which is
-// read once for all.
+// differ makes the differences between several old images and a new one, which is read
+// once.
 type differ struct {
 	o     DiffOptions
 	globs []glob
 	new   *squashfs.Reader
 	olds  []*oldState
 
-	// Of the new image, by ordinal: the place of a name in a walk that visits
-	// a directory before what it holds.
+	// Of the new image, by ordinal: the index of a name in a walk that visits a
+	// directory before its contents.
 	parents []uint32
-	links   map[uint32]uint32 // inode number -> names, of files with several
-	fragEnd map[uint32]uint32 // fragment -> bytes of it that are used
+	links   map[uint32]uint32 // inode number -> number of names, if there are several
+	fragEnd map[uint32]uint32 // fragment -> number of its bytes that are used
 
 	progress *progress
 }
 
-// oldState is what is known of one old image against the new one.
+// oldState is the state of the comparison of one old image with the new one.
 type oldState struct {
 	r          *squashfs.Reader
 	marked     bitset // by ordinal: the name is in the difference
@@ -84,12 +73,12 @@ type oldState struct {
 	candidates []candidate
 	groups     map[uint32]*linkGroup // by the new inode's number
 	stats      DiffStats
-	added      []string // names, one for all below a new directory
+	added      []string // names, without those below a new directory
 	addedBytes int
 }
 
-// candidate is a regular file of equal size in both images whose content must
-// be compared.
+// candidate is a regular file of equal size in both images, whose content must be
+// compared.
 type candidate struct {
 	ord    uint32
 	differ bool
@@ -163,10 +152,10 @@ func newDiffer(ctx context.Context, new *squashfs.Reader, olds []*squashfs.Reade
 		return nil, fmt.Errorf("compare content: %w", err)
 	}
 	for _, s := range d.olds {
-		d.settle(s)
+		d.markChanged(s)
 	}
-	// What comparing left behind is more than what writing needs: without this
-	// the two add up.
+	// The comparison leaves more garbage than writing needs memory. Without this,
+	// both add up.
 	runtime.GC()
 	return d, nil
 }
@@ -214,7 +203,7 @@ func (d *differ) scan(ctx context.Context) error {
 	return visit(root, 0, 0)
 }
 
-// comparer walks both trees at once.
+// comparer walks both trees together.
 type comparer struct {
 	d    *differ
 	s    *oldState
@@ -223,7 +212,7 @@ type comparer struct {
 	next uint32 // ordinal
 }
 
-// compare fills in what of s differs by metadata, and the candidates.
+// compare marks the names of s whose metadata differs, and collects the candidates.
 func (d *differ) compare(ctx context.Context, s *oldState) error {
 	oldRoot, err := s.r.Root()
 	if err != nil {
@@ -237,15 +226,15 @@ func (d *differ) compare(ctx context.Context, s *oldState) error {
 	return c.pair(ctx, "/", oldRoot, newRoot, 0)
 }
 
-// take gives the ordinal of the name that is visited now.
-func (c *comparer) take() uint32 {
+// nextOrdinal returns the ordinal of the name that is visited next.
+func (c *comparer) nextOrdinal() uint32 {
 	c.next++
 	return c.next - 1
 }
 
-// added marks a name and all below it as part of the difference.
+// added marks a name and all names below it as part of the difference.
 func (c *comparer) added(ctx context.Context, n *squashfs.Inode, depth int) error {
-	ord := c.take()
+	ord := c.nextOrdinal()
 	c.s.marked.set(ord)
 	if n.Type != squashfs.TypeDir {
 		if n.Nlink > 1 {
@@ -285,7 +274,7 @@ func (c *comparer) group(n *squashfs.Inode, ord uint32) *linkGroup {
 	return g
 }
 
-// pair compares two files of one name.
+// pair compares two files with one name.
 func (c *comparer) pair(ctx context.Context, name string, old, new *squashfs.Inode, depth int) error {
 	if old.Type != new.Type {
 		return c.added(ctx, new, depth)
@@ -295,13 +284,13 @@ func (c *comparer) pair(ctx context.Context, name string, old, new *squashfs.Ino
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if new.Type == squashfs.TypeDir {
-		ord := c.take()
+		ord := c.nextOrdinal()
 		if !same {
 			c.s.marked.set(ord)
 		}
 		return c.dirs(ctx, name, old, new, depth, ord)
 	}
-	ord := c.take()
+	ord := c.nextOrdinal()
 	var g *linkGroup
 	if new.Nlink > 1 || old.Nlink > 1 {
 		g = c.group(new, ord)
@@ -326,7 +315,7 @@ func (c *comparer) pair(ctx context.Context, name string, old, new *squashfs.Ino
 				c.s.stats.Ignored++
 			}
 		}
-		// Hard links to one file in both images need one comparison.
+		// Hard links to one file in both images need only one comparison.
 		if new.Size > 0 && (g == nil || !g.cand || g.old != old.Number) {
 			c.s.candidates = append(c.s.candidates, candidate{ord: ord, newRef: new.Ref, oldRef: old.Ref})
 			if g != nil {
@@ -342,7 +331,7 @@ func (c *comparer) pair(ctx context.Context, name string, old, new *squashfs.Ino
 	return nil
 }
 
-// dirs compares what two directories hold.
+// dirs compares the contents of two directories.
 func (c *comparer) dirs(ctx context.Context, name string, old, new *squashfs.Inode, depth int, ord uint32) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -368,8 +357,8 @@ func (c *comparer) dirs(ctx context.Context, name string, old, new *squashfs.Ino
 	})
 }
 
-// mergeDirs calls fn for each name in either directory, in order, with nil for
-// what is not there.
+// mergeDirs calls fn for each name in either directory, in order, with nil for a missing
+// inode.
 func mergeDirs(old, new *squashfs.WalkDir, fn func(name string, old, new *squashfs.Inode) error) error {
 	next := func(d *squashfs.WalkDir) (string, *squashfs.Inode, error) {
 		if d == nil {
@@ -419,7 +408,7 @@ func mergeDirs(old, new *squashfs.WalkDir, fn func(name string, old, new *squash
 	return nil
 }
 
-// sameAttributes compares everything but content, names and links.
+// sameAttributes compares all attributes except content, names and links.
 func (c *comparer) sameAttributes(old, new *squashfs.Inode) (bool, error) {
 	if old.Mode != new.Mode || old.UID != new.UID || old.GID != new.GID || old.MTime != new.MTime ||
 		old.Rdev != new.Rdev || old.Target != new.Target {
@@ -444,7 +433,7 @@ func (c *comparer) sameAttributes(old, new *squashfs.Inode) (bool, error) {
 	}), nil
 }
 
-// shownXattrs gives an inode's xattrs without overlayfs's own.
+// shownXattrs returns the xattrs of an inode, without those of overlayfs.
 func shownXattrs(r *squashfs.Reader, n *squashfs.Inode) ([]squashfs.Xattr, error) {
 	list, err := r.Xattrs(n)
 	if err != nil {
@@ -453,8 +442,9 @@ func shownXattrs(r *squashfs.Reader, n *squashfs.Inode) ([]squashfs.Xattr, error
 	return slices.DeleteFunc(list, isOverlayXattr), nil
 }
 
-// settle draws the consequences of the comparison of content.
-func (d *differ) settle(s *oldState) {
+// markChanged marks the names whose content differs, whole groups of hard links, and
+// the directories above all marked names.
+func (d *differ) markChanged(s *oldState) {
 	different := newBitset(len(d.parents))
 	for _, c := range s.candidates {
 		if c.differ {
@@ -485,8 +475,8 @@ func (d *differ) settle(s *oldState) {
 			s.stats.Ignored++
 		}
 	}
-	// A directory is in the difference when anything below it is; ordinals
-	// below are greater.
+	// A directory is in the difference if anything below it is. Ordinals below it are
+	// greater.
 	for i := len(d.parents) - 1; i > 0; i-- {
 		if s.marked.has(uint32(i)) {
 			s.marked.set(d.parents[i])
@@ -497,7 +487,7 @@ func (d *differ) settle(s *oldState) {
 	s.groups = nil
 }
 
-// sortTails sorts tails by their place and drops doubles.
+// sortTails sorts tails by location and removes duplicates.
 func sortTails(t []squashfs.Tail) []squashfs.Tail {
 	sort.Slice(t, func(i, j int) bool { return compareTails(t[i], t[j]) < 0 })
 	return slices.Compact(t)

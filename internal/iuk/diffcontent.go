@@ -16,7 +16,7 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// progress counts steps towards a total that grows as it becomes known.
+// progress counts steps. The total grows as more work becomes known.
 type progress struct {
 	mu          sync.Mutex
 	done, total int64
@@ -34,16 +34,16 @@ func (p *progress) add(done, total int64) {
 	p.fn(p.done, p.total)
 }
 
-// readPiece is how many bytes of compressed blocks are compared at once.
+// readPiece is the number of bytes of compressed blocks that are compared at once.
 const readPiece = 256 << 10
 
-// comparison is one file of the new image and its candidates in old ones.
+// comparison is one file of the new image and its candidates in old images.
 type comparison struct {
 	newRef squashfs.Ref
 	cands  []candRef
 }
 
-// candRef names a candidate: s.candidates[i].
+// candRef refers to the candidate s.candidates[i].
 type candRef struct {
 	s *oldState
 	i int
@@ -51,7 +51,7 @@ type candRef struct {
 
 func (c candRef) get() *candidate { return &c.s.candidates[c.i] }
 
-// tailPair is a tail of an old image that must equal one of the new.
+// tailPair is a tail of an old image to be compared with one of the new image.
 type tailPair struct {
 	cand     candRef
 	old, new squashfs.Tail
@@ -153,7 +153,7 @@ func (d *differ) nextComparison(next []int) (comparison, bool) {
 	return c, found
 }
 
-// blockComparer compares data blocks; it belongs to one goroutine.
+// blockComparer compares data blocks. Each goroutine has one.
 type blockComparer struct {
 	d                *differ
 	newBuf, oldBuf   []byte
@@ -166,7 +166,7 @@ func newBlockComparer(d *differ) *blockComparer {
 	return &blockComparer{d: d, newBuf: make([]byte, readPiece), oldBuf: make([]byte, readPiece)}
 }
 
-// oldFile is a candidate that is still equal.
+// oldFile is a candidate without a known difference.
 type oldFile struct {
 	cand candRef
 	f    *squashfs.File
@@ -252,15 +252,14 @@ func (w *blockComparer) compressed(nf *squashfs.File, olds []oldFile) (equal, un
 	return olds, unequal, nil
 }
 
-// decoded compares block by block, and decodes those whose compressed forms
-// differ.
+// decoded compares block by block, and decodes blocks that differ when compressed.
 func (w *blockComparer) decoded(nf *squashfs.File, o oldFile) (bool, error) {
 	r := o.cand.s.r
 	nsb, osb := w.d.new.Superblock(), r.Superblock()
 	if w.newData == nil {
 		w.newData, w.oldData = make([]byte, squashfs.MaxBlockSize), make([]byte, squashfs.MaxBlockSize)
 	}
-	// Where sizes differ a difference is likely: look there first.
+	// Blocks whose compressed sizes differ are likely to differ, so they are first.
 	words, oldWords := nf.SizeWords(), o.f.SizeWords()
 	check := func(i int) (bool, error) {
 		a, err := nf.DecodeBlock(i, w.newData)
@@ -390,14 +389,14 @@ func (d *differ) hashWholes(ctx context.Context, r *squashfs.Reader, refs []squa
 	return out, nil
 }
 
-// wholeHasher hashes decoded files; it belongs to one goroutine.
+// wholeHasher hashes decoded files. Each goroutine has one.
 type wholeHasher struct {
 	r    *squashfs.Reader
 	s    *oldState
 	h    hash.Hash
 	buf  []byte
-	frag []byte // memory of tails
-	// tails is the decoded fragment block with the number fragment, or -1.
+	frag []byte // memory for tails
+	// tails is the decoded fragment block with number fragment; -1 means none.
 	tails    []byte
 	fragment int64
 }
@@ -440,7 +439,7 @@ func (w *wholeHasher) hash(it *wholeItem) error {
 	return nil
 }
 
-// tail decodes a tail. Its fragment block is often that of the last one.
+// tail decodes a tail. Often its fragment block is the last one decoded.
 func (w *wholeHasher) tail(t squashfs.Tail) ([]byte, error) {
 	if w.fragment != int64(t.Fragment) {
 		w.fragment = -1

@@ -8,9 +8,9 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// A fragment block of the new image goes into the difference as it is when at
-// least copyNum/copyDen of its bytes belong there. Else the tails that do are
-// packed again.
+// A fragment block of the new image is copied to the difference if at least
+// copyNum/copyDen of its bytes belong there. Otherwise the tails that do are packed
+// again.
 const (
 	copyNum = 4
 	copyDen = 5
@@ -19,12 +19,12 @@ const (
 // extent is a range of bytes of the new image's data section.
 type extent struct {
 	start, end uint64 // in the new image
-	out        uint64 // where it begins in the difference
+	out        uint64 // its start in the difference
 }
 
-// placement says where everything of the new image lies in the difference.
+// placement maps the data of the new image to the difference.
 type placement struct {
-	extents []extent // sorted by start, none touching another
+	extents []extent // sorted by start, with gaps between them
 	tails   []squashfs.Tail
 	to      []squashfs.Tail // of tails[i], in the difference
 	copied  []uint32        // fragment blocks to copy
@@ -33,14 +33,14 @@ type placement struct {
 
 // pack is one fragment block to make.
 type pack struct {
-	runs []run // of each, the tails of one fragment block of the new image
+	runs []run // each has the tails of one fragment block of the new image
 	size int   // bytes
 }
 
 // run is tails[from:to].
 type run struct{ from, to int }
 
-// place decides what is copied, what is packed again, and where it goes.
+// place determines which data is copied, which is packed again, and its location.
 func (d *differ) place(ctx context.Context, s *oldState) (*placement, error) {
 	p := &placement{}
 	ord := uint32(0)
@@ -110,10 +110,9 @@ func (d *differ) place(ctx context.Context, s *oldState) (*placement, error) {
 	return p, nil
 }
 
-// planPacks fills new fragment blocks with groups, each of what is needed of one
-// fragment block of the new image. A group is never cut: so a change in one
-// place leaves the blocks a little further on as they are, and differences of
-// several old images share them.
+// planPacks fills new fragment blocks with groups. A group has the needed tails of one
+// fragment block of the new image, and is never divided: so a local change affects few
+// blocks, and the differences of several old images share the others.
 func (d *differ) planPacks(p *placement, groups []pack) {
 	bs := d.new.BlockSize()
 	for _, g := range groups {
@@ -123,7 +122,7 @@ func (d *differ) planPacks(p *placement, groups []pack) {
 			last++
 		}
 		pk := &p.packs[last]
-		// Tails may share bytes of the block: these are packed once.
+		// Tails may share bytes of the block, which are packed once.
 		base, end := pk.size, uint32(0)
 		var shift uint32 // bytes of the group's block that were left out
 		for k := g.runs[0].from; k < g.runs[0].to; k++ {

@@ -17,11 +17,11 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// digest is the SHA-256 of content.
+// digest is a SHA-256.
 type digest [sha256.Size]byte
 
-// compareTails decides for tails. Fragment blocks of equal bytes are not
-// decoded, others once for each image.
+// compareTails compares tails. Fragment blocks with equal bytes are not decoded, others
+// once for each image.
 func (d *differ) compareTails(ctx context.Context, pairs map[*oldState][]tailPair) error {
 	var need []squashfs.Tail // of the new image, to hash
 	for _, s := range d.olds {
@@ -63,14 +63,14 @@ func (d *differ) compareTails(ctx context.Context, pairs map[*oldState][]tailPai
 		}
 		pairs[s] = nil
 		if len(d.olds) > 2 {
-			runtime.GC() // lets go of the idle decoders of the images before
+			runtime.GC() // frees the idle decoders of the previous images
 		}
 	}
 	return nil
 }
 
-// sameFragments takes out the pairs that lie at one place of fragment blocks
-// that are equal byte by byte.
+// sameFragments removes the pairs with equal offsets in fragment blocks that are equal
+// byte by byte.
 func (d *differ) sameFragments(ctx context.Context, s *oldState, pairs []tailPair) ([]tailPair, error) {
 	if d.new.Superblock().Compressor != s.r.Superblock().Compressor {
 		return pairs, nil
@@ -125,9 +125,8 @@ func (d *differ) sameFragments(ctx context.Context, s *oldState, pairs []tailPai
 	return left, nil
 }
 
-// hashTails gives the digest of each tail; they are sorted. Each fragment block
-// is decoded once; one that memo knows from another image, by its compressed
-// bytes, not at all.
+// hashTails returns the digests of tails, which are sorted. Each fragment block is
+// decoded once, or not at all if memo has it from another image.
 func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squashfs.Tail, s *oldState, memo *fragMemo) ([]digest, error) {
 	out := make([]digest, len(tails))
 	if len(tails) == 0 {
@@ -159,7 +158,7 @@ func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squa
 				}
 				sp := spans[k]
 				d.progress.add(int64(sp.to-sp.from), 0)
-				key, done, err := memo.recall(r, tails[sp.from:sp.to], out[sp.from:sp.to], buf)
+				key, done, err := memo.get(r, tails[sp.from:sp.to], out[sp.from:sp.to], buf)
 				if err != nil {
 					return err
 				}
@@ -180,31 +179,31 @@ func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squa
 					}
 					out[i] = sha256.Sum256(b)
 				}
-				memo.note(key, tails[sp.from:sp.to], out[sp.from:sp.to])
+				memo.put(key, tails[sp.from:sp.to], out[sp.from:sp.to])
 			}
 		})
 	}
 	return out, g.Wait()
 }
 
-// fragMemo remembers the digests of tails in fragment blocks by the digest of
-// the block's compressed bytes: images of versions close to each other have many
-// fragment blocks in common. A nil memo remembers nothing.
+// fragMemo caches the digests of tails of fragment blocks. The key is the digest of the
+// block's compressed bytes: images of similar versions share many fragment blocks. A
+// nil memo caches nothing.
 type fragMemo struct {
 	mu    sync.Mutex
 	known map[digest][]tailSum
 }
 
-// tailSum is the digest of size bytes at offset of a block. Lists of them are
-// sorted by both.
+// tailSum is the digest of size bytes at offset of a block. Lists are sorted by offset
+// and size.
 type tailSum struct {
 	offset, size uint32
 	sum          digest
 }
 
-// recall fills in the digests of tails of one fragment block if it knows all of
-// them. key is what note wants.
-func (m *fragMemo) recall(r *squashfs.Reader, tails []squashfs.Tail, out []digest, buf []byte) (key digest, ok bool, err error) {
+// get stores the digests of tails of one fragment block in out, if it has all of them.
+// key is the argument for put.
+func (m *fragMemo) get(r *squashfs.Reader, tails []squashfs.Tail, out []digest, buf []byte) (key digest, ok bool, err error) {
 	if m == nil {
 		return key, false, nil
 	}
@@ -238,8 +237,8 @@ func (m *fragMemo) recall(r *squashfs.Reader, tails []squashfs.Tail, out []diges
 	return key, true, nil
 }
 
-// note remembers digests of tails of one fragment block.
-func (m *fragMemo) note(key digest, tails []squashfs.Tail, sums []digest) {
+// put caches the digests of tails of one fragment block.
+func (m *fragMemo) put(key digest, tails []squashfs.Tail, sums []digest) {
 	if m == nil {
 		return
 	}

@@ -35,8 +35,8 @@ func (d *differ) writeTree(ctx context.Context, o *output) error {
 	return nil
 }
 
-// treeWriter writes the inodes of a difference: what a directory holds before
-// itself.
+// treeWriter writes the inodes of a difference: the contents of a directory before the
+// directory.
 type treeWriter struct {
 	d          *differ
 	s          *oldState
@@ -44,10 +44,10 @@ type treeWriter struct {
 	w          *squashfs.Writer
 	oldW, newW *squashfs.Walker
 	next       uint32
-	written    map[uint32]squashfs.DirEntry // by the new inode's number, of files with several names
+	written    map[uint32]squashfs.DirEntry // files with several names, by the new inode's number
 }
 
-// skip passes over the ordinals of a tree that is not in the difference.
+// skip advances beyond the ordinals of a tree that is not in the difference.
 func (t *treeWriter) skip(ctx context.Context, n *squashfs.Inode, depth int) error {
 	t.next++
 	if n.Type != squashfs.TypeDir {
@@ -71,7 +71,7 @@ func (t *treeWriter) skip(ctx context.Context, n *squashfs.Inode, depth int) err
 	}
 }
 
-// add counts an added name, and notes it unless its directory is new too.
+// add counts an added name, and records it unless its directory is new, too.
 func (t *treeWriter) add(dir, base string, note bool) {
 	s := t.s
 	s.stats.Added++
@@ -83,7 +83,7 @@ func (t *treeWriter) add(dir, base string, note bool) {
 	s.added = append(s.added, name)
 }
 
-// addedNames gives the names noted by add, nil when there are too many.
+// addedNames returns the names that add recorded, or nil if there are too many.
 func (s *oldState) addedNames() []string {
 	if s.addedBytes > maxAddedBytes {
 		return nil
@@ -91,8 +91,8 @@ func (s *oldState) addedNames() []string {
 	return s.added
 }
 
-// dir writes a directory that is in the difference. old is nil or what has its
-// name in the old image.
+// dir writes a directory of the difference. old is the file with its name in the old
+// image, or nil.
 func (t *treeWriter) dir(ctx context.Context, name string, old, n *squashfs.Inode, parent uint32, depth int) (squashfs.DirEntry, error) {
 	none := squashfs.DirEntry{}
 	if err := ctx.Err(); err != nil {
@@ -158,7 +158,7 @@ func (t *treeWriter) dir(ctx context.Context, name string, old, n *squashfs.Inod
 	return t.w.Put(out)
 }
 
-// file writes anything but a directory.
+// file writes a file other than a directory.
 func (t *treeWriter) file(name string, n *squashfs.Inode) (squashfs.DirEntry, error) {
 	t.next++
 	names := uint32(1)

@@ -16,7 +16,7 @@ type output struct {
 	s    *oldState
 	p    *placement
 	w    *squashfs.Writer
-	next int // pack to be written next
+	next int // index of the next pack
 }
 
 // write writes the difference to olds[i] to ws[i], for each i.
@@ -60,7 +60,7 @@ func (d *differ) write(ctx context.Context, ws []io.WriterAt) error {
 	return nil
 }
 
-// each runs fn for each difference, several at once.
+// each calls fn for each difference concurrently.
 func (d *differ) each(ctx context.Context, outs []*output, fn func(context.Context, *output) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(d.o.Workers)
@@ -70,14 +70,14 @@ func (d *differ) each(ctx context.Context, outs []*output, fn func(context.Conte
 	return g.Wait()
 }
 
-// packJob is a fragment block on its way into differences.
+// packJob is a fragment block for one or more differences.
 type packJob struct {
 	tails []squashfs.Tail
 	users []*output
 	in    []byte
 	out   []byte
-	buf   []byte // that out lives in
-	frag  []byte // for a decoded fragment block of the new image
+	buf   []byte // the memory of out
+	frag  []byte // memory for a decoded fragment block of the new image
 }
 
 func newPackJob(blockSize int) *packJob {
@@ -137,7 +137,7 @@ func (d *differ) copyData(ctx context.Context, o *output) error {
 	return nil
 }
 
-// tailsOf gives the tails of a pack.
+// tailsOf returns the tails of a pack.
 func (o *output) tailsOf(pk pack) []squashfs.Tail {
 	var out []squashfs.Tail
 	for _, r := range pk.runs {
@@ -146,8 +146,8 @@ func (o *output) tailsOf(pk pack) []squashfs.Tail {
 	return out
 }
 
-// nextPack takes the pack that comes first by its tails, from every output that
-// has it next: each is decoded and compressed once.
+// nextPack returns the first of the next packs by the order of tails, and all outputs
+// whose next pack it is, so that it is decoded and compressed once.
 func nextPack(outs []*output) (tails []squashfs.Tail, users []*output) {
 	for _, o := range outs {
 		if o.next == len(o.p.packs) {
@@ -225,7 +225,7 @@ func (d *differ) writePacks(ctx context.Context, outs []*output) error {
 		})
 }
 
-// gather decodes the tails of a pack into in, bytes that they share once.
+// gather decodes the tails of a pack into in. Bytes that they share are stored once.
 func (j *packJob) gather(r *squashfs.Reader) error {
 	j.in = j.in[:0]
 	for i := 0; i < len(j.tails); {
@@ -249,8 +249,8 @@ func (j *packJob) gather(r *squashfs.Reader) error {
 	return nil
 }
 
-// encoders bounds the blocks that are compressed at once: an encoder takes some 45
-// MB with xz at 1 MiB, 35 MB with zstd.
+// encoders is the number of blocks that are compressed at once. An encoder needs about
+// 45 MB with xz and blocks of 1 MiB, and 35 MB with zstd.
 func (d *differ) encoders() int {
 	if len(d.olds) > 2 && d.new.Superblock().Compressor == squashfs.Zstd {
 		return 1

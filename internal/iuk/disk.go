@@ -16,8 +16,8 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// disk is the target. Each of its methods that change it is one step, with a
-// point of failure before and after it.
+// disk is the target. Each method that changes it is one step, with a possible
+// failure before and after it.
 type disk struct {
 	root  *os.Root
 	dir   *os.File // the root directory: locked, and kept open for syncfs
@@ -57,7 +57,7 @@ func (d *disk) close() {
 	d.root.Close()
 }
 
-// step runs do between its two points of failure.
+// step runs do between its two possible failures.
 func (d *disk) step(op, name string, do func() error) error {
 	if err := d.fault(op, name, false); err != nil {
 		return fmt.Errorf("%s %s: %w", op, name, err)
@@ -90,7 +90,7 @@ func (d *disk) remove(name string) error {
 	return d.step("remove", name, func() error { return d.root.Remove(name) })
 }
 
-// removeAll removes name and what is in it, if it exists.
+// removeAll removes name and its contents, if it exists.
 func (d *disk) removeAll(name string) error {
 	if _, err := d.root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -98,7 +98,7 @@ func (d *disk) removeAll(name string) error {
 	return d.step("remove", name, func() error { return d.root.RemoveAll(name) })
 }
 
-// removeDir removes a directory unless something is in it.
+// removeDir removes a directory if it is empty.
 func (d *disk) removeDir(name string) error {
 	return d.step("remove", name, func() error {
 		err := d.root.Remove(name)
@@ -109,12 +109,12 @@ func (d *disk) removeDir(name string) error {
 	})
 }
 
-// sync makes everything durable: contents, directories, the allocation table.
+// sync makes everything durable: contents, directories and the allocation table.
 func (d *disk) sync() error {
 	return d.step("sync", ".", func() error { return d.flush(d.dir) })
 }
 
-// write makes a new file of exactly size bytes and returns their digest.
+// write writes a new file of exactly size bytes and returns their digest.
 func (d *disk) write(ctx context.Context, name string, r io.Reader, size int64) (sum cas.Digest, err error) {
 	err = d.step("write", name, func() error {
 		f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
@@ -151,7 +151,7 @@ func (d *disk) sum(ctx context.Context, name string) (cas.Digest, int64, error) 
 	return cas.Digest(h.Sum(nil)), n, nil
 }
 
-// has says whether the file at name has this content.
+// has reports whether the file at name has this content.
 func (d *disk) has(ctx context.Context, name string, size int64, want cas.Digest) (bool, error) {
 	st, err := d.root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -164,20 +164,20 @@ func (d *disk) has(ctx context.Context, name string, size int64, want cas.Digest
 		return false, nil
 	}
 	got, _, err := d.sum(ctx, name)
-	if errors.Is(err, unix.EIO) { // a damaged file is one that must be written again
+	if errors.Is(err, unix.EIO) { // a damaged file must be written again
 		return false, nil
 	}
 	return got == want, err
 }
 
-// readBack checks that a flushed file reads back as it was written, from the
-// medium and not from memory as far as the kernel allows.
+// readBack checks the content of a flushed file, which it reads from the medium and
+// not from memory if the kernel allows that.
 func (d *disk) readBack(ctx context.Context, name string, size int64, want cas.Digest) error {
 	f, err := regfile.OpenIn(d.root, name)
 	if err != nil {
 		return err
 	}
-	// Advice only: where it is not taken, the check is weaker.
+	// This is only advice. If the kernel ignores it, the check is weaker.
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 	f.Close()
 	got, n, err := d.sum(ctx, name)
@@ -203,8 +203,8 @@ func (d *disk) readSmall(name string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-// space returns whether the target is FAT, its unit of allocation and its free
-// space, both in bytes.
+// space reports whether the target is FAT, and returns its allocation unit and its
+// free space, both in bytes.
 func (d *disk) space(o ApplyOptions) (fat bool, cluster, free int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(d.dir.Fd()), &st); err != nil {

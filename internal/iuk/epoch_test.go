@@ -13,8 +13,8 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// TestTimeZero takes a kit of the epoch 1970-01-01, between images of that time,
-// all the way from its making to its description.
+// TestTimeZero creates, inspects, verifies, applies and offers a kit with the epoch
+// 1970-01-01.
 func TestTimeZero(t *testing.T) {
 	zero := time.Unix(0, 0)
 	old, new := smallStates()

@@ -11,10 +11,11 @@ import (
 	"unicode/utf8"
 )
 
-// ErrFAT means that a kit would hold what a FAT32 system partition cannot.
+// ErrFAT means that a kit's overlay would not be possible on FAT32.
 var ErrFAT = errors.New("not possible on a FAT32 system partition")
 
-// checkPath accepts what can be a path on FAT32, relative to its root and clean.
+// checkPath returns an error unless p is a clean relative path that is possible on
+// FAT32.
 func checkPath(p string) error {
 	if p == "" || p != path.Clean(p) || path.IsAbs(p) || p == "." || p == ".." || strings.HasPrefix(p, "../") {
 		return fmt.Errorf("path %q is not clean and relative", p)
@@ -38,9 +39,9 @@ var devices = []string{
 	"LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9", "LPT¹", "LPT²", "LPT³",
 }
 
-// checkDevice refuses paths with an element that DOS and Windows take for a
-// device, with any extension. Linux can write them, so that a kit that has them
-// can be applied; none is made.
+// checkDevice returns an error if an element of p is a device name of DOS and
+// Windows, with any extension. Linux can write such names, so existing kits that have
+// them can be applied, but none is made.
 func checkDevice(p string) error {
 	for e := range strings.SplitSeq(p, "/") {
 		name, _, _ := strings.Cut(e, ".")
@@ -52,7 +53,7 @@ func checkDevice(p string) error {
 	return nil
 }
 
-// fold gives paths that FAT32 takes for one the same form.
+// fold returns the same string for all paths that are one file on FAT32.
 func fold(p string) string { return strings.ToUpper(strings.ToLower(p)) }
 
 // overlayNames checks the paths of an overlay against each other.
@@ -75,13 +76,13 @@ func (n overlayNames) add(p string) error {
 	}
 	n[f] = p
 	if f == fold(baseImage) || f == fold(moduleFile) {
-		return fmt.Errorf("%q is not a kit's to replace", p)
+		return fmt.Errorf("a kit must not replace %q", p)
 	}
 	return nil
 }
 
-// checkMembers returns an error that wraps ErrFAT when an overlay of these members
-// could not be written to FAT32.
+// checkMembers returns an error that wraps ErrFAT unless the overlay of these members
+// is possible on FAT32.
 func checkMembers(members []kitMember) error {
 	names := overlayNames{}
 	for _, m := range members {
@@ -103,8 +104,8 @@ func checkMembers(members []kitMember) error {
 	return nil
 }
 
-// findPath returns the name that a file of an image has where FAT32 has it as
-// name: the one of the same case, else of any. Two of them are an error.
+// findPath returns the path in an image that is the same file as name on FAT32: its
+// case may differ. It is an error if there are two.
 func findPath(fsys fs.FS, name string) (string, error) {
 	dir := "."
 	for e := range strings.SplitSeq(name, "/") {

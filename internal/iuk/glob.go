@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A glob is a pattern over absolute paths, cut at its slashes.
+// A glob is a pattern for absolute paths, as a list of its elements.
 type glob []string
 
 var errGlob = errors.New("bad glob")

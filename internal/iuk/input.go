@@ -14,31 +14,30 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// ErrInput means that an input is no image that a kit can be made of.
+// ErrInput means that an input is not an image, or not one that kits can be made from.
 var ErrInput = errors.New("unfit image")
 
-// Input is one image, as a SquashFS file or as an ISO image that holds one at
-// live/filesystem.squashfs.
+// Input is a SquashFS file, or an ISO image with one at live/filesystem.squashfs.
 type Input struct {
 	R    io.ReaderAt
 	Size int64 // bytes
-	// Name is how messages name the image.
+	// Name is the name of the image in messages.
 	Name string
-	// SHA256 is the digest of the whole input, when a trusted store has it, so
-	// that it need not be computed. It is of use for SquashFS files only.
+	// SHA256 is the digest of a SquashFS file, if a trusted source has it. It saves
+	// computing the digest.
 	SHA256 cas.Digest
 }
 
-// openInput is an Input after a look at it.
+// openInput is an opened Input.
 type openInput struct {
 	in    Input
-	iso   *iso9660.FS // nil for a bare SquashFS file
+	iso   *iso9660.FS // nil for a SquashFS file
 	image io.ReaderAt // the SquashFS file
-	size  int64       // its bytes
+	size  int64       // bytes of the SquashFS file
 	r     *squashfs.Reader
 }
 
-// open looks what an Input is.
+// open finds out what an Input is, and opens it.
 func (in Input) open(limits squashfs.Limits) (*openInput, error) {
 	o := &openInput{in: in, image: in.R, size: in.Size}
 	head := make([]byte, 4)
@@ -60,7 +59,7 @@ func (in Input) open(limits squashfs.Limits) (*openInput, error) {
 		}
 		at, ok := f.(io.ReaderAt)
 		if !ok || !st.Mode().IsRegular() {
-			return nil, fmt.Errorf("open %s: %w: %s is no regular file", in.Name, ErrInput, baseImage)
+			return nil, fmt.Errorf("open %s: %w: %s is not a regular file", in.Name, ErrInput, baseImage)
 		}
 		o.iso, o.image, o.size = iso, at, st.Size()
 	}
@@ -75,7 +74,7 @@ func (in Input) open(limits squashfs.Limits) (*openInput, error) {
 	return o, nil
 }
 
-// digest gives the SHA-256 of the SquashFS file.
+// digest returns the SHA-256 of the SquashFS file.
 func (o *openInput) digest(ctx context.Context) (cas.Digest, error) {
 	if o.iso == nil && !o.in.SHA256.IsZero() {
 		return o.in.SHA256, nil

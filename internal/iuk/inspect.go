@@ -10,13 +10,13 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// Inspection tells what a kit holds.
+// Inspection describes a kit.
 type Inspection struct {
 	Format      string       `json:"format"`
 	Size        int64        `json:"size"` // bytes of the kit
 	Members     []MemberInfo `json:"members"`
 	DeleteFiles []string     `json:"delete_files"`
-	Provenance  *Provenance  `json:"provenance,omitempty"` // nil when the kit has none
+	Provenance  *Provenance  `json:"provenance,omitempty"` // nil if the kit has none
 	Diffs       []DiffInfo   `json:"diffs"`
 }
 
@@ -26,21 +26,21 @@ type MemberInfo struct {
 	Size int64  `json:"size"` // bytes
 }
 
-// DiffInfo tells what a difference holds.
+// DiffInfo describes a difference.
 type DiffInfo struct {
 	Path       string     `json:"path"` // in the kit
 	Size       int64      `json:"size"` // bytes
 	Compressor string     `json:"compressor"`
 	BlockSize  int        `json:"block_size"` // bytes
-	Files      int64      `json:"files"`      // names that are no directories and no whiteouts
+	Files      int64      `json:"files"`      // names other than directories and whiteouts
 	Dirs       int64      `json:"dirs"`
 	Content    int64      `json:"content"` // bytes of files, before compression
 	Largest    []FileInfo `json:"largest"` // by stored bytes, the largest first
 	// Removed are the names that whiteouts hide.
 	Removed []string `json:"removed"`
-	// Added are the names that are new, one for all below a new directory;
-	// Changed those of files that were there. Both need a provenance that lists
-	// added names: else Known is false and all are in Changed.
+	// Added are the new names, without those below a new directory. Changed are
+	// the names of changed files. Without a provenance that lists added names,
+	// Known is false and all names are in Changed.
 	Added   []string `json:"added"`
 	Changed []string `json:"changed"`
 	Known   bool     `json:"known"`
@@ -50,15 +50,15 @@ type DiffInfo struct {
 type FileInfo struct {
 	Path   string `json:"path"`
 	Size   int64  `json:"size"`   // bytes
-	Stored int64  `json:"stored"` // compressed bytes of its blocks; a share of its fragment block for a tail
+	Stored int64  `json:"stored"` // bytes of its compressed blocks, and its share of a fragment block
 }
 
-// InspectOptions bounds what Inspect lists. The zero value works.
+// InspectOptions configure Inspect. The zero value has useful defaults.
 type InspectOptions struct {
 	Largest int // files to list; default 20
 }
 
-// Inspect reads a kit.
+// Inspect checks the format of a kit and describes it.
 func Inspect(ctx context.Context, kit Input, o InspectOptions) (*Inspection, error) {
 	if o.Largest == 0 {
 		o.Largest = 20
@@ -108,7 +108,7 @@ func inspectDiff(ctx context.Context, r *squashfs.Reader, p *Provenance, o Inspe
 		}
 	}
 	seen := map[uint32]bool{}
-	under := "" // the added directory that the walk is in
+	under := "" // the added directory of the current name
 	err := r.Walk(ctx, func(name string, n *squashfs.Inode) error {
 		shown := escapeName(name)
 		if isWhiteout(n) {
@@ -155,16 +155,16 @@ func inspectDiff(ctx context.Context, r *squashfs.Reader, p *Provenance, o Inspe
 		}
 		d.Largest = append(d.Largest, info)
 		if len(d.Largest) > 4*o.Largest+1000 {
-			d.cut(o.Largest)
+			d.keepLargest(o.Largest)
 		}
 		return nil
 	})
-	d.cut(o.Largest)
+	d.keepLargest(o.Largest)
 	return d, err
 }
 
-// cut keeps the n largest files.
-func (d *DiffInfo) cut(n int) {
+// keepLargest keeps the n largest files.
+func (d *DiffInfo) keepLargest(n int) {
 	slices.SortFunc(d.Largest, func(a, b FileInfo) int {
 		return cmp.Or(cmp.Compare(b.Stored, a.Stored), cmp.Compare(b.Size, a.Size), strings.Compare(a.Path, b.Path))
 	})

@@ -17,16 +17,16 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// journal is the plan of an upgrade. It is durable before the first change
-// outside the state directory and removed after the last one.
+// journal is the plan of an upgrade. It is durable before the first change outside the
+// state directory, and is removed after the last one.
 type journal struct {
 	Format int        `json:"format"`
 	Kit    cas.Digest `json:"kit"`
-	// Files are in the order in which they get their names; the number of a
-	// file is also its name in the directories of new and old contents.
+	// Files are in the order of their installation. The index of a file is also its
+	// name in the directories of new and old contents.
 	Files []planned `json:"files"`
 	Dirs  []string  `json:"dirs"` // directories to make, parents first
-	Gone  []string  `json:"gone"` // what is deleted; numbered likewise
+	Gone  []string  `json:"gone"` // paths to delete; the index is the name in the trash directory
 	// Unchanged is the number of files left alone.
 	Unchanged int `json:"unchanged"`
 }
@@ -39,18 +39,18 @@ type planned struct {
 	Old    *version   `json:"old,omitempty"` // nil if the name is new
 }
 
-// version is the content that a file had.
+// version is the old content of a file.
 type version struct {
 	Size   int64      `json:"size"` // bytes
 	SHA256 cas.Digest `json:"sha256"`
 }
 
-// slot is the place of file i in one of the state directories: digits only, so
-// that FAT needs one directory entry for it.
+// slot is the path of file i in one of the state directories: only digits, so that
+// FAT needs one directory entry.
 func slot(dir string, i int) string { return dir + "/" + strconv.Itoa(i) }
 
-// commitJournal makes the journal durable under its name. It ends with its own
-// digest, since a rename is no proof of content on FAT.
+// commitJournal makes the journal durable under its name. The journal ends with its
+// own digest, since on FAT a rename does not prove the content.
 func (d *disk) commitJournal(j *journal) error {
 	j.Format = journalFormat
 	b, err := json.Marshal(j)
@@ -96,8 +96,8 @@ func (d *disk) readJournal() (*journal, error) {
 	return j, nil
 }
 
-// parseJournal reads a journal. The stick it lies on may have been in other
-// hands, so its paths are checked like a kit's.
+// parseJournal parses a journal. Others may have had access to the stick, so its paths
+// are checked like a kit's.
 func parseJournal(b []byte) (*journal, error) {
 	if len(b) > maxJournal {
 		return nil, fmt.Errorf("more than %d bytes", maxJournal)
@@ -128,7 +128,7 @@ func parseJournal(b []byte) (*journal, error) {
 			return nil, fmt.Errorf("%s: negative size", f.Path)
 		}
 		if fold(f.Path) == fold(baseImage) || f.Path == moduleFile && i != len(j.Files)-1 {
-			return nil, fmt.Errorf("%s: not a kit's to replace", f.Path)
+			return nil, fmt.Errorf("a kit must not replace %s", f.Path)
 		}
 	}
 	for _, p := range append(append([]string(nil), j.Dirs...), j.Gone...) {
@@ -137,7 +137,7 @@ func parseJournal(b []byte) (*journal, error) {
 		}
 		for q := baseImage; q != "."; q = path.Dir(q) {
 			if fold(p) == fold(q) {
-				return nil, fmt.Errorf("%s: not a kit's to delete", p)
+				return nil, fmt.Errorf("a kit must not delete %s", p)
 			}
 		}
 	}

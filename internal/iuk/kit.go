@@ -24,7 +24,7 @@ type kitFile struct {
 	size int64
 }
 
-// openedKit is a kit whose shape was checked.
+// openedKit is a kit whose structure was checked.
 type openedKit struct {
 	fs     fs.FS
 	id     cas.Digest  // of everything but the content of the overlay's files
@@ -32,8 +32,8 @@ type openedKit struct {
 	dirs   []string    // parents first
 	diffs  []string    // names of the SquashFS diffs in live/, sorted
 	delete []string    // sorted
-	prov   *Provenance // nil when there is none
-	module []byte      // content of Tails.module afterwards
+	prov   *Provenance // nil if the kit has none
+	module []byte      // the new content of Tails.module
 }
 
 func (k *openedKit) bootLoader() []string {
@@ -114,8 +114,8 @@ func readKit(kit fs.FS) (*openedKit, error) {
 	return k, nil
 }
 
-// parseDeleteFiles reads control.yml: a mapping with the key delete_files, or
-// nothing. Other keys are for others.
+// parseDeleteFiles parses control.yml: a mapping with the key delete_files, or
+// nothing. It ignores other keys.
 func parseDeleteFiles(data []byte) ([]string, error) {
 	var doc yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(data)).Decode(&doc); err != nil {
@@ -145,7 +145,7 @@ func parseDeleteFiles(data []byte) ([]string, error) {
 	return nil, nil
 }
 
-// readOverlay lists the overlay, which may hold directories and files only.
+// readOverlay lists the overlay, which may contain directories and regular files.
 func (k *openedKit) readOverlay() error {
 	names := overlayNames{}
 	if _, err := fs.Stat(k.fs, "overlay"); errors.Is(err, fs.ErrNotExist) {
@@ -187,14 +187,14 @@ func (k *openedKit) readOverlay() error {
 	})
 }
 
-// isDiff says whether p is a SquashFS image directly in live/ on the target.
+// isDiff reports whether p is a SquashFS image directly in live/ on the target.
 func isDiff(p string) bool {
 	dir, name := path.Split(fold(p))
 	return dir == "LIVE/" && strings.HasSuffix(name, ".SQUASHFS")
 }
 
-// checkDelete refuses what no kit may delete, and drops what the kit installs
-// under a name that differs only in case: to FAT32 that is the new file.
+// checkDelete checks the paths to be deleted. It drops those that differ only in case
+// from a path in the overlay: on FAT32 they are the new file.
 func (k *openedKit) checkDelete() error {
 	exact, folded := make(map[string]bool), make(map[string]bool)
 	add := func(p string) {
@@ -217,7 +217,7 @@ func (k *openedKit) checkDelete() error {
 		}
 		for _, protected := range []string{baseImage, moduleFile} {
 			if f := fold(protected); f == fold(p) || strings.HasPrefix(f, fold(p)+"/") {
-				return fmt.Errorf("delete_files: %q is not a kit's to delete", p)
+				return fmt.Errorf("delete_files: a kit must not delete %q", p)
 			}
 		}
 		if exact[p] {
@@ -235,15 +235,15 @@ func (k *openedKit) checkDelete() error {
 // kitReader is a kit in a SquashFS image.
 type kitReader struct {
 	*openedKit
-	name string // as messages name it
+	name string // for messages
 	r    *squashfs.Reader
-	// diffReaders has one for each of diffs.
+	// diffReaders are the readers of diffs.
 	diffReaders []*squashfs.Reader
 }
 
-// openKitFile opens a kit and checks all of its format but the content of the
-// overlay's files: also that the container, and each difference in it, holds no
-// byte that belongs to nothing.
+// openKitFile opens a kit and checks its format, except for the content of the
+// overlay's files. It also checks that the container and its differences have no
+// bytes that belong to nothing.
 func openKitFile(ctx context.Context, in Input) (*kitReader, error) {
 	k, err := readKitFile(ctx, in)
 	if err != nil {
@@ -274,8 +274,7 @@ func readKitFile(ctx context.Context, in Input) (*kitReader, error) {
 	return k, nil
 }
 
-// badImage adds ErrKit to an error that says that an image is bad, and not that
-// it could not be read.
+// badImage adds ErrKit to an error about a bad image, but not to a read error.
 func badImage(err error) error {
 	for _, is := range []error{squashfs.ErrCorrupt, squashfs.ErrNotSquashfs, squashfs.ErrUnsupported, squashfs.ErrLimit} {
 		if errors.Is(err, is) {
@@ -296,7 +295,7 @@ func (k *kitReader) openDiff(ctx context.Context, name string) (*squashfs.Reader
 	}
 	at, ok := f.(io.ReaderAt)
 	if !ok || !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: it is no regular file", ErrKit)
+		return nil, fmt.Errorf("%w: not a regular file", ErrKit)
 	}
 	if p := k.prov; p != nil && p.Diff.Path == name && p.Diff.Size != st.Size() {
 		return nil, fmt.Errorf("%w: provenance.json names a size of %d bytes, found %d", ErrKit, p.Diff.Size, st.Size())

@@ -90,6 +90,8 @@ func create(t testing.TB, o CreateOptions) []Result {
 	return res
 }
 
+// TestCreateFromISO checks everything about one kit: members, provenance, the overlay in
+// the kernel, Verify and Inspect.
 func TestCreateFromISO(t *testing.T) {
 	old, new := smallStates()
 	oldSq, newSq := squashfstest.Pack(t, old, squashfs.Options{}), squashfstest.Pack(t, new, squashfs.Options{})
@@ -258,8 +260,8 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
-// TestVerifyFindsEveryFlaw changes the new image in one way each and expects
-// Verify to name it.
+// TestVerifyFindsEveryFlaw changes the new image in one way each, and expects Verify to
+// name the change.
 func TestVerifyFindsEveryFlaw(t *testing.T) {
 	base := []fixture{fdir("d"), ffile("d/f", []byte("content")), ffile("d/g", []byte("other")), fsym("d/l", "to"), fdev("d/c", 1), fhard("d/h", "d/f")}
 	old := squashfstest.Pack(t, base[:2], squashfs.Options{})
@@ -292,8 +294,8 @@ func TestVerifyFindsEveryFlaw(t *testing.T) {
 	}
 }
 
-// TestCreateDeterministic makes a kit under other conditions, alone and with
-// others, and compares bytes.
+// TestCreateDeterministic makes a kit under different conditions, alone and with others,
+// and compares the bytes.
 func TestCreateDeterministic(t *testing.T) {
 	old, new := states()
 	o := squashfs.Options{Compressor: squashfs.XZ, XZFilters: squashfs.XZFilterX86}
@@ -342,9 +344,8 @@ func TestCreateDeterministic(t *testing.T) {
 	}
 }
 
-// TestGolden pins the bytes of images, differences and kits. A digest that
-// changes means that the format of what is written changes: raise WriterFormat
-// and run with -update.
+// TestGolden pins the bytes of images, differences and kits. If a digest changes, the
+// output has changed: raise WriterFormat and run with -update.
 func TestGolden(t *testing.T) {
 	old, new := smallStates()
 	var got strings.Builder
@@ -409,7 +410,8 @@ func TestCreateErrors(t *testing.T) {
 	}{
 		{"no source", func(o *CreateOptions) { o.From = nil }, "create kit: no old version is given"},
 		{"same version", func(o *CreateOptions) { o.From[0].Version = "2" }, "create kit: version 2 is given twice"},
-		{"version", func(o *CreateOptions) { o.To.Version = "../x" }, `create kit: version "../x" is not one`},
+		{"version", func(o *CreateOptions) { o.To.Version = "../x" }, `create kit: "../x" is not a version`},
+		{"base image", func(o *CreateOptions) { o.To.Version = "Filesystem" }, `create kit: "Filesystem" cannot be the new version: its difference would replace live/filesystem.squashfs`},
 		{"epoch", func(o *CreateOptions) { o.Epoch = time.Time{} }, "create kit: epoch 0001-01-01 00:00:00 +0000 UTC is not from 1970 to 2106"},
 		{"cut", func(o *CreateOptions) { o.To.Image = input(t, cut) },
 			fmt.Sprintf("open cut: unfit image: corrupt SquashFS image: superblock claims %d bytes, the input has %d", squashfstest.Open(t, newSq).Superblock().BytesUsed, len(b)/2)},

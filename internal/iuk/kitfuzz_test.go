@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// FuzzKit reads and verifies kits of any bytes.
+// FuzzKit inspects and verifies arbitrary bytes.
 func FuzzKit(f *testing.F) {
 	o := squashfs.Options{Compressor: squashfs.LZ4, BlockSize: 4096}
 	old := squashfstest.Pack(f, []fixture{fdir("d"), ffile("d/a", []byte("a"))}, o)
@@ -44,7 +44,7 @@ func FuzzKit(f *testing.F) {
 	})
 }
 
-// FuzzProvenance reads what a kit says of its making, and writes it again.
+// FuzzProvenance parses a provenance and formats it again.
 func FuzzProvenance(f *testing.F) {
 	f.Add([]byte(`{"writer_format":1,"base":{"version":"1","sha256":"` + strings.Repeat("0a", 32) + `"},"new":{"version":"2","sha256":"` + strings.Repeat("b0", 32) + `"}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -62,8 +62,7 @@ func FuzzProvenance(f *testing.F) {
 	})
 }
 
-// FuzzDiff makes differences of images of any bytes: no panic, and what is made
-// can be read.
+// FuzzDiff makes differences of arbitrary images, which must be readable.
 func FuzzDiff(f *testing.F) {
 	o := squashfs.Options{Compressor: squashfs.LZ4, BlockSize: 4096}
 	read := func(m ...fixture) []byte {
@@ -87,7 +86,7 @@ func FuzzDiff(f *testing.F) {
 			return r
 		}
 		var w growing
-		if _, err := Diff(t.Context(), &w, open(old), open(b), DiffOptions{Workers: 1}); err != nil {
+		if _, err := diff(t.Context(), &w, open(old), open(b), DiffOptions{Workers: 1}); err != nil {
 			return
 		}
 		r, err := squashfs.Open(bytes.NewReader(w.b), int64(len(w.b)), squashfs.Limits{})

@@ -13,9 +13,8 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// TestKitHoldsNothingElse plants bytes in a kit that none of its members has, or
-// takes some of its padding away. Inspect, Verify and Apply refuse all of them,
-// and the target stays as it was.
+// TestKitHoldsNothingElse hides bytes in a kit, or removes some of its padding. Inspect,
+// Verify and Apply refuse all of these kits, and the target is unchanged.
 func TestKitHoldsNothingElse(t *testing.T) {
 	oldSq := squashfstest.Pack(t, []fixture{ffile("a", squashfstest.Noise(1, 9000))}, squashfs.Options{})
 	newSq := squashfstest.Pack(t, []fixture{ffile("a", squashfstest.Noise(2, 9000)), ffile("b", []byte("b"))}, squashfs.Options{})
@@ -88,8 +87,8 @@ func TestKitHoldsNothingElse(t *testing.T) {
 	}
 }
 
-// TestProvenanceNamesTheDifference refuses a kit whose provenance.json is about a
-// difference of another size.
+// TestProvenanceNamesTheDifference checks that a kit is refused if its provenance.json
+// describes a difference of another size.
 func TestProvenanceNamesTheDifference(t *testing.T) {
 	oldSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("a"))}, squashfs.Options{})
 	newSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("b"))}, squashfs.Options{})
@@ -112,8 +111,8 @@ func TestProvenanceNamesTheDifference(t *testing.T) {
 	}
 }
 
-// TestCutInputs refuses an image that was cut where the kernel could not mount
-// what is left, in a file and in an ISO image, and reads what it could.
+// TestCutInputs checks that truncated images are refused if the kernel could not mount
+// them, in files and in ISO images.
 func TestCutInputs(t *testing.T) {
 	good := readAll(t, squashfstest.Pack(t, []fixture{ffile("a", squashfstest.Noise(1, 5003))}, squashfs.Options{}))
 	used := int(binary.LittleEndian.Uint64(good[40:]))

@@ -14,8 +14,8 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// ErrBase means that an old image has overlayfs's own xattrs, so that overlayfs
-// would not show all of it.
+// ErrBase means that an old image has xattrs of overlayfs, which would therefore not
+// show the image as it is.
 var ErrBase = errors.New("overlayfs cannot show the base image")
 
 // A layer is one of the two images of an overlay.
@@ -25,13 +25,13 @@ type layer struct {
 	w *squashfs.Walker
 }
 
-// linkKey names an inode that an overlay shows.
+// linkKey identifies an inode of an overlay.
 type linkKey struct {
 	l      *layer
 	number uint32
 }
 
-// verifier walks old image, difference and new image at once.
+// verifier walks the old image, the difference and the new image together.
 type verifier struct {
 	lower, upper *layer
 	new          *squashfs.Reader
@@ -86,7 +86,7 @@ func verifyOverlay(ctx context.Context, old, diff, new *squashfs.Reader, p *Prov
 	return nil
 }
 
-// nameOf finds a name by its place in a walk.
+// nameOf finds a name by its ordinal in a walk.
 func nameOf(ctx context.Context, r *squashfs.Reader, ord uint32) (string, error) {
 	var found string
 	i := uint32(0)
@@ -104,19 +104,19 @@ func nameOf(ctx context.Context, r *squashfs.Reader, ord uint32) (string, error)
 	return found, err
 }
 
-// isWhiteout tells overlayfs's mark of a removed name.
+// isWhiteout reports whether an inode is overlayfs's mark of a removed name.
 func isWhiteout(n *squashfs.Inode) bool { return n.Type == squashfs.TypeChar && n.Rdev == 0 }
 
-// isOverlayXattr reports whether an xattr is overlayfs's own.
+// isOverlayXattr reports whether an xattr belongs to overlayfs.
 func isOverlayXattr(x squashfs.Xattr) bool { return strings.HasPrefix(x.Name, overlayXattr) }
 
-// isOpaqueMark reports whether an xattr makes a directory hide what is below it.
+// isOpaqueMark reports whether an xattr makes a directory hide those of lower layers.
 func isOpaqueMark(x squashfs.Xattr) bool {
 	return x.Name == overlayXattr+"opaque" && string(x.Value) == "y"
 }
 
-// checkBase refuses an image that overlayfs would not show as it is, since it has
-// xattrs by which overlayfs hides or renames files.
+// checkBase returns an error if an image has xattrs of overlayfs, by which it hides,
+// renames or replaces files.
 func checkBase(ctx context.Context, in *openInput) error {
 	file, xattr, err := in.r.FindXattr(ctx, isOverlayXattr)
 	if err != nil {
@@ -128,8 +128,8 @@ func checkBase(ctx context.Context, in *openInput) error {
 	return nil
 }
 
-// checkUpper refuses a difference with any of overlayfs's xattrs but the mark of
-// an opaque directory: the others are not followed here.
+// checkUpper returns an error if a difference has xattrs of overlayfs other than the
+// mark of an opaque directory, which is the only one that the verifier supports.
 func checkUpper(ctx context.Context, diff *squashfs.Reader) error {
 	file, xattr, err := diff.FindXattr(ctx, func(x squashfs.Xattr) bool { return isOverlayXattr(x) && !isOpaqueMark(x) })
 	if err != nil {
@@ -141,7 +141,7 @@ func checkUpper(ctx context.Context, diff *squashfs.Reader) error {
 	return nil
 }
 
-// isOpaque reports whether a directory hides what is below it.
+// isOpaque reports whether a directory hides those of lower layers.
 func (l *layer) isOpaque(n *squashfs.Inode) (bool, error) {
 	list, err := l.r.Xattrs(n)
 	return slices.ContainsFunc(list, isOpaqueMark), err
@@ -171,14 +171,13 @@ type named struct {
 	n    *squashfs.Inode
 }
 
-// shown is a name that the overlay shows: from upper, from lower, or a directory
-// from both.
+// shown is a name in the overlay: from upper, from lower, or a directory from both.
 type shown struct {
 	name         string
 	lower, upper *squashfs.Inode
 }
 
-// merge gives what the overlay shows of one directory, sorted.
+// merge returns the names that the overlay shows in one directory, sorted.
 func (v *verifier) merge(lower, upper []named) []shown {
 	var out []shown
 	i, j := 0, 0
@@ -270,7 +269,7 @@ func (v *verifier) dir(ctx context.Context, name string, lower, upper, new *squa
 	return nil
 }
 
-// shownIn returns what the overlay shows in a directory.
+// shownIn returns the names that the overlay shows in a directory.
 func (v *verifier) shownIn(name string, lower, upper *squashfs.Inode, depth int) ([]shown, error) {
 	var low, up []named
 	if upper != nil {
@@ -307,7 +306,7 @@ func (v *verifier) child(ctx context.Context, name string, s shown, new *squashf
 	return v.dir(ctx, name, s.lower, s.upper, new, depth)
 }
 
-// attributes compares everything but content and names.
+// attributes compares all attributes of a file, but not its content.
 func (v *verifier) attributes(name string, l *layer, n, new *squashfs.Inode) error {
 	bad := func(what string, found, expected any) error {
 		return fmt.Errorf("%s: %s: expected %v, found %v: %w", name, what, expected, found, ErrNotNew)
@@ -356,7 +355,7 @@ func xattrNames(list []squashfs.Xattr) string {
 	return "[" + strings.Join(s, " ") + "]"
 }
 
-// file verifies anything but a directory. Content is left for later.
+// file verifies a file other than a directory. Its content is compared later.
 func (v *verifier) file(name string, s shown, new *squashfs.Inode) error {
 	ord := v.next
 	v.next++
@@ -367,7 +366,7 @@ func (v *verifier) file(name string, s shown, new *squashfs.Inode) error {
 		v.rep.FromKit++
 	}
 	if err := v.attributes(name, l, n, new); err != nil {
-		// What the kit was told to leave out has its old attributes.
+		// A file that the kit leaves out by a glob has its old attributes.
 		if l != v.lower || n.Type != squashfs.TypeFile || new.Type != squashfs.TypeFile || n.Size != new.Size || !matchGlobs(v.globs, name) {
 			return err
 		}
@@ -375,10 +374,10 @@ func (v *verifier) file(name string, s shown, new *squashfs.Inode) error {
 	} else if n.Nlink > 1 || new.Nlink > 1 {
 		key := linkKey{l, n.Number}
 		if was, ok := v.shownOf[new.Number]; ok && was != key {
-			return fmt.Errorf("%s: not a hard link to what it is one in the new image: %w", name, ErrNotNew)
+			return fmt.Errorf("%s: it is not a hard link to the same files as in the new image: %w", name, ErrNotNew)
 		}
 		if was, ok := v.newOf[key]; ok && was != new.Number {
-			return fmt.Errorf("%s: a hard link to what it is none in the new image: %w", name, ErrNotNew)
+			return fmt.Errorf("%s: it is a hard link to other files than in the new image: %w", name, ErrNotNew)
 		}
 		v.shownOf[new.Number], v.newOf[key] = key, new.Number
 	}

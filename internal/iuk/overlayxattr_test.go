@@ -13,8 +13,8 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// TestBaseWithOverlayXattrs refuses an old image that has overlayfs's own xattrs,
-// on files and on directories, when a kit is made and when one is verified.
+// TestBaseWithOverlayXattrs checks that Create and Verify refuse an old image with
+// xattrs of overlayfs, on files and on directories.
 func TestBaseWithOverlayXattrs(t *testing.T) {
 	tree := func() []fixture { return []fixture{fdir("d"), ffile("d/f", []byte("f")), ffile("g", []byte("g"))} }
 	clean := squashfstest.Pack(t, tree(), squashfs.Options{})
@@ -80,8 +80,8 @@ func TestBaseWithOverlayXattrs(t *testing.T) {
 	}
 }
 
-// TestDifferenceWithOverlayXattrs refuses a kit of another maker whose difference
-// has xattrs that change what the kernel shows, but for opaque directories.
+// TestDifferenceWithOverlayXattrs checks that Verify refuses a difference with xattrs of
+// overlayfs, except for the mark of opaque directories.
 func TestDifferenceWithOverlayXattrs(t *testing.T) {
 	oldSq := squashfstest.Pack(t, []fixture{fdir("d"), ffile("d/f", []byte("f"))}, squashfs.Options{})
 	for _, tt := range []struct {

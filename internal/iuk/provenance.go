@@ -10,56 +10,56 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// WriterFormat numbers the form of what Create writes. It goes up with every
-// change after which equal inputs give other bytes.
+// WriterFormat is the version of Create's output. It increases with every change after
+// which equal inputs result in different bytes.
 const WriterFormat = 1
 
 // maxAddedBytes bounds the names that provenance.json lists, in bytes.
 const maxAddedBytes = 512 << 10
 
-// Provenance is the content of a kit's provenance.json: what the kit was made
-// of. It states no fact about where or when it was made.
+// Provenance is the content of a kit's provenance.json, which describes the kit's
+// inputs. It does not say where or when the kit was made.
 type Provenance struct {
 	WriterFormat int         `json:"writer_format"`
 	Product      string      `json:"product"`
 	Arch         string      `json:"arch"`
 	Epoch        int64       `json:"epoch"` // seconds since 1970
-	Base         ImageRecord `json:"base"`  // needed to apply the kit
-	New          ImageRecord `json:"new"`   // what base and kit show together
+	Base         ImageRecord `json:"base"`  // the image that the kit applies to
+	New          ImageRecord `json:"new"`   // the result of base and kit
 	Diff         DiffRecord  `json:"diff"`
 }
 
-// ImageRecord names one SquashFS image.
+// ImageRecord describes one SquashFS image.
 type ImageRecord struct {
 	Version string     `json:"version"`
 	SHA256  cas.Digest `json:"sha256"` // of the SquashFS file
 	Size    int64      `json:"size"`   // bytes of the SquashFS file
-	// Manifest is the digest of the frozen manifest that the image was built
-	// from, if the caller knows it.
+	// Manifest is the digest of the frozen manifest that the image was built from, if
+	// it is known.
 	Manifest string `json:"manifest_sha256,omitempty"`
-	// ISO is set when the image came out of an ISO image, with boot files.
+	// ISO is set if the image is from an ISO image, with boot files.
 	ISO bool `json:"iso,omitempty"`
 }
 
-// DiffRecord tells what the difference holds.
+// DiffRecord describes the difference.
 type DiffRecord struct {
 	Path    string `json:"path"`    // in the kit
 	Size    int64  `json:"size"`    // bytes
-	Added   int64  `json:"added"`   // names, those below a new directory too
-	Changed int64  `json:"changed"` // names of files that were there with other content or attributes
-	Removed int64  `json:"removed"` // names, a removed directory as one
+	Added   int64  `json:"added"`   // names, including those below a new directory
+	Changed int64  `json:"changed"` // names of files with other content or attributes
+	Removed int64  `json:"removed"` // names; a removed directory counts once
 	Ignored int64  `json:"ignored,omitempty"`
-	// IgnoreIfSameContent are the globs that Create was given. Files that match
-	// may differ in attributes from the new image.
+	// IgnoreIfSameContent are the globs of CreateOptions. Attributes of matching
+	// files may differ from those in the new image.
 	IgnoreIfSameContent []string `json:"ignore_if_same_content,omitempty"`
-	// AddedNames are the added names; one for all below a new directory. Bytes
-	// that are no UTF-8, control characters and "%" stand as %XX. It is absent
-	// when it would be larger than 512 KiB.
+	// AddedNames are the added names, without those below a new directory. Bytes
+	// that are not UTF-8, control characters and "%" are written as %XX. It is
+	// absent if it would be larger than 512 KiB.
 	AddedNames []string `json:"added_names,omitempty"`
 }
 
-// format gives the bytes of provenance.json: keys in the order of the struct,
-// indented by one space, a newline at the end.
+// format returns the bytes of provenance.json: keys in the order of the struct,
+// indented by one space, with a newline at the end.
 func (p *Provenance) format() ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -71,7 +71,7 @@ func (p *Provenance) format() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// parseProvenance reads provenance.json. Fields of later formats are ignored.
+// parseProvenance parses provenance.json. It ignores unknown fields.
 func parseProvenance(b []byte) (*Provenance, error) {
 	var p Provenance
 	if err := json.Unmarshal(b, &p); err != nil {
@@ -86,7 +86,7 @@ func parseProvenance(b []byte) (*Provenance, error) {
 	return &p, nil
 }
 
-// escapeName makes valid UTF-8 of a name.
+// escapeName returns a name as valid UTF-8.
 func escapeName(s string) string {
 	clean := utf8.ValidString(s)
 	for i := 0; clean && i < len(s); i++ {

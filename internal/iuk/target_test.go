@@ -42,7 +42,7 @@ func TestApplyHostileTarget(t *testing.T) {
 				}
 				done := make(chan error, 1)
 				go func() {
-					_, err := ApplyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
+					_, err := applyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
 					done <- err
 				}()
 				select {

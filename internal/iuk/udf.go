@@ -15,23 +15,23 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// ErrUDF means that an upgrade-description file breaks its format, or does not
-// describe what its place says.
+// ErrUDF means that an upgrade-description file violates its format, or is in the wrong
+// place.
 var ErrUDF = errors.New("bad upgrade-description file")
 
-// UDF is an upgrade-description file: what a client that was first installed
-// with one version may upgrade to. The format is version 2 of Tails' ("Upgrade-
-// description files" in Tails' design page on upgrades); the signature over its
-// bytes is what a client trusts, and the only thing that vouches for a kit.
+// UDF is an upgrade-description file: it lists the upgrades for clients that were
+// first installed with one version. The format is version 2 of Tails' format
+// ("Upgrade-description files" in Tails' design page on upgrades). Clients trust its
+// signature, which is the only authentication of a kit.
 type UDF struct {
 	ProductName           string // e.g. "Tails"
-	InitialInstallVersion string // version first installed, never the running one
+	InitialInstallVersion string // the version first installed, not the running one
 	BuildTarget           string // architecture, e.g. "amd64"
 	Channel               string // "stable", "alpha", ...
 	Upgrades              []Upgrade
 }
 
-// Upgrade is one version that a client may go to.
+// Upgrade is one version that a client may upgrade to.
 type Upgrade struct {
 	Version    string
 	Type       string // UpgradeMajor or UpgradeMinor
@@ -39,7 +39,7 @@ type Upgrade struct {
 	Paths      []UpgradePath
 }
 
-// UpgradePath is one way to an upgrade.
+// UpgradePath is one method of an upgrade.
 type UpgradePath struct {
 	Type        string // PathFull or PathIncremental
 	TargetFiles []TargetFile
@@ -61,7 +61,7 @@ const (
 	PathIncremental = "incremental" // a kit
 )
 
-// Limits of a UDF. The largest real ones hold one upgrade with two paths.
+// Limits of a UDF. Real UDFs have at most one upgrade with two paths.
 const (
 	MaxUDF         = 64 << 10 // bytes
 	maxUpgrades    = 64
@@ -69,17 +69,17 @@ const (
 )
 
 var (
-	// versionRE is what a version may be: it is an element of URLs and of file
-	// names. Anchored names cannot be "." or "..".
+	// versionRE matches versions, which are elements of URLs and of file names. It
+	// does not match "." and "..".
 	versionRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
 	wordRE    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
-	// plainURLRE leaves out what would need quoting in YAML or escaping in URLs.
+	// plainURLRE excludes URLs that need quotes in YAML or escapes.
 	plainURLRE = regexp.MustCompile(`^https?://[A-Za-z0-9._~:/%+@=&?;,-]+$`)
 	numberRE   = regexp.MustCompile(`^[0-9]+(e[0-9]+)?$`)
 )
 
-// ParseUDF reads a UDF and checks it. It refuses what the format does not have:
-// unknown or repeated keys, aliases, tags, several documents.
+// ParseUDF parses and checks a UDF. Unknown or repeated keys, aliases, tags and several
+// documents are errors.
 func ParseUDF(data []byte) (*UDF, error) {
 	if len(data) > MaxUDF {
 		return nil, fmt.Errorf("%d bytes, expected at most %d: %w", len(data), MaxUDF, ErrUDF)
@@ -164,7 +164,7 @@ func parseTarget(n *yaml.Node) (f TargetFile, err error) {
 	})
 }
 
-// eachKey hands the value of each key of the mapping n to its setter.
+// eachKey calls the setter of each key of the mapping n with its value.
 func eachKey(n *yaml.Node, what string, set map[string]func(*yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode || n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 {
 		return fmt.Errorf("line %d: %s: expected a mapping", n.Line, what)
@@ -190,7 +190,8 @@ func eachKey(n *yaml.Node, what string, set map[string]func(*yaml.Node) error) e
 	return nil
 }
 
-// into stores a plain or quoted scalar's text, so that version 6.10 stays 6.10.
+// into returns a setter that stores the text of a scalar, so that 6.10 does not become
+// 6.1.
 func into(s *string) func(*yaml.Node) error {
 	return func(n *yaml.Node) error {
 		if n.Kind != yaml.ScalarNode || n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 || n.Tag == "!!null" {
@@ -201,6 +202,7 @@ func into(s *string) func(*yaml.Node) error {
 	}
 }
 
+// list parses the elements of a sequence.
 func list[T any](n *yaml.Node, what string, most int, parse func(*yaml.Node) (T, error)) ([]T, error) {
 	if n.Kind != yaml.SequenceNode || n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 {
 		return nil, fmt.Errorf("line %d: %s: expected a list", n.Line, what)
@@ -219,7 +221,7 @@ func list[T any](n *yaml.Node, what string, most int, parse func(*yaml.Node) (T,
 	return all, nil
 }
 
-// Check says what in u is not a UDF.
+// Check returns an error if u is not a valid UDF.
 func (u *UDF) Check() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), ErrUDF)
@@ -234,7 +236,7 @@ func (u *UDF) Check() error {
 		{"channel", u.Channel, wordRE},
 	} {
 		if !f.re.MatchString(f.value) {
-			return bad("%s: %q is not one", f.name, f.value)
+			return bad("%s: %q is not valid", f.name, f.value)
 		}
 	}
 	if len(u.Upgrades) > maxUpgrades {
@@ -243,7 +245,7 @@ func (u *UDF) Check() error {
 	versions := make(map[string]bool)
 	for _, up := range u.Upgrades {
 		if !versionRE.MatchString(up.Version) {
-			return bad("upgrade: version %q is not one", up.Version)
+			return bad("upgrade: %q is not a version", up.Version)
 		}
 		if versions[up.Version] {
 			return bad("upgrade to %s is there twice", up.Version)
@@ -302,8 +304,8 @@ func checkURL(s string) error {
 	return nil
 }
 
-// Format returns u's bytes: keys sorted, versions quoted so that no reader takes
-// them for numbers. Equal UDFs have equal bytes. u must pass Check.
+// Format returns the bytes of u, which must pass Check. Keys are sorted, and versions
+// are quoted so that they are not read as numbers. Equal UDFs have equal bytes.
 func (u *UDF) Format() []byte {
 	var b bytes.Buffer
 	b.WriteString("---\n")
@@ -326,7 +328,7 @@ func (u *UDF) Format() []byte {
 			b.WriteString("  - target-files:\n")
 			for _, f := range p.TargetFiles {
 				sum := f.SHA256.String()
-				if numberRE.MatchString(sum) { // else YAML would read it as one
+				if numberRE.MatchString(sum) { // YAML would read it as a number
 					sum = "'" + sum + "'"
 				}
 				fmt.Fprintf(&b, "    - sha256: %s\n      size: %d\n      url: %s\n", sum, f.Size, f.URL)
@@ -338,7 +340,7 @@ func (u *UDF) Format() []byte {
 	return b.Bytes()
 }
 
-// word quotes what YAML 1.1 would read as a boolean or as null.
+// word quotes words that YAML 1.1 reads as a boolean or as null.
 func word(s string) string {
 	if slices.Contains([]string{"y", "n", "yes", "no", "on", "off", "true", "false", "null"}, strings.ToLower(s)) {
 		return "'" + s + "'"

@@ -22,7 +22,7 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// The layout of a file as Tails publishes it, but with each version quoted.
+// wantUDF has the layout of Tails' own files, but with quoted versions.
 const wantUDF = `---
 build-target: amd64
 channel: stable
@@ -74,8 +74,8 @@ func TestUDFFormat(t *testing.T) {
 	}
 }
 
-// TestUDFOfOthers reads what other writers may say: unquoted versions, other
-// order, quoted keys.
+// TestUDFOfOthers parses a UDF as other programs may write it: unquoted versions,
+// another order, quoted keys.
 func TestUDFOfOthers(t *testing.T) {
 	text := "product-name: Tails\n\"initial-install-version\": 6.10\nchannel: 'stable'\nbuild-target: amd64\nupgrades: []\n"
 	got, err := ParseUDF([]byte(text))
@@ -101,12 +101,12 @@ func TestParseUDFErrors(t *testing.T) {
 		{"size", replace("size: 1", "size: 0x10"), `upgrades: upgrade-paths: target-files: size: "0x10" is not a number of bytes: bad upgrade-description file`},
 		{"no size", replace("size: 1", "size: 0"), "upgrade to 6.9: https://mirror.example.org/stable/tails-amd64-6.9/tails-amd64-6.9.iso: size 0: bad upgrade-description file"},
 		{"digest", replace("sha256: 2d", "sha256: "), "upgrades: upgrade-paths: target-files: sha256: SHA-256 \"711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881\": 62 characters, expected 64: bad upgrade-description file"},
-		{"path in version", replace("'6.9'", "'../6.9'"), `upgrade: version "../6.9" is not one: bad upgrade-description file`},
+		{"path in version", replace("'6.9'", "'../6.9'"), `upgrade: "../6.9" is not a version: bad upgrade-description file`},
 		{"itself", replace("version: '6.9'", "version: '6.8'"), "upgrade from 6.8 to itself: bad upgrade-description file"},
 		{"type", replace("type: minor", "type: tiny"), `upgrade to 6.9: type: expected major or minor, found "tiny": bad upgrade-description file`},
 		{"two full", replace("type: incremental", "type: full"), "upgrade to 6.9: two full paths: bad upgrade-description file"},
 		{"url", replace("https://mirror.example.org/stable/tails", "file:///etc/tails"), `upgrade to 6.9: target file: url: "file:///etc/tails-amd64-6.9/tails-amd64-6.9.iso" is not a plain http or https URL: bad upgrade-description file`},
-		{"no product", replace("product-name: Tails\n", ""), `product-name: "" is not one: bad upgrade-description file`},
+		{"no product", replace("product-name: Tails\n", ""), `product-name: "" is not valid: bad upgrade-description file`},
 		{"large", strings.Repeat("#", MaxUDF+1), "65537 bytes, expected at most 65536: bad upgrade-description file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestParseUDFErrors(t *testing.T) {
 	}
 }
 
-// fakeSigner "signs" with a digest, so that the test can tell what was signed.
+// fakeSigner "signs" with a digest, so that the test can check what was signed.
 type fakeSigner struct{ fail string }
 
 func (s fakeSigner) SignDetached(_ context.Context, w io.Writer, data []byte) error {
@@ -163,7 +163,7 @@ func releaseOptions(t *testing.T, channel, to string) UDFOptions {
 	return o
 }
 
-// checkWritten does what a client of its place does before it believes a UDF.
+// checkWritten checks a UDF like a client.
 func checkWritten(t *testing.T, dir string, f UDFFile) {
 	t.Helper()
 	name := filepath.Join(dir, f.Path)
@@ -271,7 +271,7 @@ func TestWriteUDFsErrors(t *testing.T) {
 	}{
 		{"signer", func(*testing.T, *UDFOptions) {}, fakeSigner{"5.22"}, "sign v2/Tails/5.22/amd64/stable/upgrades.yml: no key"},
 		{"no image", func(t *testing.T, o *UDFOptions) { o.Image = "/nonexistent/image" }, fakeSigner{}, "full image: open /nonexistent/image: no such file or directory"},
-		{"version", func(t *testing.T, o *UDFOptions) { o.Next = []string{"../.."} }, fakeSigner{}, `version "../.." (next) is not one`},
+		{"version", func(t *testing.T, o *UDFOptions) { o.Next = []string{"../.."} }, fakeSigner{}, `next: "../.." is not a version`},
 		{"twice", func(t *testing.T, o *UDFOptions) { o.From = append(o.From, "6.9") }, fakeSigner{}, `version 6.9 is given twice: as to and as from`},
 		{"channel", func(t *testing.T, o *UDFOptions) { o.Channel = "test" }, fakeSigner{}, `channel: expected alpha or stable, found "test"`},
 		{"foreign file", func(t *testing.T, o *UDFOptions) {
@@ -300,8 +300,7 @@ func TestWriteUDFsErrors(t *testing.T) {
 	}
 }
 
-// TestUDFSignsGoodKitsOnly puts a file that is no kit for these versions in the
-// place of one. A kit that is missing is not offered; one that is bad is an error.
+// TestUDFSignsGoodKitsOnly checks that a bad kit, or one for other versions, is an error.
 func TestUDFSignsGoodKitsOnly(t *testing.T) {
 	kit := smallKit(t, "6.8", "6.9")
 	used := binary.LittleEndian.Uint64(kit[40:])
@@ -343,7 +342,7 @@ func changed(b []byte, change func([]byte)) []byte {
 	return b
 }
 
-// TestUDFInPython lets another YAML reader see what ours means.
+// TestUDFInPython parses a UDF with another YAML parser.
 func TestUDFInPython(t *testing.T) {
 	py, err := exec.LookPath("python3")
 	if err == nil {

@@ -22,40 +22,39 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// ErrOtherVersions means that a kit's provenance names another product,
-// architecture or other versions than the kit's file name.
+// ErrOtherVersions means that product, architecture or versions in a kit's provenance
+// are not those in its file name.
 var ErrOtherVersions = errors.New("kit is for other versions")
 
 // Signer signs UDFs.
 type Signer interface {
-	// SignDetached writes an armored detached OpenPGP signature over data to w.
+	// SignDetached writes an armored detached OpenPGP signature of data to w.
 	SignDetached(ctx context.Context, w io.Writer, data []byte) error
 }
 
-// The release channels, in the order in which they are written.
+// The release channels.
 const (
 	ChannelAlpha  = "alpha"
 	ChannelStable = "stable"
 )
 
-// UDFOptions says which upgrade-description files a release needs.
+// UDFOptions describe a release, for its upgrade-description files.
 type UDFOptions struct {
 	Product     string // e.g. "Tails"
 	BuildTarget string // e.g. "amd64"
-	Channel     string // the channel released to: ChannelStable or ChannelAlpha
-	To          string // the version released
+	Channel     string // the channel of the release: ChannelStable or ChannelAlpha
+	To          string // the released version
 	From        []string
-	Next        []string // versions to come, whose clients must find an empty file, not a 404
+	Next        []string // future versions, whose clients must find an empty file, not a 404
 
 	ImageURL string // URL of the full image
 	Image    string // file with the full image, for its size and digest
-	IUKURL   string // URL of the directory that holds the kits
-	IUKs     string // directory with the kits; one that is missing is not offered
+	IUKURL   string // URL of the directory of the kits
+	IUKs     string // directory of the kits; missing ones are not offered
 
-	Type       string // UpgradeMajor or UpgradeMinor; "" judges by the first number of the versions
 	DetailsURL string // may be empty
 
-	Output string // directory under which the v2/ tree goes
+	Output string // directory for the v2/ tree
 }
 
 // UDFFile is a file that WriteUDFs wrote.
@@ -67,11 +66,11 @@ type UDFFile struct {
 	Incremental bool   `json:"incremental"` // a kit is offered
 }
 
-// notFinalRE matches versions before a final one: those run on the alpha channel.
+// notFinalRE matches pre-releases, which use the alpha channel.
 var notFinalRE = regexp.MustCompile(`~(?:alpha|beta|rc)[0-9]*$`)
 
-// UDFPath is the place of a UDF below the output directory or URL; its
-// signature stands beside it with ".pgp" added.
+// UDFPath is the path of a UDF below the output directory or URL. ".pgp" is appended
+// for its signature.
 func UDFPath(product, version, buildTarget, channel string) string {
 	return path.Join("v2", product, version, buildTarget, channel, "upgrades.yml")
 }
@@ -91,15 +90,10 @@ func (o *UDFOptions) check() error {
 	if o.Channel != ChannelAlpha && o.Channel != ChannelStable {
 		return fmt.Errorf("channel: expected alpha or stable, found %q", o.Channel)
 	}
-	switch o.Type {
-	case "", UpgradeMajor, UpgradeMinor:
-	default:
-		return fmt.Errorf("type: expected major or minor, found %q", o.Type)
-	}
 	seen := make(map[string]string)
 	for _, v := range slices.Concat([][2]string{{o.To, "to"}}, pairs(o.From, "from"), pairs(o.Next, "next")) {
 		if !versionRE.MatchString(v[0]) {
-			return fmt.Errorf("version %q (%s) is not one", v[0], v[1])
+			return fmt.Errorf("%s: %q is not a version", v[1], v[0])
 		}
 		if other, ok := seen[v[0]]; ok {
 			return fmt.Errorf("version %s is given twice: as %s and as %s", v[0], other, v[1])
@@ -116,12 +110,11 @@ func pairs(list []string, role string) (all [][2]string) {
 	return all
 }
 
-// UDFs returns the files that a release needs, in a fixed order: for both
-// channels an empty one for the new version and for each next one; and for each
-// previous version one that offers the new version and nothing else, so that
-// older upgrades are not offered for ever. A release to stable is offered on
-// alpha only to versions that are themselves alpha, beta or rc; a release to
-// alpha is offered on alpha only, to all.
+// UDFs returns the UDFs of a release, in a fixed order: an empty one in both channels
+// for the new version and each next one, and for each previous version one that offers
+// only the new version, so that older upgrades are not offered forever. In the alpha
+// channel, a stable release is offered only to alpha, beta and rc versions. An alpha
+// release is offered only in the alpha channel, to all versions.
 func (o *UDFOptions) UDFs(ctx context.Context) ([]*UDF, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -146,13 +139,10 @@ func (o *UDFOptions) UDFs(ctx context.Context) ([]*UDF, error) {
 		}
 	}
 	for _, v := range o.From {
-		up := Upgrade{Version: o.To, Type: o.Type, DetailsURL: o.DetailsURL,
+		up := Upgrade{Version: o.To, Type: UpgradeMinor, DetailsURL: o.DetailsURL,
 			Paths: []UpgradePath{{PathFull, []TargetFile{full}}}}
-		if up.Type == "" {
-			up.Type = UpgradeMinor
-			if series(v) != series(o.To) {
-				up.Type = UpgradeMajor
-			}
+		if series(v) != series(o.To) {
+			up.Type = UpgradeMajor
 		}
 		if o.IUKs != "" {
 			kit, err := o.kit(ctx, v)
@@ -179,14 +169,14 @@ func (o *UDFOptions) UDFs(ctx context.Context) ([]*UDF, error) {
 	return all, nil
 }
 
-// series is what comes before the first dot of a version.
+// series is the part of a version before the first dot.
 func series(v string) string {
 	s, _, _ := strings.Cut(v, ".")
 	return s
 }
 
-// kit describes the kit from a version, nil when there is none. It must be one
-// that Inspect accepts, for these versions: the signature of a UDF vouches for it.
+// kit describes the kit from a version, or returns nil if there is none. It must pass
+// Inspect and be for these versions, since the signature of the UDF authenticates it.
 func (o *UDFOptions) kit(ctx context.Context, from string) (*TargetFile, error) {
 	name := KitName(o.Product, o.BuildTarget, from, o.To)
 	base, err := url.Parse(o.IUKURL)
@@ -218,7 +208,7 @@ func (o *UDFOptions) kit(ctx context.Context, from string) (*TargetFile, error) 
 	return &t, err
 }
 
-// target describes the file at name, to be had at u.
+// target describes the file at name, whose URL is u.
 func target(ctx context.Context, name, u string) (TargetFile, error) {
 	f, err := regfile.Open(name)
 	if err != nil {
@@ -239,11 +229,11 @@ func describe(ctx context.Context, f *os.File, u string) (TargetFile, error) {
 	return t, nil
 }
 
-// WriteUDFs writes the upgrade-description files of a release and their
-// signatures. Everything is read, made and signed before the first file is
-// replaced. Each file is replaced at once; a reader that comes between the two
-// of a pair sees a signature that does not fit and asks again. An existing file
-// that is no UDF for its place is an error: it is not ours to replace.
+// WriteUDFs writes the upgrade-description files of a release and their signatures.
+// Everything is read and signed before the first file is replaced. Each file is
+// replaced atomically; a client that downloads between the two files of a pair gets a
+// bad signature and retries. An existing file that is not a UDF for its path is an
+// error, and is not replaced.
 func WriteUDFs(ctx context.Context, o UDFOptions, s Signer) ([]UDFFile, error) {
 	udfs, err := o.UDFs(ctx)
 	if err != nil {
@@ -328,8 +318,8 @@ func checkExisting(root *os.Root, p string, u *UDF) error {
 	return nil
 }
 
-// replace writes a file beside name and renames it into place. Its mode does
-// not depend on the umask, since web servers read these files.
+// replace writes a temporary file and renames it to name. Its mode does not depend on
+// the umask, since web servers read these files.
 func replace(root *os.Root, name string, data []byte) error {
 	tmp := path.Join(path.Dir(name), "."+path.Base(name)+".tmp")
 	if err := root.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -13,38 +13,37 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// ErrNotNew means that the old image and the kit together are not the new
-// image.
+// ErrNotNew means that the old image and the kit do not result in the new image.
 var ErrNotNew = errors.New("old image and kit do not make the new image")
 
-// VerifyOptions names what Verify holds against each other.
+// VerifyOptions are the inputs of Verify.
 type VerifyOptions struct {
 	Kit      Input
 	Old, New Input
-	// Workers bounds the goroutines. Default: GOMAXPROCS.
+	// Workers bounds the number of goroutines. Default: GOMAXPROCS.
 	Workers int
-	// Progress is told of the steps done.
+	// Progress is called with the steps done.
 	Progress func(done, total int64)
 }
 
-// VerifyReport tells what Verify proved.
+// VerifyReport describes what Verify proved.
 type VerifyReport struct {
-	Provenance *Provenance `json:"provenance,omitempty"` // nil when the kit has none
+	Provenance *Provenance `json:"provenance,omitempty"` // nil if the kit has none
 	Names      int64       `json:"names"`                // names in the new image
-	FromKit    int64       `json:"from_kit"`             // of them, those that the kit holds
+	FromKit    int64       `json:"from_kit"`             // names in the new image that come from the kit
 	Whiteouts  int64       `json:"whiteouts"`            // names of the old image that the kit hides
-	Ignored    int64       `json:"ignored"`              // files whose content is right and whose attributes may differ
+	Ignored    int64       `json:"ignored"`              // files with the right content whose attributes may differ
 	Hidden     int64       `json:"hidden"`               // character devices 0:0 of the new image, which no overlay can show
 	BootFiles  int         `json:"boot_files"`           // other members of the overlay
 }
 
-// Verify proves, without mounting anything, that an overlay of the old image and
-// the kit's difference shows the new image: every path, type, mode, owner, size,
-// time, content, link target, device number, xattr and hard-link group. With ISO
-// images it also proves that the kit's other members are what Create would put
-// there. It returns an error that wraps ErrWrongBase when the kit was made for
-// another old image, ErrBase when overlayfs cannot show the old image, ErrNotNew
-// when the outcome is not the new image, ErrKit when the kit is none.
+// Verify proves, without mounts, that an overlay of the old image and the kit's
+// difference shows the new image: every path, type, mode, owner, size, time, content,
+// link target, device number, xattr and hard-link group. With ISO images it also
+// proves that the kit's other members are those that Create would make. The error
+// wraps ErrWrongBase if the kit was made for another old image, ErrBase if overlayfs
+// cannot show the old image, ErrNotNew if the result is not the new image, and ErrKit
+// if the kit is bad.
 func Verify(ctx context.Context, o VerifyOptions) (*VerifyReport, error) {
 	limits := squashfs.Limits{CacheBytes: 1, MetaCacheBytes: 512 << 10}
 	from, err := o.Old.open(limits)
@@ -84,7 +83,7 @@ func Verify(ctx context.Context, o VerifyOptions) (*VerifyReport, error) {
 	return rep, nil
 }
 
-// checkImages holds the images against what the kit says it was made of.
+// checkImages compares the images with the digests in the kit's provenance.
 func (k *kitReader) checkImages(ctx context.Context, from, to *openInput) error {
 	var d [2]cas.Digest
 	g, ctx := errgroup.WithContext(ctx)
@@ -107,7 +106,7 @@ func (k *kitReader) checkImages(ctx context.Context, from, to *openInput) error 
 	return nil
 }
 
-// verifyBoot compares the kit's other members with what Create would write.
+// verifyBoot compares the kit's other members with those that Create would make.
 func (k *kitReader) verifyBoot(ctx context.Context, from, to *openInput, rep *VerifyReport) error {
 	if k.prov != nil && (!k.prov.New.ISO || !k.prov.Base.ISO) || to.iso == nil || from.iso == nil {
 		return nil
@@ -131,7 +130,7 @@ func (k *kitReader) verifyBoot(ctx context.Context, from, to *openInput, rep *Ve
 		}
 		m, ok := want[fold(f.path)]
 		if !ok {
-			return fmt.Errorf("overlay/%s: the new image does not call for it: %w", f.path, ErrNotNew)
+			return fmt.Errorf("overlay/%s: the new image does not need it: %w", f.path, ErrNotNew)
 		}
 		delete(want, fold(f.path))
 		a, err := k.fs.Open("overlay/" + f.path)

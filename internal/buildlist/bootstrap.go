@@ -57,7 +57,8 @@ func parseNameVersion(line string, e *Entry) bool {
 	if name, _, _ := strings.Cut(cols[0], ":"); !policyName(name) {
 		return false
 	}
-	return parseDpkgQuery(line, e)
+	state, ok := parseDpkgQuery(line, e)
+	return ok && state == ""
 }
 
 // debootstrapLine parses a line of debootstrap's deburis file ("name version

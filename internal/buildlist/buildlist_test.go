@@ -313,6 +313,8 @@ func TestNotesAndDuplicates(t *testing.T) {
 		{DpkgSelections, "ab\tinstall\nbc\tdeinstall\ncd\tpurge\nde\thold\n", []string{"ab", "de"},
 			[]Note{{2, "bc is selected for deinstall: skipped"}, {3, "cd is selected for purge: skipped"}}},
 		{DpkgQuery, "Package,Version,Architecture\nab,1,all\n", []string{"ab:all=1"}, nil},
+		{DpkgQuery, "ab\t1\tinstall ok installed\nbc\t2\tall\tinstalled\ncd\t3\tdeinstall ok config-files\nde\t4\tall\thalf-installed\n", []string{"ab=1", "bc:all=2"},
+			[]Note{{3, "cd is config-files: skipped"}, {4, "de is half-installed: skipped"}}},
 		{DpkgQuery, "ab\t1\nsnap:core20\tlatest/stable\t2318\n", []string{"ab=1"}, []Note{{2, "snap:core20 is a snap: skipped"}}},
 		{Mmdebstrap, "ab 1\nsnap:core20 latest/stable 2318\n", []string{"ab=1"}, []Note{{2, "snap:core20 is a snap: skipped"}}},
 		{AptHistory, "Start-Date: 2024-01-01  10:00:00\nInstall: ab:amd64 (1), bc:i386 (1, automatic), cd:amd64 (1)\nEnd-Date: x\n\n" +
@@ -392,6 +394,7 @@ func TestRecognise(t *testing.T) {
 		{"ab 2.10-3\n", "mmdebstrap"},
 		{"ab\t2.10-3\n", "dpkg-query"},
 		{"ab,1,amd64\n", "dpkg-query"},
+		{"ab\t1\tdeinstall ok config-files\nbc\t1\tinstall ok installed\n", "dpkg-query"},
 		{"ab\t1\nsnap:lxd\t5.0/stable\t24322\n", "dpkg-query"},
 		{"ab\t(none)\t1\t1\tnoarch\n", "rpm-qa"},
 		{"ab|0|1|1|x86_64\n", "rpm-qa"},

@@ -33,8 +33,15 @@ func (p *parser) dpkgQuery() error {
 			return p.malformed(p.line, "a row of dpkg -l", line)
 		case len(p.m.Entries) == 0 && hasSeparator(line) && columnTitles(columns(line)):
 			return nil
-		case !hasSeparator(line) || !parseDpkgQuery(line, &e):
+		case !hasSeparator(line):
 			return p.malformed(p.line, "name and version in columns, or a row of dpkg -l", line)
+		}
+		if state, ok = parseDpkgQuery(line, &e); !ok {
+			return p.malformed(p.line, "name and version in columns, or a row of dpkg -l", line)
+		}
+		if state != "" {
+			p.note(p.line, "%s is %s: skipped", e.Name, state)
+			return nil
 		}
 		return p.add(e)
 	})
@@ -51,26 +58,48 @@ func dpkgTableHead(line string) bool {
 		strings.Contains(line, "=") && strings.Count(line, "/") >= 4 && !strings.Contains(line, "\t")
 }
 
-// parseDpkgQuery parses "name version" or "name version architecture", in
-// columns; the name may carry the architecture, too.
-func parseDpkgQuery(line string, e *Entry) bool {
+// parseDpkgQuery parses "name version [architecture] [status]", in columns; the
+// name may carry the architecture, too. state says why the package is not
+// installed; it is empty if it is, or if there is no status.
+func parseDpkgQuery(line string, e *Entry) (state string, ok bool) {
 	cols := columns(line)
-	if len(cols) < 2 || len(cols) > 3 {
-		return false
+	if n := len(cols); n > 2 {
+		// Status is "install ok installed", or the last of these words.
+		words := strings.Fields(cols[n-1])
+		if st, known := dpkgState(words[max(len(words)-1, 0):]); known {
+			cols, state = cols[:n-1], st
+		}
 	}
-	var ok bool
+	if len(cols) < 2 || len(cols) > 3 {
+		return "", false
+	}
 	if e.Name, e.Arch, ok = splitArch(cols[0]); !ok || !debName(e.Name) || !debVersion(cols[1]) {
-		return false
+		return "", false
 	}
 	e.Version = cols[1]
 	if len(cols) == 3 {
 		if !debArch(cols[2]) || e.Arch != "" && e.Arch != cols[2] {
-			return false
+			return "", false
 		}
 		e.Arch = cols[2]
 	}
 	e.Source = e.Arch == "source"
-	return true
+	return state, true
+}
+
+// dpkgState finds what the last word of a Status field says: state is empty if the
+// package's files are unpacked.
+func dpkgState(words []string) (state string, known bool) {
+	if len(words) != 1 {
+		return "", false
+	}
+	switch words[0] {
+	case "installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending":
+		return "", true
+	case "not-installed", "config-files", "half-installed":
+		return words[0], true
+	}
+	return "", false
 }
 
 // parseDpkgRow parses a row of dpkg -l. state says why the package is not
@@ -143,13 +172,13 @@ func (p *parser) dpkgStatus() error {
 			if len(words) != 3 {
 				return p.malformed(st.line, "want, flag and status", st.value)
 			}
-			switch words[2] {
-			case "installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending":
-			case "not-installed", "config-files", "half-installed":
-				p.note(name.line, "%s is %s: skipped", name.value, words[2])
-				return nil
-			default:
+			state, known := dpkgState(words[2:])
+			if !known {
 				return p.malformed(st.line, "a status of dpkg", st.value)
+			}
+			if state != "" {
+				p.note(name.line, "%s is %s: skipped", name.value, state)
+				return nil
 			}
 		}
 		e := Entry{Ecosystem: Deb, Name: name.value, Size: -1, Line: name.line, Raw: clip("Package: " + name.value)}

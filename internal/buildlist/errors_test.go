@@ -80,6 +80,7 @@ func TestDocumentErrors(t *testing.T) {
 		{SPDX, "SPDXVersion: SPDX-2.3\nPackageComment: <text>ab\n", `m:2: expected the end of a text, </text>, found "<text>ab"`},
 		{SPDX, "SPDXVersion: SPDX-2.3\nPackageName: ab\nPackageChecksum: SHA256: 00\nExternalRef: PACKAGE-MANAGER purl pkg:deb/ab@1\n", `m:2: expected one digest for SHA256, found "00"`},
 		{SPDX, "SPDXVersion: SPDX-2.3\nPackageName: ab\nExternalRef: PACKAGE-MANAGER purl pkg:deb/ab@2:1?epoch=1\n", `m:2: expected a version in the package URL, found "pkg:deb/ab@2:1?epoch=1"`},
+		{SPDX, "SPDXVersion: SPDX-2.3\nPackageName: ab\nExternalRef: OTHER LocationRef-x a b\nExternalRef: PACKAGE-MANAGER purl\n", `m:4: expected ExternalRef: category purl locator, found "PACKAGE-MANAGER purl"`},
 		{Syft, `{"schema": {}}`, `m:1: expected the key artifacts, found nothing`},
 		{Syft, `{"artifacts": [{"name": "ab", "type": "deb"}]}`, `m:1: expected the package URL of ab, found nothing`},
 		{Tails, "a: [", `m: expected a YAML document, found "line 1: did not find expected node content"`},

@@ -269,7 +269,8 @@ func fitsDpkgQuery(line string) (fits, counts bool) {
 	if _, ok := parseDpkgRow(line, new(Entry)); ok {
 		return true, true
 	}
-	return both(hasSeparator(line) && parseDpkgQuery(line, new(Entry)) && plainDeb(columns(line)[0]))
+	_, ok := parseDpkgQuery(line, new(Entry))
+	return both(ok && hasSeparator(line) && plainDeb(columns(line)[0]))
 }
 
 func fitsMmdebstrap(line string) (fits, counts bool) {

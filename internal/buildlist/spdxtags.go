@@ -3,6 +3,7 @@ package buildlist
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -108,16 +109,14 @@ func (p *parser) spdxPackageTag(pkg *bomPackage, line int, tag, value string) er
 		pkg.sums = append(pkg.sums, [2]string{algo, strings.TrimSpace(sum)})
 	case "ExternalRef":
 		words := strings.Fields(value)
+		if len(words) < 2 || words[1] != "purl" {
+			return nil // of another kind, whose locator may contain blanks
+		}
 		if len(words) != 3 {
-			return p.malformed(line, "ExternalRef: category type locator", value)
+			return p.malformed(line, "ExternalRef: category purl locator", value)
 		}
-		if words[1] != "purl" {
+		if slices.Contains(pkg.urls, words[2]) {
 			return nil
-		}
-		for _, u := range pkg.urls {
-			if u == words[2] {
-				return nil
-			}
 		}
 		pkg.urls = append(pkg.urls, words[2])
 	}

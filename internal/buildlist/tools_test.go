@@ -72,7 +72,10 @@ func TestThisMachine(t *testing.T) {
 			t.Errorf("%s (-dpkg +read):\n%s", tt.name, d)
 		}
 	}
-	for _, columns := range []string{"${Package} ${Version} ${Architecture}\n", "${Package},${Version},${Architecture}\n"} {
+	for _, columns := range []string{
+		"${Package} ${Version} ${Architecture}\n", "${Package},${Version},${Architecture}\n", "${Package}\t${Version}\t${Architecture}\t${Status}\n",
+		"${binary:Package}|${Version}|${db:Status-Status}\n",
+	} {
 		m, err := Parse("columns", bytes.NewReader(tool(t, "dpkg-query", "-W", "-f", columns)), "")
 		if err != nil || m.Format != Mmdebstrap && m.Format != DpkgQuery {
 			t.Errorf("dpkg-query -W -f %q: %v", columns, err)

@@ -20,7 +20,6 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
-	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
@@ -63,18 +62,7 @@ func Create(ctx context.Context, in Installation, dir string, p *mirror.Progress
 
 // id reads the installation's random text, and makes it where there is none.
 func (in *Installation) id(ctx context.Context) (id string, err error) {
-	read := func(tx *bolt.Tx) error { id = tx.Meta(installationKey); return nil }
-	if err := in.Store.View(ctx, read); err != nil || id != "" {
-		return id, err
-	}
-	err = in.Store.Update(ctx, "name the installation", func(tx *bolt.Tx) error {
-		if id = tx.Meta(installationKey); id != "" {
-			return nil
-		}
-		id = rand.Text()
-		return tx.SetMeta(installationKey, id)
-	})
-	return id, err
+	return in.Store.NameOnce(ctx, installationKey, rand.Text())
 }
 
 func (in *Installation) create(ctx context.Context, id, dir string, p *mirror.Progress) (res *api.BackupResult, err error) {
@@ -436,8 +424,7 @@ func (b *backup) damaged(ctx context.Context, d cas.Digest, why string) error {
 
 // needed reports whether the copied metadata needs a blob.
 func (b *backup) needed(ctx context.Context, d cas.Digest) (needed bool, err error) {
-	err = b.copy.View(ctx, func(tx *bolt.Tx) error { needed = tx.Needed(d); return nil })
-	return needed, err
+	return b.copy.Needed(ctx, d)
 }
 
 // absent looks for blobs that the metadata says are there and that the backup
@@ -446,59 +433,20 @@ func (b *backup) absent(ctx context.Context) error {
 	b.p.SetPhase("looking for missing blobs")
 	var after cas.Digest
 	for more := true; more; {
-		var page []referred
-		if err := b.copy.View(ctx, func(tx *bolt.Tx) error {
-			after, more = tx.Blobs(after, 1000, func(d cas.Digest, r []meta.Ref) { page = append(page, referred{d, r}) })
-			return nil
-		}); err != nil {
-			return err
-		}
-		missing, err := b.notHere(ctx, page)
+		promised, next, left, err := b.copy.PromisedBlobs(ctx, after, 1000)
 		if err != nil {
 			return err
 		}
-		if err := b.copy.View(ctx, func(tx *bolt.Tx) error { return b.promised(tx, missing) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// referred is a blob with what refers to it.
-type referred struct {
-	digest cas.Digest
-	refs   []meta.Ref
-}
-
-// notHere picks the blobs that the backup does not have.
-func (b *backup) notHere(ctx context.Context, page []referred) (out []referred, err error) {
-	for _, r := range page {
-		if _, known := b.faults[r.digest]; known {
-			continue
-		}
-		if _, err := b.t.blobs.Stat(ctx, r.digest); errors.Is(err, cas.ErrNotFound) {
-			out = append(out, r)
-		} else if err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// promised notes those that must be there as missing; the others are packages
-// that nobody has asked for yet.
-func (b *backup) promised(tx *bolt.Tx, missing []referred) error {
-	p, err := tx.Promises()
-	if err != nil {
-		return err
-	}
-	for _, r := range missing {
-		must, err := p.Blob(r.refs)
-		if err != nil {
-			return err
-		}
-		if must {
-			b.faults[r.digest], b.missing[r.digest] = "is missing", true
+		after, more = next, left
+		for _, d := range promised {
+			if _, known := b.faults[d]; known {
+				continue
+			}
+			if _, err := b.t.blobs.Stat(ctx, d); errors.Is(err, cas.ErrNotFound) {
+				b.faults[d], b.missing[d] = "is missing", true
+			} else if err != nil {
+				return err
+			}
 		}
 	}
 	return nil

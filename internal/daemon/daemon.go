@@ -98,9 +98,6 @@ const (
 	maxHeader   = 16 << 10        // bytes
 	shutdown    = 10 * time.Second
 	metaFile    = "meta.db"
-	cleanKey    = "clean"
-	cleanYes    = "yes"
-	cleanNo     = "no"
 	uncleanText = "snapd was not stopped cleanly the last time (snapctl fsck checks what is stored)"
 )
 
@@ -164,11 +161,8 @@ func makeDataDir(dir string) error {
 }
 
 // begin marks the run as not cleanly stopped and tells whether the last was.
-func begin(ctx context.Context, st *bolt.Store) (clean bool, err error) {
-	err = st.UpdateDamaged(ctx, "clean", func(tx *bolt.Tx) error {
-		clean = tx.Meta(cleanKey) != cleanNo
-		return tx.SetMeta(cleanKey, cleanNo)
-	})
+func begin(ctx context.Context, st meta.Installation) (clean bool, err error) {
+	clean, err = st.SetClean(ctx, false)
 	if errors.Is(err, meta.ErrCorrupt) {
 		return true, nil // reported as damage
 	}
@@ -188,12 +182,17 @@ func end(ctx context.Context, dir string, st *bolt.Store) error {
 	if m == nil {
 		return fmt.Errorf("%s: %w", filepath.Join(dir, installationFile), fs.ErrNotExist)
 	}
-	return nextEpoch(ctx, dir, st, m, func(tx *bolt.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
+	if err := nextEpoch(ctx, dir, st, m, time.Time{}); err != nil {
+		return err
+	}
+	_, err = st.SetClean(ctx, true)
+	return err
 }
 
 // markClean notes that what is stored needs no check at the next start.
 func markClean(ctx context.Context, st *bolt.Store) error {
-	return st.Update(ctx, "clean", func(tx *bolt.Tx) error { return tx.SetMeta(cleanKey, cleanYes) })
+	_, err := st.SetClean(ctx, true)
+	return err
 }
 
 // daemon is one run.

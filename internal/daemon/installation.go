@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,12 +36,6 @@ type mark struct {
 	// Epoch grows with each start and each clean stop, in the metadata first.
 	Epoch int64 `json:"epoch"`
 }
-
-// Keys of the installation's values in the metadata.
-const (
-	idKey    = "installation.id"
-	epochKey = "installation.epoch"
-)
 
 // ErrLost means that the data directory was used before, and a part of it that
 // nothing can replace is gone.
@@ -156,21 +149,12 @@ func firstFile(dir string) (found string, err error) {
 }
 
 // checkInstallation compares the mark with the metadata and begins a new epoch.
-func checkInstallation(ctx context.Context, dir string, st *bolt.Store, m *mark, now time.Time) (warnings []string, err error) {
-	var known mark
-	var torn string
-	var empty bool
-	err = st.View(ctx, func(tx *bolt.Tx) error {
-		known.ID = tx.Meta(idKey)
-		known.Epoch, _ = strconv.ParseInt(tx.Meta(epochKey), 10, 64)
-		torn = tx.Torn()
-		empty = tx.Unreferenced()
-		return nil
-	})
-	if err != nil && !errors.Is(err, meta.ErrCorrupt) {
-		return nil, err
+func checkInstallation(ctx context.Context, dir string, st meta.Installation, m *mark, now time.Time) (warnings []string, err error) {
+	known, err := st.Identity(ctx)
+	if errors.Is(err, meta.ErrCorrupt) {
+		return nil, nil // reported as damage, and nothing is collected
 	} else if err != nil {
-		return nil, nil // damaged: reported as such, and nothing is collected
+		return nil, err
 	}
 	older := false
 	switch {
@@ -183,11 +167,11 @@ func checkInstallation(ctx context.Context, dir string, st *bolt.Store, m *mark,
 		older = true
 		warnings = append(warnings, fmt.Sprintf("the metadata is older than the last run of snapd (epoch %d, expected %d): blobs that it does not know are kept", known.Epoch, m.Epoch))
 	}
-	if _, err := os.Stat(filepath.Join(dir, "blobs")); errors.Is(err, fs.ErrNotExist) && !empty {
+	if _, err := os.Stat(filepath.Join(dir, "blobs")); errors.Is(err, fs.ErrNotExist) && !known.Empty {
 		return nil, fmt.Errorf("%w: %s has no directory blobs, but its metadata refers to blobs; mount it, or restore a backup with 'snapd restore'", ErrLost, dir)
 	}
-	if torn != "" {
-		warnings = append(warnings, "metadata "+torn+" (compare 'snapctl list'; nothing is collected until 'snapctl fsck --repair')")
+	if known.Torn != "" {
+		warnings = append(warnings, "metadata "+known.Torn+" (compare 'snapctl list'; nothing is collected until 'snapctl fsck --repair')")
 	}
 	if m.ID == "" {
 		b := make([]byte, 16)
@@ -195,21 +179,18 @@ func checkInstallation(ctx context.Context, dir string, st *bolt.Store, m *mark,
 		m.ID = hex.EncodeToString(b)
 	}
 	m.Epoch = max(m.Epoch, known.Epoch)
-	return warnings, nextEpoch(ctx, dir, st, m, func(tx *bolt.Tx) error {
-		if !older {
-			return nil
-		}
-		return tx.SetKnownSince(now)
-	})
+	var since time.Time
+	if older {
+		since = now
+	}
+	return warnings, nextEpoch(ctx, dir, st, m, since)
 }
 
 // nextEpoch advances the epoch, in the metadata first: a crash between the two
 // leaves metadata that is newer than the mark, which is no sign of a loss.
-func nextEpoch(ctx context.Context, dir string, st *bolt.Store, m *mark, f func(*bolt.Tx) error) error {
+func nextEpoch(ctx context.Context, dir string, st meta.Installation, m *mark, knownSince time.Time) error {
 	m.Epoch++
-	err := st.UpdateDamaged(ctx, "epoch", func(tx *bolt.Tx) error {
-		return errors.Join(tx.SetMeta(idKey, m.ID), tx.SetMeta(epochKey, strconv.FormatInt(m.Epoch, 10)), f(tx))
-	})
+	err := st.SetEpoch(ctx, m.ID, m.Epoch, knownSince)
 	if errors.Is(err, meta.ErrCorrupt) {
 		return nil // reported as such; the epoch goes on when it is repaired
 	} else if err != nil {

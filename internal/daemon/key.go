@@ -13,7 +13,6 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/sign"
 )
@@ -24,7 +23,7 @@ const maxPublicKey = 1 << 20
 // loadSigner opens the signing key, or makes one where there is none yet. A new
 // one would orphan what an older key signed: only a missing file counts as
 // "none", and none is made where frozen snapshots were signed here.
-func loadSigner(ctx context.Context, cfg *config.Config, st *bolt.Store, now time.Time, log *slog.Logger) (*sign.Signer, error) {
+func loadSigner(ctx context.Context, cfg *config.Config, st meta.Catalog, now time.Time, log *slog.Logger) (*sign.Signer, error) {
 	file := cfg.Signing.KeyFile
 	if len(cfg.Signing.Command) > 0 {
 		public, err := regfile.Read(file, maxPublicKey)
@@ -37,8 +36,8 @@ func loadSigner(ctx context.Context, cfg *config.Config, st *bolt.Store, now tim
 	if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	var frozen []*meta.Frozen
-	if err := st.View(ctx, func(tx *bolt.Tx) (err error) { frozen, err = tx.Frozens(); return err }); err != nil {
+	frozen, err := st.Freezes(ctx)
+	if err != nil {
 		return nil, err
 	}
 	if i := slices.IndexFunc(frozen, func(f *meta.Frozen) bool { return !f.Imported }); i >= 0 {

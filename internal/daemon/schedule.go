@@ -9,8 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 )
 
@@ -74,12 +72,11 @@ func spread(d time.Duration) time.Duration {
 // interval, then an interval after each.
 func (s *scheduler) mirror(ctx context.Context, m config.Mirror) error {
 	interval := m.Interval.D()
-	var last meta.Check
-	if err := s.d.store.View(ctx, func(tx *bolt.Tx) error {
-		last = tx.LastCheck(m.Name)
+	last, err := s.d.store.LastCheck(ctx, m.Name)
+	if ctx.Err() != nil {
 		return nil
-	}); err != nil {
-		return nil // stopping
+	} else if err != nil {
+		s.d.log.Error("read the last check", "mirror", m.Name, "err", err) // it is due at once
 	}
 	due := notAfter(last.Checked.Add(interval), s.d.o.Now().Add(interval))
 	for {
@@ -119,11 +116,16 @@ type task struct {
 func (s *scheduler) every(ctx context.Context, t task) error {
 	key := "last." + t.name
 	var last time.Time
-	if err := s.d.store.View(ctx, func(tx *bolt.Tx) error {
-		last, _ = time.Parse(time.RFC3339, tx.Meta(key))
+	noted, err := s.d.store.Note(ctx, key)
+	if ctx.Err() != nil {
 		return nil
-	}); err != nil {
-		return nil // stopping
+	} else if err != nil {
+		s.d.log.Error("read when it was done last", "task", t.name, "err", err) // it is due at once
+	}
+	if noted != "" {
+		if last, err = time.Parse(time.RFC3339, noted); err != nil {
+			s.d.log.Error("read when it was done last", "task", t.name, "err", err)
+		}
 	}
 	due := notAfter(last.Add(t.every), s.d.o.Now().Add(t.every))
 	for {
@@ -140,10 +142,10 @@ func (s *scheduler) every(ctx context.Context, t task) error {
 			continue
 		}
 		now := s.d.o.Now()
-		if err := s.d.store.Update(ctx, "periodic", func(tx *bolt.Tx) error {
-			return tx.SetMeta(key, now.UTC().Format(time.RFC3339))
-		}); err != nil {
-			return nil // stopping
+		if err := s.d.store.SetNote(ctx, key, now.UTC().Format(time.RFC3339)); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			s.d.log.Error("note when it was done", "task", t.name, "err", err)
 		}
 		due = now.Add(spread(t.every))
 	}

@@ -66,7 +66,7 @@ func optional(t time.Time) *time.Time {
 func (s *Server) status(ctx context.Context, _ api.Empty, _ func(api.Progress)) (api.Status, error) {
 	// Damaged metadata is a warning here: what can be read is shown.
 	damaged := func(err error) error {
-		if errors.Is(err, meta.ErrCorrupt) {
+		if errors.Is(err, meta.ErrCorrupt) || s.e.Store().Damage() != nil {
 			return nil
 		}
 		return err

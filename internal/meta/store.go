@@ -19,6 +19,7 @@ type Store interface {
 	Publisher
 	Collection
 	Checker
+	Installation
 	Close() error
 }
 

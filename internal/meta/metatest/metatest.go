@@ -19,6 +19,7 @@ func Run(t *testing.T, open func(t testing.TB) meta.Store) {
 	t.Run("UpdateFreeze", func(t *testing.T) { testUpdateFreeze(t, open(t)) })
 	t.Run("TreeFaults", func(t *testing.T) { testTreeFaults(t, open(t)) })
 	t.Run("Collection", func(t *testing.T) { testCollection(t, open) })
+	t.Run("Installation", func(t *testing.T) { testInstallation(t, open) })
 }
 
 // testEmpty checks what a store without contents answers.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -627,6 +628,7 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 	if err := eg.Wait(); err != nil {
 		return err
 	}
+	gen.Warnings = append(gen.Warnings, absentWarnings(groups, held)...)
 	if err := s.e.Flush(ctx, batch); err != nil {
 		return err
 	}
@@ -753,6 +755,22 @@ func noteRecord(g *meta.Group, r *repo.Record) {
 			g.FirstUnusable = strings.Join(strings.Fields(r.Name+" "+r.Version+" "+r.Arch), " ") + ": " + r.Reason
 		}
 	}
+}
+
+// absentWarnings says which optional groups are not held, for each kind of them:
+// how many, and the first one.
+func absentWarnings(groups []repo.Group, held []*repo.Listed) (out []string) {
+	absent := map[string][]string{}
+	for i, g := range groups {
+		if held[i] == nil && g.WarnAbsent != "" {
+			absent[g.WarnAbsent] = append(absent[g.WarnAbsent], g.Index)
+		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(absent)) {
+		names := slices.Sorted(slices.Values(absent[what]))
+		out = append(out, fmt.Sprintf("%s: %d (the first: %s)", what, len(names), names[0]))
+	}
+	return out
 }
 
 // unusableWarning says which stanzas of an index are left out, or nothing.

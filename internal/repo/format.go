@@ -138,6 +138,9 @@ type Group struct {
 	// Optional groups may be absent upstream although listed (Contents of an
 	// architecture that left): the sync goes on without them.
 	Optional bool
+	// WarnAbsent is of what a sync warns when an optional group is absent; empty:
+	// of nothing.
+	WarnAbsent string
 	// Also lists further groups, by Index, that Read opens together with this
 	// one (rpm-md's filelists and other beside primary).
 	Also []string

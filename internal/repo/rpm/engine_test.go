@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -825,6 +826,25 @@ func TestEngineTree(t *testing.T) {
 				t.Errorf("installer %v: %s of the freeze: %q, %v", installer, name, got, err)
 			}
 		}
+	}
+	// An image that is absent upstream is a warning, which stays until it is there.
+	absent := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.Installer = true })
+	absent.up.Add(rpmtest.Package{Name: "app", Version: "1.0"})
+	absent.up.Publish(start)
+	absent.up.SetFile(".treeinfo", []byte(strings.Replace(treeinfo, "[checksums]\n", "[checksums]\nimages/boot.iso = sha256:"+strings.Repeat("1", 64)+"\n", 1)))
+	absent.up.SetFile("images/pxeboot/vmlinuz", kernel)
+	const warning = "suite .: images that treeinfo lists are absent upstream: 1 (the first: images/boot.iso)"
+	for range 2 {
+		if res := absent.sync(t); !slices.Contains(res.Warnings, warning) {
+			t.Errorf("an absent image: %q", res.Warnings)
+		}
+	}
+	if _, err := absent.z.Freeze(t.Context(), &api.FreezeRequest{Name: "all", All: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	absent.verify(t, "all")
+	if got := absent.install(t, "all", "app"); got != "app-1.0-1.noarch" {
+		t.Errorf("dnf installed %s", got)
 	}
 	// What treeinfo names by a digest has to have it.
 	w := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.Installer = true })

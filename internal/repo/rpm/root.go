@@ -442,6 +442,7 @@ func (Format) Plan(_ config.Mirror, root *repo.Root) ([]repo.Group, error) {
 		switch g.Index {
 		case "":
 			g.Index = l.Path // an image of the tree
+			g.Optional, g.WarnAbsent = true, "images that treeinfo lists are absent upstream"
 		case string(rpmmd.Primary):
 			g.Packages = true
 			for _, k := range []rpmmd.Kind{rpmmd.Filelists, rpmmd.Other} {

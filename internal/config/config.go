@@ -88,6 +88,7 @@ type Mirror struct {
 	Keyring       Strings      `toml:"keyring"` // files, .gpg or .asc
 	Sources       bool         `toml:"sources"`
 	Download      string       `toml:"download"` // "on_demand" or "all"
+	Missing       string       `toml:"missing"`  // "" or "record"
 	Interval      Duration     `toml:"interval"` // 0: only when asked
 	Keep          Duration     `toml:"keep"`     // 0: for ever
 	Languages     []string     `toml:"languages"`
@@ -116,6 +117,10 @@ const (
 	OnDemand = "on_demand"
 	All      = "all"
 )
+
+// RecordMissing is the value of Mirror.Missing with which a sync of all packages
+// goes on without those that upstream lists and does not have.
+const RecordMissing = "record"
 
 // BaseURLs lists the mirror's base URLs in the order in which they are tried,
 // each without a trailing slash.
@@ -497,6 +502,12 @@ func (m *Mirror) check(bad func(key, format string, args ...any) error) error {
 	}
 	if m.Download != All && m.Download != OnDemand {
 		return bad("download", `%q: expected "on_demand" or "all"`, m.Download)
+	}
+	switch {
+	case m.Missing != "" && m.Missing != RecordMissing:
+		return bad("missing", `%q: expected "" or "record"`, m.Missing)
+	case m.Missing == RecordMissing && m.Download != All:
+		return bad("missing", `"record" needs download = "all": a mirror on demand fetches no package at the sync`)
 	}
 	if err := m.checkURLs(bad); err != nil {
 		return err

@@ -127,6 +127,8 @@ func TestErrors(t *testing.T) {
 		{"suite that climbs", strings.Replace(mirror, `["s"]`, `["../s"]`, 1), `c.toml:5: suites: mirror "m": "../s" is not a suite's name`},
 		{"glob", mirror + "packages = [\"[\"]\n", `c.toml:8: packages: mirror "m": "["`},
 		{"download", mirror + "download = \"some\"\n", `c.toml:8: download: mirror "m": "some": expected "on_demand" or "all"`},
+		{"missing", mirror + "missing = \"yes\"\n", `c.toml:8: missing: mirror "m": "yes": expected "" or "record"`},
+		{"missing on demand", mirror + "missing = \"record\"\n", `c.toml:8: missing: mirror "m": "record" needs download = "all"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := config.Parse("c.toml", []byte(c.text))

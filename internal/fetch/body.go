@@ -323,7 +323,7 @@ func (b *body) judge(req *Request, resp *http.Response, answering *host, off int
 		return fail(true, ErrUnavailable, "%s", statusText(resp.StatusCode))
 	case code >= 400:
 		b.drain()
-		return fail(false, ErrDenied, "%s", statusText(resp.StatusCode))
+		return &failure{url: b.url, status: code, err: fmt.Errorf("%w: %s", ErrDenied, b.hide.in(statusText(code)))}
 	default:
 		return fail(false, ErrRefused, "unexpected answer %s", statusText(resp.StatusCode))
 	}

@@ -186,6 +186,7 @@ type failure struct {
 	again    bool          // try the same URL at once, from the start
 	progress bool          // enough came to not count as a failed round
 	pause    time.Duration // how long the host wants no request; 0: it did not say
+	status   int           // of an answer that refuses the file; 0: there was none
 }
 
 func (f *failure) Error() string {
@@ -227,6 +228,35 @@ func (f failures) Unwrap() error {
 		}
 	}
 	return best.err
+}
+
+// IsUpstream reports whether an error of Get or Open is upstream's fault, or that of
+// the way to it, and not of the sink.
+func IsUpstream(err error) bool {
+	_, ok := errors.AsType[failures](err)
+	return ok
+}
+
+// Withheld reports whether an error of Get or Open says that no URL gives the
+// file: each answered 404, 410, 403 or 400, or has no such local file. The last two
+// are what object stores answer, depending on their configuration, for files that
+// do not exist. It returns the numbers of the URLs that answered so.
+func Withheld(err error) (urls []int, ok bool) {
+	all, ok := errors.AsType[failures](err)
+	if !ok {
+		return nil, false
+	}
+	for i, f := range all {
+		switch {
+		case f == nil:
+			return nil, false
+		case f.status == http.StatusForbidden || f.status == http.StatusBadRequest:
+			urls = append(urls, i)
+		case !errors.Is(f.err, ErrNotFound):
+			return nil, false
+		}
+	}
+	return urls, true
 }
 
 // rounds calls attempt for each URL in order until one succeeds, and again,

@@ -96,6 +96,10 @@ func (z *Freezer) Export(ctx context.Context, ref, dir string, p *mirror.Progres
 		}
 		after = nodes[len(nodes)-1].Path
 	}
+	missing, err := z.missingOf(ctx, f.Name)
+	if err != nil {
+		return nil, err
+	}
 	for i := range f.Mirrors {
 		m := &f.Mirrors[i]
 		for _, e := range m.Proof {
@@ -111,10 +115,18 @@ func (z *Freezer) Export(ctx context.Context, ref, dir string, p *mirror.Progres
 		if !m.Whole {
 			continue
 		}
+		format, err := z.e.Format(m.Type)
+		if err != nil {
+			return nil, err
+		}
 		for _, src := range sourceOf(m) {
 			err := z.e.EachPackage(ctx, src.snap, func(en meta.Entry) error {
 				for _, file := range en.Files {
-					if err := x.blob(ctx, path.Join(m.Mirror, file.Path), file.SHA256); err != nil {
+					err := x.blob(ctx, path.Join(m.Mirror, file.Path), file.SHA256)
+					if errors.Is(err, cas.ErrNotFound) && missing[missingStanza(format, &en.Record)] {
+						continue
+					}
+					if err != nil {
 						return err
 					}
 				}
@@ -159,6 +171,19 @@ type exporter struct {
 	p    *mirror.Progress
 	res  *api.TransferResult
 	seen map[string]cas.Digest
+}
+
+// missingOf lists what a freeze was allowed to go without.
+func (z *Freezer) missingOf(ctx context.Context, name string) (map[Missing]bool, error) {
+	_, doc, _, err := z.frozen(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	out := map[Missing]bool{}
+	for _, m := range doc.Missing {
+		out[m] = true
+	}
+	return out, nil
 }
 
 // blob writes one file, checking its digest on the way.

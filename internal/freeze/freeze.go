@@ -190,15 +190,14 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 			}
 		}
 	}
-	doc, err := z.document(ctx, pl)
+	doc, data, err := z.encode(ctx, pl)
 	if err != nil {
 		return nil, err
 	}
-	data, err := doc.Encode()
-	if err != nil {
-		return nil, err
-	}
+	var other error // the name has other contents, unless something turns out to be missing
 	switch done, err := z.existing(ctx, req.Name, cas.Sum(data)); {
+	case errors.Is(err, ErrExists) && req.AllowMissing && !req.DryRun:
+		other = err
 	case err != nil:
 		if err := pl.refuse(err); err != nil {
 			return nil, err
@@ -228,8 +227,24 @@ func (z *Freezer) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.
 	if err := z.holdProof(ctx, batch, pl, doc); err != nil {
 		return nil, err
 	}
-	if err := z.fetchAll(ctx, batch, pl, p, res); err != nil {
+	lost, err := z.fetchAll(ctx, batch, pl, p, res)
+	if err != nil {
 		return nil, err
+	}
+	if len(lost) == 0 && other != nil {
+		return nil, other
+	}
+	if len(lost) > 0 {
+		if err := z.recordLost(pl, lost, res); err != nil {
+			return nil, err
+		}
+		if doc, data, err = z.encode(ctx, pl); err != nil {
+			return nil, err
+		}
+		if done, err := z.existing(ctx, req.Name, cas.Sum(data)); err != nil || done != nil {
+			res.Frozen = done
+			return res, err
+		}
 	}
 	if err := z.checkClaims(ctx, pl); err != nil {
 		return nil, err
@@ -358,6 +373,16 @@ func compareIndices(a, b DocIndex) int { return cmp.Compare(a.Index, b.Index) }
 
 func compareMissing(a, b Missing) int {
 	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.text(), b.text()))
+}
+
+// encode writes the manifest of a plan.
+func (z *Freezer) encode(ctx context.Context, pl *plan) (*Document, []byte, error) {
+	doc, err := z.document(ctx, pl)
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := doc.Encode()
+	return doc, data, err
 }
 
 // document writes down what the plan takes. The date is the request's, else the
@@ -655,16 +680,75 @@ func (z *Freezer) holdProof(ctx context.Context, batch cas.Batch, pl *plan, doc 
 // statFunc describes a blob like cas.Store.Stat.
 type statFunc func(context.Context, cas.Digest) (cas.Info, error)
 
+// lostFile is a package file that upstream lists and does not have.
+type lostFile struct {
+	mirror string
+	rec    repo.Record
+	file   repo.File
+	text   string
+}
+
+// recordLost takes what upstream no longer has out of the plan, and names it among
+// what is missing.
+func (z *Freezer) recordLost(pl *plan, lost []lostFile, res *api.FreezeResult) error {
+	gone := map[pickKey]bool{}
+	for _, l := range lost {
+		m, err := z.e.Mirror(l.mirror)
+		if err != nil {
+			return err
+		}
+		f, err := z.e.Format(m.Type)
+		if err != nil {
+			return err
+		}
+		pl.reportLost(l)
+		pl.missing = append(pl.missing, missingStanza(f, &l.rec))
+		for _, p := range pl.picks[l.mirror] {
+			if slices.Contains(p.fact.Files, l.file) {
+				gone[pickKey{l.mirror, p.fact.Digest}] = true
+			}
+		}
+	}
+	pl.drop(func(p *pick) bool { return gone[pickKey{p.mirror, p.fact.Digest}] })
+	pl.claims = slices.DeleteFunc(pl.claims, func(c claim) bool { return gone[pickKey{c.pick.mirror, c.pick.fact.Digest}] })
+	what := "1 file that upstream no longer has is"
+	if len(lost) > 1 {
+		what = fmt.Sprintf("%d files that upstream no longer has are", len(lost))
+	}
+	res.Warnings = append(res.Warnings, fmt.Sprintf("%s recorded as missing (%s)", what, lost[0].text))
+	return nil
+}
+
+// reportLost says in the report of the entries which of them upstream no longer has.
+func (pl *plan) reportLost(l lostFile) {
+	if pl.report == nil {
+		return
+	}
+	for i := range pl.report.Entries {
+		e := &pl.report.Entries[i]
+		if e.State != "resolved" || !slices.ContainsFunc(e.Places, func(p api.Package) bool {
+			return p.Mirror == l.mirror && (p.Path == l.file.Path || slices.ContainsFunc(p.Files, func(f api.File) bool { return f.Path == l.file.Path }))
+		}) {
+			continue
+		}
+		e.State, e.Reason = "missing", "upstream no longer has it"
+		pl.report.Resolved--
+		pl.report.Missing++
+	}
+}
+
 // fetchAll brings every missing byte here, and names each package for which
-// that cannot be done. The batch holds the packages of exact mirrors; those of
+// that cannot be done; with --allow-missing it returns those that upstream no longer
+// has. The batch holds the packages of exact mirrors; those of
 // whole ones are referenced through their generations, which PutFrozen checks.
-func (z *Freezer) fetchAll(ctx context.Context, batch cas.Batch, pl *plan, p *mirror.Progress, res *api.FreezeResult) error {
+func (z *Freezer) fetchAll(ctx context.Context, batch cas.Batch, pl *plan, p *mirror.Progress, res *api.FreezeResult) ([]lostFile, error) {
 	p.SetPhase("fetching packages")
 	var mu sync.Mutex
-	var lost []string
+	var lost []lostFile
+	refused := false // something is wrong with what is lost
 	for _, name := range pl.mirrors {
 		if err := z.e.CheckSpace(); err != nil {
-			return err
+			return nil, err
 		}
 		m, err := z.e.Mirror(name)
 		if err != nil {
@@ -683,11 +767,12 @@ func (z *Freezer) fetchAll(ctx context.Context, batch cas.Batch, pl *plan, p *mi
 		}
 		if m.Type == "" {
 			err := z.eachWanted(ctx, pl, name, stat, func(fact *meta.Fact, f repo.File) error {
-				lost = append(lost, fmt.Sprintf("%s %s %s (%s): mirror %s is not configured", fact.Name, fact.Version, fact.Arch, f.Path, name))
+				refused = true
+				lost = append(lost, lostFile{name, fact.Record, f, fmt.Sprintf("%s %s %s (%s): mirror %s is not configured", fact.Name, fact.Version, fact.Arch, f.Path, name)})
 				return nil
 			})
 			if err != nil {
-				return err
+				return nil, err
 			}
 			continue
 		}
@@ -699,7 +784,8 @@ func (z *Freezer) fetchAll(ctx context.Context, batch cas.Batch, pl *plan, p *mi
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				lost = append(lost, fmt.Sprintf("%s %s %s (%s of %s): %v", rec.Name, rec.Version, rec.Arch, f.Path, name, err))
+				refused = refused || !errors.Is(err, fetch.ErrNotFound)
+				lost = append(lost, lostFile{name, *rec, f, fmt.Sprintf("%s %s %s (%s of %s): %v", rec.Name, rec.Version, rec.Arch, f.Path, name, err)})
 				return nil
 			},
 		}, func(ctx context.Context, get func(*repo.Record, repo.File) error) error {
@@ -708,14 +794,18 @@ func (z *Freezer) fetchAll(ctx context.Context, batch cas.Batch, pl *plan, p *mi
 		res.Fetched += files
 		res.FetchedBytes += bytes
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if len(lost) > 0 {
-		slices.Sort(lost)
-		return fmt.Errorf("%w: upstream no longer has %d of the files:\n  %s", ErrMissing, len(lost), strings.Join(lost, "\n  "))
+	slices.SortFunc(lost, func(a, b lostFile) int { return cmp.Compare(a.text, b.text) })
+	if len(lost) > 0 && (refused || !pl.req.AllowMissing) {
+		var texts []string
+		for _, l := range lost {
+			texts = append(texts, l.text)
+		}
+		return nil, fmt.Errorf("%w: upstream no longer has %d of the files:\n  %s", ErrMissing, len(lost), strings.Join(texts, "\n  "))
 	}
-	return nil
+	return lost, nil
 }
 
 // sink collects the files of derived repositories as blobs and nodes.

@@ -522,7 +522,7 @@ func (x *suiteProof) readPackages(ctx context.Context, g repo.Group) error {
 		}
 		if x.d.Kind == Whole {
 			for _, file := range r.Files {
-				x.v.packageFile(ctx, x.d.Name, r, file)
+				x.v.packageFile(ctx, x.f, x.d.Name, r, file)
 			}
 			return nil
 		}

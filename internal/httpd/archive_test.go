@@ -183,7 +183,7 @@ func TestTraversal(t *testing.T) {
 func TestOnDemand(t *testing.T) {
 	s := newSite(t, func(m *config.Mirror) { m.Download = config.OnDemand })
 	big := strings.Repeat("0123456789abcdef", 40_000) // 640 kB, more than is held back
-	s.Archive.Add(pkg("a", "1"), pkg("gone", "1"), pkg("down", "1"), debtest.Package{Name: "big", Body: []byte(big)}, debtest.Package{Name: "bad", Body: []byte("x" + big)},
+	s.Archive.Add(pkg("a", "1"), pkg("gone", "1"), pkg("withheld", "1"), pkg("down", "1"), debtest.Package{Name: "big", Body: []byte(big)}, debtest.Package{Name: "bad", Body: []byte("x" + big)},
 		debtest.Package{Name: "shared", Body: []byte("y" + big)})
 	s.publish()
 	var mu sync.Mutex
@@ -192,6 +192,9 @@ func TestOnDemand(t *testing.T) {
 		switch {
 		case strings.Contains(r.URL.Path, "/down_"):
 			http.Error(w, "down", http.StatusServiceUnavailable)
+			return true
+		case strings.Contains(r.URL.Path, "/withheld_"):
+			http.Error(w, "withheld", http.StatusForbidden)
 			return true
 		case strings.Contains(r.URL.Path, "/shared_"):
 			mu.Lock()
@@ -229,6 +232,9 @@ func TestOnDemand(t *testing.T) {
 	s.Archive.Delete(path("gone"))
 	if a := s.get(at + path("gone")); a.StatusCode != 404 {
 		t.Errorf("gone upstream: status %d, expected 404", a.StatusCode)
+	}
+	if a := s.get(at + path("withheld")); a.StatusCode != 404 {
+		t.Errorf("withheld by upstream, which gives other files: status %d, expected 404", a.StatusCode)
 	}
 	if a := s.get(at + path("down")); a.StatusCode != 503 || a.Header.Get("Retry-After") == "" {
 		t.Errorf("upstream down: status %d, Retry-After %q", a.StatusCode, a.Header.Get("Retry-After"))

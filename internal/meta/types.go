@@ -70,6 +70,9 @@ type Generation struct {
 	Groups     []Group        `json:"groups"`
 	// Complete: every package was here when the snapshot was sealed.
 	Complete bool `json:"complete,omitempty"`
+	// Missing counts the package files that upstream listed and did not have when the
+	// snapshot was sealed, of a mirror that wants all.
+	Missing int `json:"missing,omitempty"`
 	// Selection stands for what the configuration selected of the suite: another
 	// one makes a sync take it again.
 	Selection string `json:"selection,omitempty"`

@@ -64,6 +64,7 @@ type Engine struct {
 	flights    map[cas.Digest]*flight
 	rotten     map[cas.Digest]string
 	linked     map[string]linked
+	serving    map[remote.URL]served     // whether a base URL gives files at all
 	access     map[string]*remote.Access // by mirror; nil: none
 	scopes     map[string]*fetch.Scope   // by mirror
 	background sync.WaitGroup
@@ -87,7 +88,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, formats: map[string]repo.Format{}, locks: map[string]chan struct{}{},
-		keyrings: map[string]*sign.Keyring{}, flights: map[cas.Digest]*flight{}, rotten: map[cas.Digest]string{}, linked: map[string]linked{},
+		keyrings: map[string]*sign.Keyring{}, flights: map[cas.Digest]*flight{}, rotten: map[cas.Digest]string{}, linked: map[string]linked{}, serving: map[remote.URL]served{},
 		access: map[string]*remote.Access{}, scopes: map[string]*fetch.Scope{},
 	}
 	e.base, e.stop = context.WithCancel(context.Background())

@@ -211,7 +211,7 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 	if want.Listed.Size < 0 {
 		req.MaxSize = maxUnknown
 	}
-	res, err := e.cfg.Client.Get(ctx, req)
+	res, err := e.get(ctx, m, req)
 	if errors.Is(err, fetch.ErrNotFound) && want.Record != nil {
 		more, merr := e.elsewhereBefore(ctx, m.Name, bases)
 		if merr != nil {
@@ -222,7 +222,7 @@ func (e *Engine) fly(ctx context.Context, m config.Mirror, want Want, f *flight)
 			for _, b := range more {
 				req.URLs = append(req.URLs, b.Join(want.Listed.Path))
 			}
-			res, err = e.cfg.Client.Get(ctx, req)
+			res, err = e.get(ctx, m, req)
 		}
 	}
 	if err != nil {

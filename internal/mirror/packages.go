@@ -167,7 +167,7 @@ func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func()
 		for _, b := range bases {
 			urls = append(urls, b.Join(w.file.Path))
 		}
-		return e.cfg.Client.Get(ctx, fetch.Request{
+		return e.get(ctx, o.Mirror, fetch.Request{
 			URLs: urls, Size: w.file.Size, Want: fetch.StrongDigests(w.file.SHA256, w.file.SHA512), Dest: dest, Tree: treeOf(urls), Access: e.access[o.Mirror.Name], Scope: e.scopes[o.Mirror.Name],
 			OnBytes: func(n int64) { o.Progress.Bytes.Add(n) }, IgnorePauses: o.IgnorePauses,
 		})

@@ -101,7 +101,7 @@ func (k *sha512Files) eachFile(f func(*repo.Record, *repo.File) error) error {
 }
 
 // fetch gets the files that are not known. A record with one that upstream does not
-// have is of no use, as long as nobody asked for all of them.
+// have is of no use, unless all of them are wanted.
 func (k *sha512Files) fetch(ctx context.Context) (aliases []meta.Alias, err error) {
 	s := k.s
 	o := FetchOptions{Mirror: s.m, URLs: s.urls, Progress: s.p, IgnorePauses: s.ignore}
@@ -123,7 +123,7 @@ func (k *sha512Files) fetch(ctx context.Context) (aliases []meta.Alias, err erro
 		eg.Go(func() error {
 			info, sha1, err := s.e.fetchPackage(egctx, o, none, k.batch, &wanted{*g.r, *g.f})
 			switch {
-			case errors.Is(err, fetch.ErrNotFound) && s.m.Download == config.OnDemand:
+			case errors.Is(err, fetch.ErrNotFound) && (s.m.Download == config.OnDemand || s.m.Missing == config.RecordMissing):
 				g.gone = true
 				return nil
 			case err != nil:

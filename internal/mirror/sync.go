@@ -909,29 +909,43 @@ func (s *syncer) takeGroup(ctx context.Context, state *suiteState, dir string, g
 			return &form, nil
 		}
 	}
-	var missing []string
+	var failed []error
+	gone := true // every variant is missing
 	for _, form := range g.Forms {
 		if form.Size == 0 && form.Path == g.Index && len(g.Forms) > 1 {
 			continue // an empty plain form beside compressed ones is as a rule not there
 		}
 		info, err := s.fetch(ctx, state, dir, form, batch)
 		if err == nil {
+			for _, err := range failed {
+				s.e.cfg.Log.Warn("took another variant of an index", "repo", s.m.Name, "suite", string(state.suite), "variant", form.Path, "err", err)
+			}
 			form.SHA256, form.Size, form.Alternates = info.Digest, info.Size, nil
 			return &form, nil
 		}
-		err = fmt.Errorf("%s%s: %w", dir, form.Path, err)
-		switch {
-		case errors.Is(err, fetch.ErrMismatch):
-			return nil, s.tornOr(ctx, state, err)
-		case !errors.Is(err, fetch.ErrNotFound):
+		if ctx.Err() != nil || !fetch.IsUpstream(err) && !errors.Is(err, fetch.ErrNotFound) {
 			return nil, err
 		}
+		err = fmt.Errorf("%s%s: %w", dir, form.Path, err)
+		if errors.Is(err, fetch.ErrMismatch) {
+			return nil, s.tornOr(ctx, state, err) // apt looks no further either
+		}
+		gone = gone && errors.Is(err, fetch.ErrNotFound)
+		failed = append(failed, err)
+	}
+	switch {
+	case gone && g.Optional:
+		return nil, nil
+	case !gone && len(failed) == 1:
+		return nil, failed[0]
+	case !gone:
+		return nil, fmt.Errorf("%s%s: no variant of the index can be fetched: %w", dir, g.Index, errors.Join(failed...))
+	}
+	var missing []string
+	for _, form := range g.Forms {
 		missing = append(missing, form.Path)
 	}
-	if g.Optional {
-		return nil, nil
-	}
-	err := fmt.Errorf("%s%s: %w: upstream lists it but answers 404 for every form (%s)", dir, g.Index, repo.ErrMissing, strings.Join(missing, ", "))
+	err := fmt.Errorf("%s%s: %w: upstream lists it but does not have any variant of it (%s)", dir, g.Index, repo.ErrMissing, strings.Join(missing, ", "))
 	return nil, s.tornOr(ctx, state, err)
 }
 
@@ -982,7 +996,7 @@ func (e *Engine) download(ctx context.Context, m config.Mirror, urls []remote.UR
 	if s != nil {
 		req.IgnorePauses = s.ignore
 	}
-	res, err := e.cfg.Client.Get(ctx, req)
+	res, err := e.get(ctx, m, req)
 	if err != nil {
 		return cas.Info{}, err
 	}
@@ -1008,23 +1022,56 @@ func (s *syncer) takePackages(ctx context.Context, states []*suiteState) error {
 		if state.root == nil {
 			continue
 		}
-		if err := s.takeSuitePackages(ctx, state, all); err != nil {
+		var gone missingFiles
+		if err := s.takeSuitePackages(ctx, state, all, &gone); err != nil {
 			return state.completeOr(err)
 		}
-		state.gen.Complete = true
+		state.gen.Complete = gone.n == 0
+		if gone.n > 0 {
+			state.gen.Missing = gone.n
+			state.gen.Warnings = append(state.gen.Warnings, gone.warning())
+		}
 	}
 	return nil
 }
 
+// missingFiles counts the package files that upstream lists and does not have.
+type missingFiles struct {
+	mu    sync.Mutex
+	n     int
+	first string // in order
+}
+
+func (m *missingFiles) add(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.n++; m.n == 1 || name < m.first {
+		m.first = name
+	}
+}
+
+func (m *missingFiles) warning() string {
+	if m.n == 1 {
+		return "1 file that upstream lists is not there (" + m.first + ")"
+	}
+	return fmt.Sprintf("%d files that upstream lists are not there (the first: %s)", m.n, m.first)
+}
+
 // takeSuitePackages fetches the packages of a suite that the configuration's globs
-// select, and with each its source, whatever that is called.
-func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *meta.Snapshot) error {
+// select, and with each its source, whatever that is called. Those that upstream does
+// not have are counted where the configuration allows it.
+func (s *syncer) takeSuitePackages(ctx context.Context, state *suiteState, all *meta.Snapshot, gone *missingFiles) error {
 	files, bytes, err := s.e.FetchPackages(ctx, FetchOptions{
 		Mirror: s.m, URLs: append(slices.Clone(s.urls), foreign(state.gen.AlternateBases)...), Progress: s.p, IgnorePauses: s.ignore,
 		Lost: func(w *repo.Record, f repo.File, err error) error {
+			missing := errors.Is(err, fetch.ErrNotFound)
 			err = fmt.Errorf("package %s %s: %s: %w", w.Name, w.Version, f.Path, err)
-			if errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch) {
-				return s.tornOr(ctx, state, err)
+			if missing || errors.Is(err, fetch.ErrMismatch) {
+				err = s.tornOr(ctx, state, err)
+			}
+			if missing && s.m.Missing == config.RecordMissing && !errors.Is(err, repo.ErrTorn) {
+				gone.add(f.Path)
+				return nil
 			}
 			return err
 		},

@@ -200,6 +200,13 @@ func (u URL) Join(path string) URL {
 	return NewURL(s).like(u)
 }
 
+// Below reports whether the URL is one that Join makes of a base URL.
+func (u URL) Below(base URL) bool {
+	path, _, _ := strings.Cut(u.full(), "?")
+	dir, _, _ := strings.Cut(base.full(), "?")
+	return dir != "" && strings.HasPrefix(path, strings.TrimRight(dir, "/")+"/")
+}
+
 // escapePath escapes what apt escapes in the path of a file, in lower case: white
 // space, control characters, the percent sign, bytes beyond ASCII, and the plus
 // sign and tilde, since object stores such as S3 read a plain plus sign as a

@@ -49,7 +49,7 @@ func isoWith(t testing.TB, tree string, command ...string) string {
 
 // TestISONaming makes kits from ISO images with every kind of names. The kits have the
 // boot files, whatever the case of their names. An image is refused if its names are
-// too short for that of the SquashFS file.
+// too short for that of the SquashFS file. It is long because of its table.
 func TestISONaming(t *testing.T) {
 	old, new := smallStates()
 	oldSq, newSq := squashfstest.Pack(t, old, squashfs.Options{}), squashfstest.Pack(t, new, squashfs.Options{})

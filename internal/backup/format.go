@@ -32,25 +32,26 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/regfile"
 )
 
 var (
 	// ErrDirectory means that a directory cannot be used: it holds something
 	// else, or lies in a place where it does harm.
-	ErrDirectory = errors.New("directory refused")
+	ErrDirectory = errclass.New(errclass.Conflict, "directory refused")
 	// ErrNoBackup means that a directory holds no backup.
-	ErrNoBackup = errors.New("no backup")
+	ErrNoBackup = errclass.New(errclass.NotFound, "no backup")
 	// ErrIncomplete means that a backup was begun and never completed.
-	ErrIncomplete = errors.New("backup is incomplete")
+	ErrIncomplete = errclass.New(errclass.NotFound, "backup is incomplete")
 	// ErrFormat means that a newer snapd made the backup.
-	ErrFormat = errors.New("backup has a newer format")
+	ErrFormat = errclass.New(errclass.Unavailable, "backup has a newer format")
 	// ErrDamaged means that files of a backup do not have their digests.
-	ErrDamaged = errors.New("backup is damaged")
+	ErrDamaged = errclass.New(errclass.Security, "backup is damaged")
 	// ErrNoSpace means that the space is too small for what is to be copied.
-	ErrNoSpace = errors.New("not enough space")
+	ErrNoSpace = errclass.New(errclass.Transient, "not enough space")
 	// ErrBusy means that another backup or restore uses the directory.
-	ErrBusy = errors.New("in use by another backup or restore")
+	ErrBusy = errclass.New(errclass.Conflict, "in use by another backup or restore")
 )
 
 // Format is the newest format that this program reads, and the one it writes.

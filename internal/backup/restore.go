@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
@@ -29,7 +30,7 @@ const RestoringFile = "restoring"
 const restoredMeta = metaName + ".restoring"
 
 // ErrRestoring means that the restore of a data directory was not completed.
-var ErrRestoring = errors.New("a restore into it was not completed")
+var ErrRestoring = errclass.New(errclass.Conflict, "a restore into it was not completed")
 
 // CheckRestored fails when a restore into the data directory was begun and not
 // completed. ErrRestoring.

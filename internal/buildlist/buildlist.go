@@ -23,6 +23,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
 )
 
@@ -168,17 +169,17 @@ const (
 var (
 	// ErrMalformed means that a line or element does not follow the format. Every
 	// such error is a *SyntaxError.
-	ErrMalformed = errors.New("malformed build manifest")
+	ErrMalformed = errclass.New(errclass.Usage, "malformed build manifest")
 	// ErrUnrecognised means that the content fits no format.
-	ErrUnrecognised = errors.New("build manifest format not recognised")
+	ErrUnrecognised = errclass.New(errclass.Usage, "build manifest format not recognised")
 	// ErrAmbiguous means that the content fits several formats: the caller has to
 	// name one. Every such error is an *AmbiguousError.
-	ErrAmbiguous = errors.New("build manifest format ambiguous")
+	ErrAmbiguous = errclass.New(errclass.Usage, "build manifest format ambiguous")
 	// ErrEmpty means that there is no package in the manifest. Such an error also
 	// is ErrMalformed, or ErrUnrecognised if there is no format either.
-	ErrEmpty = errors.New("build manifest without packages")
+	ErrEmpty = errclass.New(errclass.Usage, "build manifest without packages")
 	// ErrTooLarge means that a limit of this package is exceeded.
-	ErrTooLarge = errors.New("build manifest too large")
+	ErrTooLarge = errclass.New(errclass.Usage, "build manifest too large")
 )
 
 // SyntaxError is a place in a build manifest that does not follow the format.

@@ -13,20 +13,21 @@ package cas
 
 import (
 	"context"
-	"errors"
 	"io"
 	"time"
+
+	"example.org/snapd/internal/errclass"
 )
 
 var (
 	// ErrNotFound means that no blob with that digest is stored.
-	ErrNotFound = errors.New("blob not found")
+	ErrNotFound = errclass.New(errclass.NotFound, "blob not found")
 	// ErrCorrupt means that stored bytes no longer have their digest.
-	ErrCorrupt = errors.New("blob corrupt")
+	ErrCorrupt = errclass.New(errclass.Security, "blob corrupt")
 	// ErrMismatch means that bytes offered for a blob do not have its digest or size.
-	ErrMismatch = errors.New("content mismatch")
+	ErrMismatch = errclass.New(errclass.Security, "content mismatch")
 	// ErrInUse means that a batch holds a blob, so that it cannot be removed.
-	ErrInUse = errors.New("blob in use")
+	ErrInUse = errclass.New(errclass.Conflict, "blob in use")
 )
 
 // Info describes a stored blob.

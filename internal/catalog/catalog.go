@@ -19,19 +19,20 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
 var (
 	// ErrUnknownMirror means that no mirror of that name is configured.
-	ErrUnknownMirror = errors.New("no such mirror")
+	ErrUnknownMirror = errclass.New(errclass.NotFound, "no such mirror")
 	// ErrRef means that a text is not a reference, a timestamp or a name.
-	ErrRef = errors.New("not a reference")
+	ErrRef = errclass.New(errclass.Usage, "not a reference")
 	// ErrNoSnapshot means that mirrors which are needed have no snapshot yet.
-	ErrNoSnapshot = errors.New("mirrors without a snapshot")
+	ErrNoSnapshot = errclass.New(errclass.Conflict, "mirrors without a snapshot")
 	// ErrNameTaken means that a name cannot be given to a freeze or recording.
-	ErrNameTaken = errors.New("name is taken")
+	ErrNameTaken = errclass.New(errclass.Usage, "name is taken")
 	// ErrStopped means that a recording accepts no more requests.
 	ErrStopped = errors.New("the recording has been stopped")
 	// ErrNoUpstreamIndices means that a freeze has none of upstream's indices,

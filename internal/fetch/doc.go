@@ -17,31 +17,32 @@
 package fetch
 
 import (
-	"errors"
 	"fmt"
+
+	"example.org/snapd/internal/errclass"
 )
 
 var (
 	// ErrNotFound means that no URL has the file (404, 410, no such file).
-	ErrNotFound = errors.New("not found upstream")
+	ErrNotFound = errclass.New(errclass.NotFound, "not found upstream")
 	// ErrDenied means that upstream refuses to give the file (401, 403, 451 and
 	// other 4xx). Some object stores answer so for files that do not exist.
-	ErrDenied = errors.New("denied by upstream")
+	ErrDenied = errclass.New(errclass.Unavailable, "denied by upstream")
 	// ErrUnavailable means that upstream could not be reached, or answered with
 	// a passing error, until the retries were used up. Trying later may help.
-	ErrUnavailable = errors.New("upstream unavailable")
+	ErrUnavailable = errclass.New(errclass.Transient, "upstream unavailable")
 	// ErrMismatch means that the bytes have another size or digest than
 	// expected; see MismatchError.
-	ErrMismatch = errors.New("mismatch")
+	ErrMismatch = errclass.New(errclass.Security, "mismatch")
 	// ErrTooLarge means that a body of unknown size is larger than allowed.
-	ErrTooLarge = errors.New("too large")
+	ErrTooLarge = errclass.New(errclass.Unavailable, "too large")
 	// ErrNotRepository means that a page for people came instead of the file: a
 	// login page, a parked domain, an error page with status 200.
-	ErrNotRepository = errors.New("not a repository")
+	ErrNotRepository = errclass.New(errclass.Unavailable, "not a repository")
 	// ErrRefused means that a URL, redirect or answer is of a kind that is not
 	// followed: another scheme, https to http, a redirect loop, a path that
 	// leaves its directory, a transport encoding.
-	ErrRefused = errors.New("refused")
+	ErrRefused = errclass.New(errclass.Unavailable, "refused")
 )
 
 // MismatchError says which bytes were wrong. It wraps ErrMismatch.

@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
@@ -30,23 +31,23 @@ var (
 	// ErrExists means that another frozen snapshot has the name.
 	ErrExists = meta.ErrExists
 	// ErrMissing means that packages or their bytes cannot be had.
-	ErrMissing = errors.New("missing")
+	ErrMissing = errclass.New(errclass.NotFound, "missing")
 	// ErrAmbiguous means that a name and version stand for several contents.
-	ErrAmbiguous = errors.New("ambiguous")
+	ErrAmbiguous = errclass.New(errclass.Conflict, "ambiguous")
 	// ErrBroken means that the set leaves relations unsatisfied.
-	ErrBroken = errors.New("unsatisfied relations")
+	ErrBroken = errclass.New(errclass.Conflict, "unsatisfied relations")
 	// ErrNeedsAll means that freezing a whole on-demand mirror would fetch a lot.
-	ErrNeedsAll = errors.New("packages are still to be fetched")
+	ErrNeedsAll = errclass.New(errclass.Conflict, "packages are still to be fetched")
 	// ErrVerify means that a proof does not hold.
-	ErrVerify = errors.New("verification failed")
+	ErrVerify = errclass.New(errclass.Security, "verification failed")
 	// ErrEmpty means that a freeze would hold no package.
-	ErrEmpty = errors.New("nothing to freeze")
+	ErrEmpty = errclass.New(errclass.Conflict, "nothing to freeze")
 	// ErrRunning means that a recording has not been stopped.
-	ErrRunning = errors.New("is still running")
+	ErrRunning = errclass.New(errclass.Conflict, "is still running")
 	// ErrBusy means that a frozen snapshot of that name is being made or taken in.
-	ErrBusy = errors.New("is being made by another command")
+	ErrBusy = errclass.New(errclass.Conflict, "is being made by another command")
 	// ErrUsage means that the options contradict each other.
-	ErrUsage = errors.New("usage")
+	ErrUsage = errclass.Usage
 )
 
 // Config are the parts of a Freezer.

@@ -1,16 +1,20 @@
 package meta
 
-import "errors"
+import (
+	"errors"
+
+	"example.org/snapd/internal/errclass"
+)
 
 var (
 	// ErrNotFound means that nothing is stored under that name.
-	ErrNotFound = errors.New("not found")
+	ErrNotFound = errclass.New(errclass.NotFound, "not found")
 	// ErrExists means that something else is stored under that name already.
-	ErrExists = errors.New("already exists with other contents")
+	ErrExists = errclass.New(errclass.Conflict, "already exists with other contents")
 	// ErrLocked means that another process has the database open.
-	ErrLocked = errors.New("in use by another process")
+	ErrLocked = errclass.New(errclass.Transient, "in use by another process")
 	// ErrGone means that a snapshot was there and was removed.
-	ErrGone = errors.New("removed")
+	ErrGone = errclass.New(errclass.NotFound, "removed")
 	// ErrCorrupt means that the database contradicts itself.
 	ErrCorrupt = errors.New("metadata corrupt")
 	// ErrLost means that the database is missing where there was one.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
@@ -33,7 +34,7 @@ import (
 // it. SyncOptions.AcceptClock overrules all this.
 
 // ErrClock means that the system clock cannot be right.
-var ErrClock = errors.New("the system clock cannot be right")
+var ErrClock = errclass.New(errclass.Transient, "the system clock cannot be right")
 
 const (
 	// maxJump is how far the clock may be from what is known about the time.

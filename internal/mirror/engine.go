@@ -9,7 +9,6 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
@@ -28,9 +28,9 @@ import (
 
 var (
 	// ErrNoSpace means that free space fell below the configured reserve.
-	ErrNoSpace = errors.New("free space below the reserve")
+	ErrNoSpace = errclass.New(errclass.Transient, "free space below the reserve")
 	// ErrCorruptBlob means that a blob is known to be damaged.
-	ErrCorruptBlob = errors.New("blob is damaged")
+	ErrCorruptBlob = errclass.New(errclass.Security, "blob is damaged")
 )
 
 // Config are the parts of an Engine.

@@ -13,14 +13,16 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"example.org/snapd/internal/errclass"
 )
 
 var (
 	// ErrNotRegular means that a name belongs to a FIFO, a socket, a device, or a
 	// symbolic link where none is followed.
-	ErrNotRegular = errors.New("not a regular file")
+	ErrNotRegular = errclass.New(errclass.Usage, "not a regular file")
 	// ErrTooLarge means that a file is larger than any real one of its kind.
-	ErrTooLarge = errors.New("too large")
+	ErrTooLarge = errclass.New(errclass.Usage, "too large")
 )
 
 // flags keep open(2) from waiting for the other end of a FIFO.

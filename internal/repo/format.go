@@ -24,6 +24,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/sign"
 )
@@ -33,28 +34,28 @@ var (
 	// that the suite's root is the one already held.
 	ErrNotModified = errors.New("not modified")
 	// ErrExpired means that a root's Valid-Until lies in the past.
-	ErrExpired = errors.New("expired")
+	ErrExpired = errclass.New(errclass.Security, "expired")
 	// ErrFuture means a root dated later than the time at which it is judged.
-	ErrFuture = errors.New("dated in the future")
+	ErrFuture = errclass.New(errclass.Security, "dated in the future")
 	// ErrRollback means that every upstream URL offers an older root than the
 	// one already mirrored.
-	ErrRollback = errors.New("rollback")
+	ErrRollback = errclass.New(errclass.Security, "rollback")
 	// ErrMalformed means that a document or index does not follow its format.
-	ErrMalformed = errors.New("malformed")
+	ErrMalformed = errclass.New(errclass.Unavailable, "malformed")
 	// ErrMismatch means that bytes do not have the listed size or digest.
-	ErrMismatch = errors.New("mismatch")
+	ErrMismatch = errclass.New(errclass.Security, "mismatch")
 	// ErrWeak means that only digests too weak to rely on are listed.
-	ErrWeak = errors.New("weak digest")
+	ErrWeak = errclass.New(errclass.Security, "weak digest")
 	// ErrHostile means a path that leaves the repository or hides in it.
-	ErrHostile = errors.New("hostile path")
+	ErrHostile = errclass.New(errclass.Security, "hostile path")
 	// ErrMissing means that upstream does not have a file that it lists.
-	ErrMissing = errors.New("missing upstream")
+	ErrMissing = errclass.New(errclass.NotFound, "missing upstream")
 	// ErrTorn means that upstream changed while it was read: a listed file's
 	// digest belongs to another generation. The sync starts again.
-	ErrTorn = errors.New("upstream changed during the sync")
+	ErrTorn = errclass.New(errclass.Transient, "upstream changed during the sync")
 	// ErrUntrusted means that no signature or other proof of the configured
 	// kind covers the root.
-	ErrUntrusted = errors.New("untrusted")
+	ErrUntrusted = errclass.New(errclass.Security, "untrusted")
 )
 
 // Trust says what a mirror's root rests on, strongest first.

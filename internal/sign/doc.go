@@ -23,28 +23,32 @@
 // checksums, doc/DETAILS of GnuPG for what its tools write.
 package sign
 
-import "errors"
+import (
+	"errors"
+
+	"example.org/snapd/internal/errclass"
+)
 
 var (
 	// ErrBadSignature means that a signature by a key of the keyring does not
 	// fit the signed bytes, or is older than its key.
-	ErrBadSignature = errors.New("bad signature")
+	ErrBadSignature = errclass.New(errclass.Security, "bad signature")
 	// ErrUnknownKey means that every signature was made by keys that are not in
 	// the keyring.
-	ErrUnknownKey = errors.New("signature by an unknown key")
+	ErrUnknownKey = errclass.New(errclass.Security, "signature by an unknown key")
 	// ErrExpired means that the key, or the signature itself, had expired at
 	// the timestamp at which it was judged.
-	ErrExpired = errors.New("expired key or signature")
+	ErrExpired = errclass.New(errclass.Security, "expired key or signature")
 	// ErrRevoked means that the signing key has been revoked.
-	ErrRevoked = errors.New("revoked key")
+	ErrRevoked = errclass.New(errclass.Security, "revoked key")
 	// ErrWeak means that a signature rests on a digest or a key too weak to
 	// rely on.
-	ErrWeak = errors.New("weak signature")
+	ErrWeak = errclass.New(errclass.Security, "weak signature")
 	// ErrNoSignature means that there is no signature where one must be.
-	ErrNoSignature = errors.New("no signature")
+	ErrNoSignature = errclass.New(errclass.Security, "no signature")
 	// ErrMalformed means that armor, a packet or a clear-signed message does
 	// not follow the format, or that something stands outside the signed part.
-	ErrMalformed = errors.New("malformed OpenPGP data")
+	ErrMalformed = errclass.New(errclass.Security, "malformed OpenPGP data")
 	// ErrKeyFile means that a private key file cannot be used: wrong mode,
 	// wrong owner, encrypted, or of a kind whose signatures would not be
 	// reproducible.

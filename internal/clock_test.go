@@ -19,12 +19,12 @@ var realTime = map[string]string{
 	"../cmd/snapctl/ui.go": "how often progress is reported",
 	"fetch":                "waits and pauses",
 	"mirror/clock.go":      "the machine's monotonic clock, which the system clock is compared with",
+	"control/usage.go":     "age of a number in memory",
 	"httpd/content.go":     "deadlines of connections",
 	"httpd/control.go":     "how often progress is reported",
 	"httpd/fast.go":        "durations for the metrics",
 	"httpd/fastfile":       "deadlines of connections",
 	"httpd/tree.go":        "durations for the metrics",
-	"httpd/usage.go":       "age of a number in memory",
 }
 
 // Time is a parameter: no code asks the machine for it beside the clock that is

@@ -22,6 +22,7 @@ var layers = [][]string{
 	{"cmd"},
 	{"daemon"},
 	{"httpd"},
+	{"control"},
 	{"freeze", "gc", "iuk", "image", "backup"},
 	{"mirror"},
 	{"catalog"},
@@ -31,6 +32,7 @@ var layers = [][]string{
 	{"config", "sign", "cas", "api", "squashfs"},
 	{"durable", "lzma", "iso9660", "purl", "repo/rpm/nevra", "fetch/remote"},
 	{"regfile", "fetch/internal/reveal"},
+	{"errclass"},
 }
 
 // programs break or measure the whole from outside, and import what they need.

@@ -28,7 +28,9 @@ import (
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
@@ -89,7 +91,7 @@ func Check(cfg *config.Config) error {
 }
 
 // ErrRunning means that another snapd uses the data directory or the socket.
-var ErrRunning = errors.New("another snapd is running")
+var ErrRunning = errclass.New(errclass.Conflict, "another snapd is running")
 
 const (
 	headerTime  = 10 * time.Second
@@ -207,6 +209,7 @@ type daemon struct {
 	client    *fetch.Client
 	freezer   *freeze.Freezer
 	collector *gc.Collector
+	control   *control.Control
 	srv       *httpd.Server
 	sched     *scheduler
 	warnings  []string
@@ -238,57 +241,59 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer d.engine.Close()
-	d.compose()
-	if d.store.Damage() == nil {
-		if _, err := d.freezer.ListTrees(ctx); err != nil {
-			return err
-		}
-	}
-	switch n, err := d.freezer.Vouch(ctx); {
-	case errors.Is(err, durable.ErrUnknown) || err != nil && ctx.Err() != nil:
-		return err
-	case err != nil:
-		// What is frozen has its own signature: a signing command that does not
-		// answer, or a full disk, is no reason not to serve it.
-		text := fmt.Sprintf("earlier freezes are not signed by the present key: %v (tried again at the next start)", err)
-		d.log.Error(text)
-		d.warnings = append(d.warnings, text)
-	case n > 0:
-		d.log.Info("signed earlier freezes again by the present key", "freezes", n, "key", d.signer.Fingerprint())
-	}
-	switch n, err := d.freezer.SignProvenance(ctx); {
-	case errors.Is(err, durable.ErrUnknown) || err != nil && ctx.Err() != nil:
-		return err
-	case err != nil:
-		text := fmt.Sprintf("the provenance of earlier freezes is not signed: %v (tried again at the next start)", err)
-		d.log.Error(text)
-		d.warnings = append(d.warnings, text)
-	case n > 0:
-		d.log.Info("signed the provenance of earlier freezes", "freezes", n, "key", d.signer.Fingerprint())
-	}
-
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	d.sched = newScheduler(d)
-	d.srv, err = httpd.New(httpd.Config{
-		Engine: d.engine, Signer: d.signer, Conf: d.cfg, Version: d.o.Version, Log: d.log, Now: d.o.Now,
-		Services: d.services(), NextSync: d.sched.next, Free: d.free, Warnings: d.warnings,
-		Fatal: func(err error) { cancel(fmt.Errorf("%w: %w", durable.ErrUnknown, err)) },
-	})
-	if err != nil {
+	d.makeFreezer()
+	if err := d.prepare(ctx); err != nil {
+		return err
+	}
+	d.compose(func(err error) { cancel(fmt.Errorf("%w: %w", durable.ErrUnknown, err)) })
+	defer d.control.Close()
+	if d.srv, err = d.newServer(); err != nil {
 		return err
 	}
 	defer d.srv.Close()
-	public, control, err := d.listen()
+	public, socket, err := d.listen()
 	if err != nil {
 		return err
 	}
-	if err := d.serve(ctx, public, control); err != nil {
+	if err := d.serve(ctx, public, socket); err != nil {
 		return err
 	}
 	// A clean stop and a fatal error both end ctx.
 	if cause := context.Cause(ctx); errors.Is(cause, durable.ErrUnknown) {
 		return cause
+	}
+	return nil
+}
+
+// prepare brings what an earlier version or an earlier key left to its present
+// form, before anything is served.
+func (d *daemon) prepare(ctx context.Context) error {
+	if d.store.Damage() == nil {
+		if _, err := d.freezer.ListTrees(ctx); err != nil {
+			return err
+		}
+	}
+	// What is frozen has its own signature: a signing command that does not
+	// answer, or a full disk, is no reason not to serve it.
+	for _, step := range []struct {
+		run          func(context.Context) (int, error)
+		done, failed string
+	}{
+		{d.freezer.Vouch, "signed earlier freezes again by the present key", "earlier freezes are not signed by the present key"},
+		{d.freezer.SignProvenance, "signed the provenance of earlier freezes", "the provenance of earlier freezes is not signed"},
+	} {
+		switch n, err := step.run(ctx); {
+		case errors.Is(err, durable.ErrUnknown) || err != nil && ctx.Err() != nil:
+			return err
+		case err != nil:
+			text := fmt.Sprintf("%s: %v (tried again at the next start)", step.failed, err)
+			d.log.Error(text)
+			d.warnings = append(d.warnings, text)
+		case n > 0:
+			d.log.Info(step.done, "freezes", n, "key", d.signer.Fingerprint())
+		}
 	}
 	return nil
 }
@@ -299,7 +304,7 @@ func formats() []repo.Format {
 }
 
 // serve answers on both listeners until ctx ends.
-func (d *daemon) serve(ctx context.Context, public, control net.Listener) error {
+func (d *daemon) serve(ctx context.Context, public, socket net.Listener) error {
 	base := context.WithoutCancel(ctx)
 	quiet := slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)
 	servers := []struct {
@@ -311,7 +316,7 @@ func (d *daemon) serve(ctx context.Context, public, control net.Listener) error 
 			MaxHeaderBytes: maxHeader, ErrorLog: quiet, BaseContext: func(net.Listener) context.Context { return base },
 			ConnContext: fastfile.ConnContext, ConnState: fastfile.ConnState, DisableGeneralOptionsHandler: true,
 		}},
-		{control, &http.Server{
+		{socket, &http.Server{
 			Handler: d.srv.Control(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: quiet,
 			BaseContext: func(net.Listener) context.Context { return base },
 			ConnContext: func(ctx context.Context, c net.Conn) context.Context { return httpd.WithPeer(ctx, peer(c)) },
@@ -341,15 +346,16 @@ func (d *daemon) serve(ctx context.Context, public, control net.Listener) error 
 	if _, err := sdaemon.SdNotify(false, sdaemon.SdNotifyReady); err != nil {
 		d.log.Warn("notify the service manager", "err", err)
 	}
-	d.log.Info("listening", "http", public.Addr().String(), "socket", control.Addr().String(), "mirrors", len(d.cfg.Mirrors), "key", d.signer.Fingerprint())
+	d.log.Info("listening", "http", public.Addr().String(), "socket", socket.Addr().String(), "mirrors", len(d.cfg.Mirrors), "key", d.signer.Fingerprint())
 	if d.o.Ready != nil {
-		d.o.Ready(public.Addr(), control.Addr())
+		d.o.Ready(public.Addr(), socket.Addr())
 	}
 	<-egctx.Done()
 	d.log.Info("stopping")
 	_, _ = sdaemon.SdNotify(false, sdaemon.SdNotifyStopping)
 	// Control calls are interrupted at once; downloads get their time.
 	d.srv.Close()
+	d.control.Close()
 	stopping.Wait()
 	err := eg.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {

@@ -85,7 +85,7 @@ func (s *scheduler) mirror(ctx context.Context, m config.Mirror) error {
 			return nil
 		}
 		wait := spread(interval)
-		if _, err := s.d.srv.Sync(ctx, m.Name, mirror.SyncOptions{}); err != nil {
+		if _, err := s.d.control.Sync(ctx, m.Name, mirror.SyncOptions{}); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}

@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/fetch/remote"
@@ -505,12 +504,11 @@ func (s *Server) rotten(d cas.Digest, why string) {
 // fail answers an error. Of frozen content anything but "try again" is a fault
 // of this server: it promised to have it.
 func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
-	s.checkFatal(err)
+	s.control.CheckFatal(err)
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // nobody listens
 	}
-	o, _ := s.classify(err)
-	status := o.status
+	status, cause := statusOf(err)
 	if frozen && status < 500 {
 		status = http.StatusInternalServerError
 	}
@@ -520,8 +518,7 @@ func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
 	if damage := s.cfg.Engine.Store().Damage(); damage != nil && (status == http.StatusNotFound || status == http.StatusGone) {
 		// What damaged metadata does not find may exist.
 		err = fmt.Errorf("%w (not found: %w)", damage, err)
-		o, _ = s.classify(damage)
-		status = http.StatusServiceUnavailable
+		status, cause = statusOf(damage)
 	}
 	h := w.Header()
 	for _, k := range []string{"Etag", "Last-Modified", "Accept-Ranges", "Content-Range", "Content-Length"} {
@@ -535,8 +532,8 @@ func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
 	if status >= 500 {
 		s.log.Warn("request failed", "path", r.URL.Path, "status", status, "err", err)
 		text = http.StatusText(status)
-		if o.code != api.CodeInternal {
-			text += ": " + o.is.Error()
+		if cause != nil {
+			text += ": " + cause.Error()
 		}
 	}
 	s.text(w, status, text+"\n")

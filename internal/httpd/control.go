@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/control"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/mirror"
 )
 
@@ -25,63 +27,89 @@ const maxRequest = 512 << 20
 // progressEvery is the shortest time between two progress lines of one task.
 const progressEvery = 100 * time.Millisecond
 
-// Func is a verb: it does what req asks for and tells how far it is. progress
-// may be called from several goroutines, and does nothing after Func returned.
-type Func[Req, Res any] func(ctx context.Context, req Req, progress func(api.Progress)) (Res, error)
+// verb answers one kind of request: body is the request as JSON.
+type verb func(ctx context.Context, body []byte, report func(api.Progress)) (any, error)
 
-// Verb is a registered verb, made by Handle.
-type Verb func(ctx context.Context, body []byte, progress func(api.Progress)) (any, error)
+// decode reads a request. Fields that Req does not have are refused: a client
+// that asks for more than this server knows must not get less.
+func decode[Req any](body []byte) (*Req, error) {
+	req := new(Req)
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(req); err != nil {
+		return nil, fmt.Errorf("%w: request: %w", errclass.Usage, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: request: more than one JSON value", errclass.Usage)
+	}
+	return req, nil
+}
 
-// Handle makes a Verb of a function. Requests with fields that Req does not
-// have are refused: a client that asks for more than this server knows must
-// not get less.
-func Handle[Req, Res any](f Func[Req, Res]) Verb {
-	return func(ctx context.Context, body []byte, progress func(api.Progress)) (any, error) {
-		var req Req
-		dec := json.NewDecoder(bytes.NewReader(body))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&req); err != nil {
-			return nil, fmt.Errorf("%w: request: %w", ErrUsage, err)
+// reporting makes a verb of a function that reports its own progress.
+func reporting[Req, Res any](f func(context.Context, *Req, func(api.Progress)) (*Res, error)) verb {
+	return func(ctx context.Context, body []byte, report func(api.Progress)) (any, error) {
+		req, err := decode[Req](body)
+		if err != nil {
+			return nil, err
 		}
-		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("%w: request: more than one JSON value", ErrUsage)
-		}
-		return f(ctx, req, progress)
+		return f(ctx, req, report)
 	}
 }
 
-// Long makes a Verb of a function that counts its work in a mirror.Progress;
-// task names what a request is about.
-func Long[Req, Res any](task func(*Req) string, f func(context.Context, *Req, *mirror.Progress) (*Res, error)) Verb {
-	return Handle(func(ctx context.Context, req Req, progress func(api.Progress)) (*Res, error) {
-		return Counted(ctx, task(&req), progress, func(p *mirror.Progress) (*Res, error) { return f(ctx, &req, p) })
+// counting makes a verb of a function that counts its work; task names what a
+// request is about.
+func counting[Req, Res any](task func(*Req) string, f func(context.Context, *Req, *mirror.Progress) (*Res, error)) verb {
+	return reporting(func(ctx context.Context, req *Req, report func(api.Progress)) (*Res, error) {
+		return control.Counted(ctx, task(req), report, func(p *mirror.Progress) (*Res, error) { return f(ctx, req, p) })
 	})
 }
 
-// Counted runs f and passes on what it counts to progress, which is not called
-// any more when Counted returns.
-func Counted[Res any](ctx context.Context, task string, progress func(api.Progress), f func(*mirror.Progress) (Res, error)) (Res, error) {
-	p := &mirror.Progress{}
-	tick, end := context.WithCancel(ctx)
-	var ticking sync.WaitGroup
-	ticking.Go(func() { ticker(tick, task, p, progress) })
-	defer ticking.Wait()
-	defer end()
-	return f(p)
+// simple makes a verb of a function that is over before anybody asks for its
+// progress.
+func simple[Req, Res any](f func(context.Context, *Req) (*Res, error)) verb {
+	return reporting(func(ctx context.Context, req *Req, _ func(api.Progress)) (*Res, error) { return f(ctx, req) })
 }
 
-// Quick makes a Verb of a function that takes no time worth telling.
-func Quick[Req, Res any](f func(context.Context, *Req) (*Res, error)) Verb {
-	return Handle(func(ctx context.Context, req Req, _ func(api.Progress)) (*Res, error) { return f(ctx, &req) })
+// verbs are the paths below /v1/ on the control socket.
+func verbs(c *control.Control) map[string]verb {
+	return map[string]verb{
+		"status":       simple(c.Status),
+		"mirror/list":  simple(c.Mirrors),
+		"mirror/show":  simple(c.Mirror),
+		"sync":         reporting(c.SyncAll),
+		"list":         simple(c.List),
+		"show":         simple(c.Show),
+		"packages":     simple(c.Packages),
+		"find":         simple(c.Find),
+		"diff":         simple(c.Diff),
+		"pin":          simple(c.Pin),
+		"unpin":        simple(c.Unpin),
+		"rm":           simple(c.Remove),
+		"freeze":       counting(func(r *api.FreezeRequest) string { return r.Name }, c.Freeze),
+		"sources":      simple(c.Sources),
+		"verify":       counting(func(r *api.VerifyRequest) string { return r.Ref }, c.Verify),
+		"export":       counting(func(r *api.ExportRequest) string { return r.Ref }, c.Export),
+		"import":       counting(func(r *api.ImportRequest) string { return r.Dir }, c.Import),
+		"sbom":         simple(c.SBOM),
+		"image/add":    simple(c.AddImage),
+		"image/list":   simple(c.Images),
+		"record/start": simple(c.StartRecording),
+		"record/stop":  simple(c.StopRecording),
+		"record/show":  simple(c.Recording),
+		"record/list":  simple(c.Recordings),
+		"record/rm":    simple(c.RemoveRecording),
+		"kit/publish":  reporting(c.PublishKits),
+		"key/show":     simple(func(context.Context, *api.Empty) (*api.KeyInfo, error) { return c.Key(), nil }),
+		"backup":       counting(func(*api.BackupRequest) string { return "backup" }, c.Backup),
+		"gc":           simple(c.GC),
+		"fsck":         counting(func(*api.FsckRequest) string { return "fsck" }, c.Fsck),
+	}
 }
 
 // Control is the handler of the control socket. Callers must set the
 // connection's peer with ConnContext.
 func (s *Server) Control() http.Handler {
-	verbs := s.verbs()
-	for name, v := range s.cfg.Services.Verbs {
-		verbs[name] = v
-	}
+	table := verbs(s.control)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		out := &lines{w: w, rc: rc}
@@ -96,7 +124,7 @@ func (s *Server) Control() http.Handler {
 			return
 		}
 		name, ok := strings.CutPrefix(r.URL.Path, "/v1/")
-		verb := verbs[name]
+		verb := table[name]
 		switch {
 		case !ok || verb == nil:
 			fail(http.StatusNotFound, &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("this snapd does not know %q", strings.TrimPrefix(r.URL.Path, "/v1/")), Exit: api.ExitUsage})
@@ -115,12 +143,12 @@ func (s *Server) Control() http.Handler {
 		_ = rc.Flush()
 		res, err := s.call(r.Context(), name, verb, body, out.progress)
 		if err != nil {
-			out.write(api.Line{Error: s.apiError(name, err)})
+			out.write(api.Line{Error: s.control.Error(name, err)})
 			return
 		}
 		data, err := json.Marshal(res)
 		if err != nil {
-			out.write(api.Line{Error: s.apiError(name, fmt.Errorf("encode the result of %s: %w", name, err))})
+			out.write(api.Line{Error: s.control.Error(name, fmt.Errorf("encode the result of %s: %w", name, err))})
 			return
 		}
 		out.write(api.Line{Result: data})
@@ -128,20 +156,20 @@ func (s *Server) Control() http.Handler {
 }
 
 // call runs a verb; a panic in it is a bug and fails this call only.
-func (s *Server) call(ctx context.Context, name string, verb Verb, body []byte, progress func(api.Progress)) (res any, err error) {
+func (s *Server) call(ctx context.Context, name string, verb verb, body []byte, report func(api.Progress)) (res any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("panic", "verb", name, "err", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("bug in %s: %v", name, p)
 		}
-		s.checkFatal(err)
+		s.control.CheckFatal(err)
 	}()
 	// A daemon that stops interrupts the calls that still run.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(s.base, cancel)
 	defer stop()
-	return verb(ctx, body, progress)
+	return verb(ctx, body, report)
 }
 
 // lines writes the answer's JSON lines.

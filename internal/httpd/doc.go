@@ -7,7 +7,7 @@
 // and small bodies stay in a bounded memory cache; large ones go out by
 // sendfile(2). No store transaction is open while bytes move to a client.
 //
-// The control API ([Server.Control]) is one function for each verb, see
-// [Handle] and package api. Verbs of packages above the engine are registered
-// in [Services].
+// The control API ([Server.Control]) is one path for each verb of package
+// control: this package decodes the request and writes progress, result and
+// error as JSON lines.
 package httpd

@@ -1,50 +1,52 @@
 package httpd
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"testing"
 
-	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
 )
 
-// What is wrong with an upstream is no fault of this server's, and every such
-// error has a code of its own.
-func TestOutcomes(t *testing.T) {
+// Whose fault an error is decides on the status, and the worst of several counts.
+func TestStatusOf(t *testing.T) {
+	other := errors.New("something else")
 	for _, c := range []struct {
 		err    error
-		code   string
-		exit   int
 		status int
+		cause  error
 	}{
-		{errOtherServer, api.CodeUnsupported, api.ExitFailed, http.StatusConflict},
-		{mirror.ErrClock, api.CodeClock, api.ExitFailed, http.StatusServiceUnavailable},
-		{repo.ErrFuture, api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
-		{fmt.Errorf("%w: %w", rpm.ErrLagging, repo.ErrUntrusted), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
-		{repo.ErrTorn, api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
-		{repo.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
-		{errTaken, api.CodeExists, api.ExitFailed, http.StatusConflict},
-		// The worst counts.
-		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, sign.ErrBadSignature), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
-		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, fetch.ErrUnavailable), api.CodeUnavailable, api.ExitFailed, http.StatusServiceUnavailable},
-		{fmt.Errorf("%w, then %w", errOtherServer, repo.ErrWeak), api.CodeVerify, api.ExitVerify, http.StatusInternalServerError},
-		{freeze.ErrMissing, api.CodeMissing, api.ExitFailed, http.StatusNotFound},
-		{freeze.ErrBusy, api.CodeInUse, api.ExitFailed, http.StatusConflict},
-		{meta.ErrGone, api.CodeGone, api.ExitFailed, http.StatusGone},
+		{fetch.ErrDenied, http.StatusBadGateway, fetch.ErrDenied},
+		{repo.ErrMalformed, http.StatusBadGateway, repo.ErrMalformed},
+		{fetch.ErrMismatch, http.StatusBadGateway, fetch.ErrMismatch},
+		{cas.ErrCorrupt, http.StatusInternalServerError, cas.ErrCorrupt},
+		{mirror.ErrCorruptBlob, http.StatusInternalServerError, mirror.ErrCorruptBlob},
+		{repo.ErrFuture, http.StatusInternalServerError, repo.ErrFuture},
+		{mirror.ErrClock, http.StatusServiceUnavailable, mirror.ErrClock},
+		{mirror.ErrNoSpace, http.StatusServiceUnavailable, mirror.ErrNoSpace},
+		{repo.ErrTorn, http.StatusServiceUnavailable, repo.ErrTorn},
+		{meta.ErrLocked, http.StatusServiceUnavailable, meta.ErrLocked},
+		{meta.ErrCorrupt, http.StatusServiceUnavailable, nil},
+		{meta.ErrNotFound, http.StatusNotFound, meta.ErrNotFound},
+		{repo.ErrMissing, http.StatusNotFound, repo.ErrMissing},
+		{mirror.ErrRef, http.StatusNotFound, mirror.ErrRef},
+		{mirror.ErrNameTaken, http.StatusBadRequest, mirror.ErrNameTaken},
+		{meta.ErrGone, http.StatusGone, meta.ErrGone},
+		{freeze.ErrBusy, http.StatusConflict, freeze.ErrBusy},
+		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, sign.ErrBadSignature), http.StatusInternalServerError, sign.ErrBadSignature},
+		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, fetch.ErrUnavailable), http.StatusServiceUnavailable, fetch.ErrUnavailable},
+		{other, http.StatusInternalServerError, nil},
 	} {
-		o, ok := new(Server).classify(fmt.Errorf("sync x: %w", c.err))
-		if !ok || o.code != c.code || o.exit != c.exit || o.status != c.status {
-			t.Errorf("%v: known %t, %s, exit %d, status %d; expected %s, %d, %d", c.err, ok, o.code, o.exit, o.status, c.code, c.exit, c.status)
+		status, cause := statusOf(fmt.Errorf("get x: %w", c.err))
+		if status != c.status || cause != c.cause {
+			t.Errorf("%v: status %d, cause %v; expected %d, %v", c.err, status, cause, c.status, c.cause)
 		}
-	}
-	if o, ok := new(Server).classify(fmt.Errorf("something else")); ok || o.code != api.CodeInternal {
-		t.Errorf("an unknown error: %t, %+v", ok, o)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/meta/bolt"
 )
 
@@ -71,6 +72,15 @@ func (m *metrics) request(a area, method string, status int, n int64, took time.
 	m.seconds[a].Observe(took.Seconds())
 }
 
+// synced counts a sync.
+func (m *metrics) synced(e control.SyncEvent) {
+	m.syncTime.WithLabelValues(e.Mirror).Observe(e.Took.Seconds())
+	m.syncs.WithLabelValues(e.Mirror, e.Result).Inc()
+	if e.Result == control.SyncNew {
+		m.fetched.WithLabelValues(e.Mirror).Add(float64(e.Bytes))
+	}
+}
+
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 20 * time.Second})
 }
@@ -108,9 +118,9 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	gauge(descReserve, float64(s.cfg.Conf.Store.Reserve))
-	if u, ok := s.usage.last(); ok {
-		gauge(descBlobs, float64(u.blobs))
-		gauge(descBlobBytes, float64(u.blobBytes))
+	if u, ok := s.control.LastUsage(); ok {
+		gauge(descBlobs, float64(u.Blobs))
+		gauge(descBlobBytes, float64(u.BlobBytes))
 	}
 	err := s.view(context.Background(), func(tx *bolt.Tx) error {
 		bad, err := tx.CorruptBlobs()

@@ -16,6 +16,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
@@ -170,12 +171,10 @@ func (p *pages) handle(f func(context.Context, *http.Request, map[string]string)
 		<-p.slots // before the page goes to a client that may be slow
 		status := http.StatusOK
 		if err != nil {
-			o, _ := p.s.classify(err)
-			if o.status >= 500 || r.Context().Err() != nil {
+			if status, _ = statusOf(err); status >= 500 || r.Context().Err() != nil {
 				p.s.fail(w, r, err, false)
 				return
 			}
-			status = o.status
 			pg = page{"error.html", http.StatusText(status), map[string]any{"Message": remote.Scrub(err.Error())}}
 		}
 		if pg.data == nil {
@@ -205,18 +204,21 @@ func (p *pages) search(rw http.ResponseWriter, r *http.Request) {
 }
 
 func (p *pages) index(ctx context.Context, _ *http.Request, _ map[string]string) (page, error) {
-	mirrors, err := p.s.mirrorList(ctx, api.Empty{}, nil)
+	mirrors, err := p.s.control.Mirrors(ctx, nil)
 	if err != nil {
 		return page{}, err
 	}
-	frozen, err := p.s.list(ctx, api.ListRequest{Frozen: true}, nil)
+	frozen, err := p.s.control.List(ctx, &api.ListRequest{Frozen: true})
 	if err != nil {
 		return page{}, err
 	}
-	recs, err := p.s.recordList(ctx, api.Empty{}, nil)
+	recs, err := p.s.control.Recordings(ctx, nil)
+	if err != nil {
+		return page{}, err
+	}
 	return page{"index.html", "Repositories", map[string]any{
-		"Mirrors": mirrors.Mirrors, "Frozen": frozen.Frozen, "Recordings": recs.Recordings, "Key": p.s.keyInfo(),
-	}}, err
+		"Mirrors": mirrors.Mirrors, "Frozen": frozen.Frozen, "Recordings": recs.Recordings, "Key": p.s.control.Key(),
+	}}, nil
 }
 
 // snapshotRow is a snapshot in a table.
@@ -232,10 +234,10 @@ func filesOf(snap *meta.Snapshot) string {
 
 func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
 	name := vars["mirror"]
-	detail, err := p.s.mirrorShow(ctx, api.MirrorRef{Mirror: name}, nil)
+	detail, err := p.s.control.Mirror(ctx, &api.MirrorRef{Mirror: name})
 	if errors.Is(err, mirror.ErrUnknown) {
 		// Configured no more, but its history is here.
-		detail = api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}
+		detail = &api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}
 		err = p.s.view(ctx, func(tx *bolt.Tx) error {
 			last, err := tx.Latest(name)
 			if err == nil {
@@ -262,11 +264,11 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 	}
 	var rows []snapshotRow
 	for i, snap := range snaps[:min(len(snaps), pageSnapshots)] {
-		one, err := p.s.snapshot(ctx, snap, false)
+		one, err := p.s.control.Snapshot(ctx, snap, false)
 		if err != nil {
 			return page{}, err
 		}
-		row := snapshotRow{Snapshot: one, Files: filesOf(snap)}
+		row := snapshotRow{Snapshot: *one, Files: filesOf(snap)}
 		if i+1 < len(snaps) {
 			row.Before = snaps[i+1].ID()
 		}
@@ -312,7 +314,7 @@ func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]s
 	if err != nil {
 		return page{}, err
 	}
-	shown, err := p.s.show(ctx, api.RefRequest{Ref: snap.ID()}, nil)
+	shown, err := p.s.control.Show(ctx, &api.RefRequest{Ref: snap.ID()})
 	if err != nil {
 		return page{}, err
 	}
@@ -358,7 +360,7 @@ func (p *pages) named(ctx context.Context, snap *meta.Snapshot, prefix, from str
 						return err
 					}
 					if len(places) > 0 {
-						pk := PackageOf(snap.Mirror, meta.Entry{Fact: f, Places: places})
+						pk := control.PackageOf(snap.Mirror, meta.Entry{Fact: f, Places: places})
 						rows = append(rows, packageRow{pk, fileHref(filesOf(snap), pk.Path), true})
 					}
 				}
@@ -387,7 +389,7 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 	if err != nil {
 		return page{}, err
 	}
-	fz, err := p.s.frozenView(ctx, ref.Frozen)
+	shown, err := p.s.control.Show(ctx, &api.RefRequest{Ref: name})
 	if err != nil {
 		return page{}, err
 	}
@@ -408,7 +410,7 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 	}
 	prefix := r.URL.Query().Get("q")
 	var rows []packageRow
-	err = p.s.eachPackage(ctx, ref, func(pk api.Package) error {
+	err = p.s.control.EachPackage(ctx, ref, func(pk api.Package) error {
 		if !strings.HasPrefix(pk.Name, prefix) {
 			return ctx.Err()
 		}
@@ -419,7 +421,7 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		return nil
 	})
 	more := errors.Is(err, errEnough)
-	if err != nil && !more && p.s.cfg.Services.FrozenPackages != nil {
+	if err != nil && !more {
 		return page{}, err
 	}
 	names := make([]string, len(rows))
@@ -430,12 +432,12 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 	for i := range rows {
 		rows[i].Known = known[rows[i].Name]
 	}
-	return page{"freeze.html", name, map[string]any{"Frozen": fz, "Links": links, "Query": prefix, "Packages": rows, "More": more}}, err
+	return page{"freeze.html", name, map[string]any{"Frozen": shown.Frozen, "Links": links, "Query": prefix, "Packages": rows, "More": more}}, err
 }
 
 func (p *pages) pkg(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
 	name, version, _ := strings.Cut(vars["name"], "=")
-	res, err := p.s.find(ctx, api.FindRequest{Name: name, Version: version}, nil)
+	res, err := p.s.control.Find(ctx, &api.FindRequest{Name: name, Version: version})
 	if err != nil {
 		return page{}, err
 	}
@@ -465,10 +467,7 @@ func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) 
 	if a == "" || b == "" {
 		return out, nil
 	}
-	if p.s.cfg.Services.Diff == nil {
-		return page{}, fmt.Errorf("differences: %w on this server", meta.ErrNotFound)
-	}
-	d, err := p.s.cfg.Services.Diff(ctx, api.DiffRequest{A: a, B: b}, func(api.Progress) {})
+	d, err := p.s.control.Diff(ctx, &api.DiffRequest{A: a, B: b})
 	if err != nil {
 		return page{}, err
 	}
@@ -494,6 +493,6 @@ func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) 
 		}
 		parts = append(parts, part)
 	}
-	data["Diff"], data["Parts"] = &d, parts
+	data["Diff"], data["Parts"] = d, parts
 	return out, nil
 }

@@ -86,8 +86,8 @@ func (s *Server) recorded(w *response, r *http.Request, rec *meta.Recording, mna
 		s.fail(w, r, err, false)
 		return
 	}
-	if rec.Resigned && s.cfg.Services.Resigned != nil && p != "" {
-		data, modified, ok, err := s.cfg.Services.Resigned(ctx, snap, p)
+	if rec.Resigned && p != "" {
+		data, modified, ok, err := s.cfg.Freezer.Resigned(ctx, snap, p)
 		if err != nil {
 			s.fail(w, r, err, false)
 			return
@@ -177,7 +177,7 @@ func (s *Server) proxy(w *response, r *http.Request) {
 	}
 	if err == nil {
 		for _, c := range candidates {
-			if i := frozenMirror(fr, c.mirror); i >= 0 {
+			if i := fr.MirrorIndex(c.mirror); i >= 0 {
 				s.replay(w, r, fr, i, c.path)
 				return
 			}
@@ -206,7 +206,7 @@ func (s *Server) proxy(w *response, r *http.Request) {
 // snapshot rests on, and hands out only its own packages.
 func (s *Server) replay(w *response, r *http.Request, fr *meta.Frozen, i int, p string) {
 	ctx := r.Context()
-	snap := wholeView(fr, i)
+	snap := fr.View(i)
 	if snap == nil {
 		s.text(w, http.StatusForbidden, "proxy: frozen snapshot "+fr.Name+" was imported: it has no upstream indices to replay\n")
 		return

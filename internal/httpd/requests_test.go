@@ -18,7 +18,9 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/sign/signtest"
@@ -42,7 +44,8 @@ func served(f *testing.F) (srv *httpd.Server, timestamp string) {
 	if _, err := freezer.Freeze(f.Context(), &api.FreezeRequest{Name: "4.1", Packages: []string{"a"}}, nil); err != nil {
 		f.Fatal(err)
 	}
-	srv, err := httpd.New(httpd.Config{Engine: w.Engine, Signer: signer, Conf: &conf, Version: "test"})
+	c := control.New(control.Config{Engine: w.Engine, Freezer: freezer, Collector: gc.New(gc.Config{Engine: w.Engine}), Signer: signer, Conf: &conf, Version: "test"})
+	srv, err := httpd.New(httpd.Config{Control: c, Engine: w.Engine, Freezer: freezer, Signer: signer, Conf: &conf, Version: "test"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -52,12 +55,12 @@ func served(f *testing.F) (srv *httpd.Server, timestamp string) {
 			f.Fatal(err)
 		}
 	}
-	control(f, srv, "record/start", `{"name":"build"}`)
+	askControl(f, srv, "record/start", `{"name":"build"}`)
 	return srv, snap.Timestamp.Format("20060102T150405Z")
 }
 
-// control asks the control API as the socket's owner does.
-func control(t testing.TB, srv *httpd.Server, verb, body string) string {
+// askControl asks the control API as the socket's owner does.
+func askControl(t testing.TB, srv *httpd.Server, verb, body string) string {
 	t.Helper()
 	r := httptest.NewRequestWithContext(httpd.WithPeer(t.Context(), &unix.Ucred{Uid: uint32(os.Geteuid())}), http.MethodPost, "http://snapd/v1/x", strings.NewReader(body))
 	r.URL.Path = "/v1/" + verb
@@ -134,7 +137,7 @@ func FuzzControl(f *testing.F) {
 		if verb == "sync" {
 			return // asks upstream
 		}
-		dec := json.NewDecoder(strings.NewReader(control(t, srv, verb, body)))
+		dec := json.NewDecoder(strings.NewReader(askControl(t, srv, verb, body)))
 		ends := 0
 		for {
 			var l api.Line

@@ -21,7 +21,9 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/httpd/fastfile"
 	"example.org/snapd/internal/meta"
@@ -69,40 +71,13 @@ func (s *site) start() {
 	s.conf.Server.Listen = l.Addr().String()
 	s.conf.Server.PublicURL = "http://" + s.conf.Server.Listen
 	s.freezer = freeze.New(freeze.Config{Engine: s.Engine, Signer: s.signer, PublicURL: s.conf.Server.PublicURL, Version: "test"})
+	log := slog.New(slog.NewTextHandler(logTo{s.t}, nil))
+	c := control.New(control.Config{
+		Engine: s.Engine, Freezer: s.freezer, Collector: gc.New(gc.Config{Engine: s.Engine, Making: s.freezer.Making}),
+		Signer: s.signer, Conf: s.conf, Version: "test", Log: log,
+	})
 	s.srv, err = httpd.New(httpd.Config{
-		Engine: s.Engine, Signer: s.signer, Conf: s.conf, Version: "test", Log: slog.New(slog.NewTextHandler(logTo{s.t}, nil)),
-		Services: httpd.Services{
-			Verbs: map[string]httpd.Verb{"freeze": httpd.Long(func(r *api.FreezeRequest) string { return r.Name }, s.freezer.Freeze)},
-			Sources: func(ctx context.Context, req api.SourcesRequest, _ func(api.Progress)) (api.SourcesResult, error) {
-				res, err := s.freezer.Sources(ctx, &req)
-				if err != nil {
-					return api.SourcesResult{}, err
-				}
-				return *res, nil
-			},
-			Diff: func(ctx context.Context, req api.DiffRequest, _ func(api.Progress)) (api.Diff, error) {
-				d, err := s.freezer.Diff(ctx, req.A, req.B)
-				if err != nil {
-					return api.Diff{}, err
-				}
-				return *d, nil
-			},
-			FrozenPackages: func(ctx context.Context, f *meta.Frozen, emit func(api.Package) error) error {
-				list, err := s.freezer.Packages(ctx, f.Name)
-				if err != nil {
-					return err
-				}
-				for _, p := range list.Packages {
-					if err := emit(p); err != nil {
-						return err
-					}
-				}
-				return nil
-			},
-			Resigned: func(_ context.Context, snap *meta.Snapshot, path string) ([]byte, time.Time, bool, error) {
-				return []byte("signed again: " + snap.ID()), snap.Timestamp, strings.HasSuffix(path, "/InRelease"), nil
-			},
-		},
+		Control: c, Engine: s.Engine, Freezer: s.freezer, Signer: s.signer, Conf: s.conf, Version: "test", Log: log,
 	})
 	if err != nil {
 		s.t.Fatal(err)

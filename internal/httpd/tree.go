@@ -380,7 +380,7 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 		}
 	}
 	mname, p, slash := strings.Cut(rest, "/")
-	i := frozenMirror(fr, mname)
+	i := fr.MirrorIndex(mname)
 	if i < 0 {
 		return answer{}, fmt.Errorf("%s in frozen snapshot %s: %w", mname, name, meta.ErrNotFound)
 	}
@@ -398,31 +398,6 @@ func (s *Server) frozen(ctx context.Context, rest string) (answer, error) {
 	return s.frozenDir(ctx, fr, i, strings.TrimSuffix(p, "/"))
 }
 
-func frozenMirror(fr *meta.Frozen, name string) int {
-	for i := range fr.Mirrors {
-		if fr.Mirrors[i].Mirror == name {
-			return i
-		}
-	}
-	return -1
-}
-
-// wholeView is the snapshot-like view of the upstream generations that a mirror
-// of a frozen snapshot rests on; nil where it was imported.
-func wholeView(fr *meta.Frozen, i int) *meta.Snapshot {
-	m := &fr.Mirrors[i]
-	snap := &meta.Snapshot{Mirror: m.Mirror, Type: m.Type, Timestamp: m.Timestamp}
-	for _, su := range m.Suites {
-		if su.Gen != 0 {
-			snap.Suites = append(snap.Suites, meta.SnapshotSuite{Suite: su.Suite, Gen: su.Gen, Date: fr.Date})
-		}
-	}
-	if len(snap.Suites) == 0 {
-		return nil
-	}
-	return snap
-}
-
 // frozenLookup finds a file of a frozen mirror: in its derived tree or, for a
 // whole mirror, among what its generations list; upstream's own signed
 // documents are not part of it. store.ErrNotFound.
@@ -438,7 +413,7 @@ func (s *Server) frozenLookup(ctx context.Context, fr *meta.Frozen, i int, p str
 		f.Want = catalog.Want{Mirror: m.Mirror, Listed: repo.Listed{Path: p, Size: node.Size, SHA256: node.Digest}}
 		return f, nil
 	}
-	snap := wholeView(fr, i)
+	snap := fr.View(i)
 	if !errors.Is(err, meta.ErrNotFound) || !m.Whole || snap == nil {
 		return nil, err
 	}
@@ -518,7 +493,7 @@ func (s *Server) frozenDir(ctx context.Context, fr *meta.Frozen, i int, dir stri
 			break
 		}
 	}
-	if snap := wholeView(fr, i); snap != nil && m.Whole {
+	if snap := fr.View(i); snap != nil && m.Whole {
 		names, more, err := s.e.Dir(ctx, snap, dir, maxListing)
 		if err != nil && !errors.Is(err, meta.ErrNotFound) {
 			return answer{}, err
@@ -569,7 +544,7 @@ func (s *Server) wholeServes(ctx context.Context, fr *meta.Frozen, i int, p stri
 	if err != nil || inTree {
 		return inTree, err
 	}
-	names, _, err := s.e.Dir(ctx, wholeView(fr, i), p, maxListing)
+	names, _, err := s.e.Dir(ctx, fr.View(i), p, maxListing)
 	for _, n := range names {
 		served, err := s.wholeServes(ctx, fr, i, path.Join(p, n), strings.HasSuffix(n, "/"))
 		if served || err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -599,10 +574,7 @@ func (s *Server) clientConfigs(fr *meta.Frozen) []clientConfig {
 
 // clientConfig renders /frozen/<name>/sources and …/repo.
 func (s *Server) clientConfig(ctx context.Context, fr *meta.Frozen, format string) (answer, error) {
-	if s.cfg.Services.Sources == nil {
-		return answer{}, fmt.Errorf("client configuration: %w", meta.ErrNotFound)
-	}
-	res, err := s.cfg.Services.Sources(ctx, api.SourcesRequest{Ref: fr.Name, Format: format}, func(api.Progress) {})
+	res, err := s.control.Sources(ctx, &api.SourcesRequest{Ref: fr.Name, Format: format})
 	if err != nil {
 		return answer{}, err
 	}

@@ -217,6 +217,28 @@ func (f *Frozen) Blobs() []cas.Digest {
 	return named(out)
 }
 
+// MirrorIndex returns the index of a mirror in Mirrors; -1 where the frozen
+// snapshot has nothing of it.
+func (f *Frozen) MirrorIndex(name string) int {
+	return slices.IndexFunc(f.Mirrors, func(m FrozenMirror) bool { return m.Mirror == name })
+}
+
+// View returns the upstream generations that the i-th mirror rests on, as a
+// snapshot; nil where the frozen snapshot was imported.
+func (f *Frozen) View(i int) *Snapshot {
+	m := &f.Mirrors[i]
+	snap := &Snapshot{Mirror: m.Mirror, Type: m.Type, Timestamp: m.Timestamp}
+	for _, s := range m.Suites {
+		if s.Gen != 0 {
+			snap.Suites = append(snap.Suites, SnapshotSuite{Suite: s.Suite, Gen: s.Gen, Date: f.Date})
+		}
+	}
+	if len(snap.Suites) == 0 {
+		return nil
+	}
+	return snap
+}
+
 // FrozenMirror is one mirror of a frozen snapshot.
 type FrozenMirror struct {
 	Mirror    string        `json:"mirror"`

@@ -19,6 +19,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/gc"
@@ -83,9 +84,12 @@ func (s *system) open() error {
 	}
 	s.freezer = freeze.New(freeze.Config{Engine: s.engine, Signer: s.signer, PublicURL: "http://snapd.example.org", Version: "torture", Parallel: 1, Now: now})
 	s.collector = gc.New(gc.Config{Engine: s.engine, Making: s.freezer.Making, Now: now, Quarantine: -time.Hour})
+	conf := &config.Config{DataDir: s.dir, Mirrors: s.mirrors}
 	s.httpd, err = httpd.New(httpd.Config{
-		Engine: s.engine, Signer: s.signer, Conf: &config.Config{DataDir: s.dir, Mirrors: s.mirrors}, Version: "torture", Now: now,
-		Services: httpd.Services{Resigned: s.freezer.Resigned, Making: s.freezer.Making},
+		Control: control.New(control.Config{
+			Engine: s.engine, Freezer: s.freezer, Collector: s.collector, Signer: s.signer, Conf: conf, Version: "torture", Now: now,
+		}),
+		Engine: s.engine, Freezer: s.freezer, Signer: s.signer, Conf: conf, Version: "torture", Now: now,
 	})
 	return err
 }

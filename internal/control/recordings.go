@@ -1,4 +1,4 @@
-package httpd
+package control
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
@@ -19,15 +20,13 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(api.Progress)) (api.Recording, error) {
-	if err := s.checkNewName(ctx, req.Name); err != nil {
-		return api.Recording{}, err
+// StartRecording starts a recording of snapshots.
+func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*api.Recording, error) {
+	if err := c.checkNewName(ctx, req.Name); err != nil {
+		return nil, err
 	}
-	if err := s.e.CheckSpace(); err != nil {
-		return api.Recording{}, err
-	}
-	if req.Resigned && s.cfg.Services.Resigned == nil {
-		return api.Recording{}, fmt.Errorf("%w: this server does not sign upstream's documents again", ErrUsage)
+	if err := c.e.CheckSpace(); err != nil {
+		return nil, err
 	}
 	var warnings []string
 	var snaps []*meta.Snapshot
@@ -35,13 +34,13 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 		if !strings.Contains(m, "@") {
 			m += "@" + mirror.Latest
 		}
-		ref, later, err := s.e.ResolvePast(ctx, m)
+		ref, later, err := c.e.ResolvePast(ctx, m)
 		if err != nil {
-			return api.Recording{}, err
+			return nil, err
 		}
 		snap := ref.Snapshot
 		if slices.ContainsFunc(snaps, func(o *meta.Snapshot) bool { return o.Mirror == snap.Mirror }) {
-			return api.Recording{}, fmt.Errorf("%w: mirror %s is named twice", ErrUsage, snap.Mirror)
+			return nil, fmt.Errorf("%w: mirror %s is named twice", errclass.Usage, snap.Mirror)
 		}
 		if later != "" {
 			warnings = append(warnings, later)
@@ -50,28 +49,28 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 	}
 	if len(req.Mirrors) == 0 {
 		var err error
-		if snaps, err = s.e.LatestOfAll(ctx); err != nil {
-			return api.Recording{}, fmt.Errorf("recording %s: %w", req.Name, err)
+		if snaps, err = c.e.LatestOfAll(ctx); err != nil {
+			return nil, fmt.Errorf("recording %s: %w", req.Name, err)
 		}
 	}
 	for _, snap := range snaps {
-		bases, err := s.e.AlternateBases(ctx, snap)
+		bases, err := c.e.AlternateBases(ctx, snap)
 		if err != nil {
-			return api.Recording{}, err
+			return nil, err
 		}
 		if len(bases) > 0 {
-			return api.Recording{}, fmt.Errorf("recording %s: %w: %s lists packages at %s, where clients would fetch them unrecorded; choose other mirrors, or freeze this one",
-				req.Name, errOtherServer, snap.ID(), remote.Redact(bases[0]))
+			return nil, fmt.Errorf("recording %s: %w: %s lists packages at %s, where clients would fetch them unrecorded; choose other mirrors, or freeze this one",
+				req.Name, ErrOtherServer, snap.ID(), remote.Redact(bases[0]))
 		}
 	}
-	rec := &meta.Recording{Name: req.Name, Started: s.now().UTC().Truncate(time.Second), Resigned: req.Resigned}
+	rec := &meta.Recording{Name: req.Name, Started: c.now().UTC().Truncate(time.Second), Resigned: req.Resigned}
 	for _, snap := range snaps {
 		rec.Pins = append(rec.Pins, meta.RecordingPin{Mirror: snap.Mirror, Timestamp: snap.Timestamp})
 	}
 	// One transaction: the name is still free, the snapshots are still there.
-	err := s.e.Store().Update(ctx, "record", func(tx *bolt.Tx) error {
+	err := c.st.Update(ctx, "record", func(tx *bolt.Tx) error {
 		if _, err := tx.Recording(rec.Name); !errors.Is(err, meta.ErrNotFound) {
-			return fmt.Errorf("recording %s: %w: another recording has it", rec.Name, errTaken)
+			return fmt.Errorf("recording %s: %w: another recording has it", rec.Name, ErrTaken)
 		}
 		for _, p := range rec.Pins {
 			if _, err := tx.Snapshot(p.Mirror, p.Timestamp); err != nil {
@@ -81,16 +80,16 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 		return tx.PutRecording(rec)
 	})
 	if err != nil {
-		return api.Recording{}, err
+		return nil, err
 	}
-	out, err := s.recordingView(ctx, rec, false)
+	out, err := c.recordingView(ctx, rec, false)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	for _, snap := range snaps {
-		w, err := s.expired(ctx, snap, req.Resigned)
+		w, err := c.expired(ctx, snap, req.Resigned)
 		if err != nil {
-			return out, err
+			return nil, err
 		}
 		warnings = append(warnings, w...)
 	}
@@ -99,15 +98,15 @@ func (s *Server) recordStart(ctx context.Context, req api.RecordStart, _ func(ap
 }
 
 // expired tells which signed documents of a snapshot clients would refuse.
-func (s *Server) expired(ctx context.Context, snap *meta.Snapshot, resigned bool) ([]string, error) {
+func (c *Control) expired(ctx context.Context, snap *meta.Snapshot, resigned bool) ([]string, error) {
 	var out []string
-	err := s.view(ctx, func(tx *bolt.Tx) error {
+	err := c.view(ctx, func(tx *bolt.Tx) error {
 		for _, e := range snap.Suites {
 			g, err := tx.Generation(snap.Mirror, e.Suite, e.Gen)
 			if err != nil {
 				return err
 			}
-			if g.ValidUntil.IsZero() || g.ValidUntil.After(s.now()) {
+			if g.ValidUntil.IsZero() || g.ValidUntil.After(c.now()) {
 				continue
 			}
 			w := fmt.Sprintf("the Release of %s in %s expired on %s", e.Suite, snap.ID(), g.ValidUntil.UTC().Format(time.RFC3339))
@@ -124,24 +123,24 @@ func (s *Server) expired(ctx context.Context, snap *meta.Snapshot, resigned bool
 }
 
 // recordingView describes a recording; entries adds what was fetched.
-func (s *Server) recordingView(ctx context.Context, rec *meta.Recording, entries bool) (api.Recording, error) {
-	out := api.Recording{Name: rec.Name, Started: rec.Started, Stopped: optional(rec.Stopped), Resigned: rec.Resigned, Mirrors: []api.RecordMirror{}}
+func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entries bool) (*api.Recording, error) {
+	out := &api.Recording{Name: rec.Name, Started: rec.Started, Stopped: optional(rec.Stopped), Resigned: rec.Resigned, Mirrors: []api.RecordMirror{}}
 	for _, p := range rec.Pins {
 		out.Mirrors = append(out.Mirrors, api.RecordMirror{
-			Mirror: p.Mirror, Snapshot: p.Mirror + "@" + meta.FormatTimestamp(p.Timestamp), URL: s.url("record", rec.Name, p.Mirror),
+			Mirror: p.Mirror, Snapshot: p.Mirror + "@" + meta.FormatTimestamp(p.Timestamp), URL: c.url("record", rec.Name, p.Mirror),
 		})
 	}
-	if u, err := url.Parse(s.cfg.Conf.Server.PublicURL); err == nil {
+	if u, err := url.Parse(c.cfg.Conf.Server.PublicURL); err == nil {
 		u.User, u.Path = url.User(rec.Name), ""
 		out.Proxy = u.String()
 	}
 	var noted []meta.RecordEntry
-	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
+	err := c.view(ctx, func(tx *bolt.Tx) (err error) {
 		noted, err = tx.RecordEntries(rec.Name)
 		return err
 	})
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	_, digest := mirror.CanonicalRecording(noted)
 	out.Digest = digest.String()
@@ -157,44 +156,46 @@ func (s *Server) recordingView(ctx context.Context, rec *meta.Recording, entries
 	return out, nil
 }
 
-func (s *Server) findRecording(ctx context.Context, name string) (*meta.Recording, error) {
+func (c *Control) findRecording(ctx context.Context, name string) (*meta.Recording, error) {
 	var rec *meta.Recording
-	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
+	err := c.view(ctx, func(tx *bolt.Tx) (err error) {
 		rec, err = tx.Recording(name)
 		return err
 	})
 	return rec, err
 }
 
-func (s *Server) recordStop(ctx context.Context, req api.RecordRef, _ func(api.Progress)) (api.Recording, error) {
+// StopRecording ends a recording: it notes nothing more.
+func (c *Control) StopRecording(ctx context.Context, req *api.RecordRef) (*api.Recording, error) {
 	var rec *meta.Recording
-	err := s.e.Store().Update(ctx, "record", func(tx *bolt.Tx) (err error) {
+	err := c.st.Update(ctx, "record", func(tx *bolt.Tx) (err error) {
 		if rec, err = tx.Recording(req.Name); err != nil || !rec.Stopped.IsZero() {
 			return err
 		}
-		rec.Stopped = s.now().UTC().Truncate(time.Second)
+		rec.Stopped = c.now().UTC().Truncate(time.Second)
 		return tx.PutRecording(rec)
 	})
 	if err != nil {
-		return api.Recording{}, err
+		return nil, err
 	}
-	return s.recordingView(ctx, rec, false)
+	return c.recordingView(ctx, rec, false)
 }
 
-func (s *Server) recordShow(ctx context.Context, req api.RecordRef, _ func(api.Progress)) (api.Recording, error) {
-	rec, err := s.findRecording(ctx, req.Name)
+// Recording describes a recording and what it noted.
+func (c *Control) Recording(ctx context.Context, req *api.RecordRef) (*api.Recording, error) {
+	rec, err := c.findRecording(ctx, req.Name)
 	if err != nil {
-		return api.Recording{}, err
+		return nil, err
 	}
-	out, err := s.recordingView(ctx, rec, true)
+	out, err := c.recordingView(ctx, rec, true)
 	if err != nil || req.Status == nil {
 		return out, err
 	}
 	installed, err := buildlist.Parse(req.Status.Name, bytes.NewReader(req.Status.Data), "")
 	if err != nil {
-		return out, err
+		return nil, err
 	}
-	out.Unfetched, err = s.unfetched(ctx, rec.Name, installed)
+	out.Unfetched, err = c.unfetched(ctx, rec.Name, installed)
 	return out, err
 }
 
@@ -214,10 +215,10 @@ func noEpoch(version string) string {
 }
 
 // fetchedBy returns all names of the packages that a recording noted.
-func (s *Server) fetchedBy(ctx context.Context, name string) (map[fetchedKey]bool, error) {
+func (c *Control) fetchedBy(ctx context.Context, name string) (map[fetchedKey]bool, error) {
 	out := map[fetchedKey]bool{}
 	var noted []meta.RecordEntry
-	err := s.view(ctx, func(tx *bolt.Tx) (err error) {
+	err := c.view(ctx, func(tx *bolt.Tx) (err error) {
 		noted, err = tx.RecordEntries(name)
 		return err
 	})
@@ -225,7 +226,7 @@ func (s *Server) fetchedBy(ctx context.Context, name string) (map[fetchedKey]boo
 		return nil, err
 	}
 	for page := range slices.Chunk(noted, 500) {
-		err := s.view(ctx, func(tx *bolt.Tx) error {
+		err := c.view(ctx, func(tx *bolt.Tx) error {
 			for _, e := range page {
 				facts, err := tx.ByDigest(e.SHA256)
 				if err != nil {
@@ -233,7 +234,7 @@ func (s *Server) fetchedBy(ctx context.Context, name string) (map[fetchedKey]boo
 				}
 				for _, f := range facts {
 					if f.Kind != repo.KindSource {
-						s.addFetched(out, e.Mirror, f)
+						c.addFetched(out, e.Mirror, f)
 					}
 				}
 			}
@@ -246,10 +247,10 @@ func (s *Server) fetchedBy(ctx context.Context, name string) (map[fetchedKey]boo
 	return out, nil
 }
 
-func (s *Server) addFetched(to map[fetchedKey]bool, mirror string, f *meta.Fact) {
+func (c *Control) addFetched(to map[fetchedKey]bool, mirror string, f *meta.Fact) {
 	archs := []string{"", f.Arch}
-	if m, err := s.e.Mirror(mirror); err == nil {
-		if format, err := s.e.Format(m.Type); err == nil && f.Arch == format.AnyArch() {
+	if m, err := c.e.Mirror(mirror); err == nil {
+		if format, err := c.e.Format(m.Type); err == nil && f.Arch == format.AnyArch() {
 			archs = append(archs, anyArch)
 		}
 	}
@@ -261,8 +262,8 @@ func (s *Server) addFetched(to map[fetchedKey]bool, mirror string, f *meta.Fact)
 }
 
 // unfetched lists the packages of a build manifest that a recording never noted.
-func (s *Server) unfetched(ctx context.Context, name string, installed *buildlist.Manifest) ([]string, error) {
-	fetched, err := s.fetchedBy(ctx, name)
+func (c *Control) unfetched(ctx context.Context, name string, installed *buildlist.Manifest) ([]string, error) {
+	fetched, err := c.fetchedBy(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -283,23 +284,48 @@ func (s *Server) unfetched(ctx context.Context, name string, installed *buildlis
 	return slices.Compact(out), nil
 }
 
-func (s *Server) recordList(ctx context.Context, _ api.Empty, _ func(api.Progress)) (api.RecordList, error) {
-	out := api.RecordList{Recordings: []api.Recording{}}
-	_, recs, err := s.users(ctx)
+// Recordings lists the recordings.
+func (c *Control) Recordings(ctx context.Context, _ *api.Empty) (*api.RecordList, error) {
+	out := &api.RecordList{Recordings: []api.Recording{}}
+	_, recs, err := c.users(ctx)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	for _, r := range recs {
-		v, err := s.recordingView(ctx, r, false)
+		v, err := c.recordingView(ctx, r, false)
 		if err != nil {
-			return out, err
+			return nil, err
 		}
-		out.Recordings = append(out.Recordings, v)
+		out.Recordings = append(out.Recordings, *v)
 	}
 	return out, nil
 }
 
-func (s *Server) recordRemove(ctx context.Context, req api.RecordRef, _ func(api.Progress)) (api.RemoveResult, error) {
-	err := s.publish(ctx, "record", func(tx *bolt.Tx) error { return tx.RemoveRecording(req.Name) })
-	return api.RemoveResult{Removed: req.Name}, err
+// RemoveRecording removes a recording and what it noted.
+func (c *Control) RemoveRecording(ctx context.Context, req *api.RecordRef) (*api.RemoveResult, error) {
+	err := c.publish(ctx, "record", func(tx *bolt.Tx) error { return tx.RemoveRecording(req.Name) })
+	if err != nil {
+		return nil, err
+	}
+	return &api.RemoveResult{Removed: req.Name}, nil
+}
+
+// checkNewName refuses names that a recording cannot have.
+func (c *Control) checkNewName(ctx context.Context, name string) error {
+	if err := c.e.CheckName(ctx, name); err != nil {
+		return err
+	}
+	return c.view(ctx, func(tx *bolt.Tx) error {
+		if _, err := tx.Frozen(name); err == nil {
+			return fmt.Errorf("recording %s: %w: a frozen snapshot has it", name, ErrTaken)
+		} else if !errors.Is(err, meta.ErrNotFound) {
+			return err
+		}
+		if _, err := tx.Recording(name); err == nil {
+			return fmt.Errorf("recording %s: %w: another recording has it", name, ErrTaken)
+		} else if !errors.Is(err, meta.ErrNotFound) {
+			return err
+		}
+		return nil
+	})
 }

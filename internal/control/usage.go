@@ -1,4 +1,4 @@
-package httpd
+package control
 
 import (
 	"context"
@@ -14,54 +14,57 @@ import (
 // one that took little time is made again soon.
 const usageAge = time.Minute
 
-// usage is what counting the data directory tells.
-type usage struct {
-	blobs, blobBytes, indexBytes int64
-	meta                         meta.Usage
-	quarantined                  int
+// Usage is what the data directory holds.
+type Usage struct {
+	Blobs, BlobBytes int64
+	IndexBytes       int64 // of BlobBytes: upstream's compressed indices
+	Meta             meta.Usage
+	Quarantined      int // blobs
 }
 
 // usageCache counts at most once at a time.
 type usageCache struct {
 	counting sync.Mutex
 	mu       sync.Mutex
-	u        usage
+	u        Usage
 	at       time.Time
 	took     time.Duration
 }
 
-func (c *usageCache) last() (usage, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.u, !c.at.IsZero()
+// LastUsage returns the last count; ok is false before the first.
+func (c *Control) LastUsage() (u Usage, ok bool) {
+	k := &c.usage
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.u, !k.at.IsZero()
 }
 
 // countUsage walks the blob store, unless it was done a moment ago.
-func (s *Server) countUsage(ctx context.Context) (usage, error) {
-	c := &s.usage
-	c.counting.Lock()
-	defer c.counting.Unlock()
-	c.mu.Lock()
-	u, at, age := c.u, c.at, min(usageAge, 20*c.took)
-	c.mu.Unlock()
+func (c *Control) countUsage(ctx context.Context) (Usage, error) {
+	k := &c.usage
+	k.counting.Lock()
+	defer k.counting.Unlock()
+	k.mu.Lock()
+	u, at, age := k.u, k.at, min(usageAge, 20*k.took)
+	k.mu.Unlock()
 	if !at.IsZero() && time.Since(at) < age {
 		return u, nil
 	}
-	u = usage{}
+	u = Usage{}
 	start := time.Now()
-	err := s.blobs().Walk(ctx, cas.Digest{}, func(i cas.Info) error {
-		u.blobs++
-		u.blobBytes += i.Size
+	err := c.blobs().Walk(ctx, cas.Digest{}, func(i cas.Info) error {
+		u.Blobs++
+		u.BlobBytes += i.Size
 		return nil
 	})
 	if err != nil {
 		return u, err
 	}
-	if err := s.eachRef(ctx, func(d cas.Digest, refs []meta.Ref) {
+	if err := c.eachRef(ctx, func(d cas.Digest, refs []meta.Ref) {
 		for _, r := range refs {
 			if r.Kind == meta.OwnerGen {
-				if info, err := s.blobs().Stat(ctx, d); err == nil {
-					u.indexBytes += info.Size
+				if info, err := c.blobs().Stat(ctx, d); err == nil {
+					u.IndexBytes += info.Size
 				}
 				break
 			}
@@ -69,26 +72,26 @@ func (s *Server) countUsage(ctx context.Context) (usage, error) {
 	}); err != nil {
 		return u, err
 	}
-	if u.meta, err = s.e.Store().Usage(ctx); err != nil {
+	if u.Meta, err = c.st.Usage(ctx); err != nil {
 		return u, err
 	}
-	if q, ok := s.blobs().(interface {
+	if q, ok := c.blobs().(interface {
 		Quarantine() ([]cas.Quarantined, error)
 	}); ok {
 		list, err := q.Quarantine()
 		if err != nil {
 			return u, err
 		}
-		u.quarantined = len(list)
+		u.Quarantined = len(list)
 	}
-	c.mu.Lock()
-	c.u, c.at, c.took = u, time.Now(), time.Since(start)
-	c.mu.Unlock()
+	k.mu.Lock()
+	k.u, k.at, k.took = u, time.Now(), time.Since(start)
+	k.mu.Unlock()
 	return u, nil
 }
 
 // eachRef calls f for each blob that metadata names, outside of transactions.
-func (s *Server) eachRef(ctx context.Context, f func(cas.Digest, []meta.Ref)) error {
+func (c *Control) eachRef(ctx context.Context, f func(cas.Digest, []meta.Ref)) error {
 	type ref struct {
 		d    cas.Digest
 		refs []meta.Ref
@@ -96,7 +99,7 @@ func (s *Server) eachRef(ctx context.Context, f func(cas.Digest, []meta.Ref)) er
 	var after cas.Digest
 	for more := true; more; {
 		var page []ref
-		err := s.view(ctx, func(tx *bolt.Tx) error {
+		err := c.view(ctx, func(tx *bolt.Tx) error {
 			after, more = tx.Blobs(after, 1000, func(d cas.Digest, refs []meta.Ref) { page = append(page, ref{d, refs}) })
 			return nil
 		})

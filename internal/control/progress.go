@@ -1,0 +1,55 @@
+package control
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/mirror"
+)
+
+// progressInterval is the time between two reports of an operation's progress.
+const progressInterval = 200 * time.Millisecond
+
+// Counted runs f and reports what f counts. report may be nil; it is not called
+// any more when Counted returns.
+func Counted[Res any](ctx context.Context, task string, report func(api.Progress), f func(*mirror.Progress) (Res, error)) (Res, error) {
+	p := &mirror.Progress{}
+	defer watch(ctx, task, p, report)()
+	return f(p)
+}
+
+// watch reports the progress of a task until the function that it returns is
+// called, or ctx ends.
+func watch(ctx context.Context, task string, p *mirror.Progress, report func(api.Progress)) (end func()) {
+	if report == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var reporting sync.WaitGroup
+	reporting.Go(func() {
+		t := time.NewTicker(progressInterval)
+		defer t.Stop()
+		var last api.Progress
+		for {
+			now := api.Progress{
+				Task: task, Phase: p.Phase(), Files: p.Files.Load(), FilesTotal: p.FilesTotal.Load(),
+				Bytes: p.Bytes.Load(), BytesTotal: p.BytesTotal.Load(),
+			}
+			if now != last {
+				last = now
+				report(now)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+		}
+	})
+	return func() {
+		cancel()
+		reporting.Wait()
+	}
+}

@@ -1,0 +1,159 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/sign"
+)
+
+// Status describes the server, its keys, its mirrors and what is wrong with them.
+func (c *Control) Status(ctx context.Context, _ *api.Empty) (*api.Status, error) {
+	// Damaged metadata is a warning here: what can be read is shown.
+	damaged := func(err error) error {
+		if errors.Is(err, meta.ErrCorrupt) || c.st.Damage() != nil {
+			return nil
+		}
+		return err
+	}
+	u, err := c.countUsage(ctx)
+	if damaged(err) != nil {
+		return nil, err
+	}
+	conf := c.cfg.Conf
+	out := &api.Status{
+		Version: c.cfg.Version, Listen: conf.Server.Listen, PublicURL: conf.Server.PublicURL, DataDir: conf.DataDir,
+		Key: *c.Key(), Reserve: int64(conf.Store.Reserve),
+		Blobs: u.Blobs, BlobBytes: u.BlobBytes, IndexBytes: u.IndexBytes, MetaBytes: u.Meta.Used, MetaData: u.Meta.Data,
+		Damaged: []string{}, Quarantined: u.Quarantined, Warnings: append([]string{}, c.cfg.Warnings...), Mirrors: []api.MirrorStatus{},
+	}
+	out.Key.Armored = ""
+	if c.cfg.Free != nil {
+		if out.Free, err = c.cfg.Free(); err != nil {
+			return nil, err
+		}
+		if out.Free < out.Reserve {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("free space is below the reserve: %d bytes free, %d reserved; syncs and recordings are stopped", out.Free, out.Reserve))
+		}
+	}
+	if w := c.expires(c.cfg.Signer.Expiry()); w != "" {
+		out.Warnings = append(out.Warnings, "the signing key "+w+" (snapctl key renew)")
+	}
+	if made := c.cfg.Signer.CreatedAt(); made.After(c.now()) {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("the signing key was made at %s, later than the system clock: clients refuse what it signs until then", made.UTC().Format(time.RFC3339)))
+	}
+	var frozen []*meta.Frozen
+	var corrupt []meta.CorruptBlob
+	err = c.view(ctx, func(tx *bolt.Tx) (err error) {
+		if corrupt, err = tx.CorruptBlobs(); err != nil {
+			return err
+		}
+		if frozen, err = tx.Frozens(); err != nil {
+			return err
+		}
+		out.Frozen = len(frozen)
+		recs, err := tx.Recordings()
+		out.Recordings = len(recs)
+		return err
+	})
+	if damaged(err) != nil {
+		return nil, err
+	}
+	for _, b := range corrupt {
+		out.Damaged = append(out.Damaged, b.Digest.String())
+	}
+	if len(out.Damaged) > 0 {
+		out.Warnings = append(out.Warnings, countOf(len(out.Damaged), "blob is", "blobs are")+" damaged (snapctl fsck --repair)")
+	}
+	out.Warnings = append(out.Warnings, c.expiringKeys(ctx, frozen)...)
+	mirrors, err := c.Mirrors(ctx, nil)
+	if damaged(err) != nil {
+		return nil, err
+	}
+	out.Mirrors = mirrors.Mirrors // those that could be read
+	for _, m := range out.Mirrors {
+		out.Snapshots += m.Snapshots
+	}
+	if d := c.st.Damage(); d != nil {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("the metadata is damaged and read-only, and nothing is collected (snapctl fsck --repair): %v", d))
+	}
+	return out, nil
+}
+
+// expires says when a key ceases to be good, or nothing when it never does.
+func (c *Control) expires(e time.Time) string {
+	switch {
+	case e.IsZero():
+		return ""
+	case e.After(c.now()):
+		return fmt.Sprintf("expires on %s: apt refuses what it signed from then on", e.UTC().Format(time.DateOnly))
+	}
+	return fmt.Sprintf("expired on %s: apt refuses what it signed", e.UTC().Format(time.DateOnly))
+}
+
+// expiringKeys warns of earlier signing keys, and keys of imported freezes, that
+// expire: the frozen snapshots that they signed are kept with them.
+func (c *Control) expiringKeys(ctx context.Context, frozen []*meta.Frozen) []string {
+	signed := map[cas.Digest][]string{}
+	var keys []cas.Digest
+	for _, f := range frozen {
+		if f.Key == c.cfg.Signer.Fingerprint() {
+			continue // it is served as it is now
+		}
+		if signed[f.KeyBlob] == nil {
+			keys = append(keys, f.KeyBlob)
+		}
+		signed[f.KeyBlob] = append(signed[f.KeyBlob], f.Name)
+	}
+	var out []string
+	for _, d := range keys {
+		data, err := cas.ReadAll(ctx, c.blobs(), d, 1<<20)
+		if err != nil {
+			continue // fsck tells
+		}
+		ring, err := sign.ParseKeyring(data)
+		if err != nil {
+			continue
+		}
+		for _, k := range ring.Keys() {
+			w := c.expires(k.Expires)
+			if w == "" {
+				continue
+			}
+			of := signed[d][0]
+			if n := len(signed[d]) - 1; n > 0 {
+				of += " and " + countOf(n, "more frozen snapshot", "more frozen snapshots")
+			}
+			out = append(out, fmt.Sprintf("key %s, which signed %s, %s", k.Fingerprint, of, w))
+		}
+	}
+	return out
+}
+
+// Key describes the signing key.
+func (c *Control) Key() *api.KeyInfo {
+	k := c.cfg.Signer.Public()
+	out := &api.KeyInfo{
+		Fingerprint: k.Fingerprint, UserID: k.UserID, Created: k.Created, Expires: optional(k.Expires), Algorithm: k.Algorithm,
+		Armored: c.cfg.Signer.PublicKeyArmored(),
+	}
+	if len(c.cfg.Conf.Signing.Command) == 0 {
+		out.File = c.cfg.Conf.Signing.KeyFile
+	}
+	return out
+}
+
+// countOf is a number with its noun.
+func countOf(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}

@@ -1,0 +1,44 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/backup"
+	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/mirror"
+)
+
+// GC collects garbage, or explains why a blob stays.
+func (c *Control) GC(ctx context.Context, req *api.GCRequest) (*api.GCResult, error) {
+	if req.Explain != "" {
+		e, err := c.cfg.Collector.Explain(ctx, req.Explain)
+		return &api.GCResult{Snapshots: []string{}, Explain: e}, err
+	}
+	defer c.e.Changed()
+	return c.cfg.Collector.Run(ctx, req.DryRun)
+}
+
+// Fsck checks what is stored, and repairs it where the request says so.
+func (c *Control) Fsck(ctx context.Context, req *api.FsckRequest, p *mirror.Progress) (*api.FsckResult, error) {
+	defer c.e.Changed()
+	return c.cfg.Collector.Fsck(ctx, req, c.cfg.Client, p)
+}
+
+// Backup copies the installation into a directory while it is in use.
+func (c *Control) Backup(ctx context.Context, req *api.BackupRequest, p *mirror.Progress) (*api.BackupResult, error) {
+	if !filepath.IsAbs(req.Dir) {
+		return nil, fmt.Errorf("%w: directory %q: expected an absolute path", errclass.Usage, req.Dir)
+	}
+	in := backup.Installation{
+		Store: c.st, Blobs: c.blobs(), DataDir: c.cfg.Conf.DataDir, KeyFile: c.cfg.Conf.Signing.KeyFile, Version: c.cfg.Version, Now: c.now,
+		Hold: c.cfg.Collector.Hold,
+	}
+	res, err := backup.Create(ctx, in, req.Dir, p)
+	if err == nil {
+		c.log.Info("backed up", "dir", req.Dir, "blobs", res.Blobs, "copied", res.Copied, "size", res.CopiedBytes, "faults", len(res.Faults))
+	}
+	return res, err
+}

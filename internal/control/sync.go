@@ -1,0 +1,165 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/mirror"
+)
+
+// Results of a sync.
+const (
+	SyncNew       = "new"
+	SyncUnchanged = "unchanged"
+	SyncFailed    = "failed"
+	SyncRefused   = "refused" // what upstream has is not trusted
+)
+
+// SyncEvent tells how a sync ended.
+type SyncEvent struct {
+	Mirror string
+	Result string
+	Bytes  int64 // fetched, of a new snapshot
+	Took   time.Duration
+}
+
+// OnSync registers f, which is called at the end of each sync.
+func (c *Control) OnSync(f func(SyncEvent)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onSync = append(slices.Clip(c.onSync), f)
+}
+
+// Sync takes the state of one mirror's upstream.
+func (c *Control) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
+	c.mu.Lock()
+	c.syncing[name]++
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.syncing[name]--
+		c.mu.Unlock()
+	}()
+	start := c.now()
+	res, err := c.e.Sync(ctx, name, o)
+	c.CheckFatal(err)
+	if _, uerr := c.e.Mirror(name); uerr != nil {
+		return res, err // an unknown name is no event
+	}
+	ev := SyncEvent{Mirror: name, Result: SyncUnchanged, Took: c.now().Sub(start)}
+	switch {
+	case errors.Is(err, errclass.Security):
+		ev.Result = SyncRefused
+	case err != nil:
+		ev.Result = SyncFailed
+	case res.New:
+		ev.Result, ev.Bytes = SyncNew, res.Bytes
+	}
+	c.mu.Lock()
+	listeners := c.onSync
+	c.mu.Unlock()
+	for _, f := range listeners {
+		f(ev)
+	}
+	return res, err
+}
+
+// SyncAll syncs the mirrors that the request names, or all. A mirror that fails
+// does not keep the others from being synced.
+func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func(api.Progress)) (*api.SyncResult, error) {
+	names := slices.Compact(slices.Sorted(slices.Values(req.Mirrors)))
+	if len(names) == 0 {
+		for _, m := range c.e.Mirrors() {
+			names = append(names, m.Name)
+		}
+	}
+	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock, AcceptRollback: req.AcceptRollback}
+	switch {
+	case len(names) == 0:
+		return nil, fmt.Errorf("%w: no mirror is configured", errclass.Usage)
+	case req.FromURL != "" && req.As == nil, req.FromURL == "" && req.As != nil:
+		return nil, fmt.Errorf("%w: --from-url and --as go together: where the older state is, and the timestamp it stands for", errclass.Usage)
+	case o.FromURL.HasSecret():
+		// Packages are fetched from there later, too, and the URL is kept.
+		return nil, fmt.Errorf("%w: --from-url %q: a URL that is kept must not have a user name, password or token: name them in the mirror's auth_file", errclass.Usage, o.FromURL)
+	case req.FromURL != "" && o.FromURL.Check() != nil:
+		return nil, fmt.Errorf("%w: --from-url %w", errclass.Usage, o.FromURL.Check())
+	case req.AcceptRollback && (len(req.Mirrors) != 1 || req.FromURL != ""):
+		return nil, fmt.Errorf("%w: --accept-rollback names exactly one mirror and goes without --from-url", errclass.Usage)
+	case req.FromURL != "" && len(names) != 1:
+		return nil, fmt.Errorf("%w: --from-url takes exactly one mirror, found %d", errclass.Usage, len(names))
+	case req.As != nil:
+		o.As = *req.As
+	}
+	for _, n := range names {
+		if _, err := c.e.Mirror(n); err != nil {
+			return nil, err
+		}
+	}
+	out := &api.SyncResult{Mirrors: make([]api.MirrorSync, len(names))}
+	if req.NoWait {
+		for i, n := range names {
+			out.Mirrors[i] = api.MirrorSync{Mirror: n, Started: true}
+			c.background(func(ctx context.Context) {
+				if _, err := c.Sync(ctx, n, o); err != nil && ctx.Err() == nil {
+					c.log.Error("sync failed", "repo", n, "err", err)
+				}
+			})
+		}
+		return out, nil
+	}
+	var mu sync.Mutex
+	failed := 0
+	eg := errgroup.Group{}
+	for i, n := range names {
+		eg.Go(func() error {
+			one := c.syncOne(ctx, n, o, report)
+			mu.Lock()
+			defer mu.Unlock()
+			out.Mirrors[i] = one
+			if one.Error != nil {
+				failed++
+				out.Exit = max(out.Exit, one.Error.Exit)
+			}
+			return nil
+		})
+	}
+	_ = eg.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("sync: %w", err)
+	}
+	switch {
+	case failed == 0:
+	case out.Exit == api.ExitVerify:
+	case failed < len(names):
+		out.Exit = api.ExitPartial
+	default:
+		out.Exit = api.ExitFailed
+	}
+	return out, nil
+}
+
+// syncOne is one mirror's part of a sync, with its progress.
+func (c *Control) syncOne(ctx context.Context, name string, o mirror.SyncOptions, report func(api.Progress)) api.MirrorSync {
+	o.Progress = &mirror.Progress{}
+	o.Progress.SetPhase("waiting")
+	end := watch(ctx, name, o.Progress, report)
+	res, err := c.Sync(ctx, name, o)
+	end()
+	out := api.MirrorSync{Mirror: name}
+	if err != nil {
+		out.Error = c.Error("sync", err)
+		return out
+	}
+	out.Snapshot, out.New, out.Files, out.Bytes, out.Changed, out.Warnings = res.Snapshot.ID(), res.New, res.Files, res.Bytes, res.Added+res.Removed, res.Warnings
+	return out
+}

@@ -36,7 +36,7 @@ func (c *Catalog) Dir(ctx context.Context, snap *meta.Snapshot, dir string, limi
 		if err != nil {
 			return nil, false, err
 		}
-		for _, d := range g.Docs {
+		for _, d := range slices.Concat(g.Docs, g.Companions) {
 			add(d.Path)
 		}
 		for rel := range byPath {

@@ -183,7 +183,7 @@ func (m *frozenMirror) lookup(ctx context.Context, p string) (*Found, error) {
 func (m *frozenMirror) isDocument(ctx context.Context, p string) (bool, error) {
 	gens, err := m.cfg.Meta.Generations(ctx, m.upstream)
 	return slices.ContainsFunc(gens, func(g *meta.Generation) bool {
-		return slices.ContainsFunc(g.Docs, func(d meta.Doc) bool { return d.Path == p })
+		return slices.ContainsFunc(slices.Concat(g.Docs, g.Companions), func(d meta.Doc) bool { return d.Path == p })
 	}), err
 }
 

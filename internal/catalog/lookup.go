@@ -193,7 +193,7 @@ func (f *finder) inSuite(ctx context.Context, suite repo.SuiteName, p, rel strin
 
 // document finds a signed document of the root; nil where p is none.
 func (s *suiteFinder) document(p string) *Found {
-	for _, d := range s.gen.Docs {
+	for _, d := range slices.Concat(s.gen.Docs, s.gen.Companions) {
 		if d.Path != p {
 			continue
 		}

@@ -306,3 +306,32 @@ func TestRot(t *testing.T) {
 		}
 	}
 }
+
+// Clients that know only Release and Release.gpg find both beside InRelease, as
+// upstream signed them; a freeze rests on InRelease alone.
+func TestReleaseBesideInRelease(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Default().Both = true
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	at := s.sync()
+	for _, name := range []string{"InRelease", "Release", "Release.gpg"} {
+		for _, base := range []string{"/archive/debian/" + at, "/archive/debian/latest"} {
+			p := "dists/stable/" + name
+			if a := s.get(base + "/" + p); a.StatusCode != 200 || a.body != string(s.Archive.Get(p)) {
+				t.Errorf("%s/%s: status %d", base, p, a.StatusCode)
+			}
+		}
+	}
+	if a := s.get("/archive/debian/" + at + "/dists/stable/"); !strings.Contains(a.body, `"./Release.gpg"`) {
+		t.Errorf("listing: %s", a.body)
+	}
+	s.call("freeze", api.FreezeRequest{Name: "4.1"}, nil)
+	manifest := s.get("/frozen/4.1/manifest.json").body
+	if !strings.Contains(manifest, `dists/stable/InRelease`) || strings.Contains(manifest, `dists/stable/Release`) {
+		t.Errorf("manifest: %s", manifest)
+	}
+	if a := s.get("/frozen/4.1/debian/dists/stable/Release.gpg"); a.StatusCode != 200 || a.body == string(s.Archive.Get("dists/stable/Release.gpg")) {
+		t.Errorf("the frozen Release.gpg is upstream's: status %d", a.StatusCode)
+	}
+}

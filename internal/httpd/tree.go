@@ -445,7 +445,7 @@ func (s *Server) isDoc(ctx context.Context, snap *meta.Snapshot, p string) (is b
 			if err != nil {
 				return err
 			}
-			for _, d := range g.Docs {
+			for _, d := range slices.Concat(g.Docs, g.Companions) {
 				is = is || d.Path == p
 			}
 		}

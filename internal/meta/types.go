@@ -55,19 +55,22 @@ func (s *Snapshot) Gen(suite repo.SuiteName) (uint32, bool) {
 
 // Generation is one signed root of a suite, and what was taken with it.
 type Generation struct {
-	Mirror     string         `json:"mirror"`
-	Suite      repo.SuiteName `json:"suite"`
-	Gen        uint32         `json:"gen"`
-	Timestamp  time.Time      `json:"instant"` // of the first snapshot with it
-	Docs       []Doc          `json:"docs"`
-	Date       time.Time      `json:"date"`
-	Undated    bool           `json:"undated,omitempty"` // Date is the time of the signature
-	ValidUntil time.Time      `json:"valid_until,omitzero"`
-	Revision   string         `json:"revision,omitempty"`
-	Trust      repo.Trust     `json:"trust"`
-	Signers    []repo.Signer  `json:"signers,omitempty"`
-	ByHash     bool           `json:"by_hash,omitempty"`
-	Groups     []Group        `json:"groups"`
+	Mirror    string         `json:"mirror"`
+	Suite     repo.SuiteName `json:"suite"`
+	Gen       uint32         `json:"gen"`
+	Timestamp time.Time      `json:"instant"` // of the first snapshot with it
+	Docs      []Doc          `json:"docs"`
+	// Companions are further documents that say the same as Docs, for clients that do
+	// not know those: they are served, and prove nothing.
+	Companions []Doc         `json:"companions,omitempty"`
+	Date       time.Time     `json:"date"`
+	Undated    bool          `json:"undated,omitempty"` // Date is the time of the signature
+	ValidUntil time.Time     `json:"valid_until,omitzero"`
+	Revision   string        `json:"revision,omitempty"`
+	Trust      repo.Trust    `json:"trust"`
+	Signers    []repo.Signer `json:"signers,omitempty"`
+	ByHash     bool          `json:"by_hash,omitempty"`
+	Groups     []Group       `json:"groups"`
 	// Complete: every package was here when the snapshot was sealed.
 	Complete bool `json:"complete,omitempty"`
 	// Missing counts the package files that upstream listed and did not have when the
@@ -92,7 +95,7 @@ type Generation struct {
 // Blobs lists the blobs that the generation refers to.
 func (g *Generation) Blobs() []cas.Digest {
 	var out []cas.Digest
-	for _, d := range g.Docs {
+	for _, d := range slices.Concat(g.Docs, g.Companions) {
 		out = append(out, d.SHA256)
 	}
 	for _, gr := range g.Groups {

@@ -119,18 +119,19 @@ func TestSignedAs(t *testing.T) {
 		name string
 		set  func(s *debtest.Suite, own *sign.PrivateKey)
 		docs []string
+		also []string // served beside them
 		is   error
 	}{
-		{"InRelease", func(*debtest.Suite, *sign.PrivateKey) {}, []string{"InRelease"}, nil},
-		{"Release.gpg", func(s *debtest.Suite, _ *sign.PrivateKey) { s.InRelease = false }, []string{"Release", "Release.gpg"}, nil},
-		{"both", func(s *debtest.Suite, _ *sign.PrivateKey) { s.Both = true }, []string{"InRelease"}, nil},
-		{"stranger first", func(s *debtest.Suite, own *sign.PrivateKey) { s.Signers = []*sign.PrivateKey{stranger, own} }, []string{"InRelease"}, nil},
+		{"InRelease", func(*debtest.Suite, *sign.PrivateKey) {}, []string{"InRelease"}, nil, nil},
+		{"Release.gpg", func(s *debtest.Suite, _ *sign.PrivateKey) { s.InRelease = false }, []string{"Release", "Release.gpg"}, nil, nil},
+		{"both", func(s *debtest.Suite, _ *sign.PrivateKey) { s.Both = true }, []string{"InRelease"}, []string{"Release", "Release.gpg"}, nil},
+		{"stranger first", func(s *debtest.Suite, own *sign.PrivateKey) { s.Signers = []*sign.PrivateKey{stranger, own} }, []string{"InRelease"}, nil, nil},
 		{"stranger last, detached", func(s *debtest.Suite, own *sign.PrivateKey) {
 			s.Signers, s.InRelease = []*sign.PrivateKey{own, stranger}, false
-		}, []string{"Release", "Release.gpg"}, nil},
+		}, []string{"Release", "Release.gpg"}, nil, nil},
 		{"strangers alone", func(s *debtest.Suite, _ *sign.PrivateKey) {
 			s.Signers = []*sign.PrivateKey{stranger, signtest.NewKey(t, "another")}
-		}, nil, sign.ErrUnknownKey},
+		}, nil, nil, sign.ErrUnknownKey},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := mirrortest.New(t, nil)
@@ -145,7 +146,7 @@ func TestSignedAs(t *testing.T) {
 			}
 			one := w.MustSync()
 			want := map[string]string{}
-			for _, d := range tt.docs {
+			for _, d := range append(tt.docs, tt.also...) {
 				want[d] = string(w.Archive.Get("dists/stable/" + d))
 			}
 			w.Archive.Requests()

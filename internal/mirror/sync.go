@@ -581,15 +581,14 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 			gen.Warnings = append(gen.Warnings, g.Warning)
 		}
 	}
-	for _, d := range root.Docs {
-		info, err := cas.PutBatch(ctx, batch, d.Data, d.LastModified)
-		if err != nil {
+	if gen.Docs, err = putDocs(ctx, batch, root.Docs); err != nil {
+		return err
+	}
+	if c, ok := s.f.(repo.CompanionFetcher); ok {
+		docs := c.FetchCompanions(ctx, &getter{s: s, base: state.url}, root, repo.VerifyParams{Keyring: s.kr, Now: s.now})
+		if gen.Companions, err = putDocs(ctx, batch, docs); err != nil {
 			return err
 		}
-		gen.Docs = append(gen.Docs, meta.Doc{
-			File:         repo.File{Path: d.Path, Size: info.Size, SHA256: info.Digest},
-			LastModified: d.LastModified.UTC(), ETag: d.ETag, URL: d.URL,
-		})
 	}
 	if err := s.keepProof(ctx, batch, root, gen); err != nil {
 		return err
@@ -743,6 +742,21 @@ func (s *syncer) takeSuite(ctx context.Context, state *suiteState, batch cas.Bat
 		}
 	}
 	return nil
+}
+
+// putDocs stores signed documents.
+func putDocs(ctx context.Context, batch cas.Batch, docs []repo.Doc) (out []meta.Doc, err error) {
+	for _, d := range docs {
+		info, err := cas.PutBatch(ctx, batch, d.Data, d.LastModified)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, meta.Doc{
+			File:         repo.File{Path: d.Path, Size: info.Size, SHA256: info.Digest},
+			LastModified: d.LastModified.UTC(), ETag: d.ETag, URL: d.URL,
+		})
+	}
+	return out, ctx.Err()
 }
 
 // noteRecord counts a record of an index.

@@ -442,6 +442,16 @@ type PackageSigner interface {
 	SignsPackages() bool
 }
 
+// CompanionFetcher is a Format whose roots upstream may serve in a second form, for
+// clients that do not know the first.
+type CompanionFetcher interface {
+	// FetchCompanions returns the documents of that form, in the order in which a
+	// reader takes them, from the base URL that the root came from; none where
+	// upstream does not have them, they say something else than the root, or their
+	// signature is not good.
+	FetchCompanions(ctx context.Context, g Getter, root *Root, p VerifyParams) []Doc
+}
+
 // DeltaLister is a Format some of whose indices list files by which clients
 // make packages out of older ones (rpm-md's drpms). They are fetched when a
 // client of a mirror's snapshot asks for one, and are no part of recordings and

@@ -108,6 +108,48 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	return root, err
 }
 
+// FetchCompanions fetches Release and Release.gpg beside InRelease. They are of use
+// only if they have the same text and are signed by a key of the keyring.
+func (Format) FetchCompanions(ctx context.Context, g repo.Getter, root *repo.Root, p repo.VerifyParams) []repo.Doc {
+	dir := suiteDir(root.Suite)
+	if len(root.Docs) != 1 || root.Docs[0].Path != dir+"InRelease" {
+		return nil
+	}
+	text, err := releaseText(root.Docs)
+	if err != nil {
+		return nil
+	}
+	release, err := g.Get(ctx, dir+"Release", maxRelease, nil)
+	if err != nil || !sameText(text, release.Data) {
+		return nil
+	}
+	sig, err := g.Get(ctx, dir+"Release.gpg", maxSignature, nil)
+	if err != nil {
+		return nil
+	}
+	docs := []repo.Doc{release, sig}
+	p.Strict = true
+	if _, err := parseRoot(root.Suite, docs, p); err != nil {
+		return nil
+	}
+	return docs
+}
+
+// sameText compares texts without what clear-signing does not keep: white space at
+// the ends of lines and of the text.
+func sameText(a, b []byte) bool {
+	const space = " \t\r\n"
+	for len(a) > 0 || len(b) > 0 {
+		var x, y []byte
+		x, a, _ = bytes.Cut(a, []byte("\n"))
+		y, b, _ = bytes.Cut(b, []byte("\n"))
+		if !bytes.Equal(bytes.TrimRight(x, space), bytes.TrimRight(y, space)) {
+			return false
+		}
+	}
+	return true
+}
+
 // stillValid judges documents that were verified when they were fetched by
 // today's date.
 func (f Format) stillValid(docs []repo.Doc, now time.Time) error {

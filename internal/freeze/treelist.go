@@ -90,8 +90,9 @@ func (z *Freezer) verifyTree(ctx context.Context, f *meta.Frozen) (faults []api.
 	if err != nil {
 		return []api.VerifyFault{{Object: "tree listing", Message: err.Error()}}, nil
 	}
-	var wrong []meta.TreeFault
-	if err := z.st.View(ctx, func(tx *bolt.Tx) error { wrong = tx.CompareTree(f, listed); return nil }); err != nil {
+	// With the statements that the freeze has by now.
+	wrong, err := z.st.TreeFaults(ctx, f.Name, listed)
+	if err != nil {
 		return nil, err
 	}
 	for _, w := range wrong {

@@ -99,6 +99,9 @@ type Mirror struct {
 	Packages      []string     `toml:"packages"` // globs of package names; freeze and `all` take only these
 	GPGCheck      *bool        `toml:"gpgcheck"` // rpm: package signatures; default true
 	RepoGPGCheck  *bool        `toml:"repo_gpgcheck"`
+	// AllowParent takes packages from the parent directory of the base URL, too
+	// (rpm): see ParentSuite.
+	AllowParent bool `toml:"allow_parent"`
 
 	// Files with what this mirror's servers ask for; see Files.
 	AuthFile   string `toml:"auth_file"`   // logins, in the format of apt's auth.conf
@@ -122,9 +125,32 @@ const (
 // goes on without those that upstream lists and does not have.
 const RecordMissing = "record"
 
-// BaseURLs lists the mirror's base URLs in the order in which they are tried,
-// each without a trailing slash.
+// BaseURLs lists the base URLs below which the mirror's files are, in the order in
+// which they are tried, each without a trailing slash: the configured ones or,
+// with AllowParent, their parents.
 func (m *Mirror) BaseURLs() []remote.URL {
+	out := m.ConfiguredURLs()
+	if m.AllowParent {
+		for i, u := range out {
+			out[i], _ = u.Parent()
+		}
+	}
+	return out
+}
+
+// ParentSuite is the directory of the repository below the base URLs where
+// AllowParent is set: the last segment of the configured ones.
+func (m *Mirror) ParentSuite() string {
+	for _, u := range m.ConfiguredURLs() {
+		_, last := u.Parent()
+		return last
+	}
+	return ""
+}
+
+// ConfiguredURLs lists the base URLs as they are configured, each without a
+// trailing slash.
+func (m *Mirror) ConfiguredURLs() []remote.URL {
 	var out []remote.URL
 	if !m.URL.IsZero() {
 		out = append(out, m.URL.Trim())
@@ -531,6 +557,8 @@ func (m *Mirror) check(bad func(key, format string, args ...any) error) error {
 			return bad("keyring", "is missing: a Debian mirror is verified by its archive's keys")
 		case m.GPGCheck != nil || m.RepoGPGCheck != nil:
 			return bad("gpgcheck", "only mirrors of type rpm have gpgcheck and repo_gpgcheck")
+		case m.AllowParent:
+			return bad("allow_parent", "only mirrors of type rpm have it")
 		}
 		for _, s := range m.Suites {
 			if s == "" || strings.HasPrefix(s, "/") || strings.Contains("/"+s+"/", "/../") || strings.ContainsAny(s, "\x00\r\n \t%?#") {
@@ -549,12 +577,35 @@ func (m *Mirror) check(bad func(key, format string, args ...any) error) error {
 		case len(m.Keyring) == 0 && m.CheckPackages():
 			return bad("keyring", "is missing: package signatures are checked unless gpgcheck = false")
 		}
+		if err := m.checkParent(bad); err != nil {
+			return err
+		}
 	}
 	for _, globs := range [][]string{m.Indices, m.Packages} {
 		for _, g := range globs {
 			if _, err := path.Match(g, ""); err != nil {
 				return bad("packages", "%q: %v", g, err)
 			}
+		}
+	}
+	return nil
+}
+
+// checkParent checks that all base URLs end in the one name of the repository's
+// directory where its parent may be used.
+func (m *Mirror) checkParent(bad func(key, format string, args ...any) error) error {
+	if !m.AllowParent {
+		return nil
+	}
+	if !m.Metalink.IsZero() || !m.Mirrorlist.IsZero() {
+		return bad("allow_parent", "needs url or urls, and goes with neither metalink nor mirrorlist")
+	}
+	for _, u := range m.ConfiguredURLs() {
+		switch _, last := u.Parent(); {
+		case !NameRE.MatchString(last):
+			return bad("allow_parent", "%q has no parent: expected a URL that ends in a directory's name", u)
+		case last != m.ParentSuite():
+			return bad("allow_parent", "%q: expected a URL that ends in %s, as the first", u, m.ParentSuite())
 		}
 	}
 	return nil

@@ -101,7 +101,7 @@ func (c *Control) Mirror(ctx context.Context, req *api.MirrorRef) (*api.MirrorDe
 		MirrorStatus: st, URLs: []string{}, Components: m.Components, Architectures: m.Architectures, Download: m.Download,
 		Interval: m.Interval.String(), Keep: m.Keep.String(), Sources: m.Sources, Keyring: m.Keyring,
 	}
-	for _, u := range append(m.BaseURLs(), m.Metalink, m.Mirrorlist) {
+	for _, u := range append(m.ConfiguredURLs(), m.Metalink, m.Mirrorlist) {
 		if !u.IsZero() {
 			out.URLs = append(out.URLs, u.String())
 		}

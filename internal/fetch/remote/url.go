@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"path"
 	"regexp"
 	"strings"
 	"unique"
@@ -183,17 +184,32 @@ func (u URL) Trim() URL {
 	return NewURL(strings.TrimRight(s[:end], "/") + s[end:]).like(u)
 }
 
+// Parent returns the URL without the last segment of its path, and that segment,
+// decoded; it is empty where the path has none.
+func (u URL) Parent() (parent URL, last string) {
+	s := u.Trim().full()
+	end := strings.IndexAny(s, "?#")
+	if end < 0 {
+		end = len(s)
+	}
+	i := strings.LastIndexByte(s[:end], '/')
+	if i < 0 || path.Base(u.Trim().Path()) == "." || u.Trim().Path() == "" {
+		return u, ""
+	}
+	return NewURL(s[:i] + s[end:]).like(u), path.Base(u.Trim().Path())
+}
+
 // Join puts a slash and a path, which is escaped as apt does it, after the URL's
 // path. A query stays at the end, as with dnf's baseurl. A URL that is a local
 // path is joined as a path.
-func (u URL) Join(path string) URL {
+func (u URL) Join(rel string) URL {
 	s := u.full()
 	if strings.HasPrefix(s, "/") {
-		return NewURL(strings.TrimRight(s, "/") + "/" + path).like(u)
+		return NewURL(strings.TrimRight(s, "/") + "/" + rel).like(u)
 	}
 	s, _, _ = strings.Cut(s, "#")
 	base, query, ok := strings.Cut(s, "?")
-	s = strings.TrimRight(base, "/") + "/" + escapePath(path)
+	s = strings.TrimRight(base, "/") + "/" + escapePath(rel)
 	if ok {
 		s += "?" + query
 	}

@@ -9,6 +9,14 @@ import (
 	"example.org/snapd/internal/yumconf"
 )
 
+// repoURL is the URL of the repository itself, without a slash at its end.
+func repoURL(p repo.SourceParams) string {
+	if len(p.Suites) == 0 {
+		return p.URL
+	}
+	return strings.TrimRight(p.URL+"/"+Format{}.SuiteDir(p.Suites[0]), "/")
+}
+
 // ClientConfig renders a repository for dnf: "repo", a .repo file that has each
 // check on for which there are signatures. dnf takes keys as files or URLs: that
 // of this server for repomd.xml, and the distribution's for the packages.
@@ -32,6 +40,6 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 		}
 		keys = append(keys, k)
 	}
-	return yumconf.Format(p.Comment, yumconf.Repo{ID: yumconf.ID(p.Name), Name: name, BaseURLs: []string{p.URL}, Enabled: true,
+	return yumconf.Format(p.Comment, yumconf.Repo{ID: yumconf.ID(p.Name), Name: name, BaseURLs: []string{repoURL(p)}, Enabled: true,
 		GPGCheck: p.Mirror.CheckPackages(), RepoGPGCheck: !p.Unsigned, GPGKeys: keys})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 
@@ -24,16 +25,13 @@ import (
 // modules cut to them; what speaks of packages in ways that cannot be cut
 // (databases, deltas, AppStream) is left out, product certificates stay.
 // Everything is named by its SHA-256 and dated as the freeze.
-func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) error {
+func (f Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) error {
 	if p.Date.IsZero() || p.Signer == nil {
 		return fmt.Errorf("derive %s: no date or no key", p.Mirror.Name)
 	}
 	for _, c := range p.Choices {
-		if c.Suite != Suite {
-			return fmt.Errorf("derive %s: suite %q, expected %q", p.Mirror.Name, c.Suite, Suite)
-		}
 		all := states(c)
-		d := deriver{c: all[0], states: all, beside: p.Beside, mirror: p.Mirror, sink: sink, date: p.Date.Unix()}
+		d := deriver{c: all[0], states: all, beside: p.Beside, mirror: p.Mirror, sink: dirSink{sink, f.SuiteDir(c.Suite)}, date: p.Date.Unix()}
 		d.c.Records = c.Records
 		if err := d.repository(ctx, p); err != nil {
 			return fmt.Errorf("derive %s: %w", p.Mirror.Name, err)
@@ -129,7 +127,7 @@ func (d *deriver) whole(ctx context.Context) error {
 				return err
 			}
 		}
-		if _, err := d.sink.Put(ctx, tree.Path, tree.Data); err != nil {
+		if _, err := d.sink.Put(ctx, path.Base(tree.Path), tree.Data); err != nil {
 			return err
 		}
 	}

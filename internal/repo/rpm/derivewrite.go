@@ -18,6 +18,24 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 )
 
+// dirSink takes the files of a repository that is in a directory of the mirror.
+type dirSink struct {
+	to  repo.Sink
+	dir string // ends in a slash, or is empty
+}
+
+func (s dirSink) Put(ctx context.Context, p string, data []byte) (repo.File, error) {
+	return s.to.Put(ctx, s.dir+p, data)
+}
+
+func (s dirSink) Create(ctx context.Context, p string) (repo.SinkWriter, error) {
+	return s.to.Create(ctx, s.dir+p)
+}
+
+func (s dirSink) Link(ctx context.Context, p string, f repo.File) error {
+	return s.to.Link(ctx, s.dir+p, f)
+}
+
 // list writes a list of n packages, whose elements are body.
 func (d *deriver) list(ctx context.Context, kind rpmmd.Kind, ext string, head rpmmd.Head, n int, body *chunks) error {
 	return d.write(ctx, string(kind), string(kind)+".xml"+ext, func(w io.Writer) error {

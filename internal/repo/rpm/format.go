@@ -28,7 +28,9 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 )
 
-// Suite is the only suite of an rpm-md repository.
+// Suite is the suite of an rpm-md repository whose files are all below its base
+// URL. With allow_parent the base URL is the parent, and the suite is the name of
+// the repository's directory there.
 const Suite repo.SuiteName = "."
 
 // SourceArch is the architecture of source packages' records.
@@ -58,18 +60,33 @@ func (Format) SignsPackages() bool { return true }
 func (Format) SourceArch() string { return SourceArch }
 
 // Suites returns the one suite.
-func (Format) Suites(config.Mirror) ([]repo.SuiteName, error) { return []repo.SuiteName{Suite}, nil }
+func (Format) Suites(m config.Mirror) ([]repo.SuiteName, error) {
+	if m.AllowParent {
+		return []repo.SuiteName{repo.SuiteName(m.ParentSuite())}, nil
+	}
+	return []repo.SuiteName{Suite}, nil
+}
 
-// SuiteDir returns "": everything is relative to the base URL.
-func (Format) SuiteDir(repo.SuiteName) string { return "" }
+// SuiteDir returns the repository's directory relative to the base URL.
+func (Format) SuiteDir(suite repo.SuiteName) string {
+	if suite == Suite {
+		return ""
+	}
+	return string(suite) + "/"
+}
 
 // SuiteOf tells metadata, and the deltas that these list, from packages: those
 // are the files called *.rpm.
-func (Format) SuiteOf(p string, _ []repo.SuiteName) (repo.SuiteName, string, bool) {
+func (f Format) SuiteOf(p string, suites []repo.SuiteName) (repo.SuiteName, string, bool) {
 	if path.Ext(p) == ".rpm" {
 		return "", "", false
 	}
-	return Suite, p, true
+	for _, s := range suites {
+		if rel, ok := strings.CutPrefix(p, f.SuiteDir(s)); ok && rel != "" {
+			return s, rel, true
+		}
+	}
+	return "", "", false
 }
 
 // ByHash returns the digest in the name of a hash-named metadata file,

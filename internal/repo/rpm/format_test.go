@@ -578,7 +578,7 @@ func flip(b []byte, i int) []byte {
 
 func TestSmall(t *testing.T) {
 	f := Format{}
-	if suite, rel, ok := f.SuiteOf("repodata/x.xml", nil); !ok || suite != Suite || rel != "repodata/x.xml" {
+	if suite, rel, ok := f.SuiteOf("repodata/x.xml", []repo.SuiteName{Suite}); !ok || suite != Suite || rel != "repodata/x.xml" {
 		t.Error("repodata belongs to the suite")
 	}
 	if _, _, ok := f.SuiteOf("Packages/a/a-1-1.noarch.rpm", nil); ok {

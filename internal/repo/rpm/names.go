@@ -33,12 +33,13 @@ func (f Format) OwnPaths(root *repo.Root) []string {
 
 // DocumentRank knows repomd.xml, its signature and the description of an
 // installable tree.
-func (Format) DocumentRank(suite repo.SuiteName, path string) (int, bool) {
-	rank := slices.Index([]string{repomdPath, ascPath}, path)
-	if slices.Contains(treeinfoPaths, path) {
+func (f Format) DocumentRank(suite repo.SuiteName, path string) (int, bool) {
+	rel, ok := strings.CutPrefix(path, f.SuiteDir(suite))
+	rank := slices.Index([]string{repomdPath, ascPath}, rel)
+	if slices.Contains(treeinfoPaths, rel) {
 		rank = 2
 	}
-	return rank, suite == Suite && rank >= 0
+	return rank, ok && rank >= 0
 }
 
 // SameSource compares versions as rpm does. The file name of a source package,

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -29,7 +30,7 @@ const maxPlain = 8 << 30
 // beside it and have to speak of the same packages. Each list's plain form is
 // held against the open-checksum and open-size of repomd.xml where they are
 // given. emit is called by one goroutine.
-func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed,
+func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) error {
 	doc := findDoc(root.Docs, repomdPath)
 	if doc == nil {
@@ -39,6 +40,7 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo
 	if err != nil {
 		return malformed(err)
 	}
+	dir := f.SuiteDir(root.Suite)
 	kinds := []rpmmd.Kind{rpmmd.Primary}
 	for _, also := range g.Also {
 		kinds = append(kinds, rpmmd.Kind(also))
@@ -85,7 +87,7 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo
 		if err := tables[0].add(rpmmd.Primary, p); err != nil {
 			return err
 		}
-		rec, err := record(p)
+		rec, err := record(dir, p)
 		if err != nil {
 			return fmt.Errorf("primary: package %s: %w", p.NEVRA, err)
 		}
@@ -324,21 +326,22 @@ func (t table) same(kind rpmmd.Kind, o table) error {
 	return nil
 }
 
-// record turns a package of primary into a record. Its bytes are upstream's,
+// record turns a package of primary into a record; dir is the repository's
+// directory in the mirror. Its bytes are upstream's,
 // but for an xml:base, which would send clients elsewhere: there the location is
 // written anew.
-func record(p *rpmmd.Package) (*repo.Record, error) {
+func record(dir string, p *rpmmd.Package) (*repo.Record, error) {
 	if err := p.Checksum.Check("checksum"); err != nil {
 		return nil, malformed(err)
 	}
-	path, elsewhere, err := location(p.Href, p.Base)
+	path, elsewhere, err := location(dir, p.Href, p.Base)
 	if err != nil {
 		return nil, malformed(err)
 	}
 	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch, Bytes: p.Raw, AlternateBases: elsewhere,
 		Files: []repo.File{{Path: path, Size: p.Size}}}
 	if p.Base != "" {
-		if rec.Bytes, err = rpmmd.Relocate(p.Raw, path); err != nil {
+		if rec.Bytes, err = rpmmd.Relocate(p.Raw, hrefFrom(dir, path)); err != nil {
 			return nil, malformed(err)
 		}
 	}
@@ -356,6 +359,14 @@ func record(p *rpmmd.Package) (*repo.Record, error) {
 		}
 	}
 	return rec, nil
+}
+
+// hrefFrom is a path of the mirror relative to the repository's directory there.
+func hrefFrom(dir, path string) string {
+	if rel, ok := strings.CutPrefix(path, dir); ok {
+		return rel
+	}
+	return "../" + path
 }
 
 // matchRecord is what Match looks at.

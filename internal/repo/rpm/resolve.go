@@ -121,7 +121,7 @@ func (r *resolver) read(ctx context.Context, repos []repo.SourceParams) error {
 	r.byName = map[string][]int{}
 	var modules []rpmmd.ModuleDoc
 	for _, src := range repos {
-		docs, err := r.readRepo(ctx, src.URL)
+		docs, err := r.readRepo(ctx, repoURL(src))
 		if err != nil {
 			return fmt.Errorf("%s: %w", src.Name, err)
 		}
@@ -186,7 +186,7 @@ func (r *resolver) readRepo(ctx context.Context, base string) ([]rpmmd.ModuleDoc
 func (r *resolver) configure(repos []repo.SourceParams) error {
 	var confs []yumconf.Repo
 	for _, src := range repos {
-		confs = append(confs, yumconf.Repo{ID: yumconf.ID(src.Name), Name: src.Name, BaseURLs: []string{src.URL}, Enabled: true})
+		confs = append(confs, yumconf.Repo{ID: yumconf.ID(src.Name), Name: src.Name, BaseURLs: []string{repoURL(src)}, Enabled: true})
 	}
 	text, err := yumconf.Format("", confs...)
 	if err != nil {

@@ -97,6 +97,7 @@ func malformed(err error) error {
 // next URL is tried.
 func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, suite repo.SuiteName, prev []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
 	p.Strict = true
+	dir := f.SuiteDir(suite)
 	older := findDoc(prev, repomdPath)
 	var ml *rpmmd.Metalink
 	if !m.Metalink.IsZero() {
@@ -124,7 +125,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	if ml != nil {
 		cond = nil // the metalink says that there is something newer
 	}
-	md, err := g.Get(ctx, repomdPath, rpmmd.MaxRepoMD, cond)
+	md, err := g.Get(ctx, dir+repomdPath, rpmmd.MaxRepoMD, cond)
 	if err == nil && cond != nil && bytes.Equal(md.Data, cond.Data) {
 		err = repo.ErrNotModified // a server without conditional requests
 	}
@@ -137,7 +138,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 		return nil, fmt.Errorf("fetch %s: %w", repomdPath, err)
 	}
 	docs := []repo.Doc{md}
-	asc, err := g.Get(ctx, ascPath, maxSignature, nil)
+	asc, err := g.Get(ctx, dir+ascPath, maxSignature, nil)
 	switch {
 	case err == nil:
 		docs = append(docs, asc)
@@ -148,7 +149,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	}
 	if m.Installer {
 		for _, name := range treeinfoPaths {
-			doc, err := g.Get(ctx, name, rpmmd.MaxTreeinfo, nil)
+			doc, err := g.Get(ctx, dir+name, rpmmd.MaxTreeinfo, nil)
 			if err == nil {
 				docs = append(docs, doc)
 				break
@@ -162,7 +163,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	if err != nil {
 		if errors.Is(err, sign.ErrBadSignature) {
 			// The two files cannot be fetched at once: look whether they changed.
-			again, aerr := g.Get(ctx, repomdPath, rpmmd.MaxRepoMD, nil)
+			again, aerr := g.Get(ctx, dir+repomdPath, rpmmd.MaxRepoMD, nil)
 			if aerr == nil && !bytes.Equal(again.Data, md.Data) {
 				return nil, fmt.Errorf("%s: %w: %w", repomdPath, repo.ErrTorn, err)
 			}
@@ -184,7 +185,7 @@ func (f Format) signedSince(ctx context.Context, g repo.Getter, m config.Mirror,
 	if held.Trust != repo.TrustMetalink || p.Keyring == nil || p.Keyring.Len() == 0 {
 		return nil, repo.ErrNotModified
 	}
-	asc, err := g.Get(ctx, ascPath, maxSignature, nil)
+	asc, err := g.Get(ctx, f.SuiteDir(held.Suite)+ascPath, maxSignature, nil)
 	if err != nil {
 		return nil, repo.ErrNotModified // the metalink vouches as before
 	}
@@ -213,10 +214,14 @@ func checkRevision(held []byte, root *repo.Root) error {
 	return nil
 }
 
+// findDoc finds the document of one of the names, which are relative to the
+// repository.
 func findDoc(docs []repo.Doc, names ...string) *repo.Doc {
 	for i := range docs {
-		if slices.Contains(names, docs[i].Path) {
-			return &docs[i]
+		for _, name := range names {
+			if p := docs[i].Path; p == name || strings.HasSuffix(p, "/"+name) {
+				return &docs[i]
+			}
 		}
 	}
 	return nil
@@ -385,18 +390,30 @@ func treeFiles(doc *repo.Doc, have []repo.Listed) ([]repo.Listed, error) {
 	return out, nil
 }
 
-// location resolves the href and xml:base of a package to a path relative to
-// the repository.
+// location resolves the href and xml:base of a package to a path relative to the
+// mirror: dir is the repository's directory there, and its parent, which an href
+// may name, is the mirror itself.
 //
 // A relative xml:base is a directory in the repository. An absolute one says
 // where the tree stood when the metadata were written, and as a rule mirrors
 // copy it without rewriting: the package is looked for beside the metadata and
 // then below that URL, elsewhere. The path does not depend on where the
 // metadata were fetched from.
-func location(href, base string) (path, elsewhere string, err error) {
-	p, err := rpmmd.CleanHref(href)
-	if err != nil || base == "" {
-		return p, "", err
+func location(dir, href, base string) (path, alternate string, err error) {
+	inner, up := strings.CutPrefix(href, "../")
+	if up && dir == "" {
+		_, err := rpmmd.CleanHref(href)
+		return "", "", fmt.Errorf("%w; allow_parent = true takes packages from the parent of the mirror's URL", err)
+	}
+	p, err := rpmmd.CleanHref(inner)
+	if err != nil {
+		return "", "", err
+	}
+	if !up {
+		p = dir + p
+	}
+	if base == "" {
+		return p, "", nil
 	}
 	u, err := url.Parse(base)
 	if err != nil {
@@ -409,16 +426,22 @@ func location(href, base string) (path, elsewhere string, err error) {
 		case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 			return "", "", fmt.Errorf("%w: xml:base %q: has a user, query or fragment", rpmmd.ErrHostile, clip(remote.Redact(base)))
 		}
+		if parent, last := remote.NewURL(base).Parent(); dir != "" && last+"/" == dir {
+			base = parent.String() // the path begins with the repository's directory
+		}
 		return p, base, nil
 	}
 	if base = strings.Trim(strings.TrimPrefix(base, "./"), "/"); base == "" || base == "." {
 		return p, "", nil
 	}
-	dir, err := rpmmd.CleanHref(base)
+	below, err := rpmmd.CleanHref(base)
 	if err != nil {
 		return "", "", fmt.Errorf("xml:base: %w", err)
 	}
-	return dir + "/" + p, "", nil
+	if up {
+		return "", "", fmt.Errorf("%w: href %q below xml:base %q", rpmmd.ErrHostile, clip(href), clip(base))
+	}
+	return dir + below + "/" + inner, "", nil
 }
 
 // Plan takes everything that the root lists: metadata are small beside the

@@ -26,6 +26,7 @@ var layers = [][]string{
 	{"freeze", "gc", "iuk", "image", "backup"},
 	{"mirror"},
 	{"catalog"},
+	{"acquire"},
 	{"meta/bolt"},
 	{"meta", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
 	{"repo", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console"},

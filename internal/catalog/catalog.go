@@ -26,7 +26,7 @@ import (
 
 var (
 	// ErrUnknownMirror means that no mirror of that name is configured.
-	ErrUnknownMirror = errclass.New(errclass.NotFound, "no such mirror")
+	ErrUnknownMirror = config.ErrUnknownMirror
 	// ErrRef means that a text is not a reference, a timestamp or a name.
 	ErrRef = errclass.New(errclass.Usage, "not a reference")
 	// ErrNoSnapshot means that mirrors which are needed have no snapshot yet.

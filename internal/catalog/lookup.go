@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
@@ -18,12 +19,7 @@ import (
 )
 
 // Want is a file that a snapshot names and that may not be stored yet.
-type Want struct {
-	Mirror string
-	Listed repo.Listed  // Path and Alternates are relative to the mirror
-	Record *repo.Record // of a package file, for the format's own check
-	From   remote.URL   // further base URL, of a state that was imported into history
-}
+type Want = acquire.File
 
 // Found is a file at a path of a snapshot.
 type Found struct {
@@ -45,11 +41,7 @@ type Found struct {
 func (f *Found) Known() bool { return f.Size >= 0 && !f.Digest.IsZero() }
 
 // Variant is a compression variant of an index that is stored.
-type Variant struct {
-	Type   string // of the format
-	Path   string
-	Digest cas.Digest
-}
+type Variant = acquire.Variant
 
 // finder looks for files of one snapshot.
 type finder struct {
@@ -338,7 +330,7 @@ func (s *suiteFinder) listed(ctx context.Context, l repo.Listed) (*Found, error)
 	}
 	for _, gr := range s.gen.Groups {
 		if dir+gr.Index == l.Path && dir+gr.Form.Path != l.Path {
-			found.Plain = &Variant{s.snap.Type, gr.Form.Path, gr.Form.SHA256}
+			found.Plain = &Variant{Type: s.snap.Type, Path: gr.Form.Path, Digest: gr.Form.SHA256}
 		}
 	}
 	return found, nil

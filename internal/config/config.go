@@ -18,11 +18,15 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
 )
 
 // ErrInvalid marks every error about the content of a configuration file.
 var ErrInvalid = errors.New("invalid configuration")
+
+// ErrUnknownMirror means that no mirror of that name is configured.
+var ErrUnknownMirror = errclass.New(errclass.NotFound, "no such mirror")
 
 // Config is the whole configuration file. Zero values mean the documented
 // defaults; Load fills them in.

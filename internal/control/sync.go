@@ -160,6 +160,6 @@ func (c *Control) syncOne(ctx context.Context, name string, o mirror.SyncOptions
 		out.Error = c.Error("sync", err)
 		return out
 	}
-	out.Snapshot, out.New, out.Files, out.Bytes, out.Changed, out.Warnings = res.Snapshot.ID(), res.New, res.Files, res.Bytes, res.Added+res.Removed, res.Warnings
+	out.Snapshot, out.New, out.Files, out.Bytes, out.Changed, out.Warnings = res.Snapshot.ID(), res.New, res.Files, res.Bytes, res.Stanzas, res.Warnings
 	return out
 }

@@ -39,7 +39,7 @@ func (z *Freezer) withDeps(ctx context.Context, pl *plan, packages []string) ([]
 					}
 				}
 			}
-			kr, err := z.e.Keyring(m)
+			kr, err := z.e.Keyring(m.Name)
 			if err != nil {
 				return nil, err
 			}

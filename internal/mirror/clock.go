@@ -189,11 +189,11 @@ func (c *clock) set(now time.Time) error {
 }
 
 // accept turns a refusal into a warning where the user said that the clock is right.
-func (s *syncer) accept(err error) error {
-	if err == nil || !s.o.AcceptClock {
+func (a *attempt) accept(err error) error {
+	if err == nil || !a.o.AcceptClock {
 		return err
 	}
-	s.warn(err.Error() + "; accepted")
+	a.warn(err.Error() + "; accepted")
 	return nil
 }
 
@@ -205,30 +205,30 @@ func judgedByTime(err error) bool {
 // checkClock is called when upstream has answered, with what became of the roots.
 // A wrong clock is the better explanation of a root that seems to have expired. It
 // may explain a signature from the future, too, but hides nothing about security.
-func (s *syncer) checkClock(states []*suiteState, rootErr error) error {
-	if rootErr != nil && !judgedByTime(rootErr) && !isSecurity(rootErr) || !s.o.FromURL.IsZero() && s.headSnap != nil && !s.o.As.After(s.headSnap.Timestamp) {
+func (a *attempt) checkClock(rootErr error) error {
+	if rootErr != nil && !judgedByTime(rootErr) && !isSecurity(rootErr) || a.history() && a.head.Snapshot != nil && !a.o.As.After(a.head.Snapshot.Timestamp) {
 		return rootErr // an older state takes its timestamp from As
 	}
 	var newest time.Time
-	for _, state := range states {
-		switch {
-		case state == nil:
-		case state.root != nil && state.root.Date.After(newest):
-			newest = state.root.Date
-		case state.root == nil && state.gen.Date.After(newest):
-			newest = state.gen.Date
+	for _, s := range a.suites {
+		date := s.gen.Date
+		if s.root != nil {
+			date = s.root.Date
+		}
+		if date.After(newest) {
+			newest = date
 		}
 	}
-	err := s.clock.jumped(s.clock.start, newest)
+	err := a.clock.jumped(a.clock.start, newest)
 	switch {
-	case err != nil && rootErr != nil && !s.o.AcceptClock && judgedByTime(rootErr):
+	case err != nil && rootErr != nil && !a.o.AcceptClock && judgedByTime(rootErr):
 		return fmt.Errorf("%w (%v)", err, rootErr)
-	case err != nil && rootErr != nil && !s.o.AcceptClock:
+	case err != nil && rootErr != nil && !a.o.AcceptClock:
 		return fmt.Errorf("%w; %w", err, rootErr)
 	case rootErr != nil:
 		return rootErr
 	}
-	return s.accept(err)
+	return a.accept(err)
 }
 
 // note records the outcome of asking upstream, at now.

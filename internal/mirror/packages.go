@@ -3,193 +3,199 @@ package mirror
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
-
-	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
-	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
-const (
-	flushFiles = 4096
-	flushBytes = 512 << 20
-	pageSize   = 1000
-)
+// pageSize is how many stanzas are read at once.
+const pageSize = 1000
 
-// FetchOptions say what FetchPackages fetches from where.
-type FetchOptions struct {
-	Mirror   config.Mirror
-	URLs     []remote.URL // base URLs; none: the mirror's
-	Progress *Progress
-	// IgnorePauses is as in fetch.Request.
-	IgnorePauses int64
-	// Lost is called for each file that cannot be had; its error ends the work.
-	Lost func(rec *repo.Record, f repo.File, err error) error
-}
-
-// wanted is one package file to fetch.
-type wanted struct {
-	rec  repo.Record
-	file repo.File
-}
-
-// FetchPackages fetches the package files that each passes to its function and
-// that are not here, several at once, and makes them durable in batches: the
-// way to take many. It returns how many files and bytes came.
-func (e *Engine) FetchPackages(ctx context.Context, o FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error) {
-	if o.Progress == nil {
-		o.Progress = &Progress{}
-	}
-	if len(o.URLs) == 0 {
-		if o.URLs, err = e.bases(ctx, o.Mirror); err != nil {
-			return 0, 0, err
+// fetchPackages fetches every package of the new generations that is not stored.
+func (a *attempt) fetchPackages(ctx context.Context) error {
+	a.p.SetPhase("fetching packages")
+	staged := a.staged()
+	for _, s := range a.suites {
+		if s.root == nil {
+			continue
+		}
+		var gone missingFiles
+		if err := s.fetchPackages(ctx, staged, &gone); err != nil {
+			return s.incompleteOr(err)
+		}
+		s.gen.Complete = gone.n == 0
+		if gone.n > 0 {
+			s.gen.Missing = gone.n
+			s.gen.Warnings = append(s.gen.Warnings, gone.warning())
 		}
 	}
-	more, err := e.elsewhere(ctx, o.Mirror.Name)
-	if err != nil {
-		return 0, 0, err
+	return nil
+}
+
+// missingFiles counts the package files that upstream lists and does not have.
+type missingFiles struct {
+	mu    sync.Mutex
+	n     int
+	first string // in order
+}
+
+func (m *missingFiles) add(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.n++; m.n == 1 || name < m.first {
+		m.first = name
 	}
-	o.URLs = append(slices.Clone(o.URLs), more...)
-	before := sync.OnceValues(func() ([]remote.URL, error) { return e.elsewhereBefore(ctx, o.Mirror.Name, o.URLs) })
-	batch := e.cfg.Blobs.NewBatch()
-	defer batch.Discard()
-	var n, size atomic.Int64
-	var mu sync.Mutex // guards aliases and the flush
-	var aliases []meta.Alias
-	var healed []cas.Digest // damaged copies that were replaced
-	flush := func(min int) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if n, size := batch.Pending(); n == 0 || n < min && size < flushBytes {
+}
+
+func (m *missingFiles) warning() string {
+	if m.n == 1 {
+		return "1 file that upstream lists is not there (" + m.first + ")"
+	}
+	return fmt.Sprintf("%d files that upstream lists are not there (the first: %s)", m.n, m.first)
+}
+
+// fetchPackages fetches the packages of a suite that the configuration's globs
+// select, and with each its source, whatever that is called. Those that upstream does
+// not have are counted where the configuration allows it.
+func (s *suiteSync) fetchPackages(ctx context.Context, staged *meta.Snapshot, gone *missingFiles) error {
+	files, bytes, err := s.e.FetchPackages(ctx, acquire.FetchOptions{
+		Mirror: s.m, URLs: append(slices.Clone(s.urls), acquire.Foreign(s.gen.AlternateBases)...), Progress: s.p, IgnorePauses: s.ignorePauses,
+		Lost: func(r *repo.Record, f repo.File, err error) error {
+			missing := errors.Is(err, fetch.ErrNotFound)
+			err = fmt.Errorf("package %s %s: %s: %w", r.Name, r.Version, f.Path, err)
+			if missing || errors.Is(err, fetch.ErrMismatch) {
+				err = s.tornOr(ctx, err)
+			}
+			if missing && s.m.Missing == config.RecordMissing && !errors.Is(err, repo.ErrTorn) {
+				gone.add(f.Path)
+				return nil
+			}
+			return err
+		},
+	}, func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
+		return s.eachToFetch(ctx, func(page []*meta.Fact) error {
+			selected, err := s.selected(ctx, staged, page)
+			if err != nil {
+				return err
+			}
+			for _, f := range selected {
+				for _, file := range f.Files {
+					if err := fetch(&f.Record, file); err != nil {
+						return err
+					}
+				}
+			}
 			return nil
+		})
+	})
+	s.upstream.Count(files, bytes)
+	return err
+}
+
+// selected are the packages that the configuration's globs select, followed by
+// their sources.
+func (s *suiteSync) selected(ctx context.Context, staged *meta.Snapshot, page []*meta.Fact) ([]*meta.Fact, error) {
+	var out []*meta.Fact
+	var refs []repo.Ref
+	for _, f := range page {
+		if !s.f.Match(s.m, &f.Record) {
+			continue
 		}
-		al, well := aliases, healed
-		aliases, healed = nil, nil
-		// Nothing else refers to a package that only an imported base of a freeze has.
-		if err := e.Flush(ctx, batch); err != nil {
+		out = append(out, f)
+		if len(s.m.Packages) > 0 && s.m.Sources && f.Kind != repo.KindSource {
+			refs = append(refs, f.Sources...)
+		}
+	}
+	if len(refs) == 0 {
+		return out, nil
+	}
+	sources, err := s.e.cfg.Store.SourcesAt(ctx, staged, refs)
+	return append(out, sources...), err
+}
+
+// eachToFetch calls f for the stanzas of the staged generation, a page at a time:
+// only for those that began with it when all of the generation before is stored.
+func (s *suiteSync) eachToFetch(ctx context.Context, f func([]*meta.Fact) error) error {
+	base, begun, err := s.e.cfg.Store.Begun(ctx, &s.gen)
+	if err != nil {
+		return err
+	}
+	if base != nil && base.Complete && base.Selection == s.gen.Selection {
+		return s.e.eachFact(ctx, begun, f)
+	}
+	return s.e.eachOf(ctx, &s.gen, f)
+}
+
+// eachBegun calls f for the stanzas that began with the staged generation, a page at
+// a time.
+func (s *suiteSync) eachBegun(ctx context.Context, f func([]*meta.Fact) error) error {
+	base, begun, err := s.e.cfg.Store.Begun(ctx, &s.gen)
+	if err != nil {
+		return err
+	}
+	if base != nil {
+		return s.e.eachFact(ctx, begun, f)
+	}
+	return s.e.eachOf(ctx, &s.gen, f)
+}
+
+// eachFact calls f for stanzas, a page at a time.
+func (e *Engine) eachFact(ctx context.Context, pids []meta.PID, f func([]*meta.Fact) error) error {
+	for page := range slices.Chunk(pids, pageSize) {
+		facts, err := e.cfg.Store.Facts(ctx, page)
+		if err != nil {
 			return err
 		}
-		for _, d := range well {
-			if err := e.ClearCorrupt(ctx, d); err != nil {
+		if err := f(facts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachOf calls f for the stanzas of a staged generation, a page at a time.
+func (e *Engine) eachOf(ctx context.Context, g *meta.Generation, f func([]*meta.Fact) error) error {
+	// A snapshot of one suite, which nobody else sees.
+	snap := &meta.Snapshot{Mirror: g.Mirror, Suites: []meta.SnapshotSuite{{Suite: g.Suite, Gen: g.Gen}}}
+	return e.eachPage(ctx, snap, func(page []meta.Entry) error {
+		facts := make([]*meta.Fact, len(page))
+		for i := range page {
+			facts[i] = page[i].Fact
+		}
+		return f(facts)
+	})
+}
+
+// EachPackage calls f for each stanza of a snapshot, by name.
+func (e *Engine) EachPackage(ctx context.Context, snap *meta.Snapshot, f func(meta.Entry) error) error {
+	return e.eachPage(ctx, snap, func(page []meta.Entry) error {
+		for _, en := range page {
+			if err := f(en); err != nil {
 				return err
 			}
 		}
-		if err := e.CheckSpace(); err != nil {
-			return err
-		}
-		return e.putAliases(ctx, al)
-	}
-	eg, egctx := errgroup.WithContext(ctx)
-	work := make(chan wanted, 64)
-	// More than there are connections: one that waits makes room for itself where
-	// all of those before it are slow.
-	for range 2 * e.cfg.Parallel {
-		eg.Go(func() error {
-			for w := range work {
-				_, sha1, err := e.fetchPackage(egctx, o, before, batch, &w)
-				o.Progress.Files.Add(1)
-				if err != nil {
-					if egctx.Err() != nil {
-						return err
-					}
-					if err := o.Lost(&w.rec, w.file, err); err != nil {
-						return err
-					}
-					continue
-				}
-				n.Add(1)
-				size.Add(w.file.Size)
-				mu.Lock()
-				aliases = append(aliases, meta.Alias{Algo: meta.AliasSHA1, Other: sha1[:], SHA256: w.file.SHA256})
-				if e.Corrupt(w.file.SHA256) != nil {
-					healed = append(healed, w.file.SHA256)
-				}
-				mu.Unlock()
-				if err := flush(flushFiles); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	eg.Go(func() error {
-		defer close(work)
-		queued := map[cas.Digest]bool{}
-		return each(egctx, func(rec *repo.Record, file repo.File) error {
-			if queued[file.SHA256] {
-				return nil
-			}
-			if _, err := e.cfg.Blobs.Stat(egctx, file.SHA256); err == nil && e.Corrupt(file.SHA256) == nil {
-				return nil
-			}
-			queued[file.SHA256] = true
-			o.Progress.FilesTotal.Add(1)
-			o.Progress.BytesTotal.Add(file.Size)
-			select {
-			case work <- wanted{*rec, file}:
-				return nil
-			case <-egctx.Done():
-				return egctx.Err()
-			}
-		})
+		return nil
 	})
-	if err := eg.Wait(); err != nil {
-		// What arrived whole stays: the next attempt goes on from there.
-		if ctx.Err() == nil {
-			_ = batch.Flush(ctx)
-		}
-		return n.Load(), size.Load(), err
-	}
-	return n.Load(), size.Load(), flush(1)
 }
 
-// fetchPackage fetches one file into the batch; before tells the places that are
-// tried when it is at none of the URLs.
-func (e *Engine) fetchPackage(ctx context.Context, o FetchOptions, before func() ([]remote.URL, error), batch cas.Batch, w *wanted) (info cas.Info, sha1 [20]byte, err error) {
-	cw, err := batch.Create(ctx)
-	if err != nil {
-		return info, sha1, err
-	}
-	defer cw.Abort()
-	dest, finish, err := e.checked(o.Mirror, &w.rec, cw)
-	if err != nil {
-		return info, sha1, err
-	}
-	get := func(bases []remote.URL) (fetch.Result, error) {
-		var urls []remote.URL
-		for _, b := range bases {
-			urls = append(urls, b.Join(w.file.Path))
+func (e *Engine) eachPage(ctx context.Context, snap *meta.Snapshot, f func([]meta.Entry) error) error {
+	var after []byte
+	for {
+		page, next, err := e.cfg.Store.Packages(ctx, snap, after, pageSize)
+		if err != nil {
+			return err
 		}
-		return e.get(ctx, o.Mirror, fetch.Request{
-			URLs: urls, Size: w.file.Size, Want: fetch.StrongDigests(w.file.SHA256, w.file.SHA512), Dest: dest, Tree: treeOf(urls), Access: e.access[o.Mirror.Name], Scope: e.scopes[o.Mirror.Name],
-			OnBytes: func(n int64) { o.Progress.Bytes.Add(n) }, IgnorePauses: o.IgnorePauses,
-		})
-	}
-	res, err := get(o.URLs)
-	if errors.Is(err, fetch.ErrNotFound) {
-		more, merr := before()
-		if merr != nil {
-			return info, sha1, merr
+		if err := f(page); err != nil {
+			return err
 		}
-		if len(more) > 0 {
-			res, err = get(more)
+		if after = next; after == nil {
+			return nil
 		}
 	}
-	if err != nil {
-		return info, sha1, err
-	}
-	if err := finish(); err != nil {
-		return info, sha1, err
-	}
-	if info, err = cw.Commit(w.file.SHA256, w.file.Size, res.LastModified); err != nil {
-		return info, sha1, err
-	}
-	return info, cw.SHA1(), nil
 }

@@ -83,46 +83,46 @@ func clash(format string, args ...any) error {
 }
 
 // ownPathsOf gathers the paths of the snapshot being made.
-func (s *syncer) ownPathsOf(ctx context.Context, states []*suiteState) (*ownPaths, error) {
-	o := &ownPaths{f: s.f, files: map[string]ownFile{}, below: map[string]string{}}
-	for _, state := range states {
-		o.suites = append(o.suites, state.suite)
-		root := state.root
+func (a *attempt) ownPathsOf(ctx context.Context) (*ownPaths, error) {
+	o := &ownPaths{f: a.f, files: map[string]ownFile{}, below: map[string]string{}}
+	for _, s := range a.suites {
+		o.suites = append(o.suites, s.suite)
+		root := s.root
 		if root == nil {
 			var err error
-			if root, _, _, err = s.e.Root(ctx, s.m.Name, s.m.Type, state.suite, state.gen.Gen); err != nil {
+			if root, _, _, err = s.e.Root(ctx, s.m.Name, s.m.Type, s.suite, s.gen.Gen); err != nil {
 				return nil, err
 			}
 		}
-		dir := s.f.SuiteDir(state.suite)
-		fresh := state.root != nil
-		for _, d := range state.gen.Docs {
-			if err := o.add(d.Path, ownFile{what: fmt.Sprintf("a signed document of suite %s", state.suite), sha256: d.SHA256, size: d.Size, fresh: fresh}); err != nil {
+		dir := s.f.SuiteDir(s.suite)
+		fresh := s.root != nil
+		for _, d := range s.gen.Docs {
+			if err := o.add(d.Path, ownFile{what: fmt.Sprintf("a signed document of suite %s", s.suite), sha256: d.SHA256, size: d.Size, fresh: fresh}); err != nil {
 				return nil, err
 			}
 		}
 		for _, l := range root.Files {
-			if err := o.add(dir+l.Path, ownFile{what: fmt.Sprintf("a file that suite %s lists", state.suite), sha256: l.SHA256, size: l.Size, listed: true, fresh: fresh}); err != nil {
+			if err := o.add(dir+l.Path, ownFile{what: fmt.Sprintf("a file that suite %s lists", s.suite), sha256: l.SHA256, size: l.Size, listed: true, fresh: fresh}); err != nil {
 				return nil, err
 			}
 		}
 		held := map[string]bool{}
-		for _, g := range state.gen.Groups {
+		for _, g := range s.gen.Groups {
 			held[dir+g.Form.Path] = true
 		}
-		for _, g := range state.gen.Groups {
+		for _, g := range s.gen.Groups {
 			p := dir + g.Form.Path
 			for up := path.Dir(p); up != "."; up = path.Dir(up) {
 				if held[up] {
-					return nil, clash("%s is below %s, and both are files of suite %s", p, up, state.suite)
+					return nil, clash("%s is below %s, and both are files of suite %s", p, up, s.suite)
 				}
 			}
-			if err := o.add(p, ownFile{what: fmt.Sprintf("a file of suite %s", state.suite), sha256: g.Form.SHA256, size: g.Form.Size, fresh: fresh}); err != nil {
+			if err := o.add(p, ownFile{what: fmt.Sprintf("a file of suite %s", s.suite), sha256: g.Form.SHA256, size: g.Form.Size, fresh: fresh}); err != nil {
 				return nil, err
 			}
 		}
 		for _, p := range s.f.OwnPaths(root) {
-			if err := o.add(p, ownFile{what: fmt.Sprintf("the place of a file of suite %s", state.suite), size: -1, fresh: fresh}); err != nil {
+			if err := o.add(p, ownFile{what: fmt.Sprintf("the place of a file of suite %s", s.suite), size: -1, fresh: fresh}); err != nil {
 				return nil, err
 			}
 			if hashed := s.f.HashName(p, cas.Digest{}); hashed != "" {
@@ -140,44 +140,27 @@ func (s *syncer) ownPathsOf(ctx context.Context, states []*suiteState) (*ownPath
 // checkPaths refuses packages at the place of another file, and other files at
 // the place of a package. A pair that an earlier snapshot had is not looked at
 // again.
-func (s *syncer) checkPaths(ctx context.Context, states []*suiteState) error {
-	own, err := s.ownPathsOf(ctx, states)
+func (a *attempt) checkPaths(ctx context.Context) error {
+	own, err := a.ownPathsOf(ctx)
 	if err != nil {
 		return err
 	}
-	all := snapshotOf(s.m.Name, s.m.Type, states)
-	for _, state := range states {
-		if state.root == nil {
+	staged := a.staged()
+	for _, s := range a.suites {
+		if s.root == nil {
 			continue
 		}
-		var page []*meta.Fact
-		flush := func() error {
-			err := s.checkPackages(ctx, own, all, page)
-			page = page[:0]
-			if err != nil {
-				return fmt.Errorf("suite %s: %w", state.suite, err)
-			}
-			return nil
-		}
-		err := s.e.eachBegun(ctx, &state.gen, func(f *meta.Fact) error {
-			if page = append(page, f); len(page) < pageSize {
-				return nil
-			}
-			return flush()
-		})
+		err := s.eachBegun(ctx, func(page []*meta.Fact) error { return a.checkPackages(ctx, own, staged, page) })
 		if err != nil {
-			return err
-		}
-		if err := flush(); err != nil {
-			return err
+			return fmt.Errorf("suite %s: %w", s.suite, err)
 		}
 	}
-	return s.checkFresh(ctx, own, all)
+	return a.checkFresh(ctx, own, staged)
 }
 
 // checkFresh refuses new files of suites at the place of packages that were there
 // before.
-func (s *syncer) checkFresh(ctx context.Context, own *ownPaths, all *meta.Snapshot) error {
+func (a *attempt) checkFresh(ctx context.Context, own *ownPaths, all *meta.Snapshot) error {
 	var fresh []meta.PathDigest
 	for p, f := range own.files {
 		if f.fresh {
@@ -186,7 +169,7 @@ func (s *syncer) checkFresh(ctx context.Context, own *ownPaths, all *meta.Snapsh
 	}
 	slices.SortFunc(fresh, func(a, b meta.PathDigest) int { return strings.Compare(a.Path, b.Path) })
 	for page := range slices.Chunk(fresh, pageSize) {
-		hits, err := s.e.cfg.Store.PathClashes(ctx, all, page)
+		hits, err := a.e.cfg.Store.PathClashes(ctx, all, page)
 		if err != nil {
 			return err
 		}
@@ -203,7 +186,7 @@ func (s *syncer) checkFresh(ctx context.Context, own *ownPaths, all *meta.Snapsh
 }
 
 // checkPackages judges the paths of packages' files.
-func (s *syncer) checkPackages(ctx context.Context, own *ownPaths, all *meta.Snapshot, page []*meta.Fact) error {
+func (a *attempt) checkPackages(ctx context.Context, own *ownPaths, all *meta.Snapshot, page []*meta.Fact) error {
 	var files []meta.PathDigest
 	for _, f := range page {
 		if err := own.checkPackage(f); err != nil {
@@ -213,7 +196,7 @@ func (s *syncer) checkPackages(ctx context.Context, own *ownPaths, all *meta.Sna
 			files = append(files, meta.PathDigest{Path: file.Path, SHA256: file.SHA256})
 		}
 	}
-	hits, err := s.e.cfg.Store.PathClashes(ctx, all, files)
+	hits, err := a.e.cfg.Store.PathClashes(ctx, all, files)
 	if err != nil {
 		return err
 	}
@@ -247,13 +230,3 @@ func (o *ownPaths) checkPackage(f *meta.Fact) error {
 }
 
 func named(f *meta.Fact) string { return fmt.Sprintf("package %s %s %s", f.Name, f.Version, f.Arch) }
-
-// snapshotOf is a snapshot of the states that a sync has staged, which nobody
-// else sees.
-func snapshotOf(mirror, typ string, states []*suiteState) *meta.Snapshot {
-	all := &meta.Snapshot{Mirror: mirror, Type: typ}
-	for _, state := range states {
-		all.Suites = append(all.Suites, meta.SnapshotSuite{Suite: state.suite, Gen: state.gen.Gen})
-	}
-	return all
-}

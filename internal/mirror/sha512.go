@@ -9,12 +9,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
-	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 )
 
@@ -25,9 +23,8 @@ const sha512Batch = 256
 // alone: the sync fetches those that it does not know yet, since everything here
 // has its name by SHA-256.
 type sha512Files struct {
-	s     *syncer
-	batch cas.Batch
-	add   func(context.Context, *repo.Record) error
+	s   *suiteSync
+	add func(context.Context, *repo.Record) error
 
 	waiting []*repo.Record
 }
@@ -51,29 +48,10 @@ func (k *sha512Files) flush(ctx context.Context) error {
 	if len(k.waiting) == 0 {
 		return nil
 	}
-	e := k.s.e
-	err := e.cfg.Store.View(ctx, func(tx *bolt.Tx) error {
-		return k.eachFile(func(_ *repo.Record, f *repo.File) error {
-			d, err := tx.Alias(meta.AliasSHA512, []byte(f.SHA512))
-			if err == nil {
-				f.SHA256 = d
-			} else if !errors.Is(err, meta.ErrNotFound) {
-				return err
-			}
-			return nil
-		})
-	})
-	if err != nil {
+	if err := k.lookUp(ctx); err != nil {
 		return err
 	}
-	aliases, err := k.fetch(ctx)
-	if err != nil {
-		return err
-	}
-	if err := e.Flush(ctx, k.batch); err != nil {
-		return err
-	}
-	if err := e.putAliases(ctx, aliases); err != nil {
+	if err := k.fetch(ctx); err != nil {
 		return err
 	}
 	for _, r := range k.waiting {
@@ -85,81 +63,74 @@ func (k *sha512Files) flush(ctx context.Context) error {
 	return nil
 }
 
-// eachFile calls f for each file of the waiting records whose SHA-256 is not known.
-func (k *sha512Files) eachFile(f func(*repo.Record, *repo.File) error) error {
-	for _, r := range k.waiting {
-		for i := range r.Files {
-			if !r.Files[i].SHA256.IsZero() {
-				continue
-			}
-			if err := f(r, &r.Files[i]); err != nil {
-				return err
-			}
-		}
+// lookUp finds the files that were fetched before.
+func (k *sha512Files) lookUp(ctx context.Context) error {
+	files := k.unknown()
+	others := make([][]byte, len(files))
+	for i, f := range files {
+		others[i] = []byte(f.file.SHA512)
+	}
+	digests, err := k.s.e.cfg.Store.Aliases(ctx, meta.AliasSHA512, others)
+	if err != nil {
+		return err
+	}
+	for i, f := range files {
+		f.file.SHA256 = digests[i]
 	}
 	return nil
 }
 
-// fetch gets the files that are not known. A record with one that upstream does not
-// have is of no use, unless all of them are wanted.
-func (k *sha512Files) fetch(ctx context.Context) (aliases []meta.Alias, err error) {
-	s := k.s
-	o := FetchOptions{Mirror: s.m, URLs: s.urls, Progress: s.p, IgnorePauses: s.ignore}
-	none := func() ([]remote.URL, error) { return nil, nil }
-	type got struct {
-		r    *repo.Record
-		f    *repo.File
-		sha1 [20]byte
-		gone bool
+// sha512File is a file of a waiting record whose SHA-256 is not known.
+type sha512File struct {
+	rec  *repo.Record
+	file *repo.File
+	gone bool // upstream does not have it
+}
+
+// unknown lists the files of the waiting records whose SHA-256 is not known.
+func (k *sha512Files) unknown() (files []*sha512File) {
+	for _, r := range k.waiting {
+		for i := range r.Files {
+			if r.Files[i].SHA256.IsZero() {
+				files = append(files, &sha512File{rec: r, file: &r.Files[i]})
+			}
+		}
 	}
-	var all []*got
-	_ = k.eachFile(func(r *repo.Record, f *repo.File) error {
-		all = append(all, &got{r: r, f: f})
-		return nil
-	})
+	return files
+}
+
+// fetch gets the files that are not known, durable on return. A record with one
+// that upstream does not have is of no use, unless all of them are wanted.
+func (k *sha512Files) fetch(ctx context.Context) error {
+	s := k.s
+	files := k.unknown()
+	acquired := make([]acquire.Acquired, len(files))
 	eg, egctx := errgroup.WithContext(ctx)
 	eg.SetLimit(s.e.cfg.Parallel)
-	for _, g := range all {
-		eg.Go(func() error {
-			info, sha1, err := s.e.fetchPackage(egctx, o, none, k.batch, &wanted{*g.r, *g.f})
+	for i, f := range files {
+		eg.Go(func() (err error) {
+			acquired[i], err = s.upstream.FetchPackage(egctx, s.batch, s.urls, f.rec, *f.file)
 			switch {
 			case errors.Is(err, fetch.ErrNotFound) && (s.m.Download == config.OnDemand || s.m.Missing == config.RecordMissing):
-				g.gone = true
+				f.gone = true
 				return nil
 			case err != nil:
-				return fmt.Errorf("package %s %s: %s: %w", g.r.Name, g.r.Version, g.f.Path, err)
+				return fmt.Errorf("package %s %s: %s: %w", f.rec.Name, f.rec.Version, f.file.Path, err)
 			}
-			g.f.SHA256, g.sha1 = info.Digest, sha1
-			s.files.Add(1)
-			s.bytes.Add(info.Size)
+			f.file.SHA256 = acquired[i].Digest
 			return nil
 		})
 	}
 	if err := eg.Wait(); err != nil {
-		return nil, err
+		return err
 	}
-	for _, g := range all {
-		if g.gone {
-			g.r.Kind, g.r.Reason, g.r.Files, g.r.Sources = repo.KindUnusable, "upstream does not have "+g.f.Path, nil, nil
+	var got []acquire.Acquired
+	for i, f := range files {
+		if f.gone {
+			f.rec.Kind, f.rec.Reason, f.rec.Files, f.rec.Sources = repo.KindUnusable, "upstream does not have "+f.file.Path, nil, nil
 			continue
 		}
-		aliases = append(aliases,
-			meta.Alias{Algo: meta.AliasSHA1, Other: g.sha1[:], SHA256: g.f.SHA256},
-			meta.Alias{Algo: meta.AliasSHA512, Other: []byte(g.f.SHA512), SHA256: g.f.SHA256})
+		got = append(got, acquired[i])
 	}
-	return aliases, nil
-}
-
-func (e *Engine) putAliases(ctx context.Context, aliases []meta.Alias) error {
-	if len(aliases) == 0 {
-		return nil
-	}
-	return e.cfg.Store.Update(ctx, "aliases", func(tx *bolt.Tx) error {
-		for _, a := range aliases {
-			if err := tx.PutAlias(a); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return s.e.Keep(ctx, s.batch, got)
 }

@@ -1,21 +1,22 @@
-package mirror
+package acquire
 
 import (
 	"context"
 	"fmt"
 	"time"
 
-	"example.org/snapd/internal/catalog"
-	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// get is fetch.Client.Get for a file of a mirror that its signed documents list. A
+// maxDocument bounds a signed document, in bytes.
+const maxDocument = 64 << 20
+
+// request is fetch.Client.Get for a file that the signed documents of a mirror list. A
 // file that every URL withholds, by 403 or 400 in place of 404, is fetch.ErrNotFound
 // where the same servers give other files.
-func (e *Engine) get(ctx context.Context, m config.Mirror, req fetch.Request) (fetch.Result, error) {
-	res, err := e.cfg.Client.Get(ctx, req)
+func (a *Acquirer) request(ctx context.Context, u *upstream, req fetch.Request) (fetch.Result, error) {
+	res, err := a.cfg.Client.Get(ctx, req)
 	if err == nil {
 		return res, nil
 	}
@@ -24,7 +25,7 @@ func (e *Engine) get(ctx context.Context, m config.Mirror, req fetch.Request) (f
 		return res, err
 	}
 	for _, i := range denied {
-		if !e.serves(ctx, m, req.URLs[i]) {
+		if !a.serves(ctx, u, req.URLs[i]) {
 			return res, err
 		}
 	}
@@ -34,6 +35,7 @@ func (e *Engine) get(ctx context.Context, m config.Mirror, req fetch.Request) (f
 // servesFor is how long it is remembered whether a base URL serves files.
 const servesFor = 5 * time.Minute
 
+// served tells whether a base URL served files when it was last asked.
 type served struct {
 	ok bool
 	at time.Time
@@ -41,13 +43,12 @@ type served struct {
 
 // serves reports whether the base URL that a file's URL is below gives the signed
 // document of one of the mirror's suites.
-func (e *Engine) serves(ctx context.Context, m config.Mirror, file remote.URL) bool {
-	f := e.formats[m.Type]
-	suites, err := f.Suites(m)
+func (a *Acquirer) serves(ctx context.Context, u *upstream, file remote.URL) bool {
+	suites, err := u.format.Suites(u.Mirror)
 	if err != nil || len(suites) == 0 {
 		return false
 	}
-	bases, err := e.bases(ctx, m)
+	bases, err := a.baseURLs(ctx, u)
 	if err != nil {
 		return false
 	}
@@ -55,23 +56,23 @@ func (e *Engine) serves(ctx context.Context, m config.Mirror, file remote.URL) b
 		if !file.Below(base) {
 			continue
 		}
-		e.mu.Lock()
-		known := e.serving[base]
-		e.mu.Unlock()
-		if age := e.cfg.Now().Sub(known.at); age >= 0 && age < servesFor {
+		u.mu.Lock()
+		known := u.serving[base]
+		u.mu.Unlock()
+		if age := a.cfg.Now().Sub(known.at); age >= 0 && age < servesFor {
 			return known.ok
 		}
 		ok := false
-		g := &getter{s: &syncer{e: e, m: m}, base: base}
-		for _, docs := range f.RootDocs(suites[0]) {
-			if _, err := g.Get(ctx, docs[0], catalog.MaxDocument, nil); err == nil {
+		g := a.session(u, SessionOptions{}).Documents(base)
+		for _, docs := range u.format.RootDocs(suites[0]) {
+			if _, err := g.Get(ctx, docs[0], maxDocument, nil); err == nil {
 				ok = true
 				break
 			}
 		}
-		e.mu.Lock()
-		e.serving[base] = served{ok, e.cfg.Now()}
-		e.mu.Unlock()
+		u.mu.Lock()
+		u.serving[base] = served{ok, a.cfg.Now()}
+		u.mu.Unlock()
 		return ok
 	}
 	return false

@@ -1,0 +1,167 @@
+package acquire
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/repo"
+)
+
+// A batch of packages is made durable when it has so many files or bytes.
+const (
+	flushFiles = 4096
+	flushBytes = 512 << 20
+)
+
+// FetchOptions say what FetchPackages fetches from where.
+type FetchOptions struct {
+	Mirror   config.Mirror
+	URLs     []remote.URL // base URLs; none: the mirror's
+	Progress *Progress
+	// IgnorePauses is as in fetch.Request.
+	IgnorePauses int64
+	// Lost is called for each file that cannot be had; its error ends the work.
+	Lost func(rec *repo.Record, f repo.File, err error) error
+}
+
+// FetchPackages fetches the package files that each passes to its function and
+// that are not stored, several at once, and makes them durable in batches. It
+// returns how many files and bytes came.
+func (a *Acquirer) FetchPackages(ctx context.Context, o FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error) {
+	if o.Progress == nil {
+		o.Progress = &Progress{}
+	}
+	u, err := a.upstream(o.Mirror.Name)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(o.URLs) == 0 {
+		if o.URLs, err = a.baseURLs(ctx, u); err != nil {
+			return 0, 0, err
+		}
+	}
+	p, err := a.packagePlaces(ctx, u, o.URLs)
+	if err != nil {
+		return 0, 0, err
+	}
+	b := &bulk{a: a, u: u, o: o, places: p, batch: a.cfg.Blobs.NewBatch(), work: make(chan wanted, 64)}
+	defer b.batch.Discard()
+	err = b.run(ctx, each)
+	return b.files.Load(), b.bytes.Load(), err
+}
+
+// wanted is one package file to fetch.
+type wanted struct {
+	rec  repo.Record
+	file repo.File
+}
+
+// bulk is one run of FetchPackages.
+type bulk struct {
+	a      *Acquirer
+	u      *upstream
+	o      FetchOptions
+	places places
+	batch  cas.Batch
+	work   chan wanted
+
+	files, bytes atomic.Int64
+
+	mu       sync.Mutex // guards the following, and the flush
+	acquired []Acquired // since the last flush
+}
+
+func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Record, repo.File) error) error) error {
+	eg, egctx := errgroup.WithContext(ctx)
+	// More than there are connections: one that waits makes room for itself where
+	// all of those before it are slow.
+	for range 2 * b.a.cfg.Parallel {
+		eg.Go(func() error { return b.fetch(egctx) })
+	}
+	eg.Go(func() error {
+		defer close(b.work)
+		return each(egctx, b.queue(egctx))
+	})
+	if err := eg.Wait(); err != nil {
+		// What arrived whole stays: the next attempt goes on from there.
+		if ctx.Err() == nil {
+			_ = b.flush(ctx, 0)
+		}
+		return err
+	}
+	return b.flush(ctx, 0)
+}
+
+// queue returns a function that passes on files which are not stored, each once.
+func (b *bulk) queue(ctx context.Context) func(*repo.Record, repo.File) error {
+	queued := map[cas.Digest]bool{}
+	return func(rec *repo.Record, file repo.File) error {
+		if queued[file.SHA256] {
+			return nil
+		}
+		if _, err := b.a.cfg.Blobs.Stat(ctx, file.SHA256); err == nil && b.a.Corrupt(file.SHA256) == nil {
+			return nil
+		}
+		queued[file.SHA256] = true
+		b.o.Progress.FilesTotal.Add(1)
+		b.o.Progress.BytesTotal.Add(file.Size)
+		select {
+		case b.work <- wanted{*rec, file}:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// fetch fetches queued files until there are no more.
+func (b *bulk) fetch(ctx context.Context) error {
+	for w := range b.work {
+		got, err := b.a.run(ctx, &transfer{
+			upstream: b.u, listed: listedOf(w.file), record: &w.rec,
+			places: b.places, batch: b.batch,
+			onBytes: func(n int64) { b.o.Progress.Bytes.Add(n) }, ignorePauses: b.o.IgnorePauses,
+		})
+		b.o.Progress.Files.Add(1)
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			if err := b.o.Lost(&w.rec, w.file, err); err != nil {
+				return err
+			}
+			continue
+		}
+		b.files.Add(1)
+		b.bytes.Add(got.Size)
+		b.mu.Lock()
+		b.acquired = append(b.acquired, got)
+		b.mu.Unlock()
+		if err := b.flush(ctx, flushFiles); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flush makes what was fetched durable if it is at least min files or flushBytes.
+func (b *bulk) flush(ctx context.Context, min int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n, size := b.batch.Pending(); n < min && size < flushBytes || len(b.acquired) == 0 {
+		return nil
+	}
+	acquired := b.acquired
+	b.acquired = nil
+	// Nothing else refers to a package that only an imported base of a freeze has.
+	if err := b.a.Keep(ctx, b.batch, acquired); err != nil {
+		return err
+	}
+	return b.a.CheckSpace()
+}

@@ -1,0 +1,98 @@
+package acquire
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"example.org/snapd/internal/fetch/remote"
+)
+
+// MaxAlternateBases bounds the places outside of a mirror at which its packages are.
+const MaxAlternateBases = 16
+
+// places are where a file may be.
+type places struct {
+	bases []remote.URL // base URLs, in the order in which they are tried
+	// earlier returns further base URLs, which are tried when the file is at none of
+	// the bases; nil: there are none.
+	earlier func(context.Context) ([]remote.URL, error)
+}
+
+// placesOf are the places of one file.
+func (a *Acquirer) placesOf(ctx context.Context, u *upstream, f File) (places, error) {
+	bases, err := a.baseURLs(ctx, u)
+	if err != nil {
+		return places{}, err
+	}
+	if !f.From.IsZero() && !slices.Contains(bases, f.From) {
+		bases = append(slices.Clone(bases), f.From)
+	}
+	if f.Record == nil {
+		return places{bases: bases}, nil
+	}
+	return a.packagePlaces(ctx, u, bases)
+}
+
+// packagePlaces are the places of the packages of a mirror: its base URLs, those
+// outside of it that its newest snapshot names, and then those that older ones
+// named, where what upstream has moved or forgotten may still be.
+func (a *Acquirer) packagePlaces(ctx context.Context, u *upstream, bases []remote.URL) (places, error) {
+	alternate, err := a.cfg.Meta.AlternateBases(ctx, u.Name)
+	if err != nil {
+		return places{}, err
+	}
+	p := places{bases: append(slices.Clone(bases), Foreign(alternate)...)}
+	var once sync.Mutex
+	var asked bool
+	var earlier []remote.URL
+	p.earlier = func(ctx context.Context) ([]remote.URL, error) {
+		once.Lock()
+		defer once.Unlock()
+		if asked {
+			return earlier, nil
+		}
+		all, err := a.cfg.Meta.EarlierAlternateBases(ctx, u.Name, alternate, MaxAlternateBases)
+		if err != nil {
+			return nil, err
+		}
+		asked = true
+		for _, url := range Foreign(all) {
+			if !slices.Contains(p.bases, url) {
+				earlier = append(earlier, url)
+			}
+		}
+		return earlier, nil
+	}
+	return p, nil
+}
+
+// Foreign makes URLs of the places at which the indices of a repository say that
+// packages are.
+func Foreign(list []string) []remote.URL {
+	out := remote.NewURLs(list...)
+	for i := range out {
+		out[i] = out[i].Foreign()
+	}
+	return out
+}
+
+// treeOf is the directory that file URLs may not leave: the first base that is one.
+func treeOf(bases []remote.URL) string {
+	for _, b := range bases {
+		if b.Scheme() == "file" {
+			return b.String() // no secret is in the path of a file
+		}
+	}
+	return ""
+}
+
+// below puts a directory in front of a path and its alternates.
+func below(dir string, paths []string) []string {
+	out := make([]string, len(paths))
+	for i, p := range paths {
+		out[i] = dir + strings.TrimPrefix(p, "/")
+	}
+	return out
+}

@@ -1,0 +1,74 @@
+package acquire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/meta"
+)
+
+// ErrNoSpace means that free space is below the configured reserve.
+var ErrNoSpace = errclass.New(errclass.Transient, "free space below the reserve")
+
+// CheckSpace fails when free space is below the reserve. ErrNoSpace.
+func (a *Acquirer) CheckSpace() error {
+	if a.cfg.Free == nil {
+		return nil
+	}
+	free, err := a.cfg.Free()
+	if err != nil {
+		return fmt.Errorf("free space: %w", err)
+	}
+	if free < a.cfg.Reserve {
+		return fmt.Errorf("%w: %d bytes free, %d reserved", ErrNoSpace, free, a.cfg.Reserve)
+	}
+	return nil
+}
+
+// Flush makes a batch durable whose blobs nothing refers to yet: should the work
+// be cut short, a later collection finds them. The batch holds them until the
+// caller has committed its references and discards it.
+func (a *Acquirer) Flush(ctx context.Context, batch cas.Batch) error { return a.Keep(ctx, batch, nil) }
+
+// Keep is Flush for a batch with acquired files, whose other digests it notes. A good
+// copy of a corrupt blob repairs it.
+func (a *Acquirer) Keep(ctx context.Context, batch cas.Batch, acquired []Acquired) error {
+	digests := batch.Digests()
+	if len(digests)+len(acquired) == 0 {
+		return nil
+	}
+	pending := make(map[cas.Digest]bool, len(digests))
+	for _, d := range digests {
+		pending[d] = true
+	}
+	var aliases []meta.Alias
+	for i := range acquired {
+		if d := acquired[i].Digest; !pending[d] {
+			digests = append(digests, d) // flushed already
+		}
+		aliases = append(aliases, acquired[i].aliases()...)
+	}
+	if err := a.cfg.Meta.NoteBlobs(ctx, digests, aliases, a.cfg.Now()); err != nil {
+		return err
+	}
+	if err := batch.Flush(ctx); err != nil {
+		return err
+	}
+	return a.ClearCorrupt(ctx, a.corruptOf(digests)...)
+}
+
+// Hold makes a batch hold a blob that is to be referenced, and brings it back
+// from the quarantine if a collection has taken it already. cas.ErrNotFound,
+// cas.ErrCorrupt.
+func (a *Acquirer) Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error {
+	if _, err := batch.Hold(ctx, d); !errors.Is(err, cas.ErrNotFound) {
+		return err
+	}
+	if err := a.cfg.Meta.NoteBlobs(ctx, []cas.Digest{d}, nil, a.cfg.Now()); err != nil {
+		return err
+	}
+	return a.cfg.Blobs.Restore(ctx, d)
+}

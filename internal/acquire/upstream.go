@@ -1,0 +1,97 @@
+package acquire
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/sign"
+)
+
+// upstream is a mirror as a place that files come from.
+type upstream struct {
+	config.Mirror
+	format Format
+	access *remote.Access // nil: no credentials
+	scope  *fetch.Scope
+
+	mu       sync.Mutex
+	keyring  *sign.Keyring
+	named    []remote.URL          // base URLs that a metalink or mirrorlist named
+	namedAsk time.Time             // when it was asked
+	serving  map[remote.URL]served // by base URL
+}
+
+// upstream finds a mirror by its name. config.ErrUnknownMirror.
+func (a *Acquirer) upstream(name string) (*upstream, error) {
+	if u := a.mirrors[name]; u != nil {
+		return u, nil
+	}
+	names := slices.Sorted(maps.Keys(a.mirrors))
+	return nil, fmt.Errorf("%w: %s (configured: %s)", config.ErrUnknownMirror, name, strings.Join(names, ", "))
+}
+
+// Keyring returns the keyring of a mirror, which is read once; nil where it has none.
+func (a *Acquirer) Keyring(mirror string) (*sign.Keyring, error) {
+	u, err := a.upstream(mirror)
+	if err != nil {
+		return nil, err
+	}
+	return u.loadKeyring()
+}
+
+func (u *upstream) loadKeyring() (*sign.Keyring, error) {
+	if len(u.Mirror.Keyring) == 0 {
+		return nil, nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.keyring != nil {
+		return u.keyring, nil
+	}
+	k, err := sign.LoadKeyring(u.Mirror.Keyring...)
+	if err != nil {
+		return nil, fmt.Errorf("keyring of mirror %s: %w", u.Name, err)
+	}
+	u.keyring = k
+	return k, nil
+}
+
+// namedFor is how long the base URLs that a metalink names are used before it is
+// asked again.
+const namedFor = 10 * time.Minute
+
+// baseURLs lists the base URLs of a mirror.
+func (a *Acquirer) baseURLs(ctx context.Context, u *upstream) ([]remote.URL, error) {
+	if urls := u.BaseURLs(); len(urls) > 0 {
+		return urls, nil
+	}
+	u.mu.Lock()
+	earlier, at := u.named, u.namedAsk
+	u.mu.Unlock()
+	if age := a.cfg.Now().Sub(at); age >= 0 && age < namedFor {
+		return earlier, nil
+	}
+	urls, err := u.format.BaseURLs(ctx, a.session(u, SessionOptions{}).Documents(remote.URL{}), u.Mirror)
+	switch {
+	case err != nil && len(earlier) > 0 && ctx.Err() == nil:
+		a.cfg.Log.Warn("using an earlier list of mirrors", "repo", u.Name, "err", err)
+		return earlier, nil // what they have is verified in any case
+	case err != nil:
+		return nil, err
+	}
+	for i := range urls {
+		urls[i] = urls[i].Trim()
+	}
+	u.mu.Lock()
+	u.named, u.namedAsk = urls, a.cfg.Now()
+	u.mu.Unlock()
+	return urls, nil
+}

@@ -1,0 +1,18 @@
+package mirror
+
+import "example.org/snapd/internal/acquire"
+
+// Names of package acquire that callers still know by their old place.
+type (
+	Progress     = acquire.Progress
+	Want         = acquire.File
+	FetchOptions = acquire.FetchOptions
+)
+
+// HoldBack is acquire.HoldBack.
+const HoldBack = acquire.HoldBack
+
+var (
+	ErrNoSpace     = acquire.ErrNoSpace
+	ErrCorruptBlob = acquire.ErrCorruptBlob
+)

@@ -1,0 +1,186 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+)
+
+// parallelRoots is how many suites are asked for at once.
+const parallelRoots = 4
+
+// fetchRoots fetches the roots of the configured suites, and refuses them where the
+// system clock cannot be right.
+func (a *attempt) fetchRoots(ctx context.Context) error {
+	a.p.SetPhase("checking signatures")
+	names, err := a.f.Suites(a.m)
+	if err != nil {
+		return err
+	}
+	a.suites = make([]*suiteSync, len(names))
+	eg, egctx := errgroup.WithContext(ctx)
+	eg.SetLimit(parallelRoots)
+	for i, name := range names {
+		a.suites[i] = &suiteSync{attempt: a, suite: name}
+		eg.Go(func() error {
+			r := &rootFetch{suiteSync: a.suites[i]}
+			if !a.history() {
+				r.head = a.head.Generations[name]
+			}
+			return r.run(egctx)
+		})
+	}
+	return a.checkClock(eg.Wait())
+}
+
+// rootFetch looks for the root of a suite.
+type rootFetch struct {
+	*suiteSync
+	head *meta.Generation // that the newest snapshot has; nil: none
+	errs []error          // why URLs were passed over
+}
+
+// run uses the first URL that has a root at least as new as ours: mirrors lag, and
+// only when all do is it a rollback. It sets root and url, or gen where nothing
+// changed.
+func (r *rootFetch) run(ctx context.Context) error {
+	// Another selection of the same root is fetched again.
+	reselect := r.head != nil && r.head.Selection != "" && r.head.Selection != selection(r.m)
+	var prev []repo.Doc
+	if r.head != nil && !reselect {
+		prev = r.documents(ctx)
+	}
+	for _, u := range r.candidates() {
+		root, err := r.f.FetchRoot(ctx, r.upstream.Documents(u), r.m, r.suite, prev, repo.VerifyParams{Keyring: r.kr, Now: r.now})
+		switch {
+		case errors.Is(err, repo.ErrNotModified):
+			r.gen = *r.head
+			r.warnOfPassed()
+			return nil
+		case err != nil:
+			r.errs = append(r.errs, err)
+			if ctx.Err() != nil {
+				return err
+			}
+			continue
+		case r.head != nil && root.Date.Before(r.head.Date):
+			r.errs = append(r.errs, fmt.Errorf("suite %s at %s: %w: its date is %s, the last sync's was %s", r.suite, u, repo.ErrRollback, stamp(root.Date), stamp(r.head.Date)))
+			continue
+		}
+		r.warnOfPassed()
+		r.use(ctx, root, u, reselect)
+		return nil
+	}
+	switch {
+	case len(r.errs) == 0:
+		return fmt.Errorf("suite %s: no further URL: %w", r.suite, repo.ErrMissing)
+	case r.head != nil && r.o.AcceptRollback && errors.Is(joined(r.errs), repo.ErrRollback):
+		return r.useOlder(ctx)
+	}
+	return joined(r.errs)
+}
+
+// candidates are the URLs that have not been found incomplete.
+func (r *rootFetch) candidates() []remote.URL {
+	return slices.DeleteFunc(slices.Clone(r.urls), func(u remote.URL) bool { return slices.Contains(r.passed, place{r.suite, u}) })
+}
+
+// documents are those held, which make the request conditional.
+func (r *rootFetch) documents(ctx context.Context) []repo.Doc {
+	docs, err := r.e.Documents(ctx, r.head)
+	if err != nil {
+		r.e.cfg.Log.Warn("documents held cannot be read, fetching them again", "repo", r.m.Name, "suite", string(r.suite), "err", err)
+		return nil
+	}
+	if r.attempt.head.Check.Error != "" {
+		// Upstream may have served a file that was refused. The repaired one may be
+		// older than the one held, and some servers would then answer that nothing
+		// changed.
+		for i := range docs {
+			docs[i].ETag, docs[i].LastModified = "", time.Time{}
+		}
+	}
+	return docs
+}
+
+// use sets the root, unless it is the one held.
+func (r *rootFetch) use(ctx context.Context, root *repo.Root, u remote.URL, reselect bool) {
+	same := r.head != nil && sameDocs(r.head, root.Docs)
+	if same && !reselect {
+		r.gen = *r.head
+		return
+	}
+	if r.head != nil && !same && root.Date.Equal(r.head.Date) && !r.listsAs(ctx, r.head, root) {
+		r.warn(fmt.Sprintf("suite %s: other content under the same date %s", r.suite, stamp(root.Date)))
+	}
+	r.root, r.url = root, u
+}
+
+// useOlder sets the root of the URL that has the newest, although it is older than
+// the one held. If none has a valid root, the errors of the URLs are the result.
+func (r *rootFetch) useOlder(ctx context.Context) error {
+	for _, u := range r.candidates() {
+		root, err := r.f.FetchRoot(ctx, r.upstream.Documents(u), r.m, r.suite, nil, repo.VerifyParams{Keyring: r.kr, Now: r.now})
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			continue // errs has it
+		}
+		if r.root == nil || root.Date.After(r.root.Date) {
+			r.root, r.url = root, u
+		}
+	}
+	if r.root == nil {
+		return joined(r.errs)
+	}
+	r.warn(fmt.Sprintf("suite %s: accepted an older state: its date is %s, the last sync's was %s", r.suite, stamp(r.root.Date), stamp(r.head.Date)))
+	return nil
+}
+
+// warnOfPassed says why URLs were passed over.
+func (r *rootFetch) warnOfPassed() {
+	for _, err := range r.errs {
+		if isSecurity(err) {
+			r.warn(err.Error())
+		}
+		r.e.cfg.Log.Warn("passed over a URL", "repo", r.m.Name, "suite", string(r.suite), "err", err)
+	}
+}
+
+// listsAs reports whether a root lists the same files as a stored generation:
+// InRelease in place of Release and Release.gpg, or a new signature.
+func (r *rootFetch) listsAs(ctx context.Context, g *meta.Generation, root *repo.Root) bool {
+	old, _, _, err := r.e.Root(ctx, g.Mirror, r.m.Type, g.Suite, g.Gen)
+	return err == nil && old.ValidUntil.Equal(root.ValidUntil) && slices.EqualFunc(old.Files, root.Files, func(a, b repo.Listed) bool {
+		return a.Path == b.Path && a.Size == b.Size && a.SHA256 == b.SHA256 && a.SHA512 == b.SHA512
+	})
+}
+
+// selection stands for what a mirror's configuration selects, in a few letters.
+func selection(m config.Mirror) string {
+	text := fmt.Sprintf("%q %q %t %q %t %t %t %q %q %t", m.Components, m.Architectures, m.Sources, m.Languages,
+		m.Contents, m.Udebs, m.Installer, m.Indices, m.Packages, m.Download == config.All)
+	return cas.Sum([]byte(text)).String()[:16]
+}
+
+// isSecurity reports whether an error may be an attack, and is never passed over
+// in silence.
+func isSecurity(err error) bool {
+	return errors.Is(err, sign.ErrBadSignature) || errors.Is(err, repo.ErrUntrusted)
+}
+
+func sameDocs(g *meta.Generation, docs []repo.Doc) bool {
+	return slices.EqualFunc(g.Docs, docs, func(a meta.Doc, b repo.Doc) bool { return a.Path == b.Path && a.SHA256 == cas.Sum(b.Data) })
+}

@@ -1,0 +1,356 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/acquire"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+// suiteSync is one suite of the snapshot that is being made.
+type suiteSync struct {
+	*attempt
+	suite repo.SuiteName
+	root  *repo.Root // nil: unchanged
+	url   remote.URL // that the root came from
+	gen   meta.Generation
+
+	dir     string // of the files that the root lists
+	groups  []repo.Group
+	stored  []*repo.Listed // the variant of each group that is stored; nil: none
+	stage   meta.Stage
+	last    *meta.Generation // sealed last; without one, an empty one
+	files   []repo.File      // that the root lists
+	aliases []meta.Alias     // SHA-512 of files that are known by SHA-256, too
+	changed int              // stanzas that differ from before
+}
+
+// run fetches and stages what the configuration selects of the root.
+func (s *suiteSync) run(ctx context.Context) error {
+	if err := s.plan(ctx); err != nil {
+		return err
+	}
+	if err := s.keepDocuments(ctx); err != nil {
+		return err
+	}
+	if err := s.keepProof(ctx); err != nil {
+		return err
+	}
+	if err := s.fetchGroups(ctx); err != nil {
+		return err
+	}
+	if err := s.readGroups(ctx); err != nil {
+		return err
+	}
+	if err := s.fetchExpanded(ctx); err != nil {
+		return err
+	}
+	if err := s.endIndices(ctx); err != nil {
+		return err
+	}
+	s.listFiles()
+	return nil
+}
+
+// plan selects groups of the root and begins the generation.
+func (s *suiteSync) plan(ctx context.Context) (err error) {
+	root := s.root
+	s.dir = s.f.SuiteDir(s.suite)
+	if s.groups, err = s.f.Plan(s.m, root); err != nil {
+		return err
+	}
+	if s.stage, err = s.e.cfg.Store.NewStage(ctx, s.m.Name, s.suite); err != nil {
+		return err
+	}
+	s.last, err = s.e.cfg.Store.LastGeneration(ctx, s.m.Name, s.suite)
+	if errors.Is(err, meta.ErrNotFound) {
+		s.last = &meta.Generation{}
+	} else if err != nil {
+		return err
+	}
+	s.gen = meta.Generation{
+		Mirror: s.m.Name, Suite: s.suite, Gen: s.stage.Gen(), Date: root.Date, ValidUntil: root.ValidUntil,
+		Selection: selection(s.m), Revision: root.Revision, Trust: root.Trust, Signers: root.Signers, ByHash: root.ByHash,
+		Undated: root.Undated, Warnings: slices.Clone(root.Warnings),
+	}
+	for _, g := range s.groups {
+		if g.Err != nil {
+			return g.Err
+		}
+		if g.Warning != "" {
+			s.gen.Warnings = append(s.gen.Warnings, g.Warning)
+		}
+	}
+	return nil
+}
+
+// keepDocuments stores the signed documents of the root, and those that are served
+// beside them.
+func (s *suiteSync) keepDocuments(ctx context.Context) (err error) {
+	if s.gen.Docs, err = s.putDocuments(ctx, s.root.Docs); err != nil {
+		return err
+	}
+	if c, ok := s.f.(repo.CompanionFetcher); ok {
+		docs := c.FetchCompanions(ctx, s.upstream.Documents(s.url), s.root, repo.VerifyParams{Keyring: s.kr, Now: s.now})
+		s.gen.Companions, err = s.putDocuments(ctx, docs)
+	}
+	return err
+}
+
+func (s *suiteSync) putDocuments(ctx context.Context, docs []repo.Doc) (out []meta.Doc, err error) {
+	for _, d := range docs {
+		info, err := cas.PutBatch(ctx, s.batch, d.Data, d.LastModified)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, meta.Doc{
+			File:         repo.File{Path: d.Path, Size: info.Size, SHA256: info.Digest},
+			LastModified: d.LastModified.UTC(), ETag: d.ETag, URL: d.URL,
+		})
+	}
+	return out, ctx.Err()
+}
+
+// keepProof stores the certificates that verified the root, or those of the whole
+// keyring where packages are signed by it, too, and the metalink that vouched
+// for the root.
+func (s *suiteSync) keepProof(ctx context.Context) (err error) {
+	kr := s.kr
+	if f, ok := s.f.(repo.PackageSigner); kr != nil && !(ok && f.SignsPackages() && s.m.CheckPackages()) {
+		var fprs []string
+		for _, k := range s.root.Signers {
+			fprs = append(fprs, k.Fingerprint)
+		}
+		if kr, err = kr.Filter(fprs...); err != nil {
+			return err
+		}
+	}
+	if kr != nil && kr.Len() > 0 {
+		info, err := cas.PutBatch(ctx, s.batch, kr.ExportArmored(), time.Time{})
+		if err != nil {
+			return err
+		}
+		s.gen.Certificates = info.Digest
+	}
+	if len(s.root.Metalink) > 0 {
+		info, err := cas.PutBatch(ctx, s.batch, s.root.Metalink, time.Time{})
+		if err != nil {
+			return err
+		}
+		s.gen.Metalink = info.Digest
+	}
+	return nil
+}
+
+// readGroups stages the package indices, and adds all groups to the generation.
+func (s *suiteSync) readGroups(ctx context.Context) error {
+	s.p.SetPhase("reading indices of " + string(s.suite))
+	for i, g := range s.groups {
+		if s.stored[i] == nil {
+			continue
+		}
+		kept := meta.Group{Index: g.Index, Component: g.Component, Arch: g.Arch, Packages: g.Packages, Form: *s.stored[i], Plain: plainOf(g), Also: g.Also}
+		if g.Packages {
+			if err := s.stageIndex(ctx, g, &kept); err != nil {
+				return err
+			}
+		}
+		s.gen.Groups = append(s.gen.Groups, kept)
+	}
+	return nil
+}
+
+// stageIndex stages one index and counts its stanzas, unless it is as it was.
+func (s *suiteSync) stageIndex(ctx context.Context, g repo.Group, kept *meta.Group) error {
+	dirty, err := s.stage.Dirty(ctx, g.Index)
+	if err != nil {
+		return err
+	}
+	if old := groupOf(s.last, g.Index); old != nil && old.Packages && !dirty && sameContent(old, kept) && !s.alsoChanged(g) {
+		kept.Count, kept.Sources, kept.Unusable, kept.FirstUnusable = old.Count, old.Sources, old.Unusable, old.FirstUnusable
+		for _, base := range s.last.AlternateBases {
+			if !slices.Contains(s.gen.AlternateBases, base) {
+				s.gen.AlternateBases = append(s.gen.AlternateBases, base)
+			}
+		}
+	} else if err := s.readIndex(ctx, g, kept); err != nil {
+		return err
+	}
+	s.gen.Sources += kept.Sources
+	s.gen.Packages += kept.Count - kept.Sources - kept.Unusable
+	if w := unusableWarning(kept); w != "" {
+		s.gen.Warnings = append(s.gen.Warnings, w)
+	}
+	return nil
+}
+
+// readIndex stages every record of an index.
+func (s *suiteSync) readIndex(ctx context.Context, g repo.Group, kept *meta.Group) error {
+	if err := s.stage.Begin(ctx, g.Index); err != nil {
+		return err
+	}
+	known := &sha512Files{s: s, add: func(ctx context.Context, r *repo.Record) error {
+		noteRecord(kept, r)
+		return s.stage.Add(ctx, r)
+	}}
+	err := s.f.Read(ctx, s.root, g, kept.Form, s.openStored, func(r *repo.Record) error {
+		if err := s.addAlternateBase(r.AlternateBases); err != nil {
+			return err
+		}
+		return known.put(ctx, r)
+	})
+	if err == nil {
+		err = known.flush(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("index %s%s: %w", s.dir, kept.Form.Path, err)
+	}
+	records, changed, err := s.stage.End(ctx)
+	if err != nil {
+		return err
+	}
+	kept.Count = records
+	s.changed += changed
+	return nil
+}
+
+// openStored opens the stored variant of a group, under the name of any variant.
+func (s *suiteSync) openStored(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
+	for i, g := range s.groups {
+		if s.stored[i] != nil && slices.ContainsFunc(g.Forms, func(v repo.Listed) bool { return v.Path == l.Path }) {
+			return s.e.cfg.Blobs.Open(ctx, s.stored[i].SHA256)
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", l.Path, repo.ErrMissing)
+}
+
+// addAlternateBase notes a further base URL below which packages are.
+func (s *suiteSync) addAlternateBase(base string) error {
+	base = strings.TrimRight(base, "/")
+	if base == "" || slices.Contains(s.gen.AlternateBases, base) {
+		return nil
+	}
+	if len(s.gen.AlternateBases) == acquire.MaxAlternateBases {
+		return fmt.Errorf("%w: packages stand at more than %d places, %s the last", repo.ErrMalformed, acquire.MaxAlternateBases, base)
+	}
+	s.gen.AlternateBases = append(s.gen.AlternateBases, base)
+	return nil
+}
+
+// endIndices ends the indices that the root no longer has.
+func (s *suiteSync) endIndices(ctx context.Context) error {
+	left, err := s.stage.Indices(ctx)
+	if err != nil {
+		return err
+	}
+	for _, index := range left {
+		if g := groupOf(&s.gen, index); g != nil && g.Packages {
+			continue
+		}
+		if err := s.stage.Begin(ctx, index); err != nil {
+			return err
+		}
+		if _, _, err := s.stage.End(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listFiles gathers what the root lists, by SHA-256.
+func (s *suiteSync) listFiles() {
+	stored := map[string]*repo.Listed{}
+	for _, l := range s.stored {
+		if l != nil {
+			stored[l.Path] = l
+		}
+	}
+	for _, l := range s.root.Files {
+		if t := stored[l.Path]; t != nil && l.SHA256.IsZero() {
+			l.SHA256 = t.SHA256
+		}
+		if l.SHA256.IsZero() {
+			continue
+		}
+		s.files = append(s.files, repo.File{Path: s.dir + l.Path, Size: l.Size, SHA256: l.SHA256})
+		if l.SHA512 != "" {
+			s.aliases = append(s.aliases, meta.Alias{Algo: meta.AliasSHA512, Other: []byte(l.SHA512), SHA256: l.SHA256})
+		}
+	}
+}
+
+// noteRecord counts a record of an index.
+func noteRecord(g *meta.Group, r *repo.Record) {
+	switch r.Kind {
+	case repo.KindSource:
+		g.Sources++
+	case repo.KindUnusable:
+		if g.Unusable++; g.Unusable == 1 {
+			g.FirstUnusable = strings.Join(strings.Fields(r.Name+" "+r.Version+" "+r.Arch), " ") + ": " + r.Reason
+		}
+	}
+}
+
+// unusableWarning says which stanzas of an index are left out, or nothing.
+func unusableWarning(g *meta.Group) string {
+	switch g.Unusable {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("%s: 1 stanza that no client can install is left out (%s)", g.Index, g.FirstUnusable)
+	}
+	return fmt.Sprintf("%s: %d stanzas that no client can install are left out (the first: %s)", g.Index, g.Unusable, g.FirstUnusable)
+}
+
+// groupOf finds a group of a generation; nil when it has none.
+func groupOf(g *meta.Generation, index string) *meta.Group {
+	for i := range g.Groups {
+		if g.Groups[i].Index == index {
+			return &g.Groups[i]
+		}
+	}
+	return nil
+}
+
+// plainOf is the plain variant of a group, where the root lists one.
+func plainOf(g repo.Group) repo.Listed {
+	for _, f := range g.Forms {
+		if f.Path == g.Index {
+			f.Alternates = nil
+			return f
+		}
+	}
+	return repo.Listed{}
+}
+
+// sameContent compares two generations of an index: by the plain digest where
+// both list it, since compressions may differ.
+func sameContent(a, b *meta.Group) bool {
+	if !a.Plain.SHA256.IsZero() && !b.Plain.SHA256.IsZero() {
+		return a.Plain.SHA256 == b.Plain.SHA256
+	}
+	return a.Form.SHA256 == b.Form.SHA256
+}
+
+// alsoChanged reports whether a group that is read together with g differs from
+// before.
+func (s *suiteSync) alsoChanged(g repo.Group) bool {
+	for i := range s.groups {
+		if s.stored[i] == nil || !slices.Contains(g.Also, s.groups[i].Index) {
+			continue
+		}
+		if old := groupOf(s.last, s.groups[i].Index); old == nil || old.Form.SHA256 != s.stored[i].SHA256 {
+			return true
+		}
+	}
+	return false
+}

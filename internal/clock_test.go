@@ -20,7 +20,7 @@ var realTime = map[string]string{
 	"fetch":                "waits and pauses",
 	"mirror/clock.go":      "the machine's monotonic clock, which the system clock is compared with",
 	"control/usage.go":     "age of a number in memory",
-	"httpd/content.go":     "deadlines of connections",
+	"httpd/body.go":        "deadlines of connections",
 	"httpd/control.go":     "how often progress is reported",
 	"httpd/fast.go":        "durations for the metrics",
 	"httpd/fastfile":       "deadlines of connections",

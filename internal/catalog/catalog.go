@@ -7,7 +7,6 @@ package catalog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -34,10 +33,10 @@ var (
 	// ErrNameTaken means that a name cannot be given to a freeze or recording.
 	ErrNameTaken = errclass.New(errclass.Usage, "name is taken")
 	// ErrStopped means that a recording accepts no more requests.
-	ErrStopped = errors.New("the recording has been stopped")
+	ErrStopped = errclass.New(errclass.Conflict, "the recording has been stopped")
 	// ErrNoUpstreamIndices means that a freeze has none of upstream's indices,
 	// since it was imported.
-	ErrNoUpstreamIndices = errors.New("it has no upstream indices")
+	ErrNoUpstreamIndices = errclass.New(errclass.NotFound, "it has no upstream indices")
 )
 
 // Metadata is what a Catalog reads.

@@ -65,13 +65,13 @@ func (c *Catalog) FrozenEntry(ctx context.Context, fr *meta.Frozen, p string) (E
 		return e, err
 	}
 	name, rest, slash := strings.Cut(p, "/")
-	i := fr.Index(name)
+	i := fr.MirrorIndex(name)
 	if i < 0 {
 		return Entry{}, fmt.Errorf("%s in frozen snapshot %s: %w", name, fr.Name, meta.ErrNotFound)
 	}
 	m := &frozenMirror{Catalog: c, fr: fr, part: &fr.Mirrors[i]}
 	if m.part.Whole {
-		m.upstream = fr.Upstream(i)
+		m.upstream = fr.View(i)
 	}
 	if slash && rest != "" && !strings.HasSuffix(rest, "/") {
 		f, err := m.lookup(ctx, rest)
@@ -287,7 +287,7 @@ func (m *frozenMirror) serves(ctx context.Context, p string, dir bool) (bool, er
 func (c *Catalog) Replay(ctx context.Context, fr *meta.Frozen, i int, p string) (*Found, error) {
 	m := &fr.Mirrors[i]
 	notFound := fmt.Errorf("%s in frozen snapshot %s: %w", p, fr.Name, meta.ErrNotFound)
-	upstream := fr.Upstream(i)
+	upstream := fr.View(i)
 	if upstream == nil {
 		return nil, fmt.Errorf("frozen snapshot %s: %w", fr.Name, ErrNoUpstreamIndices)
 	}

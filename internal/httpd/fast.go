@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/httpd/fastfile"
 )
 
@@ -28,8 +27,8 @@ func (s *Server) AnswerFast(c *fastfile.Conn, target []byte) (bool, error) {
 		return false, nil
 	}
 	start := time.Now()
-	if data, release := s.small(e); data != nil {
-		defer release()
+	if data, counted := s.small(e); data != nil {
+		defer s.memory.Add(-counted)
 		return true, s.sendFast(c, e, a, data, start)
 	}
 	buf := blocks.Get().(*[block]byte)
@@ -63,25 +62,4 @@ func (e *entity) fastHead() []byte {
 	)
 	e.head.Store(&b)
 	return b
-}
-
-// readSmall reads a small blob that is stored and was read whole before; nil
-// where it is to be sent another way.
-func (s *Server) readSmall(e *entity, buf *[block]byte) []byte {
-	size := e.found.Size
-	store, ok := s.blobs().(smallReader)
-	if !ok || size >= block || s.cfg.Conf.Server.Accel != "" || !s.checked.has(e.found.Digest) {
-		return nil
-	}
-	n, err := store.ReadInto(e.found.Digest, buf[:])
-	if err != nil || int64(n) != size {
-		return nil
-	}
-	return buf[:n]
-}
-
-// smallReader is a store that reads a small blob with few system calls, see
-// cas.Dir.ReadInto.
-type smallReader interface {
-	ReadInto(d cas.Digest, buf []byte) (int, error)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"example.org/snapd/internal/control"
-	"example.org/snapd/internal/meta/bolt"
 )
 
 // metrics are what /metrics tells, in a registry of their own.
@@ -122,28 +121,34 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBlobs, float64(u.Blobs))
 		gauge(descBlobBytes, float64(u.BlobBytes))
 	}
-	err := s.view(context.Background(), func(tx *bolt.Tx) error {
-		bad, err := tx.CorruptBlobs()
-		if err != nil {
-			return err
-		}
-		gauge(descDamaged, float64(len(bad)))
-		frozen, err := tx.Frozens()
-		if err != nil {
-			return err
-		}
-		gauge(descFrozen, float64(len(frozen)))
-		for _, m := range s.e.Mirrors() {
-			if c := tx.LastCheck(m.Name); !c.OK.IsZero() {
-				gauge(descSuccess, float64(c.OK.Unix()), m.Name)
-			}
-			if snap, err := tx.Latest(m.Name); err == nil {
-				gauge(descSnapshots, float64(snap.Timestamp.Unix()), m.Name)
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := c.collectMetadata(context.Background(), gauge); err != nil {
 		s.log.Warn("collect metrics", "err", err)
 	}
+}
+
+func (c *stateCollector) collectMetadata(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) error {
+	corrupt, err := c.s.meta.CorruptBlobs(ctx)
+	if err != nil {
+		return err
+	}
+	gauge(descDamaged, float64(len(corrupt)))
+	freezes, err := c.s.meta.Freezes(ctx)
+	if err != nil {
+		return err
+	}
+	gauge(descFrozen, float64(len(freezes)))
+	var names []string
+	for _, m := range c.s.e.Mirrors() {
+		names = append(names, m.Name)
+	}
+	states, err := c.s.meta.MirrorStates(ctx, names)
+	for _, st := range states {
+		if ok := st.Check.OK; !ok.IsZero() {
+			gauge(descSuccess, float64(ok.Unix()), st.Mirror)
+		}
+		if st.Latest != nil {
+			gauge(descSnapshots, float64(st.Latest.Timestamp.Unix()), st.Mirror)
+		}
+	}
+	return err
 }

@@ -15,12 +15,11 @@ import (
 	"github.com/gorilla/mux"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 )
 
 //go:embed pages
@@ -114,7 +113,7 @@ func (s *Server) ready(ctx context.Context) error {
 	if s.stopped.Load() {
 		return errors.New("stopping")
 	}
-	if err := s.view(ctx, func(tx *bolt.Tx) error { tx.Meta("clean"); return nil }); err != nil {
+	if _, err := s.meta.Mirrors(ctx); err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
 	return nil
@@ -235,31 +234,25 @@ func filesOf(snap *meta.Snapshot) string {
 func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
 	name := vars["mirror"]
 	detail, err := p.s.control.Mirror(ctx, &api.MirrorRef{Mirror: name})
-	if errors.Is(err, mirror.ErrUnknown) {
+	if errors.Is(err, catalog.ErrUnknownMirror) {
 		// Configured no more, but its history is here.
 		detail = &api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}
-		err = p.s.view(ctx, func(tx *bolt.Tx) error {
-			last, err := tx.Latest(name)
-			if err == nil {
-				detail.Type, detail.Latest = last.Type, last.ID()
-			}
-			return err
-		})
+		var last *meta.Snapshot
+		if last, err = p.s.meta.Latest(ctx, name); err == nil {
+			detail.Type, detail.Latest = last.Type, last.ID()
+		}
 	}
 	if err != nil {
 		return page{}, err
 	}
 	var before time.Time
 	if v := r.URL.Query().Get("before"); v != "" {
-		if before, err = mirror.ParseTimestamp(v); err != nil {
+		if before, err = catalog.ParseTimestamp(v); err != nil {
 			return page{}, err
 		}
 	}
-	var snaps []*meta.Snapshot
-	if err := p.s.view(ctx, func(tx *bolt.Tx) (err error) {
-		snaps, err = tx.Snapshots(name, before, pageSnapshots+1)
-		return err
-	}); err != nil {
+	snaps, err := p.s.meta.SnapshotsBefore(ctx, name, before, pageSnapshots+1)
+	if err != nil {
 		return page{}, err
 	}
 	var rows []snapshotRow
@@ -288,25 +281,6 @@ type packageRow struct {
 	Known bool // there is a page of the package
 }
 
-// known tells which package names have a page: an imported freeze may have
-// packages that no mirror here ever had.
-func (p *pages) known(ctx context.Context, names []string) (map[string]bool, error) {
-	out := map[string]bool{}
-	err := p.s.view(ctx, func(tx *bolt.Tx) error {
-		mirrors := tx.Mirrors()
-		for _, n := range names {
-			for _, m := range mirrors {
-				tx.Names(m, n, func(found string) bool {
-					out[n] = out[n] || found == n
-					return false
-				})
-			}
-		}
-		return nil
-	})
-	return out, err
-}
-
 func fileHref(base, p string) string { return base + (&url.URL{Path: p}).EscapedPath() }
 
 func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
@@ -329,51 +303,20 @@ func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]s
 // named lists the packages of a snapshot whose names have a prefix, from a name
 // on, and the name to go on from.
 func (p *pages) named(ctx context.Context, snap *meta.Snapshot, prefix, from string) (rows []packageRow, next string, err error) {
-	for {
-		const lookedAt = 500 // names, in one transaction
-		more := false
-		err := p.s.view(ctx, func(tx *bolt.Tx) error {
-			var names []string
-			tx.Names(snap.Mirror, from, func(name string) bool {
-				if !strings.HasPrefix(name, prefix) {
-					return false
-				}
-				if len(names) == lookedAt {
-					from, more = name, true
-					return false
-				}
-				names = append(names, name)
-				return true
-			})
-			for _, n := range names {
-				if len(rows) >= pagePackages {
-					next, more = n, false
-					return nil
-				}
-				facts, err := tx.ByName(snap.Mirror, n)
-				if err != nil {
-					return err
-				}
-				for _, f := range facts {
-					places, err := tx.PlacesAt(snap, f.PID)
-					if err != nil {
-						return err
-					}
-					if len(places) > 0 {
-						pk := control.PackageOf(snap.Mirror, meta.Entry{Fact: f, Places: places})
-						rows = append(rows, packageRow{pk, fileHref(filesOf(snap), pk.Path), true})
-					}
-				}
-			}
-			return nil
-		})
-		if err != nil || !more || next != "" {
-			return rows, next, err
+	for next = from; len(rows) < pagePackages; {
+		var found []meta.Entry
+		if found, next, err = p.s.meta.PackagesNamed(ctx, snap, prefix, next, pagePackages-len(rows)); err != nil {
+			return nil, "", err
 		}
-		if len(rows) >= pagePackages {
-			return rows, from, nil
+		for _, en := range found {
+			pk := control.PackageOf(snap.Mirror, en)
+			rows = append(rows, packageRow{pk, fileHref(filesOf(snap), pk.Path), true})
+		}
+		if next == "" {
+			break
 		}
 	}
+	return rows, next, nil
 }
 
 var errEnough = errors.New("enough")
@@ -398,8 +341,8 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		{base, "files"}, {base + "manifest.json", "manifest.json"}, {base + "manifest.json.asc", "signature"},
 		{base + "provenance.json", "provenance.json"},
 	}
-	for _, c := range p.s.clientConfigs(ref.Frozen) {
-		links = append(links, link{base + c.path, c.title})
+	for _, c := range p.s.e.ClientConfigs(ref.Frozen) {
+		links = append(links, link{base + c.Path, c.Title})
 	}
 	links = append(links, link{base + "key.asc", "key"})
 	if f := ref.Frozen.ProvSignature; !f.SHA256.IsZero() {
@@ -428,7 +371,7 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 	for i := range rows {
 		names[i] = rows[i].Name
 	}
-	known, err := p.known(ctx, names)
+	known, err := p.s.meta.KnownNames(ctx, names)
 	for i := range rows {
 		rows[i].Known = known[rows[i].Name]
 	}
@@ -484,7 +427,7 @@ func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) 
 			part.Entries = append(part.Entries, diffRow{DiffEntry: e})
 			names = append(names, e.Name)
 		}
-		known, err := p.known(ctx, names)
+		known, err := p.s.meta.KnownNames(ctx, names)
 		if err != nil {
 			return page{}, err
 		}

@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/freeze"
-	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/sign"
 )
@@ -36,6 +36,7 @@ type Server struct {
 	cfg     Config
 	control *control.Control
 	e       *mirror.Engine
+	meta    meta.Catalog
 	log     *slog.Logger
 	now     func() time.Time
 	metrics *metrics
@@ -62,7 +63,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Now = time.Now
 	}
 	s := &Server{
-		cfg: cfg, control: cfg.Control, e: cfg.Engine, log: cfg.Log, now: cfg.Now,
+		cfg: cfg, control: cfg.Control, e: cfg.Engine, meta: cfg.Engine.Store(), log: cfg.Log, now: cfg.Now,
 		cache: newCache(int64(cfg.Conf.Server.CacheSize)), lookups: newLookups(), checked: newCheckedSet(),
 		fetches: make(chan struct{}, 16),
 	}
@@ -94,11 +95,6 @@ func (s *Server) background(f func(ctx context.Context)) {
 		defer s.running.Done()
 		f(s.base)
 	}()
-}
-
-// view runs f in a short read transaction.
-func (s *Server) view(ctx context.Context, f func(*bolt.Tx) error) error {
-	return s.e.Store().View(ctx, f)
 }
 
 func (s *Server) blobs() cas.Store { return s.e.Blobs() }

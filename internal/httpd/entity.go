@@ -1,0 +1,107 @@
+package httpd
+
+import (
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
+)
+
+// entity is what one URL answers. It is not changed once it is made.
+type entity struct {
+	found  *catalog.Found
+	data   []byte // bodies that are no blobs
+	frozen bool   // every blob of it must be here
+
+	// Values of headers, ready to be put into the map.
+	etag, modified, ctype, control, length []string
+	mod                                    time.Time
+	head                                   atomic.Pointer[[]byte] // see fastHead
+}
+
+var (
+	acceptRanges   = []string{"bytes"}
+	noSniff        = []string{"nosniff"}
+	cacheImmutable = []string{"public, max-age=31536000, immutable"}
+	cacheNone      = []string{"no-cache"}
+)
+
+// newEntity describes what was found, served under a name that ends in p.
+func newEntity(f *catalog.Found, p string, immutable bool) *entity {
+	e := &entity{found: f, ctype: contentType(p), control: cacheNone, mod: f.Modified.UTC().Truncate(time.Second)}
+	if immutable {
+		e.control = cacheImmutable
+	}
+	if !f.Digest.IsZero() {
+		e.etag = []string{`"` + f.Digest.String() + `"`}
+	}
+	if f.Size >= 0 {
+		e.length = []string{strconv.FormatInt(f.Size, 10)}
+	}
+	if e.mod.Unix() > 0 {
+		e.modified = []string{e.mod.Format(http.TimeFormat)}
+	} else {
+		e.mod = time.Time{}
+	}
+	return e
+}
+
+// newBytes describes a body that is made here.
+func newBytes(data []byte, ctype string, modified time.Time) *entity {
+	e := newEntity(&catalog.Found{Size: int64(len(data)), Digest: cas.Sum(data), Modified: modified}, "", false)
+	e.ctype = []string{ctype}
+	e.data = data
+	if e.data == nil {
+		e.data = []byte{}
+	}
+	return e
+}
+
+// blobEntity describes a stored blob.
+func blobEntity(d cas.Digest, size int64, modified time.Time, p string, immutable bool) *entity {
+	f := &catalog.Found{Size: size, Digest: d, Modified: modified}
+	f.Want.Listed.Path, f.Want.Listed.Size, f.Want.Listed.SHA256 = p, size, d
+	return newEntity(f, p, immutable)
+}
+
+const (
+	textPlain = "text/plain; charset=utf-8"
+	textHTML  = "text/html; charset=utf-8"
+	keyType   = "application/pgp-keys"
+)
+
+var contentTypes = map[string][]string{
+	".deb": {"application/vnd.debian.binary-package"}, ".udeb": {"application/vnd.debian.binary-package"},
+	".rpm": {"application/x-rpm"}, ".drpm": {"application/x-rpm"},
+	".xz": {"application/x-xz"}, ".gz": {"application/gzip"}, ".bz2": {"application/x-bzip2"},
+	".zst": {"application/zstd"}, ".lz4": {"application/x-lz4"}, ".zck": {"application/octet-stream"},
+	".xml": {"text/xml"}, ".json": {"application/json"}, ".asc": {"application/pgp-signature"},
+	".gpg": {"application/pgp-signature"}, ".sig": {"application/pgp-signature"}, ".pgp": {"application/pgp-signature"},
+	".dsc": {textPlain}, ".changes": {textPlain}, ".txt": {textPlain}, ".yml": {"application/yaml"}, ".yaml": {"application/yaml"},
+	".iso": {"application/x-iso9660-image"}, ".sqlite": {"application/vnd.sqlite3"}, ".png": {"image/png"}, ".svg": {"text/plain"},
+}
+
+var (
+	octets = []string{"application/octet-stream"}
+	plain  = []string{textPlain}
+)
+
+func contentType(p string) []string {
+	base := path.Base(p)
+	if t, ok := contentTypes[path.Ext(base)]; ok {
+		return t
+	}
+	switch base {
+	case "InRelease", "Release", "Packages", "Sources", "Index", "SHA256SUMS", "MD5SUMS", ".treeinfo", "treeinfo":
+		return plain
+	}
+	if strings.HasPrefix(base, "Translation-") || strings.HasPrefix(base, "Contents-") {
+		return plain
+	}
+	return octets
+}

@@ -1,0 +1,124 @@
+package httpd
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/meta"
+)
+
+// proxy answers the absolute form, GET http://upstream/path, for configured
+// upstreams. The user of Proxy-Authorization names a recording or a freeze; the
+// password, if any, is not looked at. Clients without a name are asked for one.
+func (s *Server) proxy(w *response, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		s.refuseProxy(w, "%s is not offered, only GET and HEAD of the configured mirrors by http", clipText(r.Method))
+		return
+	}
+	if r.URL.Scheme != "http" {
+		s.refuseProxy(w, "%s is not offered, only http", clipText(r.URL.Scheme))
+		return
+	}
+	p, ok := cleanPath(r.URL.Path)
+	if !ok {
+		s.notFound(w, r)
+		return
+	}
+	candidates := s.e.Upstreams(r.URL.Host, p)
+	if len(candidates) == 0 {
+		s.refuseProxy(w, "http://%s%s belongs to no configured mirror", clipText(r.URL.Host), clipText(p))
+		return
+	}
+	name, ok := proxyUser(r)
+	if !ok {
+		// Many clients name nobody before they are asked to.
+		w.Header().Set("Proxy-Authenticate", `Basic realm="name of a recording or frozen snapshot", charset="UTF-8"`)
+		w.Header()["Cache-Control"] = cacheNone
+		s.text(w, http.StatusProxyAuthRequired, "proxy: no name: write it into the proxy's URL, http://NAME:x@"+s.cfg.Conf.Server.Listen+" (some clients send no name without a password; any will do)\n")
+		return
+	}
+	fr, err := s.meta.Freeze(r.Context(), name)
+	if err == nil {
+		s.replay(w, r, fr, candidates)
+		return
+	}
+	if !errors.Is(err, meta.ErrNotFound) {
+		s.fail(w, r, err, false)
+		return
+	}
+	rec, err := s.e.RunningRecording(r.Context(), name)
+	if errors.Is(err, meta.ErrNotFound) {
+		s.refuseProxy(w, "there is no recording or frozen snapshot %q", clipText(name))
+		return
+	} else if err != nil {
+		s.failRecord(w, r, err)
+		return
+	}
+	for _, c := range candidates {
+		if rec.Pin(c.Mirror) >= 0 {
+			s.recorded(w, r, rec, c, p)
+			return
+		}
+	}
+	s.refuseProxy(w, "recording %s shows no mirror %s", name, candidates[0].Mirror)
+}
+
+func (s *Server) refuseProxy(w *response, format string, args ...any) {
+	w.Header()["Cache-Control"] = cacheNone
+	s.text(w, http.StatusForbidden, "proxy: "+fmt.Sprintf(format, args...)+"\n")
+}
+
+// replay answers from upstream's own indices and signatures that a freeze rests on,
+// and serves only its own packages.
+func (s *Server) replay(w *response, r *http.Request, fr *meta.Frozen, candidates []catalog.Upstream) {
+	for _, c := range candidates {
+		i := fr.MirrorIndex(c.Mirror)
+		if i < 0 {
+			continue
+		}
+		f, err := s.e.Replay(r.Context(), fr, i, c.Path)
+		if errors.Is(err, catalog.ErrNoUpstreamIndices) {
+			s.text(w, http.StatusForbidden, "proxy: frozen snapshot "+fr.Name+" was imported: it has no upstream indices to replay\n")
+			return
+		} else if err != nil {
+			s.fail(w, r, err, false)
+			return
+		}
+		e := newEntity(f, c.Path, false)
+		e.frozen = f.Package != nil
+		s.serve(w, r, e, nil)
+		return
+	}
+	s.refuseProxy(w, "frozen snapshot %s holds nothing of mirror %s", fr.Name, candidates[0].Mirror)
+}
+
+// proxyUser is the user of a Basic Proxy-Authorization (RFC 7617).
+func proxyUser(r *http.Request) (string, bool) {
+	kind, cred, ok := strings.Cut(r.Header.Get("Proxy-Authorization"), " ")
+	if !ok || !strings.EqualFold(kind, "Basic") {
+		return "", false
+	}
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(cred))
+	if err != nil {
+		return "", false
+	}
+	user, _, _ := strings.Cut(string(raw), ":")
+	return user, user != ""
+}
+
+// clipText shortens and quotes text of a request for an answer.
+func clipText(t string) string {
+	if len(t) > 200 {
+		t = t[:200] + "…"
+	}
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return '?'
+		}
+		return c
+	}, t)
+}

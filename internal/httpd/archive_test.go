@@ -335,3 +335,33 @@ func TestReleaseBesideInRelease(t *testing.T) {
 		t.Errorf("the frozen Release.gpg is upstream's: status %d", a.StatusCode)
 	}
 }
+
+// The plain variant of an index that upstream lists by SHA-512 alone, and that is
+// stored compressed, is made when it is asked for, by HEAD as well.
+func TestPlainIndexBySHA512(t *testing.T) {
+	for _, method := range []string{"HEAD", "GET"} {
+		s := newSite(t, nil)
+		suite := s.Archive.Default()
+		suite.Compressions, suite.Digests = []string{".xz"}, []string{"SHA512"}
+		s.Archive.Add(pkg("a", "1"))
+		s.publish()
+		path := "/archive/debian/" + s.sync() + "/dists/stable/main/binary-amd64/Packages"
+		s.Archive.Requests()
+		first := s.raw(method + " " + path)
+		if first.StatusCode != 200 || first.Header.Get("Etag") == "" || first.ContentLength <= 0 {
+			t.Errorf("%s: %d, %v", method, first.StatusCode, first.Header)
+		}
+		for range 2 {
+			a := s.get(path)
+			if a.StatusCode != 200 || !strings.HasPrefix(a.body, "Package: a\n") || a.Header.Get("Etag") != first.Header.Get("Etag") || a.ContentLength != first.ContentLength {
+				t.Errorf("after %s: %d, %v, %q", method, a.StatusCode, a.Header, a.body)
+			}
+			if want := `"` + cas.Sum([]byte(a.body)).String() + `"`; a.Header.Get("Etag") != want {
+				t.Errorf("after %s: tag %s, expected %s", method, a.Header.Get("Etag"), want)
+			}
+		}
+		if r := s.Archive.Requests(); len(r) != 0 {
+			t.Errorf("%s: upstream was asked for %v", method, r)
+		}
+	}
+}

@@ -17,7 +17,6 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 )
@@ -303,13 +302,17 @@ func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]s
 // named lists the packages of a snapshot whose names have a prefix, from a name
 // on, and the name to go on from.
 func (p *pages) named(ctx context.Context, snap *meta.Snapshot, prefix, from string) (rows []packageRow, next string, err error) {
+	components, err := p.s.e.Components(ctx, snap)
+	if err != nil {
+		return nil, "", err
+	}
 	for next = from; len(rows) < pagePackages; {
 		var found []meta.Entry
 		if found, next, err = p.s.meta.PackagesNamed(ctx, snap, prefix, next, pagePackages-len(rows)); err != nil {
 			return nil, "", err
 		}
 		for _, en := range found {
-			pk := control.PackageOf(snap.Mirror, en)
+			pk := components.Package(snap.Mirror, en)
 			rows = append(rows, packageRow{pk, fileHref(filesOf(snap), pk.Path), true})
 		}
 		if next == "" {

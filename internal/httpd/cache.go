@@ -14,7 +14,7 @@ const maxCached = 256 << 10
 // entryCost is what a cached body costs beside its bytes, about.
 const entryCost = 256
 
-// cache keeps small blobs, least recently used out first. Their digests were
+// cache keeps small blobs and drops the least recently used. Their digests were
 // checked when they were read.
 type cache struct {
 	mu    sync.Mutex
@@ -65,7 +65,7 @@ func (c *cache) put(d cas.Digest, data []byte) {
 	}
 }
 
-// drop forgets a blob that turned out to be damaged on disk.
+// drop forgets a blob that is corrupt on disk.
 func (c *cache) drop(d cas.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,7 +79,7 @@ func (c *cache) drop(d cas.Digest) {
 // maxLookups bounds the look-ups that are remembered: twice so many.
 const maxLookups = 16 << 10
 
-// lookups remembers what stands under a request's path for one epoch. The two
+// lookups remembers for one epoch what the targets of requests stand for. The two
 // halves make it forget what was not asked for lately.
 type lookups struct {
 	mu       sync.RWMutex

@@ -31,7 +31,7 @@ var (
 	cacheNone      = []string{"no-cache"}
 )
 
-// newEntity describes what was found, served under a name that ends in p.
+// newEntity describes a file that was found, served under a name that ends in p.
 func newEntity(f *catalog.Found, p string, immutable bool) *entity {
 	e := &entity{found: f, ctype: contentType(p), control: cacheNone, mod: f.Modified.UTC().Truncate(time.Second)}
 	if immutable {
@@ -51,7 +51,7 @@ func newEntity(f *catalog.Found, p string, immutable bool) *entity {
 	return e
 }
 
-// newBytes describes a body that is made here.
+// newBytes describes a body that was made here.
 func newBytes(data []byte, ctype string, modified time.Time) *entity {
 	e := newEntity(&catalog.Found{Size: int64(len(data)), Digest: cas.Sum(data), Modified: modified}, "", false)
 	e.ctype = []string{ctype}
@@ -60,13 +60,6 @@ func newBytes(data []byte, ctype string, modified time.Time) *entity {
 		e.data = []byte{}
 	}
 	return e
-}
-
-// blobEntity describes a stored blob.
-func blobEntity(d cas.Digest, size int64, modified time.Time, p string, immutable bool) *entity {
-	f := &catalog.Found{Size: size, Digest: d, Modified: modified}
-	f.Want.Listed.Path, f.Want.Listed.Size, f.Want.Listed.SHA256 = p, size, d
-	return newEntity(f, p, immutable)
 }
 
 const (

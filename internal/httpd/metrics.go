@@ -13,7 +13,7 @@ import (
 	"example.org/snapd/internal/control"
 )
 
-// metrics are what /metrics tells, in a registry of their own.
+// metrics are the numbers of /metrics, in a registry that nothing else uses.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec

@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/console"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 )
@@ -33,7 +34,8 @@ const (
 	pagesAtOnce   = 4 // pages that are being made at one time
 )
 
-// pages makes HTML for people: no scripts, nothing that changes anything.
+// pages makes HTML for people, without scripts and without anything that changes
+// what is stored.
 type pages struct {
 	s         *Server
 	templates *template.Template
@@ -42,7 +44,7 @@ type pages struct {
 	key       *entity
 }
 
-// newPages is the router of what is not a tree of files.
+// newPages returns the router of everything but the trees of files.
 func (s *Server) newPages() (http.Handler, error) {
 	p := &pages{s: s, slots: make(chan struct{}, pagesAtOnce)}
 	t, err := template.New("").Funcs(template.FuncMap{
@@ -52,7 +54,7 @@ func (s *Server) newPages() (http.Handler, error) {
 			}
 			return when(*t)
 		},
-		"when": when, "bytes": bytesText, "base": path.Base,
+		"when": when, "bytes": console.Bytes, "base": path.Base,
 		"join":  func(l []string) string { return strings.Join(l, ", ") },
 		"after": func(id string) string { _, t, _ := strings.Cut(id, "@"); return t },
 	}).ParseFS(pageFiles, "pages/*.html")
@@ -97,7 +99,7 @@ func (s *Server) newPages() (http.Handler, error) {
 	return m, nil
 }
 
-// state answers the questions of a supervisor.
+// state answers a supervisor.
 func (s *Server) state(w http.ResponseWriter, err error) {
 	w.Header()["Cache-Control"] = cacheNone
 	if err != nil {
@@ -107,7 +109,7 @@ func (s *Server) state(w http.ResponseWriter, err error) {
 	s.text(w.(*response), http.StatusOK, "ok\n")
 }
 
-// ready tells whether requests can be answered.
+// ready returns why requests cannot be answered.
 func (s *Server) ready(ctx context.Context) error {
 	if s.stopped.Load() {
 		return errors.New("stopping")
@@ -125,26 +127,14 @@ func when(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05")
 }
 
-func bytesText(n int64) string {
-	const k = 1024
-	if n < k {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, i := float64(n)/k, 0
-	for ; f >= k && i < 4; i++ {
-		f /= k
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGTP"[i])
-}
-
-// page is a template and what goes in.
+// page is a template with its data.
 type page struct {
 	name  string
 	title string
 	data  map[string]any
 }
 
-// handle makes one page within bounds of time and number.
+// handle makes one page, in bounded time and with a bounded number of others.
 func (p *pages) handle(f func(context.Context, *http.Request, map[string]string) (page, error)) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		w := rw.(*response)
@@ -234,7 +224,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 	name := vars["mirror"]
 	detail, err := p.s.control.Mirror(ctx, &api.MirrorRef{Mirror: name})
 	if errors.Is(err, catalog.ErrUnknownMirror) {
-		// Configured no more, but its history is here.
+		// It is no longer configured, but its history is stored.
 		detail = &api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}
 		var last *meta.Snapshot
 		if last, err = p.s.meta.Latest(ctx, name); err == nil {
@@ -300,7 +290,7 @@ func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]s
 }
 
 // named lists the packages of a snapshot whose names have a prefix, from a name
-// on, and the name to go on from.
+// on, and returns the name to continue from.
 func (p *pages) named(ctx context.Context, snap *meta.Snapshot, prefix, from string) (rows []packageRow, next string, err error) {
 	components, err := p.s.e.Components(ctx, snap)
 	if err != nil {

@@ -2,7 +2,7 @@ package httpd
 
 import "strings"
 
-// cleanPath takes a decoded path as it may be looked up: doubled slashes are
+// cleanPath returns a decoded path as it is looked up: doubled slashes are
 // one, and an element "." is none (RFC 3986, 5.2.4; apt sends it for a flat
 // repository whose suite is "./"). An element "..", a NUL or a path that does
 // not begin with a slash is refused, since no client that means well sends them.

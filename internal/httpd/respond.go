@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// response counts what goes out. It passes ReadFrom on, so that sendfile(2) stays.
+// response counts what is sent. It passes ReadFrom on, so that sendfile(2) is used.
 type response struct {
 	http.ResponseWriter
 	status int
@@ -49,7 +49,7 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// fail answers an error. Of frozen content anything but "try again" is a fault
+// fail answers with an error. Of frozen content anything but "try again" is a fault
 // of this server: it promised to have it.
 func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
 	s.control.CheckFatal(err)

@@ -79,7 +79,7 @@ func (s *Server) public(w *response, r *http.Request) {
 		s.text(w, http.StatusMethodNotAllowed, "this server is read-only: GET and HEAD\n")
 		return
 	}
-	// A body of a GET means nothing; net/http reads it away.
+	// The body of a GET has no meaning; net/http discards it.
 	epoch := s.e.Epoch()
 	key := r.RequestURI
 	if e := s.lookups.get(epoch, []byte(key)); e != nil {

@@ -12,6 +12,7 @@ import (
 func Run(t *testing.T, open func(t testing.TB) meta.Store) {
 	t.Run("Empty", func(t *testing.T) { testEmpty(t, open(t)) })
 	t.Run("CatalogEmpty", func(t *testing.T) { testCatalogEmpty(t, open(t)) })
+	t.Run("Catalog", func(t *testing.T) { testCatalog(t, open) })
 	t.Run("Notes", func(t *testing.T) { testNotes(t, open) })
 	t.Run("Writer", func(t *testing.T) { testWriter(t, open) })
 	t.Run("HistoryEmpty", func(t *testing.T) { testHistoryEmpty(t, open(t)) })

@@ -62,17 +62,14 @@ func sameHost(u remote.URL, host string) bool {
 // AlternateBases lists the base URLs below which the indices of a snapshot place
 // packages: clients fetch those from there and not from this server.
 func (c *Catalog) AlternateBases(ctx context.Context, snap *meta.Snapshot) ([]string, error) {
+	gens, err := c.cfg.Meta.Generations(ctx, snap)
 	var out []string
-	for _, s := range snap.Suites {
-		g, err := c.cfg.Meta.Generation(ctx, snap.Mirror, s.Suite, s.Gen)
-		if err != nil {
-			return nil, err
-		}
+	for _, g := range gens {
 		for _, b := range g.AlternateBases {
 			if !slices.Contains(out, b) {
 				out = append(out, b)
 			}
 		}
 	}
-	return out, nil
+	return out, err
 }

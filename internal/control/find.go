@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
@@ -118,7 +119,7 @@ func (c *Control) findIn(ctx context.Context, name string, req *api.FindRequest,
 	}
 	var out []api.Match
 	for _, h := range all {
-		m := api.Match{Package: packageOf(name, h.fact), Here: true, Frozen: []string{}}
+		m := api.Match{Package: catalog.Components(nil).Package(name, meta.Entry{Fact: h.fact}), Here: true, Frozen: []string{}}
 		m.Suites, m.Components, m.Frozen = sortedSet(h.suites), sortedSet(h.components), append(m.Frozen, sortedSet(h.frozen)...)
 		if h.first == nil && len(m.Frozen) == 0 {
 			continue // only in snapshots that were removed

@@ -19,6 +19,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/aptconf"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/yumconf"
@@ -30,8 +31,11 @@ func initVerb() *verb {
 		usage: "write a configuration, from this machine's own package sources if asked",
 		about: `Reads apt's sources (sources.list, sources.list.d) or dnf's .repo files, or the
 files given, and writes a configuration with a mirror for each repository. What
-cannot be mirrored is named with the reason. Packages are fetched on demand.
-Nothing else on the machine is changed.
+cannot be mirrored is named with the reason, and the exit code is then 3.
+Packages are fetched on demand. Nothing else on the machine is changed.
+
+A list of mirrors that apt uses (mirror+file:, mirror+http:) becomes the URLs of
+one mirror, in the order of their priorities.
 
 Keys that stand inside sources are written to files in keyrings/ beside the
 configuration. User names and passwords are written to files in auth/, which
@@ -83,7 +87,7 @@ func (m *initMirror) token() bool {
 	return slices.ContainsFunc(append(slices.Clone(m.urls), m.metalink, m.mirrorlist), func(u string) bool { return u != "" && remote.NewURL(u).HasSecret() })
 }
 
-func runInit(_ context.Context, c *call) error {
+func runInit(ctx context.Context, c *call) error {
 	if c.IsSet("releasever") && !c.IsSet("from-dnf") {
 		return c.usagef("--releasever needs --from-dnf")
 	}
@@ -106,7 +110,7 @@ func runInit(_ context.Context, c *call) error {
 	r := api.InitResult{Keys: []string{}, Mirrors: []api.InitMirror{}, Skipped: []api.InitSkip{}}
 	var mirrors []initMirror
 	if c.IsSet("from-apt") {
-		m, skipped, err := fromApt(c.p.machine, c.list("from-apt"))
+		m, skipped, err := fromApt(ctx, c.p.machine, c.list("from-apt"))
 		if err != nil {
 			return err
 		}
@@ -205,6 +209,7 @@ func runInit(_ context.Context, c *call) error {
 			return err
 		}
 	}
+	r.Exit = initExit(r.Skipped)
 	show(c.ui, &r, c.ui.initialised)
 	if !c.ui.json {
 		if err := c.ui.flush(); err != nil {
@@ -212,7 +217,15 @@ func runInit(_ context.Context, c *call) error {
 		}
 		c.ui.skipped(r.Skipped)
 	}
-	return nil
+	return exitCode(r.Exit)
+}
+
+// initExit is the exit code of an init that wrote a configuration.
+func initExit(skipped []api.InitSkip) int {
+	if slices.ContainsFunc(skipped, func(s api.InitSkip) bool { return !s.Disabled }) {
+		return api.ExitPartial
+	}
+	return api.ExitOK
 }
 
 // errNoSources means that a machine's sources give no mirror.
@@ -244,6 +257,19 @@ func writeFile(name string, data []byte, replace bool, mode os.FileMode) error {
 type machine struct {
 	root          fs.FS // the file system, rooted at "/"
 	architectures func() []string
+}
+
+// maxMirrorList bounds a list of mirrors, in bytes.
+const maxMirrorList = 1 << 20
+
+// fetch returns a function that gets a list of mirrors.
+func (m machine) fetch(ctx context.Context) func(string) ([]byte, error) {
+	return func(u string) ([]byte, error) {
+		client := fetch.New(fetch.Config{Retries: 1})
+		defer client.Close()
+		data, _, err := client.GetBytes(ctx, fetch.Request{URLs: remote.NewURLs(u), Size: -1, MaxSize: maxMirrorList})
+		return data, err
+	}
 }
 
 func thisMachine() machine {
@@ -292,12 +318,12 @@ func files(values []string) ([]string, error) {
 	return out, nil
 }
 
-func fromApt(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
+func fromApt(ctx context.Context, m machine, values []string) ([]initMirror, []api.InitSkip, error) {
 	names, err := files(values)
 	if err != nil {
 		return nil, nil, err
 	}
-	list, skipped, err := aptconf.FromFiles(aptconf.Machine{FS: m.root, Architectures: m.architectures()}, names...)
+	list, skipped, err := aptconf.FromFiles(aptconf.Machine{FS: m.root, Architectures: m.architectures(), Fetch: m.fetch(ctx)}, names...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -307,11 +333,11 @@ func fromApt(m machine, values []string) ([]initMirror, []api.InitSkip, error) {
 		if a.Login != nil {
 			logins = append(logins, a.Login)
 		}
-		out = append(out, initMirror{Mirror: a.Mirror, urls: []string{a.URI}, logins: logins, keys: a.Keys, from: a.From, notes: a.Notes})
+		out = append(out, initMirror{Mirror: a.Mirror, urls: a.URIs, logins: logins, keys: a.Keys, from: a.From, notes: a.Notes})
 	}
 	var skips []api.InitSkip
 	for _, s := range skipped {
-		skips = append(skips, api.InitSkip{File: s.File, Line: s.Line, Text: s.Text, Reason: s.Reason})
+		skips = append(skips, api.InitSkip{File: s.File, Line: s.Line, Text: s.Text, Reason: s.Reason, Disabled: s.Disabled})
 	}
 	return out, skips, nil
 }
@@ -368,7 +394,7 @@ func fromDNF(m machine, values []string, releasever string) ([]initMirror, []api
 				if slices.ContainsFunc(r.Unknown, func(v string) bool { return strings.HasPrefix(v, "releasever") }) {
 					reason += ": use --releasever"
 				}
-				skips = append(skips, api.InitSkip{File: r.File, Line: r.Line, Text: "[" + r.ID + "]", Reason: reason})
+				skips = append(skips, api.InitSkip{File: r.File, Line: r.Line, Text: "[" + r.ID + "]", Reason: reason, Disabled: !r.Enabled})
 				continue
 			}
 			out = append(out, mirror)

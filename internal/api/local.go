@@ -10,6 +10,7 @@ type InitResult struct {
 	Logins  []string     `json:"logins"`         // files with user names and passwords that were written
 	Mirrors []InitMirror `json:"mirrors"`
 	Skipped []InitSkip   `json:"skipped"`
+	Exit    int          `json:"exit"` // 3 when something was skipped that apt or dnf uses
 }
 
 // InitMirror is one mirror that was configured.
@@ -27,6 +28,8 @@ type InitSkip struct {
 	Line   int    `json:"line,omitempty"`
 	Text   string `json:"text"`
 	Reason string `json:"reason"`
+	// Disabled: apt or dnf does not use it either.
+	Disabled bool `json:"disabled,omitempty"`
 }
 
 // KitList is `snapctl iuk create`.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/fetch/remote"
@@ -69,14 +70,25 @@ func (m Machine) access() *access {
 // apply gives a mirror what apt uses for its URI: the first file with a login
 // for it, and the certificates.
 func (a *access) apply(mm *Mirror) error {
-	u, err := url.Parse(mm.URI)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
+	var host string // of the first https URL
+	http := false
+	for _, uri := range mm.URIs {
+		u, err := url.Parse(uri)
+		if err != nil {
+			continue
+		}
+		http = http || u.Scheme == "http" || u.Scheme == "https"
+		if u.Scheme == "https" && host == "" {
+			host = u.Hostname()
+		}
+	}
+	if !http {
 		return nil
 	}
 	mm.Notes = append(mm.Notes, a.notes...)
 	if mm.Login == nil { // a login in the URI goes before those in files
 		for _, f := range a.files {
-			if !f.logins.Has(remote.NewURL(mm.URI).Join("dists")) {
+			if !slices.ContainsFunc(mm.URIs, func(uri string) bool { return f.logins.Has(remote.NewURL(uri).Join("dists")) }) {
 				continue
 			}
 			mm.AuthFile = f.name
@@ -86,10 +98,10 @@ func (a *access) apply(mm *Mirror) error {
 			break
 		}
 	}
-	if u.Scheme != "https" {
+	if host == "" {
 		return nil
 	}
-	get := func(name string) string { return a.options.forHost(u.Hostname(), name) }
+	get := func(name string) string { return a.options.forHost(host, name) }
 	mm.CAFile, mm.ClientCert, mm.ClientKey = get("CaInfo"), get("SslCert"), get("SslKey")
 	switch {
 	case mm.ClientCert == "":

@@ -51,7 +51,7 @@ deb https://h.example.org s c
 	}
 	var got []string
 	for _, mm := range mirrors {
-		text := fmt.Sprintf("%s %s auth=%s ca=%s cert=%s key=%s", mm.URI, strings.Join(mm.Suites, ","), mm.AuthFile, mm.CAFile, mm.ClientCert, mm.ClientKey)
+		text := fmt.Sprintf("%s %s auth=%s ca=%s cert=%s key=%s", mm.URIs[0], strings.Join(mm.Suites, ","), mm.AuthFile, mm.CAFile, mm.ClientCert, mm.ClientKey)
 		if mm.Login != nil {
 			text += " " + strings.TrimSpace(string(remote.AuthFile(mm.Login)))
 		}

@@ -23,6 +23,8 @@ type Machine struct {
 	FS fs.FS
 	// Architectures are dpkg's own and foreign ones, its own first.
 	Architectures []string
+	// Fetch gets a list of mirrors by its URL; nil: only those on the machine are read.
+	Fetch func(url string) ([]byte, error)
 }
 
 // Mirror is one mirror that sources ask for.
@@ -30,7 +32,7 @@ type Mirror struct {
 	// Mirror has a keyring only of the files that there are. Where Keys is not
 	// empty, each has to be written to a file and added.
 	config.Mirror
-	URI   string        // the base URL, without the login
+	URIs  []string      // the base URLs, without the login, in the order in which they are tried
 	Login *remote.Login // that was in the URI; nil: none
 	Keys  []string      // armored key blocks
 	// From names the entries, "file:line".
@@ -127,9 +129,6 @@ func normalURI(s string) (uri string, login *remote.Login, reason string) {
 	case "cdrom":
 		return refuse("a disc cannot be mirrored")
 	default:
-		if scheme == "mirror" || strings.HasPrefix(scheme, "mirror+") {
-			return refuse("scheme %q names a list of mirrors: write one of them as the URI", clip(scheme))
-		}
 		return refuse("scheme %q is not supported: expected http, https or file", clip(scheme))
 	}
 	u, err := url.Parse(s)
@@ -279,14 +278,12 @@ type want struct {
 
 // origin gathers the entries of one URI and set of keys.
 type origin struct {
-	uri    string
-	login  *remote.Login
+	*place
 	keys   keySet
 	suites []string
 	comps  map[string][]string // components of each suite, in order; "" for flat
 	wants  map[[2]string]*want // by suite and component
 	from   map[string][]string // entries of each suite
-	notes  []string
 }
 
 // Mirrors merges entries into mirrors: one for each URI and set of keys, or
@@ -301,7 +298,7 @@ func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 	}
 	for _, e := range entries {
 		skip := func(reason string) {
-			skipped = append(skipped, Skipped{e.File, e.Line, clip(e.URI + " " + strings.Join(e.Suites, " ")), reason})
+			skipped = append(skipped, Skipped{File: e.File, Line: e.Line, Text: clip(e.URI + " " + strings.Join(e.Suites, " ")), Reason: reason})
 		}
 		keys, err := m.keys(&e)
 		if err != nil {
@@ -315,7 +312,7 @@ func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 			continue
 		}
 		for _, one := range expandArch(e, own) {
-			uri, login, reason := normalURI(one.URI)
+			at, reason := m.place(&one, one.Architectures.Set)
 			if reason == "" {
 				reason = one.unfit()
 			}
@@ -323,12 +320,10 @@ func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 				skip(reason)
 				continue
 			}
-			i := slices.IndexFunc(origins, func(o *origin) bool {
-				return o.uri == uri && o.login.Equal(login) && o.keys.id() == keys.id()
-			})
+			i := slices.IndexFunc(origins, func(o *origin) bool { return o.equal(at) && o.keys.id() == keys.id() })
 			if i < 0 {
 				i = len(origins)
-				origins = append(origins, &origin{uri: uri, login: login, keys: keys, comps: map[string][]string{}, wants: map[[2]string]*want{}, from: map[string][]string{}})
+				origins = append(origins, &origin{place: at, keys: keys, comps: map[string][]string{}, wants: map[[2]string]*want{}, from: map[string][]string{}})
 			}
 			origins[i].add(one, one.Architectures.Set)
 		}
@@ -342,7 +337,7 @@ func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 				colon := strings.LastIndexByte(mm.From[0], ':')
 				file := mm.From[0][:colon]
 				n, _ := strconv.Atoi(mm.From[0][colon+1:])
-				skipped = append(skipped, Skipped{file, n, clip(mm.URI + " " + strings.Join(mm.Suites, " ")), err.Error()})
+				skipped = append(skipped, Skipped{File: file, Line: n, Text: clip(mm.URIs[0] + " " + strings.Join(mm.Suites, " ")), Reason: err.Error()})
 				continue
 			}
 			out = append(out, mm)
@@ -462,8 +457,13 @@ func (o *origin) mirrors(names map[string]bool) []Mirror {
 	}
 	var out []Mirror
 	for i, g := range groups {
-		mm := Mirror{URI: o.uri, Login: o.login, Keys: o.keys.keys}
-		mm.Type, mm.URL, mm.Keyring = "deb", remote.NewURL(o.uri), slices.Clone(o.keys.files)
+		mm := Mirror{URIs: o.uris, Login: o.login, Keys: o.keys.keys}
+		mm.Type, mm.Keyring = "deb", slices.Clone(o.keys.files)
+		if len(o.uris) == 1 {
+			mm.URL = remote.NewURL(o.uris[0])
+		} else {
+			mm.URLs = remote.NewURLs(o.uris...)
+		}
 		mm.Components, mm.Architectures, mm.Sources = g[0].components, g[0].archs, g[0].sources
 		// Empty is none; left out would be the default.
 		mm.Languages = append([]string{}, g[0].languages...)
@@ -475,7 +475,7 @@ func (o *origin) mirrors(names map[string]bool) []Mirror {
 		if i == 0 {
 			mm.Notes = o.notes
 		}
-		mm.Name = mirrorName(o.uri, g, i, names)
+		mm.Name = mirrorName(o.uris[0], g, i, names)
 		out = append(out, mm)
 	}
 	return out

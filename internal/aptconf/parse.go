@@ -63,7 +63,12 @@ type Skipped struct {
 	Line   int    `json:"line"`
 	Text   string `json:"text"` // the line, or the stanza's URIs and suites
 	Reason string `json:"reason"`
+	// Disabled: apt does not use the entry either.
+	Disabled bool `json:"disabled,omitempty"`
 }
+
+// disabled is the reason of entries that apt does not use either.
+const disabled = "disabled"
 
 // String is one line for people.
 func (s Skipped) String() string {
@@ -101,7 +106,7 @@ func parseList(name string, data []byte) (entries []Entry, skipped []Skipped) {
 		n++
 		line = strings.TrimSpace(line)
 		skip := func(reason string) {
-			skipped = append(skipped, Skipped{name, n, clip(line), reason})
+			skipped = append(skipped, Skipped{File: name, Line: n, Text: clip(line), Reason: reason, Disabled: reason == disabled})
 		}
 		if c, ok := strings.CutPrefix(line, "#"); ok {
 			// Only what would be an entry was disabled; the rest is prose.
@@ -111,7 +116,7 @@ func parseList(name string, data []byte) (entries []Entry, skipped []Skipped) {
 			}
 			if e, err := parseLine(c); err == nil && strings.Contains(e.URI, ":") {
 				line = c
-				skip("disabled")
+				skip(disabled)
 			}
 			continue
 		}
@@ -278,7 +283,7 @@ func yesNo(s string) string {
 func parseSources(name string, data []byte) (entries []Entry, skipped []Skipped) {
 	pars, err := deb822.ParseFile(data)
 	if err != nil {
-		return nil, []Skipped{{name, 1, path.Base(name), err.Error()}}
+		return nil, []Skipped{{File: name, Line: 1, Text: path.Base(name), Reason: err.Error()}}
 	}
 	lines := stanzaLines(data)
 	for i, p := range pars {
@@ -293,7 +298,9 @@ func parseSources(name string, data []byte) (entries []Entry, skipped []Skipped)
 		e := Entry{File: name, Line: line, Suites: unique(get("Suites")), Components: unique(get("Components"))}
 		uris := unique(get("URIs"))
 		text := clip(strings.TrimSpace(strings.Join(uris, " ") + " " + strings.Join(e.Suites, " ")))
-		skip := func(reason string) { skipped = append(skipped, Skipped{name, line, text, reason}) }
+		skip := func(reason string) {
+			skipped = append(skipped, Skipped{File: name, Line: line, Text: text, Reason: reason, Disabled: reason == disabled})
+		}
 
 		bad := ""
 		for _, t := range get("Types") {
@@ -307,7 +314,7 @@ func parseSources(name string, data []byte) (entries []Entry, skipped []Skipped)
 			}
 		}
 		if enabled, ok := p.Get("Enabled"); ok && yesNo(enabled) == "no" {
-			skip("disabled")
+			skip(disabled)
 			continue
 		}
 		switch {
@@ -412,6 +419,9 @@ func (e *Entry) unfit() string {
 	}
 	if e.InReleasePath != "" {
 		return "InRelease-Path is not supported"
+	}
+	if _, ok := listURI(e.URI); ok {
+		return ""
 	}
 	_, _, reason := normalURI(e.URI)
 	return reason

@@ -564,7 +564,14 @@ func (m *Mirror) check(bad func(key, format string, args ...any) error) error {
 		case m.AllowParent:
 			return bad("allow_parent", "only mirrors of type rpm have it")
 		}
-		for _, s := range m.Suites {
+		for i, s := range m.Suites {
+			if s == "/" { // as some sources write it
+				s = "./"
+				m.Suites[i] = s
+			}
+			if flat := strings.TrimLeft(s, "/"); flat != s && strings.HasSuffix(s, "/") {
+				return bad("suites", "%q is not a suite's name: the directory of a flat repository is named below the URL, as %q", s, flat)
+			}
 			if s == "" || strings.HasPrefix(s, "/") || strings.Contains("/"+s+"/", "/../") || strings.ContainsAny(s, "\x00\r\n \t%?#") {
 				return bad("suites", "%q is not a suite's name", s)
 			}

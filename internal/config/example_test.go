@@ -127,6 +127,9 @@ func TestErrors(t *testing.T) {
 		{"suite that climbs", strings.Replace(mirror, `["s"]`, `["../s"]`, 1), `c.toml:5: suites: mirror "m": "../s" is not a suite's name`},
 		{"glob", mirror + "packages = [\"[\"]\n", `c.toml:8: packages: mirror "m": "["`},
 		{"download", mirror + "download = \"some\"\n", `c.toml:8: download: mirror "m": "some": expected "on_demand" or "all"`},
+		{"flat suite from the root", strings.Replace(mirror, `["s"]`, `["/stable/"]`, 1), `c.toml:5: suites: mirror "m": "/stable/" is not a suite's name: the directory of a flat repository is named below the URL, as "stable/"`},
+		{"file of another host", strings.Replace(mirror, `"http:`, `"file:`, 1), `c.toml:4: url: mirror "m": "file://mirror.example.org": expected a directory of this machine in the form file:///srv/repository`},
+		{"relative file", strings.Replace(mirror, `"http://mirror.example.org/"`, `"file:srv"`, 1), `c.toml:4: url: mirror "m": `},
 		{"missing", mirror + "missing = \"yes\"\n", `c.toml:8: missing: mirror "m": "yes": expected "" or "record"`},
 		{"missing on demand", mirror + "missing = \"record\"\n", `c.toml:8: missing: mirror "m": "record" needs download = "all"`},
 	} {

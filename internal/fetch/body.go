@@ -293,7 +293,7 @@ func (b *body) judge(req *Request, resp *http.Response, answering *host, off int
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
 	case code == http.StatusPartialContent && off > 0:
-		start, total, ok := contentRange(resp.Header.Get("Content-Range"))
+		start, _, total, ok := contentRange(resp.Header.Get("Content-Range"))
 		if !ok || start != off {
 			return fail(false, ErrRefused, "asked for bytes from %d, got Content-Range %q", off, clip(resp.Header.Get("Content-Range")))
 		}
@@ -304,6 +304,7 @@ func (b *body) judge(req *Request, resp *http.Response, answering *host, off int
 		case validator != "" && validator != strongValidator(resp):
 			b.restart = true // If-Range was not honoured
 		}
+	case code == http.StatusPartialContent && b.isWhole(resp, req):
 	case code == http.StatusRequestedRangeNotSatisfiable && off > 0:
 		b.restart = true
 	case code == http.StatusNotModified && off == 0 && (req.ETag != "" || !req.IfModifiedSince.IsZero()):
@@ -348,6 +349,18 @@ func (b *body) judge(req *Request, resp *http.Response, answering *host, off int
 		return fail(false, ErrTooLarge, "%d bytes, at most %d allowed", b.length, req.MaxSize)
 	}
 	return nil
+}
+
+// isWhole reports whether the answer to a request without a range is the whole file
+// although its status says that it is a part: by its Content-Range, or without one by
+// the digest that is known and will tell.
+func (b *body) isWhole(resp *http.Response, req *Request) bool {
+	text := resp.Header.Get("Content-Range")
+	if text == "" {
+		return req.Want.pinned()
+	}
+	first, last, total, ok := contentRange(text)
+	return ok && first == 0 && (last+1 == total || total < 0 && req.Want.pinned())
 }
 
 func (b *body) isHTML(resp *http.Response) bool {
@@ -447,18 +460,18 @@ func looksHTML(p []byte) bool {
 
 // contentRange reads "bytes first-last/total"; total is -1 for "*" (RFC 9110,
 // section 14.4).
-func contentRange(s string) (first, total int64, ok bool) {
+func contentRange(s string) (first, last, total int64, ok bool) {
 	s, ok = strings.CutPrefix(s, "bytes ")
 	if !ok {
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
 	span, all, ok := strings.Cut(s, "/")
 	if !ok {
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
 	a, z, ok := strings.Cut(span, "-")
 	if !ok {
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
 	number := func(s string) (int64, bool) {
 		n, err := strconv.ParseUint(s, 10, 63) // no signs
@@ -471,9 +484,9 @@ func contentRange(s string) (first, total int64, ok bool) {
 		total, ok3 = number(all)
 	}
 	if !ok1 || !ok2 || !ok3 || last < first || total >= 0 && last >= total {
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
-	return first, total, true
+	return first, last, total, true
 }
 
 // maxTag bounds an entity tag, in bytes: a longer one could make a server refuse

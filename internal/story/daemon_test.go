@@ -211,7 +211,7 @@ func thisMachine(t *testing.T) *machine {
 	cmd := exec.Command(filepath.Join(bin, "snapctl"), "init", "--from-apt", "--data-dir", "/nonexistent", "--output", "-")
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
-	if err != nil {
+	if err != nil && code(err) != 3 { // not all of the sources can be mirrored
 		t.Fatalf("%v: %s", err, errs.String())
 	}
 	m := &machine{}

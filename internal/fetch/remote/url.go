@@ -124,9 +124,14 @@ func (u URL) MarshalJSON() ([]byte, error) {
 // LogValue returns String.
 func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 
-// UnmarshalText takes a URL as a configuration has it.
+// UnmarshalText takes a URL as a configuration has it. "file:/dir", as apt's sources
+// have it, is "file:///dir".
 func (u *URL) UnmarshalText(b []byte) error {
-	*u = NewURL(string(b))
+	s := string(b)
+	if p, ok := strings.CutPrefix(s, "file:/"); ok && !strings.HasPrefix(p, "/") {
+		s = "file:///" + p
+	}
+	*u = NewURL(s)
 	return nil
 }
 
@@ -165,11 +170,14 @@ func (u URL) HasSecret() bool {
 }
 
 // Check reports, without quoting a secret, a URL that is neither http, https
-// nor file.
+// nor file, and a file URL that names no directory of this machine.
 func (u URL) Check() error {
 	p, err := url.Parse(u.full())
 	if err != nil || p.Scheme != "http" && p.Scheme != "https" && p.Scheme != "file" || p.Scheme != "file" && p.Hostname() == "" {
 		return fmt.Errorf("%q: expected an http, https or file URL", u)
+	}
+	if p.Scheme == "file" && (p.Host != "" && p.Host != "localhost" || !strings.HasPrefix(p.Path, "/")) {
+		return fmt.Errorf("%q: expected a directory of this machine in the form file:///srv/repository", u)
 	}
 	return nil
 }

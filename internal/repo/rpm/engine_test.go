@@ -856,6 +856,40 @@ func TestEngineTree(t *testing.T) {
 	}
 }
 
+// Metadata that repomd.xml lists, upstream does not have and dnf does not read are
+// a warning; what dnf reads is needed.
+func TestEngineAbsentData(t *testing.T) {
+	for typ, optional := range map[string]bool{"primary_db": true, "x-novelty": true, "updateinfo": false, "group": false, "filelists": false} {
+		w := newWorld(t, rpmtest.Options{}, nil)
+		w.up.Add(rpmtest.Package{Name: "app", Version: "1.0"})
+		w.up.SetData("primary_db", "primary.sqlite", []byte("x"))
+		w.up.SetData("x-novelty", "novelty", []byte("x"))
+		w.up.SetData("updateinfo", "updateinfo.xml", []byte("<updates/>"))
+		w.up.SetData("group", "comps.xml", []byte("<comps/>"))
+		w.up.Publish(start)
+		absent := map[string]string{"primary_db": "primary.sqlite", "x-novelty": "-novelty", "updateinfo": "updateinfo.xml", "group": "comps.xml", "filelists": "filelists.xml.gz"}[typ]
+		w.up.SetFile(w.up.Find(absent), nil)
+		res, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{})
+		if !optional {
+			if !errors.Is(err, repo.ErrMissing) {
+				t.Errorf("no %s: %v", typ, err)
+			}
+			continue
+		}
+		if err != nil || !slices.Contains(res.Warnings, "suite .: files that repomd.xml lists and dnf does not read are absent upstream: 1 (the first: "+typ+")") {
+			t.Errorf("no %s: %+v, %v", typ, res, err)
+			continue
+		}
+		if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "all", All: true}, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.verify(t, "all")
+		if got := w.install(t, "all", "app"); got != "app-1.0-1.noarch" {
+			t.Errorf("no %s: dnf installed %s", typ, got)
+		}
+	}
+}
+
 // TestEngineBadBytes: metadata and packages that are not what was listed are
 // not taken.
 func TestEngineBadBytes(t *testing.T) {

@@ -444,6 +444,9 @@ func location(dir, href, base string) (path, alternate string, err error) {
 	return dir + below + "/" + inner, "", nil
 }
 
+// dnfTypes are the data types, beside primary, that dnf reads.
+var dnfTypes = append([]string{string(rpmmd.Filelists), string(rpmmd.Other), "updateinfo", "modules"}, groupTypes...)
+
 // Plan takes everything that the root lists: metadata are small beside the
 // packages and vanish upstream with the next compose.
 func (Format) Plan(_ config.Mirror, root *repo.Root) ([]repo.Group, error) {
@@ -475,6 +478,10 @@ func (Format) Plan(_ config.Mirror, root *repo.Root) ([]repo.Group, error) {
 			}
 			first = append(first, g)
 			continue
+		default:
+			if !slices.Contains(dnfTypes, g.Index) {
+				g.Optional, g.WarnAbsent = true, "files that repomd.xml lists and dnf does not read are absent upstream"
+			}
 		}
 		rest = append(rest, g)
 	}

@@ -15,7 +15,7 @@ import (
 // set.
 func ParsePrimary(element []byte) (*Package, error) {
 	s := &Scanner{r: newReaderSize(io.MultiReader(strings.NewReader("<metadata>"), bytes.NewReader(element), strings.NewReader("</metadata>")),
-		len(element)+32), kind: Primary, declared: -1}
+		len(element)+32), kind: Primary}
 	p, err := s.Next()
 	if err == io.EOF {
 		err = fmt.Errorf("primary: %w: no package element", ErrSyntax)
@@ -48,16 +48,6 @@ func (s *Scanner) Head() Head { return Head{s.r.encoding, s.prolog} }
 // SameEncoding says whether elements of the other list can stand in this one.
 func (h Head) SameEncoding(o Head) bool {
 	return h.encoding == o.encoding || (h.encoding == "" || h.encoding == "UTF-8") && (o.encoding == "" || o.encoding == "UTF-8")
-}
-
-// DefaultHead is the head that createrepo_c writes.
-func DefaultHead(kind Kind) Head {
-	ns := map[Kind]string{
-		Primary:   `<metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="0">`,
-		Filelists: `<filelists xmlns="http://linux.duke.edu/metadata/filelists" packages="0">`,
-		Other:     `<otherdata xmlns="http://linux.duke.edu/metadata/other" packages="0">`,
-	}
-	return Head{"", []byte(ns[kind])}
 }
 
 // Open is the head of a list of n packages.
@@ -213,49 +203,6 @@ func ParseRelations(element []byte) (*Relations, error) {
 				return r.skip()
 			})
 		})
-	})
-	return out, err
-}
-
-// Detail is what primary tells people and bills of materials about a package.
-type Detail struct {
-	Summary, Description, URL, License, Vendor, Packager string
-}
-
-// ParseDetail reads the descriptive fields of a primary <package> element.
-func ParseDetail(element []byte) (*Detail, error) {
-	r := newReaderSize(bytes.NewReader(element), len(element)+1)
-	out := &Detail{}
-	if err := r.root("package"); err != nil {
-		return nil, err
-	}
-	text := func(to *string) error {
-		v, err := r.content()
-		*to = v
-		return err
-	}
-	err := r.children(func() error {
-		switch string(r.name) {
-		case "summary":
-			return text(&out.Summary)
-		case "description":
-			return text(&out.Description)
-		case "url":
-			return text(&out.URL)
-		case "packager":
-			return text(&out.Packager)
-		case "format":
-			return r.children(func() error {
-				switch string(local(r.name)) {
-				case "license":
-					return text(&out.License)
-				case "vendor":
-					return text(&out.Vendor)
-				}
-				return r.skip()
-			})
-		}
-		return r.skip()
 	})
 	return out, err
 }

@@ -62,7 +62,6 @@ func parseRepoMD(r *reader) (*RepoMD, error) {
 	if err := r.root("repomd"); err != nil {
 		return nil, err
 	}
-	seen := map[string]bool{}
 	err := r.children(func() error {
 		switch string(local(r.name)) {
 		case "revision":
@@ -85,15 +84,17 @@ func parseRepoMD(r *reader) (*RepoMD, error) {
 			if d.Type == "" {
 				return r.fail("data without a type")
 			}
-			if seen[d.Type] {
-				return r.fail("data type %q stands twice", clip(d.Type))
-			}
-			seen[d.Type] = true
 			if len(md.Data) == maxData {
 				return fmt.Errorf("number of data entries %w of %d", ErrTooLarge, maxData)
 			}
 			if err := d.parse(r); err != nil {
 				return fmt.Errorf("data %s: %w", clip(d.Type), err)
+			}
+			if other := md.Find(d.Type); other != nil {
+				if other.Path != d.Path || other.Checksum != d.Checksum {
+					return r.fail("data type %q is listed twice, with different files", clip(d.Type))
+				}
+				return nil
 			}
 			md.Data = append(md.Data, d)
 			return nil
@@ -126,7 +127,7 @@ func (d *Data) parse(r *reader) error {
 			}
 			err = r.skip()
 		case "timestamp":
-			d.Timestamp, err = r.seconds()
+			d.Timestamp, err = r.informativeSeconds()
 		case "size":
 			d.Size, err = r.count()
 		case "open-size":
@@ -322,6 +323,18 @@ func (r *reader) count() (int64, error) {
 		return 0, r.fail("<%s> %q is not a number of bytes", name, clip(v))
 	}
 	return int64(n), nil
+}
+
+// informativeSeconds is seconds of a text that nothing depends on: 0 where it is not
+// a number.
+func (r *reader) informativeSeconds() (int64, error) {
+	v, err := r.content()
+	whole, _, _ := strings.Cut(strings.TrimSpace(v), ".")
+	n, perr := strconv.ParseUint(whole, 10, 40)
+	if perr != nil {
+		n = 0
+	}
+	return int64(n), err
 }
 
 // seconds reads an element's text as Unix seconds; old writers add a

@@ -98,7 +98,7 @@ func TestParseRepoMDRefuses(t *testing.T) {
 		"query":         {hostile("repodata/a?b"), `repomd.xml: data primary: hostile location: href "repodata/a?b": has a query or fragment`, ErrHostile},
 		"empty":         {hostile(""), `repomd.xml: data primary: hostile location: href "": is empty`, ErrHostile},
 		"double slash":  {hostile("repodata//x"), `repomd.xml: data primary: hostile location: href "repodata//x": has an empty segment`, ErrHostile},
-		"twice":         {rep("x-unknown", "primary"), `repomd.xml: malformed XML at byte 779: data type "primary" stands twice`, ErrSyntax},
+		"twice":         {rep("x-unknown", "primary"), `repomd.xml: malformed XML at byte 1236: data type "primary" is listed twice, with different files`, ErrSyntax},
 		"no type":       {rep(` type="x-unknown"`, ""), `repomd.xml: malformed XML at byte 764: data without a type`, ErrSyntax},
 		"bad digest": {rep(`>aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</checksum`, ">zz</checksum"),
 			`repomd.xml: data primary: sha256 checksum "zz": malformed XML: 2 characters, expected 64`, ErrSyntax},
@@ -112,6 +112,25 @@ func TestParseRepoMDRefuses(t *testing.T) {
 		if err == nil || err.Error() != c.want || !errors.Is(err, c.is) {
 			t.Errorf("%s:\ngot  %v\nwant %s", name, err, c.want)
 		}
+	}
+}
+
+// What only informs is read past, as dnf does it: a timestamp that is no number, and
+// data that is listed twice alike.
+func TestParseRepoMDReadsPast(t *testing.T) {
+	want, err := ParseRepoMD([]byte(sampleRepoMD))
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := strings.Index(sampleRepoMD, `<data type="primary"`)
+	to := from + strings.Index(sampleRepoMD[from:], "</data>") + len("</data>")
+	got, err := ParseRepoMD([]byte(sampleRepoMD[:to] + sampleRepoMD[from:to] + sampleRepoMD[to:]))
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Errorf("listed twice: %v (-want +got):\n%s", err, d)
+	}
+	got, err = ParseRepoMD([]byte(strings.Replace(sampleRepoMD, "<timestamp>1737000001<", "<timestamp>today<", 1)))
+	if err != nil || got.Data[0].Timestamp != 0 {
+		t.Errorf("no number: %+v, %v", got, err)
 	}
 }
 

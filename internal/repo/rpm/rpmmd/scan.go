@@ -66,26 +66,13 @@ type Scanner struct {
 	err  error
 
 	prolog   []byte // the document up to the first child of the root
-	declared int    // the packages attribute, -1 when absent
 	rootSeen bool
 }
 
 // NewScanner reads the plain content of a list.
 func NewScanner(src io.Reader, kind Kind) *Scanner {
-	return &Scanner{r: newReader(src), kind: kind, declared: -1}
+	return &Scanner{r: newReader(src), kind: kind}
 }
-
-// Declared is the number of packages that the root element announces, or -1;
-// valid after the first Next. Repositories are known to have it wrong.
-func (s *Scanner) Declared() int { return s.declared }
-
-// Encoding is the document's declared encoding in upper case, "" for UTF-8;
-// valid after the first Next.
-func (s *Scanner) Encoding() string { return s.r.encoding }
-
-// RootTag is the root element's start tag as upstream wrote it; valid after
-// the first Next.
-func (s *Scanner) RootTag() []byte { return s.prolog }
 
 // Next returns the next package, io.EOF after the last one of a complete
 // document. The Package and its Raw are valid until the next call; its
@@ -116,13 +103,6 @@ func (s *Scanner) next() (*Package, error) {
 		}
 		s.rootSeen = true
 		s.prolog = bytes.Clone(r.buf[r.start-r.off : r.fin-r.off])
-		if v, ok := r.attr("packages"); ok {
-			n, err := strconv.Atoi(string(v))
-			if err != nil || n < 0 {
-				return nil, r.fail("packages=%q is not a number", quote(v))
-			}
-			s.declared = n
-		}
 	}
 	for {
 		if err := r.next(); err != nil {

@@ -336,7 +336,6 @@ func FuzzScanner(f *testing.F) {
 			// What is said of one package; an element that is not whole is an error.
 			_, _ = ParsePrimary(p.Raw)
 			_, _ = ParseRelations(p.Raw)
-			_, _ = ParseDetail(p.Raw)
 		}
 	})
 }

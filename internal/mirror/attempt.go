@@ -21,7 +21,7 @@ import (
 type attempt struct {
 	e *Engine
 	m config.Mirror
-	f repo.Format
+	f Format
 	o SyncOptions
 	p *acquire.Progress
 	// passed are places that earlier attempts found incomplete.

@@ -1,10 +1,10 @@
-// Package mirror keeps mirrors: it syncs upstream into snapshots, fetches on
-// demand what a sync left out, and answers which bytes stand under a path.
+// Package mirror syncs mirrors: it brings the state of upstream into immutable
+// snapshots.
 //
-// It is the engine under the formats of package repo. The order of every sync
-// is that of invariant 1: verified bytes become durable blobs, then staged
-// facts, then one small transaction makes the snapshot visible. A sync that
-// fails at any point leaves the last snapshot as it was.
+// The order of a sync is that of invariant 1: verified bytes become durable blobs,
+// then staged facts, then one small transaction makes the snapshot visible. A sync
+// that fails at any point leaves the last snapshot as it was. Its steps are, each in
+// its file: sync, attempt, roots, suite, groups, packages and paths.
 package mirror
 
 import (
@@ -20,6 +20,13 @@ import (
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 )
+
+// Format is what a sync takes to know of a repository format.
+type Format interface {
+	repo.Upstream
+	repo.Indices
+	repo.Paths
+}
 
 // Config are the parts of an Engine.
 type Config struct {
@@ -45,7 +52,7 @@ type Engine struct {
 	*catalog.Catalog
 	*acquire.Acquirer
 	cfg     Config
-	formats map[string]repo.Format
+	formats map[string]Format        // by type
 	locks   map[string]chan struct{} // each taken by the sync of a mirror
 }
 
@@ -63,7 +70,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{cfg: cfg, formats: map[string]repo.Format{}, locks: map[string]chan struct{}{}}
+	e := &Engine{cfg: cfg, formats: map[string]Format{}, locks: map[string]chan struct{}{}}
 	formats := map[string]acquire.Format{}
 	for _, f := range cfg.Formats {
 		e.formats[f.Type()], formats[f.Type()] = f, f

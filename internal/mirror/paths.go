@@ -28,7 +28,7 @@ type ownFile struct {
 
 // ownPaths are the paths of a snapshot that no package may have.
 type ownPaths struct {
-	f      repo.Format
+	f      repo.Paths
 	suites []repo.SuiteName
 	files  map[string]ownFile
 	below  map[string]string // a file below each directory

@@ -18,19 +18,16 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Want is a file that a snapshot names and that may not be stored yet.
-type Want = acquire.File
-
 // Found is a file at a path of a snapshot.
 type Found struct {
-	Want     Want
+	Want     acquire.File
 	Size     int64 // -1: not known before it is fetched
 	Digest   cas.Digest
 	Modified time.Time // upstream's, or the suite's Date; for `latest` since when it has this content
 	// Plain is set where the file is the plain variant of an index that is stored
 	// compressed. Its Digest is zero where the root lists no SHA-256 of it and it
 	// has not been decompressed yet.
-	Plain *Variant
+	Plain *acquire.Variant
 	// Package is the stanza of a package's file.
 	Package *meta.Fact
 	// Delta: the file turns an older package into a newer one.
@@ -39,9 +36,6 @@ type Found struct {
 
 // Known reports whether size and digest are known before the file is fetched.
 func (f *Found) Known() bool { return f.Size >= 0 && !f.Digest.IsZero() }
-
-// Variant is a compression variant of an index that is stored.
-type Variant = acquire.Variant
 
 // finder looks for files of one snapshot.
 type finder struct {
@@ -56,8 +50,8 @@ func (f *finder) notFound(p string) error {
 }
 
 // want describes a file that is to be had below the snapshot's mirror.
-func (f *finder) want(l repo.Listed) Want {
-	return Want{Mirror: f.snap.Mirror, Listed: l, From: remote.NewURL(f.snap.FromURL)}
+func (f *finder) want(l repo.Listed) acquire.File {
+	return acquire.File{Mirror: f.snap.Mirror, Listed: l, From: remote.NewURL(f.snap.FromURL)}
 }
 
 // Lookup finds the file at a path of a snapshot. latest adds what the newest state
@@ -330,7 +324,7 @@ func (s *suiteFinder) listed(ctx context.Context, l repo.Listed) (*Found, error)
 	}
 	for _, gr := range s.gen.Groups {
 		if dir+gr.Index == l.Path && dir+gr.Form.Path != l.Path {
-			found.Plain = &Variant{Type: s.snap.Type, Path: gr.Form.Path, Digest: gr.Form.SHA256}
+			found.Plain = &acquire.Variant{Type: s.snap.Type, Path: gr.Form.Path, Digest: gr.Form.SHA256}
 		}
 	}
 	return found, nil

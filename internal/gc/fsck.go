@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch"
@@ -407,7 +408,7 @@ func (c *Collector) fetchFrom(ctx context.Context, d cas.Digest, from string, cl
 }
 
 // wants lists where upstream might still have a blob.
-func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []mirror.Want, err error) {
+func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []acquire.File, err error) {
 	owners, err := c.st.OwnersOf(ctx, []cas.Digest{d})
 	if err != nil {
 		return nil, err
@@ -415,7 +416,7 @@ func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []mirror.Want,
 	for _, o := range owners[0] {
 		for _, file := range o.Fact.Files {
 			if file.SHA256 == d {
-				out = append(out, mirror.Want{Mirror: o.Mirror, Record: &o.Fact.Record, Listed: repo.Listed{Path: file.Path, Size: file.Size, SHA256: d}})
+				out = append(out, acquire.File{Mirror: o.Mirror, Record: &o.Fact.Record, Listed: repo.Listed{Path: file.Path, Size: file.Size, SHA256: d}})
 			}
 		}
 	}
@@ -424,7 +425,7 @@ func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []mirror.Want,
 		return nil, err
 	}
 	for _, l := range listed {
-		w := mirror.Want{Mirror: l.Mirror, Listed: repo.Listed{Path: l.Path, Size: l.Size, SHA256: d}}
+		w := acquire.File{Mirror: l.Mirror, Listed: repo.Listed{Path: l.Path, Size: l.Size, SHA256: d}}
 		if m, err := c.e.Mirror(l.Mirror); err == nil {
 			if f, err := c.e.Format(m.Type); err == nil {
 				if n := f.HashName(l.Path, d); n != "" {

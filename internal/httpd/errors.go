@@ -8,10 +8,10 @@ import (
 	"syscall"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 )
 
@@ -29,7 +29,7 @@ var statuses = []struct {
 	{cas.ErrMismatch, http.StatusBadGateway},
 	{errclass.Security, http.StatusInternalServerError},
 
-	{mirror.ErrRef, http.StatusNotFound},
+	{catalog.ErrRef, http.StatusNotFound},
 	{errclass.Usage, http.StatusBadRequest},
 	{errclass.Conflict, http.StatusConflict},
 	{meta.ErrGone, http.StatusGone},

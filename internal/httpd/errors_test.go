@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
@@ -36,8 +37,8 @@ func TestStatusOf(t *testing.T) {
 		{meta.ErrCorrupt, http.StatusServiceUnavailable, nil},
 		{meta.ErrNotFound, http.StatusNotFound, meta.ErrNotFound},
 		{repo.ErrMissing, http.StatusNotFound, repo.ErrMissing},
-		{mirror.ErrRef, http.StatusNotFound, mirror.ErrRef},
-		{mirror.ErrNameTaken, http.StatusBadRequest, mirror.ErrNameTaken},
+		{catalog.ErrRef, http.StatusNotFound, catalog.ErrRef},
+		{catalog.ErrNameTaken, http.StatusBadRequest, catalog.ErrNameTaken},
 		{meta.ErrGone, http.StatusGone, meta.ErrGone},
 		{freeze.ErrBusy, http.StatusConflict, freeze.ErrBusy},
 		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, sign.ErrBadSignature), http.StatusInternalServerError, sign.ErrBadSignature},

@@ -5,7 +5,6 @@ import "example.org/snapd/internal/acquire"
 // Names of package acquire that callers still know by their old place.
 type (
 	Progress     = acquire.Progress
-	Want         = acquire.File
 	FetchOptions = acquire.FetchOptions
 )
 

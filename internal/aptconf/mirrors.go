@@ -288,7 +288,7 @@ type origin struct {
 
 // Mirrors merges entries into mirrors: one for each URI and set of keys, or
 // several where its suites are asked for different components, architectures,
-// languages or sources, since a mirror takes all of its own in each suite.
+// languages or sources, since a mirror takes the same of each of its suites.
 func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 	var skipped []Skipped
 	var origins []*origin
@@ -347,7 +347,7 @@ func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 }
 
 // expandArch replaces $(ARCH) in URI and suites: an entry for each architecture
-// then. The architectures stand in Architectures.Set.
+// then. The architectures are in Architectures.Set.
 func expandArch(e Entry, archs []string) []Entry {
 	const v = "$(ARCH)"
 	if !strings.Contains(e.URI, v) && !slices.ContainsFunc(e.Suites, func(s string) bool { return strings.Contains(s, v) }) {

@@ -75,8 +75,8 @@ func (s Skipped) String() string {
 	return fmt.Sprintf("%s:%d: %s: %s", s.File, s.Line, s.Text, s.Reason)
 }
 
-// Parse reads one file of sources. name tells its form, deb822 for .sources and
-// one-line for .list; any other is told by its content.
+// Parse reads one file of sources. A name in .sources means deb822, one in .list the
+// one-line format; for any other name the content decides.
 func Parse(name string, data []byte) ([]Entry, []Skipped) {
 	switch path.Ext(name) {
 	case ".sources":

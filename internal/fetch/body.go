@@ -360,7 +360,13 @@ func (b *body) isWhole(resp *http.Response, req *Request) bool {
 		return req.Want.pinned()
 	}
 	first, last, total, ok := contentRange(text)
-	return ok && first == 0 && (last+1 == total || total < 0 && req.Want.pinned())
+	if !ok || first != 0 {
+		return false
+	}
+	if req.Want.pinned() {
+		return total < 0 || last+1 == total
+	}
+	return last+1 == total && resp.ContentLength == total
 }
 
 func (b *body) isHTML(resp *http.Response) bool {

@@ -53,7 +53,7 @@ func BenchmarkParagraphs(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		b.ReportMetric(float64(n), "paragraphs")
+		b.ReportMetric(float64(n), "stanzas")
 	}
 }
 

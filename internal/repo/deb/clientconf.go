@@ -61,7 +61,7 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 			}
 		}
 	default:
-		return "", fmt.Errorf("client configuration of %s: form %q: expected deb822, list or mmdebstrap", p.Name, kind)
+		return "", fmt.Errorf("client configuration of %s: kind %q: expected deb822, list or mmdebstrap", p.Name, kind)
 	}
 	return b.String(), nil
 }

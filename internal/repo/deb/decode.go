@@ -22,13 +22,13 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// compressions are the forms that can be read, in the order in which they are
-// taken: the smallest first. The plain form, the empty suffix, is last; it is
+// compressions are the variants that can be read, in the order in which they are
+// tried: the smallest first. The plain one, the empty suffix, is last; it is
 // often listed and not there.
 var compressions = [...]string{".xz", ".zst", ".gz", ".bz2", ".lzma", ".lz4", ""}
 
-// splitForm cuts the suffix of its compression off a path.
-func splitForm(p string) (plain, suffix string) {
+// splitVariant cuts the suffix of its compression off a path.
+func splitVariant(p string) (plain, suffix string) {
 	for _, c := range compressions[:len(compressions)-1] {
 		if s, ok := strings.CutSuffix(p, c); ok {
 			return s, c
@@ -42,9 +42,9 @@ func splitForm(p string) (plain, suffix string) {
 const maxWindow = 64 << 20
 
 // Decode returns a reader of the plain content of r, whose compression the
-// suffix of the path form names. The caller bounds what it reads.
-func (Format) Decode(form string, r io.Reader) (io.ReadCloser, error) {
-	_, suffix := splitForm(form)
+// suffix of its path names. The caller bounds what it reads.
+func (Format) Decode(variant string, r io.Reader) (io.ReadCloser, error) {
+	_, suffix := splitVariant(variant)
 	var out io.Reader
 	var err error
 	switch suffix {
@@ -76,7 +76,7 @@ func (Format) Decode(form string, r io.Reader) (io.ReadCloser, error) {
 		err = fmt.Errorf("compression %q is not read", suffix)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("decompress %s: %w: %w", form, repo.ErrMalformed, err)
+		return nil, fmt.Errorf("decompress %s: %w: %w", variant, repo.ErrMalformed, err)
 	}
 	return io.NopCloser(out), nil
 }
@@ -152,29 +152,29 @@ func (l *limitReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// openPlain returns the plain content of form, of which raw holds the bytes, and
+// openPlain returns the plain content of variant, of which raw holds the bytes, and
 // decompresses ahead of the reader. plain is what the Release lists for the
-// plain form, nil when it does not. The content is complete and as listed when
+// plain variant, nil when it does not. The content is complete and as listed when
 // Read has returned io.EOF. Close ends the work and does not close raw.
-func openPlain(ctx context.Context, form repo.Listed, plain *repo.Listed, raw io.Reader) (io.ReadCloser, error) {
-	_, suffix := splitForm(form.Path)
+func openPlain(ctx context.Context, variant repo.Listed, plain *repo.Listed, raw io.Reader) (io.ReadCloser, error) {
+	_, suffix := splitVariant(variant.Path)
 	src := raw
 	if suffix == "" || plain == nil {
-		src = check(raw, form.Path, form)
+		src = check(raw, variant.Path, variant)
 	}
 	if suffix == "" {
 		return newAhead(ctx, src, nil), nil
 	}
-	dec, err := Format{}.Decode(form.Path, src)
+	dec, err := Format{}.Decode(variant.Path, src)
 	if err != nil {
 		return nil, err
 	}
-	var out io.Reader = &decodeErr{r: dec, path: form.Path}
+	var out io.Reader = &decodeErr{r: dec, path: variant.Path}
 	if plain != nil {
-		out = check(out, form.Path+" decompressed", *plain)
+		out = check(out, variant.Path+" decompressed", *plain)
 	} else {
 		out = &drainReader{
-			r:   &limitReader{r: out, n: max(form.Size, 0)*blindRatio + blindFloor, what: form.Path},
+			r:   &limitReader{r: out, n: max(variant.Size, 0)*blindRatio + blindFloor, what: variant.Path},
 			raw: src,
 		}
 	}
@@ -217,7 +217,7 @@ const (
 	aheadDepth = 4         // chunks
 )
 
-// ahead reads r in a goroutine of its own, at most aheadDepth chunks before its
+// ahead reads r in a goroutine, at most aheadDepth chunks before its
 // reader.
 type ahead struct {
 	full, free chan []byte

@@ -28,7 +28,7 @@ import (
 // An exact suite gets, of the indices that the mirror held, Packages, Sources and
 // Translation files cut to the chosen packages, each plain, .xz and .gz; one
 // without a chosen package is empty, and valid. A whole suite gets upstream's own
-// files, as far as they are held. The plain form of an index is listed in any
+// files, as far as they are held. The plain variant of an index is listed in any
 // case, since apt asks for no index without it; where it is not held it is
 // listed only, as Debian does.
 func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) error {
@@ -52,7 +52,7 @@ type deriver struct {
 	flat   bool
 	files  []repo.File   // listed in the Release, with paths relative to the suite
 	has    []index       // what they are
-	only   []repo.Listed // plain forms that are listed, not held
+	only   []repo.Listed // plain variants that are listed, not held
 	linked map[string]bool
 }
 
@@ -113,7 +113,7 @@ func (d *deriver) whole(ctx context.Context, rel *Release) error {
 			continue // patches towards generations that this repository never had
 		}
 		any, plain := false, false
-		for _, l := range g.forms {
+		for _, l := range g.variants {
 			f, ok := d.c.Held(l)
 			if !ok {
 				continue
@@ -137,7 +137,7 @@ func (d *deriver) whole(ctx context.Context, rel *Release) error {
 // exact writes the indices anew.
 func (d *deriver) exact(ctx context.Context) error {
 	described := make(map[string]map[description]bool) // by component
-	// The mirror's groups stand in upstream's order; translations need to know
+	// The mirror's groups are in upstream's order; translations need to know
 	// the packages first.
 	for _, g := range d.c.Groups {
 		if !g.Packages {
@@ -199,7 +199,7 @@ func describe(par []byte) description {
 	return description{name, hex.EncodeToString(sum[:])}
 }
 
-// translation cuts a Translation file to the packages that are there. The form
+// translation cuts a Translation file to the packages that are there. The variant
 // that the mirror holds is read, and verified once more.
 func (d *deriver) translation(ctx context.Context, g repo.Group, ix index, want map[description]bool) error {
 	rel, err := releaseOf(d.c.Root)
@@ -213,14 +213,14 @@ func (d *deriver) translation(ctx context.Context, g repo.Group, ix index, want 
 	}
 	return d.write(ctx, g.Index, ix, func(w io.Writer) error {
 		var missing error
-		for _, form := range g.Forms {
-			raw, err := d.c.Open(ctx, form)
+		for _, variant := range g.Forms {
+			raw, err := d.c.Open(ctx, variant)
 			if err != nil {
-				missing = errors.Join(missing, fmt.Errorf("open %s: %w", form.Path, err))
+				missing = errors.Join(missing, fmt.Errorf("open %s: %w", variant.Path, err))
 				continue
 			}
 			defer raw.Close()
-			r, err := openPlain(ctx, form, all[i].plain, raw)
+			r, err := openPlain(ctx, variant, all[i].plain, raw)
 			if err != nil {
 				return err
 			}
@@ -253,27 +253,27 @@ func cutTranslation(r io.Reader, w io.Writer, want map[description]bool) error {
 	}
 }
 
-// write makes one index in the forms that are served, and lists them. fill
+// write makes one index in the variants that are served, and lists them. fill
 // writes the plain content.
 func (d *deriver) write(ctx context.Context, index string, ix index, fill func(io.Writer) error) (err error) {
-	var forms [3]repo.SinkWriter
-	for i, suffix := range derivedForms {
-		if forms[i], err = d.sink.Create(ctx, d.dir+index+suffix); err != nil {
+	var variants [3]repo.SinkWriter
+	for i, suffix := range derivedVariants {
+		if variants[i], err = d.sink.Create(ctx, d.dir+index+suffix); err != nil {
 			return err
 		}
-		defer forms[i].Abort() // nothing after Commit
+		defer variants[i].Abort() // nothing after Commit
 	}
 	// xz takes far longer than the rest: it runs beside it.
 	pr, pw := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := compressXZ(forms[1], pr)
+		err := compressXZ(variants[1], pr)
 		pr.CloseWithError(err)
 		done <- err
 	}()
-	gz, err := gzip.NewWriterLevel(forms[2], gzipLevel)
+	gz, err := gzip.NewWriterLevel(variants[2], gzipLevel)
 	if err == nil {
-		w := &blockWriter{w: io.MultiWriter(forms[0], pw, gz)}
+		w := &blockWriter{w: io.MultiWriter(variants[0], pw, gz)}
 		if err = fill(w); err == nil {
 			err = w.flush()
 		}
@@ -288,8 +288,8 @@ func (d *deriver) write(ctx context.Context, index string, ix index, fill func(i
 	if err != nil {
 		return fmt.Errorf("write %s: %w", index, err)
 	}
-	for i, suffix := range derivedForms {
-		f, err := forms[i].Commit()
+	for i, suffix := range derivedVariants {
+		f, err := variants[i].Commit()
 		if err != nil {
 			return fmt.Errorf("write %s%s: %w", index, suffix, err)
 		}
@@ -301,8 +301,8 @@ func (d *deriver) write(ctx context.Context, index string, ix index, fill func(i
 	return nil
 }
 
-// derivedForms are the forms of each derived index, plain, xz and gzip.
-var derivedForms = [3]string{"", ".xz", ".gz"}
+// derivedVariants are the variants of each derived index: plain, xz and gzip.
+var derivedVariants = [3]string{"", ".xz", ".gz"}
 
 const gzipLevel = 9
 

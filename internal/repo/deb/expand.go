@@ -23,7 +23,7 @@ func (Format) Expands(index string) bool {
 }
 
 // Expand reads such a file, which the caller has verified, and returns what it
-// lists, with paths relative to the suite. Sizes are -1 where it tells none.
+// lists, with paths relative to the suite. A size of -1 is not known.
 func (f Format) Expand(index string, r io.Reader) ([]repo.Listed, error) {
 	var out []repo.Listed
 	var err error

@@ -350,7 +350,7 @@ func (p *parser) sourceFile(line []byte, field string, is512 bool) error {
 
 // sourceName reads "name" or "name (version)" from the Source field; without a
 // version the source has that of the binary, and without the field also its name.
-// Of a text of another form it is not known.
+// In any other text it is not known.
 func (p *parser) sourceName() (name, version []byte, known bool) {
 	name, version = p.val[fPackage], p.val[fVersion]
 	v := p.val[fSource]

@@ -55,7 +55,7 @@ func (Format) Match(m config.Mirror, rec *repo.Record) bool {
 
 // Read decodes a package index and emits its records. Size and digest are
 // judged at the end: when Read fails, none of the records counts.
-func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed,
+func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, variant repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) (err error) {
 	kind := repo.KindBinary
 	switch classify(g.Index, isFlat(root.Suite)).kind {
@@ -72,15 +72,15 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("read %s of suite %s: %w", form.Path, root.Suite, err)
+			err = fmt.Errorf("read %s of suite %s: %w", variant.Path, root.Suite, err)
 		}
 	}()
-	raw, err := open(ctx, form)
+	raw, err := open(ctx, variant)
 	if err != nil {
 		return err
 	}
 	defer raw.Close()
-	r, err := openPlain(ctx, form, plain, raw)
+	r, err := openPlain(ctx, variant, plain, raw)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (Format) RootDocs(suite repo.SuiteName) [][]string {
 }
 
 // OwnPaths names the signed documents, and each index of packages or
-// translations in the forms that Derive writes.
+// translations in the variants that Derive writes.
 func (f Format) OwnPaths(root *repo.Root) []string {
 	dir := suiteDir(root.Suite)
 	var out []string
@@ -35,7 +35,7 @@ func (f Format) OwnPaths(root *repo.Root) []string {
 	for _, l := range groupFiles(root.Files) {
 		switch classify(l.index, isFlat(root.Suite)).kind {
 		case packages, udebs, sources, translation:
-			for _, suffix := range derivedForms {
+			for _, suffix := range derivedVariants {
 				out = append(out, dir+l.index+suffix)
 			}
 		}

@@ -11,7 +11,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// indexKind tells what a listed file is, by its name.
+// indexKind is what a listed file is, by its name.
 type indexKind uint8
 
 const (
@@ -38,7 +38,7 @@ type index struct {
 // installerDir is where a component's udebs are listed.
 const installerDir = "/debian-installer"
 
-// classify takes apart the plain form's path relative to its suite.
+// classify takes the path of the plain variant, relative to its suite, apart.
 func classify(p string, flat bool) index {
 	dir, base := path.Split(p)
 	dir = strings.TrimSuffix(dir, "/")
@@ -90,21 +90,21 @@ func classify(p string, flat bool) index {
 	return index{}
 }
 
-// listed is one logical file and its forms, in the order of compressions.
+// listed is one file and its compression variants, in the order of compressions.
 type listed struct {
-	index string
-	forms []repo.Listed // those that can be read
-	plain *repo.Listed  // nil when the plain form is not listed
+	index    string
+	variants []repo.Listed // those that can be read
+	plain    *repo.Listed  // nil when the plain variant is not listed
 }
 
-// groupFiles puts the forms of each listed file together, in the Release's order.
+// groupFiles groups the variants of each listed file, in the Release's order.
 func groupFiles(files []repo.Listed) []listed {
 	at := make(map[string]int, len(files))
 	var out []listed
-	type slot struct{ group, form, file int }
+	type slot struct{ group, variant, file int }
 	slots := make([]slot, 0, len(files))
 	for i, f := range files {
-		plain, suffix := splitForm(f.Path)
+		plain, suffix := splitVariant(f.Path)
 		g, seen := at[plain]
 		if !seen {
 			g = len(out)
@@ -117,12 +117,12 @@ func groupFiles(files []repo.Listed) []listed {
 		if a.group != b.group {
 			return a.group - b.group
 		}
-		return a.form - b.form
+		return a.variant - b.variant
 	})
 	for _, s := range slots {
 		g := &out[s.group]
-		g.forms = append(g.forms, files[s.file])
-		if compressions[s.form] == "" {
+		g.variants = append(g.variants, files[s.file])
+		if compressions[s.variant] == "" {
 			g.plain = &files[s.file]
 		}
 	}
@@ -134,7 +134,7 @@ func groupFiles(files []repo.Listed) []listed {
 func isFlat(s repo.SuiteName) bool { return strings.HasSuffix(string(s), "/") }
 
 // sameComponent reports whether a component as somebody writes it is the one
-// whose files lie in dir: "updates/main" and "main" are one component.
+// with files in dir: "updates/main" and "main" are one component.
 func sameComponent(written, dir string) bool {
 	return written == dir || strings.HasSuffix(written, "/"+dir) || strings.HasSuffix(dir, "/"+written)
 }
@@ -146,54 +146,64 @@ func wantsComponent(m config.Mirror, dir string) bool {
 	return len(m.Components) == 0 || slices.ContainsFunc(m.Components, func(c string) bool { return sameComponent(c, dir) })
 }
 
-// selects reports whether the configuration takes a file at once.
-func selects(m config.Mirror, rel *Release, flat bool, index string, ix index, forms []repo.Listed) bool {
-	inComponent := flat || ix.component == "" || wantsComponent(m, ix.component)
-	inArch := ix.arch == "" || len(m.Architectures) == 0 || slices.Contains(m.Architectures, ix.arch) ||
-		ix.arch == "all" && hasAll(rel)
+// selection is what a configuration selects of a suite.
+type selection struct {
+	m    config.Mirror
+	rel  *Release
+	flat bool
+}
+
+// takes reports whether a sync takes a listed file at once.
+func (s *selection) takes(l *listed, ix index) bool {
+	return s.takesKind(ix) || slices.ContainsFunc(s.m.Indices, func(glob string) bool {
+		return matches(glob, l.index) || slices.ContainsFunc(l.variants, func(v repo.Listed) bool { return matches(glob, v.Path) })
+	})
+}
+
+// takesKind reports whether the configuration selects a file by what it is.
+func (s *selection) takesKind(ix index) bool {
+	inComponent := s.flat || ix.component == "" || wantsComponent(s.m, ix.component)
+	inArch := s.wantsArch(ix.arch)
 	switch ix.kind {
-	case packages, udebs:
-		if ix.arch == "all" && !slices.Contains(m.Architectures, "all") &&
-			slices.Contains(strings.Fields(rel.NoSupportForArchAll), "Packages") {
-			inArch = false // its packages stand in every other index
-		}
-		if inComponent && inArch && (ix.kind == packages || m.Udebs) {
-			return true
-		}
+	case packages:
+		return inComponent && inArch && !s.inOthers(ix)
+	case udebs:
 		// "main/debian-installer" is how sources name the udebs alone.
-		if ix.kind == udebs && inArch && slices.ContainsFunc(m.Components, func(c string) bool { return sameComponent(c, ix.component+installerDir) }) {
-			return true
-		}
+		alone := slices.ContainsFunc(s.m.Components, func(c string) bool { return sameComponent(c, ix.component+installerDir) })
+		return (inComponent && s.m.Udebs || alone) && inArch && !s.inOthers(ix)
 	case sources:
-		if inComponent && m.Sources {
-			return true
-		}
+		return inComponent && s.m.Sources
 	case translation:
-		if inComponent && slices.ContainsFunc(m.Languages, func(l string) bool { return matches(l, ix.lang) }) {
-			return true
-		}
+		return inComponent && slices.ContainsFunc(s.m.Languages, func(l string) bool { return matches(l, ix.lang) })
 	case contents:
-		if m.Contents && inComponent && (inArch || ix.arch == "source" && m.Sources) {
-			return true
-		}
-		if arch, ok := strings.CutPrefix(ix.arch, "udeb-"); ok && m.Contents && m.Udebs && inComponent &&
-			(slices.Contains(m.Architectures, arch) || arch == "all") {
-			return true
-		}
+		return inComponent && s.m.Contents && s.takesContents(ix.arch)
 	case installer:
-		if m.Installer && inComponent && inArch {
-			return true
-		}
-	}
-	for _, g := range m.Indices {
-		if matches(g, index) || slices.ContainsFunc(forms, func(l repo.Listed) bool { return matches(g, l.Path) }) {
-			return true
-		}
+		return s.m.Installer && inComponent && inArch
 	}
 	return false
 }
 
-// hasAll reports whether a suite has indices of architecture "all" of its own.
+func (s *selection) wantsArch(arch string) bool {
+	return arch == "" || len(s.m.Architectures) == 0 || slices.Contains(s.m.Architectures, arch) || arch == "all" && hasAll(s.rel)
+}
+
+// inOthers reports whether the packages of an index of architecture "all" are in
+// the index of each other architecture, too.
+func (s *selection) inOthers(ix index) bool {
+	return ix.arch == "all" && !slices.Contains(s.m.Architectures, "all") &&
+		slices.Contains(strings.Fields(s.rel.NoSupportForArchAll), "Packages")
+}
+
+// takesContents reports whether the Contents of an architecture are selected:
+// "amd64", "source", "udeb-amd64".
+func (s *selection) takesContents(arch string) bool {
+	if udeb, ok := strings.CutPrefix(arch, "udeb-"); ok && s.m.Udebs && (udeb == "all" || slices.Contains(s.m.Architectures, udeb)) {
+		return true
+	}
+	return s.wantsArch(arch) || arch == "source" && s.m.Sources
+}
+
+// hasAll reports whether a suite has separate indices of architecture "all".
 func hasAll(rel *Release) bool {
 	return len(rel.Architectures) == 0 || slices.Contains(rel.Architectures, "all")
 }
@@ -224,13 +234,14 @@ func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, er
 	flat := isFlat(suite)
 	var first, then []repo.Group
 	bad := badEntries(rel)
+	s := &selection{m: m, rel: rel, flat: flat}
 	for _, l := range groupFiles(append(slices.Clone(rel.Files), bad...)) {
-		if !selects(m, rel, flat, l.index, classify(l.index, flat), l.forms) {
+		ix := classify(l.index, flat)
+		if !s.takes(&l, ix) {
 			continue
 		}
-		ix := classify(l.index, flat)
 		g := repo.Group{Index: l.index, Component: ix.component, Arch: ix.arch}
-		for _, f := range l.forms {
+		for _, f := range l.variants {
 			if err := rel.Bad[f.Path]; err == nil {
 				g.Forms = append(g.Forms, f)
 			} else if g.Err == nil {

@@ -39,7 +39,7 @@ type Release struct {
 	NotAutomatic         string // "yes": priority 1
 	ButAutomaticUpgrades string // "yes": priority 100 instead
 	// NoSupportForArchAll names the targets ("Packages") whose architecture
-	// "all" stands in each other architecture's index.
+	// "all" is in each other architecture's index.
 	NoSupportForArchAll string
 	AcquireByHash       bool
 

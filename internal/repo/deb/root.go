@@ -18,7 +18,7 @@ import (
 const (
 	// maxSignature bounds a Release.gpg, in bytes.
 	maxSignature = 1 << 20
-	// maxFuture is how far a Release's Date may lie ahead of the clock: apt
+	// maxFuture is how far a Release's Date may be ahead of the clock: apt
 	// allows 10 s, on clocks that are not always set when a mirror first syncs.
 	maxFuture = 10 * time.Minute
 )
@@ -40,7 +40,7 @@ func suiteDir(suite repo.SuiteName) string {
 
 // FetchRoot fetches InRelease, or where there is none Release and Release.gpg,
 // and verifies them as strictly as apt does. An InRelease that is there and bad
-// is an error whatever lies beside it: apt does not look further either.
+// is an error whatever is beside it: apt does not look further either.
 //
 // When prev holds the suite's documents and upstream has nothing newer it
 // returns repo.ErrNotModified, or repo.ErrExpired when the documents held have

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Apt is a real apt in an empty root of its own. It reads nothing of the
+// Apt is a real apt in an empty root. It reads nothing of the
 // machine's configuration, and checks dates and expiry whatever the machine does.
 type Apt struct {
 	tb   testing.TB

@@ -42,7 +42,7 @@ import (
 // its Handler.
 type Archive struct {
 	tb testing.TB
-	// Key signs every suite that has no Signers of its own.
+	// Key signs every suite without Signers.
 	Key *sign.PrivateKey
 	// Hook, when set, sees each request first and returns true when it has
 	// answered it: for slow, endless, missing or wrong answers. Set it before
@@ -55,7 +55,7 @@ type Archive struct {
 	suites   map[string]*Suite
 	order    []string
 	requests []Request
-	packed   map[string][]byte // compressed forms by suffix and digest
+	packed   map[string][]byte // compressed content by suffix and digest
 	keyring  string
 }
 

@@ -118,7 +118,7 @@ func TestFaults(t *testing.T) {
 	if n := len(slices.DeleteFunc(a.Paths(), func(p string) bool {
 		return !strings.HasPrefix(p, "dists/stable/main/binary-amd64/by-hash/SHA256/")
 	})); n != 4 {
-		t.Errorf("%d names by hash of Packages, expected 4: 2 forms, 2 generations", n)
+		t.Errorf("%d names by hash of Packages, expected 4: 2 variants, 2 generations", n)
 	}
 	s.Add(Package{Name: "hello", Files: map[string]string{"/usr/bin/hello": "other"}})
 	if bytes.Equal(a.Get(s.PathOf("hello")), debBefore) {
@@ -136,6 +136,6 @@ func TestFaults(t *testing.T) {
 		t.Errorf("Release:\n%s", a.Get("dists/stable/InRelease"))
 	}
 	if a.Has(pkgs) {
-		t.Error("a form that is no longer published stays")
+		t.Error("a variant that is no longer published stays")
 	}
 }

@@ -41,7 +41,7 @@ type Package struct {
 	Compression string
 	// Body, when set, is the file's bytes in place of a real .deb.
 	Body []byte
-	// Filename overrides the pool path, in the index and where the file lies.
+	// Filename overrides the pool path, in the index and of the file.
 	Filename string
 	Udeb     bool // listed in debian-installer/
 }
@@ -87,7 +87,7 @@ func (p Package) ext() string {
 	return ".deb"
 }
 
-// poolPath returns where the package lies in the archive.
+// poolPath returns the package's path in the archive.
 func (p Package) poolPath() string {
 	if p.Filename != "" {
 		return p.Filename
@@ -110,8 +110,8 @@ func noEpoch(v string) string {
 	return v
 }
 
-// control returns the fields of the package itself, in a fixed order. long tells
-// whether the long description stands in it.
+// control returns the fields of the package itself, in a fixed order, with the
+// long description if long.
 func (p Package) control(long bool) string {
 	var b strings.Builder
 	line := func(name, value string) {
@@ -284,7 +284,7 @@ func (s Source) files(files []file, by512 bool) string {
 	return b.String()
 }
 
-// Compress returns data in the form that a file name's suffix means: "", ".gz",
+// Compress returns data in the compression that a file name's suffix means: "", ".gz",
 // ".xz", ".zst". Equal data give equal bytes.
 func Compress(tb testing.TB, suffix string, data []byte) []byte {
 	tb.Helper()

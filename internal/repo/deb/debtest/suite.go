@@ -21,7 +21,7 @@ type Suite struct {
 	name string
 
 	// Fields of the Release; empty ones are left out. Components are written
-	// with ComponentPrefix before them ("updates/"), while their files lie in
+	// with ComponentPrefix before them ("updates/"), while their files are in
 	// directories named without it.
 	Origin, Label, Suite, Codename, Version, Description string
 	ComponentPrefix                                      string
@@ -35,18 +35,18 @@ type Suite struct {
 	// SHA512 lists packages and sources by SHA-512 in place of SHA-256.
 	SHA512 bool
 
-	// Compressions are the forms of each index that are served and listed; ""
-	// is the plain form.
+	// Compressions are the variants of each index that are served and listed; ""
+	// is the plain one.
 	Compressions []string
-	// ListPlain lists the plain forms although they may not be served, as
+	// ListPlain lists the plain variants although they may not be served, as
 	// Debian does.
 	ListPlain bool
 	ByHash    bool     // Acquire-By-Hash, and the names
 	Languages []string // Translation files; none leaves long descriptions in Packages
 	Sources   bool     // Sources, when there are source packages
 	Contents  bool     // Contents-<arch> of each component
-	// BinaryAll gives architecture "all" an index of its own; its packages
-	// then stand only there unless NoSupportForAll is set.
+	// BinaryAll gives architecture "all" a separate index; its packages are then
+	// only there unless NoSupportForAll is set.
 	BinaryAll, NoSupportForAll bool
 
 	// InRelease writes InRelease; without it, Release and Release.gpg. Both
@@ -191,10 +191,6 @@ func (s *Suite) Publish(date time.Time) {
 	s.a.tb.Helper()
 	date = date.UTC()
 	dir := s.Dir()
-	type listedFile struct {
-		path string
-		data []byte
-	}
 	var list []listedFile
 	serve := func(p string, data []byte) {
 		s.a.put(dir+p, data, date)
@@ -232,7 +228,21 @@ func (s *Suite) Publish(date time.Time) {
 		}
 	}
 	s.published = now
+	text := s.releaseText(date, list)
+	if s.EditRelease != nil {
+		text = s.EditRelease(text)
+	}
+	s.sign(dir, text, date)
+}
 
+// listedFile is a file that the Release lists.
+type listedFile struct {
+	path string
+	data []byte
+}
+
+// releaseText returns the text of the Release.
+func (s *Suite) releaseText(date time.Time, list []listedFile) string {
 	var b strings.Builder
 	line := func(name, value string) {
 		if value != "" {
@@ -275,11 +285,7 @@ func (s *Suite) Publish(date time.Time) {
 			fmt.Fprintf(&b, " %s %8d %s\n", sum(d, l.data), len(l.data), l.path)
 		}
 	}
-	text := b.String()
-	if s.EditRelease != nil {
-		text = s.EditRelease(text)
-	}
-	s.sign(dir, text, date)
+	return b.String()
 }
 
 func (s *Suite) sign(dir, text string, date time.Time) {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
@@ -98,7 +98,7 @@ func isDir(s string) bool {
 // verifyDir checks an exported directory with no server.
 func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress func(api.Progress)) (*api.VerifyResult, error) {
 	p := &mirror.Progress{}
-	o := freeze.VerifyOptions{Deep: req.Deep, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Progress: p}
+	o := proof.Options{Deep: req.Deep, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Progress: p}
 	var err error
 	if o.Upstream, err = parseKeyrings(req.UpstreamKeys); err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress 
 	}
 	stop := watch(p, dir, progress)
 	defer stop()
-	return freeze.VerifyDir(ctx, dir, o)
+	return proof.VerifyDir(ctx, dir, o)
 }
 
 // watch tells progress how far p is, until stop is called.

@@ -16,7 +16,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/fetch"
-	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
@@ -26,7 +26,7 @@ import (
 // Config has the parts of a Control.
 type Config struct {
 	Engine    *mirror.Engine
-	Freezer   *freeze.Freezer
+	Freezer   *freezer.Freezer
 	Collector *gc.Collector
 	Signer    *sign.Signer
 	// Client fetches from the other snapd that fsck repairs from.

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/control"
-	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 )
@@ -16,9 +16,9 @@ const gcGrace = 24 * time.Hour
 
 // makeFreezer makes what prepare needs.
 func (d *daemon) makeFreezer() {
-	d.freezer = freeze.New(freeze.Config{
+	d.freezer = freezer.New(freezer.Config{
 		Engine: d.engine, Signer: d.signer, PublicURL: d.cfg.Server.PublicURL, LocalURL: localURL(d.cfg.Server.Listen),
-		Version: d.o.Version, Parallel: d.cfg.Fetch.Parallel, Log: d.log, Now: d.o.Now,
+		Version: d.o.Version, Log: d.log, Now: d.o.Now,
 	})
 }
 

@@ -33,7 +33,7 @@ import (
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
-	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/httpd/fastfile"
@@ -207,7 +207,7 @@ type daemon struct {
 	signer    *sign.Signer
 	engine    *mirror.Engine
 	client    *fetch.Client
-	freezer   *freeze.Freezer
+	freezer   *freezer.Freezer
 	collector *gc.Collector
 	control   *control.Control
 	srv       *httpd.Server

@@ -20,6 +20,7 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
@@ -33,7 +34,7 @@ import (
 
 // both is a server with a mirror of Debian and one of Fedora.
 type both struct {
-	*freeze.Freezer
+	*freezer.Freezer
 	e      *mirror.Engine
 	debian *debtest.Archive
 	now    time.Time
@@ -92,7 +93,7 @@ func newBoth(t *testing.T, suites ...string) *both {
 		}
 	})
 	b.sync(t)
-	b.Freezer = freeze.New(freeze.Config{
+	b.Freezer = freezer.New(freezer.Config{
 		Engine: b.e, Signer: signtest.Signer(t, signtest.NewKey(t, "freezer")), PublicURL: "http://snapd.example.org", Version: "test", Now: now,
 	})
 	return b

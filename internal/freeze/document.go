@@ -1,8 +1,11 @@
-// Package freeze makes frozen snapshots: named, signed, immutable sets of
-// packages over one or more mirrors, and what is done with them: derived
-// repositories, proof, differences, export and import.
+// Package freeze defines the format of freezes: named, signed, immutable sets of
+// packages of one or more mirrors. It has the freeze manifest, the provenance and
+// the statements beside it, and the names of their files; FORMAT.md beside this code
+// specifies them.
 //
-// The frozen manifest is specified in FORMAT.md beside this code.
+// The packages below it work with freezes: plan resolves what a request asks for,
+// build makes the freeze, proof verifies it, bundle exports and imports it, client
+// describes it to clients, and tree reads its files.
 package freeze
 
 import (
@@ -11,16 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
-	"unicode/utf16"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/repo"
 )
-
-// errFormat means that a manifest is of a format that this program does not know.
-var errFormat = errors.New("format")
 
 // FormatVersion is the version of the frozen manifest's format. A manifest with
 // files that upstream knows by SHA-512 alone is of version SHA512Version; in
@@ -30,8 +28,8 @@ const (
 	SHA512Version = 2
 )
 
-// Document is the frozen manifest: the identity of a frozen snapshot. Equal
-// contents are equal bytes, on any server: local facts have no place in it.
+// Document is the freeze manifest, the identity of a frozen snapshot. Equal
+// contents are equal bytes on any server: it has no local facts.
 type Document struct {
 	Format  int         `json:"format"`
 	Name    string      `json:"name"`
@@ -46,7 +44,7 @@ const (
 	Exact = "exact"
 )
 
-// DocMirror is one mirror of a frozen manifest.
+// DocMirror is one mirror of a freeze manifest.
 type DocMirror struct {
 	Name     string       `json:"name"`
 	Type     string       `json:"type"`
@@ -57,8 +55,8 @@ type DocMirror struct {
 	Sources  []DocSource  `json:"sources"`
 }
 
-// DocSuite is one upstream root that the freeze rests on. A suite stands here
-// more than once when packages were taken from several of its states.
+// DocSuite is one upstream root that the freeze rests on. A suite is listed more
+// than once when packages were taken from several of its states.
 type DocSuite struct {
 	Suite     repo.SuiteName `json:"suite"`
 	Date      time.Time      `json:"date"` // upstream's
@@ -108,7 +106,7 @@ type DocSource struct {
 	Paragraph string         `json:"paragraph"`
 }
 
-// Missing is an entry that the freeze was allowed to go without.
+// Missing is an entry that the freeze was allowed to lack.
 type Missing struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
@@ -116,8 +114,8 @@ type Missing struct {
 	Source  bool   `json:"source"`
 }
 
-// text names the entry as a list of packages does; a source is called one.
-func (m *Missing) text() string {
+// Text names the entry as a list of packages does; a source is called one.
+func (m *Missing) Text() string {
 	n := m.Name
 	if m.Arch != "" {
 		n += ":" + m.Arch
@@ -130,9 +128,6 @@ func (m *Missing) text() string {
 	}
 	return n
 }
-
-// maxManifest bounds a frozen manifest, in bytes.
-const maxManifest = 512 << 20
 
 // Encode writes the document as canonical JSON (RFC 8785).
 func (d *Document) Encode() ([]byte, error) {
@@ -151,8 +146,8 @@ func (d *Document) Encode() ([]byte, error) {
 	return Canonical(d)
 }
 
-// version is the version of the format that the document needs.
-func (d *Document) version() int {
+// Version is the version of the format that the document needs.
+func (d *Document) Version() int {
 	for i := range d.Mirrors {
 		m := &d.Mirrors[i]
 		if slices.ContainsFunc(m.Packages, func(p DocPackage) bool { return p.SHA512 != "" }) ||
@@ -175,7 +170,7 @@ func ParseDocument(data []byte) (*Document, error) {
 		return nil, fmt.Errorf("frozen manifest: %w", err)
 	}
 	if d.Format < FormatVersion || d.Format > SHA512Version {
-		return nil, fmt.Errorf("frozen manifest: %w %d, this program knows %d and %d", errFormat, d.Format, FormatVersion, SHA512Version)
+		return nil, fmt.Errorf("frozen manifest: %w %d, this program knows %d and %d", ErrFormat, d.Format, FormatVersion, SHA512Version)
 	}
 	again, err := d.Encode()
 	if err != nil {
@@ -185,120 +180,4 @@ func ParseDocument(data []byte) (*Document, error) {
 		return nil, errors.New("frozen manifest: not in canonical form")
 	}
 	return &d, nil
-}
-
-// decodeCanonical reads canonical JSON into v, a pointer to a struct: nothing but
-// what Canonical writes for it.
-func decodeCanonical(data []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return err
-	}
-	again, err := Canonical(v)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(again, data) {
-		return errors.New("not in canonical form")
-	}
-	return nil
-}
-
-// Canonical writes v as JSON in the canonical form of RFC 8785. Numbers must be
-// integers that a double holds exactly.
-func Canonical(v any) ([]byte, error) {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	dec := json.NewDecoder(&buf)
-	dec.UseNumber()
-	var tree any
-	if err := dec.Decode(&tree); err != nil {
-		return nil, err
-	}
-	return appendCanonical(nil, tree)
-}
-
-func appendCanonical(b []byte, v any) ([]byte, error) {
-	var err error
-	switch v := v.(type) {
-	case nil:
-		return append(b, "null"...), nil
-	case bool:
-		return strconv.AppendBool(b, v), nil
-	case string:
-		return appendString(b, v), nil
-	case json.Number:
-		n, err := v.Int64()
-		if err != nil || n > 1<<53 || n < -(1<<53) {
-			return nil, fmt.Errorf("number %s has no canonical form here", v)
-		}
-		return strconv.AppendInt(b, n, 10), nil
-	case []any:
-		b = append(b, '[')
-		for i, e := range v {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			if b, err = appendCanonical(b, e); err != nil {
-				return nil, err
-			}
-		}
-		return append(b, ']'), nil
-	case map[string]any:
-		keys := make([]string, 0, len(v))
-		for k := range v {
-			keys = append(keys, k)
-		}
-		slices.SortFunc(keys, compareUTF16)
-		b = append(b, '{')
-		for i, k := range keys {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = append(appendString(b, k), ':')
-			if b, err = appendCanonical(b, v[k]); err != nil {
-				return nil, err
-			}
-		}
-		return append(b, '}'), nil
-	}
-	return nil, fmt.Errorf("%T has no canonical form", v)
-}
-
-// compareUTF16 orders property names by UTF-16 code units (RFC 8785, 3.2.3).
-func compareUTF16(a, b string) int {
-	return slices.Compare(utf16.Encode([]rune(a)), utf16.Encode([]rune(b)))
-}
-
-// appendString quotes as ECMAScript's JSON.stringify does.
-func appendString(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b = append(b, '\\', byte(r))
-		case r == '\b':
-			b = append(b, `\b`...)
-		case r == '\f':
-			b = append(b, `\f`...)
-		case r == '\n':
-			b = append(b, `\n`...)
-		case r == '\r':
-			b = append(b, `\r`...)
-		case r == '\t':
-			b = append(b, `\t`...)
-		case r < 0x20:
-			b = append(b, `\u00`...)
-			b = append(b, hex[r>>4], hex[r&15])
-		default:
-			b = append(b, string(r)...)
-		}
-	}
-	return append(b, '"')
 }

@@ -24,6 +24,8 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
+	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
@@ -279,9 +281,9 @@ func TestManifestFields(t *testing.T) {
 }
 
 func changeFields(t *testing.T, e *resealed, met map[string]bool) {
-	o := freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Ours: e.signer.Keyring()}
+	o := proof.Options{Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Ours: e.signer.Keyring()}
 	verify := func(t *testing.T) *api.VerifyResult {
-		v, err := freeze.VerifyDir(t.Context(), e.dir, o)
+		v, err := proof.VerifyDir(t.Context(), e.dir, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -519,7 +521,7 @@ func rpmExport(t *testing.T, metalink bool) *resealed {
 		t.Fatal(err)
 	}
 	signer := signtest.Signer(t, signtest.NewKey(t, "freezer"))
-	z := freeze.New(freeze.Config{Engine: e, Signer: signer, PublicURL: "http://snapd.example.org", Version: "test", Now: now})
+	z := freezer.New(freezer.Config{Engine: e, Signer: signer, PublicURL: "http://snapd.example.org", Version: "test", Now: now})
 	req := &api.FreezeRequest{Name: "4.1", All: true}
 	if !metalink {
 		req = &api.FreezeRequest{Name: "4.1", Packages: []string{"app", "lib"}}

@@ -22,6 +22,8 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
+	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
@@ -32,7 +34,7 @@ import (
 
 type world struct {
 	*mirrortest.World
-	z      *freeze.Freezer
+	z      *freezer.Freezer
 	signer *sign.Signer
 }
 
@@ -48,7 +50,7 @@ func newWorld(t *testing.T, download string) *world {
 }
 
 func (w *world) open() {
-	w.z = freeze.New(freeze.Config{Engine: w.Engine, Signer: w.signer, PublicURL: "http://snapd.example.org", Version: "test", Now: func() time.Time { return w.Now }})
+	w.z = freezer.New(freezer.Config{Engine: w.Engine, Signer: w.signer, PublicURL: "http://snapd.example.org", Version: "test", Now: func() time.Time { return w.Now }})
 }
 
 func (w *world) freeze(t *testing.T, req api.FreezeRequest) *api.FreezeResult {
@@ -73,6 +75,24 @@ func (w *world) verify(t *testing.T, name string) {
 
 func list(lines ...string) []api.ManifestFile {
 	return []api.ManifestFile{{Name: "build.list", Data: []byte(strings.Join(lines, "\n") + "\n")}}
+}
+
+// A snapshot of a mirror is verified by the certificates that are kept with it, or by
+// those that are given.
+func TestVerifySnapshot(t *testing.T) {
+	for _, download := range []string{config.All, config.OnDemand} {
+		w := newWorld(t, download)
+		w.verify(t, "debian@latest")
+		upstream := string(w.Archive.Key.Keyring().ExportArmored())
+		v, err := w.z.Verify(t.Context(), &api.VerifyRequest{Ref: "debian@latest", UpstreamKeys: []string{upstream}}, nil)
+		if err != nil || len(v.Faults) > 0 || v.Packages != 3 || v.Sources != 3 || len(v.Relied) != 1 || !v.Relied[0].Pinned {
+			t.Errorf("by given keys: %v, %+v", err, v)
+		}
+		other := string(signtest.NewKey(t, "other").Keyring().ExportArmored())
+		if v, err = w.z.Verify(t.Context(), &api.VerifyRequest{Ref: "debian@latest", UpstreamKeys: []string{other}}, nil); err != nil || v.Exit != api.ExitVerify {
+			t.Errorf("by other keys: %v, %+v", err, v)
+		}
+	}
 }
 
 func TestFreezeExact(t *testing.T) {
@@ -333,8 +353,8 @@ func TestVerifyDir(t *testing.T) {
 	if _, err := w.z.Export(t.Context(), "4.1", base, nil); err != nil {
 		t.Fatal(err)
 	}
-	o := freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()}
-	v, err := freeze.VerifyDir(t.Context(), base, o)
+	o := proof.Options{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()}
+	v, err := proof.VerifyDir(t.Context(), base, o)
 	if err != nil || len(v.Faults) > 0 {
 		t.Fatalf("untouched export: %v %+v", err, v)
 	}
@@ -348,7 +368,7 @@ func TestVerifyDir(t *testing.T) {
 	})
 	check := func(t *testing.T, what, file string) {
 		t.Helper()
-		v, err := freeze.VerifyDir(t.Context(), base, o)
+		v, err := proof.VerifyDir(t.Context(), base, o)
 		if err == nil && v.Exit != api.ExitVerify {
 			t.Errorf("%s of %s was not found", what, file)
 		}
@@ -377,7 +397,7 @@ func TestVerifyDir(t *testing.T) {
 	}
 	check(t, "an added package", extra)
 	os.Remove(extra)
-	if v, err := freeze.VerifyDir(t.Context(), base, o); err != nil || len(v.Faults) > 0 {
+	if v, err := proof.VerifyDir(t.Context(), base, o); err != nil || len(v.Faults) > 0 {
 		t.Fatalf("restored export: %v %+v", err, v.Faults)
 	}
 }
@@ -472,7 +492,7 @@ func TestVouch(t *testing.T) {
 		"new key":      {w.signer.Keyring(), true},
 		"a stranger's": {signtest.Signer(t, signtest.NewKey(t, "stranger")).Keyring(), false},
 	} {
-		v, err := freeze.VerifyDir(t.Context(), dir, freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: c.keys})
+		v, err := proof.VerifyDir(t.Context(), dir, proof.Options{Formats: []repo.Format{deb.Format{}}, Ours: c.keys})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -486,7 +506,7 @@ func TestVouch(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.WriteFile(p, []byte(strings.Replace(string(data), "4.0", "4.1", 1)), 0o644)
-	v, err := freeze.VerifyDir(t.Context(), dir, freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()})
+	v, err := proof.VerifyDir(t.Context(), dir, proof.Options{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()})
 	if err != nil || len(v.Faults) == 0 {
 		t.Errorf("a changed statement: %v %+v", err, v)
 	}

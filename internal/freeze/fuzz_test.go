@@ -13,6 +13,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
@@ -157,8 +158,8 @@ func FuzzExport(f *testing.F) {
 			f.Add(uint8(i), uint16(2), uint16(0), []byte(`"mirrors":[{"name":"../../x"}],`))
 		}
 	}
-	o := freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}, rpm.Format{}}}
-	if v, err := freeze.VerifyDir(f.Context(), dir, o); err != nil || len(v.Faults) > 0 {
+	o := proof.Options{Formats: []repo.Format{deb.Format{}, rpm.Format{}}}
+	if v, err := proof.VerifyDir(f.Context(), dir, o); err != nil || len(v.Faults) > 0 {
 		f.Fatalf("untouched: %v, %+v", err, v)
 	}
 	e := &resealed{dir, w.signer, mirrortest.Start}
@@ -197,7 +198,7 @@ func FuzzExport(f *testing.F) {
 			}
 			e.manifest(t, data)
 		}
-		v, err := freeze.VerifyDir(t.Context(), dir, o)
+		v, err := proof.VerifyDir(t.Context(), dir, o)
 		if err != nil || v.Exit == api.ExitVerify || bytes.Equal(old, data) {
 			return
 		}

@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror/mirrortest"
@@ -95,7 +96,7 @@ func TestHostileDirectory(t *testing.T) {
 	must(t, err)
 	dir := w.reseal(t, "4.1").dir
 	other := newWorld(t, config.All)
-	proof, err := os.ReadDir(filepath.Join(dir, "_proof/debian"))
+	upstream, err := os.ReadDir(filepath.Join(dir, "_proof/debian"))
 	must(t, err)
 	for _, entry := range []struct {
 		path string
@@ -103,7 +104,7 @@ func TestHostileDirectory(t *testing.T) {
 		bare bool // a directory there is nothing: what counts is the files in it
 	}{
 		{path: "manifest.json"}, {path: "manifest.json.asc"}, {path: "key.asc"}, {path: "provenance.json"}, {path: "provenance.json.asc"},
-		{path: "_proof/debian/" + proof[0].Name()}, {path: "_proof/debian/keys.asc"},
+		{path: "_proof/debian/" + upstream[0].Name()}, {path: "_proof/debian/keys.asc"},
 		{path: "_statements/image-default.json"}, {path: "_statements/image-default.json.asc"},
 		{path: "debian/dists/stable/InRelease"}, {path: "debian/dists/stable/Release"}, {path: "debian/dists/stable/main/binary-amd64/Packages.xz"},
 		{path: "debian/" + w.Archive.Default().PathOf("a")},
@@ -131,11 +132,11 @@ func TestHostileDirectory(t *testing.T) {
 					}
 				}()
 				for _, keys := range []bool{true, false} {
-					o := freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}}
+					o := proof.Options{Formats: []repo.Format{deb.Format{}}}
 					if keys {
 						o.Ours = w.signer.Keyring()
 					}
-					v, err := promptly(t, "verify", func() (*api.VerifyResult, error) { return freeze.VerifyDir(t.Context(), dir, o) })
+					v, err := promptly(t, "verify", func() (*api.VerifyResult, error) { return proof.VerifyDir(t.Context(), dir, o) })
 					said := fmt.Sprint(err)
 					if err == nil {
 						said = fmt.Sprintf("%+v", v.Faults)
@@ -227,7 +228,7 @@ func TestProvenanceSigned(t *testing.T) {
 	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("a=1"), Format: "list"})
 	w.freeze(t, api.FreezeRequest{Name: "4.2", Manifests: list("b=1"), Format: "list"})
 	e, later := w.reseal(t, "4.1"), w.reseal(t, "4.2")
-	o := freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()}
+	o := proof.Options{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()}
 	prov, sig := e.read(t, "provenance.json"), e.read(t, "provenance.json.asc")
 	again, err := w.signer.SignDetached(prov, mirrortest.Start)
 	if err != nil || string(again) != string(sig) {
@@ -250,7 +251,7 @@ func TestProvenanceSigned(t *testing.T) {
 		}},
 	} {
 		c.change()
-		v, err := freeze.VerifyDir(t.Context(), e.dir, o)
+		v, err := proof.VerifyDir(t.Context(), e.dir, o)
 		must(t, err)
 		found := false
 		for _, f := range v.Faults {
@@ -262,7 +263,7 @@ func TestProvenanceSigned(t *testing.T) {
 		e.put(t, "provenance.json", prov)
 		e.put(t, "provenance.json.asc", sig)
 	}
-	if v, err := freeze.VerifyDir(t.Context(), e.dir, o); err != nil || len(v.Faults)+len(v.Notes) > 0 {
+	if v, err := proof.VerifyDir(t.Context(), e.dir, o); err != nil || len(v.Faults)+len(v.Notes) > 0 {
 		t.Errorf("restored: %v %+v", err, v)
 	}
 }
@@ -309,7 +310,7 @@ func TestProvenanceUnsigned(t *testing.T) {
 	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("a=1"), Format: "list"})
 	w.forget(t, "4.1")
 	dir := w.reseal(t, "4.1").dir
-	o := freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()}
+	o := proof.Options{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()}
 	noted := func(what string, v *api.VerifyResult, err error, want string) {
 		t.Helper()
 		if err != nil || len(v.Faults) > 0 || strings.Contains(strings.Join(v.Notes, "\n"), "provenance") != (want != "") || !strings.Contains(strings.Join(v.Notes, "\n"), want) {
@@ -317,7 +318,7 @@ func TestProvenanceUnsigned(t *testing.T) {
 		}
 	}
 	const unsigned = "provenance.json is not signed, as earlier versions wrote it"
-	v, err := freeze.VerifyDir(t.Context(), dir, o)
+	v, err := proof.VerifyDir(t.Context(), dir, o)
 	noted("export", v, err, unsigned)
 
 	other := newWorld(t, config.All)
@@ -341,7 +342,7 @@ func TestProvenanceUnsigned(t *testing.T) {
 	}
 	v, err = w.z.Verify(t.Context(), &api.VerifyRequest{Ref: "4.1"}, nil)
 	noted("after the start", v, err, "")
-	v, err = freeze.VerifyDir(t.Context(), w.reseal(t, "4.1").dir, o)
+	v, err = proof.VerifyDir(t.Context(), w.reseal(t, "4.1").dir, o)
 	noted("export after the start", v, err, "")
 
 	// A later key signs what the earlier did not; who knows the earlier alone is told.
@@ -357,10 +358,10 @@ func TestProvenanceUnsigned(t *testing.T) {
 	}
 	dir = w.reseal(t, "4.1").dir
 	o.Ours = earlier.Keyring()
-	v, err = freeze.VerifyDir(t.Context(), dir, o)
+	v, err = proof.VerifyDir(t.Context(), dir, o)
 	noted("by the earlier key", v, err, "provenance.json was signed later, by a key that is not among those given")
 	o.Ours = w.signer.Keyring()
-	v, err = freeze.VerifyDir(t.Context(), dir, o)
+	v, err = proof.VerifyDir(t.Context(), dir, o)
 	noted("by the later key", v, err, "")
 }
 
@@ -369,7 +370,7 @@ func TestVerifyEmpty(t *testing.T) {
 	w := newWorld(t, config.All)
 	w.freeze(t, api.FreezeRequest{Name: "4.1", Manifests: list("gone=1"), Format: "list", AllowMissing: true})
 	w.verify(t, "4.1")
-	v, err := freeze.VerifyDir(t.Context(), w.reseal(t, "4.1").dir, freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()})
+	v, err := proof.VerifyDir(t.Context(), w.reseal(t, "4.1").dir, proof.Options{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()})
 	if err != nil || len(v.Faults) > 0 {
 		t.Errorf("export: %v %+v", err, v)
 	}

@@ -13,6 +13,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
@@ -51,7 +52,7 @@ func (w *world) document(t *testing.T, res *api.FreezeResult) *freeze.Document {
 // verifyDir proves an exported freeze.
 func (w *world) verifyDir(t *testing.T, dir string, upstream *sign.Keyring) []api.VerifyFault {
 	t.Helper()
-	v, err := freeze.VerifyDir(t.Context(), dir, freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring(), Upstream: upstream})
+	v, err := proof.VerifyDir(t.Context(), dir, proof.Options{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring(), Upstream: upstream})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +117,7 @@ func TestFreezeUnusable(t *testing.T) {
 		t.Errorf("kind %s, missing %+v, expected %+v", doc.Mirrors[0].Kind, doc.Missing, m)
 	}
 	w.verify(t, "w")
+	w.verify(t, "debian@latest") // a snapshot has no manifest that could name it
 	e := w.reseal(t, "w")
 	if faults := w.verifyDir(t, e.dir, nil); len(faults) > 0 {
 		t.Errorf("%+v", faults)

@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
@@ -122,7 +123,7 @@ func TestStolenKey(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.do(dir)
-			v, err := freeze.VerifyDir(t.Context(), dir, freeze.VerifyOptions{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()})
+			v, err := proof.VerifyDir(t.Context(), dir, proof.Options{Formats: []repo.Format{deb.Format{}}, Ours: w.signer.Keyring()})
 			if err != nil {
 				t.Fatal(err)
 			}

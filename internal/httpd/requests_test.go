@@ -19,7 +19,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
-	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/mirror/mirrortest"
@@ -40,7 +40,7 @@ func served(f *testing.F) (srv *httpd.Server, timestamp string) {
 	signer := signtest.Signer(f, signtest.NewKey(f, "snapd"))
 	conf := config.Default()
 	conf.DataDir, conf.Mirrors = w.Dir, w.Config.Mirrors
-	freezer := freeze.New(freeze.Config{Engine: w.Engine, Signer: signer, PublicURL: "http://snapd.example.org", Version: "test"})
+	freezer := freezer.New(freezer.Config{Engine: w.Engine, Signer: signer, PublicURL: "http://snapd.example.org", Version: "test"})
 	if _, err := freezer.Freeze(f.Context(), &api.FreezeRequest{Name: "4.1", Packages: []string{"a"}}, nil); err != nil {
 		f.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
-	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/sign"
@@ -21,7 +21,7 @@ import (
 type Config struct {
 	Control *control.Control
 	Engine  *mirror.Engine
-	Freezer *freeze.Freezer // signs the documents of recordings again
+	Freezer *freezer.Freezer // signs the documents of recordings again
 	Signer  *sign.Signer
 	Conf    *config.Config
 	Version string

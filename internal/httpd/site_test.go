@@ -22,7 +22,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
-	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/httpd/fastfile"
@@ -39,7 +39,7 @@ type site struct {
 	t       testing.TB
 	signer  *sign.Signer
 	conf    *config.Config
-	freezer *freeze.Freezer
+	freezer *freezer.Freezer
 	srv     *httpd.Server
 	public  *httptest.Server
 	control *api.Client
@@ -70,7 +70,7 @@ func (s *site) start() {
 	}
 	s.conf.Server.Listen = l.Addr().String()
 	s.conf.Server.PublicURL = "http://" + s.conf.Server.Listen
-	s.freezer = freeze.New(freeze.Config{Engine: s.Engine, Signer: s.signer, PublicURL: s.conf.Server.PublicURL, Version: "test"})
+	s.freezer = freezer.New(freezer.Config{Engine: s.Engine, Signer: s.signer, PublicURL: s.conf.Server.PublicURL, Version: "test"})
 	log := slog.New(slog.NewTextHandler(logTo{s.t}, nil))
 	c := control.New(control.Config{
 		Engine: s.Engine, Freezer: s.freezer, Collector: gc.New(gc.Config{Engine: s.Engine, Making: s.freezer.Making}),

@@ -22,12 +22,22 @@ type History interface {
 	// PackagesByPath finds, for each path, the package of a snapshot that has a
 	// file there; one with a nil Fact where there is none.
 	PackagesByPath(ctx context.Context, s *Snapshot, paths []string) ([]PathEntry, error)
+	// UnusablePackages lists the stanzas of a snapshot that no client can install
+	// (repo.KindUnusable), in pages as Writer.Packages lists the others.
+	UnusablePackages(ctx context.Context, s *Snapshot, after []byte, limit int) (page []Entry, next []byte, err error)
+	// FactsByName lists, for each name, every stanza that a mirror has or had under
+	// it.
+	FactsByName(ctx context.Context, mirror string, names []string) ([][]*Fact, error)
 	// FactsByStanza finds what is known of stanzas that a mirror has or had, in or
 	// out of snapshots; nil where it is not known.
 	FactsByStanza(ctx context.Context, mirror string, keys []StanzaKey) ([]*Fact, error)
 	// OwnersOf lists, for each digest, the packages of any mirror that have or had a
 	// file with it.
 	OwnersOf(ctx context.Context, digests []cas.Digest) ([][]OwnedFact, error)
+	// NewestWith returns, for each list of stanzas, the newest snapshot of a mirror
+	// that has any of them; nil where there is none. It reads in bounded
+	// transactions.
+	NewestWith(ctx context.Context, mirror string, stanzas [][]PID) ([]*Snapshot, error)
 	// Stanzas returns upstream's bytes of stanzas. ErrNotFound names the first that
 	// is not there.
 	Stanzas(ctx context.Context, pids []PID) ([][]byte, error)

@@ -2,6 +2,7 @@ package repo
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"example.org/snapd/internal/cas"
@@ -45,6 +46,21 @@ const (
 	TrustMetalink  Trust = "metalink" // a metalink over https that names the root by SHA-256 or SHA-512
 	TrustNone      Trust = "none"     // repo_gpgcheck = false is written in the configuration
 )
+
+// Weaker returns the weaker of two levels of trust. The zero Trust is the level of
+// nothing, and stronger than any.
+func (t Trust) Weaker(o Trust) Trust {
+	if t.rank() < o.rank() {
+		return t
+	}
+	return o
+}
+
+// rank orders levels of trust, the weakest first. A level that is not known is the
+// weakest.
+func (t Trust) rank() int {
+	return slices.Index([]Trust{TrustNone, TrustMetalink, TrustSignature, ""}, t)
+}
 
 // SuiteName names a suite within a mirror, as the configuration writes it:
 // "bookworm", "bookworm/updates", "./" for a flat Debian repository, "." for an

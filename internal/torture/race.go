@@ -16,6 +16,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
@@ -49,8 +50,8 @@ func (r raceResult) String() string {
 // is left in quarantine, and nothing is spared because it is new.
 type racer struct {
 	s       *system
-	later   *freeze.Freezer // of the key that comes next
-	dir     string          // of images, kits and exports
+	later   *freezer.Freezer // of the key that comes next
+	dir     string           // of images, kits and exports
 	exports []string
 	left    atomic.Int64 // rounds before the next check
 	seed    uint64
@@ -82,7 +83,7 @@ func races(ctx context.Context, tb testing.TB, signer, later *sign.Signer, seed 
 	defer s.close()
 	r := &racer{
 		s: s, dir: tmp, seed: seed,
-		later: freeze.New(freeze.Config{Engine: s.engine, Signer: later, PublicURL: "http://snapd.example.org", Now: func() time.Time { return s.now }}),
+		later: freezer.New(freezer.Config{Engine: s.engine, Signer: later, PublicURL: "http://snapd.example.org", Now: func() time.Time { return s.now }}),
 	}
 	err := r.run(ctx, u, rounds)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/fetch"
-	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/meta"
@@ -46,7 +46,7 @@ type system struct {
 	blobs     *cas.Dir
 	client    *fetch.Client
 	engine    *mirror.Engine
-	freezer   *freeze.Freezer
+	freezer   *freezer.Freezer
 	collector *gc.Collector
 	httpd     *httpd.Server
 }
@@ -78,11 +78,11 @@ func (s *system) open() error {
 	s.client = fetch.New(fetch.Config{Retries: -1})
 	if s.engine, err = mirror.New(mirror.Config{
 		// One connection: equal runs write in equal order.
-		Mirrors: s.mirrors, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Store: s.store, Blobs: s.blobs, Client: s.client, Parallel: 1, Now: now,
+		Mirrors: s.mirrors, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Store: s.store, Blobs: s.blobs, Client: s.client, Now: now,
 	}); err != nil {
 		return err
 	}
-	s.freezer = freeze.New(freeze.Config{Engine: s.engine, Signer: s.signer, PublicURL: "http://snapd.example.org", Version: "torture", Parallel: 1, Now: now})
+	s.freezer = freezer.New(freezer.Config{Engine: s.engine, Signer: s.signer, PublicURL: "http://snapd.example.org", Version: "torture", Now: now})
 	s.collector = gc.New(gc.Config{Engine: s.engine, Making: s.freezer.Making, Now: now, Quarantine: -time.Hour})
 	conf := &config.Config{DataDir: s.dir, Mirrors: s.mirrors}
 	s.httpd, err = httpd.New(httpd.Config{

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
@@ -82,6 +83,22 @@ func (s *Store) PackagesByPath(ctx context.Context, snap *meta.Snapshot, paths [
 	})
 }
 
+// UnusablePackages implements meta.History.
+func (s *Store) UnusablePackages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error) {
+	err = s.View(ctx, func(tx *Tx) (err error) {
+		page, next, err = tx.Unusable(snap, after, limit)
+		return err
+	})
+	return page, next, err
+}
+
+// FactsByName implements meta.History.
+func (s *Store) FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error) {
+	return ask(ctx, s, func(tx *Tx) ([][]*meta.Fact, error) {
+		return answers(names, func(name string) ([]*meta.Fact, error) { return tx.ByName(mirror, name) })
+	})
+}
+
 // FactsByStanza implements meta.History.
 func (s *Store) FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error) {
 	return ask(ctx, s, func(tx *Tx) ([]*meta.Fact, error) {
@@ -117,6 +134,47 @@ func (s *Store) OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.Ow
 			})
 		})
 	})
+}
+
+// snapshotPage bounds the snapshots that one transaction of NewestWith looks at.
+const snapshotPage = 200
+
+// NewestWith implements meta.History.
+func (s *Store) NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error) {
+	presences, err := ask(ctx, s, func(tx *Tx) ([]meta.Version, error) {
+		return answers(stanzas, func(pids []meta.PID) (v meta.Version, err error) {
+			for _, pid := range pids {
+				some, err := answers(tx.Spans(pid), tx.presence)
+				if err != nil {
+					return v, err
+				}
+				v.Presences = append(v.Presences, some...)
+			}
+			return v, nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	newest := make([]*meta.Snapshot, len(stanzas))
+	var before time.Time
+	for {
+		page, err := s.SnapshotsBefore(ctx, mirror, before, snapshotPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, snap := range page {
+			for i := range presences {
+				if newest[i] == nil && presences[i].Has(snap) {
+					newest[i] = snap
+				}
+			}
+		}
+		if len(page) < snapshotPage || !slices.Contains(newest, nil) {
+			return newest, nil
+		}
+		before = page[len(page)-1].Timestamp
+	}
 }
 
 // Stanzas implements meta.History.

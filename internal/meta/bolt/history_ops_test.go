@@ -86,6 +86,15 @@ func TestHistoryOfPackages(t *testing.T) {
 	expect("backwards", changes(two, one), []string{"+a 1 " + indices[0], "-a 2 " + indices[0], "-a 3 " + indices[0]}, nil)
 	expect("with itself", changes(one, one), []string(nil), nil)
 
+	byName, err := s.FactsByName(ctx, mirrorName, []string{"a", "c"})
+	if err != nil || len(byName) != 2 || len(byName[0]) != 3 || len(byName[1]) > 0 {
+		t.Errorf("facts by name: %+v, %v", byName, err)
+	}
+	newest, err := s.NewestWith(ctx, mirrorName, [][]meta.PID{{facts[2].PID}, {facts[2].PID, facts[0].PID}, nil})
+	if err != nil || len(newest) != 3 || newest[0].ID() != one.ID() || newest[1].ID() != two.ID() || newest[2] != nil {
+		t.Errorf("newest snapshots: %+v, %v", newest, err)
+	}
+
 	// A freeze of the package itself is one of its holders.
 	if err := s.PutTree(ctx, "4.1", []meta.Node{{Path: mirrorName + "/a.deb", Digest: digest(para{"a", "1", ""})}}); err != nil {
 		t.Fatal(err)

@@ -37,6 +37,15 @@ func testHistoryEmpty(t *testing.T, s meta.Store) {
 	if versions, err := s.Versions(ctx, "debian", "a"); err != nil || len(versions) > 0 {
 		t.Errorf("Versions: %v, %v, expected none", versions, err)
 	}
+	if facts, err := s.FactsByName(ctx, "debian", []string{"a", ""}); err != nil || len(facts) != 2 || len(facts[0])+len(facts[1]) > 0 {
+		t.Errorf("FactsByName: %v, %v, expected two empty lists", facts, err)
+	}
+	if newest, err := s.NewestWith(ctx, "debian", [][]meta.PID{{1}, nil}); err != nil || len(newest) != 2 || newest[0] != nil || newest[1] != nil {
+		t.Errorf("NewestWith: %v, %v, expected two nil", newest, err)
+	}
+	if page, next, err := s.UnusablePackages(ctx, snap, nil, 10); err != nil || len(page) > 0 || next != nil {
+		t.Errorf("UnusablePackages: %v, %v, %v, expected none", page, next, err)
+	}
 	if stanzas, err := s.Stanzas(ctx, nil); err != nil || len(stanzas) > 0 {
 		t.Errorf("Stanzas of nothing: %v, %v", stanzas, err)
 	}

@@ -25,6 +25,7 @@ import (
 	"example.org/snapd/internal/fetch/fetchtest"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
@@ -40,7 +41,7 @@ var start = time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)
 // world is an rpm upstream, an engine that mirrors it and a freezer.
 type world struct {
 	*mirror.Engine
-	z          *freeze.Freezer
+	z          *freezer.Freezer
 	up         *rpmtest.Repo
 	srv        *httptest.Server
 	now        time.Time
@@ -89,7 +90,7 @@ func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror), m
 		}
 		blobs.Close()
 	})
-	w.z = freeze.New(freeze.Config{Engine: w.Engine, Signer: w.oursSigner, PublicURL: "http://snapd.example.org", Version: "test", Now: func() time.Time { return w.now }})
+	w.z = freezer.New(freezer.Config{Engine: w.Engine, Signer: w.oursSigner, PublicURL: "http://snapd.example.org", Version: "test", Now: func() time.Time { return w.now }})
 	return w
 }
 

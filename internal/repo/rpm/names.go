@@ -58,6 +58,10 @@ func (f Format) SameSource(have, want string) bool {
 // AnyArch returns "noarch".
 func (Format) AnyArch() string { return "noarch" }
 
+// FileMD5 returns false: what tools call the MD5 of an rpm is that of its header and
+// payload (RPMSIGTAG_MD5), not of the file.
+func (Format) FileMD5() bool { return false }
+
 // ClientKinds lists what ClientConfig renders.
 func (Format) ClientKinds() []string { return []string{"repo"} }
 

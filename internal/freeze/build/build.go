@@ -1,0 +1,339 @@
+// Package build makes freezes: it fetches what a plan takes, derives the frozen
+// repositories, signs the manifest, and publishes everything at once. It also adds
+// what comes later: images, statements and signatures by later keys.
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/client"
+	"example.org/snapd/internal/freeze/plan"
+	"example.org/snapd/internal/freeze/tree"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+)
+
+// Catalog finds what is mirrored.
+type Catalog interface {
+	Mirror(name string) (config.Mirror, error)
+	Format(typ string) (repo.Format, error)
+	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
+	CheckName(ctx context.Context, name string) error
+	// Changed is called after something was published.
+	Changed()
+}
+
+// Fetcher fetches package files.
+type Fetcher interface {
+	// FetchPackages fetches the files that each names and that are not stored.
+	FetchPackages(ctx context.Context, o mirror.FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error)
+	// CheckSpace fails where free space is below the reserve.
+	CheckSpace() error
+}
+
+// Keeper keeps blobs from a collection until metadata refers to them.
+type Keeper interface {
+	// Flush makes the blobs of a batch durable.
+	Flush(ctx context.Context, batch cas.Batch) error
+	// Hold makes a batch hold a stored blob, and brings it back from the
+	// quarantine. cas.ErrNotFound, cas.ErrCorrupt.
+	Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error
+	// Corrupt returns an error for a blob that is known to be corrupt.
+	Corrupt(d cas.Digest) error
+	AnyCorrupt() bool
+}
+
+// Metadata is what a Builder reads and writes, as meta.Store does.
+type Metadata interface {
+	meta.Publisher
+	freeze.Records
+	freeze.Packages
+	tree.Files
+	Freezes(ctx context.Context) ([]*meta.Frozen, error)
+	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
+	Images(ctx context.Context, name string) ([]meta.Image, error)
+}
+
+// Config are the parts of a Builder.
+type Config struct {
+	Catalog Catalog
+	Fetcher Fetcher
+	Keeper  Keeper
+	Meta    Metadata
+	Blobs   cas.Store
+	Plans   *plan.Planner
+	Clients *client.Client // describes freezes
+	Signer  *sign.Signer
+	Version string           // of this program, in provenance
+	Log     *slog.Logger     // nil: none
+	Now     func() time.Time // nil: time.Now
+}
+
+// Builder makes freezes. It is safe for concurrent use.
+type Builder struct {
+	*Publisher
+	cfg     Config
+	cat     Catalog
+	fetcher Fetcher
+	keeper  Keeper
+	meta    Metadata
+	blobs   cas.Store
+	plans   *plan.Planner
+	clients *client.Client
+	signer  *sign.Signer
+}
+
+// New makes a Builder.
+func New(cfg Config) *Builder {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Builder{
+		Publisher: newPublisher(cfg.Meta, cfg.Keeper, cfg.Catalog.Changed),
+		cfg:       cfg, cat: cfg.Catalog, fetcher: cfg.Fetcher, keeper: cfg.Keeper, meta: cfg.Meta, blobs: cfg.Blobs,
+		plans: cfg.Plans, clients: cfg.Clients, signer: cfg.Signer,
+	}
+}
+
+// Freeze makes the frozen snapshot that the request describes.
+func (b *Builder) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.Progress) (*api.FreezeResult, error) {
+	if p == nil {
+		p = &mirror.Progress{}
+	}
+	if err := b.cat.CheckName(ctx, req.Name); err != nil {
+		return nil, err
+	}
+	end, err := b.Begin(req.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if err := b.checkClock(req); err != nil {
+		return nil, err
+	}
+	p.SetPhase("resolving")
+	pl, err := b.plans.Plan(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	x := &freezing{Builder: b, req: req, pl: pl, progress: p, res: &api.FreezeResult{DryRun: req.DryRun, Report: pl.Report, Warnings: pl.Warnings}}
+	return x.run(ctx)
+}
+
+// maxKeyAhead is how much later than the clock a key may have been made, on clocks
+// that are being set.
+const maxKeyAhead = 10 * time.Minute
+
+// checkKey refuses to sign with a key from the future: clients refuse what it
+// signed until then. mirror.ErrClock.
+func (b *Builder) checkKey() error {
+	now, created := b.cfg.Now(), b.signer.CreatedAt()
+	if created.Sub(now) <= maxKeyAhead {
+		return nil
+	}
+	return fmt.Errorf("%w: it is at %s, and signing key %s was made at %s", mirror.ErrClock,
+		now.UTC().Format(time.RFC3339), b.signer.Fingerprint(), created.UTC().Format(time.RFC3339))
+}
+
+// checkClock refuses a date or a key from the future, since clients would refuse
+// what it is in.
+func (b *Builder) checkClock(req *api.FreezeRequest) error {
+	if now := b.cfg.Now(); req.Date != nil && req.Date.After(now) {
+		return fmt.Errorf("%w: date %s is later than the system clock, which is at %s: clients refuse a freeze from the future", freeze.ErrUsage,
+			req.Date.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return b.checkKey()
+}
+
+// signedAt is the time of a signature: the date of what it is about, or the
+// creation of the key where that is later.
+func (b *Builder) signedAt(date time.Time) time.Time {
+	if c := b.signer.CreatedAt(); c.After(date) {
+		return c
+	}
+	return date
+}
+
+// freezing is one freeze that is being made.
+type freezing struct {
+	*Builder
+	req      *api.FreezeRequest
+	pl       *plan.Plan
+	progress *mirror.Progress
+	res      *api.FreezeResult
+
+	doc  *freeze.Document
+	data []byte // of doc
+	// batch holds every blob of the freeze until the record refers to it.
+	batch cas.Batch
+}
+
+func (x *freezing) run(ctx context.Context) (*api.FreezeResult, error) {
+	if x.req.Base != "" {
+		if err := x.compareWithBase(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := x.encode(ctx); err != nil {
+		return nil, err
+	}
+	exists, other, err := x.judge(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case exists:
+		return x.describe(ctx)
+	case x.req.DryRun:
+		return x.res, nil
+	}
+	x.batch = x.blobs.NewBatch()
+	defer x.batch.Discard()
+	if exists, err = x.gather(ctx, other); err != nil {
+		return nil, err
+	} else if exists {
+		return x.describe(ctx)
+	}
+	x.progress.SetPhase("signing")
+	f, err := x.commit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x.cfg.Log.Info("frozen", "snapshot", x.req.Name, "digest", f.Manifest.SHA256.String(), "size", f.Bytes)
+	x.res.New = true
+	return x.describe(ctx)
+}
+
+// encode writes the manifest of the plan.
+func (x *freezing) encode(ctx context.Context) (err error) {
+	if x.doc, err = x.plans.Document(ctx, x.pl); err != nil {
+		return err
+	}
+	x.data, err = x.doc.Encode()
+	return err
+}
+
+// describe is the result with the freeze as it is published.
+func (x *freezing) describe(ctx context.Context) (_ *api.FreezeResult, err error) {
+	x.res.Frozen, err = x.clients.Describe(ctx, x.req.Name)
+	return x.res, err
+}
+
+// compareWithBase reports what differs from the base, and refuses relations that
+// are satisfied there and not here.
+func (x *freezing) compareWithBase(ctx context.Context) (err error) {
+	planned := make([]client.Planned, len(x.pl.Mirrors))
+	for i, m := range x.pl.Mirrors {
+		planned[i] = client.Planned{Mirror: m.Name, Type: m.Type}
+		for _, o := range m.Picks {
+			planned[i].Facts = append(planned[i].Facts, o.Fact)
+		}
+	}
+	if x.res.Changes, err = x.clients.DiffPlanned(ctx, x.req.Base, x.req.Name, planned); err != nil {
+		return err
+	}
+	if x.res.Broken, err = x.plans.Broken(ctx, x.pl); err != nil {
+		return err
+	}
+	if len(x.res.Broken) == 0 || x.req.AllowBroken {
+		return nil
+	}
+	first := x.res.Broken[0]
+	return x.pl.Refuse(&freeze.ReportError{Broken: x.res.Broken,
+		Err: fmt.Errorf("%w: %d (first: %s %s)", freeze.ErrBroken, len(x.res.Broken), first.Package, first.Relation)})
+}
+
+// judge decides whether the freeze can be made before anything is fetched. exists
+// means that one with this manifest is there already; other, that the name has other
+// contents, unless something turns out to be missing.
+func (x *freezing) judge(ctx context.Context) (exists bool, other, err error) {
+	exists, err = x.Exists(ctx, x.req.Name, cas.Sum(x.data))
+	switch {
+	case errors.Is(err, freeze.ErrExists) && x.req.AllowMissing && !x.req.DryRun:
+		other = err
+	case err != nil:
+		if err := x.pl.Refuse(err); err != nil {
+			return false, nil, err
+		}
+	case exists && x.pl.Refused == nil:
+		return true, nil, nil
+	}
+	for _, check := range []func() error{
+		x.pl.CheckPaths,
+		func() error { return x.needsAll(ctx) },
+		x.fetcher.CheckSpace,
+	} {
+		if err := x.pl.Refuse(check()); err != nil {
+			return false, nil, err
+		}
+	}
+	if refused := x.pl.Refused; refused != nil {
+		return false, nil, &freeze.ReportError{
+			Err: refused, Hint: hintOf(refused), DryRun: true, Report: x.pl.Report, Changes: x.res.Changes, Broken: x.res.Broken,
+		}
+	}
+	return false, other, nil
+}
+
+// gather makes everything of the freeze be here: the proof that it takes over and the
+// packages. What upstream no longer has is recorded as missing. other is the error of a
+// name with other contents; exists means that with what is missing they are the same.
+func (x *freezing) gather(ctx context.Context, other error) (exists bool, err error) {
+	if err := x.holdProof(ctx); err != nil {
+		return false, err
+	}
+	lost, err := x.fetchAll(ctx)
+	if err != nil {
+		return false, err
+	}
+	if len(lost) == 0 {
+		if other != nil {
+			return false, other
+		}
+		return false, x.plans.CheckClaims(ctx, x.pl)
+	}
+	if err := x.recordLost(lost); err != nil {
+		return false, err
+	}
+	if err := x.encode(ctx); err != nil {
+		return false, err
+	}
+	if exists, err := x.Exists(ctx, x.req.Name, cas.Sum(x.data)); err != nil || exists {
+		return exists, err
+	}
+	return false, x.plans.CheckClaims(ctx, x.pl)
+}
+
+// recordLost names what upstream no longer has among what is missing.
+func (x *freezing) recordLost(lost []lostFile) error {
+	files := make([]plan.Lost, len(lost))
+	for i, l := range lost {
+		files[i] = l.Lost
+	}
+	if err := x.plans.DropLost(x.pl, files); err != nil {
+		return err
+	}
+	what := freeze.Count(len(lost), "file that upstream no longer has is", "files that upstream no longer has are")
+	x.res.Warnings = append(x.res.Warnings, fmt.Sprintf("%s recorded as missing (%s)", what, lost[0].text))
+	return nil
+}
+
+// hintOf returns the hint of a refused freeze.
+func hintOf(err error) string {
+	if r, ok := errors.AsType[*freeze.ReportError](err); ok {
+		return r.Hint
+	}
+	return ""
+}

@@ -1,0 +1,232 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/plan"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+// derivation is what the frozen repository of one mirror is made of.
+type derivation struct {
+	x      *freezing
+	m      *plan.Mirror
+	d      *freeze.DocMirror
+	format repo.Format
+	params repo.DeriveParams
+	record meta.FrozenMirror
+
+	certs   []cas.Digest           // that verified the roots
+	bySuite map[repo.SuiteName]int // index into params.Choices
+}
+
+// derivation gathers what the frozen repository of one mirror is made of.
+func (x *freezing) derivation(ctx context.Context, d *freeze.DocMirror) (*derivation, error) {
+	format, err := x.cat.Format(d.Type)
+	if err != nil {
+		return nil, err
+	}
+	c, err := x.cat.Mirror(d.Name)
+	if err != nil {
+		c = config.Mirror{Name: d.Name, Type: d.Type} // imported, and not configured here
+	}
+	m := x.pl.Mirror(d.Name)
+	v := &derivation{
+		x: x, m: m, d: d, format: format, bySuite: map[repo.SuiteName]int{},
+		params: repo.DeriveParams{Mirror: c, Date: x.doc.Date, Signer: x.signer},
+		record: meta.FrozenMirror{Mirror: d.Name, Type: d.Type, Whole: m.Whole, Proof: d.ProofFiles()},
+	}
+	if err := v.addStates(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.addCarried(ctx); err != nil {
+		return nil, err
+	}
+	v.record.Certificates, err = x.joinCertificates(ctx, v.certs)
+	return v, err
+}
+
+// joinCertificates stores certificates as one blob; the zero digest where there are
+// none.
+func (x *freezing) joinCertificates(ctx context.Context, certs []cas.Digest) (cas.Digest, error) {
+	ring, err := freeze.Certificates(ctx, x.blobs, certs...)
+	if err != nil || ring == nil {
+		return cas.Digest{}, err
+	}
+	info, err := cas.PutBatch(ctx, x.batch, ring.ExportArmored(), time.Time{})
+	return info.Digest, err
+}
+
+// addStates adds the suites of the states that packages are taken from, each
+// generation once: several states may have it.
+func (v *derivation) addStates(ctx context.Context) error {
+	done := map[meta.SnapshotSuite]bool{}
+	for _, snap := range v.m.States {
+		if v.record.Timestamp.IsZero() {
+			v.record.Timestamp = snap.Timestamp
+		}
+		for _, s := range snap.Suites {
+			k := meta.SnapshotSuite{Suite: s.Suite, Gen: s.Gen}
+			if done[k] {
+				continue
+			}
+			done[k] = true
+			if err := v.addGeneration(ctx, snap, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (v *derivation) addGeneration(ctx context.Context, snap *meta.Snapshot, s meta.SnapshotSuite) error {
+	root, g, _, err := v.x.cat.Root(ctx, v.d.Name, v.d.Type, s.Suite, s.Gen)
+	if err != nil {
+		return err
+	}
+	v.certs = append(v.certs, g.Certificates)
+	v.record.Suites = append(v.record.Suites, freeze.ClientSuite(g, v.format.SourceArch()))
+	choice := repo.Choice{Suite: s.Suite, Root: root, Whole: v.m.Whole}
+	kept := map[string]repo.File{}
+	for _, gr := range g.Groups {
+		choice.Groups = append(choice.Groups, repo.Group{
+			Index: gr.Index, Component: gr.Component, Arch: gr.Arch, Packages: gr.Packages, Also: gr.Also, Forms: []repo.Listed{gr.Form},
+		})
+		kept[gr.Form.Path] = repo.File{Path: gr.Form.Path, Size: gr.Form.Size, SHA256: gr.Form.SHA256}
+	}
+	v.complete(&choice, kept, snap)
+	i, ok := v.bySuite[s.Suite]
+	if !ok {
+		v.bySuite[s.Suite] = len(v.params.Choices)
+		v.params.Choices = append(v.params.Choices, choice)
+		return nil
+	}
+	// Another state of a suite: the newest root gives the Release's fields.
+	newest := &v.params.Choices[i]
+	if root.Date.After(newest.Root.Date) {
+		*newest, choice = choice, *newest
+		newest.Others, choice.Others = choice.Others, nil
+	}
+	newest.Others = append(newest.Others, choice)
+	return nil
+}
+
+// complete gives a choice the functions that read what is kept of its suite. snap is
+// the state that it is of; nil for one of an imported base.
+func (v *derivation) complete(c *repo.Choice, kept map[string]repo.File, snap *meta.Snapshot) {
+	suite := c.Suite
+	c.Held = func(l repo.Listed) (repo.File, bool) {
+		f, ok := kept[l.Path]
+		return f, ok
+	}
+	c.Open = func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
+		return v.x.blobs.Open(ctx, kept[l.Path].SHA256)
+	}
+	c.Records = func(ctx context.Context, index string, emit func(repo.Record) error) error {
+		return v.x.plans.Records(ctx, v.m, meta.Place{Suite: suite, Index: index}, emit)
+	}
+	c.Packages = func(ctx context.Context, emit func(repo.Record) error) error {
+		return v.eachChosen(ctx, suite, snap, emit)
+	}
+}
+
+// eachChosen calls emit for each package that is taken of a suite: those picked, or
+// all of a whole state.
+func (v *derivation) eachChosen(ctx context.Context, suite repo.SuiteName, snap *meta.Snapshot, emit func(repo.Record) error) error {
+	take := func(e meta.Entry) error {
+		if !slices.ContainsFunc(e.Places, func(p meta.Place) bool { return p.Suite == suite }) {
+			return nil
+		}
+		return emit(e.Record)
+	}
+	if v.m.Whole && snap != nil {
+		return freeze.EachPackage(ctx, v.x.meta, snap, take)
+	}
+	for _, o := range v.m.Picks {
+		if err := take(o.Entry); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// addCarried adds the suites of imported bases: their roots come from the proof that
+// was imported with them.
+func (v *derivation) addCarried(ctx context.Context) error {
+	for _, c := range v.m.Proof {
+		v.certs = append(v.certs, c.Certificates)
+		if _, ok := v.bySuite[c.Suite.Suite]; ok {
+			continue
+		}
+		root, err := freeze.ReadRoot(ctx, v.x.blobs, v.format, v.d, &c.Suite, c.Certificates)
+		if err != nil {
+			return err
+		}
+		choice := repo.Choice{Suite: c.Suite.Suite, Root: root}
+		kept := map[string]repo.File{}
+		for _, i := range c.Suite.Indices {
+			choice.Groups = append(choice.Groups, repo.Group{
+				Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages,
+				Forms: []repo.Listed{{Path: i.Path, Size: i.Size, SHA256: i.SHA256}},
+			})
+			kept[i.Path] = repo.File{Path: i.Path, Size: i.Size, SHA256: i.SHA256}
+		}
+		v.complete(&choice, kept, nil)
+		one := freeze.DocMirror{Suites: []freeze.DocSuite{c.Suite}}
+		v.record.Suites = append(v.record.Suites, one.ClientSuites(v.format.SourceArch())...)
+		v.bySuite[c.Suite.Suite] = len(v.params.Choices)
+		v.params.Choices = append(v.params.Choices, choice)
+	}
+	return nil
+}
+
+// derive writes the frozen repository, and returns the nodes of its tree; all are
+// the derivations of the freeze.
+func (v *derivation) derive(ctx context.Context, all []*derivation) ([]meta.Node, error) {
+	params := v.params
+	for _, o := range all {
+		if o != v && o.d.Type == v.d.Type {
+			params.Beside = append(params.Beside, o.params.Choices...)
+		}
+	}
+	s := &sink{mirror: v.d.Name, batch: v.x.batch, date: v.x.doc.Date}
+	if err := v.format.Derive(ctx, params, s); err != nil {
+		return nil, fmt.Errorf("derive %s: %w", v.d.Name, err)
+	}
+	if v.m.Whole {
+		return s.nodes, nil
+	}
+	for _, o := range v.m.Picks {
+		for _, f := range o.Files {
+			s.add(f.Path, f.SHA256, f.Size)
+		}
+	}
+	return s.nodes, nil
+}
+
+// count returns the number of packages and source packages.
+func (v *derivation) count(ctx context.Context) (packages, sources int, err error) {
+	if !v.m.Whole {
+		packages, sources = v.d.Tally(v.format.SourceArch())
+		return packages, sources, nil
+	}
+	for _, snap := range v.m.States {
+		gens, err := v.x.meta.Generations(ctx, snap)
+		if err != nil {
+			return 0, 0, err
+		}
+		for _, g := range gens {
+			packages += g.Packages
+			sources += g.Sources
+		}
+	}
+	return packages, sources, nil
+}

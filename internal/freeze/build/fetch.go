@@ -1,0 +1,216 @@
+package build
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/console"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/plan"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+)
+
+// needsAll refuses to fetch most of an archive unless that was asked for.
+// freeze.ErrNeedsAll.
+func (x *freezing) needsAll(ctx context.Context) error {
+	if x.req.All {
+		return nil
+	}
+	var n int
+	var size int64
+	var names []string
+	for _, m := range x.pl.Mirrors {
+		c, err := x.cat.Mirror(m.Name)
+		if err != nil || c.Download != config.OnDemand || !m.Whole && !m.All {
+			continue
+		}
+		before := n
+		err = x.eachWanted(ctx, m, x.blobs.Stat, func(_ *meta.Fact, f repo.File) error {
+			n++
+			size += f.Size
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if n > before {
+			names = append(names, m.Name)
+		}
+	}
+	if n > 0 {
+		return fmt.Errorf("%w: freezing the whole of %s would fetch %s of %s", freeze.ErrNeedsAll,
+			strings.Join(names, ", "), freeze.Count(n, "file", "files"), console.Bytes(size))
+	}
+	return nil
+}
+
+// statFunc describes a blob like cas.Store.Stat.
+type statFunc func(context.Context, cas.Digest) (cas.Info, error)
+
+// eachWanted calls f for each package file of a mirror's part of the plan that is
+// not here, according to stat.
+func (x *freezing) eachWanted(ctx context.Context, m *plan.Mirror, stat statFunc, f func(*meta.Fact, repo.File) error) error {
+	seen := map[cas.Digest]bool{}
+	look := func(fact *meta.Fact) error {
+		for _, file := range fact.Files {
+			if _, err := stat(ctx, file.SHA256); err == nil && x.keeper.Corrupt(file.SHA256) == nil || seen[file.SHA256] {
+				continue
+			}
+			seen[file.SHA256] = true
+			if err := f(fact, file); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !m.Whole {
+		for _, o := range m.Picks {
+			if err := look(o.Fact); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, snap := range m.States {
+		gens, err := x.meta.Generations(ctx, snap)
+		if err != nil {
+			return err
+		}
+		complete := !slices.ContainsFunc(gens, func(g *meta.Generation) bool { return !g.Complete })
+		if complete && !x.keeper.AnyCorrupt() {
+			continue // every package was here when it was sealed, and referenced since
+		}
+		if err := freeze.EachPackage(ctx, x.meta, snap, func(e meta.Entry) error { return look(e.Fact) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holdProof makes the batch hold what the freeze takes over from others: a base may
+// be removed while a freeze is made from it.
+func (x *freezing) holdProof(ctx context.Context) error {
+	for i := range x.doc.Mirrors {
+		d := &x.doc.Mirrors[i]
+		for _, f := range d.ProofFiles() {
+			if err := x.keeper.Hold(ctx, x.batch, f.SHA256); err != nil {
+				return fmt.Errorf("proof %s of %s: %w", f.Path, d.Name, err)
+			}
+		}
+		for _, c := range x.pl.Mirror(d.Name).Proof {
+			if c.Certificates.IsZero() {
+				continue
+			}
+			if err := x.keeper.Hold(ctx, x.batch, c.Certificates); err != nil {
+				return fmt.Errorf("certificates of %s: %w", d.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// fetchAll fetches every missing file, and names each package for which that cannot
+// be done; where that is allowed, it returns those that upstream no longer has. The
+// batch holds the packages of exact mirrors; those of whole ones are referenced through
+// their generations, which Publish checks.
+func (x *freezing) fetchAll(ctx context.Context) ([]lostFile, error) {
+	x.progress.SetPhase("fetching packages")
+	lost := &lostFiles{}
+	for _, m := range x.pl.Mirrors {
+		if err := x.fetcher.CheckSpace(); err != nil {
+			return nil, err
+		}
+		stat := x.batch.Hold
+		if m.Whole {
+			stat = x.blobs.Stat
+		}
+		c, err := x.cat.Mirror(m.Name)
+		if err != nil {
+			// An imported mirror that is not configured here: what is missing is lost.
+			err = x.eachWanted(ctx, m, stat, func(fact *meta.Fact, f repo.File) error {
+				lost.refused = true
+				lost.add(m.Name, &fact.Record, f, fmt.Sprintf("(%s): mirror %s is not configured", f.Path, m.Name))
+				return nil
+			})
+		} else {
+			err = x.fetchFrom(ctx, m, c, stat, lost)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return lost.result(x.req.AllowMissing)
+}
+
+// fetchFrom fetches the missing files of a mirror's part of the plan.
+func (x *freezing) fetchFrom(ctx context.Context, m *plan.Mirror, c config.Mirror, stat statFunc, lost *lostFiles) error {
+	var urls []remote.URL
+	for _, snap := range m.States {
+		if snap.FromURL != "" {
+			urls = append(c.BaseURLs(), remote.NewURL(snap.FromURL))
+		}
+	}
+	o := mirror.FetchOptions{
+		Mirror: c, URLs: urls, Progress: x.progress,
+		Lost: func(rec *repo.Record, f repo.File, err error) error {
+			gone := errors.Is(err, fetch.ErrNotFound)
+			if !gone && !errors.Is(err, fetch.ErrMismatch) {
+				return fmt.Errorf("package %s %s %s: %s of %s: %w", rec.Name, rec.Version, rec.Arch, f.Path, m.Name, err)
+			}
+			lost.mu.Lock()
+			defer lost.mu.Unlock()
+			lost.refused = lost.refused || !gone
+			lost.add(m.Name, rec, f, fmt.Sprintf("(%s of %s): %v", f.Path, m.Name, err))
+			return nil
+		},
+	}
+	files, bytes, err := x.fetcher.FetchPackages(ctx, o, func(ctx context.Context, get func(*repo.Record, repo.File) error) error {
+		return x.eachWanted(ctx, m, stat, func(fact *meta.Fact, f repo.File) error { return get(&fact.Record, f) })
+	})
+	x.res.Fetched += files
+	x.res.FetchedBytes += bytes
+	return err
+}
+
+// lostFile is a file that upstream lists and cannot be had, with the reason.
+type lostFile struct {
+	plan.Lost
+	text string
+}
+
+// lostFiles gathers lost files.
+type lostFiles struct {
+	mu      sync.Mutex // held by those who add while others do
+	files   []lostFile
+	refused bool // something is wrong with what is lost
+}
+
+func (l *lostFiles) add(mirror string, rec *repo.Record, f repo.File, why string) {
+	l.files = append(l.files, lostFile{
+		plan.Lost{Mirror: mirror, Record: *rec, File: f}, fmt.Sprintf("%s %s %s %s", rec.Name, rec.Version, rec.Arch, why),
+	})
+}
+
+// result returns the lost files in order, or refuses them. freeze.ErrMissing.
+func (l *lostFiles) result(allowed bool) ([]lostFile, error) {
+	slices.SortFunc(l.files, func(a, b lostFile) int { return cmp.Compare(a.text, b.text) })
+	if len(l.files) == 0 || allowed && !l.refused {
+		return l.files, nil
+	}
+	var texts []string
+	for _, f := range l.files {
+		texts = append(texts, f.text)
+	}
+	return nil, fmt.Errorf("%w: upstream no longer has %d of the files:\n  %s", freeze.ErrMissing, len(texts), strings.Join(texts, "\n  "))
+}

@@ -1,0 +1,139 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/regfile"
+	"example.org/snapd/internal/repo"
+)
+
+// AddImage records an image that was built from a frozen snapshot and keeps its
+// bytes.
+func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, error) {
+	f, err := b.meta.Freeze(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	if req.Variant == "" {
+		req.Variant = "default"
+	}
+	if err := checkVariant(req.Variant); err != nil {
+		return nil, err
+	}
+	if err := b.fetcher.CheckSpace(); err != nil {
+		return nil, err
+	}
+	batch := b.blobs.NewBatch()
+	defer batch.Discard()
+	info, err := putFile(ctx, batch, req.File, f.Date)
+	if err != nil {
+		return nil, err
+	}
+	im := &meta.Image{Name: f.Name, Variant: req.Variant, SHA256: info.Digest, Size: info.Size}
+	if err := b.checkImage(ctx, im); err != nil {
+		return nil, err
+	}
+	s := &freeze.Statement{
+		Type: freeze.ImageStatement, Freeze: f.Name, Manifest: f.Manifest.SHA256,
+		Variant: im.Variant, SHA256: im.SHA256, Size: im.Size, How: req.How,
+	}
+	if err := b.addStatement(ctx, batch, f, "image-"+req.Variant, s, im); err != nil {
+		return nil, err
+	}
+	return b.clients.Image(ctx, im)
+}
+
+// checkVariant refuses a name that is not one of an image's variant.
+func checkVariant(name string) error {
+	for _, c := range name {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return fmt.Errorf("%w: variant %q: expected letters, digits and ._-", freeze.ErrUsage, name)
+		}
+	}
+	return nil
+}
+
+// putFile stores a regular file in a batch.
+func putFile(ctx context.Context, batch cas.Batch, name string, modified time.Time) (cas.Info, error) {
+	src, err := regfile.Open(name)
+	if err != nil {
+		return cas.Info{}, err
+	}
+	defer src.Close()
+	st, err := src.Stat()
+	if err != nil {
+		return cas.Info{}, err
+	}
+	w, err := batch.Create(ctx)
+	if err != nil {
+		return cas.Info{}, err
+	}
+	defer w.Abort()
+	// One byte more shows a file that grows.
+	if _, err := io.Copy(w, io.LimitReader(regfile.WithContext(ctx, src), st.Size()+1)); err != nil {
+		return cas.Info{}, err
+	}
+	return w.Commit(cas.Digest{}, st.Size(), modified)
+}
+
+// checkImage refuses an image whose variant is another one. freeze.ErrExists.
+func (b *Builder) checkImage(ctx context.Context, im *meta.Image) error {
+	images, err := b.meta.Images(ctx, im.Name)
+	if err != nil {
+		return err
+	}
+	for _, o := range images {
+		if o.Variant == im.Variant && o.SHA256 != im.SHA256 {
+			return fmt.Errorf("image %s of %s: %w: SHA-256 %s, this one has %s", im.Variant, im.Name, freeze.ErrExists, o.SHA256, im.SHA256)
+		}
+	}
+	return nil
+}
+
+// addStatement signs a statement and publishes it beside the manifest, with the image
+// that it is about, if any. The batch has the image.
+func (b *Builder) addStatement(ctx context.Context, batch cas.Batch, f *meta.Frozen, name string, s *freeze.Statement, im *meta.Image) error {
+	if err := b.checkKey(); err != nil {
+		return err
+	}
+	if s.How == nil {
+		s.How = map[string]string{}
+	}
+	data, err := freeze.Canonical(s)
+	if err != nil {
+		return err
+	}
+	sig, err := b.signer.SignDetached(data, b.signedAt(f.Date))
+	if err != nil {
+		return fmt.Errorf("sign statement: %w", err)
+	}
+	add := meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Image: im}
+	for _, e := range []struct {
+		path string
+		data []byte
+	}{{freeze.StatementDir + "/" + name + ".json", data}, {freeze.StatementDir + "/" + name + ".json.asc", sig}} {
+		info, err := cas.PutBatch(ctx, batch, e.data, time.Time{})
+		if err != nil {
+			return err
+		}
+		add.Files = append(add.Files, repo.File{Path: e.path, Size: info.Size, SHA256: info.Digest})
+	}
+	if im != nil {
+		im.Statement = add.Files[0].SHA256
+	}
+	if err := b.keeper.Flush(ctx, batch); err != nil {
+		return err
+	}
+	if err := b.meta.AddStatement(ctx, add); err != nil {
+		return err
+	}
+	b.cat.Changed()
+	return nil
+}

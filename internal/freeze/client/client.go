@@ -1,0 +1,99 @@
+// Package client describes freezes and snapshots to those who use them: what they
+// contain and how they differ, bills of materials, and the configuration of apt, dnf
+// and mmdebstrap.
+package client
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/tree"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+)
+
+// Catalog finds what is mirrored.
+type Catalog interface {
+	Mirror(name string) (config.Mirror, error)
+	Format(typ string) (repo.Format, error)
+	Formats() []repo.Format
+	ResolveRef(ctx context.Context, ref string) (catalog.Ref, error)
+	ResolvePast(ctx context.Context, ref string) (r catalog.Ref, notice string, err error)
+}
+
+// Keeper makes the blobs of a batch durable and knows the corrupt ones.
+type Keeper interface {
+	Flush(ctx context.Context, batch cas.Batch) error
+	// Corrupt returns an error for a blob that is known to be corrupt.
+	Corrupt(d cas.Digest) error
+}
+
+// Metadata is what a Client reads, as meta.Store does.
+type Metadata interface {
+	freeze.Records
+	freeze.Packages
+	tree.Files
+	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
+	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
+	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error)
+	Recording(ctx context.Context, name string) (*meta.Recording, error)
+	Images(ctx context.Context, name string) ([]meta.Image, error)
+}
+
+// Config are the parts of a Client.
+type Config struct {
+	Catalog Catalog
+	Keeper  Keeper
+	Meta    Metadata
+	Blobs   cas.Store
+	Signer  *sign.Signer
+	// PublicURL is the base of the URLs that clients are told.
+	PublicURL string
+	Version   string           // of this program, in bills of materials
+	Now       func() time.Time // nil: time.Now
+}
+
+// Client describes freezes and snapshots. It is safe for concurrent use.
+type Client struct {
+	cfg   Config
+	cat   Catalog
+	meta  Metadata
+	blobs cas.Store
+}
+
+// New makes a Client.
+func New(cfg Config) *Client {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Client{cfg: cfg, cat: cfg.Catalog, meta: cfg.Meta, blobs: cfg.Blobs}
+}
+
+func (c *Client) load(ctx context.Context, name string) (*meta.Frozen, *freeze.Document, error) {
+	return freeze.Load(ctx, c.meta, c.blobs, name)
+}
+
+// eachDerived reads the packages of a mirror of a freeze from its tree.
+func (c *Client) eachDerived(ctx context.Context, f *meta.Frozen, fm *meta.FrozenMirror, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
+	format, err := c.cat.Format(fm.Type)
+	if err != nil {
+		return err
+	}
+	t := &tree.Stored{Frozen: f, Files: c.meta, Blobs: c.blobs, Corrupt: c.cfg.Keeper.Corrupt}
+	return t.EachPackage(ctx, format, fm, emit)
+}
+
+// recordOf finds the record of a mirror of a manifest.
+func recordOf(f *meta.Frozen, d *freeze.DocMirror) (*meta.FrozenMirror, error) {
+	i := f.MirrorIndex(d.Name)
+	if i < 0 {
+		return nil, fmt.Errorf("%w: frozen snapshot %s has no record of mirror %s", meta.ErrCorrupt, f.Name, d.Name)
+	}
+	return &f.Mirrors[i], nil
+}

@@ -1,0 +1,384 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+// content is one binary package on one side of a comparison.
+type content struct {
+	mirror, typ, name, arch, version string
+	sha256                           cas.Digest
+	source                           repo.Ref
+}
+
+// contentOf describes a package; ok is false for source packages.
+func contentOf(mirror, typ string, f *meta.Fact) (c content, ok bool) {
+	if f.Kind == repo.KindSource || len(f.Files) == 0 {
+		return content{}, false
+	}
+	c = content{mirror: mirror, typ: typ, name: f.Name, arch: f.Arch, version: f.Version, sha256: f.Files[0].SHA256}
+	if len(f.Sources) > 0 {
+		c.source = f.Sources[0]
+	}
+	return c, true
+}
+
+// side is what a reference contains of each mirror: a state, or a list.
+type side struct {
+	name   string
+	states map[string]*meta.Snapshot // by mirror, where it is whole
+	lists  map[string][]content      // by mirror, where it is exact
+}
+
+func newSide(name string) *side {
+	return &side{name: name, states: map[string]*meta.Snapshot{}, lists: map[string][]content{}}
+}
+
+// mirrors are those of several sides, in order.
+func mirrors(sides ...*side) []string {
+	all := map[string]bool{}
+	for _, s := range sides {
+		for m := range s.states {
+			all[m] = true
+		}
+		for m := range s.lists {
+			all[m] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// Planned is what a freeze that is not made yet takes of a mirror.
+type Planned struct {
+	Mirror string
+	Type   string
+	Facts  []*meta.Fact
+}
+
+// Diff compares two references. Two states of one mirror cost their difference.
+func (c *Client) Diff(ctx context.Context, a, b string) (*api.Diff, error) {
+	sides := make([]*side, 2)
+	for i, ref := range []string{a, b} {
+		var err error
+		if sides[i], err = c.side(ctx, ref); err != nil {
+			return nil, err
+		}
+	}
+	return c.diff(ctx, sides[0], sides[1])
+}
+
+// DiffPlanned compares a reference with a freeze that is not made yet.
+func (c *Client) DiffPlanned(ctx context.Context, base, name string, planned []Planned) (*api.Diff, error) {
+	a, err := c.side(ctx, base)
+	if err != nil {
+		return nil, err
+	}
+	b := newSide(name)
+	for _, m := range planned {
+		b.lists[m.Mirror] = []content{}
+		for _, f := range m.Facts {
+			if e, ok := contentOf(m.Mirror, m.Type, f); ok {
+				b.lists[m.Mirror] = append(b.lists[m.Mirror], e)
+			}
+		}
+	}
+	return c.diff(ctx, a, b)
+}
+
+func (c *Client) side(ctx context.Context, ref string) (*side, error) {
+	r, _, err := c.cat.ResolvePast(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	s := newSide(r.String())
+	if r.Snapshot != nil {
+		s.states[r.Snapshot.Mirror] = r.Snapshot
+		return s, nil
+	}
+	return s, c.addFreeze(ctx, s, r)
+}
+
+// addFreeze adds what a freeze contains.
+func (c *Client) addFreeze(ctx context.Context, s *side, r catalog.Ref) error {
+	f, doc, err := c.load(ctx, r.Frozen.Name)
+	if err != nil {
+		return err
+	}
+	for i := range doc.Mirrors {
+		d := &doc.Mirrors[i]
+		if d.Kind == freeze.Whole {
+			if err := c.addWhole(ctx, s, f, d); err != nil {
+				return err
+			}
+			continue
+		}
+		s.lists[d.Name] = []content{}
+		for _, p := range d.Packages {
+			s.lists[d.Name] = append(s.lists[d.Name], content{d.Name, d.Type, p.Name, p.Arch, p.Version, p.SHA256, repo.Ref{Name: p.Source, Version: p.SourceVersion}})
+		}
+	}
+	return nil
+}
+
+func (c *Client) addWhole(ctx context.Context, s *side, f *meta.Frozen, d *freeze.DocMirror) error {
+	fm, err := recordOf(f, d)
+	if err != nil {
+		return err
+	}
+	if states := fm.States(); len(states) > 0 {
+		s.states[d.Name] = states[0] // of a whole mirror there is one
+		return nil
+	}
+	return c.eachDerived(ctx, f, fm, func(_ repo.SuiteName, _ repo.Group, rec *repo.Record) error {
+		if e, ok := contentOf(d.Name, d.Type, &meta.Fact{Record: *rec}); ok {
+			s.lists[d.Name] = append(s.lists[d.Name], e)
+		}
+		return nil
+	})
+}
+
+// contents lists what a side contains of a mirror.
+func (c *Client) contents(ctx context.Context, s *side, mirror string) (out []content, err error) {
+	if l, ok := s.lists[mirror]; ok {
+		return l, nil
+	}
+	snap := s.states[mirror]
+	if snap == nil {
+		return nil, nil
+	}
+	return c.contentsAt(ctx, snap)
+}
+
+func (c *Client) contentsAt(ctx context.Context, snap *meta.Snapshot) (out []content, err error) {
+	err = freeze.EachPackage(ctx, c.meta, snap, func(e meta.Entry) error {
+		if x, ok := contentOf(snap.Mirror, snap.Type, e.Fact); ok {
+			out = append(out, x)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (c *Client) diff(ctx context.Context, a, b *side) (*api.Diff, error) {
+	var old, now []content
+	for _, m := range mirrors(a, b) {
+		var o, n []content
+		var err error
+		if sa, sb := a.states[m], b.states[m]; sa != nil && sb != nil {
+			o, n, err = c.changed(ctx, sa, sb)
+		} else if o, err = c.contents(ctx, a, m); err == nil {
+			n, err = c.contents(ctx, b, m)
+		}
+		if err != nil {
+			return nil, err
+		}
+		old, now = append(old, o...), append(now, n...)
+	}
+	d := newDiffer(a.name, b.name)
+	if err := d.compare(c.cat, old, now); err != nil {
+		return nil, err
+	}
+	d.addSources()
+	return d.out, nil
+}
+
+// changed lists what two states of a mirror do not share.
+func (c *Client) changed(ctx context.Context, a, b *meta.Snapshot) (old, now []content, err error) {
+	// only lists what is in a suite that one state alone has.
+	only := func(snap *meta.Snapshot, s meta.SnapshotSuite) ([]content, error) {
+		return c.contentsAt(ctx, &meta.Snapshot{Mirror: snap.Mirror, Type: snap.Type, Suites: []meta.SnapshotSuite{s}})
+	}
+	for _, s := range a.Suites {
+		gen, ok := b.Gen(s.Suite)
+		if !ok {
+			gone, err := only(a, s)
+			if err != nil {
+				return nil, nil, err
+			}
+			old = append(old, gone...)
+			continue
+		}
+		if gen == s.Gen {
+			continue
+		}
+		found, err := c.meta.Differences(ctx, a.Mirror, s.Suite, s.Gen, gen)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, x := range found {
+			if e, ok := contentOf(a.Mirror, a.Type, x.Fact); !ok {
+				continue
+			} else if x.Added {
+				now = append(now, e)
+			} else {
+				old = append(old, e)
+			}
+		}
+	}
+	for _, s := range b.Suites {
+		if _, ok := a.Gen(s.Suite); ok {
+			continue
+		}
+		fresh, err := only(b, s)
+		if err != nil {
+			return nil, nil, err
+		}
+		now = append(now, fresh...)
+	}
+	return old, now, nil
+}
+
+// nameArch is a package of a mirror for one architecture, in any version.
+type nameArch struct{ mirror, name, arch string }
+
+func (a nameArch) compare(b nameArch) int {
+	return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.arch, b.arch), cmp.Compare(a.mirror, b.mirror))
+}
+
+// byNameArch groups contents, those of one digest once.
+func byNameArch(l []content) map[nameArch]map[cas.Digest]content {
+	m := map[nameArch]map[cas.Digest]content{}
+	for _, c := range l {
+		k := nameArch{c.mirror, c.name, c.arch}
+		if m[k] == nil {
+			m[k] = map[cas.Digest]content{}
+		}
+		m[k][c.sha256] = c
+	}
+	return m
+}
+
+// differ gathers a difference.
+type differ struct {
+	out     *api.Diff
+	sources map[string]*sourceChange
+}
+
+// sourceChange is what changes in the packages of one source.
+type sourceChange struct{ old, now, kinds map[string]bool }
+
+func newDiffer(a, b string) *differ {
+	return &differ{sources: map[string]*sourceChange{}, out: &api.Diff{
+		A: a, B: b, Added: []api.DiffEntry{}, Removed: []api.DiffEntry{}, Upgraded: []api.DiffEntry{},
+		Downgraded: []api.DiffEntry{}, Rebuilt: []api.DiffEntry{}, Sources: []api.SourceDiff{},
+	}}
+}
+
+// compare compares the packages of each name and architecture.
+func (d *differ) compare(formats interface {
+	Format(typ string) (repo.Format, error)
+}, old, now []content) error {
+	olds, nows := byNameArch(old), byNameArch(now)
+	keys := map[nameArch]bool{}
+	for k := range olds {
+		keys[k] = true
+	}
+	for k := range nows {
+		keys[k] = true
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(keys), nameArch.compare) {
+		o, n := olds[k], nows[k]
+		for digest := range o {
+			if _, both := n[digest]; both {
+				delete(o, digest)
+				delete(n, digest)
+			}
+		}
+		left := slices.AppendSeq(slices.Collect(maps.Values(o)), maps.Values(n))
+		if len(left) == 0 {
+			continue
+		}
+		f, err := formats.Format(left[0].typ)
+		if err != nil {
+			return err
+		}
+		newest := func(a, b content) int {
+			return cmp.Or(f.Compare(b.version, a.version), cmp.Compare(b.version, a.version), cmp.Compare(a.sha256.String(), b.sha256.String()))
+		}
+		d.pair(k, f.Compare, slices.SortedFunc(maps.Values(o), newest), slices.SortedFunc(maps.Values(n), newest))
+	}
+	return nil
+}
+
+// pair pairs packages, newest first, of one name and architecture: the same version
+// with other bytes, then from the newest on.
+func (d *differ) pair(k nameArch, compare func(a, b string) int, old, now []content) {
+	for i := 0; i < len(old); {
+		j := slices.IndexFunc(now, func(c content) bool { return c.version == old[i].version })
+		if j < 0 {
+			i++
+			continue
+		}
+		d.note(&d.out.Rebuilt, "rebuilt", k, &old[i], &now[j])
+		old, now = slices.Delete(old, i, i+1), slices.Delete(now, j, j+1)
+	}
+	for len(old) > 0 && len(now) > 0 {
+		if compare(now[0].version, old[0].version) < 0 {
+			d.note(&d.out.Downgraded, "downgraded", k, &old[0], &now[0])
+		} else {
+			d.note(&d.out.Upgraded, "upgraded", k, &old[0], &now[0])
+		}
+		old, now = old[1:], now[1:]
+	}
+	for i := range old {
+		d.note(&d.out.Removed, "removed", k, &old[i], nil)
+	}
+	for i := range now {
+		d.note(&d.out.Added, "added", k, nil, &now[i])
+	}
+}
+
+// note adds an entry to a list; o or n is nil where there is none.
+func (d *differ) note(list *[]api.DiffEntry, kind string, k nameArch, o, n *content) {
+	e := api.DiffEntry{Mirror: k.mirror, Name: k.name, Arch: k.arch}
+	if o != nil {
+		e.Old, e.OldSHA256 = o.version, o.sha256.String()
+		s := d.source(o, kind)
+		s.old[cmp.Or(o.source.Version, o.version)] = true
+	}
+	if n != nil {
+		e.New, e.NewSHA256 = n.version, n.sha256.String()
+		s := d.source(n, kind)
+		s.now[cmp.Or(n.source.Version, n.version)] = true
+	}
+	*list = append(*list, e)
+}
+
+// source is the change of a package's source, to which a kind is added.
+func (d *differ) source(c *content, kind string) *sourceChange {
+	name := cmp.Or(c.source.Name, c.name)
+	s := d.sources[name]
+	if s == nil {
+		s = &sourceChange{old: map[string]bool{}, now: map[string]bool{}, kinds: map[string]bool{}}
+		d.sources[name] = s
+	}
+	s.kinds[kind] = true
+	return s
+}
+
+// addSources adds the changes by source package.
+func (d *differ) addSources() {
+	for _, name := range slices.Sorted(maps.Keys(d.sources)) {
+		s := d.sources[name]
+		e := api.SourceDiff{Source: name, Old: sorted(s.old), New: sorted(s.now), Kind: "mixed"}
+		if kinds := sorted(s.kinds); len(kinds) == 1 {
+			e.Kind = kinds[0]
+		}
+		e.Count = max(len(e.Old), len(e.New))
+		d.out.Sources = append(d.out.Sources, e)
+	}
+}
+
+func sorted(set map[string]bool) []string {
+	return slices.AppendSeq([]string{}, slices.Values(slices.Sorted(maps.Keys(set))))
+}

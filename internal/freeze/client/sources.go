@@ -1,0 +1,346 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+// Sources renders a reference, or the name of a recording that is not frozen yet,
+// for clients: apt's .sources or one-line lists, dnf's .repo, what mmdebstrap reads.
+func (c *Client) Sources(ctx context.Context, req *api.SourcesRequest) (*api.SourcesResult, error) {
+	r, _, err := c.cat.ResolvePast(ctx, req.Ref)
+	var rec *meta.Recording
+	if errors.Is(err, meta.ErrNotFound) && !strings.Contains(req.Ref, "@") {
+		var unknown error
+		if rec, unknown = c.meta.Recording(ctx, req.Ref); unknown == nil {
+			err = nil
+		} else if !errors.Is(unknown, meta.ErrNotFound) {
+			err = unknown
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch req.Format {
+	case "", "deb822", "list", "repo", "mmdebstrap":
+	default:
+		return nil, fmt.Errorf("%w: --format %q: expected deb822, list, repo or mmdebstrap", freeze.ErrUsage, req.Format)
+	}
+	w := &sourcesWriter{c: c, req: req, res: &api.SourcesResult{}}
+	switch {
+	case rec != nil:
+		err = w.recording(ctx, rec)
+	case r.Snapshot != nil:
+		err = w.snapshot(ctx, r.Snapshot)
+	default:
+		err = w.freeze(ctx, r.Frozen)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return w.result()
+}
+
+// sourcesWriter renders the repositories of a reference.
+type sourcesWriter struct {
+	c     *Client
+	req   *api.SourcesRequest
+	res   *api.SourcesResult
+	texts []string
+	has   []string // mirrors
+}
+
+// result is what was rendered. freeze.ErrUsage where that is nothing.
+func (w *sourcesWriter) result() (*api.SourcesResult, error) {
+	if len(w.texts) > 0 {
+		w.res.Text = strings.Join(w.texts, "\n")
+		return w.res, nil
+	}
+	if m := w.req.Mirror; m != "" && !slices.Contains(w.has, m) {
+		return nil, fmt.Errorf("%w: %s has no mirror %s, only %s", freeze.ErrUsage, w.req.Ref, m, strings.Join(w.has, ", "))
+	}
+	return nil, fmt.Errorf("%w: --format %s does not fit any mirror of %s (deb822, list and mmdebstrap are for deb, repo is for rpm)", freeze.ErrUsage, w.req.Format, w.req.Ref)
+}
+
+// repository is what a client is told of the repository of one mirror.
+type repository struct {
+	name     string // of the stanza or file
+	mirror   string
+	typ      string
+	url      string
+	suites   []meta.FrozenSuite
+	keys     keys
+	unsigned bool // the roots carry no signature
+	comment  string
+}
+
+// keys are those by which a client checks a repository, armored, with the URLs at
+// which this server has them.
+type keys struct {
+	root, rootURL         string // checks the signed documents
+	upstream, upstreamURL string // the distribution's, checks packages; empty where there is none
+}
+
+// recording renders the view of a recording.
+func (w *sourcesWriter) recording(ctx context.Context, rec *meta.Recording) error {
+	for _, pin := range rec.Pins {
+		snap, err := w.c.meta.Snapshot(ctx, pin.Mirror, pin.Timestamp)
+		if err != nil {
+			return err
+		}
+		gens, err := w.c.meta.Generations(ctx, snap)
+		if err != nil {
+			return err
+		}
+		r, err := w.upstream(ctx, snap, gens)
+		if err != nil {
+			return err
+		}
+		r.name, r.url = "snapd-"+rec.Name+"-"+snap.Mirror, w.c.cfg.PublicURL+"/record/"+rec.Name+"/"+snap.Mirror
+		if rec.Resigned {
+			r.keys.root, r.keys.rootURL = w.c.cfg.Signer.PublicKeyArmored(), w.c.cfg.PublicURL+"/"+freeze.KeyFile
+			r.comment = snap.ID() + ", signed again by this server"
+		} else {
+			w.warnOfRoots(snap, gens, r)
+		}
+		w.warnOfBases(snap, gens)
+		r.comment += "; recording " + rec.Name
+		if err := w.render(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// snapshot renders a snapshot of a mirror.
+func (w *sourcesWriter) snapshot(ctx context.Context, snap *meta.Snapshot) error {
+	gens, err := w.c.meta.Generations(ctx, snap)
+	if err != nil {
+		return err
+	}
+	at := meta.FormatTimestamp(snap.Timestamp)
+	if strings.HasSuffix(w.req.Ref, "@"+catalog.Latest) {
+		// Where upstream does not name its indices by hash, latest cannot promise
+		// clients that a sync during their run does not mix states.
+		i := slices.IndexFunc(gens, func(g *meta.Generation) bool { return !g.ByHash })
+		if i < 0 {
+			at = catalog.Latest
+		} else {
+			w.note("the exact timestamp is printed instead of latest: suite %s does not name its indices by hash, so a client that runs across a sync could mix two states", gens[i].Suite)
+		}
+	}
+	r, err := w.upstream(ctx, snap, gens)
+	if err != nil {
+		return err
+	}
+	w.warnOfRoots(snap, gens, r)
+	w.warnOfBases(snap, gens)
+	r.name, r.url = "snapd-"+snap.Mirror+"-"+at, w.c.cfg.PublicURL+"/archive/"+snap.Mirror+"/"+at
+	return w.render(r)
+}
+
+func (w *sourcesWriter) note(format string, args ...any) {
+	w.res.Notes = append(w.res.Notes, fmt.Sprintf(format, args...))
+}
+
+// upstream describes a snapshot that is served with the distribution's signatures.
+func (w *sourcesWriter) upstream(ctx context.Context, snap *meta.Snapshot, gens []*meta.Generation) (*repository, error) {
+	f, err := w.c.cat.Format(snap.Type)
+	if err != nil {
+		return nil, err
+	}
+	r := &repository{mirror: snap.Mirror, typ: snap.Type, comment: snap.ID() + ", signed by the distribution"}
+	var certs []cas.Digest
+	for _, g := range gens {
+		r.suites = append(r.suites, freeze.ClientSuite(g, f.SourceArch()))
+		certs = append(certs, g.Certificates)
+	}
+	if r.keys.upstream, r.keys.upstreamURL, err = w.certificates(ctx, certs); err != nil {
+		return nil, err
+	}
+	r.keys.root, r.keys.rootURL = r.keys.upstream, r.keys.upstreamURL
+	return r, nil
+}
+
+// certificates stores certificates as one blob, for clients that take keys by URL;
+// empty where there are none.
+func (w *sourcesWriter) certificates(ctx context.Context, certs []cas.Digest) (armored, url string, err error) {
+	ring, err := freeze.Certificates(ctx, w.c.blobs, certs...)
+	if err != nil || ring == nil {
+		return "", "", err
+	}
+	batch := w.c.blobs.NewBatch()
+	defer batch.Discard()
+	data := ring.ExportArmored()
+	info, err := cas.PutBatch(ctx, batch, data, time.Time{})
+	if err != nil {
+		return "", "", err
+	}
+	if err := w.c.cfg.Keeper.Flush(ctx, batch); err != nil {
+		return "", "", err
+	}
+	return string(data), w.c.cfg.PublicURL + "/by-hash/SHA256/" + info.Digest.String(), nil
+}
+
+// warnOfRoots tells what clients will not accept of upstream's documents.
+func (w *sourcesWriter) warnOfRoots(snap *meta.Snapshot, gens []*meta.Generation, r *repository) {
+	for _, g := range gens {
+		if g.Trust != repo.TrustSignature {
+			r.unsigned, r.comment = true, snap.ID()+", whose metadata the distribution did not sign"
+			w.note("the metadata of %s carry no signature that a client could check (trust: %s); a frozen snapshot is signed by this server", snap.ID(), g.Trust)
+		}
+		if !g.ValidUntil.IsZero() && g.ValidUntil.Before(w.c.cfg.Now()) {
+			w.note("the Release of %s has expired (Valid-Until %s): apt refuses it; a frozen snapshot has no such date", g.Suite, g.ValidUntil.Format("2006-01-02"))
+		}
+	}
+}
+
+// warnOfBases tells that the indices of a snapshot send clients to another server.
+func (w *sourcesWriter) warnOfBases(snap *meta.Snapshot, gens []*meta.Generation) {
+	for _, g := range gens {
+		if len(g.AlternateBases) > 0 {
+			w.note("%s lists packages at %s: clients fetch them from there, not from this server; a frozen snapshot lists them here", snap.ID(), remote.Redact(g.AlternateBases[0]))
+			return
+		}
+	}
+}
+
+// freeze renders a frozen snapshot.
+func (w *sourcesWriter) freeze(ctx context.Context, f *meta.Frozen) error {
+	key, err := cas.ReadAll(ctx, w.c.blobs, f.KeyBlob, freeze.MaxSignature)
+	if err != nil {
+		return err
+	}
+	if f.Key == w.c.cfg.Signer.Fingerprint() {
+		key = []byte(w.c.cfg.Signer.PublicKeyArmored()) // it may have been renewed
+	}
+	base := w.c.cfg.PublicURL + "/frozen/" + f.Name + "/"
+	for i := range f.Mirrors {
+		m := &f.Mirrors[i]
+		r := &repository{
+			name: "snapd-" + f.Name + "-" + m.Mirror, mirror: m.Mirror, typ: m.Type, url: base + m.Mirror, suites: m.Suites,
+			comment: "frozen snapshot " + f.Name + " of " + m.Mirror,
+		}
+		r.keys.root, r.keys.rootURL = string(key), base+freeze.KeyFile
+		r.keys.upstreamURL = base + path.Join(freeze.ProofDir, m.Mirror, freeze.CertificatesFile)
+		if !m.Certificates.IsZero() {
+			data, err := cas.ReadAll(ctx, w.c.blobs, m.Certificates, freeze.MaxCertificates)
+			if err != nil {
+				return err
+			}
+			r.keys.upstream = string(data)
+		}
+		if err := w.render(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// render renders a repository, unless the request is about another mirror or a format
+// that this mirror does not have.
+func (w *sourcesWriter) render(r *repository) error {
+	w.has = append(w.has, r.mirror)
+	if w.req.Mirror != "" && w.req.Mirror != r.mirror {
+		return nil
+	}
+	f, err := w.c.cat.Format(r.typ)
+	if err != nil {
+		return err
+	}
+	kind := w.req.Format
+	if kind == "" {
+		kind = f.ClientKinds()[0]
+	}
+	if !slices.Contains(f.ClientKinds(), kind) {
+		return nil
+	}
+	params := w.params(r)
+	if params.KeyFiles, err = w.keyFiles(kind, r); err != nil {
+		return err
+	}
+	text, err := f.ClientConfig(kind, params)
+	if err != nil {
+		return err
+	}
+	w.texts = append(w.texts, text)
+	return nil
+}
+
+// params describes a repository to its format.
+func (w *sourcesWriter) params(r *repository) repo.SourceParams {
+	m, err := w.c.cat.Mirror(r.mirror)
+	if err != nil {
+		m = config.Mirror{Name: r.mirror, Type: r.typ} // imported, and not configured here
+		if r.keys.upstream == "" {
+			no := false
+			m.GPGCheck = &no // nobody has a key to check packages by
+		}
+	}
+	p := repo.SourceParams{
+		Mirror: m, URL: r.url, Name: r.name, KeyArmored: r.keys.root, Unsigned: r.unsigned, Comment: r.comment,
+		Components: map[repo.SuiteName][]string{}, NoSources: map[repo.SuiteName]bool{},
+	}
+	for _, s := range r.suites {
+		if !slices.Contains(p.Suites, s.Suite) {
+			p.Suites = append(p.Suites, s.Suite)
+			p.NoSources[s.Suite] = true
+		}
+		p.Components[s.Suite] = s.Components
+		if s.Sources {
+			p.HasSources = true
+			p.NoSources[s.Suite] = false
+		}
+		for _, a := range s.Archs {
+			if !slices.Contains(p.Archs, a) {
+				p.Archs = append(p.Archs, a)
+			}
+		}
+	}
+	return p
+}
+
+// keyFiles names the keys of configurations that cannot contain a key: as files below
+// KeysDir, which snapctl writes, else, for those that take URLs, at this server.
+func (w *sourcesWriter) keyFiles(kind string, r *repository) ([]string, error) {
+	dir := w.req.KeysDir
+	if kind != "list" && kind != "repo" && dir == "" {
+		return nil, nil
+	}
+	if kind == "list" && dir == "" {
+		return nil, fmt.Errorf("%w: --format %s names key files: use --keys-dir to choose where to write them", freeze.ErrUsage, kind)
+	}
+	var out []string
+	add := func(file, armored, url string) {
+		switch {
+		case armored == "":
+			return
+		case dir == "":
+			out = append(out, url)
+			return
+		}
+		if !slices.ContainsFunc(w.res.Keys, func(k api.KeyFile) bool { return k.Name == file }) {
+			w.res.Keys = append(w.res.Keys, api.KeyFile{Name: file, Armored: armored})
+		}
+		out = append(out, path.Join(dir, file))
+	}
+	add(r.name+".asc", r.keys.root, r.keys.rootURL)
+	if kind == "repo" && r.keys.upstream != r.keys.root {
+		add("snapd-"+r.mirror+"-packages.asc", r.keys.upstream, r.keys.upstreamURL)
+	}
+	return out, nil
+}

@@ -1,0 +1,191 @@
+package freeze
+
+import (
+	"slices"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+// Suite describes a generation of a suite for a manifest. wanted reports whether
+// an index of the generation is part of it; metalinkSize is the size of the
+// generation's metalink, if it has one.
+func Suite(g *meta.Generation, metalinkSize int64, wanted func(meta.Group) bool) DocSuite {
+	s := DocSuite{Suite: g.Suite, Date: g.Date.UTC(), Trust: g.Trust, Keys: []string{}, Indices: []DocIndex{}}
+	for _, k := range g.Signers {
+		s.Keys = append(s.Keys, k.Fingerprint)
+	}
+	slices.Sort(s.Keys)
+	for _, d := range g.Docs {
+		s.Documents = append(s.Documents, d.File)
+	}
+	if !g.Metalink.IsZero() {
+		s.Metalink = &repo.File{Path: MetalinkFile, Size: metalinkSize, SHA256: g.Metalink}
+	}
+	for _, gr := range g.Groups {
+		if wanted(gr) {
+			s.Indices = append(s.Indices, DocIndex{
+				Index: gr.Index, Component: gr.Component, Arch: gr.Arch,
+				Path: gr.Form.Path, Size: gr.Form.Size, SHA256: gr.Form.SHA256, Packages: gr.Packages,
+			})
+		}
+	}
+	slices.SortFunc(s.Indices, DocIndex.Compare)
+	return s
+}
+
+// ProofFiles lists the upstream files that the proof of a mirror consists of.
+func (d *DocMirror) ProofFiles() []repo.File {
+	var out []repo.File
+	for _, s := range d.Suites {
+		out = append(out, s.Documents...)
+		if s.Metalink != nil {
+			out = append(out, *s.Metalink)
+		}
+		for _, i := range s.Indices {
+			out = append(out, repo.File{Path: i.Path, Size: i.Size, SHA256: i.SHA256})
+		}
+	}
+	return out
+}
+
+// Tally counts the packages and source packages of an exact mirror, each once in
+// however many places it is. sourceArch is the format's architecture of sources.
+func (d *DocMirror) Tally(sourceArch string) (packages, sources int) {
+	for _, p := range d.List(sourceArch) {
+		if p.Arch == sourceArch {
+			sources++
+		} else {
+			packages++
+		}
+	}
+	return packages, sources
+}
+
+// List lists the packages of an exact mirror, each once.
+func (d *DocMirror) List(sourceArch string) []api.Package {
+	var out []api.Package
+	at := map[string]int{}
+	// place returns the entry with a key, which it makes if there is none.
+	place := func(key string, entry func() api.Package) *api.Package {
+		i, ok := at[key]
+		if !ok {
+			i = len(out)
+			at[key] = i
+			out = append(out, entry())
+		}
+		return &out[i]
+	}
+	for _, p := range d.Packages {
+		e := place(p.SHA256.String()+p.Path, func() api.Package {
+			return api.Package{
+				Mirror: d.Name, Name: p.Name, Version: p.Version, Arch: p.Arch, Path: p.Path, Size: p.Size, SHA256: p.SHA256.String(),
+				Source: p.Source, SourceVersion: p.SourceVersion,
+			}
+		})
+		addPlace(e, p.Suite, p.Component)
+	}
+	for _, s := range d.Sources {
+		e := place("source "+s.Name+" "+s.Version, func() api.Package {
+			e := api.Package{Mirror: d.Name, Name: s.Name, Version: s.Version, Arch: sourceArch}
+			addFiles(&e, s.Files)
+			return e
+		})
+		addPlace(e, s.Suite, s.Component)
+	}
+	return out
+}
+
+func addPlace(p *api.Package, suite repo.SuiteName, component string) {
+	if s := string(suite); s != "" && !slices.Contains(p.Suites, s) {
+		p.Suites = append(p.Suites, s)
+	}
+	if component != "" && !slices.Contains(p.Components, component) {
+		p.Components = append(p.Components, component)
+	}
+}
+
+func addFiles(p *api.Package, files []repo.File) {
+	for _, f := range files {
+		p.Files = append(p.Files, api.File{Path: f.Path, Size: f.Size, SHA256: f.SHA256.String()})
+		p.Size += f.Size
+	}
+}
+
+// PackageOf describes a package of a mirror. component returns the component of a
+// place; nil: it is not known.
+func PackageOf(mirror string, e meta.Entry, component func(meta.Place) string) api.Package {
+	out := api.Package{Mirror: mirror, Name: e.Name, Version: e.Version, Arch: e.Arch}
+	for _, p := range e.Places {
+		c := ""
+		if component != nil {
+			c = component(p)
+		}
+		addPlace(&out, p.Suite, c)
+	}
+	if e.Kind == repo.KindSource {
+		addFiles(&out, e.Files)
+		return out
+	}
+	if len(e.Files) > 0 {
+		f := e.Files[0]
+		out.Path, out.Size, out.SHA256 = f.Path, f.Size, f.SHA256.String()
+	}
+	if len(e.Sources) > 0 {
+		out.Source, out.SourceVersion = e.Sources[0].Name, e.Sources[0].Version
+	}
+	return out
+}
+
+// ClientSuites returns what clients need to know of each suite of a mirror.
+func (d *DocMirror) ClientSuites(sourceArch string) []meta.FrozenSuite {
+	var out []meta.FrozenSuite
+	for i := range d.Suites {
+		s := &d.Suites[i]
+		at := slices.IndexFunc(out, func(f meta.FrozenSuite) bool { return f.Suite == s.Suite })
+		if at < 0 {
+			at = len(out)
+			out = append(out, meta.FrozenSuite{Suite: s.Suite})
+		}
+		for _, x := range s.Indices {
+			if x.Packages {
+				addIndex(&out[at], x.Component, x.Arch, sourceArch)
+			}
+		}
+	}
+	return out
+}
+
+// ClientSuite returns what clients need to know of a generation.
+func ClientSuite(g *meta.Generation, sourceArch string) meta.FrozenSuite {
+	fs := meta.FrozenSuite{Suite: g.Suite, Gen: g.Gen}
+	for _, gr := range g.Groups {
+		if gr.Packages {
+			addIndex(&fs, gr.Component, gr.Arch, sourceArch)
+		}
+	}
+	return fs
+}
+
+// MissingStanza is the missing entry that a stanza stands for which no client can
+// install. sourceArch is the format's architecture of sources.
+func MissingStanza(r *repo.Record, sourceArch string) Missing {
+	m := Missing{Name: r.Name, Version: r.Version, Arch: r.Arch}
+	if m.Source = r.Arch == sourceArch; m.Source {
+		m.Arch = ""
+	}
+	return m
+}
+
+// addIndex adds the component and architecture of an index of packages.
+func addIndex(fs *meta.FrozenSuite, component, arch, sourceArch string) {
+	if component != "" && !slices.Contains(fs.Components, component) {
+		fs.Components = append(fs.Components, component)
+	}
+	if arch == sourceArch {
+		fs.Sources = true
+	} else if arch != "" && !slices.Contains(fs.Archs, arch) {
+		fs.Archs = append(fs.Archs, arch)
+	}
+}

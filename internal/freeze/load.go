@@ -1,0 +1,143 @@
+package freeze
+
+import (
+	"context"
+	"fmt"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+)
+
+// Records finds the records of freezes.
+type Records interface {
+	// Freeze returns the record of a freeze. meta.ErrNotFound.
+	Freeze(ctx context.Context, name string) (*meta.Frozen, error)
+}
+
+// Load reads a freeze: its record and its manifest. meta.ErrNotFound.
+func Load(ctx context.Context, records Records, blobs cas.Store, name string) (*meta.Frozen, *Document, error) {
+	f, err := records.Freeze(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := cas.ReadAll(ctx, blobs, f.Manifest.SHA256, MaxManifest)
+	if err != nil {
+		return nil, nil, fmt.Errorf("manifest of %s: %w", name, err)
+	}
+	doc, err := ParseDocument(data)
+	return f, doc, err
+}
+
+// Certificates reads the certificates in blobs as one keyring; nil where there are
+// none. Zero digests stand for no certificates.
+func Certificates(ctx context.Context, blobs cas.Store, digests ...cas.Digest) (*sign.Keyring, error) {
+	var rings []*sign.Keyring
+	for _, d := range digests {
+		if d.IsZero() {
+			continue
+		}
+		data, err := cas.ReadAll(ctx, blobs, d, MaxCertificates)
+		if err != nil {
+			return nil, err
+		}
+		k, err := sign.ParseKeyring(data)
+		if err != nil {
+			return nil, err
+		}
+		rings = append(rings, k)
+	}
+	if len(rings) == 0 {
+		return nil, nil
+	}
+	return sign.Merge(rings...), nil
+}
+
+// RootParser parses the signed documents of suites, as repo.Format does.
+type RootParser interface {
+	ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error)
+}
+
+// ReadRoot reads an upstream root of a mirror of a freeze from the documents that the
+// freeze keeps, and verifies it by certificates that are kept, too.
+func ReadRoot(ctx context.Context, blobs cas.Store, f RootParser, d *DocMirror, s *DocSuite, certificates cas.Digest) (*repo.Root, error) {
+	var docs []repo.Doc
+	for _, file := range s.Documents {
+		data, err := cas.ReadAll(ctx, blobs, file.SHA256, MaxDocument)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, repo.Doc{Path: file.Path, Data: data})
+	}
+	var p repo.VerifyParams
+	var err error
+	if p.Keyring, err = Certificates(ctx, blobs, certificates); err != nil {
+		return nil, err
+	}
+	if s.Metalink != nil {
+		if p.Metalink, err = cas.ReadAll(ctx, blobs, s.Metalink.SHA256, MaxMetalink); err != nil {
+			return nil, err
+		}
+	}
+	return f.ParseRoot(repo.Recorded(d.Name, d.Type, s.Trust), s.Suite, docs, p)
+}
+
+// ParseKeys parses armored keys that a request names as one keyring; nil where it
+// names none. ErrUsage.
+func ParseKeys(armored []string) (*sign.Keyring, error) {
+	var rings []*sign.Keyring
+	for _, a := range armored {
+		k, err := sign.ParseKeyring([]byte(a))
+		if err != nil {
+			return nil, fmt.Errorf("%w: key: %w", ErrUsage, err)
+		}
+		rings = append(rings, k)
+	}
+	if len(rings) == 0 {
+		return nil, nil
+	}
+	return sign.Merge(rings...), nil
+}
+
+// Packages lists packages in pages, as meta.Store does.
+type Packages interface {
+	Packages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error)
+}
+
+// EachPackage calls f for each package of a snapshot, by name.
+func EachPackage(ctx context.Context, all Packages, snap *meta.Snapshot, f func(meta.Entry) error) error {
+	return eachPage(ctx, all.Packages, snap, f)
+}
+
+// Unusables lists stanzas that no client can install in pages, as meta.Store does.
+type Unusables interface {
+	UnusablePackages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error)
+}
+
+// EachUnusable calls f for each stanza of a snapshot that no client can install.
+func EachUnusable(ctx context.Context, all Unusables, snap *meta.Snapshot, f func(meta.Entry) error) error {
+	return eachPage(ctx, all.UnusablePackages, snap, f)
+}
+
+type pager func(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) ([]meta.Entry, []byte, error)
+
+func eachPage(ctx context.Context, pages pager, snap *meta.Snapshot, f func(meta.Entry) error) error {
+	const pageSize = 1000
+	for after := []byte(nil); ; {
+		page, next, err := pages(ctx, snap, after, pageSize)
+		if err != nil {
+			return err
+		}
+		for _, e := range page {
+			if err := f(e); err != nil {
+				return err
+			}
+		}
+		if next == nil {
+			return nil
+		}
+		after = next
+	}
+}

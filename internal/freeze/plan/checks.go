@@ -1,0 +1,102 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+)
+
+// CheckPaths refuses packages that want one path for different bytes, before
+// anything is fetched. freeze.ErrAmbiguous.
+func (pl *Plan) CheckPaths() error {
+	for _, m := range pl.Mirrors {
+		at := map[string]cas.Digest{}
+		for _, p := range m.Picks {
+			for _, f := range p.Files {
+				if other, ok := at[f.Path]; ok && other != f.SHA256 {
+					return freeze.TwoContents(m.Name+"/"+f.Path, other, f.SHA256)
+				}
+				at[f.Path] = f.SHA256
+			}
+		}
+	}
+	return nil
+}
+
+// checkMissing refuses a plan with missing entries that may not be missing.
+func (pl *Plan) checkMissing() error {
+	if len(pl.Missing) == 0 || pl.Request.AllowMissing {
+		return nil
+	}
+	var names []string
+	for _, m := range pl.Missing {
+		if slices.Contains(pl.lacking, m) {
+			continue // the base was frozen without it
+		}
+		name := m.Text()
+		if why := pl.why[m]; why != "" {
+			name += " (" + why + ")"
+		} else if id := pl.kept[m]; id != "" {
+			name += " (" + id + " has it)"
+		}
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	where := "in none of the chosen snapshots"
+	if pl.ofWholeMirrors() {
+		where = "of no use in the chosen snapshots"
+	}
+	return &freeze.ReportError{Report: pl.Report, Hint: pl.keptHint(), Err: fmt.Errorf("%w: %s %s:\n  %s",
+		freeze.ErrMissing, freeze.Count(len(names), "entry is", "entries are"), where, strings.Join(clip(names, 50), "\n  "))}
+}
+
+// ofWholeMirrors reports whether the request names mirrors alone.
+func (pl *Plan) ofWholeMirrors() bool {
+	r := pl.Request
+	return len(r.Manifests)+len(r.Packages) == 0 && r.Recording == "" && r.Base == ""
+}
+
+// checkEmpty returns as refused why nobody can want this freeze: it, or what one
+// of its parts asks for, has no package.
+func (p *Planner) checkEmpty(ctx context.Context, pl *Plan) (refused, err error) {
+	switch {
+	case pl.Request.AllowEmpty, len(pl.Missing) > 0: // what is missing was allowed to be, and is recorded
+		return nil, nil
+	case len(pl.unlisted) > 0:
+		return fmt.Errorf("%w: build manifest %s lists no package", freeze.ErrEmpty, strings.Join(pl.unlisted, ", ")), nil
+	case len(pl.unmatched) > 0:
+		return fmt.Errorf("%w: the configured globs (packages) of mirror %s match no package", freeze.ErrEmpty, strings.Join(pl.unmatched, ", ")), nil
+	}
+	var names []string
+	for _, m := range pl.Mirrors {
+		if len(m.Picks) > 0 {
+			return nil, nil
+		}
+		names = append(names, m.Name)
+		if !m.Whole {
+			continue
+		}
+		for _, snap := range m.States {
+			gens, err := p.meta.Generations(ctx, snap)
+			if err != nil {
+				return nil, err
+			}
+			if slices.ContainsFunc(gens, func(g *meta.Generation) bool { return g.Packages+g.Sources > 0 }) {
+				return nil, nil
+			}
+		}
+	}
+	if pl.Request.Recording != "" {
+		return fmt.Errorf("%w: recording %s noted no package", freeze.ErrEmpty, pl.Request.Recording), nil
+	}
+	return fmt.Errorf("%w: %s would hold no package of %s", freeze.ErrEmpty, pl.Request.Name, strings.Join(names, ", ")), nil
+}

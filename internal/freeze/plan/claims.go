@@ -1,0 +1,170 @@
+package plan
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"path"
+	"slices"
+
+	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/repo"
+)
+
+// A claim is what an entry of a manifest says about the bytes of a package that
+// was found by its version alone, and that cannot be compared with them before they
+// are fetched.
+type claim struct {
+	entry namedEntry
+	pick  *Pick
+}
+
+// namedDigest is a digest that an entry names beside SHA-256, the one by which
+// packages are found. A weak one proves nothing, but one that differs does.
+type namedDigest struct {
+	name, hex string
+	hash      hash.Hash
+}
+
+func digestsOf(e *buildlist.Entry) []namedDigest {
+	all := []namedDigest{{"SHA-512", e.SHA512, sha512.New()}, {"SHA-1", e.SHA1, sha1.New()}, {"MD5", e.MD5, md5.New()}}
+	return slices.DeleteFunc(all, func(d namedDigest) bool { return d.hex == "" })
+}
+
+// namesBytes reports whether an entry names bytes.
+func namesBytes(e *buildlist.Entry) bool {
+	return e.SHA256 != "" || e.SHA512 != "" || e.SHA1 != "" || e.MD5 != ""
+}
+
+// holdAgainst returns those of the packages with an entry's name and version that
+// have its size and digests, too, and says what differs in the others. What is not
+// here yet is compared when it has been fetched.
+func (p *Planner) holdAgainst(ctx context.Context, pl *Plan, e namedEntry, picks []*Pick) (out []*Pick, reason string, err error) {
+	if !namesBytes(e.entry) && e.entry.Size <= 0 {
+		return picks, "", nil
+	}
+	for _, o := range picks {
+		why, known, err := p.contradicts(ctx, e.entry, o)
+		if err != nil {
+			return nil, "", err
+		}
+		if why != "" {
+			reason = why
+			continue
+		}
+		if !known {
+			pl.claims = append(pl.claims, claim{e, o})
+		}
+		out = append(out, o)
+	}
+	return out, reason, nil
+}
+
+// fileMD5s is a format of which not every tool means the MD5 of the file when it
+// names that of a package.
+type fileMD5s interface {
+	// FileMD5 reports whether the MD5 of a package is that of its file.
+	FileMD5() bool
+}
+
+// contradicts compares the size and digests of an entry with the bytes of a stanza's
+// files and says what differs, or nothing. known is false when that takes bytes that
+// are not here.
+func (p *Planner) contradicts(ctx context.Context, e *buildlist.Entry, o *Pick) (why string, known bool, err error) {
+	files := o.Files
+	if o.isSource() && e.Path != "" {
+		// An entry may be one file of a source package.
+		for _, f := range o.Files {
+			if path.Base(f.Path) == path.Base(e.Path) {
+				files = []repo.File{f}
+			}
+		}
+	}
+	format, err := p.cat.Format(o.From.Type)
+	if err != nil {
+		return "", false, err
+	}
+	if f, ok := format.(fileMD5s); ok && !f.FileMD5() {
+		c := *e
+		c.MD5, e = "", &c
+	}
+	known = true
+	for _, f := range files {
+		w := ""
+		if e.Size > 0 && f.Size != e.Size {
+			w = fmt.Sprintf("has %d bytes, expected %d", f.Size, e.Size)
+		} else {
+			w, err = p.digestsDiffer(ctx, digestsOf(e), f)
+			if errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt) {
+				known = false
+				continue
+			} else if err != nil {
+				return "", false, err
+			}
+		}
+		if w == "" {
+			return "", true, nil
+		}
+		if why == "" {
+			why = path.Base(f.Path) + " " + w
+		}
+	}
+	if !known {
+		return "", false, nil
+	}
+	return why, true, nil
+}
+
+// digestsDiffer reads a blob and says which of the digests it does not have.
+// cas.ErrNotFound, cas.ErrCorrupt.
+func (p *Planner) digestsDiffer(ctx context.Context, digests []namedDigest, f repo.File) (string, error) {
+	if len(digests) == 0 {
+		return "", nil
+	}
+	b, err := p.blobs.Open(ctx, f.SHA256)
+	if err != nil {
+		return "", err
+	}
+	defer b.Close()
+	own := sha256.New()
+	to := []io.Writer{own}
+	for _, d := range digests {
+		to = append(to, d.hash)
+	}
+	if _, err := io.Copy(io.MultiWriter(to...), b); err != nil {
+		return "", fmt.Errorf("read %s: %w", f.Path, err)
+	}
+	if cas.Digest(own.Sum(nil)) != f.SHA256 {
+		return "", fmt.Errorf("%s: %w", f.Path, cas.ErrCorrupt)
+	}
+	for _, d := range digests {
+		if got := hex.EncodeToString(d.hash.Sum(nil)); got != d.hex {
+			return fmt.Sprintf("has %s %s, expected %s", d.name, got, d.hex), nil
+		}
+	}
+	return "", nil
+}
+
+// CheckClaims compares what was fetched with what the manifests say about it.
+// freeze.ErrMissing.
+func (p *Planner) CheckClaims(ctx context.Context, pl *Plan) error {
+	for _, c := range pl.claims {
+		why, _, err := p.contradicts(ctx, c.entry.entry, c.pick)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			return fmt.Errorf("%w: %s of %s: %s of mirror %s %s", freeze.ErrMissing, c.entry.entry.Raw, c.entry.file, c.pick, c.pick.From.Mirror, why)
+		}
+	}
+	return nil
+}

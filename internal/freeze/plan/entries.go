@@ -1,0 +1,331 @@
+package plan
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/repo"
+)
+
+// namedEntry is an entry of a build manifest, or one that an option stands for.
+type namedEntry struct {
+	file   string // or the option
+	entry  *buildlist.Entry
+	newest bool   // --package without a version: entry has the one that was chosen
+	reason string // how it was chosen
+}
+
+// planEntries resolves manifests and packages that are named.
+func (p *Planner) planEntries(ctx context.Context, pl *Plan) error {
+	if err := p.chooseStates(ctx, pl); err != nil {
+		return err
+	}
+	entries, err := pl.parseManifests()
+	if err != nil {
+		return err
+	}
+	if pl.Request.WithDeps {
+		found, err := p.withDeps(ctx, pl, rootsOf(pl.Request.Packages, entries))
+		if err != nil {
+			return err
+		}
+		// Those that name bytes are held against what is there.
+		entries = slices.DeleteFunc(entries, func(e namedEntry) bool { return !namesBytes(e.entry) })
+		for i := range found {
+			entries = append(entries, namedEntry{file: "--with-deps", entry: &found[i]})
+		}
+		return p.resolveEntries(ctx, pl, entries)
+	}
+	named, err := p.namedPackages(ctx, pl)
+	if err != nil {
+		return err
+	}
+	return p.resolveEntries(ctx, pl, append(entries, named...))
+}
+
+// parseManifests reads the entries of the request's build manifests. ErrUsage.
+func (pl *Plan) parseManifests() (entries []namedEntry, err error) {
+	for _, m := range pl.Request.Manifests {
+		parsed, err := buildlist.Parse(m.Name, bytes.NewReader(m.Data), buildlist.Format(pl.Request.Format))
+		if errors.Is(err, buildlist.ErrEmpty) {
+			pl.unlisted = append(pl.unlisted, m.Name)
+			continue
+		} else if err != nil {
+			return nil, fmt.Errorf("%w: %w", freeze.ErrUsage, err)
+		}
+		pl.noteManifest(m.Name, parsed)
+		for i := range parsed.Entries {
+			e := &parsed.Entries[i]
+			if e.Arch == "" && !e.Source {
+				e.Arch = parsed.Arch
+			}
+			entries = append(entries, namedEntry{file: m.Name, entry: e})
+		}
+	}
+	return entries, nil
+}
+
+// noteManifest keeps what was skipped in a build manifest, for the report.
+func (pl *Plan) noteManifest(name string, m *buildlist.Manifest) {
+	if m.NoteCount == 0 {
+		return
+	}
+	r := pl.report()
+	r.NoteCount += m.NoteCount
+	for _, n := range m.Notes {
+		if len(r.Notes) >= buildlist.MaxNotes {
+			return
+		}
+		where := name
+		if n.Line > 0 {
+			where = fmt.Sprintf("%s:%d", name, n.Line)
+		}
+		r.Notes = append(r.Notes, where+": "+n.Text)
+	}
+}
+
+// rootsOf lists the packages to resolve dependencies for: those that are named, and
+// those that manifests list.
+func rootsOf(packages []string, entries []namedEntry) []string {
+	roots := slices.Clone(packages)
+	for _, e := range entries {
+		if e.entry.Source || e.entry.Name == "" {
+			continue
+		}
+		root := e.entry.Name
+		if e.entry.Arch != "" {
+			root += ":" + e.entry.Arch
+		}
+		if e.entry.Version != "" {
+			root += "=" + e.entry.Version
+		}
+		roots = append(roots, root)
+	}
+	return roots
+}
+
+// namedPackages turns --package into entries: with the newest version in the chosen
+// states where none is given.
+func (p *Planner) namedPackages(ctx context.Context, pl *Plan) ([]namedEntry, error) {
+	out := make([]namedEntry, len(pl.Request.Packages))
+	var open []int // entries without a version
+	var names []string
+	for i, arg := range pl.Request.Packages {
+		name, arch, version := splitPackage(arg)
+		e := &buildlist.Entry{Name: name, Arch: arch, Version: version, Size: -1, Raw: arg}
+		out[i] = namedEntry{file: "--package", entry: e, newest: !strings.Contains(arg, "=")}
+		if version == "" {
+			open, names = append(open, i), append(names, name)
+		}
+	}
+	found, err := p.picksByName(ctx, pl.states(), names)
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range open {
+		e := out[i].entry
+		if e.Version, out[i].reason, err = p.newest(ctx, e, found[n]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// splitPackage splits NAME[:ARCH][=VERSION].
+func splitPackage(s string) (name, arch, version string) {
+	name, version, _ = strings.Cut(s, "=")
+	name, arch, _ = strings.Cut(name, ":")
+	return name, arch, version
+}
+
+// newest returns the version of a package that its package manager would choose
+// from all chosen states, and how it was chosen. all is what they have under its
+// name. freeze.ErrMissing.
+func (p *Planner) newest(ctx context.Context, e *buildlist.Entry, all []*Pick) (version, reason string, err error) {
+	var fitting []*Pick
+	for _, pick := range all {
+		f, err := p.cat.Format(pick.From.Type)
+		if err != nil {
+			return "", "", err
+		}
+		if matches(f, e, pick) {
+			fitting = append(fitting, pick)
+		}
+	}
+	best, reason, err := p.candidates(ctx, fitting, true)
+	if err != nil {
+		return "", "", err
+	}
+	if len(best) == 0 {
+		return "", "", fmt.Errorf("%w: no package %s in the chosen snapshots", freeze.ErrMissing, e.Name)
+	}
+	f, err := p.cat.Format(best[0].From.Type)
+	if err != nil {
+		return "", "", err
+	}
+	newest := slices.MaxFunc(best, func(a, b *Pick) int { return f.Compare(a.Version, b.Version) })
+	return newest.Version, reason, nil
+}
+
+// matches reports whether a package is what an entry names.
+func matches(f repo.Format, e *buildlist.Entry, p *Pick) bool {
+	if p.isSource() != e.Source {
+		return false
+	}
+	if e.Arch != "" && !e.Source && p.Arch != e.Arch && p.Arch != f.AnyArch() {
+		return false
+	}
+	v := p.Version
+	if e.EpochUnknown {
+		if _, rest, ok := strings.Cut(v, ":"); ok {
+			v = rest
+		}
+	}
+	return e.Version == "" || v == e.Version || f.Compare(v, e.Version) == 0
+}
+
+// resolveEntries finds each entry in the chosen states: by hash, else by exact name,
+// version and architecture.
+func (p *Planner) resolveEntries(ctx context.Context, pl *Plan, entries []namedEntry) error {
+	r := pl.report()
+	for page := range slices.Chunk(entries, pageSize) {
+		found, err := p.find(ctx, pl, page)
+		if err != nil {
+			return err
+		}
+		for i, e := range page {
+			if err := p.settle(ctx, pl, e, found[i]); err != nil {
+				return err
+			}
+		}
+		if err := p.noteKept(ctx, pl, page, r.Entries[len(r.Entries)-len(page):]); err != nil {
+			return err
+		}
+	}
+	return pl.Refuse(pl.ambiguous())
+}
+
+// settle decides what an entry stands for, and reports it.
+func (p *Planner) settle(ctx context.Context, pl *Plan, e namedEntry, hit found) (err error) {
+	r := pl.Report
+	rep := api.ReportEntry{Manifest: e.file, Line: e.entry.Line, Entry: e.entry.Raw}
+	picks, by := hit.picks, hit.by
+	if by != "hash" {
+		if picks, rep.Reason, err = p.holdAgainst(ctx, pl, e, picks); err != nil {
+			return err
+		}
+	}
+	chosen := e.reason
+	if unversioned(e.entry) {
+		by = "name"
+		if picks, chosen, err = p.candidates(ctx, picks, false); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(picks) == 0:
+		rep.State = "missing"
+		r.Missing++
+		pl.miss(missingOf(e.entry), rep.Reason)
+	case severalContents(picks):
+		rep.State = "ambiguous"
+		r.Ambiguous++
+		for _, o := range picks {
+			rep.Candidates = append(rep.Candidates, o.describe())
+		}
+	default:
+		rep.State, rep.By, rep.Reason = "resolved", by, chosen
+		r.Resolved++
+		if by == "name" || e.newest {
+			r.Newest++
+		}
+		for _, o := range picks {
+			pl.add(o)
+			rep.Places = append(rep.Places, o.describe())
+		}
+		if len(picks) > 1 || severalSuites(picks) {
+			r.Several++
+		}
+	}
+	r.Entries = append(r.Entries, rep)
+	return nil
+}
+
+// missingOf is what a manifest says of an entry that is missing.
+func missingOf(e *buildlist.Entry) freeze.Missing {
+	return freeze.Missing{Name: cmp.Or(e.Name, path.Base(e.Path), e.SHA256), Version: e.Version, Arch: e.Arch, Source: e.Source}
+}
+
+// miss notes that an entry is missing, and why, if that is known.
+func (pl *Plan) miss(m freeze.Missing, why string) {
+	pl.Missing = append(pl.Missing, m)
+	if why == "" {
+		return
+	}
+	if pl.why == nil {
+		pl.why = map[freeze.Missing]string{}
+	}
+	pl.why[m] = why
+}
+
+// ambiguous refuses entries that stand for several contents; it names the first.
+func (pl *Plan) ambiguous() error {
+	r := pl.Report
+	i := slices.IndexFunc(r.Entries, func(e api.ReportEntry) bool { return e.State == "ambiguous" })
+	if i < 0 {
+		return nil
+	}
+	var texts []string
+	for _, c := range r.Entries[i].Candidates {
+		texts = append(texts, candidateText(c))
+	}
+	return &freeze.ReportError{Report: r, Err: fmt.Errorf("%w: %s for several contents; %s is one of:\n  %s", freeze.ErrAmbiguous,
+		freeze.Count(r.Ambiguous, "entry stands", "entries stand"), r.Entries[i].Entry, strings.Join(texts, "\n  "))}
+}
+
+func severalSuites(picks []*Pick) bool {
+	seen := map[string]bool{}
+	for _, p := range picks {
+		for _, pl := range p.Places {
+			seen[p.From.Mirror+"\x00"+string(pl.Suite)] = true
+		}
+	}
+	return len(seen) > 1
+}
+
+func severalContents(picks []*Pick) bool {
+	return slices.ContainsFunc(picks, func(p *Pick) bool { return contentsOf(p) != contentsOf(picks[0]) })
+}
+
+// contentsOf stands for the bytes of a package: all files of a source package.
+func contentsOf(p *Pick) string {
+	var sums []string
+	for _, f := range p.Files {
+		sums = append(sums, f.SHA256.String())
+	}
+	slices.Sort(sums)
+	return strings.Join(sums, " ")
+}
+
+// candidateText describes a package of an ambiguous entry so that it can be told
+// from the others: a source package by its description and all its files.
+func candidateText(p api.Package) string {
+	name := fmt.Sprintf("%s %s %s %s", p.Mirror, p.Name, p.Version, p.Arch)
+	if len(p.Files) == 0 {
+		return fmt.Sprintf("%s: %s (%s)", name, p.Path, p.SHA256)
+	}
+	files := make([]string, 0, len(p.Files))
+	for _, f := range p.Files {
+		files = append(files, fmt.Sprintf("%s (%s)", f.Path, f.SHA256))
+	}
+	return name + ": " + strings.Join(files, ", ")
+}

@@ -1,0 +1,386 @@
+// Package plan resolves what a freeze request asks for: which packages of which
+// states of which mirrors the freeze takes. It fetches nothing and changes nothing.
+package plan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/tree"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+)
+
+// Catalog finds what is mirrored.
+type Catalog interface {
+	Mirror(name string) (config.Mirror, error)
+	Format(typ string) (repo.Format, error)
+	ResolvePast(ctx context.Context, ref string) (r catalog.Ref, notice string, err error)
+	LatestOfAll(ctx context.Context) ([]*meta.Snapshot, error)
+	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
+}
+
+// Keyrings has the keys of the distributions.
+type Keyrings interface {
+	Keyring(mirror string) (*sign.Keyring, error)
+}
+
+// Metadata is what a Planner reads, as meta.Store does.
+type Metadata interface {
+	freeze.Records
+	freeze.Packages
+	freeze.Unusables
+	tree.Files
+	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
+	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
+	Recording(ctx context.Context, name string) (*meta.Recording, error)
+	RecordingEntries(ctx context.Context, name string) ([]meta.RecordEntry, error)
+	Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.Digest, error)
+	PackagesByName(ctx context.Context, s *meta.Snapshot, names []string) ([][]meta.Entry, error)
+	PackagesByDigest(ctx context.Context, s *meta.Snapshot, digests []cas.Digest) ([][]meta.Entry, error)
+	PackagesByPath(ctx context.Context, s *meta.Snapshot, paths []string) ([]meta.PathEntry, error)
+	FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error)
+	FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error)
+	OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.OwnedFact, error)
+	NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error)
+	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)
+}
+
+// Config are the parts of a Planner.
+type Config struct {
+	Catalog  Catalog
+	Keyrings Keyrings
+	Meta     Metadata
+	Blobs    cas.Store
+	// Corrupt returns an error for a blob that is known to be corrupt.
+	Corrupt func(cas.Digest) error
+	// LocalURL is where the server can be reached on this machine, for the
+	// resolvers that run here.
+	LocalURL string
+}
+
+// Planner plans freezes. It is safe for concurrent use.
+type Planner struct {
+	cfg   Config
+	cat   Catalog
+	meta  Metadata
+	blobs cas.Store
+}
+
+// New makes a Planner.
+func New(cfg Config) *Planner {
+	return &Planner{cfg: cfg, cat: cfg.Catalog, meta: cfg.Meta, blobs: cfg.Blobs}
+}
+
+// pageSize is the number of packages, names or digests that one question is about.
+const pageSize = 250
+
+// Plan is what a freeze is going to be.
+type Plan struct {
+	Request  *api.FreezeRequest
+	Mirrors  []*Mirror // in the order in which they were named
+	Missing  []freeze.Missing
+	Report   *api.Report
+	Warnings []string
+	// Refused is why a dry run's freeze would not be made.
+	Refused error
+
+	why       map[freeze.Missing]string // what differs in a package that has an entry's version
+	kept      map[freeze.Missing]string // the id of a snapshot that was not chosen and has it
+	claims    []claim
+	lacking   []freeze.Missing // entries that the base was allowed to lack
+	noSources bool             // the base has no source packages, and gets none
+	unlisted  []string         // build manifests that list nothing
+	unmatched []string         // mirrors of which whole freezes take nothing
+}
+
+// Mirror is what a freeze takes of one mirror.
+type Mirror struct {
+	Name   string
+	Type   string
+	States []*meta.Snapshot // that packages are taken from; a zero timestamp: only their generations are left
+	Whole  bool             // all of its only state is taken, by its indices
+	All    bool             // all packages are taken, one by one
+	Picks  []*Pick          // of a mirror that is not Whole
+	Proof  []Carried        // of imported bases
+
+	taken map[[16]byte]*Pick // by digest; nil after a drop
+}
+
+// Pick is one stanza that a freeze takes.
+type Pick struct {
+	meta.Entry                // PID 0: Record.Bytes is set
+	From       *meta.Snapshot // has no suites where the stanza is of an imported base
+}
+
+func (p *Pick) String() string { return p.Name + " " + p.Version + " " + p.Arch }
+
+func (p *Pick) isSource() bool { return p.Kind == repo.KindSource }
+
+func (p *Pick) describe() api.Package { return freeze.PackageOf(p.From.Mirror, p.Entry, nil) }
+
+// addPlaces adds places that are not there yet.
+func (p *Pick) addPlaces(places []meta.Place) {
+	for _, place := range places {
+		if !slices.Contains(p.Places, place) {
+			p.Places = append(p.Places, place)
+		}
+	}
+}
+
+// Carried is proof that comes from another freeze rather than from generations.
+type Carried struct {
+	Suite        freeze.DocSuite
+	Certificates cas.Digest
+}
+
+// Mirror returns what is taken of a mirror; nil if it is no part of the plan.
+func (pl *Plan) Mirror(name string) *Mirror {
+	for _, m := range pl.Mirrors {
+		if m.Name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// mirror is Mirror that adds one that is no part of the plan yet.
+func (pl *Plan) mirror(name, typ string) *Mirror {
+	m := pl.Mirror(name)
+	if m == nil {
+		m = &Mirror{Name: name, Type: typ}
+		pl.Mirrors = append(pl.Mirrors, m)
+	}
+	return m
+}
+
+// use adds a state that packages are taken from.
+func (pl *Plan) use(snap *meta.Snapshot) {
+	m := pl.mirror(snap.Mirror, snap.Type)
+	m.States = append(m.States, snap)
+}
+
+// states are those of all mirrors.
+func (pl *Plan) states() (out []*meta.Snapshot) {
+	for _, m := range pl.Mirrors {
+		out = append(out, m.States...)
+	}
+	return out
+}
+
+// add takes a stanza, once.
+func (pl *Plan) add(p *Pick) {
+	m := pl.mirror(p.From.Mirror, p.From.Type)
+	if m.taken == nil {
+		m.taken = map[[16]byte]*Pick{}
+		for _, o := range m.Picks {
+			m.taken[o.Digest] = o
+		}
+	}
+	if o := m.taken[p.Digest]; o != nil {
+		o.addPlaces(p.Places)
+		return
+	}
+	m.taken[p.Digest] = p
+	m.Picks = append(m.Picks, p)
+}
+
+// drop removes what f matches and returns how many that were.
+func (pl *Plan) drop(f func(*Pick) bool) (n int) {
+	for _, m := range pl.Mirrors {
+		before := len(m.Picks)
+		m.Picks = slices.DeleteFunc(m.Picks, f)
+		n += before - len(m.Picks)
+		m.taken = nil
+	}
+	return n
+}
+
+// Refuse returns why the freeze cannot be made. A dry run keeps the first reason
+// and continues, so that it reports everything before it ends as the real run does.
+func (pl *Plan) Refuse(err error) error {
+	if err == nil || !pl.Request.DryRun {
+		return err
+	}
+	if pl.Refused == nil {
+		pl.Refused = err
+	}
+	return nil
+}
+
+// report returns the report of the plan, which it makes if there is none.
+func (pl *Plan) report() *api.Report {
+	if pl.Report == nil {
+		pl.Report = &api.Report{Entries: []api.ReportEntry{}}
+	}
+	return pl.Report
+}
+
+// Plan resolves a request: what its manifests and packages name, else the
+// recording of its name, else whole mirrors.
+func (p *Planner) Plan(ctx context.Context, req *api.FreezeRequest) (*Plan, error) {
+	pl := &Plan{Request: req}
+	named, err := checkRequest(req)
+	if err != nil {
+		return nil, err
+	}
+	if !named && !req.NoRecording && !req.All {
+		_, err := p.meta.Recording(ctx, req.Name)
+		if err == nil {
+			req.Recording = req.Name
+		} else if !errors.Is(err, meta.ErrNotFound) {
+			return nil, err
+		}
+	}
+	switch {
+	case req.Recording != "":
+		err = p.planRecording(ctx, pl)
+	case req.Base != "":
+		err = p.planBase(ctx, pl)
+	case named:
+		err = p.planEntries(ctx, pl)
+	default:
+		err = p.planWhole(ctx, pl)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !req.NoSources && !pl.noSources {
+		if err := p.addSources(ctx, pl); err != nil {
+			return nil, err
+		}
+	}
+	if err := pl.Refuse(pl.checkMissing()); err != nil {
+		return nil, err
+	}
+	empty, err := p.checkEmpty(ctx, pl)
+	if err != nil {
+		return nil, err
+	}
+	return pl, pl.Refuse(empty)
+}
+
+// checkRequest refuses options that contradict each other. named reports whether
+// the request says what the freeze consists of.
+func checkRequest(req *api.FreezeRequest) (named bool, err error) {
+	kinds := 0
+	for _, set := range []bool{len(req.Manifests) > 0, req.Recording != "", len(req.Packages) > 0, req.Base != ""} {
+		if set {
+			kinds++
+		}
+	}
+	listed := len(req.Manifests) + len(req.Packages)
+	switch {
+	case kinds > 1 && !(kinds == 2 && len(req.Manifests) > 0 && len(req.Packages) > 0):
+		return false, fmt.Errorf("%w: manifests or packages, a recording, and a base exclude each other", freeze.ErrUsage)
+	case req.Base == "" && len(req.Replace)+len(req.Remove) > 0:
+		return false, fmt.Errorf("%w: replace and remove need a base", freeze.ErrUsage)
+	case req.WithDeps && listed == 0:
+		return false, fmt.Errorf("%w: dependencies are resolved for packages that are named, or listed in a manifest", freeze.ErrUsage)
+	case req.Recording != "" && len(req.Mirrors) > 0:
+		return false, fmt.Errorf("%w: a recording says itself which mirrors it shows", freeze.ErrUsage)
+	}
+	return kinds > 0, nil
+}
+
+// chooseStates picks the snapshots that the request names, of which several may be
+// of one mirror, or else the newest of every configured mirror.
+func (p *Planner) chooseStates(ctx context.Context, pl *Plan) error {
+	if len(pl.Request.Mirrors) == 0 {
+		snaps, err := p.cat.LatestOfAll(ctx)
+		for _, snap := range snaps {
+			pl.use(snap)
+		}
+		return err
+	}
+	for _, ref := range pl.Request.Mirrors {
+		name, at, dated := strings.Cut(ref, "@")
+		if _, err := p.cat.Mirror(name); err != nil {
+			return err
+		}
+		if !dated {
+			at = catalog.Latest
+		}
+		r, err := p.resolve(ctx, pl, name+"@"+at)
+		if err != nil {
+			return err
+		}
+		snap := r.Snapshot
+		if m := pl.Mirror(name); m != nil && slices.ContainsFunc(m.States, func(s *meta.Snapshot) bool { return s.Timestamp.Equal(snap.Timestamp) }) {
+			return fmt.Errorf("%w: snapshot %s is named twice", freeze.ErrUsage, snap.ID())
+		}
+		pl.use(snap)
+	}
+	return nil
+}
+
+// resolve finds what a reference in the request names, and keeps the notice.
+func (p *Planner) resolve(ctx context.Context, pl *Plan, ref string) (catalog.Ref, error) {
+	r, notice, err := p.cat.ResolvePast(ctx, ref)
+	if notice != "" && !slices.Contains(pl.Warnings, notice) {
+		pl.Warnings = append(pl.Warnings, notice)
+	}
+	return r, err
+}
+
+// picksByName lists, for each name, what the states have under it.
+func (p *Planner) picksByName(ctx context.Context, states []*meta.Snapshot, names []string) ([][]*Pick, error) {
+	return picksBy(ctx, states, names, p.meta.PackagesByName)
+}
+
+// picksByDigest lists, for each digest, what the states have with it.
+func (p *Planner) picksByDigest(ctx context.Context, states []*meta.Snapshot, digests []cas.Digest) ([][]*Pick, error) {
+	return picksBy(ctx, states, digests, p.meta.PackagesByDigest)
+}
+
+// picksBy asks each state about all keys, in pages. A stanza that several states of
+// a mirror have is one pick.
+func picksBy[K any](ctx context.Context, states []*meta.Snapshot, keys []K, find func(context.Context, *meta.Snapshot, []K) ([][]meta.Entry, error)) ([][]*Pick, error) {
+	out := make([][]*Pick, 0, len(keys))
+	for page := range slices.Chunk(keys, pageSize) {
+		found := make([][]*Pick, len(page))
+		for _, snap := range states {
+			lists, err := find(ctx, snap, page)
+			if err != nil {
+				return nil, err
+			}
+			for i, list := range lists {
+				for _, e := range list {
+					found[i] = addPick(found[i], &Pick{Entry: e, From: snap})
+				}
+			}
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// addPick appends a pick, or its places to those of the same stanza that another
+// state of the mirror has.
+func addPick(list []*Pick, p *Pick) []*Pick {
+	for _, o := range list {
+		if o.From.Mirror == p.From.Mirror && o.PID == p.PID {
+			o.addPlaces(p.Places)
+			return list
+		}
+	}
+	return append(list, p)
+}
+
+// clip is the first of a list, at most max.
+func clip(l []string, max int) []string {
+	if len(l) <= max {
+		return l
+	}
+	return append(slices.Clone(l[:max]), fmt.Sprintf("… and %d more", len(l)-max))
+}

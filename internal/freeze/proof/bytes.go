@@ -1,0 +1,193 @@
+package proof
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"path"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/tree"
+	"example.org/snapd/internal/repo"
+)
+
+// packageFile checks that a package file of a whole mirror is here or named as
+// missing, and its bytes if deep.
+func (x *suiteProof) packageFile(ctx context.Context, r *repo.Record, f repo.File) {
+	c, mirror := x.c, x.d.Name
+	size, body, err := c.t.Package(ctx, mirror, f)
+	object := x.packageObject(r.Name, r.Version, r.Arch)
+	if err != nil {
+		gone := errors.Is(err, cas.ErrNotFound) || errors.Is(err, fs.ErrNotExist)
+		if gone && c.mayMiss(freeze.MissingStanza(r, x.f.SourceArch())) {
+			return // upstream did not have it when the freeze was made
+		}
+		c.fault(object, digestText(f), "", "%s: %v", f.Path, err)
+		return
+	}
+	c.files.Add(1)
+	if body != nil {
+		defer body.Close()
+	}
+	if size != f.Size {
+		c.fault(object, fmt.Sprint(f.Size), fmt.Sprint(size), "%s: size in bytes", f.Path)
+		return
+	}
+	found := f.SHA256
+	if body != nil && c.o.Deep {
+		if sum := c.hash(ctx, object, f, body); found.IsZero() {
+			found = sum
+		}
+	}
+	if c.dir != nil {
+		c.proveFile(mirror+"/"+f.Path, f.Size, found)
+	}
+}
+
+// hash reads a file whole, compares its digests, and returns that by SHA-256; zero
+// where it could not be read or does not have upstream's digest.
+func (c *check) hash(ctx context.Context, object string, f repo.File, r io.Reader) cas.Digest {
+	own := sha256.New()
+	w := io.Writer(own)
+	var strong hash.Hash
+	if f.SHA512 != "" {
+		strong = repo.NewStrong(f.SHA512)
+		w = io.MultiWriter(own, strong)
+	}
+	if !c.copyTo(ctx, w, object, f, r) {
+		return cas.Digest{}
+	}
+	sum := cas.Digest(own.Sum(nil))
+	if !f.SHA256.IsZero() && sum != f.SHA256 {
+		c.fault(object, f.SHA256.String(), sum.String(), "%s: bytes do not have the digest", f.Path)
+		c.damage(f.SHA256, f.Path+": bytes have SHA-256 "+sum.String())
+		return sum
+	}
+	if strong == nil {
+		return sum
+	}
+	if got := hex.EncodeToString(strong.Sum(nil)); got != f.SHA512 {
+		c.fault(object, f.SHA512, got, "%s: bytes do not have upstream's digest", f.Path)
+		return cas.Digest{}
+	}
+	return sum
+}
+
+// copyTo copies a file of a known size. It reports what it cannot read, and that the
+// file is larger.
+func (c *check) copyTo(ctx context.Context, w io.Writer, object string, f repo.File, r io.Reader) (ok bool) {
+	b, _ := c.buffers.Get().(*[256 << 10]byte)
+	if b == nil {
+		b = new([256 << 10]byte)
+	}
+	defer c.buffers.Put(b)
+	buf := b[:]
+	for left := f.Size; ctx.Err() == nil; {
+		n, err := r.Read(buf)
+		if left -= int64(n); left < 0 {
+			c.fault(object, fmt.Sprint(f.Size), "more", "%s: size in bytes", f.Path)
+			return false
+		}
+		w.Write(buf[:n])
+		c.bytes.Add(int64(n))
+		c.o.Progress.Bytes.Add(int64(n))
+		if err == io.EOF {
+			return true
+		} else if err != nil {
+			c.fault(object, digestText(f), "", "%s: bytes cannot be read: %v", f.Path, err)
+			c.damage(f.SHA256, f.Path+": "+err.Error())
+			return false
+		}
+	}
+	return false
+}
+
+// digestText is the digest by which a file is known, for a message.
+func digestText(f repo.File) string {
+	if f.SHA256.IsZero() {
+		return f.SHA512
+	}
+	return f.SHA256.String()
+}
+
+// drain reads a file whole.
+func drain(ctx context.Context, open func(context.Context, repo.Listed) (io.ReadCloser, error), l repo.Listed) error {
+	r, err := open(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(io.Discard, r)
+	return err
+}
+
+// proofBytes reads an upstream file of at most max bytes; its size and digest are
+// checked.
+func (c *check) proofBytes(ctx context.Context, mirror string, f repo.File, max int64) ([]byte, error) {
+	if f.Size < 0 || f.Size > max {
+		return nil, fmt.Errorf("expected at most %d bytes: %w", max, &tree.SizeError{Path: f.Path, Expected: f.Size, Found: -1})
+	}
+	r, err := c.proofReader(ctx, mirror, f)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+// proofReader reads an upstream file; its size and digest are checked.
+func (c *check) proofReader(ctx context.Context, mirror string, f repo.File) (io.ReadCloser, error) {
+	r, err := c.t.Proof(ctx, mirror, f)
+	if err != nil {
+		return nil, err
+	}
+	c.files.Add(1)
+	c.proveFile(path.Join(freeze.ProofDir, mirror, f.SHA256.String()), f.Size, f.SHA256)
+	return c.reader(ctx, f, r), nil
+}
+
+// reader reads a file of known size and digest, and no byte more.
+func (c *check) reader(ctx context.Context, f repo.File, r io.ReadCloser) *digestReader {
+	return &digestReader{ctx: ctx, r: r, f: f, left: f.Size, sum: sha256.New(), c: c}
+}
+
+type digestReader struct {
+	ctx  context.Context
+	r    io.ReadCloser
+	f    repo.File
+	left int64
+	sum  hash.Hash
+	c    *check
+}
+
+func (d *digestReader) Read(p []byte) (int, error) {
+	if err := d.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := d.r.Read(p)
+	d.sum.Write(p[:n])
+	d.c.bytes.Add(int64(n))
+	d.left -= int64(n)
+	switch {
+	case d.left < 0:
+		n, err = 0, &tree.SizeError{Path: d.f.Path, Expected: d.f.Size, Found: -1}
+	case err == io.EOF && d.left != 0:
+		err = &tree.SizeError{Path: d.f.Path, Expected: d.f.Size, Found: d.f.Size - d.left}
+	case err == io.EOF:
+		if got := cas.Digest(d.sum.Sum(nil)); got != d.f.SHA256 {
+			err = fmt.Errorf("%w: %s: bytes have SHA-256 %s, expected %s", repo.ErrMismatch, d.f.Path, got, d.f.SHA256)
+		}
+	}
+	if err != nil && err != io.EOF {
+		d.c.damage(d.f.SHA256, err.Error())
+	}
+	return n, err
+}
+
+func (d *digestReader) Close() error { return d.r.Close() }

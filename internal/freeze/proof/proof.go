@@ -1,0 +1,316 @@
+// Package proof verifies freezes, snapshots and exported directories: this server's
+// signatures, the presence and digest of every file, and for each package the chain
+// from its stanza to the distribution's signature. It uses no network.
+package proof
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/tree"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
+)
+
+// Catalog finds what a reference names.
+type Catalog interface {
+	ResolveRef(ctx context.Context, ref string) (catalog.Ref, error)
+	Formats() []repo.Format
+}
+
+// Keeper knows the corrupt blobs.
+type Keeper interface {
+	// Corrupt returns an error for a blob that is known to be corrupt.
+	Corrupt(d cas.Digest) error
+	// MarkCorrupt notes that a blob is corrupt; by says who found it.
+	MarkCorrupt(ctx context.Context, d cas.Digest, by, why string) error
+}
+
+// Metadata is what a Verifier reads, as meta.Store does.
+type Metadata interface {
+	tree.Files
+	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
+	TreeFaults(ctx context.Context, name string, listed []meta.Node) ([]meta.TreeFault, error)
+	Verify(ctx context.Context) ([]meta.Fault, error)
+}
+
+// Config are the parts of a Verifier.
+type Config struct {
+	Catalog Catalog
+	Keeper  Keeper
+	Meta    Metadata
+	Blobs   cas.Store
+	Signer  *sign.Signer
+}
+
+// Verifier verifies what this server has. It is safe for concurrent use.
+type Verifier struct{ cfg Config }
+
+// New makes a Verifier.
+func New(cfg Config) *Verifier { return &Verifier{cfg: cfg} }
+
+// Options say how much is verified and by what.
+type Options struct {
+	Name     string // the manifest must be of this freeze; empty: of any
+	Deep     bool
+	Upstream *sign.Keyring // roots must be signed by these; nil: by the kept certificates
+	Ours     *sign.Keyring // the manifest must be signed by these
+	Formats  []repo.Format
+	Progress *mirror.Progress
+}
+
+// Verify verifies what a reference names. meta.ErrNotFound where it is removed
+// meanwhile.
+func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.Progress) (res *api.VerifyResult, err error) {
+	r, err := v.cfg.Catalog.ResolveRef(ctx, req.Ref)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err == nil && len(res.Faults) == 0 {
+			return
+		}
+		if _, gone := v.cfg.Catalog.ResolveRef(ctx, req.Ref); errors.Is(gone, meta.ErrNotFound) {
+			res, err = nil, gone
+		}
+	}()
+	o := Options{Deep: req.Deep, Progress: p, Formats: v.cfg.Catalog.Formats()}
+	if o.Upstream, err = freeze.ParseKeys(req.UpstreamKeys); err != nil {
+		return nil, err
+	}
+	if r.Snapshot != nil {
+		return v.snapshot(ctx, r.Snapshot, o)
+	}
+	if o.Ours, err = freeze.ParseKeys(req.Keys); err != nil {
+		return nil, err
+	}
+	return v.freeze(ctx, r.Frozen, o)
+}
+
+// freeze verifies a frozen snapshot.
+func (v *Verifier) freeze(ctx context.Context, f *meta.Frozen, o Options) (*api.VerifyResult, error) {
+	data, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Manifest.SHA256, freeze.MaxManifest)
+	if err != nil {
+		return faulty(f.Name, freeze.ManifestFile, err), nil
+	}
+	sig, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Signature.SHA256, freeze.MaxSignature)
+	if err != nil {
+		return faulty(f.Name, freeze.ManifestSignature, err), nil
+	}
+	if o.Ours == nil {
+		key, err := cas.ReadAll(ctx, v.cfg.Blobs, f.KeyBlob, freeze.MaxSignature)
+		if err != nil {
+			return faulty(f.Name, freeze.KeyFile, err), nil
+		}
+		then, err := sign.ParseKeyring(key)
+		if err != nil {
+			return nil, err
+		}
+		o.Ours = sign.Merge(then, v.cfg.Signer.Keyring())
+	}
+	o.Name = f.Name
+	c := newCheck(v.stored(f), o)
+	if err := c.run(ctx, data, sig); err != nil {
+		return nil, err
+	}
+	if err := v.metadataFaults(ctx, f, c.res); err != nil {
+		return nil, err
+	}
+	return c.res, v.markDamaged(ctx, c)
+}
+
+// stored is the tree of a freeze of this server; f is nil for that of a snapshot.
+func (v *Verifier) stored(f *meta.Frozen) *tree.Stored {
+	return &tree.Stored{Frozen: f, Files: v.cfg.Meta, Blobs: v.cfg.Blobs, Corrupt: v.cfg.Keeper.Corrupt}
+}
+
+// markDamaged marks the blobs that a deep check could not read, or not with their
+// digest, unless they are good by now.
+func (v *Verifier) markDamaged(ctx context.Context, c *check) error {
+	if !c.o.Deep {
+		return nil
+	}
+	for d, why := range c.damaged {
+		if err := cas.Check(ctx, v.cfg.Blobs, d); err == nil || errors.Is(err, cas.ErrNotFound) || ctx.Err() != nil {
+			continue
+		}
+		if err := v.cfg.Keeper.MarkCorrupt(ctx, d, "verify", why); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// metadataFaults adds what is wrong with the metadata that serves a freeze.
+func (v *Verifier) metadataFaults(ctx context.Context, f *meta.Frozen, res *api.VerifyResult) error {
+	damage, err := v.cfg.Meta.Verify(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range damage {
+		res.Faults = append(res.Faults, api.VerifyFault{Object: "metadata", Message: d.Error()})
+	}
+	faults, err := v.treeFaults(ctx, f)
+	if err != nil {
+		return err
+	}
+	if res.Faults = append(res.Faults, faults...); len(res.Faults) > 0 {
+		res.Exit = api.ExitVerify
+	}
+	return nil
+}
+
+// treeFaults compares the tree that is served with what was published: the proof of
+// the manifest does not look at most of it.
+func (v *Verifier) treeFaults(ctx context.Context, f *meta.Frozen) (faults []api.VerifyFault, err error) {
+	data, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Tree.SHA256, freeze.MaxTreeListing)
+	if err != nil {
+		return []api.VerifyFault{{Object: "tree listing", Expected: f.Tree.SHA256.String(), Message: err.Error()}}, ctx.Err()
+	}
+	_, listed, err := meta.DecodeTree(data)
+	if err != nil {
+		return []api.VerifyFault{{Object: "tree listing", Message: err.Error()}}, nil
+	}
+	wrong, err := v.cfg.Meta.TreeFaults(ctx, f.Name, listed)
+	digest := func(n *meta.Node) string {
+		if n == nil {
+			return "no such file"
+		}
+		return n.Digest.String()
+	}
+	for _, w := range wrong {
+		faults = append(faults, api.VerifyFault{
+			Object: w.Path, Expected: digest(w.Want), Found: digest(w.Have), Message: "file of the served tree (snapctl fsck --repair)",
+		})
+	}
+	return faults, err
+}
+
+func faulty(ref, object string, err error) *api.VerifyResult {
+	return &api.VerifyResult{Ref: ref, Exit: api.ExitVerify, Faults: []api.VerifyFault{{Object: object, Message: err.Error()}}}
+}
+
+// snapshot verifies a snapshot of a mirror: its signed roots and indices, and the
+// packages that are here.
+func (v *Verifier) snapshot(ctx context.Context, snap *meta.Snapshot, o Options) (*api.VerifyResult, error) {
+	gens, err := v.cfg.Meta.Generations(ctx, snap)
+	if err != nil {
+		return nil, err
+	}
+	d, certs, err := v.describe(ctx, snap, gens)
+	if err != nil {
+		return nil, err
+	}
+	c := newCheck(&tree.Held{Stored: *v.stored(nil)}, o)
+	c.res.Ref = snap.ID()
+	p := c.newMirrorProof(c.formats[d.Type], d)
+	if p.kept, err = freeze.Certificates(ctx, v.cfg.Blobs, certs...); err != nil {
+		return nil, err
+	}
+	if p.keys = o.Upstream; p.keys == nil {
+		p.keys = p.kept
+	}
+	for i := range d.Suites {
+		if err := p.suite(ctx, &d.Suites[i]); err != nil {
+			return nil, err
+		}
+	}
+	return c.finish(), nil
+}
+
+// describe describes a snapshot as a manifest describes a whole mirror.
+func (v *Verifier) describe(ctx context.Context, snap *meta.Snapshot, gens []*meta.Generation) (d *freeze.DocMirror, certs []cas.Digest, err error) {
+	d = &freeze.DocMirror{Name: snap.Mirror, Type: snap.Type, Kind: freeze.Whole}
+	for _, g := range gens {
+		var size int64
+		if !g.Metalink.IsZero() {
+			info, err := v.cfg.Blobs.Stat(ctx, g.Metalink)
+			if err != nil {
+				return nil, nil, err
+			}
+			size = info.Size
+		}
+		s := freeze.Suite(g, size, func(meta.Group) bool { return true })
+		d.Suites = append(d.Suites, s)
+		d.Trust = d.Trust.Weaker(s.Trust)
+		certs = append(certs, g.Certificates)
+	}
+	slices.SortFunc(d.Suites, freeze.DocSuite.Compare)
+	return d, certs, nil
+}
+
+// VerifyDir verifies an exported directory without a server or a data directory:
+// everything in it is read. Without Ours, the key inside the directory is used, and
+// the result says so.
+func VerifyDir(ctx context.Context, dir string, o Options) (*api.VerifyResult, error) {
+	t, err := tree.OpenDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	p, err := Check(ctx, t, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	return p.Result, nil
+}
+
+// Directory is what Check found in a directory.
+type Directory struct {
+	Result   *api.VerifyResult
+	Document *freeze.Document     // nil where it cannot be read
+	Proven   map[string]repo.File // files with the digests that were proven, by path
+}
+
+// Check is VerifyDir of a directory that is open; name is its name for messages.
+func Check(ctx context.Context, t *tree.Dir, name string, o Options) (*Directory, error) {
+	data, err := t.Read(freeze.ManifestFile, freeze.MaxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not an exported frozen snapshot: %w", name, err)
+	}
+	refuse := func(object string, err error) (*Directory, error) {
+		return &Directory{Result: faulty(name, object, err)}, nil
+	}
+	sig, err := t.Read(freeze.ManifestSignature, freeze.MaxSignature)
+	if err != nil {
+		return refuse(freeze.ManifestSignature, err)
+	}
+	key, err := t.Read(freeze.KeyFile, freeze.MaxSignature)
+	if err != nil {
+		return refuse(freeze.KeyFile, err)
+	}
+	inside, err := sign.ParseKeyring(key)
+	if err != nil {
+		return refuse(freeze.KeyFile, err)
+	}
+	given := o.Ours != nil
+	if !given {
+		o.Ours = inside
+	}
+	o.Deep = true
+	c := newCheck(t, o)
+	c.prove(freeze.ManifestFile, data)
+	c.prove(freeze.ManifestSignature, sig)
+	c.prove(freeze.KeyFile, key)
+	if err := c.run(ctx, data, sig); err != nil {
+		return nil, err
+	}
+	if !given {
+		c.note("the freeze's own signature was checked by the key in the directory (" + strings.Join(inside.Fingerprints(), ", ") +
+			"): compare it with one from a place that you trust, or name it with --key")
+	} else if _, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: inside}); err != nil {
+		c.fault(freeze.KeyFile, "", "", "the certificate in the directory does not check the signature of the frozen manifest: %v", err)
+		c.res.Exit = api.ExitVerify
+	}
+	c.res.Ref = name
+	return &Directory{Result: c.res, Document: c.doc, Proven: c.proven}, nil
+}

@@ -1,0 +1,178 @@
+// Package tree reads the files of a freeze: of one that this server has, or of an
+// exported directory.
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
+)
+
+// Files finds the files of frozen trees, as meta.Store does.
+type Files interface {
+	TreeFile(ctx context.Context, name, path string) (meta.Node, error)
+	TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]meta.Node, error)
+	Alias(ctx context.Context, algo byte, other []byte) (cas.Digest, error)
+}
+
+// Stored is the tree of a freeze that this server has.
+type Stored struct {
+	Frozen *meta.Frozen
+	Files  Files
+	Blobs  cas.Store
+	// Corrupt returns an error for a blob that is known to be corrupt.
+	Corrupt func(cas.Digest) error
+}
+
+// Open opens a file of the frozen repository: <mirror>/<path>.
+func (t *Stored) Open(ctx context.Context, p string) (io.ReadCloser, error) {
+	n, err := t.Files.TreeFile(ctx, t.Frozen.Name, p)
+	if err != nil {
+		return nil, err
+	}
+	return t.blob(ctx, n.Digest)
+}
+
+func (t *Stored) blob(ctx context.Context, d cas.Digest) (io.ReadCloser, error) {
+	if err := t.Corrupt(d); err != nil {
+		return nil, err
+	}
+	return t.Blobs.Open(ctx, d)
+}
+
+// treePage is the number of files that are read at once.
+const treePage = 2000
+
+// Each calls f for each file in a directory of the tree, in the order of their
+// paths, or of the whole tree where dir is empty.
+func (t *Stored) Each(ctx context.Context, dir string, f func(meta.Node) error) error {
+	if dir != "" {
+		dir += "/"
+	}
+	for after := ""; ; {
+		nodes, err := t.Files.TreeFiles(ctx, t.Frozen.Name, dir, after, treePage)
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if err := f(n); err != nil {
+				return err
+			}
+		}
+		if len(nodes) < treePage {
+			return nil
+		}
+		after = nodes[len(nodes)-1].Path
+	}
+}
+
+// Proof opens an upstream file that the proof of a mirror rests on.
+func (t *Stored) Proof(ctx context.Context, _ string, f repo.File) (io.ReadCloser, error) {
+	return t.blob(ctx, f.SHA256)
+}
+
+// Provenance reads the local facts with their signature, nil where there is none.
+func (t *Stored) Provenance(ctx context.Context) (data, sig []byte, err error) {
+	if data, err = cas.ReadAll(ctx, t.Blobs, t.Frozen.Prov.SHA256, freeze.MaxProvenance); err != nil {
+		return nil, nil, err
+	}
+	if d := t.Frozen.ProvSignature.SHA256; !d.IsZero() {
+		sig, err = cas.ReadAll(ctx, t.Blobs, d, freeze.MaxSignature)
+	}
+	return data, sig, err
+}
+
+// Key reads the certificate that checks the freeze's own signature.
+func (t *Stored) Key(ctx context.Context) ([]byte, error) {
+	return cas.ReadAll(ctx, t.Blobs, t.Frozen.KeyBlob, freeze.MaxSignature)
+}
+
+// Certificates reads those that verified the roots of a mirror; nil where there are
+// none.
+func (t *Stored) Certificates(ctx context.Context, mirror string) ([]byte, error) {
+	for _, m := range t.Frozen.Mirrors {
+		if m.Mirror == mirror && !m.Certificates.IsZero() {
+			return cas.ReadAll(ctx, t.Blobs, m.Certificates, freeze.MaxCertificates)
+		}
+	}
+	return nil, nil
+}
+
+// Package returns the size of a package file of a whole mirror, and a reader that
+// opens it at the first read: one that is not read costs nothing. cas.ErrNotFound.
+func (t *Stored) Package(ctx context.Context, mirror string, f repo.File) (int64, io.ReadCloser, error) {
+	if f.SHA256.IsZero() {
+		var err error
+		if f.SHA256, err = t.bySHA512(ctx, mirror, f); err != nil {
+			return 0, nil, err
+		}
+	}
+	if err := t.Corrupt(f.SHA256); err != nil {
+		return 0, nil, err
+	}
+	info, err := t.Blobs.Stat(ctx, f.SHA256)
+	if err != nil {
+		return 0, nil, err
+	}
+	return info.Size, &lazyBlob{ctx: ctx, s: t.Blobs, d: f.SHA256}, nil
+}
+
+// bySHA512 finds the blob of a package file that is known by its SHA-512 alone.
+func (t *Stored) bySHA512(ctx context.Context, mirror string, f repo.File) (cas.Digest, error) {
+	if t.Frozen != nil { // an imported freeze has a node for each file
+		n, err := t.Files.TreeFile(ctx, t.Frozen.Name, mirror+"/"+f.Path)
+		if err == nil || !errors.Is(err, meta.ErrNotFound) {
+			return n.Digest, err
+		}
+	}
+	d, err := t.Files.Alias(ctx, meta.AliasSHA512, []byte(f.SHA512))
+	if errors.Is(err, meta.ErrNotFound) {
+		err = fmt.Errorf("SHA-512 %s: %w", f.SHA512, cas.ErrNotFound)
+	}
+	return d, err
+}
+
+// lazyBlob opens a blob at the first read.
+type lazyBlob struct {
+	ctx context.Context
+	s   cas.Store
+	d   cas.Digest
+	b   cas.Blob
+}
+
+func (l *lazyBlob) Read(p []byte) (int, error) {
+	if l.b == nil {
+		var err error
+		if l.b, err = l.s.Open(l.ctx, l.d); err != nil {
+			return 0, err
+		}
+	}
+	return l.b.Read(p)
+}
+
+func (l *lazyBlob) Close() error {
+	if l.b != nil {
+		return l.b.Close()
+	}
+	return nil
+}
+
+// Held are the files of a snapshot of a mirror: it is no fault that packages have not
+// been fetched yet.
+type Held struct{ Stored }
+
+// Package is Stored.Package. Of a file that is not here, it returns the listed size
+// and no reader.
+func (t *Held) Package(ctx context.Context, mirror string, f repo.File) (int64, io.ReadCloser, error) {
+	size, r, err := t.Stored.Package(ctx, mirror, f)
+	if errors.Is(err, cas.ErrNotFound) {
+		return f.Size, nil, nil
+	}
+	return size, r, err
+}

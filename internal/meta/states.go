@@ -1,0 +1,26 @@
+package meta
+
+// States returns, like snapshots, the states of upstream that a mirror of a freeze
+// rests on: several where it has several states of one suite, none where it was
+// imported. The generations stay even when their snapshot is removed.
+func (m *FrozenMirror) States() []*Snapshot {
+	var out []*Snapshot
+	for _, s := range m.Suites {
+		if s.Gen == 0 {
+			continue
+		}
+		suite := SnapshotSuite{Suite: s.Suite, Gen: s.Gen}
+		placed := false
+		for _, snap := range out {
+			if _, ok := snap.Gen(s.Suite); !ok {
+				snap.Suites = append(snap.Suites, suite)
+				placed = true
+				break
+			}
+		}
+		if !placed {
+			out = append(out, &Snapshot{Mirror: m.Mirror, Type: m.Type, Timestamp: m.Timestamp, Suites: []SnapshotSuite{suite}})
+		}
+	}
+	return out
+}

@@ -179,7 +179,11 @@ func TestSameVerdictAsApt(t *testing.T) {
 		{name: "no checksum", accept: true, change: edit(inRelease, func(s string) string { i := strings.LastIndex(s, "\n="); return s[:i] + s[i+6:] })},
 		{name: "wrong checksum", change: edit(inRelease, func(s string) string {
 			i := strings.LastIndex(s, "\n=") + 2
-			return s[:i] + string(s[i]^1) + s[i+1:]
+			other := "A"
+			if s[i] == 'A' {
+				other = "B"
+			}
+			return s[:i] + other + s[i+1:]
 		})},
 		{name: "no END", change: swap(inRelease, sigEnd, "")},
 		{name: "wrong END", change: swap(inRelease, sigEnd, "-----END PGP MESSAGE-----\n")},

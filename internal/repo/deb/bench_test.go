@@ -40,7 +40,7 @@ func realPackages(tb testing.TB) []byte {
 	return b
 }
 
-func BenchmarkParagraphs(b *testing.B) {
+func BenchmarkStanzas(b *testing.B) {
 	data := realPackages(b)
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()

@@ -131,7 +131,8 @@ func (p *parser) parse(stanza deb822.Stanza, rec *repo.Record) (why *unusable, e
 	if err = p.read(stanza, rec); err == nil {
 		return nil, nil
 	}
-	if !errors.As(err, &why) {
+	why, ok := errors.AsType[*unusable](err)
+	if !ok {
 		return nil, fmt.Errorf("%s: %w", stanza, err)
 	}
 	*rec = repo.Record{

@@ -1,14 +1,12 @@
 // Package catalog finds what snapd serves: the snapshot or freeze that a
 // reference names, the file at a path, the names in a directory.
 //
-// It only reads. Files that it finds may not be stored yet; a Found says from
-// where they come.
+// It only reads. Files that it finds may not be stored yet: OpenFound and FetchFound
+// get them through package acquire.
 package catalog
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -16,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/errclass"
@@ -51,10 +50,9 @@ type Config struct {
 	Formats []repo.Format
 	Meta    Metadata
 	Blobs   cas.Store
-	// Open opens a file that was found, and fetches it first where it is not
-	// stored: some files list others.
-	Open func(ctx context.Context, f *Found) (io.ReadSeekCloser, int64, error)
-	Now  func() time.Time
+	// Acquirer fetches files that are not stored: some list others.
+	Acquirer *acquire.Acquirer
+	Now      func() time.Time
 }
 
 // Catalog answers what is served. It is safe for concurrent use.

@@ -280,7 +280,7 @@ func (s *suiteFinder) expand(ctx context.Context, x repo.Expander, list repo.Lis
 	if err != nil {
 		return nil, err
 	}
-	r, _, err := s.cfg.Open(ctx, found)
+	r, _, err := s.OpenFound(ctx, found)
 	if err != nil {
 		return nil, err
 	}

@@ -142,7 +142,7 @@ func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entrie
 	if err != nil {
 		return nil, err
 	}
-	_, digest := mirror.CanonicalRecording(noted)
+	_, digest := meta.CanonicalRecording(noted)
 	out.Digest = digest.String()
 	out.Files = len(noted)
 	for _, e := range noted {

@@ -13,7 +13,6 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -285,9 +284,10 @@ func TestSameVerdictAsApt(t *testing.T) {
 	}
 }
 
-func latest(t *testing.T, w *mirrortest.World) (last *meta.Snapshot) {
+func latest(t *testing.T, w *mirrortest.World) *meta.Snapshot {
 	t.Helper()
-	if err := w.Store().View(t.Context(), func(tx *bolt.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
+	last, err := w.Store().Latest(t.Context(), "debian")
+	if err != nil {
 		t.Fatal(err)
 	}
 	return last
@@ -480,7 +480,7 @@ func TestAcceptedByEarlierVersion(t *testing.T) {
 			if got := read(t, w, latest(t, w), c.served, true); got != string(w.Archive.Get(c.served)) {
 				t.Errorf("%s is no longer served as it was", c.served)
 			}
-			if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.SetCheck("debian", meta.Check{}) }); err != nil {
+			if err := w.Store().SetCheck(t.Context(), "debian", meta.Check{}); err != nil {
 				t.Fatal(err) // as if that sync had not been
 			}
 			w.Archive.Restore(state)

@@ -11,7 +11,6 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
@@ -71,12 +70,10 @@ func (w *clockWorld) must(o mirror.SyncOptions) *mirror.SyncResult {
 func (w *clockWorld) refused(words string) {
 	w.TB().Helper()
 	latest := func() (id string) {
-		if err := w.Store().View(w.TB().Context(), func(tx *bolt.Tx) error {
-			if s, err := tx.Latest("debian"); err == nil {
-				id = s.ID()
-			}
-			return nil
-		}); err != nil {
+		s, err := w.Store().Latest(w.TB().Context(), "debian")
+		if err == nil {
+			id = s.ID()
+		} else if !errors.Is(err, meta.ErrNotFound) {
 			w.TB().Fatal(err)
 		}
 		return id
@@ -94,9 +91,10 @@ func (w *clockWorld) refused(words string) {
 	}
 }
 
-func (w *clockWorld) check() (c meta.Check) {
+func (w *clockWorld) check() meta.Check {
 	w.TB().Helper()
-	if err := w.Store().View(w.TB().Context(), func(tx *bolt.Tx) error { c = tx.LastCheck("debian"); return nil }); err != nil {
+	c, err := w.Store().LastCheck(w.TB().Context(), "debian")
+	if err != nil {
 		w.TB().Fatal(err)
 	}
 	return c

@@ -79,14 +79,15 @@ func New(cfg Config) (*Engine, error) {
 		e.locks[m.Name] = make(chan struct{}, 1)
 	}
 	var err error
-	if e.Catalog, err = catalog.New(catalog.Config{
-		Mirrors: cfg.Mirrors, Formats: cfg.Formats, Meta: cfg.Store, Blobs: cfg.Blobs, Open: e.OpenFound, Now: cfg.Now,
-	}); err != nil {
-		return nil, err
-	}
 	e.Acquirer, err = acquire.New(acquire.Config{
 		Mirrors: cfg.Mirrors, Formats: formats, Meta: cfg.Store, Blobs: cfg.Blobs, Client: cfg.Client, Parallel: cfg.Parallel, DocTime: cfg.DocTime,
-		Free: cfg.Free, Reserve: cfg.Reserve, Changed: e.Changed, Log: cfg.Log, Now: cfg.Now,
+		Free: cfg.Free, Reserve: cfg.Reserve, Changed: func() { e.Changed() }, Log: cfg.Log, Now: cfg.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.Catalog, err = catalog.New(catalog.Config{
+		Mirrors: cfg.Mirrors, Formats: cfg.Formats, Meta: cfg.Store, Blobs: cfg.Blobs, Acquirer: e.Acquirer, Now: cfg.Now,
 	})
 	return e, err
 }

@@ -14,7 +14,6 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -170,8 +169,8 @@ func TestHostileUpstream(t *testing.T) {
 					t.Errorf("error %q does not say %q", err, s)
 				}
 			}
-			var last *meta.Snapshot
-			if err := w.Store().View(t.Context(), func(tx *bolt.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
+			last, err := w.Store().Latest(t.Context(), "debian")
+			if err != nil {
 				t.Fatal(err)
 			}
 			if last.ID() != one.Snapshot.ID() {

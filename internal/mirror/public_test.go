@@ -13,8 +13,6 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/fetchtest"
 	"example.org/snapd/internal/fetch/remote"
-	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
@@ -76,8 +74,7 @@ func TestPublicUpstream(t *testing.T) {
 	if asked > 0 {
 		t.Errorf("the service on loopback was asked %d times", asked)
 	}
-	var check meta.Check
-	if err := w.Store().View(t.Context(), func(tx *bolt.Tx) error { check = tx.LastCheck("debian"); return nil }); err != nil || strings.Contains(check.Error, secret) {
+	if check, err := w.Store().LastCheck(t.Context(), "debian"); err != nil || strings.Contains(check.Error, secret) {
 		t.Errorf("%v, %q", err, check.Error)
 	}
 	w.Archive.Hook = nil

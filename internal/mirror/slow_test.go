@@ -17,8 +17,6 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
-	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -120,12 +118,11 @@ func TestSlowUpstream(t *testing.T) {
 				_, _, err := w.FetchPackages(ctx, mirror.FetchOptions{Mirror: w.Config.Mirrors[0], Lost: func(_ *repo.Record, _ repo.File, err error) error { return err }},
 					func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
 						for _, name := range names {
-							var facts []*meta.Fact
-							err := w.Store().View(ctx, func(tx *bolt.Tx) (err error) { facts, err = tx.ByName("debian", name); return err })
+							found, err := w.Store().PackagesByName(ctx, snap, []string{name})
 							if err != nil {
 								return err
 							}
-							if err := fetch(&facts[0].Record, facts[0].Files[0]); err != nil {
+							if err := fetch(&found[0][0].Record, found[0][0].Files[0]); err != nil {
 								return err
 							}
 						}

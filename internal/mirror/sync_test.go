@@ -8,7 +8,6 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -133,8 +132,8 @@ func TestBadUpstream(t *testing.T) {
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Fatalf("error %v, expected %v", err, c.want)
 			}
-			var last *meta.Snapshot
-			if err := w.Store().View(t.Context(), func(tx *bolt.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
+			last, err := w.Store().Latest(t.Context(), "debian")
+			if err != nil {
 				t.Fatal(err)
 			}
 			if last.ID() != one.Snapshot.ID() {

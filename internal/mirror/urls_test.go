@@ -13,7 +13,6 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -59,8 +58,8 @@ func use(w *mirrortest.World, urls ...string) {
 
 func newest(t *testing.T, w *mirrortest.World) *meta.Snapshot {
 	t.Helper()
-	var last *meta.Snapshot
-	if err := w.Store().View(t.Context(), func(tx *bolt.Tx) (err error) { last, err = tx.Latest("debian"); return err }); err != nil {
+	last, err := w.Store().Latest(t.Context(), "debian")
+	if err != nil {
 		t.Fatal(err)
 	}
 	return last

@@ -1,4 +1,4 @@
-package mirror
+package meta
 
 import (
 	"fmt"
@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/meta"
 )
 
 // CanonicalRecording is the canonical form of what a recording noted: one line
@@ -16,7 +15,7 @@ import (
 //
 // so that equal sets of files are equal bytes, whoever fetched them when and in
 // which order. Paths and names hold no control characters.
-func CanonicalRecording(entries []meta.RecordEntry) ([]byte, cas.Digest) {
+func CanonicalRecording(entries []RecordEntry) ([]byte, cas.Digest) {
 	lines := make([]string, len(entries))
 	for i, e := range entries {
 		lines[i] = fmt.Sprintf("%s\t%s\t%d\t%s\n", e.Mirror, e.Path, e.Size, e.SHA256)

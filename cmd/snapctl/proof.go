@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/freeze/proof"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
@@ -97,7 +97,7 @@ func isDir(s string) bool {
 
 // verifyDir checks an exported directory with no server.
 func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress func(api.Progress)) (*api.VerifyResult, error) {
-	p := &mirror.Progress{}
+	p := &acquire.Progress{}
 	o := proof.Options{Deep: req.Deep, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Progress: p}
 	var err error
 	if o.Upstream, err = parseKeyrings(req.UpstreamKeys); err != nil {
@@ -112,7 +112,7 @@ func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress 
 }
 
 // watch tells progress how far p is, until stop is called.
-func watch(p *mirror.Progress, task string, progress func(api.Progress)) (stop func()) {
+func watch(p *acquire.Progress, task string, progress func(api.Progress)) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -17,11 +17,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 )
 
@@ -44,7 +44,7 @@ const installationKey = "installation"
 // Create copies an installation into dir: a first backup, or the next one.
 // What it copies was consistent at one time; syncs and freezes may go on
 // meanwhile. ErrDirectory, ErrFormat, ErrDamaged, ErrNoSpace, ErrBusy.
-func Create(ctx context.Context, in Installation, dir string, p *mirror.Progress) (*api.BackupResult, error) {
+func Create(ctx context.Context, in Installation, dir string, p *acquire.Progress) (*api.BackupResult, error) {
 	id, err := in.id(ctx)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (in *Installation) id(ctx context.Context) (id string, err error) {
 	return in.Store.NameOnce(ctx, installationKey, rand.Text())
 }
 
-func (in *Installation) create(ctx context.Context, id, dir string, p *mirror.Progress) (res *api.BackupResult, err error) {
+func (in *Installation) create(ctx context.Context, id, dir string, p *acquire.Progress) (res *api.BackupResult, err error) {
 	if err := apart(dir, in.DataDir); err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (t *target) newState(at time.Time) (string, error) {
 }
 
 // prune deletes what does not belong to the newest backup.
-func (t *target) prune(ctx context.Context, d *document, blobs []cas.Digest, p *mirror.Progress) error {
+func (t *target) prune(ctx context.Context, d *document, blobs []cas.Digest, p *acquire.Progress) error {
 	p.SetPhase("removing old files")
 	if err := t.removeStates(d); err != nil {
 		return err
@@ -240,7 +240,7 @@ func (t *target) prune(ctx context.Context, d *document, blobs []cas.Digest, p *
 type backup struct {
 	in    *Installation
 	t     *target
-	p     *mirror.Progress
+	p     *acquire.Progress
 	doc   *document
 	copy  *bolt.Store // of the metadata, as it is in the backup
 	state string      // path

@@ -16,13 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
@@ -112,7 +112,7 @@ func damage(t *testing.T, dir string, d cas.Digest, text string) {
 
 func (w *world) create(dir string) *api.BackupResult {
 	w.t.Helper()
-	res, err := backup.Create(w.t.Context(), w.in, dir, &mirror.Progress{})
+	res, err := backup.Create(w.t.Context(), w.in, dir, &acquire.Progress{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func checkRestored(t *testing.T, to backup.Destination, want ...cas.Digest) {
 func restore(t *testing.T, dir string) backup.Destination {
 	t.Helper()
 	to := destination(t)
-	res, err := backup.Restore(t.Context(), dir, to, &mirror.Progress{})
+	res, err := backup.Restore(t.Context(), dir, to, &acquire.Progress{})
 	if err != nil || res.Exit != 0 {
 		t.Fatalf("restore: %+v, %v", res, err)
 	}
@@ -279,14 +279,14 @@ func TestBackupInterrupted(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "b")
 	first := false
 	for n := range 10_000 {
-		_, err := backup.Create(&cut{t.Context(), n}, w.in, dir, &mirror.Progress{})
+		_, err := backup.Create(&cut{t.Context(), n}, w.in, dir, &acquire.Progress{})
 		if err == nil {
 			t.Logf("interrupted at %d points", n)
 			break
 		} else if !errors.Is(err, context.Canceled) {
 			t.Fatalf("interrupted at %d: %v", n, err)
 		}
-		_, err = backup.Restore(t.Context(), dir, destination(t), &mirror.Progress{})
+		_, err = backup.Restore(t.Context(), dir, destination(t), &acquire.Progress{})
 		if complete := err == nil; complete {
 			first = true
 		} else if first || !errors.Is(err, backup.ErrIncomplete) && !errors.Is(err, backup.ErrNoBackup) && !errors.Is(err, fs.ErrNotExist) {
@@ -299,7 +299,7 @@ func TestBackupInterrupted(t *testing.T) {
 	w.drop(a)
 	c := w.put("c")
 	for n := range 10_000 {
-		_, err := backup.Create(&cut{t.Context(), n}, w.in, dir, &mirror.Progress{})
+		_, err := backup.Create(&cut{t.Context(), n}, w.in, dir, &acquire.Progress{})
 		if err == nil {
 			break
 		} else if !errors.Is(err, context.Canceled) {
@@ -324,7 +324,7 @@ func TestRestoreInterrupted(t *testing.T) {
 	w.create(dir)
 	to := destination(t)
 	for n := range 10_000 {
-		_, err := backup.Restore(&cut{t.Context(), n}, dir, to, &mirror.Progress{})
+		_, err := backup.Restore(&cut{t.Context(), n}, dir, to, &acquire.Progress{})
 		if err == nil {
 			t.Logf("interrupted at %d points", n)
 			break
@@ -376,7 +376,7 @@ func TestDamagedInstallation(t *testing.T) {
 	}
 
 	to := destination(t)
-	r, err := backup.Restore(t.Context(), dir, to, &mirror.Progress{})
+	r, err := backup.Restore(t.Context(), dir, to, &acquire.Progress{})
 	if err != nil || r.Exit != api.ExitPartial || len(r.Faults) != 3 {
 		t.Fatalf("restore: %+v, %v", r, err)
 	}
@@ -468,7 +468,7 @@ func TestDamagedMetadata(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Store.Close()
-	if _, err = backup.Create(t.Context(), other, dir, &mirror.Progress{}); !errors.Is(err, meta.ErrCorrupt) {
+	if _, err = backup.Create(t.Context(), other, dir, &acquire.Progress{}); !errors.Is(err, meta.ErrCorrupt) {
 		t.Errorf("backup of damaged metadata: %v", err)
 	}
 	checkRestored(t, restore(t, dir), a)
@@ -522,7 +522,7 @@ func TestRefusedDirectories(t *testing.T) {
 		}, "not a directory"},
 	} {
 		dir := c.dir()
-		if _, err := backup.Create(t.Context(), other.in, dir, &mirror.Progress{}); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), dir) {
+		if _, err := backup.Create(t.Context(), other.in, dir, &acquire.Progress{}); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: %v\nexpected: %s", name, err, c.want)
 		}
 	}
@@ -616,7 +616,7 @@ func TestRestoreRefuses(t *testing.T) {
 		dir, to := t.TempDir(), destination(t)
 		w.create(dir)
 		c.spoil(dir, &to)
-		_, err := backup.Restore(t.Context(), dir, to, &mirror.Progress{})
+		_, err := backup.Restore(t.Context(), dir, to, &acquire.Progress{})
 		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v\nexpected: %s", name, err, c.want)
 		}
@@ -634,12 +634,12 @@ func TestAllowDamaged(t *testing.T) {
 	dir, to := t.TempDir(), destination(t)
 	w.create(dir)
 	damage(t, dir, a, "A")
-	res, err := backup.Restore(t.Context(), dir, to, &mirror.Progress{})
+	res, err := backup.Restore(t.Context(), dir, to, &acquire.Progress{})
 	if !errors.Is(err, backup.ErrDamaged) || res.Exit != api.ExitVerify || len(res.Faults) != 1 {
 		t.Fatalf("restore: %+v, %v", res, err)
 	}
 	to.AllowDamaged = true
-	p := &mirror.Progress{}
+	p := &acquire.Progress{}
 	res, err = backup.Restore(t.Context(), dir, to, p)
 	if err != nil || res.Exit != api.ExitPartial || len(res.Faults) != 1 || res.Faults[0].Object != "blob "+a.String() {
 		t.Fatalf("restore: %+v, %v", res, err)
@@ -667,7 +667,7 @@ func TestNoSpace(t *testing.T) {
 		t.Skipf("mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() { syscall.Unmount(full, syscall.MNT_DETACH) })
-	_, err := backup.Create(t.Context(), w.in, full, &mirror.Progress{})
+	_, err := backup.Create(t.Context(), w.in, full, &acquire.Progress{})
 	if !errors.Is(err, backup.ErrNoSpace) || !strings.Contains(err.Error(), full+" has ") || !strings.HasSuffix(err.Error(), " bytes free, 8388608 are needed") {
 		t.Errorf("backup: %v", err)
 	}
@@ -678,7 +678,7 @@ func TestNoSpace(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(full, "blobs")); err != nil {
 		t.Fatal(err)
 	}
-	_, err = backup.Restore(t.Context(), dir, to, &mirror.Progress{})
+	_, err = backup.Restore(t.Context(), dir, to, &acquire.Progress{})
 	if !errors.Is(err, backup.ErrNoSpace) || !strings.HasSuffix(err.Error(), " bytes free, 8388608 are needed") {
 		t.Errorf("restore: %v", err)
 	}
@@ -698,10 +698,10 @@ func TestBusy(t *testing.T) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := backup.Create(t.Context(), w.in, dir, &mirror.Progress{}); !errors.Is(err, backup.ErrBusy) {
+	if _, err := backup.Create(t.Context(), w.in, dir, &acquire.Progress{}); !errors.Is(err, backup.ErrBusy) {
 		t.Errorf("backup: %v", err)
 	}
-	if _, err := backup.Restore(t.Context(), dir, destination(t), &mirror.Progress{}); !errors.Is(err, backup.ErrBusy) {
+	if _, err := backup.Restore(t.Context(), dir, destination(t), &acquire.Progress{}); !errors.Is(err, backup.ErrBusy) {
 		t.Errorf("restore: %v", err)
 	}
 }
@@ -723,7 +723,7 @@ func TestMissingPackages(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := backup.Installation{Store: w.Store(), Blobs: w.Blobs(), DataDir: w.Dir, KeyFile: key, Version: "test", Now: time.Now}
-		res, err := backup.Create(t.Context(), in, t.TempDir(), &mirror.Progress{})
+		res, err := backup.Create(t.Context(), in, t.TempDir(), &acquire.Progress{})
 		if err != nil || len(res.Faults) != want || want == 1 && (res.Faults[0].Object != "blob "+a.String() || res.Faults[0].Message != "is missing") {
 			t.Errorf("%s: %+v, %v", download, res, err)
 		}

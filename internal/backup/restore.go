@@ -14,12 +14,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 )
 
@@ -60,7 +60,7 @@ type Destination struct {
 // metadata gets its name last. With damaged blobs the error is ErrDamaged and
 // the result names them. ErrDirectory, ErrNoBackup, ErrIncomplete, ErrFormat,
 // ErrNoSpace, ErrBusy.
-func Restore(ctx context.Context, dir string, to Destination, p *mirror.Progress) (*api.RestoreResult, error) {
+func Restore(ctx context.Context, dir string, to Destination, p *acquire.Progress) (*api.RestoreResult, error) {
 	r := &restore{to: to, p: p, res: &api.RestoreResult{Dir: dir, DataDir: to.DataDir, Faults: []api.VerifyFault{}}}
 	if err := r.run(ctx, dir); err != nil {
 		return r.res, fmt.Errorf("restore from %s: %w", dir, err)
@@ -71,7 +71,7 @@ func Restore(ctx context.Context, dir string, to Destination, p *mirror.Progress
 // restore is one run.
 type restore struct {
 	to   Destination
-	p    *mirror.Progress
+	p    *acquire.Progress
 	from *os.Root
 	doc  *document
 	res  *api.RestoreResult

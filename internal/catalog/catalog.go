@@ -23,8 +23,6 @@ import (
 )
 
 var (
-	// ErrUnknownMirror means that no mirror of that name is configured.
-	ErrUnknownMirror = config.ErrUnknownMirror
 	// ErrRef means that a text is not a reference, a timestamp or a name.
 	ErrRef = errclass.New(errclass.Usage, "not a reference")
 	// ErrNoSnapshot means that mirrors which are needed have no snapshot yet.
@@ -81,13 +79,13 @@ func New(cfg Config) (*Catalog, error) {
 	return c, nil
 }
 
-// Mirror returns the configuration of a mirror. ErrUnknownMirror lists the
+// Mirror returns the configuration of a mirror. config.ErrUnknownMirror lists the
 // configured ones.
 func (c *Catalog) Mirror(name string) (config.Mirror, error) {
 	m, ok := c.mirrors[name]
 	if !ok {
 		names := slices.Sorted(maps.Keys(c.mirrors))
-		return m, fmt.Errorf("%w: %s (configured: %s)", ErrUnknownMirror, name, strings.Join(names, ", "))
+		return m, fmt.Errorf("%w: %s (configured: %s)", config.ErrUnknownMirror, name, strings.Join(names, ", "))
 	}
 	return m, nil
 }

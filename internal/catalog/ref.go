@@ -58,7 +58,7 @@ func clip(s string) string {
 
 // ResolveRef finds what a reference names: a freeze by its name, a snapshot by
 // MIRROR@TIMESTAMP or MIRROR@latest. A timestamp names the newest snapshot at or
-// before it. ErrRef, ErrUnknownMirror, meta.ErrNotFound, and meta.ErrGone where the
+// before it. ErrRef, config.ErrUnknownMirror, meta.ErrNotFound, and meta.ErrGone where the
 // snapshot at that timestamp was removed.
 func (c *Catalog) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 	if strings.Contains(ref, "@") {
@@ -154,7 +154,7 @@ func (c *Catalog) ResolvePast(ctx context.Context, ref string) (r Ref, notice st
 // names each.
 func (c *Catalog) LatestOfAll(ctx context.Context) (out []*meta.Snapshot, err error) {
 	if len(c.cfg.Mirrors) == 0 {
-		return nil, fmt.Errorf("%w: none is configured", ErrUnknownMirror)
+		return nil, fmt.Errorf("%w: none is configured", config.ErrUnknownMirror)
 	}
 	names := make([]string, len(c.cfg.Mirrors))
 	for i, m := range c.cfg.Mirrors {

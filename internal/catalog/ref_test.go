@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror/mirrortest"
@@ -78,7 +79,7 @@ func TestResolveRef(t *testing.T) {
 	}
 	for ref, want := range map[string]error{
 		ids[1]: meta.ErrGone, "debian@2026-01-12": meta.ErrGone, "debian@2025-01-01": meta.ErrNotFound, "4.1": meta.ErrNotFound,
-		"debian": catalog.ErrRef, "ubuntu@latest": catalog.ErrUnknownMirror, "debian@": catalog.ErrRef, "@latest": catalog.ErrRef, "../x": catalog.ErrRef, "": catalog.ErrRef,
+		"debian": catalog.ErrRef, "ubuntu@latest": config.ErrUnknownMirror, "debian@": catalog.ErrRef, "@latest": catalog.ErrRef, "../x": catalog.ErrRef, "": catalog.ErrRef,
 	} {
 		if got, err := w.ResolveRef(t.Context(), ref); !errors.Is(err, want) {
 			t.Errorf("%q: %v %v, expected %v", ref, got.Snapshot, err, want)

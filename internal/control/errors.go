@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"syscall"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
@@ -51,7 +53,7 @@ var outcomes = []outcome{
 	{errclass.Usage, api.CodeUsage, api.ExitUsage},
 
 	{mirror.ErrClock, api.CodeClock, api.ExitFailed},
-	{mirror.ErrNoSpace, api.CodeNoSpace, api.ExitFailed},
+	{acquire.ErrNoSpace, api.CodeNoSpace, api.ExitFailed},
 	{backup.ErrNoSpace, api.CodeNoSpace, api.ExitFailed},
 	{syscall.ENOSPC, api.CodeNoSpace, api.ExitFailed},
 	{syscall.EDQUOT, api.CodeNoSpace, api.ExitFailed},
@@ -61,7 +63,7 @@ var outcomes = []outcome{
 	{freeze.ErrBroken, api.CodeBroken, api.ExitFailed},
 	{freeze.ErrEmpty, api.CodeEmpty, api.ExitFailed},
 	{freeze.ErrRunning, api.CodeRunning, api.ExitFailed},
-	{mirror.ErrNoSnapshot, api.CodeNoSnapshot, api.ExitFailed},
+	{catalog.ErrNoSnapshot, api.CodeNoSnapshot, api.ExitFailed},
 	{meta.ErrGone, api.CodeGone, api.ExitFailed},
 	{meta.ErrExists, api.CodeExists, api.ExitFailed},
 	{ErrTaken, api.CodeExists, api.ExitFailed},

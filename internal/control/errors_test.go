@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"testing"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/freeze"
@@ -28,11 +31,11 @@ func TestOutcomes(t *testing.T) {
 		exit int
 	}{
 		{mirror.ErrClock, api.CodeClock, api.ExitFailed},
-		{mirror.ErrNoSpace, api.CodeNoSpace, api.ExitFailed},
-		{mirror.ErrNoSnapshot, api.CodeNoSnapshot, api.ExitFailed},
-		{mirror.ErrUnknown, api.CodeNotFound, api.ExitFailed},
-		{mirror.ErrRef, api.CodeUsage, api.ExitUsage},
-		{mirror.ErrNameTaken, api.CodeUsage, api.ExitUsage},
+		{acquire.ErrNoSpace, api.CodeNoSpace, api.ExitFailed},
+		{catalog.ErrNoSnapshot, api.CodeNoSnapshot, api.ExitFailed},
+		{config.ErrUnknownMirror, api.CodeNotFound, api.ExitFailed},
+		{catalog.ErrRef, api.CodeUsage, api.ExitUsage},
+		{catalog.ErrNameTaken, api.CodeUsage, api.ExitUsage},
 		{errclass.Usage, api.CodeUsage, api.ExitUsage},
 		{regfile.ErrNotRegular, api.CodeUsage, api.ExitFailed},
 		{buildlist.ErrMalformed, api.CodeUsage, api.ExitFailed},

@@ -3,12 +3,12 @@ package control
 import (
 	"context"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/mirror"
 )
 
 // Freeze makes a frozen snapshot.
-func (c *Control) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.Progress) (*api.FreezeResult, error) {
+func (c *Control) Freeze(ctx context.Context, req *api.FreezeRequest, p *acquire.Progress) (*api.FreezeResult, error) {
 	return c.cfg.Freezer.Freeze(ctx, req, p)
 }
 
@@ -23,17 +23,17 @@ func (c *Control) Sources(ctx context.Context, req *api.SourcesRequest) (*api.So
 }
 
 // Verify proves a frozen snapshot.
-func (c *Control) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.Progress) (*api.VerifyResult, error) {
+func (c *Control) Verify(ctx context.Context, req *api.VerifyRequest, p *acquire.Progress) (*api.VerifyResult, error) {
 	return c.cfg.Freezer.Verify(ctx, req, p)
 }
 
 // Export writes a frozen snapshot to a directory.
-func (c *Control) Export(ctx context.Context, req *api.ExportRequest, p *mirror.Progress) (*api.TransferResult, error) {
+func (c *Control) Export(ctx context.Context, req *api.ExportRequest, p *acquire.Progress) (*api.TransferResult, error) {
 	return c.cfg.Freezer.Export(ctx, req.Ref, req.Dir, p)
 }
 
 // Import takes in an exported frozen snapshot.
-func (c *Control) Import(ctx context.Context, req *api.ImportRequest, p *mirror.Progress) (*api.TransferResult, error) {
+func (c *Control) Import(ctx context.Context, req *api.ImportRequest, p *acquire.Progress) (*api.TransferResult, error) {
 	return c.cfg.Freezer.Import(ctx, req, p)
 }
 

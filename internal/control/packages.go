@@ -6,8 +6,8 @@ import (
 	"slices"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/mirror"
 )
 
 // Packages lists the packages of a snapshot or frozen snapshot, sources included.
@@ -26,7 +26,7 @@ func (c *Control) Packages(ctx context.Context, req *api.RefRequest) (*api.Packa
 }
 
 // EachPackage calls f for each package of a reference, by mirror and name.
-func (c *Control) EachPackage(ctx context.Context, ref mirror.Ref, f func(api.Package) error) error {
+func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, f func(api.Package) error) error {
 	if ref.Frozen != nil {
 		list, err := c.cfg.Freezer.Packages(ctx, ref.Frozen.Name)
 		if err != nil {

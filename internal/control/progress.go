@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/mirror"
 )
 
 // progressInterval is the time between two reports of an operation's progress.
@@ -14,15 +14,15 @@ const progressInterval = 200 * time.Millisecond
 
 // Counted runs f and reports what f counts. report may be nil; it is not called
 // any more when Counted returns.
-func Counted[Res any](ctx context.Context, task string, report func(api.Progress), f func(*mirror.Progress) (Res, error)) (Res, error) {
-	p := &mirror.Progress{}
+func Counted[Res any](ctx context.Context, task string, report func(api.Progress), f func(*acquire.Progress) (Res, error)) (Res, error) {
+	p := &acquire.Progress{}
 	defer watch(ctx, task, p, report)()
 	return f(p)
 }
 
 // watch reports the progress of a task until the function that it returns is
 // called, or ctx ends.
-func watch(ctx context.Context, task string, p *mirror.Progress, report func(api.Progress)) (end func()) {
+func watch(ctx context.Context, task string, p *acquire.Progress, report func(api.Progress)) (end func()) {
 	if report == nil {
 		return func() {}
 	}

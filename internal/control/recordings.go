@@ -12,11 +12,11 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 )
 
@@ -32,7 +32,7 @@ func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*ap
 	var snaps []*meta.Snapshot
 	for _, m := range req.Mirrors {
 		if !strings.Contains(m, "@") {
-			m += "@" + mirror.Latest
+			m += "@" + catalog.Latest
 		}
 		ref, later, err := c.e.ResolvePast(ctx, m)
 		if err != nil {

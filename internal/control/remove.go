@@ -6,9 +6,9 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 )
 
 // clearPage bounds the files of a frozen tree that one transaction drops.
@@ -45,9 +45,9 @@ func (c *Control) Remove(ctx context.Context, req *api.RefRequest) (*api.RemoveR
 		return &api.RemoveResult{Removed: name}, nil
 	}
 	snap := ref.Snapshot
-	if at := req.Ref[strings.IndexByte(req.Ref, '@')+1:]; at != mirror.Latest {
+	if at := req.Ref[strings.IndexByte(req.Ref, '@')+1:]; at != catalog.Latest {
 		// What is removed must be named exactly, not by what comes before it.
-		if t, err := mirror.ParseTimestamp(at); err != nil || !t.Equal(snap.Timestamp) {
+		if t, err := catalog.ParseTimestamp(at); err != nil || !t.Equal(snap.Timestamp) {
 			return nil, fmt.Errorf("%w: no snapshot is exactly %s; the one before is %s", errclass.Usage, req.Ref, snap.ID())
 		}
 	}

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/errclass"
-	"example.org/snapd/internal/mirror"
 )
 
 // GC collects garbage, or explains why a blob stays.
@@ -22,13 +22,13 @@ func (c *Control) GC(ctx context.Context, req *api.GCRequest) (*api.GCResult, er
 }
 
 // Fsck checks what is stored, and repairs it where the request says so.
-func (c *Control) Fsck(ctx context.Context, req *api.FsckRequest, p *mirror.Progress) (*api.FsckResult, error) {
+func (c *Control) Fsck(ctx context.Context, req *api.FsckRequest, p *acquire.Progress) (*api.FsckResult, error) {
 	defer c.e.Changed()
 	return c.cfg.Collector.Fsck(ctx, req, c.cfg.Client, p)
 }
 
 // Backup copies the installation into a directory while it is in use.
-func (c *Control) Backup(ctx context.Context, req *api.BackupRequest, p *mirror.Progress) (*api.BackupResult, error) {
+func (c *Control) Backup(ctx context.Context, req *api.BackupRequest, p *acquire.Progress) (*api.BackupResult, error) {
 	if !filepath.IsAbs(req.Dir) {
 		return nil, fmt.Errorf("%w: directory %q: expected an absolute path", errclass.Usage, req.Dir)
 	}

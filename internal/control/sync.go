@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
@@ -150,7 +151,7 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 
 // syncOne is one mirror's part of a sync, with its progress.
 func (c *Control) syncOne(ctx context.Context, name string, o mirror.SyncOptions, report func(api.Progress)) api.MirrorSync {
-	o.Progress = &mirror.Progress{}
+	o.Progress = &acquire.Progress{}
 	o.Progress.SetPhase("waiting")
 	end := watch(ctx, name, o.Progress, report)
 	res, err := c.Sync(ctx, name, o)

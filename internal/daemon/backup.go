@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/cas"
@@ -17,7 +18,6 @@ import (
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror"
 )
 
 // Backup copies the installation into a directory. The snapd that runs does it;
@@ -33,14 +33,14 @@ func Backup(ctx context.Context, cfg *config.Config, o Options, dir string, prog
 	if !errors.Is(err, api.ErrNoDaemon) || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
 		return res, err
 	}
-	return control.Counted(ctx, "backup", progress, func(p *mirror.Progress) (*api.BackupResult, error) {
+	return control.Counted(ctx, "backup", progress, func(p *acquire.Progress) (*api.BackupResult, error) {
 		res, err := backupStopped(ctx, cfg, o, dir, p)
 		return res, backupError(err)
 	})
 }
 
 // backupStopped copies an installation whose snapd does not run.
-func backupStopped(ctx context.Context, cfg *config.Config, o Options, dir string, p *mirror.Progress) (_ *api.BackupResult, err error) {
+func backupStopped(ctx context.Context, cfg *config.Config, o Options, dir string, p *acquire.Progress) (_ *api.BackupResult, err error) {
 	if err := backup.CheckRestored(cfg.DataDir); err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func Restore(ctx context.Context, cfg *config.Config, dir string, allowDamaged b
 		return nil, err
 	}
 	to := backup.Destination{DataDir: cfg.DataDir, KeyFile: cfg.Signing.KeyFile, AllowDamaged: allowDamaged, Prepare: markClean}
-	return control.Counted(ctx, "restore", progress, func(p *mirror.Progress) (*api.RestoreResult, error) {
+	return control.Counted(ctx, "restore", progress, func(p *acquire.Progress) (*api.RestoreResult, error) {
 		res, err := backup.Restore(ctx, dir, to, p)
 		return res, backupError(err)
 	})

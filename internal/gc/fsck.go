@@ -18,16 +18,15 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 )
 
 // Fsck checks metadata against itself, metadata against blobs and blobs against
 // their digests. With Repair it quarantines what rotted and fetches it again by
 // digest, from upstream or from another snapd.
-func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetch.Client, p *mirror.Progress) (*api.FsckResult, error) {
+func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetch.Client, p *acquire.Progress) (*api.FsckResult, error) {
 	if p == nil {
-		p = &mirror.Progress{}
+		p = &acquire.Progress{}
 	}
 	res := &api.FsckResult{Faults: []api.VerifyFault{}, Repaired: []string{}, Lost: []string{}}
 	p.SetPhase("checking metadata")
@@ -75,7 +74,7 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 
 // corruptBlobs reads every blob and says what is wrong with those that do not
 // have their digest.
-func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *mirror.Progress) (map[cas.Digest]string, error) {
+func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *acquire.Progress) (map[cas.Digest]string, error) {
 	bad := map[cas.Digest]string{}
 	err := c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
 		res.Blobs++

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/castest"
@@ -489,7 +490,7 @@ func TestRepairAgain(t *testing.T) {
 		return res
 	}
 	for range 2 {
-		if res := fsck(); !slices.Equal(res.Lost, []string{d.String()}) || !errors.Is(w.Corrupt(d), mirror.ErrCorruptBlob) {
+		if res := fsck(); !slices.Equal(res.Lost, []string{d.String()}) || !errors.Is(w.Corrupt(d), acquire.ErrCorruptBlob) {
 			t.Errorf("gone upstream: %+v, %v", res, w.Corrupt(d))
 		}
 	}
@@ -578,7 +579,7 @@ func TestScrub(t *testing.T) {
 	if err != nil || damaged != 1 || blobs == 0 {
 		t.Fatalf("scrub: %d blobs, %d damaged, %v", blobs, damaged, err)
 	}
-	if err := w.Corrupt(d); !errors.Is(err, mirror.ErrCorruptBlob) {
+	if err := w.Corrupt(d); !errors.Is(err, acquire.ErrCorruptBlob) {
 		t.Errorf("known after a scrub: %v", err)
 	}
 	var middle cas.Digest // of the blobs that are there

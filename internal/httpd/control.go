@@ -15,10 +15,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/errclass"
-	"example.org/snapd/internal/mirror"
 )
 
 // maxRequest bounds a control request, in bytes: manifests travel in it.
@@ -58,9 +58,9 @@ func reporting[Req, Res any](f func(context.Context, *Req, func(api.Progress)) (
 
 // counting makes a verb of a function that counts its work; task names what a
 // request is about.
-func counting[Req, Res any](task func(*Req) string, f func(context.Context, *Req, *mirror.Progress) (*Res, error)) verb {
+func counting[Req, Res any](task func(*Req) string, f func(context.Context, *Req, *acquire.Progress) (*Res, error)) verb {
 	return reporting(func(ctx context.Context, req *Req, report func(api.Progress)) (*Res, error) {
-		return control.Counted(ctx, task(req), report, func(p *mirror.Progress) (*Res, error) { return f(ctx, req, p) })
+		return control.Counted(ctx, task(req), report, func(p *acquire.Progress) (*Res, error) { return f(ctx, req, p) })
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"testing"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/fetch"
@@ -28,10 +29,10 @@ func TestStatusOf(t *testing.T) {
 		{repo.ErrMalformed, http.StatusBadGateway, repo.ErrMalformed},
 		{fetch.ErrMismatch, http.StatusBadGateway, fetch.ErrMismatch},
 		{cas.ErrCorrupt, http.StatusInternalServerError, cas.ErrCorrupt},
-		{mirror.ErrCorruptBlob, http.StatusInternalServerError, mirror.ErrCorruptBlob},
+		{acquire.ErrCorruptBlob, http.StatusInternalServerError, acquire.ErrCorruptBlob},
 		{repo.ErrFuture, http.StatusInternalServerError, repo.ErrFuture},
 		{mirror.ErrClock, http.StatusServiceUnavailable, mirror.ErrClock},
-		{mirror.ErrNoSpace, http.StatusServiceUnavailable, mirror.ErrNoSpace},
+		{acquire.ErrNoSpace, http.StatusServiceUnavailable, acquire.ErrNoSpace},
 		{repo.ErrTorn, http.StatusServiceUnavailable, repo.ErrTorn},
 		{meta.ErrLocked, http.StatusServiceUnavailable, meta.ErrLocked},
 		{meta.ErrCorrupt, http.StatusServiceUnavailable, nil},

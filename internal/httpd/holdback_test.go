@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -66,7 +66,7 @@ func TestHoldBack(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	time.Sleep(200 * time.Millisecond)
-	if most := int64(len(data) - mirror.HoldBack); got.Load() > most {
+	if most := int64(len(data) - acquire.HoldBack); got.Load() > most {
 		t.Errorf("%d bytes arrived before the last was fetched, expected at most %d", got.Load(), most)
 	}
 	close(release)

@@ -223,7 +223,7 @@ func filesOf(snap *meta.Snapshot) string {
 func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
 	name := vars["mirror"]
 	detail, err := p.s.control.Mirror(ctx, &api.MirrorRef{Mirror: name})
-	if errors.Is(err, catalog.ErrUnknownMirror) {
+	if errors.Is(err, config.ErrUnknownMirror) {
 		// It is no longer configured, but its history is stored.
 		detail = &api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}
 		var last *meta.Snapshot

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
@@ -115,7 +116,7 @@ func TestSlowUpstream(t *testing.T) {
 				return err
 			}
 			freeze := func(ctx context.Context, names ...string) error { // fetches as a freeze does
-				_, _, err := w.FetchPackages(ctx, mirror.FetchOptions{Mirror: w.Config.Mirrors[0], Lost: func(_ *repo.Record, _ repo.File, err error) error { return err }},
+				_, _, err := w.FetchPackages(ctx, acquire.FetchOptions{Mirror: w.Config.Mirrors[0], Lost: func(_ *repo.Record, _ repo.File, err error) error { return err }},
 					func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
 						for _, name := range names {
 							found, err := w.Store().PackagesByName(ctx, snap, []string{name})

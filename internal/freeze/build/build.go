@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
@@ -36,7 +37,7 @@ type Catalog interface {
 // Fetcher fetches package files.
 type Fetcher interface {
 	// FetchPackages fetches the files that each names and that are not stored.
-	FetchPackages(ctx context.Context, o mirror.FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error)
+	FetchPackages(ctx context.Context, o acquire.FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error)
 	// CheckSpace fails where free space is below the reserve.
 	CheckSpace() error
 }
@@ -109,9 +110,9 @@ func New(cfg Config) *Builder {
 }
 
 // Freeze makes the frozen snapshot that the request describes.
-func (b *Builder) Freeze(ctx context.Context, req *api.FreezeRequest, p *mirror.Progress) (*api.FreezeResult, error) {
+func (b *Builder) Freeze(ctx context.Context, req *api.FreezeRequest, p *acquire.Progress) (*api.FreezeResult, error) {
 	if p == nil {
-		p = &mirror.Progress{}
+		p = &acquire.Progress{}
 	}
 	if err := b.cat.CheckName(ctx, req.Name); err != nil {
 		return nil, err
@@ -172,7 +173,7 @@ type freezing struct {
 	*Builder
 	req      *api.FreezeRequest
 	pl       *plan.Plan
-	progress *mirror.Progress
+	progress *acquire.Progress
 	res      *api.FreezeResult
 
 	doc  *freeze.Document

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/console"
@@ -17,7 +18,6 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/plan"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 )
 
@@ -161,7 +161,7 @@ func (x *freezing) fetchFrom(ctx context.Context, m *plan.Mirror, c config.Mirro
 			urls = append(c.BaseURLs(), remote.NewURL(snap.FromURL))
 		}
 	}
-	o := mirror.FetchOptions{
+	o := acquire.FetchOptions{
 		Mirror: c, URLs: urls, Progress: x.progress,
 		Lost: func(rec *repo.Record, f repo.File, err error) error {
 			gone := errors.Is(err, fetch.ErrNotFound)

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
@@ -26,7 +27,6 @@ import (
 	"example.org/snapd/internal/freeze/build"
 	"example.org/snapd/internal/freeze/tree"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 )
@@ -88,7 +88,7 @@ func New(cfg Config) *Bundler {
 
 // Export writes a frozen snapshot to a directory. Equal freezes give equal
 // directories: names, bytes, modes and times.
-func (b *Bundler) Export(ctx context.Context, ref, dir string, p *mirror.Progress) (*api.TransferResult, error) {
+func (b *Bundler) Export(ctx context.Context, ref, dir string, p *acquire.Progress) (*api.TransferResult, error) {
 	r, err := b.cat.ResolveRef(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func (b *Bundler) Export(ctx context.Context, ref, dir string, p *mirror.Progres
 		return nil, fmt.Errorf("%w: %s is not a frozen snapshot", freeze.ErrUsage, ref)
 	}
 	if p == nil {
-		p = &mirror.Progress{}
+		p = &acquire.Progress{}
 	}
 	p.SetPhase("exporting")
 	if !filepath.IsAbs(dir) {
@@ -155,7 +155,7 @@ type exporter struct {
 	b    *Bundler
 	root *os.Root
 	f    *meta.Frozen
-	p    *mirror.Progress
+	p    *acquire.Progress
 	res  *api.TransferResult
 	seen map[string]cas.Digest
 

@@ -8,13 +8,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/freeze/tree"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 )
@@ -27,9 +27,9 @@ const (
 
 // Import imports an exported directory after proving it. Importing one that is here
 // already succeeds and changes nothing.
-func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *mirror.Progress) (*api.TransferResult, error) {
+func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire.Progress) (*api.TransferResult, error) {
 	if p == nil {
-		p = &mirror.Progress{}
+		p = &acquire.Progress{}
 	}
 	if !filepath.IsAbs(req.Dir) {
 		return nil, fmt.Errorf("%w: %s: expected an absolute path", freeze.ErrUsage, req.Dir)
@@ -84,7 +84,7 @@ type importer struct {
 	dir   *tree.Dir
 	name  string // of the directory, for messages
 	found *proof.Directory
-	p     *mirror.Progress
+	p     *acquire.Progress
 	res   *api.TransferResult
 
 	batch cas.Batch

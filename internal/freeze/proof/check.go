@@ -12,13 +12,13 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/tree"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
@@ -77,7 +77,7 @@ func newCheck(t Tree, o Options) *check {
 		c.formats[f.Type()] = f
 	}
 	if c.o.Progress == nil {
-		c.o.Progress = &mirror.Progress{}
+		c.o.Progress = &acquire.Progress{}
 	}
 	return c
 }

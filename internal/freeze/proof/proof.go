@@ -10,13 +10,13 @@ import (
 	"slices"
 	"strings"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/tree"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 )
@@ -65,12 +65,12 @@ type Options struct {
 	Upstream *sign.Keyring // roots must be signed by these; nil: by the kept certificates
 	Ours     *sign.Keyring // the manifest must be signed by these
 	Formats  []repo.Format
-	Progress *mirror.Progress
+	Progress *acquire.Progress
 }
 
 // Verify verifies what a reference names. meta.ErrNotFound where it is removed
 // meanwhile.
-func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *mirror.Progress) (res *api.VerifyResult, err error) {
+func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *acquire.Progress) (res *api.VerifyResult, err error) {
 	r, err := v.cfg.Catalog.ResolveRef(ctx, req.Ref)
 	if err != nil {
 		return nil, err

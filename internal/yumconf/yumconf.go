@@ -28,7 +28,7 @@ const (
 type Repo struct {
 	ID   string
 	Name string
-	File string // where it stands
+	File string // that it is in
 	Line int    // of its [id]
 
 	BaseURLs   []string // in the file's order, without trailing slashes and logins
@@ -82,7 +82,7 @@ func Parse(name string, data, main []byte, vars Vars) ([]Repo, error) {
 			continue
 		}
 		if seen[s.name] {
-			return nil, fmt.Errorf("%s:%d: %w: repository %q stands twice", name, s.line, ErrSyntax, s.name)
+			return nil, fmt.Errorf("%s:%d: %w: repository %q occurs twice", name, s.line, ErrSyntax, s.name)
 		}
 		seen[s.name] = true
 		r, err := s.repo(name, defaults, vars)

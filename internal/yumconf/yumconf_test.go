@@ -98,7 +98,7 @@ func TestParseRefuses(t *testing.T) {
 		"[a;b]\n":                   `x.repo:1: malformed .repo file: repository id "a;b"`,
 		"[x]\nnonsense\n":           `x.repo:2: malformed .repo file: "nonsense", expected key=value`,
 		"[x]\ngpgcheck=maybe\n":     `x.repo:2: malformed .repo file: gpgcheck="maybe", expected 1 or 0`,
-		"[x]\na=1\n[y]\n[x]\na=1\n": `x.repo:4: malformed .repo file: repository "x" stands twice`,
+		"[x]\na=1\n[y]\n[x]\na=1\n": `x.repo:4: malformed .repo file: repository "x" occurs twice`,
 		strings.Repeat("#", 5<<20):  `x.repo:1: malformed .repo file: more than 4194304 bytes`,
 	} {
 		_, err := Parse("x.repo", []byte(in), nil, nil)

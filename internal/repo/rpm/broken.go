@@ -89,13 +89,13 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 	return slices.Compact(out), nil
 }
 
-// inPrimary says whether primary lists a file of that name: the rule is
+// inPrimary reports whether primary lists a file of that name: the rule is
 // createrepo's.
 func inPrimary(f string) bool {
 	return strings.HasPrefix(f, "/etc/") || strings.Contains(f, "bin/") || f == "/usr/lib/sendmail"
 }
 
-// overlaps says whether what is provided lies in the range that is wanted. A
+// overlaps reports whether a provided version is in the wanted range. A
 // side without a version matches any.
 func overlaps(want, have rpmmd.Relation) bool {
 	if want.Flags == "" || have.Flags == "" {
@@ -117,7 +117,7 @@ func overlaps(want, have rpmmd.Relation) bool {
 	return equal && haveEqual || less && haveLess || greater && haveGreater
 }
 
-// richPossible says whether some operand of a rich dependency is there. "A if
+// richPossible reports whether some operand of a rich dependency is there. "A if
 // B" and its kin hold without either.
 func richPossible(rich string, there func(string) bool) bool {
 	words := strings.FieldsFunc(rich, func(c rune) bool { return c == ' ' })

@@ -163,8 +163,7 @@ func (d *deriver) exact(ctx context.Context) error {
 			return fmt.Errorf("%s and %s are of different encodings and cannot be joined: %w", primary.Path, l.Path, repo.ErrMalformed)
 		}
 	}
-	var body chunks
-	n := 0
+	list := newList{kind: rpmmd.Primary, head: primaryHead}
 	err = d.c.Records(ctx, string(rpmmd.Primary), func(r repo.Record) error {
 		p, err := rpmmd.ParsePrimary(r.Bytes)
 		if err != nil {
@@ -172,18 +171,16 @@ func (d *deriver) exact(ctx context.Context) error {
 		}
 		sel.Add(p.NEVRA)
 		chosen[p.PkgID] = p.NEVRA
-		n++
-		body.Write(r.Bytes)
-		body.Write([]byte("\n"))
+		list.add(r.Bytes)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if err := d.list(ctx, rpmmd.Primary, ext, primaryHead, n, &body); err != nil {
+	if err := d.list(ctx, &list, ext); err != nil {
 		return err
 	}
-	body = chunks{}
+	list.body = chunks{} // memory for the others
 	if d.all, err = d.takesAll(ctx, primary, chosen); err != nil {
 		return err
 	}
@@ -297,9 +294,7 @@ func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen m
 	for id := range chosen {
 		left[id] = true
 	}
-	var body chunks
-	var head rpmmd.Head
-	n := 0
+	list := newList{kind: kind}
 	for i, c := range d.states {
 		if i > 0 && len(left) == 0 {
 			break
@@ -308,17 +303,13 @@ func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen m
 		if !ok {
 			return fmt.Errorf("no %s in the snapshot: %w", kind, repo.ErrMissing)
 		}
-		h, err := cutState(ctx, c, l, kind, left, func(raw []byte) {
-			n++
-			body.Write(raw)
-			body.Write([]byte("\n"))
-		})
+		h, err := list.addFrom(ctx, c, l, left)
 		if err != nil {
 			return err
 		}
 		if i == 0 {
-			head = h
-		} else if !head.SameEncoding(h) {
+			list.head = h
+		} else if !list.head.SameEncoding(h) {
 			return fmt.Errorf("%s of two states are of different encodings and cannot be joined: %w", kind, repo.ErrMalformed)
 		}
 	}
@@ -330,20 +321,35 @@ func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen m
 		slices.Sort(names)
 		return fmt.Errorf("%s of the snapshot lacks %s: %w", kind, clip(strings.Join(names, ", ")), repo.ErrMissing)
 	}
-	return d.list(ctx, kind, ext, head, n, &body)
+	return d.list(ctx, &list, ext)
 }
 
-// cutState hands over the elements of one state's list that are still wanted,
-// and takes them off the list of those.
-func cutState(ctx context.Context, c repo.Choice, l repo.Listed, kind rpmmd.Kind, left map[string]bool, emit func(raw []byte)) (rpmmd.Head, error) {
+// newList is a list of packages that is being made.
+type newList struct {
+	kind rpmmd.Kind
+	head rpmmd.Head
+	n    int // packages
+	body chunks
+}
+
+// add appends the element of a package.
+func (n *newList) add(element []byte) {
+	n.n++
+	n.body.Write(element)
+	n.body.Write([]byte("\n"))
+}
+
+// addFrom appends the elements of one state's list that are left to find, and
+// deletes them from left. It returns the head of that list.
+func (n *newList) addFrom(ctx context.Context, c repo.Choice, l repo.Listed, left map[string]bool) (rpmmd.Head, error) {
 	r, err := openHeld(ctx, c, l)
 	if err != nil {
 		return rpmmd.Head{}, err
 	}
 	defer r.Close()
-	head, err := rpmmd.CutList(ctxReader{ctx, r}, kind, func(id string) bool { return left[id] }, func(p *rpmmd.Package) error {
+	head, err := rpmmd.CutList(ctxReader{ctx, r}, n.kind, func(id string) bool { return left[id] }, func(p *rpmmd.Package) error {
 		delete(left, p.PkgID)
-		emit(p.Raw)
+		n.add(p.Raw)
 		return nil
 	})
 	if err != nil {

@@ -36,16 +36,16 @@ func (s dirSink) Link(ctx context.Context, p string, f repo.File) error {
 	return s.to.Link(ctx, s.dir+p, f)
 }
 
-// list writes a list of n packages, whose elements are body.
-func (d *deriver) list(ctx context.Context, kind rpmmd.Kind, ext string, head rpmmd.Head, n int, body *chunks) error {
-	return d.write(ctx, string(kind), string(kind)+".xml"+ext, func(w io.Writer) error {
-		if _, err := w.Write(head.Open(n)); err != nil {
+// list writes a list of packages.
+func (d *deriver) list(ctx context.Context, l *newList, ext string) error {
+	return d.write(ctx, string(l.kind), string(l.kind)+".xml"+ext, func(w io.Writer) error {
+		if _, err := w.Write(l.head.Open(l.n)); err != nil {
 			return err
 		}
-		if err := body.writeTo(w); err != nil {
+		if err := l.body.writeTo(w); err != nil {
 			return err
 		}
-		_, err := w.Write(head.Close())
+		_, err := w.Write(l.head.Close())
 		return err
 	})
 }

@@ -41,35 +41,15 @@ func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form re
 		return malformed(err)
 	}
 	dir := f.SuiteDir(root.Suite)
-	kinds := []rpmmd.Kind{rpmmd.Primary}
-	for _, also := range g.Also {
-		kinds = append(kinds, rpmmd.Kind(also))
-	}
-	lists := make([]*list, len(kinds))
+	lists, err := openLists(ctx, md, g, form, open)
 	defer func() {
 		for _, l := range lists {
-			if l != nil {
-				l.close()
-			}
+			l.close()
 		}
 	}()
-	for i, k := range kinds {
-		d := md.Find(string(k))
-		if d == nil {
-			return fmt.Errorf("read %s: repomd.xml lists no %s: %w", form.Path, k, repo.ErrMalformed)
-		}
-		l, err := listedFile(d.Path, d.Size, d.Checksum)
-		if err != nil {
-			return err
-		}
-		if i == 0 {
-			l = form
-		}
-		if lists[i], err = openList(ctx, d, l, k, open); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
-
 	if err := checkZchunk(ctx, md, open); err != nil {
 		return err
 	}
@@ -109,6 +89,30 @@ func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form re
 		}
 	}
 	return nil
+}
+
+// openLists opens primary in the form given, and the lists that are read beside
+// it. Those that are open are returned also with an error.
+func openLists(ctx context.Context, md *rpmmd.RepoMD, g repo.Group, form repo.Listed,
+	open func(context.Context, repo.Listed) (io.ReadCloser, error)) (lists []*list, err error) {
+	for i, typ := range append([]string{string(rpmmd.Primary)}, g.Also...) {
+		d := md.Find(typ)
+		if d == nil {
+			return lists, fmt.Errorf("read %s: repomd.xml lists no %s: %w", form.Path, typ, repo.ErrMalformed)
+		}
+		file := form
+		if i > 0 {
+			if file, err = listedFile(d.Path, d.Size, d.Checksum); err != nil {
+				return lists, err
+			}
+		}
+		l, err := openList(ctx, d, file, rpmmd.Kind(typ), open)
+		if err != nil {
+			return lists, err
+		}
+		lists = append(lists, l)
+	}
+	return lists, nil
 }
 
 // checkZchunk holds the headers of zchunk files against the header-checksum and
@@ -321,24 +325,24 @@ func (t table) same(kind rpmmd.Kind, o table) error {
 		}
 	}
 	if first != "" {
-		return bad(first, "stands only there")
+		return bad(first, "is only there")
 	}
 	return nil
 }
 
 // record turns a package of primary into a record; dir is the repository's
 // directory in the mirror. Its bytes are upstream's,
-// but for an xml:base, which would send clients elsewhere: there the location is
+// but for an xml:base, which would send clients to another server: there the location is
 // written anew.
 func record(dir string, p *rpmmd.Package) (*repo.Record, error) {
 	if err := p.Checksum.Check("checksum"); err != nil {
 		return nil, malformed(err)
 	}
-	path, elsewhere, err := location(dir, p.Href, p.Base)
+	path, alternate, err := location(dir, p.Href, p.Base)
 	if err != nil {
 		return nil, malformed(err)
 	}
-	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch, Bytes: p.Raw, AlternateBases: elsewhere,
+	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.EVR.String(), Arch: p.Arch, Bytes: p.Raw, AlternateBases: alternate,
 		Files: []repo.File{{Path: path, Size: p.Size}}}
 	if p.Base != "" {
 		if rec.Bytes, err = rpmmd.Relocate(p.Raw, hrefFrom(dir, path)); err != nil {

@@ -77,7 +77,7 @@ func malformed(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, rpmmd.ErrHostile), errors.Is(err, rpmmd.ErrElsewhere):
+	case errors.Is(err, rpmmd.ErrHostile), errors.Is(err, rpmmd.ErrAddress):
 		return fmt.Errorf("%w: %w", repo.ErrHostile, err)
 	case errors.Is(err, rpmmd.ErrWeak):
 		return fmt.Errorf("%w: %w", repo.ErrWeak, err)
@@ -99,19 +99,9 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	p.Strict = true
 	dir := f.SuiteDir(suite)
 	older := findDoc(prev, repomdPath)
-	var ml *rpmmd.Metalink
-	if !m.Metalink.IsZero() {
-		if p.Metalink == nil {
-			doc, err := g.GetURL(ctx, m.Metalink, rpmmd.MaxMetalink)
-			if err != nil {
-				return nil, fmt.Errorf("fetch metalink: %w", err)
-			}
-			p.Metalink = doc.Data
-		}
-		var err error
-		if ml, err = rpmmd.ParseMetalink(p.Metalink); err != nil {
-			return nil, malformed(err)
-		}
+	ml, err := fetchMetalink(ctx, g, m, &p)
+	if err != nil {
+		return nil, err
 	}
 	known, err := f.ParseRoot(m, suite, prev, repo.VerifyParams{Keyring: p.Keyring, Metalink: p.Metalink, Strict: true})
 	var held *repo.Doc
@@ -137,28 +127,11 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	case err != nil:
 		return nil, fmt.Errorf("fetch %s: %w", repomdPath, err)
 	}
-	docs := []repo.Doc{md}
-	asc, err := g.Get(ctx, dir+ascPath, maxSignature, nil)
-	switch {
-	case err == nil:
-		docs = append(docs, asc)
-	case errors.Is(err, fetch.ErrNotFound), errors.Is(err, fetch.ErrDenied):
-		// No signature. Object stores deny what they do not have.
-	default:
-		return nil, fmt.Errorf("fetch %s: %w", ascPath, err)
+	docs, err := fetchBeside(ctx, g, dir, m.Installer)
+	if err != nil {
+		return nil, err
 	}
-	if m.Installer {
-		for _, name := range treeinfoPaths {
-			doc, err := g.Get(ctx, dir+name, rpmmd.MaxTreeinfo, nil)
-			if err == nil {
-				docs = append(docs, doc)
-				break
-			}
-			if !errors.Is(err, fetch.ErrNotFound) && !errors.Is(err, fetch.ErrDenied) {
-				return nil, fmt.Errorf("fetch %s: %w", name, err)
-			}
-		}
-	}
+	docs = append([]repo.Doc{md}, docs...)
 	root, err := f.ParseRoot(m, suite, docs, p)
 	if err != nil {
 		if errors.Is(err, sign.ErrBadSignature) {
@@ -176,6 +149,49 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 		}
 	}
 	return root, nil
+}
+
+// fetchMetalink fetches the mirror's metalink into p, unless it is there already,
+// and parses it; nil where the mirror has none.
+func fetchMetalink(ctx context.Context, g repo.Getter, m config.Mirror, p *repo.VerifyParams) (*rpmmd.Metalink, error) {
+	if m.Metalink.IsZero() {
+		return nil, nil
+	}
+	if p.Metalink == nil {
+		doc, err := g.GetURL(ctx, m.Metalink, rpmmd.MaxMetalink)
+		if err != nil {
+			return nil, fmt.Errorf("fetch metalink: %w", err)
+		}
+		p.Metalink = doc.Data
+	}
+	ml, err := rpmmd.ParseMetalink(p.Metalink)
+	return ml, malformed(err)
+}
+
+// fetchBeside fetches the documents beside repomd.xml that upstream has: its
+// signature, and with installer the description of the installable tree.
+func fetchBeside(ctx context.Context, g repo.Getter, dir string, installer bool) (docs []repo.Doc, err error) {
+	// first fetches the first of the names that is there.
+	first := func(max int64, names ...string) error {
+		for _, name := range names {
+			doc, err := g.Get(ctx, dir+name, max, nil)
+			switch {
+			case err == nil:
+				docs = append(docs, doc)
+				return nil
+			case errors.Is(err, fetch.ErrNotFound), errors.Is(err, fetch.ErrDenied):
+				// Object stores deny what they do not have.
+			default:
+				return fmt.Errorf("fetch %s: %w", name, err)
+			}
+		}
+		return nil
+	}
+	if err := first(maxSignature, ascPath); err != nil || !installer {
+		return docs, err
+	}
+	err = first(rpmmd.MaxTreeinfo, treeinfoPaths...)
+	return docs, err
 }
 
 // signedSince returns the root held with the signature that upstream has by now
@@ -329,7 +345,7 @@ func listed(md *rpmmd.RepoMD) ([]repo.Listed, error) {
 			return nil, malformed(err)
 		}
 		if d.Path == repomdPath || d.Path == ascPath {
-			return nil, fmt.Errorf("repomd.xml: data %s stands at %s: %w", d.Type, d.Path, repo.ErrHostile)
+			return nil, fmt.Errorf("repomd.xml: data %s is at %s: %w", d.Type, d.Path, repo.ErrHostile)
 		}
 		if other, ok := seen[d.Path]; ok {
 			return nil, fmt.Errorf("repomd.xml: data %s and %s are one file, %s: %w", other, d.Type, d.Path, repo.ErrMalformed)
@@ -397,7 +413,7 @@ func treeFiles(doc *repo.Doc, have []repo.Listed) ([]repo.Listed, error) {
 // A relative xml:base is a directory in the repository. An absolute one says
 // where the tree stood when the metadata were written, and as a rule mirrors
 // copy it without rewriting: the package is looked for beside the metadata and
-// then below that URL, elsewhere. The path does not depend on where the
+// then below that URL, the alternate base. The path does not depend on where the
 // metadata were fetched from.
 func location(dir, href, base string) (path, alternate string, err error) {
 	inner, up := strings.CutPrefix(href, "../")

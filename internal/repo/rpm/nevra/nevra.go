@@ -137,7 +137,7 @@ func knownArches() map[string]bool {
 	return m
 }
 
-// KnownArch says whether rpm has an architecture of that name.
+// KnownArch reports whether rpm has an architecture of that name.
 func KnownArch(s string) bool { return arches[s] }
 
 // Parse reads a package name in the forms that rpm, dnf and yum print:

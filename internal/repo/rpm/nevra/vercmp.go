@@ -6,7 +6,7 @@ import "strings"
 // when a is older, zero when equal, positive when a is newer.
 //
 // Strings are walked segment by segment, a segment being a run of digits or
-// a run of ASCII letters; whatever else stands between them only separates.
+// a run of ASCII letters; everything else only separates them.
 // "~" is older than anything, the end included; "^" is newer than the end
 // and older than anything else. Digits are newer than letters, numbers
 // compare as numbers of any length, letters by byte.

@@ -20,13 +20,13 @@ var ErrMismatch = errors.New("mismatch")
 
 // Checksum is a digest as metadata write it: the algorithm in lower case and
 // under one name each, and lower-case hexadecimal digits. The zero Checksum
-// stands for none.
+// means none.
 type Checksum struct {
 	Type string // "sha256", "sha512", "sha384", "sha224", "sha1", "md5"
 	Hex  string
 }
 
-// IsZero says whether there is no checksum.
+// IsZero reports whether there is no checksum.
 func (c Checksum) IsZero() bool { return c.Type == "" }
 
 // String writes "sha256:…".
@@ -92,5 +92,5 @@ func (c Checksum) New() hash.Hash {
 	return nil
 }
 
-// Matches says whether h, the hash of New after the bytes, has this digest.
+// Matches reports whether h, the hash of New after the bytes, has this digest.
 func (c Checksum) Matches(h hash.Hash) bool { return hex.EncodeToString(h.Sum(nil)) == c.Hex }

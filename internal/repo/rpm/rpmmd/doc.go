@@ -8,6 +8,6 @@
 // names what it found where it expected something else.
 //
 // Derived metadata are made of the bytes that upstream wrote: readers of lists
-// hand out each element as it stands in the document, and the cutters copy
+// hand out the bytes of each element, and the cutters copy
 // those they keep.
 package rpmmd

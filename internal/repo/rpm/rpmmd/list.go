@@ -34,7 +34,7 @@ func ParsePrimary(element []byte) (*Package, error) {
 	return &out, nil
 }
 
-// Head is what stands before the packages of a list: the XML declaration and
+// Head is the beginning of a list, before its packages: the XML declaration and
 // the root element's start tag, with the number of packages.
 type Head struct {
 	encoding string
@@ -45,7 +45,7 @@ type Head struct {
 // from it; valid after the first Next.
 func (s *Scanner) Head() Head { return Head{s.r.encoding, s.prolog} }
 
-// SameEncoding says whether elements of the other list can stand in this one.
+// SameEncoding reports whether elements of the other list can stand in this one.
 func (h Head) SameEncoding(o Head) bool {
 	return h.encoding == o.encoding || (h.encoding == "" || h.encoding == "UTF-8") && (o.encoding == "" || o.encoding == "UTF-8")
 }

@@ -12,9 +12,9 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// ErrElsewhere means a metalink or mirror list that does not lead to a
+// ErrAddress means a metalink or mirror list that does not lead to a
 // repository's repomd.xml.
-var ErrElsewhere = errors.New("points elsewhere")
+var ErrAddress = errors.New("not the address of a repository")
 
 // Limits of metalinks and mirror lists; real ones have hundreds of entries.
 const (
@@ -60,7 +60,7 @@ func (r RepoMDRef) Strongest() (Checksum, error) {
 	return Checksum{}, fmt.Errorf("metalink: %w: repomd.xml is named by %q, expected sha256 or sha512", ErrWeak, strings.Join(have, ", "))
 }
 
-// Matches says whether data has the reference's size and every hash that can
+// Matches reports whether data has the reference's size and every hash that can
 // be computed, at least one of them strong.
 func (r RepoMDRef) Matches(data []byte) bool {
 	if r.Size >= 0 && r.Size != int64(len(data)) {
@@ -97,7 +97,7 @@ func (m *Metalink) Match(data []byte) int {
 
 // ParseMetalink reads a metalink. It has to describe one file called
 // repomd.xml, and its web addresses have to be repositories' repodata
-// directories; anything else is ErrElsewhere.
+// directories; anything else is ErrAddress.
 func ParseMetalink(doc []byte) (*Metalink, error) {
 	if len(doc) > MaxMetalink {
 		return nil, fmt.Errorf("metalink: size %w of %d bytes", ErrTooLarge, MaxMetalink)
@@ -125,7 +125,7 @@ func parseMetalink(r *reader) (*Metalink, error) {
 	err := r.named("files", func() error {
 		return r.named("file", func() error {
 			if name := r.attrString("name"); name != "repomd.xml" {
-				return fmt.Errorf("%w: it describes the file %q, expected \"repomd.xml\"", ErrElsewhere, clip(name))
+				return fmt.Errorf("%w: it describes the file %q, expected \"repomd.xml\"", ErrAddress, clip(name))
 			}
 			if found {
 				return r.fail("two files")
@@ -169,7 +169,7 @@ func parseMetalink(r *reader) (*Metalink, error) {
 		return nil, err
 	}
 	if !found {
-		return nil, fmt.Errorf("%w: it describes no file, expected \"repomd.xml\"", ErrElsewhere)
+		return nil, fmt.Errorf("%w: it describes no file, expected \"repomd.xml\"", ErrAddress)
 	}
 	slices.SortStableFunc(resources, func(a, b resource) int { return b.preference - a.preference })
 	for _, res := range resources {
@@ -241,7 +241,7 @@ func (r *reader) resource() (resource, error) {
 	}
 	base, ok := strings.CutSuffix(v, "/"+repomdPath)
 	if !ok {
-		return res, fmt.Errorf("%w: address %q, expected one that ends in %q", ErrElsewhere, clip(remote.Redact(v)), "/"+repomdPath)
+		return res, fmt.Errorf("%w: address %q, expected one that ends in %q", ErrAddress, clip(remote.Redact(v)), "/"+repomdPath)
 	}
 	res.base, err = baseURL(base)
 	return res, err
@@ -284,7 +284,7 @@ func ParseMirrorlist(doc []byte) ([]string, error) {
 		case "ftp", "rsync":
 			continue
 		default:
-			return nil, fmt.Errorf("mirror list: line %d: %w: %q, expected an http or https URL", n, ErrElsewhere, clip(remote.Redact(line)))
+			return nil, fmt.Errorf("mirror list: line %d: %w: %q, expected an http or https URL", n, ErrAddress, clip(remote.Redact(line)))
 		}
 		base, err := baseURL(strings.TrimSuffix(line, "/"+repomdPath))
 		if err != nil {
@@ -298,7 +298,7 @@ func ParseMirrorlist(doc []byte) ([]string, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("mirror list: %w: no address in it", ErrElsewhere)
+		return nil, fmt.Errorf("mirror list: %w: no address in it", ErrAddress)
 	}
 	return out, nil
 }
@@ -307,7 +307,7 @@ func ParseMirrorlist(doc []byte) ([]string, error) {
 func baseURL(s string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" && u.Scheme != "file" || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(s, " \t\r\n") {
-		return "", fmt.Errorf("%w: address %q", ErrElsewhere, clip(remote.Redact(s)))
+		return "", fmt.Errorf("%w: address %q", ErrAddress, clip(remote.Redact(s)))
 	}
 	return strings.TrimRight(s, "/"), nil
 }

@@ -84,11 +84,11 @@ func TestParseMetalink(t *testing.T) {
 func TestParseMetalinkRefuses(t *testing.T) {
 	good := sampleMetalink()
 	for name, c := range map[string]struct{ old, new, want string }{
-		"other file":   {`name="repomd.xml"`, `name="Fedora.iso"`, `metalink: points elsewhere: it describes the file "Fedora.iso", expected "repomd.xml"`},
-		"path":         {`name="repomd.xml"`, `name="../repomd.xml"`, `metalink: points elsewhere: it describes the file "../repomd.xml", expected "repomd.xml"`},
-		"other URL":    {"http://b.example.org/f/repodata/repomd.xml", "http://b.example.org/evil.xml", `metalink: points elsewhere: address "http://b.example.org/evil.xml", expected one that ends in "/repodata/repomd.xml"`},
-		"query":        {"http://b.example.org/f/", "http://b.example.org/?/f/", `metalink: points elsewhere: address "http://b.example.org/?xxxxx"`},
-		"no host":      {"http://b.example.org/f/", "http:///f/", `metalink: points elsewhere: address "http:///f"`},
+		"other file":   {`name="repomd.xml"`, `name="Fedora.iso"`, `metalink: not the address of a repository: it describes the file "Fedora.iso", expected "repomd.xml"`},
+		"path":         {`name="repomd.xml"`, `name="../repomd.xml"`, `metalink: not the address of a repository: it describes the file "../repomd.xml", expected "repomd.xml"`},
+		"other URL":    {"http://b.example.org/f/repodata/repomd.xml", "http://b.example.org/evil.xml", `metalink: not the address of a repository: address "http://b.example.org/evil.xml", expected one that ends in "/repodata/repomd.xml"`},
+		"query":        {"http://b.example.org/f/", "http://b.example.org/?/f/", `metalink: not the address of a repository: address "http://b.example.org/?xxxxx"`},
+		"no host":      {"http://b.example.org/f/", "http:///f/", `metalink: not the address of a repository: address "http:///f"`},
 		"hash":         {`<hash type="sha256">`, `<hash type="sha256">0`, ""},
 		"document":     {"<metalink version", "<!DOCTYPE m><metalink version", `metalink: malformed XML at byte 39: a declaration, "<!DOCTYPE"; document types and entities are not accepted`},
 		"no file":      {`<file name="repomd.xml">`, `<other name="repomd.xml">`, ""},
@@ -103,7 +103,7 @@ func TestParseMetalinkRefuses(t *testing.T) {
 			t.Errorf("%s:\ngot  %v\nwant %s", name, err, c.want)
 		}
 	}
-	if _, err := ParseMetalink([]byte(`<metalink><files/></metalink>`)); !errors.Is(err, ErrElsewhere) {
+	if _, err := ParseMetalink([]byte(`<metalink><files/></metalink>`)); !errors.Is(err, ErrAddress) {
 		t.Error(err)
 	}
 }
@@ -120,13 +120,13 @@ func TestParseMirrorlist(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	for in, want := range map[string]string{
-		"":                        "mirror list: points elsewhere: no address in it",
-		"# No mirrors\n":          "mirror list: points elsewhere: no address in it",
+		"":                        "mirror list: not the address of a repository: no address in it",
+		"# No mirrors\n":          "mirror list: not the address of a repository: no address in it",
 		"<html>404</html>":        "mirror list: metalink: malformed XML at byte 6: root element <html>, expected <metalink>",
-		"Not found\n":             `mirror list: line 1: points elsewhere: "Not found", expected an http or https URL`,
-		"http:///x\n":             `mirror list: line 1: points elsewhere: address "http:///x"`,
-		"javascript:alert(1)\n":   `mirror list: line 1: points elsewhere: "xxxxx", expected an http or https URL`,
-		"http://a/?repo=x&arch\n": `mirror list: line 1: points elsewhere: address "http://a/?repo=x&xxxxx"`,
+		"Not found\n":             `mirror list: line 1: not the address of a repository: "Not found", expected an http or https URL`,
+		"http:///x\n":             `mirror list: line 1: not the address of a repository: address "http:///x"`,
+		"javascript:alert(1)\n":   `mirror list: line 1: not the address of a repository: "xxxxx", expected an http or https URL`,
+		"http://a/?repo=x&arch\n": `mirror list: line 1: not the address of a repository: address "http://a/?repo=x&xxxxx"`,
 	} {
 		if _, err := ParseMirrorlist([]byte(in)); err == nil || err.Error() != want {
 			t.Errorf("%q:\ngot  %v\nwant %s", in, err, want)

@@ -201,7 +201,7 @@ func (md *RepoMD) Time() int64 {
 	return t
 }
 
-// HashNamed says whether every file of metadata has its checksum in its name,
+// HashNamed reports whether every file of metadata has its checksum in its name,
 // so that an older repomd.xml goes on finding its own files.
 func (md *RepoMD) HashNamed() bool {
 	for i := range md.Data {

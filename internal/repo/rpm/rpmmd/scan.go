@@ -54,7 +54,7 @@ type Package struct {
 	HeaderStart, HeaderEnd int64
 }
 
-// IsSource says whether the package is a source package.
+// IsSource reports whether the package is a source package.
 func (p *Package) IsSource() bool { return p.Arch == "src" || p.Arch == "nosrc" }
 
 // Scanner reads one list package by package in bounded memory.
@@ -301,7 +301,7 @@ func (s *Scanner) textField() error {
 		}
 		p.PkgID = p.Checksum.Hex
 	default:
-		return r.fail("<%s> stands twice", map[byte]string{'n': "name", 'a': "arch", 'c': "checksum"}[what])
+		return r.fail("<%s> occurs twice", map[byte]string{'n': "name", 'a': "arch", 'c': "checksum"}[what])
 	}
 	return nil
 }

@@ -218,7 +218,7 @@ func TestScanRefuses(t *testing.T) {
 		"trailer":    {`<metadata></metadata><metadata/>`, `primary: malformed XML at byte 21: <metadata> after the root element`},
 		"text":       {`<metadata>hello</metadata>`, `primary: malformed XML at byte 15: text "hello" between packages`},
 		"no name":    {rep("<name>pkg0</name>", ""), `primary: package number 1: malformed XML at byte 1096: no name`},
-		"two names":  {rep("<name>pkg0</name>", "<name>a</name><name>b</name>"), `primary: package a (number 1): malformed XML at byte 61: <name> stands twice`},
+		"two names":  {rep("<name>pkg0</name>", "<name>a</name><name>b</name>"), `primary: package a (number 1): malformed XML at byte 61: <name> occurs twice`},
 		"no version": {rep(`<version epoch="1" ver="1.0" rel="3.fc42"/>`, ""), `primary: package pkg0 (number 1): malformed XML at byte 1070: no version`},
 		"no digest":  {rep(`pkgid="YES"`, `pkgid="NO"`), `primary: package pkg0 (number 1): malformed XML at byte 1112: no checksum`},
 		"short digest": {rep(`0001</checksum>`, `</checksum>`),
@@ -229,7 +229,7 @@ func TestScanRefuses(t *testing.T) {
 		"size":         {rep(`package="12345"`, `package="-1"`), `primary: package pkg0 (number 1): malformed XML at byte 557: package="-1" is not a number`},
 		"epoch":        {rep(`epoch="1"`, `epoch="x"`), `primary: package pkg0 (number 1): malformed XML at byte 118: epoch "x"`},
 		"unquoted":     {rep(`epoch="1"`, `epoch=1`), `primary: package pkg0 (number 1): malformed XML at byte 75: <version>: the value of attribute epoch is not quoted`},
-		"twice":        {rep(`epoch="1"`, `epoch="1" epoch="2"`), `primary: package pkg0 (number 1): malformed XML at byte 75: <version>: attribute epoch stands twice`},
+		"twice":        {rep(`epoch="1"`, `epoch="1" epoch="2"`), `primary: package pkg0 (number 1): malformed XML at byte 75: <version>: attribute epoch occurs twice`},
 		"UTF-16":       {`<?xml version="1.0" encoding="UTF-16"?><metadata/>`, `primary: malformed XML at byte 0: unsupported encoding "UTF-16"`},
 		"type":         {rep(`type="rpm"`, `type="deb"`), `primary: package number 1: malformed XML at byte 30: package of type "deb", expected rpm`},
 	} {

@@ -42,94 +42,122 @@ func ParseTreeinfo(doc []byte) (*Treeinfo, error) {
 	if len(doc) > MaxTreeinfo {
 		return nil, fmt.Errorf("treeinfo: size %w of %d bytes", ErrTooLarge, MaxTreeinfo)
 	}
-	t := &Treeinfo{}
-	files := map[string]Checksum{}
-	add := func(path string, c Checksum) error {
-		p, err := CleanHref(path)
-		if err != nil {
-			return err
-		}
-		have := files[p]
-		if !have.IsZero() && !c.IsZero() && have != c {
-			return fmt.Errorf("%w: %s has two checksums, %s and %s", ErrTreeinfo, clip(p), have, c)
-		}
-		if have.IsZero() {
-			files[p] = c
-		}
-		return nil
-	}
-	section, n := "", 0
-	var variant *TreeVariant
+	p := treeParser{files: map[string]Checksum{}}
+	n := 0
 	for line := range strings.Lines(string(doc)) {
 		n++
-		fail := func(err error) (*Treeinfo, error) { return nil, fmt.Errorf("treeinfo: line %d: %w", n, err) }
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' || line[0] == ';' {
-			continue
-		}
-		if line[0] == '[' {
-			if !strings.HasSuffix(line, "]") {
-				return fail(fmt.Errorf("%w: section %q", ErrTreeinfo, clip(line)))
-			}
-			section, variant = line[1:len(line)-1], nil
-			if id, ok := strings.CutPrefix(section, "variant-"); ok {
-				if len(t.Variants) == maxData {
-					return fail(fmt.Errorf("number of variants %w of %d", ErrTooLarge, maxData))
-				}
-				t.Variants = append(t.Variants, TreeVariant{ID: id})
-				variant = &t.Variants[len(t.Variants)-1]
-			}
-			continue
-		}
-		i := strings.IndexAny(line, "=:")
-		if i < 0 || section == "" {
-			return fail(fmt.Errorf("%w: %q, expected key = value in a section", ErrTreeinfo, clip(line)))
-		}
-		if section == "checksums" { // its keys are paths, which may have colons
-			if j := strings.Index(line, "="); j >= 0 {
-				i = j
-			}
-		}
-		key, value := strings.TrimSpace(line[:i]), strings.TrimSpace(line[i+1:])
-		var err error
-		switch {
-		case section == "checksums":
-			typ, digits, _ := strings.Cut(value, ":")
-			var c Checksum
-			if c, err = ParseChecksum(typ, digits); err == nil {
-				err = add(key, c)
-			}
-		case strings.HasPrefix(section, "images-"), section == "stage2":
-			err = add(value, Checksum{})
-		case section == "general" || section == "release" || section == "tree":
-			switch key {
-			case "family", "name":
-				if t.Family == "" {
-					t.Family = value
-				}
-			case "version":
-				t.Version = value
-			case "arch":
-				t.Arch = value
-			}
-		case variant != nil && key == "repository":
-			variant.Repository = value
-		case variant != nil && key == "packages":
-			variant.Packages = value
-		}
-		if err != nil {
-			return fail(err)
-		}
-		if len(files) > 10000 {
-			return fail(fmt.Errorf("number of files %w of 10000", ErrTooLarge))
+		if err := p.line(strings.TrimSpace(line)); err != nil {
+			return nil, fmt.Errorf("treeinfo: line %d: %w", n, err)
 		}
 	}
-	if n == 0 || t.Arch == "" && t.Version == "" && len(files) == 0 {
+	t := &p.tree
+	if n == 0 || t.Arch == "" && t.Version == "" && len(p.files) == 0 {
 		return nil, fmt.Errorf("treeinfo: %w: it has none of the known sections", ErrTreeinfo)
 	}
-	for p, c := range files {
-		t.Files = append(t.Files, TreeFile{p, c})
+	for name, c := range p.files {
+		t.Files = append(t.Files, TreeFile{name, c})
 	}
 	slices.SortFunc(t.Files, func(a, b TreeFile) int { return strings.Compare(a.Path, b.Path) })
 	return t, nil
+}
+
+// maxTreeFiles bounds the number of files that a tree lists.
+const maxTreeFiles = 10000
+
+// treeParser reads a treeinfo file line by line.
+type treeParser struct {
+	tree    Treeinfo
+	files   map[string]Checksum // by path
+	section string
+	variant *TreeVariant // of the section, or nil
+}
+
+func (p *treeParser) line(line string) error {
+	switch {
+	case line == "" || line[0] == '#' || line[0] == ';':
+		return nil
+	case line[0] == '[':
+		return p.begin(line)
+	}
+	i := strings.IndexAny(line, "=:")
+	if i < 0 || p.section == "" {
+		return fmt.Errorf("%w: %q, expected key = value in a section", ErrTreeinfo, clip(line))
+	}
+	if p.section == "checksums" { // its keys are paths, which may have colons
+		if j := strings.Index(line, "="); j >= 0 {
+			i = j
+		}
+	}
+	if err := p.value(strings.TrimSpace(line[:i]), strings.TrimSpace(line[i+1:])); err != nil {
+		return err
+	}
+	if len(p.files) > maxTreeFiles {
+		return fmt.Errorf("number of files %w of %d", ErrTooLarge, maxTreeFiles)
+	}
+	return nil
+}
+
+// begin begins a section.
+func (p *treeParser) begin(line string) error {
+	if !strings.HasSuffix(line, "]") {
+		return fmt.Errorf("%w: section %q", ErrTreeinfo, clip(line))
+	}
+	p.section, p.variant = line[1:len(line)-1], nil
+	id, ok := strings.CutPrefix(p.section, "variant-")
+	if !ok {
+		return nil
+	}
+	if len(p.tree.Variants) == maxData {
+		return fmt.Errorf("number of variants %w of %d", ErrTooLarge, maxData)
+	}
+	p.tree.Variants = append(p.tree.Variants, TreeVariant{ID: id})
+	p.variant = &p.tree.Variants[len(p.tree.Variants)-1]
+	return nil
+}
+
+// value takes one key of the section.
+func (p *treeParser) value(key, value string) error {
+	switch {
+	case p.section == "checksums":
+		typ, digits, _ := strings.Cut(value, ":")
+		c, err := ParseChecksum(typ, digits)
+		if err != nil {
+			return err
+		}
+		return p.file(key, c)
+	case strings.HasPrefix(p.section, "images-"), p.section == "stage2":
+		return p.file(value, Checksum{})
+	case p.section == "general", p.section == "release", p.section == "tree":
+		switch key {
+		case "family", "name":
+			if p.tree.Family == "" {
+				p.tree.Family = value
+			}
+		case "version":
+			p.tree.Version = value
+		case "arch":
+			p.tree.Arch = value
+		}
+	case p.variant != nil && key == "repository":
+		p.variant.Repository = value
+	case p.variant != nil && key == "packages":
+		p.variant.Packages = value
+	}
+	return nil
+}
+
+// file enters a file, whose checksum may be given before or after.
+func (p *treeParser) file(name string, c Checksum) error {
+	name, err := CleanHref(name)
+	if err != nil {
+		return err
+	}
+	have := p.files[name]
+	if !have.IsZero() && !c.IsZero() && have != c {
+		return fmt.Errorf("%w: %s has two checksums, %s and %s", ErrTreeinfo, clip(name), have, c)
+	}
+	if have.IsZero() {
+		p.files[name] = c
+	}
+	return nil
 }

@@ -92,7 +92,7 @@ func (r *zckReader) bytes(n int64, what string) ([]byte, error) {
 	return b, nil
 }
 
-// zckLead is what stands before the part that the header checksum covers.
+// zckLead is the beginning of a file, before the part that the header checksum covers.
 type zckLead struct {
 	sumType int64
 	sum     []byte
@@ -128,7 +128,7 @@ func parseZckLead(b []byte) (l zckLead, n int, err error) {
 }
 
 // ReadZchunkHeader reads and checks the header at the start of src, which then
-// stands at the first byte behind it.
+// is positioned at the first byte behind it.
 func ReadZchunkHeader(src *bufio.Reader) (*ZchunkHeader, error) {
 	peek, err := src.Peek(maxZckLead)
 	if err != nil && err != io.EOF {
@@ -311,7 +311,7 @@ type zchunk struct {
 	err  error
 }
 
-// packed reads the next chunk as it stands in the file.
+// packed reads the next chunk as it is in the file.
 func (z *zchunk) packed() ([]byte, error) {
 	c := z.h.chunks[z.n]
 	b, err := readExactly(z.src, c.packed)
@@ -363,7 +363,7 @@ func (z *zchunk) Read(p []byte) (int, error) {
 func (z *zchunk) nextChunk() ([]byte, error) {
 	if z.n == len(z.h.chunks) {
 		// Files that carry checksums of their plain bytes may leave this one out:
-		// the header, whose checksum stands in repomd.xml, covers each chunk's.
+		// the header, whose checksum is in repomd.xml, covers each chunk's.
 		none := z.h.openSums && len(bytes.Trim(z.h.dataSum, "\x00")) == 0
 		if got := z.data.Sum(nil); !none && !bytes.Equal(got, z.h.dataSum) {
 			return nil, fmt.Errorf("zchunk: data: %w: checksum %x, expected %x", ErrMismatch, got, z.h.dataSum)

@@ -136,7 +136,7 @@ func parseHeader(b []byte, what string, region uint32, whole bool) (*header, err
 			return bad("tag %d is a string of count %d", tag, v.count)
 		}
 		if _, ok := h.entries[tag]; ok {
-			return bad("tag %d stands twice", tag)
+			return bad("tag %d occurs twice", tag)
 		}
 		h.entries[tag] = v
 	}
@@ -235,7 +235,7 @@ type Info struct {
 	sig, head *header
 }
 
-// Source says whether the package is a source package.
+// Source reports whether the package is a source package.
 func (i *Info) Source() bool { return i.SourceRPM == "" }
 
 // info reads the fields.

@@ -218,7 +218,7 @@ func (v *Verifier) agrees() error {
 		}
 	}
 	if want.HeaderEnd > 0 && (want.HeaderStart != i.HeaderStart || want.HeaderEnd != i.HeaderEnd) {
-		return fmt.Errorf("%w: the header stands at bytes %d to %d, expected %d to %d",
+		return fmt.Errorf("%w: the header is at bytes %d to %d, expected %d to %d",
 			ErrDisagrees, i.HeaderStart, i.HeaderEnd, want.HeaderStart, want.HeaderEnd)
 	}
 	return nil
@@ -382,7 +382,7 @@ func (v *Verifier) verdict() error {
 	return nil
 }
 
-// check asks for the verdicts of signatures and tells whether one is good. A
+// check asks for the verdicts of signatures and reports whether one is good. A
 // signature by a known key that does not fit is an error; others are noted.
 func (v *Verifier) check(sigs []signature) (good bool, err error) {
 	for i := range sigs {

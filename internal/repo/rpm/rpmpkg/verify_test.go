@@ -123,7 +123,7 @@ func TestVerifyDisagrees(t *testing.T) {
 		"arch": {func(e *rpmpkg.Expect) { e.Arch = "src" },
 			"package x.rpm: the header disagrees with the metadata: it is sample-1.0-1.x86_64, expected sample-1.0-1.src", rpmpkg.ErrDisagrees},
 		"header": {func(e *rpmpkg.Expect) { e.HeaderEnd++ },
-			fmt.Sprintf("package x.rpm: the header disagrees with the metadata: the header stands at bytes %d to %d, expected %d to %d", b.HeaderStart, b.HeaderEnd, b.HeaderStart, b.HeaderEnd+1), rpmpkg.ErrDisagrees},
+			fmt.Sprintf("package x.rpm: the header disagrees with the metadata: the header is at bytes %d to %d, expected %d to %d", b.HeaderStart, b.HeaderEnd, b.HeaderStart, b.HeaderEnd+1), rpmpkg.ErrDisagrees},
 		"too long": {func(e *rpmpkg.Expect) { e.Size-- },
 			fmt.Sprintf("package x.rpm: digest mismatch: more than %d bytes, the size in the metadata", len(b.Bytes)-1), rpmpkg.ErrDigest},
 		"too short": {func(e *rpmpkg.Expect) { e.Size++ },

@@ -129,7 +129,7 @@ func (p *Package) NEVRA() nevra.NEVRA {
 // FileName is the usual name of the package file.
 func (p *Package) FileName() string { return p.NEVRA().NVRA() + ".rpm" }
 
-// Href is where the package stands in its repository.
+// Href is the path of the package in its repository.
 func (p *Package) Href() string {
 	if p.Location != "" {
 		return p.Location

@@ -13,9 +13,9 @@ import (
 // Broken lists the requirements of binary packages that no package of the set
 // provides.
 //
-// Left out of account: rpm's own features ("rpmlib(…)"), requirements of files
+// Not judged: rpm's own features ("rpmlib(…)"), requirements of files
 // that primary does not list (only those of /etc and of directories called bin
-// or sbin stand there), and rich dependencies, which are judged by whether any
+// or sbin are there), and rich dependencies, of which it is only judged whether any
 // package that they name is there.
 func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) error) error) ([]repo.Problem, error) {
 	type need struct {
@@ -118,7 +118,7 @@ func overlaps(want, have rpmmd.Relation) bool {
 }
 
 // richPossible reports whether some operand of a rich dependency is there. "A if
-// B" and its kin hold without either.
+// B" and the like hold without either.
 func richPossible(rich string, there func(string) bool) bool {
 	words := strings.FieldsFunc(rich, func(c rune) bool { return c == ' ' })
 	skip := false

@@ -22,7 +22,7 @@ import (
 // A whole repository gets upstream's own files, as far as they are held; only
 // repomd.xml is new. An exact one gets primary, filelists and other made of
 // upstream's elements for the chosen packages, and comps, updateinfo and
-// modules cut to them; what speaks of packages in ways that cannot be cut
+// modules cut to them; what describes packages and cannot be cut
 // (databases, deltas, AppStream) is left out, product certificates stay.
 // Everything is named by its SHA-256 and dated as the freeze.
 func (f Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) error {
@@ -84,7 +84,7 @@ func (d *deriver) repository(ctx context.Context, p repo.DeriveParams) error {
 }
 
 // whole takes upstream's files as they are, but for those that list deltas,
-// which a freeze does not hold.
+// which are not part of a freeze.
 func (d *deriver) whole(ctx context.Context) error {
 	for i := range d.md.Data {
 		data := d.md.Data[i]
@@ -220,7 +220,7 @@ func repomdOf(c repo.Choice) []byte {
 	return nil
 }
 
-// held finds the form in which the snapshot holds data of a type.
+// held returns the variant in which the snapshot has data of a type.
 func (d *deriver) held(typ string) (repo.Listed, bool) { return heldIn(d.c, typ) }
 
 // listsData reports whether a state's repomd.xml lists data of a type.

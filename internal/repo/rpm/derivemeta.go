@@ -48,8 +48,8 @@ func selectBeside(ctx context.Context, sel *rpmmd.Selection, beside []repo.Choic
 	return nil
 }
 
-// readFirst reads the first data of the types that a state holds; nil where it
-// holds none.
+// readFirst reads the data of the first of the types that a state has; nil where it
+// has none.
 func readFirst(ctx context.Context, c repo.Choice, max int64, types ...string) ([]byte, error) {
 	for _, typ := range types {
 		if l, ok := heldIn(c, typ); ok {

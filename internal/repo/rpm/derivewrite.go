@@ -128,7 +128,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return c.w.Write(p)
 }
 
-// chunks is a growing buffer that never moves what it holds.
+// chunks is a growing buffer that never copies its content.
 type chunks struct{ list [][]byte }
 
 func (c *chunks) Write(p []byte) (int, error) {

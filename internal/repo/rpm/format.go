@@ -75,7 +75,7 @@ func (Format) SuiteDir(suite repo.SuiteName) string {
 	return string(suite) + "/"
 }
 
-// SuiteOf tells metadata, and the deltas that these list, from packages: those
+// SuiteOf distinguishes metadata, and the deltas that they list, from packages: those
 // are the files called *.rpm.
 func (f Format) SuiteOf(p string, suites []repo.SuiteName) (repo.SuiteName, string, bool) {
 	if path.Ext(p) == ".rpm" {
@@ -104,7 +104,7 @@ func (Format) ByHash(p string) (algo, hex string, ok bool) {
 	return "", "", false
 }
 
-// Decode returns a reader of the plain content of one form, by its name.
+// Decode returns a reader of the plain content of a file, by its name.
 func (Format) Decode(form string, r io.Reader) (io.ReadCloser, error) { return rpmmd.Decode(form, r) }
 
 // Compare orders versions, "[epoch:]version-release", as rpm does. Strings that

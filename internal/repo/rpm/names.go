@@ -43,7 +43,7 @@ func (f Format) DocumentRank(suite repo.SuiteName, path string) (int, bool) {
 }
 
 // SameSource compares versions as rpm does. The file name of a source package,
-// which is all that a binary tells of its source, leaves the epoch out.
+// the only reference from a binary to its source, has no epoch.
 func (f Format) SameSource(have, want string) bool {
 	if have == want || f.Compare(have, want) == 0 {
 		return true

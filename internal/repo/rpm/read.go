@@ -22,13 +22,13 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// maxPlain bounds the plain form of a list whose size repomd.xml does not
-// tell, in bytes.
+// maxPlain bounds the plain content of a list whose size repomd.xml does not give,
+// in bytes.
 const maxPlain = 8 << 30
 
 // Read reads primary and emits its records; filelists and other are read
-// beside it and have to speak of the same packages. Each list's plain form is
-// held against the open-checksum and open-size of repomd.xml where they are
+// beside it and must list the same packages. The plain content of each list is
+// compared with the open-checksum and open-size of repomd.xml where they are
 // given. emit is called by one goroutine.
 func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) error {
@@ -91,7 +91,7 @@ func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form re
 	return nil
 }
 
-// openLists opens primary in the form given, and the lists that are read beside
+// openLists opens primary in the given variant, and the lists that are read beside
 // it. Those that are open are returned also with an error.
 func openLists(ctx context.Context, md *rpmmd.RepoMD, g repo.Group, form repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error)) (lists []*list, err error) {
@@ -115,7 +115,7 @@ func openLists(ctx context.Context, md *rpmmd.RepoMD, g repo.Group, form repo.Li
 	return lists, nil
 }
 
-// checkZchunk holds the headers of zchunk files against the header-checksum and
+// checkZchunk compares the headers of zchunk files with the header-checksum and
 // header-size by which clients fetch only parts of them. Those that are not
 // here are passed over: that they are whole is known by their digests.
 func checkZchunk(ctx context.Context, md *rpmmd.RepoMD, open func(context.Context, repo.Listed) (io.ReadCloser, error)) error {
@@ -170,7 +170,7 @@ func openList(ctx context.Context, d *rpmmd.Data, form repo.Listed, kind rpmmd.K
 		l.check.size = d.Size
 	}
 	// An open-checksum of an unknown strength is better than none; the packed
-	// bytes have been held against a strong one.
+	// bytes have been compared with a strong one.
 	l.check.h = d.OpenChecksum.New()
 	return l, nil
 }
@@ -184,7 +184,7 @@ func (l *list) close() {
 	}
 }
 
-// each calls f for each package; at the end the whole plain form has been
+// each calls f for each package; at the end the whole plain content has been
 // checked.
 func (l *list) each(ctx context.Context, f func(*rpmmd.Package) error) error {
 	s := rpmmd.NewScanner(l.check, l.kind)
@@ -210,12 +210,12 @@ func (l *list) each(ctx context.Context, f func(*rpmmd.Package) error) error {
 	}
 }
 
-// isRead tells errors of reading from those of what was read.
+// isRead reports whether an error is one of reading and not of the content.
 func isRead(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, repo.ErrMismatch)
 }
 
-// checked reads a plain form and holds it against its size and checksum.
+// checked reads plain content and compares it with its size and checksum.
 type checked struct {
 	r    io.Reader
 	name string
@@ -240,7 +240,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// finish judges the form once its reader has come to its end.
+// finish compares size and checksum at the end of the content.
 func (c *checked) finish() error {
 	if c.size >= 0 && c.n != c.size {
 		return fmt.Errorf("%w: %s unpacks to %d bytes, repomd.xml says %d", repo.ErrMismatch, c.name, c.n, c.size)
@@ -282,7 +282,7 @@ func nevraKey(n nevra.NEVRA) [16]byte {
 	return d
 }
 
-// add enters a package. The same package may stand twice, at two locations; two
+// add enters a package. The same package may be listed twice, at two locations; two
 // packages with one digest may not.
 func (t table) add(kind rpmmd.Kind, p *rpmmd.Package) error {
 	key, r := digest16(p.PkgID), row{nevraKey(p.NEVRA), p.Name}
@@ -293,7 +293,7 @@ func (t table) add(kind rpmmd.Kind, p *rpmmd.Package) error {
 	return nil
 }
 
-// same demands that another list speaks of the same packages as primary.
+// same checks that another list has the same packages as primary.
 func (t table) same(kind rpmmd.Kind, o table) error {
 	bad := func(name, what string) error {
 		return fmt.Errorf("%w: primary and %s disagree: package %s %s", repo.ErrMalformed, kind, clip(name), what)
@@ -399,7 +399,7 @@ func (Format) CheckPackage(m config.Mirror, rec *repo.Record, kr *sign.Keyring) 
 			e.HeaderStart, e.HeaderEnd = p.HeaderStart, p.HeaderEnd
 		}
 		if p.Checksum.Type != "sha256" {
-			// Whoever holds a SHA-256 checks it while storing; others are ours.
+			// A SHA-256 is checked when the file is stored, other digests here.
 			if err := p.Checksum.Check("package " + object); err != nil {
 				return nil, malformed(err)
 			}

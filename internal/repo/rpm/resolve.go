@@ -27,7 +27,7 @@ var _ repo.Resolver = Format{}
 // empty root that reads nothing of the host's configuration. It does so for each
 // architecture that no other one covers, as x86_64 covers i686.
 //
-// Packages are NAME[:ARCH][=VERSION], or whatever else dnf takes. The
+// Packages are NAME[:ARCH][=VERSION], or anything else that dnf takes. The
 // repositories are snapshots whose roots were verified when they were mirrored,
 // so dnf is not asked to check repomd.xml again: where upstream did not sign it
 // it could not. dnf names locations; their digests are read from primary.
@@ -113,7 +113,7 @@ type candidate struct {
 type spec struct {
 	arch  string   // of the machine
 	archs []string // of the packages that are named
-	names []string // in dnf's form
+	names []string // as dnf takes them
 }
 
 // read reads what the repositories list.

@@ -88,7 +88,7 @@ func malformed(err error) error {
 }
 
 // FetchRoot fetches repomd.xml and what vouches for it: repomd.xml.asc, and the
-// metalink where one is configured. When prev holds the newest repomd.xml it
+// metalink where one is configured. When prev has the newest repomd.xml it
 // makes one request and returns repo.ErrNotModified. Where a signature could
 // vouch for what only the metalink does, it asks for repomd.xml.asc again.
 // Documents that would be refused today are fetched again.
@@ -297,7 +297,7 @@ func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyPar
 		if !errors.Is(err, sign.ErrUnknownKey) {
 			return fmt.Errorf("verify %s: %w: %w", ascPath, repo.ErrUntrusted, err)
 		}
-		// Signed by someone else: as good as not signed, as far as we can tell.
+		// Signed by another key: it proves no more than no signature.
 		why = err.Error()
 		if m.CheckRepo() && m.Metalink.IsZero() {
 			return fmt.Errorf("verify %s: %w: %w", ascPath, repo.ErrUntrusted, err)

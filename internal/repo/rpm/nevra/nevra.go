@@ -113,7 +113,7 @@ func (n NEVRA) NVRA() string {
 }
 
 // arches are the architectures that rpm knows how to install or build for.
-// They are needed to tell the last dot of "bash-5.2-1.x86_64" from that of
+// They are needed to distinguish the last dot of "bash-5.2-1.x86_64" from that of
 // "bash-5.2-1.fc42".
 var arches = knownArches()
 

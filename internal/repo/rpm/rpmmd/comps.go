@@ -12,8 +12,8 @@ const MaxComps = 64 << 20
 
 // CutComps writes the comps document doc without the packages that are not
 // selected, without the groups that lose all their packages, and without the
-// references to those; a category or environment that loses all its groups goes
-// with them. What never had any packages or groups stays. Every byte that is
+// references to those; a category or environment that loses all its groups is
+// dropped, too. What never had any packages or groups stays. Every byte that is
 // written is upstream's.
 //
 // older are documents of earlier states of the repository: groups, categories
@@ -120,7 +120,7 @@ func (c *compsCut) appendOlder(out, doc []byte) ([]byte, error) {
 type comps struct {
 	encoding string
 	elems    []*compsElem
-	drop     []span // what goes, but for references to groups
+	drop     []span // what is left out, except references to groups
 	end, fin int64  // of the root element's end tag
 }
 

@@ -55,7 +55,7 @@ func (s *Selection) AddGroups(doc []byte, whole bool) error {
 type span struct{ from, to int64 }
 
 // without writes doc, which begins at offset off, without the spans, which are
-// in order. White space before a span goes with it.
+// in order. White space before a span is left out, too.
 func without(w io.Writer, doc []byte, off int64, spans []span) error {
 	at := 0
 	for _, s := range spans {

@@ -32,7 +32,7 @@ func Compression(name string) string {
 }
 
 // Decode returns a reader of the plain content of the file called name. Memory
-// is bounded whatever the input; the length of the output is the caller's to
+// is bounded for every input; the length of the output is the caller's to
 // bound. A zchunk file is decoded as a whole.
 func Decode(name string, src io.Reader) (io.ReadCloser, error) {
 	switch c := Compression(name); c {

@@ -41,11 +41,11 @@ type Head struct {
 	rootTag  []byte
 }
 
-// Head returns the list's own head, to be written before packages that come
+// Head returns the head of the list, which belongs before packages
 // from it; valid after the first Next.
 func (s *Scanner) Head() Head { return Head{s.r.encoding, s.prolog} }
 
-// SameEncoding reports whether elements of the other list can stand in this one.
+// SameEncoding reports whether elements of the other list can be put into this one.
 func (h Head) SameEncoding(o Head) bool {
 	return h.encoding == o.encoding || (h.encoding == "" || h.encoding == "UTF-8") && (o.encoding == "" || o.encoding == "UTF-8")
 }

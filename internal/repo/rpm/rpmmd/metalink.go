@@ -258,7 +258,7 @@ func (r *reader) named(name string, f func() error) error {
 }
 
 // ParseMirrorlist reads a list of base URLs, one a line, "#" before comments;
-// a metalink that comes in its place is read as one. URLs keep their order.
+// a metalink in its place is read as one. URLs keep their order.
 func ParseMirrorlist(doc []byte) ([]string, error) {
 	if len(doc) > MaxMetalink {
 		return nil, fmt.Errorf("mirror list: size %w of %d bytes", ErrTooLarge, MaxMetalink)

@@ -60,7 +60,7 @@ func CleanHref(href string) (string, error) {
 	return path, nil
 }
 
-// hasScheme tells "http://x" and "file:/x" from file names with a colon.
+// hasScheme distinguishes "http://x" and "file:/x" from file names with a colon.
 func hasScheme(s string) bool {
 	scheme, rest, ok := strings.Cut(s, ":")
 	if !ok || scheme == "" || !strings.HasPrefix(rest, "/") {

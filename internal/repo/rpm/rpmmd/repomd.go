@@ -44,7 +44,7 @@ type Data struct {
 }
 
 // ParseRepoMD reads repomd.xml. It refuses hostile locations (ErrHostile),
-// data types that stand twice and entries without location or checksum. Weak
+// data types with two files and entries without location or checksum. Weak
 // checksums are read; Data.Check refuses them.
 func ParseRepoMD(doc []byte) (*RepoMD, error) {
 	if len(doc) > MaxRepoMD {
@@ -202,7 +202,7 @@ func (md *RepoMD) Time() int64 {
 }
 
 // HashNamed reports whether every file of metadata has its checksum in its name,
-// so that an older repomd.xml goes on finding its own files.
+// so that an older repomd.xml still finds its own files.
 func (md *RepoMD) HashNamed() bool {
 	for i := range md.Data {
 		d := &md.Data[i]

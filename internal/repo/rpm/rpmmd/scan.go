@@ -31,7 +31,7 @@ func (k Kind) root() string {
 	}
 }
 
-// Package is what a list says about one package. Filelists and other give
+// Package is the entry of one package in a list. Filelists and other have
 // only PkgID and NEVRA.
 type Package struct {
 	// Raw is the <package> element as upstream wrote it, valid until the next
@@ -275,7 +275,7 @@ func (s *Scanner) primary() error {
 	return s.complete()
 }
 
-// textField reads <name>, <arch> or <checksum>; each may stand once.
+// textField reads <name>, <arch> or <checksum>; each may occur once.
 func (s *Scanner) textField() error {
 	r, p := s.r, &s.pkg
 	what := r.name[0]

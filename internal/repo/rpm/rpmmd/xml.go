@@ -569,7 +569,7 @@ func local(name []byte) []byte {
 func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
 
 // nameByte holds the bytes of names: ASCII of the Name production, and
-// whatever is above it.
+// everything above it.
 var nameByte = func() (t [256]bool) {
 	for c := range t {
 		t[c] = c >= 0x80 || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||

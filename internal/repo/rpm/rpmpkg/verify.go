@@ -47,7 +47,7 @@ type Options struct {
 	Expect  Expect
 }
 
-// Verifier checks one package as its bytes arrive. Its Close gives the
+// Verifier checks one package as its bytes arrive. Its Close returns the
 // verdict.
 //
 // Good is a package that
@@ -315,7 +315,7 @@ func (v *Verifier) signatures(raw []byte) {
 	}
 }
 
-// Close gives the verdict: nil when the package is good. Errors wrap
+// Close returns the verdict: nil when the package is good. Errors wrap
 // ErrMalformed, ErrDigest, ErrDisagrees or one of package sign's sentinels.
 func (v *Verifier) Close() error {
 	if v.closed || v.err != nil {
@@ -329,7 +329,7 @@ func (v *Verifier) Close() error {
 	return nil
 }
 
-// Result tells what was found, after a Close that returned nil.
+// Result returns what was found, after a Close that returned nil.
 func (v *Verifier) Result() *Result { return v.result }
 
 func (v *Verifier) verdict() error {

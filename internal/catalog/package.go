@@ -15,16 +15,18 @@ type Components map[meta.Place]string
 // Components returns the components of the indices of a snapshot.
 func (c *Catalog) Components(ctx context.Context, snap *meta.Snapshot) (Components, error) {
 	gens, err := c.cfg.Meta.Generations(ctx, snap)
-	if err != nil {
-		return nil, err
-	}
+	return ComponentsOf(gens), err
+}
+
+// ComponentsOf returns the components of the indices of generations.
+func ComponentsOf(gens []*meta.Generation) Components {
 	out := Components{}
 	for _, g := range gens {
 		for _, gr := range g.Groups {
 			out[meta.Place{Suite: g.Suite, Index: gr.Index}] = gr.Component
 		}
 	}
-	return out, nil
+	return out
 }
 
 // Package describes a package of a mirror as the API shows it: with the suites of
@@ -35,7 +37,7 @@ func (c Components) Package(mirror string, en meta.Entry) api.Package {
 	if len(en.Sources) > 0 && !source {
 		p.Source, p.SourceVersion = en.Sources[0].Name, en.Sources[0].Version
 	}
-	if f, ok := en.Main(); ok {
+	if f, ok := repo.MainFile(en.Files); ok {
 		p.Path, p.SHA256 = f.Path, f.SHA256.String()
 	}
 	for _, f := range en.Files {

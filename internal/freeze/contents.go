@@ -89,7 +89,13 @@ func (d *DocMirror) List(sourceArch string) []api.Package {
 	for _, s := range d.Sources {
 		e := place("source "+s.Name+" "+s.Version, func() api.Package {
 			e := api.Package{Mirror: d.Name, Name: s.Name, Version: s.Version, Arch: sourceArch}
-			addFiles(&e, s.Files)
+			if f, ok := repo.MainFile(s.Files); ok {
+				e.Path, e.SHA256 = f.Path, f.SHA256.String()
+			}
+			for _, f := range s.Files {
+				e.Files = append(e.Files, api.File{Path: f.Path, Size: f.Size, SHA256: f.SHA256.String()})
+				e.Size += f.Size
+			}
 			return e
 		})
 		addPlace(e, s.Suite, s.Component)
@@ -104,38 +110,6 @@ func addPlace(p *api.Package, suite repo.SuiteName, component string) {
 	if component != "" && !slices.Contains(p.Components, component) {
 		p.Components = append(p.Components, component)
 	}
-}
-
-func addFiles(p *api.Package, files []repo.File) {
-	for _, f := range files {
-		p.Files = append(p.Files, api.File{Path: f.Path, Size: f.Size, SHA256: f.SHA256.String()})
-		p.Size += f.Size
-	}
-}
-
-// PackageOf describes a package of a mirror. component returns the component of a
-// place; nil: it is not known.
-func PackageOf(mirror string, e meta.Entry, component func(meta.Place) string) api.Package {
-	out := api.Package{Mirror: mirror, Name: e.Name, Version: e.Version, Arch: e.Arch}
-	for _, p := range e.Places {
-		c := ""
-		if component != nil {
-			c = component(p)
-		}
-		addPlace(&out, p.Suite, c)
-	}
-	if e.Kind == repo.KindSource {
-		addFiles(&out, e.Files)
-		return out
-	}
-	if len(e.Files) > 0 {
-		f := e.Files[0]
-		out.Path, out.Size, out.SHA256 = f.Path, f.Size, f.SHA256.String()
-	}
-	if len(e.Sources) > 0 {
-		out.Source, out.SourceVersion = e.Sources[0].Name, e.Sources[0].Version
-	}
-	return out
 }
 
 // ClientSuites returns what clients need to know of each suite of a mirror.

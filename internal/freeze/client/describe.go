@@ -7,6 +7,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
@@ -154,14 +155,9 @@ func (c *Client) listSnapshot(ctx context.Context, snap *meta.Snapshot, out *api
 	if err != nil {
 		return err
 	}
-	components := map[meta.Place]string{}
-	for _, g := range gens {
-		for _, gr := range g.Groups {
-			components[meta.Place{Suite: g.Suite, Index: gr.Index}] = gr.Component
-		}
-	}
+	components := catalog.ComponentsOf(gens)
 	return freeze.EachPackage(ctx, c.meta, snap, func(e meta.Entry) error {
-		out.Packages = append(out.Packages, freeze.PackageOf(snap.Mirror, e, func(p meta.Place) string { return components[p] }))
+		out.Packages = append(out.Packages, components.Package(snap.Mirror, e))
 		return nil
 	})
 }
@@ -183,8 +179,9 @@ func (c *Client) listWhole(ctx context.Context, f *meta.Frozen, d *freeze.DocMir
 		return nil
 	}
 	return c.eachDerived(ctx, f, fm, func(suite repo.SuiteName, g repo.Group, rec *repo.Record) error {
-		e := meta.Entry{Fact: &meta.Fact{Record: *rec}, Places: []meta.Place{{Suite: suite, Index: g.Index}}}
-		out.Packages = append(out.Packages, freeze.PackageOf(d.Name, e, func(meta.Place) string { return g.Component }))
+		place := meta.Place{Suite: suite, Index: g.Index}
+		e := meta.Entry{Fact: &meta.Fact{Record: *rec}, Places: []meta.Place{place}}
+		out.Packages = append(out.Packages, catalog.Components{place: g.Component}.Package(d.Name, e))
 		return nil
 	})
 }

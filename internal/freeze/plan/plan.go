@@ -127,7 +127,7 @@ func (p *Pick) String() string { return p.Name + " " + p.Version + " " + p.Arch 
 
 func (p *Pick) isSource() bool { return p.Kind == repo.KindSource }
 
-func (p *Pick) describe() api.Package { return freeze.PackageOf(p.From.Mirror, p.Entry, nil) }
+func (p *Pick) describe() api.Package { return catalog.Components(nil).Package(p.From.Mirror, p.Entry) }
 
 // addPlaces adds places that are not there yet.
 func (p *Pick) addPlaces(places []meta.Place) {

@@ -114,16 +114,13 @@ func stageOne(ctx context.Context, st *bolt.Store, gen int, records []repo.Recor
 	}
 	for len(changed) > 0 {
 		n := min(4096, len(changed))
-		if err := st.Update(ctx, "aliases", func(tx *bolt.Tx) error {
-			for _, i := range changed[:n] {
-				sum := records[i].Files[0].SHA256
-				other := cas.Sum(sum[:]) // as random as the SHA-1 would be
-				if err := tx.PutAlias(meta.Alias{Algo: meta.AliasSHA1, Other: other[:20], SHA256: sum}); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
+		var aliases []meta.Alias
+		for _, i := range changed[:n] {
+			sum := records[i].Files[0].SHA256
+			other := cas.Sum(sum[:]) // as random as the SHA-1 would be
+			aliases = append(aliases, meta.Alias{Algo: meta.AliasSHA1, Other: other[:20], SHA256: sum})
+		}
+		if err := st.NoteBlobs(ctx, nil, aliases, time.Time{}); err != nil {
 			return err
 		}
 		changed = changed[n:]
@@ -150,5 +147,6 @@ func stageOne(ctx context.Context, st *bolt.Store, gen int, records []repo.Recor
 		}},
 		Listings: [][]repo.File{forms},
 	}
-	return st.Update(ctx, "seal", func(tx *bolt.Tx) error { return tx.Seal(s, date) })
+	_, err = st.Seal(ctx, s, date)
+	return err
 }

@@ -98,9 +98,7 @@ func TestScheduleAfterClockAhead(t *testing.T) {
 	cfg := testConfig(t, mirrorText(a, "debian", url, `interval = "6h"`))
 	start(t, cfg).end()
 	st := openTestStore(t, cfg)
-	err := st.Update(t.Context(), "test", func(tx *bolt.Tx) error {
-		return tx.SetCheck("debian", meta.Check{Checked: time.Now().AddDate(10, 0, 0)})
-	})
+	err := st.SetCheck(t.Context(), "debian", meta.Check{Checked: time.Now().AddDate(10, 0, 0)})
 	if err := errors.Join(err, st.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,6 @@ import (
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
@@ -319,9 +318,8 @@ func TestStoredSecrets(t *testing.T) {
 	s.publish()
 	s.sync()
 	const secret = "s3cr3t"
-	if err := s.Store().Update(t.Context(), "check", func(tx *bolt.Tx) error {
-		return tx.SetCheck("debian", meta.Check{Checked: s.Now, Error: `get http://alice:` + secret + `@mirror.example.org/x?token=` + secret + `: 404`})
-	}); err != nil {
+	failed := meta.Check{Checked: s.Now, Error: `get http://alice:` + secret + `@mirror.example.org/x?token=` + secret + `: 404`}
+	if err := s.Store().SetCheck(t.Context(), "debian", failed); err != nil {
 		t.Fatal(err)
 	}
 	var list api.MirrorList

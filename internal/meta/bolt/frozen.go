@@ -8,7 +8,6 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/repo"
 )
 
 // Frozen looks up a frozen snapshot. ErrNotFound.
@@ -433,11 +432,11 @@ func (t *Tx) Unpin(mirror string, at time.Time) error {
 	return putJSON(t.b("snapshot"), key(nil).str(mirror).at(at), s)
 }
 
-// SetCorrupt notes a damaged blob; reads of it fail until ClearCorrupt.
-func (t *Tx) SetCorrupt(r meta.CorruptBlob) error { return putJSON(t.b("rotten"), r.Digest[:], r) }
+// setCorrupt notes a damaged blob; reads of it fail until clearCorrupt.
+func (t *Tx) setCorrupt(r meta.CorruptBlob) error { return putJSON(t.b("rotten"), r.Digest[:], r) }
 
-// ClearCorrupt forgets that a blob was damaged.
-func (t *Tx) ClearCorrupt(d cas.Digest) error { return t.b("rotten").Delete(d[:]) }
+// clearCorrupt forgets that a blob was damaged.
+func (t *Tx) clearCorrupt(d cas.Digest) error { return t.b("rotten").Delete(d[:]) }
 
 // CorruptBlobs lists the damaged blobs.
 func (t *Tx) CorruptBlobs() (out []meta.CorruptBlob, err error) {
@@ -449,17 +448,4 @@ func (t *Tx) CorruptBlobs() (out []meta.CorruptBlob, err error) {
 		return err
 	})
 	return out, err
-}
-
-// SuitesOf lists every suite of a mirror that the store knows.
-func (t *Tx) SuitesOf(mirror string) []repo.SuiteName {
-	var out []repo.SuiteName
-	prefix := []byte(mirror + "\x00")
-	c := t.b("ids").Cursor()
-	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-		if rest := k[len(prefix):]; bytes.IndexByte(rest, 0) < 0 {
-			out = append(out, repo.SuiteName(rest))
-		}
-	}
-	return out
 }

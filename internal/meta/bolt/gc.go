@@ -213,9 +213,9 @@ func (t *Tx) AddCandidate(d cas.Digest, since time.Time) error {
 	return b.Put(d[:], key(nil).at(since))
 }
 
-// RenewCandidate makes a blob a collection candidate as of now, whatever it was before:
+// renewCandidate makes a blob a collection candidate as of now, whatever it was before:
 // work under way has stored it again and may still refer to it.
-func (t *Tx) RenewCandidate(d cas.Digest, now time.Time) error {
+func (t *Tx) renewCandidate(d cas.Digest, now time.Time) error {
 	return t.b("suspect").Put(d[:], key(nil).at(now))
 }
 

@@ -35,12 +35,12 @@ func (s *Store) NoteBlobs(ctx context.Context, digests []cas.Digest, aliases []m
 	}
 	return s.Update(ctx, "note blobs", func(tx *Tx) error {
 		for _, d := range loose {
-			if err := tx.RenewCandidate(d, at); err != nil {
+			if err := tx.renewCandidate(d, at); err != nil {
 				return err
 			}
 		}
 		for _, a := range unknown {
-			if err := tx.PutAlias(a); err != nil {
+			if err := tx.putAlias(a); err != nil {
 				return err
 			}
 		}
@@ -174,7 +174,7 @@ func (s *Store) NoteFetches(ctx context.Context, fetches []meta.Fetch) (missing 
 
 // MarkCorrupt is meta.Notes.MarkCorrupt.
 func (s *Store) MarkCorrupt(ctx context.Context, b meta.CorruptBlob) error {
-	return s.UpdateDamaged(ctx, "mark corrupt", func(tx *Tx) error { return tx.SetCorrupt(b) })
+	return s.UpdateDamaged(ctx, "mark corrupt", func(tx *Tx) error { return tx.setCorrupt(b) })
 }
 
 // ClearCorrupt is meta.Notes.ClearCorrupt.
@@ -184,7 +184,7 @@ func (s *Store) ClearCorrupt(ctx context.Context, digests ...cas.Digest) error {
 	}
 	return s.UpdateDamaged(ctx, "clear corrupt", func(tx *Tx) error {
 		for _, d := range digests {
-			if err := tx.ClearCorrupt(d); err != nil {
+			if err := tx.clearCorrupt(d); err != nil {
 				return err
 			}
 		}

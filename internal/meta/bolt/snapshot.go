@@ -181,9 +181,9 @@ func (t *Tx) Generation(mirror string, suite repo.SuiteName, gen uint32) (*meta.
 	return &g, nil
 }
 
-// LastGeneration is the generation of a suite that arrived last: the base that
+// lastGeneration is the generation of a suite that arrived last: the base that
 // the next one is compared with. ErrNotFound.
-func (t *Tx) LastGeneration(mirror string, suite repo.SuiteName) (*meta.Generation, error) {
+func (t *Tx) lastGeneration(mirror string, suite repo.SuiteName) (*meta.Generation, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
@@ -231,7 +231,7 @@ func (t *Tx) Seal(s *meta.Sealing, now time.Time) error {
 		if t.hasAlias(a) {
 			continue // no page is written for what has not changed
 		}
-		if err := t.PutAlias(a); err != nil {
+		if err := t.putAlias(a); err != nil {
 			return err
 		}
 	}
@@ -404,8 +404,8 @@ func (t *Tx) ListedSince(mirror string, suite repo.SuiteName, path string, d cas
 	return unix(v[32:]), true
 }
 
-// PutAlias notes that a blob is also known under another digest.
-func (t *Tx) PutAlias(a meta.Alias) error {
+// putAlias notes that a blob is also known under another digest.
+func (t *Tx) putAlias(a meta.Alias) error {
 	return t.b("alias").Put(key(nil).one(a.Algo).raw(a.Other), a.SHA256[:])
 }
 
@@ -447,8 +447,8 @@ func (t *Tx) Refs(d cas.Digest, limit int) []meta.Ref {
 	return out
 }
 
-// SetCheck notes the outcome of asking upstream.
-func (t *Tx) SetCheck(mirror string, c meta.Check) error {
+// setCheck notes the outcome of asking upstream.
+func (t *Tx) setCheck(mirror string, c meta.Check) error {
 	return putJSON(t.b("check"), []byte(mirror), c)
 }
 

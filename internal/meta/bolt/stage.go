@@ -64,7 +64,7 @@ func (s *Store) NewStage(ctx context.Context, mirror string, suite repo.SuiteNam
 			return err
 		}
 		st.mid, st.sid, st.gen = mid, sid, 1
-		last, err := tx.LastGeneration(mirror, suite)
+		last, err := tx.lastGeneration(mirror, suite)
 		if err == nil {
 			st.gen = last.Gen + 1
 		} else if !errors.Is(err, meta.ErrNotFound) {

@@ -9,9 +9,9 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// SetCheck is meta.Writer.SetCheck.
+// setCheck is meta.Writer.SetCheck.
 func (s *Store) SetCheck(ctx context.Context, mirror string, c meta.Check) error {
-	return s.Update(ctx, "check", func(tx *Tx) error { return tx.SetCheck(mirror, c) })
+	return s.Update(ctx, "check", func(tx *Tx) error { return tx.setCheck(mirror, c) })
 }
 
 // Head is meta.Writer.Head.
@@ -41,7 +41,7 @@ func (s *Store) Head(ctx context.Context, mirror string) (h *meta.Head, err erro
 // LastGeneration is meta.Writer.LastGeneration.
 func (s *Store) LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (g *meta.Generation, err error) {
 	err = s.View(ctx, func(tx *Tx) (err error) {
-		g, err = tx.LastGeneration(mirror, suite)
+		g, err = tx.lastGeneration(mirror, suite)
 		return err
 	})
 	return g, err
@@ -51,7 +51,7 @@ func (s *Store) LastGeneration(ctx context.Context, mirror string, suite repo.Su
 func (s *Store) Begun(ctx context.Context, g *meta.Generation) (base *meta.Generation, begun []meta.PID, err error) {
 	err = s.View(ctx, func(tx *Tx) error {
 		base, begun = nil, nil
-		last, err := tx.LastGeneration(g.Mirror, g.Suite)
+		last, err := tx.lastGeneration(g.Mirror, g.Suite)
 		if errors.Is(err, meta.ErrNotFound) {
 			return nil
 		} else if err != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
@@ -57,14 +56,8 @@ func TestEnginePathsThatClash(t *testing.T) {
 					t.Errorf("error %q does not say %q", err, s)
 				}
 			}
-			if err := w.Store().View(t.Context(), func(tx *bolt.Tx) error {
-				last, err := tx.Latest("fedora")
-				if err == nil && last.ID() != one.Snapshot.ID() {
-					t.Errorf("newest snapshot %s", last.ID())
-				}
-				return err
-			}); err != nil {
-				t.Error(err)
+			if last, err := w.Store().Latest(t.Context(), "fedora"); err != nil || last.ID() != one.Snapshot.ID() {
+				t.Errorf("newest snapshot %v, %v; expected %s", last, err, one.Snapshot.ID())
 			}
 			w.up.Edit = nil
 			w.now = start.Add(2 * time.Hour)

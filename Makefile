@@ -30,7 +30,7 @@ test:
 	@./.ci/deps test
 	$(GO) vet ./...
 	$(GO) test -count=1 -timeout 20m $(TESTFLAGS) ./...
-	$(GO) test -timeout 10m -race -short ./internal/cas ./internal/fetch ./internal/mirror ./internal/httpd ./internal/daemon ./internal/sign
+	$(GO) test -timeout 10m -race -short ./internal/cas ./internal/fetch ./internal/acquire ./internal/mirror ./internal/catalog ./internal/httpd/... ./internal/daemon ./internal/sign
 
 bench:
 	@./.ci/deps bench

@@ -82,7 +82,9 @@ func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *ac
 		p.Files.Add(1)
 		p.Bytes.Add(info.Size)
 		if err := cas.Check(ctx, c.blobs, info.Digest); err != nil {
-			if !errors.Is(err, cas.ErrCorrupt) {
+			if errors.Is(err, cas.ErrNotFound) {
+				return nil // collected since the walk came by
+			} else if !errors.Is(err, cas.ErrCorrupt) {
 				return err
 			}
 			why := strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": ")
@@ -197,23 +199,43 @@ func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFaul
 		return nil, err
 	}
 	for _, f := range frozen {
-		_, listed, err := c.treeList(ctx, f.Tree.SHA256)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		} else if err != nil {
-			fault("tree listing of frozen snapshot %s: %v", f.Name, err)
-			continue
-		}
-		wrong, err := c.st.TreeFaults(ctx, f.Name, listed)
+		wrong, err := c.treeFaults(ctx, f)
 		if err != nil {
-			fault("tree of frozen snapshot %s: %v", f.Name, err)
-			continue
+			return nil, err
 		}
-		for _, w := range wrong {
-			fault("frozen snapshot %s: %s is not served as it was published", f.Name, w.Path)
+		for _, text := range wrong {
+			fault("frozen snapshot %s: %s", f.Name, text)
 		}
 	}
 	return faults, nil
+}
+
+// treeFaults compares the tree of a freeze with its listing. A freeze that is
+// removed meanwhile, or made anew under its name, has no faults.
+func (c *Collector) treeFaults(ctx context.Context, f *meta.Frozen) (wrong []string, err error) {
+	_, listed, err := c.treeList(ctx, f.Tree.SHA256)
+	if err != nil {
+		wrong = append(wrong, fmt.Sprintf("tree listing: %v", err))
+	} else if faults, err := c.st.TreeFaults(ctx, f.Name, listed); err != nil {
+		wrong = append(wrong, fmt.Sprintf("tree: %v", err))
+	} else {
+		for _, w := range faults {
+			wrong = append(wrong, w.Path+" is not served as it was published")
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if len(wrong) == 0 {
+		return nil, nil
+	}
+	switch now, err := c.st.Freeze(ctx, f.Name); {
+	case errors.Is(err, meta.ErrNotFound):
+		return nil, nil
+	case err == nil && (now.Tree != f.Tree || !now.Created.Equal(f.Created)):
+		return nil, nil
+	}
+	return wrong, nil
 }
 
 // maxTreeList bounds the listing of a frozen tree, in bytes.

@@ -152,40 +152,37 @@ func (s *system) record(ctx context.Context, name string, packages ...string) er
 	if err != nil && !(errors.As(err, &exists) && exists.Code == api.CodeExists) {
 		return err
 	}
-	stopped := false
-	if err := s.store.View(ctx, func(tx *bolt.Tx) error {
-		r, err := tx.Recording(name)
-		stopped = err == nil && !r.Stopped.IsZero()
-		return err
-	}); err != nil || stopped {
+	r, err := s.store.Recording(ctx, name)
+	if err != nil || !r.Stopped.IsZero() {
 		return err
 	}
-	for _, m := range s.mirrors {
+	// A sync may have brought newer packages since the recording was started.
+	for _, pin := range r.Pins {
 		for _, p := range packages {
-			file, err := s.path(ctx, m.Name, p)
+			file, err := s.path(ctx, pin, p)
 			if err != nil {
 				return err
 			}
-			status, _, err := s.get(ctx, "/record/"+name+"/"+m.Name+"/"+file)
+			status, _, err := s.get(ctx, "/record/"+name+"/"+pin.Mirror+"/"+file)
 			if err != nil {
 				return err
 			}
 			if status != http.StatusOK {
-				return fmt.Errorf("recording %s: %s of %s: %w: %d", name, file, m.Name, errStatus, status)
+				return fmt.Errorf("recording %s: %s of %s: %w: %d", name, file, pin.Mirror, errStatus, status)
 			}
 		}
 	}
 	return s.call(ctx, "record/stop", api.RecordRef{Name: name})
 }
 
-// path is where a binary package lies in the newest snapshot of a mirror.
-func (s *system) path(ctx context.Context, mirrorName, name string) (file string, err error) {
+// path is where a binary package is in the snapshot that a recording shows.
+func (s *system) path(ctx context.Context, pin meta.RecordingPin, name string) (file string, err error) {
 	err = s.store.View(ctx, func(tx *bolt.Tx) error {
-		snap, err := tx.Latest(mirrorName)
+		snap, err := tx.Snapshot(pin.Mirror, pin.Timestamp)
 		if err != nil {
 			return err
 		}
-		facts, err := tx.ByName(mirrorName, name)
+		facts, err := tx.ByName(pin.Mirror, name)
 		for _, f := range facts {
 			if places, err := tx.PlacesAt(snap, f.PID); err == nil && len(places) > 0 && f.Kind == repo.KindBinary {
 				file = f.Files[0].Path
@@ -194,7 +191,7 @@ func (s *system) path(ctx context.Context, mirrorName, name string) (file string
 		return err
 	})
 	if err == nil && file == "" {
-		err = fmt.Errorf("package %s is not in %s", name, mirrorName)
+		err = fmt.Errorf("package %s is not in %s", name, pin.Mirror)
 	}
 	return file, err
 }

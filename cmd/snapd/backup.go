@@ -64,7 +64,7 @@ same command; snapd does not start before it is complete.`,
 			Description: `Copies every entry of meta.db that has its checksum into a new meta.db, and
 keeps the damaged file beside it. Then start snapd and run snapctl fsck --repair:
 until that finds no fault, the metadata is read-only and nothing is collected.
-Restoring a backup is better where there is one.`,
+If you have a backup, restore it instead.`,
 			OnUsageError: usage,
 			Action: func(c *cli.Context) error {
 				if c.NArg() != 0 {

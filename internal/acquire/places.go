@@ -78,7 +78,7 @@ func Foreign(list []string) []remote.URL {
 	return out
 }
 
-// treeOf is the directory that file URLs may not leave: the first base that is one.
+// treeOf is the directory that file URLs may not leave: the first base URL with the scheme file.
 func treeOf(bases []remote.URL) string {
 	for _, b := range bases {
 		if b.Scheme() == "file" {

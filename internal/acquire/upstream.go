@@ -83,7 +83,7 @@ func (a *Acquirer) baseURLs(ctx context.Context, u *upstream) ([]remote.URL, err
 	switch {
 	case err != nil && len(earlier) > 0 && ctx.Err() == nil:
 		a.cfg.Log.Warn("using an earlier list of mirrors", "repo", u.Name, "err", err)
-		return earlier, nil // what they have is verified in any case
+		return earlier, nil // every file from them is verified
 	case err != nil:
 		return nil, err
 	}

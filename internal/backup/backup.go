@@ -42,7 +42,7 @@ type Installation struct {
 const installationKey = "installation"
 
 // Create copies an installation into dir: a first backup, or the next one.
-// What it copies was consistent at one time; syncs and freezes may go on
+// The copy is consistent as of one moment; syncs and freezes may go on
 // meanwhile. ErrDirectory, ErrFormat, ErrDamaged, ErrNoSpace, ErrBusy.
 func Create(ctx context.Context, in Installation, dir string, p *acquire.Progress) (*api.BackupResult, error) {
 	id, err := in.id(ctx)
@@ -60,7 +60,7 @@ func Create(ctx context.Context, in Installation, dir string, p *acquire.Progres
 	return res, nil
 }
 
-// id reads the installation's random text, and makes it where there is none.
+// id reads the installation's random text, and creates it on first use.
 func (in *Installation) id(ctx context.Context) (id string, err error) {
 	return in.Store.NameOnce(ctx, installationKey, rand.Text())
 }

@@ -1,0 +1,25 @@
+// Package excerpt shortens text from outside that is quoted in an error.
+package excerpt
+
+import "unicode/utf8"
+
+// most is how much of a text is quoted, in bytes.
+const most = 120
+
+// Of returns the beginning of a text, which ends with a whole character.
+func Of(s string) string { return Clip(s, most) }
+
+// Clip is Of with another bound, in bytes.
+func Clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	end := most
+	for i := end; i > end-utf8.UTFMax; i-- {
+		if utf8.RuneStart(s[i]) {
+			end = i
+			break
+		}
+	}
+	return s[:end] + "…"
+}

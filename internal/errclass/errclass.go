@@ -1,31 +1,32 @@
-// Package errclass has the few classes that the sentinels of all packages belong
-// to, so that HTTP statuses and exit codes are chosen by class, and only where
-// that is too coarse by sentinel.
+// Package errclass defines a few classes of errors. The sentinels of all packages
+// belong to one of them, so that HTTP statuses and exit codes are chosen by
+// class, and by sentinel only if the class is too coarse.
 package errclass
 
 import "errors"
 
-// The classes. A sentinel made by New is one of them to errors.Is.
+// The classes. errors.Is finds the class of a sentinel made by New.
 var (
 	// NotFound means that what was asked for does not exist.
 	NotFound = errors.New("not found")
-	// Conflict means that the request does not fit the state of things: something
+	// Conflict means that the request conflicts with the current state: something
 	// is in the way, is missing, or is still needed.
 	Conflict = errors.New("conflict")
-	// Usage means that the request makes no sense, whatever the state.
+	// Usage means that the request is invalid in any state.
 	Usage = errors.New("usage")
-	// Security means that a signature, digest or other proof does not hold. It is
-	// never retried on the same bytes, and counts before all other classes.
+	// Security means that a signature, digest or other proof is wrong. It is
+	// never retried on the same bytes, and takes precedence over all other
+	// classes.
 	Security = errors.New("security")
-	// Transient means that the same request may succeed later, when a condition of
-	// upstream or of this machine has passed.
+	// Transient means that the same request may succeed later, after a condition
+	// of upstream or of this machine has passed.
 	Transient = errors.New("transient")
-	// Unavailable means that upstream refuses what is needed, or has it in a form
-	// that cannot be used.
+	// Unavailable means that upstream refuses to serve what is needed, or has it
+	// in an unusable form.
 	Unavailable = errors.New("unavailable")
 )
 
-// sentinel is an error value of a class.
+// sentinel is an error value with a class.
 type sentinel struct {
 	class error
 	text  string
@@ -34,11 +35,11 @@ type sentinel struct {
 func (s *sentinel) Error() string { return s.text }
 func (s *sentinel) Unwrap() error { return s.class }
 
-// New makes a sentinel of a class.
+// New returns a sentinel of a class.
 func New(class error, text string) error { return &sentinel{class, text} }
 
-// Cause returns the first sentinel of a class that err wraps; class itself where
-// err wraps it without one; nil where err is not of the class.
+// Cause returns the first sentinel of a class that err wraps. It returns class
+// itself if err wraps it without a sentinel, and nil if err is not of the class.
 func Cause(err, class error) error {
 	if !errors.Is(err, class) {
 		return nil
@@ -57,7 +58,7 @@ func Cause(err, class error) error {
 					break
 				}
 			}
-		default: // its Is method says so
+		default: // its Is method reports the class
 			return class
 		}
 	}

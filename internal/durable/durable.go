@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,7 +82,30 @@ func SyncTree(dir string) error {
 //	open(dir/.name.tmp, O_CREAT|O_EXCL); write; fsync; close
 //	rename(dir/.name.tmp, dir/name)
 //	fsync(dir)
-func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
+func WriteFile(path string, data []byte, perm fs.FileMode) error {
+	return replace(path, data, func(f *os.File) error { return f.Chmod(perm) })
+}
+
+// Rewrite is WriteFile for a file that exists, and keeps its mode and owner. It
+// returns an error that wraps fs.ErrPermission if this user cannot give the file to
+// its owner.
+func Rewrite(path string, data []byte) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return replace(path, data, func(f *os.File) error {
+		if own, ok := st.Sys().(*syscall.Stat_t); ok {
+			if err := f.Chown(int(own.Uid), int(own.Gid)); err != nil {
+				return err
+			}
+		}
+		return f.Chmod(st.Mode().Perm())
+	})
+}
+
+// replace replaces a file with a new one, which prepare gives its mode.
+func replace(path string, data []byte, prepare func(f *os.File) error) (err error) {
 	dir, name := filepath.Split(path)
 	if dir == "" {
 		dir = "."
@@ -96,7 +120,7 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 			os.Remove(f.Name())
 		}
 	}()
-	if err := f.Chmod(perm); err != nil {
+	if err := prepare(f); err != nil {
 		return err
 	}
 	if _, err := f.Write(data); err != nil {

@@ -416,9 +416,9 @@ func (p *parser) add(e Entry) error {
 // redacts the URLs in it.
 func clip(s string) string {
 	// No password is longer than the part that is scrubbed.
-	s = remote.Scrub(s[:min(len(s), 4*maxURL)])
+	s = strings.ToValidUTF8(remote.Scrub(s[:min(len(s), 4*maxURL)]), "\uFFFD")
 	if len(s) <= maxRaw {
-		return strings.ToValidUTF8(s, "\uFFFD")
+		return s
 	}
 	return strings.ToValidUTF8(s[:maxRaw], "") + "…"
 }

@@ -1,6 +1,7 @@
 package buildlist
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,7 +34,7 @@ func (p *parser) dpkgQuery() error {
 			return p.malformed(p.line, "a row of dpkg -l", line)
 		case len(p.m.Entries) == 0 && hasSeparator(line) && columnTitles(columns(line)):
 			return nil
-		case !hasSeparator(line):
+		case !hasSeparator(line) && !statusAtEnd(line):
 			return p.malformed(p.line, "name and version in columns, or a row of dpkg -l", line)
 		}
 		if state, ok = parseDpkgQuery(line, &e); !ok {
@@ -50,6 +51,18 @@ func (p *parser) dpkgQuery() error {
 // hasSeparator reports whether a row separates its columns by more than blanks.
 func hasSeparator(line string) bool { return strings.ContainsAny(line, "\t|,;") }
 
+// statusAtEnd reports whether a row whose columns are separated by blanks ends in the
+// three words of a Status field.
+func statusAtEnd(line string) bool {
+	words := strings.Fields(line)
+	if len(words) < 5 || len(words) > 6 || hasSeparator(line) {
+		return false
+	}
+	words = words[len(words)-3:]
+	_, known := dpkgState(words[2:])
+	return known && slices.Contains([]string{"unknown", "install", "hold", "deinstall", "purge"}, words[0]) && (words[1] == "ok" || words[1] == "reinstreq")
+}
+
 // dpkgTableHead reports whether a line heads the table of dpkg -l, in any
 // language: its legend has bars, and a ruler of plus and equals signs.
 func dpkgTableHead(line string) bool {
@@ -63,6 +76,9 @@ func dpkgTableHead(line string) bool {
 // installed; it is empty if it is, or if there is no status.
 func parseDpkgQuery(line string, e *Entry) (state string, ok bool) {
 	cols := columns(line)
+	if statusAtEnd(line) {
+		cols = append(cols[:len(cols)-3], cols[len(cols)-1])
+	}
 	if n := len(cols); n > 2 {
 		// Status is "install ok installed", or the last of these words.
 		words := strings.Fields(cols[n-1])

@@ -270,7 +270,7 @@ func fitsDpkgQuery(line string) (fits, counts bool) {
 		return true, true
 	}
 	_, ok := parseDpkgQuery(line, new(Entry))
-	return both(ok && hasSeparator(line) && plainDeb(columns(line)[0]))
+	return both(ok && (hasSeparator(line) || statusAtEnd(line)) && plainDeb(columns(line)[0]))
 }
 
 func fitsMmdebstrap(line string) (fits, counts bool) {

@@ -62,8 +62,9 @@ func install(t *testing.T, iso *iso9660.FS, module string) string {
 	return dir
 }
 
-// TestApplyCreatedKit applies a kit to a stick with the old image. Except for base image
-// and diff, the stick is then like one with the new image.
+// TestApplyCreatedKit applies a kit to a stick with the old image. Except for
+// base image and diff, the stick is then like one with the new image. Long
+// because it is one story from beginning to end.
 func TestApplyCreatedKit(t *testing.T) {
 	old, new := smallStates()
 	oldSq, newSq := squashfstest.Pack(t, old, squashfs.Options{}), squashfstest.Pack(t, new, squashfs.Options{})

@@ -23,7 +23,7 @@ import (
 type Source struct {
 	Version string
 	Image   Input
-	// Manifest is the SHA-256, in hex, of the frozen manifest that the image was
+	// Manifest is the SHA-256, in hex, of the freeze manifest that the image was
 	// built from, or "" if it is unknown. It is written to provenance.json.
 	Manifest string
 }

@@ -62,6 +62,7 @@ type differ struct {
 	links   map[uint32]uint32 // inode number -> number of names, if there are several
 	fragEnd map[uint32]uint32 // fragment -> number of its bytes that are used
 
+	kept     *keptTails // tails of the new image that differ
 	progress *progress
 }
 
@@ -180,27 +181,37 @@ func (d *differ) scan(ctx context.Context) error {
 			}
 			return nil
 		}
-		if err := ctx.Err(); err != nil {
-			return err
+		return eachChild(ctx, w, n, depth, func(name string, child *squashfs.Inode) error {
+			if err := visit(child, ord, depth+1); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return visit(root, 0, 0)
+}
+
+// eachChild calls f for each entry of a directory.
+func eachChild(ctx context.Context, w *squashfs.Walker, dir *squashfs.Inode, depth int, f func(name string, child *squashfs.Inode) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	entries, err := w.Enter(dir, depth)
+	if err != nil {
+		return err
+	}
+	for {
+		e, child, err := entries.Next()
+		if err == io.EOF {
+			return nil
 		}
-		dir, err := w.Enter(n, depth)
 		if err != nil {
 			return err
 		}
-		for {
-			e, child, err := dir.Next()
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if err := visit(child, ord, depth+1); err != nil {
-				return fmt.Errorf("%s: %w", e.Name, err)
-			}
+		if err := f(e.Name, child); err != nil {
+			return err
 		}
 	}
-	return visit(root, 0, 0)
 }
 
 // comparer walks both trees together.
@@ -214,16 +225,21 @@ type comparer struct {
 
 // compare marks the names of s whose metadata differs, and collects the candidates.
 func (d *differ) compare(ctx context.Context, s *oldState) error {
-	oldRoot, err := s.r.Root()
-	if err != nil {
-		return fmt.Errorf("old image: %w", err)
-	}
-	newRoot, err := d.new.Root()
+	oldRoot, newRoot, err := d.roots(s)
 	if err != nil {
 		return err
 	}
 	c := &comparer{d: d, s: s, oldW: s.r.NewWalker(), newW: d.new.NewWalker()}
 	return c.pair(ctx, "/", oldRoot, newRoot, 0)
+}
+
+// roots returns the root directories of an old image and of the new one.
+func (d *differ) roots(s *oldState) (old, new *squashfs.Inode, err error) {
+	if old, err = s.r.Root(); err != nil {
+		return nil, nil, fmt.Errorf("old image: %w", err)
+	}
+	new, err = d.new.Root()
+	return old, new, err
 }
 
 // nextOrdinal returns the ordinal of the name that is visited next.
@@ -243,25 +259,7 @@ func (c *comparer) added(ctx context.Context, n *squashfs.Inode, depth int) erro
 		}
 		return nil
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	dir, err := c.newW.Enter(n, depth)
-	if err != nil {
-		return err
-	}
-	for {
-		_, child, err := dir.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := c.added(ctx, child, depth+1); err != nil {
-			return err
-		}
-	}
+	return eachChild(ctx, c.newW, n, depth, func(_ string, child *squashfs.Inode) error { return c.added(ctx, child, depth+1) })
 }
 
 func (c *comparer) group(n *squashfs.Inode, ord uint32) *linkGroup {

@@ -57,8 +57,8 @@ func diff(ctx context.Context, w io.WriterAt, old, new *squashfs.Reader, o DiffO
 	return d.olds[0].stats, err
 }
 
-// states returns two states of a tree with differences of every kind. It is one long
-// list.
+// states returns two states of a tree with differences of every kind. It is one
+// long list. Long because it is one list.
 func states() (old, new []fixture) {
 	text, noise := squashfstest.Text, squashfstest.Noise
 	xattr := func(k, v string) func(*fixture) {

@@ -39,34 +39,66 @@ func (d *differ) compareTails(ctx context.Context, pairs map[*oldState][]tailPai
 	if len(d.olds) > 1 {
 		memo = &fragMemo{known: make(map[digest][]tailSum)}
 	}
-	want, err := d.hashTails(ctx, d.new, need, nil, memo)
-	if err != nil {
-		return err
-	}
-	for _, s := range d.olds {
+	// The old images come first: of the new one it is then known which tails differ, and
+	// these are kept for the kit, so that their blocks are decoded once.
+	olds := make([]tailSums, len(d.olds))
+	for i, s := range d.olds {
 		list := pairs[s]
 		tails := make([]squashfs.Tail, len(list))
 		for i, p := range list {
 			tails[i] = p.old
 		}
 		tails = sortTails(tails)
-		have, err := d.hashTails(ctx, s.r, tails, s, memo)
+		have, err := d.hashTails(ctx, s.r, tails, s, memo, nil)
 		if err != nil {
 			return fmt.Errorf("old image: %w", err)
 		}
-		for _, p := range list {
-			i, _ := slices.BinarySearchFunc(need, p.new, compareTails)
-			j, _ := slices.BinarySearchFunc(tails, p.old, compareTails)
-			if want[i] != have[j] {
-				p.cand.get().differ = true
-			}
-		}
-		pairs[s] = nil
+		olds[i] = tailSums{tails, have}
 		if len(d.olds) > 2 {
 			runtime.GC() // frees the idle decoders of the previous images
 		}
 	}
+	expected := make([]digest, len(need)) // of the pairs' old tails
+	paired := make([]bool, len(need))
+	differs := make([]bool, len(need))
+	for i, s := range d.olds {
+		for _, p := range pairs[s] {
+			k, _ := slices.BinarySearchFunc(need, p.new, compareTails)
+			sum := olds[i].of(p.old)
+			differs[k] = differs[k] || paired[k] && sum != expected[k]
+			expected[k], paired[k] = sum, true
+		}
+	}
+	d.kept = newKeptTails(d.keepLimit())
+	want, err := d.hashTails(ctx, d.new, need, nil, memo, func(k int, sum digest, b []byte) {
+		if differs[k] || sum != expected[k] {
+			d.kept.put(need[k], b)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for i, s := range d.olds {
+		for _, p := range pairs[s] {
+			k, _ := slices.BinarySearchFunc(need, p.new, compareTails)
+			if want[k] != olds[i].of(p.old) {
+				p.cand.get().differ = true
+			}
+		}
+		pairs[s] = nil
+	}
 	return nil
+}
+
+// tailSums are the digests of tails, which are sorted.
+type tailSums struct {
+	tails []squashfs.Tail
+	sums  []digest
+}
+
+func (t tailSums) of(tail squashfs.Tail) digest {
+	i, _ := slices.BinarySearchFunc(t.tails, tail, compareTails)
+	return t.sums[i]
 }
 
 // sameFragments removes the pairs with equal offsets in fragment blocks that are equal
@@ -126,8 +158,9 @@ func (d *differ) sameFragments(ctx context.Context, s *oldState, pairs []tailPai
 }
 
 // hashTails returns the digests of tails, which are sorted. Each fragment block is
-// decoded once, or not at all if memo has it from another image.
-func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squashfs.Tail, s *oldState, memo *fragMemo) ([]digest, error) {
+// decoded once, or not at all if memo has it from another image. keep, if any, is called
+// from several goroutines with the index, digest and content of each decoded tail.
+func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squashfs.Tail, s *oldState, memo *fragMemo, keep func(int, digest, []byte)) ([]digest, error) {
 	out := make([]digest, len(tails))
 	if len(tails) == 0 {
 		return out, nil
@@ -178,6 +211,9 @@ func (d *differ) hashTails(ctx context.Context, r *squashfs.Reader, tails []squa
 						return err
 					}
 					out[i] = sha256.Sum256(b)
+					if keep != nil {
+						keep(i, out[i], b)
+					}
 				}
 				memo.put(key, tails[sp.from:sp.to], out[sp.from:sp.to])
 			}
@@ -251,6 +287,57 @@ func (m *fragMemo) put(key digest, tails []squashfs.Tail, sums []digest) {
 	if len(list) > len(m.known[key]) {
 		m.known[key] = list
 	}
+}
+
+// keptTails are the contents of tails of the new image, up to a number of bytes. A nil
+// one keeps nothing.
+type keptTails struct {
+	mu    sync.Mutex
+	left  int // bytes
+	tails map[squashfs.Tail][]byte
+}
+
+func newKeptTails(limit int) *keptTails {
+	return &keptTails{left: limit, tails: make(map[squashfs.Tail][]byte)}
+}
+
+// keptEntry is about what a map entry needs beside the content.
+const keptEntry = 64
+
+func (k *keptTails) put(t squashfs.Tail, b []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if n := len(b) + keptEntry; n <= k.left {
+		k.left -= n
+		k.tails[t] = slices.Clone(b)
+	}
+}
+
+// all returns the contents of tails, or nil if one of them was not kept.
+func (k *keptTails) all(tails []squashfs.Tail) [][]byte {
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := make([][]byte, len(tails))
+	for i, t := range tails {
+		b, ok := k.tails[t]
+		if !ok {
+			return nil
+		}
+		out[i] = b
+	}
+	return out
+}
+
+// keepLimit is how many bytes of tails are kept, so that the whole stays below 150 MB.
+// Beside several old images there is no room.
+func (d *differ) keepLimit() int {
+	if len(d.olds) > 2 {
+		return 0
+	}
+	return 24 << 20
 }
 
 func decodeFragment(r *squashfs.Reader, i uint32, buf []byte) ([]byte, error) {

@@ -3,7 +3,6 @@ package iuk
 import (
 	"context"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"sort"
@@ -15,11 +14,7 @@ import (
 func (d *differ) writeTree(ctx context.Context, o *output) error {
 	s := o.s
 	t := &treeWriter{d: d, s: s, p: o.p, w: o.w, oldW: s.r.NewWalker(), newW: d.new.NewWalker(), written: make(map[uint32]squashfs.DirEntry)}
-	oldRoot, err := s.r.Root()
-	if err != nil {
-		return fmt.Errorf("old image: %w", err)
-	}
-	newRoot, err := d.new.Root()
+	oldRoot, newRoot, err := d.roots(s)
 	if err != nil {
 		return err
 	}
@@ -53,22 +48,7 @@ func (t *treeWriter) skip(ctx context.Context, n *squashfs.Inode, depth int) err
 	if n.Type != squashfs.TypeDir {
 		return nil
 	}
-	dir, err := t.newW.Enter(n, depth)
-	if err != nil {
-		return err
-	}
-	for {
-		_, child, err := dir.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := t.skip(ctx, child, depth+1); err != nil {
-			return err
-		}
-	}
+	return eachChild(ctx, t.newW, n, depth, func(_ string, child *squashfs.Inode) error { return t.skip(ctx, child, depth+1) })
 }
 
 // add counts an added name, and records it unless its directory is new, too.

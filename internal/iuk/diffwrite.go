@@ -194,7 +194,7 @@ func (d *differ) writePacks(ctx context.Context, outs []*output) error {
 			}
 		},
 		func(j *packJob) error {
-			if err := j.gather(d.new); err != nil {
+			if err := j.gather(d.new, d.kept); err != nil {
 				return err
 			}
 			var err error
@@ -225,26 +225,36 @@ func (d *differ) writePacks(ctx context.Context, outs []*output) error {
 		})
 }
 
-// gather decodes the tails of a pack into in. Bytes that they share are stored once.
-func (j *packJob) gather(r *squashfs.Reader) error {
+// gather collects the tails of a pack in in. Bytes that they share are stored once.
+// Blocks whose tails were all kept are not decoded again.
+func (j *packJob) gather(r *squashfs.Reader, kept *keptTails) error {
 	j.in = j.in[:0]
-	for i := 0; i < len(j.tails); {
-		frag := j.tails[i].Fragment
-		data, err := decodeFragment(r, frag, j.frag)
-		if err != nil {
-			return err
+	for tails := j.tails; len(tails) > 0; {
+		n := 1
+		for n < len(tails) && tails[n].Fragment == tails[0].Fragment {
+			n++
 		}
-		end := uint32(0)
-		for ; i < len(j.tails) && j.tails[i].Fragment == frag; i++ {
-			t := j.tails[i]
-			if _, err := cutTail(data, t); err != nil {
+		contents := kept.all(tails[:n])
+		if contents == nil {
+			data, err := decodeFragment(r, tails[0].Fragment, j.frag)
+			if err != nil {
 				return err
 			}
+			contents = make([][]byte, n)
+			for i, t := range tails[:n] {
+				if contents[i], err = cutTail(data, t); err != nil {
+					return err
+				}
+			}
+		}
+		end := uint32(0)
+		for i, t := range tails[:n] {
 			if e := t.Offset + t.Size; e > end {
-				j.in = append(j.in, data[max(end, t.Offset):e]...)
+				j.in = append(j.in, contents[i][max(end, t.Offset)-t.Offset:]...)
 				end = e
 			}
 		}
+		tails = tails[n:]
 	}
 	return nil
 }

@@ -90,8 +90,9 @@ func create(t testing.TB, o CreateOptions) []Result {
 	return res
 }
 
-// TestCreateFromISO checks everything about one kit: members, provenance, the overlay in
-// the kernel, Verify and Inspect.
+// TestCreateFromISO checks everything about one kit: members, provenance, the
+// overlay in the kernel, Verify and Inspect. Long because it checks everything
+// about one result.
 func TestCreateFromISO(t *testing.T) {
 	old, new := smallStates()
 	oldSq, newSq := squashfstest.Pack(t, old, squashfs.Options{}), squashfstest.Pack(t, new, squashfs.Options{})

@@ -34,7 +34,7 @@ type ImageRecord struct {
 	Version string     `json:"version"`
 	SHA256  cas.Digest `json:"sha256"` // of the SquashFS file
 	Size    int64      `json:"size"`   // bytes of the SquashFS file
-	// Manifest is the digest of the frozen manifest that the image was built from, if
+	// Manifest is the digest of the freeze manifest that the image was built from, if
 	// it is known.
 	Manifest string `json:"manifest_sha256,omitempty"`
 	// ISO is set if the image is from an ISO image, with boot files.

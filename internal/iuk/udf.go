@@ -10,14 +10,18 @@ import (
 	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/errclass"
 )
 
 // ErrUDF means that an upgrade-description file violates its format, or is in the wrong
 // place.
 var ErrUDF = errors.New("bad upgrade-description file")
+
+// ErrOtherUDF is an ErrUDF: another upgrade-description file is in the way.
+var ErrOtherUDF = errclass.New(ErrUDF, "bad upgrade-description file")
 
 // UDF is an upgrade-description file: it lists the upgrades for clients that were
 // first installed with one version. The format is version 2 of Tails' format

@@ -313,7 +313,7 @@ func checkExisting(root *os.Root, p string, u *UDF) error {
 	}
 	if old.ProductName != u.ProductName || old.InitialInstallVersion != u.InitialInstallVersion ||
 		old.BuildTarget != u.BuildTarget || old.Channel != u.Channel {
-		return fmt.Errorf("it describes %s %s, %s, %s: %w", old.ProductName, old.InitialInstallVersion, old.BuildTarget, old.Channel, ErrUDF)
+		return fmt.Errorf("it describes %s %s, %s, %s: %w", old.ProductName, old.InitialInstallVersion, old.BuildTarget, old.Channel, ErrOtherUDF)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// Long because of its table of cases.
 func TestParse(t *testing.T) {
 	for _, tt := range []struct {
 		in        string

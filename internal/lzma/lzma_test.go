@@ -15,21 +15,16 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	mxz "github.com/mikelolasagasti/xz"
 	uxz "github.com/ulikunitz/xz"
 	"pgregory.net/rapid"
 )
 
 var update = flag.Bool("update", false, "write the golden digests")
 
-// decode reads an .xz stream with a decoder that knows the x86 filter.
+// decode reads an .xz stream.
 func decode(t testing.TB, b []byte) []byte {
 	t.Helper()
-	r, err := mxz.NewReader(bytes.NewReader(b), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := io.ReadAll(r)
+	got, err := io.ReadAll(NewReader(bytes.NewReader(b), defaultDict))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,10 +181,7 @@ func TestProperty(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := mxz.NewReader(bytes.NewReader(got), uint32(o.DictSize))
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := NewReader(bytes.NewReader(got), o.DictSize)
 		if back, err := io.ReadAll(r); err != nil || !bytes.Equal(back, data) {
 			t.Fatalf("%+v: %d bytes decoded to %d other bytes, %v", o, len(data), len(back), err)
 		}
@@ -272,10 +264,7 @@ func TestDictionary(t *testing.T) {
 	if len(got) < 200000 {
 		t.Errorf("a match reaches out of the dictionary: %d bytes", len(got))
 	}
-	r, err := mxz.NewReader(bytes.NewReader(must(NewEncoder().EncodeXZ(nil, sample("text", 300000), Options{DictSize: 5000}))), 4096)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := NewReader(bytes.NewReader(must(NewEncoder().EncodeXZ(nil, sample("text", 300000), Options{DictSize: 5000}))), 4096)
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		t.Errorf("decoder with 4 KiB: %v", err)
 	}

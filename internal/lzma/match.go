@@ -30,7 +30,6 @@ type finder struct {
 	hash4    []uint32 // like hash2 and hash3: position + 1, or 0
 	hashBits uint
 	son      []uint32 // two children of each position, the lesser and the greater: position + 1, or 0
-	warm     uint32   // keeps the compiler from dropping the loads of touch
 }
 
 // touch prefetches the table entries of the next positions: nearly every access
@@ -39,15 +38,17 @@ func (m *finder) touch(pos int) {
 	if pos+ahead+4 > m.end {
 		return
 	}
-	h := m.hash4[binary.LittleEndian.Uint32(m.buf[pos+ahead:])*hashMul>>(32-m.hashBits)]
-	if next := m.hash4[binary.LittleEndian.Uint32(m.buf[pos+1:])*hashMul>>(32-m.hashBits)]; next != 0 {
-		h += m.son[2*next-2] + uint32(m.buf[next-1])
-	}
-	m.warm = h
+	far := &m.hash4[binary.LittleEndian.Uint32(m.buf[pos+ahead:])*hashMul>>(32-m.hashBits)]
+	next := m.hash4[binary.LittleEndian.Uint32(m.buf[pos+near:])*hashMul>>(32-m.hashBits)]
+	prefetch(far, &m.son[2*max(next, 1)-2])
 }
 
-// ahead is the number of positions by which hash table slots are prefetched.
-const ahead = 6
+// ahead and near are the numbers of positions by which slots of the hash table and the
+// roots that they lead to are prefetched.
+const (
+	ahead = 20
+	near  = 5
+)
 
 // reset starts with new data, which padding follows.
 func (m *finder) reset(buf []byte, end, dict, nice, depth int) {

@@ -11,7 +11,7 @@ type symbol struct {
 	back, len uint32
 }
 
-// maxNodes bounds the bytes that the parser looks ahead.
+// maxNodes limits how many bytes the parser looks ahead.
 const maxNodes = 4096
 
 // How a node was reached from node.from.

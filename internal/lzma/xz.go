@@ -12,9 +12,8 @@ var ErrOptions = errors.New("bad options of the xz encoder")
 
 // Options configure the encoder. The zero value compresses like xz -6.
 type Options struct {
-	// DictSize bounds the dictionary that a decoder needs, in bytes. The stream
-	// declares the smallest sufficient one. 0 means 8 MiB; the format allows no
-	// less than 4 KiB.
+	// DictSize limits the dictionary that a decoder needs, in bytes. The stream declares
+	// the smallest sufficient one. 0 means 8 MiB; the format requires at least 4 KiB.
 	DictSize int
 	// BCJX86 applies the filter for x86 branches. It makes executables smaller
 	// and all other data larger.
@@ -92,11 +91,6 @@ func (e *Encoder) EncodeXZ(dst, src []byte, o Options) ([]byte, error) {
 
 // streamHeader is magic, flags (check 1: CRC32) and the CRC32 of the flags.
 var streamHeader = binary.LittleEndian.AppendUint32([]byte("\xfd7zXZ\x00\x00\x01"), crc32.ChecksumIEEE([]byte{0, 1}))
-
-const (
-	filterX86   = 0x04
-	filterLZMA2 = 0x21
-)
 
 // block appends a block with src, and returns its size without padding, for the
 // index.

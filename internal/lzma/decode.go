@@ -1,0 +1,317 @@
+package lzma
+
+import "encoding/binary"
+
+// lengthProbs decode the lengths of matches or of repeats.
+type lengthProbs struct {
+	choice, choice2 prob
+	low, mid        [16][8]prob
+	high            [256]prob
+}
+
+// probs are the adaptive probabilities, for all parameters that LZMA2 allows.
+type probs struct {
+	isMatch    [numStates][16]prob
+	isRep      [numStates]prob
+	isRep0     [numStates]prob
+	isRep1     [numStates]prob
+	isRep2     [numStates]prob
+	isRep0Long [numStates][16]prob
+	slot       [numLenStates][numSlots]prob
+	full       [numFull]prob // the trees of the middle slots in a row
+	align      [1 << alignBits]prob
+	matchLen   lengthProbs
+	repLen     lengthProbs
+	literal    [1 << maxLiteralBits]literalProbs
+}
+
+// literalProbs decode a literal: 0x300 are used. The size is a power of two so that a
+// mask keeps indices inside.
+type literalProbs [literalMask + 1]prob
+
+const literalMask = 0x3FF
+
+// maxLiteralBits limits lc + lp in LZMA2.
+const maxLiteralBits = 4
+
+// The states after each kind of symbol.
+var (
+	nextLiteral  = stateTable(afterLiteral)
+	nextMatch    = stateTable(afterMatch)
+	nextRep      = stateTable(afterRep)
+	nextShortRep = stateTable(afterShortRep)
+)
+
+func stateTable(next func(uint8) uint8) (t [16]uint8) {
+	for s := range uint8(numStates) {
+		t[s] = next(s)
+	}
+	return t
+}
+
+// decoder decodes the LZMA chunks of LZMA2.
+type decoder struct {
+	probs
+	in   input // the compressed bytes of a chunk
+	dict uint32
+
+	lc              uint32
+	lpMask, posMask uint32
+	state           uint8
+	reps            [4]uint32 // last distances, minus 1
+}
+
+// setProps sets the parameters from the byte that encodes lc, lp and pb.
+func (d *decoder) setProps(b byte) error {
+	if b >= 5*5*9 {
+		return corruptf("LZMA properties 0x%02x", b)
+	}
+	lc, lp, pb := uint32(b%9), uint32(b/9%5), uint32(b/45)
+	if lc+lp > maxLiteralBits {
+		return corruptf("%d literal context bits and %d literal position bits, at most %d together", lc, lp, maxLiteralBits)
+	}
+	d.lc, d.lpMask, d.posMask = lc, 1<<lp-1, 1<<pb-1
+	return nil
+}
+
+// resetState forgets what the probabilities learned.
+func (d *decoder) resetState() {
+	p := &d.probs
+	for s := range numStates {
+		resetProbs(p.isMatch[s][:])
+		resetProbs(p.isRep0Long[s][:])
+	}
+	for _, t := range [][]prob{p.isRep[:], p.isRep0[:], p.isRep1[:], p.isRep2[:], p.full[:], p.align[:]} {
+		resetProbs(t)
+	}
+	for i := range p.slot {
+		resetProbs(p.slot[i][:])
+	}
+	for _, l := range []*lengthProbs{&p.matchLen, &p.repLen} {
+		l.choice, l.choice2 = probInit, probInit
+		for i := range l.low {
+			resetProbs(l.low[i][:])
+			resetProbs(l.mid[i][:])
+		}
+		resetProbs(l.high[:])
+	}
+	for i := range (d.lpMask + 1) << d.lc {
+		resetProbs(p.literal[i][:0x300])
+	}
+	d.state = 0
+	d.reps = [4]uint32{}
+}
+
+// chunk decodes the chunk whose n compressed bytes are in d.in into w[pos:end].
+// w[:pos] is what can be repeated; w[0] is at a multiple of 16 bytes after the
+// last reset of the dictionary.
+//
+// It is one long function because it is the decoder's hottest: its variables stay in
+// registers.
+func (d *decoder) chunk(w []byte, pos, end, n int) error {
+	if n < 5 || d.in[0] != 0 {
+		return corruptf("start of an LZMA chunk")
+	}
+	w = w[:end]
+	in := &d.in
+	clear(in[n:min(n+64, inSize)])
+	rng, code, ip := uint32(0xFFFFFFFF), binary.BigEndian.Uint32(in[1:]), uint32(5)
+	last := uint32(n)
+	state := d.state & 15
+	rep0, rep1, rep2, rep3 := d.reps[0], d.reps[1], d.reps[2], d.reps[3]
+	lc, lpMask, posMask := d.lc&15, d.lpMask, d.posMask
+
+	for pos < end {
+		if ip > last {
+			return corruptf("LZMA chunk ends inside a symbol")
+		}
+		ps := uint32(pos) & posMask & 15
+		rng, code, ip = norm(rng, code, in, ip)
+		p := &d.isMatch[state][ps]
+		bound := (rng >> probBits) * uint32(*p)
+		if code < bound { // a literal
+			rng = bound
+			up(p)
+			prev := uint32(0)
+			if pos > 0 {
+				prev = uint32(w[pos-1])
+			}
+			lit := &d.literal[((uint32(pos)&lpMask)<<lc+prev>>(8-lc))&15]
+			s := uint32(0)
+			if state < 7 {
+				rng, code, ip, s = literal8(rng, code, in, ip, lit)
+			} else {
+				if int(rep0) >= pos {
+					return corruptf("distance %d at byte %d", uint64(rep0)+1, pos)
+				}
+				rng, code, ip, s = matched8(rng, code, in, ip, lit, uint32(w[pos-int(rep0)-1]))
+			}
+			w[pos] = byte(s)
+			pos++
+			state = nextLiteral[state] & 15
+			continue
+		}
+		rng -= bound
+		code -= bound
+		down(p)
+
+		rng, code, ip = norm(rng, code, in, ip)
+		p = &d.isRep[state]
+		bound = (rng >> probBits) * uint32(*p)
+		lp := &d.matchLen
+		if code < bound { // a match
+			rng = bound
+			up(p)
+			state = nextMatch[state] & 15
+		} else {
+			rng -= bound
+			code -= bound
+			down(p)
+			lp = &d.repLen
+			rng, code, ip = norm(rng, code, in, ip)
+			p = &d.isRep0[state]
+			bound = (rng >> probBits) * uint32(*p)
+			if code < bound {
+				rng = bound
+				up(p)
+				rng, code, ip = norm(rng, code, in, ip)
+				p = &d.isRep0Long[state][ps]
+				bound = (rng >> probBits) * uint32(*p)
+				if code < bound { // one byte at the last distance
+					rng = bound
+					up(p)
+					if int(rep0) >= pos || rep0 >= d.dict {
+						return corruptf("distance %d at byte %d", uint64(rep0)+1, pos)
+					}
+					w[pos] = w[pos-int(rep0)-1]
+					pos++
+					state = nextShortRep[state] & 15
+					continue
+				}
+				rng -= bound
+				code -= bound
+				down(p)
+			} else {
+				rng -= bound
+				code -= bound
+				down(p)
+				dist := rep1
+				rng, code, ip = norm(rng, code, in, ip)
+				p = &d.isRep1[state]
+				bound = (rng >> probBits) * uint32(*p)
+				if code < bound {
+					rng = bound
+					up(p)
+				} else {
+					rng -= bound
+					code -= bound
+					down(p)
+					dist = rep2
+					var m uint32
+					rng, code, ip = norm(rng, code, in, ip)
+					rng, code, m = step(rng, code, &d.isRep2[state])
+					if m == 0 {
+						dist = rep3
+						rep3 = rep2
+					}
+					rep2 = rep1
+				}
+				rep1 = rep0
+				rep0 = dist
+			}
+			state = nextRep[state] & 15
+		}
+
+		// The length.
+		length := uint32(0)
+		rng, code, ip = norm(rng, code, in, ip)
+		bound = (rng >> probBits) * uint32(lp.choice)
+		if code < bound {
+			rng = bound
+			up(&lp.choice)
+			rng, code, ip, length = tree3(rng, code, in, ip, &lp.low[ps])
+			length = length - 8 + minMatch
+		} else {
+			rng -= bound
+			code -= bound
+			down(&lp.choice)
+			rng, code, ip = norm(rng, code, in, ip)
+			bound = (rng >> probBits) * uint32(lp.choice2)
+			if code < bound {
+				rng = bound
+				up(&lp.choice2)
+				rng, code, ip, length = tree3(rng, code, in, ip, &lp.mid[ps])
+				length = length - 8 + minMatch + lenLow
+			} else {
+				rng -= bound
+				code -= bound
+				down(&lp.choice2)
+				rng, code, ip, length = tree8(rng, code, in, ip, &lp.high)
+				length = length - 0x100 + minMatch + lenLow + lenMid
+			}
+		}
+
+		// The distance of a match.
+		if lp == &d.matchLen {
+			rep3, rep2, rep1 = rep2, rep1, rep0
+			slot := uint32(0)
+			rng, code, ip, slot = tree6(rng, code, in, ip, &d.slot[lenState(length)&3])
+			slot -= numSlots
+			rep0 = slot
+			if slot >= firstFullSlot {
+				bits := slot>>1 - 1
+				rep0 = (2 | slot&1) << bits
+				if slot < endFullSlot {
+					// The tree of a slot starts after those of the slots before.
+					rng, code, ip, slot = reverseTree(rng, code, in, ip, &d.full, rep0-slot, bits)
+					rep0 += slot
+				} else {
+					direct := uint32(0)
+					for range bits - alignBits {
+						rng, code, ip = norm(rng, code, in, ip)
+						rng >>= 1
+						code -= rng
+						m := uint32(int32(code) >> 31) // all ones if the bit is 0
+						code += rng & m
+						direct = direct<<1 + 1 + m
+					}
+					rep0 += direct << alignBits
+					rng, code, ip, slot = reverse4(rng, code, in, ip, &d.align)
+					rep0 += slot
+				}
+			}
+		}
+
+		// The copy.
+		if int(rep0) >= pos || rep0 >= d.dict {
+			return corruptf("distance %d at byte %d", uint64(rep0)+1, pos)
+		}
+		n := int(length)
+		if n > end-pos {
+			return corruptf("match of %d bytes at %d bytes before the end of its chunk", n, end-pos)
+		}
+		from := pos - int(rep0) - 1
+		if rep0 >= 7 && n+8 <= end-pos {
+			// Copy eight bytes at once. What is written beyond the match is overwritten
+			// later.
+			src, dst := w[from:], w[pos:]
+			for i := 0; i < n; i += 8 {
+				binary.LittleEndian.PutUint64(dst[i:], binary.LittleEndian.Uint64(src[i:]))
+			}
+			pos += n
+		} else {
+			for range n {
+				w[pos] = w[from]
+				pos++
+				from++
+			}
+		}
+	}
+	rng, code, ip = norm(rng, code, in, ip)
+	if ip != last || code != 0 {
+		return corruptf("end of an LZMA chunk")
+	}
+	d.state = state
+	d.reps = [4]uint32{rep0, rep1, rep2, rep3}
+	return nil
+}

@@ -1,4 +1,4 @@
-// Package image builds root file systems from frozen snapshots, as SquashFS images
+// Package image builds root file systems from freezes, as SquashFS images
 // whose bytes do not depend on where and when they are built, and compares images.
 //
 // mmdebstrap installs from the frozen repositories with the signatures of snapd:
@@ -27,6 +27,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/squashfs"
 )
 
@@ -37,6 +38,8 @@ var (
 	ErrTools = errors.New("tool is missing")
 	// ErrBuild means that mmdebstrap failed; the message ends with its errors.
 	ErrBuild = errors.New("mmdebstrap failed")
+	// ErrLacks is an ErrBuild: packages that are to be installed are not there.
+	ErrLacks = errclass.New(ErrBuild, "mmdebstrap failed")
 )
 
 // Builder is the name of the builder in an image's description.
@@ -313,7 +316,11 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 	case packErr != nil && err != nil && !said.failed():
 		return stats, fmt.Errorf("pack image: %w", packErr)
 	case err != nil:
-		return stats, fmt.Errorf("build image: %w: %w: %s", ErrBuild, err, said.last())
+		is := ErrBuild
+		if lackLine.Match(said.buf) {
+			is = ErrLacks
+		}
+		return stats, fmt.Errorf("build image: %w: %w: %s", is, err, said.last())
 	case packErr != nil:
 		return stats, fmt.Errorf("pack image: %w", packErr)
 	}
@@ -400,7 +407,7 @@ func checkInstalled(w io.WriterAt, size int64, variant string) error {
 	}
 	n, err := r.Lookup("var/lib/dpkg/status")
 	if err != nil || n.Size == 0 {
-		return fmt.Errorf("build image: %w: nothing was installed: the repositories have no essential package", ErrBuild)
+		return fmt.Errorf("build image: %w: nothing was installed: the repositories have no essential package", ErrLacks)
 	}
 	return nil
 }
@@ -482,6 +489,9 @@ func (t *tail) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// lackLine is a message of apt's about packages that are not there.
+var lackLine = regexp.MustCompile(`(?m)^E: (Unable to locate package |Package '.*' has no installation candidate|Version '.*' for '.*' was not found|Unable to correct problems)`)
 
 var errorLine = regexp.MustCompile(`(?m)^(E:|W:|dpkg: error|mmdebstrap: ).*$`)
 

@@ -103,6 +103,7 @@ func (m *memory) Truncate(n int64) error {
 	return nil
 }
 
+// Long because of its table of cases.
 func TestCompare(t *testing.T) {
 	base := func() []squashfstest.Member {
 		return []squashfstest.Member{
@@ -229,9 +230,9 @@ func needRoot(t *testing.T) {
 	squashfstest.NeedRoot(t)
 }
 
-// TestBuild builds from two servers with different names, ports and keys, and with
-// different TMPDIR, time zone, locale and umask. The bytes are equal and contain
-// none of these.
+// TestBuild builds from two servers with different names, ports and keys, and
+// with different TMPDIR, time zone, locale and umask. The bytes are equal and
+// contain none of these. Long because it checks everything about one result.
 func TestBuild(t *testing.T) {
 	needRoot(t)
 	spec := Spec{

@@ -10,7 +10,6 @@ import (
 
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
-	xzdec "github.com/mikelolasagasti/xz"
 	"github.com/pierrec/lz4/v4"
 
 	"example.org/snapd/internal/lzma"
@@ -333,21 +332,14 @@ func validXZDict(d uint32) bool {
 }
 
 func (c *xzCodec) Decode(dst, src []byte) (int, error) {
-	in := bytes.NewReader(src)
-	zr, _ := c.readers.Get().(*xzdec.Reader)
-	if zr == nil {
-		r, err := xzdec.NewReader(in, c.maxDict)
-		if err != nil {
-			return 0, err
-		}
-		zr = r
-	} else if err := zr.Reset(in); err != nil {
-		return 0, err
+	r, _ := c.readers.Get().(*lzma.Reader)
+	if r == nil {
+		r = lzma.NewReader(nil, int(c.maxDict))
 	}
-	zr.Multistream(false)
-	n, err := readFull(zr, dst)
-	if err == nil {
-		c.readers.Put(zr)
+	n, err := r.Decode(dst, src)
+	c.readers.Put(r)
+	if errors.Is(err, lzma.ErrTooLong) {
+		err = errTooLong
 	}
 	return n, err
 }

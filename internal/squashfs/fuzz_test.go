@@ -115,7 +115,8 @@ func (w *buffer) WriteAt(p []byte, off int64) (int, error) {
 	return copy(w.b[off:], p), nil
 }
 
-// TestHostile damages an image in one way each, and expects an error.
+// TestHostile damages an image in one way each, and expects an error. Long
+// because of its table of cases.
 func TestHostile(t *testing.T) {
 	le := binary.LittleEndian
 	stored := func() []byte {

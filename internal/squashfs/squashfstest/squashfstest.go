@@ -239,7 +239,8 @@ func Image(t testing.TB, r *squashfs.Reader) Tree {
 }
 
 // Dir describes a directory on disk, as the kernel shows it, without the xattrs
-// whose name begins with one of drop.
+// whose name begins with one of drop. Long because it has a case for each type of
+// file.
 func Dir(t testing.TB, dir string, drop ...string) Tree {
 	t.Helper()
 	tree := make(Tree)

@@ -12,24 +12,23 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// Files name what a mirror's servers ask for. Empty ones are not used.
+// Files name the files for access to a mirror's servers. Empty ones are not used.
 type Files struct {
 	Auth       string // credentials, in the format of apt's auth.conf
-	CA         string // PEM; the authorities that servers' certificates are checked by, in place of the system's
+	CA         string // PEM; certificate authorities used instead of the system's
 	ClientCert string // PEM; with ClientKey
 	ClientKey  string
 }
 
-// Access is what Files hold: how a mirror's servers are reached. It never
-// prints what it holds. The nil Access holds nothing.
+// Access is the content of Files: how to access a mirror's servers. It never
+// prints its content. A nil Access is empty.
 type Access struct {
-	auth  func() authFile // functions print as addresses
+	auth  func() authFile // a function prints as an address
 	trust *x509.CertPool
 	cert  func() *tls.Certificate
 }
 
-// A FileError says which key of the configuration names a file that cannot be
-// used.
+// A FileError says which key of the configuration names an unusable file.
 type FileError struct {
 	Key string // "auth_file", "ca_file", "client_cert" or "client_key"
 	Err error
@@ -40,8 +39,8 @@ func (e *FileError) Error() string { return e.Key + ": " + e.Err.Error() }
 // Unwrap returns Err.
 func (e *FileError) Unwrap() error { return e.Err }
 
-// Load reads and checks the files. It returns nil when none is named. Every
-// error is a *FileError.
+// Load reads and checks the files. It returns nil if none is named. Every error
+// is a *FileError.
 func Load(f Files) (*Access, error) {
 	if f == (Files{}) {
 		return nil, nil
@@ -96,13 +95,14 @@ func loadPair(certFile, keyFile string) (*tls.Certificate, error) {
 	}
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		// The certificate was read above: it is the key, or the two do not match.
+		// The certificate was read above, so the fault is the key, or the two do
+		// not match.
 		return nil, &FileError{"client_key", fmt.Errorf("%s: expected the unencrypted PEM key of the certificate in %s: %w", keyFile, certFile, err)}
 	}
 	return &cert, nil
 }
 
-// parseCerts reads PEM certificates. Other blocks are passed over.
+// parseCerts parses PEM certificates. Other blocks are skipped.
 func parseCerts(data []byte) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	n := 0
@@ -122,12 +122,12 @@ func parseCerts(data []byte) (*x509.CertPool, error) {
 		n++
 	}
 	if n == 0 {
-		return nil, errors.New("no PEM certificate in it")
+		return nil, errors.New("expected a PEM certificate, found none")
 	}
 	return pool, nil
 }
 
-// readSecret reads a file that only its owner and group may read.
+// readSecret reads a file that only its owner and group can read.
 func readSecret(name string) ([]byte, error) { return readFile(name, true) }
 
 func read(name string) ([]byte, error) { return readFile(name, false) }
@@ -143,12 +143,12 @@ func readFile(name string, secret bool) ([]byte, error) {
 		return nil, err
 	}
 	if secret && st.Mode().Perm()&0o007 != 0 {
-		return nil, fmt.Errorf("%s: mode %04o lets every user in, expected 0600 or 0640 (chmod o= %s)", name, st.Mode().Perm(), name)
+		return nil, fmt.Errorf("%s: every user can read it (mode %04o), expected 0600 or 0640 (chmod o= %s)", name, st.Mode().Perm(), name)
 	}
 	return regfile.ReadAll(f, name, maxSecretFile)
 }
 
-// Login finds the credentials of the auth_file for a URL. Only packages below
+// Login returns the credentials in the auth_file for a URL. Only packages below
 // internal/fetch have the token.
 func (a *Access) Login(_ reveal.Token, u *url.URL) (user, password string, ok bool) {
 	if a == nil || a.auth == nil {
@@ -157,8 +157,8 @@ func (a *Access) Login(_ reveal.Token, u *url.URL) (user, password string, ok bo
 	return a.auth().login(u)
 }
 
-// TLS is the configuration of connections, nil for the default one. withCert:
-// the server may have the client certificate. Only packages below
+// TLS returns the configuration for connections, or nil for the default.
+// withCert: the server may see the client certificate. Only packages below
 // internal/fetch have the token.
 func (a *Access) TLS(_ reveal.Token, withCert bool) *tls.Config {
 	if a == nil || a.trust == nil && (a.cert == nil || !withCert) {

@@ -7,17 +7,17 @@ import (
 )
 
 // authFile is the content of a file in the format of apt's auth.conf
-// (apt_auth.conf(5)): for each machine a login and a password.
+// (apt_auth.conf(5)): a login and a password for each machine.
 //
-// It is read as apt 2.6 reads it: words, in any number of lines. The first
-// machine that matches is used. One without a scheme matches https only. One
-// without a slash is compared with the host, and without a port matches every
-// port; one with a slash is compared with the beginning of host, port and path.
-// Only comments differ: a line that begins with "#" is one, also where apt would
-// find a machine in it.
+// It is parsed like apt 2.6 parses it: words, on any number of lines. The first
+// matching machine is used. One without a scheme matches https only. One without
+// a slash is compared with the host, and without a port matches every port; one
+// with a slash is compared with the start of host, port and path. Only comments
+// differ: a line that starts with "#" is a comment, even where apt would find a
+// machine in it.
 type authFile []string
 
-var errNoMachine = errors.New(`no "machine" in it: expected apt's auth.conf format, machine HOST login NAME password PASSWORD`)
+var errNoMachine = errors.New(`expected apt's auth.conf format, machine HOST login NAME password PASSWORD; found no "machine"`)
 
 // maxSecretFile bounds a file of credentials or certificates, in bytes.
 const maxSecretFile = 4 << 20
@@ -41,7 +41,7 @@ func parseAuth(data []byte) (authFile, error) {
 	return out, nil
 }
 
-// login finds the credentials for a URL.
+// login returns the credentials for a URL.
 func (f authFile) login(u *url.URL) (user, password string, ok bool) {
 	found := false
 	for i := 0; i < len(f); i++ {

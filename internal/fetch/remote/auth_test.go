@@ -17,7 +17,7 @@ import (
 const aptHelper = "/usr/lib/apt/apt-helper"
 
 // The credentials of an auth.conf are found as apt finds them: apt itself asks a
-// server, which tells what it sent.
+// server, which tells what it sent. Long because of its table of cases.
 func TestLoginAsApt(t *testing.T) {
 	if _, err := os.Stat(aptHelper); err != nil {
 		if os.Getenv("CI") == "true" {

@@ -7,16 +7,17 @@ import (
 	"strings"
 )
 
-// A Login is a user name and password on their way from somebody else's
-// configuration into an auth_file. It prints neither.
+// A Login is a user name and password on the way from another program's
+// configuration to an auth_file. It prints neither.
 type Login struct {
 	entry func() string
 }
 
-// ErrNoEntry means that a login cannot be written in the format of auth.conf.
-var ErrNoEntry = errors.New("the user name or password has a blank or control character, which apt's auth.conf cannot hold")
+// ErrNoEntry means that auth.conf cannot represent a login.
+var ErrNoEntry = errors.New("the user name or password contains a blank or control character, which apt's auth.conf does not allow")
 
-// NewLogin makes the login for a URL: where it is a directory's, for all below it.
+// NewLogin returns the login for a URL, and for all below it if it is a
+// directory.
 func NewLogin(base string, dir bool, user, password string) (*Login, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -39,7 +40,7 @@ func NewLogin(base string, dir bool, user, password string) (*Login, error) {
 	return &Login{func() string { return entry + "\n" }}, nil
 }
 
-// Equal reports whether two logins, of which any may be nil, are the same.
+// Equal reports whether two logins are equal; either may be nil.
 func (l *Login) Equal(other *Login) bool {
 	if l == nil || other == nil {
 		return l == other
@@ -47,8 +48,8 @@ func (l *Login) Equal(other *Login) bool {
 	return l.entry() == other.entry()
 }
 
-// SplitLogin takes the user information out of a URL, which is a directory's or
-// not. The login is nil where there is none.
+// SplitLogin splits the user information off a URL, which may be that of a
+// directory. The login is nil if there is none.
 func SplitLogin(s string, dir bool) (string, *Login, error) {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -67,8 +68,8 @@ func SplitLogin(s string, dir bool) (string, *Login, error) {
 	return u.String(), l, err
 }
 
-// AuthFile is the content of an auth_file with logins. The first that matches a
-// URL is used.
+// AuthFile returns the content of an auth_file with logins. The first that
+// matches a URL is used.
 func AuthFile(logins ...*Login) []byte {
 	var b strings.Builder
 	seen := map[string]bool{}
@@ -81,10 +82,10 @@ func AuthFile(logins ...*Login) []byte {
 	return []byte(b.String())
 }
 
-// Logins are those of a file in the format of auth.conf.
+// Logins are the logins of a file in the format of auth.conf.
 type Logins struct{ file func() authFile }
 
-// ParseLogins reads them.
+// ParseLogins parses them.
 func ParseLogins(data []byte) (*Logins, error) {
 	f, err := parseAuth(data)
 	if err != nil {

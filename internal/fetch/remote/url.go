@@ -1,10 +1,9 @@
-// Package remote holds the type of URLs of upstream servers, which may carry
-// secrets, and the credentials that a mirror uses with them.
+// Package remote defines a type for the URLs of upstream servers, which may
+// contain secrets, and the credentials of a mirror.
 //
-// A URL prints without its secrets, whichever way it is printed: by fmt, as
-// JSON or text, in a log, or inside another value. Only packages below
-// internal/fetch can read all of it, because only they can make the token that
-// Full requires.
+// A URL prints without its secrets, however it is printed: by fmt, as JSON or
+// text, in a log, or inside another value. Only packages below internal/fetch can
+// read all of it, because only they can create the token that Full requires.
 package remote
 
 import (
@@ -23,17 +22,17 @@ import (
 // hidden replaces a secret, as in url.URL.Redacted.
 const hidden = "xxxxx"
 
-// URL is the URL of an upstream server or directory. The zero value is no URL.
+// URL is the URL of an upstream server or directory. The zero value is not a URL.
 // URLs can be compared.
 type URL struct {
-	// A handle prints as an address even where fmt cannot call methods, as in
-	// the unexported field of another struct.
+	// A handle prints as an address even if fmt cannot call methods, as in the
+	// unexported field of another struct.
 	raw     unique.Handle[string]
 	foreign bool
 	listed  bool
 }
 
-// NewURL makes a URL of a text, which is not checked; see Check.
+// NewURL returns a URL for a text without checking it; see Check.
 func NewURL(s string) URL {
 	if s == "" {
 		return URL{}
@@ -41,7 +40,7 @@ func NewURL(s string) URL {
 	return URL{raw: unique.Make(s)}
 }
 
-// NewURLs makes URLs of texts.
+// NewURLs returns URLs for texts.
 func NewURLs(list ...string) []URL {
 	out := make([]URL, len(list))
 	for i, s := range list {
@@ -50,8 +49,9 @@ func NewURLs(list ...string) []URL {
 	return out
 }
 
-// Foreign marks a URL that neither the configuration nor a list of mirrors
-// names, but a repository's content: no client certificate is shown to it.
+// Foreign marks a URL that comes neither from the configuration nor from a mirror
+// list, but from the content of a repository: no client certificate is shown to
+// it.
 func (u URL) Foreign() URL {
 	u.foreign = !u.IsZero()
 	return u
@@ -60,7 +60,8 @@ func (u URL) Foreign() URL {
 // IsForeign reports whether the URL was marked by Foreign.
 func (u URL) IsForeign() bool { return u.foreign }
 
-// Listed marks a URL that the configuration does not name, but a list of mirrors.
+// Listed marks a URL that comes from a mirror list and not from the
+// configuration.
 func (u URL) Listed() URL {
 	u.listed = !u.IsZero()
 	return u
@@ -76,11 +77,11 @@ func (u URL) like(other URL) URL {
 	return u
 }
 
-// IsZero reports whether there is no URL.
+// IsZero reports whether u is the zero URL.
 func (u URL) IsZero() bool { return u.raw == unique.Handle[string]{} }
 
-// Full returns the whole URL, secrets included. Only packages below
-// internal/fetch have the token.
+// Full returns the whole URL with its secrets. Only packages below internal/fetch
+// have the token.
 func (u URL) Full(reveal.Token) string { return u.full() }
 
 func (u URL) full() string {
@@ -90,8 +91,8 @@ func (u URL) full() string {
 	return u.raw.Value()
 }
 
-// String returns the URL without user information and fragment, and with the
-// values of its query replaced, except those of well-known harmless parameters.
+// String returns the URL without user information and fragment, and hides the
+// values of its query except those of well-known harmless parameters.
 func (u URL) String() string { return Redact(u.full()) }
 
 // GoString is String, for %#v.
@@ -124,8 +125,8 @@ func (u URL) MarshalJSON() ([]byte, error) {
 // LogValue returns String.
 func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 
-// UnmarshalText takes a URL as a configuration has it. "file:/dir", as apt's sources
-// have it, is "file:///dir".
+// UnmarshalText parses a URL of a configuration. "file:/dir", as in apt's
+// sources, is "file:///dir".
 func (u *URL) UnmarshalText(b []byte) error {
 	s := string(b)
 	if p, ok := strings.CutPrefix(s, "file:/"); ok && !strings.HasPrefix(p, "/") {
@@ -144,7 +145,7 @@ func (u URL) Host() string { return u.parsed().Host }
 // Path returns the decoded path, or "".
 func (u URL) Path() string { return u.parsed().Path }
 
-// parsed is the URL in parts; of one that does not parse, no parts.
+// parsed returns the parsed URL, or an empty one if it is invalid.
 func (u URL) parsed() *url.URL {
 	p, err := url.Parse(u.full())
 	if err != nil {
@@ -153,8 +154,8 @@ func (u URL) parsed() *url.URL {
 	return p
 }
 
-// HasUser reports whether the URL has user information, or what is left of it
-// where a password has characters that a URL must escape.
+// HasUser reports whether the URL has user information, or a broken form of it
+// where a password has characters that must be escaped.
 func (u URL) HasUser() bool {
 	p, err := url.Parse(u.full())
 	if err == nil {
@@ -169,22 +170,39 @@ func (u URL) HasSecret() bool {
 	return err != nil || p.User != nil || redactQuery(p.RawQuery) != p.RawQuery
 }
 
-// Check reports, without quoting a secret, a URL that is neither http, https
-// nor file, and a file URL that names no directory of this machine.
+// Check reports, without quoting secrets, a URL whose scheme is not http, https
+// or file, and a file URL that does not name a local directory.
 func (u URL) Check() error {
 	p, err := url.Parse(u.full())
 	if err != nil || p.Scheme != "http" && p.Scheme != "https" && p.Scheme != "file" || p.Scheme != "file" && p.Hostname() == "" {
 		return fmt.Errorf("%q: expected an http, https or file URL", u)
 	}
-	if p.Scheme == "file" && (p.Host != "" && p.Host != "localhost" || !strings.HasPrefix(p.Path, "/")) {
-		return fmt.Errorf("%q: expected a directory of this machine in the form file:///srv/repository", u)
+	if p.Scheme == "file" && (p.Host != "" && p.Host != "localhost" || !strings.HasPrefix(p.Path, "/") || strings.Trim(p.Path, "/") == "") {
+		return fmt.Errorf("%q: expected a directory on this machine in the form file:///srv/repository", u)
 	}
 	return nil
 }
 
-// Trim returns the URL without slashes at the end of its path.
+// CheckSource is Check for a URL from which a mirror is fetched, configured or
+// given to a sync. Such a URL must not have a user name or password, which belong
+// into a file, nor a fragment, which would never be sent. Its query may be a token.
+func (u URL) CheckSource() error {
+	if u.HasUser() {
+		return fmt.Errorf("%q: a URL must not have a user name or password: put them into a file and set the mirror's auth_file to it", u)
+	}
+	if strings.Contains(u.full(), "#") {
+		return fmt.Errorf("%q: a URL must not have a fragment, which is never sent: remove the # and what follows it, or write %%23 if it belongs to the path or query", u)
+	}
+	return u.Trim().Check()
+}
+
+// Trim returns the URL without slashes at the end of its path. The root directory
+// keeps its own.
 func (u URL) Trim() URL {
 	s := u.full()
+	if strings.HasPrefix(s, "file:") && strings.Trim(s[len("file:"):], "/") == "" {
+		return u
+	}
 	end := strings.IndexAny(s, "?#")
 	if end < 0 {
 		end = len(s)
@@ -193,7 +211,7 @@ func (u URL) Trim() URL {
 }
 
 // Parent returns the URL without the last segment of its path, and that segment,
-// decoded; it is empty where the path has none.
+// decoded. The segment is empty if the path has none.
 func (u URL) Parent() (parent URL, last string) {
 	s := u.Trim().full()
 	end := strings.IndexAny(s, "?#")
@@ -207,8 +225,8 @@ func (u URL) Parent() (parent URL, last string) {
 	return NewURL(s[:i] + s[end:]).like(u), path.Base(u.Trim().Path())
 }
 
-// Join puts a slash and a path, which is escaped as apt does it, after the URL's
-// path. A query stays at the end, as with dnf's baseurl. A URL that is a local
+// Join appends a slash and a path, escaped as apt does it, to the path of the
+// URL. A query stays at the end, as with dnf's baseurl. A URL that is a local
 // path is joined as a path.
 func (u URL) Join(rel string) URL {
 	s := u.full()
@@ -224,7 +242,7 @@ func (u URL) Join(rel string) URL {
 	return NewURL(s).like(u)
 }
 
-// Below reports whether the URL is one that Join makes of a base URL.
+// Below reports whether Join makes the URL from a base URL.
 func (u URL) Below(base URL) bool {
 	path, _, _ := strings.Cut(u.full(), "?")
 	dir, _, _ := strings.Cut(base.full(), "?")
@@ -233,9 +251,9 @@ func (u URL) Below(base URL) bool {
 
 // escapePath escapes what apt escapes in the path of a file, in lower case: white
 // space, control characters, the percent sign, bytes beyond ASCII, and the plus
-// sign and tilde, since object stores such as S3 read a plain plus sign as a
-// blank. In addition it escapes the characters that RFC 3986 does not allow in a
-// path and those that end one, which apt sends as they are.
+// sign and tilde, because object stores such as S3 read a plain plus sign as a
+// blank. It also escapes the characters that RFC 3986 does not allow in a path
+// and those that end one, which apt sends unescaped.
 func escapePath(path string) string {
 	const digits = "0123456789abcdef"
 	var b strings.Builder
@@ -249,9 +267,9 @@ func escapePath(path string) string {
 	return b.String()
 }
 
-// Redact returns a URL without user information and fragment, and with the
-// values of its query replaced. A text that is no URL is replaced as a whole,
-// since a password with characters that a URL must escape makes it one.
+// Redact returns a URL without user information and fragment, and hides the
+// values of its query. Text that is not a URL is replaced completely, because an
+// unescaped character in a password makes a URL invalid.
 func Redact(s string) string {
 	if s == "" {
 		return ""
@@ -263,7 +281,7 @@ func Redact(s string) string {
 		if !ok || !schemeRE.MatchString(scheme) {
 			return hidden
 		}
-		// Often it is the user information alone that does not parse.
+		// Often only the user information is invalid.
 		end := strings.IndexAny(rest, "/?#")
 		if end < 0 {
 			end = len(rest)
@@ -272,8 +290,10 @@ func Redact(s string) string {
 			return Redact(scheme + "://" + rest[at+1:])
 		}
 		return scheme + "://" + hidden
+	case p.Host == "" && p.Scheme != "" && p.Scheme != "file":
+		return p.Scheme + "://" + hidden // a slash is missing, and a login may be in the path
 	case p.Host == "" && p.Scheme == "" && !strings.HasPrefix(s, "/"):
-		// A host or path alone: shown, unless there is something like a login.
+		// Only a host or path: shown unless it contains something like a login.
 		if strings.ContainsAny(s, "@?") {
 			return hidden
 		}
@@ -289,8 +309,7 @@ func Redact(s string) string {
 
 var schemeRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]{0,20}$`)
 
-// harmless are parameters of metalinks and mirror lists that choose a
-// repository.
+// harmless are parameters of metalinks and mirror lists that select a repository.
 var harmless = map[string]bool{
 	"repo": true, "arch": true, "basearch": true, "release": true, "releasever": true, "version": true, "country": true,
 	"protocol": true, "infra": true, "content": true, "countme": true, "product": true,
@@ -319,18 +338,18 @@ func redactQuery(q string) string {
 	return strings.Join(parts, "&")
 }
 
-// urlRE finds URLs in a text: up to white space, or what cannot be in a URL and
-// as a rule ends one in a message.
+// urlRE finds URLs in a text. They end at white space or at characters that are
+// not part of a URL and usually end one in a message.
 var urlRE = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>\x60]+`)
 
-// Scrub redacts the URLs in a text of another origin: an error of a library, a
-// line of somebody's file, a message that was stored by an older version.
+// Scrub redacts the URLs in foreign text: an error of a library, a line of a
+// configuration file, a message stored by an older version.
 func Scrub(text string) string {
 	if !strings.Contains(text, "://") {
 		return text
 	}
 	return urlRE.ReplaceAllStringFunc(text, func(s string) string {
-		// Punctuation of the sentence around it.
+		// Punctuation of the surrounding sentence.
 		u := strings.TrimRight(s, ".,:;)]}…")
 		if out := Redact(u); out != u {
 			return out + s[len(u):]

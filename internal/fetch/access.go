@@ -14,18 +14,20 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// transportKey tells connections apart that must not be shared.
+// transportKey identifies connections that may be shared.
 type transportKey struct {
-	access   *remote.Access // nil where there are no certificates
+	access   *remote.Access // nil without certificates
 	withCert bool
 	may      reach
 }
 
-// transport returns the connections for a mirror's requests to addresses of some
-// kinds: shared ones, unless it has certificates.
+// transport returns the connections for a mirror's requests to addresses of
+// certain kinds. They are shared unless the mirror has certificates.
 func (c *Client) transport(a *remote.Access, withCert bool, may reach) http.RoundTripper {
 	withCert = withCert && a.HasCert()
 	conf := a.TLS(reveal.Token{}, withCert)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.cfg.Transport != nil || conf == nil && may == anywhere {
 		return c.rt
 	}
@@ -33,8 +35,6 @@ func (c *Client) transport(a *remote.Access, withCert bool, may reach) http.Roun
 	if conf == nil {
 		k.access = nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	rt := c.transports[k]
 	if rt == nil {
 		if c.transports == nil {
@@ -46,10 +46,10 @@ func (c *Client) transport(a *remote.Access, withCert bool, may reach) http.Roun
 	return rt
 }
 
-// newTransport makes a pool of connections to addresses of some kinds; conf is
-// that of a mirror with certificates, or nil. A connection is never shared
-// between requests that may go to different kinds of addresses, since names do
-// not tell them apart.
+// newTransport returns a pool of connections to addresses of certain kinds; conf
+// is that of a mirror with certificates, or nil. Requests that may go to
+// different kinds of addresses never share a connection, since names do not
+// distinguish them.
 func (c *Client) newTransport(conf *tls.Config, may reach) *http.Transport {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second, Resolver: c.cfg.resolver}
 	if may != anywhere {
@@ -65,8 +65,8 @@ func (c *Client) newTransport(conf *tls.Config, may reach) *http.Transport {
 		Protocols:              only1,
 		DisableCompression:     true,
 		MaxIdleConns:           0,
-		MaxIdleConnsPerHost:    c.cfg.Parallel,
-		MaxConnsPerHost:        c.cfg.Parallel, // else Go may open one too many for a request that another one serves
+		MaxIdleConnsPerHost:    c.parallel,
+		MaxConnsPerHost:        c.parallel, // otherwise Go may open one connection too many for a request that is then served by another
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeader,
 		ReadBufferSize:         32 << 10,
@@ -80,10 +80,11 @@ func (c *Client) newTransport(conf *tls.Config, may reach) *http.Transport {
 	}
 }
 
-var errProxyTLS = errors.New("ca_file and client_cert cannot be used through a proxy that is itself reached by https")
+var errProxyTLS = errors.New("ca_file and client_cert cannot be used through an https proxy")
 
-// proxy is http.ProxyFromEnvironment. net/http would show a mirror's client
-// certificate to a proxy that is reached by https, so that pair is refused.
+// proxy is http.ProxyFromEnvironment, but refuses the combination of an https
+// proxy and client certificates: net/http would show the mirror's client
+// certificate to the proxy.
 func proxy(r *http.Request, certificates bool) (*url.URL, error) {
 	u, err := http.ProxyFromEnvironment(r)
 	if u != nil && u.Scheme == "https" && certificates {
@@ -92,11 +93,11 @@ func proxy(r *http.Request, certificates bool) (*url.URL, error) {
 	return u, err
 }
 
-// secrets are what was sent to a server, which may send it back in a header that
+// secrets are values sent to a server, which may send them back in a header that
 // a message quotes.
 type secrets []string
 
-// minSecret is the length below which hiding a text would damage messages and
+// minSecret is the length below which hiding a value would damage messages and
 // protect nothing.
 const minSecret = 4
 
@@ -125,3 +126,7 @@ func (s secrets) in(text string) string {
 	}
 	return text
 }
+
+// Whole returns a URL with the values of its query. Only the metadata of an imported
+// snapshot has it, because packages are downloaded from there later.
+func Whole(u remote.URL) string { return u.Full(reveal.Token{}) }

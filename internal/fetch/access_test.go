@@ -274,13 +274,13 @@ func TestLoadRefuses(t *testing.T) {
 		want  string
 	}{
 		{"no file", remote.Files{Auth: "/nowhere/auth.conf"}, "auth_file: open /nowhere/auth.conf: no such file"},
-		{"open to all", remote.Files{Auth: file(good, 0o644)}, "mode 0644 lets every user in, expected 0600 or 0640"},
-		{"not the format", remote.Files{Auth: file("alice:s3cret", 0o600)}, `no "machine" in it`},
-		{"empty", remote.Files{Auth: file("", 0o600)}, `no "machine" in it`},
+		{"open to all", remote.Files{Auth: file(good, 0o644)}, "every user can read it (mode 0644), expected 0600 or 0640"},
+		{"not the format", remote.Files{Auth: file("alice:s3cret", 0o600)}, `found no "machine"`},
+		{"empty", remote.Files{Auth: file("", 0o600)}, `found no "machine"`},
 		{"a directory", remote.Files{Auth: t.TempDir()}, "auth_file: "},
 		{"no authority", remote.Files{CA: "/nowhere/ca.pem"}, "ca_file: open /nowhere/ca.pem: no such file"},
-		{"no PEM", remote.Files{CA: file("s3cret", 0o644)}, "no PEM certificate in it"},
-		{"a key for an authority", remote.Files{CA: key}, "no PEM certificate in it"},
+		{"no PEM", remote.Files{CA: file("s3cret", 0o644)}, "expected a PEM certificate, found none"},
+		{"a key for an authority", remote.Files{CA: key}, "expected a PEM certificate, found none"},
 		{"bad PEM", remote.Files{CA: file("-----BEGIN CERTIFICATE-----\nczNjcmV0\n-----END CERTIFICATE-----\n", 0o644)}, "certificate 1: "},
 		{"no key", remote.Files{ClientCert: cert}, "client_cert: client_key is missing"},
 		{"no certificate", remote.Files{ClientKey: key}, "client_key: client_cert is missing"},

@@ -25,7 +25,7 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// body is one response body, or a file, being read.
+// body is a response body, or a file, that is being read.
 type body struct {
 	c    *Client
 	url  string // redacted
@@ -34,18 +34,18 @@ type body struct {
 
 	header      http.Header
 	modified    time.Time
-	length      int64 // announced, -1 when not known
+	length      int64 // announced, -1 if unknown
 	validator   string
-	partial     bool // it goes on from where the request asked
-	restart     bool // it cannot be joined to what is held
+	partial     bool // it continues from the requested offset
+	restart     bool // it cannot be appended to the bytes that are held
 	notModified bool
-	openEnded   bool // only the end of the connection tells its end
-	checkHTML   bool // look at the first bytes for a page
+	openEnded   bool // only the end of the connection marks its end
+	checkHTML   bool // check whether it starts like a web page
 
 	dog    *time.Timer // nil for files
 	dead   *atomic.Bool
 	cancel context.CancelFunc
-	host   *host // of the URL that was asked for; holds turn
+	host   *host // of the requested URL; holds turn
 	turn   *turn
 	closed bool
 }
@@ -54,20 +54,6 @@ func (b *body) result() Result {
 	return Result{
 		URL: b.url, ETag: entityTag(b.header.Get("ETag")), LastModified: b.modified, ContentType: b.header.Get("Content-Type"),
 	}
-}
-
-// serverClock is the time at which a server answered (RFC 9110, section 6.6.1); what
-// a cache kept is as much older as its Age (RFC 9111, section 5.1). Zero: the server
-// has no clock.
-func serverClock(h http.Header) time.Time {
-	date, err := http.ParseTime(h.Get("Date"))
-	if err != nil {
-		return time.Time{}
-	}
-	if age, err := strconv.ParseUint(h.Get("Age"), 10, 31); err == nil {
-		date = date.Add(time.Duration(age) * time.Second)
-	}
-	return date.UTC()
 }
 
 func (b *body) close() {
@@ -89,8 +75,8 @@ func (b *body) close() {
 	}
 }
 
-// open asks URL i of a request for its body from offset off. cuts is how often the
-// download had to give up its connection to others.
+// open requests URL i, starting at offset off. cuts is how often the download had
+// to give up its connection to others.
 func (c *Client) open(ctx context.Context, req *Request, i int, off int64, validator string, cuts int) (*body, error) {
 	raw := req.URLs[i].Full(reveal.Token{})
 	if strings.HasPrefix(raw, "/") && req.URLs[i].IsConfigured() {
@@ -99,7 +85,7 @@ func (c *Client) open(ctx context.Context, req *Request, i int, off int64, valid
 	u, err := url.Parse(raw)
 	if err != nil {
 		// url.Error would quote the URL with its credentials.
-		return nil, &failure{url: req.URLs[i].String(), err: fmt.Errorf("%w: the URL does not parse", ErrRefused)}
+		return nil, &failure{url: req.URLs[i].String(), err: fmt.Errorf("%w: the URL is invalid", ErrRefused)}
 	}
 	switch {
 	case u.Scheme == "file" && (u.Host == "" || u.Host == "localhost") && req.URLs[i].IsConfigured():
@@ -152,9 +138,9 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, 
 		switch {
 		case errors.As(err, &f):
 		case dead.Load():
-			f.err = fmt.Errorf("%w: no answer within %v", ErrUnavailable, c.cfg.HeaderTimeout)
+			f.err = fmt.Errorf("%w: no response within %v", ErrUnavailable, c.cfg.HeaderTimeout)
 		case errors.As(err, &cert):
-			f.temp = false
+			f.temp, f.err = false, fmt.Errorf("%w: %s", ErrCertificate, cause(err))
 		}
 		return nil, f
 	}
@@ -170,9 +156,9 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, 
 }
 
 // roundTrip sends a request for URL i and follows redirects. Credentials and
-// client certificate stay with the host that they are for. A redirect may lead to
-// a public address, or one of the kind that the server that gave it is at. It
-// also returns the secrets that were sent.
+// client certificates are sent only to their host. A redirect may lead to a
+// public address, or to one of the kind that the redirecting server is at.
+// roundTrip also returns the secrets that were sent.
 func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL, hdr http.Header) (*http.Response, *url.URL, secrets, error) {
 	var sent secrets
 	refuse := func(format string, args ...any) (*http.Response, *url.URL, secrets, error) {
@@ -183,7 +169,7 @@ func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL,
 	if !configured {
 		may = req.Scope.reach()
 	}
-	from := u // that named u
+	from := u // the URL that named u
 	for n := 0; ; n++ {
 		r := (&http.Request{
 			Method: http.MethodGet, URL: u, Host: u.Host, Header: hdr,
@@ -209,7 +195,7 @@ func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL,
 		case errors.As(err, &refused):
 			what := "a redirect to " + clip(redact(u))
 			if n == 0 {
-				what = "a list of mirrors or an index names it"
+				what = "a mirror list or an index names it"
 			}
 			return nil, nil, nil, &failure{url: sent.in(redact(from)), err: fmt.Errorf("%w: %s: %v", ErrRefused, sent.in(what), refused)}
 		case err != nil:
@@ -253,8 +239,8 @@ func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL,
 	}
 }
 
-// send sends one request where the address is of a kind that it may go to, and
-// tells which. Through a proxy only the URL's own host tells.
+// send sends one request, if the kind of its address is allowed, and returns that
+// kind. Through a proxy, only the host in the URL can be checked.
 func (c *Client) send(r *http.Request, a *remote.Access, withCert bool, may reach) (*http.Response, reach, error) {
 	at := public
 	if addr, ok := literal(r.URL.Hostname()); ok {
@@ -264,7 +250,7 @@ func (c *Client) send(r *http.Request, a *remote.Access, withCert bool, may reac
 	}
 	if c.cfg.Transport == nil {
 		if proxy, err := http.ProxyFromEnvironment(r); proxy != nil || err != nil {
-			may = anywhere // where the proxy is
+			may = anywhere // address of the proxy
 		} else {
 			r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 				if tcp, ok := i.Conn.RemoteAddr().(*net.TCPAddr); ok {
@@ -277,14 +263,15 @@ func (c *Client) send(r *http.Request, a *remote.Access, withCert bool, may reac
 	return resp, at, err
 }
 
-// judge decides by a response's status and headers whether its body is read.
+// judge decides from the status and headers of a response whether to read its
+// body.
 func (b *body) judge(req *Request, resp *http.Response, answering *host, off int64, validator string) error {
 	fail := func(temp bool, sentinel error, format string, args ...any) error {
 		return &failure{url: b.url, temp: temp, err: fmt.Errorf("%w: %s", sentinel, b.hide.in(fmt.Sprintf(format, args...)))}
 	}
 	b.modified, _ = http.ParseTime(resp.Header.Get("Last-Modified"))
 	if now := time.Now().UTC().Truncate(time.Second); b.modified.After(now) {
-		// Not older than the future would be true of all later states, too.
+		// A time in the future would make all later states look older.
 		b.modified = now
 	}
 	if resp.StatusCode < 400 && req.IgnorePauses > 0 {
@@ -319,18 +306,18 @@ func (b *body) judge(req *Request, resp *http.Response, answering *host, off int
 		if d, ok := retryAfter(resp); ok && (code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable) {
 			answering.pause(d, b.c.stats.pauses.Add(1))
 			return &failure{url: b.url, temp: d <= maxWait, pause: d,
-				err: fmt.Errorf("%w: %s, to be tried again after %v", ErrUnavailable, statusText(resp.StatusCode), d.Round(time.Second))}
+				err: fmt.Errorf("%w: %s, to be retried after %v", ErrUnavailable, statusText(resp.StatusCode), d.Round(time.Second))}
 		}
 		return fail(true, ErrUnavailable, "%s", statusText(resp.StatusCode))
 	case code >= 400:
 		b.drain()
 		return &failure{url: b.url, status: code, err: fmt.Errorf("%w: %s", ErrDenied, b.hide.in(statusText(code)))}
 	default:
-		return fail(false, ErrRefused, "unexpected answer %s", statusText(resp.StatusCode))
+		return fail(false, ErrRefused, "unexpected response %s", statusText(resp.StatusCode))
 	}
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") && !req.Want.pinned() {
-		// Servers that put "x-gzip" on a file that is gzip are harmless where
-		// the digest of the file is known.
+		// Some servers set "x-gzip" for files that are gzip themselves. That is
+		// harmless if the digest of the file is known.
 		return fail(false, ErrRefused, "Content-Encoding %q, expected none", clip(enc))
 	}
 	if b.partial || b.restart {
@@ -351,9 +338,9 @@ func (b *body) judge(req *Request, resp *http.Response, answering *host, off int
 	return nil
 }
 
-// isWhole reports whether the answer to a request without a range is the whole file
-// although its status says that it is a part: by its Content-Range, or without one by
-// the digest that is known and will tell.
+// isWhole reports whether the response to a request without a range is the whole
+// file although its status says that it is a part: by its Content-Range, or
+// without one by the digest, which will be checked.
 func (b *body) isWhole(resp *http.Response, req *Request) bool {
 	text := resp.Header.Get("Content-Range")
 	if text == "" {
@@ -379,8 +366,8 @@ func (b *body) page() error {
 		ErrNotRepository, b.hide.in(clip(b.header.Get("Content-Type"))))}
 }
 
-// read is Read with the waits bounded and the rate limited. Its error is io.EOF,
-// a failure, or the context's.
+// read is Read with bounded waits and a limited rate. Its error is io.EOF, a
+// failure, or that of the context.
 func (b *body) read(ctx context.Context, p []byte) (int, error) {
 	if b.dog == nil {
 		n, err := b.r.Read(p)
@@ -390,7 +377,8 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 		}
 		return n, err
 	}
-	p = p[:min(len(p), b.c.piece)]
+	limit := b.c.rate.Load()
+	p = p[:min(len(p), limit.piece)]
 	start := time.Now()
 	t := b.turn
 	t.since.Store(start.UnixNano())
@@ -411,13 +399,13 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 		f := &failure{url: b.url, temp: true}
 		switch {
 		case t.cut.Load():
-			// No fault of the server's, unless it is too slow in any case.
+			// Not the server's fault, unless it is too slow anyway.
 			f.progress = !slow
 			f.err = fmt.Errorf("%w: %d bytes in %v, while others waited for the connection", ErrUnavailable, got, waited.Round(time.Second))
 		case b.dead.Load():
 			f.err = fmt.Errorf("%w: no byte within %v", ErrUnavailable, b.c.cfg.StallTimeout)
 		default:
-			f.err = fmt.Errorf("%w: the body broke off: %s", ErrUnavailable, cause(err))
+			f.err = fmt.Errorf("%w: the body was cut off: %s", ErrUnavailable, cause(err))
 		}
 		return n, f
 	case waited >= rateWindow:
@@ -434,8 +422,8 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 			return 0, b.page()
 		}
 	}
-	if b.c.limiter != nil && n > 0 {
-		if werr := b.c.limiter.WaitN(ctx, n); werr != nil {
+	if limit.limiter != nil && n > 0 {
+		if werr := limit.limiter.WaitN(ctx, n); werr != nil {
 			if ctx.Err() != nil {
 				return n, context.Cause(ctx)
 			}
@@ -445,7 +433,7 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 	return n, err
 }
 
-// drain reads the rest of a small answer, so that the connection is kept.
+// drain reads the rest of a small response, so that the connection can be reused.
 func (b *body) drain() {
 	b.dog.Reset(min(b.c.cfg.StallTimeout, drainTime))
 	drain(b.r)
@@ -457,99 +445,15 @@ func drain(r io.ReadCloser) {
 	r.Close()
 }
 
-// looksHTML reports whether a document begins as a web page does.
+// looksHTML reports whether a document starts like a web page.
 func looksHTML(p []byte) bool {
 	p = bytes.TrimPrefix(p, []byte("\xef\xbb\xbf"))
 	p = bytes.ToLower(bytes.TrimLeft(p[:min(len(p), 512)], " \t\r\n"))
 	return bytes.HasPrefix(p, []byte("<!doctype html")) || bytes.HasPrefix(p, []byte("<html"))
 }
 
-// contentRange reads "bytes first-last/total"; total is -1 for "*" (RFC 9110,
-// section 14.4).
-func contentRange(s string) (first, last, total int64, ok bool) {
-	s, ok = strings.CutPrefix(s, "bytes ")
-	if !ok {
-		return 0, 0, 0, false
-	}
-	span, all, ok := strings.Cut(s, "/")
-	if !ok {
-		return 0, 0, 0, false
-	}
-	a, z, ok := strings.Cut(span, "-")
-	if !ok {
-		return 0, 0, 0, false
-	}
-	number := func(s string) (int64, bool) {
-		n, err := strconv.ParseUint(s, 10, 63) // no signs
-		return int64(n), err == nil
-	}
-	first, ok1 := number(a)
-	last, ok2 := number(z)
-	total, ok3 := int64(-1), all == "*"
-	if !ok3 {
-		total, ok3 = number(all)
-	}
-	if !ok1 || !ok2 || !ok3 || last < first || total >= 0 && last >= total {
-		return 0, 0, 0, false
-	}
-	return first, last, total, true
-}
-
-// maxTag bounds an entity tag, in bytes: a longer one could make a server refuse
-// every later request that sends it.
-const maxTag = 256
-
-// entityTag returns an entity tag that may be sent back (RFC 9110, section
-// 8.8.3), or "". A list of tags, or "*", would match what we do not have.
-func entityTag(s string) string {
-	opaque, ok := strings.CutPrefix(strings.TrimPrefix(s, "W/"), `"`)
-	opaque, closed := strings.CutSuffix(opaque, `"`)
-	bad := strings.ContainsFunc(opaque, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' })
-	if !ok || !closed || bad || len(s) > maxTag {
-		return ""
-	}
-	return s
-}
-
-// strongValidator is what If-Range may carry for a response: a strong entity
-// tag, or a Last-Modified that is at least a minute older than the answer
-// (RFC 9110, sections 8.8.2.2 and 13.1.5).
-func strongValidator(resp *http.Response) string {
-	if tag := resp.Header.Get("ETag"); tag != "" {
-		if tag = entityTag(tag); strings.HasPrefix(tag, `"`) {
-			return tag
-		}
-		return ""
-	}
-	lm := resp.Header.Get("Last-Modified")
-	modified, err1 := http.ParseTime(lm)
-	date, err2 := http.ParseTime(resp.Header.Get("Date"))
-	if err1 != nil || err2 != nil || date.Sub(modified) < time.Minute {
-		return ""
-	}
-	return lm
-}
-
-// retryAfter reads Retry-After, seconds or a date (RFC 9110, section 10.2.3). It
-// is never more than maxPause.
-func retryAfter(resp *http.Response) (time.Duration, bool) {
-	v := resp.Header.Get("Retry-After")
-	if strings.Trim(v, "0123456789") == "" && v != "" {
-		s, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || s > int64(maxPause/time.Second) { // any number of digits
-			return maxPause, true
-		}
-		return time.Duration(s) * time.Second, true
-	}
-	t, err := http.ParseTime(v)
-	if err != nil {
-		return 0, false
-	}
-	return min(max(time.Until(t), 0), maxPause), true
-}
-
-// openFile opens a file below the request's tree. Nothing outside is reached,
-// through ".." or symbolic links.
+// openFile opens a file below the request's tree. Neither ".." nor symbolic links
+// lead out of it.
 func (c *Client) openFile(req *Request, name string, off int64) (*body, error) {
 	shown := (&url.URL{Scheme: "file", Path: name}).String()
 	refuse := func(format string, args ...any) error {
@@ -569,15 +473,15 @@ func (c *Client) openFile(req *Request, name string, off int64) (*body, error) {
 	}
 	rel, ok := strings.CutPrefix(path.Clean(name), strings.TrimSuffix(path.Clean(tree), "/")+"/")
 	if !ok {
-		return nil, refuse("a path outside of %s", tree)
+		return nil, refuse("a path outside %s", tree)
 	}
 	root, err := os.OpenRoot(tree)
 	if err != nil {
-		return nil, &failure{url: shown, err: fmt.Errorf("%w: %v", ErrUnavailable, err)}
+		return nil, &failure{url: shown, err: fmt.Errorf("%w: %v", ErrLocal, err)}
 	}
 	defer root.Close()
-	// A symbolic link is followed as long as it stays below the tree. Nothing but
-	// a regular file is opened: opening a device may act on it.
+	// A symbolic link is followed if it stays below the tree. Only regular files
+	// are opened: opening a device may have side effects.
 	if fi, err := root.Stat(rel); err == nil && !fi.Mode().IsRegular() {
 		return nil, refuse("not a regular file, but %s", regfile.Kind(fi.Mode()))
 	}
@@ -586,7 +490,10 @@ func (c *Client) openFile(req *Request, name string, off int64) (*body, error) {
 		return nil, &failure{url: shown, err: fmt.Errorf("%w: no such file", ErrNotFound)}
 	}
 	if err != nil {
-		return nil, &failure{url: shown, err: fmt.Errorf("%w: %v", ErrDenied, err)}
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, &failure{url: shown, err: fmt.Errorf("%w: %v", ErrLocal, err)}
+		}
+		return nil, refuse("%v", err) // it leads out of the tree
 	}
 	fi, err := f.Stat()
 	if err != nil || !fi.Mode().IsRegular() {

@@ -17,71 +17,69 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"example.org/snapd/internal/fetch/remote"
 )
 
 const (
-	chunk         = 128 << 10        // bytes read at once
-	minPiece      = 4 << 10          // least that is read at once where the rate is limited
+	chunk         = 128 << 10        // size of one read
+	minPiece      = 4 << 10          // smallest read if the rate is limited
 	maxRedirects  = 10               // of one request
-	rateWindow    = time.Minute      // over which MinRate is judged
-	progressBytes = 1 << 20          // an attempt that got so far costs no retry
-	maxDrain      = 16 << 10         // bytes of an error page read to keep the connection
-	drainTime     = 2 * time.Second  // for that
+	rateWindow    = time.Minute      // period over which MinRate is measured
+	progressBytes = 1 << 20          // an attempt that received this much costs no retry
+	maxDrain      = 16 << 10         // bytes of an error page to read so that the connection can be reused
+	drainTime     = 2 * time.Second  // time for that
 	maxHeader     = 64 << 10         // bytes of response headers
-	maxLocation   = 4 << 10          // bytes of a URL that a server redirects to
-	dialTimeout   = 15 * time.Second // for each address
+	maxLocation   = 4 << 10          // bytes of a redirect URL
+	dialTimeout   = 15 * time.Second // per address
 )
 
-// Config says how a Client behaves. The zero value works.
+// Config configures a Client. The zero value works.
 type Config struct {
-	Parallel      int           // requests at one time to one host; 0: 8
-	RateLimit     int64         // bytes a second over all hosts; 0: none
+	Parallel      int           // concurrent requests per host; 0: 8
+	RateLimit     int64         // bytes per second over all hosts; 0: unlimited
 	UserAgent     string        // "": "snapd"
-	Retries       int           // further rounds over the URLs after passing troubles; 0: 4, negative: none
-	HeaderTimeout time.Duration // until the response headers are there, connecting included; 0: 30 s
+	Retries       int           // further rounds over the URLs after transient errors; 0: 4, negative: none
+	HeaderTimeout time.Duration // until the response headers arrive, including connecting; 0: 30 s
 	StallTimeout  time.Duration // longest wait for the next bytes of a body; 0: 30 s
-	MinRate       int64         // bytes a second that a body must have on average in each minute of waiting for it; 0: 1024, negative: none
-	MaxBackoff    time.Duration // longest wait between rounds, but for pauses that hosts ask for; 0: 30 s
-	Patience      time.Duration // while requests wait for a connection, the rate that the downloads on it must have doubles with each Patience; 0: 10 s
-	Logger        *slog.Logger  // retries, at level debug; nil: none
+	MinRate       int64         // average bytes per second that a body must have in each minute of waiting for it; 0: 1024, negative: unlimited
+	MaxBackoff    time.Duration // longest wait between rounds, except for pauses that hosts request; 0: 30 s
+	Patience      time.Duration // while requests wait for a connection, the rate required of downloads doubles with each Patience; 0: 10 s
+	Logger        *slog.Logger  // logs retries at level debug; may be nil
 
-	// Transport takes the place of the network in tests.
+	// Transport replaces the network in tests.
 	Transport http.RoundTripper
 
-	// reachOf tells kinds of addresses apart; tests make a loopback address a
-	// public one with it.
+	// reachOf returns the kind of an address; tests use it to make a loopback
+	// address public.
 	reachOf  func(netip.Addr) reach
 	resolver *net.Resolver // nil: the system's
 }
 
-// Client fetches files. It is safe for concurrent use.
+// Client downloads files. It is safe for concurrent use.
 type Client struct {
-	cfg     Config
-	rt      http.RoundTripper
-	limiter *rate.Limiter
-	piece   int // bytes read at once
-	log     *slog.Logger
+	cfg  Config
+	rate atomic.Pointer[rateLimit]
+	log  *slog.Logger
 
 	mu         sync.Mutex
+	parallel   int // connections per host
+	rt         http.RoundTripper
 	hosts      map[string]*host
 	transports map[transportKey]http.RoundTripper // of mirrors with certificates
 
 	stats struct{ requests, files, bytes, retries, pauses atomic.Int64 }
 }
 
-// Stats counts what a client has done since it was made.
+// Stats counts what a client has done since it was created.
 type Stats struct {
-	Requests int64 // HTTP requests, redirects included
+	Requests int64 // HTTP requests, including redirects
 	Files    int64 // files completed
 	Bytes    int64 // of bodies
-	Retries  int64 // rounds after passing troubles
-	Pauses   int64 // times that a host asked for a pause (Retry-After)
+	Retries  int64 // rounds after transient errors
+	Pauses   int64 // pauses that hosts requested (Retry-After)
 }
 
-// New returns a client. Close it to drop its idle connections.
+// New returns a client. Close closes its idle connections.
 func New(cfg Config) *Client {
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = 8
@@ -113,27 +111,26 @@ func New(cfg Config) *Client {
 	if cfg.reachOf == nil {
 		cfg.reachOf = reachOf
 	}
-	c := &Client{cfg: cfg, piece: chunk, rt: cfg.Transport, log: cfg.Logger, hosts: make(map[string]*host)}
+	c := &Client{cfg: cfg, parallel: cfg.Parallel, rt: cfg.Transport, log: cfg.Logger, hosts: make(map[string]*host)}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.RateLimit > 0 {
-		// A tenth of a second at once, and in pieces of that: a connection that has
-		// read much waits long, and several of them go far beyond a low limit.
-		burst := int(max(cfg.RateLimit/10, minPiece))
-		c.limiter = rate.NewLimiter(rate.Limit(cfg.RateLimit), burst)
-		c.piece = min(chunk, burst)
-	}
+	c.rate.Store(newRateLimit(cfg.RateLimit))
 	if c.rt == nil {
 		c.rt = c.newTransport(nil, anywhere)
 	}
 	return c
 }
 
-// Close drops idle connections.
+// Close closes idle connections.
 func (c *Client) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closeIdle()
+}
+
+// closeIdle closes idle connections; c.mu must be held.
+func (c *Client) closeIdle() {
 	for _, rt := range append(slices.Collect(maps.Values(c.transports)), c.rt) {
 		if t, ok := rt.(interface{ CloseIdleConnections() }); ok {
 			t.CloseIdleConnections()
@@ -156,11 +153,11 @@ func (c *Client) host(u *url.URL) *host {
 	defer c.mu.Unlock()
 	h := c.hosts[name]
 	if h == nil {
-		if len(c.hosts) >= maxHosts { // redirects and lists of mirrors name any number
+		if len(c.hosts) >= maxHosts { // redirects and mirror lists name any number of hosts
 			now := time.Now()
 			maps.DeleteFunc(c.hosts, func(_ string, h *host) bool { return h.idle(now) })
 		}
-		h = &host{parallel: c.cfg.Parallel, patience: c.cfg.Patience, holders: make(map[*turn]struct{})}
+		h = &host{parallel: c.parallel, patience: c.cfg.Patience, holders: make(map[*turn]struct{})}
 		c.hosts[name] = h
 	}
 	return h
@@ -177,16 +174,16 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// failure is why one attempt at one URL gave nothing. Any other error ends the
-// whole request.
+// failure is why an attempt at a URL failed. Any other error ends the whole
+// request.
 type failure struct {
 	url      string
 	err      error         // wraps a sentinel of this package
 	temp     bool          // a later attempt may succeed
-	again    bool          // try the same URL at once, from the start
-	progress bool          // enough came to not count as a failed round
-	pause    time.Duration // how long the host wants no request; 0: it did not say
-	status   int           // of an answer that refuses the file; 0: there was none
+	again    bool          // retry the same URL at once, from the start
+	progress bool          // enough arrived to not count as a failed round
+	pause    time.Duration // how long the host asks to wait; 0: it did not say
+	status   int           // of a response that refuses the file; 0: there was none
 }
 
 func (f *failure) Error() string {
@@ -198,8 +195,8 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
-// rank orders sentinels by how much they tell about several failed URLs. Only
-// when all say that the file is not there, it is not there.
+// rank orders sentinels by how much they tell about several failed URLs. The file
+// is not found only if all URLs say so.
 func rank(err error) int {
 	for i, s := range []error{ErrMismatch, ErrTooLarge, ErrNotRepository, ErrRefused, ErrUnavailable, ErrDenied, ErrNotFound} {
 		if errors.Is(err, s) {
@@ -209,7 +206,7 @@ func rank(err error) int {
 	return 0
 }
 
-// failures is what all URLs of a request ended with.
+// failures collects the errors of all URLs of a request.
 type failures []*failure
 
 func (f failures) Error() string {
@@ -230,17 +227,17 @@ func (f failures) Unwrap() error {
 	return best.err
 }
 
-// IsUpstream reports whether an error of Get or Open is upstream's fault, or that of
-// the way to it, and not of the sink.
+// IsUpstream reports whether an error of Get or Open is the fault of upstream or
+// of the network, and not of the sink.
 func IsUpstream(err error) bool {
 	_, ok := errors.AsType[failures](err)
 	return ok
 }
 
-// Withheld reports whether an error of Get or Open says that no URL gives the
-// file: each answered 404, 410, 403 or 400, or has no such local file. The last two
-// are what object stores answer, depending on their configuration, for files that
-// do not exist. It returns the numbers of the URLs that answered so.
+// Withheld reports whether an error of Get or Open says that no URL has the file:
+// each answered 404, 410, 403 or 400, or has no such local file. Object stores
+// answer 403 or 400, depending on their configuration, for files that do not
+// exist. It returns the indices of the URLs that answered so.
 func Withheld(err error) (urls []int, ok bool) {
 	all, ok := errors.AsType[failures](err)
 	if !ok {
@@ -259,8 +256,8 @@ func Withheld(err error) (urls []int, ok bool) {
 	return urls, true
 }
 
-// rounds calls attempt for each URL in order until one succeeds, and again,
-// after a pause, for those whose trouble may pass.
+// rounds calls attempt for each URL in order until one succeeds, and after a
+// pause again for those with transient errors.
 func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) error {
 	if n == 0 {
 		return fmt.Errorf("%w: no URL to fetch from", ErrRefused)
@@ -268,7 +265,7 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 	last := make(failures, n)
 	for round := 0; ; {
 		alive, progress := false, false
-		pause := maxWait // until the first host takes requests again
+		pause := maxWait // until the first host accepts requests again
 		for i := 0; i < n; i++ {
 			if last[i] != nil && !last[i].temp {
 				continue
@@ -312,5 +309,5 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 	}
 }
 
-// redact returns a URL for messages and results, without credentials.
+// redact returns a URL without credentials, for messages and results.
 func redact(u *url.URL) string { return remote.Redact(u.String()) }

@@ -21,17 +21,17 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// Digests are what a body must hash to: all that are set. The strings are
-// hexadecimal. SHA-224 and stronger pin the content; SHA-1 and MD5 are checked
-// but pin nothing.
+// Digests are the digests that a body must have; empty ones are not checked. They
+// are in hexadecimal. SHA-224 and stronger identify the content; SHA-1 and MD5
+// are checked but do not.
 type Digests struct {
 	SHA256                 cas.Digest
 	SHA512, SHA384, SHA224 string
 	SHA1, MD5              string
 }
 
-// StrongDigests are those of a file that is known by SHA-256 or by SHA-512 or
-// SHA-384 in hexadecimal, which its length tells; either may be zero.
+// StrongDigests returns the digests of a file that is known by SHA-256, or by
+// SHA-512 or SHA-384 in hexadecimal, which differ in length. Either may be zero.
 func StrongDigests(known cas.Digest, other string) Digests {
 	if len(other) == 2*sha512.Size384 {
 		return Digests{SHA256: known, SHA384: other}
@@ -39,65 +39,65 @@ func StrongDigests(known cas.Digest, other string) Digests {
 	return Digests{SHA256: known, SHA512: other}
 }
 
-// pinned reports whether the content is known by a digest that can be relied on.
+// pinned reports whether a strong digest identifies the content.
 func (d Digests) pinned() bool {
 	return !d.SHA256.IsZero() || d.SHA512 != "" || d.SHA384 != "" || d.SHA224 != ""
 }
 
-// Sink takes a body. It is used by one goroutine.
+// Sink receives a body. It is used by one goroutine.
 type Sink interface {
 	io.Writer
-	// Offset is how many bytes the sink holds. When it is not zero at the start
-	// and the sink is an io.ReaderAt, the fetch goes on from there; else it is
-	// reset.
+	// Offset returns how many bytes the sink has. If it is not zero at the start
+	// and the sink is an io.ReaderAt, the download resumes there; otherwise the
+	// sink is reset.
 	Offset() int64
-	// Reset drops what the sink holds.
+	// Reset discards the content of the sink.
 	Reset() error
 }
 
-// Request says what to fetch.
+// Request describes what to download.
 type Request struct {
-	// URLs are tried in order: http, https, and below Tree file URLs and
-	// absolute paths.
+	// URLs are tried in order: http, https, and below Tree file URLs and absolute
+	// paths.
 	URLs []remote.URL
-	// Tree is the directory, a path or file URL, that file URLs and paths must
-	// lie below; symbolic links do not lead out of it. Empty: they are refused.
+	// Tree is the directory, a path or file URL, that file URLs and paths must be
+	// below; symbolic links do not lead out of it. If empty, they are refused.
 	Tree string
-	// Access holds the credentials, authorities and client certificate of the
-	// mirror that the URLs belong to; nil: none.
+	// Access has the credentials, certificate authorities and client certificate
+	// of the mirror that the URLs belong to; it may be nil.
 	Access *remote.Access
-	// Scope is the mirror's. Without one, URLs that the configuration does not
-	// name lead to public addresses only.
+	// Scope is that of the mirror. Without one, URLs that are not in the
+	// configuration may only lead to public addresses.
 	Scope *Scope
 
 	// IfModifiedSince and ETag make the request conditional.
 	IfModifiedSince time.Time
 	ETag            string
 
-	Size    int64   // exact size in bytes, -1 when not known
-	MaxSize int64   // bound in bytes, required when Size is -1
-	Want    Digests // digests that the body must have
+	Size    int64   // exact size in bytes, -1 if unknown
+	MaxSize int64   // limit in bytes, required if Size is -1
+	Want    Digests // expected digests
 
-	// IgnorePauses makes the request ignore those pauses that hosts asked for
-	// which are among the client's first so many, as Stats counts them: what was
-	// asked for before does not bind somebody who tries by hand.
+	// IgnorePauses ignores pauses that hosts asked for, as far as they are among
+	// the client's first so many, as counted by Stats: an earlier request to wait
+	// does not bind someone who retries by hand.
 	IgnorePauses int64
 
-	Dest Sink // takes the body; not used by Open
+	Dest Sink // receives the body; not used by Open
 
-	// OnBytes is called with the number of bytes as they come, from the
-	// goroutine that fetches, and with a negative number when a body starts
+	// OnBytes is called with the number of bytes as they arrive, from the
+	// goroutine that downloads, and with a negative number when a body starts
 	// again. It should be cheap.
 	OnBytes func(n int64)
-	// OnClock is called with each answer's time by the clock of its server, whose
-	// URL is without credentials.
+	// OnClock is called for each response with the time of the server's clock and
+	// the URL without credentials.
 	OnClock func(url string, at time.Time)
 }
 
-// Result describes a fetched file.
+// Result describes a downloaded file.
 type Result struct {
-	NotModified  bool       // nothing was fetched: upstream's file is the one the condition names
-	URL          string     // that gave the file, after redirects, redacted
+	NotModified  bool       // nothing was downloaded: the file at upstream is the one that the condition names
+	URL          string     // the URL that had the file, after redirects, redacted
 	Size         int64      // bytes
 	SHA256       cas.Digest // of the body
 	ETag         string     // upstream's, or empty
@@ -105,11 +105,10 @@ type Result struct {
 	ContentType  string     // upstream's, or empty
 }
 
-// Get fetches a file into req.Dest. On success the bytes in it have the size
-// and digests asked for. On error it may hold a part: call Get with it again to
-// go on, or drop it. An error of the sink ends the request and is in the
-// error's chain; other errors wrap one of the package's sentinels or the
-// context's error.
+// Get downloads a file into req.Dest. On success the content has the expected
+// size and digests. On error it may be partial: call Get again to continue, or
+// discard it. An error of the sink ends the request and is wrapped; other errors
+// wrap a sentinel of this package or the error of the context.
 func (c *Client) Get(ctx context.Context, req Request) (Result, error) {
 	if req.Dest == nil {
 		return Result{}, errors.New("fetch: no sink")
@@ -130,7 +129,7 @@ func (c *Client) Get(ctx context.Context, req Request) (Result, error) {
 	return t.res, nil
 }
 
-// GetBytes fetches a small file into memory. req.Dest is not used.
+// GetBytes downloads a small file into memory. req.Dest is not used.
 func (c *Client) GetBytes(ctx context.Context, req Request) ([]byte, Result, error) {
 	var b Buffer
 	req.Dest = &b
@@ -146,35 +145,35 @@ type Buffer struct{ b bytes.Buffer }
 
 func (b *Buffer) Write(p []byte) (int, error) { return b.b.Write(p) }
 
-// Offset returns the number of bytes held.
+// Offset returns the number of bytes in the buffer.
 func (b *Buffer) Offset() int64 { return int64(b.b.Len()) }
 
-// Reset drops them.
+// Reset empties the buffer.
 func (b *Buffer) Reset() error { b.b.Reset(); return nil }
 
-// Bytes returns them.
+// Bytes returns the content.
 func (b *Buffer) Bytes() []byte { return b.b.Bytes() }
 
-// transfer is one Get or Open on its way through attempts.
+// transfer is a Get or Open in progress.
 type transfer struct {
 	c     *Client
 	req   *Request
-	bound int64 // most bytes that the body may have
+	bound int64 // limit of the body in bytes
 	sums  sums
 	off   int64 // bytes in the sink and in the sums
 	res   Result
 
-	from      remote.URL // that the bytes so far came from
-	validator string     // If-Range value that fits them; empty: none that is strong
-	high      int64      // most bytes that any attempt got to
-	spliced   bool       // the bytes came in several pieces
-	whole     bool       // pieces did not fit together: take the body in one
-	cuts      int        // times that it had to give up its connection to others
+	from      remote.URL // the URL of the bytes so far
+	validator string     // If-Range value for them; empty: no strong one
+	high      int64      // most bytes that any attempt received
+	spliced   bool       // the bytes arrived in several pieces
+	whole     bool       // pieces did not fit together: download the body in one
+	cuts      int        // how often it had to give up its connection to others
 }
 
 func (c *Client) newTransfer(req *Request) (*transfer, error) {
 	t := &transfer{c: c, req: req, bound: req.MaxSize}
-	// Validators that an older version stored may be such as are dropped now.
+	// An older version may have stored validators that are refused now.
 	req.ETag = entityTag(req.ETag)
 	if req.IfModifiedSince.After(time.Now()) {
 		req.IfModifiedSince = time.Time{}
@@ -185,7 +184,7 @@ func (c *Client) newTransfer(req *Request) (*transfer, error) {
 	case req.Size >= 0:
 		t.bound = req.Size
 	case req.MaxSize <= 0:
-		return nil, fmt.Errorf("fetch %s: neither size nor bound is given", t.name())
+		return nil, fmt.Errorf("fetch %s: expected a size or a limit", t.name())
 	}
 	if err := t.sums.init(req.Want); err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", t.name(), err)
@@ -193,7 +192,7 @@ func (c *Client) newTransfer(req *Request) (*transfer, error) {
 	return t, nil
 }
 
-// name names the request in messages.
+// name returns the name of the request for messages.
 func (t *transfer) name() string {
 	if len(t.req.URLs) == 0 {
 		return "nothing"
@@ -201,7 +200,7 @@ func (t *transfer) name() string {
 	return t.req.URLs[0].String()
 }
 
-// start takes up what the sink already holds. done: all of it is there.
+// start checks what the sink already contains. done: the file is complete.
 func (t *transfer) start() (done bool, err error) {
 	off := t.req.Dest.Offset()
 	if off == 0 {
@@ -242,9 +241,9 @@ func (t *transfer) progress(n int64) {
 	}
 }
 
-// attempt fetches from one URL, going on from the bytes held where that is
-// safe: when a strong validator ties them to what this URL has, or when the
-// final digest will tell.
+// attempt downloads from one URL. It resumes if that is safe: if a strong
+// validator ties the bytes so far to this URL's file, or if the final digest will
+// tell.
 func (t *transfer) attempt(ctx context.Context, i int) error {
 	resume := t.off > 0 && !t.whole && (t.req.Want.pinned() || t.from == t.req.URLs[i] && t.validator != "")
 	if t.off > 0 && !resume {
@@ -263,14 +262,14 @@ func (t *transfer) attempt(ctx context.Context, i int) error {
 		t.res.NotModified = true
 		return nil
 	case t.off > 0 && !b.partial, b.restart:
-		// 200: the whole body comes; or another generation of the file.
+		// 200: the whole body follows, or another version of the file.
 		if t.off > 0 {
 			if err := t.reset(); err != nil {
 				return err
 			}
 		}
 		if b.restart {
-			return &failure{url: b.url, temp: true, again: true, err: fmt.Errorf("%w: the file changed while it was fetched", ErrUnavailable)}
+			return &failure{url: b.url, temp: true, again: true, err: fmt.Errorf("%w: the file changed during the download", ErrUnavailable)}
 		}
 	case b.partial:
 		t.spliced = true
@@ -294,7 +293,7 @@ func (t *transfer) attempt(ctx context.Context, i int) error {
 		}
 		f := &failure{url: b.url, err: err}
 		if spliced && !t.whole {
-			// The pieces may be good each in itself. Once more, in one.
+			// Each piece may be good by itself: try again in one piece.
 			t.whole, f.temp, f.again = true, true, true
 		}
 		return f
@@ -304,7 +303,7 @@ func (t *transfer) attempt(ctx context.Context, i int) error {
 	return nil
 }
 
-// rangeValidator is the If-Range value for a request to URL i, or "".
+// rangeValidator returns the If-Range value for a request to URL i, or "".
 func (t *transfer) rangeValidator(i int) string {
 	if t.off > 0 && t.from == t.req.URLs[i] {
 		return t.validator
@@ -314,7 +313,7 @@ func (t *transfer) rangeValidator(i int) string {
 
 var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 
-// copy moves the body into the sink.
+// copy moves the body to the sink.
 func (t *transfer) copy(ctx context.Context, b *body) error {
 	buf := chunks.Get().(*[chunk]byte)
 	defer chunks.Put(buf)
@@ -356,7 +355,7 @@ func (t *transfer) oversize(url string) error {
 	return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, t.bound)
 }
 
-// verify compares size and digests of what was received with what was asked for.
+// verify compares size and digests with the expected ones.
 func (t *transfer) verify(url string) error {
 	if t.req.Size >= 0 && t.off != t.req.Size {
 		return &MismatchError{URL: url, What: "size", Expected: strconv.FormatInt(t.req.Size, 10), Found: strconv.FormatInt(t.off, 10)}
@@ -364,7 +363,7 @@ func (t *transfer) verify(url string) error {
 	return t.sums.verify(url)
 }
 
-// sums hashes a body with SHA-256 and whatever else is wanted.
+// sums hashes a body with SHA-256 and whatever else is requested.
 type sums struct {
 	sha256 hash.Hash
 	want   cas.Digest
@@ -434,24 +433,25 @@ func (s *sums) verify(url string) error {
 }
 
 // Stream is a body that is being read. Its Read returns io.EOF only after size
-// and digests were right, and otherwise an error like Get's: a reader that holds
-// the last bytes back until then passes on nothing complete and wrong.
+// and digests were verified, and otherwise an error like that of Get. A reader
+// that holds the last bytes back until then never passes on a complete file that
+// is wrong.
 type Stream struct {
 	Result       // NotModified, URL and headers; Size and SHA256 are set at the end
-	Length int64 // of the body as announced, -1 when not known
+	Length int64 // announced size of the body, -1 if unknown
 
 	t    *transfer
 	b    *body
 	ctx  context.Context
-	head []byte // read while looking for the first byte
+	head []byte // read while waiting for the first byte
 	end  error  // what follows head
-	done error  // what every later Read returns
+	done error  // the result of every later Read
 }
 
-// Open is Get for a caller that reads the body itself, as it comes. URLs are
-// tried in turn, with retries, until the first byte of a body is there; a body
-// that is cut later is an error. The stream must be closed, lives as long as
-// ctx, and until then holds one of the connections to its host.
+// Open is Get for a caller that reads the body itself as it arrives. URLs are
+// tried in turn, with retries, until the first byte of a body has arrived; if the
+// body is cut off later, that is an error. The stream must be closed, lives as
+// long as ctx, and until then uses one of the connections to its host.
 func (c *Client) Open(ctx context.Context, req Request) (*Stream, error) {
 	t, err := c.newTransfer(&req)
 	if err != nil {

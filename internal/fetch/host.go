@@ -12,49 +12,50 @@ import (
 const (
 	maxPause   = 10 * time.Minute // longest pause that a host may ask for
 	maxWait    = 2 * time.Minute  // longest pause that a request waits for
-	maxHosts   = 1024             // hosts that are remembered; those in use and those that pause always are
-	holdFactor = 3                // a download keeps its connection for so many times Config.Patience
-	maxCuts    = 10               // cuts after which a download's hold no longer doubles
+	maxHosts   = 1024             // number of hosts to remember; those in use and those that pause are always remembered
+	holdFactor = 3                // a download keeps its connection for this many times Config.Patience
+	maxCuts    = 10               // number of cuts after which the hold of a download no longer doubles
 	maxYield   = 3                // the same for the time by which it queues later
-	baseFloor  = 1024             // bytes a second that the floor for slow downloads starts with
+	baseFloor  = 1024             // initial minimum rate for slow downloads, in bytes per second
 )
 
-// host shares out the connections to one host.
+// host distributes the connections to one host.
 //
-// A request that finds all of them taken waits. While the first in the queue
-// waits, the rate that downloads must have rises: it doubles with each
-// Config.Patience. The slowest download below it is cut, keeps what it has, and
-// queues again behind the others. So slow downloads cannot keep the rest out,
-// and one that nobody competes with may be as slow as Config.MinRate. To come to
-// an end even from a server that cannot resume, a download that was cut holds
-// its next connection for twice as long.
+// If all are in use, a request waits. While the first in the queue waits, the
+// rate required of downloads rises: it doubles with each Config.Patience. The
+// slowest download below it is cut, keeps its bytes, and queues again behind the
+// others. So slow downloads cannot block the rest, and a download without
+// competition may be as slow as Config.MinRate. To finish even from a server that
+// cannot resume, a download that was cut keeps its next connection for twice as
+// long.
 type host struct {
-	parallel int
 	patience time.Duration
 
-	mu      sync.Mutex
-	holders map[*turn]struct{}
-	queue   []*turn   // by due
-	until   time.Time // the host wants no request before
-	number  int64     // of the pause that ends then, among all of the client's
+	mu       sync.Mutex
+	parallel int
+	holders  map[*turn]struct{}
+	queue    []*turn   // by due
+	until    time.Time // the host accepts no requests before this time
+	number   int64     // number of the pause that ends then, among all of the client's
 }
 
 // turn is one request's use of a connection.
 type turn struct {
 	cuts  int           // how often the download was cut before
-	due   time.Time     // since when it waits; of one that was cut, later than its arrival
-	ready chan struct{} // closed when it has a connection
-	start time.Time     // of having it
-	end   func()        // ends the download; set before enter
+	due   time.Time     // since when it waits; for one that was cut, later than its arrival
+	ready chan struct{} // closed when it gets a connection
+	start time.Time     // since when it has the connection
+	end   func()        // cancels the download; set before enter
 
 	cut    atomic.Bool
-	got    atomic.Int64 // bytes in the present window of the rate check
-	waited atomic.Int64 // nanoseconds spent waiting for them, the read under way excluded
-	since  atomic.Int64 // start of the read under way, in Unix nanoseconds; 0: none
+	got    atomic.Int64 // bytes in the current window of the rate check
+	waited atomic.Int64 // nanoseconds spent waiting for them, without the current read
+	since  atomic.Int64 // start of the current read, in Unix nanoseconds; 0: none
 }
 
-// rate is how many bytes a second the network gave while it was waited for, and
-// for how long that was. How fast the bytes are used does not count.
+// rate returns the bytes per second that the network delivered while the download
+// waited for it, and how long it waited. How fast the bytes are consumed does not
+// count.
 func (t *turn) rate(now time.Time) (float64, time.Duration) {
 	d := time.Duration(t.waited.Load())
 	if s := t.since.Load(); s != 0 {
@@ -63,8 +64,8 @@ func (t *turn) rate(now time.Time) (float64, time.Duration) {
 	return float64(t.got.Load()) / max(d.Seconds(), 1e-9), d
 }
 
-// enter waits for a free connection; leave gives it back. It fails at once where
-// the host asked for a pause, except one that is among the client's first ignore.
+// enter waits for a free connection; leave returns it. It fails at once if the
+// host asked for a pause, except one that is among the client's first ignore.
 func (h *host) enter(ctx context.Context, t *turn, ignore int64) error {
 	h.mu.Lock()
 	now := time.Now()
@@ -96,7 +97,7 @@ func (h *host) enter(ctx context.Context, t *turn, ignore int64) error {
 	for {
 		select {
 		case <-t.ready:
-			if d := h.pauses(ignore); d > 0 { // asked for while this request was waiting
+			if d := h.pauses(ignore); d > 0 { // requested while this request was waiting
 				h.leave(t)
 				return pausing(d)
 			}
@@ -114,12 +115,12 @@ func (h *host) enter(ctx context.Context, t *turn, ignore int64) error {
 	}
 }
 
-// pausing is the failure of a request to a host that asked for a pause.
+// pausing returns the failure of a request to a host that asked for a pause.
 func pausing(d time.Duration) *failure {
 	return &failure{temp: d <= maxWait, pause: d, err: fmt.Errorf("%w: the host asked for a pause, of which %v are left", ErrUnavailable, max(d.Round(time.Second), time.Second))}
 }
 
-// leave gives a connection, or a place in the queue, back.
+// leave returns a connection, or leaves the queue.
 func (h *host) leave(t *turn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -128,9 +129,9 @@ func (h *host) leave(t *turn) {
 	h.serve(time.Now())
 }
 
-// serve gives free connections to those who wait; h.mu is held. The last one is
-// kept for new requests until a download that was cut has waited for its time,
-// so that such downloads are not back before anybody else could come.
+// serve gives free connections to waiting requests; h.mu must be held. The last
+// connection is kept for new requests until a download that was cut has waited
+// for its time, so that such downloads do not return before others had a chance.
 func (h *host) serve(now time.Time) {
 	h.queue = slices.DeleteFunc(h.queue, func(t *turn) bool {
 		if n := len(h.holders); n >= h.parallel || n == h.parallel-1 && t.due.After(now) {
@@ -143,14 +144,23 @@ func (h *host) serve(now time.Time) {
 	})
 }
 
-// hold is how long a download that was cut so often keeps its connection
+// setParallel changes the number of connections. Those in use beyond it end by
+// themselves.
+func (h *host) setParallel(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.parallel = n
+	h.serve(time.Now())
+}
+
+// hold returns how long a download that was cut so often keeps its connection,
 // whatever its rate.
 func (h *host) hold(cuts int) time.Duration { return holdFactor * h.patience << min(cuts, maxCuts) }
 
-// press cuts one slow download if requests have waited for long enough; h.mu is
+// press cuts one slow download if requests have waited long enough; h.mu must be
 // held.
 func (h *host) press(now time.Time) {
-	cut, before := 0, 0 // downloads that are about to leave; that were cut before
+	cut, before := 0, 0 // downloads that are about to leave; downloads that were cut before
 	for t := range h.holders {
 		if t.cut.Load() {
 			cut++
@@ -167,8 +177,8 @@ func (h *host) press(now time.Time) {
 		return
 	}
 	floor := float64(baseFloor) * float64(uint64(1)<<min(waited/h.patience, 50))
-	// The longer holds are for downloads among themselves: of new requests they
-	// keep a quarter of the connections at most.
+	// The longer holds are for downloads among themselves: they keep at most a
+	// quarter of the connections from new requests.
 	crowded := first.cuts == 0 && before > h.parallel/4
 	var slowest *turn
 	for t := range h.holders {
@@ -193,7 +203,7 @@ func (h *host) press(now time.Time) {
 	}
 }
 
-// pause keeps requests from the host for d, but for maxPause at most.
+// pause stops requests to the host for d, but at most for maxPause.
 func (h *host) pause(d time.Duration, number int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -202,8 +212,7 @@ func (h *host) pause(d time.Duration, number int64) {
 	}
 }
 
-// pauseLeft is how much of a pause is left; h.mu is held. It is never more than
-// maxPause.
+// pauseLeft returns the rest of a pause, at most maxPause; h.mu must be held.
 func (h *host) pauseLeft(now time.Time, ignore int64) time.Duration {
 	if h.until.IsZero() || h.number <= ignore {
 		return 0
@@ -211,7 +220,7 @@ func (h *host) pauseLeft(now time.Time, ignore int64) time.Duration {
 	return min(h.until.Sub(now), maxPause)
 }
 
-// pauses is pauseLeft for those who do not hold h.mu.
+// pauses is pauseLeft for callers that do not hold h.mu.
 func (h *host) pauses(ignore int64) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -227,7 +236,7 @@ func (h *host) lift(ignore int64) {
 	}
 }
 
-// idle reports whether nothing would be lost with the host's state.
+// idle reports whether the state of the host can be forgotten.
 func (h *host) idle(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

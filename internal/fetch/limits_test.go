@@ -255,3 +255,38 @@ func TestBackoff(t *testing.T) {
 		}
 	})
 }
+
+// New limits hold for downloads that wait and for those in progress.
+func TestSetLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 1 << 20
+		var active atomic.Int64
+		release := make(chan struct{})
+		c := New(Config{Parallel: 1, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			active.Add(1)
+			<-release
+			return reply(r, 200, nil, size, io.NopCloser(bytes.NewReader(make([]byte, size)))), nil
+		})})
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				if _, err := c.Get(t.Context(), Request{URLs: remote.NewURLs("http://mirror.example.org/f"), Size: size, Dest: &discard{}}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for _, want := range []int64{1, 3} {
+			c.SetLimits(int(want), size/10)
+			synctest.Wait()
+			if got := active.Load(); got != want {
+				t.Errorf("%d requests at a time, expected %d", got, want)
+			}
+		}
+		start := time.Now()
+		close(release)
+		wg.Wait()
+		if took := time.Since(start); took < 45*time.Second || took > 55*time.Second {
+			t.Errorf("5 MiB at a tenth of a MiB per second took %v", took)
+		}
+	})
+}

@@ -11,10 +11,10 @@ import (
 	"syscall"
 )
 
-// reach is a set of kinds of addresses. What a server names, by a redirect or in
-// a list of mirrors or an index, may be at a public address or at one of the
-// kind that the server itself is at: a public server must not use us to reach
-// this machine or its network. What the configuration names may be anywhere.
+// reach is a set of kinds of addresses. What a server names, in a redirect, a
+// mirror list or an index, may be at a public address or at one of the kind that
+// the server itself is at: a public server must not use us to reach this machine
+// or its network. What the configuration names may be anywhere.
 type reach uint8
 
 const (
@@ -37,7 +37,8 @@ func (r reach) String() string {
 }
 
 // kinds are the blocks that are not public, from the IANA registries of
-// special-purpose addresses and RFC 6890. The first that has an address counts.
+// special-purpose addresses and RFC 6890. The first block that contains an
+// address counts.
 var kinds = []struct {
 	prefix netip.Prefix
 	reach  reach
@@ -53,7 +54,7 @@ var kinds = []struct {
 	{netip.MustParsePrefix("192.0.2.0/24"), special},
 	{netip.MustParsePrefix("192.88.99.0/24"), special},
 	{netip.MustParsePrefix("192.168.0.0/16"), private},
-	{netip.MustParsePrefix("198.18.0.0/15"), private}, // benchmarks; made-up addresses of local proxies
+	{netip.MustParsePrefix("198.18.0.0/15"), private}, // benchmarks; addresses made up by local proxies
 	{netip.MustParsePrefix("198.51.100.0/24"), special},
 	{netip.MustParsePrefix("203.0.113.0/24"), special},
 	{netip.MustParsePrefix("224.0.0.0/4"), special},
@@ -72,8 +73,8 @@ var kinds = []struct {
 	{netip.MustParsePrefix("ff00::/8"), special},
 }
 
-// embedded are the IPv6 blocks whose addresses stand for the IPv4 address that
-// begins at a byte.
+// embedded are the IPv6 blocks whose addresses contain an IPv4 address, and the
+// byte at which it starts.
 var embedded = []struct {
 	prefix netip.Prefix
 	at     int
@@ -86,7 +87,7 @@ var embedded = []struct {
 	{netip.MustParsePrefix("::/96"), 12},           // compatible (RFC 4291)
 }
 
-// reachOf tells what kind of address a is.
+// reachOf returns the kind of a.
 func reachOf(a netip.Addr) reach {
 	a = a.WithZone("")
 	for _, k := range kinds {
@@ -112,9 +113,9 @@ func reachOf(a netip.Addr) reach {
 	return public
 }
 
-// literal reads a URL's host that is an address, in any of the forms that
-// resolvers take, or a name that always stands for this machine. Of other names
-// only a connection tells.
+// literal parses the host of a URL if it is an address, in any form that
+// resolvers accept, or a name that always stands for this machine. For other
+// names only a connection can tell.
 func literal(host string) (netip.Addr, bool) {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
@@ -123,8 +124,8 @@ func literal(host string) (netip.Addr, bool) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return a, true
 	}
-	// inet_aton(3): up to four numbers, octal and hexadecimal ones among them, the
-	// last of which fills the rest.
+	// inet_aton(3): up to four numbers, possibly octal or hexadecimal, of which
+	// the last fills the remaining bytes.
 	parts := strings.Split(host, ".")
 	if len(parts) > 4 {
 		return netip.Addr{}, false
@@ -161,8 +162,9 @@ func (e *addrError) Error() string {
 	return fmt.Sprintf("%s is a %s address, expected a %s one", e.addr, e.is, e.may)
 }
 
-// guard is a net.Dialer's Control: it refuses addresses that are not in may. At
-// that point a name has been resolved, and to nothing else is connected.
+// guard is the Control of a net.Dialer. It refuses addresses that are not in may.
+// At that point the name has been resolved, and the connection goes to no other
+// address.
 func (c *Client) guard(may reach) func(network, address string, _ syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
@@ -176,9 +178,9 @@ func (c *Client) guard(may reach) func(network, address string, _ syscall.RawCon
 	}
 }
 
-// Scope is where the servers that a mirror's configuration names are: URLs that
-// these name in turn may be there, too. The zero value knows nothing yet, and is
-// what a nil Scope always is.
+// Scope is where the servers named in a mirror's configuration are: URLs that
+// these servers name may be there, too. The zero value knows nothing yet, and nil
+// never does.
 type Scope struct {
 	mu    sync.Mutex
 	hosts map[string]reach
@@ -187,8 +189,8 @@ type Scope struct {
 // maxScope bounds the hosts of a Scope; configurations name fewer.
 const maxScope = 64
 
-// note remembers where a host was reached. One that was public once stays so: its
-// name may have been pointed at us since.
+// note remembers where a host was reached. A host that was public once stays
+// public: its name may have been pointed at us since.
 func (s *Scope) note(u *url.URL, at reach) {
 	if s == nil {
 		return
@@ -206,7 +208,7 @@ func (s *Scope) note(u *url.URL, at reach) {
 	s.hosts[u.Host] = at
 }
 
-// reach is where URLs may lead that the servers name.
+// reach returns where the URLs that the servers name may lead.
 func (s *Scope) reach() reach {
 	may := public
 	if s == nil {

@@ -13,13 +13,13 @@ import (
 	"unicode"
 )
 
-// Messages go to terminals, logs and pages. What a server sent is not quoted in
-// them, since it may be anything, and of a host that it should not have reached
-// it may be a secret. The exceptions are short, and made printable: see clip.
+// Messages are shown on terminals, in logs and on pages. They do not quote what a
+// server sent, since that can be anything, and a secret if the host should not
+// have been reached. The exceptions are short and made printable: see clip.
 
-// cause describes an error of the transport. net/http quotes first lines,
-// headers and trailers that it cannot read, so only errors that are known to
-// quote nothing are told in their own words.
+// cause describes a transport error. net/http quotes first lines, headers and
+// trailers that it cannot parse, so only errors that are known to quote nothing
+// are shown in their own words.
 func cause(err error) string {
 	var (
 		dns    *net.DNSError
@@ -36,7 +36,7 @@ func cause(err error) string {
 	case errors.Is(err, errProxyTLS):
 		return errProxyTLS.Error()
 	case errors.As(err, &cert):
-		return clipTo(200, cert.Error()) // it may tell names in the certificate
+		return clipTo(200, cert.Error()) // it may contain names from the certificate
 	case errors.As(err, &record):
 		return "the server does not speak TLS"
 	case errors.As(err, &alert):
@@ -61,18 +61,17 @@ func cause(err error) string {
 	return "the answer is not valid HTTP"
 }
 
-// proxyError is the answer of a proxy that makes no tunnel.
+// proxyError is the response of a proxy that refuses a tunnel.
 type proxyError struct{ code int }
 
-func (e *proxyError) Error() string { return "the proxy answers " + statusText(e.code) }
+func (e *proxyError) Error() string { return "the proxy answered " + statusText(e.code) }
 
-// statusText is a status code with the words that belong to it, not the
-// server's.
+// statusText returns a status code with its standard text, not the server's.
 func statusText(code int) string {
 	return strings.TrimSpace(strconv.Itoa(code) + " " + http.StatusText(code))
 }
 
-// clip shortens a text of another origin and makes it printable.
+// clip shortens foreign text and makes it printable.
 func clip(s string) string { return clipTo(80, s) }
 
 func clipTo(most int, s string) string {
@@ -92,7 +91,8 @@ func clipTo(most int, s string) string {
 	return s
 }
 
-// escapeQuery escapes what is not ASCII in a query. url.Parse leaves it as it is.
+// escapeQuery escapes non-ASCII bytes in a query, which url.Parse leaves
+// unescaped.
 func escapeQuery(q string) string {
 	var b strings.Builder
 	for i := range len(q) {

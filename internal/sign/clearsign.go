@@ -6,24 +6,26 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"example.org/snapd/internal/excerpt"
 )
 
 const (
 	clearBegin = "-----BEGIN PGP SIGNED MESSAGE-----"
 	sigBegin   = "-----BEGIN PGP SIGNATURE-----"
 
-	// maxLine bounds a line of a clear-signed message in bytes. GnuPG cuts
-	// longer ones (MAX_LINELEN in g10/armor.c, 20,000 with the ending).
+	// maxLine bounds a line of a clear-signed message, in bytes. GnuPG truncates
+	// longer ones (MAX_LINELEN in g10/armor.c, 20,000 with the line ending).
 	maxLine = 19990
 )
 
-// VerifyClearsigned checks a clear-signed message, an InRelease file: exactly
-// one message that starts at the first byte, with nothing but white space after
-// it, and nothing at all by apt's rules. The text that it signs is in the
-// result. Whatever apt and gpgv could read differently from one another is
-// refused with ErrMalformed: other headers than Hash, lines that begin with an
-// unescaped dash, NUL, carriage returns within a line, overlong lines. Errors
-// are those of VerifyDetached.
+// VerifyClearsigned verifies a clear-signed message such as an InRelease file. It
+// must be exactly one message that starts at the first byte; after it only white
+// space is allowed, and by apt's rules nothing. The result has the signed text.
+// Anything that apt and gpgv could read differently is refused with ErrMalformed:
+// headers other than Hash, lines that begin with an unescaped dash, NUL, carriage
+// returns within a line, overlong lines. The other errors are those of
+// VerifyDetached.
 func VerifyClearsigned(data []byte, opts VerifyOptions) (Verified, error) {
 	text, canonical, armor, digests, err := splitClearsigned(data)
 	if err != nil {
@@ -49,20 +51,21 @@ func VerifyClearsigned(data []byte, opts VerifyOptions) (Verified, error) {
 	return v, nil
 }
 
-// IsClearsigned reports whether data begins as a clear-signed message does.
+// IsClearsigned reports whether data starts like a clear-signed message.
 func IsClearsigned(data []byte) bool {
 	line, _ := cutLine(data)
 	return line == clearBegin
 }
 
-// splitClearsigned takes a clear-signed message apart: the signed text, the
-// same with the line endings that are hashed (CR LF, none after the last line;
-// RFC 9580, section 7.2), the signature's armor, and the digests that its
-// headers name, none if there is one unknown to gpgv 2.2.
+// splitClearsigned splits a clear-signed message into the signed text, the same
+// text with the line endings that are hashed (CR LF, none after the last line;
+// RFC 9580, section 7.2), the armor of the signature, and the digests that the
+// headers name. If a header names a digest that gpgv 2.2 does not know, there are
+// none.
 func splitClearsigned(data []byte) (text, canonical, armor []byte, digests []string, err error) {
 	line, rest := cutLine(data)
 	if line != clearBegin {
-		return nil, nil, nil, nil, fmt.Errorf("%w: expected %q in the first line, found %q", ErrNoSignature, clearBegin, clip(line))
+		return nil, nil, nil, nil, fmt.Errorf("%w: expected %q in the first line, found %q", ErrNoSignature, clearBegin, excerpt.Of(line))
 	}
 	unknown := false
 	for n := 0; ; n++ { // headers
@@ -77,7 +80,7 @@ func splitClearsigned(data []byte) (text, canonical, armor []byte, digests []str
 		}
 		names, ok := strings.CutPrefix(line, "Hash: ")
 		if !ok {
-			return nil, nil, nil, nil, fmt.Errorf("%w: clear-signed message has header %q, expected only Hash", ErrMalformed, clip(line))
+			return nil, nil, nil, nil, fmt.Errorf("%w: clear-signed message has header %q, expected only Hash", ErrMalformed, excerpt.Of(line))
 		}
 		for name := range strings.SplitSeq(names, ",") {
 			switch name = strings.TrimSpace(name); name {
@@ -112,12 +115,12 @@ func splitClearsigned(data []byte) (text, canonical, armor []byte, digests []str
 				return text, canonical, armor, digests, nil
 			}
 			if len(raw) < 2 || raw[1] != ' ' {
-				return nil, nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text begins with an unescaped dash: %q", ErrMalformed, n+1, clip(string(line)))
+				return nil, nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text begins with an unescaped dash: %q", ErrMalformed, n+1, excerpt.Of(string(line)))
 			}
 			line = bytes.TrimRight(raw[2:], " \t\r")
 		}
 		if bytes.ContainsAny(line, "\x00\r") {
-			return nil, nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text holds a NUL or carriage return", ErrMalformed, n+1)
+			return nil, nil, nil, nil, fmt.Errorf("%w: line %d of the clear-signed text contains a NUL or carriage return", ErrMalformed, n+1)
 		}
 		if n > 0 {
 			text = append(text, '\n')
@@ -128,9 +131,9 @@ func splitClearsigned(data []byte) (text, canonical, armor []byte, digests []str
 	}
 }
 
-// clearText prepares data for clear-signing: the text as it stands in the
-// message, dashes escaped, and the same as it is signed: without escapes, white
-// space at line ends or the last line feed.
+// clearText prepares data for clear-signing. It returns the text as written to
+// the message, with dashes escaped, and as signed: without escapes, white space
+// at line ends and the last line feed.
 func clearText(data []byte) (escaped, signed []byte, err error) {
 	data = bytes.TrimSuffix(data, []byte("\n"))
 	if bytes.ContainsAny(data, "\x00\r") {
@@ -152,7 +155,7 @@ func clearText(data []byte) (escaped, signed []byte, err error) {
 	return escaped, signed, nil
 }
 
-// assembleClearsigned joins escaped text and the armored signature over it.
+// assembleClearsigned joins the escaped text and its armored signature.
 func assembleClearsigned(escaped []byte, digest string, armored []byte) []byte {
 	var out bytes.Buffer
 	out.WriteString(clearBegin + "\nHash: " + digest + "\n\n")

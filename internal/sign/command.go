@@ -21,54 +21,64 @@ const (
 
 // CommandOptions adjust how an external command signs.
 type CommandOptions struct {
-	Timeout time.Duration // of one signature; zero: 2 minutes
-	// AnyTime accepts signatures dated otherwise than asked, from commands that
-	// cannot choose. What is signed is then not reproducible.
+	Timeout time.Duration // time limit for one signature; zero: 2 minutes
+	// AnyTime accepts signatures with a different date than requested, from
+	// commands that cannot choose it. Signed files are then not reproducible.
 	AnyTime bool
 }
 
-// command is an external signer: a program that reads data on standard input
-// and writes a detached signature, armored or binary, to standard output.
+// command is an external signer: a program that reads data on standard input and
+// writes a detached signature, armored or binary, to standard output.
 type command struct {
 	argv []string
 	opts CommandOptions
 }
 
 // NewCommandSigner returns a signer that runs argv for each signature, so that
-// the key can live elsewhere. public is the certificate, one key, armored or
-// binary; every signature is checked against it.
+// the key can be kept elsewhere. public is the certificate, with one key, armored
+// or binary; every signature is checked with it.
 //
-// The command gets the data to sign on standard input and in its environment
+// The command reads the data to sign from standard input, and has in its
+// environment
 //
-//	SNAPD_SIGN_TYPE        "binary" or "text": the type of signature wanted
-//	SNAPD_SIGN_TIME        seconds since 1970: the time that it must bear
-//	SNAPD_SIGN_FINGERPRINT the primary key's fingerprint
+//	SNAPD_SIGN_TYPE        "binary" or "text": the requested type of signature
+//	SNAPD_SIGN_TIME        its date, in seconds since 1970
+//	SNAPD_SIGN_FINGERPRINT the fingerprint of the primary key
 //
-// and writes one detached signature over SHA-256 or stronger to standard
-// output. One of type text is always accepted where binary is asked for, so this
-// is enough for GnuPG:
+// It writes one detached signature that uses SHA-256 or stronger to standard
+// output. A signature of type text is always accepted in place of a binary one,
+// so this is enough for GnuPG:
 //
 //	sh -c 'exec gpg --batch --textmode --faked-system-time "$SNAPD_SIGN_TIME!" -u "$SNAPD_SIGN_FINGERPRINT" --detach-sign'
 func NewCommandSigner(argv []string, public []byte, opts CommandOptions) (*Signer, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return nil, errors.New("signing command is empty")
 	}
-	kr, err := ParseKeyring(public)
+	c, err := onlyCertificate(public)
 	if err != nil {
 		return nil, fmt.Errorf("public key of the signing command: %w", err)
 	}
-	if kr.Len() != 1 {
-		return nil, fmt.Errorf("public key of the signing command: %w: %d certificates, expected one", ErrMalformed, kr.Len())
-	}
-	c := kr.certs[0]
-	c.evaluate()
 	if opts.Timeout == 0 {
 		opts.Timeout = commandTimeout
 	}
 	return &Signer{cert: c, command: &command{argv: append([]string(nil), argv...), opts: opts}}, nil
 }
 
-// sign runs the command and returns the one binary signature packet it gives.
+// onlyCertificate parses one certificate, armored or binary.
+func onlyCertificate(public []byte) (*cert, error) {
+	kr, err := ParseKeyring(public)
+	if err != nil {
+		return nil, err
+	}
+	if kr.Len() != 1 {
+		return nil, fmt.Errorf("%w: %d certificates, expected one", ErrMalformed, kr.Len())
+	}
+	c := kr.certs[0]
+	c.evaluate()
+	return c, nil
+}
+
+// sign runs the command and returns its binary signature packet.
 func (c *command) sign(data []byte, at time.Time, text bool, fpr string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.opts.Timeout)
 	defer cancel()
@@ -83,7 +93,7 @@ func (c *command) sign(data []byte, at time.Time, text bool, fpr string) ([]byte
 	stdout.max, stderr.max = maxCommandOut, 4096
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second
-	// The command may be a shell: what it started ends with it.
+	// The command may be a shell: kill its children with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if err := cmd.Run(); err != nil {
@@ -116,7 +126,7 @@ func (c *command) sign(data []byte, at time.Time, text bool, fpr string) ([]byte
 	return body, nil
 }
 
-// check looks at what a good signature says: its type and time.
+// check checks the type and date of a valid signature.
 func (c *command) check(sig []byte, v Verified, at time.Time, typ packet.SignatureType) error {
 	m, err := parseSignatures(sig)
 	if err != nil {

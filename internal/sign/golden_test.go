@@ -85,7 +85,8 @@ func TestDeterministic(t *testing.T) {
 	}
 }
 
-// TestClearsignedForms: whatever is accepted, gpgv accepts and reads alike.
+// TestClearsignedForms: whatever is accepted, gpgv accepts and reads alike. Long
+// because of its table of cases.
 func TestClearsignedForms(t *testing.T) {
 	k := signtest.NewKey(t, "key")
 	keyring := signtest.KeyringFile(t, k)

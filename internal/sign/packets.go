@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"example.org/snapd/internal/excerpt"
 )
 
 // Packet types (RFC 9580, section 5).
@@ -29,9 +31,8 @@ type rawPacket struct {
 	raw  []byte // header and body
 }
 
-// nextPacket splits the first packet off data. Partial and indeterminate
-// lengths are refused: keys and signatures never use them (RFC 9580, section
-// 4.2.1.4).
+// nextPacket splits the first packet off data. Partial and indeterminate lengths
+// are refused: keys and signatures never use them (RFC 9580, section 4.2.1.4).
 func nextPacket(data []byte) (p rawPacket, rest []byte, err error) {
 	if len(data) == 0 {
 		return p, nil, fmt.Errorf("%w: packet expected, found the end", ErrMalformed)
@@ -109,18 +110,21 @@ const (
 	armorSignature  = "PGP SIGNATURE"
 )
 
+// blanks removes the white space within a line of base64.
+var blanks = strings.NewReplacer(" ", "", "\t", "")
+
 var errNoArmor = errors.New("no armor")
 
 // armorBlock is one decoded block.
 type armorBlock struct {
 	typ    string
 	body   []byte
-	before []byte // what stood before the block's first line
+	before []byte // text before the block's first line
 }
 
-// nextArmor decodes the first armor block in data (RFC 9580, section 6.2).
-// errNoArmor when there is none. A checksum that is present must be right:
-// gpgv refuses the block otherwise.
+// nextArmor decodes the first armor block in data (RFC 9580, section 6.2). It
+// returns errNoArmor if there is none. A checksum must be correct if present,
+// because gpgv refuses the block otherwise.
 func nextArmor(data []byte) (b armorBlock, rest []byte, err error) {
 	const begin, dashes = "-----BEGIN PGP ", "-----"
 	start := 0
@@ -139,38 +143,39 @@ func nextArmor(data []byte) (b armorBlock, rest []byte, err error) {
 	line, rest := cutLine(data[start:])
 	typ, ok := strings.CutSuffix(strings.TrimPrefix(line, "-----BEGIN "), dashes)
 	if !ok {
-		return b, nil, fmt.Errorf("%w: armor begins with %q", ErrMalformed, clip(line))
+		return b, nil, fmt.Errorf("%w: armor begins with %q", ErrMalformed, excerpt.Of(line))
 	}
 	b.typ = typ
-	for { // headers, to the blank line
+	for { // headers, up to the blank line
 		if len(rest) == 0 {
-			return b, nil, fmt.Errorf("%w: armor %q ends in its headers", ErrMalformed, clip(typ))
+			return b, nil, fmt.Errorf("%w: armor %q ends in its headers", ErrMalformed, excerpt.Of(typ))
 		}
 		line, rest = cutLine(rest)
 		if line == "" {
 			break
 		}
 		if k, _, ok := strings.Cut(line, ":"); !ok || k == "" || strings.ContainsAny(k, " \t-") {
-			return b, nil, fmt.Errorf("%w: armor header expected, found %q", ErrMalformed, clip(line))
+			return b, nil, fmt.Errorf("%w: armor header expected, found %q", ErrMalformed, excerpt.Of(line))
 		}
 	}
 	var b64 strings.Builder
 	sum := ""
 	for {
 		if len(rest) == 0 {
-			return b, nil, fmt.Errorf("%w: armor %q has no end line", ErrMalformed, clip(typ))
+			return b, nil, fmt.Errorf("%w: armor %q has no end line", ErrMalformed, excerpt.Of(typ))
 		}
 		line, rest = cutLine(rest)
 		if strings.HasPrefix(line, "-") {
 			if line != "-----END "+typ+dashes {
-				return b, nil, fmt.Errorf("%w: armor %q ends with %q", ErrMalformed, clip(typ), clip(line))
+				return b, nil, fmt.Errorf("%w: armor %q ends with %q", ErrMalformed, excerpt.Of(typ), excerpt.Of(line))
 			}
 			break
 		}
+		line = blanks.Replace(line) // gpgv reads past them
 		switch {
 		case sum != "":
 			if line != "" {
-				return b, nil, fmt.Errorf("%w: armor %q goes on after its checksum", ErrMalformed, clip(typ))
+				return b, nil, fmt.Errorf("%w: armor %q continues after its checksum", ErrMalformed, excerpt.Of(typ))
 			}
 		case len(line) == 5 && line[0] == '=':
 			sum = line[1:]
@@ -179,10 +184,10 @@ func nextArmor(data []byte) (b armorBlock, rest []byte, err error) {
 		}
 	}
 	if b.body, err = base64.StdEncoding.DecodeString(b64.String()); err != nil {
-		return b, nil, fmt.Errorf("%w: armor %q: %v", ErrMalformed, clip(typ), err)
+		return b, nil, fmt.Errorf("%w: armor %q: %v", ErrMalformed, excerpt.Of(typ), err)
 	}
 	if sum != "" && sum != checksum(b.body) {
-		return b, nil, fmt.Errorf("%w: armor %q has checksum %s, found %s", ErrMalformed, clip(typ), clip(sum), checksum(b.body))
+		return b, nil, fmt.Errorf("%w: armor %q has checksum %s, found %s", ErrMalformed, excerpt.Of(typ), excerpt.Of(sum), checksum(b.body))
 	}
 	return b, rest, nil
 }
@@ -194,8 +199,8 @@ func cutLine(data []byte) (string, []byte) {
 	return string(bytes.TrimRight(line, " \t\r")), rest
 }
 
-// encodeArmor writes data as one armor block with a checksum (rpm's parser
-// wants one) and no headers.
+// encodeArmor encodes data as an armor block with a checksum (rpm's parser needs
+// one) and without headers.
 func encodeArmor(typ string, data []byte) []byte {
 	var out bytes.Buffer
 	out.WriteString("-----BEGIN " + typ + "-----\n\n")
@@ -210,7 +215,7 @@ func encodeArmor(typ string, data []byte) []byte {
 	return out.Bytes()
 }
 
-// checksum is the CRC-24 of RFC 9580, section 6.1.1, in Base64.
+// checksum returns the CRC-24 of RFC 9580, section 6.1.1, in Base64.
 func checksum(data []byte) string {
 	crc := uint32(0xb704ce)
 	for _, b := range data {
@@ -223,12 +228,4 @@ func checksum(data []byte) string {
 		}
 	}
 	return base64.StdEncoding.EncodeToString([]byte{byte(crc >> 16), byte(crc >> 8), byte(crc)})
-}
-
-// clip bounds text from outside that is quoted in an error.
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
-	}
-	return s
 }

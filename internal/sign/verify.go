@@ -4,84 +4,80 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/dsa" //lint:ignore SA1019 old packages are signed by such keys; nothing is signed with one here
-	"crypto/rsa"
 	_ "crypto/sha1" // known, so that it can be refused by name
 	_ "crypto/sha256"
 	_ "crypto/sha3"
 	_ "crypto/sha512"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
-	"math/big"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
-	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"example.org/snapd/internal/excerpt"
 )
 
 const (
 	maxSignatures = 64             // signatures over one message
-	maxFuture     = 24 * time.Hour // how far ahead of Now a signature may claim to be made
+	maxFuture     = 24 * time.Hour // how far in the future a signature may have been made
 	minKeyBits    = 2048           // of RSA and DSA moduli
 )
 
-// VerifyOptions say by which keys and at which timestamp signatures are judged.
+// VerifyOptions say with which keys and at which time to judge signatures.
 type VerifyOptions struct {
 	Keyring *Keyring
-	// At is the timestamp at which keys must have been valid: a Release's own
-	// Date. Zero: each signature's own time of creation, for callers who learn
-	// the date only from the verified text and then check it.
+	// At is the time at which keys must have been valid: the Date of a Release
+	// file. Zero: the creation time of each signature, for callers who learn the
+	// date only from the verified text and check it then.
 	At time.Time
-	// Now, when set, is the time of day: signatures with an expiry of their own
-	// that has passed, and ones made more than a day in the future, are refused.
-	// Zero: a signature's own expiry is judged at At.
+	// Now, if set, is the current time: signatures whose own expiry has passed,
+	// or that were made more than a day in the future, are refused. Zero: a
+	// signature's own expiry is judged at At.
 	Now time.Time
-	// Client, when set, adds the rules of a client that refuses more.
+	// Client, if set, adds the rules of a stricter client.
 	Client Client
 }
 
-// Client names a client whose rules go beyond "one good signature suffices".
+// Client names a client with further rules than "one good signature is enough".
 type Client int
 
 const (
 	// AnyClient has no further rules.
 	AnyClient Client = iota
-	// DNF refuses a bad signature by a known key before the first good one.
+	// DNF refuses a bad signature by a known key if it precedes the first good
+	// one.
 	DNF
-	// Apt refuses a bad signature by a known key wherever it is, a detached
-	// signature without armor, and anything outside of the armor blocks, even a
-	// blank line.
+	// Apt refuses a bad signature by a known key anywhere, a detached signature
+	// without armor, and anything outside the armor blocks, even a blank line.
 	Apt
 )
 
-// Verified is the outcome of a successful verification.
+// Verified is the result of a successful verification.
 type Verified struct {
-	// Text is what a clear-signed message signs, as apt and gpgv read it: dash
-	// escapes undone, white space at the ends of lines removed, lines ended by
-	// a line feed but for the last, which has none. Nil for other signatures.
+	// Text is the text of a clear-signed message as apt and gpgv read it: dash
+	// escapes and white space at the ends of lines are removed, and lines end in
+	// a line feed, except for the last. It is nil for other signatures.
 	Text []byte
-	// Good are the signatures that count, at least one, in the order found.
+	// Good are the signatures that count, at least one, in the order of the file.
 	Good []Signature
 	// Other are those that do not, each with its Err.
 	Other []Signature
 }
 
-// Signature is what is known of one signature.
+// Signature describes one signature.
 type Signature struct {
-	Fingerprint string    // of the primary key, upper-case hexadecimal; empty when the key is unknown
-	SigningKey  string    // fingerprint of the key or subkey that signed; when unknown, what the signature says
+	Fingerprint string    // of the primary key, upper-case hexadecimal; empty if the key is unknown
+	SigningKey  string    // fingerprint of the key or subkey that signed; if unknown, the issuer named in the signature
 	UserID      string    // primary user id of the certificate
-	Created     time.Time // as the signature says, UTC
+	Created     time.Time // as stated in the signature, UTC
 	Digest      string    // "SHA512"
-	Err         error     // why it does not count; nil for a good one
+	Err         error     // why it does not count; nil if it is good
 }
 
-// Fingerprints lists the primary keys of the good signatures, each once.
+// Fingerprints returns the primary keys of the good signatures, each once.
 func (v Verified) Fingerprints() []string {
 	var out []string
 	seen := make(map[string]bool)
@@ -94,10 +90,10 @@ func (v Verified) Fingerprints() []string {
 	return out
 }
 
-// VerifyDetached checks a detached signature, armored or binary, over signed.
-// One good signature by a key of the keyring suffices; without one the error
-// wraps the sentinel of the most telling failure and names what was expected
-// and what was found.
+// VerifyDetached verifies a detached signature, armored or binary, over signed.
+// One good signature by a key of the keyring is enough. Without one, the error
+// wraps the sentinel of the most informative failure and says what was expected
+// and found.
 func VerifyDetached(signed, sig []byte, opts VerifyOptions) (Verified, error) {
 	sigs, err := parseDetached(sig, opts.Client == Apt)
 	if err != nil {
@@ -106,8 +102,8 @@ func VerifyDetached(signed, sig []byte, opts VerifyOptions) (Verified, error) {
 	return verifyAll(context.Background(), sigs, bytes.NewReader(signed), opts)
 }
 
-// parseDetached reads the signature packets of a detached signature file. When
-// strict, the file consists of armor blocks and nothing else.
+// parseDetached parses the signature packets of a detached signature file. If
+// strict, the file must consist of armor blocks and nothing else.
 func parseDetached(data []byte, strict bool) ([]*message, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, fmt.Errorf("%w: the signature is empty", ErrNoSignature)
@@ -147,7 +143,7 @@ func parseDetached(data []byte, strict bool) ([]*message, error) {
 			return nil, err
 		}
 		if b.typ != armorSignature {
-			return nil, fmt.Errorf("%w: armor %q, expected %q", ErrMalformed, clip(b.typ), armorSignature)
+			return nil, fmt.Errorf("%w: armor %q, expected %q", ErrMalformed, excerpt.Of(b.typ), armorSignature)
 		}
 		sigs, err := parseSignatures(b.body)
 		if err != nil {
@@ -160,9 +156,9 @@ func parseDetached(data []byte, strict bool) ([]*message, error) {
 	}
 }
 
-// VerifyPacket checks raw signature packets, as in the signature header of an
-// RPM, over what signed yields. Version 3 packets by RSA and DSA keys, which
-// old rpm tools write, are understood too.
+// VerifyPacket verifies raw signature packets, as in the signature header of an
+// RPM, over the bytes that signed yields. It also supports version 3 packets by
+// RSA and DSA keys, which old rpm tools write.
 func VerifyPacket(ctx context.Context, sigPacket []byte, signed io.Reader, opts VerifyOptions) (Verified, error) {
 	sigs, err := parseSignatures(sigPacket)
 	if err != nil {
@@ -171,8 +167,8 @@ func VerifyPacket(ctx context.Context, sigPacket []byte, signed io.Reader, opts 
 	return verifyAll(ctx, sigs, signed, opts)
 }
 
-// PacketVerifier checks raw signature packets over bytes that are written to
-// it. It is not safe for concurrent use.
+// PacketVerifier verifies raw signature packets over the bytes written to it. It
+// is not safe for concurrent use.
 type PacketVerifier struct {
 	sigs []*message
 	opts VerifyOptions
@@ -192,7 +188,7 @@ func NewPacketVerifier(sigPacket []byte, opts VerifyOptions) (*PacketVerifier, e
 	return v, nil
 }
 
-// Write takes the next signed bytes. It never fails.
+// Write adds signed bytes. It never fails.
 func (v *PacketVerifier) Write(p []byte) (int, error) {
 	for _, w := range v.dst {
 		w.Write(p)
@@ -200,7 +196,7 @@ func (v *PacketVerifier) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Verify gives the verdict over what was written. It may be called once.
+// Verify returns the result for the bytes written. It may be called once.
 func (v *PacketVerifier) Verify() (Verified, error) { return verdict(v.sigs, v.opts) }
 
 func verifyAll(ctx context.Context, sigs []*message, signed io.Reader, opts VerifyOptions) (Verified, error) {
@@ -229,219 +225,11 @@ func verifyAll(ctx context.Context, sigs []*message, signed io.Reader, opts Veri
 	return verdict(sigs, opts)
 }
 
-// message is one signature over a message, while it is being checked.
-type message struct {
-	sig *packet.Signature // nil for version 3 and unreadable ones
-	v3  *signatureV3
-	err error // why it cannot be checked at all
-
-	created time.Time
-	hash    crypto.Hash
-	issuer  string // fingerprint or key id in the signature, for messages
-
-	tries []*try
-}
-
-// try is one key that may have made a signature. Key ids are not unique, so
-// there can be several.
-type try struct {
-	cert *cert
-	key  *pubKey
-	hash hash.Hash
-}
-
-// parseSignatures reads a sequence of signature packets. Unsupported ones are
-// kept with their error, since a good one beside them suffices.
-func parseSignatures(data []byte) ([]*message, error) {
-	packets, err := splitPackets(data, 4*maxSignatures)
-	if err != nil {
-		return nil, err
-	}
-	var out []*message
-	for _, p := range packets {
-		switch p.tag {
-		case tagMarker, tagPadding, tagTrust:
-			continue
-		case tagSignature:
-		default:
-			return nil, fmt.Errorf("%w: signature packet expected, found one of type %d", ErrMalformed, p.tag)
-		}
-		if len(out) == maxSignatures {
-			return nil, fmt.Errorf("%w: more than %d signatures", ErrMalformed, maxSignatures)
-		}
-		out = append(out, parseMessage(p))
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: no signature packet", ErrNoSignature)
-	}
-	return out, nil
-}
-
-func parseMessage(p rawPacket) *message {
-	m := new(message)
-	if len(p.body) > 0 && p.body[0] == 3 {
-		m.v3, m.err = parseV3(p.body)
-		if m.v3 != nil {
-			m.created, m.hash, m.issuer = m.v3.created, m.v3.hash, fmt.Sprintf("%016X", m.v3.keyID)
-		}
-		return m
-	}
-	sig, err := readSignature(p)
-	if err != nil {
-		m.err = err
-		return m
-	}
-	m.sig, m.created, m.hash = sig, sig.CreationTime.UTC(), sig.Hash
-	switch {
-	case len(sig.IssuerFingerprint) > 0:
-		m.issuer = fingerprint(sig.IssuerFingerprint)
-	case sig.IssuerKeyId != nil:
-		m.issuer = fmt.Sprintf("%016X", *sig.IssuerKeyId)
-	default:
-		m.issuer = "an unnamed key"
-	}
-	if sig.SigType != packet.SigTypeBinary && sig.SigType != packet.SigTypeText {
-		m.err = fmt.Errorf("%w: signature of type 0x%02x, expected one over a document", ErrMalformed, int(sig.SigType))
-		return m
-	}
-	for _, n := range sig.Notations {
-		if n.IsCritical {
-			m.err = fmt.Errorf("%w: unknown critical notation %q", ErrMalformed, clip(n.Name))
-			return m
-		}
-	}
-	return m
-}
-
-// prepare finds the keys that may have made the signature and returns the
-// writers that take the signed bytes.
-func (m *message) prepare(kr *Keyring) []io.Writer {
-	if m.err != nil {
-		return nil
-	}
-	switch name := digestName(m.hash); {
-	case name == "MD5", name == "RIPEMD160", name == "SHA1":
-		m.err = fmt.Errorf("%w: digest %s, expected SHA-256 or stronger", ErrWeak, name)
-		return nil
-	case !m.hash.Available():
-		m.err = fmt.Errorf("%w: digest %s is not supported", ErrMalformed, name)
-		return nil
-	}
-	var out []io.Writer
-	for _, c := range kr.list() {
-		for _, k := range c.keys {
-			if !m.mayBeBy(k.pk) {
-				continue
-			}
-			t := &try{cert: c, key: k, hash: m.hash.New()}
-			m.tries = append(m.tries, t)
-			text := false
-			if m.sig != nil {
-				t.hash.Write(m.sig.Salt()) // version 6 only
-				text = m.sig.SigType == packet.SigTypeText
-			} else {
-				text = m.v3.typ == byte(packet.SigTypeText)
-			}
-			if text {
-				out = append(out, openpgp.NewCanonicalTextHash(t.hash))
-			} else {
-				out = append(out, t.hash)
-			}
-		}
-	}
-	return out
-}
-
-func (m *message) mayBeBy(pk *packet.PublicKey) bool {
-	if m.v3 != nil {
-		return pk.Version == 4 && pk.KeyId == m.v3.keyID
-	}
-	return m.sig.CheckKeyIdOrFingerprint(pk)
-}
-
-// check judges the signature after all signed bytes were hashed.
-func (m *message) check(opts VerifyOptions) Signature {
-	s := Signature{SigningKey: m.issuer, Created: m.created, Digest: digestName(m.hash), Err: m.err}
-	if m.err != nil {
-		return s
-	}
-	if len(m.tries) == 0 {
-		s.Err = ErrUnknownKey
-		return s
-	}
-	for _, t := range m.tries {
-		err := m.checkBy(t, opts)
-		if s.Err == nil || err == nil || rank(err) < rank(s.Err) {
-			t.cert.evaluate()
-			s.Fingerprint, s.SigningKey, s.UserID, s.Err = t.cert.fpr, t.key.fpr, t.cert.userID, err
-		}
-		if err == nil {
-			break
-		}
-	}
-	return s
-}
-
-func (m *message) checkBy(t *try, opts VerifyOptions) error {
-	pk := t.key.pk
-	if m.v3 != nil {
-		if err := m.v3.verify(t.hash, pk); err != nil {
-			return err
-		}
-	} else {
-		if m.sig.Version != pk.Version {
-			return fmt.Errorf("%w: version %d signature by a version %d key", ErrMalformed, m.sig.Version, pk.Version)
-		}
-		if err := pk.VerifySignature(t.hash, m.sig); err != nil {
-			return errDoesNotFit
-		}
-	}
-	if err := strong(pk); err != nil {
-		return err
-	}
-	t.cert.evaluate()
-	primary := t.cert.keys[0]
-	for _, k := range []*pubKey{primary, t.key} {
-		if m.created.Before(k.pk.CreationTime) {
-			return fmt.Errorf("%w: made on %s, before its key %s of %s", ErrBadSignature, stamp(m.created), k.fpr, stamp(k.pk.CreationTime))
-		}
-	}
-	at := opts.At
-	if at.IsZero() {
-		at = m.created
-	}
-	for _, k := range []*pubKey{primary, t.key} {
-		if err := k.validAt(at); err != nil {
-			return err
-		}
-	}
-	if err := strong(primary.pk); err != nil {
-		return err
-	}
-	if self, _ := t.key.self(at); !self.sign {
-		return fmt.Errorf("%w: key %s may not sign data", ErrBadSignature, t.key.fpr)
-	}
-	if m.sig != nil && m.sig.SigLifetimeSecs != nil && *m.sig.SigLifetimeSecs != 0 {
-		ends := m.created.Add(time.Duration(*m.sig.SigLifetimeSecs) * time.Second)
-		judged := at
-		if !opts.Now.IsZero() {
-			judged = opts.Now
-		}
-		if !judged.Before(ends) {
-			return fmt.Errorf("%w: the signature expired on %s, judged at %s", ErrExpired, stamp(ends), stamp(judged))
-		}
-	}
-	if !opts.Now.IsZero() && m.created.After(opts.Now.Add(maxFuture)) {
-		return fmt.Errorf("%w: made on %s, which lies in the future of %s", ErrBadSignature, stamp(m.created), stamp(opts.Now))
-	}
-	return nil
-}
-
 // errDoesNotFit means that a signature by a known key is over other data.
-var errDoesNotFit = fmt.Errorf("%w: it does not fit the signed data", ErrBadSignature)
+var errDoesNotFit = fmt.Errorf("%w: it does not match the signed data", ErrBadSignature)
 
-// verdict sorts the signatures and words the error when none is good, or when
-// the client refuses the bad one among them.
+// verdict sorts the signatures, and returns an error if none is good or the
+// client refuses a bad one among them.
 func verdict(sigs []*message, opts VerifyOptions) (Verified, error) {
 	var v Verified
 	refused := false
@@ -478,7 +266,7 @@ func verdict(sigs []*message, opts VerifyOptions) (Verified, error) {
 		sentinel, expected, opts.Keyring.names(), strings.Join(found, "; "))}
 }
 
-// verifyError carries its sentinel without repeating it in the message.
+// verifyError wraps its sentinel without repeating its text in the message.
 type verifyError struct {
 	sentinel error
 	msg      string
@@ -487,7 +275,8 @@ type verifyError struct {
 func (e *verifyError) Error() string { return e.msg }
 func (e *verifyError) Unwrap() error { return e.sentinel }
 
-// describe says who signed and what is wrong with it; said has been said.
+// describe says who signed and what is wrong with the signature; said was already
+// mentioned.
 func (s Signature) describe(said error) string {
 	by := s.SigningKey
 	if by == "" {
@@ -497,7 +286,7 @@ func (s Signature) describe(said error) string {
 		by += " of " + s.Fingerprint
 	}
 	why := strings.TrimPrefix(strings.TrimPrefix(s.Err.Error(), said.Error()), ": ")
-	if s.SigningKey != "" { // named already
+	if s.SigningKey != "" { // mentioned before
 		why = strings.TrimPrefix(strings.TrimPrefix(why, "key "+s.SigningKey+" "), s.SigningKey+", ")
 	}
 	if why == "" {
@@ -506,8 +295,8 @@ func (s Signature) describe(said error) string {
 	return fmt.Sprintf("one by %s (%s)", by, why)
 }
 
-// sentinels in the order in which they tell most about why a document as a
-// whole is refused.
+// sentinels, ordered by how much they tell about why a document as a whole is
+// refused.
 var sentinels = []error{ErrBadSignature, ErrRevoked, ErrExpired, ErrWeak, ErrUnknownKey, ErrMalformed}
 
 func rank(err error) int {
@@ -519,7 +308,7 @@ func rank(err error) int {
 	return len(sentinels) - 1
 }
 
-// strong refuses keys that are too short to rely on.
+// strong refuses keys that are too short.
 func strong(pk *packet.PublicKey) error {
 	switch pk.PubKeyAlgo {
 	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly, packet.PubKeyAlgoDSA:
@@ -527,114 +316,15 @@ func strong(pk *packet.PublicKey) error {
 		if err != nil {
 			return fmt.Errorf("%w: key: %v", ErrMalformed, err)
 		}
-		if bits < minKeyBits-1 { // a product of two primes may miss the top bit
+		if bits < minKeyBits-1 { // a product of two primes may lack the top bit
 			return fmt.Errorf("%w: key %s has %d bits, expected at least %d", ErrWeak, fingerprint(pk.Fingerprint), bits, minKeyBits)
 		}
 	}
 	return nil
 }
 
-// signatureV3 is a version 3 signature packet (RFC 4880, section 5.2.2).
-type signatureV3 struct {
-	typ     byte
-	created time.Time
-	keyID   uint64
-	algo    packet.PublicKeyAlgorithm
-	hash    crypto.Hash
-	suffix  [5]byte // hashed after the data: type and time
-	mpis    [][]byte
-}
-
-func parseV3(body []byte) (*signatureV3, error) {
-	const fixed = 19 // octets before the integers
-	if len(body) < fixed || body[1] != 5 {
-		return nil, fmt.Errorf("%w: version 3 signature is cut short", ErrMalformed)
-	}
-	s := &signatureV3{
-		typ:     body[2],
-		created: time.Unix(int64(binary.BigEndian.Uint32(body[3:])), 0).UTC(),
-		keyID:   binary.BigEndian.Uint64(body[7:]),
-		algo:    packet.PublicKeyAlgorithm(body[15]),
-	}
-	copy(s.suffix[:], body[2:7])
-	if s.typ != byte(packet.SigTypeBinary) && s.typ != byte(packet.SigTypeText) {
-		return s, fmt.Errorf("%w: signature of type 0x%02x, expected one over a document", ErrMalformed, s.typ)
-	}
-	switch body[16] { // RFC 4880, section 9.4
-	case 1:
-		s.hash = crypto.MD5
-	case 2:
-		s.hash = crypto.SHA1
-	case 3:
-		s.hash = crypto.RIPEMD160
-	case 8:
-		s.hash = crypto.SHA256
-	case 9:
-		s.hash = crypto.SHA384
-	case 10:
-		s.hash = crypto.SHA512
-	case 11:
-		s.hash = crypto.SHA224
-	default:
-		return s, fmt.Errorf("%w: unknown digest %d", ErrMalformed, body[16])
-	}
-	want := 0
-	switch s.algo {
-	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly:
-		want = 1
-	case packet.PubKeyAlgoDSA:
-		want = 2
-	default:
-		return s, fmt.Errorf("%w: version 3 signature by algorithm %d, expected RSA or DSA", ErrMalformed, s.algo)
-	}
-	rest := body[fixed:]
-	for range want {
-		if len(rest) < 2 {
-			return s, fmt.Errorf("%w: version 3 signature is cut short", ErrMalformed)
-		}
-		n := (int(binary.BigEndian.Uint16(rest)) + 7) / 8
-		if len(rest)-2 < n {
-			return s, fmt.Errorf("%w: version 3 signature is cut short", ErrMalformed)
-		}
-		s.mpis = append(s.mpis, rest[2:2+n])
-		rest = rest[2+n:]
-	}
-	if len(rest) != 0 {
-		return s, fmt.Errorf("%w: %d bytes after a version 3 signature", ErrMalformed, len(rest))
-	}
-	return s, nil
-}
-
-func (s *signatureV3) verify(h hash.Hash, pk *packet.PublicKey) error {
-	h.Write(s.suffix[:])
-	sum := h.Sum(nil)
-	switch key := pk.PublicKey.(type) {
-	case *rsa.PublicKey:
-		if s.algo == packet.PubKeyAlgoDSA || len(s.mpis[0]) > key.Size() {
-			return errDoesNotFit
-		}
-		padded := make([]byte, key.Size())
-		copy(padded[len(padded)-len(s.mpis[0]):], s.mpis[0])
-		if rsa.VerifyPKCS1v15(key, s.hash, sum, padded) != nil {
-			return errDoesNotFit
-		}
-	case *dsa.PublicKey:
-		if s.algo != packet.PubKeyAlgoDSA {
-			return errDoesNotFit
-		}
-		if n := (key.Q.BitLen() + 7) / 8; len(sum) > n {
-			sum = sum[:n] // FIPS 186-3, section 4.6
-		}
-		if !dsa.Verify(key, sum, new(big.Int).SetBytes(s.mpis[0]), new(big.Int).SetBytes(s.mpis[1])) {
-			return errDoesNotFit
-		}
-	default:
-		return errDoesNotFit
-	}
-	return nil
-}
-
-// digestName names a digest as the Hash header of clear-signed messages does.
+// digestName returns the name of a digest in the Hash header of clear-signed
+// messages.
 func digestName(h crypto.Hash) string {
 	switch h {
 	case 0:

@@ -1,20 +1,20 @@
-// Package deb822 reads the stanzas of Debian control data: the syntax of
+// Package deb822 parses the stanzas of Debian control data: the syntax of
 // Packages, Sources, Release, .dsc, .buildinfo, dpkg's status file and apt's
 // .sources files (deb822(5); Debian Policy chapter 5).
 //
-// A stanza is a run of lines that ends at an empty line. A field is a name, a
+// A stanza is a series of lines that ends at an empty line. A field is a name, a
 // colon and a value; lines that begin with white space continue the value. Where
 // apt and Policy differ, the reader does what apt does (pkgTagSection::Scan), so
-// that both read the same fields in any input:
+// that both find the same fields in any input:
 //
-//   - a line with no byte, or only carriage returns, ends a stanza; one of blanks
+//   - a line with no bytes, or only carriage returns, ends a stanza; a line of blanks
 //     continues the field before it;
 //   - the name of a field extends to the next colon, even on a later line or in
 //     the next stanza;
-//   - the last of several fields with one name counts.
+//   - the last of several fields with the same name counts.
 //
 // Nothing is copied: a [Stanza] is a window on the reader's buffer, and its
-// fields are found when they are asked for.
+// fields are found on request.
 package deb822
 
 import (
@@ -23,24 +23,25 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"example.org/snapd/internal/excerpt"
 )
 
 var (
-	// ErrMalformed means bytes that are not control data.
+	// ErrMalformed means that the input is not control data.
 	ErrMalformed = errors.New("malformed control data")
-	// ErrTooLarge means a stanza larger than the reader accepts.
+	// ErrTooLarge means that a stanza exceeds the limit of the reader.
 	ErrTooLarge = errors.New("too large")
 )
 
-// DefaultMaxStanza is the largest stanza a [Reader] accepts unless told otherwise,
-// in bytes. The largest in Debian (a Sources stanza of the kernel) has about
-// 300 KB.
+// DefaultMaxStanza is the default limit of a stanza, in bytes. The largest in
+// Debian (a Sources stanza of the kernel) has about 300 KB.
 const DefaultMaxStanza = 4 << 20
 
-const window = 256 << 10 // first size of the reader's buffer, in bytes
+const window = 256 << 10 // initial size of the reader's buffer, in bytes
 
-// Reader reads stanzas from a stream. It holds one window of the stream, which
-// grows to the largest stanza seen.
+// Reader reads stanzas from a stream. It keeps a window of the stream, which
+// grows to the largest stanza so far.
 type Reader struct {
 	r          io.Reader
 	buf        []byte
@@ -60,8 +61,8 @@ func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{r: r, max: max, buf: make([]byte, min(window, max+2))}
 }
 
-// Next returns the next stanza, valid until the next call. At the end it returns
-// io.EOF. Errors name the stanza and its offset in the stream.
+// Next returns the next stanza, which is valid until the next call. At the end it
+// returns io.EOF. Errors name the stanza and its offset in the stream.
 func (r *Reader) Next() (Stanza, error) {
 	if err := r.skipBlank(); err != nil {
 		return Stanza{}, err
@@ -86,7 +87,7 @@ func (r *Reader) Next() (Stanza, error) {
 		if r.err != nil {
 			return Stanza{}, r.err
 		}
-		if len(b) >= r.max+2 { // its end would have been seen
+		if len(b) >= r.max+2 { // its end would have been found
 			return Stanza{}, r.tooLarge(b)
 		}
 		scanned = max(scanned, lineBreaks(b))
@@ -94,7 +95,7 @@ func (r *Reader) Next() (Stanza, error) {
 	}
 }
 
-// skipBlank passes over line breaks before a stanza.
+// skipBlank skips line breaks before a stanza.
 func (r *Reader) skipBlank() error {
 	for {
 		for r.start < r.end && (r.buf[r.start] == '\n' || r.buf[r.start] == '\r') {
@@ -111,9 +112,10 @@ func (r *Reader) skipBlank() error {
 	}
 }
 
-// stanzaEnd finds the first empty line of b at or after from: the length of the
-// stanza before it and the offset after it; -1 where there is none yet. It looks
-// at a block at a time, since one of the two kinds of empty line may never come.
+// stanzaEnd finds the first empty line of b at or after from. It returns the
+// length of the stanza before it and the offset after it, or -1 if there is none
+// yet. It scans a block at a time, because one of the two kinds of empty line may
+// never come.
 func stanzaEnd(b []byte, from int) (n, next int) {
 	const block = 8 << 10
 	for size := block; ; {
@@ -133,7 +135,7 @@ func stanzaEnd(b []byte, from int) (n, next int) {
 	}
 }
 
-// emptyLine finds the first empty line that begins in b[from:to].
+// emptyLine finds the first empty line that starts in b[from:to].
 func emptyLine(b []byte, from, to int) (n, next int) {
 	n = -1
 	if i := bytes.Index(b[from:to], []byte("\n\n")); i >= 0 {
@@ -177,8 +179,8 @@ func dangling(b []byte) bool {
 	return fieldLine(rest) != nil
 }
 
-// fieldLine returns the first line of b that does not continue a field, and what
-// follows, or nil.
+// fieldLine returns the first line of b that does not continue a field, and the
+// rest, or nil.
 func fieldLine(b []byte) []byte {
 	for len(b) > 0 {
 		b = bytes.TrimLeft(b, "\r")
@@ -196,7 +198,7 @@ func fieldLine(b []byte) []byte {
 
 func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
-// take returns the first n unread bytes and passes over the first skip.
+// take returns the first n unread bytes and skips the first skip.
 func (r *Reader) take(n, skip int) (Stanza, error) {
 	s := Stanza{Number: r.n + 1, Offset: r.off, data: r.buf[r.start : r.start+n : r.start+n]}
 	if n > r.max {
@@ -214,10 +216,10 @@ func (r *Reader) tooLarge(b []byte) error {
 	for sc := s.Scan(); sc.Next(); {
 		field = string(sc.Name())
 	}
-	return fmt.Errorf("%s: field %q: more than %d bytes: %w", s.where(), clip(field), r.max, ErrTooLarge)
+	return fmt.Errorf("%s: field %q: more than %d bytes: %w", s.where(), excerpt.Of(field), r.max, ErrTooLarge)
 }
 
-// noField is the error of a stanza at the end whose last field has no colon.
+// noField returns the error for a last stanza whose last field has no colon.
 func (r *Reader) noField(b []byte) error {
 	s := Stanza{Number: r.n + 1, Offset: r.off, data: b}
 	sc := s.Scan()
@@ -226,8 +228,8 @@ func (r *Reader) noField(b []byte) error {
 	return sc.Err()
 }
 
-// fill moves the unread bytes to the front of the buffer, enlarges it when it is
-// full, and reads once.
+// fill moves the unread bytes to the front of the buffer, enlarges a full buffer,
+// and reads once.
 func (r *Reader) fill() {
 	if r.start > 0 {
 		copy(r.buf, r.buf[r.start:r.end])
@@ -252,7 +254,7 @@ func (r *Reader) fill() {
 	r.err = io.ErrNoProgress
 }
 
-// Stanza is one stanza's bytes.
+// Stanza is the bytes of one stanza.
 type Stanza struct {
 	Number int   // within the stream, from 1
 	Offset int64 // of its first byte within the stream
@@ -268,7 +270,7 @@ func StanzaOf(b []byte) Stanza {
 	return Stanza{Number: 1, data: b}
 }
 
-// Bytes returns the stanza as it was written, without its last newline.
+// Bytes returns the stanza as written, without its last newline.
 func (s Stanza) Bytes() []byte { return s.data }
 
 func (s Stanza) where() string {
@@ -276,14 +278,14 @@ func (s Stanza) where() string {
 	if name == "" {
 		return fmt.Sprintf("stanza %d at byte %d", s.Number, s.Offset)
 	}
-	return fmt.Sprintf("stanza %d (%s) at byte %d", s.Number, clip(name), s.Offset)
+	return fmt.Sprintf("stanza %d (%s) at byte %d", s.Number, excerpt.Of(name), s.Offset)
 }
 
 // String names the stanza for an error message.
 func (s Stanza) String() string { return s.where() }
 
-// Get returns the value of the last field of that name, in any case, without the
-// white space around it; its continuation lines follow as they were written.
+// Get returns the value of the last field with a name, in any case, without
+// surrounding white space. Continuation lines are as written.
 func (s Stanza) Get(name string) (value string, ok bool) {
 	for sc := s.Scan(); sc.Next(); {
 		if len(sc.name) == len(name) && strings.EqualFold(string(sc.name), name) {
@@ -293,8 +295,8 @@ func (s Stanza) Get(name string) (value string, ok bool) {
 	return value, ok
 }
 
-// Check reports a field that is written twice, or a line without a colon that
-// does not continue a field.
+// Check reports a repeated field, or a line without a colon that does not
+// continue a field.
 func (s Stanza) Check() error {
 	sc := s.Scan()
 	seen := make(map[string]bool)
@@ -304,7 +306,7 @@ func (s Stanza) Check() error {
 			return s.notField(sc.name)
 		}
 		if seen[n] {
-			return fmt.Errorf("%s: field %q twice: %w", s.where(), clip(n), ErrMalformed)
+			return fmt.Errorf("%s: field %q twice: %w", s.where(), excerpt.Of(n), ErrMalformed)
 		}
 		seen[n] = true
 	}
@@ -313,13 +315,13 @@ func (s Stanza) Check() error {
 
 func (s Stanza) notField(b []byte) error {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
-	return fmt.Errorf("stanza %d at byte %d: line %q is no field: %w", s.Number, s.Offset, clip(string(line)), ErrMalformed)
+	return fmt.Errorf("stanza %d at byte %d: line %q is not a field: %w", s.Number, s.Offset, excerpt.Of(string(line)), ErrMalformed)
 }
 
 // Scan returns a scanner of the stanza's fields, in their order.
 func (s Stanza) Scan() Scanner { return Scanner{s: s, rest: s.data} }
 
-// Scanner walks over a stanza's fields. Its zero value has none.
+// Scanner iterates over a stanza's fields. Its zero value has none.
 type Scanner struct {
 	s           Stanza
 	rest        []byte
@@ -327,13 +329,13 @@ type Scanner struct {
 	err         error
 }
 
-// Next goes to the next field and reports whether there is one.
+// Next advances to the next field and reports whether there is one.
 func (s *Scanner) Next() bool {
 	b := s.rest
 	if len(b) == 0 || s.err != nil {
 		return false
 	}
-	if c := b[0]; isSpace(c) { // at the stanza's start, where it continues nothing
+	if c := b[0]; isSpace(c) { // at the start of the stanza, where it continues nothing
 		if b = fieldLine(b); b == nil {
 			s.rest = nil
 			return false
@@ -370,12 +372,12 @@ func (s *Scanner) Next() bool {
 	return true
 }
 
-// Name returns the field's name as it was written. It has a newline in it where
-// lines without a colon are before the field's own.
+// Name returns the field's name as written. It contains a newline if lines
+// without a colon precede the field's own line.
 func (s *Scanner) Name() []byte { return s.name }
 
-// Value returns the field's value without the white space around it, except the
-// newline before a value that begins on the next line.
+// Value returns the field's value without surrounding white space, except the
+// newline before a value that starts on the next line.
 func (s *Scanner) Value() []byte { return s.value }
 
 // Err returns the error that ended the scan, or nil.
@@ -395,13 +397,6 @@ func trimRight(b []byte) []byte {
 	return b
 }
 
-func clip(s string) string {
-	if len(s) > 60 {
-		return s[:60] + "…"
-	}
-	return s
-}
-
 // Lines returns the lines of a multi-line value, each without the white space
 // around it, empty ones left out.
 func Lines(value string) []string {
@@ -414,9 +409,9 @@ func Lines(value string) []string {
 	return out
 }
 
-// ParseFile reads a whole small file of stanzas as apt reads the .sources files of
-// the machine it runs on: a line that begins with '#' is a comment, and carriage
-// returns at the ends of lines are left out. The stanzas share one copy of data.
+// ParseFile parses a small file of stanzas like apt parses its own .sources
+// files: a line that starts with '#' is a comment, and carriage returns at the
+// ends of lines are removed. The stanzas share one copy of data.
 func ParseFile(data []byte) ([]Stanza, error) {
 	clean := make([]byte, 0, len(data))
 	for line := range bytes.Lines(data) {

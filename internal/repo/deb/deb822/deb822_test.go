@@ -83,7 +83,7 @@ func TestReaderRefuses(t *testing.T) {
 		name, in, want string
 		is             error
 	}{
-		{"stray line at the end", "Package: a\n\nPackage: b\nstray\nother\n", `stanza 2 at byte 12: line "stray" is no field: malformed control data`, ErrMalformed},
+		{"stray line at the end", "Package: a\n\nPackage: b\nstray\nother\n", `stanza 2 at byte 12: line "stray" is not a field: malformed control data`, ErrMalformed},
 		{"large field", "Package: a\n\nPackage: b\nDescription: " + strings.Repeat("x", 2000) + "\n", `stanza 2 (b) at byte 12: field "Description": more than 1000 bytes: too large`, ErrTooLarge},
 		{"large stanza at once", "Package: b\nDescription: " + strings.Repeat("x", 1100) + "\n\n", `stanza 1 (b) at byte 0: field "Description": more than 1000 bytes: too large`, ErrTooLarge},
 		{"many fields", "Package: b\n" + strings.Repeat("Xyz: abc\n", 300) + "\n\n", `stanza 1 (b) at byte 0: field "Xyz": more than 1000 bytes: too large`, ErrTooLarge},
@@ -153,8 +153,8 @@ func TestStanza(t *testing.T) {
 	}
 	for _, tt := range []struct{ in, want string }{
 		{"A: b\na: c", `stanza 1 at byte 0: field "a" twice: malformed control data`},
-		{"no colon", `stanza 1 at byte 0: line "no colon" is no field: malformed control data`},
-		{"A: b\nstray\nB: c", `stanza 1 at byte 0: line "stray" is no field: malformed control data`},
+		{"no colon", `stanza 1 at byte 0: line "no colon" is not a field: malformed control data`},
+		{"A: b\nstray\nB: c", `stanza 1 at byte 0: line "stray" is not a field: malformed control data`},
 	} {
 		if err := StanzaOf([]byte(tt.in)).Check(); !errors.Is(err, ErrMalformed) || err.Error() != tt.want {
 			t.Errorf("%q: error %v, expected %s", tt.in, err, tt.want)

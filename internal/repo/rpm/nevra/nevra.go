@@ -89,7 +89,7 @@ func parseEpoch(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// NEVRA names one package. Arch is empty where the writer left it out.
+// NEVRA names one package. Arch is empty if the writer left it out.
 type NEVRA struct {
 	Name string
 	EVR

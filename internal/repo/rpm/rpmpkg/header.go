@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"strings"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo/rpm/nevra"
 )
 
@@ -33,16 +34,18 @@ const (
 	tagHeaderSignatures = 62
 	tagHeaderImmutable  = 63
 
-	sigDSA      = 267  // binary: OpenPGP signature over the header
-	sigRSA      = 268  // binary: the same
-	sigSHA1     = 269  // string: hex digest of the header
-	sigLongSize = 270  // int64: bytes of header and payload
-	sigSHA256   = 273  // string: hex digest of the header
-	sigOpenPGP  = 278  // string array: Base64 OpenPGP signatures over the header
-	sigSHA3_256 = 279  // string: hex digest of the header
-	sigSize     = 1000 // int32: bytes of header and payload
-	sigPGP      = 1002 // binary: OpenPGP signature over header and payload
-	sigGPG      = 1005 // binary: the same
+	sigDSA             = 267  // binary: OpenPGP signature over the header
+	sigRSA             = 268  // binary: the same
+	sigSHA1            = 269  // string: hex digest of the header
+	sigLongSize        = 270  // int64: bytes of header and payload
+	sigLongArchiveSize = 271  // int64: bytes of the unpacked payload
+	sigPayloadSize     = 1007 // int32: the same
+	sigSHA256          = 273  // string: hex digest of the header
+	sigOpenPGP         = 278  // string array: Base64 OpenPGP signatures over the header
+	sigSHA3_256        = 279  // string: hex digest of the header
+	sigSize            = 1000 // int32: bytes of header and payload
+	sigPGP             = 1002 // binary: OpenPGP signature over header and payload
+	sigGPG             = 1005 // binary: the same
 
 	tagName              = 1000
 	tagVersion           = 1001
@@ -224,7 +227,7 @@ func (h *header) num(tag uint32) (uint64, bool) {
 	return 0, false
 }
 
-// Info is what a package's headers say.
+// Info has the contents of a package's headers.
 type Info struct {
 	nevra.NEVRA
 	SourceRPM string // file name of the source package; "" in source packages
@@ -260,15 +263,48 @@ func info(sig, head *header, start, end int64) (*Info, error) {
 	}
 	for _, f := range [...]struct{ what, v string }{{"name", i.Name}, {"version", i.Version}, {"release", i.Release}, {"architecture", i.Arch}} {
 		if f.v == "" || strings.ContainsAny(f.v, "/\x00\n") {
-			return nil, fmt.Errorf("%w: the header has the %s %q", ErrMalformed, f.what, clip(f.v))
+			return nil, fmt.Errorf("%w: the header has the %s %q", ErrMalformed, f.what, excerpt.Of(f.v))
 		}
 	}
 	return i, nil
 }
 
-func clip(s string) string {
-	if len(s) > 200 {
-		return s[:200] + "…"
+// Strings returns the strings under a tag of the header, and Numbers its integers;
+// none if there are none.
+func (i *Info) Strings(tag uint32) []string { return i.head.strs(tag, len(i.head.data)) }
+
+// Numbers returns the integers under a tag of the header.
+func (i *Info) Numbers(tag uint32) []uint64 { return i.head.nums(tag) }
+
+// PayloadSize returns the size of the unpacked payload according to the package, in
+// bytes; 0 if it is missing.
+func (i *Info) PayloadSize() uint64 {
+	for _, tag := range []uint32{sigLongArchiveSize, sigPayloadSize} {
+		if n, ok := i.sig.num(tag); ok {
+			return n
+		}
 	}
-	return s
+	return 0
+}
+
+// nums returns the integers of a value.
+func (h *header) nums(tag uint32) []uint64 {
+	e, ok := h.entries[tag]
+	if !ok {
+		return nil
+	}
+	out := make([]uint64, 0, e.count)
+	for b := h.data[e.off:]; len(out) < int(e.count); {
+		switch e.typ {
+		case typeInt16:
+			out, b = append(out, uint64(binary.BigEndian.Uint16(b))), b[2:]
+		case typeInt32:
+			out, b = append(out, uint64(binary.BigEndian.Uint32(b))), b[4:]
+		case typeInt64:
+			out, b = append(out, binary.BigEndian.Uint64(b)), b[8:]
+		default:
+			return nil
+		}
+	}
+	return out
 }

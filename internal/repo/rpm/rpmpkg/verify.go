@@ -15,13 +15,14 @@ import (
 	"io"
 	"strings"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo/rpm/nevra"
 	"example.org/snapd/internal/sign"
 )
 
 var (
-	// ErrDigest means that a package's bytes do not have a digest or size that
-	// the package itself or the metadata give.
+	// ErrDigest means that a package's bytes do not match a digest or size in the package
+	// itself or in the metadata.
 	ErrDigest = errors.New("digest mismatch")
 	// ErrDisagrees means that a package's header is that of another package
 	// than the metadata say.
@@ -75,14 +76,14 @@ type Verifier struct {
 	closed   bool
 }
 
-// signature is one signature and what it was fed.
+// signature is one signature and the bytes it was fed.
 type signature struct {
 	tag string
 	v   *sign.PacketVerifier
 	err error
 }
 
-// Result is what was found about a good package.
+// Result describes a good package.
 type Result struct {
 	*Info
 	Signatures []sign.Signature // the good ones; empty without a keyring
@@ -97,8 +98,8 @@ func NewVerifier(opts Options) *Verifier {
 	return v
 }
 
-// Write takes the next bytes. It returns an error as soon as the package
-// cannot be good any more, and the same one ever after.
+// Write reads the next bytes. It returns an error as soon as the package cannot be good
+// any more, and the same error from then on.
 func (v *Verifier) Write(p []byte) (int, error) {
 	if v.err != nil {
 		return 0, v.err
@@ -131,7 +132,7 @@ func (v *Verifier) Write(p []byte) (int, error) {
 
 func (v *Verifier) fail(err error) error {
 	if v.opts.Expect.Object != "" {
-		err = fmt.Errorf("package %s: %w", clip(v.opts.Expect.Object), err)
+		err = fmt.Errorf("package %s: %w", excerpt.Of(v.opts.Expect.Object), err)
 	}
 	v.err = err
 	v.buf = nil
@@ -189,7 +190,7 @@ func (v *Verifier) advance() error {
 	return nil
 }
 
-// body takes bytes behind the header.
+// body reads bytes after the header.
 func (v *Verifier) body(p []byte) {
 	if len(p) == 0 {
 		return
@@ -237,7 +238,7 @@ func headerDigests(sig *header, raw []byte) error {
 		h := d.h.New()
 		h.Write(raw)
 		if got, want := hex.EncodeToString(h.Sum(nil)), strings.ToLower(sig.str(d.tag)); got != want {
-			return fmt.Errorf("%w: the header has %s %s, expected %s", ErrDigest, d.name, got, clip(want))
+			return fmt.Errorf("%w: the header has %s %s, expected %s", ErrDigest, d.name, got, excerpt.Of(want))
 		}
 	}
 	return nil
@@ -329,7 +330,7 @@ func (v *Verifier) Close() error {
 	return nil
 }
 
-// Result returns what was found, after a Close that returned nil.
+// Result returns the description, after a Close that returned nil.
 func (v *Verifier) Result() *Result { return v.result }
 
 func (v *Verifier) verdict() error {
@@ -356,7 +357,7 @@ func (v *Verifier) verdict() error {
 	}
 	if v.payload != nil {
 		if got := hex.EncodeToString(v.payload.Sum(nil)); got != v.wantPay {
-			return fmt.Errorf("%w: the payload has %s %s, the header says %s", ErrDigest, v.payName, got, clip(v.wantPay))
+			return fmt.Errorf("%w: the payload has %s %s, the header says %s", ErrDigest, v.payName, got, excerpt.Of(v.wantPay))
 		}
 	}
 	v.result = &Result{Info: v.info}
@@ -382,8 +383,8 @@ func (v *Verifier) verdict() error {
 	return nil
 }
 
-// check asks for the verdicts of signatures and reports whether one is good. A
-// signature by a known key that does not fit is an error; others are noted.
+// check asks for the verdicts of signatures and reports whether one is good. A bad
+// signature by a known key is an error; others are recorded.
 func (v *Verifier) check(sigs []signature) (good bool, err error) {
 	for i := range sigs {
 		s := &sigs[i]

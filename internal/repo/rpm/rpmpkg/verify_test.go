@@ -170,7 +170,7 @@ func TestVerifyFlips(t *testing.T) {
 }
 
 // TestRPMSign checks packages of rpmbuild, signed by rpmsign with each kind of
-// key.
+// key. Long because of its table of cases.
 func TestRPMSign(t *testing.T) {
 	needTool(t, "rpmbuild")
 	needTool(t, "rpmsign")

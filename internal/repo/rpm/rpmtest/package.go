@@ -27,7 +27,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Epoch is the time at which packages are built where nothing else is said.
+// Epoch is the default time at which packages are built.
 var Epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // Package describes an rpm package to be built. Name and Version are needed;
@@ -323,7 +323,7 @@ func mapRels(list []string) []rel {
 	return out
 }
 
-// provides are those given and the package itself.
+// provides returns the given provides and the package itself.
 func (p *Package) provides() []rel {
 	if p.Arch == "src" {
 		return mapRels(p.Provides)

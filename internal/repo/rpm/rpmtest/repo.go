@@ -25,15 +25,15 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Options say how a repository is made. The zero value is what createrepo_c
-// makes, unsigned.
+// Options says how a repository is made. The zero value is what createrepo_c makes,
+// unsigned.
 type Options struct {
 	Signer        *sign.Signer // signs repomd.xml; nil: no signature
 	PackageSigner *sign.Signer // signs packages; nil: Signer; both nil: unsigned packages
 	Compress      string       // ".gz" (the default), ".zst", ".xz" or "none"
 	SimpleNames   bool         // "primary.xml.gz" without a digest
 	Checksum      string       // "sha256" (the default), "sha512", "sha384" or "sha1", of metadata and packages
-	// PackageChecksum is that of packages where it is another one.
+	// PackageChecksum is the checksum of packages, if it is another one.
 	PackageChecksum string
 	XMLBase         string // xml:base of every location
 	// KeepOld leaves files of earlier generations in place, as mirrors with
@@ -113,7 +113,7 @@ func (r *Repo) AddBuilt(pkgs ...*Built) {
 	r.pkgs = append(r.pkgs, pkgs...)
 }
 
-// Remove takes all packages of the names out of the next generation.
+// Remove removes all packages with these names from the next generation.
 func (r *Repo) Remove(names ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

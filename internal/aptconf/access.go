@@ -12,13 +12,12 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// access is what apt uses to reach servers: its configuration, and the files
-// with logins.
+// access is how apt reaches servers: its configuration, and the files with logins.
 type access struct {
 	m       Machine
 	options options
 	files   []authFile
-	notes   []string // what could not be read
+	notes   []string // on what could not be read
 }
 
 type authFile struct {
@@ -27,8 +26,8 @@ type authFile struct {
 	logins *remote.Logins
 }
 
-// access reads apt's configuration, auth.conf and auth.conf.d. What cannot be
-// read becomes a note: as a rule only root may read logins.
+// access reads apt's configuration, auth.conf and auth.conf.d. What cannot be read
+// becomes a note, because usually only root may read logins.
 func (m Machine) access() *access {
 	a := &access{m: m}
 	var err error
@@ -38,7 +37,7 @@ func (m Machine) access() *access {
 	names := []string{"/etc/apt/auth.conf"}
 	dir, err := fs.ReadDir(m.FS, "etc/apt/auth.conf.d")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		a.notes = append(a.notes, "/etc/apt/auth.conf.d cannot be read: logins in it are not taken")
+		a.notes = append(a.notes, "/etc/apt/auth.conf.d cannot be read: its logins are not used")
 	}
 	for _, d := range dir {
 		if plainName(d.Name()) && path.Ext(d.Name()) == ".conf" && !d.IsDir() {
@@ -51,7 +50,7 @@ func (m Machine) access() *access {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			a.notes = append(a.notes, n+" cannot be read: logins in it are not taken")
+			a.notes = append(a.notes, n+" cannot be read: its logins are not used")
 			continue
 		}
 		logins, err := remote.ParseLogins(data)
@@ -67,8 +66,8 @@ func (m Machine) access() *access {
 	return a
 }
 
-// apply gives a mirror what apt uses for its URI: the first file with a login
-// for it, and the certificates.
+// apply gives a mirror what apt uses for its URIs: the first file with a login, and the
+// certificates.
 func (a *access) apply(mm *Mirror) error {
 	var host string // of the first https URL
 	http := false
@@ -86,7 +85,7 @@ func (a *access) apply(mm *Mirror) error {
 		return nil
 	}
 	mm.Notes = append(mm.Notes, a.notes...)
-	if mm.Login == nil { // a login in the URI goes before those in files
+	if mm.Login == nil { // a login in the URI comes before those in files
 		for _, f := range a.files {
 			if !slices.ContainsFunc(mm.URIs, func(uri string) bool { return f.logins.Has(remote.NewURL(uri).Join("dists")) }) {
 				continue
@@ -107,7 +106,7 @@ func (a *access) apply(mm *Mirror) error {
 	case mm.ClientCert == "":
 		mm.ClientKey = ""
 	case mm.ClientKey == "":
-		mm.ClientKey = mm.ClientCert // both are in one file then
+		mm.ClientKey = mm.ClientCert // then both are in one file
 	}
 	for _, f := range []string{mm.CAFile, mm.ClientCert, mm.ClientKey} {
 		if f == "" {
@@ -119,12 +118,12 @@ func (a *access) apply(mm *Mirror) error {
 	}
 	for _, n := range []string{"Verify-Peer", "Verify-Host"} {
 		if yesNo(get(n)) == "no" {
-			mm.Notes = append(mm.Notes, n+"=no is not followed: servers are verified")
+			mm.Notes = append(mm.Notes, n+"=no is ignored: servers are verified")
 		}
 	}
 	for _, n := range []string{"CrlFile", "IssuerCert"} {
 		if get(n) != "" {
-			mm.Notes = append(mm.Notes, n+" is not followed")
+			mm.Notes = append(mm.Notes, n+" is ignored")
 		}
 	}
 	return nil

@@ -13,9 +13,9 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// What apt uses to reach a server becomes the mirror's: a login in the URI, else
-// the first file with one; authority and client certificate, those for the host
-// first.
+// A mirror reaches its server as apt does. It takes the login from the URI, or else from
+// the first file that has one. A certificate authority or client certificate of the host
+// comes before the general one.
 func TestAccess(t *testing.T) {
 	m, _ := machine(t, map[string]string{
 		"sources.list": `deb https://alice:s3cr3t@a.example.org/debian/ s c
@@ -64,13 +64,13 @@ deb https://h.example.org s c
 		}
 	}
 	want := []string{
-		"https://a.example.org/debian s,t auth= ca=/etc/ca.pem cert= key= machine https://a.example.org/debian/ login alice password s3cr3t note: Verify-Peer=no is not followed: servers are verified",
+		"https://a.example.org/debian s,t auth= ca=/etc/ca.pem cert= key= machine https://a.example.org/debian/ login alice password s3cr3t note: Verify-Peer=no is ignored: servers are verified",
 		"https://b.example.org/debian s auth=/etc/apt/auth.conf ca=/etc/b.pem cert=/etc/c.pem key=/etc/c.pem",
 		"http://c.example.org s auth= ca= cert= key=",
 		"http://d.example.org s auth=/etc/apt/auth.conf.d/90x.conf ca= cert= key= note: every user can read /etc/apt/auth.conf.d/90x.conf: snapd does not start before chmod o= /etc/apt/auth.conf.d/90x.conf",
 		"https://e.example.org s auth= ca=/etc/ca.pem cert=/etc/c.pem key=/etc/k.pem",
 		"http://f.example.org:8080 s auth= ca= cert= key= machine http://f.example.org:8080/ login alice@x password s3:cr3t",
-		"https://a.example.org/debian s auth= ca=/etc/ca.pem cert= key= machine https://a.example.org/debian/ login bob password s3cr3t note: Verify-Peer=no is not followed: servers are verified",
+		"https://a.example.org/debian s auth= ca=/etc/ca.pem cert= key= machine https://a.example.org/debian/ login bob password s3cr3t note: Verify-Peer=no is ignored: servers are verified",
 		"http://g.example.org s auth= ca= cert= key=",
 	}
 	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
@@ -91,12 +91,12 @@ func (u unreadable) Open(name string) (fs.File, error) {
 	return u.FS.Open(name)
 }
 
-// Logins that cannot be read are said to be missing.
+// Logins that cannot be read are reported.
 func TestUnreadableLogins(t *testing.T) {
 	m, _ := machine(t, map[string]string{"sources.list": "deb https://a.example.org s c\n", "auth.conf": "x"})
 	m.FS = unreadable{m.FS}
 	mirrors, _, err := FromFiles(m)
-	if err != nil || len(mirrors) != 1 || !strings.Contains(strings.Join(mirrors[0].Notes, "\n"), "/etc/apt/auth.conf cannot be read: logins in it are not taken") {
+	if err != nil || len(mirrors) != 1 || !strings.Contains(strings.Join(mirrors[0].Notes, "\n"), "/etc/apt/auth.conf cannot be read: its logins are not used") {
 		t.Errorf("%+v, %v", mirrors, err)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// show writes mirrors in a few lines.
+// show formats mirrors as a few lines.
 func show(ms []Mirror) []string {
 	var out []string
 	for _, m := range ms {
@@ -40,13 +40,13 @@ func showSkipped(ss []Skipped) []string {
 	return out
 }
 
-// machine has files below etc/apt, and keys.
+// machine is a machine with these files below /etc/apt, and keys.
 func machine(t *testing.T, files map[string]string) (Machine, *sign.PrivateKey) {
 	t.Helper()
 	k := signtest.NewKey(t, "archive")
 	m := Machine{FS: fstest.MapFS{
 		"usr/share/keyrings/debian-archive-keyring.gpg": {Data: k.Keyring().Export()},
-		"etc/apt/trusted.gpg":                           {Data: nil}, // as many machines have it
+		"etc/apt/trusted.gpg":                           {Data: nil}, // as on many machines
 		"etc/apt/trusted.gpg.d/debian.asc":              {Data: k.Keyring().ExportArmored()},
 		"etc/apt/trusted.gpg.d/README":                  {Data: []byte("no key")},
 		"usr/share/keyrings/b.gpg":                      {Data: signtest.NewKey(t, "b").Keyring().Export()},
@@ -58,6 +58,7 @@ func machine(t *testing.T, files map[string]string) (Machine, *sign.PrivateKey) 
 	return m, k
 }
 
+// Long because of its table of cases.
 func TestFromFiles(t *testing.T) {
 	const trusted = "keyring=/etc/apt/trusted.gpg.d/debian.asc,/usr/share/keyrings/debian-archive-keyring.gpg keys=0"
 	const debian = "keyring=/usr/share/keyrings/debian-archive-keyring.gpg keys=0"
@@ -96,8 +97,8 @@ deb [arch-=i386 lang+=fr lang-=en by-hash=force check-valid-until=no] http://DEB
 `}, []string{
 			"debian: http://deb.example.org/debian suites=bookworm components=main,contrib archs=amd64,i386 langs=en sources=true " + trusted +
 				" from=/etc/apt/sources.list:3,/etc/apt/sources.list:4,/etc/apt/sources.list:5" +
-				" note=/etc/apt/sources.list:9: check-valid-until=no is not followed: an expired Release is refused" +
-				" note=/etc/apt/sources.list:9: by-hash=force is not followed: the Release says whether files have names by hash",
+				" note=/etc/apt/sources.list:9: check-valid-until=no is ignored: an expired Release is refused" +
+				" note=/etc/apt/sources.list:9: by-hash=force is ignored: the Release says whether files have names by hash",
 			"debian-sid: http://deb.example.org/debian suites=sid components=main archs=amd64 langs=fr sources=false " + trusted + " from=/etc/apt/sources.list:9",
 			"packages.example.org-linux-debian: https://packages.example.org/linux/debian suites=bookworm components=stable archs=amd64,arm64 langs=de,en sources=false keyring=/usr/share/keyrings/b.gpg keys=0 from=/etc/apt/sources.list:8",
 		}, []string{
@@ -124,8 +125,8 @@ Allow-Insecure: yes
 			"c: http://a.example.org/c suites=s/updates components=main/debian-installer archs=amd64,i386 langs=en sources=false keyring=/usr/share/keyrings/b.gpg keys=0 from=/etc/apt/sources.list:3",
 			"d: http://a.example.org:8080/d suites=s components=c archs=amd64,i386 langs=en sources=true " + trusted + " from=/etc/apt/sources.list:4",
 			"e: file:///srv/e suites=s components=c archs=amd64,i386 langs=en sources=false " + trusted + " from=/etc/apt/sources.list:5",
-			"x: http://a.example.org/x suites=s,t components=c archs=amd64 langs=de,en sources=false " + trusted + " from=/etc/apt/sources.list.d/x.sources:1 note=/etc/apt/sources.list.d/x.sources:1: Include is not followed: all packages are mirrored",
-			"y: https://b.example.org/y suites=s,t components=c archs=amd64 langs=de,en sources=false " + trusted + " from=/etc/apt/sources.list.d/x.sources:1 note=/etc/apt/sources.list.d/x.sources:1: Include is not followed: all packages are mirrored",
+			"x: http://a.example.org/x suites=s,t components=c archs=amd64 langs=de,en sources=false " + trusted + " from=/etc/apt/sources.list.d/x.sources:1 note=/etc/apt/sources.list.d/x.sources:1: Include is ignored: all packages are mirrored",
+			"y: https://b.example.org/y suites=s,t components=c archs=amd64 langs=de,en sources=false " + trusted + " from=/etc/apt/sources.list.d/x.sources:1 note=/etc/apt/sources.list.d/x.sources:1: Include is ignored: all packages are mirrored",
 		}, nil},
 		{"what cannot be mirrored", map[string]string{"sources.list.d/a.sources": `Types: deb
 URIs: http://a.example.org/
@@ -196,7 +197,7 @@ Suites: s
 				"/etc/apt/sources.list.d/a.sources:1: http://a.example.org/ s: disabled",
 				`/etc/apt/sources.list.d/a.sources:7: tor+http://t.example.org/ s: scheme "tor+http" is not supported: expected http, https or file`,
 				`/etc/apt/sources.list.d/a.sources:7: ftp://f.example.org/ s: scheme "ftp" is not supported: expected http, https or file`,
-				"/etc/apt/sources.list.d/a.sources:7: http://p.example.org/ s: the user name or password has a blank or control character, which apt's auth.conf cannot hold",
+				"/etc/apt/sources.list.d/a.sources:7: http://p.example.org/ s: the user name or password contains a blank or control character, which apt's auth.conf does not allow",
 				`/etc/apt/sources.list.d/a.sources:7: mirror+file:/etc/apt/mirrors.txt s: list of mirrors file:///etc/apt/mirrors.txt: open etc/apt/mirrors.txt: file does not exist`,
 				`/etc/apt/sources.list.d/a.sources:7: mirror://m.example.org/x s: list of mirrors http://m.example.org/x: it is not on this machine`,
 				`/etc/apt/sources.list.d/a.sources:12: http://t.example.org s: trusted without a key: name the key that signs it with signed-by`,
@@ -242,14 +243,14 @@ deb file:/srv/repo /
 	}
 }
 
-// loads shows that a configuration of the mirrors is one that snapd takes.
+// loads checks that snapd accepts a configuration with these mirrors.
 func loads(t testing.TB, mirrors []Mirror) {
 	t.Helper()
 	c := config.Default()
-	c.DataDir = "/var/lib/snapd"
+	c.DataDir = "/var/lib/frozen-snapd"
 	for _, m := range mirrors {
 		for i := range m.Keys {
-			m.Keyring = append(m.Keyring, fmt.Sprintf("/var/lib/snapd/keys/%s-%d.asc", m.Name, i))
+			m.Keyring = append(m.Keyring, fmt.Sprintf("/var/lib/frozen-snapd/keys/%s-%d.asc", m.Name, i))
 		}
 		c.Mirrors = append(c.Mirrors, m.Mirror)
 	}

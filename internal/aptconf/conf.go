@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// options are apt's configuration (apt.conf(5)): values by their names in lower
-// case, "acquire::https::cainfo".
+// options are apt's configuration (apt.conf(5)): values by lower-case name, such as
+// "acquire::https::cainfo".
 type options map[string]string
 
 // options reads apt.conf.d and apt.conf in apt's order.
@@ -38,14 +38,13 @@ func (m Machine) options() (options, error) {
 	return out, nil
 }
 
-// plainName reports whether apt reads a file of that name in a directory of
-// configuration.
+// plainName reports whether apt reads a file with that name in a configuration directory.
 func plainName(n string) bool {
 	return n[0] != '.' && strings.Trim(n, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == ""
 }
 
-// parse adds the values of one file. Lists have no names and are passed over,
-// and so is what cannot be read.
+// parse adds the values in one file. It skips lists, which have no names, and what it
+// cannot parse.
 func (o options) parse(text string) {
 	var scopes []string // names of the open blocks
 	var words []string  // of the statement so far
@@ -129,7 +128,8 @@ func (o options) clear(name string) {
 	}
 }
 
-// forHost finds an option of https for a host, whose own value comes first.
+// forHost returns an option of https for a host. A value for the host comes before the
+// general one.
 func (o options) forHost(host, name string) string {
 	for _, k := range []string{"acquire::https::" + host + "::" + name, "acquire::https::" + name} {
 		if v := o[strings.ToLower(k)]; v != "" {

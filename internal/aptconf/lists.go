@@ -17,14 +17,14 @@ import (
 type place struct {
 	uris  []string // without logins
 	login *remote.Login
-	notes []string // what of a list of mirrors is not taken
+	notes []string // on what is not used of a list of mirrors
 }
 
 func (p *place) equal(q *place) bool {
 	return slices.Equal(p.uris, q.uris) && p.login.Equal(q.login)
 }
 
-// place finds where an entry's repository is, or says why it cannot be told.
+// place finds where an entry's repository is, or says why it is unknown.
 func (m Machine) place(e *Entry, archs []string) (*place, string) {
 	list, ok := listURI(e.URI)
 	if !ok {
@@ -46,7 +46,7 @@ func (m Machine) place(e *Entry, archs []string) (*place, string) {
 			reason = "it is limited to " + limit
 		}
 		if reason != "" {
-			p.notes = append(p.notes, fmt.Sprintf("%s of %s is not taken: %s", clip(l.uri), clip(list), reason))
+			p.notes = append(p.notes, fmt.Sprintf("%s of %s is not used: %s", clip(l.uri), clip(list), reason))
 			continue
 		}
 		if !slices.Contains(p.uris, uri) {
@@ -75,7 +75,7 @@ func listURI(uri string) (list string, ok bool) {
 	return "", false
 }
 
-// mirrorList reads a list of mirrors and returns its URI in the usual form, too.
+// mirrorList reads a list of mirrors, and also returns its normalised URI.
 func (m Machine) mirrorList(uri string) (normal string, data []byte, err error) {
 	normal, login, reason := normalURI(uri)
 	switch {
@@ -97,15 +97,15 @@ func (m Machine) mirrorList(uri string) (normal string, data []byte, err error) 
 	return normal, data, err
 }
 
-// listedMirror is one line of a list of mirrors.
+// listedMirror is one line in a list of mirrors.
 type listedMirror struct {
 	uri      string
 	priority uint64              // the lowest comes first
-	limits   map[string][]string // "arch", "component" and so on: what it has
+	limits   map[string][]string // what it has: "arch", "component" and so on
 }
 
-// parseMirrorList reads a list: on each line a URI, and after a tab words NAME:VALUE.
-// The order is that of the priorities; lines without one come last.
+// parseMirrorList reads a list: each line is a URI, optionally followed by a tab and
+// words NAME:VALUE. The result is ordered by priority; lines without one come last.
 func parseMirrorList(data []byte) []listedMirror {
 	var out []listedMirror
 	for line := range strings.Lines(string(data)) {
@@ -131,8 +131,8 @@ func parseMirrorList(data []byte) []listedMirror {
 	return out
 }
 
-// lacks says to what a mirror of a list is limited where it does not have all that
-// an entry asks for, or nothing.
+// lacks says to what a mirror in a list is limited, if it does not have all that an entry
+// requests. Otherwise it returns nothing.
 func (l *listedMirror) lacks(e *Entry, archs []string) string {
 	var types []string
 	if e.Deb {

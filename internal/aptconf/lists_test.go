@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Lists of mirrors, as apt's mirror method reads them, become the URLs of one mirror
-// in the order of their priorities.
+// A list of mirrors, read as apt's mirror method reads it, becomes one mirror whose URLs
+// are ordered by priority. Long because of its table of cases.
 func TestMirrorLists(t *testing.T) {
 	const azure = "http://azure.example.org/ubuntu/\tpriority:1\nhttps://archive.example.org/ubuntu/\tpriority:2\nhttps://security.example.org/ubuntu/\tpriority:3\n"
 	m, _ := machine(t, map[string]string{
@@ -66,7 +66,7 @@ ftp://f.example.org/debian
 			t.Errorf("%s: url %s, urls %v", mm.Name, one, mm.URLs)
 		}
 	}
-	const list = " of file:///etc/apt/mixed.txt is not taken: "
+	const list = " of file:///etc/apt/mixed.txt is not used: "
 	notes := func(lines ...string) (out string) {
 		for _, l := range lines {
 			out += " note=" + l
@@ -90,7 +90,7 @@ ftp://f.example.org/debian
 	}
 	want := []string{
 		at(5, "mirror+file:/etc/apt/empty.txt bookworm", "list of mirrors file:///etc/apt/empty.txt is empty"),
-		at(6, "mirror+file:/etc/apt/useless.txt bookworm", "http://index.example.org/debian of file:///etc/apt/useless.txt is not taken: it is limited to type index"),
+		at(6, "mirror+file:/etc/apt/useless.txt bookworm", "http://index.example.org/debian of file:///etc/apt/useless.txt is not used: it is limited to type index"),
 		at(7, "mirror+file:/etc/apt/absent.txt bookworm", "list of mirrors file:///etc/apt/absent.txt: open etc/apt/absent.txt: file does not exist"),
 		at(10, "mirror+https://lists.example.org/gone.txt bookworm", "list of mirrors https://lists.example.org/gone.txt: 404 Not Found"),
 		at(11, "mirror+https://lists.example.org/one.txt bookworm", "list of mirrors: a login in its URI is not supported"),

@@ -21,31 +21,32 @@ import (
 type Machine struct {
 	// FS is the machine's file system, rooted at "/".
 	FS fs.FS
-	// Architectures are dpkg's own and foreign ones, its own first.
+	// Architectures are dpkg's native one, first, and the foreign ones.
 	Architectures []string
-	// Fetch gets a list of mirrors by its URL; nil: only those on the machine are read.
+	// Fetch downloads a list of mirrors. If it is nil, only lists on the machine are
+	// read.
 	Fetch func(url string) ([]byte, error)
 }
 
-// Mirror is one mirror that sources ask for.
+// Mirror is a mirror that sources name.
 type Mirror struct {
-	// Mirror has a keyring only of the files that there are. Where Keys is not
-	// empty, each has to be written to a file and added.
+	// Mirror's keyring lists only files that exist. Each of Keys must be written to a
+	// file and added to it.
 	config.Mirror
 	URIs  []string      // the base URLs, without the login, in the order in which they are tried
-	Login *remote.Login // that was in the URI; nil: none
+	Login *remote.Login // from the URI; nil: none
 	Keys  []string      // armored key blocks
-	// From names the entries, "file:line".
+	// From lists where the entries are: "file:line".
 	From []string
-	// Notes say what of the entries is not followed.
+	// Notes say what is ignored of the entries.
 	Notes []string
 }
 
 // maxFile bounds a file of sources or keys, in bytes.
 const maxFile = 16 << 20
 
-// Files lists the files that apt reads: sources.list, then those in
-// sources.list.d that it accepts, sorted.
+// Files lists the files that apt reads: sources.list, then those in sources.list.d that
+// it accepts, sorted.
 func (m Machine) Files() ([]string, error) {
 	var out []string
 	if _, err := fs.Stat(m.FS, "etc/apt/sources.list"); err == nil {
@@ -64,9 +65,8 @@ func (m Machine) Files() ([]string, error) {
 	return out, nil
 }
 
-// FromFiles reads files of sources, apt's own when none is named, and returns the
-// mirrors they ask for and the entries that give none. Only a file that cannot be
-// read is an error.
+// FromFiles reads source files (apt's own if none is named), and returns their mirrors
+// and the entries that cannot be mirrored. The only error is a file that cannot be read.
 func FromFiles(m Machine, files ...string) ([]Mirror, []Skipped, error) {
 	if len(files) == 0 {
 		var err error
@@ -108,8 +108,8 @@ func (m Machine) read(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
-// normalURI returns the URI as a mirror's url, with the login that was in it, or
-// the reason why it cannot be one.
+// normalURI returns the URI as a mirror's url and the login that was in it, or the reason
+// why it cannot be mirrored.
 func normalURI(s string) (uri string, login *remote.Login, reason string) {
 	refuse := func(format string, args ...any) (string, *remote.Login, string) {
 		return "", nil, fmt.Sprintf(format, args...)
@@ -124,6 +124,9 @@ func normalURI(s string) (uri string, login *remote.Login, reason string) {
 		p := strings.TrimPrefix(rest, "//")
 		if !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "%?#\\") {
 			return refuse("%q names no absolute path", clip(s))
+		}
+		if path.Clean(p) == "/" {
+			return refuse("%q is the root directory: expected a directory below it", clip(s))
 		}
 		return "file://" + path.Clean(p), nil, ""
 	case "cdrom":
@@ -146,7 +149,7 @@ func normalURI(s string) (uri string, login *remote.Login, reason string) {
 	return uri, login, ""
 }
 
-// keySet is what verifies an entry.
+// keySet is what verifies an entry's Release file.
 type keySet struct {
 	files []string
 	keys  []string // armored
@@ -156,8 +159,8 @@ func (k keySet) id() string {
 	return strings.Join(k.files, "\x00") + "\x01" + strings.Join(k.keys, "\x00")
 }
 
-// trusted returns the key files that apt trusts for entries without Signed-By,
-// and Debian's own keyring.
+// trusted returns the key files that apt trusts for entries without Signed-By, and the
+// keyring that Debian installs.
 func (m Machine) trusted() []string {
 	candidates := []string{"/etc/apt/trusted.gpg"}
 	dir, _ := fs.ReadDir(m.FS, "etc/apt/trusted.gpg.d")
@@ -176,7 +179,7 @@ func (m Machine) trusted() []string {
 	return out
 }
 
-// keyring reads a key file and reports one without a usable key.
+// keyring reads a key file, which must contain a usable key.
 func (m Machine) keyring(name string) (*sign.Keyring, error) {
 	data, err := m.read(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -192,7 +195,7 @@ func (m Machine) keyring(name string) (*sign.Keyring, error) {
 	return kr, nil
 }
 
-// keys finds what verifies an entry, or says why nothing does.
+// keys finds the keys that verify an entry, or says why there are none.
 func (m Machine) keys(e *Entry) (keySet, error) {
 	var out keySet
 	if e.Key != "" {
@@ -224,8 +227,8 @@ func (m Machine) keys(e *Entry) (keySet, error) {
 				rings = append(rings, kr)
 			}
 		}
-		// apt takes a signature by any one of the keys that it has. It also can
-		// insist on one subkey ("!"), a mirror only on the whole certificate.
+		// apt accepts a signature by any one of these keys. It can also require a certain
+		// subkey ("!"); a mirror can only require the whole certificate.
 		all := sign.Merge(rings...)
 		var known []string
 		for _, f := range fprs {
@@ -251,7 +254,8 @@ func (m Machine) keys(e *Entry) (keySet, error) {
 	return out, nil
 }
 
-// part is what one suite of one URI asks for: the product of its fields.
+// part is what the entries request from one suite of one URI: every combination of its
+// fields.
 type part struct {
 	suite      string
 	components []string
@@ -260,7 +264,7 @@ type part struct {
 	sources    bool
 }
 
-// sameShape reports whether two parts differ in the suite alone.
+// sameShape reports whether two parts differ only in the suite.
 func (p part) sameShape(q part) bool {
 	return sameSet(p.components, q.components) && sameSet(p.archs, q.archs) && sameSet(p.languages, q.languages) && p.sources == q.sources &&
 		strings.HasSuffix(p.suite, "/") == strings.HasSuffix(q.suite, "/")
@@ -270,13 +274,13 @@ func sameSet(a, b []string) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(s string) bool { return !slices.Contains(b, s) })
 }
 
-// want is what one component of one suite is asked for.
+// want is what the entries request from one component of one suite.
 type want struct {
 	archs, languages []string
 	sources, binary  bool
 }
 
-// origin gathers the entries of one URI and set of keys.
+// origin collects the entries that have the same URI and keys.
 type origin struct {
 	*place
 	keys   keySet
@@ -286,9 +290,9 @@ type origin struct {
 	from   map[string][]string // entries of each suite
 }
 
-// Mirrors merges entries into mirrors: one for each URI and set of keys, or
-// several where its suites are asked for different components, architectures,
-// languages or sources, since a mirror takes the same of each of its suites.
+// Mirrors merges entries into mirrors, one for each URI and set of keys. Since a mirror
+// requests the same from each of its suites, it returns several if the suites differ in
+// components, architectures, languages or sources.
 func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 	var skipped []Skipped
 	var origins []*origin
@@ -346,8 +350,8 @@ func (m Machine) Mirrors(entries []Entry) ([]Mirror, []Skipped) {
 	return out, skipped
 }
 
-// expandArch replaces $(ARCH) in URI and suites: an entry for each architecture
-// then. The architectures are in Architectures.Set.
+// expandArch replaces $(ARCH) in the URI and suites. The result is then one entry for
+// each architecture, which is in Architectures.Set.
 func expandArch(e Entry, archs []string) []Entry {
 	const v = "$(ARCH)"
 	if !strings.Contains(e.URI, v) && !slices.ContainsFunc(e.Suites, func(s string) bool { return strings.Contains(s, v) }) {
@@ -375,13 +379,13 @@ func (o *origin) add(e Entry, archs []string) {
 		}
 	}
 	if e.CheckValidUntil == "no" {
-		note("check-valid-until=no is not followed: an expired Release is refused")
+		note("check-valid-until=no is ignored: an expired Release is refused")
 	}
 	for _, f := range e.Filters {
-		note(f + " is not followed: all packages are mirrored")
+		note(f + " is ignored: all packages are mirrored")
 	}
 	if e.ByHash != "" {
-		note("by-hash=" + e.ByHash + " is not followed: the Release says whether files have names by hash")
+		note("by-hash=" + e.ByHash + " is ignored: the Release says whether files have names by hash")
 	}
 	langs := e.Languages.Apply([]string{"en"})
 	langs = slices.DeleteFunc(langs, func(l string) bool { return l == "none" || !wellFormed(l) || strings.Contains(l, "/") })
@@ -412,7 +416,7 @@ func (o *origin) add(e Entry, archs []string) {
 			}
 			if e.Deb {
 				if !w.binary {
-					w.archs, w.languages = nil, nil // what deb-src alone said of them
+					w.archs, w.languages = nil, nil // set by deb-src alone
 				}
 				w.binary = true
 			}
@@ -424,8 +428,7 @@ func (o *origin) add(e Entry, archs []string) {
 	}
 }
 
-// mirrors cuts what is wanted into products, and puts suites of one shape
-// together.
+// mirrors splits what is requested into parts, and joins suites that request the same.
 func (o *origin) mirrors(names map[string]bool) []Mirror {
 	var groups [][]part
 	for _, suite := range o.suites {
@@ -465,7 +468,7 @@ func (o *origin) mirrors(names map[string]bool) []Mirror {
 			mm.URLs = remote.NewURLs(o.uris...)
 		}
 		mm.Components, mm.Architectures, mm.Sources = g[0].components, g[0].archs, g[0].sources
-		// Empty is none; left out would be the default.
+		// Empty means none; nil would mean the default.
 		mm.Languages = append([]string{}, g[0].languages...)
 		mm.Download = config.OnDemand
 		for _, p := range g {
@@ -481,8 +484,8 @@ func (o *origin) mirrors(names map[string]bool) []Mirror {
 	return out
 }
 
-// mirrorName makes a name that is valid and new: the path where it has one
-// element, else host and path, with the suite where a URI has several mirrors.
+// mirrorName makes a valid, unused name: the path if it has one element, otherwise host
+// and path. If a URI has several mirrors, the suite is added.
 func mirrorName(uri string, g []part, nth int, taken map[string]bool) string {
 	u, err := url.Parse(uri)
 	if err != nil {
@@ -519,7 +522,7 @@ func mirrorName(uri string, g []part, nth int, taken map[string]bool) string {
 	}
 }
 
-// valid replaces what a mirror's name cannot have.
+// valid replaces characters that a mirror's name must not contain.
 func valid(s string) string {
 	b := []byte(s)
 	for i, c := range b {

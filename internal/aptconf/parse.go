@@ -1,8 +1,8 @@
-// Package aptconf reads apt's lists of sources (sources.list(5)), one-line and
-// deb822, and turns them into mirrors: what `snapctl init --from-apt` writes.
+// Package aptconf reads apt's lists of sources (sources.list(5)), one-line and deb822,
+// and turns them into mirrors. `snapctl init --from-apt` writes these.
 //
-// Nothing on the machine is changed or run, and no entry makes the rest fail:
-// what cannot be mirrored comes back with the reason.
+// It neither changes nor runs anything on the machine. An entry that cannot be mirrored
+// is returned with the reason and does not affect the others.
 package aptconf
 
 import (
@@ -11,14 +11,15 @@ import (
 	"slices"
 	"strings"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo/deb/deb822"
 )
 
-// Entry is one source: a line, or one stanza's URI.
+// Entry is one source: a line, or one URI of a stanza.
 type Entry struct {
 	File string
-	Line int // of the line, or of the stanza's first
+	Line int // of the entry, or the first of the stanza
 
 	Deb, Src   bool // binary packages, source packages
 	URI        string
@@ -28,8 +29,8 @@ type Entry struct {
 	Architectures Words // arch, Architectures
 	Languages     Words // lang, Languages
 	Targets       Words // target, Targets
-	// SignedBy holds key files (absolute paths) and fingerprints, each perhaps
-	// with "!" at its end; Key one armored key block.
+	// SignedBy lists key files (absolute paths) and fingerprints, each with or without a
+	// final "!". Key is one armored key block.
 	SignedBy []string
 	Key      string
 
@@ -40,8 +41,8 @@ type Entry struct {
 	InReleasePath   string
 }
 
-// Words is an option with several values: those that replace the default, that
-// are added to it and taken from it.
+// Words is an option with several values: values that replace the default, are added to
+// it, or are removed from it.
 type Words struct {
 	Set, Add, Remove []string
 }
@@ -57,7 +58,7 @@ func (w Words) Apply(def []string) []string {
 	return unique(out)
 }
 
-// Skipped is an entry that gives no mirror.
+// Skipped is an entry that cannot be mirrored.
 type Skipped struct {
 	File   string `json:"file"`
 	Line   int    `json:"line"`
@@ -70,13 +71,13 @@ type Skipped struct {
 // disabled is the reason of entries that apt does not use either.
 const disabled = "disabled"
 
-// String is one line for people.
+// String returns the entry and the reason on one line.
 func (s Skipped) String() string {
 	return fmt.Sprintf("%s:%d: %s: %s", s.File, s.Line, s.Text, s.Reason)
 }
 
-// Parse reads one file of sources. A name in .sources means deb822, one in .list the
-// one-line format; for any other name the content decides.
+// Parse reads one source file. A name in .sources means deb822, one in .list the one-line
+// format; for any other name the content decides.
 func Parse(name string, data []byte) ([]Entry, []Skipped) {
 	switch path.Ext(name) {
 	case ".sources":
@@ -109,7 +110,8 @@ func parseList(name string, data []byte) (entries []Entry, skipped []Skipped) {
 			skipped = append(skipped, Skipped{File: name, Line: n, Text: clip(line), Reason: reason, Disabled: reason == disabled})
 		}
 		if c, ok := strings.CutPrefix(line, "#"); ok {
-			// Only what would be an entry was disabled; the rest is prose.
+			// Only a line that would be an entry has been disabled; other comments are
+			// prose.
 			c = strings.TrimSpace(c)
 			if !strings.HasPrefix(c, "deb ") && !strings.HasPrefix(c, "deb-src ") {
 				continue
@@ -139,7 +141,7 @@ func parseList(name string, data []byte) (entries []Entry, skipped []Skipped) {
 	return entries, skipped
 }
 
-// stripComment cuts a line at the first '#' outside brackets.
+// stripComment cuts a line at the first '#' that is not in brackets.
 func stripComment(line string) string {
 	depth := 0
 	for i := range len(line) {
@@ -157,8 +159,8 @@ func stripComment(line string) string {
 	return line
 }
 
-// fields cuts a line into words. Quotes and brackets hold blanks together, as in
-// the names of discs.
+// fields splits a line into words. Quotes and brackets keep blanks together, as in the
+// names of discs.
 func fields(line string) []string {
 	var out []string
 	var b strings.Builder
@@ -231,8 +233,8 @@ func parseLine(line string) (Entry, error) {
 	return e, nil
 }
 
-// option sets one option by its one-line or deb822 name, in any case. mode is
-// '=', '+' or '-'. Options that say nothing about what to mirror are passed over.
+// option sets one option by its one-line or deb822 name, in any case. mode is '=', '+' or
+// '-'. Options that do not affect what to mirror are skipped.
 func (e *Entry) option(name string, mode byte, words []string, value string) {
 	set := func(w *Words) {
 		switch mode {
@@ -386,8 +388,8 @@ func stanzaLines(data []byte) []int {
 	return out
 }
 
-// inlineKey undoes the form of a key in a field: a blank before each line, "."
-// for an empty one.
+// inlineKey undoes the encoding of a key in a field: a blank before each line, "." for an
+// empty one.
 func inlineKey(value string) string {
 	var b strings.Builder
 	for line := range strings.Lines(value) {
@@ -399,7 +401,7 @@ func inlineKey(value string) string {
 	return strings.TrimLeft(b.String(), "\n")
 }
 
-// unfit says why an entry gives no mirror, whatever keys there are.
+// unfit says why an entry cannot be mirrored, with whatever keys.
 func (e *Entry) unfit() string {
 	for _, s := range e.Suites {
 		flat := strings.HasSuffix(s, "/")
@@ -427,8 +429,8 @@ func (e *Entry) unfit() string {
 	return reason
 }
 
-// wellFormed reports whether s can name a suite or component: printable, no
-// blanks, and no path that leaves its directory.
+// wellFormed reports whether s can name a suite or component: printable, without blanks,
+// and not a path that leaves its directory.
 func wellFormed(s string) bool {
 	if s == "" || len(s) > 255 || strings.HasPrefix(s, "/") || strings.ContainsAny(s, "%?#\\\"'") || strings.Contains("/"+s+"/", "/../") {
 		return false
@@ -451,11 +453,7 @@ func unique(in []string) []string {
 	return out
 }
 
-// clip prepares a piece of a file for a message: not too long, no password.
+// clip shortens a piece of a file for a message, without passwords.
 func clip(s string) string {
-	s = remote.Scrub(s)
-	if len(s) > 200 {
-		return s[:200] + "…"
-	}
-	return s
+	return excerpt.Of(remote.Scrub(s))
 }

@@ -47,10 +47,10 @@ func Arch(arch string) string {
 	return arch
 }
 
-// LoadVars reads what dnf on the machine with the root file system root would
-// know: arch and basearch from arch, an rpm or Debian architecture, releasever
-// from os-release, and the files of /etc/yum/vars and /etc/dnf/vars.
-// releasever, if not empty, is used instead of the machine's.
+// LoadVars reads the variables that dnf would know on a machine whose root file system is
+// root: arch and basearch from arch (an rpm or Debian architecture), releasever from
+// os-release, and those in /etc/yum/vars and /etc/dnf/vars. A releasever that is not
+// empty replaces the machine's.
 func LoadVars(root fs.FS, arch, releasever string) (Vars, error) {
 	v := Vars{"arch": Arch(arch), "basearch": BaseArch(arch)}
 	var err error
@@ -70,7 +70,7 @@ func LoadVars(root fs.FS, arch, releasever string) (Vars, error) {
 	return v, nil
 }
 
-// loadDir reads a directory of variables: a file is named like its variable, and
+// loadDir reads a directory of variables. The name of a file is that of the variable, and
 // its first line is the value.
 func (v Vars) loadDir(root fs.FS, dir string) error {
 	entries, err := fs.ReadDir(root, dir)
@@ -94,15 +94,15 @@ func (v Vars) loadDir(root fs.FS, dir string) error {
 	return nil
 }
 
-// Distributions whose VERSION_ID is dnf's $releasever, and those of which it is
-// the part before the dot, by the ID of os-release.
+// Distributions whose VERSION_ID is dnf's $releasever, and those for which it is the part
+// before the dot, by the ID in os-release.
 var (
 	wholeVersion = []string{"fedora", "fedora-asahi-remix", "nobara", "ultramarine", "amzn", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled", "mageia", "openmandriva", "azurelinux", "mariner", "openEuler", "photon"}
 	majorVersion = []string{"rhel", "centos", "rocky", "almalinux", "ol", "scientific", "eurolinux", "virtuozzo", "cloudlinux", "miraclelinux", "circle"}
 )
 
-// releaseOf returns what dnf on a machine takes for $releasever: the version of a
-// distribution that uses rpm, empty on others.
+// releaseOf returns what dnf on a machine uses as $releasever: the version of a
+// distribution that uses rpm, otherwise nothing.
 func releaseOf(root fs.FS) (string, error) {
 	var id, version string
 	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
@@ -198,7 +198,7 @@ func (v Vars) expand(s string, unknown map[string]bool, depth int) string {
 	}
 }
 
-// closing finds the brace that ends the one at the start of s.
+// closing finds the brace that matches the one at the start of s.
 func closing(s string) int {
 	depth := 0
 	for i := range len(s) {

@@ -1,6 +1,5 @@
-// Package yumconf reads and writes the .repo files of yum and dnf
-// (dnf.conf(5)): which repositories a machine uses, by which keys, and how it
-// can be told to use another.
+// Package yumconf reads and writes the .repo files of yum and dnf (dnf.conf(5)): which
+// repositories a machine uses and with which keys, and how to make it use another.
 package yumconf
 
 import (
@@ -10,31 +9,33 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/fetch/remote"
 )
 
 // ErrSyntax means that a .repo file does not follow its format.
 var ErrSyntax = errors.New("malformed .repo file")
 
-// Limits on files; real ones have a few kilobytes.
+// Limits on files. Real ones have a few kilobytes.
 const (
 	maxFile  = 4 << 20 // bytes
 	maxRepos = 10000
 )
 
-// Repo is one repository as a .repo file configures it, variables expanded.
+// Repo is one repository in a .repo file, with variables expanded.
 type Repo struct {
 	ID   string
 	Name string
-	File string // that it is in
+	File string // it is in
 	Line int    // of its [id]
 
 	BaseURLs   []string // in the file's order, without trailing slashes and logins
 	Metalink   string
 	Mirrorlist string
-	Logins     []*remote.Login // for these URLs, from their user information or username and password
+	Logins     []*remote.Login // for these URLs, from the URLs or from username and password
 
 	CAFile     string // sslcacert
 	ClientCert string // sslclientcert
@@ -46,18 +47,22 @@ type Repo struct {
 	RepoGPGCheck bool
 	GPGKeys      []string // URLs: file:///etc/pki/rpm-gpg/…, https://…
 
+	// MetadataExpire is how long dnf uses its copy of repomd.xml; 0 is dnf's default.
+	// Only Format uses it.
+	MetadataExpire time.Duration
+
 	Exclude []string // globs: excludepkgs, exclude
 	Include []string // globs: includepkgs
 
-	// BadLogin says why a login cannot be taken, "" when it can.
+	// BadLogin says why a login cannot be used; "" if it can.
 	BadLogin string
-	// Unknown are variables that have no value, sorted.
+	// Unknown lists variables without a value, sorted.
 	Unknown []string
 }
 
-// Parse reads a .repo file, or a dnf.conf with repositories in it. name is for
-// messages. main, which may be nil, is the content of a dnf.conf, whose [main]
-// gives defaults for gpgcheck and repo_gpgcheck. Errors name the line.
+// Parse reads a .repo file, or a dnf.conf that contains repositories. name is used in
+// messages. main, which may be nil, is the content of a dnf.conf, whose [main] has
+// defaults for gpgcheck and repo_gpgcheck. Errors name the line.
 func Parse(name string, data, main []byte, vars Vars) ([]Repo, error) {
 	defaults := map[string]string{}
 	if main != nil {
@@ -102,9 +107,9 @@ type section struct {
 	lines  map[string]int
 }
 
-// parseINI reads the format of Python's configparser as dnf uses it: "#" and
-// ";" begin comments at the start of a line, a line that begins with white
-// space continues the value before it.
+// parseINI reads the format of Python's configparser as dnf uses it: "#" and ";" begin
+// comments at the start of a line, and a line that begins with white space continues the
+// previous value.
 func parseINI(name string, data []byte) ([]section, error) {
 	fail := func(n int, format string, args ...any) ([]section, error) {
 		return nil, fmt.Errorf("%s:%d: %w: %s", name, n, ErrSyntax, fmt.Sprintf(format, args...))
@@ -129,13 +134,13 @@ func parseINI(name string, data []byte) ([]section, error) {
 		case trimmed[0] == '[':
 			i := strings.IndexByte(trimmed, ']')
 			if i < 2 {
-				return fail(n, "section %q", clip(trimmed))
+				return fail(n, "section %q", excerpt.Of(trimmed))
 			}
 			id := trimmed[1:i]
 			if id != "main" && strings.ContainsFunc(id, func(c rune) bool {
 				return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.:+/$@{} ", c)
 			}) {
-				return fail(n, "repository id %q", clip(id))
+				return fail(n, "repository id %q", excerpt.Of(id))
 			}
 			if len(out) == maxRepos {
 				return fail(n, "more than %d repositories", maxRepos)
@@ -184,7 +189,7 @@ func (s *section) repo(file string, defaults map[string]string, vars Vars) (Repo
 		case "0", "no", "false", "off":
 			*to = false
 		default:
-			return fmt.Errorf("%s:%d: %w: %s=%q, expected 1 or 0", file, line, ErrSyntax, key, clip(v))
+			return fmt.Errorf("%s:%d: %w: %s=%q, expected 1 or 0", file, line, ErrSyntax, key, excerpt.Of(v))
 		}
 		return nil
 	}
@@ -206,7 +211,7 @@ func (s *section) repo(file string, defaults map[string]string, vars Vars) (Repo
 	case r.ClientCert == "":
 		r.ClientKey = ""
 	case r.ClientKey == "":
-		r.ClientKey = r.ClientCert // both are in one file then
+		r.ClientKey = r.ClientCert // then both are in one file
 	}
 	switch strings.ToLower(value("sslverify")) {
 	case "0", "no", "false", "off":
@@ -228,8 +233,8 @@ func (s *section) repo(file string, defaults map[string]string, vars Vars) (Repo
 	return r, nil
 }
 
-// login takes the logins out of the URLs. Those without one have the
-// repository's, if there is any.
+// login removes the logins from the URLs. URLs without one use the repository's, if it
+// has one.
 func (r *Repo) login(user, password string) {
 	take := func(u *string, dir bool) {
 		if *u == "" {
@@ -256,8 +261,8 @@ func (r *Repo) login(user, password string) {
 	take(&r.Mirrorlist, false)
 }
 
-// Unmirrorable says why the repository cannot be mirrored as it is configured;
-// "" when it can.
+// Unmirrorable says why the repository cannot be mirrored as it is configured; "" if it
+// can.
 func (r *Repo) Unmirrorable() string {
 	switch {
 	case !r.Enabled:
@@ -274,7 +279,7 @@ func (r *Repo) Unmirrorable() string {
 		u, err := url.Parse(s)
 		switch {
 		case err != nil:
-			return fmt.Sprintf("%q is not a URL", clip(remote.Redact(s)))
+			return fmt.Sprintf("%q is not a URL", excerpt.Of(remote.Redact(s)))
 		case u.Scheme == "media" || u.Scheme == "cdrom":
 			return "it is removable media (" + u.Scheme + ":)"
 		case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file":
@@ -296,8 +301,8 @@ func (r *Repo) Unmirrorable() string {
 	return ""
 }
 
-// KeyFiles are the local files among the keys, and the URLs of the others,
-// which have to be fetched before they can be trusted.
+// KeyFiles returns the local files among the keys, and the URLs of the others, which must
+// be downloaded before they can be trusted.
 func (r *Repo) KeyFiles() (files, remote []string) {
 	for _, k := range r.GPGKeys {
 		u, err := url.Parse(k)
@@ -313,8 +318,8 @@ func (r *Repo) KeyFiles() (files, remote []string) {
 	return files, remote
 }
 
-// Format writes repositories as a .repo file. comment may have several lines.
-// Values with line breaks are an error: they could add options.
+// Format writes repositories as a .repo file. comment may have several lines. Values with
+// line breaks are an error, because they could add options.
 func Format(comment string, repos ...Repo) (string, error) {
 	var b strings.Builder
 	for line := range strings.Lines(comment) {
@@ -328,13 +333,16 @@ func Format(comment string, repos ...Repo) (string, error) {
 		lines := [][2]string{{"name", r.Name}, {"baseurl", strings.Join(r.BaseURLs, "\n        ")}, {"metalink", r.Metalink}, {"mirrorlist", r.Mirrorlist},
 			{"enabled", flag[r.Enabled]}, {"gpgcheck", flag[r.GPGCheck]}, {"repo_gpgcheck", flag[r.RepoGPGCheck]},
 			{"gpgkey", strings.Join(r.GPGKeys, "\n       ")}, {"excludepkgs", strings.Join(r.Exclude, " ")}, {"includepkgs", strings.Join(r.Include, " ")}}
+		if r.MetadataExpire > 0 {
+			lines = append(lines, [2]string{"metadata_expire", fmt.Sprint(int64(r.MetadataExpire / time.Second))})
+		}
 		for _, v := range slices.Concat([]string{r.ID, r.Name, r.Metalink, r.Mirrorlist}, r.BaseURLs, r.GPGKeys, r.Exclude, r.Include) {
 			if strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c == 0x7f }) {
-				return "", fmt.Errorf("write repository %q: control characters in %q: %w", clip(r.ID), clip(v), ErrSyntax)
+				return "", fmt.Errorf("write repository %q: control characters in %q: %w", excerpt.Of(r.ID), excerpt.Of(v), ErrSyntax)
 			}
 		}
 		if r.ID == "" || r.ID == "main" || strings.ContainsFunc(r.ID, func(c rune) bool { return c >= utf8.RuneSelf || !isIDByte(byte(c)) }) {
-			return "", fmt.Errorf("write repository %q: dnf refuses this id: %w", clip(r.ID), ErrSyntax)
+			return "", fmt.Errorf("write repository %q: dnf refuses this id: %w", excerpt.Of(r.ID), ErrSyntax)
 		}
 		b.WriteString("[" + r.ID + "]\n")
 		for _, l := range lines {
@@ -346,9 +354,9 @@ func Format(comment string, repos ...Repo) (string, error) {
 	return b.String(), nil
 }
 
-// ID makes a repository id of a name. dnf takes letters, digits and "-_.:" alone:
-// each other byte becomes a colon and two hexadecimal digits, so that different
-// names without colons have different ids.
+// ID turns a name into a repository id. dnf accepts only letters, digits and "-_.:". Each
+// other byte becomes a colon and two hexadecimal digits, so that different names without
+// colons have different ids.
 func ID(name string) string {
 	var b strings.Builder
 	for i := range len(name) {
@@ -361,27 +369,20 @@ func ID(name string) string {
 	return b.String()
 }
 
-// isIDByte reports whether dnf takes the byte in a repository id.
+// isIDByte reports whether dnf accepts the byte in a repository id.
 func isIDByte(c byte) bool { return isVarByte(c) || c == '-' || c == '.' || c == ':' }
 
-// quotable is the part of a line that a message may quote: no password, and of
-// what is not key=value only the first word.
+// quotable returns the part of a line that a message may quote: no password, and only the
+// first word of a line that is not key=value.
 func quotable(line string) string {
 	key, value, ok := strings.Cut(line, "=")
 	if !ok {
 		key, _, _ = strings.Cut(line, " ")
-		return clip(remote.Scrub(key))
+		return excerpt.Of(remote.Scrub(key))
 	}
 	lower := strings.ToLower(key)
 	if strings.Contains(lower, "pass") || strings.Contains(lower, "user") || strings.Contains(value, "://") {
-		return clip(key + "=…")
+		return excerpt.Of(key + "=…")
 	}
-	return clip(line)
-}
-
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
-	}
-	return s
+	return excerpt.Of(line)
 }

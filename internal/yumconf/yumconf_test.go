@@ -74,7 +74,7 @@ func TestUnmirrorable(t *testing.T) {
 		"name=x":                                          "it has no baseurl, metalink or mirrorlist",
 		"baseurl=ftp://a/\n":                              `it is reached by "ftp", expected http, https or file`,
 		"baseurl=media://1/\n":                            "it is removable media (media:)",
-		"baseurl=http://u:p%20q@a/\n":                     "the user name or password has a blank or control character, which apt's auth.conf cannot hold",
+		"baseurl=http://u:p%20q@a/\n":                     "the user name or password contains a blank or control character, which apt's auth.conf does not allow",
 		"baseurl=https://a/\ngpgcheck=1":                  "it names no key (gpgkey) to check signatures by",
 		"baseurl=https://a/\ngpgcheck=0":                  "its signatures are not checked (gpgcheck=0) and it names no key",
 		"mirrorlist=https://a/list\nrepo_gpgcheck=1\ngpgkey=http://a/k": "",
@@ -123,7 +123,7 @@ func TestLoadVars(t *testing.T) {
 	}
 }
 
-// The version of a distribution that does not use rpm is no releasever.
+// The version of a distribution that does not use rpm is not a releasever.
 func TestReleasever(t *testing.T) {
 	const url = "$releasever|$releasever_major|${releasever_minor}|${releasever_minor:-none}"
 	for _, c := range []struct{ release, given, want string }{
@@ -221,7 +221,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// Logins leave the URLs, and those of [main] count where a repository has none.
+// Logins are removed from the URLs. Those in [main] apply to repositories without one.
 func TestLogins(t *testing.T) {
 	main := []byte("[main]\nusername=main\npassword=s3cr3t-main\nsslcacert=/etc/ca.pem\n")
 	repos, err := Parse("x.repo", []byte("[a]\nbaseurl=https://a.example.org/r/ https://bob:s3cr3t@b.example.org/r file:///srv\nmetalink=https://m.example.org/metalink?repo=x\n"+

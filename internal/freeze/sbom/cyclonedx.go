@@ -48,8 +48,8 @@ func cdxPlace(mirror string, f File) []cdxProperty {
 	return []cdxProperty{{"snapd:mirror", mirror}, {buildlist.PropertyPath, f.Path}, {buildlist.PropertySize, fmt.Sprint(f.Size)}}
 }
 
-// cyclonedx writes CycloneDX 1.5. Facts for which it has no field are properties
-// named "snapd:…"; the source packages of a binary are its ancestors.
+// cyclonedx writes CycloneDX 1.5. Facts without a field in the format are
+// properties named "snapd:…"; the source packages of a binary are its ancestors.
 func (c *compiled) cyclonedx(w *writer) {
 	w.key("$schema", true)
 	w.value("http://cyclonedx.org/schema/bom-1.5.schema.json")

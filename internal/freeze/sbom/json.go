@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// writer writes JSON, each element of an array on a line of its own, and keeps the
-// first error.
+// writer writes JSON, with each element of an array on its own line, and keeps
+// the first error.
 type writer struct {
 	w   *bufio.Writer
 	err error
@@ -31,7 +31,7 @@ func (w *writer) value(v any) {
 	}
 }
 
-// key begins a member of the top-level object.
+// key starts a member of the top-level object.
 func (w *writer) key(name string, first bool) {
 	if first {
 		w.text("{\n")

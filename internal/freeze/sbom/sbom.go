@@ -1,10 +1,10 @@
-// Package sbom writes software bills of materials of frozen snapshots as SPDX 2.3
-// or CycloneDX 1.5, both in JSON.
+// Package sbom writes software bills of materials of freezes as SPDX 2.3 or
+// CycloneDX 1.5 JSON.
 //
 // A document contains what the freeze manifest contains: each package with the
 // digest of its file, its source package and its mirror, and the digests of
-// upstream's signed indices. It asserts nothing about licences, which snapd does
-// not know. Equal input gives equal bytes: names and serial numbers are derived
+// upstream's signed indices. It says nothing about licences, which snapd does not
+// know. The same input gives the same bytes: names and serial numbers are derived
 // from the manifest's digest, times are parameters, and everything is sorted.
 package sbom
 
@@ -31,18 +31,18 @@ var ErrInvalid = errors.New("invalid bill of materials")
 
 // Document is the content of a bill of materials.
 type Document struct {
-	Name        string     // of the frozen snapshot
+	Name        string     // of the freeze
 	Digest      cas.Digest // of its canonical manifest
-	Created     time.Time  // the freeze's date; whole seconds are written, in UTC
-	ToolVersion string     // snapd's; "" is written as "unknown"
+	Created     time.Time  // date of the freeze; written in whole seconds, in UTC
+	ToolVersion string     // version of snapd; "" is written as "unknown"
 	Mirrors     []Mirror
 	Packages    []Package
-	// Complete means that these are all packages of the snapshot, and that no entry
-	// was allowed to be missing.
+	// Complete means that these are all packages of the freeze, and that none
+	// were allowed to be missing.
 	Complete bool
 }
 
-// Mirror is one repository of the frozen snapshot.
+// Mirror is one repository of the freeze.
 type Mirror struct {
 	Name      string
 	Ecosystem buildlist.Ecosystem // buildlist.Deb or buildlist.RPM
@@ -50,7 +50,7 @@ type Mirror struct {
 	Indices   []Index
 }
 
-// Index is a signed document of upstream's that proves the packages.
+// Index is a signed document from upstream that proves the packages.
 type Index struct {
 	Path   string // relative to the mirror's base URL: "dists/bookworm/InRelease"
 	SHA256 cas.Digest
@@ -62,10 +62,10 @@ type Package struct {
 	Name    string
 	Version string // "1:2.3-4"; rpm: "[epoch:]version-release"
 	Distro  string // "debian-12", "fedora-40"; may be empty
-	Arch    string // "amd64", "x86_64"; of a source package "source" or "src"
+	Arch    string // "amd64", "x86_64"; for a source package "source" or "src"
 	Source  bool
-	Files   []File // the package itself; of a source package all of its files
-	// Sources are the source packages that a binary was built from.
+	Files   []File // the package; for a source package all its files
+	// Sources are the source packages that a binary package was built from.
 	Sources []Ref
 }
 
@@ -79,7 +79,7 @@ type File struct {
 // Ref names a source package.
 type Ref struct{ Name, Version string }
 
-// Format is a format of bills of materials.
+// Format is a bill of materials format.
 type Format string
 
 // The formats.
@@ -113,7 +113,7 @@ func Write(w io.Writer, d *Document, f Format) error {
 	return nil
 }
 
-// compiled is a sorted document whose references are resolved.
+// compiled is a sorted document with resolved references.
 type compiled struct {
 	*Document
 	created  string
@@ -129,7 +129,7 @@ type item struct {
 	eco  buildlist.Ecosystem
 	id   string
 	purl string
-	main File // the package file; of a source package the .dsc
+	main File // the package file; for a source package the .dsc
 }
 
 // sourceKey names a source package, of any mirror if mirror is empty.
@@ -225,7 +225,7 @@ func (c *compiled) item(p *Package) (item, error) {
 	return it, nil
 }
 
-// from returns the ids of a binary's source packages that are in the document. A
+// from returns the IDs of a binary's source packages that are in the document. A
 // source package of the same mirror is preferred.
 func (c *compiled) from(it item) []string {
 	var ids []string
@@ -242,7 +242,7 @@ func (c *compiled) from(it item) []string {
 	return ids
 }
 
-// others returns the files of a source package without its main file.
+// others returns the files of a source package except its main file.
 func (it item) others() []File {
 	out := make([]File, 0, len(it.Files))
 	for _, f := range it.Files {
@@ -254,8 +254,8 @@ func (it item) others() []File {
 	return out
 }
 
-// identifier makes an id of letters, digits, dots and dashes: a readable prefix and
-// a digest of parts.
+// identifier returns an ID of letters, digits, dots and dashes: a readable prefix
+// and a digest of parts.
 func identifier(readable string, parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {

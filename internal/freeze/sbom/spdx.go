@@ -70,9 +70,9 @@ func spdxFile(it item, f File) string {
 	return spdxID + identifier("file-"+path.Base(f.Path), "file", it.id, f.Path, f.SHA256.String())
 }
 
-// spdx writes SPDX 2.3. The frozen snapshot, each mirror, each signed index and
-// each further file of a source package are packages, too, since only packages
-// have digests.
+// spdx writes SPDX 2.3. The freeze, each mirror, each signed index and each
+// further file of a source package are also packages, since only packages have
+// digests.
 func (c *compiled) spdx(w *writer) {
 	w.key("spdxVersion", true)
 	w.value("SPDX-2.3")
@@ -134,7 +134,7 @@ func (c *compiled) spdxPackages(add func(any)) {
 	}
 }
 
-// spdxRelationships adds what is in what, and what was built from what.
+// spdxRelationships adds what contains what, and what was built from what.
 func (c *compiled) spdxRelationships(add func(any)) {
 	add(spdxRelationship{spdxDocument, "DESCRIBES", spdxRoot})
 	for _, m := range c.mirrors {

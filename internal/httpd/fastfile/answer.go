@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Field is a header field, with the values of http.Header.
+// Field is a header field with the values of http.Header.
 type Field struct {
 	Name   string
 	Values []string
 }
 
-// Head is the head of an answer with status 200, up to the value of its Date field,
-// which Conn.Send adds.
+// Head is the header of a response with status 200, up to the value of its Date
+// field, which Conn.Send adds.
 func Head(fields ...Field) []byte {
 	b := []byte("HTTP/1.1 200 OK\r\n")
 	for _, f := range fields {
@@ -24,7 +24,7 @@ func Head(fields ...Field) []byte {
 	return append(b, "Date: "...)
 }
 
-// dateText is the value of a Date field, made once a second.
+// dateText is the value of a Date field, updated once a second.
 func dateText(t time.Time) []byte {
 	sec := t.Unix()
 	if d := lastDate.Load(); d != nil && d.sec == sec {

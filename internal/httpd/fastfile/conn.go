@@ -1,11 +1,11 @@
-// Package fastfile answers the plainest requests that there are where the
-// connection is read, before net/http sees them: a GET of a small file that was
-// asked for before.
+// Package fastfile answers the simplest requests, GETs of small files that were
+// requested before, as soon as they are read from the connection, without
+// net/http.
 //
-// net/http spends two thirds of such a request on what it does not need: a
-// goroutine that watches the connection, maps of headers. It keeps everything
-// else: the first request of each connection, every header that could change the
-// answer, and whatever leaves room for interpretation.
+// net/http spends two thirds of such a request on things that it does not need: a
+// goroutine that watches the connection, and header maps. It still handles
+// everything else: the first request of each connection, any header that could
+// change the response, and every request that leaves room for interpretation.
 package fastfile
 
 import (
@@ -16,68 +16,69 @@ import (
 )
 
 const (
-	// idleTime is how long a connection may be silent after an answer, in place of
+	// idleTime is how long a connection may be idle after a response. It replaces
 	// http.Server.IdleTimeout.
 	idleTime = 75 * time.Second
-	// writeTime is how long a client may take to read an answer.
+	// writeTime is how long a client may take to read a response.
 	writeTime = 5 * time.Minute
-	// closeTime is how long an answer that is being written may take while the
-	// server shuts down.
+	// closeTime is how long a response in progress may take while the server
+	// shuts down.
 	closeTime = time.Second
 )
 
 // Handler answers requests with Conn.Send.
 type Handler interface {
-	// AnswerFast answers a GET of a request target, which is as the client sent it.
-	// false: it has done nothing, and net/http gets the request. It runs in the
-	// goroutine that reads the connection; an error ends the connection.
+	// AnswerFast answers a GET for a request target, which is as the client sent
+	// it. If it returns false, it has done nothing and net/http handles the
+	// request. It runs in the goroutine that reads the connection; an error
+	// closes the connection.
 	AnswerFast(c *Conn, target []byte) (answered bool, err error)
 }
 
-// Conn is a connection for http.Server. Its http.Server must have ConnState.
+// Conn is a connection for http.Server, which must use ConnState.
 type Conn struct {
 	*net.TCPConn
 	handler Handler
 	release func()
 
 	// Used by the goroutine that reads.
-	idle    bool // net/http waits for a request and holds none of its bytes
-	given   bool // net/http was given bytes since it last waited
-	whole   bool // these were one request and no more
-	never   bool // net/http may hold a part of the next request
+	idle    bool // net/http is waiting for a request and has read none of it
+	given   bool // net/http has read bytes since it last waited
+	whole   bool // these bytes were exactly one request
+	never   bool // net/http may have read a part of the next request
 	stamped time.Time
-	head    []byte    // of the answer
-	vec     [2][]byte // head and body, for writev(2)
+	head    []byte    // of the response
+	vec     [2][]byte // header and body, for writev(2)
 
 	mu      sync.Mutex
-	busy    bool // an answer is being written
-	closing bool // to be closed when it is written
+	busy    bool // a response is being written
+	closing bool // close when the response is written
 }
 
-// NewConn wraps a connection. release is called once it is closed, perhaps more
+// NewConn wraps a connection. release is called after it is closed, possibly more
 // than once.
 func NewConn(c *net.TCPConn, h Handler, release func()) *Conn {
 	return &Conn{TCPConn: c, handler: h, release: release}
 }
 
-// ConnState tells connections when net/http waits for their next request; it is
-// meant for http.Server.ConnState.
+// ConnState tells connections when net/http waits for their next request. It is
+// for http.Server.ConnState.
 func ConnState(c net.Conn, state http.ConnState) {
 	if t, ok := c.(*Conn); ok && state == http.StateIdle {
 		t.waits()
 	}
 }
 
-// waits is called when net/http has answered a request and waits for another.
-// Where it was given anything but one whole request, it may have a part of the
-// next, and this connection stays with it.
+// waits is called when net/http has answered a request and waits for another. If
+// net/http was given anything but exactly one request, it may already have a part
+// of the next, and then keeps this connection.
 func (c *Conn) waits() {
 	c.never = c.never || !c.whole
 	c.idle = !c.never
 	c.given, c.whole = false, false
 }
 
-// gave notes what net/http gets to read.
+// gave notes what net/http has read.
 func (c *Conn) gave(b []byte) {
 	if len(b) == 0 {
 		return
@@ -119,8 +120,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
-// Send writes an answer: head, which Head made, then the date and body. It returns
-// how many bytes of body were written. start is the current time.
+// Send writes a response: head, which Head made, then the date and body. It
+// returns the number of body bytes written. start is the current time.
 func (c *Conn) Send(start time.Time, head, body []byte) (int64, error) {
 	if !c.begin() {
 		return 0, net.ErrClosed
@@ -142,8 +143,8 @@ func (c *Conn) Send(start time.Time, head, body []byte) (int64, error) {
 	return max(n-int64(len(c.head)), 0), err
 }
 
-// begin and end enclose an answer. While it is written, Close only notes that the
-// connection is to be closed.
+// begin and end enclose a response. While it is being written, Close only marks
+// the connection to be closed.
 func (c *Conn) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

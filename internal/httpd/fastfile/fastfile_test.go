@@ -1,15 +1,12 @@
 package fastfile_test
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/httpd/fastfile"
+	"example.org/snapd/internal/httpd/fastfile/fastfiletest"
 )
 
 const target = "/archive/file%20name"
@@ -87,49 +85,9 @@ func start(t *testing.T) *server {
 	return s
 }
 
-var dateRE = regexp.MustCompile(`(?m)^Date: .*\r\n`)
-
-// line is a connection on which requests follow each other.
-type line struct {
-	t *testing.T
-	net.Conn
-	r *bufio.Reader
-}
-
-func (s *server) line(t *testing.T) *line {
+func (s *server) line(t *testing.T) *fastfiletest.Line {
 	t.Helper()
-	c, err := net.Dial("tcp", s.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
-	return &line{t, c, bufio.NewReader(c)}
-}
-
-func (l *line) send(text string) {
-	l.t.Helper()
-	if _, err := io.WriteString(l, text); err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-// answer reads one answer, whole, without its date, which must be there.
-func (l *line) answer(method string) string {
-	l.t.Helper()
-	resp, err := http.ReadResponse(l.r, &http.Request{Method: method})
-	if err != nil {
-		l.t.Fatalf("answer: %v", err)
-	}
-	defer resp.Body.Close()
-	if _, err := http.ParseTime(resp.Header.Get("Date")); err != nil && resp.StatusCode < 400 {
-		l.t.Errorf("date: %v", err)
-	}
-	text, err := httputil.DumpResponse(resp, true)
-	if err != nil {
-		l.t.Fatalf("answer: %v", err)
-	}
-	return dateRE.ReplaceAllString(string(text), "")
+	return fastfiletest.Dial(t, s.Listener.Addr().String())
 }
 
 const (
@@ -141,29 +99,29 @@ const (
 func TestSameAnswers(t *testing.T) {
 	s := start(t)
 	l := s.line(t)
-	l.send(get)
-	want := l.answer("GET") // net/http's: the first of a connection
+	l.Send(get)
+	want := l.Answer("GET") // net/http's: the first of a connection
 	if s.seen.Load() != 1 || !strings.HasSuffix(want, "bodybody") {
 		t.Fatalf("net/http's answer: %q", want)
 	}
 	for range 3 {
-		l.send(get)
-		if got := l.answer("GET"); got != want {
+		l.Send(get)
+		if got := l.Answer("GET"); got != want {
 			t.Errorf("answers differ (-net/http +fast):\n%s", cmp.Diff(want, got))
 		}
 	}
 	// Three at once, then the end of one that came in two parts.
-	l.send(get + get + get + get[:40])
+	l.Send(get + get + get + get[:40])
 	for range 3 {
-		if got := l.answer("GET"); got != want {
+		if got := l.Answer("GET"); got != want {
 			t.Errorf("one of several differs:\n%s", cmp.Diff(want, got))
 		}
 	}
 	if n := s.seen.Load(); n != 1 {
 		t.Errorf("net/http saw %d requests, expected 1", n)
 	}
-	l.send(get[40:])
-	if got := l.answer("GET"); got != want || s.seen.Load() != 2 {
+	l.Send(get[40:])
+	if got := l.Answer("GET"); got != want || s.seen.Load() != 2 {
 		t.Errorf("in two parts, %d seen:\n%s", s.seen.Load(), cmp.Diff(want, got))
 	}
 }
@@ -173,8 +131,8 @@ func TestSameAnswers(t *testing.T) {
 func TestOtherRequests(t *testing.T) {
 	s := start(t)
 	plain := s.line(t)
-	plain.send(get)
-	want := plain.answer("GET")
+	plain.Send(get)
+	want := plain.Answer("GET")
 	for _, other := range []string{
 		"HEAD " + target + host + "\r\n",
 		"GET " + target + host + "Range: bytes=2-5\r\n\r\n",
@@ -200,20 +158,20 @@ func TestOtherRequests(t *testing.T) {
 	} {
 		method, _, _ := strings.Cut(other, " ")
 		alone := s.line(t)
-		alone.send(other)
-		expected := alone.answer(method)
+		alone.Send(other)
+		expected := alone.Answer(method)
 		l := s.line(t)
 		for range 2 {
-			l.send(get)
-			l.answer("GET")
+			l.Send(get)
+			l.Answer("GET")
 		}
 		before := s.seen.Load()
-		l.send(other)
-		if got := l.answer(method); got != expected {
+		l.Send(other)
+		if got := l.Answer(method); got != expected {
 			t.Errorf("%q: answers differ:\n%s", other, cmp.Diff(expected, got))
 		}
 		if strings.Contains(expected, "\r\nConnection: close") {
-			if _, err := l.r.ReadByte(); err != io.EOF {
+			if _, err := l.ReadByte(); err != io.EOF {
 				t.Errorf("%q: the connection stays open: %v", other, err)
 			}
 			continue
@@ -221,8 +179,8 @@ func TestOtherRequests(t *testing.T) {
 		if s.seen.Load() == before {
 			t.Errorf("%q: net/http did not see it", other)
 		}
-		l.send(get)
-		if got := l.answer("GET"); got != want {
+		l.Send(get)
+		if got := l.Answer("GET"); got != want {
 			t.Errorf("after %q: answers differ:\n%s", other, cmp.Diff(want, got))
 		}
 	}
@@ -231,11 +189,11 @@ func TestOtherRequests(t *testing.T) {
 // A part of a request beside a whole one stays with net/http.
 func TestPartOfRequest(t *testing.T) {
 	l := start(t).line(t)
-	l.send(get + "GE")
-	l.answer("GET")
+	l.Send(get + "GE")
+	l.Answer("GET")
 	time.Sleep(20 * time.Millisecond)
-	l.send(get)
-	if got := l.answer("GET"); !strings.Contains(got, "405") {
+	l.Send(get)
+	if got := l.Answer("GET"); !strings.Contains(got, "405") {
 		t.Errorf("GEGET in two parts: %q", got)
 	}
 }
@@ -262,8 +220,8 @@ func TestSendFile(t *testing.T) {
 			}
 		})
 		l := s.line(t)
-		l.send(get)
-		if got := l.answer("GET"); !strings.HasSuffix(got, "\r\n\r\n"+string(body)) {
+		l.Send(get)
+		if got := l.Answer("GET"); !strings.HasSuffix(got, "\r\n\r\n"+string(body)) {
 			t.Errorf("%d bytes by SendFile: %d bytes in all", part, len(got))
 		}
 	}

@@ -5,19 +5,20 @@ import (
 	"net/http"
 )
 
-// requestHead is what parseHead found.
+// requestHead is the result of parseHead.
 type requestHead struct {
-	n     int    // bytes, with the empty line
-	uri   []byte // as it was sent
+	n     int    // length in bytes, with the empty line
+	uri   []byte // as sent
 	body  bool   // a body may follow
-	plain bool   // a GET of uri on this host that no header changes
+	plain bool   // a GET of uri on this host, without headers that change the response
 }
 
 var headEnd = []byte("\r\n\r\n")
 
-// parseHead reads the head of a request that is whole at the beginning of b and
-// means the same to every reader (RFC 9112): one kind of line end, one space, names
-// of token characters, values of visible ones. ok is false of any other.
+// parseHead parses the complete request header at the start of b, if every reader
+// understands it in the same way (RFC 9112): one kind of line ending, single
+// spaces, names of token characters, values of visible characters. Otherwise ok
+// is false.
 func parseHead(b []byte) (h requestHead, ok bool) {
 	end := bytes.Index(b, headEnd)
 	if end < 0 {
@@ -78,7 +79,7 @@ func parseHead(b []byte) (h requestHead, ok bool) {
 	return h, true
 }
 
-// cutLine cuts the first line, which CR LF ends, off.
+// cutLine cuts off the first line, which ends in CR LF.
 func cutLine(b []byte) (line, rest []byte) {
 	i := bytes.Index(b, headEnd[:2])
 	return b[:i], b[i+2:]
@@ -87,8 +88,8 @@ func cutLine(b []byte) (line, rest []byte) {
 type headerKind int
 
 const (
-	headerOther headerKind = iota // could change the answer
-	headerIdle                    // does not
+	headerOther headerKind = iota // could change the response
+	headerIdle                    // cannot
 	headerHost
 	headerKeep // Connection
 	headerBody // says that a body follows
@@ -111,7 +112,7 @@ func kindOf(name []byte) headerKind {
 
 var tokenChars, hostChars = charSet("!#$%&'*+-.^_`|~"), charSet(".-:[]")
 
-// charSet is the set of letters, digits and others.
+// charSet is the set of letters, digits and the given characters.
 func charSet(others string) (t [256]bool) {
 	for c := range t {
 		t[c] = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || bytes.IndexByte([]byte(others), byte(c)) >= 0

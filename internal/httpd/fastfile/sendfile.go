@@ -9,7 +9,7 @@ import (
 
 type connKey struct{}
 
-// ConnContext lets handlers reach their connection; it is meant for
+// ConnContext lets handlers get their connection. It is for
 // http.Server.ConnContext.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if t, ok := c.(*Conn); ok {
@@ -18,16 +18,17 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// FromContext returns the connection of a request; nil where it is of another kind.
+// FromContext returns the connection of a request, or nil if it is of another
+// kind.
 func FromContext(ctx context.Context) *Conn {
 	c, _ := ctx.Value(connKey{}).(*Conn)
 	return c
 }
 
-// SendFile sends n bytes of a file, by sendfile(2), as a part of the body of an
-// answer whose headers are flushed. net/http's own way to sendfile(2) keeps a
-// buffer of 32 KiB for as long as the client takes, which with a thousand slow
-// clients is memory; here it is only told afterwards how much of the body was sent.
+// SendFile sends n bytes of a file with sendfile(2), as part of the body of a
+// response whose headers were flushed. net/http's own sendfile(2) keeps a buffer
+// of 32 KiB for as long as the client reads, which adds up with a thousand slow
+// clients; here net/http is only told afterwards how much of the body was sent.
 func (c *Conn) SendFile(w io.ReaderFrom, file io.Reader, n int64) error {
 	m, err := c.TCPConn.ReadFrom(io.LimitReader(file, n))
 	if _, terr := w.ReadFrom(sent(m)); err == nil {
@@ -39,12 +40,12 @@ func (c *Conn) SendFile(w io.ReaderFrom, file io.Reader, n int64) error {
 	return err
 }
 
-// sent stands for as many bytes of a body that were sent already.
+// sent stands for this many body bytes that were already sent.
 type sent int64
 
 // Read implements io.Reader: these bytes are never read.
 func (sent) Read([]byte) (int, error) {
-	return 0, errors.New("the answer does not go to its connection as it is")
+	return 0, errors.New("the response is not written to its connection unchanged")
 }
 
 // ReadFrom implements io.ReaderFrom for net/http.

@@ -69,7 +69,7 @@ func fsync(t *testing.T, path string) {
 	do(t, f.Sync())
 }
 
-// What each sync makes durable, and what it does not.
+// It checks what each kind of sync makes durable, and what it does not.
 func TestSyncs(t *testing.T) {
 	fs, dir := mounted(t)
 	file, other := filepath.Join(dir, "file"), filepath.Join(dir, "sub", "other")
@@ -141,8 +141,8 @@ func TestTorn(t *testing.T) {
 	}
 }
 
-// A cut never changes what another cut of the same trace finds, and an image is
-// what was there.
+// A cut does not affect other cuts of the same trace, and its image is a state that
+// existed.
 func TestImages(t *testing.T) {
 	fs, dir := mounted(t)
 	do(t, os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700))
@@ -167,7 +167,7 @@ func TestImages(t *testing.T) {
 	if m := tr.Marks(tr.Points()); len(m) != 1 || m[0] != "done" || len(tr.Marks(1)) != 0 {
 		t.Errorf("marks: %v", m)
 	}
-	// What a trace begins with is durable.
+	// The state at the beginning of a trace is durable.
 	fs.Start()
 	check(t, "start", fs.Trace().Cut(0, Dropped, 0), map[string]string{"a/b/file": "da"})
 }

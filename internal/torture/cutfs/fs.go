@@ -25,9 +25,8 @@ type FS struct {
 	nodes map[uint64]*live
 	next  uint64
 	trace Trace
-	// Fault, when set, is asked before each operation ("read", "write",
-	// "fsync", "create", "rename", "unlink"): a number other than 0 is what it
-	// fails with.
+	// Fault, if set, is called before each operation ("read", "write", "fsync", "create",
+	// "rename", "unlink"). A number other than 0 makes the operation fail with it.
 	fault func(op string) syscall.Errno
 }
 
@@ -43,7 +42,12 @@ func Mount(dir string) (*FS, error) {
 	f := &FS{RawFileSystem: fuse.NewDefaultRawFileSystem(), dir: dir, nodes: map[uint64]*live{}, next: rootIno}
 	f.nodes[rootIno] = &live{node: node{isDir: true, mode: 0o700, children: map[string]uint64{}}, ino: rootIno, links: 1, mtime: time.Now()}
 	f.Start()
-	srv, err := fuse.NewServer(f, dir, &fuse.MountOptions{FsName: "cutfs", Name: "cutfs", DirectMount: true, MaxWrite: 1 << 20, DisableXAttrs: true})
+	srv, err := fuse.NewServer(f, dir, &fuse.MountOptions{
+		FsName: "cutfs", Name: "cutfs", DirectMount: true, MaxWrite: 1 << 20, DisableXAttrs: true,
+		// All changes come through this kernel, whose cache is never stale: if it drops
+		// pages that are mapped while they are written, bbolt sees old bytes.
+		ExplicitDataCacheControl: true,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -74,14 +78,14 @@ func (f *FS) Start() {
 	f.trace = Trace{base: base}
 }
 
-// Trace is what happened since Start.
+// Trace returns what happened since Start.
 func (f *FS) Trace() *Trace {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return &Trace{base: f.trace.base, steps: f.trace.steps[:len(f.trace.steps):len(f.trace.steps)]}
 }
 
-// Mark notes in the trace that the program was told that something is done.
+// Mark records in the trace that the program was told that something is done.
 func (f *FS) Mark(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -207,6 +211,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	defer f.mu.Unlock()
 	if st == fuse.OK {
 		n.entry(&out.EntryOut)
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	return st
 }
@@ -266,9 +271,10 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.
 	return fuse.OK
 }
 
-func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
+func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	_, st := f.begin("", in.NodeId)
 	f.mu.Unlock()
+	out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	return st
 }
 
@@ -333,7 +339,8 @@ func (f *FS) readDir(in *fuse.ReadIn, emit func(fuse.DirEntry, *live) bool) fuse
 	if st != fuse.OK {
 		return st
 	}
-	// By number, so that a directory that changes meanwhile is read as POSIX wants.
+	// Entries are read by number, so that a directory that changes in the meantime is
+	// read as POSIX requires.
 	for _, e := range d.byNumber() {
 		if e.ino <= in.Offset {
 			continue

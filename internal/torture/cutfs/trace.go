@@ -1,8 +1,7 @@
-// Package cutfs is a file system for power cuts. [FS] is a FUSE file system
-// that writes down every change that a program makes and every sync that it
-// asks for; a [Trace] of that can then be cut after any of its steps, and tells
-// what a disk may hold after a power cut there: all that was synced, and of the
-// rest everything, nothing or any part.
+// Package cutfs is a file system for power cuts. [FS] is a FUSE file system that writes
+// down every change that a program makes and every sync that it asks for; a [Trace] of
+// that can then be cut after any of its steps, and returns what a disk may hold after a
+// power cut there: all that was synced, and of the rest everything, nothing or any part.
 //
 // The model is what POSIX promises and no more. An fsync of a file makes its
 // bytes and size durable, not its name; an fsync of a directory makes the names
@@ -23,10 +22,10 @@ import (
 	"slices"
 )
 
-// sector is what a disk writes at once, in bytes.
+// sector is the unit in which a disk writes, in bytes.
 const sector = 512
 
-// kind is what a step did.
+// kind is the kind of a step.
 type kind uint8
 
 const (
@@ -74,7 +73,7 @@ type Trace struct {
 // write, truncation, creation, rename, removal and sync.
 func (t *Trace) Points() int { return len(t.steps) }
 
-// Counts tells how many steps of each kind there are.
+// Counts returns how many steps of each kind there are.
 func (t *Trace) Counts() map[string]int {
 	out := map[string]int{}
 	for _, s := range t.steps {
@@ -102,7 +101,7 @@ func (t *Trace) Step(n int) string {
 	return kindNames[s.kind] + " " + s.name
 }
 
-// Marks tells the marks before a cut.
+// Marks returns the marks before a cut.
 func (t *Trace) Marks(cut int) (out []string) {
 	for _, s := range t.steps[:cut] {
 		if s.kind == kMark {
@@ -112,7 +111,7 @@ func (t *Trace) Marks(cut int) (out []string) {
 	return out
 }
 
-// Fate is what becomes of unsynced steps.
+// Fate says what happens to unsynced steps.
 type Fate int
 
 // Fates.
@@ -124,11 +123,12 @@ const (
 
 func (f Fate) String() string { return [...]string{"kept", "dropped", "torn"}[f] }
 
-// Image is what a disk holds.
+// Image is the contents of a disk.
 type Image map[uint64]*node
 
-// Cut tells what the disk holds after a power cut behind the first cut steps.
-// The seed chooses what is torn.
+// Cut returns what the disk holds after a power cut behind the first cut steps. The seed
+// chooses what is torn. Long because the rules of a power cut are easier to check in one
+// place.
 func (t *Trace) Cut(cut int, fate Fate, seed uint64) Image {
 	rng := rand.New(rand.NewPCG(seed, uint64(cut)))
 	steps := t.steps[:cut]
@@ -234,7 +234,7 @@ func resize(b []byte, size int64, owned bool) []byte {
 	return out
 }
 
-// Digest names what the image holds.
+// Digest identifies the contents of the image.
 func (img Image) Digest() [32]byte {
 	h := sha256.New()
 	img.each(rootIno, "", func(name string, n *node) error {

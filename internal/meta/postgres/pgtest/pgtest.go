@@ -1,0 +1,221 @@
+// Package pgtest starts a PostgreSQL server for tests, in a temporary directory and as a
+// user other than root.
+package pgtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// nobody is the user that runs the server if root runs the tests, because the server
+// refuses to run as root.
+const nobody = 65534
+
+// Server is a running PostgreSQL, reached by a socket in Dir.
+type Server struct {
+	Dir       string // with its data and its socket
+	bin       string
+	cmd       *exec.Cmd
+	ended     chan struct{}
+	databases atomic.Int32
+}
+
+// Start starts a server that ends with the test. Without PostgreSQL the test is skipped,
+// or fails if CI is set.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	s := &Server{bin: find()}
+	if s.bin == "" {
+		if os.Getenv("CI") != "" {
+			t.Fatal("postgres is not installed")
+		}
+		t.Skip("postgres is not installed")
+	}
+	var err error
+	// Use memory if possible.
+	if s.Dir, err = os.MkdirTemp("/dev/shm", "snapd-pg"); err != nil {
+		if s.Dir, err = os.MkdirTemp("", "snapd-pg"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { os.RemoveAll(s.Dir) })
+	if os.Getuid() == 0 {
+		if err := os.Chown(s.Dir, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	init := s.command("initdb", "-D", s.data(), "-A", "trust", "-U", "snapd", "--no-sync", "--locale=C", "-E", "UTF8")
+	if out, err := init.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	s.Run(t)
+	t.Cleanup(func() { s.Stop(t, syscall.SIGQUIT) })
+	return s
+}
+
+// find returns the directory of the newest PostgreSQL's programs; "" if there is none.
+func find() string {
+	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	slices.SortFunc(dirs, func(a, b string) int { return version(b) - version(a) })
+	if len(dirs) > 0 {
+		return dirs[0]
+	}
+	if p, err := exec.LookPath("initdb"); err == nil {
+		return filepath.Dir(p)
+	}
+	return ""
+}
+
+func version(dir string) int {
+	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
+	return n
+}
+
+func (s *Server) data() string { return filepath.Join(s.Dir, "data") }
+
+func (s *Server) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(s.bin, name), args...)
+	cmd.Dir = s.Dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}
+	return cmd
+}
+
+// Run starts the server after Stop, and waits until it answers.
+func (s *Server) Run(t testing.TB) {
+	t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for {
+		err := s.run()
+		if err == nil {
+			return
+		}
+		// After a kill the lock file of the old server may still be there.
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (s *Server) run() error {
+	var log bytes.Buffer
+	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.Dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200")
+	s.cmd.Stdout, s.cmd.Stderr = &log, &log
+	s.cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT // when the tests are killed
+	s.ended = make(chan struct{})
+	started := make(chan error)
+	go func() {
+		// The signal is sent when the thread that started the server ends.
+		runtime.LockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = s.cmd.Wait()
+		}
+		close(s.ended)
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		c, err := pgx.Connect(ctx, s.URL("postgres"))
+		if err == nil {
+			err = c.Close(ctx)
+		}
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-s.ended:
+			return fmt.Errorf("postgres ended: %v\n%s", err, log.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Stop sends the server a signal and waits for its end: SIGTERM (smart), SIGINT
+// (fast), SIGQUIT (immediate) or SIGKILL.
+func (s *Server) Stop(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	select {
+	case <-s.ended:
+		return
+	default:
+	}
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Error(err)
+	}
+	<-s.ended
+}
+
+// URL returns the URL of a database.
+func (s *Server) URL(database string) string {
+	return "postgres://snapd@/" + database + "?host=" + s.Dir
+}
+
+// Exec runs statements in a database.
+func Exec(t testing.TB, url string, statements ...string) {
+	t.Helper()
+	ctx := context.Background()
+	c, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(ctx)
+	for _, sql := range statements {
+		if _, err := c.Exec(ctx, sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+// Database makes an empty database and returns its URL.
+func (s *Server) Database(t testing.TB) string {
+	t.Helper()
+	name := fmt.Sprintf("test%d", s.databases.Add(1))
+	Exec(t, s.URL("postgres"), "create database "+name)
+	return s.URL(name)
+}
+
+// User creates a user with a password and a database that the user owns, and returns the
+// database's URL without the password.
+func (s *Server) User(t testing.TB, name, password string) string {
+	t.Helper()
+	hba := filepath.Join(s.data(), "pg_hba.conf")
+	old, err := os.ReadFile(hba)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(hba, append([]byte("local all "+name+" scram-sha-256\n"), old...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	Exec(t, s.URL("postgres"), fmt.Sprintf("create role %s login password '%s'", name, password), fmt.Sprintf("create database %s owner %s", name, name), "select pg_reload_conf()")
+	return fmt.Sprintf("postgres://%s@/%s?host=%s", name, name, s.Dir)
+}
+
+// Empty deletes the rows of all tables in a database except schema_version.
+func (s *Server) Empty(t testing.TB, url string) {
+	t.Helper()
+	Exec(t, url, `do $$ declare names text; begin
+		select string_agg(quote_ident(relname), ', ') into names from pg_class
+			where relkind in ('r', 'p') and not relispartition and relnamespace = 'public'::regnamespace and relname <> 'schema_version';
+		if names is not null then execute 'truncate ' || names || ' restart identity'; end if;
+	end $$`)
+}

@@ -23,10 +23,10 @@ func TestAllowParent(t *testing.T) {
 		t.Error(got)
 	}
 	for text, want := range map[string]string{
-		"url = \"https://a.example.org/\"\n":                                           `allow_parent: mirror "m": "https://a.example.org" has no parent: expected a URL that ends in a directory's name`,
+		"url = \"https://a.example.org/\"\n":                                           `allow_parent: mirror "m": "https://a.example.org" has no parent: expected a URL that ends in a directory name`,
 		"url = \"https://a.example.org/%2e%2e\"\n":                                     "has no parent",
-		"urls = [\"https://a.example.org/os\", \"https://b.example.org/x86_64\"]\n":    `"https://b.example.org/x86_64": expected a URL that ends in os, as the first`,
-		"url = \"https://a.example.org/os\"\nmetalink = \"https://a.example.org/m\"\n": "needs url or urls, and goes with neither metalink nor mirrorlist",
+		"urls = [\"https://a.example.org/os\", \"https://b.example.org/x86_64\"]\n":    `"https://b.example.org/x86_64": expected a URL that ends in os, like the first`,
+		"url = \"https://a.example.org/os\"\nmetalink = \"https://a.example.org/m\"\n": "needs url or urls, and cannot be combined with metalink or mirrorlist",
 	} {
 		if _, err := parse("allow_parent = true\n" + text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q:\ngot  %v\nwant %s", text, err, want)

@@ -29,6 +29,10 @@ func TestURLsWithSecrets(t *testing.T) {
 				t.Errorf("%s %s: %v, expected %s…auth_file", name, u, err, want)
 			}
 		}
+		_, err := config.Parse("c.toml", []byte(rpmMirror+fmt.Sprintf(key, `"https://mirror.example.org/r?repo=x#s3cret"`)+"\n"))
+		if want := "c.toml:6: " + name + `: mirror "m": "https://mirror.example.org/r?repo=x": a URL must not have a fragment`; err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s with a fragment: %v", name, err)
+		}
 		c, err := config.Parse("c.toml", []byte(rpmMirror+fmt.Sprintf(key, `"https://mirror.example.org/r?repo=x&token=s3cret"`)+"\n"))
 		if err != nil {
 			t.Errorf("%s with a token: %v", name, err)
@@ -65,8 +69,8 @@ func TestFilesOfMirrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{fmt.Sprintf("auth_file = \"auth.conf\"\nca_file = %q\nclient_cert = %q\nclient_key = %q\n", ca.File, cert, key), ""},
 		{"auth_file = \"none\"\n", `c.toml:7: auth_file: mirror "m": open ` + dir + "/none: no such file"},
-		{"\nauth_file = \"open.conf\"\n", `c.toml:8: auth_file: mirror "m": ` + dir + "/open.conf: mode 0644 lets every user in"},
-		{"ca_file = \"auth.conf\"\n", `c.toml:7: ca_file: mirror "m": ` + dir + "/auth.conf: no PEM certificate in it"},
+		{"\nauth_file = \"open.conf\"\n", `c.toml:8: auth_file: mirror "m": ` + dir + "/open.conf: every user can read it (mode 0644)"},
+		{"ca_file = \"auth.conf\"\n", `c.toml:7: ca_file: mirror "m": ` + dir + "/auth.conf: expected a PEM certificate, found none"},
 		{fmt.Sprintf("client_cert = %q\nclient_key = %q\n", cert, other), `c.toml:8: client_key: mirror "m": `},
 		{fmt.Sprintf("client_cert = %q\nclient_key = %q\n", key, key), `c.toml:7: client_cert: mirror "m": `},
 	} {

@@ -1,0 +1,35 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+)
+
+// Reloaded returns what is in effect after the configuration file was read again
+// while snapd runs: old with the mirrors and limits of next. restart names the keys
+// that differ but take effect only when snapd starts, in the order of the struct.
+func Reloaded(old, next *Config) (live *Config, restart []string) {
+	c := *old
+	c.Mirrors = next.Mirrors
+	c.Fetch = next.Fetch
+	c.Server.MaxConnections = next.Server.MaxConnections
+	c.Store.Reserve = next.Store.Reserve
+	c.Store.ScrubInterval, c.Store.ScrubRate = next.Store.ScrubInterval, next.Store.ScrubRate
+	c.Store.GCInterval, c.Store.QuarantineTime = next.Store.GCInterval, next.Store.QuarantineTime
+	return &c, differing("", reflect.ValueOf(c), reflect.ValueOf(*next))
+}
+
+// differing returns the keys whose values differ in two values of one struct.
+func differing(prefix string, a, b reflect.Value) (keys []string) {
+	for i := range a.NumField() {
+		key, x, y := prefix+a.Type().Field(i).Tag.Get("toml"), a.Field(i), b.Field(i)
+		switch {
+		case reflect.DeepEqual(x.Interface(), y.Interface()):
+		case x.Kind() == reflect.Struct:
+			keys = slices.Concat(keys, differing(key+".", x, y))
+		default:
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}

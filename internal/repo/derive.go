@@ -9,49 +9,49 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Choice is what a freeze took of one suite.
+// Choice is what a freeze takes from one suite.
 type Choice struct {
 	Suite SuiteName
 	Root  *Root // verified upstream root
-	// Groups are those that the mirror held at the snapshot, by Index.
+	// Groups are those that the mirror had stored at the snapshot, by Index.
 	Groups []Group
-	// Whole: everything of the suite is taken; Records is not called.
+	// Whole: everything in the suite is taken, and Records is not called.
 	Whole bool
 	// Packages calls emit for each chosen package, in any order and without its
-	// Bytes: of a whole suite for all.
+	// Bytes; for a whole suite, for all packages.
 	Packages func(ctx context.Context, emit func(Record) error) error
-	// Held tells for a whole suite which listed files are in the store.
+	// Held reports, for a whole suite, which listed files are stored.
 	Held func(Listed) (File, bool)
-	// Records calls emit for each chosen stanza of index, in upstream's
-	// order of names.
+	// Records calls emit for each chosen stanza of index, in upstream's order of
+	// names.
 	Records func(ctx context.Context, index string, emit func(Record) error) error
-	// Open opens a listed file of upstream's that is held, in the form given.
+	// Open opens the given variant of a stored file that upstream lists.
 	Open func(ctx context.Context, l Listed) (io.ReadCloser, error)
-	// Others are further states of the suite from which packages were taken:
-	// older ones, of which the Root, Groups and Open count.
+	// Others are further, older states of the suite from which packages were
+	// taken. Only their Root, Groups and Open are used.
 	Others []Choice
 }
 
-// DeriveParams are the inputs of a derived repository. Equal inputs give equal
-// bytes (invariant 4).
+// DeriveParams are the inputs of a derived repository. The same inputs give the
+// same bytes (invariant 4).
 type DeriveParams struct {
 	Mirror  config.Mirror
-	Date    time.Time // of the freeze, UTC seconds
-	Choices []Choice  // in the configuration's order of suites
+	Date    time.Time // date of the freeze, UTC seconds
+	Choices []Choice  // in the configured order of suites
 	Signer  *sign.Signer
-	// Beside are the choices of the freeze's other mirrors of that format, in no
-	// particular order: clients use them together with this one.
+	// Beside are the choices of the freeze's other mirrors with this format, in
+	// any order: clients use them together with this one.
 	Beside []Choice
 }
 
-// Sink takes the files of a derived repository.
+// Sink receives the files of a derived repository.
 type Sink interface {
 	// Put stores the bytes of a new file at path.
 	Put(ctx context.Context, path string, data []byte) (File, error)
-	// Create stores a new file that is written as a stream; the File is
-	// complete after close.
+	// Create stores a new file that is written as a stream. The file is complete
+	// after Close.
 	Create(ctx context.Context, path string) (SinkWriter, error)
-	// Link names content that is already held at path.
+	// Link adds a path for content that is already stored.
 	Link(ctx context.Context, path string, f File) error
 }
 
@@ -62,7 +62,12 @@ type SinkWriter interface {
 	Abort()
 }
 
-// Problem is one relation that a set of packages leaves unsatisfied.
+// Field is a field of a root.
+type Field struct {
+	Name, Value string
+}
+
+// Problem is an unsatisfied dependency in a set of packages.
 type Problem struct {
 	Package  string `json:"package"` // name:arch=version
 	Relation string `json:"relation"`
@@ -77,10 +82,13 @@ type SourceParams struct {
 	Components map[SuiteName][]string
 	Archs      []string
 	HasSources bool
-	NoSources  map[SuiteName]bool // suites that have none although others do
-	Unsigned   bool               // the roots carry no signature: a metalink or the configuration vouched for them
-	KeyArmored string             // the key that signs the roots, armored
-	KeyFiles   []string           // file names or URLs of key files, for formats that cannot inline
-	Name       string             // stanza or file id: "snapd-4.1-debian"
+	NoSources  map[SuiteName]bool // suites without any, although others have some
+	Unsigned   bool               // the roots are not signed: a metalink or the configuration is the reason to trust them
+	KeyArmored string             // the armored key that signs the roots
+	KeyFiles   []string           // file names or URLs of key files, for formats that cannot contain keys
+	Name       string             // ID of the stanza or file: "snapd-4.1-debian"
 	Comment    string
+	// Expire is how long a client may use its copy of the roots; 0: as it likes. apt
+	// asks at each update anyway.
+	Expire time.Duration
 }

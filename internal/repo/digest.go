@@ -5,8 +5,8 @@ import (
 	"hash"
 )
 
-// NewStrong returns the hash of which a File's or Listed's SHA512 is the digest:
-// its length tells SHA-512 and SHA-384 apart.
+// NewStrong returns the hash function for the SHA512 field of a File or Listed,
+// which is SHA-512 or SHA-384, depending on its length.
 func NewStrong(digest string) hash.Hash {
 	if len(digest) == 2*sha512.Size384 {
 		return sha512.New384()

@@ -10,45 +10,46 @@ import (
 )
 
 var (
-	// ErrNotModified is returned by Format.FetchRoot when upstream answered
-	// that the suite's root is the one already held.
+	// ErrNotModified means that the suite's root upstream is the stored one.
 	ErrNotModified = errors.New("not modified")
-	// ErrExpired means that a root's Valid-Until lies in the past.
+	// ErrExpired means that a root's Valid-Until has passed.
 	ErrExpired = errclass.New(errclass.Security, "expired")
-	// ErrFuture means a root dated later than the time at which it is judged.
+	// ErrFuture means that a root's date is later than the time at which it is
+	// checked.
 	ErrFuture = errclass.New(errclass.Security, "dated in the future")
 	// ErrRollback means that every upstream URL offers an older root than the
-	// one already mirrored.
+	// mirrored one.
 	ErrRollback = errclass.New(errclass.Security, "rollback")
 	// ErrMalformed means that a document or index does not follow its format.
 	ErrMalformed = errclass.New(errclass.Unavailable, "malformed")
 	// ErrMismatch means that bytes do not have the listed size or digest.
 	ErrMismatch = errclass.New(errclass.Security, "mismatch")
-	// ErrWeak means that only digests too weak to rely on are listed.
+	// ErrWeak means that only weak digests are listed.
 	ErrWeak = errclass.New(errclass.Security, "weak digest")
-	// ErrHostile means a path that leaves the repository or hides in it.
+	// ErrHostile means that a path leaves the repository or hides in it.
 	ErrHostile = errclass.New(errclass.Security, "hostile path")
 	// ErrMissing means that upstream does not have a file that it lists.
 	ErrMissing = errclass.New(errclass.NotFound, "missing upstream")
-	// ErrTorn means that upstream changed while it was read: a listed file's
-	// digest belongs to another generation. The sync starts again.
+	// ErrTorn means that upstream changed while it was read: the digest of a
+	// listed file belongs to another generation. The sync starts again.
 	ErrTorn = errclass.New(errclass.Transient, "upstream changed during the sync")
-	// ErrUntrusted means that no signature or other proof of the configured
-	// kind covers the root.
+	// ErrUntrusted means that the root has no signature or other proof of the
+	// configured kind.
 	ErrUntrusted = errclass.New(errclass.Security, "untrusted")
 )
 
-// Trust says what a mirror's root rests on, strongest first.
+// Trust is what the trust in a mirror's root is based on.
 type Trust string
 
 const (
 	TrustSignature Trust = "openpgp"  // an OpenPGP signature by the configured keyring
 	TrustMetalink  Trust = "metalink" // a metalink over https that names the root by SHA-256 or SHA-512
+	TrustOwn       Trust = "own"      // the key of the server that made the repository of packages of its own
 	TrustNone      Trust = "none"     // repo_gpgcheck = false is written in the configuration
 )
 
-// Weaker returns the weaker of two levels of trust. The zero Trust is the level of
-// nothing, and stronger than any.
+// Weaker returns the weaker of two trust levels. The zero Trust is stronger than
+// any.
 func (t Trust) Weaker(o Trust) Trust {
 	if t.rank() < o.rank() {
 		return t
@@ -56,13 +57,12 @@ func (t Trust) Weaker(o Trust) Trust {
 	return o
 }
 
-// rank orders levels of trust, the weakest first. A level that is not known is the
-// weakest.
+// rank orders trust levels, the weakest first. An unknown level is the weakest.
 func (t Trust) rank() int {
-	return slices.Index([]Trust{TrustNone, TrustMetalink, TrustSignature, ""}, t)
+	return slices.Index([]Trust{TrustNone, TrustOwn, TrustMetalink, TrustSignature, ""}, t)
 }
 
-// SuiteName names a suite within a mirror, as the configuration writes it:
+// SuiteName is the name of a suite in a mirror, as in the configuration:
 // "bookworm", "bookworm/updates", "./" for a flat Debian repository, "." for an
 // rpm-md repository.
 type SuiteName string
@@ -72,35 +72,39 @@ type File struct {
 	Path   string     `json:"path"` // relative to the mirror's base URL, slash-separated, clean
 	Size   int64      `json:"size"` // bytes
 	SHA256 cas.Digest `json:"sha256"`
-	// SHA512 is the digest, in lower-case hex, by which alone upstream knows the
-	// file: by SHA-512, or by SHA-384, which its length tells (see NewStrong).
+	// SHA512 is the lower-case hex digest of a file that upstream lists only by
+	// SHA-512, or by SHA-384, which has another length (see NewStrong).
 	// Format.Read leaves SHA256 zero then; everywhere else both are set.
 	SHA512 string `json:"sha512,omitempty"`
 }
 
-// Listed is a file that a root lists, under its path relative to the suite's
-// directory (Format.SuiteDir), as the root writes it. At least one of SHA256 and SHA512 is set;
-// Size is -1 where the format does not tell.
+// Listed is a file that a root lists, with its path relative to the suite's
+// directory (Format.SuiteDir), as in the root. At least one of SHA256 and SHA512
+// is set; Size is -1 if the format does not have it.
 type Listed struct {
 	Path   string     `json:"path"`
 	Size   int64      `json:"size"`
 	SHA256 cas.Digest `json:"sha256,omitzero"`
-	SHA512 string     `json:"sha512,omitempty"` // as in File; set only where SHA256 is not
-	// Alternates are other paths with the same bytes, tried first, in order:
-	// by-hash names. They are never listed by a root.
+	SHA512 string     `json:"sha512,omitempty"` // as in File; only set if SHA256 is not
+	// SHA1 and MD5 are the weak digests that the root also lists, as written
+	// there. They prove nothing, but apt refuses a file that does not match them.
+	SHA1 string `json:"-"`
+	MD5  string `json:"-"`
+	// Alternates are other paths of the same bytes, to try first, in order:
+	// by-hash names. A root never lists them.
 	Alternates []string `json:"-"`
 }
 
-// Doc is one document of a root as upstream served it.
+// Doc is a document of a root as upstream served it.
 type Doc struct {
 	Path         string    // relative to the mirror's base URL: "dists/bookworm/InRelease"
 	Data         []byte    // upstream's bytes
 	LastModified time.Time // upstream's, or zero
 	ETag         string    // upstream's, or empty
-	URL          string    // where it came from, redacted
+	URL          string    // URL where it was downloaded, redacted
 }
 
-// Signer is one key that verified a root.
+// Signer is a key that verified a root.
 type Signer struct {
 	Fingerprint string    `json:"fingerprint"` // of the primary key, upper-case hex
 	UserID      string    `json:"user_id,omitempty"`
@@ -110,52 +114,52 @@ type Signer struct {
 // Root is one verified state of a suite.
 type Root struct {
 	Suite      SuiteName
-	Docs       []Doc // in the order in which a reader takes them
+	Docs       []Doc // in the order in which a reader needs them
 	Date       time.Time
-	Undated    bool      // upstream gives no usable date: Date is the time of its signature
+	Undated    bool      // upstream has no usable date: Date is the time of its signature
 	ValidUntil time.Time // zero: no expiry
-	Revision   string    // rpm-md's revision, for people
+	Revision   string    // rpm-md's revision, for display
 	Trust      Trust
 	Signers    []Signer
-	Files      []Listed // everything that the root lists, in its order
-	Metalink   []byte   // the document that vouches for an unsigned root
-	ByHash     bool     // names by hash are promised (Acquire-By-Hash, hash-named rpm-md)
-	// Warnings are what was read past, as the format's client does.
+	Files      []Listed // everything listed in the root, in its order
+	Metalink   []byte   // the document with the digest of an unsigned root
+	ByHash     bool     // by-hash names exist (Acquire-By-Hash, hash-named rpm-md)
+	// Warnings describe what was ignored, as the format's client does.
 	Warnings []string
 }
 
-// Group is one logical listed file in all its forms.
+// Group is a listed file with all its compression variants.
 type Group struct {
-	Index     string   // the plain form's path relative to the suite: "main/binary-amd64/Packages"
+	Index     string   // path of the plain variant, relative to the suite: "main/binary-amd64/Packages"
 	Component string   // "main"; empty where the format has none
-	Arch      string   // "amd64", "all", "source"; empty where it does not apply
+	Arch      string   // "amd64", "all", "source"; empty if not applicable
 	Forms     []Listed // in the order in which they are tried
-	Packages  bool     // an index that is read into records
-	// Optional groups may be absent upstream although listed (Contents of an
-	// architecture that left): the sync goes on without them.
+	Packages  bool     // an index with records
+	// Optional groups may be missing upstream although listed (Contents of a
+	// removed architecture): the sync continues without them.
 	Optional bool
-	// WarnAbsent is of what a sync warns when an optional group is absent; empty:
-	// of nothing.
+	// WarnAbsent is the warning of a sync if an optional group is missing; empty:
+	// none.
 	WarnAbsent string
-	// Also lists further groups, by Index, that Read opens together with this
-	// one (rpm-md's filelists and other beside primary).
+	// Also lists other groups, by Index, that Read opens together with this one
+	// (rpm-md's filelists and other beside primary).
 	Also []string
-	// Warning says why the format's client does not read the group, or is empty.
+	// Warning says why the format's client ignores the group, or is empty.
 	Warning string
-	// Err says what is wrong with the root's entry of one of the forms, which is
-	// then not among Forms: who wants the group cannot have it.
+	// Err says what is wrong with the root's entry for one of the variants, which
+	// is then not in Forms: the group cannot be used.
 	Err error
 }
 
-// Kind tells binary packages from source packages.
+// Kind distinguishes binary packages from source packages.
 type Kind uint8
 
 const (
 	KindBinary Kind = iota + 1
 	KindSource
 	KindInstaller // udeb
-	// KindUnusable is a stanza that no client can install: without architecture or a
-	// strong digest. Only its bytes count. It has no files.
+	// KindUnusable is a stanza that no client can install: without architecture
+	// or strong digest. Only its bytes matter. It has no files.
 	KindUnusable
 )
 
@@ -165,22 +169,22 @@ type Ref struct {
 	Version string `json:"version"`
 }
 
-// Record is one stanza of an index. Slices passed to an emit function are
-// valid only until it returns.
+// Record is one stanza of an index. Slices passed to an emit function are valid
+// only until it returns.
 type Record struct {
 	Kind    Kind
 	Name    string
 	Version string // as the format writes it: "1:2.3-4"; rpm: "[epoch:]version-release", epoch 0 left out
 	Arch    string // "amd64", "all", "source"; rpm: "x86_64", "noarch", "src"
-	// Sources are the source it was built from, then Built-Using and
-	// Static-Built-Using. The first is the zero Ref where it is not known.
+	// Sources are the source package that it was built from, then Built-Using and
+	// Static-Built-Using. The first is the zero Ref if it is unknown.
 	Sources []Ref
-	Files   []File // the package itself; for a source package all of its files
-	Bytes   []byte // upstream's stanza, exactly, without the blank line after it
-	// Reason says why a stanza is of KindUnusable. Only Read tells it.
+	Files   []File // the package; for a source package all its files
+	Bytes   []byte // upstream's exact stanza, without the blank line after it
+	// Reason says why a stanza is of KindUnusable. Only Read sets it.
 	Reason string
-	// AlternateBases is the absolute base URL below which the index says that the
-	// package stands (rpm-md's xml:base): tried after the mirror's own. Only Read
-	// tells it.
+	// AlternateBases has the absolute base URL where the index says that the
+	// package is (rpm-md's xml:base), to try after the mirror's own. Only Read
+	// sets it.
 	AlternateBases string
 }

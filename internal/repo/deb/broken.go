@@ -5,11 +5,12 @@ import (
 	"slices"
 	"strings"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/deb822"
 )
 
-// relationFields are those that Broken looks at, with Provides and Multi-Arch.
+// relationFields are the fields that Broken checks, with Provides and Multi-Arch.
 type relationFields struct {
 	preDepends, depends, conflicts, breaks, provides, multi string
 }
@@ -34,14 +35,15 @@ func readRelationFields(b []byte) relationFields {
 	return f
 }
 
-// Broken lists what the set of binary packages that records emits leaves
-// unsatisfied: Depends and Pre-Depends that no package of the set meets, and
-// Breaks and versioned Conflicts that rule out every version of a package in the
-// set. Unversioned Conflicts between packages of a set are alternatives, not
-// damage. A field that cannot be read is a problem too. records is called twice. The result is sorted.
+// Broken returns the unsatisfied dependencies in the set of binary packages that
+// records emits, sorted: Depends and Pre-Depends that no package of the set
+// satisfies, and Breaks and versioned Conflicts that exclude every version of a
+// package in the set. Unversioned Conflicts between packages of a set are
+// alternatives, not problems. An unreadable field is also a problem. records is
+// called twice.
 //
-// A dependency of an "Architecture: all" package counts as met when a package of
-// any architecture meets it.
+// A dependency of an "Architecture: all" package is satisfied if a package of any
+// architecture satisfies it.
 func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) error) error) ([]repo.Problem, error) {
 	u := universe{by: make(map[string][]candidate)}
 	add := func(name string, c candidate) {
@@ -114,8 +116,8 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 	return slices.Compact(out), nil
 }
 
-// ruledOut names the packages that a versioned negative relation of package pkg
-// hits when it leaves no version of them, or returns nothing.
+// ruledOut returns the packages of which a versioned negative relation of package
+// pkg leaves no version, if any.
 func (u *universe) ruledOut(pkg, arch string, r Relation) string {
 	if r.Op == Any {
 		return ""
@@ -134,9 +136,9 @@ func (u *universe) ruledOut(pkg, arch string, r Relation) string {
 	return strings.Join(slices.Compact(hit), ", ")
 }
 
-// unreadable is the problem of a field that is no list of relations.
+// unreadable returns the problem for a field that is not a list of relations.
 func unreadable(r *repo.Record, field, value string, err error) repo.Problem {
-	return repo.Problem{Package: recordName(r), Relation: field + ": " + clip(value), Reason: err.Error()}
+	return repo.Problem{Package: recordName(r), Relation: field + ": " + excerpt.Of(value), Reason: err.Error()}
 }
 
 func recordName(r *repo.Record) string { return r.Name + ":" + r.Arch + "=" + r.Version }

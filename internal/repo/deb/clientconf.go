@@ -8,10 +8,9 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// ClientConfig renders a repository for apt: "deb822" as a .sources file with
-// the key inline, "list" as one-line entries with key files, "mmdebstrap" as
-// what that program takes on standard input. None needs an option that weakens
-// apt's checks.
+// ClientConfig formats the configuration of apt: "deb822" as a .sources file with
+// an inline key, "list" as one-line entries with key files, "mmdebstrap" as the
+// standard input of that program. None needs an option that weakens apt's checks.
 func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	stanzas := clientStanzas(p)
 	if len(stanzas) == 0 {
@@ -43,7 +42,7 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 		}
 	case "list":
 		if len(p.KeyFiles) == 0 {
-			return "", fmt.Errorf("one-line sources of %s: they cannot hold a key: no key file named", p.Name)
+			return "", fmt.Errorf("one-line sources of %s cannot contain a key: expected a key file", p.Name)
 		}
 		for line := range strings.Lines(p.Comment) {
 			b.WriteString("# " + strings.TrimRight(line, "\n") + "\n")
@@ -88,14 +87,16 @@ func signedBy(p repo.SourceParams) string {
 
 type clientStanza struct{ types, suites, components []string }
 
-// clientStanzas puts suites with equal components together, flat ones each by
-// themselves, and those without sources, which apt would complain of.
+// clientStanzas groups suites with the same components, except flat ones, and
+// those without sources, about which apt would complain.
 func clientStanzas(p repo.SourceParams) []clientStanza {
 	var out []clientStanza
 	for _, suite := range p.Suites {
 		comps := p.Components[suite]
 		if isFlat(suite) {
 			comps = nil
+		} else if len(comps) == 0 {
+			continue // an imported freeze that took nothing from it; apt refuses a stanza without components
 		}
 		types := []string{"deb"}
 		if p.HasSources && !p.NoSources[suite] {

@@ -47,7 +47,7 @@ func TestClientConfig(t *testing.T) {
 	if d := cmp.Diff("deb"+line+" main contrib\ndeb-src"+line+" main contrib\ndeb"+line+"-updates main contrib\n", got); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
-	if _, err := (Format{}).ClientConfig("list", p); err == nil || err.Error() != "one-line sources of snapd-4.1-debian: they cannot hold a key: no key file named" {
+	if _, err := (Format{}).ClientConfig("list", p); err == nil || err.Error() != "one-line sources of snapd-4.1-debian cannot contain a key: expected a key file" {
 		t.Errorf("error %v", err)
 	}
 	p.KeyFiles, p.HasSources = []string{"/etc/apt/keyrings/a.asc", "/etc/apt/keyrings/b.asc"}, false

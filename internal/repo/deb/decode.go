@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"compress/bzip2"
 	"context"
+	"crypto/md5"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -15,19 +17,20 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	mxz "github.com/mikelolasagasti/xz"
 	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz/lzma"
+	ulzma "github.com/ulikunitz/xz/lzma"
 
+	"example.org/snapd/internal/excerpt"
+	"example.org/snapd/internal/lzma"
 	"example.org/snapd/internal/repo"
 )
 
-// compressions are the variants that can be read, in the order in which they are
-// tried: the smallest first. The plain one, the empty suffix, is last; it is
-// often listed and not there.
+// compressions are the supported variants, in the order in which they are tried:
+// the smallest first. The plain one, with an empty suffix, is last; it is often
+// listed but missing.
 var compressions = [...]string{".xz", ".zst", ".gz", ".bz2", ".lzma", ".lz4", ""}
 
-// splitVariant cuts the suffix of its compression off a path.
+// splitVariant splits the compression suffix off a path.
 func splitVariant(p string) (plain, suffix string) {
 	for _, c := range compressions[:len(compressions)-1] {
 		if s, ok := strings.CutSuffix(p, c); ok {
@@ -37,12 +40,12 @@ func splitVariant(p string) (plain, suffix string) {
 	return p, ""
 }
 
-// maxWindow bounds what a compressed stream can make a decompressor allocate,
-// in bytes: xz -9 needs 64 MiB.
+// maxWindow bounds what a compressed stream can make a decompressor allocate, in
+// bytes: xz -9 needs 64 MiB.
 const maxWindow = 64 << 20
 
-// Decode returns a reader of the plain content of r, whose compression the
-// suffix of its path names. The caller bounds what it reads.
+// Decode returns a reader of the plain content of r, whose compression is the
+// suffix of its path. The caller bounds what it reads.
 func (Format) Decode(variant string, r io.Reader) (io.ReadCloser, error) {
 	_, suffix := splitVariant(variant)
 	var out io.Reader
@@ -51,7 +54,7 @@ func (Format) Decode(variant string, r io.Reader) (io.ReadCloser, error) {
 	case "":
 		out = r
 	case ".xz":
-		out, err = mxz.NewReader(r, maxWindow)
+		out = lzma.NewReader(r, maxWindow)
 	case ".zst":
 		d, derr := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if derr == nil {
@@ -67,13 +70,13 @@ func (Format) Decode(variant string, r io.Reader) (io.ReadCloser, error) {
 	case ".bz2":
 		out = bzip2.NewReader(r)
 	case ".lzma":
-		// Bytes are taken one at a time. A header that asks for a larger
-		// dictionary is refused before anything is allocated.
-		out, err = lzma.ReaderConfig{DictCap: maxWindow}.NewReader(bufio.NewReader(r))
+		// Read single bytes. A header that asks for a larger dictionary is
+		// refused before anything is allocated.
+		out, err = ulzma.ReaderConfig{DictCap: maxWindow}.NewReader(bufio.NewReader(r))
 	case ".lz4":
 		out = lz4.NewReader(r)
 	default:
-		err = fmt.Errorf("compression %q is not read", suffix)
+		err = fmt.Errorf("compression %q is not supported", suffix)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("decompress %s: %w: %w", variant, repo.ErrMalformed, err)
@@ -90,22 +93,35 @@ const (
 )
 
 // checkedReader passes on at most size bytes and, at the end, compares size and
-// digest with what is listed. Its error comes instead of io.EOF.
+// digest with the listed ones. Its error replaces io.EOF.
 type checkedReader struct {
 	r    io.Reader
 	what string // for messages
 	l    repo.Listed
 	h    hash.Hash
+	weak []weakSum
 	n    int64
 }
 
-// check returns a reader of r that verifies it against l.
+// weakSum is a weak digest that is listed beside a strong one.
+type weakSum struct {
+	hash.Hash
+	want string
+}
+
+// check returns a reader of r that verifies it with l.
 func check(r io.Reader, what string, l repo.Listed) *checkedReader {
 	c := &checkedReader{r: r, what: what, l: l}
 	if !l.SHA256.IsZero() {
 		c.h = sha256.New()
 	} else {
 		c.h = sha512.New()
+	}
+	if l.SHA1 != "" {
+		c.weak = append(c.weak, weakSum{sha1.New(), l.SHA1})
+	}
+	if l.MD5 != "" {
+		c.weak = append(c.weak, weakSum{md5.New(), l.MD5})
 	}
 	return c
 }
@@ -117,6 +133,9 @@ func (c *checkedReader) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("%s: more than the %d bytes listed: %w", c.what, c.l.Size, repo.ErrMismatch)
 	}
 	c.h.Write(p[:n])
+	for _, w := range c.weak {
+		w.Write(p[:n])
+	}
 	if err == io.EOF {
 		if c.l.Size >= 0 && c.n != c.l.Size {
 			return n, fmt.Errorf("%s: %d bytes, %d listed: %w", c.what, c.n, c.l.Size, repo.ErrMismatch)
@@ -124,6 +143,11 @@ func (c *checkedReader) Read(p []byte) (int, error) {
 		found := hex.EncodeToString(c.h.Sum(nil))
 		if want := wantDigest(c.l); found != want {
 			return n, fmt.Errorf("%s: digest %s, %s listed: %w", c.what, found, want, repo.ErrMismatch)
+		}
+		for _, w := range c.weak {
+			if found := hex.EncodeToString(w.Sum(nil)); found != w.want {
+				return n, fmt.Errorf("%s: digest %s, %s listed: %w", c.what, found, excerpt.Of(w.want), repo.ErrMismatch)
+			}
 		}
 	}
 	return n, err
@@ -136,8 +160,7 @@ func wantDigest(l repo.Listed) string {
 	return l.SHA512
 }
 
-// limitReader ends with an error, unlike io.LimitReader, when there is more than
-// n bytes.
+// limitReader fails, unlike io.LimitReader, if there are more than n bytes.
 type limitReader struct {
 	r    io.Reader
 	n    int64
@@ -152,10 +175,10 @@ func (l *limitReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// openPlain returns the plain content of variant, of which raw holds the bytes, and
-// decompresses ahead of the reader. plain is what the Release lists for the
-// plain variant, nil when it does not. The content is complete and as listed when
-// Read has returned io.EOF. Close ends the work and does not close raw.
+// openPlain returns the plain content of variant, whose bytes are in raw, and
+// decompresses ahead of the reader. plain is what the Release file lists for the
+// plain variant, or nil. The content is complete and verified when Read has
+// returned io.EOF. Close stops the work but does not close raw.
 func openPlain(ctx context.Context, variant repo.Listed, plain *repo.Listed, raw io.Reader) (io.ReadCloser, error) {
 	_, suffix := splitVariant(variant.Path)
 	src := raw
@@ -181,7 +204,7 @@ func openPlain(ctx context.Context, variant repo.Listed, plain *repo.Listed, raw
 	return newAhead(ctx, out, dec), nil
 }
 
-// decodeErr gives a decompressor's error the path and class that it lacks.
+// decodeErr adds the path and class to a decompressor's error.
 type decodeErr struct {
 	r    io.Reader
 	path string
@@ -195,8 +218,8 @@ func (d *decodeErr) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// drainReader reads the raw stream to its end once the decompressor has ended,
-// so that its digest is judged.
+// drainReader reads the raw stream to its end after the decompressor has
+// finished, so that its digest is checked.
 type drainReader struct{ r, raw io.Reader }
 
 func (d *drainReader) Read(p []byte) (int, error) {
@@ -217,11 +240,10 @@ const (
 	aheadDepth = 4         // chunks
 )
 
-// ahead reads r in a goroutine, at most aheadDepth chunks before its
-// reader.
+// ahead reads r in a goroutine, at most aheadDepth chunks ahead.
 type ahead struct {
 	full, free chan []byte
-	cur        []byte // the rest of what is being read
+	cur        []byte // the rest of the current read
 	buf        []byte // the chunk it belongs to
 	err        error
 	cancel     context.CancelFunc

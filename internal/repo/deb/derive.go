@@ -22,21 +22,21 @@ import (
 )
 
 // Derive writes the frozen repository of a mirror: for each suite its indices,
-// names by hash, and a Release that lists exactly the files served, signed.
-// Packages themselves are not written; their paths are upstream's.
+// by-hash names, and a signed Release file that lists exactly the served files.
+// It does not write packages; their paths are upstream's.
 //
-// An exact suite gets, of the indices that the mirror held, Packages, Sources and
-// Translation files cut to the chosen packages, each plain, .xz and .gz; one
-// without a chosen package is empty, and valid. A whole suite gets upstream's own
-// files, as far as they are held. The plain variant of an index is listed in any
-// case, since apt asks for no index without it; where it is not held it is
-// listed only, as Debian does.
+// An exact suite gets those Packages, Sources and Translation files that the
+// mirror has stored, cut to the chosen packages, each as plain, .xz and .gz;
+// without chosen packages they are empty and valid. A whole suite gets upstream's
+// own files, as far as they are stored. The plain variant of an index is always
+// listed, because apt requests no index without it; if it is not stored it is
+// only listed, as Debian does.
 func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) error {
 	if p.Date.IsZero() || p.Signer == nil {
 		return fmt.Errorf("derive %s: no date or no key", p.Mirror.Name)
 	}
 	for _, c := range p.Choices {
-		d := deriver{c: c, sink: sink, dir: suiteDir(c.Suite), flat: isFlat(c.Suite), linked: make(map[string]bool)}
+		d := deriver{c: c, sink: sink, dir: suiteDir(c.Suite), flat: isFlat(c.Suite), variants: derivedVariants[:], linked: make(map[string]bool)}
 		if err := d.suite(ctx, p.Date, p.Signer); err != nil {
 			return fmt.Errorf("derive suite %s of %s: %w", c.Suite, p.Mirror.Name, err)
 		}
@@ -46,13 +46,16 @@ func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) e
 
 // deriver writes one suite.
 type deriver struct {
-	c      repo.Choice
-	sink   repo.Sink
-	dir    string
-	flat   bool
+	c    repo.Choice
+	sink repo.Sink
+	dir  string
+	flat bool
+	// variants are the suffixes of the variants of each index: plain first.
+	variants []string
+
 	files  []repo.File   // listed in the Release, with paths relative to the suite
 	has    []index       // what they are
-	only   []repo.Listed // plain variants that are listed, not held
+	only   []repo.Listed // plain variants that are listed, not stored
 	linked map[string]bool
 }
 
@@ -69,7 +72,11 @@ func (d *deriver) suite(ctx context.Context, date time.Time, signer *sign.Signer
 	if err != nil {
 		return err
 	}
-	text := d.release(rel, date)
+	return d.sign(ctx, d.release(rel, date), date, signer)
+}
+
+// sign writes a Release file and its signatures.
+func (d *deriver) sign(ctx context.Context, text []byte, date time.Time, signer *sign.Signer) error {
 	in, err := signer.ClearSign(text, date)
 	if err != nil {
 		return fmt.Errorf("sign InRelease: %w", err)
@@ -89,7 +96,7 @@ func (d *deriver) suite(ctx context.Context, date time.Time, signer *sign.Signer
 	return nil
 }
 
-// add lists a file in the Release and gives it its name by hash.
+// add lists a file in the Release file and adds its by-hash name.
 func (d *deriver) add(ctx context.Context, f repo.File, ix index) error {
 	d.files = append(d.files, f)
 	d.has = append(d.has, ix)
@@ -105,12 +112,12 @@ func (d *deriver) byHash(ctx context.Context, f repo.File) error {
 	return d.sink.Link(ctx, p, f)
 }
 
-// whole takes upstream's files as they are.
+// whole uses upstream's files unchanged.
 func (d *deriver) whole(ctx context.Context, rel *Release) error {
 	for _, g := range groupFiles(rel.Files) {
 		ix := classify(g.index, d.flat)
 		if ix.kind == pdiff {
-			continue // patches towards generations that this repository never had
+			continue // patches to generations that this repository never had
 		}
 		any, plain := false, false
 		for _, l := range g.variants {
@@ -134,11 +141,11 @@ func (d *deriver) whole(ctx context.Context, rel *Release) error {
 	return nil
 }
 
-// exact writes the indices anew.
+// exact writes new indices.
 func (d *deriver) exact(ctx context.Context) error {
 	described := make(map[string]map[description]bool) // by component
-	// The mirror's groups are in upstream's order; translations need to know
-	// the packages first.
+	// The mirror's groups are in upstream's order, but translations need the
+	// packages first.
 	for _, g := range d.c.Groups {
 		if !g.Packages {
 			continue
@@ -180,14 +187,14 @@ func writeParagraph(w io.Writer, b []byte) error {
 	return err
 }
 
-// description is what ties a package to its translated descriptions.
+// description connects a package with its translated descriptions.
 type description struct {
 	pkg string
 	md5 string // lower-case hexadecimal
 }
 
-// describe returns the key under which apt looks for a package's translations:
-// its Description-md5, or the MD5 of the description when it has none.
+// describe returns the key under which apt looks up a package's translations: its
+// Description-md5, or the MD5 of the description.
 func describe(par []byte) description {
 	p := deb822.StanzaOf(par)
 	name, _ := p.Get("Package")
@@ -199,8 +206,8 @@ func describe(par []byte) description {
 	return description{name, hex.EncodeToString(sum[:])}
 }
 
-// translation cuts a Translation file to the packages that are there. The variant
-// that the mirror holds is read, and verified once more.
+// translation cuts a Translation file to the chosen packages. It reads and
+// verifies the stored variant again.
 func (d *deriver) translation(ctx context.Context, g repo.Group, ix index, want map[description]bool) error {
 	rel, err := releaseOf(d.c.Root)
 	if err != nil {
@@ -253,42 +260,36 @@ func cutTranslation(r io.Reader, w io.Writer, want map[description]bool) error {
 	}
 }
 
-// write makes one index in the variants that are served, and lists them. fill
-// writes the plain content.
+// write makes the served variants of an index, and lists them. fill writes the
+// plain content.
 func (d *deriver) write(ctx context.Context, index string, ix index, fill func(io.Writer) error) (err error) {
-	var variants [3]repo.SinkWriter
-	for i, suffix := range derivedVariants {
+	variants := make([]repo.SinkWriter, len(d.variants))
+	var dest []io.Writer
+	var ends []func(error) error // the ends of compressors
+	for i, suffix := range d.variants {
 		if variants[i], err = d.sink.Create(ctx, d.dir+index+suffix); err != nil {
 			return err
 		}
-		defer variants[i].Abort() // nothing after Commit
-	}
-	// xz takes far longer than the rest: it runs beside it.
-	pr, pw := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := compressXZ(variants[1], pr)
-		pr.CloseWithError(err)
-		done <- err
-	}()
-	gz, err := gzip.NewWriterLevel(variants[2], gzipLevel)
-	if err == nil {
-		w := &blockWriter{w: io.MultiWriter(variants[0], pw, gz)}
-		if err = fill(w); err == nil {
-			err = w.flush()
+		defer variants[i].Abort() // has no effect after Commit
+		w, end, err := compressor(suffix, variants[i])
+		if err != nil {
+			return err
 		}
+		dest, ends = append(dest, w), append(ends, end)
 	}
-	pw.CloseWithError(err)
-	if xerr := <-done; err == nil {
-		err = xerr
+	w := &blockWriter{w: io.MultiWriter(dest...)}
+	if err = fill(w); err == nil {
+		err = w.flush()
 	}
-	if err == nil {
-		err = gz.Close()
+	for _, end := range ends {
+		if eerr := end(err); err == nil {
+			err = eerr
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", index, err)
 	}
-	for i, suffix := range derivedVariants {
+	for i, suffix := range d.variants {
 		f, err := variants[i].Commit()
 		if err != nil {
 			return fmt.Errorf("write %s%s: %w", index, suffix, err)
@@ -301,18 +302,50 @@ func (d *deriver) write(ctx context.Context, index string, ix index, fill func(i
 	return nil
 }
 
+// compressor returns a writer that compresses to w as a suffix says, and a function
+// that ends it, or abandons it with an error.
+func compressor(suffix string, w io.Writer) (io.Writer, func(error) error, error) {
+	switch suffix {
+	case ".gz":
+		gz, err := gzip.NewWriterLevel(w, gzipLevel)
+		if err != nil {
+			return nil, nil, err
+		}
+		return gz, func(err error) error {
+			if err != nil {
+				return err
+			}
+			return gz.Close()
+		}, nil
+	case ".xz":
+		// xz takes far longer than the rest, so it runs concurrently.
+		pr, pw := io.Pipe()
+		done := make(chan error, 1)
+		go func() {
+			err := compressXZ(w, pr)
+			pr.CloseWithError(err)
+			done <- err
+		}()
+		return pw, func(err error) error {
+			pw.CloseWithError(err)
+			return <-done
+		}, nil
+	}
+	return w, func(err error) error { return err }, nil
+}
+
 // derivedVariants are the variants of each derived index: plain, xz and gzip.
 var derivedVariants = [3]string{"", ".xz", ".gz"}
 
 const gzipLevel = 9
 
-// xzDict is the compressor's dictionary, in bytes: most derived indices are no
-// larger, and 8 MiB would save 1 % of a large one at four times the memory.
+// xzDict is the compressor's dictionary, in bytes: most derived indices are not
+// larger, and 8 MiB would save 1 % of a large one for four times the memory.
 const xzDict = 1 << 20
 
-// compressXZ writes what r yields. The settings are part of the output format:
-// other ones, or another version of the compressor, change the digests in every
-// frozen Release.
+// compressXZ compresses r. The settings are part of the output format: other
+// ones, or another version of the compressor, change the digests in every frozen
+// Release file.
 func compressXZ(w io.Writer, r io.Reader) error {
 	x, err := xz.WriterConfig{DictCap: xzDict, CheckSum: xz.CRC64}.NewWriter(w)
 	if err != nil {
@@ -324,7 +357,7 @@ func compressXZ(w io.Writer, r io.Reader) error {
 	return x.Close()
 }
 
-// blockWriter gathers small writes, so that the cuts between them reach no
+// blockWriter collects small writes, so that their boundaries do not reach the
 // compressor.
 type blockWriter struct {
 	w   io.Writer
@@ -360,8 +393,8 @@ func (b *blockWriter) flush() error {
 	return err
 }
 
-// release writes the text of the frozen Release. Fields follow the list of
-// digests: debootstrap loses the last line of a clear-signed Release.
+// release returns the text of the frozen Release file. Fields follow the list of
+// digests, because debootstrap loses the last line of a clear-signed Release.
 func (d *deriver) release(rel *Release, date time.Time) []byte {
 	var b bytes.Buffer
 	line := func(name, value string) {
@@ -391,7 +424,7 @@ func (d *deriver) release(rel *Release, date time.Time) []byte {
 	line("Architectures", strings.Join(archs, " "))
 	line("Components", strings.Join(comps, " "))
 	sha256 := slices.Clone(d.files)
-	var sha512 []repo.Listed // of an upstream that lists nothing else
+	var sha512 []repo.Listed // if upstream lists nothing else
 	for _, l := range d.only {
 		if l.SHA256.IsZero() {
 			sha512 = append(sha512, l)

@@ -203,6 +203,7 @@ func chosen(names ...string) func(*repo.Record) bool {
 
 var frozen = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
 
+// Long because it checks everything about one result.
 func TestDeriveExact(t *testing.T) {
 	a, m := bigArchive(t)
 	key := signtest.NewKey(t, "server")

@@ -8,22 +8,24 @@ import (
 	"path"
 	"strings"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/deb822"
 )
 
-// maxExpanded bounds the files that one listed file lists.
+// maxExpanded bounds the files in one listed file.
 const maxExpanded = 100_000
 
-// Expands reports whether a listed file lists further files, which the Release
-// vouches for through it: an installer's SHA256SUMS, the Index of pdiffs.
+// Expands reports whether a listed file lists further files, which are covered by
+// the signature of the Release file through it: an installer's SHA256SUMS, the
+// Index of pdiffs.
 func (Format) Expands(index string) bool {
 	base := path.Base(index)
 	return base == "SHA256SUMS" || base == "Index" && strings.HasSuffix(path.Dir(index), ".diff")
 }
 
-// Expand reads such a file, which the caller has verified, and returns what it
-// lists, with paths relative to the suite. A size of -1 is not known.
+// Expand parses such a file, which the caller has verified, and returns the files
+// in it, with paths relative to the suite. An unknown size is -1.
 func (f Format) Expand(index string, r io.Reader) ([]repo.Listed, error) {
 	var out []repo.Listed
 	var err error
@@ -52,7 +54,7 @@ func expandSums(dir string, r io.Reader) ([]repo.Listed, error) {
 		}
 		sum, name, ok := strings.Cut(line, " ")
 		if !ok || len(name) < 2 || name[0] != ' ' && name[0] != '*' {
-			return nil, fmt.Errorf("line %d: %q: expected digest and name: %w", n, clip(line), repo.ErrMalformed)
+			return nil, fmt.Errorf("line %d: %q: expected digest and name: %w", n, excerpt.Of(line), repo.ErrMalformed)
 		}
 		d, err := parseSHA256([]byte(sum))
 		if err != nil {
@@ -75,7 +77,7 @@ func expandSums(dir string, r io.Reader) ([]repo.Listed, error) {
 	return out, nil
 }
 
-// expandDiff reads an Index of pdiffs: the patches as they are downloaded.
+// expandDiff parses an Index of pdiffs: the patches as they are downloaded.
 func expandDiff(dir string, r io.Reader) ([]repo.Listed, error) {
 	stanza, err := deb822.NewReader(r, 0).Next()
 	if err == io.EOF {
@@ -106,7 +108,7 @@ func expandDiff(dir string, r io.Reader) ([]repo.Listed, error) {
 	}
 }
 
-// listed is the entry as a file listed by SHA-256 in a directory.
+// listed returns the entry as a file in a directory, listed by SHA-256.
 func (e sumEntry) listed(dir string) (repo.Listed, error) {
 	p, err := cleanPath(e.path)
 	if err != nil {
@@ -114,11 +116,11 @@ func (e sumEntry) listed(dir string) (repo.Listed, error) {
 	}
 	d, err := parseSHA256([]byte(e.sum))
 	if err != nil {
-		return repo.Listed{}, fmt.Errorf("%s: %w", clip(p), err)
+		return repo.Listed{}, fmt.Errorf("%s: %w", excerpt.Of(p), err)
 	}
 	size, err := e.bytes()
 	if err != nil {
-		return repo.Listed{}, fmt.Errorf("%s: %w", clip(p), err)
+		return repo.Listed{}, fmt.Errorf("%s: %w", excerpt.Of(p), err)
 	}
 	return repo.Listed{Path: path.Join(dir, p), Size: size, SHA256: d}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/deb822"
 )
@@ -22,12 +23,12 @@ const (
 	maxPath = 1024
 	// maxSourceFiles bounds the files of one source package.
 	maxSourceFiles = 10_000
-	// maxBuiltUsing bounds the sources that one binary package names. Go and
-	// Rust programs name several hundred.
+	// maxBuiltUsing bounds the source packages that one binary package names. Go
+	// and Rust programs name several hundred.
 	maxBuiltUsing = 20_000
 )
 
-// field numbers the fields that facts are read from.
+// field numbers the fields with facts.
 type field uint8
 
 const (
@@ -45,17 +46,31 @@ const (
 	fDirectory
 	fChecksumsSha256
 	fChecksumsSha512
+	fMD5sum
+	fSHA1
+	fDescriptionMD5
+	fPreDepends // the first of the relations that apt reads of an index
+	fDepends
+	fConflicts
+	fBreaks
+	fRecommends
+	fSuggests
+	fReplaces
+	fEnhances
+	fProvides // the last
 	nFields
 )
 
 var fieldNames = [nFields]string{
 	"", "Package", "Version", "Architecture", "Source", "Filename", "Size", "SHA256", "SHA512",
 	"Built-Using", "Static-Built-Using", "Directory", "Checksums-Sha256", "Checksums-Sha512",
+	"MD5sum", "SHA1", "Description-md5",
+	"Pre-Depends", "Depends", "Conflicts", "Breaks", "Recommends", "Suggests", "Replaces", "Enhances", "Provides",
 }
 
 // fieldOf finds a field by name, in any case.
 func fieldOf(name []byte) field {
-	switch string(name) { // no allocation, and nearly always enough
+	switch string(name) { // avoids an allocation, and is nearly always large enough
 	case "Package":
 		return fPackage
 	case "Version":
@@ -82,7 +97,31 @@ func fieldOf(name []byte) field {
 		return fChecksumsSha256
 	case "Checksums-Sha512":
 		return fChecksumsSha512
-	case "Depends", "Description", "Maintainer", "Section", "Priority", "Homepage", "Tag", "Installed-Size", "Description-md5", "MD5sum", "Files":
+	case "MD5sum":
+		return fMD5sum
+	case "SHA1":
+		return fSHA1
+	case "Description-md5":
+		return fDescriptionMD5
+	case "Pre-Depends":
+		return fPreDepends
+	case "Depends":
+		return fDepends
+	case "Conflicts":
+		return fConflicts
+	case "Breaks":
+		return fBreaks
+	case "Recommends":
+		return fRecommends
+	case "Suggests":
+		return fSuggests
+	case "Replaces":
+		return fReplaces
+	case "Enhances":
+		return fEnhances
+	case "Provides":
+		return fProvides
+	case "Description", "Maintainer", "Section", "Priority", "Homepage", "Tag", "Installed-Size", "Files", "Multi-Arch":
 		return fNone
 	}
 	for f := fPackage; f < nFields; f++ {
@@ -93,8 +132,8 @@ func fieldOf(name []byte) field {
 	return fNone
 }
 
-// unusable is why no client can install what a stanza describes. The rest of its
-// index is good.
+// unusable is why no client can install the package of a stanza. The rest of its
+// index is usable.
 type unusable struct {
 	reason string
 	class  error
@@ -107,11 +146,11 @@ func unusablef(class error, format string, args ...any) error {
 	return &unusable{fmt.Sprintf(format, args...), class}
 }
 
-// parser reads facts from stanzas into records, reusing its memory.
+// parser parses facts from stanzas into records, and reuses its memory.
 type parser struct {
 	kind  repo.Kind
 	val   [nFields][]byte
-	str   []byte // the record's short strings, one after another
+	str   []byte // the record's short strings, concatenated
 	arch  map[string]string
 	files []repo.File
 	// listed are the files of a source package by path.
@@ -123,10 +162,10 @@ func newParser(kind repo.Kind) *parser {
 	return &parser{kind: kind, arch: make(map[string]string), listed: make(map[string]repo.File)}
 }
 
-// parse reads the facts of one stanza. rec's slices are valid until the next call;
-// its strings stay. A stanza that no client can install becomes a record of
-// repo.KindUnusable, and its error is returned as why; err is returned where apt
-// cannot read the index either, or where a path is hostile.
+// parse parses the facts of one stanza. rec's slices are valid until the next
+// call; its strings stay valid. A stanza that no client can install becomes a
+// record of repo.KindUnusable, and why is the reason. err means that apt cannot
+// read the index either, or that a path is hostile.
 func (p *parser) parse(stanza deb822.Stanza, rec *repo.Record) (why *unusable, err error) {
 	if err = p.read(stanza, rec); err == nil {
 		return nil, nil
@@ -145,35 +184,25 @@ func (p *parser) parse(stanza deb822.Stanza, rec *repo.Record) (why *unusable, e
 	return why, nil
 }
 
-// showToken is a word as it is, and anything else quoted.
+// showToken returns a word unchanged, and quotes anything else.
 func showToken(b []byte) string {
 	if len(b) == 0 || isToken(b) {
 		return string(b)
 	}
-	return strconv.QuoteToASCII(clip(string(b)))
+	return strconv.QuoteToASCII(excerpt.Of(string(b)))
 }
 
-// read follows apt where a field is written twice: the last counts.
+// read follows apt if a field is repeated: the last counts.
 func (p *parser) read(stanza deb822.Stanza, rec *repo.Record) error {
-	clear(p.val[:])
-	s := stanza.Scan()
-	for s.Next() {
-		if f := fieldOf(s.Name()); f != fNone {
-			p.val[f] = bytes.TrimLeft(s.Value(), "\n\r\t ")
-		}
-	}
-	if err := s.Err(); err != nil {
-		return fmt.Errorf("%w: %w", repo.ErrMalformed, err)
-	}
-	if len(p.val[fPackage]) == 0 {
-		return fmt.Errorf("no Package: %w", repo.ErrMalformed)
+	if err := p.fields(stanza); err != nil {
+		return err
 	}
 	for _, f := range [...]field{fPackage, fVersion} {
 		if len(p.val[f]) == 0 {
 			return unusablef(repo.ErrMalformed, "no %s", fieldNames[f])
 		}
 		if !isToken(p.val[f]) {
-			return unusablef(repo.ErrMalformed, "%s %q: not a word of printable ASCII", fieldNames[f], clip(string(p.val[f])))
+			return unusablef(repo.ErrMalformed, "%s %q: not a word of printable ASCII", fieldNames[f], excerpt.Of(string(p.val[f])))
 		}
 	}
 	*rec = repo.Record{Kind: p.kind, Bytes: stanza.Bytes()}
@@ -188,13 +217,56 @@ func (p *parser) read(stanza deb822.Stanza, rec *repo.Record) error {
 	return err
 }
 
+// translation checks a stanza of descriptions.
+func (p *parser) translation(stanza deb822.Stanza) error {
+	if err := p.fields(stanza); err != nil {
+		return fmt.Errorf("%s: %w", stanza, err)
+	}
+	return nil
+}
+
+// fields finds the fields of a stanza, and reports what makes apt refuse the
+// whole index.
+func (p *parser) fields(stanza deb822.Stanza) error {
+	clear(p.val[:])
+	s := stanza.Scan()
+	for s.Next() {
+		if f := fieldOf(s.Name()); f != fNone {
+			p.val[f] = bytes.TrimLeft(s.Value(), "\n\r\t ")
+		}
+	}
+	if err := s.Err(); err != nil {
+		return fmt.Errorf("%w: %w", repo.ErrMalformed, err)
+	}
+	if len(p.val[fPackage]) == 0 {
+		return fmt.Errorf("no Package: %w", repo.ErrMalformed)
+	}
+	return p.readable()
+}
+
+// readable reports what makes apt refuse the whole index of a binary package.
+func (p *parser) readable() error {
+	if p.kind == repo.KindSource {
+		return nil
+	}
+	for f := fPreDepends; f <= fProvides && len(p.val[fVersion]) > 0; f++ {
+		if bad := unreadableRelation(p.val[f]); bad != nil {
+			return fmt.Errorf("%s: %q: apt cannot read it: %w", fieldNames[f], excerpt.Of(string(bad)), repo.ErrMalformed)
+		}
+	}
+	if sum := p.val[fDescriptionMD5]; len(sum) > 0 && len(sum) != 32 {
+		return fmt.Errorf("Description-md5 %q: expected 32 characters: %w", excerpt.Of(string(sum)), repo.ErrMalformed)
+	}
+	return nil
+}
+
 func (p *parser) binary(rec *repo.Record) error {
 	arch := p.val[fArchitecture]
 	switch {
 	case len(arch) == 0:
 		return unusablef(repo.ErrMalformed, "no Architecture")
 	case !isToken(arch):
-		return unusablef(repo.ErrMalformed, "Architecture %q: not an architecture", clip(string(arch)))
+		return unusablef(repo.ErrMalformed, "Architecture %q: not an architecture", excerpt.Of(string(arch)))
 	case len(p.val[fFilename]) == 0:
 		return unusablef(repo.ErrMalformed, "no Filename")
 	}
@@ -204,7 +276,7 @@ func (p *parser) binary(rec *repo.Record) error {
 	}
 	name, version, path := p.val[fPackage], p.val[fVersion], p.val[fFilename]
 	srcName, srcVersion, known := p.sourceName()
-	// One allocation holds all the strings that differ between records.
+	// One allocation for all strings that differ between records.
 	p.str = append(p.str[:0], name...)
 	p.str = append(p.str, version...)
 	p.str = append(p.str, path...)
@@ -246,7 +318,7 @@ func (p *parser) binary(rec *repo.Record) error {
 	return nil
 }
 
-// binaryFile reads size and digest of a binary package's file.
+// binaryFile parses the size and digest of a binary package's file.
 func (p *parser) binaryFile() (f repo.File, err error) {
 	switch {
 	case len(p.val[fSHA256]) > 0:
@@ -260,23 +332,34 @@ func (p *parser) binaryFile() (f repo.File, err error) {
 	default:
 		return f, unusablef(repo.ErrWeak, "no SHA256 or SHA512")
 	}
+	for _, w := range [...]struct {
+		field
+		digits int
+	}{{fMD5sum, 32}, {fSHA1, 40}, {fSHA512, 128}} { // apt compares all digests
+		if sum := p.val[w.field]; len(sum) > 0 && (len(sum) != w.digits || !isLowerHex(sum)) {
+			return f, unusablef(repo.ErrMalformed, "%s %q: expected %d lower-case hexadecimal digits", fieldNames[w.field], excerpt.Of(string(sum)), w.digits)
+		}
+	}
 	if len(p.val[fSize]) == 0 {
 		return f, unusablef(repo.ErrMalformed, "no Size")
 	}
 	if f.Size, err = parseSize(p.val[fSize]); err != nil {
 		return f, asUnusable(err)
 	}
+	if f.Size == 0 {
+		return f, unusablef(repo.ErrMalformed, "Size %q: apt ignores it", excerpt.Of(string(p.val[fSize])))
+	}
 	return f, nil
 }
 
-// asUnusable makes of a malformed value the reason why a stanza is of no use.
+// asUnusable converts a malformed value into the reason why a stanza is unusable.
 func asUnusable(err error) error {
 	return &unusable{strings.TrimSuffix(err.Error(), ": "+repo.ErrMalformed.Error()), repo.ErrMalformed}
 }
 
-// builtUsing adds the sources that a Built-Using field names. What does not name
-// one version, as Policy 7.8 demands, names no source that could be found, and is
-// passed over: neither dpkg nor apt looks at the field.
+// builtUsing adds the source packages in a Built-Using field. Entries without
+// exactly one version, as Policy 7.8 demands, cannot be found and are skipped:
+// neither dpkg nor apt reads the field.
 func (p *parser) builtUsing(v string) {
 	for alt := range strings.SplitSeq(v, ",") {
 		r, err := parseRelation(alt)
@@ -305,15 +388,15 @@ func (p *parser) source(rec *repo.Record) error {
 	return nil
 }
 
-// sourceFile reads a line of a list of a source package's files. A line that is
-// there twice counts once.
+// sourceFile parses a line of a list of a source package's files. A repeated line
+// counts once.
 func (p *parser) sourceFile(line []byte, field string, is512 bool) error {
 	w := bytes.Fields(line)
 	if len(w) == 0 {
 		return nil
 	}
 	if len(w) != 3 {
-		return unusablef(repo.ErrMalformed, "%s: line %q: %d words, expected digest, size and name", field, clip(string(bytes.TrimSpace(line))), len(w))
+		return unusablef(repo.ErrMalformed, "%s: line %q: %d words, expected digest, size and name", field, excerpt.Of(string(bytes.TrimSpace(line))), len(w))
 	}
 	var f repo.File
 	var err error
@@ -329,7 +412,7 @@ func (p *parser) sourceFile(line []byte, field string, is512 bool) error {
 		return asUnusable(fmt.Errorf("%s: %w", field, err))
 	}
 	if bytes.IndexByte(w[2], '/') >= 0 {
-		return fmt.Errorf("%s: %q is not a file in the Directory: %w", field, clip(string(w[2])), repo.ErrHostile)
+		return fmt.Errorf("%s: %q is not a file in the Directory: %w", field, excerpt.Of(string(w[2])), repo.ErrHostile)
 	}
 	name := string(w[2])
 	if dir := p.val[fDirectory]; len(dir) > 0 {
@@ -349,9 +432,9 @@ func (p *parser) sourceFile(line []byte, field string, is512 bool) error {
 	return nil
 }
 
-// sourceName reads "name" or "name (version)" from the Source field; without a
-// version the source has that of the binary, and without the field also its name.
-// In any other text it is not known.
+// sourceName parses "name" or "name (version)" in the Source field. Without a
+// version, the source has that of the binary package, and without the field also
+// its name. In any other text it is unknown.
 func (p *parser) sourceName() (name, version []byte, known bool) {
 	name, version = p.val[fPackage], p.val[fVersion]
 	v := p.val[fSource]
@@ -386,7 +469,10 @@ func (p *parser) intern(b []byte) string {
 func parseSHA256(b []byte) (cas.Digest, error) {
 	var d cas.Digest
 	if len(b) != 2*len(d) {
-		return d, fmt.Errorf("SHA256 %q: %d characters, expected %d: %w", clip(string(b)), len(b), 2*len(d), repo.ErrMalformed)
+		return d, fmt.Errorf("SHA256 %q: %d characters, expected %d: %w", excerpt.Of(string(b)), len(b), 2*len(d), repo.ErrMalformed)
+	}
+	if !isLowerHex(b) { // apt compares digests as text
+		return d, fmt.Errorf("SHA256 %q: expected lower-case hexadecimal digits: %w", b, repo.ErrMalformed)
 	}
 	if _, err := hex.Decode(d[:], b); err != nil {
 		return d, fmt.Errorf("SHA256 %q: not hexadecimal: %w", b, repo.ErrMalformed)
@@ -400,11 +486,31 @@ func parseSHA256(b []byte) (cas.Digest, error) {
 var errSize = errors.New("not a size")
 
 func parseSize(b []byte) (int64, error) {
-	n, err := parseUint(b)
+	n, err := parseLength(b)
 	if err != nil {
-		return 0, fmt.Errorf("Size %q: expected a number of bytes up to %d: %w", clip(string(b)), int64(maxFile), repo.ErrMalformed)
+		return 0, fmt.Errorf("Size %q: expected a number of bytes up to %d: %w", excerpt.Of(string(b)), int64(maxFile), repo.ErrMalformed)
 	}
 	return n, nil
+}
+
+// parseLength parses a length like apt, with strtoull(3): a plus sign may precede
+// the digits, and what follows them is ignored.
+func parseLength(b []byte) (int64, error) {
+	if len(b) > 99 { // apt's buffer
+		return 0, errSize
+	}
+	b = bytes.TrimPrefix(bytes.TrimLeft(b, " \t\n\v\f\r"), []byte("+"))
+	n := 0
+	for n < len(b) && isDigit(b[n]) {
+		n++
+	}
+	if n == 0 {
+		return 0, errSize
+	}
+	if b = bytes.TrimLeft(b[:n], "0"); len(b) == 0 {
+		return 0, nil
+	}
+	return parseUint(b)
 }
 
 // parseUint reads decimal digits up to maxFile.
@@ -425,13 +531,13 @@ func parseUint(b []byte) (int64, error) {
 	return n, nil
 }
 
-// cleanPath returns the canonical form of a path in the repository: "./" and
-// doubled slashes, which flat repositories write, go. A path that leaves the
-// repository, is absolute, or has bytes that no URL, log or terminal should see
-// is repo.ErrHostile.
+// cleanPath returns the canonical form of a path in the repository: it removes
+// "./" and repeated slashes, which flat repositories use. A path that leaves the
+// repository, is absolute, or has bytes that do not belong into URLs, logs or
+// terminals is repo.ErrHostile.
 func cleanPath(s string) (string, error) {
 	bad := func(why string) (string, error) {
-		return "", fmt.Errorf("path %q: %s: %w", clip(s), why, repo.ErrHostile)
+		return "", fmt.Errorf("path %q: %s: %w", excerpt.Of(s), why, repo.ErrHostile)
 	}
 	if s == "" || len(s) > maxPath {
 		return bad(fmt.Sprintf("%d bytes, expected 1 to %d", len(s), maxPath))
@@ -439,7 +545,7 @@ func cleanPath(s string) (string, error) {
 	if s[0] == '/' {
 		return bad("absolute")
 	}
-	plain, ascii := true, true // plain: nothing that path.Clean would change
+	plain, ascii := true, true // plain: path.Clean would change nothing
 	seg := 0
 	for i := 0; i <= len(s); i++ {
 		if i < len(s) && s[i] != '/' {

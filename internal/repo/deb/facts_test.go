@@ -58,7 +58,7 @@ Size: 1234
 SHA256: ` + sumA
 
 func TestBinaryFacts(t *testing.T) {
-	const second = "package: b\nVERSION: 1\nArchitecture: all\nSource: other\nFilename: ./b.deb\nSize: 0\nSHA256: " + sumB
+	const second = "package: b\nVERSION: 1\nArchitecture: all\nSource: other\nFilename: ./b.deb\nSize: 5\nSHA256: " + sumB
 	got, err := records(t, repo.KindBinary, helloPar+"\n\n"+second)
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestBinaryFacts(t *testing.T) {
 		{
 			Kind: repo.KindBinary, Name: "b", Version: "1", Arch: "all",
 			Sources: []repo.Ref{{Name: "other", Version: "1"}},
-			Files:   []repo.File{{Path: "b.deb", SHA256: digest(t, sumB)}},
+			Files:   []repo.File{{Path: "b.deb", Size: 5, SHA256: digest(t, sumB)}},
 			Bytes:   []byte(second),
 		},
 	}
@@ -137,8 +137,8 @@ func TestFactsRefuse(t *testing.T) {
 		{"not UTF-8", with("Filename", "pool/\xff.deb"), `stanza 1 (hello) at byte 0: Filename: path "pool/\xff.deb": not UTF-8: hostile path`, repo.ErrHostile},
 		{"directory", with("Filename", "pool/"), `stanza 1 (hello) at byte 0: Filename: path "pool/": a directory: hostile path`, repo.ErrHostile},
 		{"dot", with("Filename", "./."), `stanza 1 (hello) at byte 0: Filename: path "./.": a directory: hostile path`, repo.ErrHostile},
-		{"large", helloPar + "\nTag: " + strings.Repeat("x", 100<<20), `malformed: stanza 1 (hello) at byte 0: field "Tag": more than 4194304 bytes: too large`, repo.ErrMalformed},
-		{"no field", "Package: a\nnonsense", `malformed: stanza 1 at byte 0: line "nonsense" is no field: malformed control data`, repo.ErrMalformed},
+		{"large", helloPar + "\nTag: " + strings.Repeat("x", 100<<20), `malformed: stanza 1 (hello) at byte 0: field "Tag": more than 1048576 bytes: too large`, repo.ErrMalformed},
+		{"no field", "Package: a\nnonsense", `malformed: stanza 1 at byte 0: line "nonsense" is not a field: malformed control data`, repo.ErrMalformed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := records(t, repo.KindBinary, tt.stanza)
@@ -163,7 +163,7 @@ func TestFactsRefuse(t *testing.T) {
 // A stanza that no client can install is told with its reason beside one that can
 // be used, and refuses the index where there is no other.
 func TestUnusableFacts(t *testing.T) {
-	const good = "Package: good\nVersion: 1\nArchitecture: all\nFilename: b.deb\nSize: 0\nSHA256: " + sumB
+	const good = "Package: good\nVersion: 1\nArchitecture: all\nFilename: b.deb\nSize: 1\nSHA256: " + sumB
 	const src = "Package: a\nVersion: 1\nDirectory: pool\n"
 	const goodSource = src + "Checksums-Sha256:\n " + sumA + " 10 a.dsc"
 	with := func(field, value string) string {
@@ -182,7 +182,12 @@ func TestUnusableFacts(t *testing.T) {
 		{"Package: ../é" + strings.TrimPrefix(helloPar, "Package: hello"), `"../\u00e9"`, "2:1.0-1+b1", "amd64", `Package "../é": not a word of printable ASCII`, repo.ErrMalformed},
 		{with("SHA256", ""), "hello", "2:1.0-1+b1", "amd64", "no SHA256 or SHA512", repo.ErrWeak},
 		{with("SHA256", "abcd"), "hello", "2:1.0-1+b1", "amd64", `SHA256 "abcd": 4 characters, expected 64`, repo.ErrMalformed},
-		{with("SHA256", "") + "\nSHA512: abcd", "hello", "2:1.0-1+b1", "amd64", `SHA512 "abcd": expected 128 hexadecimal digits`, repo.ErrMalformed},
+		{with("SHA256", "") + "\nSHA512: abcd", "hello", "2:1.0-1+b1", "amd64", `SHA512 "abcd": expected 128 lower-case hexadecimal digits`, repo.ErrMalformed},
+		{with("SHA256", strings.ToUpper(sumA)), "hello", "2:1.0-1+b1", "amd64", `SHA256 "` + strings.ToUpper(sumA) + `": expected lower-case hexadecimal digits`, repo.ErrMalformed},
+		{helloPar + "\nSHA512: abcd", "hello", "2:1.0-1+b1", "amd64", `SHA512 "abcd": expected 128 lower-case hexadecimal digits`, repo.ErrMalformed},
+		{helloPar + "\nSHA1: x", "hello", "2:1.0-1+b1", "amd64", `SHA1 "x": expected 40 lower-case hexadecimal digits`, repo.ErrMalformed},
+		{with("MD5sum", strings.Repeat("A", 32)), "hello", "2:1.0-1+b1", "amd64", `MD5sum "` + strings.Repeat("A", 32) + `": expected 32 lower-case hexadecimal digits`, repo.ErrMalformed},
+		{with("Size", "0"), "hello", "2:1.0-1+b1", "amd64", `Size "0": apt ignores it`, repo.ErrMalformed},
 		{with("Size", ""), "hello", "2:1.0-1+b1", "amd64", "no Size", repo.ErrMalformed},
 		{with("Size", "-1"), "hello", "2:1.0-1+b1", "amd64", `Size "-1": expected a number of bytes up to 1099511627776`, repo.ErrMalformed},
 		{with("Size", "18446744073709551616"), "hello", "2:1.0-1+b1", "amd64", `Size "18446744073709551616": expected a number of bytes up to 1099511627776`, repo.ErrMalformed},
@@ -223,8 +228,9 @@ func TestOddFacts(t *testing.T) {
 		{"twice", helloPar + "\nfilename: pool/other.deb\nSize: 5", func(r *repo.Record) { r.Files[0].Path, r.Files[0].Size = "pool/other.deb", 5 }},
 		{"source of free text", helloPar + "\nSource: Acme Tools Inc.", func(r *repo.Record) { r.Sources[0] = repo.Ref{} }},
 		{"source without closing parenthesis", helloPar + "\nSource: a (1", func(r *repo.Record) { r.Sources[0] = repo.Ref{} }},
-		{"SHA512 beside SHA256", helloPar + "\nSHA512: abcd", func(*repo.Record) {}},
-		{"SHA512 alone", strings.Replace(helloPar, "SHA256: "+sumA, "SHA512: "+strings.ToUpper(sum512), 1), func(r *repo.Record) { r.Files[0].SHA256, r.Files[0].SHA512 = cas.Digest{}, sum512 }},
+		{"SHA512 beside SHA256", helloPar + "\nSHA512: " + sum512, func(*repo.Record) {}},
+		{"size as strtoull reads it", helloPar + "\nSize: \v+0" + strings.Repeat("0", 50) + "5x 6", func(r *repo.Record) { r.Files[0].Size = 5 }},
+		{"SHA512 alone", strings.Replace(helloPar, "SHA256: "+sumA, "SHA512: "+sum512, 1), func(r *repo.Record) { r.Files[0].SHA256, r.Files[0].SHA512 = cas.Digest{}, sum512 }},
 		{"value on the next line", strings.Replace(helloPar, "Package: hello", "Package:\n hello", 1), func(*repo.Record) {}},
 		{"many Built-Using", helloPar + "\nBuilt-Using: " + strings.Repeat("gcc (= 1),", 20_001) + "\nStatic-Built-Using:", func(r *repo.Record) {
 			r.Sources = r.Sources[:1]
@@ -329,7 +335,7 @@ func TestBroken(t *testing.T) {
 		par("Package: kept\nVersion: 1\nArchitecture: amd64\n") +
 		par("Package: kept\nVersion: 2\nArchitecture: amd64\n") +
 		par("Package: native-only\nVersion: 1\nArchitecture: i386\n") +
-		par("Package: other\nVersion: 1\nArchitecture: amd64\nDepends: lib (1), base\nProvides: (\n")
+		par("Package: other\nVersion: 1\nArchitecture: amd64\nDepends: lib (1), base\nProvides: p (>= (1)\n")
 	recs, err := records(t, repo.KindBinary, index)
 	if err != nil {
 		t.Fatal(err)
@@ -350,7 +356,7 @@ func TestBroken(t *testing.T) {
 		{Package: "app:amd64=2", Relation: "Depends: lib (>= 2)", Reason: "only lib:amd64=1, lib:i386=1"},
 		{Package: "app:amd64=2", Relation: "Depends: missing | also-missing", Reason: "no missing; no also-missing"},
 		{Package: "other:amd64=1", Relation: "Depends: lib (1), base", Reason: `relation "lib (1)": unknown operator "": malformed`},
-		{Package: "other:amd64=1", Relation: "Provides: (", Reason: `relation "(": no package name: malformed`},
+		{Package: "other:amd64=1", Relation: "Provides: p (>= (1)", Reason: `relation "p (>= (1)": no version: malformed`},
 		{Package: "plugin:amd64=2", Relation: "Depends: mta (>= 1)", Reason: "only postfix:amd64 provides mta"},
 		{Package: "plugin:amd64=2", Relation: "Depends: native-only", Reason: "only native-only:i386=1"},
 	}

@@ -1,11 +1,11 @@
-// Package deb is the Debian repository format: Release files, the indices that
-// they list, and the stanzas in those, as the Debian wiki's RepositoryFormat
-// page, Debian Policy and apt's own source describe them.
+// Package deb implements the Debian repository format: Release files, the indices
+// that they list, and the stanzas in those, as described by the Debian wiki's
+// RepositoryFormat page, Debian Policy and apt's source code.
 //
-// [Format] puts it behind [repo.Format]. The rest is pure: bytes in, facts or an
-// error out, with no clock, network or disk. Everything that comes in is hostile
-// until its digest is checked, and much of it after that: a signature says who
-// wrote an index, not that its paths stay inside the repository.
+// [Format] implements [repo.Format] with it. The rest is pure: bytes in, facts or
+// an error out, with no clock, network or disk. Input is hostile until its digest
+// is verified, and much of it is after that: a signature says who wrote an index,
+// not that its paths stay inside the repository.
 package deb
 
 import (
@@ -20,10 +20,15 @@ import (
 	"example.org/snapd/internal/repo/deb/deb822"
 )
 
-// Format is repo.Format for Debian repositories. It has no state.
+// Format implements repo.Format for Debian repositories. It is stateless.
 type Format struct{}
 
-// SourceArch is the architecture of source packages' records.
+// maxStanza bounds a stanza of an index, in bytes: apt's buffer takes little more
+// (pkgTagFile::Resize), and refuses an index with a larger one. The largest in Debian
+// has about 300 KB.
+const maxStanza = 1 << 20
+
+// SourceArch is the architecture of source records.
 const SourceArch = "source"
 
 // Type returns "deb".
@@ -35,7 +40,7 @@ func (Format) SourceArch() string { return SourceArch }
 // Compare orders versions as dpkg does.
 func (Format) Compare(a, b string) int { return CompareVersions(a, b) }
 
-// Suites names the configured suites.
+// Suites returns the configured suites.
 func (Format) Suites(m config.Mirror) ([]repo.SuiteName, error) {
 	if len(m.Suites) == 0 {
 		return nil, fmt.Errorf("mirror %s: no suites", m.Name)
@@ -47,14 +52,14 @@ func (Format) Suites(m config.Mirror) ([]repo.SuiteName, error) {
 	return out, nil
 }
 
-// Match reports whether a record's name passes the mirror's packages globs.
+// Match reports whether a record's name matches the mirror's packages globs.
 func (Format) Match(m config.Mirror, rec *repo.Record) bool {
 	return len(m.Packages) == 0 ||
 		slices.ContainsFunc(m.Packages, func(g string) bool { return matches(g, rec.Name) })
 }
 
-// Read decodes a package index and emits its records. Size and digest are
-// judged at the end: when Read fails, none of the records counts.
+// Read decodes a package index and emits its records. Size and digest are checked
+// at the end: if Read fails, none of the records counts.
 func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, variant repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) (err error) {
 	kind := repo.KindBinary
@@ -64,17 +69,23 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, variant r
 	case sources:
 		kind = repo.KindSource
 	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("read %s of suite %s: %w", variant.Path, root.Suite, err)
+		}
+	}()
+	return readPlain(ctx, g, variant, open, func(r io.Reader) error { return readIndex(ctx, r, kind, emit) })
+}
+
+// readPlain lets f read the plain content of a variant of a group, which is
+// verified at its end.
+func readPlain(ctx context.Context, g repo.Group, variant repo.Listed, open func(context.Context, repo.Listed) (io.ReadCloser, error), f func(io.Reader) error) error {
 	var plain *repo.Listed
 	for i := range g.Forms {
 		if g.Forms[i].Path == g.Index {
 			plain = &g.Forms[i]
 		}
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("read %s of suite %s: %w", variant.Path, root.Suite, err)
-		}
-	}()
 	raw, err := open(ctx, variant)
 	if err != nil {
 		return err
@@ -85,17 +96,46 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, variant r
 		return err
 	}
 	defer r.Close()
-	return readIndex(ctx, r, kind, emit)
+	return f(r)
 }
 
-// readIndex emits the records of a plain index. One in which no stanza can be used
-// is an error.
+// CheckIndex checks translations like apt, which refuses all indices if it cannot
+// read one of them.
+func (Format) CheckIndex(ctx context.Context, root *repo.Root, g repo.Group, variant repo.Listed,
+	open func(context.Context, repo.Listed) (io.ReadCloser, error)) ([]string, error) {
+	if classify(g.Index, isFlat(root.Suite)).kind != translation {
+		return nil, nil
+	}
+	err := readPlain(ctx, g, variant, open, func(r io.Reader) error {
+		p := newParser(repo.KindBinary)
+		for pr := deb822.NewReader(r, maxStanza); ; {
+			stanza, err := pr.Next()
+			if err == io.EOF {
+				return ctx.Err()
+			}
+			if err == nil {
+				err = p.translation(stanza)
+			} else if errors.Is(err, deb822.ErrMalformed) || errors.Is(err, deb822.ErrTooLarge) {
+				err = fmt.Errorf("%w: %w", repo.ErrMalformed, err)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %s of suite %s: %w", variant.Path, root.Suite, err)
+	}
+	return nil, nil
+}
+
+// readIndex emits the records of a plain index. It fails if no stanza is usable.
 func readIndex(ctx context.Context, r io.Reader, kind repo.Kind, emit func(*repo.Record) error) error {
 	p := newParser(kind)
 	var rec repo.Record
-	var first error // that makes a stanza unusable
+	var first error // what makes a stanza unusable
 	usable := false
-	for pr := deb822.NewReader(r, 0); ; {
+	for pr := deb822.NewReader(r, maxStanza); ; {
 		stanza, err := pr.Next()
 		if err == io.EOF {
 			if first != nil && !usable {

@@ -1,30 +1,27 @@
 package deb
 
 import (
-	"bytes"
 	"cmp"
-	"fmt"
 	"path"
 	"slices"
 	"strings"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/repo"
-	"example.org/snapd/internal/sign"
 )
 
-// HashName is the file's name below by-hash/SHA256 of its directory.
+// HashName returns the name below by-hash/SHA256 in the file's directory.
 func (Format) HashName(p string, d cas.Digest) string {
 	return path.Join(path.Dir(p), "by-hash", "SHA256", d.String())
 }
 
-// RootDocs names InRelease, and Release with Release.gpg.
+// RootDocs returns InRelease, and Release with Release.gpg.
 func (Format) RootDocs(suite repo.SuiteName) [][]string {
 	dir := suiteDir(suite)
 	return [][]string{{dir + "InRelease"}, {dir + "Release", dir + "Release.gpg"}}
 }
 
-// OwnPaths names the signed documents, and each index of packages or
+// OwnPaths returns the signed documents, and each index of packages or
 // translations in the variants that Derive writes.
 func (f Format) OwnPaths(root *repo.Root) []string {
 	dir := suiteDir(root.Suite)
@@ -43,7 +40,8 @@ func (f Format) OwnPaths(root *repo.Root) []string {
 	return out
 }
 
-// DocumentRank knows InRelease, Release and Release.gpg of the suite's directory.
+// DocumentRank recognises InRelease, Release and Release.gpg in the suite's
+// directory.
 func (f Format) DocumentRank(suite repo.SuiteName, p string) (int, bool) {
 	for _, set := range f.RootDocs(suite) {
 		if i := slices.Index(set, p); i >= 0 {
@@ -53,7 +51,7 @@ func (f Format) DocumentRank(suite repo.SuiteName, p string) (int, bool) {
 	return 0, false
 }
 
-// SameSource compares versions as dpkg does.
+// SameSource compares versions like dpkg.
 func (Format) SameSource(have, want string) bool {
 	return have == want || CompareVersions(have, want) == 0
 }
@@ -61,12 +59,12 @@ func (Format) SameSource(have, want string) bool {
 // AnyArch returns "all".
 func (Format) AnyArch() string { return "all" }
 
-// ClientKinds lists what ClientConfig renders.
+// ClientKinds returns the kinds that ClientConfig supports.
 func (Format) ClientKinds() []string { return []string{"deb822", "list", "mmdebstrap"} }
 
-// Vendor is the Release's Origin in lower case if that is one word, else
-// "debian". The distribution adds what os-release calls VERSION_ID (of Debian the
-// major version), or the codename of a release that has no version.
+// Vendor returns the Release file's Origin in lower case if it is one word, or
+// else "debian". The distribution adds what os-release calls VERSION_ID (for
+// Debian the major version), or the codename of a release without a version.
 func (Format) Vendor(root *repo.Root, _ []string) (namespace, distro string) {
 	namespace = "debian"
 	rel, err := releaseOf(root)
@@ -90,8 +88,8 @@ func (Format) Vendor(root *repo.Root, _ []string) (namespace, distro string) {
 	return namespace, namespace + "-" + version
 }
 
-// Priority is that of a suite's packages, as apt_preferences(5) has it for suites
-// that say how they want to be used.
+// Priority returns the priority of a suite's packages according to
+// apt_preferences(5), for suites that say how they want to be used.
 func (Format) Priority(root *repo.Root) int {
 	rel, err := releaseOf(root)
 	switch {
@@ -101,33 +99,4 @@ func (Format) Priority(root *repo.Root) int {
 		return 100
 	}
 	return 1
-}
-
-// Resign drops Valid-Until from upstream's Release and signs the rest, as of the
-// Release's own Date.
-func (Format) Resign(root *repo.Root, signer *sign.Signer) ([]repo.Doc, error) {
-	text, err := releaseText(root.Docs)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	for line := range bytes.Lines(text) {
-		name, _, _ := bytes.Cut(line, []byte(":"))
-		if !bytes.EqualFold(name, []byte("Valid-Until")) && !bytes.EqualFold(name, []byte("Signed-By")) {
-			out.Write(line)
-		}
-	}
-	if !bytes.HasSuffix(out.Bytes(), []byte("\n")) {
-		out.WriteByte('\n')
-	}
-	in, err := signer.ClearSign(out.Bytes(), root.Date)
-	if err != nil {
-		return nil, fmt.Errorf("sign InRelease: %w", err)
-	}
-	sig, err := signer.SignDetached(out.Bytes(), root.Date)
-	if err != nil {
-		return nil, fmt.Errorf("sign Release: %w", err)
-	}
-	dir := suiteDir(root.Suite)
-	return []repo.Doc{{Path: dir + "InRelease", Data: in}, {Path: dir + "Release", Data: out.Bytes()}, {Path: dir + "Release.gpg", Data: sig}}, nil
 }

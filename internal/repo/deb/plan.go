@@ -11,7 +11,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// indexKind is what a listed file is, by its name.
+// indexKind is the kind of a listed file, by its name.
 type indexKind uint8
 
 const (
@@ -27,18 +27,18 @@ const (
 	pdiff                 // main/binary-amd64/Packages.diff/Index
 )
 
-// index is a listed file's name taken apart.
+// index is the parsed name of a listed file.
 type index struct {
 	kind      indexKind
-	component string // the directory, "main" or "updates/main"; empty in flat suites and at the suite's top
+	component string // the directory, "main" or "updates/main"; empty in flat suites and at the top of a suite
 	arch      string // "amd64", "all", "source"
 	lang      string // of translation
 }
 
-// installerDir is where a component's udebs are listed.
+// installerDir is the directory of a component's udebs.
 const installerDir = "/debian-installer"
 
-// classify takes the path of the plain variant, relative to its suite, apart.
+// classify parses the path of the plain variant, relative to its suite.
 func classify(p string, flat bool) index {
 	dir, base := path.Split(p)
 	dir = strings.TrimSuffix(dir, "/")
@@ -90,14 +90,15 @@ func classify(p string, flat bool) index {
 	return index{}
 }
 
-// listed is one file and its compression variants, in the order of compressions.
+// listed is a file and its compression variants, in the order of compressions.
 type listed struct {
 	index    string
-	variants []repo.Listed // those that can be read
-	plain    *repo.Listed  // nil when the plain variant is not listed
+	variants []repo.Listed // the readable ones
+	plain    *repo.Listed  // nil if the plain variant is not listed
 }
 
-// groupFiles groups the variants of each listed file, in the Release's order.
+// groupFiles groups the variants of each listed file, in the order of the Release
+// file.
 func groupFiles(files []repo.Listed) []listed {
 	at := make(map[string]int, len(files))
 	var out []listed
@@ -129,38 +130,38 @@ func groupFiles(files []repo.Listed) []listed {
 	return out
 }
 
-// isFlat reports whether a suite is a plain directory ("./", "stable/") and not
-// a suite below dists/.
+// isFlat reports whether a suite is a plain directory ("./", "stable/") and not a
+// suite below dists/.
 func isFlat(s repo.SuiteName) bool { return strings.HasSuffix(string(s), "/") }
 
-// sameComponent reports whether a component as somebody writes it is the one
-// with files in dir: "updates/main" and "main" are one component.
+// sameComponent reports whether a component, as written somewhere, is the one
+// with files in dir: "updates/main" and "main" are the same component.
 func sameComponent(written, dir string) bool {
 	return written == dir || strings.HasSuffix(written, "/"+dir) || strings.HasSuffix(dir, "/"+written)
 }
 
-// wantsComponent reports whether a component is configured. No components at
-// all, which a configuration file cannot say, means every one: repositories
-// that this program wrote are read so.
+// wantsComponent reports whether a component is configured. No components, which
+// a configuration file cannot express, means all of them: repositories written by
+// this program are read like that.
 func wantsComponent(m config.Mirror, dir string) bool {
 	return len(m.Components) == 0 || slices.ContainsFunc(m.Components, func(c string) bool { return sameComponent(c, dir) })
 }
 
-// selection is what a configuration selects of a suite.
+// selection is what a configuration selects from a suite.
 type selection struct {
 	m    config.Mirror
 	rel  *Release
 	flat bool
 }
 
-// takes reports whether a sync takes a listed file at once.
+// takes reports whether a sync downloads a listed file at once.
 func (s *selection) takes(l *listed, ix index) bool {
 	return s.takesKind(ix) || slices.ContainsFunc(s.m.Indices, func(glob string) bool {
 		return matches(glob, l.index) || slices.ContainsFunc(l.variants, func(v repo.Listed) bool { return matches(glob, v.Path) })
 	})
 }
 
-// takesKind reports whether the configuration selects a file by what it is.
+// takesKind reports whether the configuration selects a file by its kind.
 func (s *selection) takesKind(ix index) bool {
 	inComponent := s.flat || ix.component == "" || wantsComponent(s.m, ix.component)
 	inArch := s.wantsArch(ix.arch)
@@ -168,7 +169,7 @@ func (s *selection) takesKind(ix index) bool {
 	case packages:
 		return inComponent && inArch && !s.inOthers(ix)
 	case udebs:
-		// "main/debian-installer" is how sources name the udebs alone.
+		// "main/debian-installer" is how sources name only the udebs.
 		alone := slices.ContainsFunc(s.m.Components, func(c string) bool { return sameComponent(c, ix.component+installerDir) })
 		return (inComponent && s.m.Udebs || alone) && inArch && !s.inOthers(ix)
 	case sources:
@@ -187,8 +188,8 @@ func (s *selection) wantsArch(arch string) bool {
 	return arch == "" || len(s.m.Architectures) == 0 || slices.Contains(s.m.Architectures, arch) || arch == "all" && hasAll(s.rel)
 }
 
-// inOthers reports whether the packages of an index of architecture "all" are in
-// the index of each other architecture, too.
+// inOthers reports whether the packages of an index of architecture "all" are
+// also in the index of each other architecture.
 func (s *selection) inOthers(ix index) bool {
 	return ix.arch == "all" && !slices.Contains(s.m.Architectures, "all") &&
 		slices.Contains(strings.Fields(s.rel.NoSupportForArchAll), "Packages")
@@ -208,8 +209,8 @@ func hasAll(rel *Release) bool {
 	return len(rel.Architectures) == 0 || slices.Contains(rel.Architectures, "all")
 }
 
-// matches is path.Match where a glob without a slash matches the last element of
-// a name.
+// matches is path.Match, except that a glob without a slash matches the last
+// element of a name.
 func matches(glob, name string) bool {
 	if !strings.Contains(glob, "/") {
 		name = path.Base(name)
@@ -218,10 +219,10 @@ func matches(glob, name string) bool {
 	return ok && err == nil
 }
 
-// Plan selects from what the root lists the files that a sync takes at once:
-// the package indices first, then the rest, each in the Release's order. A
-// component, architecture or language that this suite does not have is passed
-// over, as apt does; a suite with none of what is wanted is an error.
+// Plan selects from the root the files that a sync downloads at once: the package
+// indices first, then the rest, each in the order of the Release file. It skips a
+// component, architecture or language that this suite does not have, like apt; a
+// suite that has none of them is an error.
 func (Format) Plan(m config.Mirror, root *repo.Root) ([]repo.Group, error) {
 	rel, err := releaseOf(root)
 	if err != nil {
@@ -252,7 +253,7 @@ func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, er
 		case packages, udebs, sources:
 			g.Packages = true
 			if l.plain == nil {
-				g.Warning = fmt.Sprintf("%s is listed only compressed, so apt does not ask for it and finds none of its packages", l.index)
+				g.Warning = fmt.Sprintf("%s is only listed compressed, so apt does not request it and finds none of its packages", l.index)
 			}
 			first = append(first, g)
 		case translation:
@@ -272,7 +273,7 @@ func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, er
 	return append(first, then...), nil
 }
 
-// badEntries are the files whose entries in the Release are bad, by path alone.
+// badEntries returns the files with bad entries in the Release file, by path.
 func badEntries(rel *Release) []repo.Listed {
 	var out []repo.Listed
 	for _, p := range slices.Sorted(maps.Keys(rel.Bad)) {

@@ -1,14 +1,16 @@
 package deb
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo"
 )
 
-// Op is a version restriction's operator.
+// Op is the operator of a version restriction.
 type Op string
 
 // The operators of deb-control(5); the obsolete "<" and ">" are read as LE and GE.
@@ -21,19 +23,19 @@ const (
 	GT  Op = ">>"
 )
 
-// Relation is one package name in a relationship field, with what restricts it.
+// Relation is a package name in a relationship field, with its restrictions.
 type Relation struct {
 	Name    string
-	Arch    string // after a colon: "any", "native", an architecture; empty without one
+	Arch    string // after a colon: "any", "native", an architecture; otherwise empty
 	Op      Op
-	Version string // empty when Op is Any
-	// Archs and Profiles are the words in [] and <> of a source package's
-	// fields, each as written ("!amd64").
+	Version string // empty if Op is Any
+	// Archs and Profiles are the words in [] and <> of a source package's fields,
+	// as written ("!amd64").
 	Archs    []string
 	Profiles []string
 }
 
-// String writes the relation as control files do.
+// String returns the relation as in control files.
 func (r Relation) String() string {
 	var b strings.Builder
 	b.WriteString(r.Name)
@@ -52,7 +54,7 @@ func (r Relation) String() string {
 	return b.String()
 }
 
-// Allows reports whether version v meets the restriction.
+// Allows reports whether version v satisfies the restriction.
 func (r Relation) Allows(v string) bool {
 	if r.Op == Any {
 		return true
@@ -73,10 +75,11 @@ func (r Relation) Allows(v string) bool {
 	return false
 }
 
-// Alternatives are relations of which one suffices ("a | b").
+// Alternatives are relations of which one is enough ("a
+// b").
 type Alternatives []Relation
 
-// String writes the alternatives as control files do.
+// String returns the alternatives as in control files.
 func (a Alternatives) String() string {
 	s := make([]string, len(a))
 	for i, r := range a {
@@ -89,9 +92,9 @@ func (a Alternatives) String() string {
 // have about 3,000.
 const maxRelations = 100_000
 
-// ParseRelations reads a relationship field (Depends, Provides, Built-Using,
-// Build-Depends …; Debian Policy 7.1). Empty groups, as a comma at the end
-// leaves them, are passed over.
+// ParseRelations parses a relationship field (Depends, Provides, Built-Using,
+// Build-Depends …; Debian Policy 7.1). It skips empty groups, such as after a
+// trailing comma.
 func ParseRelations(field string) ([]Alternatives, error) {
 	var out []Alternatives
 	n := 0
@@ -118,7 +121,7 @@ func ParseRelations(field string) ([]Alternatives, error) {
 func parseRelation(s string) (Relation, error) {
 	var r Relation
 	bad := func(why string) (Relation, error) {
-		return Relation{}, fmt.Errorf("relation %q: %s: %w", clip(strings.TrimSpace(s)), why, repo.ErrMalformed)
+		return Relation{}, fmt.Errorf("relation %q: %s: %w", excerpt.Of(strings.TrimSpace(s)), why, repo.ErrMalformed)
 	}
 	rest := strings.TrimSpace(s)
 	i := strings.IndexAny(rest, " \t\n\r([<")
@@ -146,7 +149,7 @@ func parseRelation(s string) (Relation, error) {
 			r.Op = LE
 		case ">":
 			r.Op = GE
-		case "==": // dpkg never wrote it, apt reads it
+		case "==": // dpkg never wrote it, but apt reads it
 			r.Op = EQ
 		default:
 			return bad(fmt.Sprintf("unknown operator %q", op))
@@ -174,13 +177,68 @@ func parseRelation(s string) (Relation, error) {
 		rest = strings.TrimSpace(after)
 	}
 	if rest != "" {
-		return bad(fmt.Sprintf("unexpected %q", clip(rest)))
+		return bad(fmt.Sprintf("unexpected %q", excerpt.Of(rest)))
 	}
 	return r, nil
 }
 
+// unreadableRelation returns the first relation of a field that apt cannot parse,
+// so that it refuses the index (debListParser::ParseDepends): without a name,
+// with an empty or unclosed parenthesis, or with trailing text. Nothing else
+// matters to apt; a name or version can have any bytes.
+func unreadableRelation(field []byte) []byte {
+	for rest := field; len(rest) > 0; {
+		relation := rest
+		i := bytes.IndexFunc(rest, func(c rune) bool { return isBlank(c) || strings.ContainsRune("()[]<>,|", c) })
+		if i < 0 {
+			return nil
+		}
+		if i == 0 {
+			return relation
+		}
+		rest = bytes.TrimLeftFunc(rest[i:], isBlank)
+		if bytes.HasPrefix(rest, []byte("(")) {
+			rest = bytes.TrimLeftFunc(rest[1:], isBlank)
+			if len(rest) <= 3 {
+				return relation
+			}
+			rest = bytes.TrimLeftFunc(rest[operatorLen(rest):], isBlank)
+			j := bytes.IndexByte(rest, ')')
+			if j <= 0 {
+				return relation
+			}
+			rest = bytes.TrimLeftFunc(rest[j+1:], isBlank)
+		}
+		if len(rest) == 0 {
+			return nil
+		}
+		if rest[0] != ',' && rest[0] != '|' {
+			return relation
+		}
+		rest = bytes.TrimLeftFunc(rest[1:], isBlank)
+	}
+	return nil
+}
+
+// operatorLen returns the length of the operator at the start of a version
+// restriction, or 0.
+func operatorLen(b []byte) int {
+	switch b[0] {
+	case '=':
+		return 1
+	case '<', '>':
+		if b[1] == '=' || b[1] == b[0] {
+			return 2
+		}
+		return 1
+	}
+	return 0
+}
+
+func isBlank(c rune) bool { return c == ' ' || '\t' <= c && c <= '\r' }
+
 // isToken reports whether s is a word of printable ASCII without the characters
-// that divide relations, refs and paths.
+// that separate relations, refs and paths.
 func isToken[S ~string | ~[]byte](s S) bool {
 	if len(s) == 0 || len(s) > maxToken {
 		return false
@@ -196,19 +254,19 @@ func isToken[S ~string | ~[]byte](s S) bool {
 	return true
 }
 
-// maxToken bounds names, versions and architectures, in bytes: they must fit a
-// file name.
+// maxToken bounds names, versions and architectures, in bytes, so that they fit
+// into a file name.
 const maxToken = 255
 
-// candidate is one package that can satisfy relations to a name.
+// candidate is a package that can satisfy relations to a name.
 type candidate struct {
 	arch, multi string
 	version     string // empty: an unversioned Provides
-	pkg         string // the real package's name
+	pkg         string // name of the real package
 	provided    bool
 }
 
-// universe is a set of packages by the names that they answer to.
+// universe is a set of packages by the names that they provide.
 type universe struct {
 	by map[string][]candidate
 }
@@ -245,7 +303,7 @@ func (c candidate) matches(arch string, r Relation) bool {
 	return c.version != "" && r.Allows(c.version)
 }
 
-// why says what the set has instead.
+// why describes what the set has instead.
 func (u *universe) why(alts Alternatives) string {
 	var reasons []string
 	for _, r := range alts {

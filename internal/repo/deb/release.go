@@ -2,13 +2,13 @@ package deb
 
 import (
 	"bytes"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"time"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/deb822"
 )
@@ -21,12 +21,12 @@ const (
 	maxIndexSize = 1 << 36
 )
 
-// Release holds what a Release file says about its suite (the Debian wiki's
-// RepositoryFormat page; apt's debmetaindex). Texts are as they were written,
-// absent fields empty.
+// Release is what a Release file says about its suite (the Debian wiki's
+// RepositoryFormat page; apt's debmetaindex). Strings are as written, and empty
+// if a field is absent.
 //
-// Only what is needed is judged, as apt does it: a field that nobody asks for can
-// hold anything, and a file that the configuration does not want can be listed in
+// Only what is needed is checked, like in apt: an unused field can contain
+// anything, and a file that the configuration does not select can be listed in
 // any way.
 type Release struct {
 	Origin, Label, Suite, Codename, Version, Description string
@@ -34,12 +34,12 @@ type Release struct {
 	Changelogs   string // URL template
 	Snapshots    string // URL template of a snapshot service, or "no"
 	ReleaseNotes string
-	SignedBy     string // fingerprints of the keys that future Releases will be signed by
+	SignedBy     string // fingerprints of the keys that will sign future Release files
 
 	NotAutomatic         string // "yes": priority 1
 	ButAutomaticUpgrades string // "yes": priority 100 instead
-	// NoSupportForArchAll names the targets ("Packages") whose architecture
-	// "all" is in each other architecture's index.
+	// NoSupportForArchAll names the targets ("Packages") whose architecture "all"
+	// is in the index of each other architecture.
 	NoSupportForArchAll string
 	AcquireByHash       bool
 
@@ -47,25 +47,25 @@ type Release struct {
 	// Components as written; "updates/main" lists its files below "main".
 	Components []string
 
-	// Date is zero where the field is absent or cannot be read. It informs; apt
+	// Date is zero if the field is absent or unreadable. It is informative; apt
 	// only warns.
 	Date       time.Time
 	DateText   string
 	ValidUntil time.Time // zero: no expiry
 
-	// Files are the files listed by SHA-256 or SHA-512, in the Release's order,
-	// with paths relative to its directory. Both digests are set where both are
-	// listed, and by-hash names where AcquireByHash promises them.
+	// Files are the files listed by SHA-256 or SHA-512, in the order of the
+	// Release file, with paths relative to its directory. Both digests are set if
+	// both are listed, and by-hash names if AcquireByHash promises them.
 	Files []repo.Listed
-	// Bad says what is wrong with the lines that list a file, by path. Files has
-	// none of these.
+	// Bad says what is wrong with the lines for a file, by path. Files has none
+	// of these.
 	Bad map[string]error
-	// Oddities are what was read past: a field twice, a line without a colon.
+	// Oddities are what was ignored: a repeated field, a line without a colon.
 	Oddities []string
 }
 
-// ParseRelease reads the text of a Release file, whose signature the caller has
-// checked. A Release that lists files by MD5 or SHA-1 alone is repo.ErrWeak.
+// ParseRelease parses the text of a Release file whose signature the caller has
+// verified. A Release file that lists files only by MD5 or SHA-1 is repo.ErrWeak.
 func ParseRelease(text []byte) (*Release, error) {
 	r, err := parseRelease(text)
 	if err != nil {
@@ -114,13 +114,20 @@ func parseRelease(text []byte) (*Release, error) {
 		}
 		return nil, fmt.Errorf("neither SHA256 nor SHA512: %w", repo.ErrMalformed)
 	}
-	return r, r.parseFiles(sha256, sha512)
+	if err := r.parseFiles(sha256, sha512); err != nil {
+		return nil, err
+	}
+	if err := r.addWeak(fields["sha1"], fields["md5sum"]); err != nil {
+		return nil, err
+	}
+	r.finishFiles()
+	return r, nil
 }
 
 var errWeakRelease = fmt.Errorf("lists files by MD5 or SHA-1 alone, expected SHA256 or SHA512: %w", repo.ErrWeak)
 
-// fields returns the values of a Release's fields by their names in lower case,
-// and sets those that are kept as they were written.
+// fields returns the values of the fields of a Release file by their names in
+// lower case, and sets those that are kept as written.
 func (r *Release) fields(stanza deb822.Stanza) map[string]string {
 	kept := map[string]*string{
 		"origin": &r.Origin, "label": &r.Label, "suite": &r.Suite, "codename": &r.Codename,
@@ -136,11 +143,11 @@ func (r *Release) fields(stanza deb822.Stanza) map[string]string {
 		line, _, joined := strings.Cut(name, "\n")
 		switch _, again := fields[name]; {
 		case joined:
-			r.odd("line %q is no field", clip(line))
+			r.odd("line %q is not a field", excerpt.Of(line))
 		case again:
-			r.odd("field %s twice, of which the last counts", clip(name))
+			r.odd("field %s is repeated; the last one counts", excerpt.Of(name))
 		case strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' || c == '#' }):
-			r.odd("field %q", clip(name))
+			r.odd("field %q", excerpt.Of(name))
 		}
 		fields[name] = value
 		if p := kept[name]; p != nil {
@@ -150,7 +157,7 @@ func (r *Release) fields(stanza deb822.Stanza) map[string]string {
 	return fields
 }
 
-// maxOddities bounds the notes on one Release.
+// maxOddities bounds the oddities of one Release file.
 const maxOddities = 100
 
 func (r *Release) odd(format string, args ...any) {
@@ -167,15 +174,14 @@ func isYes(s string) bool {
 	return false
 }
 
-// rootNames are the documents of a suite itself; a Release that lists them
-// cannot mean the bytes that carry it.
+// rootNames are the documents of a suite itself; a Release file that lists them
+// cannot mean its own bytes.
 func isRootName(p string) bool {
 	return p == "Release" || p == "InRelease" || p == "Release.gpg"
 }
 
-// parseFiles reads the lists of files. Where a path is listed twice under one
-// digest, the first counts, and where the sizes differ, that of the SHA-512: apt's
-// choice.
+// parseFiles parses the lists of files. If a path is repeated with one digest,
+// the first counts, and if the sizes differ, that of the SHA-512: apt's choice.
 func (r *Release) parseFiles(sha256, sha512 string) error {
 	n := strings.Count(sha256, "\n") + 1
 	at := make(map[string]int, n)
@@ -187,7 +193,7 @@ func (r *Release) parseFiles(sha256, sha512 string) error {
 		}
 		if i, again := at[p]; again {
 			if l := &r.Files[i]; l.SHA256 != d || l.Size != size {
-				r.odd("%s listed twice, of which the first counts", clip(p))
+				r.odd("%s is listed twice; the first one counts", excerpt.Of(p))
 			}
 			return nil
 		}
@@ -212,12 +218,12 @@ func (r *Release) parseFiles(sha256, sha512 string) error {
 		l := &r.Files[i]
 		if l.SHA512 != "" {
 			if l.SHA512 != sum || l.Size != size {
-				r.odd("%s listed twice, of which the first counts", clip(p))
+				r.odd("%s is listed twice; the first one counts", excerpt.Of(p))
 			}
 			return nil
 		}
 		if l.Size != size {
-			r.odd("%s listed with two sizes, of which that beside SHA512 counts", clip(p))
+			r.odd("%s is listed with two sizes; the one with SHA512 counts", excerpt.Of(p))
 		}
 		l.SHA512, l.Size = sum, size
 		return nil
@@ -225,6 +231,11 @@ func (r *Release) parseFiles(sha256, sha512 string) error {
 	if err != nil {
 		return err
 	}
+	return nil
+}
+
+// finishFiles removes the files of bad entries and adds by-hash names.
+func (r *Release) finishFiles() {
 	if len(r.Bad) > 0 {
 		r.Files = slices.DeleteFunc(r.Files, func(l repo.Listed) bool { return r.Bad[l.Path] != nil })
 	}
@@ -233,19 +244,69 @@ func (r *Release) parseFiles(sha256, sha512 string) error {
 			r.Files[i].Alternates = byHashNames(r.Files[i])
 		}
 	}
+}
+
+// addWeak records the weak digests of the listed files. As for the others, the
+// first entry of a path counts, and an unparsable list is an error.
+func (r *Release) addWeak(sha1, md5 string) error {
+	sums := make(map[string]string)
+	for _, w := range []struct {
+		field, value string
+		digits       int
+		of           func(*repo.Listed) *string
+	}{
+		{"SHA1", sha1, 40, func(l *repo.Listed) *string { return &l.SHA1 }},
+		{"MD5Sum", md5, 32, func(l *repo.Listed) *string { return &l.MD5 }},
+	} {
+		clear(sums)
+		for rest := w.value; ; {
+			var e sumEntry
+			var ok bool
+			if e, rest, ok = cutSum(rest); !ok {
+				if e.sum != "" {
+					return notEntry(w.field, e)
+				}
+				break
+			}
+			if p, err := cleanPath(e.path); err == nil && sums[p] == "" {
+				sums[p] = e.sum
+			}
+		}
+		for i := range r.Files {
+			l := &r.Files[i]
+			sum := sums[l.Path]
+			if sum != "" && (len(sum) != w.digits || !isLowerHex(sum)) {
+				r.bad(l.Path, fmt.Errorf("%s: %s: %q: expected %d lower-case hexadecimal digits: %w", w.field, excerpt.Of(l.Path), excerpt.Of(sum), w.digits, repo.ErrMalformed))
+			}
+			*w.of(l) = sum
+		}
+	}
 	return nil
 }
 
+func notEntry(field string, e sumEntry) error {
+	return fmt.Errorf("%s: %q: expected digest, size and path: %w", field, excerpt.Of(e.sum), repo.ErrMalformed)
+}
+
+// parseSHA512 parses a digest in lower case: apt compares digests as text.
 func parseSHA512(sum string) (string, error) {
-	sum = strings.ToLower(sum)
-	if _, err := hex.DecodeString(sum); err != nil || len(sum) != 128 {
-		return "", fmt.Errorf("SHA512 %q: expected 128 hexadecimal digits: %w", clip(sum), repo.ErrMalformed)
+	if len(sum) != 128 || !isLowerHex(sum) {
+		return "", fmt.Errorf("SHA512 %q: expected 128 lower-case hexadecimal digits: %w", excerpt.Of(sum), repo.ErrMalformed)
 	}
 	return sum, nil
 }
 
-// byHashNames returns the names by hash of a listed file, that of the strongest
-// digest first: the one apt asks for.
+func isLowerHex[S ~string | ~[]byte](s S) bool {
+	for i := range len(s) {
+		if c := s[i]; !isDigit(c) && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// byHashNames returns the by-hash names of a listed file, that of the strongest
+// digest first, which apt requests.
 func byHashNames(l repo.Listed) []string {
 	dir := l.Path[:strings.LastIndexByte(l.Path, '/')+1]
 	var out []string
@@ -258,9 +319,10 @@ func byHashNames(l repo.Listed) []string {
 	return out
 }
 
-// eachDigest reads a field's entries of digest, size and path. What is wrong with
-// an entry counts against its path; one whose path no configuration can want is an
-// oddity. Where the field cannot be taken apart apt refuses the Release.
+// eachDigest parses the entries of digest, size and path in a field. A fault of
+// an entry counts against its path; if no configuration can select that path, it
+// is an oddity. If the field cannot be split into entries, apt refuses the
+// Release file.
 func (r *Release) eachDigest(field, value string, f func(sum, path string, size int64) error) error {
 	for rest := value; ; {
 		var e sumEntry
@@ -269,11 +331,11 @@ func (r *Release) eachDigest(field, value string, f func(sum, path string, size 
 			if e.sum == "" {
 				return nil
 			}
-			return fmt.Errorf("%s: %q: expected digest, size and path: %w", field, clip(e.sum), repo.ErrMalformed)
+			return notEntry(field, e)
 		}
 		p, err := cleanPath(e.path)
 		if err != nil {
-			r.odd("%s lists %q", field, clip(e.path))
+			r.odd("%s lists %q", field, excerpt.Of(e.path))
 			continue
 		}
 		if isRootName(p) {
@@ -284,25 +346,26 @@ func (r *Release) eachDigest(field, value string, f func(sum, path string, size 
 			err = f(e.sum, p, size)
 		}
 		if err != nil {
-			r.bad(p, fmt.Errorf("%s: %s: %w", field, clip(p), err))
+			r.bad(p, fmt.Errorf("%s: %s: %w", field, excerpt.Of(p), err))
 		}
 	}
 }
 
-// sumEntry is one entry of a list of files, as it was written.
+// sumEntry is an entry of a list of files, as written.
 type sumEntry struct{ sum, size, path string }
 
 func (e sumEntry) bytes() (int64, error) {
-	n, err := parseUint([]byte(e.size))
+	n, err := parseLength([]byte(e.size))
 	if err != nil || n > maxIndexSize {
-		return 0, fmt.Errorf("size %q: expected a number of bytes up to %d: %w", clip(e.size), int64(maxIndexSize), repo.ErrMalformed)
+		return 0, fmt.Errorf("size %q: expected a number of bytes up to %d: %w", excerpt.Of(e.size), int64(maxIndexSize), repo.ErrMalformed)
 	}
 	return n, nil
 }
 
-// cutSum cuts the first entry off a list of files just as apt does (parseSumData):
-// digest and size end at a blank, and only the path at the end of a line. It is not
-// ok where words are missing, and at the end, where the digest is empty, too.
+// cutSum cuts the first entry off a list of files exactly as apt does
+// (parseSumData): digest and size end at a blank, and only the path at the end of
+// a line. It is not ok if words are missing, and at the end, where the digest is
+// empty, too.
 func cutSum(s string) (e sumEntry, rest string, ok bool) {
 	const blanks = " \t"
 	s = strings.TrimLeft(s, blanks+"\r\n")
@@ -327,7 +390,7 @@ func cutSum(s string) (e sumEntry, rest string, ok bool) {
 	return e, s, true
 }
 
-// bad notes the first thing that is wrong with what a Release says of a file.
+// bad records the first fault in what a Release file says about a file.
 func (r *Release) bad(p string, err error) {
 	if r.Bad == nil {
 		r.Bad = make(map[string]error)
@@ -337,12 +400,12 @@ func (r *Release) bad(p string, err error) {
 	}
 }
 
-// parseDate reads a date in the forms that apt reads (RFC1123StrToTime): those of
-// RFC 1123 and RFC 850 in UTC, and that of asctime. As in apt, the weekday is not
-// compared with the date, a day that a month does not have is one of the next, and
-// what follows the seconds is ignored.
+// parseDate parses a date in the forms that apt accepts (RFC1123StrToTime): those
+// of RFC 1123 and RFC 850 in UTC, and that of asctime. As in apt, the weekday is
+// not compared with the date, a day that the month does not have counts on into
+// the next, and anything after the seconds is ignored.
 func parseDate(s string) (time.Time, error) {
-	bad := fmt.Errorf("date %q: expected a form like %q: %w", clip(s), "Sat, 11 Jul 2026 10:16:37 UTC", repo.ErrMalformed)
+	bad := fmt.Errorf("date %q: expected a form like %q: %w", excerpt.Of(s), "Sat, 11 Jul 2026 10:16:37 UTC", repo.ErrMalformed)
 	w := strings.Fields(s)
 	if len(w) < 4 {
 		return time.Time{}, bad
@@ -384,8 +447,8 @@ func parseDate(s string) (time.Time, error) {
 	return time.Date(century+y, m, d, hour, minute, second, 0, time.UTC), nil
 }
 
-// dateNumber reads a number of at most so many digits, without leading zeros and a
-// plus sign, and at most so large.
+// dateNumber parses a number with limited digits and value, without leading zeros
+// and a plus sign.
 func dateNumber(s string, digits, largest int) (int, bool) {
 	s = strings.TrimPrefix(s, "+")
 	n, err := parseUint([]byte(s))
@@ -401,7 +464,7 @@ func isWeekday(s string) bool {
 	return false
 }
 
-// monthOf finds a month by its name or the first three letters of it; 0 is none.
+// monthOf returns a month by its name or its first three letters; 0: none.
 func monthOf(s string) time.Month {
 	for m := time.January; m <= time.December; m++ {
 		if name := m.String(); strings.EqualFold(s, name) || strings.EqualFold(s, name[:3]) {
@@ -421,5 +484,5 @@ func isUTC(zone string) bool {
 	return len(zone)-len(digits) <= 1 && digits != "" && strings.Trim(digits, "0") == ""
 }
 
-// formatDate writes what parseDate reads.
+// formatDate returns the form that parseDate parses.
 func formatDate(t time.Time) string { return t.UTC().Format("Mon, 02 Jan 2006 15:04:05") + " UTC" }

@@ -39,9 +39,10 @@ Architectures: all amd64
 Components: updates/main updates/contrib
 MD5Sum:
  d41d8cd98f00b204e9800998ecf8427e 0 main/binary-amd64/OnlyMD5
+ d41d8cd98f00b204e9800998ecf8427e 7 main/binary-amd64/Packages.xz
 SHA256:
  ` + sumA + `     1234 main/binary-amd64/Packages
- ` + strings.ToUpper(sumB) + ` 7 ./main/binary-amd64/Packages.xz
+ ` + sumB + ` 7 ./main/binary-amd64/Packages.xz
  ` + sumB + ` 7 main/binary-amd64/Packages.xz
  ` + sumB + ` 7 Release
 SHA512:
@@ -67,7 +68,7 @@ Description: Debian 12 - Security Updates
 		Files: []repo.Listed{
 			{Path: "main/binary-amd64/Packages", Size: 1234, SHA256: a, SHA512: sha512, Alternates: []string{
 				"main/binary-amd64/by-hash/SHA512/" + sha512, "main/binary-amd64/by-hash/SHA256/" + sumA}},
-			{Path: "main/binary-amd64/Packages.xz", Size: 7, SHA256: b, Alternates: []string{"main/binary-amd64/by-hash/SHA256/" + sumB}},
+			{Path: "main/binary-amd64/Packages.xz", Size: 7, SHA256: b, MD5: "d41d8cd98f00b204e9800998ecf8427e", Alternates: []string{"main/binary-amd64/by-hash/SHA256/" + sumB}},
 			{Path: "only512", Size: 9, SHA512: sha512, Alternates: []string{"by-hash/SHA512/" + sha512}},
 		},
 	}
@@ -86,13 +87,15 @@ func TestParseReleaseRefuses(t *testing.T) {
 		is             error
 	}{
 		{"empty", "", `empty: malformed`, repo.ErrMalformed},
-		{"HTML", "<html><body>Please log in</body></html>\n", `malformed: stanza 1 at byte 0: line "<html><body>Please log in</body></html>" is no field: malformed control data`, repo.ErrMalformed},
+		{"HTML", "<html><body>Please log in</body></html>\n", `malformed: stanza 1 at byte 0: line "<html><body>Please log in</body></html>" is not a field: malformed control data`, repo.ErrMalformed},
 		{"valid-until", date + "Valid-Until: tomorrow\nSHA256:\n", `Valid-Until: date "tomorrow": expected a form like "Sat, 11 Jul 2026 10:16:37 UTC": malformed`, repo.ErrMalformed},
 		{"weak", date + "MD5Sum:\n d41d8cd98f00b204e9800998ecf8427e 0 Packages\n", `lists files by MD5 or SHA-1 alone, expected SHA256 or SHA512: weak digest`, repo.ErrWeak},
 		{"none", date, `neither SHA256 nor SHA512: malformed`, repo.ErrMalformed},
-		{"stray line at the end", date + "SHA256:\nstray\n", `malformed: stanza 1 at byte 0: line "stray" is no field: malformed control data`, repo.ErrMalformed},
+		{"stray line at the end", date + "SHA256:\nstray\n", `malformed: stanza 1 at byte 0: line "stray" is not a field: malformed control data`, repo.ErrMalformed},
 		{"one word", date + "SHA256:\x00\n", `SHA256: "\x00": expected digest, size and path: malformed`, repo.ErrMalformed},
-		{"two words", date + "SHA256:\n " + sumA + " 1\n", `SHA256: "0ed6d4c8891eb86358b94bb35d9e4da4a0ed6d4c8891eb86358b94bb35d9…": expected digest, size and path: malformed`, repo.ErrMalformed},
+		{"two words", date + "SHA256:\n " + sumA + " 1\n", `SHA256: "0ed6d4c8891eb86358b94bb35d9e4da4a0ed6d4c8891eb86358b94bb35d9e4da": expected digest, size and path: malformed`, repo.ErrMalformed},
+		{"one word as SHA1", date + "SHA256:\n " + sumA + " 1 a\nSHA1: abcd\n", `SHA1: "abcd": expected digest, size and path: malformed`, repo.ErrMalformed},
+		{"one word as MD5Sum", date + "SHA256:\n " + sumA + " 1 a\nMD5Sum:\n abcd\n", `MD5Sum: "abcd": expected digest, size and path: malformed`, repo.ErrMalformed},
 		{"four words", date + "SHA256:\n " + sumA + " 1 Packages x\n", `SHA256: "x": expected digest, size and path: malformed`, repo.ErrMalformed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -117,14 +120,17 @@ func TestParseReleaseReadsPast(t *testing.T) {
 	for _, tt := range []struct{ name, in, files, bad, odd string }{
 		{"no date", "Suite: x\nSHA256:\n", "", "", ""},
 		{"two stanzas", date + "SHA256:\n\nSuite: other\n", "", "", "text after the first stanza"},
-		{"twice", date + "Suite: a\nSHA256:\nsuite: b\n", "", "", "field suite twice, of which the last counts"},
+		{"twice", date + "Suite: a\nSHA256:\nsuite: b\n", "", "", "field suite is repeated; the last one counts"},
 		{"CR", date + "SHA256:\r\n " + sumA + " 1 Packages\r\n", "Packages 1 0e", "", ""},
 		{"short digest", date + "SHA256:\n abcd 1 a\n " + sumA + " 1 b\n", "b 1 0e", `SHA256: a: SHA256 "abcd": 4 characters, expected 64: malformed`, ""},
-		{"bad SHA512", date + "SHA512:\n abcd 1 a\nSHA256:\n " + sumA + " 1 a\n", "", `SHA512: a: SHA512 "abcd": expected 128 hexadecimal digits: malformed`, ""},
+		{"bad SHA512", date + "SHA512:\n abcd 1 a\nSHA256:\n " + sumA + " 1 a\n", "", `SHA512: a: SHA512 "abcd": expected 128 lower-case hexadecimal digits: malformed`, ""},
+		{"upper-case SHA256", date + "SHA256:\n " + strings.ToUpper(sumA) + " 1 a\n", "", `SHA256: a: SHA256 "` + strings.ToUpper(sumA) + `": expected lower-case hexadecimal digits: malformed`, ""},
+		{"bad SHA1", date + "SHA1:\n abcd 1 a\nSHA256:\n " + sumA + " 1 a\n", "", `SHA1: a: "abcd": expected 40 lower-case hexadecimal digits: malformed`, ""},
+		{"size as strtoull reads it", date + "SHA256:\n " + sumA + " +07x a\n", "a 7 0e", "", ""},
 		{"negative", date + "SHA256:\n " + sumA + " -1 a\n", "", `SHA256: a: size "-1": expected a number of bytes up to 68719476736: malformed`, ""},
 		{"huge", date + "SHA256:\n " + sumA + " 99999999999 a\n", "", `SHA256: a: size "99999999999": expected a number of bytes up to 68719476736: malformed`, ""},
-		{"two digests", date + "SHA256:\n " + sumA + " 1 a\n " + sumB + " 2 a\n", "a 1 0e", "", "a listed twice, of which the first counts"},
-		{"two sizes", date + "SHA256:\n " + sumA + " 1 a\nSHA512:\n " + sumA + sumB + " 2 a\n", "a 2 0e0e", "", "a listed with two sizes, of which that beside SHA512 counts"},
+		{"two digests", date + "SHA256:\n " + sumA + " 1 a\n " + sumB + " 2 a\n", "a 1 0e", "", "a is listed twice; the first one counts"},
+		{"two sizes", date + "SHA256:\n " + sumA + " 1 a\nSHA512:\n " + sumA + sumB + " 2 a\n", "a 2 0e0e", "", "a is listed with two sizes; the one with SHA512 counts"},
 		{"escape", date + "SHA256:\n " + sumA + " 1 ../../etc/passwd\n", "", "", `SHA256 lists "../../etc/passwd"`},
 		{"absolute", date + "SHA256:\n " + sumA + " 1 /etc/passwd\n", "", "", `SHA256 lists "/etc/passwd"`},
 		{"component", date + "Components: main ../x\nSHA256:\n", "", "", ""},

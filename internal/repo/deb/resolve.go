@@ -16,10 +16,11 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Resolve lets apt itself resolve packages and their dependencies (not what
-// they only recommend) in an empty root of the first architecture, with the others
-// as foreign ones, that reads nothing of the host's configuration. The Release files may have expired since they were mirrored:
-// their signatures are checked, their age is not.
+// Resolve lets apt itself resolve packages and their dependencies (but not what
+// they only recommend) in an empty root of the first architecture, with the
+// others as foreign ones. It ignores the host's configuration. The Release files
+// may have expired since they were mirrored: their signatures are verified, their
+// age is not.
 func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, archs, packages []string) ([]repo.Resolved, error) {
 	archs = slices.DeleteFunc(slices.Clone(archs), func(a string) bool { return a == "all" || a == "source" })
 	if len(archs) == 0 {
@@ -71,7 +72,7 @@ Dir::Log "/dev/null";
 	}
 	res, lacking, err := installURIs(ctx, dir, "SHA256", packages)
 	if err == nil && lacking {
-		// Some packages are listed by SHA-512 alone.
+		// Some packages are listed only by SHA-512.
 		var by512 []repo.Resolved
 		by512, _, err = installURIs(ctx, dir, "SHA512", packages)
 		for i := range res {
@@ -85,14 +86,14 @@ Dir::Log "/dev/null";
 	}
 	for _, r := range res {
 		if r.SHA256.IsZero() && r.SHA512 == "" {
-			return nil, fmt.Errorf("resolve dependencies of %s: apt knows %s by no strong digest: %w", strings.Join(packages, " "), r.URL, repo.ErrWeak)
+			return nil, fmt.Errorf("resolve dependencies of %s: apt has no strong digest for %s: %w", strings.Join(packages, " "), r.URL, repo.ErrWeak)
 		}
 	}
 	return res, nil
 }
 
-// installURIs lists what apt would fetch to install packages, with digests of one
-// kind; lacking reports that some packages do not have it.
+// installURIs returns what apt would download to install packages, with digests
+// of one kind; lacking reports that some packages do not have it.
 func installURIs(ctx context.Context, dir, hash string, packages []string) (res []repo.Resolved, lacking bool, err error) {
 	out, err := runApt(ctx, dir, append([]string{"install", "--print-uris", "-o", "Acquire::ForceHash=" + hash, "--"}, packages...)...)
 	if err != nil {
@@ -109,13 +110,13 @@ func installURIs(ctx context.Context, dir, hash string, packages []string) (res 
 		}
 	}
 	if len(res) == 0 {
-		return nil, false, errors.New("apt names no package")
+		return nil, false, errors.New("apt lists no packages")
 	}
 	return res, lacking, nil
 }
 
-// printedURI reads a line that --print-uris writes: 'URL' NAME_VERSION_ARCH.deb SIZE
-// HASH:HEX, the last only where the package has a digest of the kind asked for. It
+// printedURI parses a line of --print-uris: 'URL' NAME_VERSION_ARCH.deb SIZE
+// HASH:HEX, the last only if the package has a digest of the requested kind. It
 // is not ok for other lines.
 func printedURI(line string) (r repo.Resolved, ok bool, err error) {
 	parts := strings.Fields(line)
@@ -126,7 +127,7 @@ func printedURI(line string) (r repo.Resolved, ok bool, err error) {
 	name, err := url.PathUnescape(strings.TrimSuffix(parts[1], ".deb"))
 	words := strings.Split(name, "_")
 	if err != nil || len(words) != 3 {
-		return r, false, fmt.Errorf("apt names the file %q", parts[1])
+		return r, false, fmt.Errorf("unexpected file name %q from apt", parts[1])
 	}
 	r.Name, r.Version, r.Arch = words[0], words[1], words[2]
 	if len(parts) == 3 {
@@ -156,7 +157,7 @@ func runApt(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// lastLines is the end of what a program printed, for a message.
+// lastLines returns the end of a program's output, for a message.
 func lastLines(s string) string {
 	if len(s) > 800 {
 		s = "…" + s[len(s)-800:]

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
@@ -18,13 +19,13 @@ import (
 const (
 	// maxSignature bounds a Release.gpg, in bytes.
 	maxSignature = 1 << 20
-	// maxFuture is how far a Release's Date may be ahead of the clock: apt
-	// allows 10 s, on clocks that are not always set when a mirror first syncs.
+	// maxFuture is how far a Release file's Date may be ahead of the clock: apt
+	// allows 10 s, on clocks that may not be set yet when a mirror first syncs.
 	maxFuture = 10 * time.Minute
 )
 
 // SuiteDir returns the directory of a suite relative to the mirror's base URL,
-// with a slash at its end; empty for the base itself.
+// with a trailing slash; empty for the base itself.
 func (Format) SuiteDir(suite repo.SuiteName) string { return suiteDir(suite) }
 
 func suiteDir(suite repo.SuiteName) string {
@@ -38,21 +39,22 @@ func suiteDir(suite repo.SuiteName) string {
 	return s + "/"
 }
 
-// FetchRoot fetches InRelease, or where there is none Release and Release.gpg,
-// and verifies them as strictly as apt does. An InRelease that is there and bad
-// is an error whatever is beside it: apt does not look further either.
+// FetchRoot downloads InRelease or, if there is none, Release and Release.gpg,
+// and verifies them as strictly as apt. A bad InRelease is an error whatever is
+// beside it: apt does not look further either.
 //
-// When prev holds the suite's documents and upstream has nothing newer it
-// returns repo.ErrNotModified, or repo.ErrExpired when the documents held have
-// expired since. That takes one request; two where there was no InRelease, which
-// is asked for each time. Documents that would be refused today are fetched again.
+// If prev has the suite's documents and upstream has nothing newer, it returns
+// repo.ErrNotModified, or repo.ErrExpired if the stored documents have expired
+// since. That takes one request, or two if there was no InRelease, which is
+// requested each time. Documents that would be refused today are downloaded
+// again.
 func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, suite repo.SuiteName, prev []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
 	p.Strict = true
 	if _, err := parseRoot(suite, prev, repo.VerifyParams{Keyring: p.Keyring, Strict: true}); err != nil {
 		prev = nil
 	}
 	dir := suiteDir(suite)
-	// get asks for a document, on the condition that it is not the one held.
+	// get requests a document, on condition that it is not the stored one.
 	get := func(name string, max int64) (repo.Doc, error) {
 		var held *repo.Doc
 		for i := range prev {
@@ -62,7 +64,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 		}
 		d, err := g.Get(ctx, dir+name, max, held)
 		if err == nil && held != nil && bytes.Equal(d.Data, held.Data) {
-			err = repo.ErrNotModified // a server without conditional requests
+			err = repo.ErrNotModified // a server that does not support conditional requests
 		}
 		if errors.Is(err, repo.ErrNotModified) {
 			if err := f.stillValid(prev, p.Now); err != nil {
@@ -99,7 +101,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	}
 	root, err := f.ParseRoot(m, suite, []repo.Doc{release, sig}, p)
 	if errors.Is(err, sign.ErrBadSignature) {
-		// The two files cannot be fetched at once: look whether they changed.
+		// The two files cannot be downloaded at once: check whether they changed.
 		again, aerr := g.Get(ctx, dir+"Release", maxRelease, nil)
 		if aerr == nil && !bytes.Equal(again.Data, release.Data) {
 			return nil, fmt.Errorf("suite %s: %sRelease: %w: %w", suite, dir, repo.ErrTorn, err)
@@ -108,8 +110,8 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	return root, err
 }
 
-// FetchCompanions fetches Release and Release.gpg beside InRelease. They are of use
-// only if they have the same text and are signed by a key of the keyring.
+// FetchCompanions downloads Release and Release.gpg beside InRelease. They are
+// used only if they have the same text and are signed by a key of the keyring.
 func (Format) FetchCompanions(ctx context.Context, g repo.Getter, root *repo.Root, p repo.VerifyParams) []repo.Doc {
 	dir := suiteDir(root.Suite)
 	if len(root.Docs) != 1 || root.Docs[0].Path != dir+"InRelease" {
@@ -135,8 +137,8 @@ func (Format) FetchCompanions(ctx context.Context, g repo.Getter, root *repo.Roo
 	return docs
 }
 
-// sameText compares texts without what clear-signing does not keep: white space at
-// the ends of lines and of the text.
+// sameText compares texts without what clear-signing does not preserve: white
+// space at the ends of lines and of the text.
 func sameText(a, b []byte) bool {
 	const space = " \t\r\n"
 	for len(a) > 0 || len(b) > 0 {
@@ -150,7 +152,7 @@ func sameText(a, b []byte) bool {
 	return true
 }
 
-// stillValid judges documents that were verified when they were fetched by
+// stillValid checks documents that were verified when they were downloaded, at
 // today's date.
 func (f Format) stillValid(docs []repo.Doc, now time.Time) error {
 	text, err := releaseText(docs)
@@ -178,20 +180,23 @@ func checkDates(rel *Release, now time.Time) error {
 }
 
 // ParseRoot verifies the documents of a suite: InRelease, or Release and
-// Release.gpg. Keys are judged at the Release's own Date, its Valid-Until at
-// p.Now. The time of the signature takes the place of a Date that is absent or that
-// apt cannot read.
+// Release.gpg. Keys are judged at the Release file's own Date, its Valid-Until at
+// p.Now. If the Date is absent, or apt cannot read it, the time of the signature
+// is used instead.
 func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
 	root, err := parseRoot(suite, docs, p)
 	if err != nil {
 		return nil, fmt.Errorf("suite %s: %w", suite, err)
+	}
+	if m.Local {
+		root.Trust = repo.TrustOwn
 	}
 	return root, nil
 }
 
 func parseRoot(suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
 	if p.Keyring == nil || p.Keyring.Len() == 0 {
-		return nil, fmt.Errorf("no key to verify by: %w", repo.ErrUntrusted)
+		return nil, fmt.Errorf("no key to verify with: %w", repo.ErrUntrusted)
 	}
 	var verify func(sign.VerifyOptions) (sign.Verified, error)
 	var text []byte
@@ -214,7 +219,8 @@ func parseRoot(suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*rep
 	untrusted := func(err error) error {
 		return fmt.Errorf("verify %s: %w: %w", what, repo.ErrUntrusted, err)
 	}
-	// The first look gives the text, whose date the second judges the keys by.
+	// The first pass returns the text, with whose date the second pass judges the
+	// keys.
 	v, err := verify(sign.VerifyOptions{Keyring: p.Keyring, Now: p.Now, Client: client})
 	if err != nil {
 		return nil, untrusted(err)
@@ -246,7 +252,7 @@ func parseRoot(suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*rep
 	return root, nil
 }
 
-// signedAt is the time of the newest good signature.
+// signedAt returns the time of the newest good signature.
 func signedAt(v sign.Verified) time.Time {
 	var at time.Time
 	for _, s := range v.Good {
@@ -257,14 +263,14 @@ func signedAt(v sign.Verified) time.Time {
 	return at
 }
 
-// warnings says what was read past in a Release.
+// warnings describes what was ignored in a Release file.
 func (r *Release) warnings(undated bool) []string {
 	var out []string
 	switch {
 	case undated && r.DateText == "":
 		out = append(out, fmt.Sprintf("Release has no Date, its signature's time %s is used", formatDate(r.Date)))
 	case undated:
-		out = append(out, fmt.Sprintf("Release has a Date that apt cannot read (%q), its signature's time %s is used", clip(r.DateText), formatDate(r.Date)))
+		out = append(out, fmt.Sprintf("Release has a Date that apt cannot read (%q), its signature's time %s is used", excerpt.Of(r.DateText), formatDate(r.Date)))
 	}
 	switch n := len(r.Oddities); {
 	case n == 1:
@@ -275,8 +281,8 @@ func (r *Release) warnings(undated bool) []string {
 	return out
 }
 
-// releaseText returns the text of documents that ParseRoot has accepted. What it
-// accepts can be read in one way only, so nothing is checked again.
+// releaseText returns the text of documents that ParseRoot has accepted. They can
+// be read in only one way, so nothing is checked again.
 func releaseText(docs []repo.Doc) ([]byte, error) {
 	if len(docs) == 0 {
 		return nil, fmt.Errorf("no Release: %w", repo.ErrMalformed)
@@ -300,7 +306,7 @@ func releaseText(docs []repo.Doc) ([]byte, error) {
 	return text, nil
 }
 
-// releaseOf reads the Release of a verified root again.
+// releaseOf parses the Release file of a verified root again.
 func releaseOf(root *repo.Root) (*Release, error) {
 	text, err := releaseText(root.Docs)
 	if err != nil {
@@ -313,9 +319,9 @@ func releaseOf(root *repo.Root) (*Release, error) {
 	return rel, nil
 }
 
-// SuiteOf finds the suite among suites whose directory holds path. That a path
-// lies there does not mean that the Release lists it: flat repositories have
-// their packages beside the indices, and some others below dists/.
+// SuiteOf finds the suite among suites whose directory contains path. That does
+// not mean that the Release file lists it: flat repositories have their packages
+// beside the indices, and some others below dists/.
 func (Format) SuiteOf(p string, suites []repo.SuiteName) (suite repo.SuiteName, rel string, ok bool) {
 	best := -1
 	for _, s := range suites {
@@ -329,8 +335,8 @@ func (Format) SuiteOf(p string, suites []repo.SuiteName) (suite repo.SuiteName, 
 	return suite, rel, ok
 }
 
-// ByHash takes a name by hash apart: dir/by-hash/SHA256/<hex>. The digest is in
-// lower case.
+// ByHash parses a by-hash name: dir/by-hash/SHA256/<hex>. The digest is in lower
+// case.
 func (Format) ByHash(p string) (algo, hex string, ok bool) {
 	dir, hex := path.Split(p)
 	dir, algo = path.Split(strings.TrimSuffix(dir, "/"))

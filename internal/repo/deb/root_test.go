@@ -143,6 +143,7 @@ func TestFetchRoot(t *testing.T) {
 	}
 }
 
+// Long because of its table of cases.
 func TestFetchRootRefuses(t *testing.T) {
 	now := published.Add(time.Hour)
 	other := signtest.NewKey(t, "other")
@@ -330,7 +331,7 @@ func TestReadEveryForm(t *testing.T) {
 						continue
 					}
 					if g.Forms[0].Path != g.Index+form {
-						t.Errorf("first form of %s is %s", g.Index, g.Forms[0].Path)
+						t.Errorf("first variant of %s is %s", g.Index, g.Forms[0].Path)
 					}
 					err := Format{}.Read(t.Context(), root, g, g.Forms[0], open(a, "stable"), func(r *repo.Record) error {
 						got = append(got, g.Index+" "+recordName(r))

@@ -10,13 +10,13 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// BaseURLs returns the configured URLs: Debian's repositories name no others.
+// BaseURLs returns the configured URLs: Debian repositories name no others.
 func (Format) BaseURLs(_ context.Context, _ repo.Getter, m config.Mirror) ([]remote.URL, error) {
 	return m.BaseURLs(), nil
 }
 
-// CheckPackage has nothing to check: packages carry no signature that Debian
-// relies on, their digest in the signed index is all.
+// CheckPackage has nothing to check: packages have no signature that Debian
+// relies on, only their digest in the signed index.
 func (Format) CheckPackage(config.Mirror, *repo.Record, *sign.Keyring) (io.WriteCloser, error) {
 	return nil, nil
 }

@@ -2,10 +2,10 @@ package deb
 
 import "strings"
 
-// CompareVersions orders two package versions as dpkg does (deb-version(7)):
-// negative when a is older than b, 0 when neither is, positive when it is newer.
-// Any two strings have an order, versions or not.
-// An absent revision equals "0", an absent epoch 0.
+// CompareVersions compares two package versions like dpkg (deb-version(7)):
+// negative if a is older than b, 0 if they are equal, positive if it is newer.
+// Any two strings have an order, even if they are not versions. An absent
+// revision equals "0", an absent epoch 0.
 func CompareVersions(a, b string) int {
 	ae, au, ar := splitVersion(a)
 	be, bu, br := splitVersion(b)
@@ -18,7 +18,7 @@ func CompareVersions(a, b string) int {
 	return compareParts(ar, br)
 }
 
-// splitVersion cuts a version at its first colon and its last hyphen.
+// splitVersion splits a version at its first colon and its last hyphen.
 func splitVersion(v string) (epoch, upstream, revision string) {
 	if i := strings.IndexByte(v, ':'); i >= 0 {
 		epoch, v = v[:i], v[i+1:]
@@ -29,8 +29,8 @@ func splitVersion(v string) (epoch, upstream, revision string) {
 	return epoch, v, ""
 }
 
-// order ranks one byte of a non-digit stretch: '~' before the end, the end
-// before letters, letters before everything else.
+// order ranks a byte of a non-digit part: '~' before the end, the end before
+// letters, letters before everything else.
 func order(s string, i int) int {
 	if i >= len(s) || isDigit(s[i]) {
 		return 0
@@ -45,8 +45,8 @@ func order(s string, i int) int {
 	}
 }
 
-// compareParts compares upstream versions or revisions: stretches of
-// non-digits and of digits in turn.
+// compareParts compares upstream versions or revisions: alternating parts of
+// non-digits and of digits.
 func compareParts(a, b string) int {
 	i, j := 0, 0
 	for i < len(a) || j < len(b) {
@@ -91,10 +91,3 @@ func signum(n int) int {
 }
 
 func isDigit(c byte) bool { return c-'0' < 10 }
-
-func clip(s string) string {
-	if len(s) > 60 {
-		return s[:60] + "…"
-	}
-	return s
-}

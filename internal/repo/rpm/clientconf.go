@@ -17,9 +17,9 @@ func repoURL(p repo.SourceParams) string {
 	return strings.TrimRight(p.URL+"/"+Format{}.SuiteDir(p.Suites[0]), "/")
 }
 
-// ClientConfig renders a repository for dnf: "repo", a .repo file that has each
-// check on for which there are signatures. dnf takes keys as files or URLs: that
-// of this server for repomd.xml, and the distribution's for the packages.
+// ClientConfig renders a repository for dnf: "repo", a .repo file that enables each check
+// for which there are signatures. dnf accepts keys as files or URLs: this server's for
+// repomd.xml, and the distribution's for the packages.
 func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	if kind != "repo" {
 		return "", fmt.Errorf("client configuration of %s: format %q: expected repo", p.Name, kind)
@@ -35,11 +35,11 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	var keys []string
 	for _, k := range p.KeyFiles {
 		if strings.HasPrefix(k, "/") {
-			// dnf takes only URLs; it looks for a plain path below baseurl.
+			// dnf accepts only URLs, and looks for a plain path below baseurl.
 			k = (&url.URL{Scheme: "file", Path: k}).String()
 		}
 		keys = append(keys, k)
 	}
 	return yumconf.Format(p.Comment, yumconf.Repo{ID: yumconf.ID(p.Name), Name: name, BaseURLs: []string{repoURL(p)}, Enabled: true,
-		GPGCheck: p.Mirror.CheckPackages(), RepoGPGCheck: !p.Unsigned, GPGKeys: keys})
+		GPGCheck: p.Mirror.CheckPackages(), RepoGPGCheck: !p.Unsigned, GPGKeys: keys, MetadataExpire: p.Expire})
 }

@@ -8,11 +8,15 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/excerpt"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/nevra"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
+	"example.org/snapd/internal/sign"
 )
 
 // Derive writes the frozen repository of a mirror: repomd.xml, its signature,
@@ -71,8 +75,13 @@ func (d *deriver) repository(ctx context.Context, p repo.DeriveParams) error {
 	if err != nil {
 		return err
 	}
+	return d.sign(ctx, p.Signer, p.Date)
+}
+
+// sign writes repomd.xml and its signature.
+func (d *deriver) sign(ctx context.Context, signer *sign.Signer, date time.Time) error {
 	text := d.out.Format()
-	sig, err := p.Signer.SignDetached(text, p.Date)
+	sig, err := signer.SignDetached(text, date)
 	if err != nil {
 		return fmt.Errorf("sign %s: %w", repomdPath, err)
 	}
@@ -83,8 +92,8 @@ func (d *deriver) repository(ctx context.Context, p repo.DeriveParams) error {
 	return err
 }
 
-// whole takes upstream's files as they are, but for those that list deltas,
-// which are not part of a freeze.
+// whole copies upstream's files, except those that list deltas, which are not part of a
+// freeze.
 func (d *deriver) whole(ctx context.Context) error {
 	for i := range d.md.Data {
 		data := d.md.Data[i]
@@ -111,7 +120,7 @@ func (d *deriver) whole(ctx context.Context) error {
 		data.Checksum = rpmmd.Checksum{Type: "sha256", Hex: f.SHA256.String()}
 		d.out.Data = append(d.out.Data, data)
 	}
-	// The images of an installable tree, with the description that names them.
+	// These are the images of an installable tree, with the description that names them.
 	if tree := findDoc(d.c.Root.Docs, treeinfoPaths...); tree != nil {
 		files, err := treeFiles(tree, nil)
 		if err != nil {
@@ -134,7 +143,7 @@ func (d *deriver) whole(ctx context.Context) error {
 	return nil
 }
 
-// exact writes the lists anew.
+// exact writes the lists again.
 func (d *deriver) exact(ctx context.Context) error {
 	primary, ok := d.held(string(rpmmd.Primary))
 	if !ok {
@@ -200,8 +209,8 @@ func (d *deriver) exact(ctx context.Context) error {
 	return nil
 }
 
-// states are the states of the repository that the chosen packages come from,
-// newest first, whatever order they were named in.
+// states returns the states of the repository that the chosen packages come from, newest
+// first, in whatever order they were named.
 func states(c repo.Choice) []repo.Choice {
 	all := append([]repo.Choice{c}, c.Others...)
 	slices.SortStableFunc(all, func(a, b repo.Choice) int {
@@ -319,7 +328,7 @@ func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen m
 			names = append(names, chosen[id].String())
 		}
 		slices.Sort(names)
-		return fmt.Errorf("%s of the snapshot lacks %s: %w", kind, clip(strings.Join(names, ", ")), repo.ErrMissing)
+		return fmt.Errorf("%s of the snapshot lacks %s: %w", kind, excerpt.Of(strings.Join(names, ", ")), repo.ErrMissing)
 	}
 	return d.list(ctx, &list, ext)
 }
@@ -347,7 +356,7 @@ func (n *newList) addFrom(ctx context.Context, c repo.Choice, l repo.Listed, lef
 		return rpmmd.Head{}, err
 	}
 	defer r.Close()
-	head, err := rpmmd.CutList(ctxReader{ctx, r}, n.kind, func(id string) bool { return left[id] }, func(p *rpmmd.Package) error {
+	head, err := rpmmd.CutList(regfile.WithContext(ctx, r), n.kind, func(id string) bool { return left[id] }, func(p *rpmmd.Package) error {
 		delete(left, p.PkgID)
 		n.add(p.Raw)
 		return nil

@@ -2,9 +2,11 @@ package rpm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/nevra"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
@@ -13,8 +15,8 @@ import (
 // groupTypes are the data types of comps, in the order in which they are tried.
 var groupTypes = []string{"group", "group_gz", "group_xz", "group_zst", "group_bz2"}
 
-// selectBeside adds to the selection what the freeze took of other repositories,
-// which clients use together with this one, and the groups that they have.
+// selectBeside adds to the selection what the freeze contains of other repositories,
+// which clients use together with this one, and their groups.
 func selectBeside(ctx context.Context, sel *rpmmd.Selection, beside []repo.Choice) error {
 	var all []repo.Choice
 	for _, c := range beside {
@@ -34,7 +36,7 @@ func selectBeside(ctx context.Context, sel *rpmmd.Selection, beside []repo.Choic
 		}
 	}
 	for _, c := range all {
-		doc, err := readFirst(ctx, c, rpmmd.MaxComps, groupTypes...)
+		doc, err := readComps(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -48,8 +50,36 @@ func selectBeside(ctx context.Context, sel *rpmmd.Selection, beside []repo.Choic
 	return nil
 }
 
-// readFirst reads the data of the first of the types that a state has; nil where it
-// has none.
+// readComps reads the comps of a state that dnf can read; nil if there is none.
+func readComps(ctx context.Context, c repo.Choice) ([]byte, error) {
+	doc, err := readFirst(ctx, c, rpmmd.MaxComps, groupTypes...)
+	if err != nil || doc == nil || checkComps(doc) != nil {
+		return nil, unlessMalformed(err)
+	}
+	return doc, nil
+}
+
+// unlessMalformed is err, or nil if it reports that upstream's data are malformed: of
+// those dnf makes no use, and the sync has warned of them.
+func unlessMalformed(err error) error {
+	if errors.Is(err, repo.ErrMalformed) {
+		return nil
+	}
+	return err
+}
+
+func checkComps(doc []byte) error {
+	return malformed(rpmmd.CutComps(io.Discard, &rpmmd.Selection{}, doc))
+}
+
+// checkUpdateinfo reads all advisories.
+func checkUpdateinfo(r io.Reader) error {
+	_, err := rpmmd.CutUpdateinfo(io.Discard, &rpmmd.Selection{}, r)
+	return malformed(err)
+}
+
+// readFirst reads the data of the first of the types that a state has; nil if it has
+// none.
 func readFirst(ctx context.Context, c repo.Choice, max int64, types ...string) ([]byte, error) {
 	for _, typ := range types {
 		if l, ok := heldIn(c, typ); ok {
@@ -59,8 +89,8 @@ func readFirst(ctx context.Context, c repo.Choice, max int64, types ...string) (
 	return nil, nil
 }
 
-// takesAll reports whether every package that the mirror takes of the repository
-// is chosen: then its comps, updateinfo and modules are upstream's.
+// takesAll reports whether every package that the mirror has of the repository is chosen.
+// Its comps, updateinfo and modules are then upstream's.
 func (d *deriver) takesAll(ctx context.Context, primary repo.Listed, chosen map[string]nevra.NEVRA) (bool, error) {
 	if len(d.states) > 1 {
 		return false, nil
@@ -70,7 +100,7 @@ func (d *deriver) takesAll(ctx context.Context, primary repo.Listed, chosen map[
 		return false, err
 	}
 	defer r.Close()
-	s := rpmmd.NewScanner(ctxReader{ctx, r}, rpmmd.Primary)
+	s := rpmmd.NewScanner(regfile.WithContext(ctx, r), rpmmd.Primary)
 	for {
 		p, err := s.Next()
 		switch {
@@ -85,12 +115,12 @@ func (d *deriver) takesAll(ctx context.Context, primary repo.Listed, chosen map[
 	}
 }
 
-// comps writes comps as the plain "group" data, which every client takes: that
+// comps writes comps as the uncompressed "group" data, which every client accepts: that
 // of the newest state, and what only older ones have.
 func (d *deriver) comps(ctx context.Context, _ string, sel *rpmmd.Selection) error {
 	var docs [][]byte
 	for _, c := range d.states {
-		doc, err := readFirst(ctx, c, rpmmd.MaxComps, groupTypes...)
+		doc, err := readComps(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -117,12 +147,17 @@ func (d *deriver) updateinfo(ctx context.Context, ext string, sel *rpmmd.Selecti
 		if !ok {
 			continue
 		}
+		if err := checkHeld(ctx, c, l, checkUpdateinfo); errors.Is(err, repo.ErrMalformed) && !d.all {
+			continue
+		} else if err != nil && !errors.Is(err, repo.ErrMalformed) {
+			return err
+		}
 		r, err := openHeld(ctx, c, l)
 		if err != nil {
 			return err
 		}
 		defer r.Close()
-		docs = append(docs, ctxReader{ctx, r})
+		docs = append(docs, regfile.WithContext(ctx, r))
 	}
 	if len(docs) == 0 {
 		return nil
@@ -153,7 +188,7 @@ func (d *deriver) modules(ctx context.Context, ext string, sel *rpmmd.Selection)
 		if err != nil {
 			return nil, err
 		}
-		docs, err := rpmmd.ParseModules(doc)
+		docs, _, err := rpmmd.ParseModules(doc)
 		return docs, malformed(err)
 	}
 	var own [][]rpmmd.ModuleDoc
@@ -220,7 +255,7 @@ func readHeld(ctx context.Context, c repo.Choice, l repo.Listed, max int64) ([]b
 		return nil, err
 	}
 	defer r.Close()
-	doc, err := io.ReadAll(io.LimitReader(ctxReader{ctx, r}, max+1))
+	doc, err := io.ReadAll(io.LimitReader(regfile.WithContext(ctx, r), max+1))
 	if err != nil {
 		return nil, malformed(err)
 	}
@@ -230,14 +265,12 @@ func readHeld(ctx context.Context, c repo.Choice, l repo.Listed, max int64) ([]b
 	return doc, nil
 }
 
-type ctxReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r ctxReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
+// checkHeld reads the plain content of a held file through check.
+func checkHeld(ctx context.Context, c repo.Choice, l repo.Listed, check func(io.Reader) error) error {
+	r, err := openHeld(ctx, c, l)
+	if err != nil {
+		return err
 	}
-	return r.Reader.Read(p)
+	defer r.Close()
+	return check(regfile.WithContext(ctx, r))
 }

@@ -18,7 +18,7 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 )
 
-// dirSink takes the files of a repository that is in a directory of the mirror.
+// dirSink receives the files of a repository that is in a directory of the mirror.
 type dirSink struct {
 	to  repo.Sink
 	dir string // ends in a slash, or is empty

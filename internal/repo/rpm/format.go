@@ -41,8 +41,8 @@ const (
 	ascPath    = "repodata/repomd.xml.asc"
 )
 
-// treeinfoPaths are where an installable tree describes itself, in the order
-// in which they are tried.
+// treeinfoPaths lists where an installable tree describes itself, in the order in which
+// they are tried.
 var treeinfoPaths = []string{".treeinfo", "treeinfo"}
 
 // Format is repo.Format for rpm-md repositories. It has no state.

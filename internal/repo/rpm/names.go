@@ -2,9 +2,11 @@ package rpm
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/repo"
@@ -58,16 +60,16 @@ func (f Format) SameSource(have, want string) bool {
 // AnyArch returns "noarch".
 func (Format) AnyArch() string { return "noarch" }
 
-// FileMD5 returns false: what tools call the MD5 of an rpm is that of its header and
-// payload (RPMSIGTAG_MD5), not of the file.
+// FileMD5 returns false, because what tools call the MD5 of an rpm is that of its header
+// and payload (RPMSIGTAG_MD5), not of the file.
 func (Format) FileMD5() bool { return false }
 
 // ClientKinds lists what ClientConfig renders.
 func (Format) ClientKinds() []string { return []string{"repo"} }
 
-// Vendor is what the platform name (CPE) among the tags of repomd.xml says:
-// "cpe:/o:fedoraproject:fedora:40". Without one it is "fedora", of the version
-// that most packages have in their release.
+// Vendor returns what the platform name (CPE) among the tags of repomd.xml says:
+// "cpe:/o:fedoraproject:fedora:40". Without one it is "fedora", with the version that
+// most packages have in their release.
 func (Format) Vendor(root *repo.Root, versions []string) (namespace, distro string) {
 	if doc := findDoc(root.Docs, repomdPath); doc != nil {
 		if md, err := rpmmd.ParseRepoMD(doc.Data); err == nil {
@@ -126,7 +128,40 @@ func fedoraOf(versions []string) string {
 	return strconv.Itoa(best)
 }
 
-// Resign puts this server's signature beside upstream's repomd.xml.
+// revisionRE is the revision of a repomd.xml that Derive wrote.
+var revisionRE = regexp.MustCompile(`<revision>[^<]*</revision>`)
+
+// Redate replaces the revision of a repomd.xml that Derive wrote.
+func (f Format) Redate(root *repo.Root, at time.Time, signer *sign.Signer) ([]repo.Doc, error) {
+	doc := findDoc(root.Docs, repomdPath)
+	if doc == nil {
+		return nil, fmt.Errorf("no %s among the documents: %w", repomdPath, repo.ErrMalformed)
+	}
+	revision := strconv.FormatInt(at.Unix(), 10)
+	text := doc.Data
+	if at := revisionRE.FindIndex(text); at != nil {
+		text = slices.Concat(text[:at[0]], []byte("<revision>"+revision+"</revision>"), text[at[1]:])
+	}
+	md, err := rpmmd.ParseRepoMD(text)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	if md.Revision != revision {
+		return nil, fmt.Errorf("%s: revision %q, expected %s: %w", repomdPath, md.Revision, revision, repo.ErrMalformed)
+	}
+	sig, err := signer.SignDetached(text, at)
+	if err != nil {
+		return nil, fmt.Errorf("sign %s: %w", repomdPath, err)
+	}
+	dir := f.SuiteDir(root.Suite)
+	return []repo.Doc{{Path: dir + repomdPath, Data: text}, {Path: dir + ascPath, Data: sig}}, nil
+}
+
+// Identity returns nothing, because dnf accepts a repository in which anything has
+// changed.
+func (Format) Identity(*repo.Root) ([]repo.Field, error) { return nil, nil }
+
+// Resign replaces upstream's signature of repomd.xml by one of this server.
 func (f Format) Resign(root *repo.Root, signer *sign.Signer) ([]repo.Doc, error) {
 	doc := findDoc(root.Docs, repomdPath)
 	if doc == nil {

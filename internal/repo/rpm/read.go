@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/nevra"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
@@ -22,7 +24,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// maxPlain bounds the plain content of a list whose size repomd.xml does not give,
+// maxPlain limits the uncompressed content of a list whose size repomd.xml does not give,
 // in bytes.
 const maxPlain = 8 << 30
 
@@ -91,8 +93,8 @@ func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form re
 	return nil
 }
 
-// openLists opens primary in the given variant, and the lists that are read beside
-// it. Those that are open are returned also with an error.
+// openLists opens primary in the given variant, and the lists that are read together with
+// it. It returns those that it has opened even if there is an error.
 func openLists(ctx context.Context, md *rpmmd.RepoMD, g repo.Group, form repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error)) (lists []*list, err error) {
 	for i, typ := range append([]string{string(rpmmd.Primary)}, g.Also...) {
@@ -251,8 +253,8 @@ func (c *checked) finish() error {
 	return nil
 }
 
-// table is what a list says about each package: a digest of its NEVRA, by a
-// digest of its pkgid, and the name for messages.
+// table maps a digest of each package's pkgid to a digest of its NEVRA and the name for
+// messages, as one list has them.
 type table map[[16]byte]row
 
 type row struct {
@@ -287,7 +289,7 @@ func nevraKey(n nevra.NEVRA) [16]byte {
 func (t table) add(kind rpmmd.Kind, p *rpmmd.Package) error {
 	key, r := digest16(p.PkgID), row{nevraKey(p.NEVRA), p.Name}
 	if have, ok := t[key]; ok && have.nevra != r.nevra {
-		return fmt.Errorf("%w: %s: %s and %s have one pkgid, %s", repo.ErrMalformed, kind, have.name, p.NEVRA, clip(p.PkgID))
+		return fmt.Errorf("%w: %s: %s and %s have one pkgid, %s", repo.ErrMalformed, kind, have.name, p.NEVRA, excerpt.Of(p.PkgID))
 	}
 	t[key] = r
 	return nil
@@ -296,7 +298,7 @@ func (t table) add(kind rpmmd.Kind, p *rpmmd.Package) error {
 // same checks that another list has the same packages as primary.
 func (t table) same(kind rpmmd.Kind, o table) error {
 	bad := func(name, what string) error {
-		return fmt.Errorf("%w: primary and %s disagree: package %s %s", repo.ErrMalformed, kind, clip(name), what)
+		return fmt.Errorf("%w: primary and %s disagree: package %s %s", repo.ErrMalformed, kind, excerpt.Of(name), what)
 	}
 	first := ""
 	for key, r := range t {
@@ -373,13 +375,46 @@ func hrefFrom(dir, path string) string {
 	return "../" + path
 }
 
-// matchRecord is what Match looks at.
+// matchRecord has the fields that Match uses.
 func matchRecord(p *rpmmd.Package) *repo.Record {
 	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Arch: p.Arch}
 	if p.IsSource() {
 		rec.Kind, rec.Arch = repo.KindSource, SourceArch // "nosrc" too
 	}
 	return rec
+}
+
+// CheckIndex reads comps, updateinfo and modules. dnf ignores the first two if it cannot
+// read them; if it cannot read modules, it refuses the repository.
+func (Format) CheckIndex(ctx context.Context, _ *repo.Root, g repo.Group, form repo.Listed,
+	open func(context.Context, repo.Listed) (io.ReadCloser, error)) ([]string, error) {
+	var err error
+	var passed []error
+	c := repo.Choice{Open: open}
+	switch {
+	case slices.Contains(groupTypes, g.Index):
+		var doc []byte
+		if doc, err = readHeld(ctx, c, form, rpmmd.MaxComps); err == nil {
+			err = checkComps(doc)
+		}
+	case g.Index == "updateinfo":
+		err = checkHeld(ctx, c, form, checkUpdateinfo)
+	case g.Index == "modules":
+		var doc []byte
+		if doc, err = readHeld(ctx, c, form, rpmmd.MaxModules); err == nil {
+			_, passed, err = rpmmd.ParseModules(doc)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", form.Path, malformed(err))
+		}
+	}
+	if errors.Is(err, repo.ErrMalformed) {
+		return []string{fmt.Sprintf("cannot be read, and dnf makes no use of it: %v", err)}, nil
+	}
+	if len(passed) > 0 {
+		return []string{fmt.Sprintf("documents that dnf passes over: %d (the first: %v)", len(passed), passed[0])}, nil
+	}
+	return nil, err
 }
 
 // CheckPackage verifies a package's signature, digests and header as its bytes
@@ -445,11 +480,4 @@ func packageError(err error) error {
 		return fmt.Errorf("%w: %w", repo.ErrMismatch, err)
 	}
 	return fmt.Errorf("%w: %w", repo.ErrUntrusted, err)
-}
-
-func clip(s string) string {
-	if len(s) > 200 {
-		return s[:200] + "…"
-	}
-	return s
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/nevra"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
@@ -63,8 +64,8 @@ func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, archs, p
 	return res, nil
 }
 
-// baseArchs are the architectures to resolve for: each that is one of a machine,
-// the first of those that one machine takes.
+// baseArchs returns the architectures to resolve for: those of machines, and of several
+// that one machine accepts only the first.
 func baseArchs(archs []string) (out []string) {
 	machine := func(arch string) string {
 		if base := yumconf.BaseArch(arch); base != "i386" {
@@ -73,7 +74,7 @@ func baseArchs(archs []string) (out []string) {
 		return "x86_64"
 	}
 	archs = slices.DeleteFunc(slices.Clone(archs), func(a string) bool { return a == "noarch" || a == SourceArch })
-	slices.SortStableFunc(archs, func(a, b string) int { // a 64-bit machine takes 32-bit packages, not the reverse
+	slices.SortStableFunc(archs, func(a, b string) int { // a 64-bit machine accepts 32-bit packages, not the reverse
 		return strings.Compare(fmt.Sprint(yumconf.BaseArch(a) == "i386"), fmt.Sprint(yumconf.BaseArch(b) == "i386"))
 	})
 	for _, a := range archs {
@@ -82,12 +83,12 @@ func baseArchs(archs []string) (out []string) {
 		}
 	}
 	if len(out) == 0 {
-		return []string{"x86_64"} // any machine takes noarch packages
+		return []string{"x86_64"} // any machine accepts noarch packages
 	}
 	return out
 }
 
-// covers reports whether a machine of one architecture takes packages of another.
+// covers reports whether a machine of one architecture accepts packages of another.
 func covers(machine, arch string) bool {
 	base := yumconf.BaseArch(arch)
 	return arch == "noarch" || base == yumconf.BaseArch(machine) || base == "i386" && yumconf.BaseArch(machine) == "x86_64"
@@ -113,7 +114,7 @@ type candidate struct {
 type spec struct {
 	arch  string   // of the machine
 	archs []string // of the packages that are named
-	names []string // as dnf takes them
+	names []string // as dnf accepts them
 }
 
 // read reads what the repositories list.
@@ -178,7 +179,7 @@ func (r *resolver) readRepo(ctx context.Context, base string) ([]rpmmd.ModuleDoc
 	if err != nil {
 		return nil, err
 	}
-	docs, err := rpmmd.ParseModules(text)
+	docs, _, err := rpmmd.ParseModules(text)
 	return docs, malformed(err)
 }
 
@@ -210,9 +211,8 @@ func (r *resolver) configure(repos []repo.SourceParams) error {
 	return nil
 }
 
-// specs sorts packages by what dnf can resolve together. A package that no
-// repository lists in an architecture is resolved for the others, and an error
-// where there is none.
+// specs groups packages by what dnf can resolve together. A package that some
+// architectures lack is resolved for the others; it is an error if all lack it.
 func (r *resolver) specs(packages, archs []string) ([]spec, error) {
 	var out []spec
 	add := func(machine string, archs []string, name string) {
@@ -277,14 +277,14 @@ func (r *resolver) parse(p string) (wanted, error) {
 		}
 		var err error
 		if w.evr, err = nevra.ParseEVR(version); err != nil || w.version == "" {
-			return w, fmt.Errorf("package %s: version %q: expected [EPOCH:]VERSION[-RELEASE]: %w", clip(p), clip(w.version), repo.ErrMissing)
+			return w, fmt.Errorf("package %s: version %q: expected [EPOCH:]VERSION[-RELEASE]: %w", excerpt.Of(p), excerpt.Of(w.version), repo.ErrMissing)
 		}
 	}
 	return w, nil
 }
 
-// matching returns dnf's names of the packages that are wanted on a machine: the
-// bare name where any version will do, since dnf knows the best.
+// matching returns dnf's names of the packages that are wanted on a machine, or only the
+// bare name if any version will do, since dnf knows the best.
 func (r *resolver) matching(w wanted, machine string) (out []string) {
 	for _, i := range r.byName[w.name] {
 		p := r.packages[i]
@@ -307,8 +307,8 @@ func (r *resolver) matching(w wanted, machine string) (out []string) {
 	return out
 }
 
-// hasVersion compares a version with the one that is wanted, as far as that is
-// told: an epoch and a release may be left out.
+// hasVersion compares a version with the wanted one, which may lack an epoch and a
+// release.
 func (w *wanted) hasVersion(v nevra.EVR) bool {
 	if strings.Contains(w.version, ":") && v.Epoch != w.evr.Epoch {
 		return false
@@ -316,7 +316,7 @@ func (w *wanted) hasVersion(v nevra.EVR) bool {
 	return v.Version == w.evr.Version && (!strings.Contains(w.version, "-") || v.Release == w.evr.Release)
 }
 
-// others names what there is of a package, for a message.
+// others returns the available versions of a package, for a message.
 func (r *resolver) others(name string) string {
 	var list []string
 	for _, i := range r.byName[name] {
@@ -328,7 +328,7 @@ func (r *resolver) others(name string) string {
 	if len(list) == 0 {
 		return ""
 	}
-	return "; there is " + clip(strings.Join(list, ", "))
+	return "; there is " + excerpt.Of(strings.Join(list, ", "))
 }
 
 // run lets dnf resolve one spec.
@@ -399,7 +399,7 @@ func get(ctx context.Context, url string) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
-// lastBytes is the end of what a program printed, for a message.
+// lastBytes returns the end of a program's output, for a message.
 func lastBytes(s string) string {
 	if len(s) > 800 {
 		s = "…" + s[len(s)-800:]

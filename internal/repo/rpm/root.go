@@ -13,6 +13,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/repo"
@@ -21,8 +22,8 @@ import (
 )
 
 var (
-	// ErrLagging means that a mirror's repomd.xml is not one that the metalink
-	// names: it is older or newer than what the metalink knows.
+	// ErrLagging means that a mirror's repomd.xml is not one that the metalink lists: it
+	// is older or newer.
 	ErrLagging = errors.New("not what the metalink names")
 )
 
@@ -151,8 +152,8 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	return root, nil
 }
 
-// fetchMetalink fetches the mirror's metalink into p, unless it is there already,
-// and parses it; nil where the mirror has none.
+// fetchMetalink fetches the mirror's metalink into p, unless it is there already, and
+// parses it; nil if the mirror has none.
 func fetchMetalink(ctx context.Context, g repo.Getter, m config.Mirror, p *repo.VerifyParams) (*rpmmd.Metalink, error) {
 	if m.Metalink.IsZero() {
 		return nil, nil
@@ -180,7 +181,7 @@ func fetchBeside(ctx context.Context, g repo.Getter, dir string, installer bool)
 				docs = append(docs, doc)
 				return nil
 			case errors.Is(err, fetch.ErrNotFound), errors.Is(err, fetch.ErrDenied):
-				// Object stores deny what they do not have.
+				// Object stores answer requests for missing objects with "denied".
 			default:
 				return fmt.Errorf("fetch %s: %w", name, err)
 			}
@@ -216,7 +217,7 @@ func (f Format) signedSince(ctx context.Context, g repo.Getter, m config.Mirror,
 	return root, nil
 }
 
-// checkRevision refuses a lower revision than the one held.
+// checkRevision refuses a lower revision than the stored one.
 func checkRevision(held []byte, root *repo.Root) error {
 	old, err := rpmmd.ParseRepoMD(held)
 	if err != nil {
@@ -278,7 +279,7 @@ func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, 
 	return root, nil
 }
 
-// trust finds what repomd.xml rests on, strongest first.
+// trust finds what vouches for repomd.xml, strongest first.
 func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyParams) error {
 	why := "it has no signature"
 	if asc != nil && p.Keyring != nil && p.Keyring.Len() > 0 {
@@ -289,6 +290,9 @@ func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyPar
 		v, err := sign.VerifyDetached(md.Data, asc.Data, sign.VerifyOptions{Keyring: p.Keyring, Now: p.Now, Client: client})
 		if err == nil {
 			root.Trust = repo.TrustSignature
+			if m.Local {
+				root.Trust = repo.TrustOwn
+			}
 			for _, s := range v.Good {
 				root.Signers = append(root.Signers, repo.Signer{Fingerprint: s.Fingerprint, UserID: s.UserID, SignedAt: s.Created})
 			}
@@ -331,8 +335,8 @@ func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyPar
 	return nil
 }
 
-// listed turns the data entries into the files that a sync takes. Only primary
-// has to be among them, as for dnf.
+// listed turns the data entries into the files that a sync downloads. Only primary is
+// required, as for dnf.
 func listed(md *rpmmd.RepoMD) ([]repo.Listed, error) {
 	if md.Find(string(rpmmd.Primary)) == nil {
 		return nil, fmt.Errorf("repomd.xml: no data of type %q: %w", rpmmd.Primary, repo.ErrMalformed)
@@ -343,6 +347,9 @@ func listed(md *rpmmd.RepoMD) ([]repo.Listed, error) {
 		d := &md.Data[i]
 		if err := d.Check(); err != nil {
 			return nil, malformed(err)
+		}
+		if d.Odd && (d.Type == string(rpmmd.Primary) || slices.Contains(dnfTypes, d.Type)) {
+			return nil, fmt.Errorf("repomd.xml: data %s: the checksum has capitals or white space, expected lower-case hexadecimal digits: %w", d.Type, repo.ErrMalformed)
 		}
 		if d.Path == repomdPath || d.Path == ascPath {
 			return nil, fmt.Errorf("repomd.xml: data %s is at %s: %w", d.Type, d.Path, repo.ErrHostile)
@@ -433,14 +440,14 @@ func location(dir, href, base string) (path, alternate string, err error) {
 	}
 	u, err := url.Parse(base)
 	if err != nil {
-		return "", "", fmt.Errorf("%w: xml:base %q", rpmmd.ErrHostile, clip(remote.Redact(base)))
+		return "", "", fmt.Errorf("%w: xml:base %q", rpmmd.ErrHostile, excerpt.Of(remote.Redact(base)))
 	}
 	if u.Scheme != "" || u.Host != "" {
 		switch {
 		case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-			return "", "", fmt.Errorf("%w: xml:base %q: expected an http or https URL", rpmmd.ErrHostile, clip(remote.Redact(base)))
+			return "", "", fmt.Errorf("%w: xml:base %q: expected an http or https URL", rpmmd.ErrHostile, excerpt.Of(remote.Redact(base)))
 		case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-			return "", "", fmt.Errorf("%w: xml:base %q: has a user, query or fragment", rpmmd.ErrHostile, clip(remote.Redact(base)))
+			return "", "", fmt.Errorf("%w: xml:base %q: has a user, query or fragment", rpmmd.ErrHostile, excerpt.Of(remote.Redact(base)))
 		}
 		if parent, last := remote.NewURL(base).Parent(); dir != "" && last+"/" == dir {
 			base = parent.String() // the path begins with the repository's directory
@@ -455,7 +462,7 @@ func location(dir, href, base string) (path, alternate string, err error) {
 		return "", "", fmt.Errorf("xml:base: %w", err)
 	}
 	if up {
-		return "", "", fmt.Errorf("%w: href %q below xml:base %q", rpmmd.ErrHostile, clip(href), clip(base))
+		return "", "", fmt.Errorf("%w: href %q below xml:base %q", rpmmd.ErrHostile, excerpt.Of(href), excerpt.Of(base))
 	}
 	return dir + below + "/" + inner, "", nil
 }
@@ -463,8 +470,8 @@ func location(dir, href, base string) (path, alternate string, err error) {
 // dnfTypes are the data types, beside primary, that dnf reads.
 var dnfTypes = append([]string{string(rpmmd.Filelists), string(rpmmd.Other), "updateinfo", "modules"}, groupTypes...)
 
-// Plan takes everything that the root lists: metadata are small beside the
-// packages and vanish upstream with the next compose.
+// Plan selects everything that repomd.xml lists: metadata are small in comparison with
+// the packages, and disappear upstream with the next compose.
 func (Format) Plan(_ config.Mirror, root *repo.Root) ([]repo.Group, error) {
 	doc := findDoc(root.Docs, repomdPath)
 	if doc == nil {

@@ -1,16 +1,17 @@
-// Package debtest makes Debian archives for tests: real .deb and source
-// packages, indices in any compression, signed Release files, a web server in
-// front of them, and whatever can be wrong with each.
+// Package debtest creates Debian archives for tests: real .deb and source
+// packages, indices in any compression, signed Release files, a web server, and
+// anything that can be wrong with them.
 //
 //	a := debtest.New(t)
 //	a.Add(debtest.Package{Name: "hello", Fields: map[string]string{"Depends": "libc6"}})
 //	a.Publish(date)
 //	srv := httptest.NewServer(a.Handler())
 //
-// An archive has one suite, "stable", until others are asked for. Publish writes
-// the indices and signs them as of a date; the archive goes on changing and is
-// published again, as upstream does. Names by hash of earlier generations stay.
-// Nothing depends on the clock: equal calls make equal bytes, but for the keys.
+// An archive has one suite, "stable", until others are requested. Publish writes
+// the indices and signs them with a date; the archive can then be changed and
+// published again, as upstream does. By-hash names of earlier generations stay.
+// Nothing depends on the clock: the same calls make the same bytes, except for
+// the keys.
 package debtest
 
 import (
@@ -48,6 +49,9 @@ type Archive struct {
 	// answered it: for slow, endless, missing or wrong answers. Set it before
 	// the first request.
 	Hook func(w http.ResponseWriter, r *http.Request) bool
+	// Programs compress variants, by suffix, instead of Compress: {".xz": {"xz", "-6e",
+	// "-T2"}} as Debian does.
+	Programs map[string][]string
 
 	mu       sync.Mutex
 	after    map[string]func()
@@ -348,7 +352,12 @@ func (a *Archive) compress(suffix string, data []byte) []byte {
 	if b, ok := a.packed[key]; ok {
 		return b
 	}
-	b := Compress(a.tb, suffix, data)
+	var b []byte
+	if argv := a.Programs[suffix]; argv != nil {
+		b = filter(a.tb, append(slices.Clip(argv), "-c"), data)
+	} else {
+		b = Compress(a.tb, suffix, data)
+	}
 	a.packed[key] = b
 	return b
 }
@@ -362,6 +371,12 @@ func compressByTool(tb testing.TB, suffix string, data []byte) []byte {
 	if argv == nil {
 		tb.Fatalf("no compression %q", suffix)
 	}
+	return filter(tb, argv, data)
+}
+
+// filter runs a program, and skips the test without it.
+func filter(tb testing.TB, argv []string, data []byte) []byte {
+	tb.Helper()
 	if _, err := exec.LookPath(argv[0]); err != nil {
 		if os.Getenv("CI") == "true" {
 			tb.Fatal(err)

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// MaxComps bounds a comps document, in plain bytes.
+// MaxComps limits an uncompressed comps document, in bytes.
 const MaxComps = 64 << 20
 
 // CutComps writes the comps document doc without the packages that are not
@@ -79,7 +79,7 @@ func newCompsCut(sel *Selection, doc []byte) (*compsCut, error) {
 // keeps reports whether a reference to a group leads somewhere.
 func (c *compsCut) keeps(group string) bool { return c.groups[group] || c.sel.groups[group] }
 
-// appendOlder appends to out what only an older document has.
+// appendOlder appends to out what only an older document contains.
 func (c *compsCut) appendOlder(out, doc []byte) ([]byte, error) {
 	old, err := readComps(doc, c.sel)
 	if err != nil {

@@ -31,10 +31,9 @@ func (s *Selection) Name(name string) bool { return s.names[name] }
 // Has reports whether that very package is selected.
 func (s *Selection) Has(n nevra.NEVRA) bool { return s.nevras[n] }
 
-// AddGroups makes CutComps keep references to the groups of another
-// repository's comps, which is served beside it: to all of them where that
-// repository is served whole, else to those that have packages in the
-// selection.
+// AddGroups makes CutComps keep references to the groups of another repository's comps,
+// which is served beside it: to all of them if that repository is served whole, otherwise
+// to those that have packages in the selection.
 func (s *Selection) AddGroups(doc []byte, whole bool) error {
 	c, err := readComps(doc, s)
 	if err != nil {

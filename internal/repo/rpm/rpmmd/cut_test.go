@@ -56,7 +56,7 @@ func TestCutComps(t *testing.T) {
 	}
 }
 
-// What never had packages or groups stays, and references to groups of a
+// Groups that never had packages are kept, and so are references to groups of a
 // repository beside this one.
 func TestCutKeepsEmpty(t *testing.T) {
 	doc := "<comps><group><id>g</id><packagelist><packagereq type=\"optional\">a</packagereq></packagelist></group>" +
@@ -110,7 +110,8 @@ func TestCutSameID(t *testing.T) {
 	}
 }
 
-// TestCutStates: what only an older state knows of the packages comes from it.
+// TestCutStates checks that what only an older state knows about the packages comes from
+// it.
 func TestCutStates(t *testing.T) {
 	sel := selection(t, "a-1-1.noarch", "b-2-1.noarch")
 	newest := "<comps><group><id>g</id><packagelist><packagereq>b</packagereq></packagelist></group><group><id>h</id><packagelist><packagereq>c</packagereq></packagelist></group></comps>"
@@ -161,7 +162,7 @@ func TestCutStates(t *testing.T) {
 	}
 	var docs [][]ModuleDoc
 	for _, state := range []string{stream("2", "c-0:1-1.noarch") + def("2"), stream("1", "a-0:1-1.noarch") + def("1"), stream("1", "a-0:1-1.noarch")} {
-		parsed, err := ParseModules([]byte(state))
+		parsed, _, err := ParseModules([]byte(state))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,9 +236,8 @@ data: {module: perl, stream: "5.26", message: gone}
 document: modulemd-translations
 version: 1
 data: {module: nodejs, stream: "9"}
----
 `
-	docs, err := ParseModules([]byte(doc))
+	docs, _, err := ParseModules([]byte(doc))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ data: {module: nodejs, stream: "9"}
 	for _, d := range docs {
 		all = append(all, d.Raw...)
 	}
-	if string(all)+"---\n" != doc {
+	if string(all) != doc {
 		t.Errorf("the documents are not upstream's bytes:\n%s", all)
 	}
 	var got []string
@@ -261,15 +261,41 @@ data: {module: nodejs, stream: "9"}
 	if left := CutModules([][]ModuleDoc{docs[:1]}, nil, selection(t, "other-1-1.noarch")); len(left) != 0 {
 		t.Errorf("%+v", left)
 	}
-	for in, want := range map[string]string{
-		"a: [":                           "modules: document 1: yaml: line 1: did not find expected node content",
-		"document: modulemd\ndata: {}":   "modules: document 1: malformed XML: modulemd without a module's name",
-		"x: 1":                           "modules: document 1: malformed XML: no document kind",
-		"document: a\ndata: {name: [1]}": "modules: document 1: line 2: expected a scalar",
-		"document: a\ndata: {name: x, artifacts: {rpms: [x]}}": `modules: document 1: x:: package "x": not an rpm package name: no release`,
+}
+
+// What libmodulemd ignores is skipped; what makes dnf refuse the file is an error
+// (TestModulesAsDNF has dnf's verdicts).
+func TestBadModules(t *testing.T) {
+	for _, tt := range []struct {
+		in, want string
+		refused  bool
+	}{
+		{in: "a: [", want: "yaml: line 1: did not find expected node content", refused: true},
+		{in: "document: a\ndata: {name: x}", want: `malformed XML: line 1: document "a": expected one known kind`, refused: true},
+		{in: "document: modulemd\nversion: x\ndata: {name: x}", want: `malformed XML: line 2: version "x": expected a number`, refused: true},
+		{in: "document: modulemd\ndocument: modulemd\ndata: {name: x}", want: `malformed XML: line 2: document "modulemd": expected one known kind`, refused: true},
+		{in: "- a", want: "malformed XML: line 1: expected a mapping", refused: true},
+		{in: "---\n", want: "malformed XML: line 2: expected a mapping", refused: true},
+		{in: "x: 1", want: "malformed XML: no document kind"},
+		{in: "document: modulemd\ndata: {}", want: "malformed XML: modulemd without a module's name"},
+		{in: "document: modulemd\ndata: {name: [1]}", want: "line 2: expected a scalar"},
+		{in: "document: modulemd\ndata: {name: *a}", want: "yaml: unknown anchor 'a' referenced"},
+		{in: "document: modulemd\ndata: {name: x, artifacts: {rpms: [x]}}", want: `x:: package "x": not an rpm package name: no release`},
+		{in: "# nothing\n\x00- a"},
 	} {
-		if _, err := ParseModules([]byte(in)); err == nil || err.Error() != want {
-			t.Errorf("%q:\ngot  %v\nwant %s", in, err, want)
+		docs, passed, err := ParseModules([]byte(tt.in))
+		got := ""
+		if len(passed) > 0 {
+			got = passed[0].Error()
+		}
+		if err != nil {
+			got = err.Error()
+		}
+		if tt.want != "" {
+			tt.want = "modules: document 1: " + tt.want
+		}
+		if got != tt.want || (err != nil) != tt.refused || len(docs) > 0 {
+			t.Errorf("%q: %v, %v, %v", tt.in, docs, passed, err)
 		}
 	}
 }
@@ -282,7 +308,7 @@ func TestModulesBomb(t *testing.T) {
 		b.WriteString(strings.ReplaceAll(strings.ReplaceAll("  aN: &aN [*aP,*aP,*aP,*aP,*aP,*aP,*aP,*aP,*aP,*aP]\n", "N", string(rune('a'+i))), "P", map[bool]string{true: "0", false: string(rune('a' + i - 1))}[i == 1]))
 	}
 	b.WriteString("  artifacts:\n    rpms: *al\n")
-	if _, err := ParseModules([]byte(b.String())); err == nil {
+	if docs, passed, err := ParseModules([]byte(b.String())); err == nil && (len(docs) > 0 || len(passed) != 1) {
 		t.Error("a bomb was taken for modules")
 	}
 }
@@ -310,12 +336,12 @@ func FuzzCut(f *testing.F) {
 				t.Fatalf("what was cut cannot be read: %v\n%s", err, out.Bytes())
 			}
 		case 2:
-			docs, err := ParseModules(doc)
+			docs, _, err := ParseModules(doc)
 			if err != nil {
 				return
 			}
 			kept := CutModules([][]ModuleDoc{docs}, nil, sel)
-			if back, err := ParseModules(FormatModules(kept)); err != nil || len(back) != len(kept) {
+			if back, _, err := ParseModules(FormatModules(kept)); err != nil || len(back) != len(kept) {
 				t.Fatalf("%d documents became %d: %v", len(kept), len(back), err)
 			}
 		}

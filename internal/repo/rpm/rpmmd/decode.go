@@ -10,7 +10,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
+
+	"example.org/snapd/internal/lzma"
 )
 
 // Compressions by file name extension; the name decides, as it does for the
@@ -31,9 +32,9 @@ func Compression(name string) string {
 	}
 }
 
-// Decode returns a reader of the plain content of the file called name. Memory
-// is bounded for every input; the length of the output is the caller's to
-// bound. A zchunk file is decoded as a whole.
+// Decode returns a reader of the uncompressed content of the file called name. It limits
+// memory for every input; the caller must limit the length of the output. A zchunk file
+// is decoded as a whole.
 func Decode(name string, src io.Reader) (io.ReadCloser, error) {
 	switch c := Compression(name); c {
 	case ".gz":
@@ -45,11 +46,7 @@ func Decode(name string, src io.Reader) (io.ReadCloser, error) {
 	case ".bz2":
 		return decoded{bzip2.NewReader(bufio.NewReaderSize(src, 64<<10)), name, nil}, nil
 	case ".xz":
-		z, err := xz.NewReader(bufio.NewReaderSize(src, 64<<10), maxXZDict)
-		if err != nil {
-			return nil, fmt.Errorf("decompress %s: %w", name, err)
-		}
-		return decoded{z, name, nil}, nil
+		return decoded{lzma.NewReader(src, maxXZDict), name, nil}, nil
 	case ".zst":
 		z, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdMem), zstd.WithDecoderLowmem(true))
 		if err != nil {

@@ -32,7 +32,7 @@ func run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// TestDecode reads what the real compressors write.
+// TestDecode reads the output of the real compressors.
 func TestDecode(t *testing.T) {
 	plain := []byte(primaryDoc(50, 5))
 	for ext, cmd := range map[string][]string{
@@ -141,7 +141,7 @@ func TestZchunk(t *testing.T) {
 	}
 }
 
-// TestZchunkHeaderChecksum compares with what createrepo_c writes into
+// TestZchunkHeaderChecksum compares with the checksum that createrepo_c writes into
 // repomd.xml.
 func TestZchunkHeaderChecksum(t *testing.T) {
 	needTool(t, "createrepo_c")

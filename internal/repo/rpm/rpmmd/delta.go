@@ -5,16 +5,18 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"example.org/snapd/internal/excerpt"
 )
 
-// MaxDeltas bounds the number of packages' deltas in one document.
+// MaxDeltas limits the number of deltas in one document.
 const MaxDeltas = 500_000
 
 // Delta is a file by which a client makes a package out of an older one that
 // it has installed (a drpm).
 type Delta struct {
 	Path     string // relative to the repository
-	Size     int64  // bytes; -1 when it is not told
+	Size     int64  // bytes; -1 if it is missing
 	Checksum Checksum
 }
 
@@ -49,7 +51,7 @@ func ParseDeltas(src io.Reader) ([]Delta, error) {
 				case "size":
 					n, perr := strconv.ParseUint(v, 10, 62)
 					if perr != nil {
-						return r.fail("size %q", clip(v))
+						return r.fail("size %q", excerpt.Of(v))
 					}
 					d.Size = int64(n)
 				case "checksum":

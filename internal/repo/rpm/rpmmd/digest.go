@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"hash"
 	"strings"
+
+	"example.org/snapd/internal/excerpt"
 )
 
-// ErrWeak means that only digests too weak to rely on are given.
+// ErrWeak means that all given digests are too weak to rely on.
 var ErrWeak = errors.New("weak digest")
 
 // ErrMismatch means that bytes do not have the given size or digest.
@@ -50,11 +52,11 @@ func ParseChecksum(typ, digits string) (Checksum, error) {
 	}
 	h, ok := hashes[t]
 	if !ok {
-		return Checksum{}, fmt.Errorf("checksum type %q: %w: expected sha224 to sha512, sha1 or md5", clip(typ), ErrSyntax)
+		return Checksum{}, fmt.Errorf("checksum type %q: %w: expected sha224 to sha512, sha1 or md5", excerpt.Of(typ), ErrSyntax)
 	}
 	d := strings.ToLower(strings.TrimSpace(digits))
 	if len(d) != 2*h.Size() {
-		return Checksum{}, fmt.Errorf("%s checksum %q: %w: %d characters, expected %d", t, clip(digits), ErrSyntax, len(d), 2*h.Size())
+		return Checksum{}, fmt.Errorf("%s checksum %q: %w: %d characters, expected %d", t, excerpt.Of(digits), ErrSyntax, len(d), 2*h.Size())
 	}
 	if _, err := hex.DecodeString(d); err != nil {
 		return Checksum{}, fmt.Errorf("%s checksum %q: %w: not hexadecimal", t, d, ErrSyntax)
@@ -62,8 +64,8 @@ func ParseChecksum(typ, digits string) (Checksum, error) {
 	return Checksum{t, d}, nil
 }
 
-// Strong reports whether bytes can be relied on because of this checksum alone.
-// SHA-224 is not among them: dnf does not take packages by it.
+// Strong reports whether this checksum alone is sufficient to identify bytes. SHA-224 is
+// not, because dnf does not accept packages with it.
 func (c Checksum) Strong() bool {
 	switch c.Type {
 	case "sha256", "sha384", "sha512":

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo/rpm/nevra"
 )
 
@@ -44,6 +45,27 @@ type Head struct {
 // Head returns the head of the list, which belongs before packages
 // from it; valid after the first Next.
 func (s *Scanner) Head() Head { return Head{s.r.encoding, s.prolog} }
+
+// NewHead is the head of a list that has no upstream.
+func NewHead(kind Kind) Head {
+	tag := map[Kind]string{
+		Primary:   `<metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="0">`,
+		Filelists: `<filelists xmlns="http://linux.duke.edu/metadata/filelists" packages="0">`,
+		Other:     `<otherdata xmlns="http://linux.duke.edu/metadata/other" packages="0">`,
+	}[kind]
+	return Head{encoding: "UTF-8", rootTag: []byte(tag)}
+}
+
+// Escape writes text for the content of an element or the value of an attribute.
+// What XML cannot contain is left out.
+func Escape(s string) string {
+	return escape(strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0xfffe || r == 0xffff {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\ufffd")))
+}
 
 // SameEncoding reports whether elements of the other list can be put into this one.
 func (h Head) SameEncoding(o Head) bool {
@@ -195,7 +217,7 @@ func ParseRelations(element []byte) (*Relations, error) {
 				if e := r.attrString("epoch"); e != "" {
 					n, err := strconv.ParseUint(e, 10, 32)
 					if err != nil {
-						return r.fail("epoch %q", clip(e))
+						return r.fail("epoch %q", excerpt.Of(e))
 					}
 					rel.Epoch = uint32(n)
 				}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/fetch/remote"
 )
 
@@ -22,7 +23,7 @@ const (
 	maxResources = 5000
 )
 
-// repomdPath is where every repository has its root.
+// repomdPath is where every repository has its repomd.xml.
 const repomdPath = "repodata/repomd.xml"
 
 // Metalink is what a metalink (version 3, as MirrorManager writes it) says
@@ -43,8 +44,8 @@ type RepoMDRef struct {
 	Hashes    []Checksum // in the metalink's order
 }
 
-// Strongest returns the strongest hash that can be relied on, ErrWeak when
-// there is none: SHA-512 and SHA-256 are.
+// Strongest returns the strongest hash if it is sufficient (SHA-512 or SHA-256),
+// otherwise ErrWeak.
 func (r RepoMDRef) Strongest() (Checksum, error) {
 	for _, t := range []string{"sha512", "sha384", "sha256"} {
 		for _, c := range r.Hashes {
@@ -125,7 +126,7 @@ func parseMetalink(r *reader) (*Metalink, error) {
 	err := r.named("files", func() error {
 		return r.named("file", func() error {
 			if name := r.attrString("name"); name != "repomd.xml" {
-				return fmt.Errorf("%w: it describes the file %q, expected \"repomd.xml\"", ErrAddress, clip(name))
+				return fmt.Errorf("%w: it describes the file %q, expected \"repomd.xml\"", ErrAddress, excerpt.Of(name))
 			}
 			if found {
 				return r.fail("two files")
@@ -226,7 +227,7 @@ func (r *reader) resource() (resource, error) {
 	if p := r.attrString("preference"); p != "" {
 		n, err := strconv.Atoi(p)
 		if err != nil || n < 0 || n > 1000 {
-			return res, r.fail("preference %q", clip(p))
+			return res, r.fail("preference %q", excerpt.Of(p))
 		}
 		res.preference = n
 	}
@@ -241,7 +242,7 @@ func (r *reader) resource() (resource, error) {
 	}
 	base, ok := strings.CutSuffix(v, "/"+repomdPath)
 	if !ok {
-		return res, fmt.Errorf("%w: address %q, expected one that ends in %q", ErrAddress, clip(remote.Redact(v)), "/"+repomdPath)
+		return res, fmt.Errorf("%w: address %q, expected one that ends in %q", ErrAddress, excerpt.Of(remote.Redact(v)), "/"+repomdPath)
 	}
 	res.base, err = baseURL(base)
 	return res, err
@@ -284,7 +285,7 @@ func ParseMirrorlist(doc []byte) ([]string, error) {
 		case "ftp", "rsync":
 			continue
 		default:
-			return nil, fmt.Errorf("mirror list: line %d: %w: %q, expected an http or https URL", n, ErrAddress, clip(remote.Redact(line)))
+			return nil, fmt.Errorf("mirror list: line %d: %w: %q, expected an http or https URL", n, ErrAddress, excerpt.Of(remote.Redact(line)))
 		}
 		base, err := baseURL(strings.TrimSuffix(line, "/"+repomdPath))
 		if err != nil {
@@ -303,11 +304,11 @@ func ParseMirrorlist(doc []byte) ([]string, error) {
 	return out, nil
 }
 
-// baseURL checks a repository's base URL and takes its trailing slash off.
+// baseURL checks a repository's base URL and removes its trailing slash.
 func baseURL(s string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" && u.Scheme != "file" || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(s, " \t\r\n") {
-		return "", fmt.Errorf("%w: address %q", ErrAddress, clip(remote.Redact(s)))
+		return "", fmt.Errorf("%w: address %q", ErrAddress, excerpt.Of(remote.Redact(s)))
 	}
 	return strings.TrimRight(s, "/"), nil
 }

@@ -88,7 +88,7 @@ func TestParseMetalinkRefuses(t *testing.T) {
 		"path":         {`name="repomd.xml"`, `name="../repomd.xml"`, `metalink: not the address of a repository: it describes the file "../repomd.xml", expected "repomd.xml"`},
 		"other URL":    {"http://b.example.org/f/repodata/repomd.xml", "http://b.example.org/evil.xml", `metalink: not the address of a repository: address "http://b.example.org/evil.xml", expected one that ends in "/repodata/repomd.xml"`},
 		"query":        {"http://b.example.org/f/", "http://b.example.org/?/f/", `metalink: not the address of a repository: address "http://b.example.org/?xxxxx"`},
-		"no host":      {"http://b.example.org/f/", "http:///f/", `metalink: not the address of a repository: address "http:///f"`},
+		"no host":      {"http://b.example.org/f/", "http:///f/", `metalink: not the address of a repository: address "http://xxxxx"`},
 		"hash":         {`<hash type="sha256">`, `<hash type="sha256">0`, ""},
 		"document":     {"<metalink version", "<!DOCTYPE m><metalink version", `metalink: malformed XML at byte 39: a declaration, "<!DOCTYPE"; document types and entities are not accepted`},
 		"no file":      {`<file name="repomd.xml">`, `<other name="repomd.xml">`, ""},
@@ -124,7 +124,7 @@ func TestParseMirrorlist(t *testing.T) {
 		"# No mirrors\n":          "mirror list: not the address of a repository: no address in it",
 		"<html>404</html>":        "mirror list: metalink: malformed XML at byte 6: root element <html>, expected <metalink>",
 		"Not found\n":             `mirror list: line 1: not the address of a repository: "Not found", expected an http or https URL`,
-		"http:///x\n":             `mirror list: line 1: not the address of a repository: address "http:///x"`,
+		"http:///x\n":             `mirror list: line 1: not the address of a repository: address "http://xxxxx"`,
 		"javascript:alert(1)\n":   `mirror list: line 1: not the address of a repository: "xxxxx", expected an http or https URL`,
 		"http://a/?repo=x&arch\n": `mirror list: line 1: not the address of a repository: address "http://a/?repo=x&xxxxx"`,
 	} {

@@ -2,13 +2,16 @@ package rpmmd
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo/rpm/nevra"
 )
 
@@ -29,13 +32,12 @@ func (s *scalar) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// ModuleDoc is one document of modules.yaml: what has to be known of it to
-// choose.
+// ModuleDoc is one document of modules.yaml, with the fields needed to choose from them.
 type ModuleDoc struct {
 	Raw     []byte // as upstream wrote it, from its "---" line to before the next
 	Kind    string // "modulemd", "modulemd-defaults", "modulemd-obsoletes", "modulemd-translations", …
 	Module  string
-	Stream  string // "" where the kind has none
+	Stream  string // "" if the kind has none
 	Context string
 	Version string
 	Arch    string
@@ -43,23 +45,36 @@ type ModuleDoc struct {
 	Needs   []map[string][]string // alternatives: module to acceptable streams
 }
 
-// ParseModules reads modules.yaml into its documents.
-func ParseModules(doc []byte) ([]ModuleDoc, error) {
+// ParseModules reads modules.yaml into its documents. Those whose data libmodulemd
+// does not accept either are passed over, as dnf does it, and returned as errors.
+// What makes dnf refuse the file is err: a document that is no mapping, of an
+// unknown kind, or no YAML at all.
+func ParseModules(doc []byte) (docs []ModuleDoc, passed []error, err error) {
 	if len(doc) > MaxModules {
-		return nil, fmt.Errorf("modules: size %w of %d bytes", ErrTooLarge, MaxModules)
+		return nil, nil, fmt.Errorf("modules: size %w of %d bytes", ErrTooLarge, MaxModules)
 	}
-	var out []ModuleDoc
+	if i := bytes.IndexByte(doc, 0); i >= 0 {
+		doc = doc[:i] // libmodulemd treats it as the end
+	}
 	for n, raw := range splitYAML(doc) {
-		d, empty, err := parseModule(raw)
-		if err != nil {
-			return nil, fmt.Errorf("modules: document %d: %w", n+1, err)
-		}
-		if !empty {
-			out = append(out, d)
+		d, err := parseModule(raw)
+		var bad *badModule
+		switch {
+		case errors.As(err, &bad):
+			passed = append(passed, fmt.Errorf("modules: document %d: %w", n+1, bad.err))
+		case err != nil:
+			return nil, nil, fmt.Errorf("modules: document %d: %w", n+1, err)
+		case d != nil:
+			docs = append(docs, *d)
 		}
 	}
-	return out, nil
+	return docs, passed, nil
 }
+
+// badModule is what is wrong with a document that dnf skips.
+type badModule struct{ err error }
+
+func (b *badModule) Error() string { return b.err.Error() }
 
 // splitYAML cuts a stream of documents before each "---" line.
 func splitYAML(doc []byte) [][]byte {
@@ -84,55 +99,96 @@ func splitYAML(doc []byte) [][]byte {
 	return out
 }
 
-func parseModule(raw []byte) (d ModuleDoc, empty bool, err error) {
+// moduleKinds are the kinds of documents that libmodulemd knows.
+var moduleKinds = []string{"modulemd", "modulemd-stream", "modulemd-packager", "modulemd-defaults", "modulemd-translations", "modulemd-obsoletes"}
+
+// moduleYAML has the fields that are read from a document's data.
+type moduleYAML struct {
+	Data struct {
+		Name         scalar    `yaml:"name"`
+		Module       scalar    `yaml:"module"`
+		Stream       scalar    `yaml:"stream"`
+		Context      scalar    `yaml:"context"`
+		Version      scalar    `yaml:"version"`
+		Arch         scalar    `yaml:"arch"`
+		Dependencies yaml.Node `yaml:"dependencies"`
+		Artifacts    struct {
+			RPMs []scalar `yaml:"rpms"`
+		} `yaml:"artifacts"`
+	} `yaml:"data"`
+}
+
+// parseModule reads one document; nil if there is none, only comments.
+func parseModule(raw []byte) (*ModuleDoc, error) {
 	if len(raw) > maxYAMLDoc {
-		return d, false, fmt.Errorf("size %w of %d bytes", ErrTooLarge, maxYAMLDoc)
-	}
-	var y struct {
-		Document string `yaml:"document"`
-		Data     struct {
-			Name         scalar    `yaml:"name"`
-			Module       scalar    `yaml:"module"`
-			Stream       scalar    `yaml:"stream"`
-			Context      scalar    `yaml:"context"`
-			Version      scalar    `yaml:"version"`
-			Arch         scalar    `yaml:"arch"`
-			Dependencies yaml.Node `yaml:"dependencies"`
-			Artifacts    struct {
-				RPMs []scalar `yaml:"rpms"`
-			} `yaml:"artifacts"`
-		} `yaml:"data"`
+		return nil, fmt.Errorf("size %w of %d bytes", ErrTooLarge, maxYAMLDoc)
 	}
 	var node yaml.Node
 	if err := yaml.Unmarshal(raw, &node); err != nil {
-		return d, false, err
+		if strings.Contains(err.Error(), "unknown anchor") { // libyaml does not look
+			return nil, &badModule{err}
+		}
+		return nil, err
 	}
-	if node.Kind == 0 || node.Kind == yaml.DocumentNode && len(node.Content) == 1 && node.Content[0].Tag == "!!null" {
-		return d, true, nil
+	if node.Kind == 0 {
+		return nil, nil
 	}
+	kind, err := moduleKind(&node)
+	if err != nil {
+		return nil, err
+	}
+	var y moduleYAML
 	if err := node.Decode(&y); err != nil {
-		return d, false, err
+		return nil, &badModule{err}
 	}
-	if y.Document == "" {
-		return d, false, fmt.Errorf("%w: no document kind", ErrSyntax)
-	}
-	d = ModuleDoc{Raw: raw, Kind: y.Document, Module: string(y.Data.Name), Stream: string(y.Data.Stream),
+	d := &ModuleDoc{Raw: raw, Kind: kind, Module: string(y.Data.Name), Stream: string(y.Data.Stream),
 		Context: string(y.Data.Context), Version: string(y.Data.Version), Arch: string(y.Data.Arch)}
 	if d.Module == "" {
 		d.Module = string(y.Data.Module)
 	}
 	if d.Module == "" {
-		return d, false, fmt.Errorf("%w: %s without a module's name", ErrSyntax, clip(d.Kind))
+		return nil, &badModule{fmt.Errorf("%w: %s without a module's name", ErrSyntax, excerpt.Of(d.Kind))}
 	}
 	for _, a := range y.Data.Artifacts.RPMs {
 		n, err := nevra.Parse(string(a))
 		if err != nil {
-			return d, false, fmt.Errorf("%s:%s: %w", clip(d.Module), clip(d.Stream), err)
+			return nil, &badModule{fmt.Errorf("%s:%s: %w", excerpt.Of(d.Module), excerpt.Of(d.Stream), err)}
 		}
 		d.RPMs = append(d.RPMs, n)
 	}
-	d.Needs, err = moduleNeeds(&y.Data.Dependencies)
-	return d, false, err
+	if d.Needs, err = moduleNeeds(&y.Data.Dependencies); err != nil {
+		return nil, &badModule{err}
+	}
+	return d, nil
+}
+
+// moduleKind reads a document's kind. If libmodulemd gives up before the end of a
+// document, dnf refuses the whole file.
+func moduleKind(node *yaml.Node) (kind string, err error) {
+	if node.Kind == yaml.DocumentNode && len(node.Content) == 1 {
+		node = node.Content[0]
+	}
+	if node.Kind != yaml.MappingNode {
+		return "", fmt.Errorf("%w: line %d: expected a mapping", ErrSyntax, node.Line)
+	}
+	known := false
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		switch key, value := node.Content[i], node.Content[i+1]; key.Value {
+		case "document":
+			if known || !slices.Contains(moduleKinds, value.Value) {
+				return "", fmt.Errorf("%w: line %d: document %q: expected one known kind", ErrSyntax, value.Line, excerpt.Of(value.Value))
+			}
+			kind, known = value.Value, true
+		case "version":
+			if _, err := strconv.ParseUint(value.Value, 10, 64); err != nil {
+				return "", fmt.Errorf("%w: line %d: version %q: expected a number", ErrSyntax, value.Line, excerpt.Of(value.Value))
+			}
+		}
+	}
+	if !known {
+		return "", &badModule{fmt.Errorf("%w: no document kind", ErrSyntax)}
+	}
+	return kind, nil
 }
 
 // moduleNeeds reads the dependencies of a modulemd document: a list of
@@ -218,7 +274,7 @@ func CutModules(states [][]ModuleDoc, beside []ModuleDoc, sel *Selection) []Modu
 	return out
 }
 
-// id is what documents of different states are the same by.
+// id identifies a document in different states.
 func (d *ModuleDoc) id() [6]string {
 	id := [...]string{d.Kind, d.Module, d.Stream, d.Version, d.Context, d.Arch}
 	if d.Kind == "modulemd-defaults" {
@@ -261,7 +317,7 @@ func keptStreams(docs []ModuleDoc, sel *Selection) []bool {
 }
 
 // ModulePlatform returns the platform that most streams require, as dnf's option
-// module_platform_id takes it ("platform:f42"); empty where none requires one.
+// module_platform_id accepts it ("platform:f42"); empty if none requires one.
 func ModulePlatform(docs []ModuleDoc) string {
 	fits := map[string]int{}
 	for _, d := range docs {

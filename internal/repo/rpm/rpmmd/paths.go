@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"example.org/snapd/internal/excerpt"
 )
 
 // ErrHostile means a location that leaves the repository or hides in it.
@@ -13,12 +15,13 @@ var ErrHostile = errors.New("hostile location")
 // CleanHref checks the href of a location and returns the path that it names,
 // relative to the repository, with percent escapes resolved.
 //
-// An href is a relative URL. Refused are absolute paths and URLs, a host, "."
-// and ".." segments in any spelling, empty segments, queries and fragments,
-// backslashes, white space and control characters.
+// An href is a relative URL. Its "." segments go, as clients drop them. Refused are
+// absolute paths and URLs, a host, ".." segments in any spelling, escaped "."
+// segments, empty segments, queries and fragments, backslashes, white space and
+// control characters.
 func CleanHref(href string) (string, error) {
 	bad := func(what string) (string, error) {
-		return "", fmt.Errorf("%w: href %q: %s", ErrHostile, clip(href), what)
+		return "", fmt.Errorf("%w: href %q: %s", ErrHostile, excerpt.Of(href), what)
 	}
 	switch {
 	case href == "":
@@ -36,10 +39,16 @@ func CleanHref(href string) (string, error) {
 		return bad("has white space or control characters")
 	}
 	path := href
-	if strings.Contains(href, "%") {
+	for strings.HasPrefix(path, "./") {
+		path = path[len("./"):]
+	}
+	for strings.Contains(path, "/./") {
+		path = strings.ReplaceAll(path, "/./", "/")
+	}
+	if strings.Contains(path, "%") {
 		// A lone percent sign is a character of the file's name: nothing that
 		// writes rpm-md escapes it.
-		if p, err := url.PathUnescape(href); err == nil {
+		if p, err := url.PathUnescape(path); err == nil {
 			path = p
 		}
 	}
@@ -69,11 +78,4 @@ func hasScheme(s string) bool {
 	return !strings.ContainsFunc(scheme, func(c rune) bool {
 		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '+' && c != '-' && c != '.'
 	})
-}
-
-func clip(s string) string {
-	if len(s) > 200 {
-		return s[:200] + "…"
-	}
-	return s
 }

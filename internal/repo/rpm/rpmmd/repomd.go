@@ -6,15 +6,17 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"example.org/snapd/internal/excerpt"
 )
 
-// MaxRepoMD bounds repomd.xml, in bytes; real ones have a few thousand.
+// MaxRepoMD limits repomd.xml, in bytes; real ones have a few thousand.
 const MaxRepoMD = 4 << 20
 
-// maxData bounds the number of data entries.
+// maxData limits the number of data entries.
 const maxData = 1024
 
-// RepoMD is repomd.xml: what a repository consists of.
+// RepoMD is repomd.xml, which lists the files of a repository.
 type RepoMD struct {
 	Revision string // usually Unix seconds
 	Tags     []Tag
@@ -40,7 +42,10 @@ type Data struct {
 	Path                                   string // Href as a checked path relative to the repository
 	Timestamp                              int64  // Unix seconds, 0 when absent
 	Size, OpenSize, HeaderSize             int64  // bytes, -1 when absent
-	DatabaseVersion                        string // of sqlite files
+	// Odd says that the checksum has capitals or white space: dnf compares it as
+	// text, and finds no file that has it.
+	Odd             bool
+	DatabaseVersion string // of sqlite files
 }
 
 // ParseRepoMD reads repomd.xml. It refuses hostile locations (ErrHostile),
@@ -82,17 +87,17 @@ func parseRepoMD(r *reader) (*RepoMD, error) {
 		case "data":
 			d := Data{Type: r.attrString("type"), Size: -1, OpenSize: -1, HeaderSize: -1}
 			if d.Type == "" {
-				return r.fail("data without a type")
+				return r.skip() // nobody can ask for it
 			}
 			if len(md.Data) == maxData {
 				return fmt.Errorf("number of data entries %w of %d", ErrTooLarge, maxData)
 			}
 			if err := d.parse(r); err != nil {
-				return fmt.Errorf("data %s: %w", clip(d.Type), err)
+				return fmt.Errorf("data %s: %w", excerpt.Of(d.Type), err)
 			}
 			if other := md.Find(d.Type); other != nil {
 				if other.Path != d.Path || other.Checksum != d.Checksum {
-					return r.fail("data type %q is listed twice, with different files", clip(d.Type))
+					return r.fail("data type %q is listed twice, with different files", excerpt.Of(d.Type))
 				}
 				return nil
 			}
@@ -165,13 +170,16 @@ func (d *Data) checksum(r *reader, to *Checksum) error {
 	}
 	if to.IsZero() || !to.Strong() && c.Strong() || c.Strong() && c.Type == "sha256" {
 		*to = c
+		if to == &d.Checksum {
+			d.Odd = v != c.Hex
+		}
 	}
 	return nil
 }
 
-// Check refuses a file of which only weak digests are given, naming it.
+// Check returns an error, with its name, for a file that has only weak digests.
 func (d *Data) Check() error {
-	if err := d.Checksum.Check("data " + clip(d.Type)); err != nil {
+	if err := d.Checksum.Check("data " + excerpt.Of(d.Type)); err != nil {
 		return fmt.Errorf("repomd.xml: %w", err)
 	}
 	return nil
@@ -266,7 +274,7 @@ func (md *RepoMD) Format() []byte {
 	return b.Bytes()
 }
 
-// root advances to the root element and demands its name.
+// root advances to the root element and requires its name.
 func (r *reader) root(name string) error {
 	if err := r.next(); err != nil {
 		return err
@@ -300,7 +308,7 @@ func (r *reader) children(f func() error) error {
 	}
 }
 
-// finish demands that nothing follows the root element.
+// finish requires that nothing follows the root element.
 func (r *reader) finish() error {
 	if err := r.next(); err != nil {
 		return err
@@ -320,13 +328,13 @@ func (r *reader) count() (int64, error) {
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 63)
 	if err != nil {
-		return 0, r.fail("<%s> %q is not a number of bytes", name, clip(v))
+		return 0, r.fail("<%s> %q is not a number of bytes", name, excerpt.Of(v))
 	}
 	return int64(n), nil
 }
 
-// informativeSeconds is seconds of a text that nothing depends on: 0 where it is not
-// a number.
+// informativeSeconds returns seconds from a text that nothing depends on, or 0 if it is
+// not a number.
 func (r *reader) informativeSeconds() (int64, error) {
 	v, err := r.content()
 	whole, _, _ := strings.Cut(strings.TrimSpace(v), ".")
@@ -348,7 +356,7 @@ func (r *reader) seconds() (int64, error) {
 	whole, _, _ := strings.Cut(strings.TrimSpace(v), ".")
 	n, err := strconv.ParseUint(whole, 10, 40)
 	if err != nil {
-		return 0, r.fail("<%s> %q is not a number of seconds", name, clip(v))
+		return 0, r.fail("<%s> %q is not a number of seconds", name, excerpt.Of(v))
 	}
 	return int64(n), nil
 }

@@ -99,7 +99,6 @@ func TestParseRepoMDRefuses(t *testing.T) {
 		"empty":         {hostile(""), `repomd.xml: data primary: hostile location: href "": is empty`, ErrHostile},
 		"double slash":  {hostile("repodata//x"), `repomd.xml: data primary: hostile location: href "repodata//x": has an empty segment`, ErrHostile},
 		"twice":         {rep("x-unknown", "primary"), `repomd.xml: malformed XML at byte 1236: data type "primary" is listed twice, with different files`, ErrSyntax},
-		"no type":       {rep(` type="x-unknown"`, ""), `repomd.xml: malformed XML at byte 764: data without a type`, ErrSyntax},
 		"bad digest": {rep(`>aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</checksum`, ">zz</checksum"),
 			`repomd.xml: data primary: sha256 checksum "zz": malformed XML: 2 characters, expected 64`, ErrSyntax},
 		"size":    {rep("<size>1234", "<size>-5"), `repomd.xml: data primary: malformed XML at byte 711: <size> "-5" is not a number of bytes`, ErrSyntax},
@@ -115,8 +114,8 @@ func TestParseRepoMDRefuses(t *testing.T) {
 	}
 }
 
-// What only informs is read past, as dnf does it: a timestamp that is no number, and
-// data that is listed twice alike.
+// Informative fields are ignored if they are wrong, as dnf does: a timestamp that is not
+// a number, and data that is listed twice with equal contents.
 func TestParseRepoMDReadsPast(t *testing.T) {
 	want, err := ParseRepoMD([]byte(sampleRepoMD))
 	if err != nil {
@@ -150,8 +149,8 @@ func TestWeakDigest(t *testing.T) {
 	}
 }
 
-// TestCreaterepo reads what createrepo_c writes, in each of its compressions
-// and both ways of naming files.
+// TestCreaterepo reads the output of createrepo_c, in each of its compressions and both
+// ways of naming files.
 func TestCreaterepo(t *testing.T) {
 	needTool(t, "createrepo_c")
 	for _, args := range [][]string{{"--compress-type=gz"}, {"--compress-type=bz2", "--simple-md-filenames"}, {"--compress-type=xz"}, {"--checksum=sha512", "--repomd-checksum=sha512"}} {

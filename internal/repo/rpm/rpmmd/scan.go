@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo/rpm/nevra"
 )
 
@@ -145,7 +146,7 @@ func (s *Scanner) element() (*Package, error) {
 	}
 	if err != nil {
 		if s.pkg.Name != "" {
-			return nil, fmt.Errorf("package %s (number %d): %w", clip(s.pkg.Name), s.n, err)
+			return nil, fmt.Errorf("package %s (number %d): %w", excerpt.Of(s.pkg.Name), s.n, err)
 		}
 		return nil, fmt.Errorf("package number %d: %w", s.n, err)
 	}
@@ -319,7 +320,7 @@ func (s *Scanner) number(name string) (int64, error) {
 	return int64(n), nil
 }
 
-// complete demands what every list has to say about a package.
+// complete requires the fields that every list must have for a package.
 func (s *Scanner) complete() error {
 	p := &s.pkg
 	for _, f := range [...]struct{ name, v string }{

@@ -244,7 +244,7 @@ func TestScanRefuses(t *testing.T) {
 	}
 }
 
-// endless repeats a pattern for ever.
+// endless repeats a pattern forever.
 type endless struct {
 	pattern string
 	at      int

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"example.org/snapd/internal/excerpt"
 )
 
-// MaxTreeinfo bounds a treeinfo file, in bytes.
+// MaxTreeinfo limits a treeinfo file, in bytes.
 const MaxTreeinfo = 4 << 20
 
 // ErrTreeinfo says that a treeinfo file does not follow its format.
@@ -26,7 +28,7 @@ type Treeinfo struct {
 // TreeFile is a file that the tree lists.
 type TreeFile struct {
 	Path     string
-	Checksum Checksum // zero when the tree gives none
+	Checksum Checksum // zero if the tree has none
 }
 
 // TreeVariant is a repository of the tree. Its paths may lead out of the tree
@@ -61,7 +63,7 @@ func ParseTreeinfo(doc []byte) (*Treeinfo, error) {
 	return t, nil
 }
 
-// maxTreeFiles bounds the number of files that a tree lists.
+// maxTreeFiles limits the number of files that a tree lists.
 const maxTreeFiles = 10000
 
 // treeParser reads a treeinfo file line by line.
@@ -81,7 +83,7 @@ func (p *treeParser) line(line string) error {
 	}
 	i := strings.IndexAny(line, "=:")
 	if i < 0 || p.section == "" {
-		return fmt.Errorf("%w: %q, expected key = value in a section", ErrTreeinfo, clip(line))
+		return fmt.Errorf("%w: %q, expected key = value in a section", ErrTreeinfo, excerpt.Of(line))
 	}
 	if p.section == "checksums" { // its keys are paths, which may have colons
 		if j := strings.Index(line, "="); j >= 0 {
@@ -100,7 +102,7 @@ func (p *treeParser) line(line string) error {
 // begin begins a section.
 func (p *treeParser) begin(line string) error {
 	if !strings.HasSuffix(line, "]") {
-		return fmt.Errorf("%w: section %q", ErrTreeinfo, clip(line))
+		return fmt.Errorf("%w: section %q", ErrTreeinfo, excerpt.Of(line))
 	}
 	p.section, p.variant = line[1:len(line)-1], nil
 	id, ok := strings.CutPrefix(p.section, "variant-")
@@ -115,7 +117,7 @@ func (p *treeParser) begin(line string) error {
 	return nil
 }
 
-// value takes one key of the section.
+// value reads one key of the section.
 func (p *treeParser) value(key, value string) error {
 	switch {
 	case p.section == "checksums":
@@ -146,7 +148,7 @@ func (p *treeParser) value(key, value string) error {
 	return nil
 }
 
-// file enters a file, whose checksum may be given before or after.
+// file records a file, whose checksum may come before or after.
 func (p *treeParser) file(name string, c Checksum) error {
 	name, err := CleanHref(name)
 	if err != nil {
@@ -154,7 +156,7 @@ func (p *treeParser) file(name string, c Checksum) error {
 	}
 	have := p.files[name]
 	if !have.IsZero() && !c.IsZero() && have != c {
-		return fmt.Errorf("%w: %s has two checksums, %s and %s", ErrTreeinfo, clip(name), have, c)
+		return fmt.Errorf("%w: %s has two checksums, %s and %s", ErrTreeinfo, excerpt.Of(name), have, c)
 	}
 	if have.IsZero() {
 		p.files[name] = c

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo/rpm/nevra"
 )
 
@@ -41,7 +42,7 @@ type updateCut struct {
 	kept           int
 }
 
-// advisory is what has to be known of an <update> to cut it.
+// advisory has the fields of an <update> that are needed to cut it.
 type advisory struct {
 	id       string
 	packages []nevra.NEVRA // those that are selected
@@ -195,7 +196,7 @@ func updatePackage(r *reader) (nevra.NEVRA, error) {
 	if e := r.attrString("epoch"); e != "" && e != "null" && e != "None" {
 		v, err := strconv.ParseUint(e, 10, 32)
 		if err != nil {
-			return n, r.fail("package %s: epoch %q", clip(n.Name), clip(e))
+			return n, r.fail("package %s: epoch %q", excerpt.Of(n.Name), excerpt.Of(e))
 		}
 		n.Epoch = uint32(v)
 	}

@@ -24,7 +24,7 @@ const (
 // ErrSyntax says that a document is not the XML it has to be.
 var ErrSyntax = errors.New("malformed XML")
 
-// ErrTooLarge says that a part of a document exceeds what is accepted.
+// ErrTooLarge means that a part of a document exceeds a limit.
 var ErrTooLarge = errors.New("exceeds the limit")
 
 // tokenKind is what next found.
@@ -306,7 +306,7 @@ func (r *reader) instruction() error {
 	}
 }
 
-// declaredEncoding accepts what leaves the ASCII of tags as it is.
+// declaredEncoding accepts encodings that are supersets of ASCII.
 func (r *reader) declaredEncoding(pi string) error {
 	_, v, ok := strings.Cut(pi, "encoding")
 	if !ok {
@@ -330,8 +330,8 @@ func (r *reader) declaredEncoding(pi string) error {
 	}
 }
 
-// declaration handles what begins with "<!": comments are passed over, CDATA
-// is text, and document types, the home of entities, are refused.
+// declaration handles what begins with "<!": comments are skipped, CDATA is text, and
+// document types, which could define entities, are refused.
 func (r *reader) declaration() (isText bool, err error) {
 	start, _, err := r.ensure(r.pos, 9)
 	if err != nil {
@@ -475,8 +475,8 @@ func (r *reader) startTag() error {
 	}
 }
 
-// parseTag takes a start tag apart. When it ends inside a quoted value, open
-// is the index of the opening quote, otherwise -1.
+// parseTag parses a start tag. If it ends inside a quoted value, open is the index of the
+// opening quote, otherwise -1.
 func (r *reader) parseTag(tag []byte) (open int, err error) {
 	r.attrs = r.attrs[:0]
 	i := 0

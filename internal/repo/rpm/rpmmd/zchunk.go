@@ -25,8 +25,8 @@ const (
 	maxZckInt    = 1<<63 - 1 // value of an integer
 )
 
-// ZchunkHeader is the header of a zchunk file (version 1, as the zck tool
-// writes it): what names its content.
+// ZchunkHeader is the header of a zchunk file (version 1, as the zck tool writes it),
+// with the digests of its content.
 type ZchunkHeader struct {
 	// Checksum is that of the header, as repomd.xml's header-checksum gives it.
 	Checksum Checksum
@@ -100,7 +100,7 @@ type zckLead struct {
 	rest    int64  // bytes of the header behind the lead
 }
 
-// maxZckLead bounds the lead: id, two integers and the longest checksum.
+// maxZckLead limits the lead: id, two integers and the longest checksum.
 const maxZckLead = 5 + 10 + 64 + 10
 
 func parseZckLead(b []byte) (l zckLead, n int, err error) {
@@ -159,7 +159,7 @@ func ReadZchunkHeader(src *bufio.Reader) (*ZchunkHeader, error) {
 	return h, h.parse(&zckReader{rest}, int64(s.size))
 }
 
-// parse reads what the header checksum covers.
+// parse reads the part that the header checksum covers.
 func (h *ZchunkHeader) parse(r *zckReader, sumSize int64) error {
 	var err error
 	if h.dataSum, err = r.bytes(sumSize, "the data checksum"); err != nil {
@@ -392,7 +392,7 @@ func (z *zchunk) Close() error {
 	return nil
 }
 
-// readExactly reads n bytes, growing with what arrives and not with what is
+// readExactly reads n bytes. Its buffer grows with what arrives and not with what is
 // announced.
 func readExactly(src io.Reader, n int64) ([]byte, error) {
 	var b bytes.Buffer

@@ -10,19 +10,19 @@ import (
 	"example.org/snapd/internal/config"
 )
 
-// A line is a command line taken apart. The parser wants options before
-// arguments; people write them in any order.
+// A line is a parsed command line. The parser wants options before arguments;
+// people write them in any order.
 type line struct {
-	path    []*verb  // the root, groups, the verb
+	path    []*verb  // the root, groups and the verb
 	global  []string // options of every verb, --name=value or --name
 	options []string // options of this verb, the same
 	args    []string
 	help    bool
 	version bool
-	seen    map[string]bool // options that are given
+	seen    map[string]bool // names of the options that were given
 }
 
-// name is the verb's with its groups: "record start".
+// name returns the verb with its groups: "record start".
 func (l *line) name() string {
 	var names []string
 	for _, v := range l.path[1:] {
@@ -33,14 +33,15 @@ func (l *line) name() string {
 
 func (l *line) json() bool { return slices.Contains(l.global, "--json") }
 
-// verb is the innermost one that the line names.
+// verb returns the innermost verb on the line.
 func (l *line) verb() *verb { return l.path[len(l.path)-1] }
 
-// parseLine takes args apart. The line is never nil: with an error it holds
-// what was understood.
+// parseLine parses args. It never returns a nil line: after an error, the line
+// holds what was parsed so far.
 func parseLine(root *verb, args []string) (*line, error) {
 	l := &line{path: []*verb{root}, seen: map[string]bool{}}
-	// --json says how an error is told, so it counts wherever it stands.
+	// --json decides how errors are printed, so look for it first, wherever it
+	// is.
 	for _, a := range args {
 		if a == "--" {
 			break
@@ -51,7 +52,7 @@ func parseLine(root *verb, args []string) (*line, error) {
 			break
 		}
 	}
-	var last *option // the one whose value the previous argument was
+	var last *option // the option whose value the previous argument was
 	for i := 0; i < len(args); i++ {
 		a := args[i]
 		switch {
@@ -83,7 +84,7 @@ func parseLine(root *verb, args []string) (*line, error) {
 	return l, nil
 }
 
-// option takes one option off, and its value from rest when it stands there.
+// option parses one option, and takes its value from rest if it is there.
 func (l *line) option(a string, rest []string) (*option, []string, error) {
 	name, value, has := strings.Cut(strings.TrimPrefix(a, "--"), "=")
 	o, global := l.find(name)
@@ -112,7 +113,7 @@ func (l *line) option(a string, rest []string) (*option, []string, error) {
 	case has:
 		text += "=" + value
 	case o.optional:
-		// Files may follow, see positional.
+		// More values may follow: see positional.
 		l.options = append(l.options, text+"=")
 		return o, rest, nil
 	case len(rest) == 0:
@@ -137,7 +138,7 @@ func (l *line) option(a string, rest []string) (*option, []string, error) {
 	return o, rest, nil
 }
 
-// find looks an option up in the verb and among the global ones.
+// find looks an option up in the verb and among the global options.
 func (l *line) find(name string) (o *option, global bool) {
 	v := l.verb()
 	for i := range v.options {
@@ -161,8 +162,8 @@ func (l *line) optionNames() []string {
 	return out
 }
 
-// positional takes a word that is no option: a verb's name, one more value of
-// an option that may be repeated when all arguments are there, or an argument.
+// positional handles a word that is not an option: the name of a verb, another
+// value of a repeatable option once all arguments are there, or an argument.
 func (l *line) positional(a string, last *option) error {
 	v := l.verb()
 	if len(v.verbs) > 0 {
@@ -195,7 +196,7 @@ func (l *line) positional(a string, last *option) error {
 	return nil
 }
 
-// check holds the line against its verb.
+// check reports what is missing from the line or too much for its verb.
 func (l *line) check() error {
 	v := l.verb()
 	if v.run == nil {
@@ -206,7 +207,7 @@ func (l *line) check() error {
 			}
 		}
 		if len(l.path) == 1 {
-			return &usageError{msg: "no command is given"}
+			return &usageError{msg: "expected a command"}
 		}
 		return &usageError{verb: l.name(), msg: fmt.Sprintf("%s needs a command: %s", l.name(), orList(names))}
 	}
@@ -225,7 +226,7 @@ func (l *line) check() error {
 	return nil
 }
 
-// canonical is the line as the parser reads it.
+// canonical returns the line in the order the parser wants.
 func (l *line) canonical() []string {
 	out := append([]string{"snapctl"}, l.global...)
 	for _, v := range l.path[1:] {
@@ -243,7 +244,7 @@ func orList(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
 
-// nearest finds the word that a slip of the hand may have meant, or "".
+// nearest returns the candidate that a mistyped word probably means, or "".
 func nearest(word string, words []string) string {
 	best, dist := "", 3
 	for _, w := range words {
@@ -254,7 +255,7 @@ func nearest(word string, words []string) string {
 	return best
 }
 
-// distance is Levenshtein's.
+// distance returns the Levenshtein distance.
 func distance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return 64
@@ -278,24 +279,24 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// timeForms are the ISO 8601 forms of a timestamp that are taken, extended and
-// basic. Without an offset the time is UTC.
+// timeForms are the accepted ISO 8601 forms of a timestamp, extended and basic.
+// Without an offset the time is UTC.
 var timeForms = []string{
 	"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04Z07:00", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02",
 	"20060102T150405Z0700", "20060102T1504Z0700", "20060102T150405", "20060102",
 }
 
-// parseTime reads a timestamp.
+// parseTime parses a timestamp.
 func parseTime(s string) (time.Time, error) {
 	for _, f := range timeForms {
 		if t, err := time.Parse(f, s); err == nil {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time: expected a form like 2026-11-22 or 2026-11-22T16:00:00Z", s)
+	return time.Time{}, fmt.Errorf("%q is not a time: expected a form like 2026-11-22 or 2026-11-22T16:00:00Z", s)
 }
 
-// timestamp reads the time in an option, nil when it is not given.
+// timestamp returns the time in an option, or nil if it is not given.
 func (c *call) timestamp(name string) (*time.Time, error) {
 	s := c.str(name)
 	if s == "" {
@@ -308,7 +309,7 @@ func (c *call) timestamp(name string) (*time.Time, error) {
 	return &t, nil
 }
 
-// checkName refuses what is no name for a freeze, recording or mirror.
+// checkName refuses names that no freeze, recording or mirror can have.
 func (c *call) checkName(what, s string) error {
 	if !config.NameRE.MatchString(s) {
 		return c.usagef("%s %q: expected letters, digits and .+~_- (at most 100, the first a letter or digit)", what, s)
@@ -319,12 +320,12 @@ func (c *call) checkName(what, s string) error {
 	return nil
 }
 
-// checkRef refuses what can be no snapshot and no frozen snapshot: NAME, M@T
-// or M@latest.
+// checkRef refuses strings that cannot be a snapshot or a freeze: NAME, M@T or
+// M@latest.
 func (c *call) checkRef(s string) error {
 	name, at, dated := strings.Cut(s, "@")
 	if !config.NameRE.MatchString(name) || name == "latest" {
-		return c.usagef("%q is no snapshot: expected a frozen snapshot's name, or MIRROR@TIME or MIRROR@latest", s)
+		return c.usagef("%q is not a snapshot: expected the name of a freeze, MIRROR@TIME or MIRROR@latest", s)
 	}
 	if dated && at != "latest" {
 		if _, err := parseTime(at); err != nil {
@@ -334,10 +335,11 @@ func (c *call) checkRef(s string) error {
 	return nil
 }
 
-// checkSnapshot refuses what names no snapshot of a mirror: M@T or M@latest.
+// checkSnapshot refuses strings that cannot be a snapshot of a mirror: M@T or
+// M@latest.
 func (c *call) checkSnapshot(s string) error {
 	if !strings.Contains(s, "@") {
-		return c.usagef("%q is no snapshot: expected MIRROR@TIME or MIRROR@latest", s)
+		return c.usagef("%q is not a snapshot: expected MIRROR@TIME or MIRROR@latest", s)
 	}
 	return c.checkRef(s)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -18,23 +19,26 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// defaultSocket is where snapd listens when nothing says otherwise.
-const defaultSocket = "/var/lib/snapd/snapd.sock"
+// The control sockets of snapd as a service and with its default configuration.
+const (
+	serviceSocket = "/run/frozen-snapd/snapd.sock"
+	defaultSocket = "/var/lib/frozen-snapd/snapd.sock"
+)
 
-// A verb is one command, or a group of them. Help, completion and man pages
-// are made from the same values.
+// A verb is a command or a group of commands. Help, completion and manual pages
+// are generated from the same values.
 type verb struct {
 	name     string
-	args     string // how usage shows the positional arguments
-	min, max int    // how many of them; max < 0: any number
+	args     string // the positional arguments as usage shows them
+	min, max int    // their number; max < 0: any number
 	usage    string // one line
-	about    string // stanzas, separated by empty lines
+	about    string // paragraphs, separated by empty lines
 	examples []string
 	options  []option
-	verbs    []*verb // of a group
+	verbs    []*verb // for a group
 	result   any     // pointer to a zero value of what --json prints; nil for plain text
-	long     bool    // with --json, lines of progress come before the result
-	reads    bool    // an interrupt ends it also while it waits for a read: it leaves nothing to clear away
+	long     bool    // with --json, progress lines come before the result
+	reads    bool    // may be abandoned by an interrupt even while it waits for a read: it has nothing to clean up
 	hidden   bool
 	run      func(context.Context, *call) error
 }
@@ -42,15 +46,15 @@ type verb struct {
 // An option is a flag of a verb.
 type option struct {
 	name     string
-	value    string // what the value is, as help shows it; "" for a switch
+	value    string // what the value is, for help; "" for a switch
 	many     bool   // may be repeated
-	optional bool   // the value may be left out: --name or --name=value
+	optional bool   // the value is optional: --name or --name=value
 	required bool
 	choices  []string
 	usage    string
 }
 
-// flag gives the parser's form of o.
+// flag converts o for the parser.
 func (o option) flag() cli.Flag {
 	switch {
 	case o.value == "":
@@ -61,14 +65,16 @@ func (o option) flag() cli.Flag {
 	return &cli.StringFlag{Name: o.name, Usage: o.usage}
 }
 
-// globals are the options that every verb takes, before or after its name.
+// globals are the options that every verb accepts, before or after its name.
 var globals = []option{
 	{name: "json", usage: "print one JSON document, or JSON lines for long work"},
-	{name: "socket", value: "FILE", usage: "control socket of snapd (else $SNAPCTL_SOCKET, else the one in --config)"},
-	{name: "config", value: "FILE", usage: "configuration of snapd: where its socket and key are"},
+	{name: "socket", value: "FILE", usage: "control socket of snapd (default: $SNAPCTL_SOCKET, or the one in --config)"},
+	{name: "server", value: "URL", usage: "control a server over the network (default: $SNAPCTL_SERVER)"},
+	{name: "token-file", value: "FILE", usage: "file with the token for --server (default: $SNAPCTL_TOKEN_FILE)"},
+	{name: "config", value: "FILE", usage: "configuration of snapd, which names its socket and key"},
 }
 
-// A program is snapctl with its surroundings, so that tests can bring their own.
+// A program is snapctl and its environment, which tests replace.
 type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -82,13 +88,13 @@ func newProgram() *program {
 	return &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now, machine: thisMachine(), builder: hostBuilder}
 }
 
-// A call is one run of one verb.
+// A call is one run of a verb.
 type call struct {
 	*cli.Context
 	p    *program
 	ui   *ui
 	verb *verb
-	name string // of the verb with its groups: "record start"
+	name string // the verb with its groups: "record start"
 
 	client *api.Client
 }
@@ -98,21 +104,21 @@ func (c *call) str(name string) string    { return c.String(name) }
 func (c *call) list(name string) []string { return c.StringSlice(name) }
 func (c *call) arg(i int) string          { return c.Args().Get(i) }
 
-// usagef is an error in how the verb was called.
+// usagef returns an error about how the verb was called.
 func (c *call) usagef(format string, args ...any) error {
 	return &usageError{verb: c.name, msg: fmt.Sprintf(format, args...)}
 }
 
-// config reads the file of --config.
+// config loads the file named by --config.
 func (c *call) config() (*config.Config, error) {
 	name := c.str("config")
 	if name == "" {
-		return nil, c.usagef("--config is needed here")
+		return nil, c.usagef("expected --config")
 	}
 	return config.Load(name)
 }
 
-// socket finds snapd's control socket.
+// socket returns the path of snapd's control socket.
 func (c *call) socket() (string, error) {
 	if s := c.str("socket"); s != "" {
 		return s, nil
@@ -121,6 +127,9 @@ func (c *call) socket() (string, error) {
 		return s, nil
 	}
 	if c.str("config") == "" {
+		if _, err := fs.Stat(c.p.machine.root, strings.TrimPrefix(serviceSocket, "/")); err == nil {
+			return serviceSocket, nil
+		}
 		return defaultSocket, nil
 	}
 	cfg, err := c.config()
@@ -130,25 +139,38 @@ func (c *call) socket() (string, error) {
 	return cfg.Server.Socket, nil
 }
 
-// ask calls one verb of snapd's. The progress of long ones is shown.
+// ask sends a request to snapd. It shows the progress of long requests.
 func (c *call) ask(ctx context.Context, wire string, req, result any) error {
+	return c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+		return cl.Call(ctx, wire, req, result, progress)
+	})
+}
+
+// send is ask for a verb that takes files.
+func (c *call) send(ctx context.Context, wire string, req any, files []string, result any) error {
+	return c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+		return cl.Send(ctx, wire, req, files, result, progress)
+	})
+}
+
+// asking runs f with a client, and with the progress of long verbs.
+func (c *call) asking(f func(*api.Client, func(api.Progress)) error) error {
 	if c.client == nil {
-		s, err := c.socket()
-		if err != nil {
+		var err error
+		if c.client, err = c.connect(); err != nil {
 			return err
 		}
-		c.client = api.NewClient(s)
 	}
 	var progress func(api.Progress)
 	if c.verb.long {
 		progress = c.ui.progress
 	}
-	err := c.client.Call(ctx, wire, req, result, progress)
+	err := f(c.client, progress)
 	c.ui.endProgress()
 	return err
 }
 
-// run does what args say and returns the exit code.
+// run executes a command line and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
 	u := newUI(p.stdout, p.stderr, p.getenv)
 	l, err := parseLine(root(), args)
@@ -163,13 +185,13 @@ func (p *program) run(ctx context.Context, args []string) int {
 	return p.finish(ctx, u, l, err)
 }
 
-// interruptGrace is how long a command that only reads may take to notice an
+// interruptGrace is how long a read-only command may take to stop after an
 // interrupt.
 const interruptGrace = time.Second
 
-// promptly runs the command and returns when it ends. A command that only reads
-// is left behind soon after ctx ends, since nothing interrupts a read from a pipe
-// or a disk that does not answer.
+// promptly runs the command and returns when it ends. It abandons a read-only
+// command soon after ctx is done, because nothing interrupts a read from a pipe
+// or from a disk that does not answer.
 func promptly(ctx context.Context, l *line, run func() error) error {
 	if !l.path[len(l.path)-1].reads {
 		return run()
@@ -189,7 +211,7 @@ func promptly(ctx context.Context, l *line, run func() error) error {
 	}
 }
 
-// dispatch runs one parsed command line.
+// dispatch runs a parsed command line.
 func (p *program) dispatch(ctx context.Context, u *ui, l *line) error {
 	if l.version {
 		u.text("snapctl " + version() + "\n")
@@ -206,7 +228,7 @@ func (p *program) dispatch(ctx context.Context, u *ui, l *line) error {
 	return app.RunContext(ctx, l.canonical())
 }
 
-// app makes the parser for one command line: the whole tree, with the leaf's
+// app builds the parser for one command line: the whole tree, with the leaf's
 // action bound to u.
 func (p *program) app(u *ui, l *line) *cli.App {
 	var command func(v *verb, prefix string) *cli.Command
@@ -247,10 +269,11 @@ func (p *program) app(u *ui, l *line) *cli.App {
 	return app
 }
 
-// built is this build's version, set by the Makefile.
+// built is the version of this build, set by the Makefile.
 var built string
 
-// version is this build's; without the Makefile, what Go noted of the repository.
+// version returns the version of this build, or without the Makefile the revision
+// that Go recorded.
 func version() string {
 	if built != "" {
 		return built
@@ -262,7 +285,8 @@ func version() string {
 	return info.Main.Version
 }
 
-// absolute makes a path that snapd can open: it runs in another directory.
+// absolute returns a path that snapd can open, since it runs in another
+// directory.
 func absolute(name string) (string, error) {
 	a, err := filepath.Abs(name)
 	if err != nil {
@@ -271,8 +295,8 @@ func absolute(name string) (string, error) {
 	return a, nil
 }
 
-// readLimited reads the file at name, or standard input for "-", and refuses
-// more than limit bytes.
+// readLimited reads the file name, or standard input for "-", and refuses more
+// than limit bytes.
 func (c *call) readLimited(name string, limit int64) ([]byte, error) {
 	if name != "-" {
 		f, err := regfile.OpenInput(name)

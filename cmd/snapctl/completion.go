@@ -9,14 +9,15 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/manpage"
 )
 
 func completionVerb() *verb {
 	return &verb{
 		name: "completion", args: "bash|zsh|fish", min: 1, max: 1,
-		usage: "print a script that completes snapctl's commands in a shell",
-		about: `The scripts ask snapctl itself, which knows its commands and options and, while
-snapd answers, the names of mirrors, snapshots and recordings.`,
+		usage: "print a shell completion script",
+		about: `The script completes commands and options and, while snapd is running, the names
+of mirrors, snapshots and recordings.`,
 		examples: []string{
 			"snapctl completion bash > /etc/bash_completion.d/snapctl",
 			"snapctl completion zsh > /usr/local/share/zsh/site-functions/_snapctl",
@@ -34,13 +35,13 @@ snapd answers, the names of mirrors, snapshots and recordings.`,
 	}
 }
 
-// completeVerb is what the scripts run: the words of the line after the
-// program's name, the last one being completed, give the candidates, one a
-// line, with a tab and a description; ":files" and ":dirs" stand for paths.
+// completeVerb is called by the scripts. Its arguments are the words after the
+// program's name, of which the last is being completed. It prints one candidate
+// per line, with a tab and a description; ":files" and ":dirs" stand for paths.
 func completeVerb() *verb {
 	return &verb{
 		name: "__complete", args: "WORD...", max: -1, hidden: true,
-		usage:    "print what may complete a command line",
+		usage:    "print the completions of a command line",
 		examples: []string{"snapctl __complete -- list --fro"},
 		result:   new(api.TextResult),
 		run: func(ctx context.Context, c *call) error {
@@ -58,20 +59,20 @@ func completeVerb() *verb {
 	}
 }
 
-// candidate is one word that fits.
+// candidate is a possible completion.
 type candidate struct{ word, about string }
 
-// completeTimeout is how long a shell may wait for snapd.
+// completeTimeout is how long a shell waits for snapd.
 const completeTimeout = time.Second
 
-// complete finds what may stand for the last word.
+// complete returns the completions of the last word.
 func complete(ctx context.Context, c *call, words []string) []candidate {
 	if len(words) == 0 {
 		words = []string{""}
 	}
 	current, before := words[len(words)-1], words[:len(words)-1]
 	l := &line{path: []*verb{root()}, seen: map[string]bool{}}
-	var pending *option // waits for its value
+	var pending *option // the option that waits for its value
 	raw := false
 	for _, w := range before {
 		switch {
@@ -110,7 +111,7 @@ func complete(ctx context.Context, c *call, words []string) []candidate {
 				out = append(out, candidate{"--" + o.name, o.usage})
 			}
 		}
-		out = append(out, candidate{"--help", "explain the command"})
+		out = append(out, candidate{"--help", "show help for the command"})
 	case len(v.verbs) > 0:
 		for _, s := range v.verbs {
 			if !s.hidden {
@@ -140,7 +141,8 @@ func complete(ctx context.Context, c *call, words []string) []candidate {
 	})
 }
 
-// values are the candidates for a value of a kind, as help names kinds.
+// values returns the completions for a kind of value, by the name that help uses
+// for it.
 func values(ctx context.Context, c *call, l *line, kind string, choices []string, prefix string) []candidate {
 	var out []candidate
 	add := func(word, about string) { out = append(out, candidate{prefix + word, about}) }
@@ -169,6 +171,13 @@ func values(ctx context.Context, c *call, l *line, kind string, choices []string
 			add(m.Name, m.Type+" mirror")
 		}
 	}
+	channels := func() {
+		var r api.ChannelList
+		_ = c.ask(ctx, "channel/list", api.Empty{}, &r)
+		for _, x := range r.Channels {
+			add(x.Name, "channel, shows "+x.Freeze)
+		}
+	}
 	kind = strings.Trim(kind, "[].")
 	switch {
 	case strings.HasPrefix(kind, "FILE"):
@@ -181,6 +190,7 @@ func values(ctx context.Context, c *call, l *line, kind string, choices []string
 		list := snapshots()
 		if kind != "SNAPSHOT" {
 			frozen(list)
+			channels()
 		}
 		seen := map[string]bool{}
 		for _, s := range list.Snapshots {
@@ -193,6 +203,11 @@ func values(ctx context.Context, c *call, l *line, kind string, choices []string
 		if kind == "REF|DIR" {
 			out = append(out, candidate{word: ":dirs"})
 		}
+	case kind == "CHANNEL":
+		channels()
+	case kind == "NAME" && l.under("channel"):
+		frozen(snapshots())
+		channels()
 	case kind == "FROZEN" || strings.HasPrefix(kind, "NAME") && l.under("image", "rebuild", "iuk"):
 		frozen(snapshots())
 	case kind == "R" || kind == "NAME" && l.under("record", "freeze"):
@@ -205,7 +220,8 @@ func values(ctx context.Context, c *call, l *line, kind string, choices []string
 	return out
 }
 
-// under tells whether the line's verb is one of these, or in one of these groups.
+// under reports whether the line's verb is one of these, or in one of these
+// groups.
 func (l *line) under(names ...string) bool {
 	return len(l.path) > 1 && slices.Contains(names, l.path[1].name)
 }
@@ -283,12 +299,12 @@ complete -c snapctl -f -a '(__snapctl_complete)'
 func manVerb() *verb {
 	return &verb{
 		name:  "man",
-		usage: "print the manual page, or write a page for each command",
+		usage: "print the manual page, or write one page per command",
 		examples: []string{
 			"snapctl man | man -l -",
 			"snapctl man --output /usr/local/share/man/man1",
 		},
-		options: []option{{name: "output", value: "DIR", usage: "write snapctl.1 and a page for each command into this directory"}},
+		options: []option{{name: "output", value: "DIR", usage: "write snapctl.1 and one page per command to this directory"}},
 		result:  new(api.TextResult),
 		run: func(_ context.Context, c *call) error {
 			r := root()
@@ -324,107 +340,85 @@ func manVerb() *verb {
 	}
 }
 
-// manPage is the page of a verb in man(7)'s macros; with deep set, its
-// commands are explained on it.
+// manPage formats the page of a verb; with deep set, it also documents the verb's
+// commands.
 func manPage(v *verb, above []string, deep bool) string {
-	var b strings.Builder
 	names := append(slices.Clone(above), v.name)
-	name := strings.Join(names, " ")
-	title := strings.ToUpper(strings.Join(names, "-"))
-	// No date: the page must not depend on when it was made.
-	fmt.Fprintf(&b, ".TH %s 1 \"\" \"snapd\" \"User Commands\"\n", roff(title))
-	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(strings.Join(names, "-")), roff(v.usage))
-	fmt.Fprintf(&b, ".SH SYNOPSIS\n")
-	manSynopsis(&b, name, v)
-	fmt.Fprintf(&b, ".SH DESCRIPTION\n")
+	name, title := strings.Join(names, " "), strings.Join(names, "-")
+	p := manpage.New(title, 1, "User Commands")
+	p.Section("NAME")
+	fmt.Fprintf(p, "%s \\- %s\n", manpage.Escape(title), manpage.Escape(v.usage))
+	p.Section("SYNOPSIS")
+	manSynopsis(p, name, v)
+	p.Section("DESCRIPTION")
 	if v.about == "" {
-		fmt.Fprintf(&b, "%s.\n", roff(strings.ToUpper(v.usage[:1])+v.usage[1:]))
+		p.Line(sentence(v.usage))
 	}
-	manText(&b, v.about)
+	p.Text(v.about)
 	if len(v.verbs) > 0 {
-		fmt.Fprintf(&b, ".SH COMMANDS\n")
+		p.Section("COMMANDS")
 		for _, s := range v.verbs {
 			switch {
 			case s.hidden:
 			case deep:
-				fmt.Fprintf(&b, ".SS %s\n", roff(s.name))
-				manVerbBody(&b, name+" "+s.name, s)
+				p.Subsection(s.name)
+				manVerbBody(p, name+" "+s.name, s)
 			default:
-				fmt.Fprintf(&b, ".TP\n.BR %s (1)\n%s\n", roff("snapctl-"+s.name), roff(s.usage))
+				fmt.Fprintf(p, ".TP\n.BR %s (1)\n", manpage.Escape("snapctl-"+s.name))
+				p.Line(s.usage)
 			}
 		}
 	}
-	fmt.Fprintf(&b, ".SH OPTIONS\n")
-	manOptions(&b, append(slices.Clone(v.options), globals...))
-	fmt.Fprintf(&b, ".TP\n.B %s\nexplain the command\n", roff("--help"))
-	fmt.Fprintf(&b, ".SH EXIT STATUS\n0 ok, 1 failed, 2 usage, 3 partly done, 4 verification failed, 130 interrupted.\n")
-	fmt.Fprintf(&b, ".SH ENVIRONMENT\n.TP\n.B SNAPCTL_SOCKET\ncontrol socket of snapd\n.TP\n.B NO_COLOR\nno colours\n.TP\n.B SOURCE_DATE_EPOCH\ntime of what is made, in seconds since 1970\n")
+	p.Section("OPTIONS")
+	manOptions(p, append(slices.Clone(v.options), globals...))
+	p.Item("show help for the command", "--help")
+	p.Section("EXIT STATUS")
+	p.Line("0 ok, 1 failed, 2 usage, 3 partly done, 4 verification failed, 130 interrupted.")
+	p.Section("ENVIRONMENT")
+	p.Item("control socket of snapd", "SNAPCTL_SOCKET")
+	p.Item("no colours", "NO_COLOR")
+	p.Item("timestamp of generated files, in seconds since 1970", "SOURCE_DATE_EPOCH")
 	if len(v.examples) > 0 {
-		fmt.Fprintf(&b, ".SH EXAMPLES\n")
-		manExamples(&b, v.examples)
+		p.Section("EXAMPLES")
+		p.Examples(v.examples)
 	}
-	return b.String()
+	p.Section("SEE ALSO")
+	p.WriteString(".BR snapctl (1),\n.BR snapd (8),\n.BR frozen\\-snapd.toml (5)\n")
+	return p.String()
 }
 
-// manVerbBody explains one command within another's page.
-func manVerbBody(b *strings.Builder, name string, v *verb) {
-	manSynopsis(b, name, v)
-	fmt.Fprintf(b, ".PP\n%s.\n", roff(strings.ToUpper(v.usage[:1])+v.usage[1:]))
+func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }
+
+// manVerbBody documents a command within the page of its parent.
+func manVerbBody(p *manpage.Page, name string, v *verb) {
+	manSynopsis(p, name, v)
+	p.WriteString(".PP\n")
+	p.Line(sentence(v.usage))
 	if v.about != "" {
-		b.WriteString(".PP\n")
-		manText(b, v.about)
+		p.WriteString(".PP\n")
+		p.Text(v.about)
 	}
 	for _, s := range v.verbs {
-		fmt.Fprintf(b, ".PP\n.B %s\n", roff(s.name))
-		manVerbBody(b, name+" "+s.name, s)
+		fmt.Fprintf(p, ".PP\n.B %s\n", manpage.Escape(s.name))
+		manVerbBody(p, name+" "+s.name, s)
 	}
-	manOptions(b, v.options)
+	manOptions(p, v.options)
 	if len(v.examples) > 0 && len(v.verbs) == 0 {
-		b.WriteString(".PP\nExamples:\n")
-		manExamples(b, v.examples)
+		p.WriteString(".PP\nExamples:\n")
+		p.Examples(v.examples)
 	}
 }
 
-func manSynopsis(b *strings.Builder, name string, v *verb) {
+func manSynopsis(p *manpage.Page, name string, v *verb) {
 	rest := strings.TrimPrefix(synopsis(name, v), name)
-	fmt.Fprintf(b, ".B %s\n", roff(name))
+	fmt.Fprintf(p, ".B %s\n", manpage.Escape(name))
 	if rest = strings.TrimSpace(rest); rest != "" {
-		fmt.Fprintf(b, "%s\n", roff(rest))
+		p.Line(rest)
 	}
 }
 
-func manOptions(b *strings.Builder, list []option) {
+func manOptions(p *manpage.Page, list []option) {
 	for _, o := range list {
-		fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roff(o.form()), roff(o.usage))
+		p.Item(o.usage, o.form())
 	}
-}
-
-func manText(b *strings.Builder, text string) {
-	if text == "" {
-		return
-	}
-	for i, p := range strings.Split(text, "\n\n") {
-		if i > 0 {
-			b.WriteString(".PP\n")
-		}
-		for _, l := range strings.Split(strings.TrimSpace(p), "\n") {
-			b.WriteString(roff(l) + "\n")
-		}
-	}
-}
-
-func manExamples(b *strings.Builder, list []string) {
-	for _, e := range list {
-		fmt.Fprintf(b, ".PP\n.RS\n.nf\n%s\n.fi\n.RE\n", roff(e))
-	}
-}
-
-// roff makes a line of text that no character of which is a request.
-func roff(s string) string {
-	s = strings.ReplaceAll(s, `\`, `\e`)
-	s = strings.ReplaceAll(s, "-", `\-`)
-	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
-		s = `\&` + s
-	}
-	return s
 }

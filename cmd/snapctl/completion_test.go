@@ -21,12 +21,12 @@ func TestComplete(t *testing.T) {
 		{[]string{"so"}, "sources"},
 		{[]string{"record", ""}, "start stop show list rm"},
 		{[]string{"--json", "record", "st"}, "start stop"},
-		{[]string{"sources", "--f"}, "--format"},
+		{[]string{"sources", "--f"}, "--format --for"},
 		{[]string{"sources", "4.1", "--format", ""}, "deb822 list repo mmdebstrap"},
 		{[]string{"sources", "--format=r"}, "--format=repo"},
-		{[]string{"sources", "--format", "repo", "--f"}, ""},
+		{[]string{"sources", "--format", "repo", "--f"}, "--for"},
 		{[]string{"freeze", "x", "--package", "a", "--pa"}, "--package"},
-		{[]string{"show", ""}, "4.1 debian@latest debian@20261122T160000Z"},
+		{[]string{"show", ""}, "4.1 stable debian@latest debian@20261122T160000Z"},
 		{[]string{"diff", "4.1", "debian@l"}, "debian@latest"},
 		{[]string{"diff", "4.1", "4.1", ""}, ""},
 		{[]string{"sync", ""}, "debian"},
@@ -35,13 +35,15 @@ func TestComplete(t *testing.T) {
 		{[]string{"freeze", "x", "--base="}, "--base=4.1"},
 		{[]string{"record", "stop", ""}, "4.2"},
 		{[]string{"rebuild", ""}, "4.1"},
-		{[]string{"verify", ""}, "4.1 debian@latest debian@20261122T160000Z :dirs"},
+		{[]string{"channel", "rm", ""}, "stable"},
+		{[]string{"channel", "set", "stable", ""}, "4.1 stable"},
+		{[]string{"verify", ""}, "4.1 stable debian@latest debian@20261122T160000Z :dirs"},
 		{[]string{"help", "ml"}, ""},
 		{[]string{"help", "record", "s"}, "start stop show"},
 		{[]string{"completion", "z"}, "zsh"},
 		{[]string{"frob", ""}, ""},
 		{[]string{"show", "--", "-"}, ""},
-		{nil, "init status mirror sync list show packages find diff freeze sources verify export import sbom record pin unpin rm gc fsck key image rebuild iuk help completion man"},
+		{nil, "init status mirror sync add remove list show packages find diff freeze sources verify export import sbom record channel pin unpin rm gc fsck key token audit jobs log witness image rebuild iuk help completion man"},
 	} {
 		o := x.run("", append([]string{"__complete", "--"}, c.words...)...)
 		var got []string
@@ -60,7 +62,8 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// TestShells has real shells complete with the scripts.
+// TestShells has real shells complete with the scripts. Long because it has a
+// driver for each shell.
 func TestShells(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -101,7 +104,7 @@ func TestShells(t *testing.T) {
 			"snapctl sources --format=re":    {"repo"},
 			"snapctl freeze x --manifest o":  {"one.manifest"},
 			"snapctl freeze x --manifest tw": {"two words.manifest"},
-			"snapctl diff 4.1 ":              {"4.1", "debian@20261122T160000Z", "debian@latest"},
+			"snapctl diff 4.1 ":              {"4.1", "debian@20261122T160000Z", "debian@latest", "stable"},
 		} {
 			script := `source "$SCRIPT"; COMP_LINE=$1; COMP_POINT=${#1}; COMP_WORDS=(); COMP_CWORD=0; _snapctl; printf '%s\n' "${COMPREPLY[@]}"`
 			got := shell(t, "bash", "--norc", "-c", script, "bash", line)

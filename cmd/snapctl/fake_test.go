@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -20,6 +23,9 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
+// errHangUp is an answer that does not come: the connection is closed.
+var errHangUp = errors.New("hang up")
+
 // fakeSnapd answers on a control socket and notes what it is asked.
 type fakeSnapd struct {
 	socket string
@@ -27,7 +33,8 @@ type fakeSnapd struct {
 	mu       sync.Mutex
 	answers  map[string]any // a result, or an *api.Error
 	progress map[string][]api.Progress
-	requests []string // "verb body"
+	requests []string          // "verb body", and "file DIGEST" for each file that is sent
+	images   map[string]string // by digest: files with the bytes
 	hang     chan struct{}
 }
 
@@ -50,18 +57,42 @@ func newFakeSnapd(t *testing.T) *fakeSnapd {
 }
 
 func (f *fakeSnapd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
-	verb := strings.TrimPrefix(r.URL.Path, "/v1/")
+	verb := strings.TrimPrefix(r.URL.Path, api.Path)
+	if job, ok := strings.CutPrefix(verb, "jobs/"); ok && r.Method == http.MethodGet {
+		f.events(w, r, strings.ReplaceAll(strings.TrimSuffix(job, "/events"), ".", "/"))
+		return
+	}
+	body, files := received(r)
 	f.mu.Lock()
 	f.requests = append(f.requests, r.Method+" "+verb+" "+string(body))
+	for _, digest := range files {
+		f.requests = append(f.requests, "file "+digest)
+	}
+	if verb == "image/get" {
+		var req api.ImageGet
+		json.Unmarshal(body, &req)
+		name := f.images[req.SHA256]
+		f.mu.Unlock()
+		w.Header().Set("Content-Type", api.BytesType)
+		http.ServeFile(w, r, name)
+		return
+	}
 	answer, ok := f.answers[verb]
+	if answer == errHangUp {
+		f.mu.Unlock()
+		panic(http.ErrAbortHandler)
+	}
+	if im, is := answer.(api.Image); is && len(files) == 1 {
+		im.SHA256 = files[0]
+		answer = im
+	}
 	progress := f.progress[verb]
 	hang := f.hang
 	f.mu.Unlock()
-	enc := json.NewEncoder(w)
-	for _, p := range progress {
-		enc.Encode(api.Line{Progress: &p})
-		http.NewResponseController(w).Flush()
+	if len(progress) > 0 && len(files) == 0 {
+		w.WriteHeader(http.StatusAccepted)
+		json.NewEncoder(w).Encode(api.Job{ID: strings.ReplaceAll(verb, "/", ".")})
+		return
 	}
 	if hang != nil {
 		select {
@@ -70,15 +101,66 @@ func (f *fakeSnapd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	if e, is := answer.(*api.Error); is || !ok {
-		if !ok {
-			e = &api.Error{Code: api.CodeUsage, Message: "no such verb: " + verb, Exit: api.ExitUsage}
+	e, is := answer.(*api.Error)
+	if !ok {
+		e, is = &api.Error{Code: api.CodeUsage, Message: "no such verb: " + verb, Exit: api.ExitUsage}, true
+	}
+	if is {
+		p := e.Problem()
+		w.Header().Set("Content-Type", api.ProblemType)
+		w.WriteHeader(p.Status)
+		answer = p
+	}
+	json.NewEncoder(w).Encode(answer)
+}
+
+// events answers with the events of the job of a verb.
+func (f *fakeSnapd) events(w http.ResponseWriter, r *http.Request, verb string) {
+	f.mu.Lock()
+	answer, progress, hang := f.answers[verb], f.progress[verb], f.hang
+	f.mu.Unlock()
+	event := func(n int, typ string, v any) {
+		data, _ := json.Marshal(v)
+		fmt.Fprintf(w, "id: %d\nevent: %s\ndata: %s\n\n", n, typ, data)
+		http.NewResponseController(w).Flush()
+	}
+	w.Header().Set("Content-Type", api.EventsType)
+	for i, p := range progress {
+		event(i+1, api.EventProgress, p)
+	}
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-r.Context().Done():
 		}
-		enc.Encode(api.Line{Error: e})
 		return
 	}
-	data, _ := json.Marshal(answer)
-	enc.Encode(api.Line{Result: data})
+	if e, is := answer.(*api.Error); is {
+		event(len(progress)+1, api.EventError, e.Problem())
+		return
+	}
+	event(len(progress)+1, api.EventResult, answer)
+}
+
+// received reads a request and the digests of the files that follow it.
+func received(r *http.Request) (body []byte, files []string) {
+	parts, err := r.MultipartReader()
+	if err != nil {
+		body, _ = io.ReadAll(r.Body)
+		return body, nil
+	}
+	for {
+		p, err := parts.NextPart()
+		if err != nil {
+			return body, files
+		}
+		data, _ := io.ReadAll(p)
+		if p.FormName() == api.RequestPart {
+			body = data
+			continue
+		}
+		files = append(files, fmt.Sprintf("%x", sha256.Sum256(data)))
+	}
 }
 
 // set changes what is answered.

@@ -13,29 +13,29 @@ import (
 	"example.org/snapd/internal/config"
 )
 
-// maxManifest bounds one build manifest, in bytes. The largest real ones, bills
-// of materials that name every file, stay below it.
+// maxManifest bounds one build manifest, in bytes. Even bills of materials that
+// list every file are smaller.
 const maxManifest = 256 << 20
 
 func freezeVerb() *verb {
 	return &verb{
 		name: "freeze", args: "NAME", min: 1, max: 1,
 		usage: "name and sign an immutable set of packages",
-		about: `What is frozen: the manifests given, else the packages given, else the
-recording of that name, else whole mirrors. Packages that are not here yet are
-fetched; the freeze fails, naming each, when upstream no longer has one.
-Without --mirror every configured mirror is taken, and each needs a snapshot. A
-recording is frozen after it was stopped. A freeze of nothing is refused
-unless --allow-empty is given.
+		about: `Freezes the packages in the given manifests, or else the given packages, or else
+the recording called NAME, or else whole mirrors. Packages that are not stored
+yet are downloaded; if upstream no longer has some, the freeze fails and lists
+them. Without --mirror, the newest snapshots of all configured mirrors are used,
+and each mirror must have one. A recording must be stopped first. A freeze
+without packages is refused unless --allow-empty is given.
 
-Freezing a name again with equal contents changes nothing; with others it is an
-error. With --base the packages of another frozen snapshot are taken instead,
-and what --replace and --remove change is told as a difference; what that breaks
-is refused unless --allow-broken is given. A base without source packages gets
-none.
+Freezing the same contents under an existing name changes nothing; other
+contents are an error. With --base, the freeze starts from the packages of
+another freeze; the changes made by --replace and --remove are shown as a diff,
+and refused if they break dependencies unless --allow-broken is given. If the
+base has no source packages, none are added.
 
---dry-run fetches nothing: that upstream has lost a package shows only in the
-freeze itself.`,
+--dry-run downloads nothing, so it does not notice packages that upstream lists
+but no longer has.`,
 		examples: []string{
 			"snapctl freeze 4.1 --manifest build.manifest",
 			"snapctl freeze demo-1 --package bash --package coreutils --with-deps",
@@ -43,23 +43,23 @@ freeze itself.`,
 			"snapctl freeze 4.1 --mirror debian@2026-11-22 --all --dry-run",
 		},
 		options: []option{
-			{name: "mirror", value: "M[@T]", many: true, usage: "take this mirror, at this timestamp (default: the newest of all mirrors); repeat it for several snapshots of one mirror"},
+			{name: "mirror", value: "M[@T]", many: true, usage: "use this mirror's snapshot at this timestamp (default: the newest of all mirrors); repeat for several snapshots of one mirror"},
 			{name: "manifest", value: "FILE", many: true, usage: "freeze exactly what this build manifest lists; - is standard input"},
-			{name: "format", value: "F", choices: manifestFormats(), usage: "format of the manifests, when it is not recognised: " + orList(manifestFormats())},
-			{name: "recording", value: "R", usage: "freeze what this recording noted"},
-			{name: "no-recording", usage: "do not look for a recording of that name"},
+			{name: "format", value: "F", choices: manifestFormats(), usage: "format of the manifests, if it is not recognised: " + orList(manifestFormats())},
+			{name: "recording", value: "R", usage: "freeze the packages of this recording"},
+			{name: "no-recording", usage: "ignore a recording called NAME"},
 			{name: "package", value: "P", many: true, usage: "freeze this package: NAME[:ARCH][=VERSION]"},
-			{name: "with-deps", usage: "and what the packages depend on"},
-			{name: "base", value: "FROZEN", usage: "start from the packages of this frozen snapshot"},
-			{name: "replace", value: "P[=V]@REF", many: true, usage: "take this package from there instead"},
-			{name: "remove", value: "P", many: true, usage: "leave this package out"},
-			{name: "all", usage: "fetch every package of whole mirrors"},
+			{name: "with-deps", usage: "include the dependencies of the packages"},
+			{name: "base", value: "FROZEN", usage: "start from the packages of this freeze"},
+			{name: "replace", value: "P[=V]@REF", many: true, usage: "take this package from that snapshot or freeze instead"},
+			{name: "remove", value: "P", many: true, usage: "leave out this package"},
+			{name: "all", usage: "download every package of whole mirrors"},
 			{name: "date", value: "T", usage: "date of the freeze (default: the newest upstream date in it)"},
-			{name: "no-sources", usage: "leave source packages out"},
-			{name: "allow-missing", usage: "record what is missing instead of failing"},
-			{name: "allow-broken", usage: "take a set whose relations are not satisfied"},
-			{name: "allow-empty", usage: "make a freeze that holds no package"},
-			{name: "dry-run", usage: "show what would be frozen, change nothing, and exit as the freeze would"},
+			{name: "no-sources", usage: "leave out source packages"},
+			{name: "allow-missing", usage: "record missing packages instead of failing"},
+			{name: "allow-broken", usage: "allow unsatisfied dependencies"},
+			{name: "allow-empty", usage: "allow a freeze without packages"},
+			{name: "dry-run", usage: "show what would be frozen without changing anything; the exit code is that of the freeze"},
 		},
 		result: new(api.FreezeResult),
 		long:   true,
@@ -119,7 +119,7 @@ func runFreeze(ctx context.Context, c *call) error {
 	}
 	switch {
 	case req.Recording != "" && req.NoRecording:
-		return c.usagef("--recording and --no-recording exclude each other")
+		return c.usagef("--recording and --no-recording cannot be combined")
 	case req.Base == "" && len(req.Replace)+len(req.Remove) > 0:
 		return c.usagef("--replace and --remove need --base")
 	case req.WithDeps && len(req.Packages) == 0 && len(c.list("manifest")) == 0:
@@ -155,23 +155,30 @@ func runFreeze(ctx context.Context, c *call) error {
 }
 func sourcesVerb() *verb {
 	return &verb{
-		name: "sources", args: "REF", min: 1, max: 1,
-		usage: "print the configuration with which apt or dnf uses a snapshot",
-		about: `REF is a snapshot, or a recording that is not frozen yet: a build that uses
-its sources is recorded.
+		name: "sources", args: "[REF]", max: 1,
+		usage: "print apt or dnf configuration for a snapshot",
+		about: `REF is a snapshot, a freeze, or a running recording, which records a build that
+uses its sources.
 
-A .repo file names the keys by URL at this server, or, with --keys-dir, as files
-in that directory. The formats list and mmdebstrap name key files: --keys-dir
-writes this server's key and the distribution's there.`,
+With --for, the configuration is that of the fewest snapshots that together have
+the packages of a build manifest, and of these the fewest suites. The manifest
+can be in any format that freeze reads. If no snapshot has some of its packages,
+they are listed, and the exit code is 3.
+
+A .repo file refers to keys by their URLs on this server, or with --keys-dir by
+files in that directory. The formats list and mmdebstrap need --keys-dir: the
+keys of this server and of the distribution are written there.`,
 		examples: []string{
 			"snapctl sources 4.1 > /etc/apt/sources.list.d/release.sources",
 			"snapctl sources fedora@latest > /etc/yum.repos.d/release.repo",
 			"snapctl sources fedora@latest --keys-dir /etc/pki/rpm-gpg",
+			"snapctl sources --for hello_2.10-3_amd64.buildinfo",
 		},
 		options: []option{
 			{name: "format", value: "FORMAT", choices: []string{"deb822", "list", "repo", "mmdebstrap"}, usage: "deb822 (default for deb), list, repo (default for rpm) or mmdebstrap"},
-			{name: "mirror", value: "M", usage: "only this mirror's"},
-			{name: "keys-dir", value: "DIR", usage: "write the key files into this directory"},
+			{name: "for", value: "FILE", usage: "for the packages of this build manifest instead of REF; - is standard input"},
+			{name: "mirror", value: "M", usage: "only this mirror"},
+			{name: "keys-dir", value: "DIR", usage: "write the key files to this directory"},
 		},
 		result: new(api.SourcesResult),
 		run:    runSources,
@@ -179,8 +186,8 @@ writes this server's key and the distribution's there.`,
 }
 
 func runSources(ctx context.Context, c *call) error {
-	req := api.SourcesRequest{Ref: c.arg(0), Format: c.str("format"), Mirror: c.str("mirror")}
-	if err := c.checkRef(req.Ref); err != nil {
+	req := api.SourcesRequest{Format: c.str("format"), Mirror: c.str("mirror")}
+	if err := c.sourcesOf(&req); err != nil {
 		return err
 	}
 	if req.Mirror != "" {
@@ -207,11 +214,44 @@ func runSources(ctx context.Context, c *call) error {
 	for _, n := range r.Notes {
 		c.ui.note("%s", n)
 	}
+	if r.Cover == nil || len(r.Cover.Missing) == 0 {
+		return nil
+	}
+	for i, e := range r.Cover.Missing {
+		if i == maxListed {
+			c.ui.note("and %d others", len(r.Cover.Missing)-i)
+			break
+		}
+		c.ui.note("no snapshot has %s", e)
+	}
+	return exitError(api.ExitPartial)
+}
+
+// maxListed is how many missing packages are listed one by one.
+const maxListed = 20
+
+// sourcesOf takes REF or --for into a request, one of which is needed.
+func (c *call) sourcesOf(req *api.SourcesRequest) error {
+	file := c.str("for")
+	switch {
+	case file == "" && c.arg(0) == "":
+		return c.usagef("sources needs a REF or --for FILE")
+	case file != "" && c.arg(0) != "":
+		return c.usagef("sources takes a REF or --for FILE, not both")
+	case file == "":
+		req.Ref = c.arg(0)
+		return c.checkRef(req.Ref)
+	}
+	data, err := c.readLimited(file, maxManifest)
+	if err != nil {
+		return err
+	}
+	req.For = &api.ManifestFile{Name: filepath.Base(file), Data: data}
 	return nil
 }
 
-// writeKeys writes public keys into a directory, which is made if need be.
-// Their names are the server's: they may not leave the directory.
+// writeKeys writes public keys to a directory, and creates it if necessary. The
+// server chooses the file names, so they are not allowed to leave the directory.
 func writeKeys(dir string, keys []api.KeyFile) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -223,7 +263,7 @@ func writeKeys(dir string, keys []api.KeyFile) error {
 	defer root.Close()
 	for _, k := range keys {
 		if k.Name != filepath.Base(k.Name) || !config.NameRE.MatchString(k.Name) {
-			return fmt.Errorf("write key: %q is no file name for a key", k.Name)
+			return fmt.Errorf("write key: %q is not a valid file name for a key", k.Name)
 		}
 		if err := replaceFile(root, k.Name, []byte(k.Armored), 0o644); err != nil {
 			return fmt.Errorf("write key %s: %w", filepath.Join(dir, k.Name), err)
@@ -232,7 +272,7 @@ func writeKeys(dir string, keys []api.KeyFile) error {
 	return nil
 }
 
-// replaceFile puts data under name in root, whole or not at all.
+// replaceFile atomically replaces the file name in root.
 func replaceFile(root *os.Root, name string, data []byte, mode os.FileMode) (err error) {
 	tmp := "." + name + ".new"
 	if err := root.Remove(tmp); err != nil && !os.IsNotExist(err) {
@@ -248,7 +288,7 @@ func replaceFile(root *os.Root, name string, data []byte, mode os.FileMode) (err
 			root.Remove(tmp)
 		}
 	}()
-	if err := f.Chmod(mode); err != nil { // whatever the umask
+	if err := f.Chmod(mode); err != nil { // whatever the umask is
 		return err
 	}
 	if _, err := f.Write(data); err != nil {

@@ -12,7 +12,7 @@ func helpVerb() *verb {
 	return &verb{
 		result: new(api.TextResult),
 		name:   "help", args: "[COMMAND...]", max: -1,
-		usage:    "explain a command",
+		usage:    "show help for a command",
 		examples: []string{"snapctl help freeze", "snapctl help record start"},
 		run: func(_ context.Context, c *call) error {
 			path, err := verbPath(root(), c.Args().Slice())
@@ -25,7 +25,7 @@ func helpVerb() *verb {
 	}
 }
 
-// verbPath walks names down from root.
+// verbPath resolves names, starting at root.
 func verbPath(root *verb, names []string) ([]*verb, error) {
 	l := &line{path: []*verb{root}}
 	for _, n := range names {
@@ -39,7 +39,7 @@ func verbPath(root *verb, names []string) ([]*verb, error) {
 	return l.path, nil
 }
 
-// helpText explains the last verb of a path.
+// helpText returns the help of the last verb of a path.
 func helpText(path []*verb) string {
 	var b strings.Builder
 	v := path[len(path)-1]
@@ -70,12 +70,12 @@ func helpText(path []*verb) string {
 		}
 		columns(&b, rows)
 	}
-	b.WriteString("\nEvery command takes:\n")
+	b.WriteString("\nGlobal options:\n")
 	var rows [][2]string
 	for _, o := range globals {
 		rows = append(rows, [2]string{o.form(), o.usage})
 	}
-	columns(&b, append(rows, [2]string{"--help", "explain the command"}))
+	columns(&b, append(rows, [2]string{"--help", "show help for the command"}))
 	b.WriteString("\nExamples:\n")
 	for _, e := range v.examples {
 		b.WriteString("  " + e + "\n")
@@ -86,11 +86,11 @@ func helpText(path []*verb) string {
 	return b.String()
 }
 
-// lineWidth is how many characters a line of help has at most; examples are left
-// whole, so that they can be copied.
+// lineWidth is the longest line of help, in characters. Examples are not wrapped,
+// so that they can be copied.
 const lineWidth = 80
 
-// columns writes words and what they mean, which goes on below itself.
+// columns prints words and their descriptions, which wrap below themselves.
 func columns(b *strings.Builder, rows [][2]string) {
 	left := 0
 	for _, r := range rows {
@@ -116,7 +116,7 @@ func columns(b *strings.Builder, rows [][2]string) {
 	}
 }
 
-// form is how an option is written.
+// form returns the spelling of an option.
 func (o option) form() string {
 	s := "--" + o.name
 	switch {
@@ -131,7 +131,7 @@ func (o option) form() string {
 	return s
 }
 
-// synopsis is a verb's usage line.
+// synopsis returns the usage line of a verb.
 func synopsis(name string, v *verb) string {
 	switch {
 	case len(v.verbs) > 0:

@@ -20,7 +20,7 @@ import (
 func imageVerb() *verb {
 	return &verb{
 		name:  "image",
-		usage: "record and build root file systems of frozen snapshots",
+		usage: "build root file systems from freezes, or record them",
 		examples: []string{
 			"snapctl image build 4.1 --variant minbase --include linux-image-amd64,live-boot",
 			"snapctl image list",
@@ -28,9 +28,9 @@ func imageVerb() *verb {
 		verbs: []*verb{
 			{
 				name: "add", args: "NAME FILE", min: 2, max: 2,
-				usage:    "record an image that was built elsewhere from a frozen snapshot",
+				usage:    "record an image that was built elsewhere from a freeze",
 				examples: []string{"snapctl image add 4.1 filesystem.squashfs", "snapctl image add 4.1 desktop.iso --variant desktop"},
-				options:  []option{{name: "variant", value: "V", usage: "which of several images of this frozen snapshot it is"}},
+				options:  []option{{name: "variant", value: "V", usage: "name of the image, if the freeze has several"}},
 				result:   new(api.Image),
 				long:     true,
 				run: func(ctx context.Context, c *call) error {
@@ -47,7 +47,7 @@ func imageVerb() *verb {
 						return err
 					}
 					var r api.Image
-					if err := c.ask(ctx, "image/add", api.ImageAdd{Name: c.arg(0), File: file, Variant: c.str("variant")}, &r); err != nil {
+					if err := c.addImage(ctx, api.ImageAdd{Name: c.arg(0), Variant: c.str("variant")}, file, &r); err != nil {
 						return err
 					}
 					show(c.ui, &r, c.ui.imageAdded)
@@ -56,20 +56,20 @@ func imageVerb() *verb {
 			},
 			{
 				name: "build", args: "NAME", min: 1, max: 1,
-				usage: "build a root file system from a frozen snapshot with mmdebstrap",
-				about: `Installs from the frozen snapshot alone, without root where the machine allows,
-with SOURCE_DATE_EPOCH set to the snapshot's date, packs the result as SquashFS
-and records its digest and how it was built. The image holds the distribution's
-own source lines, a fixed host name, an empty resolv.conf and machine-id, and
-nothing of this machine.`,
+				usage: "build a root file system from a freeze with mmdebstrap",
+				about: `Installs packages from the freeze only, without root where the machine allows it
+and with SOURCE_DATE_EPOCH set to the date of the freeze. The result is packed
+as SquashFS; its digest and the way it was built are recorded. The image has the
+distribution's own source lines, a fixed host name, an empty resolv.conf and
+machine-id, and nothing that depends on this machine.`,
 				examples: []string{
 					"snapctl image build 4.1",
 					"snapctl image build 4.1 --variant minbase --include openssh-server,less --output 4.1.squashfs",
 				},
 				options: []option{
 					{name: "variant", value: "V", usage: "mmdebstrap's variant: essential, apt (default), minbase, buildd, important, standard, ..."},
-					{name: "include", value: "P,...", many: true, usage: "packages to install beside those of the variant"},
-					{name: "output", value: "FILE", usage: "keep the image in this file too"},
+					{name: "include", value: "P,...", many: true, usage: "packages to install in addition to those of the variant"},
+					{name: "output", value: "FILE", usage: "also write the image to this file"},
 				},
 				result: new(api.ImageBuild),
 				long:   true,
@@ -96,15 +96,14 @@ nothing of this machine.`,
 func rebuildVerb() *verb {
 	return &verb{
 		name: "rebuild", args: "NAME", min: 1, max: 1,
-		usage: "build the image again and compare it with the recorded one",
-		about: `First the versions of the tools are compared with those that the image was
-built with. The exit code is 0 when the images are equal byte for byte;
-otherwise it is 4, and the files that differ are listed with the kind of
-difference.`,
+		usage: "build an image again and compare it with the recorded one",
+		about: `The versions of the build tools are compared with the recorded ones first. The
+exit code is 0 if the images are identical; otherwise it is 4, and the files
+that differ are listed with the kind of difference.`,
 		examples: []string{"snapctl rebuild 4.1", "snapctl rebuild 4.1 --variant minbase --output again.squashfs"},
 		options: []option{
-			{name: "variant", value: "V", usage: "which of several images of this frozen snapshot"},
-			{name: "output", value: "FILE", usage: "keep the image that is built in this file"},
+			{name: "variant", value: "V", usage: "name of the image, if the freeze has several"},
+			{name: "output", value: "FILE", usage: "write the new image to this file"},
 		},
 		result: new(api.RebuildResult),
 		long:   true,
@@ -112,7 +111,7 @@ difference.`,
 	}
 }
 
-// A builder makes images: with mmdebstrap, or with what a test puts here.
+// A builder builds images, with mmdebstrap or as a test defines it.
 type builder struct {
 	architecture func(context.Context) (string, error)
 	tools        func(context.Context) (image.Tools, error)
@@ -121,8 +120,8 @@ type builder struct {
 
 var hostBuilder = builder{image.Architecture, image.FindTools, image.Build}
 
-// installSources asks snapd what apt has to be told to install from a frozen
-// snapshot's Debian mirrors: deb822, keys inline.
+// installSources asks snapd for the apt sources that install from a freeze's
+// Debian mirrors, as deb822 with inline keys.
 func (c *call) installSources(ctx context.Context, f *api.Frozen) (string, error) {
 	var parts []string
 	for _, m := range sortedMirrors(f) {
@@ -141,12 +140,11 @@ func (c *call) installSources(ctx context.Context, f *api.Frozen) (string, error
 	return strings.Join(parts, "\n"), nil
 }
 
-// errNoDebian means that a frozen snapshot holds nothing that mmdebstrap
-// could install.
-var errNoDebian = errors.New("the frozen snapshot holds no Debian mirror")
+// errNoDebian means that a freeze contains nothing that mmdebstrap could install.
+var errNoDebian = errors.New("the freeze has no Debian mirror")
 
-// upstreamLines are the distribution's own lines for the mirrors of a frozen
-// snapshot that are configured here.
+// upstreamLines returns the distribution's own source lines for the mirrors of a
+// freeze that are configured here.
 func (c *call) upstreamLines(ctx context.Context, f *api.Frozen) (string, error) {
 	var list []image.Repository
 	for _, m := range sortedMirrors(f) {
@@ -156,8 +154,8 @@ func (c *call) upstreamLines(ctx context.Context, f *api.Frozen) (string, error)
 		var d api.MirrorDetail
 		err := c.ask(ctx, "mirror/show", api.MirrorRef{Mirror: m.Mirror}, &d)
 		if e := (*api.Error)(nil); errors.As(err, &e) && e.Code == api.CodeNotFound {
-			// An imported freeze serves by itself; only where it came from is not known.
-			c.ui.warning("mirror %s is not configured here: the image's sources.list does not name it", m.Mirror)
+			// An imported freeze can be installed; only its upstream is unknown.
+			c.ui.warning("mirror %s is not configured here: the image's sources.list leaves it out", m.Mirror)
 			continue
 		}
 		if err != nil {
@@ -177,19 +175,19 @@ func sortedMirrors(f *api.Frozen) []api.FrozenMirror {
 	return out
 }
 
-// frozen asks for a frozen snapshot by name.
+// frozen asks for a freeze by name.
 func (c *call) frozen(ctx context.Context, name string) (*api.Frozen, error) {
 	var r api.ShowResult
 	if err := c.ask(ctx, "show", api.RefRequest{Ref: name}, &r); err != nil {
 		return nil, err
 	}
 	if r.Frozen == nil {
-		return nil, fmt.Errorf("%s is no frozen snapshot", name)
+		return nil, fmt.Errorf("%s is not a freeze", name)
 	}
 	return r.Frozen, nil
 }
 
-// build makes the image of s in a file: output, or one in a directory that done
+// build writes the image of s to a file: output, or a temporary one that done
 // removes. Its mode lets snapd read it.
 func (c *call) build(ctx context.Context, s image.Spec, name, output string) (file string, done func(), err error) {
 	c.boundMemory()
@@ -232,13 +230,13 @@ func (c *call) build(ctx context.Context, s image.Spec, name, output string) (fi
 	return file, done, os.Rename(file+".partial", file)
 }
 
-// A buildLog tells the phases of a build from what mmdebstrap says.
+// A buildLog derives the phases of a build from mmdebstrap's messages.
 type buildLog struct {
 	tell func(phase string)
-	rest []byte // of a line
+	rest []byte // of the current line
 }
 
-// buildPhases are what lines of mmdebstrap's begin with, and what they mean.
+// buildPhases maps beginnings of mmdebstrap's lines to phases.
 var buildPhases = []struct{ line, phase string }{
 	{"I: running apt-get update", "update"},
 	{"I: downloading packages", "download"},
@@ -262,7 +260,7 @@ func (l *buildLog) Write(p []byte) (int, error) {
 		l.rest = rest
 	}
 	if len(l.rest) > 4096 {
-		l.rest = nil // no line of its own
+		l.rest = nil // has no line itself
 	}
 	return len(p), nil
 }
@@ -273,7 +271,7 @@ func runImageBuild(ctx context.Context, c *call) error {
 		return err
 	}
 	s := image.Spec{Variant: c.str("variant"), Include: splitCommas(c.list("include")), Architecture: "amd64"}
-	// What needs no daemon is checked first.
+	// Check first what needs no daemon.
 	probe := s
 	probe.Epoch = c.p.now()
 	if err := probe.Check(); err != nil {
@@ -310,7 +308,7 @@ func runImageBuild(ctx context.Context, c *call) error {
 	if c.str("output") != "" {
 		out.File = file
 	}
-	if err := c.ask(ctx, "image/add", api.ImageAdd{Name: name, File: file, Variant: s.Variant, How: s.How(tools)}, &out.Image); err != nil {
+	if err := c.addImage(ctx, api.ImageAdd{Name: name, Variant: s.Variant, How: s.How(tools)}, file, &out.Image); err != nil {
 		return err
 	}
 	show(c.ui, out, func(r *api.ImageBuild) {
@@ -350,7 +348,7 @@ func runRebuild(ctx context.Context, c *call) error {
 	for _, d := range tools.CompareTools(recorded.How) {
 		out.Tools = append(out.Tools, api.ToolDifference{Tool: d[0], Recorded: d[1], Here: d[2]})
 		if !c.ui.json {
-			c.ui.warning("the image was built with %s %s, here is %s", d[0], orWord(d[1], "(unknown)"), d[2])
+			c.ui.warning("the image was built with %s %s; this machine has %s", d[0], orWord(d[1], "(unknown)"), d[2])
 		}
 	}
 	f, err := c.frozen(ctx, name)
@@ -371,7 +369,12 @@ func runRebuild(ctx context.Context, c *call) error {
 	out.Equal = out.Built == out.Recorded
 	if !out.Equal {
 		out.Exit = api.ExitVerify
-		diffs, more, err := compareImages(ctx, recorded.Path, file)
+		old, err := c.getImage(ctx, recorded)
+		if err != nil {
+			return err
+		}
+		defer old.Close()
+		diffs, more, err := compareImages(ctx, old, file)
 		if err != nil {
 			return err
 		}
@@ -388,16 +391,16 @@ func runRebuild(ctx context.Context, c *call) error {
 		if err := c.ui.flush(); err != nil {
 			return err
 		}
-		c.ui.failure(fmt.Sprintf("rebuild %s: the image is not the recorded one", name), rebuildHint(out))
+		c.ui.failure(fmt.Sprintf("rebuild %s: the image differs from the recorded one", name), rebuildHint(out))
 	}
 	return exitCode(out.Exit)
 }
 
 func rebuildHint(r *api.RebuildResult) string {
 	if len(r.Tools) > 0 {
-		return "build with the tools that the image was built with: " + toolText(r.Tools)
+		return "use the tools that the image was built with: " + toolText(r.Tools)
 	}
-	return "keep the new image with --output FILE to look at what differs"
+	return "keep the new image with --output FILE to inspect the differences"
 }
 
 func toolText(list []api.ToolDifference) string {
@@ -408,20 +411,58 @@ func toolText(list []api.ToolDifference) string {
 	return strings.Join(out, ", ")
 }
 
-func compareImages(ctx context.Context, a, b string) ([]image.Difference, int, error) {
-	var readers [2]*squashfs.Reader
-	for i, name := range []string{a, b} {
-		f, err := regfile.Open(name)
+// addImage sends an image and checks that snapd has its bytes.
+func (c *call) addImage(ctx context.Context, req api.ImageAdd, file string, r *api.Image) error {
+	want, err := fileDigest(file)
+	if err != nil {
+		return err
+	}
+	if err := c.send(ctx, "image/add", req, []string{file}, r); err != nil {
+		return err
+	}
+	if r.SHA256 != want {
+		return fmt.Errorf("send %s: %w: snapd recorded an image with SHA-256 %s, the file has %s", file, api.ErrTruncated, r.SHA256, want)
+	}
+	return nil
+}
+
+// getImage brings a recorded image here, into a file without a name.
+func (c *call) getImage(ctx context.Context, im api.Image) (_ *os.File, err error) {
+	f, err := os.CreateTemp("", "snapctl-image-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
 		if err != nil {
-			return nil, 0, err
+			f.Close()
 		}
-		defer f.Close()
+	}()
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, err
+	}
+	err = c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+		return cl.Receive(ctx, "image/get", api.ImageGet{Name: im.Name, SHA256: im.SHA256}, im.SHA256, f, progress)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get image of %s: %w", im.Name, err)
+	}
+	return f, nil
+}
+
+func compareImages(ctx context.Context, a *os.File, b string) ([]image.Difference, int, error) {
+	f, err := regfile.Open(b)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	var readers [2]*squashfs.Reader
+	for i, f := range []*os.File{a, f} {
 		st, err := f.Stat()
 		if err != nil {
 			return nil, 0, err
 		}
 		if readers[i], err = squashfs.Open(f, st.Size(), squashfs.Limits{}); err != nil {
-			return nil, 0, fmt.Errorf("open %s: %w", name, err)
+			return nil, 0, fmt.Errorf("open %s: %w", []string{"the recorded image", b}[i], err)
 		}
 	}
 	return image.Compare(ctx, readers[0], readers[1], maxDifferences)

@@ -22,13 +22,14 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
+// Long because it lists every command and option.
 func iukVerb() *verb {
 	return &verb{
 		name:  "iuk",
-		usage: "make, inspect, prove and apply incremental upgrade kits",
-		about: `A kit holds the difference of two images in Tails' format 2. Its bytes depend on
-the images, versions and options alone, and no mount, root or other tool is
-needed to make one.`,
+		usage: "create, inspect, verify and apply incremental upgrade kits",
+		about: `A kit contains the difference between two images in Tails' format 2. Its bytes
+depend only on the images, versions and options. Creating one needs neither
+root nor mounts nor other tools.`,
 		examples: []string{
 			"snapctl iuk create --from 4.0 --to 4.1",
 			"snapctl iuk verify Tails_amd64_4.0_to_4.1.iuk --old 4.0.squashfs --new 4.1.squashfs",
@@ -36,30 +37,30 @@ needed to make one.`,
 		verbs: []*verb{
 			{
 				name:  "create",
-				usage: "make kits from old versions to a new one",
-				about: `--from and --to name frozen snapshots whose images snapd knows (image add, image
-build); --old and --new are SquashFS files, or ISO images that hold one. The new
+				usage: "create kits from old versions to a new one",
+				about: `--from and --to are freezes whose images snapd has (image add, image build);
+--old and --new are SquashFS files, or ISO images that contain one. The new
 image is read once for all kits.
 
-The kit's own times are SOURCE_DATE_EPOCH; without it, the date of the frozen
-snapshot --to, or the time in the SquashFS file --new.`,
+Timestamps in the kit are SOURCE_DATE_EPOCH, or else the date of the freeze
+--to, or the time in the SquashFS file --new.`,
 				examples: []string{
 					"snapctl iuk create --from 4.0,3.9 --to 4.1 --output kits/",
 					"snapctl iuk create --old old.squashfs --new new.squashfs --from-version 4.0 --to-version 4.1 --output Tails_amd64_4.0_to_4.1.iuk",
 				},
 				options: []option{
-					{name: "from", value: "NAME[,NAME...]", many: true, usage: "frozen snapshots to upgrade from"},
-					{name: "to", value: "NAME", usage: "frozen snapshot to upgrade to"},
-					{name: "variant", value: "V", usage: "which image of the frozen snapshots"},
+					{name: "from", value: "NAME[,NAME...]", many: true, usage: "freezes to upgrade from"},
+					{name: "to", value: "NAME", usage: "freeze to upgrade to"},
+					{name: "variant", value: "V", usage: "name of the image, if the freezes have several"},
 					{name: "old", value: "FILE", usage: "image to upgrade from"},
 					{name: "new", value: "FILE", usage: "image to upgrade to"},
 					{name: "from-version", value: "V", usage: "version of --old"},
 					{name: "to-version", value: "V", usage: "version of --new"},
-					{name: "output", value: "FILE-or-DIR", usage: "file of the kit, or directory of the kits: one that exists, or whose name ends in a slash (default: this directory)"},
-					{name: "product", value: "P", usage: "first word of the kits' names (default Tails)"},
-					{name: "arch", value: "A", usage: "second word of the kits' names (default amd64)"},
-					{name: "ignore-if-same-content", value: "GLOB", many: true, usage: "leave out files of these paths when only their attributes changed"},
-					{name: "publish", usage: "have snapd serve the kits below /iuk/"},
+					{name: "output", value: "FILE-or-DIR", usage: "file of the kit, or directory for the kits if it exists or its name ends in a slash (default: the current directory)"},
+					{name: "product", value: "P", usage: "product, the first part of the kits' names (default Tails)"},
+					{name: "arch", value: "A", usage: "architecture, the second part of the kits' names (default amd64)"},
+					{name: "ignore-if-same-content", value: "GLOB", many: true, usage: "leave out these files if only their attributes changed"},
+					{name: "publish", usage: "publish the kits on snapd below /iuk/"},
 				},
 				result: new(api.KitList),
 				long:   true,
@@ -67,7 +68,7 @@ snapshot --to, or the time in the SquashFS file --new.`,
 			},
 			{
 				name: "inspect", args: "FILE", min: 1, max: 1,
-				usage:    "print what a kit holds and why",
+				usage:    "show what a kit contains and why",
 				examples: []string{"snapctl iuk inspect Tails_amd64_4.0_to_4.1.iuk"},
 				options:  []option{{name: "largest", value: "N", usage: "how many of the largest files to list (default 20)"}},
 				result:   new(iuk.Inspection),
@@ -76,12 +77,12 @@ snapshot --to, or the time in the SquashFS file --new.`,
 			},
 			{
 				name: "verify", args: "FILE", min: 1, max: 1,
-				usage:    "prove that the old image and the kit make the new image",
-				about:    "Nothing is mounted. The exit code is 4 when it does not hold.",
+				usage:    "verify that the old image and the kit make the new image",
+				about:    "Nothing is mounted. The exit code is 4 if they do not.",
 				examples: []string{"snapctl iuk verify Tails_amd64_4.0_to_4.1.iuk --old 4.0.squashfs --new 4.1.squashfs"},
 				options: []option{
-					{name: "old", value: "FILE", required: true, usage: "image that the kit is for"},
-					{name: "new", value: "FILE", required: true, usage: "image that it upgrades to"},
+					{name: "old", value: "FILE", required: true, usage: "image to upgrade from"},
+					{name: "new", value: "FILE", required: true, usage: "image to upgrade to"},
 				},
 				result: new(iuk.VerifyReport),
 				long:   true,
@@ -90,17 +91,17 @@ snapshot --to, or the time in the SquashFS file --new.`,
 			},
 			{
 				name: "apply", args: "[FILE]", max: 1,
-				usage: "install a kit onto a system partition that is mounted",
-				about: `New files are written first, under new names; then fixed names are replaced from
-a journal on the target. After an interruption the same command completes the
-upgrade, and --rollback restores the old state. The boot loader is not
-installed: the command for it is printed.`,
+				usage: "install a kit on a mounted system partition",
+				about: `New files are written first, under new names; then existing files are replaced
+with the help of a journal on the target. After an interruption, the same
+command completes the upgrade, and --rollback restores the old state. The boot
+loader is not installed: the command for it is printed.`,
 				examples: []string{
 					"snapctl iuk apply Tails_amd64_4.0_to_4.1.iuk --target /mnt/system",
 					"snapctl iuk apply --target /mnt/system --rollback",
 				},
 				options: []option{
-					{name: "target", value: "DIR", required: true, usage: "where the system partition is mounted"},
+					{name: "target", value: "DIR", required: true, usage: "mount point of the system partition"},
 					{name: "rollback", usage: "restore the state before an unfinished upgrade"},
 				},
 				result: new(iuk.ApplyResult),
@@ -109,29 +110,29 @@ installed: the command for it is printed.`,
 			{
 				name:  "udf",
 				usage: "write and sign upgrade-description files",
-				about: `Writes the files that clients of each version ask for, below v2/ in the output
-directory, and signs them with the key in --config or --key-file. Signatures are
-dated --date, else SOURCE_DATE_EPOCH, else with the key's creation, so equal
-inputs give equal bytes.`,
+				about: `Writes the files that clients of each version ask for to v2/ in the output
+directory, and signs them with the key in --config or --key-file. The signatures
+have the date --date, or else SOURCE_DATE_EPOCH, or else the creation time of
+the key, so that the same inputs give the same bytes.`,
 				examples: []string{
 					"snapctl iuk udf --config config.toml --to 4.1 --from 4.0 --from 3.9 --next 4.2 --product Tails --build-target amd64 --channel stable --iuk-url https://kits.example.org/stable --image-url https://images.example.org/4.1.img --iuks kits --image 4.1.img --output udf",
 				},
 				options: []option{
-					{name: "to", value: "V", required: true, usage: "version that is released"},
-					{name: "from", value: "V", many: true, required: true, usage: "version that may be upgraded"},
-					{name: "next", value: "V", many: true, usage: "version to come, whose clients must find an empty file"},
+					{name: "to", value: "V", required: true, usage: "released version"},
+					{name: "from", value: "V", many: true, required: true, usage: "version that can be upgraded"},
+					{name: "next", value: "V", many: true, usage: "future version, whose clients must find an empty file"},
 					{name: "product", value: "P", required: true, usage: "product name, such as Tails"},
 					{name: "build-target", value: "A", required: true, usage: "architecture, such as amd64"},
 					{name: "channel", value: "CHANNEL", required: true, choices: []string{"stable", "alpha"}, usage: "stable or alpha"},
-					{name: "iuk-url", value: "URL", required: true, usage: "directory that the kits are downloaded from"},
-					{name: "image-url", value: "URL", required: true, usage: "where the full image is downloaded from"},
-					{name: "iuks", value: "DIR", required: true, usage: "directory with the kits; one that is missing is not offered"},
-					{name: "image", value: "FILE", required: true, usage: "the full image"},
-					{name: "output", value: "DIR", required: true, usage: "directory that v2/ goes into"},
-					{name: "details-url", value: "URL", usage: "page for people about the upgrade"},
+					{name: "iuk-url", value: "URL", required: true, usage: "URL of the directory with the kits"},
+					{name: "image-url", value: "URL", required: true, usage: "URL of the full image"},
+					{name: "iuks", value: "DIR", required: true, usage: "directory with the kits; missing kits are not offered"},
+					{name: "image", value: "FILE", required: true, usage: "file of the full image"},
+					{name: "output", value: "DIR", required: true, usage: "directory to create v2/ in"},
+					{name: "details-url", value: "URL", usage: "URL of a page about the upgrade"},
 					{name: "date", value: "T", usage: "date of the signatures"},
 					keyFileOption,
-					{name: "publish", usage: "have snapd serve the files below /iuk/"},
+					{name: "publish", usage: "publish the files on snapd below /iuk/"},
 				},
 				result: new(api.UDFList),
 				run:    runIUKUDF,
@@ -140,7 +141,7 @@ inputs give equal bytes.`,
 	}
 }
 
-// openImage opens an image file as an input for kits.
+// openImage opens an image file as input for kits.
 func openImage(name string) (iuk.Input, *os.File, error) {
 	f, err := regfile.Open(name)
 	if err != nil {
@@ -154,7 +155,7 @@ func openImage(name string) (iuk.Input, *os.File, error) {
 	return iuk.Input{R: f, Size: st.Size(), Name: name}, f, nil
 }
 
-// epoch is SOURCE_DATE_EPOCH, zero when it is not set.
+// epoch returns SOURCE_DATE_EPOCH, or zero if it is not set.
 func (c *call) epoch() (time.Time, error) {
 	s := c.p.getenv("SOURCE_DATE_EPOCH")
 	if s == "" {
@@ -167,8 +168,7 @@ func (c *call) epoch() (time.Time, error) {
 	return time.Unix(n, 0).UTC(), nil
 }
 
-// boundMemory has the garbage collector keep to what kits may take, unless the
-// user said otherwise.
+// boundMemory limits the heap to what kits may use, unless the user set a limit.
 func (c *call) boundMemory() {
 	if c.p.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(iuk.MemoryGoal)
@@ -184,9 +184,9 @@ func runIUKCreate(ctx context.Context, c *call) error {
 	case named == filed:
 		return c.usagef("give either --from and --to, or --old, --new, --from-version and --to-version")
 	case named && (len(from) == 0 || c.str("to") == ""):
-		return c.usagef("--from and --to belong together")
+		return c.usagef("--from and --to must be given together")
 	case filed && (c.str("old") == "" || c.str("new") == "" || c.str("from-version") == "" || c.str("to-version") == ""):
-		return c.usagef("--old, --new, --from-version and --to-version belong together")
+		return c.usagef("--old, --new, --from-version and --to-version must be given together")
 	case filed && c.str("variant") != "":
 		return c.usagef("--variant needs --from and --to")
 	}
@@ -202,93 +202,132 @@ func runIUKCreate(ctx context.Context, c *call) error {
 	if opts.Epoch, err = c.epoch(); err != nil {
 		return err
 	}
-	var open []*os.File
-	defer func() {
-		for _, f := range open {
-			f.Close()
-		}
-	}()
-	source := func(version, file string) (iuk.Source, error) {
-		in, f, err := openImage(file)
-		if err != nil {
-			return iuk.Source{}, err
-		}
-		open = append(open, f)
-		return iuk.Source{Version: version, Image: in}, nil
-	}
+	in := kitInputs{c: c}
+	defer in.close()
 	if filed {
-		old, err := source(c.str("from-version"), c.str("old"))
-		if err != nil {
-			return err
-		}
-		if opts.To, err = source(c.str("to-version"), c.str("new")); err != nil {
-			return err
-		}
-		opts.From = []iuk.Source{old}
-		if opts.Epoch.IsZero() {
-			r, err := squashfs.Open(opts.To.Image.R, opts.To.Image.Size, squashfs.Limits{})
-			if err != nil {
-				return c.usagef("SOURCE_DATE_EPOCH is not set, and %s is no SquashFS file that says its time", c.str("new"))
-			}
-			opts.Epoch = time.Unix(int64(r.Superblock().ModTime), 0).UTC()
-		}
+		err = in.fromFiles(&opts)
 	} else {
-		var images api.ImageList
-		if err := c.ask(ctx, "image/list", api.Empty{}, &images); err != nil {
-			return err
-		}
-		frozenSource := func(name string) (iuk.Source, *api.Frozen, error) {
-			if err := c.checkName("name", name); err != nil {
-				return iuk.Source{}, nil, err
-			}
-			img, err := findImage(images.Images, name, c.str("variant"))
-			if err != nil {
-				return iuk.Source{}, nil, err
-			}
-			var shown api.ShowResult
-			if err := c.ask(ctx, "show", api.RefRequest{Ref: name}, &shown); err != nil {
-				return iuk.Source{}, nil, err
-			}
-			if shown.Frozen == nil {
-				return iuk.Source{}, nil, fmt.Errorf("%s is no frozen snapshot", name)
-			}
-			s, err := source(name, img.Path)
-			if err != nil {
-				return s, nil, err
-			}
-			s.Manifest = shown.Frozen.Manifest
-			// The store names blobs by digests that it verified.
-			if s.Image.SHA256, err = cas.ParseDigest(img.SHA256); err != nil {
-				return s, nil, err
-			}
-			return s, shown.Frozen, nil
-		}
-		for _, n := range from {
-			s, _, err := frozenSource(n)
-			if err != nil {
-				return err
-			}
-			opts.From = append(opts.From, s)
-		}
-		var f *api.Frozen
-		if opts.To, f, err = frozenSource(c.str("to")); err != nil {
-			return err
-		}
-		if opts.Epoch.IsZero() {
-			opts.Epoch = f.Date
-		}
+		err = in.fromFreezes(ctx, &opts, from)
+	}
+	if err != nil {
+		return err
 	}
 	made, err := iuk.Create(ctx, opts)
 	c.ui.endProgress()
 	if err != nil {
 		return err
 	}
-	out := api.KitList{Kits: []api.Kit{}}
-	var publish api.KitPublish
+	out, err := c.publishKits(ctx, made)
+	if err != nil {
+		return err
+	}
+	show(c.ui, out, c.ui.kits)
+	return nil
+}
+
+// kitInputs opens the images that kits are made from.
+type kitInputs struct {
+	c    *call
+	open []*os.File
+}
+
+func (k *kitInputs) close() {
+	for _, f := range k.open {
+		f.Close()
+	}
+}
+
+// fromFiles uses the images --old and --new.
+func (k *kitInputs) fromFiles(opts *iuk.CreateOptions) error {
+	old, err := k.file(k.c.str("from-version"), k.c.str("old"))
+	if err != nil {
+		return err
+	}
+	if opts.To, err = k.file(k.c.str("to-version"), k.c.str("new")); err != nil {
+		return err
+	}
+	opts.From = []iuk.Source{old}
+	if opts.Epoch.IsZero() {
+		r, err := squashfs.Open(opts.To.Image.R, opts.To.Image.Size, squashfs.Limits{})
+		if err != nil {
+			return k.c.usagef("SOURCE_DATE_EPOCH is not set, and %s is not a SquashFS file with a time", k.c.str("new"))
+		}
+		opts.Epoch = time.Unix(int64(r.Superblock().ModTime), 0).UTC()
+	}
+	return nil
+}
+
+// file opens an image file as the image of a version.
+func (k *kitInputs) file(version, name string) (iuk.Source, error) {
+	in, f, err := openImage(name)
+	if err != nil {
+		return iuk.Source{}, err
+	}
+	k.open = append(k.open, f)
+	return iuk.Source{Version: version, Image: in}, nil
+}
+
+// fromFreezes uses images of freezes: those in from, and --to.
+func (k *kitInputs) fromFreezes(ctx context.Context, opts *iuk.CreateOptions, from []string) error {
+	var images api.ImageList
+	if err := k.c.ask(ctx, "image/list", api.Empty{}, &images); err != nil {
+		return err
+	}
+	for _, n := range from {
+		s, _, err := k.freeze(ctx, images.Images, n)
+		if err != nil {
+			return err
+		}
+		opts.From = append(opts.From, s)
+	}
+	to, f, err := k.freeze(ctx, images.Images, k.c.str("to"))
+	if err != nil {
+		return err
+	}
+	opts.To = to
+	if opts.Epoch.IsZero() {
+		opts.Epoch = f.Date
+	}
+	return nil
+}
+
+// freeze gets the image of a freeze.
+func (k *kitInputs) freeze(ctx context.Context, images []api.Image, name string) (iuk.Source, *api.Frozen, error) {
+	if err := k.c.checkName("name", name); err != nil {
+		return iuk.Source{}, nil, err
+	}
+	img, err := findImage(images, name, k.c.str("variant"))
+	if err != nil {
+		return iuk.Source{}, nil, err
+	}
+	var shown api.ShowResult
+	if err := k.c.ask(ctx, "show", api.RefRequest{Ref: name}, &shown); err != nil {
+		return iuk.Source{}, nil, err
+	}
+	if shown.Frozen == nil {
+		return iuk.Source{}, nil, fmt.Errorf("%s is not a freeze", name)
+	}
+	f, err := k.c.getImage(ctx, img)
+	if err != nil {
+		return iuk.Source{}, nil, err
+	}
+	k.open = append(k.open, f)
+	s := iuk.Source{Version: name, Image: iuk.Input{R: f, Size: img.Size, Name: "image of " + name}, Manifest: shown.Frozen.Manifest}
+	// It was verified when it was received.
+	if s.Image.SHA256, err = cas.ParseDigest(img.SHA256); err != nil {
+		return s, nil, err
+	}
+	return s, shown.Frozen, nil
+}
+
+// publishKits describes the kits, and publishes them if --publish is given.
+func (c *call) publishKits(ctx context.Context, made []iuk.Result) (*api.KitList, error) {
+	out := &api.KitList{Kits: []api.Kit{}}
+	var publish kitFiles
 	for _, m := range made {
 		digest, err := fileDigest(m.Path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		k := api.Kit{
 			From: m.From, To: m.To, Path: m.Path, Size: m.Size, SHA256: digest,
@@ -296,26 +335,48 @@ func runIUKCreate(ctx context.Context, c *call) error {
 			BaseImage: m.Provenance.Base.SHA256.String(), NewImage: m.Provenance.New.SHA256.String(),
 		}
 		if c.on("publish") {
-			abs, err := absolute(m.Path)
-			if err != nil {
-				return err
-			}
 			name := iuk.KitName(m.Provenance.Product, m.Provenance.Arch, m.From, m.To)
-			publish.Files = append(publish.Files, api.KitFile{File: abs, Path: name})
+			if err := publish.add(m.Path, name); err != nil {
+				return nil, err
+			}
 			k.URL = "/iuk/" + name
 		}
 		out.Kits = append(out.Kits, k)
 	}
-	if len(publish.Files) > 0 {
-		if err := c.ask(ctx, "kit/publish", publish, nil); err != nil {
-			return err
-		}
+	return out, c.publish(ctx, &publish)
+}
+
+// kitFiles are files to publish below /iuk/.
+type kitFiles struct {
+	req   api.KitPublish
+	local []string
+}
+
+// add names a file and its path below /iuk/.
+func (k *kitFiles) add(file, path string) error {
+	st, err := os.Stat(file)
+	if err != nil {
+		return err
 	}
-	show(c.ui, &out, c.ui.kits)
+	digest, err := fileDigest(file)
+	if err != nil {
+		return err
+	}
+	modified := st.ModTime().UTC().Truncate(time.Second)
+	k.req.Files = append(k.req.Files, api.KitFile{Path: path, SHA256: digest, Modified: &modified})
+	k.local = append(k.local, file)
 	return nil
 }
 
-// splitCommas takes lists apart that are written with commas.
+// publish has snapd serve files, if there are any.
+func (c *call) publish(ctx context.Context, k *kitFiles) error {
+	if len(k.local) == 0 {
+		return nil
+	}
+	return c.send(ctx, "kit/publish", k.req, k.local, nil)
+}
+
+// splitCommas splits values at commas.
 func splitCommas(list []string) []string {
 	var out []string
 	for _, s := range list {
@@ -328,7 +389,7 @@ func splitCommas(list []string) []string {
 	return out
 }
 
-// findImage picks the image of a frozen snapshot.
+// findImage chooses an image of a freeze.
 func findImage(list []api.Image, name, variant string) (api.Image, error) {
 	var found []api.Image
 	var variants []string
@@ -344,11 +405,11 @@ func findImage(list []api.Image, name, variant string) (api.Image, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return api.Image{}, &api.Error{Code: "ambiguous_image", Exit: api.ExitFailed, Message: fmt.Sprintf("frozen snapshot %s has several images: %s", name, strings.Join(variants, ", "))}
+		return api.Image{}, &api.Error{Code: "ambiguous_image", Exit: api.ExitFailed, Message: fmt.Sprintf("freeze %s has several images: %s", name, strings.Join(variants, ", "))}
 	case len(variants) > 0:
-		return api.Image{}, &api.Error{Code: api.CodeNotFound, Exit: api.ExitFailed, Message: fmt.Sprintf("frozen snapshot %s has no image of variant %q, only %s", name, variant, strings.Join(variants, ", "))}
+		return api.Image{}, &api.Error{Code: api.CodeNotFound, Exit: api.ExitFailed, Message: fmt.Sprintf("freeze %s has no image of variant %q, only %s", name, variant, strings.Join(variants, ", "))}
 	}
-	return api.Image{}, &api.Error{Code: "no_image", Exit: api.ExitFailed, Message: fmt.Sprintf("frozen snapshot %s has no image", name)}
+	return api.Image{}, &api.Error{Code: "no_image", Exit: api.ExitFailed, Message: fmt.Sprintf("freeze %s has no image", name)}
 }
 
 func fileDigest(name string) (string, error) {
@@ -446,7 +507,7 @@ func (u udfSigner) SignDetached(_ context.Context, w io.Writer, data []byte) err
 // maxPublicKey bounds the certificate of an external signer, in bytes.
 const maxPublicKey = 1 << 20
 
-// signer loads the key that signs, as snapd would.
+// signer loads the signing key as snapd would.
 func (c *call) signer() (*sign.Signer, error) {
 	if c.str("key-file") == "" && c.str("config") != "" {
 		cfg, err := c.config()
@@ -496,21 +557,20 @@ func runIUKUDF(ctx context.Context, c *call) error {
 		return err
 	}
 	out := api.UDFList{Files: []api.UDFFile{}}
-	var publish api.KitPublish
+	var publish kitFiles
 	for _, f := range files {
 		out.Files = append(out.Files, api.UDFFile{Path: f.Path, Channel: f.Channel, Version: f.Version, Upgrade: f.Upgrade, Incremental: f.Incremental})
 		for _, name := range []string{f.Path, f.Path + ".pgp"} {
-			abs, err := absolute(filepath.Join(output, filepath.FromSlash(name)))
-			if err != nil {
+			if !c.on("publish") {
+				continue
+			}
+			if err := publish.add(filepath.Join(output, filepath.FromSlash(name)), path.Clean(name)); err != nil {
 				return err
 			}
-			publish.Files = append(publish.Files, api.KitFile{File: abs, Path: path.Clean(name)})
 		}
 	}
-	if c.on("publish") {
-		if err := c.ask(ctx, "kit/publish", publish, nil); err != nil {
-			return err
-		}
+	if err := c.publish(ctx, &publish); err != nil {
+		return err
 	}
 	show(c.ui, &out, c.ui.udfs)
 	return nil

@@ -12,17 +12,17 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// defaultKeyFile is where snapd keeps its key when nothing says otherwise.
-const defaultKeyFile = "/var/lib/snapd/signing-key.asc"
+// defaultKeyFile is the default path of snapd's key.
+const defaultKeyFile = "/var/lib/frozen-snapd/signing-key.asc"
 
-var keyFileOption = option{name: "key-file", value: "FILE", usage: "the private key (else the one in --config, else " + defaultKeyFile + ")"}
+var keyFileOption = option{name: "key-file", value: "FILE", usage: "the private key (default: the one in --config, or " + defaultKeyFile + ")"}
 
 func keyVerb() *verb {
 	return &verb{
 		name:  "key",
-		usage: "make, show, export and renew the signing key",
-		about: `The key is a file that its user alone may read. Keys are made without expiry:
-apt refuses signatures of keys that have expired since.`,
+		usage: "create, show, export and renew the signing key",
+		about: `The key is a file that only its owner can read. Keys are created without an
+expiry date, because apt refuses all signatures of an expired key.`,
 		examples: []string{
 			"snapctl key show --config config.toml",
 			"snapctl key export > release.asc",
@@ -30,15 +30,14 @@ apt refuses signatures of keys that have expired since.`,
 		verbs: []*verb{
 			{
 				name:  "generate",
-				usage: "make a signing key",
-				about: `snapd makes one itself when it first starts. A key that is there is not
-replaced: move it away first. Frozen snapshots keep the signatures and the key
-they have.`,
+				usage: "create a signing key",
+				about: `snapd creates a key when it first starts. An existing key is not replaced: move
+it away first. Existing freezes keep their signatures and their key.`,
 				examples: []string{`snapctl key generate --config config.toml --name "Example releases" --email release@example.org`},
 				options: []option{
 					keyFileOption,
-					{name: "name", value: "NAME", usage: "name in the user id (default: snapd)"},
-					{name: "email", value: "ADDRESS", usage: "address in the user id"},
+					{name: "name", value: "NAME", usage: "name in the user ID (default: snapd)"},
+					{name: "email", value: "ADDRESS", usage: "email address in the user ID"},
 					{name: "expires", value: "T", usage: "when the key expires (default: never)"},
 				},
 				result: new(api.KeyInfo),
@@ -47,7 +46,7 @@ they have.`,
 			{
 				name:     "export",
 				usage:    "print the public key, armored",
-				about:    "Asks snapd, or reads the key's file when --key-file or --config is given.",
+				about:    "Asks snapd, or reads the key file if --key-file or --config is given.",
 				examples: []string{"snapctl key export > release.asc"},
 				options:  []option{keyFileOption},
 				result:   new(api.KeyInfo),
@@ -57,7 +56,7 @@ they have.`,
 						return err
 					}
 					if k.Armored == "" {
-						return errors.New("export key: snapd gave no certificate")
+						return errors.New("export key: snapd returned no certificate")
 					}
 					show(c.ui, k, func(k *api.KeyInfo) { c.ui.text(k.Armored) })
 					return nil
@@ -65,8 +64,8 @@ they have.`,
 			},
 			{
 				name:     "show",
-				usage:    "show the key's fingerprint, user id and expiry",
-				about:    "Asks snapd, or reads the key's file when --key-file or --config is given.",
+				usage:    "show the fingerprint, user ID and expiry of the key",
+				about:    "Asks snapd, or reads the key file if --key-file or --config is given.",
 				examples: []string{"snapctl key show"},
 				options:  []option{keyFileOption},
 				result:   new(api.KeyInfo),
@@ -81,9 +80,9 @@ they have.`,
 			},
 			{
 				name:  "renew",
-				usage: "move the key's expiry",
-				about: `Writes new self-signatures into the key's file; what the key has signed stays
-good. snapd reads the file when it starts.`,
+				usage: "change the expiry of the key",
+				about: `Writes new self-signatures to the key file; existing signatures of the key stay
+valid. snapd reads the file when it starts.`,
 				examples: []string{"snapctl key renew --config config.toml", "snapctl key renew --key-file signing-key.asc --expires 2036-01-01"},
 				options: []option{
 					keyFileOption,
@@ -96,8 +95,8 @@ good. snapd reads the file when it starts.`,
 	}
 }
 
-// keyFile finds the private key's file. external is set when a command signs
-// and the file holds the public key alone.
+// keyFile returns the path of the private key. external is set if a command signs
+// and the file has only the public key.
 func (c *call) keyFile() (name string, external bool, err error) {
 	if f := c.str("key-file"); f != "" {
 		name, err = absolute(f)
@@ -113,7 +112,7 @@ func (c *call) keyFile() (name string, external bool, err error) {
 	return cfg.Signing.KeyFile, len(cfg.Signing.Command) > 0, nil
 }
 
-// keyInfo describes the key: of the file when one is named, else snapd's.
+// keyInfo describes the key in the given file, or else snapd's.
 func (c *call) keyInfo(ctx context.Context) (*api.KeyInfo, error) {
 	if c.str("key-file") == "" && c.str("config") == "" {
 		var k api.KeyInfo
@@ -135,7 +134,7 @@ func (c *call) keyInfo(ctx context.Context) (*api.KeyInfo, error) {
 			return nil, err
 		}
 		if ring.Len() != 1 {
-			return nil, fmt.Errorf("read key %s: %d certificates, expected one", name, ring.Len())
+			return nil, fmt.Errorf("read key %s: expected one certificate, found %d", name, ring.Len())
 		}
 		return describeKey(ring.Keys()[0], ring, name), nil
 	}
@@ -155,14 +154,14 @@ func describeKey(k sign.Key, ring *sign.Keyring, file string) *api.KeyInfo {
 	return out
 }
 
-// expires reads --expires; zero means never.
+// expires parses --expires; zero means never.
 func (c *call) expires() (time.Time, error) {
 	t, err := c.timestamp("expires")
 	if err != nil || t == nil {
 		return time.Time{}, err
 	}
 	if !t.After(c.p.now()) {
-		return time.Time{}, c.usagef("--expires %s: it has passed", timeText(*t))
+		return time.Time{}, c.usagef("--expires %s: the date has passed", timeText(*t))
 	}
 	return *t, nil
 }
@@ -239,8 +238,8 @@ func writePrivate(name string, data []byte) error {
 }
 
 var (
-	// errKeyExists means that a key would have to be replaced.
-	errKeyExists = errors.New("there is a key already")
-	// errExternalKey means that the key is not ours to make or change.
-	errExternalKey = errors.New("the configuration has an external command sign: the key is made and renewed where it lives")
+	// errKeyExists means that a key would be overwritten.
+	errKeyExists = errors.New("the key already exists")
+	// errExternalKey means that the key is not snapd's to create or change.
+	errExternalKey = errors.New("signing.command is configured: create and renew the key with that program")
 )

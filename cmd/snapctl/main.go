@@ -1,6 +1,5 @@
-// Command snapctl is the hand of a release manager on snapd: it asks the
-// daemon over its control socket, and works on exports, images, kits and keys
-// by itself.
+// Command snapctl controls snapd. It asks the daemon over its control socket, and
+// handles exports, images, upgrade kits and keys itself.
 package main
 
 import (
@@ -12,7 +11,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C kills snapctl
 	code := newProgram().run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

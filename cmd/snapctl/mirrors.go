@@ -11,8 +11,10 @@ import (
 
 func statusVerb() *verb {
 	return &verb{
-		name:     "status",
-		usage:    "show the state of snapd, its store and its mirrors",
+		name:  "status",
+		usage: "show the state of snapd, its store and its mirrors",
+		about: `The exit code is 3 if the last sync of a mirror failed, or if upstream's Date of
+one of its suites is older than the mirror's max_age.`,
 		examples: []string{"snapctl status", "snapctl status --json | jq .free_bytes"},
 		result:   new(api.Status),
 		run: func(ctx context.Context, c *call) error {
@@ -21,7 +23,7 @@ func statusVerb() *verb {
 				return err
 			}
 			show(c.ui, &r, c.ui.status)
-			return nil
+			return exitCode(r.Exit)
 		},
 	}
 }
@@ -29,12 +31,13 @@ func statusVerb() *verb {
 func mirrorVerb() *verb {
 	return &verb{
 		name:  "mirror",
-		usage: "list and show the configured mirrors",
+		usage: "list, show and change the configured mirrors",
 		examples: []string{
 			"snapctl mirror list",
 			"snapctl mirror show debian",
+			"snapctl mirror set debian interval=1h",
 		},
-		verbs: []*verb{
+		verbs: append([]*verb{
 			{
 				name:     "list",
 				usage:    "list the configured mirrors",
@@ -66,12 +69,12 @@ func mirrorVerb() *verb {
 					return nil
 				},
 			},
-		},
+		}, editVerbs()...),
 	}
 }
 
-// syncFailures says on standard error what did not work, and at the end what to
-// do about it; one hint holds for every mirror that failed in the same way.
+// syncFailures prints the failed mirrors to standard error, and then one hint for
+// all mirrors that failed in the same way.
 func (c *call) syncFailures(r *api.SyncResult) {
 	var hints []string
 	for _, m := range r.Mirrors {
@@ -99,43 +102,42 @@ func (c *call) syncFailures(r *api.SyncResult) {
 func syncVerb() *verb {
 	return &verb{
 		name: "sync", args: "[M...]", max: -1,
-		usage: "bring mirrors up to date, all or those named",
-		about: `Each mirror whose upstream changed gets a new snapshot. One mirror's failure
-stops no other; the exit code is then 3.
+		usage: "update all mirrors, or the given ones",
+		about: `Each mirror whose upstream changed gets a new snapshot. If a mirror fails, the
+others are still updated and the exit code is 3.
 
-With --from-url and --as an older state of one mirror is taken into its
-history, from a snapshot service or a copied tree, under the same checks;
-expiry is judged at the timestamp of --as.
+With --from-url and --as, an older state of one mirror is imported from a
+snapshot service or a copied tree into the mirror's history. The same checks
+apply; expiry is judged at the time given by --as.
 
-A sync is refused while the system clock cannot be right, since a snapshot's
-timestamp is kept for ever: the clock is more than a day before the newest
-snapshot; or more than a day has passed since the last sync, or this is the
-first, and upstream's clock differs by more than a day; or more than a year has
-passed and upstream has no clock. --accept-clock says that it is right.
-Timestamps still grow: while the clock is behind the newest snapshot, each new
-one is a second after the one before.
+A snapshot's timestamp cannot be corrected later, so a sync is refused if the
+system clock seems wrong: if it is more than a day before the newest snapshot;
+if upstream's clock differs by more than a day and this is the first sync or the
+first for more than a day; or if the last sync was more than a year ago and
+upstream's clock is unknown. If the clock is right, use --accept-clock. A new
+snapshot always has a later timestamp than the one before.
 
-A sync is also refused while upstream offers an older state than the last sync
-found, since that may be an attack. --accept-rollback takes it this once, into a
-new snapshot.`,
+A sync is also refused if upstream offers an older state than the last sync
+found, which may be an attack. --accept-rollback accepts it once, as a new
+snapshot.`,
 		examples: []string{
 			"snapctl sync",
 			"snapctl sync debian --no-wait",
 			"snapctl sync debian --from-url https://mirror.example.org/archive/debian/20250520T000000Z --as 2025-05-20",
 		},
 		options: []option{
-			{name: "no-wait", usage: "start it and return"},
-			{name: "from-url", value: "URL", usage: "take an older state from this base URL (with --as)"},
-			{name: "accept-clock", usage: "sync although the system clock contradicts earlier snapshots or upstream's clock"},
-			{name: "accept-rollback", usage: "take an older state than the last one of this mirror, once"},
-			{name: "as", value: "T", usage: "the timestamp of that older state"},
+			{name: "no-wait", usage: "start the sync and return"},
+			{name: "from-url", value: "URL", usage: "import an older state from this base URL (with --as)"},
+			{name: "accept-clock", usage: "trust the system clock even if it contradicts earlier snapshots or upstream"},
+			{name: "accept-rollback", usage: "accept an older state than the last one of this mirror, once"},
+			{name: "as", value: "T", usage: "timestamp of the older state"},
 		},
 		result: new(api.SyncResult),
 		long:   true,
 		run: func(ctx context.Context, c *call) error {
 			req := api.SyncRequest{Mirrors: c.Args().Slice(), NoWait: c.on("no-wait"), FromURL: c.str("from-url"), AcceptClock: c.on("accept-clock"), AcceptRollback: c.on("accept-rollback")}
 			if req.AcceptRollback && (len(req.Mirrors) != 1 || req.FromURL != "") {
-				return c.usagef("--accept-rollback names exactly one mirror and goes without --from-url")
+				return c.usagef("--accept-rollback needs exactly one mirror and cannot be combined with --from-url")
 			}
 			for _, m := range req.Mirrors {
 				if err := c.checkName("mirror", m); err != nil {
@@ -147,17 +149,13 @@ new snapshot.`,
 				return err
 			}
 			if (req.FromURL == "") != (req.As == nil) {
-				return c.usagef("--from-url and --as belong together")
+				return c.usagef("--from-url and --as must be given together")
 			}
 			if req.FromURL != "" {
 				if len(req.Mirrors) != 1 {
 					return c.usagef("--from-url needs one mirror, found %d", len(req.Mirrors))
 				}
-				u := remote.NewURL(req.FromURL)
-				if u.HasSecret() {
-					return c.usagef("--from-url %q: a URL that is kept must not have a user name, password or token: name them in the mirror's auth_file", u)
-				}
-				if err := u.Check(); err != nil {
+				if err := remote.NewURL(req.FromURL).CheckSource(); err != nil {
 					return c.usagef("--from-url %v", err)
 				}
 			}

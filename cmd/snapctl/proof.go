@@ -2,41 +2,54 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/proof"
+	"example.org/snapd/internal/freeze/stream"
+	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/tlog"
 )
 
 func verifyVerb() *verb {
 	return &verb{
 		name: "verify", args: "REF|DIR", min: 1, max: 1,
-		usage: "prove that a snapshot, or an exported directory, is what was signed",
-		about: `Checks, with no network, this server's signature, every blob's digest, and for
-every package the chain from its stanza over the index and the Release to
-the distribution's signature. It prints what it relied on; --upstream-key pins
-the keys that the distribution's signatures must be by.
+		usage: "verify a snapshot, a freeze or an exported directory",
+		about: `Checks without network access this server's signature, and for every package the
+chain from its stanza through the index and the Release file to the
+distribution's signature. It prints the upstream signatures that the result
+rests on; --upstream-key pins the keys that must have made them.
 
-An argument that is a directory is checked right here, with no server.`,
+Without --deep it reads and hashes indices, signatures and statements. Package
+files are not read: each must exist with the recorded size and, on a server, the
+recorded digest. --deep reads and hashes every file.
+
+A directory is checked by snapctl itself, without a server.`,
 		examples: []string{
 			"snapctl verify 4.1 --deep",
 			"snapctl verify /media/usb/4.1 --key release.asc --upstream-key /usr/share/keyrings/debian-archive-keyring.gpg",
 		},
-		options: []option{
-			{name: "deep", usage: "read and hash every file"},
-			{name: "upstream-key", value: "FILE", many: true, usage: "the distribution's signatures must be by a key in this file, .gpg or .asc, which may hold several"},
-			{name: "key", value: "FILE", many: true, usage: "the frozen snapshot must be signed by a key in this file, .gpg or .asc, which may hold several"},
-		},
+		options: append([]option{
+			{name: "deep", usage: "also read and hash every file"},
+			{name: "upstream-key", value: "FILE", many: true, usage: "require the distribution's signatures to be by a key in this file (.gpg or .asc, one or more keys)"},
+			{name: "key", value: "FILE", many: true, usage: "require the freeze to be signed by a key in this file (.gpg or .asc, one or more keys)"},
+		}, policyOptions...),
 		result: new(api.VerifyResult),
 		long:   true,
 		reads:  true,
@@ -54,10 +67,16 @@ func runVerify(ctx context.Context, c *call) error {
 	if req.Keys, err = c.keyFiles("key"); err != nil {
 		return err
 	}
+	if req.LogPolicy, err = c.policy(); err != nil {
+		return err
+	}
 	var r *api.VerifyResult
 	if isDir(what) {
 		r, err = verifyDir(ctx, what, req, c.ui.progress)
 		c.ui.endProgress()
+		if err == nil && r.Log == nil && r.Exit == api.ExitOK {
+			r.Notes = append(r.Notes, "the directory has no proof of a transparency log (--policy and --log-key insist on one)")
+		}
 	} else {
 		if err := c.checkRef(what); err != nil {
 			return err
@@ -68,11 +87,14 @@ func runVerify(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.pinLog(r); err != nil {
+		return err
+	}
 	show(c.ui, r, c.ui.verified)
 	hint := "look for damaged blobs with: snapctl fsck"
 	switch {
 	case len(req.UpstreamKeys)+len(req.Keys) > 0:
-		hint = "if only signatures do not hold, other keys made them than those given: see which with: snapctl verify " + shellWord(what)
+		hint = "if only signatures fail, they were made by other keys than the given ones; see which with: snapctl verify " + shellWord(what)
 	case isDir(what):
 		hint = "copy or export the directory again: snapctl export REF DIR"
 	}
@@ -80,13 +102,13 @@ func runVerify(ctx context.Context, c *call) error {
 		if err := c.ui.flush(); err != nil {
 			return err
 		}
-		c.ui.failure(fmt.Sprintf("verify %s: %s", r.Ref, count(len(r.Faults), "thing does not hold", "things do not hold")), hint)
+		c.ui.failure(fmt.Sprintf("verify %s: %s", r.Ref, count(len(r.Faults), "check failed", "checks failed")), hint)
 	}
 	return exitCode(r.Exit)
 }
 
-// isDir tells an exported directory from a REF: REFs have no slashes, and a
-// directory that is there is meant.
+// isDir distinguishes an exported directory from a REF, which has no slashes. An
+// existing directory is preferred.
 func isDir(s string) bool {
 	if strings.Contains(s, "/") || s == "." || s == ".." {
 		return true
@@ -95,10 +117,10 @@ func isDir(s string) bool {
 	return err == nil && st.IsDir()
 }
 
-// verifyDir checks an exported directory with no server.
+// verifyDir checks an exported directory without a server.
 func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress func(api.Progress)) (*api.VerifyResult, error) {
 	p := &acquire.Progress{}
-	o := proof.Options{Deep: req.Deep, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Progress: p}
+	o := proof.Options{Deep: req.Deep, Formats: repo.ByType[proof.Format](deb.Format{}, rpm.Format{}), Progress: p}
 	var err error
 	if o.Upstream, err = parseKeyrings(req.UpstreamKeys); err != nil {
 		return nil, err
@@ -106,12 +128,17 @@ func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress 
 	if o.Ours, err = parseKeyrings(req.Keys); err != nil {
 		return nil, err
 	}
+	if req.LogPolicy != "" {
+		if o.Log, err = tlog.ParsePolicy([]byte(req.LogPolicy)); err != nil {
+			return nil, err
+		}
+	}
 	stop := watch(p, dir, progress)
 	defer stop()
 	return proof.VerifyDir(ctx, dir, o)
 }
 
-// watch tells progress how far p is, until stop is called.
+// watch reports the progress of p until stop is called.
 func watch(p *acquire.Progress, task string, progress func(api.Progress)) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -158,7 +185,7 @@ func (c *call) keyFiles(name string) ([]string, error) {
 		k, err := sign.LoadKeyring(file)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, fmt.Errorf("--%s %s: %w: there is no such file", name, file, errNoCertificate)
+			return nil, fmt.Errorf("--%s %s: %w: no such file", name, file, errNoCertificate)
 		case errors.Is(err, sign.ErrMalformed):
 			return nil, fmt.Errorf("--%s %s: %w: %w", name, file, errNoCertificate, err)
 		case err != nil:
@@ -171,56 +198,205 @@ func (c *call) keyFiles(name string) ([]string, error) {
 
 func exportVerb() *verb {
 	return &verb{
-		name: "export", args: "REF DIR", min: 2, max: 2,
-		usage: "write a frozen snapshot into a directory that any file server can serve",
-		about: `The directory must be new or empty, and snapd must be able to write it. apt and
-dnf can use it over any file server; import takes it into another snapd; verify
-checks it with no server at all.`,
-		examples: []string{"snapctl export 4.1 /media/usb/4.1"},
+		name: "export", args: "REF DIR|-|s3://...", min: 2, max: 2,
+		usage: "write a freeze to a directory that any file server can serve",
+		about: `The directory must be new or empty. On the machine of snapd, snapd writes it,
+and must be able to; with --server, snapctl writes it here. "-" writes a tar
+stream of the same files to standard output. apt and dnf can use the directory
+through any file server, snapctl import adds it to another snapd, and snapctl
+verify checks it without a server.
+
+s3://BUCKET/PREFIX?endpoint=URL&region=R writes the same files to a bucket, for
+a web server or CDN in front of it. There must be no export under the prefix;
+an interrupted one is repeated. The credentials are those of snapd: the
+credentials_file in its configuration, or its AWS environment.`,
+		examples: []string{"snapctl export 4.1 /media/usb/4.1", "snapctl export 4.1 - > 4.1.tar", "snapctl export 4.1 's3://releases/4.1?endpoint=https://s3.example.org'"},
 		result:   new(api.TransferResult),
 		long:     true,
-		run: func(ctx context.Context, c *call) error {
-			if err := c.checkRef(c.arg(0)); err != nil {
-				return err
-			}
-			dir, err := absolute(c.arg(1))
-			if err != nil {
-				return err
-			}
-			var r api.TransferResult
-			if err := c.ask(ctx, "export", api.ExportRequest{Ref: c.arg(0), Dir: dir}, &r); err != nil {
-				return err
-			}
-			show(c.ui, &r, c.ui.transferred("exported"))
-			return nil
-		},
+		run:      runExport,
 	}
 }
 
+func runExport(ctx context.Context, c *call) error {
+	ref, dir := c.arg(0), c.arg(1)
+	if err := c.checkRef(ref); err != nil {
+		return err
+	}
+	if dir == "-" {
+		return c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+			return cl.ReceiveStream(ctx, "export/tar", api.ExportTar{Ref: ref}, c.ui.out, progress)
+		})
+	}
+	server, err := c.server()
+	if err != nil {
+		return err
+	}
+	bucket := strings.HasPrefix(dir, "s3://")
+	if !bucket {
+		if dir, err = absolute(dir); err != nil {
+			return err
+		}
+	}
+	r := &api.TransferResult{}
+	if server != "" && !bucket {
+		r, err = c.exportHere(ctx, ref, dir)
+	} else {
+		err = c.ask(ctx, "export", api.ExportRequest{Ref: ref, Dir: dir}, r)
+	}
+	if err != nil {
+		return err
+	}
+	show(c.ui, r, c.ui.transferred("exported"))
+	return nil
+}
+
+// exportHere writes an export of a remote server to a directory. It has its name when
+// it is complete.
+func (c *call) exportHere(ctx context.Context, ref, dir string) (*api.TransferResult, error) {
+	entries, err := os.ReadDir(dir)
+	exists := err == nil
+	if len(entries) > 0 {
+		return nil, c.usagef("%s is not empty", dir)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	work, err := os.MkdirTemp(filepath.Dir(dir), ".snapctl-export-*")
+	if err != nil {
+		return nil, err
+	}
+	tmp := filepath.Join(work, "export")
+	defer func() {
+		os.RemoveAll(tmp)
+		os.Remove(work)
+	}()
+	if exists {
+		if err := c.replaceable(dir, work); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return nil, err
+	}
+	r, w := io.Pipe()
+	unpacked := make(chan error, 1)
+	go func() {
+		err := stream.Unpack(ctx, r, tmp, nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r) // padding, and why the stream broke off
+		}
+		r.CloseWithError(err)
+		unpacked <- err
+	}()
+	err = c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+		return cl.ReceiveStream(ctx, "export/tar", api.ExportTar{Ref: ref}, w, progress)
+	})
+	w.CloseWithError(err)
+	if uerr := <-unpacked; err == nil {
+		err = uerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	res := &api.TransferResult{New: true}
+	if err := filepath.WalkDir(tmp, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		st, err := d.Info()
+		if err == nil {
+			res.Files++
+			res.Bytes += st.Size()
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	data, err := regfile.Read(filepath.Join(tmp, freeze.ManifestFile), maxFrozen)
+	if err != nil {
+		return nil, fmt.Errorf("the server sent no whole export: %w", err)
+	}
+	var m struct {
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("the server sent no export: %s: %w", freeze.ManifestFile, err)
+	}
+	res.Name = m.Name
+	if err := durable.SyncTree(tmp); err != nil {
+		return nil, err
+	}
+	_ = os.Remove(dir) // the empty one
+	if err := os.Rename(tmp, dir); err != nil {
+		return nil, err
+	}
+	return res, durable.SyncDir(filepath.Dir(dir))
+}
+
+// replaceable refuses an empty directory that cannot be renamed, like a mount point. It
+// is moved to work and back.
+func (c *call) replaceable(dir, work string) error {
+	aside := filepath.Join(work, "aside")
+	err := os.Rename(dir, aside)
+	switch {
+	case err == nil:
+		return os.Rename(aside, dir)
+	case errors.Is(err, syscall.EBUSY):
+		return c.usagef("%s is a mount point, which an export cannot replace: name a directory below it", dir)
+	case errors.Is(err, syscall.EXDEV):
+		return nil // overlayfs moves no directory of a lower layer, but can remove it
+	}
+	return err
+}
+
+// maxFrozen bounds a freeze manifest, in bytes.
+const maxFrozen = 1 << 30
+
 func importVerb() *verb {
 	return &verb{
-		name: "import", args: "DIR", min: 1, max: 1,
-		usage: "take an exported directory in, after checking all of it",
+		name: "import", args: "DIR|-", min: 1, max: 1,
+		usage: "import an exported directory after verifying all of it",
+		about: `On the machine of snapd, snapd reads the directory. With --server, snapctl
+sends it. "-" sends a tar stream of its files from standard input.`,
 		examples: []string{
 			"snapctl import /media/usb/4.1 --key release.asc",
+			"snapctl import -",
 		},
 		options: []option{
-			{name: "key", value: "FILE", many: true, usage: "trust the keys in this file, .gpg or .asc, for the frozen snapshot's signature"},
+			{name: "key", value: "FILE", many: true, usage: "require the freeze to be signed by a key in this file (.gpg or .asc)"},
 		},
 		result: new(api.TransferResult),
 		long:   true,
 		reads:  true,
 		run: func(ctx context.Context, c *call) error {
-			dir, err := absolute(c.arg(0))
+			keys, err := c.keyFiles("key")
 			if err != nil {
 				return err
 			}
-			req := api.ImportRequest{Dir: dir}
-			if req.Keys, err = c.keyFiles("key"); err != nil {
+			server, err := c.server()
+			if err != nil {
 				return err
 			}
+			from := c.arg(0)
+			if from != "-" {
+				if from, err = absolute(from); err != nil {
+					return err
+				}
+			}
 			var r api.TransferResult
-			if err := c.ask(ctx, "import", req, &r); err != nil {
+			if server == "" && from != "-" {
+				err = c.ask(ctx, "import", api.ImportRequest{Dir: from, Keys: keys}, &r)
+			} else {
+				err = c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+					return cl.SendStream(ctx, "import/tar", api.ImportTar{Keys: keys}, func(ctx context.Context, w io.Writer) error {
+						if from != "-" {
+							return stream.Pack(ctx, from, w)
+						}
+						_, err := io.Copy(w, regfile.WithContext(ctx, c.p.stdin))
+						return err
+					}, &r, progress)
+				})
+			}
+			if err != nil {
 				return err
 			}
 			show(c.ui, &r, c.ui.transferred("imported"))

@@ -9,13 +9,14 @@ import (
 	"example.org/snapd/internal/api"
 )
 
+// Long because it lists every command and option.
 func recordVerb() *verb {
 	return &verb{
 		name:  "record",
-		usage: "note every package that a build fetches",
-		about: `A recording pins a snapshot of each mirror and gives URLs, and a name for the
-proxy form. What a build fetches through them is kept and noted; freeze then
-takes exactly that.`,
+		usage: "record every package that a build downloads",
+		about: `A recording pins a snapshot of each mirror and provides URLs, and a proxy, for a
+build. Packages that the build downloads through them are stored and recorded;
+freeze then takes exactly those.`,
 		examples: []string{
 			"snapctl record start 4.1",
 			"snapctl record show 4.1 --follow",
@@ -30,8 +31,8 @@ takes exactly that.`,
 					"snapctl record start 4.1 --mirror debian@2026-11-22 --resigned",
 				},
 				options: []option{
-					{name: "mirror", value: "M[@T]", many: true, usage: "pin this mirror, at this timestamp (default: the newest of all mirrors)"},
-					{name: "resigned", usage: "serve indices that this server signs, where upstream's have expired"},
+					{name: "mirror", value: "M[@T]", many: true, usage: "pin this mirror's snapshot at this timestamp (default: the newest of all mirrors)"},
+					{name: "resigned", usage: "serve indices signed by this server where upstream's have expired"},
 				},
 				result: new(api.Recording),
 				long:   true,
@@ -48,7 +49,7 @@ takes exactly that.`,
 			},
 			{
 				name: "stop", args: "NAME", min: 1, max: 1,
-				usage:    "end a recording; what it noted stays",
+				usage:    "stop a recording and keep its list of files",
 				examples: []string{"snapctl record stop 4.1"},
 				result:   new(api.Recording),
 				run: func(ctx context.Context, c *call) error {
@@ -60,19 +61,19 @@ takes exactly that.`,
 			},
 			{
 				name: "show", args: "NAME", min: 1, max: 1,
-				usage: "show what a recording noted",
-				about: `With --status, a dpkg status file or the output of rpm -qa, installed packages
-that were never fetched through the recording are named.
+				usage: "show the files of a recording",
+				about: `With --status, which takes a dpkg status file or the output of rpm -qa,
+installed packages that were not downloaded through the recording are listed.
 
-With --follow each file is shown when it is fetched, until the recording is
-stopped. With --json those are lines {"entry": ...} before the result.`,
+With --follow, each file is printed as it is downloaded, until the recording is
+stopped. With --json, those are lines {"entry": ...} before the result.`,
 				examples: []string{
 					"snapctl record show 4.1 --status chroot/var/lib/dpkg/status",
 					"snapctl record show 4.1 --follow",
 				},
 				options: []option{
 					{name: "status", value: "FILE", usage: "compare with this dpkg status file or rpm -qa output; - is standard input"},
-					{name: "follow", usage: "show each file when it is fetched, until the recording is stopped"},
+					{name: "follow", usage: "print each file as it is downloaded, until the recording is stopped"},
 				},
 				result: new(api.Recording),
 				reads:  true,
@@ -108,7 +109,7 @@ stopped. With --json those are lines {"entry": ...} before the result.`,
 	}
 }
 
-// recording asks a verb whose result is a recording.
+// recording runs a command whose result is a recording.
 func (c *call) recording(ctx context.Context, wire string, req any) error {
 	var r api.Recording
 	if err := c.ask(ctx, wire, req, &r); err != nil {
@@ -118,7 +119,7 @@ func (c *call) recording(ctx context.Context, wire string, req any) error {
 	return nil
 }
 
-// followInterval is how often a recording that is followed is asked for.
+// followInterval is how often --follow polls.
 const followInterval = time.Second
 
 func runRecordShow(ctx context.Context, c *call) error {
@@ -137,7 +138,7 @@ func runRecordShow(ctx context.Context, c *call) error {
 		return c.recording(ctx, "record/show", req)
 	}
 	type file struct{ mirror, path string }
-	seen := map[file]int{} // how often each was fetched
+	seen := map[file]int{} // how often each file was downloaded
 	for {
 		var r api.Recording
 		if err := c.ask(ctx, "record/show", req, &r); err != nil {
@@ -150,7 +151,7 @@ func runRecordShow(ctx context.Context, c *call) error {
 			}
 		}
 		if r.Stopped != nil {
-			r.Entries = nil // they have been shown
+			r.Entries = nil // the entries that were printed
 			show(c.ui, &r, c.ui.recording)
 			return nil
 		}
@@ -162,8 +163,8 @@ func runRecordShow(ctx context.Context, c *call) error {
 	}
 }
 
-// checkMirrors checks the form of M[@T] arguments, of which each names another
-// mirror.
+// checkMirrors checks the form of M[@T] arguments, each of which names a
+// different mirror.
 func (c *call) checkMirrors(list []string) error {
 	seen := map[string]bool{}
 	for _, m := range list {

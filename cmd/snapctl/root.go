@@ -1,20 +1,20 @@
 package main
 
-// root is the whole tree of verbs, in the order in which help lists them.
+// root is the tree of verbs, in the order of help.
 func root() *verb {
 	return &verb{
 		name:  "snapctl",
-		usage: "mirror, freeze, prove and rebuild package repositories",
-		about: `snapctl talks to snapd over its control socket. Commands on files alone
+		usage: "mirror and freeze package repositories, and verify and rebuild releases",
+		about: `snapctl talks to snapd over its control socket, or with --server over the network
+(see snapctl help token). Commands that only use files
 (iuk with file arguments, verify of a directory, key, init) need no daemon.
 
-A REF is a frozen snapshot's name (4.1), a snapshot's id
-(debian@20261122T160000Z), the newest one (debian@latest), or the newest at or
-before an ISO 8601 timestamp (debian@2026-11-22).
+A REF is the name of a freeze (4.1) or a channel (stable), the ID of a snapshot
+(debian@20261122T160000Z), the newest snapshot of a mirror (debian@latest), or
+the newest one at or before an ISO 8601 timestamp (debian@2026-11-22).
 
-Options may stand before or after arguments. An option that may be repeated is
-shown with "..."; its values may also follow one another once all arguments are
-given.`,
+Options can be given before or after arguments. "..." marks an option that can
+be repeated; after the last argument its values may also follow each other.`,
 		examples: []string{
 			"snapctl init --from-apt",
 			"snapctl sync",
@@ -28,8 +28,10 @@ given.`,
 			freezeVerb(), sourcesVerb(),
 			verifyVerb(), exportVerb(), importVerb(), sbomVerb(),
 			recordVerb(),
+			channelVerb(),
 			pinVerb(), unpinVerb(), rmVerb(), gcVerb(), fsckVerb(),
 			keyVerb(),
+			logVerb(), witnessVerb(),
 			imageVerb(), rebuildVerb(),
 			iukVerb(),
 			helpVerb(), completionVerb(), manVerb(), completeVerb(),

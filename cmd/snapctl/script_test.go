@@ -34,7 +34,10 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"answer": func(ts *testscript.TestScript, neg bool, args []string) {
 				f := ts.Value(key{}).(*fakeSnapd)
-				var l api.Line
+				var l struct {
+					Error  *api.Error
+					Result json.RawMessage
+				}
 				if err := json.Unmarshal([]byte(ts.ReadFile(args[1])), &l); err != nil {
 					ts.Fatalf("%s: %v", args[1], err)
 				}

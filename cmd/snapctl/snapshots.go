@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -11,11 +12,11 @@ import (
 func listVerb() *verb {
 	return &verb{
 		name:     "list",
-		usage:    "list snapshots and frozen snapshots, newest first",
+		usage:    "list snapshots and freezes, newest first",
 		examples: []string{"snapctl list", "snapctl list --mirror debian", "snapctl list --frozen"},
 		options: []option{
-			{name: "mirror", value: "M", usage: "only this mirror's"},
-			{name: "frozen", usage: "only frozen snapshots"},
+			{name: "mirror", value: "M", usage: "only snapshots of this mirror"},
+			{name: "frozen", usage: "only freezes"},
 		},
 		result: new(api.SnapshotList),
 		run: func(ctx context.Context, c *call) error {
@@ -38,7 +39,7 @@ func listVerb() *verb {
 func showVerb() *verb {
 	return &verb{
 		name: "show", args: "REF", min: 1, max: 1,
-		usage:    "show a snapshot or frozen snapshot",
+		usage:    "show a snapshot or freeze",
 		examples: []string{"snapctl show debian@latest", "snapctl show 4.1"},
 		result:   new(api.ShowResult),
 		run: func(ctx context.Context, c *call) error {
@@ -58,15 +59,26 @@ func showVerb() *verb {
 func packagesVerb() *verb {
 	return &verb{
 		name: "packages", args: "REF", min: 1, max: 1,
-		usage:    "list the packages of a snapshot or frozen snapshot",
+		usage:    "list the packages of a snapshot or freeze",
 		examples: []string{"snapctl packages 4.1", "snapctl packages debian@2026-11-22 --json"},
 		result:   new(api.PackageList),
 		run: func(ctx context.Context, c *call) error {
 			if err := c.checkRef(c.arg(0)); err != nil {
 				return err
 			}
+			req := api.RefRequest{Ref: c.arg(0)}
+			if c.ui.json {
+				// The list is long: it is passed on as snapd wrote it.
+				var raw json.RawMessage
+				if err := c.ask(ctx, "packages", req, &raw); err != nil {
+					return err
+				}
+				c.ui.endProgress()
+				c.ui.text(string(raw) + "\n")
+				return nil
+			}
 			var r api.PackageList
-			if err := c.ask(ctx, "packages", api.RefRequest{Ref: c.arg(0)}, &r); err != nil {
+			if err := c.ask(ctx, "packages", req, &r); err != nil {
 				return err
 			}
 			show(c.ui, &r, c.ui.packages)
@@ -78,7 +90,7 @@ func packagesVerb() *verb {
 func findVerb() *verb {
 	return &verb{
 		name: "find", args: "PACKAGE[=VERSION]", min: 1, max: 1,
-		usage:    "tell which snapshots had a package, and which frozen ones hold it",
+		usage:    "show which snapshots and freezes contain a package",
 		examples: []string{"snapctl find bash", "snapctl find bash=5.2.15-2+b2"},
 		result:   new(api.FindResult),
 		run: func(ctx context.Context, c *call) error {
@@ -105,7 +117,7 @@ func findVerb() *verb {
 func diffVerb() *verb {
 	return &verb{
 		name: "diff", args: "REF REF", min: 2, max: 2,
-		usage:    "tell which packages differ between two snapshots",
+		usage:    "show which packages differ between two snapshots or freezes",
 		examples: []string{"snapctl diff 4.0 4.1", "snapctl diff 4.1 debian@latest"},
 		result:   new(api.Diff),
 		run: func(ctx context.Context, c *call) error {

@@ -15,22 +15,22 @@ import (
 	"example.org/snapd/internal/console"
 )
 
-// A ui is all that snapctl says: results on out, errors, hints and progress
-// bars on err.
+// A ui prints everything that snapctl prints: results on out, and errors, hints
+// and progress bars on err.
 type ui struct {
 	out   *bufio.Writer
 	err   io.Writer
 	json  bool
 	color bool // on err
-	// mu is held while progress is told: it may come from several goroutines,
-	// all of which end before a result is shown.
+	// mu is held while progress is reported, which may happen in several
+	// goroutines. All of them end before a result is printed.
 	mu   sync.Mutex
 	bars *console.Bars
 	// failed is the first error in writing to out; flush returns it.
 	failed error
 }
 
-// newUI makes a ui. Bars and colours are for terminals.
+// newUI returns a ui. Progress bars and colours are only for terminals.
 func newUI(out, errOut io.Writer, getenv func(string) string) *ui {
 	u := &ui{out: bufio.NewWriter(out), err: errOut}
 	u.bars = console.NewBars(errOut, getenv)
@@ -48,7 +48,7 @@ func (u *ui) flush() error {
 	return nil
 }
 
-// document prints one JSON document on a line.
+// document prints a JSON document on one line.
 func (u *ui) document(v any) {
 	enc := json.NewEncoder(u.out)
 	enc.SetEscapeHTML(false)
@@ -57,7 +57,7 @@ func (u *ui) document(v any) {
 	}
 }
 
-// show prints a result: as JSON, or as human does.
+// show prints a result: as JSON, or with human.
 func show[R any](u *ui, r *R, human func(*R)) {
 	u.endProgress()
 	if u.json {
@@ -67,10 +67,10 @@ func show[R any](u *ui, r *R, human func(*R)) {
 	human(r)
 }
 
-// text prints bytes as they are.
+// text prints bytes unchanged.
 func (u *ui) text(s string) { u.out.WriteString(s) }
 
-// printf prints lines for people. Arguments that are strings lose what could
+// printf prints text for people. It removes from string arguments what could
 // confuse a terminal.
 func (u *ui) printf(format string, args ...any) {
 	for i, a := range args {
@@ -81,13 +81,13 @@ func (u *ui) printf(format string, args ...any) {
 	fmt.Fprintf(u.out, format, args...)
 }
 
-// note is a remark on standard error.
+// note prints a remark to standard error.
 func (u *ui) note(format string, args ...any) {
 	u.endProgress()
 	u.say("", fmt.Sprintf(format, args...))
 }
 
-// failure is the last word of a run that did not work.
+// failure prints the final message of a command that failed.
 func (u *ui) failure(msg, hint string) {
 	u.say("error", strings.TrimPrefix(msg, "usage: ")) // the exit code says so
 	if hint != "" {
@@ -95,7 +95,7 @@ func (u *ui) failure(msg, hint string) {
 	}
 }
 
-// warning is an error that does not end the run.
+// warning prints an error that does not end the command.
 func (u *ui) warning(format string, args ...any) {
 	u.endProgress()
 	u.say("warning", fmt.Sprintf(format, args...))
@@ -117,7 +117,7 @@ func (u *ui) say(label, msg string) {
 	io.WriteString(u.err, b.String())
 }
 
-// table prints rows in columns; the first is the heading.
+// table prints rows in columns; the first row is the heading.
 func (u *ui) table(rows ...[]string) {
 	w := tabwriter.NewWriter(u.out, 0, 8, 2, ' ', 0)
 	for _, r := range rows {
@@ -135,7 +135,7 @@ func (u *ui) table(rows ...[]string) {
 	w.Flush()
 }
 
-// fields prints "Name:  value" lines; those without a value are left out.
+// fields prints "Name:  value" lines, and leaves out those without a value.
 func (u *ui) fields(pairs ...string) {
 	w := tabwriter.NewWriter(u.out, 0, 8, 2, ' ', 0)
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -146,11 +146,11 @@ func (u *ui) fields(pairs ...string) {
 	w.Flush()
 }
 
-// heading separates parts of a longer answer.
+// heading separates parts of a long result.
 func (u *ui) heading(s string) { u.printf("\n%s\n", s) }
 
-// clean, cleanLines and bytesText are short names: nearly every line that is
-// shown needs one.
+// clean, cleanLines and bytesText have short names because nearly every line uses
+// them.
 func clean(s string) string      { return console.Clean(s) }
 func cleanLines(s string) string { return console.CleanLines(s) }
 func bytesText(n int64) string   { return console.Bytes(n) }
@@ -169,7 +169,7 @@ func timePtr(t *time.Time) string {
 	return timeText(*t)
 }
 
-// count is a number with its noun.
+// count returns a number with its noun.
 func count[N int | int64](n N, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -191,7 +191,7 @@ func yes(b bool) string {
 	return "no"
 }
 
-// detail tells what an error of snapd's carries.
+// detail prints the details of an error from snapd.
 func (u *ui) detail(e *api.Error) {
 	var r api.FreezeResult
 	if decodeDetail(e, &r) && (r.Report != nil || r.Changes != nil || len(r.Broken) > 0) {
@@ -207,13 +207,18 @@ func (u *ui) detail(e *api.Error) {
 		u.report(&rep, false)
 		return
 	}
+	var edit api.MirrorEdit
+	if decodeDetail(e, &edit) && edit.Lines != "" {
+		u.text(cleanLines(edit.Lines))
+		return
+	}
 	var broken []api.Problem
 	if decodeDetail(e, &broken) {
 		u.broken(broken)
 	}
 }
 
-// progress tells how far a long operation is.
+// progress reports the progress of a long operation.
 func (u *ui) progress(p api.Progress) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -222,7 +227,7 @@ func (u *ui) progress(p api.Progress) {
 		u.document(struct {
 			Progress api.Progress `json:"progress"`
 		}{p})
-		// Who reads lines wants them when they happen.
+		// People who read a log want lines as they happen.
 		if err := u.out.Flush(); err != nil && u.failed == nil {
 			u.failed = err
 		}
@@ -231,7 +236,7 @@ func (u *ui) progress(p api.Progress) {
 	}
 }
 
-// steps tells how far work is that is counted in steps of its own.
+// steps reports the progress of work that is counted in steps.
 func (u *ui) steps(task, phase string) func(done, total int64) {
 	var mu sync.Mutex
 	var last time.Time
@@ -247,7 +252,7 @@ func (u *ui) steps(task, phase string) func(done, total int64) {
 	}
 }
 
-// packed tells how much of an image has been packed.
+// packed reports how much of an image has been packed.
 func (u *ui) packed(task string) func(done int64) {
 	var mu sync.Mutex
 	var last time.Time
@@ -261,7 +266,7 @@ func (u *ui) packed(task string) func(done int64) {
 	}
 }
 
-// endProgress takes the bars away, before anything else is said.
+// endProgress removes the progress bars, before anything else is printed.
 func (u *ui) endProgress() {
 	u.bars.End()
 }

@@ -148,7 +148,7 @@ func TestKeys(t *testing.T) {
 	if o := x.run("", "key", "export", "--key-file", file); o.Out != made.Armored || strings.Contains(o.Out, "PRIVATE") {
 		t.Errorf("%s", o.Out)
 	}
-	if o := x.run("", "key", "generate", "--key-file", file); o.Exit != 1 || o.Err != "snapctl: error: make key "+file+": there is a key already\nsnapctl: hint: move it away first, or move its expiry with: snapctl key renew\n" {
+	if o := x.run("", "key", "generate", "--key-file", file); o.Exit != 1 || o.Err != "snapctl: error: make key "+file+": the key already exists\nsnapctl: hint: move the file away first, or change its expiry with: snapctl key renew\n" {
 		t.Errorf("exit %d: %s", o.Exit, o.Err)
 	}
 	x.now = x.now.Add(time.Hour)
@@ -166,7 +166,7 @@ func TestKeys(t *testing.T) {
 		t.Errorf("exit %d: %s", o.Exit, o.Err)
 	}
 	os.Chmod(file, 0o644)
-	if o := x.run("", "key", "show", "--key-file", file); o.Exit != 1 || !strings.Contains(o.Err, "hint: a signing key belongs to its user alone") {
+	if o := x.run("", "key", "show", "--key-file", file); o.Exit != 1 || !strings.Contains(o.Err, "hint: only its owner may read a signing key") {
 		t.Errorf("exit %d: %s", o.Exit, o.Err)
 	}
 }
@@ -177,8 +177,34 @@ func TestKeyFilesStayInDirectory(t *testing.T) {
 		dir := t.TempDir()
 		x.fake.set(func() { x.fake.answers["sources"] = api.SourcesResult{Keys: []api.KeyFile{{Name: name, Armored: "x"}}} })
 		o := x.run(dir, "sources", "4.1", "--keys-dir", filepath.Join(dir, "keys"))
-		if o.Exit != 1 || len(o.Files) > 0 || !strings.Contains(o.Err, "is no file name for a key") {
+		if o.Exit != 1 || len(o.Files) > 0 || !strings.Contains(o.Err, "is not a valid file name for a key") {
 			t.Errorf("%q: exit %d, %v, %s", name, o.Exit, o.Files, o.Err)
+		}
+	}
+}
+
+// Packages that no snapshot has are listed beside the sources of the others.
+func TestSourcesFor(t *testing.T) {
+	x := newTester(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "list"), []byte("a=1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	answer := api.SourcesResult{Text: "Types: deb\n", Cover: &api.Cover{Snapshots: []api.CoverSnapshot{{Ref: "debian@20261122T160000Z", Suites: []string{"bookworm"}, Packages: 1}}, Missing: []string{}, Minimal: true}}
+	x.fake.set(func() { x.fake.answers["sources"] = answer })
+	if o := x.run(dir, "sources", "--for", filepath.Join(dir, "list")); o.Exit != 0 || o.Out != "Types: deb\n" || o.Err != "" {
+		t.Errorf("exit %d: %q %q", o.Exit, o.Out, o.Err)
+	}
+	for i := range 25 {
+		answer.Cover.Missing = append(answer.Cover.Missing, fmt.Sprintf("m%02d=1", i))
+	}
+	o := x.run(dir, "sources", "--for", filepath.Join(dir, "list"))
+	if o.Exit != 3 || o.Out != "Types: deb\n" || !strings.Contains(o.Err, "no snapshot has m19=1") || strings.Contains(o.Err, "m20") || !strings.Contains(o.Err, "and 5 others") {
+		t.Errorf("missing packages: exit %d: %q %q", o.Exit, o.Out, o.Err)
+	}
+	for _, args := range [][]string{{"sources"}, {"sources", "4.1", "--for", filepath.Join(dir, "list")}} {
+		if o := x.run(dir, args...); o.Exit != 2 {
+			t.Errorf("%q: exit %d: %s", args, o.Exit, o.Err)
 		}
 	}
 }
@@ -192,8 +218,7 @@ func TestRebuild(t *testing.T) {
 	// An image that has other files, made with another apt.
 	list := x.fake.answers["image/list"].(api.ImageList)
 	img := &list.Images[2]
-	img.Path = filepath.Join(dir, "new.squashfs")
-	img.SHA256, _ = fileDigest(img.Path)
+	img.SHA256, _ = fileDigest(filepath.Join(dir, "new.squashfs"))
 	img.How["version.apt"] = "2.5.0"
 	o := x.run(dir, "rebuild", "4.1")
 	want := "KIND     PATH                   RECORDED  BUILT\n" +
@@ -208,15 +233,15 @@ func TestRebuild(t *testing.T) {
 	if o.Exit != 4 || !strings.HasSuffix(o.Out, want) {
 		t.Errorf("exit %d:\n%s", o.Exit, cmp.Diff(want, o.Out))
 	}
-	wantErr := "snapctl: warning: the image was built with apt 2.5.0, here is 2.6.1\n" +
-		"snapctl: error: rebuild 4.1: the image is not the recorded one\n" +
-		"snapctl: hint: build with the tools that the image was built with: apt 2.5.0\n"
+	wantErr := "snapctl: warning: the image was built with apt 2.5.0; this machine has 2.6.1\n" +
+		"snapctl: error: rebuild 4.1: the image differs from the recorded one\n" +
+		"snapctl: hint: use the tools that the image was built with: apt 2.5.0\n"
 	if o.Err != wantErr {
 		t.Error(cmp.Diff(wantErr, o.Err))
 	}
 	// One that was not built here.
 	img.How = nil
-	if o := x.run(dir, "rebuild", "4.1"); o.Exit != 1 || !strings.Contains(o.Err, "hint: record how it was built elsewhere") {
+	if o := x.run(dir, "rebuild", "4.1"); o.Exit != 1 || !strings.Contains(o.Err, "hint: snapd can only rebuild images that it built") {
 		t.Errorf("exit %d: %s", o.Exit, o.Err)
 	}
 	if o := x.run(dir, "rebuild", "two"); o.Exit != 1 || !strings.Contains(o.Err, "hint: choose one with --variant") {
@@ -224,8 +249,8 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
-// TestBuildPhases: what mmdebstrap says becomes progress.
-// TestWords holds what people read against what it is about.
+// TestWords holds what people read against what it is about. Long because of its
+// table.
 func TestWords(t *testing.T) {
 	x := newTester(t)
 	at := time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
@@ -255,12 +280,27 @@ func TestWords(t *testing.T) {
 			"debian: warning: suite stable: Release has no Date",
 			"",
 		}, "\n"), ""},
-		{"no mirrors", "mirror/list", api.MirrorList{}, []string{"mirror", "list"}, 0, "no mirror is configured\n", ""},
+		// All fields are one table.
+		{"a status", "status", api.Status{Version: "1", Quarantined: 2, Log: &api.LogStatus{Origin: "h/log", Size: 3, Witnessed: "1/2"}}, []string{"status"}, 0, strings.Join([]string{
+			"Version:      1",
+			"Free:         0 B (syncs stop below 0 B)",
+			"Blobs:        0, 0 B",
+			"Indices:      0 B of the blobs are upstream indices",
+			"Metadata:     0 B in pages, 0 B in keys and values",
+			"Snapshots:    0",
+			"Frozen:       0",
+			"Recordings:   0",
+			"Log:          h/log, 3 entries",
+			"Witnessed:    1/2",
+			"Quarantined:  2 blobs",
+			"",
+		}, "\n"), ""},
+		{"no mirrors", "mirror/list", api.MirrorList{}, []string{"mirror", "list"}, 0, "no mirrors are configured\n", ""},
 		{"no packages", "packages", api.PackageList{Ref: "4.1"}, []string{"packages", "4.1"}, 0, "no packages\n", ""},
 		{"a suite never synced", "mirror/show", api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: "m", Type: "deb"}, Suites: []api.SuiteDetail{{Suite: "stable"}}}, []string{"mirror", "show", "m"}, 0,
-			"Mirror:     m\nType:       deb\nSources:    no\nInterval:   only when asked\nKeep:       for ever\nSnapshots:  0\n\nSUITE   DATE  VALID UNTIL  PACKAGES  SOURCES  TRUST  SIGNED BY\nstable  -     -            -         -        -      -\n", ""},
+			"Mirror:     m\nType:       deb\nSources:    no\nInterval:   on request only\nKeep:       for ever\nSnapshots:  0\n\nSUITE   DATE  VALID UNTIL  PACKAGES  SOURCES  TRUST  SIGNED BY\nstable  -     -            -         -        -      -\n", ""},
 		{"a suite with a warning", "mirror/show", api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: "m", Type: "deb", Warnings: []string{"suite stable: Release has no Date"}}, Suites: []api.SuiteDetail{{Suite: "stable"}}}, []string{"mirror", "show", "m"}, 0,
-			"Mirror:     m\nType:       deb\nSources:    no\nInterval:   only when asked\nKeep:       for ever\nSnapshots:  0\n\nSUITE   DATE  VALID UNTIL  PACKAGES  SOURCES  TRUST  SIGNED BY\nstable  -     -            -         -        -      -\nWarning: suite stable: Release has no Date\n", ""},
+			"Mirror:     m\nType:       deb\nSources:    no\nInterval:   on request only\nKeep:       for ever\nSnapshots:  0\n\nSUITE   DATE  VALID UNTIL  PACKAGES  SOURCES  TRUST  SIGNED BY\nstable  -     -            -         -        -      -\nWarning: suite stable: Release has no Date\n", ""},
 		{"sources that come and go", "diff", api.Diff{A: "a", B: "b", Added: []api.DiffEntry{{Name: "new", Arch: "amd64", New: "2", Mirror: "m"}}, Sources: []api.SourceDiff{
 			{Source: "new", Kind: "added", New: []string{"2"}, Count: 1}, {Source: "old", Kind: "removed", Old: []string{"1"}, Count: 2}, {Source: "up", Kind: "upgraded", Old: []string{"1"}, New: []string{"2"}, Count: 1},
 		}}, []string{"diff", "a", "b"}, 0,
@@ -270,7 +310,13 @@ func TestWords(t *testing.T) {
 			{Manifest: "m", Line: 1, Entry: "a=1", State: "resolved", By: "version"}, {Manifest: "m", Line: 2, Entry: "b=1", State: "missing", Reason: "b_1.deb has 5 bytes, expected 6"},
 		}}}}, []string{"freeze", "x"}, 1,
 			"Entries: 1 resolved (0 in several places), 0 ambiguous, 1 missing\nSTATE    ENTRY  BY  MANIFEST  PLACES\nmissing  b=1    -   m:2       b_1.deb has 5 bytes, expected 6\n",
-			"snapctl: error: missing: 1 entry\nsnapctl: hint: see all entries with --dry-run; take in what is missing with snapctl sync M --from-url URL --as T, record it as missing with --allow-missing, or leave source packages out with --no-sources\n"},
+			"snapctl: error: missing: 1 entry\nsnapctl: hint: list all entries with --dry-run; import an older state that has them with snapctl sync M --from-url URL --as T, record them as missing with --allow-missing, or leave out source packages with --no-sources\n"},
+		// A dry run has listed every entry.
+		{"a refused dry run", "freeze", &api.Error{Code: api.CodeMissing, Message: "missing: 1 entry", Exit: api.ExitFailed, Detail: api.FreezeResult{DryRun: true, Report: &api.Report{Missing: 1, Entries: []api.ReportEntry{
+			{Manifest: "m", Line: 2, Entry: "b=1", State: "missing"},
+		}}}}, []string{"freeze", "x", "--dry-run"}, 1,
+			"Entries: 0 resolved (0 in several places), 0 ambiguous, 1 missing\nSTATE    ENTRY  BY  MANIFEST  PLACES\nmissing  b=1    -   m:2       -\n",
+			"snapctl: error: missing: 1 entry\nsnapctl: hint: import an older state that has them with snapctl sync M --from-url URL --as T, record them as missing with --allow-missing, or leave out source packages with --no-sources\n"},
 		// A hint of this very error counts, and the snapshot that has an entry is named.
 		{"an entry of an older snapshot", "freeze", &api.Error{Code: api.CodeMissing, Message: "missing: 1 entry", Hint: "freeze from it, too: --mirror debian --mirror debian@20261122T160000Z", Exit: api.ExitFailed,
 			Detail: api.FreezeResult{Report: &api.Report{Missing: 1, Entries: []api.ReportEntry{{Manifest: "m", Line: 1, Entry: "b=1", State: "missing", Snapshot: "debian@20261122T160000Z"}}}}},
@@ -290,10 +336,10 @@ func TestWords(t *testing.T) {
 		{"a package that is nowhere", "find", api.FindResult{Matches: []api.Match{}}, []string{"find", "nosuch"}, 1, "", "snapctl: error: no snapshot has a package nosuch\n"},
 		{"as JSON", "find", api.FindResult{Matches: []api.Match{}}, []string{"find", "nosuch", "--json"}, 1, "{\"matches\":[]}\n", ""},
 		{"an empty freeze", "freeze", api.FreezeResult{New: true, Frozen: &api.Frozen{Name: "x", Manifest: "ab", URL: "http://h/frozen/x/"}}, []string{"freeze", "x"}, 0,
-			"x: frozen: 0 packages, 0 source packages, 0 B\nmanifest sha256:ab\nhttp://h/frozen/x/\n", "snapctl: warning: x holds no package\n"},
+			"x: frozen: 0 packages, 0 source packages, 0 B\nmanifest sha256:ab\nhttp://h/frozen/x/\n", "snapctl: warning: x contains no packages\n"},
 		{"keys that did not sign", "verify", api.VerifyResult{Ref: "x", Exit: api.ExitVerify, Faults: []api.VerifyFault{{Object: "o", Message: "m"}}}, []string{"verify", "x", "--key", "DIR/public.asc"}, 4,
 			"Verified:  x\nProven:    0 packages\nFiles:     0, 0 B read\n\nfault: o: m\n",
-			"snapctl: error: verify x: 1 thing does not hold\nsnapctl: hint: if only signatures do not hold, other keys made them than those given: see which with: snapctl verify x\n"},
+			"snapctl: error: verify x: 1 check failed\nsnapctl: hint: if only signatures fail, they were made by other keys than the given ones; see which with: snapctl verify x\n"},
 	} {
 		dir := world(t, x)
 		x.fake.set(func() { x.fake.answers[c.verb], x.fake.progress[c.verb] = c.answer, nil })
@@ -331,11 +377,12 @@ func TestImageOfImportedFreeze(t *testing.T) {
 		x.fake.answers["mirror/show"] = &api.Error{Code: api.CodeNotFound, Message: "no such mirror: debian", Exit: api.ExitFailed}
 	})
 	o := x.run(dir, "image", "build", "4.1", "--output", filepath.Join(dir, "out.squashfs"))
-	if want := "snapctl: warning: mirror debian is not configured here: the image's sources.list does not name it\n"; o.Exit != 0 || o.Err != want || o.Files["out.squashfs"] == "" {
+	if want := "snapctl: warning: mirror debian is not configured here: the image's sources.list leaves it out\n"; o.Exit != 0 || o.Err != want || o.Files["out.squashfs"] == "" {
 		t.Errorf("exit %d, %q", o.Exit, o.Err)
 	}
 }
 
+// TestBuildPhases: what mmdebstrap says becomes progress.
 func TestBuildPhases(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -360,8 +407,11 @@ func TestAdvice(t *testing.T) {
 			l.path = append(l.path, &verb{name: n})
 		}
 		err := fmt.Errorf("do something: %w", a.is)
+		if a.and != nil {
+			err = fmt.Errorf("%w: %w", err, a.and)
+		}
 		if a.code != "" {
-			err = fmt.Errorf("do something: %w", &api.Error{Code: a.code, Message: "no"})
+			err = fmt.Errorf("do something: %w", &api.Error{Code: a.code, Reason: a.reason, Message: "no"})
 		}
 		hint := strings.NewReplacer("VERB", a.verb, "NAME", "'the name'").Replace(a.hint)
 		if exit, got := explain(err, l); exit != a.exit || got != strings.TrimSpace(hint) {
@@ -372,7 +422,7 @@ func TestAdvice(t *testing.T) {
 	if exit, _ := explain(&api.Error{Code: api.CodeInternal, Exit: api.ExitPartial}, &line{path: []*verb{{}}}); exit != api.ExitPartial {
 		t.Errorf("exit %d", exit)
 	}
-	if exit, hint := explain(fmt.Errorf("%w at s: %w", api.ErrNoDaemon, os.NewSyscallError("connect", unix.EACCES)), &line{path: []*verb{{}}}); exit != 1 || !strings.HasPrefix(hint, "only the user") {
+	if exit, hint := explain(fmt.Errorf("%w at s: %w", api.ErrNoDaemon, os.NewSyscallError("connect", unix.EACCES)), &line{path: []*verb{{}}}); exit != 1 || !strings.HasPrefix(hint, "only root and the user") {
 		t.Errorf("exit %d, %q", exit, hint)
 	}
 }

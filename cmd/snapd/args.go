@@ -7,9 +7,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// optionsFirst orders a command line as the parser wants it: options of the
-// program, the command, options of the command, arguments. People write them in
-// any order.
+// optionsFirst reorders a command line for the parser: options of the program,
+// the command, options of the command, arguments. People write them in any order.
 func optionsFirst(args []string, global []cli.Flag, commands []*cli.Command) []string {
 	var command *cli.Command
 	var before, own, rest []string
@@ -31,7 +30,7 @@ func optionsFirst(args []string, global []cli.Flag, commands []*cli.Command) []s
 		to := &before
 		f := find(global, name)
 		if f == nil && command != nil {
-			f, to = find(command.Flags, name), &own // an unknown one is the command's to refuse
+			f, to = find(command.Flags, name), &own // the command rejects unknown options
 		}
 		*to = append(*to, a)
 		if _, takes := f.(*cli.StringFlag); takes && !value && i+1 < len(args) {

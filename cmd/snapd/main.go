@@ -1,11 +1,13 @@
-// Snapd mirrors package repositories, keeps every state of them, and serves
-// them over HTTP. See the README.
+// Command snapd mirrors package repositories, keeps all their states as
+// snapshots, and serves them over HTTP. See the README.
 package main
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
@@ -15,13 +17,13 @@ import (
 	"example.org/snapd/internal/daemon"
 )
 
-// gcPercent is how much the heap may grow beyond what is alive, in percent: half
-// of Go's usual. It costs a tenth of a sync's CPU time and keeps memory flat under
-// many connections. The environment's GOGC overrides it.
+// gcPercent is how much the heap may grow beyond live data, in percent: half of
+// Go's default. It costs a tenth of a sync's CPU time and keeps memory flat with
+// many connections. The environment variable GOGC overrides it.
 const gcPercent = 50
 
-// built is this build's version, set by the Makefile; without it Go's note of
-// the repository counts.
+// built is the version of this build, set by the Makefile. Without it the
+// revision that Go recorded is used.
 var built string
 
 func main() {
@@ -41,14 +43,16 @@ func version() string {
 	return built
 }
 
-// run does what args say and returns the exit code.
+// run executes a command line and returns the exit code.
 func run(ctx context.Context, args []string) int {
 	out := newOutput(os.Stdout, os.Stderr, os.Getenv)
 	flags := []cli.Flag{
-		&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE`", Value: "/etc/snapd/config.toml"},
-		&cli.BoolFlag{Name: "check", Usage: "check the configuration and the files that it names, and exit"},
-		&cli.BoolFlag{Name: "debug", Usage: "log details, too"},
-		&cli.BoolFlag{Name: "json", Usage: "backup and restore: print JSON lines"},
+		&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE`", Value: "/etc/frozen-snapd/config.toml"},
+		&cli.BoolFlag{Name: "check", Usage: "check the configuration and the files it refers to, and exit"},
+		&cli.StringFlag{Name: "log-format", Usage: "log lines of `FORMAT`: text or json", Value: daemon.LogText},
+		&cli.StringFlag{Name: "log-level", Usage: "log events from `LEVEL` on: debug, info, warn or error", Value: "info"},
+		&cli.BoolFlag{Name: "debug", Usage: "the same as --log-level debug"},
+		&cli.BoolFlag{Name: "json", Usage: "print JSON lines (backup and restore)"},
 	}
 	app := &cli.App{
 		Name: "snapd", Usage: "mirror, snapshot and serve package repositories", Version: version(), HideHelpCommand: true,
@@ -60,7 +64,11 @@ func run(ctx context.Context, args []string) int {
 			case c.NArg() > 0:
 				return usagef("unexpected argument %q", c.Args().First())
 			case c.Bool("json"):
-				return usagef("--json goes with backup and restore")
+				return usagef("--json is only for backup and restore")
+			}
+			o, err := options(c)
+			if err != nil {
+				return err
 			}
 			cfg, err := config.LoadAll(c.String("config"))
 			if err != nil {
@@ -69,7 +77,14 @@ func run(ctx context.Context, args []string) int {
 			if c.Bool("check") {
 				return daemon.Check(cfg)
 			}
-			return daemon.Run(c.Context, cfg, options(c))
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
+			if o.ConfigFile, err = filepath.Abs(c.String("config")); err != nil {
+				return err
+			}
+			o.Hangup, o.Load = hangup, func() (*config.Config, error) { return config.LoadAll(c.String("config")) }
+			return daemon.Run(c.Context, cfg, o)
 		},
 	}
 	ordered := optionsFirst(args[1:], flags, app.Commands)
@@ -78,6 +93,23 @@ func run(ctx context.Context, args []string) int {
 	return out.finish(ctx, err)
 }
 
-func options(c *cli.Context) daemon.Options {
-	return daemon.Options{Version: version(), Log: daemon.NewLog(os.Stderr, c.Bool("debug"))}
+// options are those of the daemon that the command line sets.
+func options(c *cli.Context) (daemon.Options, error) {
+	var level slog.Level
+	switch l := c.String("log-level"); l {
+	case "debug", "info", "warn", "error":
+		if err := level.UnmarshalText([]byte(l)); err != nil {
+			return daemon.Options{}, err
+		}
+	default:
+		return daemon.Options{}, usagef("--log-level %q: expected debug, info, warn or error", l)
+	}
+	if c.Bool("debug") {
+		level = slog.LevelDebug
+	}
+	format := c.String("log-format")
+	if format != daemon.LogText && format != daemon.LogJSON {
+		return daemon.Options{}, usagef("--log-format %q: expected text or json", format)
+	}
+	return daemon.Options{Version: version(), Log: daemon.NewLog(os.Stderr, format, level)}, nil
 }

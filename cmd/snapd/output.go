@@ -13,9 +13,10 @@ import (
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/console"
+	"example.org/snapd/internal/daemon"
 )
 
-// output is all that snapd's commands print.
+// output prints everything that snapd's commands print.
 type output struct {
 	out  *bufio.Writer
 	err  io.Writer
@@ -28,7 +29,7 @@ func newOutput(out, errs io.Writer, getenv func(string) string) *output {
 	return &output{out: bufio.NewWriter(out), err: errs, bars: console.NewBars(errs, getenv)}
 }
 
-// progress tells how far a command is.
+// progress reports the progress of a command.
 func (o *output) progress(p api.Progress) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -49,14 +50,14 @@ func (o *output) endProgress() {
 	o.bars.End()
 }
 
-// document prints one line of JSON.
+// document prints a line of JSON.
 func (o *output) document(v any) {
 	enc := json.NewEncoder(o.out)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // finish tells about errors of writing
+	_ = enc.Encode(v) // finish reports write errors
 }
 
-// result prints a result: as JSON, or as human does.
+// result prints a result: as JSON, or with human.
 func (o *output) result(v any, human func()) {
 	o.endProgress()
 	if o.json {
@@ -66,7 +67,7 @@ func (o *output) result(v any, human func()) {
 	human()
 }
 
-// failure is the end of a command that did its work, but not all of it.
+// failure is the error of a command that did only part of its work.
 type failure struct {
 	exit      int
 	msg, hint string
@@ -81,7 +82,7 @@ func (e *usageError) Error() string { return e.msg }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// finish tells the outcome and returns the exit code.
+// finish prints the outcome and returns the exit code.
 func (o *output) finish(ctx context.Context, err error) int {
 	o.endProgress()
 	exit, hint := api.ExitOK, ""
@@ -109,7 +110,7 @@ func (o *output) finish(ctx context.Context, err error) int {
 	return exit
 }
 
-// hinted is an error with the next step that follows from it.
+// hinted is an error with a hint for the next step.
 type hinted struct {
 	error
 	hint string
@@ -117,7 +118,7 @@ type hinted struct {
 
 func (h *hinted) Unwrap() error { return h.error }
 
-// describe puts an error into words, with its exit code and a hint.
+// describe returns the message, exit code and hint for an error.
 func describe(ctx context.Context, err error) (e api.Error, hint string) {
 	var own *api.Error
 	var wrong *usageError
@@ -133,8 +134,12 @@ func describe(ctx context.Context, err error) (e api.Error, hint string) {
 		return *own, hint
 	case errors.Is(err, backup.ErrRestoring):
 		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "complete it with: snapd restore DIR"
+	case errors.Is(err, daemon.ErrPort):
+		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "choose another address: listen in [server] of the configuration"
+	case errors.Is(err, daemon.ErrRunning):
+		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "stop it first, or give this one another data_dir"
 	case errors.Is(err, config.ErrInvalid):
-		return api.Error{Code: api.CodeUsage, Message: err.Error(), Exit: api.ExitFailed}, "config.example.toml documents every key"
+		return api.Error{Code: api.CodeUsage, Message: err.Error(), Exit: api.ExitFailed}, "see config.example.toml for every key"
 	}
 	return api.Error{Code: "failed", Message: err.Error(), Exit: api.ExitFailed}, hint
 }

@@ -12,9 +12,9 @@ import (
 // maxDocument bounds a signed document, in bytes.
 const maxDocument = 64 << 20
 
-// request is fetch.Client.Get for a file that the signed documents of a mirror list. A
-// file that every URL withholds, by 403 or 400 in place of 404, is fetch.ErrNotFound
-// where the same servers give other files.
+// request is fetch.Client.Get for a file that the signed documents of a mirror
+// list. If all URLs answer 403 or 400 instead of 404, but serve other files, it
+// returns fetch.ErrNotFound.
 func (a *Acquirer) request(ctx context.Context, u *upstream, req fetch.Request) (fetch.Result, error) {
 	res, err := a.cfg.Client.Get(ctx, req)
 	if err == nil {
@@ -29,19 +29,19 @@ func (a *Acquirer) request(ctx context.Context, u *upstream, req fetch.Request) 
 			return res, err
 		}
 	}
-	return res, fmt.Errorf("%w: %v, while other files are there", fetch.ErrNotFound, err)
+	return res, fmt.Errorf("%w: %v, but other files are served", fetch.ErrNotFound, err)
 }
 
-// servesFor is how long it is remembered whether a base URL serves files.
+// servesFor is how long to remember whether a base URL serves files.
 const servesFor = 5 * time.Minute
 
-// served tells whether a base URL served files when it was last asked.
+// served records whether a base URL served files when it was last asked.
 type served struct {
 	ok bool
 	at time.Time
 }
 
-// serves reports whether the base URL that a file's URL is below gives the signed
+// serves reports whether the base URL above a file's URL serves the signed
 // document of one of the mirror's suites.
 func (a *Acquirer) serves(ctx context.Context, u *upstream, file remote.URL) bool {
 	suites, err := u.format.Suites(u.Mirror)

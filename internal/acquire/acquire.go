@@ -1,21 +1,23 @@
 // Package acquire brings files into the blob store: from "this file, with this
-// digest, at these places" to a durable, verified blob.
+// digest, from these places" to a durable, verified blob.
 //
-// There is one chain, transfer.run, for all who need a file. The ways to start it
-// differ in who waits:
+// All callers share one chain, transfer.run. The ways to start it differ in who
+// waits:
 //
 //   - Session.FetchListed: a sync, which makes its blobs durable itself
 //   - FetchPackages: a sync or freeze that needs many packages
-//   - Open and Fetch: a client that asks for one file, and repair. Clients that ask
-//     for the same file share a download and follow it while it is in flight.
+//   - Open and Fetch: a client that requests one file, and repair. Clients that
+//     request the same file share a download and follow it while it is in flight.
 package acquire
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.org/snapd/internal/cas"
@@ -27,8 +29,8 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Format is what acquiring files takes to know of a repository format. The methods
-// are those of repo.Format.
+// Format is what this package needs to know about a repository format. The
+// methods are those of repo.Format.
 type Format interface {
 	Suites(m config.Mirror) ([]repo.SuiteName, error)
 	RootDocs(suite repo.SuiteName) [][]string
@@ -37,51 +39,91 @@ type Format interface {
 	Decode(form string, r io.Reader) (io.ReadCloser, error)
 }
 
-// Metadata is what acquired files are noted in.
+// Metadata is where acquired files are noted.
 type Metadata interface {
 	meta.Notes
 	CorruptBlobs(ctx context.Context) ([]meta.CorruptBlob, error)
 }
 
-// Config are the parts of an Acquirer.
+// Config has the parts of an Acquirer.
 type Config struct {
 	Mirrors []config.Mirror
 	Formats map[string]Format // by type
 	Meta    Metadata
 	Blobs   cas.Store
 	Client  *fetch.Client
-	// Parallel is how many package files are fetched at once.
+	// Parallel is how many package files are downloaded at a time; 0: 8.
 	Parallel int
-	// DocTime is how long a signed document may take.
+	// DocTime is how long the download of a signed document may take; 0: ten
+	// minutes.
 	DocTime time.Duration
-	// Free returns the free bytes of the data directory; Reserve is the least that
-	// is left. Without Free, space is not checked.
-	Free    func() (int64, error)
+	// Reserve is how many bytes of the blob store are left free; 0: space is not
+	// checked.
 	Reserve int64
-	// Changed is called when it becomes known that a blob is corrupt.
+	// Changed is called when a blob is found to be corrupt.
 	Changed func()
-	Log     *slog.Logger
-	Now     func() time.Time
+	Log     *slog.Logger     // nil: none
+	Now     func() time.Time // nil: time.Now
 }
+
+const defaultParallel = 8
 
 // Acquirer brings files into a blob store. It is safe for concurrent use.
 type Acquirer struct {
 	cfg     Config
-	mirrors map[string]*upstream
+	current atomic.Pointer[current]
 	corrupt corruptBlobs
+	demand  struct{ fetched, failed, joined atomic.Int64 }
 
 	mu         sync.Mutex
 	inFlight   map[cas.Digest]*download
-	background sync.WaitGroup // downloads
+	background sync.WaitGroup // in-flight downloads
 	ctx        context.Context
 	stop       context.CancelFunc
 }
 
-// New makes an Acquirer.
+// New returns an Acquirer.
 func New(cfg Config) (*Acquirer, error) {
-	a := &Acquirer{cfg: cfg, mirrors: map[string]*upstream{}, inFlight: map[cas.Digest]*download{}}
-	for _, m := range cfg.Mirrors {
-		format := cfg.Formats[m.Type]
+	if cfg.DocTime == 0 {
+		cfg.DocTime = 10 * time.Minute
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	a := &Acquirer{cfg: cfg, inFlight: map[cas.Digest]*download{}}
+	apply, err := a.Prepare(Settings{Mirrors: cfg.Mirrors, Parallel: cfg.Parallel, Reserve: cfg.Reserve})
+	if err != nil {
+		return nil, err
+	}
+	apply()
+	a.ctx, a.stop = context.WithCancel(context.Background())
+	return a, a.loadCorrupt(a.ctx)
+}
+
+// Settings are those parts of a Config that can change while the program runs.
+type Settings struct {
+	Mirrors  []config.Mirror
+	Parallel int // 0: 8
+	Reserve  int64
+}
+
+// current are the settings in effect.
+type current struct {
+	mirrors  map[string]*upstream
+	parallel int
+	reserve  int64
+}
+
+// Prepare reads the credentials and certificates of mirrors. Nothing changes until
+// the returned function is called. Downloads in progress continue with the settings
+// that they started with.
+func (a *Acquirer) Prepare(s Settings) (apply func(), err error) {
+	next := &current{mirrors: map[string]*upstream{}, parallel: cmp.Or(s.Parallel, defaultParallel), reserve: s.Reserve}
+	for _, m := range s.Mirrors {
+		format := a.cfg.Formats[m.Type]
 		if format == nil {
 			return nil, fmt.Errorf("mirror %s: no format %q", m.Name, m.Type)
 		}
@@ -89,13 +131,33 @@ func New(cfg Config) (*Acquirer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s: %w", m.Name, err)
 		}
-		a.mirrors[m.Name] = &upstream{Mirror: m, format: format, access: access, scope: &fetch.Scope{}, serving: map[remote.URL]served{}}
+		next.mirrors[m.Name] = &upstream{Mirror: m, format: format, access: access, scope: &fetch.Scope{}, serving: map[remote.URL]served{}}
 	}
-	a.ctx, a.stop = context.WithCancel(context.Background())
-	return a, a.loadCorrupt(a.ctx)
+	return func() { a.current.Store(next) }, nil
 }
 
-// Close ends downloads that are in flight and waits for them.
+// Parallel returns how many package files are downloaded at a time.
+func (a *Acquirer) Parallel() int { return a.current.Load().parallel }
+
+// Reserve returns how many bytes of the blob store are left free; 0: space is not
+// checked.
+func (a *Acquirer) Reserve() int64 { return a.current.Load().reserve }
+
+// OnDemand counts requests for files that were not stored.
+type OnDemand struct {
+	Fetched, Failed int64 // downloads
+	Joined          int64 // requests that shared one
+}
+
+// OnDemand returns the counts since the start.
+func (a *Acquirer) OnDemand() OnDemand {
+	return OnDemand{Fetched: a.demand.fetched.Load(), Failed: a.demand.failed.Load(), Joined: a.demand.joined.Load()}
+}
+
+// Pauses returns how many pauses servers have asked for so far.
+func (a *Acquirer) Pauses() int64 { return a.cfg.Client.Stats().Pauses }
+
+// Close cancels in-flight downloads and waits for them to end.
 func (a *Acquirer) Close() {
 	a.stop()
 	a.background.Wait()

@@ -20,6 +20,7 @@ import (
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/cas"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
@@ -37,7 +38,7 @@ type world struct {
 	t      *testing.T
 	mirror config.Mirror
 	meta   *bolt.Store
-	blobs  *cas.Dir
+	blobs  cas.Store
 }
 
 func newWorld(t *testing.T, url string) *world {
@@ -45,7 +46,7 @@ func newWorld(t *testing.T, url string) *world {
 	dir := t.TempDir()
 	w := &world{t: t, mirror: config.Mirror{Name: "debian", Type: "deb", URL: remote.NewURL(url), Suites: []string{"stable"}}}
 	var err error
-	if w.blobs, err = cas.OpenDir(dir, cas.Options{Now: func() time.Time { return now }}); err != nil {
+	if w.blobs, err = casdir.Open(dir, casdir.Options{Now: func() time.Time { return now }}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.blobs.Close() })
@@ -154,7 +155,7 @@ func TestFileTree(t *testing.T) {
 		}
 	}
 	w := newWorld(t, "file://"+base)
-	for name, want := range map[string]error{"plain": nil, "linked": nil, "secret": fetch.ErrDenied} {
+	for name, want := range map[string]error{"plain": nil, "linked": nil, "secret": fetch.ErrRefused} {
 		data := []byte(name + ".deb")
 		_, err := w.Fetch(t.Context(), w.file(name, data))
 		if !errors.Is(err, want) {

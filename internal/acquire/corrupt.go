@@ -14,8 +14,8 @@ import (
 // ErrCorruptBlob means that a blob is known to be corrupt.
 var ErrCorruptBlob = errclass.New(errclass.Security, "blob is damaged")
 
-// corruptBlobs are the blobs that are known to be corrupt, and why. Each read asks
-// for them, so they are kept in memory.
+// corruptBlobs records which blobs are corrupt, and why. It is in memory because
+// each read checks it.
 type corruptBlobs struct {
 	mu  sync.Mutex
 	why map[cas.Digest]string
@@ -30,7 +30,7 @@ func (a *Acquirer) loadCorrupt(ctx context.Context) error {
 	return err
 }
 
-// MarkCorrupt notes that a blob is corrupt: reads of it fail until it is repaired.
+// MarkCorrupt marks a blob as corrupt: reads of it fail until it is repaired.
 func (a *Acquirer) MarkCorrupt(ctx context.Context, d cas.Digest, by, why string) error {
 	a.corrupt.mu.Lock()
 	a.corrupt.why[d] = why
@@ -50,7 +50,8 @@ func (a *Acquirer) ClearCorrupt(ctx context.Context, digests ...cas.Digest) erro
 	return a.cfg.Meta.ClearCorrupt(ctx, digests...)
 }
 
-// Corrupt fails where a blob is known to be corrupt, and says why. ErrCorruptBlob.
+// Corrupt returns an error that wraps ErrCorruptBlob if a blob is known to be
+// corrupt.
 func (a *Acquirer) Corrupt(d cas.Digest) error {
 	a.corrupt.mu.Lock()
 	why, ok := a.corrupt.why[d]
@@ -68,7 +69,7 @@ func (a *Acquirer) AnyCorrupt() bool {
 	return len(a.corrupt.why) > 0
 }
 
-// corruptOf are those of the blobs that are known to be corrupt.
+// corruptOf returns those of the blobs that are known to be corrupt.
 func (a *Acquirer) corruptOf(digests []cas.Digest) (corrupt []cas.Digest) {
 	a.corrupt.mu.Lock()
 	defer a.corrupt.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Variant is a compression variant of an index that is stored.
+// Variant is a stored compression variant of an index.
 type Variant struct {
 	Type   string // of the format
 	Path   string
@@ -19,9 +19,10 @@ type Variant struct {
 }
 
 // Decompress makes the plain variant of an index from a stored one and checks it
-// against its listed digest; it is durable on return. A collection deletes it again.
+// against its listed digest. It is durable on return. A collection deletes it
+// again.
 func (a *Acquirer) Decompress(ctx context.Context, plain repo.Listed, from Variant, modified time.Time) (cas.Info, error) {
-	if err := a.CheckSpace(); err != nil {
+	if err := a.CheckSpace(ctx); err != nil {
 		return cas.Info{}, err
 	}
 	batch := a.cfg.Blobs.NewBatch()

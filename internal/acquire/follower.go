@@ -15,25 +15,25 @@ import (
 
 // follower reads an in-flight download from its start.
 type follower struct {
-	ctx   context.Context // of the request that reads
-	blobs cas.Store
+	ctx   context.Context // of the reading request
+	blobs cas.Reader
 	d     *download
 	size  int64
 	off   int64
 	blob  cas.Blob // the finished blob
 
-	// What was passed on may turn out wrong afterwards and be dropped: what follows
-	// must continue the same bytes.
-	from     int64     // where passed begins
-	passed   hash.Hash // of the bytes from there to off
-	restarts int       // of the download, when passed was last known to be part of it
+	// The download may discard bytes that were passed on, if they turn out to be
+	// wrong. The follower then continues only if the new bytes are the same.
+	from     int64     // offset where passed starts
+	passed   hash.Hash // hash of the bytes from there to off
+	restarts int       // attempt of the download when passed was last known to be part of it
 }
 
-func newFollower(ctx context.Context, blobs cas.Store, d *download, size int64) *follower {
+func newFollower(ctx context.Context, blobs cas.Reader, d *download, size int64) *follower {
 	return &follower{ctx: ctx, blobs: blobs, d: d, size: size, passed: sha256.New()}
 }
 
-// Seek serves http.ServeContent, which asks for the size and goes to the beginning
+// Seek is for http.ServeContent, which asks for the size and moves to the start
 // of a range.
 func (r *follower) Seek(off int64, whence int) (int64, error) {
 	switch whence {
@@ -68,7 +68,7 @@ func (r *follower) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// follow reads what may be passed on of the download, or opens the finished blob.
+// follow reads the available part of the download, or opens the finished blob.
 func (r *follower) follow(p []byte) (int, error) {
 	d := r.d
 	d.mu.Lock()
@@ -77,7 +77,7 @@ func (r *follower) follow(p []byte) (int, error) {
 		if d.done {
 			return 0, r.finished()
 		}
-		// The last HoldBack bytes of the file wait for the verdict.
+		// The last HoldBack bytes wait until the file is verified.
 		end := min(d.n, r.size-HoldBack)
 		if d.written != nil && r.off < end {
 			if err := r.continues(d.written); err != nil {
@@ -114,8 +114,8 @@ func (r *follower) finished() error {
 	return nil
 }
 
-// continues compares what was passed on with what is there now, if the download has
-// started again since.
+// continues compares what was passed on with the current bytes if the download
+// has started again since.
 func (r *follower) continues(now io.ReaderAt) error {
 	if r.restarts == r.d.restarts {
 		return nil
@@ -125,13 +125,13 @@ func (r *follower) continues(now io.ReaderAt) error {
 		return err
 	}
 	if !bytes.Equal(h.Sum(nil), r.passed.Sum(nil)) {
-		return fmt.Errorf("%w: %d bytes that were passed on from byte %d were not the file's", fetch.ErrMismatch, r.off-r.from, r.from)
+		return fmt.Errorf("%w: %d bytes passed on from byte %d were not part of the file", fetch.ErrMismatch, r.off-r.from, r.from)
 	}
 	r.restarts = r.d.restarts
 	return nil
 }
 
-// Close ends the reading; the download goes on.
+// Close stops reading; the download continues.
 func (r *follower) Close() error {
 	if r.blob != nil {
 		return r.blob.Close()

@@ -8,18 +8,18 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// HoldBack is how much of a body that is in flight is kept from clients until its
-// size and digest are known to be right, in bytes.
+// HoldBack is how much of an in-flight body is withheld from clients until its
+// size and digest are verified, in bytes.
 const HoldBack = 64 << 10
 
-// download is an in-flight download that any number of readers follow.
+// download is an in-flight download with any number of followers.
 type download struct {
 	mu       sync.Mutex
 	changed  *sync.Cond
-	written  io.ReaderAt // what is here so far; nil before the first byte and after the last
+	written  io.ReaderAt // the bytes so far; nil before the first byte and after the last
 	n        int64       // bytes written
-	size     int64       // expected; -1: not known
-	restarts int         // how often the bytes written were dropped
+	size     int64       // expected; -1: unknown
+	restarts int         // how often the written bytes were discarded
 	done     bool
 	info     cas.Info
 	err      error
@@ -32,8 +32,8 @@ func newDownload(size int64) *download {
 	return d
 }
 
-// begun waits until a response may begin: the first bytes are here, and upstream
-// has the file. done means that all of it is stored.
+// begun waits until a response can start: the first bytes have arrived, so
+// upstream has the file. done means that the whole file is stored.
 func (d *download) begun(ctx context.Context) (size int64, done bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -55,7 +55,7 @@ func (d *download) result(ctx context.Context) (cas.Info, error) {
 	}
 }
 
-// wait sleeps until the download changes or ctx ends; d.mu is held.
+// wait sleeps until the download changes or ctx is done. d.mu must be held.
 func (d *download) wait(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -70,9 +70,9 @@ func (d *download) wait(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// follow returns a writer that lets readers follow what is written to dest, which
+// follow returns a writer that lets followers read what is written to dest, which
 // ends up in w. A nil download has no followers.
-func (d *download) follow(w, dest cas.Writer) cas.Writer {
+func (d *download) follow(w, dest cas.BlobWriter) cas.BlobWriter {
 	if d == nil {
 		return dest
 	}
@@ -82,7 +82,7 @@ func (d *download) follow(w, dest cas.Writer) cas.Writer {
 	return &followedWriter{dest, d}
 }
 
-// unfollow ends the reading of what was written, before it is closed.
+// unfollow stops followers from reading w, before it is closed.
 func (d *download) unfollow() {
 	if d == nil {
 		return
@@ -92,7 +92,7 @@ func (d *download) unfollow() {
 	d.mu.Unlock()
 }
 
-// end tells everybody who waits how the download ended.
+// end tells everyone who waits how the download ended.
 func (d *download) end(info cas.Info, err error) {
 	d.mu.Lock()
 	d.done, d.info, d.err, d.written = true, info, err, nil
@@ -101,14 +101,14 @@ func (d *download) end(info cas.Info, err error) {
 	close(d.ended)
 }
 
-// followedWriter tells followers how far a download is.
+// followedWriter tells followers about the progress of a download.
 type followedWriter struct {
-	cas.Writer
+	cas.BlobWriter
 	d *download
 }
 
 func (w *followedWriter) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
+	n, err := w.BlobWriter.Write(p)
 	w.d.mu.Lock()
 	w.d.n += int64(n)
 	w.d.changed.Broadcast()
@@ -121,5 +121,5 @@ func (w *followedWriter) Reset() error {
 	defer w.d.mu.Unlock()
 	w.d.n = 0
 	w.d.restarts++
-	return w.Writer.Reset()
+	return w.BlobWriter.Reset()
 }

@@ -15,14 +15,14 @@ import (
 type File struct {
 	Mirror string
 	Listed repo.Listed  // Path and Alternates are relative to the mirror
-	Record *repo.Record // of a package file, for the format's own check
-	From   remote.URL   // further base URL, of a state that was imported into history
+	Record *repo.Record // of a package file, for the check of its format
+	From   remote.URL   // another base URL, for a state that was imported into history
 }
 
-// Open opens a blob, or fetches it where it is not stored: clients that ask for one
-// file share one download. Readers of a download in flight get its bytes as they
-// come, the last HoldBack of them when they are verified. fetch.ErrNotFound when
-// upstream no longer has it.
+// Open opens a blob, or downloads it if it is not stored. Clients that request
+// the same file share a download. Readers of an in-flight download get its bytes
+// as they arrive, the last HoldBack of them when the file is verified. Open
+// returns fetch.ErrNotFound if upstream no longer has the file.
 func (a *Acquirer) Open(ctx context.Context, f File) (io.ReadSeekCloser, int64, error) {
 	if !f.Listed.SHA256.IsZero() {
 		if err := a.Corrupt(f.Listed.SHA256); err != nil {
@@ -36,7 +36,7 @@ func (a *Acquirer) Open(ctx context.Context, f File) (io.ReadSeekCloser, int64, 
 			return nil, 0, err
 		}
 	}
-	d, err := a.join(f)
+	d, err := a.join(ctx, f)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -54,23 +54,23 @@ func (a *Acquirer) Open(ctx context.Context, f File) (io.ReadSeekCloser, int64, 
 	return b, b.Info().Size, nil
 }
 
-// Fetch makes sure that a file is stored, and describes it. fetch.ErrNotFound when
-// upstream no longer has it.
+// Fetch makes sure that a file is stored, and describes it. It returns
+// fetch.ErrNotFound if upstream no longer has it.
 func (a *Acquirer) Fetch(ctx context.Context, f File) (cas.Info, error) {
 	if !f.Listed.SHA256.IsZero() {
 		if info, err := a.cfg.Blobs.Stat(ctx, f.Listed.SHA256); err == nil {
 			return info, nil
 		}
 	}
-	d, err := a.join(f)
+	d, err := a.join(ctx, f)
 	if err != nil {
 		return cas.Info{}, err
 	}
 	return d.result(ctx)
 }
 
-// join finds the download of a file that is in flight, or starts it.
-func (a *Acquirer) join(f File) (*download, error) {
+// join finds the in-flight download of a file, or starts it.
+func (a *Acquirer) join(ctx context.Context, f File) (*download, error) {
 	u, err := a.upstream(f.Mirror)
 	if err != nil {
 		return nil, fmt.Errorf("%s is not stored: %w", f.Listed.Path, err)
@@ -82,9 +82,10 @@ func (a *Acquirer) join(f File) (*download, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if d := a.inFlight[key]; d != nil {
+		a.demand.joined.Add(1)
 		return d, nil
 	}
-	if err := a.CheckSpace(); err != nil {
+	if err := a.CheckSpace(ctx); err != nil {
 		return nil, err
 	}
 	d := newDownload(f.Listed.Size)
@@ -94,6 +95,11 @@ func (a *Acquirer) join(f File) (*download, error) {
 		a.mu.Lock()
 		delete(a.inFlight, key)
 		a.mu.Unlock()
+		if err != nil {
+			a.demand.failed.Add(1)
+		} else {
+			a.demand.fetched.Add(1)
+		}
 		d.end(info, err)
 		if err != nil && a.ctx.Err() == nil {
 			a.cfg.Log.Warn("fetch on demand", "repo", u.Name, "path", f.Listed.Path, "err", err)
@@ -102,7 +108,8 @@ func (a *Acquirer) join(f File) (*download, error) {
 	return d, nil
 }
 
-// fetchOne fetches a file for those who follow the download, durable on return.
+// fetchOne acquires a file for those who follow the download. It is durable on
+// return.
 func (a *Acquirer) fetchOne(ctx context.Context, u *upstream, f File, d *download) (cas.Info, error) {
 	p, err := a.placesOf(ctx, u, f)
 	if err != nil {

@@ -13,26 +13,27 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// A batch of packages is made durable when it has so many files or bytes.
+// A batch of packages is made durable when it has this many files or bytes.
 const (
 	flushFiles = 4096
 	flushBytes = 512 << 20
 )
 
-// FetchOptions say what FetchPackages fetches from where.
+// FetchOptions say where FetchPackages downloads from, and how.
 type FetchOptions struct {
 	Mirror   config.Mirror
 	URLs     []remote.URL // base URLs; none: the mirror's
-	Progress *Progress
+	Progress *Progress    // the caller sets its totals
 	// IgnorePauses is as in fetch.Request.
 	IgnorePauses int64
-	// Lost is called for each file that cannot be had; its error ends the work.
+	// Lost is called for each file that cannot be downloaded; an error from it
+	// ends the work.
 	Lost func(rec *repo.Record, f repo.File, err error) error
 }
 
-// FetchPackages fetches the package files that each passes to its function and
-// that are not stored, several at once, and makes them durable in batches. It
-// returns how many files and bytes came.
+// FetchPackages downloads the package files that each passes to its function and
+// that are not stored, several at a time, and makes them durable in batches. It
+// returns the number of downloaded files and bytes.
 func (a *Acquirer) FetchPackages(ctx context.Context, o FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error) {
 	if o.Progress == nil {
 		o.Progress = &Progress{}
@@ -56,7 +57,7 @@ func (a *Acquirer) FetchPackages(ctx context.Context, o FetchOptions, each func(
 	return b.files.Load(), b.bytes.Load(), err
 }
 
-// wanted is one package file to fetch.
+// wanted is a package file to download.
 type wanted struct {
 	rec  repo.Record
 	file repo.File
@@ -73,15 +74,15 @@ type bulk struct {
 
 	files, bytes atomic.Int64
 
-	mu       sync.Mutex // guards the following, and the flush
+	mu       sync.Mutex // guards the fields below and the flush
 	acquired []Acquired // since the last flush
 }
 
 func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Record, repo.File) error) error) error {
 	eg, egctx := errgroup.WithContext(ctx)
-	// More than there are connections: one that waits makes room for itself where
-	// all of those before it are slow.
-	for range 2 * b.a.cfg.Parallel {
+	// More than there are connections, so that requests for slow hosts do not
+	// hold up the others.
+	for range 2 * b.a.Parallel() {
 		eg.Go(func() error { return b.fetch(egctx) })
 	}
 	eg.Go(func() error {
@@ -89,7 +90,7 @@ func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Re
 		return each(egctx, b.queue(egctx))
 	})
 	if err := eg.Wait(); err != nil {
-		// What arrived whole stays: the next attempt goes on from there.
+		// Complete files stay: the next attempt continues from there.
 		if ctx.Err() == nil {
 			_ = b.flush(ctx, 0)
 		}
@@ -98,19 +99,24 @@ func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Re
 	return b.flush(ctx, 0)
 }
 
-// queue returns a function that passes on files which are not stored, each once.
+// Has reports whether a blob is stored and not known to be corrupt, so that
+// FetchPackages does not download it.
+func (a *Acquirer) Has(ctx context.Context, d cas.Digest) bool {
+	_, err := a.cfg.Blobs.Stat(ctx, d)
+	return err == nil && a.Corrupt(d) == nil
+}
+
+// queue returns a function that passes on each file that is not stored, once.
 func (b *bulk) queue(ctx context.Context) func(*repo.Record, repo.File) error {
 	queued := map[cas.Digest]bool{}
 	return func(rec *repo.Record, file repo.File) error {
 		if queued[file.SHA256] {
 			return nil
 		}
-		if _, err := b.a.cfg.Blobs.Stat(ctx, file.SHA256); err == nil && b.a.Corrupt(file.SHA256) == nil {
+		if b.a.Has(ctx, file.SHA256) {
 			return nil
 		}
 		queued[file.SHA256] = true
-		b.o.Progress.FilesTotal.Add(1)
-		b.o.Progress.BytesTotal.Add(file.Size)
 		select {
 		case b.work <- wanted{*rec, file}:
 			return nil
@@ -120,7 +126,7 @@ func (b *bulk) queue(ctx context.Context) func(*repo.Record, repo.File) error {
 	}
 }
 
-// fetch fetches queued files until there are no more.
+// fetch downloads queued files until the queue is closed.
 func (b *bulk) fetch(ctx context.Context) error {
 	for w := range b.work {
 		got, err := b.a.run(ctx, &transfer{
@@ -150,7 +156,8 @@ func (b *bulk) fetch(ctx context.Context) error {
 	return nil
 }
 
-// flush makes what was fetched durable if it is at least min files or flushBytes.
+// flush makes the downloads durable if there are at least min files or
+// flushBytes.
 func (b *bulk) flush(ctx context.Context, min int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -159,9 +166,10 @@ func (b *bulk) flush(ctx context.Context, min int) error {
 	}
 	acquired := b.acquired
 	b.acquired = nil
-	// Nothing else refers to a package that only an imported base of a freeze has.
+	// Nothing else refers to a package that only an imported base of a freeze
+	// has.
 	if err := b.a.Keep(ctx, b.batch, acquired); err != nil {
 		return err
 	}
-	return b.a.CheckSpace()
+	return b.a.CheckSpace(ctx)
 }

@@ -9,18 +9,18 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// MaxAlternateBases bounds the places outside of a mirror at which its packages are.
+// MaxAlternateBases bounds the alternate base URLs of a mirror's packages.
 const MaxAlternateBases = 16
 
 // places are where a file may be.
 type places struct {
 	bases []remote.URL // base URLs, in the order in which they are tried
-	// earlier returns further base URLs, which are tried when the file is at none of
-	// the bases; nil: there are none.
+	// earlier returns further base URLs, to try if none of the bases has the
+	// file; it may be nil.
 	earlier func(context.Context) ([]remote.URL, error)
 }
 
-// placesOf are the places of one file.
+// placesOf returns the places of one file.
 func (a *Acquirer) placesOf(ctx context.Context, u *upstream, f File) (places, error) {
 	bases, err := a.baseURLs(ctx, u)
 	if err != nil {
@@ -35,9 +35,9 @@ func (a *Acquirer) placesOf(ctx context.Context, u *upstream, f File) (places, e
 	return a.packagePlaces(ctx, u, bases)
 }
 
-// packagePlaces are the places of the packages of a mirror: its base URLs, those
-// outside of it that its newest snapshot names, and then those that older ones
-// named, where what upstream has moved or forgotten may still be.
+// packagePlaces returns the places of the packages of a mirror: its base URLs,
+// the alternate base URLs that its newest snapshot names, and then those that
+// older ones named, which may still have what upstream has moved or deleted.
 func (a *Acquirer) packagePlaces(ctx context.Context, u *upstream, bases []remote.URL) (places, error) {
 	alternate, err := a.cfg.Meta.AlternateBases(ctx, u.Name)
 	if err != nil {
@@ -68,7 +68,7 @@ func (a *Acquirer) packagePlaces(ctx context.Context, u *upstream, bases []remot
 	return p, nil
 }
 
-// Foreign makes URLs of the places at which the indices of a repository say that
+// Foreign returns URLs for the places where the indices of a repository say that
 // packages are.
 func Foreign(list []string) []remote.URL {
 	out := remote.NewURLs(list...)
@@ -78,7 +78,8 @@ func Foreign(list []string) []remote.URL {
 	return out
 }
 
-// treeOf is the directory that file URLs may not leave: the first base URL with the scheme file.
+// treeOf returns the directory that file URLs may not leave: the first base URL
+// with the scheme file.
 func treeOf(bases []remote.URL) string {
 	for _, b := range bases {
 		if b.Scheme() == "file" {

@@ -15,15 +15,15 @@ import (
 
 // SessionOptions adjust a Session.
 type SessionOptions struct {
-	Progress *Progress // counts bytes; nil: nobody waits
-	// IgnorePauses and OnClock are as in fetch.Request. OnClock is called for the
-	// answers to requests of documents.
+	Progress *Progress // counts bytes; may be nil
+	// IgnorePauses and OnClock are as in fetch.Request. OnClock is called only
+	// for responses to document requests.
 	IgnorePauses int64
 	OnClock      func(url string, at time.Time)
 }
 
-// Session is the work of one sync with upstream. It counts what came, and is safe
-// for concurrent use.
+// Session is the work of one sync with upstream. It counts what was downloaded,
+// and is safe for concurrent use.
 type Session struct {
 	a *Acquirer
 	u *upstream
@@ -35,7 +35,7 @@ type Session struct {
 	links map[remote.URL]repo.Doc // documents by absolute URL
 }
 
-// Session begins to work with the upstream of a mirror.
+// Session starts a session with the upstream of a mirror.
 func (a *Acquirer) Session(mirror string, o SessionOptions) (*Session, error) {
 	u, err := a.upstream(mirror)
 	if err != nil {
@@ -51,24 +51,24 @@ func (a *Acquirer) session(u *upstream, o SessionOptions) *Session {
 	return &Session{a: a, u: u, o: o}
 }
 
-// Fetched counts what came so far.
+// Fetched returns the number of files and bytes downloaded so far.
 func (s *Session) Fetched() (files, bytes int64) { return s.files.Load(), s.bytes.Load() }
 
-// Count adds files that came another way.
+// Count adds files that were acquired in another way.
 func (s *Session) Count(files, bytes int64) {
 	s.files.Add(files)
 	s.bytes.Add(bytes)
 }
 
-// FetchListed fetches a file into a batch: below the directory dir of the first of
-// the base URLs that has it.
+// FetchListed acquires a file into a batch, from below the directory dir of the
+// first base URL that has it.
 func (s *Session) FetchListed(ctx context.Context, batch cas.Batch, bases []remote.URL, dir string, l repo.Listed) (Acquired, error) {
 	l.Path, l.Alternates = dir+l.Path, below(dir, l.Alternates)
 	return s.fetch(ctx, &transfer{listed: l, places: places{bases: bases}, batch: batch})
 }
 
-// FetchPackage fetches the file of a package into a batch, from the first of the
-// base URLs that has it.
+// FetchPackage acquires a package file into a batch, from the first base URL that
+// has it.
 func (s *Session) FetchPackage(ctx context.Context, batch cas.Batch, bases []remote.URL, rec *repo.Record, f repo.File) (Acquired, error) {
 	return s.fetch(ctx, &transfer{listed: listedOf(f), record: rec, places: places{bases: bases}, batch: batch})
 }
@@ -83,11 +83,11 @@ func (s *Session) fetch(ctx context.Context, t *transfer) (Acquired, error) {
 	return got, err
 }
 
-// Documents returns a repo.Getter of small documents below a base URL, which may be
-// zero.
+// Documents returns a repo.Getter for small documents below a base URL, which may
+// be zero.
 func (s *Session) Documents(base remote.URL) repo.Getter { return &documents{s: s, base: base} }
 
-// documents is repo.Getter over the fetch client.
+// documents implements repo.Getter with the fetch client.
 type documents struct {
 	s    *Session
 	base remote.URL
@@ -99,8 +99,8 @@ func (d *documents) Get(ctx context.Context, path string, max int64, prev *repo.
 	return d.get(ctx, d.base.Join(path), path, max, prev)
 }
 
-// GetURL fetches each URL once a session: a metalink names the mirrors and then
-// vouches for what one of them has.
+// GetURL downloads each URL once per session: a metalink names the mirrors and
+// later verifies what one of them has.
 func (d *documents) GetURL(ctx context.Context, url remote.URL, max int64) (repo.Doc, error) {
 	s := d.s
 	s.mu.Lock()
@@ -120,7 +120,7 @@ func (d *documents) GetURL(ctx context.Context, url remote.URL, max int64) (repo
 
 func (d *documents) get(ctx context.Context, url remote.URL, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
 	cfg := &d.s.a.cfg
-	// Documents are small. One that trickles would keep the mirror's other URLs,
+	// Documents are small. A very slow one would keep the mirror's other URLs,
 	// and all later syncs, waiting.
 	timed, cancel := context.WithTimeoutCause(ctx, cfg.DocTime, fmt.Errorf("get %s: %w: not complete within %v", url, fetch.ErrUnavailable, cfg.DocTime))
 	defer cancel()
@@ -130,8 +130,8 @@ func (d *documents) get(ctx context.Context, url remote.URL, path string, max in
 	}
 	if res.NotModified && prev != nil && (!res.LastModified.IsZero() && !prev.LastModified.IsZero() && !res.LastModified.Equal(prev.LastModified) ||
 		res.ETag != "" && res.ETag != prev.ETag) {
-		// Not modified since, but not the file that is held either: the server, or
-		// another one of that name, went back.
+		// The server says "not modified", but not for the file that we hold: it,
+		// or another server of that name, went back.
 		return d.get(ctx, url, path, max, nil)
 	}
 	if res.NotModified {
@@ -141,7 +141,8 @@ func (d *documents) get(ctx context.Context, url remote.URL, path string, max in
 	return repo.Doc{Path: path, Data: data, LastModified: res.LastModified, ETag: res.ETag, URL: url.String()}, nil
 }
 
-// request asks for a document, on condition that it is not the one held.
+// request returns the request for a document, conditional on a change of the held
+// one.
 func (d *documents) request(url remote.URL, max int64, prev *repo.Doc) fetch.Request {
 	u := d.s.u
 	req := fetch.Request{
@@ -154,9 +155,9 @@ func (d *documents) request(url remote.URL, max int64, prev *repo.Doc) fetch.Req
 	if prev != nil {
 		req.ETag = prev.ETag
 		if prev.URL == url.String() && url.Scheme() != "file" && !prev.LastModified.After(d.s.a.cfg.Now()) {
-			// Of another URL's file, which may be older, some servers would say
-			// that it was not modified since; a copied tree has whatever times the
-			// copying gave it; and nothing is modified since a time in the future.
+			// A condition from another URL's file, which may be older, would make
+			// some servers answer "not modified"; copied trees have arbitrary
+			// times; and nothing is newer than a time in the future.
 			req.IfModifiedSince = prev.LastModified
 		}
 	}

@@ -13,28 +13,30 @@ import (
 // ErrNoSpace means that free space is below the configured reserve.
 var ErrNoSpace = errclass.New(errclass.Transient, "free space below the reserve")
 
-// CheckSpace fails when free space is below the reserve. ErrNoSpace.
-func (a *Acquirer) CheckSpace() error {
-	if a.cfg.Free == nil {
+// CheckSpace returns an error that wraps ErrNoSpace if free space is below the
+// reserve.
+func (a *Acquirer) CheckSpace(ctx context.Context) error {
+	reserve := a.Reserve()
+	if reserve == 0 {
 		return nil
 	}
-	free, err := a.cfg.Free()
+	free, err := a.cfg.Blobs.Free(ctx)
 	if err != nil {
 		return fmt.Errorf("free space: %w", err)
 	}
-	if free < a.cfg.Reserve {
-		return fmt.Errorf("%w: %d bytes free, %d reserved", ErrNoSpace, free, a.cfg.Reserve)
+	if free < reserve {
+		return fmt.Errorf("%w: %d bytes free, %d reserved", ErrNoSpace, free, reserve)
 	}
 	return nil
 }
 
-// Flush makes a batch durable whose blobs nothing refers to yet: should the work
-// be cut short, a later collection finds them. The batch holds them until the
-// caller has committed its references and discards it.
+// Flush makes a batch durable before anything refers to its blobs. If the work is
+// interrupted, a later collection finds them. The batch holds them until the
+// caller has committed references to them and discards the batch.
 func (a *Acquirer) Flush(ctx context.Context, batch cas.Batch) error { return a.Keep(ctx, batch, nil) }
 
-// Keep is Flush for a batch with acquired files, whose other digests it notes. A good
-// copy of a corrupt blob repairs it.
+// Keep is Flush for a batch with acquired files, whose other digests it notes. A
+// good copy of a corrupt blob repairs it.
 func (a *Acquirer) Keep(ctx context.Context, batch cas.Batch, acquired []Acquired) error {
 	digests := batch.Digests()
 	if len(digests)+len(acquired) == 0 {
@@ -60,9 +62,9 @@ func (a *Acquirer) Keep(ctx context.Context, batch cas.Batch, acquired []Acquire
 	return a.ClearCorrupt(ctx, a.corruptOf(digests)...)
 }
 
-// Hold makes a batch hold a blob that is to be referenced, and brings it back
-// from the quarantine if a collection has taken it already. cas.ErrNotFound,
-// cas.ErrCorrupt.
+// Hold makes a batch hold a blob that is about to be referenced, and restores it
+// from the quarantine if a collection has already moved it there. It may return
+// cas.ErrNotFound or cas.ErrCorrupt.
 func (a *Acquirer) Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error {
 	if _, err := batch.Hold(ctx, d); !errors.Is(err, cas.ErrNotFound) {
 		return err

@@ -3,6 +3,7 @@ package acquire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"example.org/snapd/internal/cas"
@@ -12,17 +13,17 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// maxUnknown bounds a file whose size upstream's index does not tell, in bytes.
+// maxUnknown bounds a file whose size is not in upstream's index, in bytes.
 const maxUnknown = 8 << 30
 
-// transfer is one file on its way from upstream into a batch of blobs.
+// transfer is the transfer of one file from upstream into a batch of blobs.
 type transfer struct {
 	upstream *upstream
 	listed   repo.Listed  // Path and Alternates are relative to the places
-	record   *repo.Record // of a package file, for the format's own check; nil: none
+	record   *repo.Record // of a package file, for the check of its format; may be nil
 	places   places
 	batch    cas.Batch
-	download *download // that clients follow; nil: none
+	download *download // has followers; may be nil
 
 	onBytes      func(n int64)
 	ignorePauses int64 // as in fetch.Request
@@ -33,14 +34,14 @@ func listedOf(f repo.File) repo.Listed {
 	return repo.Listed{Path: f.Path, Size: f.Size, SHA256: f.SHA256, SHA512: f.SHA512}
 }
 
-// Acquired is a file that a batch has.
+// Acquired is a file in a batch.
 type Acquired struct {
 	cas.Info
 	SHA1   [20]byte // zero: not wanted
-	SHA512 string   // lower-case hex; empty where it was not listed by it
+	SHA512 string   // lower-case hex; empty if the file was not listed by it
 }
 
-// aliases are the other digests that the blob is known by.
+// aliases returns the other digests that the blob is known by.
 func (g *Acquired) aliases() (out []meta.Alias) {
 	if g.SHA1 != [20]byte{} {
 		out = append(out, meta.Alias{Algo: meta.AliasSHA1, Other: g.SHA1[:], SHA256: g.Digest})
@@ -51,8 +52,8 @@ func (g *Acquired) aliases() (out []meta.Alias) {
 	return out
 }
 
-// run is the chain that every file takes: the places in their order, the digest,
-// the format's own check, the batch.
+// run is the chain for every file: the places in their order, the digest, the
+// check of the format, the batch.
 func (a *Acquirer) run(ctx context.Context, t *transfer) (Acquired, error) {
 	w, err := t.batch.Create(ctx)
 	if err != nil {
@@ -67,7 +68,7 @@ func (a *Acquirer) run(ctx context.Context, t *transfer) (Acquired, error) {
 	if verdict := check.finish(); err == nil {
 		err = verdict
 	}
-	// Followers read through w: none may be reading when it is closed.
+	// Followers read through w, so stop them before it is closed.
 	t.download.unfollow()
 	if err != nil {
 		return Acquired{}, err
@@ -79,10 +80,15 @@ func (a *Acquirer) run(ctx context.Context, t *transfer) (Acquired, error) {
 	return Acquired{Info: info, SHA1: w.SHA1(), SHA512: t.listed.SHA512}, nil
 }
 
-// get fetches the bytes from the first place that has them.
-func (a *Acquirer) get(ctx context.Context, t *transfer, dest cas.Writer) (fetch.Result, error) {
+// get downloads the bytes from the first place that has them.
+func (a *Acquirer) get(ctx context.Context, t *transfer, dest cas.BlobWriter) (fetch.Result, error) {
+	if t.upstream.Local {
+		return fetch.Result{}, fmt.Errorf("mirror %s is local, so there is no other copy: %w", t.upstream.Name, fetch.ErrNotFound)
+	}
+	want := fetch.StrongDigests(t.listed.SHA256, t.listed.SHA512)
+	want.SHA1, want.MD5 = t.listed.SHA1, t.listed.MD5
 	req := fetch.Request{
-		Size: t.listed.Size, Want: fetch.StrongDigests(t.listed.SHA256, t.listed.SHA512), Dest: dest,
+		Size: t.listed.Size, Want: want, Dest: dest,
 		Access: t.upstream.access, Scope: t.upstream.scope, OnBytes: t.onBytes, IgnorePauses: t.ignorePauses,
 	}
 	if t.listed.Size < 0 {
@@ -112,9 +118,9 @@ func (a *Acquirer) get(ctx context.Context, t *transfer, dest cas.Writer) (fetch
 	return from(more)
 }
 
-// checked puts a format's own check of packages in front of the writer of a blob.
-func (a *Acquirer) checked(u *upstream, rec *repo.Record, w cas.Writer) (*checkedWriter, error) {
-	c := &checkedWriter{Writer: w}
+// checked puts a format's check of packages in front of the writer of a blob.
+func (a *Acquirer) checked(u *upstream, rec *repo.Record, w cas.BlobWriter) (*checkedWriter, error) {
+	c := &checkedWriter{BlobWriter: w}
 	if rec == nil {
 		return c, nil
 	}
@@ -127,16 +133,16 @@ func (a *Acquirer) checked(u *upstream, rec *repo.Record, w cas.Writer) (*checke
 	return c, err
 }
 
-// checkedWriter checks a package while it is written. A mirror may have none.
+// checkedWriter checks a package as it is written, if its mirror requires that.
 type checkedWriter struct {
-	cas.Writer
+	cas.BlobWriter
 	start func() (io.WriteCloser, error)
-	check io.WriteCloser // nil: nothing is checked
+	check io.WriteCloser // nil: no check
 	err   error
 }
 
 func (c *checkedWriter) Write(p []byte) (int, error) {
-	n, err := c.Writer.Write(p)
+	n, err := c.BlobWriter.Write(p)
 	if err == nil && c.err == nil && c.check != nil {
 		_, c.err = c.check.Write(p[:n])
 	}
@@ -152,10 +158,10 @@ func (c *checkedWriter) Reset() error {
 			return err
 		}
 	}
-	return c.Writer.Reset()
+	return c.BlobWriter.Reset()
 }
 
-// finish returns the verdict.
+// finish returns the result of the check.
 func (c *checkedWriter) finish() error {
 	if c.check == nil {
 		return nil

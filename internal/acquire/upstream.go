@@ -15,7 +15,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// upstream is a mirror as a place that files come from.
+// upstream is a mirror as a source of files.
 type upstream struct {
 	config.Mirror
 	format Format
@@ -25,20 +25,22 @@ type upstream struct {
 	mu       sync.Mutex
 	keyring  *sign.Keyring
 	named    []remote.URL          // base URLs that a metalink or mirrorlist named
-	namedAsk time.Time             // when it was asked
+	namedAsk time.Time             // when the metalink or mirrorlist was fetched
 	serving  map[remote.URL]served // by base URL
 }
 
-// upstream finds a mirror by its name. config.ErrUnknownMirror.
+// upstream returns the mirror with a name. It may return config.ErrUnknownMirror.
 func (a *Acquirer) upstream(name string) (*upstream, error) {
-	if u := a.mirrors[name]; u != nil {
+	mirrors := a.current.Load().mirrors
+	if u := mirrors[name]; u != nil {
 		return u, nil
 	}
-	names := slices.Sorted(maps.Keys(a.mirrors))
+	names := slices.Sorted(maps.Keys(mirrors))
 	return nil, fmt.Errorf("%w: %s (configured: %s)", config.ErrUnknownMirror, name, strings.Join(names, ", "))
 }
 
-// Keyring returns the keyring of a mirror, which is read once; nil where it has none.
+// Keyring returns the keyring of a mirror, which is read once, or nil if it has
+// none.
 func (a *Acquirer) Keyring(mirror string) (*sign.Keyring, error) {
 	u, err := a.upstream(mirror)
 	if err != nil {
@@ -64,13 +66,13 @@ func (u *upstream) loadKeyring() (*sign.Keyring, error) {
 	return k, nil
 }
 
-// namedFor is how long the base URLs that a metalink names are used before it is
-// asked again.
+// namedFor is how long the base URLs in a metalink are used before it is fetched
+// again.
 const namedFor = 10 * time.Minute
 
-// baseURLs lists the base URLs of a mirror.
+// baseURLs returns the base URLs of a mirror; none of a local one.
 func (a *Acquirer) baseURLs(ctx context.Context, u *upstream) ([]remote.URL, error) {
-	if urls := u.BaseURLs(); len(urls) > 0 {
+	if urls := u.BaseURLs(); len(urls) > 0 || u.Local {
 		return urls, nil
 	}
 	u.mu.Lock()
@@ -82,7 +84,7 @@ func (a *Acquirer) baseURLs(ctx context.Context, u *upstream) ([]remote.URL, err
 	urls, err := u.format.BaseURLs(ctx, a.session(u, SessionOptions{}).Documents(remote.URL{}), u.Mirror)
 	switch {
 	case err != nil && len(earlier) > 0 && ctx.Err() == nil:
-		a.cfg.Log.Warn("using an earlier list of mirrors", "repo", u.Name, "err", err)
+		a.cfg.Log.Warn("using an earlier mirror list", "repo", u.Name, "err", err)
 		return earlier, nil // every file from them is verified
 	case err != nil:
 		return nil, err

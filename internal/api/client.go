@@ -1,25 +1,38 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
 )
 
-// Client calls snapd over its control socket.
+// Path is where the control API is, on the socket and over the network.
+const Path = "/api/v1/"
+
+// Client calls snapd over its control socket, or over the network. It is safe for
+// concurrent use.
 type Client struct {
-	socket string
-	http   *http.Client
+	base  string // URL that ends in Path
+	where string // for errors
+	token string
+	local bool
+	http  *http.Client
 }
 
-// NewClient returns a client of the socket at path.
+// NewClient returns a client for the socket at path.
 func NewClient(path string) *Client {
-	return &Client{socket: path, http: &http.Client{Transport: &http.Transport{
+	return &Client{base: "http://snapd" + Path, where: "control socket " + path, local: true, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -27,64 +40,315 @@ func NewClient(path string) *Client {
 	}}}
 }
 
-// ErrNoDaemon means that nothing answers at the control socket.
-var ErrNoDaemon = errors.New("snapd does not answer")
+var (
+	// ErrNoDaemon means that nothing answers on the control socket.
+	ErrNoDaemon = errors.New("snapd is not running")
+	// ErrNoServer means that no snapd answers at the URL.
+	ErrNoServer = errors.New("the server does not answer")
+	// ErrClearToken means that a token would be sent over a connection that others can
+	// read.
+	ErrClearToken = errors.New("a token is not sent over http")
+	// ErrRedirected means that the server answered with a redirect, which no token
+	// follows.
+	ErrRedirected = errors.New("the server redirects")
+)
 
-// Line is one line of an answer.
-type Line struct {
-	Progress *Progress       `json:"progress,omitempty"`
-	Result   json.RawMessage `json:"result,omitempty"`
-	Error    *Error          `json:"error,omitempty"`
+// NewRemote returns a client for the control API below a base URL, with a token. A
+// token goes only over https, or to an address of this machine. transport may be
+// nil.
+func NewRemote(base, token string, transport http.RoundTripper) (*Client, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("server %q: expected a URL like https://mirror.example.org:8443", base)
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("server %q: expected a URL without user name, query or fragment", u.Redacted())
+	}
+	if u.Scheme == "http" && !loopback(u.Hostname()) {
+		return nil, fmt.Errorf("server %s: %w to another machine: use https", base, ErrClearToken)
+	}
+	base = strings.TrimRight(base, "/")
+	return &Client{base: base + Path, where: "server " + base, token: token, http: &http.Client{
+		Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
 }
 
-// Call runs one verb. progress may be nil. A failed call is an *Error.
-// Cancelling ctx interrupts the operation in snapd.
+// loopback reports whether a host is a loopback address, or the name localhost
+// (RFC 6761). It resolves no other names.
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Call calls one verb. A result that is a *json.RawMessage gets what snapd sent.
+// progress may be nil. A failed call returns an *Error. Long work goes on as a job:
+// Call follows it, also after the connection was lost. Cancelling ctx cancels the
+// work, unless others wait for it as well.
 func (c *Client) Call(ctx context.Context, verb string, req, result any, progress func(Progress)) error {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://snapd/v1/"+verb, bytes.NewReader(body))
+	resp, err := c.request(ctx, verb, body)
 	if err != nil {
 		return err
 	}
-	r.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(r)
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted {
+		return c.result(ctx, resp, result)
+	}
+	var job Job
+	if err := c.result(ctx, resp, &job); err != nil {
+		return err
+	}
+	return c.follow(ctx, job.ID, result, progress)
+}
+
+// Attempts of a request whose connection is lost, and of following a job.
+const (
+	attempts     = 8
+	firstPause   = 200 * time.Millisecond
+	longestPause = 10 * time.Second
+	leaveTime    = 5 * time.Second
+)
+
+// request sends a request without files. Over the network it is repeated when the
+// connection is lost: its Idempotency-Key keeps it from being done twice.
+func (c *Client) request(ctx context.Context, verb string, body []byte) (resp *http.Response, err error) {
+	header := http.Header{"Content-Type": {"application/json"}}
+	if c.token == "" {
+		return c.do(ctx, http.MethodPost, verb, header, bytes.NewReader(body))
+	}
+	header.Set("Idempotency-Key", rand.Text())
+	for try := range attempts {
+		if resp, err = c.do(ctx, http.MethodPost, verb, header, bytes.NewReader(body)); !lost(err) {
+			return resp, err
+		}
+		if err := pause(ctx, try); err != nil {
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+// lost reports whether a connection that was made was lost.
+func lost(err error) bool {
+	var op *net.OpError
+	return err != nil && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.As(err, &op) && op.Op != "dial")
+}
+
+// pause waits before another attempt.
+func pause(ctx context.Context, try int) error {
+	t := time.NewTimer(min(firstPause<<try, longestPause))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// do sends one request.
+func (c *Client) do(ctx context.Context, method, path string, header http.Header, body io.Reader) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
-		if ctx.Err() != nil {
+		return nil, err
+	}
+	r.Header = header.Clone()
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(r)
+	switch {
+	case err == nil && resp.StatusCode >= 300 && resp.StatusCode < 400:
+		resp.Body.Close()
+		return nil, fmt.Errorf("%s: %w to %s: name that URL as the server", c.where, ErrRedirected, resp.Header.Get("Location"))
+	case err == nil:
+		return resp, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		if c.local {
+			return nil, fmt.Errorf("%w at %s: %w", ErrNoDaemon, strings.TrimPrefix(c.where, "control socket "), op.Err)
+		}
+		return nil, fmt.Errorf("%s: %w: %w", c.where, ErrNoServer, op)
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // without the URL
+	}
+	if !c.local && !lost(err) {
+		return nil, fmt.Errorf("%s: %w: %w", c.where, ErrNoServer, err)
+	}
+	return nil, fmt.Errorf("%s: %w", c.where, err)
+}
+
+// maxProblem bounds the body of an error.
+const maxProblem = 64 << 20
+
+// problem returns the error of an answer; nil for a success.
+func (c *Client) problem(resp *http.Response) error {
+	if resp.StatusCode < 300 {
+		return nil
+	}
+	var p ProblemDetails
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
+	if err == nil {
+		err = json.Unmarshal(data, &p)
+	}
+	if err != nil || p.Code == "" {
+		return fmt.Errorf("%s: %w: status %s, expected one of snapd", c.where, ErrNoServer, resp.Status)
+	}
+	return p.Err()
+}
+
+// result reads the result of an answer, or its error.
+func (c *Client) result(ctx context.Context, resp *http.Response, result any) error {
+	if err := c.problem(resp); err != nil {
+		return err
+	}
+	data, err := io.ReadAll(resp.Body)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if text := resp.Trailer.Get(ProblemTrailer); text != "" {
+		var p ProblemDetails
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			return err
+		}
+		return p.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("snapd closed the connection before sending a result: %w", err)
+	}
+	return decodeResult(data, result)
+}
+
+func decodeResult(data []byte, result any) error {
+	if result == nil {
+		return nil
+	}
+	if raw, ok := result.(*json.RawMessage); ok {
+		*raw = bytes.TrimSuffix(data, []byte("\n"))
+		return nil
+	}
+	if err := json.Unmarshal(data, result); err != nil {
+		return fmt.Errorf("snapd closed the connection before sending a result: %w", err)
+	}
+	return nil
+}
+
+// follow waits for the end of a job.
+func (c *Client) follow(ctx context.Context, id string, result any, progress func(Progress)) error {
+	f := &follower{result: result, progress: progress}
+	for try := 0; ; try++ {
+		before := f.last
+		over, err := c.events(ctx, id, f)
+		if f.last > before {
+			try = 0
+		}
+		switch {
+		case ctx.Err() != nil:
+			c.leave(id)
+			return ctx.Err()
+		case over:
+			return err
+		case try >= attempts:
+			return fmt.Errorf("follow job %s (it goes on: snapctl jobs): %w", id, err)
+		}
+		if pause(ctx, try) != nil {
+			c.leave(id)
 			return ctx.Err()
 		}
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
-			return fmt.Errorf("%w at %s: %w", ErrNoDaemon, c.socket, op.Err)
-		}
-		return fmt.Errorf("control socket %s: %w", c.socket, err)
+	}
+}
+
+// leave cancels a job unless others wait for it.
+func (c *Client) leave(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	if resp, err := c.do(ctx, http.MethodPost, "jobs/cancel", nil, strings.NewReader(fmt.Sprintf(`{"id":%q,"leave":true}`, id))); err == nil {
+		resp.Body.Close()
+	}
+}
+
+// follower is what is known of a job that is followed.
+type follower struct {
+	last     int64 // number of the last event
+	result   any
+	progress func(Progress)
+}
+
+// events reads events of a job. over: it is known how the job ended, or that nothing
+// more will be.
+func (c *Client) events(ctx context.Context, id string, f *follower) (over bool, err error) {
+	header := http.Header{"Accept": {EventsType}}
+	if f.last > 0 {
+		header.Set("Last-Event-ID", strconv.FormatInt(f.last, 10))
+	}
+	resp, err := c.do(ctx, http.MethodGet, "jobs/"+id+"/events", header, nil)
+	if err != nil {
+		return false, err
 	}
 	defer resp.Body.Close()
-	dec := json.NewDecoder(resp.Body)
+	if err := c.problem(resp); err != nil {
+		return true, err
+	}
+	r := bufio.NewReader(resp.Body)
 	for {
-		var l Line
-		if err := dec.Decode(&l); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+		typ, data, err := f.event(r)
+		if err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
-			return fmt.Errorf("snapd ended the connection before the result: %w", err)
+			return false, fmt.Errorf("snapd closed the connection before sending a result: %w", err)
 		}
-		switch {
-		case l.Progress != nil:
-			if progress != nil {
-				progress(*l.Progress)
+		switch typ {
+		case EventProgress:
+			var p Progress
+			if err := json.Unmarshal(data, &p); err != nil {
+				return true, err
 			}
-		case l.Error != nil:
-			return l.Error
-		case l.Result != nil:
-			if result == nil {
-				return nil
+			if f.progress != nil {
+				f.progress(p)
 			}
-			return json.Unmarshal(l.Result, result)
+		case EventResult:
+			return true, decodeResult(data, f.result)
+		case EventError:
+			var p ProblemDetails
+			if err := json.Unmarshal(data, &p); err != nil {
+				return true, err
+			}
+			return true, p.Err()
+		}
+	}
+}
+
+// event reads one event.
+func (f *follower) event(r *bufio.Reader) (typ string, data []byte, err error) {
+	for {
+		line, err := r.ReadBytes('\n')
+		if err != nil {
+			return "", nil, err
+		}
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		name, value, _ := bytes.Cut(line, []byte(": "))
+		switch string(name) {
+		case "":
+			if len(line) == 0 && typ != "" {
+				return typ, data, nil
+			}
+		case "id":
+			if f.last, err = strconv.ParseInt(string(value), 10, 64); err != nil {
+				return "", nil, err
+			}
+		case "event":
+			typ = string(value)
+		case "data":
+			data = value
 		}
 	}
 }

@@ -1,16 +1,16 @@
 package api
 
-// The types below are results of commands that snapctl runs by itself.
+// The types below are results of commands that snapctl runs itself.
 
 // InitResult is `snapctl init`.
 type InitResult struct {
-	File    string       `json:"file,omitempty"` // the configuration that was written
+	File    string       `json:"file,omitempty"` // path of the configuration
 	Text    string       `json:"text,omitempty"` // or its text, with --output -
-	Keys    []string     `json:"keys"`           // key files that were written
-	Logins  []string     `json:"logins"`         // files with user names and passwords that were written
+	Keys    []string     `json:"keys"`           // paths of the key files
+	Logins  []string     `json:"logins"`         // paths of the files with user names and passwords
 	Mirrors []InitMirror `json:"mirrors"`
 	Skipped []InitSkip   `json:"skipped"`
-	Exit    int          `json:"exit"` // 3 when something was skipped that apt or dnf uses
+	Exit    int          `json:"exit"` // 3 if a source was skipped that apt or dnf uses
 }
 
 // InitMirror is one mirror that was configured.
@@ -19,16 +19,16 @@ type InitMirror struct {
 	Type  string   `json:"type"`
 	URL   string   `json:"url"`
 	From  []string `json:"from"`            // file:line
-	Notes []string `json:"notes,omitempty"` // what of the machine's own configuration is not followed
+	Notes []string `json:"notes,omitempty"` // settings of this machine that were not taken over
 }
 
-// InitSkip is an entry that was not taken.
+// InitSkip is a source that was skipped.
 type InitSkip struct {
 	File   string `json:"file"`
 	Line   int    `json:"line,omitempty"`
 	Text   string `json:"text"`
 	Reason string `json:"reason"`
-	// Disabled: apt or dnf does not use it either.
+	// Disabled: apt and dnf do not use it either.
 	Disabled bool `json:"disabled,omitempty"`
 }
 
@@ -37,7 +37,7 @@ type KitList struct {
 	Kits []Kit `json:"kits"`
 }
 
-// Kit is one incremental upgrade kit that was made.
+// Kit is one incremental upgrade kit.
 type Kit struct {
 	From      string `json:"from"`
 	To        string `json:"to"`
@@ -48,10 +48,10 @@ type Kit struct {
 	Changed   int64  `json:"changed"` // names
 	Removed   int64  `json:"removed"` // names
 	Ignored   int64  `json:"ignored,omitempty"`
-	Copied    int64  `json:"copied_bytes"` // compressed bytes taken over as they are
+	Copied    int64  `json:"copied_bytes"` // compressed bytes copied without recompression
 	BaseImage string `json:"base_image_sha256"`
 	NewImage  string `json:"new_image_sha256"`
-	URL       string `json:"url,omitempty"` // path below the public server, when it was published
+	URL       string `json:"url,omitempty"` // path on the public server, if it was published
 }
 
 // UDFList is `snapctl iuk udf`.
@@ -59,42 +59,42 @@ type UDFList struct {
 	Files []UDFFile `json:"files"`
 }
 
-// UDFFile is one upgrade-description file that was written.
+// UDFFile is one upgrade-description file.
 type UDFFile struct {
-	Path        string `json:"path"` // below the output directory
+	Path        string `json:"path"` // relative to the output directory
 	Channel     string `json:"channel"`
 	Version     string `json:"version"`     // initially installed version
-	Upgrade     string `json:"upgrade"`     // version offered, or ""
+	Upgrade     string `json:"upgrade"`     // offered version, or ""
 	Incremental bool   `json:"incremental"` // a kit is offered
 }
 
 // ImageBuild is `snapctl image build`.
 type ImageBuild struct {
 	Image
-	File string `json:"file,omitempty"` // copy that --output asked for
+	File string `json:"file,omitempty"` // path of the copy requested with --output
 }
 
-// RebuildResult is `snapctl rebuild`. Exit is 4 when the images differ.
+// RebuildResult is `snapctl rebuild`. Exit is 4 if the images differ.
 type RebuildResult struct {
 	Name     string            `json:"name"`
 	Variant  string            `json:"variant,omitempty"`
 	Recorded string            `json:"recorded_sha256"`
 	Built    string            `json:"built_sha256"`
 	Equal    bool              `json:"equal"`
-	Tools    []ToolDifference  `json:"tools"` // tools of other versions than then
+	Tools    []ToolDifference  `json:"tools"` // tools with other versions than recorded
 	Files    []ImageDifference `json:"files"`
-	More     int               `json:"more,omitempty"` // further differences that are not listed
+	More     int               `json:"more,omitempty"` // number of further differences
 	Exit     int               `json:"exit"`
 }
 
-// ToolDifference is a tool whose version is another than the recorded one.
+// ToolDifference is a tool whose version is not the recorded one.
 type ToolDifference struct {
 	Tool     string `json:"tool"`
 	Recorded string `json:"recorded"`
 	Here     string `json:"here"`
 }
 
-// ImageDifference is one path that differs between two images.
+// ImageDifference is a path that differs between two images.
 type ImageDifference struct {
 	Path     string `json:"path"`
 	Kind     string `json:"kind"` // missing, added, type, mode, owner, mtime, size, content, target, device, xattrs, links, layout
@@ -102,8 +102,8 @@ type ImageDifference struct {
 	Built    string `json:"built,omitempty"`
 }
 
-// TextResult is what `snapctl help`, `completion` and `man` print, or the files
-// that they wrote.
+// TextResult is the output of `snapctl help`, `completion` and `man`, or the
+// files that they wrote.
 type TextResult struct {
 	Text  string   `json:"text,omitempty"`
 	Files []string `json:"files,omitempty"`

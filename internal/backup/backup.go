@@ -20,30 +20,33 @@ import (
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/regfile"
 )
 
-// Installation is what a backup copies.
+// Installation is what to back up.
 type Installation struct {
 	Store   *bolt.Store
 	Blobs   cas.Store
 	DataDir string
 	KeyFile string
-	// Hold keeps collections out until release is called; nil: none runs.
+	// LogKeyFile is the key of the transparency log; "", or no such file: none.
+	LogKeyFile string
+	// Hold prevents collections until release is called; nil: none can run.
 	Hold    func(context.Context) (release func(), err error)
 	Version string
 	Now     func() time.Time
 }
 
 // installationKey is the name under which the metadata keeps a random text that
-// tells installations apart.
+// identifies the installation.
 const installationKey = "installation"
 
-// Create copies an installation into dir: a first backup, or the next one.
-// The copy is consistent as of one moment; syncs and freezes may go on
-// meanwhile. ErrDirectory, ErrFormat, ErrDamaged, ErrNoSpace, ErrBusy.
+// Create copies an installation to dir, as the first or the next backup. The copy
+// is consistent; syncs and freezes may continue during the backup. It may return
+// ErrDirectory, ErrFormat, ErrDamaged, ErrNoSpace or ErrBusy.
 func Create(ctx context.Context, in Installation, dir string, p *acquire.Progress) (*api.BackupResult, error) {
 	id, err := in.id(ctx)
 	if err != nil {
@@ -51,7 +54,7 @@ func Create(ctx context.Context, in Installation, dir string, p *acquire.Progres
 	}
 	res, err := in.create(ctx, id, dir, p)
 	if errors.Is(err, durable.ErrUnknown) {
-		// It is the backup's disk whose state is not known, and not ours.
+		// The state of the backup's disk is unknown, not that of ours.
 		err = errors.New(err.Error())
 	}
 	if err != nil {
@@ -60,7 +63,7 @@ func Create(ctx context.Context, in Installation, dir string, p *acquire.Progres
 	return res, nil
 }
 
-// id reads the installation's random text, and creates it on first use.
+// id returns the installation's random text, and creates it on first use.
 func (in *Installation) id(ctx context.Context) (id string, err error) {
 	return in.Store.NameOnce(ctx, installationKey, rand.Text())
 }
@@ -109,11 +112,11 @@ type target struct {
 	root  *os.Root
 	id    string
 	old   *document // nil: there is no complete backup
-	blobs *cas.Dir
+	blobs cas.Store
 }
 
-// openTarget opens the directory of a backup for writing, and takes away what
-// an earlier run left half-done. ErrDirectory.
+// openTarget opens the directory of a backup for writing, and removes what an
+// interrupted run left behind. It may return ErrDirectory.
 func openTarget(dir, id string) (_ *target, err error) {
 	t := &target{dir: dir, id: id}
 	if t.root, err = os.OpenRoot(dir); err != nil {
@@ -133,7 +136,7 @@ func openTarget(dir, id string) (_ *target, err error) {
 	if err := t.removeStates(t.old); err != nil {
 		return nil, err
 	}
-	t.blobs, err = cas.OpenDir(dir, cas.Options{Mode: 0o400})
+	t.blobs, err = casdir.Open(dir, casdir.Options{Mode: 0o400})
 	return t, err
 }
 
@@ -145,8 +148,8 @@ func (t *target) close() error {
 	return errors.Join(err, t.root.Close())
 }
 
-// claim makes an empty directory a backup of this installation, or checks that
-// it is one.
+// claim marks an empty directory as a backup of this installation, or checks that
+// the directory already is such a backup.
 func (t *target) claim() error {
 	found, err := names(t.dir)
 	if err != nil {
@@ -163,12 +166,12 @@ func (t *target) claim() error {
 		}
 	}
 	if len(others) > 0 {
-		return fmt.Errorf("%w: it holds other files: %s", ErrDirectory, list(others))
+		return fmt.Errorf("%w: it contains other files: %s", ErrDirectory, list(others))
 	}
 	m, err := readMark(t.root)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && len(found) > len(temporary):
-		return fmt.Errorf("%w: it is not empty and holds no backup: %s", ErrDirectory, list(found))
+		return fmt.Errorf("%w: it is not empty and not a backup: %s", ErrDirectory, list(found))
 	case errors.Is(err, fs.ErrNotExist):
 		data, err := json.Marshal(mark{Format, t.id})
 		if err != nil {
@@ -180,7 +183,7 @@ func (t *target) claim() error {
 	case err != nil:
 		return err
 	case m.Installation != t.id:
-		return fmt.Errorf("%w: it holds the backup of another installation (%s, this one is %s)", ErrDirectory, m.Installation, t.id)
+		return fmt.Errorf("%w: it is the backup of another installation (%s, this one is %s)", ErrDirectory, m.Installation, t.id)
 	}
 	for _, n := range temporary {
 		if err := t.root.Remove(n); err != nil {
@@ -190,7 +193,7 @@ func (t *target) claim() error {
 	return nil
 }
 
-// removeStates deletes every state but the one that keep names.
+// removeStates deletes all states except keep.
 func (t *target) removeStates(keep *document) error {
 	found, err := names(t.dir)
 	if err != nil {
@@ -206,7 +209,7 @@ func (t *target) removeStates(keep *document) error {
 	return nil
 }
 
-// newState makes the directory of a new state.
+// newState creates the directory of a new state.
 func (t *target) newState(at time.Time) (string, error) {
 	base := "state-" + at.Format("20060102T150405Z")
 	name := base
@@ -229,7 +232,7 @@ func (t *target) prune(ctx context.Context, d *document, blobs []cas.Digest, p *
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := t.root.Remove(cas.Name(b)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := t.root.Remove(casdir.Name(b)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -242,12 +245,12 @@ type backup struct {
 	t     *target
 	p     *acquire.Progress
 	doc   *document
-	copy  *bolt.Store // of the metadata, as it is in the backup
+	copy  *bolt.Store // metadata as it is in the backup
 	state string      // path
 
 	copied, copiedBytes int64
 	faults              map[cas.Digest]string
-	missing             map[cas.Digest]bool // faults whose blobs the backup does not have
+	missing             map[cas.Digest]bool // faults of blobs that the backup does not have
 	vanished            []cas.Digest
 	unlisted            []cas.Digest // blobs in the directory that are not part of the backup
 }
@@ -262,12 +265,13 @@ func (b *backup) run(ctx context.Context) (err error) {
 	if err := b.metadata(ctx); err != nil {
 		return err
 	}
-	// The lock of the copy ends with this function: nothing but this reads it.
+	// The lock of the copy ends with this function, because only it reads the
+	// copy.
 	if b.copy, err = bolt.OpenReadOnly(filepath.Join(b.state, metaName)); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.copy.Close()) }()
-	// A damaged state must not take the place of a good one.
+	// A damaged state must not replace a good one.
 	if err := b.copy.Damage(); err != nil {
 		return err
 	}
@@ -280,7 +284,7 @@ func (b *backup) run(ctx context.Context) (err error) {
 	return b.complete(ctx)
 }
 
-// metadata copies everything but the blobs.
+// metadata copies everything except the blobs.
 func (b *backup) metadata(ctx context.Context) error {
 	b.p.SetPhase("copying metadata")
 	size, err := b.in.Store.Size(ctx)
@@ -301,7 +305,10 @@ func (b *backup) metadata(ctx context.Context) error {
 	for _, c := range []struct {
 		from, name string
 		optional   bool
-	}{{b.in.KeyFile, keyName, false}, {filepath.Join(b.in.DataDir, InstallationFile), InstallationFile, true}} {
+	}{{b.in.KeyFile, keyName, false}, {b.in.LogKeyFile, logKeyName, true}, {filepath.Join(b.in.DataDir, InstallationFile), InstallationFile, true}} {
+		if c.from == "" {
+			continue
+		}
 		data, err := regfile.Read(c.from, maxSmall)
 		if c.optional && errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -320,7 +327,7 @@ func (b *backup) metadata(ctx context.Context) error {
 	return nil
 }
 
-// has reports whether the backup has a blob already. One of another size was
+// has reports whether the backup already has a blob. One of a different size was
 // damaged there.
 func (b *backup) has(ctx context.Context, info cas.Info) (bool, error) {
 	st, err := b.t.blobs.Stat(ctx, info.Digest)
@@ -363,7 +370,7 @@ func (b *backup) blobs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A repair moves a blob to the quarantine and brings it back.
+	// A repair moves a blob to the quarantine and back.
 	again := b.vanished
 	b.vanished = nil
 	for _, d := range again {
@@ -379,12 +386,12 @@ func (b *backup) blobs(ctx context.Context) error {
 	return c.flush(ctx)
 }
 
-// unreadable tells what a failing disk answers.
+// unreadable reports whether an error is what a failing disk returns.
 func unreadable(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EUCLEAN)
 }
 
-// blob copies one blob. A damaged one is noted.
+// blob copies one blob. It records a damaged one.
 func (b *backup) blob(ctx context.Context, c *copier, d cas.Digest) error {
 	r, err := b.in.Blobs.Open(ctx, d)
 	if errors.Is(err, cas.ErrNotFound) {
@@ -408,9 +415,8 @@ func (b *backup) blob(ctx context.Context, c *copier, d cas.Digest) error {
 	return nil
 }
 
-// damaged notes a blob that the installation does not have as it should, unless
-// nothing needs it. A copy that an earlier backup made, and that is whole, stays
-// part of this one.
+// damaged records a blob that is damaged in the installation, unless it is not
+// needed. An intact copy from an earlier backup stays part of this one.
 func (b *backup) damaged(ctx context.Context, d cas.Digest, why string) error {
 	needed, err := b.needed(ctx, d)
 	if err != nil || !needed {
@@ -427,8 +433,9 @@ func (b *backup) needed(ctx context.Context, d cas.Digest) (needed bool, err err
 	return b.copy.Needed(ctx, d)
 }
 
-// absent looks for blobs that the metadata says are there and that the backup
-// does not have.
+// absent looks for blobs that are stored according to the metadata but that the
+// installation has lost, even if the backup has an earlier copy: nobody else would
+// notice until the next fsck.
 func (b *backup) absent(ctx context.Context) error {
 	b.p.SetPhase("looking for missing blobs")
 	var after cas.Digest
@@ -442,8 +449,16 @@ func (b *backup) absent(ctx context.Context) error {
 			if _, known := b.faults[d]; known {
 				continue
 			}
+			if _, err := b.in.Blobs.Stat(ctx, d); errors.Is(err, cas.ErrNotFound) {
+				if err := b.damaged(ctx, d, "is missing"); err != nil {
+					return err
+				}
+				continue
+			} else if err != nil {
+				return err
+			}
 			if _, err := b.t.blobs.Stat(ctx, d); errors.Is(err, cas.ErrNotFound) {
-				b.faults[d], b.missing[d] = "is missing", true
+				b.faults[d], b.missing[d] = "was not copied: it was stored again while the backup ran", true
 			} else if err != nil {
 				return err
 			}
@@ -500,7 +515,7 @@ func (b *backup) writeSums(ctx context.Context, w io.Writer) error {
 		}
 		b.doc.Blobs++
 		b.doc.Bytes += info.Size
-		_, err = io.WriteString(w, sumLine(info.Digest, cas.Name(info.Digest)))
+		_, err = io.WriteString(w, sumLine(info.Digest, casdir.Name(info.Digest)))
 		return err
 	})
 }
@@ -525,7 +540,8 @@ func (b *backup) result() *api.BackupResult {
 	}
 	for d, why := range b.faults {
 		if !b.missing[d] {
-			why += "; the backup has a whole copy from before"
+			why += "; the backup has an intact earlier copy"
+			res.Restorable++
 		}
 		res.Faults = append(res.Faults, api.VerifyFault{Object: "blob " + d.String(), Message: why})
 	}

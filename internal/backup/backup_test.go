@@ -3,7 +3,6 @@ package backup_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,11 +19,9 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/config"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/mirror/mirrortest"
-	"example.org/snapd/internal/repo/deb/debtest"
 )
 
 // world is an installation under test. Its metadata refers to the blobs that
@@ -33,23 +30,26 @@ type world struct {
 	t     *testing.T
 	data  string
 	store *bolt.Store
-	blobs *cas.Dir
+	blobs cas.Store
 	in    backup.Installation
 }
 
-const keyText = "the signing key\n"
+const (
+	keyText    = "the signing key\n"
+	logKeyText = "the log key\n"
+)
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, data: filepath.Join(t.TempDir(), "data")}
-	key := filepath.Join(t.TempDir(), "elsewhere.asc")
-	for name, text := range map[string]string{key: keyText, filepath.Join(w.data, backup.InstallationFile): "mark\n"} {
+	key, logKey := filepath.Join(t.TempDir(), "elsewhere.asc"), filepath.Join(w.data, "log-key")
+	for name, text := range map[string]string{key: keyText, logKey: logKeyText, filepath.Join(w.data, backup.InstallationFile): "mark\n"} {
 		os.MkdirAll(filepath.Dir(name), 0o700)
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.in = backup.Installation{DataDir: w.data, KeyFile: key, Version: "test", Now: time.Now}
+	w.in = backup.Installation{DataDir: w.data, KeyFile: key, LogKeyFile: logKey, Version: "test", Now: time.Now}
 	w.open()
 	t.Cleanup(w.close)
 	return w
@@ -61,7 +61,7 @@ func (w *world) open() {
 	if w.store, err = bolt.Open(filepath.Join(w.data, "meta.db"), bolt.Options{}); err != nil {
 		w.t.Fatal(err)
 	}
-	if w.blobs, err = cas.OpenDir(w.data, cas.Options{}); err != nil {
+	if w.blobs, err = casdir.Open(w.data, casdir.Options{}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.in.Store, w.in.Blobs = w.store, w.blobs
@@ -83,9 +83,14 @@ func (w *world) put(text string) cas.Digest {
 	return info.Digest
 }
 
+// refer makes a recording of its own refer to a blob.
 func (w *world) refer(d cas.Digest) {
 	w.t.Helper()
-	if err := w.store.Update(w.t.Context(), "refer", func(tx *bolt.Tx) error { return tx.PutRef(d, meta.OwnerImage, "4.1") }); err != nil {
+	r := d.String()
+	if err := w.store.StartRecording(w.t.Context(), &meta.Recording{Name: r}); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.store.NoteFetches(w.t.Context(), []meta.Fetch{{Recording: r, Entry: meta.RecordEntry{SHA256: d}}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -93,7 +98,10 @@ func (w *world) refer(d cas.Digest) {
 // drop removes a blob, as a collection does.
 func (w *world) drop(d cas.Digest) {
 	w.t.Helper()
-	if err := w.store.Update(w.t.Context(), "drop", func(tx *bolt.Tx) error { return tx.DropRef(d, meta.OwnerImage, "4.1") }); err != nil {
+	if _, err := w.store.StopRecording(w.t.Context(), d.String(), time.Now()); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.store.RemoveRecording(w.t.Context(), d.String()); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := w.blobs.Remove(w.t.Context(), d, "gc", nil); err != nil {
@@ -104,7 +112,7 @@ func (w *world) drop(d cas.Digest) {
 // damage replaces the bytes of a blob below dir.
 func damage(t *testing.T, dir string, d cas.Digest, text string) {
 	t.Helper()
-	name := filepath.Join(dir, cas.Name(d))
+	name := filepath.Join(dir, casdir.Name(d))
 	if err := errors.Join(os.Remove(name), os.WriteFile(name, []byte(text), 0o400)); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +130,7 @@ func (w *world) create(dir string) *api.BackupResult {
 // restored is where a backup was restored to.
 func destination(t *testing.T) backup.Destination {
 	dir := t.TempDir()
-	return backup.Destination{DataDir: filepath.Join(dir, "data"), KeyFile: filepath.Join(dir, "keys", "key.asc")}
+	return backup.Destination{DataDir: filepath.Join(dir, "data"), KeyFile: filepath.Join(dir, "keys", "key.asc"), LogKeyFile: filepath.Join(dir, "keys", "log")}
 }
 
 // checkRestored compares a restored data directory with the blobs that it must
@@ -135,18 +143,21 @@ func checkRestored(t *testing.T, to backup.Destination, want ...cas.Digest) {
 	if key, err := os.ReadFile(to.KeyFile); err != nil || string(key) != keyText {
 		t.Errorf("signing key: %q, %v", key, err)
 	}
+	if key, err := os.ReadFile(to.LogKeyFile); err != nil || string(key) != logKeyText {
+		t.Errorf("key of the log: %q, %v", key, err)
+	}
 	st, err := bolt.Open(filepath.Join(to.DataDir, "meta.db"), bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	blobs, err := cas.OpenDir(to.DataDir, cas.Options{})
+	blobs, err := casdir.Open(to.DataDir, casdir.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer blobs.Close()
 	slices.SortFunc(want, func(a, b cas.Digest) int { return slices.Compare(a[:], b[:]) })
-	var got, named []cas.Digest
+	var got []cas.Digest
 	err = blobs.Walk(t.Context(), cas.Digest{}, func(i cas.Info) error {
 		got = append(got, i.Digest)
 		if !i.ModTime.Equal(time.Unix(1700000000, 0)) {
@@ -157,10 +168,7 @@ func checkRestored(t *testing.T, to backup.Destination, want ...cas.Digest) {
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("blobs %v, expected %v: %v", got, want, err)
 	}
-	if err := st.View(t.Context(), func(tx *bolt.Tx) error {
-		tx.Blobs(cas.Digest{}, 1000, func(d cas.Digest, _ []meta.Ref) { named = append(named, d) })
-		return nil
-	}); err != nil || !slices.Equal(named, want) {
+	if named, _, _, err := st.PromisedBlobs(t.Context(), cas.Digest{}, 1000); err != nil || !slices.Equal(named, want) {
 		t.Errorf("metadata names %v, expected %v: %v", named, want, err)
 	}
 	var left []string
@@ -215,7 +223,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	cmd := exec.Command("sha256sum", "--check", "--strict", sums[0])
 	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil || strings.Count(string(out), ": OK\n") != 6 {
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Count(string(out), ": OK\n") != 7 {
 		t.Errorf("sha256sum: %v\n%s", err, out)
 	}
 	to := restore(t, dir)
@@ -236,7 +244,7 @@ func TestIncremental(t *testing.T) {
 	a, b := w.put("a"), w.put("b")
 	dir := t.TempDir()
 	w.create(dir)
-	before, err := os.Stat(filepath.Join(dir, cas.Name(a)))
+	before, err := os.Stat(filepath.Join(dir, casdir.Name(a)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +254,7 @@ func TestIncremental(t *testing.T) {
 	if res.Copied != 1 || res.Blobs != 2 || res.Removed != 1 || res.Exit != 0 {
 		t.Errorf("second backup: %+v", res)
 	}
-	if after, err := os.Stat(filepath.Join(dir, cas.Name(a))); err != nil || !os.SameFile(before, after) {
+	if after, err := os.Stat(filepath.Join(dir, casdir.Name(a))); err != nil || !os.SameFile(before, after) {
 		t.Errorf("a blob that was there has been copied again: %v", err)
 	}
 	if states, _ := filepath.Glob(filepath.Join(dir, "state-*")); len(states) != 1 {
@@ -306,40 +314,13 @@ func TestBackupInterrupted(t *testing.T) {
 			t.Fatalf("interrupted at %d: %v", n, err)
 		}
 		to := restore(t, dir)
-		if _, err := os.Stat(filepath.Join(to.DataDir, cas.Name(a))); err == nil {
+		if _, err := os.Stat(filepath.Join(to.DataDir, casdir.Name(a))); err == nil {
 			checkRestored(t, to, a, b)
 		} else {
 			checkRestored(t, to, b, c)
 		}
 	}
 	checkRestored(t, restore(t, dir), b, c)
-}
-
-// A restore that is interrupted at any point leaves a directory that is known
-// to be incomplete, and can be repeated.
-func TestRestoreInterrupted(t *testing.T) {
-	w := newWorld(t)
-	want := []cas.Digest{w.put("a"), w.put("b"), w.put("c")}
-	dir := t.TempDir()
-	w.create(dir)
-	to := destination(t)
-	for n := range 10_000 {
-		_, err := backup.Restore(&cut{t.Context(), n}, dir, to, &acquire.Progress{})
-		if err == nil {
-			t.Logf("interrupted at %d points", n)
-			break
-		}
-		if !errors.Is(err, context.Canceled) {
-			t.Fatalf("interrupted at %d: %v", n, err)
-		}
-		if err := backup.CheckRestored(to.DataDir); !errors.Is(err, backup.ErrRestoring) {
-			t.Fatalf("interrupted at %d: %v", n, err)
-		}
-		if _, err := os.Stat(filepath.Join(to.DataDir, "meta.db")); err == nil {
-			t.Fatalf("interrupted at %d: the metadata has its name", n)
-		}
-	}
-	checkRestored(t, to, want...)
 }
 
 // Damaged and missing blobs are named, and the rest is copied; a whole copy
@@ -358,12 +339,12 @@ func TestDamagedInstallation(t *testing.T) {
 	damage(t, w.data, bad, "BAD")
 	damage(t, w.data, cutShort, "cut")
 	damage(t, w.data, kept, "short")
-	damage(t, w.data, unneeded.Digest, "rotten")
+	damage(t, w.data, unneeded.Digest, "corrupt")
 	res := w.create(dir)
 	want := map[string]string{
-		"blob " + bad.String():      "its bytes have SHA-256 " + cas.Sum([]byte("BAD")).String(),
-		"blob " + cutShort.String(): "its bytes have SHA-256 " + cas.Sum([]byte("cut")).String(),
-		"blob " + kept.String():     "its bytes have SHA-256 " + cas.Sum([]byte("short")).String() + "; the backup has a whole copy from before",
+		"blob " + bad.String():      "its content has SHA-256 " + cas.Sum([]byte("BAD")).String(),
+		"blob " + cutShort.String(): "its content has SHA-256 " + cas.Sum([]byte("cut")).String(),
+		"blob " + kept.String():     "its content has SHA-256 " + cas.Sum([]byte("short")).String() + "; the backup has an intact earlier copy",
 		"blob " + missing.String():  "is missing",
 	}
 	if len(res.Faults) != len(want) || res.Exit != api.ExitVerify || res.Blobs != 2 {
@@ -381,7 +362,7 @@ func TestDamagedInstallation(t *testing.T) {
 		t.Fatalf("restore: %+v, %v", r, err)
 	}
 	for _, d := range []cas.Digest{kept, good} {
-		if _, err := os.Stat(filepath.Join(to.DataDir, cas.Name(d))); err != nil {
+		if _, err := os.Stat(filepath.Join(to.DataDir, casdir.Name(d))); err != nil {
 			t.Error(err)
 		}
 	}
@@ -435,16 +416,16 @@ func TestDamagedMetadata(t *testing.T) {
 	dir := t.TempDir()
 	w.create(dir)
 	var keys []cas.Digest
-	if err := w.store.Update(t.Context(), "many", func(tx *bolt.Tx) error {
-		for i := range 1000 {
-			d := cas.Sum([]byte{byte(i), byte(i >> 8)})
-			keys = append(keys, d)
-			if err := tx.PutRef(d, meta.OwnerPackage, "x"); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
+	if err := w.store.StartRecording(t.Context(), &meta.Recording{Name: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	var many []meta.Fetch
+	for i := range 1000 {
+		d := cas.Sum([]byte{byte(i), byte(i >> 8)})
+		keys = append(keys, d)
+		many = append(many, meta.Fetch{Recording: "x", Entry: meta.RecordEntry{SHA256: d}})
+	}
+	if _, err := w.store.NoteFetches(t.Context(), many); err != nil {
 		t.Fatal(err)
 	}
 	var file bytes.Buffer
@@ -455,7 +436,7 @@ func TestDamagedMetadata(t *testing.T) {
 	slices.SortFunc(keys, func(a, b cas.Digest) int { return slices.Compare(a[:], b[:]) })
 	for at := range data {
 		if bytes.HasPrefix(data[at:], keys[500][:]) {
-			data[at+len(keys[500])+len("px")] ^= 0xff // the checksum behind the key
+			data[at+len(keys[500])+len("rx")] ^= 0xff // the checksum behind the key
 		}
 	}
 	name := filepath.Join(t.TempDir(), "meta.db")
@@ -488,13 +469,13 @@ func TestRefusedDirectories(t *testing.T) {
 			d := t.TempDir()
 			os.WriteFile(filepath.Join(d, "thesis.tex"), nil, 0o600)
 			return d
-		}, "directory refused: it holds other files: thesis.tex"},
+		}, "directory refused: it contains other files: thesis.tex"},
 		"a blob store": {func() string {
 			d := t.TempDir()
 			os.Mkdir(filepath.Join(d, "blobs"), 0o700)
 			return d
-		}, "directory refused: it is not empty and holds no backup: blobs"},
-		"another installation": {func() string { return mine }, "directory refused: it holds the backup of another installation ("},
+		}, "directory refused: it is not empty and not a backup: blobs"},
+		"another installation": {func() string { return mine }, "directory refused: it is the backup of another installation ("},
 		"in the data directory": {func() string { return filepath.Join(other.data, "sub", "backup") },
 			"is inside the data directory"},
 		"the data directory": {func() string { return other.data }, "is inside the data directory"},
@@ -508,13 +489,13 @@ func TestRefusedDirectories(t *testing.T) {
 			d := t.TempDir()
 			os.Chmod(d, 0o777)
 			return d
-		}, "mode 0777 lets others write, expected 0700"},
+		}, "mode 0777), expected 0700"},
 		"a newer backup": {func() string {
 			d := t.TempDir()
 			other.create(d)
 			os.WriteFile(filepath.Join(d, "backup.json"), []byte(`{"format":2}`), 0o600)
 			return d
-		}, "backup has a newer format: format 2, this program reads up to 1"},
+		}, "backup has a newer format: format 2, expected at most 1"},
 		"a file": {func() string {
 			f := filepath.Join(t.TempDir(), "f")
 			os.WriteFile(f, nil, 0o600)
@@ -528,130 +509,6 @@ func TestRefusedDirectories(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(other.data, "sub")); err == nil {
 		t.Error("a directory was made inside the data directory")
-	}
-}
-
-// edit changes backup.json.
-func edit(t *testing.T, dir string, f func(map[string]any)) {
-	t.Helper()
-	name := filepath.Join(dir, "backup.json")
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var m map[string]any
-	if err := json.Unmarshal(data, &m); err != nil {
-		t.Fatal(err)
-	}
-	f(m)
-	if data, err = json.Marshal(m); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(name, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// appendTo adds a byte to the only file that matches.
-func appendTo(t *testing.T, pattern string) {
-	t.Helper()
-	names, err := filepath.Glob(pattern)
-	if err != nil || len(names) != 1 {
-		t.Fatalf("%s: %v, %v", pattern, names, err)
-	}
-	data, err := os.ReadFile(names[0])
-	if err == nil {
-		err = os.WriteFile(names[0], append(data, '\n'), 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestRestoreRefuses(t *testing.T) {
-	w := newWorld(t)
-	a := w.put("a")
-	for name, c := range map[string]struct {
-		spoil func(dir string, to *backup.Destination)
-		is    error
-		want  string
-	}{
-		"a directory in use": {func(_ string, to *backup.Destination) {
-			os.MkdirAll(filepath.Join(to.DataDir, "photos"), 0o700)
-		}, backup.ErrDirectory, "is not empty: photos"},
-		"incomplete": {func(dir string, _ *backup.Destination) {
-			os.Remove(filepath.Join(dir, "backup.json"))
-		}, backup.ErrIncomplete, "it has no backup.json"},
-		"no backup": {func(dir string, _ *backup.Destination) {
-			os.Remove(filepath.Join(dir, "backup.json"))
-			os.Remove(filepath.Join(dir, "snapd-backup"))
-		}, backup.ErrNoBackup, "it has no backup.json"},
-		"newer": {func(dir string, _ *backup.Destination) {
-			edit(t, dir, func(m map[string]any) { m["format"] = 2 })
-		}, backup.ErrFormat, "format 2, this program reads up to 1"},
-		"a path out of it": {func(dir string, _ *backup.Destination) {
-			edit(t, dir, func(m map[string]any) { m["state"] = "../x" })
-		}, backup.ErrDamaged, `state "../x"`},
-		"metadata": {func(dir string, _ *backup.Destination) { appendTo(t, filepath.Join(dir, "state-*/meta.db")) },
-			backup.ErrDamaged, "meta.db: SHA-256 "},
-		"key": {func(dir string, _ *backup.Destination) { appendTo(t, filepath.Join(dir, "state-*/signing-key.asc")) },
-			backup.ErrDamaged, "signing-key.asc: SHA-256 "},
-		"list": {func(dir string, _ *backup.Destination) { appendTo(t, filepath.Join(dir, "state-*/SHA256SUMS")) },
-			backup.ErrDamaged, "SHA256SUMS: SHA-256 "},
-		"blob": {func(dir string, _ *backup.Destination) { damage(t, dir, a, "b") },
-			backup.ErrDamaged, "blob " + a.String() + " its bytes have SHA-256 " + cas.Sum([]byte("b")).String()},
-		"no blob": {func(dir string, _ *backup.Destination) { os.Remove(filepath.Join(dir, cas.Name(a))) },
-			backup.ErrDamaged, "blob " + a.String() + " is missing in the backup"},
-		"a FIFO": {func(dir string, _ *backup.Destination) {
-			os.Remove(filepath.Join(dir, cas.Name(a)))
-			syscall.Mkfifo(filepath.Join(dir, cas.Name(a)), 0o600)
-		}, backup.ErrDamaged, "not a regular file"},
-		"another key": {func(_ string, to *backup.Destination) {
-			os.MkdirAll(filepath.Dir(to.KeyFile), 0o700)
-			os.WriteFile(to.KeyFile, []byte("another"), 0o600)
-		}, backup.ErrDirectory, "is another than the backup's"},
-		"inside the backup": {func(dir string, to *backup.Destination) { to.DataDir = filepath.Join(dir, "data") },
-			backup.ErrDirectory, "is inside"},
-	} {
-		dir, to := t.TempDir(), destination(t)
-		w.create(dir)
-		c.spoil(dir, &to)
-		_, err := backup.Restore(t.Context(), dir, to, &acquire.Progress{})
-		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v\nexpected: %s", name, err, c.want)
-		}
-		if _, err := os.Stat(filepath.Join(to.DataDir, "meta.db")); err == nil {
-			t.Errorf("%s: there is metadata", name)
-		}
-	}
-}
-
-// Without the damaged blobs the rest can be restored, when that is asked for;
-// what was copied before is not copied again.
-func TestAllowDamaged(t *testing.T) {
-	w := newWorld(t)
-	a, b := w.put("a"), w.put("b")
-	dir, to := t.TempDir(), destination(t)
-	w.create(dir)
-	damage(t, dir, a, "A")
-	res, err := backup.Restore(t.Context(), dir, to, &acquire.Progress{})
-	if !errors.Is(err, backup.ErrDamaged) || res.Exit != api.ExitVerify || len(res.Faults) != 1 {
-		t.Fatalf("restore: %+v, %v", res, err)
-	}
-	to.AllowDamaged = true
-	p := &acquire.Progress{}
-	res, err = backup.Restore(t.Context(), dir, to, p)
-	if err != nil || res.Exit != api.ExitPartial || len(res.Faults) != 1 || res.Faults[0].Object != "blob "+a.String() {
-		t.Fatalf("restore: %+v, %v", res, err)
-	}
-	if n := p.Files.Load(); n != 0 {
-		t.Errorf("%d blobs were copied again", n)
-	}
-	if _, err := os.Stat(filepath.Join(to.DataDir, cas.Name(b))); err != nil {
-		t.Error(err)
-	}
-	if err := backup.CheckRestored(to.DataDir); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -703,29 +560,5 @@ func TestBusy(t *testing.T) {
 	}
 	if _, err := backup.Restore(t.Context(), dir, destination(t), &acquire.Progress{}); !errors.Is(err, backup.ErrBusy) {
 		t.Errorf("restore: %v", err)
-	}
-}
-
-// A package that was fetched with its mirror must be in the backup; one that
-// waits for the first client need not.
-func TestMissingPackages(t *testing.T) {
-	for download, want := range map[string]int{config.All: 1, config.OnDemand: 0} {
-		w := mirrortest.New(t, func(m *config.Mirror) { m.Download, m.Sources = download, false })
-		w.Archive.Add(debtest.Package{Name: "a"}, debtest.Package{Name: "b"})
-		w.Archive.Publish(w.Now)
-		w.MustSync()
-		a := cas.Sum(debtest.Package{Name: "a"}.Deb(t))
-		if err := w.Blobs().Remove(t.Context(), a, "test", nil); err != nil {
-			t.Fatal(err)
-		}
-		key := filepath.Join(t.TempDir(), "key.asc")
-		if err := os.WriteFile(key, []byte(keyText), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		in := backup.Installation{Store: w.Store(), Blobs: w.Blobs(), DataDir: w.Dir, KeyFile: key, Version: "test", Now: time.Now}
-		res, err := backup.Create(t.Context(), in, t.TempDir(), &acquire.Progress{})
-		if err != nil || len(res.Faults) != want || want == 1 && (res.Faults[0].Object != "blob "+a.String() || res.Faults[0].Message != "is missing") {
-			t.Errorf("%s: %+v, %v", download, res, err)
-		}
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"example.org/snapd/internal/durable"
 )
 
-// writeSynced writes a file of mode 0600 that does not exist yet, and makes its
-// bytes durable. Its name is durable once its directory is synced.
+// writeSynced writes a new file of mode 0600 and makes its content durable. Its
+// name is durable after its directory is synced.
 func writeSynced(name string, write func(io.Writer) error) (out file, err error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -41,8 +41,8 @@ type counter struct{ n int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
 
-// source reads for a copy: it ends with its context, counts, and keeps the
-// error of reading apart from those of writing.
+// source reads for a copy: it stops with its context, counts, and keeps read
+// errors separate from write errors.
 type source struct {
 	ctx   context.Context
 	r     io.Reader
@@ -64,31 +64,31 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A batch of a copy becomes durable after so many blobs or bytes: what an
-// interruption makes to be copied again.
+// A batch of copies becomes durable after this many blobs or bytes, which an
+// interruption may cause to be copied again.
 const (
 	batchBlobs = 1000
 	batchBytes = 256 << 20
 )
 
-// damage says what is wrong with bytes that were read.
+// damage describes wrong content.
 type damage struct{ why string }
 
 func (d *damage) Error() string { return d.why }
 
 // copier adds blobs to a blob store.
 type copier struct {
-	to    *cas.Dir
+	to    cas.Writer
 	batch cas.Batch
 	buf   []byte
 }
 
-func newCopier(to *cas.Dir) *copier {
+func newCopier(to cas.Writer) *copier {
 	return &copier{to: to, batch: to.NewBatch(), buf: make([]byte, 1<<20)}
 }
 
-// add copies a blob's bytes. A *damage error means that they are not the
-// blob's; nothing is added then.
+// add copies a blob. It returns a *damage error, and adds nothing, if the content
+// is wrong.
 func (c *copier) add(ctx context.Context, d cas.Digest, r io.Reader, modified time.Time, count func(int64)) error {
 	w, err := c.batch.Create(ctx)
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *copier) add(ctx context.Context, d cas.Digest, r io.Reader, modified ti
 	}
 	got, err := w.Commit(d, -1, modified)
 	if errors.Is(err, cas.ErrMismatch) {
-		return &damage{"its bytes have SHA-256 " + got.Digest.String()}
+		return &damage{"its content has SHA-256 " + got.Digest.String()}
 	} else if err != nil {
 		return err
 	}
@@ -114,8 +114,8 @@ func (c *copier) add(ctx context.Context, d cas.Digest, r io.Reader, modified ti
 	return nil
 }
 
-// flush makes what was added durable, and begins anew: a batch remembers each
-// blob that it wrote.
+// flush makes the added blobs durable and starts a new batch, because a batch
+// remembers each of its blobs.
 func (c *copier) flush(ctx context.Context) error {
 	err := c.batch.Flush(ctx)
 	c.batch.Discard()
@@ -125,13 +125,14 @@ func (c *copier) flush(ctx context.Context) error {
 
 func (c *copier) discard() { c.batch.Discard() }
 
-// lock locks a directory until the file that it returns is closed. ErrBusy.
+// lock locks a directory until the returned file is closed. It may return
+// ErrBusy.
 func lock(dir string, how int) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	// Some network file systems cannot lock a directory: there it is not locked.
+	// Some network file systems cannot lock a directory; it is not locked there.
 	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err == unix.EWOULDBLOCK {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", dir, ErrBusy)
@@ -139,7 +140,7 @@ func lock(dir string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// checkSpace fails when dir's file system has fewer than need bytes free.
+// checkSpace fails if the file system of dir has fewer than need bytes free.
 func checkSpace(dir string, need int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -151,8 +152,8 @@ func checkSpace(dir string, need int64) error {
 	return nil
 }
 
-// resolve follows the symbolic links of a path, of which the last elements need
-// not exist.
+// resolve follows the symbolic links in a path whose last elements need not
+// exist.
 func resolve(p string) (string, error) {
 	p, err := filepath.Abs(p)
 	if err != nil {
@@ -166,7 +167,7 @@ func resolve(p string) (string, error) {
 	return real, err
 }
 
-// apart refuses a backup below the data directory, or the other way round.
+// apart refuses a backup below the data directory, or the reverse.
 func apart(dir, data string) error {
 	d, err := resolve(dir)
 	if err != nil {
@@ -186,8 +187,8 @@ func apart(dir, data string) error {
 	return nil
 }
 
-// makeDir makes a directory for its owner alone. One that exists must not be
-// writable by others.
+// makeDir creates a directory that only its owner can access. Others must not be
+// able to write to an existing one.
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -197,16 +198,16 @@ func makeDir(dir string) error {
 		return err
 	}
 	if p := st.Mode().Perm(); p&0o022 != 0 {
-		return fmt.Errorf("%w: %s: mode %04o lets others write, expected 0700", ErrDirectory, dir, p)
+		return fmt.Errorf("%w: %s: others can write to it (mode %04o), expected 0700", ErrDirectory, dir, p)
 	}
-	// A directory of others above may not be readable for us.
+	// We may not be allowed to read a parent directory of another user.
 	if err := durable.SyncDir(filepath.Dir(filepath.Clean(dir))); !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	return nil
 }
 
-// names lists a directory without what a new file system has in it.
+// names lists a directory, without what a new file system contains.
 func names(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -221,7 +222,7 @@ func names(dir string) ([]string, error) {
 	return out, nil
 }
 
-// list puts a few of many names into words.
+// list returns the first of many names, for messages.
 func list(names []string) string {
 	const most = 5
 	if len(names) > most {

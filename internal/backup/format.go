@@ -1,8 +1,8 @@
-// Package backup copies an installation into a directory and back.
+// Package backup copies an installation to a directory and back.
 //
-// A backup holds one consistent state: metadata as one read transaction saw
-// it, every blob that this metadata can name, the signing key and the mark of
-// the installation.
+// A backup has one consistent state: metadata as seen by one read transaction,
+// every blob that this metadata can refer to, the signing key and the mark of the
+// installation.
 //
 //	backup.json               what is in the backup; written last: without it the backup is incomplete
 //	snapd-backup              says that the directory is a backup, and of which installation; written first
@@ -11,10 +11,10 @@
 //	state-<time>/SHA256SUMS   every file of the backup, as sha256sum --check reads it
 //	blobs/ab/abcdef…          the blobs, as in a data directory
 //
-// The next backup into the directory adds the blobs that are new and a state of
-// its own. Then it replaces backup.json, and only then deletes the old state and
-// the blobs that no longer belong to the backup. An interruption at any point
-// therefore leaves the old backup or the new one.
+// The next backup to the directory adds new blobs and a new state. Then it
+// replaces backup.json, and only after that deletes the old state and the blobs
+// that no longer belong to the backup. So an interruption at any point leaves
+// either the old backup or the new one.
 package backup
 
 import (
@@ -32,23 +32,26 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/regfile"
 )
 
 var (
-	// ErrDirectory means that a directory cannot be used: it holds something
-	// else, or lies in a place where it does harm.
+	// ErrInDatabase means that the metadata is not in a file of this machine.
+	ErrInDatabase = errclass.New(errclass.Usage, "the metadata is in PostgreSQL: back up the database with its tools (pg_dump, pg_basebackup), and the data directory besides")
+	// ErrDirectory means that a directory cannot be used: it contains something
+	// else, or is in a place where it would do harm.
 	ErrDirectory = errclass.New(errclass.Conflict, "directory refused")
-	// ErrNoBackup means that a directory holds no backup.
+	// ErrNoBackup means that a directory is not a backup.
 	ErrNoBackup = errclass.New(errclass.NotFound, "no backup")
-	// ErrIncomplete means that a backup was begun and never completed.
+	// ErrIncomplete means that a backup was started and not completed.
 	ErrIncomplete = errclass.New(errclass.NotFound, "backup is incomplete")
 	// ErrFormat means that a newer snapd made the backup.
 	ErrFormat = errclass.New(errclass.Unavailable, "backup has a newer format")
 	// ErrDamaged means that files of a backup do not have their digests.
 	ErrDamaged = errclass.New(errclass.Security, "backup is damaged")
-	// ErrNoSpace means that the space is too small for what is to be copied.
+	// ErrNoSpace means that there is too little space for the copy.
 	ErrNoSpace = errclass.New(errclass.Transient, "not enough space")
 	// ErrBusy means that another backup or restore uses the directory.
 	ErrBusy = errclass.New(errclass.Conflict, "in use by another backup or restore")
@@ -64,16 +67,17 @@ const (
 	sumsName     = "SHA256SUMS"
 	metaName     = "meta.db"
 	keyName      = "signing-key.asc"
+	logKeyName   = "log-key"
 	blobsName    = "blobs"
 )
 
-// InstallationFile marks a data directory as that of one installation.
+// InstallationFile is the mark of an installation in its data directory.
 const InstallationFile = "installation"
 
-// stateRE is the form of the names of states.
+// stateRE matches the names of states.
 var stateRE = regexp.MustCompile(`^state-[0-9]{8}T[0-9]{6}Z(-[0-9]{1,3})?$`)
 
-// maxDocument bounds backup.json, in bytes: it names each missing blob.
+// maxDocument bounds backup.json, in bytes. It lists each missing blob.
 const maxDocument = 64 << 20
 
 // maxSmall bounds the signing key and the mark of the installation, in bytes.
@@ -82,14 +86,14 @@ const maxSmall = 1 << 20
 // document is backup.json.
 type document struct {
 	Format       int       `json:"format"`
-	Version      string    `json:"snapd"` // that made it
+	Version      string    `json:"snapd"` // version of the program that made it
 	Time         time.Time `json:"time"`  // of the metadata
 	Installation string    `json:"installation"`
-	State        string    `json:"state"` // directory
+	State        string    `json:"state"` // name of the directory
 	Files        []file    `json:"files"` // in State
 	Blobs        int64     `json:"blobs"`
-	Bytes        int64     `json:"bytes"`             // of the blobs
-	Missing      []string  `json:"missing,omitempty"` // blobs that the metadata needs and that the installation did not have
+	Bytes        int64     `json:"bytes"`             // total size of the blobs
+	Missing      []string  `json:"missing,omitempty"` // blobs that the metadata needs and the installation did not have
 }
 
 // file is one file of a state.
@@ -99,13 +103,13 @@ type file struct {
 	SHA256 cas.Digest `json:"sha256"`
 }
 
-// mark is the file that makes a directory a backup.
+// mark is the file that marks a directory as a backup.
 type mark struct {
 	Format       int    `json:"format"`
 	Installation string `json:"installation"`
 }
 
-// file finds a file of the state.
+// file returns a file of the state.
 func (d *document) file(name string) (file, bool) {
 	i := slices.IndexFunc(d.Files, func(f file) bool { return f.Name == name })
 	if i < 0 {
@@ -114,7 +118,7 @@ func (d *document) file(name string) (file, bool) {
 	return d.Files[i], true
 }
 
-// size is the number of bytes of the whole backup.
+// size returns the number of bytes of the whole backup.
 func (d *document) size() int64 {
 	n := d.Bytes
 	for _, f := range d.Files {
@@ -123,7 +127,8 @@ func (d *document) size() int64 {
 	return n
 }
 
-// readDocument reads backup.json. ErrNoBackup, ErrIncomplete, ErrFormat, ErrDamaged.
+// readDocument reads backup.json. It may return ErrNoBackup, ErrIncomplete,
+// ErrFormat or ErrDamaged.
 func readDocument(root *os.Root) (*document, error) {
 	data, err := regfile.ReadIn(root, documentName, maxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -140,7 +145,7 @@ func readDocument(root *os.Root) (*document, error) {
 		return nil, fmt.Errorf("%w: %s/%s: %w", ErrDamaged, root.Name(), documentName, err)
 	}
 	if m.Format > Format {
-		return nil, fmt.Errorf("%s: %w: format %d, this program reads up to %d", root.Name(), ErrFormat, m.Format, Format)
+		return nil, fmt.Errorf("%s: %w: format %d, expected at most %d", root.Name(), ErrFormat, m.Format, Format)
 	}
 	d := new(document)
 	if err := json.Unmarshal(data, d); err != nil {
@@ -165,7 +170,7 @@ func (d *document) check() error {
 		}
 	}
 	for _, f := range d.Files {
-		if !slices.Contains([]string{metaName, keyName, sumsName, InstallationFile}, f.Name) {
+		if !slices.Contains([]string{metaName, keyName, logKeyName, sumsName, InstallationFile}, f.Name) {
 			return fmt.Errorf("unexpected file %q", f.Name)
 		}
 		if f.Size < 0 || f.SHA256.IsZero() {
@@ -175,7 +180,7 @@ func (d *document) check() error {
 	return nil
 }
 
-// readMark reads the mark of a backup; fs.ErrNotExist.
+// readMark reads the mark of a backup. It may return fs.ErrNotExist.
 func readMark(root *os.Root) (*mark, error) {
 	data, err := regfile.ReadIn(root, markName, 1<<16)
 	if err != nil {
@@ -186,7 +191,7 @@ func readMark(root *os.Root) (*mark, error) {
 		return nil, fmt.Errorf("%w: %s/%s: %w", ErrDamaged, root.Name(), markName, err)
 	}
 	if m.Format > Format {
-		return nil, fmt.Errorf("%s: %w: format %d, this program reads up to %d", root.Name(), ErrFormat, m.Format, Format)
+		return nil, fmt.Errorf("%s: %w: format %d, expected at most %d", root.Name(), ErrFormat, m.Format, Format)
 	}
 	return m, nil
 }
@@ -194,7 +199,7 @@ func readMark(root *os.Root) (*mark, error) {
 // sumLine is one line of SHA256SUMS.
 func sumLine(d cas.Digest, name string) string { return d.String() + "  " + name + "\n" }
 
-// eachBlob calls f for each blob that SHA256SUMS names, in its order.
+// eachBlob calls f for each blob in SHA256SUMS, in the order of the file.
 func eachBlob(r io.Reader, f func(cas.Digest) error) error {
 	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
@@ -206,8 +211,8 @@ func eachBlob(r io.Reader, f func(cas.Digest) error) error {
 		if !strings.HasPrefix(name, blobsName+"/") {
 			continue // of the state, which backup.json lists
 		}
-		if name != cas.Name(d) {
-			return fmt.Errorf("%w: %s: line %d: %q, expected %q", ErrDamaged, sumsName, n, name, cas.Name(d))
+		if name != casdir.Name(d) {
+			return fmt.Errorf("%w: %s: line %d: %q, expected %q", ErrDamaged, sumsName, n, name, casdir.Name(d))
 		}
 		if err := f(d); err != nil {
 			return err
@@ -219,5 +224,5 @@ func eachBlob(r io.Reader, f func(cas.Digest) error) error {
 	return nil
 }
 
-// inState is the path of a file of a state.
+// inState returns the path of a file of a state.
 func inState(state, name string) string { return path.Join(state, name) }

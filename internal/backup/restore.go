@@ -17,23 +17,24 @@ import (
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/regfile"
 )
 
-// RestoringFile marks a data directory whose restore has not been completed.
+// RestoringFile marks a data directory whose restore is not complete.
 const RestoringFile = "restoring"
 
 // restoredMeta is the name of the metadata until the restore is complete.
 const restoredMeta = metaName + ".restoring"
 
-// ErrRestoring means that the restore of a data directory was not completed.
-var ErrRestoring = errclass.New(errclass.Conflict, "a restore into it was not completed")
+// ErrRestoring means that the restore to a data directory was not completed.
+var ErrRestoring = errclass.New(errclass.Conflict, "a restore was not completed")
 
-// CheckRestored fails when a restore into the data directory was begun and not
-// completed. ErrRestoring.
+// CheckRestored returns an error that wraps ErrRestoring if a restore to the data
+// directory was started and not completed.
 func CheckRestored(dataDir string) error {
 	_, err := os.Lstat(filepath.Join(dataDir, RestoringFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -48,18 +49,21 @@ func CheckRestored(dataDir string) error {
 type Destination struct {
 	DataDir string
 	KeyFile string
+	// LogKeyFile is where the key of the transparency log goes; "": the backup has none.
+	LogKeyFile string
 	// AllowDamaged completes the restore without the blobs that are damaged or
 	// missing in the backup.
 	AllowDamaged bool
-	// Prepare is called with the restored metadata before it gets its name; nil: nothing.
+	// Prepare is called with the restored metadata before it gets its name; it
+	// may be nil.
 	Prepare func(context.Context, *bolt.Store) error
 }
 
 // Restore copies the backup in dir to a data directory that is absent or empty,
-// or that an interrupted Restore left behind. Every file is verified. The
-// metadata gets its name last. With damaged blobs the error is ErrDamaged and
-// the result names them. ErrDirectory, ErrNoBackup, ErrIncomplete, ErrFormat,
-// ErrNoSpace, ErrBusy.
+// or that an interrupted Restore left behind. It verifies every file. The
+// metadata gets its name last. If blobs are damaged, the error is ErrDamaged and
+// the result lists them. It may also return ErrDirectory, ErrNoBackup,
+// ErrIncomplete, ErrFormat, ErrNoSpace or ErrBusy.
 func Restore(ctx context.Context, dir string, to Destination, p *acquire.Progress) (*api.RestoreResult, error) {
 	r := &restore{to: to, p: p, res: &api.RestoreResult{Dir: dir, DataDir: to.DataDir, Faults: []api.VerifyFault{}}}
 	if err := r.run(ctx, dir); err != nil {
@@ -94,7 +98,7 @@ func (r *restore) run(ctx context.Context, dir string) (err error) {
 	if err := apart(dir, r.to.DataDir); err != nil {
 		return err
 	}
-	key, err := r.key()
+	keys, err := r.keys()
 	if err != nil {
 		return err
 	}
@@ -109,25 +113,54 @@ func (r *restore) run(ctx context.Context, dir string) (err error) {
 	if err := r.blobs(ctx); err != nil {
 		return err
 	}
-	return r.complete(ctx, key)
+	return r.complete(ctx, keys)
 }
 
-// key reads the signing key of the backup. Another key at its place is refused.
-func (r *restore) key() ([]byte, error) {
-	f, _ := r.doc.file(keyName)
-	key, err := r.small(f)
-	if err != nil {
-		return nil, err
+// key is a key of the backup and where it goes.
+type key struct {
+	file string
+	data []byte
+}
+
+// keys reads the keys of the backup. It refuses to replace a different key.
+func (r *restore) keys() ([]key, error) {
+	var keys []key
+	for _, k := range []struct{ name, file, what string }{{keyName, r.to.KeyFile, "signing key"}, {logKeyName, r.to.LogKeyFile, "log key"}} {
+		f, ok := r.doc.file(k.name)
+		if !ok || k.file == "" {
+			continue // the key of the log is not in every backup
+		}
+		data, err := r.small(f)
+		if err != nil {
+			return nil, err
+		}
+		there, err := regfile.Read(k.file, maxSmall)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, err
+		case string(there) != string(data) && filepath.Dir(k.file) != r.to.DataDir: // in the data directory claim decides
+			return nil, fmt.Errorf("%w: the %s %s differs from that of the backup", ErrDirectory, k.what, k.file)
+		}
+		keys = append(keys, key{k.file, data})
 	}
-	there, err := regfile.Read(r.to.KeyFile, maxSmall)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, err
-	case string(there) != string(key) && filepath.Dir(r.to.KeyFile) != r.to.DataDir: // in the data directory claim decides
-		return nil, fmt.Errorf("%w: the signing key %s is another than the backup's", ErrDirectory, r.to.KeyFile)
+	return keys, nil
+}
+
+// putKeys writes the keys that are not there yet.
+func putKeys(keys []key) error {
+	for _, k := range keys {
+		if err := os.MkdirAll(filepath.Dir(k.file), 0o700); err != nil {
+			return err
+		}
+		if there, err := regfile.Read(k.file, maxSmall); err == nil && string(there) == string(k.data) {
+			continue
+		}
+		if err := durable.WriteFile(k.file, k.data, 0o600); err != nil {
+			return err
+		}
 	}
-	return key, nil
+	return nil
 }
 
 // small reads a small file of the state and verifies it.
@@ -140,7 +173,7 @@ func (r *restore) small(f file) ([]byte, error) {
 	return data, missingIsDamage(name, err)
 }
 
-// missingIsDamage says that a file which the backup lists is not there.
+// missingIsDamage reports a missing file that the backup lists as damage.
 func missingIsDamage(name string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
@@ -148,8 +181,8 @@ func missingIsDamage(name string, err error) error {
 	return err
 }
 
-// claim makes the data directory and marks it, or finds that an earlier Restore
-// did. It is locked until the file that it returns is closed.
+// claim creates and marks the data directory, or finds that an earlier Restore
+// did. The directory is locked until the returned file is closed.
 func (r *restore) claim() (_ *os.File, err error) {
 	dir := r.to.DataDir
 	if err := makeDir(dir); err != nil {
@@ -211,14 +244,14 @@ func (r *restore) metadata(ctx context.Context) error {
 	return nil
 }
 
-// blobs copies the blobs that are not there yet.
+// blobs copies the missing blobs.
 func (r *restore) blobs(ctx context.Context) (err error) {
 	sums, err := r.sums(ctx)
 	if err != nil {
 		return err
 	}
 	defer sums.Close()
-	to, err := cas.OpenDir(r.to.DataDir, cas.Options{})
+	to, err := casdir.Open(r.to.DataDir, casdir.Options{})
 	if err != nil {
 		return err
 	}
@@ -262,7 +295,7 @@ func (r *restore) fault(object, message string) {
 	r.res.Faults = append(r.res.Faults, api.VerifyFault{Object: object, Message: message})
 }
 
-// sums opens SHA256SUMS, verified.
+// sums opens SHA256SUMS after verifying it.
 func (r *restore) sums(ctx context.Context) (_ *os.File, err error) {
 	want, _ := r.doc.file(sumsName)
 	name := inState(r.doc.State, sumsName)
@@ -286,15 +319,16 @@ func (r *restore) sums(ctx context.Context) (_ *os.File, err error) {
 	return f, err
 }
 
-// count adds up what is still to be copied, and looks whether there is space.
-func (r *restore) count(ctx context.Context, to *cas.Dir, sums io.Reader) error {
+// count adds up what is still to be copied, and checks that there is enough
+// space.
+func (r *restore) count(ctx context.Context, to cas.Reader, sums io.Reader) error {
 	r.p.SetPhase("counting blobs")
 	var blobs, bytes, files, need int64
 	err := eachBlob(sums, func(d cas.Digest) error {
 		blobs++
-		st, err := r.from.Lstat(cas.Name(d))
+		st, err := r.from.Lstat(casdir.Name(d))
 		if err != nil {
-			return ctx.Err() // told when it is copied
+			return ctx.Err() // reported when it is copied
 		}
 		bytes += st.Size()
 		if _, err := to.Stat(ctx, d); errors.Is(err, cas.ErrNotFound) {
@@ -317,13 +351,13 @@ func (r *restore) count(ctx context.Context, to *cas.Dir, sums io.Reader) error 
 	return checkSpace(r.to.DataDir, need)
 }
 
-// blob copies one blob. A damaged one is noted.
-func (r *restore) blob(ctx context.Context, to *cas.Dir, c *copier, d cas.Digest) error {
+// blob copies one blob. It records a damaged one.
+func (r *restore) blob(ctx context.Context, to cas.Reader, c *copier, d cas.Digest) error {
 	if _, err := to.Stat(ctx, d); !errors.Is(err, cas.ErrNotFound) {
 		return err // verified when it was copied
 	}
 	object := "blob " + d.String()
-	f, err := regfile.OpenIn(r.from, cas.Name(d))
+	f, err := regfile.OpenIn(r.from, casdir.Name(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		r.fault(object, "is missing in the backup")
 		return nil
@@ -345,16 +379,11 @@ func (r *restore) blob(ctx context.Context, to *cas.Dir, c *copier, d cas.Digest
 	return err
 }
 
-// complete makes a data directory of what was copied.
-func (r *restore) complete(ctx context.Context, key []byte) error {
+// complete turns the copied files into a data directory.
+func (r *restore) complete(ctx context.Context, keys []key) error {
 	r.p.SetPhase("completing")
-	if err := os.MkdirAll(filepath.Dir(r.to.KeyFile), 0o700); err != nil {
+	if err := putKeys(keys); err != nil {
 		return err
-	}
-	if there, err := regfile.Read(r.to.KeyFile, maxSmall); err != nil || string(there) != string(key) {
-		if err := durable.WriteFile(r.to.KeyFile, key, 0o600); err != nil {
-			return err
-		}
 	}
 	if f, ok := r.doc.file(InstallationFile); ok {
 		data, err := r.small(f)
@@ -393,8 +422,8 @@ func (r *restore) complete(ctx context.Context, key []byte) error {
 	return durable.SyncDir(r.to.DataDir)
 }
 
-// prepare opens the restored metadata: a program that does not understand it
-// finds out here.
+// prepare opens the restored metadata, so that a program that does not support it
+// fails here.
 func (r *restore) prepare(ctx context.Context, meta string) (err error) {
 	st, err := bolt.Open(meta, bolt.Options{})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 )
 
+// Long because each measurement builds on the state that the one before left.
 func runDeb(ctx context.Context, b *bench) error {
 	if err := b.makeDeb(ctx); err != nil {
 		return err
@@ -100,7 +101,7 @@ func runDeb(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	// What is new beside the index: the signed document and 63 packages of about 80 bytes.
+	// New besides the index are the signed document and 63 packages of about 80 bytes.
 	index := blobs1 - blobs0 - rest.Size()
 	b.add(row{work: "index blobs of that sync", ours: mega(index), bound: "<= " + mega(smallest.Size()) + " (xz)", ok: judge(index <= smallest.Size()+changed1*200), note: "with the 63 packages' bodies"})
 
@@ -154,11 +155,45 @@ func runDeb(ctx context.Context, b *bench) error {
 		return err
 	}
 	b.timed("verify of a whole freeze", nil, c, 0, 2*time.Second, 200e6)
+	if err := b.lists(ctx, a, s); err != nil {
+		return err
+	}
 	b.add(row{work: "peak memory of all of these", ours: mega(statusField(s.cmd.Process.Pid, "RssAnon:")) + " now", note: "VmHWM with mapped pages " + mega(statusField(s.cmd.Process.Pid, "VmHWM:"))})
 	return b.metadata(ctx, s)
 }
 
-// metadata tells the size of a server's metadata.
+// lists measures lists of all packages of a whole freeze.
+func (b *bench) lists(ctx context.Context, a *aptly, s *server) error {
+	other, err := a.run(ctx, "mirror", "show", "-with-packages", "m")
+	if err != nil {
+		return err
+	}
+	for _, l := range []struct {
+		what string
+		args []string
+	}{
+		{"packages of a whole freeze, as a table", []string{"packages", "all-2"}},
+		{"packages of a whole freeze, as JSON", []string{"packages", "all-2", "--json"}},
+	} {
+		c, err := s.repeated(ctx, 5, l.args...)
+		if err != nil {
+			return err
+		}
+		b.timed(l.what, other, c, 1, 0, 200e6)
+	}
+	var all []cost
+	for range 5 {
+		c, err := b.measure(ctx, exec.CommandContext(ctx, "curl", "-fsS", "-o", filepath.Join(b.dir, "page"), "http://"+s.addr+"/freeze/all-2?q=z"), s.cmd.Process.Pid)
+		if err != nil {
+			return err
+		}
+		all = append(all, c)
+	}
+	b.timed("page of a whole freeze with a query", other, median(all), 0.3, 0, 200e6)
+	return nil
+}
+
+// metadata returns the size of a server's metadata.
 func (b *bench) metadata(ctx context.Context, s *server) error {
 	c, err := s.ctl(ctx, "status", "--json")
 	if err != nil {
@@ -206,8 +241,8 @@ func (s *server) snapshots(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// physical measures what no program can avoid: the SHA-256 of the bytes moved,
-// and one sequential write of them that is durable.
+// physical measures the minimum for any program: the SHA-256 of the bytes moved, and one
+// durable sequential write of them.
 func (b *bench) physical(file, tree string) error {
 	var data []byte
 	err := filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {

@@ -35,6 +35,7 @@ const (
 	wrkRounds = 5
 )
 
+// Long because each measurement builds on the state that the one before left.
 func runFiles(ctx context.Context, b *bench) error {
 	if err := b.makeFiles(ctx); err != nil {
 		return err
@@ -108,8 +109,8 @@ func runFiles(ctx context.Context, b *bench) error {
 		if err := writePaths(script, "/archive/files/"+timestamp+"/", paths); err != nil {
 			return err
 		}
-		// The first whole read of a blob since the start is hashed; what is measured
-		// is what comes after.
+		// The first complete read of a blob since the start is hashed; the reads after it
+		// are measured.
 		if err := s.fetchEach("/archive/files/"+timestamp+"/", paths); err != nil {
 			return err
 		}
@@ -400,7 +401,7 @@ end
 	return os.WriteFile(file, []byte(s.String()), 0o600)
 }
 
-// wrk tells requests, or megabytes, a second.
+// wrk reports requests, or megabytes, per second.
 func wrk(ctx context.Context, addr, script string, conns int, bytes bool) (float64, error) {
 	cmd := exec.CommandContext(ctx, "wrk", "-t", "2", "-c", fmt.Sprint(conns), "-d", fmt.Sprint(int(wrkTime.Seconds()))+"s", "--timeout", "30s", "-s", script, "http://"+addr)
 	out, err := cmd.CombinedOutput()

@@ -31,8 +31,8 @@ const (
 	changed2 = 100
 )
 
-// stanzas returns the stanzas of an index of the shape of Debian bookworm's
-// main amd64, at most max: this machine's own, where apt has it, else made up.
+// stanzas returns at most max stanzas of an index like Debian bookworm's main amd64: this
+// machine's own if apt has it, otherwise generated ones.
 func stanzas(max int) ([]string, string, error) {
 	files, _ := filepath.Glob("/var/lib/apt/lists/*_main_binary-amd64_Packages*")
 	best, size := "", int64(0)

@@ -16,8 +16,8 @@ import (
 
 const historySyncs = 200
 
-// runHistory stages and seals 200 generations as a sync does, without the
-// network: only what the store makes of them is measured.
+// runHistory stages and seals 200 generations as a sync does, without the network, so
+// that only the store is measured.
 func runHistory(ctx context.Context, b *bench) error {
 	pars, _, err := stanzas(b.packages)
 	if err != nil {

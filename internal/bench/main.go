@@ -33,7 +33,9 @@ type section struct {
 var sections = []section{
 	{"deb", "sync, freeze, verify and diff of 63,000 Debian packages, beside aptly", runDeb},
 	{"history", "metadata after 200 syncs that changed 63 packages each", runHistory},
+	{"indices", "indices of old generations, made again from stanzas, beside xz", runIndices},
 	{"files", "verify --deep and HTTP, beside sha256sum and nginx", runFiles},
+	{"xz", "decoding, beside xz", runXZ},
 	{"rpm", "sync and freeze of 60,000 rpm packages, beside dnf", runRPM},
 	{"iuk", "upgrade kits and images, beside overlay mounts, rsync and mksquashfs (as root, and long)", runIUK},
 }
@@ -41,7 +43,7 @@ var sections = []section{
 // bench is one run.
 type bench struct {
 	dir      string // work directory of this run
-	fixtures string // what is made once: upstreams
+	fixtures string // for upstreams, which are made once
 	bin      string // snapd and snapctl
 	profile  string // file for a CPU profile of the daemon
 	heap     string // file for a heap profile of the daemon
@@ -104,8 +106,8 @@ func run(ctx context.Context) error {
 	if b.dir, err = os.MkdirTemp(dir, "run-"); err != nil {
 		return err
 	}
-	// Removed at the end and not after each section: for half a minute ext4 passes
-	// over inodes that were just deleted, and making files takes many times as long.
+	// Remove it at the end and not after each section: for half a minute ext4 skips
+	// inodes that were just deleted, and creating files takes many times as long.
 	if !keep {
 		defer os.RemoveAll(b.dir)
 	}
@@ -139,7 +141,7 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// load is the machine's load averages, for the reader who compares times.
+// load returns the machine's load averages, for readers who compare times.
 func load() string {
 	data, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

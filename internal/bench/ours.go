@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -39,7 +40,7 @@ type server struct {
 	log  *os.File
 }
 
-// start writes a configuration and runs snapd with it. extra goes before the mirrors.
+// start writes a configuration and runs snapd with it. extra comes before the mirrors.
 func (b *bench) start(ctx context.Context, dir, extra, mirrors string) (*server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -50,7 +51,7 @@ func (b *bench) start(ctx context.Context, dir, extra, mirrors string) (*server,
 	}
 	s := &server{b: b, dir: filepath.Join(dir, "data"), conf: filepath.Join(dir, "config.toml"), addr: l.Addr().String()}
 	l.Close()
-	// What works in the background would be measured with the row it falls into.
+	// Background work would be measured with the row that it coincides with.
 	text := fmt.Sprintf("data_dir = %q\n[server]\nlisten = %q\n%s\n[store]\nscrub_interval = \"\"\ngc_interval = \"\"\n%s\n", s.dir, s.addr, extra, mirrors)
 	if err := os.WriteFile(s.conf, []byte(text), 0o600); err != nil {
 		return nil, err
@@ -126,6 +127,8 @@ func helper(args []string) error {
 		return profiled(ctx, args[1], args[2], args[3])
 	case "@upstream":
 		return serveUpstream(ctx, args[1])
+	case "@unxz":
+		return unxz(args[1])
 	}
 	return fmt.Errorf("unknown helper %q", args[0])
 }
@@ -154,7 +157,7 @@ func profiled(ctx context.Context, conf, cpu, heap string) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	if err := daemon.Run(ctx, cfg, daemon.Options{Version: "bench", Log: daemon.NewLog(os.Stderr, false)}); err != nil {
+	if err := daemon.Run(ctx, cfg, daemon.Options{Version: "bench", Log: daemon.NewLog(os.Stderr, daemon.LogText, slog.LevelInfo)}); err != nil {
 		return err
 	}
 	if heap != "" {

@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sampling is how often memory is looked at.
+// sampling is how often memory is measured.
 const sampling = 20 * time.Millisecond
 
-// cost is what a piece of work took.
+// cost is what a piece of work used.
 type cost struct {
 	wall     time.Duration
 	cpu      time.Duration // user and system, of all processes
@@ -105,8 +105,8 @@ func (b *bench) measure(ctx context.Context, cmd *exec.Cmd, pids ...int) (cost, 
 
 func tail(p []byte) []byte { return p[max(0, len(p)-2000):] }
 
-// watch follows the memory of processes until the returned function is called,
-// which tells the peak of their sum in bytes.
+// watch follows the memory of processes until the returned function is called, which
+// returns the peak of their sum in bytes.
 func watch(pids ...int) func() int64 {
 	var peak int64
 	stop := make(chan struct{})
@@ -137,8 +137,8 @@ func watch(pids ...int) func() int64 {
 	}
 }
 
-// rssAnon is the anonymous resident memory of a process in bytes: what bbolt
-// maps of its file is page cache and not counted.
+// rssAnon returns the anonymous resident memory of a process in bytes. What bbolt maps of
+// its file is page cache and not counted.
 func rssAnon(pid int) int64 {
 	return statusField(pid, "RssAnon:")
 }

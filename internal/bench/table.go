@@ -36,7 +36,7 @@ func judge(ok bool) verdict {
 	return missed
 }
 
-// add appends a row and prints it at once, since a whole run takes minutes.
+// add appends a row and prints it at once, because a whole run takes minutes.
 func (b *bench) add(r row) {
 	b.rows = append(b.rows, r)
 	fmt.Printf("  … %s: %s\n", r.work, strings.TrimSpace(r.ours+" "+r.ok.String()))

@@ -95,7 +95,7 @@ func (u *upstream) stop() {
 	_ = u.cmd.Wait()
 }
 
-// count tells the requests answered and the bytes of bodies sent so far.
+// count returns the requests answered and the bytes of bodies sent so far.
 func (u *upstream) count() (requests, bytes int64) {
 	resp, err := http.Get(u.url + "/-/count")
 	if err != nil {

@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+
+	"example.org/snapd/internal/excerpt"
 )
 
-// Digest is the SHA-256 of a blob's bytes: its name. The zero Digest stands for
-// "not known".
+// Digest is the SHA-256 of a blob's bytes, which is its name. The zero Digest means
+// "unknown".
 type Digest [sha256.Size]byte
 
 // Sum returns the digest of b.
@@ -17,7 +19,7 @@ func Sum(b []byte) Digest { return sha256.Sum256(b) }
 func ParseDigest(s string) (Digest, error) {
 	var d Digest
 	if len(s) != 2*len(d) {
-		return d, fmt.Errorf("SHA-256 %q: %d characters, expected %d", clip(s), len(s), 2*len(d))
+		return d, fmt.Errorf("SHA-256 %q: %d characters, expected %d", excerpt.Of(s), len(s), 2*len(d))
 	}
 	if _, err := hex.Decode(d[:], []byte(s)); err != nil {
 		return d, fmt.Errorf("SHA-256 %q: %w", s, err)
@@ -25,20 +27,13 @@ func ParseDigest(s string) (Digest, error) {
 	return d, nil
 }
 
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
-	}
-	return s
-}
-
 // String returns 64 lower-case hexadecimal digits.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
-// Short returns the first 12 hexadecimal digits, for people.
+// Short returns the first 12 hexadecimal digits, for display.
 func (d Digest) Short() string { return d.String()[:12] }
 
-// IsZero reports whether d is the zero Digest, "not known".
+// IsZero reports whether d is the zero Digest, "unknown".
 func (d Digest) IsZero() bool { return d == Digest{} }
 
 // MarshalText writes d as hexadecimal digits, the zero Digest as nothing.

@@ -1,12 +1,14 @@
-// Package catalog finds what snapd serves: the snapshot or freeze that a
+// Package catalog looks up what snapd serves: the snapshot or freeze that a
 // reference names, the file at a path, the names in a directory.
 //
-// It only reads. Files that it finds may not be stored yet: OpenFound and FetchFound
-// get them through package acquire.
+// It only reads. The files that it finds may not be stored yet: OpenFound and
+// FetchFound download them through package acquire.
 package catalog
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -23,16 +25,16 @@ import (
 )
 
 var (
-	// ErrRef means that a text is not a reference, a timestamp or a name.
+	// ErrRef means that a string is not a reference, timestamp or name.
 	ErrRef = errclass.New(errclass.Usage, "not a reference")
-	// ErrNoSnapshot means that mirrors which are needed have no snapshot yet.
+	// ErrNoSnapshot means that required mirrors have no snapshot yet.
 	ErrNoSnapshot = errclass.New(errclass.Conflict, "mirrors without a snapshot")
-	// ErrNameTaken means that a name cannot be given to a freeze or recording.
-	ErrNameTaken = errclass.New(errclass.Usage, "name is taken")
+	// ErrNameTaken means that a freeze or recording cannot have this name.
+	ErrNameTaken = errclass.New(errclass.Usage, "name is already used")
 	// ErrStopped means that a recording accepts no more requests.
 	ErrStopped = errclass.New(errclass.Conflict, "the recording has been stopped")
 	// ErrNoUpstreamIndices means that a freeze has none of upstream's indices,
-	// since it was imported.
+	// because it was imported.
 	ErrNoUpstreamIndices = errclass.New(errclass.NotFound, "it has no upstream indices")
 )
 
@@ -40,80 +42,127 @@ var (
 type Metadata interface {
 	meta.Catalog
 	Damage() error
+	OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.OwnedFact, error)
+	NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error)
 }
 
-// Config are the parts of a Catalog.
+// Format reads what is mirrored. It may also be a repo.DeltaLister and a
+// repo.Expander.
+type Format interface {
+	Suites(m config.Mirror) ([]repo.SuiteName, error)
+	ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error)
+	Decode(form string, r io.Reader) (io.ReadCloser, error)
+	RootDocs(suite repo.SuiteName) [][]string
+	SuiteDir(suite repo.SuiteName) string
+	SuiteOf(path string, suites []repo.SuiteName) (suite repo.SuiteName, rel string, ok bool)
+	ByHash(path string) (algo, hex string, ok bool)
+	HashName(path string, d cas.Digest) string
+	ClientKinds() []string
+}
+
+// Config has the parts of a Catalog.
 type Config struct {
 	Mirrors []config.Mirror
-	Formats []repo.Format
+	Formats repo.Formats[Format]
 	Meta    Metadata
-	Blobs   cas.Store
-	// Acquirer fetches files that are not stored: some list others.
+	Blobs   cas.Reader
+	// Acquirer downloads files that list other files.
 	Acquirer *acquire.Acquirer
 	Now      func() time.Time
 }
 
-// Catalog answers what is served. It is safe for concurrent use.
+// Catalog resolves paths and references. It is safe for concurrent use.
 type Catalog struct {
 	cfg     Config
-	formats map[string]repo.Format
-	mirrors map[string]config.Mirror
+	mirrors atomic.Pointer[mirrors]
 	epoch   atomic.Uint64
 
 	mu    sync.Mutex
 	roots map[rootKey]*rootEntry
 }
 
-// New makes a Catalog.
+// mirrors are the configured mirrors.
+type mirrors struct {
+	list   []config.Mirror // in the order of the configuration
+	byName map[string]config.Mirror
+}
+
+// New returns a Catalog.
 func New(cfg Config) (*Catalog, error) {
-	c := &Catalog{cfg: cfg, formats: map[string]repo.Format{}, mirrors: map[string]config.Mirror{}, roots: map[rootKey]*rootEntry{}}
-	for _, f := range cfg.Formats {
-		c.formats[f.Type()] = f
-	}
+	c := &Catalog{cfg: cfg, roots: map[rootKey]*rootEntry{}}
 	for _, m := range cfg.Mirrors {
-		if c.formats[m.Type] == nil {
-			return nil, fmt.Errorf("mirror %s: no format %q", m.Name, m.Type)
+		if _, err := cfg.Formats.Of(m.Type); err != nil {
+			return nil, fmt.Errorf("mirror %s: %w", m.Name, err)
 		}
-		c.mirrors[m.Name] = m
 	}
+	c.SetMirrors(cfg.Mirrors)
 	return c, nil
 }
 
-// Mirror returns the configuration of a mirror. config.ErrUnknownMirror lists the
-// configured ones.
+// SetMirrors replaces the configured mirrors, whose formats the catalog must know.
+func (c *Catalog) SetMirrors(list []config.Mirror) {
+	next := &mirrors{list: list, byName: map[string]config.Mirror{}}
+	for _, m := range list {
+		next.byName[m.Name] = m
+	}
+	c.mirrors.Store(next)
+	c.Changed()
+}
+
+// Mirror returns the configuration of a mirror. The error lists the configured
+// mirrors and wraps config.ErrUnknownMirror.
 func (c *Catalog) Mirror(name string) (config.Mirror, error) {
-	m, ok := c.mirrors[name]
+	byName := c.mirrors.Load().byName
+	m, ok := byName[name]
 	if !ok {
-		names := slices.Sorted(maps.Keys(c.mirrors))
+		names := slices.Sorted(maps.Keys(byName))
 		return m, fmt.Errorf("%w: %s (configured: %s)", config.ErrUnknownMirror, name, strings.Join(names, ", "))
 	}
 	return m, nil
 }
 
 func (c *Catalog) configured(name string) bool {
-	_, ok := c.mirrors[name]
+	_, ok := c.mirrors.Load().byName[name]
 	return ok
 }
 
-// Mirrors lists the configured mirrors in the order of the configuration.
-func (c *Catalog) Mirrors() []config.Mirror { return c.cfg.Mirrors }
-
-// Formats lists the repository formats that are known.
-func (c *Catalog) Formats() []repo.Format { return c.cfg.Formats }
-
-// Format returns the format of a type.
-func (c *Catalog) Format(typ string) (repo.Format, error) {
-	if f := c.formats[typ]; f != nil {
-		return f, nil
+// ArchiveOf returns the name of a mirror in the machine interface of
+// snapshot.debian.org.
+func (c *Catalog) ArchiveOf(mirror string) string {
+	if m, ok := c.mirrors.Load().byName[mirror]; ok {
+		return m.ArchiveName()
 	}
-	return nil, fmt.Errorf("unknown repository type %q", typ)
+	return mirror
 }
 
-// Epoch numbers the states of what is published: it grows after each change of
-// which snapshots, freezes or bytes are served. What was looked up in one epoch
-// is valid until the next.
+// MirrorOf returns the mirror that an archive of that interface stands for. A mirror
+// is also known by its own name.
+func (c *Catalog) MirrorOf(archive string) string {
+	for _, m := range c.Mirrors() {
+		if m.Archive == archive {
+			return m.Name
+		}
+	}
+	return archive
+}
+
+// Mirrors returns the configured mirrors in the order of the configuration.
+func (c *Catalog) Mirrors() []config.Mirror { return c.mirrors.Load().list }
+
+// Suites returns the suites that the configuration of a mirror selects.
+func (c *Catalog) Suites(m config.Mirror) ([]repo.SuiteName, error) {
+	f, err := c.cfg.Formats.Of(m.Type)
+	if err != nil {
+		return nil, err
+	}
+	return f.Suites(m)
+}
+
+// Epoch returns the number of the current epoch. It grows after each change of
+// the published snapshots, freezes or bytes, so a lookup stays valid until the
+// next epoch.
 func (c *Catalog) Epoch() uint64 { return c.epoch.Load() }
 
-// Changed begins a new epoch: call it after a commit that publishes or removes
+// Changed starts a new epoch. Call it after a commit that publishes or removes
 // something.
 func (c *Catalog) Changed() { c.epoch.Add(1) }

@@ -10,11 +10,11 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Dir lists the names directly below a directory of a snapshot: those of its
-// roots' documents, of the files that they list, and of packages. Directories
-// end in a slash. meta.ErrNotFound where there are none.
+// Dir returns the names directly below a directory of a snapshot: of its signed
+// documents, of the files that these list, and of packages. Directories end in a
+// slash. It returns meta.ErrNotFound if there are none.
 func (c *Catalog) Dir(ctx context.Context, snap *meta.Snapshot, dir string, limit int) (names []string, more bool, err error) {
-	f, err := c.Format(snap.Type)
+	f, err := c.cfg.Formats.Of(snap.Type)
 	if err != nil {
 		return nil, false, err
 	}

@@ -13,7 +13,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Names of the files of every freeze.
+// Names of files that every freeze has.
 const (
 	ManifestName            = "manifest.json"
 	manifestSignatureName   = ManifestName + ".asc"
@@ -27,13 +27,13 @@ type ClientConfig struct {
 	Path, Kind, Title string
 }
 
-// ClientConfigs lists the files that configure clients of a freeze: only those of
-// formats of which it has something.
+// ClientConfigs returns the files that configure clients of a freeze, for the
+// formats of its mirrors.
 func (c *Catalog) ClientConfigs(fr *meta.Frozen) []ClientConfig {
 	var out []ClientConfig
 	for _, cc := range []ClientConfig{{"sources", "deb822", "apt sources"}, {"repo", "repo", "dnf repo"}} {
 		if slices.ContainsFunc(fr.Mirrors, func(m meta.FrozenMirror) bool {
-			f, err := c.Format(m.Type)
+			f, err := c.cfg.Formats.Of(m.Type)
 			return err == nil && slices.Contains(f.ClientKinds(), cc.Kind)
 		}) {
 			out = append(out, cc)
@@ -42,7 +42,7 @@ func (c *Catalog) ClientConfigs(fr *meta.Frozen) []ClientConfig {
 	return out
 }
 
-// ListFreezes lists the freezes as a directory.
+// ListFreezes returns the freezes as a directory.
 func (c *Catalog) ListFreezes(ctx context.Context) (Entry, error) {
 	all, err := c.cfg.Meta.Freezes(ctx)
 	if err != nil {
@@ -55,8 +55,8 @@ func (c *Catalog) ListFreezes(ctx context.Context) (Entry, error) {
 	return Entry{Dir: d}, nil
 }
 
-// FrozenEntry finds a stored file of a freeze, or a directory. The files that
-// ClientConfigs names are not stored. meta.ErrNotFound.
+// FrozenEntry finds a stored file of a freeze, or a directory. The files of
+// ClientConfigs are not stored. It may return meta.ErrNotFound.
 func (c *Catalog) FrozenEntry(ctx context.Context, fr *meta.Frozen, p string) (Entry, error) {
 	if p == "" {
 		return c.frozenTop(fr), nil
@@ -67,7 +67,7 @@ func (c *Catalog) FrozenEntry(ctx context.Context, fr *meta.Frozen, p string) (E
 	name, rest, slash := strings.Cut(p, "/")
 	i := fr.MirrorIndex(name)
 	if i < 0 {
-		return Entry{}, fmt.Errorf("%s in frozen snapshot %s: %w", name, fr.Name, meta.ErrNotFound)
+		return Entry{}, fmt.Errorf("%s in freeze %s: %w", name, fr.Name, meta.ErrNotFound)
 	}
 	m := &frozenMirror{Catalog: c, fr: fr, part: &fr.Mirrors[i]}
 	if m.part.Whole {
@@ -99,8 +99,8 @@ func (c *Catalog) frozenTop(fr *meta.Frozen) Entry {
 	return Entry{Dir: d, Immutable: true}
 }
 
-// frozenDocument finds the documents beside the mirrors of a freeze; ok is false
-// where p names none.
+// frozenDocument finds the documents beside the mirrors of a freeze. ok is false
+// if p is not one of them.
 func (c *Catalog) frozenDocument(ctx context.Context, fr *meta.Frozen, p string) (e Entry, ok bool, err error) {
 	stored := func(f repo.File, immutable bool) (Entry, bool, error) {
 		return Entry{File: blob(f.SHA256, f.Size, fr.Date, p), Name: p, Immutable: immutable, Frozen: true}, true, nil
@@ -120,7 +120,7 @@ func (c *Catalog) frozenDocument(ctx context.Context, fr *meta.Frozen, p string)
 		return c.certificates(ctx, fr.KeyBlob)
 	}
 	for _, m := range fr.Mirrors {
-		if p == "_proof/"+m.Mirror+"/keys.asc" && !m.Certificates.IsZero() {
+		if p == certificatesPath(m.Mirror) && !m.Certificates.IsZero() {
 			return c.certificates(ctx, m.Certificates)
 		}
 	}
@@ -131,6 +131,9 @@ func (c *Catalog) frozenDocument(ctx context.Context, fr *meta.Frozen, p string)
 	}
 	return Entry{}, false, nil
 }
+
+// certificatesPath is the file with the keys of the distribution of a mirror.
+func certificatesPath(mirror string) string { return "_proof/" + mirror + "/keys.asc" }
 
 func (c *Catalog) certificates(ctx context.Context, d cas.Digest) (Entry, bool, error) {
 	e, err := c.blobEntry(ctx, d)
@@ -143,12 +146,12 @@ type frozenMirror struct {
 	*Catalog
 	fr       *meta.Frozen
 	part     *meta.FrozenMirror
-	upstream *meta.Snapshot // of a whole mirror that was not imported
+	upstream *meta.Snapshot // for a whole mirror that was not imported
 }
 
-// lookup finds a file: in the derived tree or, of a whole mirror, among what its
-// generations list. Upstream's own signed documents are not part of it.
-// meta.ErrNotFound.
+// lookup finds a file in the derived tree or, for a whole mirror, in what its
+// generations list. Upstream's own signed documents are not included. It may
+// return meta.ErrNotFound.
 func (m *frozenMirror) lookup(ctx context.Context, p string) (*Found, error) {
 	node, err := m.cfg.Meta.TreeFile(ctx, m.fr.Name, m.part.Mirror+"/"+p)
 	if err == nil {
@@ -170,16 +173,16 @@ func (m *frozenMirror) lookup(ctx context.Context, p string) (*Found, error) {
 	}
 	if f.Package == nil {
 		if f.Plain == nil {
-			// Upstream lists it, the frozen Release does not: it is not served.
+			// The frozen Release does not list it, so it is not served.
 			return nil, err
 		}
-		// The plain variant of an index that is kept compressed.
+		// The plain variant of an index that is stored compressed.
 		f.Modified = m.fr.Date
 	}
 	return f, nil
 }
 
-// isDocument reports whether a path is one of upstream's signed documents.
+// isDocument reports whether p is one of upstream's signed documents.
 func (m *frozenMirror) isDocument(ctx context.Context, p string) (bool, error) {
 	gens, err := m.cfg.Meta.Generations(ctx, m.upstream)
 	return slices.ContainsFunc(gens, func(g *meta.Generation) bool {
@@ -187,7 +190,7 @@ func (m *frozenMirror) isDocument(ctx context.Context, p string) (bool, error) {
 	}), err
 }
 
-// dir lists a directory.
+// dir returns the names in a directory.
 func (m *frozenMirror) dir(ctx context.Context, dir string) (Entry, error) {
 	prefix := m.part.Mirror + "/"
 	if dir != "" {
@@ -213,12 +216,12 @@ func (m *frozenMirror) dir(ctx context.Context, dir string) (Entry, error) {
 		}
 	}
 	if len(d.Names) == 0 {
-		return Entry{}, fmt.Errorf("%s in frozen snapshot %s: %w", prefix, m.fr.Name, meta.ErrNotFound)
+		return Entry{}, fmt.Errorf("%s in freeze %s: %w", prefix, m.fr.Name, meta.ErrNotFound)
 	}
 	return Entry{Dir: d, Immutable: true}, nil
 }
 
-// addUpstream adds the names of a directory that are served from upstream's
+// addUpstream adds the names in a directory that are served from upstream's
 // generations.
 func (m *frozenMirror) addUpstream(ctx context.Context, dir string, d *Dir) error {
 	names, more, err := m.Dir(ctx, m.upstream, dir, MaxNames)
@@ -243,12 +246,12 @@ func (m *frozenMirror) addUpstream(ctx context.Context, dir string, d *Dir) erro
 	return nil
 }
 
-// serves reports whether a whole mirror serves a file, or a file below a
-// directory, that upstream lists: all packages, and those files of its suites
-// that the frozen index lists.
+// serves reports whether a whole mirror serves a file that upstream lists, or a
+// file below a directory: all packages, and those files of its suites that the
+// frozen index lists.
 func (m *frozenMirror) serves(ctx context.Context, p string, dir bool) (bool, error) {
 	if !dir {
-		f, err := m.Format(m.part.Type)
+		f, err := m.cfg.Formats.Of(m.part.Type)
 		if err != nil {
 			return false, err
 		}
@@ -282,21 +285,21 @@ func (m *frozenMirror) serves(ctx context.Context, p string, dir bool) (bool, er
 }
 
 // Replay finds a file among upstream's own indices and signatures that the i-th
-// mirror of a freeze rests on; of packages only those of the freeze.
-// ErrNoUpstreamIndices, meta.ErrNotFound.
+// mirror of a freeze rests on, or a package of the freeze. It may return
+// ErrNoUpstreamIndices or meta.ErrNotFound.
 func (c *Catalog) Replay(ctx context.Context, fr *meta.Frozen, i int, p string) (*Found, error) {
 	m := &fr.Mirrors[i]
-	notFound := fmt.Errorf("%s in frozen snapshot %s: %w", p, fr.Name, meta.ErrNotFound)
+	notFound := fmt.Errorf("%s in freeze %s: %w", p, fr.Name, meta.ErrNotFound)
 	upstream := fr.View(i)
 	if upstream == nil {
-		return nil, fmt.Errorf("frozen snapshot %s: %w", fr.Name, ErrNoUpstreamIndices)
+		return nil, fmt.Errorf("freeze %s: %w", fr.Name, ErrNoUpstreamIndices)
 	}
 	f, err := c.Lookup(ctx, upstream, p, false)
 	if err != nil {
 		return nil, err
 	}
 	if f.Delta {
-		return nil, notFound // clients take the package itself
+		return nil, notFound // clients fetch the package itself
 	}
 	if f.Package != nil && !m.Whole {
 		node, err := c.cfg.Meta.TreeFile(ctx, fr.Name, m.Mirror+"/"+p)

@@ -18,30 +18,30 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Found is a file at a path of a snapshot.
+// Found is the file at a path of a snapshot.
 type Found struct {
 	Want     acquire.File
-	Size     int64 // -1: not known before it is fetched
+	Size     int64 // -1: unknown until it is downloaded
 	Digest   cas.Digest
-	Modified time.Time // upstream's, or the suite's Date; for `latest` since when it has this content
-	// Plain is set where the file is the plain variant of an index that is stored
-	// compressed. Its Digest is zero where the root lists no SHA-256 of it and it
+	Modified time.Time // upstream's, or the suite's Date; for `latest` the time since when it has this content
+	// Plain is set if the file is the plain variant of an index that is stored
+	// compressed. Its Digest is zero if the root lists no SHA-256 for it and it
 	// has not been decompressed yet.
 	Plain *acquire.Variant
-	// Package is the stanza of a package's file.
+	// Package is the stanza of a package file.
 	Package *meta.Fact
 	// Delta: the file turns an older package into a newer one.
 	Delta bool
 }
 
-// Known reports whether size and digest are known before the file is fetched.
+// Known reports whether size and digest are known before the file is downloaded.
 func (f *Found) Known() bool { return f.Size >= 0 && !f.Digest.IsZero() }
 
 // finder looks for files of one snapshot.
 type finder struct {
 	*Catalog
 	snap   *meta.Snapshot
-	format repo.Format
+	format Format
 	latest bool
 }
 
@@ -49,16 +49,16 @@ func (f *finder) notFound(p string) error {
 	return fmt.Errorf("%s in %s: %w", p, f.snap.ID(), meta.ErrNotFound)
 }
 
-// want describes a file that is to be had below the snapshot's mirror.
+// want returns the file to acquire from the snapshot's mirror.
 func (f *finder) want(l repo.Listed) acquire.File {
 	return acquire.File{Mirror: f.snap.Mirror, Listed: l, From: remote.NewURL(f.snap.FromURL)}
 }
 
-// Lookup finds the file at a path of a snapshot. latest adds what the newest state
-// of an archive also answers: names by hash of every generation, and paths of
-// packages that left. meta.ErrNotFound.
+// Lookup finds the file at a path of a snapshot. latest adds what only the newest
+// state of an archive has: by-hash names of every generation, and paths of
+// packages that were removed. It may return meta.ErrNotFound.
 func (c *Catalog) Lookup(ctx context.Context, snap *meta.Snapshot, p string, latest bool) (*Found, error) {
-	format, err := c.Format(snap.Type)
+	format, err := c.cfg.Formats.Of(snap.Type)
 	if err != nil {
 		return nil, err
 	}
@@ -135,8 +135,8 @@ type suiteFinder struct {
 	byPath map[string]repo.Listed // relative to the suite
 }
 
-// inSuite finds a document of a root, a file that it lists, or one by hash: p is
-// relative to the mirror, rel to the suite.
+// inSuite finds a document of a root, a file that it lists, or a by-hash name. p
+// is relative to the mirror, rel to the suite.
 func (f *finder) inSuite(ctx context.Context, suite repo.SuiteName, p, rel string) (*Found, error) {
 	gen, _ := f.snap.Gen(suite)
 	root, g, byPath, err := f.Root(ctx, f.snap.Mirror, f.snap.Type, suite, gen)
@@ -149,7 +149,7 @@ func (f *finder) inSuite(ctx context.Context, suite repo.SuiteName, p, rel strin
 		if !errors.Is(err, meta.ErrNotFound) {
 			return found, err
 		}
-		// Some formats have digests in the names that they list.
+		// In some formats the listed names contain digests.
 	}
 	if found := s.document(p); found != nil {
 		return found, nil
@@ -177,7 +177,7 @@ func (f *finder) inSuite(ctx context.Context, suite repo.SuiteName, p, rel strin
 	return found, err
 }
 
-// document finds a signed document of the root; nil where p is none.
+// document finds a signed document of the root, or returns nil if p is not one.
 func (s *suiteFinder) document(p string) *Found {
 	for _, d := range slices.Concat(s.gen.Docs, s.gen.Companions) {
 		if d.Path != p {
@@ -192,8 +192,8 @@ func (s *suiteFinder) document(p string) *Found {
 	return nil
 }
 
-// delta finds a file that turns an older package into a newer one, in the indices
-// of such files that the sync took.
+// delta finds a file that turns an older package into a newer one, in the delta
+// indices that the sync stored.
 func (s *suiteFinder) delta(ctx context.Context, rel string) (repo.Listed, bool, error) {
 	x, ok := s.format.(repo.DeltaLister)
 	if !ok {
@@ -242,19 +242,19 @@ func withPath(files []repo.Listed, p string) (repo.Listed, bool) {
 	return repo.Listed{}, false
 }
 
-// expanded finds a file that a listed file lists in its turn, fetching that one
-// where it is not stored.
+// expanded finds a file that a listed file lists in turn. It downloads the listed
+// file if it is not stored.
 func (s *suiteFinder) expanded(ctx context.Context, rel string) (repo.Listed, bool, error) {
 	for _, gr := range s.gen.Groups {
 		if gr.Form.Path == rel {
-			return gr.Form, true, nil // taken by the sync
+			return gr.Form, true, nil // stored by the sync
 		}
 	}
 	x, ok := s.format.(repo.Expander)
 	if !ok {
 		return repo.Listed{}, false, nil
 	}
-	// The listing is in a directory above the file.
+	// The listing is in a parent directory of the file.
 	for dir := path.Dir(rel); dir != "."; dir = path.Dir(dir) {
 		for _, name := range []string{"SHA256SUMS", "Index"} {
 			list, ok := s.byPath[path.Join(dir, name)]
@@ -288,11 +288,11 @@ func (s *suiteFinder) expand(ctx context.Context, x repo.Expander, list repo.Lis
 	return x.Expand(list.Path, io.LimitReader(r, MaxDocument))
 }
 
-// listed describes a file that the root lists; l's path is relative to the suite.
+// listed describes a file in the root; l's path is relative to the suite.
 func (s *suiteFinder) listed(ctx context.Context, l repo.Listed) (*Found, error) {
 	dir := s.format.SuiteDir(s.suite)
 	found := &Found{Size: l.Size, Digest: l.SHA256, Modified: s.root.Date}
-	var names []string // by hash, the strongest first; the root's are relative to the suite
+	var names []string // by hash, strongest first; the root's paths are relative to the suite
 	if s.root.ByHash {
 		for _, a := range l.Alternates {
 			names = append(names, dir+a)
@@ -330,7 +330,8 @@ func (s *suiteFinder) listed(ctx context.Context, l repo.Listed) (*Found, error)
 	return found, nil
 }
 
-// byHash finds a file by its digest among all that the suite's roots listed.
+// byHash finds a file by its digest among all files that roots of the suite have
+// listed.
 func (s *suiteFinder) byHash(ctx context.Context, p, algo, hx string) (*Found, error) {
 	raw, err := hex.DecodeString(hx)
 	if err != nil {
@@ -346,7 +347,8 @@ func (s *suiteFinder) byHash(ctx context.Context, p, algo, hx string) (*Found, e
 		if l, ok := s.bySHA512(path.Dir(path.Dir(path.Dir(p))), hx); ok {
 			return s.listed(ctx, l)
 		}
-		// Another generation's: known where it was also listed by SHA-256, or taken.
+		// Another generation's file: known if it was also listed by SHA-256, or
+		// stored.
 		d, err := s.cfg.Meta.Alias(ctx, meta.AliasSHA512, []byte(hx))
 		if errors.Is(err, meta.ErrNotFound) {
 			return nil, s.notFound(p)
@@ -370,7 +372,8 @@ func (s *suiteFinder) bySHA512(dir, hx string) (first repo.Listed, ok bool) {
 	return first, ok
 }
 
-// byDigest finds a file by its SHA-256 among all that the suite's roots listed.
+// byDigest finds a file by its SHA-256 among all files that roots of the suite
+// have listed.
 func (s *suiteFinder) byDigest(ctx context.Context, p string, d cas.Digest) (*Found, error) {
 	l, err := s.cfg.Meta.Listed(ctx, s.snap.Mirror, s.suite, d)
 	if errors.Is(err, meta.ErrNotFound) {
@@ -383,7 +386,7 @@ func (s *suiteFinder) byDigest(ctx context.Context, p string, d cas.Digest) (*Fo
 	if err != nil {
 		return nil, err
 	}
-	// The name is the content: it has not changed since it was first seen.
+	// The name is the content, so it has not changed since it was first seen.
 	found.Modified = s.root.Date
 	return found, nil
 }

@@ -8,7 +8,7 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// FetchFound makes sure that a file which was found is stored, and describes it.
+// FetchFound makes sure that a found file is stored, and describes it.
 func (c *Catalog) FetchFound(ctx context.Context, f *Found) (cas.Info, error) {
 	if f.Plain != nil && f.Digest.IsZero() {
 		return c.decompress(ctx, f)
@@ -16,12 +16,17 @@ func (c *Catalog) FetchFound(ctx context.Context, f *Found) (cas.Info, error) {
 	return c.cfg.Acquirer.Fetch(ctx, f.Want)
 }
 
-// OpenFound opens a file that was found. Where it is not stored it is fetched, or
-// decompressed from the variant that is stored.
+// OpenFound opens a found file. If it is not stored, it is downloaded, or
+// decompressed from the stored variant.
 func (c *Catalog) OpenFound(ctx context.Context, f *Found) (io.ReadSeekCloser, int64, error) {
 	want := f.Want
 	if f.Plain != nil {
-		if _, err := c.cfg.Blobs.Stat(ctx, f.Digest); errors.Is(err, cas.ErrNotFound) {
+		// A blob that can be made is one that can be opened.
+		b, err := c.cfg.Blobs.Open(ctx, f.Digest)
+		switch {
+		case err == nil:
+			defer b.Close()
+		case errors.Is(err, cas.ErrNotFound):
 			info, err := c.decompress(ctx, f)
 			if err != nil {
 				return nil, 0, err
@@ -32,7 +37,7 @@ func (c *Catalog) OpenFound(ctx context.Context, f *Found) (io.ReadSeekCloser, i
 	return c.cfg.Acquirer.Open(ctx, want)
 }
 
-// decompress makes the plain variant of an index from the one that is stored.
+// decompress makes the plain variant of an index from the stored one.
 func (c *Catalog) decompress(ctx context.Context, f *Found) (cas.Info, error) {
 	l := f.Want.Listed
 	l.Size, l.SHA256 = f.Size, f.Digest

@@ -9,7 +9,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Components are the components of indices, as the roots of their suites tell.
+// Components are the components of indices, as the roots of their suites list
+// them.
 type Components map[meta.Place]string
 
 // Components returns the components of the indices of a snapshot.
@@ -29,34 +30,14 @@ func ComponentsOf(gens []*meta.Generation) Components {
 	return out
 }
 
-// Package describes a package of a mirror as the API shows it: with the suites of
-// its places and those of their components that are known.
+// Package describes a package of a mirror for the API, with the suites of its
+// places and the components that are known.
 func (c Components) Package(mirror string, en meta.Entry) api.Package {
-	p := api.Package{Mirror: mirror, Name: en.Name, Version: en.Version, Arch: en.Arch}
-	source := en.Kind == repo.KindSource
-	if len(en.Sources) > 0 && !source {
-		p.Source, p.SourceVersion = en.Sources[0].Name, en.Sources[0].Version
-	}
-	if f, ok := repo.MainFile(en.Files); ok {
-		p.Path, p.SHA256 = f.Path, f.SHA256.String()
-	}
-	for _, f := range en.Files {
-		p.Size += f.Size
-		if source {
-			p.Files = append(p.Files, api.File{Path: f.Path, Size: f.Size, SHA256: f.SHA256.String()})
-		}
-	}
+	p := repo.Describe(mirror, &en.Record)
 	for _, pl := range en.Places {
-		p.Suites = append(p.Suites, string(pl.Suite))
-		if name := c[pl]; name != "" {
-			p.Components = append(p.Components, name)
-		}
+		repo.AddPlace(&p, pl.Suite, c[pl])
 	}
-	p.Suites, p.Components = sortedSet(p.Suites), sortedSet(p.Components)
+	slices.Sort(p.Suites)
+	slices.Sort(p.Components)
 	return p
-}
-
-func sortedSet(in []string) []string {
-	slices.Sort(in)
-	return slices.Compact(in)
 }

@@ -9,19 +9,22 @@ import (
 	"time"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/meta"
 )
 
-// Latest is the word for the newest snapshot of a mirror.
+// Latest stands for the newest snapshot of a mirror.
 const Latest = "latest"
 
-// Ref is what a reference names: exactly one of the two is set.
+// Ref is a resolved reference: a snapshot or a freeze.
 type Ref struct {
 	Snapshot *meta.Snapshot
 	Frozen   *meta.Frozen
+	// Channel is the channel that was named, and shows Frozen.
+	Channel *meta.Channel
 }
 
-// String is the canonical id: "debian@20261122T160000Z" or "4.1".
+// String returns the canonical ID: "debian@20261122T160000Z" or "4.1".
 func (r Ref) String() string {
 	if r.Snapshot != nil {
 		return r.Snapshot.ID()
@@ -29,15 +32,15 @@ func (r Ref) String() string {
 	return r.Frozen.Name
 }
 
-// timestampLayouts are the accepted forms of a timestamp, all of ISO 8601. A form
-// without a zone is UTC; one without a time is 00:00:00Z of that day.
+// timestampLayouts are the accepted forms of a timestamp, all from ISO 8601. A
+// form without a zone is UTC; one without a time is 00:00:00Z of that day.
 var timestampLayouts = []string{
 	meta.TimestampFormat, time.RFC3339, "20060102T150405Z0700", "20060102T150405", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00",
 	"2006-01-02T15:04", "20060102T1504Z0700", "20060102T1504", "2006-01-02", "20060102",
 }
 
-// ParseTimestamp reads an ISO 8601 timestamp, basic or extended, to the UTC second.
-// A plain date is the beginning of that day, 00:00:00Z. ErrRef.
+// ParseTimestamp parses an ISO 8601 timestamp, basic or extended, to a UTC
+// second. A plain date is the start of that day, 00:00:00Z. It may return ErrRef.
 func ParseTimestamp(s string) (time.Time, error) {
 	if len(s) <= 40 {
 		for _, layout := range timestampLayouts {
@@ -46,34 +49,32 @@ func ParseTimestamp(s string) (time.Time, error) {
 			}
 		}
 	}
-	return time.Time{}, fmt.Errorf("%w: timestamp %q: expected a form like 20261122T160000Z or 2026-11-22", ErrRef, clip(s))
+	return time.Time{}, fmt.Errorf("%w: timestamp %q: expected a form like 20261122T160000Z or 2026-11-22", ErrRef, excerpt.Of(s))
 }
 
-func clip(s string) string {
-	if len(s) > 120 {
-		return s[:120] + "…"
-	}
-	return s
-}
-
-// ResolveRef finds what a reference names: a freeze by its name, a snapshot by
-// MIRROR@TIMESTAMP or MIRROR@latest. A timestamp names the newest snapshot at or
-// before it. ErrRef, config.ErrUnknownMirror, meta.ErrNotFound, and meta.ErrGone where the
-// snapshot at that timestamp was removed.
+// ResolveRef resolves a reference: the name of a freeze, the name of a channel for the
+// freeze that it shows, or MIRROR@TIMESTAMP or
+// MIRROR@latest for a snapshot. A timestamp selects the newest snapshot at or
+// before it. It may return ErrRef, config.ErrUnknownMirror, meta.ErrNotFound, or
+// meta.ErrGone if the snapshot at that timestamp was removed.
 func (c *Catalog) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 	if strings.Contains(ref, "@") {
 		s, err := c.ResolveSnapshot(ctx, ref)
 		return Ref{Snapshot: s}, err
 	}
 	if !config.NameRE.MatchString(ref) {
-		return Ref{}, fmt.Errorf("%w: %q: expected NAME, MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, clip(ref))
+		return Ref{}, fmt.Errorf("%w: %q: expected NAME, MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, excerpt.Of(ref))
 	}
 	f, err := c.cfg.Meta.Freeze(ctx, ref)
-	if errors.Is(err, meta.ErrNotFound) {
+	if errors.Is(err, meta.ErrNotFound) && !errors.Is(err, meta.ErrGone) {
+		r, cerr := c.ResolveChannel(ctx, ref)
+		if cerr == nil || errors.Is(cerr, meta.ErrGone) || !errors.Is(cerr, meta.ErrNotFound) {
+			return r, cerr
+		}
 		if known, kerr := c.knownMirror(ctx, ref); kerr != nil {
 			return Ref{}, kerr
 		} else if known {
-			err = fmt.Errorf("%w: %s is a mirror: expected a frozen snapshot, or %s@latest", ErrRef, ref, ref)
+			err = fmt.Errorf("%w: %s is a mirror: expected a freeze, or %s@latest", ErrRef, ref, ref)
 		}
 	}
 	return Ref{Frozen: f}, err
@@ -88,12 +89,12 @@ func (c *Catalog) knownMirror(ctx context.Context, name string) (bool, error) {
 	return slices.Contains(mirrors, name), err
 }
 
-// ResolveSnapshot finds the snapshot that MIRROR@TIMESTAMP, MIRROR@latest or
-// MIRROR alone (the newest) names, with ResolveRef's errors.
+// ResolveSnapshot resolves MIRROR@TIMESTAMP, MIRROR@latest or MIRROR (the newest
+// snapshot), with the errors of ResolveRef.
 func (c *Catalog) ResolveSnapshot(ctx context.Context, ref string) (snap *meta.Snapshot, err error) {
 	name, at, dated := strings.Cut(ref, "@")
 	if !config.NameRE.MatchString(name) {
-		return nil, fmt.Errorf("%w: %q: expected MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, clip(ref))
+		return nil, fmt.Errorf("%w: %q: expected MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, excerpt.Of(ref))
 	}
 	if dated && at != Latest {
 		var t time.Time
@@ -114,9 +115,9 @@ func (c *Catalog) ResolveSnapshot(ctx context.Context, ref string) (snap *meta.S
 	return snap, err
 }
 
-// ResolvePast is ResolveRef for references that users write. A time in the future
-// names no snapshot yet: ErrRef. The notice says that the time is after the newest
-// snapshot, which is used in its place: upstream may have changed between the two.
+// ResolvePast is ResolveRef for references from users. A time in the future is
+// not a snapshot yet: ErrRef. The notice says that the time is after the newest
+// snapshot, which is used instead: upstream may have changed in between.
 func (c *Catalog) ResolvePast(ctx context.Context, ref string) (r Ref, notice string, err error) {
 	r, err = c.ResolveRef(ctx, ref)
 	name, at, dated := strings.Cut(ref, "@")
@@ -139,10 +140,10 @@ func (c *Catalog) ResolvePast(ctx context.Context, ref string) (r Ref, notice st
 		return r, "", nil
 	}
 	if now := c.cfg.Now(); t.After(now) {
-		return r, "", fmt.Errorf("%w: %s: %s is later than the system clock, which is at %s; expected a time that has passed, or %s@%s",
-			ErrRef, clip(ref), meta.FormatTimestamp(t), meta.FormatTimestamp(now), name, Latest)
+		return r, "", fmt.Errorf("%w: %s: %s is in the future, the system clock is at %s; expected a past time, or %s@%s",
+			ErrRef, excerpt.Of(ref), meta.FormatTimestamp(t), meta.FormatTimestamp(now), name, Latest)
 	}
-	notice = fmt.Sprintf("%s@%s is after the newest snapshot, which is taken: %s", name, meta.FormatTimestamp(t), newest.ID())
+	notice = fmt.Sprintf("%s@%s is after the newest snapshot; using %s", name, meta.FormatTimestamp(t), newest.ID())
 	if ok := states[0].Check.OK; !ok.IsZero() {
 		notice += fmt.Sprintf(" (upstream was last checked at %s)", ok.UTC().Format("2006-01-02T15:04:05Z"))
 	}
@@ -150,14 +151,15 @@ func (c *Catalog) ResolvePast(ctx context.Context, ref string) (r Ref, notice st
 }
 
 // LatestOfAll returns the newest snapshot of every configured mirror. A mirror
-// without one would silently be missing from a freeze or a recording: ErrNoSnapshot
-// names each.
+// without one would silently be missing from a freeze or recording, so
+// ErrNoSnapshot names each.
 func (c *Catalog) LatestOfAll(ctx context.Context) (out []*meta.Snapshot, err error) {
-	if len(c.cfg.Mirrors) == 0 {
+	mirrors := c.Mirrors()
+	if len(mirrors) == 0 {
 		return nil, fmt.Errorf("%w: none is configured", config.ErrUnknownMirror)
 	}
-	names := make([]string, len(c.cfg.Mirrors))
-	for i, m := range c.cfg.Mirrors {
+	names := make([]string, len(mirrors))
+	for i, m := range mirrors {
 		names[i] = m.Name
 	}
 	states, err := c.cfg.Meta.MirrorStates(ctx, names)
@@ -182,12 +184,36 @@ func (c *Catalog) LatestOfAll(ctx context.Context) (out []*meta.Snapshot, err er
 	return out, err
 }
 
-// CheckName reports whether a freeze or a recording may have a name: it has the
-// documented form, and is neither a mirror's nor "latest". ErrRef, ErrNameTaken.
+// ResolveChannel returns a channel with the freeze that it shows. meta.ErrNotFound,
+// meta.ErrGone.
+func (c *Catalog) ResolveChannel(ctx context.Context, name string) (Ref, error) {
+	for {
+		ch, err := c.cfg.Meta.Channel(ctx, name)
+		if err != nil {
+			return Ref{}, err
+		}
+		f, err := c.cfg.Meta.Freeze(ctx, ch.Freeze)
+		if !errors.Is(err, meta.ErrNotFound) {
+			return Ref{Frozen: f, Channel: ch}, err
+		}
+		// It was moved on, and the freeze removed, between the two questions.
+		now, again := c.cfg.Meta.Channel(ctx, name)
+		if again != nil {
+			return Ref{}, again
+		}
+		if now.Moved.Equal(ch.Moved) {
+			return Ref{}, fmt.Errorf("%w: channel %s: %w", meta.ErrCorrupt, name, err)
+		}
+	}
+}
+
+// CheckName checks that a freeze, channel or recording may have a name: it has the
+// documented form, and is neither a mirror nor "latest". It may return ErrRef or
+// ErrNameTaken.
 func (c *Catalog) CheckName(ctx context.Context, name string) error {
 	switch {
 	case !config.NameRE.MatchString(name):
-		return fmt.Errorf("%w: name %q: expected letters, digits and .+~_- (at most 100, the first a letter or digit)", ErrRef, clip(name))
+		return fmt.Errorf("%w: name %q: expected letters, digits and .+~_- (at most 100, the first a letter or digit)", ErrRef, excerpt.Of(name))
 	case name == Latest:
 		return fmt.Errorf("%w: %q stands for the newest snapshot of a mirror", ErrNameTaken, name)
 	case c.configured(name):

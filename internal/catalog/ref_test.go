@@ -9,7 +9,6 @@ import (
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
@@ -68,9 +67,7 @@ func TestResolveRef(t *testing.T) {
 		t.Errorf("debian: %v %v", got, err)
 	}
 	epoch := w.Epoch()
-	if err := w.Store().Update(t.Context(), "rm", func(tx *bolt.Tx) error {
-		return tx.RemoveSnapshot("debian", mirrortest.Start.Add(24*time.Hour+2*time.Minute))
-	}); err != nil {
+	if err := w.Store().RemoveSnapshot(t.Context(), "debian", mirrortest.Start.Add(24*time.Hour+2*time.Minute), true, w.Now); err != nil {
 		t.Fatal(err)
 	}
 	w.Changed()

@@ -14,7 +14,8 @@ import (
 // MaxDocument bounds a signed document, in bytes.
 const MaxDocument = 64 << 20
 
-// maxRoots bounds the memory of parsed roots: a Debian suite's takes about 1 MB.
+// maxRoots bounds the memory used by parsed roots: one of a Debian suite takes
+// about 1 MB.
 const maxRoots = 24
 
 // rootKey names a generation.
@@ -33,8 +34,8 @@ type rootEntry struct {
 	err    error
 }
 
-// Root returns the root of a generation and the files that it lists by their
-// path. It is parsed again from its documents, which were verified when they were
+// Root returns the root of a generation and the files that it lists, by path. The
+// root is parsed again from its documents, which were verified when they were
 // stored.
 func (c *Catalog) Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error) {
 	k := rootKey{mirror, suite, gen}
@@ -63,7 +64,7 @@ func (c *Catalog) Root(ctx context.Context, mirror, typ string, suite repo.Suite
 }
 
 func (c *Catalog) loadRoot(ctx context.Context, typ string, k rootKey, entry *rootEntry) error {
-	f, err := c.Format(typ)
+	f, err := c.cfg.Formats.Of(typ)
 	if err != nil {
 		return err
 	}
@@ -89,8 +90,8 @@ func (c *Catalog) loadRoot(ctx context.Context, typ string, k rootKey, entry *ro
 	return nil
 }
 
-// verifyParams returns what a stored generation is verified with: the certificates
-// and the metalink that were kept with it.
+// verifyParams returns the parameters for verifying a stored generation: the
+// certificates and the metalink that were stored with it.
 func (c *Catalog) verifyParams(ctx context.Context, g *meta.Generation) (p repo.VerifyParams, err error) {
 	if !g.Certificates.IsZero() {
 		data, err := cas.ReadAll(ctx, c.cfg.Blobs, g.Certificates, MaxDocument)
@@ -109,7 +110,7 @@ func (c *Catalog) verifyParams(ctx context.Context, g *meta.Generation) (p repo.
 	return p, nil
 }
 
-// Documents reads the signed documents of a generation.
+// Documents returns the signed documents of a generation.
 func (c *Catalog) Documents(ctx context.Context, g *meta.Generation) ([]repo.Doc, error) {
 	var out []repo.Doc
 	for _, d := range g.Docs {

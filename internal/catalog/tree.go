@@ -15,32 +15,32 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// MaxNames bounds the names of a directory.
+// MaxNames bounds the names in a directory.
 const MaxNames = 20_000
 
-// Entry is what a path of the served tree stands for: one of File, Dir and Redirect
-// is set. Where none is, the path stands for nothing.
+// Entry is what a path of the served tree stands for. At most one of File, Dir
+// and Redirect is set; if none is, nothing has that path.
 type Entry struct {
 	File *Found
 	Name string // of File, for its content type
 	Dir  *Dir
-	// Redirect is the path to ask for instead, relative to the same tree.
+	// Redirect is the path to use instead, relative to the same tree.
 	Redirect string
-	// Immutable: the path stands for this for ever.
+	// Immutable: what the path stands for never changes.
 	Immutable bool
-	// Frozen: a freeze promised the file, also where an error is returned with it.
-	// Anything but "try again" is a fault of this server then.
+	// Frozen: a freeze promised the file, even if an error is returned with it.
+	// Any error except "try again" is then a fault of this server.
 	Frozen bool
-	// Certificates: the file has OpenPGP certificates, whatever its name.
+	// Certificates: the file contains OpenPGP certificates, whatever its name.
 	Certificates bool
-	// Volatile: what the path stands for may change without a new epoch.
+	// Volatile: what the path stands for may change within an epoch.
 	Volatile bool
 }
 
 // Dir is a directory of the served tree. Names of directories end in a slash.
 type Dir struct {
 	Names []string
-	More  bool // there are others
+	More  bool // some names are left out
 }
 
 func blob(d cas.Digest, size int64, modified time.Time, p string) *Found {
@@ -49,20 +49,27 @@ func blob(d cas.Digest, size int64, modified time.Time, p string) *Found {
 	return f
 }
 
-// ArchiveEntry finds <mirror>/<timestamp>/<path>. meta.ErrNotFound; meta.ErrGone
-// where that snapshot was removed; ErrRef where the timestamp is none.
+// now is what the machine interface of snapshot.debian.org calls the newest
+// timestamp.
+const now = "now"
+
+// ArchiveEntry finds <archive>/<timestamp>/<path>; the archive is a mirror or what
+// MirrorOf knows. It may return meta.ErrNotFound, meta.ErrGone if that snapshot was
+// removed, or ErrRef if the timestamp is invalid.
 func (c *Catalog) ArchiveEntry(ctx context.Context, p string) (Entry, error) {
-	name, rest, _ := strings.Cut(p, "/")
-	if name == "" {
+	archive, rest, _ := strings.Cut(p, "/")
+	if archive == "" {
 		return c.listMirrors(ctx)
 	}
+	name := c.MirrorOf(archive)
 	at, p, slash := strings.Cut(rest, "/")
 	if at == "" {
 		return c.listTimestamps(ctx, name)
 	}
 	if at == Latest {
 		if err := c.cfg.Meta.Damage(); err != nil {
-			// A newer snapshot may have been lost, and older bytes would be a rollback.
+			// A newer snapshot may have been lost, and serving an older one would
+			// be a rollback.
 			return Entry{}, err
 		}
 		snap, err := c.cfg.Meta.Latest(ctx, name)
@@ -71,23 +78,31 @@ func (c *Catalog) ArchiveEntry(ctx context.Context, p string) (Entry, error) {
 		}
 		return c.snapshotEntry(ctx, snap, p, true)
 	}
-	t, err := ParseTimestamp(at)
-	if err != nil {
-		return Entry{}, err
-	}
-	// The newest at or before; removed ones answer 410, never another.
-	snap, err := c.cfg.Meta.SnapshotAt(ctx, name, t)
+	snap, err := c.archivedAt(ctx, name, at)
 	if err != nil {
 		return Entry{}, err
 	}
 	if exact := meta.FormatTimestamp(snap.Timestamp); exact != at {
-		to := name + "/" + exact
+		to := archive + "/" + exact
 		if slash {
 			to += "/" + p
 		}
 		return Entry{Redirect: to}, nil
 	}
 	return c.snapshotEntry(ctx, snap, p, false)
+}
+
+// archivedAt finds the newest snapshot at or before a timestamp. A removed one is
+// ErrGone, never another.
+func (c *Catalog) archivedAt(ctx context.Context, mirror, at string) (*meta.Snapshot, error) {
+	if at == now {
+		return c.cfg.Meta.Latest(ctx, mirror)
+	}
+	t, err := ParseTimestamp(at)
+	if err != nil {
+		return nil, err
+	}
+	return c.cfg.Meta.SnapshotAt(ctx, mirror, t)
 }
 
 // snapshotEntry finds a path of a snapshot.
@@ -116,7 +131,11 @@ func (c *Catalog) listMirrors(ctx context.Context) (Entry, error) {
 	d := &Dir{}
 	for _, m := range mirrors {
 		d.Names = append(d.Names, m+"/")
+		if archive := c.ArchiveOf(m); archive != m {
+			d.Names = append(d.Names, archive+"/")
+		}
 	}
+	slices.Sort(d.Names)
 	return Entry{Dir: d}, nil
 }
 
@@ -142,21 +161,63 @@ func (c *Catalog) listTimestamps(ctx context.Context, mirror string) (Entry, err
 	}
 }
 
-// DigestEntry finds a stored blob by its SHA-256 or SHA-1 in hexadecimal digits;
-// other texts stand for nothing.
-func (c *Catalog) DigestEntry(ctx context.Context, hx string) (Entry, error) {
+// DigestEntry finds a stored blob, or a package file that a snapshot has, by
+// HASH[/NAME]: its SHA-256 or SHA-1 in hexadecimal, and a name for clients. For other
+// strings it finds nothing.
+func (c *Catalog) DigestEntry(ctx context.Context, p string) (Entry, error) {
+	hx, name, _ := strings.Cut(p, "/")
 	raw, err := hex.DecodeString(hx)
-	switch {
-	case err == nil && len(raw) == 20:
-		d, err := c.cfg.Meta.Alias(ctx, meta.AliasSHA1, raw)
+	if err != nil || strings.Contains(name, "/") {
+		return Entry{}, nil
+	}
+	var d cas.Digest
+	switch len(raw) {
+	case 20:
+		if d, err = c.cfg.Meta.Alias(ctx, meta.AliasSHA1, raw); err != nil {
+			return Entry{}, err
+		}
+	case len(d):
+		d = cas.Digest(raw)
+	default:
+		return Entry{}, nil
+	}
+	e, err := c.blobEntry(ctx, d)
+	if errors.Is(err, cas.ErrNotFound) {
+		e, err = c.fileEntry(ctx, d, err)
+	}
+	if name != "" {
+		e.Name = name
+	}
+	return e, err
+}
+
+// fileEntry finds a package file that is not stored in the newest snapshot that has
+// it; absent where no configured mirror has.
+func (c *Catalog) fileEntry(ctx context.Context, d cas.Digest, absent error) (Entry, error) {
+	owners, err := c.cfg.Meta.OwnersOf(ctx, []cas.Digest{d})
+	if err != nil {
+		return Entry{}, err
+	}
+	for _, o := range owners[0] {
+		if !c.configured(o.Mirror) {
+			continue
+		}
+		newest, err := c.cfg.Meta.NewestWith(ctx, o.Mirror, [][]meta.PID{{o.PID}})
 		if err != nil {
 			return Entry{}, err
 		}
-		return c.blobEntry(ctx, d)
-	case err == nil && len(raw) == len(cas.Digest{}):
-		return c.blobEntry(ctx, cas.Digest(raw))
+		i := slices.IndexFunc(o.Files, func(f repo.File) bool { return f.SHA256 == d })
+		if i < 0 || newest[0] == nil {
+			continue
+		}
+		f := &finder{Catalog: c, snap: newest[0]}
+		file := o.Files[i]
+		found := &Found{Size: file.Size, Digest: d, Package: o.Fact}
+		found.Want = f.want(repo.Listed{Path: file.Path, Size: file.Size, SHA256: d})
+		found.Want.Record = &o.Record
+		return Entry{File: found, Name: path.Base(file.Path), Volatile: true}, nil
 	}
-	return Entry{}, nil
+	return Entry{}, absent
 }
 
 // ByHashEntry finds a stored blob by SHA256/<hex>.
@@ -177,7 +238,7 @@ func (c *Catalog) blobEntry(ctx context.Context, d cas.Digest) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	// A collection may delete the blob, which begins no epoch.
+	// A collection may delete the blob without starting a new epoch.
 	return Entry{File: blob(d, info.Size, info.ModTime, d.String()), Name: d.String(), Volatile: true}, nil
 }
 
@@ -209,7 +270,7 @@ func (c *Catalog) kitDir(ctx context.Context, dir string) (Entry, error) {
 		if !ok {
 			continue
 		}
-		// Kits are in the order of their paths.
+		// Kits are sorted by path.
 		if name = firstName(name); !slices.Contains(d.Names[max(0, len(d.Names)-1):], name) {
 			d.Names = append(d.Names, name)
 		}
@@ -220,7 +281,8 @@ func (c *Catalog) kitDir(ctx context.Context, dir string) (Entry, error) {
 	return Entry{Dir: d}, nil
 }
 
-// firstName is the first name of a path, with its slash where it is a directory.
+// firstName returns the first name of a path, with its slash if it is a
+// directory.
 func firstName(p string) string {
 	if i := strings.IndexByte(p, '/'); i >= 0 {
 		return p[:i+1]

@@ -12,7 +12,6 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
@@ -100,13 +99,11 @@ func TestKitEntry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Store().Update(t.Context(), "kit", func(tx *bolt.Tx) error {
-		var errs []error
-		for _, p := range []string{"top", "v1/a", "v1/b", "v1-2/c", "v1/sub/d"} {
-			errs = append(errs, tx.PutKit(meta.Kit{Path: p, Digest: info.Digest, Size: info.Size}))
-		}
-		return errors.Join(append(errs, tx.PutKit(meta.Kit{Path: "lost", Digest: cas.Sum([]byte("lost"))}))...)
-	}); err != nil {
+	kits := []meta.Kit{{Path: "lost", Digest: cas.Sum([]byte("lost"))}}
+	for _, p := range []string{"top", "v1/a", "v1/b", "v1-2/c", "v1/sub/d"} {
+		kits = append(kits, meta.Kit{Path: p, Digest: info.Digest, Size: info.Size})
+	}
+	if err := w.Store().PutKits(t.Context(), kits); err != nil {
 		t.Fatal(err)
 	}
 	for p, want := range map[string]entry{
@@ -128,13 +125,16 @@ func TestRecordedEntry(t *testing.T) {
 	snap := w.MustSync().Snapshot
 	put := func(r meta.Recording) {
 		t.Helper()
-		if err := w.Store().Update(t.Context(), "record", func(tx *bolt.Tx) error { return tx.PutRecording(&r) }); err != nil {
+		if err := w.Store().StartRecording(t.Context(), &r); err != nil {
 			t.Fatal(err)
 		}
 	}
 	pins := []meta.RecordingPin{{Mirror: "debian", Timestamp: snap.Timestamp}}
 	put(meta.Recording{Name: "build", Pins: pins})
-	put(meta.Recording{Name: "over", Pins: pins, Stopped: mirrortest.Start.Add(time.Hour)})
+	put(meta.Recording{Name: "over", Pins: pins})
+	if _, err := w.Store().StopRecording(t.Context(), "over", mirrortest.Start.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.RunningRecording(t.Context(), "over"); !errors.Is(err, catalog.ErrStopped) {
 		t.Errorf("stopped recording: %v, expected ErrStopped", err)
 	}

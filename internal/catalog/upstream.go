@@ -10,13 +10,13 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Upstream is a mirror that a URL of upstream's may belong to.
+// Upstream is a mirror that an upstream URL may belong to.
 type Upstream struct {
 	Mirror string
 	Path   string // relative to the mirror
 }
 
-// Upstreams finds the mirrors below whose base URLs a host and path are, the
+// Upstreams returns the mirrors that have a base URL above a host and path, the
 // longest base first. http and https count as the same upstream.
 func (c *Catalog) Upstreams(host, p string) []Upstream {
 	type hit struct {
@@ -43,8 +43,8 @@ func (c *Catalog) Upstreams(host, p string) []Upstream {
 	return out
 }
 
-// sameHost compares the host of a configured URL with that of a request, whose
-// scheme is http; default ports are left out.
+// sameHost compares the host of a configured URL with that of a request with the
+// given scheme, ignoring default ports.
 func sameHost(u remote.URL, host string) bool {
 	strip := func(h, port string) string {
 		if name, p, err := net.SplitHostPort(h); err == nil && p == port {
@@ -59,8 +59,9 @@ func sameHost(u remote.URL, host string) bool {
 	return strings.EqualFold(strip(u.Host(), port), strip(host, "80"))
 }
 
-// AlternateBases lists the base URLs below which the indices of a snapshot place
-// packages: clients fetch those from there and not from this server.
+// AlternateBases returns the base URLs where the indices of a snapshot place
+// packages outside the mirror. Clients fetch those packages there, not from this
+// server.
 func (c *Catalog) AlternateBases(ctx context.Context, snap *meta.Snapshot) ([]string, error) {
 	gens, err := c.cfg.Meta.Generations(ctx, snap)
 	var out []string

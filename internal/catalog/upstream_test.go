@@ -15,7 +15,7 @@ func TestUpstreams(t *testing.T) {
 	mirror := func(name, url string) config.Mirror {
 		return config.Mirror{Name: name, Type: "deb", URL: remote.NewURL(url)}
 	}
-	c, err := catalog.New(catalog.Config{Formats: []repo.Format{deb.Format{}}, Mirrors: []config.Mirror{
+	c, err := catalog.New(catalog.Config{Formats: repo.ByType[catalog.Format](deb.Format{}), Mirrors: []config.Mirror{
 		mirror("debian", "http://mirror.example.org/debian"), mirror("security", "https://mirror.example.org/debian/security/"), mirror("other", "http://mirror.example.org:8080/debian"),
 	}})
 	if err != nil {

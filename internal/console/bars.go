@@ -1,5 +1,5 @@
-// Package console draws progress on a terminal and puts sizes and foreign text
-// into a form that is fit for one.
+// Package console draws progress bars, and makes sizes and foreign text fit for a
+// terminal.
 package console
 
 import (
@@ -14,18 +14,18 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// Bars are progress bars on a terminal, one for each task. They are used by one
+// Bars are progress bars on a terminal, one per task. They must be used by one
 // goroutine at a time.
 type Bars struct {
 	w     io.Writer
 	color bool
 	now   func() time.Time
-	p     *mpb.Progress // nil: none is shown
+	p     *mpb.Progress // nil: no bars are drawn
 	tasks map[string]*task
 }
 
-// NewBars returns bars that are drawn on w; nil when w is not a terminal, or one
-// that shows text alone.
+// NewBars returns bars that are drawn on w. It returns nil if w is not a
+// terminal, or is one that shows only text.
 func NewBars(w io.Writer, getenv func(string) string) *Bars {
 	if !IsTerminal(w) || getenv("TERM") == "dumb" {
 		return nil
@@ -33,10 +33,10 @@ func NewBars(w io.Writer, getenv func(string) string) *Bars {
 	return &Bars{w: w, color: getenv("NO_COLOR") == "", now: time.Now}
 }
 
-// Colors reports whether the terminal is to be shown colors.
+// Colors reports whether to use colours.
 func (b *Bars) Colors() bool { return b != nil && b.color }
 
-// task is one bar and what it shows.
+// task is one bar and its state.
 type task struct {
 	bar *mpb.Bar
 
@@ -74,7 +74,7 @@ func (b *Bars) Update(p api.Progress) {
 	if total <= 0 {
 		done, total = p.Files, p.FilesTotal
 	}
-	// A bar at its total counts as ended; phases go on.
+	// A bar at its total counts as finished, but phases continue.
 	t.bar.SetTotal(max(total, done)+1, false)
 	t.bar.SetCurrent(done)
 }
@@ -106,7 +106,7 @@ func (t *task) tail() string {
 	return progressText(t.last, t.rate.perSecond())
 }
 
-// progressText is what stands behind a bar: bytes, files, rate, time left.
+// progressText returns the text behind a bar: bytes, files, rate, time left.
 func progressText(p api.Progress, perSecond float64) string {
 	var s string
 	if p.BytesTotal > 0 {
@@ -128,7 +128,7 @@ func progressText(p api.Progress, perSecond float64) string {
 	return s
 }
 
-// leftText is a time to wait, for people.
+// leftText formats a waiting time.
 func leftText(d time.Duration) string {
 	switch {
 	case d > 99*time.Hour:
@@ -141,7 +141,7 @@ func leftText(d time.Duration) string {
 	return fmt.Sprintf("%ds", int(d.Round(time.Second).Seconds()))
 }
 
-// rate is bytes per second over the last seconds.
+// rate measures bytes per second over the last seconds.
 type rate struct {
 	samples []sample // oldest first
 }
@@ -151,15 +151,15 @@ type sample struct {
 	bytes int64
 }
 
-// rateWindow is how far back a rate looks.
+// rateWindow is the time over which a rate is measured.
 const rateWindow = 5 * time.Second
 
 func (r *rate) add(at time.Time, bytes int64) {
 	if n := len(r.samples); n > 0 && bytes < r.samples[n-1].bytes {
-		r.samples = nil // another phase counts from nothing
+		r.samples = nil // a new phase starts from zero
 	}
 	if n := len(r.samples); n > 1 && at.Sub(r.samples[n-2].at) < rateWindow/50 {
-		r.samples[n-1] = sample{at, bytes} // enough samples stand so close
+		r.samples[n-1] = sample{at, bytes} // enough samples are this close together
 	} else {
 		r.samples = append(r.samples, sample{at, bytes})
 	}

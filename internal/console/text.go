@@ -2,7 +2,6 @@ package console
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -12,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IsTerminal reports whether w is a terminal.
-func IsTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// IsTerminal reports whether an input or output is a terminal.
+func IsTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	if !ok {
 		return false
 	}
@@ -22,13 +21,13 @@ func IsTerminal(w io.Writer) bool {
 	return err == nil
 }
 
-// Clean makes s one line without control characters and without characters
-// that turn the direction of text.
+// Clean returns s as one line without control characters and characters that
+// change the direction of text.
 func Clean(s string) string {
 	return strings.ReplaceAll(CleanLines(s), "\n", `\n`)
 }
 
-// CleanLines is Clean for text of several lines.
+// CleanLines is Clean for text with several lines.
 func CleanLines(s string) string {
 	if utf8.ValidString(s) && strings.IndexFunc(s, unsafe) < 0 {
 		return s
@@ -53,7 +52,7 @@ func unsafe(r rune) bool {
 	return r != '\n' && (unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control))
 }
 
-// Bytes is a size for people.
+// Bytes formats a size.
 func Bytes(n int64) string {
 	if n < 1024 {
 		return strconv.FormatInt(n, 10) + " B"

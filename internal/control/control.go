@@ -1,7 +1,6 @@
-// Package control does what control requests ask for: one method of Control for
-// each verb. It knows no HTTP. Package httpd decodes requests and encodes
-// results, progress and errors; package daemon's scheduler calls Sync as a
-// request does.
+// Package control does what control requests ask for: Control has one method for each
+// verb. It knows nothing of HTTP. Package httpd decodes requests and encodes results,
+// progress and errors; the scheduler in package daemon calls Sync as a request does.
 package control
 
 import (
@@ -12,56 +11,120 @@ import (
 	"sync"
 	"time"
 
+	"example.org/snapd/internal/acquire"
+	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/gc"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/meta/follow"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/tlog/sequencer"
 )
 
 // Config has the parts of a Control.
 type Config struct {
+	Formats   repo.Formats[Format]
 	Engine    *mirror.Engine
+	Catalog   *catalog.Catalog
+	Acquirer  Acquirer
+	Meta      Metadata
+	Blobs     cas.Store
 	Freezer   *freezer.Freezer
 	Collector *gc.Collector
 	Signer    *sign.Signer
-	// Client fetches from the other snapd that fsck repairs from.
+	TLog      *sequencer.Log
+	// Local is the metadata if it is a file on this machine, for backups; nil if it is in
+	// a database.
+	Local *bolt.Store
+	// Client downloads from the other snapd that fsck repairs from.
 	Client  *fetch.Client
 	Conf    *config.Config
 	Version string
 	Log     *slog.Logger     // nil: none
 	Now     func() time.Time // nil: time.Now
-	// NextSync returns the time of a mirror's next sync; the zero time: only when
-	// asked for. nil: no mirror is synced by itself.
+	// NextSync returns the time of a mirror's next scheduled sync, or the zero time if it
+	// is only synced on request. If NextSync is nil, no mirror is synced on a schedule.
 	NextSync func(mirror string) time.Time
-	// Free returns the free bytes of the data directory; nil: not known.
-	Free func() (int64, error)
-	// Fatal ends the daemon: the state on disk is not known any more. nil: nothing
-	// is ended.
+	// Fatal ends the daemon because the state on disk is unknown. nil: errors do not end
+	// it.
 	Fatal func(error)
-	// Warnings are conditions of this run that Status shows.
-	Warnings []string
+	// Shared is the metadata if nodes share it; nil if this node has its own.
+	Shared *follow.Store
+	// Node is what this node calls itself.
+	Node string
+	// Warnings are conditions that Status shows for the whole run; Conditions returns
+	// those that may end. nil: none.
+	Warnings   []string
+	Salvaged   string // describes an earlier salvage of the metadata; "": there was none
+	Conditions func() []string
+	// BlobsLost reports whether the metadata refers to blobs and none is there. nil: it is
+	// not known.
+	BlobsLost func(context.Context) bool
+	// ConfigFile is the file that Reload reads; "" if snapd runs without one.
+	ConfigFile string
+	// Reload reads the configuration again. nil: that is not possible.
+	Reload func(context.Context) (*api.ReloadResult, error)
+}
+
+// Format knows the architecture of packages for all architectures.
+type Format interface{ AnyArch() string }
+
+// Acquirer makes blobs durable, and knows which are corrupt.
+type Acquirer interface {
+	// Flush makes the blobs of a batch durable.
+	Flush(ctx context.Context, batch cas.Batch) error
+	// Corrupt returns an error for a blob that is known to be corrupt.
+	Corrupt(d cas.Digest) error
+	// CheckSpace fails if free space is below the reserve.
+	CheckSpace(ctx context.Context) error
+	// Reserve returns that reserve in bytes; 0: space is not checked.
+	Reserve() int64
+}
+
+// Metadata is the part of meta.Store that the verbs use directly.
+type Metadata interface {
+	meta.Health
+	meta.Catalog
+	meta.History
+	meta.Keeper
+	meta.Recorder
+	meta.Tokens
+	meta.Audit
+	freeze.Packages
+	Head(ctx context.Context, mirror string) (*meta.Head, error)
+	LeaseStates(ctx context.Context) ([]meta.LeaseState, error)
+	RemoveFreeze(ctx context.Context, name string, at time.Time) error
+	ClearOrphanTree(ctx context.Context, name string, making func() bool) error
+	PutKits(ctx context.Context, kits []meta.Kit) error
 }
 
 // Control does what control requests ask for. It is safe for concurrent use.
 type Control struct {
-	cfg   Config
-	e     *mirror.Engine
-	st    *bolt.Store
-	log   *slog.Logger
-	now   func() time.Time
-	usage usageCache
+	cfg      Config
+	catalog  *catalog.Catalog
+	acquirer Acquirer
+	st       Metadata
+	log      *slog.Logger
+	now      func() time.Time
+	usage    usageCache
+	uses     uses
+	refusals refusals
 
 	base    context.Context // ends with Close
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
 	mu      sync.Mutex
-	syncing map[string]int // syncs that run, by mirror
+	syncing map[string][]*acquire.Progress // running syncs, by mirror
 	onSync  []func(SyncEvent)
 }
 
@@ -76,12 +139,20 @@ func New(cfg Config) *Control {
 	if cfg.NextSync == nil {
 		cfg.NextSync = func(string) time.Time { return time.Time{} }
 	}
-	c := &Control{cfg: cfg, e: cfg.Engine, st: cfg.Engine.Store(), log: cfg.Log, now: cfg.Now, syncing: map[string]int{}}
+	if cfg.Conditions == nil {
+		cfg.Conditions = func() []string { return nil }
+	}
+	if cfg.BlobsLost == nil {
+		cfg.BlobsLost = func(context.Context) bool { return false }
+	}
+	c := &Control{
+		cfg: cfg, catalog: cfg.Catalog, acquirer: cfg.Acquirer, st: cfg.Meta, log: cfg.Log, now: cfg.Now, syncing: map[string][]*acquire.Progress{},
+	}
 	c.base, c.stop = context.WithCancel(context.Background())
 	return c
 }
 
-// Close interrupts the requests that run in the background and waits for them.
+// Close interrupts the requests that run in the background, and waits for them.
 func (c *Control) Close() {
 	c.stop()
 	c.running.Wait()
@@ -92,32 +163,21 @@ func (c *Control) background(f func(ctx context.Context)) {
 	c.running.Go(func() { f(c.base) })
 }
 
-// CheckFatal ends the daemon if err says that the state on disk is not known any
-// more: recovery happens when the data directory is opened again.
+// CheckFatal ends the daemon if err says that the state on disk is unknown. Recovery
+// happens when the data directory is opened again.
 func (c *Control) CheckFatal(err error) {
 	if !errors.Is(err, durable.ErrUnknown) {
 		return
 	}
-	c.log.Error("the state on disk is not known, stopping", "err", err)
+	c.log.Error("the state on disk is unknown, stopping", "err", err)
 	if c.cfg.Fatal != nil {
 		c.cfg.Fatal(err)
 	}
 }
 
-func (c *Control) blobs() cas.Store { return c.e.Blobs() }
+func (c *Control) blobs() cas.Store { return c.cfg.Blobs }
 
-// view runs f in a short read transaction.
-func (c *Control) view(ctx context.Context, f func(*bolt.Tx) error) error {
-	return c.st.View(ctx, f)
-}
-
-// publish runs f in a write transaction that changes what is served.
-func (c *Control) publish(ctx context.Context, op string, f func(*bolt.Tx) error) error {
-	defer c.e.Changed()
-	return c.st.Update(ctx, op, f)
-}
-
-// url is the public address of a path of the public tree.
+// url returns the URL of a path in the public tree.
 func (c *Control) url(parts ...string) string {
 	u := c.cfg.Conf.Server.PublicURL
 	for _, p := range parts {

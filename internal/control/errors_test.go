@@ -22,8 +22,8 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Errors that need different next steps have different codes, and the worst of
-// several counts.
+// Errors that need different next steps have different codes. Of several errors the worst
+// counts.
 func TestOutcomes(t *testing.T) {
 	for _, c := range []struct {
 		err  error
@@ -50,8 +50,8 @@ func TestOutcomes(t *testing.T) {
 		{freeze.ErrBusy, api.CodeInUse, api.ExitFailed},
 		{freeze.ErrRunning, api.CodeRunning, api.ExitFailed},
 		{freeze.ErrUsage, api.CodeUsage, api.ExitUsage},
-		{ErrTaken, api.CodeExists, api.ExitFailed},
-		{ErrInUse, api.CodeInUse, api.ExitFailed},
+		{meta.ErrTaken, api.CodeExists, api.ExitFailed},
+		{meta.ErrInUse, api.CodeInUse, api.ExitFailed},
 		{meta.ErrGone, api.CodeGone, api.ExitFailed},
 		{meta.ErrExists, api.CodeExists, api.ExitFailed},
 		{meta.ErrLocked, api.CodeInUse, api.ExitFailed},
@@ -64,12 +64,14 @@ func TestOutcomes(t *testing.T) {
 		{backup.ErrBusy, api.CodeInUse, api.ExitFailed},
 		{backup.ErrRestoring, api.CodeInUse, api.ExitFailed},
 		{fmt.Errorf("%w: %w", rpm.ErrLagging, repo.ErrUntrusted), api.CodeVerify, api.ExitVerify},
+		{errors.Join(repo.ErrRollback, sign.ErrBadSignature), api.CodeVerify, api.ExitVerify},
+		{errors.Join(repo.ErrRollback, fetch.ErrUnavailable), api.CodeRollback, api.ExitVerify},
 		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, sign.ErrBadSignature), api.CodeVerify, api.ExitVerify},
 		{fmt.Errorf("%w, then %w", fetch.ErrNotFound, fetch.ErrUnavailable), api.CodeUnavailable, api.ExitFailed},
 	} {
-		code, exit, ok := classify(fmt.Errorf("sync x: %w", c.err))
-		if !ok || code != c.code || exit != c.exit {
-			t.Errorf("%v: known %t, %s, exit %d; expected %s, %d", c.err, ok, code, exit, c.code, c.exit)
+		o, ok := classify(fmt.Errorf("sync x: %w", c.err))
+		if !ok || o.code != c.code || o.exit != c.exit {
+			t.Errorf("%v: known %t, %s, exit %d; expected %s, %d", c.err, ok, o.code, o.exit, c.code, c.exit)
 		}
 	}
 	if e, known := Error(errors.New("something else")); known || e.Code != api.CodeInternal {

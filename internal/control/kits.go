@@ -5,21 +5,23 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
-	"example.org/snapd/internal/regfile"
 )
 
-// PublishKits stores files and publishes them below /iuk/. All of them appear at
+// NextFile returns the next file that a client sends with its request. The file is valid
+// until the next call. NextFile returns io.ErrUnexpectedEOF if there is none.
+type NextFile func() (io.Reader, error)
+
+// PublishKits stores the files that next returns, and publishes them below /iuk/, all at
 // once.
-func (c *Control) PublishKits(ctx context.Context, req *api.KitPublish, report func(api.Progress)) (*api.KitPublish, error) {
+func (c *Control) PublishKits(ctx context.Context, req *api.KitPublish, next NextFile) (*api.KitPublish, error) {
 	if len(req.Files) == 0 {
 		return nil, fmt.Errorf("%w: no file to publish", errclass.Usage)
 	}
@@ -31,28 +33,19 @@ func (c *Control) PublishKits(ctx context.Context, req *api.KitPublish, report f
 		if !ok {
 			return nil, fmt.Errorf("%w: path %q below /iuk/: expected a relative path that stays below it", errclass.Usage, f.Path)
 		}
-		if !filepath.IsAbs(f.File) {
-			return nil, fmt.Errorf("%w: file %q: expected an absolute path", errclass.Usage, f.File)
-		}
-		report(api.Progress{Phase: "storing " + filepath.Base(f.File), Files: int64(i), FilesTotal: int64(len(req.Files))})
-		info, err := storeFile(ctx, batch, f.File)
+		info, err := storeFile(ctx, batch, f, next)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("kit %s: %w", p, err)
 		}
 		kits[i] = meta.Kit{Path: p, Digest: info.Digest, Size: info.Size}
+		req.Files[i].SHA256 = info.Digest.String()
 	}
-	// Invariant 1: durable before metadata names them.
-	if err := c.e.Flush(ctx, batch); err != nil {
+	// Invariant 1: blobs are durable before metadata names them.
+	if err := c.acquirer.Flush(ctx, batch); err != nil {
 		return nil, err
 	}
-	return req, c.publish(ctx, "kit", func(tx *bolt.Tx) error {
-		for _, k := range kits {
-			if err := tx.PutKit(k); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	defer c.catalog.Changed()
+	return req, c.st.PutKits(ctx, kits)
 }
 
 // kitPath returns the path below /iuk/ that a request names.
@@ -65,25 +58,22 @@ func kitPath(p string) (string, bool) {
 	return clean, true
 }
 
-// storeFile adds a file of this machine to a batch.
-func storeFile(ctx context.Context, batch cas.Batch, name string) (cas.Info, error) {
-	f, err := regfile.Open(name)
+// storeFile adds the next file that a client sends to a batch.
+func storeFile(ctx context.Context, batch cas.Batch, f api.KitFile, next NextFile) (cas.Info, error) {
+	var want cas.Digest
+	if f.SHA256 != "" {
+		var err error
+		if want, err = cas.ParseDigest(f.SHA256); err != nil {
+			return cas.Info{}, fmt.Errorf("%w: %w", errclass.Usage, err)
+		}
+	}
+	r, err := next()
 	if err != nil {
 		return cas.Info{}, err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return cas.Info{}, err
+	var modified time.Time
+	if f.Modified != nil {
+		modified = *f.Modified
 	}
-	w, err := batch.Create(ctx)
-	if err != nil {
-		return cas.Info{}, err
-	}
-	defer w.Abort()
-	// One byte more shows a file that grows.
-	if _, err := io.Copy(w, io.LimitReader(regfile.WithContext(ctx, f), st.Size()+1)); err != nil {
-		return cas.Info{}, fmt.Errorf("store %s: %w", name, err)
-	}
-	return w.Commit(cas.Digest{}, st.Size(), st.ModTime())
+	return cas.AddReader(ctx, batch, r, want, modified)
 }

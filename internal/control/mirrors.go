@@ -8,17 +8,17 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 )
 
-// Mirrors describes the configured mirrors. With an error it returns those before
-// the one that it is about.
+// Mirrors describes the configured mirrors. If one fails, it returns the error and the
+// mirrors before it.
 func (c *Control) Mirrors(ctx context.Context, _ *api.Empty) (*api.MirrorList, error) {
 	out := &api.MirrorList{Mirrors: []api.MirrorStatus{}}
-	for _, m := range c.e.Mirrors() {
+	for _, m := range c.catalog.Mirrors() {
 		st, err := c.mirrorStatus(ctx, m)
 		if err != nil {
 			return out, err
@@ -28,50 +28,60 @@ func (c *Control) Mirrors(ctx context.Context, _ *api.Empty) (*api.MirrorList, e
 	return out, nil
 }
 
+// Reload reads the configuration file again, and applies its mirrors and limits. If it
+// returns an error, nothing has changed.
+func (c *Control) Reload(ctx context.Context, _ *api.Empty) (*api.ReloadResult, error) {
+	if c.cfg.Reload == nil {
+		return nil, fmt.Errorf("%w: this snapd was not started from a configuration file", errclass.Usage)
+	}
+	return c.cfg.Reload(ctx)
+}
+
 func (c *Control) mirrorStatus(ctx context.Context, m config.Mirror) (api.MirrorStatus, error) {
-	out := api.MirrorStatus{Name: m.Name, Type: m.Type, NextSync: optional(c.cfg.NextSync(m.Name))}
+	out := api.MirrorStatus{Name: m.Name, Type: m.Type, NextSync: optional(c.cfg.NextSync(m.Name)), MaxAge: m.MaxAge.String()}
 	c.mu.Lock()
-	out.Syncing = c.syncing[m.Name] > 0
+	out.Syncing = len(c.syncing[m.Name]) > 0
 	c.mu.Unlock()
-	err := c.view(ctx, func(tx *bolt.Tx) error {
-		check := tx.LastCheck(m.Name)
-		out.Checked, out.Succeeded, out.Error = optional(check.Checked), optional(check.OK), remote.Scrub(check.Error)
-		last, err := tx.Latest(m.Name)
-		if errors.Is(err, meta.ErrNotFound) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		out.Latest = last.ID()
-		out.Warnings = nil
-		for _, e := range last.Suites {
-			g, err := tx.Generation(m.Name, e.Suite, e.Gen)
-			if err != nil {
-				return err
-			}
-			for _, w := range g.Warnings {
-				out.Warnings = append(out.Warnings, fmt.Sprintf("suite %s: %s", e.Suite, w))
-			}
-		}
-		return nil
-	})
+	head, err := c.st.Head(ctx, m.Name)
 	if err != nil {
 		return out, err
 	}
-	err = c.eachSnapshot(ctx, m.Name, func(*meta.Snapshot) bool { out.Snapshots++; return true })
+	out.Checked, out.Succeeded, out.Error = optional(head.Check.Checked), optional(head.Check.OK), remote.Scrub(head.Check.Error)
+	if head.Snapshot == nil {
+		return out, nil
+	}
+	out.Latest = head.Snapshot.ID()
+	for _, e := range head.Snapshot.Suites {
+		age := c.age(m, e)
+		out.Ages, out.Stale = append(out.Ages, age), out.Stale || age.Stale
+		for _, w := range head.Generations[e.Suite].Warnings {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("suite %s: %s", e.Suite, w))
+		}
+	}
+	times, err := c.cfg.Freezer.History.Times(ctx, m.Name, time.Time{}, time.Time{})
+	if errors.Is(err, meta.ErrNotFound) { // removed meanwhile
+		err = nil
+	}
+	out.Snapshots = len(times)
 	return out, err
 }
 
-// eachSnapshot calls f for a mirror's snapshots, newest first, outside of
-// transactions, until it returns false.
+// age returns how old upstream's state of a suite is.
+func (c *Control) age(m config.Mirror, e meta.SnapshotSuite) api.SuiteAge {
+	out := api.SuiteAge{Suite: string(e.Suite), Date: optional(e.Date)}
+	if out.Date != nil {
+		age := max(0, c.now().Sub(e.Date))
+		out.Age, out.Stale = int64(age.Seconds()), m.MaxAge > 0 && age > m.MaxAge.D()
+	}
+	return out
+}
+
+// eachSnapshot calls f for a mirror's snapshots, newest first and outside transactions,
+// until it returns false.
 func (c *Control) eachSnapshot(ctx context.Context, name string, f func(*meta.Snapshot) bool) error {
 	var before time.Time
 	for {
-		var page []*meta.Snapshot
-		err := c.view(ctx, func(tx *bolt.Tx) (err error) {
-			page, err = tx.Snapshots(name, before, 500)
-			return err
-		})
+		page, err := c.st.SnapshotsBefore(ctx, name, before, 500)
 		if err != nil {
 			return err
 		}
@@ -89,7 +99,7 @@ func (c *Control) eachSnapshot(ctx context.Context, name string, f func(*meta.Sn
 
 // Mirror describes one mirror and its newest state.
 func (c *Control) Mirror(ctx context.Context, req *api.MirrorRef) (*api.MirrorDetail, error) {
-	m, err := c.e.Mirror(req.Mirror)
+	m, err := c.catalog.Mirror(req.Mirror)
 	if err != nil {
 		return nil, err
 	}
@@ -107,18 +117,14 @@ func (c *Control) Mirror(ctx context.Context, req *api.MirrorRef) (*api.MirrorDe
 		}
 	}
 	if st.Latest != "" {
-		snap, err := c.e.ResolveSnapshot(ctx, m.Name)
+		snap, err := c.catalog.ResolveSnapshot(ctx, m.Name)
 		if err != nil {
 			return nil, err
 		}
 		out.Suites, err = c.suites(ctx, snap, true)
 		return out, err
 	}
-	f, err := c.e.Format(m.Type)
-	if err != nil {
-		return nil, err
-	}
-	names, err := f.Suites(m)
+	names, err := c.catalog.Suites(m)
 	for _, n := range names {
 		out.Suites = append(out.Suites, api.SuiteDetail{Suite: string(n)})
 	}
@@ -128,16 +134,12 @@ func (c *Control) Mirror(ctx context.Context, req *api.MirrorRef) (*api.MirrorDe
 // suites describes the suites of a snapshot; deep adds signers and files.
 func (c *Control) suites(ctx context.Context, snap *meta.Snapshot, deep bool) ([]api.SuiteDetail, error) {
 	out := []api.SuiteDetail{}
-	for _, e := range snap.Suites {
-		d := api.SuiteDetail{Suite: string(e.Suite), Date: optional(e.Date)}
-		var g *meta.Generation
-		err := c.view(ctx, func(tx *bolt.Tx) (err error) {
-			g, err = tx.Generation(snap.Mirror, e.Suite, e.Gen)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
+	gens, err := c.st.Generations(ctx, snap)
+	if err != nil {
+		return nil, err
+	}
+	for i, e := range snap.Suites {
+		g, d := gens[i], api.SuiteDetail{Suite: string(e.Suite), Date: optional(e.Date)}
 		if d.Packages, d.Sources = g.Packages, g.Sources; deep {
 			describeGeneration(&d, g)
 		}

@@ -4,46 +4,43 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
 )
 
-// Packages lists the packages of a snapshot or frozen snapshot, sources included.
-func (c *Control) Packages(ctx context.Context, req *api.RefRequest) (*api.PackageList, error) {
-	out := &api.PackageList{Packages: []api.Package{}}
-	ref, _, err := c.e.ResolvePast(ctx, req.Ref)
+// PackageStream is an api.PackageList that is sent while it is read, so that long lists
+// need no memory.
+type PackageStream struct {
+	Ref  string
+	Each func(context.Context, func(api.Package) error) error
+}
+
+// Packages lists the packages of a snapshot or freeze, sources included.
+func (c *Control) Packages(ctx context.Context, req *api.RefRequest) (*PackageStream, error) {
+	ref, _, err := c.catalog.ResolvePast(ctx, req.Ref)
 	if err != nil {
 		return nil, err
 	}
-	out.Ref = ref.String()
-	err = c.EachPackage(ctx, ref, func(p api.Package) error {
-		out.Packages = append(out.Packages, p)
-		return nil
-	})
-	return out, err
+	return &PackageStream{ref.String(), func(ctx context.Context, f func(api.Package) error) error {
+		return c.EachPackage(ctx, ref, "", f)
+	}}, nil
 }
 
-// EachPackage calls f for each package of a reference, by mirror and name.
-func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, f func(api.Package) error) error {
+// EachPackage calls f for each package in a reference whose name begins with prefix,
+// ordered by mirror and name. It does not read further than f consumes.
+func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, prefix string, f func(api.Package) error) error {
 	if ref.Frozen != nil {
-		list, err := c.cfg.Freezer.Packages(ctx, ref.Frozen.Name)
-		if err != nil {
-			return err
-		}
-		for _, p := range list.Packages {
-			if err := f(p); err != nil {
-				return err
-			}
-		}
-		return nil
+		return c.cfg.Freezer.EachPackage(ctx, ref.Frozen.Name, prefix, f)
 	}
-	components, err := c.e.Components(ctx, ref.Snapshot)
+	components, err := c.catalog.Components(ctx, ref.Snapshot)
 	if err != nil {
 		return err
 	}
-	// The engine goes by name; one name's are put in order here.
+	// The store orders by name only; packages with the same name are sorted here.
 	var same []api.Package
 	flush := func() error {
 		slices.SortStableFunc(same, func(a, b api.Package) int {
@@ -57,7 +54,10 @@ func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, f func(api.P
 		same = same[:0]
 		return nil
 	}
-	err = c.e.EachPackage(ctx, ref.Snapshot, func(en meta.Entry) error {
+	err = freeze.EachPackage(ctx, c.st, ref.Snapshot, func(en meta.Entry) error {
+		if !strings.HasPrefix(en.Name, prefix) {
+			return nil
+		}
 		if len(same) > 0 && same[0].Name != en.Name {
 			if err := flush(); err != nil {
 				return err

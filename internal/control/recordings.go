@@ -12,20 +12,20 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
 )
 
 // StartRecording starts a recording of snapshots.
 func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*api.Recording, error) {
-	if err := c.checkNewName(ctx, req.Name); err != nil {
+	if err := c.catalog.CheckName(ctx, req.Name); err != nil {
 		return nil, err
 	}
-	if err := c.e.CheckSpace(); err != nil {
+	if err := c.acquirer.CheckSpace(ctx); err != nil {
 		return nil, err
 	}
 	var warnings []string
@@ -34,7 +34,7 @@ func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*ap
 		if !strings.Contains(m, "@") {
 			m += "@" + catalog.Latest
 		}
-		ref, later, err := c.e.ResolvePast(ctx, m)
+		ref, later, err := c.catalog.ResolvePast(ctx, m)
 		if err != nil {
 			return nil, err
 		}
@@ -49,12 +49,12 @@ func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*ap
 	}
 	if len(req.Mirrors) == 0 {
 		var err error
-		if snaps, err = c.e.LatestOfAll(ctx); err != nil {
+		if snaps, err = c.catalog.LatestOfAll(ctx); err != nil {
 			return nil, fmt.Errorf("recording %s: %w", req.Name, err)
 		}
 	}
 	for _, snap := range snaps {
-		bases, err := c.e.AlternateBases(ctx, snap)
+		bases, err := c.catalog.AlternateBases(ctx, snap)
 		if err != nil {
 			return nil, err
 		}
@@ -67,20 +67,8 @@ func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*ap
 	for _, snap := range snaps {
 		rec.Pins = append(rec.Pins, meta.RecordingPin{Mirror: snap.Mirror, Timestamp: snap.Timestamp})
 	}
-	// One transaction: the name is still free, the snapshots are still there.
-	err := c.st.Update(ctx, "record", func(tx *bolt.Tx) error {
-		if _, err := tx.Recording(rec.Name); !errors.Is(err, meta.ErrNotFound) {
-			return fmt.Errorf("recording %s: %w: another recording has it", rec.Name, ErrTaken)
-		}
-		for _, p := range rec.Pins {
-			if _, err := tx.Snapshot(p.Mirror, p.Timestamp); err != nil {
-				return err
-			}
-		}
-		return tx.PutRecording(rec)
-	})
-	if err != nil {
-		return nil, err
+	if err := c.st.StartRecording(ctx, rec); err != nil {
+		return nil, c.takenBy(ctx, rec.Name, err)
 	}
 	out, err := c.recordingView(ctx, rec, false)
 	if err != nil {
@@ -97,29 +85,40 @@ func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*ap
 	return out, nil
 }
 
+// takenBy adds to the error for a recording that cannot be started because another
+// one has its name how to see and remove that one.
+func (c *Control) takenBy(ctx context.Context, name string, err error) error {
+	if !errors.Is(err, meta.ErrTaken) {
+		return err
+	}
+	if _, rerr := c.st.Recording(ctx, name); rerr != nil {
+		return err
+	}
+	e, _ := Error(err)
+	e.Hint = fmt.Sprintf("choose another name; see that recording with: snapctl record show %s, and remove it with: snapctl record rm %s", name, name)
+	return e
+}
+
 // expired tells which signed documents of a snapshot clients would refuse.
 func (c *Control) expired(ctx context.Context, snap *meta.Snapshot, resigned bool) ([]string, error) {
+	gens, err := c.st.Generations(ctx, snap)
+	if err != nil {
+		return nil, err
+	}
 	var out []string
-	err := c.view(ctx, func(tx *bolt.Tx) error {
-		for _, e := range snap.Suites {
-			g, err := tx.Generation(snap.Mirror, e.Suite, e.Gen)
-			if err != nil {
-				return err
-			}
-			if g.ValidUntil.IsZero() || g.ValidUntil.After(c.now()) {
-				continue
-			}
-			w := fmt.Sprintf("the Release of %s in %s expired on %s", e.Suite, snap.ID(), g.ValidUntil.UTC().Format(time.RFC3339))
-			if resigned {
-				w += ": it is served signed by this server"
-			} else {
-				w += ": clients refuse it; --resigned serves it signed by this server"
-			}
-			out = append(out, w)
+	for _, g := range gens {
+		if g.ValidUntil.IsZero() || g.ValidUntil.After(c.now()) {
+			continue
 		}
-		return nil
-	})
-	return out, err
+		w := fmt.Sprintf("the Release of %s in %s expired on %s", g.Suite, snap.ID(), g.ValidUntil.UTC().Format(time.RFC3339))
+		if resigned {
+			w += ": it is served signed by this server"
+		} else {
+			w += ": clients refuse it; --resigned serves it signed by this server"
+		}
+		out = append(out, w)
+	}
+	return out, nil
 }
 
 // recordingView describes a recording; entries adds what was fetched.
@@ -134,11 +133,7 @@ func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entrie
 		u.User, u.Path = url.User(rec.Name), ""
 		out.Proxy = u.String()
 	}
-	var noted []meta.RecordEntry
-	err := c.view(ctx, func(tx *bolt.Tx) (err error) {
-		noted, err = tx.RecordEntries(rec.Name)
-		return err
-	})
+	noted, err := c.st.RecordingEntries(ctx, rec.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -156,25 +151,9 @@ func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entrie
 	return out, nil
 }
 
-func (c *Control) findRecording(ctx context.Context, name string) (*meta.Recording, error) {
-	var rec *meta.Recording
-	err := c.view(ctx, func(tx *bolt.Tx) (err error) {
-		rec, err = tx.Recording(name)
-		return err
-	})
-	return rec, err
-}
-
 // StopRecording ends a recording: it notes nothing more.
 func (c *Control) StopRecording(ctx context.Context, req *api.RecordRef) (*api.Recording, error) {
-	var rec *meta.Recording
-	err := c.st.Update(ctx, "record", func(tx *bolt.Tx) (err error) {
-		if rec, err = tx.Recording(req.Name); err != nil || !rec.Stopped.IsZero() {
-			return err
-		}
-		rec.Stopped = c.now().UTC().Truncate(time.Second)
-		return tx.PutRecording(rec)
-	})
+	rec, err := c.st.StopRecording(ctx, req.Name, c.now().UTC().Truncate(time.Second))
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +162,7 @@ func (c *Control) StopRecording(ctx context.Context, req *api.RecordRef) (*api.R
 
 // Recording describes a recording and what it noted.
 func (c *Control) Recording(ctx context.Context, req *api.RecordRef) (*api.Recording, error) {
-	rec, err := c.findRecording(ctx, req.Name)
+	rec, err := c.st.Recording(ctx, req.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -217,31 +196,25 @@ func noEpoch(version string) string {
 // fetchedBy returns all names of the packages that a recording noted.
 func (c *Control) fetchedBy(ctx context.Context, name string) (map[fetchedKey]bool, error) {
 	out := map[fetchedKey]bool{}
-	var noted []meta.RecordEntry
-	err := c.view(ctx, func(tx *bolt.Tx) (err error) {
-		noted, err = tx.RecordEntries(name)
-		return err
-	})
+	noted, err := c.st.RecordingEntries(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	for page := range slices.Chunk(noted, 500) {
-		err := c.view(ctx, func(tx *bolt.Tx) error {
-			for _, e := range page {
-				facts, err := tx.ByDigest(e.SHA256)
-				if err != nil {
-					return err
-				}
-				for _, f := range facts {
-					if f.Kind != repo.KindSource {
-						c.addFetched(out, e.Mirror, f)
-					}
-				}
-			}
-			return nil
-		})
+		digests := make([]cas.Digest, len(page))
+		for i := range page {
+			digests[i] = page[i].SHA256
+		}
+		owners, err := c.st.OwnersOf(ctx, digests)
 		if err != nil {
 			return nil, err
+		}
+		for i, owned := range owners {
+			for _, f := range owned {
+				if f.Kind != repo.KindSource {
+					c.addFetched(out, page[i].Mirror, f.Fact)
+				}
+			}
 		}
 	}
 	return out, nil
@@ -249,8 +222,8 @@ func (c *Control) fetchedBy(ctx context.Context, name string) (map[fetchedKey]bo
 
 func (c *Control) addFetched(to map[fetchedKey]bool, mirror string, f *meta.Fact) {
 	archs := []string{"", f.Arch}
-	if m, err := c.e.Mirror(mirror); err == nil {
-		if format, err := c.e.Format(m.Type); err == nil && f.Arch == format.AnyArch() {
+	if m, err := c.catalog.Mirror(mirror); err == nil {
+		if format, err := c.cfg.Formats.Of(m.Type); err == nil && f.Arch == format.AnyArch() {
 			archs = append(archs, anyArch)
 		}
 	}
@@ -287,13 +260,15 @@ func (c *Control) unfetched(ctx context.Context, name string, installed *buildli
 // Recordings lists the recordings.
 func (c *Control) Recordings(ctx context.Context, _ *api.Empty) (*api.RecordList, error) {
 	out := &api.RecordList{Recordings: []api.Recording{}}
-	_, recs, err := c.users(ctx)
+	recs, err := c.st.Recordings(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range recs {
 		v, err := c.recordingView(ctx, r, false)
-		if err != nil {
+		if errors.Is(err, meta.ErrNotFound) {
+			continue // removed meanwhile
+		} else if err != nil {
 			return nil, err
 		}
 		out.Recordings = append(out.Recordings, *v)
@@ -303,29 +278,9 @@ func (c *Control) Recordings(ctx context.Context, _ *api.Empty) (*api.RecordList
 
 // RemoveRecording removes a recording and what it noted.
 func (c *Control) RemoveRecording(ctx context.Context, req *api.RecordRef) (*api.RemoveResult, error) {
-	err := c.publish(ctx, "record", func(tx *bolt.Tx) error { return tx.RemoveRecording(req.Name) })
-	if err != nil {
+	defer c.catalog.Changed()
+	if err := c.st.RemoveRecording(ctx, req.Name); err != nil {
 		return nil, err
 	}
 	return &api.RemoveResult{Removed: req.Name}, nil
-}
-
-// checkNewName refuses names that a recording cannot have.
-func (c *Control) checkNewName(ctx context.Context, name string) error {
-	if err := c.e.CheckName(ctx, name); err != nil {
-		return err
-	}
-	return c.view(ctx, func(tx *bolt.Tx) error {
-		if _, err := tx.Frozen(name); err == nil {
-			return fmt.Errorf("recording %s: %w: a frozen snapshot has it", name, ErrTaken)
-		} else if !errors.Is(err, meta.ErrNotFound) {
-			return err
-		}
-		if _, err := tx.Recording(name); err == nil {
-			return fmt.Errorf("recording %s: %w: another recording has it", name, ErrTaken)
-		} else if !errors.Is(err, meta.ErrNotFound) {
-			return err
-		}
-		return nil
-	})
 }

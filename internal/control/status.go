@@ -4,19 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/sign"
 )
 
-// Status describes the server, its keys, its mirrors and what is wrong with them.
+// Status describes the server, its keys, its mirrors, and their problems.
 func (c *Control) Status(ctx context.Context, _ *api.Empty) (*api.Status, error) {
-	// Damaged metadata is a warning here: what can be read is shown.
+	// Damaged metadata is only a warning here, so that the rest is shown.
 	damaged := func(err error) error {
 		if errors.Is(err, meta.ErrCorrupt) || c.st.Damage() != nil {
 			return nil
@@ -29,19 +29,17 @@ func (c *Control) Status(ctx context.Context, _ *api.Empty) (*api.Status, error)
 	}
 	conf := c.cfg.Conf
 	out := &api.Status{
-		Version: c.cfg.Version, Listen: conf.Server.Listen, PublicURL: conf.Server.PublicURL, DataDir: conf.DataDir,
-		Key: *c.Key(), Reserve: int64(conf.Store.Reserve),
+		Version: c.cfg.Version, Listen: conf.Server.Listen, PublicURL: conf.Server.PublicURL, DataDir: conf.DataDir, ConfigFile: c.cfg.ConfigFile,
+		Key: *c.Key(), Reserve: c.acquirer.Reserve(),
 		Blobs: u.Blobs, BlobBytes: u.BlobBytes, IndexBytes: u.IndexBytes, MetaBytes: u.Meta.Used, MetaData: u.Meta.Data,
-		Damaged: []string{}, Quarantined: u.Quarantined, Warnings: append([]string{}, c.cfg.Warnings...), Mirrors: []api.MirrorStatus{},
+		Damaged: []string{}, Quarantined: u.Quarantined, Warnings: append(append([]string{}, c.cfg.Warnings...), c.cfg.Conditions()...), Mirrors: []api.MirrorStatus{},
 	}
 	out.Key.Armored = ""
-	if c.cfg.Free != nil {
-		if out.Free, err = c.cfg.Free(); err != nil {
-			return nil, err
-		}
-		if out.Free < out.Reserve {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("free space is below the reserve: %d bytes free, %d reserved; syncs and recordings are stopped", out.Free, out.Reserve))
-		}
+	if out.Free, err = c.blobs().Free(ctx); err != nil {
+		return nil, err
+	}
+	if out.Free < out.Reserve {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("free space is below the reserve: %d bytes free, %d reserved; syncs and recordings are stopped", out.Free, out.Reserve))
 	}
 	if w := c.expires(c.cfg.Signer.Expiry()); w != "" {
 		out.Warnings = append(out.Warnings, "the signing key "+w+" (snapctl key renew)")
@@ -49,42 +47,58 @@ func (c *Control) Status(ctx context.Context, _ *api.Empty) (*api.Status, error)
 	if made := c.cfg.Signer.CreatedAt(); made.After(c.now()) {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("the signing key was made at %s, later than the system clock: clients refuse what it signs until then", made.UTC().Format(time.RFC3339)))
 	}
-	var frozen []*meta.Frozen
-	var corrupt []meta.CorruptBlob
-	err = c.view(ctx, func(tx *bolt.Tx) (err error) {
-		if corrupt, err = tx.CorruptBlobs(); err != nil {
-			return err
-		}
-		if frozen, err = tx.Frozens(); err != nil {
-			return err
-		}
-		out.Frozen = len(frozen)
-		recs, err := tx.Recordings()
-		out.Recordings = len(recs)
-		return err
-	})
-	if damaged(err) != nil {
+	corrupt, cerr := c.st.CorruptBlobs(ctx)
+	users, err := c.st.Users(ctx)
+	if err := errors.Join(cerr, err); damaged(err) != nil {
 		return nil, err
 	}
+	if users == nil {
+		users = &meta.Users{}
+	}
+	out.Frozen, out.Recordings = len(users.Freezes), len(users.Recordings)
 	for _, b := range corrupt {
 		out.Damaged = append(out.Damaged, b.Digest.String())
 	}
 	if len(out.Damaged) > 0 {
-		out.Warnings = append(out.Warnings, countOf(len(out.Damaged), "blob is", "blobs are")+" damaged (snapctl fsck --repair)")
+		out.Warnings = append(out.Warnings, countOf(len(out.Damaged), "blob is", "blobs are")+" damaged or lost: run 'snapctl fsck --repair', with --from if there is a backup or another snapd")
 	}
-	out.Warnings = append(out.Warnings, c.expiringKeys(ctx, frozen)...)
+	if log, err := c.LogStatus(ctx, &api.LogRequest{}); err == nil {
+		out.Log = log
+		for _, w := range logWarnings(log) {
+			if !slices.Contains(out.Warnings, w) {
+				out.Warnings = append(out.Warnings, w)
+			}
+		}
+	}
+	out.Warnings = append(out.Warnings, c.expiringKeys(ctx, users.Freezes)...)
+	if err := c.sharedStatus(ctx, out); damaged(err) != nil {
+		return nil, err
+	}
 	mirrors, err := c.Mirrors(ctx, nil)
 	if damaged(err) != nil {
 		return nil, err
 	}
 	out.Mirrors = mirrors.Mirrors // those that could be read
-	for _, m := range out.Mirrors {
-		out.Snapshots += m.Snapshots
+	for i, m := range out.Mirrors {
+		out.Mirrors[i].HistoryPerYear = u.History[m.Name]
+		if out.Snapshots += m.Snapshots; m.Error != "" || m.Stale {
+			out.Exit = api.ExitPartial
+		}
 	}
-	if d := c.st.Damage(); d != nil {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("the metadata is damaged and read-only, and nothing is collected (snapctl fsck --repair): %v", d))
-	}
+	out.Warnings = append(out.Warnings, c.damageWarnings()...)
 	return out, nil
+}
+
+// damageWarnings describe damaged metadata, and what to do.
+func (c *Control) damageWarnings() (out []string) {
+	d := c.st.Damage()
+	if d == nil {
+		return nil
+	}
+	if c.cfg.Salvaged != "" {
+		out = append(out, c.cfg.Salvaged)
+	}
+	return append(out, fmt.Sprintf("the metadata is damaged and read-only, and nothing is collected: run 'snapctl fsck --repair'; if faults remain, restore a backup with 'snapd restore' (docs/OPERATE.md, \"When meta.db is lost or damaged\"): %v", d))
 }
 
 // expires says when a key ceases to be good, or nothing when it never does.
@@ -98,8 +112,8 @@ func (c *Control) expires(e time.Time) string {
 	return fmt.Sprintf("expired on %s: apt refuses what it signed", e.UTC().Format(time.DateOnly))
 }
 
-// expiringKeys warns of earlier signing keys, and keys of imported freezes, that
-// expire: the frozen snapshots that they signed are kept with them.
+// expiringKeys warns about earlier signing keys and keys of imported freezes that expire,
+// because the freezes that they signed are served with them.
 func (c *Control) expiringKeys(ctx context.Context, frozen []*meta.Frozen) []string {
 	signed := map[cas.Digest][]string{}
 	var keys []cas.Digest
@@ -116,7 +130,7 @@ func (c *Control) expiringKeys(ctx context.Context, frozen []*meta.Frozen) []str
 	for _, d := range keys {
 		data, err := cas.ReadAll(ctx, c.blobs(), d, 1<<20)
 		if err != nil {
-			continue // fsck tells
+			continue // fsck reports it
 		}
 		ring, err := sign.ParseKeyring(data)
 		if err != nil {
@@ -129,7 +143,7 @@ func (c *Control) expiringKeys(ctx context.Context, frozen []*meta.Frozen) []str
 			}
 			of := signed[d][0]
 			if n := len(signed[d]) - 1; n > 0 {
-				of += " and " + countOf(n, "more frozen snapshot", "more frozen snapshots")
+				of += " and " + countOf(n, "more freeze", "more freezes")
 			}
 			out = append(out, fmt.Sprintf("key %s, which signed %s, %s", k.Fingerprint, of, w))
 		}
@@ -150,7 +164,7 @@ func (c *Control) Key() *api.KeyInfo {
 	return out
 }
 
-// countOf is a number with its noun.
+// countOf returns a number with its noun.
 func countOf(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -11,29 +11,38 @@ import (
 	"example.org/snapd/internal/errclass"
 )
 
-// GC collects garbage, or explains why a blob stays.
+// GC collects garbage, or explains why a blob is kept.
 func (c *Control) GC(ctx context.Context, req *api.GCRequest) (*api.GCResult, error) {
 	if req.Explain != "" {
 		e, err := c.cfg.Collector.Explain(ctx, req.Explain)
 		return &api.GCResult{Snapshots: []string{}, Explain: e}, err
 	}
-	defer c.e.Changed()
+	if req.Compact && req.DryRun {
+		return nil, fmt.Errorf("%w: compact and dry_run: expected one of them", errclass.Usage)
+	}
+	defer c.catalog.Changed()
+	if req.Compact {
+		return c.cfg.Collector.Compact(ctx)
+	}
 	return c.cfg.Collector.Run(ctx, req.DryRun)
 }
 
-// Fsck checks what is stored, and repairs it where the request says so.
+// Fsck checks what is stored, and repairs it if requested.
 func (c *Control) Fsck(ctx context.Context, req *api.FsckRequest, p *acquire.Progress) (*api.FsckResult, error) {
-	defer c.e.Changed()
+	defer c.catalog.Changed()
 	return c.cfg.Collector.Fsck(ctx, req, c.cfg.Client, p)
 }
 
-// Backup copies the installation into a directory while it is in use.
+// Backup copies the installation into a directory while snapd is running.
 func (c *Control) Backup(ctx context.Context, req *api.BackupRequest, p *acquire.Progress) (*api.BackupResult, error) {
 	if !filepath.IsAbs(req.Dir) {
 		return nil, fmt.Errorf("%w: directory %q: expected an absolute path", errclass.Usage, req.Dir)
 	}
+	if c.cfg.Local == nil {
+		return nil, backup.ErrInDatabase
+	}
 	in := backup.Installation{
-		Store: c.st, Blobs: c.blobs(), DataDir: c.cfg.Conf.DataDir, KeyFile: c.cfg.Conf.Signing.KeyFile, Version: c.cfg.Version, Now: c.now,
+		Store: c.cfg.Local, Blobs: c.blobs(), DataDir: c.cfg.Conf.DataDir, KeyFile: c.cfg.Conf.Signing.KeyFile, LogKeyFile: c.cfg.Conf.Log.KeyFile, Version: c.cfg.Version, Now: c.now,
 		Hold: c.cfg.Collector.Hold,
 	}
 	res, err := backup.Create(ctx, in, req.Dir, p)

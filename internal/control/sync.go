@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +26,9 @@ const (
 	SyncRefused   = "refused" // what upstream has is not trusted
 )
 
+// SyncResults are all results.
+var SyncResults = []string{SyncNew, SyncUnchanged, SyncFailed, SyncRefused}
+
 // SyncEvent tells how a sync ended.
 type SyncEvent struct {
 	Mirror string
@@ -40,20 +44,35 @@ func (c *Control) OnSync(f func(SyncEvent)) {
 	c.onSync = append(slices.Clip(c.onSync), f)
 }
 
+// Syncing returns how many syncs of a mirror run or wait, and how many bytes they
+// have downloaded.
+func (c *Control) Syncing(mirror string) (n int, bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.syncing[mirror] {
+		n++
+		bytes += p.Bytes.Load()
+	}
+	return n, bytes
+}
+
 // Sync takes the state of one mirror's upstream.
 func (c *Control) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
+	if o.Progress == nil {
+		o.Progress = &acquire.Progress{}
+	}
 	c.mu.Lock()
-	c.syncing[name]++
+	c.syncing[name] = append(c.syncing[name], o.Progress)
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
-		c.syncing[name]--
+		c.syncing[name] = slices.DeleteFunc(slices.Clone(c.syncing[name]), func(p *acquire.Progress) bool { return p == o.Progress })
 		c.mu.Unlock()
 	}()
 	start := c.now()
-	res, err := c.e.Sync(ctx, name, o)
+	res, err := c.cfg.Engine.Sync(ctx, name, o)
 	c.CheckFatal(err)
-	if _, uerr := c.e.Mirror(name); uerr != nil {
+	if _, uerr := c.catalog.Mirror(name); uerr != nil {
 		return res, err // an unknown name is no event
 	}
 	ev := SyncEvent{Mirror: name, Result: SyncUnchanged, Took: c.now().Sub(start)}
@@ -79,21 +98,20 @@ func (c *Control) Sync(ctx context.Context, name string, o mirror.SyncOptions) (
 func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func(api.Progress)) (*api.SyncResult, error) {
 	names := slices.Compact(slices.Sorted(slices.Values(req.Mirrors)))
 	if len(names) == 0 {
-		for _, m := range c.e.Mirrors() {
-			names = append(names, m.Name)
+		for _, m := range c.catalog.Mirrors() {
+			if !m.Local {
+				names = append(names, m.Name)
+			}
 		}
 	}
 	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock, AcceptRollback: req.AcceptRollback}
 	switch {
 	case len(names) == 0:
-		return nil, fmt.Errorf("%w: no mirror is configured", errclass.Usage)
+		return nil, fmt.Errorf("%w: no mirror with an upstream is configured", errclass.Usage)
 	case req.FromURL != "" && req.As == nil, req.FromURL == "" && req.As != nil:
 		return nil, fmt.Errorf("%w: --from-url and --as go together: where the older state is, and the timestamp it stands for", errclass.Usage)
-	case o.FromURL.HasSecret():
-		// Packages are fetched from there later, too, and the URL is kept.
-		return nil, fmt.Errorf("%w: --from-url %q: a URL that is kept must not have a user name, password or token: name them in the mirror's auth_file", errclass.Usage, o.FromURL)
-	case req.FromURL != "" && o.FromURL.Check() != nil:
-		return nil, fmt.Errorf("%w: --from-url %w", errclass.Usage, o.FromURL.Check())
+	case req.FromURL != "" && o.FromURL.CheckSource() != nil:
+		return nil, fmt.Errorf("%w: --from-url %w", errclass.Usage, o.FromURL.CheckSource())
 	case req.AcceptRollback && (len(req.Mirrors) != 1 || req.FromURL != ""):
 		return nil, fmt.Errorf("%w: --accept-rollback names exactly one mirror and goes without --from-url", errclass.Usage)
 	case req.FromURL != "" && len(names) != 1:
@@ -102,8 +120,12 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 		o.As = *req.As
 	}
 	for _, n := range names {
-		if _, err := c.e.Mirror(n); err != nil {
+		m, err := c.catalog.Mirror(n)
+		if err != nil {
 			return nil, err
+		}
+		if m.Local {
+			return nil, fmt.Errorf("sync %s: %w", n, mirror.ErrLocal)
 		}
 	}
 	out := &api.SyncResult{Mirrors: make([]api.MirrorSync, len(names))}
@@ -149,11 +171,30 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 	return out, nil
 }
 
+// waiting is the phase of a sync that has not begun.
+const waiting = "waiting"
+
+// syncProgress returns how far a sync is. One that waits until another of the same
+// mirror ends, such as a scheduled one, returns the other's progress and says so.
+func (c *Control) syncProgress(name string, own *acquire.Progress) api.Progress {
+	p := progressOf(name, own)
+	if p.Phase != waiting {
+		return p
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if all := c.syncing[name]; len(all) > 0 && all[0] != own {
+		p = progressOf(name, all[0])
+		p.Phase = strings.TrimSuffix("sync already running: "+p.Phase, ": ")
+	}
+	return p
+}
+
 // syncOne is one mirror's part of a sync, with its progress.
 func (c *Control) syncOne(ctx context.Context, name string, o mirror.SyncOptions, report func(api.Progress)) api.MirrorSync {
 	o.Progress = &acquire.Progress{}
-	o.Progress.SetPhase("waiting")
-	end := watch(ctx, name, o.Progress, report)
+	o.Progress.SetPhase(waiting)
+	end := watch(ctx, name, func() api.Progress { return c.syncProgress(name, o.Progress) }, report)
 	res, err := c.Sync(ctx, name, o)
 	end()
 	out := api.MirrorSync{Mirror: name}

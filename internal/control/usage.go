@@ -2,16 +2,18 @@ package control
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 )
 
-// usageAge is how old a count of blobs may be before it is made again, at most:
-// one that took little time is made again soon.
+// usageAge is how old a count of blobs may be. A count that took little time is repeated
+// earlier.
 const usageAge = time.Minute
 
 // Usage is what the data directory holds.
@@ -19,10 +21,30 @@ type Usage struct {
 	Blobs, BlobBytes int64
 	IndexBytes       int64 // of BlobBytes: upstream's compressed indices
 	Meta             meta.Usage
-	Quarantined      int // blobs
+	Quarantined      int             // blobs
+	stored           map[int64]int64 // bytes by the day, since 1970, on which they were stored
+	// History is what the generations of each mirror add to the blobs in a year.
+	History map[string]int64
 }
 
-// usageCache counts at most once at a time.
+// maxGrowth bounds the days that growth lists.
+const maxGrowth = 366
+
+const secondsOfDay = 24 * 60 * 60
+
+// growth tells how many bytes of what is stored now were stored by the end of each
+// day on which anything was; of many days, the last ones.
+func (u *Usage) growth() []api.StoredDay {
+	out := []api.StoredDay{}
+	var sum int64
+	for _, day := range slices.Sorted(maps.Keys(u.stored)) {
+		sum += u.stored[day]
+		out = append(out, api.StoredDay{Day: time.Unix(day*secondsOfDay, 0).UTC().Format(time.DateOnly), Bytes: sum})
+	}
+	return out[max(0, len(out)-maxGrowth):]
+}
+
+// usageCache ensures that only one count runs at a time.
 type usageCache struct {
 	counting sync.Mutex
 	mu       sync.Mutex
@@ -31,15 +53,48 @@ type usageCache struct {
 	took     time.Duration
 }
 
-// LastUsage returns the last count; ok is false before the first.
-func (c *Control) LastUsage() (u Usage, ok bool) {
+// SlowCount is how long a count may take for which a scrape of metrics waits.
+const SlowCount = 2 * time.Second
+
+// RecentUsage returns a count that is as new as can be had within a time: where
+// counting takes longer, it is the last one, and another is begun. ok is false before
+// the first.
+func (c *Control) RecentUsage(within time.Duration) (u Usage, ok bool) {
 	k := &c.usage
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.u, !k.at.IsZero()
+	u, ok = k.u, !k.at.IsZero()
+	slow := k.took > within
+	k.mu.Unlock()
+	if !k.counting.TryLock() { // a count is running
+		return u, ok
+	}
+	k.counting.Unlock()
+	done := make(chan Usage, 1)
+	c.background(func(ctx context.Context) {
+		n, err := c.countUsage(ctx)
+		if err == nil {
+			done <- n
+		} else if ctx.Err() == nil {
+			c.log.Warn("count blobs", "err", err)
+		}
+		close(done)
+	})
+	if ok && slow {
+		return u, ok
+	}
+	wait := time.NewTimer(within)
+	defer wait.Stop()
+	select {
+	case n, counted := <-done:
+		if counted {
+			return n, true
+		}
+	case <-wait.C:
+	}
+	return u, ok
 }
 
-// countUsage walks the blob store, unless it was done a moment ago.
+// countUsage walks the blob store, unless that was done a moment ago.
 func (c *Control) countUsage(ctx context.Context) (Usage, error) {
 	k := &c.usage
 	k.counting.Lock()
@@ -50,65 +105,41 @@ func (c *Control) countUsage(ctx context.Context) (Usage, error) {
 	if !at.IsZero() && time.Since(at) < age {
 		return u, nil
 	}
-	u = Usage{}
+	u = Usage{stored: map[int64]int64{}}
 	start := time.Now()
 	err := c.blobs().Walk(ctx, cas.Digest{}, func(i cas.Info) error {
 		u.Blobs++
 		u.BlobBytes += i.Size
+		u.stored[i.Stored.Unix()/secondsOfDay] += i.Size
 		return nil
 	})
 	if err != nil {
 		return u, err
 	}
-	if err := c.eachRef(ctx, func(d cas.Digest, refs []meta.Ref) {
-		for _, r := range refs {
-			if r.Kind == meta.OwnerGen {
-				if info, err := c.blobs().Stat(ctx, d); err == nil {
-					u.IndexBytes += info.Size
-				}
-				break
+	for after, more := (cas.Digest{}), true; more; more = !after.IsZero() {
+		var held []cas.Digest
+		if held, after, err = c.st.HeldBlobs(ctx, meta.OwnerGen, after, 1000); err != nil {
+			return u, err
+		}
+		for _, d := range held {
+			if info, err := c.blobs().Stat(ctx, d); err == nil {
+				u.IndexBytes += info.Size
 			}
 		}
-	}); err != nil {
+	}
+	if u.History, err = c.historyCost(ctx); err != nil {
 		return u, err
 	}
 	if u.Meta, err = c.st.Usage(ctx); err != nil {
 		return u, err
 	}
-	if q, ok := c.blobs().(interface {
-		Quarantine() ([]cas.Quarantined, error)
-	}); ok {
-		list, err := q.Quarantine()
-		if err != nil {
-			return u, err
-		}
-		u.Quarantined = len(list)
+	list, err := c.blobs().Quarantine(ctx)
+	if err != nil {
+		return u, err
 	}
+	u.Quarantined = len(list)
 	k.mu.Lock()
 	k.u, k.at, k.took = u, time.Now(), time.Since(start)
 	k.mu.Unlock()
 	return u, nil
-}
-
-// eachRef calls f for each blob that metadata names, outside of transactions.
-func (c *Control) eachRef(ctx context.Context, f func(cas.Digest, []meta.Ref)) error {
-	type ref struct {
-		d    cas.Digest
-		refs []meta.Ref
-	}
-	var after cas.Digest
-	for more := true; more; {
-		var page []ref
-		err := c.view(ctx, func(tx *bolt.Tx) error {
-			after, more = tx.Blobs(after, 1000, func(d cas.Digest, refs []meta.Ref) { page = append(page, ref{d, refs}) })
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		for _, r := range page {
-			f(r.d, r.refs)
-		}
-	}
-	return nil
 }

@@ -2,27 +2,30 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
-	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 )
 
-// Backup copies the installation into a directory. The snapd that runs does it;
-// where none does, the data directory is opened here. Errors of both are an
-// *api.Error, or ctx's.
+// Backup copies the installation to a directory. The running snapd does it; if
+// none is running, Backup opens the data directory itself. Errors are an
+// *api.Error or that of ctx.
 func Backup(ctx context.Context, cfg *config.Config, o Options, dir string, progress func(api.Progress)) (*api.BackupResult, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -39,20 +42,20 @@ func Backup(ctx context.Context, cfg *config.Config, o Options, dir string, prog
 	})
 }
 
-// backupStopped copies an installation whose snapd does not run.
+// backupStopped copies an installation whose snapd is not running.
 func backupStopped(ctx context.Context, cfg *config.Config, o Options, dir string, p *acquire.Progress) (_ *api.BackupResult, err error) {
+	if cfg.Store.Postgres() != "" {
+		return nil, backup.ErrInDatabase
+	}
 	if err := backup.CheckRestored(cfg.DataDir); err != nil {
 		return nil, err
 	}
-	file := filepath.Join(cfg.DataDir, metaFile)
-	if st, err := os.Stat(file); err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
-	} else if st.Size() == 0 {
-		return nil, fmt.Errorf("%w: %s is empty", meta.ErrCorrupt, file)
+	if err := hasMetadata(cfg); err != nil {
+		return nil, err
 	}
-	st, err := bolt.Open(file, bolt.Options{})
+	st, err := bolt.Open(filepath.Join(cfg.DataDir, metaFile), bolt.Options{})
 	if errors.Is(err, meta.ErrLocked) {
-		return nil, fmt.Errorf("data directory %s: %w, and does not answer at %s", cfg.DataDir, ErrRunning, cfg.Server.Socket)
+		return nil, fmt.Errorf("data directory %s: %w, but does not answer at %s", cfg.DataDir, ErrRunning, cfg.Server.Socket)
 	} else if err != nil {
 		return nil, err
 	}
@@ -61,29 +64,39 @@ func backupStopped(ctx context.Context, cfg *config.Config, o Options, dir strin
 	if now == nil {
 		now = time.Now
 	}
-	blobs, err := cas.OpenDir(cfg.DataDir, cas.Options{Now: now})
+	blobs, err := openBlobs(ctx, cfg, st, Options{Now: now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, blobs.Close()) }()
-	return backup.Create(ctx, backup.Installation{Store: st, Blobs: blobs, DataDir: cfg.DataDir, KeyFile: cfg.Signing.KeyFile, Version: o.Version, Now: now}, dir, p)
+	defer func() {
+		e := meta.AuditEntry{ID: rand.Text(), Time: now().UTC().Truncate(time.Millisecond), Who: "user " + strconv.Itoa(os.Geteuid()), From: "snapd backup", Verb: "backup", What: dir, Result: api.AuditOK}
+		if err != nil {
+			e.Result, e.Detail = api.AuditFailed, err.Error()
+		}
+		err = errors.Join(err, st.AppendAudit(context.WithoutCancel(ctx), e))
+	}()
+	return backup.Create(ctx, backup.Installation{Store: st, Blobs: blobs, DataDir: cfg.DataDir, KeyFile: cfg.Signing.KeyFile, LogKeyFile: cfg.Log.KeyFile, Version: o.Version, Now: now}, dir, p)
 }
 
-// Restore copies a backup to the data directory and the key's place of a
-// configuration. Errors are an *api.Error, or ctx's.
+// Restore copies a backup to the data directory and the key file of a
+// configuration. Errors are an *api.Error or that of ctx.
 func Restore(ctx context.Context, cfg *config.Config, dir string, allowDamaged bool, progress func(api.Progress)) (*api.RestoreResult, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	to := backup.Destination{DataDir: cfg.DataDir, KeyFile: cfg.Signing.KeyFile, AllowDamaged: allowDamaged, Prepare: markClean}
+	if !inDirectory(cfg) {
+		return nil, backupError(fmt.Errorf("restore %s: %w: store.blobs is %s: a backup is restored to a directory (blobs = %q)", dir, errclass.Usage, cfg.Store.Blobs, config.DirBlobs))
+	}
+	to := backup.Destination{DataDir: cfg.DataDir, KeyFile: cfg.Signing.KeyFile, LogKeyFile: cfg.Log.KeyFile, AllowDamaged: allowDamaged, Prepare: markClean}
 	return control.Counted(ctx, "restore", progress, func(p *acquire.Progress) (*api.RestoreResult, error) {
 		res, err := backup.Restore(ctx, dir, to, p)
 		return res, backupError(err)
 	})
 }
 
-// backupError returns err in the form in which the control socket has it.
+// backupError converts err to the form of the control socket.
 func backupError(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err

@@ -1,10 +1,10 @@
-// Package daemon builds snapd out of its parts and runs it: the only place that
-// knows the whole object graph.
+// Package daemon puts the parts of snapd together and runs it. It is the only
+// package that knows the whole object graph.
 //
-// The order of starting is that of trust in what is on disk: the database is
-// opened first, because its lock keeps a second snapd out of the directory; then
-// the blob store, which drops what an earlier process was still writing; then
-// key, engine, listeners. Stopping goes the other way.
+// The order of starting follows the trust in what is on disk: first the database,
+// because its lock keeps a second snapd out of the directory; then the blob
+// store, which discards what an earlier process was still writing; then key,
+// engine and listeners. Stopping is in reverse order.
 package daemon
 
 import (
@@ -23,10 +23,11 @@ import (
 
 	sdaemon "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/durable"
@@ -39,30 +40,43 @@ import (
 	"example.org/snapd/internal/httpd/fastfile"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/meta/follow"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/tlog/sequencer"
 )
 
 // Options adjust Run.
 type Options struct {
 	Version string
 	Log     *slog.Logger // nil: none
-	// Ready is called once both listeners accept, with their addresses.
+	// Ready is called once both listeners accept connections, with their
+	// addresses.
 	Ready func(public, control net.Addr)
+	// ReadyAPI is called before Ready with the address of the control API, where it is
+	// on.
+	ReadyAPI func(net.Addr)
+	// Load reads the configuration again from ConfigFile; nil: it cannot be reloaded.
+	Load       func() (*config.Config, error)
+	ConfigFile string
+	// Hangup asks for a reload. nil: never.
+	Hangup <-chan os.Signal
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
 
-// NewLog returns the daemon's log: a line of key=value pairs for each event, with
-// the URLs in it redacted.
-func NewLog(w io.Writer, debug bool) *slog.Logger {
-	level := slog.LevelInfo
-	if debug {
-		level = slog.LevelDebug
-	}
+// Formats of the log.
+const (
+	LogText = "text" // key=value pairs, for people
+	LogJSON = "json" // an object a line, for programs
+)
+
+// NewLog returns the daemon's log: one line for each event of at least this
+// level, with the URLs in it redacted.
+func NewLog(w io.Writer, format string, level slog.Level) *slog.Logger {
 	// Errors of libraries may quote URLs.
 	scrub := func(_ []string, a slog.Attr) slog.Attr {
 		switch v := a.Value.Any().(type) {
@@ -73,11 +87,15 @@ func NewLog(w io.Writer, debug bool) *slog.Logger {
 		}
 		return a
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: scrub}))
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: scrub}
+	if format == LogJSON {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// Check reports the first fault of the files that a configuration names, which
-// would keep a mirror from syncing. Nothing is changed.
+// Check returns the first fault of the files named in a configuration that would
+// prevent a sync. It changes nothing.
 func Check(cfg *config.Config) error {
 	for _, m := range cfg.Mirrors {
 		if len(m.Keyring) == 0 {
@@ -96,15 +114,15 @@ var ErrRunning = errclass.New(errclass.Conflict, "another snapd is running")
 const (
 	headerTime  = 10 * time.Second
 	idleTime    = 75 * time.Second
-	bodyTime    = 5 * time.Minute // of one answer, or one piece of a long one
+	bodyTime    = 5 * time.Minute // for one response, or one piece of a long one
 	maxHeader   = 16 << 10        // bytes
 	shutdown    = 10 * time.Second
 	metaFile    = "meta.db"
-	uncleanText = "snapd was not stopped cleanly the last time (snapctl fsck checks what is stored)"
+	uncleanText = "snapd was not stopped cleanly the last time (check the store with: snapctl fsck)"
 )
 
-// Run runs snapd until ctx ends, which is a clean stop, or until something
-// fails. ErrRunning.
+// Run runs snapd until ctx is done, which is a clean stop, or until something
+// fails. It may return ErrRunning.
 func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -123,7 +141,14 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	blobs, err := cas.OpenDir(cfg.DataDir, cas.Options{Now: o.Now})
+	shared, err := follows(ctx, cfg, st, o)
+	if err != nil {
+		return err
+	}
+	if shared != nil {
+		st = shared
+	}
+	blobs, err := openBlobs(ctx, cfg, st, o)
 	if err != nil {
 		return err
 	}
@@ -132,7 +157,11 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &daemon{cfg: cfg, o: o, log: o.Log, store: st, blobs: blobs, warnings: warnings}
+	if err := control.RemoveIncoming(cfg.DataDir); err != nil {
+		return err
+	}
+	d := &daemon{cfg: cfg, o: o, log: o.Log, store: st, shared: shared, started: o.Now(), blobs: blobs, warnings: warnings}
+	d.reloads.live.Store(cfg)
 	if !clean {
 		o.Log.Warn(uncleanText)
 		d.warnings = append(d.warnings, uncleanText)
@@ -144,7 +173,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	return errors.Join(err, end(context.WithoutCancel(ctx), cfg.DataDir, st))
 }
 
-// makeDataDir makes the data directory, for its owner alone.
+// makeDataDir creates the data directory, accessible only to its owner.
 func makeDataDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
@@ -157,12 +186,13 @@ func makeDataDir(dir string) error {
 	case !st.IsDir():
 		return fmt.Errorf("data directory %s: not a directory", dir)
 	case st.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("data directory %s: mode %04o lets others write, expected 0700", dir, st.Mode().Perm())
+		return fmt.Errorf("data directory %s: others can write to it (mode %04o), expected 0700", dir, st.Mode().Perm())
 	}
 	return nil
 }
 
-// begin marks the run as not cleanly stopped and tells whether the last was.
+// begin marks the run as not cleanly stopped, and returns whether the last one
+// was.
 func begin(ctx context.Context, st meta.Installation) (clean bool, err error) {
 	clean, err = st.SetClean(ctx, false)
 	if errors.Is(err, meta.ErrCorrupt) {
@@ -171,11 +201,16 @@ func begin(ctx context.Context, st meta.Installation) (clean bool, err error) {
 	return clean, err
 }
 
-// end marks the run as cleanly stopped. Damaged metadata keeps the mark of the
-// run that found it.
-func end(ctx context.Context, dir string, st *bolt.Store) error {
+// end marks the run as cleanly stopped. In damaged metadata the epoch stays.
+func end(ctx context.Context, dir string, st meta.Store) error {
+	if err := blobsFound(dir); err != nil {
+		return err
+	}
 	if st.Damage() != nil {
-		return nil
+		if _, err := st.SetClean(ctx, true); !errors.Is(err, meta.ErrCorrupt) {
+			return err
+		}
+		return nil // the next start cannot read the mark either
 	}
 	m, err := readInstallation(dir)
 	if err != nil {
@@ -191,20 +226,27 @@ func end(ctx context.Context, dir string, st *bolt.Store) error {
 	return err
 }
 
-// markClean notes that what is stored needs no check at the next start.
+// markClean records that the store needs no check at the next start.
 func markClean(ctx context.Context, st *bolt.Store) error {
 	_, err := st.SetClean(ctx, true)
 	return err
 }
 
-// daemon is one run.
+// daemon is one run of snapd.
 type daemon struct {
 	cfg       *config.Config
 	o         Options
 	log       *slog.Logger
-	store     *bolt.Store
-	blobs     *cas.Dir
+	store     meta.Store
+	shared    *follow.Store // store, where nodes share it; nil: they do not
+	started   time.Time
+	public    *published // what other nodes need to serve; nil: nothing is shared
+	tlog      *sequencer.Log
+	logged    *sequencer.Store // store, whose publications are logged
+	blobs     cas.Store
 	signer    *sign.Signer
+	catalog   *catalog.Catalog
+	acquirer  *acquire.Acquirer
 	engine    *mirror.Engine
 	client    *fetch.Client
 	freezer   *freezer.Freezer
@@ -212,40 +254,44 @@ type daemon struct {
 	control   *control.Control
 	srv       *httpd.Server
 	sched     *scheduler
+	reloads   reloads
+	cert      *certificate // of the control API; nil: no TLS
 	warnings  []string
 }
 
-// free tells the bytes that an unprivileged writer may still use (statfs(2)).
-func (d *daemon) free() (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(d.cfg.DataDir, &st); err != nil {
-		return 0, &fs.PathError{Op: "statfs", Path: d.cfg.DataDir, Err: err}
-	}
-	return int64(st.Bavail) * st.Bsize, nil
-}
-
 func (d *daemon) run(ctx context.Context) (err error) {
-	if d.signer, err = loadSigner(ctx, d.cfg, d.store, d.o.Now(), d.log); err != nil {
+	if err := d.checkNames(ctx, d.cfg.Mirrors); err != nil {
 		return err
+	}
+	if err := d.openKeys(ctx); err != nil {
+		return err
+	}
+	defer d.tlog.Close()
+	d.logged = d.tlog.Logged(d.store)
+	if !d.cfg.Store.Serves() {
+		if err := d.recoverLog(ctx); err != nil {
+			return err
+		}
+		if err := d.publishKeys(ctx); err != nil {
+			return err
+		}
 	}
 	client := fetch.New(fetch.Config{
 		Parallel: d.cfg.Fetch.Parallel, RateLimit: int64(d.cfg.Fetch.RateLimit), UserAgent: "snapd/" + d.o.Version, Logger: d.log,
 	})
 	defer client.Close()
 	d.client = client
-	d.engine, err = mirror.New(mirror.Config{
-		Mirrors: d.cfg.Mirrors, Formats: formats(), Store: d.store, Blobs: d.blobs, Client: client,
-		Parallel: d.cfg.Fetch.Parallel, Free: d.free, Reserve: int64(d.cfg.Store.Reserve), Log: d.log, Now: d.o.Now,
-	})
-	if err != nil {
+	if err := d.makeEngine(); err != nil {
 		return err
 	}
-	defer d.engine.Close()
+	defer d.acquirer.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d.makeFreezer()
-	if err := d.prepare(ctx); err != nil {
-		return err
+	if !d.cfg.Store.Serves() {
+		if err := d.prepare(ctx); err != nil {
+			return err
+		}
 	}
 	d.compose(func(err error) { cancel(fmt.Errorf("%w: %w", durable.ErrUnknown, err)) })
 	defer d.control.Close()
@@ -257,7 +303,13 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := d.serve(ctx, public, socket); err != nil {
+	network, err := d.listenAPI()
+	if err != nil {
+		public.Close()
+		socket.Close()
+		return err
+	}
+	if err := d.serve(ctx, public, socket, network); err != nil {
 		return err
 	}
 	// A clean stop and a fatal error both end ctx.
@@ -267,28 +319,31 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// prepare brings what an earlier version or an earlier key left to its present
-// form, before anything is served.
+// prepare updates what an earlier version or an earlier key left behind, before
+// anything is served.
 func (d *daemon) prepare(ctx context.Context) error {
 	if d.store.Damage() == nil {
 		if _, err := d.freezer.ListTrees(ctx); err != nil {
 			return err
 		}
+		if err := d.engine.EnsureLocal(ctx); err != nil {
+			return err
+		}
 	}
-	// What is frozen has its own signature: a signing command that does not
-	// answer, or a full disk, is no reason not to serve it.
+	// Freezes have their own signatures: a signing command that does not answer,
+	// or a full disk, is no reason not to serve them.
 	for _, step := range []struct {
 		run          func(context.Context) (int, error)
 		done, failed string
 	}{
-		{d.freezer.Vouch, "signed earlier freezes again by the present key", "earlier freezes are not signed by the present key"},
+		{d.freezer.Vouch, "signed earlier freezes with the current key", "earlier freezes are not signed with the current key"},
 		{d.freezer.SignProvenance, "signed the provenance of earlier freezes", "the provenance of earlier freezes is not signed"},
 	} {
 		switch n, err := step.run(ctx); {
 		case errors.Is(err, durable.ErrUnknown) || err != nil && ctx.Err() != nil:
 			return err
 		case err != nil:
-			text := fmt.Sprintf("%s: %v (tried again at the next start)", step.failed, err)
+			text := fmt.Sprintf("%s: %v (will be retried at the next start)", step.failed, err)
 			d.log.Error(text)
 			d.warnings = append(d.warnings, text)
 		case n > 0:
@@ -298,19 +353,22 @@ func (d *daemon) prepare(ctx context.Context) error {
 	return nil
 }
 
-// formats are the kinds of repository that this snapd knows.
+// formats returns the repository formats of this snapd.
 func formats() []repo.Format {
 	return []repo.Format{deb.Format{}, rpm.Format{}}
 }
 
-// serve answers on both listeners until ctx ends.
-func (d *daemon) serve(ctx context.Context, public, socket net.Listener) error {
+// server is one listener and its server.
+type server struct {
+	l net.Listener
+	s *http.Server
+}
+
+// serve answers on the listeners until ctx is done. network may be nil.
+func (d *daemon) serve(ctx context.Context, public, socket, network net.Listener) error {
 	base := context.WithoutCancel(ctx)
 	quiet := slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)
-	servers := []struct {
-		l net.Listener
-		s *http.Server
-	}{
+	servers := []server{
 		{d.srv.Listen(public, d.cfg.Server.MaxConnections), &http.Server{
 			Handler: d.srv.Public(), ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: bodyTime, IdleTimeout: idleTime,
 			MaxHeaderBytes: maxHeader, ErrorLog: quiet, BaseContext: func(net.Listener) context.Context { return base },
@@ -321,6 +379,13 @@ func (d *daemon) serve(ctx context.Context, public, socket net.Listener) error {
 			BaseContext: func(net.Listener) context.Context { return base },
 			ConnContext: func(ctx context.Context, c net.Conn) context.Context { return httpd.WithPeer(ctx, peer(c)) },
 		}},
+	}
+	if network != nil {
+		servers = append(servers, server{network, &http.Server{
+			Handler: d.srv.API(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: quiet,
+			BaseContext: func(net.Listener) context.Context { return base },
+		}})
+		d.log.Info("control API", "listen", network.Addr().String(), "tls", d.cfg.API.TLSCert != "")
 	}
 	eg, egctx := errgroup.WithContext(ctx)
 	var stopping sync.WaitGroup
@@ -343,17 +408,26 @@ func (d *daemon) serve(ctx context.Context, public, socket net.Listener) error {
 		})
 	}
 	eg.Go(func() error { return d.sched.run(egctx) })
-	if _, err := sdaemon.SdNotify(false, sdaemon.SdNotifyReady); err != nil {
-		d.log.Warn("notify the service manager", "err", err)
+	eg.Go(func() error { return d.hangups(egctx) })
+	eg.Go(func() error { return d.watchdog(egctx, socket.Addr()) })
+	if d.shared != nil {
+		eg.Go(func() error {
+			d.shared.Run(egctx, d.catalog.Changed, d.self)
+			return nil
+		})
 	}
+	d.notify(sdaemon.SdNotifyReady)
 	d.log.Info("listening", "http", public.Addr().String(), "socket", socket.Addr().String(), "mirrors", len(d.cfg.Mirrors), "key", d.signer.Fingerprint())
+	if d.o.ReadyAPI != nil && network != nil {
+		d.o.ReadyAPI(network.Addr())
+	}
 	if d.o.Ready != nil {
 		d.o.Ready(public.Addr(), socket.Addr())
 	}
 	<-egctx.Done()
 	d.log.Info("stopping")
-	_, _ = sdaemon.SdNotify(false, sdaemon.SdNotifyStopping)
-	// Control calls are interrupted at once; downloads get their time.
+	d.notify(sdaemon.SdNotifyStopping)
+	// Control calls are cancelled at once; downloads get time to finish.
 	d.srv.Close()
 	d.control.Close()
 	stopping.Wait()

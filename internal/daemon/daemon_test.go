@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -72,16 +73,22 @@ func testConfig(t *testing.T, text string) *config.Config {
 
 func start(t *testing.T, cfg *config.Config) *run {
 	t.Helper()
+	return startWith(t, cfg, Options{})
+}
+
+// startWith is start with further options.
+func startWith(t *testing.T, cfg *config.Config, o Options) *run {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &run{t: t, cfg: cfg, stop: cancel, done: make(chan error, 1), log: &syncBuffer{}}
 	ready := make(chan struct{})
-	go func() {
-		r.done <- Run(ctx, cfg, Options{Version: "test", Log: NewLog(r.log, true), Ready: func(public, control net.Addr) {
-			r.public = "http://" + public.String()
-			r.ctl = api.NewClient(control.String())
-			close(ready)
-		}})
-	}()
+	o.Version, o.Log = "test", NewLog(r.log, LogText, slog.LevelDebug)
+	o.Ready = func(public, control net.Addr) {
+		r.public = "http://" + public.String()
+		r.ctl = api.NewClient(control.String())
+		close(ready)
+	}
+	go func() { r.done <- Run(ctx, cfg, o) }()
 	select {
 	case <-ready:
 	case err := <-r.done:
@@ -215,21 +222,21 @@ func TestSocket(t *testing.T) {
 	}
 	stale.SetUnlinkOnClose(false)
 	stale.Close()
-	l, err := listenSocket(path)
+	l, err := listenSocket(path, "")
 	if err != nil {
 		t.Fatalf("a stale socket: %v", err)
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
-	if _, err := listenSocket(path); !errors.Is(err, ErrRunning) {
+	if _, err := listenSocket(path, ""); !errors.Is(err, ErrRunning) {
 		t.Errorf("a live socket: %v", err)
 	}
 	l.Close()
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "is not a socket") {
+	if _, err := listenSocket(path, ""); err == nil || !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("a file: %v", err)
 	}
 	if b, err := os.ReadFile(path); err != nil || string(b) != "precious" {
@@ -266,7 +273,7 @@ func TestBadStart(t *testing.T) {
 			if err := os.Chmod(cfg.DataDir, 0o777); err != nil {
 				t.Fatal(err)
 			}
-		}, "mode 0777 lets others write, expected 0700", nil},
+		}, "mode 0777), expected 0700", nil},
 		{"directory that is a file", func(t *testing.T, cfg *config.Config) {
 			if err := os.WriteFile(cfg.DataDir, nil, 0o600); err != nil {
 				t.Fatal(err)
@@ -279,7 +286,7 @@ func TestBadStart(t *testing.T) {
 			}
 			t.Cleanup(func() { l.Close() })
 			cfg.Server.Listen = l.Addr().String()
-		}, "public listener: listen tcp", nil},
+		}, "public listener: 127.0.0.1:", nil},
 		{"no public key for the command", func(_ *testing.T, cfg *config.Config) {
 			cfg.Signing.Command = []string{"/bin/false"}
 		}, "public key of the signing command", os.ErrNotExist},
@@ -309,6 +316,28 @@ func TestUnclean(t *testing.T) {
 	r = start(t, cfg)
 	if w := r.status().Warnings; len(w) != 0 {
 		t.Errorf("warnings after a clean stop: %q", w)
+	}
+}
+
+// A start removes what an import of a killed run left behind, and no directory that
+// somebody else made.
+func TestImportLeftovers(t *testing.T) {
+	cfg := testConfig(t, "")
+	theirs := []string{"imports/4.1/manifest.json", ".imports/4.1/manifest.json"}
+	for _, name := range append(theirs, ".imports/snapd-1/manifest.json", ".imports/snapd-2/pool/a.deb") {
+		file := filepath.Join(cfg.DataDir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, cfg)
+	for _, name := range theirs {
+		if _, err := os.Stat(filepath.Join(cfg.DataDir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(cfg.DataDir, ".imports/snapd-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
 	}
 }
 

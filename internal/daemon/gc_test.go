@@ -2,11 +2,12 @@ package daemon
 
 import (
 	"testing"
+	"time"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 )
 
 // What a freeze that was cut short left behind goes at the next collection of
@@ -15,9 +16,15 @@ func TestCutFreezeIsCleared(t *testing.T) {
 	cfg := testConfig(t, "")
 	start(t, cfg).end()
 	st := openTestStore(t, cfg)
-	if err := st.Update(t.Context(), "test", func(tx *bolt.Tx) error {
-		return tx.PutNodes("4.1", []meta.Node{{Path: "debian/x", Digest: cas.Sum(nil)}})
-	}); err != nil {
+	blobs, err := dir.Open(cfg.DataDir, dir.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cas.Put(t.Context(), blobs, nil, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	blobs.Close()
+	if err := st.PutTree(t.Context(), "4.1", []meta.Node{{Path: "debian/x", Digest: cas.Sum(nil)}}); err != nil {
 		t.Fatal(err)
 	}
 	st.Close()
@@ -28,12 +35,7 @@ func TestCutFreezeIsCleared(t *testing.T) {
 	r.end()
 	st = openTestStore(t, cfg)
 	defer st.Close()
-	if err := st.View(t.Context(), func(tx *bolt.Tx) error {
-		if left := tx.OrphanTrees(); len(left) > 0 {
-			t.Errorf("trees of no freeze are left: %v", left)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
+	if left, err := st.OrphanTrees(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("trees of no freeze are left: %v, %v", left, err)
 	}
 }

@@ -15,35 +15,43 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 )
 
-// installationFile marks a data directory that has been used. It holds what the
-// metadata holds too, so that metadata which is gone, older, or another
-// installation's is noticed before anything is deleted by it.
+// installationFile marks a data directory that has been used. Its content is also
+// in the metadata, so that metadata that is missing, older, or from another
+// installation is noticed before anything is deleted because of it.
 const installationFile = "installation"
 
 // maxInstallation bounds the mark, in bytes.
 const maxInstallation = 4 << 10
 
-// mark is the contents of the file.
+// mark is the content of the file.
 type mark struct {
 	ID string `json:"id"`
-	// Epoch grows with each start and each clean stop, in the metadata first.
+	// Epoch increases with each start and each clean stop, in the metadata first.
 	Epoch int64 `json:"epoch"`
+	// BlobsLost lets snapd start although it has no blobs. The first blob clears it.
+	BlobsLost bool `json:"blobs_lost,omitempty"`
 }
 
-// ErrLost means that the data directory was used before, and a part of it that
-// nothing can replace is gone.
+// Pages of the manual that errors name.
+const (
+	pageMetadata = `docs/OPERATE.md, "When meta.db is lost or damaged"`
+	pageBlobs    = `docs/OPERATE.md, "When blobs are lost"`
+)
+
+// ErrLost means that the data directory was used before, and an irreplaceable
+// part of it is missing.
 var ErrLost = errors.New("data lost")
 
-// openStore opens the metadata of a data directory. It refuses to begin anew
-// where there was an installation, and one whose parts do not belong together.
-func openStore(ctx context.Context, cfg *config.Config, o Options) (*bolt.Store, []string, error) {
+// openStore opens the metadata of a data directory. It refuses to start from
+// scratch in a used directory, and parts that do not belong together.
+func openStore(ctx context.Context, cfg *config.Config, o Options) (_ meta.Store, warnings []string, err error) {
 	m, err := readInstallation(cfg.DataDir)
 	if err != nil {
 		return nil, nil, err
@@ -52,19 +60,25 @@ func openStore(ctx context.Context, cfg *config.Config, o Options) (*bolt.Store,
 	if err != nil {
 		return nil, nil, err
 	}
-	file := filepath.Join(cfg.DataDir, metaFile)
-	st, err := bolt.Open(file, bolt.Options{MustExist: evidence != ""})
-	switch {
-	case errors.Is(err, meta.ErrLocked):
-		return nil, nil, fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)
-	case errors.Is(err, meta.ErrLost):
-		return nil, nil, fmt.Errorf("%w: %w, but %s; restore a backup with 'snapd restore', or move %s away to begin anew", ErrLost, err, evidence, cfg.DataDir)
-	case errors.Is(err, meta.ErrCorrupt):
-		return nil, nil, fmt.Errorf("%w; restore a backup with 'snapd restore', or keep what can be read with 'snapd salvage'", err)
-	case err != nil:
+	if evidence == "" && m == nil {
+		if err := checkForeign(cfg.DataDir); err != nil {
+			return nil, nil, err
+		}
+	}
+	var st meta.Store
+	if cfg.Store.Postgres() == "" {
+		st, err = openFile(cfg, evidence)
+	} else {
+		st, err = openDatabase(ctx, cfg, evidence)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
-	warnings, err := checkInstallation(ctx, cfg.DataDir, st, m, o.Now())
+	warnings, err = checkInstallation(ctx, cfg, st, m, o.Now())
+	if errors.Is(err, meta.ErrExists) {
+		// Another node has started the installation meanwhile.
+		warnings, err = checkInstallation(ctx, cfg, st, m, o.Now())
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, st.Close())
 	}
@@ -72,12 +86,63 @@ func openStore(ctx context.Context, cfg *config.Config, o Options) (*bolt.Store,
 		o.Log.Warn(w)
 	}
 	if err := st.Damage(); err != nil {
-		o.Log.Error("the metadata is damaged (snapctl fsck --repair)", "err", err)
+		o.Log.Error("the metadata is damaged: run 'snapctl fsck --repair'; if faults remain, restore a backup with 'snapd restore' ("+pageMetadata+")", "err", err)
 	}
 	return st, warnings, nil
 }
 
-// readInstallation reads the mark; nil where there is none.
+// openFile opens the metadata in the data directory. evidence says why there must
+// be a file.
+func openFile(cfg *config.Config, evidence string) (*bolt.Store, error) {
+	st, err := bolt.Open(filepath.Join(cfg.DataDir, metaFile), bolt.Options{MustExist: evidence != ""})
+	switch {
+	case errors.Is(err, meta.ErrLocked):
+		err = fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)
+	case errors.Is(err, meta.ErrLost):
+		err = fmt.Errorf("%w: %w, but %s; restore a backup with 'snapd restore', or move %s away to start from scratch (%s)", ErrLost, err, evidence, cfg.DataDir, pageMetadata)
+	case errors.Is(err, meta.ErrCorrupt):
+		err = fmt.Errorf("%w; restore a backup with 'snapd restore', or salvage what is readable with 'snapd salvage' (%s)", err, pageMetadata)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// ErrForeign means that the data directory contains files of another program.
+var ErrForeign = errclass.New(errclass.Conflict, "directory belongs to another program")
+
+// foreign are names in the state of other programs. A directory that has one of
+// them and is not an installation of ours belongs to that program: /var/lib/snapd
+// is where Canonical's snapd keeps the snaps of a system.
+var foreign = []struct{ name, program string }{
+	{"state.json", "Canonical's snapd"},
+	{"snaps", "Canonical's snapd"},
+	{"seed", "Canonical's snapd"},
+	{"assertions", "Canonical's snapd"},
+	{"PG_VERSION", "PostgreSQL"},
+	{"pool", "aptly or reprepro"},
+	{"dists", "an APT repository"},
+	{"repodata", "an rpm-md repository"},
+}
+
+// checkForeign refuses a directory that another program uses, with ErrForeign.
+func checkForeign(dir string) error {
+	if _, err := os.Lstat(filepath.Join(dir, metaFile)); err == nil {
+		return nil
+	}
+	for _, f := range foreign {
+		switch _, err := os.Lstat(filepath.Join(dir, f.name)); {
+		case err == nil:
+			return fmt.Errorf("data directory %s: %w: it contains %s of %s; set data_dir to a directory that only snapd uses", dir, ErrForeign, f.name, f.program)
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("data directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// readInstallation reads the mark, or returns nil if there is none.
 func readInstallation(dir string) (*mark, error) {
 	file := filepath.Join(dir, installationFile)
 	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -92,9 +157,10 @@ func readInstallation(dir string) (*mark, error) {
 		return nil, fmt.Errorf("installation mark %s: %w", file, err)
 	}
 	var m mark
-	if err := json.Unmarshal(data, &m); err != nil || m.ID == "" {
-		// It says nothing any more, but somebody wrote it.
-		return &mark{}, nil
+	if err := json.Unmarshal(data, &m); err != nil {
+		return &mark{}, nil // somebody wrote it
+	} else if m.ID == "" {
+		return &mark{BlobsLost: m.BlobsLost}, nil // AcceptLostBlobs found no mark, or an unreadable one
 	}
 	return &m, nil
 }
@@ -107,8 +173,8 @@ func writeInstallation(dir string, m mark) error {
 	return durable.WriteFile(filepath.Join(dir, installationFile), append(data, '\n'), 0o600)
 }
 
-// earlierUse names what shows that the data directory had metadata before; ""
-// where nothing does. A key alone may have been made beforehand.
+// earlierUse returns what shows that the data directory had metadata before, or
+// "". A key alone may have been created beforehand.
 func earlierUse(cfg *config.Config, marked bool) (string, error) {
 	for _, dir := range []string{"blobs", "quarantine"} {
 		file, err := firstFile(filepath.Join(cfg.DataDir, dir))
@@ -122,7 +188,7 @@ func earlierUse(cfg *config.Config, marked bool) (string, error) {
 	if marked {
 		switch _, err := os.Stat(cfg.Signing.KeyFile); {
 		case err == nil:
-			return fmt.Sprintf("the signing key %s and the mark of an installation are there", cfg.Signing.KeyFile), nil
+			return fmt.Sprintf("the signing key %s and the mark of an installation exist", cfg.Signing.KeyFile), nil
 		case !errors.Is(err, fs.ErrNotExist):
 			return "", err
 		}
@@ -130,7 +196,7 @@ func earlierUse(cfg *config.Config, marked bool) (string, error) {
 	return "", nil
 }
 
-// firstFile finds a file below a directory; "" where there is none.
+// firstFile returns a file below a directory, or "" if there is none.
 func firstFile(dir string) (found string, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -148,8 +214,9 @@ func firstFile(dir string) (found string, err error) {
 	return found, err
 }
 
-// checkInstallation compares the mark with the metadata and begins a new epoch.
-func checkInstallation(ctx context.Context, dir string, st meta.Installation, m *mark, now time.Time) (warnings []string, err error) {
+// checkInstallation compares the mark with the metadata and starts a new epoch.
+func checkInstallation(ctx context.Context, cfg *config.Config, st meta.Installation, m *mark, now time.Time) (warnings []string, err error) {
+	dir := cfg.DataDir
 	known, err := st.Identity(ctx)
 	if errors.Is(err, meta.ErrCorrupt) {
 		return nil, nil // reported as damage, and nothing is collected
@@ -159,7 +226,7 @@ func checkInstallation(ctx context.Context, dir string, st meta.Installation, m 
 	older := false
 	switch {
 	case m == nil || m.ID == "":
-		m = &mark{ID: known.ID, Epoch: known.Epoch}
+		m = &mark{ID: known.ID, Epoch: known.Epoch, BlobsLost: m != nil && m.BlobsLost}
 	case known.ID != "" && known.ID != m.ID:
 		return nil, fmt.Errorf("data directory %s: the metadata is of installation %s, expected %s (%s): it was copied here from elsewhere",
 			dir, known.ID, m.ID, filepath.Join(dir, installationFile))
@@ -167,8 +234,14 @@ func checkInstallation(ctx context.Context, dir string, st meta.Installation, m 
 		older = true
 		warnings = append(warnings, fmt.Sprintf("the metadata is older than the last run of snapd (epoch %d, expected %d): blobs that it does not know are kept", known.Epoch, m.Epoch))
 	}
-	if _, err := os.Stat(filepath.Join(dir, "blobs")); errors.Is(err, fs.ErrNotExist) && !known.Empty {
-		return nil, fmt.Errorf("%w: %s has no directory blobs, but its metadata refers to blobs; mount it, or restore a backup with 'snapd restore'", ErrLost, dir)
+	if inDirectory(cfg) {
+		err := checkBlobs(dir, known.Empty)
+		switch {
+		case err == nil:
+			m.BlobsLost = false
+		case !errors.Is(err, ErrLost) || !m.BlobsLost:
+			return nil, err
+		}
 	}
 	if known.Torn != "" {
 		warnings = append(warnings, "metadata "+known.Torn+" (compare 'snapctl list'; nothing is collected until 'snapctl fsck --repair')")
@@ -186,31 +259,48 @@ func checkInstallation(ctx context.Context, dir string, st meta.Installation, m 
 	return warnings, nextEpoch(ctx, dir, st, m, since)
 }
 
-// nextEpoch advances the epoch, in the metadata first: a crash between the two
-// leaves metadata that is newer than the mark, which is no sign of a loss.
+// checkBlobs refuses a directory of blobs that is missing, or empty because it is not
+// mounted, if the metadata refers to blobs.
+func checkBlobs(dir string, none bool) error {
+	if none {
+		return nil
+	}
+	state := "no directory blobs"
+	if _, err := os.Stat(filepath.Join(dir, "blobs")); err == nil {
+		file, err := firstFile(filepath.Join(dir, "blobs"))
+		if err != nil || file != "" {
+			return err
+		}
+		state = "no file in the directory blobs"
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return fmt.Errorf("%w: %s has %s, but its metadata refers to blobs; mount it; if they are lost, restore a backup with 'snapd restore', or keep this metadata with 'snapd accept-lost-blobs' and then get back what a backup, another snapd or upstream has with 'snapctl fsck --repair' (%s)", ErrLost, dir, state, pageBlobs)
+}
+
+// blobsFound ends what AcceptLostBlobs permitted, if there is a blob.
+func blobsFound(dir string) error {
+	m, err := readInstallation(dir)
+	if err != nil || m == nil || !m.BlobsLost {
+		return err
+	}
+	file, err := firstFile(filepath.Join(dir, "blobs"))
+	if err != nil || file == "" {
+		return err
+	}
+	m.BlobsLost = false
+	return writeInstallation(dir, *m)
+}
+
+// nextEpoch advances the epoch, first in the metadata: a crash in between leaves
+// metadata that is newer than the mark, which does not look like a loss.
 func nextEpoch(ctx context.Context, dir string, st meta.Installation, m *mark, knownSince time.Time) error {
 	m.Epoch++
 	err := st.SetEpoch(ctx, m.ID, m.Epoch, knownSince)
 	if errors.Is(err, meta.ErrCorrupt) {
-		return nil // reported as such; the epoch goes on when it is repaired
+		return nil // reported as damage; the epoch advances after the repair
 	} else if err != nil {
 		return err
 	}
 	return writeInstallation(dir, *m)
-}
-
-// Salvage puts what can be read of the metadata into a new file, while snapd
-// does not run. ErrRunning.
-func Salvage(cfg *config.Config, o Options) (*api.SalvageResult, error) {
-	now := o.Now
-	if now == nil {
-		now = time.Now
-	}
-	kept, entries, err := bolt.Salvage(filepath.Join(cfg.DataDir, metaFile), now())
-	if errors.Is(err, meta.ErrLocked) {
-		return nil, fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)
-	} else if err != nil {
-		return nil, err
-	}
-	return &api.SalvageResult{Kept: kept, Entries: entries}, nil
 }

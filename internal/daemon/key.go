@@ -20,9 +20,9 @@ import (
 // maxPublicKey bounds the certificate of an external signer, in bytes.
 const maxPublicKey = 1 << 20
 
-// loadSigner opens the signing key, or makes one where there is none yet. A new
-// one would orphan what an older key signed: only a missing file counts as
-// "none", and none is made where frozen snapshots were signed here.
+// loadSigner opens the signing key, or creates one if there is none. A new key
+// would orphan what an older one signed. So only a missing file counts as "none",
+// and no key is created if this server has signed freezes.
 func loadSigner(ctx context.Context, cfg *config.Config, st meta.Catalog, now time.Time, log *slog.Logger) (*sign.Signer, error) {
 	file := cfg.Signing.KeyFile
 	if len(cfg.Signing.Command) > 0 {
@@ -41,7 +41,7 @@ func loadSigner(ctx context.Context, cfg *config.Config, st meta.Catalog, now ti
 		return nil, err
 	}
 	if i := slices.IndexFunc(frozen, func(f *meta.Frozen) bool { return !f.Imported }); i >= 0 {
-		return nil, fmt.Errorf("%w: the signing key %s is missing, but it signed the frozen snapshot %s (fingerprint %s); restore it from a backup, or make a new one with 'snapctl key generate'",
+		return nil, fmt.Errorf("%w: the signing key %s is missing, but it signed the freeze %s (fingerprint %s); restore it from a backup, or create a new one with 'snapctl key generate'",
 			ErrLost, file, frozen[i].Name, frozen[i].Key)
 	}
 	k, err := sign.Generate("snapd "+filepath.Base(cfg.DataDir), "", now, sign.GenerateOptions{})
@@ -51,6 +51,6 @@ func loadSigner(ctx context.Context, cfg *config.Config, st meta.Catalog, now ti
 	if err := durable.WriteFile(file, k.Armored(), 0o600); err != nil {
 		return nil, fmt.Errorf("write signing key: %w", err)
 	}
-	log.Info("made a signing key", "key", k.Fingerprint(), "file", file)
+	log.Info("created a signing key", "key", k.Fingerprint(), "file", file)
 	return sign.LoadSigner(file)
 }

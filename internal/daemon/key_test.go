@@ -16,7 +16,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// apt makes an apt that reads a frozen snapshot as snapd itself says.
+// apt makes an apt that reads a freeze as snapd itself says.
 func (r *run) apt(name string) *debtest.Apt {
 	r.t.Helper()
 	code, text := get(r.t, r.public+"/frozen/"+name+"/sources")
@@ -30,7 +30,7 @@ func (r *run) apt(name string) *debtest.Apt {
 	return apt
 }
 
-// gpgv checks the clear-signed Release of a frozen snapshot by a keyring.
+// gpgv checks the clear-signed Release of a freeze by a keyring.
 func (r *run) gpgv(name string, k *sign.Keyring) error {
 	r.t.Helper()
 	dir := r.t.TempDir()
@@ -61,7 +61,8 @@ func needTools(t *testing.T, names ...string) {
 
 // A key that expires is warned of; once it has, apt refuses what it signed, and
 // takes it again when the key is renewed. A new key signs what comes, and a
-// statement beside what is there: apt and gpgv take old and new.
+// statement beside what is there: apt and gpgv take old and new. Long because it
+// is one story from beginning to end.
 func TestKeys(t *testing.T) {
 	needTools(t, "apt-get", "gpgv")
 	a := debtest.New(t)
@@ -177,7 +178,7 @@ exec gpg --homedir ` + home + ` --batch --textmode --faked-system-time "$SNAPD_S
 		t.Fatal(err)
 	}
 	r = start(t, cfg)
-	if w := strings.Join(r.status().Warnings, "\n"); !strings.Contains(w, "earlier freezes are not signed by the present key") || !strings.Contains(w, "no token") {
+	if w := strings.Join(r.status().Warnings, "\n"); !strings.Contains(w, "earlier freezes are not signed with the current key") || !strings.Contains(w, "no token") {
 		t.Errorf("status warns %q", w)
 	}
 	if code, _ := get(t, r.public+"/frozen/4.0/debian/dists/stable/InRelease"); code != 200 {

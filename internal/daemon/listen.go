@@ -9,17 +9,20 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/httpd"
 )
 
-// dialTime is how long a socket that may be stale has to answer.
+// dialTime is how long to wait for an answer from a socket that may be stale.
 const dialTime = 2 * time.Second
 
-// listen opens the public listener and the control socket, or takes those that
-// the service manager passed (sd_listen_fds(3)): a Unix socket is for control,
-// any other for the public.
+// listen opens the public listener and the control socket, or uses those that the
+// service manager passed (sd_listen_fds(3)): a Unix socket is the control socket,
+// any other the public listener.
 func (d *daemon) listen() (public, control net.Listener, err error) {
 	passed, err := activation.Listeners()
 	if err != nil {
@@ -48,21 +51,26 @@ func (d *daemon) listen() (public, control net.Listener, err error) {
 		*slot = l
 	}
 	if public == nil {
-		if public, err = net.Listen("tcp", d.cfg.Server.Listen); err != nil {
+		if public, err = listenPublic(d.cfg.Server.Listen); err != nil {
 			return nil, control, fmt.Errorf("public listener: %w", err)
 		}
 	}
 	if control == nil {
-		if control, err = listenSocket(d.cfg.Server.Socket); err != nil {
+		if control, err = listenSocket(d.cfg.Server.Socket, d.cfg.Server.SocketGroup); err != nil {
 			return public, nil, fmt.Errorf("control socket: %w", err)
 		}
 	}
 	return public, control, nil
 }
 
-// listenSocket listens on a Unix socket of mode 0600. One that nobody answers
-// at is replaced; a live one, and a file of another kind, is refused.
-func listenSocket(path string) (net.Listener, error) {
+// listenSocket listens on a Unix socket of mode 0600, or 0660 where a group may use it.
+// It replaces a socket that
+// nobody answers on, and refuses to replace a live one or a file of another kind.
+func listenSocket(path, group string) (net.Listener, error) {
+	gid, err := groupID(group)
+	if err != nil {
+		return nil, err
+	}
 	st, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -83,12 +91,13 @@ func listenSocket(path string) (net.Listener, error) {
 			return nil, fmt.Errorf("%s may be in use: %w", path, err)
 		}
 	}
-	// Bound under another name first: it has its mode before anyone can find it.
+	// Bind it under another name first: it has its mode before anyone can find
+	// it.
 	tmp := path + ".new"
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	// Also under that name, should its directory be open to others.
+	// Also under that name, in case others can access its directory.
 	mask := syscall.Umask(0o077)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
 	syscall.Umask(mask)
@@ -96,14 +105,25 @@ func listenSocket(path string) (net.Listener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, path)); err != nil {
+	if err := errors.Join(admit(tmp, gid), os.Rename(tmp, path)); err != nil {
 		l.Close()
 		return nil, errors.Join(err, os.Remove(tmp))
 	}
 	return &socket{l, path}, nil
 }
 
-// socket is a listener whose file goes with it.
+// admit sets the mode of the socket, and its group if one is configured.
+func admit(name string, gid *uint32) error {
+	if gid == nil {
+		return os.Chmod(name, 0o600)
+	}
+	if err := os.Chown(name, -1, int(*gid)); err != nil {
+		return fmt.Errorf("socket_group: %w (the user that runs snapd must be a member of the group)", err)
+	}
+	return os.Chmod(name, 0o660)
+}
+
+// socket is a listener that removes its file.
 type socket struct {
 	*net.UnixListener
 	path string
@@ -111,7 +131,7 @@ type socket struct {
 
 func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
 
-// Close removes the socket's file, unless another listener has replaced it.
+// Close removes the file of the socket, unless another listener has replaced it.
 func (s *socket) Close() error {
 	err := os.Remove(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -120,9 +140,8 @@ func (s *socket) Close() error {
 	return errors.Join(s.UnixListener.Close(), err)
 }
 
-// peer reads who connected to the control socket (unix(7), SO_PEERCRED); nil
-// when that cannot be told.
-func peer(c net.Conn) *unix.Ucred {
+// peer returns who connected to the control socket, or nil if that is unknown.
+func peer(c net.Conn) *httpd.Peer {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		return nil
@@ -131,14 +150,36 @@ func peer(c net.Conn) *unix.Ucred {
 	if err != nil {
 		return nil
 	}
-	var cred *unix.Ucred
+	var p *httpd.Peer
 	if err := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil {
+			return
+		}
+		p = &httpd.Peer{UID: cred.Uid, GID: cred.Gid, Groups: peerGroups(fd)}
 	}); err != nil {
 		return nil
 	}
-	if err != nil {
-		return nil
+	return p
+}
+
+// maxGroups is the most groups that a process has on Linux (NGROUPS_MAX).
+const maxGroups = 65536
+
+// peerGroups are the supplementary groups of a peer (SO_PEERGROUPS); nil where the
+// kernel does not say.
+func peerGroups(fd uintptr) []uint32 {
+	for n := 64; n <= maxGroups; n *= 8 {
+		groups := make([]uint32, n)
+		size := uint32(len(groups) * 4)
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS, uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+		switch errno {
+		case 0:
+			return groups[:size/4]
+		case unix.ERANGE:
+		default:
+			return nil
+		}
 	}
-	return cred
+	return nil
 }

@@ -13,11 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/meta/bolt/bolttest"
 )
 
 // filled is a data directory with a snapshot, an exact and a whole freeze and a
@@ -113,6 +112,12 @@ func TestLostParts(t *testing.T) {
 			return errors.Join(os.Remove(c.DataDir+"/meta.db"), os.Remove(c.DataDir+"/installation"))
 		}, []string{"meta.db", "blobs"}},
 		{"blobs missing", func(c *config.Config) error { return os.RemoveAll(c.DataDir + "/blobs") }, []string{"no directory blobs", "snapd restore"}},
+		{"blobs not mounted", func(c *config.Config) error {
+			return errors.Join(os.RemoveAll(c.DataDir+"/blobs"), os.Mkdir(c.DataDir+"/blobs", 0o700))
+		}, []string{"no file in the directory blobs", "mount it"}},
+		{"shards of blobs empty", func(c *config.Config) error {
+			return errors.Join(os.RemoveAll(c.DataDir+"/blobs"), os.MkdirAll(c.DataDir+"/blobs/ab", 0o700))
+		}, []string{"no file in the directory blobs", "mount it"}},
 		{"key missing", func(c *config.Config) error { return os.Remove(c.Signing.KeyFile) }, []string{"signing key", "4.1", "restore"}},
 		{"metadata of another installation", func(c *config.Config) error {
 			return os.WriteFile(c.DataDir+"/installation", []byte(`{"id":"0123","epoch":1}`), 0o600)
@@ -194,45 +199,12 @@ func TestOlderMetadata(t *testing.T) {
 	}
 }
 
-// edit changes one bucket of a data directory behind snapd's back.
-func edit(t *testing.T, cfg *config.Config, bucket string, f func(b *bbolt.Bucket) error) {
-	t.Helper()
-	db, err := bbolt.Open(cfg.DataDir+"/meta.db", 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = db.Update(func(tx *bbolt.Tx) error { return f(tx.Bucket([]byte(bucket))) })
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// bucketsInUse lists the buckets of a data directory that have entries.
-func bucketsInUse(t *testing.T, cfg *config.Config) (out []string) {
-	t.Helper()
-	db, err := bbolt.Open(cfg.DataDir+"/meta.db", 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = db.View(func(tx *bbolt.Tx) error {
-		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
-			if k, _ := b.Cursor().First(); k != nil {
-				out = append(out, string(name))
-			}
-			return nil
-		})
-	})
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
 // rebuilt are the buckets that fsck --repair makes anew when they lose an entry
 // or have a damaged one.
 var rebuilt = map[string]bool{
 	"alias": true, "began": true, "check": true, "dirty": true, "ended": true, "frozen": true, "ftree": true, "genref": true, "ids": true,
 	"lended": true, "live": true, "lpath": true, "name": true, "names": true, "path": true, "ref": true, "rotten": true, "snapshot": true, "suspect": true,
+	"other": true, "source": true,
 }
 
 // Damage to any bucket is noticed by the start, status, verify and fsck; nothing
@@ -240,22 +212,11 @@ var rebuilt = map[string]bool{
 func TestDamagedMetadata(t *testing.T) {
 	whole, pages := filled(t)
 	whole.Store.QuarantineTime = 0
-	for _, bucket := range bucketsInUse(t, whole) {
-		if bucket == "meta" || bucket == "sums" {
-			continue
-		}
-		for _, kind := range []string{"lost", "damaged"} {
+	for _, bucket := range bolttest.BucketsInUse(t, filepath.Join(whole.DataDir, metaFile)) {
+		for kind, damage := range map[string]func(t testing.TB, file, bucket string){"lost": bolttest.LoseEntry, "damaged": bolttest.FlipBit} {
 			t.Run(bucket+" "+kind, func(t *testing.T) {
 				cfg := copyData(t, whole)
-				edit(t, cfg, bucket, func(b *bbolt.Bucket) error {
-					k, v := b.Cursor().First()
-					if kind == "lost" {
-						return b.Delete(k)
-					}
-					v = append([]byte(nil), v...)
-					v[len(v)/2] ^= 4
-					return b.Put(append([]byte(nil), k...), v)
-				})
+				damage(t, filepath.Join(cfg.DataDir, metaFile), bucket)
 				testDamaged(t, cfg, pages, bucket)
 			})
 		}
@@ -332,4 +293,23 @@ func damageOf(t *testing.T, cfg *config.Config) error {
 		return err
 	}
 	return errors.Join(st.Damage(), st.Close())
+}
+
+// A directory that another program keeps its state in is left alone.
+func TestForeignDirectory(t *testing.T) {
+	for _, f := range foreign {
+		cfg := testConfig(t, "")
+		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(cfg.DataDir, f.name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := refused(t, cfg); !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), f.name+" of "+f.program) {
+			t.Errorf("%s: %v", f.name, err)
+		}
+		if names, err := os.ReadDir(cfg.DataDir); err != nil || len(names) != 1 {
+			t.Errorf("%s: the directory was changed: %v %v", f.name, names, err)
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -45,7 +46,7 @@ func try(url string) (int, string) {
 func (r *run) spoil(data []byte) (digest string) {
 	r.t.Helper()
 	d := cas.Sum(data)
-	file := filepath.Join(r.cfg.DataDir, cas.Name(d))
+	file := filepath.Join(r.cfg.DataDir, casdir.Name(d))
 	if _, err := os.Stat(file); err != nil {
 		r.t.Fatal(err)
 	}
@@ -61,7 +62,8 @@ func (r *run) spoil(data []byte) (digest string) {
 }
 
 // Damaged and missing blobs come back from another snapd when upstream is gone,
-// and are served again at once; what nobody has is said to be lost.
+// and are served again at once; what nobody has is said to be lost. Long because
+// it is one story from beginning to end.
 func TestRepairFrom(t *testing.T) {
 	a := debtest.New(t)
 	var gone atomic.Bool // upstream forgets everything
@@ -89,7 +91,7 @@ func TestRepairFrom(t *testing.T) {
 	indexURL := one.public + "/archive/debian/latest/dists/stable/main/binary-amd64/Packages.xz"
 	rotten, lost := one.spoil(deb), one.spoil([]byte(manifest))
 	missing := cas.Sum(index).String()
-	if err := os.Remove(filepath.Join(one.cfg.DataDir, cas.Name(cas.Sum(index)))); err != nil {
+	if err := os.Remove(filepath.Join(one.cfg.DataDir, casdir.Name(cas.Sum(index)))); err != nil {
 		t.Fatal(err)
 	}
 	gone.Store(true)
@@ -115,8 +117,8 @@ func TestRepairFrom(t *testing.T) {
 	}
 	faults := fsck(api.FsckRequest{}, api.ExitVerify, nil, nil)
 	for _, want := range []string{
-		"blob " + rotten + ": its bytes now have SHA-256 ", "needed by frozen snapshot 4.1, package a 1.0-1 amd64 of mirror debian\n",
-		"blob " + missing + ": missing; needed by frozen snapshot 4.1, index of suite stable of mirror debian, generation 1 (", "blob " + lost + ": its bytes now have",
+		"blob " + rotten + ": its bytes now have SHA-256 ", "needed by freeze 4.1, package a 1.0-1 amd64 of mirror debian\n",
+		"blob " + missing + ": missing; needed by freeze 4.1, index of suite stable of mirror debian, generation 1 (", "blob " + lost + ": its bytes now have",
 	} {
 		if !strings.Contains(faults, want) {
 			t.Errorf("fsck does not say %q:\n%s", want, faults)
@@ -124,7 +126,7 @@ func TestRepairFrom(t *testing.T) {
 	}
 	all := []string{rotten, missing, lost}
 	// With upstream away nothing can be repaired, and nothing is made worse.
-	if faults := fsck(api.FsckRequest{Repair: true}, api.ExitVerify, nil, all); strings.Count(faults, "cannot be repaired") != 3 || !strings.Contains(faults, "name another snapd with --from") {
+	if faults := fsck(api.FsckRequest{Repair: true}, api.ExitVerify, nil, all); strings.Count(faults, "cannot be repaired") != 3 || !strings.Contains(faults, "name a backup or another snapd with --from") {
 		t.Errorf("faults:\n%s", faults)
 	}
 	// Nor from one who has other bytes.

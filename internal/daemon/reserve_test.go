@@ -14,9 +14,9 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// Below the reserve syncs, freezes, recordings and fetches on demand stop and
-// say why; what is here is served, collections run, and with space again all
-// goes on without a restart.
+// Below the reserve syncs, freezes, recordings and fetches on demand stop and say
+// why; what is here is served, collections run, and with space again all goes on
+// without a restart. Long because it is one story from beginning to end.
 func TestReserve(t *testing.T) {
 	disk := shortDir(t)
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=96m,mode=0700"); err != nil {
@@ -34,6 +34,7 @@ func TestReserve(t *testing.T) {
 	cfg := testConfig(t, "[store]\nreserve = \"32MiB\"\n"+mirrorText(a, "debian", up.URL, "keep = \"1s\""))
 	cfg.DataDir = filepath.Join(disk, "data")
 	cfg.Server.Socket, cfg.Signing.KeyFile = filepath.Join(cfg.DataDir, "s"), filepath.Join(cfg.DataDir, "key.asc")
+	cfg.Log.KeyFile = filepath.Join(cfg.DataDir, "log-key")
 	r := start(t, cfg)
 	defer r.end() // before the disk goes
 

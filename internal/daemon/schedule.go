@@ -2,38 +2,50 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"reflect"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
 )
 
 const (
-	// jitter spreads syncs by this part of their interval to either side, so
-	// that many servers do not ask a mirror at the same second.
+	// jitter is the part of their interval by which syncs are moved to either
+	// side, so that many servers do not contact a mirror in the same second.
 	jitter = 0.05
-	// minRetry is the shortest wait after a sync that failed.
+	// minRetry is the shortest wait after a failed sync.
 	minRetry = time.Minute
-	// taskRetry is the wait after other periodic work that failed.
+	// taskRetry is the wait after other failed work.
 	taskRetry = time.Hour
 )
 
 // scheduler syncs each mirror at its interval, and runs other periodic work.
 type scheduler struct {
-	d     *daemon
-	mu    sync.Mutex
-	times map[string]time.Time
+	d *daemon
+
+	mu      sync.Mutex
+	times   map[string]time.Time
+	start   func()           // starts what the configuration in effect asks for and does not run; nil: not running
+	mirrors map[string]bool  // those with a loop
+	tasks   map[string]*loop // by name
+	changed chan struct{}    // closed by a reload
+}
+
+// loop is periodic work that runs.
+type loop struct {
+	every time.Duration
+	stop  context.CancelFunc
 }
 
 func newScheduler(d *daemon) *scheduler {
-	return &scheduler{d: d, times: map[string]time.Time{}}
+	return &scheduler{d: d, times: map[string]time.Time{}, mirrors: map[string]bool{}, tasks: map[string]*loop{}, changed: make(chan struct{})}
 }
 
-// next tells when a mirror is synced next; the zero time: only when asked for.
+// next has the time of the next sync of each mirror; zero: only on request.
 func (s *scheduler) next(name string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,58 +58,143 @@ func (s *scheduler) set(name string, t time.Time) {
 	s.times[name] = t.UTC().Truncate(time.Second)
 }
 
-// run ends with ctx.
+// run runs until ctx is done.
 func (s *scheduler) run(ctx context.Context) error {
-	var eg errgroup.Group
-	for _, m := range s.d.cfg.Mirrors {
-		if m.Interval > 0 {
-			eg.Go(func() error { return s.mirror(ctx, m) })
-		}
+	if s.d.cfg.Store.Serves() {
+		<-ctx.Done()
+		return nil
 	}
-	for _, p := range s.d.periodic() {
-		if p.every > 0 {
-			eg.Go(func() error { return s.every(ctx, p) })
-		}
-	}
+	var running sync.WaitGroup
+	s.mu.Lock()
+	s.start = func() { s.startAll(ctx, &running) }
+	s.start()
+	s.mu.Unlock()
 	<-ctx.Done()
-	return eg.Wait()
+	s.mu.Lock()
+	s.start = nil
+	s.mu.Unlock()
+	running.Wait()
+	return nil
 }
+
+// reload follows a change of the configuration in effect. Syncs in progress go on;
+// a periodic task with another interval starts again.
+func (s *scheduler) reload() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+	if s.start != nil {
+		s.start()
+	}
+}
+
+// startAll starts a loop for each mirror and task that needs one and has none; s.mu
+// must be held.
+func (s *scheduler) startAll(ctx context.Context, running *sync.WaitGroup) {
+	for _, m := range s.d.reloads.live.Load().Mirrors {
+		if m.Interval > 0 && !s.mirrors[m.Name] {
+			s.mirrors[m.Name] = true
+			running.Go(func() { s.mirror(ctx, m.Name) })
+		}
+	}
+	for _, t := range s.d.periodic() {
+		if l := s.tasks[t.name]; l != nil && l.every != t.every {
+			l.stop()
+			delete(s.tasks, t.name)
+		}
+		if t.every > 0 && s.tasks[t.name] == nil {
+			own, stop := context.WithCancel(ctx)
+			s.tasks[t.name] = &loop{t.every, stop}
+			running.Go(func() {
+				defer stop()
+				s.every(own, t)
+			})
+		}
+	}
+}
+
+// scheduled returns the configuration of a mirror that is synced at intervals, and
+// the channel that the next reload closes. It returns nil, and the mirror's loop
+// must end, if there is no such mirror.
+func (s *scheduler) scheduled(name string) (*config.Mirror, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.d.reloads.live.Load().Mirrors {
+		if m.Name == name && m.Interval > 0 {
+			return &m, s.changed
+		}
+	}
+	delete(s.mirrors, name)
+	delete(s.times, name)
+	return nil, nil
+}
+
+// sameMirror reports whether two configurations of a mirror are equal.
+func sameMirror(a, b *config.Mirror) bool { return reflect.DeepEqual(a, b) }
 
 // spread moves a duration by the jitter.
 func spread(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (1 + jitter*(2*rand.Float64()-1)))
 }
 
-// mirror syncs one mirror: at once when the last check is older than the
-// interval, then an interval after each.
-func (s *scheduler) mirror(ctx context.Context, m config.Mirror) error {
-	interval := m.Interval.D()
-	last, err := s.d.store.LastCheck(ctx, m.Name)
-	if ctx.Err() != nil {
-		return nil
-	} else if err != nil {
-		s.d.log.Error("read the last check", "mirror", m.Name, "err", err) // it is due at once
+// mirror syncs one mirror: at once if the last check is older than the interval or
+// the mirror's configuration changes, then an interval after each sync.
+func (s *scheduler) mirror(ctx context.Context, name string) {
+	m, changed := s.scheduled(name)
+	if m == nil {
+		return
 	}
-	due := notAfter(last.Checked.Add(interval), s.d.o.Now().Add(interval))
+	last, err := s.d.store.LastCheck(ctx, name)
+	if ctx.Err() != nil {
+		return
+	} else if err != nil {
+		s.d.log.Error("read the last check", "mirror", name, "err", err) // it is due at once
+	}
+	due := firstDue(last.Checked, m.Interval.D(), s.d.o.Now())
 	for {
-		s.set(m.Name, due)
-		if !sleep(ctx, due.Sub(s.d.o.Now())) {
-			return nil
+		s.set(name, due)
+		if !sleepUnless(ctx, due.Sub(s.d.o.Now()), changed) {
+			return
 		}
-		wait := spread(interval)
-		if _, err := s.d.control.Sync(ctx, m.Name, mirror.SyncOptions{}); err != nil {
+		next, nextChange := s.scheduled(name)
+		if next == nil {
+			return
+		}
+		if !sameMirror(m, next) {
+			due = s.d.o.Now()
+		}
+		if m, changed = next, nextChange; s.d.o.Now().Before(due) {
+			continue
+		}
+		wait := spread(m.Interval.D())
+		if _, err := s.d.control.Sync(ctx, name, mirror.SyncOptions{}); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return
 			}
-			s.d.log.Error("sync failed", "repo", m.Name, "err", err)
-			wait = min(wait, spread(max(interval/4, minRetry)))
+			if errors.Is(err, meta.ErrLeased) {
+				s.d.log.Info("another node syncs", "repo", name, "err", err)
+			} else {
+				s.d.log.Error("sync failed", "repo", name, "err", err)
+			}
+			wait = min(wait, spread(max(m.Interval.D()/4, minRetry)))
 		}
 		due = s.d.o.Now().Add(wait)
 	}
 }
 
-// notAfter bounds a time: what was noted by a clock that was ahead must not put
-// work off for as long.
+// firstDue is when work is due that was done last at a time: after an interval, and
+// now where that has passed or it was never done.
+func firstDue(last time.Time, interval time.Duration, now time.Time) time.Time {
+	due := notAfter(last.Add(interval), now.Add(interval))
+	if due.Before(now) {
+		return now
+	}
+	return due
+}
+
+// notAfter bounds a time: a time recorded by a clock that was ahead must not
+// delay work for as long.
 func notAfter(t, bound time.Time) time.Time {
 	if t.After(bound) {
 		return bound
@@ -107,35 +204,35 @@ func notAfter(t, bound time.Time) time.Time {
 
 // task is periodic work other than syncs.
 type task struct {
-	name  string // also of the store's mark of its last run
+	name  string // also the name of the mark of its last run in the store
 	every time.Duration
 	run   func(ctx context.Context) error
 }
 
-// every runs a task at its interval, counted over restarts.
-func (s *scheduler) every(ctx context.Context, t task) error {
+// every runs a task at its interval, even across restarts.
+func (s *scheduler) every(ctx context.Context, t task) {
 	key := "last." + t.name
 	var last time.Time
 	noted, err := s.d.store.Note(ctx, key)
 	if ctx.Err() != nil {
-		return nil
+		return
 	} else if err != nil {
-		s.d.log.Error("read when it was done last", "task", t.name, "err", err) // it is due at once
+		s.d.log.Error("read the time of the last run", "task", t.name, "err", err) // it is due at once
 	}
 	if noted != "" {
 		if last, err = time.Parse(time.RFC3339, noted); err != nil {
-			s.d.log.Error("read when it was done last", "task", t.name, "err", err)
+			s.d.log.Error("read the time of the last run", "task", t.name, "err", err)
 		}
 	}
 	due := notAfter(last.Add(t.every), s.d.o.Now().Add(t.every))
 	for {
-		// Not in the rush of a start.
+		// Not during the load of a start.
 		if !sleep(ctx, max(due.Sub(s.d.o.Now()), minRetry)) {
-			return nil
+			return
 		}
 		if err := t.run(ctx); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return
 			}
 			s.d.log.Error("periodic work failed", "task", t.name, "err", err)
 			due = s.d.o.Now().Add(min(t.every, spread(taskRetry)))
@@ -143,16 +240,19 @@ func (s *scheduler) every(ctx context.Context, t task) error {
 		}
 		now := s.d.o.Now()
 		if err := s.d.store.SetNote(ctx, key, now.UTC().Format(time.RFC3339)); ctx.Err() != nil {
-			return nil
+			return
 		} else if err != nil {
-			s.d.log.Error("note when it was done", "task", t.name, "err", err)
+			s.d.log.Error("record the time of the run", "task", t.name, "err", err)
 		}
 		due = now.Add(spread(t.every))
 	}
 }
 
-// sleep waits; false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits. It returns false if ctx was done first.
+func sleep(ctx context.Context, d time.Duration) bool { return sleepUnless(ctx, d, nil) }
+
+// sleepUnless is sleep, but ends early when wake is closed.
+func sleepUnless(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
 	}
@@ -161,6 +261,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-t.C:
 		return true
+	case <-wake:
+		return ctx.Err() == nil
 	case <-ctx.Done():
 		return false
 	}

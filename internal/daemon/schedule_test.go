@@ -27,12 +27,10 @@ func ticks(t *testing.T, file string, length time.Duration, run func(ctx context
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	start := time.Now()
-	if err := s.every(ctx, task{"scrub", 30 * 24 * time.Hour, func(ctx context.Context) error {
+	s.every(ctx, task{"scrub", 30 * 24 * time.Hour, func(ctx context.Context) error {
 		out = append(out, time.Since(start).Round(time.Hour))
 		return run(ctx)
-	}}); err != nil {
-		t.Fatal(err)
-	}
+	}})
 	return out
 }
 
@@ -83,9 +81,7 @@ func TestScheduleAfterClockAhead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = st.Update(t.Context(), "test", func(tx *bolt.Tx) error {
-			return tx.SetMeta("last.scrub", time.Now().AddDate(10, 0, 0).UTC().Format(time.RFC3339))
-		})
+		err = st.SetNote(t.Context(), "last.scrub", time.Now().AddDate(10, 0, 0).UTC().Format(time.RFC3339))
 		if err := errors.Join(err, st.Close()); err != nil {
 			t.Fatal(err)
 		}
@@ -111,5 +107,20 @@ func TestScheduleAfterClockAhead(t *testing.T) {
 	}
 	if next := r.status().Mirrors[0].NextSync; next == nil || time.Until(*next) > 6*time.Hour {
 		t.Errorf("next sync at %v, expected it within 6 hours", next)
+	}
+}
+
+// A mirror that was never checked is due now, not in the year 1.
+func TestFirstDue(t *testing.T) {
+	now := time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
+	for _, c := range []struct{ last, want time.Time }{
+		{time.Time{}, now},
+		{now.Add(-7 * time.Hour), now},
+		{now.Add(-time.Hour), now.Add(5 * time.Hour)},
+		{now.AddDate(10, 0, 0), now.Add(6 * time.Hour)},
+	} {
+		if got := firstDue(c.last, 6*time.Hour, now); !got.Equal(c.want) {
+			t.Errorf("last at %v: due at %v, expected %v", c.last, got, c.want)
+		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // Suite describes a generation of a suite for a manifest. wanted reports whether
-// an index of the generation is part of it; metalinkSize is the size of the
+// to include an index of the generation; metalinkSize is the size of the
 // generation's metalink, if it has one.
 func Suite(g *meta.Generation, metalinkSize int64, wanted func(meta.Group) bool) DocSuite {
 	s := DocSuite{Suite: g.Suite, Date: g.Date.UTC(), Trust: g.Trust, Keys: []string{}, Indices: []DocIndex{}}
@@ -35,7 +35,7 @@ func Suite(g *meta.Generation, metalinkSize int64, wanted func(meta.Group) bool)
 	return s
 }
 
-// ProofFiles lists the upstream files that the proof of a mirror consists of.
+// ProofFiles returns the upstream files that make up the proof of a mirror.
 func (d *DocMirror) ProofFiles() []repo.File {
 	var out []repo.File
 	for _, s := range d.Suites {
@@ -50,8 +50,9 @@ func (d *DocMirror) ProofFiles() []repo.File {
 	return out
 }
 
-// Tally counts the packages and source packages of an exact mirror, each once in
-// however many places it is. sourceArch is the format's architecture of sources.
+// Tally counts the packages and source packages of an exact mirror, each once,
+// even if it is in several places. sourceArch is the architecture that the format
+// uses for sources.
 func (d *DocMirror) Tally(sourceArch string) (packages, sources int) {
 	for _, p := range d.List(sourceArch) {
 		if p.Arch == sourceArch {
@@ -63,11 +64,11 @@ func (d *DocMirror) Tally(sourceArch string) (packages, sources int) {
 	return packages, sources
 }
 
-// List lists the packages of an exact mirror, each once.
+// List returns the packages of an exact mirror, each once.
 func (d *DocMirror) List(sourceArch string) []api.Package {
 	var out []api.Package
 	at := map[string]int{}
-	// place returns the entry with a key, which it makes if there is none.
+	// place returns the entry with a key, and creates it if necessary.
 	place := func(key string, entry func() api.Package) *api.Package {
 		i, ok := at[key]
 		if !ok {
@@ -79,40 +80,24 @@ func (d *DocMirror) List(sourceArch string) []api.Package {
 	}
 	for _, p := range d.Packages {
 		e := place(p.SHA256.String()+p.Path, func() api.Package {
-			return api.Package{
-				Mirror: d.Name, Name: p.Name, Version: p.Version, Arch: p.Arch, Path: p.Path, Size: p.Size, SHA256: p.SHA256.String(),
-				Source: p.Source, SourceVersion: p.SourceVersion,
+			r := repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.Version, Arch: p.Arch, Files: []repo.File{{Path: p.Path, Size: p.Size, SHA256: p.SHA256}}}
+			if p.Source != "" {
+				r.Sources = []repo.Ref{{Name: p.Source, Version: p.SourceVersion}}
 			}
+			return repo.Describe(d.Name, &r)
 		})
-		addPlace(e, p.Suite, p.Component)
+		repo.AddPlace(e, p.Suite, p.Component)
 	}
 	for _, s := range d.Sources {
 		e := place("source "+s.Name+" "+s.Version, func() api.Package {
-			e := api.Package{Mirror: d.Name, Name: s.Name, Version: s.Version, Arch: sourceArch}
-			if f, ok := repo.MainFile(s.Files); ok {
-				e.Path, e.SHA256 = f.Path, f.SHA256.String()
-			}
-			for _, f := range s.Files {
-				e.Files = append(e.Files, api.File{Path: f.Path, Size: f.Size, SHA256: f.SHA256.String()})
-				e.Size += f.Size
-			}
-			return e
+			return repo.Describe(d.Name, &repo.Record{Kind: repo.KindSource, Name: s.Name, Version: s.Version, Arch: sourceArch, Files: s.Files})
 		})
-		addPlace(e, s.Suite, s.Component)
+		repo.AddPlace(e, s.Suite, s.Component)
 	}
 	return out
 }
 
-func addPlace(p *api.Package, suite repo.SuiteName, component string) {
-	if s := string(suite); s != "" && !slices.Contains(p.Suites, s) {
-		p.Suites = append(p.Suites, s)
-	}
-	if component != "" && !slices.Contains(p.Components, component) {
-		p.Components = append(p.Components, component)
-	}
-}
-
-// ClientSuites returns what clients need to know of each suite of a mirror.
+// ClientSuites returns what clients need to know about each suite of a mirror.
 func (d *DocMirror) ClientSuites(sourceArch string) []meta.FrozenSuite {
 	var out []meta.FrozenSuite
 	for i := range d.Suites {
@@ -131,7 +116,7 @@ func (d *DocMirror) ClientSuites(sourceArch string) []meta.FrozenSuite {
 	return out
 }
 
-// ClientSuite returns what clients need to know of a generation.
+// ClientSuite returns what clients need to know about a generation.
 func ClientSuite(g *meta.Generation, sourceArch string) meta.FrozenSuite {
 	fs := meta.FrozenSuite{Suite: g.Suite, Gen: g.Gen}
 	for _, gr := range g.Groups {
@@ -142,8 +127,8 @@ func ClientSuite(g *meta.Generation, sourceArch string) meta.FrozenSuite {
 	return fs
 }
 
-// MissingStanza is the missing entry that a stanza stands for which no client can
-// install. sourceArch is the format's architecture of sources.
+// MissingStanza returns the missing entry for a stanza that no client can
+// install. sourceArch is the architecture that the format uses for sources.
 func MissingStanza(r *repo.Record, sourceArch string) Missing {
 	m := Missing{Name: r.Name, Version: r.Version, Arch: r.Arch}
 	if m.Source = r.Arch == sourceArch; m.Source {
@@ -152,7 +137,7 @@ func MissingStanza(r *repo.Record, sourceArch string) Missing {
 	return m
 }
 
-// addIndex adds the component and architecture of an index of packages.
+// addIndex adds the component and architecture of a package index.
 func addIndex(fs *meta.FrozenSuite, component, arch, sourceArch string) {
 	if component != "" && !slices.Contains(fs.Components, component) {
 		fs.Components = append(fs.Components, component)

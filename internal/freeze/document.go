@@ -1,11 +1,11 @@
 // Package freeze defines the format of freezes: named, signed, immutable sets of
-// packages of one or more mirrors. It has the freeze manifest, the provenance and
-// the statements beside it, and the names of their files; FORMAT.md beside this code
-// specifies them.
+// packages from one or more mirrors. It has the freeze manifest, the provenance
+// and the statements beside it, and the names of their files, as specified in
+// FORMAT.md.
 //
-// The packages below it work with freezes: plan resolves what a request asks for,
-// build makes the freeze, proof verifies it, bundle exports and imports it, client
-// describes it to clients, and tree reads its files.
+// The packages below it work with freezes: plan resolves a request, build makes
+// the freeze, proof verifies it, bundle exports and imports it, client describes
+// it to clients, and tree reads its files.
 package freeze
 
 import (
@@ -16,31 +16,33 @@ import (
 	"slices"
 	"time"
 
+	"example.org/snapd/internal/canonical"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/repo"
 )
 
-// FormatVersion is the version of the frozen manifest's format. A manifest with
-// files that upstream knows by SHA-512 alone is of version SHA512Version; in
-// everything else the two are the same.
+// FormatVersion is the version of the manifest format. A manifest with files that
+// upstream lists only by SHA-512 has SHA512Version; otherwise the two are the
+// same.
 const (
 	FormatVersion = 1
 	SHA512Version = 2
 )
 
-// Document is the freeze manifest, the identity of a frozen snapshot. Equal
-// contents are equal bytes on any server: it has no local facts.
+// Document is the freeze manifest. It defines the identity of a freeze: it
+// contains no local facts, so the same contents give the same bytes on any
+// server.
 type Document struct {
 	Format  int         `json:"format"`
 	Name    string      `json:"name"`
 	Date    time.Time   `json:"date"` // UTC second
 	Mirrors []DocMirror `json:"mirrors"`
-	Missing []Missing   `json:"missing"` // entries that were allowed to be missing
+	Missing []Missing   `json:"missing"` // entries that are allowed to be missing
 }
 
 // Kinds of DocMirror.
 const (
-	Whole = "whole" // its indices stand for its packages
+	Whole = "whole" // its packages are those in its indices
 	Exact = "exact"
 )
 
@@ -49,36 +51,36 @@ type DocMirror struct {
 	Name     string       `json:"name"`
 	Type     string       `json:"type"`
 	Kind     string       `json:"kind"`
-	Trust    repo.Trust   `json:"trust"` // the weakest of its suites
+	Trust    repo.Trust   `json:"trust"` // that of its weakest suite
 	Suites   []DocSuite   `json:"suites"`
 	Packages []DocPackage `json:"packages"`
 	Sources  []DocSource  `json:"sources"`
 }
 
-// DocSuite is one upstream root that the freeze rests on. A suite is listed more
-// than once when packages were taken from several of its states.
+// DocSuite is an upstream root that the freeze rests on. A suite is listed more
+// than once if packages were taken from several of its states.
 type DocSuite struct {
 	Suite     repo.SuiteName `json:"suite"`
 	Date      time.Time      `json:"date"` // upstream's
 	Trust     repo.Trust     `json:"trust"`
-	Keys      []string       `json:"keys"` // fingerprints that verified it
+	Keys      []string       `json:"keys"` // fingerprints of the keys that verified it
 	Documents []repo.File    `json:"documents"`
 	Metalink  *repo.File     `json:"metalink,omitempty"`
 	Indices   []DocIndex     `json:"indices"`
 }
 
-// DocIndex is one upstream index.
+// DocIndex is an upstream index.
 type DocIndex struct {
 	Index     string     `json:"index"`
 	Component string     `json:"component"`
 	Arch      string     `json:"architecture"`
-	Path      string     `json:"path"` // of the form that is kept, relative to the suite
+	Path      string     `json:"path"` // of the stored variant, relative to the suite
 	Size      int64      `json:"size"`
 	SHA256    cas.Digest `json:"sha256"`
 	Packages  bool       `json:"packages"` // an index of packages, not a side file
 }
 
-// DocPackage is one binary package in one suite and component.
+// DocPackage is a binary package in a suite and component.
 type DocPackage struct {
 	Suite         repo.SuiteName `json:"suite"`
 	Component     string         `json:"component"`
@@ -89,13 +91,13 @@ type DocPackage struct {
 	Path          string         `json:"path"`
 	Size          int64          `json:"size"`
 	SHA256        cas.Digest     `json:"sha256"`
-	SHA512        string         `json:"sha512,omitempty"` // where upstream knows the file by that alone
+	SHA512        string         `json:"sha512,omitempty"` // if upstream lists the file only by it
 	Source        string         `json:"source"`
 	SourceVersion string         `json:"source_version"`
-	Paragraph     string         `json:"paragraph"` // first half of the SHA-256 of upstream's paragraph, hex
+	Paragraph     string         `json:"paragraph"` // first half of the SHA-256 of upstream's stanza, in hex
 }
 
-// DocSource is one source package in one suite and component.
+// DocSource is a source package in a suite and component.
 type DocSource struct {
 	Suite     repo.SuiteName `json:"suite"`
 	Component string         `json:"component"`
@@ -106,7 +108,7 @@ type DocSource struct {
 	Paragraph string         `json:"paragraph"`
 }
 
-// Missing is an entry that the freeze was allowed to lack.
+// Missing is an entry that the freeze is allowed to lack.
 type Missing struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
@@ -114,7 +116,8 @@ type Missing struct {
 	Source  bool   `json:"source"`
 }
 
-// Text names the entry as a list of packages does; a source is called one.
+// Text returns the entry in the form of a package list; source packages are
+// marked.
 func (m *Missing) Text() string {
 	n := m.Name
 	if m.Arch != "" {
@@ -129,7 +132,7 @@ func (m *Missing) Text() string {
 	return n
 }
 
-// Encode writes the document as canonical JSON (RFC 8785).
+// Encode encodes the document as canonical JSON (RFC 8785).
 func (d *Document) Encode() ([]byte, error) {
 	for i := range d.Mirrors {
 		m := &d.Mirrors[i]
@@ -143,10 +146,10 @@ func (d *Document) Encode() ([]byte, error) {
 	if d.Missing == nil {
 		d.Missing = []Missing{}
 	}
-	return Canonical(d)
+	return canonical.Marshal(d)
 }
 
-// Version is the version of the format that the document needs.
+// Version returns the format version that the document needs.
 func (d *Document) Version() int {
 	for i := range d.Mirrors {
 		m := &d.Mirrors[i]
@@ -160,24 +163,24 @@ func (d *Document) Version() int {
 	return FormatVersion
 }
 
-// ParseDocument reads a frozen manifest and refuses one that is not canonical:
-// its digest is its identity.
+// ParseDocument parses a freeze manifest. It refuses one that is not canonical,
+// because the digest is its identity.
 func ParseDocument(data []byte) (*Document, error) {
 	var d Document
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&d); err != nil {
-		return nil, fmt.Errorf("frozen manifest: %w", err)
+		return nil, fmt.Errorf("freeze manifest: %w", err)
 	}
 	if d.Format < FormatVersion || d.Format > SHA512Version {
-		return nil, fmt.Errorf("frozen manifest: %w %d, this program knows %d and %d", ErrFormat, d.Format, FormatVersion, SHA512Version)
+		return nil, fmt.Errorf("freeze manifest: %w %d, expected %d or %d", ErrFormat, d.Format, FormatVersion, SHA512Version)
 	}
 	again, err := d.Encode()
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(again, data) {
-		return nil, errors.New("frozen manifest: not in canonical form")
+		return nil, errors.New("freeze manifest: not in canonical form")
 	}
 	return &d, nil
 }

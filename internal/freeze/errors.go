@@ -11,35 +11,46 @@ import (
 )
 
 var (
-	// ErrExists means that another frozen snapshot has the name.
+	// ErrExists means that a freeze with this name exists.
 	ErrExists = meta.ErrExists
-	// ErrMissing means that packages or their bytes cannot be had.
+	// ErrMissing means that packages or their bytes are unavailable.
 	ErrMissing = errclass.New(errclass.NotFound, "missing")
-	// ErrAmbiguous means that a name and version stand for several contents.
+	// ErrAmbiguous means that a name and version stand for different contents.
 	ErrAmbiguous = errclass.New(errclass.Conflict, "ambiguous")
-	// ErrBroken means that the set leaves relations unsatisfied.
+	// ErrTwoContents is an ErrAmbiguous: one path would have different bytes in one
+	// freeze.
+	ErrTwoContents = errclass.New(ErrAmbiguous, "ambiguous")
+	// ErrBroken means that the set has unsatisfied dependencies.
 	ErrBroken = errclass.New(errclass.Conflict, "unsatisfied relations")
-	// ErrNeedsAll means that freezing a whole on-demand mirror would fetch a lot.
-	ErrNeedsAll = errclass.New(errclass.Conflict, "packages are still to be fetched")
-	// ErrVerify means that a proof does not hold.
+	// ErrNeedsAll means that freezing a whole on-demand mirror would download a
+	// lot.
+	ErrNeedsAll = errclass.New(errclass.Conflict, "packages are not downloaded yet")
+	// ErrVerify means that a verification failed.
 	ErrVerify = errclass.New(errclass.Security, "verification failed")
-	// ErrEmpty means that a freeze would hold no package.
+	// ErrEmpty means that a freeze would have no packages.
 	ErrEmpty = errclass.New(errclass.Conflict, "nothing to freeze")
 	// ErrRunning means that a recording has not been stopped.
 	ErrRunning = errclass.New(errclass.Conflict, "is still running")
-	// ErrBusy means that a frozen snapshot of that name is being made or imported.
+	// ErrBusy means that a freeze of this name is being made or imported, or a channel
+	// moved.
 	ErrBusy = errclass.New(errclass.Conflict, "is being made by another command")
-	// ErrUsage means that the options contradict each other.
+	// ErrLacks means that a freeze has no mirror, suite, component or architecture
+	// that clients of a channel use.
+	ErrLacks = errclass.New(errclass.Conflict, "it lacks what clients of the channel use")
+	// ErrInfoChange means that apt would refuse what a channel is to show, because a
+	// field of its Release file differs from what the channel shows.
+	ErrInfoChange = errclass.New(errclass.Conflict, "apt refuses a repository in which these fields change")
+	// ErrUsage means that options contradict each other.
 	ErrUsage = errclass.Usage
-	// ErrFormat means that a manifest is of a format that this program does not know.
+	// ErrFormat means that a manifest has an unsupported format.
 	ErrFormat = errors.New("format")
 )
 
-// ReportError is a refused freeze with the resolution of each entry. That of a dry
-// run has everything that the dry run found out.
+// ReportError is a refused freeze and how each entry was resolved. After a dry
+// run it has everything that the dry run found out.
 type ReportError struct {
 	Err     error
-	Hint    string // what to do about it, where this error tells
+	Hint    string // hint of this error, if it has one
 	DryRun  bool
 	Report  *api.Report
 	Changes *api.Diff
@@ -49,13 +60,13 @@ type ReportError struct {
 func (e *ReportError) Error() string { return e.Err.Error() }
 func (e *ReportError) Unwrap() error { return e.Err }
 
-// TwoContents is the error of a path that has different bytes in one freeze.
-// ErrAmbiguous.
+// TwoContents returns the error for a path with different bytes in one freeze. It
+// wraps ErrTwoContents.
 func TwoContents(path string, a, b cas.Digest) error {
-	return fmt.Errorf("%w: %s has two contents, %s and %s, in one freeze", ErrAmbiguous, path, a, b)
+	return fmt.Errorf("%w: %s has two contents, %s and %s, in one freeze", ErrTwoContents, path, a, b)
 }
 
-// Count is a number with the word for one thing or for several, for messages.
+// Count returns a number with the singular or plural of a word, for messages.
 func Count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

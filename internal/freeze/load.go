@@ -11,29 +11,31 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Records finds the records of freezes.
+// Records looks up the records of freezes.
 type Records interface {
-	// Freeze returns the record of a freeze. meta.ErrNotFound.
+	// Freeze returns the record of a freeze. It may return meta.ErrNotFound.
 	Freeze(ctx context.Context, name string) (*meta.Frozen, error)
 }
 
-// Load reads a freeze: its record and its manifest. meta.ErrNotFound.
-func Load(ctx context.Context, records Records, blobs cas.Store, name string) (*meta.Frozen, *Document, error) {
+// Load reads the record and the manifest of a freeze. It may return
+// meta.ErrNotFound. Where the manifest is lost or damaged, it returns the record with
+// the error.
+func Load(ctx context.Context, records Records, blobs cas.Reader, name string) (*meta.Frozen, *Document, error) {
 	f, err := records.Freeze(ctx, name)
 	if err != nil {
 		return nil, nil, err
 	}
 	data, err := cas.ReadAll(ctx, blobs, f.Manifest.SHA256, MaxManifest)
 	if err != nil {
-		return nil, nil, fmt.Errorf("manifest of %s: %w", name, err)
+		return f, nil, fmt.Errorf("manifest of %s: %w", name, err)
 	}
 	doc, err := ParseDocument(data)
 	return f, doc, err
 }
 
-// Certificates reads the certificates in blobs as one keyring; nil where there are
-// none. Zero digests stand for no certificates.
-func Certificates(ctx context.Context, blobs cas.Store, digests ...cas.Digest) (*sign.Keyring, error) {
+// Certificates reads the certificates in blobs as one keyring, or returns nil if
+// there are none. Zero digests stand for no certificates.
+func Certificates(ctx context.Context, blobs cas.Reader, digests ...cas.Digest) (*sign.Keyring, error) {
 	var rings []*sign.Keyring
 	for _, d := range digests {
 		if d.IsZero() {
@@ -60,9 +62,9 @@ type RootParser interface {
 	ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error)
 }
 
-// ReadRoot reads an upstream root of a mirror of a freeze from the documents that the
-// freeze keeps, and verifies it by certificates that are kept, too.
-func ReadRoot(ctx context.Context, blobs cas.Store, f RootParser, d *DocMirror, s *DocSuite, certificates cas.Digest) (*repo.Root, error) {
+// ReadRoot reads an upstream root of a mirror of a freeze from the documents that
+// the freeze keeps, and verifies it with the certificates that it keeps.
+func ReadRoot(ctx context.Context, blobs cas.Reader, f RootParser, d *DocMirror, s *DocSuite, certificates cas.Digest) (*repo.Root, error) {
 	var docs []repo.Doc
 	for _, file := range s.Documents {
 		data, err := cas.ReadAll(ctx, blobs, file.SHA256, MaxDocument)
@@ -84,8 +86,8 @@ func ReadRoot(ctx context.Context, blobs cas.Store, f RootParser, d *DocMirror, 
 	return f.ParseRoot(repo.Recorded(d.Name, d.Type, s.Trust), s.Suite, docs, p)
 }
 
-// ParseKeys parses armored keys that a request names as one keyring; nil where it
-// names none. ErrUsage.
+// ParseKeys parses the armored keys of a request as one keyring. It returns nil
+// if there are none. It may return ErrUsage.
 func ParseKeys(armored []string) (*sign.Keyring, error) {
 	var rings []*sign.Keyring
 	for _, a := range armored {
@@ -101,7 +103,7 @@ func ParseKeys(armored []string) (*sign.Keyring, error) {
 	return sign.Merge(rings...), nil
 }
 
-// Packages lists packages in pages, as meta.Store does.
+// Packages returns packages in pages, like meta.Store.
 type Packages interface {
 	Packages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error)
 }
@@ -111,7 +113,7 @@ func EachPackage(ctx context.Context, all Packages, snap *meta.Snapshot, f func(
 	return eachPage(ctx, all.Packages, snap, f)
 }
 
-// Unusables lists stanzas that no client can install in pages, as meta.Store does.
+// Unusables returns stanzas that no client can install in pages, like meta.Store.
 type Unusables interface {
 	UnusablePackages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error)
 }

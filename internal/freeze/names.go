@@ -1,7 +1,7 @@
 package freeze
 
-// Names of the files of a freeze, in an export and where it is served. No mirror's
-// name begins with an underscore.
+// Names of the files of a freeze, both in an export and on the server. No
+// mirror's name starts with an underscore.
 const (
 	ManifestFile        = "manifest.json"
 	ManifestSignature   = "manifest.json.asc"
@@ -14,13 +14,13 @@ const (
 	MetalinkFile        = "metalink.xml"
 )
 
-// Bounds of what is read, in bytes.
+// Limits of what is read, in bytes.
 const (
 	MaxManifest     = 512 << 20
 	MaxProvenance   = 4 << 20
-	MaxSignature    = 1 << 20 // of a signature, a statement, the key of a freeze
+	MaxSignature    = 1 << 20 // for a signature, a statement, or the key of a freeze
 	MaxCertificates = 16 << 20
 	MaxMetalink     = 16 << 20
-	MaxDocument     = 64 << 20 // of a signed document
+	MaxDocument     = 64 << 20 // for a signed document
 	MaxTreeListing  = 512 << 20
 )

@@ -2,8 +2,8 @@ package freeze
 
 import "cmp"
 
-// The lists of a manifest are in the order of these methods. They compare first
-// what readers look for first.
+// The lists of a manifest are sorted by these methods. They compare first what
+// readers look for first.
 
 // Compare orders the mirrors of a manifest.
 func (a DocMirror) Compare(b DocMirror) int { return cmp.Compare(a.Name, b.Name) }

@@ -4,17 +4,18 @@ import (
 	"fmt"
 	"time"
 
+	"example.org/snapd/internal/canonical"
 	"example.org/snapd/internal/cas"
 )
 
 // ProvenanceFormat is the version of the format of provenance.json.
 const ProvenanceFormat = 1
 
-// Provenance are the local facts of a freeze, outside of its identity. It is
-// canonical JSON with a signature of its own.
+// Provenance is the local facts of a freeze, which are not part of its identity.
+// It is canonical JSON with its own signature.
 type Provenance struct {
-	// Format is 0 where an earlier version wrote it, which neither named the
-	// manifest nor signed.
+	// Format is 0 if an earlier version wrote it, which neither named the
+	// manifest nor signed it.
 	Format    int                  `json:"format,omitempty"`
 	Name      string               `json:"name"`
 	Manifest  cas.Digest           `json:"manifest_sha256,omitzero"`
@@ -29,7 +30,7 @@ type Provenance struct {
 // ProvenanceMirror is a snapshot that packages were taken from.
 type ProvenanceMirror struct {
 	Mirror   string            `json:"mirror"`
-	Snapshot string            `json:"snapshot"` // empty where only its parts are left
+	Snapshot string            `json:"snapshot"` // empty if only its generations are left
 	Suites   []ProvenanceSuite `json:"suites"`
 }
 
@@ -46,30 +47,31 @@ type ProvenanceManifest struct {
 	SHA256 string `json:"sha256"`
 }
 
-// ParseProvenance reads a provenance.json. It refuses what a freeze does not have:
-// a larger one, unknown or repeated fields, JSON that is not canonical.
+// ParseProvenance parses a provenance.json. It refuses one that is too large, has
+// unknown or repeated fields, or is not canonical.
 func ParseProvenance(data []byte) (*Provenance, error) {
 	if len(data) > MaxProvenance {
 		return nil, fmt.Errorf("%d bytes, expected at most %d", len(data), MaxProvenance)
 	}
 	var p Provenance
-	if err := DecodeCanonical(data, &p); err != nil {
+	if err := canonical.Unmarshal(data, &p); err != nil {
 		return nil, err
 	}
 	switch {
 	case p.Format < 0 || p.Format > ProvenanceFormat:
-		return nil, fmt.Errorf("format %d, this program knows %d", p.Format, ProvenanceFormat)
+		return nil, fmt.Errorf("format %d, expected %d", p.Format, ProvenanceFormat)
 	case (p.Format == 0) != p.Manifest.IsZero():
-		return nil, fmt.Errorf("format %d and the digest of a manifest do not go together", p.Format)
+		return nil, fmt.Errorf("format %d cannot have the digest of a manifest", p.Format)
 	}
 	return &p, nil
 }
 
-// Encode writes the provenance as canonical JSON. ErrUsage where that is too large.
+// Encode encodes the provenance as canonical JSON. It returns ErrUsage if the
+// result is too large.
 func (p *Provenance) Encode() ([]byte, error) {
-	data, err := Canonical(p)
+	data, err := canonical.Marshal(p)
 	if err == nil && len(data) > MaxProvenance {
-		err = fmt.Errorf("%w: provenance.json of %s would have %d bytes, expected at most %d: give fewer build manifests, or shorter names", ErrUsage, p.Name, len(data), MaxProvenance)
+		err = fmt.Errorf("%w: provenance.json of %s would have %d bytes, expected at most %d: use fewer build manifests, or shorter names", ErrUsage, p.Name, len(data), MaxProvenance)
 	}
 	return data, err
 }

@@ -2,13 +2,13 @@ package freeze
 
 import "example.org/snapd/internal/cas"
 
-// Types of Statement.
+// The types of statements.
 const (
 	ImageStatement     = "image"
 	SignatureStatement = "signature"
 )
 
-// Statement is a signed statement beside a freeze manifest, about what was added
+// Statement is a signed statement beside a freeze manifest, about something added
 // later. It is canonical JSON and has no time.
 type Statement struct {
 	Type     string            `json:"type"` // ImageStatement or SignatureStatement

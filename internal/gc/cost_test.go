@@ -12,12 +12,12 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/gc"
-	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
+	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// counting counts what a collection asks of the blobs.
+// counting counts the requests of a collection to the blob store.
 type counting struct {
 	cas.Store
 	stats, removed, walks atomic.Int64
@@ -44,9 +44,9 @@ type work struct {
 	Blobs, Snapshots               int
 }
 
-// collectAmid counts the work of a collection of two snapshots, and of the
-// versions of one package that only they had, amid so many packages and
-// snapshots that stay.
+// collectAmid counts the work of a collection that removes two snapshots, and the
+// versions of one package that only they contained, among so many packages and snapshots
+// that stay.
 func collectAmid(t *testing.T, packages, snapshots int) work {
 	keep := 10_000 * time.Hour
 	w := &world{World: mirrortest.New(t, func(m *config.Mirror) { m.Sources, m.Keep = false, config.Duration(keep) })}
@@ -60,30 +60,31 @@ func collectAmid(t *testing.T, packages, snapshots int) work {
 			second = s.Snapshot.Timestamp
 		}
 	}
-	// What came since the last collection is judged once; this is about the next one.
+	// What came since the last collection is examined once; this test is about the next
+	// collection.
 	w.collector(time.Hour, 0)
 	w.run(t, false)
 	w.Now = second.Add(keep)
 	blobs := &counting{Store: w.Blobs()}
 	cfg := w.Config
 	cfg.Blobs = blobs
-	e, err := mirror.New(cfg)
+	e, err := mirrortest.Compose(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	w.c = gc.New(gc.Config{Engine: e, Making: func(string) bool { return false }, Quarantine: time.Hour, Now: cfg.Now})
-	before := w.Store().Lookups()
+	w.c = gc.New(gc.Config{Formats: repo.ByType[gc.Format](e.Formats()...), Catalog: e, Acquirer: e, Meta: e.Store(), Blobs: e.Blobs(), Making: func(string) bool { return false }, Quarantine: time.Hour, Now: cfg.Now})
+	before := w.Bolt().Lookups()
 	res := w.run(t, false)
-	out := work{blobs.stats.Load(), blobs.removed.Load(), blobs.walks.Load(), w.Store().Lookups() - before, res.Blobs, len(res.Snapshots)}
+	out := work{blobs.stats.Load(), blobs.removed.Load(), blobs.walks.Load(), w.Bolt().Lookups() - before, res.Blobs, len(res.Snapshots)}
 	if w.has(t, w.digest(t, 1)) || w.has(t, w.digest(t, 2)) || !w.has(t, w.digest(t, 3)) {
-		t.Error("it was not the first two that went")
+		t.Error("other snapshots than the first two were removed")
 	}
 	return out
 }
 
-// What a collection costs follows what goes and not what stays: counted, not
-// timed.
+// The cost of a collection depends on what is removed, not on what stays. The test counts
+// operations and measures no time.
 func TestCost(t *testing.T) {
 	few, many := collectAmid(t, 3, 4), collectAmid(t, 300, 30)
 	if few.Snapshots != 2 || few.Walks != 0 {

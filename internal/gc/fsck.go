@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,55 +14,77 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch"
-	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/repo"
+)
+
+// Kinds of faults, by which they are summarised.
+const (
+	kindMissing       = "missing blob"
+	kindDamaged       = "damaged blob"
+	kindMetadata      = "damaged metadata"
+	kindContradiction = "contradiction in the metadata"
+	kindTree          = "file of a freeze"
 )
 
 // Fsck checks metadata against itself, metadata against blobs and blobs against
-// their digests. With Repair it quarantines what rotted and fetches it again by
-// digest, from upstream or from another snapd.
+// their digests. With Repair it quarantines corrupt blobs and gets them again by
+// digest: from what is known, from req.From, or from upstream.
 func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetch.Client, p *acquire.Progress) (*api.FsckResult, error) {
 	if p == nil {
 		p = &acquire.Progress{}
 	}
-	res := &api.FsckResult{Faults: []api.VerifyFault{}, Repaired: []string{}, Lost: []string{}}
-	p.SetPhase("checking metadata")
-	if err := c.fsckMetadata(ctx, req.Repair, res); err != nil {
-		return nil, err
-	}
-	p.SetPhase("checking blobs")
-	bad, err := c.corruptBlobs(ctx, res, p)
+	src, err := openSource(req.From, client)
 	if err != nil {
 		return nil, err
 	}
-	if c.st.Damage() == nil {
-		if res.Unknown, err = c.addOrphans(ctx); err != nil {
+	defer src.close()
+	res := &api.FsckResult{Faults: []api.VerifyFault{}, Repaired: []string{}, Lost: []string{}}
+	p.SetPhase("checking metadata")
+	faults, err := c.fsckMetadata(ctx, req.Repair, res)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.fsckLog(ctx, req.Repair, res); err != nil {
+		return nil, err
+	}
+	bad, err := c.readBlobs(ctx, res, p)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		p.SetPhase("looking for missing blobs")
+		err = errors.Join(c.missingBlobs(ctx, bad), c.unrepaired(ctx, bad))
+		if err != nil && !(errors.Is(err, meta.ErrCorrupt) && c.st.Damage() != nil) {
+			return nil, err
+		}
+		if !req.Repair {
+			break
+		}
+		p.SetPhase("repairing")
+		n, err := c.repairBlobs(ctx, bad, src, res)
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 || len(faults) == 0 {
+			break
+		}
+		// Metadata is rebuilt from blobs, too, and what is rebuilt may need more blobs.
+		if faults, err = c.fsckMetadata(ctx, true, res); err != nil {
 			return nil, err
 		}
 	}
-	p.SetPhase("looking for missing blobs")
-	err = errors.Join(c.missingBlobs(ctx, bad), c.unrepaired(ctx, bad))
-	if err != nil && !(errors.Is(err, meta.ErrCorrupt) && c.st.Damage() != nil) {
-		return nil, err
-	}
-	if req.Repair {
-		p.SetPhase("repairing")
-	}
-	for _, d := range slices.SortedFunc(maps.Keys(bad), func(a, b cas.Digest) int { return slices.Compare(a[:], b[:]) }) {
-		if !req.Repair {
-			addFault(res, "blob "+d.String(), "%s; needed by %s", bad[d], c.neededBy(ctx, d))
+	res.Faults = append(res.Faults, faults...)
+	for _, d := range sorted(bad) {
+		b := bad[d]
+		switch {
+		case b.repaired:
 			continue
-		}
-		if err := c.repair(ctx, d, bad[d] != "missing", req.From, client); err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
+		case b.err == nil:
+			addFault(res, b.kind(), d, "%s; needed by %s", b.why, c.neededBy(ctx, d))
+		default:
 			res.Lost = append(res.Lost, d.String())
-			addFault(res, "blob "+d.String(), "%s; needed by %s; cannot be repaired: %v", bad[d], c.neededBy(ctx, d), err)
-			continue
+			addFault(res, b.kind(), d, "%s; needed by %s; cannot be repaired: %v", b.why, c.neededBy(ctx, d), b.err)
 		}
-		res.Repaired = append(res.Repaired, d.String())
 	}
 	if len(res.Faults) > 0 {
 		res.Exit = api.ExitVerify
@@ -72,10 +92,47 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 	return res, nil
 }
 
+// readBlobs reads every blob, and makes collection candidates of those that nothing
+// refers to.
+func (c *Collector) readBlobs(ctx context.Context, res *api.FsckResult, p *acquire.Progress) (map[cas.Digest]*badBlob, error) {
+	p.SetPhase("counting blobs")
+	var files, size int64
+	if err := c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
+		files, size = files+1, size+info.Size
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	p.FilesTotal.Store(files)
+	p.BytesTotal.Store(size)
+	p.SetPhase("checking blobs")
+	bad, err := c.corruptBlobs(ctx, res, p)
+	if err == nil && c.st.Damage() == nil {
+		res.Unknown, err = c.addOrphans(ctx)
+	}
+	return bad, err
+}
+
+// fsckLog checks the tiles of the transparency log.
+func (c *Collector) fsckLog(ctx context.Context, repair bool, res *api.FsckResult) error {
+	if c.cfg.TLog == nil {
+		return nil
+	}
+	faults, repaired, err := c.cfg.TLog.Fsck(ctx, repair)
+	if errors.Is(err, meta.ErrCorrupt) {
+		faults, err = append(faults, err.Error()), nil
+	}
+	for _, text := range faults {
+		res.Faults = append(res.Faults, api.VerifyFault{Object: "transparency log", Message: text})
+	}
+	res.Repaired = append(res.Repaired, repaired...)
+	return err
+}
+
 // corruptBlobs reads every blob and says what is wrong with those that do not
 // have their digest.
-func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *acquire.Progress) (map[cas.Digest]string, error) {
-	bad := map[cas.Digest]string{}
+func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *acquire.Progress) (map[cas.Digest]*badBlob, error) {
+	bad := map[cas.Digest]*badBlob{}
 	err := c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
 		res.Blobs++
 		res.Bytes += info.Size
@@ -83,17 +140,17 @@ func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *ac
 		p.Bytes.Add(info.Size)
 		if err := cas.Check(ctx, c.blobs, info.Digest); err != nil {
 			if errors.Is(err, cas.ErrNotFound) {
-				return nil // collected since the walk came by
+				return nil // collected since the walk listed it
 			} else if !errors.Is(err, cas.ErrCorrupt) {
 				return err
 			}
 			why := strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": ")
-			bad[info.Digest] = why
-			return c.e.MarkCorrupt(ctx, info.Digest, "fsck", why)
+			bad[info.Digest] = &badBlob{why: why}
+			return c.acquirer.MarkCorrupt(ctx, info.Digest, "fsck", why)
 		}
-		if c.e.Corrupt(info.Digest) != nil {
-			// It could not be read once, and now every byte is right.
-			return c.e.ClearCorrupt(ctx, info.Digest)
+		if c.acquirer.Corrupt(info.Digest) != nil {
+			// An earlier read failed, and now every byte is right.
+			return c.acquirer.ClearCorrupt(ctx, info.Digest)
 		}
 		return nil
 	})
@@ -101,7 +158,7 @@ func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *ac
 }
 
 // missingBlobs adds blobs that the metadata says are here and that are not.
-func (c *Collector) missingBlobs(ctx context.Context, bad map[cas.Digest]string) error {
+func (c *Collector) missingBlobs(ctx context.Context, bad map[cas.Digest]*badBlob) error {
 	var after cas.Digest
 	for more := true; more; {
 		page, next, left, err := c.st.PromisedBlobs(ctx, after, 500)
@@ -118,17 +175,17 @@ func (c *Collector) missingBlobs(ctx context.Context, bad map[cas.Digest]string)
 				return err
 			}
 			if missing {
-				bad[d] = "missing"
+				bad[d] = &badBlob{missing: true, why: "missing"}
 			}
 		}
 	}
 	return nil
 }
 
-// missing reports whether a blob is absent that must be present. A collection
-// beside this may have removed the blob with its last reference, and other work
-// may have written it again for a new one: the blob is missing only if it is
-// absent after a reference was found to which it was promised.
+// missing reports whether a blob that must be stored is absent. A concurrent collection
+// may have removed it with its last reference, and other work may have stored it again
+// for a new one. It is missing only if it is absent after a reference was found that
+// requires it.
 func (c *Collector) missing(ctx context.Context, d cas.Digest) (bool, error) {
 	absent := func() (bool, error) {
 		_, err := c.blobs.Stat(ctx, d)
@@ -146,50 +203,45 @@ func (c *Collector) missing(ctx context.Context, d cas.Digest) (bool, error) {
 	return absent()
 }
 
-func addFault(res *api.FsckResult, object, format string, args ...any) {
-	res.Faults = append(res.Faults, api.VerifyFault{Object: object, Message: fmt.Sprintf(format, args...)})
+func addFault(res *api.FsckResult, kind string, d cas.Digest, format string, args ...any) {
+	res.Faults = append(res.Faults, api.VerifyFault{Kind: kind, Object: "blob " + d.String(), Message: fmt.Sprintf(format, args...)})
 }
 
 // fsckMetadata checks the metadata's pages, checksums and sums, its entries
 // against each other, and each frozen tree against its listing. With repair it
-// rebuilds what can be rebuilt first; what is left is reported.
-func (c *Collector) fsckMetadata(ctx context.Context, repair bool, res *api.FsckResult) error {
+// rebuilds what can be rebuilt first. It returns the faults that are left.
+func (c *Collector) fsckMetadata(ctx context.Context, repair bool, res *api.FsckResult) ([]api.VerifyFault, error) {
 	faults, err := c.metadataFaults(ctx)
+	if err != nil || len(faults) == 0 || !repair {
+		return faults, err
+	}
+	changed, failed, err := c.rebuild(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if len(faults) > 0 && repair {
-		changed, err := c.rebuild(ctx)
-		if err != nil {
-			return err
-		}
-		res.Repaired = append(res.Repaired, changed...)
-		if faults, err = c.metadataFaults(ctx); err != nil {
-			return err
-		}
-	}
-	res.Faults = append(res.Faults, faults...)
-	return nil
+	res.Repaired = append(res.Repaired, changed...)
+	res.NotRebuilt = failed
+	return c.metadataFaults(ctx)
 }
 
 func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFault, err error) {
-	fault := func(format string, args ...any) {
-		faults = append(faults, api.VerifyFault{Object: "metadata", Message: fmt.Sprintf(format, args...)})
+	fault := func(kind, format string, args ...any) {
+		faults = append(faults, api.VerifyFault{Kind: kind, Object: "metadata", Message: fmt.Sprintf(format, args...)})
 	}
 	damage, err := c.st.Verify(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range damage {
-		fault("%v", d)
+		fault(kindMetadata, "%v", d)
 	}
 	torn, terr := c.st.Torn(ctx)
 	if torn != "" {
-		fault("%s", torn)
+		fault(kindMetadata, "%s", torn)
 	}
 	contradictions, cerr := c.st.Contradictions(ctx)
 	for _, text := range contradictions {
-		fault("%s", text)
+		fault(kindContradiction, "%s", text)
 	}
 	frozen, ferr := c.st.Freezes(ctx)
 	err = errors.Join(terr, cerr, ferr)
@@ -204,14 +256,14 @@ func (c *Collector) metadataFaults(ctx context.Context) (faults []api.VerifyFaul
 			return nil, err
 		}
 		for _, text := range wrong {
-			fault("frozen snapshot %s: %s", f.Name, text)
+			fault(kindTree, "freeze %s: %s", f.Name, text)
 		}
 	}
 	return faults, nil
 }
 
-// treeFaults compares the tree of a freeze with its listing. A freeze that is
-// removed meanwhile, or made anew under its name, has no faults.
+// treeFaults compares the tree of a freeze with its listing. A freeze that is removed in
+// the meantime, or made again under its name, has no faults.
 func (c *Collector) treeFaults(ctx context.Context, f *meta.Frozen) (wrong []string, err error) {
 	_, listed, err := c.treeList(ctx, f.Tree.SHA256)
 	if err != nil {
@@ -250,7 +302,7 @@ func (c *Collector) treeList(ctx context.Context, d cas.Digest) (*meta.Frozen, [
 }
 
 // rebuild makes metadata anew out of other metadata and of blobs.
-func (c *Collector) rebuild(ctx context.Context) (changed []string, err error) {
+func (c *Collector) rebuild(ctx context.Context) (changed, failed []string, err error) {
 	r := meta.Repairs{
 		Tree: c.treeList,
 		Listing: func(ctx context.Context, candidates []cas.Digest) (cas.Digest, *meta.Frozen, bool) {
@@ -263,15 +315,15 @@ func (c *Collector) rebuild(ctx context.Context) (changed []string, err error) {
 		},
 	}
 	r.Types = map[string]string{}
-	for _, m := range c.e.Mirrors() {
+	for _, m := range c.catalog.Mirrors() {
 		r.Types[m.Name] = m.Type
 	}
 	if r.Aliases, err = c.aliases(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	changed, err = c.st.Rebuild(ctx, r)
-	c.e.Changed()
-	return changed, err
+	changed, failed, err = c.st.Rebuild(ctx, r)
+	c.catalog.Changed()
+	return changed, failed, err
 }
 
 // aliases computes the SHA-1 of every blob.
@@ -297,7 +349,7 @@ func (c *Collector) aliases(ctx context.Context) (out []meta.Alias, err error) {
 // unrepaired adds what an earlier repair took away and could not get: it stays
 // damaged until it comes, also where it need not be here. Of what nothing needs
 // any more the mark is taken back.
-func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) error {
+func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]*badBlob) error {
 	marked, err := c.st.CorruptBlobs(ctx)
 	if err != nil {
 		return err
@@ -307,7 +359,7 @@ func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) e
 			continue
 		}
 		if _, err := c.blobs.Stat(ctx, r.Digest); err == nil {
-			continue // damaged since it was looked at
+			continue // damaged since it was checked
 		} else if !errors.Is(err, cas.ErrNotFound) {
 			return err
 		}
@@ -316,18 +368,17 @@ func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]string) e
 			return err
 		}
 		if needed {
-			bad[r.Digest] = "missing"
-		} else if err := c.e.ClearCorrupt(ctx, r.Digest); err != nil {
+			bad[r.Digest] = &badBlob{missing: true, why: "missing"}
+		} else if err := c.acquirer.ClearCorrupt(ctx, r.Digest); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// addOrphans makes candidates of blobs that nothing refers to: work that was
-// cut short between a blob and its reference leaves them behind. Blobs from
-// before the time since which the metadata knows everything are kept: metadata
-// that was lost may have referred to them. It counts those.
+// addOrphans makes candidates of blobs that nothing refers to, which interrupted work
+// leaves behind. It keeps and counts blobs that are older than the metadata's records,
+// because lost metadata may have referred to them.
 func (c *Collector) addOrphans(ctx context.Context) (unknown int, err error) {
 	var page []cas.Info
 	flush := func() error {
@@ -347,7 +398,7 @@ func (c *Collector) addOrphans(ctx context.Context) (unknown int, err error) {
 	return unknown, err
 }
 
-// neededBy describes what refers to a blob.
+// neededBy describes the references to a blob.
 func (c *Collector) neededBy(ctx context.Context, d cas.Digest) string {
 	words, err := c.st.ReferencesInWords(ctx, d, 4)
 	if err != nil {
@@ -359,114 +410,14 @@ func (c *Collector) neededBy(ctx context.Context, d cas.Digest) string {
 	return strings.Join(words, ", ")
 }
 
-// repair brings a blob back. A corrupt copy goes to the quarantine first, so
-// that nothing serves it meanwhile.
-func (c *Collector) repair(ctx context.Context, d cas.Digest, corrupt bool, from string, client *fetch.Client) error {
-	if corrupt {
-		removed, err := c.blobs.RemoveCorrupt(ctx, d)
-		if err == nil && !removed {
-			return c.e.ClearCorrupt(ctx, d) // a good copy has been stored since
-		} else if err != nil && !errors.Is(err, cas.ErrNotFound) {
-			return err
-		}
-	}
-	if needed, err := c.st.Needed(ctx, d); err != nil {
-		return err
-	} else if !needed {
-		return c.e.ClearCorrupt(ctx, d)
-	}
-	var errs []error
-	if err := c.blobs.Restore(ctx, d); err == nil {
-		return c.e.ClearCorrupt(ctx, d)
-	}
-	if from != "" {
-		if err := c.fetchFrom(ctx, d, from, client); err == nil {
-			return c.e.ClearCorrupt(ctx, d)
-		} else {
-			errs = append(errs, err)
-		}
-	}
-	wants, err := c.wants(ctx, d)
-	if err != nil {
-		return err
-	}
-	for _, w := range wants {
-		if _, err := c.e.Fetch(ctx, w); err == nil {
-			return c.e.ClearCorrupt(ctx, d)
-		} else {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) == 0 {
-		return errors.New("upstream never had it; name another snapd with --from")
-	}
-	return errors.Join(errs...)
-}
-
-func (c *Collector) fetchFrom(ctx context.Context, d cas.Digest, from string, client *fetch.Client) error {
-	base := remote.NewURL(from)
-	if base.Host() == "" || base.HasUser() {
-		return fmt.Errorf("%q: expected the URL of another snapd, without a user name", base)
-	}
-	batch := c.blobs.NewBatch()
-	defer batch.Discard()
-	w, err := batch.Create(ctx)
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
-	res, err := client.Get(ctx, fetch.Request{
-		URLs: []remote.URL{base.Join("by-hash/SHA256/" + d.String())}, Size: -1, MaxSize: 64 << 30,
-		Want: fetch.Digests{SHA256: d}, Dest: w,
-	})
-	if err != nil {
-		return err
-	}
-	if _, err := w.Commit(d, -1, res.LastModified); err != nil {
-		return err
-	}
-	return c.e.Flush(ctx, batch)
-}
-
-// wants lists where upstream might still have a blob.
-func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []acquire.File, err error) {
-	owners, err := c.st.OwnersOf(ctx, []cas.Digest{d})
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range owners[0] {
-		for _, file := range o.Fact.Files {
-			if file.SHA256 == d {
-				out = append(out, acquire.File{Mirror: o.Mirror, Record: &o.Fact.Record, Listed: repo.Listed{Path: file.Path, Size: file.Size, SHA256: d}})
-			}
-		}
-	}
-	listed, err := c.st.ListedAs(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range listed {
-		w := acquire.File{Mirror: l.Mirror, Listed: repo.Listed{Path: l.Path, Size: l.Size, SHA256: d}}
-		if m, err := c.e.Mirror(l.Mirror); err == nil {
-			if f, err := c.e.Format(m.Type); err == nil {
-				if n := f.HashName(l.Path, d); n != "" {
-					w.Listed.Alternates = []string{n}
-				}
-			}
-		}
-		out = append(out, w)
-	}
-	return out, nil
-}
-
 // A scrub that is killed reads at most so much again.
 const (
 	saveBlobs = 1000
 	saveBytes = 1 << 30
 )
 
-// Scrub reads every blob once at a bounded rate (bytes a second), going on
-// where the last one was stopped, and marks what is corrupt.
+// Scrub reads every blob once, at a limited rate in bytes per second, continues where the
+// last scrub stopped, and marks corrupt blobs.
 func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int, damaged int, err error) {
 	limit := rate.NewLimiter(rate.Limit(max(bytesPerSecond, 1)), 1<<20)
 	if bytesPerSecond <= 0 {
@@ -476,7 +427,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 	if err != nil {
 		return 0, 0, err
 	}
-	var after cas.Digest // zero where the last scrub came to its end
+	var after cas.Digest // zero if the last scrub was complete
 	if at != "" {
 		if after, err = cas.ParseDigest(at); err != nil {
 			return 0, 0, fmt.Errorf("place of the last scrub: %w", err)
@@ -493,7 +444,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		return c.st.SetNote(ctx, "scrub.at", "")
 	}
 	last := after
-	n, size := 0, int64(0) // since its place was written down
+	n, size := 0, int64(0) // since the position was last stored
 	err = c.blobs.Walk(ctx, after, func(info cas.Info) error {
 		for left := info.Size; left > 0; left -= 1 << 20 {
 			if err := limit.WaitN(ctx, int(min(left, 1<<20))); err != nil {
@@ -503,11 +454,11 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 		err := cas.Check(ctx, c.blobs, info.Digest)
 		if errors.Is(err, cas.ErrCorrupt) {
 			damaged++
-			err = c.e.MarkCorrupt(ctx, info.Digest, "scrub", strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": "))
+			err = c.acquirer.MarkCorrupt(ctx, info.Digest, "scrub", strings.TrimPrefix(err.Error(), "blob "+info.Digest.String()+": "))
 		} else if errors.Is(err, cas.ErrNotFound) {
 			err = nil
-		} else if err == nil && c.e.Corrupt(info.Digest) != nil {
-			err = c.e.ClearCorrupt(ctx, info.Digest) // it could not be read once
+		} else if err == nil && c.acquirer.Corrupt(info.Digest) != nil {
+			err = c.acquirer.ClearCorrupt(ctx, info.Digest) // an earlier read failed
 		}
 		if err != nil {
 			return err
@@ -523,7 +474,7 @@ func (c *Collector) Scrub(ctx context.Context, bytesPerSecond int64) (blobs int,
 	if err != nil {
 		return blobs, damaged, errors.Join(err, save(last))
 	}
-	// A removal that a power cut took back leaves a blob that nobody suspects.
+	// If a power cut undid a removal, the blob is left without being a candidate.
 	if _, err := c.addOrphans(ctx); err != nil {
 		return blobs, damaged, err
 	}

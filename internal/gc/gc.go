@@ -1,63 +1,128 @@
-// Package gc collects what nothing refers to, and looks for damage.
+// Package gc deletes what nothing refers to, and looks for damage.
 //
-// A collection marks nothing: the metadata keeps references to generations and
-// blobs as they come and go, and whatever loses one becomes a candidate. So the
-// cost of a collection follows what was removed, not what is kept. It runs beside
-// syncs, freezes and readers: candidates without a reference are claimed in a
-// short transaction, removed from the blob store outside of it, and forgotten in
-// another. A reference that comes meanwhile ends the claim, and a blob that a batch
-// holds, because a reference is about to follow, stays. Removed blobs stay in
-// quarantine for a while, from where a mistake, or a freeze that needs them again,
-// brings them back.
+// A collection has no mark phase: the metadata tracks references to generations and
+// blobs, and whatever loses a reference becomes a collection candidate. The cost of a
+// collection therefore depends on what was removed, not on what is kept.
+//
+// It runs beside syncs, freezes and readers. It claims candidates without a reference in
+// a short transaction, removes them from the blob store outside of it, and forgets them
+// in another transaction. A reference that is added in the meantime ends the claim. A
+// blob that a batch holds, because a reference is about to follow, is kept. Removed blobs
+// stay in quarantine for a while, and can be restored from there after a mistake or when
+// a freeze needs them again.
 package gc
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/retention"
 )
 
-// Config are the parts of a Collector.
+// Config has the parts of a Collector.
 type Config struct {
-	Engine *mirror.Engine
-	// Making tells whether a frozen snapshot of that name is being made: a tree
-	// without one is what a freeze or a removal that was cut short left behind.
-	// nil: such trees stay.
+	Formats  repo.Formats[Format]
+	Catalog  Catalog
+	Acquirer Acquirer
+	Meta     Metadata
+	Blobs    cas.Store
+	// Making reports whether a freeze with that name is being made. A tree without one
+	// was left behind by an interrupted freeze or removal. If Making is nil, such trees
+	// are kept.
 	Making func(name string) bool
-	// Quarantine is how long removed blobs stay before they are deleted.
+	// Quarantine is how long removed blobs are kept before they are deleted.
 	Quarantine time.Duration
-	// Grace is how long blobs of work that is under way are left alone.
+	// Grace is how long blobs of work in progress are left alone.
 	Grace time.Duration
-	Log   *slog.Logger
-	Now   func() time.Time
+	// KeepIndices is how many of the newest generations of a suite keep their
+	// compressed indices; 0: all.
+	KeepIndices int
+	// Known are contents that need no download when they are lost, besides that of
+	// the empty file: keys of this server.
+	Known [][]byte
+	// TLog is the transparency log, which fsck checks; nil: none.
+	TLog Tiles
+	// Node is what this process calls itself in leases.
+	Node string
+	Log  *slog.Logger     // nil: none
+	Now  func() time.Time // nil: time.Now
 }
 
-// metadata is what a Collector needs of the metadata.
-type metadata interface {
+// Format knows the names of files and their compression.
+type Format interface {
+	HashName(path string, d cas.Digest) string
+	Decode(form string, r io.Reader) (io.ReadCloser, error)
+}
+
+// Tiles are the stored tree of a transparency log.
+type Tiles interface {
+	// Fsck says which tiles are damaged. With repair it replaces those that can be
+	// rebuilt, and says which.
+	Fsck(ctx context.Context, repair bool) (faults, repaired []string, err error)
+}
+
+// Catalog knows the configured mirrors.
+type Catalog interface {
+	Mirror(name string) (config.Mirror, error)
+	Mirrors() []config.Mirror
+	// Root verifies the stored root document of a generation again.
+	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
+	// Changed is called after snapshots were removed or blobs repaired.
+	Changed()
+}
+
+// Acquirer downloads blobs again, and knows which blobs are corrupt.
+type Acquirer interface {
+	Fetch(ctx context.Context, f acquire.File) (cas.Info, error)
+	// Flush makes the blobs of a batch durable.
+	Flush(ctx context.Context, batch cas.Batch) error
+	// Hold makes a batch hold a blob that is about to be referenced, and restores it.
+	Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error
+	// Corrupt returns an error for a blob that is known to be corrupt.
+	Corrupt(d cas.Digest) error
+	// MarkCorrupt marks a blob as corrupt; by says who found it.
+	MarkCorrupt(ctx context.Context, d cas.Digest, by, why string) error
+	ClearCorrupt(ctx context.Context, digests ...cas.Digest) error
+}
+
+// Metadata is the part of meta.Store that a Collector uses.
+type Metadata interface {
 	meta.Health
 	meta.Catalog
 	meta.History
 	meta.Collection
+	meta.Indices
 	meta.Checker
+	meta.Leases
+	Head(ctx context.Context, mirror string) (*meta.Head, error)
+	LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (*meta.Generation, error)
+	Packages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error)
 }
 
 // Collector collects, checks and repairs.
 type Collector struct {
-	cfg   Config
-	e     *mirror.Engine
-	st    metadata
-	blobs cas.Store
-	one   chan struct{} // one collection at a time
+	cfg      Config
+	catalog  Catalog
+	acquirer Acquirer
+	st       Metadata
+	blobs    cas.Store
+	one      chan struct{} // one collection at a time
+
+	quarantine atomic.Int64 // Config.Quarantine
 }
 
 // New makes a Collector.
@@ -68,17 +133,24 @@ func New(cfg Config) *Collector {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Collector{cfg: cfg, e: cfg.Engine, st: cfg.Engine.Store(), blobs: cfg.Engine.Blobs(), one: make(chan struct{}, 1)}
+	c := &Collector{cfg: cfg, catalog: cfg.Catalog, acquirer: cfg.Acquirer, st: cfg.Meta, blobs: cfg.Blobs, one: make(chan struct{}, 1)}
+	c.SetQuarantine(cfg.Quarantine)
+	return c
 }
 
-// Bounds of one transaction.
+// SetQuarantine changes Config.Quarantine.
+func (c *Collector) SetQuarantine(d time.Duration) { c.quarantine.Store(int64(d)) }
+
+func (c *Collector) quarantineTime() time.Duration { return time.Duration(c.quarantine.Load()) }
+
+// Limits of one transaction.
 const (
 	snapshotPage  = 100
 	candidatePage = 200
 )
 
-// Hold keeps collections out until release is called: they wait. It waits for
-// the one that runs.
+// Hold makes collections wait until release is called. It first waits for a running one
+// to end.
 func (c *Collector) Hold(ctx context.Context) (release func(), err error) {
 	select {
 	case c.one <- struct{}{}:
@@ -88,54 +160,77 @@ func (c *Collector) Hold(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// Run removes snapshots whose time is over, then what only they needed.
+// Run removes expired snapshots, then what only they needed, under a lease. It returns
+// meta.ErrLeased if another node is collecting. A dry run only reports what would be
+// removed.
 func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error) {
+	return c.run(ctx, dryRun, false)
+}
+
+// run is Run; all compacts the whole history.
+func (c *Collector) run(ctx context.Context, dryRun, all bool) (*api.GCResult, error) {
 	release, err := c.Hold(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	res := &api.GCResult{DryRun: dryRun, Snapshots: []string{}}
-	if err := c.sound(ctx); err != nil {
-		return res, err
-	}
-	if err := c.checkClock(ctx); err != nil {
-		return res, err
-	}
 	if dryRun {
+		if err := c.ready(ctx); err != nil {
+			return res, err
+		}
 		return res, c.preview(ctx, res)
 	}
-	if err := c.snapshots(ctx, res); err != nil {
-		return res, err
+	return res, meta.Lead(ctx, c.st, meta.LeaseGC, c.cfg.Node, func(ctx context.Context) error {
+		if err := c.ready(ctx); err != nil {
+			return err
+		}
+		return c.collect(ctx, all, res)
+	})
+}
+
+// ready checks that the metadata and the clock can be trusted.
+func (c *Collector) ready(ctx context.Context) error {
+	if err := c.sound(ctx); err != nil {
+		return err
+	}
+	return c.checkClock(ctx)
+}
+
+func (c *Collector) collect(ctx context.Context, all bool, res *api.GCResult) error {
+	err := c.snapshots(ctx, res)
+	if err != nil {
+		return err
 	}
 	if err := c.trees(ctx); err != nil {
-		return res, err
+		return err
 	}
 	if res.Generations, err = c.st.CollectGenerations(ctx); err != nil {
-		return res, err
+		return err
 	}
+	compacted := c.compact(ctx, all, res) // its errors do not stop the collection
 	if err := c.candidates(ctx, res); err != nil {
-		return res, err
+		return errors.Join(compacted, err)
 	}
 	if err := c.rescue(ctx); err != nil {
-		return res, err
+		return errors.Join(compacted, err)
 	}
-	res.Purged, res.PurgedBytes, err = c.blobs.Purge(ctx, c.cfg.Now().Add(-c.cfg.Quarantine))
+	res.Purged, res.PurgedBytes, err = c.blobs.Purge(ctx, c.cfg.Now().Add(-c.quarantineTime()))
 	if err == nil && (res.Blobs > 0 || res.Purged > 0 || len(res.Snapshots) > 0) {
 		c.cfg.Log.Info("collected", "snapshots", len(res.Snapshots), "blobs", res.Blobs, "size", res.Bytes, "purged", res.Purged)
 	}
-	return res, err
+	return errors.Join(compacted, err)
 }
 
-// sound checks the metadata before anything is deleted by it: a lost reference
-// reads as "unreferenced".
+// sound checks the metadata before anything is deleted, because a lost reference looks
+// like an unreferenced blob.
 func (c *Collector) sound(ctx context.Context) error {
 	faults, err := c.st.Verify(ctx)
 	if err != nil {
 		return err
 	}
 	if len(faults) > 0 {
-		return fmt.Errorf("nothing is collected: %w (snapctl fsck --repair)", c.st.Damage())
+		return fmt.Errorf("nothing is collected: %w", c.st.Damage())
 	}
 	torn, err := c.st.Torn(ctx)
 	if err != nil {
@@ -147,14 +242,14 @@ func (c *Collector) sound(ctx context.Context) error {
 	return nil
 }
 
-// rescue brings blobs back from the quarantine that the metadata needs, as after
-// an older copy of it was restored.
+// rescue restores blobs from the quarantine that the metadata refers to, as may happen
+// after an older copy of the metadata was restored.
 func (c *Collector) rescue(ctx context.Context) error {
-	q, err := c.quarantine()
+	q, err := c.blobs.Quarantine(ctx)
 	if err != nil {
 		return err
 	}
-	cutoff := c.cfg.Now().Add(-c.cfg.Quarantine)
+	cutoff := c.cfg.Now().Add(-c.quarantineTime())
 	for _, e := range q {
 		if e.Why == cas.WhyCorrupt || !e.At.Before(cutoff) {
 			continue
@@ -172,16 +267,16 @@ func (c *Collector) rescue(ctx context.Context) error {
 		if err := c.blobs.Restore(ctx, e.Digest); err != nil {
 			return err
 		}
-		c.cfg.Log.Warn("brought a referenced blob back from the quarantine", "blob", e.Digest.String())
+		c.cfg.Log.Warn("restored a referenced blob from the quarantine", "blob", e.Digest.String())
 	}
 	return nil
 }
 
-// checkClock refuses to judge the age of snapshots and blobs by a clock that a sync
-// was refused for. mirror.ErrClock.
+// checkClock returns mirror.ErrClock if a sync was refused because of the clock: the age
+// of snapshots and blobs cannot be judged by it.
 func (c *Collector) checkClock(ctx context.Context) error {
 	var names []string
-	for _, m := range c.e.Mirrors() {
+	for _, m := range c.catalog.Mirrors() {
 		names = append(names, m.Name)
 	}
 	states, err := c.st.MirrorStates(ctx, names)
@@ -191,9 +286,9 @@ func (c *Collector) checkClock(ctx context.Context) error {
 	return mirror.CheckClock(states, c.cfg.Now())
 }
 
-// keep tells how long each mirror's snapshots are kept.
+// keep returns how long each mirror's snapshots are kept.
 func (c *Collector) keep() (out []meta.Keep) {
-	for _, m := range c.e.Mirrors() {
+	for _, m := range c.catalog.Mirrors() {
 		if m.Keep != 0 {
 			out = append(out, meta.Keep{Mirror: m.Name, Before: c.cfg.Now().Add(-m.Keep.D())})
 		}
@@ -204,7 +299,7 @@ func (c *Collector) keep() (out []meta.Keep) {
 // making reports whether the freeze of a tree may be under way.
 func (c *Collector) making(name string) bool { return c.cfg.Making == nil || c.cfg.Making(name) }
 
-// snapshots removes expired ones.
+// snapshots removes expired snapshots.
 func (c *Collector) snapshots(ctx context.Context, res *api.GCResult) error {
 	for {
 		removed, err := c.st.RemoveExpired(ctx, c.keep(), c.cfg.Now(), snapshotPage)
@@ -214,27 +309,34 @@ func (c *Collector) snapshots(ctx context.Context, res *api.GCResult) error {
 		for _, s := range removed {
 			res.Snapshots = append(res.Snapshots, s.ID())
 		}
-		c.e.Changed()
+		c.catalog.Changed()
 	}
 }
 
-// trees clears the trees of freezes that were never published, or whose
-// removal was cut short.
+// trees clears the trees of freezes that were never published, or whose removal was
+// interrupted.
 func (c *Collector) trees(ctx context.Context) error {
 	names, err := c.st.OrphanTrees(ctx)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := c.st.ClearOrphanTree(ctx, name, func() bool { return c.making(name) }); err != nil {
+		if c.making(name) {
+			continue
+		}
+		// A node that is making a freeze has the lease for it.
+		err := meta.Lead(ctx, c.st, meta.LeaseFreeze+name, c.cfg.Node, func(ctx context.Context) error {
+			return c.st.ClearOrphanTree(ctx, name, func() bool { return c.making(name) })
+		})
+		if err != nil && !errors.Is(err, meta.ErrLeased) {
 			return err
 		}
 	}
 	return nil
 }
 
-// candidates removes the blobs that nothing refers to. If it stops between a
-// removal and its confirmation, the blob is a candidate and absent.
+// candidates removes the blobs that nothing refers to. If it stops between a removal and
+// its confirmation, the blob is an absent candidate.
 func (c *Collector) candidates(ctx context.Context, res *api.GCResult) error {
 	until := c.cfg.Now().Add(-c.cfg.Grace)
 	var after cas.Digest
@@ -254,7 +356,7 @@ func (c *Collector) removeClaimed(ctx context.Context, claimed []cas.Digest, res
 	var removed, kept, corrupt []cas.Digest
 	for _, d := range claimed {
 		why := "gc"
-		if c.e.Corrupt(d) != nil {
+		if c.acquirer.Corrupt(d) != nil {
 			why = cas.WhyCorrupt
 		}
 		info, err := c.blobs.Stat(ctx, d)
@@ -284,21 +386,21 @@ func (c *Collector) removeClaimed(ctx context.Context, claimed []cas.Digest, res
 		return err
 	}
 	for _, d := range referenced {
-		// A reference came after the blob was gone: bring it back.
+		// A reference was added after the blob was removed, so restore it.
 		if err := c.blobs.Restore(ctx, d); err != nil && !errors.Is(err, cas.ErrNotFound) {
 			return err
 		}
 	}
-	// Bytes of a corrupt blob may come back one day, as good as new.
+	// Good bytes of a corrupt blob may be stored again one day.
 	for _, d := range corrupt {
-		if err := c.e.ClearCorrupt(ctx, d); err != nil {
+		if err := c.acquirer.ClearCorrupt(ctx, d); err != nil {
 			return err
 		}
 	}
 	return c.st.ReleaseClaims(ctx, kept)
 }
 
-// preview tells what a collection would do.
+// preview reports what a collection would do.
 func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 	p, err := c.st.PreviewCollection(ctx, c.keep(), c.cfg.Now(), c.cfg.Now().Add(-c.cfg.Grace), c.making)
 	if err != nil {
@@ -317,14 +419,14 @@ func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 			return err
 		}
 	}
-	// What the collection itself puts into the quarantine is not old enough yet,
-	// unless nothing is kept there.
+	// What the collection itself quarantines is too young to be deleted, unless the
+	// quarantine keeps nothing.
 	now := c.cfg.Now()
-	cutoff := now.Add(-c.cfg.Quarantine)
+	cutoff := now.Add(-c.quarantineTime())
 	if now.Before(cutoff) {
 		res.Purged, res.PurgedBytes = res.Blobs, res.Bytes
 	}
-	q, err := c.quarantine()
+	q, err := c.blobs.Quarantine(ctx)
 	for _, e := range q {
 		if e.At.Before(cutoff) {
 			res.Purged++
@@ -334,17 +436,7 @@ func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 	return err
 }
 
-// quarantine lists what was removed and not yet deleted.
-func (c *Collector) quarantine() ([]cas.Quarantined, error) {
-	if dir, ok := c.blobs.(interface {
-		Quarantine() ([]cas.Quarantined, error)
-	}); ok {
-		return dir.Quarantine()
-	}
-	return nil, nil
-}
-
-// Explain says why a blob stays or goes.
+// Explain says why a blob is kept or removed.
 func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, error) {
 	d, err := cas.ParseDigest(strings.TrimSpace(digest))
 	if err != nil {
@@ -371,7 +463,7 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 		case ref.Newest && len(ref.Holders) == 0:
 			out.Reasons = append(out.Reasons, "the newest state of its suite, which the next sync starts from")
 		case len(ref.Holders) == 0:
-			out.Reasons = append(out.Reasons, "no snapshot has it any more: it goes at the next collection")
+			out.Reasons = append(out.Reasons, "no snapshot contains it any more: the next collection removes it")
 		}
 	}
 	for _, l := range r.Listings {
@@ -381,22 +473,22 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 		}
 		out.Reasons = append(out.Reasons, fmt.Sprintf("listed as %s in suite %s of mirror %s %s", l.Path, l.Suite, l.Mirror, state))
 	}
-	q, err := c.quarantine()
+	q, err := c.blobs.Quarantine(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range q {
 		if e.Digest == d {
-			out.Reasons = append(out.Reasons, fmt.Sprintf("in quarantine since %s (%s), deleted after %s", e.At.UTC().Format(time.RFC3339), e.Why, config.Duration(c.cfg.Quarantine)))
+			out.Reasons = append(out.Reasons, fmt.Sprintf("in quarantine since %s (%s), deleted after %s", e.At.UTC().Format(time.RFC3339), e.Why, config.Duration(c.quarantineTime())))
 		}
 	}
-	if err := c.e.Corrupt(d); err != nil {
+	if err := c.acquirer.Corrupt(d); err != nil {
 		out.Reasons = append(out.Reasons, err.Error())
 	}
 	if len(out.Reasons) == 0 {
 		out.Reasons = []string{"nothing refers to it"}
 	}
-	// A freeze may name a file, and hold the generation in which it is.
+	// A freeze may refer to a file and to the generation that contains it.
 	said := map[string]bool{}
 	out.Reasons = slices.DeleteFunc(out.Reasons, func(r string) bool {
 		again := said[r]
@@ -406,11 +498,11 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 	return out, nil
 }
 
-// described bounds how many snapshots are named one by one.
+// described limits how many snapshots are named individually.
 const described = 5
 
-// describe puts holders into words: snapshots that something holds are named,
-// of many others only the number is told.
+// describe describes holders. It names the snapshots that something holds, and counts the
+// others if they are many.
 func (c *Collector) describe(holders []meta.Holder, going map[string]bool) (out []string) {
 	now := c.cfg.Now()
 	var plain []string
@@ -418,17 +510,19 @@ func (c *Collector) describe(holders []meta.Holder, going map[string]bool) (out 
 	for _, h := range holders {
 		switch {
 		case h.Kind == meta.OwnerFrozen:
-			out = append(out, "frozen snapshot "+h.Name)
+			out = append(out, "freeze "+h.Name)
 		case h.Kind == meta.OwnerRecording:
 			out = append(out, "recording "+h.Name)
 		case h.Snapshot == nil:
-		case h.Snapshot.Pinned != nil && h.Snapshot.Pinned.IsZero():
-			out = append(out, fmt.Sprintf("snapshot %s, pinned", h.Name))
-		case h.Snapshot.Pinned != nil && h.Snapshot.Pinned.After(now):
-			out = append(out, fmt.Sprintf("snapshot %s, pinned until %s", h.Name, h.Snapshot.Pinned.UTC().Format(time.RFC3339)))
+		case retention.Pinned(h.Snapshot, now):
+			text := fmt.Sprintf("snapshot %s, pinned", h.Name)
+			if until := h.Snapshot.Pinned; !until.IsZero() {
+				text += " until " + until.UTC().Format(time.RFC3339)
+			}
+			out = append(out, text)
 		case going[h.Name]:
 			goes++
-			plain = append(plain, fmt.Sprintf("snapshot %s, which goes at the next collection", h.Name))
+			plain = append(plain, fmt.Sprintf("snapshot %s, which the next collection removes", h.Name))
 		default:
 			plain = append(plain, "snapshot "+h.Name)
 		}
@@ -436,5 +530,5 @@ func (c *Collector) describe(holders []meta.Holder, going map[string]bool) (out 
 	if len(plain) <= described {
 		return append(out, plain...)
 	}
-	return append(out, fmt.Sprintf("%d snapshots, of which %d go at the next collection; the newest is %s", len(plain), goes, strings.TrimPrefix(plain[len(plain)-1], "snapshot ")))
+	return append(out, fmt.Sprintf("%d snapshots, %d of which the next collection removes; the newest is %s", len(plain), goes, strings.TrimPrefix(plain[len(plain)-1], "snapshot ")))
 }

@@ -1,7 +1,6 @@
 package gc_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,10 +18,11 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/castest"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
@@ -45,7 +44,7 @@ func newWorld(t *testing.T, keep time.Duration, quarantine time.Duration) *world
 }
 
 func (w *world) collector(quarantine, grace time.Duration) {
-	w.c = gc.New(gc.Config{Engine: w.Engine, Quarantine: quarantine, Grace: grace, Making: func(n string) bool { return w.making[n] }, Now: func() time.Time { return w.Now }})
+	w.c = gc.New(gc.Config{Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Quarantine: quarantine, Grace: grace, Making: func(n string) bool { return w.making[n] }, Now: func() time.Time { return w.Now }})
 }
 
 // release replaces the only package by its next version and syncs.
@@ -69,7 +68,7 @@ func (w *world) run(t *testing.T, dry bool) *api.GCResult {
 	return res
 }
 
-// digest of the package's n-th version.
+// digest returns the digest of the n-th version of the package.
 func (w *world) digest(t *testing.T, n int) cas.Digest {
 	t.Helper()
 	return cas.Sum(debtest.Package{Name: "a", Version: fmt.Sprint(n)}.Deb(t))
@@ -84,17 +83,15 @@ func (w *world) has(t *testing.T, d cas.Digest) bool {
 	return err == nil
 }
 
-// Snapshots whose time is over go with what only they needed; a dry run says
-// exactly that before, and changes nothing.
+// A collection removes expired snapshots and what only they needed. A dry run reports
+// exactly that, and changes nothing.
 func TestKeep(t *testing.T) {
 	w := newWorld(t, 150*time.Minute, -time.Hour)
 	for range 4 {
 		w.release()
 	}
-	// What a freeze that was cut short left goes, too.
-	if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
-		return tx.PutNodes("4.1", []meta.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}})
-	}); err != nil {
+	// The tree of an interrupted freeze is removed, too.
+	if err := w.Store().PutTree(t.Context(), "4.1", []meta.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	before := files(t, w.Dir)
@@ -106,7 +103,7 @@ func TestKeep(t *testing.T) {
 		t.Errorf("a dry run changed the directory:\n%s", d)
 	}
 	if d := cmp.Diff(dry, w.run(t, true)); d != "" {
-		t.Errorf("a second dry run says otherwise:\n%s", d)
+		t.Errorf("a second dry run reports something else:\n%s", d)
 	}
 	want := *dry
 	want.DryRun = false
@@ -123,7 +120,7 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-// files are the names and sizes of what a directory holds.
+// files returns the names and sizes of the files in a directory.
 func files(t *testing.T, dir string) map[string]int64 {
 	t.Helper()
 	out := map[string]int64{}
@@ -142,12 +139,12 @@ func files(t *testing.T, dir string) map[string]int64 {
 	return out
 }
 
-// A pin holds a snapshot until its time; the newest one stays in any case.
+// A pin keeps a snapshot until its time. The newest snapshot is always kept.
 func TestPin(t *testing.T) {
 	w := newWorld(t, time.Minute, -time.Hour)
 	first, _ := w.ResolveSnapshot(t.Context(), "debian@latest")
 	until := w.Now.Add(24 * time.Hour)
-	if err := w.Store().Update(t.Context(), "pin", func(tx *bolt.Tx) error { return tx.Pin("debian", first.Timestamp, until) }); err != nil {
+	if _, err := w.Store().Pin(t.Context(), "debian", first.Timestamp, until); err != nil {
 		t.Fatal(err)
 	}
 	w.release()
@@ -162,7 +159,7 @@ func TestPin(t *testing.T) {
 	}
 }
 
-// What is removed stays in quarantine for a while, and comes back from there.
+// Removed blobs stay in quarantine for a while, and can be restored from there.
 func TestQuarantine(t *testing.T) {
 	w := newWorld(t, time.Minute, 24*time.Hour)
 	w.release()
@@ -185,7 +182,7 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("purged after 23 hours: %+v", res)
 	}
 	w.Now = w.Now.Add(2 * time.Hour)
-	w.release() // the collection has something of each kind to do
+	w.release() // gives the collection something of each kind to do
 	dry := w.run(t, true)
 	if dry.Purged == 0 || dry.Blobs == 0 || dry.Purged == dry.Blobs {
 		t.Errorf("before the end of its time: %+v", dry)
@@ -196,21 +193,14 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
-// Each kind of owner is named, and whether the blob stays is what a collection
-// then does.
+// Explain names each kind of owner, and predicts whether a collection keeps the blob.
+// Long because of its table of cases.
 func TestExplain(t *testing.T) {
 	w := newWorld(t, 30*time.Minute, 24*time.Hour)
 	for range 6 {
 		w.release() // releases 2 to 7: an hour and some minutes apart
 	}
 	var ids []string // of the snapshots, oldest first
-	var index cas.Digest
-	update := func(f func(tx *bolt.Tx) error) {
-		t.Helper()
-		if err := w.Store().Update(t.Context(), "test", f); err != nil {
-			t.Fatal(err)
-		}
-	}
 	put := func(text string) cas.Digest {
 		t.Helper()
 		info, err := cas.Put(t.Context(), w.Blobs(), []byte(text), time.Time{})
@@ -219,45 +209,43 @@ func TestExplain(t *testing.T) {
 		}
 		return info.Digest
 	}
-	manifest, image, kit, node, entry, orphan, rotten := put("manifest"), put("image"), put("kit"), put("node"), put("entry"), put("orphan"), put("rotten")
+	manifest, image, kit, node, entry, orphan, corrupt := put("manifest"), put("image"), put("kit"), put("node"), put("entry"), put("orphan"), put("corrupt")
 	until := w.Now.Add(240 * time.Hour)
-	update(func(tx *bolt.Tx) error {
-		snaps, err := tx.Snapshots("debian", time.Time{}, 0)
+	snaps, err := w.Store().SnapshotsBefore(t.Context(), "debian", time.Time{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(snaps)
+	for _, s := range snaps {
+		ids = append(ids, s.ID())
+	}
+	must := func(err error) {
+		t.Helper()
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
-		slices.Reverse(snaps)
-		for _, s := range snaps {
-			ids = append(ids, s.ID())
+	}
+	ctx, st := t.Context(), w.Store()
+	g, err := st.Generation(ctx, "debian", "stable", snaps[0].Suites[0].Gen)
+	must(err)
+	index := g.Groups[0].Form.SHA256
+	must(st.PutKits(ctx, []meta.Kit{{Path: "a.iuk", Digest: kit}, {Path: "b.iuk", Digest: corrupt}}))
+	must(st.PutTree(ctx, "4.1", []meta.Node{{Path: "manifest", Digest: node, Size: 4}, {Path: "a.deb", Digest: w.digest(t, 5), Size: 4}}))
+	must(st.Publish(ctx, &meta.Frozen{Name: "4.1", Manifest: repo.File{SHA256: manifest}, Mirrors: []meta.FrozenMirror{{
+		Mirror: "debian", Type: "deb", Whole: true, Timestamp: snaps[4].Timestamp,
+		Suites: []meta.FrozenSuite{{Suite: "stable", Gen: snaps[4].Suites[0].Gen}},
+	}}}))
+	must(st.AddStatement(ctx, meta.StatementFiles{Freeze: "4.1", Manifest: manifest, Image: &meta.Image{Name: "4.1", SHA256: image}}))
+	must(st.StartRecording(ctx, &meta.Recording{Name: "build", Started: w.Now, Pins: []meta.RecordingPin{{Mirror: "debian", Timestamp: snaps[3].Timestamp}}}))
+	_, err = st.NoteFetches(ctx, []meta.Fetch{{Recording: "build", Entry: meta.RecordEntry{Mirror: "debian", Path: "x", SHA256: entry, First: w.Now, Last: w.Now, Count: 1}}})
+	must(err)
+	must(st.RemoveSnapshot(ctx, "debian", snaps[5].Timestamp, true, w.Now))
+	for i, until := range map[int]time.Time{1: until, 2: {}} {
+		if _, err := w.Store().Pin(t.Context(), "debian", snaps[i].Timestamp, until); err != nil {
+			t.Fatal(err)
 		}
-		g, err := tx.Generation("debian", "stable", snaps[0].Suites[0].Gen)
-		if err != nil {
-			return err
-		}
-		index = g.Groups[0].Form.SHA256
-		for k, r := range map[cas.Digest]meta.Ref{image: {Kind: meta.OwnerImage, Owner: "4.1"}, kit: {Kind: meta.OwnerKit, Owner: "a.iuk"}, rotten: {Kind: meta.OwnerKit, Owner: "b.iuk"}} {
-			if err := tx.PutRef(k, r.Kind, r.Owner); err != nil {
-				return err
-			}
-		}
-		if err := tx.PutNodes("4.1", []meta.Node{{Path: "manifest", Digest: node, Size: 4}, {Path: "a.deb", Digest: w.digest(t, 5), Size: 4}}); err != nil {
-			return err
-		}
-		suite := func(i int) []meta.FrozenSuite {
-			return []meta.FrozenSuite{{Suite: "stable", Gen: snaps[i].Suites[0].Gen}}
-		}
-		return errors.Join(
-			tx.Pin("debian", snaps[1].Timestamp, until),
-			tx.Pin("debian", snaps[2].Timestamp, time.Time{}),
-			tx.PutRecording(&meta.Recording{Name: "build", Started: w.Now, Pins: []meta.RecordingPin{{Mirror: "debian", Timestamp: snaps[3].Timestamp}}}),
-			tx.NoteFetch("build", meta.RecordEntry{Mirror: "debian", Path: "x", SHA256: entry, First: w.Now, Last: w.Now, Count: 1}),
-			tx.PutFrozen(&meta.Frozen{Name: "4.1", Manifest: repo.File{SHA256: manifest}, Mirrors: []meta.FrozenMirror{
-				{Mirror: "debian", Type: "deb", Whole: true, Timestamp: snaps[4].Timestamp, Suites: suite(4)},
-			}}),
-			tx.RemoveSnapshot("debian", snaps[5].Timestamp),
-		)
-	})
-	if err := w.MarkCorrupt(t.Context(), rotten, "scrub", "x"); err != nil {
+	}
+	if err := w.MarkCorrupt(t.Context(), corrupt, "scrub", "x"); err != nil {
 		t.Fatal(err)
 	}
 	pkg := func(n int) string { return fmt.Sprintf("package a %d amd64 of mirror debian", n) }
@@ -267,24 +255,24 @@ func TestExplain(t *testing.T) {
 		reasons []string
 	}
 	rows := map[string]row{
-		"package, over":       {w.digest(t, 1), false, []string{pkg(1), "snapshot " + ids[0] + ", which goes at the next collection"}},
+		"package, over":       {w.digest(t, 1), false, []string{pkg(1), "snapshot " + ids[0] + ", which the next collection removes"}},
 		"package, pinned":     {w.digest(t, 2), true, []string{pkg(2), "snapshot " + ids[1] + ", pinned until " + until.UTC().Format(time.RFC3339)}},
 		"package, for ever":   {w.digest(t, 3), true, []string{pkg(3), "snapshot " + ids[2] + ", pinned"}},
 		"package, recorded":   {w.digest(t, 4), true, []string{pkg(4), "recording build", "snapshot " + ids[3]}},
-		"package, frozen":     {w.digest(t, 5), true, []string{"frozen snapshot 4.1", pkg(5), "snapshot " + ids[4]}},
-		"package, of nothing": {w.digest(t, 6), false, []string{pkg(6), "no snapshot has it any more: it goes at the next collection"}},
+		"package, frozen":     {w.digest(t, 5), true, []string{"freeze 4.1", pkg(5), "snapshot " + ids[4]}},
+		"package, of nothing": {w.digest(t, 6), false, []string{pkg(6), "no snapshot contains it any more: the next collection removes it"}},
 		"package, newest":     {w.digest(t, 7), true, []string{pkg(7), "snapshot " + ids[6]}},
 		"index, over": {index, false, []string{
 			"index of suite stable of mirror debian, generation 1 (" + strings.TrimPrefix(ids[0], "debian@") + ")",
-			"snapshot " + ids[0] + ", which goes at the next collection",
+			"snapshot " + ids[0] + ", which the next collection removes",
 			"listed as dists/stable/main/binary-amd64/Packages.xz in suite stable of mirror debian up to generation 1",
 		}},
 		"file of a recording": {entry, true, []string{"recording build"}},
-		"file of a freeze":    {node, true, []string{"frozen snapshot 4.1"}},
-		"manifest":            {manifest, true, []string{"frozen snapshot 4.1"}},
+		"file of a freeze":    {node, true, []string{"freeze 4.1"}},
+		"manifest":            {manifest, true, []string{"freeze 4.1"}},
 		"image":               {image, true, []string{"image of 4.1"}},
 		"kit":                 {kit, true, []string{"kit a.iuk"}},
-		"rotten":              {rotten, true, []string{"kit b.iuk", "blob is damaged: " + rotten.String() + ": x"}},
+		"corrupt":             {corrupt, true, []string{"kit b.iuk", "blob is damaged: " + corrupt.String() + ": x"}},
 		"never put":           {cas.Sum([]byte("never")), false, []string{"nothing refers to it"}},
 		"orphan":              {orphan, false, []string{"nothing refers to it"}},
 	}
@@ -297,7 +285,8 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s:\n%s", name, d)
 		}
 	}
-	update(func(tx *bolt.Tx) error { return tx.AddCandidate(orphan, time.Time{}) })
+	_, err = st.AddOrphans(ctx, []cas.Info{{Digest: orphan}}, time.Time{})
+	must(err)
 	w.run(t, false)
 	for name, r := range rows {
 		if w.has(t, r.d) != r.keep {
@@ -313,8 +302,8 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// Blobs of work under way are left alone for a while, trees for as long as
-// their freeze is being made.
+// Blobs of work in progress are kept for a while, and trees for as long as their freeze
+// is being made.
 func TestUnderWay(t *testing.T) {
 	w := newWorld(t, 0, -time.Hour)
 	w.collector(-time.Hour, time.Hour)
@@ -323,18 +312,19 @@ func TestUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.making["4.1"] = true
-	err = w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
-		if err := tx.AddCandidate(info.Digest, w.Now); err != nil {
-			return err
-		}
-		return tx.PutNodes("4.1", []meta.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}})
-	})
-	if err != nil {
+	if _, err := w.Store().AddOrphans(t.Context(), []cas.Info{info}, w.Now); err != nil {
 		t.Fatal(err)
 	}
-	trees := func() (out []string) {
-		w.Store().View(t.Context(), func(tx *bolt.Tx) error { out = tx.OrphanTrees(); return nil })
-		return out
+	if err := w.Store().PutTree(t.Context(), "4.1", []meta.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	trees := func() []string {
+		t.Helper()
+		names, err := w.Store().OrphanTrees(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
 	}
 	w.run(t, false)
 	if !w.has(t, info.Digest) || len(trees()) != 1 {
@@ -348,31 +338,29 @@ func TestUnderWay(t *testing.T) {
 	}
 }
 
-// A sync takes over an index that is here and that only a removed snapshot had.
-// A collection beside the sync leaves it, so that it need not be fetched again.
+// A sync reuses a stored index that only a removed snapshot had. A concurrent collection
+// keeps the index, so that it is not downloaded again.
 func TestSyncBesideCollection(t *testing.T) {
 	w := newWorld(t, 0, 0)
 	between := &castest.Between{Store: w.Blobs()}
 	w.Config.Blobs = between
-	w.Engine.Close()
+	w.Parts.Close()
 	var err error
-	if w.Engine, err = mirror.New(w.Config); err != nil {
+	if w.Parts, err = mirrortest.Compose(w.Config); err != nil {
 		t.Fatal(err)
 	}
 	w.collector(-100*365*24*time.Hour, 0)
 	between.After = func() { w.run(t, false) }
 	first := w.Archive.State()
 	w.release()
-	if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error {
-		snaps, err := tx.Snapshots("debian", time.Time{}, 0)
-		if err != nil {
-			return err
-		}
-		return tx.RemoveSnapshot("debian", snaps[1].Timestamp)
-	}); err != nil {
+	snaps, err := w.Store().SnapshotsBefore(t.Context(), "debian", time.Time{}, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	// Upstream goes back to the first contents under a new date.
+	if err := w.Store().RemoveSnapshot(t.Context(), "debian", snaps[1].Timestamp, true, w.Now); err != nil {
+		t.Fatal(err)
+	}
+	// Upstream returns to the first contents with a new date.
 	w.Archive.Restore(first)
 	w.Archive.Default().Remove("a", "2")
 	w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
@@ -382,30 +370,25 @@ func TestSyncBesideCollection(t *testing.T) {
 	res := w.MustSync()
 	for _, r := range w.Archive.Requests() {
 		if strings.Contains(r.Path, "Packages") {
-			t.Errorf("%s was fetched although it was here", r.Path)
+			t.Errorf("%s was fetched although it was stored", r.Path)
 		}
 	}
 	w.run(t, false)
 	for _, s := range res.Snapshot.Suites {
-		err := w.Store().View(t.Context(), func(tx *bolt.Tx) error {
-			g, err := tx.Generation("debian", s.Suite, s.Gen)
-			if err != nil {
-				return err
-			}
-			for _, d := range g.Blobs() {
-				if !w.has(t, d) {
-					t.Errorf("blob %s of the new generation is missing", d)
-				}
-			}
-			return nil
-		})
+		g, err := w.Store().Generation(t.Context(), "debian", s.Suite, s.Gen)
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, d := range g.Blobs() {
+			if !w.has(t, d) {
+				t.Errorf("blob %s of the new generation is missing", d)
+			}
 		}
 	}
 }
 
-// Fsck finds rot and loss, names what needs it, and repairs from upstream.
+// Fsck finds rot and loss, names what needs it, and repairs from upstream or from a
+// backup. Long because it is one story from beginning to end.
 func TestFsck(t *testing.T) {
 	w := newWorld(t, 0, 0)
 	fsck := func(repair bool) *api.FsckResult {
@@ -419,10 +402,14 @@ func TestFsck(t *testing.T) {
 	if res := fsck(false); len(res.Faults) != 0 || res.Exit != 0 || res.Blobs == 0 {
 		t.Fatalf("clean: %+v", res)
 	}
+	p := &acquire.Progress{}
+	if res, err := w.c.Fsck(t.Context(), &api.FsckRequest{}, w.Config.Client, p); err != nil || p.FilesTotal.Load() != int64(res.Blobs) || p.BytesTotal.Load() != res.Bytes || p.Files.Load() != int64(res.Blobs) {
+		t.Errorf("%v: progress %d of %d files, total %d bytes; expected those of %+v", err, p.Files.Load(), p.FilesTotal.Load(), p.BytesTotal.Load(), res)
+	}
 	d := w.digest(t, 1)
-	file := filepath.Join(w.Dir, cas.Name(d))
+	file := filepath.Join(w.Dir, casdir.Name(d))
 	for name, damage := range map[string]func(){
-		"rotten":  func() { os.Remove(file); os.WriteFile(file, []byte("rot"), 0o444) },
+		"corrupt": func() { os.Remove(file); os.WriteFile(file, []byte("rot"), 0o444) },
 		"missing": func() { os.Remove(file) },
 	} {
 		damage()
@@ -440,7 +427,7 @@ func TestFsck(t *testing.T) {
 			t.Errorf("%s, after the repair: %v", name, err)
 		}
 	}
-	// A mark against a blob that can be read again is taken back.
+	// The mark of a blob that can be read again is removed.
 	if err := w.MarkCorrupt(t.Context(), d, "read", "input/output error"); err != nil {
 		t.Fatal(err)
 	}
@@ -448,15 +435,60 @@ func TestFsck(t *testing.T) {
 		t.Errorf("after a passing failure: %+v, %v", res, w.Corrupt(d))
 	}
 	// What upstream no longer has stays lost, and is said to be.
+	body, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	os.Remove(file)
 	w.Archive.DeleteMatching("pool/main/a/a/*")
 	if res := fsck(true); !slices.Equal(res.Lost, []string{d.String()}) || len(res.Faults) != 1 || res.Exit != api.ExitVerify {
 		t.Errorf("lost: %+v", res)
 	}
+	// A directory with other bytes does not help, a backup does.
+	backup := t.TempDir()
+	copied := filepath.Join(backup, casdir.Name(d))
+	from := func() *api.FsckResult {
+		t.Helper()
+		res, err := w.c.Fsck(t.Context(), &api.FsckRequest{Repair: true, From: backup}, w.Config.Client, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	if _, err := w.c.Fsck(t.Context(), &api.FsckRequest{Repair: true, From: backup}, w.Config.Client, nil); !errors.Is(err, errclass.Usage) || !strings.Contains(err.Error(), "found no directory blobs in it") {
+		t.Errorf("from an empty directory: %v", err)
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(copied), 0o700), os.WriteFile(copied, []byte("rot"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if res := from(); !slices.Equal(res.Lost, []string{d.String()}) || w.has(t, d) {
+		t.Errorf("from a corrupt backup: %+v", res)
+	}
+	if err := os.WriteFile(copied, body, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if res := from(); !slices.Equal(res.Repaired, []string{d.String()}) || len(res.Faults) != 0 || res.Exit != 0 || !w.has(t, d) {
+		t.Errorf("from a backup: %+v", res)
+	}
 }
 
-// A package of an on-demand mirror need not be here; one that rotted and could
-// not be had at the first repair is not forgotten by the next.
+// What needs no download is never lost: the empty file, and what Config.Known has.
+func TestRepairKnown(t *testing.T) {
+	w := newWorld(t, 0, 0)
+	known := []byte("a public key")
+	c := gc.New(gc.Config{Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Known: [][]byte{known}, Now: func() time.Time { return w.Now }})
+	empty, key, other := cas.Sum(nil), cas.Sum(known), cas.Sum([]byte("other"))
+	if err := w.Store().PutTree(t.Context(), "4.1", []meta.Node{{Path: "a", Digest: empty}, {Path: "b", Digest: key}, {Path: "c", Digest: other}}); err != nil {
+		t.Fatal(err)
+	}
+	res, err := c.Fsck(t.Context(), &api.FsckRequest{Repair: true}, w.Config.Client, nil)
+	if err != nil || !slices.Equal(res.Lost, []string{other.String()}) || !w.has(t, empty) || !w.has(t, key) {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+// A package of an on-demand mirror is optional. If it is corrupt and the first repair
+// cannot download it, the next repair tries again.
 func TestRepairAgain(t *testing.T) {
 	w := &world{making: map[string]bool{}, World: mirrortest.New(t, func(m *config.Mirror) { m.Download, m.Sources = config.OnDemand, false })}
 	w.collector(0, 0)
@@ -474,7 +506,7 @@ func TestRepairAgain(t *testing.T) {
 	if _, err := w.Fetch(t.Context(), f.Want); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(w.Dir, cas.Name(d))
+	file := filepath.Join(w.Dir, casdir.Name(d))
 	os.Remove(file)
 	if err := os.WriteFile(file, []byte("rot"), 0o444); err != nil {
 		t.Fatal(err)
@@ -500,108 +532,7 @@ func TestRepairAgain(t *testing.T) {
 	}
 }
 
-// The mark of a damaged blob goes with the blob: should its bytes come back
-// one day, they are as good as any.
-func TestForgottenRot(t *testing.T) {
-	w := newWorld(t, time.Minute, 24*time.Hour)
-	d := w.digest(t, 1)
-	if err := w.MarkCorrupt(t.Context(), d, "scrub", "x"); err != nil {
-		t.Fatal(err)
-	}
-	w.release()
-	w.run(t, false)
-	if w.has(t, d) || w.Corrupt(d) != nil {
-		t.Errorf("after the collection: here %v, %v", w.has(t, d), w.Corrupt(d))
-	}
-	// A damaged copy is never brought back.
-	if err := w.Blobs().Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) {
-		t.Errorf("restored: %v", err)
-	}
-}
-
-// A scrub reads at its rate and no faster, takes each blob once however often
-// it is stopped, and takes back what was said of a blob that can be read again.
-func TestScrubRate(t *testing.T) {
-	w := newWorld(t, 0, 0)
-	const mib = 1 << 20
-	for i := range 8 {
-		if _, err := cas.Put(t.Context(), w.Blobs(), bytes.Repeat([]byte{byte(i)}, 3*mib), time.Time{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d := w.digest(t, 1)
-	if err := w.MarkCorrupt(t.Context(), d, "read", "input/output error"); err != nil {
-		t.Fatal(err)
-	}
-	all := 0
-	if err := w.Blobs().Walk(t.Context(), cas.Digest{}, func(cas.Info) error { all++; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	synctest.Test(t, func(t *testing.T) {
-		start := time.Now()
-		blobs, damaged, err := w.c.Scrub(t.Context(), 2*mib)
-		// 24 MiB and a little, of which the first piece is free.
-		if took := time.Since(start); err != nil || blobs != all || damaged != 0 || took < 11*time.Second || took > 13*time.Second {
-			t.Errorf("%d of %d blobs, %d damaged, in %v, %v; expected about 12 s", blobs, all, damaged, took, err)
-		}
-		sum, stops := 0, 0
-		for {
-			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
-			n, _, err := w.c.Scrub(ctx, 2*mib)
-			cancel()
-			sum += n
-			if err == nil {
-				break
-			}
-			if stops++; stops > 10 {
-				t.Fatalf("does not come to an end: %v", err)
-			}
-		}
-		if sum != all || stops < 2 {
-			t.Errorf("stopped %d times: %d blobs read, expected each of %d once", stops, sum, all)
-		}
-	})
-	if err := w.Corrupt(d); err != nil {
-		t.Errorf("a blob whose bytes are right: %v", err)
-	}
-}
-
-// A scrub finds rot, and goes on where it was stopped.
-func TestScrub(t *testing.T) {
-	w := newWorld(t, 0, 0)
-	d := w.digest(t, 1)
-	file := filepath.Join(w.Dir, cas.Name(d))
-	os.Remove(file)
-	if err := os.WriteFile(file, []byte("rot"), 0o444); err != nil {
-		t.Fatal(err)
-	}
-	blobs, damaged, err := w.c.Scrub(t.Context(), 0)
-	if err != nil || damaged != 1 || blobs == 0 {
-		t.Fatalf("scrub: %d blobs, %d damaged, %v", blobs, damaged, err)
-	}
-	if err := w.Corrupt(d); !errors.Is(err, acquire.ErrCorruptBlob) {
-		t.Errorf("known after a scrub: %v", err)
-	}
-	var middle cas.Digest // of the blobs that are there
-	n := 0
-	if err := w.Blobs().Walk(t.Context(), cas.Digest{}, func(i cas.Info) error {
-		if n++; n <= blobs/2 {
-			middle = i.Digest
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Store().Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.SetMeta("scrub.at", middle.String()) }); err != nil {
-		t.Fatal(err)
-	}
-	rest, _, err := w.c.Scrub(t.Context(), 0)
-	if err != nil || rest >= blobs {
-		t.Errorf("going on in the middle: %d blobs of %d, %v", rest, blobs, err)
-	}
-}
-
-// A collection waits while something holds it off, and gives up with its context.
+// A collection waits while it is held off, and gives up when its context ends.
 func TestHold(t *testing.T) {
 	c := newWorld(t, 0, time.Hour).c
 	release, err := c.Hold(t.Context())

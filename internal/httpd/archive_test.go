@@ -16,6 +16,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
+// Long because of its table of cases.
 func TestArchive(t *testing.T) {
 	s := newSite(t, nil)
 	s.Archive.Add(pkg("g++", "1.0~rc1-1+b1"), pkg("a", "1"))
@@ -113,8 +114,8 @@ func TestArchive(t *testing.T) {
 		{"PUT", "PUT /archive/debian/latest/x", []string{"Content-Length: 0"}, 405, "*", headers{"Allow": "GET, HEAD"}},
 		{"DELETE", "DELETE /frozen/4.1", nil, 405, "*", headers{"Allow": "GET, HEAD"}},
 		{"OPTIONS", "OPTIONS *", nil, 405, "*", headers{"Allow": "GET, HEAD"}},
-		{"control", "POST /v1/status", []string{"Content-Length: 2", "", "{}"}, 405, "*", nil},
-		{"control by GET", "GET /v1/status", nil, 404, "*", nil},
+		{"control", "POST /api/v1/status", []string{"Content-Length: 2", "", "{}"}, 405, "*", nil},
+		{"control by GET", "GET /api/v1/status", nil, 404, "*", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for range 2 { // looked up, and remembered
@@ -180,6 +181,7 @@ func TestTraversal(t *testing.T) {
 	}
 }
 
+// Long because it is one story from beginning to end.
 func TestOnDemand(t *testing.T) {
 	s := newSite(t, func(m *config.Mirror) { m.Download = config.OnDemand })
 	big := strings.Repeat("0123456789abcdef", 40_000) // 640 kB, more than is held back

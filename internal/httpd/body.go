@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -11,21 +12,28 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/httpd/fastfile"
+	"example.org/snapd/internal/indices"
 )
 
 const (
 	// piece is how much of a body is sent under one write deadline, in bytes.
 	piece = 1 << 20
-	// pieceTime is that deadline: a client slower than 3.5 kB/s is cut off.
+	// pieceTime is that deadline. It cuts off clients slower than 3.5 kB/s.
 	pieceTime = 5 * time.Minute
-	// block is read and hashed at once when a body passes through memory.
+	// patience is how long a client waits for an index that is made for it. Then it
+	// gets an error and takes another variant: apt gives up after thirty seconds
+	// without a byte.
+	patience = 10 * time.Second
+	// block is how much is read and hashed at once when a body passes through
+	// memory.
 	block = 32 << 10
-	// maxInMemory bounds the bodies that are being written from memory at one
-	// time; past it small files are sent like large ones.
+	// maxInMemory bounds the total size of bodies that are being sent from
+	// memory. Beyond it, small files are sent like large ones.
 	maxInMemory = 64 << 20
 )
 
@@ -36,9 +44,11 @@ var blocks = sync.Pool{New: func() any { return new([block]byte) }}
 //
 //	memory  bytes that were made here, or a small blob from the cache
 //	block   a small blob that was read whole before, read at once
+//	redirect  a large package in a bucket: the client is sent there
 //	stream  a blob that was not read whole since the start: hashed while it passes
 //	accel   a package, left to the web server in front
 //	file    another blob, or a part of one, by sendfile(2)
+//	stream  a blob of another machine of which there is no copy here yet
 //	stream  a file that is still being fetched, which the fetch verifies
 type body struct {
 	s            *Server
@@ -47,16 +57,16 @@ type body struct {
 	e            *entity
 	from, length int64 // of the entity
 	status       int
-	note         noteFunc // nil: nothing is to be noted, or it was
-	begun        bool     // the head was sent
+	note         noteFunc // nil: nothing to note, or already noted
+	begun        bool     // the header was sent
 }
 
 func (b *body) send() {
-	if b.memory() || b.block() {
+	if b.memory() || b.block() || b.redirect() {
 		return
 	}
 	s, found := b.s, b.e.found
-	src, size, err := s.e.OpenFound(b.r.Context(), found)
+	src, size, err := s.catalog.OpenFound(indices.WithPatience(b.r.Context(), patience), found)
 	if err != nil {
 		b.fail(err)
 		return
@@ -73,16 +83,25 @@ func (b *body) send() {
 	case stored && !b.noted():
 	case stored && whole && !s.checked.has(found.Digest):
 		b.stream(src, sha256.New())
-	case stored && whole && b.accel(blob):
+	case stored && whole && b.accel():
 	case !b.seek(src):
-	case stored:
+	case stored && here(blob):
 		b.file(blob)
+	case stored && whole:
+		b.stream(src, sha256.New())
 	default:
 		b.stream(src, nil)
 	}
 }
 
-// begin writes the status line and the header.
+// here reports whether a blob is a file of this machine. Others are read before the
+// answer begins: they may turn out to be unavailable.
+func here(blob cas.Blob) bool {
+	_, ok := blob.(syscall.Conn)
+	return ok
+}
+
+// begin sends the status line and the header.
 func (b *body) begin() {
 	b.begun = true
 	h := b.w.Header()
@@ -95,7 +114,7 @@ func (b *body) begin() {
 	b.w.WriteHeader(b.status)
 }
 
-// fail answers with an error or, where the answer has begun, cuts it off.
+// fail sends an error, or cuts off a response that has begun.
 func (b *body) fail(err error) {
 	if !b.begun {
 		b.s.fail(b.w, b.r, err, b.e.frozen)
@@ -107,7 +126,8 @@ func (b *body) fail(err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// noted notes the fetch once. false: that failed, and the client was told.
+// noted notes the fetch once. It returns false if that failed and the client was
+// told.
 func (b *body) noted() bool {
 	if b.note == nil {
 		return true
@@ -120,7 +140,8 @@ func (b *body) noted() bool {
 	return true
 }
 
-// seek goes to where the answer begins. false: that failed, and the client was told.
+// seek moves to the start of the requested range. It returns false if that failed
+// and the client was told.
 func (b *body) seek(src io.Seeker) bool {
 	if b.from == 0 {
 		return true
@@ -132,7 +153,7 @@ func (b *body) seek(src io.Seeker) bool {
 	return true
 }
 
-// write sends the answer's part of the entity's bytes.
+// write sends the requested part of the body.
 func (b *body) write(data []byte) {
 	b.begin()
 	if _, err := b.w.Write(data[b.from : b.from+b.length]); err != nil {
@@ -140,8 +161,8 @@ func (b *body) write(data []byte) {
 	}
 }
 
-// memory sends bytes that are in memory. Here and below, false means that nothing
-// was sent and another way is to be tried.
+// memory sends bytes from memory. Here and below, false means that nothing was
+// sent and the next way should be tried.
 func (b *body) memory() bool {
 	data, counted := b.s.small(b.e)
 	if data == nil {
@@ -154,14 +175,14 @@ func (b *body) memory() bool {
 	return true
 }
 
-// block sends a small blob that is read at once.
+// block sends a small blob that is read in one piece.
 func (b *body) block() bool {
 	if b.note != nil {
 		return false
 	}
 	buf := blocks.Get().(*[block]byte)
 	defer blocks.Put(buf)
-	data := b.s.readSmall(b.e, buf)
+	data := b.s.readSmall(b.r.Context(), b.e, buf)
 	if data == nil {
 		return false
 	}
@@ -169,26 +190,64 @@ func (b *body) block() bool {
 	return true
 }
 
-// accel leaves a body to the web server in front, where that is configured. Only
-// packages are sent that way: that server sets Last-Modified itself.
-func (b *body) accel(blob cas.Blob) bool {
+const (
+	// redirectFrom is the size from which packages are redirected, in bytes.
+	redirectFrom = 1 << 20
+	// redirectLife is how long the URL is valid.
+	redirectLife = 5 * time.Minute
+)
+
+// redirect sends the client of a large package to the bucket that it is in, where that
+// is configured. Nobody may keep the answer: the URL is soon invalid.
+func (b *body) redirect() bool {
+	found := b.e.found
+	if !b.s.cfg.Conf.Store.Redirect || found.Package == nil && !isPackage(b.e.ctype) || found.Size <= redirectFrom || b.s.acquirer.Corrupt(found.Digest) != nil {
+		return false
+	}
+	place, err := cas.Locate(b.r.Context(), b.s.blobs(), found.Digest, cas.Wanted{Life: redirectLife, ContentType: b.e.ctype[0]})
+	if err != nil || place.URL == "" {
+		return false // it may have to be fetched
+	}
+	if !b.noted() {
+		return true
+	}
+	h := b.w.Header()
+	for _, name := range []string{"Etag", "Last-Modified", "Accept-Ranges", "Content-Length", "Content-Type"} {
+		h.Del(name)
+	}
+	h.Set("Cache-Control", "no-store")
+	h.Set("Location", place.URL)
+	b.begun = true
+	b.w.WriteHeader(http.StatusFound)
+	return true
+}
+
+// accel lets the web server in front send a body, if that is configured. It does
+// so only for packages, because that server sets Last-Modified itself.
+func (b *body) accel() bool {
 	c := &b.s.cfg.Conf.Server
 	if c.Accel == "" || b.e.found.Package == nil {
 		return false
 	}
-	name := cas.Name(blob.Info().Digest)
+	place, err := cas.Locate(b.r.Context(), b.s.blobs(), b.e.found.Digest, cas.Wanted{})
+	if err != nil || place.Path == "" {
+		return false
+	}
+	name := place.Path
 	if c.Accel == "X-Accel-Redirect" {
-		name = c.AccelPrefix + name
-	} else {
-		name = filepath.Join(b.s.cfg.Conf.DataDir, name)
+		rel, err := filepath.Rel(b.s.cfg.Conf.DataDir, name)
+		if err != nil {
+			return false
+		}
+		name = c.AccelPrefix + filepath.ToSlash(rel)
 	}
 	b.w.Header().Set(c.Accel, name)
 	b.w.WriteHeader(http.StatusOK)
 	return true
 }
 
-// file copies a stored blob in pieces, each by sendfile(2) where the connection
-// can.
+// file sends a stored blob in pieces, each with sendfile(2) if the connection
+// supports it.
 func (b *body) file(src io.Reader) {
 	b.begin()
 	rc := http.NewResponseController(b.w)
@@ -212,9 +271,9 @@ func (b *body) file(src io.Reader) {
 	}
 }
 
-// stream copies a body through memory. Its last block is sent only when its digest
-// is right, by sum or, where that is nil, by the fetch that src follows, and when
-// the fetch is noted.
+// stream copies a body through memory. It sends the last block only after the
+// fetch was noted and the digest is right: by sum or, if sum is nil, by the
+// download that src follows.
 func (b *body) stream(src io.Reader, sum hash.Hash) {
 	buf := blocks.Get().(*[block]byte)
 	defer blocks.Put(buf)
@@ -223,7 +282,7 @@ func (b *body) stream(src io.Reader, sum hash.Hash) {
 	for left := b.length; left > 0 || !b.begun; {
 		n, err := io.ReadFull(src, buf[:min(left, block)])
 		if err != nil && left > 0 {
-			if sum != nil {
+			if sum != nil && errors.Is(cas.Unreadable(d, err), cas.ErrCorrupt) {
 				b.s.markCorrupt(d, "unreadable: "+err.Error())
 			}
 			b.fail(fmt.Errorf("read %s: %w", d, err))
@@ -249,12 +308,12 @@ func (b *body) stream(src io.Reader, sum hash.Hash) {
 	}
 }
 
-// verified compares a blob's digest with that of its bytes. false: they differ, and
-// the client was told.
+// verified compares the digest of a blob's content with its name. It returns
+// false if they differ and the client was told.
 func (b *body) verified(sum hash.Hash) bool {
 	d := b.e.found.Digest
 	if got := sum.Sum(nil); !bytes.Equal(got, d[:]) {
-		why := fmt.Sprintf("its bytes now have SHA-256 %x", got)
+		why := fmt.Sprintf("its content now has SHA-256 %x", got)
 		b.s.markCorrupt(d, why)
 		b.fail(fmt.Errorf("%w: %s: %s", cas.ErrCorrupt, d, why))
 		return false
@@ -263,9 +322,9 @@ func (b *body) verified(sum hash.Hash) bool {
 	return true
 }
 
-// small returns the bytes of a small file, reading them into the cache where the
-// blob is stored; nil where the file is to be sent another way. counted is to be
-// subtracted from s.memory when they are written.
+// small returns the content of a small file, and caches that of a blob. It
+// returns nil if the file should be sent another way. counted must be subtracted
+// from s.memory after the content is sent.
 func (s *Server) small(e *entity) (data []byte, counted int64) {
 	if e.data != nil {
 		return e.data, 0
@@ -281,7 +340,7 @@ func (s *Server) small(e *entity) (data []byte, counted int64) {
 	data, ok := s.cache.get(e.found.Digest)
 	if !ok {
 		var err error
-		if data, err = cas.ReadAll(s.base, s.blobs(), e.found.Digest, maxCached); err == nil {
+		if data, err = cas.ReadAll(indices.WithPatience(s.base, patience), s.blobs(), e.found.Digest, maxCached); err == nil {
 			s.cache.put(e.found.Digest, data)
 		} else if errors.Is(err, cas.ErrCorrupt) {
 			s.markCorrupt(e.found.Digest, err.Error())
@@ -294,31 +353,24 @@ func (s *Server) small(e *entity) (data []byte, counted int64) {
 	return data, size
 }
 
-// readSmall reads a small blob that is stored and was read whole before; nil where
-// it is to be sent another way.
-func (s *Server) readSmall(e *entity, buf *[block]byte) []byte {
+// readSmall reads a small stored blob that was verified before. It returns nil if
+// the blob should be sent another way.
+func (s *Server) readSmall(ctx context.Context, e *entity, buf *[block]byte) []byte {
 	size := e.found.Size
-	store, ok := s.blobs().(smallReader)
-	if !ok || size >= block || s.cfg.Conf.Server.Accel != "" || !s.checked.has(e.found.Digest) {
+	if size >= block || s.cfg.Conf.Server.Accel != "" || !s.checked.has(e.found.Digest) {
 		return nil
 	}
-	n, err := store.ReadInto(e.found.Digest, buf[:])
+	n, err := s.blobs().ReadInto(ctx, e.found.Digest, buf[:])
 	if err != nil || int64(n) != size {
 		return nil
 	}
 	return buf[:n]
 }
 
-// smallReader is a store that reads a small blob with few system calls, see
-// cas.Dir.ReadInto.
-type smallReader interface {
-	ReadInto(d cas.Digest, buf []byte) (int, error)
-}
-
-// markCorrupt notes that a blob is corrupt.
+// markCorrupt marks a blob as corrupt.
 func (s *Server) markCorrupt(d cas.Digest, why string) {
 	s.cache.drop(d)
-	if err := s.e.MarkCorrupt(s.base, d, "read", why); err != nil {
-		s.log.Error("note a corrupt blob", "digest", d.String(), "err", err)
+	if err := s.acquirer.MarkCorrupt(s.base, d, "read", why); err != nil {
+		s.log.Error("mark a corrupt blob", "digest", d.String(), "err", err)
 	}
 }

@@ -8,13 +8,13 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// maxCached bounds a body that the memory cache takes, in bytes.
+// maxCached bounds a cached body, in bytes.
 const maxCached = 256 << 10
 
-// entryCost is what a cached body costs beside its bytes, about.
+// entryCost is the approximate memory of a cache entry besides its bytes.
 const entryCost = 256
 
-// cache keeps small blobs and drops the least recently used. Their digests were
+// cache keeps small blobs and evicts the least recently used. Their digests were
 // checked when they were read.
 type cache struct {
 	mu    sync.Mutex
@@ -65,7 +65,7 @@ func (c *cache) put(d cas.Digest, data []byte) {
 	}
 }
 
-// drop forgets a blob that is corrupt on disk.
+// drop removes a blob that is corrupt on disk.
 func (c *cache) drop(d cas.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,11 +76,11 @@ func (c *cache) drop(d cas.Digest) {
 	}
 }
 
-// maxLookups bounds the look-ups that are remembered: twice so many.
+// maxLookups bounds each of the two halves of lookups.
 const maxLookups = 16 << 10
 
-// lookups remembers for one epoch what the targets of requests stand for. The two
-// halves make it forget what was not asked for lately.
+// lookups remembers, for one epoch, the entities of request targets. It has two
+// halves, so that it forgets targets that were not requested recently.
 type lookups struct {
 	mu       sync.RWMutex
 	epoch    uint64
@@ -89,8 +89,8 @@ type lookups struct {
 
 func newLookups() *lookups { return &lookups{hot: map[string]*entity{}} }
 
-// get takes the path as bytes, of which the compiler makes no string to look
-// it up.
+// get takes the path as bytes, so that the compiler makes no string for the
+// lookup.
 func (l *lookups) get(epoch uint64, path []byte) *entity {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -103,7 +103,7 @@ func (l *lookups) get(epoch uint64, path []byte) *entity {
 	return l.old[string(path)]
 }
 
-// put remembers what was looked up after epoch had been read.
+// put remembers the result of a lookup that began after epoch was read.
 func (l *lookups) put(epoch uint64, path string, e *entity) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,12 +119,12 @@ func (l *lookups) put(epoch uint64, path string, e *entity) {
 	l.hot[path] = e
 }
 
-// maxChecked bounds the memory of which blobs were read whole; past it the
-// oldest half is checked again.
+// maxChecked bounds the set of verified blobs; beyond it, the older half is
+// verified again.
 const maxChecked = 1 << 20
 
-// checkedSet remembers blobs whose bytes had their digest when they were read
-// whole since the start, by the first eight bytes of the digest.
+// checkedSet is the set of blobs that were read whole and had the right digest
+// since the start, by the first eight bytes of the digest.
 type checkedSet struct {
 	mu       sync.RWMutex
 	hot, old map[uint64]struct{}

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// precondition judges the conditional headers of a GET or HEAD (RFC 9110,
-// section 13.2.2): 304, 412 or 0.
+// precondition evaluates the conditional headers of a GET or HEAD (RFC 9110,
+// section 13.2.2). It returns 304, 412 or 0.
 func precondition(r *http.Request, e *entity) int {
 	h := r.Header
 	if len(h) == 0 {
@@ -34,8 +34,8 @@ func precondition(r *http.Request, e *entity) int {
 	return 0
 }
 
-// matches looks for the entity's tag in a list of tags; weak ones count where
-// the comparison is weak.
+// matches looks for the entity's tag in a list of tags. Weak tags count if the
+// comparison is weak.
 func matches(list, etag []string, weak bool) bool {
 	for _, v := range list {
 		for part := range strings.SplitSeq(v, ",") {
@@ -54,8 +54,8 @@ func matches(list, etag []string, weak bool) bool {
 	return false
 }
 
-// ifRange tells whether a range is to be answered: no If-Range, or one that
-// names what is served now, by strong tag or exact date.
+// ifRange reports whether to answer a range request: If-Range is absent, or names
+// the current entity by a strong tag or exact date.
 func ifRange(r *http.Request, e *entity) bool {
 	v := r.Header.Get("If-Range")
 	switch {
@@ -68,8 +68,8 @@ func ifRange(r *http.Request, e *entity) bool {
 	return err == nil && !e.mod.IsZero() && t.Equal(e.mod)
 }
 
-// parseRange reads a Range header of one range. ok is false for what may be
-// ignored: other units, several ranges, bad syntax.
+// parseRange parses a Range header with one range. ok is false if the header
+// should be ignored: another unit, several ranges, or bad syntax.
 func parseRange(v string, size int64) (start, length int64, ok, satisfiable bool) {
 	spec, found := strings.CutPrefix(v, "bytes=")
 	first, last, dash := strings.Cut(strings.TrimSpace(spec), "-")

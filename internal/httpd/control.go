@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,153 +9,250 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
-	"sync"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/errclass"
 )
 
-// maxRequest bounds a control request, in bytes: manifests travel in it.
-const maxRequest = 512 << 20
+// apiPrefix is the path of the control API, on the socket and over the network.
+const apiPrefix = "/api/v1/"
 
-// progressEvery is the shortest time between two progress lines of one task.
-const progressEvery = 100 * time.Millisecond
-
-// verb answers one kind of request: body is the request as JSON.
-type verb func(ctx context.Context, body []byte, report func(api.Progress)) (any, error)
-
-// decode reads a request. Fields that Req does not have are refused: a client
-// that asks for more than this server knows must not get less.
-func decode[Req any](body []byte) (*Req, error) {
-	req := new(Req)
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(req); err != nil {
-		return nil, fmt.Errorf("%w: request: %w", errclass.Usage, err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: request: more than one JSON value", errclass.Usage)
-	}
-	return req, nil
-}
-
-// reporting makes a verb of a function that reports its own progress.
-func reporting[Req, Res any](f func(context.Context, *Req, func(api.Progress)) (*Res, error)) verb {
-	return func(ctx context.Context, body []byte, report func(api.Progress)) (any, error) {
-		req, err := decode[Req](body)
-		if err != nil {
-			return nil, err
-		}
-		return f(ctx, req, report)
-	}
-}
-
-// counting makes a verb of a function that counts its work; task names what a
-// request is about.
-func counting[Req, Res any](task func(*Req) string, f func(context.Context, *Req, *acquire.Progress) (*Res, error)) verb {
-	return reporting(func(ctx context.Context, req *Req, report func(api.Progress)) (*Res, error) {
-		return control.Counted(ctx, task(req), report, func(p *acquire.Progress) (*Res, error) { return f(ctx, req, p) })
-	})
-}
-
-// simple makes a verb of a function that is over before anybody asks for its
-// progress.
-func simple[Req, Res any](f func(context.Context, *Req) (*Res, error)) verb {
-	return reporting(func(ctx context.Context, req *Req, _ func(api.Progress)) (*Res, error) { return f(ctx, req) })
-}
-
-// verbs are the paths below /v1/ on the control socket.
-func verbs(c *control.Control) map[string]verb {
-	return map[string]verb{
-		"status":       simple(c.Status),
-		"mirror/list":  simple(c.Mirrors),
-		"mirror/show":  simple(c.Mirror),
-		"sync":         reporting(c.SyncAll),
-		"list":         simple(c.List),
-		"show":         simple(c.Show),
-		"packages":     simple(c.Packages),
-		"find":         simple(c.Find),
-		"diff":         simple(c.Diff),
-		"pin":          simple(c.Pin),
-		"unpin":        simple(c.Unpin),
-		"rm":           simple(c.Remove),
-		"freeze":       counting(func(r *api.FreezeRequest) string { return r.Name }, c.Freeze),
-		"sources":      simple(c.Sources),
-		"verify":       counting(func(r *api.VerifyRequest) string { return r.Ref }, c.Verify),
-		"export":       counting(func(r *api.ExportRequest) string { return r.Ref }, c.Export),
-		"import":       counting(func(r *api.ImportRequest) string { return r.Dir }, c.Import),
-		"sbom":         simple(c.SBOM),
-		"image/add":    simple(c.AddImage),
-		"image/list":   simple(c.Images),
-		"record/start": simple(c.StartRecording),
-		"record/stop":  simple(c.StopRecording),
-		"record/show":  simple(c.Recording),
-		"record/list":  simple(c.Recordings),
-		"record/rm":    simple(c.RemoveRecording),
-		"kit/publish":  reporting(c.PublishKits),
-		"key/show":     simple(func(context.Context, *api.Empty) (*api.KeyInfo, error) { return c.Key(), nil }),
-		"backup":       counting(func(*api.BackupRequest) string { return "backup" }, c.Backup),
-		"gc":           simple(c.GC),
-		"fsck":         counting(func(*api.FsckRequest) string { return "fsck" }, c.Fsck),
-	}
-}
-
-// Control is the handler of the control socket. Callers must set the
-// connection's peer with ConnContext.
+// Control returns the handler of the control socket. Callers must use ConnContext
+// to set the connection's peer.
 func (s *Server) Control() http.Handler {
-	table := verbs(s.control)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rc := http.NewResponseController(w)
-		out := &lines{w: w, rc: rc}
-		w.Header().Set("Content-Type", "application/x-ndjson")
-		w.Header().Set("Cache-Control", "no-store")
-		fail := func(status int, e *api.Error) {
-			w.WriteHeader(status)
-			out.write(api.Line{Error: e})
-		}
-		if err := checkPeer(r.Context()); err != nil {
-			fail(http.StatusForbidden, &api.Error{Code: api.CodeUsage, Message: err.Error(), Exit: api.ExitFailed})
-			return
-		}
-		name, ok := strings.CutPrefix(r.URL.Path, "/v1/")
-		verb := table[name]
-		switch {
-		case !ok || verb == nil:
-			fail(http.StatusNotFound, &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("this snapd does not know %q", strings.TrimPrefix(r.URL.Path, "/v1/")), Exit: api.ExitUsage})
-			return
-		case r.Method != http.MethodPost:
-			w.Header().Set("Allow", http.MethodPost)
-			fail(http.StatusMethodNotAllowed, &api.Error{Code: api.CodeUsage, Message: "control requests are POST", Exit: api.ExitUsage})
-			return
-		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
-		if err != nil {
-			fail(http.StatusRequestEntityTooLarge, &api.Error{Code: api.CodeUsage, Message: fmt.Sprintf("read request: %v", err), Exit: api.ExitFailed})
-			return
-		}
-		w.WriteHeader(http.StatusOK)
-		_ = rc.Flush()
-		res, err := s.call(r.Context(), name, verb, body, out.progress)
-		if err != nil {
-			out.write(api.Line{Error: s.control.Error(name, err)})
-			return
-		}
-		data, err := json.Marshal(res)
-		if err != nil {
-			out.write(api.Line{Error: s.control.Error(name, fmt.Errorf("encode the result of %s: %w", name, err))})
-			return
-		}
-		out.write(api.Line{Result: data})
-	})
+	return &controlAPI{s: s, routes: routes(s.control, s.jobs), identify: s.peerCaller}
 }
 
-// call runs a verb; a panic in it is a bug and fails this call only.
-func (s *Server) call(ctx context.Context, name string, verb verb, body []byte, report func(api.Progress)) (res any, err error) {
+// API returns the handler of the control API over the network, for bearer tokens.
+func (s *Server) API() http.Handler {
+	return &controlAPI{s: s, routes: routes(s.control, s.jobs), identify: s.tokenCaller, remote: true}
+}
+
+// controlAPI answers control requests.
+type controlAPI struct {
+	s        *Server
+	routes   map[string]route
+	identify func(*http.Request) (*control.Caller, error)
+	remote   bool // over the network
+	openapi  description
+}
+
+// exchange is one request, its caller and its answer.
+type exchange struct {
+	a    *controlAPI
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	r    *http.Request
+	by   *control.Caller
+	name string // of the verb
+	rt   route
+}
+
+func (a *controlAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h["X-Content-Type-Options"] = noSniff
+	x := &exchange{a: a, w: w, rc: http.NewResponseController(w), r: r}
+	if r.ContentLength != 0 {
+		readSoon(x.rc) // also where the answer does not depend on the body
+	}
+	var under bool
+	x.name, under = strings.CutPrefix(r.URL.Path, apiPrefix)
+	if under && x.name == openAPIName {
+		x.openAPI()
+		return
+	}
+	var err error
+	if x.by, err = a.identify(r); err != nil {
+		x.fail(err)
+		return
+	}
+	if id, ok := strings.CutPrefix(x.name, jobPath); ok && under && r.Method == http.MethodGet {
+		x.jobResource(id)
+		return
+	}
+	rt, ok := a.routes[x.name]
+	if !under || !ok {
+		x.fail(&api.Error{Code: api.CodeNotFound, Reason: "verb", Message: fmt.Sprintf("this snapd does not support %q", x.name), Exit: api.ExitUsage})
+		return
+	}
+	x.rt = rt
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		x.fail(&api.Error{Code: api.CodeMethod, Message: "control requests must use POST", Exit: api.ExitUsage})
+		return
+	}
+	if err := x.allowed(); err != nil {
+		x.fail(err)
+		return
+	}
+	x.do()
+}
+
+// allowed checks the caller's role.
+func (x *exchange) allowed() error {
+	if !x.a.remote {
+		return nil
+	}
+	err := x.by.CheckRole(x.name, x.rt.role)
+	if x.rt.role == "" {
+		err = fmt.Errorf("%w: %s uses files of the server: it is for the control socket there", control.ErrForbidden, x.name)
+	}
+	if err != nil && x.rt.touch != nil {
+		x.a.s.control.Audited(x.r.Context(), x.by, x.name, &control.Touch{}, err)
+	}
+	return err
+}
+
+// do reads the request and answers it.
+func (x *exchange) do() {
+	if x.rt.take != nil {
+		x.takeFiles()
+		return
+	}
+	body, err := x.body()
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	req, err := x.rt.decode(body)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	touch, err := x.touches(req)
+	switch {
+	case err != nil:
+		x.fail(err)
+	case x.rt.send != nil:
+		x.sendBytes(req)
+	case x.rt.long || touch != nil && !x.rt.secret && x.r.Header.Get("Idempotency-Key") != "":
+		x.job(req, touch)
+	default:
+		ctx := control.WithCaller(context.WithValue(x.r.Context(), callerKey{}, x.by), x.by.Who)
+		res, err := x.a.s.call(ctx, x.name, func(ctx context.Context) (any, error) { return x.rt.run(ctx, req, nil) })
+		x.audit(touch, err)
+		x.reply(res, err)
+	}
+}
+
+// limit bounds the request without its files, in bytes.
+func (x *exchange) limit() int64 {
+	if x.rt.limit > 0 {
+		return x.rt.limit
+	}
+	return smallRequest
+}
+
+// body reads a request without files. One without a body is an empty one.
+func (x *exchange) body() ([]byte, error) {
+	limit := x.limit()
+	if x.a.remote {
+		limit = min(limit, int64(x.a.s.cfg.Conf.API.MaxUpload))
+	}
+	body, err := io.ReadAll(x.reader(limit))
+	if len(body) == 0 && err == nil {
+		body = []byte("{}")
+	}
+	return body, err
+}
+
+// reader reads the body of the request up to a limit. A client that stalls is cut.
+func (x *exchange) reader(limit int64) io.Reader {
+	return &bodyReader{r: http.MaxBytesReader(x.w, x.r.Body, limit), rc: x.rc, limit: limit}
+}
+
+type bodyReader struct {
+	r     io.Reader
+	rc    *http.ResponseController
+	limit int64
+}
+
+func (b *bodyReader) Read(p []byte) (int, error) {
+	readSoon(b.rc)
+	n, err := b.r.Read(p)
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		err = fmt.Errorf("request: %w: expected at most %d bytes", control.ErrBody, b.limit)
+	case err != nil && err != io.EOF:
+		err = fmt.Errorf("%w: the request ended early: %w", errclass.Usage, err)
+	}
+	if err == io.EOF {
+		readAnyTime(b.rc) // else what is left of the body is waited for before the answer is sent
+	}
+	return n, err
+}
+
+// touches returns what the request changes, if the caller may change it.
+func (x *exchange) touches(req any) (*control.Touch, error) {
+	if x.rt.touch == nil {
+		return nil, nil
+	}
+	t, err := x.rt.touch(x.r.Context(), req)
+	if err != nil || t == nil {
+		return nil, err
+	}
+	if err := x.by.Check(t); err != nil {
+		x.a.s.control.Audited(x.r.Context(), x.by, x.name, t, err)
+		return nil, err
+	}
+	return t, nil
+}
+
+// audit notes what became of a change.
+func (x *exchange) audit(t *control.Touch, err error) {
+	if t != nil {
+		x.a.s.control.Audited(x.r.Context(), x.by, x.name, t, err)
+	}
+}
+
+// reply answers with a result or an error.
+func (x *exchange) reply(res any, err error) {
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	if p, ok := res.(*control.PackageStream); ok {
+		x.packages(p)
+		return
+	}
+	data, err := json.Marshal(res)
+	if err != nil {
+		x.fail(fmt.Errorf("encode the result of %s: %w", x.name, err))
+		return
+	}
+	x.write(http.StatusOK, "application/json", data)
+}
+
+// fail answers with an error.
+func (x *exchange) fail(err error) {
+	p := x.a.s.control.Error(x.name, err).Problem()
+	data, err := json.Marshal(p)
+	if err != nil {
+		p.Data = nil
+		data, _ = json.Marshal(p)
+	}
+	switch p.Status {
+	case http.StatusUnauthorized:
+		x.w.Header().Set("WWW-Authenticate", `Bearer realm="snapd"`)
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		x.w.Header().Set("Retry-After", "10")
+	}
+	x.write(p.Status, api.ProblemType, data)
+}
+
+func (x *exchange) write(status int, ctype string, data []byte) {
+	x.w.Header().Set("Content-Type", ctype)
+	x.w.WriteHeader(status)
+	writeSoon(x.rc, len(data))
+	// A client that left has nobody to tell.
+	_, _ = x.w.Write(append(data, '\n'))
+}
+
+// call runs a verb. A panic is a bug, and fails only this call.
+func (s *Server) call(ctx context.Context, name string, run func(context.Context) (any, error)) (res any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("panic", "verb", name, "err", p, "stack", string(debug.Stack()))
@@ -164,72 +260,13 @@ func (s *Server) call(ctx context.Context, name string, verb verb, body []byte, 
 		}
 		s.control.CheckFatal(err)
 	}()
-	// A daemon that stops interrupts the calls that still run.
+	if err := s.control.Permit(name); err != nil {
+		return nil, err
+	}
+	// A daemon that stops cancels calls in progress.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(s.base, cancel)
 	defer stop()
-	return verb(ctx, body, report)
-}
-
-// lines writes the answer's JSON lines.
-type lines struct {
-	mu   sync.Mutex
-	w    io.Writer
-	rc   *http.ResponseController
-	last map[string]sent
-	done bool
-}
-
-type sent struct {
-	at    time.Time
-	phase string
-}
-
-func (l *lines) write(line api.Line) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.done {
-		return
-	}
-	l.done = line.Progress == nil
-	// A client that is gone cancels the context; the error says nothing more.
-	_ = json.NewEncoder(l.w).Encode(line)
-	_ = l.rc.Flush()
-}
-
-func (l *lines) progress(p api.Progress) {
-	l.mu.Lock()
-	now := time.Now()
-	s, ok := l.last[p.Task]
-	if ok && s.phase == p.Phase && now.Sub(s.at) < progressEvery {
-		l.mu.Unlock()
-		return
-	}
-	if l.last == nil {
-		l.last = map[string]sent{}
-	}
-	l.last[p.Task] = sent{now, p.Phase}
-	l.mu.Unlock()
-	l.write(api.Line{Progress: &p})
-}
-
-type peerKey struct{}
-
-// WithPeer notes the credentials of a control connection's peer (unix(7),
-// SO_PEERCRED) for http.Server.ConnContext.
-func WithPeer(ctx context.Context, cred *unix.Ucred) context.Context {
-	return context.WithValue(ctx, peerKey{}, cred)
-}
-
-// checkPeer lets this process's own user and root in.
-func checkPeer(ctx context.Context) error {
-	cred, ok := ctx.Value(peerKey{}).(*unix.Ucred)
-	if !ok || cred == nil {
-		return errors.New("control socket: the caller's user is not known")
-	}
-	if own := uint32(unix.Geteuid()); cred.Uid != 0 && cred.Uid != own {
-		return fmt.Errorf("control socket: user %d may not control this snapd, only user %d and root", cred.Uid, own)
-	}
-	return nil
+	return run(ctx)
 }

@@ -12,13 +12,13 @@ import (
 	"example.org/snapd/internal/catalog"
 )
 
-// entity is what one URL answers. It is not changed once it is made.
+// entity is what a URL serves. It is immutable.
 type entity struct {
 	found  *catalog.Found
-	data   []byte // bodies that are no blobs
-	frozen bool   // every blob of it must be here
+	data   []byte // bodies that are not blobs
+	frozen bool   // every blob of it must be stored
 
-	// Values of headers, ready to be put into the map.
+	// Header values, ready for the map.
 	etag, modified, ctype, control, length []string
 	mod                                    time.Time
 	head                                   atomic.Pointer[[]byte] // see fastHead
@@ -31,7 +31,8 @@ var (
 	cacheNone      = []string{"no-cache"}
 )
 
-// newEntity describes a file that was found, served under a name that ends in p.
+// newEntity describes a file of the catalog that is served under a name ending in
+// p.
 func newEntity(f *catalog.Found, p string, immutable bool) *entity {
 	e := &entity{found: f, ctype: contentType(p), control: cacheNone, mod: f.Modified.UTC().Truncate(time.Second)}
 	if immutable {
@@ -51,7 +52,7 @@ func newEntity(f *catalog.Found, p string, immutable bool) *entity {
 	return e
 }
 
-// newBytes describes a body that was made here.
+// newBytes describes a generated body.
 func newBytes(data []byte, ctype string, modified time.Time) *entity {
 	e := newEntity(&catalog.Found{Size: int64(len(data)), Digest: cas.Sum(data), Modified: modified}, "", false)
 	e.ctype = []string{ctype}
@@ -83,6 +84,11 @@ var (
 	octets = []string{"application/octet-stream"}
 	plain  = []string{textPlain}
 )
+
+// isPackage reports whether a Content-Type is that of a binary package.
+func isPackage(ctype []string) bool {
+	return len(ctype) == 1 && (ctype[0] == contentTypes[".deb"][0] || ctype[0] == contentTypes[".rpm"][0])
+}
 
 func contentType(p string) []string {
 	base := path.Base(p)

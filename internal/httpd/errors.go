@@ -15,15 +15,14 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// statuses maps errors to the statuses of the public tree; the first row that
-// fits counts. Security comes first: it is never hidden by what else went wrong.
-// A class stands below those of its sentinels that have a status of their own.
+// statuses maps errors to statuses of the public tree. The first matching row
+// counts. Security comes first: other errors never hide it. A class follows those
+// of its sentinels that have their own status.
 var statuses = []struct {
 	is     error // a class, a sentinel, or an error of the standard library
 	status int
 }{
-	// What arrived from upstream was wrong; everything else that does not hold is
-	// stored here.
+	// Upstream sent wrong data; all other wrong data is in our store.
 	{repo.ErrMismatch, http.StatusBadGateway},
 	{fetch.ErrMismatch, http.StatusBadGateway},
 	{cas.ErrMismatch, http.StatusBadGateway},
@@ -35,7 +34,7 @@ var statuses = []struct {
 	{meta.ErrGone, http.StatusGone},
 
 	// Before "not found": a file that one URL does not have and another did not
-	// answer for may be there later.
+	// answer for may exist later.
 	{errclass.Transient, http.StatusServiceUnavailable},
 	{syscall.ENOSPC, http.StatusServiceUnavailable},
 	{syscall.EDQUOT, http.StatusServiceUnavailable},
@@ -48,8 +47,8 @@ var statuses = []struct {
 	{context.DeadlineExceeded, http.StatusServiceUnavailable},
 }
 
-// statusOf returns the status of an error, and what of it a client may know: nil
-// where the error is a fault of this server.
+// statusOf returns the status for an error and the error that the client may see,
+// or nil if the error is a fault of this server.
 func statusOf(err error) (status int, cause error) {
 	for _, s := range statuses {
 		switch {

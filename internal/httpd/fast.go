@@ -10,8 +10,8 @@ import (
 	"example.org/snapd/internal/httpd/fastfile"
 )
 
-// AnswerFast implements fastfile.Handler: it answers a GET of an entity that was
-// looked up before and whose bytes are small, stored, and known to be right.
+// AnswerFast implements fastfile.Handler. It answers a GET for an entity that was
+// looked up before and whose content is small, stored and verified.
 func (s *Server) AnswerFast(c *fastfile.Conn, target []byte) (bool, error) {
 	var a area
 	switch {
@@ -19,11 +19,13 @@ func (s *Server) AnswerFast(c *fastfile.Conn, target []byte) (bool, error) {
 		a = areaArchive
 	case bytes.HasPrefix(target, []byte("/frozen/")):
 		a = areaFrozen
+	case bytes.HasPrefix(target, []byte("/channel/")):
+		a = areaChannel
 	default:
 		return false, nil
 	}
-	e := s.lookups.get(s.e.Epoch(), target)
-	if e == nil || !e.found.Known() || e.data == nil && s.e.Corrupt(e.found.Digest) != nil {
+	e := s.lookups.get(s.catalog.Epoch(), target)
+	if e == nil || !e.found.Known() || e.data == nil && s.acquirer.Corrupt(e.found.Digest) != nil {
 		return false, nil
 	}
 	start := time.Now()
@@ -33,7 +35,7 @@ func (s *Server) AnswerFast(c *fastfile.Conn, target []byte) (bool, error) {
 	}
 	buf := blocks.Get().(*[block]byte)
 	defer blocks.Put(buf)
-	data := s.readSmall(e, buf)
+	data := s.readSmall(s.base, e, buf)
 	if data == nil {
 		return false, nil
 	}
@@ -43,13 +45,13 @@ func (s *Server) AnswerFast(c *fastfile.Conn, target []byte) (bool, error) {
 func (s *Server) sendFast(c *fastfile.Conn, e *entity, a area, data []byte, start time.Time) error {
 	sent, err := c.Send(start, e.fastHead(), data)
 	if sent == 0 && errors.Is(err, net.ErrClosed) {
-		return err // the server shuts down
+		return err // the server is shutting down
 	}
 	s.metrics.request(a, http.MethodGet, http.StatusOK, sent, time.Since(start))
 	return err
 }
 
-// fastHead is the head of the whole entity's answer.
+// fastHead is the header of a response with the whole entity.
 func (e *entity) fastHead() []byte {
 	if b := e.head.Load(); b != nil {
 		return *b

@@ -7,33 +7,48 @@ import (
 	"example.org/snapd/internal/httpd/fastfile"
 )
 
-// Listen puts the public server's connections behind a limit: at most n at one
-// time, others wait in the kernel's queue. Its connections are those of package
-// fastfile, whose ConnContext and ConnState the http.Server must have.
+// Listen limits the connections of the public server to n at a time; further ones
+// wait in the kernel's queue. Its connections are those of package fastfile,
+// whose ConnContext and ConnState the http.Server must use.
 func (s *Server) Listen(l net.Listener, n int) net.Listener {
-	return &limit{Listener: l, server: s, slots: make(chan struct{}, n), done: make(chan struct{})}
+	lim := &limit{Listener: l, server: s, max: n}
+	lim.change.L = &lim.mu
+	s.listening.Store(lim)
+	return lim
+}
+
+// SetMaxConnections changes the limit of the last Listen. Connections beyond a
+// lower limit end by themselves.
+func (s *Server) SetMaxConnections(n int) {
+	if l := s.listening.Load(); l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.max = n
+		l.change.Broadcast()
+	}
 }
 
 type limit struct {
 	net.Listener
 	server *Server
-	slots  chan struct{}
-	done   chan struct{}
-	once   sync.Once
+
+	mu     sync.Mutex
+	change sync.Cond // of what follows
+	max    int
+	open   int // connections
+	closed bool
 }
 
 func (l *limit) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.done:
+	if !l.acquire() {
 		return nil, net.ErrClosed
 	}
 	c, err := l.Listener.Accept()
 	if err != nil {
-		<-l.slots
+		l.release()
 		return nil, err
 	}
-	release := sync.OnceFunc(func() { <-l.slots })
+	release := sync.OnceFunc(l.release)
 	if t, ok := c.(*net.TCPConn); ok {
 		return fastfile.NewConn(t, l.server, release), nil
 	}
@@ -41,8 +56,33 @@ func (l *limit) Accept() (net.Conn, error) {
 }
 
 func (l *limit) Close() error {
-	l.once.Do(func() { close(l.done) })
+	l.mu.Lock()
+	l.closed = true
+	l.change.Broadcast()
+	l.mu.Unlock()
 	return l.Listener.Close()
+}
+
+// acquire waits until one more connection is allowed. It returns false if the
+// listener is closed.
+func (l *limit) acquire() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.open >= l.max && !l.closed {
+		l.change.Wait()
+	}
+	if l.closed {
+		return false
+	}
+	l.open++
+	return true
+}
+
+func (l *limit) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+	l.change.Signal()
 }
 
 type otherConn struct {

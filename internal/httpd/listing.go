@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// listing is a directory of the public tree. Directories end in a slash.
+// listing is a directory of the public tree. Names of directories end in a slash.
 type listing struct {
 	names     []string
-	more      bool // there are others
+	more      bool // some names are left out
 	immutable bool
 }
 
@@ -22,12 +22,13 @@ var listingTemplate = template.Must(template.New("listing").Parse(`<!DOCTYPE htm
 <body class="listing"><main><h1>Index of {{.Path}}</h1>
 <ul>{{if .Up}}<li><a href="../">../</a></li>{{end}}
 {{range .Names}}<li><a href="{{.Href}}">{{.Name}}</a></li>
-{{end}}</ul>{{if .More}}<p>There are more names than are listed here.</p>{{end}}</main></body></html>
+{{end}}</ul>{{if .More}}<p>This list is not complete.</p>{{end}}</main></body></html>
 `))
 
 type listed struct{ Href, Name string }
 
-// listDir answers with a page of links, relative so that any prefix in front works.
+// listDir sends a page of links. They are relative, so that the page works below
+// any prefix.
 func (s *Server) listDir(w *response, r *http.Request, p string, l *listing) {
 	data := struct {
 		Path  string
@@ -36,7 +37,7 @@ func (s *Server) listDir(w *response, r *http.Request, p string, l *listing) {
 		More  bool
 	}{Path: p, Up: path.Clean(p) != "/", More: l.more}
 	for _, n := range l.names {
-		// "./" keeps a name with a colon from being read as a scheme.
+		// "./" keeps a name with a colon from being read as a URL scheme.
 		data.Names = append(data.Names, listed{"./" + (&url.URL{Path: n}).EscapedPath(), n})
 	}
 	var b strings.Builder

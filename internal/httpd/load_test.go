@@ -73,11 +73,11 @@ func TestSlowClients(t *testing.T) {
 	}
 	for verb, req := range map[string]any{"packages": api.RefRequest{Ref: "debian@latest"}, "list": api.ListRequest{}, "find": api.FindRequest{Name: "big"}} {
 		body, _ := json.Marshal(req)
-		s.stuck("unix", s.socket.Addr().String(), fmt.Sprintf("POST /v1/%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", verb, len(body), body))
+		s.stuck("unix", s.socket.Addr().String(), fmt.Sprintf("POST /api/v1/%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", verb, len(body), body))
 	}
 	// And clients that are slow to say what they want.
 	s.stuck("tcp", addr, "GET /archive/debian/latest/dists/stable/InRelease HTTP/1.1\r\nHost:")
-	s.stuck("unix", s.socket.Addr().String(), "POST /v1/freeze HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	s.stuck("unix", s.socket.Addr().String(), "POST /api/v1/freeze HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
 	time.Sleep(100 * time.Millisecond)
 	var longest time.Duration
 	for i := range n {

@@ -2,7 +2,9 @@ package httpd
 
 import (
 	"context"
+	"math"
 	"net/http"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -11,13 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"example.org/snapd/internal/control"
+	"example.org/snapd/internal/repo"
 )
 
-// metrics are the numbers of /metrics, in a registry that nothing else uses.
+// metrics are the metrics of /metrics, in a registry of their own.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
-	ok       [areas]prometheus.Counter // requests of GET with status 200
+	ok       [areas]prometheus.Counter // GET requests with status 200
 	bytes    [areas]prometheus.Counter
 	seconds  [areas]prometheus.Observer
 	syncs    *prometheus.CounterVec
@@ -28,16 +31,19 @@ type metrics struct {
 func newMetrics(s *Server) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "snapd_http_requests_total", Help: "Requests answered on the public listener."}, []string{"area", "method", "code"}),
-		syncs:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "snapd_sync_total", Help: "Syncs by outcome: new, unchanged, failed, refused (a check of trust failed)."}, []string{"mirror", "result"}),
-		syncTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "snapd_sync_duration_seconds", Help: "Time of a sync.", Buckets: prometheus.ExponentialBuckets(0.05, 3, 10)}, []string{"mirror"}),
-		fetched:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "snapd_sync_fetched_bytes_total", Help: "Bytes that syncs fetched."}, []string{"mirror"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "snapd_http_requests_total", Help: "Requests on the public listener."}, []string{"area", "method", "code"}),
+		syncs:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "snapd_sync_total", Help: "Syncs by outcome: new, unchanged, failed, refused (a security check failed)."}, []string{"mirror", "result"}),
+		syncTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "snapd_sync_duration_seconds", Help: "Duration of syncs.", Buckets: prometheus.ExponentialBuckets(0.05, 3, 10)}, []string{"mirror"}),
+		fetched:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "snapd_sync_fetched_bytes_total", Help: "Bytes downloaded by syncs."}, []string{"mirror"}),
 	}
 	sent := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "snapd_http_response_bytes_total", Help: "Body bytes sent on the public listener."}, []string{"area"})
-	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "snapd_http_request_duration_seconds", Help: "Time until a request was answered whole.", Buckets: prometheus.ExponentialBuckets(0.0005, 5, 9)}, []string{"area"})
+	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "snapd_http_request_duration_seconds", Help: "Time to answer a request completely.", Buckets: prometheus.ExponentialBuckets(0.0005, 5, 9)}, []string{"area"})
 	for a := range areas {
 		m.bytes[a] = sent.WithLabelValues(areaNames[a])
 		m.ok[a] = m.requests.WithLabelValues(areaNames[a], "GET", "200")
+		for _, code := range codesFromTheStart {
+			m.requests.WithLabelValues(areaNames[a], "GET", code)
+		}
 		m.seconds[a] = took.WithLabelValues(areaNames[a])
 	}
 	m.registry.MustRegister(m.requests, sent, took, m.syncs, m.syncTime, m.fetched,
@@ -63,12 +69,25 @@ func (m *metrics) request(a area, method string, status int, n int64, took time.
 			name = "other"
 		}
 		if status <= 0 || status >= len(codeNames) {
-			status = 499 // the client left before an answer
+			status = 499 // the client left before the response
 		}
 		m.requests.WithLabelValues(areaNames[a], name, codeNames[status]).Inc()
 	}
 	m.bytes[a].Add(float64(n))
 	m.seconds[a].Observe(took.Seconds())
+}
+
+// codesFromTheStart are the statuses whose counters are there before the first
+// answer: a counter that is absent until something goes wrong cannot be alerted on.
+var codesFromTheStart = []string{"200", "206", "302", "304", "404", "410", "416", "500", "502", "503"}
+
+// prime makes the counters of a mirror exist before its first sync.
+func (m *metrics) prime(mirror string) {
+	for _, result := range control.SyncResults {
+		m.syncs.WithLabelValues(mirror, result)
+	}
+	m.syncTime.WithLabelValues(mirror)
+	m.fetched.WithLabelValues(mirror)
 }
 
 // synced counts a sync.
@@ -80,27 +99,50 @@ func (m *metrics) synced(e control.SyncEvent) {
 	}
 }
 
-func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 20 * time.Second})
+func (m *metrics) handler(s *Server) http.Handler {
+	h := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 20 * time.Second})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, mi := range s.catalog.Mirrors() {
+			m.prime(mi.Name)
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
-// stateCollector reads gauges when they are asked for.
+// stateCollector reads gauges on request.
 type stateCollector struct{ s *Server }
 
 var (
-	descFree      = prometheus.NewDesc("snapd_free_bytes", "Free bytes of the data directory.", nil, nil)
+	descFree      = prometheus.NewDesc("snapd_free_bytes", "Free bytes of the blob store.", nil, nil)
 	descReserve   = prometheus.NewDesc("snapd_reserve_bytes", "Free bytes below which syncs and recordings stop.", nil, nil)
-	descBlobs     = prometheus.NewDesc("snapd_blobs", "Blobs stored, as last counted.", nil, nil)
-	descBlobBytes = prometheus.NewDesc("snapd_blob_bytes", "Bytes of the blobs stored, as last counted.", nil, nil)
-	descDamaged   = prometheus.NewDesc("snapd_damaged_blobs", "Blobs known to be damaged.", nil, nil)
-	descSnapshots = prometheus.NewDesc("snapd_latest_snapshot_timestamp_seconds", "Timestamp of a mirror's newest snapshot.", []string{"mirror"}, nil)
-	descSuccess   = prometheus.NewDesc("snapd_sync_last_success_timestamp_seconds", "When a mirror was last found up to date or synced.", []string{"mirror"}, nil)
-	descFrozen    = prometheus.NewDesc("snapd_frozen_snapshots", "Frozen snapshots.", nil, nil)
+	descBlobs     = prometheus.NewDesc("snapd_blobs", "Stored blobs, counted within about a minute.", nil, nil)
+	descBlobBytes = prometheus.NewDesc("snapd_blob_bytes", "Bytes of stored blobs, counted within about a minute.", nil, nil)
+	descDamaged   = prometheus.NewDesc("snapd_damaged_blobs", "Damaged blobs.", nil, nil)
+	descSnapshots = prometheus.NewDesc("snapd_latest_snapshot_timestamp_seconds", "Timestamp of a mirror's newest snapshot; 0 before the first.", []string{"mirror"}, nil)
+	descSuccess   = prometheus.NewDesc("snapd_sync_last_success_timestamp_seconds", "Time of a mirror's last successful sync or check; 0: never.", []string{"mirror"}, nil)
+	descDate      = prometheus.NewDesc("snapd_upstream_date_seconds", "Date of upstream's Release or repomd.xml in a mirror's newest snapshot; 0 before the first.", []string{"mirror", "suite"}, nil)
+	descBuild     = prometheus.NewDesc("snapd_build_info", "Always 1; the labels are the version and that of Go.", []string{"version", "goversion"}, nil)
+	descKeyExpiry = prometheus.NewDesc("snapd_signing_key_expiry_seconds", "Expiry time of the signing key; +Inf: never.", nil, nil)
+	descLeader    = prometheus.NewDesc("snapd_lease_holder", "Always 1: who holds a lease.", []string{"lease", "holder"}, nil)
+	descDatabase  = prometheus.NewDesc("snapd_database_up", "1: the database that nodes share answers; 0: what was served before is served from memory.", nil, nil)
+	descLag       = prometheus.NewDesc("snapd_database_lag_seconds", "Time since the changes of other nodes were read.", nil, nil)
+	descSkew      = prometheus.NewDesc("snapd_clock_skew_seconds", "By how much this clock is ahead of the database's.", nil, nil)
+	descLost      = prometheus.NewDesc("snapd_database_lost_commits_total", "How often the database lost commits that were seen.", nil, nil)
+	descStoreUp   = prometheus.NewDesc("snapd_blob_store_up", "1: the blob store answered the last request; 0: only copies on this machine are served.", nil, nil)
+	descCache     = prometheus.NewDesc("snapd_cache_bytes", "Bytes of copies of remote blobs.", nil, nil)
+	descCacheSize = prometheus.NewDesc("snapd_cache_size_bytes", "Most bytes of copies of remote blobs.", nil, nil)
+	descCacheHits = prometheus.NewDesc("snapd_cache_hits_total", "Reads of remote blobs that a copy answered.", nil, nil)
+	descCacheMiss = prometheus.NewDesc("snapd_cache_misses_total", "Reads of remote blobs that made a copy.", nil, nil)
+	descFrozen    = prometheus.NewDesc("snapd_frozen_snapshots", "Freezes.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descFree, descReserve, descBlobs, descBlobBytes, descDamaged, descSnapshots, descSuccess, descFrozen} {
+	for _, d := range []*prometheus.Desc{descFree, descReserve, descBlobs, descBlobBytes, descDamaged, descSnapshots, descSuccess, descDate, descBuild, descKeyExpiry, descFrozen,
+		descLeader, descDatabase, descLag, descSkew, descLost, descStoreUp, descCache, descCacheSize, descCacheHits, descCacheMiss} {
+		ch <- d
+	}
+	for _, d := range opsDescs {
 		ch <- d
 	}
 }
@@ -111,16 +153,25 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	if s.cfg.Free != nil {
-		if free, err := s.cfg.Free(); err == nil {
-			gauge(descFree, float64(free))
-		}
+	if free, err := s.blobs().Free(s.base); err == nil {
+		gauge(descFree, float64(free))
 	}
-	gauge(descReserve, float64(s.cfg.Conf.Store.Reserve))
-	if u, ok := s.control.LastUsage(); ok {
+	gauge(descReserve, float64(s.acquirer.Reserve()))
+	gauge(descBuild, 1, s.cfg.Version, runtime.Version())
+	expiry := math.Inf(1)
+	if e := s.cfg.Signer.Expiry(); !e.IsZero() {
+		expiry = float64(e.Unix())
+	}
+	gauge(descKeyExpiry, expiry)
+	if u, ok := s.control.RecentUsage(control.SlowCount); ok {
 		gauge(descBlobs, float64(u.Blobs))
 		gauge(descBlobBytes, float64(u.BlobBytes))
+		gauge(descIndexBytes, float64(u.IndexBytes))
+		gauge(descMetaBytes, float64(u.Meta.Used))
+		gauge(descQuarantine, float64(u.Quarantined))
 	}
+	c.collectOps(s.base, ch)
+	c.collectShared(ch, gauge)
 	if err := c.collectMetadata(context.Background(), gauge); err != nil {
 		s.log.Warn("collect metrics", "err", err)
 	}
@@ -138,17 +189,48 @@ func (c *stateCollector) collectMetadata(ctx context.Context, gauge func(d *prom
 	}
 	gauge(descFrozen, float64(len(freezes)))
 	var names []string
-	for _, m := range c.s.e.Mirrors() {
+	for _, m := range c.s.catalog.Mirrors() {
 		names = append(names, m.Name)
 	}
 	states, err := c.s.meta.MirrorStates(ctx, names)
 	for _, st := range states {
-		if ok := st.Check.OK; !ok.IsZero() {
-			gauge(descSuccess, float64(ok.Unix()), st.Mirror)
-		}
+		gauge(descSuccess, seconds(st.Check.OK), st.Mirror)
+		latest := time.Time{}
+		dates := map[repo.SuiteName]time.Time{}
 		if st.Latest != nil {
-			gauge(descSnapshots, float64(st.Latest.Timestamp.Unix()), st.Mirror)
+			latest = st.Latest.Timestamp
+			for _, e := range st.Latest.Suites {
+				dates[e.Suite] = e.Date
+			}
+		} else if dates, err = c.configured(st.Mirror); err != nil {
+			return err
+		}
+		gauge(descSnapshots, seconds(latest), st.Mirror)
+		for suite, date := range dates {
+			gauge(descDate, seconds(date), st.Mirror, string(suite))
 		}
 	}
 	return err
+}
+
+// configured returns the suites of a mirror without a snapshot, without dates.
+func (c *stateCollector) configured(name string) (map[repo.SuiteName]time.Time, error) {
+	m, err := c.s.catalog.Mirror(name)
+	if err != nil {
+		return nil, err
+	}
+	suites, err := c.s.catalog.Suites(m)
+	dates := map[repo.SuiteName]time.Time{}
+	for _, s := range suites {
+		dates[s] = time.Time{}
+	}
+	return dates, err
+}
+
+// seconds is a time in the form of a gauge; 0: never.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.Unix())
 }

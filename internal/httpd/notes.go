@@ -8,10 +8,10 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// noter notes what is fetched through recordings: the fetches that wait while one
-// transaction is committed go together into the next.
+// noter notes fetches through recordings. Fetches that wait while one transaction
+// is committed share the next one.
 type noter struct {
-	store   meta.Notes
+	store   Metadata
 	mu      sync.Mutex
 	waiting []*waitingFetch
 	running bool
@@ -23,8 +23,8 @@ type waitingFetch struct {
 	done chan struct{}
 }
 
-// note is durable when it returns nil. meta.ErrNotFound where there is no such
-// recording.
+// note returns nil when the fetch is durably noted. It returns meta.ErrNotFound
+// if there is no such recording.
 func (n *noter) note(ctx context.Context, fetch meta.Fetch) error {
 	f := &waitingFetch{Fetch: fetch, done: make(chan struct{})}
 	n.mu.Lock()
@@ -42,7 +42,7 @@ func (n *noter) note(ctx context.Context, fetch meta.Fetch) error {
 	}
 }
 
-// run writes until nothing waits.
+// run writes until nothing is waiting.
 func (n *noter) run() {
 	for {
 		n.mu.Lock()

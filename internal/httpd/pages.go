@@ -15,27 +15,29 @@ import (
 	"github.com/gorilla/mux"
 
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/console"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/follow"
+	"example.org/snapd/internal/tlog"
 )
 
 //go:embed pages
 var pageFiles embed.FS
 
 const (
-	pagePackages  = 200  // of a snapshot on one page
-	pageFrozen    = 500  // of a frozen snapshot on one page
-	pageSnapshots = 100  // of a mirror on one page
-	pageDiff      = 5000 // entries of one kind on the page of differences
+	pagePackages  = 200 // per page of a snapshot
+	pageFrozen    = 200 // per page of a freeze
+	pageSnapshots = 100 // per page of a mirror
+	pageFreezes   = 100 // of the list of freezes
+	pageDiff      = 200 // of each kind on the page of differences
 	pageTime      = 20 * time.Second
-	pagesAtOnce   = 4 // pages that are being made at one time
+	pagesAtOnce   = 4 // pages that may be rendered at a time
 )
 
-// pages makes HTML for people, without scripts and without anything that changes
-// what is stored.
+// pages renders HTML for people. Pages have no scripts and change nothing.
 type pages struct {
 	s         *Server
 	templates *template.Template
@@ -44,7 +46,7 @@ type pages struct {
 	key       *entity
 }
 
-// newPages returns the router of everything but the trees of files.
+// newPages returns the router for everything except the file trees.
 func (s *Server) newPages() (http.Handler, error) {
 	p := &pages{s: s, slots: make(chan struct{}, pagesAtOnce)}
 	t, err := template.New("").Funcs(template.FuncMap{
@@ -57,6 +59,8 @@ func (s *Server) newPages() (http.Handler, error) {
 		"when": when, "bytes": console.Bytes, "base": path.Base,
 		"join":  func(l []string) string { return strings.Join(l, ", ") },
 		"after": func(id string) string { _, t, _ := strings.Cut(id, "@"); return t },
+		"chart": growthChart, "shares": shares, "bar": shareBar, "strip": dayStrip, "line": timeLine,
+		"last": func(l []api.StoredDay) []api.StoredDay { return l[max(0, len(l)-1):] },
 	}).ParseFS(pageFiles, "pages/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("pages: %w", err)
@@ -71,10 +75,11 @@ func (s *Server) newPages() (http.Handler, error) {
 		p.key = newBytes([]byte(s.cfg.Signer.PublicKeyArmored()), keyType, s.cfg.Signer.CreatedAt())
 	}
 
+	key := s.newLogKey()
 	m := mux.NewRouter()
 	m.SkipClean(true)
-	m.UseEncodedPath() // names may hold anything; each variable is decoded once
-	m.Handle("/metrics", s.metrics.handler())
+	m.UseEncodedPath() // names may contain any character; each variable is decoded once
+	m.Handle("/metrics", s.metrics.handler(s))
 	fixed := func(e func() *entity) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if e() == nil {
@@ -86,12 +91,18 @@ func (s *Server) newPages() (http.Handler, error) {
 	}
 	m.HandleFunc("/style.css", fixed(func() *entity { return p.style }))
 	m.HandleFunc("/key.asc", fixed(func() *entity { return p.key }))
-	m.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { s.state(w, nil) })
-	m.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) { s.state(w, s.ready(r.Context())) })
+	m.HandleFunc("/"+tlog.VKeyFile, key.handle(s, false))
+	m.HandleFunc("/"+tlog.VKeyFile+".asc", key.handle(s, true))
+	m.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { s.state(w, nil, nil) })
+	m.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		notes, err := s.ready(r.Context())
+		s.state(w, notes, err)
+	})
 	m.HandleFunc("/search", p.search)
+	p.routeFeeds(m)
 	for route, f := range map[string]func(context.Context, *http.Request, map[string]string) (page, error){
-		"/": p.index, "/mirror/{mirror}": p.mirror, "/snapshot/{id}": p.snapshot, "/freeze/{name}": p.freeze,
-		"/package/{name}": p.pkg, "/diff": p.diff,
+		"/": p.index, "/freezes": p.freezes, "/mirror/{mirror}": p.mirror, "/snapshot/{id}": p.snapshot, "/freeze/{name}": p.freeze, "/freeze/{name}/proof": p.proof, "/channel/{name}": p.channel, "/channel/{name}/": p.channel,
+		"/package/{name}": p.pkg, "/source/{name}": p.source, "/diff": p.diff,
 	} {
 		m.HandleFunc(route, p.handle(f))
 	}
@@ -99,25 +110,45 @@ func (s *Server) newPages() (http.Handler, error) {
 	return m, nil
 }
 
-// state answers a supervisor.
-func (s *Server) state(w http.ResponseWriter, err error) {
+// state answers health checks.
+func (s *Server) state(w http.ResponseWriter, notes []string, err error) {
 	w.Header()["Cache-Control"] = cacheNone
 	if err != nil {
 		s.text(w.(*response), http.StatusServiceUnavailable, err.Error()+"\n")
 		return
 	}
-	s.text(w.(*response), http.StatusOK, "ok\n")
+	s.text(w.(*response), http.StatusOK, strings.Join(append([]string{"ok"}, notes...), "\n")+"\n")
 }
 
-// ready returns why requests cannot be answered.
-func (s *Server) ready(ctx context.Context) error {
+// ready returns why requests cannot be served, or what is served only in part.
+func (s *Server) ready(ctx context.Context) (notes []string, err error) {
 	if s.stopped.Load() {
-		return errors.New("stopping")
+		return nil, errors.New("stopping")
 	}
-	if _, err := s.meta.Mirrors(ctx); err != nil {
-		return fmt.Errorf("metadata: %w", err)
+	if st, until, ok := s.alone(); ok {
+		if s.now().After(until) {
+			return nil, fmt.Errorf("metadata: the database does not answer since %s", st.Down.UTC().Format(time.RFC3339))
+		}
+		notes = append(notes, fmt.Sprintf("metadata: the database does not answer since %s: what was served before is served until %s", st.Down.UTC().Format(time.RFC3339), until.UTC().Format(time.RFC3339)))
+	} else if _, err := s.meta.Mirrors(ctx); err != nil {
+		return nil, fmt.Errorf("metadata: %w", err)
 	}
-	return nil
+	if h, ok := cas.Find[cas.Health](s.blobs()); ok {
+		if since, err := h.Trouble(ctx); err != nil {
+			notes = append(notes, fmt.Sprintf("blobs: the object store does not answer since %s: only copies on this machine are served", since.UTC().Format(time.RFC3339)))
+		}
+	}
+	return notes, nil
+}
+
+// alone reports whether the shared database does not answer, and until when what was
+// served before is served.
+func (s *Server) alone() (st follow.State, until time.Time, ok bool) {
+	if s.cfg.Shared == nil {
+		return st, until, false
+	}
+	st = s.cfg.Shared.State()
+	return st, st.Read.Add(follow.Alone), !st.Down.IsZero()
 }
 
 func when(t time.Time) string {
@@ -127,14 +158,27 @@ func when(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05")
 }
 
-// page is a template with its data.
+// page is a template and its data, and the same as JSON: a type of package api.
 type page struct {
 	name  string
 	title string
 	data  map[string]any
+	json  any
 }
 
-// handle makes one page, in bounded time and with a bounded number of others.
+// within calls f while it holds a slot.
+func within[T any](ctx context.Context, slots chan struct{}, f func() (T, error)) (v T, err error) {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return v, ctx.Err()
+	}
+	defer func() { <-slots }()
+	return f()
+}
+
+// handle renders a page in bounded time, together with a bounded number of
+// others.
 func (p *pages) handle(f func(context.Context, *http.Request, map[string]string) (page, error)) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		w := rw.(*response)
@@ -149,21 +193,20 @@ func (p *pages) handle(f func(context.Context, *http.Request, map[string]string)
 			}
 			vars[k] = u
 		}
-		select {
-		case p.slots <- struct{}{}:
-		case <-ctx.Done():
-			p.s.fail(w, r, ctx.Err(), false)
+		// The page is sent outside: a client may be slow.
+		pg, err := within(ctx, p.slots, func() (page, error) { return f(ctx, r, vars) })
+		w.Header()["Vary"] = varyAccept
+		if wantsJSON(r) {
+			p.json(w, r, pg.json, err)
 			return
 		}
-		pg, err := f(ctx, r, vars)
-		<-p.slots // before the page goes to a client that may be slow
 		status := http.StatusOK
 		if err != nil {
 			if status, _ = statusOf(err); status >= 500 || r.Context().Err() != nil {
 				p.s.fail(w, r, err, false)
 				return
 			}
-			pg = page{"error.html", http.StatusText(status), map[string]any{"Message": remote.Scrub(err.Error())}}
+			pg = page{"error.html", http.StatusText(status), map[string]any{"Message": remote.Scrub(err.Error())}, nil}
 		}
 		if pg.data == nil {
 			pg.data = map[string]any{}
@@ -191,89 +234,29 @@ func (p *pages) search(rw http.ResponseWriter, r *http.Request) {
 	p.s.text(w, http.StatusFound, "see "+to+"\n")
 }
 
-func (p *pages) index(ctx context.Context, _ *http.Request, _ map[string]string) (page, error) {
-	mirrors, err := p.s.control.Mirrors(ctx, nil)
-	if err != nil {
-		return page{}, err
-	}
-	frozen, err := p.s.control.List(ctx, &api.ListRequest{Frozen: true})
-	if err != nil {
-		return page{}, err
-	}
-	recs, err := p.s.control.Recordings(ctx, nil)
-	if err != nil {
-		return page{}, err
-	}
-	return page{"index.html", "Repositories", map[string]any{
-		"Mirrors": mirrors.Mirrors, "Frozen": frozen.Frozen, "Recordings": recs.Recordings, "Key": p.s.control.Key(),
-	}}, nil
-}
-
-// snapshotRow is a snapshot in a table.
-type snapshotRow struct {
-	api.Snapshot
-	Files  string
-	Before string // id of the one before
-}
-
-func filesOf(snap *meta.Snapshot) string {
-	return "/archive/" + url.PathEscape(snap.Mirror) + "/" + meta.FormatTimestamp(snap.Timestamp) + "/"
-}
-
-func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
-	name := vars["mirror"]
-	detail, err := p.s.control.Mirror(ctx, &api.MirrorRef{Mirror: name})
-	if errors.Is(err, config.ErrUnknownMirror) {
-		// It is no longer configured, but its history is stored.
-		detail = &api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}
-		var last *meta.Snapshot
-		if last, err = p.s.meta.Latest(ctx, name); err == nil {
-			detail.Type, detail.Latest = last.Type, last.ID()
-		}
-	}
-	if err != nil {
-		return page{}, err
-	}
-	var before time.Time
-	if v := r.URL.Query().Get("before"); v != "" {
-		if before, err = catalog.ParseTimestamp(v); err != nil {
-			return page{}, err
-		}
-	}
-	snaps, err := p.s.meta.SnapshotsBefore(ctx, name, before, pageSnapshots+1)
-	if err != nil {
-		return page{}, err
-	}
-	var rows []snapshotRow
-	for i, snap := range snaps[:min(len(snaps), pageSnapshots)] {
-		one, err := p.s.control.Snapshot(ctx, snap, false)
-		if err != nil {
-			return page{}, err
-		}
-		row := snapshotRow{Snapshot: *one, Files: filesOf(snap)}
-		if i+1 < len(snaps) {
-			row.Before = snaps[i+1].ID()
-		}
-		rows = append(rows, row)
-	}
-	older := ""
-	if len(snaps) > pageSnapshots {
-		older = meta.FormatTimestamp(snaps[pageSnapshots-1].Timestamp)
-	}
-	return page{"mirror.html", name, map[string]any{"Mirror": detail, "Snapshots": rows, "Older": older}}, nil
-}
-
-// packageRow is a package in a table, with a link to its file.
+// packageRow is a row in a table of packages, with a link to the file.
 type packageRow struct {
 	api.Package
-	Href  string
-	Known bool // there is a page of the package
+	Known bool   // the package has a page
+	Links []link // to its files: a source package has several
+}
+
+// rowOf is the row of a package whose files are below base.
+func rowOf(pk api.Package, base string, known bool) packageRow {
+	row := packageRow{Package: pk, Known: known}
+	for _, f := range pk.Files {
+		row.Links = append(row.Links, link{fileHref(base, f.Path), path.Base(f.Path)})
+	}
+	if pk.Path != "" && len(row.Links) == 0 {
+		row.Links = []link{{fileHref(base, pk.Path), path.Base(pk.Path)}}
+	}
+	return row
 }
 
 func fileHref(base, p string) string { return base + (&url.URL{Path: p}).EscapedPath() }
 
 func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
-	snap, err := p.s.e.ResolveSnapshot(ctx, vars["id"])
+	snap, err := p.s.catalog.ResolveSnapshot(ctx, vars["id"])
 	if err != nil {
 		return page{}, err
 	}
@@ -286,13 +269,13 @@ func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]s
 	rows, next, err := p.named(ctx, snap, prefix, max(prefix, from))
 	return page{"snapshot.html", snap.ID(), map[string]any{
 		"Snapshot": shown.Snapshot, "Files": filesOf(snap), "Query": prefix, "Packages": rows, "Next": next,
-	}}, err
+	}, &api.SnapshotPage{Snapshot: shown.Snapshot, Packages: packagesOf(rows), Next: next}}, err
 }
 
-// named lists the packages of a snapshot whose names have a prefix, from a name
-// on, and returns the name to continue from.
+// named returns the packages of a snapshot whose names have a prefix, starting at
+// a name, and the name to continue from.
 func (p *pages) named(ctx context.Context, snap *meta.Snapshot, prefix, from string) (rows []packageRow, next string, err error) {
-	components, err := p.s.e.Components(ctx, snap)
+	components, err := p.s.catalog.Components(ctx, snap)
 	if err != nil {
 		return nil, "", err
 	}
@@ -303,7 +286,7 @@ func (p *pages) named(ctx context.Context, snap *meta.Snapshot, prefix, from str
 		}
 		for _, en := range found {
 			pk := components.Package(snap.Mirror, en)
-			rows = append(rows, packageRow{pk, fileHref(filesOf(snap), pk.Path), true})
+			rows = append(rows, rowOf(pk, filesOf(snap), true))
 		}
 		if next == "" {
 			break
@@ -316,119 +299,40 @@ var errEnough = errors.New("enough")
 
 type link struct{ Href, Name string }
 
-func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
+// pageMoves bounds the moves that a page lists.
+const pageMoves = 100
+
+func (p *pages) channel(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
 	name := vars["name"]
 	if !config.NameRE.MatchString(name) {
-		return page{}, fmt.Errorf("frozen snapshot: %w", meta.ErrNotFound)
+		return page{}, fmt.Errorf("channel: %w", meta.ErrNotFound)
 	}
-	ref, err := p.s.e.ResolveRef(ctx, name)
+	ref, err := p.s.catalog.ResolveChannel(ctx, name)
 	if err != nil {
 		return page{}, err
 	}
-	shown, err := p.s.control.Show(ctx, &api.RefRequest{Ref: name})
+	ch, err := p.s.control.Channel(ctx, &api.ChannelRef{Name: name})
 	if err != nil {
 		return page{}, err
 	}
-	base := "/frozen/" + url.PathEscape(name) + "/"
-	links := []link{
-		{base, "files"}, {base + "manifest.json", "manifest.json"}, {base + "manifest.json.asc", "signature"},
-		{base + "provenance.json", "provenance.json"},
+	moves, err := p.s.meta.ChannelMoves(ctx, name, time.Time{}, pageMoves)
+	if err != nil {
+		return page{}, err
 	}
-	for _, c := range p.s.e.ClientConfigs(ref.Frozen) {
+	base := "/channel/" + url.PathEscape(name) + "/"
+	var links []link
+	for _, m := range ref.Frozen.Mirrors {
+		links = append(links, link{base + url.PathEscape(m.Mirror) + "/", "files of " + m.Mirror})
+	}
+	for _, c := range p.s.catalog.ClientConfigs(ref.Frozen) {
 		links = append(links, link{base + c.Path, c.Title})
 	}
 	links = append(links, link{base + "key.asc", "key"})
-	if f := ref.Frozen.ProvSignature; !f.SHA256.IsZero() {
-		links = append(links, link{base + f.Path, "signature of provenance.json"})
+	// Who moved it is not for everybody.
+	ch.By = ""
+	out := &api.ChannelPage{Channel: ch, Moves: []api.ChannelMove{}}
+	for _, m := range moves {
+		out.Moves = append(out.Moves, api.ChannelMove{Moved: m.Moved, Freeze: m.Freeze, From: m.From})
 	}
-	for _, st := range ref.Frozen.Statements {
-		links = append(links, link{fileHref(base, st.Path), st.Path})
-	}
-	prefix := r.URL.Query().Get("q")
-	var rows []packageRow
-	err = p.s.control.EachPackage(ctx, ref, func(pk api.Package) error {
-		if !strings.HasPrefix(pk.Name, prefix) {
-			return ctx.Err()
-		}
-		if len(rows) == pageFrozen {
-			return errEnough
-		}
-		rows = append(rows, packageRow{Package: pk, Href: fileHref(base+url.PathEscape(pk.Mirror)+"/", pk.Path)})
-		return nil
-	})
-	more := errors.Is(err, errEnough)
-	if err != nil && !more {
-		return page{}, err
-	}
-	names := make([]string, len(rows))
-	for i := range rows {
-		names[i] = rows[i].Name
-	}
-	known, err := p.s.meta.KnownNames(ctx, names)
-	for i := range rows {
-		rows[i].Known = known[rows[i].Name]
-	}
-	return page{"freeze.html", name, map[string]any{"Frozen": shown.Frozen, "Links": links, "Query": prefix, "Packages": rows, "More": more}}, err
-}
-
-func (p *pages) pkg(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
-	name, version, _ := strings.Cut(vars["name"], "=")
-	res, err := p.s.control.Find(ctx, &api.FindRequest{Name: name, Version: version})
-	if err != nil {
-		return page{}, err
-	}
-	if len(res.Matches) == 0 {
-		return page{}, fmt.Errorf("package %s: %w in any mirror", clipText(name), meta.ErrNotFound)
-	}
-	return page{"package.html", name, map[string]any{"Name": name, "Matches": res.Matches}}, nil
-}
-
-// diffPart is one kind of difference.
-type diffPart struct {
-	Title   string
-	Entries []diffRow
-}
-
-// diffRow is one difference in a table.
-type diffRow struct {
-	api.DiffEntry
-	Known bool // there is a page of the package
-}
-
-func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) (page, error) {
-	q := r.URL.Query()
-	a, b := q.Get("a"), q.Get("b")
-	data := map[string]any{"A": a, "B": b, "Diff": nil, "Parts": nil}
-	out := page{"diff.html", "Differences", data}
-	if a == "" || b == "" {
-		return out, nil
-	}
-	d, err := p.s.control.Diff(ctx, &api.DiffRequest{A: a, B: b})
-	if err != nil {
-		return page{}, err
-	}
-	var parts []diffPart
-	for _, kind := range []struct {
-		title   string
-		entries []api.DiffEntry
-	}{
-		{"Upgraded", d.Upgraded}, {"Downgraded", d.Downgraded}, {"Added", d.Added}, {"Removed", d.Removed}, {"Same version, other bytes", d.Rebuilt},
-	} {
-		part := diffPart{Title: kind.title}
-		var names []string
-		for _, e := range kind.entries[:min(len(kind.entries), pageDiff)] {
-			part.Entries = append(part.Entries, diffRow{DiffEntry: e})
-			names = append(names, e.Name)
-		}
-		known, err := p.s.meta.KnownNames(ctx, names)
-		if err != nil {
-			return page{}, err
-		}
-		for i := range part.Entries {
-			part.Entries[i].Known = known[part.Entries[i].Name]
-		}
-		parts = append(parts, part)
-	}
-	data["Diff"], data["Parts"] = d, parts
-	return out, nil
+	return page{"channel.html", name, map[string]any{"Channel": ch, "Links": links, "Moves": out.Moves}, out}, nil
 }

@@ -2,10 +2,11 @@ package httpd
 
 import "strings"
 
-// cleanPath returns a decoded path as it is looked up: doubled slashes are
-// one, and an element "." is none (RFC 3986, 5.2.4; apt sends it for a flat
-// repository whose suite is "./"). An element "..", a NUL or a path that does
-// not begin with a slash is refused, since no client that means well sends them.
+// cleanPath returns the form of a decoded path that is looked up: repeated
+// slashes become one, and elements "." are removed (RFC 3986, section 5.2.4; apt
+// sends them for a flat repository whose suite is "./"). It refuses paths with an
+// element "..", a NUL, or no slash at the start, which no well-behaved client
+// sends.
 func cleanPath(p string) (string, bool) {
 	if !strings.HasPrefix(p, "/") || strings.IndexByte(p, 0) >= 0 {
 		return "", false

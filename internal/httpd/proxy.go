@@ -11,16 +11,16 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// proxy answers the absolute form, GET http://upstream/path, for configured
-// upstreams. The user of Proxy-Authorization names a recording or a freeze; the
-// password, if any, is not looked at. Clients without a name are asked for one.
+// proxy answers requests in absolute form, GET http://upstream/path, for
+// configured upstreams. The user in Proxy-Authorization names a recording or a
+// freeze; a password is ignored. Clients that send no name are asked for one.
 func (s *Server) proxy(w *response, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		s.refuseProxy(w, "%s is not offered, only GET and HEAD of the configured mirrors by http", clipText(r.Method))
+		s.refuseProxy(w, "%s is not supported, only GET and HEAD of the configured mirrors by http", clipText(r.Method))
 		return
 	}
 	if r.URL.Scheme != "http" {
-		s.refuseProxy(w, "%s is not offered, only http", clipText(r.URL.Scheme))
+		s.refuseProxy(w, "%s is not supported, only http", clipText(r.URL.Scheme))
 		return
 	}
 	p, ok := cleanPath(r.URL.Path)
@@ -28,17 +28,17 @@ func (s *Server) proxy(w *response, r *http.Request) {
 		s.notFound(w, r)
 		return
 	}
-	candidates := s.e.Upstreams(r.URL.Host, p)
+	candidates := s.catalog.Upstreams(r.URL.Host, p)
 	if len(candidates) == 0 {
-		s.refuseProxy(w, "http://%s%s belongs to no configured mirror", clipText(r.URL.Host), clipText(p))
+		s.refuseProxy(w, "http://%s%s is not below a configured mirror", clipText(r.URL.Host), clipText(p))
 		return
 	}
 	name, ok := proxyUser(r)
 	if !ok {
-		// Many clients name nobody before they are asked to.
-		w.Header().Set("Proxy-Authenticate", `Basic realm="name of a recording or frozen snapshot", charset="UTF-8"`)
+		// Many clients send no name until they are asked for one.
+		w.Header().Set("Proxy-Authenticate", `Basic realm="name of a recording or freeze", charset="UTF-8"`)
 		w.Header()["Cache-Control"] = cacheNone
-		s.text(w, http.StatusProxyAuthRequired, "proxy: no name: write it into the proxy's URL, http://NAME:x@"+s.cfg.Conf.Server.Listen+" (some clients send no name without a password; any will do)\n")
+		s.text(w, http.StatusProxyAuthRequired, "proxy: no name: put the name of a recording or freeze into the proxy URL, http://NAME:x@"+s.cfg.Conf.Server.Listen+" (some clients send no name without a password, so give any)\n")
 		return
 	}
 	fr, err := s.meta.Freeze(r.Context(), name)
@@ -50,12 +50,17 @@ func (s *Server) proxy(w *response, r *http.Request) {
 		s.fail(w, r, err, false)
 		return
 	}
-	rec, err := s.e.RunningRecording(r.Context(), name)
-	if errors.Is(err, meta.ErrNotFound) {
-		s.refuseProxy(w, "there is no recording or frozen snapshot %q", clipText(name))
+	rec, rerr := s.catalog.RunningRecording(r.Context(), name)
+	switch {
+	case rerr == nil:
+	case !errors.Is(rerr, meta.ErrNotFound):
+		s.failRecord(w, r, rerr)
 		return
-	} else if err != nil {
-		s.failRecord(w, r, err)
+	case errors.Is(err, meta.ErrGone):
+		s.fail(w, r, err, false)
+		return
+	default:
+		s.refuseProxy(w, "no recording or freeze is called %q", clipText(name))
 		return
 	}
 	for _, c := range candidates {
@@ -64,7 +69,7 @@ func (s *Server) proxy(w *response, r *http.Request) {
 			return
 		}
 	}
-	s.refuseProxy(w, "recording %s shows no mirror %s", name, candidates[0].Mirror)
+	s.refuseProxy(w, "recording %s has no mirror %s", name, candidates[0].Mirror)
 }
 
 func (s *Server) refuseProxy(w *response, format string, args ...any) {
@@ -72,17 +77,17 @@ func (s *Server) refuseProxy(w *response, format string, args ...any) {
 	s.text(w, http.StatusForbidden, "proxy: "+fmt.Sprintf(format, args...)+"\n")
 }
 
-// replay answers from upstream's own indices and signatures that a freeze rests on,
-// and serves only its own packages.
+// replay serves upstream's own indices and signatures that a freeze rests on, but
+// only the packages of the freeze.
 func (s *Server) replay(w *response, r *http.Request, fr *meta.Frozen, candidates []catalog.Upstream) {
 	for _, c := range candidates {
 		i := fr.MirrorIndex(c.Mirror)
 		if i < 0 {
 			continue
 		}
-		f, err := s.e.Replay(r.Context(), fr, i, c.Path)
+		f, err := s.catalog.Replay(r.Context(), fr, i, c.Path)
 		if errors.Is(err, catalog.ErrNoUpstreamIndices) {
-			s.text(w, http.StatusForbidden, "proxy: frozen snapshot "+fr.Name+" was imported: it has no upstream indices to replay\n")
+			s.text(w, http.StatusForbidden, "proxy: freeze "+fr.Name+" was imported and has no upstream indices to serve\n")
 			return
 		} else if err != nil {
 			s.fail(w, r, err, false)
@@ -93,10 +98,10 @@ func (s *Server) replay(w *response, r *http.Request, fr *meta.Frozen, candidate
 		s.serve(w, r, e, nil)
 		return
 	}
-	s.refuseProxy(w, "frozen snapshot %s holds nothing of mirror %s", fr.Name, candidates[0].Mirror)
+	s.refuseProxy(w, "freeze %s has nothing from mirror %s", fr.Name, candidates[0].Mirror)
 }
 
-// proxyUser is the user of a Basic Proxy-Authorization (RFC 7617).
+// proxyUser returns the user of a Basic Proxy-Authorization (RFC 7617).
 func proxyUser(r *http.Request) (string, bool) {
 	kind, cred, ok := strings.Cut(r.Header.Get("Proxy-Authorization"), " ")
 	if !ok || !strings.EqualFold(kind, "Basic") {
@@ -110,7 +115,7 @@ func proxyUser(r *http.Request) (string, bool) {
 	return user, user != ""
 }
 
-// clipText shortens and quotes text of a request for an answer.
+// clipText shortens and quotes text from a request for a response.
 func clipText(t string) string {
 	if len(t) > 200 {
 		t = t[:200] + "…"

@@ -12,14 +12,14 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// record answers /record/<name>/<mirror>/<path>.
+// record serves /record/<name>/<mirror>/<path>.
 func (s *Server) record(w *response, r *http.Request, p string) {
 	name, rest, _ := strings.Cut(p, "/")
 	if name == "" {
 		s.notFound(w, r)
 		return
 	}
-	rec, err := s.e.RunningRecording(r.Context(), name)
+	rec, err := s.catalog.RunningRecording(r.Context(), name)
 	if err != nil {
 		s.failRecord(w, r, err)
 		return
@@ -42,15 +42,15 @@ func (s *Server) record(w *response, r *http.Request, p string) {
 
 func (s *Server) failRecord(w *response, r *http.Request, err error) {
 	if errors.Is(err, catalog.ErrStopped) {
-		// Nothing may be fetched unnoticed.
+		// No fetch may go unnoticed.
 		s.text(w, http.StatusForbidden, err.Error()+"\n")
 		return
 	}
 	s.fail(w, r, err, false)
 }
 
-// recorded answers a path of a mirror through a recording, and notes packages. full
-// is the path that the client asked for.
+// recorded serves a path of a mirror through a recording, and notes packages.
+// full is the path that the client requested.
 func (s *Server) recorded(w *response, r *http.Request, rec *meta.Recording, at catalog.Upstream, full string) {
 	a, note, err := s.recordedAnswer(r.Context(), rec, at)
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *Server) recorded(w *response, r *http.Request, rec *meta.Recording, at 
 }
 
 func (s *Server) recordedAnswer(ctx context.Context, rec *meta.Recording, at catalog.Upstream) (answer, noteFunc, error) {
-	snap, err := s.e.RecordedSnapshot(ctx, rec, at.Mirror)
+	snap, err := s.catalog.RecordedSnapshot(ctx, rec, at.Mirror)
 	if err != nil {
 		return answer{}, nil, err
 	}
@@ -76,11 +76,11 @@ func (s *Server) recordedAnswer(ctx context.Context, rec *meta.Recording, at cat
 			return answer{entity: e}, nil, nil
 		}
 	}
-	a, err := s.translate("record")(s.e.RecordedEntry(ctx, rec, snap, at.Path))
+	a, err := s.translate("record")(s.catalog.RecordedEntry(ctx, rec, snap, at.Path))
 	if err != nil || a.entity == nil || a.entity.found.Package == nil {
 		return a, nil, err
 	}
-	if err := s.e.CheckSpace(); err != nil {
+	if err := s.acquirer.CheckSpace(ctx); err != nil {
 		return answer{}, nil, err
 	}
 	return a, func(ctx context.Context, info cas.Info) error {

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -14,13 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/control"
-	"example.org/snapd/internal/freeze/freezer"
-	"example.org/snapd/internal/gc"
+	"example.org/snapd/internal/freeze/freezertest"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/sign/signtest"
@@ -40,15 +34,11 @@ func served(f *testing.F) (srv *httpd.Server, timestamp string) {
 	signer := signtest.Signer(f, signtest.NewKey(f, "snapd"))
 	conf := config.Default()
 	conf.DataDir, conf.Mirrors = w.Dir, w.Config.Mirrors
-	freezer := freezer.New(freezer.Config{Engine: w.Engine, Signer: signer, PublicURL: "http://snapd.example.org", Version: "test"})
-	if _, err := freezer.Freeze(f.Context(), &api.FreezeRequest{Name: "4.1", Packages: []string{"a"}}, nil); err != nil {
+	z := freezertest.For(w.Parts, signer, nil)
+	if _, err := z.Freeze(f.Context(), &api.FreezeRequest{Name: "4.1", Packages: []string{"a"}}, nil); err != nil {
 		f.Fatal(err)
 	}
-	c := control.New(control.Config{Engine: w.Engine, Freezer: freezer, Collector: gc.New(gc.Config{Engine: w.Engine}), Signer: signer, Conf: &conf, Version: "test"})
-	srv, err := httpd.New(httpd.Config{Control: c, Engine: w.Engine, Freezer: freezer, Signer: signer, Conf: &conf, Version: "test"})
-	if err != nil {
-		f.Fatal(err)
-	}
+	srv = serverOf(f, w.Parts, z, nil, httpd.Config{Signer: signer, Conf: &conf})
 	f.Cleanup(srv.Close)
 	for _, p := range []string{"secret", "blobs/secret", "quarantine/secret", "../secret"} {
 		if err := os.WriteFile(filepath.Join(w.Dir, p), []byte(secret), 0o600); err != nil {
@@ -62,11 +52,16 @@ func served(f *testing.F) (srv *httpd.Server, timestamp string) {
 // askControl asks the control API as the socket's owner does.
 func askControl(t testing.TB, srv *httpd.Server, verb, body string) string {
 	t.Helper()
-	r := httptest.NewRequestWithContext(httpd.WithPeer(t.Context(), &unix.Ucred{Uid: uint32(os.Geteuid())}), http.MethodPost, "http://snapd/v1/x", strings.NewReader(body))
-	r.URL.Path = "/v1/" + verb
+	return controlAnswer(t, srv, verb, body).Body.String()
+}
+
+func controlAnswer(t testing.TB, srv *httpd.Server, verb, body string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequestWithContext(httpd.WithPeer(t.Context(), &httpd.Peer{UID: uint32(os.Geteuid())}), http.MethodPost, "http://snapd/api/v1/x", strings.NewReader(body))
+	r.URL.Path = "/api/v1/" + verb
 	w := httptest.NewRecorder()
 	srv.Control().ServeHTTP(w, r)
-	return w.Body.String()
+	return w
 }
 
 // local tells whether a Location stays on this server.
@@ -88,7 +83,7 @@ func FuzzRequest(f *testing.F) {
 		"GET /record/build/debian/pool/main/b/b/b_1_amd64.deb HTTP/1.1" + h, "GET /%2e%2e/%252e%252e/secret HTTP/1.1" + h, "GET /archive/debian/latest/../../../secret HTTP/1.1" + h,
 		"GET /by-hash/SHA256/" + strings.Repeat("0", 64) + " HTTP/1.1" + h, "GET /file/" + strings.Repeat("a", 40) + " HTTP/1.1" + h, "GET /metrics HTTP/1.1" + h,
 		"GET http://mirror.example.org/debian/dists/stable/InRelease HTTP/1.1" + h + "Proxy-Authorization: Basic YnVpbGQ6\r\n", "CONNECT mirror.example.org:443 HTTP/1.1" + h,
-		"PUT /frozen/4.1/manifest.json HTTP/1.1" + h + "Content-Length: 1\r\n", "POST /v1/rm HTTP/1.1" + h, "OPTIONS * HTTP/1.1" + h, "GET /packages?q=a&mirror=debian HTTP/1.1" + h,
+		"PUT /frozen/4.1/manifest.json HTTP/1.1" + h + "Content-Length: 1\r\n", "POST /api/v1/rm HTTP/1.1" + h, "OPTIONS * HTTP/1.1" + h, "GET /packages?q=a&mirror=debian HTTP/1.1" + h,
 		"GET //evil.example.org/..//archive/debian HTTP/1.1" + h, "GET /archive/debian/2026-01-11//evil.example.org/ HTTP/1.1" + h, "GET /diff/debian@" + at + "/4.1 HTTP/1.1" + h, "GET /snapshots/debian?page=99999999999999999999 HTTP/1.1" + h,
 	} {
 		f.Add([]byte(line + "\r\n"))
@@ -137,24 +132,18 @@ func FuzzControl(f *testing.F) {
 		if verb == "sync" {
 			return // asks upstream
 		}
-		dec := json.NewDecoder(strings.NewReader(askControl(t, srv, verb, body)))
-		ends := 0
-		for {
-			var l api.Line
-			if err := dec.Decode(&l); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatalf("%s %q: %v", verb, body, err)
-			}
-			if l.Error != nil || l.Result != nil {
-				ends++
-			}
-			if l.Error != nil && l.Error.Code == api.CodeInternal {
-				t.Errorf("%s %q: %+v", verb, body, l.Error)
-			}
+		w := controlAnswer(t, srv, verb, body)
+		var v any
+		if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil {
+			t.Fatalf("%s %q: %v in %s", verb, body, err, w.Body)
 		}
-		if ends != 1 {
-			t.Errorf("%s %q: %d results", verb, body, ends)
+		var p api.ProblemDetails
+		switch err := json.Unmarshal(w.Body.Bytes(), &p); {
+		case w.Code == http.StatusOK || w.Code == http.StatusAccepted:
+		case err != nil || p.Status != w.Code || p.Code == "" || p.Detail == "" || w.Header().Get("Content-Type") != api.ProblemType:
+			t.Errorf("%s %q: status %d, %s", verb, body, w.Code, w.Body)
+		case w.Code == http.StatusInternalServerError:
+			t.Errorf("%s %q: %s", verb, body, w.Body)
 		}
 	})
 }

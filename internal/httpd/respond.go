@@ -9,11 +9,15 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// response counts what is sent. It passes ReadFrom on, so that sendfile(2) is used.
+// response counts the bytes sent. It forwards ReadFrom, so that sendfile(2) is
+// used.
 type response struct {
 	http.ResponseWriter
 	status int
 	n      int64
+	// base is what redirects begin with: of a host that this server acts as; empty
+	// for others.
+	base string
 }
 
 func (w *response) WriteHeader(status int) {
@@ -49,12 +53,12 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// fail answers with an error. Of frozen content anything but "try again" is a fault
-// of this server: it promised to have it.
+// fail sends an error. For frozen content, any error except "try again" is a
+// fault of this server, which promised to have the content.
 func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
 	s.control.CheckFatal(err)
 	if r.Context().Err() != nil {
-		panic(http.ErrAbortHandler) // nobody listens
+		panic(http.ErrAbortHandler) // the client left
 	}
 	status, cause := statusOf(err)
 	if frozen && status < 500 {
@@ -63,8 +67,8 @@ func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
 	if s.base.Err() != nil {
 		status = http.StatusServiceUnavailable
 	}
-	if damage := s.cfg.Engine.Store().Damage(); damage != nil && (status == http.StatusNotFound || status == http.StatusGone) {
-		// What damaged metadata does not find may exist.
+	if damage := s.meta.Damage(); damage != nil && (status == http.StatusNotFound || status == http.StatusGone) {
+		// A name that damaged metadata does not find may exist.
 		err = fmt.Errorf("%w (not found: %w)", damage, err)
 		status, cause = statusOf(damage)
 	}
@@ -87,7 +91,7 @@ func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
 	s.text(w, status, text+"\n")
 }
 
-// text answers with a line for people.
+// text sends a line of text for people.
 func (s *Server) text(w *response, status int, text string) {
 	h := w.Header()
 	h["Content-Type"] = plain

@@ -8,11 +8,12 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// noteFunc notes that a file is fetched through a recording. An answer does not
+// noteFunc notes that a file is fetched through a recording. A response does not
 // complete before it has returned nil.
 type noteFunc func(context.Context, cas.Info) error
 
-// serve answers a GET or HEAD with an entity. note is nil where nothing is noted.
+// serve answers a GET or HEAD for an entity. note is nil if nothing is to be
+// noted.
 func (s *Server) serve(w *response, r *http.Request, e *entity, note noteFunc) {
 	if !e.found.Known() {
 		var err error
@@ -22,7 +23,7 @@ func (s *Server) serve(w *response, r *http.Request, e *entity, note noteFunc) {
 		}
 	}
 	if e.data == nil {
-		if err := s.e.Corrupt(e.found.Digest); err != nil {
+		if err := s.acquirer.Corrupt(e.found.Digest); err != nil {
 			s.fail(w, r, err, e.frozen)
 			return
 		}
@@ -40,7 +41,7 @@ func (s *Server) serve(w *response, r *http.Request, e *entity, note noteFunc) {
 		}
 		return
 	case http.StatusPreconditionFailed:
-		s.text(w, http.StatusPreconditionFailed, "a precondition of the request does not hold\n")
+		s.text(w, http.StatusPreconditionFailed, "a precondition of the request failed\n")
 		return
 	}
 	h["Content-Type"] = e.ctype
@@ -59,7 +60,7 @@ func (s *Server) serve(w *response, r *http.Request, e *entity, note noteFunc) {
 		switch {
 		case !satisfiable:
 			h.Set("Content-Range", "bytes */"+strconv.FormatInt(e.found.Size, 10))
-			s.text(w, http.StatusRequestedRangeNotSatisfiable, "the range lies outside the file\n")
+			s.text(w, http.StatusRequestedRangeNotSatisfiable, "the range is outside the file\n")
 			return
 		case ok:
 			b.from, b.length, b.status = start, n, http.StatusPartialContent
@@ -68,10 +69,10 @@ func (s *Server) serve(w *response, r *http.Request, e *entity, note noteFunc) {
 	b.send()
 }
 
-// fetched fetches an entity whose size or digest upstream's index does not tell,
-// and returns it with both. With an error it returns e.
+// fetched downloads an entity whose size or digest is not in upstream's index,
+// and returns it with both. On an error it returns e.
 func (s *Server) fetched(ctx context.Context, e *entity) (*entity, error) {
-	info, err := s.e.FetchFound(ctx, e.found)
+	info, err := s.catalog.FetchFound(ctx, e.found)
 	if err != nil {
 		return e, err
 	}
@@ -83,8 +84,9 @@ func (s *Server) fetched(ctx context.Context, e *entity) (*entity, error) {
 	return known, nil
 }
 
-// noteUnsent notes a fetch whose answer has no body. The file itself is fetched in
-// the background, so that the recording has it. false: the client got an error.
+// noteUnsent notes a fetch whose response has no body. The file itself is
+// downloaded in the background, so that the recording has it. It returns false if
+// it sent an error to the client.
 func (s *Server) noteUnsent(w *response, r *http.Request, e *entity, note noteFunc) bool {
 	if note == nil {
 		return true
@@ -101,10 +103,10 @@ func (s *Server) fetchInBackground(e *entity) {
 	select {
 	case s.fetches <- struct{}{}:
 	default:
-		return // a freeze fetches what is missing
+		return // a freeze downloads what is missing
 	}
 	s.background(func(ctx context.Context) {
 		defer func() { <-s.fetches }()
-		_, _ = s.e.FetchFound(ctx, e.found) // the engine logs why
+		_, _ = s.catalog.FetchFound(ctx, e.found) // the acquirer logs the reason
 	})
 }

@@ -8,53 +8,100 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/freeze/freezer"
+	"example.org/snapd/internal/history"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/meta/follow"
 	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/tlog/sequencer"
 )
 
-// Config are the parts of a Server.
+// Config has the parts of a Server.
 type Config struct {
-	Control *control.Control
-	Engine  *mirror.Engine
-	Freezer *freezer.Freezer // signs the documents of recordings again
-	Signer  *sign.Signer
+	Control  *control.Control
+	Catalog  *catalog.Catalog
+	Acquirer Acquirer
+	Meta     Metadata
+	Blobs    cas.Store
+	Freezer  *freezer.Freezer // signs documents of recordings
+	Signer   *sign.Signer
+	TLog     *sequencer.Log // nil: none is served
+	// LogKeySignature is the signature of the log's key by the signing key, where this
+	// node cannot sign; nil: it is made.
+	LogKeySignature []byte
+	// Shared tells how this node stands with the database that nodes share; nil: the
+	// metadata is its own.
+	Shared  *follow.Store
 	Conf    *config.Config
 	Version string
-	Log     *slog.Logger
-	Now     func() time.Time
-	// Free returns the free bytes of the data directory; nil: not known.
-	Free func() (int64, error)
+	// SocketGID is the group whose members may use the control socket; nil: none.
+	SocketGID *uint32
+	Log       *slog.Logger
+	Now       func() time.Time
 }
 
-// Server answers both sides. It is safe for concurrent use.
-type Server struct {
-	cfg     Config
-	control *control.Control
-	e       *mirror.Engine
-	meta    meta.Catalog
-	log     *slog.Logger
-	now     func() time.Time
-	metrics *metrics
-	cache   *cache
-	lookups *lookups
-	checked *checkedSet
-	memory  atomic.Int64 // bytes of bodies being written from memory
-	noter   *noter
-	pages   http.Handler
-	fetches chan struct{} // bounds fetches that no client waits for
+// Acquirer knows which blobs are corrupt.
+type Acquirer interface {
+	// Corrupt returns an error for a blob that is known to be corrupt.
+	Corrupt(d cas.Digest) error
+	// MarkCorrupt marks a blob as corrupt; by says who found it.
+	MarkCorrupt(ctx context.Context, d cas.Digest, by, why string) error
+	// CheckSpace fails if free space is below the reserve.
+	CheckSpace(ctx context.Context) error
+	// Reserve returns that reserve in bytes; 0: space is not checked.
+	Reserve() int64
+	// Keyring returns the keys of the distribution.
+	Keyring(mirror string) (*sign.Keyring, error)
+	// OnDemand counts requests for files that were not stored.
+	OnDemand() acquire.OnDemand
+}
 
-	base    context.Context // ends with Close
+// Metadata is what a Server reads and notes, like meta.Store.
+type Metadata interface {
+	meta.Catalog
+	Damage() error
+	Note(ctx context.Context, name string) (string, error)
+	LeaseStates(ctx context.Context) ([]meta.LeaseState, error)
+	NoteFetches(ctx context.Context, fetches []meta.Fetch) (missing map[string]bool, err error)
+}
+
+// Server serves the public tree and the control API. It is safe for concurrent
+// use.
+type Server struct {
+	cfg      Config
+	control  *control.Control
+	catalog  *catalog.Catalog
+	acquirer Acquirer
+	meta     Metadata
+	log      *slog.Logger
+	now      func() time.Time
+	metrics  *metrics
+	cache    *cache
+	lookups  *lookups
+	checked  *checkedSet
+	memory   atomic.Int64 // bytes of bodies being sent from memory
+	noter    *noter
+	history  *history.History
+	pages    http.Handler
+	jobs     *control.Jobs
+	users    users
+	failures failures
+	fetches  chan struct{} // bounds downloads that no client waits for
+
+	listening atomic.Pointer[limit]
+
+	base    context.Context // done after Close
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	stopped atomic.Bool
 }
 
-// New makes a Server.
+// New returns a Server.
 func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -63,12 +110,15 @@ func New(cfg Config) (*Server, error) {
 		cfg.Now = time.Now
 	}
 	s := &Server{
-		cfg: cfg, control: cfg.Control, e: cfg.Engine, meta: cfg.Engine.Store(), log: cfg.Log, now: cfg.Now,
+		cfg: cfg, control: cfg.Control, catalog: cfg.Catalog, acquirer: cfg.Acquirer, meta: cfg.Meta, log: cfg.Log, now: cfg.Now,
 		cache: newCache(int64(cfg.Conf.Server.CacheSize)), lookups: newLookups(), checked: newCheckedSet(),
 		fetches: make(chan struct{}, 16),
 	}
 	s.base, s.stop = context.WithCancel(context.Background())
-	s.noter = &noter{store: s.e.Store()}
+	s.history = cfg.Freezer.History
+	s.jobs = control.NewJobs(s.base, &s.running, s.now)
+	s.failures.now = s.now
+	s.noter = &noter{store: s.meta}
 	s.metrics = newMetrics(s)
 	s.control.OnSync(s.metrics.synced)
 	var err error
@@ -78,17 +128,18 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Drain makes /readyz answer that the server stops, so that balancers turn away.
+// Drain makes /readyz report that the server is stopping, so that load balancers
+// turn away.
 func (s *Server) Drain() { s.stopped.Store(true) }
 
-// Close interrupts what still runs and waits for it.
+// Close cancels work in progress and waits for it to end.
 func (s *Server) Close() {
 	s.Drain()
 	s.stop()
 	s.running.Wait()
 }
 
-// background runs f until it ends or the server closes.
+// background runs f until it returns or the server closes.
 func (s *Server) background(f func(ctx context.Context)) {
 	s.running.Add(1)
 	go func() {
@@ -97,4 +148,4 @@ func (s *Server) background(f func(ctx context.Context)) {
 	}()
 }
 
-func (s *Server) blobs() cas.Store { return s.e.Blobs() }
+func (s *Server) blobs() cas.Store { return s.cfg.Blobs }

@@ -11,15 +11,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/freeze/freezer"
@@ -28,6 +28,7 @@ import (
 	"example.org/snapd/internal/httpd/fastfile"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror/mirrortest"
+	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
@@ -44,6 +45,8 @@ type site struct {
 	public  *httptest.Server
 	control *api.Client
 	socket  net.Listener
+	clock   func() time.Time // nil: time.Now
+	network *httptest.Server // the control API
 	done    sync.Once
 }
 
@@ -61,6 +64,22 @@ func newSite(t testing.TB, change func(*config.Mirror), conf ...func(*config.Con
 	return s
 }
 
+// serverOf makes a server from the parts of a snapd and a Config with the rest.
+func serverOf(t testing.TB, p *mirrortest.Parts, z *freezer.Freezer, now func() time.Time, c httpd.Config) *httpd.Server {
+	t.Helper()
+	c.Catalog, c.Acquirer, c.Meta, c.Blobs, c.Freezer, c.Version = p.Catalog, p.Acquirer, p.Store(), p.Blobs(), z, "test"
+	c.Control = control.New(control.Config{
+		Formats: repo.ByType[control.Format](p.Formats()...), Engine: p.Engine, Catalog: p.Catalog, Acquirer: p.Acquirer, Meta: p.Store(), Blobs: p.Blobs(), Freezer: z,
+		Collector: gc.New(gc.Config{Formats: repo.ByType[gc.Format](p.Formats()...), Catalog: p, Acquirer: p, Meta: p.Store(), Blobs: p.Blobs(), Making: z.Making}),
+		Signer:    c.Signer, TLog: c.TLog, Conf: c.Conf, Version: "test", Log: c.Log, Now: now,
+	})
+	srv, err := httpd.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return srv
+}
+
 // start serves what is in the World's directory.
 func (s *site) start() {
 	s.t.Helper()
@@ -70,18 +89,15 @@ func (s *site) start() {
 	}
 	s.conf.Server.Listen = l.Addr().String()
 	s.conf.Server.PublicURL = "http://" + s.conf.Server.Listen
-	s.freezer = freezer.New(freezer.Config{Engine: s.Engine, Signer: s.signer, PublicURL: s.conf.Server.PublicURL, Version: "test"})
-	log := slog.New(slog.NewTextHandler(logTo{s.t}, nil))
-	c := control.New(control.Config{
-		Engine: s.Engine, Freezer: s.freezer, Collector: gc.New(gc.Config{Engine: s.Engine, Making: s.freezer.Making}),
-		Signer: s.signer, Conf: s.conf, Version: "test", Log: log,
-	})
-	s.srv, err = httpd.New(httpd.Config{
-		Control: c, Engine: s.Engine, Freezer: s.freezer, Signer: s.signer, Conf: s.conf, Version: "test", Log: log,
-	})
-	if err != nil {
-		s.t.Fatal(err)
+	now := func() time.Time {
+		if s.clock != nil {
+			return s.clock()
+		}
+		return time.Now()
 	}
+	s.freezer = freezer.New(freezer.Config{Formats: s.Formats(), Catalog: s.Catalog, Acquirer: s.Acquirer, Meta: s.Store(), Blobs: s.Blobs(), Signer: s.signer, PublicURL: s.conf.Server.PublicURL, Version: "test", Now: now})
+	log := slog.New(slog.NewTextHandler(logTo{s.t}, nil))
+	s.srv = serverOf(s.t, s.Parts, s.freezer, now, httpd.Config{Signer: s.signer, Conf: s.conf, Log: log})
 	s.public = &httptest.Server{Listener: s.srv.Listen(l, 4096), Config: &http.Server{Handler: s.srv.Public(), ConnContext: fastfile.ConnContext, ConnState: fastfile.ConnState, DisableGeneralOptionsHandler: true}}
 	s.public.Start()
 	dir, err := os.MkdirTemp("", "httpd")
@@ -94,9 +110,10 @@ func (s *site) start() {
 		s.t.Fatal(err)
 	}
 	h := &http.Server{Handler: s.srv.Control(), ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-		return httpd.WithPeer(ctx, &unix.Ucred{Uid: uint32(os.Geteuid())})
+		return httpd.WithPeer(ctx, &httpd.Peer{UID: uint32(os.Geteuid())})
 	}}
 	go h.Serve(s.socket)
+	s.network = httptest.NewServer(s.srv.API())
 	s.control = api.NewClient(sock)
 	s.done = sync.Once{}
 }
@@ -106,6 +123,8 @@ func (s *site) stop() {
 		s.srv.Close()
 		s.public.CloseClientConnections()
 		s.public.Close()
+		s.network.CloseClientConnections()
+		s.network.Close()
 		s.socket.Close()
 	})
 }
@@ -165,7 +184,10 @@ func (s *site) raw(line string, headers ...string) answer {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(30 * time.Second))
 	method, _, _ := strings.Cut(line, " ")
-	fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: snapd.example.org\r\nConnection: close\r\n", line)
+	fmt.Fprintf(c, "%s HTTP/1.1\r\nConnection: close\r\n", line)
+	if !slices.ContainsFunc(headers, func(h string) bool { return strings.HasPrefix(h, "Host: ") }) {
+		fmt.Fprint(c, "Host: snapd.example.org\r\n")
+	}
 	for _, h := range headers {
 		fmt.Fprintf(c, "%s\r\n", h)
 	}
@@ -198,6 +220,6 @@ func (s *site) sync() string {
 }
 
 // blobFile is where a blob lies on disk.
-func (s *site) blobFile(data []byte) string { return filepath.Join(s.Dir, cas.Name(cas.Sum(data))) }
+func (s *site) blobFile(data []byte) string { return filepath.Join(s.Dir, casdir.Name(cas.Sum(data))) }
 
 func pkg(name, version string) debtest.Package { return debtest.Package{Name: name, Version: version} }

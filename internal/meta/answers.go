@@ -15,7 +15,7 @@ type Kit struct {
 	Size   int64
 }
 
-// GenCandidate is a generation that may be needed by nobody.
+// GenCandidate is a generation that nothing may need any more.
 type GenCandidate struct {
 	Suite SuiteID
 	Gen   uint32
@@ -28,8 +28,8 @@ type ListedIn struct {
 	Listing
 }
 
-// Holder is what holds the generations behind a reference: a snapshot, a frozen
-// snapshot or a recording.
+// Holder is what keeps the generations of a reference: a snapshot, a freeze or a
+// recording.
 type Holder struct {
 	Kind     byte      // OwnerSnapshot, OwnerFrozen or OwnerRecording
 	Name     string    // a snapshot's id
@@ -62,30 +62,30 @@ type Change struct {
 	Added bool // present in the later one only
 }
 
-// Repairs are what Rebuild needs from outside the metadata. Its functions read
-// blobs within transactions: damaged metadata has no other writers to hold up.
+// Repairs has what Rebuild needs besides the metadata. Its functions read blobs within
+// transactions, which is harmless because damaged metadata has no other writers.
 type Repairs struct {
-	// Tree reads the listing of a frozen snapshot from its blob.
+	// Tree reads the listing of a freeze from its blob.
 	Tree func(ctx context.Context, d cas.Digest) (*Frozen, []Node, error)
-	// Listing finds the listing of a frozen snapshot whose record is lost among
-	// the blobs that its name refers to.
+	// Listing finds the listing of a freeze whose record is lost, among the blobs that
+	// its name refers to.
 	Listing func(ctx context.Context, digests []cas.Digest) (cas.Digest, *Frozen, bool)
 	// Types are the types of the configured mirrors, by name.
 	Types map[string]string
-	// Aliases are the aliases of all blobs that are stored.
+	// Aliases has the aliases of all stored blobs.
 	Aliases []Alias
 }
 
 // Sealing is what becomes visible at once.
 type Sealing struct {
 	Snapshot    Snapshot
-	Generations []Generation  // new ones; their Gen is the one they were staged under
+	Generations []Generation  // new ones; Gen is the number they were staged under
 	Listings    [][]repo.File // for each new generation, what its root lists, in any order
-	History     bool          // an older state taken into history: the timestamp is given
+	History     bool          // an older state: Snapshot has its timestamp
 	Aliases     []Alias
 }
 
-// Alias says under which other digest a blob is known.
+// Alias says by which other digest a blob is known.
 type Alias struct {
 	Algo   byte // 1: SHA-1, 2: SHA-512
 	Other  []byte
@@ -98,7 +98,7 @@ const (
 	AliasSHA512 = 2
 )
 
-// Ref is one reason why a blob stays.
+// Ref is one reason why a blob is kept.
 type Ref struct {
 	Kind  byte
 	Owner string

@@ -8,19 +8,20 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Catalog is what serving reads. Each method is one round trip and answers from
-// one committed state. Values that it returns are copies, which nobody changes.
+// Catalog is what serving reads. Each method is one round trip and answers from one
+// committed state. The values that it returns are copies that nobody changes.
 type Catalog interface {
 	Snapshots
 	Files
 	Freezes
+	Channels
 	Recordings
 
 	// CorruptBlobs lists the blobs that are known to be corrupt, by digest.
 	CorruptBlobs(ctx context.Context) ([]CorruptBlob, error)
-	// HeldBlobs lists blobs that owners of a kind refer to, by digest, after the
-	// digest after (zero: from the start). A call looks at no more than limit blobs;
-	// next is where the following call starts, zero at the end.
+	// HeldBlobs lists blobs that owners of a kind refer to, by digest, after the digest
+	// after (zero: from the start). A call reads at most limit blobs; next is where the
+	// following call starts, zero at the end.
 	HeldBlobs(ctx context.Context, kind byte, after cas.Digest, limit int) (held []cas.Digest, next cas.Digest, err error)
 }
 
@@ -28,13 +29,13 @@ type Catalog interface {
 type Snapshots interface {
 	// Mirrors lists the mirrors that have snapshots, by name.
 	Mirrors(ctx context.Context) ([]string, error)
-	// MirrorStates describes mirrors, in the order in which they are named.
+	// MirrorStates describes mirrors, in the order of their names in the call.
 	MirrorStates(ctx context.Context, mirrors []string) ([]MirrorState, error)
-	// Snapshot returns the snapshot with an exact timestamp. ErrNotFound; ErrGone
-	// where it was removed.
+	// Snapshot returns the snapshot with an exact timestamp. ErrNotFound; ErrGone if it
+	// was removed.
 	Snapshot(ctx context.Context, mirror string, at time.Time) (*Snapshot, error)
-	// SnapshotAt returns the newest snapshot at or before a timestamp. ErrNotFound
-	// where the mirror is younger; ErrGone where that snapshot was removed.
+	// SnapshotAt returns the newest snapshot at or before a timestamp. ErrNotFound if the
+	// mirror is younger; ErrGone if that snapshot was removed.
 	SnapshotAt(ctx context.Context, mirror string, at time.Time) (*Snapshot, error)
 	// Latest returns the newest snapshot of a mirror. ErrNotFound.
 	Latest(ctx context.Context, mirror string) (*Snapshot, error)
@@ -51,12 +52,12 @@ type Snapshots interface {
 	// Generations returns the generations of a snapshot, in the order of its
 	// suites. ErrNotFound.
 	Generations(ctx context.Context, s *Snapshot) ([]*Generation, error)
-	// LastCheck returns the outcome of the last sync of a mirror, the zero Check
-	// where there was none.
+	// LastCheck returns the outcome of the last sync of a mirror, the zero Check if there
+	// was none.
 	LastCheck(ctx context.Context, mirror string) (Check, error)
 }
 
-// MirrorState is what is known of a mirror.
+// MirrorState is what is known about a mirror.
 type MirrorState struct {
 	Mirror string
 	Latest *Snapshot // nil: it has none
@@ -65,48 +66,55 @@ type MirrorState struct {
 
 // Files finds files and packages.
 type Files interface {
-	// PackageAt finds a package file of a snapshot by its path, and the indices
-	// in which the package is. ErrNotFound.
+	// PackageAt finds a package file in a snapshot by its path, and the indices that list
+	// the package. ErrNotFound.
 	PackageAt(ctx context.Context, s *Snapshot, path string) (PathHit, []Place, error)
 	// PackageNewest finds a package file by its path in the newest snapshot that
-	// had it, and the generation since which it has had these bytes. ErrNotFound.
+	// contained it, and the generation since which the path has had this content.
+	// ErrNotFound.
 	PackageNewest(ctx context.Context, mirror, path string) (PathHit, *Generation, error)
-	// PackageDir lists the names directly below a directory of packages of a
-	// snapshot, in byte order; dir is empty or ends in a slash, as directories in
-	// the answer do. At most limit names; more is true where there are others.
+	// PackageDir lists at most limit names directly below a directory of packages in a
+	// snapshot, in byte order. dir is empty or ends in a slash, as do directories in the
+	// result. more is true if there are others.
 	PackageDir(ctx context.Context, s *Snapshot, dir string, limit int) (names []string, more bool, err error)
-	// Listed returns what the roots of a suite listed under a digest. ErrNotFound.
+	// Listed returns what the Release files of a suite listed under a digest.
+	// ErrNotFound.
 	Listed(ctx context.Context, mirror string, suite repo.SuiteName, d cas.Digest) (Listing, error)
-	// ListedSince returns the timestamp of the snapshot since which a path,
-	// relative to the mirror, has had the content d. ErrNotFound where that is not
-	// known.
+	// ListedSince returns the timestamp of the snapshot since which a path, relative to
+	// the mirror, has had the content d. ErrNotFound if that is not known.
 	ListedSince(ctx context.Context, mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error)
-	// Alias finds a blob by another digest, of an algorithm of Alias. ErrNotFound.
+	// Alias finds a blob by another digest, with an algorithm of Alias. ErrNotFound.
 	Alias(ctx context.Context, algo byte, other []byte) (cas.Digest, error)
+	// OtherDigests returns, for each blob, a digest by which it is also known, with an
+	// algorithm of Alias, or nil if there is none.
+	OtherDigests(ctx context.Context, algo byte, digests []cas.Digest) ([][]byte, error)
 
-	// KnownNames returns those of the package names that a mirror ever had.
+	// KnownNames returns which of the package names any mirror ever had.
 	KnownNames(ctx context.Context, names []string) (map[string]bool, error)
-	// PackagesNamed lists packages of a snapshot whose names begin with prefix, by
-	// name, from a name on. All packages of one name are in the same answer, and a
-	// call ends after the name with which it has limit packages. next is the name
-	// to continue from, empty at the end.
+	// PackagesNamed lists packages in a snapshot whose names begin with prefix, by name,
+	// starting at the name from. All packages with the same name are in one result, and a
+	// call ends after the name with which it reaches limit packages. next is the name to
+	// continue from, empty at the end.
 	PackagesNamed(ctx context.Context, s *Snapshot, prefix, from string, limit int) (found []Entry, next string, err error)
 }
 
-// Freezes answers questions about frozen snapshots and what belongs to them.
+// Freezes answers questions about freezes and their files.
 type Freezes interface {
-	// Freeze returns the record of a frozen snapshot. ErrNotFound.
+	// Freeze returns the record of a freeze. ErrNotFound; a *RemovedError if it was
+	// removed.
 	Freeze(ctx context.Context, name string) (*Frozen, error)
-	// Freezes lists the frozen snapshots by name.
+	// Freezes lists the freezes by name.
 	Freezes(ctx context.Context) ([]*Frozen, error)
+	// Tombstones lists the removed freezes, by name.
+	Tombstones(ctx context.Context) ([]Tombstone, error)
 	// TreeFile finds a file of a frozen tree by its path, <mirror>/<path>.
 	// ErrNotFound.
 	TreeFile(ctx context.Context, name, path string) (Node, error)
-	// TreeDir lists the names directly below a directory of a frozen tree, in byte
-	// order; dir is empty or ends in a slash, as directories in the answer do. At
-	// most limit names after the name after (empty: from the start).
+	// TreeDir lists at most limit names directly below a directory of a frozen tree, in
+	// byte order, after the name after (empty: from the start). dir is empty or ends in a
+	// slash, as do directories in the result.
 	TreeDir(ctx context.Context, name, dir, after string, limit int) ([]string, error)
-	// Images lists the images of a frozen snapshot, or of all where name is empty.
+	// Images lists the images of a freeze, or of all freezes if name is empty.
 	Images(ctx context.Context, name string) ([]Image, error)
 	// Kit finds a published kit or upgrade description by its path. ErrNotFound.
 	Kit(ctx context.Context, path string) (Kit, error)

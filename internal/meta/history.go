@@ -12,55 +12,64 @@ import (
 // otherwise. A method that takes a list returns one of the same length and order,
 // so that a page of questions is one round trip.
 type History interface {
-	// PackagesByName lists, for each name, the packages of a snapshot that have it,
-	// source packages included, in the order in which their stanzas came. A name
-	// that no package has gets an empty list.
+	// PackagesByName lists, for each name, the packages in a snapshot that have it,
+	// including source packages, in the order in which their stanzas arrived. The list of
+	// a name without packages is empty.
 	PackagesByName(ctx context.Context, s *Snapshot, names []string) ([][]Entry, error)
 	// PackagesByDigest lists, for each digest, the packages of a snapshot that have
 	// a file with it.
 	PackagesByDigest(ctx context.Context, s *Snapshot, digests []cas.Digest) ([][]Entry, error)
-	// PackagesByPath finds, for each path, the package of a snapshot that has a
-	// file there; one with a nil Fact where there is none.
+	// PackagesByPath finds, for each path, the package in a snapshot that has a file
+	// there. Its Fact is nil if there is none.
 	PackagesByPath(ctx context.Context, s *Snapshot, paths []string) ([]PathEntry, error)
 	// UnusablePackages lists the stanzas of a snapshot that no client can install
 	// (repo.KindUnusable), in pages as Writer.Packages lists the others.
 	UnusablePackages(ctx context.Context, s *Snapshot, after []byte, limit int) (page []Entry, next []byte, err error)
-	// FactsByName lists, for each name, every stanza that a mirror has or had under
-	// it.
+	// FactsByName lists, for each name, every stanza that a mirror has or had with it.
 	FactsByName(ctx context.Context, mirror string, names []string) ([][]*Fact, error)
-	// FactsByStanza finds what is known of stanzas that a mirror has or had, in or
-	// out of snapshots; nil where it is not known.
+	// SourceNames lists, in byte order, at most limit names of source packages after the
+	// name after (empty: from the start), if a mirror has or had their stanza or anything
+	// that was built from them.
+	SourceNames(ctx context.Context, mirror, after string, limit int) ([]string, error)
+	// FactsBySource lists, for each name of a source package, the stanzas that a mirror
+	// has or had of it and of the packages that were built from it, in the order of
+	// arrival.
+	FactsBySource(ctx context.Context, mirror string, names []string) ([][]*Fact, error)
+	// Presences returns, for each stanza, where it is and was present.
+	Presences(ctx context.Context, stanzas []PID) ([][]Presence, error)
+	// FactsByStanza finds what is known about stanzas that a mirror has or had, even if
+	// no snapshot contains them; nil if a stanza is unknown.
 	FactsByStanza(ctx context.Context, mirror string, keys []StanzaKey) ([]*Fact, error)
 	// OwnersOf lists, for each digest, the packages of any mirror that have or had a
 	// file with it.
 	OwnersOf(ctx context.Context, digests []cas.Digest) ([][]OwnedFact, error)
-	// NewestWith returns, for each list of stanzas, the newest snapshot of a mirror
-	// that has any of them; nil where there is none. It reads in bounded
-	// transactions.
+	// NewestWith returns, for each list of stanzas, the newest snapshot of a mirror that
+	// contains any of them; nil if there is none. It reads in transactions of limited
+	// size.
 	NewestWith(ctx context.Context, mirror string, stanzas [][]PID) ([]*Snapshot, error)
-	// Stanzas returns upstream's bytes of stanzas. ErrNotFound names the first that
-	// is not there.
+	// Stanzas returns upstream's bytes of stanzas. ErrNotFound names the first missing
+	// one.
 	Stanzas(ctx context.Context, pids []PID) ([][]byte, error)
-	// Differences lists what is present in only one of two generations of a suite,
-	// by index, at a cost that follows the difference. ErrNotFound where the suite
-	// is not known.
+	// Differences lists what is present in only one of two generations of a suite, by
+	// index, at a cost proportional to the difference. ErrNotFound if the suite is
+	// unknown.
 	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]Difference, error)
-	// Versions lists every stanza that a mirror has or had under a name, with where
-	// it is and was.
+	// Versions lists every stanza that a mirror has or had with a name, and where it is
+	// and was present.
 	Versions(ctx context.Context, mirror, name string) ([]Version, error)
 	// RecordingEntries lists the files that were fetched through a recording, by
 	// mirror and path. ErrNotFound.
 	RecordingEntries(ctx context.Context, name string) ([]RecordEntry, error)
-	// TreeFiles lists the files of a frozen tree whose paths begin with prefix, by
-	// path, after the path after (empty: from the start), at most limit.
+	// TreeFiles lists, by path, at most limit files of a frozen tree whose paths begin
+	// with prefix, after the path after (empty: from the start).
 	TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]Node, error)
-	// TreeFaults compares the tree of a freeze with its listing, in bounded
-	// transactions: a freeze never changes but for statements, which are compared
-	// with its record. ErrNotFound where it is removed meanwhile.
+	// TreeFaults compares the tree of a freeze with its listing, in transactions of
+	// limited size. A freeze never changes except for statements, which are compared with
+	// its record. ErrNotFound if it is removed in the meantime.
 	TreeFaults(ctx context.Context, name string, listed []Node) ([]TreeFault, error)
 }
 
-// PathEntry is a package of a snapshot that was found by the path of a file.
+// PathEntry is a package in a snapshot that was found by the path of a file.
 type PathEntry struct {
 	Entry
 	File repo.File
@@ -85,27 +94,33 @@ type Difference struct {
 	Added bool // present in the later one
 }
 
-// Version is a stanza with where it is and was present.
+// Version is a stanza and where it is and was present.
 type Version struct {
 	*Fact
 	Presences []Presence
-	// Frozen names the freezes that hold files of the package by themselves, not
-	// through the generations of a whole mirror.
+	// Frozen names the freezes that refer to files of the package directly, not through
+	// the generations of a whole mirror.
 	Frozen []string
 }
 
-// Presence tells in which generations of an index a stanza is present.
+// Presence says in which generations of an index a stanza is present.
 type Presence struct {
 	Place
 	Intervals []Interval
 }
 
-// Has reports whether a snapshot of the version's mirror has it.
+// Has reports whether a snapshot of the version's mirror contains it.
 func (v *Version) Has(s *Snapshot) bool {
 	for _, p := range v.Presences {
-		if gen, ok := s.Gen(p.Suite); ok && inIntervals(p.Intervals, gen) {
+		if p.In(s) {
 			return true
 		}
 	}
 	return false
+}
+
+// In reports whether the stanza is present in the index in a snapshot.
+func (p *Presence) In(s *Snapshot) bool {
+	gen, ok := s.Gen(p.Suite)
+	return ok && inIntervals(p.Intervals, gen)
 }

@@ -5,26 +5,25 @@ import (
 	"time"
 )
 
-// Identity is what the metadata says about the installation that it is of.
+// Identity is what the metadata records about its installation.
 type Identity struct {
-	ID    string // "": none was set yet
+	ID    string // "" before it is set
 	Epoch int64  // grows with each start and each clean stop
 	Torn  string // a commit that may have been lost; "": none
 	Empty bool   // nothing refers to any blob
 }
 
-// Installation ties the metadata to a data directory and to the runs of snapd.
-// Its methods work on damaged metadata, too: ErrCorrupt where the damage is in
-// what they touch.
+// Installation ties the metadata to a data directory and to the runs of snapd. Its
+// methods also work on damaged metadata, but return ErrCorrupt if they meet the damage.
 type Installation interface {
 	Identity(ctx context.Context) (Identity, error)
-	// SetEpoch sets the id and the epoch. With a knownSince that is not zero, the
-	// metadata is older than the blobs: those stored before may be needed by
-	// metadata that was lost, and are kept.
+	// SetEpoch sets the id and the epoch. A knownSince that is not zero means that the
+	// metadata is newer than some blobs: metadata that was lost may have referred to
+	// those stored before, and they are kept.
 	SetEpoch(ctx context.Context, id string, epoch int64, knownSince time.Time) error
-	// SetClean notes whether the run was stopped cleanly, and returns what was noted
-	// before; true where nothing was.
+	// SetClean records whether the run was stopped cleanly, and returns what was recorded
+	// before, or true if nothing was.
 	SetClean(ctx context.Context, clean bool) (before bool, err error)
-	// NameOnce returns the value of a note, and sets it to value where it has none.
+	// NameOnce returns the value of a note, after setting it to value if it has none.
 	NameOnce(ctx context.Context, name, value string) (string, error)
 }

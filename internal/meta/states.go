@@ -1,8 +1,8 @@
 package meta
 
-// States returns, like snapshots, the states of upstream that a mirror of a freeze
-// rests on: several where it has several states of one suite, none where it was
-// imported. The generations stay even when their snapshot is removed.
+// States returns, as snapshots, the states of upstream that a mirror of a freeze depends
+// on: several if it has several states of one suite, none if it was imported. Their
+// generations are kept even if their snapshots are removed.
 func (m *FrozenMirror) States() []*Snapshot {
 	var out []*Snapshot
 	for _, s := range m.Suites {

@@ -20,7 +20,7 @@ const (
 	TreePath = "tree"
 )
 
-// EncodeTree makes the listing of a frozen snapshot whose nodes are sorted by
+// EncodeTree makes the listing of a freeze whose nodes are sorted by
 // path. Statements are not part of it: they are added later.
 func EncodeTree(f *Frozen, nodes []Node) ([]byte, error) {
 	record := *f
@@ -88,7 +88,7 @@ func decodeTreeLine(line string) (n Node, err error) {
 	return n, err
 }
 
-// TreeFault is a file of a frozen tree that is not as it was published.
+// TreeFault is a file of a frozen tree that differs from what was published.
 type TreeFault struct {
 	Path       string
 	Want, Have *Node // nil: no such file

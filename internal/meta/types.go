@@ -8,8 +8,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// SuiteID, IndexID and PID are the store's own numbers of a mirror's suite, of
-// an index of a suite, and of a stanza.
+// SuiteID, IndexID and PID are the numbers that the store gives to a suite of a mirror,
+// to an index of a suite, and to a stanza.
 type (
 	SuiteID uint32
 	IndexID uint32
@@ -22,8 +22,8 @@ type Snapshot struct {
 	Type      string          `json:"type"`
 	Timestamp time.Time       `json:"instant"`          // UTC second
 	Suites    []SnapshotSuite `json:"suites"`           // in the configuration's order
-	Pinned    *time.Time      `json:"pinned,omitempty"` // until; the zero time: for ever
-	// FromURL is set where the state was taken into history from elsewhere.
+	Pinned    *time.Time      `json:"pinned,omitempty"` // until; the zero time: forever
+	// FromURL is set if an older state was taken from this URL.
 	FromURL string `json:"from_url,omitempty"`
 }
 
@@ -43,7 +43,7 @@ const TimestampFormat = "20060102T150405Z"
 // FormatTimestamp writes t as in ids and URLs.
 func FormatTimestamp(t time.Time) string { return t.UTC().Format(TimestampFormat) }
 
-// Gen tells the generation of a suite in the snapshot.
+// Gen returns the generation of a suite in the snapshot.
 func (s *Snapshot) Gen(suite repo.SuiteName) (uint32, bool) {
 	for _, e := range s.Suites {
 		if e.Suite == suite {
@@ -53,15 +53,15 @@ func (s *Snapshot) Gen(suite repo.SuiteName) (uint32, bool) {
 	return 0, false
 }
 
-// Generation is one signed root of a suite, and what was taken with it.
+// Generation is one signed Release or repomd.xml of a suite, and what was synced with it.
 type Generation struct {
 	Mirror    string         `json:"mirror"`
 	Suite     repo.SuiteName `json:"suite"`
 	Gen       uint32         `json:"gen"`
 	Timestamp time.Time      `json:"instant"` // of the first snapshot with it
 	Docs      []Doc          `json:"docs"`
-	// Companions are further documents that say the same as Docs, for clients that do
-	// not know those: they are served, and prove nothing.
+	// Companions are further documents with the same contents as Docs, for clients that
+	// do not know those. They are served, and prove nothing.
 	Companions []Doc         `json:"companions,omitempty"`
 	Date       time.Time     `json:"date"`
 	Undated    bool          `json:"undated,omitempty"` // Date is the time of the signature
@@ -71,25 +71,25 @@ type Generation struct {
 	Signers    []repo.Signer `json:"signers,omitempty"`
 	ByHash     bool          `json:"by_hash,omitempty"`
 	Groups     []Group       `json:"groups"`
-	// Complete: every package was here when the snapshot was sealed.
+	// Complete means that every package was stored when the snapshot was sealed.
 	Complete bool `json:"complete,omitempty"`
-	// Missing counts the package files that upstream listed and did not have when the
-	// snapshot was sealed, of a mirror that wants all.
+	// Missing counts the package files that upstream listed but did not have when the
+	// snapshot was sealed, for a mirror that downloads all.
 	Missing int `json:"missing,omitempty"`
-	// Selection stands for what the configuration selected of the suite: another
-	// one makes a sync take it again.
+	// Selection identifies what the configuration selected of the suite. If it changes, a
+	// sync reads the suite again.
 	Selection string `json:"selection,omitempty"`
-	// AlternateBases are further base URLs below which upstream's indices say that
-	// packages stand.
+	// AlternateBases lists the alternate base URLs that upstream's indices name for
+	// packages.
 	AlternateBases []string `json:"elsewhere,omitempty"`
-	// Warnings are what was read past, for people.
+	// Warnings lists what was ignored, for display.
 	Warnings []string `json:"warnings,omitempty"`
-	// Metalink that vouched for an unsigned root.
+	// Metalink is the metalink that vouched for an unsigned repomd.xml.
 	Metalink cas.Digest `json:"metalink,omitzero"`
-	// Certificates is the blob of the certificates that verified the root.
+	// Certificates is the blob of the certificates that verified the signed documents.
 	Certificates cas.Digest `json:"certificates,omitzero"`
-	Packages     int        `json:"packages"` // paragraphs of binary packages
-	Sources      int        `json:"sources"`  // paragraphs of source packages
+	Packages     int        `json:"packages"` // stanzas of binary packages
+	Sources      int        `json:"sources"`  // stanzas of source packages
 }
 
 // Blobs lists the blobs that the generation refers to.
@@ -99,15 +99,19 @@ func (g *Generation) Blobs() []cas.Digest {
 		out = append(out, d.SHA256)
 	}
 	for _, gr := range g.Groups {
-		out = append(out, gr.Form.SHA256)
+		if gr.Made == nil {
+			out = append(out, gr.Form.SHA256)
+		} else {
+			out = append(out, gr.Made.Order...)
+		}
 	}
 	return named(append(out, g.Metalink, g.Certificates))
 }
 
-// named leaves out the zero digest, which stands for no blob.
+// named removes the zero digest, which means no blob.
 func named(all []cas.Digest) []cas.Digest { return slices.DeleteFunc(all, cas.Digest.IsZero) }
 
-// Doc is a signed document of a root.
+// Doc is a signed document, such as a Release file.
 type Doc struct {
 	repo.File
 	LastModified time.Time `json:"last_modified,omitzero"`
@@ -115,7 +119,7 @@ type Doc struct {
 	URL          string    `json:"url,omitempty"`
 }
 
-// Group is a listed index that the sync took, and the form it is kept in.
+// Group is an index that the sync read, and the variant that is kept or made.
 type Group struct {
 	Index     string      `json:"index"`
 	Component string      `json:"component,omitempty"`
@@ -129,10 +133,12 @@ type Group struct {
 	// first of them with the reason.
 	Unusable      int      `json:"unusable,omitempty"`
 	FirstUnusable string   `json:"first_unusable,omitempty"`
-	Also          []string `json:"also,omitempty"` // groups that are read together with it
+	Also          []string `json:"also,omitempty"` // groups that are parsed together with it
+	// Made says how the variants are made; nil: Form is stored.
+	Made *Made `json:"made,omitempty"`
 }
 
-// Fact is what is known of one stanza.
+// Fact is what is known about one stanza.
 type Fact struct {
 	PID PID
 	repo.Record
@@ -145,7 +151,7 @@ type Interval struct{ From, To uint32 }
 // Unended is the To of an interval that has not ended.
 const Unended = ^uint32(0)
 
-// Span tells in which generations of an index a stanza is present.
+// Span says in which generations of an index a stanza is present.
 type Span struct {
 	PID       PID
 	Index     IndexID
@@ -164,16 +170,16 @@ func inIntervals(list []Interval, gen uint32) bool {
 	return false
 }
 
-// Listing is what a root lists under a digest.
+// Listing is what a Release file lists under a digest.
 type Listing struct {
 	Path string // relative to the mirror
 	Size int64
 	Last uint32 // the newest generation that listed it, or Unended
-	// First is a generation before which no root listed it; 0 where that is not known.
+	// First is a generation before which no Release listed it; 0 if unknown.
 	First uint32
 }
 
-// Owner kinds of references to blobs and generations.
+// Kinds of owners of references to blobs and generations.
 const (
 	OwnerSnapshot  = 's' // timestamp
 	OwnerPackage   = 'p' // pid
@@ -182,9 +188,10 @@ const (
 	OwnerRecording = 'r' // name
 	OwnerImage     = 'i' // name of freeze
 	OwnerKit       = 'k' // file name
+	OwnerChannel   = 'c' // name
 )
 
-// Frozen is the record of a frozen snapshot. The manifest itself is a blob.
+// Frozen is the record of a freeze. The manifest itself is a blob.
 type Frozen struct {
 	Name      string    `json:"name"`
 	Date      time.Time `json:"date"`    // the freeze's date
@@ -192,7 +199,7 @@ type Frozen struct {
 	Manifest  repo.File `json:"manifest"`
 	Signature repo.File `json:"signature"`
 	Prov      repo.File `json:"provenance"`
-	// ProvSignature is the signature of Prov; zero where there is none.
+	// ProvSignature is the signature of Prov; zero if there is none.
 	ProvSignature repo.File      `json:"provenance_signature,omitzero"`
 	Key           string         `json:"key"` // fingerprint of the signing key
 	KeyBlob       cas.Digest     `json:"key_blob"`
@@ -220,14 +227,14 @@ func (f *Frozen) Blobs() []cas.Digest {
 	return named(out)
 }
 
-// MirrorIndex returns the index of a mirror in Mirrors; -1 where the frozen
-// snapshot has nothing of it.
+// MirrorIndex returns the index of a mirror in Mirrors, or -1 if nothing in the freeze
+// comes from it.
 func (f *Frozen) MirrorIndex(name string) int {
 	return slices.IndexFunc(f.Mirrors, func(m FrozenMirror) bool { return m.Mirror == name })
 }
 
-// View returns the upstream generations that the i-th mirror rests on, as a
-// snapshot; nil where the frozen snapshot was imported.
+// View returns the upstream generations that the i-th mirror depends on, as a snapshot;
+// nil if the freeze was imported.
 func (f *Frozen) View(i int) *Snapshot {
 	m := &f.Mirrors[i]
 	snap := &Snapshot{Mirror: m.Mirror, Type: m.Type, Timestamp: m.Timestamp}
@@ -242,16 +249,36 @@ func (f *Frozen) View(i int) *Snapshot {
 	return snap
 }
 
-// FrozenMirror is one mirror of a frozen snapshot.
+// FrozenMirror is one mirror of a freeze.
 type FrozenMirror struct {
 	Mirror    string        `json:"mirror"`
 	Type      string        `json:"type"`
 	Whole     bool          `json:"whole"`
-	Timestamp time.Time     `json:"instant,omitzero"` // of the snapshot it was taken from
+	Timestamp time.Time     `json:"instant,omitzero"`   // of the first snapshot it was made from
+	Others    []time.Time   `json:"instants,omitempty"` // of the other snapshots
 	Suites    []FrozenSuite `json:"suites"`
-	// Files below the mirror that proof rests on: path relative to the mirror.
+	// Proof lists files that the proof depends on, by path relative to the mirror.
 	Proof        []repo.File `json:"proof"`
 	Certificates cas.Digest  `json:"certificates"`
+}
+
+// AddSnapshot records a snapshot that the mirror was made from.
+func (m *FrozenMirror) AddSnapshot(at time.Time) {
+	switch {
+	case m.Timestamp.IsZero():
+		m.Timestamp = at
+	case !slices.ContainsFunc(m.Snapshots(), at.Equal):
+		m.Others = append(m.Others, at)
+	}
+}
+
+// Snapshots returns the timestamps of the snapshots that the mirror was made from; none
+// if it was imported.
+func (m *FrozenMirror) Snapshots() []time.Time {
+	if m.Timestamp.IsZero() {
+		return nil
+	}
+	return append([]time.Time{m.Timestamp}, m.Others...)
 }
 
 // FrozenSuite is one suite of a frozen mirror.
@@ -263,6 +290,15 @@ type FrozenSuite struct {
 	Sources    bool           `json:"sources,omitempty"`
 }
 
+// Tombstone is what is left of a freeze that was removed. Its URLs were served as
+// immutable, so its name is never reused for other contents (invariant 2): only a freeze
+// with the same manifest replaces it.
+type Tombstone struct {
+	Name     string     `json:"name"`
+	Manifest cas.Digest `json:"manifest"`
+	Removed  time.Time  `json:"removed"`
+}
+
 // Node is a file of a frozen tree.
 type Node struct {
 	Path    string // <mirror>/<path>
@@ -271,7 +307,7 @@ type Node struct {
 	ModTime time.Time
 }
 
-// Recording is a build's view and what it fetched.
+// Recording is what a build sees and what it fetched.
 type Recording struct {
 	Name     string         `json:"name"`
 	Started  time.Time      `json:"started"`
@@ -297,7 +333,7 @@ type RecordEntry struct {
 	Count  int        `json:"count"`
 }
 
-// CorruptBlob is a blob known to be damaged.
+// CorruptBlob is a blob that is known to be corrupt.
 type CorruptBlob struct {
 	Digest cas.Digest `json:"digest"`
 	Found  time.Time  `json:"found"`
@@ -305,20 +341,20 @@ type CorruptBlob struct {
 	Why    string     `json:"why"`
 }
 
-// Check is the outcome of a mirror's last syncs.
+// Check is the result of a mirror's last syncs.
 type Check struct {
 	Checked time.Time `json:"checked,omitzero"` // upstream was asked
 	OK      time.Time `json:"ok,omitzero"`      // the last success
 	Error   string    `json:"error,omitempty"`
 	URL     string    `json:"url,omitempty"`
-	// Doubt is the time of a sync that was refused since the system clock seemed to
-	// be ahead. Ahead is the newest snapshot where it is later than the system clock
-	// and the user said that this is right.
+	// Doubt is the time of a sync that was refused because the system clock seemed to be
+	// ahead. Ahead is the newest snapshot if it is later than the system clock and the
+	// user confirmed that this is right.
 	Doubt time.Time `json:"doubt,omitzero"`
 	Ahead time.Time `json:"ahead,omitzero"`
 }
 
-// Image is a root file system image recorded with a frozen snapshot.
+// Image is a root file system image recorded with a freeze.
 type Image struct {
 	Name      string     `json:"name"` // of the freeze
 	Variant   string     `json:"variant"`

@@ -137,7 +137,7 @@ func TestMissingPackages(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := []string{"suite stable: 1 file that upstream lists is not there (" + gone + ")"}
+			want := []string{"suite stable: 1 file that upstream lists is missing (" + gone + ")"}
 			if !slices.Equal(res.Warnings, want) || w.MustSync().Warnings[0] != want[0] {
 				t.Errorf("warnings %q, expected %q", res.Warnings, want)
 			}

@@ -77,7 +77,8 @@ func armored(packets ...[]byte) string {
 }
 
 // What real apt refuses of a suite's signed documents the sync refuses, too, and
-// the last snapshot stays; what apt accepts is accepted.
+// the last snapshot stays; what apt accepts is accepted. Long because of its
+// table of cases.
 func TestSameVerdictAsApt(t *testing.T) {
 	next := mirrortest.Start.Add(time.Hour)
 	stranger := signtest.NewKey(t, "stranger")
@@ -183,6 +184,15 @@ func TestSameVerdictAsApt(t *testing.T) {
 				other = "B"
 			}
 			return s[:i] + other + s[i+1:]
+		})},
+		{name: "blanks in base64", accept: true, change: edit(inRelease, func(s string) string {
+			i := strings.Index(s, sigBegin) + len(sigBegin) + 11
+			return s[:i] + " \t" + s[i:]
+		})},
+		{name: "indented base64", accept: true, change: edit(inRelease, func(s string) string {
+			head, body, _ := strings.Cut(block(s), "\n\n")
+			body, tail, _ := strings.Cut(body, "-----END")
+			return strings.Replace(s, block(s), head+"\n\n "+strings.ReplaceAll(strings.TrimSuffix(body, "\n"), "\n", "\n ")+"\n-----END"+tail, 1)
 		})},
 		{name: "no END", change: swap(inRelease, sigEnd, "")},
 		{name: "wrong END", change: swap(inRelease, sigEnd, "-----END PGP MESSAGE-----\n")},
@@ -465,7 +475,7 @@ func TestAcceptedByEarlierVersion(t *testing.T) {
 			c.spoil(w)
 			cfg := w.Config
 			cfg.Formats = []repo.Format{trusting{}}
-			earlier, err := mirror.New(cfg)
+			earlier, err := mirrortest.Compose(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,6 +11,7 @@ import (
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
@@ -32,17 +33,17 @@ type attempt struct {
 	kr       *sign.Keyring
 	urls     []remote.URL
 	head     *meta.Head
-	now      time.Time // at which upstream is judged
+	now      time.Time // time at which upstream is judged
 	clock    clock
-	suites   []*suiteSync // in the configuration's order
-	batch    cas.Batch    // holds what is fetched until it is referenced
+	suites   []*suiteSync // in the order of the configuration
+	batch    cas.Batch    // holds downloaded blobs until they are referenced
 
 	mu       sync.Mutex
 	warnings []string
 }
 
-// run goes through the steps of a sync. The order is that of invariant 1: blobs,
-// staged facts, snapshot.
+// run executes the steps of a sync in the order of invariant 1: blobs, staged
+// facts, snapshot.
 func (a *attempt) run(ctx context.Context) (*SyncResult, error) {
 	if err := a.begin(ctx); err != nil {
 		return nil, err
@@ -81,16 +82,16 @@ func (a *attempt) run(ctx context.Context) (*SyncResult, error) {
 // history reports whether an older state is imported.
 func (a *attempt) history() bool { return !a.o.FromURL.IsZero() }
 
-// begin reads what the last sync left and where upstream is.
+// begin loads the results of the last sync and the location of upstream.
 func (a *attempt) begin(ctx context.Context) (err error) {
-	a.upstream, err = a.e.Session(a.m.Name, acquire.SessionOptions{Progress: a.p, IgnorePauses: a.ignorePauses, OnClock: a.clock.answered})
+	a.upstream, err = a.e.acquirer.Session(a.m.Name, acquire.SessionOptions{Progress: a.p, IgnorePauses: a.ignorePauses, OnClock: a.clock.answered})
 	if err != nil {
 		return err
 	}
-	if a.kr, err = a.e.Keyring(a.m.Name); err != nil {
+	if a.kr, err = a.e.acquirer.Keyring(a.m.Name); err != nil {
 		return err
 	}
-	if a.head, err = a.e.cfg.Store.Head(ctx, a.m.Name); err != nil {
+	if a.head, err = a.e.cfg.Meta.Head(ctx, a.m.Name); err != nil {
 		return err
 	}
 	a.now = a.e.cfg.Now()
@@ -107,15 +108,15 @@ func (a *attempt) begin(ctx context.Context) (err error) {
 	return err
 }
 
-// checkHistory refuses timestamps that history already answers for.
+// checkHistory refuses timestamps that the history already covers.
 func (a *attempt) checkHistory(ctx context.Context) error {
 	if a.o.As.IsZero() {
-		return errors.New("a state from another URL needs the timestamp that it stands for")
+		return errors.New("a state from another URL needs a timestamp")
 	}
 	if a.o.As.After(a.e.cfg.Now()) {
-		return fmt.Errorf("the timestamp %s lies in the future", meta.FormatTimestamp(a.o.As))
+		return fmt.Errorf("the timestamp %s is in the future", meta.FormatTimestamp(a.o.As))
 	}
-	snap, err := a.e.cfg.Store.Snapshot(ctx, a.m.Name, a.o.As)
+	snap, err := a.e.cfg.Meta.Snapshot(ctx, a.m.Name, a.o.As)
 	switch {
 	case errors.Is(err, meta.ErrNotFound):
 		return nil
@@ -125,7 +126,7 @@ func (a *attempt) checkHistory(ctx context.Context) error {
 	return fmt.Errorf("snapshot %s: %w", snap.ID(), meta.ErrExists)
 }
 
-// unchanged reports whether upstream is as the newest snapshot has it.
+// unchanged reports whether upstream equals the newest snapshot.
 func (a *attempt) unchanged() bool {
 	if a.history() || a.head.Snapshot == nil || slices.ContainsFunc(a.suites, func(s *suiteSync) bool { return s.root != nil }) {
 		return false
@@ -133,8 +134,11 @@ func (a *attempt) unchanged() bool {
 	return slices.EqualFunc(a.head.Snapshot.Suites, a.suites, func(e meta.SnapshotSuite, s *suiteSync) bool { return e.Suite == s.suite })
 }
 
-// stageSuites fetches and stages the suites that changed.
+// stageSuites downloads and stages the suites that changed.
 func (a *attempt) stageSuites(ctx context.Context) error {
+	if err := a.planGroups(); err != nil {
+		return err
+	}
 	for _, s := range a.suites {
 		if s.root == nil {
 			continue
@@ -144,10 +148,27 @@ func (a *attempt) stageSuites(ctx context.Context) error {
 		}
 	}
 	// Invariant 1: blobs are durable before metadata names them.
-	return a.e.Flush(ctx, a.batch)
+	return a.e.acquirer.Flush(ctx, a.batch)
 }
 
-// staged is a snapshot of what has been staged, which nobody else sees.
+// planGroups selects what to download of each root. The total of the progress is that
+// of all suites before the first download.
+func (a *attempt) planGroups() (err error) {
+	n := 0
+	for _, s := range a.suites {
+		if s.root == nil {
+			continue
+		}
+		if s.groups, err = s.f.Plan(s.m, s.root); err != nil {
+			return s.incompleteOr(err)
+		}
+		n += len(s.groups)
+	}
+	a.p.FilesTotal.Store(a.p.Files.Load() + int64(n))
+	return nil
+}
+
+// staged returns a snapshot of what has been staged, which nothing else can see.
 func (a *attempt) staged() *meta.Snapshot {
 	all := &meta.Snapshot{Mirror: a.m.Name, Type: a.m.Type}
 	for _, s := range a.suites {
@@ -156,13 +177,13 @@ func (a *attempt) staged() *meta.Snapshot {
 	return all
 }
 
-// seal makes the snapshot visible. If it fails, the staged facts are compared again
-// by the next sync.
+// seal makes the snapshot visible. If it fails, the next sync compares the staged
+// facts again.
 func (a *attempt) seal(ctx context.Context) (*meta.Snapshot, error) {
 	a.p.SetPhase("sealing")
 	sealing := &meta.Sealing{Snapshot: *a.staged(), History: a.history()}
 	if sealing.History {
-		sealing.Snapshot.Timestamp, sealing.Snapshot.FromURL = a.o.As, a.o.FromURL.String()
+		sealing.Snapshot.Timestamp, sealing.Snapshot.FromURL = a.o.As, fetch.Whole(a.o.FromURL)
 	}
 	for _, s := range a.suites {
 		if s.root != nil {
@@ -171,10 +192,10 @@ func (a *attempt) seal(ctx context.Context) (*meta.Snapshot, error) {
 			sealing.Aliases = append(sealing.Aliases, s.aliases...)
 		}
 	}
-	// The batch holds what is here from this look until it is referenced.
+	// From here on, the batch holds the stored blobs until they are referenced.
 	for i := range sealing.Generations {
 		for _, d := range sealing.Generations[i].Blobs() {
-			err := a.e.Hold(ctx, a.batch, d)
+			err := a.e.acquirer.Hold(ctx, a.batch, d)
 			if errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt) {
 				err = fmt.Errorf("%w: %w", repo.ErrTorn, err)
 			}
@@ -187,9 +208,9 @@ func (a *attempt) seal(ctx context.Context) (*meta.Snapshot, error) {
 	if err := a.accept(a.clock.set(now)); err != nil {
 		return nil, err
 	}
-	snap, err := a.e.cfg.Store.Seal(ctx, sealing, now)
+	snap, err := a.e.cfg.Meta.Seal(ctx, sealing, now)
 	if err == nil {
-		a.e.Changed()
+		a.e.catalog.Changed()
 	}
 	return snap, err
 }
@@ -212,7 +233,7 @@ func (a *attempt) warn(w string) {
 	a.warnings = append(a.warnings, w)
 }
 
-// warnOfSuites passes on what the suites of the newest snapshot warn of.
+// warnOfSuites adds the warnings about the suites of the newest snapshot.
 func (a *attempt) warnOfSuites() {
 	for _, s := range a.suites {
 		for _, w := range s.gen.Warnings {

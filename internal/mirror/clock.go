@@ -15,23 +15,23 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// A snapshot's timestamp is the system clock's time, it is kept for ever, and each
-// is later than the one before. A clock that is far ahead at one sync would decide
-// the timestamps of all later ones, so a sync first asks whether the clock can be
-// right:
+// A snapshot's timestamp is taken from the system clock, is kept forever, and is
+// later than the one before. If the clock were far ahead during one sync, it
+// would determine the timestamps of all later ones. So a sync first checks
+// whether the clock can be right:
 //
 //   - It is behind: before 2020, or more than maxJump before the newest snapshot.
-//   - It goes on: at most maxJump has passed since the last sync that succeeded.
-//     Nothing more is asked.
+//   - It is continuous: at most maxJump has passed since the last successful sync.
+//     No other check is needed.
 //   - It jumped, or this is the first sync: another clock must agree within
-//     maxJump. Each HTTP answer has its server's. A machine that was off for months
-//     finds that its upstreams agree; one whose clock is wrong finds that they do
+//     maxJump. Each HTTP response has the time of its server. After months, a
+//     machine that was off agrees with its upstreams; one whose clock is wrong does
 //     not.
-//   - No other clock is there, since upstream is a directory or on this machine:
-//     after maxAlone the jump is refused.
+//   - There is no other clock, because upstream is a directory or on this machine:
+//     the jump is refused after maxAlone.
 //
-// A server's clock is only ever a reason to refuse a sync: no timestamp is made of
-// it. SyncOptions.AcceptClock overrules all this.
+// A server's clock can only cause a sync to be refused; timestamps are never
+// taken from it. SyncOptions.AcceptClock overrides all of this.
 
 // ErrClock means that the system clock cannot be right.
 var ErrClock = errclass.New(errclass.Transient, "the system clock cannot be right")
@@ -39,36 +39,37 @@ var ErrClock = errclass.New(errclass.Transient, "the system clock cannot be righ
 const (
 	// maxJump is how far the clock may be from what is known about the time.
 	maxJump = 24 * time.Hour
-	// maxAlone is how much time may have passed between two syncs where only the
-	// system clock tells how much it was.
+	// maxAlone is how much time may pass between two syncs if only the system
+	// clock measures it.
 	maxAlone = 366 * 24 * time.Hour
-	// firstYear is the first in which this program can run.
+	// firstYear is the first year in which this program can run.
 	firstYear = 2020
 )
 
 // clockError is an ErrClock.
 type clockError struct {
-	ahead bool // it seems later than it is, so that things seem older than they are
+	ahead bool // it seems to be ahead, so that things look older than they are
 	text  string
 }
 
 func (e *clockError) Error() string { return ErrClock.Error() + ": " + e.text }
 func (e *clockError) Unwrap() error { return ErrClock }
 
-// clock is what a sync knows about the time, beside the system clock's.
+// clock is what a sync knows about the time from other sources than the system
+// clock.
 type clock struct {
 	newest *meta.Snapshot // of the mirror, or nil
 	last   meta.Check
-	began  time.Time // by the machine's monotonic clock
-	start  time.Time // by the system clock, at the same moment
+	began  time.Time // on the machine's monotonic clock
+	start  time.Time // on the system clock, at the same moment
 
 	mu      sync.Mutex
 	servers []serverTime
 }
 
-// serverTime is what the server of a URL said about the time.
+// serverTime is the time that the server of a URL reported.
 type serverTime struct {
-	url string // for people
+	url string // for messages
 	at  time.Time
 }
 
@@ -82,7 +83,8 @@ func (c *clock) answered(url string, at time.Time) {
 	c.servers = append(c.servers, serverTime{url, at})
 }
 
-// behind says why the system clock is behind what was recorded earlier.
+// behind returns why the system clock is behind what was recorded earlier, or
+// nil.
 func (c *clock) behind(now time.Time) error {
 	switch {
 	case now.Year() < firstYear:
@@ -93,8 +95,8 @@ func (c *clock) behind(now time.Time) error {
 	return nil
 }
 
-// jumped says why the system clock is not where it should be after the last sync,
-// once upstream has answered. root is the newest upstream date.
+// jumped returns why the system clock is not plausible after the last sync, once
+// upstream has answered, or nil. root is the newest upstream date.
 func (c *clock) jumped(now, root time.Time) error {
 	seen, since := c.seen(now)
 	if !seen.IsZero() && now.Sub(seen) <= maxJump {
@@ -120,8 +122,8 @@ func (c *clock) jumped(now, root time.Time) error {
 	return nil
 }
 
-// seen is the latest time before now that was right for an earlier sync, with words
-// for it.
+// seen returns the latest time before now that was right for an earlier sync, and
+// a description of it.
 func (c *clock) seen(now time.Time) (t time.Time, words string) {
 	words = "this is the first sync"
 	if c.newest != nil {
@@ -136,7 +138,7 @@ func (c *clock) seen(now time.Time) (t time.Time, words string) {
 // vote is what several servers say about the system clock.
 type vote struct {
 	agree   bool
-	against *serverTime // the closest that does not agree
+	against *serverTime // the closest one that does not agree
 }
 
 func (v vote) refusal(now time.Time, since string) error {
@@ -146,8 +148,8 @@ func (v vote) refusal(now time.Time, since string) error {
 	}
 }
 
-// votes counts the servers on other machines and those on this one, whose clock is
-// the same if it agrees.
+// votes counts the servers on other machines and those on this one. The latter
+// use the same clock if they agree.
 func (c *clock) votes(now time.Time) (independent, local vote) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -177,7 +179,8 @@ func onThisMachine(text string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
-// set says why the system clock cannot have gone from the sync's start to now.
+// set returns why the system clock was changed between the sync's start and now,
+// or nil.
 func (c *clock) set(now time.Time) error {
 	if passed := time.Since(c.began); (now.Sub(c.start) - passed).Abs() > maxJump {
 		return &clockError{
@@ -188,7 +191,7 @@ func (c *clock) set(now time.Time) error {
 	return nil
 }
 
-// accept turns a refusal into a warning where the user said that the clock is right.
+// accept turns a refusal into a warning if the user said that the clock is right.
 func (a *attempt) accept(err error) error {
 	if err == nil || !a.o.AcceptClock {
 		return err
@@ -197,14 +200,15 @@ func (a *attempt) accept(err error) error {
 	return nil
 }
 
-// judgedByTime reports whether a root was refused for what the system clock says.
+// judgedByTime reports whether a root was refused because of the system clock.
 func judgedByTime(err error) bool {
 	return errors.Is(err, repo.ErrExpired) || errors.Is(err, repo.ErrFuture) || errors.Is(err, sign.ErrExpired)
 }
 
-// checkClock is called when upstream has answered, with what became of the roots.
-// A wrong clock is the better explanation of a root that seems to have expired. It
-// may explain a signature from the future, too, but hides nothing about security.
+// checkClock is called after upstream has answered, with the outcome for each
+// root. A wrong clock is the better explanation for a root that seems to be
+// expired. It may also explain a signature from the future, but never hides a
+// security error.
 func (a *attempt) checkClock(rootErr error) error {
 	if rootErr != nil && !judgedByTime(rootErr) && !isSecurity(rootErr) || a.history() && a.head.Snapshot != nil && !a.o.As.After(a.head.Snapshot.Timestamp) {
 		return rootErr // an older state takes its timestamp from As
@@ -246,17 +250,17 @@ func (r *SyncResult) note(c *meta.Check, now time.Time, err error) {
 	}
 	c.OK, c.Doubt = c.Checked, time.Time{}
 	if r.Snapshot.Timestamp.Sub(now) > maxJump {
-		c.Ahead = r.Snapshot.Timestamp // accepted: those that follow it are accepted, too
+		c.Ahead = r.Snapshot.Timestamp // accepted: the following syncs accept it, too
 	}
 }
 
-// CheckClock fails where a sync was refused because the system clock seems to be
-// ahead, and the clock has not been set back since: the age of things cannot be
-// told by it. ErrClock.
+// CheckClock returns an error that wraps ErrClock if a sync was refused because
+// the system clock seems to be ahead, and the clock has not been set back since.
+// Ages cannot be judged then.
 func CheckClock(mirrors []meta.MirrorState, now time.Time) error {
 	for _, m := range mirrors {
 		if c := m.Check; !c.Doubt.IsZero() && c.Doubt.Sub(now) <= maxJump {
-			return &clockError{ahead: true, text: fmt.Sprintf("it is at %s, and a sync of mirror %s was refused for it (%s)", stamp(now), m.Mirror, c.Error)}
+			return &clockError{ahead: true, text: fmt.Sprintf("it is at %s, and a sync of mirror %s was refused because of it (%s)", stamp(now), m.Mirror, c.Error)}
 		}
 	}
 	return nil

@@ -1,106 +1,128 @@
-// Package mirror syncs mirrors: it brings the state of upstream into immutable
+// Package mirror syncs mirrors: it turns the state of upstream into immutable
 // snapshots.
 //
-// The order of a sync is that of invariant 1: verified bytes become durable blobs,
-// then staged facts, then one small transaction makes the snapshot visible. A sync
-// that fails at any point leaves the last snapshot as it was. Its steps are, each in
-// its file: sync, attempt, roots, suite, groups, packages and paths.
+// The order of a sync is that of invariant 1: first verified bytes become durable
+// blobs, then facts are staged, then one small transaction makes the snapshot
+// visible. A sync that fails at any point leaves the last snapshot unchanged. Its
+// steps are in these files: sync, attempt, roots, suite, groups, packages and
+// paths.
 package mirror
 
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/fetch"
-	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
 )
 
-// Format is what a sync takes to know of a repository format.
+// Format is what a sync needs to know about a repository format.
 type Format interface {
 	repo.Upstream
+	repo.Roots
 	repo.Indices
 	repo.Paths
 }
 
-// Config are the parts of an Engine.
+// Catalog answers questions about the mirrors and their last state.
+type Catalog interface {
+	// Mirror returns the configuration of a mirror, or config.ErrUnknownMirror.
+	Mirror(name string) (config.Mirror, error)
+	Mirrors() []config.Mirror
+	// Root verifies the stored root of a generation again.
+	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
+	// Documents returns the signed documents of a generation.
+	Documents(ctx context.Context, g *meta.Generation) ([]repo.Doc, error)
+	// Changed is called after a snapshot was published.
+	Changed()
+}
+
+// Acquirer downloads from upstream and makes blobs durable.
+type Acquirer interface {
+	// Session starts downloads from the base URLs of a mirror.
+	Session(mirror string, o acquire.SessionOptions) (*acquire.Session, error)
+	// Keyring returns the keys of the distribution.
+	Keyring(mirror string) (*sign.Keyring, error)
+	// FetchPackages downloads the files that each names and that are not stored.
+	FetchPackages(ctx context.Context, o acquire.FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error)
+	// Has reports whether FetchPackages does not download a blob, because it is stored.
+	Has(ctx context.Context, d cas.Digest) bool
+	// Flush makes the blobs of a batch durable, and Keep also notes their aliases.
+	Flush(ctx context.Context, batch cas.Batch) error
+	Keep(ctx context.Context, batch cas.Batch, acquired []acquire.Acquired) error
+	// Hold makes a batch hold a stored blob.
+	Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error
+	// Corrupt returns an error for a blob that is known to be corrupt.
+	Corrupt(d cas.Digest) error
+	// CheckSpace fails if free space is below the reserve.
+	CheckSpace(ctx context.Context) error
+	// Parallel returns how many files are downloaded at a time.
+	Parallel() int
+	// Pauses returns how many pauses servers have asked for.
+	Pauses() int64
+}
+
+// Metadata is where snapshots are staged and sealed, like meta.Store.
+type Metadata interface {
+	meta.Writer
+	meta.Leases
+	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
+	LastCheck(ctx context.Context, mirror string) (meta.Check, error)
+	Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.Digest, error)
+	FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error)
+	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)
+}
+
+// Config has the parts of an Engine.
 type Config struct {
-	Mirrors []config.Mirror
-	Formats []repo.Format
-	Store   *bolt.Store
-	Blobs   cas.Store
-	Client  *fetch.Client
-	// Parallel is how many package files are fetched at once.
-	Parallel int
-	// DocTime is how long a signed document may take; 0: ten minutes.
-	DocTime time.Duration
-	// Free tells the free bytes of the data directory; Reserve is the least
-	// that syncs and recordings leave.
-	Free    func() (int64, error)
-	Reserve int64
-	Log     *slog.Logger
-	Now     func() time.Time
+	Catalog  Catalog
+	Acquirer Acquirer
+	Formats  map[string]Format // by type
+	Meta     Metadata
+	Blobs    cas.Store
+	Signer   *sign.Signer // signs local mirrors; nil: there are none
+	// Node is what this process calls itself in leases.
+	Node string
+	Log  *slog.Logger     // nil: none
+	Now  func() time.Time // nil: time.Now
 }
 
-// Engine syncs and reads mirrors. It is safe for concurrent use.
+// Engine syncs mirrors. It is safe for concurrent use.
 type Engine struct {
-	*catalog.Catalog
-	*acquire.Acquirer
-	cfg     Config
-	formats map[string]Format        // by type
-	locks   map[string]chan struct{} // each taken by the sync of a mirror
+	cfg      Config
+	catalog  Catalog
+	acquirer Acquirer
+
+	mu    sync.Mutex
+	locks map[string]chan struct{} // locked during the sync of a mirror
 }
 
-// New makes an Engine.
-func New(cfg Config) (*Engine, error) {
-	if cfg.Parallel == 0 {
-		cfg.Parallel = 8
-	}
-	if cfg.DocTime == 0 {
-		cfg.DocTime = 10 * time.Minute
-	}
+// New returns an Engine.
+func New(cfg Config) *Engine {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{cfg: cfg, formats: map[string]Format{}, locks: map[string]chan struct{}{}}
-	formats := map[string]acquire.Format{}
-	for _, f := range cfg.Formats {
-		e.formats[f.Type()], formats[f.Type()] = f, f
-	}
-	for _, m := range cfg.Mirrors {
-		e.locks[m.Name] = make(chan struct{}, 1)
-	}
-	var err error
-	e.Acquirer, err = acquire.New(acquire.Config{
-		Mirrors: cfg.Mirrors, Formats: formats, Meta: cfg.Store, Blobs: cfg.Blobs, Client: cfg.Client, Parallel: cfg.Parallel, DocTime: cfg.DocTime,
-		Free: cfg.Free, Reserve: cfg.Reserve, Changed: func() { e.Changed() }, Log: cfg.Log, Now: cfg.Now,
-	})
-	if err != nil {
-		return nil, err
-	}
-	e.Catalog, err = catalog.New(catalog.Config{
-		Mirrors: cfg.Mirrors, Formats: cfg.Formats, Meta: cfg.Store, Blobs: cfg.Blobs, Acquirer: e.Acquirer, Now: cfg.Now,
-	})
-	return e, err
+	return &Engine{cfg: cfg, catalog: cfg.Catalog, acquirer: cfg.Acquirer, locks: map[string]chan struct{}{}}
 }
 
-// Store is the engine's metadata.
-func (e *Engine) Store() *bolt.Store { return e.cfg.Store }
-
-// Blobs is the engine's blob store.
-func (e *Engine) Blobs() cas.Store { return e.cfg.Blobs }
-
-// lock keeps two syncs of one mirror apart.
+// lock prevents concurrent syncs of a mirror.
 func (e *Engine) lock(ctx context.Context, name string) (unlock func(), err error) {
+	e.mu.Lock()
 	l := e.locks[name]
+	if l == nil {
+		l = make(chan struct{}, 1)
+		e.locks[name] = l
+	}
+	e.mu.Unlock()
 	select {
 	case l <- struct{}{}:
 		return func() { <-l }, nil

@@ -19,20 +19,19 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// parallelGroups is how many listed files are fetched at once.
+// parallelGroups is how many listed files are downloaded at a time.
 const parallelGroups = 4
 
-// fetchGroups makes sure that one variant of each group is stored, durably.
+// fetchGroups makes sure that one variant of each group is durably stored.
 func (s *suiteSync) fetchGroups(ctx context.Context) error {
 	s.p.SetPhase("fetching indices of " + string(s.suite))
-	s.p.FilesTotal.Add(int64(len(s.groups)))
 	known, err := s.knownBySHA512(ctx)
 	if err != nil {
 		return err
 	}
 	s.stored = make([]*repo.Listed, len(s.groups))
 	eg, egctx := errgroup.WithContext(ctx)
-	eg.SetLimit(min(parallelGroups, s.e.cfg.Parallel))
+	eg.SetLimit(min(parallelGroups, s.e.acquirer.Parallel()))
 	for i, g := range s.groups {
 		eg.Go(func() (err error) {
 			if s.stored[i] = s.holdVariant(egctx, g, known); s.stored[i] == nil {
@@ -46,11 +45,11 @@ func (s *suiteSync) fetchGroups(ctx context.Context) error {
 		return err
 	}
 	s.gen.Warnings = append(s.gen.Warnings, s.absentWarnings()...)
-	return s.e.Flush(ctx, s.batch)
+	return s.e.acquirer.Flush(ctx, s.batch)
 }
 
-// absentWarnings says which optional groups upstream does not have, for each kind of
-// them: how many, and the first one.
+// absentWarnings returns a warning for each kind of optional group that upstream
+// does not have: how many, and the first one.
 func (s *suiteSync) absentWarnings() (out []string) {
 	absent := map[string][]string{}
 	for i, g := range s.groups {
@@ -65,8 +64,8 @@ func (s *suiteSync) absentWarnings() (out []string) {
 	return out
 }
 
-// knownBySHA512 finds the variants that are listed by SHA-512 alone and were stored
-// before.
+// knownBySHA512 finds the variants that are listed only by SHA-512 and were
+// stored before.
 func (s *suiteSync) knownBySHA512(ctx context.Context) (map[string]cas.Digest, error) {
 	var others [][]byte
 	for _, g := range s.groups {
@@ -79,7 +78,7 @@ func (s *suiteSync) knownBySHA512(ctx context.Context) (map[string]cas.Digest, e
 	if len(others) == 0 {
 		return nil, nil
 	}
-	digests, err := s.e.cfg.Store.Aliases(ctx, meta.AliasSHA512, others)
+	digests, err := s.e.cfg.Meta.Aliases(ctx, meta.AliasSHA512, others)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +91,7 @@ func (s *suiteSync) knownBySHA512(ctx context.Context) (map[string]cas.Digest, e
 	return known, nil
 }
 
-// holdVariant is the first variant of a group that is stored; nil when none is.
+// holdVariant returns the first stored variant of a group, or nil.
 func (s *suiteSync) holdVariant(ctx context.Context, g repo.Group, known map[string]cas.Digest) *repo.Listed {
 	for _, v := range g.Forms {
 		if v.SHA256.IsZero() {
@@ -101,7 +100,7 @@ func (s *suiteSync) holdVariant(ctx context.Context, g repo.Group, known map[str
 		if v.SHA256.IsZero() {
 			continue
 		}
-		if _, err := s.batch.Hold(ctx, v.SHA256); err == nil && s.e.Corrupt(v.SHA256) == nil {
+		if _, err := s.batch.Hold(ctx, v.SHA256); err == nil && s.e.acquirer.Corrupt(v.SHA256) == nil {
 			v.Alternates = nil
 			return &v
 		}
@@ -109,19 +108,19 @@ func (s *suiteSync) holdVariant(ctx context.Context, g repo.Group, known map[str
 	return nil
 }
 
-// fetchVariant fetches the first variant of a group that can be had; nil when
-// upstream has none of an optional group.
+// fetchVariant downloads the first available variant of a group. It returns nil
+// if upstream has none of an optional group.
 func (s *suiteSync) fetchVariant(ctx context.Context, g repo.Group) (*repo.Listed, error) {
 	var failed []error
-	gone := true // every variant is missing
+	gone := true // all variants are missing
 	for _, v := range g.Forms {
 		if v.Size == 0 && v.Path == g.Index && len(g.Forms) > 1 {
-			continue // an empty plain variant beside compressed ones is rarely there
+			continue // upstreams rarely have the empty plain variant beside compressed ones
 		}
 		info, err := s.fetchListed(ctx, v)
 		if err == nil {
 			for _, err := range failed {
-				s.e.cfg.Log.Warn("took another variant of an index", "repo", s.m.Name, "suite", string(s.suite), "variant", v.Path, "err", err)
+				s.e.cfg.Log.Warn("used another variant of an index", "repo", s.m.Name, "suite", string(s.suite), "variant", v.Path, "err", err)
 			}
 			v.SHA256, v.Size, v.Alternates = info.Digest, info.Size, nil
 			return &v, nil
@@ -131,7 +130,7 @@ func (s *suiteSync) fetchVariant(ctx context.Context, g repo.Group) (*repo.Liste
 		}
 		err = fmt.Errorf("%s%s: %w", s.dir, v.Path, err)
 		if errors.Is(err, fetch.ErrMismatch) {
-			return nil, s.tornOr(ctx, err) // apt looks no further either
+			return nil, s.tornOr(ctx, err) // apt does not look further either
 		}
 		gone = gone && errors.Is(err, fetch.ErrNotFound)
 		failed = append(failed, err)
@@ -142,7 +141,7 @@ func (s *suiteSync) fetchVariant(ctx context.Context, g repo.Group) (*repo.Liste
 	case !gone && len(failed) == 1:
 		return nil, failed[0]
 	case !gone:
-		return nil, fmt.Errorf("%s%s: no variant of the index can be fetched: %w", s.dir, g.Index, errors.Join(failed...))
+		return nil, fmt.Errorf("%s%s: no variant of the index can be downloaded: %w", s.dir, g.Index, errors.Join(failed...))
 	}
 	var missing []string
 	for _, v := range g.Forms {
@@ -152,14 +151,14 @@ func (s *suiteSync) fetchVariant(ctx context.Context, g repo.Group) (*repo.Liste
 	return nil, s.tornOr(ctx, err)
 }
 
-// fetchExpanded fetches what listed files list in their turn: an installer's images
-// behind its SHA256SUMS.
+// fetchExpanded downloads the files that listed files list in turn, such as an
+// installer's images in SHA256SUMS.
 func (s *suiteSync) fetchExpanded(ctx context.Context) error {
 	x, ok := s.f.(repo.Expander)
 	if !ok || !s.m.Installer {
 		return nil
 	}
-	torn := false // whether it has been asked if upstream changed
+	torn := false // whether upstream was checked for a change
 	for _, g := range s.gen.Groups {
 		if !x.Expands(g.Index) {
 			continue
@@ -191,7 +190,7 @@ func (s *suiteSync) fetchExpanded(ctx context.Context) error {
 	return nil
 }
 
-// expandedFile makes sure that a file is stored which a listed file lists.
+// expandedFile makes sure that a file in a listed file is stored.
 func (s *suiteSync) expandedFile(ctx context.Context, l repo.Listed, torn *bool) (cas.Info, error) {
 	if info, err := s.batch.Hold(ctx, l.SHA256); err == nil {
 		return info, nil
@@ -200,14 +199,15 @@ func (s *suiteSync) expandedFile(ctx context.Context, l repo.Listed, torn *bool)
 	if !*torn && (errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch)) {
 		*torn = true
 		if terr := s.tornOr(ctx, err); errors.Is(terr, repo.ErrTorn) {
-			// That upstream does not have the file is no answer any more.
+			// The earlier answer that upstream does not have it no longer counts.
 			return info, fmt.Errorf("%w: %v", repo.ErrTorn, err)
 		}
 	}
 	return info, err
 }
 
-// fetchListed fetches a listed file into the batch, from the place of the root first.
+// fetchListed downloads a listed file into the batch, from the place of the root
+// first.
 func (s *suiteSync) fetchListed(ctx context.Context, l repo.Listed) (cas.Info, error) {
 	bases := []remote.URL{s.url}
 	for _, u := range s.urls {
@@ -219,8 +219,8 @@ func (s *suiteSync) fetchListed(ctx context.Context, l repo.Listed) (cas.Info, e
 	return got.Info, err
 }
 
-// tornOr tells a change of upstream during the sync from a fault: when the root
-// is another one by now, the sync starts again.
+// tornOr distinguishes a change of upstream during the sync from a fault: if the
+// root has changed, the sync starts again.
 func (s *suiteSync) tornOr(ctx context.Context, cause error) error {
 	g := s.upstream.Documents(s.url)
 	for _, d := range s.root.Docs {

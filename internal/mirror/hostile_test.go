@@ -60,7 +60,7 @@ func answer(suffix string, f func(w http.ResponseWriter, r *http.Request)) func(
 }
 
 // Each kind of bad input ends in an error that names the object; the last
-// snapshot stays, and is served as before.
+// snapshot stays, and is served as before. Long because of its table of cases.
 func TestHostileUpstream(t *testing.T) {
 	next := mirrortest.Start.Add(time.Hour)
 	cases := []struct {

@@ -8,19 +8,24 @@ import (
 	"sync"
 
 	"example.org/snapd/internal/acquire"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
-// pageSize is how many stanzas are read at once.
+// pageSize is how many stanzas are read at a time.
 const pageSize = 1000
 
-// fetchPackages fetches every package of the new generations that is not stored.
+// fetchPackages downloads every package of the new generations that is not
+// stored.
 func (a *attempt) fetchPackages(ctx context.Context) error {
-	a.p.SetPhase("fetching packages")
 	staged := a.staged()
+	if err := a.countPackages(ctx, staged); err != nil {
+		return err
+	}
+	a.p.SetPhase("fetching packages")
 	for _, s := range a.suites {
 		if s.root == nil {
 			continue
@@ -38,7 +43,34 @@ func (a *attempt) fetchPackages(ctx context.Context) error {
 	return nil
 }
 
-// missingFiles counts the package files that upstream lists and does not have.
+// countPackages makes the totals of the progress those of all suites, before the first
+// package is downloaded.
+func (a *attempt) countPackages(ctx context.Context, staged *meta.Snapshot) error {
+	a.p.SetPhase("counting packages")
+	var files, bytes int64
+	seen := map[cas.Digest]bool{}
+	for _, s := range a.suites {
+		if s.root == nil {
+			continue
+		}
+		err := s.eachFile(ctx, staged, func(_ *repo.Record, f repo.File) error {
+			if seen[f.SHA256] || a.e.acquirer.Has(ctx, f.SHA256) {
+				return nil
+			}
+			seen[f.SHA256] = true
+			files, bytes = files+1, bytes+f.Size
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	a.p.FilesTotal.Store(a.p.Files.Load() + files)
+	a.p.BytesTotal.Store(a.p.Bytes.Load() + bytes)
+	return nil
+}
+
+// missingFiles counts the package files that upstream lists but does not have.
 type missingFiles struct {
 	mu    sync.Mutex
 	n     int
@@ -55,16 +87,16 @@ func (m *missingFiles) add(name string) {
 
 func (m *missingFiles) warning() string {
 	if m.n == 1 {
-		return "1 file that upstream lists is not there (" + m.first + ")"
+		return "1 file that upstream lists is missing (" + m.first + ")"
 	}
-	return fmt.Sprintf("%d files that upstream lists are not there (the first: %s)", m.n, m.first)
+	return fmt.Sprintf("%d files that upstream lists are missing (the first: %s)", m.n, m.first)
 }
 
-// fetchPackages fetches the packages of a suite that the configuration's globs
-// select, and with each its source, whatever that is called. Those that upstream does
-// not have are counted where the configuration allows it.
+// fetchPackages downloads the packages of a suite that match the configured
+// globs, each with its source package, whatever the name of that is. If the
+// configuration allows it, packages that upstream does not have are only counted.
 func (s *suiteSync) fetchPackages(ctx context.Context, staged *meta.Snapshot, gone *missingFiles) error {
-	files, bytes, err := s.e.FetchPackages(ctx, acquire.FetchOptions{
+	files, bytes, err := s.e.acquirer.FetchPackages(ctx, acquire.FetchOptions{
 		Mirror: s.m, URLs: append(slices.Clone(s.urls), acquire.Foreign(s.gen.AlternateBases)...), Progress: s.p, IgnorePauses: s.ignorePauses,
 		Lost: func(r *repo.Record, f repo.File, err error) error {
 			missing := errors.Is(err, fetch.ErrNotFound)
@@ -79,26 +111,31 @@ func (s *suiteSync) fetchPackages(ctx context.Context, staged *meta.Snapshot, go
 			return err
 		},
 	}, func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
-		return s.eachToFetch(ctx, func(page []*meta.Fact) error {
-			selected, err := s.selected(ctx, staged, page)
-			if err != nil {
-				return err
-			}
-			for _, f := range selected {
-				for _, file := range f.Files {
-					if err := fetch(&f.Record, file); err != nil {
-						return err
-					}
-				}
-			}
-			return nil
-		})
+		return s.eachFile(ctx, staged, fetch)
 	})
 	s.upstream.Count(files, bytes)
 	return err
 }
 
-// selected are the packages that the configuration's globs select, followed by
+// eachFile calls f for each file that fetchPackages needs, stored or not.
+func (s *suiteSync) eachFile(ctx context.Context, staged *meta.Snapshot, f func(*repo.Record, repo.File) error) error {
+	return s.eachToFetch(ctx, func(page []*meta.Fact) error {
+		selected, err := s.selected(ctx, staged, page)
+		if err != nil {
+			return err
+		}
+		for _, fact := range selected {
+			for _, file := range fact.Files {
+				if err := f(&fact.Record, file); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// selected returns the packages that match the configured globs, followed by
 // their sources.
 func (s *suiteSync) selected(ctx context.Context, staged *meta.Snapshot, page []*meta.Fact) ([]*meta.Fact, error) {
 	var out []*meta.Fact
@@ -115,14 +152,14 @@ func (s *suiteSync) selected(ctx context.Context, staged *meta.Snapshot, page []
 	if len(refs) == 0 {
 		return out, nil
 	}
-	sources, err := s.e.cfg.Store.SourcesAt(ctx, staged, refs)
+	sources, err := s.e.cfg.Meta.SourcesAt(ctx, staged, refs)
 	return append(out, sources...), err
 }
 
-// eachToFetch calls f for the stanzas of the staged generation, a page at a time:
-// only for those that began with it when all of the generation before is stored.
+// eachToFetch calls f for the stanzas of the staged generation, in pages. If all
+// files of the generation before are stored, it only does so for new stanzas.
 func (s *suiteSync) eachToFetch(ctx context.Context, f func([]*meta.Fact) error) error {
-	base, begun, err := s.e.cfg.Store.Begun(ctx, &s.gen)
+	base, begun, err := s.e.cfg.Meta.Begun(ctx, &s.gen)
 	if err != nil {
 		return err
 	}
@@ -132,10 +169,10 @@ func (s *suiteSync) eachToFetch(ctx context.Context, f func([]*meta.Fact) error)
 	return s.e.eachOf(ctx, &s.gen, f)
 }
 
-// eachBegun calls f for the stanzas that began with the staged generation, a page at
-// a time.
+// eachBegun calls f for the stanzas that are new in the staged generation, in
+// pages.
 func (s *suiteSync) eachBegun(ctx context.Context, f func([]*meta.Fact) error) error {
-	base, begun, err := s.e.cfg.Store.Begun(ctx, &s.gen)
+	base, begun, err := s.e.cfg.Meta.Begun(ctx, &s.gen)
 	if err != nil {
 		return err
 	}
@@ -145,10 +182,10 @@ func (s *suiteSync) eachBegun(ctx context.Context, f func([]*meta.Fact) error) e
 	return s.e.eachOf(ctx, &s.gen, f)
 }
 
-// eachFact calls f for stanzas, a page at a time.
+// eachFact calls f for stanzas, in pages.
 func (e *Engine) eachFact(ctx context.Context, pids []meta.PID, f func([]*meta.Fact) error) error {
 	for page := range slices.Chunk(pids, pageSize) {
-		facts, err := e.cfg.Store.Facts(ctx, page)
+		facts, err := e.cfg.Meta.Facts(ctx, page)
 		if err != nil {
 			return err
 		}
@@ -159,9 +196,9 @@ func (e *Engine) eachFact(ctx context.Context, pids []meta.PID, f func([]*meta.F
 	return nil
 }
 
-// eachOf calls f for the stanzas of a staged generation, a page at a time.
+// eachOf calls f for the stanzas of a staged generation, in pages.
 func (e *Engine) eachOf(ctx context.Context, g *meta.Generation, f func([]*meta.Fact) error) error {
-	// A snapshot of one suite, which nobody else sees.
+	// A snapshot of one suite, which nothing else can see.
 	snap := &meta.Snapshot{Mirror: g.Mirror, Suites: []meta.SnapshotSuite{{Suite: g.Suite, Gen: g.Gen}}}
 	return e.eachPage(ctx, snap, func(page []meta.Entry) error {
 		facts := make([]*meta.Fact, len(page))
@@ -172,8 +209,8 @@ func (e *Engine) eachOf(ctx context.Context, g *meta.Generation, f func([]*meta.
 	})
 }
 
-// EachPackage calls f for each stanza of a snapshot, by name.
-func (e *Engine) EachPackage(ctx context.Context, snap *meta.Snapshot, f func(meta.Entry) error) error {
+// eachPackage calls f for each stanza of a snapshot, by name.
+func (e *Engine) eachPackage(ctx context.Context, snap *meta.Snapshot, f func(meta.Entry) error) error {
 	return e.eachPage(ctx, snap, func(page []meta.Entry) error {
 		for _, en := range page {
 			if err := f(en); err != nil {
@@ -185,9 +222,8 @@ func (e *Engine) EachPackage(ctx context.Context, snap *meta.Snapshot, f func(me
 }
 
 func (e *Engine) eachPage(ctx context.Context, snap *meta.Snapshot, f func([]meta.Entry) error) error {
-	var after []byte
-	for {
-		page, next, err := e.cfg.Store.Packages(ctx, snap, after, pageSize)
+	for after := []byte(nil); ; {
+		page, next, err := e.cfg.Meta.Packages(ctx, snap, after, pageSize)
 		if err != nil {
 			return err
 		}

@@ -12,29 +12,29 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// A signed index says where packages are, and nothing keeps it from naming the
-// place of another file: of a signed document, an index, or a package with other
-// bytes. One of the two could then not be served. Such a path is refused before
-// anything names it.
+// A signed index determines the paths of packages, and may use the path of
+// another file: a signed document, an index, or a package with different bytes.
+// Only one of the two could be served. Such a path is refused before metadata
+// refers to it.
 
-// ownFile is a file that a suite has of its own.
+// ownFile is a file of a suite other than a package.
 type ownFile struct {
 	what   string     // "a signed document of suite stable"
-	sha256 cas.Digest // zero: not known, or not there yet
-	size   int64      // -1: not known
-	listed bool       // its digest is in a root, if by SHA-512 alone
+	sha256 cas.Digest // zero: unknown, or not stored yet
+	size   int64      // -1: unknown
+	listed bool       // its digest in a root, if that lists only SHA-512
 	fresh  bool       // its suite is part of this sync
 }
 
-// ownPaths are the paths of a snapshot that no package may have.
+// ownPaths are the paths of a snapshot that packages may not have.
 type ownPaths struct {
 	f      repo.Paths
 	suites []repo.SuiteName
 	files  map[string]ownFile
-	below  map[string]string // a file below each directory
+	below  map[string]string // one file below each directory
 }
 
-// add enters a file. Two suites may name one file, with the same bytes.
+// add adds a file. Two suites may list the same file, with the same bytes.
 func (o *ownPaths) add(p string, f ownFile) error {
 	have, ok := o.files[p]
 	if ok && !have.sha256.IsZero() && !f.sha256.IsZero() && have.sha256 != f.sha256 {
@@ -52,12 +52,12 @@ func (o *ownPaths) add(p string, f ownFile) error {
 	return nil
 }
 
-// check judges the path of a package's file.
+// check checks the path of a package file.
 func (o *ownPaths) check(who string, f repo.File) error {
 	if own, ok := o.files[f.Path]; ok {
 		same := own.sha256 == f.SHA256 || own.sha256.IsZero() && own.listed && own.size == f.Size
 		if !same {
-			return clash("%s is at %s, where %s is", who, f.Path, own.what)
+			return clash("%s is at %s, which is the path of %s", who, f.Path, own.what)
 		}
 		return nil
 	}
@@ -82,7 +82,7 @@ func clash(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{repo.ErrHostile}, args...)...)
 }
 
-// ownPathsOf gathers the paths of the snapshot being made.
+// ownPathsOf collects the paths of the new snapshot.
 func (a *attempt) ownPathsOf(ctx context.Context) (*ownPaths, error) {
 	o := &ownPaths{f: a.f, files: map[string]ownFile{}, below: map[string]string{}}
 	for _, s := range a.suites {
@@ -90,7 +90,7 @@ func (a *attempt) ownPathsOf(ctx context.Context) (*ownPaths, error) {
 		root := s.root
 		if root == nil {
 			var err error
-			if root, _, _, err = s.e.Root(ctx, s.m.Name, s.m.Type, s.suite, s.gen.Gen); err != nil {
+			if root, _, _, err = s.e.catalog.Root(ctx, s.m.Name, s.m.Type, s.suite, s.gen.Gen); err != nil {
 				return nil, err
 			}
 		}
@@ -137,9 +137,8 @@ func (a *attempt) ownPathsOf(ctx context.Context) (*ownPaths, error) {
 	return o, nil
 }
 
-// checkPaths refuses packages at the place of another file, and other files at
-// the place of a package. A pair that an earlier snapshot had is not looked at
-// again.
+// checkPaths refuses packages at the path of another file, and other files at the
+// path of a package. It does not check pairs of an earlier snapshot again.
 func (a *attempt) checkPaths(ctx context.Context) error {
 	own, err := a.ownPathsOf(ctx)
 	if err != nil {
@@ -158,8 +157,7 @@ func (a *attempt) checkPaths(ctx context.Context) error {
 	return a.checkFresh(ctx, own, staged)
 }
 
-// checkFresh refuses new files of suites at the place of packages that were there
-// before.
+// checkFresh refuses new files of suites at the paths of existing packages.
 func (a *attempt) checkFresh(ctx context.Context, own *ownPaths, all *meta.Snapshot) error {
 	var fresh []meta.PathDigest
 	for p, f := range own.files {
@@ -169,7 +167,7 @@ func (a *attempt) checkFresh(ctx context.Context, own *ownPaths, all *meta.Snaps
 	}
 	slices.SortFunc(fresh, func(a, b meta.PathDigest) int { return strings.Compare(a.Path, b.Path) })
 	for page := range slices.Chunk(fresh, pageSize) {
-		hits, err := a.e.cfg.Store.PathClashes(ctx, all, page)
+		hits, err := a.e.cfg.Meta.PathClashes(ctx, all, page)
 		if err != nil {
 			return err
 		}
@@ -185,7 +183,7 @@ func (a *attempt) checkFresh(ctx context.Context, own *ownPaths, all *meta.Snaps
 	return ctx.Err()
 }
 
-// checkPackages judges the paths of packages' files.
+// checkPackages checks the paths of package files against each other.
 func (a *attempt) checkPackages(ctx context.Context, own *ownPaths, all *meta.Snapshot, page []*meta.Fact) error {
 	var files []meta.PathDigest
 	for _, f := range page {
@@ -196,7 +194,7 @@ func (a *attempt) checkPackages(ctx context.Context, own *ownPaths, all *meta.Sn
 			files = append(files, meta.PathDigest{Path: file.Path, SHA256: file.SHA256})
 		}
 	}
-	hits, err := a.e.cfg.Store.PathClashes(ctx, all, files)
+	hits, err := a.e.cfg.Meta.PathClashes(ctx, all, files)
 	if err != nil {
 		return err
 	}
@@ -212,7 +210,7 @@ func (a *attempt) checkPackages(ctx context.Context, own *ownPaths, all *meta.Sn
 	return nil
 }
 
-// checkPackage judges the paths of one package's files by themselves.
+// checkPackage checks the paths of one package's files.
 func (o *ownPaths) checkPackage(f *meta.Fact) error {
 	seen := make(map[string]cas.Digest, len(f.Files))
 	for _, file := range f.Files {

@@ -49,7 +49,7 @@ func suitesOf(w *mirrortest.World) []*debtest.Suite {
 
 // Two files of which one could not be served where the index says are refused
 // before they are sealed, in the first sync and in a later one, with an error
-// that names both; the last snapshot stays.
+// that names both; the last snapshot stays. Long because of its table of cases.
 func TestPathsThatClash(t *testing.T) {
 	const pool = "pool/main/a/a/a_1_all.deb"
 	hash := strings.Repeat("0f", 32)

@@ -138,7 +138,8 @@ func TestValidUntilAsApt(t *testing.T) {
 }
 
 // Of a Release only what the configuration wants is judged; the rest can be as it
-// is, if apt reads past it. Each oddity is a warning.
+// is, if apt reads past it. Each oddity is a warning. Long because of its table
+// of cases.
 func TestReleaseAsApt(t *testing.T) {
 	line := func(s, field string) string { // the line of a field
 		i := strings.Index(s, "\n"+field+":") + 1
@@ -174,12 +175,12 @@ func TestReleaseAsApt(t *testing.T) {
 		says string // in the warning; empty: none; refuse: refused
 	}{
 		{"byte order mark", func(s string) string { return "\xef\xbb\xbf" + s }, `field "\ufefforigin"`},
-		{"comment without a colon", insert("Label", "# comment\n"), `line "# comment" is no field`},
+		{"comment without a colon", insert("Label", "# comment\n"), `line "# comment" is not a field`},
 		{"comment with a colon", insert("Label", "# a: comment\n"), `field "# a"`},
 		{"stray line", func(s string) string {
 			return strings.Replace(s, line(s, "Architectures"), line(s, "Architectures")+"arm64\n", 1)
-		}, `line "arm64" is no field`},
-		{"field twice", insert("Suite", "Suite: other\n"), "field suite twice"},
+		}, `line "arm64" is not a field`},
+		{"field twice", insert("Suite", "Suite: other\n"), "field suite is repeated"},
 		{"component with a slash at its end", replace("Components: main", "Components: main/"), ""},
 		{"component that is a dot", replace("Components: main", "Components: main ."), ""},
 		{"component that leaves its directory", replace("Components: main", "Components: main ../x"), ""},
@@ -189,7 +190,7 @@ func TestReleaseAsApt(t *testing.T) {
 		{"bad size of an unwanted file", behind(" " + sum("a") + " x contrib/binary-amd64/Packages\n"), ""},
 		{"huge size of an unwanted file", behind(" " + sum("a") + " 99999999999999999999 contrib/binary-amd64/Packages\n"), ""},
 		{"hostile path of an unwanted file", behind(" " + sum("a") + " 12 ../../etc/passwd\n"), `SHA256 lists "../../etc/passwd"`},
-		{"one unwanted file twice", behind(" " + sum("a") + " 12 x\n " + sum("b") + " 12 x\n"), "x listed twice"},
+		{"one unwanted file twice", behind(" " + sum("a") + " 12 x\n " + sum("b") + " 12 x\n"), "x is listed twice"},
 		{"the wanted file again", twice(false), "listed twice"},
 		{"the wanted file before", twice(true), refuse},
 		{"entry of two words at the end", behind(" " + sum("a") + " 12\n"), refuse},
@@ -201,6 +202,23 @@ func TestReleaseAsApt(t *testing.T) {
 			}
 			return s
 		}, refuse},
+		{"upper-case digest of the wanted file", func(s string) string {
+			return regexp.MustCompile(`(?m)^ [0-9a-f]{64} `).ReplaceAllStringFunc(s, strings.ToUpper)
+		}, refuse},
+		{"size as strtoull reads it", func(s string) string {
+			return regexp.MustCompile(`(?m)^( [0-9a-f]{64} +)(\d+) `).ReplaceAllString(s, "${1}+0${2}x ")
+		}, ""},
+		{"wrong SHA1 beside", func(s string) string {
+			return s + "SHA1:\n " + sum("0")[:40] + " 12 main/binary-amd64/Packages.xz\n"
+		}, refuse},
+		{"wrong MD5Sum of the plain file beside", func(s string) string {
+			return s + "MD5Sum:\n " + sum("0")[:32] + " 12 main/binary-amd64/Packages\n"
+		}, refuse},
+		{"bad MD5Sum beside", func(s string) string { return s + "MD5Sum:\n x 12 main/binary-amd64/Packages.xz\n" }, refuse},
+		{"SHA1 of one word", func(s string) string { return s + "SHA1: x\n" }, refuse},
+		{"wrong MD5Sum of an unwanted file", func(s string) string {
+			return s + "MD5Sum:\n " + sum("0")[:32] + " 12 contrib/binary-amd64/Packages\n"
+		}, ""},
 		{"empty Valid-Until", insert("Label", "Valid-Until:\n"), ""},
 		{"stray line at the end", func(s string) string { return s + "stray\n" }, refuse},
 	} {
@@ -253,7 +271,7 @@ func TestOnlyCompressedListed(t *testing.T) {
 	if out, err := apt.Try("apt-get", "install", "--download-only", "a"); err == nil {
 		t.Fatalf("apt found the package:\n%s", out)
 	}
-	const want = "suite stable: main/binary-amd64/Packages is listed only compressed, so apt does not ask for it and finds none of its packages"
+	const want = "suite stable: main/binary-amd64/Packages is only listed compressed, so apt does not request it and finds none of its packages"
 	if res := w.MustSync(); !slices.Equal(res.Warnings, []string{want}) {
 		t.Errorf("warnings %q, expected %q", res.Warnings, want)
 	}

@@ -17,11 +17,11 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// parallelRoots is how many suites are asked for at once.
+// parallelRoots is how many suites are requested at a time.
 const parallelRoots = 4
 
-// fetchRoots fetches the roots of the configured suites, and refuses them where the
-// system clock cannot be right.
+// fetchRoots downloads the roots of the configured suites, and refuses them if
+// the system clock cannot be right.
 func (a *attempt) fetchRoots(ctx context.Context) error {
 	a.p.SetPhase("checking signatures")
 	names, err := a.f.Suites(a.m)
@@ -47,15 +47,15 @@ func (a *attempt) fetchRoots(ctx context.Context) error {
 // rootFetch looks for the root of a suite.
 type rootFetch struct {
 	*suiteSync
-	head *meta.Generation // that the newest snapshot has; nil: none
-	errs []error          // why URLs were passed over
+	head *meta.Generation // that of the newest snapshot; nil: none
+	errs []error          // why URLs were skipped
 }
 
-// run uses the first URL that has a root at least as new as ours: mirrors lag, and
-// only when all do is it a rollback. It sets root and url, or gen where nothing
-// changed.
+// run uses the first URL whose root is at least as new as ours. Mirrors lag
+// behind, so it is a rollback only if all of them do. It sets root and url, or
+// gen if nothing changed.
 func (r *rootFetch) run(ctx context.Context) error {
-	// Another selection of the same root is fetched again.
+	// A different selection of the same root is downloaded again.
 	reselect := r.head != nil && r.head.Selection != "" && r.head.Selection != selection(r.m)
 	var prev []repo.Doc
 	if r.head != nil && !reselect {
@@ -91,22 +91,22 @@ func (r *rootFetch) run(ctx context.Context) error {
 	return joined(r.errs)
 }
 
-// candidates are the URLs that have not been found incomplete.
+// candidates returns the URLs that were not found incomplete.
 func (r *rootFetch) candidates() []remote.URL {
 	return slices.DeleteFunc(slices.Clone(r.urls), func(u remote.URL) bool { return slices.Contains(r.passed, place{r.suite, u}) })
 }
 
-// documents are those held, which make the request conditional.
+// documents returns the stored documents, which make the request conditional.
 func (r *rootFetch) documents(ctx context.Context) []repo.Doc {
-	docs, err := r.e.Documents(ctx, r.head)
+	docs, err := r.e.catalog.Documents(ctx, r.head)
 	if err != nil {
-		r.e.cfg.Log.Warn("documents held cannot be read, fetching them again", "repo", r.m.Name, "suite", string(r.suite), "err", err)
+		r.e.cfg.Log.Warn("stored documents cannot be read, downloading them again", "repo", r.m.Name, "suite", string(r.suite), "err", err)
 		return nil
 	}
 	if r.attempt.head.Check.Error != "" {
-		// Upstream may have served a file that was refused. The repaired one may be
-		// older than the one held, and some servers would then answer that nothing
-		// changed.
+		// Upstream may have served a file that was refused. The repaired one may
+		// be older than the stored one, and some servers would then answer that
+		// nothing changed.
 		for i := range docs {
 			docs[i].ETag, docs[i].LastModified = "", time.Time{}
 		}
@@ -114,7 +114,7 @@ func (r *rootFetch) documents(ctx context.Context) []repo.Doc {
 	return docs
 }
 
-// use sets the root, unless it is the one held.
+// use sets the root, unless it is the stored one.
 func (r *rootFetch) use(ctx context.Context, root *repo.Root, u remote.URL, reselect bool) {
 	same := r.head != nil && sameDocs(r.head, root.Docs)
 	if same && !reselect {
@@ -122,13 +122,13 @@ func (r *rootFetch) use(ctx context.Context, root *repo.Root, u remote.URL, rese
 		return
 	}
 	if r.head != nil && !same && root.Date.Equal(r.head.Date) && !r.listsAs(ctx, r.head, root) {
-		r.warn(fmt.Sprintf("suite %s: other content under the same date %s", r.suite, stamp(root.Date)))
+		r.warn(fmt.Sprintf("suite %s: different content with the same date %s", r.suite, stamp(root.Date)))
 	}
 	r.root, r.url = root, u
 }
 
-// useOlder sets the root of the URL that has the newest, although it is older than
-// the one held. If none has a valid root, the errors of the URLs are the result.
+// useOlder sets the newest of the older roots. If there is no valid root, it
+// returns the errors of the URLs.
 func (r *rootFetch) useOlder(ctx context.Context) error {
 	for _, u := range r.candidates() {
 		root, err := r.f.FetchRoot(ctx, r.upstream.Documents(u), r.m, r.suite, nil, repo.VerifyParams{Keyring: r.kr, Now: r.now})
@@ -149,34 +149,37 @@ func (r *rootFetch) useOlder(ctx context.Context) error {
 	return nil
 }
 
-// warnOfPassed says why URLs were passed over.
+// warnOfPassed logs why URLs were skipped.
 func (r *rootFetch) warnOfPassed() {
 	for _, err := range r.errs {
 		if isSecurity(err) {
 			r.warn(err.Error())
 		}
-		r.e.cfg.Log.Warn("passed over a URL", "repo", r.m.Name, "suite", string(r.suite), "err", err)
+		r.e.cfg.Log.Warn("skipped a URL", "repo", r.m.Name, "suite", string(r.suite), "err", err)
 	}
 }
 
 // listsAs reports whether a root lists the same files as a stored generation:
-// InRelease in place of Release and Release.gpg, or a new signature.
+// InRelease instead of Release and Release.gpg, or a new signature.
 func (r *rootFetch) listsAs(ctx context.Context, g *meta.Generation, root *repo.Root) bool {
-	old, _, _, err := r.e.Root(ctx, g.Mirror, r.m.Type, g.Suite, g.Gen)
+	old, _, _, err := r.e.catalog.Root(ctx, g.Mirror, r.m.Type, g.Suite, g.Gen)
 	return err == nil && old.ValidUntil.Equal(root.ValidUntil) && slices.EqualFunc(old.Files, root.Files, func(a, b repo.Listed) bool {
 		return a.Path == b.Path && a.Size == b.Size && a.SHA256 == b.SHA256 && a.SHA512 == b.SHA512
 	})
 }
 
-// selection stands for what a mirror's configuration selects, in a few letters.
+// selection identifies what the configuration of a mirror selects.
 func selection(m config.Mirror) string {
 	text := fmt.Sprintf("%q %q %t %q %t %t %t %q %q %t", m.Components, m.Architectures, m.Sources, m.Languages,
 		m.Contents, m.Udebs, m.Installer, m.Indices, m.Packages, m.Download == config.All)
+	if m.Local {
+		text += fmt.Sprintf(" local %q %q", m.Origin, m.Label)
+	}
 	return cas.Sum([]byte(text)).String()[:16]
 }
 
-// isSecurity reports whether an error may be an attack, and is never passed over
-// in silence.
+// isSecurity reports whether an error may be an attack, which is never ignored
+// silently.
 func isSecurity(err error) bool {
 	return errors.Is(err, sign.ErrBadSignature) || errors.Is(err, repo.ErrUntrusted)
 }

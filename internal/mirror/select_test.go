@@ -146,8 +146,8 @@ func furnish(w *mirrortest.World) {
 }
 
 // Each option of what a sync takes, on and off: what is fetched at once, what
-// when it is first asked for, and what is there at the timestamp when upstream has
-// moved on.
+// when it is first asked for, and what is there at the timestamp when upstream
+// has moved on. Long because of its table of cases.
 func TestSelection(t *testing.T) {
 	const (
 		amd64, arm64, contrib = "main/binary-amd64/Packages.xz", "main/binary-arm64/Packages.xz", "contrib/binary-amd64/Packages.xz"

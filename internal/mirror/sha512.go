@@ -16,12 +16,12 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// sha512Batch is how many records wait for the SHA-256 of their files at once.
+// sha512Batch is how many records wait for the SHA-256 of their files at a time.
 const sha512Batch = 256
 
-// sha512Files finds the SHA-256 of package files that an index lists by SHA-512
-// alone: the sync fetches those that it does not know yet, since everything here
-// has its name by SHA-256.
+// sha512Files determines the SHA-256 of package files that an index lists only by
+// SHA-512. The sync downloads those that it does not know, because blobs are
+// named by SHA-256.
 type sha512Files struct {
 	s   *suiteSync
 	add func(context.Context, *repo.Record) error
@@ -43,7 +43,7 @@ func (k *sha512Files) put(ctx context.Context, r *repo.Record) error {
 	return k.flush(ctx)
 }
 
-// flush passes on all records that wait.
+// flush passes on all waiting records.
 func (k *sha512Files) flush(ctx context.Context) error {
 	if len(k.waiting) == 0 {
 		return nil
@@ -63,14 +63,14 @@ func (k *sha512Files) flush(ctx context.Context) error {
 	return nil
 }
 
-// lookUp finds the files that were fetched before.
+// lookUp finds files that were downloaded before.
 func (k *sha512Files) lookUp(ctx context.Context) error {
 	files := k.unknown()
 	others := make([][]byte, len(files))
 	for i, f := range files {
 		others[i] = []byte(f.file.SHA512)
 	}
-	digests, err := k.s.e.cfg.Store.Aliases(ctx, meta.AliasSHA512, others)
+	digests, err := k.s.e.cfg.Meta.Aliases(ctx, meta.AliasSHA512, others)
 	if err != nil {
 		return err
 	}
@@ -80,14 +80,14 @@ func (k *sha512Files) lookUp(ctx context.Context) error {
 	return nil
 }
 
-// sha512File is a file of a waiting record whose SHA-256 is not known.
+// sha512File is a file of a waiting record whose SHA-256 is unknown.
 type sha512File struct {
 	rec  *repo.Record
 	file *repo.File
 	gone bool // upstream does not have it
 }
 
-// unknown lists the files of the waiting records whose SHA-256 is not known.
+// unknown returns the files of waiting records whose SHA-256 is unknown.
 func (k *sha512Files) unknown() (files []*sha512File) {
 	for _, r := range k.waiting {
 		for i := range r.Files {
@@ -99,14 +99,14 @@ func (k *sha512Files) unknown() (files []*sha512File) {
 	return files
 }
 
-// fetch gets the files that are not known, durable on return. A record with one
-// that upstream does not have is of no use, unless all of them are wanted.
+// fetch downloads the unknown files, durably. A record with a file that upstream
+// does not have is unusable, unless all packages are wanted.
 func (k *sha512Files) fetch(ctx context.Context) error {
 	s := k.s
 	files := k.unknown()
 	acquired := make([]acquire.Acquired, len(files))
 	eg, egctx := errgroup.WithContext(ctx)
-	eg.SetLimit(s.e.cfg.Parallel)
+	eg.SetLimit(s.e.acquirer.Parallel())
 	for i, f := range files {
 		eg.Go(func() (err error) {
 			acquired[i], err = s.upstream.FetchPackage(egctx, s.batch, s.urls, f.rec, *f.file)
@@ -132,5 +132,5 @@ func (k *sha512Files) fetch(ctx context.Context) error {
 		}
 		got = append(got, acquired[i])
 	}
-	return s.e.Keep(ctx, s.batch, got)
+	return s.e.acquirer.Keep(ctx, s.batch, got)
 }

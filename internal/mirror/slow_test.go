@@ -52,7 +52,8 @@ func TestSyncByHandIgnoresPause(t *testing.T) {
 }
 
 // Eight downloads that trickle keep neither clients that fetch on demand nor a
-// sync nor a freeze from their files, whichever of these started them.
+// sync nor a freeze from their files, whichever of these started them. Long
+// because it is one story from beginning to end.
 func TestSlowUpstream(t *testing.T) {
 	const slow = 8
 	for _, starter := range []string{"clients", "freeze", "sync"} {

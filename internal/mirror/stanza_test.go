@@ -2,6 +2,7 @@ package mirror_test
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -45,9 +46,10 @@ func addBefore(field, line string) func(string) string {
 
 func addBehind(line string) func(string) string { return func(s string) string { return s + line } }
 
-// One odd stanza does not make its index unusable. Each one that apt can install is
-// kept, with the fields as apt reads them; the others are left out, counted and
-// named. The index as a whole is refused where apt refuses it, or a path is hostile.
+// One odd stanza does not make its index unusable. Each one that apt can install
+// is kept, with the fields as apt reads them; the others are left out, counted
+// and named. The index as a whole is refused where apt refuses it, or a path is
+// hostile. Long because of its table of cases.
 func TestStanzaAsApt(t *testing.T) {
 	sum := strings.Repeat("1", 64)
 	const all = "a b c"
@@ -67,6 +69,25 @@ func TestStanzaAsApt(t *testing.T) {
 		{name: "no Size", edit: setField("Size", ""), apt: "a c", says: "no Size"},
 		{name: "Size of letters", edit: setField("Size", "Size: abc\n"), apt: "a c", says: `Size "abc"`},
 		{name: "negative Size", edit: setField("Size", "Size: -5\n"), apt: "a c", says: `Size "-5"`},
+		{name: "Size 0", edit: setField("Size", "Size: 0\n"), apt: "a c", says: `Size "0": apt ignores it`},
+		{name: "Size with a plus sign", edit: func(s string) string { return strings.Replace(s, "Size: ", "Size: +", 1) }, apt: all},
+		{name: "Size with text behind", edit: func(s string) string { return regexp.MustCompile(`(?m)^Size: .*`).ReplaceAllString(s, "$0 bytes") }, apt: all},
+		{name: "upper-case SHA256", edit: func(s string) string {
+			i := strings.Index(s, "SHA256: ") + len("SHA256: ")
+			return s[:i] + strings.ToUpper(s[i:i+64]) + s[i+64:]
+		}, apt: "a c", says: "expected lower-case hexadecimal digits"},
+		{name: "bad SHA512 beside SHA256", edit: addBehind("SHA512: 0000\n"), apt: "a c", says: `SHA512 "0000": expected 128 lower-case`},
+		{name: "bad SHA1 beside SHA256", edit: addBehind("SHA1: x\n"), apt: "a c", says: `SHA1 "x": expected 40 lower-case`},
+		{name: "bad MD5sum beside SHA256", edit: addBehind("MD5sum: x\n"), apt: "a c", says: `MD5sum "x": expected 32 lower-case`},
+		{name: "Depends without closing parenthesis", edit: addBefore("Version", "Depends: c (>= 1\n")},
+		{name: "Conflicts of two words", edit: addBefore("Version", "Conflicts: x y\n")},
+		{name: "Provides that begins with a comma", edit: addBefore("Version", "Provides: , x\n")},
+		{name: "Recommends for an architecture", edit: addBefore("Version", "Recommends: c [amd64]\n")},
+		{name: "field of 1.1 MB", edit: addBefore("Version", "X: "+strings.Repeat("x", 1_100_000)+"\n")},
+		{name: "field of 1 MB", edit: addBefore("Version", "X: "+strings.Repeat("x", 1_000_000)+"\n"), apt: all},
+		{name: "short Description-md5", edit: addBehind("Description-md5: x\n")},
+		{name: "Suggests with an unknown operator", edit: addBefore("Version", "Suggests: c (~ 1)\n"), apt: all},
+		{name: "Built-Using of anything", edit: addBefore("Version", "Built-Using: ((\n"), apt: all},
 		{name: "no Filename", edit: setField("Filename", ""), apt: "a c", says: "no Filename"},
 		{name: "no Version", edit: setField("Version", ""), apt: "a c", says: "no Version"},
 		{name: "Version of two words", edit: setField("Version", "Version: 1 2\n"), apt: all, want: "a c", says: `Version "1 2"`}, // dpkg refuses it

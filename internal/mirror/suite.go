@@ -16,25 +16,25 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// suiteSync is one suite of the snapshot that is being made.
+// suiteSync syncs one suite of the new snapshot.
 type suiteSync struct {
 	*attempt
 	suite repo.SuiteName
 	root  *repo.Root // nil: unchanged
-	url   remote.URL // that the root came from
+	url   remote.URL // URL of the root
 	gen   meta.Generation
 
-	dir     string // of the files that the root lists
+	dir     string // of the files in the root
 	groups  []repo.Group
-	stored  []*repo.Listed // the variant of each group that is stored; nil: none
+	stored  []*repo.Listed // the stored variant of each group; nil: none
 	stage   meta.Stage
-	last    *meta.Generation // sealed last; without one, an empty one
-	files   []repo.File      // that the root lists
-	aliases []meta.Alias     // SHA-512 of files that are known by SHA-256, too
-	changed int              // stanzas that differ from before
+	last    *meta.Generation // sealed last; if absent, an empty one
+	files   []repo.File      // files listed by the root
+	aliases []meta.Alias     // SHA-512 of files that are also listed by SHA-256
+	changed int              // number of stanzas that changed
 }
 
-// run fetches and stages what the configuration selects of the root.
+// run downloads and stages what the configuration selects of the root.
 func (s *suiteSync) run(ctx context.Context) error {
 	if err := s.plan(ctx); err != nil {
 		return err
@@ -61,17 +61,14 @@ func (s *suiteSync) run(ctx context.Context) error {
 	return nil
 }
 
-// plan selects groups of the root and begins the generation.
+// plan starts the generation of the groups that were selected from the root.
 func (s *suiteSync) plan(ctx context.Context) (err error) {
 	root := s.root
 	s.dir = s.f.SuiteDir(s.suite)
-	if s.groups, err = s.f.Plan(s.m, root); err != nil {
+	if s.stage, err = s.e.cfg.Meta.NewStage(ctx, s.m.Name, s.suite); err != nil {
 		return err
 	}
-	if s.stage, err = s.e.cfg.Store.NewStage(ctx, s.m.Name, s.suite); err != nil {
-		return err
-	}
-	s.last, err = s.e.cfg.Store.LastGeneration(ctx, s.m.Name, s.suite)
+	s.last, err = s.e.cfg.Meta.LastGeneration(ctx, s.m.Name, s.suite)
 	if errors.Is(err, meta.ErrNotFound) {
 		s.last = &meta.Generation{}
 	} else if err != nil {
@@ -93,8 +90,8 @@ func (s *suiteSync) plan(ctx context.Context) (err error) {
 	return nil
 }
 
-// keepDocuments stores the signed documents of the root, and those that are served
-// beside them.
+// keepDocuments stores the signed documents of the root, and those that are
+// served beside them.
 func (s *suiteSync) keepDocuments(ctx context.Context) (err error) {
 	if s.gen.Docs, err = s.putDocuments(ctx, s.root.Docs); err != nil {
 		return err
@@ -121,8 +118,7 @@ func (s *suiteSync) putDocuments(ctx context.Context, docs []repo.Doc) (out []me
 }
 
 // keepProof stores the certificates that verified the root, or those of the whole
-// keyring where packages are signed by it, too, and the metalink that vouched
-// for the root.
+// keyring if it also verifies packages, and the metalink that named the root.
 func (s *suiteSync) keepProof(ctx context.Context) (err error) {
 	kr := s.kr
 	if f, ok := s.f.(repo.PackageSigner); kr != nil && !(ok && f.SignsPackages() && s.m.CheckPackages()) {
@@ -154,6 +150,10 @@ func (s *suiteSync) keepProof(ctx context.Context) (err error) {
 // readGroups stages the package indices, and adds all groups to the generation.
 func (s *suiteSync) readGroups(ctx context.Context) error {
 	s.p.SetPhase("reading indices of " + string(s.suite))
+	ctx, cancel := context.WithCancel(ctx)
+	checks := s.checkGroups(ctx)
+	defer checks.wait()
+	defer cancel()
 	for i, g := range s.groups {
 		if s.stored[i] == nil {
 			continue
@@ -166,10 +166,12 @@ func (s *suiteSync) readGroups(ctx context.Context) error {
 		}
 		s.gen.Groups = append(s.gen.Groups, kept)
 	}
-	return nil
+	warnings, err := checks.wait()
+	s.gen.Warnings = append(s.gen.Warnings, warnings...)
+	return err
 }
 
-// stageIndex stages one index and counts its stanzas, unless it is as it was.
+// stageIndex stages one index and counts its stanzas, unless it is unchanged.
 func (s *suiteSync) stageIndex(ctx context.Context, g repo.Group, kept *meta.Group) error {
 	dirty, err := s.stage.Dirty(ctx, g.Index)
 	if err != nil {
@@ -223,7 +225,7 @@ func (s *suiteSync) readIndex(ctx context.Context, g repo.Group, kept *meta.Grou
 	return nil
 }
 
-// openStored opens the stored variant of a group, under the name of any variant.
+// openStored opens the stored variant of a group, given the name of any variant.
 func (s *suiteSync) openStored(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
 	for i, g := range s.groups {
 		if s.stored[i] != nil && slices.ContainsFunc(g.Forms, func(v repo.Listed) bool { return v.Path == l.Path }) {
@@ -233,14 +235,14 @@ func (s *suiteSync) openStored(ctx context.Context, l repo.Listed) (io.ReadClose
 	return nil, fmt.Errorf("%s: %w", l.Path, repo.ErrMissing)
 }
 
-// addAlternateBase notes a further base URL below which packages are.
+// addAlternateBase records an alternate base URL of packages.
 func (s *suiteSync) addAlternateBase(base string) error {
 	base = strings.TrimRight(base, "/")
 	if base == "" || slices.Contains(s.gen.AlternateBases, base) {
 		return nil
 	}
 	if len(s.gen.AlternateBases) == acquire.MaxAlternateBases {
-		return fmt.Errorf("%w: packages stand at more than %d places, %s the last", repo.ErrMalformed, acquire.MaxAlternateBases, base)
+		return fmt.Errorf("%w: packages have more than %d alternate base URLs, the last is %s", repo.ErrMalformed, acquire.MaxAlternateBases, base)
 	}
 	s.gen.AlternateBases = append(s.gen.AlternateBases, base)
 	return nil
@@ -266,7 +268,7 @@ func (s *suiteSync) endIndices(ctx context.Context) error {
 	return nil
 }
 
-// listFiles gathers what the root lists, by SHA-256.
+// listFiles returns the files that the root lists, by SHA-256.
 func (s *suiteSync) listFiles() {
 	stored := map[string]*repo.Listed{}
 	for _, l := range s.stored {
@@ -300,7 +302,8 @@ func noteRecord(g *meta.Group, r *repo.Record) {
 	}
 }
 
-// unusableWarning says which stanzas of an index are left out, or nothing.
+// unusableWarning returns a warning about the stanzas of an index that are left
+// out, or "".
 func unusableWarning(g *meta.Group) string {
 	switch g.Unusable {
 	case 0:
@@ -311,7 +314,7 @@ func unusableWarning(g *meta.Group) string {
 	return fmt.Sprintf("%s: %d stanzas that no client can install are left out (the first: %s)", g.Index, g.Unusable, g.FirstUnusable)
 }
 
-// groupOf finds a group of a generation; nil when it has none.
+// groupOf returns a group of a generation, or nil if it has none.
 func groupOf(g *meta.Generation, index string) *meta.Group {
 	for i := range g.Groups {
 		if g.Groups[i].Index == index {
@@ -321,7 +324,7 @@ func groupOf(g *meta.Generation, index string) *meta.Group {
 	return nil
 }
 
-// plainOf is the plain variant of a group, where the root lists one.
+// plainOf returns the plain variant of a group, if the root lists one.
 func plainOf(g repo.Group) repo.Listed {
 	for _, f := range g.Forms {
 		if f.Path == g.Index {
@@ -332,8 +335,8 @@ func plainOf(g repo.Group) repo.Listed {
 	return repo.Listed{}
 }
 
-// sameContent compares two generations of an index: by the plain digest where
-// both list it, since compressions may differ.
+// sameContent compares two generations of an index, by the plain digest if both
+// list it, since compression may differ.
 func sameContent(a, b *meta.Group) bool {
 	if !a.Plain.SHA256.IsZero() && !b.Plain.SHA256.IsZero() {
 		return a.Plain.SHA256 == b.Plain.SHA256
@@ -341,8 +344,7 @@ func sameContent(a, b *meta.Group) bool {
 	return a.Form.SHA256 == b.Form.SHA256
 }
 
-// alsoChanged reports whether a group that is read together with g differs from
-// before.
+// alsoChanged reports whether a group that is read together with g has changed.
 func (s *suiteSync) alsoChanged(g repo.Group) bool {
 	for i := range s.groups {
 		if s.stored[i] == nil || !slices.Contains(g.Also, s.groups[i].Index) {

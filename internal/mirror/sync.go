@@ -17,45 +17,50 @@ import (
 // SyncOptions adjust one sync.
 type SyncOptions struct {
 	Progress *acquire.Progress
-	// FromURL takes the state from another place (a snapshot service, a copied
-	// tree) into history, as the state at As, by which expiry is judged.
+	// FromURL imports the state from another place (a snapshot service, a copied
+	// tree) into history, as the state at As. Expiry is judged at that time.
 	FromURL remote.URL
 	As      time.Time
-	// ByHand means that somebody asks for the sync now: pauses that hosts asked
+	// ByHand means that a person asked for the sync now: pauses that hosts asked
 	// for earlier do not count.
 	ByHand bool
-	// AcceptClock means that the system clock is right, whatever speaks against it.
+	// AcceptClock means that the system clock is right, even if it seems wrong.
 	AcceptClock bool
-	// AcceptRollback means that upstream may have gone back: where every URL offers
-	// an older state, the newest of these is taken.
+	// AcceptRollback means that upstream may have gone back: if every URL offers
+	// an older state, the newest of these is used.
 	AcceptRollback bool
 }
 
-// SyncResult is what a sync did.
+// SyncResult is the outcome of a sync.
 type SyncResult struct {
 	Mirror   string
-	Snapshot *meta.Snapshot // the newest, new or not; the historic one with FromURL
+	Snapshot *meta.Snapshot // the newest, new or not; the imported one with FromURL
 	New      bool
-	Files    int64 // fetched
-	Bytes    int64 // fetched
-	Stanzas  int   // that differ from before
+	Files    int64 // downloaded
+	Bytes    int64 // downloaded
+	Stanzas  int   // number of stanzas that changed
 	Changed  []repo.SuiteName
 	Warnings []string
 }
 
 const (
-	// maxTorn bounds how often a sync starts again because upstream changed under it.
+	// maxTorn bounds how often a sync starts again because upstream changed
+	// during it.
 	maxTorn = 4
-	// maxPassed bounds how many places a sync gives up on for the next URL.
+	// maxPassed bounds how many incomplete places a sync skips.
 	maxPassed = 3
 )
 
 // Sync makes a snapshot of the state of upstream, if that differs from the newest
-// snapshot. One sync of a mirror runs at a time.
+// snapshot. One sync of a mirror runs at a time, under a lease. meta.ErrLeased where
+// another node syncs it.
 func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncResult, error) {
-	m, err := e.Mirror(name)
+	m, err := e.catalog.Mirror(name)
 	if err != nil {
 		return nil, err
+	}
+	if m.Local {
+		return nil, fmt.Errorf("sync %s: %w", name, ErrLocal)
 	}
 	if o.Progress == nil {
 		o.Progress = &acquire.Progress{}
@@ -65,16 +70,20 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 		return nil, err
 	}
 	defer unlock()
-	if err := e.CheckSpace(); err != nil {
-		return nil, fmt.Errorf("sync %s: %w", name, err)
-	}
 	start := e.cfg.Now()
-	res, err := e.attempts(ctx, m, o)
-	if o.FromURL.IsZero() && ctx.Err() == nil {
-		if cerr := e.noteCheck(ctx, name, res, err); err == nil {
-			err = cerr
+	var res *SyncResult
+	err = meta.Lead(ctx, e.cfg.Meta, meta.LeaseSync+name, e.cfg.Node, func(ctx context.Context) (err error) {
+		if err := e.acquirer.CheckSpace(ctx); err != nil {
+			return err
 		}
-	}
+		res, err = e.attempts(ctx, m, o)
+		if o.FromURL.IsZero() && ctx.Err() == nil {
+			if cerr := e.noteCheck(ctx, name, res, err); err == nil {
+				err = cerr
+			}
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("sync %s: %w", name, err)
 	}
@@ -82,13 +91,13 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	return res, nil
 }
 
-// attempts syncs until upstream was read in one state that is whole.
+// attempts tries until one consistent state of upstream was read completely.
 func (e *Engine) attempts(ctx context.Context, m config.Mirror, o SyncOptions) (*SyncResult, error) {
-	a := attempt{e: e, m: m, f: e.formats[m.Type], o: o, p: o.Progress}
+	a := attempt{e: e, m: m, f: e.cfg.Formats[m.Type], o: o, p: o.Progress}
 	if o.ByHand {
-		a.ignorePauses = e.cfg.Client.Stats().Pauses
+		a.ignorePauses = e.acquirer.Pauses()
 	}
-	var causes []error // why places were passed over
+	var causes []error // why places were skipped
 	for torn := 0; ; {
 		one := &attempt{e: a.e, m: a.m, f: a.f, o: a.o, p: a.p, ignorePauses: a.ignorePauses, passed: a.passed}
 		res, err := one.run(ctx)
@@ -103,7 +112,7 @@ func (e *Engine) attempts(ctx context.Context, m config.Mirror, o SyncOptions) (
 				return nil, err
 			}
 		case errors.As(err, &inc) && len(one.urls) > 1 && len(a.passed) < maxPassed && ctx.Err() == nil:
-			e.cfg.Log.Warn("not all that a mirror lists can be had, trying the next one", "repo", m.Name, "suite", string(inc.suite), "err", err)
+			e.cfg.Log.Warn("a mirror is incomplete, trying the next one", "repo", m.Name, "suite", string(inc.suite), "err", err)
 			a.passed, causes = append(a.passed, inc.place), append(causes, err)
 		case err != nil:
 			return nil, joined(append(causes, err))
@@ -124,22 +133,22 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // noteCheck records the outcome of asking upstream.
 func (e *Engine) noteCheck(ctx context.Context, name string, res *SyncResult, err error) error {
-	c, cerr := e.cfg.Store.LastCheck(ctx, name)
+	c, cerr := e.cfg.Meta.LastCheck(ctx, name)
 	if cerr != nil {
 		return cerr
 	}
 	res.note(&c, e.cfg.Now(), err)
-	return e.cfg.Store.SetCheck(ctx, name, c)
+	return e.cfg.Meta.SetCheck(ctx, name, c)
 }
 
-// place is one suite at one base URL.
+// place is a suite at a base URL.
 type place struct {
 	suite repo.SuiteName
 	url   remote.URL
 }
 
-// incompleteError means that a place has a valid root, and no place all that it
-// lists: a mirror that is being updated, ahead of the others.
+// incompleteError means that a place has a valid root but not all the files that
+// it lists: the mirror is being updated, ahead of the others.
 type incompleteError struct {
 	place
 	err error
@@ -148,7 +157,8 @@ type incompleteError struct {
 func (i *incompleteError) Error() string { return i.err.Error() }
 func (i *incompleteError) Unwrap() error { return i.err }
 
-// incompleteOr marks errors that mean that upstream lacks what its root lists.
+// incompleteOr marks errors which mean that upstream lacks files that its root
+// lists.
 func (s *suiteSync) incompleteOr(err error) error {
 	if errors.Is(err, repo.ErrMissing) || errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch) {
 		return &incompleteError{place{s.suite, s.url}, err}
@@ -156,8 +166,8 @@ func (s *suiteSync) incompleteOr(err error) error {
 	return err
 }
 
-// joined returns all errors when every URL failed: a security error is never hidden
-// by a network error of another mirror.
+// joined returns all errors if every URL failed: a network error of one mirror
+// never hides a security error of another.
 func joined(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/sign"
 )
 
@@ -136,16 +135,14 @@ func badUpstream(ctx context.Context, tb testing.TB, signer *sign.Signer, every 
 			break
 		}
 		// Few snapshots keep the checks short.
-		if err := s.store.Update(ctx, "trim", func(tx *bolt.Tx) error {
-			snaps, err := tx.Snapshots("debian", time.Time{}, 0)
-			for i, snap := range snaps {
-				if i > 1 && err == nil {
-					err = tx.RemoveSnapshot("debian", snap.Timestamp)
-				}
-			}
-			return err
-		}); err != nil {
+		snaps, err := s.store.SnapshotsBefore(ctx, "debian", time.Time{}, 0)
+		if err != nil {
 			return res, err
+		}
+		for _, snap := range snaps[min(2, len(snaps)):] {
+			if err := s.store.RemoveSnapshot(ctx, "debian", snap.Timestamp, true, s.now); err != nil {
+				return res, err
+			}
 		}
 		if err := s.collect(ctx); err != nil {
 			return res, err

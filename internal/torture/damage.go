@@ -18,7 +18,7 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// damageResult counts what became of damaged metadata.
+// damageResult counts the outcomes of damaged metadata.
 type damageResult struct {
 	Damages  int
 	Refused  int // snapd did not start, and said why
@@ -29,10 +29,10 @@ type damageResult struct {
 	Lost     int // faults left after fsck --repair: reported, and nothing collected
 }
 
-// damages damages the metadata of a real snapd that is stopped, again and again
-// from the same state, in the ways of memory, disks and people. Each time: snapd
-// refuses to start or answers nothing wrong, no blob is deleted, a message names
-// the metadata, and what is repaired serves as before.
+// damages repeatedly damages the metadata of a stopped snapd, each time from the same
+// state, as memory, disks and people do. Each time it checks that snapd refuses to start
+// or answers nothing wrong, that no blob is deleted, that a message names the metadata,
+// and that it serves as before after a repair.
 func damages(ctx context.Context, tb testing.TB, binary string, seed uint64, n int) (res damageResult, err error) {
 	d, err := newDamager(ctx, tb, binary)
 	if err != nil {
@@ -146,7 +146,7 @@ func countBlobs(data string) (n int, err error) {
 	return n, err
 }
 
-// spoil damages the metadata and tells how.
+// spoil damages the metadata and returns how.
 func (d *damager) spoil(rng *rand.Rand) (data []byte, what string) {
 	data = append([]byte(nil), d.sound...)
 	at := rng.IntN(len(data))
@@ -234,7 +234,11 @@ func (d *damager) reset(meta string) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range old {
+	reports, err := filepath.Glob(meta + ".salvaged-*")
+	if err != nil {
+		return err
+	}
+	for _, f := range append(old, reports...) {
 		if err := os.Remove(f); err != nil {
 			return err
 		}
@@ -253,7 +257,7 @@ func (d *damager) kept() error {
 	return err
 }
 
-// judge looks at a snapd that runs on damaged metadata.
+// judge checks a snapd that is running on damaged metadata.
 func (d *damager) judge(ctx context.Context, res *damageResult) error {
 	before := d.wrong(ctx, false)
 	if len(before) > 0 {
@@ -309,8 +313,8 @@ func (d *damager) judge(ctx context.Context, res *damageResult) error {
 	return d.kept()
 }
 
-// wrong lists paths that are answered wrongly: with other bytes, or as if they
-// did not exist, or, where whole is set, not at all.
+// wrong lists paths that are answered wrongly: with other bytes, or as if they did not
+// exist, or, if whole is set, not at all.
 func (d *damager) wrong(ctx context.Context, whole bool) (out []string) {
 	for p, want := range d.pages {
 		status, body := d.get(ctx, p)

@@ -16,10 +16,10 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// deathEnv tells a process of this program to die in the middle of a job.
+// deathEnv makes a process of this program die in the middle of a job.
 const deathEnv = "SNAPD_TORTURE_DEATH"
 
-// death is what such a process does.
+// death is what such a process is to do.
 type death struct {
 	Dir      string
 	Sites    sites
@@ -67,7 +67,7 @@ func dieIfAsked() {
 	os.Exit(1)
 }
 
-// dies lets a process of its own do a job and die at a write, then recovers.
+// dies lets a separate process do a job and die at a write, then recovers.
 func (t *faultTable) dies(ctx context.Context, job, step int, key string) error {
 	dir, err := os.MkdirTemp(t.tmp, "death")
 	if err != nil {

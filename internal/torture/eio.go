@@ -14,7 +14,8 @@ import (
 )
 
 // inputOutput lets the disk fail with EIO: in each phase of the real snapd each
-// kind of operation fails at some of its occurrences, once or from then on.
+// kind of operation fails at some of its occurrences, once or from then on. Long
+// because the order of its steps is the test.
 func inputOutput(ctx context.Context, tb testing.TB, binary string, at []int) (res fullResult, err error) {
 	tmp := fastDir(tb)
 	mnt := filepath.Join(tmp, "mnt")

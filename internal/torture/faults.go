@@ -51,13 +51,19 @@ func jobs(exported string) []job {
 			}
 			return s.freeze(ctx, api.FreezeRequest{Name: "recorded"})
 		}},
+		{name: "channel", do: func(ctx context.Context, s *system, _ *upstream) error {
+			return errors.Join(
+				s.call(ctx, "channel/set", api.ChannelSet{Name: "stable", Freeze: "whole", AllowMissing: true}),
+				s.call(ctx, "channel/set", api.ChannelSet{Name: "stable", Freeze: "both"}),
+			)
+		}},
 		{name: "import", frozen: []string{"imported"}, do: func(ctx context.Context, s *system, _ *upstream) error {
 			_, err := s.freezer.Import(ctx, &api.ImportRequest{Dir: exported}, nil)
 			return err
 		}},
 		{name: "rm", do: func(ctx context.Context, s *system, _ *upstream) error {
 			err := s.call(ctx, "rm", api.RefRequest{Ref: "exact"})
-			if e := new(api.Error); errors.As(err, &e) && e.Code == api.CodeNotFound {
+			if gone(err) {
 				err = nil // done already
 			}
 			return err
@@ -72,7 +78,7 @@ func jobs(exported string) []job {
 // tableKeep is how long snapshots are kept in a fault table.
 const tableKeep = 24 * time.Hour
 
-// faultTable is the state before each job, and what is needed to do it.
+// faultTable has the state before each job, and what a job needs.
 type faultTable struct {
 	u      *upstream
 	signer *sign.Signer
@@ -131,7 +137,7 @@ func (t *faultTable) system(dir string, now time.Time) *system {
 	return &system{dir: dir, mirrors: t.u.sites().all(tableKeep), signer: t.signer, now: now}
 }
 
-// export makes the directory that the import takes in, on another system.
+// export makes, on another system, the directory that the import reads.
 func (t *faultTable) export(ctx context.Context, dir string) error {
 	s := t.system(filepath.Join(t.tmp, "other"), t.u.date.Add(time.Hour))
 	if err := s.open(); err != nil {
@@ -187,11 +193,11 @@ func (t *faultTable) row(ctx context.Context, job, step int, apply bool) (err er
 		}
 		return false, nil
 	}
-	if err := s.open(); err != nil {
-		return err
+	failed := s.open()
+	if failed == nil {
+		failed = j.do(ctx, s, t.u)
+		s.close()
 	}
-	failed := j.do(ctx, s, t.u)
-	s.close()
 	if what == "" {
 		return fmt.Errorf("the write was not reached (%v)", failed)
 	}
@@ -210,8 +216,8 @@ func (t *faultTable) lay(job int, dir string) error {
 	return err
 }
 
-// recover opens a directory in which a job was cut short, checks that nothing
-// is lost, repeats the work and checks again.
+// recover opens a directory in which a job was interrupted, checks that nothing is lost,
+// repeats the work and checks again.
 func (t *faultTable) recover(ctx context.Context, job int, dir string, failed error) error {
 	j := t.jobs[job]
 	s := t.system(dir, t.now[job].Add(time.Minute))
@@ -241,7 +247,7 @@ func (t *faultTable) recover(ctx context.Context, job int, dir string, failed er
 	return nil
 }
 
-// run does every n-th row, several beside each other, and tells how many.
+// run does every n-th row, several beside each other, and returns how many.
 func (t *faultTable) run(ctx context.Context, every int, report func(error)) (rows int) {
 	var eg errgroup.Group
 	eg.SetLimit(4)

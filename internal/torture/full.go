@@ -73,8 +73,8 @@ func phases(ctx context.Context, s *server, u *upstream, exported string) func()
 	}
 }
 
-// fills lets a small file system fill at each phase, leaving a little more
-// each time.
+// fills lets a small file system fill at each phase, leaving a little more each
+// time. Long because the order of its steps is the test.
 func fills(ctx context.Context, tb testing.TB, binary string, left []int) (res fullResult, err error) {
 	tmp := fastDir(tb)
 	data := filepath.Join(tmp, "data")

@@ -14,13 +14,13 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/sign"
 )
 
 // history does random operations on a system, collections between them, and
 // proves after each collection that nothing reachable is missing, and after two
-// that nothing unreachable is left. The seed reproduces it.
+// that nothing unreachable is left. The seed reproduces it. Long because the
+// order of its steps is the test.
 func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint64, length int) (ops map[string]int, err error) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	dir := fastDir(tb)
@@ -56,8 +56,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 		return names[:1+r.IntN(3)]
 	}
 	snapshot := func() (*meta.Snapshot, error) {
-		var snaps []*meta.Snapshot
-		err := s.store.View(ctx, func(tx *bolt.Tx) (err error) { snaps, err = tx.Snapshots(mirrorName(), time.Time{}, 0); return err })
+		snaps, err := s.store.SnapshotsBefore(ctx, mirrorName(), time.Time{}, 0)
 		if err != nil || len(snaps) == 0 {
 			return nil, err
 		}
@@ -67,7 +66,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 	refused := func(err error) bool {
 		var e *api.Error
 		return errors.Is(err, meta.ErrExists) || errors.Is(err, meta.ErrNotFound) || errors.Is(err, meta.ErrGone) ||
-			errors.As(err, &e) && (e.Code == api.CodeInUse || e.Code == api.CodeNotFound || e.Code == api.CodeExists)
+			gone(err) || errors.As(err, &e) && (e.Code == api.CodeInUse || e.Code == api.CodeExists)
 	}
 	for _, m := range s.mirrors {
 		if err := s.sync(ctx, m.Name); err != nil {
@@ -106,7 +105,8 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 			} else {
 				req.All = true
 			}
-			// Upstream drops old packages: what a lazy mirror never took cannot be had.
+			// Upstream removes old packages, so a mirror that never downloaded them
+			// cannot get them.
 			if err = s.freeze(ctx, req); err == nil {
 				frozen[name] = true
 			} else if snap.Mirror == "lazy" {
@@ -169,7 +169,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 			s.close()
 			err = s.open()
 		case "on demand":
-			// Files that a sync does not take come when they are asked for.
+			// Files that a sync does not download are fetched when they are requested.
 			for _, p := range []string{"dists/stable/main/binary-amd64/Packages.gz", "dists/stable/main/binary-amd64/Packages"} {
 				if _, _, gerr := s.get(ctx, "/archive/"+mirrorName()+"/latest/"+p); gerr != nil {
 					err = gerr
@@ -187,8 +187,8 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 	if err := s.checkedGC(ctx, frozen); err != nil {
 		return ops, err
 	}
-	// With nothing to hold them, all snapshots but the newest go, and their
-	// blobs: two rounds leave exactly what a new server would have.
+	// If nothing holds them, all snapshots but the newest are removed with their blobs:
+	// two rounds leave exactly what a new server would have.
 	for name := range frozen {
 		if err := s.call(ctx, "rm", api.RefRequest{Ref: name}); err != nil {
 			return ops, err
@@ -231,13 +231,16 @@ func (s *system) checkedGC(ctx context.Context, frozen map[string]bool) error {
 
 // spare looks for metadata that nothing needs.
 func (s *system) spare(ctx context.Context) error {
-	return s.store.View(ctx, func(tx *bolt.Tx) error {
-		if g := tx.GenCandidates(); len(g) > len(s.mirrors) { // the newest ones may be
-			return fmt.Errorf("%d generations that nothing needs are left: %v", len(g), g)
-		}
-		if t := tx.OrphanTrees(); len(t) > 0 {
-			return fmt.Errorf("trees of no freeze are left: %v", t)
-		}
-		return nil
-	})
+	p, err := s.store.PreviewCollection(ctx, nil, s.now, s.now, func(string) bool { return false })
+	if err != nil {
+		return err
+	}
+	if p.Generations > 0 {
+		return fmt.Errorf("%d generations that nothing needs are left", p.Generations)
+	}
+	trees, err := s.store.OrphanTrees(ctx)
+	if err == nil && len(trees) > 0 {
+		err = fmt.Errorf("trees of no freeze are left: %v", trees)
+	}
+	return err
 }

@@ -31,12 +31,12 @@ type killResult struct {
 	Frozen   int   // verified with every byte, over all restarts
 }
 
-// badApt are words with which apt says that what it got is wrong, not that it
-// got nothing.
+// badApt lists messages of apt that say that it got wrong data, not that it got none.
 var badApt = regexp.MustCompile(`Hash Sum mismatch|BADSIG|NO_PUBKEY|not signed|unexpected size|Clearsigned file|has no Release|is not valid yet|expired|Malformed|Splitting`)
 
 // kills kills snapd n times at random moments while apt clients read and syncs,
 // freezes, removals and collections run; after each start everything is proved.
+// Long because the order of its steps is the test.
 func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int) (res killResult, err error) {
 	tmp := fastDir(tb)
 	u := newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour))
@@ -94,7 +94,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 			}
 		})
 	}
-	// The work. What was answered is promised.
+	// This is the work. What was answered is promised.
 	var mu sync.Mutex
 	promised := map[string]bool{"keeper": true}
 	var busy atomic.Int64
@@ -125,7 +125,8 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 					old = append(old, name)
 				}
 			case i%5 == 2:
-				// Few stay, so that proving them takes no longer at the end than at the start.
+				// Keep few, so that proving them takes no longer at the end than at the
+				// start.
 				for len(old) > 4 && ctx.Err() == nil {
 					mu.Lock()
 					delete(promised, old[0])
@@ -154,6 +155,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 	fail := func(err error) (killResult, error) {
 		cancel(err)
 		wg.Wait()
+		err = context.Cause(ctx) // what apt saw, if it ended the run first
 		return res, fmt.Errorf("kill %d (seed %d): %w\n%s", res.Kills, seed, err, s.log.tail())
 	}
 	for res.Kills < n {
@@ -181,7 +183,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 		mu.Unlock()
 		frozen, err := s.proveAll(ctx)
 		if err != nil {
-			if e := new(api.Error); errors.As(err, &e) && e.Code == api.CodeNotFound {
+			if gone(err) {
 				err = nil // removed between the list and its proof
 			} else {
 				return fail(err)

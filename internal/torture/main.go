@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,8 +30,16 @@ func run() (code int) {
 	short := flag.Bool("short", false, "a few cases of each part")
 	minutes := flag.Int("minutes", 5, "repeat the random parts for so long, after what is counted")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano())%1_000_000, "of what is random")
-	only := flag.String("only", "", "do these parts alone: faults, deaths, histories, races, upstream, full, eio, power, metadata, kills")
+	only := flag.String("only", "", "do these parts alone: "+strings.Join(parts, ", "))
 	flag.Parse()
+	if *only != "" {
+		for name := range strings.SplitSeq(*only, ",") {
+			if !slices.Contains(parts, name) {
+				fmt.Printf("torture: error: -only %s: no such part (expected some of %s)\n", name, strings.Join(parts, ","))
+				return 2
+			}
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	b := &bench{ctx: ctx}
@@ -52,6 +61,9 @@ func run() (code int) {
 	return 0
 }
 
+// parts are the names of the parts, in the order in which they run.
+var parts = []string{"faults", "deaths", "histories", "races", "upstream", "full", "eio", "power", "metadata", "kills"}
+
 type options struct {
 	short   bool
 	minutes int
@@ -59,6 +71,7 @@ type options struct {
 	only    string
 }
 
+// Long because the order of its steps is the test.
 func torture(ctx context.Context, b *bench, o options) error {
 	start := time.Now()
 	fmt.Printf("seed %d\n", o.seed)
@@ -184,7 +197,7 @@ func torture(ctx context.Context, b *bench, o options) error {
 	})
 	part("kills", func() (string, error) {
 		r, err := kills(ctx, b, binary, o.seed, pick(220, 4))
-		return fmt.Sprintf("snapd killed %d times, %d of them at work (%d syncs, %d freezes, %d removals, %d collections done); apt: %d updates, %d installs, %d met a dead server; %d frozen snapshots verified after restarts", r.Kills, r.Busy, r.Syncs, r.Freezes, r.Removals, r.GCs, r.Updates, r.Installs, r.Refused, r.Frozen), err
+		return fmt.Sprintf("snapd killed %d times, %d of them at work (%d syncs, %d freezes, %d removals, %d collections done); apt: %d updates, %d installs, %d met a dead server; %d freezes verified after restarts", r.Kills, r.Busy, r.Syncs, r.Freezes, r.Removals, r.GCs, r.Updates, r.Installs, r.Refused, r.Frozen), err
 	})
 	if err := ctx.Err(); err != nil {
 		return err

@@ -15,8 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/torture/cutfs"
 )
@@ -31,9 +29,12 @@ type powerRun struct {
 
 // recordPower starts snapd for the first time on an empty disk, lets it do
 // everything that writes, and keeps the trace of that. After each answer a mark
-// says what was promised.
+// says what was promised. Long because the order of its steps is the test.
 func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun, err error) {
 	p = &powerRun{tmp: fastDir(tb), u: newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour))}
+	// What Debian uses, so that indices can be made again.
+	p.u.Programs = map[string][]string{".xz": {"xz", "-6e", "-T2"}}
+	p.u.upgrade("delta")
 	exported, err := exportedFreeze(ctx, p.u, p.tmp)
 	if err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 		return p, nil
 	}
 	defer func() { err = errors.Join(err, fs.Unmount()) }()
-	s, err := newServer(binary, p.tmp, filepath.Join(mnt, "data"), p.u.mirrors(0), `reserve = "0"`+"\n"+`quarantine_time = "1s"`)
+	s, err := newServer(binary, p.tmp, filepath.Join(mnt, "data"), p.u.mirrors(0), "reserve = \"0\"\nquarantine_time = \"1s\"\nkeep_indices = 1")
 	if err != nil {
 		return nil, err
 	}
@@ -126,8 +127,19 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 			}
 			return s.call(ctx, "gc", api.GCRequest{}, nil)
 		},
-		// Some of what the collection took comes back from the quarantine, the rest
-		// goes for good when its time is over.
+		// Old generations prove that their indices can be made again, and give them up.
+		func() error { p.u.upgrade("alpha"); return sync() },
+		func() error { p.u.upgrade("alpha"); return sync() },
+		func() error {
+			var res api.GCResult
+			err := s.call(ctx, "gc", api.GCRequest{Compact: true}, &res)
+			if err == nil && res.Indices == 0 {
+				err = errors.New("no index was compacted")
+			}
+			return err
+		},
+		// Some of what the collection removed is restored from the quarantine, the rest
+		// is deleted when its quarantine ends.
 		func() error {
 			return freeze(api.FreezeRequest{Name: "late", Mirrors: []string{"debian"}, Packages: []string{"beta"}})
 		},
@@ -140,6 +152,17 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 		if err := work(); err != nil {
 			return nil, fmt.Errorf("on the file system for power cuts: %w\n%s", err, s.log.tail())
 		}
+		if !s.alive() {
+			continue
+		}
+		if err := s.watch(ctx); err != nil {
+			return nil, err
+		}
+		seen, err := s.watched()
+		if err != nil {
+			return nil, err
+		}
+		fs.Mark("log:" + seen)
 	}
 	p.trace = fs.Trace()
 	if p.trace.Counts()["unlink"] == 0 {
@@ -173,7 +196,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("get %s: status %d", e.url, e.status) }
 
-// throwawaySigner makes a key for what is not proved by it.
+// throwawaySigner makes a key for data whose signatures are not checked.
 func throwawaySigner() (*sign.Signer, error) {
 	k, err := sign.Generate("torture", "", time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), sign.GenerateOptions{})
 	if err != nil {
@@ -182,7 +205,7 @@ func throwawaySigner() (*sign.Signer, error) {
 	return sign.NewSigner(k)
 }
 
-// powerResult counts what was cut.
+// powerResult counts the power cuts.
 type powerResult struct {
 	Points int            // steps of the trace, each of which was to be cut after
 	Cut    int            // points that were cut
@@ -238,7 +261,8 @@ func (p *powerRun) cuts(ctx context.Context, run uint64, every, tries int, repor
 }
 
 // afterCut opens what a disk holds after a cut: nothing that was promised is
-// lost, nothing else is found by halves, and the work goes on.
+// lost, nothing else is found by halves, and the work goes on. Long because the
+// order of its steps is the test.
 func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string) error {
 	disk, err := os.MkdirTemp(p.tmp, "cut")
 	if err != nil {
@@ -248,9 +272,9 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 	if err := img.WriteTo(disk); err != nil {
 		return err
 	}
-	s := &system{dir: filepath.Join(disk, "data"), mirrors: p.u.mirrors(0), now: time.Now().UTC().Truncate(time.Second)}
+	s := &system{dir: filepath.Join(disk, "data"), mirrors: p.u.mirrors(0), now: time.Now().UTC().Truncate(time.Second), keep: 1}
 	promised, removing := map[string]bool{}, map[string]bool{}
-	notes, key := 0, ""
+	notes, key, seen := 0, "", ""
 	for _, m := range marks {
 		kind, what, _ := strings.Cut(m, ":")
 		switch kind {
@@ -262,6 +286,8 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 			notes++
 		case "key":
 			key = what
+		case "log":
+			seen = what
 		}
 	}
 	if s.signer, err = sign.LoadSigner(filepath.Join(s.dir, "signing-key.asc")); errors.Is(err, os.ErrNotExist) && key == "" {
@@ -273,6 +299,11 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 	if key != "" && !strings.Contains(key, "BEGIN PGP") {
 		return errors.New("the trace has no key")
 	}
+	if seen != "" {
+		if err := os.WriteFile(filepath.Join(s.dir, monitorState), []byte(seen), 0o600); err != nil {
+			return err
+		}
+	}
 	if err := s.open(); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
@@ -280,35 +311,22 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 	if _, err := s.check(ctx); err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	err = s.store.View(ctx, func(tx *bolt.Tx) error {
-		for what := range promised {
-			if removing[what] {
-				continue
-			}
-			if strings.Contains(what, "@") {
-				name, at, _ := strings.Cut(what, "@")
-				t, err := time.Parse(meta.TimestampFormat, at)
-				if err != nil {
-					return err
-				}
-				if _, err := tx.Snapshot(name, t); err != nil {
-					return fmt.Errorf("promised and lost: %w", err)
-				}
-			} else if _, err := tx.Frozen(what); err != nil {
-				return fmt.Errorf("promised and lost: %w", err)
-			}
+	for what := range promised {
+		if removing[what] {
+			continue
 		}
-		if notes == 0 {
-			return nil
+		if err := s.has(ctx, what); err != nil {
+			return fmt.Errorf("promised and lost: %w", err)
 		}
-		entries, err := tx.RecordEntries("recorded")
-		if err == nil && len(entries) < notes {
-			err = fmt.Errorf("promised and lost: %d of %d notes of the recording", notes-len(entries), notes)
+	}
+	if notes > 0 {
+		entries, err := s.store.RecordingEntries(ctx, "recorded")
+		if err != nil {
+			return err
 		}
-		return err
-	})
-	if err != nil {
-		return err
+		if len(entries) < notes {
+			return fmt.Errorf("promised and lost: %d of %d notes of the recording", notes-len(entries), notes)
+		}
 	}
 	for _, m := range s.mirrors {
 		if err := s.sync(ctx, m.Name); err != nil {

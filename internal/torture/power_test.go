@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// The power is cut behind the writes, syncs, renames and removals of the real
-// snapd; a short run takes some of them, the long program all.
+// The power is cut after the writes, syncs, renames and removals of the real snapd. A
+// short run tests some of them, the long program all.
 func TestPowerCuts(t *testing.T) {
 	p, err := recordPower(t.Context(), t, build(t))
 	if err != nil {

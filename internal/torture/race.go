@@ -18,7 +18,6 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/sign"
 )
@@ -35,14 +34,14 @@ type raceResult struct {
 	Syncs       int64
 	Fscks       int64
 	Removals    int64
-	Refused     int64 // freezes whose snapshot or base was removed meanwhile
+	Refused     int64 // freezes whose snapshot or base was removed in the meantime
 	Collections int64
-	Verified    int64 // frozen snapshots, with every byte
+	Verified    int64 // freezes, with every byte
 	Checks      int   // of everything, with nothing else going on
 }
 
 func (r raceResult) String() string {
-	return fmt.Sprintf("%d rounds beside %d collections: %d freezes (%d refused because their base or snapshot was removed meanwhile), %d imports, %d recordings, %d images, %d statements, %d kits, %d syncs, %d fscks, %d removals; %d frozen snapshots verified with every byte, everything checked %d times",
+	return fmt.Sprintf("%d rounds beside %d collections: %d freezes (%d refused because their base or snapshot was removed meanwhile), %d imports, %d recordings, %d images, %d statements, %d kits, %d syncs, %d fscks, %d removals; %d freezes verified with every byte, everything checked %d times",
 		r.Rounds, r.Collections, r.Freezes, r.Refused, r.Imports, r.Recordings, r.Images, r.Statements, r.Kits, r.Syncs, r.Fscks, r.Removals, r.Verified, r.Checks)
 }
 
@@ -50,18 +49,20 @@ func (r raceResult) String() string {
 // is left in quarantine, and nothing is spared because it is new.
 type racer struct {
 	s       *system
-	later   *freezer.Freezer // of the key that comes next
+	later   *freezer.Freezer // of the next key
 	dir     string           // of images, kits and exports
 	exports []string
 	left    atomic.Int64 // rounds before the next check
 	seed    uint64
+	names   atomic.Int64 // of freezes: one that was removed never has other contents
+	pinned  string       // the snapshot that the shared ones are made from
 
 	res raceResult
 }
 
 const (
 	raceWorkers = 3
-	// raceCheck is how many rounds lie between two checks of everything.
+	// raceCheck is the number of rounds between two checks of everything.
 	raceCheck = 25
 	// raceContents is how many different images and kits there are.
 	raceContents = 3
@@ -69,8 +70,8 @@ const (
 
 // races does rounds of freezes, imports, recordings, images, statements, kits,
 // syncs and removals beside continuous collections, and proves after each round
-// that what was published is there with every byte. Frozen snapshots share their
-// contents, and those that are removed come again, so that a blob which one
+// that what was published is there with every byte. Freezes share their
+// contents, and what is removed comes again, so that a blob which one
 // worker is about to refer to is often a collection candidate already.
 func races(ctx context.Context, tb testing.TB, signer, later *sign.Signer, seed uint64, rounds int) (raceResult, error) {
 	tmp := fastDir(tb)
@@ -83,7 +84,7 @@ func races(ctx context.Context, tb testing.TB, signer, later *sign.Signer, seed 
 	defer s.close()
 	r := &racer{
 		s: s, dir: tmp, seed: seed,
-		later: freezer.New(freezer.Config{Engine: s.engine, Signer: later, PublicURL: "http://snapd.example.org", Now: func() time.Time { return s.now }}),
+		later: freezer.New(freezer.Config{Formats: s.parts.Formats(), Catalog: s.parts.Catalog, Acquirer: s.parts.Acquirer, Meta: s.logged, Blobs: s.blobs, Signer: later, PublicURL: "http://snapd.example.org", Now: func() time.Time { return s.now }}),
 	}
 	err := r.run(ctx, u, rounds)
 	if err != nil {
@@ -116,10 +117,13 @@ func (r *racer) run(ctx context.Context, u *upstream, rounds int) error {
 		u.upgrade(packageNames[rnd.IntN(len(packageNames))])
 		s.now = s.now.Add(time.Hour)
 	}
+	if err := s.call(ctx, "unpin", api.PinRequest{Ref: r.pinned}); err != nil {
+		return err
+	}
 	return r.empty(ctx)
 }
 
-// prepare writes the images and kits, and exports frozen snapshots to import.
+// prepare writes the images and kits, and exports freezes to import.
 func (r *racer) prepare(ctx context.Context) error {
 	for i := range raceContents {
 		for _, kind := range []string{"image", "kit"} {
@@ -127,6 +131,14 @@ func (r *racer) prepare(ctx context.Context) error {
 				return err
 			}
 		}
+	}
+	snap, err := r.s.parts.ResolveSnapshot(ctx, "debian")
+	if err != nil {
+		return err
+	}
+	r.pinned = snap.ID()
+	if err := r.s.call(ctx, "pin", api.PinRequest{Ref: r.pinned}); err != nil {
+		return err
 	}
 	for i := range raceWorkers {
 		name := fmt.Sprint("import", i)
@@ -187,21 +199,14 @@ func (r *racer) phase(ctx context.Context, n int, phase uint64) error {
 	return context.Cause(ctx)
 }
 
-// empty removes everything: what is left after that are the newest snapshots
-// and the kits.
+// empty removes everything except the newest snapshots and the kits.
 func (r *racer) empty(ctx context.Context) error {
-	var names []string
-	if err := r.s.store.View(ctx, func(tx *bolt.Tx) error {
-		all, err := tx.Frozens()
-		for _, f := range all {
-			names = append(names, f.Name)
-		}
-		return err
-	}); err != nil {
+	all, err := r.s.store.Freezes(ctx)
+	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if err := r.remove(ctx, name); err != nil {
+	for _, f := range all {
+		if err := r.remove(ctx, f.Name); err != nil {
 			return err
 		}
 	}
@@ -214,18 +219,18 @@ func (r *racer) remove(ctx context.Context, name string) error {
 	return r.s.call(ctx, "rm", api.RefRequest{Ref: name})
 }
 
-// raceWorker does one round after the other, on names of its own and on one
-// that all share.
+// raceWorker does one round after the other, on its own names and on one that all share.
 type raceWorker struct {
 	*racer
 	n   int
 	rnd *rand.Rand
 }
 
-// sharedName is frozen and removed by all workers.
-const sharedName = "shared"
+// sharedNames are frozen and removed by all workers, each always with the same
+// contents.
+var sharedNames = []string{"shared-1", "shared-2"}
 
-// round makes a frozen snapshot, adds to it, proves it and removes it.
+// round makes a freeze, adds to it, proves it and removes it.
 func (w *raceWorker) round(ctx context.Context) error {
 	if err := w.beside(ctx); err != nil {
 		return err
@@ -248,24 +253,26 @@ func (w *raceWorker) round(ctx context.Context) error {
 	return w.remove(ctx, name)
 }
 
-// beside does what is not about a frozen snapshot of the worker's own.
+// beside does the work that is not about a freeze of the worker.
 func (w *raceWorker) beside(ctx context.Context) error {
 	switch w.rnd.IntN(8) {
 	case 0:
 		m := w.s.mirrors[w.rnd.IntN(len(w.s.mirrors))].Name
 		atomic.AddInt64(&w.res.Syncs, 1)
-		if _, err := w.s.engine.Sync(ctx, m, mirror.SyncOptions{}); err != nil {
+		if _, err := w.s.parts.Sync(ctx, m, mirror.SyncOptions{}); err != nil {
 			return fmt.Errorf("sync %s: %w", m, err)
 		}
 	case 1, 2:
 		// Others may make or remove the same name at this moment.
-		err := w.s.freeze(ctx, api.FreezeRequest{Name: sharedName, Mirrors: []string{"debian"}, Packages: packageNames[:1+w.rnd.IntN(2)]})
-		if err != nil && !errors.Is(err, freeze.ErrExists) && !errors.Is(err, freeze.ErrBusy) && !removed(err) {
-			return fmt.Errorf("freeze %s: %w", sharedName, err)
+		i := w.rnd.IntN(len(sharedNames))
+		err := w.s.freeze(ctx, api.FreezeRequest{Name: sharedNames[i], Mirrors: []string{w.pinned}, Packages: packageNames[:1+i]})
+		if err != nil && !errors.Is(err, freeze.ErrBusy) && !removed(err) {
+			return fmt.Errorf("freeze %s: %w", sharedNames[i], err)
 		}
 	case 3, 4:
-		if err := w.s.call(ctx, "rm", api.RefRequest{Ref: sharedName}); err != nil && !removed(err) {
-			return fmt.Errorf("rm %s: %w", sharedName, err)
+		name := sharedNames[w.rnd.IntN(len(sharedNames))]
+		if err := w.s.call(ctx, "rm", api.RefRequest{Ref: name}); err != nil && !removed(err) {
+			return fmt.Errorf("rm %s: %w", name, err)
 		}
 	case 5:
 		atomic.AddInt64(&w.res.Fscks, 1)
@@ -280,18 +287,16 @@ func (w *raceWorker) beside(ctx context.Context) error {
 	return nil
 }
 
-// removed reports whether an error says that something was removed: a frozen
-// snapshot, or a snapshot with what only it had.
+// removed reports whether an error says that something was removed: a freeze, or
+// a snapshot with its contents.
 func removed(err error) bool {
-	var e *api.Error
-	return errors.Is(err, meta.ErrNotFound) || errors.Is(err, meta.ErrGone) || errors.Is(err, cas.ErrNotFound) ||
-		errors.As(err, &e) && (e.Code == api.CodeNotFound || e.Code == api.CodeGone)
+	return errors.Is(err, meta.ErrNotFound) || errors.Is(err, meta.ErrGone) || errors.Is(err, cas.ErrNotFound) || gone(err)
 }
 
-// publish makes a frozen snapshot in one of the ways that there are. The name is
-// empty where what it was to be made from was removed meanwhile.
+// publish makes a freeze in one of the ways that exist. The name is empty if what it
+// was to be made from was removed in the meantime.
 func (w *raceWorker) publish(ctx context.Context) (name string, err error) {
-	name = fmt.Sprintf("w%d-%d", w.n, w.rnd.IntN(3))
+	name = fmt.Sprintf("w%d-%d", w.n, w.names.Add(1))
 	switch w.rnd.IntN(6) {
 	case 0:
 		atomic.AddInt64(&w.res.Imports, 1)
@@ -357,14 +362,18 @@ func (w *raceWorker) record(ctx context.Context, name string) error {
 
 func (w *raceWorker) image(ctx context.Context, name string) error {
 	atomic.AddInt64(&w.res.Images, 1)
-	_, err := w.s.freezer.AddImage(ctx, &api.ImageAdd{Name: name, File: w.file("image", w.rnd.IntN(raceContents))})
+	f, err := os.Open(w.file("image", w.rnd.IntN(raceContents)))
 	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := w.s.freezer.AddImage(ctx, &api.ImageAdd{Name: name}, f); err != nil {
 		return fmt.Errorf("image of %s: %w", name, err)
 	}
 	return nil
 }
 
-// vouch signs all frozen snapshots again; others remove theirs meanwhile.
+// vouch signs all freezes again, while others remove theirs.
 func (w *raceWorker) vouch(ctx context.Context, _ string) error {
 	n, err := w.later.Vouch(ctx)
 	atomic.AddInt64(&w.res.Statements, int64(n))
@@ -379,7 +388,7 @@ func (w *raceWorker) kit(ctx context.Context, _ string) error {
 	atomic.AddInt64(&w.res.Kits, 1)
 	path := fmt.Sprint("kit", w.n)
 	file := w.file("kit", w.rnd.IntN(raceContents))
-	if err := w.s.call(ctx, "kit/publish", api.KitPublish{Files: []api.KitFile{{File: file, Path: path}}}); err != nil {
+	if err := w.s.publish(ctx, file, path); err != nil {
 		return fmt.Errorf("publish %s: %w", path, err)
 	}
 	want, err := os.ReadFile(file)
@@ -393,7 +402,7 @@ func (w *raceWorker) kit(ctx context.Context, _ string) error {
 	return nil
 }
 
-// prove verifies a frozen snapshot with every byte, and looks for each blob that
+// prove verifies a freeze with every byte, and looks for each blob that
 // it refers to.
 func (w *raceWorker) prove(ctx context.Context, name string) error {
 	v, err := w.s.freezer.Verify(ctx, &api.VerifyRequest{Ref: name, Deep: true}, nil)
@@ -403,23 +412,8 @@ func (w *raceWorker) prove(ctx context.Context, name string) error {
 	for _, f := range v.Faults {
 		err = errors.Join(err, fmt.Errorf("verify %s: %s: %s (expected %s, found %s)", name, f.Object, f.Message, f.Expected, f.Found))
 	}
-	var blobs []cas.Digest
-	verr := w.s.store.View(ctx, func(tx *bolt.Tx) error {
-		f, err := tx.Frozen(name)
-		if err != nil {
-			return err
-		}
-		blobs = f.Blobs()
-		for _, n := range tx.Nodes(name, "", "", 0) {
-			blobs = append(blobs, n.Digest)
-		}
-		images, err := tx.Images(name)
-		for _, im := range images {
-			blobs = append(blobs, im.SHA256, im.Statement)
-		}
-		return err
-	})
-	err = errors.Join(err, verr)
+	blobs, berr := w.s.blobsOf(ctx, name)
+	err = errors.Join(err, berr)
 	for _, d := range blobs {
 		if cerr := cas.Check(ctx, w.s.blobs, d); cerr != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", name, cerr))

@@ -18,7 +18,7 @@ import (
 	"example.org/snapd/internal/config"
 )
 
-// server is the real snapd as a process of its own.
+// server is the real snapd in a separate process.
 type server struct {
 	binary string
 	dir    string // of its configuration and socket; short, for the socket's path
@@ -85,8 +85,8 @@ func newServer(binary, dir, data string, mirrors []config.Mirror, extra string) 
 	return s, nil
 }
 
-// start runs snapd and waits until it answers. Another process may have taken
-// the port meanwhile and give it back.
+// start runs snapd and waits until it answers. Another process may take the port in the
+// meantime and release it.
 func (s *server) start(ctx context.Context) error {
 	for tries := 0; ; tries++ {
 		err := s.run(ctx)
@@ -159,7 +159,7 @@ func (s *server) stop() error {
 	return nil
 }
 
-// alive tells whether snapd still runs.
+// alive reports whether snapd still runs.
 func (s *server) alive() bool {
 	if s.cmd == nil {
 		return false
@@ -190,7 +190,8 @@ func (s *server) sync(ctx context.Context, names ...string) (*api.SyncResult, er
 	return &res, nil
 }
 
-// proveAll lets snapd check itself: fsck is clean and each frozen snapshot verifies.
+// proveAll lets snapd check itself: fsck is clean, the log extends what it was,
+// and each freeze verifies.
 func (s *server) proveAll(ctx context.Context) (frozen int, err error) {
 	var fsck api.FsckResult
 	if err := s.call(ctx, "fsck", api.FsckRequest{}, &fsck); err != nil {
@@ -199,6 +200,9 @@ func (s *server) proveAll(ctx context.Context) (frozen int, err error) {
 	if len(fsck.Faults) > 0 {
 		return 0, fmt.Errorf("fsck: %d faults: %+v", len(fsck.Faults), fsck.Faults)
 	}
+	if err := s.watch(ctx); err != nil {
+		return 0, err
+	}
 	var list api.SnapshotList
 	if err := s.call(ctx, "list", api.ListRequest{}, &list); err != nil {
 		return 0, fmt.Errorf("list: %w", err)
@@ -206,7 +210,7 @@ func (s *server) proveAll(ctx context.Context) (frozen int, err error) {
 	for _, f := range list.Frozen {
 		var v api.VerifyResult
 		if err := s.call(ctx, "verify", api.VerifyRequest{Ref: f.Name, Deep: true}, &v); err != nil {
-			if e := new(api.Error); errors.As(err, &e) && e.Code == api.CodeNotFound && gone(s.call(ctx, "show", api.RefRequest{Ref: f.Name}, nil)) {
+			if gone(err) && gone(s.call(ctx, "show", api.RefRequest{Ref: f.Name}, nil)) {
 				continue // removed since it was listed
 			}
 			return 0, fmt.Errorf("verify %s: %w", f.Name, err)
@@ -219,7 +223,8 @@ func (s *server) proveAll(ctx context.Context) (frozen int, err error) {
 	return frozen, nil
 }
 
+// gone reports whether a requested thing does not exist, or no longer exists.
 func gone(err error) bool {
 	e := new(api.Error)
-	return errors.As(err, &e) && e.Code == api.CodeNotFound
+	return errors.As(err, &e) && (e.Code == api.CodeNotFound || e.Code == api.CodeGone)
 }

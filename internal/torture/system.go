@@ -5,32 +5,37 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
+	"example.org/snapd/internal/indices"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/tlog/sequencer"
 )
 
 // system is the inside of a snapd on a data directory, without its listeners,
@@ -41,13 +46,17 @@ type system struct {
 	signer  *sign.Signer
 	now     time.Time
 	fault   func(where, what string) (apply bool, err error) // of every write; nil: none
+	keep    int                                              // generations that keep their compressed indices; 0: all
 
 	store     *bolt.Store
-	blobs     *cas.Dir
+	tlog      *sequencer.Log
+	logged    *sequencer.Store
+	blobs     cas.Store
 	client    *fetch.Client
-	engine    *mirror.Engine
+	parts     *mirrortest.Parts
 	freezer   *freezer.Freezer
 	collector *gc.Collector
+	control   *control.Control
 	httpd     *httpd.Server
 }
 
@@ -55,7 +64,7 @@ type system struct {
 func (s *system) open() error {
 	var so bolt.Options
 	now := func() time.Time { return s.now }
-	co := cas.Options{Now: now}
+	co := casdir.Options{Now: now}
 	if s.fault != nil {
 		// A freeze compresses its indices beside each other.
 		var mu sync.Mutex
@@ -68,49 +77,61 @@ func (s *system) open() error {
 		co.Fault = func(op, name string) (bool, error) { return fault("blob", op) }
 	}
 	var err error
-	if s.blobs, err = cas.OpenDir(s.dir, co); err != nil {
+	if s.blobs, err = casdir.Open(s.dir, co); err != nil {
 		return err
 	}
 	if s.store, err = bolt.Open(filepath.Join(s.dir, "meta.db"), so); err != nil {
 		s.blobs.Close()
 		return err
 	}
+	if s.keep > 0 {
+		made, err := indices.Open(indices.Options{Blobs: s.blobs, Meta: s.store, Dir: filepath.Join(s.dir, "indices"), Size: 64 << 20, Now: now})
+		if err != nil {
+			return errors.Join(err, s.store.Close(), s.blobs.Close())
+		}
+		s.blobs = made
+	}
+	if err := s.openLog(context.Background()); err != nil {
+		return errors.Join(err, s.store.Close(), s.blobs.Close())
+	}
 	s.client = fetch.New(fetch.Config{Retries: -1})
-	if s.engine, err = mirror.New(mirror.Config{
+	if s.parts, err = mirrortest.Compose(mirrortest.Config{
 		// One connection: equal runs write in equal order.
-		Mirrors: s.mirrors, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Store: s.store, Blobs: s.blobs, Client: s.client, Now: now,
+		Mirrors: s.mirrors, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Store: s.logged, Blobs: s.blobs, Client: s.client, Now: now,
 	}); err != nil {
 		return err
 	}
-	s.freezer = freezer.New(freezer.Config{Engine: s.engine, Signer: s.signer, PublicURL: "http://snapd.example.org", Version: "torture", Now: now})
-	s.collector = gc.New(gc.Config{Engine: s.engine, Making: s.freezer.Making, Now: now, Quarantine: -time.Hour})
+	s.freezer = freezer.New(freezer.Config{Formats: s.parts.Formats(), Catalog: s.parts.Catalog, Acquirer: s.parts.Acquirer, Meta: s.logged, Blobs: s.blobs, Signer: s.signer, TLog: s.tlog, PublicURL: "http://snapd.example.org", Version: "torture", Now: now})
+	s.collector = gc.New(gc.Config{Formats: repo.ByType[gc.Format](s.parts.Formats()...), Catalog: s.parts, Acquirer: s.parts, Meta: s.logged, Blobs: s.blobs, Making: s.freezer.Making, Now: now, Quarantine: -time.Hour, KeepIndices: s.keep})
 	conf := &config.Config{DataDir: s.dir, Mirrors: s.mirrors}
+	s.control = control.New(control.Config{
+		Formats: repo.ByType[control.Format](s.parts.Formats()...), Engine: s.parts.Engine, Catalog: s.parts.Catalog, Acquirer: s.parts, Meta: s.logged, Blobs: s.blobs, Freezer: s.freezer, Collector: s.collector, Signer: s.signer, TLog: s.tlog, Conf: conf, Version: "torture", Now: now,
+	})
 	s.httpd, err = httpd.New(httpd.Config{
-		Control: control.New(control.Config{
-			Engine: s.engine, Freezer: s.freezer, Collector: s.collector, Signer: s.signer, Conf: conf, Version: "torture", Now: now,
-		}),
-		Engine: s.engine, Freezer: s.freezer, Signer: s.signer, Conf: conf, Version: "torture", Now: now,
+		Control: s.control,
+		Catalog: s.parts.Catalog, Acquirer: s.parts, Meta: s.logged, Blobs: s.blobs, Freezer: s.freezer, Signer: s.signer, TLog: s.tlog, Conf: conf, Version: "torture", Now: now,
 	})
 	return err
 }
 
-// close ends the system; what is on the disk stays.
+// close ends the system; its data stays on disk.
 func (s *system) close() {
-	if s.engine == nil {
+	if s.parts == nil {
 		return
 	}
 	s.httpd.Close()
-	s.engine.Close()
+	s.parts.Close()
+	s.tlog.Close()
 	s.store.Close()
 	s.blobs.Close()
 	s.client.Close()
-	s.engine = nil
+	s.parts = nil
 }
 
-// sync takes upstream's state into a mirror.
+// sync syncs a mirror.
 func (s *system) sync(ctx context.Context, name string) error {
 	s.now = s.now.Add(time.Minute)
-	_, err := s.engine.Sync(ctx, name, mirror.SyncOptions{AcceptClock: true}) // upstream's is the machine's
+	_, err := s.parts.Sync(ctx, name, mirror.SyncOptions{AcceptClock: true}) // upstream's is the machine's
 	return err
 }
 
@@ -121,15 +142,31 @@ func (s *system) freeze(ctx context.Context, req api.FreezeRequest) error {
 
 // call runs a verb of the control API.
 func (s *system) call(ctx context.Context, verb string, req any) error {
-	body, err := jsonBody(req)
+	c, err := api.NewRemote("http://localhost", "", controlTransport{s.httpd})
 	if err != nil {
 		return err
 	}
-	ctx = httpd.WithPeer(ctx, &unix.Ucred{Uid: uint32(os.Getuid())})
-	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "http://snapd/v1/"+verb, body)
+	return c.Call(ctx, verb, req, nil, nil)
+}
+
+// controlTransport carries requests to the control API in this process.
+type controlTransport struct{ s *httpd.Server }
+
+func (c controlTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
-	s.httpd.Control().ServeHTTP(w, r)
-	return lastLine(w.Body)
+	c.s.Control().ServeHTTP(w, r.WithContext(httpd.WithPeer(r.Context(), &httpd.Peer{UID: uint32(os.Getuid())})))
+	return w.Result(), nil
+}
+
+// publish puts a file below /iuk/.
+func (s *system) publish(ctx context.Context, file, path string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = s.control.PublishKits(ctx, &api.KitPublish{Files: []api.KitFile{{Path: path}}}, func() (io.Reader, error) { return f, nil })
+	return err
 }
 
 // get asks the public tree for a path.
@@ -175,40 +212,38 @@ func (s *system) record(ctx context.Context, name string, packages ...string) er
 	return s.call(ctx, "record/stop", api.RecordRef{Name: name})
 }
 
-// path is where a binary package is in the snapshot that a recording shows.
-func (s *system) path(ctx context.Context, pin meta.RecordingPin, name string) (file string, err error) {
-	err = s.store.View(ctx, func(tx *bolt.Tx) error {
-		snap, err := tx.Snapshot(pin.Mirror, pin.Timestamp)
-		if err != nil {
-			return err
-		}
-		facts, err := tx.ByName(pin.Mirror, name)
-		for _, f := range facts {
-			if places, err := tx.PlacesAt(snap, f.PID); err == nil && len(places) > 0 && f.Kind == repo.KindBinary {
-				file = f.Files[0].Path
-			}
-		}
-		return err
-	})
-	if err == nil && file == "" {
-		err = fmt.Errorf("package %s is not in %s", name, pin.Mirror)
+// path returns the path of a binary package in the snapshot that a recording shows.
+func (s *system) path(ctx context.Context, pin meta.RecordingPin, name string) (string, error) {
+	snap, err := s.store.Snapshot(ctx, pin.Mirror, pin.Timestamp)
+	if err != nil {
+		return "", err
 	}
-	return file, err
+	found, err := s.store.PackagesByName(ctx, snap, []string{name})
+	if err != nil {
+		return "", err
+	}
+	for _, e := range found[0] {
+		if e.Kind == repo.KindBinary {
+			return e.Files[0].Path, nil
+		}
+	}
+	return "", fmt.Errorf("package %s is not in %s", name, pin.Mirror)
 }
 
 // errStatus is an answer other than 200.
 var errStatus = errors.New("status")
 
-// checked counts what a check looked at.
+// checked counts what a check examined.
 type checked struct {
 	Snapshots, Packages, Frozen, Blobs int
 }
 
 var hrefs = regexp.MustCompile(`href="(repodata/[^"]*)"`)
 
-// check proves that nothing is lost: the metadata agrees with itself and with
-// the blobs, each frozen snapshot verifies with every byte, and each package of
-// each snapshot of a mirror that takes everything is served.
+// check proves that nothing is lost: the metadata agrees with itself and with the
+// blobs, each freeze verifies with every byte, and each package of each snapshot
+// of a mirror that takes everything is served. Long because the order of its
+// steps is the test.
 func (s *system) check(ctx context.Context) (n checked, err error) {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -220,23 +255,12 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 	for _, f := range res.Faults {
 		fault("fsck: %s: %s", f.Object, f.Message)
 	}
-	var frozen []*meta.Frozen
-	var snaps []*meta.Snapshot
-	err = s.store.View(ctx, func(tx *bolt.Tx) (err error) {
-		if frozen, err = tx.Frozens(); err != nil {
-			return err
-		}
-		for _, m := range tx.Mirrors() {
-			all, err := tx.Snapshots(m, time.Time{}, 0)
-			if err != nil {
-				return err
-			}
-			snaps = append(snaps, all...)
-		}
-		return nil
-	})
+	frozen, snaps, err := s.contents(ctx)
 	if err != nil {
 		return n, err
+	}
+	if err := s.checkLog(ctx); err != nil {
+		fault("log: %w", err)
 	}
 	for _, f := range frozen {
 		n.Frozen++
@@ -249,14 +273,17 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 			fault("verify %s: %s: %s", f.Name, x.Object, x.Message)
 		}
 	}
+	if err := s.checkChannels(ctx); err != nil {
+		fault("%w", err)
+	}
 	for _, snap := range snaps {
 		n.Snapshots++
-		m, err := s.engine.Mirror(snap.Mirror)
+		m, err := s.parts.Mirror(snap.Mirror)
 		if err != nil {
 			return n, err
 		}
 		var paths []string
-		if err := s.engine.EachPackage(ctx, snap, func(e meta.Entry) error {
+		if err := freeze.EachPackage(ctx, s.store, snap, func(e meta.Entry) error {
 			for _, f := range e.Files {
 				paths = append(paths, f.Path)
 			}
@@ -281,12 +308,13 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 			}
 		}
 		if snap.Type == "deb" {
-			for _, p := range []string{"dists/stable/InRelease", "dists/stable/main/binary-amd64/Packages.xz", "dists/stable/main/source/Sources.xz"} {
+			for _, p := range []string{"dists/stable/InRelease", "dists/stable/InRelease.tlog-proof", "dists/stable/main/binary-amd64/Packages.xz", "dists/stable/main/source/Sources.xz"} {
 				serve(p)
 			}
 			continue
 		}
 		serve("repodata/repomd.xml.asc")
+		serve("repodata/repomd.xml.tlog-proof")
 		named := hrefs.FindAllSubmatch(serve("repodata/repomd.xml"), -1)
 		if len(named) < 3 {
 			fault("repomd.xml of %s names %d files", snap.ID(), len(named))
@@ -298,33 +326,100 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 	return n, errors.Join(faults...)
 }
 
+// contents lists all freezes and snapshots.
+func (s *system) contents(ctx context.Context) (frozen []*meta.Frozen, snaps []*meta.Snapshot, err error) {
+	if frozen, err = s.store.Freezes(ctx); err != nil {
+		return nil, nil, err
+	}
+	mirrors, err := s.store.Mirrors(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, m := range mirrors {
+		all, err := s.store.SnapshotsBefore(ctx, m, time.Time{}, 0)
+		if err != nil {
+			return nil, nil, err
+		}
+		snaps = append(snaps, all...)
+	}
+	return frozen, snaps, nil
+}
+
+// has asks for a snapshot, or for a freeze.
+func (s *system) has(ctx context.Context, ref string) error {
+	name, at, snapshot := strings.Cut(ref, "@")
+	if !snapshot {
+		_, err := s.store.Freeze(ctx, name)
+		return err
+	}
+	t, err := time.Parse(meta.TimestampFormat, at)
+	if err != nil {
+		return err
+	}
+	_, err = s.store.Snapshot(ctx, name, t)
+	return err
+}
+
+// blobsOf lists the blobs to which a freeze refers.
+func (s *system) blobsOf(ctx context.Context, name string) ([]cas.Digest, error) {
+	f, err := s.store.Freeze(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.store.TreeFiles(ctx, name, "", "", math.MaxInt)
+	if err != nil {
+		return nil, err
+	}
+	images, err := s.store.Images(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	blobs := f.Blobs()
+	for _, n := range nodes {
+		blobs = append(blobs, n.Digest)
+	}
+	for _, im := range images {
+		blobs = append(blobs, im.SHA256, im.Statement)
+	}
+	return blobs, nil
+}
+
 // orphans lists blobs that nothing refers to.
 func (s *system) orphans(ctx context.Context) (out []string, err error) {
 	err = s.blobs.Walk(ctx, cas.Digest{}, func(i cas.Info) error {
-		return s.store.View(ctx, func(tx *bolt.Tx) error {
-			if len(tx.Refs(i.Digest, 1)) == 0 && !listed(tx, i.Digest) {
-				out = append(out, fmt.Sprintf("%s (%d bytes, needed: %v, %+v)", i.Digest.Short(), i.Size, tx.Needed(i.Digest), tx.Listings(i.Digest)))
-			}
-			return nil
-		})
+		referenced, err := s.store.Referenced(ctx, []cas.Digest{i.Digest})
+		if err != nil || len(referenced) > 0 {
+			return err
+		}
+		listings, err := s.store.ListedAs(ctx, i.Digest)
+		if err != nil {
+			return err
+		}
+		if current, err := s.listed(ctx, listings); err != nil || current {
+			return err
+		}
+		needed, err := s.store.Needed(ctx, i.Digest)
+		out = append(out, fmt.Sprintf("%s (%d bytes, needed: %v, %+v)", i.Digest.Short(), i.Size, needed, listings))
+		return err
 	})
 	slices.Sort(out)
 	return out, err
 }
 
-// listed tells whether a generation that is left may list a digest.
-func listed(tx *bolt.Tx, d cas.Digest) bool {
-	for _, l := range tx.Listings(d) {
+// listed reports whether a generation that is left may have one of the listings.
+func (s *system) listed(ctx context.Context, listings []meta.ListedIn) (bool, error) {
+	for _, l := range listings {
 		if l.Last == meta.Unended {
-			return true
+			return true, nil
 		}
 		for gen := l.First; gen <= l.Last; gen++ {
-			if _, err := tx.Generation(l.Mirror, l.Suite, gen); err == nil {
-				return true
+			_, err := s.store.Generation(ctx, l.Mirror, l.Suite, gen)
+			if err == nil || !errors.Is(err, meta.ErrNotFound) {
+				return err == nil, err
 			}
 		}
 	}
-	return false
+	return false, nil
 }
 
 // collect runs a collection that has no patience.
@@ -332,5 +427,3 @@ func (s *system) collect(ctx context.Context) error {
 	_, err := s.collector.Run(ctx, false)
 	return err
 }
-
-func lastLine(r io.Reader) error { return decodeLines(r, nil) }

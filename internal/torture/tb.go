@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// bench stands in for the testing.TB that the fixtures of tests ask for, where
-// they are used by a program: a fatal error is a panic with failure.
+// bench implements the testing.TB that test fixtures require, for use in a program: a
+// fatal error is a panic with failure.
 type bench struct {
 	testing.TB
 	ctx context.Context
@@ -19,7 +19,7 @@ type bench struct {
 	cleanup []func()
 }
 
-// failure is what a fixture died of.
+// failure is the reason why a fixture failed.
 type failure struct{ error }
 
 func (b *bench) Helper()                   {}
@@ -56,8 +56,8 @@ func (b *bench) close() {
 	b.cleanup = nil
 }
 
-// fastDir makes a temporary directory in memory where there is such a place:
-// thousands of data directories are made and synced in it.
+// fastDir makes a temporary directory, in memory if possible, because thousands of data
+// directories are made and synced in it.
 func fastDir(tb testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "snapd-torture")
 	if err != nil {

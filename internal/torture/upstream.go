@@ -78,7 +78,7 @@ func (u *upstream) upgrade(names ...string) {
 	u.publish()
 }
 
-// sites is where an upstream is, for another process.
+// sites says where an upstream is, for another process.
 type sites struct {
 	Deb, DebKeys string // URL, keyring file
 	RPM, RPMKeys string
@@ -88,8 +88,8 @@ func (u *upstream) sites() sites { return sites{u.srv.URL, u.KeyringFile(), u.rp
 
 func (u *upstream) mirrors(keep time.Duration) []config.Mirror { return u.sites().debs(keep) }
 
-// debs configures one mirror that takes everything and one that takes packages
-// on demand.
+// debs configures one mirror that downloads everything and one that downloads packages on
+// demand.
 func (s sites) debs(keep time.Duration) []config.Mirror {
 	m := config.Mirror{
 		Name: "debian", Type: "deb", URL: remote.NewURL(s.Deb), Suites: []string{"stable"}, Components: []string{"main"},

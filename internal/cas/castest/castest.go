@@ -1,5 +1,5 @@
-// Package castest is the contract of a blob store as a test suite: every
-// implementation passes it, and one whose writes fail keeps its promises too.
+// Package castest is the contract of a blob store as a test suite. Every implementation
+// passes it, and keeps its promises even if its writes fail.
 package castest
 
 import (
@@ -14,16 +14,20 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/cas/spool"
 	"example.org/snapd/internal/durable"
 )
 
-// Fault is the shape of cas.FaultFunc: consulted before each write, an error
-// makes it fail, after it took effect when apply is true.
-type Fault = func(op, name string) (apply bool, err error)
+// Faults are called before each step. An error makes it fail, after it has taken effect
+// if apply is true. nil: none fails.
+type Faults struct {
+	Write spool.Fault // of all that changes the store
+	Read  spool.Fault // of all that asks it
+}
 
-// Open opens the store of one test: the same one again at each call, after
-// closing what the last call returned. Every write must consult fault.
-type Open func(t *testing.T, fault Fault) cas.Store
+// Open opens the store of one test, the same one at each call, after closing what the
+// last call returned. Every step must call the faults.
+type Open func(t *testing.T, f Faults) cas.Store
 
 // Run runs the suite. open makes an opener for each test, on a new store.
 func Run(t *testing.T, open func(t *testing.T) Open) {
@@ -32,13 +36,13 @@ func Run(t *testing.T, open func(t *testing.T) Open) {
 		f    func(*testing.T, Open)
 	}{
 		{"Put", testPut}, {"FailedWrite", testFailedWrite}, {"Invisible", testInvisible}, {"Mismatch", testMismatch}, {"Writer", testWriter}, {"Walk", testWalk},
-		{"Quarantine", testQuarantine}, {"Hold", testHold}, {"RemoveCorrupt", testRemoveCorrupt}, {"HoldBesideRemove", testHoldBesideRemove}, {"Concurrent", testConcurrent}, {"Faults", testFaults}, {"History", testHistory},
+		{"ReadInto", testReadInto}, {"Quarantine", testQuarantine}, {"Purge", testPurge}, {"Free", testFree}, {"Locate", testLocate}, {"Hold", testHold}, {"RemoveCorrupt", testRemoveCorrupt}, {"HoldBesideRemove", testHoldBesideRemove}, {"Concurrent", testConcurrent}, {"Faults", testFaults}, {"FailedQuestions", testFailedQuestions}, {"History", testHistory},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, open(t)) })
 	}
 }
 
-// Blob makes the bytes of the n-th test blob: of very different sizes, the 0th
+// Blob returns the bytes of the n-th test blob. Their sizes differ widely; the 0th is
 // empty.
 func Blob(n int) []byte {
 	if n == 0 {
@@ -61,8 +65,8 @@ func put(t *testing.T, s cas.Store, data []byte) cas.Digest {
 	return info.Digest
 }
 
-// holds tells whether a blob is there, and fails the test when it is there with
-// other bytes than its own.
+// holds reports whether a blob is stored, and fails the test if it is stored with wrong
+// bytes.
 func holds(t *testing.T, s cas.Store, data []byte) bool {
 	t.Helper()
 	d := cas.Sum(data)
@@ -90,7 +94,7 @@ func holds(t *testing.T, s cas.Store, data []byte) bool {
 }
 
 func testPut(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	for n := range 6 {
 		data := Blob(n)
 		if holds(t, s, data) {
@@ -102,7 +106,7 @@ func testPut(t *testing.T, open Open) {
 			t.Errorf("blob %d is not there", n)
 		}
 	}
-	s = open(t, nil)
+	s = open(t, Faults{})
 	for n := range 6 {
 		if !holds(t, s, Blob(n)) {
 			t.Errorf("blob %d is not there after opening again", n)
@@ -132,10 +136,10 @@ func testPut(t *testing.T, open Open) {
 	}
 }
 
-// A blob is not visible before its batch is flushed, and not at all when the
-// batch is dropped or the process goes away (invariant 5).
+// A blob is not visible before its batch is flushed, and never if the batch is dropped or
+// the process ends (invariant 5).
 func testInvisible(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	b := s.NewBatch()
 	for n := range 3 {
 		if _, err := cas.PutBatch(t.Context(), b, Blob(n), modified); err != nil {
@@ -171,15 +175,15 @@ func testInvisible(t *testing.T, open Open) {
 	if _, err := cas.PutBatch(t.Context(), b, Blob(5), modified); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, nil) // as after a crash
+	s = open(t, Faults{}) // as after a crash
 	if holds(t, s, Blob(5)) {
 		t.Error("a blob that was never flushed is there after opening again")
 	}
 }
 
-// Invariant 3: bytes that are not what was announced are refused.
+// Invariant 3: bytes that differ from the announced digest are refused.
 func testMismatch(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	b := s.NewBatch()
 	for _, c := range []struct {
 		want cas.Digest
@@ -200,16 +204,16 @@ func testMismatch(t *testing.T, open Open) {
 	}
 }
 
-// A write that failed cannot be overlooked: the blob is refused although its
-// digest is that of the bytes that were written.
+// A failed write cannot be overlooked: the blob is refused even if its digest is that of
+// the bytes that were written.
 func testFailedWrite(t *testing.T, open Open) {
 	fail := false
-	s := open(t, func(op, _ string) (bool, error) {
+	s := open(t, Faults{Write: func(op, _ string) (bool, error) {
 		if fail {
 			return false, fmt.Errorf("%w at %s", errFault, op)
 		}
 		return false, nil
-	})
+	}})
 	b := s.NewBatch()
 	w, err := b.Create(t.Context())
 	if err != nil {
@@ -241,7 +245,7 @@ func testFailedWrite(t *testing.T, open Open) {
 }
 
 func testWriter(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	b := s.NewBatch()
 	w, err := b.Create(t.Context())
 	if err != nil {
@@ -284,7 +288,7 @@ func testWriter(t *testing.T, open Open) {
 }
 
 func testWalk(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	var want []cas.Digest
 	b := s.NewBatch()
 	for n := range 60 {
@@ -320,7 +324,7 @@ func testWalk(t *testing.T, open Open) {
 }
 
 func testQuarantine(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	data := Blob(3)
 	d := put(t, s, data)
 	b, err := s.Open(t.Context(), d)
@@ -337,7 +341,7 @@ func testQuarantine(t *testing.T, open Open) {
 	if err := s.Remove(t.Context(), d, "gc", nil); err != nil {
 		t.Errorf("removing an absent blob: %v", err)
 	}
-	s = open(t, nil)
+	s = open(t, Faults{})
 	if err := s.Restore(t.Context(), d); err != nil || !holds(t, s, data) {
 		t.Errorf("restore: %v", err)
 	}
@@ -366,9 +370,10 @@ func testQuarantine(t *testing.T, open Open) {
 	}
 }
 
-// A batch holds what it writes and what it is told to hold, until Discard.
+// A batch holds the blobs that it writes and those that it was told to hold, until
+// Discard.
 func testHold(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	remove := func(n int) error { return s.Remove(t.Context(), cas.Sum(Blob(n)), "gc", nil) }
 	refused := func(n int, when string) {
 		t.Helper()
@@ -402,7 +407,7 @@ func testHold(t *testing.T, open Open) {
 	if err := remove(1); err != nil || holds(t, s, Blob(1)) {
 		t.Errorf("removal after the last batch was dropped: %v", err)
 	}
-	// What is not there can be held, too, and brought here.
+	// An absent blob can be held, too, and then be stored.
 	c := s.NewBatch()
 	if _, err := c.Hold(t.Context(), cas.Sum(Blob(1))); !errors.Is(err, cas.ErrNotFound) {
 		t.Errorf("hold of a blob that is not there: %v", err)
@@ -411,7 +416,7 @@ func testHold(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	refused(1, "that was restored while it was held")
-	// A writer that is given up holds nothing, and neither does one that is refused.
+	// A writer that is aborted holds nothing, and neither does one that is refused.
 	w, err := c.Create(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -428,16 +433,16 @@ func testHold(t *testing.T, open Open) {
 	if err := remove(2); err != nil || holds(t, s, Blob(2)) {
 		t.Errorf("removal of what no batch holds: %v", err)
 	}
-	s = open(t, nil) // as after a crash
+	s = open(t, Faults{}) // as after a crash
 	if err := remove(1); err != nil || holds(t, s, Blob(1)) {
 		t.Errorf("removal after opening again: %v", err)
 	}
 	c.Discard()
 }
 
-// A good blob stays; what cannot be told from a corrupt one is not this suite's.
+// A good blob stays. Damage that cannot be detected is outside this suite.
 func testRemoveCorrupt(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	d := put(t, s, Blob(3))
 	if removed, err := s.RemoveCorrupt(t.Context(), d); removed || err != nil || !holds(t, s, Blob(3)) {
 		t.Errorf("of a good blob: %v, %v", removed, err)
@@ -447,10 +452,10 @@ func testRemoveCorrupt(t *testing.T, open Open) {
 	}
 }
 
-// Whoever holds a blob and finds it, or writes it, has it until Discard,
-// however often others try to remove it.
+// A batch that holds a blob and finds or writes it keeps the blob until Discard, however
+// often others try to remove it.
 func testHoldBesideRemove(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	stop := make(chan struct{})
 	var remover, wg sync.WaitGroup
 	remover.Go(func() {
@@ -498,9 +503,9 @@ func testHoldBesideRemove(t *testing.T, open Open) {
 	remover.Wait()
 }
 
-// Batches of equal and other blobs, readers and walkers beside each other.
+// Batches of equal and different blobs, readers and walkers run concurrently.
 func testConcurrent(t *testing.T, open Open) {
-	s := open(t, nil)
+	s := open(t, Faults{})
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -526,159 +531,6 @@ func testConcurrent(t *testing.T, open Open) {
 	for n := range 20 {
 		if !holds(t, s, Blob(n+1)) {
 			t.Errorf("blob %d is missing", n+1)
-		}
-	}
-}
-
-var errFault = errors.New("injected fault")
-
-// Each write of a history fails, without effect and after it took effect; then
-// what was promised is there, nothing is there by halves, and the work can be
-// repeated.
-func testFaults(t *testing.T, open Open) {
-	steps := 0
-	work := func(s cas.Store, promised map[int]bool) error {
-		b := s.NewBatch()
-		defer b.Discard()
-		for n := range 3 {
-			if _, err := cas.PutBatch(t.Context(), b, Blob(n), modified); err != nil {
-				return err
-			}
-		}
-		if err := b.Flush(t.Context()); err != nil {
-			return err
-		}
-		promised[0], promised[1], promised[2] = true, true, true
-		b.Discard()
-		promised[1] = false
-		if err := s.Remove(t.Context(), cas.Sum(Blob(1)), "gc", nil); err != nil {
-			return err
-		}
-		if err := s.Restore(t.Context(), cas.Sum(Blob(1))); err != nil {
-			return err
-		}
-		promised[1] = true
-		promised[2] = false
-		if err := s.Remove(t.Context(), cas.Sum(Blob(2)), "gc", nil); err != nil {
-			return err
-		}
-		_, _, err := s.Purge(t.Context(), time.Now().Add(time.Hour))
-		return err
-	}
-	if err := work(open(t, func(string, string) (bool, error) { steps++; return false, nil }), map[int]bool{}); err != nil {
-		t.Fatal(err)
-	}
-	if steps < 10 {
-		t.Fatalf("%d writes were announced, expected more", steps)
-	}
-	for at := range steps {
-		for _, apply := range []bool{false, true} {
-			n := 0
-			var op string
-			s := open(t, func(o, _ string) (bool, error) {
-				if n++; n-1 == at {
-					op = o
-					return apply, fmt.Errorf("%w at %s", errFault, o)
-				}
-				return false, nil
-			})
-			promised := map[int]bool{}
-			if err := work(s, promised); err == nil {
-				t.Errorf("step %d: the fault was not reported", at)
-			}
-			row := fmt.Sprintf("step %d (%s), took effect: %v", at, op, apply)
-			for i := 0; i < 2; i++ {
-				for n := range 3 {
-					if there := holds(t, s, Blob(n)); promised[n] && !there {
-						t.Errorf("%s: blob %d was promised and is missing (opened again: %v)", row, n, i > 0)
-					}
-				}
-				s = open(t, nil)
-			}
-			if err := work(s, promised); err != nil {
-				t.Errorf("%s: the work repeated: %v", row, err)
-			}
-			for n, want := range []bool{true, true, false} {
-				if holds(t, s, Blob(n)) != want {
-					t.Errorf("%s: blob %d after the work was repeated: %v, expected %v", row, n, !want, want)
-				}
-			}
-		}
-	}
-}
-
-// A random history against a model.
-func testHistory(t *testing.T, open Open) {
-	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0))
-	defer func() {
-		if t.Failed() {
-			t.Logf("seed %d", seed)
-		}
-	}()
-	s := open(t, nil)
-	have, trash := map[int]bool{}, map[int]bool{}
-	b := s.NewBatch()
-	pending, held := map[int]bool{}, map[int]bool{}
-	for range 400 {
-		n := r.IntN(25)
-		switch r.IntN(10) {
-		case 0, 1, 2:
-			if _, err := cas.PutBatch(t.Context(), b, Blob(n), modified); err != nil {
-				t.Fatal(err)
-			}
-			pending[n], held[n] = true, true
-		case 3:
-			if err := b.Flush(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			for n := range pending {
-				have[n] = true
-			}
-			clear(pending)
-		case 4:
-			b.Discard()
-			clear(pending)
-			clear(held)
-		case 5:
-			if err := s.Remove(t.Context(), cas.Sum(Blob(n)), "gc", nil); errors.Is(err, cas.ErrInUse) != held[n] || err != nil && !held[n] {
-				t.Fatalf("removal of blob %d: %v, expected it held: %v", n, err, held[n])
-			}
-			if have[n] && !held[n] {
-				delete(have, n)
-				trash[n] = true
-			}
-		case 6:
-			err := s.Restore(t.Context(), cas.Sum(Blob(n)))
-			if trash[n] != (err == nil) {
-				t.Fatalf("restore of blob %d: %v, expected it in quarantine: %v", n, err, trash[n])
-			}
-			if err == nil {
-				have[n] = true
-				// Other copies, of earlier removals, may be left.
-				for s.Restore(t.Context(), cas.Sum(Blob(n))) == nil {
-				}
-				delete(trash, n)
-			}
-		case 7:
-			if _, _, err := s.Purge(t.Context(), time.Now().Add(time.Hour)); err != nil {
-				t.Fatal(err)
-			}
-			clear(trash)
-		case 8:
-			b.Discard()
-			clear(pending)
-			clear(held)
-			s = open(t, nil)
-			b = s.NewBatch()
-		case 9:
-			if _, err := b.Hold(t.Context(), cas.Sum(Blob(n))); have[n] != (err == nil) || err != nil && !errors.Is(err, cas.ErrNotFound) {
-				t.Fatalf("hold of blob %d: %v, expected it there: %v", n, err, have[n])
-			}
-			held[n] = true
-		}
-		if n := r.IntN(25); holds(t, s, Blob(n)) != have[n] {
-			t.Fatalf("blob %d is there: %v, expected %v", n, !have[n], have[n])
 		}
 	}
 }

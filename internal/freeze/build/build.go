@@ -1,6 +1,6 @@
-// Package build makes freezes: it fetches what a plan takes, derives the frozen
-// repositories, signs the manifest, and publishes everything at once. It also adds
-// what comes later: images, statements and signatures by later keys.
+// Package build makes freezes: it downloads what a plan takes, derives the frozen
+// repositories, signs the manifest, and publishes everything at once. It also
+// adds images, statements and signatures by newer keys to existing freezes.
 package build
 
 import (
@@ -24,39 +24,48 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Catalog finds what is mirrored.
+// Catalog looks up what is mirrored.
 type Catalog interface {
 	Mirror(name string) (config.Mirror, error)
-	Format(typ string) (repo.Format, error)
 	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
 	CheckName(ctx context.Context, name string) error
 	// Changed is called after something was published.
 	Changed()
 }
 
-// Fetcher fetches package files.
-type Fetcher interface {
-	// FetchPackages fetches the files that each names and that are not stored.
-	FetchPackages(ctx context.Context, o acquire.FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error)
-	// CheckSpace fails where free space is below the reserve.
-	CheckSpace() error
+// Format derives repositories and signs them.
+type Format interface {
+	tree.Format
+	repo.Derivation
+	SourceArch() string
 }
 
-// Keeper keeps blobs from a collection until metadata refers to them.
+// Fetcher downloads package files.
+type Fetcher interface {
+	// FetchPackages downloads the files that each names and that are not stored.
+	FetchPackages(ctx context.Context, o acquire.FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error)
+	// CheckSpace fails if free space is below the reserve.
+	CheckSpace(ctx context.Context) error
+}
+
+// Keeper keeps blobs from being collected until metadata refers to them.
 type Keeper interface {
 	// Flush makes the blobs of a batch durable.
 	Flush(ctx context.Context, batch cas.Batch) error
-	// Hold makes a batch hold a stored blob, and brings it back from the
-	// quarantine. cas.ErrNotFound, cas.ErrCorrupt.
+	// Hold makes a batch hold a stored blob, and restores it from the quarantine
+	// if necessary. It may return cas.ErrNotFound or cas.ErrCorrupt.
 	Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error
 	// Corrupt returns an error for a blob that is known to be corrupt.
 	Corrupt(d cas.Digest) error
 	AnyCorrupt() bool
 }
 
-// Metadata is what a Builder reads and writes, as meta.Store does.
+// Metadata is what a Builder reads and writes, like meta.Store.
 type Metadata interface {
 	meta.Publisher
+	meta.Leases
+	meta.Mover
+	Channel(ctx context.Context, name string) (*meta.Channel, error)
 	freeze.Records
 	freeze.Packages
 	tree.Files
@@ -65,8 +74,10 @@ type Metadata interface {
 	Images(ctx context.Context, name string) ([]meta.Image, error)
 }
 
-// Config are the parts of a Builder.
+// Config has the parts of a Builder.
 type Config struct {
+	Node    string // what this node calls itself in leases
+	Formats repo.Formats[Format]
 	Catalog Catalog
 	Fetcher Fetcher
 	Keeper  Keeper
@@ -75,7 +86,7 @@ type Config struct {
 	Plans   *plan.Planner
 	Clients *client.Client // describes freezes
 	Signer  *sign.Signer
-	Version string           // of this program, in provenance
+	Version string           // version of this program, for provenance
 	Log     *slog.Logger     // nil: none
 	Now     func() time.Time // nil: time.Now
 }
@@ -84,6 +95,7 @@ type Config struct {
 type Builder struct {
 	*Publisher
 	cfg     Config
+	formats repo.Formats[Format]
 	cat     Catalog
 	fetcher Fetcher
 	keeper  Keeper
@@ -94,7 +106,7 @@ type Builder struct {
 	signer  *sign.Signer
 }
 
-// New makes a Builder.
+// New returns a Builder.
 func New(cfg Config) *Builder {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -103,13 +115,13 @@ func New(cfg Config) *Builder {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Builder{
-		Publisher: newPublisher(cfg.Meta, cfg.Keeper, cfg.Catalog.Changed),
-		cfg:       cfg, cat: cfg.Catalog, fetcher: cfg.Fetcher, keeper: cfg.Keeper, meta: cfg.Meta, blobs: cfg.Blobs,
+		Publisher: newPublisher(cfg.Meta, cfg.Keeper, cfg.Node, cfg.Catalog.Changed),
+		cfg:       cfg, formats: cfg.Formats, cat: cfg.Catalog, fetcher: cfg.Fetcher, keeper: cfg.Keeper, meta: cfg.Meta, blobs: cfg.Blobs,
 		plans: cfg.Plans, clients: cfg.Clients, signer: cfg.Signer,
 	}
 }
 
-// Freeze makes the frozen snapshot that the request describes.
+// Freeze makes the freeze that the request describes.
 func (b *Builder) Freeze(ctx context.Context, req *api.FreezeRequest, p *acquire.Progress) (*api.FreezeResult, error) {
 	if p == nil {
 		p = &acquire.Progress{}
@@ -117,11 +129,15 @@ func (b *Builder) Freeze(ctx context.Context, req *api.FreezeRequest, p *acquire
 	if err := b.cat.CheckName(ctx, req.Name); err != nil {
 		return nil, err
 	}
-	end, err := b.Begin(req.Name)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
+	var res *api.FreezeResult
+	err := b.Alone(ctx, req.Name, func(ctx context.Context) (err error) {
+		res, err = b.freeze(ctx, req, p)
+		return err
+	})
+	return res, err
+}
+
+func (b *Builder) freeze(ctx context.Context, req *api.FreezeRequest, p *acquire.Progress) (*api.FreezeResult, error) {
 	if err := b.checkClock(req); err != nil {
 		return nil, err
 	}
@@ -134,33 +150,33 @@ func (b *Builder) Freeze(ctx context.Context, req *api.FreezeRequest, p *acquire
 	return x.run(ctx)
 }
 
-// maxKeyAhead is how much later than the clock a key may have been made, on clocks
-// that are being set.
+// maxKeyAhead is how far in the future the creation time of a key may be, for
+// clocks that are being adjusted.
 const maxKeyAhead = 10 * time.Minute
 
-// checkKey refuses to sign with a key from the future: clients refuse what it
-// signed until then. mirror.ErrClock.
+// checkKey refuses to sign with a key from the future, because clients refuse its
+// signatures until then. It returns mirror.ErrClock.
 func (b *Builder) checkKey() error {
 	now, created := b.cfg.Now(), b.signer.CreatedAt()
 	if created.Sub(now) <= maxKeyAhead {
 		return nil
 	}
-	return fmt.Errorf("%w: it is at %s, and signing key %s was made at %s", mirror.ErrClock,
+	return fmt.Errorf("%w: it is at %s, but signing key %s was created at %s", mirror.ErrClock,
 		now.UTC().Format(time.RFC3339), b.signer.Fingerprint(), created.UTC().Format(time.RFC3339))
 }
 
-// checkClock refuses a date or a key from the future, since clients would refuse
-// what it is in.
+// checkClock refuses a date or a key from the future, because clients would
+// refuse the freeze.
 func (b *Builder) checkClock(req *api.FreezeRequest) error {
 	if now := b.cfg.Now(); req.Date != nil && req.Date.After(now) {
-		return fmt.Errorf("%w: date %s is later than the system clock, which is at %s: clients refuse a freeze from the future", freeze.ErrUsage,
+		return fmt.Errorf("%w: date %s is in the future, the system clock is at %s: clients refuse a freeze from the future", freeze.ErrUsage,
 			req.Date.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return b.checkKey()
 }
 
-// signedAt is the time of a signature: the date of what it is about, or the
-// creation of the key where that is later.
+// signedAt returns the time of a signature: the date of what is signed, or the
+// creation time of the key if that is later.
 func (b *Builder) signedAt(date time.Time) time.Time {
 	if c := b.signer.CreatedAt(); c.After(date) {
 		return c
@@ -168,7 +184,7 @@ func (b *Builder) signedAt(date time.Time) time.Time {
 	return date
 }
 
-// freezing is one freeze that is being made.
+// freezing is a freeze in progress.
 type freezing struct {
 	*Builder
 	req      *api.FreezeRequest
@@ -178,8 +194,11 @@ type freezing struct {
 
 	doc  *freeze.Document
 	data []byte // of doc
-	// batch holds every blob of the freeze until the record refers to it.
+	// batch holds every blob of the freeze until its record refers to them.
 	batch cas.Batch
+	// plain are the plain indices that prove the freeze in place of compressed ones
+	// which cannot be made again.
+	plain map[cas.Digest]repo.Listed
 }
 
 func (x *freezing) run(ctx context.Context) (*api.FreezeResult, error) {
@@ -217,7 +236,7 @@ func (x *freezing) run(ctx context.Context) (*api.FreezeResult, error) {
 	return x.describe(ctx)
 }
 
-// encode writes the manifest of the plan.
+// encode encodes the manifest of the plan.
 func (x *freezing) encode(ctx context.Context) (err error) {
 	if x.doc, err = x.plans.Document(ctx, x.pl); err != nil {
 		return err
@@ -226,14 +245,14 @@ func (x *freezing) encode(ctx context.Context) (err error) {
 	return err
 }
 
-// describe is the result with the freeze as it is published.
+// describe returns the result, with the freeze as published.
 func (x *freezing) describe(ctx context.Context) (_ *api.FreezeResult, err error) {
 	x.res.Frozen, err = x.clients.Describe(ctx, x.req.Name)
 	return x.res, err
 }
 
-// compareWithBase reports what differs from the base, and refuses relations that
-// are satisfied there and not here.
+// compareWithBase reports the differences from the base, and refuses dependencies
+// that were satisfied there and are not any more.
 func (x *freezing) compareWithBase(ctx context.Context) (err error) {
 	planned := make([]client.Planned, len(x.pl.Mirrors))
 	for i, m := range x.pl.Mirrors {
@@ -256,9 +275,9 @@ func (x *freezing) compareWithBase(ctx context.Context) (err error) {
 		Err: fmt.Errorf("%w: %d (first: %s %s)", freeze.ErrBroken, len(x.res.Broken), first.Package, first.Relation)})
 }
 
-// judge decides whether the freeze can be made before anything is fetched. exists
-// means that one with this manifest is there already; other, that the name has other
-// contents, unless something turns out to be missing.
+// judge decides, before anything is downloaded, whether the freeze can be made.
+// exists means that a freeze with this manifest exists; other is the error if the
+// name has other contents, which may change if something turns out to be missing.
 func (x *freezing) judge(ctx context.Context) (exists bool, other, err error) {
 	exists, err = x.Exists(ctx, x.req.Name, cas.Sum(x.data))
 	switch {
@@ -274,7 +293,7 @@ func (x *freezing) judge(ctx context.Context) (exists bool, other, err error) {
 	for _, check := range []func() error{
 		x.pl.CheckPaths,
 		func() error { return x.needsAll(ctx) },
-		x.fetcher.CheckSpace,
+		func() error { return x.fetcher.CheckSpace(ctx) },
 	} {
 		if err := x.pl.Refuse(check()); err != nil {
 			return false, nil, err
@@ -288,9 +307,10 @@ func (x *freezing) judge(ctx context.Context) (exists bool, other, err error) {
 	return false, other, nil
 }
 
-// gather makes everything of the freeze be here: the proof that it takes over and the
-// packages. What upstream no longer has is recorded as missing. other is the error of a
-// name with other contents; exists means that with what is missing they are the same.
+// gather makes sure that everything in the freeze is stored: the proof that it
+// takes over, and the packages. It records what upstream no longer has as
+// missing. other is the error for a name with other contents; exists means that,
+// without what is missing, the contents are the same.
 func (x *freezing) gather(ctx context.Context, other error) (exists bool, err error) {
 	if err := x.holdProof(ctx); err != nil {
 		return false, err
@@ -317,7 +337,7 @@ func (x *freezing) gather(ctx context.Context, other error) (exists bool, err er
 	return false, x.plans.CheckClaims(ctx, x.pl)
 }
 
-// recordLost names what upstream no longer has among what is missing.
+// recordLost records what upstream no longer has as missing.
 func (x *freezing) recordLost(lost []lostFile) error {
 	files := make([]plan.Lost, len(lost))
 	for i, l := range lost {
@@ -326,12 +346,12 @@ func (x *freezing) recordLost(lost []lostFile) error {
 	if err := x.plans.DropLost(x.pl, files); err != nil {
 		return err
 	}
-	what := freeze.Count(len(lost), "file that upstream no longer has is", "files that upstream no longer has are")
+	what := freeze.Count(len(lost), "file that upstream no longer has was", "files that upstream no longer has were")
 	x.res.Warnings = append(x.res.Warnings, fmt.Sprintf("%s recorded as missing (%s)", what, lost[0].text))
 	return nil
 }
 
-// hintOf returns the hint of a refused freeze.
+// hintOf returns the hint for a refused freeze.
 func hintOf(err error) string {
 	if r, ok := errors.AsType[*freeze.ReportError](err); ok {
 		return r.Hint

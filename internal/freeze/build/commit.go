@@ -36,6 +36,11 @@ func (x *freezing) commit(ctx context.Context) (*meta.Frozen, error) {
 		if err != nil {
 			return nil, err
 		}
+		size, err := v.wholeBytes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		f.Bytes += size
 		f.Packages += packages
 		f.Sources += sources
 		f.Mirrors = append(f.Mirrors, v.record)
@@ -53,8 +58,9 @@ func (x *freezing) commit(ctx context.Context) (*meta.Frozen, error) {
 	return f, x.Publish(ctx, x.batch, f, nodes)
 }
 
-// sortedTree sorts the files of a tree by path. It refuses a path with two contents,
-// and one that is a file and a directory. freeze.ErrAmbiguous.
+// sortedTree sorts the files of a tree by path. It refuses a path with two
+// contents, and one that is both a file and a directory, with
+// freeze.ErrAmbiguous.
 func sortedTree(nodes []meta.Node) ([]meta.Node, error) {
 	slices.SortFunc(nodes, func(a, b meta.Node) int { return cmp.Compare(a.Path, b.Path) })
 	nodes = slices.CompactFunc(nodes, func(a, b meta.Node) bool { return a.Path == b.Path && a.Digest == b.Digest })
@@ -71,14 +77,14 @@ func sortedTree(nodes []meta.Node) ([]meta.Node, error) {
 		last = path.Dir(n.Path)
 		for dir := last; dir != "."; dir = path.Dir(dir) {
 			if _, found := slices.BinarySearchFunc(nodes, dir, func(n meta.Node, p string) int { return cmp.Compare(n.Path, p) }); found {
-				return nil, fmt.Errorf("%w: %s is a file, and the directory of %s, in one freeze", freeze.ErrAmbiguous, dir, n.Path)
+				return nil, fmt.Errorf("%w: %s is a file, and the directory of %s, in one freeze", freeze.ErrTwoContents, dir, n.Path)
 			}
 		}
 	}
 	return nodes, nil
 }
 
-// sign puts the manifest, the provenance and their signatures into the batch, and
+// sign adds the manifest, the provenance and their signatures to the batch. It
 // checks the manifest's signature before anything is published.
 func (x *freezing) sign(ctx context.Context, f *meta.Frozen) error {
 	date := x.doc.Date
@@ -119,7 +125,7 @@ func (x *freezing) sign(ctx context.Context, f *meta.Frozen) error {
 	return err
 }
 
-// provenance writes the local facts of the freeze.
+// provenance encodes the local facts of the freeze.
 func (x *freezing) provenance(ctx context.Context, f *meta.Frozen) ([]byte, error) {
 	p := freeze.Provenance{
 		Format: freeze.ProvenanceFormat, Name: f.Name, Manifest: cas.Sum(x.data), Created: f.Created, Program: x.cfg.Version,

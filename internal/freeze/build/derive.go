@@ -15,34 +15,38 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// derivation is what the frozen repository of one mirror is made of.
+// derivation is the input for the frozen repository of one mirror.
 type derivation struct {
 	x      *freezing
 	m      *plan.Mirror
 	d      *freeze.DocMirror
-	format repo.Format
+	format Format
 	params repo.DeriveParams
 	record meta.FrozenMirror
 
-	certs   []cas.Digest           // that verified the roots
+	certs   []cas.Digest           // keys that verified the roots
 	bySuite map[repo.SuiteName]int // index into params.Choices
 }
 
-// derivation gathers what the frozen repository of one mirror is made of.
+// derivation collects the input for the frozen repository of one mirror.
 func (x *freezing) derivation(ctx context.Context, d *freeze.DocMirror) (*derivation, error) {
-	format, err := x.cat.Format(d.Type)
+	format, err := x.formats.Of(d.Type)
 	if err != nil {
 		return nil, err
 	}
 	c, err := x.cat.Mirror(d.Name)
 	if err != nil {
-		c = config.Mirror{Name: d.Name, Type: d.Type} // imported, and not configured here
+		c = config.Mirror{Name: d.Name, Type: d.Type} // imported, and not configured on this server
 	}
 	m := x.pl.Mirror(d.Name)
 	v := &derivation{
 		x: x, m: m, d: d, format: format, bySuite: map[repo.SuiteName]int{},
 		params: repo.DeriveParams{Mirror: c, Date: x.doc.Date, Signer: x.signer},
-		record: meta.FrozenMirror{Mirror: d.Name, Type: d.Type, Whole: m.Whole, Proof: d.ProofFiles()},
+		record: meta.FrozenMirror{Mirror: d.Name, Type: d.Type, Whole: m.Whole},
+	}
+	for _, f := range d.ProofFiles() {
+		l := x.held(repo.Listed{Path: f.Path, Size: f.Size, SHA256: f.SHA256})
+		v.record.Proof = append(v.record.Proof, repo.File{Path: l.Path, Size: l.Size, SHA256: l.SHA256, SHA512: f.SHA512})
 	}
 	if err := v.addStates(ctx); err != nil {
 		return nil, err
@@ -54,8 +58,8 @@ func (x *freezing) derivation(ctx context.Context, d *freeze.DocMirror) (*deriva
 	return v, err
 }
 
-// joinCertificates stores certificates as one blob; the zero digest where there are
-// none.
+// joinCertificates stores certificates as one blob. It returns the zero digest if
+// there are none.
 func (x *freezing) joinCertificates(ctx context.Context, certs []cas.Digest) (cas.Digest, error) {
 	ring, err := freeze.Certificates(ctx, x.blobs, certs...)
 	if err != nil || ring == nil {
@@ -66,12 +70,12 @@ func (x *freezing) joinCertificates(ctx context.Context, certs []cas.Digest) (ca
 }
 
 // addStates adds the suites of the states that packages are taken from, each
-// generation once: several states may have it.
+// generation once even if it is part of several states.
 func (v *derivation) addStates(ctx context.Context) error {
 	done := map[meta.SnapshotSuite]bool{}
 	for _, snap := range v.m.States {
-		if v.record.Timestamp.IsZero() {
-			v.record.Timestamp = snap.Timestamp
+		if !snap.Timestamp.IsZero() { // else only its generations are left
+			v.record.AddSnapshot(snap.Timestamp)
 		}
 		for _, s := range snap.Suites {
 			k := meta.SnapshotSuite{Suite: s.Suite, Gen: s.Gen}
@@ -92,15 +96,25 @@ func (v *derivation) addGeneration(ctx context.Context, snap *meta.Snapshot, s m
 	if err != nil {
 		return err
 	}
+	// A collection may have compacted the generation since the root was read.
+	now, err := v.x.meta.Generations(ctx, &meta.Snapshot{Mirror: snap.Mirror, Suites: []meta.SnapshotSuite{s}})
+	if err != nil {
+		return err
+	}
+	g = now[0]
 	v.certs = append(v.certs, g.Certificates)
 	v.record.Suites = append(v.record.Suites, freeze.ClientSuite(g, v.format.SourceArch()))
 	choice := repo.Choice{Suite: s.Suite, Root: root, Whole: v.m.Whole}
 	kept := map[string]repo.File{}
 	for _, gr := range g.Groups {
+		form := v.x.held(gr.Form)
+		if gr.Made != nil && !v.m.Whole {
+			form = gr.Plain // it is only read, and made faster
+		}
 		choice.Groups = append(choice.Groups, repo.Group{
-			Index: gr.Index, Component: gr.Component, Arch: gr.Arch, Packages: gr.Packages, Also: gr.Also, Forms: []repo.Listed{gr.Form},
+			Index: gr.Index, Component: gr.Component, Arch: gr.Arch, Packages: gr.Packages, Also: gr.Also, Forms: []repo.Listed{form},
 		})
-		kept[gr.Form.Path] = repo.File{Path: gr.Form.Path, Size: gr.Form.Size, SHA256: gr.Form.SHA256}
+		kept[form.Path] = repo.File{Path: form.Path, Size: form.Size, SHA256: form.SHA256}
 	}
 	v.complete(&choice, kept, snap)
 	i, ok := v.bySuite[s.Suite]
@@ -109,7 +123,8 @@ func (v *derivation) addGeneration(ctx context.Context, snap *meta.Snapshot, s m
 		v.params.Choices = append(v.params.Choices, choice)
 		return nil
 	}
-	// Another state of a suite: the newest root gives the Release's fields.
+	// Another state of a suite: the newest root provides the fields of the
+	// Release file.
 	newest := &v.params.Choices[i]
 	if root.Date.After(newest.Root.Date) {
 		*newest, choice = choice, *newest
@@ -119,8 +134,8 @@ func (v *derivation) addGeneration(ctx context.Context, snap *meta.Snapshot, s m
 	return nil
 }
 
-// complete gives a choice the functions that read what is kept of its suite. snap is
-// the state that it is of; nil for one of an imported base.
+// complete sets the functions of a choice that read what is stored of its suite.
+// snap is the state that it belongs to, or nil for an imported base.
 func (v *derivation) complete(c *repo.Choice, kept map[string]repo.File, snap *meta.Snapshot) {
 	suite := c.Suite
 	c.Held = func(l repo.Listed) (repo.File, bool) {
@@ -138,8 +153,8 @@ func (v *derivation) complete(c *repo.Choice, kept map[string]repo.File, snap *m
 	}
 }
 
-// eachChosen calls emit for each package that is taken of a suite: those picked, or
-// all of a whole state.
+// eachChosen calls emit for each package that is taken from a suite: those
+// picked, or all of a whole state.
 func (v *derivation) eachChosen(ctx context.Context, suite repo.SuiteName, snap *meta.Snapshot, emit func(repo.Record) error) error {
 	take := func(e meta.Entry) error {
 		if !slices.ContainsFunc(e.Places, func(p meta.Place) bool { return p.Suite == suite }) {
@@ -158,8 +173,8 @@ func (v *derivation) eachChosen(ctx context.Context, suite repo.SuiteName, snap 
 	return ctx.Err()
 }
 
-// addCarried adds the suites of imported bases: their roots come from the proof that
-// was imported with them.
+// addCarried adds the suites of imported bases, whose roots come from the proof
+// that was imported with them.
 func (v *derivation) addCarried(ctx context.Context) error {
 	for _, c := range v.m.Proof {
 		v.certs = append(v.certs, c.Certificates)
@@ -173,11 +188,11 @@ func (v *derivation) addCarried(ctx context.Context) error {
 		choice := repo.Choice{Suite: c.Suite.Suite, Root: root}
 		kept := map[string]repo.File{}
 		for _, i := range c.Suite.Indices {
+			form := v.x.held(repo.Listed{Path: i.Path, Size: i.Size, SHA256: i.SHA256})
 			choice.Groups = append(choice.Groups, repo.Group{
-				Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages,
-				Forms: []repo.Listed{{Path: i.Path, Size: i.Size, SHA256: i.SHA256}},
+				Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages, Forms: []repo.Listed{form},
 			})
-			kept[i.Path] = repo.File{Path: i.Path, Size: i.Size, SHA256: i.SHA256}
+			kept[form.Path] = repo.File{Path: form.Path, Size: form.Size, SHA256: form.SHA256}
 		}
 		v.complete(&choice, kept, nil)
 		one := freeze.DocMirror{Suites: []freeze.DocSuite{c.Suite}}
@@ -188,8 +203,8 @@ func (v *derivation) addCarried(ctx context.Context) error {
 	return nil
 }
 
-// derive writes the frozen repository, and returns the nodes of its tree; all are
-// the derivations of the freeze.
+// derive writes the frozen repository and returns the nodes of its tree; all has
+// the derivations of the whole freeze.
 func (v *derivation) derive(ctx context.Context, all []*derivation) ([]meta.Node, error) {
 	params := v.params
 	for _, o := range all {
@@ -229,4 +244,28 @@ func (v *derivation) count(ctx context.Context) (packages, sources int, err erro
 		}
 	}
 	return packages, sources, nil
+}
+
+// wholeBytes returns the bytes of the packages of a whole mirror, which are not in the
+// tree: those of each file once.
+func (v *derivation) wholeBytes(ctx context.Context) (n int64, err error) {
+	if !v.m.Whole {
+		return 0, nil
+	}
+	seen := map[cas.Digest]bool{}
+	for _, snap := range v.m.States {
+		err := freeze.EachPackage(ctx, v.x.meta, snap, func(e meta.Entry) error {
+			for _, f := range e.Fact.Files {
+				if !seen[f.SHA256] {
+					seen[f.SHA256] = true
+					n += f.Size
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
 }

@@ -21,8 +21,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// needsAll refuses to fetch most of an archive unless that was asked for.
-// freeze.ErrNeedsAll.
+// needsAll refuses to download most of an archive unless that was requested. It
+// returns freeze.ErrNeedsAll.
 func (x *freezing) needsAll(ctx context.Context) error {
 	if x.req.All {
 		return nil
@@ -55,11 +55,11 @@ func (x *freezing) needsAll(ctx context.Context) error {
 	return nil
 }
 
-// statFunc describes a blob like cas.Store.Stat.
+// statFunc describes a blob like cas.Reader.Stat.
 type statFunc func(context.Context, cas.Digest) (cas.Info, error)
 
-// eachWanted calls f for each package file of a mirror's part of the plan that is
-// not here, according to stat.
+// eachWanted calls f for each package file in a mirror's part of the plan that is
+// not stored, according to stat.
 func (x *freezing) eachWanted(ctx context.Context, m *plan.Mirror, stat statFunc, f func(*meta.Fact, repo.File) error) error {
 	seen := map[cas.Digest]bool{}
 	look := func(fact *meta.Fact) error {
@@ -89,7 +89,7 @@ func (x *freezing) eachWanted(ctx context.Context, m *plan.Mirror, stat statFunc
 		}
 		complete := !slices.ContainsFunc(gens, func(g *meta.Generation) bool { return !g.Complete })
 		if complete && !x.keeper.AnyCorrupt() {
-			continue // every package was here when it was sealed, and referenced since
+			continue // every package was stored before the snapshot was sealed, and has been referenced since
 		}
 		if err := freeze.EachPackage(ctx, x.meta, snap, func(e meta.Entry) error { return look(e.Fact) }); err != nil {
 			return err
@@ -98,14 +98,16 @@ func (x *freezing) eachWanted(ctx context.Context, m *plan.Mirror, stat statFunc
 	return nil
 }
 
-// holdProof makes the batch hold what the freeze takes over from others: a base may
-// be removed while a freeze is made from it.
+// holdProof makes the batch hold what the freeze takes over from other freezes: a
+// base may be removed while a freeze is made from it.
 func (x *freezing) holdProof(ctx context.Context) error {
 	for i := range x.doc.Mirrors {
 		d := &x.doc.Mirrors[i]
 		for _, f := range d.ProofFiles() {
-			if err := x.keeper.Hold(ctx, x.batch, f.SHA256); err != nil {
-				return fmt.Errorf("proof %s of %s: %w", f.Path, d.Name, err)
+			if err := x.keeper.Hold(ctx, x.batch, f.SHA256); err == nil {
+				continue
+			} else if perr := x.holdPlain(ctx, d, f.SHA256); perr != nil {
+				return fmt.Errorf("proof %s of %s: %w", f.Path, d.Name, errors.Join(err, perr))
 			}
 		}
 		for _, c := range x.pl.Mirror(d.Name).Proof {
@@ -120,15 +122,87 @@ func (x *freezing) holdProof(ctx context.Context) error {
 	return nil
 }
 
-// fetchAll fetches every missing file, and names each package for which that cannot
-// be done; where that is allowed, it returns those that upstream no longer has. The
-// batch holds the packages of exact mirrors; those of whole ones are referenced through
-// their generations, which Publish checks.
+// holdPlain makes the batch hold the plain index that the same signed root lists
+// beside a compressed one that is gone.
+func (x *freezing) holdPlain(ctx context.Context, d *freeze.DocMirror, gone cas.Digest) error {
+	plain, err := x.plainOf(ctx, d, gone)
+	if err == nil && plain.SHA256.IsZero() {
+		err = cas.ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	if err := x.keeper.Hold(ctx, x.batch, plain.SHA256); err != nil {
+		return fmt.Errorf("%s: %w", plain.Path, err)
+	}
+	if x.plain == nil {
+		x.plain = map[cas.Digest]repo.Listed{}
+	}
+	x.plain[gone] = plain
+	return nil
+}
+
+// plainOf finds the plain index beside a variant that a mirror's part of the manifest
+// names: in the states that it is taken from, or in the roots of imported bases.
+func (x *freezing) plainOf(ctx context.Context, d *freeze.DocMirror, variant cas.Digest) (repo.Listed, error) {
+	m := x.pl.Mirror(d.Name)
+	for _, snap := range m.States {
+		gens, err := x.meta.Generations(ctx, snap)
+		if err != nil {
+			return repo.Listed{}, err
+		}
+		for _, g := range gens {
+			for _, gr := range g.Groups {
+				if gr.Form.SHA256 == variant && gr.Made != nil {
+					return gr.Plain, nil
+				}
+			}
+		}
+	}
+	format, err := x.formats.Of(d.Type)
+	if err != nil {
+		return repo.Listed{}, err
+	}
+	for i := range m.Proof {
+		c := &m.Proof[i]
+		for _, ix := range c.Suite.Indices {
+			if ix.SHA256 != variant {
+				continue
+			}
+			root, err := freeze.ReadRoot(ctx, x.blobs, format, d, &c.Suite, c.Certificates)
+			if err != nil {
+				return repo.Listed{}, err
+			}
+			for _, l := range root.Files {
+				if l.Path == ix.Index && l.Path != ix.Path {
+					return l, nil
+				}
+			}
+		}
+	}
+	return repo.Listed{}, cas.ErrNotFound
+}
+
+// held returns the variant of an index that the batch holds.
+func (x *freezing) held(named repo.Listed) repo.Listed {
+	if plain, ok := x.plain[named.SHA256]; ok {
+		return plain
+	}
+	return named
+}
+
+// fetchAll downloads every missing file, and lists the packages that are
+// unavailable. If that is allowed, it returns those that upstream no longer has.
+// The batch holds the packages of exact mirrors; those of whole mirrors are
+// referenced through their generations, which Publish checks.
 func (x *freezing) fetchAll(ctx context.Context) ([]lostFile, error) {
+	if err := x.countWanted(ctx); err != nil {
+		return nil, err
+	}
 	x.progress.SetPhase("fetching packages")
 	lost := &lostFiles{}
 	for _, m := range x.pl.Mirrors {
-		if err := x.fetcher.CheckSpace(); err != nil {
+		if err := x.fetcher.CheckSpace(ctx); err != nil {
 			return nil, err
 		}
 		stat := x.batch.Hold
@@ -137,7 +211,8 @@ func (x *freezing) fetchAll(ctx context.Context) ([]lostFile, error) {
 		}
 		c, err := x.cat.Mirror(m.Name)
 		if err != nil {
-			// An imported mirror that is not configured here: what is missing is lost.
+			// An imported mirror that is not configured on this server: what is
+			// missing is lost.
 			err = x.eachWanted(ctx, m, stat, func(fact *meta.Fact, f repo.File) error {
 				lost.refused = true
 				lost.add(m.Name, &fact.Record, f, fmt.Sprintf("(%s): mirror %s is not configured", f.Path, m.Name))
@@ -153,7 +228,28 @@ func (x *freezing) fetchAll(ctx context.Context) ([]lostFile, error) {
 	return lost.result(x.req.AllowMissing)
 }
 
-// fetchFrom fetches the missing files of a mirror's part of the plan.
+// countWanted makes the totals of the progress those of all mirrors, before the first
+// download.
+func (x *freezing) countWanted(ctx context.Context) error {
+	x.progress.SetPhase("counting packages")
+	seen := map[cas.Digest]bool{}
+	for _, m := range x.pl.Mirrors {
+		err := x.eachWanted(ctx, m, x.blobs.Stat, func(_ *meta.Fact, f repo.File) error {
+			if !seen[f.SHA256] {
+				seen[f.SHA256] = true
+				x.progress.FilesTotal.Add(1)
+				x.progress.BytesTotal.Add(f.Size)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetchFrom downloads the missing files in a mirror's part of the plan.
 func (x *freezing) fetchFrom(ctx context.Context, m *plan.Mirror, c config.Mirror, stat statFunc, lost *lostFiles) error {
 	var urls []remote.URL
 	for _, snap := range m.States {
@@ -183,17 +279,18 @@ func (x *freezing) fetchFrom(ctx context.Context, m *plan.Mirror, c config.Mirro
 	return err
 }
 
-// lostFile is a file that upstream lists and cannot be had, with the reason.
+// lostFile is a file that upstream lists and that is unavailable, with the
+// reason.
 type lostFile struct {
 	plan.Lost
 	text string
 }
 
-// lostFiles gathers lost files.
+// lostFiles collects lost files.
 type lostFiles struct {
-	mu      sync.Mutex // held by those who add while others do
+	mu      sync.Mutex // held while files are added concurrently
 	files   []lostFile
-	refused bool // something is wrong with what is lost
+	refused bool // a lost file had wrong bytes
 }
 
 func (l *lostFiles) add(mirror string, rec *repo.Record, f repo.File, why string) {
@@ -202,7 +299,7 @@ func (l *lostFiles) add(mirror string, rec *repo.Record, f repo.File, why string
 	})
 }
 
-// result returns the lost files in order, or refuses them. freeze.ErrMissing.
+// result returns the lost files in order, or refuses them with freeze.ErrMissing.
 func (l *lostFiles) result(allowed bool) ([]lostFile, error) {
 	slices.SortFunc(l.files, func(a, b lostFile) int { return cmp.Compare(a.text, b.text) })
 	if len(l.files) == 0 || allowed && !l.refused {

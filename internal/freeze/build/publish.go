@@ -16,66 +16,117 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Publisher publishes freezes that were built or imported. It is safe for concurrent
-// use.
+// Publisher publishes freezes that were built or imported. It is safe for
+// concurrent use.
 type Publisher struct {
 	meta interface {
 		meta.Publisher
+		meta.Leases
 		freeze.Records
+		Channel(ctx context.Context, name string) (*meta.Channel, error)
 	}
 	keeper  Keeper
+	node    string // for leases
 	changed func()
 
 	mu    sync.Mutex
-	names map[string]bool // being made
+	names map[string]bool // names in progress
 }
 
-func newPublisher(m Metadata, k Keeper, changed func()) *Publisher {
-	return &Publisher{meta: m, keeper: k, changed: changed, names: map[string]bool{}}
+func newPublisher(m Metadata, k Keeper, node string, changed func()) *Publisher {
+	return &Publisher{meta: m, keeper: k, node: node, changed: changed, names: map[string]bool{}}
 }
 
-// Begin reserves a name for a freeze or an import, until end is called.
-// freeze.ErrBusy.
-func (p *Publisher) Begin(name string) (end func(), err error) {
+// Alone runs a freeze or an import of a name, here and on any node that shares the
+// metadata, under a lease of the name. freeze.ErrBusy where there is another one.
+func (p *Publisher) Alone(ctx context.Context, name string, work func(context.Context) error) error {
+	if !p.begin(name) {
+		return fmt.Errorf("freeze %s %w", name, freeze.ErrBusy)
+	}
+	defer p.end(name)
+	return p.lead(ctx, meta.LeaseFreeze+name, "freeze "+name, work)
+}
+
+// lead runs work on something under its lease. freeze.ErrBusy where another command
+// keeps the lease.
+func (p *Publisher) lead(ctx context.Context, lease, what string, work func(context.Context) error) error {
+	began := false
+	for try := 0; ; try++ {
+		err := meta.Lead(ctx, p.meta, lease, p.node, func(ctx context.Context) error {
+			began = true
+			return work(ctx)
+		})
+		if began || !errors.Is(err, meta.ErrLeased) {
+			return err
+		}
+		if try == leaseTries {
+			return fmt.Errorf("%s %w: %w", what, freeze.ErrBusy, err)
+		}
+		pause := time.NewTimer(leasePause)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return ctx.Err()
+		case <-pause.C:
+		}
+	}
+}
+
+// How often and after which pauses a lease is asked for: a collection that clears
+// what an earlier freeze of the name left has it for moments, as a move of a channel.
+const (
+	leaseTries = 20
+	leasePause = 100 * time.Millisecond
+)
+
+func (p *Publisher) begin(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.names[name] {
-		return nil, fmt.Errorf("frozen snapshot %s %w", name, freeze.ErrBusy)
+		return false
 	}
 	p.names[name] = true
-	return func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.names, name)
-	}, nil
+	return true
 }
 
-// Making reports whether a freeze or an import of that name is under way: its tree
-// belongs to no frozen snapshot yet.
+func (p *Publisher) end(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.names, name)
+}
+
+// Making reports whether a freeze or an import of this name is in progress here, so
+// that its tree does not belong to a freeze yet.
 func (p *Publisher) Making(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.names[name]
 }
 
-// Exists reports whether a freeze with this manifest is published.
-// freeze.ErrExists where the name has another one.
+// Exists reports whether a freeze with this manifest is published. freeze.ErrExists
+// where the name has another one, or had it before it was removed; meta.ErrTaken
+// where it is that of a channel.
 func (p *Publisher) Exists(ctx context.Context, name string, manifest cas.Digest) (bool, error) {
 	f, err := p.meta.Freeze(ctx, name)
+	if removed, ok := errors.AsType[*meta.RemovedError](err); ok && removed.Manifest != manifest {
+		return false, fmt.Errorf("%w (this one would be %s)", removed.Taken(), manifest)
+	}
 	switch {
 	case errors.Is(err, meta.ErrNotFound):
-		return false, nil
+		_, err := p.meta.Channel(ctx, name)
+		return false, meta.Vacant(err, (&meta.Channel{Name: name}).NameTaken("freeze"))
 	case err != nil:
 		return false, err
 	case f.Manifest.SHA256 != manifest:
-		return false, fmt.Errorf("frozen snapshot %s: %w: its manifest is %s, this one would be %s", name, freeze.ErrExists, f.Manifest.SHA256, manifest)
+		return false, fmt.Errorf("freeze %s: %w: its manifest is %s, this one would be %s", name, freeze.ErrExists, f.Manifest.SHA256, manifest)
 	}
 	return true, nil
 }
 
-// Publish publishes a freeze (invariant 1): its blobs become durable, then come the
-// tree with its references, a look whether each blob is here, and the record. The
-// batch has its new blobs, and is made to hold the others.
+// Publish publishes a freeze (invariant 1): first its blobs become durable, then
+// the tree with its references, then each blob is checked to be stored, then the
+// record follows. The batch has the new blobs of the freeze, and is made to hold
+// the others.
 func (p *Publisher) Publish(ctx context.Context, batch cas.Batch, f *meta.Frozen, nodes []meta.Node) error {
 	var err error
 	if f.Tree, err = putListing(ctx, batch, f, nodes); err != nil {
@@ -87,13 +138,13 @@ func (p *Publisher) Publish(ctx context.Context, batch cas.Batch, f *meta.Frozen
 	if err := p.meta.ClearTree(ctx, f.Name); err != nil {
 		return err
 	}
-	// If we stop here, the nodes belong to no freeze; the next one of the name clears
-	// them, and so does a collection.
+	// If we stop here, the nodes do not belong to any freeze. The next freeze of
+	// this name, or a collection, removes them.
 	if err := p.meta.PutTree(ctx, f.Name, nodes); err != nil {
 		return err
 	}
-	// What is held stays; what a collection removed before it was held comes back from
-	// the quarantine. A freeze that lacks a blob is not published.
+	// Blobs that are held stay. Those that were collected before that are
+	// restored from the quarantine. A freeze that lacks a blob is not published.
 	for _, n := range nodes {
 		if err := p.keeper.Hold(ctx, batch, n.Digest); err != nil {
 			return fmt.Errorf("%s of %s: %w", n.Path, f.Name, err)
@@ -101,7 +152,7 @@ func (p *Publisher) Publish(ctx context.Context, batch cas.Batch, f *meta.Frozen
 	}
 	for _, d := range f.Blobs() {
 		if err := p.keeper.Hold(ctx, batch, d); err != nil {
-			return fmt.Errorf("frozen snapshot %s: %w", f.Name, err)
+			return fmt.Errorf("freeze %s: %w", f.Name, err)
 		}
 	}
 	if err := p.meta.Publish(ctx, f); err != nil {

@@ -17,10 +17,10 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Vouch signs again what earlier keys of this server signed: it adds to each frozen
-// snapshot a statement by the present key that names its manifest and the key that
-// signed it. The old signature stays. What has such a statement is left alone. It
-// returns how many were signed.
+// Vouch adds a signature by the current key to freezes that were signed by
+// earlier keys of this server: to each it adds a statement that names its
+// manifest and the key that signed it. The old signature stays. Freezes that have
+// such a statement are skipped. It returns how many were signed.
 func (b *Builder) Vouch(ctx context.Context) (int, error) {
 	all, err := b.meta.Freezes(ctx)
 	if err != nil {
@@ -54,9 +54,8 @@ func (b *Builder) Vouch(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// keepRenewed replaces the certificate under which a freeze was signed by the present
-// one where the key has been renewed since: clients get it after the next change of
-// the key.
+// keepRenewed replaces the certificate under which a freeze was signed by the
+// current one if the key has been renewed since, so that clients get the new one.
 func (b *Builder) keepRenewed(ctx context.Context, f *meta.Frozen) error {
 	now := []byte(b.signer.PublicKeyArmored())
 	if cas.Sum(now) == f.KeyBlob {
@@ -81,8 +80,8 @@ func (b *Builder) keepRenewed(ctx context.Context, f *meta.Frozen) error {
 	return b.meta.ReplaceKey(ctx, f.Name, f.KeyBlob, info.Digest)
 }
 
-// renews reports whether a key that expires at until renews the one of the
-// fingerprint in a keyring: an older copy of it does not.
+// renews reports whether a key that expires at until renews the key with the
+// fingerprint in a keyring; an older copy of it does not.
 func renews(ring *sign.Keyring, fingerprint string, until time.Time) bool {
 	for _, k := range ring.Keys() {
 		if k.Fingerprint == fingerprint && (k.Expires.IsZero() || !until.IsZero() && !until.After(k.Expires)) {
@@ -93,8 +92,8 @@ func renews(ring *sign.Keyring, fingerprint string, until time.Time) bool {
 }
 
 // SignProvenance signs the provenance.json of freezes that an earlier version of
-// snapd made here without a signature, and returns how many it signed. What was
-// imported is left alone: its facts are not this server's.
+// snapd made on this server without a signature, and returns how many. Imported
+// freezes are skipped: their facts are not this server's.
 func (b *Builder) SignProvenance(ctx context.Context) (int, error) {
 	all, err := b.meta.Freezes(ctx)
 	if err != nil {
@@ -127,7 +126,7 @@ func (b *Builder) signProvenance(ctx context.Context, f *meta.Frozen) error {
 	if p, err := freeze.ParseProvenance(data); err != nil {
 		return err
 	} else if p.Name != f.Name {
-		return fmt.Errorf("%w: it is of %s", freeze.ErrVerify, p.Name)
+		return fmt.Errorf("%w: it belongs to %s", freeze.ErrVerify, p.Name)
 	}
 	sig, err := b.signer.SignDetached(data, f.Date)
 	if err != nil {
@@ -150,7 +149,7 @@ func (b *Builder) signProvenance(ctx context.Context, f *meta.Frozen) error {
 	return nil
 }
 
-// ListTrees makes the listings of frozen snapshots that an earlier version of snapd
+// ListTrees makes the listings of freezes that an earlier version of snapd
 // published without one, and returns how many.
 func (b *Builder) ListTrees(ctx context.Context) (int, error) {
 	all, err := b.meta.Freezes(ctx)
@@ -188,10 +187,10 @@ func (b *Builder) listTree(ctx context.Context, f *meta.Frozen) error {
 	return b.meta.SetTreeListing(ctx, f.Name, f.Manifest.SHA256, listing)
 }
 
-// Resigned returns a signed document of a suite of a snapshot as this server signs it
-// again, without its expiry. ok is false when path is no such document.
+// Resigned returns a signed document of a suite of a snapshot, signed again by
+// this server and without its expiry. ok is false if path is not such a document.
 func (b *Builder) Resigned(ctx context.Context, snap *meta.Snapshot, path string) (data []byte, modified time.Time, ok bool, err error) {
-	f, err := b.cat.Format(snap.Type)
+	f, err := b.formats.Of(snap.Type)
 	if err != nil {
 		return nil, time.Time{}, false, err
 	}

@@ -10,8 +10,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// sink takes the files of a derived repository as blobs of a batch, and the nodes of
-// their tree.
+// sink stores the files of a derived repository as blobs of a batch, and collects
+// the nodes of their tree.
 type sink struct {
 	mirror string
 	batch  cas.Batch
@@ -53,7 +53,7 @@ func (s *sink) Link(_ context.Context, path string, f repo.File) error {
 }
 
 type sinkWriter struct {
-	w    cas.Writer
+	w    cas.BlobWriter
 	s    *sink
 	path string
 }

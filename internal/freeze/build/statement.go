@@ -7,16 +7,16 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/canonical"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 )
 
-// AddImage records an image that was built from a frozen snapshot and keeps its
-// bytes.
-func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, error) {
+// AddImage records an image that was built from a freeze and stores its
+// bytes, which image has.
+func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd, image io.Reader) (*api.Image, error) {
 	f, err := b.meta.Freeze(ctx, req.Name)
 	if err != nil {
 		return nil, err
@@ -27,12 +27,12 @@ func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 	if err := checkVariant(req.Variant); err != nil {
 		return nil, err
 	}
-	if err := b.fetcher.CheckSpace(); err != nil {
+	if err := b.fetcher.CheckSpace(ctx); err != nil {
 		return nil, err
 	}
 	batch := b.blobs.NewBatch()
 	defer batch.Discard()
-	info, err := putFile(ctx, batch, req.File, f.Date)
+	info, err := cas.AddReader(ctx, batch, image, cas.Digest{}, f.Date)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd) (*api.Image, 
 	return b.clients.Image(ctx, im)
 }
 
-// checkVariant refuses a name that is not one of an image's variant.
+// checkVariant refuses an invalid name of an image variant.
 func checkVariant(name string) error {
 	for _, c := range name {
 		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
@@ -60,30 +60,8 @@ func checkVariant(name string) error {
 	return nil
 }
 
-// putFile stores a regular file in a batch.
-func putFile(ctx context.Context, batch cas.Batch, name string, modified time.Time) (cas.Info, error) {
-	src, err := regfile.Open(name)
-	if err != nil {
-		return cas.Info{}, err
-	}
-	defer src.Close()
-	st, err := src.Stat()
-	if err != nil {
-		return cas.Info{}, err
-	}
-	w, err := batch.Create(ctx)
-	if err != nil {
-		return cas.Info{}, err
-	}
-	defer w.Abort()
-	// One byte more shows a file that grows.
-	if _, err := io.Copy(w, io.LimitReader(regfile.WithContext(ctx, src), st.Size()+1)); err != nil {
-		return cas.Info{}, err
-	}
-	return w.Commit(cas.Digest{}, st.Size(), modified)
-}
-
-// checkImage refuses an image whose variant is another one. freeze.ErrExists.
+// checkImage refuses a different image of a variant that exists. It returns
+// freeze.ErrExists.
 func (b *Builder) checkImage(ctx context.Context, im *meta.Image) error {
 	images, err := b.meta.Images(ctx, im.Name)
 	if err != nil {
@@ -97,8 +75,8 @@ func (b *Builder) checkImage(ctx context.Context, im *meta.Image) error {
 	return nil
 }
 
-// addStatement signs a statement and publishes it beside the manifest, with the image
-// that it is about, if any. The batch has the image.
+// addStatement signs a statement and publishes it beside the manifest, with the
+// image that it describes, if any. The batch has the image.
 func (b *Builder) addStatement(ctx context.Context, batch cas.Batch, f *meta.Frozen, name string, s *freeze.Statement, im *meta.Image) error {
 	if err := b.checkKey(); err != nil {
 		return err
@@ -106,7 +84,7 @@ func (b *Builder) addStatement(ctx context.Context, batch cas.Batch, f *meta.Fro
 	if s.How == nil {
 		s.How = map[string]string{}
 	}
-	data, err := freeze.Canonical(s)
+	data, err := canonical.Marshal(s)
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,11 @@
-// Package bundle exports freezes to directories and imports them: a directory that
-// plain file servers can serve, that proof.VerifyDir proves, and that Import takes
-// into another server.
+// Package bundle exports freezes to directories and imports them. Any file server
+// can serve such a directory, proof.VerifyDir verifies it, and Import adds it to
+// another server.
 package bundle
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -25,47 +25,51 @@ import (
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/build"
+	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/freeze/tree"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/tlog"
 )
 
-// Catalog finds what a reference names.
+// Catalog resolves references.
 type Catalog interface {
 	ResolveRef(ctx context.Context, ref string) (catalog.Ref, error)
-	Format(typ string) (repo.Format, error)
-	Formats() []repo.Format
 	CheckName(ctx context.Context, name string) error
 }
 
-// Keeper makes the blobs of a batch durable and knows the corrupt ones.
+// Keeper makes the blobs of a batch durable and knows which blobs are corrupt.
 type Keeper interface {
 	Flush(ctx context.Context, batch cas.Batch) error
 	// Corrupt returns an error for a blob that is known to be corrupt.
 	Corrupt(d cas.Digest) error
-	// MarkCorrupt notes that a blob is corrupt; by says who found it.
+	// MarkCorrupt marks a blob as corrupt; by says who found it.
 	MarkCorrupt(ctx context.Context, d cas.Digest, by, why string) error
-	// CheckSpace fails where free space is below the reserve.
-	CheckSpace() error
+	// CheckSpace fails if free space is below the reserve.
+	CheckSpace(ctx context.Context) error
 }
 
-// Metadata is what a Bundler reads, as meta.Store does.
+// Metadata is what a Bundler reads, like meta.Store.
 type Metadata interface {
 	freeze.Records
 	freeze.Packages
 	tree.Files
+	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
+	// Referenced returns those of the blobs that the metadata refers to.
+	Referenced(ctx context.Context, digests []cas.Digest) ([]cas.Digest, error)
 }
 
-// Config are the parts of a Bundler.
+// Config has the parts of a Bundler.
 type Config struct {
+	Formats   repo.Formats[proof.Format]
 	Catalog   Catalog
 	Keeper    Keeper
 	Meta      Metadata
 	Blobs     cas.Store
 	Publisher *build.Publisher
-	Log       *slog.Logger     // nil: none
-	Now       func() time.Time // nil: time.Now
+	TLog      proof.TransparencyLog // nil: none
+	Log       *slog.Logger          // nil: none
+	Now       func() time.Time      // nil: time.Now
 }
 
 // Bundler exports and imports freezes. It is safe for concurrent use.
@@ -75,7 +79,7 @@ type Bundler struct {
 	blobs cas.Store
 }
 
-// New makes a Bundler.
+// New returns a Bundler.
 func New(cfg Config) *Bundler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -86,15 +90,15 @@ func New(cfg Config) *Bundler {
 	return &Bundler{cfg: cfg, cat: cfg.Catalog, blobs: cfg.Blobs}
 }
 
-// Export writes a frozen snapshot to a directory. Equal freezes give equal
-// directories: names, bytes, modes and times.
+// Export writes a freeze to a directory. The same freeze gives the same directory,
+// with the same names, bytes, modes and times, except for the proof of the log.
 func (b *Bundler) Export(ctx context.Context, ref, dir string, p *acquire.Progress) (*api.TransferResult, error) {
 	r, err := b.cat.ResolveRef(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	if r.Frozen == nil {
-		return nil, fmt.Errorf("%w: %s is not a frozen snapshot", freeze.ErrUsage, ref)
+		return nil, fmt.Errorf("%w: %s is not a freeze", freeze.ErrUsage, ref)
 	}
 	if p == nil {
 		p = &acquire.Progress{}
@@ -106,14 +110,14 @@ func (b *Bundler) Export(ctx context.Context, ref, dir string, p *acquire.Progre
 	if err := emptyDir(dir); err != nil {
 		return nil, err
 	}
-	// The directory gets its name when it is whole: what is found under it later is
-	// never half an export.
+	// The directory gets its name when it is complete, so that nobody takes a
+	// partial export for a whole one.
 	dir = strings.TrimRight(dir, "/")
-	tmp := dir + ".partial"
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(tmp, 0o755); err != nil {
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".snapd-export-*")
+	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
@@ -122,21 +126,56 @@ func (b *Bundler) Export(ctx context.Context, ref, dir string, p *acquire.Progre
 		return nil, err
 	}
 	defer root.Close()
-	x := &exporter{b: b, root: root, f: r.Frozen, p: p, res: &api.TransferResult{Name: r.Frozen.Name, New: true}, seen: map[string]cas.Digest{}}
+	x := b.exporter(r.Frozen, directory{root, r.Frozen.Date}, p)
 	if err := x.export(ctx); err != nil {
+		return nil, err
+	}
+	if err := datedDirs(root, r.Frozen.Date); err != nil {
 		return nil, err
 	}
 	if err := durable.SyncTree(tmp); err != nil {
 		return nil, err
 	}
-	_ = os.Remove(dir) // an empty directory that was there
+	_ = os.Remove(dir) // remove the empty directory that existed before
 	if err := os.Rename(tmp, dir); err != nil {
 		return nil, err
 	}
 	return x.res, durable.SyncDir(filepath.Dir(dir))
 }
 
-// emptyDir refuses to export over something else. freeze.ErrUsage.
+// Target takes the files of an export.
+type Target interface {
+	// Put writes a file with the bytes of r, if they have the digest and size of info.
+	// cas.ErrCorrupt.
+	Put(ctx context.Context, name string, info cas.Info, r File) error
+}
+
+// File is what a Target reads.
+type File interface {
+	io.Reader
+	io.ReaderAt
+	io.Seeker
+}
+
+// ExportTo writes a freeze as files to a target. Its manifest comes last: a target
+// without one has no whole export.
+func (b *Bundler) ExportTo(ctx context.Context, ref string, t Target, p *acquire.Progress) (*api.TransferResult, error) {
+	r, err := b.cat.ResolveRef(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if r.Frozen == nil {
+		return nil, fmt.Errorf("%w: %s is not a freeze", freeze.ErrUsage, ref)
+	}
+	if p == nil {
+		p = &acquire.Progress{}
+	}
+	p.SetPhase("exporting")
+	x := b.exporter(r.Frozen, t, p)
+	return x.res, x.export(ctx)
+}
+
+// emptyDir refuses to export over existing files, with freeze.ErrUsage.
 func emptyDir(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -153,13 +192,17 @@ func emptyDir(dir string) error {
 // exporter writes one freeze.
 type exporter struct {
 	b    *Bundler
-	root *os.Root
+	to   Target
 	f    *meta.Frozen
 	p    *acquire.Progress
 	res  *api.TransferResult
 	seen map[string]cas.Digest
 
-	missing []freeze.Missing // what the freeze was allowed to lack
+	missing []freeze.Missing // entries that the freeze may lack
+}
+
+func (b *Bundler) exporter(f *meta.Frozen, to Target, p *acquire.Progress) *exporter {
+	return &exporter{b: b, to: to, f: f, p: p, res: &api.TransferResult{Name: f.Name, New: true}, seen: map[string]cas.Digest{}}
 }
 
 func (x *exporter) export(ctx context.Context) error {
@@ -168,7 +211,7 @@ func (x *exporter) export(ctx context.Context) error {
 		return err
 	}
 	x.missing = doc.Missing
-	for _, e := range []repo.File{x.f.Manifest, x.f.Signature, x.f.Prov, x.f.ProvSignature, {Path: freeze.KeyFile, SHA256: x.f.KeyBlob}} {
+	for _, e := range []repo.File{x.f.Signature, x.f.Prov, x.f.ProvSignature, {Path: freeze.KeyFile, SHA256: x.f.KeyBlob}} {
 		if e.SHA256.IsZero() {
 			continue // an earlier version did not sign the provenance
 		}
@@ -176,13 +219,16 @@ func (x *exporter) export(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := x.log(ctx); err != nil {
+		return err
+	}
 	t := &tree.Stored{Frozen: x.f, Files: x.b.cfg.Meta}
 	if err := t.Each(ctx, "", func(n meta.Node) error { return x.blob(ctx, n.Path, n.Digest) }); err != nil {
 		return err
 	}
 	for i := range x.f.Mirrors {
 		m := &x.f.Mirrors[i]
-		if err := x.proof(ctx, m); err != nil {
+		if err := errors.Join(x.proof(ctx, m, doc), x.snapshots(ctx, m)); err != nil {
 			return err
 		}
 		if !m.Whole {
@@ -192,12 +238,80 @@ func (x *exporter) export(ctx context.Context) error {
 			return err
 		}
 	}
-	return x.dirs()
+	return x.blob(ctx, x.f.Manifest.Path, x.f.Manifest.SHA256)
+}
+
+// log writes the proof that the transparency log has the freeze, and the key of the
+// log. They alone differ between exports of one freeze: the log grows.
+func (x *exporter) log(ctx context.Context) error {
+	if x.b.cfg.TLog == nil {
+		return nil
+	}
+	_, p, err := x.b.cfg.TLog.Proof(ctx, tlog.FreezeSubject(x.f.Name))
+	if err != nil {
+		return fmt.Errorf("export %s: %w", x.f.Name, err)
+	}
+	if err := x.bytes(ctx, freeze.ManifestFile+tlog.ProofSuffix, p.Encode()); err != nil {
+		return err
+	}
+	return x.bytes(ctx, tlog.VKeyFile, []byte(x.b.cfg.TLog.Key().Text+"\n"))
+}
+
+// snapshots writes the proofs that the transparency log has the states of upstream
+// which a mirror rests on. That of another server, which sealed them, has those of a
+// mirror that was imported.
+func (x *exporter) snapshots(ctx context.Context, m *meta.FrozenMirror) error {
+	if x.b.cfg.TLog == nil {
+		return nil
+	}
+	for _, snap := range m.States() {
+		gens, err := x.b.cfg.Meta.Generations(ctx, snap)
+		if err != nil {
+			return err
+		}
+		for _, g := range gens {
+			leaf, p, err := x.b.cfg.TLog.Proof(ctx, tlog.SnapshotSubject(g.Mirror, string(g.Suite), meta.FormatTimestamp(g.Timestamp)))
+			if errors.Is(err, meta.ErrNotFound) || len(g.Docs) == 0 {
+				continue // from before the log, and removed before it began
+			} else if err != nil {
+				return fmt.Errorf("export %s: %w", x.f.Name, err)
+			}
+			p.Extra = leaf
+			if err := x.bytes(ctx, proof.SnapshotProof(m.Mirror, g.Docs[0].SHA256), p.Encode()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// bytes writes a file that is no blob.
+func (x *exporter) bytes(ctx context.Context, name string, data []byte) error {
+	d := cas.Sum(data)
+	if _, ok := x.seen[name]; ok {
+		return nil
+	}
+	x.seen[name] = d
+	if err := x.to.Put(ctx, name, cas.Info{Digest: d, Size: int64(len(data))}, bytes.NewReader(data)); err != nil {
+		return fmt.Errorf("export %s: %w", name, err)
+	}
+	x.res.Files++
+	x.res.Bytes += int64(len(data))
+	return nil
 }
 
 // proof writes the proof of a mirror.
-func (x *exporter) proof(ctx context.Context, m *meta.FrozenMirror) error {
+func (x *exporter) proof(ctx context.Context, m *meta.FrozenMirror, doc *freeze.Document) error {
+	named := map[cas.Digest]bool{}
+	for i := range doc.Mirrors {
+		for _, f := range doc.Mirrors[i].ProofFiles() {
+			named[f.SHA256] = true
+		}
+	}
 	for _, e := range m.Proof {
+		if !named[e.SHA256] {
+			x.res.Notes = append(x.res.Notes, fmt.Sprintf("mirror %s: the export proves its packages with the plain index %s, because the compressed one could not be made again: a snapd from before this version cannot import it", m.Mirror, e.Path))
+		}
 		if err := x.blob(ctx, path.Join(freeze.ProofDir, m.Mirror, e.SHA256.String()), e.SHA256); err != nil {
 			return err
 		}
@@ -208,10 +322,10 @@ func (x *exporter) proof(ctx context.Context, m *meta.FrozenMirror) error {
 	return x.blob(ctx, path.Join(freeze.ProofDir, m.Mirror, freeze.CertificatesFile), m.Certificates)
 }
 
-// packages writes the packages of a whole mirror, without those that the freeze was
-// allowed to lack.
+// packages writes the packages of a whole mirror, except those that the freeze
+// may lack.
 func (x *exporter) packages(ctx context.Context, m *meta.FrozenMirror) error {
-	format, err := x.b.cat.Format(m.Type)
+	format, err := x.b.cfg.Formats.Of(m.Type)
 	if err != nil {
 		return err
 	}
@@ -235,7 +349,7 @@ func (x *exporter) packages(ctx context.Context, m *meta.FrozenMirror) error {
 	return nil
 }
 
-// blob writes one file, checking its digest on the way.
+// blob writes one file and checks its digest.
 func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 	if have, ok := x.seen[name]; ok && have != d {
 		return fmt.Errorf("export: %w", freeze.TwoContents(name, have, d))
@@ -251,25 +365,41 @@ func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 		return fmt.Errorf("export %s: %w", name, err)
 	}
 	defer b.Close()
+	if err := x.to.Put(ctx, name, b.Info(), b); err != nil {
+		if errors.Is(err, cas.ErrCorrupt) {
+			_ = x.b.cfg.Keeper.MarkCorrupt(ctx, d, "export", strings.TrimPrefix(err.Error(), "blob "+d.String()+": "))
+		}
+		return fmt.Errorf("export %s: %w", name, err)
+	}
+	n := b.Info().Size
+	x.res.Files++
+	x.res.Bytes += n
+	x.p.Files.Add(1)
+	x.p.Bytes.Add(n)
+	return nil
+}
+
+// directory is a directory that takes an export.
+type directory struct {
+	root *os.Root
+	date time.Time // of all files
+}
+
+// Put implements Target.
+func (t directory) Put(ctx context.Context, name string, info cas.Info, r File) error {
 	local := filepath.FromSlash(name)
 	if dir := filepath.Dir(local); dir != "." {
-		if err := x.root.MkdirAll(dir, 0o755); err != nil {
+		if err := t.root.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	f, err := x.root.OpenFile(local, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := t.root.OpenFile(local, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, h), regfile.WithContext(ctx, b))
-	if err != nil {
-		return fmt.Errorf("export %s: %w", name, err)
-	}
-	if got := cas.Digest(h.Sum(nil)); got != d {
-		_ = x.b.cfg.Keeper.MarkCorrupt(ctx, d, "export", "its bytes now have SHA-256 "+got.String())
-		return fmt.Errorf("export %s: %w: bytes have SHA-256 %s, expected %s", name, cas.ErrCorrupt, got, d)
+	if err := cas.CheckBytes(ctx, io.TeeReader(r, f), info.Digest); err != nil {
+		return err
 	}
 	if err := f.Chmod(0o644); err != nil {
 		return err
@@ -277,22 +407,18 @@ func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	x.res.Files++
-	x.res.Bytes += n
-	x.p.Files.Add(1)
-	x.p.Bytes.Add(n)
-	return x.root.Chtimes(local, x.f.Date, x.f.Date)
+	return t.root.Chtimes(local, t.date, t.date)
 }
 
-// dirs gives directories the freeze's date and a fixed mode.
-func (x *exporter) dirs() error {
-	return fs.WalkDir(x.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+// datedDirs gives directories the date of the freeze and a fixed mode.
+func datedDirs(root *os.Root, date time.Time) error {
+	return fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		if err := x.root.Chmod(p, 0o755); err != nil {
+		if err := root.Chmod(p, 0o755); err != nil {
 			return err
 		}
-		return x.root.Chtimes(p, x.f.Date, x.f.Date)
+		return root.Chtimes(p, date, date)
 	})
 }

@@ -1,11 +1,15 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"example.org/snapd/internal/acquire"
@@ -19,14 +23,14 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Bounds of a batch of imported files.
+// Limits of a batch of imported files.
 const (
 	maxPending      = 4096
 	maxPendingBytes = 512 << 20
 )
 
-// Import imports an exported directory after proving it. Importing one that is here
-// already succeeds and changes nothing.
+// Import verifies and imports an exported directory. Importing an existing freeze
+// again succeeds, and brings back those of its blobs that are lost.
 func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire.Progress) (*api.TransferResult, error) {
 	if p == nil {
 		p = &acquire.Progress{}
@@ -38,7 +42,7 @@ func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire
 	if err != nil {
 		return nil, err
 	}
-	if err := b.cfg.Keeper.CheckSpace(); err != nil {
+	if err := b.cfg.Keeper.CheckSpace(ctx); err != nil {
 		return nil, err
 	}
 	dir, err := tree.OpenDir(req.Dir)
@@ -46,7 +50,7 @@ func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire
 		return nil, err
 	}
 	defer dir.Close()
-	found, err := proof.Check(ctx, dir, req.Dir, proof.Options{Ours: ours, Formats: b.cat.Formats(), Progress: p})
+	found, err := proof.Check(ctx, dir, req.Dir, proof.Options{Ours: ours, Formats: b.cfg.Formats, Progress: p})
 	if err != nil {
 		return nil, err
 	}
@@ -59,26 +63,28 @@ func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire
 	if err := b.cat.CheckName(ctx, name); err != nil {
 		return nil, err
 	}
-	end, err := b.cfg.Publisher.Begin(name)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
 	res := &api.TransferResult{Name: name, Notes: found.Result.Notes}
-	if done, err := b.cfg.Publisher.Exists(ctx, name, found.Proven[freeze.ManifestFile].SHA256); err != nil || done {
-		return res, err
-	}
-	p.SetPhase("importing")
-	m := &importer{b: b, dir: dir, name: req.Dir, found: found, p: p, res: res, batch: b.blobs.NewBatch()}
-	defer m.batch.Discard()
-	if err := m.run(ctx); err != nil {
+	err = b.cfg.Publisher.Alone(ctx, name, func(ctx context.Context) error {
+		there, err := b.cfg.Publisher.Exists(ctx, name, found.Proven[freeze.ManifestFile].SHA256)
+		if err != nil {
+			return err
+		}
+		p.SetPhase("importing")
+		m := &importer{b: b, dir: dir, name: req.Dir, found: found, p: p, res: res, batch: b.blobs.NewBatch()}
+		defer m.batch.Discard()
+		if there {
+			return m.restore(ctx)
+		}
+		return m.run(ctx)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return res, nil
 }
 
-// importer imports a directory that was proven. It stores the bytes that were proven,
-// not what is in the directory by now.
+// importer imports a verified directory. It stores the bytes that were verified,
+// not what the directory contains by now.
 type importer struct {
 	b     *Bundler
 	dir   *tree.Dir
@@ -124,6 +130,40 @@ func (m *importer) run(ctx context.Context) error {
 	return nil
 }
 
+// restore stores the files whose blobs the metadata refers to and the store has lost.
+func (m *importer) restore(ctx context.Context) error {
+	m.f = &meta.Frozen{Date: m.found.Document.Date}
+	names := map[cas.Digest]string{}
+	for name, file := range m.found.Proven {
+		if other, ok := names[file.SHA256]; !ok || name < other {
+			names[file.SHA256] = name
+		}
+	}
+	for page := range slices.Chunk(slices.SortedFunc(maps.Keys(names), func(a, b cas.Digest) int { return bytes.Compare(a[:], b[:]) }), maxPending) {
+		needed, err := m.b.cfg.Meta.Referenced(ctx, page)
+		if err != nil {
+			return err
+		}
+		for _, d := range needed {
+			if _, err := m.b.blobs.Stat(ctx, d); err == nil {
+				continue
+			} else if !errors.Is(err, cas.ErrNotFound) {
+				return err
+			}
+			if _, err := m.put(ctx, names[d]); err != nil {
+				return err
+			}
+		}
+	}
+	if err := m.b.cfg.Keeper.Flush(ctx, m.batch); err != nil {
+		return err
+	}
+	if m.res.Files > 0 {
+		m.b.cfg.Log.Info("restored lost blobs", "snapshot", m.found.Document.Name, "blobs", m.res.Files, "size", m.res.Bytes)
+	}
+	return nil
+}
+
 // documents imports the documents beside the mirrors.
 func (m *importer) documents(ctx context.Context) error {
 	var key repo.File
@@ -151,14 +191,17 @@ func (m *importer) documents(ctx context.Context) error {
 
 // mirror imports the proof and the frozen repository of a mirror.
 func (m *importer) mirror(ctx context.Context, d *freeze.DocMirror) error {
-	format, err := m.b.cat.Format(d.Type)
+	format, err := m.b.cfg.Formats.Of(d.Type)
 	if err != nil {
 		return err
 	}
 	fm := meta.FrozenMirror{
 		Mirror: d.Name, Type: d.Type, Whole: d.Kind == freeze.Whole, Proof: d.ProofFiles(), Suites: d.ClientSuites(format.SourceArch()),
 	}
-	for _, e := range fm.Proof {
+	for i, e := range fm.Proof {
+		if plain, ok := m.found.Plain[e.SHA256]; ok {
+			e, fm.Proof[i] = plain, plain
+		}
 		if _, err := m.put(ctx, path.Join(freeze.ProofDir, d.Name, e.SHA256.String())); err != nil {
 			return err
 		}
@@ -187,11 +230,11 @@ func (m *importer) node(ctx context.Context, n meta.Node) error {
 	return err
 }
 
-// put stores a file that was proven.
+// put stores a file that was verified.
 func (m *importer) put(ctx context.Context, name string) (repo.File, error) {
 	file, ok := m.found.Proven[name]
 	if !ok {
-		return file, fmt.Errorf("%w: import %s: %s came while it was checked", freeze.ErrVerify, m.name, name)
+		return file, fmt.Errorf("%w: import %s: %s appeared during verification", freeze.ErrVerify, m.name, name)
 	}
 	r, err := m.dir.Open(ctx, name)
 	if err != nil {
@@ -203,7 +246,7 @@ func (m *importer) put(ctx context.Context, name string) (repo.File, error) {
 		return file, err
 	}
 	defer w.Abort()
-	// One byte more shows a file that grows.
+	// Read one byte more, to notice a file that grows.
 	if _, err := io.Copy(w, io.LimitReader(regfile.WithContext(ctx, r), file.Size+1)); err != nil {
 		return file, err
 	}

@@ -12,10 +12,9 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/sbom"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/repo"
 )
 
-// SBOM writes the bill of materials of a frozen snapshot.
+// SBOM writes the bill of materials of a freeze.
 func (c *Client) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResult, error) {
 	format := sbom.Format(req.Format)
 	if format == "" {
@@ -29,7 +28,7 @@ func (c *Client) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResul
 		return nil, err
 	}
 	if r.Frozen == nil {
-		return nil, fmt.Errorf("%w: %s is not a frozen snapshot", freeze.ErrUsage, req.Ref)
+		return nil, fmt.Errorf("%w: %s is not a freeze", freeze.ErrUsage, req.Ref)
 	}
 	f, doc, err := c.load(ctx, r.Frozen.Name)
 	if err != nil {
@@ -58,20 +57,20 @@ func (c *Client) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResul
 	return &api.SBOMResult{Format: string(format), Text: b.String()}, nil
 }
 
-// bomWriter gathers a bill of materials.
+// bomWriter builds a bill of materials.
 type bomWriter struct {
 	c       *Client
 	f       *meta.Frozen
 	d       *sbom.Document
-	distros map[suiteKey]string // distributions of suites
+	distros map[suiteKey]string // distribution by suite
 }
 
 // suiteKey names a suite of a mirror.
 type suiteKey struct{ mirror, suite string }
 
-// mirror adds a mirror, and learns the distribution of each of its suites.
+// mirror adds a mirror, and determines the distribution of each of its suites.
 func (w *bomWriter) mirror(ctx context.Context, d *freeze.DocMirror, packages []api.Package) error {
-	format, err := w.c.cat.Format(d.Type)
+	format, err := w.c.cfg.Formats.Of(d.Type)
 	if err != nil {
 		return err
 	}
@@ -108,7 +107,9 @@ func (w *bomWriter) mirror(ctx context.Context, d *freeze.DocMirror, packages []
 // pkg adds a package.
 func (w *bomWriter) pkg(p api.Package) error {
 	e := sbom.Package{Mirror: p.Mirror, Name: p.Name, Version: p.Version, Arch: p.Arch}
-	e.Source = slices.ContainsFunc(w.c.cat.Formats(), func(f repo.Format) bool { return f.SourceArch() == p.Arch })
+	for _, f := range w.c.cfg.Formats {
+		e.Source = e.Source || p.Arch == f.SourceArch()
+	}
 	if len(p.Suites) > 0 {
 		e.Distro = w.distros[suiteKey{p.Mirror, slices.Min(p.Suites)}]
 	}

@@ -1,6 +1,6 @@
-// Package client describes freezes and snapshots to those who use them: what they
-// contain and how they differ, bills of materials, and the configuration of apt, dnf
-// and mmdebstrap.
+// Package client describes freezes and snapshots to their users: contents,
+// differences, bills of materials, and the configuration of apt, dnf and
+// mmdebstrap.
 package client
 
 import (
@@ -13,49 +13,66 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/tree"
+	"example.org/snapd/internal/history"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 )
 
-// Catalog finds what is mirrored.
+// Blobs is what a Client reads and writes.
+type Blobs interface {
+	cas.Reader
+	cas.Writer
+}
+
+// Catalog looks up what is mirrored.
 type Catalog interface {
 	Mirror(name string) (config.Mirror, error)
-	Format(typ string) (repo.Format, error)
-	Formats() []repo.Format
 	ResolveRef(ctx context.Context, ref string) (catalog.Ref, error)
 	ResolvePast(ctx context.Context, ref string) (r catalog.Ref, notice string, err error)
 }
 
-// Keeper makes the blobs of a batch durable and knows the corrupt ones.
+// Format reads what this server derived, compares packages and describes
+// repositories to their users.
+type Format interface {
+	tree.Format
+	repo.Clients
+	Compare(a, b string) int
+	SourceArch() string
+}
+
+// Keeper makes the blobs of a batch durable and knows which blobs are corrupt.
 type Keeper interface {
 	Flush(ctx context.Context, batch cas.Batch) error
 	// Corrupt returns an error for a blob that is known to be corrupt.
 	Corrupt(d cas.Digest) error
 }
 
-// Metadata is what a Client reads, as meta.Store does.
+// Metadata is what a Client reads, like meta.Store.
 type Metadata interface {
 	freeze.Records
 	freeze.Packages
 	tree.Files
 	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
+	PackagesNamed(ctx context.Context, s *meta.Snapshot, prefix, from string, limit int) (found []meta.Entry, next string, err error)
 	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error)
 	Recording(ctx context.Context, name string) (*meta.Recording, error)
 	Images(ctx context.Context, name string) ([]meta.Image, error)
 }
 
-// Config are the parts of a Client.
+// Config has the parts of a Client.
 type Config struct {
+	Formats repo.Formats[Format]
 	Catalog Catalog
 	Keeper  Keeper
 	Meta    Metadata
-	Blobs   cas.Store
+	Blobs   Blobs
 	Signer  *sign.Signer
-	// PublicURL is the base of the URLs that clients are told.
+	History *history.History
+	// PublicURL is the base of the URLs in client configurations.
 	PublicURL string
-	Version   string           // of this program, in bills of materials
+	Version   string           // version of this program, for bills of materials
 	Now       func() time.Time // nil: time.Now
 }
 
@@ -64,10 +81,10 @@ type Client struct {
 	cfg   Config
 	cat   Catalog
 	meta  Metadata
-	blobs cas.Store
+	blobs Blobs
 }
 
-// New makes a Client.
+// New returns a Client.
 func New(cfg Config) *Client {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -81,7 +98,7 @@ func (c *Client) load(ctx context.Context, name string) (*meta.Frozen, *freeze.D
 
 // eachDerived reads the packages of a mirror of a freeze from its tree.
 func (c *Client) eachDerived(ctx context.Context, f *meta.Frozen, fm *meta.FrozenMirror, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
-	format, err := c.cat.Format(fm.Type)
+	format, err := c.cfg.Formats.Of(fm.Type)
 	if err != nil {
 		return err
 	}
@@ -89,11 +106,11 @@ func (c *Client) eachDerived(ctx context.Context, f *meta.Frozen, fm *meta.Froze
 	return t.EachPackage(ctx, format, fm, emit)
 }
 
-// recordOf finds the record of a mirror of a manifest.
+// recordOf returns the record of a mirror of a manifest.
 func recordOf(f *meta.Frozen, d *freeze.DocMirror) (*meta.FrozenMirror, error) {
 	i := f.MirrorIndex(d.Name)
 	if i < 0 {
-		return nil, fmt.Errorf("%w: frozen snapshot %s has no record of mirror %s", meta.ErrCorrupt, f.Name, d.Name)
+		return nil, fmt.Errorf("%w: freeze %s has no record of mirror %s", meta.ErrCorrupt, f.Name, d.Name)
 	}
 	return &f.Mirrors[i], nil
 }

@@ -3,7 +3,9 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
+	"strings"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
@@ -13,16 +15,24 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Describe describes a frozen snapshot. meta.ErrNotFound.
+// Describe describes a freeze. It may return meta.ErrNotFound.
 func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error) {
 	f, doc, err := c.load(ctx, name)
-	if err != nil {
+	damaged := f != nil && (errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt))
+	if err != nil && !damaged {
 		return nil, err
 	}
 	out := &api.Frozen{
 		Name: f.Name, Date: f.Date, Created: f.Created, Manifest: f.Manifest.SHA256.String(), Key: f.Key,
 		Packages: f.Packages, Sources: f.Sources, Bytes: f.Bytes, URL: c.cfg.PublicURL + "/frozen/" + f.Name + "/",
 		Mirrors: []api.FrozenMirror{}, Images: []api.Image{}, Imported: f.Imported,
+	}
+	if damaged {
+		out.Damage = err.Error()
+		doc = &freeze.Document{}
+		for _, m := range f.Mirrors {
+			out.Mirrors = append(out.Mirrors, api.FrozenMirror{Mirror: m.Mirror, Type: m.Type, Suites: []string{}})
+		}
 	}
 	for i := range doc.Mirrors {
 		m, err := c.describeMirror(ctx, f, &doc.Mirrors[i])
@@ -48,7 +58,7 @@ func (c *Client) describeMirror(ctx context.Context, f *meta.Frozen, d *freeze.D
 			m.Suites = append(m.Suites, string(s.Suite))
 		}
 	}
-	format, err := c.cat.Format(d.Type)
+	format, err := c.cfg.Formats.Of(d.Type)
 	if err != nil {
 		return nil, err
 	}
@@ -61,14 +71,19 @@ func (c *Client) describeMirror(ctx context.Context, f *meta.Frozen, d *freeze.D
 	} else {
 		m.Packages, m.Sources = d.Tally(format.SourceArch())
 	}
-	if !fm.Timestamp.IsZero() {
-		m.Snapshot = fm.Mirror + "@" + meta.FormatTimestamp(fm.Timestamp)
+	for i, at := range fm.Snapshots() {
+		id := (&meta.Snapshot{Mirror: fm.Mirror, Timestamp: at}).ID()
+		if i == 0 {
+			m.Snapshot = id
+		} else {
+			m.Others = append(m.Others, id)
+		}
 	}
 	return m, err
 }
 
-// countWhole counts the packages of a whole mirror, those of each suite: none where
-// it was imported and its indices were never read.
+// countWhole counts the packages of a whole mirror, as the sum of its suites. It
+// counts none if the mirror was imported and its indices were never read.
 func (c *Client) countWhole(ctx context.Context, fm *meta.FrozenMirror) (packages, sources int, err error) {
 	for _, snap := range fm.States() {
 		gens, err := c.meta.Generations(ctx, snap)
@@ -83,7 +98,7 @@ func (c *Client) countWhole(ctx context.Context, fm *meta.FrozenMirror) (package
 	return packages, sources, nil
 }
 
-// Images lists the images of a frozen snapshot; an empty name lists all.
+// Images returns the images of a freeze, or all images if name is empty.
 func (c *Client) Images(ctx context.Context, name string) ([]api.Image, error) {
 	images, err := c.meta.Images(ctx, name)
 	if err != nil {
@@ -100,10 +115,10 @@ func (c *Client) Images(ctx context.Context, name string) ([]api.Image, error) {
 	return out, nil
 }
 
-// Image describes an image by its statement.
+// Image describes an image, using its statement.
 func (c *Client) Image(ctx context.Context, im *meta.Image) (*api.Image, error) {
 	out := &api.Image{Name: im.Name, Variant: im.Variant, SHA256: im.SHA256.String(), Size: im.Size}
-	// An image whose statement cannot be read is still an image.
+	// If the statement of an image cannot be read, the image can still be listed.
 	if data, err := cas.ReadAll(ctx, c.blobs, im.Statement, freeze.MaxSignature); err == nil {
 		var s freeze.Statement
 		if err := json.Unmarshal(data, &s); err != nil {
@@ -111,13 +126,10 @@ func (c *Client) Image(ctx context.Context, im *meta.Image) (*api.Image, error) 
 		}
 		out.How = s.How
 	}
-	if d, ok := c.blobs.(*cas.Dir); ok {
-		out.Path = d.Path() + "/" + cas.Name(im.SHA256)
-	}
 	return out, nil
 }
 
-// Packages lists what a reference contains, sources included, by mirror, name,
+// Packages returns what a reference contains, including sources, by mirror, name,
 // version and architecture.
 func (c *Client) Packages(ctx context.Context, ref string) (*api.PackageList, error) {
 	r, _, err := c.cat.ResolvePast(ctx, ref)
@@ -125,63 +137,101 @@ func (c *Client) Packages(ctx context.Context, ref string) (*api.PackageList, er
 		return nil, err
 	}
 	out := &api.PackageList{Ref: r.String(), Packages: []api.Package{}}
-	if r.Snapshot != nil {
-		return out, c.listSnapshot(ctx, r.Snapshot, out)
+	add := func(p api.Package) error {
+		out.Packages = append(out.Packages, p)
+		return nil
 	}
-	f, doc, err := c.load(ctx, r.Frozen.Name)
+	if r.Snapshot != nil {
+		return out, c.eachOfSnapshot(ctx, r.Snapshot, "", add)
+	}
+	return out, c.EachPackage(ctx, r.Frozen.Name, "", add)
+}
+
+// EachPackage calls f for each package of a freeze whose name begins with prefix, in
+// the order of Packages. Of a whole mirror that was not imported no more is read than
+// f takes.
+func (c *Client) EachPackage(ctx context.Context, name, prefix string, f func(api.Package) error) error {
+	fr, doc, err := c.load(ctx, name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i := range doc.Mirrors {
 		d := &doc.Mirrors[i]
 		if d.Kind == freeze.Whole {
-			if err := c.listWhole(ctx, f, d, out); err != nil {
-				return nil, err
+			if err := c.eachOfWhole(ctx, fr, d, prefix, f); err != nil {
+				return err
 			}
 			continue
 		}
-		format, err := c.cat.Format(d.Type)
+		format, err := c.cfg.Formats.Of(d.Type)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out.Packages = append(out.Packages, d.List(format.SourceArch())...)
+		for _, p := range d.List(format.SourceArch()) {
+			if !strings.HasPrefix(p.Name, prefix) {
+				continue
+			}
+			if err := f(p); err != nil {
+				return err
+			}
+		}
 	}
-	return out, nil
+	return nil
 }
 
-// listSnapshot adds the packages of a snapshot to a list.
-func (c *Client) listSnapshot(ctx context.Context, snap *meta.Snapshot, out *api.PackageList) error {
+// eachOfSnapshot calls f for the packages of a snapshot whose names begin with prefix.
+func (c *Client) eachOfSnapshot(ctx context.Context, snap *meta.Snapshot, prefix string, f func(api.Package) error) error {
 	gens, err := c.meta.Generations(ctx, snap)
 	if err != nil {
 		return err
 	}
 	components := catalog.ComponentsOf(gens)
-	return freeze.EachPackage(ctx, c.meta, snap, func(e meta.Entry) error {
-		out.Packages = append(out.Packages, components.Package(snap.Mirror, e))
-		return nil
-	})
+	each := func(e meta.Entry) error { return f(components.Package(snap.Mirror, e)) }
+	if prefix == "" {
+		return freeze.EachPackage(ctx, c.meta, snap, each)
+	}
+	for from := ""; ; {
+		found, next, err := c.meta.PackagesNamed(ctx, snap, prefix, from, namedPage)
+		if err != nil {
+			return err
+		}
+		for _, e := range found {
+			if err := each(e); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		from = next
+	}
 }
 
-// listWhole adds the packages of a whole mirror of a freeze to a list: from its
-// generations, or from its tree where it was imported.
-func (c *Client) listWhole(ctx context.Context, f *meta.Frozen, d *freeze.DocMirror, out *api.PackageList) error {
-	fm, err := recordOf(f, d)
+// namedPage is how many packages are asked for at once.
+const namedPage = 1000
+
+// eachOfWhole calls f for packages of a whole mirror of a freeze: from its
+// generations, or from its tree if it was imported.
+func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, prefix string, f func(api.Package) error) error {
+	fm, err := recordOf(fr, d)
 	if err != nil {
 		return err
 	}
 	states := fm.States()
 	for _, snap := range states {
-		if err := c.listSnapshot(ctx, snap, out); err != nil {
+		if err := c.eachOfSnapshot(ctx, snap, prefix, f); err != nil {
 			return err
 		}
 	}
 	if len(states) > 0 {
 		return nil
 	}
-	return c.eachDerived(ctx, f, fm, func(suite repo.SuiteName, g repo.Group, rec *repo.Record) error {
+	return c.eachDerived(ctx, fr, fm, func(suite repo.SuiteName, g repo.Group, rec *repo.Record) error {
+		if !strings.HasPrefix(rec.Name, prefix) {
+			return nil
+		}
 		place := meta.Place{Suite: suite, Index: g.Index}
 		e := meta.Entry{Fact: &meta.Fact{Record: *rec}, Places: []meta.Place{place}}
-		out.Packages = append(out.Packages, catalog.Components{place: g.Component}.Package(d.Name, e))
-		return nil
+		return f(catalog.Components{place: g.Component}.Package(d.Name, e))
 	})
 }

@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// content is one binary package on one side of a comparison.
+// content is a binary package on one side of a comparison.
 type content struct {
 	mirror, typ, name, arch, version string
 	sha256                           cas.Digest
@@ -36,15 +36,15 @@ func contentOf(mirror, typ string, f *meta.Fact) (c content, ok bool) {
 // side is what a reference contains of each mirror: a state, or a list.
 type side struct {
 	name   string
-	states map[string]*meta.Snapshot // by mirror, where it is whole
-	lists  map[string][]content      // by mirror, where it is exact
+	states map[string]*meta.Snapshot // by mirror, if it is whole
+	lists  map[string][]content      // by mirror, if it is exact
 }
 
 func newSide(name string) *side {
 	return &side{name: name, states: map[string]*meta.Snapshot{}, lists: map[string][]content{}}
 }
 
-// mirrors are those of several sides, in order.
+// mirrors returns the mirrors of several sides, in order.
 func mirrors(sides ...*side) []string {
 	all := map[string]bool{}
 	for _, s := range sides {
@@ -58,14 +58,15 @@ func mirrors(sides ...*side) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// Planned is what a freeze that is not made yet takes of a mirror.
+// Planned is what a planned freeze takes from a mirror.
 type Planned struct {
 	Mirror string
 	Type   string
 	Facts  []*meta.Fact
 }
 
-// Diff compares two references. Two states of one mirror cost their difference.
+// Diff compares two references. The cost of comparing two states of a mirror is
+// that of their difference.
 func (c *Client) Diff(ctx context.Context, a, b string) (*api.Diff, error) {
 	sides := make([]*side, 2)
 	for i, ref := range []string{a, b} {
@@ -77,7 +78,7 @@ func (c *Client) Diff(ctx context.Context, a, b string) (*api.Diff, error) {
 	return c.diff(ctx, sides[0], sides[1])
 }
 
-// DiffPlanned compares a reference with a freeze that is not made yet.
+// DiffPlanned compares a reference with a planned freeze.
 func (c *Client) DiffPlanned(ctx context.Context, base, name string, planned []Planned) (*api.Diff, error) {
 	a, err := c.side(ctx, base)
 	if err != nil {
@@ -108,7 +109,7 @@ func (c *Client) side(ctx context.Context, ref string) (*side, error) {
 	return s, c.addFreeze(ctx, s, r)
 }
 
-// addFreeze adds what a freeze contains.
+// addFreeze adds the contents of a freeze.
 func (c *Client) addFreeze(ctx context.Context, s *side, r catalog.Ref) error {
 	f, doc, err := c.load(ctx, r.Frozen.Name)
 	if err != nil {
@@ -136,7 +137,7 @@ func (c *Client) addWhole(ctx context.Context, s *side, f *meta.Frozen, d *freez
 		return err
 	}
 	if states := fm.States(); len(states) > 0 {
-		s.states[d.Name] = states[0] // of a whole mirror there is one
+		s.states[d.Name] = states[0] // a whole mirror has exactly one
 		return nil
 	}
 	return c.eachDerived(ctx, f, fm, func(_ repo.SuiteName, _ repo.Group, rec *repo.Record) error {
@@ -147,7 +148,7 @@ func (c *Client) addWhole(ctx context.Context, s *side, f *meta.Frozen, d *freez
 	})
 }
 
-// contents lists what a side contains of a mirror.
+// contents returns what a side contains of a mirror.
 func (c *Client) contents(ctx context.Context, s *side, mirror string) (out []content, err error) {
 	if l, ok := s.lists[mirror]; ok {
 		return l, nil
@@ -185,16 +186,16 @@ func (c *Client) diff(ctx context.Context, a, b *side) (*api.Diff, error) {
 		old, now = append(old, o...), append(now, n...)
 	}
 	d := newDiffer(a.name, b.name)
-	if err := d.compare(c.cat, old, now); err != nil {
+	if err := d.compare(c.cfg.Formats, old, now); err != nil {
 		return nil, err
 	}
 	d.addSources()
 	return d.out, nil
 }
 
-// changed lists what two states of a mirror do not share.
+// changed returns what is in only one of two states of a mirror.
 func (c *Client) changed(ctx context.Context, a, b *meta.Snapshot) (old, now []content, err error) {
-	// only lists what is in a suite that one state alone has.
+	// only returns the contents of a suite that only one state has.
 	only := func(snap *meta.Snapshot, s meta.SnapshotSuite) ([]content, error) {
 		return c.contentsAt(ctx, &meta.Snapshot{Mirror: snap.Mirror, Type: snap.Type, Suites: []meta.SnapshotSuite{s}})
 	}
@@ -238,14 +239,14 @@ func (c *Client) changed(ctx context.Context, a, b *meta.Snapshot) (old, now []c
 	return old, now, nil
 }
 
-// nameArch is a package of a mirror for one architecture, in any version.
+// nameArch is a package of a mirror for an architecture, in any version.
 type nameArch struct{ mirror, name, arch string }
 
 func (a nameArch) compare(b nameArch) int {
 	return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.arch, b.arch), cmp.Compare(a.mirror, b.mirror))
 }
 
-// byNameArch groups contents, those of one digest once.
+// byNameArch groups contents, and keeps one of each digest.
 func byNameArch(l []content) map[nameArch]map[cas.Digest]content {
 	m := map[nameArch]map[cas.Digest]content{}
 	for _, c := range l {
@@ -258,13 +259,13 @@ func byNameArch(l []content) map[nameArch]map[cas.Digest]content {
 	return m
 }
 
-// differ gathers a difference.
+// differ collects differences.
 type differ struct {
 	out     *api.Diff
 	sources map[string]*sourceChange
 }
 
-// sourceChange is what changes in the packages of one source.
+// sourceChange collects the changes in the packages of a source.
 type sourceChange struct{ old, now, kinds map[string]bool }
 
 func newDiffer(a, b string) *differ {
@@ -275,9 +276,7 @@ func newDiffer(a, b string) *differ {
 }
 
 // compare compares the packages of each name and architecture.
-func (d *differ) compare(formats interface {
-	Format(typ string) (repo.Format, error)
-}, old, now []content) error {
+func (d *differ) compare(formats repo.Formats[Format], old, now []content) error {
 	olds, nows := byNameArch(old), byNameArch(now)
 	keys := map[nameArch]bool{}
 	for k := range olds {
@@ -298,7 +297,7 @@ func (d *differ) compare(formats interface {
 		if len(left) == 0 {
 			continue
 		}
-		f, err := formats.Format(left[0].typ)
+		f, err := formats.Of(left[0].typ)
 		if err != nil {
 			return err
 		}
@@ -310,8 +309,8 @@ func (d *differ) compare(formats interface {
 	return nil
 }
 
-// pair pairs packages, newest first, of one name and architecture: the same version
-// with other bytes, then from the newest on.
+// pair pairs packages of one name and architecture, sorted newest first: those
+// with the same version and different bytes first, then from the newest on.
 func (d *differ) pair(k nameArch, compare func(a, b string) int, old, now []content) {
 	for i := 0; i < len(old); {
 		j := slices.IndexFunc(now, func(c content) bool { return c.version == old[i].version })
@@ -338,7 +337,7 @@ func (d *differ) pair(k nameArch, compare func(a, b string) int, old, now []cont
 	}
 }
 
-// note adds an entry to a list; o or n is nil where there is none.
+// note adds an entry to a list; o or n may be nil.
 func (d *differ) note(list *[]api.DiffEntry, kind string, k nameArch, o, n *content) {
 	e := api.DiffEntry{Mirror: k.mirror, Name: k.name, Arch: k.arch}
 	if o != nil {
@@ -354,7 +353,7 @@ func (d *differ) note(list *[]api.DiffEntry, kind string, k nameArch, o, n *cont
 	*list = append(*list, e)
 }
 
-// source is the change of a package's source, to which a kind is added.
+// source returns the change of a package's source, to which a kind is added.
 func (d *differ) source(c *content, kind string) *sourceChange {
 	name := cmp.Or(c.source.Name, c.name)
 	s := d.sources[name]

@@ -19,9 +19,18 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Sources renders a reference, or the name of a recording that is not frozen yet,
-// for clients: apt's .sources or one-line lists, dnf's .repo, what mmdebstrap reads.
+// Sources formats the client configuration for a reference, or for the name of a
+// recording that is not frozen yet: apt's .sources or one-line lists, dnf's
+// .repo, or the input of mmdebstrap.
 func (c *Client) Sources(ctx context.Context, req *api.SourcesRequest) (*api.SourcesResult, error) {
+	switch req.Format {
+	case "", "deb822", "list", "repo", "mmdebstrap":
+	default:
+		return nil, fmt.Errorf("%w: --format %q: expected deb822, list, repo or mmdebstrap", freeze.ErrUsage, req.Format)
+	}
+	if req.For != nil {
+		return c.cover(ctx, req)
+	}
 	r, _, err := c.cat.ResolvePast(ctx, req.Ref)
 	var rec *meta.Recording
 	if errors.Is(err, meta.ErrNotFound) && !strings.Contains(req.Ref, "@") {
@@ -35,17 +44,14 @@ func (c *Client) Sources(ctx context.Context, req *api.SourcesRequest) (*api.Sou
 	if err != nil {
 		return nil, err
 	}
-	switch req.Format {
-	case "", "deb822", "list", "repo", "mmdebstrap":
-	default:
-		return nil, fmt.Errorf("%w: --format %q: expected deb822, list, repo or mmdebstrap", freeze.ErrUsage, req.Format)
-	}
 	w := &sourcesWriter{c: c, req: req, res: &api.SourcesResult{}}
 	switch {
 	case rec != nil:
 		err = w.recording(ctx, rec)
 	case r.Snapshot != nil:
 		err = w.snapshot(ctx, r.Snapshot)
+	case r.Channel != nil:
+		err = w.channel(ctx, r.Channel, r.Frozen)
 	default:
 		err = w.freeze(ctx, r.Frozen)
 	}
@@ -55,7 +61,7 @@ func (c *Client) Sources(ctx context.Context, req *api.SourcesRequest) (*api.Sou
 	return w.result()
 }
 
-// sourcesWriter renders the repositories of a reference.
+// sourcesWriter formats the repositories of a reference.
 type sourcesWriter struct {
 	c     *Client
 	req   *api.SourcesRequest
@@ -64,7 +70,7 @@ type sourcesWriter struct {
 	has   []string // mirrors
 }
 
-// result is what was rendered. freeze.ErrUsage where that is nothing.
+// result returns what was formatted, or freeze.ErrUsage if that is nothing.
 func (w *sourcesWriter) result() (*api.SourcesResult, error) {
 	if len(w.texts) > 0 {
 		w.res.Text = strings.Join(w.texts, "\n")
@@ -73,29 +79,31 @@ func (w *sourcesWriter) result() (*api.SourcesResult, error) {
 	if m := w.req.Mirror; m != "" && !slices.Contains(w.has, m) {
 		return nil, fmt.Errorf("%w: %s has no mirror %s, only %s", freeze.ErrUsage, w.req.Ref, m, strings.Join(w.has, ", "))
 	}
-	return nil, fmt.Errorf("%w: --format %s does not fit any mirror of %s (deb822, list and mmdebstrap are for deb, repo is for rpm)", freeze.ErrUsage, w.req.Format, w.req.Ref)
+	return nil, fmt.Errorf("%w: --format %s does not apply to any mirror of %s (deb822, list and mmdebstrap are for deb, repo is for rpm)", freeze.ErrUsage, w.req.Format, w.req.Ref)
 }
 
-// repository is what a client is told of the repository of one mirror.
+// repository describes the repository of one mirror to clients.
 type repository struct {
-	name     string // of the stanza or file
+	name     string // for the stanza or file
 	mirror   string
 	typ      string
 	url      string
 	suites   []meta.FrozenSuite
 	keys     keys
-	unsigned bool // the roots carry no signature
+	unsigned bool // the roots are not signed
 	comment  string
+	// expire is how long dnf may use its copy of repomd.xml; 0: as it likes.
+	expire time.Duration
 }
 
-// keys are those by which a client checks a repository, armored, with the URLs at
-// which this server has them.
+// keys are the armored keys that a client checks a repository with, and their
+// URLs on this server.
 type keys struct {
 	root, rootURL         string // checks the signed documents
-	upstream, upstreamURL string // the distribution's, checks packages; empty where there is none
+	upstream, upstreamURL string // the distribution's keys, which verify packages; empty if there are none
 }
 
-// recording renders the view of a recording.
+// recording adds the view of a recording.
 func (w *sourcesWriter) recording(ctx context.Context, rec *meta.Recording) error {
 	for _, pin := range rec.Pins {
 		snap, err := w.c.meta.Snapshot(ctx, pin.Mirror, pin.Timestamp)
@@ -113,7 +121,7 @@ func (w *sourcesWriter) recording(ctx context.Context, rec *meta.Recording) erro
 		r.name, r.url = "snapd-"+rec.Name+"-"+snap.Mirror, w.c.cfg.PublicURL+"/record/"+rec.Name+"/"+snap.Mirror
 		if rec.Resigned {
 			r.keys.root, r.keys.rootURL = w.c.cfg.Signer.PublicKeyArmored(), w.c.cfg.PublicURL+"/"+freeze.KeyFile
-			r.comment = snap.ID() + ", signed again by this server"
+			r.comment = snap.ID() + ", re-signed by this server"
 		} else {
 			w.warnOfRoots(snap, gens, r)
 		}
@@ -126,7 +134,7 @@ func (w *sourcesWriter) recording(ctx context.Context, rec *meta.Recording) erro
 	return nil
 }
 
-// snapshot renders a snapshot of a mirror.
+// snapshot adds a snapshot of a mirror.
 func (w *sourcesWriter) snapshot(ctx context.Context, snap *meta.Snapshot) error {
 	gens, err := w.c.meta.Generations(ctx, snap)
 	if err != nil {
@@ -134,19 +142,24 @@ func (w *sourcesWriter) snapshot(ctx context.Context, snap *meta.Snapshot) error
 	}
 	at := meta.FormatTimestamp(snap.Timestamp)
 	if strings.HasSuffix(w.req.Ref, "@"+catalog.Latest) {
-		// Where upstream does not name its indices by hash, latest cannot promise
-		// clients that a sync during their run does not mix states.
+		// If upstream does not name its indices by hash, clients that use latest
+		// during a sync could mix two states.
 		i := slices.IndexFunc(gens, func(g *meta.Generation) bool { return !g.ByHash })
 		if i < 0 {
 			at = catalog.Latest
 		} else {
-			w.note("the exact timestamp is printed instead of latest: suite %s does not name its indices by hash, so a client that runs across a sync could mix two states", gens[i].Suite)
+			w.note("using the exact timestamp instead of latest: suite %s does not list its indices by hash, so a client could mix two states during a sync", gens[i].Suite)
 		}
 	}
 	r, err := w.upstream(ctx, snap, gens)
 	if err != nil {
 		return err
 	}
+	return w.archived(r, snap, gens, at)
+}
+
+// archived adds a snapshot, or some of its suites, by its timestamp or as latest.
+func (w *sourcesWriter) archived(r *repository, snap *meta.Snapshot, gens []*meta.Generation, at string) error {
 	w.warnOfRoots(snap, gens, r)
 	w.warnOfBases(snap, gens)
 	r.name, r.url = "snapd-"+snap.Mirror+"-"+at, w.c.cfg.PublicURL+"/archive/"+snap.Mirror+"/"+at
@@ -157,9 +170,10 @@ func (w *sourcesWriter) note(format string, args ...any) {
 	w.res.Notes = append(w.res.Notes, fmt.Sprintf(format, args...))
 }
 
-// upstream describes a snapshot that is served with the distribution's signatures.
+// upstream describes a snapshot that is served with the distribution's
+// signatures.
 func (w *sourcesWriter) upstream(ctx context.Context, snap *meta.Snapshot, gens []*meta.Generation) (*repository, error) {
-	f, err := w.c.cat.Format(snap.Type)
+	f, err := w.c.cfg.Formats.Of(snap.Type)
 	if err != nil {
 		return nil, err
 	}
@@ -176,8 +190,8 @@ func (w *sourcesWriter) upstream(ctx context.Context, snap *meta.Snapshot, gens 
 	return r, nil
 }
 
-// certificates stores certificates as one blob, for clients that take keys by URL;
-// empty where there are none.
+// certificates stores certificates as one blob, for clients that fetch keys by
+// URL. It returns "" if there are none.
 func (w *sourcesWriter) certificates(ctx context.Context, certs []cas.Digest) (armored, url string, err error) {
 	ring, err := freeze.Certificates(ctx, w.c.blobs, certs...)
 	if err != nil || ring == nil {
@@ -196,30 +210,32 @@ func (w *sourcesWriter) certificates(ctx context.Context, certs []cas.Digest) (a
 	return string(data), w.c.cfg.PublicURL + "/by-hash/SHA256/" + info.Digest.String(), nil
 }
 
-// warnOfRoots tells what clients will not accept of upstream's documents.
+// warnOfRoots warns of upstream documents that clients will not accept.
 func (w *sourcesWriter) warnOfRoots(snap *meta.Snapshot, gens []*meta.Generation, r *repository) {
 	for _, g := range gens {
-		if g.Trust != repo.TrustSignature {
+		if g.Trust == repo.TrustOwn {
+			r.comment = snap.ID() + ", signed by this server"
+		} else if g.Trust != repo.TrustSignature {
 			r.unsigned, r.comment = true, snap.ID()+", whose metadata the distribution did not sign"
-			w.note("the metadata of %s carry no signature that a client could check (trust: %s); a frozen snapshot is signed by this server", snap.ID(), g.Trust)
+			w.note("the metadata of %s has no signature that a client could check (trust: %s); a freeze is signed by this server", snap.ID(), g.Trust)
 		}
 		if !g.ValidUntil.IsZero() && g.ValidUntil.Before(w.c.cfg.Now()) {
-			w.note("the Release of %s has expired (Valid-Until %s): apt refuses it; a frozen snapshot has no such date", g.Suite, g.ValidUntil.Format("2006-01-02"))
+			w.note("the Release file of %s has expired (Valid-Until %s) and apt refuses it; a freeze has no expiry date", g.Suite, g.ValidUntil.Format("2006-01-02"))
 		}
 	}
 }
 
-// warnOfBases tells that the indices of a snapshot send clients to another server.
+// warnOfBases warns if the indices of a snapshot refer clients to another server.
 func (w *sourcesWriter) warnOfBases(snap *meta.Snapshot, gens []*meta.Generation) {
 	for _, g := range gens {
 		if len(g.AlternateBases) > 0 {
-			w.note("%s lists packages at %s: clients fetch them from there, not from this server; a frozen snapshot lists them here", snap.ID(), remote.Redact(g.AlternateBases[0]))
+			w.note("%s lists packages at %s: clients download them there, not from this server; a freeze lists them at this server", snap.ID(), remote.Redact(g.AlternateBases[0]))
 			return
 		}
 	}
 }
 
-// freeze renders a frozen snapshot.
+// freeze adds a freeze.
 func (w *sourcesWriter) freeze(ctx context.Context, f *meta.Frozen) error {
 	key, err := cas.ReadAll(ctx, w.c.blobs, f.KeyBlob, freeze.MaxSignature)
 	if err != nil {
@@ -228,14 +244,40 @@ func (w *sourcesWriter) freeze(ctx context.Context, f *meta.Frozen) error {
 	if f.Key == w.c.cfg.Signer.Fingerprint() {
 		key = []byte(w.c.cfg.Signer.PublicKeyArmored()) // it may have been renewed
 	}
-	base := w.c.cfg.PublicURL + "/frozen/" + f.Name + "/"
+	return w.frozenMirrors(ctx, f, repository{
+		name: f.Name, url: w.c.cfg.PublicURL + "/frozen/" + f.Name + "/", comment: "freeze " + f.Name + " of ", keys: keys{root: string(key)},
+	})
+}
+
+// channelExpire is how long dnf uses its copy of a channel's repomd.xml.
+const channelExpire = 5 * time.Minute
+
+// channel adds the freeze that a channel shows, at the URLs of the channel.
+func (w *sourcesWriter) channel(ctx context.Context, ch *meta.Channel, f *meta.Frozen) error {
+	key := []byte(w.c.cfg.Signer.PublicKeyArmored()) // it may have been renewed
+	if ch.Key != w.c.cfg.Signer.Fingerprint() {
+		var err error
+		if key, err = cas.ReadAll(ctx, w.c.blobs, ch.KeyBlob, freeze.MaxSignature); err != nil {
+			return err
+		}
+	}
+	return w.frozenMirrors(ctx, f, repository{
+		name: ch.Name, url: w.c.cfg.PublicURL + "/channel/" + ch.Name + "/", comment: "channel " + ch.Name + " of ", keys: keys{root: string(key)},
+		expire: channelExpire,
+	})
+}
+
+// frozenMirrors adds the mirrors of a freeze. like has the name, base URL and key of
+// what serves it, and the start of a comment.
+func (w *sourcesWriter) frozenMirrors(ctx context.Context, f *meta.Frozen, like repository) error {
+	base := like.url
 	for i := range f.Mirrors {
 		m := &f.Mirrors[i]
-		r := &repository{
-			name: "snapd-" + f.Name + "-" + m.Mirror, mirror: m.Mirror, typ: m.Type, url: base + m.Mirror, suites: m.Suites,
-			comment: "frozen snapshot " + f.Name + " of " + m.Mirror,
-		}
-		r.keys.root, r.keys.rootURL = string(key), base+freeze.KeyFile
+		one := like
+		r := &one
+		r.name, r.mirror, r.typ, r.url, r.suites = "snapd-"+like.name+"-"+m.Mirror, m.Mirror, m.Type, base+m.Mirror, m.Suites
+		r.comment += m.Mirror
+		r.keys.rootURL = base + freeze.KeyFile
 		r.keys.upstreamURL = base + path.Join(freeze.ProofDir, m.Mirror, freeze.CertificatesFile)
 		if !m.Certificates.IsZero() {
 			data, err := cas.ReadAll(ctx, w.c.blobs, m.Certificates, freeze.MaxCertificates)
@@ -251,14 +293,14 @@ func (w *sourcesWriter) freeze(ctx context.Context, f *meta.Frozen) error {
 	return nil
 }
 
-// render renders a repository, unless the request is about another mirror or a format
-// that this mirror does not have.
+// render formats a repository, unless the request is for another mirror or for a
+// format that does not apply to this mirror.
 func (w *sourcesWriter) render(r *repository) error {
 	w.has = append(w.has, r.mirror)
 	if w.req.Mirror != "" && w.req.Mirror != r.mirror {
 		return nil
 	}
-	f, err := w.c.cat.Format(r.typ)
+	f, err := w.c.cfg.Formats.Of(r.typ)
 	if err != nil {
 		return err
 	}
@@ -285,14 +327,14 @@ func (w *sourcesWriter) render(r *repository) error {
 func (w *sourcesWriter) params(r *repository) repo.SourceParams {
 	m, err := w.c.cat.Mirror(r.mirror)
 	if err != nil {
-		m = config.Mirror{Name: r.mirror, Type: r.typ} // imported, and not configured here
+		m = config.Mirror{Name: r.mirror, Type: r.typ} // imported, and not configured on this server
 		if r.keys.upstream == "" {
 			no := false
-			m.GPGCheck = &no // nobody has a key to check packages by
+			m.GPGCheck = &no // there is no key to verify packages with
 		}
 	}
 	p := repo.SourceParams{
-		Mirror: m, URL: r.url, Name: r.name, KeyArmored: r.keys.root, Unsigned: r.unsigned, Comment: r.comment,
+		Mirror: m, URL: r.url, Name: r.name, KeyArmored: r.keys.root, Unsigned: r.unsigned, Comment: r.comment, Expire: r.expire,
 		Components: map[repo.SuiteName][]string{}, NoSources: map[repo.SuiteName]bool{},
 	}
 	for _, s := range r.suites {
@@ -314,15 +356,16 @@ func (w *sourcesWriter) params(r *repository) repo.SourceParams {
 	return p
 }
 
-// keyFiles names the keys of configurations that cannot contain a key: as files below
-// KeysDir, which snapctl writes, else, for those that take URLs, at this server.
+// keyFiles names the keys for configurations that cannot contain keys: files
+// below KeysDir, which snapctl writes, or for those that accept URLs, URLs on
+// this server.
 func (w *sourcesWriter) keyFiles(kind string, r *repository) ([]string, error) {
 	dir := w.req.KeysDir
 	if kind != "list" && kind != "repo" && dir == "" {
 		return nil, nil
 	}
 	if kind == "list" && dir == "" {
-		return nil, fmt.Errorf("%w: --format %s names key files: use --keys-dir to choose where to write them", freeze.ErrUsage, kind)
+		return nil, fmt.Errorf("%w: --format %s refers to key files: use --keys-dir to choose where to write them", freeze.ErrUsage, kind)
 	}
 	var out []string
 	add := func(file, armored, url string) {

@@ -1,58 +1,74 @@
-// Package freezer puts together what works with freezes: the packages that make,
-// prove, move and describe them, over one engine.
+// Package freezer puts together the packages that work with freezes, which build,
+// prove, bundle and describe them.
 package freezer
 
 import (
 	"log/slog"
 	"time"
 
+	"example.org/snapd/internal/acquire"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/freeze/build"
 	"example.org/snapd/internal/freeze/bundle"
 	"example.org/snapd/internal/freeze/client"
 	"example.org/snapd/internal/freeze/plan"
 	"example.org/snapd/internal/freeze/proof"
-	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/history"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 )
 
-// Config are the parts of a Freezer.
+// Config has the parts of a Freezer.
 type Config struct {
-	Engine *mirror.Engine
-	Signer *sign.Signer
-	// PublicURL is the base of the URLs that clients are told.
+	Formats  []repo.Format
+	Catalog  *catalog.Catalog
+	Acquirer *acquire.Acquirer
+	Meta     meta.Store
+	Blobs    cas.Store
+	Signer   *sign.Signer
+	TLog     proof.TransparencyLog // nil: none
+	// PublicURL is the base of the URLs in client configurations.
 	PublicURL string
-	// LocalURL is where the server can be reached on this machine, for the resolvers
-	// that run here.
+	// LocalURL is the URL of the server on this machine, for the dependency
+	// resolvers.
 	LocalURL string
-	Version  string           // of this program
-	Log      *slog.Logger     // nil: none
-	Now      func() time.Time // nil: time.Now
+	Version  string // version of this program
+	// Node is what this process calls itself in leases.
+	Node string
+	Log  *slog.Logger     // nil: none
+	Now  func() time.Time // nil: time.Now
 }
 
-// Freezer makes, proves, moves and describes freezes. It is safe for concurrent use.
+// Freezer makes, verifies, exports, imports and describes freezes. It is safe for
+// concurrent use.
 type Freezer struct {
 	*build.Builder
 	*bundle.Bundler
 	*client.Client
 	*proof.Verifier
+	History *history.History
 }
 
-// New makes a Freezer.
+// New returns a Freezer.
 func New(cfg Config) *Freezer {
-	e := cfg.Engine
-	st, blobs := e.Store(), e.Blobs()
+	cat, acquirer, st, blobs := cfg.Catalog, cfg.Acquirer, cfg.Meta, cfg.Blobs
+	proofs := repo.ByType[proof.Format](cfg.Formats...)
+	past := history.New(cat, repo.ByType[history.Format](cfg.Formats...), st)
 	clients := client.New(client.Config{
-		Catalog: e, Keeper: e, Meta: st, Blobs: blobs, Signer: cfg.Signer, PublicURL: cfg.PublicURL, Version: cfg.Version, Now: cfg.Now,
+		Formats: repo.ByType[client.Format](cfg.Formats...), Catalog: cat, Keeper: acquirer, Meta: st, Blobs: blobs, Signer: cfg.Signer, History: past, PublicURL: cfg.PublicURL, Version: cfg.Version, Now: cfg.Now,
 	})
-	plans := plan.New(plan.Config{Catalog: e, Keyrings: e, Meta: st, Blobs: blobs, Corrupt: e.Corrupt, LocalURL: cfg.LocalURL})
+	plans := plan.New(plan.Config{Formats: repo.ByType[plan.Format](cfg.Formats...), Catalog: cat, Keyrings: acquirer, Meta: st, Blobs: blobs, Corrupt: acquirer.Corrupt, LocalURL: cfg.LocalURL})
 	builder := build.New(build.Config{
-		Catalog: e, Fetcher: e, Keeper: e, Meta: st, Blobs: blobs, Plans: plans, Clients: clients,
-		Signer: cfg.Signer, Version: cfg.Version, Log: cfg.Log, Now: cfg.Now,
+		Formats: repo.ByType[build.Format](cfg.Formats...), Catalog: cat, Fetcher: acquirer, Keeper: acquirer, Meta: st, Blobs: blobs, Plans: plans, Clients: clients,
+		Signer: cfg.Signer, Version: cfg.Version, Log: cfg.Log, Now: cfg.Now, Node: cfg.Node,
 	})
 	return &Freezer{
 		Builder:  builder,
-		Bundler:  bundle.New(bundle.Config{Catalog: e, Keeper: e, Meta: st, Blobs: blobs, Publisher: builder.Publisher, Log: cfg.Log, Now: cfg.Now}),
+		Bundler:  bundle.New(bundle.Config{Formats: proofs, Catalog: cat, Keeper: acquirer, Meta: st, Blobs: blobs, Publisher: builder.Publisher, TLog: cfg.TLog, Log: cfg.Log, Now: cfg.Now}),
 		Client:   clients,
-		Verifier: proof.New(proof.Config{Catalog: e, Keeper: e, Meta: st, Blobs: blobs, Signer: cfg.Signer}),
+		History:  past,
+		Verifier: proof.New(proof.Config{Formats: proofs, Catalog: cat, Keeper: acquirer, Meta: st, Blobs: blobs, Signer: cfg.Signer, Log: cfg.TLog}),
 	}
 }

@@ -15,10 +15,10 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// planBase starts from a frozen snapshot, removes and replaces.
+// planBase starts from a freeze, and removes and replaces packages.
 func (p *Planner) planBase(ctx context.Context, pl *Plan) error {
 	if len(pl.Request.Mirrors) > 0 {
-		return fmt.Errorf("%w: a base says itself which mirrors it holds; name snapshots in --replace", freeze.ErrUsage)
+		return fmt.Errorf("%w: --mirror cannot be combined with --base: the base determines the mirrors; give snapshots in --replace", freeze.ErrUsage)
 	}
 	base, err := p.loadBase(ctx, pl)
 	if err != nil {
@@ -27,7 +27,7 @@ func (p *Planner) planBase(ctx context.Context, pl *Plan) error {
 	if pl.Request.NoSources {
 		pl.drop((*Pick).isSource)
 	} else {
-		// A base without source packages was frozen so: none are added to it.
+		// If the base was frozen without source packages, none are added.
 		pl.noSources = !slices.ContainsFunc(pl.Mirrors, func(m *Mirror) bool { return slices.ContainsFunc(m.Picks, (*Pick).isSource) })
 	}
 	for _, r := range pl.Request.Remove {
@@ -60,7 +60,7 @@ func (p *Planner) loadBase(ctx context.Context, pl *Plan) (*freeze.Document, err
 		d := &doc.Mirrors[i]
 		at := f.MirrorIndex(d.Name)
 		if at < 0 {
-			return nil, fmt.Errorf("%w: frozen snapshot %s has no record of mirror %s", meta.ErrCorrupt, f.Name, d.Name)
+			return nil, fmt.Errorf("%w: freeze %s has no record of mirror %s", meta.ErrCorrupt, f.Name, d.Name)
 		}
 		fm := &f.Mirrors[at]
 		m := pl.mirror(d.Name, d.Type)
@@ -85,12 +85,12 @@ func (p *Planner) loadBase(ctx context.Context, pl *Plan) (*freeze.Document, err
 	return doc, nil
 }
 
-// dropSources drops the sources of the base's mirrors that no binary package names
-// any more; those that are named come with addSources.
+// dropSources drops source packages of the base's mirrors that no binary package
+// names any more; addSources adds those that are named.
 func (p *Planner) dropSources(pl *Plan, base *freeze.Document) error {
-	formats := map[string]repo.Format{} // of the base's mirrors
+	formats := map[string]Format{} // of the base's mirrors
 	for i := range base.Mirrors {
-		f, err := p.cat.Format(base.Mirrors[i].Type)
+		f, err := p.cfg.Formats.Of(base.Mirrors[i].Type)
 		if err != nil {
 			return err
 		}
@@ -123,15 +123,15 @@ type exactBase struct {
 	d  *freeze.DocMirror
 	m  *Mirror
 
-	order  []stanza // wanted ones, in the manifest's order
+	order  []stanza // wanted stanzas, in the order of the manifest
 	wanted map[stanza][]meta.Place
 }
 
-// stanza is a stanza as a manifest names it.
+// stanza is a stanza as listed in a manifest.
 type stanza struct{ name, paragraph string }
 
-// take takes the packages from the facts that the base's generations keep, or from
-// its own indices where it was imported.
+// take takes the packages from the facts of the base's generations or, if the
+// base was imported, from its own indices.
 func (b *exactBase) take(ctx context.Context) error {
 	b.wanted = map[stanza][]meta.Place{}
 	for _, e := range b.d.Packages {
@@ -170,14 +170,14 @@ func (b *exactBase) pick(k stanza, fact *meta.Fact) {
 	delete(b.wanted, k)
 }
 
-// takeKnown takes the stanzas that the metadata has.
+// takeKnown takes the stanzas that are in the metadata.
 func (b *exactBase) takeKnown(ctx context.Context) error {
 	for page := range slices.Chunk(b.order, pageSize) {
 		keys := make([]meta.StanzaKey, len(page))
 		for i, k := range page {
 			raw, err := hex.DecodeString(k.paragraph)
 			if err != nil || len(raw) != len(keys[i].Digest) {
-				continue // the key of no stanza
+				continue // not the key of a stanza
 			}
 			keys[i] = meta.StanzaKey{Name: k.name, Digest: [16]byte(raw)}
 		}
@@ -194,10 +194,10 @@ func (b *exactBase) takeKnown(ctx context.Context) error {
 	return nil
 }
 
-// takeDerived takes the stanzas of an imported base, which has no generations, from
-// the indices of its tree.
+// takeDerived takes the stanzas of an imported base, which has no generations,
+// from the indices of its tree.
 func (b *exactBase) takeDerived(ctx context.Context) error {
-	format, err := b.p.cat.Format(b.d.Type)
+	format, err := b.p.cfg.Formats.Of(b.d.Type)
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func (b *exactBase) takeDerived(ctx context.Context) error {
 	})
 }
 
-// digests are the SHA-256 of files that upstream knows by their SHA-512 alone.
+// digests returns the SHA-256 of files that upstream lists only by SHA-512.
 func (b *exactBase) digests() map[string]cas.Digest {
 	out := map[string]cas.Digest{}
 	for _, s := range b.d.Sources {
@@ -253,8 +253,8 @@ func (pl *Plan) remove(arg string) error {
 	return nil
 }
 
-// replace takes PACKAGE[=VERSION]@REF: the package in that snapshot instead of the
-// base's, or beside them where the base has none of the name.
+// replace handles PACKAGE[=VERSION]@REF: it takes the package of that snapshot
+// instead of the base's, or adds it if the base has none of this name.
 func (p *Planner) replace(ctx context.Context, pl *Plan, arg string) error {
 	i := strings.Index(arg, "@")
 	if i < 0 {
@@ -278,7 +278,7 @@ func (p *Planner) replace(ctx context.Context, pl *Plan, arg string) error {
 	if len(found) == 0 {
 		return fmt.Errorf("%w: no package %s in %s", freeze.ErrMissing, arg[:i], arg[i+1:])
 	}
-	f, err := p.cat.Format(found[0].From.Type)
+	f, err := p.cfg.Formats.Of(found[0].From.Type)
 	if err != nil {
 		return err
 	}
@@ -300,12 +300,12 @@ func (p *Planner) replace(ctx context.Context, pl *Plan, arg string) error {
 	return nil
 }
 
-// replacements lists what states have as NAME[:ARCH][=VERSION]: without a version
-// the newest.
+// replacements returns the packages in states that match NAME[:ARCH][=VERSION],
+// without a version the newest.
 func (p *Planner) replacements(ctx context.Context, states []*meta.Snapshot, arg string) (found []*Pick, err error) {
 	name, arch, version := splitPackage(arg)
 	for _, snap := range states {
-		f, err := p.cat.Format(snap.Type)
+		f, err := p.cfg.Formats.Of(snap.Type)
 		if err != nil {
 			return nil, err
 		}

@@ -9,25 +9,25 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// prioritizer is a format whose suites say how readily their packages are
-// installed, as apt's NotAutomatic does.
+// prioritizer is a format whose suites have priorities, such as those by apt's
+// NotAutomatic.
 type prioritizer interface {
-	// Priority is that of the packages of a suite with this root.
+	// Priority returns the priority of packages in a suite with this root.
 	Priority(root *repo.Root) int
 }
 
-// defaultPriority is that of suites that say nothing about it.
+// defaultPriority is that of suites without a priority.
 const defaultPriority = 500
 
-// unversioned reports whether an entry leaves its version to us.
+// unversioned reports whether an entry has no version.
 func unversioned(e *buildlist.Entry) bool {
 	return e.Version == "" && e.Name != "" && e.Path == "" && !namesBytes(e)
 }
 
-// candidates returns those of the packages of one name that the package manager
-// would install: of each architecture the newest version in the suites of the
+// candidates returns the packages of one name that the package manager would
+// install: for each architecture the newest version in the suites with the
 // highest priority. It chooses in each mirror, or across all of one type. reason
-// says between which versions, if there was a choice.
+// says between which versions it chose, if there were several.
 func (p *Planner) candidates(ctx context.Context, picks []*Pick, across bool) (best []*Pick, reason string, err error) {
 	groups := map[string][]*Pick{}
 	var order []string
@@ -43,7 +43,7 @@ func (p *Planner) candidates(ctx context.Context, picks []*Pick, across bool) (b
 	}
 	var reasons []string
 	for _, k := range order {
-		f, err := p.cat.Format(groups[k][0].From.Type)
+		f, err := p.cfg.Formats.Of(groups[k][0].From.Type)
 		if err != nil {
 			return nil, "", err
 		}
@@ -69,9 +69,9 @@ type rankedPick struct {
 	priority int
 }
 
-// newestOf chooses within one group. Packages that fit every architecture compete
-// with those of each.
-func newestOf(f repo.Format, picks []rankedPick) (best []*Pick, reason string) {
+// newestOf chooses within one group. Packages for all architectures compete with
+// those of each.
+func newestOf(f Format, picks []rankedPick) (best []*Pick, reason string) {
 	var archs []string
 	for _, p := range picks {
 		if p.Arch != f.AnyArch() && !slices.Contains(archs, p.Arch) {
@@ -102,9 +102,9 @@ func newestOf(f repo.Format, picks []rankedPick) (best []*Pick, reason string) {
 	return best, versionsText(f, picks, best)
 }
 
-// versionsText says between which versions a choice was made; nothing if there is
-// one version.
-func versionsText(f repo.Format, picks []rankedPick, best []*Pick) string {
+// versionsText says between which versions was chosen, or nothing if there is
+// only one.
+func versionsText(f Format, picks []rankedPick, best []*Pick) string {
 	var versions []string
 	low := false
 	for _, p := range picks {
@@ -124,8 +124,8 @@ func versionsText(f repo.Format, picks []rankedPick, best []*Pick) string {
 	return best[0].Version + " is " + word + strings.Join(clip(versions, 10), ", ")
 }
 
-// priority is the highest of a package's places.
-func (p *Planner) priority(ctx context.Context, f repo.Format, o *Pick) (int, error) {
+// priority returns the highest priority of a package's places.
+func (p *Planner) priority(ctx context.Context, f Format, o *Pick) (int, error) {
 	rank, ok := f.(prioritizer)
 	if !ok {
 		return defaultPriority, nil

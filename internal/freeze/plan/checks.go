@@ -11,8 +11,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// CheckPaths refuses packages that want one path for different bytes, before
-// anything is fetched. freeze.ErrAmbiguous.
+// CheckPaths refuses packages with different bytes and the same path before
+// anything is downloaded. It returns freeze.ErrAmbiguous.
 func (pl *Plan) CheckPaths() error {
 	for _, m := range pl.Mirrors {
 		at := map[string]cas.Digest{}
@@ -28,7 +28,7 @@ func (pl *Plan) CheckPaths() error {
 	return nil
 }
 
-// checkMissing refuses a plan with missing entries that may not be missing.
+// checkMissing refuses a plan with missing entries, unless they are allowed.
 func (pl *Plan) checkMissing() error {
 	if len(pl.Missing) == 0 || pl.Request.AllowMissing {
 		return nil
@@ -51,30 +51,30 @@ func (pl *Plan) checkMissing() error {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	where := "in none of the chosen snapshots"
+	where := "not in the chosen snapshots"
 	if pl.ofWholeMirrors() {
-		where = "of no use in the chosen snapshots"
+		where = "unusable in the chosen snapshots"
 	}
 	return &freeze.ReportError{Report: pl.Report, Hint: pl.keptHint(), Err: fmt.Errorf("%w: %s %s:\n  %s",
 		freeze.ErrMissing, freeze.Count(len(names), "entry is", "entries are"), where, strings.Join(clip(names, 50), "\n  "))}
 }
 
-// ofWholeMirrors reports whether the request names mirrors alone.
+// ofWholeMirrors reports whether the request consists only of mirrors.
 func (pl *Plan) ofWholeMirrors() bool {
 	r := pl.Request
 	return len(r.Manifests)+len(r.Packages) == 0 && r.Recording == "" && r.Base == ""
 }
 
-// checkEmpty returns as refused why nobody can want this freeze: it, or what one
-// of its parts asks for, has no package.
+// checkEmpty records as refused why a freeze without packages, or with an empty
+// part, is a mistake.
 func (p *Planner) checkEmpty(ctx context.Context, pl *Plan) (refused, err error) {
 	switch {
-	case pl.Request.AllowEmpty, len(pl.Missing) > 0: // what is missing was allowed to be, and is recorded
+	case pl.Request.AllowEmpty, len(pl.Missing) > 0: // what is missing was allowed and is recorded
 		return nil, nil
 	case len(pl.unlisted) > 0:
-		return fmt.Errorf("%w: build manifest %s lists no package", freeze.ErrEmpty, strings.Join(pl.unlisted, ", ")), nil
+		return fmt.Errorf("%w: build manifest %s lists no packages", freeze.ErrEmpty, strings.Join(pl.unlisted, ", ")), nil
 	case len(pl.unmatched) > 0:
-		return fmt.Errorf("%w: the configured globs (packages) of mirror %s match no package", freeze.ErrEmpty, strings.Join(pl.unmatched, ", ")), nil
+		return fmt.Errorf("%w: the package globs of mirror %s match no packages", freeze.ErrEmpty, strings.Join(pl.unmatched, ", ")), nil
 	}
 	var names []string
 	for _, m := range pl.Mirrors {
@@ -95,8 +95,11 @@ func (p *Planner) checkEmpty(ctx context.Context, pl *Plan) (refused, err error)
 			}
 		}
 	}
-	if pl.Request.Recording != "" {
-		return fmt.Errorf("%w: recording %s noted no package", freeze.ErrEmpty, pl.Request.Recording), nil
+	if r := pl.Request.Recording; r != "" {
+		return &freeze.ReportError{
+			Report: pl.Report, Err: fmt.Errorf("%w: recording %s has no packages", freeze.ErrEmpty, r),
+			Hint: "remove it with snapctl record rm " + r + ", start it again and let the build download through its URLs or proxy (snapctl record show " + r + "); or freeze it anyway with --allow-empty",
+		}, nil
 	}
-	return fmt.Errorf("%w: %s would hold no package of %s", freeze.ErrEmpty, pl.Request.Name, strings.Join(names, ", ")), nil
+	return fmt.Errorf("%w: %s would have no packages from %s", freeze.ErrEmpty, pl.Request.Name, strings.Join(names, ", ")), nil
 }

@@ -20,16 +20,17 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// A claim is what an entry of a manifest says about the bytes of a package that
-// was found by its version alone, and that cannot be compared with them before they
-// are fetched.
+// A claim is what a manifest entry says about the bytes of a package that was
+// found by its version, and that cannot be compared before the package is
+// downloaded.
 type claim struct {
 	entry namedEntry
 	pick  *Pick
 }
 
-// namedDigest is a digest that an entry names beside SHA-256, the one by which
-// packages are found. A weak one proves nothing, but one that differs does.
+// namedDigest is a digest in an entry other than SHA-256, by which packages are
+// found. A weak digest proves nothing if it is equal, but is conclusive if it
+// differs.
 type namedDigest struct {
 	name, hex string
 	hash      hash.Hash
@@ -40,14 +41,14 @@ func digestsOf(e *buildlist.Entry) []namedDigest {
 	return slices.DeleteFunc(all, func(d namedDigest) bool { return d.hex == "" })
 }
 
-// namesBytes reports whether an entry names bytes.
+// namesBytes reports whether an entry has a size or digest.
 func namesBytes(e *buildlist.Entry) bool {
 	return e.SHA256 != "" || e.SHA512 != "" || e.SHA1 != "" || e.MD5 != ""
 }
 
-// holdAgainst returns those of the packages with an entry's name and version that
-// have its size and digests, too, and says what differs in the others. What is not
-// here yet is compared when it has been fetched.
+// holdAgainst returns those packages with the entry's name and version that also
+// have its size and digests, and says how the others differ. Packages that are
+// not stored are compared after they are downloaded.
 func (p *Planner) holdAgainst(ctx context.Context, pl *Plan, e namedEntry, picks []*Pick) (out []*Pick, reason string, err error) {
 	if !namesBytes(e.entry) && e.entry.Size <= 0 {
 		return picks, "", nil
@@ -69,16 +70,16 @@ func (p *Planner) holdAgainst(ctx context.Context, pl *Plan, e namedEntry, picks
 	return out, reason, nil
 }
 
-// fileMD5s is a format of which not every tool means the MD5 of the file when it
-// names that of a package.
+// fileMD5s is a format for which some tools mean something else by the MD5 of a
+// package than that of its file.
 type fileMD5s interface {
 	// FileMD5 reports whether the MD5 of a package is that of its file.
 	FileMD5() bool
 }
 
-// contradicts compares the size and digests of an entry with the bytes of a stanza's
-// files and says what differs, or nothing. known is false when that takes bytes that
-// are not here.
+// contradicts compares the size and digests of an entry with the files of a
+// stanza and says what differs, if anything. known is false if the files are not
+// stored and are needed for that.
 func (p *Planner) contradicts(ctx context.Context, e *buildlist.Entry, o *Pick) (why string, known bool, err error) {
 	files := o.Files
 	if o.isSource() && e.Path != "" {
@@ -89,7 +90,7 @@ func (p *Planner) contradicts(ctx context.Context, e *buildlist.Entry, o *Pick) 
 			}
 		}
 	}
-	format, err := p.cat.Format(o.From.Type)
+	format, err := p.cfg.Formats.Of(o.From.Type)
 	if err != nil {
 		return "", false, err
 	}
@@ -124,8 +125,8 @@ func (p *Planner) contradicts(ctx context.Context, e *buildlist.Entry, o *Pick) 
 	return why, true, nil
 }
 
-// digestsDiffer reads a blob and says which of the digests it does not have.
-// cas.ErrNotFound, cas.ErrCorrupt.
+// digestsDiffer reads a blob and says which of the digests differ. It may return
+// cas.ErrNotFound or cas.ErrCorrupt.
 func (p *Planner) digestsDiffer(ctx context.Context, digests []namedDigest, f repo.File) (string, error) {
 	if len(digests) == 0 {
 		return "", nil
@@ -154,8 +155,8 @@ func (p *Planner) digestsDiffer(ctx context.Context, digests []namedDigest, f re
 	return "", nil
 }
 
-// CheckClaims compares what was fetched with what the manifests say about it.
-// freeze.ErrMissing.
+// CheckClaims compares downloaded files with the claims of the manifests. It
+// returns freeze.ErrMissing.
 func (p *Planner) CheckClaims(ctx context.Context, pl *Plan) error {
 	for _, c := range pl.claims {
 		why, _, err := p.contradicts(ctx, c.entry.entry, c.pick)

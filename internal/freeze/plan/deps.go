@@ -6,13 +6,14 @@ import (
 	"slices"
 
 	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
-// withDeps resolves packages and what they depend on: the package manager of the
-// mirrors' format runs in an empty root against the chosen states.
+// withDeps resolves packages and their dependencies: the package manager of the
+// mirrors' format runs in an empty root with the chosen states as sources.
 func (p *Planner) withDeps(ctx context.Context, pl *Plan, packages []string) ([]buildlist.Entry, error) {
 	var typ string
 	var repos []repo.SourceParams
@@ -35,18 +36,18 @@ func (p *Planner) withDeps(ctx context.Context, pl *Plan, packages []string) ([]
 		}
 	}
 	if typ == "" {
-		return nil, fmt.Errorf("%w: dependencies are resolved within mirrors of one type; name them with --mirror", freeze.ErrUsage)
+		return nil, fmt.Errorf("%w: dependencies can only be resolved within mirrors of one type: choose them with --mirror", freeze.ErrUsage)
 	}
-	f, err := p.cat.Format(typ)
+	f, err := p.cfg.Formats.Of(typ)
 	if err != nil {
 		return nil, err
 	}
 	r, ok := f.(repo.Resolver)
 	if !ok {
-		return nil, fmt.Errorf("%w: mirrors of type %s cannot resolve dependencies", freeze.ErrUsage, typ)
+		return nil, fmt.Errorf("%w: dependencies cannot be resolved for mirrors of type %s", freeze.ErrUsage, typ)
 	}
 	if len(archs) == 0 {
-		return nil, fmt.Errorf("%w: the mirrors name no architecture to resolve for", freeze.ErrUsage)
+		return nil, fmt.Errorf("%w: the mirrors have no architecture to resolve dependencies for", freeze.ErrUsage)
 	}
 	found, err := r.Resolve(ctx, repos, archs, packages)
 	if err != nil {
@@ -59,7 +60,7 @@ func (p *Planner) withDeps(ctx context.Context, pl *Plan, packages []string) ([]
 	return out, nil
 }
 
-// resolvedEntry is an entry for a package that a resolver chose.
+// resolvedEntry returns an entry for a package that a resolver chose.
 func resolvedEntry(o repo.Resolved) buildlist.Entry {
 	if o.SHA256.IsZero() {
 		return buildlist.Entry{Name: o.Name, Version: o.Version, Arch: o.Arch, SHA512: o.SHA512, Size: -1, Path: o.URL, Raw: o.SHA512 + "  " + o.URL}
@@ -73,7 +74,7 @@ func (p *Planner) resolverParams(ctx context.Context, m *Mirror) (out []repo.Sou
 	if err != nil {
 		return nil, err
 	}
-	f, err := p.cat.Format(m.Type)
+	f, err := p.cfg.Formats.Of(m.Type)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +94,18 @@ func (p *Planner) resolverParams(ctx context.Context, m *Mirror) (out []repo.Sou
 		if err != nil {
 			return nil, err
 		}
+		if c.Local {
+			// The keys of that time: this server's may have changed since.
+			var certs []cas.Digest
+			for _, g := range gens {
+				certs = append(certs, g.Certificates)
+			}
+			then, err := freeze.Certificates(ctx, p.blobs, certs...)
+			if err != nil {
+				return nil, err
+			}
+			params.KeyArmored = string(then.ExportArmored())
+		}
 		for _, g := range gens {
 			suite := freeze.ClientSuite(g, f.SourceArch())
 			params.Suites = append(params.Suites, suite.Suite)
@@ -108,7 +121,7 @@ func (p *Planner) resolverParams(ctx context.Context, m *Mirror) (out []repo.Sou
 	return out, nil
 }
 
-// resolverName names the i-th state of a mirror to a resolver.
+// resolverName returns the resolver's name for the i-th state of a mirror.
 func resolverName(mirror string, i int) string {
 	if i == 0 {
 		return "snapd-" + mirror

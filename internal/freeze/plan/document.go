@@ -10,8 +10,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Document writes the manifest of what the plan takes. Its date is the request's,
-// else the newest upstream Date: no clock enters (invariant 4).
+// Document returns the manifest of the plan. Its date is that of the request, or
+// else the newest upstream Date; no clock is involved (invariant 4).
 func (p *Planner) Document(ctx context.Context, pl *Plan) (*freeze.Document, error) {
 	doc := &freeze.Document{Name: pl.Request.Name, Missing: slices.Clone(pl.Missing)}
 	for _, m := range pl.Mirrors {
@@ -37,7 +37,7 @@ func (p *Planner) Document(ctx context.Context, pl *Plan) (*freeze.Document, err
 	return doc, nil
 }
 
-// mirrorWriter writes one mirror of a manifest.
+// mirrorWriter builds one mirror of a manifest.
 type mirrorWriter struct {
 	p *Planner
 	m *Mirror
@@ -106,13 +106,13 @@ func (w *mirrorWriter) generation(ctx context.Context, g *meta.Generation) error
 }
 
 // proves reports whether an index proves packages that are taken: they are taken
-// from it, or it is opened to read an index that they are taken from.
+// from it, or it is needed to read an index that they are taken from.
 func (w *mirrorWriter) proves(g *meta.Generation, gr meta.Group) bool {
 	used := func(o meta.Group) bool { return o.Packages && w.used[meta.Place{Suite: g.Suite, Index: o.Index}] }
 	return used(gr) || slices.ContainsFunc(g.Groups, func(o meta.Group) bool { return used(o) && slices.Contains(o.Also, gr.Index) })
 }
 
-// suite adds a suite, unless its root is there already.
+// suite adds a suite, unless the manifest already has its root.
 func (w *mirrorWriter) suite(s freeze.DocSuite) {
 	root := s.Documents[0].SHA256
 	if slices.ContainsFunc(w.d.Suites, func(o freeze.DocSuite) bool { return o.Documents[0].SHA256 == root }) {
@@ -122,7 +122,7 @@ func (w *mirrorWriter) suite(s freeze.DocSuite) {
 	w.d.Trust = w.d.Trust.Weaker(s.Trust)
 }
 
-// pick adds a package at one of its places.
+// pick adds a package in one of its places.
 func (w *mirrorWriter) pick(o *Pick, place meta.Place) {
 	paragraph := hex.EncodeToString(o.Digest[:])
 	if o.isSource() {

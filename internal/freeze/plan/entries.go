@@ -13,18 +13,18 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/freeze"
-	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/history"
 )
 
-// namedEntry is an entry of a build manifest, or one that an option stands for.
+// namedEntry is an entry of a build manifest, or of an option.
 type namedEntry struct {
 	file   string // or the option
 	entry  *buildlist.Entry
-	newest bool   // --package without a version: entry has the one that was chosen
+	newest bool   // --package without a version: entry has the chosen one
 	reason string // how it was chosen
 }
 
-// planEntries resolves manifests and packages that are named.
+// planEntries resolves manifests and named packages.
 func (p *Planner) planEntries(ctx context.Context, pl *Plan) error {
 	if err := p.chooseStates(ctx, pl); err != nil {
 		return err
@@ -38,7 +38,7 @@ func (p *Planner) planEntries(ctx context.Context, pl *Plan) error {
 		if err != nil {
 			return err
 		}
-		// Those that name bytes are held against what is there.
+		// Entries with sizes or digests are compared with the stored files.
 		entries = slices.DeleteFunc(entries, func(e namedEntry) bool { return !namesBytes(e.entry) })
 		for i := range found {
 			entries = append(entries, namedEntry{file: "--with-deps", entry: &found[i]})
@@ -52,7 +52,8 @@ func (p *Planner) planEntries(ctx context.Context, pl *Plan) error {
 	return p.resolveEntries(ctx, pl, append(entries, named...))
 }
 
-// parseManifests reads the entries of the request's build manifests. ErrUsage.
+// parseManifests parses the build manifests of the request. It may return
+// ErrUsage.
 func (pl *Plan) parseManifests() (entries []namedEntry, err error) {
 	for _, m := range pl.Request.Manifests {
 		parsed, err := buildlist.Parse(m.Name, bytes.NewReader(m.Data), buildlist.Format(pl.Request.Format))
@@ -74,7 +75,7 @@ func (pl *Plan) parseManifests() (entries []namedEntry, err error) {
 	return entries, nil
 }
 
-// noteManifest keeps what was skipped in a build manifest, for the report.
+// noteManifest records what was skipped in a build manifest, for the report.
 func (pl *Plan) noteManifest(name string, m *buildlist.Manifest) {
 	if m.NoteCount == 0 {
 		return
@@ -93,8 +94,8 @@ func (pl *Plan) noteManifest(name string, m *buildlist.Manifest) {
 	}
 }
 
-// rootsOf lists the packages to resolve dependencies for: those that are named, and
-// those that manifests list.
+// rootsOf returns the packages to resolve dependencies for: named ones, and those
+// in manifests.
 func rootsOf(packages []string, entries []namedEntry) []string {
 	roots := slices.Clone(packages)
 	for _, e := range entries {
@@ -113,8 +114,8 @@ func rootsOf(packages []string, entries []namedEntry) []string {
 	return roots
 }
 
-// namedPackages turns --package into entries: with the newest version in the chosen
-// states where none is given.
+// namedPackages converts --package options to entries, with the newest version in
+// the chosen states if none is given.
 func (p *Planner) namedPackages(ctx context.Context, pl *Plan) ([]namedEntry, error) {
 	out := make([]namedEntry, len(pl.Request.Packages))
 	var open []int // entries without a version
@@ -148,16 +149,16 @@ func splitPackage(s string) (name, arch, version string) {
 }
 
 // newest returns the version of a package that its package manager would choose
-// from all chosen states, and how it was chosen. all is what they have under its
-// name. freeze.ErrMissing.
+// from all chosen states, and how it was chosen. all is what the states have
+// under this name. It may return freeze.ErrMissing.
 func (p *Planner) newest(ctx context.Context, e *buildlist.Entry, all []*Pick) (version, reason string, err error) {
 	var fitting []*Pick
 	for _, pick := range all {
-		f, err := p.cat.Format(pick.From.Type)
+		f, err := p.cfg.Formats.Of(pick.From.Type)
 		if err != nil {
 			return "", "", err
 		}
-		if matches(f, e, pick) {
+		if history.Fits(f, e, &pick.Record) {
 			fitting = append(fitting, pick)
 		}
 	}
@@ -168,7 +169,7 @@ func (p *Planner) newest(ctx context.Context, e *buildlist.Entry, all []*Pick) (
 	if len(best) == 0 {
 		return "", "", fmt.Errorf("%w: no package %s in the chosen snapshots", freeze.ErrMissing, e.Name)
 	}
-	f, err := p.cat.Format(best[0].From.Type)
+	f, err := p.cfg.Formats.Of(best[0].From.Type)
 	if err != nil {
 		return "", "", err
 	}
@@ -176,25 +177,8 @@ func (p *Planner) newest(ctx context.Context, e *buildlist.Entry, all []*Pick) (
 	return newest.Version, reason, nil
 }
 
-// matches reports whether a package is what an entry names.
-func matches(f repo.Format, e *buildlist.Entry, p *Pick) bool {
-	if p.isSource() != e.Source {
-		return false
-	}
-	if e.Arch != "" && !e.Source && p.Arch != e.Arch && p.Arch != f.AnyArch() {
-		return false
-	}
-	v := p.Version
-	if e.EpochUnknown {
-		if _, rest, ok := strings.Cut(v, ":"); ok {
-			v = rest
-		}
-	}
-	return e.Version == "" || v == e.Version || f.Compare(v, e.Version) == 0
-}
-
-// resolveEntries finds each entry in the chosen states: by hash, else by exact name,
-// version and architecture.
+// resolveEntries finds each entry in the chosen states: by hash, or else by exact
+// name, version and architecture.
 func (p *Planner) resolveEntries(ctx context.Context, pl *Plan, entries []namedEntry) error {
 	r := pl.report()
 	for page := range slices.Chunk(entries, pageSize) {
@@ -214,7 +198,7 @@ func (p *Planner) resolveEntries(ctx context.Context, pl *Plan, entries []namedE
 	return pl.Refuse(pl.ambiguous())
 }
 
-// settle decides what an entry stands for, and reports it.
+// settle resolves an entry to packages and reports it.
 func (p *Planner) settle(ctx context.Context, pl *Plan, e namedEntry, hit found) (err error) {
 	r := pl.Report
 	rep := api.ReportEntry{Manifest: e.file, Line: e.entry.Line, Entry: e.entry.Raw}
@@ -260,12 +244,12 @@ func (p *Planner) settle(ctx context.Context, pl *Plan, e namedEntry, hit found)
 	return nil
 }
 
-// missingOf is what a manifest says of an entry that is missing.
+// missingOf returns the missing entry for an entry of a manifest.
 func missingOf(e *buildlist.Entry) freeze.Missing {
 	return freeze.Missing{Name: cmp.Or(e.Name, path.Base(e.Path), e.SHA256), Version: e.Version, Arch: e.Arch, Source: e.Source}
 }
 
-// miss notes that an entry is missing, and why, if that is known.
+// miss records that an entry is missing, with the reason if it is known.
 func (pl *Plan) miss(m freeze.Missing, why string) {
 	pl.Missing = append(pl.Missing, m)
 	if why == "" {
@@ -277,7 +261,7 @@ func (pl *Plan) miss(m freeze.Missing, why string) {
 	pl.why[m] = why
 }
 
-// ambiguous refuses entries that stand for several contents; it names the first.
+// ambiguous refuses ambiguous entries; the error has the first.
 func (pl *Plan) ambiguous() error {
 	r := pl.Report
 	i := slices.IndexFunc(r.Entries, func(e api.ReportEntry) bool { return e.State == "ambiguous" })
@@ -288,8 +272,27 @@ func (pl *Plan) ambiguous() error {
 	for _, c := range r.Entries[i].Candidates {
 		texts = append(texts, candidateText(c))
 	}
-	return &freeze.ReportError{Report: r, Err: fmt.Errorf("%w: %s for several contents; %s is one of:\n  %s", freeze.ErrAmbiguous,
+	return &freeze.ReportError{Report: r, Hint: pl.ambiguousHint(r.Entries[i].Candidates), Err: fmt.Errorf("%w: %s for different contents; %s is one of:\n  %s", freeze.ErrAmbiguous,
 		freeze.Count(r.Ambiguous, "entry stands", "entries stand"), r.Entries[i].Entry, strings.Join(texts, "\n  "))}
+}
+
+// ambiguousHint is how to choose among candidates that no choice of mirrors tells
+// apart; "" where one does.
+func (pl *Plan) ambiguousHint(candidates []api.Package) string {
+	mirror := candidates[0].Mirror
+	switch m := pl.Mirror(mirror); {
+	case slices.ContainsFunc(candidates, func(c api.Package) bool { return c.Mirror != mirror }):
+		return ""
+	case m != nil && len(m.States) > 1:
+		return "choose one snapshot of the mirror: --mirror " + mirror + "@TIME"
+	}
+	switch source := candidates[0].Arch == "source"; {
+	case source && pl.Request.DryRun:
+		return "leave out source packages with --no-sources"
+	case source:
+		return "list every candidate with --dry-run, or leave out source packages with --no-sources"
+	}
+	return "choose one by its SHA-256, in a build manifest: --format sha256sums"
 }
 
 func severalSuites(picks []*Pick) bool {
@@ -306,7 +309,8 @@ func severalContents(picks []*Pick) bool {
 	return slices.ContainsFunc(picks, func(p *Pick) bool { return contentsOf(p) != contentsOf(picks[0]) })
 }
 
-// contentsOf stands for the bytes of a package: all files of a source package.
+// contentsOf returns a key for the bytes of a package, which are all files of a
+// source package.
 func contentsOf(p *Pick) string {
 	var sums []string
 	for _, f := range p.Files {
@@ -316,8 +320,9 @@ func contentsOf(p *Pick) string {
 	return strings.Join(sums, " ")
 }
 
-// candidateText describes a package of an ambiguous entry so that it can be told
-// from the others: a source package by its description and all its files.
+// candidateText describes a package of an ambiguous entry so that it can be
+// distinguished from the others: a source package by its description and all its
+// files.
 func candidateText(p api.Package) string {
 	name := fmt.Sprintf("%s %s %s %s", p.Mirror, p.Name, p.Version, p.Arch)
 	if len(p.Files) == 0 {

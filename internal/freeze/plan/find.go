@@ -7,17 +7,18 @@ import (
 
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/history"
 	"example.org/snapd/internal/meta"
 )
 
-// found are the stanzas that an entry means, and by what they were found.
+// found are the stanzas that match an entry, and how they were found.
 type found struct {
 	picks []*Pick
 	by    string // "hash" or "version"
 }
 
-// find looks for a page of entries in the chosen states: by the SHA-256 or another
-// strong digest that an entry names, else by name.
+// find looks up a page of entries in the chosen states: by SHA-256 or another
+// strong digest if the entry has one, or else by name.
 func (p *Planner) find(ctx context.Context, pl *Plan, page []namedEntry) ([]found, error) {
 	out := make([]found, len(page))
 	if err := p.findByDigest(ctx, pl, page, out); err != nil {
@@ -44,8 +45,8 @@ func (p *Planner) find(ctx context.Context, pl *Plan, page []namedEntry) ([]foun
 	return out, nil
 }
 
-// findByDigest looks for the entries that name digests. One with a SHA-256 is found
-// by that or not at all.
+// findByDigest looks up the entries that have digests. One with a SHA-256 is
+// found by it or not at all.
 func (p *Planner) findByDigest(ctx context.Context, pl *Plan, page []namedEntry, out []found) error {
 	digests := make([][]cas.Digest, len(page)) // of each entry, the strongest first
 	for i, e := range page {
@@ -83,14 +84,13 @@ func (p *Planner) findByDigest(ctx context.Context, pl *Plan, page []namedEntry,
 	return nil
 }
 
-// alias is another digest by which entries name blobs.
+// alias is another digest of blobs that entries use.
 type alias struct {
 	algo byte
 	of   func(*buildlist.Entry) []byte
 }
 
-// addAliases adds the SHA-256 of what is known by another digest of an entry that
-// has no SHA-256.
+// addAliases adds the SHA-256 for entries that only have another digest.
 func (p *Planner) addAliases(ctx context.Context, a alias, page []namedEntry, digests [][]cas.Digest) error {
 	var at []int
 	var others [][]byte
@@ -114,18 +114,18 @@ func (p *Planner) addAliases(ctx context.Context, a alias, page []namedEntry, di
 	return nil
 }
 
-// fitting returns those of the packages of an entry's name that the entry means.
+// fitting returns those packages of an entry's name that the entry means.
 func (p *Planner) fitting(e *buildlist.Entry, named []*Pick) (out []*Pick, err error) {
 	for _, pick := range named {
-		f, err := p.cat.Format(pick.From.Type)
+		f, err := p.cfg.Formats.Of(pick.From.Type)
 		if err != nil {
 			return nil, err
 		}
-		if (e.Ecosystem == "" || string(e.Ecosystem) == pick.From.Type) && matches(f, e, pick) {
+		if (e.Ecosystem == "" || string(e.Ecosystem) == pick.From.Type) && history.Fits(f, e, &pick.Record) {
 			out = append(out, pick)
 		}
 	}
-	// An entry of architecture amd64 does not mean arch:all as well when both are there.
+	// An entry of architecture amd64 does not also mean arch:all if both exist.
 	if e.Arch != "" && slices.ContainsFunc(out, func(p *Pick) bool { return p.Arch == e.Arch }) {
 		out = slices.DeleteFunc(out, func(p *Pick) bool { return p.Arch != e.Arch && !e.Source })
 	}

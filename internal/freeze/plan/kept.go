@@ -8,6 +8,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/history"
 	"example.org/snapd/internal/meta"
 )
 
@@ -15,8 +16,8 @@ import (
 // as many as an error lists.
 const maxKeptLooks = 50
 
-// noteKept looks for snapshots that were not chosen and have what is missing of a
-// page of entries, and notes them in the reports of the entries.
+// noteKept looks up the missing entries of a page in snapshots that were not
+// chosen, and adds the results to the reports of the entries.
 func (p *Planner) noteKept(ctx context.Context, pl *Plan, page []namedEntry, reports []api.ReportEntry) error {
 	if pl.kept == nil {
 		pl.kept = map[freeze.Missing]string{}
@@ -49,8 +50,8 @@ func (p *Planner) noteKept(ctx context.Context, pl *Plan, page []namedEntry, rep
 	return nil
 }
 
-// keptIn returns, for each entry, the id of the newest kept snapshot of a mirror
-// that has what the entry names; empty if none has.
+// keptIn returns, for each entry, the ID of the newest kept snapshot of a mirror
+// that has it, or "".
 func (p *Planner) keptIn(ctx context.Context, m *Mirror, looks []namedEntry) ([]string, error) {
 	ids := make([]string, len(looks))
 	if len(looks) == 0 {
@@ -72,10 +73,10 @@ func (p *Planner) keptIn(ctx context.Context, m *Mirror, looks []namedEntry) ([]
 	return ids, nil
 }
 
-// stanzasOf lists, for each entry, what a mirror ever had under its SHA-256, or else
-// its name and version.
+// stanzasOf returns, for each entry, what a mirror ever had with its SHA-256, or
+// else with its name and version.
 func (p *Planner) stanzasOf(ctx context.Context, m *Mirror, looks []namedEntry) ([][]meta.PID, error) {
-	f, err := p.cat.Format(m.Type)
+	f, err := p.cfg.Formats.Of(m.Type)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +103,7 @@ func (p *Planner) stanzasOf(ctx context.Context, m *Mirror, looks []namedEntry) 
 			continue
 		}
 		for _, fact := range named[i] {
-			if matches(f, e.entry, &Pick{Entry: meta.Entry{Fact: fact}}) {
+			if history.Fits(f, e.entry, &fact.Record) {
 				out[i] = append(out[i], fact.PID)
 			}
 		}
@@ -115,7 +116,8 @@ func (p *Planner) stanzasOf(ctx context.Context, m *Mirror, looks []namedEntry) 
 	return out, nil
 }
 
-// keptHint says how to freeze from the snapshots that have what is missing, too.
+// keptHint returns the hint to also freeze from the snapshots that have what is
+// missing.
 func (pl *Plan) keptHint() string {
 	var ids []string
 	for _, id := range pl.kept {
@@ -138,5 +140,5 @@ func (pl *Plan) keptHint() string {
 		}
 	}
 	args = append(args, ids...)
-	return "freeze from the snapshots that have what is missing, too: --mirror " + strings.Join(args, " --mirror ") + more
+	return "also freeze from the snapshots that have what is missing: --mirror " + strings.Join(args, " --mirror ") + more
 }

@@ -8,20 +8,20 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Lost is a package file that upstream lists and no longer has.
+// Lost is a package file that upstream lists but no longer has.
 type Lost struct {
 	Mirror string
 	Record repo.Record
 	File   repo.File
 }
 
-// DropLost drops the packages of files that upstream no longer has from a plan, and
-// names them among what is missing.
+// DropLost removes packages whose files upstream no longer has from a plan, and
+// records them as missing.
 func (p *Planner) DropLost(pl *Plan, lost []Lost) error {
 	gone := map[*Pick]bool{}
 	for _, l := range lost {
 		m := pl.Mirror(l.Mirror)
-		f, err := p.cat.Format(m.Type)
+		f, err := p.cfg.Formats.Of(m.Type)
 		if err != nil {
 			return err
 		}
@@ -38,7 +38,7 @@ func (p *Planner) DropLost(pl *Plan, lost []Lost) error {
 	return nil
 }
 
-// reportLost says in the report of the entries which of them upstream no longer has.
+// reportLost marks the report entries whose files upstream no longer has.
 func (pl *Plan) reportLost(l Lost) {
 	if pl.Report == nil {
 		return

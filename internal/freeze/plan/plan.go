@@ -1,5 +1,5 @@
-// Package plan resolves what a freeze request asks for: which packages of which
-// states of which mirrors the freeze takes. It fetches nothing and changes nothing.
+// Package plan resolves freeze requests: it determines which packages of which
+// states of which mirrors a freeze takes. It downloads and changes nothing.
 package plan
 
 import (
@@ -21,21 +21,29 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Catalog finds what is mirrored.
+// Catalog looks up what is mirrored.
 type Catalog interface {
 	Mirror(name string) (config.Mirror, error)
-	Format(typ string) (repo.Format, error)
 	ResolvePast(ctx context.Context, ref string) (r catalog.Ref, notice string, err error)
 	LatestOfAll(ctx context.Context) ([]*meta.Snapshot, error)
 	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
 }
 
-// Keyrings has the keys of the distributions.
+// Format reads what this server derived, and knows the versions of packages and
+// what they depend on. It may also be a prioritizer and a repo.Resolver.
+type Format interface {
+	tree.Format
+	repo.Versions
+	Match(m config.Mirror, rec *repo.Record) bool
+	Broken(ctx context.Context, records func(emit func(repo.Record) error) error) ([]repo.Problem, error)
+}
+
+// Keyrings returns the keys of the distributions.
 type Keyrings interface {
 	Keyring(mirror string) (*sign.Keyring, error)
 }
 
-// Metadata is what a Planner reads, as meta.Store does.
+// Metadata is what a Planner reads, like meta.Store.
 type Metadata interface {
 	freeze.Records
 	freeze.Packages
@@ -56,16 +64,17 @@ type Metadata interface {
 	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)
 }
 
-// Config are the parts of a Planner.
+// Config has the parts of a Planner.
 type Config struct {
+	Formats  repo.Formats[Format]
 	Catalog  Catalog
 	Keyrings Keyrings
 	Meta     Metadata
-	Blobs    cas.Store
+	Blobs    cas.Reader
 	// Corrupt returns an error for a blob that is known to be corrupt.
 	Corrupt func(cas.Digest) error
-	// LocalURL is where the server can be reached on this machine, for the
-	// resolvers that run here.
+	// LocalURL is the URL of the server on this machine, for the dependency
+	// resolvers.
 	LocalURL string
 }
 
@@ -74,53 +83,53 @@ type Planner struct {
 	cfg   Config
 	cat   Catalog
 	meta  Metadata
-	blobs cas.Store
+	blobs cas.Reader
 }
 
-// New makes a Planner.
+// New returns a Planner.
 func New(cfg Config) *Planner {
 	return &Planner{cfg: cfg, cat: cfg.Catalog, meta: cfg.Meta, blobs: cfg.Blobs}
 }
 
-// pageSize is the number of packages, names or digests that one question is about.
+// pageSize is how many packages, names or digests one query is about.
 const pageSize = 250
 
-// Plan is what a freeze is going to be.
+// Plan is what a freeze will contain.
 type Plan struct {
 	Request  *api.FreezeRequest
-	Mirrors  []*Mirror // in the order in which they were named
+	Mirrors  []*Mirror // in the order of the request
 	Missing  []freeze.Missing
 	Report   *api.Report
 	Warnings []string
-	// Refused is why a dry run's freeze would not be made.
+	// Refused is why the freeze of a dry run would not be made.
 	Refused error
 
-	why       map[freeze.Missing]string // what differs in a package that has an entry's version
-	kept      map[freeze.Missing]string // the id of a snapshot that was not chosen and has it
+	why       map[freeze.Missing]string // how the package with the version of the entry differs
+	kept      map[freeze.Missing]string // ID of a snapshot that was not chosen and has it
 	claims    []claim
-	lacking   []freeze.Missing // entries that the base was allowed to lack
-	noSources bool             // the base has no source packages, and gets none
-	unlisted  []string         // build manifests that list nothing
-	unmatched []string         // mirrors of which whole freezes take nothing
+	lacking   []freeze.Missing // entries that the base is allowed to lack
+	noSources bool             // the base has no source packages, so none are added
+	unlisted  []string         // build manifests without entries
+	unmatched []string         // mirrors of which whole freezes take no packages
 }
 
-// Mirror is what a freeze takes of one mirror.
+// Mirror is what a freeze takes from one mirror.
 type Mirror struct {
 	Name   string
 	Type   string
-	States []*meta.Snapshot // that packages are taken from; a zero timestamp: only their generations are left
-	Whole  bool             // all of its only state is taken, by its indices
+	States []*meta.Snapshot // states that packages are taken from; a zero timestamp: only their generations are left
+	Whole  bool             // everything in its only state is taken, by its indices
 	All    bool             // all packages are taken, one by one
-	Picks  []*Pick          // of a mirror that is not Whole
+	Picks  []*Pick          // packages of a mirror that is not Whole
 	Proof  []Carried        // of imported bases
 
 	taken map[[16]byte]*Pick // by digest; nil after a drop
 }
 
-// Pick is one stanza that a freeze takes.
+// Pick is a stanza that a freeze takes.
 type Pick struct {
 	meta.Entry                // PID 0: Record.Bytes is set
-	From       *meta.Snapshot // has no suites where the stanza is of an imported base
+	From       *meta.Snapshot // has no suites if the stanza is from an imported base
 }
 
 func (p *Pick) String() string { return p.Name + " " + p.Version + " " + p.Arch }
@@ -129,7 +138,7 @@ func (p *Pick) isSource() bool { return p.Kind == repo.KindSource }
 
 func (p *Pick) describe() api.Package { return catalog.Components(nil).Package(p.From.Mirror, p.Entry) }
 
-// addPlaces adds places that are not there yet.
+// addPlaces adds new places.
 func (p *Pick) addPlaces(places []meta.Place) {
 	for _, place := range places {
 		if !slices.Contains(p.Places, place) {
@@ -138,13 +147,14 @@ func (p *Pick) addPlaces(places []meta.Place) {
 	}
 }
 
-// Carried is proof that comes from another freeze rather than from generations.
+// Carried is proof that comes from another freeze instead of generations.
 type Carried struct {
 	Suite        freeze.DocSuite
 	Certificates cas.Digest
 }
 
-// Mirror returns what is taken of a mirror; nil if it is no part of the plan.
+// Mirror returns what is taken from a mirror, or nil if it is not part of the
+// plan.
 func (pl *Plan) Mirror(name string) *Mirror {
 	for _, m := range pl.Mirrors {
 		if m.Name == name {
@@ -154,7 +164,7 @@ func (pl *Plan) Mirror(name string) *Mirror {
 	return nil
 }
 
-// mirror is Mirror that adds one that is no part of the plan yet.
+// mirror is like Mirror, but adds a mirror that is not part of the plan yet.
 func (pl *Plan) mirror(name, typ string) *Mirror {
 	m := pl.Mirror(name)
 	if m == nil {
@@ -170,7 +180,7 @@ func (pl *Plan) use(snap *meta.Snapshot) {
 	m.States = append(m.States, snap)
 }
 
-// states are those of all mirrors.
+// states returns the states of all mirrors.
 func (pl *Plan) states() (out []*meta.Snapshot) {
 	for _, m := range pl.Mirrors {
 		out = append(out, m.States...)
@@ -195,7 +205,7 @@ func (pl *Plan) add(p *Pick) {
 	m.Picks = append(m.Picks, p)
 }
 
-// drop removes what f matches and returns how many that were.
+// drop removes the stanzas that match f and returns how many.
 func (pl *Plan) drop(f func(*Pick) bool) (n int) {
 	for _, m := range pl.Mirrors {
 		before := len(m.Picks)
@@ -207,7 +217,8 @@ func (pl *Plan) drop(f func(*Pick) bool) (n int) {
 }
 
 // Refuse returns why the freeze cannot be made. A dry run keeps the first reason
-// and continues, so that it reports everything before it ends as the real run does.
+// and continues, so that it reports everything before it ends like the freeze
+// itself.
 func (pl *Plan) Refuse(err error) error {
 	if err == nil || !pl.Request.DryRun {
 		return err
@@ -218,7 +229,7 @@ func (pl *Plan) Refuse(err error) error {
 	return nil
 }
 
-// report returns the report of the plan, which it makes if there is none.
+// report returns the report of the plan, and creates it if necessary.
 func (pl *Plan) report() *api.Report {
 	if pl.Report == nil {
 		pl.Report = &api.Report{Entries: []api.ReportEntry{}}
@@ -226,8 +237,8 @@ func (pl *Plan) report() *api.Report {
 	return pl.Report
 }
 
-// Plan resolves a request: what its manifests and packages name, else the
-// recording of its name, else whole mirrors.
+// Plan resolves a request: its manifests and packages, or else the recording of
+// its name, or else whole mirrors.
 func (p *Planner) Plan(ctx context.Context, req *api.FreezeRequest) (*Plan, error) {
 	pl := &Plan{Request: req}
 	named, err := checkRequest(req)
@@ -270,8 +281,8 @@ func (p *Planner) Plan(ctx context.Context, req *api.FreezeRequest) (*Plan, erro
 	return pl, pl.Refuse(empty)
 }
 
-// checkRequest refuses options that contradict each other. named reports whether
-// the request says what the freeze consists of.
+// checkRequest refuses contradictory options. named reports whether the request
+// says what the freeze contains.
 func checkRequest(req *api.FreezeRequest) (named bool, err error) {
 	kinds := 0
 	for _, set := range []bool{len(req.Manifests) > 0, req.Recording != "", len(req.Packages) > 0, req.Base != ""} {
@@ -282,19 +293,19 @@ func checkRequest(req *api.FreezeRequest) (named bool, err error) {
 	listed := len(req.Manifests) + len(req.Packages)
 	switch {
 	case kinds > 1 && !(kinds == 2 && len(req.Manifests) > 0 && len(req.Packages) > 0):
-		return false, fmt.Errorf("%w: manifests or packages, a recording, and a base exclude each other", freeze.ErrUsage)
+		return false, fmt.Errorf("%w: manifests or packages, a recording, and a base cannot be combined", freeze.ErrUsage)
 	case req.Base == "" && len(req.Replace)+len(req.Remove) > 0:
 		return false, fmt.Errorf("%w: replace and remove need a base", freeze.ErrUsage)
 	case req.WithDeps && listed == 0:
-		return false, fmt.Errorf("%w: dependencies are resolved for packages that are named, or listed in a manifest", freeze.ErrUsage)
+		return false, fmt.Errorf("%w: dependencies can only be resolved for given packages or a manifest", freeze.ErrUsage)
 	case req.Recording != "" && len(req.Mirrors) > 0:
-		return false, fmt.Errorf("%w: a recording says itself which mirrors it shows", freeze.ErrUsage)
+		return false, fmt.Errorf("%w: mirrors cannot be given for a recording, which determines them", freeze.ErrUsage)
 	}
 	return kinds > 0, nil
 }
 
-// chooseStates picks the snapshots that the request names, of which several may be
-// of one mirror, or else the newest of every configured mirror.
+// chooseStates returns the snapshots in the request, possibly several of one
+// mirror, or else the newest of every configured mirror.
 func (p *Planner) chooseStates(ctx context.Context, pl *Plan) error {
 	if len(pl.Request.Mirrors) == 0 {
 		snaps, err := p.cat.LatestOfAll(ctx)
@@ -317,14 +328,14 @@ func (p *Planner) chooseStates(ctx context.Context, pl *Plan) error {
 		}
 		snap := r.Snapshot
 		if m := pl.Mirror(name); m != nil && slices.ContainsFunc(m.States, func(s *meta.Snapshot) bool { return s.Timestamp.Equal(snap.Timestamp) }) {
-			return fmt.Errorf("%w: snapshot %s is named twice", freeze.ErrUsage, snap.ID())
+			return fmt.Errorf("%w: snapshot %s is given twice", freeze.ErrUsage, snap.ID())
 		}
 		pl.use(snap)
 	}
 	return nil
 }
 
-// resolve finds what a reference in the request names, and keeps the notice.
+// resolve resolves a reference of the request, and keeps the notice.
 func (p *Planner) resolve(ctx context.Context, pl *Plan, ref string) (catalog.Ref, error) {
 	r, notice, err := p.cat.ResolvePast(ctx, ref)
 	if notice != "" && !slices.Contains(pl.Warnings, notice) {
@@ -333,18 +344,18 @@ func (p *Planner) resolve(ctx context.Context, pl *Plan, ref string) (catalog.Re
 	return r, err
 }
 
-// picksByName lists, for each name, what the states have under it.
+// picksByName returns, for each name, what the states have with it.
 func (p *Planner) picksByName(ctx context.Context, states []*meta.Snapshot, names []string) ([][]*Pick, error) {
 	return picksBy(ctx, states, names, p.meta.PackagesByName)
 }
 
-// picksByDigest lists, for each digest, what the states have with it.
+// picksByDigest returns, for each digest, what the states have with it.
 func (p *Planner) picksByDigest(ctx context.Context, states []*meta.Snapshot, digests []cas.Digest) ([][]*Pick, error) {
 	return picksBy(ctx, states, digests, p.meta.PackagesByDigest)
 }
 
-// picksBy asks each state about all keys, in pages. A stanza that several states of
-// a mirror have is one pick.
+// picksBy queries each state for all keys, in pages. A stanza in several states
+// of a mirror is one pick.
 func picksBy[K any](ctx context.Context, states []*meta.Snapshot, keys []K, find func(context.Context, *meta.Snapshot, []K) ([][]meta.Entry, error)) ([][]*Pick, error) {
 	out := make([][]*Pick, 0, len(keys))
 	for page := range slices.Chunk(keys, pageSize) {
@@ -365,8 +376,8 @@ func picksBy[K any](ctx context.Context, states []*meta.Snapshot, keys []K, find
 	return out, nil
 }
 
-// addPick appends a pick, or its places to those of the same stanza that another
-// state of the mirror has.
+// addPick appends a pick, or adds its places to the same stanza of another state
+// of the mirror.
 func addPick(list []*Pick, p *Pick) []*Pick {
 	for _, o := range list {
 		if o.From.Mirror == p.From.Mirror && o.PID == p.PID {
@@ -377,7 +388,7 @@ func addPick(list []*Pick, p *Pick) []*Pick {
 	return append(list, p)
 }
 
-// clip is the first of a list, at most max.
+// clip returns the first max elements of a list.
 func clip(l []string, max int) []string {
 	if len(l) <= max {
 		return l

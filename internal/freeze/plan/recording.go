@@ -10,7 +10,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// planRecording takes what the build of a recording fetched.
+// planRecording takes what the build of a recording downloaded.
 func (p *Planner) planRecording(ctx context.Context, pl *Plan) error {
 	name := pl.Request.Recording
 	rec, err := p.meta.Recording(ctx, name)
@@ -47,7 +47,7 @@ func (p *Planner) planRecording(ctx context.Context, pl *Plan) error {
 				r.Missing++
 				pl.Missing = append(pl.Missing, freeze.Missing{Name: e.Path})
 			case hits[i].File.SHA256 != e.SHA256:
-				return fmt.Errorf("%w: %s was fetched with SHA-256 %s, the pinned snapshot has %s", freeze.ErrAmbiguous, e.Path, e.SHA256, hits[i].File.SHA256)
+				return fmt.Errorf("%w: %s was downloaded with SHA-256 %s, but the pinned snapshot has %s", freeze.ErrTwoContents, e.Path, e.SHA256, hits[i].File.SHA256)
 			default:
 				pick := &Pick{Entry: hits[i].Entry, From: pl.Mirror(e.Mirror).States[0]}
 				pl.add(pick)
@@ -60,7 +60,7 @@ func (p *Planner) planRecording(ctx context.Context, pl *Plan) error {
 	return nil
 }
 
-// fetched finds the packages whose files a page of a recording names.
+// fetched returns the packages with the files of a page of a recording.
 func (p *Planner) fetched(ctx context.Context, pl *Plan, page []meta.RecordEntry) ([]meta.PathEntry, error) {
 	hits := make([]meta.PathEntry, len(page))
 	for _, m := range pl.Mirrors {

@@ -2,7 +2,10 @@ package plan
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/repo"
@@ -14,16 +17,17 @@ type wantedSource struct {
 	mirror *Mirror
 }
 
-// addSources takes the sources of every binary package, those that it was built
-// using included. A mirror without source indices has none to give.
+// addSources takes the source packages of every binary package, including those
+// listed in Built-Using. A mirror without source indices has none.
 func (p *Planner) addSources(ctx context.Context, pl *Plan) error {
 	wants, err := p.wantedSources(ctx, pl)
 	if err != nil {
 		return err
 	}
-	formats := map[string]repo.Format{}
+	formats := map[string]Format{}
+	without := map[string][]string{} // sources that local mirrors do not have
 	for _, m := range pl.Mirrors {
-		if formats[m.Name], err = p.cat.Format(m.Type); err != nil {
+		if formats[m.Name], err = p.cfg.Formats.Of(m.Type); err != nil {
 			return err
 		}
 	}
@@ -37,16 +41,29 @@ func (p *Planner) addSources(ctx context.Context, pl *Plan) error {
 			return err
 		}
 		for i, w := range page {
-			pl.addSource(w, slices.DeleteFunc(found[i], func(o *Pick) bool {
+			fitting := slices.DeleteFunc(found[i], func(o *Pick) bool {
 				return !o.isSource() || !formats[o.From.Mirror].SameSource(o.Version, w.ref.Version)
-			}))
+			})
+			if c, err := p.cat.Mirror(w.mirror.Name); err == nil && c.Local && len(fitting) == 0 {
+				// Local mirrors may lack source packages.
+				without[c.Name] = append(without[c.Name], w.ref.Name+" "+w.ref.Version)
+				continue
+			}
+			pl.addSource(w, fitting)
 		}
+	}
+	for _, m := range slices.Sorted(maps.Keys(without)) {
+		pl.Warnings = append(pl.Warnings, fmt.Sprintf("local mirror %s has no source package %s", m, strings.Join(clip(without[m], maxNamed), ", ")))
 	}
 	return nil
 }
 
-// addSource takes a wanted source from those that fit: of the binary's own mirror,
-// or else of the first that has one, since a source may be published in another one.
+// maxNamed is how many source packages a warning names.
+const maxNamed = 10
+
+// addSource takes a wanted source package: from the mirror of the binary package,
+// or else from the first mirror that has it, since a source may be published
+// elsewhere.
 func (pl *Plan) addSource(w wantedSource, fitting []*Pick) {
 	if len(fitting) == 0 {
 		pl.Missing = append(pl.Missing, freeze.Missing{Name: w.ref.Name, Version: w.ref.Version, Source: true})
@@ -65,7 +82,7 @@ func (pl *Plan) addSource(w wantedSource, fitting []*Pick) {
 	}
 }
 
-// wantedSources lists the sources that binary packages of mirrors with source
+// wantedSources returns the sources that binary packages of mirrors with source
 // indices name, each once.
 func (p *Planner) wantedSources(ctx context.Context, pl *Plan) (wants []wantedSource, err error) {
 	seen := map[wantedSource]bool{}

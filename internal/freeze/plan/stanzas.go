@@ -11,7 +11,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// stanzaPage is the number of stanzas whose bytes are read at once.
+// stanzaPage is how many stanzas are read at a time.
 const stanzaPage = 500
 
 // eachStanza calls emit for each pick with its bytes.
@@ -40,8 +40,8 @@ func (p *Planner) eachStanza(ctx context.Context, picks []*Pick, emit func(repo.
 	return nil
 }
 
-// Records calls emit for each package that is taken of one index, with its bytes,
-// ordered by content alone.
+// Records calls emit for each package taken from one index, with its bytes. The
+// order depends only on content.
 func (p *Planner) Records(ctx context.Context, m *Mirror, place meta.Place, emit func(repo.Record) error) error {
 	var picks []*Pick
 	for _, o := range m.Picks {
@@ -56,7 +56,8 @@ func (p *Planner) Records(ctx context.Context, m *Mirror, place meta.Place, emit
 	return p.eachStanza(ctx, picks, emit)
 }
 
-// Broken lists the relations that the plan leaves unsatisfied and its base did not.
+// Broken returns the dependencies that are unsatisfied in the plan but not in its
+// base.
 func (p *Planner) Broken(ctx context.Context, pl *Plan) ([]api.Problem, error) {
 	after, err := p.problems(ctx, pl)
 	if err != nil || len(after) == 0 {
@@ -77,7 +78,7 @@ func (p *Planner) Broken(ctx context.Context, pl *Plan) ([]api.Problem, error) {
 	}), nil
 }
 
-// problems are the relations that a plan leaves unsatisfied. The packages of one
+// problems returns the unsatisfied dependencies of a plan. The packages of one
 // type satisfy each other's.
 func (p *Planner) problems(ctx context.Context, pl *Plan) (map[api.Problem]bool, error) {
 	byType := map[string][]*Pick{}
@@ -90,7 +91,7 @@ func (p *Planner) problems(ctx context.Context, pl *Plan) (map[api.Problem]bool,
 	}
 	out := map[api.Problem]bool{}
 	for typ, picks := range byType {
-		f, err := p.cat.Format(typ)
+		f, err := p.cfg.Formats.Of(typ)
 		if err != nil {
 			return nil, err
 		}

@@ -42,10 +42,10 @@ func (p *Planner) planWhole(ctx context.Context, pl *Plan) error {
 	return nil
 }
 
-// takenExactly reports whether the packages of a mirror are taken one by one: with
-// package globs, with several states, or where its sources are left out, none of its
-// indices names just the packages that the freeze shall have; and indices that send
-// clients to another server would not let them fetch from this one.
+// takenExactly reports whether to take the packages of a mirror one by one: with
+// package globs, several states, or without sources, none of its indices lists
+// exactly the packages of the freeze; and clients would not download from this
+// server if the indices refer to another.
 func (p *Planner) takenExactly(ctx context.Context, pl *Plan, m *Mirror, c config.Mirror) (bool, error) {
 	if len(c.Packages) > 0 || len(m.States) > 1 {
 		return true, nil
@@ -67,9 +67,9 @@ func (p *Planner) takenExactly(ctx context.Context, pl *Plan, m *Mirror, c confi
 	return false, nil
 }
 
-// takeAll takes the packages of a mirror that its configured globs match.
+// takeAll takes the packages of a mirror that match its configured globs.
 func (p *Planner) takeAll(ctx context.Context, pl *Plan, m *Mirror, c config.Mirror) error {
-	f, err := p.cat.Format(m.Type)
+	f, err := p.cfg.Formats.Of(m.Type)
 	if err != nil {
 		return err
 	}
@@ -87,10 +87,10 @@ func (p *Planner) takeAll(ctx context.Context, pl *Plan, m *Mirror, c config.Mir
 	return nil
 }
 
-// missUnusable notes the stanzas of a mirror that no client can install; of a mirror
-// that is taken exactly, only those that would be taken.
+// missUnusable records as missing the stanzas of a mirror that no client can
+// install; for a mirror that is taken exactly, only those that would be taken.
 func (p *Planner) missUnusable(ctx context.Context, pl *Plan, m *Mirror, c config.Mirror, exact bool) error {
-	f, err := p.cat.Format(m.Type)
+	f, err := p.cfg.Formats.Of(m.Type)
 	if err != nil {
 		return err
 	}
@@ -109,9 +109,10 @@ func (p *Planner) missUnusable(ctx context.Context, pl *Plan, m *Mirror, c confi
 	return nil
 }
 
-// hasSources reports whether any state of a mirror has indices of source packages.
+// hasSources reports whether any state of a mirror has indices of source
+// packages.
 func (p *Planner) hasSources(ctx context.Context, m *Mirror) (bool, error) {
-	f, err := p.cat.Format(m.Type)
+	f, err := p.cfg.Formats.Of(m.Type)
 	if err != nil {
 		return false, err
 	}

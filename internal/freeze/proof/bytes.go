@@ -10,6 +10,9 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
@@ -17,8 +20,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// packageFile checks that a package file of a whole mirror is here or named as
-// missing, and its bytes if deep.
+// packageFile checks that a package file of a whole mirror is stored or listed as
+// missing, and with deep its bytes.
 func (x *suiteProof) packageFile(ctx context.Context, r *repo.Record, f repo.File) {
 	c, mirror := x.c, x.d.Name
 	size, body, err := c.t.Package(ctx, mirror, f)
@@ -39,19 +42,74 @@ func (x *suiteProof) packageFile(ctx context.Context, r *repo.Record, f repo.Fil
 		c.fault(object, fmt.Sprint(f.Size), fmt.Sprint(size), "%s: size in bytes", f.Path)
 		return
 	}
-	found := f.SHA256
-	if body != nil && c.o.Deep {
+	if body == nil || !c.o.Deep {
+		if c.dir != nil {
+			c.proveFile(mirror+"/"+f.Path, f.Size, f.SHA256)
+		}
+		return
+	}
+	c.later(f.Size, func(ctx context.Context) {
+		_, body, err := c.t.Package(ctx, mirror, f)
+		if err != nil {
+			c.fault(object, digestText(f), "", "%s: %v", f.Path, err)
+			return
+		}
+		defer body.Close()
+		found := f.SHA256
 		if sum := c.hash(ctx, object, f, body); found.IsZero() {
 			found = sum
 		}
-	}
-	if c.dir != nil {
-		c.proveFile(mirror+"/"+f.Path, f.Size, found)
-	}
+		if c.dir != nil {
+			c.proveFile(mirror+"/"+f.Path, f.Size, found)
+		}
+	})
 }
 
-// hash reads a file whole, compares its digests, and returns that by SHA-256; zero
-// where it could not be read or does not have upstream's digest.
+// later leaves a file of a size to be read by readFiles.
+func (c *check) later(size int64, read func(context.Context)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unread = append(c.unread, unread{size, read})
+}
+
+// unread is a file that has still to be read.
+type unread struct {
+	size int64
+	read func(context.Context)
+}
+
+// readFiles reads the files that were left for later: only when all indices have been
+// read is it known how many there are.
+func (c *check) readFiles(ctx context.Context) error {
+	p := c.o.Progress
+	p.FilesTotal.Store(int64(len(c.unread)))
+	if c.o.Deep {
+		for _, u := range c.unread {
+			p.BytesTotal.Add(u.size)
+		}
+	}
+	p.SetPhase("verifying files")
+	var eg errgroup.Group
+	eg.SetLimit(runtime.GOMAXPROCS(0))
+	for _, u := range c.unread {
+		if ctx.Err() != nil {
+			break
+		}
+		eg.Go(func() error {
+			u.read(ctx)
+			p.Files.Add(1)
+			return nil
+		})
+	}
+	c.unread = nil
+	if err := eg.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// hash reads a file, compares its digests, and returns its SHA-256. It returns
+// zero if the file cannot be read or does not have upstream's digest.
 func (c *check) hash(ctx context.Context, object string, f repo.File, r io.Reader) cas.Digest {
 	own := sha256.New()
 	w := io.Writer(own)
@@ -65,22 +123,22 @@ func (c *check) hash(ctx context.Context, object string, f repo.File, r io.Reade
 	}
 	sum := cas.Digest(own.Sum(nil))
 	if !f.SHA256.IsZero() && sum != f.SHA256 {
-		c.fault(object, f.SHA256.String(), sum.String(), "%s: bytes do not have the digest", f.Path)
-		c.damage(f.SHA256, f.Path+": bytes have SHA-256 "+sum.String())
+		c.fault(object, f.SHA256.String(), sum.String(), "%s: wrong digest", f.Path)
+		c.damage(f.SHA256, f.Path+": content has SHA-256 "+sum.String())
 		return sum
 	}
 	if strong == nil {
 		return sum
 	}
 	if got := hex.EncodeToString(strong.Sum(nil)); got != f.SHA512 {
-		c.fault(object, f.SHA512, got, "%s: bytes do not have upstream's digest", f.Path)
+		c.fault(object, f.SHA512, got, "%s: digest differs from upstream's", f.Path)
 		return cas.Digest{}
 	}
 	return sum
 }
 
-// copyTo copies a file of a known size. It reports what it cannot read, and that the
-// file is larger.
+// copyTo copies a file of a known size. It reports read errors, and if the file
+// is larger.
 func (c *check) copyTo(ctx context.Context, w io.Writer, object string, f repo.File, r io.Reader) (ok bool) {
 	b, _ := c.buffers.Get().(*[256 << 10]byte)
 	if b == nil {
@@ -100,7 +158,7 @@ func (c *check) copyTo(ctx context.Context, w io.Writer, object string, f repo.F
 		if err == io.EOF {
 			return true
 		} else if err != nil {
-			c.fault(object, digestText(f), "", "%s: bytes cannot be read: %v", f.Path, err)
+			c.fault(object, digestText(f), "", "%s: cannot be read: %v", f.Path, err)
 			c.damage(f.SHA256, f.Path+": "+err.Error())
 			return false
 		}
@@ -108,7 +166,7 @@ func (c *check) copyTo(ctx context.Context, w io.Writer, object string, f repo.F
 	return false
 }
 
-// digestText is the digest by which a file is known, for a message.
+// digestText returns the digest by which a file is known, for a message.
 func digestText(f repo.File) string {
 	if f.SHA256.IsZero() {
 		return f.SHA512
@@ -116,7 +174,7 @@ func digestText(f repo.File) string {
 	return f.SHA256.String()
 }
 
-// drain reads a file whole.
+// drain reads a file to the end.
 func drain(ctx context.Context, open func(context.Context, repo.Listed) (io.ReadCloser, error), l repo.Listed) error {
 	r, err := open(ctx, l)
 	if err != nil {
@@ -127,8 +185,8 @@ func drain(ctx context.Context, open func(context.Context, repo.Listed) (io.Read
 	return err
 }
 
-// proofBytes reads an upstream file of at most max bytes; its size and digest are
-// checked.
+// proofBytes reads an upstream file of at most max bytes, and checks its size and
+// digest.
 func (c *check) proofBytes(ctx context.Context, mirror string, f repo.File, max int64) ([]byte, error) {
 	if f.Size < 0 || f.Size > max {
 		return nil, fmt.Errorf("expected at most %d bytes: %w", max, &tree.SizeError{Path: f.Path, Expected: f.Size, Found: -1})
@@ -141,7 +199,7 @@ func (c *check) proofBytes(ctx context.Context, mirror string, f repo.File, max 
 	return io.ReadAll(r)
 }
 
-// proofReader reads an upstream file; its size and digest are checked.
+// proofReader reads an upstream file, and checks its size and digest.
 func (c *check) proofReader(ctx context.Context, mirror string, f repo.File) (io.ReadCloser, error) {
 	r, err := c.t.Proof(ctx, mirror, f)
 	if err != nil {
@@ -152,7 +210,7 @@ func (c *check) proofReader(ctx context.Context, mirror string, f repo.File) (io
 	return c.reader(ctx, f, r), nil
 }
 
-// reader reads a file of known size and digest, and no byte more.
+// reader reads a file of known size and digest, and not a byte more.
 func (c *check) reader(ctx context.Context, f repo.File, r io.ReadCloser) *digestReader {
 	return &digestReader{ctx: ctx, r: r, f: f, left: f.Size, sum: sha256.New(), c: c}
 }
@@ -181,7 +239,7 @@ func (d *digestReader) Read(p []byte) (int, error) {
 		err = &tree.SizeError{Path: d.f.Path, Expected: d.f.Size, Found: d.f.Size - d.left}
 	case err == io.EOF:
 		if got := cas.Digest(d.sum.Sum(nil)); got != d.f.SHA256 {
-			err = fmt.Errorf("%w: %s: bytes have SHA-256 %s, expected %s", repo.ErrMismatch, d.f.Path, got, d.f.SHA256)
+			err = fmt.Errorf("%w: %s: content has SHA-256 %s, expected %s", repo.ErrMismatch, d.f.Path, got, d.f.SHA256)
 		}
 	}
 	if err != nil && err != io.EOF {

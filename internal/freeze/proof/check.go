@@ -22,60 +22,61 @@ import (
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/tlog"
 )
 
-// The signature of a freeze manifest says who wrote it, not that it is true:
-// whoever has the key can write anything. So each field is recomputed from what
-// the distribution signed, or compared with the frozen repository.
-// TestManifestFields walks them all.
+// The signature of a freeze manifest says who wrote it, not that it is true: the
+// owner of the key can write anything. So each field is recomputed from what the
+// distribution signed, or compared with the frozen repository. TestManifestFields
+// covers all fields.
 
 // Tree has the files of a freeze: tree.Stored, tree.Held or tree.Dir.
 type Tree interface {
 	tree.Opener
 	Each(ctx context.Context, mirror string, f func(meta.Node) error) error
 	Proof(ctx context.Context, mirror string, f repo.File) (io.ReadCloser, error)
+	// HasProof reports whether such a file is here, and need not be made.
+	HasProof(ctx context.Context, mirror string, d cas.Digest) bool
 	Key(ctx context.Context) ([]byte, error)
 	Certificates(ctx context.Context, mirror string) ([]byte, error)
 	Provenance(ctx context.Context) (data, sig []byte, err error)
 	Package(ctx context.Context, mirror string, f repo.File) (size int64, r io.ReadCloser, err error)
 }
 
-// Format reads the signed documents and indices of a type of mirror.
+// Format reads the signed documents and indices of a repository type.
 type Format interface {
 	tree.Format
-	Type() string
 	SourceArch() string
 	DocumentRank(suite repo.SuiteName, path string) (rank int, ok bool)
 	HashName(path string, d cas.Digest) string
 }
 
-// check checks one frozen snapshot.
+// check verifies one freeze.
 type check struct {
-	t       Tree
-	dir     *tree.Dir // t, if that is a directory
-	o       Options
-	formats map[string]Format
-	doc     *freeze.Document // nil for a snapshot, which has no manifest
-	res     *api.VerifyResult
+	t   Tree
+	dir *tree.Dir // t, if that is a directory
+	o   Options
+	doc *freeze.Document // nil for a snapshot, which has no manifest
+	res *api.VerifyResult
 
 	mu      sync.Mutex
-	proven  map[string]repo.File  // of a directory: what may be imported
-	damaged map[cas.Digest]string // why blobs cannot be read, or not with their digest
-	blind   bool                  // a root that we should have signed could not be read
-	buffers sync.Pool             // of *[256 << 10]byte, for hashing
+	unread  []unread                 // files to read when all indices have been read
+	proven  map[string]repo.File     // for a directory: files that may be imported
+	plain   map[cas.Digest]repo.File // plain indices that were read for variants that are not here
+	damaged map[cas.Digest]string    // blobs that cannot be read or have a wrong digest, and why
+	unasked error                    // a blob store that could not be asked: no fault of the freeze
+	blind   bool                     // a root that this server should have signed could not be read
+	buffers sync.Pool                // of *[256 << 10]byte, for hashing
 	bytes   atomic.Int64
 	files   atomic.Int64
 }
 
 func newCheck(t Tree, o Options) *check {
 	c := &check{
-		t: t, o: o, formats: map[string]Format{}, proven: map[string]repo.File{}, damaged: map[cas.Digest]string{},
+		t: t, o: o, proven: map[string]repo.File{}, plain: map[cas.Digest]repo.File{}, damaged: map[cas.Digest]string{},
 		res: &api.VerifyResult{Deep: o.Deep, Relied: []api.Relied{}, Faults: []api.VerifyFault{}},
 	}
 	c.dir, _ = t.(*tree.Dir)
-	for _, f := range o.Formats {
-		c.formats[f.Type()] = f
-	}
 	if c.o.Progress == nil {
 		c.o.Progress = &acquire.Progress{}
 	}
@@ -86,17 +87,22 @@ func (c *check) fault(object, expected, found, format string, args ...any) {
 	c.fieldFault("", object, expected, found, format, args...)
 }
 
-// fieldFault is a fault of one field of the manifest, such as
+// fieldFault reports a fault of a field of the manifest, such as
 // "mirrors.packages.version".
 func (c *check) fieldFault(field, object, expected, found, format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, a := range args {
+		if err, ok := a.(error); ok && c.unasked == nil && errors.Is(err, cas.ErrUnavailable) {
+			c.unasked = err
+		}
+	}
 	c.res.Faults = append(c.res.Faults, api.VerifyFault{Object: object, Field: field, Expected: expected, Found: found, Message: fmt.Sprintf(format, args...)})
 }
 
 func (c *check) note(text string) { c.res.Notes = append(c.res.Notes, text) }
 
-// damage notes that a blob cannot be read, or not with its digest.
+// damage records a blob that cannot be read or has a wrong digest.
 func (c *check) damage(d cas.Digest, why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -105,7 +111,7 @@ func (c *check) damage(d cas.Digest, why string) {
 	}
 }
 
-// prove notes a file that an import may take as it is.
+// prove records a file that may be imported unchanged.
 func (c *check) prove(path string, data []byte) {
 	c.proveFile(path, int64(len(data)), cas.Sum(data))
 }
@@ -116,9 +122,9 @@ func (c *check) proveFile(path string, size int64, d cas.Digest) {
 	c.proven[path] = repo.File{Path: path, Size: size, SHA256: d}
 }
 
-// run checks the freeze of a manifest and its signature.
+// run verifies the freeze of a manifest and its signature.
 func (c *check) run(ctx context.Context, data, sig []byte) error {
-	c.o.Progress.SetPhase("verifying")
+	c.o.Progress.SetPhase("reading indices") // they say how much there is to verify
 	doc, err := freeze.ParseDocument(data)
 	if err != nil {
 		field := ""
@@ -142,7 +148,7 @@ func (c *check) run(ctx context.Context, data, sig []byte) error {
 	for i := range doc.Mirrors {
 		name := doc.Mirrors[i].Name
 		if names[name] || !config.ValidMirrorName(name) {
-			c.fieldFault("mirrors.name", freeze.ManifestFile, "", name, "mirror %q: its name is another mirror's, a file's or no name at all", name)
+			c.fieldFault("mirrors.name", freeze.ManifestFile, "", name, "mirror %q: the name is invalid, or that of another mirror or of a file", name)
 			continue
 		}
 		names[name] = true
@@ -150,20 +156,26 @@ func (c *check) run(ctx context.Context, data, sig []byte) error {
 			return err
 		}
 	}
+	if err := c.readFiles(ctx); err != nil {
+		return err
+	}
 	if c.dir != nil {
 		if err := c.unexpectedFiles(ctx); err != nil {
 			return err
 		}
 	}
 	c.finish()
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.unasked // invariant 8
 }
 
-// finish completes the result. Its faults are in an order that does not depend on
-// which was found first.
+// finish completes the result. The order of its faults does not depend on which
+// was found first.
 func (c *check) finish() *api.VerifyResult {
 	c.res.Bytes, c.res.Files = c.bytes.Load(), int(c.files.Load())
-	// What all else rests on comes first.
+	// First what everything else rests on.
 	rank := func(f api.VerifyFault) int {
 		if strings.HasPrefix(f.Object, freeze.ManifestFile) {
 			return 0
@@ -180,44 +192,44 @@ func (c *check) finish() *api.VerifyResult {
 	return c.res
 }
 
-// checkSignature checks the signature of the manifest. Keys are judged at the
-// signature's own time: one that has expired since was good then, and whoever gives a
-// later one vouches for it.
+// checkSignature verifies the signature of the manifest. Keys are judged at the
+// time of the signature: a key that has expired since was valid then, and anyone
+// who gives a later one vouches for it.
 func (c *check) checkSignature(ctx context.Context, data, sig []byte, statements map[string][]byte) {
 	s, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: c.o.Ours})
 	if errors.Is(err, sign.ErrUnknownKey) {
 		if both := c.vouched(ctx, cas.Sum(data), statements); both != nil {
 			c.o.Ours = both
-			c.note("the manifest is signed by an earlier key, for which a statement by the given one vouches")
+			c.note("the manifest is signed by an earlier key; a statement signed by the given key vouches for it")
 			s, err = sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: both})
 		}
 	}
 	if err != nil {
-		c.fault(freeze.ManifestSignature, "a signature by "+strings.Join(c.o.Ours.Fingerprints(), ", "), "", "signature of the frozen manifest: %v", err)
+		c.fault(freeze.ManifestSignature, "a signature by "+strings.Join(c.o.Ours.Fingerprints(), ", "), "", "signature of the freeze manifest: %v", err)
 		return
 	}
 	g := s.Good[0]
 	c.res.Signature = &api.Signer{Fingerprint: g.Fingerprint, UserID: g.UserID, SignedAt: g.Created}
 }
 
-// documentFields checks what the manifest says of the freeze as a whole.
+// documentFields checks what the manifest says about the freeze as a whole.
 func (c *check) documentFields() {
 	const object = freeze.ManifestFile
 	doc := c.doc
 	if !config.NameRE.MatchString(doc.Name) {
-		c.fieldFault("name", object, "letters, digits and .+~_-", doc.Name, "name of the frozen snapshot")
+		c.fieldFault("name", object, "letters, digits and .+~_-", doc.Name, "name of the freeze")
 	}
 	if c.o.Name != "" && doc.Name != c.o.Name {
-		c.fieldFault("name", object, c.o.Name, doc.Name, "name of the frozen snapshot")
+		c.fieldFault("name", object, c.o.Name, doc.Name, "name of the freeze")
 	}
 	if want := doc.Version(); doc.Format != want {
-		c.fieldFault("format", object, fmt.Sprint(want), fmt.Sprint(doc.Format), "version of the format, with what the manifest holds")
+		c.fieldFault("format", object, fmt.Sprint(want), fmt.Sprint(doc.Format), "format version of a manifest with these contents")
 	}
 	if !isSorted(doc.Mirrors, freeze.DocMirror.Compare) {
-		c.fieldFault("mirrors", object, "", "", "the mirrors are not sorted by name, or one is there twice")
+		c.fieldFault("mirrors", object, "", "", "the mirrors are not sorted by name, or one is listed twice")
 	}
 	if !isSorted(doc.Missing, freeze.Missing.Compare) {
-		c.fieldFault("missing", object, "", "", "the missing entries are not sorted, or one is there twice")
+		c.fieldFault("missing", object, "", "", "the missing entries are not sorted, or one is listed twice")
 	}
 	for _, m := range doc.Missing {
 		if m.Name == "" {
@@ -226,7 +238,7 @@ func (c *check) documentFields() {
 	}
 }
 
-// isSorted reports whether each element comes before the next.
+// isSorted reports whether each element is before the next.
 func isSorted[T any](list []T, compare func(a, b T) int) bool {
 	for i := 1; i < len(list); i++ {
 		if compare(list[i-1], list[i]) >= 0 {
@@ -236,23 +248,31 @@ func isSorted[T any](list []T, compare func(a, b T) int) bool {
 	return true
 }
 
-// unexpectedFiles finds what is no part of an exported directory: files that nothing
-// names, and whatever is neither a file nor a directory. What is in frozen
-// repositories was looked at already.
+// unexpectedFiles finds what is not part of an exported directory: files that
+// nothing refers to, and anything that is neither a file nor a directory. The
+// files of frozen repositories were checked before.
 func (c *check) unexpectedFiles(ctx context.Context) error {
 	known := map[string]bool{
 		freeze.ManifestFile: true, freeze.ManifestSignature: true, freeze.ProvenanceFile: true, freeze.ProvenanceSignature: true,
-		freeze.KeyFile: true, freeze.ProofDir: true, freeze.StatementDir: true,
+		freeze.KeyFile: true, freeze.ProofDir: true, freeze.StatementDir: true, manifestProof: true, tlog.VKeyFile: true,
 	}
 	for i := range c.doc.Mirrors {
 		m := &c.doc.Mirrors[i]
 		dir := freeze.ProofDir + "/" + m.Name
 		known[m.Name], known[dir], known[dir+"/"+freeze.CertificatesFile] = true, true, true
 		for _, f := range m.ProofFiles() {
+			if plain, ok := c.plain[f.SHA256]; ok {
+				f = plain
+			}
 			known[dir+"/"+f.SHA256.String()] = true
 		}
+		for _, s := range m.Suites {
+			if len(s.Documents) > 0 {
+				known[SnapshotProof(m.Name, s.Documents[0].SHA256)] = true
+			}
+		}
 	}
-	const message = "a file that does not belong to the export"
+	const message = "a file that is not part of the export"
 	return fs.WalkDir(c.dir.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err

@@ -13,7 +13,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// mirror checks one mirror of the manifest.
+// mirror verifies one mirror of the manifest.
 func (c *check) mirror(ctx context.Context, d *freeze.DocMirror) error {
 	f, ok := c.mirrorFields(d)
 	if !ok {
@@ -45,7 +45,7 @@ func (a spot) compare(b spot) int {
 	return cmp.Or(cmp.Compare(a.suite, b.suite), cmp.Compare(a.index, b.index), cmp.Compare(a.stanza, b.stanza))
 }
 
-// listing is what the manifest says of the package at a spot.
+// listing is what the manifest says about the package at a spot.
 type listing struct {
 	field         string // "mirrors.packages" or "mirrors.sources"
 	name          string
@@ -58,20 +58,20 @@ type listing struct {
 	proven        bool
 }
 
-// mirrorProof checks what the manifest says of one mirror against upstream's
+// mirrorProof verifies what the manifest says about one mirror with upstream's
 // signed documents and indices.
 type mirrorProof struct {
 	c    *check
 	f    Format
 	d    *freeze.DocMirror
-	keys *sign.Keyring // that upstream's signatures must be by
-	kept *sign.Keyring // the certificates that the manifest's keys are compared with; nil: they are not
+	keys *sign.Keyring // keys that must have made upstream's signatures
+	kept *sign.Keyring // certificates to compare the manifest's keys with; nil: none
 
 	want   map[spot]*listing
-	signed map[repo.SuiteName]map[string]cas.Digest // what the roots list
+	signed map[repo.SuiteName]map[string]cas.Digest // files listed by the roots
 
 	mu    sync.Mutex
-	found map[string]spot // the first other spot where a wanted stanza is listed
+	found map[string]spot // the first other spot that lists a wanted stanza
 }
 
 func (c *check) newMirrorProof(f Format, d *freeze.DocMirror) *mirrorProof {
@@ -106,10 +106,10 @@ func (p *mirrorProof) packageObject(name, version, arch string) string {
 	return fmt.Sprintf("%s: %s %s %s", p.d.Name, name, version, arch)
 }
 
-// mirrorFields checks what the manifest says of a mirror as a whole. Without ok
-// nothing further can be checked.
+// mirrorFields checks what the manifest says about a mirror as a whole. If ok is
+// false, nothing else can be checked.
 func (c *check) mirrorFields(d *freeze.DocMirror) (f Format, ok bool) {
-	if f = c.formats[d.Type]; f == nil {
+	if f = c.o.Formats[d.Type]; f == nil {
 		c.fieldFault("mirrors.type", d.Name, "", d.Type, "mirror of unknown type %q", d.Type)
 		return nil, false
 	}
@@ -118,7 +118,7 @@ func (c *check) mirrorFields(d *freeze.DocMirror) (f Format, ok bool) {
 		c.fieldFault("mirrors.kind", d.Name, freeze.Exact+" or "+freeze.Whole, d.Kind, "kind of the mirror")
 		return nil, false
 	case d.Kind == freeze.Whole && packages > 0:
-		c.fieldFault("mirrors.kind", d.Name, "0", fmt.Sprint(packages), "packages of a whole mirror beside those of its indices")
+		c.fieldFault("mirrors.kind", d.Name, "0", fmt.Sprint(packages), "packages of a whole mirror in addition to those in its indices")
 		return nil, false
 	}
 	var weakest repo.Trust
@@ -126,16 +126,16 @@ func (c *check) mirrorFields(d *freeze.DocMirror) (f Format, ok bool) {
 		weakest = weakest.Weaker(d.Suites[i].Trust)
 	}
 	if d.Trust != weakest {
-		c.fieldFault("mirrors.trust", d.Name, string(weakest), string(d.Trust), "level of trust of the mirror, the weakest of its suites")
+		c.fieldFault("mirrors.trust", d.Name, string(weakest), string(d.Trust), "trust level of the mirror, which is that of its weakest suite")
 	}
 	c.mirrorOrder(d)
 	return f, true
 }
 
-// mirrorOrder checks that lists are sorted, and name nothing twice.
+// mirrorOrder checks that lists are sorted and have no duplicates.
 func (c *check) mirrorOrder(d *freeze.DocMirror) {
 	unsorted := func(field string) {
-		c.fieldFault(field, d.Name, "", "", "the list is not in the order of the format, or has an entry twice")
+		c.fieldFault(field, d.Name, "", "", "the list is not in the order of the format, or lists an entry twice")
 	}
 	if !isSorted(d.Suites, freeze.DocSuite.Compare) {
 		unsorted("mirrors.suites")
@@ -157,8 +157,8 @@ func (c *check) mirrorOrder(d *freeze.DocMirror) {
 	}
 }
 
-// keyrings chooses the keys that upstream's signatures must be by, and those
-// that the manifest's keys are compared with.
+// keyrings returns the keys that must have made upstream's signatures, and those
+// to compare the manifest's keys with.
 func (p *mirrorProof) keyrings(ctx context.Context) {
 	data, err := p.c.t.Certificates(ctx, p.d.Name)
 	if err == nil && len(data) > 0 {
@@ -166,7 +166,7 @@ func (p *mirrorProof) keyrings(ctx context.Context) {
 		p.kept, err = sign.ParseKeyring(data)
 	}
 	if err != nil {
-		p.c.fault(p.d.Name, "", "", "certificates of upstream's keys: %v", err)
+		p.c.fault(p.d.Name, "", "", "certificates of upstream keys: %v", err)
 	}
 	if p.keys = p.c.o.Upstream; p.keys == nil {
 		p.keys = p.kept
@@ -178,12 +178,12 @@ func (p *mirrorProof) unproven() {
 	for k, l := range p.want {
 		if !l.proven {
 			p.c.fieldFault(l.field+"."+p.misplaced(k), p.packageObject(l.name, l.version, l.arch), "", "",
-				"no index that the distribution signed lists this package with these bytes (suite %s, index %s)", k.suite, k.index)
+				"no index signed by the distribution lists this package with these bytes (suite %s, index %s)", k.suite, k.index)
 		}
 	}
 }
 
-// misplaced tells which field of an unproven package leads astray.
+// misplaced returns the field that is wrong in an unproven package.
 func (p *mirrorProof) misplaced(k spot) string {
 	switch other := p.found[k.stanza]; {
 	case other.index != "" && other.suite != k.suite:

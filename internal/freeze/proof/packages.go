@@ -18,14 +18,17 @@ import (
 // open opens an index of the manifest as upstream published it.
 func (x *suiteProof) open(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
 	for _, i := range x.s.Indices {
-		if i.Path == l.Path {
+		switch l.Path {
+		case i.Path:
 			return x.c.proofReader(ctx, x.d.Name, repo.File{Path: i.Path, Size: i.Size, SHA256: i.SHA256})
+		case i.Index: // as the signed root lists it
+			return x.c.proofReader(ctx, x.d.Name, repo.File{Path: l.Path, Size: l.Size, SHA256: l.SHA256})
 		}
 	}
 	return nil, fmt.Errorf("%s is not part of the proof: %w", l.Path, freeze.ErrMissing)
 }
 
-// read reads the indices and compares each package that they list.
+// read reads the indices and compares each package in them.
 func (x *suiteProof) read(ctx context.Context, groups []repo.Group) error {
 	eg, egctx := errgroup.WithContext(ctx)
 	eg.SetLimit(runtime.GOMAXPROCS(0))
@@ -36,7 +39,7 @@ func (x *suiteProof) read(ctx context.Context, groups []repo.Group) error {
 			case g.Packages:
 				err = x.readPackages(egctx, g)
 			case x.d.Kind == freeze.Whole || x.c.o.Deep:
-				err = drain(egctx, x.open, g.Forms[0])
+				err = drain(egctx, x.open, x.form(egctx, g))
 			}
 			if err != nil && egctx.Err() == nil {
 				x.unreadable("indices", repo.File{Path: g.Forms[0].Path, SHA256: g.Forms[0].SHA256}, err)
@@ -48,9 +51,28 @@ func (x *suiteProof) read(ctx context.Context, groups []repo.Group) error {
 	return eg.Wait()
 }
 
+// form returns the variant of an index to read: the one that the manifest names, or the
+// plain one that the same root lists, where the generation no longer keeps the other.
+func (x *suiteProof) form(ctx context.Context, g repo.Group) repo.Listed {
+	named := g.Forms[0]
+	if len(g.Forms) == 1 || g.Forms[1].SHA256.IsZero() || x.c.t.HasProof(ctx, x.d.Name, named.SHA256) {
+		return named
+	}
+	plain := repo.File{Path: g.Forms[1].Path, Size: g.Forms[1].Size, SHA256: g.Forms[1].SHA256}
+	r, err := x.c.t.Proof(ctx, x.d.Name, plain)
+	if err != nil {
+		return named
+	}
+	r.Close()
+	x.c.mu.Lock()
+	defer x.c.mu.Unlock()
+	x.c.plain[named.SHA256] = plain
+	return g.Forms[1]
+}
+
 func (x *suiteProof) readPackages(ctx context.Context, g repo.Group) error {
 	count := 0
-	err := x.f.Read(ctx, x.root, g, g.Forms[0], x.open, func(r *repo.Record) error {
+	err := x.f.Read(ctx, x.root, g, x.form(ctx, g), x.open, func(r *repo.Record) error {
 		if r.Kind == repo.KindUnusable {
 			x.unusable(g, r)
 			return nil
@@ -81,17 +103,18 @@ func (x *suiteProof) readPackages(ctx context.Context, g repo.Group) error {
 	return err
 }
 
-// unusable checks that the manifest of a whole mirror names a stanza that no client
-// can install as missing.
+// unusable checks that the manifest of a whole mirror lists as missing a stanza
+// that no client can install.
 func (x *suiteProof) unusable(g repo.Group, r *repo.Record) {
 	e := freeze.MissingStanza(r, x.f.SourceArch())
 	if x.c.doc != nil && x.d.Kind == freeze.Whole && !x.c.mayMiss(e) {
 		x.c.fieldFault("missing", x.packageObject(r.Name, r.Version, r.Arch), e.Text(), "",
-			"no client can install what index %s lists (%s), and the manifest does not name it as missing", g.Index, r.Reason)
+			"no client can install what index %s lists (%s), but the manifest does not list it as missing", g.Index, r.Reason)
 	}
 }
 
-// mayMiss reports whether the manifest, if there is one, names an entry as missing.
+// mayMiss reports whether the manifest, if there is one, lists an entry as
+// missing.
 func (c *check) mayMiss(m freeze.Missing) bool {
 	if c.doc == nil {
 		return false
@@ -100,14 +123,14 @@ func (c *check) mayMiss(m freeze.Missing) bool {
 	return ok
 }
 
-// paragraphOf is the name that manifests give to a stanza.
+// paragraphOf returns the identifier of a stanza in manifests.
 func paragraphOf(r *repo.Record) string {
 	sum := cas.Sum(r.Bytes)
 	return hex.EncodeToString(sum[:16])
 }
 
-// compare compares what the manifest says of a package with its stanza in
-// the signed index.
+// compare compares what the manifest says about a package with its stanza in the
+// signed index.
 func (x *suiteProof) compare(g repo.Group, r *repo.Record) {
 	k := spot{x.s.Suite, g.Index, paragraphOf(r)}
 	x.mu.Lock()
@@ -125,15 +148,15 @@ func (x *suiteProof) compare(g repo.Group, r *repo.Record) {
 	}
 }
 
-// difference is one field in which a manifest and a signed index disagree.
+// difference is a field in which a manifest and a signed index differ.
 type difference struct{ field, expected, found string }
 
 func (d *difference) message() string {
 	switch d.field {
 	case ".component", ".source", ".source_version":
-		return "component and source are not those of the signed index"
+		return "component and source differ from the signed index"
 	case ".path", ".size", ".sha256", ".sha512", ".files", ".files.path", ".files.size", ".files.sha256", ".files.sha512":
-		return "the signed index lists other files than the manifest"
+		return "the files differ from those in the signed index"
 	}
 	return "the signed index lists another package with this stanza"
 }

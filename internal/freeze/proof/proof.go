@@ -1,6 +1,7 @@
-// Package proof verifies freezes, snapshots and exported directories: this server's
-// signatures, the presence and digest of every file, and for each package the chain
-// from its stanza to the distribution's signature. It uses no network.
+// Package proof verifies freezes, snapshots and exported directories: this
+// server's signatures, the presence and digest of every file, and for each
+// package the chain from its stanza to the distribution's signature. It does not
+// use the network.
 package proof
 
 import (
@@ -19,23 +20,23 @@ import (
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/tlog"
 )
 
-// Catalog finds what a reference names.
+// Catalog resolves references.
 type Catalog interface {
 	ResolveRef(ctx context.Context, ref string) (catalog.Ref, error)
-	Formats() []repo.Format
 }
 
-// Keeper knows the corrupt blobs.
+// Keeper knows which blobs are corrupt.
 type Keeper interface {
 	// Corrupt returns an error for a blob that is known to be corrupt.
 	Corrupt(d cas.Digest) error
-	// MarkCorrupt notes that a blob is corrupt; by says who found it.
+	// MarkCorrupt marks a blob as corrupt; by says who found it.
 	MarkCorrupt(ctx context.Context, d cas.Digest, by, why string) error
 }
 
-// Metadata is what a Verifier reads, as meta.Store does.
+// Metadata is what a Verifier reads, like meta.Store.
 type Metadata interface {
 	tree.Files
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
@@ -43,13 +44,15 @@ type Metadata interface {
 	Verify(ctx context.Context) ([]meta.Fault, error)
 }
 
-// Config are the parts of a Verifier.
+// Config has the parts of a Verifier.
 type Config struct {
+	Formats repo.Formats[Format]
 	Catalog Catalog
 	Keeper  Keeper
 	Meta    Metadata
-	Blobs   cas.Store
+	Blobs   cas.Reader
 	Signer  *sign.Signer
+	Log     TransparencyLog // nil: none
 }
 
 // Verifier verifies what this server has. It is safe for concurrent use.
@@ -58,18 +61,20 @@ type Verifier struct{ cfg Config }
 // New makes a Verifier.
 func New(cfg Config) *Verifier { return &Verifier{cfg: cfg} }
 
-// Options say how much is verified and by what.
+// Options say how thoroughly and with which keys to verify.
 type Options struct {
 	Name     string // the manifest must be of this freeze; empty: of any
 	Deep     bool
-	Upstream *sign.Keyring // roots must be signed by these; nil: by the kept certificates
+	Upstream *sign.Keyring // roots must be signed by these; nil: by the stored certificates
 	Ours     *sign.Keyring // the manifest must be signed by these
-	Formats  []repo.Format
+	Server   *sign.Keyring // the key of this server, which proves its local mirrors; nil for no key
+	Log      *tlog.Policy  // of the transparency log; nil: the log is the one that comes with the freeze
+	Formats  repo.Formats[Format]
 	Progress *acquire.Progress
 }
 
-// Verify verifies what a reference names. meta.ErrNotFound where it is removed
-// meanwhile.
+// Verify verifies what a reference names. It returns meta.ErrNotFound if that is
+// removed at the same time.
 func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *acquire.Progress) (res *api.VerifyResult, err error) {
 	r, err := v.cfg.Catalog.ResolveRef(ctx, req.Ref)
 	if err != nil {
@@ -83,8 +88,11 @@ func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *acquir
 			res, err = nil, gone
 		}
 	}()
-	o := Options{Deep: req.Deep, Progress: p, Formats: v.cfg.Catalog.Formats()}
+	o := Options{Deep: req.Deep, Progress: p, Formats: v.cfg.Formats, Server: v.cfg.Signer.Keyring()}
 	if o.Upstream, err = freeze.ParseKeys(req.UpstreamKeys); err != nil {
+		return nil, err
+	}
+	if o.Log, err = logPolicy(req.LogPolicy); err != nil {
 		return nil, err
 	}
 	if r.Snapshot != nil {
@@ -96,20 +104,20 @@ func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *acquir
 	return v.freeze(ctx, r.Frozen, o)
 }
 
-// freeze verifies a frozen snapshot.
+// freeze verifies a freeze.
 func (v *Verifier) freeze(ctx context.Context, f *meta.Frozen, o Options) (*api.VerifyResult, error) {
 	data, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Manifest.SHA256, freeze.MaxManifest)
 	if err != nil {
-		return faulty(f.Name, freeze.ManifestFile, err), nil
+		return unreadable(f.Name, freeze.ManifestFile, err)
 	}
 	sig, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Signature.SHA256, freeze.MaxSignature)
 	if err != nil {
-		return faulty(f.Name, freeze.ManifestSignature, err), nil
+		return unreadable(f.Name, freeze.ManifestSignature, err)
 	}
 	if o.Ours == nil {
 		key, err := cas.ReadAll(ctx, v.cfg.Blobs, f.KeyBlob, freeze.MaxSignature)
 		if err != nil {
-			return faulty(f.Name, freeze.KeyFile, err), nil
+			return unreadable(f.Name, freeze.KeyFile, err)
 		}
 		then, err := sign.ParseKeyring(key)
 		if err != nil {
@@ -122,25 +130,28 @@ func (v *Verifier) freeze(ctx context.Context, f *meta.Frozen, o Options) (*api.
 	if err := c.run(ctx, data, sig); err != nil {
 		return nil, err
 	}
+	if err := v.logStored(ctx, c, f.Name, data, sig); err != nil {
+		return nil, err
+	}
 	if err := v.metadataFaults(ctx, f, c.res); err != nil {
 		return nil, err
 	}
 	return c.res, v.markDamaged(ctx, c)
 }
 
-// stored is the tree of a freeze of this server; f is nil for that of a snapshot.
+// stored returns the tree of a freeze of this server; f is nil for a snapshot.
 func (v *Verifier) stored(f *meta.Frozen) *tree.Stored {
 	return &tree.Stored{Frozen: f, Files: v.cfg.Meta, Blobs: v.cfg.Blobs, Corrupt: v.cfg.Keeper.Corrupt}
 }
 
-// markDamaged marks the blobs that a deep check could not read, or not with their
-// digest, unless they are good by now.
+// markDamaged marks the blobs that a deep check could not read or whose digest
+// was wrong, unless they are good by now.
 func (v *Verifier) markDamaged(ctx context.Context, c *check) error {
 	if !c.o.Deep {
 		return nil
 	}
 	for d, why := range c.damaged {
-		if err := cas.Check(ctx, v.cfg.Blobs, d); err == nil || errors.Is(err, cas.ErrNotFound) || ctx.Err() != nil {
+		if err := cas.Check(ctx, v.cfg.Blobs, d); err == nil || errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrUnavailable) || ctx.Err() != nil {
 			continue
 		}
 		if err := v.cfg.Keeper.MarkCorrupt(ctx, d, "verify", why); err != nil {
@@ -150,7 +161,7 @@ func (v *Verifier) markDamaged(ctx context.Context, c *check) error {
 	return ctx.Err()
 }
 
-// metadataFaults adds what is wrong with the metadata that serves a freeze.
+// metadataFaults adds faults of the metadata that is used to serve a freeze.
 func (v *Verifier) metadataFaults(ctx context.Context, f *meta.Frozen, res *api.VerifyResult) error {
 	damage, err := v.cfg.Meta.Verify(ctx)
 	if err != nil {
@@ -169,8 +180,8 @@ func (v *Verifier) metadataFaults(ctx context.Context, f *meta.Frozen, res *api.
 	return nil
 }
 
-// treeFaults compares the tree that is served with what was published: the proof of
-// the manifest does not look at most of it.
+// treeFaults compares the served tree with the published one: the proof of the
+// manifest does not cover most of it.
 func (v *Verifier) treeFaults(ctx context.Context, f *meta.Frozen) (faults []api.VerifyFault, err error) {
 	data, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Tree.SHA256, freeze.MaxTreeListing)
 	if err != nil {
@@ -199,8 +210,17 @@ func faulty(ref, object string, err error) *api.VerifyResult {
 	return &api.VerifyResult{Ref: ref, Exit: api.ExitVerify, Faults: []api.VerifyFault{{Object: object, Message: err.Error()}}}
 }
 
+// unreadable is faulty for a blob that could not be read: one that could not be asked
+// for is no fault of the freeze.
+func unreadable(ref, object string, err error) (*api.VerifyResult, error) {
+	if errors.Is(err, cas.ErrUnavailable) {
+		return nil, err
+	}
+	return faulty(ref, object, err), nil
+}
+
 // snapshot verifies a snapshot of a mirror: its signed roots and indices, and the
-// packages that are here.
+// stored packages.
 func (v *Verifier) snapshot(ctx context.Context, snap *meta.Snapshot, o Options) (*api.VerifyResult, error) {
 	gens, err := v.cfg.Meta.Generations(ctx, snap)
 	if err != nil {
@@ -212,17 +232,21 @@ func (v *Verifier) snapshot(ctx context.Context, snap *meta.Snapshot, o Options)
 	}
 	c := newCheck(&tree.Held{Stored: *v.stored(nil)}, o)
 	c.res.Ref = snap.ID()
-	p := c.newMirrorProof(c.formats[d.Type], d)
+	p := c.newMirrorProof(c.o.Formats[d.Type], d)
 	if p.kept, err = freeze.Certificates(ctx, v.cfg.Blobs, certs...); err != nil {
 		return nil, err
 	}
 	if p.keys = o.Upstream; p.keys == nil {
 		p.keys = p.kept
 	}
+	c.o.Progress.SetPhase("reading indices")
 	for i := range d.Suites {
 		if err := p.suite(ctx, &d.Suites[i]); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.readFiles(ctx); err != nil {
+		return nil, err
 	}
 	return c.finish(), nil
 }
@@ -248,8 +272,8 @@ func (v *Verifier) describe(ctx context.Context, snap *meta.Snapshot, gens []*me
 	return d, certs, nil
 }
 
-// VerifyDir verifies an exported directory without a server or a data directory:
-// everything in it is read. Without Ours, the key inside the directory is used, and
+// VerifyDir verifies an exported directory without a server or data directory. It
+// reads everything in it. Without Ours, it uses the key inside the directory, and
 // the result says so.
 func VerifyDir(ctx context.Context, dir string, o Options) (*api.VerifyResult, error) {
 	t, err := tree.OpenDir(dir)
@@ -264,18 +288,20 @@ func VerifyDir(ctx context.Context, dir string, o Options) (*api.VerifyResult, e
 	return p.Result, nil
 }
 
-// Directory is what Check found in a directory.
+// Directory is the result of Check.
 type Directory struct {
 	Result   *api.VerifyResult
-	Document *freeze.Document     // nil where it cannot be read
-	Proven   map[string]repo.File // files with the digests that were proven, by path
+	Document *freeze.Document     // nil if it cannot be read
+	Proven   map[string]repo.File // files whose digests were verified, by path
+	// Plain are the plain indices that were verified in place of variants of them.
+	Plain map[cas.Digest]repo.File
 }
 
-// Check is VerifyDir of a directory that is open; name is its name for messages.
+// Check is VerifyDir for an open directory; name is its name in messages.
 func Check(ctx context.Context, t *tree.Dir, name string, o Options) (*Directory, error) {
 	data, err := t.Read(freeze.ManifestFile, freeze.MaxManifest)
 	if err != nil {
-		return nil, fmt.Errorf("%s is not an exported frozen snapshot: %w", name, err)
+		return nil, fmt.Errorf("%s is not an exported freeze: %w", name, err)
 	}
 	refuse := func(object string, err error) (*Directory, error) {
 		return &Directory{Result: faulty(name, object, err)}, nil
@@ -305,12 +331,13 @@ func Check(ctx context.Context, t *tree.Dir, name string, o Options) (*Directory
 		return nil, err
 	}
 	if !given {
-		c.note("the freeze's own signature was checked by the key in the directory (" + strings.Join(inside.Fingerprints(), ", ") +
-			"): compare it with one from a place that you trust, or name it with --key")
+		c.note("the freeze's signature was checked with the key in the directory (" + strings.Join(inside.Fingerprints(), ", ") +
+			"): compare its fingerprint with one from a trusted source, or give a trusted key with --key")
 	} else if _, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: inside}); err != nil {
-		c.fault(freeze.KeyFile, "", "", "the certificate in the directory does not check the signature of the frozen manifest: %v", err)
+		c.fault(freeze.KeyFile, "", "", "the certificate in the directory does not verify the signature of the freeze manifest: %v", err)
 		c.res.Exit = api.ExitVerify
 	}
+	c.logFile(t, data, sig)
 	c.res.Ref = name
-	return &Directory{Result: c.res, Document: c.doc, Proven: c.proven}, nil
+	return &Directory{Result: c.res, Document: c.doc, Proven: c.proven, Plain: c.plain}, nil
 }

@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
@@ -18,18 +15,18 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// repositoryProof checks the frozen repository of one mirror: signed by us, listing
-// exactly what is served, and containing the manifest's packages, no more and no
-// fewer.
+// repositoryProof verifies the frozen repository of one mirror: it is signed by
+// this server, lists exactly what is served, and contains exactly the packages of
+// the manifest.
 type repositoryProof struct {
 	*mirrorProof
-	have  map[string]meta.Node  // what is there, by path below the mirror
-	known map[string]cas.Digest // what is to be there
-	sizes map[string]int64      // of what is to be there; negative: not known
+	have  map[string]meta.Node  // existing files, by path below the mirror
+	known map[string]cas.Digest // expected files
+	sizes map[string]int64      // sizes of expected files; negative: unknown
 	by512 map[string]sha512File
 }
 
-// sha512File is a file that upstream knows by SHA-512 alone, and the field that says
+// sha512File is a file that upstream lists only by SHA-512, and the field with
 // its SHA-256.
 type sha512File struct {
 	repo.File
@@ -65,10 +62,11 @@ func (c *check) repository(ctx context.Context, p *mirrorProof) error {
 			return err
 		}
 	}
-	return x.checkFiles(ctx)
+	x.checkFiles()
+	return nil
 }
 
-// expectPackage notes where the files of a package of the manifest are to be.
+// expectPackage records where the files of a package of the manifest should be.
 func (x *repositoryProof) expectPackage(l *listing) {
 	for _, file := range l.files {
 		x.expect(file.Path, file.SHA256, file.Size)
@@ -85,8 +83,8 @@ func (x *repositoryProof) expectPackage(l *listing) {
 	}
 }
 
-// expect notes what is to be at a path of the frozen repository: only one file can
-// be.
+// expect records what should be at a path of the frozen repository. There can
+// only be one file.
 func (x *repositoryProof) expect(p string, sum cas.Digest, size int64) {
 	if have, ok := x.known[p]; ok && have != sum {
 		a, b := min(have.String(), sum.String()), max(have.String(), sum.String())
@@ -95,10 +93,8 @@ func (x *repositoryProof) expect(p string, sum cas.Digest, size int64) {
 	x.known[p], x.sizes[p] = sum, size
 }
 
-// checkFiles checks each file that is there.
-func (x *repositoryProof) checkFiles(ctx context.Context) error {
-	eg, egctx := errgroup.WithContext(ctx)
-	eg.SetLimit(runtime.GOMAXPROCS(0))
+// checkFiles checks each existing file, and leaves the expected ones to be read.
+func (x *repositoryProof) checkFiles() {
 	opened := map[cas.Digest]bool{}
 	for _, name := range slices.Sorted(maps.Keys(x.have)) {
 		n := x.have[name]
@@ -112,26 +108,22 @@ func (x *repositoryProof) checkFiles(ctx context.Context) error {
 			continue
 		}
 		opened[n.Digest] = true
-		eg.Go(func() error {
-			x.readFile(egctx, name, n, digest)
-			return nil
-		})
+		x.c.later(n.Size, func(ctx context.Context) { x.readFile(ctx, name, n, digest) })
 	}
-	return eg.Wait()
 }
 
-// checkFile checks that a file is to be there, with this size and, where that is
-// recorded, this digest. Without ok it is not read.
+// checkFile checks that a file is expected, and has the expected size and, if one
+// is recorded, digest. If ok is false, it is not read.
 func (x *repositoryProof) checkFile(name string, n meta.Node) (digest cas.Digest, ok bool) {
 	object := x.d.Name + ": " + name
 	digest, ok = x.known[name]
 	if !ok {
-		// Packages of a whole mirror were checked with their indices. Without a signed
-		// index nothing says which files belong.
+		// Packages of a whole mirror were checked with their indices. Without a
+		// signed index, the expected files are unknown.
 		if whole := x.d.Kind == freeze.Whole; whole && (!n.Digest.IsZero() || x.c.dir.Asked(n.Path)) || x.c.blind {
 			return digest, false
 		}
-		x.c.fault(object, "", "", "the frozen repository has a file that neither its manifest nor its signed index names")
+		x.c.fault(object, "", "", "the frozen repository has a file that neither its manifest nor its signed index lists")
 		return digest, false
 	}
 	if !n.Digest.IsZero() && n.Digest != digest {
@@ -145,7 +137,7 @@ func (x *repositoryProof) checkFile(name string, n meta.Node) (digest cas.Digest
 	return digest, true
 }
 
-// readFile opens a file, and reads it if deep.
+// readFile opens a file, and with deep reads it.
 func (x *repositoryProof) readFile(ctx context.Context, name string, n meta.Node, digest cas.Digest) {
 	object := x.d.Name + ": " + name
 	r, err := x.c.t.Open(ctx, n.Path)
@@ -163,20 +155,20 @@ func (x *repositoryProof) readFile(ctx context.Context, name string, n meta.Node
 		return
 	}
 	if found := x.c.hash(ctx, object, by512.File, r); found != digest && !found.IsZero() {
-		x.c.fieldFault(by512.field, object, found.String(), digest.String(), "SHA-256 of a file that upstream knows by its SHA-512")
+		x.c.fieldFault(by512.field, object, found.String(), digest.String(), "SHA-256 of a file that upstream lists by SHA-512")
 	}
 }
 
-// frozenSuite checks one suite of the frozen repository.
+// frozenSuite verifies one suite of the frozen repository.
 type frozenSuite struct {
 	*repositoryProof
 	suite  repo.SuiteName
-	dir    string // of the suite, below the mirror
-	object string // in faults
+	dir    string // path of the suite, below the mirror
+	object string // name for faults
 	root   *repo.Root
 }
 
-// check checks the root that we signed and the indices that it lists.
+// check verifies the root signed by this server and the indices that it lists.
 func (x *frozenSuite) check(ctx context.Context) error {
 	r := &tree.Repository{Mirror: x.d.Name, Type: x.d.Type, Format: x.f, Tree: x.c.t, Files: x.have}
 	root, docs, err := r.SignedRoot(ctx, x.suite, x.c.o.Ours)
@@ -190,7 +182,7 @@ func (x *frozenSuite) check(ctx context.Context) error {
 		x.expect(doc.Path, cas.Sum(doc.Data), int64(len(doc.Data)))
 	}
 	if found, at := derivedAt(root), fmt.Sprint(x.c.doc.Date.Unix()); found != at {
-		x.c.fieldFault("date", x.object, found, at, "date of the freeze, in seconds since 1970, and that of its signed index")
+		x.c.fieldFault("date", x.object, found, at, "date of the freeze, in seconds since 1970, which is that of its signed index")
 	}
 	for _, l := range root.Files {
 		x.listed(l)
@@ -202,7 +194,8 @@ func (x *frozenSuite) check(ctx context.Context) error {
 	return x.exactIndices(ctx)
 }
 
-// derivedAt is the date of a root that Derive wrote, as its format tells it.
+// derivedAt returns the date of a root that Derive wrote, as its format
+// represents it.
 func derivedAt(root *repo.Root) string {
 	if root.Revision != "" {
 		return root.Revision
@@ -210,14 +203,14 @@ func derivedAt(root *repo.Root) string {
 	return fmt.Sprint(root.Date.Unix())
 }
 
-// served reports whether a listed file is there.
+// served reports whether a listed file exists.
 func (x *frozenSuite) served(l repo.Listed) bool {
 	_, ok := x.have[x.dir+l.Path]
 	return ok
 }
 
-// listed checks that a file that the root lists is there, also by its name by hash,
-// and is upstream's where the mirror is whole.
+// listed checks that a file that the root lists exists, also by its by-hash name,
+// and in a whole mirror is upstream's.
 func (x *frozenSuite) listed(l repo.Listed) {
 	name := x.dir + l.Path
 	served := x.served(l)
@@ -225,13 +218,13 @@ func (x *frozenSuite) listed(l repo.Listed) {
 	if _, named := x.have[hash]; named {
 		x.expect(hash, l.SHA256, l.Size)
 	} else if served && x.root.ByHash && hash != "" {
-		x.c.fault(x.d.Name+": "+hash, l.SHA256.String(), "", "the name by hash of %s is not there", l.Path)
+		x.c.fault(x.d.Name+": "+hash, l.SHA256.String(), "", "%s is missing under its by-hash name", l.Path)
 	}
 	if !served {
 		if x.d.Kind == freeze.Whole && x.compressed(l) {
-			return // the plain form of an index, listed for clients that compare it
+			return // the plain variant of an index, listed for clients that compare it
 		}
-		x.c.fault(x.d.Name+": "+name, l.SHA256.String(), "", "the signed index lists a file that is not there")
+		x.c.fault(x.d.Name+": "+name, l.SHA256.String(), "", "the signed index lists a file that is missing")
 		return
 	}
 	x.expect(name, l.SHA256, l.Size)
@@ -243,13 +236,13 @@ func (x *frozenSuite) listed(l repo.Listed) {
 	}
 }
 
-// compressed reports whether a compression variant of a listed plain file is there.
+// compressed reports whether a compression variant of a listed plain file exists.
 func (x *frozenSuite) compressed(l repo.Listed) bool {
 	return slices.ContainsFunc(x.root.Files, func(o repo.Listed) bool { return strings.HasPrefix(o.Path, l.Path+".") && x.served(o) })
 }
 
-// wholeIndices checks that the manifest names each index that a whole mirror's
-// frozen suite serves: what others list was not proven.
+// wholeIndices checks that the manifest lists each index that the frozen suite of
+// a whole mirror serves, because the packages in other indices were not verified.
 func (x *frozenSuite) wholeIndices() {
 	groups, err := x.f.Plan(everyIndex(x.d.Name, x.d.Type, x.suite), x.root)
 	if err != nil {
@@ -266,8 +259,8 @@ func (x *frozenSuite) wholeIndices() {
 	}
 }
 
-// exactIndices checks that the indices of an exact mirror list the manifest's packages
-// and no others.
+// exactIndices checks that the indices of an exact mirror list exactly the
+// packages of the manifest.
 func (x *frozenSuite) exactIndices(ctx context.Context) error {
 	groups, err := x.f.Plan(tree.EveryPackageIndex(x.d.Name, x.d.Type, x.suite), x.root)
 	if err != nil {
@@ -286,7 +279,7 @@ func (x *frozenSuite) exactIndices(ctx context.Context) error {
 		}
 		form := x.variant(g)
 		if form == nil {
-			x.c.fault(x.object, "", "", "no form of index %s is there", g.Index)
+			x.c.fault(x.object, "", "", "no variant of index %s exists", g.Index)
 			continue
 		}
 		err := x.f.Read(ctx, x.root, g, *form, x.open, func(r *repo.Record) error {
@@ -309,8 +302,8 @@ func (x *frozenSuite) exactIndices(ctx context.Context) error {
 	return nil
 }
 
-// variant chooses the variant of an index that is read: the plain one, or else the
-// first that is there; nil if there is none.
+// variant returns the variant of an index to read: the plain one, or else the
+// first that exists. It returns nil if there is none.
 func (x *frozenSuite) variant(g repo.Group) (form *repo.Listed) {
 	for i := range g.Forms {
 		if x.served(g.Forms[i]) && (form == nil || g.Forms[i].Path == g.Index) {
@@ -329,15 +322,16 @@ func (x *frozenSuite) open(ctx context.Context, l repo.Listed) (io.ReadCloser, e
 	return x.c.reader(ctx, repo.File{Path: name, Size: l.Size, SHA256: l.SHA256}, r), nil
 }
 
-// compare compares a package that a frozen index lists at a spot with the manifest.
+// compare compares a package that a frozen index lists at a spot with the
+// manifest.
 func (x *frozenSuite) compare(k spot, g repo.Group, r *repo.Record) {
 	object := x.packageObject(r.Name, r.Version, r.Arch)
 	if r.Kind == repo.KindUnusable {
-		x.c.fault(object, "", "", "the frozen index %s lists what no client can install: %s", g.Index, r.Reason)
+		x.c.fault(object, "", "", "the frozen index %s lists a package that no client can install: %s", g.Index, r.Reason)
 		return
 	}
 	if len(x.want) == 0 {
-		x.c.fieldFault("mirrors.kind", object, "", x.d.Kind, "the frozen index %s lists a package, and the manifest has none of this mirror", g.Index)
+		x.c.fieldFault("mirrors.kind", object, "", x.d.Kind, "the frozen index %s lists a package, but the manifest has none of this mirror", g.Index)
 	} else if l := x.want[k]; l == nil || len(l.differences(g, r)) > 0 {
 		x.c.fault(object, "", "", "the frozen index %s lists a package that is not in the manifest", g.Index)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"example.org/snapd/internal/canonical"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/tree"
@@ -16,7 +17,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// maxStatements bounds the statements beside a manifest, in bytes.
+// maxStatements bounds the total size of the statements beside a manifest.
 const maxStatements = 256 << 20
 
 // readStatements reads the signed statements beside the manifest, by path.
@@ -29,7 +30,7 @@ func (c *check) readStatements(ctx context.Context) (map[string][]byte, error) {
 			return nil
 		}
 		if left -= n.Size; left < 0 {
-			return fmt.Errorf("%w: statements of more than %d bytes in all", freeze.ErrVerify, int64(maxStatements))
+			return fmt.Errorf("%w: statements of more than %d bytes in total", freeze.ErrVerify, int64(maxStatements))
 		}
 		data, err := tree.ReadFile(ctx, c.t, n.Path, n.Size)
 		if err != nil {
@@ -43,14 +44,15 @@ func (c *check) readStatements(ctx context.Context) (map[string][]byte, error) {
 	return have, err
 }
 
-// checkStatements checks their signatures. One by a later key of the server is no
-// fault where only the earlier is known: it adds to the proof, nothing rests on it.
+// checkStatements verifies their signatures. A signature by a later key of this
+// server is not a fault if only the earlier key is known: the statement adds to
+// the proof, and nothing rests on it.
 func (c *check) checkStatements(have map[string][]byte, manifest cas.Digest) {
 	for _, name := range slices.Sorted(maps.Keys(have)) {
 		data := have[name]
 		if strings.HasSuffix(name, ".asc") {
 			if _, ok := have[strings.TrimSuffix(name, ".asc")]; !ok {
-				c.fault(name, "", "", "signature of a statement that is not there")
+				c.fault(name, "", "", "signature of a statement that is missing")
 			}
 			continue
 		}
@@ -75,21 +77,21 @@ func (c *check) checkStatements(have map[string][]byte, manifest cas.Digest) {
 // checkStatement checks that a statement is canonical and about this freeze.
 func (c *check) checkStatement(name string, data []byte, manifest cas.Digest) {
 	var s freeze.Statement
-	if err := freeze.DecodeCanonical(data, &s); err != nil {
+	if err := canonical.Unmarshal(data, &s); err != nil {
 		c.fault(name, "", "", "statement: %v", err)
 		return
 	}
 	if s.Freeze != c.doc.Name {
-		c.fieldFault("name", name, s.Freeze, c.doc.Name, "name of the frozen snapshot, and that in a statement")
+		c.fieldFault("name", name, s.Freeze, c.doc.Name, "name of the freeze in a statement")
 	}
 	if s.Manifest != manifest {
 		c.fault(name, manifest.String(), s.Manifest.String(), "the statement is about another manifest")
 	}
 }
 
-// vouched finds a statement by a given key that names the manifest, and adds the key
-// that signed it then: whoever trusts the later key trusts the earlier. nil if there
-// is none.
+// vouched finds a statement by a given key that names the manifest, and adds the
+// key that signed the manifest: who trusts the later key trusts the earlier one.
+// It returns nil if there is none.
 func (c *check) vouched(ctx context.Context, manifest cas.Digest, statements map[string][]byte) *sign.Keyring {
 	key, err := c.t.Key(ctx)
 	if err != nil {
@@ -131,25 +133,25 @@ func (c *check) checkProvenance(ctx context.Context, manifest cas.Digest) {
 		return
 	}
 	if p.Name != c.doc.Name {
-		c.fieldFault("name", file, p.Name, c.doc.Name, "name of the frozen snapshot, and that in its provenance")
+		c.fieldFault("name", file, p.Name, c.doc.Name, "name of the freeze in its provenance")
 	}
 	if p.Format > 0 && p.Manifest != manifest {
-		c.fault(file, manifest.String(), p.Manifest.String(), "the provenance is of another manifest")
+		c.fault(file, manifest.String(), p.Manifest.String(), "the provenance belongs to another manifest")
 	}
-	const untrusted = "its local facts (times, URLs, snapshots) prove nothing, and nothing else rests on them"
+	const untrusted = "its local facts (times, URLs, snapshots) are not proven, and nothing else depends on them"
 	if sig == nil {
 		if p.Format > 0 {
 			c.fault(signature, "a signature", "", "the signature of the provenance is missing")
 			return
 		}
-		c.note("provenance.json is not signed, as earlier versions wrote it: " + untrusted)
+		c.note("provenance.json was written by an earlier version and is not signed: " + untrusted)
 		return
 	}
 	_, err = sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: c.o.Ours})
 	switch {
 	case err == nil:
 	case p.Format == 0 && errors.Is(err, sign.ErrUnknownKey):
-		c.note("provenance.json was signed later, by a key that is not among those given: " + untrusted)
+		c.note("provenance.json was signed later by a key that was not given: " + untrusted)
 	default:
 		c.fault(signature, "", "", "signature of the provenance: %v", err)
 	}

@@ -16,16 +16,16 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// suiteProof checks one upstream root and what the manifest says of it.
+// suiteProof verifies one upstream root and what the manifest says about it.
 type suiteProof struct {
 	*mirrorProof
 	s      *freeze.DocSuite
-	object string // in faults
+	object string // name for faults
 	root   *repo.Root
 }
 
-// suite checks one upstream root: its signature, its indices, and which of the
-// wanted packages they list. What it lists is added to signed.
+// suite verifies one upstream root: its signature, its indices, and which of the
+// wanted packages they list. It adds what the root lists to signed.
 func (p *mirrorProof) suite(ctx context.Context, s *freeze.DocSuite) error {
 	x := &suiteProof{mirrorProof: p, s: s, object: fmt.Sprintf("%s: suite %s", p.d.Name, s.Suite)}
 	if !x.checkRoot(ctx) {
@@ -43,8 +43,8 @@ func (x *suiteProof) fault(field, expected, found, format string, args ...any) {
 	x.c.fieldFault("mirrors.suites."+field, x.object, expected, found, format, args...)
 }
 
-// checkRoot reads and verifies the root's documents, and compares what the
-// manifest says of them.
+// checkRoot reads and verifies the documents of the root, and compares what the
+// manifest says about them.
 func (x *suiteProof) checkRoot(ctx context.Context) bool {
 	x.documentPaths()
 	docs, ok := x.documents(ctx)
@@ -55,12 +55,12 @@ func (x *suiteProof) checkRoot(ctx context.Context) bool {
 	if params.Metalink, ok = x.metalink(ctx); !ok {
 		return false
 	}
-	// What the manifest claims is not asked, but what is there.
+	// Use the documents that exist, not those that the manifest claims.
 	claim := repo.TrustSignature
 	if x.s.Metalink != nil {
 		claim = repo.TrustMetalink
-	} else if x.s.Trust == repo.TrustNone {
-		claim = repo.TrustNone
+	} else if x.s.Trust == repo.TrustNone || x.s.Trust == repo.TrustOwn {
+		claim = x.s.Trust
 	}
 	parse := func(keys *sign.Keyring) (*repo.Root, error) {
 		params.Keyring = keys
@@ -70,7 +70,7 @@ func (x *suiteProof) checkRoot(ctx context.Context) bool {
 	if x.root, err = parse(x.keys); err != nil {
 		x.fault("trust", strings.Join(x.s.Keys, ", "), "", "upstream's signature: %v", err)
 		if x.s.Trust == repo.TrustMetalink && x.s.Metalink == nil {
-			x.fault("metalink", "", "", "the metalink that vouches for the root is missing")
+			x.fault("metalink", "", "", "the metalink for the root is missing")
 		}
 		return false
 	}
@@ -78,7 +78,7 @@ func (x *suiteProof) checkRoot(ctx context.Context) bool {
 		x.fault("trust", string(x.root.Trust), string(x.s.Trust), "level of trust")
 	}
 	if vouched := x.root.Trust == repo.TrustMetalink; vouched != (x.s.Metalink != nil) {
-		x.fault("metalink", fmt.Sprint(vouched), fmt.Sprint(!vouched), "a metalink that vouches for the root")
+		x.fault("metalink", fmt.Sprint(vouched), fmt.Sprint(!vouched), "a metalink for the root")
 	}
 	date := x.root.Date
 	if x.kept != nil {
@@ -86,10 +86,10 @@ func (x *suiteProof) checkRoot(ctx context.Context) bool {
 		if x.kept != x.keys {
 			root, err := parse(x.kept)
 			if err != nil {
-				x.fault("keys", strings.Join(x.s.Keys, ", "), "", "upstream's signature by the certificates that are kept: %v", err)
+				x.fault("keys", strings.Join(x.s.Keys, ", "), "", "upstream's signature, checked with the stored certificates: %v", err)
 				return true
 			}
-			signers, date = root.Signers, root.Date // in place of an absent date, the time of a signature
+			signers, date = root.Signers, root.Date // without a date, the time of a signature
 		}
 		x.checkKeys(signers)
 	} else if len(x.s.Keys) > 0 && x.c.o.Upstream == nil {
@@ -101,8 +101,8 @@ func (x *suiteProof) checkRoot(ctx context.Context) bool {
 	return true
 }
 
-// documentPaths checks the names of the root's documents: they tell of the
-// suite, and of the type of the mirror.
+// documentPaths checks the names of the root's documents, which determine the
+// suite and the type of the mirror.
 func (x *suiteProof) documentPaths() {
 	fits := func(f Format) (n int) {
 		for _, doc := range x.s.Documents {
@@ -116,7 +116,7 @@ func (x *suiteProof) documentPaths() {
 	for i, doc := range x.s.Documents {
 		rank, ok := x.f.DocumentRank(x.s.Suite, doc.Path)
 		if !ok || rank <= last {
-			x.fault("documents.path", "", doc.Path, "document %d is none of suite %s of a mirror of type %s, or is not in its place", i+1, x.s.Suite, x.d.Type)
+			x.fault("documents.path", "", doc.Path, "document %d is not one of suite %s of a mirror of type %s, or has the wrong name", i+1, x.s.Suite, x.d.Type)
 		}
 		last = max(last, rank)
 	}
@@ -124,7 +124,7 @@ func (x *suiteProof) documentPaths() {
 		return
 	}
 	x.fault("suite", "", string(x.s.Suite), "none of the root's documents belongs to the suite")
-	for typ, f := range x.c.formats {
+	for typ, f := range x.c.o.Formats {
 		if fits(f) > 0 {
 			x.c.fieldFault("mirrors.type", x.d.Name, typ, x.d.Type, "the documents of suite %s are of another type of mirror", x.s.Suite)
 		}
@@ -162,15 +162,15 @@ func (x *suiteProof) metalink(ctx context.Context) ([]byte, bool) {
 	return data, true
 }
 
-// noSHA512 checks that a document has none: it is known by SHA-256.
+// noSHA512 checks that a document has none, because it is listed by SHA-256.
 func (x *suiteProof) noSHA512(field string, f repo.File) {
 	if f.SHA512 != "" {
-		x.fault(field+".sha512", "", f.SHA512, "%s is known by its SHA-256 alone", f.Path)
+		x.fault(field+".sha512", "", f.SHA512, "%s is listed only by its SHA-256", f.Path)
 	}
 }
 
-// unreadable reports a file of the proof that is not as it is listed. Where the
-// size differs, nothing tells whether the size or the digest is wrong.
+// unreadable reports a file of the proof that does not match its listing. If the
+// size differs, either the size or the digest may be wrong.
 func (x *suiteProof) unreadable(field string, f repo.File, err error) {
 	x.fault(field+".sha256", f.SHA256.String(), "", "%s: %v", f.Path, err)
 	if size, ok := errors.AsType[*tree.SizeError](err); ok {
@@ -179,8 +179,8 @@ func (x *suiteProof) unreadable(field string, f repo.File, err error) {
 }
 
 // checkKeys compares the manifest's keys with those that signed. A signer may be
-// absent only where another state of the mirror names it: it was judged by the
-// keyring of its time.
+// missing only if another state of the mirror names it: each state was judged
+// with the keyring of its time.
 func (x *suiteProof) checkKeys(signers []repo.Signer) {
 	signed := map[string]bool{}
 	for _, s := range signers {
@@ -199,7 +199,7 @@ func (x *suiteProof) checkKeys(signers []repo.Signer) {
 	}
 }
 
-// relied notes what the proof rests on.
+// relied records what the proof rests on.
 func (x *suiteProof) relied() {
 	relied := api.Relied{Mirror: x.d.Name, Suite: string(x.s.Suite), Trust: string(x.root.Trust), Date: x.root.Date, Signers: []api.Signer{}, Pinned: x.c.o.Upstream != nil}
 	for _, k := range x.root.Signers {
@@ -208,10 +208,21 @@ func (x *suiteProof) relied() {
 	x.c.mu.Lock()
 	defer x.c.mu.Unlock()
 	x.c.res.Relied = append(x.c.res.Relied, relied)
+	if x.root.Trust == repo.TrustOwn && x.c.o.Upstream == nil && !x.ownKey() {
+		note := fmt.Sprintf("mirror %s: the key that signed its packages was taken from the freeze itself, so it proves no origin (--upstream-key names the key of the server that has them)", x.d.Name)
+		if !slices.Contains(x.c.res.Notes, note) {
+			x.c.res.Notes = append(x.c.res.Notes, note)
+		}
+	}
+}
+
+// ownKey reports whether a key of this server signed the root.
+func (x *suiteProof) ownKey() bool {
+	return x.c.o.Server != nil && slices.ContainsFunc(x.root.Signers, func(k repo.Signer) bool { return x.c.o.Server.Contains(k.Fingerprint) })
 }
 
 // groups compares the manifest's indices with those that the signed root lists,
-// and returns those that agree.
+// and returns those that match.
 func (x *suiteProof) groups() (groups []repo.Group, ok bool) {
 	all, err := x.f.Plan(everyIndex(x.d.Name, x.d.Type, x.s.Suite), x.root)
 	if err != nil {
@@ -256,7 +267,7 @@ func (x *suiteProof) index(i *freeze.DocIndex, g, named *repo.Group, listed map[
 	ok = true
 	differs := func(field, expected, found string) {
 		ok = false
-		x.fault("indices."+field, expected, found, "index %s, %s: %s is not what the signed root says", i.Index, i.Path, field)
+		x.fault("indices."+field, expected, found, "index %s, %s: %s differs from the signed root", i.Index, i.Path, field)
 	}
 	switch {
 	case g == nil && named == nil:
@@ -267,7 +278,7 @@ func (x *suiteProof) index(i *freeze.DocIndex, g, named *repo.Group, listed map[
 		differs("path", "", i.Path)
 		return l, false
 	case g.Index != i.Index:
-		// One of the two is wrong; which of them nothing tells.
+		// Either of the two may be wrong.
 		differs("index", g.Index, i.Index)
 		differs("path", "", i.Path)
 	}

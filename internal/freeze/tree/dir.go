@@ -10,13 +10,14 @@ import (
 	"path"
 	"sync"
 
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 )
 
-// Dir is an exported directory. FORMAT.md describes its layout. Only regular files
+// Dir is an exported directory, with the layout in FORMAT.md. Only regular files
 // are read.
 type Dir struct {
 	root *os.Root
@@ -37,7 +38,7 @@ func OpenDir(name string) (*Dir, error) {
 // Close closes the directory.
 func (t *Dir) Close() error { return t.root.Close() }
 
-// FS is the directory as it is, whatever it has.
+// FS returns the directory with everything in it.
 func (t *Dir) FS() fs.FS { return t.root.FS() }
 
 // Read reads a file of at most max bytes.
@@ -50,7 +51,8 @@ func (t *Dir) Open(_ context.Context, p string) (io.ReadCloser, error) {
 	return regfile.OpenIn(t.root, p)
 }
 
-// Provenance reads the local facts with their signature, nil where there is none.
+// Provenance reads the local facts and their signature, or returns nil if there
+// are none.
 func (t *Dir) Provenance(context.Context) (data, sig []byte, err error) {
 	if data, err = t.Read(freeze.ProvenanceFile, freeze.MaxProvenance); err != nil {
 		return nil, nil, err
@@ -62,7 +64,7 @@ func (t *Dir) Provenance(context.Context) (data, sig []byte, err error) {
 	return data, sig, err
 }
 
-// Each calls f for each regular file in a directory, with its size and without a
+// Each calls f for each regular file in a directory, with its size but without a
 // digest.
 func (t *Dir) Each(ctx context.Context, dir string, f func(meta.Node) error) error {
 	return fs.WalkDir(t.root.FS(), dir, func(p string, d fs.DirEntry, err error) error {
@@ -86,8 +88,8 @@ func (t *Dir) Each(ctx context.Context, dir string, f func(meta.Node) error) err
 	})
 }
 
-// Proof opens an upstream file that the proof of a mirror rests on; it has the
-// listed size.
+// Proof opens an upstream file that the proof of a mirror rests on. The file has
+// the listed size.
 func (t *Dir) Proof(_ context.Context, mirror string, f repo.File) (io.ReadCloser, error) {
 	p := path.Join(freeze.ProofDir, mirror, f.SHA256.String())
 	file, size, err := t.openFile(p)
@@ -96,6 +98,12 @@ func (t *Dir) Proof(_ context.Context, mirror string, f repo.File) (io.ReadClose
 		return nil, &SizeError{p, f.Size, size}
 	}
 	return file, err
+}
+
+// HasProof reports whether such a file is in the directory.
+func (t *Dir) HasProof(_ context.Context, mirror string, d cas.Digest) bool {
+	_, err := t.root.Lstat(path.Join(freeze.ProofDir, mirror, d.String()))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func (t *Dir) openFile(p string) (*os.File, int64, error) {
@@ -111,13 +119,13 @@ func (t *Dir) openFile(p string) (*os.File, int64, error) {
 	return f, st.Size(), nil
 }
 
-// Key reads the certificate that checks the freeze's own signature.
+// Key reads the certificate for the freeze's own signature.
 func (t *Dir) Key(context.Context) ([]byte, error) {
 	return t.Read(freeze.KeyFile, freeze.MaxSignature)
 }
 
-// Certificates reads those that verified the roots of a mirror; nil where there are
-// none.
+// Certificates reads the certificates that verified the roots of a mirror, or
+// returns nil if there are none.
 func (t *Dir) Certificates(_ context.Context, mirror string) ([]byte, error) {
 	data, err := t.Read(path.Join(freeze.ProofDir, mirror, freeze.CertificatesFile), freeze.MaxCertificates)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -139,17 +147,18 @@ func (t *Dir) Package(_ context.Context, mirror string, f repo.File) (int64, io.
 	return size, file, nil
 }
 
-// Asked reports whether Package was called for the file at a path, <mirror>/<path>.
+// Asked reports whether Package was called for the file at <mirror>/<path>.
 func (t *Dir) Asked(p string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.packages[p]
 }
 
-// SizeError means that a file does not have the listed size. repo.ErrMismatch.
+// SizeError means that a file does not have the listed size. It is a
+// repo.ErrMismatch.
 type SizeError struct {
 	Path            string
-	Expected, Found int64 // Found is negative where the file has more than expected
+	Expected, Found int64 // negative if the file is larger than expected
 }
 
 func (e *SizeError) Error() string {

@@ -30,12 +30,14 @@ type Format interface {
 	SuiteDir(suite repo.SuiteName) string
 }
 
-// EveryPackageIndex is a configuration that selects every package index of a suite.
+// EveryPackageIndex is a configuration that selects every package index of a
+// suite.
 func EveryPackageIndex(name, typ string, suite repo.SuiteName) config.Mirror {
 	return config.Mirror{Name: name, Type: typ, Suites: []string{string(suite)}, Sources: true, Udebs: true}
 }
 
-// ReadFile reads a file of the frozen repository that has the given size. SizeError.
+// ReadFile reads a file of the frozen repository with the given size. It may
+// return a SizeError.
 func ReadFile(ctx context.Context, t Opener, path string, size int64) ([]byte, error) {
 	r, err := t.Open(ctx, path)
 	if err != nil {
@@ -59,7 +61,8 @@ type Repository struct {
 }
 
 // SignedRoot reads the documents of a suite that this server signed, and checks
-// that they are signed by the keys and list the same files. freeze.ErrMissing.
+// that the keys signed them and that they list the same files. It may return
+// freeze.ErrMissing.
 func (r *Repository) SignedRoot(ctx context.Context, suite repo.SuiteName, keys *sign.Keyring) (*repo.Root, []repo.Doc, error) {
 	var all []repo.Doc
 	var root *repo.Root
@@ -106,8 +109,8 @@ func (r *Repository) documents(ctx context.Context, paths []string) (docs []repo
 	return docs, nil
 }
 
-// EachPackage reads the package indices of a mirror of a freeze that this server
-// has, and calls emit for each package.
+// EachPackage reads the stored package indices of a mirror of a freeze, and calls
+// emit for each package.
 func (t *Stored) EachPackage(ctx context.Context, format Format, fm *meta.FrozenMirror, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
 	key, err := t.Key(ctx)
 	if err != nil {
@@ -137,8 +140,8 @@ func (t *Stored) EachPackage(ctx context.Context, format Format, fm *meta.Frozen
 	return nil
 }
 
-// eachOf reads the package indices of one suite, each in the first form that is
-// there.
+// eachOf reads the package indices of one suite, each in the first variant that
+// exists.
 func (r *Repository) eachOf(ctx context.Context, suite repo.SuiteName, keys *sign.Keyring, emit func(repo.SuiteName, repo.Group, *repo.Record) error) error {
 	root, _, err := r.SignedRoot(ctx, suite, keys)
 	if err != nil {

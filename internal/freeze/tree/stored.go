@@ -14,18 +14,18 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Files finds the files of frozen trees, as meta.Store does.
+// Files looks up the files of frozen trees, like meta.Store.
 type Files interface {
 	TreeFile(ctx context.Context, name, path string) (meta.Node, error)
 	TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]meta.Node, error)
 	Alias(ctx context.Context, algo byte, other []byte) (cas.Digest, error)
 }
 
-// Stored is the tree of a freeze that this server has.
+// Stored is the tree of a freeze on this server.
 type Stored struct {
 	Frozen *meta.Frozen
 	Files  Files
-	Blobs  cas.Store
+	Blobs  cas.Reader
 	// Corrupt returns an error for a blob that is known to be corrupt.
 	Corrupt func(cas.Digest) error
 }
@@ -46,11 +46,11 @@ func (t *Stored) blob(ctx context.Context, d cas.Digest) (io.ReadCloser, error) 
 	return t.Blobs.Open(ctx, d)
 }
 
-// treePage is the number of files that are read at once.
+// treePage is how many files are read at a time.
 const treePage = 2000
 
-// Each calls f for each file in a directory of the tree, in the order of their
-// paths, or of the whole tree where dir is empty.
+// Each calls f for each file in a directory of the tree, sorted by path. If dir
+// is empty, it does so for the whole tree.
 func (t *Stored) Each(ctx context.Context, dir string, f func(meta.Node) error) error {
 	if dir != "" {
 		dir += "/"
@@ -77,7 +77,14 @@ func (t *Stored) Proof(ctx context.Context, _ string, f repo.File) (io.ReadClose
 	return t.blob(ctx, f.SHA256)
 }
 
-// Provenance reads the local facts with their signature, nil where there is none.
+// HasProof reports whether such a file is stored.
+func (t *Stored) HasProof(ctx context.Context, _ string, d cas.Digest) bool {
+	_, err := t.Blobs.Stat(ctx, d)
+	return !errors.Is(err, cas.ErrNotFound)
+}
+
+// Provenance reads the local facts and their signature, or returns nil if there
+// are none.
 func (t *Stored) Provenance(ctx context.Context) (data, sig []byte, err error) {
 	if data, err = cas.ReadAll(ctx, t.Blobs, t.Frozen.Prov.SHA256, freeze.MaxProvenance); err != nil {
 		return nil, nil, err
@@ -88,13 +95,13 @@ func (t *Stored) Provenance(ctx context.Context) (data, sig []byte, err error) {
 	return data, sig, err
 }
 
-// Key reads the certificate that checks the freeze's own signature.
+// Key reads the certificate for the freeze's own signature.
 func (t *Stored) Key(ctx context.Context) ([]byte, error) {
 	return cas.ReadAll(ctx, t.Blobs, t.Frozen.KeyBlob, freeze.MaxSignature)
 }
 
-// Certificates reads those that verified the roots of a mirror; nil where there are
-// none.
+// Certificates reads the certificates that verified the roots of a mirror, or
+// returns nil if there are none.
 func (t *Stored) Certificates(ctx context.Context, mirror string) ([]byte, error) {
 	for _, m := range t.Frozen.Mirrors {
 		if m.Mirror == mirror && !m.Certificates.IsZero() {
@@ -105,7 +112,8 @@ func (t *Stored) Certificates(ctx context.Context, mirror string) ([]byte, error
 }
 
 // Package returns the size of a package file of a whole mirror, and a reader that
-// opens it at the first read: one that is not read costs nothing. cas.ErrNotFound.
+// opens it at the first read, so that an unread file costs nothing. It may return
+// cas.ErrNotFound.
 func (t *Stored) Package(ctx context.Context, mirror string, f repo.File) (int64, io.ReadCloser, error) {
 	if f.SHA256.IsZero() {
 		var err error
@@ -123,7 +131,7 @@ func (t *Stored) Package(ctx context.Context, mirror string, f repo.File) (int64
 	return info.Size, &lazyBlob{ctx: ctx, s: t.Blobs, d: f.SHA256}, nil
 }
 
-// bySHA512 finds the blob of a package file that is known by its SHA-512 alone.
+// bySHA512 returns the blob of a package file that is listed only by SHA-512.
 func (t *Stored) bySHA512(ctx context.Context, mirror string, f repo.File) (cas.Digest, error) {
 	if t.Frozen != nil { // an imported freeze has a node for each file
 		n, err := t.Files.TreeFile(ctx, t.Frozen.Name, mirror+"/"+f.Path)
@@ -141,7 +149,7 @@ func (t *Stored) bySHA512(ctx context.Context, mirror string, f repo.File) (cas.
 // lazyBlob opens a blob at the first read.
 type lazyBlob struct {
 	ctx context.Context
-	s   cas.Store
+	s   cas.Reader
 	d   cas.Digest
 	b   cas.Blob
 }
@@ -163,12 +171,12 @@ func (l *lazyBlob) Close() error {
 	return nil
 }
 
-// Held are the files of a snapshot of a mirror: it is no fault that packages have not
-// been fetched yet.
+// Held is the files of a snapshot of a mirror. Packages that have not been
+// downloaded yet are not a fault.
 type Held struct{ Stored }
 
-// Package is Stored.Package. Of a file that is not here, it returns the listed size
-// and no reader.
+// Package is Stored.Package, but for a file that is not stored it returns the
+// listed size and no reader.
 func (t *Held) Package(ctx context.Context, mirror string, f repo.File) (int64, io.ReadCloser, error) {
 	size, r, err := t.Stored.Package(ctx, mirror, f)
 	if errors.Is(err, cas.ErrNotFound) {

@@ -15,8 +15,8 @@ import (
 )
 
 // ask answers a question in one read transaction.
-func ask[T any](ctx context.Context, s *Store, f func(*Tx) (T, error)) (out T, err error) {
-	err = s.View(ctx, func(tx *Tx) (err error) {
+func ask[T any](ctx context.Context, s *Store, f func(*txn) (T, error)) (out T, err error) {
+	err = s.view(ctx, func(tx *txn) (err error) {
 		out, err = f(tx)
 		return err
 	})
@@ -25,12 +25,12 @@ func ask[T any](ctx context.Context, s *Store, f func(*Tx) (T, error)) (out T, e
 
 // Mirrors implements meta.Snapshots.
 func (s *Store) Mirrors(ctx context.Context) ([]string, error) {
-	return ask(ctx, s, func(tx *Tx) ([]string, error) { return tx.Mirrors(), nil })
+	return ask(ctx, s, func(tx *txn) ([]string, error) { return tx.Mirrors(), nil })
 }
 
 // MirrorStates implements meta.Snapshots.
 func (s *Store) MirrorStates(ctx context.Context, mirrors []string) ([]meta.MirrorState, error) {
-	return ask(ctx, s, func(tx *Tx) ([]meta.MirrorState, error) {
+	return ask(ctx, s, func(tx *txn) ([]meta.MirrorState, error) {
 		out := make([]meta.MirrorState, 0, len(mirrors))
 		for _, m := range mirrors {
 			latest, err := tx.Latest(m)
@@ -49,22 +49,22 @@ func (s *Store) MirrorStates(ctx context.Context, mirrors []string) ([]meta.Mirr
 
 // Snapshot implements meta.Snapshots.
 func (s *Store) Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
-	return ask(ctx, s, func(tx *Tx) (*meta.Snapshot, error) { return tx.Snapshot(mirror, at) })
+	return ask(ctx, s, func(tx *txn) (*meta.Snapshot, error) { return tx.Snapshot(mirror, at) })
 }
 
 // SnapshotAt implements meta.Snapshots.
 func (s *Store) SnapshotAt(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
-	return ask(ctx, s, func(tx *Tx) (*meta.Snapshot, error) { return tx.At(mirror, at) })
+	return ask(ctx, s, func(tx *txn) (*meta.Snapshot, error) { return tx.At(mirror, at) })
 }
 
 // Latest implements meta.Snapshots.
 func (s *Store) Latest(ctx context.Context, mirror string) (*meta.Snapshot, error) {
-	return ask(ctx, s, func(tx *Tx) (*meta.Snapshot, error) { return tx.Latest(mirror) })
+	return ask(ctx, s, func(tx *txn) (*meta.Snapshot, error) { return tx.Latest(mirror) })
 }
 
 // NextSnapshot implements meta.Snapshots.
 func (s *Store) NextSnapshot(ctx context.Context, mirror string, after time.Time) (*meta.Snapshot, error) {
-	return ask(ctx, s, func(tx *Tx) (*meta.Snapshot, error) {
+	return ask(ctx, s, func(tx *txn) (*meta.Snapshot, error) {
 		next, err := tx.Next(mirror, after)
 		if err == nil && next == nil {
 			err = fmt.Errorf("mirror %s has no snapshot after %s: %w", mirror, meta.FormatTimestamp(after), meta.ErrNotFound)
@@ -75,22 +75,22 @@ func (s *Store) NextSnapshot(ctx context.Context, mirror string, after time.Time
 
 // SnapshotsBefore implements meta.Snapshots.
 func (s *Store) SnapshotsBefore(ctx context.Context, mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
-	return ask(ctx, s, func(tx *Tx) ([]*meta.Snapshot, error) { return tx.Snapshots(mirror, before, limit) })
+	return ask(ctx, s, func(tx *txn) ([]*meta.Snapshot, error) { return tx.Snapshots(mirror, before, limit) })
 }
 
 // RemovedTimestamps implements meta.Snapshots.
 func (s *Store) RemovedTimestamps(ctx context.Context, mirror string) ([]time.Time, error) {
-	return ask(ctx, s, func(tx *Tx) ([]time.Time, error) { return tx.Gone(mirror), nil })
+	return ask(ctx, s, func(tx *txn) ([]time.Time, error) { return tx.Gone(mirror), nil })
 }
 
 // Generation implements meta.Snapshots.
 func (s *Store) Generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
-	return ask(ctx, s, func(tx *Tx) (*meta.Generation, error) { return tx.Generation(mirror, suite, gen) })
+	return ask(ctx, s, func(tx *txn) (*meta.Generation, error) { return tx.Generation(mirror, suite, gen) })
 }
 
 // Generations implements meta.Snapshots.
 func (s *Store) Generations(ctx context.Context, snap *meta.Snapshot) ([]*meta.Generation, error) {
-	return ask(ctx, s, func(tx *Tx) ([]*meta.Generation, error) {
+	return ask(ctx, s, func(tx *txn) ([]*meta.Generation, error) {
 		out := make([]*meta.Generation, 0, len(snap.Suites))
 		for _, su := range snap.Suites {
 			g, err := tx.Generation(snap.Mirror, su.Suite, su.Gen)
@@ -105,10 +105,10 @@ func (s *Store) Generations(ctx context.Context, snap *meta.Snapshot) ([]*meta.G
 
 // LastCheck implements meta.Snapshots.
 func (s *Store) LastCheck(ctx context.Context, mirror string) (meta.Check, error) {
-	return ask(ctx, s, func(tx *Tx) (meta.Check, error) { return tx.lastCheck(mirror) })
+	return ask(ctx, s, func(tx *txn) (meta.Check, error) { return tx.lastCheck(mirror) })
 }
 
-func (t *Tx) lastCheck(mirror string) (c meta.Check, err error) {
+func (t *txn) lastCheck(mirror string) (c meta.Check, err error) {
 	if err := getJSON(t.b("check"), []byte(mirror), &c); err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return c, fmt.Errorf("last check of mirror %s: %w", mirror, err)
 	}
@@ -117,7 +117,7 @@ func (t *Tx) lastCheck(mirror string) (c meta.Check, err error) {
 
 // PackageAt implements meta.Files.
 func (s *Store) PackageAt(ctx context.Context, snap *meta.Snapshot, path string) (hit meta.PathHit, places []meta.Place, err error) {
-	err = s.View(ctx, func(tx *Tx) (err error) {
+	err = s.view(ctx, func(tx *txn) (err error) {
 		if hit, err = tx.PathAt(snap, path); err != nil {
 			return err
 		}
@@ -129,7 +129,7 @@ func (s *Store) PackageAt(ctx context.Context, snap *meta.Snapshot, path string)
 
 // PackageNewest implements meta.Files.
 func (s *Store) PackageNewest(ctx context.Context, mirror, path string) (hit meta.PathHit, since *meta.Generation, err error) {
-	err = s.View(ctx, func(tx *Tx) (err error) {
+	err = s.view(ctx, func(tx *txn) (err error) {
 		hit, since, err = tx.PathNewest(mirror, path)
 		return err
 	})
@@ -138,7 +138,7 @@ func (s *Store) PackageNewest(ctx context.Context, mirror, path string) (hit met
 
 // PackageDir implements meta.Files.
 func (s *Store) PackageDir(ctx context.Context, snap *meta.Snapshot, dir string, limit int) (names []string, more bool, err error) {
-	err = s.View(ctx, func(tx *Tx) (err error) {
+	err = s.view(ctx, func(tx *txn) (err error) {
 		names, more, err = tx.PathDir(snap, dir, limit)
 		return err
 	})
@@ -147,12 +147,12 @@ func (s *Store) PackageDir(ctx context.Context, snap *meta.Snapshot, dir string,
 
 // Listed implements meta.Files.
 func (s *Store) Listed(ctx context.Context, mirror string, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
-	return ask(ctx, s, func(tx *Tx) (meta.Listing, error) { return tx.Listed(mirror, suite, d) })
+	return ask(ctx, s, func(tx *txn) (meta.Listing, error) { return tx.Listed(mirror, suite, d) })
 }
 
 // ListedSince implements meta.Files.
 func (s *Store) ListedSince(ctx context.Context, mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error) {
-	return ask(ctx, s, func(tx *Tx) (time.Time, error) {
+	return ask(ctx, s, func(tx *txn) (time.Time, error) {
 		since, ok := tx.ListedSince(mirror, suite, path, d)
 		if !ok {
 			return since, fmt.Errorf("%s of %s with SHA-256 %s: %w", path, mirror, d, meta.ErrNotFound)
@@ -161,14 +161,23 @@ func (s *Store) ListedSince(ctx context.Context, mirror string, suite repo.Suite
 	})
 }
 
+// OtherDigests implements meta.Files.
+func (s *Store) OtherDigests(ctx context.Context, algo byte, digests []cas.Digest) ([][]byte, error) {
+	return ask(ctx, s, func(tx *txn) ([][]byte, error) {
+		return answers(digests, func(d cas.Digest) ([]byte, error) {
+			return bytes.Clone(tx.b("other").Get(key(nil).one(algo).raw(d[:]))), nil
+		})
+	})
+}
+
 // Alias implements meta.Files.
 func (s *Store) Alias(ctx context.Context, algo byte, other []byte) (cas.Digest, error) {
-	return ask(ctx, s, func(tx *Tx) (cas.Digest, error) { return tx.Alias(algo, other) })
+	return ask(ctx, s, func(tx *txn) (cas.Digest, error) { return tx.Alias(algo, other) })
 }
 
 // KnownNames implements meta.Files.
 func (s *Store) KnownNames(ctx context.Context, names []string) (map[string]bool, error) {
-	return ask(ctx, s, func(tx *Tx) (map[string]bool, error) {
+	return ask(ctx, s, func(tx *txn) (map[string]bool, error) {
 		out := map[string]bool{}
 		mirrors := tx.Mirrors()
 		for _, name := range names {
@@ -187,7 +196,7 @@ const namesLookedAt = 500
 
 // PackagesNamed implements meta.Files.
 func (s *Store) PackagesNamed(ctx context.Context, snap *meta.Snapshot, prefix, from string, limit int) (found []meta.Entry, next string, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		var names []string
 		found, next = nil, ""
 		tx.Names(snap.Mirror, max(prefix, from), func(name string) bool {
@@ -227,25 +236,30 @@ func (s *Store) PackagesNamed(ctx context.Context, snap *meta.Snapshot, prefix, 
 
 // Freeze implements meta.Freezes.
 func (s *Store) Freeze(ctx context.Context, name string) (*meta.Frozen, error) {
-	return ask(ctx, s, func(tx *Tx) (*meta.Frozen, error) { return tx.Frozen(name) })
+	return ask(ctx, s, func(tx *txn) (*meta.Frozen, error) { return tx.Frozen(name) })
 }
 
 // Freezes implements meta.Freezes.
 func (s *Store) Freezes(ctx context.Context) ([]*meta.Frozen, error) {
-	return ask(ctx, s, func(tx *Tx) ([]*meta.Frozen, error) { return tx.Frozens() })
+	return ask(ctx, s, func(tx *txn) ([]*meta.Frozen, error) { return tx.Frozens() })
+}
+
+// Tombstones implements meta.Freezes.
+func (s *Store) Tombstones(ctx context.Context) ([]meta.Tombstone, error) {
+	return ask(ctx, s, func(tx *txn) ([]meta.Tombstone, error) { return tx.tombstones() })
 }
 
 // TreeFile implements meta.Freezes.
 func (s *Store) TreeFile(ctx context.Context, name, path string) (meta.Node, error) {
-	return ask(ctx, s, func(tx *Tx) (meta.Node, error) { return tx.Node(name, path) })
+	return ask(ctx, s, func(tx *txn) (meta.Node, error) { return tx.Node(name, path) })
 }
 
 // TreeDir implements meta.Freezes.
 func (s *Store) TreeDir(ctx context.Context, name, dir, after string, limit int) ([]string, error) {
-	return ask(ctx, s, func(tx *Tx) ([]string, error) { return tx.treeDir(name, dir, after, limit), nil })
+	return ask(ctx, s, func(tx *txn) ([]string, error) { return tx.treeDir(name, dir, after, limit), nil })
 }
 
-func (t *Tx) treeDir(name, dir, after string, limit int) []string {
+func (t *txn) treeDir(name, dir, after string, limit int) []string {
 	base := key(nil).str(name).raw([]byte(dir))
 	// past is the first key that is neither a name of the directory nor below it.
 	past := func(name string) []byte {
@@ -275,37 +289,37 @@ func (t *Tx) treeDir(name, dir, after string, limit int) []string {
 
 // Images implements meta.Freezes.
 func (s *Store) Images(ctx context.Context, name string) ([]meta.Image, error) {
-	return ask(ctx, s, func(tx *Tx) ([]meta.Image, error) { return tx.Images(name) })
+	return ask(ctx, s, func(tx *txn) ([]meta.Image, error) { return tx.Images(name) })
 }
 
 // Kit implements meta.Freezes.
 func (s *Store) Kit(ctx context.Context, path string) (meta.Kit, error) {
-	return ask(ctx, s, func(tx *Tx) (meta.Kit, error) { return tx.Kit(path) })
+	return ask(ctx, s, func(tx *txn) (meta.Kit, error) { return tx.Kit(path) })
 }
 
 // Kits implements meta.Freezes.
 func (s *Store) Kits(ctx context.Context) ([]meta.Kit, error) {
-	return ask(ctx, s, func(tx *Tx) ([]meta.Kit, error) { return tx.Kits() })
+	return ask(ctx, s, func(tx *txn) ([]meta.Kit, error) { return tx.Kits() })
 }
 
 // Recording implements meta.Recordings.
 func (s *Store) Recording(ctx context.Context, name string) (*meta.Recording, error) {
-	return ask(ctx, s, func(tx *Tx) (*meta.Recording, error) { return tx.Recording(name) })
+	return ask(ctx, s, func(tx *txn) (*meta.Recording, error) { return tx.Recording(name) })
 }
 
 // Recordings implements meta.Recordings.
 func (s *Store) Recordings(ctx context.Context) ([]*meta.Recording, error) {
-	return ask(ctx, s, func(tx *Tx) ([]*meta.Recording, error) { return tx.Recordings() })
+	return ask(ctx, s, func(tx *txn) ([]*meta.Recording, error) { return tx.Recordings() })
 }
 
 // CorruptBlobs implements meta.Catalog.
 func (s *Store) CorruptBlobs(ctx context.Context) ([]meta.CorruptBlob, error) {
-	return ask(ctx, s, func(tx *Tx) ([]meta.CorruptBlob, error) { return tx.CorruptBlobs() })
+	return ask(ctx, s, func(tx *txn) ([]meta.CorruptBlob, error) { return tx.CorruptBlobs() })
 }
 
 // HeldBlobs implements meta.Catalog.
 func (s *Store) HeldBlobs(ctx context.Context, kind byte, after cas.Digest, limit int) (held []cas.Digest, next cas.Digest, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		held, next = nil, cas.Digest{}
 		last, more := tx.Blobs(after, limit, func(d cas.Digest, refs []meta.Ref) {
 			if slices.ContainsFunc(refs, func(r meta.Ref) bool { return r.Kind == kind }) {

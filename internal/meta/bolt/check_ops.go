@@ -10,7 +10,7 @@ import (
 
 // Contradictions implements meta.Checker.
 func (s *Store) Contradictions(ctx context.Context) (found []string, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		found = nil
 		return tx.Check(func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) })
 	})
@@ -19,9 +19,9 @@ func (s *Store) Contradictions(ctx context.Context) (found []string, err error) 
 
 // PromisedBlobs implements meta.Checker.
 func (s *Store) PromisedBlobs(ctx context.Context, after cas.Digest, limit int) (promised []cas.Digest, next cas.Digest, more bool, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		promised = nil
-		p, err := tx.Promises()
+		p, err := tx.promises()
 		if err != nil {
 			return err
 		}
@@ -42,8 +42,8 @@ func (s *Store) PromisedBlobs(ctx context.Context, after cas.Digest, limit int) 
 
 // Promised implements meta.Checker.
 func (s *Store) Promised(ctx context.Context, d cas.Digest) (yes bool, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
-		p, err := tx.Promises()
+	err = s.view(ctx, func(tx *txn) error {
+		p, err := tx.promises()
 		if err == nil {
 			yes, err = p.Blob(tx.Refs(d, 0))
 		}
@@ -54,13 +54,13 @@ func (s *Store) Promised(ctx context.Context, d cas.Digest) (yes bool, err error
 
 // Needed implements meta.Checker.
 func (s *Store) Needed(ctx context.Context, d cas.Digest) (yes bool, err error) {
-	err = s.View(ctx, func(tx *Tx) error { yes = tx.Needed(d); return nil })
+	err = s.view(ctx, func(tx *txn) error { yes = tx.Needed(d); return nil })
 	return yes, err
 }
 
 // ReferencesInWords implements meta.Checker.
 func (s *Store) ReferencesInWords(ctx context.Context, d cas.Digest, limit int) (words []string, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		words = nil
 		for _, r := range tx.Refs(d, limit) {
 			words = append(words, tx.Describe(r))
@@ -72,11 +72,11 @@ func (s *Store) ReferencesInWords(ctx context.Context, d cas.Digest, limit int) 
 
 // ListedAs implements meta.Checker.
 func (s *Store) ListedAs(ctx context.Context, d cas.Digest) (listed []meta.ListedIn, err error) {
-	err = s.View(ctx, func(tx *Tx) error { listed = tx.Listings(d); return nil })
+	err = s.view(ctx, func(tx *txn) error { listed = tx.Listings(d); return nil })
 	return listed, err
 }
 
 // AliasesComplete implements meta.Checker.
 func (s *Store) AliasesComplete(ctx context.Context) error {
-	return s.View(ctx, func(tx *Tx) error { return tx.complete("alias") })
+	return s.view(ctx, func(tx *txn) error { return tx.complete("alias") })
 }

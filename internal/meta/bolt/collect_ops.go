@@ -7,13 +7,14 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/retention"
 )
 
 // Bounds of one transaction of a collection.
 const (
 	spanPage   = 2000 // spans or nodes
 	orphanPage = 2000 // blobs
-	reasonPage = 100  // references that are told one by one
+	reasonPage = 100  // references that are listed individually
 )
 
 // errUnchanged ends a transaction that has nothing to write.
@@ -22,7 +23,7 @@ var errUnchanged = errors.New("nothing to change")
 // RemoveExpired implements meta.Collection.
 func (s *Store) RemoveExpired(ctx context.Context, keep []meta.Keep, now time.Time, limit int) (removed []*meta.Snapshot, err error) {
 	// Invariant 1: unpublish first.
-	err = s.Update(ctx, "gc snapshots", func(tx *Tx) (err error) {
+	err = s.update(ctx, "gc snapshots", func(tx *txn) (err error) {
 		if removed, err = tx.removeExpired(keep, now, limit); err == nil && len(removed) == 0 {
 			return errUnchanged
 		}
@@ -34,30 +35,30 @@ func (s *Store) RemoveExpired(ctx context.Context, keep []meta.Keep, now time.Ti
 	return removed, err
 }
 
-// removeExpired judges anew in each transaction: a pin, a recording or a freeze
-// that came meanwhile holds. limit 0: all.
-func (t *Tx) removeExpired(keep []meta.Keep, now time.Time, limit int) (removed []*meta.Snapshot, err error) {
-	var held map[string]bool
+// removeExpired decides again in each transaction, so that a pin, a recording or a freeze
+// that was added in the meantime keeps its snapshots. limit 0: all.
+func (t *txn) removeExpired(keep []meta.Keep, now time.Time, limit int) (removed []*meta.Snapshot, err error) {
+	var rule *retention.Rule
 	for _, k := range keep {
-		newest, err := t.Latest(k.Mirror)
-		if errors.Is(err, meta.ErrNotFound) {
-			continue
-		} else if err != nil {
-			return nil, err
-		}
-		// Those that are kept for their age are not looked at.
+		// Snapshots that are young enough are not read.
 		old, err := t.Snapshots(k.Mirror, k.Before.Add(time.Second), 0)
 		if err != nil {
 			return nil, err
 		}
-		if len(old) > 0 && held == nil {
-			if held, err = t.heldSnapshots(); err != nil {
+		if len(old) == 0 {
+			continue
+		}
+		newest, err := t.Latest(k.Mirror)
+		if err != nil {
+			return nil, err
+		}
+		if rule == nil {
+			if rule, err = t.rule(now); err != nil {
 				return nil, err
 			}
 		}
 		for _, s := range old {
-			pinned := s.Pinned != nil && (s.Pinned.IsZero() || s.Pinned.After(now))
-			if s.Timestamp.Equal(newest.Timestamp) || pinned || held[s.ID()] || s.Timestamp.After(k.Before) {
+			if !rule.Expired(s, k, newest) {
 				continue
 			}
 			if err := t.RemoveSnapshot(s.Mirror, s.Timestamp); err != nil {
@@ -71,52 +72,28 @@ func (t *Tx) removeExpired(keep []meta.Keep, now time.Time, limit int) (removed 
 	return removed, nil
 }
 
-// heldSnapshots are the ids of the snapshots that freezes and recordings name.
-func (t *Tx) heldSnapshots() (map[string]bool, error) {
-	held := map[string]bool{}
-	frozen, err := t.Frozens()
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range frozen {
-		for _, m := range f.Mirrors {
-			held[m.Mirror+"@"+meta.FormatTimestamp(m.Timestamp)] = true
-		}
-	}
-	recs, err := t.Recordings()
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range recs {
-		for _, p := range r.Pins {
-			held[p.Mirror+"@"+meta.FormatTimestamp(p.Timestamp)] = true
-		}
-	}
-	return held, nil
-}
-
 // OrphanTrees implements meta.Collection.
 func (s *Store) OrphanTrees(ctx context.Context) (names []string, err error) {
-	err = s.View(ctx, func(tx *Tx) error { names = tx.OrphanTrees(); return nil })
+	err = s.view(ctx, func(tx *txn) error { names = tx.OrphanTrees(); return nil })
 	return names, err
 }
 
 // ClearOrphanTree implements meta.Collection.
 func (s *Store) ClearOrphanTree(ctx context.Context, name string, making func() bool) error {
 	for more := true; more; {
-		err := s.Update(ctx, "gc tree", func(tx *Tx) (err error) {
-			// A freeze is being made from before its first node: one that begins after
-			// this question finds the tree cleared.
+		err := s.update(ctx, "gc tree", func(tx *txn) (err error) {
+			// A freeze is registered as being made before its first node is stored: one
+			// that starts after this question finds the tree cleared.
 			if making() {
 				more = false
 				return errUnchanged
 			}
-			more, err = tx.ClearFrozenTree(name, spanPage)
+			more, err = tx.ClearFrozenTree(name, s.page)
 			return err
 		})
 		switch {
 		case errors.Is(err, errUnchanged), errors.Is(err, meta.ErrExists):
-			return nil // being made, or published meanwhile
+			return nil // being made, or published in the meantime
 		case err != nil:
 			return err
 		}
@@ -127,14 +104,14 @@ func (s *Store) ClearOrphanTree(ctx context.Context, name string, making func() 
 // CollectGenerations implements meta.Collection.
 func (s *Store) CollectGenerations(ctx context.Context) (n int, err error) {
 	var gens []meta.GenCandidate
-	if err := s.View(ctx, func(tx *Tx) error { gens = tx.GenCandidates(); return nil }); err != nil {
+	if err := s.view(ctx, func(tx *txn) error { gens = tx.GenCandidates(); return nil }); err != nil {
 		return 0, err
 	}
 	for _, g := range gens {
 		for first, done := true, false; !done; first = false {
 			var deleted bool
-			err := s.Update(ctx, "gc generation", func(tx *Tx) (err error) {
-				done, deleted, err = tx.CollectGen(g, spanPage)
+			err := s.update(ctx, "gc generation", func(tx *txn) (err error) {
+				done, deleted, err = tx.CollectGen(g, s.page)
 				return err
 			})
 			if err != nil {
@@ -155,7 +132,7 @@ func claimed(v []byte) bool { return len(v) > 0 && v[0] == claimMark && len(v) =
 
 // ClaimBlobs implements meta.Collection.
 func (s *Store) ClaimBlobs(ctx context.Context, after cas.Digest, until time.Time, limit int) (out []cas.Digest, next cas.Digest, more bool, err error) {
-	err = s.Update(ctx, "gc claim", func(tx *Tx) error {
+	err = s.update(ctx, "gc claim", func(tx *txn) error {
 		out = nil
 		page := tx.Candidates(after, until, limit)
 		if more = len(page) > 0; !more {
@@ -184,7 +161,7 @@ func (s *Store) ClaimBlobs(ctx context.Context, after cas.Digest, until time.Tim
 
 // Claimed implements meta.Collection.
 func (s *Store) Claimed(ctx context.Context, d cas.Digest) (yes bool, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		yes = claimed(tx.b("suspect").Get(d[:])) && !tx.Needed(d)
 		return nil
 	})
@@ -196,7 +173,7 @@ func (s *Store) ReleaseClaims(ctx context.Context, digests []cas.Digest) error {
 	if len(digests) == 0 {
 		return nil
 	}
-	return s.Update(ctx, "gc release", func(tx *Tx) error {
+	return s.update(ctx, "gc release", func(tx *txn) error {
 		for _, d := range digests {
 			if err := tx.endClaim(d); err != nil {
 				return err
@@ -207,7 +184,7 @@ func (s *Store) ReleaseClaims(ctx context.Context, digests []cas.Digest) error {
 }
 
 // endClaim makes a claimed blob an ordinary candidate again.
-func (t *Tx) endClaim(d cas.Digest) error {
+func (t *txn) endClaim(d cas.Digest) error {
 	if b := t.b("suspect"); claimed(b.Get(d[:])) {
 		return b.Put(d[:], []byte{})
 	}
@@ -219,7 +196,7 @@ func (s *Store) ForgetBlobs(ctx context.Context, digests []cas.Digest) (referenc
 	if len(digests) == 0 {
 		return nil, nil
 	}
-	err = s.Update(ctx, "gc blobs", func(tx *Tx) error {
+	err = s.update(ctx, "gc blobs", func(tx *txn) error {
 		referenced = nil
 		for _, d := range digests {
 			if len(tx.Refs(d, 1)) > 0 {
@@ -238,7 +215,7 @@ func (s *Store) ForgetBlobs(ctx context.Context, digests []cas.Digest) (referenc
 // PreviewCollection implements meta.Collection.
 func (s *Store) PreviewCollection(ctx context.Context, keep []meta.Keep, now, until time.Time, making func(name string) bool) (*meta.Preview, error) {
 	p := &meta.Preview{}
-	err := s.rehearse(ctx, func(tx *Tx) (err error) {
+	err := s.rehearse(ctx, func(tx *txn) (err error) {
 		*p = meta.Preview{}
 		if p.Snapshots, p.Generations, err = tx.collect(ctx, keep, now, making); err != nil {
 			return err
@@ -261,7 +238,7 @@ func (s *Store) PreviewCollection(ctx context.Context, keep []meta.Keep, now, un
 }
 
 // collect does a collection's work on metadata in one transaction.
-func (t *Tx) collect(ctx context.Context, keep []meta.Keep, now time.Time, making func(name string) bool) (old []*meta.Snapshot, generations int, err error) {
+func (t *txn) collect(ctx context.Context, keep []meta.Keep, now time.Time, making func(name string) bool) (old []*meta.Snapshot, generations int, err error) {
 	if old, err = t.removeExpired(keep, now, 0); err != nil {
 		return nil, 0, err
 	}
@@ -275,7 +252,7 @@ func (t *Tx) collect(ctx context.Context, keep []meta.Keep, now time.Time, makin
 	for _, g := range t.GenCandidates() {
 		for first, done := true, false; !done; first = false {
 			var deleted bool
-			if done, deleted, err = t.CollectGen(g, spanPage); err != nil {
+			if done, deleted, err = t.CollectGen(g, t.s.page); err != nil {
 				return nil, 0, err
 			}
 			if deleted && first {
@@ -292,7 +269,7 @@ func (t *Tx) collect(ctx context.Context, keep []meta.Keep, now time.Time, makin
 // Reasons implements meta.Collection.
 func (s *Store) Reasons(ctx context.Context, d cas.Digest, keep []meta.Keep, now time.Time, making func(name string) bool) (*meta.Reasons, error) {
 	r := &meta.Reasons{}
-	err := s.rehearse(ctx, func(tx *Tx) error {
+	err := s.rehearse(ctx, func(tx *txn) error {
 		*r = meta.Reasons{Going: map[string]bool{}}
 		old, _, err := tx.collect(ctx, keep, now, making)
 		for _, s := range old {
@@ -304,7 +281,7 @@ func (s *Store) Reasons(ctx context.Context, d cas.Digest, keep []meta.Keep, now
 	if err != nil {
 		return nil, err
 	}
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		r.Refs, r.Listings = nil, tx.Listings(d)
 		for _, ref := range tx.Refs(d, reasonPage) {
 			reason := meta.Reason{Ref: ref, Text: tx.Describe(ref)}
@@ -328,8 +305,8 @@ func (s *Store) AddOrphans(ctx context.Context, blobs []cas.Info, now time.Time)
 		blobs = blobs[len(page):]
 		var loose []cas.Digest
 		n := 0
-		// Most have a reference: no write transaction for those.
-		err := s.View(ctx, func(tx *Tx) error {
+		// Most have a reference and need no write transaction.
+		err := s.view(ctx, func(tx *txn) error {
 			loose, n = nil, 0
 			since, err := tx.KnownSince()
 			if err != nil {
@@ -348,7 +325,7 @@ func (s *Store) AddOrphans(ctx context.Context, blobs []cas.Info, now time.Time)
 			return nil
 		})
 		if err == nil && len(loose) > 0 {
-			err = s.Update(ctx, "orphans", func(tx *Tx) error {
+			err = s.update(ctx, "orphans", func(tx *txn) error {
 				for _, d := range loose {
 					if len(tx.Refs(d, 1)) > 0 {
 						continue
@@ -370,7 +347,7 @@ func (s *Store) AddOrphans(ctx context.Context, blobs []cas.Info, now time.Time)
 
 // Referenced implements meta.Collection.
 func (s *Store) Referenced(ctx context.Context, digests []cas.Digest) (out []cas.Digest, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		out = nil
 		for _, d := range digests {
 			if len(tx.Refs(d, 1)) > 0 {
@@ -384,17 +361,17 @@ func (s *Store) Referenced(ctx context.Context, digests []cas.Digest) (out []cas
 
 // Torn implements meta.Collection.
 func (s *Store) Torn(ctx context.Context) (text string, err error) {
-	err = s.View(ctx, func(tx *Tx) error { text = tx.Torn(); return nil })
+	err = s.view(ctx, func(tx *txn) error { text = tx.Torn(); return nil })
 	return text, err
 }
 
 // Note implements meta.Collection.
 func (s *Store) Note(ctx context.Context, name string) (value string, err error) {
-	err = s.View(ctx, func(tx *Tx) error { value = tx.Meta(name); return nil })
+	err = s.view(ctx, func(tx *txn) error { value = tx.Meta(name); return nil })
 	return value, err
 }
 
 // SetNote implements meta.Collection.
 func (s *Store) SetNote(ctx context.Context, name, value string) error {
-	return s.Update(ctx, "note "+name, func(tx *Tx) error { return tx.SetMeta(name, value) })
+	return s.update(ctx, "note "+name, func(tx *txn) error { return tx.SetMeta(name, value) })
 }

@@ -25,8 +25,8 @@ func openTest(t testing.TB) *Store {
 	return s
 }
 
-// A reference that comes after a claim ends it; one that comes after the removal
-// is told by ForgetBlobs.
+// A reference that is added after a claim ends it; ForgetBlobs reports one that is added
+// after the removal.
 func TestReferenceEndsClaim(t *testing.T) {
 	s := openTest(t)
 	ctx := t.Context()
@@ -39,7 +39,7 @@ func TestReferenceEndsClaim(t *testing.T) {
 		t.Fatal(claimed, err)
 	}
 	ref := func(d cas.Digest) {
-		if err := s.Update(ctx, "test", func(tx *Tx) error { return tx.PutRef(d, meta.OwnerKit, "k") }); err != nil {
+		if err := s.update(ctx, "test", func(tx *txn) error { return tx.PutRef(d, meta.OwnerKit, "k") }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -56,13 +56,13 @@ func TestReferenceEndsClaim(t *testing.T) {
 	}
 }
 
-// A rehearsal sees its own changes in every order of steps, and nobody else does.
+// A simulation sees its own changes in every order of steps, and nobody else does.
 func TestOverlay(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := openTest(t)
 		model := map[string]string{}
 		key := rapid.Custom(func(rt *rapid.T) string { return fmt.Sprintf("k%02d", rapid.IntRange(0, 20).Draw(rt, "key")) })
-		put := func(tx *Tx) error {
+		put := func(tx *txn) error {
 			for range rapid.IntRange(0, 12).Draw(rt, "changes") {
 				k := key.Draw(rt, "k")
 				if rapid.Bool().Draw(rt, "delete") {
@@ -80,11 +80,11 @@ func TestOverlay(t *testing.T) {
 			}
 			return nil
 		}
-		if err := s.Update(t.Context(), "test", put); err != nil {
+		if err := s.update(t.Context(), "test", put); err != nil {
 			rt.Fatal(err)
 		}
 		before := maps.Clone(model)
-		err := s.rehearse(t.Context(), func(tx *Tx) error {
+		err := s.rehearse(t.Context(), func(tx *txn) error {
 			if err := put(tx); err != nil {
 				return err
 			}
@@ -115,7 +115,7 @@ func TestOverlay(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		err = s.View(t.Context(), func(tx *Tx) error {
+		err = s.view(t.Context(), func(tx *txn) error {
 			n := 0
 			return errors.Join(tx.b("check").ForEach(func(k, v []byte) error {
 				n++

@@ -1,6 +1,7 @@
 package bolt_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -10,8 +11,18 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	metatest.Run(t, func(t testing.TB) meta.Store {
-		s, err := bolt.Open(filepath.Join(t.TempDir(), "meta.db"), bolt.Options{})
+	// Use memory if possible, because thousands of commits are synced.
+	memory := "/dev/shm"
+	if _, err := os.Stat(memory); err != nil {
+		memory = t.TempDir()
+	}
+	metatest.Run(t, func(t testing.TB, o metatest.Options) meta.Store {
+		dir, err := os.MkdirTemp(memory, "snapd-meta")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		s, err := bolt.Open(filepath.Join(dir, "meta.db"), bolt.Options{Fault: o.Fault, Twice: o.Twice, Page: o.Page})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,15 +9,13 @@ import (
 	"time"
 
 	"example.org/snapd/internal/meta"
-
-	"github.com/klauspost/compress/zstd"
+	"example.org/snapd/internal/meta/compact"
 
 	"go.etcd.io/bbolt"
 )
 
-// WriteTo writes the whole database to w, as one read transaction sees it:
-// writers go on meanwhile. What it wrote is a database file that Open and
-// OpenReadOnly open.
+// WriteTo writes the whole database to w as one read transaction sees it; writers
+// continue in the meantime. Open and OpenReadOnly can open the result.
 func (s *Store) WriteTo(ctx context.Context, w io.Writer) (n int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
@@ -30,7 +28,7 @@ func (s *Store) WriteTo(ctx context.Context, w io.Writer) (n int64, err error) {
 		})
 	})
 	if out.err != nil {
-		err = out.err // bbolt tells only its text
+		err = out.err // bbolt returns only its text
 	}
 	if err != nil {
 		return n, fmt.Errorf("copy metadata: %w", err)
@@ -40,7 +38,7 @@ func (s *Store) WriteTo(ctx context.Context, w io.Writer) (n int64, err error) {
 
 // Size is the number of bytes that WriteTo would write.
 func (s *Store) Size(ctx context.Context) (n int64, err error) {
-	err = s.View(ctx, func(t *Tx) error { n = t.tx.Size(); return nil })
+	err = s.view(ctx, func(t *txn) error { n = t.tx.Size(); return nil })
 	return n, err
 }
 
@@ -61,9 +59,9 @@ func (w *ctxWriter) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// OpenReadOnly opens an existing database file for View alone and changes
-// nothing in it. Damage that bbolt could not live with is ErrCorrupt, other damage
-// is told by Damage. ErrLocked, ErrVersion.
+// OpenReadOnly opens an existing database file only for reading, and changes nothing in
+// it. Damage that would crash bbolt is ErrCorrupt; Damage reports other damage.
+// ErrLocked, ErrVersion.
 func OpenReadOnly(path string) (*Store, error) {
 	s, err := openReadOnly(path)
 	if err != nil {
@@ -85,7 +83,7 @@ func openReadOnly(path string) (*Store, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	s := &Store{file: f}
-	if s.zr, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(64<<20)); err != nil {
+	if s.zr, err = compact.NewDecoder(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	if s.db, err = openBolt(f, true); err != nil {

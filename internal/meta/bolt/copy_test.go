@@ -75,7 +75,7 @@ func TestWriteTo(t *testing.T) {
 	}
 }
 
-// What fails is told as it was, and a copy ends with its context.
+// A failure is reported as it was, and a copy ends with its context.
 func TestWriteToFails(t *testing.T) {
 	s, path := open(t, bolt.Options{})
 	full := errors.New("disk full")

@@ -81,7 +81,7 @@ func sample(t testing.TB) (path string, needed []cas.Digest) {
 	return path, append(needed, cas.Sum([]byte("manifest")))
 }
 
-// shrink cuts the space behind the pages in use, where damage is harmless.
+// shrink removes the space after the pages in use, where damage is harmless.
 func shrink(t testing.TB, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -238,7 +238,7 @@ func open2(t *testing.T, path string, needed []cas.Digest) string {
 	return out
 }
 
-// A file that is damaged or cut while it is in use gives errors, never a crash,
+// A file that is damaged or truncated while it is in use causes errors, never a crash,
 // and Verify finds the damage.
 func TestDamageWhileOpen(t *testing.T) {
 	path, needed := sample(t)
@@ -286,6 +286,97 @@ func TestDamageWhileOpen(t *testing.T) {
 			t.Errorf("seed %d, %s: %v", seed, what, err)
 		}
 		_ = s.Close()
+	}
+}
+
+// If a file that is in use is truncated to any number of pages, or loses its first ones,
+// every caller gets ErrCorrupt, and none waits forever.
+func TestCutWhileOpen(t *testing.T) {
+	path, needed := sample(t)
+	sound, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	pages := len(sound) / page
+	for n := 0; n <= pages; n++ {
+		if n > 8 && n%7 != 0 {
+			continue
+		}
+		for _, how := range []string{"cut", "overwritten"} {
+			file := filepath.Join(t.TempDir(), "meta.db")
+			if err := os.WriteFile(file, sound, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := bolt.Open(file, bolt.Options{MustExist: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if how == "cut" {
+				err = os.Truncate(file, int64(n*page))
+			} else {
+				var f *os.File
+				if f, err = os.OpenFile(file, os.O_WRONLY, 0); err == nil {
+					_, err = f.WriteAt(make([]byte, n*page), 0)
+					err = errors.Join(err, f.Close())
+				}
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				var errs []error
+				for range 3 {
+					_, err := dump(s, needed)
+					errs = append(errs, err, s.Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.RemoveFrozen("4.1") }))
+				}
+				_, err := s.Verify(t.Context())
+				done <- errors.Join(append(errs, err, s.Close())...)
+			}()
+			select {
+			case err := <-done:
+				if lost := how == "cut" && n < 2 || how == "overwritten" && n >= 2; lost && !errors.Is(err, meta.ErrCorrupt) {
+					t.Errorf("%s at page %d of %d: %v, expected %v", how, n, pages, err, meta.ErrCorrupt)
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("%s at page %d of %d: somebody waits", how, n, pages)
+			}
+		}
+	}
+}
+
+// Nothing is written to a file that was removed or replaced while it is in use.
+func TestReplacedWhileOpen(t *testing.T) {
+	for name, replace := range map[string]func(file string) error{
+		"removed": os.Remove,
+		"moved":   func(file string) error { return os.Rename(file, file+".old") },
+		"replaced": func(file string) error {
+			return errors.Join(os.WriteFile(file+".new", nil, 0o600), os.Rename(file+".new", file))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, _ := sample(t)
+			s, err := bolt.Open(path, bolt.Options{MustExist: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			remove := func() error {
+				return s.Update(t.Context(), "test", func(tx *bolt.Tx) error { return tx.RemoveFrozen("4.1") })
+			}
+			if err := replace(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := remove(); !errors.Is(err, meta.ErrLost) {
+				t.Errorf("error %v, expected %v", err, meta.ErrLost)
+			}
+			if name == "moved" {
+				if err := errors.Join(os.Rename(path+".old", path), remove()); err != nil {
+					t.Errorf("moved back: %v", err)
+				}
+			}
+		})
 	}
 }
 
@@ -346,8 +437,8 @@ func TestLostKeys(t *testing.T) {
 	}
 }
 
-// A database that is gone or empty where there was one is refused; one that was
-// never there is made.
+// A database that is gone or empty if there was one is refused; one that was never there
+// is made.
 func TestLostDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	if _, err := bolt.Open(path, bolt.Options{MustExist: true}); !errors.Is(err, meta.ErrLost) {

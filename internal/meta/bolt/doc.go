@@ -22,14 +22,19 @@
 //	began      suite, gen, index, pid -> -        which spans began where, for diff
 //	ended      suite, gen, index, pid -> -        which spans ended where, for diff and gc
 //	name       mirror, name, pid -> -
+//	source     mirror, name of the source package, pid -> -
 //	path       mirror, path, pid -> file number
 //	ref        digest, owner     -> -             who needs a blob
 //	suspect    digest            -> -             blobs that lost a reference, for gc
 //	listed     suite, digest     -> what a root lists under by-hash
 //	lpath      suite, path       -> digest and the timestamp it appeared, for `latest`
 //	alias      algorithm, digest -> SHA-256
+//	other      algorithm, SHA-256 -> digest      alias, the other way
 //	frozen     name              -> JSON Frozen
+//	tombstone  name              -> JSON Tombstone of a removed freeze
 //	ftree      name, path        -> digest, size, time
+//	channel    name              -> JSON Channel
+//	moves      channel, time     -> JSON ChannelMove
 //	recording  name              -> JSON Recording
 //	rentry     name, mirror, path, digest -> JSON RecordEntry
 //	rotten     digest            -> JSON Corrupt
@@ -63,6 +68,6 @@
 //
 // A generation is staged in bounded transactions before it is sealed: spans
 // already name its number, and no reader looks at a number that no snapshot
-// has. A staging that is cut short is mended by the next one, which compares
+// has. A staging that is interrupted is mended by the next one, which compares
 // with what is live and reads again every index marked dirty.
 package bolt

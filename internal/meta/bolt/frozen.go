@@ -10,17 +10,24 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Frozen looks up a frozen snapshot. ErrNotFound.
-func (t *Tx) Frozen(name string) (*meta.Frozen, error) {
+// Frozen looks up a freeze. ErrNotFound; a *meta.RemovedError if it was removed.
+func (t *txn) Frozen(name string) (*meta.Frozen, error) {
 	var f meta.Frozen
 	if err := getJSON(t.b("frozen"), []byte(name), &f); err != nil {
-		return nil, fmt.Errorf("frozen snapshot %s: %w", name, err)
+		if errors.Is(err, meta.ErrNotFound) {
+			if removed, terr := t.tombstone(name); terr != nil {
+				return nil, terr
+			} else if removed != nil {
+				return nil, removed
+			}
+		}
+		return nil, fmt.Errorf("freeze %s: %w", name, err)
 	}
 	return &f, nil
 }
 
-// Frozens lists all frozen snapshots by name.
-func (t *Tx) Frozens() ([]*meta.Frozen, error) {
+// Frozens lists all freezes by name.
+func (t *txn) Frozens() ([]*meta.Frozen, error) {
 	var out []*meta.Frozen
 	b := t.b("frozen")
 	err := b.ForEach(func(k, _ []byte) error {
@@ -31,10 +38,36 @@ func (t *Tx) Frozens() ([]*meta.Frozen, error) {
 	return out, err
 }
 
-// PutNodes adds files to a frozen tree that is being made. Nothing of it is
-// visible before PutFrozen; a tree left by an attempt that was cut short is
-// replaced by the next ClearFrozenTree.
-func (t *Tx) PutNodes(name string, nodes []meta.Node) error {
+// tombstone returns what is left of a freeze that was removed, or nil.
+func (t *txn) tombstone(name string) (*meta.RemovedError, error) {
+	var stone meta.Tombstone
+	err := getJSON(t.b("tombstone"), []byte(name), &stone)
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("tombstone of freeze %s: %w", name, err)
+	}
+	return &meta.RemovedError{Tombstone: stone}, nil
+}
+
+func (t *txn) tombstones() (out []meta.Tombstone, err error) {
+	b := t.b("tombstone")
+	err = b.ForEach(func(k, _ []byte) error {
+		var stone meta.Tombstone
+		err := getJSON(b, k, &stone)
+		out = append(out, stone)
+		return err
+	})
+	return out, err
+}
+
+func (t *txn) putTombstone(stone *meta.Tombstone) error {
+	return putJSON(t.b("tombstone"), []byte(stone.Name), stone)
+}
+
+// PutNodes adds files to a frozen tree that is being made. They become visible with
+// PutFrozen; ClearFrozenTree removes a tree that an interrupted attempt left.
+func (t *txn) PutNodes(name string, nodes []meta.Node) error {
 	b := t.b("ftree")
 	for _, n := range nodes {
 		if err := b.Put(key(nil).str(name).raw([]byte(n.Path)), encodeNode(&n)); err != nil {
@@ -49,31 +82,31 @@ func (t *Tx) PutNodes(name string, nodes []meta.Node) error {
 
 func encodeNode(n *meta.Node) []byte {
 	var e enc
-	e.fixed(n.Digest[:])
-	e.uint(uint64(n.Size))
-	e.uint(uint64(n.ModTime.Unix()))
+	e.Fixed(n.Digest[:])
+	e.Uint(uint64(n.Size))
+	e.Uint(uint64(n.ModTime.Unix()))
 	return e
 }
 
 func decodeNode(path string, v []byte) meta.Node {
-	d := dec{b: v}
-	n := meta.Node{Path: path, Digest: cas.Digest(d.fixed(32)), Size: int64(d.uint())}
-	n.ModTime = time.Unix(int64(d.uint()), 0).UTC()
+	d := dec{B: v}
+	n := meta.Node{Path: path, Digest: cas.Digest(d.Fixed(32)), Size: int64(d.Uint())}
+	n.ModTime = time.Unix(int64(d.Uint()), 0).UTC()
 	return n
 }
 
 // Node looks up a file of a frozen tree: path is <mirror>/<path>. ErrNotFound.
-func (t *Tx) Node(name, path string) (meta.Node, error) {
+func (t *txn) Node(name, path string) (meta.Node, error) {
 	v := t.b("ftree").Get(key(nil).str(name).raw([]byte(path)))
 	if v == nil {
-		return meta.Node{}, fmt.Errorf("%s in frozen snapshot %s: %w", path, name, meta.ErrNotFound)
+		return meta.Node{}, fmt.Errorf("%s in freeze %s: %w", path, name, meta.ErrNotFound)
 	}
 	return decodeNode(path, v), nil
 }
 
 // Nodes lists a frozen tree below a prefix, after the path `after`, at most
 // limit files (0: all).
-func (t *Tx) Nodes(name, prefix, after string, limit int) []meta.Node {
+func (t *txn) Nodes(name, prefix, after string, limit int) []meta.Node {
 	var out []meta.Node
 	base := key(nil).str(name).raw([]byte(prefix))
 	c := t.b("ftree").Cursor()
@@ -93,18 +126,18 @@ func (t *Tx) Nodes(name, prefix, after string, limit int) []meta.Node {
 	return out
 }
 
-// ClearFrozenTree drops at most limit files of the tree of a freeze that does
-// not exist, and tells whether any are left.
-func (t *Tx) ClearFrozenTree(name string, limit int) (more bool, err error) {
+// ClearFrozenTree removes at most limit files from the tree of a freeze that does not
+// exist, and reports whether any are left.
+func (t *txn) ClearFrozenTree(name string, limit int) (more bool, err error) {
 	if t.b("frozen").Get([]byte(name)) != nil {
-		return false, fmt.Errorf("frozen snapshot %s: %w", name, meta.ErrExists)
+		return false, fmt.Errorf("freeze %s: %w", name, meta.ErrExists)
 	}
 	return t.clearTree(name, limit)
 }
 
-// OrphanTrees lists the trees that belong to no frozen snapshot: of freezes
-// that are being made or were cut short.
-func (t *Tx) OrphanTrees() (out []string) {
+// OrphanTrees lists the trees that belong to no freeze: of freezes that are being made or
+// were interrupted.
+func (t *txn) OrphanTrees() (out []string) {
 	c := t.b("ftree").Cursor()
 	for k, _ := c.First(); k != nil; {
 		name, _, _ := bytes.Cut(k, []byte{0})
@@ -116,7 +149,7 @@ func (t *Tx) OrphanTrees() (out []string) {
 	return out
 }
 
-func (t *Tx) clearTree(name string, limit int) (more bool, err error) {
+func (t *txn) clearTree(name string, limit int) (more bool, err error) {
 	nodes := t.Nodes(name, "", "", limit)
 	for _, n := range nodes {
 		if err := t.b("ftree").Delete(key(nil).str(name).raw([]byte(n.Path))); err != nil {
@@ -129,41 +162,39 @@ func (t *Tx) clearTree(name string, limit int) (more bool, err error) {
 	return len(nodes) == limit, nil
 }
 
-// PutFrozen makes a frozen snapshot visible (invariants 1, 2 and 5): its tree
-// has been put, and every blob is durable and held. ErrExists when another one
-// has the name.
-func (t *Tx) PutFrozen(f *meta.Frozen) error {
+// PutFrozen makes a freeze visible (invariants 1, 2 and 5). Its tree must have been
+// stored, and every blob must be durable and held. ErrExists if another freeze has the
+// name.
+func (t *txn) PutFrozen(f *meta.Frozen) error {
 	if old, err := t.Frozen(f.Name); err == nil {
 		if old.Manifest.SHA256 == f.Manifest.SHA256 {
 			return nil
 		}
-		return fmt.Errorf("frozen snapshot %s: %w", f.Name, meta.ErrExists)
+		return fmt.Errorf("freeze %s: %w", f.Name, meta.ErrExists)
+	} else if removed, ok := errors.AsType[*meta.RemovedError](err); ok {
+		if removed.Manifest != f.Manifest.SHA256 {
+			return removed.Taken()
+		}
+		if err := t.b("tombstone").Delete([]byte(f.Name)); err != nil {
+			return err
+		}
 	} else if !errors.Is(err, meta.ErrNotFound) {
 		return err
 	}
-	return t.replaceFrozen(f)
-}
-
-// UpdateFrozen changes what may change of a frozen snapshot: its list of
-// statements. Its manifest stays.
-func (t *Tx) UpdateFrozen(f *meta.Frozen) error {
-	old, err := t.Frozen(f.Name)
-	if err != nil {
+	if err := t.noChannel(f.Name, "freeze"); err != nil {
 		return err
 	}
-	if old.Manifest.SHA256 != f.Manifest.SHA256 {
-		return fmt.Errorf("frozen snapshot %s: %w", f.Name, meta.ErrExists)
-	}
 	return t.replaceFrozen(f)
 }
 
-func (t *Tx) replaceFrozen(f *meta.Frozen) error {
+func (t *txn) replaceFrozen(f *meta.Frozen) error {
 	for _, m := range f.Mirrors {
 		for _, s := range m.Suites {
 			if s.Gen == 0 {
 				continue
 			}
-			// A collection may have deleted the generation while the freeze was made.
+			// A collection may have deleted the generation while the freeze was being
+			// made.
 			id, ok := t.SuiteID(m.Mirror, s.Suite)
 			if !ok || t.b("gen").Get(key(nil).u32(uint32(id)).u32(s.Gen)) == nil {
 				return fmt.Errorf("generation %d of suite %s of %s: %w", s.Gen, s.Suite, m.Mirror, meta.ErrGone)
@@ -181,9 +212,9 @@ func (t *Tx) replaceFrozen(f *meta.Frozen) error {
 	return putJSON(t.b("frozen"), []byte(f.Name), f)
 }
 
-// RemoveFrozen unpublishes a frozen snapshot. Its tree is cleared by
+// RemoveFrozen unpublishes a freeze. Its tree is cleared by
 // ClearFrozenTree afterwards, in bounded transactions.
-func (t *Tx) RemoveFrozen(name string) error {
+func (t *txn) RemoveFrozen(name string) error {
 	f, err := t.Frozen(name)
 	if err != nil {
 		return err
@@ -220,9 +251,9 @@ func (t *Tx) RemoveFrozen(name string) error {
 	return t.b("frozen").Delete([]byte(name))
 }
 
-// PutImage records an image of a frozen snapshot. Recording an equal one again
-// succeeds; another one under the same variant is ErrExists.
-func (t *Tx) PutImage(im *meta.Image) error {
+// PutImage records an image of a freeze. Recording an equal one again succeeds; another
+// one for the same variant is ErrExists.
+func (t *txn) PutImage(im *meta.Image) error {
 	k := key(nil).str(im.Name).raw([]byte(im.Variant))
 	var old meta.Image
 	if err := getJSON(t.b("image"), k, &old); err == nil && old.SHA256 != im.SHA256 {
@@ -234,8 +265,8 @@ func (t *Tx) PutImage(im *meta.Image) error {
 	return putJSON(t.b("image"), k, im)
 }
 
-// Images lists the images of a frozen snapshot, or all with an empty name.
-func (t *Tx) Images(name string) ([]meta.Image, error) {
+// Images lists the images of a freeze, or all with an empty name.
+func (t *txn) Images(name string) ([]meta.Image, error) {
 	var out []meta.Image
 	b := t.b("image")
 	c := b.Cursor()
@@ -254,7 +285,7 @@ func (t *Tx) Images(name string) ([]meta.Image, error) {
 }
 
 // PutKit publishes a file below /iuk/.
-func (t *Tx) PutKit(k meta.Kit) error {
+func (t *txn) PutKit(k meta.Kit) error {
 	var old meta.Kit
 	if err := getJSON(t.b("kit"), []byte(k.Path), &old); err == nil && old.Digest != k.Digest {
 		if err := t.DropRef(old.Digest, meta.OwnerKit, k.Path); err != nil {
@@ -268,7 +299,7 @@ func (t *Tx) PutKit(k meta.Kit) error {
 }
 
 // Kit looks up a published file. ErrNotFound.
-func (t *Tx) Kit(path string) (k meta.Kit, err error) {
+func (t *txn) Kit(path string) (k meta.Kit, err error) {
 	if err := getJSON(t.b("kit"), []byte(path), &k); err != nil {
 		return k, fmt.Errorf("kit %s: %w", path, err)
 	}
@@ -276,7 +307,7 @@ func (t *Tx) Kit(path string) (k meta.Kit, err error) {
 }
 
 // Kits lists the published files.
-func (t *Tx) Kits() (out []meta.Kit, err error) {
+func (t *txn) Kits() (out []meta.Kit, err error) {
 	b := t.b("kit")
 	err = b.ForEach(func(k, _ []byte) error {
 		var v meta.Kit
@@ -288,7 +319,7 @@ func (t *Tx) Kits() (out []meta.Kit, err error) {
 }
 
 // Recording looks up a recording. ErrNotFound.
-func (t *Tx) Recording(name string) (*meta.Recording, error) {
+func (t *txn) Recording(name string) (*meta.Recording, error) {
 	var r meta.Recording
 	if err := getJSON(t.b("recording"), []byte(name), &r); err != nil {
 		return nil, fmt.Errorf("recording %s: %w", name, err)
@@ -297,7 +328,7 @@ func (t *Tx) Recording(name string) (*meta.Recording, error) {
 }
 
 // Recordings lists all recordings by name.
-func (t *Tx) Recordings() ([]*meta.Recording, error) {
+func (t *txn) Recordings() ([]*meta.Recording, error) {
 	var out []*meta.Recording
 	b := t.b("recording")
 	err := b.ForEach(func(k, _ []byte) error {
@@ -308,9 +339,9 @@ func (t *Tx) Recordings() ([]*meta.Recording, error) {
 	return out, err
 }
 
-// PutRecording creates or changes a recording; the generations it shows stay
-// for as long as it exists. ErrGone when a snapshot of a new one has been removed.
-func (t *Tx) PutRecording(r *meta.Recording) error {
+// PutRecording creates or changes a recording, which keeps the generations that it shows.
+// ErrGone if a snapshot that it newly shows was removed.
+func (t *txn) PutRecording(r *meta.Recording) error {
 	if t.b("recording").Get([]byte(r.Name)) == nil {
 		for _, p := range r.Pins {
 			if _, err := t.Snapshot(p.Mirror, p.Timestamp); err != nil {
@@ -324,7 +355,7 @@ func (t *Tx) PutRecording(r *meta.Recording) error {
 	return putJSON(t.b("recording"), []byte(r.Name), r)
 }
 
-func (t *Tx) pinGens(r *meta.Recording, f func(key) error) error {
+func (t *txn) pinGens(r *meta.Recording, f func(key) error) error {
 	for _, p := range r.Pins {
 		s, err := t.Snapshot(p.Mirror, p.Timestamp)
 		if errors.Is(err, meta.ErrGone) || errors.Is(err, meta.ErrNotFound) {
@@ -347,9 +378,8 @@ func entryKey(name string, e *meta.RecordEntry) key {
 	return key(nil).str(name).str(e.Mirror).str(e.Path).raw(e.SHA256[:])
 }
 
-// NoteFetch adds one fetch to a recording. ErrNotFound when there is no such
-// recording.
-func (t *Tx) NoteFetch(name string, e meta.RecordEntry) error {
+// NoteFetch adds one fetch to a recording. ErrNotFound if the recording does not exist.
+func (t *txn) NoteFetch(name string, e meta.RecordEntry) error {
 	if t.b("recording").Get([]byte(name)) == nil {
 		return fmt.Errorf("recording %s: %w", name, meta.ErrNotFound)
 	}
@@ -366,8 +396,8 @@ func (t *Tx) NoteFetch(name string, e meta.RecordEntry) error {
 	return putJSON(b, k, e)
 }
 
-// RecordEntries lists what a recording noted, by mirror and path.
-func (t *Tx) RecordEntries(name string) ([]meta.RecordEntry, error) {
+// RecordEntries lists the fetches of a recording, by mirror and path.
+func (t *txn) RecordEntries(name string) ([]meta.RecordEntry, error) {
 	var out []meta.RecordEntry
 	b := t.b("rentry")
 	prefix := key(nil).str(name)
@@ -382,8 +412,8 @@ func (t *Tx) RecordEntries(name string) ([]meta.RecordEntry, error) {
 	return out, nil
 }
 
-// RemoveRecording drops a recording and what it noted.
-func (t *Tx) RemoveRecording(name string) error {
+// RemoveRecording removes a recording and its fetches.
+func (t *txn) RemoveRecording(name string) error {
 	r, err := t.Recording(name)
 	if err != nil {
 		return err
@@ -412,34 +442,24 @@ func (t *Tx) RemoveRecording(name string) error {
 	return t.b("recording").Delete([]byte(name))
 }
 
-// Pin keeps a snapshot until a timestamp (zero: for ever); Unpin takes it back.
-func (t *Tx) Pin(mirror string, at time.Time, until time.Time) error {
+// repin sets the pin of a snapshot, or removes it if until is nil.
+func (t *txn) repin(mirror string, at time.Time, until *time.Time) (*meta.Snapshot, error) {
 	s, err := t.Snapshot(mirror, at)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.Pinned = &until
-	return putJSON(t.b("snapshot"), key(nil).str(mirror).at(at), s)
+	s.Pinned = until
+	return s, putJSON(t.b("snapshot"), key(nil).str(mirror).at(at), s)
 }
 
-// Unpin lets a snapshot go when its time has come.
-func (t *Tx) Unpin(mirror string, at time.Time) error {
-	s, err := t.Snapshot(mirror, at)
-	if err != nil {
-		return err
-	}
-	s.Pinned = nil
-	return putJSON(t.b("snapshot"), key(nil).str(mirror).at(at), s)
-}
+// setCorrupt marks a blob as corrupt; reading it fails until clearCorrupt.
+func (t *txn) setCorrupt(r meta.CorruptBlob) error { return putJSON(t.b("rotten"), r.Digest[:], r) }
 
-// setCorrupt notes a damaged blob; reads of it fail until clearCorrupt.
-func (t *Tx) setCorrupt(r meta.CorruptBlob) error { return putJSON(t.b("rotten"), r.Digest[:], r) }
+// clearCorrupt removes the mark of a blob.
+func (t *txn) clearCorrupt(d cas.Digest) error { return t.b("rotten").Delete(d[:]) }
 
-// clearCorrupt forgets that a blob was damaged.
-func (t *Tx) clearCorrupt(d cas.Digest) error { return t.b("rotten").Delete(d[:]) }
-
-// CorruptBlobs lists the damaged blobs.
-func (t *Tx) CorruptBlobs() (out []meta.CorruptBlob, err error) {
+// CorruptBlobs lists the blobs that are marked as corrupt.
+func (t *txn) CorruptBlobs() (out []meta.CorruptBlob, err error) {
 	b := t.b("rotten")
 	err = b.ForEach(func(k, _ []byte) error {
 		var r meta.CorruptBlob

@@ -19,7 +19,7 @@ func FuzzPages(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	err = s.Update(f.Context(), "test", func(tx *Tx) error {
+	err = s.update(f.Context(), "test", func(tx *txn) error {
 		for i := range 300 {
 			if err := tx.SetMeta(time.Duration(i).String(), "value"); err != nil {
 				return err

@@ -11,12 +11,14 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/compact"
 	"example.org/snapd/internal/repo"
 )
 
-// RemoveSnapshot unpublishes a snapshot; a mark stays so that its URL answers
-// that it was removed. What only it needed is found by the next collection.
-func (t *Tx) RemoveSnapshot(mirror string, at time.Time) error {
+// RemoveSnapshot unpublishes a snapshot. It leaves a mark, so that requests for the
+// snapshot are answered with "removed". The next collection finds what only the snapshot
+// needed.
+func (t *txn) RemoveSnapshot(mirror string, at time.Time) error {
 	s, err := t.Snapshot(mirror, at)
 	if err != nil {
 		return err
@@ -40,14 +42,14 @@ func (t *Tx) RemoveSnapshot(mirror string, at time.Time) error {
 	return t.b("snapshot").Delete(k)
 }
 
-// Generations that lost a reference wait in the suspect bucket under a key
-// that no digest has: 'G', suite, generation.
-func (t *Tx) addGenCandidate(id meta.SuiteID, gen uint32) error {
+// Generations that lost a reference are in the bucket of candidates, under a key that no
+// digest has: 'G', suite, generation.
+func (t *txn) addGenCandidate(id meta.SuiteID, gen uint32) error {
 	return t.b("suspect").Put(key("G").u32(uint32(id)).u32(gen), nil)
 }
 
 // GenCandidates lists generations that lost a reference.
-func (t *Tx) GenCandidates() []meta.GenCandidate {
+func (t *txn) GenCandidates() []meta.GenCandidate {
 	var out []meta.GenCandidate
 	c := t.b("suspect").Cursor()
 	for k, _ := c.Seek([]byte("G")); k != nil && k[0] == 'G'; k, _ = c.Next() {
@@ -58,10 +60,10 @@ func (t *Tx) GenCandidates() []meta.GenCandidate {
 	return out
 }
 
-// CollectGen deletes a generation that nothing refers to, and at most limit of
-// the spans that lived only in it. done is false while work is left; deleted
-// is false when the generation stays because something needs it.
-func (t *Tx) CollectGen(g meta.GenCandidate, limit int) (done, deleted bool, err error) {
+// CollectGen deletes a generation that nothing refers to, and at most limit of the spans
+// that only it contained. done is false while work is left; deleted is false if something
+// needs the generation.
+func (t *txn) CollectGen(g meta.GenCandidate, limit int) (done, deleted bool, err error) {
 	prefix := key(nil).u32(uint32(g.Suite)).u32(g.Gen)
 	sk := key("G").u32(uint32(g.Suite)).u32(g.Gen)
 	if k, _ := t.b("genref").Cursor().Seek(prefix); k != nil && bytes.HasPrefix(k, prefix) {
@@ -71,8 +73,8 @@ func (t *Tx) CollectGen(g meta.GenCandidate, limit int) (done, deleted bool, err
 	suite := key(nil).u32(uint32(g.Suite))
 	last, _ := seekLast(gens.Cursor(), suite, key(nil).u32(uint32(g.Suite)).u32(meta.Unended))
 	if last != nil && be32(last[4:]) == g.Gen {
-		// The newest generation is the base of the next sync, and what a rollback
-		// is judged by; it becomes a suspect again when a newer one arrives.
+		// The newest generation is the base of the next sync and of the check for
+		// rollbacks. It becomes a candidate again when a newer one arrives.
 		return true, false, nil
 	}
 	if v := gens.Get(prefix); v != nil {
@@ -89,12 +91,12 @@ func (t *Tx) CollectGen(g meta.GenCandidate, limit int) (done, deleted bool, err
 			return false, false, err
 		}
 	}
-	// Spans that ended between this generation and the next one that is left.
+	// Spans that ended between this generation and the next remaining one.
 	next := g.Gen + 1
 	if k, _ := gens.Cursor().Seek(key(nil).u32(uint32(g.Suite)).u32(next)); k != nil && bytes.HasPrefix(k, suite) {
 		next = be32(k[4:])
 	}
-	// Those that are left in an older generation stay, however many they are.
+	// Spans that an older generation contains are kept, however many there are.
 	c := t.b("ended").Cursor()
 	end := key(nil).u32(uint32(g.Suite)).u32(next + 1)
 	var dead []key
@@ -118,8 +120,8 @@ func (t *Tx) CollectGen(g meta.GenCandidate, limit int) (done, deleted bool, err
 	return true, true, t.b("suspect").Delete(sk)
 }
 
-// keptIntervals lists the intervals that some generation is left in.
-func (t *Tx) keptIntervals(suite meta.SuiteID, span []meta.Interval) (keep []meta.Interval) {
+// keptIntervals lists the intervals that contain a remaining generation.
+func (t *txn) keptIntervals(suite meta.SuiteID, span []meta.Interval) (keep []meta.Interval) {
 	c := t.b("gen").Cursor()
 	for _, iv := range span {
 		k, _ := c.Seek(key(nil).u32(uint32(suite)).u32(iv.From))
@@ -130,8 +132,8 @@ func (t *Tx) keptIntervals(suite meta.SuiteID, span []meta.Interval) (keep []met
 	return keep
 }
 
-// collectSpan drops the intervals of a span that no generation is left in.
-func (t *Tx) collectSpan(suite meta.SuiteID, index meta.IndexID, pid meta.PID) error {
+// collectSpan removes the intervals of a span that contain no remaining generation.
+func (t *txn) collectSpan(suite meta.SuiteID, index meta.IndexID, pid meta.PID) error {
 	info, err := t.index(index)
 	if err != nil {
 		return err
@@ -153,15 +155,15 @@ func (t *Tx) collectSpan(suite meta.SuiteID, index meta.IndexID, pid meta.PID) e
 	return t.putSpan(pid, index, mid, keep)
 }
 
-// collectListings forgets digests that were listed only by generations that
-// are deleted: gen was the last of them, and next is the one that is left after it.
-func (t *Tx) collectListings(suite meta.SuiteID, gen, next uint32) error {
+// collectListings removes digests that were listed only by deleted generations: gen was
+// the last of them, and next is the first remaining one after it.
+func (t *txn) collectListings(suite meta.SuiteID, gen, next uint32) error {
 	c := t.b("lended").Cursor()
 	end := key(nil).u32(uint32(suite)).u32(next)
 	var dead []key
 	for k, _ := c.Seek(key(nil).u32(uint32(suite)).u32(gen)); k != nil && bytes.Compare(k, end) < 0; k, _ = c.Next() {
 		l := decodeListing(t.b("listed").Get(key(nil).u32(uint32(suite)).raw(k[8:])))
-		// The generations from First to Last may be those that listed it.
+		// The generations from First to Last may have listed it.
 		if g, _ := t.b("gen").Cursor().Seek(key(nil).u32(uint32(suite)).u32(l.First)); g == nil || be32(g) != uint32(suite) || be32(g[4:]) > l.Last {
 			dead = append(dead, clone(k))
 		}
@@ -180,9 +182,9 @@ func (t *Tx) collectListings(suite meta.SuiteID, gen, next uint32) error {
 	return nil
 }
 
-// Candidates lists blobs that may be needed by nobody, after a digest, without
-// those that became suspects after `until` because of work under way.
-func (t *Tx) Candidates(after cas.Digest, until time.Time, limit int) []cas.Digest {
+// Candidates lists blobs that nothing may need, after a digest. It leaves out those that
+// became candidates after until, because of work in progress.
+func (t *txn) Candidates(after cas.Digest, until time.Time, limit int) []cas.Digest {
 	var out []cas.Digest
 	c := t.b("suspect").Cursor()
 	k, v := c.First()
@@ -199,10 +201,10 @@ func (t *Tx) Candidates(after cas.Digest, until time.Time, limit int) []cas.Dige
 	return out
 }
 
-// AddCandidate asks a collection to look at a blob, at once or, where since is set,
-// when some time has passed: blobs of work that is under way are not referenced
-// yet, and what is cut short leaves them behind. An older suspicion stays.
-func (t *Tx) AddCandidate(d cas.Digest, since time.Time) error {
+// AddCandidate makes a blob a collection candidate, at once or, if since is set, as of
+// that time: blobs of work in progress are not referenced yet, and interrupted work
+// leaves them behind. An earlier time is kept.
+func (t *txn) AddCandidate(d cas.Digest, since time.Time) error {
 	b := t.b("suspect")
 	if b.Get(d[:]) != nil {
 		return nil
@@ -213,20 +215,20 @@ func (t *Tx) AddCandidate(d cas.Digest, since time.Time) error {
 	return b.Put(d[:], key(nil).at(since))
 }
 
-// renewCandidate makes a blob a collection candidate as of now, whatever it was before:
-// work under way has stored it again and may still refer to it.
-func (t *Tx) renewCandidate(d cas.Digest, now time.Time) error {
+// renewCandidate makes a blob a collection candidate as of now, even if it was one
+// before: work in progress has stored it again and may still refer to it.
+func (t *txn) renewCandidate(d cas.Digest, now time.Time) error {
 	return t.b("suspect").Put(d[:], key(nil).at(now))
 }
 
-// IsCandidate reports whether a blob is a candidate for collection.
-func (t *Tx) IsCandidate(d cas.Digest) bool { return t.b("suspect").Get(d[:]) != nil }
+// IsCandidate reports whether a blob is a collection candidate.
+func (t *txn) IsCandidate(d cas.Digest) bool { return t.b("suspect").Get(d[:]) != nil }
 
-// ClearCandidate ends the suspicion against a blob.
-func (t *Tx) ClearCandidate(d cas.Digest) error { return t.b("suspect").Delete(d[:]) }
+// ClearCandidate makes a blob an ordinary blob again.
+func (t *txn) ClearCandidate(d cas.Digest) error { return t.b("suspect").Delete(d[:]) }
 
-// Listings tells which suites' roots listed a digest.
-func (t *Tx) Listings(d cas.Digest) []meta.ListedIn {
+// Listings reports which suites' roots listed a digest.
+func (t *txn) Listings(d cas.Digest) []meta.ListedIn {
 	var out []meta.ListedIn
 	listed := t.b("listed")
 	c := listed.Cursor()
@@ -241,9 +243,9 @@ func (t *Tx) Listings(d cas.Digest) []meta.ListedIn {
 	return out
 }
 
-// Needed reports whether anything refers to a blob, or a suite's roots list it
-// and it cannot be made again from a form that is kept.
-func (t *Tx) Needed(d cas.Digest) bool {
+// Needed reports whether anything refers to a blob, or whether a suite's Release lists it
+// and it cannot be made again from another compression variant that is kept.
+func (t *txn) Needed(d cas.Digest) bool {
 	if len(t.Refs(d, 1)) > 0 {
 		return true
 	}
@@ -256,55 +258,39 @@ func (t *Tx) Needed(d cas.Digest) bool {
 			continue
 		}
 		g, err := t.genBefore(sid, l.Last+1)
-		if err != nil || !spare(g, l.Path) {
+		if err != nil || !g.Spare(l.Path) {
 			return true
 		}
 	}
 	return false
 }
 
-// spare reports whether path is a form of an index that the generation keeps in
-// another form: the plain one can be made from it, and clients take any.
-func spare(g *meta.Generation, path string) bool {
-	for _, gr := range g.Groups {
-		i := strings.LastIndex(path, gr.Index)
-		if i < 0 || i > 0 && path[i-1] != '/' {
-			continue
-		}
-		rest := path[i+len(gr.Index):]
-		if (rest == "" || rest[0] == '.' && !strings.Contains(rest, "/")) && !strings.HasSuffix(gr.Form.Path, gr.Index+rest) {
-			return true
-		}
-	}
-	return false
-}
-
-// ForgetBlob drops what is known about a blob that was removed.
-func (t *Tx) ForgetBlob(d cas.Digest) error {
+// ForgetBlob removes what is known about a deleted blob.
+func (t *txn) ForgetBlob(d cas.Digest) error {
 	return errors.Join(t.b("suspect").Delete(d[:]), t.b("rotten").Delete(d[:]))
 }
 
 // SetMeta and Meta keep small values of the daemon: the time of the last scrub,
 // whether the last stop was clean.
-func (t *Tx) SetMeta(name, value string) error {
+func (t *txn) SetMeta(name, value string) error {
 	return t.b("meta").Put([]byte("m."+name), []byte(value))
 }
 
 // Meta reads what SetMeta wrote.
-func (t *Tx) Meta(name string) string { return string(t.b("meta").Get([]byte("m." + name))) }
+func (t *txn) Meta(name string) string { return string(t.b("meta").Get([]byte("m." + name))) }
 
-// knownSince is when the metadata became the present one.
+// knownSince is the note of the time when this metadata began.
 const knownSince = "known-since"
 
-// SetKnownSince notes that this metadata is older than the blobs: those stored
-// before t may be needed by metadata that was lost.
-func (t *Tx) SetKnownSince(at time.Time) error {
+// SetKnownSince records that this metadata is newer than some blobs: metadata that was
+// lost may have referred to those stored before t.
+func (t *txn) SetKnownSince(at time.Time) error {
 	return t.SetMeta(knownSince, at.UTC().Format(time.RFC3339Nano))
 }
 
-// KnownSince is the time from which on this metadata knows of every blob that is
-// stored; the zero time where it always did.
-func (t *Tx) KnownSince() (time.Time, error) {
+// KnownSince returns the time since which this metadata knows of every blob that is
+// stored, or the zero time if it always did.
+func (t *txn) KnownSince() (time.Time, error) {
 	s := t.Meta(knownSince)
 	if s == "" {
 		return time.Time{}, nil
@@ -317,21 +303,22 @@ func (t *Tx) KnownSince() (time.Time, error) {
 }
 
 // Unreferenced reports whether nothing refers to any blob.
-func (t *Tx) Unreferenced() bool {
+func (t *txn) Unreferenced() bool {
 	k, _ := t.b("ref").Cursor().First()
 	return k == nil
 }
 
-// Check compares the buckets with each other and calls report for each
-// contradiction. It reads everything, in bounded transactions.
-func (t *Tx) Check(report func(format string, args ...any)) error {
+// Check compares the buckets with each other and calls report for each contradiction. It
+// reads everything, in transactions of limited size. Long because it makes one check
+// after another.
+func (t *txn) Check(report func(format string, args ...any)) error {
 	// Every live stanza has an open span; every span's fact exists.
 	live := t.b("live")
 	err := live.ForEach(func(k, v []byte) error {
 		pid := meta.PID(be64(v))
 		sp := t.span(pid, meta.IndexID(be32(k)))
 		if len(sp) == 0 || sp[len(sp)-1].To != meta.Unended {
-			report("paragraph %d is live in index %d without an open span", pid, be32(k))
+			report("stanza %d is live in index %d without an open span", pid, be32(k))
 		}
 		return nil
 	})
@@ -346,7 +333,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 		prev := uint32(0)
 		for _, iv := range decodeSpan(v) {
 			if iv.From < prev || iv.To <= iv.From {
-				report("paragraph %d has intervals out of order", be64(k))
+				report("stanza %d has intervals out of order", be64(k))
 			}
 			prev = iv.To
 		}
@@ -357,7 +344,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 	}
 	para := t.Stanzas()
 	err = facts.ForEach(func(k, v []byte) error {
-		f, err := decodeFact(meta.PID(be64(k)), v)
+		f, err := compact.DecodeFact(meta.PID(be64(k)), v)
 		if err != nil {
 			report("%v", err)
 			return nil
@@ -365,8 +352,9 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 		if b, err := para.Get(f.PID); err != nil {
 			report("package %s %s: %v", f.Name, f.Version, err)
 		} else if s := cas.Sum(b); !bytes.Equal(s[:16], f.Digest[:]) {
-			report("paragraph of %s %s does not have its digest", f.Name, f.Version)
+			report("stanza of %s %s does not have its digest", f.Name, f.Version)
 		}
+		t.checkSource(f, report)
 		for _, file := range f.Files {
 			if t.b("ref").Get(key(nil).raw(file.SHA256[:]).one(meta.OwnerPackage).raw(k)) == nil {
 				report("file %s of %s %s has no reference", file.Path, f.Name, f.Version)
@@ -375,6 +363,17 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := t.b("tombstone").ForEach(func(k, _ []byte) error {
+		if t.b("frozen").Get(k) != nil {
+			report("freeze %s exists and was removed", k)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := t.checkChannels(report); err != nil {
 		return err
 	}
 	return t.b("snapshot").ForEach(func(k, _ []byte) error {
@@ -386,7 +385,7 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 		for _, e := range s.Suites {
 			id, ok := t.SuiteID(s.Mirror, e.Suite)
 			if !ok || t.b("gen").Get(key(nil).u32(uint32(id)).u32(e.Gen)) == nil {
-				report("snapshot %s names generation %d of %s, which is not there", s.ID(), e.Gen, e.Suite)
+				report("snapshot %s names generation %d of %s, which does not exist", s.ID(), e.Gen, e.Suite)
 			} else if t.b("genref").Get(genRef(id, e.Gen, meta.OwnerSnapshot, string(k))) == nil {
 				report("snapshot %s has no reference to generation %d of %s", s.ID(), e.Gen, e.Suite)
 			}
@@ -395,10 +394,10 @@ func (t *Tx) Check(report func(format string, args ...any)) error {
 	})
 }
 
-// Blobs calls f for each blob that metadata says must be present: those of
-// generations, frozen snapshots, recordings, images and kits. Package files of
-// on-demand mirrors need not be.
-func (t *Tx) Blobs(after cas.Digest, limit int, f func(d cas.Digest, refs []meta.Ref)) (next cas.Digest, more bool) {
+// Blobs calls f for each blob that must be stored according to the metadata: those of
+// generations, freezes, recordings, images and kits. Package files of on-demand mirrors
+// are optional.
+func (t *txn) Blobs(after cas.Digest, limit int, f func(d cas.Digest, refs []meta.Ref)) (next cas.Digest, more bool) {
 	c := t.b("ref").Cursor()
 	k, _ := c.First()
 	if !after.IsZero() {
@@ -423,8 +422,8 @@ func (t *Tx) Blobs(after cas.Digest, limit int, f func(d cas.Digest, refs []meta
 	return next, false
 }
 
-// Describe puts a reference into words.
-func (t *Tx) Describe(r meta.Ref) string {
+// Describe describes a reference.
+func (t *txn) Describe(r meta.Ref) string {
 	switch r.Kind {
 	case meta.OwnerPackage:
 		if len(r.Owner) == 8 {
@@ -443,21 +442,20 @@ func (t *Tx) Describe(r meta.Ref) string {
 		}
 		return "generation"
 	case meta.OwnerFrozen:
-		return "frozen snapshot " + r.Owner
+		return "freeze " + r.Owner
 	case meta.OwnerRecording:
 		return "recording " + r.Owner
 	case meta.OwnerImage:
 		return "image of " + r.Owner
 	case meta.OwnerKit:
 		return "kit " + r.Owner
+	case meta.OwnerChannel:
+		return "channel " + r.Owner
 	}
 	return "unknown"
 }
 
-// Holders tells what the reference of a package or of an index stands for:
-// whatever shows a generation in which it is present. Newest is set when one of
-// these is the newest of its suite, which stays in any case.
-func (t *Tx) Holders(r meta.Ref) (out []meta.Holder, newest bool, err error) {
+func (t *txn) Holders(r meta.Ref) (out []meta.Holder, newest bool, err error) {
 	type gens struct {
 		suite meta.SuiteID
 		has   func(gen uint32) bool

@@ -1,12 +1,10 @@
 package bolt
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"example.org/snapd/internal/cas"
@@ -28,7 +26,7 @@ func answers[Q, A any](questions []Q, f func(Q) (A, error)) ([]A, error) {
 
 // PackagesByName implements meta.History.
 func (s *Store) PackagesByName(ctx context.Context, snap *meta.Snapshot, names []string) ([][]meta.Entry, error) {
-	return ask(ctx, s, func(tx *Tx) ([][]meta.Entry, error) {
+	return ask(ctx, s, func(tx *txn) ([][]meta.Entry, error) {
 		return answers(names, func(name string) ([]meta.Entry, error) {
 			facts, err := tx.ByName(snap.Mirror, name)
 			if err != nil {
@@ -41,7 +39,7 @@ func (s *Store) PackagesByName(ctx context.Context, snap *meta.Snapshot, names [
 
 // PackagesByDigest implements meta.History.
 func (s *Store) PackagesByDigest(ctx context.Context, snap *meta.Snapshot, digests []cas.Digest) ([][]meta.Entry, error) {
-	return ask(ctx, s, func(tx *Tx) ([][]meta.Entry, error) {
+	return ask(ctx, s, func(tx *txn) ([][]meta.Entry, error) {
 		return answers(digests, func(d cas.Digest) ([]meta.Entry, error) {
 			facts, err := tx.ByDigest(d)
 			if err != nil {
@@ -52,8 +50,8 @@ func (s *Store) PackagesByDigest(ctx context.Context, snap *meta.Snapshot, diges
 	})
 }
 
-// presentOf returns those of the stanzas that are present in a snapshot.
-func (t *Tx) presentOf(snap *meta.Snapshot, facts []*meta.Fact) (out []meta.Entry, err error) {
+// presentOf returns the stanzas that are present in a snapshot.
+func (t *txn) presentOf(snap *meta.Snapshot, facts []*meta.Fact) (out []meta.Entry, err error) {
 	for _, f := range facts {
 		places, err := t.PlacesAt(snap, f.PID)
 		if err != nil {
@@ -68,7 +66,7 @@ func (t *Tx) presentOf(snap *meta.Snapshot, facts []*meta.Fact) (out []meta.Entr
 
 // PackagesByPath implements meta.History.
 func (s *Store) PackagesByPath(ctx context.Context, snap *meta.Snapshot, paths []string) ([]meta.PathEntry, error) {
-	return ask(ctx, s, func(tx *Tx) ([]meta.PathEntry, error) {
+	return ask(ctx, s, func(tx *txn) ([]meta.PathEntry, error) {
 		return answers(paths, func(path string) (e meta.PathEntry, err error) {
 			hit, err := tx.PathAt(snap, path)
 			if errors.Is(err, meta.ErrNotFound) {
@@ -85,7 +83,7 @@ func (s *Store) PackagesByPath(ctx context.Context, snap *meta.Snapshot, paths [
 
 // UnusablePackages implements meta.History.
 func (s *Store) UnusablePackages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error) {
-	err = s.View(ctx, func(tx *Tx) (err error) {
+	err = s.view(ctx, func(tx *txn) (err error) {
 		page, next, err = tx.Unusable(snap, after, limit)
 		return err
 	})
@@ -94,14 +92,33 @@ func (s *Store) UnusablePackages(ctx context.Context, snap *meta.Snapshot, after
 
 // FactsByName implements meta.History.
 func (s *Store) FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error) {
-	return ask(ctx, s, func(tx *Tx) ([][]*meta.Fact, error) {
+	return ask(ctx, s, func(tx *txn) ([][]*meta.Fact, error) {
 		return answers(names, func(name string) ([]*meta.Fact, error) { return tx.ByName(mirror, name) })
+	})
+}
+
+// SourceNames implements meta.History.
+func (s *Store) SourceNames(ctx context.Context, mirror, after string, limit int) ([]string, error) {
+	return ask(ctx, s, func(tx *txn) ([]string, error) { return tx.SourceNames(mirror, after, limit), nil })
+}
+
+// FactsBySource implements meta.History.
+func (s *Store) FactsBySource(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error) {
+	return ask(ctx, s, func(tx *txn) ([][]*meta.Fact, error) {
+		return answers(names, func(name string) ([]*meta.Fact, error) { return tx.BySource(mirror, name) })
+	})
+}
+
+// Presences implements meta.History.
+func (s *Store) Presences(ctx context.Context, stanzas []meta.PID) ([][]meta.Presence, error) {
+	return ask(ctx, s, func(tx *txn) ([][]meta.Presence, error) {
+		return answers(stanzas, func(pid meta.PID) ([]meta.Presence, error) { return answers(tx.Spans(pid), tx.presence) })
 	})
 }
 
 // FactsByStanza implements meta.History.
 func (s *Store) FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error) {
-	return ask(ctx, s, func(tx *Tx) ([]*meta.Fact, error) {
+	return ask(ctx, s, func(tx *txn) ([]*meta.Fact, error) {
 		named := map[string][]*meta.Fact{}
 		return answers(keys, func(k meta.StanzaKey) (*meta.Fact, error) {
 			facts, ok := named[k.Name]
@@ -122,7 +139,7 @@ func (s *Store) FactsByStanza(ctx context.Context, mirror string, keys []meta.St
 
 // OwnersOf implements meta.History.
 func (s *Store) OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.OwnedFact, error) {
-	return ask(ctx, s, func(tx *Tx) ([][]meta.OwnedFact, error) {
+	return ask(ctx, s, func(tx *txn) ([][]meta.OwnedFact, error) {
 		return answers(digests, func(d cas.Digest) (owners []meta.OwnedFact, err error) {
 			facts, err := tx.ByDigest(d)
 			if err != nil {
@@ -136,12 +153,12 @@ func (s *Store) OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.Ow
 	})
 }
 
-// snapshotPage bounds the snapshots that one transaction of NewestWith looks at.
+// snapshotPage limits the snapshots that one transaction of NewestWith reads.
 const snapshotPage = 200
 
 // NewestWith implements meta.History.
 func (s *Store) NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error) {
-	presences, err := ask(ctx, s, func(tx *Tx) ([]meta.Version, error) {
+	presences, err := ask(ctx, s, func(tx *txn) ([]meta.Version, error) {
 		return answers(stanzas, func(pids []meta.PID) (v meta.Version, err error) {
 			for _, pid := range pids {
 				some, err := answers(tx.Spans(pid), tx.presence)
@@ -179,9 +196,11 @@ func (s *Store) NewestWith(ctx context.Context, mirror string, stanzas [][]meta.
 
 // Stanzas implements meta.History.
 func (s *Store) Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error) {
-	return ask(ctx, s, func(tx *Tx) ([][]byte, error) {
+	return ask(ctx, s, func(tx *txn) ([][]byte, error) {
 		r := tx.Stanzas()
-		return answers(pids, func(pid meta.PID) ([]byte, error) {
+		var all []byte // one piece of memory for whole indices
+		ends := make([]int, len(pids))
+		for i, pid := range pids {
 			b, err := r.Get(pid)
 			if err != nil {
 				if f, unknown := tx.Fact(pid); unknown == nil {
@@ -189,14 +208,21 @@ func (s *Store) Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error) 
 				}
 				return nil, err
 			}
-			return bytes.Clone(b), nil
-		})
+			all = append(all, b...)
+			ends[i] = len(all)
+		}
+		out := make([][]byte, len(pids))
+		at := 0
+		for i, end := range ends {
+			out[i], at = all[at:end:end], end
+		}
+		return out, nil
 	})
 }
 
 // Differences implements meta.History.
 func (s *Store) Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error) {
-	return ask(ctx, s, func(tx *Tx) ([]meta.Difference, error) {
+	return ask(ctx, s, func(tx *txn) ([]meta.Difference, error) {
 		changes, err := tx.Changes(mirror, suite, from, to)
 		if err != nil {
 			return nil, err
@@ -210,7 +236,7 @@ func (s *Store) Differences(ctx context.Context, mirror string, suite repo.Suite
 
 // Versions implements meta.History.
 func (s *Store) Versions(ctx context.Context, mirror, name string) ([]meta.Version, error) {
-	return ask(ctx, s, func(tx *Tx) ([]meta.Version, error) {
+	return ask(ctx, s, func(tx *txn) ([]meta.Version, error) {
 		facts, err := tx.ByName(mirror, name)
 		if err != nil {
 			return nil, err
@@ -222,13 +248,13 @@ func (s *Store) Versions(ctx context.Context, mirror, name string) ([]meta.Versi
 	})
 }
 
-func (t *Tx) presence(sp meta.Span) (meta.Presence, error) {
+func (t *txn) presence(sp meta.Span) (meta.Presence, error) {
 	info, err := t.index(sp.Index)
 	return meta.Presence{Place: meta.Place{Suite: info.suite, Index: info.name}, Intervals: sp.Intervals}, err
 }
 
 // frozenWith names the freezes that refer to any of the files, in order.
-func (t *Tx) frozenWith(files []repo.File) (names []string) {
+func (t *txn) frozenWith(files []repo.File) (names []string) {
 	for _, f := range files {
 		for _, r := range t.Refs(f.SHA256, 0) {
 			if r.Kind == meta.OwnerFrozen {
@@ -242,7 +268,7 @@ func (t *Tx) frozenWith(files []repo.File) (names []string) {
 
 // RecordingEntries implements meta.History.
 func (s *Store) RecordingEntries(ctx context.Context, name string) ([]meta.RecordEntry, error) {
-	return ask(ctx, s, func(tx *Tx) ([]meta.RecordEntry, error) {
+	return ask(ctx, s, func(tx *txn) ([]meta.RecordEntry, error) {
 		if _, err := tx.Recording(name); err != nil {
 			return nil, err
 		}
@@ -252,60 +278,13 @@ func (s *Store) RecordingEntries(ctx context.Context, name string) ([]meta.Recor
 
 // TreeFiles implements meta.History.
 func (s *Store) TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]meta.Node, error) {
-	return ask(ctx, s, func(tx *Tx) ([]meta.Node, error) { return tx.Nodes(name, prefix, after, limit), nil })
+	return ask(ctx, s, func(tx *txn) ([]meta.Node, error) { return tx.Nodes(name, prefix, after, limit), nil })
 }
 
-// treePage bounds the files of a tree that one transaction reads or writes.
+// treePage limits the files of a tree that one transaction reads or writes.
 const treePage = 5000
 
 // TreeFaults implements meta.History.
 func (s *Store) TreeFaults(ctx context.Context, name string, listed []meta.Node) ([]meta.TreeFault, error) {
-	before, err := s.Freeze(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	want := make(map[string]*meta.Node, len(listed)+len(before.Statements))
-	for i := range listed {
-		want[listed[i].Path] = &listed[i]
-	}
-	for _, st := range before.Statements {
-		want[st.Path] = statementNode(before, st)
-	}
-	var faults []meta.TreeFault
-	for after := ""; ; {
-		nodes, err := s.TreeFiles(ctx, name, "", after, treePage)
-		if err != nil {
-			return nil, err
-		}
-		for i := range nodes {
-			have := &nodes[i]
-			w := want[have.Path]
-			delete(want, have.Path)
-			if w == nil || *w != *have {
-				faults = append(faults, meta.TreeFault{Path: have.Path, Want: w, Have: have})
-			}
-		}
-		if len(nodes) < treePage {
-			break
-		}
-		after = nodes[len(nodes)-1].Path
-	}
-	for path, w := range want {
-		faults = append(faults, meta.TreeFault{Path: path, Want: w})
-	}
-	// Statements that were added meanwhile are no faults.
-	now, err := s.Freeze(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	faults = slices.DeleteFunc(faults, func(f meta.TreeFault) bool {
-		return f.Want == nil && slices.ContainsFunc(now.Statements, func(st repo.File) bool { return *statementNode(now, st) == *f.Have })
-	})
-	slices.SortFunc(faults, func(a, b meta.TreeFault) int { return strings.Compare(a.Path, b.Path) })
-	return faults, nil
-}
-
-// statementNode is the file of a frozen tree that a statement is.
-func statementNode(f *meta.Frozen, st repo.File) *meta.Node {
-	return &meta.Node{Path: st.Path, Digest: st.SHA256, Size: st.Size, ModTime: f.Date}
+	return meta.CompareTree(ctx, s, name, listed, treePage)
 }

@@ -21,7 +21,7 @@ const (
 
 // Identity implements meta.Installation.
 func (s *Store) Identity(ctx context.Context) (id meta.Identity, err error) {
-	err = s.View(ctx, func(tx *Tx) (err error) {
+	err = s.view(ctx, func(tx *txn) (err error) {
 		id = meta.Identity{ID: tx.Meta(idKey), Torn: tx.Torn(), Empty: tx.Unreferenced()}
 		if text := tx.Meta(epochKey); text != "" {
 			if id.Epoch, err = strconv.ParseInt(text, 10, 64); err != nil {
@@ -35,7 +35,7 @@ func (s *Store) Identity(ctx context.Context) (id meta.Identity, err error) {
 
 // SetEpoch implements meta.Installation.
 func (s *Store) SetEpoch(ctx context.Context, id string, epoch int64, knownSince time.Time) error {
-	return s.UpdateDamaged(ctx, "epoch", func(tx *Tx) error {
+	return s.updateDamaged(ctx, "epoch", func(tx *txn) error {
 		err := errors.Join(tx.SetMeta(idKey, id), tx.SetMeta(epochKey, strconv.FormatInt(epoch, 10)))
 		if err == nil && !knownSince.IsZero() {
 			err = tx.SetKnownSince(knownSince)
@@ -50,7 +50,7 @@ func (s *Store) SetClean(ctx context.Context, clean bool) (before bool, err erro
 	if clean {
 		value = cleanYes
 	}
-	err = s.UpdateDamaged(ctx, "clean", func(tx *Tx) error {
+	err = s.updateDamaged(ctx, "clean", func(tx *txn) error {
 		before = tx.Meta(cleanKey) != cleanNo
 		return tx.SetMeta(cleanKey, value)
 	})
@@ -62,7 +62,7 @@ func (s *Store) NameOnce(ctx context.Context, name, value string) (have string, 
 	if have, err = s.Note(ctx, name); err != nil || have != "" {
 		return have, err
 	}
-	err = s.Update(ctx, "name "+name, func(tx *Tx) error {
+	err = s.update(ctx, "name "+name, func(tx *txn) error {
 		if have = tx.Meta(name); have != "" {
 			return nil
 		}

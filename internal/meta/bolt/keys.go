@@ -3,6 +3,8 @@ package bolt
 import (
 	"encoding/binary"
 	"time"
+
+	"example.org/snapd/internal/meta/compact"
 )
 
 // Keys are concatenations of big-endian integers and strings ended by NUL, so
@@ -21,46 +23,8 @@ func be64(b []byte) uint64       { return binary.BigEndian.Uint64(b) }
 func unix(b []byte) time.Time    { return time.Unix(int64(be64(b)), 0).UTC() }
 func clone(b []byte) []byte      { return append([]byte(nil), b...) }
 
-// enc and dec write and read compact values: varints and length-prefixed
-// strings.
-type enc []byte
-
-func (e *enc) uint(v uint64)   { *e = binary.AppendUvarint(*e, v) }
-func (e *enc) string(s string) { e.uint(uint64(len(s))); *e = append(*e, s...) }
-func (e *enc) fixed(b []byte)  { *e = append(*e, b...) }
-
-type dec struct {
-	b   []byte
-	bad bool
-}
-
-func (d *dec) uint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.bad = true
-		d.b = nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *dec) fixed(n int) []byte {
-	if n > len(d.b) || n < 0 {
-		d.bad = true
-		d.b = nil
-		return make([]byte, min(max(n, 0), 64))
-	}
-	v := d.b[:n]
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *dec) string() string {
-	n := d.uint()
-	if n > uint64(len(d.b)) {
-		d.bad = true
-		return ""
-	}
-	return string(d.fixed(int(n)))
-}
+// enc and dec write and read compact values.
+type (
+	enc = compact.Enc
+	dec = compact.Dec
+)

@@ -4,19 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/repo"
 )
 
-// NoteBlobs is meta.Notes.NoteBlobs. It commits only where something changes.
+// NoteBlobs is meta.Notes.NoteBlobs. It commits only if something changes.
 func (s *Store) NoteBlobs(ctx context.Context, digests []cas.Digest, aliases []meta.Alias, at time.Time) error {
 	var loose []cas.Digest
 	var unknown []meta.Alias
-	err := s.View(ctx, func(tx *Tx) error {
+	err := s.view(ctx, func(tx *txn) error {
 		loose, unknown = nil, nil
 		for _, d := range digests {
 			if !tx.referenced(d) {
@@ -33,7 +31,7 @@ func (s *Store) NoteBlobs(ctx context.Context, digests []cas.Digest, aliases []m
 	if err != nil || len(loose)+len(unknown) == 0 {
 		return err
 	}
-	return s.Update(ctx, "note blobs", func(tx *Tx) error {
+	return s.update(ctx, "note blobs", func(tx *txn) error {
 		for _, d := range loose {
 			if err := tx.renewCandidate(d, at); err != nil {
 				return err
@@ -49,20 +47,20 @@ func (s *Store) NoteBlobs(ctx context.Context, digests []cas.Digest, aliases []m
 }
 
 // referenced reports whether anything refers to a blob.
-func (t *Tx) referenced(d cas.Digest) bool {
+func (t *txn) referenced(d cas.Digest) bool {
 	k, _ := t.b("ref").Cursor().Seek(d[:])
 	return bytes.HasPrefix(k, d[:])
 }
 
-// hasAlias reports whether an alias is stored as it is.
-func (t *Tx) hasAlias(a meta.Alias) bool {
+// hasAlias reports whether exactly this alias is stored.
+func (t *txn) hasAlias(a meta.Alias) bool {
 	return bytes.Equal(t.b("alias").Get(key(nil).one(a.Algo).raw(a.Other)), a.SHA256[:])
 }
 
 // Aliases is meta.Notes.Aliases.
 func (s *Store) Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.Digest, error) {
 	out := make([]cas.Digest, len(others))
-	err := s.View(ctx, func(tx *Tx) error {
+	err := s.view(ctx, func(tx *txn) error {
 		for i, other := range others {
 			d, err := tx.Alias(algo, other)
 			if err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -77,7 +75,7 @@ func (s *Store) Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.
 
 // AlternateBases is meta.Notes.AlternateBases.
 func (s *Store) AlternateBases(ctx context.Context, mirror string) (urls []string, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		urls = nil
 		snap, err := tx.Latest(mirror)
 		if errors.Is(err, meta.ErrNotFound) {
@@ -97,64 +95,30 @@ func (s *Store) AlternateBases(ctx context.Context, mirror string) (urls []strin
 	return urls, err
 }
 
-const (
-	// earlierSnapshots bounds how many snapshots EarlierAlternateBases looks at.
-	earlierSnapshots = 10_000
-	// earlierPage is how many it looks at in one transaction.
-	earlierPage = 100
-)
-
 // EarlierAlternateBases is meta.Notes.EarlierAlternateBases.
-func (s *Store) EarlierAlternateBases(ctx context.Context, mirror string, known []string, limit int) (urls []string, err error) {
-	type generation struct {
-		suite repo.SuiteName
-		gen   uint32
-	}
-	seen := map[generation]bool{}
-	var before time.Time
-	for n := 0; n < earlierSnapshots && len(urls) < limit; {
-		var page []*meta.Snapshot
-		var found []string
-		err := s.View(ctx, func(tx *Tx) (err error) {
-			found = nil
-			if page, err = tx.Snapshots(mirror, before, earlierPage); err != nil {
+func (s *Store) EarlierAlternateBases(ctx context.Context, mirror string, known []string, limit int) ([]string, error) {
+	return meta.EarlierAlternateBases(known, limit, func(before time.Time, n int, unread func([]*meta.Snapshot) []meta.SnapshotSuite) (snaps []*meta.Snapshot, gens []*meta.Generation, err error) {
+		err = s.view(ctx, func(tx *txn) (err error) {
+			gens = nil
+			if snaps, err = tx.Snapshots(mirror, before, n); err != nil {
 				return err
 			}
-			for _, snap := range page {
-				for _, e := range snap.Suites {
-					if seen[generation{e.Suite, e.Gen}] {
-						continue
-					}
-					g, err := tx.Generation(mirror, e.Suite, e.Gen)
-					if err != nil {
-						return err
-					}
-					found = append(found, g.AlternateBases...)
-					seen[generation{e.Suite, e.Gen}] = true
+			for _, e := range unread(snaps) {
+				g, err := tx.Generation(mirror, e.Suite, e.Gen)
+				if err != nil {
+					return err
 				}
+				gens = append(gens, g)
 			}
 			return nil
 		})
-		if err != nil {
-			return nil, err
-		}
-		for _, u := range found {
-			if len(urls) < limit && !slices.Contains(known, u) && !slices.Contains(urls, u) {
-				urls = append(urls, u)
-			}
-		}
-		if len(page) == 0 {
-			break
-		}
-		n += len(page)
-		before = page[len(page)-1].Timestamp
-	}
-	return urls, nil
+		return snaps, gens, err
+	})
 }
 
 // NoteFetches is meta.Notes.NoteFetches.
 func (s *Store) NoteFetches(ctx context.Context, fetches []meta.Fetch) (missing map[string]bool, err error) {
-	err = s.Update(ctx, "note fetches", func(tx *Tx) error {
+	err = s.update(ctx, "note fetches", func(tx *txn) error {
 		missing = nil
 		for _, f := range fetches {
 			err := tx.NoteFetch(f.Recording, f.Entry)
@@ -174,7 +138,7 @@ func (s *Store) NoteFetches(ctx context.Context, fetches []meta.Fetch) (missing 
 
 // MarkCorrupt is meta.Notes.MarkCorrupt.
 func (s *Store) MarkCorrupt(ctx context.Context, b meta.CorruptBlob) error {
-	return s.UpdateDamaged(ctx, "mark corrupt", func(tx *Tx) error { return tx.setCorrupt(b) })
+	return s.updateDamaged(ctx, "mark corrupt", func(tx *txn) error { return tx.setCorrupt(b) })
 }
 
 // ClearCorrupt is meta.Notes.ClearCorrupt.
@@ -182,7 +146,7 @@ func (s *Store) ClearCorrupt(ctx context.Context, digests ...cas.Digest) error {
 	if len(digests) == 0 {
 		return nil
 	}
-	return s.UpdateDamaged(ctx, "clear corrupt", func(tx *Tx) error {
+	return s.updateDamaged(ctx, "clear corrupt", func(tx *txn) error {
 		for _, d := range digests {
 			if err := tx.clearCorrupt(d); err != nil {
 				return err

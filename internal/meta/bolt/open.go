@@ -1,6 +1,8 @@
 package bolt
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,21 +12,20 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"go.etcd.io/bbolt"
 
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/compact"
 )
 
-// initialMap is the address space reserved for the database file: a read
-// transaction held while bbolt enlarges its map would stop every writer.
+// initialMap is the address space reserved for the database file. A read transaction that
+// is open while bbolt enlarges its map would block every writer.
 const initialMap = 16 << 30
 
-// Open opens the database file at path, or creates it. It reads every page
-// before bbolt does: damage that bbolt could not live with is ErrCorrupt, other
-// damage is told by Damage. A file of schema 1 is converted. ErrLocked,
-// ErrVersion, ErrLost.
+// Open opens the database file at path, or creates it. It reads every page before bbolt
+// does: damage that would crash bbolt is ErrCorrupt, and Damage reports other damage. It
+// converts a file with an earlier schema. ErrLocked, ErrVersion, ErrLost.
 func Open(path string, o Options) (*Store, error) {
 	if o.Timeout == 0 {
 		o.Timeout = time.Second
@@ -48,28 +49,40 @@ func open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if st.version < schemaVersion {
+	if st.version == 1 {
 		if err := convert(f, path); err != nil {
-			return nil, fmt.Errorf("convert schema %d: %w", st.version, err)
+			return nil, fmt.Errorf("convert schema 1: %w", err)
 		}
 		return open(path, o)
 	}
-	s := &Store{fault: o.Fault}
-	if s.zr, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(64<<20)); err != nil {
+	s := &Store{fault: o.Fault, twice: o.Twice, page: cmp.Or(o.Page, spanPage)}
+	if s.zr, err = compact.NewDecoder(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	s.file = f
 	if s.db, err = openBolt(f, false); err != nil {
 		return nil, err
 	}
+	if st.version < schemaVersion {
+		err := s.addBuckets(st.torn)
+		if err == nil {
+			err = s.fillAdded(st.version)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("convert schema %d: %w", st.version, err), s.Close())
+		}
+		if err := s.Close(); err != nil {
+			return nil, err
+		}
+		return open(path, o)
+	}
 	if err := joinFaults(st.faults); err != nil {
 		s.damaged.Store(&err)
 	}
 	if st.torn != nil {
 		// bbolt falls back to the state before the last commit. The next commit
-		// overwrites the evidence, so it is noted first.
-		text := fmt.Sprintf("%v: the last change before it was damaged may be lost", st.torn)
-		if err := s.Update(context.Background(), "torn", func(tx *Tx) error { return tx.SetMeta(tornKey, text) }); err != nil {
+		// overwrites the evidence, so record it first.
+		if err := s.update(context.Background(), "torn", func(tx *txn) error { return tx.setTorn(st.torn) }); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
 	}
@@ -79,14 +92,18 @@ func open(path string, o Options) (*Store, error) {
 // tornKey is the note that a meta page was damaged, until ClearTorn.
 const tornKey = "torn"
 
-// Torn describes a lost commit that Open noticed; "" where there was none.
-func (t *Tx) Torn() string { return t.Meta(tornKey) }
+// Torn describes a lost commit that Open noticed; "" if there was none.
+func (t *txn) Torn() string { return t.Meta(tornKey) }
 
-// ClearTorn forgets it.
-func (t *Tx) ClearTorn() error { return t.SetMeta(tornKey, "") }
+func (t *txn) setTorn(torn error) error {
+	return t.SetMeta(tornKey, fmt.Sprintf("%v: the last change before it was damaged may be lost", torn))
+}
 
-// create makes an empty database where there is none. It gets its name when it
-// is whole, so that a file that was cut is never taken for one just begun.
+// ClearTorn removes the note.
+func (t *txn) ClearTorn() error { return t.SetMeta(tornKey, "") }
+
+// create makes an empty database if there is no file. The file gets its name only when it
+// is complete, so that a truncated file is never mistaken for a new one.
 func create(path string, mustExist bool) error {
 	st, err := os.Stat(path)
 	switch {
@@ -111,8 +128,7 @@ func create(path string, mustExist bool) error {
 	return rename(tmp, path)
 }
 
-// build makes a database with every bucket, lets fill add to it, and makes it
-// durable.
+// build makes a database with every bucket, lets fill add entries, and makes it durable.
 func build(path string, fill func(*bbolt.DB) error) error {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true, NoGrowSync: true, InitialMmapSize: initialMap, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
@@ -122,7 +138,7 @@ func build(path string, fill func(*bbolt.DB) error) error {
 		if _, err := tx.CreateBucketIfNotExists([]byte(sumsBucket)); err != nil {
 			return err
 		}
-		t := &Tx{tx: tx}
+		t := &txn{tx: tx}
 		for _, name := range buckets {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
@@ -174,8 +190,8 @@ func inspect(f *os.File) (*state, error) {
 	return &state{c.version, c.result(), torn}, nil
 }
 
-// lock opens a database file and takes the lock that bbolt takes, so that
-// nothing else writes to it: LOCK_EX, or LOCK_SH for reading alone. ErrLocked.
+// lock opens a database file and takes the lock that bbolt takes, so that nothing else
+// writes to it: LOCK_EX, or LOCK_SH for reading. ErrLocked.
 func lock(path string, how int, timeout time.Duration) (*os.File, error) {
 	end := time.After(timeout)
 	for {
@@ -208,8 +224,8 @@ func sameFile(f *os.File, path string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(a, b)
 }
 
-// openBolt hands a locked database whose pages are sound to bbolt, which closes
-// the file.
+// openBolt opens with bbolt a locked database whose pages are sound. bbolt closes the
+// file.
 func openBolt(f *os.File, readOnly bool) (db *bbolt.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -222,14 +238,121 @@ func openBolt(f *os.File, readOnly bool) (db *bbolt.DB, err error) {
 	})
 }
 
-// Bounds of one transaction of a conversion.
+// addBuckets starts the conversion of a database with schema 2 or 3, which lacks some
+// buckets. Damage in it remains, and a torn commit is recorded.
+func (s *Store) addBuckets(torn error) error {
+	return s.updateDamaged(context.Background(), "convert", func(t *txn) error {
+		for _, name := range addedBuckets {
+			if _, err := t.tx.CreateBucketIfNotExists([]byte(name)); err != nil {
+				return err
+			}
+			// A bucket that has a sum was lost, and remains a fault.
+			if t.tx.Bucket([]byte(sumsBucket)).Get([]byte(name)) != nil {
+				continue
+			}
+			if err := t.recount(name); err != nil {
+				return err
+			}
+		}
+		if torn != nil {
+			return t.setTorn(torn)
+		}
+		return nil
+	})
+}
+
+// fillAdded fills the look-ups that version 4 added from existing data, in transactions
+// of limited size, and completes the conversion. It leaves out what is damaged, which
+// fsck repairs together with its source. An interrupted run is repeated.
+func (s *Store) fillAdded(from uint32) error {
+	ctx := context.Background()
+	err := s.eachReadable(ctx, "fact", func(t *txn, k, v []byte) error {
+		f, err := compact.DecodeFact(meta.PID(be64(k)), v)
+		if err != nil {
+			return err
+		}
+		spans := t.b("span").b.Cursor()
+		sk, _ := spans.Seek(k)
+		if sk == nil || !bytes.HasPrefix(sk, k) {
+			return nil
+		}
+		info, err := t.index(meta.IndexID(be32(sk[8:])))
+		if err != nil {
+			return err
+		}
+		mid, ok, err := t.mirrorID(info.mirror, false)
+		source := sourceKey(mid, &f.Record)
+		if err != nil || !ok || source == nil {
+			return err
+		}
+		return t.b("source").Put(source.raw(k), nil)
+	})
+	if err == nil {
+		err = s.eachReadable(ctx, "alias", func(t *txn, k, v []byte) error { return t.b("other").Put(otherKey(k, v), clone(k[1:])) })
+	}
+	if err != nil {
+		return fmt.Errorf("schema %d: %w", from, err)
+	}
+	return s.updateDamaged(ctx, "convert", func(t *txn) error { return t.b("meta").Put([]byte("version"), key(nil).u32(schemaVersion)) })
+}
+
+// eachReadable calls f for each undamaged entry of a bucket, in transactions of limited
+// size. It skips entries in which f finds damage.
+func (s *Store) eachReadable(ctx context.Context, name string, f func(t *txn, k, v []byte) error) error {
+	for after := []byte(nil); ; {
+		var last []byte
+		err := s.updateDamaged(ctx, "convert "+name, func(t *txn) error {
+			last = nil
+			c := t.b(name).b.Cursor()
+			k, stored := c.First()
+			if after != nil {
+				if k, stored = c.Seek(after); bytes.Equal(k, after) {
+					k, stored = c.Next()
+				}
+			}
+			for n := 0; k != nil && n < convertEntries; n++ {
+				if v, _, ok := t.hash.split(name, k, stored); ok {
+					if err := undamaged(func() error { return f(t, k, v) }); err != nil {
+						return err
+					}
+				}
+				last = clone(k)
+				k, stored = c.Next()
+			}
+			return nil
+		})
+		if err != nil || last == nil {
+			return err
+		}
+		after = last
+	}
+}
+
+// undamaged runs f and ignores damage that it meets.
+func undamaged(f func() error) (err error) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case damage:
+			err = nil
+		default:
+			panic(r)
+		}
+	}()
+	if err = f(); errors.Is(err, meta.ErrCorrupt) {
+		err = nil
+	}
+	return err
+}
+
+// Limits of one transaction of a conversion.
 const (
 	convertEntries = 50_000
 	convertBytes   = 32 << 20
 )
 
-// convert writes a database of schema 1 anew, with checksums and sums. The old
-// file, which it closes, stays until the new one is whole and durable.
+// convert rewrites a database with schema 1, adding checksums and sums. It closes the old
+// file, which stays until the new one is complete and durable.
 func convert(f *os.File, path string) error {
 	old, err := openBolt(f, true)
 	if err != nil {
@@ -264,7 +387,7 @@ func convertBucket(db *bbolt.DB, from *bbolt.Bucket, name string) error {
 	k, v := c.First()
 	for first := true; first || k != nil; first = false {
 		err := db.Update(func(tx *bbolt.Tx) error {
-			t := &Tx{tx: tx}
+			t := &txn{tx: tx}
 			b := t.b(name)
 			b.b.FillPercent = 0.9 // keys arrive in order
 			if first {
@@ -291,7 +414,7 @@ func convertBucket(db *bbolt.DB, from *bbolt.Bucket, name string) error {
 	return nil
 }
 
-// rename gives a finished database its name, durably.
+// rename gives a complete database its name, durably.
 func rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err

@@ -9,8 +9,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// An overlay lets a transaction change what it alone sees: a collection is
-// rehearsed in a read transaction, beside writers, and nothing is written.
+// An overlay lets a transaction make changes that only it sees. A collection is simulated
+// in a read transaction, concurrently with writers, without writing anything.
 
 // overlay holds the changes to one bucket.
 type overlay struct {
@@ -41,13 +41,13 @@ func (o *overlay) keys() []string {
 }
 
 // rehearse runs f in a read transaction whose changes only f sees.
-func (s *Store) rehearse(ctx context.Context, f func(*Tx) error) error {
+func (s *Store) rehearse(ctx context.Context, f func(*txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return s.guard(func() error {
 		return s.db.View(func(tx *bbolt.Tx) error {
-			return f(&Tx{tx: tx, s: s, overlays: map[string]*overlay{}})
+			return f(&txn{tx: tx, s: s, overlays: map[string]*overlay{}})
 		})
 	})
 }
@@ -74,8 +74,8 @@ type cursor interface {
 	Prev() (key, value []byte)
 }
 
-// overlayCursor merges the entries of a bucket with its overlay. It finds its
-// place anew at each step, since the overlay may have changed.
+// overlayCursor merges the entries of a bucket with its overlay. It seeks again at each
+// step, since the overlay may have changed.
 type overlayCursor struct {
 	base cursor
 	o    *overlay
@@ -88,7 +88,7 @@ func (c *overlayCursor) found(k, v []byte) ([]byte, []byte) {
 	return k, v
 }
 
-// forward returns the first entry at or after k, or after it where skip is set.
+// forward returns the first entry at k or after it, or only after it if skip is set.
 func (c *overlayCursor) forward(k []byte, skip bool) ([]byte, []byte) {
 	bk, bv := c.base.Seek(k)
 	if skip && bytes.Equal(bk, k) {
@@ -116,7 +116,7 @@ func (c *overlayCursor) forward(k []byte, skip bool) ([]byte, []byte) {
 	return c.found(bk, bv)
 }
 
-// backward returns the last entry before k; k nil: the last of all.
+// backward returns the last entry before k, or the last of all if k is nil.
 func (c *overlayCursor) backward(k []byte) ([]byte, []byte) {
 	var bk, bv []byte
 	if k == nil {

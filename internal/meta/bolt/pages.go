@@ -12,12 +12,11 @@ import (
 	"strings"
 )
 
-// bbolt maps its file into memory and trusts what it finds there: a page that
-// was damaged or cut off ends the process with a panic, partly in goroutines
-// where it cannot be recovered. pageReader reads the same pages with pread(2)
-// and checks everything that bbolt takes for granted, so that a database is
-// only handed to bbolt, and a collection only deletes, when its pages are sound.
-// The layout is that of bbolt's file format, version 2.
+// bbolt maps its file into memory and trusts what it finds there. A damaged or truncated
+// page ends the process with a panic, partly in goroutines where it cannot be recovered.
+// pageReader reads the same pages with pread(2) and checks everything that bbolt assumes,
+// so that bbolt only opens a database, and a collection only deletes, if the pages are
+// sound. The layout is that of bbolt's file format, version 2.
 
 const (
 	pageHeaderLen  = 16
@@ -28,7 +27,7 @@ const (
 	flagBranch     = 0x01
 	flagLeaf       = 0x02
 	flagFreelist   = 0x10
-	longFreelist   = 0xffff // elements in the header when the count is in the body
+	longFreelist   = 0xffff // number of elements in the header if the count is in the body
 	elementBucket  = 0x01
 	noFreelist     = ^uint64(0)
 	maxDepth       = 64
@@ -51,7 +50,7 @@ type boltMeta struct {
 	pageSize uint32
 	root     uint64
 	freelist uint64
-	pages    uint64 // high-water mark: pages from here on are not in use
+	pages    uint64 // high-water mark: pages from here on are unused
 	txid     uint64
 }
 
@@ -77,8 +76,8 @@ func readMeta(r io.ReaderAt, n int, pageSize uint32) (*boltMeta, error) {
 	return &boltMeta{pageSize: u32(8), root: u64(16), freelist: u64(32), pages: u64(40), txid: u64(48)}, nil
 }
 
-// readMetas finds the newest valid meta page. torn is set when the other one is
-// damaged: then the last commit may have been lost.
+// readMetas finds the newest valid meta page. torn is set if the other one is damaged, in
+// which case the last commit may have been lost.
 func readMetas(r io.ReaderAt) (newest *boltMeta, torn error, err error) {
 	first, err0 := readMeta(r, 0, 0)
 	if err0 == nil {
@@ -102,9 +101,9 @@ type pageReader struct {
 	r      io.ReaderAt
 	size   int64 // bytes of the file
 	meta   *boltMeta
-	seen   []bool // pages that something refers to
+	seen   []bool // pages with a reference
 	faults []error
-	more   int // faults that were not kept
+	more   int // faults that are only counted
 }
 
 func newPageReader(ctx context.Context, r io.ReaderAt, size int64, m *boltMeta) (*pageReader, error) {
@@ -140,8 +139,8 @@ func (p *pageReader) err() error {
 	return errors.New(strings.Join(text, "; "))
 }
 
-// walk visits every entry that can be read. Damaged pages are faults and are
-// passed over.
+// walk visits every entry that can be read. Damaged pages are reported as faults and
+// skipped.
 func (p *pageReader) walk(v visitor) {
 	p.page(p.meta.root, nil, nil, 0, func(k, value []byte, flags uint32) {
 		switch {
@@ -175,8 +174,8 @@ func (p *pageReader) walk(v visitor) {
 	})
 }
 
-// free reads the list of free pages, after walk: a page that is in use and in
-// the list would be overwritten by a later commit.
+// free reads the list of free pages, after walk. A later commit would overwrite a page
+// that is both in use and in the list.
 func (p *pageReader) free() {
 	if p.meta.freelist == noFreelist || p.ctx.Err() != nil {
 		return
@@ -261,7 +260,7 @@ func (p *pageReader) load(id uint64) ([]byte, bool) {
 		return head, true
 	}
 	if id+overflow >= p.meta.pages || int64(overflow)*size > maxOverflowLen {
-		p.fault("page %d: %d pages of overflow lie beyond page %d", id, overflow, p.meta.pages-1)
+		p.fault("page %d: %d pages of overflow are beyond page %d", id, overflow, p.meta.pages-1)
 		return nil, false
 	}
 	for i := id + 1; i <= id+overflow; i++ {
@@ -279,7 +278,7 @@ func (p *pageReader) load(id uint64) ([]byte, bool) {
 	return buf, true
 }
 
-// elements tells how many elements a page has; ok is false when they do not fit.
+// elements returns how many elements a page has; ok is false if they do not fit.
 func (p *pageReader) elements(buf []byte, where string) (n int, ok bool) {
 	n = int(binary.NativeEndian.Uint16(buf[10:]))
 	if pageHeaderLen+n*elementLen > len(buf) {
@@ -289,7 +288,7 @@ func (p *pageReader) elements(buf []byte, where string) (n int, ok bool) {
 	return n, true
 }
 
-// slice returns the bytes that element i of a page names.
+// slice returns the bytes that element i of a page refers to.
 func slice(buf []byte, i int, pos, length uint32) ([]byte, bool) {
 	start := int64(pageHeaderLen+i*elementLen) + int64(pos)
 	end := start + int64(length)
@@ -299,7 +298,7 @@ func slice(buf []byte, i int, pos, length uint32) ([]byte, bool) {
 	return buf[start:end:end], true
 }
 
-// ordered checks that a key follows the one before it and is inside its bounds.
+// ordered checks that a key follows the previous one and is within its bounds.
 func (p *pageReader) ordered(where string, i int, k, previous, minKey, maxKey []byte) bool {
 	switch {
 	case len(k) == 0:
@@ -326,7 +325,7 @@ func (p *pageReader) leaf(buf []byte, where string, minKey, maxKey []byte, f fun
 		ksize, vsize := binary.NativeEndian.Uint32(e[8:]), binary.NativeEndian.Uint32(e[12:])
 		both, ok := slice(buf, i, pos, ksize+vsize)
 		if !ok || ksize > ksize+vsize {
-			p.fault("%s: element %d lies outside the page", where, i)
+			p.fault("%s: element %d is outside the page", where, i)
 			continue
 		}
 		k := both[:ksize:ksize]
@@ -355,7 +354,7 @@ func (p *pageReader) branch(buf []byte, where string, minKey, maxKey []byte, dep
 		e := buf[pageHeaderLen+i*elementLen:]
 		k, ok := slice(buf, i, binary.NativeEndian.Uint32(e), binary.NativeEndian.Uint32(e[4:]))
 		if !ok {
-			p.fault("%s: element %d lies outside the page", where, i)
+			p.fault("%s: element %d is outside the page", where, i)
 			continue
 		}
 		var previous []byte

@@ -6,13 +6,13 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Promises answers, within one transaction, which package files must be here:
-// those of a generation that was complete, and those of a suite that was frozen
-// whole. Other packages come when somebody asks for them.
-type Promises struct {
-	t        *Tx
+// promises reports, within one transaction, which package files must be stored: those of
+// a complete generation, and those of a suite that was frozen whole. Others are
+// downloaded on demand.
+type promises struct {
+	t        *txn
 	whole    map[suiteGen]bool   // frozen whole
-	complete map[suiteGen]uint32 // answers of completeBefore
+	complete map[suiteGen]uint32 // results of completeBefore
 }
 
 type suiteGen struct {
@@ -20,9 +20,9 @@ type suiteGen struct {
 	gen   uint32
 }
 
-// Promises reads what the promises of this transaction rest on.
-func (t *Tx) Promises() (*Promises, error) {
-	p := &Promises{t: t, whole: map[suiteGen]bool{}, complete: map[suiteGen]uint32{}}
+// promises reads what the promises of this transaction depend on.
+func (t *txn) promises() (*promises, error) {
+	p := &promises{t: t, whole: map[suiteGen]bool{}, complete: map[suiteGen]uint32{}}
 	frozen, err := t.Frozens()
 	if err != nil {
 		return nil, err
@@ -42,8 +42,8 @@ func (t *Tx) Promises() (*Promises, error) {
 	return p, nil
 }
 
-// Blob reports whether a blob with these references must be here.
-func (p *Promises) Blob(refs []meta.Ref) (bool, error) {
+// Blob reports whether a blob with these references must be stored.
+func (p *promises) Blob(refs []meta.Ref) (bool, error) {
 	for _, r := range refs {
 		if promised, err := p.ref(r); promised || err != nil {
 			return promised, err
@@ -52,7 +52,7 @@ func (p *Promises) Blob(refs []meta.Ref) (bool, error) {
 	return false, nil
 }
 
-func (p *Promises) ref(r meta.Ref) (bool, error) {
+func (p *promises) ref(r meta.Ref) (bool, error) {
 	if r.Kind != meta.OwnerPackage || len(r.Owner) != 8 {
 		return true, nil
 	}
@@ -75,9 +75,9 @@ func (p *Promises) ref(r meta.Ref) (bool, error) {
 	return false, nil
 }
 
-// completeBefore is the number after the newest generation before gen, if that
-// was complete; else 0.
-func (p *Promises) completeBefore(suite meta.SuiteID, gen uint32) (uint32, error) {
+// completeBefore returns the number after the newest generation before gen if that one
+// was complete, otherwise 0.
+func (p *promises) completeBefore(suite meta.SuiteID, gen uint32) (uint32, error) {
 	k := suiteGen{suite, gen}
 	if n, known := p.complete[k]; known {
 		return n, nil

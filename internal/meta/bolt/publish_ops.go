@@ -4,17 +4,19 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/retention"
 )
 
 // ClearTree implements meta.Publisher.
 func (s *Store) ClearTree(ctx context.Context, name string) error {
 	for {
 		var more bool
-		err := s.Update(ctx, "freeze clear", func(tx *Tx) (err error) {
+		err := s.update(ctx, "freeze clear", func(tx *txn) (err error) {
 			more, err = tx.ClearFrozenTree(name, treePage)
 			return err
 		})
@@ -27,9 +29,9 @@ func (s *Store) ClearTree(ctx context.Context, name string) error {
 // PutTree implements meta.Publisher.
 func (s *Store) PutTree(ctx context.Context, name string, nodes []meta.Node) error {
 	for page := range slices.Chunk(nodes, treePage) {
-		err := s.Update(ctx, "freeze nodes", func(tx *Tx) error {
+		err := s.update(ctx, "freeze nodes", func(tx *txn) error {
 			if tx.b("frozen").Get([]byte(name)) != nil {
-				return fmt.Errorf("frozen snapshot %s: %w", name, meta.ErrExists)
+				return fmt.Errorf("freeze %s: %w", name, meta.ErrExists)
 			}
 			return tx.PutNodes(name, page)
 		})
@@ -42,27 +44,52 @@ func (s *Store) PutTree(ctx context.Context, name string, nodes []meta.Node) err
 
 // Publish implements meta.Publisher.
 func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
-	return s.Update(ctx, "freeze", func(tx *Tx) error { return tx.PutFrozen(f) })
+	return s.update(ctx, "freeze", func(tx *txn) error { return tx.PutFrozen(f) })
 }
 
 // RemoveFreeze implements meta.Publisher.
-func (s *Store) RemoveFreeze(ctx context.Context, name string) error {
-	if err := s.Update(ctx, "rm", func(tx *Tx) error { return tx.RemoveFrozen(name) }); err != nil {
-		return err
-	}
-	return s.ClearTree(ctx, name)
+func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) error {
+	return s.update(ctx, "rm", func(tx *txn) error {
+		f, err := tx.Frozen(name)
+		if err != nil {
+			return err
+		}
+		channels, err := tx.channels()
+		if err != nil {
+			return err
+		}
+		if err := retention.Freeze(name, channels, at); err != nil {
+			return err
+		}
+		if err := tx.RemoveFrozen(name); err != nil {
+			return err
+		}
+		return tx.putTombstone(&meta.Tombstone{Name: name, Manifest: f.Manifest.SHA256, Removed: at.UTC().Truncate(time.Second)})
+	})
+}
+
+// PutKits implements meta.Publisher.
+func (s *Store) PutKits(ctx context.Context, kits []meta.Kit) error {
+	return s.update(ctx, "kit", func(tx *txn) error {
+		for _, k := range kits {
+			if err := tx.PutKit(k); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // AddStatement implements meta.Publisher.
 func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error {
-	return s.Update(ctx, "statement", func(tx *Tx) error {
+	return s.update(ctx, "statement", func(tx *txn) error {
 		f, err := tx.frozenIs(st.Freeze, st.Manifest)
 		if err != nil {
 			return err
 		}
 		var nodes []meta.Node
 		for _, file := range st.Files {
-			nodes = append(nodes, *statementNode(f, file))
+			nodes = append(nodes, f.StatementNode(file))
 			if !slices.Contains(f.Statements, file) {
 				f.Statements = append(f.Statements, file)
 			}
@@ -79,21 +106,21 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 	})
 }
 
-// frozenIs reads the record of a freeze that has a manifest. ErrNotFound, ErrGone.
-func (t *Tx) frozenIs(name string, manifest cas.Digest) (*meta.Frozen, error) {
+// frozenIs reads the record of a freeze with a certain manifest. ErrNotFound, ErrGone.
+func (t *txn) frozenIs(name string, manifest cas.Digest) (*meta.Frozen, error) {
 	f, err := t.Frozen(name)
 	if err != nil {
 		return nil, err
 	}
 	if f.Manifest.SHA256 != manifest {
-		return nil, fmt.Errorf("frozen snapshot %s with manifest %s: %w", name, manifest, meta.ErrGone)
+		return nil, fmt.Errorf("freeze %s with manifest %s: %w", name, manifest, meta.ErrGone)
 	}
 	return f, nil
 }
 
 // SetProvenanceSignature implements meta.Publisher.
 func (s *Store) SetProvenanceSignature(ctx context.Context, name string, signed cas.Digest, signature repo.File) error {
-	return s.Update(ctx, "sign provenance", func(tx *Tx) error {
+	return s.update(ctx, "sign provenance", func(tx *txn) error {
 		f, err := tx.Frozen(name)
 		if err != nil || f.Prov.SHA256 != signed {
 			return err
@@ -105,7 +132,7 @@ func (s *Store) SetProvenanceSignature(ctx context.Context, name string, signed 
 
 // SetTreeListing implements meta.Publisher.
 func (s *Store) SetTreeListing(ctx context.Context, name string, manifest cas.Digest, listing repo.File) error {
-	return s.Update(ctx, "list tree", func(tx *Tx) error {
+	return s.update(ctx, "list tree", func(tx *txn) error {
 		f, err := tx.frozenIs(name, manifest)
 		if err != nil || !f.Tree.SHA256.IsZero() {
 			return err
@@ -117,7 +144,7 @@ func (s *Store) SetTreeListing(ctx context.Context, name string, manifest cas.Di
 
 // ReplaceKey implements meta.Publisher.
 func (s *Store) ReplaceKey(ctx context.Context, name string, old, renewed cas.Digest) error {
-	return s.Update(ctx, "renew", func(tx *Tx) error {
+	return s.update(ctx, "renew", func(tx *txn) error {
 		f, err := tx.Frozen(name)
 		if err != nil || f.KeyBlob != old {
 			return err

@@ -9,6 +9,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/compact"
 	"example.org/snapd/internal/repo"
 )
 
@@ -19,8 +20,8 @@ type indexInfo struct {
 	name   string
 }
 
-// index tells what an IndexID stands for.
-func (t *Tx) index(id meta.IndexID) (indexInfo, error) {
+// index returns what an IndexID stands for.
+func (t *txn) index(id meta.IndexID) (indexInfo, error) {
 	if v, ok := t.s.indices.Load(id); ok {
 		return v.(indexInfo), nil
 	}
@@ -35,16 +36,16 @@ func (t *Tx) index(id meta.IndexID) (indexInfo, error) {
 }
 
 // Fact reads one stanza's facts. ErrNotFound.
-func (t *Tx) Fact(pid meta.PID) (*meta.Fact, error) {
+func (t *txn) Fact(pid meta.PID) (*meta.Fact, error) {
 	v := t.b("fact").Get(key(nil).u64(uint64(pid)))
 	if v == nil {
 		return nil, fmt.Errorf("package %d: %w", pid, meta.ErrNotFound)
 	}
-	return decodeFact(pid, v)
+	return compact.DecodeFact(pid, v)
 }
 
 // Spans reads where a stanza is present.
-func (t *Tx) Spans(pid meta.PID) []meta.Span {
+func (t *txn) Spans(pid meta.PID) []meta.Span {
 	var out []meta.Span
 	prefix := key(nil).u64(uint64(pid))
 	c := t.b("span").Cursor()
@@ -55,7 +56,7 @@ func (t *Tx) Spans(pid meta.PID) []meta.Span {
 }
 
 // PlacesAt tells in which indices of a snapshot a stanza is present.
-func (t *Tx) PlacesAt(s *meta.Snapshot, pid meta.PID) ([]meta.Place, error) {
+func (t *txn) PlacesAt(s *meta.Snapshot, pid meta.PID) ([]meta.Place, error) {
 	var out []meta.Place
 	for _, sp := range t.Spans(pid) {
 		info, err := t.index(sp.Index)
@@ -69,14 +70,14 @@ func (t *Tx) PlacesAt(s *meta.Snapshot, pid meta.PID) ([]meta.Place, error) {
 	return out, nil
 }
 
-func (t *Tx) presentAt(s *meta.Snapshot, pid meta.PID) (bool, error) {
+func (t *txn) presentAt(s *meta.Snapshot, pid meta.PID) (bool, error) {
 	p, err := t.PlacesAt(s, pid)
 	return len(p) > 0, err
 }
 
 // Names calls f for each package name of a mirror's history, in byte order
 // from the name `from`, until f returns false.
-func (t *Tx) Names(mirror, from string, f func(name string) bool) {
+func (t *txn) Names(mirror, from string, f func(name string) bool) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok {
 		return
@@ -84,7 +85,7 @@ func (t *Tx) Names(mirror, from string, f func(name string) bool) {
 	prefix := key(nil).u32(mid)
 	c := t.b("name").Cursor()
 	if from == "" {
-		from = "\x01" // behind the stanzas of no use
+		from = "\x01" // after the unusable stanzas
 	}
 	for k, _ := c.Seek(key(nil).u32(mid).raw([]byte(from))); k != nil && bytes.HasPrefix(k, prefix); {
 		name := string(k[4 : len(k)-9])
@@ -95,8 +96,8 @@ func (t *Tx) Names(mirror, from string, f func(name string) bool) {
 	}
 }
 
-// ByName lists every stanza that a mirror ever had under a package name.
-func (t *Tx) ByName(mirror, name string) ([]*meta.Fact, error) {
+// ByName lists all stanzas that a mirror ever had with a package name.
+func (t *txn) ByName(mirror, name string) ([]*meta.Fact, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok || name == "" {
 		return nil, nil
@@ -114,8 +115,66 @@ func (t *Tx) ByName(mirror, name string) ([]*meta.Fact, error) {
 	return out, nil
 }
 
-// ByDigest lists the stanzas, of any mirror, that name a blob.
-func (t *Tx) ByDigest(d cas.Digest) ([]*meta.Fact, error) {
+// BySource lists all stanzas that a mirror ever had of a source package and of what was
+// built from it.
+func (t *txn) BySource(mirror, name string) ([]*meta.Fact, error) {
+	mid, ok, _ := t.mirrorID(mirror, false)
+	if !ok || name == "" {
+		return nil, nil
+	}
+	prefix := key(nil).u32(mid).str(name)
+	var out []*meta.Fact
+	c := t.b("source").Cursor()
+	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		f, err := t.Fact(meta.PID(be64(k[len(prefix):])))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// checkSource reports a stanza that cannot be found by its source package.
+func (t *txn) checkSource(f *meta.Fact, report func(format string, args ...any)) {
+	mirror, err := t.MirrorOf(f.PID)
+	if err != nil {
+		return // reported already
+	}
+	mid, _, _ := t.mirrorID(mirror, false)
+	sk := sourceKey(mid, &f.Record)
+	if sk == nil {
+		return
+	}
+	sk = sk.u64(uint64(f.PID))
+	if k, _ := t.b("source").Cursor().Seek(sk); !bytes.Equal(k, sk) {
+		report("stanza of %s %s is not found by its source package %s", f.Name, f.Version, compact.SourceOf(&f.Record))
+	}
+}
+
+// SourceNames lists the names in the look-up by source package that follow one.
+func (t *txn) SourceNames(mirror, after string, limit int) (names []string) {
+	mid, ok, _ := t.mirrorID(mirror, false)
+	if !ok {
+		return nil
+	}
+	prefix := key(nil).u32(mid)
+	behind := func(name string) key { return key(nil).u32(mid).str(name).u64(^uint64(0)) }
+	c := t.b("source").Cursor()
+	k, _ := c.Seek(prefix)
+	if after != "" {
+		k, _ = c.Seek(behind(after))
+	}
+	for k != nil && bytes.HasPrefix(k, prefix) && len(names) < limit {
+		name := string(k[4 : len(k)-9])
+		names = append(names, name)
+		k, _ = c.Seek(behind(name))
+	}
+	return names
+}
+
+// ByDigest lists the stanzas of all mirrors that refer to a blob.
+func (t *txn) ByDigest(d cas.Digest) ([]*meta.Fact, error) {
 	var out []*meta.Fact
 	prefix := key(nil).raw(d[:]).one(meta.OwnerPackage)
 	c := t.b("ref").Cursor()
@@ -129,8 +188,8 @@ func (t *Tx) ByDigest(d cas.Digest) ([]*meta.Fact, error) {
 	return out, nil
 }
 
-// MirrorOf tells the mirror of a stanza.
-func (t *Tx) MirrorOf(pid meta.PID) (string, error) {
+// MirrorOf returns the mirror of a stanza.
+func (t *txn) MirrorOf(pid meta.PID) (string, error) {
 	for _, sp := range t.Spans(pid) {
 		info, err := t.index(sp.Index)
 		return info.mirror, err
@@ -138,7 +197,7 @@ func (t *Tx) MirrorOf(pid meta.PID) (string, error) {
 	return "", fmt.Errorf("%w: package %d is present nowhere", meta.ErrCorrupt, pid)
 }
 
-func (t *Tx) byPath(mirror, path string) ([]meta.PathHit, error) {
+func (t *txn) byPath(mirror, path string) ([]meta.PathHit, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok {
 		return nil, nil
@@ -161,7 +220,7 @@ func (t *Tx) byPath(mirror, path string) ([]meta.PathHit, error) {
 }
 
 // PathAt finds a package file of a snapshot by its path. ErrNotFound.
-func (t *Tx) PathAt(s *meta.Snapshot, path string) (meta.PathHit, error) {
+func (t *txn) PathAt(s *meta.Snapshot, path string) (meta.PathHit, error) {
 	hits, err := t.byPath(s.Mirror, path)
 	if err != nil {
 		return meta.PathHit{}, err
@@ -176,10 +235,10 @@ func (t *Tx) PathAt(s *meta.Snapshot, path string) (meta.PathHit, error) {
 	return meta.PathHit{}, fmt.Errorf("path %s in %s: %w", path, s.ID(), meta.ErrNotFound)
 }
 
-// pathClash finds a package file of a snapshot beside which a file with the given
-// path and digest cannot be: it has the same path and other bytes, or one of the
-// two paths is a directory of the other. It is nil when there is none.
-func (t *Tx) pathClash(s *meta.Snapshot, path string, d cas.Digest) (*meta.PathHit, error) {
+// pathClash finds a package file in a snapshot that cannot coexist with a file with the
+// given path and digest: it has the same path and other bytes, or one path is a directory
+// of the other. It returns nil if there is none.
+func (t *txn) pathClash(s *meta.Snapshot, path string, d cas.Digest) (*meta.PathHit, error) {
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
 	if !ok {
 		return nil, nil
@@ -201,9 +260,9 @@ func (t *Tx) pathClash(s *meta.Snapshot, path string, d cas.Digest) (*meta.PathH
 	return nil, nil
 }
 
-// presentBelow is the first file of a snapshot whose path's key has the prefix and
-// whose bytes are not d; nil when there is none.
-func (t *Tx) presentBelow(s *meta.Snapshot, prefix []byte, d cas.Digest) (*meta.PathHit, error) {
+// presentBelow returns the first file in a snapshot whose path's key has the prefix and
+// whose bytes are not d, or nil.
+func (t *txn) presentBelow(s *meta.Snapshot, prefix []byte, d cas.Digest) (*meta.PathHit, error) {
 	c := t.b("path").Cursor()
 	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
 		f, err := t.Fact(meta.PID(be64(k[len(k)-8:])))
@@ -226,9 +285,9 @@ func (t *Tx) presentBelow(s *meta.Snapshot, prefix []byte, d cas.Digest) (*meta.
 	return nil, nil
 }
 
-// PathNewest finds a package file by its path in the newest snapshot that had
-// it, and the generation since which it has had these bytes. ErrNotFound.
-func (t *Tx) PathNewest(mirror, path string) (h meta.PathHit, since *meta.Generation, err error) {
+// PathNewest finds a package file by its path in the newest snapshot that contained it,
+// and the generation since which the path has had this content. ErrNotFound.
+func (t *txn) PathNewest(mirror, path string) (h meta.PathHit, since *meta.Generation, err error) {
 	hits, err := t.byPath(mirror, path)
 	if err != nil {
 		return meta.PathHit{}, nil, err
@@ -266,8 +325,8 @@ func (t *Tx) PathNewest(mirror, path string) (h meta.PathHit, since *meta.Genera
 	return top.hit, since, err
 }
 
-// genBefore is the last sealed generation before a number.
-func (t *Tx) genBefore(sid meta.SuiteID, to uint32) (*meta.Generation, error) {
+// genBefore returns the last sealed generation before a number.
+func (t *txn) genBefore(sid meta.SuiteID, to uint32) (*meta.Generation, error) {
 	prefix := key(nil).u32(uint32(sid))
 	b := t.b("gen")
 	k, _ := seekLast(b.Cursor(), prefix, key(nil).u32(uint32(sid)).u32(to-1))
@@ -278,8 +337,8 @@ func (t *Tx) genBefore(sid meta.SuiteID, to uint32) (*meta.Generation, error) {
 	return &g, getJSON(b, k, &g)
 }
 
-// genFrom is the first sealed generation at or after a number.
-func (t *Tx) genFrom(sid meta.SuiteID, from uint32) (*meta.Generation, error) {
+// genFrom returns the first sealed generation at or after a number.
+func (t *txn) genFrom(sid meta.SuiteID, from uint32) (*meta.Generation, error) {
 	prefix := key(nil).u32(uint32(sid))
 	b := t.b("gen")
 	k, _ := b.Cursor().Seek(key(nil).u32(uint32(sid)).u32(from))
@@ -290,10 +349,9 @@ func (t *Tx) genFrom(sid meta.SuiteID, from uint32) (*meta.Generation, error) {
 	return &g, getJSON(b, k, &g)
 }
 
-// PathDir lists the names directly below a directory of packages in a
-// snapshot; directories end in a slash. At most limit names; more is true when
-// there are others.
-func (t *Tx) PathDir(s *meta.Snapshot, dir string, limit int) (names []string, more bool, err error) {
+// PathDir lists at most limit names directly below a directory of packages in a snapshot;
+// directories end in a slash. more is true if there are others.
+func (t *txn) PathDir(s *meta.Snapshot, dir string, limit int) (names []string, more bool, err error) {
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
 	if !ok {
 		return nil, false, nil
@@ -304,7 +362,7 @@ func (t *Tx) PathDir(s *meta.Snapshot, dir string, limit int) (names []string, m
 		path, pid, _ := bytes.Cut(k[4:], []byte{0})
 		rest := path[len(dir):]
 		if i := bytes.IndexByte(rest, '/'); i >= 0 {
-			// A directory: it is shown when anything below is present.
+			// A directory is listed if anything below it is present.
 			sub := string(rest[:i+1])
 			found := false
 			subKey := append(clone(base), sub...)
@@ -339,11 +397,10 @@ func (t *Tx) PathDir(s *meta.Snapshot, dir string, limit int) (names []string, m
 	return names, false, nil
 }
 
-// Packages lists what is present in a snapshot, ordered by name, beginning
-// after the cursor `after` (nil: at the start): at most limit stanzas looked
-// at a call, so that no transaction lasts long. next is nil at the end. Stanzas of
-// no use (repo.KindUnusable) are not among them.
-func (t *Tx) Packages(s *meta.Snapshot, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
+// Packages lists what is present in a snapshot, by name, after the cursor after (nil:
+// from the start). It reads at most limit stanzas in a call, so that no transaction takes
+// long. next is nil at the end. Unusable stanzas (repo.KindUnusable) are left out.
+func (t *txn) Packages(s *meta.Snapshot, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
 	if !ok {
 		return nil, nil, nil
@@ -354,9 +411,9 @@ func (t *Tx) Packages(s *meta.Snapshot, after []byte, limit int) (out []meta.Ent
 	return t.entries(s, key(nil).u32(mid), after, limit)
 }
 
-// Unusable lists the stanzas of no use (repo.KindUnusable) that are present in a
-// snapshot, by pages as Packages does.
-func (t *Tx) Unusable(s *meta.Snapshot, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
+// Unusable lists the unusable stanzas (repo.KindUnusable) that are present in a snapshot,
+// by pages as Packages does.
+func (t *txn) Unusable(s *meta.Snapshot, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
 	mid, ok, _ := t.mirrorID(s.Mirror, false)
 	if !ok {
 		return nil, nil, nil
@@ -369,7 +426,7 @@ func (t *Tx) Unusable(s *meta.Snapshot, after []byte, limit int) (out []meta.Ent
 }
 
 // entries lists what is present in a snapshot under the names with a prefix.
-func (t *Tx) entries(s *meta.Snapshot, prefix, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
+func (t *txn) entries(s *meta.Snapshot, prefix, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
 	c := t.b("name").Cursor()
 	k, _ := c.Seek(after)
 	if bytes.Equal(k, after) {
@@ -397,10 +454,10 @@ func (t *Tx) entries(s *meta.Snapshot, prefix, after []byte, limit int) (out []m
 	return out, nil, nil
 }
 
-// Changes lists what differs between two generations of a suite, at a cost
-// that follows the difference. ok is false when one of them is the beginning of
-// history, where everything is listed instead.
-func (t *Tx) Changes(mirror string, suite repo.SuiteName, from, to uint32) (out []meta.Change, err error) {
+// Changes lists what differs between two generations of a suite, at a cost proportional
+// to the difference. ok is false if one of them is the beginning of history, in which
+// case everything is listed instead.
+func (t *txn) Changes(mirror string, suite repo.SuiteName, from, to uint32) (out []meta.Change, err error) {
 	sid, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
@@ -436,52 +493,32 @@ func (t *Tx) Changes(mirror string, suite repo.SuiteName, from, to uint32) (out 
 	return out, nil
 }
 
-// Stanzas reads upstream's bytes of stanzas, in the order of pids given;
-// ascending pids are cheapest. It is used within one transaction.
-type Stanzas struct {
-	tx    *Tx
-	first uint64
-	lens  []int
-	plain []byte
+// stanzaReader reads upstream's bytes of stanzas in any order; ascending pids are
+// cheapest. It is used within one transaction.
+type stanzaReader struct {
+	tx      *txn
+	first   uint64
+	stanzas [][]byte
+	plain   []byte
 }
 
 // Stanzas starts reading stanzas.
-func (t *Tx) Stanzas() *Stanzas { return &Stanzas{tx: t} }
+func (t *txn) Stanzas() *stanzaReader { return &stanzaReader{tx: t} }
 
 // Get returns a stanza's bytes, valid until the next call. ErrNotFound.
-func (p *Stanzas) Get(pid meta.PID) ([]byte, error) {
+func (p *stanzaReader) Get(pid meta.PID) ([]byte, error) {
 	n := uint64(pid)
-	if p.lens == nil || n < p.first || n >= p.first+uint64(len(p.lens)) {
+	if n < p.first || n >= p.first+uint64(len(p.stanzas)) {
 		k, v := seekLast(p.tx.b("para").Cursor(), nil, key(nil).u64(n))
-		if k == nil {
-			return nil, fmt.Errorf("paragraph %d: %w", pid, meta.ErrNotFound)
-		}
-		d := dec{b: v}
-		count := d.uint()
-		if count > 1<<20 {
-			return nil, fmt.Errorf("%w: stanza block %x", meta.ErrCorrupt, k)
-		}
-		p.first, p.lens = be64(k), p.lens[:0]
-		for range count {
-			p.lens = append(p.lens, int(d.uint()))
-		}
-		if n >= p.first+count || d.bad {
-			p.lens = nil
-			return nil, fmt.Errorf("paragraph %d: %w", pid, meta.ErrNotFound)
+		p.stanzas = nil
+		if k == nil || n >= be64(k)+compact.BlockLen(v) {
+			return nil, fmt.Errorf("stanza %d: %w", pid, meta.ErrNotFound)
 		}
 		var err error
-		if p.plain, err = p.tx.s.zr.DecodeAll(d.b, p.plain[:0]); err != nil {
-			p.lens = nil
-			return nil, fmt.Errorf("%w: stanza block %x: %w", meta.ErrCorrupt, k, err)
+		p.first = be64(k)
+		if p.stanzas, p.plain, err = p.tx.s.zr.Block(v, p.plain); err != nil {
+			return nil, fmt.Errorf("block %x: %w", k, err)
 		}
 	}
-	off := 0
-	for _, l := range p.lens[:n-p.first] {
-		off += l
-	}
-	end := off + p.lens[n-p.first]
-	if end > len(p.plain) {
-		return nil, fmt.Errorf("%w: stanza %d lies outside its block", meta.ErrCorrupt, pid)
-	}
-	return p.plain[off:end], nil
+	return p.stanzas[n-p.first], nil
 }

@@ -12,19 +12,19 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// SuiteID gives the number of a mirror's suite.
-func (t *Tx) SuiteID(mirror string, suite repo.SuiteName) (meta.SuiteID, bool) {
+// SuiteID returns the number of a mirror's suite.
+func (t *txn) SuiteID(mirror string, suite repo.SuiteName) (meta.SuiteID, bool) {
 	n, ok, _ := t.id(mirror+"\x00"+string(suite), false)
 	return meta.SuiteID(n), ok
 }
 
-func (t *Tx) makeSuiteID(mirror string, suite repo.SuiteName) (meta.SuiteID, error) {
+func (t *txn) makeSuiteID(mirror string, suite repo.SuiteName) (meta.SuiteID, error) {
 	n, _, err := t.id(mirror+"\x00"+string(suite), true)
 	return meta.SuiteID(n), err
 }
 
-// IndexName tells which index an IndexID stands for.
-func (t *Tx) IndexName(id meta.IndexID) (mirror string, suite repo.SuiteName, index string, err error) {
+// IndexName returns the index that an IndexID identifies.
+func (t *txn) IndexName(id meta.IndexID) (mirror string, suite repo.SuiteName, index string, err error) {
 	v := t.b("names").Get(key(nil).u32(uint32(id)))
 	parts := strings.SplitN(string(v), "\x00", 3)
 	if len(parts) != 3 {
@@ -33,18 +33,18 @@ func (t *Tx) IndexName(id meta.IndexID) (mirror string, suite repo.SuiteName, in
 	return parts[0], repo.SuiteName(parts[1]), parts[2], nil
 }
 
-// IndexID gives the number of an index.
-func (t *Tx) IndexID(mirror string, suite repo.SuiteName, index string) (meta.IndexID, bool) {
+// IndexID returns the number of an index.
+func (t *txn) IndexID(mirror string, suite repo.SuiteName, index string) (meta.IndexID, bool) {
 	n, ok, _ := t.id(mirror+"\x00"+string(suite)+"\x00"+index, false)
 	return meta.IndexID(n), ok
 }
 
-func (t *Tx) mirrorID(mirror string, create bool) (uint32, bool, error) {
+func (t *txn) mirrorID(mirror string, create bool) (uint32, bool, error) {
 	return t.id(mirror, create)
 }
 
 // Mirrors lists the mirrors that have snapshots, by name.
-func (t *Tx) Mirrors() []string {
+func (t *txn) Mirrors() []string {
 	var out []string
 	c := t.b("snapshot").Cursor()
 	for k, _ := c.First(); k != nil; {
@@ -56,7 +56,7 @@ func (t *Tx) Mirrors() []string {
 }
 
 // Snapshot looks up a snapshot by its exact timestamp. ErrGone, ErrNotFound.
-func (t *Tx) Snapshot(mirror string, at time.Time) (*meta.Snapshot, error) {
+func (t *txn) Snapshot(mirror string, at time.Time) (*meta.Snapshot, error) {
 	var s meta.Snapshot
 	k := key(nil).str(mirror).at(at)
 	if err := getJSON(t.b("snapshot"), k, &s); err != nil {
@@ -68,8 +68,8 @@ func (t *Tx) Snapshot(mirror string, at time.Time) (*meta.Snapshot, error) {
 	return &s, nil
 }
 
-// Latest is the newest snapshot of a mirror. ErrNotFound.
-func (t *Tx) Latest(mirror string) (*meta.Snapshot, error) {
+// Latest returns the newest snapshot of a mirror. ErrNotFound.
+func (t *txn) Latest(mirror string) (*meta.Snapshot, error) {
 	s, err := t.before(mirror, time.Unix(1<<40, 0))
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, fmt.Errorf("mirror %s has no snapshot: %w", mirror, err)
@@ -79,7 +79,7 @@ func (t *Tx) Latest(mirror string) (*meta.Snapshot, error) {
 
 // At is the newest snapshot at or before a timestamp: ErrGone when that one was
 // removed, ErrNotFound when the mirror is younger.
-func (t *Tx) At(mirror string, at time.Time) (*meta.Snapshot, error) {
+func (t *txn) At(mirror string, at time.Time) (*meta.Snapshot, error) {
 	s, err := t.before(mirror, at)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return nil, err
@@ -97,7 +97,7 @@ func (t *Tx) At(mirror string, at time.Time) (*meta.Snapshot, error) {
 	return s, nil
 }
 
-func (t *Tx) before(mirror string, at time.Time) (*meta.Snapshot, error) {
+func (t *txn) before(mirror string, at time.Time) (*meta.Snapshot, error) {
 	b := t.b("snapshot")
 	k, _ := seekLast(b.Cursor(), key(nil).str(mirror), key(nil).str(mirror).at(at))
 	if k == nil {
@@ -121,9 +121,9 @@ func seekLast(c cursor, prefix, k []byte) ([]byte, []byte) {
 	return f, v
 }
 
-// Snapshots lists a mirror's snapshots, newest first, starting before an
-// timestamp (zero: the newest); at most limit (0: all).
-func (t *Tx) Snapshots(mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
+// Snapshots lists at most limit (0: all) snapshots of a mirror that are older than before
+// (zero: all), newest first.
+func (t *txn) Snapshots(mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
 	b := t.b("snapshot")
 	c := b.Cursor()
 	prefix := key(nil).str(mirror)
@@ -145,8 +145,8 @@ func (t *Tx) Snapshots(mirror string, before time.Time, limit int) ([]*meta.Snap
 	return out, nil
 }
 
-// Next is the oldest snapshot after a timestamp, or nil.
-func (t *Tx) Next(mirror string, after time.Time) (*meta.Snapshot, error) {
+// Next returns the oldest snapshot after a timestamp, or nil.
+func (t *txn) Next(mirror string, after time.Time) (*meta.Snapshot, error) {
 	b := t.b("snapshot")
 	prefix := key(nil).str(mirror)
 	k, _ := b.Cursor().Seek(key(nil).str(mirror).at(after.Add(time.Second)))
@@ -158,7 +158,7 @@ func (t *Tx) Next(mirror string, after time.Time) (*meta.Snapshot, error) {
 }
 
 // Gone lists the timestamps of a mirror's removed snapshots, oldest first.
-func (t *Tx) Gone(mirror string) []time.Time {
+func (t *txn) Gone(mirror string) []time.Time {
 	var out []time.Time
 	prefix := key(nil).str(mirror)
 	c := t.b("gone").Cursor()
@@ -169,7 +169,7 @@ func (t *Tx) Gone(mirror string) []time.Time {
 }
 
 // Generation looks up a generation of a suite. ErrNotFound.
-func (t *Tx) Generation(mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
+func (t *txn) Generation(mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
@@ -181,9 +181,9 @@ func (t *Tx) Generation(mirror string, suite repo.SuiteName, gen uint32) (*meta.
 	return &g, nil
 }
 
-// lastGeneration is the generation of a suite that arrived last: the base that
-// the next one is compared with. ErrNotFound.
-func (t *Tx) lastGeneration(mirror string, suite repo.SuiteName) (*meta.Generation, error) {
+// lastGeneration returns the newest generation of a suite, which the next one is compared
+// with. ErrNotFound.
+func (t *txn) lastGeneration(mirror string, suite repo.SuiteName) (*meta.Generation, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
@@ -198,11 +198,11 @@ func (t *Tx) lastGeneration(mirror string, suite repo.SuiteName) (*meta.Generati
 	return &g, getJSON(b, k, &g)
 }
 
-// Seal commits a snapshot whose generations have been staged and whose blobs
-// are durable (invariants 1 and 5). The snapshot's timestamp is set to now, or one
-// second after the newest snapshot where that is later; with History it is taken
-// as given, and ErrExists is returned when another snapshot has it.
-func (t *Tx) Seal(s *meta.Sealing, now time.Time) error {
+// Seal commits a snapshot whose generations have been staged and whose blobs are durable
+// (invariants 1 and 5). It sets the snapshot's timestamp to now, or to one second after
+// the newest snapshot if that is later. With History it keeps the given timestamp, and
+// returns ErrExists if another snapshot has it.
+func (t *txn) Seal(s *meta.Sealing, now time.Time) error {
 	snap := &s.Snapshot
 	if !s.History {
 		snap.Timestamp = now.UTC().Truncate(time.Second)
@@ -229,7 +229,7 @@ func (t *Tx) Seal(s *meta.Sealing, now time.Time) error {
 	}
 	for _, a := range s.Aliases {
 		if t.hasAlias(a) {
-			continue // no page is written for what has not changed
+			continue // avoids writing pages that do not change
 		}
 		if err := t.putAlias(a); err != nil {
 			return err
@@ -254,7 +254,7 @@ func genRef(id meta.SuiteID, gen uint32, kind byte, owner string) key {
 	return key(nil).u32(uint32(id)).u32(gen).one(kind).raw([]byte(owner))
 }
 
-func (t *Tx) putGeneration(g *meta.Generation, files []repo.File, history bool) error {
+func (t *txn) putGeneration(g *meta.Generation, files []repo.File, history bool) error {
 	id, err := t.makeSuiteID(g.Mirror, g.Suite)
 	if err != nil {
 		return err
@@ -284,16 +284,16 @@ func (t *Tx) putGeneration(g *meta.Generation, files []repo.File, history bool) 
 	return putJSON(t.b("gen"), k, g)
 }
 
-// putListings notes which digests the root lists (for by-hash names) and since
-// when each path has had its content (for `latest`). Only changes are written.
-func (t *Tx) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File, history bool) error {
+// putListings records which digests the Release lists (for by-hash names), and since when
+// each path has had its content (for `latest`). It writes only changes.
+func (t *txn) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File, history bool) error {
 	listed, lended, lpath := t.b("listed"), t.b("lended"), t.b("lpath")
 	now := make(map[cas.Digest]bool, len(files))
 	for _, f := range files {
 		now[f.SHA256] = true
 	}
 	prefix := key(nil).u32(uint32(id))
-	// End what is listed no more.
+	// End what is no longer listed.
 	var gone []cas.Digest
 	c := listed.Cursor()
 	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
@@ -325,7 +325,7 @@ func (t *Tx) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File,
 		if v != nil {
 			old := decodeListing(v)
 			if old.Last == meta.Unended {
-				goto path // any of the paths with that content serves
+				goto path // any path with that content will do
 			}
 			l.First = old.First
 			if err := lended.Delete(key(nil).u32(uint32(id)).u32(old.Last).raw(f.SHA256[:])); err != nil {
@@ -341,9 +341,9 @@ func (t *Tx) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File,
 		if v != nil && bytes.Equal(v[:32], f.SHA256[:]) && !history {
 			continue
 		}
-		// An older state taken into history makes every change that follows
-		// count from the next ordinary snapshot: a time too late only costs a
-		// client one more download, one too early would hide a change.
+		// After an older state was added to the history, every change that follows counts
+		// from the next ordinary snapshot. A time that is too late only costs a client
+		// another download; one that is too early would hide a change.
 		at := g.Timestamp
 		if history {
 			at = time.Unix(0, 0)
@@ -362,25 +362,25 @@ func (t *Tx) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File,
 
 func encodeListing(l meta.Listing) []byte {
 	var e enc
-	e.uint(uint64(l.Last))
-	e.uint(uint64(l.Size))
-	e.string(l.Path)
-	e.uint(uint64(l.First))
+	e.Uint(uint64(l.Last))
+	e.Uint(uint64(l.Size))
+	e.Str(l.Path)
+	e.Uint(uint64(l.First))
 	return e
 }
 
 func decodeListing(v []byte) meta.Listing {
-	d := dec{b: v}
-	l := meta.Listing{Last: uint32(d.uint()), Size: int64(d.uint())}
-	l.Path = d.string()
-	if len(d.b) > 0 {
-		l.First = uint32(d.uint())
+	d := dec{B: v}
+	l := meta.Listing{Last: uint32(d.Uint()), Size: int64(d.Uint())}
+	l.Path = d.Str()
+	if len(d.B) > 0 {
+		l.First = uint32(d.Uint())
 	}
 	return l
 }
 
-// Listed tells what a suite's roots listed under a digest. ErrNotFound.
-func (t *Tx) Listed(mirror string, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
+// Listed returns what a suite's Release files listed under a digest. ErrNotFound.
+func (t *txn) Listed(mirror string, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if ok {
 		if v := t.b("listed").Get(key(nil).u32(uint32(id)).raw(d[:])); v != nil {
@@ -390,9 +390,9 @@ func (t *Tx) Listed(mirror string, suite repo.SuiteName, d cas.Digest) (meta.Lis
 	return meta.Listing{}, fmt.Errorf("digest %s in %s %s: %w", d, mirror, suite, meta.ErrNotFound)
 }
 
-// ListedSince tells since which snapshot's timestamp path has had the content d.
-// The path is relative to the mirror. ok is false where that is not known.
-func (t *Tx) ListedSince(mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, bool) {
+// ListedSince returns the timestamp of the snapshot since which path has had the content
+// d. The path is relative to the mirror. ok is false if the timestamp is unknown.
+func (t *txn) ListedSince(mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, bool) {
 	id, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return time.Time{}, false
@@ -404,13 +404,22 @@ func (t *Tx) ListedSince(mirror string, suite repo.SuiteName, path string, d cas
 	return unix(v[32:]), true
 }
 
-// putAlias notes that a blob is also known under another digest.
-func (t *Tx) putAlias(a meta.Alias) error {
-	return t.b("alias").Put(key(nil).one(a.Algo).raw(a.Other), a.SHA256[:])
+// putAlias records another digest of a blob.
+func (t *txn) putAlias(a meta.Alias) error {
+	k := key(nil).one(a.Algo).raw(a.Other)
+	if old := t.b("alias").Get(k); old != nil && bytes.Equal(t.b("other").Get(otherKey(k, old)), a.Other) {
+		if err := t.b("other").Delete(otherKey(k, old)); err != nil {
+			return err
+		}
+	}
+	if err := t.b("alias").Put(k, a.SHA256[:]); err != nil {
+		return err
+	}
+	return t.b("other").Put(otherKey(k, a.SHA256[:]), a.Other)
 }
 
 // Alias looks up a blob by another digest. ErrNotFound.
-func (t *Tx) Alias(algo byte, other []byte) (cas.Digest, error) {
+func (t *txn) Alias(algo byte, other []byte) (cas.Digest, error) {
 	v := t.b("alias").Get(key(nil).one(algo).raw(other))
 	if v == nil {
 		return cas.Digest{}, fmt.Errorf("digest %x: %w", other, meta.ErrNotFound)
@@ -418,24 +427,25 @@ func (t *Tx) Alias(algo byte, other []byte) (cas.Digest, error) {
 	return cas.Digest(v), nil
 }
 
-// PutRef notes that owner needs the blob d. A collection that claimed it leaves it.
-func (t *Tx) PutRef(d cas.Digest, kind byte, owner string) error {
+// PutRef records that owner needs the blob d, and ends a collection's claim to it.
+func (t *txn) PutRef(d cas.Digest, kind byte, owner string) error {
 	if err := t.endClaim(d); err != nil {
 		return err
 	}
 	return t.b("ref").Put(key(nil).raw(d[:]).one(kind).raw([]byte(owner)), nil)
 }
 
-// DropRef takes back what PutRef noted; the blob becomes a suspect for gc.
-func (t *Tx) DropRef(d cas.Digest, kind byte, owner string) error {
+// DropRef removes a reference that PutRef recorded. The blob becomes a collection
+// candidate.
+func (t *txn) DropRef(d cas.Digest, kind byte, owner string) error {
 	if err := t.b("ref").Delete(key(nil).raw(d[:]).one(kind).raw([]byte(owner))); err != nil {
 		return err
 	}
 	return t.b("suspect").Put(d[:], nil)
 }
 
-// Refs lists who needs a blob, at most limit (0: all).
-func (t *Tx) Refs(d cas.Digest, limit int) []meta.Ref {
+// Refs lists at most limit (0: all) references to a blob.
+func (t *txn) Refs(d cas.Digest, limit int) []meta.Ref {
 	var out []meta.Ref
 	c := t.b("ref").Cursor()
 	for k, _ := c.Seek(d[:]); k != nil && bytes.HasPrefix(k, d[:]); k, _ = c.Next() {
@@ -447,13 +457,7 @@ func (t *Tx) Refs(d cas.Digest, limit int) []meta.Ref {
 	return out
 }
 
-// setCheck notes the outcome of asking upstream.
-func (t *Tx) setCheck(mirror string, c meta.Check) error {
+// setCheck records the result of a sync's request to upstream.
+func (t *txn) setCheck(mirror string, c meta.Check) error {
 	return putJSON(t.b("check"), []byte(mirror), c)
-}
-
-// LastCheck tells the outcome of the last sync of a mirror; the zero Check if none.
-func (t *Tx) LastCheck(mirror string) (c meta.Check) {
-	_ = getJSON(t.b("check"), []byte(mirror), &c)
-	return c
 }

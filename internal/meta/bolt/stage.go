@@ -4,29 +4,23 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 
-	"github.com/klauspost/compress/zstd"
-
-	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/compact"
 	"example.org/snapd/internal/repo"
 )
 
-// Bounds of one staging transaction.
+// Limits of one staging transaction.
 const (
 	stageRecords = 4096
 	stageBytes   = 8 << 20
-	stanzaBlock  = 24 << 10 // bytes of stanzas in one compressed block
 )
 
-// Stage writes the facts of a new generation of one suite in bounded
-// transactions. Nothing of it is visible before Tx.Seal. It is used by one
-// goroutine.
+// Stage writes the facts of a new generation of one suite in transactions of limited
+// size. Nothing is visible before Store.Seal. It is used by one goroutine.
 type Stage struct {
 	s      *Store
 	mirror string
@@ -35,15 +29,14 @@ type Stage struct {
 	sid    meta.SuiteID
 	gen    uint32
 
-	index   meta.IndexID
-	live    [][16]byte // sorted
-	seen    []bool
-	fresh   map[[16]byte]bool
-	batch   []staged
-	size    int
-	count   int
-	changed int
-	zw      *zstd.Encoder
+	index meta.IndexID
+	live  [][16]byte // sorted
+	seen  []bool
+	fresh map[[16]byte]bool
+	batch []staged
+	size  int
+	count int
+	zw    *compact.Encoder
 }
 
 type staged struct {
@@ -54,7 +47,7 @@ type staged struct {
 // NewStage is meta.Writer.NewStage.
 func (s *Store) NewStage(ctx context.Context, mirror string, suite repo.SuiteName) (meta.Stage, error) {
 	st := &Stage{s: s, mirror: mirror, suite: suite}
-	err := s.Update(ctx, "stage begin", func(tx *Tx) error {
+	err := s.update(ctx, "stage begin", func(tx *txn) error {
 		mid, _, err := tx.mirrorID(mirror, true)
 		if err != nil {
 			return err
@@ -75,18 +68,17 @@ func (s *Store) NewStage(ctx context.Context, mirror string, suite repo.SuiteNam
 	if err != nil {
 		return nil, err
 	}
-	st.zw, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithWindowSize(64<<10))
+	st.zw, err = compact.NewEncoder()
 	return st, err
 }
 
 // Gen is the number of the generation being staged.
 func (st *Stage) Gen() uint32 { return st.gen }
 
-// Dirty reports whether an earlier staging touched the index without being
-// sealed: it must then be read again even if upstream's bytes are those of the
-// last generation.
+// Dirty reports whether an earlier staging touched the index and was not sealed. The
+// index must then be read again even if it has not changed since the last generation.
 func (st *Stage) Dirty(ctx context.Context, index string) (dirty bool, err error) {
-	err = st.s.View(ctx, func(tx *Tx) error {
+	err = st.s.view(ctx, func(tx *txn) error {
 		id, ok := tx.IndexID(st.mirror, st.suite, index)
 		dirty = ok && tx.b("dirty").Get(key(nil).u32(uint32(id))) != nil
 		return nil
@@ -94,10 +86,10 @@ func (st *Stage) Dirty(ctx context.Context, index string) (dirty bool, err error
 	return dirty, err
 }
 
-// Indices lists the indices that have live stanzas, so that those that left
-// the root can be closed.
+// Indices lists the indices that have live stanzas, so that those that are no longer in
+// the Release can be closed.
 func (st *Stage) Indices(ctx context.Context) (out []string, err error) {
-	err = st.s.View(ctx, func(tx *Tx) error {
+	err = st.s.view(ctx, func(tx *txn) error {
 		prefix := []byte(st.mirror + "\x00" + string(st.suite) + "\x00")
 		c := tx.b("ids").Cursor()
 		live := tx.b("live")
@@ -112,11 +104,11 @@ func (st *Stage) Indices(ctx context.Context) (out []string, err error) {
 	return out, err
 }
 
-// Begin starts an index. Every record that it now has must be passed to Add.
+// Begin starts an index. All of its records must be passed to Add.
 func (st *Stage) Begin(ctx context.Context, index string) error {
 	st.live, st.seen, st.fresh = nil, nil, map[[16]byte]bool{}
-	st.batch, st.size, st.count, st.changed = nil, 0, 0, 0
-	return st.s.Update(ctx, "stage index", func(tx *Tx) error {
+	st.batch, st.size, st.count = nil, 0, 0
+	return st.s.update(ctx, "stage index", func(tx *txn) error {
 		n, _, err := tx.id(st.mirror+"\x00"+string(st.suite)+"\x00"+index, true)
 		if err != nil {
 			return err
@@ -132,7 +124,7 @@ func (st *Stage) Begin(ctx context.Context, index string) error {
 	})
 }
 
-// Add stages one record. The record is copied.
+// Add stages one record, which it copies.
 func (st *Stage) Add(ctx context.Context, rec *repo.Record) error {
 	sum := sha256.Sum256(rec.Bytes)
 	d := [16]byte(sum[:16])
@@ -145,7 +137,6 @@ func (st *Stage) Add(ctx context.Context, rec *repo.Record) error {
 		return nil // the same stanza twice
 	}
 	st.fresh[d] = true
-	st.changed++
 	r := *rec
 	r.Bytes = clone(rec.Bytes)
 	r.Files = slices.Clone(rec.Files)
@@ -158,8 +149,8 @@ func (st *Stage) Add(ctx context.Context, rec *repo.Record) error {
 	return nil
 }
 
-// End closes the index: what was live and was not added again ends here. It
-// returns the number of records and how many of them differ from before.
+// End closes the index: live stanzas that were not added again end here. It returns the
+// number of records and how many of them changed.
 func (st *Stage) End(ctx context.Context) (records, changed int, err error) {
 	if err := st.flush(ctx); err != nil {
 		return 0, 0, err
@@ -170,9 +161,8 @@ func (st *Stage) End(ctx context.Context) (records, changed int, err error) {
 			gone = append(gone, st.live[i])
 		}
 	}
-	st.changed += len(gone)
 	for part := range slices.Chunk(gone, stageRecords) {
-		err := st.s.Update(ctx, "stage end", func(tx *Tx) error {
+		err := st.s.update(ctx, "stage end", func(tx *txn) error {
 			for _, d := range part {
 				if err := st.close(tx, d); err != nil {
 					return err
@@ -184,11 +174,33 @@ func (st *Stage) End(ctx context.Context) (records, changed int, err error) {
 			return 0, 0, err
 		}
 	}
-	return st.count, st.changed, nil
+	changed, err = st.changes(ctx, len(st.live)-len(gone)+len(st.fresh))
+	return st.count, changed, err
+}
+
+// changes counts the stanzas of the index that begin or end with this generation,
+// including those that an interrupted attempt staged. held is the number of stanzas in
+// the index.
+func (st *Stage) changes(ctx context.Context, held int) (n int, err error) {
+	if st.gen == 1 {
+		return held, nil // everything begins with the first generation
+	}
+	prefix := key(nil).u32(uint32(st.sid)).u32(st.gen).u32(uint32(st.index))
+	err = st.s.view(ctx, func(tx *txn) error {
+		n = 0
+		for _, bucket := range []string{"began", "ended"} {
+			c := tx.b(bucket).Cursor()
+			for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+				n++
+			}
+		}
+		return nil
+	})
+	return n, err
 }
 
 // close ends the presence of a live stanza at this generation.
-func (st *Stage) close(tx *Tx, d [16]byte) error {
+func (st *Stage) close(tx *txn, d [16]byte) error {
 	live := tx.b("live")
 	lk := key(nil).u32(uint32(st.index)).raw(d[:])
 	pid := meta.PID(be64(live.Get(lk)))
@@ -201,7 +213,7 @@ func (st *Stage) close(tx *Tx, d [16]byte) error {
 		return fmt.Errorf("%w: live stanza %d has no span", meta.ErrCorrupt, pid)
 	}
 	if span[last].From >= st.gen {
-		// Staged for this generation by an attempt that was cut short.
+		// An interrupted attempt staged it for this generation.
 		if err := tx.b("began").Delete(endKey(st.sid, st.gen, st.index, pid)); err != nil {
 			return err
 		}
@@ -222,7 +234,7 @@ func (st *Stage) flush(ctx context.Context) error {
 	if len(st.batch) == 0 {
 		return nil
 	}
-	err := st.s.Update(ctx, "stage batch", func(tx *Tx) error {
+	err := st.s.update(ctx, "stage batch", func(tx *txn) error {
 		var block []staged
 		var first meta.PID
 		size := 0
@@ -254,7 +266,7 @@ func (st *Stage) flush(ctx context.Context) error {
 				if err := tx.putFact(st.mid, pid, &r.rec, r.digest); err != nil {
 					return err
 				}
-				if size >= stanzaBlock {
+				if size >= compact.StanzaBlock {
 					if err := putBlock(); err != nil {
 						return err
 					}
@@ -270,18 +282,18 @@ func (st *Stage) flush(ctx context.Context) error {
 	return err
 }
 
-// open begins (or goes on with) the presence of a stanza at this generation.
-func (st *Stage) open(tx *Tx, pid meta.PID, d [16]byte) error {
+// open begins or continues the presence of a stanza at this generation.
+func (st *Stage) open(tx *txn, pid meta.PID, d [16]byte) error {
 	span := tx.span(pid, st.index)
 	if last := len(span) - 1; last >= 0 && span[last].To == st.gen {
-		// Ended for this generation by an attempt that was cut short.
+		// An interrupted attempt ended it for this generation.
 		if err := tx.b("ended").Delete(endKey(st.sid, st.gen, st.index, pid)); err != nil {
 			return err
 		}
 		span[last].To = meta.Unended
 	} else if last < 0 || span[last].To != meta.Unended {
 		span = append(span, meta.Interval{From: st.gen, To: meta.Unended})
-		if st.gen > 1 { // everything begins with the first
+		if st.gen > 1 { // everything begins with the first generation
 			if err := tx.b("began").Put(endKey(st.sid, st.gen, st.index, pid), nil); err != nil {
 				return err
 			}
@@ -294,16 +306,16 @@ func (st *Stage) open(tx *Tx, pid meta.PID, d [16]byte) error {
 }
 
 // span reads the intervals of a stanza in an index.
-func (t *Tx) span(pid meta.PID, index meta.IndexID) []meta.Interval {
+func (t *txn) span(pid meta.PID, index meta.IndexID) []meta.Interval {
 	return decodeSpan(t.b("span").Get(key(nil).u64(uint64(pid)).u32(uint32(index))))
 }
 
 func decodeSpan(v []byte) []meta.Interval {
-	d := dec{b: v}
+	d := dec{B: v}
 	var out []meta.Interval
-	for len(d.b) > 0 && !d.bad {
-		iv := meta.Interval{From: uint32(d.uint())}
-		iv.To = uint32(d.uint())
+	for len(d.B) > 0 && !d.Bad {
+		iv := meta.Interval{From: uint32(d.Uint())}
+		iv.To = uint32(d.Uint())
 		if iv.To == 0 {
 			iv.To = meta.Unended
 		}
@@ -312,19 +324,19 @@ func decodeSpan(v []byte) []meta.Interval {
 	return out
 }
 
-// putSpan writes the intervals of a stanza; with none left, what nothing
-// else needs of the stanza goes too.
-func (t *Tx) putSpan(pid meta.PID, index meta.IndexID, mid uint32, span []meta.Interval) error {
+// putSpan writes the intervals of a stanza. If none are left, it removes what only the
+// stanza needed.
+func (t *txn) putSpan(pid meta.PID, index meta.IndexID, mid uint32, span []meta.Interval) error {
 	b := t.b("span")
 	k := key(nil).u64(uint64(pid)).u32(uint32(index))
 	if len(span) > 0 {
 		var e enc
 		for _, iv := range span {
-			e.uint(uint64(iv.From))
+			e.Uint(uint64(iv.From))
 			if iv.To == meta.Unended {
-				e.uint(0)
+				e.Uint(0)
 			} else {
-				e.uint(uint64(iv.To))
+				e.Uint(uint64(iv.To))
 			}
 		}
 		return b.Put(k, e)
@@ -339,9 +351,9 @@ func (t *Tx) putSpan(pid meta.PID, index meta.IndexID, mid uint32, span []meta.I
 	return t.deleteFact(mid, pid)
 }
 
-// findStanza looks for the same stanza among those known under its name: one
-// that returns, or that stands in two indices, keeps its number.
-func (t *Tx) findStanza(mid uint32, r *repo.Record, d [16]byte) (meta.PID, bool, error) {
+// findStanza looks for the same stanza among those with its name. A stanza that returns,
+// or that is in two indices, keeps its number.
+func (t *txn) findStanza(mid uint32, r *repo.Record, d [16]byte) (meta.PID, bool, error) {
 	prefix := nameKey(mid, r)
 	c := t.b("name").Cursor()
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
@@ -354,35 +366,9 @@ func (t *Tx) findStanza(mid uint32, r *repo.Record, d [16]byte) (meta.PID, bool,
 	return 0, false, nil
 }
 
-func (t *Tx) putFact(mid uint32, pid meta.PID, r *repo.Record, d [16]byte) error {
-	var e enc
-	e.fixed(d[:])
-	e.uint(uint64(r.Kind))
-	e.string(r.Name)
-	e.string(r.Version)
-	e.string(r.Arch)
-	e.uint(uint64(len(r.Sources)))
-	for _, s := range r.Sources {
-		// Most binaries share name and version with their source.
-		switch {
-		case s == repo.Ref{}:
-			s = repo.Ref{Name: notKnown}
-		case s.Name == r.Name:
-			s.Name = ""
-		}
-		if s.Version == r.Version {
-			s.Version = ""
-		}
-		e.string(s.Name)
-		e.string(s.Version)
-	}
-	e.uint(uint64(len(r.Files)))
-	for _, f := range r.Files {
-		e.string(f.Path)
-		e.uint(uint64(f.Size))
-		e.fixed(f.SHA256[:])
-	}
-	if err := e.sha512s(r.Files); err != nil {
+func (t *txn) putFact(mid uint32, pid meta.PID, r *repo.Record, d [16]byte) error {
+	e, err := compact.Fact(r, d)
+	if err != nil {
 		return err
 	}
 	pk := key(nil).u64(uint64(pid))
@@ -391,6 +377,11 @@ func (t *Tx) putFact(mid uint32, pid meta.PID, r *repo.Record, d [16]byte) error
 	}
 	if err := t.b("name").Put(nameKey(mid, r).u64(uint64(pid)), nil); err != nil {
 		return err
+	}
+	if sk := sourceKey(mid, r); sk != nil {
+		if err := t.b("source").Put(sk.u64(uint64(pid)), nil); err != nil {
+			return err
+		}
 	}
 	path := t.b("path")
 	for i, f := range r.Files {
@@ -404,93 +395,36 @@ func (t *Tx) putFact(mid uint32, pid meta.PID, r *repo.Record, d [16]byte) error
 	return nil
 }
 
-// notKnown in a source's name stands for a source that is not known.
-const notKnown = "\x00"
-
-// nameKey is the key under which a stanza is found by its package's name. Those
-// that are of no use are together under no name.
+// nameKey is the key of a stanza in the look-up by package name.
 func nameKey(mid uint32, r *repo.Record) key {
-	name := r.Name
-	if r.Kind == repo.KindUnusable {
-		name = ""
+	return key(nil).u32(mid).str(compact.NameOf(r))
+}
+
+// sourceKey is the key of a stanza in the look-up by source package; nil if that is
+// unknown.
+func sourceKey(mid uint32, r *repo.Record) key {
+	name := compact.SourceOf(r)
+	if name == "" {
+		return nil
 	}
 	return key(nil).u32(mid).str(name)
 }
 
-// strongSizes are the sizes of the digests other than SHA-256 by which upstream may
-// know a file.
-var strongSizes = [...]int{sha512.Size, sha512.Size384}
-
-// maxFactFiles bounds the files of a fact.
-const maxFactFiles = 1 << 16
-
-// sha512s writes the digests of files that upstream knows by one of these alone, at
-// the end of a fact: the number of a file, which for each further kind of digest is
-// maxFactFiles higher, and the digest.
-func (e *enc) sha512s(files []repo.File) error {
-	for i, f := range files {
-		if f.SHA512 == "" {
-			continue
-		}
-		d, err := hex.DecodeString(f.SHA512)
-		kind := slices.Index(strongSizes[:], len(d))
-		if err != nil || kind < 0 || i >= maxFactFiles {
-			return fmt.Errorf("digest %q of %s", f.SHA512, f.Path)
-		}
-		e.uint(uint64(kind*maxFactFiles + i))
-		e.fixed(d)
-	}
-	return nil
-}
-
-func decodeFact(pid meta.PID, v []byte) (*meta.Fact, error) {
-	d := dec{b: v}
-	f := &meta.Fact{PID: pid, Digest: [16]byte(d.fixed(16))}
-	f.Kind = repo.Kind(d.uint())
-	f.Name, f.Version, f.Arch = d.string(), d.string(), d.string()
-	for range min(d.uint(), 1<<16) {
-		s := repo.Ref{Name: d.string(), Version: d.string()}
-		if s.Name == "" {
-			s.Name = f.Name
-		}
-		if s.Version == "" {
-			s.Version = f.Version
-		}
-		if s.Name == notKnown {
-			s = repo.Ref{}
-		}
-		f.Sources = append(f.Sources, s)
-	}
-	for range min(d.uint(), 1<<16) {
-		file := repo.File{Path: d.string(), Size: int64(d.uint())}
-		file.SHA256 = cas.Digest(d.fixed(32))
-		f.Files = append(f.Files, file)
-	}
-	for len(d.b) > 0 && !d.bad {
-		n := d.uint()
-		kind, i := n/maxFactFiles, n%maxFactFiles
-		if kind >= uint64(len(strongSizes)) || i >= uint64(len(f.Files)) {
-			d.bad = true
-			break
-		}
-		f.Files[i].SHA512 = hex.EncodeToString(d.fixed(strongSizes[kind]))
-	}
-	if d.bad {
-		return nil, fmt.Errorf("%w: fact %d", meta.ErrCorrupt, pid)
-	}
-	return f, nil
-}
-
-// deleteFact removes a stanza that is present nowhere; the blobs of its
-// files become suspects.
-func (t *Tx) deleteFact(mid uint32, pid meta.PID) error {
+// deleteFact removes a stanza that is no longer present anywhere. The blobs of its files
+// become collection candidates.
+func (t *txn) deleteFact(mid uint32, pid meta.PID) error {
 	pk := key(nil).u64(uint64(pid))
-	f, err := decodeFact(pid, t.b("fact").Get(pk))
+	f, err := compact.DecodeFact(pid, t.b("fact").Get(pk))
 	if err != nil {
 		return err
 	}
 	if err := t.b("name").Delete(nameKey(mid, &f.Record).u64(uint64(pid))); err != nil {
 		return err
+	}
+	if sk := sourceKey(mid, &f.Record); sk != nil {
+		if err := t.b("source").Delete(sk.u64(uint64(pid))); err != nil {
+			return err
+		}
 	}
 	for _, file := range f.Files {
 		if err := t.b("path").Delete(key(nil).u32(mid).str(file.Path).u64(uint64(pid))); err != nil {
@@ -506,29 +440,23 @@ func (t *Tx) deleteFact(mid uint32, pid meta.PID) error {
 	return t.trimStanzas(pid)
 }
 
-// A block of stanzas: the number of stanzas, the length of each, and
-// their bytes, zstd-compressed together. Its key is the number of the first.
-
-func (t *Tx) putStanzas(first meta.PID, block []staged, zw *zstd.Encoder) error {
-	var plain []byte
-	var e enc
-	e.uint(uint64(len(block)))
+// The key of a block of stanzas is the number of its first stanza.
+func (t *txn) putStanzas(first meta.PID, block []staged, zw *compact.Encoder) error {
+	stanzas := make([][]byte, len(block))
 	for i := range block {
-		e.uint(uint64(len(block[i].rec.Bytes)))
-		plain = append(plain, block[i].rec.Bytes...)
+		stanzas[i] = block[i].rec.Bytes
 	}
-	return t.b("para").Put(key(nil).u64(uint64(first)), zw.EncodeAll(plain, e))
+	return t.b("para").Put(key(nil).u64(uint64(first)), zw.Block(stanzas))
 }
 
-// trimStanzas deletes the block that holds pid once no fact of it is left.
-func (t *Tx) trimStanzas(pid meta.PID) error {
+// trimStanzas deletes the block that contains pid if none of its facts are left.
+func (t *txn) trimStanzas(pid meta.PID) error {
 	b := t.b("para")
 	k, v := seekLast(b.Cursor(), nil, key(nil).u64(uint64(pid)))
 	if k == nil {
 		return nil
 	}
-	d := dec{b: v}
-	end := be64(k) + d.uint()
+	end := be64(k) + compact.BlockLen(v)
 	if f, _ := t.b("fact").Cursor().Seek(k); f != nil && be64(f) < end {
 		return nil
 	}

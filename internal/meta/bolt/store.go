@@ -13,89 +13,124 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	"go.etcd.io/bbolt"
 
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/compact"
 )
 
-// schemaVersion is the version of the database's contents. Version 2 brought
-// checksums and sums; Open converts version 1.
-const schemaVersion = 2
+// schemaVersion is the version of the database's contents. Version 2 added checksums and
+// sums; version 3 tombstones, the log and objects; version 4 the look-ups by source
+// package and by other digests; version 5 tokens, the audit list and channels. Open
+// converts earlier versions.
+const schemaVersion = 5
 
 var buckets = []string{
 	"meta", "ids", "names", "snapshot", "gone", "gen", "genref", "fact", "para", "live", "span", "began", "ended",
 	"name", "path", "ref", "suspect", "listed", "lended", "lpath", "alias", "dirty", "frozen", "ftree", "recording", "rentry",
-	"rotten", "check", "image", "kit",
+	"rotten", "check", "image", "kit", "tombstone", logBucket, objectBucket, "source", "other",
+	tokenBucket, auditBucket, channelBucket, movesBucket,
 }
+
+// addedBuckets are the buckets that versions 3 to 5 added.
+var addedBuckets = []string{"tombstone", logBucket, objectBucket, "source", "other", tokenBucket, auditBucket, channelBucket, movesBucket}
 
 // Store is the metadata of one data directory.
 type Store struct {
 	db      *bbolt.DB
-	file    *os.File // the database, for reads beside bbolt's map; bbolt closes it
+	file    *os.File // the database, for reads that bypass bbolt's map; bbolt closes it
 	fault   FaultFunc
 	unknown atomic.Pointer[error] // set by a commit that failed halfway
 	damaged atomic.Pointer[error] // set when damage is found, cleared by a Verify that finds none
 	stuck   atomic.Bool           // bbolt's write lock was lost in a panic
 	indices sync.Map              // IndexID -> indexInfo, which never changes
-	zr      *zstd.Decoder
+	leases  leases
+	twice   bool
+	page    int // Options.Page
+	zr      *compact.Decoder
 }
 
-// FaultFunc is consulted before each commit, for tests: an error makes the
-// commit fail, after it took effect when apply is true.
+// FaultFunc is called before each commit, for tests. An error makes the commit fail,
+// after it has taken effect if apply is true.
 type FaultFunc func(op string) (apply bool, err error)
 
 // Options adjust a Store.
 type Options struct {
 	Fault   FaultFunc
 	Timeout time.Duration // how long Open waits for another process; default 1 s
-	// MustExist makes Open refuse a missing or empty file with ErrLost: there
-	// are signs that the directory had metadata before.
+	// MustExist makes Open return ErrLost for a missing or empty file, because there are
+	// signs that the directory contained metadata.
 	MustExist bool
+	// Twice makes each function that runs in a transaction run twice, for tests. The
+	// first run has no effect.
+	Twice bool
+	// Page limits the entries that one transaction of a collection deletes; 0: 2000.
+	Page int
 }
 
-// View runs f in a read transaction. It must be short: no network, no blobs.
-// Damage that f meets is ErrCorrupt.
-func (s *Store) View(ctx context.Context, f func(*Tx) error) error {
+// view runs f in a read transaction. f must be short: no network, no blobs. It returns
+// ErrCorrupt if f meets damage.
+func (s *Store) view(ctx context.Context, f func(*txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return s.guard(func() error {
-		return s.db.View(func(tx *bbolt.Tx) error { return f(&Tx{tx: tx, s: s}) })
+		return s.db.View(func(tx *bbolt.Tx) error {
+			if s.twice {
+				if err := f(&txn{tx: tx, s: s}); err != nil {
+					return err
+				}
+			}
+			return f(&txn{tx: tx, s: s})
+		})
 	})
 }
 
-// Update runs f in a write transaction and commits it durably. It must be short.
-// A commit that failed halfway wraps durable.ErrUnknown: what is mapped may be
-// newer than what the disk has, so nothing more is written. Damage that f meets
-// is ErrCorrupt, and nothing is changed. Damaged metadata is read-only: what is
-// missing from it would be taken for absent.
-func (s *Store) Update(ctx context.Context, op string, f func(*Tx) error) error {
+// update runs f in a write transaction and commits it durably. f must be short. If a
+// commit fails halfway, the error wraps durable.ErrUnknown: what is mapped may be newer
+// than what is on disk, so nothing more is written. It returns ErrCorrupt and changes
+// nothing if f meets damage. Damaged metadata is read-only, because what is missing from
+// it would be mistaken for absent.
+func (s *Store) update(ctx context.Context, op string, f func(*txn) error) error {
 	if err := s.Damage(); err != nil {
-		return fmt.Errorf("%s: damaged metadata is read-only (snapctl fsck --repair): %w", op, err)
+		return fmt.Errorf("%s: damaged metadata is read-only: %w", op, err)
 	}
-	return s.UpdateDamaged(ctx, op, f)
+	return s.updateDamaged(ctx, op, f)
 }
 
-// UpdateDamaged is Update for what has to work on damaged metadata: repairs, and
-// notes that do not depend on anything else in it.
-func (s *Store) UpdateDamaged(ctx context.Context, op string, f func(*Tx) error) error {
+// updateDamaged is update for what must work on damaged metadata: repairs, and notes that
+// do not depend on anything else in it.
+func (s *Store) updateDamaged(ctx context.Context, op string, f func(*txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := s.unknown.Load(); err != nil {
 		return *err // the write lock may be lost
 	}
+	if !sameFile(s.file, s.file.Name()) {
+		return fmt.Errorf("%s: %w: the file was removed or replaced while it is in use: nothing that is written would last", op, meta.ErrLost)
+	}
+	if s.twice {
+		if err := s.guard(func() error { return s.rolledBack(f) }); err != nil {
+			return err
+		}
+	}
+	// Whoever takes over the lease waits for this commit, which therefore precedes those
+	// of the next holder.
+	fenced, err := s.leases.fence(meta.LeasesOf(ctx))
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	defer fenced()
 	var fail error
 	ran := false
-	err := s.guard(func() error {
+	err = s.guard(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
 			if err := s.unknown.Load(); err != nil {
 				return *err
 			}
-			t := &Tx{tx: tx, s: s}
+			t := &txn{tx: tx, s: s}
 			if err := f(t); err != nil {
 				return err
 			}
@@ -123,9 +158,25 @@ func (s *Store) UpdateDamaged(ctx context.Context, op string, f func(*Tx) error)
 	return fail
 }
 
-// guard runs a transaction and turns what damage to the database causes into
-// ErrCorrupt: entries without their checksum, bbolt's own assertions, and faults
-// of pages that the file no longer has. Other panics go on.
+// rolledBack runs f in a write transaction without committing it.
+func (s *Store) rolledBack(f func(*txn) error) error {
+	back := errors.New("rolled back")
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		if err := f(&txn{tx: tx, s: s}); err != nil {
+			return err
+		}
+		return back
+	})
+	if errors.Is(err, back) {
+		s.indices.Clear() // of numbers that were assigned
+		return nil
+	}
+	return err
+}
+
+// guard runs a transaction and turns what database damage causes into ErrCorrupt: entries
+// with a wrong checksum, bbolt's own assertions, and faults on pages that the file no
+// longer has. Other panics continue.
 func (s *Store) guard(f func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(old)
@@ -147,11 +198,29 @@ func (s *Store) guard(f func() error) (err error) {
 			s.damaged.CompareAndSwap(nil, &err)
 		}
 	}()
+	if err := s.hasMetas(); err != nil {
+		return fmt.Errorf("%w: %w", meta.ErrCorrupt, err)
+	}
 	return f()
 }
 
-// Damage is the damage that was found since the last Verify that found none;
-// nil where there is none. What is not found in damaged metadata may have been lost.
+// hasMetas reports whether the file has its two meta pages, at least one of them valid.
+// bbolt reads both while it holds a lock, which it would never release after a fault
+// there.
+func (s *Store) hasMetas() error {
+	m, _, err := readMetas(s.file)
+	if err != nil {
+		return err
+	}
+	fi, err := s.file.Stat()
+	if size := 2 * int64(m.pageSize); err == nil && fi.Size() < size {
+		err = fmt.Errorf("file has %d bytes, expected at least %d: it was cut", fi.Size(), size)
+	}
+	return err
+}
+
+// Damage returns the damage that was found since the last Verify without faults, or nil.
+// What is missing from damaged metadata may have been lost.
 func (s *Store) Damage() error {
 	if err := s.damaged.Load(); err != nil {
 		return *err
@@ -159,12 +228,12 @@ func (s *Store) Damage() error {
 	return nil
 }
 
-// Verify reads every page of the database with what is committed now, and
-// compares it with its checksums and sums. It runs beside readers and writers.
+// Verify reads every page of the committed database and compares it with its checksums
+// and sums. It runs concurrently with readers and writers.
 func (s *Store) Verify(ctx context.Context) (faults []meta.Fault, err error) {
 	for {
 		err = s.guard(func() error {
-			// The transaction keeps the pages of its state from being used again.
+			// The transaction prevents the pages of its state from being reused.
 			return s.db.View(func(tx *bbolt.Tx) (err error) {
 				m, err := s.metaOf(uint64(tx.ID()))
 				if err == nil {
@@ -200,8 +269,8 @@ func (s *Store) scan(ctx context.Context, m *boltMeta) ([]meta.Fault, error) {
 	return c.result(), nil
 }
 
-// scanFile reads a database with pread(2). pages describes pages that bbolt
-// could not read; the census is of the others.
+// scanFile reads a database with pread(2). pages describes pages that bbolt could not
+// read; the census covers the others.
 func scanFile(ctx context.Context, f *os.File, m *boltMeta) (c *census, pages, err error) {
 	st, err := f.Stat()
 	if err != nil {
@@ -249,8 +318,8 @@ func (s *Store) metaOf(txid uint64) (*boltMeta, error) {
 	return other, nil
 }
 
-// errOvertaken means that two commits came between the beginning of a
-// transaction and the reading of its meta page.
+// errOvertaken means that two commits came between the start of a transaction and the
+// reading of its meta page.
 var errOvertaken = errors.New("overtaken by other transactions")
 
 // Close waits for open transactions and releases the file.
@@ -261,19 +330,18 @@ func (s *Store) Close() error {
 	return s.db.Close()
 }
 
-// Tx is one transaction. Values it returns are copies and stay valid.
-type Tx struct {
+// txn is one transaction. Values that it returns are copies and stay valid.
+type txn struct {
 	tx   *bbolt.Tx
 	s    *Store
 	hash hasher
-	sums map[string]*bucketSum // of the buckets that it changed
-	// overlays hold the changes of a rehearsal; nil in an ordinary transaction.
+	sums map[string]*bucketSum // of changed buckets
+	// overlays has the changes of a simulation; nil in an ordinary transaction.
 	overlays map[string]*overlay
 }
 
-// full reports whether a commit failed because there was no space for its
-// pages: bbolt writes them before the page that names them, so that nothing
-// has changed.
+// full reports whether a commit failed because there was no space for its pages. bbolt
+// writes them before the page that refers to them, so nothing has changed.
 func full(err error) bool {
 	var p *fs.PathError
 	return errors.As(err, &p) && (p.Op == "write" || p.Op == "truncate") && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
@@ -297,8 +365,6 @@ func (s *Store) Usage(ctx context.Context) (meta.Usage, error) {
 	return u, err
 }
 
-// Lookups tells how many look-ups and scans there have been since Open: a
-// measure of work that does not depend on the machine.
 func (s *Store) Lookups() int64 {
 	st := s.db.Stats()
 	return st.TxStats.GetCursorCount()
@@ -323,8 +389,8 @@ func putJSON(b bucket, k []byte, v any) error {
 	return b.Put(k, data)
 }
 
-// id gives the number of a name, making one when create is set.
-func (t *Tx) id(name string, create bool) (uint32, bool, error) {
+// id returns the number of a name, and makes one if create is set.
+func (t *txn) id(name string, create bool) (uint32, bool, error) {
 	ids := t.b("ids")
 	if v := ids.Get([]byte(name)); v != nil {
 		return be32(v), true, nil

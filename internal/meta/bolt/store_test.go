@@ -26,7 +26,7 @@ func open(t *testing.T, o bolt.Options) (*bolt.Store, string) {
 	return s, path
 }
 
-// A second process is told, and not made to wait.
+// A second process gets an error and does not wait.
 func TestLocked(t *testing.T) {
 	_, path := open(t, bolt.Options{})
 	if _, err := bolt.Open(path, bolt.Options{Timeout: 10 * time.Millisecond}); !errors.Is(err, meta.ErrLocked) {
@@ -73,7 +73,7 @@ func TestCommitFaults(t *testing.T) {
 	}
 }
 
-// Invariant 2: a frozen snapshot never changes; invariant 5: its tree is not
+// Invariant 2: a freeze never changes; invariant 5: its tree is not
 // visible before it.
 func TestFrozen(t *testing.T) {
 	s, _ := open(t, bolt.Options{})
@@ -104,13 +104,10 @@ func TestFrozen(t *testing.T) {
 	if err := put(other); !errors.Is(err, meta.ErrExists) {
 		t.Errorf("other contents: %v", err)
 	}
-	if err := update(func(tx *bolt.Tx) error { return tx.UpdateFrozen(&other) }); !errors.Is(err, meta.ErrExists) {
-		t.Errorf("update with another manifest: %v", err)
-	}
 	if err := update(func(tx *bolt.Tx) error { _, err := tx.ClearFrozenTree("4.1", 10); return err }); !errors.Is(err, meta.ErrExists) {
 		t.Errorf("clearing the tree of a freeze that exists: %v", err)
 	}
-	// A generation that a collection took meanwhile cannot be frozen.
+	// A generation that was collected in the meantime cannot be frozen.
 	if err := update(func(tx *bolt.Tx) error {
 		return tx.Seal(&meta.Sealing{
 			Snapshot:    meta.Snapshot{Mirror: mirrorName, Suites: []meta.SnapshotSuite{{Suite: suite, Gen: 1}}},
@@ -206,8 +203,7 @@ func TestVerifyBesideWriters(t *testing.T) {
 	wg.Wait()
 }
 
-// A recording that is made of a snapshot which a collection took meanwhile
-// would show nothing.
+// A recording of a snapshot that was collected in the meantime would show nothing.
 func TestRecordingOfRemoved(t *testing.T) {
 	s, _ := open(t, bolt.Options{})
 	r := &meta.Recording{Name: "r", Pins: []meta.RecordingPin{{Mirror: mirrorName, Timestamp: day}}}

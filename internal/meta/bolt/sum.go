@@ -14,18 +14,18 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Every value ends in a checksum of its bucket, key and bytes, so that damage to
-// an entry is found when it is read. A checksum cannot show that an entry is
-// missing: a lost reference would mean "unreferenced" and a collection would
-// delete the blob. So the bucket "sums" holds, for each other bucket, how many
-// entries it has, the sum of their hashes, and bbolt's sequence number; every
-// transaction that changes a bucket updates them, and Verify compares.
+// Every value ends in a checksum of its bucket, key and bytes, so that damage to an entry
+// is found when it is read. A checksum cannot show that an entry is missing: a lost
+// reference would look like "unreferenced", and a collection would delete the blob.
+// Therefore the bucket "sums" contains, for each other bucket, the number of its entries,
+// the sum of their hashes, and bbolt's sequence number. Every transaction that changes a
+// bucket updates them, and Verify compares them.
 
-// sumsBucket holds the sums of the other buckets; its own values have
-// checksums, and Verify expects an entry for each bucket.
+// sumsBucket contains the sums of the other buckets. Its own values have checksums, and
+// Verify expects an entry for each bucket.
 const sumsBucket = "sums"
 
-// checksumLen is the length of the checksum behind each value, in bytes.
+// checksumLen is the length of the checksum after each value, in bytes.
 const checksumLen = 4
 
 // bucketSum describes the contents of a bucket.
@@ -63,7 +63,7 @@ func (h *hasher) entry(bucket string, k, v []byte) uint64 {
 	return xxhash.Sum64(b)
 }
 
-// split takes a stored value apart. ok is false when its checksum is wrong.
+// split separates a stored value from its checksum. ok is false if the checksum is wrong.
 func (h *hasher) split(bucket string, k, stored []byte) (v []byte, hash uint64, ok bool) {
 	n := len(stored) - checksumLen
 	if n < 0 {
@@ -74,24 +74,24 @@ func (h *hasher) split(bucket string, k, stored []byte) (v []byte, hash uint64, 
 	return v, hash, binary.BigEndian.Uint32(stored[n:]) == uint32(hash)
 }
 
-// damage is what View and Update turn into an error: the functions below are
-// called from deep inside queries, and an entry that cannot be trusted ends the
-// whole transaction.
+// damage is the panic that view and update turn into an error. The functions below are
+// called from deep inside queries, and an entry that cannot be trusted ends the whole
+// transaction.
 type damage struct{ err error }
 
 func corruptEntry(bucket string, k []byte) error {
-	return fmt.Errorf("%w: entry %q of bucket %s does not have its checksum", meta.ErrCorrupt, k, bucket)
+	return fmt.Errorf("%w: entry %q of bucket %s has a wrong checksum", meta.ErrCorrupt, k, bucket)
 }
 
-// bucket is one bucket within a transaction: bbolt's, with checksums.
+// bucket is a bbolt bucket with checksums, within a transaction.
 type bucket struct {
 	b    *bbolt.Bucket
-	t    *Tx
+	t    *txn
 	name string
 }
 
 // b opens a bucket.
-func (t *Tx) b(name string) bucket {
+func (t *txn) b(name string) bucket {
 	b := t.tx.Bucket([]byte(name))
 	if b == nil {
 		panic(damage{fmt.Errorf("%w: bucket %s is missing", meta.ErrCorrupt, name)})
@@ -108,8 +108,7 @@ func (b bucket) value(k, stored []byte) []byte {
 	return v
 }
 
-// Get returns the value of a key, valid until the transaction ends; nil where
-// there is none.
+// Get returns the value of a key, or nil. It is valid until the transaction ends.
 func (b bucket) Get(k []byte) []byte {
 	if o := b.overlay(); o != nil {
 		if v, changed := o.changed[string(k)]; changed {
@@ -145,7 +144,7 @@ func (b bucket) Put(k, v []byte) error {
 	return b.b.Put(k, withChecksum(v, hash))
 }
 
-// withChecksum returns a value as it is stored.
+// withChecksum returns a value as it is stored, with its checksum.
 func withChecksum(v []byte, hash uint64) []byte {
 	stored := make([]byte, len(v)+checksumLen)
 	copy(stored, v)
@@ -153,7 +152,7 @@ func withChecksum(v []byte, hash uint64) []byte {
 	return stored
 }
 
-// Delete removes a key. Deleting an absent one succeeds.
+// Delete removes a key. Deleting an absent key succeeds.
 func (b bucket) Delete(k []byte) error {
 	if o := b.overlay(); o != nil {
 		o.delete(k)
@@ -223,7 +222,7 @@ func (c *checkedCursor) Next() ([]byte, []byte)         { return c.check(c.c.Nex
 func (c *checkedCursor) Prev() ([]byte, []byte)         { return c.check(c.c.Prev()) }
 
 // sum returns the bucket's sum as this transaction leaves it.
-func (t *Tx) sum(b bucket) *bucketSum {
+func (t *txn) sum(b bucket) *bucketSum {
 	if s := t.sums[b.name]; s != nil {
 		return s
 	}
@@ -247,7 +246,7 @@ func (t *Tx) sum(b bucket) *bucketSum {
 }
 
 // flushSums writes the sums of the buckets that the transaction changed.
-func (t *Tx) flushSums() error {
+func (t *txn) flushSums() error {
 	for _, name := range slices.Sorted(maps.Keys(t.sums)) {
 		if err := t.putSum(name, *t.sums[name]); err != nil {
 			return err
@@ -256,13 +255,13 @@ func (t *Tx) flushSums() error {
 	return nil
 }
 
-func (t *Tx) putSum(name string, s bucketSum) error {
+func (t *txn) putSum(name string, s bucketSum) error {
 	v := s.encode()
 	hash := t.hash.entry(sumsBucket, []byte(name), v)
 	return t.tx.Bucket([]byte(sumsBucket)).Put([]byte(name), withChecksum(v, hash))
 }
 
-// census counts and checks what a database holds, entry by entry.
+// census counts and checks the contents of a database, entry by entry.
 type census struct {
 	hash    hasher
 	sums    map[string]*bucketSum
@@ -271,7 +270,7 @@ type census struct {
 	faults  []meta.Fault
 }
 
-// maxFaults bounds how many faults are reported one by one.
+// maxFaults limits how many faults are reported individually.
 const maxFaults = 1000
 
 func newCensus() *census {
@@ -284,7 +283,7 @@ func (c *census) fault(bucket string, k []byte, format string, args ...any) {
 	}
 }
 
-// open notes that a bucket exists.
+// open records that a bucket exists.
 func (c *census) open(bucket string, sequence uint64) {
 	c.sums[bucket] = &bucketSum{Sequence: sequence}
 }
@@ -301,7 +300,7 @@ func (c *census) entry(bucket string, k, stored []byte) {
 		}
 	}
 	if !ok {
-		c.fault(bucket, k, "entry %q of bucket %s does not have its checksum", k, bucket)
+		c.fault(bucket, k, "entry %q of bucket %s has a wrong checksum", k, bucket)
 	}
 	if bucket == sumsBucket {
 		if s, good := decodeSum(v); ok && good {
@@ -312,7 +311,7 @@ func (c *census) entry(bucket string, k, stored []byte) {
 	c.sums[bucket].add(hash)
 }
 
-// result compares what was counted with the sums, and lists the faults.
+// result compares the counts with the sums, and lists the faults.
 func (c *census) result() []meta.Fault {
 	for _, name := range buckets {
 		got := c.sums[name]
@@ -327,7 +326,7 @@ func (c *census) result() []meta.Fault {
 		case got.Count != want.Count:
 			c.fault(name, nil, "bucket %s has %d entries, expected %d", name, got.Count, want.Count)
 		case got.Hash != want.Hash:
-			c.fault(name, nil, "bucket %s has other contents than were written", name)
+			c.fault(name, nil, "bucket %s has other contents than those that were written", name)
 		case got.Sequence != want.Sequence:
 			c.fault(name, nil, "bucket %s has sequence number %d, expected %d", name, got.Sequence, want.Sequence)
 		}
@@ -335,7 +334,7 @@ func (c *census) result() []meta.Fault {
 	return c.faults
 }
 
-// joinFaults makes one error of faults: the first few, and how many there are.
+// joinFaults joins faults into one error: the first few, and the number of the others.
 func joinFaults(faults []meta.Fault) error {
 	const named = 3
 	switch n := len(faults); {

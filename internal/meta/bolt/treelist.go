@@ -7,7 +7,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// A tree listing is a blob beside each frozen snapshot: its record and every
+// A tree listing is a blob beside each freeze: its record and every
 // file of its tree. The metadata has both already; the listing is what verify
 // compares the served tree with, and what fsck rebuilds it from.
 //
@@ -16,7 +16,7 @@ import (
 //	<sha256> <size> <unix time> "<path>"    a line for each file, by path
 
 // CompareTree compares the tree that is served with its listing.
-func (t *Tx) CompareTree(f *meta.Frozen, listed []meta.Node) (faults []meta.TreeFault) {
+func (t *txn) CompareTree(f *meta.Frozen, listed []meta.Node) (faults []meta.TreeFault) {
 	want := make(map[string]*meta.Node, len(listed)+len(f.Statements))
 	for i := range listed {
 		want[listed[i].Path] = &listed[i]

@@ -9,14 +9,14 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// setCheck is meta.Writer.SetCheck.
+// SetCheck is meta.Writer.SetCheck.
 func (s *Store) SetCheck(ctx context.Context, mirror string, c meta.Check) error {
-	return s.Update(ctx, "check", func(tx *Tx) error { return tx.setCheck(mirror, c) })
+	return s.update(ctx, "check", func(tx *txn) error { return tx.setCheck(mirror, c) })
 }
 
 // Head is meta.Writer.Head.
 func (s *Store) Head(ctx context.Context, mirror string) (h *meta.Head, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		h = &meta.Head{Generations: map[repo.SuiteName]*meta.Generation{}}
 		if err := getJSON(tx.b("check"), []byte(mirror), &h.Check); err != nil && !errors.Is(err, meta.ErrNotFound) {
 			return err
@@ -40,7 +40,7 @@ func (s *Store) Head(ctx context.Context, mirror string) (h *meta.Head, err erro
 
 // LastGeneration is meta.Writer.LastGeneration.
 func (s *Store) LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (g *meta.Generation, err error) {
-	err = s.View(ctx, func(tx *Tx) (err error) {
+	err = s.view(ctx, func(tx *txn) (err error) {
 		g, err = tx.lastGeneration(mirror, suite)
 		return err
 	})
@@ -49,7 +49,7 @@ func (s *Store) LastGeneration(ctx context.Context, mirror string, suite repo.Su
 
 // Begun is meta.Writer.Begun.
 func (s *Store) Begun(ctx context.Context, g *meta.Generation) (base *meta.Generation, begun []meta.PID, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		base, begun = nil, nil
 		last, err := tx.lastGeneration(g.Mirror, g.Suite)
 		if errors.Is(err, meta.ErrNotFound) {
@@ -72,7 +72,7 @@ func (s *Store) Begun(ctx context.Context, g *meta.Generation) (base *meta.Gener
 // Facts is meta.Writer.Facts.
 func (s *Store) Facts(ctx context.Context, pids []meta.PID) ([]*meta.Fact, error) {
 	facts := make([]*meta.Fact, len(pids))
-	err := s.View(ctx, func(tx *Tx) (err error) {
+	err := s.view(ctx, func(tx *txn) (err error) {
 		for i, pid := range pids {
 			if facts[i], err = tx.Fact(pid); err != nil {
 				return err
@@ -88,7 +88,7 @@ func (s *Store) Facts(ctx context.Context, pids []meta.PID) ([]*meta.Fact, error
 
 // Packages is meta.Writer.Packages.
 func (s *Store) Packages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error) {
-	err = s.View(ctx, func(tx *Tx) (err error) {
+	err = s.view(ctx, func(tx *txn) (err error) {
 		page, next, err = tx.Packages(snap, after, limit)
 		return err
 	})
@@ -97,7 +97,7 @@ func (s *Store) Packages(ctx context.Context, snap *meta.Snapshot, after []byte,
 
 // SourcesAt is meta.Writer.SourcesAt.
 func (s *Store) SourcesAt(ctx context.Context, snap *meta.Snapshot, refs []repo.Ref) (sources []*meta.Fact, err error) {
-	err = s.View(ctx, func(tx *Tx) error {
+	err = s.view(ctx, func(tx *txn) error {
 		sources = nil
 		asked, taken := map[repo.Ref]bool{}, map[meta.PID]bool{}
 		for _, ref := range refs {
@@ -129,7 +129,7 @@ func (s *Store) SourcesAt(ctx context.Context, snap *meta.Snapshot, refs []repo.
 // PathClashes is meta.Writer.PathClashes.
 func (s *Store) PathClashes(ctx context.Context, snap *meta.Snapshot, files []meta.PathDigest) ([]*meta.PathHit, error) {
 	hits := make([]*meta.PathHit, len(files))
-	err := s.View(ctx, func(tx *Tx) (err error) {
+	err := s.view(ctx, func(tx *txn) (err error) {
 		for i, f := range files {
 			if hits[i], err = tx.pathClash(snap, f.Path, f.SHA256); err != nil {
 				return err
@@ -145,7 +145,7 @@ func (s *Store) PathClashes(ctx context.Context, snap *meta.Snapshot, files []me
 
 // Seal is meta.Writer.Seal.
 func (s *Store) Seal(ctx context.Context, sealing *meta.Sealing, now time.Time) (*meta.Snapshot, error) {
-	err := s.Update(ctx, "seal", func(tx *Tx) error { return tx.Seal(sealing, now) })
+	err := s.update(ctx, "seal", func(tx *txn) error { return tx.Seal(sealing, now) })
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func testCollection(t *testing.T, open func(testing.TB) meta.Store) {
 	if unknown, err := s.AddOrphans(ctx, blobs, now); err != nil || unknown != 0 {
 		t.Fatalf("add orphans: %d unknown, %v", unknown, err)
 	}
-	// The preview tells what the collection will do, and changes nothing.
+	// The preview returns what the collection will do, and changes nothing.
 	for range 2 {
 		p, err := s.PreviewCollection(ctx, nil, now, now, never)
 		if err != nil || len(p.Blobs) != len(blobs) {
@@ -77,7 +77,7 @@ func testCollection(t *testing.T, open func(testing.TB) meta.Store) {
 	if err != nil || !slices.Equal(again, all) {
 		t.Errorf("claimed again: %v, %v", again, err)
 	}
-	// What was removed is forgotten.
+	// Removed blobs are forgotten.
 	if referenced, err := s.ForgetBlobs(ctx, all); err != nil || len(referenced) > 0 {
 		t.Errorf("forget: %v, %v", referenced, err)
 	}

@@ -2,10 +2,18 @@ package metatest
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/repo"
 )
 
 // testHistoryEmpty checks that an empty store answers each question of a list
@@ -46,6 +54,18 @@ func testHistoryEmpty(t *testing.T, s meta.Store) {
 	if page, next, err := s.UnusablePackages(ctx, snap, nil, 10); err != nil || len(page) > 0 || next != nil {
 		t.Errorf("UnusablePackages: %v, %v, %v, expected none", page, next, err)
 	}
+	if names, err := s.SourceNames(ctx, "debian", "", 10); err != nil || len(names) > 0 {
+		t.Errorf("SourceNames: %v, %v, expected none", names, err)
+	}
+	if facts, err := s.FactsBySource(ctx, "debian", []string{"a", ""}); err != nil || len(facts) != 2 || len(facts[0])+len(facts[1]) > 0 {
+		t.Errorf("FactsBySource: %v, %v, expected two empty lists", facts, err)
+	}
+	if lists, err := s.Presences(ctx, []meta.PID{1}); err != nil || len(lists) != 1 || len(lists[0]) > 0 {
+		t.Errorf("Presences: %v, %v, expected an empty list", lists, err)
+	}
+	if others, err := s.OtherDigests(ctx, meta.AliasSHA1, digests); err != nil || len(others) != 2 || others[0] != nil || others[1] != nil {
+		t.Errorf("OtherDigests: %v, %v, expected two nil", others, err)
+	}
 	if stanzas, err := s.Stanzas(ctx, nil); err != nil || len(stanzas) > 0 {
 		t.Errorf("Stanzas of nothing: %v, %v", stanzas, err)
 	}
@@ -61,5 +81,163 @@ func testHistoryEmpty(t *testing.T, s meta.Store) {
 		if !errors.Is(err, meta.ErrNotFound) {
 			t.Errorf("%s: %v, expected ErrNotFound", name, err)
 		}
+	}
+}
+
+// testHistory checks the questions about packages of snapshots and of the past.
+// Long because each step builds on the state that the one before left.
+func testHistory(t *testing.T, s meta.Store) {
+	defer closeStore(t, s)
+	ctx := t.Context()
+	fail := failing(t)
+	unusable := binary("x", "1")
+	unusable.Kind = repo.KindUnusable
+	strong := binary("strong", "1")
+	strong.Sources = []repo.Ref{{}, {Name: "other", Version: "3"}}
+	strong.Files[0].SHA512 = strings.Repeat("ab", 64)
+	one := seal(t, s, stage(t, s, binary("a", "1"), binary("b", "1"), source("a", "1"), unusable, strong), day)
+	two := seal(t, s, stage(t, s, binary("a", "2"), binary("b", "1"), source("a", "1")), day.Add(time.Hour))
+	describe := func(lists [][]meta.Entry) (out []string) {
+		for _, list := range lists {
+			var words []string
+			for _, e := range list {
+				words = append(words, fmt.Sprint(e.Name, " ", e.Version, " ", e.Kind, " ", len(e.Places)))
+			}
+			out = append(out, strings.Join(words, ", "))
+		}
+		return out
+	}
+	byName, err := s.PackagesByName(ctx, one, []string{"b", "absent", "a"})
+	fail(err)
+	if got, want := describe(byName), []string{fmt.Sprint("b 1 ", repo.KindBinary, " 1"), "", fmt.Sprint("a 1 ", repo.KindBinary, " 1, a 1 ", repo.KindSource, " 1")}; !slices.Equal(got, want) {
+		t.Errorf("by name: %q, expected %q", got, want)
+	}
+	byDigest, err := s.PackagesByDigest(ctx, two, []cas.Digest{digest("pool/a_1.deb"), digest("pool/b_1.deb")})
+	fail(err)
+	if got, want := describe(byDigest), []string{"", fmt.Sprint("b 1 ", repo.KindBinary, " 1")}; !slices.Equal(got, want) {
+		t.Errorf("by digest: %q, expected %q", got, want)
+	}
+	byPath, err := s.PackagesByPath(ctx, two, []string{"pool/a_2.deb", "pool/a_1.deb"})
+	if err != nil || len(byPath) != 2 || byPath[0].Fact == nil || byPath[0].File.SHA256 != digest("pool/a_2.deb") || len(byPath[0].Places) != 1 || byPath[1].Fact != nil {
+		t.Errorf("by path: %+v, %v", byPath, err)
+	}
+	if page, next, err := s.UnusablePackages(ctx, one, nil, 10); err != nil || next != nil || len(page) != 1 || page[0].Name != "x" {
+		t.Errorf("unusable: %+v, %v, %v", page, next, err)
+	}
+	if page, _, err := s.UnusablePackages(ctx, two, nil, 10); err != nil || len(page) != 0 {
+		t.Errorf("unusable that left: %+v, %v", page, err)
+	}
+	facts, err := s.FactsByName(ctx, mirror, []string{"a", "x", "strong"})
+	fail(err)
+	if len(facts[0]) != 3 || len(facts[1]) != 0 || len(facts[2]) != 1 {
+		t.Fatalf("facts by name: %v", facts)
+	}
+	if d := cmp.Diff(*strong, facts[2][0].Record, cmpopts.IgnoreFields(repo.Record{}, "Bytes")); d != "" {
+		t.Errorf("fact (-want +got):\n%s", d)
+	}
+	known, err := s.FactsByStanza(ctx, mirror, []meta.StanzaKey{{Name: "a", Digest: facts[0][1].Digest}, {Name: "a"}, {Name: "b", Digest: facts[0][1].Digest}})
+	if err != nil || known[0] == nil || known[0].PID != facts[0][1].PID || known[1] != nil || known[2] != nil {
+		t.Errorf("facts by stanza: %v, %v", known, err)
+	}
+	owners, err := s.OwnersOf(ctx, []cas.Digest{digest("pool/a_1.deb"), digest("absent")})
+	if err != nil || len(owners[0]) != 1 || owners[0][0].Mirror != mirror || owners[0][0].Version != "1" || len(owners[1]) != 0 {
+		t.Errorf("owners: %+v, %v", owners, err)
+	}
+	a1, b1 := byName[2][0].PID, byName[0][0].PID
+	newest, err := s.NewestWith(ctx, mirror, [][]meta.PID{{a1}, {a1, b1}, {1 << 50}})
+	if err != nil || newest[0].ID() != one.ID() || newest[1].ID() != two.ID() || newest[2] != nil {
+		t.Errorf("newest with: %v, %v", newest, err)
+	}
+	stanzas, err := s.Stanzas(ctx, []meta.PID{b1, a1, b1})
+	if err != nil || string(stanzas[0]) != string(binary("b", "1").Bytes) || string(stanzas[1]) != string(binary("a", "1").Bytes) || string(stanzas[2]) != string(stanzas[0]) {
+		t.Errorf("stanzas: %q, %v", stanzas, err)
+	}
+	for _, c := range []struct {
+		from, to *meta.Snapshot
+		want     []string
+	}{
+		{one, two, []string{"+a 2", "-a 1", "-strong 1", "-x 1"}}, {two, one, []string{"+a 1", "+strong 1", "+x 1", "-a 2"}}, {one, one, nil},
+	} {
+		diff, err := s.Differences(ctx, mirror, suite, c.from.Suites[0].Gen, c.to.Suites[0].Gen)
+		fail(err)
+		var words []string
+		for _, d := range diff {
+			sign := map[bool]string{true: "+", false: "-"}[d.Added]
+			words = append(words, sign+d.Name+" "+d.Version)
+		}
+		slices.Sort(words)
+		if !slices.Equal(words, c.want) {
+			t.Errorf("differences from %s to %s: %q, expected %q", c.from.ID(), c.to.ID(), words, c.want)
+		}
+	}
+	fail(s.PutTree(ctx, "4.1", []meta.Node{{Path: "debian/a", Digest: digest("pool/a_1.deb"), ModTime: freezeDate}}))
+	versions, err := s.Versions(ctx, mirror, "a")
+	if err != nil || len(versions) != 3 || !versions[0].Has(one) || versions[0].Has(two) || !slices.Equal(versions[0].Frozen, []string{"4.1"}) || len(versions[2].Frozen) > 0 {
+		t.Errorf("versions: %+v, %v", versions, err)
+	}
+	if d := cmp.Diff([]meta.Presence{{Place: meta.Place{Suite: suite, Index: index}, Intervals: []meta.Interval{{From: 1, To: 2}}}}, versions[0].Presences); d != "" {
+		t.Errorf("presences (-want +got):\n%s", d)
+	}
+}
+
+// testSources checks the look-up by source package, which follows what is staged and
+// collected.
+func testSources(t *testing.T, s meta.Store) {
+	defer closeStore(t, s)
+	ctx := t.Context()
+	fail := failing(t)
+	built := func(name, version, from string) *repo.Record {
+		r := binary(name, version)
+		r.Sources = []repo.Ref{{Name: from, Version: "7"}, {Name: "used", Version: "1"}}
+		return r
+	}
+	unknown := binary("orphan", "1")
+	unknown.Sources = []repo.Ref{{}}
+	unusable := binary("x", "1")
+	unusable.Kind = repo.KindUnusable
+	one := seal(t, s, stage(t, s, built("lib", "1", "tool"), built("tool-bin", "1", "tool"), source("tool", "7"), source("zlib", "1"), unknown, unusable), day)
+	two := seal(t, s, stage(t, s, built("lib", "2", "tool"), source("zlib", "1")), day.Add(time.Hour))
+	names, err := s.SourceNames(ctx, mirror, "", 10)
+	if fail(err); !slices.Equal(names, []string{"tool", "zlib"}) {
+		t.Errorf("sources: %q", names)
+	}
+	for after, want := range map[string][]string{"": {"tool"}, "to": {"tool"}, "tool": {"zlib"}, "zlib": nil} {
+		if names, err := s.SourceNames(ctx, mirror, after, 1); err != nil || !slices.Equal(names, want) {
+			t.Errorf("the source after %q: %q, %v, expected %q", after, names, err, want)
+		}
+	}
+	describe := func() (out []string) {
+		facts, err := s.FactsBySource(ctx, mirror, []string{"tool", "absent", "used", "", "zlib"})
+		fail(err)
+		for _, list := range facts {
+			var words []string
+			for _, f := range list {
+				words = append(words, f.Name+" "+f.Version)
+			}
+			out = append(out, strings.Join(words, ", "))
+		}
+		return out
+	}
+	if got, want := describe(), []string{"lib 1, tool-bin 1, tool 7, lib 2", "", "", "", "zlib 1"}; !slices.Equal(got, want) {
+		t.Errorf("by source: %q, expected %q", got, want)
+	}
+	facts, err := s.FactsBySource(ctx, mirror, []string{"tool"})
+	fail(err)
+	lists, err := s.Presences(ctx, []meta.PID{facts[0][3].PID, 1 << 50, facts[0][0].PID})
+	fail(err)
+	place := meta.Place{Suite: suite, Index: index}
+	want := [][]meta.Presence{{{Place: place, Intervals: []meta.Interval{{From: 2, To: meta.Unended}}}}, nil, {{Place: place, Intervals: []meta.Interval{{From: 1, To: 2}}}}}
+	if d := cmp.Diff(want, lists, cmpopts.EquateEmpty()); d != "" {
+		t.Errorf("presences (-want +got):\n%s", d)
+	}
+	// What a collection deletes is no longer found.
+	removed, err := s.RemoveExpired(ctx, []meta.Keep{{Mirror: mirror, Before: two.Timestamp}}, two.Timestamp.Add(time.Hour), 0)
+	if fail(err); len(removed) != 1 || removed[0].ID() != one.ID() {
+		t.Fatalf("removed: %v", removed)
+	}
+	_, err = s.CollectGenerations(ctx)
+	fail(err)
+	if got, want := describe(), []string{"lib 2", "", "", "", "zlib 1"}; !slices.Equal(got, want) {
+		t.Errorf("by source after a collection: %q, expected %q", got, want)
 	}
 }

@@ -7,23 +7,62 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Run checks an engine against the contract of package meta. open makes an empty
-// store, which the test closes.
-func Run(t *testing.T, open func(t testing.TB) meta.Store) {
+// Options says how the suite wants a store to be opened.
+type Options struct {
+	// Fault is called before each commit. An error makes the commit fail, after it has
+	// taken effect if apply is true.
+	Fault func(op string) (apply bool, err error)
+	// Twice makes each function that runs in a transaction run twice, as after a
+	// conflict with another transaction: the first run has no effect.
+	Twice bool
+	// Page limits what one transaction of a collection deletes; 0: the default.
+	Page int
+}
+
+// Opener opens an empty store, which the test closes.
+type Opener func(t testing.TB, o Options) meta.Store
+
+// Run checks an engine against the contract of package meta.
+func Run(t *testing.T, open Opener) {
+	t.Run("Once", func(t *testing.T) {
+		methods(t, func(t testing.TB) meta.Store { return open(t, Options{}) })
+	})
+	t.Run("Twice", func(t *testing.T) {
+		methods(t, func(t testing.TB) meta.Store { return open(t, Options{Twice: true}) })
+	})
+	t.Run("Faults", func(t *testing.T) { testFaults(t, open) })
+	t.Run("Fences", func(t *testing.T) { testFences(t, open) })
+	t.Run("Concurrency", func(t *testing.T) { testConcurrency(t, open) })
+	t.Run("Histories", func(t *testing.T) { testHistories(t, open) })
+}
+
+// methods checks every method for itself.
+func methods(t *testing.T, open func(testing.TB) meta.Store) {
 	t.Run("Empty", func(t *testing.T) { testEmpty(t, open(t)) })
 	t.Run("CatalogEmpty", func(t *testing.T) { testCatalogEmpty(t, open(t)) })
 	t.Run("Catalog", func(t *testing.T) { testCatalog(t, open) })
 	t.Run("Notes", func(t *testing.T) { testNotes(t, open) })
 	t.Run("Writer", func(t *testing.T) { testWriter(t, open) })
 	t.Run("HistoryEmpty", func(t *testing.T) { testHistoryEmpty(t, open(t)) })
+	t.Run("History", func(t *testing.T) { testHistory(t, open(t)) })
+	t.Run("Sources", func(t *testing.T) { testSources(t, open(t)) })
 	t.Run("Publish", func(t *testing.T) { testPublish(t, open(t)) })
 	t.Run("UpdateFreeze", func(t *testing.T) { testUpdateFreeze(t, open(t)) })
 	t.Run("TreeFaults", func(t *testing.T) { testTreeFaults(t, open(t)) })
 	t.Run("Collection", func(t *testing.T) { testCollection(t, open) })
+	t.Run("Indices", func(t *testing.T) { testIndices(t, open(t)) })
+	t.Run("Control", func(t *testing.T) { testControl(t, open) })
+	t.Run("Reasons", func(t *testing.T) { testReasons(t, open(t)) })
+	t.Run("Checker", func(t *testing.T) { testChecker(t, open(t)) })
+	t.Run("Log", func(t *testing.T) { testLog(t, open) })
+	t.Run("Tokens", func(t *testing.T) { testTokens(t, open(t)) })
+	t.Run("Audit", func(t *testing.T) { testAudit(t, open(t)) })
 	t.Run("Installation", func(t *testing.T) { testInstallation(t, open) })
+	t.Run("Channels", func(t *testing.T) { testChannels(t, open(t)) })
+	t.Run("Leases", func(t *testing.T) { testLeases(t, open(t)) })
 }
 
-// testEmpty checks what a store without contents answers.
+// testEmpty checks the answers of an empty store.
 func testEmpty(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	if err := s.Damage(); err != nil {

@@ -51,6 +51,16 @@ func testAliases(t *testing.T, s meta.Store) {
 			t.Errorf("aliases of algorithm %d (-want +got):\n%s", c.algo, d)
 		}
 	}
+	digests := []cas.Digest{digest("c"), digest("b"), digest("a")}
+	for algo, want := range map[byte][][]byte{meta.AliasSHA1: {[]byte("2"), nil, []byte("1")}, meta.AliasSHA512: make([][]byte, 3)} {
+		got, err := s.OtherDigests(ctx, algo, digests)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("other digests of algorithm %d (-want +got):\n%s", algo, d)
+		}
+	}
 }
 
 func testAlternateBases(t *testing.T, s meta.Store) {

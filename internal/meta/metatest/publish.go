@@ -83,14 +83,17 @@ func testPublish(t *testing.T, s meta.Store) {
 	if err := s.Publish(ctx, rests); !errors.Is(err, meta.ErrGone) {
 		t.Errorf("a freeze that rests on a generation which is not there: %v, expected ErrGone", err)
 	}
-	fail(s.RemoveFreeze(ctx, "4.1"))
+	fail(s.RemoveFreeze(ctx, "4.1", day))
 	if _, err := s.Freeze(ctx, "4.1"); err == nil {
 		t.Error("a removed freeze is there")
 	}
-	if page, err := s.TreeFiles(ctx, "4.1", "", "", 10); err != nil || len(page) > 0 {
-		t.Errorf("%d files of a removed freeze, %v", len(page), err)
+	for _, making := range []bool{true, false} {
+		fail(s.ClearOrphanTree(ctx, "4.1", func() bool { return making }))
+		if page, err := s.TreeFiles(ctx, "4.1", "", "", 10); err != nil || (len(page) > 0) != making {
+			t.Errorf("%d files of a removed freeze, %v; being made: %t", len(page), err, making)
+		}
 	}
-	if err := s.RemoveFreeze(ctx, "4.9"); !errors.Is(err, meta.ErrNotFound) {
+	if err := s.RemoveFreeze(ctx, "4.9", day); !errors.Is(err, meta.ErrNotFound) {
 		t.Errorf("remove what is not there: %v, expected ErrNotFound", err)
 	}
 }
@@ -150,7 +153,7 @@ func testUpdateFreeze(t *testing.T, s meta.Store) {
 			t.Errorf("%s of what is not there: %v, expected ErrNotFound", what, err)
 		}
 	}
-	fail(s.RemoveFreeze(ctx, "4.1"))
+	fail(s.RemoveFreeze(ctx, "4.1", day))
 	if images, err := s.Images(ctx, ""); err != nil || len(images) > 0 {
 		t.Errorf("images of a removed freeze: %+v, %v", images, err)
 	}

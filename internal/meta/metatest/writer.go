@@ -1,6 +1,7 @@
 package metatest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,26 +47,39 @@ func source(name, version string) *repo.Record {
 // stage stages one index with the records and returns the generation.
 func stage(t testing.TB, s meta.Store, records ...*repo.Record) *meta.Generation {
 	t.Helper()
-	st, err := s.NewStage(t.Context(), mirror, suite)
+	g, err := stageWith(t.Context(), s, records...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := st.Begin(t.Context(), index); err != nil {
-		t.Fatal(err)
+	return g
+}
+
+func stageWith(ctx context.Context, s meta.Store, records ...*repo.Record) (*meta.Generation, error) {
+	st, err := s.NewStage(ctx, mirror, suite)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.Begin(ctx, index); err != nil {
+		return nil, err
 	}
 	for _, r := range records {
-		if err := st.Add(t.Context(), r); err != nil {
-			t.Fatal(err)
+		if err := st.Add(ctx, r); err != nil {
+			return nil, err
 		}
 	}
-	n, _, err := st.End(t.Context())
-	if err != nil || n != len(records) {
-		t.Fatalf("end: %d records, %v; expected %d", n, err, len(records))
+	n, _, err := st.End(ctx)
+	if err == nil && n != len(records) {
+		err = fmt.Errorf("%d records at the end, expected %d", n, len(records))
 	}
+	return generation(st.Gen(), n), err
+}
+
+// generation is the record of a staged generation with n packages.
+func generation(gen uint32, n int) *meta.Generation {
 	return &meta.Generation{
-		Mirror: mirror, Suite: suite, Gen: st.Gen(), Date: day, Trust: repo.TrustNone,
-		Docs:   []meta.Doc{{File: repo.File{Path: "dists/stable/InRelease", Size: 3, SHA256: digest(fmt.Sprint("InRelease", st.Gen()))}}},
-		Groups: []meta.Group{{Index: index, Packages: true, Count: n, Form: repo.Listed{Path: index, SHA256: digest(fmt.Sprint("Packages", st.Gen()))}}},
+		Mirror: mirror, Suite: suite, Gen: gen, Date: day, Trust: repo.TrustNone,
+		Docs:   []meta.Doc{{File: repo.File{Path: "dists/stable/InRelease", Size: 3, SHA256: digest(fmt.Sprint("InRelease", gen))}}},
+		Groups: []meta.Group{{Index: index, Packages: true, Count: n, Form: repo.Listed{Path: index, SHA256: digest(fmt.Sprint("Packages", gen))}}},
 	}
 }
 
@@ -77,17 +91,21 @@ func snapshotOf(g *meta.Generation) meta.Snapshot {
 // seal seals a staged generation.
 func seal(t testing.TB, s meta.Store, g *meta.Generation, now time.Time) *meta.Snapshot {
 	t.Helper()
-	var listed []repo.File
-	for _, gr := range g.Groups {
-		listed = append(listed, repo.File{Path: "dists/stable/" + gr.Form.Path, Size: 9, SHA256: gr.Form.SHA256})
-	}
-	snap, err := s.Seal(t.Context(), &meta.Sealing{
-		Snapshot: snapshotOf(g), Generations: []meta.Generation{*g}, Listings: [][]repo.File{listed},
-	}, now)
+	snap, err := sealWith(t.Context(), s, g, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return snap
+}
+
+func sealWith(ctx context.Context, s meta.Store, g *meta.Generation, now time.Time) (*meta.Snapshot, error) {
+	var listed []repo.File
+	for _, gr := range g.Groups {
+		listed = append(listed, repo.File{Path: "dists/stable/" + gr.Form.Path, Size: 9, SHA256: gr.Form.SHA256})
+	}
+	return s.Seal(ctx, &meta.Sealing{
+		Snapshot: snapshotOf(g), Generations: []meta.Generation{*g}, Listings: [][]repo.File{listed},
+	}, now)
 }
 
 func digest(s string) cas.Digest { return cas.Sum([]byte(s)) }
@@ -307,7 +325,7 @@ func testSeal(t *testing.T, s meta.Store) {
 
 func testStage(t *testing.T, s meta.Store) {
 	ctx := t.Context()
-	stage(t, s, binary("a", "1")) // cut short: never sealed
+	stage(t, s, binary("a", "1")) // interrupted: never sealed
 	st, err := s.NewStage(ctx, mirror, suite)
 	if err != nil || st.Gen() != 1 {
 		t.Fatalf("generation %d, %v; expected 1, since none is sealed", st.Gen(), err)

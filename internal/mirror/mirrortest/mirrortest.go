@@ -1,4 +1,4 @@
-// Package mirrortest makes real engines on temporary directories for tests.
+// Package mirrortest creates real engines in temporary directories for tests.
 package mirrortest
 
 import (
@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"example.org/snapd/internal/cas"
+	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
@@ -20,23 +20,25 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// World is an upstream and an engine that mirrors it.
+// World is an upstream and the parts of a snapd that mirrors it.
 type World struct {
-	*mirror.Engine
+	*Parts
 	Archive *debtest.Archive
 	Server  *httptest.Server
 	Dir     string
 	Now     time.Time // the engine's clock
-	Config  mirror.Config
-	Net     fetch.Config // of the client that Open makes
+	Config  Config
+	Net     fetch.Config // configuration of the client that Open creates
 	tb      testing.TB
+
+	store *bolt.Store // that of Config
 }
 
-// Start is the date at which Worlds begin.
+// Start is the date at which Worlds start.
 var Start = time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)
 
-// New returns a World with an empty archive; Change adjusts the mirror's
-// configuration, which is named "debian".
+// New returns a World with an empty archive. Change can adjust the configuration
+// of the mirror, which is named "debian".
 func New(tb testing.TB, change func(*config.Mirror)) *World {
 	tb.Helper()
 	w := &World{Archive: debtest.New(tb), Dir: tb.TempDir(), Now: Start, Net: fetch.Config{Retries: -1}, tb: tb}
@@ -56,7 +58,7 @@ func New(tb testing.TB, change func(*config.Mirror)) *World {
 	return w
 }
 
-// Dated makes the World's clock the one that a server tells.
+// Dated makes servers report the World's clock.
 func (w *World) Dated(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Date", w.Now.UTC().Format(http.TimeFormat))
@@ -67,7 +69,7 @@ func (w *World) Dated(h http.Handler) http.Handler {
 // Open opens the World's directory again, as after a restart.
 func (w *World) Open() {
 	w.tb.Helper()
-	blobs, err := cas.OpenDir(w.Dir, cas.Options{Now: func() time.Time { return w.Now }})
+	blobs, err := casdir.Open(w.Dir, casdir.Options{Now: func() time.Time { return w.Now }})
 	if err != nil {
 		w.tb.Fatal(err)
 	}
@@ -75,38 +77,42 @@ func (w *World) Open() {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	w.Config.Blobs, w.Config.Store = blobs, st
+	w.Config.Blobs, w.Config.Store, w.store = blobs, st, st
 	w.Config.Formats = []repo.Format{deb.Format{}}
 	w.Config.Client = fetch.New(w.Net)
 	w.Config.Now = func() time.Time { return w.Now }
-	if w.Engine, err = mirror.New(w.Config); err != nil {
+	if w.Parts, err = Compose(w.Config); err != nil {
 		w.tb.Fatal(err)
 	}
 }
 
-// CloseAll closes the engine and checks its metadata.
+// Bolt is the metadata as the database that it is.
+func (w *World) Bolt() *bolt.Store { return w.store }
+
+// CloseAll closes the parts and checks its metadata.
 func (w *World) CloseAll() {
 	w.tb.Helper()
-	if w.Engine == nil {
+	if w.Parts == nil {
 		return
 	}
-	w.Engine.Close()
-	err := w.Config.Store.View(context.Background(), func(tx *bolt.Tx) error {
-		return tx.Check(func(format string, args ...any) { w.tb.Errorf("metadata: "+format, args...) })
-	})
+	w.Parts.Close()
+	found, err := w.Config.Store.Contradictions(context.Background())
 	if err != nil {
 		w.tb.Error(err)
 	}
+	for _, c := range found {
+		w.tb.Errorf("metadata: %s", c)
+	}
 	w.Config.Store.Close()
 	w.Config.Client.Close()
-	w.Engine = nil
+	w.Parts = nil
 }
 
-// TB is the test that the World is of.
+// TB returns the test of the World.
 func (w *World) TB() testing.TB { return w.tb }
 
-// Sync is the engine's, with the World's clock accepted: servers that a test adds
-// have the machine's. Engine.Sync asks what they say.
+// Sync syncs with the World's clock accepted, because servers that a test adds
+// have the machine's. Engine.Sync compares the clocks.
 func (w *World) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
 	o.AcceptClock = true
 	return w.Engine.Sync(ctx, name, o)
@@ -119,7 +125,7 @@ func (w *World) TrySync() (*mirror.SyncResult, error) {
 	return w.Sync(w.tb.Context(), "debian", mirror.SyncOptions{})
 }
 
-// MustSync is TrySync for what must succeed.
+// MustSync is TrySync, which must succeed.
 func (w *World) MustSync() *mirror.SyncResult {
 	w.tb.Helper()
 	res, err := w.TrySync()

@@ -197,7 +197,7 @@ func TestMetadataOfWholeFreeze(t *testing.T) {
 		}
 	}
 
-	// All but one: what refers to what nobody has goes.
+	// All but one are selected: what refers to nothing is removed.
 	two.Add(rpmtest.Package{Name: "other", Version: "1"})
 	two.Publish(start.Add(3600e9))
 	w.now = w.now.Add(2 * 3600e9)

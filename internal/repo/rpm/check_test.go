@@ -13,7 +13,7 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// TestCheckPackage: packages that are not what primary says.
+// TestCheckPackage checks packages that differ from their entry in primary.
 func TestCheckPackage(t *testing.T) {
 	key, stranger := signtest.NewKey(t, "fedora"), signtest.NewKey(t, "stranger")
 	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})

@@ -69,8 +69,8 @@ func TestEngineNoFilelists(t *testing.T) {
 	}
 }
 
-// Metadata that repomd.xml lists, upstream does not have and dnf does not read are
-// a warning; what dnf reads is needed.
+// Metadata that repomd.xml lists and upstream does not have are a warning if dnf does not
+// read them, and an error if it does.
 func TestEngineAbsentData(t *testing.T) {
 	for typ, optional := range map[string]bool{"primary_db": true, "x-novelty": true, "updateinfo": false, "group": false, "filelists": false} {
 		w := newWorld(t, rpmtest.Options{}, nil)
@@ -159,7 +159,7 @@ func TestEngineTree(t *testing.T) {
 	if got := absent.install(t, "all", "app"); got != "app-1.0-1.noarch" {
 		t.Errorf("dnf installed %s", got)
 	}
-	// What treeinfo names by a digest has to have it.
+	// Files that treeinfo lists with a digest must have it.
 	w := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.Installer = true })
 	w.up.Publish(start)
 	w.up.SetFile("treeinfo", []byte(treeinfo))
@@ -227,8 +227,8 @@ func TestEngineDeltas(t *testing.T) {
 	}
 }
 
-// TestEngineBadBytes: metadata and packages that are not what was listed are
-// not taken.
+// TestEngineBadBytes checks that metadata and packages that differ from their listing are
+// refused.
 func TestEngineBadBytes(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -148,8 +148,8 @@ func defaults(name, stream string) string {
 
 var update = flag.Bool("update", false, "write the golden digests of this run")
 
-// TestDeriveGolden pins the bytes of a derived repository: what is frozen once
-// has to come out the same from every later version of this program.
+// TestDeriveGolden pins the bytes of a derived repository: every later version of this
+// program must produce the same freeze.
 func TestDeriveGolden(t *testing.T) {
 	const golden = "testdata/derived.txt"
 	var got strings.Builder
@@ -199,6 +199,7 @@ func TestDeriveGolden(t *testing.T) {
 	}
 }
 
+// Long because it checks everything about one result.
 func TestDeriveExact(t *testing.T) {
 	key, ours := signtest.NewKey(t, "fedora"), signtest.NewKey(t, "snapd")
 	for _, opts := range []rpmtest.Options{{Compress: ".gz"}, {Compress: ".zst"}, {Compress: ".xz"}, {XMLBase: "https://mirror.example.org/fedora"}} {

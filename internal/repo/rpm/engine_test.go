@@ -16,13 +16,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/api"
-	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze/freezer"
-	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/freeze/freezertest"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
@@ -34,7 +33,7 @@ var start = time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)
 
 // world is an rpm upstream, an engine that mirrors it and a freezer.
 type world struct {
-	*mirror.Engine
+	*mirrortest.Parts
 	z          *freezer.Freezer
 	up         *rpmtest.Repo
 	srv        *httptest.Server
@@ -64,27 +63,9 @@ func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror), m
 	if change != nil {
 		change(&m)
 	}
-	dir := t.TempDir()
-	blobs, err := cas.OpenDir(dir, cas.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := bolt.Open(filepath.Join(dir, "meta.db"), bolt.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if w.Engine, err = mirror.New(mirror.Config{Mirrors: append([]config.Mirror{m}, more...), Formats: []repo.Format{rpm.Format{}}, Store: st, Blobs: blobs,
-		Client: fetch.New(fetch.Config{Retries: -1}), Now: func() time.Time { return w.now }}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		w.Engine.Close()
-		if err := st.Close(); err != nil {
-			t.Error(err)
-		}
-		blobs.Close()
-	})
-	w.z = freezer.New(freezer.Config{Engine: w.Engine, Signer: w.oursSigner, PublicURL: "http://snapd.example.org", Version: "test", Now: func() time.Time { return w.now }})
+	now := func() time.Time { return w.now }
+	w.Parts = mirrortest.ComposeTemp(t, mirrortest.Config{Mirrors: append([]config.Mirror{m}, more...), Formats: []repo.Format{rpm.Format{}}, Now: now})
+	w.z = freezertest.For(w.Parts, w.oursSigner, now)
 	return w
 }
 
@@ -105,13 +86,7 @@ func (w *world) sync(t *testing.T) *mirror.SyncResult {
 
 func (w *world) verify(t *testing.T, name string) {
 	t.Helper()
-	v, err := w.z.Verify(t.Context(), &api.VerifyRequest{Ref: name, Deep: true}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range v.Faults {
-		t.Errorf("verify %s: %+v", name, f)
-	}
+	freezertest.Verify(t, w.z, name)
 }
 
 // install has dnf install from an export of a freeze, both checks on.
@@ -131,6 +106,7 @@ func rpmList(lines ...string) []api.ManifestFile {
 	return []api.ManifestFile{{Name: "rpm-qa.txt", Data: []byte(strings.Join(lines, "\n") + "\n")}}
 }
 
+// Long because it is one story from beginning to end.
 func TestEngine(t *testing.T) {
 	w := newWorld(t, rpmtest.Options{Compress: ".zst"}, nil)
 	w.up.Add(
@@ -157,7 +133,7 @@ func TestEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The source package stands in the same repository and comes along.
+	// The source package is in the same repository and is included.
 	if fr.Frozen.Packages != 2 || fr.Frozen.Sources != 1 {
 		t.Errorf("frozen: %+v", fr.Frozen)
 	}
@@ -218,7 +194,7 @@ func TestEngine(t *testing.T) {
 			t.Errorf("advisories of the point release have no %s: %s", want, got)
 		}
 	}
-	// Back to what was, from the whole mirror.
+	// Back to the earlier state, from the whole mirror.
 	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0.2", Base: "all", Replace: []string{"lib@4.0", "app@4.0"}, Remove: []string{"unused"}}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -317,13 +293,13 @@ func TestEngineRollback(t *testing.T) {
 	w.up.Add(rpmtest.Package{Name: "more", Version: "1.0", Arch: "x86_64"})
 	w.up.Publish(start)
 	res := w.sync(t)
-	if !res.New || len(res.Warnings) != 1 || !strings.Contains(res.Warnings[0], "other content under the same date") || res.Snapshot.ID() == first.Snapshot.ID() {
+	if !res.New || len(res.Warnings) != 1 || !strings.Contains(res.Warnings[0], "different content with the same date") || res.Snapshot.ID() == first.Snapshot.ID() {
 		t.Errorf("%+v", res)
 	}
 }
 
-// TestEngineUnsigned mirrors what Fedora is: no signature on repomd.xml, a
-// metalink over https that names it.
+// TestEngineUnsigned mirrors a repository like Fedora's: no signature of repomd.xml, but
+// a metalink over https that names it.
 func TestEngineUnsigned(t *testing.T) {
 	up := rpmtest.New(rpmtest.Options{})
 	mux := http.NewServeMux()
@@ -363,8 +339,8 @@ func TestEngineUnsigned(t *testing.T) {
 	}
 }
 
-// TestEngineSources: clients get the key that signs packages, whoever vouches
-// for the metadata, and check no signature that is not there.
+// TestEngineSources checks that clients get the key that signs packages, whoever vouches
+// for the metadata, and check no signature that does not exist.
 func TestEngineSources(t *testing.T) {
 	no := false
 	for _, signed := range []bool{true, false} {

@@ -170,8 +170,8 @@ func onlySHA1(ml []byte) []byte {
 	return []byte(strings.Join(out, ""))
 }
 
-// TestSignatureReturns: where only the metalink vouches, the next sync asks for
-// the signature again, and takes it when it is good by then.
+// TestSignatureReturns checks that if only the metalink vouches, the next sync requests
+// the signature again, and accepts it if it is good by then.
 func TestSignatureReturns(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
 	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
@@ -230,8 +230,8 @@ func TestHeldThatIsRefused(t *testing.T) {
 	}
 }
 
-// TestMetalinkSync: a metalink that names what is held costs one request; one
-// that names something newer makes the repository be asked.
+// TestMetalinkSync checks that a metalink that names the stored repomd.xml costs one
+// request, and that one that names something newer makes the sync request the repository.
 func TestMetalinkSync(t *testing.T) {
 	r := rpmtest.New(rpmtest.Options{})
 	r.Publish(t0)
@@ -255,7 +255,8 @@ func TestMetalinkSync(t *testing.T) {
 	if _, err := next(); !errors.Is(err, repo.ErrNotModified) || !slices.Equal(u.asked, []string{metalinkURL}) {
 		t.Errorf("%v after %v", err, u.asked)
 	}
-	// The mirror has not followed yet: what it has is an alternate.
+	// The mirror has not followed yet: it serves a repomd.xml that the metalink lists as
+	// an alternate.
 	ahead := rpmtest.New(rpmtest.Options{})
 	ahead.Publish(t0)
 	ahead.Publish(t1)
@@ -329,7 +330,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestBadInput is upstream's side of the list of what must not pass.
+// TestBadInput lists the upstream input that must be refused. Long because of its table
+// of cases.
 func TestBadInput(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
 	signer := signtest.Signer(t, key)
@@ -446,7 +448,8 @@ func TestFuture(t *testing.T) {
 	}
 }
 
-// TestZchunkHeader: what clients fetch parts by is held against the file.
+// TestZchunkHeader checks that the zchunk header, by which clients fetch parts, is
+// compared with the file.
 func TestZchunkHeader(t *testing.T) {
 	zck, err := os.ReadFile("rpmmd/testdata/plain.zck")
 	if err != nil {
@@ -485,7 +488,7 @@ func openChecksum(r *rpmtest.Repo) {
 	}
 }
 
-// dropFirst takes the first package out of one list.
+// dropFirst removes the first package from one list.
 func dropFirst(typ string) func(string, []byte) []byte {
 	return func(got string, doc []byte) []byte {
 		if got != typ {

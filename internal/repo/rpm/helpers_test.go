@@ -69,7 +69,7 @@ func (u *upstream) open(_ context.Context, l repo.Listed) (io.ReadCloser, error)
 
 func boolp(b bool) *bool { return &b }
 
-// fetchRoot is what a sync does first.
+// fetchRoot does the first step of a sync.
 func fetchRoot(t testing.TB, u *upstream, m config.Mirror, kr *sign.Keyring) (*repo.Root, error) {
 	t.Helper()
 	return Format{}.FetchRoot(t.Context(), u, m, Suite, nil, repo.VerifyParams{Keyring: kr, Now: t1})

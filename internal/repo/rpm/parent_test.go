@@ -38,8 +38,8 @@ func beside(t *testing.T, up *rpmtest.Repo) string {
 	return srv.URL
 }
 
-// Packages beside the repository's directory are taken where the configuration
-// allows it, and from no higher.
+// Packages outside the repository's directory are accepted if the configuration allows
+// it, but from no directory above its parent.
 func TestAllowParent(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
 	up := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})

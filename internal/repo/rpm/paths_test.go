@@ -84,7 +84,7 @@ func TestEnginePathsThatClash(t *testing.T) {
 			t.Error("the sync succeeded")
 		}
 	})
-	// One package listed twice at one place, or at two, is none.
+	// A package that is listed twice, at one place or at two, is refused.
 	t.Run("the same package twice", func(t *testing.T) {
 		w := newWorld(t, rpmtest.Options{}, nil)
 		b := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64"})

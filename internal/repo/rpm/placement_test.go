@@ -59,7 +59,7 @@ func TestEngineElsewhere(t *testing.T) {
 		}
 		other.Fault = nil
 		src, err := w.z.Sources(t.Context(), &api.SourcesRequest{Ref: "fedora@latest"})
-		if err != nil || len(src.Notes) != 1 || !strings.Contains(src.Notes[0], "lists packages at "+srv.URL+": clients fetch them from there") {
+		if err != nil || len(src.Notes) != 1 || !strings.Contains(src.Notes[0], "lists packages at "+srv.URL+": clients download them there") {
 			t.Errorf("%s: notes of the sources: %+v, %v", download, src, err)
 		}
 		// Another state of the same lists knows it, too.
@@ -130,9 +130,9 @@ func TestEngineElsewhereBefore(t *testing.T) {
 	w.verify(t, "4.0")
 }
 
-// TestEngineSeveralURLs: one that lags is passed over, also where its server
-// knows no tags and takes what is older for not modified; one that is as new as
-// what is held is believed; and when all lag it is a rollback.
+// TestEngineSeveralURLs checks several URLs. One that lags is skipped, even if its server
+// does not support ETags and reports an older file as not modified. One that is as new as
+// the stored state is believed. If all lag, it is a rollback.
 func TestEngineSeveralURLs(t *testing.T) {
 	var lags *rpmtest.Repo
 	first := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

@@ -11,8 +11,8 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// What real dnf refuses of repomd.xml.asc the sync refuses, too; the forms here
-// that dnf accepts are accepted.
+// The sync refuses every repomd.xml.asc that the real dnf refuses, and accepts the forms
+// here that dnf accepts.
 func TestSameVerdictAsDNF(t *testing.T) {
 	const asc = "repodata/repomd.xml.asc"
 	binary := func(s string) string {

@@ -1,0 +1,161 @@
+package api
+
+// Types of the pages for people, which answer in JSON where a client asks for
+// application/json.
+
+import "time"
+
+// Overview is the start page of a server: what everybody may know of its state.
+type Overview struct {
+	Version    string           `json:"version"`
+	Healthy    bool             `json:"healthy"`
+	Faults     []string         `json:"faults"` // why it is not
+	Key        string           `json:"key"`    // fingerprint of the signing key
+	Disk       *Disk            `json:"disk,omitempty"`
+	Mirrors    []OverviewMirror `json:"mirrors"`
+	Channels   []Channel        `json:"channels"`
+	Freezes    []FreezeLine     `json:"freezes"` // the newest
+	FreezeLen  int              `json:"freeze_count"`
+	Recordings []Recording      `json:"recordings"` // those that run, and the newest of the others
+	Nodes      []NodeStatus     `json:"nodes,omitempty"`
+	Leases     []LeaseStatus    `json:"leases,omitempty"`
+}
+
+// OverviewMirror is a mirror with the number of snapshots of each of the last days,
+// the oldest first; the last one is today.
+type OverviewMirror struct {
+	MirrorStatus
+	Days []int `json:"days"`
+}
+
+// Disk is what the store holds.
+type Disk struct {
+	Free       int64       `json:"free_bytes"`
+	Reserve    int64       `json:"reserve_bytes"`
+	Blobs      int64       `json:"blobs"`
+	BlobBytes  int64       `json:"blob_bytes"`
+	IndexBytes int64       `json:"index_bytes"` // upstream's compressed indices, included in blob_bytes
+	MetaBytes  int64       `json:"metadata_bytes"`
+	Growth     []StoredDay `json:"growth"` // days on which blobs were stored, oldest first
+}
+
+// StoredDay tells how many bytes of what is stored now were stored by the end of a
+// day.
+type StoredDay struct {
+	Day   string `json:"day"` // 2006-01-02, UTC
+	Bytes int64  `json:"bytes"`
+}
+
+// FreezeLine is a freeze in a list: what is known without reading its manifest.
+type FreezeLine struct {
+	Name     string            `json:"name"`
+	Date     time.Time         `json:"date"`
+	Created  time.Time         `json:"created"`
+	Mirrors  map[string]string `json:"mirrors"` // by name: "whole" or "exact"
+	Packages int               `json:"packages"`
+	Sources  int               `json:"sources"`
+	Damaged  bool              `json:"damaged"` // its manifest cannot be read
+}
+
+// FreezesPage is a page of the list of freezes, the newest first.
+type FreezesPage struct {
+	Freezes []FreezeLine `json:"freezes"`
+	Count   int          `json:"count"`          // of all freezes
+	Next    int          `json:"next,omitempty"` // from=: where the next page begins
+}
+
+// MirrorPage is a mirror with a page of its snapshots, newest first.
+type MirrorPage struct {
+	Mirror    *MirrorDetail `json:"mirror"`
+	Snapshots []Snapshot    `json:"snapshots"`
+	Older     string        `json:"older,omitempty"` // before=: where the next page begins
+}
+
+// SnapshotPage is a snapshot with a page of its packages, by name.
+type SnapshotPage struct {
+	Snapshot *Snapshot `json:"snapshot"`
+	Packages []Package `json:"packages"`
+	Next     string    `json:"next,omitempty"` // from=: where the next page begins
+}
+
+// FreezePage is a freeze with a page of its packages, by mirror and name.
+type FreezePage struct {
+	Freeze   *Frozen   `json:"freeze"`
+	Before   string    `json:"before,omitempty"` // the freeze of the same mirrors that was made before it
+	Packages []Package `json:"packages"`
+	Next     int       `json:"next,omitempty"` // from=: where the next page begins
+}
+
+// ChannelPage is a channel with its last moves, newest first.
+type ChannelPage struct {
+	Channel *Channel      `json:"channel"`
+	Moves   []ChannelMove `json:"moves"`
+}
+
+// PackageHistory is the versions of a package over time, the newest first.
+type PackageHistory struct {
+	Name     string        `json:"name"`
+	Source   bool          `json:"source"` // of a source package
+	First    time.Time     `json:"first"`  // timestamp of the first snapshot that has any version
+	Last     time.Time     `json:"last"`
+	Count    int           `json:"count"` // of all versions
+	Versions []VersionLine `json:"versions"`
+	Next     int           `json:"next,omitempty"` // from=: where the next page begins
+}
+
+// VersionLine is one version in one mirror.
+type VersionLine struct {
+	Mirror   string   `json:"mirror"`
+	Version  string   `json:"version"`
+	Archs    []string `json:"architectures"`
+	Suites   []string `json:"suites"`
+	Seen     []Seen   `json:"seen"`
+	Binaries []string `json:"binaries,omitempty"` // of a source package
+	Freezes  []string `json:"freezes"`            // that hold it
+	Channels []string `json:"channels"`           // that show one of them
+}
+
+// PackagePage is the history of a package with a page of the files that there are
+// and were.
+type PackagePage struct {
+	History *PackageHistory `json:"history"`
+	Matches []Match         `json:"matches"`
+	Next    int             `json:"next,omitempty"` // files=: where their next page begins
+}
+
+// Seen is an uninterrupted series of snapshots, by their timestamps.
+type Seen struct {
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+}
+
+// FreezeProof is what a freeze rests on. The signature of its manifest and its entry
+// in the transparency log are verified, and its files are not: `snapctl verify` does.
+type FreezeProof struct {
+	Name      string        `json:"name"`
+	Manifest  string        `json:"manifest_sha256"`
+	Signature *Signer       `json:"signature,omitempty"` // nil: a fault says why
+	Log       *LogProof     `json:"log,omitempty"`
+	Suites    []ProvenSuite `json:"suites"`
+	Notes     []string      `json:"notes,omitempty"`
+	Faults    []VerifyFault `json:"faults"`
+	Before    string        `json:"before,omitempty"` // the freeze of the same mirrors that was made before it
+}
+
+// ProvenSuite is an upstream root with the keys that verified it.
+type ProvenSuite struct {
+	Mirror    string      `json:"mirror"`
+	Kind      string      `json:"kind"` // "whole" or "exact"
+	Suite     string      `json:"suite"`
+	Trust     string      `json:"trust"`
+	Date      time.Time   `json:"date"`
+	Keys      []ProvenKey `json:"keys"`
+	Documents []File      `json:"documents"`
+	Indices   int         `json:"indices"` // that these documents list
+}
+
+// ProvenKey is a key of upstream.
+type ProvenKey struct {
+	Fingerprint string `json:"fingerprint"`
+	UserID      string `json:"user_id,omitempty"`
+}

@@ -1,0 +1,136 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/minio/minio-go/v7"
+
+	"example.org/snapd/internal/cas"
+)
+
+// installationKey is the name, below the prefix, of the object that says which
+// installation owns the bucket.
+const installationKey = "installation"
+
+// probe checks the features that the store depends on. ErrRefused, cas.ErrUnavailable.
+func (s *Store) probe(ctx context.Context) error {
+	if err := s.reachable(ctx); err != nil {
+		return err
+	}
+	key := s.location.Prefix + "probe/" + rand.Text()
+	defer s.core.RemoveObject(context.WithoutCancel(ctx), s.location.Bucket, key, minio.RemoveObjectOptions{})
+	if err := s.probeChecksums(ctx, key); err != nil {
+		return err
+	}
+	if err := s.probeConditions(ctx, key); err != nil {
+		return err
+	}
+	return s.claim(ctx)
+}
+
+func (s *bucket) refused(format string, args ...any) error {
+	return fmt.Errorf("%w: %s: "+format, append([]any{ErrRefused, s.location}, args...)...)
+}
+
+// reachable reports plainly what is wrong with a bucket or with the credentials.
+func (s *bucket) reachable(ctx context.Context) error {
+	ok, err := s.core.BucketExists(ctx, s.location.Bucket)
+	switch {
+	case err == nil && !ok || code(err) == minio.NoSuchBucket:
+		return s.refused("there is no bucket %s", s.location.Bucket)
+	case status(err) == http.StatusForbidden:
+		return s.refused("the credentials do not allow to use bucket %s: %w", s.location.Bucket, err)
+	case err != nil:
+		return s.failed("look for", "bucket "+s.location.Bucket, err)
+	}
+	return nil
+}
+
+// checksum is the value of x-amz-checksum-sha256.
+func checksum(sum []byte) string { return base64.StdEncoding.EncodeToString(sum) }
+
+const checksumHeader = "x-amz-checksum-sha256"
+
+// put sends a small object with its checksum, or with a wrong one.
+func (s *bucket) put(ctx context.Context, key string, data []byte, sum [sha256.Size]byte, onlyNew bool) error {
+	o := minio.PutObjectOptions{UserMetadata: map[string]string{checksumHeader: checksum(sum[:])}, ContentType: "application/octet-stream"}
+	if onlyNew {
+		o.SetMatchETagExcept("*")
+	}
+	_, err := s.core.PutObject(ctx, s.location.Bucket, key, bytes.NewReader(data), int64(len(data)), "", "", o)
+	return err
+}
+
+// probeChecksums sends an object with a wrong checksum. A server that accepts it would
+// accept a damaged blob.
+func (s *Store) probeChecksums(ctx context.Context, key string) error {
+	switch err := s.put(ctx, key, []byte("probe"), sha256.Sum256([]byte("other")), false); {
+	case err == nil:
+		return s.refused("the server stores an object whose %s is not that of its bytes", checksumHeader)
+	case status(err) == http.StatusForbidden:
+		return s.refused("the credentials do not allow to write to bucket %s: %w", s.location.Bucket, err)
+	case status(err) != http.StatusBadRequest:
+		return s.failed("probe", key, err)
+	}
+	return nil
+}
+
+// probeConditions writes an object that must not exist, twice.
+func (s *Store) probeConditions(ctx context.Context, key string) error {
+	data := []byte("probe")
+	sum := sha256.Sum256(data)
+	if err := s.put(ctx, key, data, sum, true); err != nil {
+		return s.failed("probe", key, err)
+	}
+	switch err := s.put(ctx, key, data, sum, true); {
+	case err == nil:
+		return s.refused("the server ignores If-None-Match: an object that exists was written again")
+	case status(err) != http.StatusPreconditionFailed && status(err) != http.StatusConflict:
+		return s.failed("probe", key, err)
+	}
+	return nil
+}
+
+// claim records which installation owns the bucket, or compares.
+func (s *Store) claim(ctx context.Context) error {
+	key := s.location.Prefix + installationKey
+	data := []byte(s.o.Installation + "\n")
+	err := s.put(ctx, key, data, sha256.Sum256(data), true)
+	if err == nil {
+		return nil
+	}
+	if st := status(err); st != http.StatusPreconditionFailed && st != http.StatusConflict {
+		return s.failed("write", key, err)
+	}
+	r, _, _, err := s.core.GetObject(ctx, s.location.Bucket, key, minio.GetObjectOptions{})
+	if err != nil {
+		return s.failed("read", key, err)
+	}
+	defer r.Close()
+	have, err := io.ReadAll(io.LimitReader(r, 1<<10))
+	if err != nil {
+		return s.failed("read", key, err)
+	}
+	if !bytes.Equal(have, data) {
+		return s.refused("another installation uses it: object %s names %q, this one is %q", key, bytes.TrimSpace(have), s.o.Installation)
+	}
+	return nil
+}
+
+// lost means that an object is not in the bucket although the index has it.
+func (s *Store) lost(d cas.Digest, key string) error {
+	return fmt.Errorf("%w: %s: object %s is not in %s", cas.ErrCorrupt, d, key, s.location)
+}
+
+// gone reports whether an answer says that the object does not exist.
+func gone(err error) bool {
+	return code(err) == minio.NoSuchKey || errors.Is(err, cas.ErrNotFound)
+}

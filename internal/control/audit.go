@@ -1,0 +1,139 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/excerpt"
+	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
+)
+
+// Limits on an entry's texts and on a page of entries.
+const (
+	maxAuditText = 1024
+	auditPage    = 1000
+	auditTrim    = 1000 // entries that one transaction removes
+)
+
+// Refused changes of one caller that have an entry each: so many at once, and one more
+// after each time. Further ones are counted in the detail of the next entry, so that a
+// caller who may change nothing cannot bury what was changed.
+const (
+	refusedBurst = 20
+	refusedEvery = 10 * time.Minute
+)
+
+// refusals limits the entries for refused changes.
+type refusals struct {
+	mu sync.Mutex
+	of map[string]*refusal // by caller; as many as there were tokens
+}
+
+type refusal struct {
+	limit *rate.Limiter
+	left  int // that have no entry
+}
+
+// entry reports whether a refusal of a caller has an entry, and how many before it had
+// none.
+func (r *refusals) entry(who string, now time.Time) (left int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of == nil {
+		r.of = map[string]*refusal{}
+	}
+	one := r.of[who]
+	if one == nil {
+		one = &refusal{limit: rate.NewLimiter(rate.Every(refusedEvery), refusedBurst)}
+		r.of[who] = one
+	}
+	if !one.limit.AllowN(now, 1) {
+		one.left++
+		return 0, false
+	}
+	left, one.left = one.left, 0
+	return left, true
+}
+
+// auditTime bounds how long an entry may take to be written.
+const auditTime = 30 * time.Second
+
+// Audited notes a change that was made, failed or was refused: one line of the log,
+// and one entry of the audit list, unless too much of one caller was refused. An entry that cannot be written is an error of
+// the log, which then has the only copy.
+func (c *Control) Audited(ctx context.Context, by *Caller, verb string, t *Touch, err error) {
+	e := meta.AuditEntry{
+		ID: rand.Text(), Time: c.now().UTC().Truncate(time.Millisecond), Who: by.Who, From: by.From, Verb: verb, What: t.What, Result: api.AuditOK,
+	}
+	if err != nil {
+		e.Result, e.Detail = api.AuditFailed, remote.Scrub(err.Error())
+		if errors.Is(err, ErrForbidden) {
+			e.Result = api.AuditRefused
+		}
+	}
+	for _, s := range []*string{&e.What, &e.Detail} {
+		*s = remote.Scrub(excerpt.Clip(*s, maxAuditText))
+	}
+	c.log.Info("audit", "who", e.Who, "from", e.From, "verb", e.Verb, "what", e.What, "result", e.Result, "detail", e.Detail)
+	if e.Result == api.AuditRefused {
+		left, ok := c.refusals.entry(e.Who, e.Time)
+		if !ok {
+			return
+		}
+		if left > 0 {
+			e.Detail += fmt.Sprintf(" (%d more were refused since the last entry: the log has them)", left)
+		}
+	}
+	// A client that left changes nothing about what was done.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTime)
+	defer cancel()
+	if err := c.st.AppendAudit(ctx, e); err != nil {
+		c.log.Error("an entry of the audit list could not be written", "who", e.Who, "from", e.From, "verb", e.Verb, "what", e.What, "result", e.Result, "err", err)
+		c.CheckFatal(err)
+	}
+}
+
+// Audit returns a page of the audit list.
+func (c *Control) Audit(ctx context.Context, req *api.AuditRequest) (*api.AuditList, error) {
+	var since time.Time
+	if req.Since != nil {
+		since = *req.Since
+	}
+	if req.After < 0 {
+		return nil, errclass.Usage
+	}
+	entries, err := c.st.AuditEntries(ctx, since, req.After, auditPage)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.AuditList{Entries: []api.AuditEntry{}, More: len(entries) == auditPage}
+	for _, e := range entries {
+		out.Entries = append(out.Entries, api.AuditEntry{
+			Number: e.Number, Time: e.Time, Who: e.Who, From: e.From, Verb: e.Verb, What: e.What, Result: e.Result, Detail: e.Detail,
+		})
+	}
+	return out, nil
+}
+
+// TrimAudit removes entries of the audit list that are older than the configured age.
+func (c *Control) TrimAudit(ctx context.Context) error {
+	keep := c.cfg.Conf.Audit.Keep.D()
+	if keep == 0 {
+		return nil
+	}
+	for {
+		n, err := c.st.TrimAudit(ctx, c.now().Add(-keep), auditTrim)
+		if err != nil || n < auditTrim {
+			return err
+		}
+	}
+}

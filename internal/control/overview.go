@@ -1,0 +1,187 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+)
+
+const (
+	overviewFreezes    = 20
+	overviewRecordings = 10
+	overviewDays       = 30 // of snapshots
+	// overviewWait is how long the overview waits for a count of blobs.
+	overviewWait = 50 * time.Millisecond
+	// keyWarning is how long before its expiry a signing key is a fault.
+	keyWarning = 30 * 24 * time.Hour
+)
+
+// Overview describes the server for everybody: it has nothing that only its
+// administrators should know, and reads no manifest of a freeze.
+func (c *Control) Overview(ctx context.Context) (*api.Overview, error) {
+	out := &api.Overview{Version: c.cfg.Version, Key: c.cfg.Signer.Fingerprint(), Faults: []string{}, Mirrors: []api.OverviewMirror{}, Recordings: []api.Recording{}}
+	mirrors, err := c.Mirrors(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	today := c.now().UTC().Truncate(24 * time.Hour)
+	for _, m := range mirrors.Mirrors {
+		line := api.OverviewMirror{MirrorStatus: m, Days: make([]int, overviewDays)}
+		first := today.AddDate(0, 0, 1-overviewDays)
+		if m.Latest != "" {
+			times, err := c.cfg.Freezer.History.Times(ctx, m.Name, first, time.Time{})
+			if err != nil {
+				return nil, err
+			}
+			for _, t := range times {
+				if day := int(t.Sub(first) / (24 * time.Hour)); day < overviewDays {
+					line.Days[day]++
+				}
+			}
+		}
+		out.Mirrors = append(out.Mirrors, line)
+	}
+	if out.Freezes, out.FreezeLen, err = c.FreezeLines(ctx, 0, overviewFreezes); err != nil {
+		return nil, err
+	}
+	channels, err := c.Channels(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	out.Channels = channels.Channels
+	for i := range out.Channels {
+		out.Channels[i].By = "" // who moved it is not for everybody
+	}
+	if err := c.overviewRecordings(ctx, out); err != nil {
+		return nil, err
+	}
+	nodes, err := c.Cluster(ctx)
+	if errors.Is(err, meta.ErrUnreachable) {
+		nodes = &Cluster{} // the rest may be remembered
+	} else if err != nil {
+		return nil, err
+	}
+	out.Nodes, out.Leases = nodes.Nodes, nodes.Leases
+	out.Disk = c.disk(ctx)
+	if out.Faults, err = c.faults(ctx, out); err != nil {
+		return nil, err
+	}
+	out.Healthy = len(out.Faults) == 0
+	return out, nil
+}
+
+// overviewRecordings adds the recordings that run, and the newest of the others.
+func (c *Control) overviewRecordings(ctx context.Context, out *api.Overview) error {
+	recs, err := c.st.Recordings(ctx)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(recs, func(a, b *meta.Recording) int {
+		switch {
+		case a.Stopped.IsZero() != b.Stopped.IsZero():
+			if a.Stopped.IsZero() {
+				return -1
+			}
+			return 1
+		default:
+			return b.Started.Compare(a.Started)
+		}
+	})
+	for _, r := range recs[:min(len(recs), overviewRecordings)] {
+		v, err := c.recordingView(ctx, r, false)
+		if errors.Is(err, meta.ErrNotFound) {
+			continue // removed meanwhile
+		} else if err != nil {
+			return err
+		}
+		out.Recordings = append(out.Recordings, *v)
+	}
+	return nil
+}
+
+// disk describes the store by its last count; nil before the first.
+func (c *Control) disk(ctx context.Context) *api.Disk {
+	u, ok := c.RecentUsage(overviewWait)
+	free, err := c.blobs().Free(ctx)
+	if !ok || err != nil {
+		return nil
+	}
+	return &api.Disk{Free: free, Reserve: c.acquirer.Reserve(), Blobs: u.Blobs, BlobBytes: u.BlobBytes, IndexBytes: u.IndexBytes, MetaBytes: u.Meta.Used, Growth: u.growth()}
+}
+
+// faults says what is wrong with the server.
+func (c *Control) faults(ctx context.Context, o *api.Overview) ([]string, error) {
+	out := []string{}
+	for _, m := range o.Mirrors {
+		if m.Error != "" {
+			out = append(out, "the last sync of mirror "+m.Name+" failed")
+		}
+		for _, a := range m.Ages {
+			if a.Stale {
+				out = append(out, fmt.Sprintf("mirror %s: suite %s is older than %s", m.Name, a.Suite, m.MaxAge))
+			}
+		}
+	}
+	if d := o.Disk; d != nil && d.Free < d.Reserve {
+		out = append(out, "free space is below the reserve: syncs and recordings are stopped")
+	}
+	corrupt, err := c.st.CorruptBlobs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(corrupt) > 0 {
+		out = append(out, countOf(len(corrupt), "blob is", "blobs are")+" damaged")
+	}
+	if c.cfg.BlobsLost(ctx) {
+		out = append(out, "every blob is lost")
+	}
+	if c.st.Damage() != nil {
+		out = append(out, "the metadata is damaged and read-only")
+	}
+	if e := c.cfg.Signer.Expiry(); !e.IsZero() && e.Before(c.now().Add(keyWarning)) {
+		out = append(out, "the signing key "+c.expires(e))
+	}
+	if log, err := c.LogStatus(ctx, &api.LogRequest{}); err == nil {
+		out = append(out, logWarnings(log)...)
+	}
+	for _, n := range o.Nodes {
+		if !n.Up {
+			out = append(out, "node "+n.Name+" does not answer")
+		}
+	}
+	return out, nil
+}
+
+// FreezeLines lists freezes, the newest first, from a position on, and says how many
+// there are.
+func (c *Control) FreezeLines(ctx context.Context, from, limit int) (lines []api.FreezeLine, all int, err error) {
+	freezes, err := c.st.Freezes(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	slices.SortStableFunc(freezes, func(a, b *meta.Frozen) int {
+		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.Name, b.Name))
+	})
+	lines, all = []api.FreezeLine{}, len(freezes)
+	freezes = freezes[min(max(from, 0), all):]
+	for _, f := range freezes[:min(limit, len(freezes))] {
+		line := api.FreezeLine{Name: f.Name, Date: f.Date, Created: f.Created, Mirrors: map[string]string{}, Packages: f.Packages, Sources: f.Sources}
+		for _, m := range f.Mirrors {
+			line.Mirrors[m.Mirror] = freeze.Exact
+			if m.Whole {
+				line.Mirrors[m.Mirror] = freeze.Whole
+			}
+		}
+		_, err := c.blobs().Stat(ctx, f.Manifest.SHA256)
+		line.Damaged = err != nil || c.acquirer.Corrupt(f.Manifest.SHA256) != nil
+		lines = append(lines, line)
+	}
+	return lines, all, nil
+}

@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/regfile"
+)
+
+// lockFile is locked by the snapd that uses a data directory without a file of
+// metadata, whose lock would keep a second one out.
+const lockFile = "lock"
+
+// database is metadata in PostgreSQL, and the lock of the data directory.
+type database struct {
+	*bolt.Store
+	lock *os.File
+}
+
+func (d *database) Close() error { return errors.Join(d.Store.Close(), d.lock.Close()) }
+
+// uncleanFile is there while snapd runs, and after a run that was not stopped cleanly.
+const uncleanFile = "running"
+
+// SetClean implements meta.Installation for this machine: other nodes start and stop
+// by themselves.
+func (d *database) SetClean(_ context.Context, clean bool) (before bool, err error) {
+	file := filepath.Join(filepath.Dir(d.lock.Name()), uncleanFile)
+	_, err = os.Lstat(file)
+	before = errors.Is(err, fs.ErrNotExist)
+	switch {
+	case err != nil && !before:
+		return before, err
+	case clean && !before:
+		return before, os.Remove(file)
+	case !clean:
+		return before, durable.WriteFile(file, nil, 0o600)
+	}
+	return before, nil
+}
+
+// openDatabase opens the metadata in PostgreSQL. evidence says why it must know of an
+// installation.
+func openDatabase(ctx context.Context, cfg *config.Config, evidence string) (_ *database, err error) {
+	d := &database{}
+	if d.lock, err = os.OpenFile(filepath.Join(cfg.DataDir, lockFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.lock.Close())
+		}
+	}()
+	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, ErrRunning)
+	} else if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", d.lock.Name(), err)
+	}
+	return nil, errors.New("metadata in PostgreSQL cannot be opened yet")
+}
+
+// maxPassword bounds the file of a password, in bytes.
+const maxPassword = 4 << 10
+
+// readPassword reads the first line of a file that others may not read; "" where
+// none is named.
+func readPassword(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	data, err := regfile.Read(name, maxPassword)
+	if err != nil {
+		return "", fmt.Errorf("password_file: %w", err)
+	}
+	st, err := os.Stat(name)
+	if err != nil {
+		return "", fmt.Errorf("password_file: %w", err)
+	}
+	if st.Mode().Perm()&0o007 != 0 {
+		return "", fmt.Errorf("password_file: %s: mode %04o lets every user in, expected 0600 or 0640 (chmod o= %s)", name, st.Mode().Perm(), name)
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	return strings.TrimRight(line, "\r"), nil
+}

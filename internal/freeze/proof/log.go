@@ -1,0 +1,192 @@
+package proof
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/excerpt"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/tree"
+	"example.org/snapd/internal/tlog"
+)
+
+// TransparencyLog proves that the log of this server has a freeze.
+type TransparencyLog interface {
+	// Proof proves the last entry about a subject. meta.ErrNotFound.
+	Proof(ctx context.Context, subject string) (leaf []byte, p *tlog.Proof, err error)
+	Key() *tlog.VerifierKey
+}
+
+// manifestProof is the file with the proof of a freeze.
+const manifestProof = freeze.ManifestFile + tlog.ProofSuffix
+
+// SnapshotProof is the file, in an exported directory, with the proof that the log has
+// a state of upstream: beside the signed document with that digest.
+func SnapshotProof(mirror string, document cas.Digest) string {
+	return path.Join(freeze.ProofDir, mirror, document.String()+tlog.ProofSuffix)
+}
+
+// logged checks a proof that the transparency log has the freeze: its entry is
+// computed from the manifest and its signature. policy is nil where nobody said
+// which log is trusted: then it is the one of the key, which comes from where the
+// freeze comes from.
+func (c *check) logged(data, sig, proof []byte, policy *tlog.Policy, key *tlog.VerifierKey) {
+	if c.doc == nil || c.res.Signature == nil {
+		return // a fault says why
+	}
+	given := policy != nil
+	if !given {
+		policy = tlog.LogPolicy(key)
+	}
+	leaf, err := tlog.Encode(&tlog.Frozen{Name: c.doc.Name, Manifest: cas.Sum(data), Signature: cas.Sum(sig), Key: c.res.Signature.Fingerprint})
+	if err != nil {
+		c.logFault(err)
+		return
+	}
+	p, err := tlog.ParseProof(proof)
+	if err != nil {
+		c.logFault(err)
+		return
+	}
+	checked, err := p.Check(leaf, policy)
+	if err != nil {
+		c.logFault(err)
+		return
+	}
+	c.res.Log = &api.LogProof{
+		Origin: checked.Checkpoint.Origin, Key: checked.Log.Text, Index: p.Index, Size: checked.Checkpoint.Size,
+		Witnesses: checked.Witnesses, Given: given,
+	}
+}
+
+// logPolicy reads the policy of a request; nil where it has none.
+func logPolicy(text string) (*tlog.Policy, error) {
+	if text == "" {
+		return nil, nil
+	}
+	return tlog.ParsePolicy([]byte(text))
+}
+
+func (c *check) logFault(err error) {
+	c.fault(manifestProof, "", "", "%v", err)
+	c.res.Exit = api.ExitVerify
+}
+
+// logFile checks the proof in an exported directory.
+func (c *check) logFile(t *tree.Dir, data, sig []byte) {
+	proof, err := t.Read(manifestProof, tlog.MaxProof)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && c.o.Log == nil:
+		return // an earlier version exported it, or somebody took the proof away
+	case errors.Is(err, fs.ErrNotExist):
+		c.fault(manifestProof, "a proof of the transparency log", "no such file", "the freeze is not proven to be in the transparency log")
+		c.res.Exit = api.ExitVerify
+		return
+	case err != nil:
+		c.logFault(err)
+		return
+	}
+	var key *tlog.VerifierKey
+	if c.o.Log == nil {
+		text, err := t.Read(tlog.VKeyFile, tlog.MaxKey)
+		if err == nil {
+			key, err = tlog.ParseVerifierKey(string(text))
+		}
+		if err != nil {
+			c.fault(tlog.VKeyFile, "", "", "%v", err)
+			c.res.Exit = api.ExitVerify
+			return
+		}
+	}
+	c.logged(data, sig, proof, c.o.Log, key)
+	if c.res.Log == nil || c.doc == nil {
+		return
+	}
+	policy := c.o.Log
+	if policy == nil {
+		policy = tlog.LogPolicy(key)
+	}
+	for i := range c.doc.Mirrors {
+		m := &c.doc.Mirrors[i]
+		for j := range m.Suites {
+			c.loggedState(t, m.Name, &m.Suites[j], policy)
+		}
+	}
+	if n := c.res.Log.States; n < c.res.Log.StatesAll {
+		c.note(fmt.Sprintf("the log is proven to have %d of %s of upstream that the freeze rests on: the others were sealed by another server, or before the log began",
+			n, freeze.Count(c.res.Log.StatesAll, "state", "states")))
+	}
+}
+
+// loggedState checks the proof that the log has a state of upstream. All that its entry
+// says but the timestamp, which is the server's, follows from the manifest.
+func (c *check) loggedState(t *tree.Dir, mirror string, s *freeze.DocSuite, policy *tlog.Policy) {
+	if len(s.Documents) == 0 {
+		return
+	}
+	c.res.Log.StatesAll++
+	name := SnapshotProof(mirror, s.Documents[0].SHA256)
+	fault := func(err error) {
+		c.fault(name, "", "", "%v", err)
+		c.res.Exit = api.ExitVerify
+	}
+	data, err := t.Read(name, tlog.MaxProof)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	} else if err != nil {
+		fault(err)
+		return
+	}
+	p, err := tlog.ParseProof(data)
+	if err != nil {
+		fault(err)
+		return
+	}
+	leaf, err := tlog.Decode(p.Extra)
+	was, ok := leaf.(*tlog.Snapshot)
+	if err != nil || !ok {
+		fault(fmt.Errorf("%w: its extra data is not the entry of a snapshot", tlog.ErrProof))
+		return
+	}
+	want := *was
+	want.Mirror, want.Suite, want.Release = mirror, string(s.Suite), s.Documents[0].SHA256
+	want.Date, want.Signers = s.Date.UTC().Format(time.RFC3339), s.Keys
+	line, err := tlog.Encode(&want)
+	if err == nil && !bytes.Equal(line, p.Extra) {
+		c.fault(name, string(line), excerpt.Of(string(p.Extra)), "%v: its entry is about something else", tlog.ErrProof)
+		c.res.Exit = api.ExitVerify
+		return
+	}
+	if err == nil {
+		_, err = p.Check(line, policy)
+	}
+	if err != nil {
+		fault(err)
+		return
+	}
+	c.res.Log.States++
+}
+
+// logStored checks the proof that this server gives.
+func (v *Verifier) logStored(ctx context.Context, c *check, name string, data, sig []byte) error {
+	if v.cfg.Log == nil {
+		return nil
+	}
+	_, p, err := v.cfg.Log.Proof(ctx, tlog.FreezeSubject(name))
+	if err != nil && ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
+		c.logFault(err)
+		return nil
+	}
+	c.logged(data, sig, p.Encode(), c.o.Log, v.cfg.Log.Key())
+	return nil
+}

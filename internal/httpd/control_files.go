@@ -1,0 +1,187 @@
+package httpd
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"strconv"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/control"
+	"example.org/snapd/internal/errclass"
+)
+
+// takeFiles runs a verb on a request with files. The answer begins when the request
+// is over, because many clients read none before.
+func (x *exchange) takeFiles() {
+	limit := int64(1) << 62
+	if x.a.remote {
+		limit = int64(x.a.s.cfg.Conf.API.MaxUpload)
+	}
+	body := x.reader(limit)
+	var touch *control.Touch
+	res, err := x.a.s.call(x.r.Context(), x.name, func(ctx context.Context) (any, error) {
+		parts, err := x.parts(body)
+		if err != nil {
+			return nil, err
+		}
+		p, err := nextPart(parts, api.RequestPart)
+		if err != nil {
+			return nil, fmt.Errorf("%w: request: %w", errclass.Usage, err)
+		}
+		head, err := io.ReadAll(io.LimitReader(p, x.limit()+1))
+		if err != nil {
+			return nil, fmt.Errorf("%w: request: %w", errclass.Usage, err)
+		}
+		if int64(len(head)) > x.limit() {
+			return nil, fmt.Errorf("request: %w: expected at most %d bytes without its files", control.ErrBody, x.limit())
+		}
+		req, err := x.rt.decode(head)
+		if err != nil {
+			return nil, err
+		}
+		if touch, err = x.touches(req); err != nil {
+			return nil, err
+		}
+		return x.rt.take(ctx, req, func() (io.Reader, error) { return nextPart(parts, api.FilePart) })
+	})
+	// A client that still sends reads the answer afterwards.
+	_, _ = io.Copy(io.Discard, body)
+	if r, ok := res.(*api.TransferResult); ok && err == nil && touch != nil {
+		touch.What = r.Name // which only its content says
+	}
+	x.audit(touch, err)
+	x.reply(res, err)
+}
+
+// parts reads the parts of a request from its body.
+func (x *exchange) parts(body io.Reader) (*multipart.Reader, error) {
+	x.r.Body = io.NopCloser(body)
+	parts, err := x.r.MultipartReader()
+	if err != nil {
+		return nil, fmt.Errorf("%w: request: %w", errclass.Usage, err)
+	}
+	return parts, nil
+}
+
+// nextPart returns the next part of a request. io.ErrUnexpectedEOF when there is none.
+func nextPart(parts *multipart.Reader, name string) (*multipart.Part, error) {
+	p, err := parts.NextRawPart()
+	if errors.Is(err, io.EOF) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.FormName() != name {
+		return nil, fmt.Errorf("%w: part %q, expected %q", errclass.Usage, p.FormName(), name)
+	}
+	return p, nil
+}
+
+// slowly is a body that is sent to a client, who is cut when it takes nothing for a
+// while.
+type slowly struct{ x *exchange }
+
+func (s slowly) Write(p []byte) (int, error) {
+	writeSoon(s.x.rc, len(p))
+	return s.x.w.Write(p)
+}
+
+// sent are bytes that answer a request. The answer begins with the first of them.
+type sent struct {
+	x     *exchange
+	begun bool
+}
+
+// Size implements control.Bytes.
+func (s *sent) Size(n int64) { s.x.w.Header().Set("Content-Length", strconv.FormatInt(n, 10)) }
+
+func (s *sent) Write(p []byte) (int, error) {
+	if !s.begun {
+		s.x.w.Header().Set("Content-Type", api.BytesType)
+		s.begun = true
+	}
+	return slowly{s.x}.Write(p)
+}
+
+// sendBytes answers with bytes, which the client can verify.
+func (x *exchange) sendBytes(req any) {
+	to := &sent{x: x}
+	_, err := x.a.s.call(x.r.Context(), x.name, func(ctx context.Context) (any, error) { return nil, x.rt.send(ctx, req, to) })
+	switch {
+	case err != nil && to.begun:
+		x.a.s.log.Warn("an answer was cut off", "verb", x.name, "err", err)
+		panic(http.ErrAbortHandler)
+	case err != nil:
+		x.w.Header().Del("Content-Length")
+		x.fail(err)
+	case !to.begun:
+		_, _ = to.Write(nil)
+	}
+}
+
+// counter counts what is written.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// packages answers with a result of the form of api.PackageList while it is read. An
+// error after its start leaves the JSON unfinished and is in a trailer.
+func (x *exchange) packages(p *control.PackageStream) {
+	x.w.Header().Set("Content-Type", "application/json")
+	out := &counter{w: slowly{x}}
+	w := bufio.NewWriterSize(out, 64<<10)
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	put := func(before string, v any) error {
+		w.WriteString(before)
+		buf.Reset()
+		if err := enc.Encode(v); err != nil {
+			return err
+		}
+		_, err := w.Write(bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
+		return err
+	}
+	err := put(`{"ref":`, p.Ref)
+	sep := `,"packages":[`
+	if err == nil {
+		err = p.Each(x.r.Context(), func(pk api.Package) error {
+			before := sep
+			sep = ","
+			return put(before, pk)
+		})
+	}
+	if err != nil && out.n == 0 {
+		x.fail(err)
+		return
+	}
+	if err != nil {
+		problem, merr := json.Marshal(x.a.s.control.Error(x.name, err).Problem())
+		if merr != nil {
+			panic(http.ErrAbortHandler)
+		}
+		x.w.Header().Set(http.TrailerPrefix+api.ProblemTrailer, string(problem))
+		_ = w.Flush()
+		return
+	}
+	if sep != "," {
+		w.WriteString(sep)
+	}
+	w.WriteString("]}\n")
+	_ = w.Flush()
+}

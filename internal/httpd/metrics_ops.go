@@ -1,0 +1,131 @@
+package httpd
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics of what goes on, beside those of what is there.
+var (
+	descMaxAge      = prometheus.NewDesc("snapd_max_age_seconds", "The max_age of a mirror; 0: none.", []string{"mirror"}, nil)
+	descRunning     = prometheus.NewDesc("snapd_sync_running", "Syncs of a mirror that run.", []string{"mirror"}, nil)
+	descRunBytes    = prometheus.NewDesc("snapd_sync_running_bytes", "Bytes that the running sync of a mirror has downloaded; 0: none runs.", []string{"mirror"}, nil)
+	descKeyring     = prometheus.NewDesc("snapd_keyring_expiry_seconds", "Time from which no key of a mirror's keyring is valid; +Inf: never.", []string{"mirror"}, nil)
+	descIndexBytes  = prometheus.NewDesc("snapd_index_bytes", "Bytes of stored blobs that are compressed indices of upstream.", nil, nil)
+	descMetaBytes   = prometheus.NewDesc("snapd_metadata_bytes", "Bytes of the metadata in use.", nil, nil)
+	descQuarantine  = prometheus.NewDesc("snapd_quarantined_blobs", "Blobs in the quarantine.", nil, nil)
+	descOnDemand    = prometheus.NewDesc("snapd_on_demand_total", "Requests for files that were not stored, by outcome: fetched, failed, joined (a download that another request had begun).", []string{"result"}, nil)
+	descGC          = prometheus.NewDesc("snapd_gc_last_success_timestamp_seconds", "Time of the last scheduled collection; 0: never.", nil, nil)
+	descScrub       = prometheus.NewDesc("snapd_scrub_last_success_timestamp_seconds", "Time at which the last scrub had read every blob; 0: never.", nil, nil)
+	descScrubbed    = prometheus.NewDesc("snapd_scrub_progress_ratio", "Part of the blobs that the current scrub has read; 0: none runs.", nil, nil)
+	descLease       = prometheus.NewDesc("snapd_lease_held", "1 while a node holds a lease.", []string{"lease"}, nil)
+	descConnections = prometheus.NewDesc("snapd_http_connections", "Open connections of the public listener.", nil, nil)
+	descConnMax     = prometheus.NewDesc("snapd_http_connections_max", "The max_connections of the public listener.", nil, nil)
+)
+
+var opsDescs = []*prometheus.Desc{
+	descMaxAge, descRunning, descRunBytes, descKeyring, descIndexBytes, descMetaBytes, descQuarantine, descOnDemand, descGC, descScrub,
+	descScrubbed, descLease, descConnections, descConnMax,
+}
+
+// collectOps collects what needs no metadata, and as much as there is of the rest.
+func (c *stateCollector) collectOps(ctx context.Context, ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s := c.s
+	for _, m := range s.catalog.Mirrors() {
+		gauge(descMaxAge, m.MaxAge.D().Seconds(), m.Name)
+		n, bytes := s.control.Syncing(m.Name)
+		gauge(descRunning, float64(n), m.Name)
+		gauge(descRunBytes, float64(bytes), m.Name)
+		if at, ok := c.keyringExpiry(m.Name); ok {
+			gauge(descKeyring, at, m.Name)
+		}
+	}
+	demand := s.acquirer.OnDemand()
+	for result, n := range map[string]int64{"fetched": demand.Fetched, "failed": demand.Failed, "joined": demand.Joined} {
+		ch <- prometheus.MustNewConstMetric(descOnDemand, prometheus.CounterValue, float64(n), result)
+	}
+	if l := s.listening.Load(); l != nil {
+		l.mu.Lock()
+		open, limit := l.open, l.max
+		l.mu.Unlock()
+		// One is kept for the next connection.
+		gauge(descConnections, float64(max(0, open-1)))
+		gauge(descConnMax, float64(limit))
+	}
+	c.collectWork(ctx, gauge)
+}
+
+// collectWork collects the progress of periodic work and the leases. What cannot be
+// read is left out; the metrics of the metadata say so in the log.
+func (c *stateCollector) collectWork(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	st := c.s.meta
+	for name, d := range map[string]*prometheus.Desc{"last.gc": descGC, "scrub.done": descScrub} {
+		note, err := st.Note(ctx, name)
+		if err != nil {
+			return
+		}
+		at, err := time.Parse(time.RFC3339, note)
+		if err != nil {
+			at = time.Time{}
+		}
+		gauge(d, seconds(at))
+	}
+	at, err := st.Note(ctx, "scrub.at")
+	if err != nil {
+		return
+	}
+	gauge(descScrubbed, scrubbed(at))
+	leases, err := st.LeaseStates(ctx)
+	if err != nil {
+		return
+	}
+	for _, l := range leases {
+		held := 0.0
+		if l.Held {
+			held = 1
+		}
+		gauge(descLease, held, l.Name)
+	}
+}
+
+// scrubbed returns how much of the blobs comes before a digest: a scrub reads them
+// in the order of their digests, which are spread evenly.
+func scrubbed(digest string) float64 {
+	hex := strings.TrimPrefix(digest, "sha256:")
+	if len(hex) < 8 {
+		return 0
+	}
+	n, err := strconv.ParseUint(hex[:8], 16, 32)
+	if err != nil {
+		return 0
+	}
+	return float64(n) / float64(math.MaxUint32)
+}
+
+// keyringExpiry returns when the last key of a mirror's keyring expires. ok is false
+// for a mirror without a keyring, and for one that cannot be read.
+func (c *stateCollector) keyringExpiry(mirror string) (at float64, ok bool) {
+	ring, err := c.s.acquirer.Keyring(mirror)
+	if err != nil || ring == nil {
+		return 0, false
+	}
+	for _, k := range ring.Keys() {
+		switch {
+		case k.Revoked:
+		case k.Expires.IsZero():
+			return math.Inf(1), true
+		default:
+			at = max(at, float64(k.Expires.Unix()))
+		}
+		ok = true
+	}
+	return at, ok
+}

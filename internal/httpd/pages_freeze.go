@@ -1,0 +1,185 @@
+package httpd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/meta"
+)
+
+// frozenRef finds a freeze, or the one that a channel shows.
+func (p *pages) frozenRef(ctx context.Context, name string) (catalog.Ref, error) {
+	if !config.NameRE.MatchString(name) {
+		return catalog.Ref{}, fmt.Errorf("freeze: %w", meta.ErrNotFound)
+	}
+	ref, err := p.s.catalog.ResolveRef(ctx, name)
+	if err == nil && ref.Frozen == nil {
+		err = fmt.Errorf("freeze %s: %w", name, meta.ErrNotFound)
+	}
+	return ref, err
+}
+
+func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
+	ref, err := p.frozenRef(ctx, vars["name"])
+	if err != nil {
+		return page{}, err
+	}
+	name := ref.Frozen.Name
+	shown, err := p.s.control.Show(ctx, &api.RefRequest{Ref: name})
+	if err != nil {
+		return page{}, err
+	}
+	base := "/frozen/" + url.PathEscape(name) + "/"
+	links := []link{
+		{"/freeze/" + url.PathEscape(name) + "/proof", "proof"}, {base, "files"}, {base + "manifest.json", "manifest.json"}, {base + "manifest.json.asc", "signature"},
+		{base + "provenance.json", "provenance.json"},
+	}
+	for _, c := range p.s.catalog.ClientConfigs(ref.Frozen) {
+		links = append(links, link{base + c.Path, c.Title})
+	}
+	links = append(links, link{base + "key.asc", "key"})
+	if f := ref.Frozen.ProvSignature; !f.SHA256.IsZero() {
+		links = append(links, link{base + f.Path, "signature of provenance.json"})
+	}
+	for _, st := range ref.Frozen.Statements {
+		links = append(links, link{fileHref(base, st.Path), st.Path})
+	}
+	before, err := p.s.control.FreezeBefore(ctx, ref.Frozen)
+	if err != nil {
+		return page{}, err
+	}
+	q := r.URL.Query()
+	prefix := q.Get("q")
+	from, err := position(q)
+	if err != nil {
+		return page{}, err
+	}
+	rows, next, err := p.frozenRows(ctx, ref, prefix, from)
+	return page{"freeze.html", name, map[string]any{"Frozen": shown.Frozen, "Before": before, "Links": links, "Query": prefix, "Packages": rows, "Next": next},
+		&api.FreezePage{Freeze: shown.Frozen, Before: before, Packages: packagesOf(rows), Next: next}}, err
+}
+
+// frozenRows returns a page of the packages of a freeze whose names have a prefix,
+// and where the next one begins, 0 at the end.
+func (p *pages) frozenRows(ctx context.Context, ref catalog.Ref, prefix string, from int) (rows []packageRow, next int, err error) {
+	base := "/frozen/" + url.PathEscape(ref.Frozen.Name) + "/"
+	at := 0
+	err = p.s.control.EachPackage(ctx, ref, prefix, func(pk api.Package) error {
+		if at++; at <= from {
+			return nil
+		}
+		if len(rows) == pageFrozen {
+			next = from + pageFrozen
+			return errEnough
+		}
+		rows = append(rows, rowOf(pk, base+url.PathEscape(pk.Mirror)+"/", false))
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, 0, err
+	}
+	names := make([]string, len(rows))
+	for i := range rows {
+		names[i] = rows[i].Name
+	}
+	known, err := p.s.meta.KnownNames(ctx, names)
+	for i := range rows {
+		rows[i].Known = known[rows[i].Name]
+	}
+	return rows, next, err
+}
+
+// proof shows what a freeze rests on, and verifies its signature and its entry in the
+// transparency log.
+func (p *pages) proof(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
+	ref, err := p.frozenRef(ctx, vars["name"])
+	if err != nil {
+		return page{}, err
+	}
+	out, err := p.s.cfg.Freezer.Summary(ctx, ref.Frozen)
+	if err != nil {
+		return page{}, err
+	}
+	out.Before, err = p.s.control.FreezeBefore(ctx, ref.Frozen)
+	return page{"proof.html", "Proof of " + out.Name, map[string]any{"Proof": out}, out}, err
+}
+
+// diffPart is one kind of difference.
+type diffPart struct {
+	Title   string
+	Count   int // of all of them
+	Entries []diffRow
+	More    string // where the next page is
+}
+
+// diffRow is a row in a table of differences.
+type diffRow struct {
+	api.DiffEntry
+	Known bool // the package has a page
+}
+
+func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) (page, error) {
+	q := r.URL.Query()
+	a, b, only := q.Get("a"), q.Get("b"), q.Get("kind")
+	from, err := position(q)
+	if err != nil {
+		return page{}, err
+	}
+	data := map[string]any{"A": a, "B": b, "Diff": nil, "Parts": nil}
+	out := page{"diff.html", "Differences", data, nil}
+	if a == "" || b == "" {
+		if wantsJSON(r) {
+			return page{}, fmt.Errorf("%w: ?a=REF&b=REF: expected two references to compare", errclass.Usage)
+		}
+		return out, nil
+	}
+	d, err := p.s.control.Diff(ctx, &api.DiffRequest{A: a, B: b})
+	if err != nil {
+		return page{}, err
+	}
+	var parts []diffPart
+	for _, kind := range []struct {
+		title   string
+		entries []api.DiffEntry
+	}{
+		{"Upgraded", d.Upgraded}, {"Downgraded", d.Downgraded}, {"Added", d.Added}, {"Removed", d.Removed}, {"Same version, different bytes", d.Rebuilt},
+	} {
+		if only != "" && only != kind.title {
+			continue
+		}
+		part := diffPart{Title: kind.title, Count: len(kind.entries)}
+		start := min(from, len(kind.entries))
+		end := min(start+pageDiff, len(kind.entries))
+		if end < len(kind.entries) {
+			part.More = "?" + url.Values{"a": {a}, "b": {b}, "kind": {kind.title}, "from": {strconv.Itoa(end)}}.Encode()
+		}
+		var names []string
+		for _, e := range kind.entries[start:end] {
+			part.Entries = append(part.Entries, diffRow{DiffEntry: e})
+			names = append(names, e.Name)
+		}
+		known, err := p.s.meta.KnownNames(ctx, names)
+		if err != nil {
+			return page{}, err
+		}
+		for i := range part.Entries {
+			part.Entries[i].Known = known[part.Entries[i].Name]
+		}
+		parts = append(parts, part)
+	}
+	sources := d.Sources
+	if only != "" {
+		sources = nil
+	}
+	data["Diff"], data["Parts"], data["Sources"], out.json = d, parts, sources[:min(len(sources), pageDiff)], d
+	data["MoreSources"] = max(0, len(sources)-pageDiff)
+	return out, nil
+}

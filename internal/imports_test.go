@@ -6,11 +6,17 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/meta/postgres"
 )
 
 const module = "example.org/snapd/"
@@ -28,21 +34,27 @@ var layers = [][]string{
 	{"freeze/build"},
 	{"freeze/plan", "freeze/client", "freeze/proof"},
 	{"mirror"},
+	{"history"},
 	{"catalog"},
 	{"acquire"},
 	{"freeze/tree"},
 	{"freeze"},
-	{"meta/bolt"},
-	{"meta", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
-	{"repo", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console"},
-	{"config", "sign", "cas", "api", "squashfs"},
-	{"durable", "lzma", "iso9660", "purl", "repo/rpm/nevra", "fetch/remote"},
-	{"regfile", "fetch/internal/reveal"},
-	{"errclass"},
+	{"meta/bolt", "meta/postgres", "meta/follow", "tlog/sequencer", "tlog/monitor", "indices"},
+	{"meta/compact"},
+	{"retention"},
+	{"meta", "tlog/witness", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
+	{"repo", "tlog", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console"},
+	{"config", "sign", "cas/dir", "cas/s3", "cas/cache", "api", "squashfs"},
+	{"cas/spool", "cas/objects"},
+	{"freeze/stream"},
+	{"cas"},
+	{"durable", "lzma", "iso9660", "purl", "canonical", "repo/rpm/nevra", "fetch/remote"},
+	{"regfile", "fetch/internal/reveal", "cas/s3/location", "manpage", "example"},
+	{"errclass", "excerpt"},
 }
 
 // programs break or measure the whole from outside, and import what they need.
-var programs = []string{"torture", "bench", "demo", "story", "iuk/iukbench"}
+var programs = []string{"torture", "bench", "demo", "story", "iuk/iukbench", "dist"}
 
 // helpers are for tests, and for the programs.
 func helper(pkg string) bool { return strings.HasSuffix(path.Base(pkg), "test") }
@@ -50,25 +62,29 @@ func helper(pkg string) bool { return strings.HasSuffix(path.Base(pkg), "test") 
 // owners are the only packages that know a dependency.
 var owners = map[string]string{
 	"go.etcd.io/bbolt":                   "meta/bolt",
+	"github.com/jackc/pgx":               "meta/postgres",
 	"github.com/ProtonMail/go-crypto":    "sign",
 	"github.com/gorilla/mux":             "httpd",
 	"github.com/urfave/cli":              "cmd",
+	"filippo.io/torchwood":               "tlog",
+	"golang.org/x/mod":                   "tlog",
 	"github.com/hanwen/go-fuse":          "torture/cutfs",
 	"github.com/pelletier/go-toml":       "config",
 	"github.com/coreos/go-systemd":       "daemon",
 	"github.com/prometheus":              "httpd",
 	"github.com/sassoftware/go-rpmutils": "repo/rpm",
+	"github.com/minio/minio-go":          "cas/s3",
 }
 
 type listed struct {
-	ImportPath                         string
-	Imports, TestImports, XTestImports []string
-	Standard                           bool
+	Dir, ImportPath                             string
+	GoFiles, Imports, TestImports, XTestImports []string
+	Standard                                    bool
 }
 
 func list(t *testing.T) (out []listed) {
 	t.Helper()
-	text, err := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", module+"...").Output()
+	text, err := exec.CommandContext(t.Context(), "go", "list", "-json=Dir,ImportPath,GoFiles,Imports,TestImports,XTestImports", module+"...").Output()
 	if err != nil {
 		if x := new(exec.ExitError); errors.As(err, &x) {
 			t.Fatalf("go list: %v\n%s", err, x.Stderr)
@@ -87,8 +103,12 @@ func list(t *testing.T) (out []listed) {
 	}
 }
 
-// short is a package's path below internal/, or cmd.
+// short is a package's path below internal/, or cmd, or example: the package at
+// the top, which holds the documented configuration.
 func short(p string) string {
+	if p == strings.TrimSuffix(module, "/") {
+		return "example"
+	}
 	p = strings.TrimPrefix(p, module)
 	if strings.HasPrefix(p, "cmd/") {
 		return "cmd"
@@ -146,8 +166,33 @@ func TestOwners(t *testing.T) {
 		}
 		for _, imp := range p.Imports {
 			for dep, owner := range owners {
-				if within(imp, []string{dep}) && from != owner && !strings.HasPrefix(from, owner+"/") {
+				if within(imp, []string{dep}) && !within(from, []string{owner}) {
 					t.Errorf("%s imports %s, which %s keeps to itself", from, imp, owner)
+				}
+			}
+		}
+	}
+}
+
+// Only the engines of the metadata open transactions: they offer no method that
+// runs a function in one, and nobody else, tests included, imports what they are
+// made of.
+func TestTransactionsStayInEngines(t *testing.T) {
+	for _, engine := range []reflect.Type{reflect.TypeFor[*bolt.Store](), reflect.TypeFor[*postgres.Store]()} {
+		for m := range engine.Methods() {
+			for _, typ := range slices.Concat(slices.Collect(m.Type.Ins()), slices.Collect(m.Type.Outs())) {
+				if s := typ.String(); strings.Contains(strings.ToLower(s), "tx") {
+					t.Errorf("%s.%s has a %s: callers use named operations", engine, m.Name, s)
+				}
+			}
+		}
+	}
+	for _, p := range list(t) {
+		from := short(p.ImportPath)
+		for _, imp := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			for _, dep := range []string{"go.etcd.io/bbolt", "github.com/jackc/pgx"} {
+				if owner := owners[dep]; within(imp, []string{dep}) && !within(from, []string{owner}) {
+					t.Errorf("%s imports %s, in which only %s opens transactions", from, imp, owner)
 				}
 			}
 		}
@@ -164,5 +209,24 @@ func TestFormatsApart(t *testing.T) {
 				t.Errorf("%s imports %s", from, to)
 			}
 		}
+	}
+}
+
+// The values of a URL's query, which may be secret, leave package fetch in one place.
+func TestWholeURLs(t *testing.T) {
+	var found []string
+	for _, p := range list(t) {
+		for _, name := range p.GoFiles {
+			text, err := os.ReadFile(filepath.Join(p.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(text, []byte("fetch.Whole(")) {
+				found = append(found, short(p.ImportPath)+"/"+name)
+			}
+		}
+	}
+	if want := []string{"mirror/attempt.go"}; !slices.Equal(found, want) {
+		t.Errorf("fetch.Whole is called in %v, expected %v", found, want)
 	}
 }

@@ -13,7 +13,8 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
-	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/postgres"
 	"example.org/snapd/internal/regfile"
 )
 
@@ -23,7 +24,7 @@ const lockFile = "lock"
 
 // database is metadata in PostgreSQL, and the lock of the data directory.
 type database struct {
-	*bolt.Store
+	*postgres.Store
 	lock *os.File
 }
 
@@ -66,7 +67,22 @@ func openDatabase(ctx context.Context, cfg *config.Config, evidence string) (_ *
 	} else if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", d.lock.Name(), err)
 	}
-	return nil, errors.New("metadata in PostgreSQL cannot be opened yet")
+	password, err := readPassword(cfg.Store.PasswordFile)
+	if err != nil {
+		return nil, err
+	}
+	if d.Store, err = postgres.Open(ctx, postgres.Options{URL: cfg.Store.Postgres(), Password: password}); err != nil {
+		return nil, err
+	}
+	id, err := d.Identity(ctx)
+	if err == nil && id.ID == "" && evidence != "" {
+		err = fmt.Errorf("%w: %w: the database knows of no installation, but %s; restore a backup of the database, or move %s away to start from scratch",
+			ErrLost, meta.ErrLost, evidence, cfg.DataDir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Store.Close())
+	}
+	return d, nil
 }
 
 // maxPassword bounds the file of a password, in bytes.

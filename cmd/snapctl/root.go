@@ -24,6 +24,7 @@ be repeated; after the last argument its values may also follow each other.`,
 		verbs: []*verb{
 			initVerb(),
 			statusVerb(), mirrorVerb(), syncVerb(),
+			addVerb(), removeVerb(),
 			listVerb(), showVerb(), packagesVerb(), findVerb(), diffVerb(),
 			freezeVerb(), sourcesVerb(),
 			verifyVerb(), exportVerb(), importVerb(), sbomVerb(),

@@ -1,0 +1,149 @@
+// Package s3test runs a real S3 server, versitygw, for tests, behind a proxy that makes
+// its answers fail ([Proxy]).
+package s3test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// Version is the version of versitygw that `.ci/deps test` builds.
+const Version = "v1.8.0"
+
+// The server has this one account.
+const (
+	AccessKey = "test-access"
+	SecretKey = "test-secret"
+	Region    = "us-east-1"
+)
+
+// program finds versitygw. Without it the test is skipped, or fails if CI=true.
+func program(t testing.TB) string {
+	t.Helper()
+	if name := os.Getenv("VERSITYGW"); name != "" {
+		return name
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = "/var/cache"
+	}
+	name := filepath.Join(cache, "snapd-tools", "versitygw-"+Version)
+	if _, err := os.Stat(name); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("versitygw is missing: %v (.ci/deps test builds it)", err)
+		}
+		t.Skipf("versitygw is missing: %v (.ci/deps test builds it)", err)
+	}
+	return name
+}
+
+// Server is a running S3 server behind a Proxy.
+type Server struct {
+	*Proxy
+	Dir    string // what is stored: a directory for each bucket
+	Client *minio.Client
+	web    *httptest.Server
+	n      int
+}
+
+// Start starts a server for the time of a test.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	gw := program(t)
+	// Socket paths must be short.
+	run, err := os.MkdirTemp("/tmp", "s3test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(run) })
+	s := &Server{Dir: filepath.Join(run, "data")}
+	if err := os.Mkdir(s.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(run, "s")
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, gw, "--port", socket, "--access", AccessKey, "--secret", SecretKey, "--region", Region, "--quiet", "--keep-alive", "posix", s.Dir)
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait()
+		if t.Failed() && log.Len() > 0 {
+			t.Logf("versitygw: %s", log.Bytes())
+		}
+	})
+	s.Proxy = newProxy(socket)
+	s.web = httptest.NewServer(s.Proxy)
+	t.Cleanup(s.web.Close)
+	t.Cleanup(s.Proxy.release)
+	if s.Client, err = minio.New(s.web.Listener.Addr().String(), &minio.Options{
+		Creds: credentials.NewStaticV4(AccessKey, SecretKey, ""), Region: Region, MaxRetries: 1,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.waitReady(t)
+	return s
+}
+
+// waitReady waits until the server answers.
+func (s *Server) waitReady(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for tick := time.NewTicker(20 * time.Millisecond); ; {
+		if _, err := s.Client.ListBuckets(ctx); err == nil {
+			return
+		} else if ctx.Err() != nil {
+			t.Fatalf("versitygw does not answer: %v", err)
+		}
+		<-tick.C
+	}
+}
+
+// Bucket makes a new bucket and returns its name.
+func (s *Server) Bucket(t testing.TB) string {
+	t.Helper()
+	s.n++
+	name := fmt.Sprintf("bucket-%d", s.n)
+	if err := s.Client.MakeBucket(context.Background(), name, minio.MakeBucketOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// Location returns where a bucket is, in the form of the configuration.
+func (s *Server) Location(bucket, prefix string) string {
+	return fmt.Sprintf("s3://%s/%s?endpoint=%s&region=%s", bucket, prefix, s.web.URL, Region)
+}
+
+// CredentialsFile writes the credentials of the server's account.
+func CredentialsFile(t testing.TB) string {
+	t.Helper()
+	return WriteCredentials(t, filepath.Join(t.TempDir(), "credentials"), SecretKey)
+}
+
+// WriteCredentials writes credentials with a given secret.
+func WriteCredentials(t testing.TB, name, secret string) string {
+	t.Helper()
+	text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", AccessKey, secret)
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+var _ http.Handler = (*Proxy)(nil)

@@ -1,0 +1,236 @@
+package follow_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/meta/follow"
+	"example.org/snapd/internal/meta/postgres"
+	"example.org/snapd/internal/meta/postgres/pgtest"
+	"example.org/snapd/internal/repo"
+)
+
+// clock is a clock that tests set.
+type clock struct{ ahead time.Duration }
+
+func (c *clock) now() time.Time { return time.Now().Add(c.ahead) }
+
+// open opens a node of a database.
+func open(t *testing.T, url string, c *clock) *follow.Store {
+	t.Helper()
+	db, err := postgres.Open(t.Context(), postgres.Options{URL: url, Connections: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := follow.New(db, follow.Options{Now: c.now})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func seal(t *testing.T, s meta.Store, at time.Time) *meta.Snapshot {
+	t.Helper()
+	st, err := s.NewStage(t.Context(), "debian", "stable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := meta.Doc{File: repo.File{Path: "dists/stable/InRelease", Size: 3, SHA256: cas.Sum([]byte(at.String()))}}
+	snap, err := s.Seal(t.Context(), &meta.Sealing{
+		Snapshot:    meta.Snapshot{Mirror: "debian", Type: "deb", Suites: []meta.SnapshotSuite{{Suite: "stable", Gen: st.Gen()}}},
+		Generations: []meta.Generation{{Mirror: "debian", Suite: "stable", Gen: st.Gen(), Docs: []meta.Doc{doc}}},
+		Listings:    [][]repo.File{nil},
+	}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snap
+}
+
+// A node learns what another one publishes; without the database it answers what it
+// was asked before, for an hour, and never says that something is not there. Long
+// because it is one story.
+func TestFollow(t *testing.T) {
+	ctx := t.Context()
+	srv := pgtest.Start(t)
+	url := srv.Database(t)
+	one, c := open(t, url, &clock{}), &clock{}
+	two := open(t, url, c)
+	at := time.Now().UTC().Truncate(time.Second)
+	first := seal(t, one, at)
+	if !two.Poll(ctx) || two.Poll(ctx) {
+		t.Error("expected one change")
+	}
+	if got, err := two.Latest(ctx, "debian"); err != nil || got.ID() != first.ID() {
+		t.Fatalf("latest: %v, %v", got, err)
+	}
+	second := seal(t, one, at.Add(time.Hour))
+	exact := func() error { _, err := two.Snapshot(ctx, "debian", first.Timestamp); return err }
+	if err := exact(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := two.Freeze(ctx, "4.1"); !errors.Is(err, meta.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if n, err := two.LogNamed(ctx, []string{"absent"}); err != nil || n[0] != -1 {
+		t.Fatalf("an entry of the log that is not there: %d, %v", n, err)
+	}
+	two.Poll(ctx)
+
+	srv.Stop(t, syscall.SIGKILL)
+	// Not yet known to be down, and then known.
+	for range 2 {
+		if err := exact(); err != nil {
+			t.Errorf("what was asked before: %v", err)
+		}
+		// Forgotten, since there is another one.
+		if got, err := two.Latest(ctx, "debian"); !errors.Is(err, meta.ErrUnreachable) {
+			t.Errorf("latest: %v, %v, expected ErrUnreachable", got, err)
+		}
+		if _, err := two.Freeze(ctx, "4.1"); !errors.Is(err, meta.ErrUnreachable) {
+			t.Errorf("what was not there: %v, expected ErrUnreachable", err)
+		}
+		if n, err := two.LogNamed(ctx, []string{"absent"}); !errors.Is(err, meta.ErrUnreachable) {
+			t.Errorf("an entry of the log that was not there: %d, %v, expected ErrUnreachable", n, err)
+		}
+		two.Poll(ctx)
+	}
+	if st := two.State(); st.Down.IsZero() || st.Err == nil {
+		t.Errorf("state %+v", st)
+	}
+	c.ahead = follow.Alone + time.Minute
+	if err := exact(); !errors.Is(err, meta.ErrUnreachable) || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("after an hour: %v", err)
+	}
+	c.ahead = 0
+	srv.Run(t)
+	for two.Poll(ctx); !two.State().Down.IsZero() && ctx.Err() == nil; two.Poll(ctx) {
+		// A busy machine takes its time to answer the first question.
+	}
+	if got, err := two.Latest(ctx, "debian"); err != nil || got.ID() != second.ID() || !two.State().Down.IsZero() {
+		t.Errorf("latest: %v, %v, %+v", got, err, two.State())
+	}
+
+	// A clock that differs is measured.
+	c.ahead = 5 * time.Minute
+	two.Poll(ctx)
+	if skew := two.State().Skew; skew < 4*time.Minute || skew > 6*time.Minute {
+		t.Errorf("skew %v, expected 5 minutes", skew)
+	}
+}
+
+// A node that was asked for a new snapshot before it read of it in the feed remembers
+// the answers.
+func TestAheadOfTheFeed(t *testing.T) {
+	ctx := t.Context()
+	srv := pgtest.Start(t)
+	url := srv.Database(t)
+	one, two := open(t, url, &clock{}), open(t, url, &clock{})
+	at := time.Now().UTC().Truncate(time.Second)
+	first, second := seal(t, one, at), seal(t, one, at.Add(time.Hour))
+	ask := func() {
+		t.Helper()
+		if got, err := two.Latest(ctx, "debian"); err != nil || got.ID() != second.ID() {
+			t.Errorf("latest: %v, %v, expected %s", got, err, second.ID())
+		}
+		if got, err := two.NextSnapshot(ctx, "debian", first.Timestamp); err != nil || got.ID() != second.ID() {
+			t.Errorf("after the first: %v, %v, expected %s", got, err, second.ID())
+		}
+	}
+	ask()
+	two.Poll(ctx)
+	srv.Stop(t, syscall.SIGKILL)
+	ask()
+}
+
+// A standby that lost commits took over: latest does not go back, and what remains is
+// served. It makes no difference whether another commit follows before the node asks,
+// with a new number or with that of one that was lost.
+func TestLostCommits(t *testing.T) {
+	ctx := t.Context()
+	srv := pgtest.Start(t)
+	for name, next := range map[string]int{"nothing follows": 0, "one follows by the number of the lost one": 2, "one follows by a larger number": 34} {
+		t.Run(name, func(t *testing.T) {
+			url := srv.Database(t)
+			one := open(t, url, &clock{})
+			two := open(t, url, &clock{})
+			at := time.Now().UTC().Truncate(time.Second)
+			first := seal(t, one, at)
+			seal(t, one, at.Add(time.Hour))
+			two.Poll(ctx)
+			if _, err := two.Latest(ctx, "debian"); err != nil {
+				t.Fatal(err)
+			}
+			pgtest.Exec(t, url, "delete from snapshot where at > (select min(at) from snapshot)", "delete from change where seq > 1",
+				fmt.Sprintf("alter sequence change_seq_seq restart with %d", max(next, 2)))
+			if next > 0 {
+				pgtest.Exec(t, url, "insert into change (what, name) values ('kit', 'k')")
+			}
+			if !two.Poll(ctx) || two.Poll(ctx) || two.State().Lost != 1 {
+				t.Errorf("expected one change and one loss: %+v", two.State())
+			}
+			if got, err := two.Latest(ctx, "debian"); !errors.Is(err, meta.ErrUnreachable) {
+				t.Errorf("latest went back: %v, %v", got, err)
+			}
+			if _, err := two.Snapshot(ctx, "debian", first.Timestamp); err != nil {
+				t.Error(err)
+			}
+			third := seal(t, one, at.Add(2*time.Hour))
+			two.Poll(ctx)
+			if got, err := two.Latest(ctx, "debian"); err != nil || got.ID() != third.ID() || two.State().Lost != 1 {
+				t.Errorf("latest: %v, %v, %+v", got, err, two.State())
+			}
+		})
+	}
+}
+
+// What a node read last is kept as long as a node may sleep, however old it is, so that
+// it is not taken for lost.
+func TestOldChanges(t *testing.T) {
+	ctx := t.Context()
+	url := pgtest.Start(t).Database(t)
+	one, two := open(t, url, &clock{}), open(t, url, &clock{})
+	at := time.Now().UTC().Truncate(time.Second)
+	seal(t, one, at)
+	seal(t, one, at.Add(time.Hour))
+	pgtest.Exec(t, url, "update change set at = at - interval '48 hours'")
+	two.Poll(ctx)
+	third := seal(t, one, at.Add(2*time.Hour))
+	if err := one.NoteNode(ctx, meta.NodeState{Name: "one"}); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := one.Changes(ctx, 0, 10); err != nil || p.First != 2 || p.Last != 3 {
+		t.Errorf("changes from %d to %d, expected 2 to 3, %v", p.First, p.Last, err)
+	}
+	two.Poll(ctx)
+	if got, err := two.Latest(ctx, "debian"); err != nil || got.ID() != third.ID() || two.State().Lost != 0 {
+		t.Errorf("latest: %v, %v, %+v", got, err, two.State())
+	}
+}
+
+// A node sees the others, and what a node says last.
+func TestNodes(t *testing.T) {
+	srv := pgtest.Start(t)
+	url := srv.Database(t)
+	one, two := open(t, url, &clock{}), open(t, url, &clock{})
+	for _, s := range []struct {
+		*follow.Store
+		name  string
+		cache int64
+	}{{one, "b", 1}, {two, "a", 2}, {one, "b", 3}} {
+		if err := s.NoteNode(t.Context(), meta.NodeState{Name: s.name, Role: "serve", Cache: s.cache}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes, now, err := two.Nodes(t.Context())
+	if err != nil || len(nodes) != 2 || nodes[0].Name != "a" || nodes[1].Cache != 3 || now.Sub(nodes[1].Seen) > time.Minute {
+		t.Errorf("%+v at %v, %v", nodes, now, err)
+	}
+}

@@ -1,0 +1,120 @@
+package httpd_test
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/repo/deb/debtest"
+)
+
+// Every series is there before anything has happened, so that rules can rely on it,
+// and the count of blobs is new without anybody asking for the status.
+func TestMetricsFromTheStart(t *testing.T) {
+	s := newSite(t, nil)
+	has := func(body string, patterns ...string) {
+		t.Helper()
+		for _, want := range patterns {
+			if !regexp.MustCompile("(?m)^" + want + "$").MatchString(body) {
+				t.Errorf("no %s in:\n%s", want, body)
+			}
+		}
+	}
+	has(string(s.get("/metrics").body),
+		`snapd_sync_total\{mirror="debian",result="failed"\} 0`, `snapd_sync_total\{mirror="debian",result="new"\} 0`,
+		`snapd_sync_total\{mirror="debian",result="unchanged"\} 0`, `snapd_sync_total\{mirror="debian",result="refused"\} 0`,
+		`snapd_sync_fetched_bytes_total\{mirror="debian"\} 0`, `snapd_sync_duration_seconds_count\{mirror="debian"\} 0`,
+		`snapd_http_requests_total\{area="archive",code="503",method="GET"\} 0`,
+		`snapd_latest_snapshot_timestamp_seconds\{mirror="debian"\} 0`, `snapd_sync_last_success_timestamp_seconds\{mirror="debian"\} 0`,
+		`snapd_upstream_date_seconds\{mirror="debian",suite="stable"\} 0`,
+		`snapd_build_info\{goversion="go[^"]*",version="[^"]*"\} 1`, `snapd_signing_key_expiry_seconds \+Inf`,
+		`snapd_blobs \d+`, `snapd_blob_bytes \d+`, `snapd_index_bytes \d+`, `snapd_metadata_bytes \d+`, `snapd_quarantined_blobs 0`,
+		`snapd_max_age_seconds\{mirror="debian"\} 0`, `snapd_sync_running\{mirror="debian"\} 0`, `snapd_sync_running_bytes\{mirror="debian"\} 0`,
+		`snapd_keyring_expiry_seconds\{mirror="debian"\} \+Inf`, `snapd_on_demand_total\{result="fetched"\} 0`, `snapd_on_demand_total\{result="failed"\} 0`,
+		`snapd_on_demand_total\{result="joined"\} 0`, `snapd_gc_last_success_timestamp_seconds 0`, `snapd_scrub_last_success_timestamp_seconds 0`,
+		`snapd_scrub_progress_ratio 0`)
+	before := regexp.MustCompile(`(?m)^snapd_blobs \d+$`).FindString(string(s.get("/metrics").body))
+	s.Archive.Add(debtest.Package{Name: "a"})
+	s.publish()
+	s.sync()
+	after := string(s.get("/metrics").body)
+	for range 1000 { // the count is as old as twenty times the time that it took
+		if after = string(s.get("/metrics").body); !strings.Contains(after, before+"\n") {
+			break
+		}
+	}
+	if strings.Contains(after, before+"\n") {
+		t.Errorf("after a sync still %s", before)
+	}
+	has(after, `snapd_lease_held\{lease="sync/debian"\} 0`, `snapd_upstream_date_seconds\{mirror="debian",suite="stable"\} 1\.[0-9]+e\+09`)
+}
+
+// The page of a freeze links each file of a source package.
+func TestFreezePageSources(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(debtest.Package{Name: "a"})
+	s.Archive.AddSource(debtest.Source{Name: "a", Version: "1", Files: map[string]string{"x": "y"}})
+	s.publish()
+	s.sync()
+	if _, err := s.freezer.Freeze(t.Context(), &api.FreezeRequest{Name: "4.1", All: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range []string{"/freeze/4.1", "/snapshot/debian@latest"} {
+		body := string(s.get(page).body)
+		links := regexp.MustCompile(`<a href="([^"]*/pool/[^"]*)">([^<]*)</a>`).FindAllStringSubmatch(body, -1)
+		var names []string
+		for _, l := range links {
+			names = append(names, l[2])
+			if a := s.get(l[1]); a.StatusCode != 200 {
+				t.Errorf("%s: %s: status %d", page, l[1], a.StatusCode)
+			}
+		}
+		if all := strings.Join(names, " "); !strings.Contains(all, "a_1.dsc") || !strings.Contains(all, "a_1.tar") || strings.Contains(body, ">.<") {
+			t.Errorf("%s links %q:\n%s", page, names, body)
+		}
+	}
+}
+
+// A running sync, and a package that is fetched for a client, are counted.
+func TestMetricsOfWork(t *testing.T) {
+	s := newSite(t, func(m *config.Mirror) { m.Download = config.OnDemand })
+	s.Archive.Add(debtest.Package{Name: "a"})
+	s.publish()
+	s.sync()
+	page := func() string { return string(s.get("/metrics").body) }
+	for range 2 { // the second is stored
+		if a := s.get("/archive/debian/latest/pool/main/a/a/a_1.0-1_amd64.deb"); a.StatusCode != 200 {
+			t.Fatalf("package: status %d: %s", a.StatusCode, a.body)
+		}
+	}
+	if body := page(); !strings.Contains(body, `snapd_on_demand_total{result="fetched"} 1`+"\n") || !strings.Contains(body, `snapd_lease_held{lease="sync/debian"} 0`+"\n") {
+		t.Errorf("after a fetch and a sync:\n%s", body)
+	}
+	s.Archive.Add(debtest.Package{Name: "b"})
+	s.publish()
+	entered, leave := make(chan bool, 100), make(chan bool)
+	s.Archive.Hook = func(http.ResponseWriter, *http.Request) bool {
+		entered <- true
+		<-leave
+		return false
+	}
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		if err := s.control.Call(t.Context(), "sync", api.SyncRequest{}, nil, nil); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-entered
+	if body := page(); !strings.Contains(body, `snapd_sync_running{mirror="debian"} 1`+"\n") || !strings.Contains(body, `snapd_lease_held{lease="sync/debian"} 1`+"\n") {
+		t.Errorf("during a sync:\n%s", body)
+	}
+	close(leave)
+	<-done
+	if body := page(); !strings.Contains(body, `snapd_sync_running{mirror="debian"} 0`+"\n") {
+		t.Errorf("after the sync:\n%s", body)
+	}
+}

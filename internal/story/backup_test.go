@@ -65,7 +65,7 @@ func (s *server) begin() {
 	s.run(bin)
 }
 
-// proveAll verifies every frozen snapshot and looks for damage.
+// proveAll verifies every freeze and looks for damage.
 func (s *server) proveAll(want ...string) {
 	s.t.Helper()
 	var list api.SnapshotList
@@ -77,7 +77,7 @@ func (s *server) proveAll(want ...string) {
 	}
 	for _, w := range want {
 		if !slices.Contains(names, w) {
-			s.t.Errorf("frozen snapshots %v, expected %s among them", names, w)
+			s.t.Errorf("freezes %v, expected %s among them", names, w)
 		}
 	}
 	s.Ctl("fsck")
@@ -87,7 +87,7 @@ func (s *server) proveAll(want ...string) {
 	}
 }
 
-// installs lets apt install a package from a frozen snapshot.
+// installs lets apt install a package from a freeze.
 func (s *server) installs(freeze, pkg, version string) {
 	s.t.Helper()
 	apt := debtest.NewApt(s.t, s.Ctl("sources", freeze))
@@ -102,7 +102,7 @@ func (s *server) installs(freeze, pkg, version string) {
 func (s *server) busy(a *debtest.Archive, published time.Time) (stop func()) {
 	done := make(chan struct{})
 	var all sync.WaitGroup
-	// Each may meet what another one removes.
+	// Each command may meet what another one removes.
 	run := func(f func(n int)) {
 		all.Go(func() {
 			for n := 0; ; n++ {
@@ -129,7 +129,6 @@ func (s *server) busy(a *debtest.Archive, published time.Time) (stop func()) {
 		}
 		if n%3 > 0 {
 			s.Try("rm", name, "--yes")
-			s.Try("rm", name)
 		}
 	})
 	run(func(int) {
@@ -143,7 +142,7 @@ func (s *server) busy(a *debtest.Archive, published time.Time) (stop func()) {
 	}
 }
 
-// A backup of a server at work is restored elsewhere: every frozen snapshot
+// A backup of a server at work is restored elsewhere: every freeze
 // holds, and apt installs from it. It can be repeated, and taken of a server
 // that does not run.
 func TestBackupAndRestore(t *testing.T) {
@@ -203,7 +202,7 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Errorf("restore into a directory in use: %v", err)
 	}
 
-	// The restored server is the same installation: its backup goes there, too.
+	// The restored server is the same installation, so it uses the same backup directory.
 	other.Stop()
 	if out, err := other.snapd("backup", dir); err != nil {
 		t.Fatalf("backup of a stopped server: %v\n%s", err, out)
@@ -220,7 +219,8 @@ func TestBackupAndRestore(t *testing.T) {
 }
 
 // A backup or restore that dies at any point is repeated, and succeeds. snapd
-// does not start on a directory that was restored by half.
+// does not start on a directory that was restored by half. Long because of its
+// table of cases.
 func TestKilledBackup(t *testing.T) {
 	need(t, "apt-get", "dpkg")
 	a, config := upstream(t)
@@ -303,7 +303,7 @@ func TestKilledBackup(t *testing.T) {
 		if !slices.Contains(names, filepath.Join(other.Dir, "data", "restoring")) {
 			return true // it died when all was done
 		}
-		if out, err := other.snapd(); code(err) != api.ExitFailed || !strings.Contains(err.Error(), "a restore into it was not completed") {
+		if out, err := other.snapd(); code(err) != api.ExitFailed || !strings.Contains(err.Error(), "a restore was not completed") {
 			t.Fatalf("snapd on a directory that was restored by half: %v\n%s", err, out)
 		}
 		return false
@@ -313,7 +313,8 @@ func TestKilledBackup(t *testing.T) {
 	other.installs("4.1", "app7", "1")
 }
 
-// What is wrong is said, with the exit code that goes with it.
+// Errors name what is wrong, and have the right exit code. Long because of its table of
+// cases.
 func TestBackupRefuses(t *testing.T) {
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "app", Version: "1"})
@@ -339,9 +340,10 @@ func TestBackupRefuses(t *testing.T) {
 		{s, []string{"backup"}, api.ExitUsage, "snapd: error: backup: expected one directory, found 0 arguments\n"},
 		{s, []string{"backup", "a", "b"}, api.ExitUsage, "found 2 arguments"},
 		{s, []string{"backup", "a", "--frobnicate"}, api.ExitUsage, "frobnicate"},
-		{s, []string{"backup", busy}, api.ExitFailed, "back up to " + busy + ": directory refused: it holds other files: diary\nsnapd: hint: choose an empty directory\n"},
+		{s, []string{"backup", busy}, api.ExitFailed, "back up to " + busy + ": directory refused: it contains other files: diary\nsnapd: hint: choose an empty directory\n"},
 		{s, []string{"backup", filepath.Join(s.Dir, "data", "x")}, api.ExitFailed, "is inside the data directory"},
-		{other, []string{"backup", dir}, api.ExitFailed, "no such file or directory"},
+		{other, []string{"backup", dir}, api.ExitFailed, "meta.db does not exist, and nothing shows that snapd has run with this data directory: check data_dir"},
+		{other, []string{"salvage"}, api.ExitFailed, "meta.db does not exist, and nothing shows that snapd has run with this data directory: check data_dir"},
 		{other, []string{"restore", busy}, api.ExitFailed, "no backup in " + busy},
 		{other, []string{"restore", busy + "x"}, api.ExitFailed, "no such file or directory"},
 		{s, []string{"restore", dir}, api.ExitFailed, "is not empty: "},
@@ -381,7 +383,7 @@ func TestBackupRefuses(t *testing.T) {
 	spoil(deb(dir))
 	out, err := other.snapd("restore", dir)
 	name := filepath.Base(deb(dir))
-	if code(err) != api.ExitVerify || !strings.Contains(out, "fault: blob "+name+": its bytes have SHA-256 ") || !strings.Contains(err.Error(), "--allow-damaged DIR") {
+	if code(err) != api.ExitVerify || !strings.Contains(out, "fault: blob "+name+": its content has SHA-256 ") || !strings.Contains(err.Error(), "--allow-damaged DIR") {
 		t.Errorf("restore of a damaged backup: %v\n%s", err, out)
 	}
 	out, err = other.snapd("restore", "--json", dir)
@@ -400,11 +402,28 @@ func TestBackupRefuses(t *testing.T) {
 	spoil(deb(filepath.Join(s.Dir, "data")))
 	again := filepath.Join(s.Dir, "again")
 	out, err = s.snapd("backup", again)
-	if code(err) != api.ExitVerify || !strings.Contains(out, "fault: blob "+name+": ") || !strings.Contains(err.Error(), "snapd: hint: fetch them again with snapctl fsck --repair") {
+	if code(err) != api.ExitVerify || !strings.Contains(out, "fault: blob "+name+": ") || !strings.Contains(err.Error(), "snapd: hint: get them again with: snapctl fsck --repair; then back up again") {
 		t.Errorf("backup of a damaged installation: %v\n%s", err, out)
 	}
 	s.Ctl("fsck", "--repair")
 	if out, err := s.snapd("backup", again); err != nil {
 		t.Errorf("backup after the repair: %v\n%s", err, out)
+	}
+	// One that only the earlier backup has is not overlooked, and comes back from it.
+	if err := os.Remove(deb(filepath.Join(s.Dir, "data"))); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		out, err = s.snapd("backup", again)
+		if code(err) != api.ExitVerify || !strings.Contains(out, "fault: blob "+name+": is missing; the backup has an intact earlier copy") || !strings.Contains(err.Error(), "snapd: hint: take them from it with: snapctl fsck --repair --from "+again+"; then back up again") {
+			t.Errorf("backup of an installation that lost a blob: %v\n%s", err, out)
+		}
+	}
+	a.DeleteMatching("pool/*")
+	if out := s.Ctl("fsck", "--repair", "--from", "again"); !strings.Contains(out, "repaired: "+name+"\nno faults remain\n") {
+		t.Errorf("repair from the backup:\n%s", out)
+	}
+	if out, err := s.snapd("backup", again); err != nil {
+		t.Errorf("backup after the repair from it: %v\n%s", err, out)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// A sync whose clock cannot be right is refused, by hand and by the scheduler, until
-// somebody says that it is right.
+// A sync is refused while the clock cannot be right, whether it is requested or
+// scheduled, until somebody confirms the clock.
 func TestClock(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1"})
@@ -32,7 +32,7 @@ func TestClock(t *testing.T) {
 	words := []string{"the system clock cannot be right: it is at ", ", the clock of http://", "and this is the first sync", "hint: set the system clock", "snapctl sync debian --accept-clock"}
 	var status api.Status
 	for range 100 {
-		if s.JSON(&status, "status"); status.Mirrors[0].Error != "" {
+		if s.status(&status); status.Mirrors[0].Error != "" {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -48,12 +48,12 @@ func TestClock(t *testing.T) {
 	if s.JSON(&r, "sync", "debian", "--accept-clock"); !r.Mirrors[0].New || len(r.Mirrors[0].Warnings) != 1 || !strings.HasSuffix(r.Mirrors[0].Warnings[0], "and this is the first sync; accepted") {
 		t.Errorf("accepted: %+v", r)
 	}
-	// The clock goes on: no second question.
+	// The clock advances, and there is no second question.
 	r, status = api.SyncResult{}, api.Status{}
 	if s.JSON(&r, "sync", "debian"); len(r.Mirrors[0].Warnings) != 0 {
 		t.Errorf("later: %+v", r)
 	}
-	if s.JSON(&status, "status"); status.Mirrors[0].Error != "" {
+	if s.status(&status); status.Mirrors[0].Error != "" {
 		t.Errorf("status: %+v", status.Mirrors[0])
 	}
 }
@@ -72,7 +72,7 @@ func TestCollectionByWrongClock(t *testing.T) {
 	s.Ctl("gc")
 	s.Refuse(1, args("sync"))
 	for _, c := range []string{"gc", "gc --dry-run"} {
-		s.Refuse(1, args(c), "the system clock cannot be right: it is at ", "a sync of mirror debian was refused for it", "hint: set the system clock")
+		s.Refuse(1, args(c), "the system clock cannot be right: it is at ", "a sync of mirror debian was refused because of it", "hint: set the system clock")
 	}
 	s.Ctl("sync", "--accept-clock")
 	s.Ctl("gc", "--dry-run")
@@ -96,10 +96,10 @@ func TestKeyFromTheFuture(t *testing.T) {
 	s := start(t, head+"[signing]\nkey_file = \""+file+"\"\n"+a.stanza("debian", ""))
 	s.Ctl("sync")
 	for _, c := range []string{"freeze 4.1 --package a", "freeze 4.1 --package a --dry-run"} {
-		s.Refuse(1, args(c), "the system clock cannot be right: it is at ", "signing key "+k.Fingerprint()+" was made at ", "hint: set the system clock")
+		s.Refuse(1, args(c), "the system clock cannot be right: it is at ", "signing key "+k.Fingerprint()+" was created at ", "hint: set the system clock")
 	}
 	var status api.Status
-	if s.JSON(&status, "status"); !strings.Contains(strings.Join(status.Warnings, "\n"), "the signing key was made at ") {
+	if s.status(&status); !strings.Contains(strings.Join(status.Warnings, "\n"), "the signing key was made at ") {
 		t.Errorf("warnings: %q", status.Warnings)
 	}
 }

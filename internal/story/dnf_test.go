@@ -83,7 +83,7 @@ func TestRepoFiles(t *testing.T) {
 }
 
 // Clients that name nobody until they are asked, and those that always send a
-// password, build through the proxy form.
+// password, build through the proxy form. Long because of its table of cases.
 func TestProxyClients(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs dnf")
@@ -158,8 +158,8 @@ open(sys.argv[2], 'wb').write(r.build_opener(r.ProxyBasicAuthHandler(p)).open(sy
 			return nil
 		},
 	}
-	// What these programs never send, whether asked or not: wget no name without a
-	// password, Python's default handler no name with an empty one.
+	// These programs cannot send the following, whether challenged or not: wget no name
+	// without a password, Python's default handler no name with an empty password.
 	cannot := map[string][]string{"wget": {"%s@"}, "debootstrap": {"%s@"}, "python": {"%s@", "%s:@"}}
 	n := 0
 	for client, get := range clients {

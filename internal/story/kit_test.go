@@ -21,8 +21,8 @@ import (
 // A kit between two releases: the distribution's release as it was published is
 // recorded, frozen and built, then the same with its updates and other packages.
 // The kit has the same bytes whoever makes it and wherever, the kernel shows the
-// new image when it is laid over the old one, the files that offer it are
-// signed, and a stick takes it.
+// new image when it is laid over the old one, the files that offer it are signed,
+// and a stick takes it. Long because it is one story from beginning to end.
 func TestKitsBetweenReleases(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds root file systems")
@@ -111,7 +111,7 @@ func TestKitsBetweenReleases(t *testing.T) {
 		if left, _ := os.ReadDir(tmp); len(left) > 0 {
 			t.Errorf("left in TMPDIR: %v", left)
 		}
-		// From files: what is known of the snapshots is not in the kit.
+		// From files: the kit does not contain what is known about the snapshots.
 		files := create(t, surroundings{name: "from files", args: filed})
 		if os.Getuid() == 0 {
 			theirs, err := os.MkdirTemp("", "snapd-kits-")
@@ -264,7 +264,7 @@ func TestKitsBetweenReleases(t *testing.T) {
 		if got := digestOf(t, base); got != digestOf(t, at("4.0.squashfs")) {
 			t.Errorf("the base image changed: SHA-256 %s", got)
 		}
-		// What the stick has now is what the kit holds: nothing is left to do.
+		// The stick now has what the kit contains, so nothing is left to do.
 		var again iuk.ApplyResult
 		s.JSON(&again, "iuk", "apply", kit, "--target", stick)
 		if len(again.Added)+len(again.Replaced)+len(again.Deleted) != 0 {

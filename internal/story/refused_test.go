@@ -68,20 +68,23 @@ func TestEmptyFreeze(t *testing.T) {
 	}
 	s.Ctl("record", "start", "build", "--mirror", "debian")
 	for _, c := range []string{"freeze build", "freeze x --recording build", "freeze build --allow-empty", "freeze build --dry-run"} {
-		s.Refuse(1, args(c), "recording build is still running", "hint: end the recording first")
+		s.Refuse(1, args(c), "recording build is still running", "hint: stop the recording when the build is done")
 	}
 	s.Ctl("record", "stop", "build")
+	s.Refuse(1, args("record start build --mirror debian"), "another recording has it", "see that recording with: snapctl record show build, and remove it with: snapctl record rm build")
+	for _, dry := range []string{"", " --dry-run"} {
+		s.Refuse(1, args("freeze build"+dry), "nothing to freeze: recording build has no packages", "hint: remove it with snapctl record rm build, start it again", "or freeze it anyway with --allow-empty")
+	}
 	for _, c := range []struct{ command, words string }{
-		{"freeze build", "recording build noted no package"},
-		{"freeze x --mirror none", "the configured globs (packages) of mirror none match no package"},
-		{"freeze both --all", "the configured globs (packages) of mirror none match no package"},
-		{"freeze x --manifest empty.list --format list", "build manifest empty.list lists no package"},
-		{"freeze x --manifest empty.list", "build manifest empty.list lists no package"},
-		{"freeze x --manifest a.list --manifest empty.list --format list", "build manifest empty.list lists no package"},
-		{"freeze x --mirror none --manifest empty.list --format list", "build manifest empty.list lists no package"},
+		{"freeze x --mirror none", "the package globs of mirror none match no packages"},
+		{"freeze both --all", "the package globs of mirror none match no packages"},
+		{"freeze x --manifest empty.list --format list", "build manifest empty.list lists no packages"},
+		{"freeze x --manifest empty.list", "build manifest empty.list lists no packages"},
+		{"freeze x --manifest a.list --manifest empty.list --format list", "build manifest empty.list lists no packages"},
+		{"freeze x --mirror none --manifest empty.list --format list", "build manifest empty.list lists no packages"},
 	} {
 		for _, dry := range []string{"", " --dry-run"} {
-			s.Refuse(1, args(c.command+dry), "nothing to freeze: "+c.words, "hint: freeze it all the same with --allow-empty")
+			s.Refuse(1, args(c.command+dry), "nothing to freeze: "+c.words, "hint: freeze it anyway with --allow-empty")
 		}
 	}
 	s.Ctl("freeze", "build", "--allow-empty")
@@ -92,7 +95,22 @@ func TestEmptyFreeze(t *testing.T) {
 		t.Errorf("frozen: %+v", r.Frozen)
 	}
 	s.Ctl("freeze", "4.1", "--mirror", "debian", "--package", "a", "--no-sources")
-	s.Refuse(1, args("freeze 4.2 --base 4.1 --remove a"), "nothing to freeze: 4.2 would hold no package of debian")
+	if _, err := s.Try("freeze", "x", "--mirror", "debian", "--manifest", "lost.list", "--format", "list", "--dry-run"); code(err) != 1 || !strings.Contains(err.Error(), "hint: import an older state") {
+		t.Errorf("a dry run: %v", err)
+	}
+	for _, c := range []string{
+		"sync debiam", "mirror show debiam", "packages debiam@latest", "show debiam@latest", "diff debian@latest debiam@latest", "list --mirror debiam", "record start r --mirror debiam",
+		"freeze x --mirror debiam --package a", "sources debiam@latest", "token create t --role builder --mirror debiam", "pin debiam@latest",
+		"rm debiam@latest", "add debiam a.list", "remove debiam a",
+	} {
+		if _, err := s.Try(args(c)...); code(err) != 1 || !strings.Contains(err.Error(), "debiam") || !strings.Contains(err.Error(), "hint: snapctl mirror list") {
+			t.Errorf("%s: exit %d, %v", c, code(err), err)
+		}
+	}
+	for _, ref := range []string{"build", "4.1"} { // what it has is named
+		s.Refuse(2, args("sources "+ref+" --mirror debiam"), ref+" has no mirror debiam, only debian")
+	}
+	s.Refuse(1, args("freeze 4.2 --base 4.1 --remove a"), "nothing to freeze: 4.2 would have no packages from debian")
 	s.Ctl(args("freeze lost --mirror debian --manifest lost.list --format list --allow-missing")...) // it records that
 	s.Ctl(args("freeze void --mirror debian --manifest empty.list --allow-empty")...)
 }
@@ -154,7 +172,7 @@ func TestDryRunExits(t *testing.T) {
 			t.Errorf("%s: the dry run reports no entries", c.command)
 		}
 	}
-	// What can be frozen, can be rehearsed.
+	// Everything that can be frozen can also be frozen in a dry run.
 	good := args("freeze 4.1 --mirror debian --manifest good.list --format list --allow-missing")
 	s.Ctl(append(good, "--dry-run")...)
 	s.Refuse(1, args("show 4.1"))
@@ -198,8 +216,8 @@ func TestSourcesAreLeftOut(t *testing.T) {
 	count("whole.1", 3, 1)
 }
 
-// A time after the newest snapshot is answered by it, and said; one that has not
-// come is refused.
+// A time after the newest snapshot selects that snapshot, which is reported; a time in
+// the future is refused.
 func TestTimesAfterTheNewestSnapshot(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1"})
@@ -211,7 +229,7 @@ func TestTimesAfterTheNewestSnapshot(t *testing.T) {
 	id := l.Snapshots[0].ID
 	time.Sleep(2100 * time.Millisecond)
 	now := time.Now().UTC().Add(-time.Second).Format("20060102T150405Z")
-	notice := "debian@" + now + " is after the newest snapshot, which is taken: " + id + " (upstream was last checked at "
+	notice := "debian@" + now + " is after the newest snapshot; using " + id + " (upstream was last checked at "
 	var f api.FreezeResult
 	s.JSON(&f, "freeze", "4.1", "--mirror", "debian@"+now, "--package", "a")
 	if len(f.Warnings) != 1 || !strings.HasPrefix(f.Warnings[0], notice) || f.Frozen.Mirrors[0].Snapshot != id {
@@ -237,7 +255,7 @@ func TestTimesAfterTheNewestSnapshot(t *testing.T) {
 		"freeze 5.0 --package a --mirror debian@2099-01-01", "freeze 5.0 --base 4.1 --replace a@debian@2099-01-01", "record start late --mirror debian@2099-01-01",
 		"show debian@2099-01-01", "packages debian@2099-01-01", "diff 4.1 debian@2099-01-01", "sources debian@2099-01-01", "pin debian@2099-01-01",
 	} {
-		s.Refuse(2, args(c), "20990101T000000Z is later than the system clock", "or debian@latest")
+		s.Refuse(2, args(c), "20990101T000000Z is in the future, the system clock is at", "or debian@latest")
 	}
-	s.Refuse(2, args("freeze 5.0 --package a --date 2099-01-01"), "date 2099-01-01T00:00:00Z is later than the system clock")
+	s.Refuse(2, args("freeze 5.0 --package a --date 2099-01-01"), "date 2099-01-01T00:00:00Z is in the future, the system clock is at")
 }

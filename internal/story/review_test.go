@@ -13,8 +13,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// The list counts packages, and what a freeze went without keeps its
-// architecture and whether it is a source.
+// The list counts packages. What is missing from a freeze is listed with its
+// architecture, and whether it is a source.
 func TestCountsAndMissing(t *testing.T) {
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "lib", Version: "1"}, debtest.Package{Name: "app", Version: "1"})
@@ -40,8 +40,8 @@ func TestCountsAndMissing(t *testing.T) {
 	}
 }
 
-// apt reads a flat repository, whose suite is "./", at every kind of place, also
-// where nothing of it was frozen; it asks for "/./InRelease".
+// apt reads a flat repository, whose suite is "./", from every kind of URL, even if
+// nothing of it was frozen. It requests "/./InRelease".
 func TestFlatRepository(t *testing.T) {
 	need(t, "apt-get", "dpkg")
 	a := debtest.New(t)
@@ -96,8 +96,7 @@ keyring = %q
 	}
 }
 
-// A wrong key is told before what follows from it, and a refused use says what
-// was wrong with it.
+// A wrong key is reported before its consequences, and a usage error says what was wrong.
 func TestFirstThingsFirst(t *testing.T) {
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "app", Version: "1"})
@@ -107,11 +106,11 @@ func TestFirstThingsFirst(t *testing.T) {
 	s.Ctl("freeze", "4.1", "--package", "app", "--no-sources")
 	s.Ctl("export", "4.1", filepath.Join(s.Dir, "dir"))
 	out, err := s.Try("verify", "dir", "--key", a.KeyringFile())
-	if _, faults, _ := strings.Cut(out, "fault: "); code(err) != api.ExitVerify || !strings.HasPrefix(faults, "manifest.json.asc: signature of the frozen manifest: ") {
+	if _, faults, _ := strings.Cut(out, "fault: "); code(err) != api.ExitVerify || !strings.HasPrefix(faults, "manifest.json.asc: signature of the freeze manifest: ") {
 		t.Errorf("verify with another key: %v\n%s", err, out)
 	}
 	_, err = s.Try("sbom", "debian@latest")
-	if code(err) != api.ExitUsage || !strings.Contains(err.Error(), "snapctl: error: debian@latest is not a frozen snapshot\n") {
+	if code(err) != api.ExitUsage || !strings.Contains(err.Error(), "snapctl: error: debian@latest is not a freeze\n") {
 		t.Errorf("sbom of a snapshot: %v", err)
 	}
 }

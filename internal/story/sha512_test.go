@@ -7,8 +7,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// From a repository that lists indices, packages or both by SHA-512 alone, apt
-// resolves what a package needs, and installs it from the freeze.
+// apt resolves and installs packages from the freeze of a repository that lists indices,
+// packages or both only by SHA-512.
 func TestSHA512(t *testing.T) {
 	need(t, "apt-get", "dpkg")
 	for _, c := range []struct {

@@ -49,7 +49,7 @@ func TestEveryTarget(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Hooks of the host's programs do not belong into the empty root.
+			// Hooks of the host's programs do not belong in the empty root.
 			var keep []string
 			skip := false
 			for line := range strings.Lines(string(data)) {

@@ -107,7 +107,7 @@ func sum(b []byte) string { return fmt.Sprintf("%x %d", sha256.Sum256(b), len(b)
 
 // An apt that updates by differences gets upstream's Index and patches: from
 // latest across syncs, and from an exact timestamp when upstream has neither any
-// more.
+// more. Long because it is one story from beginning to end.
 func TestPatches(t *testing.T) {
 	need(t, "diff", "xz")
 	a := newArchive(t)
@@ -192,8 +192,8 @@ func TestPatches(t *testing.T) {
 	}
 }
 
-// `packages` selects what a freeze takes, with its sources; the archive of the
-// snapshot goes on being all of upstream's.
+// `packages` selects what a freeze contains, with its sources; the archive of the
+// snapshot still has all of upstream's packages.
 func TestPackagesGlob(t *testing.T) {
 	for _, download := range []string{"on_demand", "all"} {
 		t.Run(download, func(t *testing.T) {
@@ -322,8 +322,8 @@ func TestSameNameInComponents(t *testing.T) {
 	}
 }
 
-// What sync tells while it works: bytes, files, rate and time left on a
-// terminal, and nothing but the result in a pipe.
+// A sync shows bytes, files, rate and remaining time on a terminal, and only the result
+// in a pipe.
 func TestSyncProgress(t *testing.T) {
 	need(t, "script")
 	a := newArchive(t)
@@ -417,8 +417,8 @@ func TestEveryForm(t *testing.T) {
 	}
 }
 
-// snapd goes through the proxy that its environment names, for metadata and for
-// what is fetched on demand.
+// snapd uses the proxy in its environment, for metadata and for files that are downloaded
+// on demand.
 func TestProxyEnvironment(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "app"})

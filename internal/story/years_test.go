@@ -36,8 +36,9 @@ sources = true
 `, srv.URL, a.KeyringFile())
 }
 
-// Years later: upstream has moved on, its Valid-Until is long past, this
-// server's key has been changed, and apt installs exactly what was frozen.
+// Years later: upstream has moved on, its Valid-Until is long past, this server's
+// key has been changed, and apt installs exactly what was frozen. Long because it
+// is one story from beginning to end.
 func TestYearsLater(t *testing.T) {
 	need(t, "apt-get", "dpkg", "faketime")
 	a, config := upstream(t)
@@ -113,7 +114,7 @@ func TestYearsLater(t *testing.T) {
 	if len(list.Snapshots) != 2 || len(list.Frozen) != 2 {
 		t.Errorf("list: %+v", list)
 	}
-	s.Ctl("rm", "5.0")
+	s.Ctl("rm", "5.0", "--yes")
 	if _, err := s.Try("verify", "5.0"); code(err) != 1 {
 		t.Errorf("a removed freeze: %v", err)
 	}
@@ -122,8 +123,8 @@ func TestYearsLater(t *testing.T) {
 	s.Ctl("verify", "4.1", "--deep")
 }
 
-// States from before this server came are taken into history under the same
-// checks, expiry judged at their time.
+// Older states, from before this server existed, are added to the history after the same
+// checks, with expiry judged at their time.
 func TestHistory(t *testing.T) {
 	a, config := upstream(t)
 	now := time.Now().UTC().Truncate(time.Second)
@@ -152,7 +153,7 @@ func TestHistory(t *testing.T) {
 	if len(p.Packages) != 1 || p.Packages[0].Version != "3" {
 		t.Errorf("packages now: %+v", p)
 	}
-	// The state goes on from the newest, not from the one that came last.
+	// The next state follows the newest one, not the one that was added last.
 	if out := s.Ctl("sync"); !strings.Contains(out, "nothing changed") {
 		t.Errorf("sync after history: %s", out)
 	}

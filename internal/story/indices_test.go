@@ -1,0 +1,140 @@
+package story
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/repo/deb/debtest"
+)
+
+// compressedAs is the upstream of a test whose indices are compressed by programs, with
+// a configuration that keeps few of them.
+func compressedAs(t *testing.T, keep int, programs map[string][]string) (*debtest.Archive, string) {
+	t.Helper()
+	a, config := upstream(t)
+	a.Programs = programs
+	for suffix := range programs {
+		a.Default().Compressions = append(a.Default().Compressions, suffix)
+	}
+	slices.Sort(a.Default().Compressions)
+	a.Default().ListPlain = true
+	return a, strings.Replace(config, "[store]\n", fmt.Sprintf("[store]\nkeep_indices = %d\n", keep), 1)
+}
+
+// installsFrom lets apt install a package from a snapshot, and reports each variant of an
+// index that it did not get.
+func (s *server) installsFrom(id, pkg, version string) {
+	s.t.Helper()
+	apt := debtest.NewApt(s.t, s.Ctl("sources", id))
+	out, err := apt.Try("apt-get", "update")
+	if err != nil || strings.Contains(out, "\nE:") || strings.Contains(out, "\nW:") {
+		s.t.Fatalf("%s: apt-get update: %v\n%s", id, err, out)
+	}
+	apt.Run("apt-get", "install", pkg)
+	if !slices.ContainsFunc(apt.Installed(), func(l string) bool { return strings.Contains(l, pkg) && strings.Contains(l, version) }) {
+		s.t.Errorf("%s: installed %v, expected %s %s", id, apt.Installed(), pkg, version)
+	}
+}
+
+// xzInstead makes a directory for PATH whose xz ignores its options, but returns the
+// version of the real one.
+func xzInstead(t *testing.T) string {
+	t.Helper()
+	xz, err := exec.LookPath("xz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\ncase \"$1\" in --version) exec %[1]s --version;; esac\nexec %[1]s -1 -T1 -c\n", xz)
+	if err := os.WriteFile(filepath.Join(dir, "xz"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Sixty states of an archive cost their changes, and apt installs from each of them:
+// with the xz that made their indices, with one that makes others, and without any.
+func TestHistoryOfIndices(t *testing.T) {
+	need(t, "apt-get", "dpkg", "xz")
+	const states = 60
+	a, config := compressedAs(t, 3, map[string][]string{".xz": {"xz", "-6e", "-T2"}})
+	begin := time.Now().UTC().Truncate(time.Second).Add(-states * time.Hour)
+	for i := range 80 {
+		a.Add(debtest.Package{Name: fmt.Sprintf("other%d", i), Version: "1"})
+	}
+	s := start(t, config)
+	for i := range states {
+		if i > 0 {
+			a.Default().Remove("app", fmt.Sprint(i))
+			a.Default().Remove(fmt.Sprintf("other%d", i), "1")
+		}
+		a.Add(debtest.Package{Name: "app", Version: fmt.Sprint(i + 1)})
+		if i%3 == 0 {
+			a.Add(debtest.Package{Name: fmt.Sprintf("later%d", i), Version: "1"})
+		}
+		if i%10 == 0 {
+			a.AddSource(debtest.Source{Name: fmt.Sprintf("src%d", i), Version: "1"})
+		}
+		a.Publish(begin.Add(time.Duration(i) * time.Hour))
+		s.Ctl("sync")
+	}
+	var list api.SnapshotList
+	s.JSON(&list, "list", "--mirror", "debian")
+	var ids []string
+	for _, snap := range list.Snapshots {
+		ids = append(ids, snap.ID)
+	}
+	slices.Sort(ids)
+	if len(ids) != states {
+		t.Fatalf("%d snapshots, expected %d", len(ids), states)
+	}
+	var gc api.GCResult
+	s.JSON(&gc, "gc", "--compact")
+	if gc.Indices != 3*(states-3) || gc.OrderBytes*5 > gc.IndexBytes {
+		t.Errorf("compacted %+v", gc)
+	}
+	var again api.GCResult
+	if s.JSON(&again, "gc", "--compact"); again.Indices != 0 {
+		t.Errorf("compacted again: %+v", again)
+	}
+	from := func(every int) {
+		t.Helper()
+		for i := 0; i < states; i += every {
+			s.installsFrom(ids[i], "app", fmt.Sprint(i+1))
+		}
+	}
+	from(10)
+	s.Ctl("fsck")
+	var status api.Status
+	if s.JSON(&status, "status"); status.Mirrors[0].HistoryPerYear <= 0 {
+		t.Errorf("the history takes %d bytes a year", status.Mirrors[0].HistoryPerYear)
+	}
+
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, every := range map[string]int{xzInstead(t): 10, t.TempDir(): 30} {
+		s.Stop()
+		if err := os.RemoveAll(filepath.Join(s.Dir, "data/indices")); err != nil {
+			t.Fatal(err)
+		}
+		s.env = []string{"PATH=" + path}
+		s.run(bin)
+		xz := "http://" + s.Addr + "/archive/" + strings.Replace(ids[20], "@", "/", 1) + "/dists/stable/main/binary-amd64/Packages.xz"
+		for range 2 {
+			// On a very slow machine it is still being made.
+			if status, body := get(t, xz); status != 404 || !strings.Contains(body, "cannot be made again") && !strings.Contains(body, "is being made") {
+				t.Errorf("xz in %s: %d %s", path, status, body)
+			}
+		}
+		from(every)
+	}
+}

@@ -1,36 +1,51 @@
-# make run    a mirror, a freeze and a server from this machine's own sources
+# make run    a mirror, a freeze and a server from this machine's own sources;
+#             LISTEN=127.0.0.1:8081 where, DIR=/srv/run in which directory
+# make cluster  the same on three nodes with PostgreSQL, an S3 server and a balancer,
+#             in a temporary directory; LISTEN=127.0.0.1:8081 where, ONCE=1 stops after it
 # make test   every test
 # make bench  the benchmarks, beside the tools that people use instead
 # make fuzz   every parser of outside bytes, FUZZTIME each (FUZZTIME=10m takes ten hours)
 # make lint   gofmt, go vet, staticcheck, govulncheck
 # make torture  crashes, full disks, power cuts: takes twenty minutes
+# make dist   a release in dist/: source, static programs, checksums
+# make deb    a Debian package in dist/
+# make rpm    an rpm package in dist/
 
-export PATH := $(CURDIR)/.go/bin:$(PATH):/usr/local/go/bin
+# The tests use tools in sbin, which the PATH of an ordinary user does not have.
+export PATH := $(CURDIR)/.go/bin:$(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 30s
 TESTFLAGS ?=
+LDFLAGS ?=
+ARCH ?= amd64,arm64
 PREFIX ?= /usr/local
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
 
-.PHONY: all build run test race bench fuzz lint torture install clean
+.PHONY: all build run cluster test race bench fuzz lint torture install install-built dist deb rpm clean
 
 all: build
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.built=$(VERSION)" -o bin/ ./cmd/snapd ./cmd/snapctl
+	@GO='$(GO)' ./.ci/go
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS) -X main.built=$(VERSION)" -o bin/ ./cmd/snapd ./cmd/snapctl
 
 run:
 	@./.ci/deps run
 	@$(MAKE) --no-print-directory build
 	@./internal/demo/run.sh
 
+cluster:
+	@./.ci/deps cluster
+	@$(MAKE) --no-print-directory build
+	@$(GO) run ./internal/demo/cluster $(if $(LISTEN),-listen $(LISTEN)) $(if $(ONCE),-once) $(if $(CONFIG),-config $(CONFIG))
+
 test:
 	@./.ci/deps test
 	$(GO) vet ./...
-	$(GO) test -count=1 -timeout 20m $(TESTFLAGS) ./...
-	$(GO) test -timeout 10m -race -short ./internal/cas ./internal/fetch ./internal/acquire ./internal/mirror ./internal/catalog ./internal/httpd/... ./internal/daemon ./internal/sign
+	$(GO) test -count=1 -timeout 40m $(TESTFLAGS) ./...
+	$(GO) test -timeout 20m -race -short ./internal/cas/... ./internal/fetch ./internal/acquire ./internal/mirror ./internal/catalog ./internal/httpd/... ./internal/daemon ./internal/sign
 
 bench:
 	@./.ci/deps bench
@@ -51,11 +66,44 @@ torture:
 	@./.ci/deps test
 	$(GO) run ./internal/torture
 
-install: build
+install: build install-built
+
+# What packages install, from the programs in bin/: also units, manual pages, shell
+# completions, the AppArmor profile and a configuration.
+share = $(DESTDIR)$(PREFIX)/share
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+install-built:
 	install -D -m 0755 bin/snapd $(DESTDIR)$(PREFIX)/sbin/snapd
 	install -D -m 0755 bin/snapctl $(DESTDIR)$(PREFIX)/bin/snapctl
-	install -D -m 0644 config.example.toml $(DESTDIR)$(PREFIX)/share/doc/snapd/config.example.toml
-	bin/snapctl man --output $(DESTDIR)$(PREFIX)/share/man/man1
+	bin/snapctl man --output $(share)/man/man1 >/dev/null
+	bin/snapd man --output $(share)/man/man8 >/dev/null
+	install -d $(share)/man/man5
+	mv $(share)/man/man8/frozen-snapd.toml.5 $(share)/man/man5/
+	install -d $(share)/bash-completion/completions $(share)/zsh/vendor-completions $(share)/fish/vendor_completions.d
+	bin/snapctl completion bash > $(share)/bash-completion/completions/snapctl
+	bin/snapctl completion zsh > $(share)/zsh/vendor-completions/_snapctl
+	bin/snapctl completion fish > $(share)/fish/vendor_completions.d/snapctl.fish
+	install -D -m 0644 config.example.toml $(share)/doc/frozen-snapd/examples/config.example.toml
+	install -D -m 0644 contrib/config.toml $(DESTDIR)$(SYSCONFDIR)/frozen-snapd/config.toml
+	install -D -m 0644 contrib/apparmor/frozen-snapd $(DESTDIR)$(SYSCONFDIR)/apparmor.d/frozen-snapd
+	install -D -m 0644 contrib/systemd/frozen-snapd.service $(DESTDIR)$(UNITDIR)/frozen-snapd.service
+	install -D -m 0644 contrib/systemd/frozen-snapd.socket $(DESTDIR)$(UNITDIR)/frozen-snapd.socket
+	install -D -m 0644 contrib/systemd/frozen-snapd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/frozen-snapd.conf
+	install -D -m 0644 contrib/systemd/frozen-snapd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/frozen-snapd.conf
+
+# A release: source with all modules, static programs, bills of materials, checksums.
+dist:
+	$(GO) run ./internal/dist --output dist --arch '$(ARCH)'
+
+# Packages, built from the tarball of a release without the network.
+deb:
+	@./.ci/deps deb
+	@GO='$(GO)' ./contrib/package deb
+
+rpm:
+	@./.ci/deps rpm
+	@GO='$(GO)' ./contrib/package rpm
 
 clean:
-	rm -rf bin run
+	rm -rf bin run dist

@@ -18,10 +18,12 @@ import (
 var realTime = map[string]string{
 	"../cmd/snapctl/ui.go": "how often progress is reported",
 	"fetch":                "waits and pauses",
+	"meta/lease.go":        "how long a lease is held, which the system clock must not shorten",
+	"meta/bolt/lease.go":   "how long a lease is held, which the system clock must not shorten",
 	"mirror/clock.go":      "the machine's monotonic clock, which the system clock is compared with",
 	"control/usage.go":     "age of a number in memory",
 	"httpd/body.go":        "deadlines of connections",
-	"httpd/control.go":     "how often progress is reported",
+	"httpd/deadline.go":    "deadlines of connections",
 	"httpd/fast.go":        "durations for the metrics",
 	"httpd/fastfile":       "deadlines of connections",
 	"httpd/tree.go":        "durations for the metrics",

@@ -13,7 +13,7 @@ func TestLifeOfAPackageNamesFunctions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := regexp.MustCompile("`(internal/[a-z/]+)\\.([A-Za-z]+)`").FindAllSubmatch(page, -1)
+	names := regexp.MustCompile("`(internal/[a-z0-9/]+)\\.([A-Za-z]+)`").FindAllSubmatch(page, -1)
 	if len(names) < 20 {
 		t.Fatalf("%d functions are named", len(names))
 	}

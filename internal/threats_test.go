@@ -15,7 +15,7 @@ func TestThreatModelNamesTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz)[A-Za-z]+)`").FindAllSubmatch(page, -1)
+	names := regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)[A-Za-z]+)`").FindAllSubmatch(page, -1)
 	if len(names) < 40 {
 		t.Fatalf("%d tests are named", len(names))
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/needs"
 )
 
 func TestComplete(t *testing.T) {
@@ -74,12 +76,7 @@ func TestShells(t *testing.T) {
 	}
 	shell := func(t *testing.T, name string, args ...string) []string {
 		t.Helper()
-		if _, err := exec.LookPath(name); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
+		needs.Program(t, name)
 		script := filepath.Join(dir, "completion."+name)
 		write(t, script, x.run("", "completion", name).Out)
 		cmd := exec.CommandContext(t.Context(), name, args...)
@@ -155,12 +152,7 @@ func TestMan(t *testing.T) {
 		t.Fatal(o.Err)
 	}
 	write(t, filepath.Join(dir, "whole.1"), x.run("", "man").Out)
-	if _, err := exec.LookPath("groff"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	needs.Program(t, "groff")
 	pages, err := filepath.Glob(filepath.Join(dir, "*.1"))
 	if err != nil || len(pages) < 20 {
 		t.Fatal(pages, err)

@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 )
 
 // snapctl asks the server that --server or the environment names, with the token of
@@ -177,13 +177,7 @@ func TestExportHere(t *testing.T) {
 	holds("4.1/manifest.json", "4.1.partial/keep")
 
 	empty()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a tmpfs: %v", err)
-		}
-		t.Skipf("mount a tmpfs: %v", err)
-	}
-	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	needs.Tmpfs(t, dir, "1m")
 	asked = 0
 	if o := export("4.1"); o.Exit != api.ExitUsage || !strings.Contains(o.Err, "is a mount point") || asked > 0 {
 		t.Errorf("mount point: exit %d, %d requests: %s", o.Exit, asked, o.Err)

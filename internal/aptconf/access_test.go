@@ -11,6 +11,7 @@ import (
 	"testing/fstest"
 
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/needs"
 )
 
 // A mirror reaches its server as apt does. It takes the login from the URI, or else from
@@ -103,12 +104,7 @@ func TestUnreadableLogins(t *testing.T) {
 
 // apt.conf is read as apt reads it.
 func TestOptionsAsApt(t *testing.T) {
-	if _, err := exec.LookPath("apt-config"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	needs.Program(t, "apt-config")
 	dir := t.TempDir()
 	for i, text := range []string{
 		`Acquire::https::CaInfo "/a"; # trailing`,

@@ -22,6 +22,7 @@ import (
 	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
+	"example.org/snapd/internal/needs"
 )
 
 // world is an installation under test. Its metadata refers to the blobs that
@@ -517,13 +518,7 @@ func TestNoSpace(t *testing.T) {
 	w := newWorld(t)
 	w.put(strings.Repeat("x", 8<<20))
 	full := t.TempDir()
-	if err := syscall.Mount("tmpfs", full, "tmpfs", 0, "size=4m,mode=0700"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a tmpfs: %v", err)
-		}
-		t.Skipf("mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() { syscall.Unmount(full, syscall.MNT_DETACH) })
+	needs.Tmpfs(t, full, "4m")
 	_, err := backup.Create(t.Context(), w.in, full, &acquire.Progress{})
 	if !errors.Is(err, backup.ErrNoSpace) || !strings.Contains(err.Error(), full+" has ") || !strings.HasSuffix(err.Error(), " bytes free, 8388608 are needed") {
 		t.Errorf("backup: %v", err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 )
@@ -47,24 +48,12 @@ func (r *run) gpgv(name string, k *sign.Keyring) error {
 	return nil
 }
 
-func needTools(t *testing.T, names ...string) {
-	t.Helper()
-	for _, n := range names {
-		if _, err := exec.LookPath(n); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
-}
-
 // A key that expires is warned of; once it has, apt refuses what it signed, and
 // takes it again when the key is renewed. A new key signs what comes, and a
 // statement beside what is there: apt and gpgv take old and new. Long because it
 // is one story from beginning to end.
 func TestKeys(t *testing.T) {
-	needTools(t, "apt-get", "gpgv")
+	needs.Programs(t, "apt-get", "gpgv")
 	a := debtest.New(t)
 	a.Add(debtest.Package{Name: "a"})
 	now := time.Now().UTC().Truncate(time.Second)
@@ -149,7 +138,7 @@ func TestKeys(t *testing.T) {
 // A signing command that fails stops what needs it and nothing else: snapd
 // starts and serves, and signs when the command answers again.
 func TestSigningCommand(t *testing.T) {
-	needTools(t, "gpg")
+	needs.Programs(t, "gpg")
 	a, url := upstream(t)
 	cfg := testConfig(t, mirrorText(a, "debian", url, "download = \"all\""))
 	r := start(t, cfg)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -19,13 +20,7 @@ import (
 // without a restart. Long because it is one story from beginning to end.
 func TestReserve(t *testing.T) {
 	disk := shortDir(t)
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=96m,mode=0700"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a tmpfs: %v", err)
-		}
-		t.Skipf("mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() { syscall.Unmount(disk, syscall.MNT_DETACH) })
+	needs.Tmpfs(t, disk, "96m")
 	a := debtest.New(t)
 	a.Add(debtest.Package{Name: "a"}, debtest.Package{Name: "b"}, debtest.Package{Name: "c"})
 	a.Publish(time.Now().Add(-time.Hour))

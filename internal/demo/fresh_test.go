@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.org/snapd/internal/needs"
 )
 
 // top is the repository.
@@ -85,18 +87,8 @@ type machine struct {
 // and Debian's Go, and the checkout in the home of an ordinary user.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	unable := t.Skip
-	if os.Getenv("CI") == "true" {
-		unable = t.Fatal
-	}
-	if os.Getuid() != 0 {
-		unable("needs root: it mounts")
-	}
-	for _, p := range []string{"mmdebstrap", "unshare", "chroot", "go"} {
-		if _, err := exec.LookPath(p); err != nil {
-			unable(err)
-		}
-	}
+	needs.Root(t, "to mount")
+	needs.Programs(t, "mmdebstrap", "unshare", "chroot", "go")
 	if data, err := os.ReadFile("/etc/os-release"); err != nil || !bytes.Contains(data, []byte("VERSION_CODENAME=bookworm\n")) {
 		t.Skip("this machine's apt sources are not those of Debian 12")
 	}

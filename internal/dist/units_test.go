@@ -8,22 +8,12 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/needs"
 )
-
-// tool skips a test without a program, or fails it in CI.
-func tool(t *testing.T, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err == nil {
-		return
-	} else if os.Getenv("CI") == "true" {
-		t.Fatal(err)
-	}
-	t.Skipf("no %s", name)
-}
 
 // systemd finds no fault in the units, and rates the service's exposure at most 2.0 of 10.
 func TestUnits(t *testing.T) {
-	tool(t, "systemd-analyze")
+	needs.Program(t, "systemd-analyze")
 	dir := t.TempDir()
 	for _, name := range []string{"frozen-snapd.service", "frozen-snapd.socket"} {
 		text, err := os.ReadFile(filepath.Join(checkout, "contrib/systemd", name))
@@ -60,7 +50,7 @@ func TestPackagedConfig(t *testing.T) {
 
 // AppArmor's parser reads the profile.
 func TestProfile(t *testing.T) {
-	tool(t, "apparmor_parser")
+	needs.Program(t, "apparmor_parser")
 	out, err := exec.CommandContext(t.Context(), "apparmor_parser", "--skip-kernel-load", "--skip-cache", "--names", filepath.Join(checkout, "contrib/apparmor/frozen-snapd")).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "frozen-snapd") {
 		t.Errorf("%v\n%s", err, out)

@@ -10,18 +10,14 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
 // run executes a program that is needed for a test.
 func run(t *testing.T, name string, args ...string) {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	needs.Program(t, name)
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "LC_ALL=C.UTF-8", "http_proxy=", "https_proxy=", "no_proxy=*")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -65,12 +66,7 @@ func TestPrometheusRules(t *testing.T) {
 			t.Errorf("docs/OPERATE.md does not explain alert %s", m[1])
 		}
 	}
-	if _, err := exec.LookPath("promtool"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	needs.Program(t, "promtool")
 	for _, args := range [][]string{{"check", "rules", "frozen-snapd.rules.yml"}, {"test", "rules", "frozen-snapd.test.yml"}} {
 		cmd := exec.CommandContext(t.Context(), "promtool", args...)
 		cmd.Dir = dir

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/squashfs"
 	"example.org/snapd/internal/squashfs/squashfstest"
@@ -223,11 +224,11 @@ func sources(a *debtest.Archive, base string) string {
 
 func needRoot(t *testing.T) {
 	t.Helper()
-	squashfstest.Need(t, "mmdebstrap", "apt-get", "dpkg")
+	needs.Programs(t, "mmdebstrap", "apt-get", "dpkg")
 	if testing.Short() {
 		t.Skip("runs mmdebstrap")
 	}
-	squashfstest.NeedRoot(t)
+	needs.Root(t, "to mount")
 }
 
 // TestBuild builds from two servers with different names, ports and keys, and
@@ -386,7 +387,7 @@ func TestBuildFails(t *testing.T) {
 }
 
 func TestTools(t *testing.T) {
-	squashfstest.Need(t, "mmdebstrap", "apt-get", "dpkg")
+	needs.Programs(t, "mmdebstrap", "apt-get", "dpkg")
 	tools, err := FindTools(t.Context())
 	if err != nil {
 		t.Fatal(err)

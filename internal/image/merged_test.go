@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/squashfs"
 	"example.org/snapd/internal/squashfs/squashfstest"
@@ -179,7 +180,7 @@ func repack(t *testing.T, p installed) []byte {
 // asks for it, and not usrmerge, which would merge /usr in the image.
 func TestBuildWithoutUsrmerge(t *testing.T) {
 	needRoot(t)
-	squashfstest.Need(t, "dpkg-deb", "tar")
+	needs.Programs(t, "dpkg-deb", "tar")
 	all := machinePackages(t)
 	if _, ok := all["usr-is-merged"]; !ok {
 		t.Skip("this machine has no package usr-is-merged")

@@ -13,6 +13,7 @@ import (
 	"testing/fstest"
 
 	"example.org/snapd/internal/iso9660"
+	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
 // image is a small image that is built by hand, such as no tool would write.
@@ -207,7 +208,7 @@ func TestTruncated(t *testing.T) {
 		t.Fatal(err)
 	}
 	iso := filepath.Join(t.TempDir(), "test.iso")
-	run(t, "genisoimage", "-quiet", "-R", "-J", "-o", iso, tree)
+	squashfstest.Run(t, "genisoimage", "-quiet", "-R", "-J", "-o", iso, tree)
 	b, err := os.ReadFile(iso)
 	if err != nil {
 		t.Fatal(err)
@@ -271,7 +272,7 @@ func TestCutImage(t *testing.T) {
 	}
 	for _, tool := range [][]string{{"genisoimage", "-quiet"}, {"xorriso", "-as", "mkisofs", "-quiet"}} {
 		iso := filepath.Join(t.TempDir(), "test.iso")
-		run(t, tool[0], append(tool[1:], "-R", "-o", iso, tree)...)
+		squashfstest.Run(t, tool[0], append(tool[1:], "-R", "-o", iso, tree)...)
 		b, err := os.ReadFile(iso)
 		if err != nil {
 			t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,28 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/iso9660"
+	"example.org/snapd/internal/needs"
+	"example.org/snapd/internal/squashfs/squashfstest"
 )
-
-// tool skips the test, or fails it if CI=true is set, when a program is missing.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is missing", name)
-		}
-		t.Skipf("%s is missing", name)
-	}
-	return p
-}
-
-func run(t testing.TB, name string, args ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), tool(t, name), args...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", name, err, out)
-	}
-}
 
 func open(t testing.TB, path string) *iso9660.FS {
 	t.Helper()
@@ -212,7 +192,7 @@ func TestImagesOfOtherTools(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tree := trees[tt.args[0] == "xorriso"]
 			iso := filepath.Join(t.TempDir(), "test.iso")
-			run(t, tt.args[0], append(tt.args[1:], "-V", "TEST_1", "-o", iso, tree)...)
+			squashfstest.Run(t, tt.args[0], append(tt.args[1:], "-V", "TEST_1", "-o", iso, tree)...)
 			img := open(t, iso)
 			if got := img.Naming(); got != iso9660.RockRidge {
 				t.Errorf("naming: expected Rock Ridge, found %v", got)
@@ -260,7 +240,7 @@ func TestImagesOfOtherTools(t *testing.T) {
 func TestLinks(t *testing.T) {
 	tree := makeTree(t, true)
 	iso := filepath.Join(t.TempDir(), "test.iso")
-	run(t, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", iso, tree)
+	squashfstest.Run(t, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", iso, tree)
 	img := open(t, iso)
 	for name, want := range map[string]string{
 		"link":             "kernel",
@@ -309,7 +289,7 @@ func TestFallbackNames(t *testing.T) {
 		{nil, iso9660.Plain, []string{".", "efi", "efi/boot", "efi/boot/bootx64.efi", "live", "live/a_long_n.mod", "live/vmlinuz"}},
 	} {
 		iso := filepath.Join(t.TempDir(), "test.iso")
-		run(t, "genisoimage", append(tt.args, "-quiet", "-o", iso, tree)...)
+		squashfstest.Run(t, "genisoimage", append(tt.args, "-quiet", "-o", iso, tree)...)
 		img := open(t, iso)
 		if got := img.Naming(); got != tt.naming {
 			t.Errorf("naming: expected %v, found %v", tt.naming, got)
@@ -330,7 +310,7 @@ func TestFallbackNames(t *testing.T) {
 // TestMultiExtent reads a file of more than 4 GiB, which ISO 9660 keeps in
 // several extents, from a sparse image.
 func TestMultiExtent(t *testing.T) {
-	if testing.Short() || os.Getenv("CI") != "true" {
+	if testing.Short() || !needs.InCI() {
 		t.Skip("writes an image of over 4 GiB: only with CI=true")
 	}
 	dir := t.TempDir()
@@ -353,7 +333,7 @@ func TestMultiExtent(t *testing.T) {
 		t.Fatal(err)
 	}
 	iso := filepath.Join(dir, "test.iso")
-	run(t, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-iso-level", "3", "-o", iso, tree)
+	squashfstest.Run(t, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-iso-level", "3", "-o", iso, tree)
 	img := open(t, iso)
 	fi, err := img.Stat("large")
 	if err != nil || fi.Size() != size {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/iso9660"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/squashfs"
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
@@ -41,7 +42,7 @@ func isoTree(t testing.TB, files map[string]string, image string) string {
 // isoWith makes an ISO image of a tree with a command that has mkisofs's options.
 func isoWith(t testing.TB, tree string, command ...string) string {
 	t.Helper()
-	squashfstest.Need(t, command[0])
+	needs.Programs(t, command[0])
 	iso := filepath.Join(t.TempDir(), "image.iso")
 	squashfstest.Run(t, command[0], append(command[1:], "-quiet", "-o", iso, tree)...)
 	return iso

@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"example.org/snapd/internal/needs"
 )
 
 // noSync replaces flushing in tests of killed processes, which lose no data of the
@@ -161,7 +163,7 @@ func TestSecondCrash(t *testing.T) {
 	committed, finished := journalPoints(points)
 	step := 3 // a sample; all of them take a minute
 	switch {
-	case os.Getenv("CI") == "true":
+	case needs.InCI():
 		step = 1
 	case testing.Short():
 		step = 13

@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/squashfs"
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
@@ -33,7 +34,7 @@ var testEpoch = time.Unix(1_710_000_000, 0)
 // isoImage makes an ISO image of files with xorriso.
 func isoImage(t testing.TB, files map[string]string, image string) string {
 	t.Helper()
-	squashfstest.Need(t, "xorriso")
+	needs.Programs(t, "xorriso")
 	dir := t.TempDir()
 	tree := filepath.Join(dir, "tree")
 	for name, content := range files {

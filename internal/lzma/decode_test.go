@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -15,24 +14,13 @@ import (
 	"testing/iotest"
 
 	uxz "github.com/ulikunitz/xz"
-)
 
-// xzProgram returns the path of xz.
-func xzProgram(t testing.TB) string {
-	t.Helper()
-	xz, err := exec.LookPath("xz")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("xz is missing")
-		}
-		t.Skip("xz is missing")
-	}
-	return xz
-}
+	"example.org/snapd/internal/needs"
+)
 
 // runXZ returns the output of xz even if it fails.
 func runXZ(t testing.TB, in []byte, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(t.Context(), xzProgram(t), args...)
+	cmd := exec.CommandContext(t.Context(), needs.Program(t, "xz"), args...)
 	cmd.Stdin = bytes.NewReader(in)
 	return cmd.Output()
 }

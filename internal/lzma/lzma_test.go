@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	uxz "github.com/ulikunitz/xz"
 	"pgregory.net/rapid"
+
+	"example.org/snapd/internal/needs"
 )
 
 var update = flag.Bool("update", false, "write the golden digests")
@@ -190,13 +192,7 @@ func TestProperty(t *testing.T) {
 
 // TestXZ decodes with the reference implementation.
 func TestXZ(t *testing.T) {
-	xz, err := exec.LookPath("xz")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("xz is missing")
-		}
-		t.Skip("xz is missing")
-	}
+	xz := needs.Program(t, "xz")
 	pipe := func(in []byte, args ...string) []byte {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), xz, args...)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
 )
@@ -31,7 +32,7 @@ type gnupg struct {
 
 func newGnuPG(t testing.TB) gnupg {
 	t.Helper()
-	tool(t, "gpg")
+	needs.Program(t, "gpg")
 	home, err := os.MkdirTemp("", "gpg") // short: sockets live in it
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
 )
@@ -282,7 +283,7 @@ func TestConcurrent(t *testing.T) {
 
 // TestApt: apt-get update takes what is signed here, inline key included.
 func TestApt(t *testing.T) {
-	apt := tool(t, "apt-get")
+	apt := needs.Program(t, "apt-get")
 	for _, k := range []*sign.PrivateKey{signtest.NewKey(t, "ed"), signtest.NewRSAKey(t, "rsa")} {
 		s := signtest.Signer(t, k)
 		dir, err := os.MkdirTemp("", "apt") // readable for apt's own user

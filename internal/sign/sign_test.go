@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
 )
@@ -20,19 +21,6 @@ var day = time.Date(2020, 2, 29, 12, 0, 0, 0, time.UTC)
 
 const release = "Origin: Example\nSuite: stable\nDate: Sat, 29 Feb 2020 12:00:00 UTC\nSHA256:\n" +
 	" e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 main/binary-amd64/Packages\n- dashes -\n-----BEGIN trouble\nFrom here\nDescription: x\n"
-
-// tool skips the test when a program that serves as oracle is missing.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is missing", name)
-		}
-		t.Skipf("%s is missing", name)
-	}
-	return path
-}
 
 func write(t testing.TB, name string, data []byte) string {
 	t.Helper()
@@ -46,7 +34,7 @@ func write(t testing.TB, name string, data []byte) string {
 // gpgv runs gpgv with a keyring of the given keys and returns what it says.
 func gpgv(t testing.TB, keyring string, args ...string) (stdout, status string, err error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), tool(t, "gpgv"), append([]string{"--homedir", t.TempDir(), "--keyring", keyring, "--status-fd", "2", "--output", "-"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), needs.Program(t, "gpgv"), append([]string{"--homedir", t.TempDir(), "--keyring", keyring, "--status-fd", "2", "--output", "-"}, args...)...)
 	var out, serr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &serr
 	err = cmd.Run()

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/squashfs"
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
@@ -128,8 +129,8 @@ func TestMountable(t *testing.T) {
 	good := readFile(t, squashfstest.Pack(t, members, squashfs.Options{}))
 	used := int(openBytes(t, good).Superblock().BytesUsed)
 	round := func(n int) int { return (used + n - 1) / n * n }
-	squashfstest.NeedRoot(t)
-	squashfstest.Need(t, "mount", "umount")
+	needs.Root(t, "to mount")
+	needs.Programs(t, "mount", "umount")
 	dir := t.TempDir()
 	for _, size := range []int{used, round(512), round(1024) - 1, round(1024), len(good) - 1, len(good), len(good) + 1} {
 		b := append(bytes.Clone(good), 0)[:size]

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/squashfs"
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
@@ -61,8 +62,8 @@ func TestFromTarOracles(t *testing.T) {
 			}
 			checkMembers(t, got, members)
 			t.Run("unsquashfs", func(t *testing.T) {
-				squashfstest.Need(t, "unsquashfs")
-				squashfstest.NeedRoot(t)
+				needs.Programs(t, "unsquashfs")
+				needs.Root(t, "to mount")
 				dir := filepath.Join(t.TempDir(), "out")
 				out := squashfstest.Run(t, "unsquashfs", "-no-progress", "-d", dir, image)
 				if s := strings.ToLower(out); strings.Contains(s, "warn") || strings.Contains(s, "error") || strings.Contains(s, "fail") {
@@ -111,8 +112,8 @@ func checkMembers(t *testing.T, got squashfstest.Tree, members []squashfstest.Me
 
 // TestReadMksquashfs reads images that mksquashfs made with various options.
 func TestReadMksquashfs(t *testing.T) {
-	squashfstest.Need(t, "mksquashfs")
-	squashfstest.NeedRoot(t)
+	needs.Programs(t, "mksquashfs")
+	needs.Root(t, "to mount")
 	dir := t.TempDir()
 	source := filepath.Join(dir, "tree")
 	squashfstest.Run(t, "unsquashfs", "-no-progress", "-d", source, squashfstest.PackTar(t, squashfstest.Tar(t, squashfstest.Fixture()), squashfs.Options{}))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -146,7 +147,7 @@ func (s *server) busy(a *debtest.Archive, published time.Time) (stop func()) {
 // holds, and apt installs from it. It can be repeated, and taken of a server
 // that does not run.
 func TestBackupAndRestore(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	a, config := upstream(t)
 	published := time.Now().UTC().Add(-10 * time.Hour).Truncate(time.Second)
 	a.Add(debtest.Package{Name: "lib", Version: "1"}, debtest.Package{Name: "app", Version: "1", Fields: map[string]string{"Depends": "lib (>= 1)"}})
@@ -222,7 +223,7 @@ func TestBackupAndRestore(t *testing.T) {
 // does not start on a directory that was restored by half. Long because of its
 // table of cases.
 func TestKilledBackup(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	a, config := upstream(t)
 	for i := range 40 {
 		a.Add(debtest.Package{Name: fmt.Sprintf("app%d", i), Version: "1"})

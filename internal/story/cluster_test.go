@@ -14,6 +14,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas/s3/s3test"
 	"example.org/snapd/internal/meta/postgres/pgtest"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -80,7 +81,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 // database and without the bucket it serves what it served before, and says so. Long
 // because it is one story.
 func TestCluster(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	a, config := upstream(t)
 	published := time.Now().UTC().Add(-10 * time.Hour).Truncate(time.Second)
 	a.Add(debtest.Package{Name: "lib", Version: "1", Files: map[string]string{"/usr/share/lib": noise(2 << 20)}},

@@ -45,19 +45,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// need skips a test that needs programs which are missing; in CI it fails.
-func need(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
-}
-
 // server is a running snapd with its own data directory.
 type server struct {
 	t      *testing.T

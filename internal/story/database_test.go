@@ -13,6 +13,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/meta/postgres/pgtest"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -20,7 +21,7 @@ import (
 // the same as with a file, and a database that does not answer is not mistaken for an
 // answer. Long because of its table of cases.
 func TestMetadataInPostgreSQL(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	db := pgtest.Start(t)
 	url := db.User(t, "frozen", "s3cret")
 	a, config := upstream(t)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -88,7 +89,7 @@ func TestProxyClients(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs dnf")
 	}
-	need(t, "curl", "wget", "debootstrap", "python3")
+	needs.Programs(t, "curl", "wget", "debootstrap", "python3")
 	f := newFedora(t)
 	a, config := upstream(t)
 	now := time.Now().UTC().Truncate(time.Second)

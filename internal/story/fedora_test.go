@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -30,7 +31,7 @@ type fedora struct {
 }
 
 func newFedora(t *testing.T) *fedora {
-	need(t, "rpmbuild", "rpmsign", "createrepo_c", "gpg", "dnf", "rpm")
+	needs.Programs(t, "rpmbuild", "rpmsign", "createrepo_c", "gpg", "dnf", "rpm")
 	f := &fedora{t: t, work: t.TempDir()}
 	f.Dir, f.Key = filepath.Join(f.work, "repo"), filepath.Join(f.work, "RPM-GPG-KEY-test")
 	for _, d := range []string{f.Dir, filepath.Join(f.work, "gpg")} {
@@ -139,7 +140,7 @@ type dnfRoot struct {
 
 func newDNF(t *testing.T, repo string) *dnfRoot {
 	t.Helper()
-	need(t, "dnf", "rpm")
+	needs.Programs(t, "dnf", "rpm")
 	d := &dnfRoot{t, t.TempDir(), "*"}
 	for name, text := range map[string]string{
 		"repos/test.repo": repo,
@@ -163,7 +164,7 @@ func (d *dnfRoot) env() []string {
 }
 
 func (d *dnfRoot) Try(args ...string) (string, error) {
-	cmd := exec.CommandContext(d.t.Context(), "dnf", append([]string{"-y", "-c", filepath.Join(d.dir, "dnf.conf"), "--installroot", filepath.Join(d.dir, "root"), "--releasever", "42"}, args...)...)
+	cmd := needs.AsRoot(exec.CommandContext(d.t.Context(), "dnf", append([]string{"-y", "-c", filepath.Join(d.dir, "dnf.conf"), "--installroot", filepath.Join(d.dir, "root"), "--releasever", "42"}, args...)...))
 	cmd.Env = d.env()
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -181,7 +182,7 @@ func (d *dnfRoot) Install(packages ...string) string {
 // List is `rpm -qa` in the root without imported keys, sorted.
 func (d *dnfRoot) List() string {
 	d.t.Helper()
-	cmd := exec.CommandContext(d.t.Context(), "rpm", "--root", filepath.Join(d.dir, "root"), "-qa")
+	cmd := needs.AsRoot(exec.CommandContext(d.t.Context(), "rpm", "--root", filepath.Join(d.dir, "root"), "-qa"))
 	cmd.Env = d.env()
 	out, err := cmd.Output()
 	if err != nil {

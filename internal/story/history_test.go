@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -53,7 +54,7 @@ func TestRebuildersTools(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs devscripts")
 	}
-	need(t, "debsnap", "debootsnap", "debrebuild", "equivs-build", "apt-ftparchive", "mmdebstrap", "dpkg-name", "apt-get")
+	needs.Programs(t, "debsnap", "debootsnap", "debrebuild", "equivs-build", "apt-ftparchive", "mmdebstrap", "dpkg-name", "apt-get")
 	a := newArchive(t)
 	const old, odd = "1:1.0~rc1+b1-1", "2.0+dfsg-1"
 	source := debtest.Source{Name: "tool", Version: old, Files: map[string]string{"tool-1.0/README": "old\n"}}

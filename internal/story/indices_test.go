@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -62,7 +63,7 @@ func xzInstead(t *testing.T) string {
 // Sixty states of an archive cost their changes, and apt installs from each of them:
 // with the xz that made their indices, with one that makes others, and without any.
 func TestHistoryOfIndices(t *testing.T) {
-	need(t, "apt-get", "dpkg", "xz")
+	needs.Programs(t, "apt-get", "dpkg", "xz")
 	const states = 60
 	a, config := compressedAs(t, 3, map[string][]string{".xz": {"xz", "-6e", "-T2"}})
 	begin := time.Now().UTC().Truncate(time.Second).Add(-states * time.Hour)

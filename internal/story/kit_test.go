@@ -15,6 +15,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/iuk"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
@@ -27,7 +28,7 @@ func TestKitsBetweenReleases(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds root file systems")
 	}
-	need(t, "mmdebstrap", "apt-get", "gpgv", "gpg")
+	needs.Programs(t, "mmdebstrap", "apt-get", "gpgv", "gpg")
 	m := thisMachine(t)
 	s := start(t, m.Config)
 	s.Ctl("sync")

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 )
 
 // The whole life of a release: its build is recorded and frozen, upstream goes
@@ -20,7 +21,7 @@ func TestLifeOfARelease(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds root file systems")
 	}
-	need(t, "mmdebstrap", "apt-get", "gpgv")
+	needs.Programs(t, "mmdebstrap", "apt-get", "gpgv")
 	m := thisMachine(t)
 	s := start(t, m.Config)
 	s.Ctl("sync")

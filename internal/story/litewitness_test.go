@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -62,7 +63,7 @@ func TestLitewitness(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds a program the first time")
 	}
-	need(t, "ssh-agent", "ssh-keygen", "ssh-add", "sqlite3")
+	needs.Programs(t, "ssh-agent", "ssh-keygen", "ssh-add", "sqlite3")
 	lite := litewitness(t)
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1"})

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -32,7 +33,7 @@ architectures = ["amd64", "arm64"]
 // dpkgDeb builds a package with the real tool and returns its file.
 func dpkgDeb(t *testing.T, file string, fields ...string) string {
 	t.Helper()
-	need(t, "dpkg-deb")
+	needs.Programs(t, "dpkg-deb")
 	dir := t.TempDir()
 	control := "Maintainer: Nobody <nobody@example.org>\nDescription: own package\n It has no use.\n"
 	for _, f := range fields {
@@ -198,7 +199,7 @@ func TestOwnRPMs(t *testing.T) {
 // returns the .changes.
 func buildPackage(t *testing.T, name, distribution string) string {
 	t.Helper()
-	need(t, "dpkg-buildpackage", "make")
+	needs.Programs(t, "dpkg-buildpackage", "make")
 	dir := t.TempDir()
 	for file, text := range map[string]string{
 		"control":       "Source: " + name + "\nSection: contrib/misc\nMaintainer: Nobody <nobody@example.org>\nStandards-Version: 4.6.2\nRules-Requires-Root: no\n\nPackage: " + name + "\nArchitecture: all\nDescription: own package\n It has no use.\n",

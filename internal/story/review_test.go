@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -43,7 +44,7 @@ func TestCountsAndMissing(t *testing.T) {
 // apt reads a flat repository, whose suite is "./", from every kind of URL, even if
 // nothing of it was frozen. It requests "/./InRelease".
 func TestFlatRepository(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	a := debtest.New(t)
 	su := a.Suite("./")
 	su.InRelease, su.Digests = false, []string{"SHA512"}

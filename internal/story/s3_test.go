@@ -14,6 +14,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas/s3/s3test"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -68,7 +69,7 @@ func ask(t *testing.T, method, url string) (*http.Response, []byte) {
 // collected and checked like one with a directory, and apt installs from it. Long
 // because of its table of cases.
 func TestBlobsInABucket(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	srv := s3test.Start(t)
 	bucket := srv.Bucket(t)
 	location, credentials := srv.Location(bucket, "snapd"), s3test.CredentialsFile(t)
@@ -225,7 +226,7 @@ func (s *server) collectsAndRepairs(a *debtest.Archive, srv *s3test.Server, buck
 // With redirect, clients get large packages, and nothing else, from the bucket by a
 // signed URL.
 func TestRedirectToBucket(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	srv := s3test.Start(t)
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "lib", Version: "1", Files: map[string]string{"/usr/share/lib": noise(3 << 20)}},
@@ -262,7 +263,7 @@ func TestRedirectToBucket(t *testing.T) {
 // A freeze that is exported to a bucket is the files that a directory gets, and apt
 // installs from them through any web server.
 func TestExportToBucket(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	srv := s3test.Start(t)
 	bucket := srv.Bucket(t)
 	a, config := upstream(t)

@@ -4,13 +4,14 @@ import (
 	"slices"
 	"testing"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
 // apt resolves and installs packages from the freeze of a repository that lists indices,
 // packages or both only by SHA-512.
 func TestSHA512(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	for _, c := range []struct {
 		name     string
 		release  []string

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -17,7 +18,7 @@ func TestEveryTarget(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fetches Contents and DEP-11 of this machine's upstream")
 	}
-	need(t, "apt-get", "apt-file")
+	needs.Programs(t, "apt-get", "apt-file")
 	var parts []string
 	for _, glob := range []string{"*appstream*", "*apt-file*", "*command-not-found*"} {
 		found, err := filepath.Glob(filepath.Join("/etc/apt/apt.conf.d", glob))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -15,7 +16,7 @@ import (
 // not reused, whatever is collected, repaired, backed up and restored, and only exactly
 // the same freeze can return under it.
 func TestTombstone(t *testing.T) {
-	need(t, "apt-get", "dpkg")
+	needs.Programs(t, "apt-get", "dpkg")
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "app", Version: "1"}, debtest.Package{Name: "lib", Version: "1"})
 	a.Publish(time.Now().UTC().Add(-time.Hour).Truncate(time.Second))

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"example.org/snapd/internal/needs"
 )
 
 // top is the repository.
@@ -96,7 +98,7 @@ func TestTour(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fetches this machine's package indices")
 	}
-	need(t, "apt-get", "mmdebstrap")
+	needs.Programs(t, "apt-get", "mmdebstrap")
 	dir := t.TempDir()
 	// The tour's user is in a checkout, where bin/ and tour/ are made.
 	if out, err := exec.Command("cp", "-r", filepath.Join(top, "Makefile"), filepath.Join(top, ".ci"), filepath.Join(top, "go.mod"), filepath.Join(top, "go.sum"), filepath.Join(top, "example.go"), filepath.Join(top, "config.example.toml"), filepath.Join(top, "cmd"), filepath.Join(top, "internal"), dir).CombinedOutput(); err != nil {

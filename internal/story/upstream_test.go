@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -31,7 +32,7 @@ type archive struct {
 
 func newArchive(t *testing.T) *archive {
 	t.Helper()
-	need(t, "apt-get")
+	needs.Programs(t, "apt-get")
 	a := &archive{Archive: debtest.New(t), date: time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)}
 	a.Server = httptest.NewServer(a.Archive.Handler())
 	t.Cleanup(a.Server.Close)
@@ -109,7 +110,7 @@ func sum(b []byte) string { return fmt.Sprintf("%x %d", sha256.Sum256(b), len(b)
 // latest across syncs, and from an exact timestamp when upstream has neither any
 // more. Long because it is one story from beginning to end.
 func TestPatches(t *testing.T) {
-	need(t, "diff", "xz")
+	needs.Programs(t, "diff", "xz")
 	a := newArchive(t)
 	const index = "main/binary-amd64/Packages"
 	a.Default().Compressions = []string{".xz"}
@@ -325,7 +326,7 @@ func TestSameNameInComponents(t *testing.T) {
 // A sync shows bytes, files, rate and remaining time on a terminal, and only the result
 // in a pipe.
 func TestSyncProgress(t *testing.T) {
-	need(t, "script")
+	needs.Programs(t, "script")
 	a := newArchive(t)
 	for i := range 8 {
 		a.Add(debtest.Package{Name: fmt.Sprint("p", i), Body: bytes.Repeat([]byte{byte(i)}, 256<<10)})
@@ -368,7 +369,7 @@ func TestSyncProgress(t *testing.T) {
 // Whatever form of its indices upstream has, and by whatever digest it lists
 // them, apt updates and installs from the archive and from a freeze.
 func TestEveryForm(t *testing.T) {
-	need(t, "xz", "bzip2", "lz4")
+	needs.Programs(t, "xz", "bzip2", "lz4")
 	conf, all := head, map[string]*archive{}
 	for name, forms := range map[string][]string{
 		"xz": {".xz"}, "gz": {".gz"}, "bz2": {".bz2"}, "lz4": {".lz4"}, "zst": {".zst"}, "lzma": {".lzma"}, "plain": {""}, "sha512": {".xz"}, "both": {".xz", ".gz"},

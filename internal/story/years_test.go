@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -40,7 +41,7 @@ sources = true
 // key has been changed, and apt installs exactly what was frozen. Long because it
 // is one story from beginning to end.
 func TestYearsLater(t *testing.T) {
-	need(t, "apt-get", "dpkg", "faketime")
+	needs.Programs(t, "apt-get", "dpkg", "faketime")
 	a, config := upstream(t)
 	now := time.Now().UTC().Truncate(time.Second)
 	a.Default().ValidFor = 7 * 24 * time.Hour

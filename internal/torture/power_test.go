@@ -12,7 +12,7 @@ func TestPowerCuts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	needs(t, p.skip)
+	can(t, p.skip)
 	every := 70
 	if testing.Short() {
 		every = 120

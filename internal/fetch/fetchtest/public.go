@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
+
+	"example.org/snapd/internal/needs"
 )
 
 // PublicIP is an address that is not this machine's, but in a test that InPublic
@@ -25,17 +27,7 @@ func InPublic(t *testing.T) bool {
 		}
 		return true
 	}
-	missing := func(format string, args ...any) {
-		t.Helper()
-		if os.Getenv("CI") == "true" {
-			t.Fatalf(format, args...)
-		}
-		t.Skipf(format, args...)
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		missing("ip is needed: %v", err)
-		return false
-	}
+	needs.Program(t, "ip")
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), env+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
@@ -46,8 +38,7 @@ func InPublic(t *testing.T) bool {
 	}
 	out, err := cmd.CombinedOutput()
 	if cmd.Process == nil {
-		missing("a network namespace is needed: %v", err)
-		return false
+		needs.Missing(t, "a network namespace is needed: %v", err)
 	}
 	if err != nil {
 		t.Errorf("%v:\n%s", err, out)

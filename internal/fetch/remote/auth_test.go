@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"example.org/snapd/internal/needs"
 )
 
 const aptHelper = "/usr/lib/apt/apt-helper"
@@ -19,12 +21,7 @@ const aptHelper = "/usr/lib/apt/apt-helper"
 // The credentials of an auth.conf are found as apt finds them: apt itself asks a
 // server, which tells what it sent. Long because of its table of cases.
 func TestLoginAsApt(t *testing.T) {
-	if _, err := os.Stat(aptHelper); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	needs.File(t, aptHelper)
 	var mu sync.Mutex
 	var sent []string
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

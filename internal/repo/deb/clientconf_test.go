@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign/signtest"
@@ -71,7 +72,7 @@ func TestMmdebstrapReadsClientConfig(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs mmdebstrap")
 	}
-	mm := tool(t, "mmdebstrap")
+	mm := needs.Program(t, "mmdebstrap")
 	a := debtest.New(t)
 	a.Suite("stable").Add(debtest.Package{Name: "hello"})
 	a.Publish(published)
@@ -84,7 +85,7 @@ func TestMmdebstrapReadsClientConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), mm, "--simulate", "--variant=custom", "--mode=root", "--include=hello", "--architectures=amd64", "", "/dev/null", "-")
+	cmd := needs.AsRoot(exec.CommandContext(t.Context(), mm, "--simulate", "--variant=custom", "--mode=root", "--include=hello", "--architectures=amd64", "", "/dev/null", "-"))
 	cmd.Stdin = strings.NewReader(conf)
 	cmd.Env = append(os.Environ(), "TMPDIR=/tmp")
 	out, err := cmd.CombinedOutput()

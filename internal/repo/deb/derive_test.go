@@ -21,6 +21,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
@@ -409,7 +410,7 @@ func TestDeriveForRealApt(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			gpgv := tool(t, "gpgv")
+			gpgv := needs.Program(t, "gpgv")
 			for _, args := range [][]string{{filepath.Join(dir, "InRelease")}, {filepath.Join(dir, "Release.gpg"), filepath.Join(dir, "Release")}} {
 				if out, err := exec.Command(gpgv, append([]string{"--keyring", signtest.KeyringFile(t, key)}, args...)...).CombinedOutput(); err != nil {
 					t.Errorf("gpgv: %v\n%s", err, out)
@@ -480,7 +481,7 @@ func TestDeriveForDebootstrap(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs debootstrap")
 	}
-	debootstrap := tool(t, "debootstrap")
+	debootstrap := needs.Program(t, "debootstrap")
 	a := debtest.New(t)
 	s := a.Suite("bookworm")
 	s.Add(debtest.Package{Name: "base-files", Fields: map[string]string{"Priority": "required", "Essential": "yes"}},

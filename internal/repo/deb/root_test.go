@@ -20,6 +20,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
@@ -566,7 +567,7 @@ func FuzzDecode(f *testing.F) {
 
 func BenchmarkReadXZ(b *testing.B) {
 	data := realPackages(b)
-	cmd := exec.Command(tool(b, "xz"), "-c", "-6", "-T1") // as archives make it
+	cmd := exec.Command(needs.Program(b, "xz"), "-c", "-6", "-T1") // as archives make it
 	cmd.Stdin = bytes.NewReader(data)
 	packed, err := cmd.Output()
 	if err != nil {

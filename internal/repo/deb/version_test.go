@@ -2,27 +2,14 @@ package deb
 
 import (
 	"errors"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
-)
 
-// tool returns the path of a program of the distribution's. Without it the test
-// is skipped, in CI it fails.
-func tool(tb testing.TB, name string) string {
-	tb.Helper()
-	p, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatalf("%s is needed: %v", name, err)
-		}
-		tb.Skipf("%s: %v", name, err)
-	}
-	return p
-}
+	"example.org/snapd/internal/needs"
+)
 
 // dpkgCompare asks dpkg itself.
 func dpkgCompare(tb testing.TB, dpkg, a, b string) int {
@@ -92,7 +79,7 @@ func genVersion() *rapid.Generator[string] {
 }
 
 func TestCompareVersionsAsDpkg(t *testing.T) {
-	dpkg := tool(t, "dpkg")
+	dpkg := needs.Program(t, "dpkg")
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		if n++; n > 300 || testing.Short() && n > 30 {

@@ -15,6 +15,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
@@ -66,7 +67,7 @@ exit 0
 // rpmbuilt is a package and its source package, made by the real tool.
 func rpmbuilt(t *testing.T, spec string) (dir string, files []string) {
 	t.Helper()
-	needTools(t, "rpmbuild")
+	needs.Programs(t, "rpmbuild")
 	work := t.TempDir()
 	if err := os.WriteFile(filepath.Join(work, "tool.spec"), []byte(spec), 0o600); err != nil {
 		t.Fatal(err)
@@ -92,18 +93,6 @@ func rpmbuilt(t *testing.T, spec string) (dir string, files []string) {
 		files = append(files, to)
 	}
 	return dir, files
-}
-
-func needTools(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
 }
 
 // ownPackage reads a package as it is added to a local mirror.
@@ -133,7 +122,7 @@ func unsignedMirror() config.Mirror {
 // Entries are those that createrepo_c makes, but for the place and the time of the
 // file.
 func TestOwnAsCreaterepo(t *testing.T) {
-	needTools(t, "createrepo_c")
+	needs.Programs(t, "createrepo_c")
 	dir, files := rpmbuilt(t, ownSpec)
 	if out, err := exec.CommandContext(t.Context(), "createrepo_c", "--quiet", "--general-compress-type=gz", dir).CombinedOutput(); err != nil {
 		t.Fatalf("createrepo_c: %v\n%s", err, out)

@@ -4,8 +4,6 @@ import (
 	"crypto/sha512"
 	"fmt"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path"
 	"slices"
 	"strings"
@@ -14,17 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 )
 
 func TestResolve(t *testing.T) {
-	if _, err := exec.LookPath("dnf"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	needs.Program(t, "dnf")
 	r := rpmtest.New(rpmtest.Options{})
 	built := r.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64", Requires: []string{"lib >= 1.0"}},
 		rpmtest.Package{Name: "app", Version: "0.9", Arch: "x86_64"},
@@ -62,12 +56,7 @@ func TestResolve(t *testing.T) {
 
 // Packages that are listed by SHA-512 are named by that.
 func TestResolveSHA512(t *testing.T) {
-	if _, err := exec.LookPath("dnf"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	needs.Program(t, "dnf")
 	r := rpmtest.New(rpmtest.Options{Checksum: "sha512"})
 	built := r.Add(rpmtest.Package{Name: "app", Version: "1.0"})
 	r.Publish(t0)
@@ -83,12 +72,7 @@ func TestResolveSHA512(t *testing.T) {
 // Packages are chosen by version and architecture, for each architecture that is
 // configured, and from the module streams of the repository's platform.
 func TestResolveChosen(t *testing.T) {
-	if _, err := exec.LookPath("dnf"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	needs.Program(t, "dnf")
 	r := rpmtest.New(rpmtest.Options{})
 	r.Add(
 		rpmtest.Package{Name: "bar", Version: "1.0", Epoch: 2, Arch: "x86_64", Requires: []string{"lib"}},

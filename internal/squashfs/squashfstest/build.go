@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/squashfs"
 )
 
@@ -108,8 +109,8 @@ func PackTar(t testing.TB, stream []byte, o squashfs.Options) string {
 // unpacked.
 func Mksquashfs(t testing.TB, members []Member, args ...string) string {
 	t.Helper()
-	Need(t, "mksquashfs", "unsquashfs")
-	NeedRoot(t)
+	needs.Programs(t, "mksquashfs", "unsquashfs")
+	needs.Root(t, "to mount")
 	dir := t.TempDir()
 	tree, image := filepath.Join(dir, "tree"), filepath.Join(dir, "image.squashfs")
 	Run(t, "unsquashfs", "-no-progress", "-d", tree, Pack(t, members, squashfs.Options{}))

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/squashfs"
 )
 
@@ -42,51 +43,31 @@ type File struct {
 // A Tree is a File for each path from the root, which is ".".
 type Tree map[string]File
 
-// Need skips the test if a program is missing, or fails it if CI=true is set.
-func Need(t testing.TB, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatalf("%s is needed: %v", p, err)
-			}
-			t.Skipf("%s is needed: %v", p, err)
-		}
-	}
-}
-
-// NeedRoot skips or fails the test, like Need, unless it runs as root.
-func NeedRoot(t testing.TB) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("root is needed to mount")
-		}
-		t.Skip("root is needed to mount")
-	}
-}
-
 // Run runs a program and returns its output. The test fails if the program does.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(name, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out.String())
+	for try := 1; ; try++ {
+		cmd := exec.Command(needs.Program(t, name), args...)
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			return string(out)
+		}
+		// xorriso crashes at times, whatever it was given.
+		if try == 3 || !bytes.Contains(out, []byte("UNIX-SIGNAL:  SIGSEGV")) {
+			t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		}
 	}
-	return out.String()
 }
 
 // Mount mounts an image with the kernel, until the end of the test.
 func Mount(t testing.TB, image string) string {
 	t.Helper()
-	NeedRoot(t)
-	Need(t, "mount", "umount")
+	needs.Root(t, "to mount")
+	needs.Programs(t, "mount", "umount")
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "squashfs", "-o", "loop,ro", image, dir).CombinedOutput(); err != nil {
-		if _, statErr := os.Stat("/dev/loop-control"); statErr != nil && os.Getenv("CI") != "true" {
-			t.Skipf("no loop devices: %v", statErr)
+		if _, statErr := os.Stat("/dev/loop-control"); statErr != nil {
+			needs.Missing(t, "no loop devices: %v", statErr)
 		}
 		t.Fatalf("mount %s: %v\n%s", image, err, out)
 	}

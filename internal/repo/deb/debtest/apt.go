@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"example.org/snapd/internal/needs"
 )
 
 // Apt is a real apt in an empty root. It reads nothing of the
@@ -27,12 +29,7 @@ type Apt struct {
 func NewApt(tb testing.TB, sources string) *Apt {
 	tb.Helper()
 	for _, name := range []string{"apt-get", "dpkg"} {
-		if _, err := exec.LookPath(name); err != nil {
-			if os.Getenv("CI") == "true" {
-				tb.Fatal(err)
-			}
-			tb.Skip(err)
-		}
+		needs.Program(tb, name)
 	}
 	a := &Apt{tb: tb, Root: tb.TempDir()}
 	for _, d := range []string{
@@ -100,7 +97,7 @@ func (a *Apt) Try(argv ...string) (string, error) {
 	for _, o := range a.Options {
 		args = append(args, "-o", o)
 	}
-	cmd := exec.CommandContext(a.tb.Context(), argv[0], args...)
+	cmd := needs.AsRoot(exec.CommandContext(a.tb.Context(), argv[0], args...))
 	cmd.Env = append([]string{
 		"APT_CONFIG=" + filepath.Join(a.Root, "etc/apt/apt.conf"), "LC_ALL=C", "TZ=UTC", "DEBIAN_FRONTEND=noninteractive",
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + a.Root, "TMPDIR=" + filepath.Join(a.Root, "tmp"),

@@ -35,6 +35,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
 )
@@ -377,12 +378,7 @@ func compressByTool(tb testing.TB, suffix string, data []byte) []byte {
 // filter runs a program, and skips the test without it.
 func filter(tb testing.TB, argv []string, data []byte) []byte {
 	tb.Helper()
-	if _, err := exec.LookPath(argv[0]); err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatal(err)
-		}
-		tb.Skip(err)
-	}
+	needs.Program(tb, argv[0])
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin = bytes.NewReader(data)
 	out, err := cmd.Output()

@@ -11,21 +11,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-func needTool(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is needed: %v", name, err)
-		}
-		t.Skipf("%s is needed: %v", name, err)
-	}
-}
+	"example.org/snapd/internal/needs"
+)
 
 // TestVercmpAgainstRPM compares random pairs with rpm's own comparison.
 func TestVercmpAgainstRPM(t *testing.T) {
-	needTool(t, "rpm")
+	needs.Program(t, "rpm")
 	rng := rand.New(rand.NewPCG(1, 2))
 	parts := []string{"0", "1", "2", "10", "010", "a", "b", "rc", "RC", "fc41", ".", "..", "_", "+", "~", "^", "~rc", "^git", "é", "9999999999999999999999", "00"}
 	word := func() string {

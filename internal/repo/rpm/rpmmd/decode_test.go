@@ -11,17 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-func needTool(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is needed: %v", name, err)
-		}
-		t.Skipf("%s is needed: %v", name, err)
-	}
-}
+	"example.org/snapd/internal/needs"
+)
 
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
@@ -45,7 +37,7 @@ func TestDecode(t *testing.T) {
 				t.Fatal(err)
 			}
 			if cmd != nil {
-				needTool(t, cmd[0])
+				needs.Program(t, cmd[0])
 				args := append(cmd[1:], file)
 				if ext == ".zck" {
 					args = []string{"-o", file + ".zck", file}
@@ -83,7 +75,7 @@ func decodeAll(name string, packed []byte) ([]byte, error) {
 }
 
 func TestZchunk(t *testing.T) {
-	needTool(t, "zck")
+	needs.Program(t, "zck")
 	dir := t.TempDir()
 	plain := []byte(filelistsDoc(80, 40))
 	file := filepath.Join(dir, "filelists.xml")
@@ -144,7 +136,7 @@ func TestZchunk(t *testing.T) {
 // TestZchunkHeaderChecksum compares with the checksum that createrepo_c writes into
 // repomd.xml.
 func TestZchunkHeaderChecksum(t *testing.T) {
-	needTool(t, "createrepo_c")
+	needs.Program(t, "createrepo_c")
 	dir := t.TempDir()
 	run(t, "createrepo_c", "--zck", "-q", dir)
 	doc, err := os.ReadFile(filepath.Join(dir, "repodata/repomd.xml"))

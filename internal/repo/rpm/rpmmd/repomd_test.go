@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/needs"
 )
 
 const sampleRepoMD = `<?xml version="1.0" encoding="UTF-8"?>
@@ -152,7 +154,7 @@ func TestWeakDigest(t *testing.T) {
 // TestCreaterepo reads the output of createrepo_c, in each of its compressions and both
 // ways of naming files.
 func TestCreaterepo(t *testing.T) {
-	needTool(t, "createrepo_c")
+	needs.Program(t, "createrepo_c")
 	for _, args := range [][]string{{"--compress-type=gz"}, {"--compress-type=bz2", "--simple-md-filenames"}, {"--compress-type=xz"}, {"--checksum=sha512", "--repomd-checksum=sha512"}} {
 		dir := t.TempDir()
 		run(t, "createrepo_c", append(args, "-q", dir)...)

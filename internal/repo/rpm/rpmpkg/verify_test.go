@@ -12,22 +12,13 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/rpm/nevra"
 	"example.org/snapd/internal/repo/rpm/rpmpkg"
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
 )
-
-func needTool(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is needed: %v", name, err)
-		}
-		t.Skipf("%s is needed: %v", name, err)
-	}
-}
 
 func expect(b *rpmtest.Built) rpmpkg.Expect {
 	return rpmpkg.Expect{Object: b.FileName(), NEVRA: b.NEVRA(), Size: int64(len(b.Bytes)),
@@ -172,11 +163,11 @@ func TestVerifyFlips(t *testing.T) {
 // TestRPMSign checks packages of rpmbuild, signed by rpmsign with each kind of
 // key. Long because of its table of cases.
 func TestRPMSign(t *testing.T) {
-	needTool(t, "rpmbuild")
-	needTool(t, "rpmsign")
+	needs.Program(t, "rpmbuild")
+	needs.Program(t, "rpmsign")
 	gpg, err := exec.LookPath("gpg")
 	if err != nil {
-		needTool(t, "gpg")
+		needs.Program(t, "gpg")
 	}
 	dir := t.TempDir()
 	home := filepath.Join(dir, "g")

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"example.org/snapd/internal/needs"
 )
 
 // Install has dnf install packages from the repository at url into an empty
@@ -37,12 +39,7 @@ func InstallFrom(t testing.TB, urls []string, keys []string, repoCheck bool, pac
 	if testing.Short() {
 		t.Skip("dnf is not run in short mode")
 	}
-	if _, err := exec.LookPath("dnf"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("dnf is needed: %v", err)
-		}
-		t.Skipf("dnf is needed: %v", err)
-	}
+	needs.Program(t, "dnf")
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
 	var keyURLs []string
@@ -72,14 +69,14 @@ func InstallFrom(t testing.TB, urls []string, keys []string, repoCheck bool, pac
 		t.Fatal(err)
 	}
 	args := append([]string{"-y", "-c", dnfConf, "--installroot", root, "--releasever", "42", "install"}, packages...)
-	cmd := exec.CommandContext(t.Context(), "dnf", args...)
+	cmd := needs.AsRoot(exec.CommandContext(t.Context(), "dnf", args...))
 	cmd.Env = append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8", "http_proxy=", "https_proxy=", "HTTP_PROXY=", "HTTPS_PROXY=", "no_proxy=*")
 	log, err := cmd.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("dnf install %s: %w\n%s", strings.Join(packages, " "), err, log)
 	}
 	// Debian's rpm keeps its database below HOME; dnf and rpm have to agree.
-	qa := exec.CommandContext(t.Context(), "rpm", "--root", root, "-qa")
+	qa := needs.AsRoot(exec.CommandContext(t.Context(), "rpm", "--root", root, "-qa"))
 	qa.Env = cmd.Env
 	list, err := qa.Output()
 	if err != nil {

@@ -7,23 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
 )
 
-func needTool(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is needed: %v", name, err)
-		}
-		t.Skipf("%s is needed: %v", name, err)
-	}
-}
-
 // TestRPMAccepts holds the writer against rpm itself.
 func TestRPMAccepts(t *testing.T) {
-	needTool(t, "rpmkeys")
+	needs.Program(t, "rpmkeys")
 	dir := t.TempDir()
 	ed, rsa := signtest.NewKey(t, "ed"), signtest.NewRSAKey(t, "rsa")
 	db := filepath.Join(dir, "db")

@@ -7,13 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/sign/signtest"
 )
 
 // TestCreaterepoAgrees compares our primary with what createrepo_c makes of the
 // same packages.
 func TestCreaterepoAgrees(t *testing.T) {
-	needTool(t, "createrepo_c")
+	needs.Program(t, "createrepo_c")
 	r := New(Options{Signer: signtest.Signer(t, signtest.NewKey(t, "ed")), Compress: "none", SimpleNames: true})
 	r.Add(Package{Name: "a", Version: "1.0", Epoch: 2, Arch: "x86_64", Requires: []string{"b >= 1.0"}, Conflicts: []string{"c"},
 		Files: []File{{Path: "/usr/bin/a", Body: "x", Mode: 0o755}, {Path: "/usr/share/a", Body: "y"}}},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
@@ -62,6 +63,10 @@ func (c *Catalog) ChannelEntry(ctx context.Context, ch *meta.Channel, fr *meta.F
 		was, werr := c.channelFile(ctx, ch, before, p)
 		if werr == nil && was.File != nil {
 			was.Volatile = true // its time ends
+			// No date: see byDigest.
+			undated := *was.File
+			undated.Modified = time.Time{}
+			was.File = &undated
 			return was, nil
 		}
 		if werr != nil && !errors.Is(werr, meta.ErrNotFound) {
@@ -113,9 +118,9 @@ func (c *Catalog) channelFile(ctx context.Context, ch *meta.Channel, fr *meta.Fr
 	if e.File == nil {
 		return e, nil
 	}
-	_, _, hashed := f.ByHash(rest)
-	if _, _, ok := f.SuiteOf(rest, suites); ok && !hashed {
-		// Another freeze may have had another file here, newer or older.
+	if _, _, ok := f.SuiteOf(rest, suites); ok {
+		// Another freeze may have had another file here, newer or older, and one with
+		// the same path has another name by hash.
 		moved := *e.File
 		moved.Modified = ch.Moved
 		e.File = &moved

@@ -386,7 +386,16 @@ func (s *suiteFinder) byDigest(ctx context.Context, p string, d cas.Digest) (*Fo
 	if err != nil {
 		return nil, err
 	}
-	// The name is the content, so it has not changed since it was first seen.
-	found.Modified = s.root.Date
+	if !s.latest {
+		// The name is the content, so it has not changed since it was first seen.
+		found.Modified = s.root.Date
+	} else if _, err := s.cfg.Meta.ListedSince(ctx, s.snap.Mirror, s.suite, l.Path, d); errors.Is(err, meta.ErrNotFound) {
+		// Of an earlier snapshot, for a client that read its Release file before a
+		// sync. apt gives what it keeps of a broken download the date of the answer,
+		// and goes on from there, by that date, with a later file of the same path.
+		found.Modified = time.Time{}
+	} else if err != nil {
+		return nil, err
+	}
 	return found, nil
 }

@@ -2,8 +2,13 @@ package httpd_test
 
 import (
 	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -109,6 +114,75 @@ func TestAptUpdateAcrossSync(t *testing.T) {
 	apt.Run("apt-get", "update")
 	if out := apt.Run("apt-cache", "policy", "a5"); !strings.Contains(out, "Candidate: 1") {
 		t.Errorf("policy after all syncs:\n%s", out)
+	}
+}
+
+// An apt whose download of an index broke goes on from what it has if the server still
+// has a file of that date. That is never another file, although both have one path:
+// neither after a sync nor after a move of a channel.
+func TestAptResumes(t *testing.T) {
+	s := newSite(t, func(m *config.Mirror) { m.Download = config.All })
+	s.clock = func() time.Time { return s.Now }
+	s.restart()
+	s.Archive.Add(pkg("app", "1"))
+	s.publish()
+	first := "/archive/debian/" + s.sync()
+	s.call("freeze", api.FreezeRequest{Name: "4.0"}, nil)
+	s.move("4.0")
+	const index = "/dists/stable/main/binary-amd64/"
+	byHash := func(tree string) string {
+		t.Helper()
+		m := regexp.MustCompile(`(?m)^ ([0-9a-f]{64}) +\d+ main/binary-amd64/Packages\.xz$`).FindStringSubmatch(s.get(tree + "/dists/stable/InRelease").body)
+		if m == nil {
+			t.Fatalf("%s: no Packages.xz in its InRelease", tree)
+		}
+		return index + "by-hash/SHA256/" + m[1]
+	}
+	old := map[string]string{"/archive/debian/latest": byHash(first), "/channel/stable/debian": byHash("/frozen/4.0/debian")}
+	broken := map[string][]answer{}
+	for tree, p := range old {
+		broken[tree] = append(broken[tree], s.get(tree+p)) // while it is the present one
+	}
+	s.Archive.Default().Remove("app", "")
+	s.Archive.Add(pkg("app", "2"))
+	s.publish()
+	s.sync()
+	s.call("freeze", api.FreezeRequest{Name: "4.1"}, nil)
+	s.move("4.1")
+	for tree, p := range old {
+		broken[tree] = append(broken[tree], s.get(tree+p)) // by an apt that has read the old Release file
+		apt := s.aptFor(s.conf.Server.PublicURL + tree)
+		if strings.HasPrefix(tree, "/channel/") {
+			apt.SetSources(s.get("/channel/stable/sources").body)
+		}
+		partial := filepath.Join(apt.Root, "var/lib/apt/lists/partial", strings.ReplaceAll(strings.TrimPrefix(s.conf.Server.PublicURL, "http://")+tree+index+"Packages.xz", "/", "_"))
+		for i, a := range broken[tree] {
+			if a.StatusCode != http.StatusOK {
+				t.Fatalf("%s%s: %s", tree, p, a.Status)
+			}
+			at := time.Unix(0, 0) // as apt does without a date
+			if v := a.Header.Get("Last-Modified"); v != "" {
+				var err error
+				if at, err = http.ParseTime(v); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(partial, []byte(a.body[:len(a.body)/2]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(partial, at, at); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := apt.Try("apt-get", "update", "-o", "APT::Update::Error-Mode=any"); err != nil {
+				t.Errorf("%s, download %d, of %s: %v\n%s", tree, i, at.UTC(), err, out)
+			}
+			if err := os.RemoveAll(filepath.Join(apt.Root, "var/lib/apt/lists")); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.MkdirAll(filepath.Dir(partial), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

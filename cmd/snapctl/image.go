@@ -203,17 +203,21 @@ func (c *call) build(ctx context.Context, s image.Spec, name, output string) (fi
 	if file, err = absolute(output); err != nil {
 		return "", done, err
 	}
-	f, err := os.OpenFile(file+".partial", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".")
 	if err != nil {
+		done()
 		return "", done, err
 	}
 	defer func() {
 		if err != nil {
 			f.Close()
-			os.Remove(file + ".partial")
+			os.Remove(f.Name())
 			done()
 		}
 	}()
+	if err := f.Chmod(0o644); err != nil {
+		return "", done, err
+	}
 	_, err = c.p.builder.build(ctx, f, s, image.Options{Progress: c.ui.packed(name), Log: &buildLog{tell: func(phase string) {
 		c.ui.progress(api.Progress{Task: name, Phase: phase})
 	}}})
@@ -227,7 +231,7 @@ func (c *call) build(ctx context.Context, s image.Spec, name, output string) (fi
 	if err := f.Close(); err != nil {
 		return "", done, err
 	}
-	return file, done, os.Rename(file+".partial", file)
+	return file, done, os.Rename(f.Name(), file)
 }
 
 // A buildLog derives the phases of a build from mmdebstrap's messages.

@@ -382,6 +382,18 @@ func TestImageOfImportedFreeze(t *testing.T) {
 	}
 }
 
+// The file of an image that is being built has a name that is nobody else's.
+func TestImageBesideOthers(t *testing.T) {
+	x := newTester(t)
+	dir := world(t, x)
+	const mine = "out.squashfs.partial"
+	write(t, filepath.Join(dir, mine), "mine")
+	o := x.run(dir, "image", "build", "4.1", "--output", filepath.Join(dir, "out.squashfs"))
+	if o.Exit != 0 || o.Files["out.squashfs"] == "" || o.Files[mine] != "mine" {
+		t.Errorf("exit %d, %s: %q", o.Exit, mine, o.Files[mine])
+	}
+}
+
 // TestBuildPhases: what mmdebstrap says becomes progress.
 func TestBuildPhases(t *testing.T) {
 	x := newTester(t)

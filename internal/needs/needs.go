@@ -23,6 +23,15 @@ func Missing(tb testing.TB, format string, args ...any) {
 	tb.Skipf(format, args...)
 }
 
+// Refused is Missing for what an ordinary user may be refused: only root fails in CI.
+func Refused(tb testing.TB, err error) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		tb.Skip(err)
+	}
+	Missing(tb, "%v", err)
+}
+
 // Program returns the path of a program that the test needs.
 func Program(tb testing.TB, name string) string {
 	tb.Helper()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -77,8 +78,7 @@ func can(t *testing.T, missing string) {
 	if missing == "" {
 		return
 	}
-	needs.Root(t, "to mount a file system: "+missing)
-	needs.Missing(t, "%s", missing)
+	needs.Refused(t, errors.New(missing))
 }
 
 var built string

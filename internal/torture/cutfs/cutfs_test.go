@@ -16,7 +16,7 @@ func mounted(t *testing.T) (*FS, string) {
 	dir := t.TempDir()
 	f, err := Mount(dir)
 	if err != nil {
-		needs.Missing(t, "mount: %v", err)
+		needs.Refused(t, err)
 	}
 	t.Cleanup(func() {
 		if err := f.Unmount(); err != nil {

@@ -68,6 +68,7 @@ var advices = []advice{
 	{code: api.CodeUsage, reason: "log_origin", exit: api.ExitUsage},
 	{code: api.CodeUsage, reason: "log_policy", exit: api.ExitUsage, hint: "check that this is the right file"},
 	{code: api.CodeUsage, reason: "log_key", exit: api.ExitUsage, hint: "check that this is the right file"},
+	{code: api.CodeUsage, reason: "query", exit: api.ExitUsage, hint: "read what a query may contain with: snapctl help packages"},
 	{code: api.CodeUsage, reason: "format", exit: api.ExitUsage, hint: "choose the format with --format; list the formats with: snapctl help freeze"},
 	{code: api.CodeUsage, reason: "malformed_manifest", exit: api.ExitFailed},
 	{code: api.CodeUsage, reason: "empty_manifest", exit: api.ExitUsage, hint: "check that this is the right file"},

@@ -39,6 +39,7 @@ but no longer has.`,
 		examples: []string{
 			"snapctl freeze 4.1 --manifest build.manifest",
 			"snapctl freeze demo-1 --package bash --package coreutils --with-deps",
+			`snapctl freeze web-1 --mirror debian --query '$Section (web) & !arch:i386' --with-deps`,
 			"snapctl freeze 4.1.1 --base 4.1 --replace openssl@debian@latest --remove telnet",
 			"snapctl freeze 4.1 --mirror debian@2026-11-22 --all --dry-run",
 		},
@@ -49,6 +50,7 @@ but no longer has.`,
 			{name: "recording", value: "R", usage: "freeze the packages of this recording"},
 			{name: "no-recording", usage: "ignore a recording called NAME"},
 			{name: "package", value: "P", many: true, usage: "freeze this package: NAME[:ARCH][=VERSION]"},
+			{name: "query", value: "Q", usage: "freeze the packages of the snapshots that this query asks for: see snapctl packages"},
 			{name: "with-deps", usage: "include the dependencies of the packages"},
 			{name: "base", value: "FROZEN", usage: "start from the packages of this freeze"},
 			{name: "replace", value: "P[=V]@REF", many: true, usage: "take this package from that snapshot or freeze instead"},
@@ -84,6 +86,7 @@ func runFreeze(ctx context.Context, c *call) error {
 		Recording:    c.str("recording"),
 		NoRecording:  c.on("no-recording"),
 		Packages:     c.list("package"),
+		Query:        c.str("query"),
 		WithDeps:     c.on("with-deps"),
 		Base:         c.str("base"),
 		Replace:      c.list("replace"),
@@ -122,8 +125,8 @@ func runFreeze(ctx context.Context, c *call) error {
 		return c.usagef("--recording and --no-recording cannot be combined")
 	case req.Base == "" && len(req.Replace)+len(req.Remove) > 0:
 		return c.usagef("--replace and --remove need --base")
-	case req.WithDeps && len(req.Packages) == 0 && len(c.list("manifest")) == 0:
-		return c.usagef("--with-deps needs --package or --manifest")
+	case req.WithDeps && len(req.Packages)+len(req.Query) == 0 && len(c.list("manifest")) == 0:
+		return c.usagef("--with-deps needs --package, --query or --manifest")
 	case req.Format != "" && len(c.list("manifest")) == 0:
 		return c.usagef("--format needs --manifest")
 	}

@@ -33,6 +33,7 @@ import (
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/purl"
+	"example.org/snapd/internal/query"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/deb822"
@@ -181,6 +182,7 @@ var hintCases = []hintCase{
 	{sentinel: "catalog.ErrStopped", err: catalog.ErrStopped, verb: "sources", exit: 1, hint: "start another recording with: snapctl record start"},
 	{sentinel: "catalog.ErrNoUpstreamIndices", err: catalog.ErrNoUpstreamIndices, verb: "sources", exit: 1},
 	{sentinel: "control.ErrOtherServer", err: control.ErrOtherServer, verb: "record start", exit: 1},
+	{sentinel: "query.ErrSyntax", err: query.ErrSyntax, verb: "packages", exit: 2, hint: "read what a query may contain with: snapctl help packages"},
 	{sentinel: "buildlist.ErrMalformed", err: buildlist.ErrMalformed, verb: "freeze", exit: 1},
 	{sentinel: "purl.ErrMalformed", err: fmt.Errorf("%w: %w", buildlist.ErrMalformed, purl.ErrMalformed), verb: "freeze", exit: 1},
 	{sentinel: "buildlist.ErrUnrecognised", err: buildlist.ErrUnrecognised, verb: "freeze", exit: 2, hint: "choose the format with --format; list the formats with: snapctl help freeze"},

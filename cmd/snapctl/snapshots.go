@@ -56,17 +56,27 @@ func showVerb() *verb {
 	}
 }
 
+// queryAbout explains queries.
+const queryAbout = `A QUERY chooses packages: NAME, source:NAME, arch:A, suite:S, component:C and
+mirror:M, each with the wildcards * ? [a-z]; $Field for those that have a field in
+their control data, $Field (VALUE) by a pattern for its value, and $Field (OP VALUE)
+by order, where OP is one of << <= = != >= >>. "!" is not, "&" is and, "|" is or, and
+parentheses group. Words with other characters are put into quotation marks. Quote
+the whole for the shell.`
+
 func packagesVerb() *verb {
 	return &verb{
-		name: "packages", args: "REF", min: 1, max: 1,
-		usage:    "list the packages of a snapshot or freeze",
-		examples: []string{"snapctl packages 4.1", "snapctl packages debian@2026-11-22 --json"},
-		result:   new(api.PackageList),
+		name: "packages", args: "REF [QUERY]", min: 1, max: 2,
+		usage: "list the packages of a snapshot or freeze",
+		about: queryAbout,
+		examples: []string{"snapctl packages 4.1", "snapctl packages debian@2026-11-22 --json",
+			`snapctl packages 4.1 'source:linux* & !arch:all'`, `snapctl packages 4.1 '$Section (web) | $Version (>= 2)'`},
+		result: new(api.PackageList),
 		run: func(ctx context.Context, c *call) error {
 			if err := c.checkRef(c.arg(0)); err != nil {
 				return err
 			}
-			req := api.RefRequest{Ref: c.arg(0)}
+			req := api.PackagesRequest{Ref: c.arg(0), Query: c.arg(1)}
 			if c.ui.json {
 				// The list is long: it is passed on as snapd wrote it.
 				var raw json.RawMessage

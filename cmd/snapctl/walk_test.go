@@ -100,7 +100,7 @@ var samples = map[string]sampleRun{
 	},
 	"list":     {options: map[string]string{"mirror": "debian", "frozen": ""}},
 	"show":     {args: []string{"4.1"}},
-	"packages": {args: []string{"4.1"}},
+	"packages": {args: []string{"4.1", "source:bash & $Section (shells)"}},
 	"find":     {args: []string{"bash"}},
 	"diff":     {args: []string{"4.0", "4.1"}},
 	"freeze": {
@@ -108,7 +108,7 @@ var samples = map[string]sampleRun{
 		options: map[string]string{
 			"mirror": "debian@2026-11-22", "manifest": "DIR/build.manifest", "format": "list", "recording": "r", "no-recording": "",
 			"package": "bash=5.2", "with-deps": "", "base": "4.1", "replace": "bash@debian@latest", "remove": "dash", "all": "", "date": "2026-11-22",
-			"no-sources": "", "allow-missing": "", "allow-broken": "", "allow-empty": "", "dry-run": "",
+			"query": "source:bash", "no-sources": "", "allow-missing": "", "allow-broken": "", "allow-empty": "", "dry-run": "",
 		},
 		base: map[string][]string{
 			"format": {"4.2", "--manifest", "DIR/build.manifest"}, "with-deps": {"4.2", "--package", "bash"},

@@ -335,6 +335,13 @@ type RefRequest struct {
 	Ref string `json:"ref"`
 }
 
+// PackagesRequest asks for the packages of a reference. Query chooses among them, in the
+// language of package query; empty: all.
+type PackagesRequest struct {
+	Ref   string `json:"ref"`
+	Query string `json:"query,omitempty"`
+}
+
 // ShowResult is `snapctl show REF`. Exactly one field is set.
 type ShowResult struct {
 	Snapshot *Snapshot `json:"snapshot,omitempty"`

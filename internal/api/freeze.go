@@ -12,6 +12,7 @@ type FreezeRequest struct {
 	Recording    string         `json:"recording,omitempty"`
 	NoRecording  bool           `json:"no_recording,omitempty"`
 	Packages     []string       `json:"packages,omitempty"` // NAME[:ARCH][=VERSION]
+	Query        string         `json:"query,omitempty"`    // chooses packages of the snapshots
 	WithDeps     bool           `json:"with_deps,omitempty"`
 	Base         string         `json:"base,omitempty"`
 	Replace      []string       `json:"replace,omitempty"` // P[=V]@REF

@@ -76,7 +76,10 @@ type Config struct {
 }
 
 // Format knows the architecture of packages for all architectures.
-type Format interface{ AnyArch() string }
+type Format interface {
+	repo.Versions
+	repo.Fields
+}
 
 // Acquirer makes blobs durable, and knows which are corrupt.
 type Acquirer interface {

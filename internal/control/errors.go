@@ -21,6 +21,7 @@ import (
 	"example.org/snapd/internal/indices"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/query"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
@@ -74,6 +75,7 @@ var outcomes = []outcome{
 	{stream.ErrFormat, api.CodeUsage, "not_export", api.ExitFailed},
 	{ErrBody, api.CodeTooLarge, "", api.ExitFailed},
 	{ErrKeyReused, api.CodeUsage, "idempotency_key", api.ExitUsage},
+	{query.ErrSyntax, api.CodeUsage, "query", api.ExitUsage},
 	{buildlist.ErrMalformed, api.CodeUsage, "malformed_manifest", api.ExitFailed},
 	{buildlist.ErrTooLarge, api.CodeUsage, "too_large", api.ExitFailed},
 	{buildlist.ErrAmbiguous, api.CodeUsage, "format", api.ExitUsage},

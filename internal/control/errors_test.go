@@ -16,6 +16,7 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
+	"example.org/snapd/internal/query"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm"
@@ -38,6 +39,7 @@ func TestOutcomes(t *testing.T) {
 		{catalog.ErrNameTaken, api.CodeUsage, api.ExitUsage},
 		{errclass.Usage, api.CodeUsage, api.ExitUsage},
 		{regfile.ErrNotRegular, api.CodeUsage, api.ExitFailed},
+		{query.ErrSyntax, api.CodeUsage, api.ExitUsage},
 		{buildlist.ErrMalformed, api.CodeUsage, api.ExitFailed},
 		{buildlist.ErrAmbiguous, api.CodeUsage, api.ExitUsage},
 		{repo.ErrFuture, api.CodeVerify, api.ExitVerify},

@@ -10,6 +10,7 @@ import (
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/query"
 )
 
 // PackageStream is an api.PackageList that is sent while it is read, so that long lists
@@ -19,22 +20,35 @@ type PackageStream struct {
 	Each func(context.Context, func(api.Package) error) error
 }
 
-// Packages lists the packages of a snapshot or freeze, sources included.
-func (c *Control) Packages(ctx context.Context, req *api.RefRequest) (*PackageStream, error) {
+// Packages lists the packages of a snapshot or freeze, sources included: those that the
+// query asks for, or all.
+func (c *Control) Packages(ctx context.Context, req *api.PackagesRequest) (*PackageStream, error) {
+	var q *query.Query
+	if req.Query != "" {
+		var err error
+		if q, err = query.Parse(req.Query); err != nil {
+			return nil, err
+		}
+	}
 	ref, _, err := c.catalog.ResolvePast(ctx, req.Ref)
 	if err != nil {
 		return nil, err
 	}
 	return &PackageStream{ref.String(), func(ctx context.Context, f func(api.Package) error) error {
-		return c.EachPackage(ctx, ref, "", f)
+		return c.EachPackage(ctx, ref, "", q, f)
 	}}, nil
 }
 
-// EachPackage calls f for each package in a reference whose name begins with prefix,
-// ordered by mirror and name. It does not read further than f consumes.
-func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, prefix string, f func(api.Package) error) error {
+// EachPackage calls f for each package in a reference whose name begins with prefix and
+// which q, unless it is nil, asks for, ordered by mirror and name. It does not read further
+// than f consumes.
+func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, prefix string, q *query.Query, f func(api.Package) error) error {
 	if ref.Frozen != nil {
-		return c.cfg.Freezer.EachPackage(ctx, ref.Frozen.Name, prefix, f)
+		return c.cfg.Freezer.EachPackage(ctx, ref.Frozen.Name, prefix, q, f)
+	}
+	format, err := c.cfg.Formats.Of(ref.Snapshot.Type)
+	if err != nil {
+		return err
 	}
 	components, err := c.catalog.Components(ctx, ref.Snapshot)
 	if err != nil {
@@ -54,7 +68,7 @@ func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, prefix strin
 		same = same[:0]
 		return nil
 	}
-	err = freeze.EachPackage(ctx, c.st, ref.Snapshot, func(en meta.Entry) error {
+	err = freeze.EachAsked(ctx, c.st, ref.Snapshot, q, func(en meta.Entry) error {
 		if !strings.HasPrefix(en.Name, prefix) {
 			return nil
 		}
@@ -63,7 +77,11 @@ func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, prefix strin
 				return err
 			}
 		}
-		same = append(same, components.Package(ref.Snapshot.Mirror, en))
+		p := components.Package(ref.Snapshot.Mirror, en)
+		if q != nil && !q.Match(query.Package{Package: &p, Compare: format.Compare, Field: func(name string) (string, bool) { return format.Field(&en.Record, name) }}) {
+			return nil
+		}
+		same = append(same, p)
 		return nil
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/query"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 )
@@ -111,6 +112,40 @@ type Packages interface {
 // EachPackage calls f for each package of a snapshot, by name.
 func EachPackage(ctx context.Context, all Packages, snap *meta.Snapshot, f func(meta.Entry) error) error {
 	return eachPage(ctx, all.Packages, snap, f)
+}
+
+// Stanzas returns the packages of snapshots in pages, and their stanzas, like meta.Store.
+type Stanzas interface {
+	Packages
+	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)
+}
+
+// EachAsked calls f for each package of a snapshot, by name, with its stanza if the query
+// reads fields. q may be nil.
+func EachAsked(ctx context.Context, all Stanzas, snap *meta.Snapshot, q *query.Query, f func(meta.Entry) error) error {
+	if q == nil || !q.Fields() {
+		return EachPackage(ctx, all, snap, f)
+	}
+	return eachPage(ctx, func(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) ([]meta.Entry, []byte, error) {
+		page, next, err := all.Packages(ctx, snap, after, limit)
+		if err != nil {
+			return nil, nil, err
+		}
+		pids := make([]meta.PID, len(page))
+		for i, e := range page {
+			pids[i] = e.PID
+		}
+		stanzas, err := all.Stanzas(ctx, pids)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i := range page {
+			fact := *page[i].Fact
+			fact.Bytes = stanzas[i]
+			page[i].Fact = &fact
+		}
+		return page, next, nil
+	}, snap, f)
 }
 
 // Unusables returns stanzas that no client can install in pages, like meta.Store.

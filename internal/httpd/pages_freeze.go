@@ -72,7 +72,7 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 func (p *pages) frozenRows(ctx context.Context, ref catalog.Ref, prefix string, from int) (rows []packageRow, next int, err error) {
 	base := "/frozen/" + url.PathEscape(ref.Frozen.Name) + "/"
 	at := 0
-	err = p.s.control.EachPackage(ctx, ref, prefix, func(pk api.Package) error {
+	err = p.s.control.EachPackage(ctx, ref, prefix, nil, func(pk api.Package) error {
 		if at++; at <= from {
 			return nil
 		}

@@ -173,6 +173,12 @@ type Versions interface {
 	SourceArch() string
 }
 
+// Fields reads what an index says of a package beyond what a Record has.
+type Fields interface {
+	// Field returns a field by its name in the index, in any case.
+	Field(rec *Record, name string) (value string, ok bool)
+}
+
 // Derivation makes repositories of chosen packages.
 type Derivation interface {
 	// Derive writes the signed, frozen repository of a mirror into sink.

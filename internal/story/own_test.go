@@ -97,7 +97,7 @@ func TestOwnPackages(t *testing.T) {
 		t.Errorf("%+v", again)
 	}
 
-	s.Ctl("freeze", "4.1", "--mirror", "own", "--package", "hello", "--with-deps")
+	s.Ctl("freeze", "4.1", "--mirror", "own", "--query", "hello & $Maintainer", "--with-deps")
 	s.Ctl("freeze", "all", "--mirror", "own")
 	for _, name := range []string{"4.1", "all"} {
 		s.Ctl("verify", name, "--deep")
@@ -164,7 +164,7 @@ func TestOwnRPMs(t *testing.T) {
 		if !r.New || len(r.Packages) != 2 {
 			t.Fatalf("%+v", r)
 		}
-		s.Ctl("freeze", m+"-4.1", "--mirror", m, "--package", "greet", "--with-deps")
+		s.Ctl("freeze", m+"-4.1", "--mirror", m, "--query", "greet", "--with-deps")
 		s.Ctl("verify", m+"-4.1", "--deep")
 		s.Ctl("verify", m+"@latest")
 		for _, ref := range []string{m + "@latest", m + "-4.1"} {

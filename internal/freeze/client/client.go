@@ -37,6 +37,7 @@ type Catalog interface {
 type Format interface {
 	tree.Format
 	repo.Clients
+	repo.Fields
 	Compare(a, b string) int
 	SourceArch() string
 }
@@ -51,7 +52,7 @@ type Keeper interface {
 // Metadata is what a Client reads, like meta.Store.
 type Metadata interface {
 	freeze.Records
-	freeze.Packages
+	freeze.Stanzas
 	tree.Files
 	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)

@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/query"
 	"example.org/snapd/internal/repo"
 )
 
@@ -142,15 +143,15 @@ func (c *Client) Packages(ctx context.Context, ref string) (*api.PackageList, er
 		return nil
 	}
 	if r.Snapshot != nil {
-		return out, c.eachOfSnapshot(ctx, r.Snapshot, "", add)
+		return out, c.eachOfSnapshot(ctx, r.Snapshot, "", nil, add)
 	}
-	return out, c.EachPackage(ctx, r.Frozen.Name, "", add)
+	return out, c.EachPackage(ctx, r.Frozen.Name, "", nil, add)
 }
 
-// EachPackage calls f for each package of a freeze whose name begins with prefix, in
-// the order of Packages. Of a whole mirror that was not imported no more is read than
-// f takes.
-func (c *Client) EachPackage(ctx context.Context, name, prefix string, f func(api.Package) error) error {
+// EachPackage calls f for each package of a freeze whose name begins with prefix and which
+// q, unless it is nil, asks for, in the order of Packages. Of a whole mirror that was not
+// imported no more is read than f takes.
+func (c *Client) EachPackage(ctx context.Context, name, prefix string, q *query.Query, f func(api.Package) error) error {
 	fr, doc, err := c.load(ctx, name)
 	if err != nil {
 		return err
@@ -158,7 +159,7 @@ func (c *Client) EachPackage(ctx context.Context, name, prefix string, f func(ap
 	for i := range doc.Mirrors {
 		d := &doc.Mirrors[i]
 		if d.Kind == freeze.Whole {
-			if err := c.eachOfWhole(ctx, fr, d, prefix, f); err != nil {
+			if err := c.eachOfWhole(ctx, fr, d, prefix, q, f); err != nil {
 				return err
 			}
 			continue
@@ -167,7 +168,13 @@ func (c *Client) EachPackage(ctx context.Context, name, prefix string, f func(ap
 		if err != nil {
 			return err
 		}
-		for _, p := range d.List(format.SourceArch()) {
+		list := d.List(format.SourceArch())
+		if q != nil {
+			if list, err = c.asked(ctx, fr, d, format, list, q); err != nil {
+				return err
+			}
+		}
+		for _, p := range list {
 			if !strings.HasPrefix(p.Name, prefix) {
 				continue
 			}
@@ -179,16 +186,66 @@ func (c *Client) EachPackage(ctx context.Context, name, prefix string, f func(ap
 	return nil
 }
 
-// eachOfSnapshot calls f for the packages of a snapshot whose names begin with prefix.
-func (c *Client) eachOfSnapshot(ctx context.Context, snap *meta.Snapshot, prefix string, f func(api.Package) error) error {
+// asked returns the packages of a list, which are those of an exact part of a freeze, that
+// a query asks for. Their control data is in the indices of the freeze.
+func (c *Client) asked(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, format Format, list []api.Package, q *query.Query) ([]api.Package, error) {
+	if !q.Fields() {
+		return slices.DeleteFunc(list, func(p api.Package) bool { return !q.Match(query.Package{Package: &p, Compare: format.Compare}) }), nil
+	}
+	fm, err := recordOf(fr, d)
+	if err != nil {
+		return nil, err
+	}
+	type id struct{ sha256, name, version, arch string } // one file may be several packages
+	idOf := func(p *api.Package) id { return id{p.SHA256, p.Name, p.Version, p.Arch} }
+	listed, matches := map[id]*api.Package{}, map[id]bool{}
+	for i := range list {
+		listed[idOf(&list[i])] = &list[i]
+	}
+	err = c.eachDerived(ctx, fr, fm, func(_ repo.SuiteName, _ repo.Group, rec *repo.Record) error {
+		described := repo.Describe(d.Name, rec)
+		if p := listed[idOf(&described)]; p != nil && q.Match(matching(format, p, rec)) {
+			matches[idOf(p)] = true
+		}
+		return nil
+	})
+	return slices.DeleteFunc(list, func(p api.Package) bool { return !matches[idOf(&p)] }), err
+}
+
+// matching is a package as a query sees it.
+func matching(f Format, p *api.Package, rec *repo.Record) query.Package {
+	return query.Package{Package: p, Compare: f.Compare, Field: func(name string) (string, bool) { return f.Field(rec, name) }}
+}
+
+// eachOfSnapshot calls f for the packages of a snapshot whose names begin with prefix and
+// which q, unless it is nil, asks for.
+func (c *Client) eachOfSnapshot(ctx context.Context, snap *meta.Snapshot, prefix string, q *query.Query, f func(api.Package) error) error {
+	format, err := c.cfg.Formats.Of(snap.Type)
+	if err != nil {
+		return err
+	}
 	gens, err := c.meta.Generations(ctx, snap)
 	if err != nil {
 		return err
 	}
 	components := catalog.ComponentsOf(gens)
-	each := func(e meta.Entry) error { return f(components.Package(snap.Mirror, e)) }
+	each := func(e meta.Entry) error {
+		p := components.Package(snap.Mirror, e)
+		if q != nil && !q.Match(matching(format, &p, &e.Record)) {
+			return nil
+		}
+		return f(p)
+	}
 	if prefix == "" {
-		return freeze.EachPackage(ctx, c.meta, snap, each)
+		return freeze.EachAsked(ctx, c.meta, snap, q, each)
+	}
+	if q != nil {
+		return freeze.EachAsked(ctx, c.meta, snap, q, func(e meta.Entry) error {
+			if !strings.HasPrefix(e.Name, prefix) {
+				return nil
+			}
+			return each(e)
+		})
 	}
 	for from := ""; ; {
 		found, next, err := c.meta.PackagesNamed(ctx, snap, prefix, from, namedPage)
@@ -212,19 +269,23 @@ const namedPage = 1000
 
 // eachOfWhole calls f for packages of a whole mirror of a freeze: from its
 // generations, or from its tree if it was imported.
-func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, prefix string, f func(api.Package) error) error {
+func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, prefix string, q *query.Query, f func(api.Package) error) error {
 	fm, err := recordOf(fr, d)
 	if err != nil {
 		return err
 	}
 	states := fm.States()
 	for _, snap := range states {
-		if err := c.eachOfSnapshot(ctx, snap, prefix, f); err != nil {
+		if err := c.eachOfSnapshot(ctx, snap, prefix, q, f); err != nil {
 			return err
 		}
 	}
 	if len(states) > 0 {
 		return nil
+	}
+	format, err := c.cfg.Formats.Of(fm.Type)
+	if err != nil {
+		return err
 	}
 	return c.eachDerived(ctx, fr, fm, func(suite repo.SuiteName, g repo.Group, rec *repo.Record) error {
 		if !strings.HasPrefix(rec.Name, prefix) {
@@ -232,6 +293,10 @@ func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.Doc
 		}
 		place := meta.Place{Suite: suite, Index: g.Index}
 		e := meta.Entry{Fact: &meta.Fact{Record: *rec}, Places: []meta.Place{place}}
-		return f(catalog.Components{place: g.Component}.Package(d.Name, e))
+		p := catalog.Components{place: g.Component}.Package(d.Name, e)
+		if q != nil && !q.Match(matching(format, &p, rec)) {
+			return nil
+		}
+		return f(p)
 	})
 }

@@ -62,7 +62,7 @@ func (pl *Plan) checkMissing() error {
 // ofWholeMirrors reports whether the request consists only of mirrors.
 func (pl *Plan) ofWholeMirrors() bool {
 	r := pl.Request
-	return len(r.Manifests)+len(r.Packages) == 0 && r.Recording == "" && r.Base == ""
+	return len(r.Manifests)+len(r.Packages)+len(r.Query) == 0 && r.Recording == "" && r.Base == ""
 }
 
 // checkEmpty records as refused why a freeze without packages, or with an empty
@@ -75,6 +75,9 @@ func (p *Planner) checkEmpty(ctx context.Context, pl *Plan) (refused, err error)
 		return fmt.Errorf("%w: build manifest %s lists no packages", freeze.ErrEmpty, strings.Join(pl.unlisted, ", ")), nil
 	case len(pl.unmatched) > 0:
 		return fmt.Errorf("%w: the package globs of mirror %s match no packages", freeze.ErrEmpty, strings.Join(pl.unmatched, ", ")), nil
+	}
+	if pl.unasked {
+		return fmt.Errorf("%w: the query %q asks for no package of the chosen snapshots", freeze.ErrEmpty, pl.Request.Query), nil
 	}
 	var names []string
 	for _, m := range pl.Mirrors {

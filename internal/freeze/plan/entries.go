@@ -12,8 +12,12 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
+	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/history"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/query"
+	"example.org/snapd/internal/repo"
 )
 
 // namedEntry is an entry of a build manifest, or of an option.
@@ -33,8 +37,16 @@ func (p *Planner) planEntries(ctx context.Context, pl *Plan) error {
 	if err != nil {
 		return err
 	}
+	asked, err := p.asked(ctx, pl)
+	if err != nil {
+		return err
+	}
 	if pl.Request.WithDeps {
-		found, err := p.withDeps(ctx, pl, rootsOf(pl.Request.Packages, entries))
+		roots := rootsOf(pl.Request.Packages, entries)
+		for _, pick := range asked {
+			roots = append(roots, fmt.Sprintf("%s:%s=%s", pick.Name, pick.Arch, pick.Version))
+		}
+		found, err := p.withDeps(ctx, pl, roots)
 		if err != nil {
 			return err
 		}
@@ -45,11 +57,51 @@ func (p *Planner) planEntries(ctx context.Context, pl *Plan) error {
 		}
 		return p.resolveEntries(ctx, pl, entries)
 	}
+	for _, pick := range asked {
+		pl.add(pick)
+	}
 	named, err := p.namedPackages(ctx, pl)
 	if err != nil {
 		return err
 	}
 	return p.resolveEntries(ctx, pl, append(entries, named...))
+}
+
+// asked returns the binary packages of the chosen states that the query asks for.
+func (p *Planner) asked(ctx context.Context, pl *Plan) (picks []*Pick, err error) {
+	if pl.Request.Query == "" {
+		return nil, nil
+	}
+	q, err := query.Parse(pl.Request.Query)
+	if err != nil {
+		return nil, err
+	}
+	for _, snap := range pl.states() {
+		f, err := p.cfg.Formats.Of(snap.Type)
+		if err != nil {
+			return nil, err
+		}
+		gens, err := p.meta.Generations(ctx, snap)
+		if err != nil {
+			return nil, err
+		}
+		components := catalog.ComponentsOf(gens)
+		err = freeze.EachAsked(ctx, p.meta, snap, q, func(e meta.Entry) error {
+			if e.Kind == repo.KindSource {
+				return nil // sources are taken with their binary packages
+			}
+			described := components.Package(snap.Mirror, e)
+			if q.Match(query.Package{Package: &described, Compare: f.Compare, Field: func(name string) (string, bool) { return f.Field(&e.Record, name) }}) {
+				picks = append(picks, &Pick{Entry: e, From: snap})
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	pl.unasked = len(picks) == 0
+	return picks, nil
 }
 
 // parseManifests parses the build manifests of the request. It may return

@@ -34,6 +34,7 @@ type Catalog interface {
 type Format interface {
 	tree.Format
 	repo.Versions
+	repo.Fields
 	Match(m config.Mirror, rec *repo.Record) bool
 	Broken(ctx context.Context, records func(emit func(repo.Record) error) error) ([]repo.Problem, error)
 }
@@ -106,6 +107,7 @@ type Plan struct {
 
 	why       map[freeze.Missing]string // how the package with the version of the entry differs
 	kept      map[freeze.Missing]string // ID of a snapshot that was not chosen and has it
+	unasked   bool                      // the query asks for nothing that is there
 	claims    []claim
 	lacking   []freeze.Missing // entries that the base is allowed to lack
 	noSources bool             // the base has no source packages, so none are added
@@ -285,14 +287,14 @@ func (p *Planner) Plan(ctx context.Context, req *api.FreezeRequest) (*Plan, erro
 // says what the freeze contains.
 func checkRequest(req *api.FreezeRequest) (named bool, err error) {
 	kinds := 0
-	for _, set := range []bool{len(req.Manifests) > 0, req.Recording != "", len(req.Packages) > 0, req.Base != ""} {
+	for _, set := range []bool{len(req.Manifests) > 0, req.Recording != "", len(req.Packages)+len(req.Query) > 0, req.Base != ""} {
 		if set {
 			kinds++
 		}
 	}
-	listed := len(req.Manifests) + len(req.Packages)
+	listed := len(req.Manifests) + len(req.Packages) + len(req.Query)
 	switch {
-	case kinds > 1 && !(kinds == 2 && len(req.Manifests) > 0 && len(req.Packages) > 0):
+	case kinds > 1 && !(kinds == 2 && len(req.Manifests) > 0 && len(req.Packages)+len(req.Query) > 0):
 		return false, fmt.Errorf("%w: manifests or packages, a recording, and a base cannot be combined", freeze.ErrUsage)
 	case req.Base == "" && len(req.Replace)+len(req.Remove) > 0:
 		return false, fmt.Errorf("%w: replace and remove need a base", freeze.ErrUsage)

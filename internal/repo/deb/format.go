@@ -40,6 +40,12 @@ func (Format) SourceArch() string { return SourceArch }
 // Compare orders versions as dpkg does.
 func (Format) Compare(a, b string) int { return CompareVersions(a, b) }
 
+// Field returns a field of a package's stanza, by its name in any case. Of a field with
+// several lines, the lines are as they are in the stanza.
+func (Format) Field(rec *repo.Record, name string) (string, bool) {
+	return deb822.StanzaOf(rec.Bytes).Get(name)
+}
+
 // Suites returns the configured suites.
 func (Format) Suites(m config.Mirror) ([]repo.SuiteName, error) {
 	if len(m.Suites) == 0 {

@@ -1,0 +1,373 @@
+// Package query reads the language in which packages are chosen:
+//
+//	bash                          the package of that name; * ? [a-z] as in shells
+//	source:linux*                 by its source package
+//	arch:amd64 suite:*-security component:main mirror:debian
+//	$Section (web)                by a field of its control data, a glob again
+//	$Version (>= 2)               by order: << <= = != >= >>
+//	$Homepage                     that has the field
+//	a | b   a & b   !a   (a)      or, and, not; ! binds most, | least
+//
+// Words with other characters, such as blanks and parentheses, are quoted: "a b". Names
+// of fields and of the words before a colon are the same in any case. The operators are
+// those of the package relations of Debian; aptly's query language looks much like it.
+package query
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.org/snapd/internal/api"
+)
+
+// ErrSyntax means that a query cannot be read.
+var ErrSyntax = errors.New("the query cannot be read")
+
+const (
+	maxText  = 64 << 10 // bytes of a query
+	maxDepth = 100      // parentheses and negations within each other
+)
+
+// Package is what a query is about.
+type Package struct {
+	*api.Package
+	// Field returns a field of the control data. Names are as upstream writes them, in
+	// any case.
+	Field func(name string) (string, bool)
+	// Compare orders versions by the rules of the format.
+	Compare func(a, b string) int
+}
+
+// Query is a query that was read. It is safe for concurrent use.
+type Query struct {
+	text   string
+	root   node
+	fields bool
+}
+
+// String returns the query as it was written.
+func (q *Query) String() string { return q.text }
+
+// Fields reports whether the query asks for fields of control data, beyond what the API
+// shows of a package.
+func (q *Query) Fields() bool { return q.fields }
+
+// Match reports whether a package is one of those that are asked for.
+func (q *Query) Match(p Package) bool { return q.root.match(p) }
+
+type node interface{ match(p Package) bool }
+
+type (
+	or  struct{ a, b node }
+	and struct{ a, b node }
+	not struct{ a node }
+	// attribute is a word before a colon, or "" for the name.
+	attribute struct{ of, glob string }
+	field     struct{ name, op, value string } // op "": the field exists; "%": a glob
+)
+
+func (n or) match(p Package) bool  { return n.a.match(p) || n.b.match(p) }
+func (n and) match(p Package) bool { return n.a.match(p) && n.b.match(p) }
+func (n not) match(p Package) bool { return !n.a.match(p) }
+
+// attributes are what can stand before a colon.
+var attributes = map[string]func(p Package) []string{
+	"":          func(p Package) []string { return []string{p.Name} },
+	"source":    func(p Package) []string { return []string{source(p)} },
+	"arch":      func(p Package) []string { return []string{p.Arch} },
+	"suite":     func(p Package) []string { return p.Suites },
+	"component": func(p Package) []string { return p.Components },
+	"mirror":    func(p Package) []string { return []string{p.Mirror} },
+}
+
+// source is the name of the source package; a package that names none has its own.
+func source(p Package) string {
+	if p.Source != "" {
+		return p.Source
+	}
+	return p.Name
+}
+
+func (n attribute) match(p Package) bool {
+	return slices.ContainsFunc(attributes[n.of](p), func(v string) bool { return globs(n.glob, v) })
+}
+
+// globs is path.Match in which a star also stands for slashes. The pattern is good.
+func globs(pattern, s string) bool {
+	const slash = "\x00"
+	ok, _ := path.Match(strings.ReplaceAll(pattern, "/", slash), strings.ReplaceAll(s, "/", slash))
+	return ok
+}
+
+func (n field) match(p Package) bool {
+	value, ok := n.of(p)
+	switch {
+	case !ok || n.op == "":
+		return ok
+	case n.op == "%":
+		return globs(n.value, value)
+	}
+	c := 0
+	if a, aerr := strconv.ParseInt(value, 10, 64); aerr == nil && !n.version() {
+		b, berr := strconv.ParseInt(n.value, 10, 64)
+		if berr != nil {
+			return n.op == "!="
+		}
+		c = compareInts(a, b)
+	} else {
+		c = p.Compare(value, n.value)
+	}
+	switch n.op {
+	case "<<":
+		return c < 0
+	case "<=":
+		return c <= 0
+	case ">=":
+		return c >= 0
+	case ">>":
+		return c > 0
+	case "!=":
+		return c != 0
+	}
+	return c == 0
+}
+
+func (n field) version() bool { return strings.EqualFold(n.name, "Version") }
+
+func compareInts(a, b int64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// of returns the value of the field. The fields by which packages are listed are there
+// whatever the format.
+func (n field) of(p Package) (string, bool) {
+	switch strings.ToLower(n.name) {
+	case "package", "name":
+		return p.Name, true
+	case "version":
+		return p.Version, true
+	case "architecture":
+		return p.Arch, true
+	case "source":
+		return source(p), true
+	}
+	if p.Field == nil {
+		return "", false
+	}
+	return p.Field(n.name)
+}
+
+// shown reports whether the API shows the field of a package.
+func (n field) shown() bool {
+	return slices.Contains([]string{"package", "name", "version", "architecture", "source"}, strings.ToLower(n.name))
+}
+
+// Parse reads a query. It may return ErrSyntax.
+func Parse(text string) (*Query, error) {
+	if len(text) > maxText {
+		return nil, fmt.Errorf("%w: it has %d bytes, expected at most %d", ErrSyntax, len(text), maxText)
+	}
+	p := &parser{text: text}
+	root, err := p.or(0)
+	if err == nil {
+		if p.blank(); p.at < len(p.text) {
+			err = p.expected("&, | or the end")
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Query{text, root, p.fields}, nil
+}
+
+type parser struct {
+	text   string
+	at     int
+	fields bool
+}
+
+func (p *parser) blank() {
+	for p.at < len(p.text) && strings.IndexByte(" \t\r\n", p.text[p.at]) >= 0 {
+		p.at++
+	}
+}
+
+// takes skips blanks and, if it comes next, s.
+func (p *parser) takes(s string) bool {
+	p.blank()
+	if !strings.HasPrefix(p.text[p.at:], s) {
+		return false
+	}
+	p.at += len(s)
+	return true
+}
+
+func (p *parser) expected(what string) error {
+	p.blank()
+	found := "the end"
+	if rest := p.text[p.at:]; rest != "" {
+		if len(rest) > 20 {
+			rest = rest[:20] + "..."
+		}
+		found = strconv.Quote(rest)
+	}
+	return fmt.Errorf("%w: at character %d: expected %s, found %s", ErrSyntax, p.at+1, what, found)
+}
+
+func (p *parser) or(depth int) (node, error) {
+	n, err := p.and(depth)
+	for err == nil && p.takes("|") {
+		var b node
+		b, err = p.and(depth)
+		n = or{n, b}
+	}
+	return n, err
+}
+
+func (p *parser) and(depth int) (node, error) {
+	n, err := p.term(depth)
+	for err == nil && p.takes("&") {
+		var b node
+		b, err = p.term(depth)
+		n = and{n, b}
+	}
+	return n, err
+}
+
+func (p *parser) term(depth int) (node, error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf("%w: at character %d: more than %d parentheses and ! within each other", ErrSyntax, p.at+1, maxDepth)
+	}
+	switch {
+	case p.takes("!"):
+		n, err := p.term(depth + 1)
+		return not{n}, err
+	case p.takes("("):
+		n, err := p.or(depth + 1)
+		if err == nil && !p.takes(")") {
+			err = p.expected(")")
+		}
+		return n, err
+	case p.takes("$"):
+		return p.field()
+	}
+	return p.attribute()
+}
+
+// word reads a word or a quoted string. quoted tells which.
+func (p *parser) word(what string) (w string, quoted bool, err error) {
+	p.blank()
+	rest := p.text[p.at:]
+	if strings.HasPrefix(rest, `"`) {
+		end := strings.IndexByte(rest[1:], '"')
+		if end < 0 {
+			return "", true, fmt.Errorf("%w: at character %d: a quotation mark without an end", ErrSyntax, p.at+1)
+		}
+		p.at += end + 2
+		return rest[1 : end+1], true, nil
+	}
+	end := strings.IndexAny(rest, " \t\r\n&|!()\"$")
+	if end < 0 {
+		end = len(rest)
+	}
+	if end == 0 {
+		return "", false, p.expected(what)
+	}
+	p.at += end
+	return rest[:end], false, nil
+}
+
+func (p *parser) attribute() (node, error) {
+	start := p.at
+	w, quoted, err := p.word("a package")
+	if err != nil {
+		return nil, err
+	}
+	n := attribute{"", w}
+	if of, glob, ok := strings.Cut(w, ":"); ok && !quoted {
+		n = attribute{strings.ToLower(of), glob}
+		if n.of == "" || attributes[n.of] == nil {
+			return nil, fmt.Errorf("%w: at character %d: %q before a colon: expected source, arch, suite, component or mirror", ErrSyntax, start+1, of)
+		}
+		if glob == "" {
+			if n.glob, _, err = p.word("what " + n.of + ": is to be"); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return n, p.glob(n.glob)
+}
+
+// glob refuses a pattern that path.Match cannot read.
+func (p *parser) glob(g string) error {
+	if _, err := path.Match(g, ""); err != nil || g == "" {
+		return fmt.Errorf("%w: at character %d: the pattern %q is not one", ErrSyntax, p.at+1, g)
+	}
+	return nil
+}
+
+// field reads what follows the dollar: a name and perhaps (OP VALUE).
+func (p *parser) field() (node, error) {
+	name, quoted, err := p.word("the name of a field")
+	if err != nil {
+		return nil, err
+	}
+	if quoted || strings.Contains(name, ":") {
+		return nil, fmt.Errorf("%w: at character %d: %q is not the name of a field", ErrSyntax, p.at+1, name)
+	}
+	n := field{name: name}
+	if p.takes("(") {
+		n.op = "%"
+		for _, op := range []string{"<<", "<=", ">=", ">>", "!=", "=", "%"} {
+			if p.takes(op) {
+				n.op = op
+				break
+			}
+		}
+		if p.blank(); p.at < len(p.text) && strings.IndexByte("<>", p.text[p.at]) >= 0 {
+			return nil, p.expected("<<, <=, =, !=, >=, >> or a value")
+		}
+		if n.value, err = p.value(); err != nil {
+			return nil, err
+		}
+		if n.op == "%" {
+			if err := p.glob(n.value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	p.fields = p.fields || !n.shown()
+	return n, nil
+}
+
+// value reads up to the parenthesis that ends it: a quoted string, or all that is there.
+func (p *parser) value() (string, error) {
+	p.blank()
+	if strings.HasPrefix(p.text[p.at:], `"`) {
+		v, _, err := p.word("")
+		if err == nil && !p.takes(")") {
+			err = p.expected(")")
+		}
+		return v, err
+	}
+	v, _, ok := strings.Cut(p.text[p.at:], ")")
+	if !ok {
+		p.at = len(p.text)
+		return "", p.expected(")")
+	}
+	if strings.TrimSpace(v) == "" {
+		return "", p.expected("a value")
+	}
+	p.at += len(v) + 1
+	return strings.TrimSpace(v), nil
+}

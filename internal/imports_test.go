@@ -42,7 +42,7 @@ var layers = [][]string{
 	{"meta/bolt", "meta/postgres", "meta/follow", "tlog/sequencer", "tlog/monitor", "indices"},
 	{"meta/compact"},
 	{"retention"},
-	{"meta", "tlog/witness", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom"},
+	{"meta", "tlog/witness", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom", "freeze/lockfile"},
 	{"repo", "tlog", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console", "query"},
 	{"config", "sign", "cas/dir", "cas/s3", "cas/cache", "api", "squashfs"},
 	{"cas/spool", "cas/objects"},
@@ -69,11 +69,15 @@ var owners = map[string]string{
 	"filippo.io/torchwood":               "tlog",
 	"golang.org/x/mod":                   "tlog",
 	"github.com/hanwen/go-fuse":          "torture/cutfs",
-	"github.com/pelletier/go-toml":       "config",
 	"github.com/coreos/go-systemd":       "daemon",
 	"github.com/prometheus":              "httpd",
 	"github.com/sassoftware/go-rpmutils": "repo/rpm",
 	"github.com/minio/minio-go":          "cas/s3",
+}
+
+// sharers are the only packages that import a dependency that several need.
+var sharers = map[string][]string{
+	"github.com/pelletier/go-toml": {"config", "buildlist"},
 }
 
 type listed struct {
@@ -168,6 +172,11 @@ func TestOwners(t *testing.T) {
 			for dep, owner := range owners {
 				if within(imp, []string{dep}) && !within(from, []string{owner}) {
 					t.Errorf("%s imports %s, which %s keeps to itself", from, imp, owner)
+				}
+			}
+			for dep, those := range sharers {
+				if within(imp, []string{dep}) && !within(from, those) {
+					t.Errorf("%s imports %s, which %s keep to themselves", from, imp, strings.Join(those, " and "))
 				}
 			}
 		}

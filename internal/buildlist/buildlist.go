@@ -51,12 +51,17 @@ const (
 	RPMQI          Format = "rpm-qi"          // rpm -qi, dnf info --installed
 	DNFHistory     Format = "dnf-history"     // dnf history info
 	RPMsLock       Format = "rpms-lock"       // rpms.lock.yaml, version 1
+
+	ReproEnv        Format = "repro-env"        // repro-env.lock (TOML), of the system debian
+	RulesDistroless Format = "rules-distroless" // lock files of rules_distroless, versions 1 and 2
+	Mkosi           Format = "mkosi"            // mkosi's manifest in JSON, version 1
 )
 
 // Formats lists every format.
 func Formats() []Format {
 	return []Format{List, Tails, Buildinfo, DpkgStatus, DpkgQuery, DpkgSelections, AptList, AptHistory, Mmdebstrap,
-		Debootstrap, PrintURIs, SHA256Sums, SPDX, CycloneDX, Syft, RPMQA, RPMQI, DNFHistory, RPMsLock}
+		Debootstrap, PrintURIs, SHA256Sums, SPDX, CycloneDX, Syft, RPMQA, RPMQI, DNFHistory, RPMsLock,
+		ReproEnv, RulesDistroless, Mkosi}
 }
 
 // Ecosystem is the package manager that an entry belongs to.
@@ -154,6 +159,7 @@ type Manifest struct {
 const (
 	MaxSize    = 512 << 20 // bytes of a build manifest
 	MaxYAML    = 8 << 20   // bytes of a YAML document, which is held in memory
+	MaxTOML    = 8 << 20   // bytes of a TOML document, likewise
 	MaxLine    = 1 << 20   // bytes of a line
 	MaxElement = 32 << 20  // bytes of an element of a JSON array, which is held in memory
 	MaxEntries = 1 << 19   // entries
@@ -363,6 +369,12 @@ func (p *parser) parse() error {
 		return p.spdx()
 	case CycloneDX:
 		return p.cyclonedx()
+	case ReproEnv:
+		return p.reproEnv()
+	case RulesDistroless:
+		return p.rulesDistroless()
+	case Mkosi:
+		return p.mkosi()
 	}
 	return fmt.Errorf("parse build manifest %s: format %q is not known", p.file, clip(string(p.m.Format)))
 }

@@ -67,6 +67,15 @@ var samples = map[string]Format{
 	"dnf-history.txt":            DNFHistory,
 	"dnf-history-range.txt":      DNFHistory,
 	"dnf5-history.txt":           DNFHistory,
+
+	"repro-env.lock":               ReproEnv,
+	"repro-env-old.lock":           ReproEnv,
+	"rules-distroless-1.lock.json": RulesDistroless,
+	"rules-distroless-2.lock.json": RulesDistroless,
+	"mkosi-deb.manifest":           Mkosi,
+	"mkosi-rpm.manifest":           Mkosi,
+	"SHA256SUMS-repro-get":         SHA256Sums,
+	"rpms-ubi.lock.yaml":           RPMsLock,
 }
 
 func sample(t testing.TB, name string) []byte {
@@ -408,6 +417,13 @@ func TestRecognise(t *testing.T) {
 		{"\nStart-Date: 2024-01-01  10:00:00\n", "apt-history"},
 		{"# made by hand\nSPDXVersion: SPDX-2.3\n", "spdx"},
 		{`{"artifacts": [{"name": "x"}], "schema": {}}`, "syft"},
+		{"[container]\nimage = \"x\"\n\n[[package]] # one\nname = \"ab\"\n", "repro-env"},
+		{`{"packages": [{"arch": "amd64", "key": "x"}], "version": 1}`, "rules-distroless"},
+		{`{"packages": {"/noble/ab:amd64=1": {}}, "version": 2}`, "rules-distroless"},
+		{`{"dependency_sets": {}, "packages": {}}`, "rules-distroless"},
+		{`{"packages": [{"name": "x"}], "spdxVersion": "SPDX-2.3"}`, "spdx"},
+		{`{"packages": [{"name": "x"}], "version": 1}`, `recognise m: expected a build manifest, found "{\"packages\": [{\"name\": \"x\"}], \"version\": 1}": build manifest format not recognised`},
+		{`{"manifest_version": 1, "config": {}, "packages": []}`, "mkosi"},
 		{`{"artifacts": [], "components": []}`, `m fits the formats syft and cyclonedx: choose one with --format`},
 		{"ab=1\ncd 2\n", `recognise m: expected a build manifest, found "ab=1": build manifest format not recognised`},
 		{"ab=1\n", "list"},
@@ -443,11 +459,13 @@ func TestRecognise(t *testing.T) {
 func TestPasswords(t *testing.T) {
 	const u = "http://user:se%ret@mirror.example.org/ab_1_all.deb"
 	for format, text := range map[Format]string{
-		PrintURIs:   "'" + u + "' ab_1_all.deb 5\n'" + u + "x' x 5\n",
-		Debootstrap: "ab 1 " + u + "\n",
-		RPMsLock:    "lockfileVersion: 1\narches:\n- packages:\n  - url: http://user:secret@mirror.example.org/a-1-1.noarch.rpm\n  module_metadata:\n  - url: " + u + "\n",
-		SPDX:        `{"spdxVersion": "SPDX-2.3", "packages": [{"downloadLocation": "` + u + `", "externalRefs": [{"referenceType": "purl", "referenceLocator": "pkg:deb/ab@1?repository_url=http://u:secret@mirror.example.org"}]}]}`,
-		List:        u + "\n",
+		PrintURIs:       "'" + u + "' ab_1_all.deb 5\n'" + u + "x' x 5\n",
+		Debootstrap:     "ab 1 " + u + "\n",
+		ReproEnv:        "[[package]]\nname = \"ab\"\nversion = \"1\"\nsystem = \"debian\"\nsha256 = \"" + strings.Repeat("0", 64) + "\"\nurl = \"" + u + "\"\n",
+		RulesDistroless: `{"version": 1, "packages": [{"key": "ab_1_all", "name": "ab", "version": "1", "arch": "all", "sha256": "` + strings.Repeat("0", 64) + `", "url": "` + u + `"}]}`,
+		RPMsLock:        "lockfileVersion: 1\narches:\n- packages:\n  - url: http://user:secret@mirror.example.org/a-1-1.noarch.rpm\n  module_metadata:\n  - url: " + u + "\n",
+		SPDX:            `{"spdxVersion": "SPDX-2.3", "packages": [{"downloadLocation": "` + u + `", "externalRefs": [{"referenceType": "purl", "referenceLocator": "pkg:deb/ab@1?repository_url=http://u:secret@mirror.example.org"}]}]}`,
+		List:            u + "\n",
 	} {
 		m, err := Parse("m", strings.NewReader(text), format)
 		doc, _ := json.Marshal(m)

@@ -2,6 +2,7 @@ package buildlist
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -112,6 +113,72 @@ func TestDocumentErrors(t *testing.T) {
 		{CycloneDX, `{"components": [{"name": "x", "purl": "pkg:deb/debian/ab?arch=all"}]}`, `m:1: expected a version in the package URL, found "pkg:deb/debian/ab?arch=all"`},
 		{CycloneDX, `{"components": [{"components": [{"purl": "nonsense"}]}]}`, `m:1: expected a package URL, found "nonsense"`},
 		{CycloneDX, `{"components": [{"purl": "pkg:deb/debian/ab@1", "hashes": [{"alg": "SHA-256", "content": "00"}]}]}`, `m:1: expected one digest for SHA-256, found "00"`},
+
 		{"zip", "", `parse build manifest m: format "zip" is not known`},
 	})
+}
+
+func TestLockErrors(t *testing.T) {
+	checkErrors(t, []errorTest{
+		{ReproEnv, "a = \n", `m:1: expected a lock file of repro-env in TOML, found "unexpected character U+000A at start of value"`},
+		{ReproEnv, "[container]\nimage = \"x\"\n", `m: expected packages (repro-env), found nothing`},
+		{ReproEnv, "# one\n[[package]]\nname = \"ab\"\nsystem = \"alpine\"\n", `m:2: expected a package of the system debian, ab, found "alpine"`},
+		{ReproEnv, reproEnv("ab", "1", "ab_1_all.apk"), `m:1: expected the url of the .deb file of ab, found "https://mirror.example.org/ab_1_all.apk"`},
+		{ReproEnv, reproEnv("ab", "1", "bc_1_all.deb"), `m:1: expected the url of ab 1, found "https://mirror.example.org/bc_1_all.deb"`},
+		{ReproEnv, reproEnv("ab", "2:1", "ab_1-1_all.deb"), `m:1: expected the url of ab 2:1, found "https://mirror.example.org/ab_1-1_all.deb"`},
+		{ReproEnv, reproEnv("a b", "1", "ab_1_all.deb"), `m:1: expected the name of a package, found "a b"`},
+		{ReproEnv, reproEnv("ab", "", "ab_1_all.deb"), `m:1: expected the version of ab, found nothing`},
+		{ReproEnv, reproEnv("ab.deb", "???", "ab.deb"), `m:1: expected the url of a file name_version_architecture.deb, found "https://mirror.example.org/ab.deb"`},
+		{ReproEnv, strings.Replace(reproEnv("ab", "1", "ab_1_all.deb"), "0", "x", 1), `m:1: expected the sha256 of ab, found "x` + strings.Repeat("0", 63) + `"`},
+		{ReproEnv, "x = '" + strings.Repeat("x", MaxTOML) + "'", `read build manifest m: more than 8388608 bytes of TOML: build manifest too large`},
+
+		{RulesDistroless, `{"packages": []}`, `m:1: expected the key version, found nothing`},
+		{RulesDistroless, `{"version": 1}`, `m:1: expected the key packages, found nothing`},
+		{RulesDistroless, `{"version": 3}`, `m:1: expected version 1 or 2, found "3"`},
+		{RulesDistroless, `{"version": 2, "packages": []}`, `m:1: expected packages of version 2 as an object, found "an array"`},
+		{RulesDistroless, `{"version": 1, "packages": {}}`, `m:1: expected packages of version 1 as an array, found "an object"`},
+		{RulesDistroless, `{"version": 1, "packages": "x"}`, `m:1: expected packages as an array or an object, found "x"`},
+		{RulesDistroless, "{\"version\": 1, \"packages\": [\n1]}", `m:2: expected a package of rules_distroless, found "json: cannot unmarshal number into Go value of type buildlist.distrolessPackage"`},
+		{RulesDistroless, `{"version": 1, "packages": []}`, `m: expected packages (rules-distroless), found nothing`},
+		{RulesDistroless, listed("bc_1_amd64", "ab_1_amd64.deb", ""), `m:1: expected the key ab_1_amd64, found "bc_1_amd64"`},
+		{RulesDistroless, listed("ab_1_amd64", "ab_1_arm64.deb", ""), `m:1: expected the url of ab_1_amd64, found "https://mirror.example.org/ab_1_arm64.deb"`},
+		{RulesDistroless, listed("ab_1_amd64", "ab_1_amd64.deb", `{"key": "bc_1_amd64"}`), `m:1: expected the package bc_1_amd64, on which ab_1_amd64 depends, in the lock file, found nothing`},
+		{RulesDistroless, strings.Replace(listed("ab_1_amd64", "x", ""), "urls", "links", 1), `m:1: expected the urls of ab_1_amd64, found nothing`},
+		{RulesDistroless, keyed("noble/ab", "pool/ab_1_all.deb", 1), `m:1: expected a key /suite/name:architecture=version, found "noble/ab"`},
+		{RulesDistroless, keyed("/noble/bc:amd64=1", "pool/ab_1_all.deb", 1), `m:1: expected the key /noble/ab:all=1, found "/noble/bc:amd64=1"`},
+		{RulesDistroless, keyed("/noble/ab:amd64=1", "pool/bc_1_all.deb", 1), `m:1: expected the filename of /noble/ab:amd64=1, found "pool/bc_1_all.deb"`},
+		{RulesDistroless, keyed("/noble/ab:amd64=1", "", 1), `m:1: expected the filename of /noble/ab:amd64=1, found nothing`},
+		{RulesDistroless, keyed("/noble/ab:amd64=1", "pool/ab_1_all.deb", -1), `m:1: expected the size of /noble/ab:amd64=1 in bytes, found "-1"`},
+		{RulesDistroless, `{"packages": {"/a/b:c=1": {}, "/a/b:c=1": {}}}`, `m:1: expected the name of a package, found nothing`},
+
+		{Mkosi, `{"packages": []}`, `m:1: expected the key manifest_version, found nothing`},
+		{Mkosi, `{"manifest_version": 1}`, `m:1: expected the key packages, found nothing`},
+		{Mkosi, `{"manifest_version": 2}`, `m:1: expected manifest_version 1, found "2"`},
+		{Mkosi, mkosi("pkg", "ab", "1", "any"), `m:1: expected a package of type deb or rpm, ab, found "pkg"`},
+		{Mkosi, mkosi("deb", "", "1", "all"), `m:1: expected the name of a package, found nothing`},
+		{Mkosi, mkosi("rpm", "ab", "1", "noarch"), `m:1: expected the version of ab, found "1"`},
+		{Mkosi, mkosi("rpm", "ab", "1-1", "pdp11"), `m:1: expected the architecture of ab, found "pdp11"`},
+	})
+}
+
+// reproEnv is a lock file of repro-env with one package.
+func reproEnv(name, version, file string) string {
+	return fmt.Sprintf("[[package]]\nname = %q\nversion = %q\nsystem = \"debian\"\nurl = \"https://mirror.example.org/%s\"\nsha256 = \"%s\"\n", name, version, file, strings.Repeat("0", 64))
+}
+
+// listed is a lock file of rules_distroless, version 1, with the package ab.
+func listed(key, file, dependencies string) string {
+	return fmt.Sprintf(`{"version": 1, "packages": [{"key": %q, "name": "ab", "version": "1", "arch": "amd64", "sha256": "%s", "urls": ["https://mirror.example.org/%s"], "dependencies": [%s]}]}`,
+		key, strings.Repeat("0", 64), file, dependencies)
+}
+
+// keyed is a lock file of rules_distroless, version 2, with the package ab.
+func keyed(key, file string, size int) string {
+	return fmt.Sprintf(`{"version": 2, "packages": {%q: {"name": "ab", "version": "1", "architecture": "all", "suite": "noble", "sha256": "%s", "filename": %q, "size": %d}}}`,
+		key, strings.Repeat("0", 64), file, size)
+}
+
+// mkosi is a manifest of mkosi with one package.
+func mkosi(typ, name, version, arch string) string {
+	return fmt.Sprintf(`{"manifest_version": 1, "packages": [{"type": %q, "name": %q, "version": %q, "architecture": %q}]}`, typ, name, version, arch)
 }

@@ -66,23 +66,26 @@ func fuzz(f *testing.F, formats ...Format) {
 	})
 }
 
-func FuzzRecognise(f *testing.F)      { fuzz(f, "") }
-func FuzzList(f *testing.F)           { fuzz(f, List) }
-func FuzzTails(f *testing.F)          { fuzz(f, Tails) }
-func FuzzBuildinfo(f *testing.F)      { fuzz(f, Buildinfo) }
-func FuzzDpkgStatus(f *testing.F)     { fuzz(f, DpkgStatus) }
-func FuzzDpkgQuery(f *testing.F)      { fuzz(f, DpkgQuery) }
-func FuzzAptList(f *testing.F)        { fuzz(f, AptList) }
-func FuzzMmdebstrap(f *testing.F)     { fuzz(f, Mmdebstrap) }
-func FuzzDebootstrap(f *testing.F)    { fuzz(f, Debootstrap) }
-func FuzzPrintURIs(f *testing.F)      { fuzz(f, PrintURIs) }
-func FuzzSHA256Sums(f *testing.F)     { fuzz(f, SHA256Sums) }
-func FuzzSPDX(f *testing.F)           { fuzz(f, SPDX) }
-func FuzzCycloneDX(f *testing.F)      { fuzz(f, CycloneDX) }
-func FuzzRPMQA(f *testing.F)          { fuzz(f, RPMQA) }
-func FuzzDpkgSelections(f *testing.F) { fuzz(f, DpkgSelections) }
-func FuzzAptHistory(f *testing.F)     { fuzz(f, AptHistory) }
-func FuzzSyft(f *testing.F)           { fuzz(f, Syft) }
-func FuzzRPMQI(f *testing.F)          { fuzz(f, RPMQI) }
-func FuzzDNFHistory(f *testing.F)     { fuzz(f, DNFHistory) }
-func FuzzRPMsLock(f *testing.F)       { fuzz(f, RPMsLock) }
+func FuzzRecognise(f *testing.F)       { fuzz(f, "") }
+func FuzzList(f *testing.F)            { fuzz(f, List) }
+func FuzzTails(f *testing.F)           { fuzz(f, Tails) }
+func FuzzBuildinfo(f *testing.F)       { fuzz(f, Buildinfo) }
+func FuzzDpkgStatus(f *testing.F)      { fuzz(f, DpkgStatus) }
+func FuzzDpkgQuery(f *testing.F)       { fuzz(f, DpkgQuery) }
+func FuzzAptList(f *testing.F)         { fuzz(f, AptList) }
+func FuzzMmdebstrap(f *testing.F)      { fuzz(f, Mmdebstrap) }
+func FuzzDebootstrap(f *testing.F)     { fuzz(f, Debootstrap) }
+func FuzzPrintURIs(f *testing.F)       { fuzz(f, PrintURIs) }
+func FuzzSHA256Sums(f *testing.F)      { fuzz(f, SHA256Sums) }
+func FuzzSPDX(f *testing.F)            { fuzz(f, SPDX) }
+func FuzzCycloneDX(f *testing.F)       { fuzz(f, CycloneDX) }
+func FuzzRPMQA(f *testing.F)           { fuzz(f, RPMQA) }
+func FuzzDpkgSelections(f *testing.F)  { fuzz(f, DpkgSelections) }
+func FuzzAptHistory(f *testing.F)      { fuzz(f, AptHistory) }
+func FuzzSyft(f *testing.F)            { fuzz(f, Syft) }
+func FuzzRPMQI(f *testing.F)           { fuzz(f, RPMQI) }
+func FuzzDNFHistory(f *testing.F)      { fuzz(f, DNFHistory) }
+func FuzzRPMsLock(f *testing.F)        { fuzz(f, RPMsLock) }
+func FuzzReproEnv(f *testing.F)        { fuzz(f, ReproEnv) }
+func FuzzRulesDistroless(f *testing.F) { fuzz(f, RulesDistroless) }
+func FuzzMkosi(f *testing.F)           { fuzz(f, Mkosi) }

@@ -112,6 +112,7 @@ func jsonKeys() map[string]Format {
 		"bomFormat": CycloneDX, "specVersion": CycloneDX, "components": CycloneDX, "serialNumber": CycloneDX,
 		"lockfileVersion": RPMsLock, "lockfileVendor": RPMsLock, "arches": RPMsLock,
 		"artifacts": Syft, "artifactRelationships": Syft,
+		"manifest_version": Mkosi, "dependency_sets": RulesDistroless,
 	}
 }
 
@@ -137,7 +138,11 @@ func jsonCandidates(head []byte) []Format {
 			}
 		case string:
 			if depth == 1 && key {
-				if f, ok := words[t]; ok && !slices.Contains(found, f) {
+				f, ok := words[t]
+				if _, value, _ := bytes.Cut(head[dec.InputOffset():], []byte(":")); t == "packages" && distrolessPackages(value) {
+					f, ok = RulesDistroless, true
+				}
+				if ok && !slices.Contains(found, f) {
 					found = append(found, f)
 				}
 				key = false
@@ -172,6 +177,10 @@ func documentCandidates(lines []string) []Format {
 	pkg, info, version := false, false, false
 	for _, line := range lines {
 		if line[0] == ' ' || line[0] == '\t' || line[0] == '\'' {
+			continue
+		}
+		if packageTable(line) {
+			take(ReproEnv)
 			continue
 		}
 		name, rest, ok := strings.Cut(line, ":")

@@ -11,6 +11,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze/lockfile"
 )
 
 // maxManifest bounds one build manifest, in bytes. Even bills of materials that
@@ -159,7 +160,7 @@ func runFreeze(ctx context.Context, c *call) error {
 func sourcesVerb() *verb {
 	return &verb{
 		name: "sources", args: "[REF]", max: 1,
-		usage: "print apt or dnf configuration for a snapshot",
+		usage: "print apt or dnf configuration for a snapshot, or a lock file",
 		about: `REF is a snapshot, a freeze, or a running recording, which records a build that
 uses its sources.
 
@@ -170,26 +171,42 @@ they are listed, and the exit code is 3.
 
 A .repo file refers to keys by their URLs on this server, or with --keys-dir by
 files in that directory. The formats list and mmdebstrap need --keys-dir: the
-keys of this server and of the distribution are written there.`,
+keys of this server and of the distribution are written there.
+
+A lock file lists each package of a snapshot or a freeze with its digest and its
+URL on this server: repro-env.lock (repro-env), the lock files of
+rules_distroless (rules-distroless, and rules-distroless-v1 for version 1),
+rpms.lock.yaml (rpms-lock), or SHA256SUMS for repro-get (sha256sums). freeze
+--manifest reads them all.`,
 		examples: []string{
 			"snapctl sources 4.1 > /etc/apt/sources.list.d/release.sources",
 			"snapctl sources fedora@latest > /etc/yum.repos.d/release.repo",
 			"snapctl sources fedora@latest --keys-dir /etc/pki/rpm-gpg",
 			"snapctl sources --for hello_2.10-3_amd64.buildinfo",
+			"snapctl sources 4.1 --format rules-distroless > release.lock.json",
 		},
 		options: []option{
-			{name: "format", value: "FORMAT", choices: []string{"deb822", "list", "repo", "mmdebstrap"}, usage: "deb822 (default for deb), list, repo (default for rpm) or mmdebstrap"},
+			{name: "format", value: "FORMAT", choices: append([]string{"deb822", "list", "repo", "mmdebstrap"}, lockFormats()...), usage: "deb822 (default for deb), list, repo (default for rpm), mmdebstrap, or a lock file: " + orList(lockFormats())},
 			{name: "for", value: "FILE", usage: "for the packages of this build manifest instead of REF; - is standard input"},
 			{name: "mirror", value: "M", usage: "only this mirror"},
 			{name: "keys-dir", value: "DIR", usage: "write the key files to this directory"},
+			{name: "container", value: "IMAGE", usage: "image that a lock file of repro-env names, with its digest"},
 		},
 		result: new(api.SourcesResult),
 		run:    runSources,
 	}
 }
 
+// lockFormats are the values of --format for lock files.
+func lockFormats() (out []string) {
+	for _, f := range lockfile.Formats() {
+		out = append(out, string(f))
+	}
+	return out
+}
+
 func runSources(ctx context.Context, c *call) error {
-	req := api.SourcesRequest{Format: c.str("format"), Mirror: c.str("mirror")}
+	req := api.SourcesRequest{Format: c.str("format"), Mirror: c.str("mirror"), Container: c.str("container")}
 	if err := c.sourcesOf(&req); err != nil {
 		return err
 	}

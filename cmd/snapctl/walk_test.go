@@ -115,7 +115,7 @@ var samples = map[string]sampleRun{
 			"replace": {"4.2", "--base", "4.1"}, "remove": {"4.2", "--base", "4.1"},
 		},
 	},
-	"sources":      {args: []string{"4.1"}, options: map[string]string{"format": "repo", "mirror": "debian", "keys-dir": "DIR/keys", "for": "DIR/build.manifest"}, base: map[string][]string{"for": {}}},
+	"sources":      {args: []string{"4.1"}, options: map[string]string{"format": "repo", "mirror": "debian", "keys-dir": "DIR/keys", "for": "DIR/build.manifest", "container": "debian@sha256:" + digest}, base: map[string][]string{"for": {}, "container": {"4.1", "--format", "repro-env"}}},
 	"verify":       {args: []string{"4.1"}, options: map[string]string{"deep": "", "upstream-key": "DIR/public.asc", "key": "DIR/public.asc", "policy": "DIR/policy", "log-key": "DIR/log.vkey"}},
 	"export":       {args: []string{"4.1", "DIR/out"}},
 	"import":       {args: []string{"DIR/out"}, options: map[string]string{"key": "DIR/public.asc"}},

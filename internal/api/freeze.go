@@ -86,10 +86,14 @@ type ReportEntry struct {
 type SourcesRequest struct {
 	Ref string `json:"ref,omitempty"`
 	// For is a build manifest whose packages the sources are to have.
-	For     *ManifestFile `json:"for,omitempty"`
-	Format  string        `json:"format,omitempty"` // deb822 (default for deb), list, repo (default for rpm), mmdebstrap
-	Mirror  string        `json:"mirror,omitempty"`
-	KeysDir string        `json:"keys_dir,omitempty"` // directory where the key files will be
+	For *ManifestFile `json:"for,omitempty"`
+	// Format is deb822 (default for deb), list, repo (default for rpm), mmdebstrap, or
+	// that of a lock file: repro-env, rules-distroless, rules-distroless-v1, rpms-lock
+	// or sha256sums.
+	Format    string `json:"format,omitempty"`
+	Mirror    string `json:"mirror,omitempty"`
+	KeysDir   string `json:"keys_dir,omitempty"`  // directory where the key files will be
+	Container string `json:"container,omitempty"` // image that a lock file of repro-env names
 }
 
 // SourcesResult is the configuration, and the key files that it refers to.

@@ -40,6 +40,7 @@ type Format interface {
 	repo.Fields
 	Compare(a, b string) int
 	SourceArch() string
+	AnyArch() string
 }
 
 // Keeper makes the blobs of a batch durable and knows which blobs are corrupt.

@@ -59,12 +59,17 @@ func TestRecordingSources(t *testing.T) {
 func TestSourcesRefused(t *testing.T) {
 	w := freezertest.New(t, config.OnDemand)
 	for want, req := range map[string]api.SourcesRequest{
-		"usage: debian@latest has no mirror fedora, only debian":                                                                        {Mirror: "fedora"},
-		"usage: --format repo does not apply to any mirror of debian@latest (deb822, list and mmdebstrap are for deb, repo is for rpm)": {Format: "repo"},
-		`usage: --format "x": expected deb822, list, repo or mmdebstrap`:                                                                {Format: "x"},
+		"usage: debian@latest has no mirror fedora, only debian":                                                                                                {Mirror: "fedora"},
+		"usage: --format repo does not apply to any mirror of debian@latest (deb822, list and mmdebstrap are for deb, repo is for rpm)":                         {Format: "repo"},
+		`usage: --format "x": expected deb822, list, repo, mmdebstrap, repro-env, rules-distroless, rules-distroless-v1, rpms-lock or sha256sums`:               {Format: "x"},
+		"usage: --format rpms-lock does not apply to any mirror of debian@latest (rpms-lock is for rpm, sha256sums for both, the other lock files are for deb)": {Format: "rpms-lock"},
+		"usage: debian@latest has no mirror fedora, only debian ":                                                                                               {Format: "sha256sums", Mirror: "fedora"},
+		"usage: --format sha256sums refers to no keys: leave out --keys-dir":                                                                                    {Format: "sha256sums", KeysDir: "/keys"},
+		"usage: --container needs --format repro-env":                                                                                                           {Container: "debian"},
+		`usage: --container "a b": expected the name of an image`:                                                                                               {Format: "repro-env", Container: "a b"},
 	} {
 		req.Ref = "debian@latest"
-		if _, err := w.Freezer.Sources(t.Context(), &req); err == nil || err.Error() != want {
+		if _, err := w.Freezer.Sources(t.Context(), &req); err == nil || err.Error() != strings.TrimSpace(want) {
 			t.Errorf("%+v: %v, expected %s", req, err, want)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/lockfile"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
@@ -23,10 +24,8 @@ import (
 // recording that is not frozen yet: apt's .sources or one-line lists, dnf's
 // .repo, or the input of mmdebstrap.
 func (c *Client) Sources(ctx context.Context, req *api.SourcesRequest) (*api.SourcesResult, error) {
-	switch req.Format {
-	case "", "deb822", "list", "repo", "mmdebstrap":
-	default:
-		return nil, fmt.Errorf("%w: --format %q: expected deb822, list, repo or mmdebstrap", freeze.ErrUsage, req.Format)
+	if err := checkFormat(req); err != nil {
+		return nil, err
 	}
 	if req.For != nil {
 		return c.cover(ctx, req)
@@ -43,6 +42,12 @@ func (c *Client) Sources(ctx context.Context, req *api.SourcesRequest) (*api.Sou
 	}
 	if err != nil {
 		return nil, err
+	}
+	if lockfile.Format(req.Format).Known() {
+		if rec != nil {
+			return nil, fmt.Errorf("%w: --format %s is for a snapshot or a freeze, and %s is a recording: freeze it first", freeze.ErrUsage, req.Format, rec.Name)
+		}
+		return c.lock(ctx, req, r)
 	}
 	w := &sourcesWriter{c: c, req: req, res: &api.SourcesResult{}}
 	switch {

@@ -23,6 +23,7 @@ import (
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/lockfile"
 	"example.org/snapd/internal/freeze/sbom"
 	"example.org/snapd/internal/freeze/stream"
 	"example.org/snapd/internal/image"
@@ -175,6 +176,7 @@ var hintCases = []hintCase{
 	{sentinel: "freeze.ErrBusy", err: freeze.ErrBusy, verb: "freeze", exit: 1, hint: "wait until the other one has finished: snapctl show debian"},
 	{sentinel: "freeze.ErrUsage", err: freeze.ErrUsage, verb: "freeze", exit: 2, hint: "snapctl help freeze"},
 	{sentinel: "freeze.ErrFormat", err: fmt.Errorf("%w: %w", freeze.ErrVerify, freeze.ErrFormat), verb: "import", exit: 4, hint: "nothing was imported; list the faults with: snapctl verify debian"},
+	{sentinel: "freeze/lockfile.ErrInvalid", err: fmt.Errorf("%w: %w", freeze.ErrUsage, lockfile.ErrInvalid), verb: "sources", exit: 2, hint: "snapctl help sources"},
 	{sentinel: "freeze/sbom.ErrInvalid", err: fmt.Errorf("%w: %w", buildlist.ErrMalformed, sbom.ErrInvalid), verb: "freeze", exit: 1},
 	{sentinel: "catalog.ErrRef", err: catalog.ErrRef, verb: "show", exit: 2, hint: "list snapshots and freezes with: snapctl list"},
 	{sentinel: "catalog.ErrNoSnapshot", err: catalog.ErrNoSnapshot, verb: "freeze", exit: 1, hint: "choose the mirrors with --mirror, or take their first snapshots with: snapctl sync"},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/freeze/lockfile"
 	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
@@ -30,7 +31,7 @@ func TestLockFiles(t *testing.T) {
 	want := s.Ctl("packages", "4.1")
 	for _, f := range lockfile.Formats() {
 		if f == lockfile.RPMsLock {
-			if _, err := s.Try("sources", "4.1", "--format", string(f)); code(err) != 1 {
+			if _, err := s.Try("sources", "4.1", "--format", string(f)); code(err) != api.ExitUsage {
 				t.Errorf("%s of debs: %v", f, err)
 			}
 			continue

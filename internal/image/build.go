@@ -277,11 +277,24 @@ func hasSubIDs(file string, u *user.User) bool {
 // Build builds the image of s at the start of w, which it truncates if w has a method
 // Truncate. Cancelling ctx stops mmdebstrap.
 func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stats, error) {
+	var stats squashfs.Stats
+	err := install(ctx, &s, o, func(ctx context.Context, stream io.Reader) (err error) {
+		stats, err = pack(ctx, w, stream, s.Epoch, o.Progress)
+		return err
+	})
+	if err != nil {
+		return stats, err
+	}
+	return stats, checkInstalled(w, stats.Size, s.Variant)
+}
+
+// install runs mmdebstrap for s and calls consume with its tar stream.
+func install(ctx context.Context, s *Spec, o Options, consume func(context.Context, io.Reader) error) error {
 	if err := s.Check(); err != nil {
-		return squashfs.Stats{}, err
+		return err
 	}
 	if strings.TrimSpace(s.Sources) == "" {
-		return squashfs.Stats{}, fmt.Errorf("%w: nothing to install from", ErrSpec)
+		return fmt.Errorf("%w: nothing to install from", ErrSpec)
 	}
 	if o.Mode == "" {
 		o.Mode = mode()
@@ -289,42 +302,42 @@ func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stat
 	if o.TempDir == "" {
 		o.TempDir = os.TempDir()
 	}
-	args, err := arguments(&s, o.Mode)
+	args, err := arguments(s, o.Mode)
 	if err != nil {
-		return squashfs.Stats{}, fmt.Errorf("build image: %w", err)
+		return fmt.Errorf("build image: %w", err)
 	}
 	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	said := &tail{max: 16 << 10}
-	cmd := command(ctx, args, &s, o, said)
+	cmd := command(ctx, args, s, o, said)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return squashfs.Stats{}, fmt.Errorf("build image: %w", err)
+		return fmt.Errorf("build image: %w", err)
 	}
 	if err := cmd.Start(); err != nil {
-		return squashfs.Stats{}, fmt.Errorf("build image: %w: %w", ErrTools, err)
+		return fmt.Errorf("build image: %w: %w", ErrTools, err)
 	}
-	stats, packErr := pack(ctx, w, out, s.Epoch, o.Progress)
+	packErr := consume(ctx, out)
 	if packErr != nil {
 		cancel()
 	}
 	err = cmd.Wait()
 	switch {
 	case caller.Err() != nil:
-		return stats, fmt.Errorf("build image: %w", caller.Err())
+		return fmt.Errorf("build image: %w", caller.Err())
 	case packErr != nil && err != nil && !said.failed():
-		return stats, fmt.Errorf("pack image: %w", packErr)
+		return fmt.Errorf("pack image: %w", packErr)
 	case err != nil:
 		is := ErrBuild
 		if lackLine.Match(said.buf) {
 			is = ErrLacks
 		}
-		return stats, fmt.Errorf("build image: %w: %w: %s", is, err, said.last())
+		return fmt.Errorf("build image: %w: %w: %s", is, err, said.last())
 	case packErr != nil:
-		return stats, fmt.Errorf("pack image: %w", packErr)
+		return fmt.Errorf("pack image: %w", packErr)
 	}
-	return stats, checkInstalled(w, stats.Size, s.Variant)
+	return nil
 }
 
 // arguments returns the arguments of a shell that runs mmdebstrap. It reads the

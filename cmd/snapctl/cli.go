@@ -82,10 +82,11 @@ type program struct {
 	now            func() time.Time
 	machine        machine
 	builder        builder
+	environments   environments
 }
 
 func newProgram() *program {
-	return &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now, machine: thisMachine(), builder: hostBuilder}
+	return &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now, machine: thisMachine(), builder: hostBuilder, environments: hostEnvironments}
 }
 
 // A call is one run of a verb.

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildenv"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/iso9660"
@@ -198,6 +199,13 @@ var advices = []advice{
 	{is: image.ErrTools, and: fs.ErrNotExist, exit: api.ExitFailed, hint: "apt-get install mmdebstrap"},
 	{is: image.ErrTools, and: exec.ErrNotFound, exit: api.ExitFailed, hint: "apt-get install mmdebstrap"},
 	{is: image.ErrTools, exit: api.ExitFailed},
+	{is: buildenv.ErrMapTool, exit: api.ExitFailed, hint: "apt-get install uidmap"},
+	{is: buildenv.ErrIDs, exit: api.ExitFailed, hint: "give the user some, as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"},
+	{is: buildenv.ErrNamespaces, exit: api.ExitFailed, hint: "see what the machine needs in docs/BUILD.md"},
+	{is: buildenv.ErrSetup, exit: api.ExitFailed},
+	{is: buildenv.ErrOutput, exit: api.ExitFailed},
+	{is: errNotInFreeze, exit: api.ExitFailed, hint: "list what it has with: snapctl packages NAME"},
+	{is: errServer, exit: api.ExitFailed, hint: "this machine must reach the address that the server prints in: snapctl sources NAME"},
 	{is: image.ErrLacks, exit: api.ExitFailed, hint: "check that the freeze contains what the variant needs: snapctl packages NAME"},
 	{is: image.ErrSpec, verb: "rebuild", exit: api.ExitFailed, hint: "snapd can only rebuild images that it built: snapctl image build NAME"},
 	{is: errKeyExists, exit: api.ExitFailed, hint: "move the file away first, or change its expiry with: snapctl key renew"},

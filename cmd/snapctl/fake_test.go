@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildenv"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/squashfs"
 )
@@ -220,7 +221,7 @@ func (x *tester) runCtx(ctx context.Context, dir string, args ...string) outcome
 		stdin: strings.NewReader(x.stdin), stdout: &out, stderr: &errOut,
 		getenv:  func(k string) string { return x.env[k] },
 		now:     func() time.Time { return x.now },
-		machine: x.m, builder: x.build,
+		machine: x.m, builder: x.build, environments: fakeEnvironments,
 	}
 	x.fake.asked()
 	o := outcome{Exit: p.run(ctx, args), Out: out.String(), Err: errOut.String(), Requests: x.fake.asked()}
@@ -260,5 +261,36 @@ var fakeBuilder = builder{
 			"etc/apt/sources.list": s.Upstream,
 			"spec":                 strings.Join(append([]string{s.Variant, s.Architecture}, s.Include...), " "),
 		}, s.Epoch)), squashfs.Options{Epoch: s.Epoch})
+	},
+}
+
+// fakeEnvironments run a command that writes down its surroundings.
+var fakeEnvironments = environments{
+	cpus:  func() int { return 4 },
+	check: func(context.Context) error { return nil },
+	reach: func(context.Context, string) error { return nil },
+	root: func(_ context.Context, w io.Writer, s image.Spec, o image.Options) ([]image.Installed, error) {
+		io.WriteString(o.Log, "I: running apt-get update...\n")
+		o.Progress(1)
+		var list []image.Installed
+		for _, p := range append([]string{s.Variant}, s.Include...) {
+			list = append(list, image.Installed{Name: p, Version: "5.2.15-2+b2", Architecture: "amd64"})
+		}
+		_, err := io.WriteString(w, "root")
+		return list, err
+	},
+	run: func(_ context.Context, c buildenv.Config) (int, error) {
+		c.Progress("run")
+		text, err := json.Marshal(map[string]any{"command": c.Command, "cpus": c.Settings.CPUs, "clock": c.Settings.Clock, "sources": c.Sources})
+		if err != nil {
+			return 0, err
+		}
+		if c.Command[0] == "false" {
+			return 7, nil
+		}
+		if c.Command[0] == "date" {
+			text = append(text, c.Settings.Env["TZ"]...)
+		}
+		return 0, os.WriteFile(filepath.Join(c.Output, "settings"), text, 0o644)
 	},
 }

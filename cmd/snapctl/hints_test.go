@@ -12,6 +12,7 @@ import (
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildenv"
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/s3"
@@ -237,6 +238,11 @@ var hintCases = []hintCase{
 	{sentinel: "image.ErrTools", err: fmt.Errorf("%w: %w", image.ErrTools, exec.ErrNotFound), local: true, verb: "image build", exit: 1, hint: "apt-get install mmdebstrap"},
 	{sentinel: "image.ErrTools", err: image.ErrTools, local: true, verb: "image build", exit: 1},
 	{sentinel: "image.ErrBuild", err: image.ErrBuild, local: true, verb: "image build", exit: 1},
+	{sentinel: "buildenv.ErrNamespaces", err: buildenv.ErrNamespaces, local: true, verb: "run", exit: 1, hint: "see what the machine needs in docs/BUILD.md"},
+	{sentinel: "buildenv.ErrIDs", err: buildenv.ErrIDs, local: true, verb: "run", exit: 1, hint: "give the user some, as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"},
+	{sentinel: "buildenv.ErrMapTool", err: fmt.Errorf("%w: %w", buildenv.ErrMapTool, exec.ErrNotFound), local: true, verb: "run", exit: 1, hint: "apt-get install uidmap"},
+	{sentinel: "buildenv.ErrSetup", err: buildenv.ErrSetup, local: true, verb: "run", exit: 1},
+	{sentinel: "buildenv.ErrOutput", err: buildenv.ErrOutput, local: true, verb: "run", exit: 1},
 	{sentinel: "image.ErrLacks", err: image.ErrLacks, local: true, verb: "image build", exit: 1, hint: "check that the freeze contains what the variant needs: snapctl packages debian"},
 	{sentinel: "iso9660.ErrFormat", err: fmt.Errorf("%w: %w", iuk.ErrInput, iso9660.ErrFormat), local: true, verb: "iuk create", exit: 1, hint: "an image is a SquashFS file, or an ISO that contains one"},
 	{sentinel: "iso9660.ErrCorrupt", err: fmt.Errorf("%w: %w", iuk.ErrInput, iso9660.ErrCorrupt), local: true, verb: "iuk create", exit: 1, hint: "the image is damaged: copy it again, or build it again"},

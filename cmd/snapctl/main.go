@@ -7,9 +7,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"example.org/snapd/internal/buildenv"
 )
 
 func main() {
+	buildenv.Helper()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C kills snapctl
 	code := newProgram().run(ctx, os.Args[1:])

@@ -38,6 +38,39 @@ func (u *ui) udfs(l *api.UDFList) {
 	u.table(rows...)
 }
 
+// ran shows what came of a run: its outputs where they are kept, and of a check what
+// was different.
+func (u *ui) ran(r *api.RunResult, kept bool) {
+	if kept {
+		rows := [][]string{{"OUTPUT", "SIZE", "SHA256"}}
+		for _, o := range r.Outputs {
+			switch {
+			case o.SHA256 != "":
+				rows = append(rows, []string{o.Path, bytesText(o.Size), o.SHA256})
+			case o.Target != "":
+				rows = append(rows, []string{o.Path + " -> " + o.Target, "", ""})
+			}
+		}
+		u.table(rows...)
+		u.printf("recorded in %s\n", r.Record)
+	}
+	if r.Check == nil {
+		return
+	}
+	for _, v := range r.Check.Varied {
+		u.printf("varied %s: %s, %s\n", v.What, orWord(v.First, "(none)"), v.Second)
+	}
+	for _, s := range r.Check.Same {
+		u.printf("not varied %s\n", s)
+	}
+	if r.Check.Equal {
+		u.printf("both runs made the same %s\n", count(len(r.Outputs), "output", "outputs"))
+	}
+	for _, d := range r.Check.Differences {
+		u.printf("%s differs:\n  first  %s\n  second %s\n", d.Path, orWord(d.First, "(missing)"), orWord(d.Second, "(missing)"))
+	}
+}
+
 // maxNames is how many names of one kind inspect lists.
 const maxNames = 40
 

@@ -164,6 +164,13 @@ var samples = map[string]sampleRun{
 	"image build": {args: []string{"4.1"}, options: map[string]string{"variant": "minbase", "include": "less,vim", "output": "DIR/built.squashfs"}},
 	"image list":  {},
 	"rebuild":     {args: []string{"4.1"}, options: map[string]string{"variant": "apt", "output": "DIR/again.squashfs"}, base: map[string][]string{"variant": {"two"}}},
+	"run": {
+		args: []string{"4.1", "make", "--output", "DIR/kept"},
+		options: map[string]string{
+			"package": "bash", "bind": "DIR/target", "output": "DIR/kept", "check": "", "fake-clock": "", "jobs": "2", "key": "DIR/key.asc",
+		},
+		base: map[string][]string{"output": {"4.1", "make"}},
+	},
 	"iuk create": {
 		args: []string{"--from", "4.0", "--to", "4.1", "--output", "DIR"},
 		options: map[string]string{
@@ -314,6 +321,8 @@ func world(t *testing.T, x *tester) string {
 	token := api.Token{Name: "ci", Role: api.RoleBuilder, Names: []string{"build-*"}, Created: day, State: "valid"}
 	job := api.Job{ID: "J1", Verb: "sync", What: "debian", Who: "token ci", From: "192.0.2.1", State: api.JobRunning, Started: day, Progress: &api.Progress{Phase: "indices"}}
 	pkg := api.Package{Mirror: "debian", Suites: []string{"bookworm"}, Name: "bash", Version: "5.2.15-2+b2", Arch: "amd64", Path: "pool/b.deb", Size: 1491664, SHA256: digest}
+	clock := pkg
+	clock.Name, clock.Path = "libfaketime", "pool/l.deb"
 	suite := api.SuiteDetail{Suite: "bookworm", Date: &day, Trust: "signature", Packages: 63000, Sources: 35000, Signers: []api.Signer{{Fingerprint: "A1"}}}
 	snapshot := api.Snapshot{ID: "debian@20261122T160000Z", Mirror: "debian", Type: "deb", Timestamp: day, Suites: []api.SuiteDetail{suite}, URL: "http://127.0.0.1:8080/archive/debian/20261122T160000Z/"}
 	frozen := api.Frozen{
@@ -338,7 +347,7 @@ func world(t *testing.T, x *tester) string {
 		"sync":         api.SyncResult{Mirrors: []api.MirrorSync{{Mirror: "debian", Snapshot: snapshot.ID, New: true, Files: 5, Bytes: 1 << 20, Changed: 12}}},
 		"list":         api.SnapshotList{Snapshots: []api.Snapshot{snapshot}, Frozen: []api.Frozen{frozen}},
 		"show":         api.ShowResult{Frozen: &frozen},
-		"packages":     api.PackageList{Ref: "4.1", Packages: []api.Package{pkg}},
+		"packages":     api.PackageList{Ref: "4.1", Packages: []api.Package{pkg, clock}},
 		"find":         api.FindResult{Matches: []api.Match{{Package: pkg, First: snapshot.ID, Last: snapshot.ID, Here: true, Frozen: []string{"4.1"}}}},
 		"diff":         api.Diff{A: "4.0", B: "4.1", Upgraded: []api.DiffEntry{{Mirror: "debian", Name: "bash", Arch: "amd64", Old: "5.1", New: "5.2"}}, Sources: []api.SourceDiff{{Source: "bash", Old: []string{"5.1"}, New: []string{"5.2"}, Kind: "upgraded", Count: 1}}},
 		"freeze":       api.FreezeResult{Frozen: &frozen, New: true, Fetched: 3, FetchedBytes: 3 << 20},

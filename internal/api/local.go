@@ -87,6 +87,53 @@ type RebuildResult struct {
 	Exit     int               `json:"exit"`
 }
 
+// RunResult is `snapctl run`. Exit is 4 if the runs of a check differ, else that of
+// the command.
+type RunResult struct {
+	Ref     string      `json:"ref"`
+	Name    string      `json:"name"` // of the freeze or snapshot
+	Command []string    `json:"command"`
+	Status  int         `json:"status"` // exit status of the command
+	Outputs []RunOutput `json:"outputs"`
+	Record  string      `json:"record,omitempty"` // path of the record
+	Check   *RunCheck   `json:"check,omitempty"`
+	Exit    int         `json:"exit"`
+}
+
+// RunOutput is something that a command left in /output.
+type RunOutput struct {
+	Path       string `json:"path"`
+	Kind       string `json:"kind"` // file, directory, link
+	Executable bool   `json:"executable,omitempty"`
+	Size       int64  `json:"size,omitempty"`
+	SHA256     string `json:"sha256,omitempty"`
+	Target     string `json:"target,omitempty"`
+}
+
+// RunCheck compares two runs of a command.
+type RunCheck struct {
+	Equal       bool            `json:"equal"`
+	Varied      []RunVariation  `json:"varied"`
+	Same        []string        `json:"same"` // what this machine could not vary, and why
+	Differences []RunDifference `json:"differences"`
+	Status      int             `json:"status"` // exit status of the second run
+}
+
+// RunVariation is what was different for the second run.
+type RunVariation struct {
+	What   string `json:"what"`
+	First  string `json:"first"`
+	Second string `json:"second"`
+}
+
+// RunDifference is an output that two runs do not have alike; "" means that a run
+// did not make it.
+type RunDifference struct {
+	Path   string `json:"path"`
+	First  string `json:"first"`
+	Second string `json:"second"`
+}
+
 // ToolDifference is a tool whose version is not the recorded one.
 type ToolDifference struct {
 	Tool     string `json:"tool"`

@@ -1,0 +1,586 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildenv"
+	"example.org/snapd/internal/image"
+	"example.org/snapd/internal/purl"
+	"example.org/snapd/internal/sign"
+)
+
+func runVerb() *verb {
+	return &verb{
+		name: "run", args: "REF COMMAND...", min: 2, max: -1,
+		usage: "run a command in a build environment made from a freeze",
+		about: `Makes a throw-away root from the packages of a freeze or snapshot, and runs
+the command there without a network. Only the packages of REF can be fetched:
+apt is configured for that. The command starts in /build and has no standard
+input; the directory of --bind is /src, read-only, and what the command writes
+to /output is kept with --output. Write -- before a command with options.
+
+What makes builds differ is held still: SOURCE_DATE_EPOCH is the date of the
+freeze; time zone, locale, umask, host name, user, paths, number of CPUs and
+memory addresses are always the same. With --check the command runs twice, the
+second time with all of that changed, and outputs that differ are listed.
+
+The directory of --output also gets run.json, an in-toto statement of what was
+used and made. The exit code is that of the command: 127 if it is not there, 126
+if it cannot be executed, 128 and the number of the signal that ended it. If
+snapctl itself fails, it prints an error, with the usual codes; 4 if a check
+finds differences. The root needs user namespaces, and for users other than root
+subordinate IDs.`,
+		examples: []string{
+			"snapctl run 4.1 -- cat /etc/debian_version",
+			"snapctl run 4.1 --package build-essential --bind src --output out -- sh -c 'cp -a /src/. . && make && cp hello /output'",
+			"snapctl run 4.1 --package build-essential --bind src --check -- sh /src/build.sh",
+		},
+		options: []option{
+			{name: "package", value: "P", many: true, usage: "install this package: NAME, NAME:ARCH or NAME=VERSION"},
+			{name: "bind", value: "DIR", usage: "show this directory as /src, read-only"},
+			{name: "output", value: "DIR", usage: "keep what the command writes to /output in this new or empty directory"},
+			{name: "check", usage: "run it twice in different surroundings and compare the outputs"},
+			{name: "fake-clock", usage: "stop the command's clock at the date of the freeze, with libfaketime from the freeze"},
+			{name: "jobs", value: "N", usage: "CPUs that the command may use (default: 1)"},
+			{name: "key", value: "FILE", usage: "sign run.json with this private key, as run.json.asc"},
+		},
+		result: new(api.RunResult),
+		long:   true,
+		run: func(ctx context.Context, c *call) error {
+			// A terminal that is closed must not leave the root behind.
+			ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+			defer stop()
+			j, err := c.newRunJob()
+			if err != nil {
+				return err
+			}
+			return j.do(ctx)
+		},
+	}
+}
+
+var (
+	// errNotInFreeze means that packages were asked for that REF does not have.
+	errNotInFreeze = errors.New("not in it")
+	// errServer means that the public address of snapd does not answer.
+	errServer = errors.New("the server's packages cannot be reached")
+)
+
+// environments makes and enters build environments, on this machine or as a test
+// defines it.
+type environments struct {
+	cpus  func() int
+	check func(context.Context) error
+	reach func(context.Context, string) error
+	root  func(context.Context, io.Writer, image.Spec, image.Options) ([]image.Installed, error)
+	run   func(context.Context, buildenv.Config) (int, error)
+}
+
+var hostEnvironments = environments{cpus: runtime.NumCPU, check: buildenv.Check, reach: reach, root: image.WriteTar, run: buildenv.Run}
+
+// reach asks a URL of the server, and accepts any answer but that of a failure.
+func reach(ctx context.Context, u string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, u, nil)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errServer, err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errServer, err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode >= 500 {
+		return fmt.Errorf("%w: %s answers %s", errServer, u, resp.Status)
+	}
+	return nil
+}
+
+// A runJob is one call of run.
+type runJob struct {
+	c        *call
+	command  []string
+	packages []string
+	bind     string
+	output   string
+	made     bool // output did not exist before
+	jobs     int
+	signer   *sign.Signer
+	src      *runSource
+	tools    image.Tools
+	spec     image.Spec
+	work     string // temporary directory
+	has      []image.Installed
+}
+
+// newRunJob checks the command line, without snapd.
+func (c *call) newRunJob() (*runJob, error) {
+	j := &runJob{c: c, command: c.Args().Slice()[1:], packages: c.list("package"), jobs: 1}
+	if err := c.checkRef(c.arg(0)); err != nil {
+		return nil, err
+	}
+	if s := c.str("jobs"); s != "" {
+		n, err := strconv.Atoi(s)
+		if have := c.p.environments.cpus(); err != nil || n < 1 || n > have {
+			return nil, c.usagef("--jobs %q: expected a number from 1 to %d, the CPUs of this machine", s, have)
+		}
+		j.jobs = n
+	}
+	j.spec = image.Spec{Variant: "essential", Include: j.packages, Architecture: "amd64", Epoch: c.p.now()}
+	if err := j.spec.Check(); err != nil {
+		return nil, c.usagef("%v", err)
+	}
+	var err error
+	if b := c.str("bind"); b != "" {
+		if st, err := os.Stat(b); err != nil {
+			return nil, c.usagef("--bind %s: expected a directory: %v", b, errors.Unwrap(err))
+		} else if !st.IsDir() {
+			return nil, c.usagef("--bind %s: expected a directory, found a file", b)
+		}
+		if j.bind, err = filepath.EvalSymlinks(b); err != nil {
+			return nil, err
+		}
+		if j.bind, err = absolute(j.bind); err != nil {
+			return nil, err
+		}
+	}
+	if o := c.str("output"); o != "" {
+		entries, err := os.ReadDir(o)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			j.made = true
+		case err != nil:
+			return nil, c.usagef("--output %s: expected a new or empty directory: %v", o, errors.Unwrap(err))
+		case len(entries) > 0:
+			return nil, c.usagef("--output %s: expected a new or empty directory, found %s in it", o, entries[0].Name())
+		}
+		if j.output, err = absolute(o); err != nil {
+			return nil, err
+		}
+	}
+	if k := c.str("key"); k != "" {
+		if j.output == "" {
+			return nil, c.usagef("--key needs --output: it signs the record there")
+		}
+		if j.signer, err = sign.LoadSigner(k); err != nil {
+			return nil, err
+		}
+	}
+	return j, nil
+}
+
+// do makes the environment, runs the command and reports what came of it.
+func (j *runJob) do(ctx context.Context) (err error) {
+	c := j.c
+	if err := c.p.environments.check(ctx); err != nil {
+		return err
+	}
+	if j.spec.Architecture, err = c.p.builder.architecture(ctx); err != nil {
+		return err
+	}
+	if j.tools, err = c.p.builder.tools(ctx); err != nil {
+		return err
+	}
+	if j.src, err = c.runSource(ctx, c.arg(0)); err != nil {
+		return err
+	}
+	if err := j.choosePackages(); err != nil {
+		return err
+	}
+	if err := c.p.environments.reach(ctx, j.src.first); err != nil {
+		return err
+	}
+	if j.work, err = os.MkdirTemp("", "snapctl-run-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, buildenv.Remove(j.work)) }()
+	outputs := filepath.Join(j.work, "output") // on the file system of --output
+	if j.output != "" {
+		if err := os.MkdirAll(j.output, 0o777); err != nil {
+			return err
+		}
+		outputs = filepath.Join(j.output, ".snapctl-run")
+		defer func() {
+			if err != nil && exitOf(err) == 0 {
+				err = errors.Join(err, j.clearOutput())
+			}
+		}()
+	}
+	defer func() { err = errors.Join(err, buildenv.Remove(outputs)) }()
+	if err := j.makeRoot(ctx); err != nil {
+		return err
+	}
+	return j.runs(ctx, outputs)
+}
+
+// exitOf returns the code of an error that only says how snapctl ends, or 0.
+func exitOf(err error) int {
+	var e exitError
+	if errors.As(err, &e) {
+		return int(e)
+	}
+	return 0
+}
+
+// clearOutput leaves --output as it was before.
+func (j *runJob) clearOutput() error {
+	if j.made {
+		return buildenv.Remove(j.output)
+	}
+	entries, err := os.ReadDir(j.output)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		err = errors.Join(err, buildenv.Remove(filepath.Join(j.output, e.Name())))
+	}
+	return err
+}
+
+// makeRoot writes the root to a file.
+func (j *runJob) makeRoot(ctx context.Context) error {
+	c, name := j.c, j.src.name
+	f, err := os.Create(j.rootFile())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	j.spec.Epoch, j.spec.Sources = j.src.epoch, j.src.sources
+	j.has, err = c.p.environments.root(ctx, f, j.spec, image.Options{Progress: c.ui.packed(name), Log: &buildLog{tell: func(phase string) {
+		c.ui.progress(api.Progress{Task: name, Phase: phase})
+	}}})
+	c.ui.endProgress()
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (j *runJob) rootFile() string { return filepath.Join(j.work, "root.tar") }
+
+// runs runs the command once, or twice for a check, and shows the result.
+func (j *runJob) runs(ctx context.Context, dir string) error {
+	c := j.c
+	first := buildenv.NewSettings(j.src.epoch, j.jobs, c.on("fake-clock"))
+	out := &api.RunResult{Ref: c.arg(0), Name: j.src.name, Command: j.command, Outputs: []api.RunOutput{}}
+	rec := &buildenv.Record{
+		Ref: out.Ref, Name: out.Name, Digests: j.src.inputs, Command: j.command, Packages: j.packages,
+		Jobs: j.jobs, Settings: first, Tools: map[string]string{"snapctl": version()}, Installed: j.installedInputs(),
+	}
+	for k, v := range j.tools {
+		rec.Tools[k] = v
+	}
+	if j.bind != "" && j.output != "" {
+		list, err := buildenv.Outputs(j.bind, j.bind)
+		if err != nil {
+			return err
+		}
+		_, rec.Bind = buildenv.Listing(list)
+	}
+	var err error
+	if out.Status, rec.Outputs, rec.Fetched, err = j.once(ctx, first, dir, "first"); err != nil {
+		return err
+	}
+	rec.Exit, out.Exit = out.Status, out.Status
+	if c.on("check") && out.Status == 0 {
+		if out.Check, err = j.again(ctx, first, rec.Outputs, dir+".second"); err != nil {
+			return err
+		}
+		defer buildenv.Remove(dir + ".second")
+		if rec.Check, rec.Reproducible = true, out.Check.Equal; !out.Check.Equal {
+			out.Exit = api.ExitVerify
+		}
+	}
+	for _, o := range rec.Outputs {
+		out.Outputs = append(out.Outputs, api.RunOutput(o))
+	}
+	if j.output != "" {
+		if out.Record, err = j.keep(rec, out, dir); err != nil {
+			return err
+		}
+	}
+	show(c.ui, out, func(r *api.RunResult) { c.ui.ran(r, j.output != "") })
+	return j.end(out)
+}
+
+// end returns how snapctl ends, and says why if that is not 0.
+func (j *runJob) end(out *api.RunResult) error {
+	c := j.c
+	if out.Exit == 0 {
+		return nil
+	}
+	if err := c.ui.flush(); err != nil {
+		return err
+	}
+	msg, hint := fmt.Sprintf("%s ended with exit status %d", j.command[0], out.Status), ""
+	if out.Check != nil {
+		msg = fmt.Sprintf("run %s: the outputs of two runs differ", out.Ref)
+		if out.Check.Status != out.Status {
+			msg = fmt.Sprintf("run %s: the first run ended with exit status %d, the second with %d", out.Ref, out.Status, out.Check.Status)
+		} else if j.output == "" {
+			hint = "keep both with --output DIR to inspect the differences"
+		}
+	}
+	c.ui.failure(msg, hint)
+	return exitError(out.Exit)
+}
+
+// once runs the command in a new root, with /output in dir.
+func (j *runJob) once(ctx context.Context, s buildenv.Settings, dir, name string) (int, []buildenv.Output, map[string]string, error) {
+	c := j.c
+	work := filepath.Join(j.work, name)
+	for _, d := range []string{work, dir} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return 0, nil, nil, err
+		}
+	}
+	forward := buildenv.NewForwarder(j.src.server, []string{j.src.below})
+	stdout := c.p.stdout
+	if c.ui.json {
+		stdout = c.p.stderr
+	}
+	status, err := c.p.environments.run(ctx, buildenv.Config{
+		Root: j.rootFile(), WorkDir: work, Output: dir, Bind: j.bind, Sources: j.src.inside, Handler: forward,
+		Command: j.command, Settings: s, Stdout: stdout, Stderr: c.p.stderr,
+		Progress: func(phase string) {
+			c.ui.progress(api.Progress{Task: j.src.name, Phase: phase})
+			if phase == "run" {
+				c.ui.endProgress()
+			}
+		},
+	})
+	if err = errors.Join(err, buildenv.Remove(work)); err != nil {
+		return 0, nil, nil, err
+	}
+	list, err := buildenv.Outputs(dir, buildenv.OutputDir)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	for _, o := range list {
+		if o.Path == buildenv.RecordName || o.Path == buildenv.RecordName+".asc" || o.Path == buildenv.SecondName {
+			return 0, nil, nil, fmt.Errorf("%s/%s: %w: the name is that of the record", buildenv.OutputDir, o.Path, buildenv.ErrOutput)
+		}
+	}
+	return status, list, forward.Fetched(), nil
+}
+
+// again runs the command in other surroundings and compares.
+func (j *runJob) again(ctx context.Context, first buildenv.Settings, outputs []buildenv.Output, dir string) (*api.RunCheck, error) {
+	m := buildenv.Machine{CPUs: j.c.p.environments.cpus()}
+	_, err := exec.LookPath("disorderfs")
+	m.Reverse = err == nil
+	for _, p := range j.has {
+		m.Locales = m.Locales || p.Name == "locales-all"
+	}
+	second, varied, same := first.Vary(m)
+	r := &api.RunCheck{Varied: []api.RunVariation{}, Same: append([]string{}, same...), Differences: []api.RunDifference{}}
+	for _, v := range varied {
+		r.Varied = append(r.Varied, api.RunVariation(v))
+	}
+	status, list, _, err := j.once(ctx, second, dir, "second")
+	if err != nil {
+		return nil, errors.Join(err, buildenv.Remove(dir))
+	}
+	r.Status = status
+	for _, d := range buildenv.Compare(outputs, list) {
+		r.Differences = append(r.Differences, api.RunDifference(d))
+	}
+	r.Equal = status == 0 && len(r.Differences) == 0
+	return r, nil
+}
+
+// keep moves the outputs to --output and writes the record there.
+func (j *runJob) keep(rec *buildenv.Record, out *api.RunResult, dir string) (string, error) {
+	if err := buildenv.Move(dir, j.output); err != nil {
+		return "", err
+	}
+	if out.Check != nil {
+		for _, d := range out.Check.Differences {
+			if d.Second == "" || d.Second == buildenv.Directory {
+				continue
+			}
+			to := filepath.Join(j.output, buildenv.SecondName, d.Path)
+			if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
+				return "", err
+			}
+			if err := os.Rename(filepath.Join(dir+".second", d.Path), to); err != nil {
+				return "", err
+			}
+		}
+	}
+	text, err := rec.Statement()
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(j.output, buildenv.RecordName)
+	if err := os.WriteFile(file, text, 0o666); err != nil {
+		return "", err
+	}
+	if j.signer != nil {
+		sig, err := j.signer.SignDetached(text, j.src.epoch)
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(file+".asc", sig, 0o666); err != nil {
+			return "", err
+		}
+	}
+	return file, nil
+}
+
+// A runSource is what a run takes its packages from.
+type runSource struct {
+	name     string // of the freeze or snapshot
+	epoch    time.Time
+	inputs   []buildenv.Input
+	packages []api.Package
+	sources  string   // apt's sources for this machine
+	inside   string   // for the environment
+	server   *url.URL // to forward to
+	below    string   // the path on it that everything is below
+	first    string   // URL of a repository
+}
+
+// runSource finds out about REF.
+func (c *call) runSource(ctx context.Context, ref string) (*runSource, error) {
+	var r api.ShowResult
+	if err := c.ask(ctx, "show", api.RefRequest{Ref: ref}, &r); err != nil {
+		return nil, err
+	}
+	s := &runSource{}
+	switch {
+	case r.Frozen != nil:
+		f := r.Frozen
+		s.name, s.epoch, s.below = f.Name, f.Date, "/frozen/"+f.Name
+		s.inputs = []buildenv.Input{{Name: "freeze " + f.Name, SHA256: f.Manifest}}
+		var err error
+		if s.sources, err = c.installSources(ctx, f); errors.Is(err, errNoDebian) {
+			return nil, fmt.Errorf("run %s: %w: environments are made of Debian packages only", ref, errNoDebian)
+		} else if err != nil {
+			return nil, err
+		}
+	case r.Snapshot.Type != "deb":
+		return nil, fmt.Errorf("run %s: %w: environments are made of Debian packages only", ref, errNoDebian)
+	default:
+		n := r.Snapshot
+		mirror, at, _ := strings.Cut(n.ID, "@")
+		s.name, s.epoch, s.below = n.ID, n.Timestamp, "/archive/"+mirror+"/"+at
+		s.inputs = []buildenv.Input{{Name: "snapshot " + n.ID}}
+		var newest time.Time
+		for _, su := range n.Suites {
+			if su.Date != nil && su.Date.After(newest) {
+				newest = *su.Date
+			}
+			for _, d := range su.Documents {
+				s.inputs = append(s.inputs, buildenv.Input{Name: d.Path, SHA256: d.SHA256})
+			}
+		}
+		if !newest.IsZero() {
+			s.epoch = newest
+		}
+		var text api.SourcesResult
+		if err := c.ask(ctx, "sources", api.SourcesRequest{Ref: n.ID, Format: "deb822"}, &text); err != nil {
+			return nil, err
+		}
+		// Upstream's Release files expire; they were valid when snapd took them.
+		s.sources = uriLine.ReplaceAllString(text.Text, "$0\nCheck-Valid-Until: no")
+	}
+	if err := s.split(); err != nil {
+		return nil, fmt.Errorf("run %s: %w", ref, err)
+	}
+	var list api.PackageList
+	if err := c.ask(ctx, "packages", api.RefRequest{Ref: s.name}, &list); err != nil {
+		return nil, err
+	}
+	s.packages = list.Packages
+	return s, nil
+}
+
+var uriLine = regexp.MustCompile(`(?m)^URIs: (\S+)$`)
+
+// split separates the server's URL from the paths below it, and writes the sources
+// of the environment.
+func (s *runSource) split() error {
+	for _, m := range uriLine.FindAllStringSubmatch(s.sources, -1) {
+		before, _, ok := strings.Cut(m[1]+"/", s.below+"/")
+		u, err := url.Parse(before)
+		if !ok || err != nil {
+			return fmt.Errorf("the server's sources name %s, expected a URL with %s", m[1], s.below)
+		}
+		s.server, s.first = u, strings.TrimSuffix(m[1], "/")+"/"
+		s.inside = uriLine.ReplaceAllStringFunc(s.sources, func(line string) string {
+			return strings.Replace(line, before, "http://127.0.0.1:"+buildenv.Port, 1)
+		})
+	}
+	if s.server == nil {
+		return errors.New("the server's sources name no URL")
+	}
+	return nil
+}
+
+// choosePackages checks that all packages are there, and chooses the variant.
+func (j *runJob) choosePackages() error {
+	if j.c.on("fake-clock") {
+		if !j.src.hasPackage("libfaketime", j.spec.Architecture) {
+			return fmt.Errorf("--fake-clock: package libfaketime: %w: %s", errNotInFreeze, j.src.name)
+		}
+		j.spec.Include = append(slices.Clone(j.packages), "libfaketime")
+	}
+	var missing []string
+	for _, p := range j.packages {
+		if !j.src.hasPackage(p, j.spec.Architecture) {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("--package %s: %w: %s", strings.Join(missing, ", "), errNotInFreeze, j.src.name)
+	}
+	if j.src.hasPackage("apt", j.spec.Architecture) {
+		j.spec.Variant = "apt"
+	}
+	return nil
+}
+
+// hasPackage reports whether there is a package NAME, NAME:ARCH or NAME=VERSION.
+func (s *runSource) hasPackage(p, native string) bool {
+	p, version, exact := strings.Cut(p, "=")
+	name, arch, foreign := strings.Cut(p, ":")
+	return slices.ContainsFunc(s.packages, func(p api.Package) bool {
+		return p.Name == name && (!exact || p.Version == version) &&
+			(p.Arch == arch || !foreign && (p.Arch == native || p.Arch == "all"))
+	})
+}
+
+// installedInputs returns the packages of the root with their digests.
+func (j *runJob) installedInputs() []buildenv.Input {
+	sums := map[[3]string]string{}
+	for _, p := range j.src.packages {
+		sums[[3]string{p.Name, p.Version, p.Arch}] = p.SHA256
+	}
+	var out []buildenv.Input
+	for _, p := range j.has {
+		out = append(out, buildenv.Input{
+			Name: p.Name + "_" + p.Version + "_" + p.Architecture, URI: purl.Deb("debian", p.Name, p.Version, p.Architecture, nil).String(),
+			SHA256: sums[[3]string{p.Name, p.Version, p.Architecture}],
+		})
+	}
+	return out
+}

@@ -281,7 +281,7 @@ var fakeEnvironments = environments{
 	},
 	run: func(_ context.Context, c buildenv.Config) (int, error) {
 		c.Progress("run")
-		text, err := json.Marshal(map[string]any{"command": c.Command, "cpus": c.Settings.CPUs, "clock": c.Settings.Clock, "sources": c.Sources})
+		text, err := json.Marshal(map[string]any{"command": c.Command, "sources": c.Sources})
 		if err != nil {
 			return 0, err
 		}

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.org/snapd/internal/needs"
 )
 
 func TestMain(m *testing.M) {
@@ -50,14 +52,11 @@ func testRoot(t *testing.T) string {
 	}
 	files := map[string]string{} // in the root: on this machine
 	for _, p := range programs {
-		path, err := exec.LookPath(p)
-		if err != nil {
-			t.Skip(err)
-		}
+		path := needs.Program(t, p)
 		files["bin/"+p] = path
 		out, err := exec.Command("ldd", path).Output()
 		if err != nil {
-			t.Skipf("ldd: %v", err)
+			needs.Missing(t, "ldd %s: %v", path, err)
 		}
 		for _, lib := range libraryPath.FindAllString(string(out), -1) {
 			files[lib[1:]] = lib
@@ -100,10 +99,7 @@ type run struct {
 func newRun(t *testing.T, s Settings, script string) *run {
 	t.Helper()
 	if err := Check(t.Context()); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
+		needs.Refused(t, err)
 	}
 	dir := t.TempDir()
 	r := &run{}

@@ -12,6 +12,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildenv"
+	"example.org/snapd/internal/needs"
 )
 
 // A command runs in an environment from a freeze: apt installs there from this
@@ -22,9 +23,9 @@ func TestRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds root file systems")
 	}
-	need(t, "mmdebstrap", "apt-get", "gpgv")
+	needs.Programs(t, "mmdebstrap", "apt-get", "gpgv")
 	if err := buildenv.Check(t.Context()); err != nil {
-		t.Skip(err)
+		needs.Refused(t, err)
 	}
 	m := thisMachine(t)
 	s := start(t, m.Config)

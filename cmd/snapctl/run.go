@@ -212,6 +212,10 @@ func (j *runJob) do(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, buildenv.Remove(j.work)) }()
+	// mmdebstrap works in it as other users.
+	if err := os.Chmod(j.work, 0o755); err != nil {
+		return err
+	}
 	outputs := filepath.Join(j.work, "output") // on the file system of --output
 	if j.output != "" {
 		if err := os.MkdirAll(j.output, 0o777); err != nil {
@@ -264,7 +268,7 @@ func (j *runJob) makeRoot(ctx context.Context) error {
 	}
 	defer f.Close()
 	j.spec.Epoch, j.spec.Sources = j.src.epoch, j.src.sources
-	j.has, err = c.p.environments.root(ctx, f, j.spec, image.Options{Progress: c.ui.packed(name), Log: &buildLog{tell: func(phase string) {
+	j.has, err = c.p.environments.root(ctx, f, j.spec, image.Options{TempDir: j.work, Progress: c.ui.packed(name), Log: &buildLog{tell: func(phase string) {
 		c.ui.progress(api.Progress{Task: name, Phase: phase})
 	}}})
 	c.ui.endProgress()

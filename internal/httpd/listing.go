@@ -7,6 +7,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"example.org/snapd/internal/catalog"
 )
 
 // listing is a directory of the public tree. Names of directories end in a slash.
@@ -37,8 +39,13 @@ func (s *Server) listDir(w *response, r *http.Request, p string, l *listing) {
 		More  bool
 	}{Path: p, Up: path.Clean(p) != "/", More: l.more}
 	for _, n := range l.names {
-		// "./" keeps a name with a colon from being read as a URL scheme.
-		data.Names = append(data.Names, listed{"./" + (&url.URL{Path: n}).EscapedPath(), n})
+		// "./" keeps a name with a colon from being read as a URL scheme. Clients that
+		// list timestamps take the links as they are.
+		href := (&url.URL{Path: n}).EscapedPath()
+		if _, err := catalog.ParseTimestamp(strings.TrimSuffix(n, "/")); err != nil {
+			href = "./" + href
+		}
+		data.Names = append(data.Names, listed{href, n})
 	}
 	var b strings.Builder
 	if err := listingTemplate.Execute(&b, data); err != nil {

@@ -109,6 +109,7 @@ func TestMachine(t *testing.T) {
 		{"/mr/timestamp/", `{"result":{"debian-main":["` + strings.Join(at[:], `","`) + `"]}}`},
 		{"/mr/timestamp/?archive=debian-main&after=" + at[1], `{"result":{"debian-main":["` + at[1] + `","` + at[2] + `"]}}`},
 		{"/mr/timestamp/?archive=debian&before=" + at[0], `{"result":{"debian-main":["` + at[0] + `"]}}`},
+		{"/mr/timestamp", `{"result":{"debian-main":["` + strings.Join(at[:], `","`) + `"]}}`}, // mkosi takes the last one
 		{"/mr/timestamp/debian-main", `{"result":["` + strings.Join(at[:], `","`) + `"]}`},
 		{"/mr/timestamp/debian-main/latest", `{"result":"` + at[2] + `"}`},
 		{"/mr/timestamp/debian-main/20990101T000000Z", `{"result":"` + at[2] + `"}`},

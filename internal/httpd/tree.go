@@ -79,6 +79,7 @@ func areaOf(r *http.Request) area {
 	return areaOther
 }
 
+// public answers a request of the public tree. Long because it has a case for each area.
 func (s *Server) public(w *response, r *http.Request) {
 	// The proxy form is decided before any path, because its path is upstream's.
 	w.base = s.actsAs(r)
@@ -86,8 +87,12 @@ func (s *Server) public(w *response, r *http.Request) {
 		s.proxy(w, r)
 		return
 	}
-	if r.URL.Path == metasnapPath {
+	switch strings.TrimSuffix(r.URL.Path, "/") {
+	case metasnapPath:
 		s.metasnap(w, r)
+		return
+	case buildinfoPath:
+		s.buildinfo(w, r)
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -112,8 +117,11 @@ func (s *Server) public(w *response, r *http.Request) {
 	var err error
 	switch first {
 	case "archive":
-		var proof bool
-		if a, proof, err = s.archiveProof(r.Context(), rest); !proof {
+		var done bool
+		if a, done, err = s.archiveMonth(r, rest, r.URL.Query()); done {
+			break
+		}
+		if a, done, err = s.archiveProof(r.Context(), rest); !done {
 			a, err = s.translate(first)(s.catalog.ArchiveEntry(r.Context(), rest))
 		}
 	case "frozen":

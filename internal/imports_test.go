@@ -43,7 +43,7 @@ var layers = [][]string{
 	{"meta/compact"},
 	{"retention"},
 	{"meta", "tlog/witness", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom", "freeze/lockfile"},
-	{"repo", "tlog", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console", "query"},
+	{"repo", "tlog", "attest", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console", "query"},
 	{"config", "sign", "cas/dir", "cas/s3", "cas/cache", "api", "squashfs"},
 	{"cas/spool", "cas/objects"},
 	{"freeze/stream"},

@@ -141,10 +141,23 @@ func parsePrivateKey(data []byte) (*PrivateKey, error) {
 	return k, nil
 }
 
-// LoadPrivateKey reads an armored private key from a file that only its owner can
-// read (mode 0600 or stricter). The owner must be this process's user or root.
-// Otherwise the error wraps ErrKeyFile.
+// LoadPrivateKey reads an armored private key from a file, see ReadKeyFile.
 func LoadPrivateKey(path string) (*PrivateKey, error) {
+	data, err := ReadKeyFile(path)
+	if err != nil {
+		return nil, err
+	}
+	k, err := ParsePrivateKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("signing key %s: %w", path, err)
+	}
+	return k, nil
+}
+
+// ReadKeyFile reads a file with a private key, which only its owner can read (mode
+// 0600 or stricter). The owner must be this process's user or root. Otherwise the
+// error wraps ErrKeyFile.
+func ReadKeyFile(path string) ([]byte, error) {
 	f, err := regfile.Open(path)
 	if errors.Is(err, regfile.ErrNotRegular) || errors.Is(err, syscall.EISDIR) {
 		return nil, fmt.Errorf("%w: %w", ErrKeyFile, err)
@@ -170,11 +183,7 @@ func LoadPrivateKey(path string) (*PrivateKey, error) {
 	if len(data) > max {
 		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrKeyFile, path, max)
 	}
-	k, err := ParsePrivateKey(data)
-	if err != nil {
-		return nil, fmt.Errorf("signing key %s: %w", path, err)
-	}
-	return k, nil
+	return data, nil
 }
 
 // Armored returns the private key block. The same key gives the same bytes.

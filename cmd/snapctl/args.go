@@ -166,7 +166,7 @@ func (l *line) optionNames() []string {
 // value of a repeatable option once all arguments are there, or an argument.
 func (l *line) positional(a string, last *option) error {
 	v := l.verb()
-	if len(v.verbs) > 0 {
+	if len(v.verbs) > 0 && len(l.args) == 0 {
 		var names []string
 		for _, s := range v.verbs {
 			if s.name == a {
@@ -176,6 +176,10 @@ func (l *line) positional(a string, last *option) error {
 			if !s.hidden {
 				names = append(names, s.name)
 			}
+		}
+		if v.run != nil { // a verb with arguments, as in "attest NAME"
+			l.args = append(l.args, a)
+			return nil
 		}
 		msg := fmt.Sprintf("unknown command %q", strings.TrimSpace(l.name()+" "+a))
 		if near := nearest(a, names); near != "" {

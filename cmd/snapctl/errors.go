@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/buildenv"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/image"
@@ -63,6 +64,9 @@ var advices = []advice{
 	{is: api.ErrNoDaemon, and: fs.ErrPermission, exit: api.ExitFailed, hint: "only root and the user that runs snapd may do this"},
 	{is: api.ErrNoDaemon, exit: api.ExitFailed, hint: "start snapd with: snapd --config config.toml (snapctl init --from-apt writes one), or give its socket with --socket"},
 
+	{code: api.CodeUsage, reason: "attestation", exit: api.ExitFailed, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},
+	{code: api.CodeUsage, reason: "builders", exit: api.ExitUsage, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
+	{code: api.CodeVerify, reason: "other_freeze", exit: api.ExitVerify, hint: "nothing was kept: it is about another freeze than the one with this name here"},
 	{code: api.CodeUsage, reason: "role", exit: api.ExitUsage, hint: "ask a node whose role is \"all\""},
 	{code: api.CodeUsage, reason: "reference", exit: api.ExitUsage, hint: "list snapshots and freezes with: snapctl list"},
 	{code: api.CodeUsage, reason: "name", exit: api.ExitUsage, hint: "choose another name"},
@@ -105,6 +109,8 @@ var advices = []advice{
 	{code: api.CodeNotFound, verb: "channel set", exit: api.ExitFailed, hint: "snapctl list --frozen"},
 	{code: api.CodeNotFound, verb: "channel", exit: api.ExitFailed, hint: "snapctl channel list"},
 	{code: api.CodeNotFound, verb: "record", exit: api.ExitFailed, hint: "snapctl record list"},
+	{code: api.CodeNotFound, verb: "attest import", exit: api.ExitFailed, hint: "import the freeze that it is about first: snapctl import DIR"},
+	{code: api.CodeNotFound, verb: "attest", exit: api.ExitFailed, hint: "snapctl list --frozen, snapctl image list"},
 	{code: api.CodeNotFound, verb: "image", exit: api.ExitFailed, hint: "snapctl list --frozen"},
 	{code: api.CodeNotFound, verb: "rebuild", exit: api.ExitFailed, hint: "snapctl image list"},
 	{code: api.CodeNotFound, verb: "iuk", exit: api.ExitFailed, hint: "snapctl image list"},
@@ -169,6 +175,7 @@ var advices = []advice{
 	{code: api.CodeInUse, reason: "busy", verb: "freeze", exit: api.ExitFailed, hint: "wait until the other one has finished: snapctl show NAME"},
 	{code: api.CodeInUse, reason: "busy", verb: "import", exit: api.ExitFailed, hint: "wait until the other one has finished: snapctl list --frozen"},
 	{code: api.CodeInUse, reason: "busy", verb: "channel", exit: api.ExitFailed, hint: "wait until the other one has finished: snapctl channel show NAME"},
+	{code: api.CodeInUse, reason: "full", exit: api.ExitFailed},
 	{code: api.CodeInUse, reason: "lacks", exit: api.ExitFailed, hint: "freeze what is missing too, or move the channel all the same with --allow-missing"},
 	{code: api.CodeInUse, reason: "info_change", exit: api.ExitFailed, hint: "with --allow-info-change the channel is moved all the same, and each client needs once: apt-get update --allow-releaseinfo-change"},
 	{code: api.CodeInUse, verb: "record rm", exit: api.ExitFailed, hint: "stop it first, when the build is done: snapctl record stop NAME"},
@@ -178,6 +185,10 @@ var advices = []advice{
 	{code: api.CodeInternal, exit: api.ExitFailed, hint: "see snapd's log for details"},
 
 	{is: api.ErrNoServer, exit: api.ExitFailed, hint: "check the URL of --server: it is that of [api] in the server's configuration, and its certificate must be trusted here ($SSL_CERT_FILE names further authorities)"},
+	{is: attest.ErrMalformed, exit: api.ExitFailed, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},
+	{is: attest.ErrOther, exit: api.ExitVerify},
+	{is: attest.ErrBuilders, exit: api.ExitUsage, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
+	{is: errUnconfirmed, exit: api.ExitVerify, hint: "see who says what with: snapctl attest list --builders FILE"},
 	{is: api.ErrClearToken, exit: api.ExitFailed},
 	{is: api.ErrRedirected, exit: api.ExitFailed},
 	{is: errOpenToken, exit: api.ExitFailed, hint: "close it with: chmod o= FILE"},

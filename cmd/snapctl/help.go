@@ -134,6 +134,8 @@ func (o option) form() string {
 // synopsis returns the usage line of a verb.
 func synopsis(name string, v *verb) string {
 	switch {
+	case len(v.verbs) > 0 && v.run != nil:
+		return name + " " + v.args + " [OPTIONS] | COMMAND [OPTIONS] [ARGUMENTS]"
 	case len(v.verbs) > 0:
 		return name + " COMMAND [OPTIONS] [ARGUMENTS]"
 	case v.args == "" && len(v.options) == 0:

@@ -12,6 +12,7 @@ import (
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/buildenv"
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
@@ -195,6 +196,17 @@ var hintCases = []hintCase{
 	{sentinel: "regfile.ErrNotRegular", err: regfile.ErrNotRegular, verb: "import", exit: 1, hint: "expected a regular file: copy the content into one"},
 	{sentinel: "regfile.ErrTooLarge", err: regfile.ErrTooLarge, verb: "import", exit: 1, hint: "check that this is the right file"},
 	{sentinel: "fs.ErrPermission", err: fs.ErrPermission, verb: "import", exit: 1, hint: "the user that runs snapd needs access to it"},
+
+	// Attestations.
+	{sentinel: "attest.ErrMalformed", err: attest.ErrMalformed, verb: "attest import", exit: 1, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},
+	{sentinel: "attest.ErrMalformed", err: attest.ErrMalformed, local: true, verb: "attest import", exit: 1, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},
+	{sentinel: "attest.ErrOther", err: attest.ErrOther, verb: "attest import", exit: 4, hint: "nothing was kept: it is about another freeze than the one with this name here"},
+	{sentinel: "attest.ErrOther", err: attest.ErrOther, local: true, verb: "attest", exit: 4},
+	{sentinel: "attest.ErrBuilders", err: attest.ErrBuilders, verb: "verify", exit: 2, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
+	{sentinel: "attest.ErrBuilders", err: attest.ErrBuilders, local: true, verb: "verify", exit: 2, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
+	{sentinel: "freeze.ErrFull", err: freeze.ErrFull, verb: "attest", exit: 1},
+	{sentinel: "meta.ErrNotFound", err: meta.ErrNotFound, verb: "attest import", exit: 1, hint: "import the freeze that it is about first: snapctl import DIR"},
+	{sentinel: "meta.ErrNotFound", err: meta.ErrNotFound, verb: "attest", exit: 1, hint: "snapctl list --frozen, snapctl image list"},
 
 	// The transparency log.
 	{sentinel: "tlog.ErrProof", err: tlog.ErrProof, verb: "log verify", exit: 4},

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/squashfs"
@@ -99,11 +100,14 @@ func rebuildVerb() *verb {
 		usage: "build an image again and compare it with the recorded one",
 		about: `The versions of the build tools are compared with the recorded ones first. The
 exit code is 0 if the images are identical; otherwise it is 4, and the files
-that differ are listed with the kind of difference.`,
-		examples: []string{"snapctl rebuild 4.1", "snapctl rebuild 4.1 --variant minbase --output again.squashfs"},
+that differ are listed with the kind of difference. --attest signs the outcome,
+whichever it is, as snapctl attest does.`,
+		examples: []string{"snapctl rebuild 4.1", "snapctl rebuild 4.1 --variant minbase --output again.squashfs", "snapctl rebuild 4.1 --attest --key builder.pem"},
 		options: []option{
 			{name: "variant", value: "V", usage: "name of the image, if the freeze has several"},
 			{name: "output", value: "FILE", usage: "write the new image to this file"},
+			{name: "attest", usage: "sign whether the images are identical, and keep that beside the freeze"},
+			{name: "key", value: "FILE", usage: "private key for --attest (default: that of the server, which --config names)"},
 		},
 		result: new(api.RebuildResult),
 		long:   true,
@@ -332,6 +336,15 @@ func runRebuild(ctx context.Context, c *call) error {
 	if err := c.checkName("name", name); err != nil {
 		return err
 	}
+	var key *attest.Key
+	if c.on("attest") {
+		var err error
+		if key, err = c.attestKey(); err != nil {
+			return err
+		}
+	} else if c.str("key") != "" {
+		return c.usagef("--key needs --attest")
+	}
 	var list api.ImageList
 	if err := c.ask(ctx, "image/list", api.Empty{}, &list); err != nil {
 		return err
@@ -371,6 +384,11 @@ func runRebuild(ctx context.Context, c *call) error {
 		return err
 	}
 	out.Equal = out.Built == out.Recorded
+	if key != nil {
+		if out.Attestation, err = c.attest(ctx, api.AttestRequest{Name: name, Variant: recorded.Variant, Image: out.Built, Tools: tools}, key, ""); err != nil {
+			return err
+		}
+	}
 	if !out.Equal {
 		out.Exit = api.ExitVerify
 		old, err := c.getImage(ctx, recorded)

@@ -113,11 +113,14 @@ loader is not installed: the command for it is printed.`,
 				about: `Writes the files that clients of each version ask for to v2/ in the output
 directory, and signs them with the key in --config or --key-file. The signatures
 have the date --date, or else SOURCE_DATE_EPOCH, or else the creation time of
-the key, so that the same inputs give the same bytes.`,
+the key, so that the same inputs give the same bytes.
+
+With --builders and --threshold nothing is written unless that many builders
+confirm, of the freeze --to, the full image and the new image of each kit.`,
 				examples: []string{
 					"snapctl iuk udf --config config.toml --to 4.1 --from 4.0 --from 3.9 --next 4.2 --product Tails --build-target amd64 --channel stable --iuk-url https://kits.example.org/stable --image-url https://images.example.org/4.1.img --iuks kits --image 4.1.img --output udf",
 				},
-				options: []option{
+				options: append([]option{
 					{name: "to", value: "V", required: true, usage: "released version"},
 					{name: "from", value: "V", many: true, required: true, usage: "version that can be upgraded"},
 					{name: "next", value: "V", many: true, usage: "future version, whose clients must find an empty file"},
@@ -133,7 +136,7 @@ the key, so that the same inputs give the same bytes.`,
 					{name: "date", value: "T", usage: "date of the signatures"},
 					keyFileOption,
 					{name: "publish", usage: "publish the files on snapd below /iuk/"},
-				},
+				}, builderOptions...),
 				result: new(api.UDFList),
 				run:    runIUKUDF,
 			},
@@ -510,23 +513,29 @@ const maxPublicKey = 1 << 20
 // signer loads the signing key as snapd would.
 func (c *call) signer() (*sign.Signer, error) {
 	if c.str("key-file") == "" && c.str("config") != "" {
-		cfg, err := c.config()
-		if err != nil {
-			return nil, err
-		}
-		if len(cfg.Signing.Command) > 0 {
-			public, err := regfile.Read(cfg.Signing.KeyFile, maxPublicKey)
-			if err != nil {
-				return nil, err
-			}
-			return sign.NewCommandSigner(cfg.Signing.Command, public, sign.CommandOptions{})
-		}
+		return c.configSigner()
 	}
 	name, _, err := c.keyFile()
 	if err != nil {
 		return nil, err
 	}
 	return sign.LoadSigner(name)
+}
+
+// configSigner loads the signing key that --config names.
+func (c *call) configSigner() (*sign.Signer, error) {
+	cfg, err := c.config()
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Signing.Command) > 0 {
+		public, err := regfile.Read(cfg.Signing.KeyFile, maxPublicKey)
+		if err != nil {
+			return nil, err
+		}
+		return sign.NewCommandSigner(cfg.Signing.Command, public, sign.CommandOptions{})
+	}
+	return sign.LoadSigner(cfg.Signing.KeyFile)
 }
 
 func runIUKUDF(ctx context.Context, c *call) error {
@@ -543,6 +552,10 @@ func runIUKUDF(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	confirmed, err := c.confirmer(ctx, c.str("to"))
+	if err != nil {
+		return err
+	}
 	output := c.str("output")
 	if err := os.MkdirAll(output, 0o755); err != nil {
 		return err
@@ -551,7 +564,7 @@ func runIUKUDF(ctx context.Context, c *call) error {
 		Product: c.str("product"), BuildTarget: c.str("build-target"), Channel: c.str("channel"),
 		To: c.str("to"), From: splitCommas(c.list("from")), Next: splitCommas(c.list("next")),
 		ImageURL: c.str("image-url"), Image: c.str("image"), IUKURL: c.str("iuk-url"), IUKs: c.str("iuks"),
-		DetailsURL: c.str("details-url"), Output: output,
+		DetailsURL: c.str("details-url"), Output: output, Confirmed: confirmed,
 	}, udfSigner{s, at})
 	if err != nil {
 		return err

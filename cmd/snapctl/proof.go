@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -40,16 +41,20 @@ Without --deep it reads and hashes indices, signatures and statements. Package
 files are not read: each must exist with the recorded size and, on a server, the
 recorded digest. --deep reads and hashes every file.
 
-A directory is checked by snapctl itself, without a server.`,
+A directory is checked by snapctl itself, without a server.
+
+--builders and --threshold require that many of the named builders to confirm
+each image of a freeze; builders that built another image are named.`,
 		examples: []string{
 			"snapctl verify 4.1 --deep",
+			"snapctl verify 4.1 --builders builders.txt --threshold 2",
 			"snapctl verify /media/usb/4.1 --key release.asc --upstream-key /usr/share/keyrings/debian-archive-keyring.gpg",
 		},
-		options: append([]option{
+		options: slices.Concat([]option{
 			{name: "deep", usage: "also read and hash every file"},
 			{name: "upstream-key", value: "FILE", many: true, usage: "require the distribution's signatures to be by a key in this file (.gpg or .asc, one or more keys)"},
 			{name: "key", value: "FILE", many: true, usage: "require the freeze to be signed by a key in this file (.gpg or .asc, one or more keys)"},
-		}, policyOptions...),
+		}, policyOptions, builderOptions),
 		result: new(api.VerifyResult),
 		long:   true,
 		reads:  true,
@@ -68,6 +73,9 @@ func runVerify(ctx context.Context, c *call) error {
 		return err
 	}
 	if req.LogPolicy, err = c.policy(); err != nil {
+		return err
+	}
+	if req.Builders, _, req.Threshold, err = c.threshold(); err != nil {
 		return err
 	}
 	var r *api.VerifyResult
@@ -92,7 +100,10 @@ func runVerify(ctx context.Context, c *call) error {
 	}
 	show(c.ui, r, c.ui.verified)
 	hint := "look for damaged blobs with: snapctl fsck"
+	unconfirmed := func(f api.VerifyFault) bool { return strings.HasPrefix(f.Object, "image") }
 	switch {
+	case r.Builders != nil && !slices.ContainsFunc(r.Faults, func(f api.VerifyFault) bool { return !unconfirmed(f) }):
+		hint = "builders attest an image with: snapctl rebuild " + shellWord(r.Ref) + " --attest; keep what others attest with: snapctl attest import FILE"
 	case len(req.UpstreamKeys)+len(req.Keys) > 0:
 		hint = "if only signatures fail, they were made by other keys than the given ones; see which with: snapctl verify " + shellWord(what)
 	case isDir(what):
@@ -132,6 +143,9 @@ func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress 
 		if o.Log, err = tlog.ParsePolicy([]byte(req.LogPolicy)); err != nil {
 			return nil, err
 		}
+	}
+	if err := o.SetBuilders(&req); err != nil {
+		return nil, err
 	}
 	stop := watch(p, dir, progress)
 	defer stop()

@@ -41,6 +41,10 @@ func (u *ui) frozen(f *api.Frozen) {
 		u.printf("\n")
 		u.images(&api.ImageList{Images: f.Images})
 	}
+	if len(f.Attestations) > 0 {
+		u.heading("Attestations:")
+		u.attestations(f.Attestations, false)
+	}
 	if len(f.Missing) > 0 {
 		u.heading("Allowed to be missing:")
 		for _, m := range f.Missing {
@@ -267,6 +271,7 @@ func (u *ui) verified(r *api.VerifyResult) {
 		}
 		u.printf("\nin the transparency log: entry %d of %d of %s%s\n", l.Index, l.Size, l.Origin, by)
 	}
+	u.confirmed(r.Builders)
 	for _, n := range r.Notes {
 		u.printf("note: %s\n", n)
 	}

@@ -173,6 +173,9 @@ func space(s string) string {
 }
 
 func (u *ui) rebuilt(r *api.RebuildResult) {
+	if r.Attestation != nil {
+		defer u.printf("attested in %s\n", r.Attestation.File)
+	}
 	if r.Equal {
 		u.printf("%s: equal, sha256:%s\n", r.Name, r.Built)
 		return

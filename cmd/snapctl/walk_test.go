@@ -115,8 +115,9 @@ var samples = map[string]sampleRun{
 			"replace": {"4.2", "--base", "4.1"}, "remove": {"4.2", "--base", "4.1"},
 		},
 	},
-	"sources":      {args: []string{"4.1"}, options: map[string]string{"format": "repo", "mirror": "debian", "keys-dir": "DIR/keys", "for": "DIR/build.manifest", "container": "debian@sha256:" + digest}, base: map[string][]string{"for": {}, "container": {"4.1", "--format", "repro-env"}}},
-	"verify":       {args: []string{"4.1"}, options: map[string]string{"deep": "", "upstream-key": "DIR/public.asc", "key": "DIR/public.asc", "policy": "DIR/policy", "log-key": "DIR/log.vkey"}},
+	"sources": {args: []string{"4.1"}, options: map[string]string{"format": "repo", "mirror": "debian", "keys-dir": "DIR/keys", "for": "DIR/build.manifest", "container": "debian@sha256:" + digest}, base: map[string][]string{"for": {}, "container": {"4.1", "--format", "repro-env"}}},
+	"verify": {args: []string{"4.1"}, options: map[string]string{"deep": "", "upstream-key": "DIR/public.asc", "key": "DIR/public.asc", "policy": "DIR/policy", "log-key": "DIR/log.vkey", "builders": "DIR/builders", "threshold": "1"},
+		base: map[string][]string{"builders": {"4.1", "--threshold=1"}, "threshold": {"4.1", "--builders=DIR/builders"}}},
 	"export":       {args: []string{"4.1", "DIR/out"}},
 	"import":       {args: []string{"DIR/out"}, options: map[string]string{"key": "DIR/public.asc"}},
 	"sbom":         {args: []string{"4.1"}, options: map[string]string{"format": "cyclonedx"}},
@@ -163,7 +164,6 @@ var samples = map[string]sampleRun{
 	"image add":   {args: []string{"4.1", "DIR/new.squashfs"}, options: map[string]string{"variant": "live"}},
 	"image build": {args: []string{"4.1"}, options: map[string]string{"variant": "minbase", "include": "less,vim", "output": "DIR/built.squashfs"}},
 	"image list":  {},
-	"rebuild":     {args: []string{"4.1"}, options: map[string]string{"variant": "apt", "output": "DIR/again.squashfs"}, base: map[string][]string{"variant": {"two"}}},
 	"run": {
 		args: []string{"4.1", "make", "--output", "DIR/kept"},
 		options: map[string]string{
@@ -171,6 +171,15 @@ var samples = map[string]sampleRun{
 		},
 		base: map[string][]string{"output": {"4.1", "make"}},
 	},
+	"rebuild": {args: []string{"4.1"}, options: map[string]string{"variant": "apt", "output": "DIR/again.squashfs", "attest": "", "key": "DIR/key.asc"},
+		base: map[string][]string{"variant": {"two"}, "attest": {"4.1", "--key=DIR/key.asc"}, "key": {"4.1", "--attest"}}},
+	"attest": {
+		args:    []string{"4.1", "--image", "DIR/recorded.squashfs", "--key", "DIR/key.asc"},
+		options: map[string]string{"image": "DIR/recorded.squashfs", "key": "DIR/key.asc", "variant": "apt", "tool": "dpkg=1", "output": "DIR/out.json"},
+		base:    map[string][]string{"image": {"4.1", "--key", "DIR/key.asc"}, "key": {"4.1", "--image", "DIR/recorded.squashfs"}},
+	},
+	"attest import": {args: []string{"DIR/ci.json"}},
+	"attest list":   {args: []string{"4.1"}, options: map[string]string{"builders": "DIR/builders"}},
 	"iuk create": {
 		args: []string{"--from", "4.0", "--to", "4.1", "--output", "DIR"},
 		options: map[string]string{
@@ -204,10 +213,10 @@ var samples = map[string]sampleRun{
 		options: map[string]string{
 			"to": "4.1", "from": "3.8", "next": "4.2", "product": "Tails", "build-target": "amd64", "channel": "stable", "iuk-url": "https://kits.example.org/x",
 			"image-url": "https://images.example.org/i", "iuks": "DIR", "image": "DIR/new.squashfs", "output": "DIR/udf", "details-url": "https://www.example.org/4.1",
-			"date": "2026-11-22", "key-file": "DIR/key.asc", "publish": "",
+			"date": "2026-11-22", "key-file": "DIR/key.asc", "publish": "", "builders": "DIR/builders", "threshold": "1",
 		},
 		base: func() map[string][]string {
-			m := map[string][]string{}
+			m := map[string][]string{"builders": append(slices.Clone(udfArgs), "--threshold=1"), "threshold": append(slices.Clone(udfArgs), "--builders=DIR/builders")}
 			for i := 0; i < len(udfArgs); i += 2 {
 				if name := udfArgs[i][2:]; name != "from" {
 					m[name] = slices.Concat(udfArgs[:i], udfArgs[i+2:])
@@ -380,6 +389,7 @@ func world(t *testing.T, x *tester) string {
 		"log/verify":  api.LogStatus{Origin: "mirror.example.org/log", Key: logKey, Size: 2, Verified: true},
 		"log/entries": api.LogEntries{Entries: []string{"{}"}, Next: 1, Size: 1},
 	}
+	attestedWorld(t, x, dir, image41.SHA256)
 	write(t, file("log.vkey"), logKey+"\n")
 	write(t, file("policy"), "log "+logKey+"\nquorum none\n")
 	x.fake.progress = map[string][]api.Progress{}

@@ -132,6 +132,8 @@ type VerifyRequest struct {
 	UpstreamKeys []string `json:"upstream_keys,omitempty"` // armored certificates that must have signed the upstream roots
 	Keys         []string `json:"keys,omitempty"`          // armored certificates that must have signed the freeze
 	LogPolicy    string   `json:"log_policy,omitempty"`    // tlog-policy that the proof of the transparency log must satisfy
+	Builders     string   `json:"builders,omitempty"`      // a list of builders, of whom Threshold must confirm each image
+	Threshold    int      `json:"threshold,omitempty"`
 }
 
 // VerifyResult is what was verified. Exit is 4 if Faults is not empty.
@@ -147,8 +149,10 @@ type VerifyResult struct {
 	Relied    []Relied      `json:"relied"`
 	Faults    []VerifyFault `json:"faults"`
 	Log       *LogProof     `json:"log,omitempty"` // nil: there is no proof, or it does not hold
-	Notes     []string      `json:"notes,omitempty"`
-	Exit      int           `json:"exit"`
+	// Builders is what builders say of the images; nil where no builders were named.
+	Builders *BuilderResult `json:"builders,omitempty"`
+	Notes    []string       `json:"notes,omitempty"`
+	Exit     int            `json:"exit"`
 }
 
 // LogProof says where the transparency log has a freeze.

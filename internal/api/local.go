@@ -84,7 +84,9 @@ type RebuildResult struct {
 	Tools    []ToolDifference  `json:"tools"` // tools with other versions than recorded
 	Files    []ImageDifference `json:"files"`
 	More     int               `json:"more,omitempty"` // number of further differences
-	Exit     int               `json:"exit"`
+	// Attestation is what --attest signed.
+	Attestation *Attested `json:"attestation,omitempty"`
+	Exit        int       `json:"exit"`
 }
 
 // RunResult is `snapctl run`. Exit is 4 if the runs of a check differ, else that of

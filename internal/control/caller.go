@@ -220,6 +220,11 @@ func (c *Control) TouchImage(ctx context.Context, req *api.ImageAdd) (*Touch, er
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
+// TouchAttest is what the addition of an attestation changes.
+func (c *Control) TouchAttest(ctx context.Context, req *api.AttestAdd) (*Touch, error) {
+	return c.touchNamed(ctx, req.Name, req.Name)
+}
+
 // TouchKits is what the publication of kits changes. The names of kits are their
 // paths below /iuk/.
 func (c *Control) TouchKits(_ context.Context, req *api.KitPublish) (*Touch, error) {

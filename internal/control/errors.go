@@ -8,6 +8,7 @@ import (
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
@@ -56,6 +57,7 @@ var outcomes = []outcome{
 	{sign.ErrExpired, api.CodeVerify, "expired_key", api.ExitVerify},
 	{repo.ErrUntrusted, api.CodeVerify, "untrusted", api.ExitVerify},
 	{freeze.ErrVerify, api.CodeVerify, "proof", api.ExitVerify},
+	{attest.ErrOther, api.CodeVerify, "other_freeze", api.ExitVerify},
 	{cas.ErrCorrupt, api.CodeVerify, "corrupt_blob", api.ExitVerify},
 	{acquire.ErrCorruptBlob, api.CodeVerify, "corrupt_blob", api.ExitVerify},
 	{backup.ErrDamaged, api.CodeVerify, "damaged_backup", api.ExitVerify},
@@ -76,6 +78,8 @@ var outcomes = []outcome{
 	{ErrBody, api.CodeTooLarge, "", api.ExitFailed},
 	{ErrKeyReused, api.CodeUsage, "idempotency_key", api.ExitUsage},
 	{query.ErrSyntax, api.CodeUsage, "query", api.ExitUsage},
+	{attest.ErrMalformed, api.CodeUsage, "attestation", api.ExitFailed},
+	{attest.ErrBuilders, api.CodeUsage, "builders", api.ExitUsage},
 	{buildlist.ErrMalformed, api.CodeUsage, "malformed_manifest", api.ExitFailed},
 	{buildlist.ErrTooLarge, api.CodeUsage, "too_large", api.ExitFailed},
 	{buildlist.ErrAmbiguous, api.CodeUsage, "format", api.ExitUsage},
@@ -116,6 +120,7 @@ var outcomes = []outcome{
 	{ErrOtherServer, api.CodeUnsupported, "other_server", api.ExitFailed},
 	{meta.ErrLogMoved, api.CodeInUse, "log_moved", api.ExitFailed},
 	{freeze.ErrBusy, api.CodeInUse, "busy", api.ExitFailed},
+	{freeze.ErrFull, api.CodeInUse, "full", api.ExitFailed},
 	{meta.ErrRevoked, api.CodeInUse, "revoked", api.ExitFailed},
 	{freeze.ErrLacks, api.CodeInUse, "lacks", api.ExitFailed},
 	{freeze.ErrInfoChange, api.CodeInUse, "info_change", api.ExitFailed},

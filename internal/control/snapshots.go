@@ -97,6 +97,9 @@ func (c *Control) Show(ctx context.Context, req *api.RefRequest) (*api.ShowResul
 		if err != nil {
 			return nil, err
 		}
+		if f.Attestations, err = c.cfg.Freezer.Attestations(ctx, ref.Frozen, false); err != nil {
+			return nil, err
+		}
 		channels, err := c.st.Channels(ctx)
 		if err != nil {
 			return nil, err

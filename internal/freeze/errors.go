@@ -40,6 +40,8 @@ var (
 	// ErrInfoChange means that apt would refuse what a channel is to show, because a
 	// field of its Release file differs from what the channel shows.
 	ErrInfoChange = errclass.New(errclass.Conflict, "apt refuses a repository in which these fields change")
+	// ErrFull means that a freeze has as many attestations as it can have.
+	ErrFull = errclass.New(errclass.Conflict, "too many attestations")
 	// ErrUsage means that options contradict each other.
 	ErrUsage = errclass.Usage
 	// ErrFormat means that a manifest has an unsupported format.

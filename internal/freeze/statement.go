@@ -1,6 +1,10 @@
 package freeze
 
-import "example.org/snapd/internal/cas"
+import (
+	"strings"
+
+	"example.org/snapd/internal/cas"
+)
 
 // The types of statements.
 const (
@@ -18,4 +22,22 @@ type Statement struct {
 	SHA256   cas.Digest        `json:"sha256,omitzero"`
 	Size     int64             `json:"size,omitempty"`
 	How      map[string]string `json:"how"`
+}
+
+// Attestations are beside the statements, each in a file named after its digest. They
+// are signed by builders, and by nobody else.
+const (
+	attestationPrefix = StatementDir + "/attestation-"
+	attestationSuffix = ".json"
+)
+
+// MaxAttestations limits the attestations of a freeze.
+const MaxAttestations = 1000
+
+// AttestationPath returns the file of an attestation with this digest.
+func AttestationPath(d cas.Digest) string { return attestationPrefix + d.String() + attestationSuffix }
+
+// IsAttestation reports whether a file beside a manifest is an attestation.
+func IsAttestation(path string) bool {
+	return strings.HasPrefix(path, attestationPrefix) && strings.HasSuffix(path, attestationSuffix)
 }

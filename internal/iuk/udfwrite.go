@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/regfile"
 )
@@ -53,6 +54,10 @@ type UDFOptions struct {
 	IUKs     string // directory of the kits; missing ones are not offered
 
 	DetailsURL string // may be empty
+
+	// Confirmed returns an error for an image that is not to be advertised: as the full
+	// image, or as what a kit makes. nil: any image is.
+	Confirmed func(image cas.Digest) error
 
 	Output string // directory for the v2/ tree
 }
@@ -137,6 +142,11 @@ func (o *UDFOptions) UDFs(ctx context.Context) ([]*UDF, error) {
 		if full, err = target(ctx, o.Image, o.ImageURL); err != nil {
 			return nil, fmt.Errorf("full image: %w", err)
 		}
+		if o.Confirmed != nil {
+			if err := o.Confirmed(full.SHA256); err != nil {
+				return nil, fmt.Errorf("full image %s: %w", o.Image, err)
+			}
+		}
 	}
 	for _, v := range o.From {
 		up := Upgrade{Version: o.To, Type: UpgradeMinor, DetailsURL: o.DetailsURL,
@@ -202,6 +212,14 @@ func (o *UDFOptions) kit(ctx context.Context, from string) (*TargetFile, error) 
 	if p := found.Provenance; p != nil {
 		if is := KitName(p.Product, p.Arch, p.Base.Version, p.New.Version); is != name {
 			return nil, fmt.Errorf("%s: expected a kit %s, its provenance.json says %s: %w", f.Name(), name, is, ErrOtherVersions)
+		}
+	}
+	if o.Confirmed != nil {
+		if found.Provenance == nil {
+			return nil, fmt.Errorf("%s: %w: it has no provenance.json that names the image it makes", f.Name(), ErrOtherVersions)
+		}
+		if err := o.Confirmed(found.Provenance.New.SHA256); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name(), err)
 		}
 	}
 	t, err := describe(ctx, f, base.JoinPath(name).String())

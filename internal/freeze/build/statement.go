@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"example.org/snapd/internal/api"
@@ -44,10 +45,45 @@ func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd, image io.Read
 		Type: freeze.ImageStatement, Freeze: f.Name, Manifest: f.Manifest.SHA256,
 		Variant: im.Variant, SHA256: im.SHA256, Size: im.Size, How: req.How,
 	}
-	if err := b.addStatement(ctx, batch, f, "image-"+req.Variant, s, im); err != nil {
+	if known, err := b.imageStatement(ctx, f, im); err != nil {
+		return nil, err
+	} else if known != nil {
+		// It came with an import: the image is the one that it is about.
+		im.Statement = known.SHA256
+		if err := b.keep(ctx, batch, meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Image: im, Files: []repo.File{*known}}); err != nil {
+			return nil, err
+		}
+		return b.clients.Image(ctx, im)
+	}
+	if err := b.addStatement(ctx, batch, f, imagePrefix+req.Variant, s, im); err != nil {
 		return nil, err
 	}
 	return b.clients.Image(ctx, im)
+}
+
+// imagePrefix begins the names of statements about images.
+const imagePrefix = "image-"
+
+// imageStatement returns the statement about the image of a variant, or nil if there is
+// none. It returns freeze.ErrExists if that is about another image.
+func (b *Builder) imageStatement(ctx context.Context, f *meta.Frozen, im *meta.Image) (*repo.File, error) {
+	path := freeze.StatementDir + "/" + imagePrefix + im.Variant + ".json"
+	i := slices.IndexFunc(f.Statements, func(s repo.File) bool { return s.Path == path })
+	if i < 0 {
+		return nil, nil
+	}
+	data, err := cas.ReadAll(ctx, b.blobs, f.Statements[i].SHA256, freeze.MaxSignature)
+	if err != nil {
+		return nil, err
+	}
+	var s freeze.Statement
+	if err := canonical.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("statement %s of %s: %w", path, f.Name, err)
+	}
+	if s.SHA256 != im.SHA256 {
+		return nil, fmt.Errorf("image %s of %s: %w: its statement is about SHA-256 %s, this one has %s", im.Variant, f.Name, freeze.ErrExists, s.SHA256, im.SHA256)
+	}
+	return &f.Statements[i], nil
 }
 
 // checkVariant refuses an invalid name of an image variant.
@@ -106,6 +142,11 @@ func (b *Builder) addStatement(ctx context.Context, batch cas.Batch, f *meta.Fro
 	if im != nil {
 		im.Statement = add.Files[0].SHA256
 	}
+	return b.keep(ctx, batch, add)
+}
+
+// keep publishes a statement, whose files the batch has.
+func (b *Builder) keep(ctx context.Context, batch cas.Batch, add meta.StatementFiles) error {
 	if err := b.keeper.Flush(ctx, batch); err != nil {
 		return err
 	}

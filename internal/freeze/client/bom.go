@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/buildlist"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
@@ -30,11 +31,24 @@ func (c *Client) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResul
 	if r.Frozen == nil {
 		return nil, fmt.Errorf("%w: %s is not a freeze", freeze.ErrUsage, req.Ref)
 	}
-	f, doc, err := c.load(ctx, r.Frozen.Name)
+	d, err := c.bom(ctx, r.Frozen.Name)
 	if err != nil {
 		return nil, err
 	}
-	list, err := c.Packages(ctx, req.Ref)
+	var b strings.Builder
+	if err := sbom.Write(&b, d, format); err != nil {
+		return nil, err
+	}
+	return &api.SBOMResult{Format: string(format), Text: b.String()}, nil
+}
+
+// bom returns the content of the bill of materials of a freeze.
+func (c *Client) bom(ctx context.Context, name string) (*sbom.Document, error) {
+	f, doc, err := c.load(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	list, err := c.Packages(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -50,11 +64,22 @@ func (c *Client) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResul
 			return nil, err
 		}
 	}
-	var b strings.Builder
-	if err := sbom.Write(&b, w.d, format); err != nil {
+	return w.d, nil
+}
+
+// Materials returns the binary packages of a freeze, as attestations list them.
+func (c *Client) Materials(ctx context.Context, name string) ([]attest.Package, error) {
+	d, err := c.bom(ctx, name)
+	if err != nil {
 		return nil, err
 	}
-	return &api.SBOMResult{Format: string(format), Text: b.String()}, nil
+	d.Packages = slices.DeleteFunc(d.Packages, func(p sbom.Package) bool { return p.Source })
+	list, err := sbom.PURLs(d)
+	out := make([]attest.Package, len(list))
+	for i, p := range list {
+		out[i] = attest.Package{PURL: p.PURL, SHA256: p.SHA256}
+	}
+	return out, err
 }
 
 // bomWriter builds a bill of materials.

@@ -84,6 +84,7 @@ type Client struct {
 	cat   Catalog
 	meta  Metadata
 	blobs Blobs
+	read  attestations // that were described before
 }
 
 // New returns a Client.

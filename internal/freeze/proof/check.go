@@ -14,6 +14,7 @@ import (
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
@@ -58,6 +59,9 @@ type check struct {
 	o   Options
 	doc *freeze.Document // nil for a snapshot, which has no manifest
 	res *api.VerifyResult
+
+	images   []freeze.Statement    // about images, whose signatures were verified
+	attested []*attest.Attestation // beside the manifest; nobody's signature was verified
 
 	mu      sync.Mutex
 	unread  []unread                 // files to read when all indices have been read
@@ -142,6 +146,7 @@ func (c *check) run(ctx context.Context, data, sig []byte) error {
 	}
 	c.checkSignature(ctx, data, sig, statements)
 	c.checkStatements(statements, cas.Sum(data))
+	c.checkBuilders()
 	c.documentFields()
 	c.checkProvenance(ctx, cas.Sum(data))
 	names := map[string]bool{}

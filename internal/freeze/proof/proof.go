@@ -13,6 +13,7 @@ import (
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/freeze"
@@ -69,8 +70,11 @@ type Options struct {
 	Ours     *sign.Keyring // the manifest must be signed by these
 	Server   *sign.Keyring // the key of this server, which proves its local mirrors; nil for no key
 	Log      *tlog.Policy  // of the transparency log; nil: the log is the one that comes with the freeze
-	Formats  repo.Formats[Format]
-	Progress *acquire.Progress
+	// Builders are those of whom Threshold must confirm each image; nil: nobody asks.
+	Builders  *attest.Builders
+	Threshold int
+	Formats   repo.Formats[Format]
+	Progress  *acquire.Progress
 }
 
 // Verify verifies what a reference names. It returns meta.ErrNotFound if that is
@@ -94,6 +98,12 @@ func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *acquir
 	}
 	if o.Log, err = logPolicy(req.LogPolicy); err != nil {
 		return nil, err
+	}
+	if err := o.SetBuilders(req); err != nil {
+		return nil, err
+	}
+	if r.Snapshot != nil && o.Builders != nil {
+		return nil, fmt.Errorf("%w: builders build images of freezes, and %s is a snapshot", freeze.ErrUsage, req.Ref)
 	}
 	if r.Snapshot != nil {
 		return v.snapshot(ctx, r.Snapshot, o)

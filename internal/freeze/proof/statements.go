@@ -50,6 +50,10 @@ func (c *check) readStatements(ctx context.Context) (map[string][]byte, error) {
 func (c *check) checkStatements(have map[string][]byte, manifest cas.Digest) {
 	for _, name := range slices.Sorted(maps.Keys(have)) {
 		data := have[name]
+		if freeze.IsAttestation(name) {
+			c.checkAttestation(name, data, manifest)
+			continue
+		}
 		if strings.HasSuffix(name, ".asc") {
 			if _, ok := have[strings.TrimSuffix(name, ".asc")]; !ok {
 				c.fault(name, "", "", "signature of a statement that is missing")
@@ -86,6 +90,9 @@ func (c *check) checkStatement(name string, data []byte, manifest cas.Digest) {
 	}
 	if s.Manifest != manifest {
 		c.fault(name, manifest.String(), s.Manifest.String(), "the statement is about another manifest")
+	}
+	if s.Type == freeze.ImageStatement {
+		c.images = append(c.images, s)
 	}
 }
 

@@ -113,6 +113,26 @@ func Write(w io.Writer, d *Document, f Format) error {
 	return nil
 }
 
+// Named is a package by its package URL, with the digest of its file.
+type Named struct {
+	PURL   string
+	SHA256 cas.Digest
+}
+
+// PURLs returns the packages of a document, sorted, each once. The error wraps
+// ErrInvalid as that of Write.
+func PURLs(d *Document) ([]Named, error) {
+	c, err := compile(d)
+	if err != nil {
+		return nil, fmt.Errorf("packages of %s: %w", d.Name, err)
+	}
+	out := make([]Named, len(c.packages))
+	for i, p := range c.packages {
+		out[i] = Named{p.purl, p.main.SHA256}
+	}
+	return out, nil
+}
+
 // compiled is a sorted document with resolved references.
 type compiled struct {
 	*Document

@@ -1,0 +1,385 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/regfile"
+)
+
+// errUnconfirmed means that too few builders confirm an image.
+var errUnconfirmed = errclass.New(errclass.Security, "too few builders confirm the image")
+
+// builderOptions say whose word about images counts.
+var builderOptions = []option{
+	{name: "builders", value: "FILE", usage: "builders and their public keys, who must confirm each image (docs/ATTEST.md)"},
+	{name: "threshold", value: "N", usage: "how many of --builders must confirm each image"},
+}
+
+func attestVerb() *verb {
+	key := option{name: "key", value: "FILE", required: true, usage: "private key of the builder: Ed25519 (PEM) or OpenPGP (armored)"}
+	return &verb{
+		name: "attest", args: "NAME", min: 1, max: 1,
+		usage: "sign that an image was built from a freeze, and keep what others sign",
+		about: `Signs which image was built from the freeze, whether it is the published one, and
+with which tools: an in-toto statement in a DSSE envelope, which is kept beside
+the freeze, served and exported with it, and named in the transparency log.
+
+Anybody can attest. It counts for those who name the builder and its key:
+snapctl verify NAME --builders FILE --threshold N. docs/ATTEST.md describes it.`,
+		examples: []string{
+			"snapctl attest 4.1 --image 4.1.squashfs --key builder.pem",
+			"snapctl attest import 4.1-ci.json",
+			"snapctl attest list 4.1 --builders builders.txt",
+		},
+		options: []option{
+			{name: "image", value: "FILE", required: true, usage: "the image that was built"},
+			key,
+			{name: "variant", value: "V", usage: "name of the image, if the freeze has several"},
+			{name: "tool", value: "NAME=VERSION", many: true, usage: "a tool that built the image"},
+			{name: "output", value: "FILE", usage: "also write the attestation to this file, for attest import on another server"},
+		},
+		result: new(api.Attested),
+		run:    runAttest,
+		verbs: []*verb{
+			{
+				name: "import", args: "FILE|URL...", min: 1, max: -1,
+				usage: "keep attestations that others made",
+				about: `Each is kept beside the freeze that it is about, if this server has the freeze with
+the same manifest. Whoever signed it: it counts for those who name the builder.
+"-" reads one from standard input. An attestation that is kept already is no error.`,
+				examples: []string{
+					"snapctl attest import 4.1-ci.json",
+					"snapctl attest import https://mirror.example.org/frozen/4.1/_statements/attestation-5f3c.json",
+				},
+				result: new(api.AttestedList),
+				reads:  true,
+				run:    runAttestImport,
+			},
+			{
+				name: "list", args: "NAME", min: 1, max: 1,
+				usage: "list the attestations of a freeze",
+				about: `With --builders, snapctl verifies their signatures and names the builders that made
+them. Without, it shows the keys that attestations claim to be signed by.`,
+				examples: []string{"snapctl attest list 4.1 --builders builders.txt"},
+				options:  []option{{name: "builders", value: "FILE", usage: "builders and their public keys"}},
+				result:   new(api.AttestationList),
+				run:      runAttestList,
+			},
+		},
+	}
+}
+
+func runAttest(ctx context.Context, c *call) error {
+	if err := c.checkName("name", c.arg(0)); err != nil {
+		return err
+	}
+	key, err := attest.LoadKey(c.str("key"))
+	if err != nil {
+		return err
+	}
+	req := api.AttestRequest{Name: c.arg(0), Variant: c.str("variant"), Tools: map[string]string{"snapctl": version()}}
+	for _, t := range c.list("tool") {
+		name, v, ok := strings.Cut(t, "=")
+		if !ok || name == "" || v == "" {
+			return c.usagef("--tool %q: expected NAME=VERSION", t)
+		}
+		req.Tools[name] = v
+	}
+	if req.Image, err = fileDigest(c.str("image")); err != nil {
+		return err
+	}
+	r, err := c.attest(ctx, req, key, c.str("output"))
+	if err != nil {
+		return err
+	}
+	show(c.ui, r, c.ui.attested)
+	return nil
+}
+
+// attest signs the statement that an image was built from a freeze, and has snapd keep
+// it. What snapd proposes is compared with what is known here before it is signed. With
+// output, it is also written to a file.
+func (c *call) attest(ctx context.Context, req api.AttestRequest, key *attest.Key, output string) (*api.Attested, error) {
+	f, err := c.frozen(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	req.Builder = key.URI()
+	var proposed api.AttestStatement
+	if err := c.ask(ctx, "attest/statement", req, &proposed); err != nil {
+		return nil, err
+	}
+	s, err := attest.ParseStatement(proposed.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("statement that snapd proposes: %w", err)
+	}
+	for _, p := range []struct{ what, got, want string }{
+		{"freeze", s.Freeze, req.Name}, {"freeze manifest", s.Manifest.String(), f.Manifest}, {"image", s.Image.String(), req.Image},
+		{"builder", s.Builder, req.Builder}, {"variant", s.Variant, orWord(req.Variant, s.Variant)},
+	} {
+		if p.got != p.want {
+			return nil, fmt.Errorf("statement that snapd proposes: %w: expected the %s %s, found %s", attest.ErrOther, p.what, p.want, p.got)
+		}
+	}
+	e, err := key.Sign(proposed.Payload, f.Date)
+	if err != nil {
+		return nil, err
+	}
+	data, err := e.Encode()
+	if err != nil {
+		return nil, err
+	}
+	var r api.Attested
+	if err := c.ask(ctx, "attest/add", api.AttestAdd{Name: req.Name, Envelope: data}, &r); err != nil {
+		return nil, err
+	}
+	if output != "" {
+		if err := durable.WriteFile(output, append(data, '\n'), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return &r, nil
+}
+
+// attestKey loads the key of rebuild --attest: --key, or else the server's own key that
+// --config names.
+func (c *call) attestKey() (*attest.Key, error) {
+	switch {
+	case c.str("key") != "":
+		return attest.LoadKey(c.str("key"))
+	case c.str("config") == "":
+		return nil, c.usagef("--attest needs --key FILE, or --config for the key of the server")
+	}
+	s, err := c.configSigner()
+	if err != nil {
+		return nil, err
+	}
+	return attest.KeyOf(s), nil
+}
+
+func (u *ui) attested(r *api.Attested) {
+	word := "attested"
+	if !r.New {
+		word = "attested before"
+	}
+	u.printf("%s: image %s %s: %s\n", r.Name, r.Variant, word, verdict(r.Attestation))
+	u.printf("%s\n", r.File)
+}
+
+// verdict says what an attestation says about the published image.
+func verdict(a api.Attestation) string {
+	switch {
+	case a.Damage != "":
+		return a.Damage
+	case a.Equal:
+		return "equal, sha256:" + a.Image
+	}
+	return "sha256:" + a.Image + " differs from the published sha256:" + a.Expected
+}
+
+func runAttestImport(ctx context.Context, c *call) error {
+	out := api.AttestedList{Attestations: []api.Attested{}}
+	for _, from := range c.Args().Slice() {
+		data, err := c.readAttestation(ctx, from)
+		if err != nil {
+			return err
+		}
+		a, err := attest.Parse(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", from, err)
+		}
+		if err := c.checkName("freeze of "+from, a.Statement.Freeze); err != nil {
+			return err
+		}
+		var r api.Attested
+		if err := c.ask(ctx, "attest/add", api.AttestAdd{Name: a.Statement.Freeze, Envelope: data}, &r); err != nil {
+			return err
+		}
+		out.Attestations = append(out.Attestations, r)
+	}
+	show(c.ui, &out, func(r *api.AttestedList) {
+		for i := range r.Attestations {
+			c.ui.attested(&r.Attestations[i])
+		}
+	})
+	return nil
+}
+
+// attestTime bounds the download of an attestation.
+const attestTime = time.Minute
+
+// readAttestation reads a file, or fetches a URL.
+func (c *call) readAttestation(ctx context.Context, from string) ([]byte, error) {
+	if !strings.HasPrefix(from, "http://") && !strings.HasPrefix(from, "https://") {
+		return c.readLimited(from, attest.MaxEnvelope)
+	}
+	u, err := url.Parse(from)
+	if err != nil || u.Host == "" || u.User != nil {
+		return nil, c.usagef("%q: expected a URL without user name and password", from)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	cl := &http.Client{Timeout: attestTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res, err := cl.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: status %d, expected an attestation", from, res.StatusCode)
+	}
+	data, err := io.ReadAll(io.LimitReader(res.Body, attest.MaxEnvelope+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	if len(data) > attest.MaxEnvelope {
+		return nil, fmt.Errorf("%s: larger than %s: %w", from, bytesText(attest.MaxEnvelope), errTooLarge)
+	}
+	return data, nil
+}
+
+// builders reads --builders: its text and what it says; nil where it is not given.
+func (c *call) builders() (text string, b *attest.Builders, err error) {
+	name := c.str("builders")
+	if name == "" {
+		return "", nil, nil
+	}
+	data, err := regfile.Read(name, attest.MaxBuilders)
+	if err != nil {
+		return "", nil, fmt.Errorf("--builders: %w", err)
+	}
+	if b, err = attest.ParseBuilders(data); err != nil {
+		return "", nil, fmt.Errorf("--builders %s: %w", name, err)
+	}
+	return string(data), b, nil
+}
+
+// threshold reads --builders and --threshold, which belong together; 0 where neither is
+// given.
+func (c *call) threshold() (text string, b *attest.Builders, n int, err error) {
+	given := c.str("threshold")
+	if (given == "") != (c.str("builders") == "") {
+		return "", nil, 0, c.usagef("--builders and --threshold must be given together")
+	}
+	if text, b, err = c.builders(); err != nil || b == nil {
+		return "", nil, 0, err
+	}
+	if n, err = strconv.Atoi(given); err != nil || n < 1 || n > len(b.Names()) {
+		return "", nil, 0, c.usagef("--threshold %q: expected a number from 1 to %d, the number of builders", given, len(b.Names()))
+	}
+	return text, b, n, nil
+}
+
+func runAttestList(ctx context.Context, c *call) error {
+	if err := c.checkName("name", c.arg(0)); err != nil {
+		return err
+	}
+	_, b, err := c.builders()
+	if err != nil {
+		return err
+	}
+	var r api.AttestationList
+	if err := c.ask(ctx, "attest/list", api.AttestRef{Name: c.arg(0), Envelopes: b != nil}, &r); err != nil {
+		return err
+	}
+	if b != nil {
+		for i := range r.Attestations {
+			one := &r.Attestations[i]
+			if a, err := attest.Parse(one.Envelope); err == nil {
+				one.Builders = b.Signers(a.Envelope)
+			}
+			one.Envelope = nil
+		}
+	}
+	show(c.ui, &r, func(r *api.AttestationList) { c.ui.attestations(r.Attestations, b != nil) })
+	return nil
+}
+
+// attestations prints a table, with the builders where their signatures were verified.
+func (u *ui) attestations(list []api.Attestation, verified bool) {
+	if len(list) == 0 {
+		u.printf("no attestations\n")
+		return
+	}
+	head := "CLAIMS TO BE BY KEY"
+	if verified {
+		head = "BUILDER"
+	}
+	rows := [][]string{{"VARIANT", head, "VERDICT", "FILE"}}
+	for _, a := range list {
+		by := strings.Join(a.Keys, " ")
+		if verified {
+			by = orWord(strings.Join(a.Builders, " "), "(none of those named)")
+		}
+		rows = append(rows, []string{a.Variant, by, verdict(a), a.File})
+	}
+	u.table(rows...)
+}
+
+// confirmed prints what builders say about the images of a freeze.
+func (u *ui) confirmed(r *api.BuilderResult) {
+	if r == nil {
+		return
+	}
+	u.heading(fmt.Sprintf("Builders, of whom %d must confirm each image:", r.Threshold))
+	rows := [][]string{{"  IMAGE", "SHA256", "CONFIRMED BY", "NOTHING FROM"}}
+	for _, im := range r.Images {
+		by := fmt.Sprintf("%d of %d", len(im.Confirm), len(r.Builders))
+		if len(im.Confirm) > 0 {
+			by += ": " + strings.Join(im.Confirm, " ")
+		}
+		rows = append(rows, []string{"  " + im.Variant, im.SHA256, by, strings.Join(im.Silent, " ")})
+	}
+	u.table(rows...)
+	for _, im := range r.Images {
+		for _, d := range im.Dissent {
+			u.printf("  %s: builder %s %s\n", im.Variant, d.Builder, d.Why)
+		}
+	}
+}
+
+// confirmer returns a function that refuses images which too few builders confirm as
+// built from a freeze. It verifies signatures here. nil: --builders is not given.
+func (c *call) confirmer(ctx context.Context, name string) (func(cas.Digest) error, error) {
+	_, b, n, err := c.threshold()
+	if err != nil || b == nil {
+		return nil, err
+	}
+	var list api.AttestationList
+	if err := c.ask(ctx, "attest/list", api.AttestRef{Name: name, Envelopes: true}, &list); err != nil {
+		return nil, err
+	}
+	manifest, err := cas.ParseDigest(list.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	var all []*attest.Attestation
+	for _, one := range list.Attestations {
+		a, err := attest.Parse(one.Envelope)
+		if err != nil || a.Check(list.Name, manifest) != nil {
+			continue // snapd says why: attest list
+		}
+		all = append(all, a)
+	}
+	return func(image cas.Digest) error {
+		said := b.Confirm("", image, all)
+		if len(said.Confirm) >= n {
+			return nil
+		}
+		return fmt.Errorf("image %s of %s: %w: expected %d, found %d (%s)", image, list.Name, errUnconfirmed, n, len(said.Confirm), orWord(strings.Join(said.Confirm, " "), "none"))
+	}, nil
+}

@@ -1,0 +1,84 @@
+package api
+
+// AttestRequest asks for the statement that a builder is to sign: that it built an
+// image from a freeze.
+type AttestRequest struct {
+	Name    string            `json:"name"`
+	Variant string            `json:"variant,omitempty"` // of the image; empty: the freeze has one
+	Image   string            `json:"image_sha256"`      // of what was built
+	Builder string            `json:"builder"`           // URI of the key
+	Tools   map[string]string `json:"tools,omitempty"`   // versions of the tools that built it
+}
+
+// AttestStatement is a statement to sign.
+type AttestStatement struct {
+	Payload []byte `json:"payload"` // in-toto Statement v1
+}
+
+// AttestAdd keeps an attestation beside the freeze that it is about.
+type AttestAdd struct {
+	Name     string `json:"name"`     // of the freeze
+	Envelope []byte `json:"envelope"` // DSSE
+}
+
+// AttestRef asks for the attestations of a freeze.
+type AttestRef struct {
+	Name      string `json:"name"`
+	Envelopes bool   `json:"envelopes,omitempty"` // with their envelopes, for callers who verify signatures
+}
+
+// Attestation is what somebody says about the image of a freeze.
+type Attestation struct {
+	Name     string            `json:"name"` // of the freeze
+	Variant  string            `json:"variant"`
+	File     string            `json:"file"` // below /frozen/NAME/
+	Image    string            `json:"image_sha256"`
+	Expected string            `json:"expected_sha256"` // the published image
+	Equal    bool              `json:"equal"`
+	Keys     []string          `json:"keys"` // that claim to have signed it
+	Tools    map[string]string `json:"tools,omitempty"`
+	Builders []string          `json:"builders,omitempty"` // of --builders, whose signatures snapctl verified
+	Envelope []byte            `json:"envelope,omitempty"` // DSSE; only where it was asked for
+	Damage   string            `json:"damage,omitempty"`   // why it cannot be read
+}
+
+// Attested is an attestation that was kept.
+type Attested struct {
+	Attestation
+	New bool `json:"new"`
+}
+
+// AttestedList is `snapctl attest import`, in the order of the files.
+type AttestedList struct {
+	Attestations []Attested `json:"attestations"`
+}
+
+// AttestationList is `snapctl attest list`.
+type AttestationList struct {
+	Name         string        `json:"name"`
+	Manifest     string        `json:"manifest_sha256"`
+	Attestations []Attestation `json:"attestations"`
+}
+
+// BuilderResult says how many of the named builders confirm the images of a freeze.
+type BuilderResult struct {
+	Builders  []string       `json:"builders"`
+	Threshold int            `json:"threshold"`
+	Images    []BuilderImage `json:"images"`
+}
+
+// BuilderImage is what the named builders say about an image.
+type BuilderImage struct {
+	Variant string           `json:"variant"`
+	SHA256  string           `json:"sha256"`
+	Confirm []string         `json:"confirm"`
+	Dissent []BuilderDissent `json:"dissent"`
+	Silent  []string         `json:"silent"` // of whom there is no attestation
+}
+
+// BuilderDissent is a builder that did not build the published image.
+type BuilderDissent struct {
+	Builder string `json:"builder"`
+	SHA256  string `json:"sha256"` // of what it has built
+	Why     string `json:"why"`
+}

@@ -1,0 +1,101 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/client"
+	"example.org/snapd/internal/meta"
+)
+
+// frozen finds a freeze by its name, or by a channel. meta.ErrNotFound.
+func (c *Control) frozen(ctx context.Context, name string) (*meta.Frozen, error) {
+	ref, err := c.catalog.ResolveRef(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if ref.Frozen == nil {
+		return nil, fmt.Errorf("%w: %s is not a freeze", errclass.Usage, name)
+	}
+	return ref.Frozen, nil
+}
+
+// AttestStatement returns the statement that a builder is to sign: it compares what was
+// built with the image that the freeze published.
+func (c *Control) AttestStatement(ctx context.Context, req *api.AttestRequest) (*api.AttestStatement, error) {
+	f, err := c.frozen(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	built, err := cas.ParseDigest(req.Image)
+	if err != nil {
+		return nil, fmt.Errorf("%w: image: %w", errclass.Usage, err)
+	}
+	if req.Builder == "" || len(req.Builder) > 1024 {
+		return nil, fmt.Errorf("%w: builder: expected the URI of a key", errclass.Usage)
+	}
+	images, err := c.cfg.Freezer.Published(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	published, err := publishedImage(f.Name, req.Variant, images)
+	if err != nil {
+		return nil, err
+	}
+	s := &attest.Statement{
+		Freeze: f.Name, Variant: published.Variant, Manifest: f.Manifest.SHA256, Image: built, Expected: published.SHA256,
+		Builder: req.Builder, Tools: req.Tools,
+	}
+	if s.Packages, err = c.cfg.Freezer.Materials(ctx, f.Name); err != nil {
+		return nil, err
+	}
+	payload, err := s.Encode()
+	return &api.AttestStatement{Payload: payload}, err
+}
+
+// publishedImage chooses the published image of a variant.
+func publishedImage(name, variant string, images []freeze.Statement) (*freeze.Statement, error) {
+	var all []string
+	var found *freeze.Statement
+	for i := range images {
+		all = append(all, images[i].Variant)
+		if variant == "" || images[i].Variant == variant {
+			found = &images[i]
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return nil, fmt.Errorf("image of %s to compare with: %w: record it first with: snapctl image add", name, meta.ErrNotFound)
+	case found == nil:
+		return nil, fmt.Errorf("image of %s of variant %q: %w: it has %s", name, variant, meta.ErrNotFound, strings.Join(all, ", "))
+	case variant == "" && len(all) > 1:
+		return nil, fmt.Errorf("%w: %s has several images, choose one with --variant: %s", errclass.Usage, name, strings.Join(all, ", "))
+	}
+	return found, nil
+}
+
+// AddAttestation keeps an attestation.
+func (c *Control) AddAttestation(ctx context.Context, req *api.AttestAdd) (*api.Attested, error) {
+	file, a, added, err := c.cfg.Freezer.AddAttestation(ctx, req.Name, req.Envelope)
+	if err != nil {
+		return nil, fmt.Errorf("attestation of %s: %w", req.Name, err)
+	}
+	return &api.Attested{Attestation: client.Attestation(file.Path, a), New: added}, nil
+}
+
+// Attestations lists what builders say about the images of a freeze.
+func (c *Control) Attestations(ctx context.Context, req *api.AttestRef) (*api.AttestationList, error) {
+	f, err := c.frozen(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.AttestationList{Name: f.Name, Manifest: f.Manifest.SHA256.String()}
+	out.Attestations, err = c.cfg.Freezer.Attestations(ctx, f, req.Envelopes)
+	return out, err
+}

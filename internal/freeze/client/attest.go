@@ -1,0 +1,114 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
+	"example.org/snapd/internal/canonical"
+	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+)
+
+// maxDescribed limits the attestations that are remembered.
+const maxDescribed = 4096
+
+// attestations are descriptions of attestations, by the digest of the envelope: pages
+// show them again and again, and they have long lists of packages.
+type attestations struct {
+	mu   sync.Mutex
+	have map[cas.Digest]api.Attestation
+}
+
+func (a *attestations) get(d cas.Digest) (api.Attestation, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	one, ok := a.have[d]
+	return one, ok
+}
+
+func (a *attestations) put(d cas.Digest, one api.Attestation) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.have == nil || len(a.have) >= maxDescribed {
+		a.have = map[cas.Digest]api.Attestation{}
+	}
+	a.have[d] = one
+}
+
+// Attestation describes an attestation, which is in a file below the freeze.
+func Attestation(file string, a *attest.Attestation) api.Attestation {
+	s := a.Statement
+	out := api.Attestation{
+		Name: s.Freeze, Variant: s.Variant, File: file, Image: s.Image.String(), Expected: s.Expected.String(), Equal: s.Equal(), Tools: s.Tools, Keys: []string{},
+	}
+	for _, sig := range a.Envelope.Signatures {
+		if sig.KeyID != "" && !slices.Contains(out.Keys, sig.KeyID) {
+			out.Keys = append(out.Keys, sig.KeyID)
+		}
+	}
+	return out
+}
+
+// Attestations describes the attestations of a freeze, by file. No signature is
+// verified. One that cannot be read says why.
+func (c *Client) Attestations(ctx context.Context, f *meta.Frozen, envelopes bool) ([]api.Attestation, error) {
+	out := []api.Attestation{}
+	for _, st := range f.Statements {
+		if !freeze.IsAttestation(st.Path) {
+			continue
+		}
+		one, ok := c.read.get(st.SHA256)
+		if !ok || envelopes {
+			data, err := cas.ReadAll(ctx, c.blobs, st.SHA256, attest.MaxEnvelope)
+			var a *attest.Attestation
+			if err == nil {
+				if a, err = attest.Parse(data); err == nil {
+					err = a.Check(f.Name, f.Manifest.SHA256)
+				}
+			}
+			switch {
+			case errors.Is(err, cas.ErrUnavailable), ctx.Err() != nil:
+				return nil, err
+			case err != nil:
+				out = append(out, api.Attestation{Name: f.Name, File: st.Path, Keys: []string{}, Damage: err.Error()})
+				continue
+			}
+			one = Attestation(st.Path, a)
+			c.read.put(st.SHA256, one)
+			if envelopes {
+				one.Envelope = data
+			}
+		}
+		out = append(out, one)
+	}
+	slices.SortFunc(out, func(a, b api.Attestation) int { return strings.Compare(a.File, b.File) })
+	return out, nil
+}
+
+// Published returns the statements about the images of a freeze: of those that this
+// server has, and of those that an import said something about.
+func (c *Client) Published(ctx context.Context, f *meta.Frozen) (images []freeze.Statement, err error) {
+	for _, st := range f.Statements {
+		if freeze.IsAttestation(st.Path) || strings.HasSuffix(st.Path, ".asc") {
+			continue
+		}
+		data, err := cas.ReadAll(ctx, c.blobs, st.SHA256, freeze.MaxSignature)
+		if err != nil {
+			return nil, err
+		}
+		var s freeze.Statement
+		if err := canonical.Unmarshal(data, &s); err != nil {
+			return nil, err
+		}
+		if s.Type == freeze.ImageStatement {
+			images = append(images, s)
+		}
+	}
+	return images, nil
+}

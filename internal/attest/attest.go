@@ -1,8 +1,7 @@
 // Package attest reads and writes what builders say about images: in-toto
 // statements with SLSA provenance in DSSE envelopes, signed with Ed25519 or
-// OpenPGP keys, and the file that names the builders whose word counts. It also
-// reads the link metadata of rebuilders of packages. docs/ATTEST.md describes the
-// formats.
+// OpenPGP keys, and the file that names the builders whose word counts.
+// docs/ATTEST.md describes the formats.
 //
 // Everything here comes from strangers. Envelopes and statements are bounded in
 // size and depth, no key of an object may be repeated, and nothing is believed
@@ -23,8 +22,7 @@ import (
 )
 
 var (
-	// ErrMalformed means that an envelope, a statement or a link does not follow its
-	// format.
+	// ErrMalformed means that an envelope or a statement does not follow its format.
 	ErrMalformed = errclass.New(errclass.Usage, "malformed attestation")
 	// ErrOther means that an attestation is about another freeze manifest than the one
 	// it is kept for.

@@ -391,21 +391,8 @@ func runRebuild(ctx context.Context, c *call) error {
 	}
 	if !out.Equal {
 		out.Exit = api.ExitVerify
-		old, err := c.getImage(ctx, recorded)
-		if err != nil {
+		if err := c.rebuildDifferences(ctx, recorded, file, out); err != nil {
 			return err
-		}
-		defer old.Close()
-		diffs, more, err := compareImages(ctx, old, file)
-		if err != nil {
-			return err
-		}
-		out.More = more
-		for _, d := range diffs {
-			out.Files = append(out.Files, api.ImageDifference{Path: d.Path, Kind: d.Kind, Recorded: d.A, Built: d.B})
-		}
-		if len(diffs) == 0 {
-			out.Files = append(out.Files, api.ImageDifference{Path: "/", Kind: "layout"})
 		}
 	}
 	show(c.ui, out, c.ui.rebuilt)
@@ -416,6 +403,27 @@ func runRebuild(ctx context.Context, c *call) error {
 		c.ui.failure(fmt.Sprintf("rebuild %s: the image differs from the recorded one", name), rebuildHint(out))
 	}
 	return exitCode(out.Exit)
+}
+
+// rebuildDifferences lists in out how the image in a file differs from the recorded one.
+func (c *call) rebuildDifferences(ctx context.Context, recorded api.Image, file string, out *api.RebuildResult) error {
+	old, err := c.getImage(ctx, recorded)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	diffs, more, err := compareImages(ctx, old, file)
+	if err != nil {
+		return err
+	}
+	out.More = more
+	for _, d := range diffs {
+		out.Files = append(out.Files, api.ImageDifference{Path: d.Path, Kind: d.Kind, Recorded: d.A, Built: d.B})
+	}
+	if len(diffs) == 0 {
+		out.Files = append(out.Files, api.ImageDifference{Path: "/", Kind: "layout"})
+	}
+	return nil
 }
 
 func rebuildHint(r *api.RebuildResult) string {

@@ -32,9 +32,10 @@ func attestVerb() *verb {
 	return &verb{
 		name: "attest", args: "NAME", min: 1, max: 1,
 		usage: "sign that an image was built from a freeze, and keep what others sign",
-		about: `Signs which image was built from the freeze, whether it is the published one, and
-with which tools: an in-toto statement in a DSSE envelope, which is kept beside
-the freeze, served and exported with it, and named in the transparency log.
+		about: `Signs which image was built from the freeze, whether it is the published one,
+and with which tools: an in-toto statement in a DSSE envelope, which is kept
+beside the freeze, served and exported with it, and named in the transparency
+log.
 
 Anybody can attest. It counts for those who name the builder and its key:
 snapctl verify NAME --builders FILE --threshold N. docs/ATTEST.md describes it.`,
@@ -56,9 +57,9 @@ snapctl verify NAME --builders FILE --threshold N. docs/ATTEST.md describes it.`
 			{
 				name: "import", args: "FILE|URL...", min: 1, max: -1,
 				usage: "keep attestations that others made",
-				about: `Each is kept beside the freeze that it is about, if this server has the freeze with
-the same manifest. Whoever signed it: it counts for those who name the builder.
-"-" reads one from standard input. An attestation that is kept already is no error.`,
+				about: `Each is kept beside the freeze that it is about, if this server has the freeze
+with the same manifest. Whoever signed it: it counts for those who name the
+builder. "-" reads one from standard input. One that is kept already is no error.`,
 				examples: []string{
 					"snapctl attest import 4.1-ci.json",
 					"snapctl attest import https://mirror.example.org/frozen/4.1/_statements/attestation-5f3c.json",
@@ -70,8 +71,8 @@ the same manifest. Whoever signed it: it counts for those who name the builder.
 			{
 				name: "list", args: "NAME", min: 1, max: 1,
 				usage: "list the attestations of a freeze",
-				about: `With --builders, snapctl verifies their signatures and names the builders that made
-them. Without, it shows the keys that attestations claim to be signed by.`,
+				about: `With --builders, snapctl verifies their signatures and names the builders that
+made them. Without, it shows the keys that attestations claim to be signed by.`,
 				examples: []string{"snapctl attest list 4.1 --builders builders.txt"},
 				options:  []option{{name: "builders", value: "FILE", usage: "builders and their public keys"}},
 				result:   new(api.AttestationList),

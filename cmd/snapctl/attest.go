@@ -59,7 +59,7 @@ snapctl verify NAME --builders FILE --threshold N. docs/ATTEST.md describes it.`
 				usage: "keep attestations that others made",
 				about: `Each is kept beside the freeze that it is about, if this server has the freeze
 with the same manifest. Whoever signed it: it counts for those who name the
-builder. "-" reads one from standard input. One that is kept already is no error.`,
+builder. "-" reads standard input. One that is kept already is no error.`,
 				examples: []string{
 					"snapctl attest import 4.1-ci.json",
 					"snapctl attest import https://mirror.example.org/frozen/4.1/_statements/attestation-5f3c.json",

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/needs"
 )
 
 // buildFrom makes an image from what a server serves of a freeze: the package, unpacked
@@ -50,7 +51,7 @@ func (s *server) buildFrom(freeze, pkg string) string {
 // threshold is satisfied, on each server and with the export alone, and the third is
 // named and not counted. Long because it is one story from beginning to end.
 func TestBuildersConfirm(t *testing.T) {
-	need(t, "dpkg-deb", "openssl")
+	needs.Programs(t, "dpkg-deb", "openssl")
 	release, ci, third := ownServer(t, ""), ownServer(t, ""), ownServer(t, "")
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }

@@ -12,6 +12,13 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
+// attestSample is how the walk runs attest.
+var attestSample = sampleRun{
+	args:    []string{"4.1", "--image", "DIR/recorded.squashfs", "--key", "DIR/key.asc"},
+	options: map[string]string{"image": "DIR/recorded.squashfs", "key": "DIR/key.asc", "variant": "apt", "tool": "dpkg=1", "output": "DIR/out.json"},
+	base:    map[string][]string{"image": {"4.1", "--key", "DIR/key.asc"}, "key": {"4.1", "--image", "DIR/recorded.squashfs"}},
+}
+
 // attestedWorld adds answers about attestations of 4.1 by testKey: of the image that is
 // recorded, which rebuild makes, and of another one that udf advertises.
 func attestedWorld(t *testing.T, x *tester, dir, recorded string) {

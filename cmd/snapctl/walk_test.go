@@ -173,11 +173,7 @@ var samples = map[string]sampleRun{
 	},
 	"rebuild": {args: []string{"4.1"}, options: map[string]string{"variant": "apt", "output": "DIR/again.squashfs", "attest": "", "key": "DIR/key.asc"},
 		base: map[string][]string{"variant": {"two"}, "attest": {"4.1", "--key=DIR/key.asc"}, "key": {"4.1", "--attest"}}},
-	"attest": {
-		args:    []string{"4.1", "--image", "DIR/recorded.squashfs", "--key", "DIR/key.asc"},
-		options: map[string]string{"image": "DIR/recorded.squashfs", "key": "DIR/key.asc", "variant": "apt", "tool": "dpkg=1", "output": "DIR/out.json"},
-		base:    map[string][]string{"image": {"4.1", "--key", "DIR/key.asc"}, "key": {"4.1", "--image", "DIR/recorded.squashfs"}},
-	},
+	"attest":        attestSample,
 	"attest import": {args: []string{"DIR/ci.json"}},
 	"attest list":   {args: []string{"4.1"}, options: map[string]string{"builders": "DIR/builders"}},
 	"iuk create": {

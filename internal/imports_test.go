@@ -57,7 +57,10 @@ var layers = [][]string{
 var programs = []string{"torture", "bench", "demo", "story", "iuk/iukbench", "dist"}
 
 // helpers are for tests, and for the programs.
-func helper(pkg string) bool { return strings.HasSuffix(path.Base(pkg), "test") }
+func helper(pkg string) bool {
+	base := path.Base(pkg)
+	return strings.HasSuffix(base, "test") && base != "attest"
+}
 
 // owners are the only packages that know a dependency.
 var owners = map[string]string{

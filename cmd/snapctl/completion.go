@@ -62,8 +62,8 @@ func completeVerb() *verb {
 // candidate is a possible completion.
 type candidate struct{ word, about string }
 
-// completeTimeout is how long a shell waits for snapd.
-const completeTimeout = time.Second
+// completeTimeout is how long a shell waits for snapd. It is longer in tests.
+var completeTimeout = time.Second
 
 // complete returns the completions of the last word.
 func complete(ctx context.Context, c *call, words []string) []candidate {

@@ -98,7 +98,7 @@ func TestShells(t *testing.T) {
 			"snapctl rec":                    {"record"},
 			"snapctl record sto":             {"stop"},
 			"snapctl show debian@l":          {"latest"}, // bash replaces what stands after the @
-			"snapctl sources --format=re":    {"repo"},
+			"snapctl sources --format=re":    {"repo", "repro-env"},
 			"snapctl freeze x --manifest o":  {"one.manifest"},
 			"snapctl freeze x --manifest tw": {"two words.manifest"},
 			"snapctl diff 4.1 ":              {"4.1", "debian@20261122T160000Z", "debian@latest", "stable"},

@@ -40,7 +40,7 @@ but no longer has.`,
 		examples: []string{
 			"snapctl freeze 4.1 --manifest build.manifest",
 			"snapctl freeze demo-1 --package bash --package coreutils --with-deps",
-			`snapctl freeze web-1 --mirror debian --query '$Section (web) & !arch:i386' --with-deps`,
+			`snapctl freeze web-1 --mirror debian --query '$Section(web)&!arch:i386' --with-deps`,
 			"snapctl freeze 4.1.1 --base 4.1 --replace openssl@debian@latest --remove telnet",
 			"snapctl freeze 4.1 --mirror debian@2026-11-22 --all --dry-run",
 		},

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -12,6 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	completeTimeout = time.Minute
 	testscript.Main(m, map[string]func(){"snapctl": main})
 }
 

@@ -58,11 +58,11 @@ func showVerb() *verb {
 
 // queryAbout explains queries.
 const queryAbout = `A QUERY chooses packages: NAME, source:NAME, arch:A, suite:S, component:C and
-mirror:M, each with the wildcards * ? [a-z]; $Field for those that have a field in
-their control data, $Field (VALUE) by a pattern for its value, and $Field (OP VALUE)
-by order, where OP is one of << <= = != >= >>. "!" is not, "&" is and, "|" is or, and
-parentheses group. Words with other characters are put into quotation marks. Quote
-the whole for the shell.`
+mirror:M, each with the wildcards * ? [a-z]; $Field for those that have a field
+in their control data, $Field (VALUE) by a pattern for its value, and
+$Field (OP VALUE) by order, where OP is one of << <= = != >= >>. "!" is not,
+"&" is and, "|" is or, and parentheses group. Words with other characters are
+put into quotation marks. Quote the whole for the shell.`
 
 func packagesVerb() *verb {
 	return &verb{
@@ -70,7 +70,7 @@ func packagesVerb() *verb {
 		usage: "list the packages of a snapshot or freeze",
 		about: queryAbout,
 		examples: []string{"snapctl packages 4.1", "snapctl packages debian@2026-11-22 --json",
-			`snapctl packages 4.1 'source:linux* & !arch:all'`, `snapctl packages 4.1 '$Section (web) | $Version (>= 2)'`},
+			`snapctl packages 4.1 'source:linux*&!arch:all'`, `snapctl packages 4.1 '$Section(web)|$Version(>=2)'`},
 		result: new(api.PackageList),
 		run: func(ctx context.Context, c *call) error {
 			if err := c.checkRef(c.arg(0)); err != nil {

@@ -29,7 +29,7 @@ var layers = [][]string{
 	{"daemon"},
 	{"httpd"},
 	{"control"},
-	{"freeze/freezer", "gc", "iuk", "image", "backup", "buildenv"},
+	{"freeze/freezer", "gc", "iuk", "image", "backup", "buildenv", "compare"},
 	{"freeze/bundle"},
 	{"freeze/build"},
 	{"freeze/plan", "freeze/client", "freeze/proof"},

@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/buildenv"
+	"example.org/snapd/internal/compare"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/iso9660"
@@ -222,6 +223,10 @@ var advices = []advice{
 	{is: errKeyExists, exit: api.ExitFailed, hint: "move the file away first, or change its expiry with: snapctl key renew"},
 	{is: iuk.ErrKit, exit: api.ExitVerify, hint: "the file is damaged or not a kit: download it again, or create it again with: snapctl iuk create"},
 	{is: iuk.ErrFAT, exit: api.ExitFailed, hint: "the system partition is FAT32: rename the file in the image, or choose another --to-version"},
+	{is: compare.ErrFormats, exit: api.ExitUsage, hint: "compare two images, two packages, two archives or two directories"},
+	{is: compare.ErrNoPath, exit: api.ExitUsage, hint: "leave out --explain to list the paths that differ"},
+	{is: compare.ErrExpected, exit: api.ExitUsage, hint: "each line is a glob and a code of docs/COMPARE.md, such as: /etc/machine-id random-id"},
+	{is: compare.ErrCorrupt, exit: api.ExitFailed, hint: "the file is damaged: copy it again, or build it again"},
 	{is: iuk.ErrInput, and: squashfs.ErrNotSquashfs, exit: api.ExitFailed, hint: "an image is a SquashFS file, or an ISO that contains one"},
 	{is: iuk.ErrInput, and: iso9660.ErrFormat, exit: api.ExitFailed, hint: "an image is a SquashFS file, or an ISO that contains one"},
 	{is: iuk.ErrInput, and: fs.ErrNotExist, exit: api.ExitFailed, hint: "an image is a SquashFS file, or an ISO that contains one"},

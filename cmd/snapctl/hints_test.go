@@ -18,6 +18,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/s3"
 	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/compare"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/durable"
@@ -256,6 +257,11 @@ var hintCases = []hintCase{
 	{sentinel: "buildenv.ErrSetup", err: buildenv.ErrSetup, local: true, verb: "run", exit: 1},
 	{sentinel: "buildenv.ErrOutput", err: buildenv.ErrOutput, local: true, verb: "run", exit: 1},
 	{sentinel: "image.ErrLacks", err: image.ErrLacks, local: true, verb: "image build", exit: 1, hint: "check that the freeze contains what the variant needs: snapctl packages debian"},
+	{sentinel: "compare.ErrFormats", err: compare.ErrFormats, local: true, verb: "compare", exit: 2, hint: "compare two images, two packages, two archives or two directories"},
+	{sentinel: "compare.ErrNoPath", err: compare.ErrNoPath, local: true, verb: "compare", exit: 2, hint: "leave out --explain to list the paths that differ"},
+	{sentinel: "compare.ErrExpected", err: compare.ErrExpected, local: true, verb: "compare", exit: 2, hint: "each line is a glob and a code of docs/COMPARE.md, such as: /etc/machine-id random-id"},
+	{sentinel: "compare.ErrCorrupt", err: compare.ErrCorrupt, local: true, verb: "compare", exit: 1, hint: "the file is damaged: copy it again, or build it again"},
+	{sentinel: "compare.ErrLimit", err: compare.ErrLimit, local: true, verb: "compare", exit: 1},
 	{sentinel: "iso9660.ErrFormat", err: fmt.Errorf("%w: %w", iuk.ErrInput, iso9660.ErrFormat), local: true, verb: "iuk create", exit: 1, hint: "an image is a SquashFS file, or an ISO that contains one"},
 	{sentinel: "iso9660.ErrCorrupt", err: fmt.Errorf("%w: %w", iuk.ErrInput, iso9660.ErrCorrupt), local: true, verb: "iuk create", exit: 1, hint: "the image is damaged: copy it again, or build it again"},
 	{sentinel: "iso9660.ErrUnsupported", err: fmt.Errorf("%w: %w", iuk.ErrInput, iso9660.ErrUnsupported), local: true, verb: "iuk create", exit: 1},

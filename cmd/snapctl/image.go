@@ -13,6 +13,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/attest"
+	"example.org/snapd/internal/compare"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/squashfs"
@@ -99,16 +100,16 @@ func rebuildVerb() *verb {
 		name: "rebuild", args: "NAME", min: 1, max: 1,
 		usage: "build an image again and compare it with the recorded one",
 		about: `The versions of the build tools are compared with the recorded ones first. The
-exit code is 0 if the images are identical; otherwise it is 4, and the files
-that differ are listed with the kind of difference. --attest signs the outcome,
-whichever it is, as snapctl attest does.`,
+exit code is 0 if the images are identical or every difference is expected;
+otherwise it is 4. The differences are explained as by snapctl compare. --attest
+signs whether the images are identical, whichever it is, as snapctl attest does.`,
 		examples: []string{"snapctl rebuild 4.1", "snapctl rebuild 4.1 --variant minbase --output again.squashfs", "snapctl rebuild 4.1 --attest --key builder.pem"},
-		options: []option{
+		options: append([]option{
 			{name: "variant", value: "V", usage: "name of the image, if the freeze has several"},
 			{name: "output", value: "FILE", usage: "write the new image to this file"},
 			{name: "attest", usage: "sign whether the images are identical, and keep that beside the freeze"},
 			{name: "key", value: "FILE", usage: "private key for --attest (default: that of the server, which --config names)"},
-		},
+		}, explainOptions...),
 		result: new(api.RebuildResult),
 		long:   true,
 		run:    runRebuild,
@@ -328,17 +329,17 @@ func runImageBuild(ctx context.Context, c *call) error {
 	return nil
 }
 
-// maxDifferences is how many differences rebuild lists.
-const maxDifferences = 1000
-
 func runRebuild(ctx context.Context, c *call) error {
 	name := c.arg(0)
 	if err := c.checkName("name", name); err != nil {
 		return err
 	}
+	o, err := c.compareOptions()
+	if err != nil {
+		return err
+	}
 	var key *attest.Key
 	if c.on("attest") {
-		var err error
 		if key, err = c.attestKey(); err != nil {
 			return err
 		}
@@ -361,7 +362,7 @@ func runRebuild(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	out := &api.RebuildResult{Name: name, Variant: recorded.Variant, Recorded: recorded.SHA256, Tools: []api.ToolDifference{}, Files: []api.ImageDifference{}}
+	out := &api.RebuildResult{Name: name, Variant: recorded.Variant, Recorded: recorded.SHA256, Tools: []api.ToolDifference{}}
 	for _, d := range tools.CompareTools(recorded.How) {
 		out.Tools = append(out.Tools, api.ToolDifference{Tool: d[0], Recorded: d[1], Here: d[2]})
 		if !c.ui.json {
@@ -389,14 +390,14 @@ func runRebuild(ctx context.Context, c *call) error {
 			return err
 		}
 	}
-	if !out.Equal {
-		out.Exit = api.ExitVerify
-		if err := c.rebuildDifferences(ctx, recorded, file, out); err != nil {
+	if !out.Equal || o.Explain != "" {
+		if out.Compare, err = c.compareRebuilt(ctx, recorded, file, o); err != nil {
 			return err
 		}
+		out.Exit = out.Compare.Exit
 	}
 	show(c.ui, out, c.ui.rebuilt)
-	if !out.Equal {
+	if out.Exit != api.ExitOK {
 		if err := c.ui.flush(); err != nil {
 			return err
 		}
@@ -405,25 +406,19 @@ func runRebuild(ctx context.Context, c *call) error {
 	return exitCode(out.Exit)
 }
 
-// rebuildDifferences lists in out how the image in a file differs from the recorded one.
-func (c *call) rebuildDifferences(ctx context.Context, recorded api.Image, file string, out *api.RebuildResult) error {
+// compareRebuilt compares the recorded image with the new one.
+func (c *call) compareRebuilt(ctx context.Context, recorded api.Image, file string, o compare.Options) (*api.CompareResult, error) {
 	old, err := c.getImage(ctx, recorded)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer old.Close()
-	diffs, more, err := compareImages(ctx, old, file)
+	built, err := regfile.Open(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	out.More = more
-	for _, d := range diffs {
-		out.Files = append(out.Files, api.ImageDifference{Path: d.Path, Kind: d.Kind, Recorded: d.A, Built: d.B})
-	}
-	if len(diffs) == 0 {
-		out.Files = append(out.Files, api.ImageDifference{Path: "/", Kind: "layout"})
-	}
-	return nil
+	defer built.Close()
+	return compare.Files(ctx, old, built, "the recorded image", file, o)
 }
 
 func rebuildHint(r *api.RebuildResult) string {
@@ -477,23 +472,4 @@ func (c *call) getImage(ctx context.Context, im api.Image) (_ *os.File, err erro
 		return nil, fmt.Errorf("get image of %s: %w", im.Name, err)
 	}
 	return f, nil
-}
-
-func compareImages(ctx context.Context, a *os.File, b string) ([]image.Difference, int, error) {
-	f, err := regfile.Open(b)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer f.Close()
-	var readers [2]*squashfs.Reader
-	for i, f := range []*os.File{a, f} {
-		st, err := f.Stat()
-		if err != nil {
-			return nil, 0, err
-		}
-		if readers[i], err = squashfs.Open(f, st.Size(), squashfs.Limits{}); err != nil {
-			return nil, 0, fmt.Errorf("open %s: %w", []string{"the recorded image", b}[i], err)
-		}
-	}
-	return image.Compare(ctx, readers[0], readers[1], maxDifferences)
 }

@@ -6,8 +6,8 @@ func root() *verb {
 		name:  "snapctl",
 		usage: "mirror and freeze package repositories, and verify and rebuild releases",
 		about: `snapctl talks to snapd over its control socket, or with --server over the network
-(see snapctl help token). Commands that only use files
-(iuk with file arguments, verify of a directory, key, init) need no daemon.
+(see snapctl help token). Commands that only use files (compare, iuk with file
+arguments, verify of a directory, key, init) need no daemon.
 
 A REF is the name of a freeze (4.1) or a channel (stable), the ID of a snapshot
 (debian@20261122T160000Z), the newest snapshot of a mirror (debian@latest), or
@@ -34,7 +34,7 @@ be repeated; after the last argument its values may also follow each other.`,
 			keyVerb(),
 			tokenVerb(), auditVerb(), jobsVerb(),
 			logVerb(), witnessVerb(),
-			imageVerb(), rebuildVerb(), runVerb(), attestVerb(),
+			imageVerb(), rebuildVerb(), compareVerb(), runVerb(), attestVerb(),
 			iukVerb(),
 			helpVerb(), completionVerb(), manVerb(), completeVerb(),
 		},

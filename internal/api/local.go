@@ -76,14 +76,13 @@ type ImageBuild struct {
 
 // RebuildResult is `snapctl rebuild`. Exit is 4 if the images differ.
 type RebuildResult struct {
-	Name     string            `json:"name"`
-	Variant  string            `json:"variant,omitempty"`
-	Recorded string            `json:"recorded_sha256"`
-	Built    string            `json:"built_sha256"`
-	Equal    bool              `json:"equal"`
-	Tools    []ToolDifference  `json:"tools"` // tools with other versions than recorded
-	Files    []ImageDifference `json:"files"`
-	More     int               `json:"more,omitempty"` // number of further differences
+	Name     string           `json:"name"`
+	Variant  string           `json:"variant,omitempty"`
+	Recorded string           `json:"recorded_sha256"`
+	Built    string           `json:"built_sha256"`
+	Equal    bool             `json:"equal"`
+	Tools    []ToolDifference `json:"tools"`             // tools with other versions than recorded
+	Compare  *CompareResult   `json:"compare,omitempty"` // A is the recorded image, B the new one; absent if they are equal
 	// Attestation is what --attest signed.
 	Attestation *Attested `json:"attestation,omitempty"`
 	Exit        int       `json:"exit"`
@@ -141,14 +140,6 @@ type ToolDifference struct {
 	Tool     string `json:"tool"`
 	Recorded string `json:"recorded"`
 	Here     string `json:"here"`
-}
-
-// ImageDifference is a path that differs between two images.
-type ImageDifference struct {
-	Path     string `json:"path"`
-	Kind     string `json:"kind"` // missing, added, type, mode, owner, mtime, size, content, target, device, xattrs, links, layout
-	Recorded string `json:"recorded,omitempty"`
-	Built    string `json:"built,omitempty"`
 }
 
 // TextResult is the output of `snapctl help`, `completion` and `man`, or the

@@ -37,6 +37,7 @@ var sections = []section{
 	{"files", "verify --deep and HTTP, beside sha256sum and nginx", runFiles},
 	{"xz", "decoding, beside xz", runXZ},
 	{"rpm", "sync and freeze of 60,000 rpm packages, beside dnf", runRPM},
+	{"compare", "differences of images explained, beside diffoscope if it is installed", runCompare},
 	{"iuk", "upgrade kits and images, beside overlay mounts, rsync and mksquashfs (as root, and long)", runIUK},
 }
 

@@ -22,7 +22,6 @@ import (
 	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/squashfs"
-	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
 var epoch = time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
@@ -102,101 +101,6 @@ func (m *memory) ReadAt(p []byte, off int64) (int, error) { return bytes.NewRead
 func (m *memory) Truncate(n int64) error {
 	m.b = m.b[:min(int64(len(m.b)), n)]
 	return nil
-}
-
-// Long because of its table of cases.
-func TestCompare(t *testing.T) {
-	base := func() []squashfstest.Member {
-		return []squashfstest.Member{
-			{Name: "./", Kind: '5', Mode: 0o755, MTime: 1000},
-			{Name: "dir/", Kind: '5', Mode: 0o755, MTime: 1000},
-			{Name: "dir/file", Kind: '0', Mode: 0o644, MTime: 1000, Data: bytes.Repeat([]byte("x"), 300<<10)},
-			{Name: "dir/link", Kind: '1', Link: "dir/file"},
-			{Name: "dir.file", Kind: '0', Mode: 0o644, MTime: 1000, Data: []byte("same")},
-			{Name: "null", Kind: '3', Mode: 0o666, MTime: 1000, Major: 1, Minor: 3},
-			{Name: "ping", Kind: '0', Mode: 0o755, MTime: 1000, Data: []byte("ping"), Xattr: map[string]string{"user.a": "1"}},
-			{Name: "sym", Kind: '2', Mode: 0o777, MTime: 1000, Link: "dir/file"},
-		}
-	}
-	get := func(list []squashfstest.Member, name string) *squashfstest.Member {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
-		}
-		t.Fatalf("no %s", name)
-		return nil
-	}
-	for _, c := range []struct {
-		name   string
-		change func(m []squashfstest.Member) []squashfstest.Member
-		want   []Difference
-	}{
-		{"equal", func(m []squashfstest.Member) []squashfstest.Member { return m }, nil},
-		{"missing", func(m []squashfstest.Member) []squashfstest.Member { return m[:len(m)-1] }, []Difference{{"/sym", "missing", "symbolic link", ""}}},
-		{"added", func(m []squashfstest.Member) []squashfstest.Member {
-			return append(m, squashfstest.Member{Name: "a", Kind: '0', MTime: 1000})
-		}, []Difference{{"/a", "added", "", "file"}}},
-		{"type", func(m []squashfstest.Member) []squashfstest.Member {
-			*get(m, "sym") = squashfstest.Member{Name: "sym", Kind: '0', MTime: 1000}
-			return m
-		}, []Difference{{"/sym", "type", "symbolic link", "file"}}},
-		{"attributes", func(m []squashfstest.Member) []squashfstest.Member {
-			f := get(m, "dir.file")
-			f.Mode, f.UID, f.GID, f.MTime = 0o4755, 1, 2, 1001
-			return m
-		}, []Difference{
-			{"/dir.file", "mode", "0644", "4755"}, {"/dir.file", "owner", "0:0", "1:2"},
-			{"/dir.file", "mtime", "1970-01-01T00:16:40Z", "1970-01-01T00:16:41Z"},
-		}},
-		{"content, reported once for a hard-link group", func(m []squashfstest.Member) []squashfstest.Member {
-			get(m, "dir/file").Data[200<<10] = 'y'
-			return m
-		}, []Difference{{"/dir/file", "content", "differs from byte 204800", ""}}},
-		{"size", func(m []squashfstest.Member) []squashfstest.Member {
-			get(m, "dir.file").Data = []byte("longer")
-			return m
-		}, []Difference{{"/dir.file", "size", "4", "6"}}},
-		{"links", func(m []squashfstest.Member) []squashfstest.Member {
-			f := get(m, "dir/file")
-			*get(m, "dir/link") = squashfstest.Member{Name: "dir/link", Kind: '0', Mode: f.Mode, MTime: f.MTime, Data: f.Data}
-			return m
-		}, []Difference{{"/dir/link", "links", "/dir/file", "/dir/link"}}},
-		{"target", func(m []squashfstest.Member) []squashfstest.Member {
-			get(m, "sym").Link = "dir.file"
-			return m
-		}, []Difference{{"/sym", "target", "dir/file", "dir.file"}}},
-		{"xattrs", func(m []squashfstest.Member) []squashfstest.Member {
-			get(m, "ping").Xattr = map[string]string{"user.a": "2"}
-			return m
-		}, []Difference{{"/ping", "xattrs", "user.a=31", "user.a=32"}}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			o := squashfs.Options{Epoch: epoch}
-			a := squashfstest.Open(t, squashfstest.Pack(t, base(), o))
-			b := squashfstest.Open(t, squashfstest.Pack(t, c.change(base()), o))
-			got, more, err := Compare(t.Context(), a, b, 100)
-			if err != nil || more != 0 {
-				t.Fatal(more, err)
-			}
-			if d := cmp.Diff(c.want, got); d != "" {
-				t.Errorf("(-want +got):\n%s", d)
-			}
-			if n := len(c.want); n > 1 {
-				got, more, err := Compare(t.Context(), a, b, 1)
-				if err != nil || len(got) != 1 || more != n-1 {
-					t.Errorf("%v and %d more, %v", got, more, err)
-				}
-			}
-		})
-	}
-	device := base()
-	get(device, "null").Minor = 5
-	a := squashfstest.Open(t, squashfstest.Pack(t, base(), squashfs.Options{Epoch: epoch}))
-	b := squashfstest.Open(t, squashfstest.Pack(t, device, squashfs.Options{Epoch: epoch}))
-	if got, _, err := Compare(t.Context(), a, b, 100); err != nil || len(got) != 1 || got[0].Kind != "device" {
-		t.Errorf("%v, %v", got, err)
-	}
 }
 
 // archive returns a repository that mmdebstrap can extract from.

@@ -12,6 +12,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/excerpt"
@@ -305,6 +307,39 @@ func (h *header) nums(tag uint32) []uint64 {
 		default:
 			return nil
 		}
+	}
+	return out
+}
+
+// A Value is one tag of a header.
+type Value struct {
+	Tag, Type, Count uint32
+	Data             []byte // as stored; the caller must not modify it
+}
+
+// Values returns the tags of the signature header and of the header, sorted.
+func (i *Info) Values() (signature, head []Value) { return i.sig.values(), i.head.values() }
+
+func (h *header) values() []Value {
+	var out []Value
+	for _, tag := range slices.Sorted(maps.Keys(h.entries)) {
+		e := h.entries[tag]
+		data := h.data[e.off:]
+		if size, ok := fixedSize(e.typ); ok {
+			data = data[:size*int64(e.count)]
+		} else {
+			end := 0
+			for range e.count {
+				k := bytes.IndexByte(data[end:], 0)
+				if k < 0 {
+					end = len(data)
+					break
+				}
+				end += k + 1
+			}
+			data = data[:end]
+		}
+		out = append(out, Value{Tag: tag, Type: e.typ, Count: e.count, Data: data})
 	}
 	return out
 }

@@ -1,0 +1,172 @@
+package compare
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/api"
+)
+
+const (
+	dpkgInfo   = "/var/lib/dpkg/info"
+	dpkgStatus = "/var/lib/dpkg/status"
+)
+
+// owners finds the packages that own the paths of differences, in dpkg's database of
+// either image, and sets them.
+func (c *comparer) owners(list []api.CompareDifference) ([]api.ComparePackage, error) {
+	out := []api.ComparePackage{}
+	if len(list) == 0 || c.trees[0] == nil {
+		return out, nil
+	}
+	// A package may list a path with or without /usr, where / has links to it.
+	byPath := map[string][]int{}
+	for i, d := range list {
+		byPath[d.Path] = append(byPath[d.Path], i)
+		if rest, ok := strings.CutPrefix(d.Path, "/usr/"); ok {
+			if top, _, _ := strings.Cut(rest, "/"); top == "bin" || top == "sbin" || strings.HasPrefix(top, "lib") {
+				byPath["/"+rest] = append(byPath["/"+rest], i)
+			}
+		}
+	}
+	var versions [2]map[string]string
+	for side, t := range c.trees {
+		n, err := t.find(dpkgStatus)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", c.names[side], err)
+		}
+		if n == nil || n.typ != typeFile {
+			continue
+		}
+		if versions[side], err = readStatus(t.content(n)); err != nil {
+			return nil, fmt.Errorf("read %s: %s: %w", c.names[side], dpkgStatus, err)
+		}
+		if err := c.readLists(t, byPath, list); err != nil {
+			return nil, fmt.Errorf("read %s: %w", c.names[side], err)
+		}
+	}
+	found := map[string]*api.ComparePackage{}
+	codes := map[string]map[string]bool{}
+	for _, d := range list {
+		if d.Package == "" {
+			continue
+		}
+		p := found[d.Package]
+		if p == nil {
+			name, _, _ := strings.Cut(d.Package, ":")
+			p = &api.ComparePackage{Package: d.Package, A: versions[0][name], B: versions[1][name]}
+			found[d.Package], codes[d.Package] = p, map[string]bool{}
+		}
+		p.Paths++
+		for _, k := range d.Causes {
+			codes[d.Package][k.Code] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		p := found[name]
+		p.Codes = slices.Sorted(maps.Keys(codes[name]))
+		out = append(out, *p)
+	}
+	return out, nil
+}
+
+// readLists sets the package of each path that a list of dpkg names.
+func (c *comparer) readLists(t tree, byPath map[string][]int, list []api.CompareDifference) error {
+	var lists []*node
+	for n, err := range t.nodes(c.ctx) {
+		if err != nil {
+			return err
+		}
+		if path.Dir(n.name) == dpkgInfo && n.typ == typeFile {
+			lists = append(lists, n)
+			continue
+		}
+		if comparePaths(n.name, dpkgInfo+"/~") > 0 && !strings.HasPrefix(n.name, dpkgInfo) {
+			break
+		}
+	}
+	// dpkg's own files of a package.
+	for _, n := range lists {
+		pkg, _, _ := cutLast(path.Base(n.name), ".")
+		for _, i := range byPath[n.name] {
+			list[i].Package = pkg
+		}
+	}
+	slices.SortStableFunc(lists, func(a, b *node) int { return cmp.Compare(a.seq, b.seq) })
+	for _, n := range lists {
+		pkg, ok := strings.CutSuffix(path.Base(n.name), ".list")
+		if !ok {
+			continue
+		}
+		err := lines(t.content(n), func(l string) {
+			for _, i := range byPath[l] {
+				// A directory belongs to many packages: the first by name.
+				if list[i].Package == "" || list[i].Package > pkg {
+					list[i].Package = pkg
+				}
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
+// lines calls fn for each line of a file. Lines that are too long are passed over.
+func lines(b blob, fn func(string)) error {
+	r, err := b.open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	s := bufio.NewReaderSize(r, 64<<10)
+	for {
+		l, more, err := s.ReadLine()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !more {
+			fn(string(l))
+			continue
+		}
+		for more && err == nil {
+			_, more, err = s.ReadLine()
+		}
+	}
+}
+
+// readStatus returns the versions of installed packages.
+func readStatus(b blob) (map[string]string, error) {
+	out := map[string]string{}
+	name, version, installed := "", "", false
+	flush := func() {
+		if name != "" && installed {
+			out[name] = version
+		}
+		name, version, installed = "", "", false
+	}
+	err := lines(b, func(l string) {
+		switch {
+		case l == "":
+			flush()
+		case strings.HasPrefix(l, "Package: "):
+			name = l[9:]
+		case strings.HasPrefix(l, "Version: "):
+			version = l[9:]
+		case strings.HasPrefix(l, "Status: "):
+			installed = strings.HasSuffix(l, " installed")
+		}
+	})
+	flush()
+	return out, err
+}

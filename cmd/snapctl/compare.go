@@ -152,7 +152,7 @@ func (u *ui) compared(r *api.CompareResult) {
 	if e := r.Explained; e != nil {
 		u.heading(e.Path + ":")
 		for l := range strings.Lines(e.Text) {
-			u.printf("  %s", l)
+			u.printf("  %s\n", strings.TrimSuffix(l, "\n"))
 		}
 		for _, f := range e.Files {
 			u.printf("wrote %s\n", f)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,6 +17,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/freeze/client"
 	"example.org/snapd/internal/regfile"
 )
 
@@ -133,6 +136,12 @@ func (c *call) attest(ctx context.Context, req api.AttestRequest, key *attest.Ke
 		if p.got != p.want {
 			return nil, fmt.Errorf("statement that snapd proposes: %w: expected the %s %s, found %s", attest.ErrOther, p.what, p.want, p.got)
 		}
+	}
+	// What is signed has nothing that was not understood here.
+	if known, err := s.Encode(); err != nil {
+		return nil, err
+	} else if !maps.Equal(s.Tools, req.Tools) || !bytes.Equal(known, proposed.Payload) {
+		return nil, fmt.Errorf("statement that snapd proposes: %w: expected the tools of this machine and nothing but what snapctl knows", attest.ErrOther)
 	}
 	e, err := key.Sign(proposed.Payload, f.Date)
 	if err != nil {
@@ -298,12 +307,26 @@ func runAttestList(ctx context.Context, c *call) error {
 		return err
 	}
 	if b != nil {
+		manifest, err := cas.ParseDigest(r.Manifest)
+		if err != nil {
+			return err
+		}
+		if r.Name != c.arg(0) {
+			return fmt.Errorf("snapd answers with attestations of %s, expected those of %s", r.Name, c.arg(0))
+		}
 		for i := range r.Attestations {
 			one := &r.Attestations[i]
-			if a, err := attest.Parse(one.Envelope); err == nil {
-				one.Builders = b.Signers(a.Envelope)
+			// Nothing but what was signed is shown as somebody's word.
+			a, err := attest.Parse(one.Envelope)
+			if err == nil {
+				err = a.Check(r.Name, manifest)
 			}
-			one.Envelope = nil
+			if err != nil {
+				*one = api.Attestation{Name: r.Name, File: one.File, Damage: err.Error()}
+				continue
+			}
+			*one = client.Attestation(one.File, a)
+			one.Builders = b.Signers(a.Envelope)
 		}
 	}
 	show(c.ui, &r, func(r *api.AttestationList) { c.ui.attestations(r.Attestations, b != nil) })
@@ -363,6 +386,9 @@ func (c *call) confirmer(ctx context.Context, name string) (func(cas.Digest) err
 	var list api.AttestationList
 	if err := c.ask(ctx, "attest/list", api.AttestRef{Name: name, Envelopes: true}, &list); err != nil {
 		return nil, err
+	}
+	if list.Name != name {
+		return nil, fmt.Errorf("snapd answers with attestations of %s, expected those of %s", list.Name, name)
 	}
 	manifest, err := cas.ParseDigest(list.Manifest)
 	if err != nil {

@@ -82,6 +82,29 @@ func TestAttestRefusesProposal(t *testing.T) {
 	}
 }
 
+// A statement with anything that snapctl does not know, or with other tools, is not signed.
+func TestAttestRefusesAdditions(t *testing.T) {
+	x := newTester(t)
+	dir := world(t, x)
+	proposed := string(x.fake.answers["attest/statement"].(api.AttestStatement).Payload)
+	recorded := filepath.Join(dir, "recorded.squashfs")
+	for _, c := range []struct{ old, new string }{
+		{`"predicateType"`, `"byproducts":[],"predicateType"`},
+		{`"subject":[{`, `"subject":[{"annotations":{"a":"b"},`},
+		{`"builder":{`, `"builder":{"version":{"mksquashfs":"0.1"},`},
+	} {
+		changed := strings.Replace(proposed, c.old, c.new, 1)
+		if changed == proposed {
+			t.Fatalf("no %s in %s", c.old, proposed)
+		}
+		x.fake.set(func() { x.fake.answers["attest/statement"] = map[string][]byte{"payload": []byte(changed)} })
+		o := x.run("", "attest", "4.1", "--image", recorded, "--key", filepath.Join(dir, "key.asc"))
+		if o.Exit == 0 || !strings.Contains(o.Err, "statement that snapd proposes") {
+			t.Errorf("%s: exit %d: %s", c.new, o.Exit, o.Err)
+		}
+	}
+}
+
 // Nothing is advertised that too few builders confirm, and nothing is written.
 func TestUDFUnconfirmed(t *testing.T) {
 	x := newTester(t)

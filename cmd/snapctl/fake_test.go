@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/buildenv"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/squashfs"
@@ -86,6 +87,15 @@ func (f *fakeSnapd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if im, is := answer.(api.Image); is && len(files) == 1 {
 		im.SHA256 = files[0]
 		answer = im
+	}
+	if proposed, is := answer.(api.AttestStatement); is {
+		var req api.AttestRequest
+		json.Unmarshal(body, &req)
+		if s, err := attest.ParseStatement(proposed.Payload); err == nil {
+			s.Tools = req.Tools
+			proposed.Payload, _ = s.Encode()
+			answer = proposed
+		}
 	}
 	progress := f.progress[verb]
 	hang := f.hang

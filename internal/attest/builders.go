@@ -113,7 +113,10 @@ func (b *builder) add(typ string, block []byte) (ids []string, err error) {
 			return nil, err
 		}
 		b.pgp = append(b.pgp, ring)
-		return ring.Fingerprints(), nil
+		for _, k := range ring.Keys() {
+			ids = append(append(ids, k.Fingerprint), k.Subkeys...)
+		}
+		return ids, nil
 	case pemKey:
 		p, _ := pem.Decode(block)
 		if p == nil {

@@ -31,8 +31,12 @@ const (
 	attestationSuffix = ".json"
 )
 
-// MaxAttestations limits the attestations of a freeze.
-const MaxAttestations = 1000
+// Limits of the attestations of a freeze. Anybody who may record a build may add some, so
+// they are far below what verify reads.
+const (
+	MaxAttestations     = 1000
+	MaxAttestationBytes = 32 << 20 // of all together
+)
 
 // AttestationPath returns the file of an attestation with this digest.
 func AttestationPath(d cas.Digest) string { return attestationPrefix + d.String() + attestationSuffix }

@@ -4,7 +4,8 @@
 //	source:linux*                 by its source package
 //	arch:amd64 suite:*-security component:main mirror:debian
 //	$Section (web)                by a field of its control data, a glob again
-//	$Version (>= 2)               by order: << <= = != >= >>
+//	$Version (>= 2)               by order: << <= = != >= >>; versions as the package
+//	                              manager orders them, numbers and text as such
 //	$Homepage                     that has the field
 //	a | b   a & b   !a   (a)      or, and, not; ! binds most, | least
 //
@@ -14,6 +15,7 @@
 package query
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
@@ -28,8 +30,9 @@ import (
 var ErrSyntax = errors.New("the query cannot be read")
 
 const (
-	maxText  = 64 << 10 // bytes of a query
-	maxDepth = 100      // parentheses and negations within each other
+	maxText   = 64 << 10 // bytes of a query
+	maxDepth  = 100      // parentheses and negations within each other
+	maxFields = 20       // fields of control data, which are read anew for each
 )
 
 // Package is what a query is about.
@@ -112,14 +115,15 @@ func (n field) match(p Package) bool {
 		return globs(n.value, value)
 	}
 	c := 0
-	if a, aerr := strconv.ParseInt(value, 10, 64); aerr == nil && !n.version() {
-		b, berr := strconv.ParseInt(n.value, 10, 64)
-		if berr != nil {
-			return n.op == "!="
-		}
-		c = compareInts(a, b)
-	} else {
+	a, aerr := strconv.ParseInt(value, 10, 64)
+	b, berr := strconv.ParseInt(n.value, 10, 64)
+	switch {
+	case n.version():
 		c = p.Compare(value, n.value)
+	case aerr == nil && berr == nil:
+		c = cmp.Compare(a, b)
+	default:
+		c = strings.Compare(value, n.value)
 	}
 	switch n.op {
 	case "<<":
@@ -137,16 +141,6 @@ func (n field) match(p Package) bool {
 }
 
 func (n field) version() bool { return strings.EqualFold(n.name, "Version") }
-
-func compareInts(a, b int64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
 
 // of returns the value of the field. The fields by which packages are listed are there
 // whatever the format.
@@ -187,13 +181,13 @@ func Parse(text string) (*Query, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Query{text, root, p.fields}, nil
+	return &Query{text, root, p.fields > 0}, nil
 }
 
 type parser struct {
 	text   string
 	at     int
-	fields bool
+	fields int // of control data
 }
 
 func (p *parser) blank() {
@@ -346,7 +340,11 @@ func (p *parser) field() (node, error) {
 			}
 		}
 	}
-	p.fields = p.fields || !n.shown()
+	if !n.shown() {
+		if p.fields++; p.fields > maxFields {
+			return nil, fmt.Errorf("%w: at character %d: more than %d fields", ErrSyntax, p.at+1, maxFields)
+		}
+	}
 	return n, nil
 }
 

@@ -36,14 +36,15 @@ func (b *Builder) AddAttestation(ctx context.Context, name string, envelope []by
 	if slices.Contains(f.Statements, file) {
 		return file, a, false, nil
 	}
-	have := 0
+	have, size := 0, file.Size
 	for _, s := range f.Statements {
 		if freeze.IsAttestation(s.Path) {
-			have++
+			have, size = have+1, size+s.Size
 		}
 	}
-	if have >= freeze.MaxAttestations {
-		return file, nil, false, fmt.Errorf("%w: %s has %d attestations, and can have no more", freeze.ErrFull, f.Name, have)
+	if have >= freeze.MaxAttestations || size > freeze.MaxAttestationBytes {
+		return file, nil, false, fmt.Errorf("%w: %s has %d attestations; with this one they have %d bytes, expected at most %d attestations and %d bytes",
+			freeze.ErrFull, f.Name, have, size, freeze.MaxAttestations, int64(freeze.MaxAttestationBytes))
 	}
 	if err := b.fetcher.CheckSpace(ctx); err != nil {
 		return file, nil, false, err

@@ -2,6 +2,7 @@ package freezer_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,5 +148,21 @@ func TestAttestations(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(e.Dir, freeze.AttestationPath(cas.Sum(foreign))), foreign, 0o644))
 	if v, err := proof.VerifyDir(t.Context(), e.Dir, o); err != nil || v.Exit != api.ExitVerify || !strings.Contains(v.Faults[0].Message, attest.ErrOther.Error()) {
 		t.Errorf("an attestation of another manifest: %v, %+v", err, v)
+	}
+
+	// Nobody makes the freeze unreadable by many large ones.
+	for i := 0; ; i++ {
+		large := good
+		large.Tools = map[string]string{fmt.Sprint("tool", i): strings.Repeat("x", 600<<10)}
+		_, _, _, err := w.Freezer.AddAttestation(t.Context(), "4.1", signed(large, ones))
+		if errors.Is(err, freeze.ErrFull) && i > 10 {
+			break
+		}
+		if err != nil || i > 100 {
+			t.Fatalf("large attestation %d: %v", i, err)
+		}
+	}
+	if v := verify(2); v.Exit != 0 {
+		t.Errorf("with many large ones: %+v", v.Faults)
 	}
 }

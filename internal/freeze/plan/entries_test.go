@@ -136,6 +136,9 @@ func TestFreezeEachFormat(t *testing.T) {
 		{buildlist.DNFHistory, "", "Transaction ID : 2\nReturn-Code    : Success\nPackages Altered:\n    Upgrade  bash-5.2.26-3.fc40.x86_64 @updates\n    Upgraded bash-5.2.26-1.fc40.x86_64 @@System\n" +
 			"----\nTransaction ID : 1\nReturn-Code    : Success\nPackages Altered:\n    Install bash-5.2.26-1.fc40.x86_64 @fedora\n    Install tzdata-2024a-1.fc40.noarch @fedora\n", []string{bash, zone}},
 		{buildlist.RPMsLock, "", "lockfileVersion: 1\narches:\n- arch: x86_64\n  packages:\n  - url: https://mirror.example.org/bind-libs-9.18.26-1.fc40.x86_64.rpm\n    evr: 32:9.18.26-1.fc40\n", []string{bind}},
+		{buildlist.ReproEnv, "", "[container]\nimage = \"debian\"\n\n[[package]]\nname = \"login\"\nversion = \"1:4.13+dfsg1-1+b1\"\nsystem = \"debian\"\nurl = \"https://mirror.example.org/login_4.13+dfsg1-1+b1_amd64.deb\"\nsha256 = \"" + sums["debian login"] + "\"\n", []string{login}},
+		{buildlist.RulesDistroless, "", `{"packages": [{"arch": "amd64", "dependencies": [], "key": "hello_2.10-3_amd64", "name": "hello", "sha256": "` + sums["debian hello"] + `", "url": "https://mirror.example.org/hello_2.10-3_amd64.deb", "version": "2.10-3"}], "version": 1}`, []string{hello}},
+		{buildlist.Mkosi, "", `{"manifest_version": 1, "config": {"name": "image", "distribution": "debian"}, "packages": [{"type": "deb", "name": "login", "version": "1:4.13+dfsg1-1+b1", "architecture": "amd64"}]}`, []string{login}},
 	} {
 		covered[tt.format] = true
 		t.Run(strings.TrimSpace(string(tt.format)+" "+tt.what), func(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/buildenv"
 )
 
 var build = sync.OnceValues(func() (string, error) {
@@ -38,6 +39,7 @@ var build = sync.OnceValues(func() (string, error) {
 
 // TestMain removes the programs that build made.
 func TestMain(m *testing.M) {
+	buildenv.Helper() // buildenv.Check executes this program
 	code := m.Run()
 	if dir, err := build(); err == nil {
 		os.RemoveAll(dir)

@@ -53,7 +53,7 @@ apt-get update -qq
 apt-get install -qq hello > /dev/null
 hello > /output/hello
 cp /src/greeting /output
-tar --sort=name --mtime=@$SOURCE_DATE_EPOCH --owner=0 --group=0 --mode=go=rX -cf /output/files.tar -C /src greeting
+tar --sort=name --mtime=@$SOURCE_DATE_EPOCH --owner=0 --group=0 --numeric-owner --mode=go=rX -cf /output/files.tar -C /src greeting
 ask() { exec 3<>/dev/tcp/127.0.0.1/8080; printf '%s HTTP/1.0\r\n\r\n' "$1" >&3; read -r -u 3 line; echo "$1: ${line:9:3}"; exec 3<&-; }
 {
 	ask "GET /frozen/4.1/manifest.json"
@@ -136,7 +136,7 @@ date +%N > date; umask > umask; cat /proc/sys/kernel/hostname > hostname; pwd -P
 		t.Fatal(err)
 	}
 	four := filepath.Join(s.Dir, "four")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "snapctl"), "run", "4.1", "--output", four, "--", "sh", "-c", "touch /output/x; echo started; sleep 100000")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "snapctl"), "run", "4.1", "--output", four, "--", "sh", "-c", "touch /output/x; echo started; sleep 100002")
 	cmd.Env = append(os.Environ(), "SNAPCTL_SOCKET="+filepath.Join(s.Dir, "data/snapd.sock"))
 	cmd.Stdout = interruptor{cmd}
 	if err := cmd.Run(); code(err) != api.ExitInterrupted {

@@ -206,6 +206,7 @@ type tester struct {
 	stdin string
 	m     machine
 	build builder
+	envs  environments
 	now   time.Time
 }
 
@@ -214,7 +215,7 @@ func newTester(t *testing.T) *tester {
 	return &tester{
 		t: t, fake: f, env: map[string]string{"SNAPCTL_SOCKET": f.socket},
 		m:     machine{root: os.DirFS("/"), architectures: func() []string { return []string{"amd64"} }},
-		build: fakeBuilder, now: time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC),
+		build: fakeBuilder, envs: fakeEnvironments, now: time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC),
 	}
 }
 
@@ -231,7 +232,7 @@ func (x *tester) runCtx(ctx context.Context, dir string, args ...string) outcome
 		stdin: strings.NewReader(x.stdin), stdout: &out, stderr: &errOut,
 		getenv:  func(k string) string { return x.env[k] },
 		now:     func() time.Time { return x.now },
-		machine: x.m, builder: x.build, environments: fakeEnvironments,
+		machine: x.m, builder: x.build, environments: x.envs,
 	}
 	x.fake.asked()
 	o := outcome{Exit: p.run(ctx, args), Out: out.String(), Err: errOut.String(), Requests: x.fake.asked()}

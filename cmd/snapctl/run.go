@@ -121,7 +121,9 @@ type runJob struct {
 	packages []string
 	bind     string
 	output   string
-	made     bool // output did not exist before
+	lock     string   // directory in output, while this run uses it
+	made     []string // directories that were made for output, the outermost first
+	kept     []string // what is to stay in output
 	jobs     int
 	signer   *sign.Signer
 	src      *runSource
@@ -166,13 +168,15 @@ func (c *call) newRunJob() (*runJob, error) {
 		entries, err := os.ReadDir(o)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			j.made = true
 		case err != nil:
 			return nil, c.usagef("--output %s: expected a new or empty directory: %v", o, errors.Unwrap(err))
 		case len(entries) > 0:
-			return nil, c.usagef("--output %s: expected a new or empty directory, found %s in it", o, entries[0].Name())
+			return nil, j.notEmpty(o, entries[0].Name())
 		}
 		if j.output, err = absolute(o); err != nil {
+			return nil, err
+		}
+		if err := j.checkApart(o); err != nil {
 			return nil, err
 		}
 	}
@@ -208,31 +212,27 @@ func (j *runJob) do(ctx context.Context) (err error) {
 	if err := c.p.environments.reach(ctx, j.src.first); err != nil {
 		return err
 	}
+	if j.output != "" {
+		defer func() { err = errors.Join(err, j.release(err != nil && exitOf(err) == 0)) }()
+		if err := j.take(); err != nil {
+			return err
+		}
+	}
 	if j.work, err = os.MkdirTemp("", "snapctl-run-"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, buildenv.Remove(j.work)) }()
-	// mmdebstrap works in it as other users.
-	if err := os.Chmod(j.work, 0o755); err != nil {
-		return err
-	}
-	outputs := filepath.Join(j.work, "output") // on the file system of --output
-	if j.output != "" {
-		if err := os.MkdirAll(j.output, 0o777); err != nil {
+	outputs := j.lock // on the file system of --output
+	if j.output == "" {
+		outputs = filepath.Join(j.work, "outputs")
+		if err := os.Mkdir(outputs, 0o700); err != nil {
 			return err
 		}
-		outputs = filepath.Join(j.output, ".snapctl-run")
-		defer func() {
-			if err != nil && exitOf(err) == 0 {
-				err = errors.Join(err, j.clearOutput())
-			}
-		}()
 	}
-	defer func() { err = errors.Join(err, buildenv.Remove(outputs)) }()
 	if err := j.makeRoot(ctx); err != nil {
 		return err
 	}
-	return j.runs(ctx, outputs)
+	return j.runs(ctx, filepath.Join(outputs, "first"), filepath.Join(outputs, "second"))
 }
 
 // exitOf returns the code of an error that only says how snapctl ends, or 0.
@@ -244,31 +244,27 @@ func exitOf(err error) int {
 	return 0
 }
 
-// clearOutput leaves --output as it was before.
-func (j *runJob) clearOutput() error {
-	if j.made {
-		return buildenv.Remove(j.output)
-	}
-	entries, err := os.ReadDir(j.output)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		err = errors.Join(err, buildenv.Remove(filepath.Join(j.output, e.Name())))
-	}
-	return err
-}
-
 // makeRoot writes the root to a file.
 func (j *runJob) makeRoot(ctx context.Context) error {
 	c, name := j.c, j.src.name
+	temp := filepath.Join(j.work, "mmdebstrap")
+	if err := os.Mkdir(temp, 0o700); err != nil {
+		return err
+	}
+	// mmdebstrap works in it as other users. All else is of this user only: setuid
+	// programs of a root are programs of this user, outside of it.
+	for _, d := range []string{j.work, temp} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			return err
+		}
+	}
 	f, err := os.Create(j.rootFile())
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	j.spec.Epoch, j.spec.Sources = j.src.epoch, j.src.sources
-	j.has, err = c.p.environments.root(ctx, f, j.spec, image.Options{TempDir: j.work, Progress: c.ui.packed(name), Log: &buildLog{tell: func(phase string) {
+	j.has, err = c.p.environments.root(ctx, f, j.spec, image.Options{TempDir: temp, Progress: c.ui.packed(name), Log: &buildLog{tell: func(phase string) {
 		c.ui.progress(api.Progress{Task: name, Phase: phase})
 	}}})
 	c.ui.endProgress()
@@ -280,8 +276,9 @@ func (j *runJob) makeRoot(ctx context.Context) error {
 
 func (j *runJob) rootFile() string { return filepath.Join(j.work, "root.tar") }
 
-// runs runs the command once, or twice for a check, and shows the result.
-func (j *runJob) runs(ctx context.Context, dir string) error {
+// runs runs the command once, or twice for a check, and shows the result. The
+// outputs of both are in new directories.
+func (j *runJob) runs(ctx context.Context, dir, second string) error {
 	c := j.c
 	first := buildenv.NewSettings(j.src.epoch, j.jobs, c.on("fake-clock"))
 	out := &api.RunResult{Ref: c.arg(0), Name: j.src.name, Command: j.command, Outputs: []api.RunOutput{}}
@@ -305,10 +302,9 @@ func (j *runJob) runs(ctx context.Context, dir string) error {
 	}
 	rec.Exit, out.Exit = out.Status, out.Status
 	if c.on("check") && out.Status == 0 {
-		if out.Check, err = j.again(ctx, first, rec.Outputs, dir+".second"); err != nil {
+		if out.Check, err = j.again(ctx, first, rec.Outputs, second); err != nil {
 			return err
 		}
-		defer buildenv.Remove(dir + ".second")
 		if rec.Check, rec.Reproducible = true, out.Check.Equal; !out.Check.Equal {
 			out.Exit = api.ExitVerify
 		}
@@ -317,7 +313,7 @@ func (j *runJob) runs(ctx context.Context, dir string) error {
 		out.Outputs = append(out.Outputs, api.RunOutput(o))
 	}
 	if j.output != "" {
-		if out.Record, err = j.keep(rec, out, dir); err != nil {
+		if out.Record, err = j.keep(rec, out, dir, second); err != nil {
 			return err
 		}
 	}
@@ -351,10 +347,15 @@ func (j *runJob) end(out *api.RunResult) error {
 func (j *runJob) once(ctx context.Context, s buildenv.Settings, dir, name string) (int, []buildenv.Output, map[string]string, error) {
 	c := j.c
 	work := filepath.Join(j.work, name)
-	for _, d := range []string{work, dir} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			return 0, nil, nil, err
-		}
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return 0, nil, nil, err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return 0, nil, nil, err
+	}
+	// As the command sees it, all its users can read it.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 0, nil, nil, err
 	}
 	forward := buildenv.NewForwarder(j.src.server, []string{j.src.below})
 	stdout := c.p.stdout
@@ -409,45 +410,6 @@ func (j *runJob) again(ctx context.Context, first buildenv.Settings, outputs []b
 	}
 	r.Equal = status == 0 && len(r.Differences) == 0
 	return r, nil
-}
-
-// keep moves the outputs to --output and writes the record there.
-func (j *runJob) keep(rec *buildenv.Record, out *api.RunResult, dir string) (string, error) {
-	if err := buildenv.Move(dir, j.output); err != nil {
-		return "", err
-	}
-	if out.Check != nil {
-		for _, d := range out.Check.Differences {
-			if d.Second == "" || d.Second == buildenv.Directory {
-				continue
-			}
-			to := filepath.Join(j.output, buildenv.SecondName, d.Path)
-			if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
-				return "", err
-			}
-			if err := os.Rename(filepath.Join(dir+".second", d.Path), to); err != nil {
-				return "", err
-			}
-		}
-	}
-	text, err := rec.Statement()
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(j.output, buildenv.RecordName)
-	if err := os.WriteFile(file, text, 0o666); err != nil {
-		return "", err
-	}
-	if j.signer != nil {
-		sig, err := j.signer.SignDetached(text, j.src.epoch)
-		if err != nil {
-			return "", err
-		}
-		if err := os.WriteFile(file+".asc", sig, 0o666); err != nil {
-			return "", err
-		}
-	}
-	return file, nil
 }
 
 // A runSource is what a run takes its packages from.

@@ -116,10 +116,19 @@ func Run(ctx context.Context, c Config) (int, error) {
 		}
 	})
 	if srv != nil {
-		srv.Close()
+		// What was read to its end is noted when its handler ends.
+		wait, cancel := context.WithTimeout(context.Background(), answerTime)
+		defer cancel()
+		if srv.Shutdown(wait) != nil {
+			srv.Close()
+		}
 	}
 	return r.Exit, err
 }
+
+// answerTime is how long handlers may take to end when the environment has ended
+// and reads no more.
+const answerTime = 10 * time.Second
 
 // Remove removes directories in which an environment may have left files of its
 // own users.

@@ -17,10 +17,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"example.org/snapd/internal/needs"
 )
@@ -40,7 +42,7 @@ var rootFile string
 var epoch = time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
 
 // programs are what the root of the tests has, from this machine.
-var programs = []string{"bash", "cat", "chmod", "chown", "date", "id", "ln", "ls", "mkdir", "mkfifo", "nproc", "sleep", "touch", "unshare", "mount"}
+var programs = []string{"bash", "cat", "chmod", "chown", "date", "id", "ln", "ls", "mkdir", "mkfifo", "nproc", "sleep", "touch", "unshare", "mount", "umount"}
 
 var libraryPath = regexp.MustCompile(`/\S+`)
 
@@ -173,7 +175,7 @@ func TestExitStatus(t *testing.T) {
 	newRun(t, s, "exit 7").do(t, 7)
 	newRun(t, s, "kill -TERM $$").do(t, 128+15)
 	// Processes that the command leaves do not keep it from ending.
-	newRun(t, s, "sleep 100000 & exit 3").do(t, 3)
+	newRun(t, s, "sleep 100001 & exit 3").do(t, 3)
 	r := newRun(t, s, "")
 	r.Command = []string{"no-such-command"}
 	r.do(t, NotFound)
@@ -238,6 +240,59 @@ no network
 	}
 }
 
+// The whole of a package is fetched, so that it is noted; an index may be fetched in
+// parts.
+func TestForwardParts(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", epoch, strings.NewReader("package"))
+	}))
+	defer srv.Close()
+	u, err := url.Parse(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := NewForwarder(u, []string{"/frozen/4.1"})
+	sum := "bc4a71180870f7945155fbb02f4b0a2e3faa2a62d6d31b7039013055ed19869a" // of "package"
+	want := map[string]string{}
+	for p, status := range map[string]int{
+		"/frozen/4.1/debian/pool/h/hello.deb": 200, "/frozen/4.1/debian/pool/h/hello.tar.xz": 200, "/frozen/4.1/flat/hello.udeb": 200, "/frozen/4.1/flat/hello.dsc": 200,
+		"/frozen/4.1/debian/dists/sid/Release": 206, "/frozen/4.1/debian/pool/": 206,
+	} {
+		r := httptest.NewRequest("GET", p, nil)
+		r.URL.Host = ""
+		r.Header.Set("Range", "bytes=3-")
+		r.Header.Set("If-Range", epoch.Format(http.TimeFormat))
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, r)
+		if w.Code != status || (status == 200) != (w.Body.String() == "package") {
+			t.Errorf("%s: %d %q, expected %d", p, w.Code, w.Body, status)
+		}
+		if status == 200 {
+			want[p] = sum
+		}
+	}
+	if d := cmp.Diff(want, f.Fetched()); d != "" {
+		t.Errorf("fetched (-want +got):\n%s", d)
+	}
+}
+
+// What was asked for last is noted before Run returns.
+func TestLastAnswer(t *testing.T) {
+	r := newRun(t, NewSettings(epoch, 1, false), `exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && read -r -u 3 line`)
+	var ended atomic.Bool
+	r.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "answer")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		time.Sleep(100 * time.Millisecond)
+		ended.Store(true)
+	})
+	r.do(t, 0)
+	if !ended.Load() {
+		t.Error("the answer has not ended")
+	}
+}
+
 // The directory of the sources cannot be changed, the outputs can and are the
 // user's.
 func TestDirectories(t *testing.T) {
@@ -251,7 +306,8 @@ cat /src/a > /output/a
 ! mount -o remount,bind,rw /src 2>/dev/null
 ! unshare --user --map-root-user --mount bash -c 'mount -o remount,bind,rw /src' 2>/dev/null
 mkdir -p /output/dir/sub; echo x > /output/dir/sub/x; chmod 755 /output/dir/sub/x; ln -s ../a /output/dir/link
-chown -R 7:8 /output/dir; chmod 0 /output/dir/sub/x /output/dir/sub`)
+chown -R 7:8 /output/dir; chmod 0 /output/dir/sub/x /output/dir/sub
+echo x > /output/set; chmod 6755 /output/set; chmod 7777 /output/dir; chmod 3755 /output`)
 	r.Bind = src
 	r.do(t, 0)
 	got, err := Outputs(r.Output, OutputDir)
@@ -259,13 +315,21 @@ chown -R 7:8 /output/dir; chmod 0 /output/dir/sub/x /output/dir/sub`)
 		t.Fatal(err)
 	}
 	sum := "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d" // of "source"
+	x := "73cb3858a687a8494ca3323053016282f3dad39d42cf62ca4e79dda2aac7d9ac"   // of "x\n"
 	want := []Output{
 		{Path: "a", Kind: File, Size: 6, SHA256: sum},
 		{Path: "dir", Kind: Directory}, {Path: "dir/link", Kind: Link, Target: "../a"}, {Path: "dir/sub", Kind: Directory},
-		{Path: "dir/sub/x", Kind: File, Size: 2, SHA256: "73cb3858a687a8494ca3323053016282f3dad39d42cf62ca4e79dda2aac7d9ac"},
+		{Path: "dir/sub/x", Kind: File, Size: 2, SHA256: x},
+		{Path: "set", Kind: File, Executable: true, Size: 2, SHA256: x},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+	// Outside, programs have no other user's rights.
+	for p, want := range map[string]os.FileMode{"set": 0o755, "dir": os.ModeDir | 0o777, ".": os.ModeDir | 0o755} {
+		if st, err := os.Lstat(filepath.Join(r.Output, p)); err != nil || st.Mode() != want {
+			t.Errorf("%s: %v, %v, expected %v", p, st.Mode(), err, want)
+		}
 	}
 	if entries, _ := os.ReadDir(src); len(entries) != 1 {
 		t.Errorf("%v in the sources", entries)
@@ -277,11 +341,51 @@ chown -R 7:8 /output/dir; chmod 0 /output/dir/sub/x /output/dir/sub`)
 	}
 }
 
+// Capabilities of a program that are given to user 0 of an environment would also
+// be those of user 0 of the machine.
+func TestCapabilities(t *testing.T) {
+	needs.Root(t, "to give a program capabilities")
+	p := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(p, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const name = "security.capability"
+	if err := unix.Setxattr(p, name, append([]byte{1, 0, 0, 2, 0xff}, make([]byte, 15)...), 0); err != nil {
+		needs.Missing(t, "set capabilities: %v", err)
+	}
+	if err := giveOutputs(filepath.Dir(p)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Getxattr(p, name, nil); !errors.Is(err, unix.ENODATA) {
+		t.Errorf("it has capabilities: %v", err)
+	}
+}
+
+// User 0 of the machine, too, cannot change its settings, nor get at them in
+// namespaces of its own. Nothing is written if it can.
+func TestMachine(t *testing.T) {
+	script := `for f in /proc/sys/kernel/core_pattern /proc/sys/vm/drop_caches /proc/sysrq-trigger; do
+	[ ! -e $f ] || [ ! -w $f ] && ! (: > $f) 2>/dev/null || echo "$f can be written"
+done
+[ -e /proc/sys/kernel/core_pattern ] || echo no settings
+try() { unshare --user --map-root-user --mount --pid --fork "$@" 2>/dev/null; }
+try mount -t tmpfs tmpfs /tmp || echo no namespaces
+! try mount -t proc proc /proc || echo proc is mounted
+! try mount -t proc proc /tmp || echo proc is mounted elsewhere
+! try mount --bind /proc /tmp || echo proc is shown elsewhere
+! try umount /proc/sys || echo proc is uncovered
+! try mount -o remount,bind,rw /proc/sys || echo settings are writable`
+	if got := newRun(t, NewSettings(epoch, 1, false), script).do(t, 0); got != "" {
+		t.Error(got)
+	}
+}
+
 // When it is interrupted, all processes end.
 func TestInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	r := newRun(t, NewSettings(epoch, 1, false), `trap "" TERM; sleep 100000 & touch /build/busy; chown -R 7 /build; chmod 700 /build; echo started; while :; do sleep 1; done`)
+	sleep := fmt.Sprint("sleep 1", os.Getpid(), "000") // of no other test
+	r := newRun(t, NewSettings(epoch, 1, false), `trap "" TERM; `+sleep+` & touch /build/busy; chown -R 7 /build; chmod 700 /build; echo started; while :; do sleep 1; done`)
 	started := make(chan struct{}, 1)
 	r.Stdout = writerFunc(func(p []byte) (int, error) {
 		select {
@@ -298,7 +402,7 @@ func TestInterrupt(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	out, err := exec.Command("ps", "-eo", "args").Output()
-	if err == nil && bytes.Contains(out, []byte("sleep 100000")) {
+	if err == nil && bytes.Contains(out, []byte(sleep)) {
 		t.Errorf("processes are left:\n%s", out)
 	}
 	mounts, err := os.ReadFile("/proc/mounts")

@@ -16,7 +16,7 @@ import (
 )
 
 // A Forwarder passes GET and HEAD requests of paths below a few prefixes to one
-// server, and nothing else. It notes the packages that were fetched.
+// server, and nothing else. It notes the packages and sources that were fetched.
 type Forwarder struct {
 	server *url.URL // scheme and host, and the path of a server below one
 	below  []string // paths that are passed on, each with a slash at the end
@@ -45,6 +45,7 @@ func (f *Forwarder) Fetched() map[string]string {
 // requestHeaders and answerHeaders are the headers that are passed on.
 var (
 	requestHeaders = []string{"Accept", "Cache-Control", "If-Modified-Since", "If-None-Match", "If-Range", "Range", "User-Agent"}
+	rangeHeaders   = []string{"If-Range", "Range"}
 	answerHeaders  = []string{"Accept-Ranges", "Cache-Control", "Content-Length", "Content-Range", "Content-Type", "ETag", "Last-Modified", "Retry-After"}
 )
 
@@ -69,6 +70,13 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Sizes and digests are those of the file itself.
 	req.Header.Set("Accept-Encoding", "identity")
 	pass(req.Header, r.Header, requestHeaders)
+	noted := isPackage(r.URL.Path)
+	if noted {
+		// A part would have another digest. Clients take the whole file for it.
+		for _, name := range rangeHeaders {
+			req.Header.Del(name)
+		}
+	}
 	resp, err := f.client.Do(req)
 	if err != nil {
 		http.Error(w, "the server did not answer: "+err.Error(), http.StatusBadGateway)
@@ -79,11 +87,12 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(resp.StatusCode)
 	var sum hash.Hash
 	body := io.Reader(resp.Body)
-	if r.Method == http.MethodGet && resp.StatusCode == http.StatusOK && strings.HasSuffix(r.URL.Path, ".deb") {
+	if r.Method == http.MethodGet && resp.StatusCode == http.StatusOK && noted {
 		sum = sha256.New()
 		body = io.TeeReader(body, sum)
 	}
-	if _, err := io.Copy(w, body); err != nil {
+	// A client that has all may be gone before its answer has ended.
+	if n, err := io.Copy(w, body); err != nil && n != resp.ContentLength {
 		panic(http.ErrAbortHandler) // so that the client sees that the answer is not complete
 	}
 	if sum != nil {
@@ -91,6 +100,13 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.fetched[r.URL.Path] = hex.EncodeToString(sum.Sum(nil))
 		f.mu.Unlock()
 	}
+}
+
+// isPackage reports whether a path is that of a package or of a part of a source
+// package. All else that a repository has follows from its index, which is part of
+// what was asked for.
+func isPackage(p string) bool {
+	return strings.Contains(p, "/pool/") && !strings.HasSuffix(p, "/") || slices.Contains([]string{".deb", ".udeb", ".dsc"}, path.Ext(p))
 }
 
 func pass(to, from http.Header, names []string) {

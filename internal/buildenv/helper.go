@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -170,7 +172,8 @@ func furnish(o *order, dir string) (faketime string, err error) {
 			return "", fmt.Errorf("make %s in the root: %w", BuildDir, err)
 		}
 	}
-	for name, text := range s.files(o.Sources) {
+	files := s.files(o.Sources)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if strings.HasPrefix(name, "etc/apt/") {
 			if _, err := root.Stat("etc/apt"); errors.Is(err, fs.ErrNotExist) {
 				continue // no apt
@@ -180,7 +183,7 @@ func furnish(o *order, dir string) (faketime string, err error) {
 		if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return "", err
 		}
-		if err := root.WriteFile(name, []byte(text), 0o644); err != nil {
+		if err := root.WriteFile(name, []byte(files[name]), 0o644); err != nil {
 			return "", fmt.Errorf("write /%s in the root: %w", name, err)
 		}
 	}
@@ -217,13 +220,52 @@ func orNone(s string) string {
 // devices are the machine's device files that the environment has.
 var devices = []string{"null", "zero", "full", "random", "urandom", "tty"}
 
+// deviceLinks are the symbolic links in /dev.
+var deviceLinks = map[string]string{
+	"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
+}
+
+// ofMachine are what /proc has of the whole machine. User 0 of the machine may write
+// it without a capability.
+var ofMachine = []string{"sys", "sysrq-trigger", "irq", "bus", "fs"}
+
+// mountProc mounts /proc, with the machine's settings read-only. In namespaces of
+// its own the command cannot mount another: what covers a part of this one forbids
+// it.
+func mountProc(proc string) error {
+	if err := mount("proc", proc, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return err
+	}
+	for _, name := range ofMachine {
+		p := proc + "/" + name
+		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+			continue // not in this kernel
+		}
+		if err := mount(p, p, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+		if err := readOnly(p, "/proc/"+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readOnly makes the mounts at and below a path read-only.
+func readOnly(p, shown string) error {
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(unix.AT_FDCWD, p, unix.AT_RECURSIVE, &attr); err != nil {
+		return fmt.Errorf("make %s read-only: %w", shown, err)
+	}
+	return nil
+}
+
 // mountAll mounts everything in the root.
 func mountAll(o *order, root string) error {
-	const plain = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	if err := mount(root, root, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	if err := mount("proc", root+"/proc", "proc", plain, ""); err != nil {
+	if err := mountProc(root + "/proc"); err != nil {
 		return err
 	}
 	dev := root + "/dev"
@@ -238,10 +280,8 @@ func mountAll(o *order, root string) error {
 			return err
 		}
 	}
-	for name, target := range map[string]string{
-		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
-	} {
-		if err := os.Symlink(target, dev+"/"+name); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(deviceLinks)) {
+		if err := os.Symlink(deviceLinks[name], dev+"/"+name); err != nil {
 			return err
 		}
 	}
@@ -274,11 +314,7 @@ func mountAll(o *order, root string) error {
 	if o.Bind == "" {
 		return nil
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	if err := unix.MountSetattr(unix.AT_FDCWD, root+SourceDir, unix.AT_RECURSIVE, &attr); err != nil {
-		return fmt.Errorf("make %s read-only: %w", SourceDir, err)
-	}
-	return nil
+	return readOnly(root+SourceDir, SourceDir)
 }
 
 // reverse shows a directory with its entries in reverse order; below is a new
@@ -467,7 +503,8 @@ func reap(pid int) int {
 }
 
 // giveOutputs gives all files of a directory to user 0, who is this program's user,
-// and lets that user read them.
+// and lets that user read them. Outside, nobody gets that user's rights or
+// capabilities from a program.
 func giveOutputs(dir string) error {
 	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -482,12 +519,23 @@ func giveOutputs(dir string) error {
 				return err
 			}
 		}
-		switch mode := st.Mode(); {
-		case d.IsDir() && mode&0o700 != 0o700:
-			return os.Chmod(p, mode|0o700)
-		case mode.IsRegular() && mode&0o400 == 0:
-			return os.Chmod(p, mode|0o400)
+		want := st.Mode().Perm()
+		switch {
+		case d.IsDir():
+			want |= 0o700
+		case d.Type().IsRegular():
+			want |= 0o400
+			err := unix.Lremovexattr(p, "security.capability")
+			if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
+				return fmt.Errorf("remove the capabilities of %s: %w", p, err)
+			}
+		default:
+			return nil
 		}
-		return nil
+		// What fs calls permissions is without the bits for setuid, setgid and sticky.
+		if st.Mode()&^fs.ModeType == want {
+			return nil
+		}
+		return os.Chmod(p, want)
 	})
 }

@@ -150,16 +150,23 @@ func Listing(list []Output) (text, digest string) {
 	return b.String(), hex.EncodeToString(sum[:])
 }
 
-// Move moves everything in one directory to another on the same file system.
-func Move(from, to string) error {
+// Move moves everything in one directory to another on the same file system, and
+// returns the paths of what it moved, also when it fails. It replaces nothing.
+func Move(from, to string) ([]string, error) {
 	entries, err := os.ReadDir(from)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var moved []string
 	for _, e := range entries {
-		if err := os.Rename(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
-			return err
+		p := filepath.Join(to, e.Name())
+		if _, err := os.Lstat(p); err == nil {
+			return moved, fmt.Errorf("%s: %w: expected an empty directory, found %s in it", to, ErrOutput, e.Name())
 		}
+		if err := os.Rename(filepath.Join(from, e.Name()), p); err != nil {
+			return moved, err
+		}
+		moved = append(moved, p)
 	}
-	return os.Remove(from)
+	return moved, os.Remove(from)
 }

@@ -28,7 +28,8 @@ var (
 // server serves one file, which is answered fast, by two ways: net/http and fast.
 type server struct {
 	*httptest.Server
-	seen atomic.Int64 // requests that net/http saw
+	seen atomic.Int64  // requests that net/http saw
+	idle chan struct{} // net/http waits for another request
 }
 
 // ServeHTTP implements http.Handler with net/http's own way to serve a file.
@@ -76,10 +77,16 @@ func (l listener) Accept() (net.Conn, error) {
 
 func start(t *testing.T) *server {
 	t.Helper()
-	s := &server{}
+	s := &server{idle: make(chan struct{}, 1000)}
 	s.Server = httptest.NewUnstartedServer(s)
 	s.Listener = listener{s.Listener, s}
-	s.Config.ConnContext, s.Config.ConnState, s.Config.DisableGeneralOptionsHandler = fastfile.ConnContext, fastfile.ConnState, true
+	s.Config.ConnContext, s.Config.DisableGeneralOptionsHandler = fastfile.ConnContext, true
+	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		fastfile.ConnState(c, state)
+		if state == http.StateIdle {
+			s.idle <- struct{}{}
+		}
+	}
 	s.Start()
 	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 	return s
@@ -104,6 +111,7 @@ func TestSameAnswers(t *testing.T) {
 	if s.seen.Load() != 1 || !strings.HasSuffix(want, "bodybody") {
 		t.Fatalf("net/http's answer: %q", want)
 	}
+	<-s.idle // what comes earlier is net/http's, too, and so is all that follows
 	for range 3 {
 		l.Send(get)
 		if got := l.Answer("GET"); got != want {

@@ -172,7 +172,7 @@ func (s *server) Ctl(args ...string) string {
 // JSON runs snapctl --json and decodes the last line of its output.
 func (s *server) JSON(v any, args ...string) {
 	s.t.Helper()
-	out := strings.TrimSpace(s.Ctl(append(args, "--json")...))
+	out := strings.TrimSpace(s.Ctl(append([]string{"--json"}, args...)...))
 	if err := json.Unmarshal([]byte(out), v); err != nil {
 		lines := strings.Split(out, "\n")
 		if err := json.Unmarshal([]byte(lines[len(lines)-1]), v); err != nil {

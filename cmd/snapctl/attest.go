@@ -316,7 +316,7 @@ func runAttestList(ctx context.Context, c *call) error {
 		}
 		for i := range r.Attestations {
 			one := &r.Attestations[i]
-			// Nothing but what was signed is shown as somebody's word.
+			// Only what was signed is shown as a builder's statement.
 			a, err := attest.Parse(one.Envelope)
 			if err == nil {
 				err = a.Check(r.Name, manifest)

@@ -3,7 +3,7 @@
 // OpenPGP keys, and the file that names the builders whose word counts.
 // docs/ATTEST.md describes the formats.
 //
-// Everything here comes from strangers. Envelopes and statements are bounded in
+// All input comes from outside. Envelopes and statements are bounded in
 // size and depth, no key of an object may be repeated, and nothing is believed
 // before a signature by a named key has been verified.
 package attest

@@ -8,7 +8,7 @@ import (
 	"example.org/snapd/internal/attest"
 )
 
-// Whatever a stranger sends, parsing ends, and what is accepted is the same when it is
+// Parsing ends for any input, and what is accepted is the same when it is
 // written and read again.
 func FuzzParse(f *testing.F) {
 	for _, c := range hostile(f) {

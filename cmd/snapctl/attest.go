@@ -316,7 +316,7 @@ func runAttestList(ctx context.Context, c *call) error {
 		}
 		for i := range r.Attestations {
 			one := &r.Attestations[i]
-			// Only what was signed is shown as a builder's statement.
+			// Show only signed data as a builder's statement.
 			a, err := attest.Parse(one.Envelope)
 			if err == nil {
 				err = a.Check(r.Name, manifest)

@@ -262,7 +262,7 @@ func talk(ctx context.Context, pid int, ids idMap, o order, conn *net.UnixConn, 
 	if o.Task == "run" {
 		l, err := receiveListener(conn)
 		if err != nil {
-			// It reported why there is none, or it is gone.
+			// The helper has reported the reason, or has ended.
 			if l := new(helperError); errors.As(err, &l) {
 				return report{}, fmt.Errorf("%w: %s", ErrSetup, l.text)
 			}

@@ -124,7 +124,7 @@ func TestAttestations(t *testing.T) {
 	if v, err := other2.Freezer.Verify(t.Context(), &api.VerifyRequest{Ref: "4.1", Builders: list, Threshold: 2}, nil); err != nil || v.Exit != 0 {
 		t.Errorf("imported: %v, %+v", err, v)
 	}
-	// Whoever imported the statement about the image has no other image of that name.
+	// An imported statement names the image: refuse another image of that variant.
 	if _, err := other2.Freezer.AddImage(t.Context(), &api.ImageAdd{Name: "4.1"}, strings.NewReader("other")); !errors.Is(err, freeze.ErrExists) {
 		t.Errorf("another image beside an imported statement: %v", err)
 	}

@@ -178,7 +178,7 @@ func TestMissingPackages(t *testing.T) {
 	for download, want := range map[string]int{config.All: 1, config.OnDemand: 0} {
 		w := mirrortest.New(t, func(m *config.Mirror) { m.Download, m.Sources = download, false })
 		w.Archive.Add(debtest.Package{Name: "a"}, debtest.Package{Name: "b"})
-		w.Archive.Publish(w.Now)
+		w.Archive.Publish(w.Now())
 		w.MustSync()
 		a := cas.Sum(debtest.Package{Name: "a"}.Deb(t))
 		if err := w.Blobs().Remove(t.Context(), a, "test", nil); err != nil {

@@ -52,9 +52,9 @@ func TestResolveRef(t *testing.T) {
 	var ids []string
 	for i := range 3 {
 		w.Archive.Add(debtest.Package{Name: fmt.Sprint("b", i)})
-		w.Archive.Publish(w.Now)
+		w.Archive.Publish(w.Now())
 		ids = append(ids, w.MustSync().Snapshot.ID())
-		w.Now = w.Now.Add(24 * time.Hour)
+		w.SetNow(w.Now().Add(24 * time.Hour))
 	}
 	for ref, want := range map[string]string{
 		"debian@latest": ids[2], ids[0]: ids[0], "debian@2026-01-11": ids[0], "debian@2026-01-12T00:00Z": ids[1], "debian@2030-01-01": ids[2],
@@ -67,7 +67,7 @@ func TestResolveRef(t *testing.T) {
 		t.Errorf("debian: %v %v", got, err)
 	}
 	epoch := w.Epoch()
-	if err := w.Store().RemoveSnapshot(t.Context(), "debian", mirrortest.Start.Add(24*time.Hour+2*time.Minute), true, w.Now); err != nil {
+	if err := w.Store().RemoveSnapshot(t.Context(), "debian", mirrortest.Start.Add(24*time.Hour+2*time.Minute), true, w.Now()); err != nil {
 		t.Fatal(err)
 	}
 	w.Changed()

@@ -44,7 +44,7 @@ func check(t *testing.T, p string, got catalog.Entry, err error, want entry) {
 func TestArchiveEntry(t *testing.T) {
 	w := mirrortest.New(t, nil)
 	w.Archive.Add(debtest.Package{Name: "a"})
-	w.Archive.Publish(w.Now)
+	w.Archive.Publish(w.Now())
 	one := meta.FormatTimestamp(w.MustSync().Snapshot.Timestamp)
 	release := string(w.Archive.Get("dists/stable/InRelease"))
 	pool := w.Archive.Default().PathOf("a")
@@ -72,7 +72,7 @@ func TestArchiveEntry(t *testing.T) {
 func TestDigestEntry(t *testing.T) {
 	w := mirrortest.New(t, nil)
 	w.Archive.Add(debtest.Package{Name: "a"})
-	w.Archive.Publish(w.Now)
+	w.Archive.Publish(w.Now())
 	w.MustSync()
 	deb := w.Archive.Get(w.Archive.Default().PathOf("a"))
 	sha1sum := sha1.Sum(deb)
@@ -121,7 +121,7 @@ func TestKitEntry(t *testing.T) {
 func TestRecordedEntry(t *testing.T) {
 	w := mirrortest.New(t, nil)
 	w.Archive.Add(debtest.Package{Name: "a"})
-	w.Archive.Publish(w.Now)
+	w.Archive.Publish(w.Now())
 	snap := w.MustSync().Snapshot
 	put := func(r meta.Recording) {
 		t.Helper()

@@ -22,12 +22,12 @@ func TestLastGenerations(t *testing.T) {
 	var snaps []*meta.Snapshot
 	for i := range 8 {
 		w.Archive.Add(debtest.Package{Name: fmt.Sprint("p", i), Version: "1"})
-		w.Now = w.Now.Add(time.Hour)
-		w.Archive.Publish(w.Now)
+		w.SetNow(w.Now().Add(time.Hour))
+		w.Archive.Publish(w.Now())
 		snaps = append(snaps, w.MustSync().Snapshot)
 	}
 	for _, i := range []int{1, 2, 3, 5} {
-		if err := w.Store().RemoveSnapshot(t.Context(), "debian", snaps[i].Timestamp, true, w.Now); err != nil {
+		if err := w.Store().RemoveSnapshot(t.Context(), "debian", snaps[i].Timestamp, true, w.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -67,7 +67,7 @@ func newHistory(t *testing.T, n int) *history {
 func (h *history) compactor(t *testing.T, keep int) {
 	t.Helper()
 	store, err := indices.Open(indices.Options{
-		Blobs: h.Config.Blobs, Meta: h.Config.Store, Dir: filepath.Join(t.TempDir(), "indices"), Size: cmp.Or(h.size, 64<<20), Now: func() time.Time { return h.Now },
+		Blobs: h.Config.Blobs, Meta: h.Config.Store, Dir: filepath.Join(t.TempDir(), "indices"), Size: cmp.Or(h.size, 64<<20), Now: h.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func (h *history) compactor(t *testing.T, keep int) {
 	if h.Parts, err = mirrortest.Compose(h.Config); err != nil {
 		t.Fatal(err)
 	}
-	h.c = gc.New(gc.Config{Formats: repo.ByType[gc.Format](h.Parts.Formats()...), Catalog: h.Parts, Acquirer: h.Parts, Meta: h.Store(), Blobs: h.Blobs(), Quarantine: time.Hour, KeepIndices: keep, Now: func() time.Time { return h.Now }})
+	h.c = gc.New(gc.Config{Formats: repo.ByType[gc.Format](h.Parts.Formats()...), Catalog: h.Parts, Acquirer: h.Parts, Meta: h.Store(), Blobs: h.Blobs(), Quarantine: time.Hour, KeepIndices: keep, Now: h.Now})
 }
 
 func (h *history) next(t *testing.T) {
@@ -273,7 +273,7 @@ func TestCompactionIsTakenBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !quarantined {
-			h.Now = h.Now.Add(48 * time.Hour)
+			h.SetNow(h.Now().Add(48 * time.Hour))
 			h.run(t, false)
 			h.Archive.DeleteMatching(path.Join(path.Dir(packagesPath), "by-hash/SHA256/*"))
 		}
@@ -318,7 +318,7 @@ func TestCompactOtherProgram(t *testing.T) {
 func TestCompactedIsHeld(t *testing.T) {
 	h := newHistory(t, 5)
 	h.compact(t)
-	h.Now = h.Now.Add(48 * time.Hour) // the quarantine has it no more
+	h.SetNow(h.Now().Add(48 * time.Hour)) // the quarantine has it no more
 	h.run(t, false)
 	xz := h.files[0][packagesPath+".xz"]
 	if h.stored(t, xz) {
@@ -332,7 +332,7 @@ func TestCompactedIsHeld(t *testing.T) {
 		t.Errorf("without xz: %v", err)
 	}
 	t.Setenv("PATH", programs)
-	h.Now = h.Now.Add(time.Hour) // a failure is remembered for some minutes
+	h.SetNow(h.Now().Add(time.Hour)) // a failure is remembered for some minutes
 	if err := h.Hold(t.Context(), batch, cas.Sum(xz)); err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestCompactHeld(t *testing.T) {
 	if _, err := st.Pin(ctx, "debian", h.snaps[0].Timestamp, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	r := &meta.Recording{Name: "build", Started: h.Now, Pins: []meta.RecordingPin{{Mirror: "debian", Timestamp: h.snaps[1].Timestamp}}}
+	r := &meta.Recording{Name: "build", Started: h.Now(), Pins: []meta.RecordingPin{{Mirror: "debian", Timestamp: h.snaps[1].Timestamp}}}
 	if err := st.StartRecording(ctx, r); err != nil {
 		t.Fatal(err)
 	}
@@ -394,14 +394,14 @@ func TestCompactedOutliveOthers(t *testing.T) {
 	h := newHistory(t, 12)
 	h.compact(t)
 	for _, i := range []int{0, 1, 2, 3, 5, 7, 8} {
-		if err := h.Config.Store.RemoveSnapshot(t.Context(), "debian", h.snaps[i].Timestamp, true, h.Now); err != nil {
+		if err := h.Config.Store.RemoveSnapshot(t.Context(), "debian", h.snaps[i].Timestamp, true, h.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	h.Now = h.Now.Add(48 * time.Hour)
+	h.SetNow(h.Now().Add(48 * time.Hour))
 	for range 2 {
 		h.run(t, false)
-		h.Now = h.Now.Add(48 * time.Hour)
+		h.SetNow(h.Now().Add(48 * time.Hour))
 	}
 	for _, i := range []int{4, 6, 9, 10, 11} {
 		for _, suffix := range []string{"", ".xz"} {
@@ -451,7 +451,7 @@ func TestCompactIsCutShort(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = gc.New(gc.Config{Formats: repo.ByType[gc.Format](e.Formats()...), Catalog: e, Acquirer: e, Meta: e.Store(), Blobs: e.Blobs(), Quarantine: time.Hour, KeepIndices: 2, Now: func() time.Time { return h.Now }}).Compact(ctx)
+		_, err = gc.New(gc.Config{Formats: repo.ByType[gc.Format](e.Formats()...), Catalog: e, Acquirer: e, Meta: e.Store(), Blobs: e.Blobs(), Quarantine: time.Hour, KeepIndices: 2, Now: h.Now}).Compact(ctx)
 		e.Close()
 		cancel()
 		for i, snap := range h.snaps {

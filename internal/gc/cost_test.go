@@ -64,7 +64,7 @@ func collectAmid(t *testing.T, packages, snapshots int) work {
 	// collection.
 	w.collector(time.Hour, 0)
 	w.run(t, false)
-	w.Now = second.Add(keep)
+	w.SetNow(second.Add(keep))
 	blobs := &counting{Store: w.Blobs()}
 	cfg := w.Config
 	cfg.Blobs = blobs

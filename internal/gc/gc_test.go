@@ -44,7 +44,7 @@ func newWorld(t *testing.T, keep time.Duration, quarantine time.Duration) *world
 }
 
 func (w *world) collector(quarantine, grace time.Duration) {
-	w.c = gc.New(gc.Config{Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Quarantine: quarantine, Grace: grace, Making: func(n string) bool { return w.making[n] }, Now: func() time.Time { return w.Now }})
+	w.c = gc.New(gc.Config{Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Quarantine: quarantine, Grace: grace, Making: func(n string) bool { return w.making[n] }, Now: w.Now})
 }
 
 // release replaces the only package by its next version and syncs.
@@ -54,8 +54,8 @@ func (w *world) release() *mirror.SyncResult {
 		w.Archive.Default().Remove("a", fmt.Sprint(w.n-1))
 	}
 	w.Archive.Add(debtest.Package{Name: "a", Version: fmt.Sprint(w.n)})
-	w.Now = w.Now.Add(time.Hour)
-	w.Archive.Publish(w.Now)
+	w.SetNow(w.Now().Add(time.Hour))
+	w.Archive.Publish(w.Now())
 	return w.MustSync()
 }
 
@@ -143,7 +143,7 @@ func files(t *testing.T, dir string) map[string]int64 {
 func TestPin(t *testing.T) {
 	w := newWorld(t, time.Minute, -time.Hour)
 	first, _ := w.ResolveSnapshot(t.Context(), "debian@latest")
-	until := w.Now.Add(24 * time.Hour)
+	until := w.Now().Add(24 * time.Hour)
 	if _, err := w.Store().Pin(t.Context(), "debian", first.Timestamp, until); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestPin(t *testing.T) {
 	if !w.has(t, w.digest(t, 1)) || w.has(t, w.digest(t, 2)) || !w.has(t, w.digest(t, 3)) {
 		t.Error("a pinned snapshot, one that is not, or the newest")
 	}
-	w.Now = until.Add(time.Second)
+	w.SetNow(until.Add(time.Second))
 	if res := w.run(t, false); !slices.Equal(res.Snapshots, []string{first.ID()}) || w.has(t, w.digest(t, 1)) {
 		t.Errorf("after the pin's time: %+v", res)
 	}
@@ -177,11 +177,11 @@ func TestQuarantine(t *testing.T) {
 	if err := w.Blobs().Restore(t.Context(), d); err != nil || !w.has(t, d) {
 		t.Errorf("restore: %v", err)
 	}
-	w.Now = w.Now.Add(23 * time.Hour)
+	w.SetNow(w.Now().Add(23 * time.Hour))
 	if res := w.run(t, false); res.Purged != 0 {
 		t.Errorf("purged after 23 hours: %+v", res)
 	}
-	w.Now = w.Now.Add(2 * time.Hour)
+	w.SetNow(w.Now().Add(2 * time.Hour))
 	w.release() // gives the collection something of each kind to do
 	dry := w.run(t, true)
 	if dry.Purged == 0 || dry.Blobs == 0 || dry.Purged == dry.Blobs {
@@ -210,7 +210,7 @@ func TestExplain(t *testing.T) {
 		return info.Digest
 	}
 	manifest, image, kit, node, entry, orphan, corrupt := put("manifest"), put("image"), put("kit"), put("node"), put("entry"), put("orphan"), put("corrupt")
-	until := w.Now.Add(240 * time.Hour)
+	until := w.Now().Add(240 * time.Hour)
 	snaps, err := w.Store().SnapshotsBefore(t.Context(), "debian", time.Time{}, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -236,10 +236,10 @@ func TestExplain(t *testing.T) {
 		Suites: []meta.FrozenSuite{{Suite: "stable", Gen: snaps[4].Suites[0].Gen}},
 	}}}))
 	must(st.AddStatement(ctx, meta.StatementFiles{Freeze: "4.1", Manifest: manifest, Image: &meta.Image{Name: "4.1", SHA256: image}}))
-	must(st.StartRecording(ctx, &meta.Recording{Name: "build", Started: w.Now, Pins: []meta.RecordingPin{{Mirror: "debian", Timestamp: snaps[3].Timestamp}}}))
-	_, err = st.NoteFetches(ctx, []meta.Fetch{{Recording: "build", Entry: meta.RecordEntry{Mirror: "debian", Path: "x", SHA256: entry, First: w.Now, Last: w.Now, Count: 1}}})
+	must(st.StartRecording(ctx, &meta.Recording{Name: "build", Started: w.Now(), Pins: []meta.RecordingPin{{Mirror: "debian", Timestamp: snaps[3].Timestamp}}}))
+	_, err = st.NoteFetches(ctx, []meta.Fetch{{Recording: "build", Entry: meta.RecordEntry{Mirror: "debian", Path: "x", SHA256: entry, First: w.Now(), Last: w.Now(), Count: 1}}})
 	must(err)
-	must(st.RemoveSnapshot(ctx, "debian", snaps[5].Timestamp, true, w.Now))
+	must(st.RemoveSnapshot(ctx, "debian", snaps[5].Timestamp, true, w.Now()))
 	for i, until := range map[int]time.Time{1: until, 2: {}} {
 		if _, err := w.Store().Pin(t.Context(), "debian", snaps[i].Timestamp, until); err != nil {
 			t.Fatal(err)
@@ -312,7 +312,7 @@ func TestUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.making["4.1"] = true
-	if _, err := w.Store().AddOrphans(t.Context(), []cas.Info{info}, w.Now); err != nil {
+	if _, err := w.Store().AddOrphans(t.Context(), []cas.Info{info}, w.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Store().PutTree(t.Context(), "4.1", []meta.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}}); err != nil {
@@ -331,7 +331,7 @@ func TestUnderWay(t *testing.T) {
 		t.Error("work under way was collected")
 	}
 	w.making["4.1"] = false
-	w.Now = w.Now.Add(2 * time.Hour)
+	w.SetNow(w.Now().Add(2 * time.Hour))
 	w.run(t, false)
 	if w.has(t, info.Digest) || len(trees()) != 0 {
 		t.Errorf("what was cut short stays: blob %v, trees %v", w.has(t, info.Digest), trees())
@@ -357,15 +357,15 @@ func TestSyncBesideCollection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Store().RemoveSnapshot(t.Context(), "debian", snaps[1].Timestamp, true, w.Now); err != nil {
+	if err := w.Store().RemoveSnapshot(t.Context(), "debian", snaps[1].Timestamp, true, w.Now()); err != nil {
 		t.Fatal(err)
 	}
 	// Upstream returns to the first contents with a new date.
 	w.Archive.Restore(first)
 	w.Archive.Default().Remove("a", "2")
 	w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
-	w.Now = w.Now.Add(time.Hour)
-	w.Archive.Publish(w.Now)
+	w.SetNow(w.Now().Add(time.Hour))
+	w.Archive.Publish(w.Now())
 	w.Archive.Requests()
 	res := w.MustSync()
 	for _, r := range w.Archive.Requests() {
@@ -476,7 +476,7 @@ func TestFsck(t *testing.T) {
 func TestRepairKnown(t *testing.T) {
 	w := newWorld(t, 0, 0)
 	known := []byte("a public key")
-	c := gc.New(gc.Config{Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Known: [][]byte{known}, Now: func() time.Time { return w.Now }})
+	c := gc.New(gc.Config{Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Known: [][]byte{known}, Now: w.Now})
 	empty, key, other := cas.Sum(nil), cas.Sum(known), cas.Sum([]byte("other"))
 	if err := w.Store().PutTree(t.Context(), "4.1", []meta.Node{{Path: "a", Digest: empty}, {Path: "b", Digest: key}, {Path: "c", Digest: other}}); err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ func TestLostOrdersAreLookedUpOnce(t *testing.T) {
 		t.Fatalf("lost %d orders, expected more", len(orders))
 	}
 	reads := &generationReads{Store: h.Store()}
-	h.c = gc.New(gc.Config{Formats: repo.ByType[gc.Format](h.Parts.Formats()...), Catalog: h.Parts, Acquirer: h.Parts, Meta: reads, Blobs: h.Blobs(), Quarantine: time.Hour, KeepIndices: 2, Now: func() time.Time { return h.Now }})
+	h.c = gc.New(gc.Config{Formats: repo.ByType[gc.Format](h.Parts.Formats()...), Catalog: h.Parts, Acquirer: h.Parts, Meta: reads, Blobs: h.Blobs(), Quarantine: time.Hour, KeepIndices: 2, Now: h.Now})
 	res, err := h.c.Fsck(t.Context(), &api.FsckRequest{Repair: true}, nil, nil)
 	if err != nil || len(res.Repaired) != len(orders) || len(res.Lost) > 0 {
 		t.Fatalf("repair of %d orders: %+v, %v", len(orders), res, err)

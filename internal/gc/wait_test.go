@@ -118,8 +118,8 @@ func TestWritersWaitForNoBlob(t *testing.T) {
 	}
 
 	w.Archive.Add(debtest.Package{Name: "b", Version: "1"})
-	w.Now = w.Now.Add(time.Hour)
-	w.Archive.Publish(w.Now)
+	w.SetNow(w.Now().Add(time.Hour))
+	w.Archive.Publish(w.Now())
 	if res, err := e.Sync(t.Context(), "debian", mirror.SyncOptions{AcceptClock: true}); err != nil || res.Snapshot == nil {
 		t.Fatalf("sync: %+v, %v", res, err)
 	}
@@ -130,13 +130,13 @@ func TestWritersWaitForNoBlob(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Store().AddOrphans(t.Context(), []cas.Info{info}, w.Now.Add(-time.Hour)); err != nil {
+		if _, err := w.Store().AddOrphans(t.Context(), []cas.Info{info}, w.Now().Add(-time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	c := gc.New(gc.Config{
 		Formats: repo.ByType[gc.Format](e.Formats()...), Catalog: e, Acquirer: e, Meta: e.Store(), Blobs: e.Blobs(),
-		Making: func(string) bool { return false }, Now: func() time.Time { return w.Now }, Quarantine: -time.Hour,
+		Making: func(string) bool { return false }, Now: w.Now, Quarantine: -time.Hour,
 	})
 	for _, dry := range []bool{true, false} {
 		if res, err := c.Run(t.Context(), dry); err != nil || res.Blobs != blobs {

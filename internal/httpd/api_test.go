@@ -263,7 +263,7 @@ func TestFilesOfServer(t *testing.T) {
 	s.sync()
 	s.call("freeze", api.FreezeRequest{Name: "4.1"}, nil)
 	c := s.as(s.token(api.TokenCreate{Name: "root", Role: api.RoleAdmin}))
-	as := s.Now.Add(-time.Hour)
+	as := s.Now().Add(-time.Hour)
 	dir := t.TempDir()
 	for _, from := range []string{"file://" + dir, "FILE:" + dir, "file:/etc", dir} {
 		err := c.Call(t.Context(), "sync", api.SyncRequest{Mirrors: []string{"debian"}, FromURL: from, As: &as}, nil, nil)

@@ -122,7 +122,7 @@ func TestAptUpdateAcrossSync(t *testing.T) {
 // neither after a sync nor after a move of a channel.
 func TestAptResumes(t *testing.T) {
 	s := newSite(t, func(m *config.Mirror) { m.Download = config.All })
-	s.clock = func() time.Time { return s.Now }
+	s.clock = s.Now
 	s.restart()
 	s.Archive.Add(pkg("app", "1"))
 	s.publish()

@@ -28,11 +28,11 @@ func TestArchive(t *testing.T) {
 	s.Archive.Default().Remove("a", "1")
 	s.Archive.Add(pkg("a", "2"))
 	s.publish()
-	s.Now = s.Now.Add(time.Hour)
+	s.SetNow(s.Now().Add(time.Hour))
 	two := s.sync()
 	s.Archive.Add(pkg("a", "3"))
 	s.publish()
-	s.Now = s.Now.Add(time.Hour)
+	s.SetNow(s.Now().Add(time.Hour))
 	three := s.sync()
 	sum := cas.Sum([]byte(release)).String()
 	at := "/archive/debian/" + one

@@ -20,7 +20,7 @@ import (
 // channelSite has the freezes 4.0 and 4.1 of one mirror, and a clock that stands.
 func channelSite(t *testing.T) *site {
 	s := newSite(t, func(m *config.Mirror) { m.Download = config.All })
-	s.clock = func() time.Time { return s.Now }
+	s.clock = s.Now
 	s.restart()
 	for version, name := range map[string]string{"1": "4.0"} {
 		s.Archive.Add(pkg("app", version), pkg("old", "1"))
@@ -140,7 +140,7 @@ func TestChannelGrace(t *testing.T) {
 		}
 	}
 	check("after the move", http.StatusOK)
-	s.Now = moved.Add(meta.ChannelGrace - time.Second)
+	s.SetNow(moved.Add(meta.ChannelGrace - time.Second))
 	check("at the end of the week", http.StatusOK)
 	if e := s.fails("rm", api.RefRequest{Ref: "4.0"}); e.Code != api.CodeInUse || !strings.Contains(e.Message, "channel stable showed it until") {
 		t.Errorf("rm at the end of the week: %+v", e)
@@ -150,7 +150,7 @@ func TestChannelGrace(t *testing.T) {
 	if len(ch.Earlier) != 1 || ch.Earlier[0].Freeze != "4.0" || !ch.Earlier[0].Until.Equal(moved.Add(meta.ChannelGrace)) {
 		t.Errorf("earlier: %+v", ch.Earlier)
 	}
-	s.Now = s.Now.Add(time.Second)
+	s.SetNow(s.Now().Add(time.Second))
 	check("after the week", http.StatusNotFound)
 	s.call("channel/show", api.ChannelRef{Name: "stable"}, &ch)
 	if len(ch.Earlier) != 0 {
@@ -228,7 +228,7 @@ func TestChannelRefused(t *testing.T) {
 	if e.Code != api.CodeClock || !strings.Contains(e.Message, "channel stable was last moved at") {
 		t.Errorf("a date in the future: %+v", e)
 	}
-	if ahead := before.Moved.Sub(s.Now); ahead > 5*time.Second {
+	if ahead := before.Moved.Sub(s.Now()); ahead > 5*time.Second {
 		t.Errorf("the channel is %s ahead of the clock", ahead)
 	}
 	same("a date in the future")

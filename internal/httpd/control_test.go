@@ -324,7 +324,7 @@ func TestKitBesideCollection(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.start()
-	c := gc.New(gc.Config{Formats: repo.ByType[gc.Format](s.Parts.Formats()...), Catalog: s.Parts, Acquirer: s.Parts, Meta: s.Store(), Blobs: s.Blobs(), Quarantine: -100 * 365 * 24 * time.Hour, Now: func() time.Time { return s.Now }})
+	c := gc.New(gc.Config{Formats: repo.ByType[gc.Format](s.Parts.Formats()...), Catalog: s.Parts, Acquirer: s.Parts, Meta: s.Store(), Blobs: s.Blobs(), Quarantine: -100 * 365 * 24 * time.Hour, Now: s.Now})
 	between.After = func() {
 		if _, err := c.Run(t.Context(), false); err != nil {
 			t.Error(err)
@@ -395,7 +395,7 @@ func TestMirrorWarnings(t *testing.T) {
 		}
 	}
 	want := []string{
-		"suite stable: Release has no Date, its signature's time " + s.Now.Format(time.RFC1123) + " is used",
+		"suite stable: Release has no Date, its signature's time " + s.Now().Format(time.RFC1123) + " is used",
 		"suite stable: Release: field suite is repeated; the last one counts",
 		"suite stable: main/binary-amd64/Packages: 2 stanzas that no client can install are left out (the first: a 1: no Architecture)",
 	}
@@ -424,7 +424,7 @@ func TestStoredSecrets(t *testing.T) {
 	s.publish()
 	s.sync()
 	const secret = "s3cr3t"
-	failed := meta.Check{Checked: s.Now, Error: `get http://alice:` + secret + `@mirror.example.org/x?token=` + secret + `: 404`}
+	failed := meta.Check{Checked: s.Now(), Error: `get http://alice:` + secret + `@mirror.example.org/x?token=` + secret + `: 404`}
 	if err := s.Store().SetCheck(t.Context(), "debian", failed); err != nil {
 		t.Fatal(err)
 	}
@@ -436,7 +436,7 @@ func TestStoredSecrets(t *testing.T) {
 	if page := s.get("/mirror/debian").body; strings.Contains(page, secret) || !strings.Contains(page, "mirror.example.org/x?token=xxxxx: 404") {
 		t.Errorf("page: %s", page)
 	}
-	as := s.Now.Add(-time.Hour)
+	as := s.Now().Add(-time.Hour)
 	for _, u := range []string{
 		"http://alice:" + secret + "@mirror.example.org/", "http://mirror.example.org/#" + secret, "http://mirror.example.org/?token=" + secret + "#" + secret, "gopher:" + secret,
 	} {
@@ -456,8 +456,8 @@ func TestImportWithToken(t *testing.T) {
 	const secret = "s3cr3t"
 	s.Archive.Add(pkg("b", "1"))
 	s.publish()
-	as := s.Now
-	s.Now = s.Now.Add(time.Hour)
+	as := s.Now()
+	s.SetNow(s.Now().Add(time.Hour))
 	s.Archive.Hook = func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Query().Get("token") == secret {
 			return false

@@ -66,7 +66,7 @@ func TestPagesLinkWhatExists(t *testing.T) {
 	s.Archive.Default().Remove("a", "1")
 	s.Archive.Add(pkg("a", "2"))
 	s.publish()
-	s.Now = s.Now.Add(time.Hour)
+	s.SetNow(s.Now().Add(time.Hour))
 	s.sync()
 	s.call("freeze", api.FreezeRequest{Name: "4.1~rc1+x", Packages: []string{"a"}, NoSources: true}, nil)
 	s.call("freeze", api.FreezeRequest{Name: "whole", All: true}, nil)

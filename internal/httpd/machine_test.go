@@ -40,7 +40,7 @@ func machineSite(t *testing.T, download string) (s *site, at [3]string) {
 	s.Archive.Add(pkg("a", "1"))
 	step := func() string {
 		s.publish()
-		defer func() { s.Now = s.Now.Add(time.Hour) }()
+		defer func() { s.SetNow(s.Now().Add(time.Hour)) }()
 		return s.sync()
 	}
 	at[0] = step()

@@ -41,11 +41,11 @@ func TestOverview(t *testing.T) {
 	s.Archive.Add(pkg("a", "1"))
 	s.publish()
 	s.sync()
-	s.clock = func() time.Time { return s.Now }
+	s.clock = s.Now
 	s.restart()
 	s.call("status", api.Empty{}, nil) // counts the blobs
 	s.wants("/", "Healthy", `<svg class="chart"`, `<svg class="bar"`, `aria-label="1 snapshots in the last 30 days"`)
-	s.Now = s.Now.Add(48 * time.Hour)
+	s.SetNow(s.Now().Add(48 * time.Hour))
 	s.restart()
 	s.call("status", api.Empty{}, nil)
 	s.wants("/", "Needs attention", "mirror debian: suite stable is older than 1d")
@@ -61,8 +61,9 @@ func TestCalendar(t *testing.T) {
 	var ids []string
 	for i, at := range []string{"2026-10-31T23:00:00Z", "2026-11-01T00:00:00Z", "2026-11-22T10:00:00Z", "2026-11-22T11:00:00Z"} {
 		s.Archive.Add(pkg("a", string(rune('1'+i))))
-		s.Now, _ = time.Parse(time.RFC3339, at)
-		s.Archive.Publish(s.Now)
+		now, _ := time.Parse(time.RFC3339, at)
+		s.SetNow(now)
+		s.Archive.Publish(s.Now())
 		ids = append(ids, s.sync())
 	}
 	for path, want := range map[string][]int{
@@ -235,7 +236,7 @@ func TestProofPage(t *testing.T) {
 	s.Archive.Add(pkg("a", "1"))
 	s.publish()
 	s.sync()
-	s.clock = func() time.Time { return s.Now }
+	s.clock = s.Now
 	s.restart()
 	s.call("freeze", api.FreezeRequest{Name: "4.1", Packages: []string{"a"}, NoSources: true}, nil)
 	s.Archive.Add(pkg("a", "2"))

@@ -209,8 +209,8 @@ func (s *site) get(path string, headers ...string) answer {
 // publish makes upstream's next state, an hour after the last.
 func (s *site) publish() {
 	s.t.Helper()
-	s.Now = s.Now.Add(time.Hour)
-	s.Archive.Publish(s.Now)
+	s.SetNow(s.Now().Add(time.Hour))
+	s.Archive.Publish(s.Now())
 }
 
 // sync syncs and returns the snapshot's part of /archive URLs.

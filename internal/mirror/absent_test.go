@@ -147,7 +147,7 @@ func TestMissingPackages(t *testing.T) {
 			w.Archive.Hook = nil
 			w.Archive.Add(debtest.Package{Name: "c", Version: "1"})
 			w.Archive.Publish(mirrortest.Start.AddDate(0, 0, 1))
-			w.Now = w.Now.AddDate(0, 0, 2)
+			w.SetNow(w.Now().AddDate(0, 0, 2))
 			next := w.MustSync()
 			w.Archive.DeleteMatching("*.deb")
 			if len(next.Warnings) > 0 || read(t, w, next.Snapshot, gone, false) == "" {

@@ -273,7 +273,7 @@ func TestSameVerdictAsApt(t *testing.T) {
 					t.Fatalf("apt does not know the new package:\n%s", out)
 				}
 			}
-			w.Now = next
+			w.SetNow(next)
 			res, err := w.TrySync()
 			if c.accept {
 				if err != nil || !res.New {
@@ -370,7 +370,7 @@ func TestRepairedUpstream(t *testing.T) {
 			w.Archive.Set(inRelease, append(bytes.Clone(good), '\n'))
 			bad := stamped{modified: mirrortest.Start.Add(time.Hour), etag: `"bad"`}
 			bad.hook(w)
-			w.Now = mirrortest.Start.Add(4 * time.Hour)
+			w.SetNow(mirrortest.Start.Add(4 * time.Hour))
 			if _, err := w.TrySync(); !errors.Is(err, repo.ErrUntrusted) {
 				t.Fatalf("refused file: %v", err)
 			}
@@ -400,7 +400,7 @@ func TestModifiedInTheFuture(t *testing.T) {
 	s.hook(w)
 	w.MustSync()
 	w.Archive.Publish(mirrortest.Start.Add(time.Hour))
-	w.Now = w.Now.Add(2 * time.Hour)
+	w.SetNow(w.Now().Add(2 * time.Hour))
 	s.modified = mirrortest.Start.Add(time.Hour)
 	if res := w.MustSync(); !res.New {
 		t.Error("the next state was not taken")

@@ -101,20 +101,20 @@ func (w *clockWorld) check() meta.Check {
 }
 
 // both sets the machine's clock and upstream's.
-func (w *clockWorld) both(t time.Time) { w.Now, w.upstream = t, t }
+func (w *clockWorld) both(t time.Time) { w.SetNow(t); w.upstream = t }
 
 func TestClockOfTheFirstSync(t *testing.T) {
 	w := newClockWorld(t, nil)
 	for _, ahead := range []time.Duration{10 * 365 * day, 25 * time.Hour, -25 * time.Hour, -5 * 365 * day} {
-		w.Now = mirrortest.Start.Add(ahead)
+		w.SetNow(mirrortest.Start.Add(ahead))
 		w.refused("and this is the first sync")
 	}
-	w.Now = time.Unix(86400, 0)
+	w.SetNow(time.Unix(86400, 0))
 	w.refused("it is at 1970-01-02T00:00:00Z, expected 2020 or later")
-	w.upstream = w.Now
+	w.upstream = w.Now()
 	w.refused("expected 2020 or later")
 	w.upstream = mirrortest.Start
-	w.Now = mirrortest.Start.Add(23 * time.Hour)
+	w.SetNow(mirrortest.Start.Add(23 * time.Hour))
 	if res := w.must(mirror.SyncOptions{}); len(res.Warnings) != 0 || w.check().Error != "" {
 		t.Errorf("warnings %q, recorded %+v", res.Warnings, w.check())
 	}
@@ -132,12 +132,12 @@ func TestClockAhead(t *testing.T) {
 		}
 		for _, off := range []time.Duration{0, time.Hour, 40 * day} {
 			w.both(mirrortest.Start.Add(off))
-			w.Now = w.Now.AddDate(10, 0, 0)
+			w.SetNow(w.Now().AddDate(10, 0, 0))
 			w.refused("it is at 2036-0")
 		}
 	}
 	w.both(mirrortest.Start.Add(40 * day))
-	if res := w.must(mirror.SyncOptions{}); !res.New || !res.Snapshot.Timestamp.Equal(w.Now) || len(res.Warnings) != 0 {
+	if res := w.must(mirror.SyncOptions{}); !res.New || !res.Snapshot.Timestamp.Equal(w.Now()) || len(res.Warnings) != 0 {
 		t.Errorf("%+v", res)
 	}
 }
@@ -150,7 +150,7 @@ func TestClockAheadOfExpiry(t *testing.T) {
 	w.both(mirrortest.Start)
 	w.must(mirror.SyncOptions{})
 	w.publish()
-	w.Now = mirrortest.Start.AddDate(1, 0, 0)
+	w.SetNow(mirrortest.Start.AddDate(1, 0, 0))
 	w.refused("is at 2026-01-10T12:00:00Z, and the newest snapshot is debian@20260110T120000Z (suite stable: ")
 	w.both(mirrortest.Start.AddDate(1, 0, 0))
 	if _, err := w.try(mirror.SyncOptions{}); err == nil || errors.Is(err, mirror.ErrClock) {
@@ -166,15 +166,15 @@ func TestClockGoesOn(t *testing.T) {
 	w.must(mirror.SyncOptions{})
 	w.upstream = time.Unix(0, 0)
 	for range 5 {
-		w.Now = w.Now.Add(20 * time.Hour)
+		w.SetNow(w.Now().Add(20 * time.Hour))
 		w.must(mirror.SyncOptions{}) // nothing new: the last success counts, not the last snapshot
 	}
-	w.Now = w.Now.Add(25 * time.Hour)
+	w.SetNow(w.Now().Add(25 * time.Hour))
 	w.refused("the clock of http://127.0.0.1:")
 	if res := w.must(mirror.SyncOptions{AcceptClock: true}); len(res.Warnings) != 1 || !strings.HasSuffix(res.Warnings[0], "; accepted") {
 		t.Errorf("warnings %q", res.Warnings)
 	}
-	w.Now = w.Now.Add(20 * time.Hour)
+	w.SetNow(w.Now().Add(20 * time.Hour))
 	w.must(mirror.SyncOptions{})
 }
 
@@ -189,7 +189,8 @@ func TestClockAlone(t *testing.T) {
 				}
 			})
 			set := func(now time.Time) {
-				w.Now, w.upstream = now, time.Time{}
+				w.SetNow(now)
+				w.upstream = time.Time{}
 				if name == "the same clock" {
 					w.upstream = now // another server on this machine
 				}
@@ -197,9 +198,9 @@ func TestClockAlone(t *testing.T) {
 			}
 			set(mirrortest.Start.AddDate(3, 0, 0)) // of an archive that is three years old
 			w.must(mirror.SyncOptions{})
-			set(w.Now.AddDate(1, 0, 0))
+			set(w.Now().AddDate(1, 0, 0))
 			w.must(mirror.SyncOptions{})
-			set(w.Now.AddDate(1, 0, 2))
+			set(w.Now().AddDate(1, 0, 2))
 			w.refused("no other machine's clock confirms it")
 			w.must(mirror.SyncOptions{AcceptClock: true})
 		})
@@ -221,29 +222,29 @@ func TestClockBehind(t *testing.T) {
 		t.Errorf("accepted: %+v", res)
 	}
 	for n := range 3 {
-		w.both(w.Now.Add(time.Hour))
+		w.both(w.Now().Add(time.Hour))
 		w.publish()
 		if res := w.must(mirror.SyncOptions{}); !res.Snapshot.Timestamp.Equal(ahead.Timestamp.Add(time.Duration(n+2) * time.Second)) {
 			t.Errorf("later: %+v", res.Snapshot)
 		}
 	}
-	w.both(w.Now.Add(time.Hour))
+	w.both(w.Now().Add(time.Hour))
 	w.must(mirror.SyncOptions{}) // nothing new
 
 	// Another jump is another question.
-	w.Now = w.Now.AddDate(20, 0, 0)
+	w.SetNow(w.Now().AddDate(20, 0, 0))
 	w.publish()
 	w.refused("it is at 2046-")
-	w.both(w.Now)
+	w.both(w.Now())
 	w.must(mirror.SyncOptions{AcceptClock: true})
-	w.both(w.Now.AddDate(-20, 0, 0))
+	w.both(w.Now().AddDate(-20, 0, 0))
 	w.refused("more than a day before the newest snapshot debian@2046")
 
 	// A few hours are no reason: machines that keep local time go back by some.
 	w.both(mirrortest.Start.AddDate(30, 0, 0))
 	w.publish()
 	last := w.must(mirror.SyncOptions{AcceptClock: true}).Snapshot
-	w.both(w.Now.Add(-20 * time.Hour))
+	w.both(w.Now().Add(-20 * time.Hour))
 	w.publish()
 	if res := w.must(mirror.SyncOptions{}); !res.Snapshot.Timestamp.Equal(last.Timestamp.Add(time.Second)) {
 		t.Errorf("20 hours back: %+v", res.Snapshot)
@@ -254,7 +255,7 @@ func TestClockBehind(t *testing.T) {
 func TestClockSetDuringSync(t *testing.T) {
 	w := newClockWorld(t, nil)
 	w.both(mirrortest.Start)
-	w.Archive.AfterRequest("dists/stable/InRelease", func() { w.Now = w.Now.AddDate(10, 0, 0) })
+	w.Archive.AfterRequest("dists/stable/InRelease", func() { w.SetNow(w.Now().AddDate(10, 0, 0)) })
 	w.refused("during")
 	w.both(mirrortest.Start)
 	w.must(mirror.SyncOptions{})
@@ -267,7 +268,7 @@ func TestClockOfHistory(t *testing.T) {
 	w.both(mirrortest.Start)
 	w.must(mirror.SyncOptions{})
 	w.publish()
-	w.Now = mirrortest.Start.AddDate(10, 0, 0)
+	w.SetNow(mirrortest.Start.AddDate(10, 0, 0))
 	from := mirror.SyncOptions{FromURL: remote.NewURL(w.Server.URL), As: mirrortest.Start.AddDate(9, 0, 0)}
 	w.Server.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Date", mirrortest.Start.Format(http.TimeFormat))

@@ -33,10 +33,10 @@ func tryRead(t *testing.T, w *mirrortest.World, snap *meta.Snapshot, path string
 
 // moveOn publishes another state in which nothing of the indices before is left.
 func moveOn(w *mirrortest.World) {
-	w.Now = w.Now.Add(24 * time.Hour)
+	w.SetNow(w.Now().Add(24 * time.Hour))
 	w.Archive.DeleteMatching("dists/stable/*/*/by-hash/*/*")
 	w.Archive.Add(debtest.Package{Name: "later", Version: "1"})
-	w.Archive.Publish(w.Now)
+	w.Archive.Publish(w.Now())
 }
 
 const binaryIndex = "dists/stable/main/binary-amd64/Packages"
@@ -182,7 +182,7 @@ func TestTornRelease(t *testing.T) {
 	now := w.Archive.State()
 	w.Archive.Restore(old)
 	w.Archive.AfterRequest("dists/stable/Release", func() { w.Archive.Restore(now) })
-	w.Now = w.Now.Add(time.Hour)
+	w.SetNow(w.Now().Add(time.Hour))
 	if got := names(t, w, w.MustSync().Snapshot); len(got) != 2 {
 		t.Errorf("packages: %v", got)
 	}

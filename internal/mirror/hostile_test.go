@@ -156,7 +156,7 @@ func TestHostileUpstream(t *testing.T) {
 			if c.after != nil {
 				c.after(w)
 			}
-			w.Now = next.Add(time.Hour)
+			w.SetNow(next.Add(time.Hour))
 			_, err := w.Sync(t.Context(), "debian", mirror.SyncOptions{})
 			if err == nil {
 				t.Fatal("the sync succeeded")
@@ -255,7 +255,7 @@ func TestPathChangesAndReturns(t *testing.T) {
 		w.Archive.Default().Remove("a", "1")
 		w.Archive.Add(debtest.Package{Name: "a", Version: "1", Filename: p, Body: []byte(body)})
 		w.Archive.Publish(mirrortest.Start.Add(time.Duration(i) * time.Hour))
-		w.Now = mirrortest.Start.Add(time.Duration(i) * time.Hour)
+		w.SetNow(mirrortest.Start.Add(time.Duration(i) * time.Hour))
 		snaps = append(snaps, w.MustSync().Snapshot)
 	}
 	for i, want := range []string{"one", "two", "one"} {
@@ -276,7 +276,7 @@ func TestSectionOverride(t *testing.T) {
 	one := w.MustSync()
 	w.Archive.Default().Override("a", "Section", "other")
 	w.Archive.Publish(mirrortest.Start.Add(time.Hour))
-	w.Now = w.Now.Add(2 * time.Hour)
+	w.SetNow(w.Now().Add(2 * time.Hour))
 	two := w.MustSync()
 	if !two.New || two.Files != 3 && two.Files > 6 {
 		t.Errorf("second sync: %+v", two)

@@ -69,7 +69,7 @@ func debOf(t *testing.T, p debtest.Package) upload {
 
 func add(t *testing.T, w *mirrortest.World, o mirror.AddOptions, files ...upload) (*mirror.OwnChange, error) {
 	t.Helper()
-	w.Now = w.Now.Add(time.Minute)
+	w.SetNow(w.Now().Add(time.Minute))
 	o.Names = nil
 	for _, f := range files {
 		o.Names = append(o.Names, f.name)
@@ -160,7 +160,7 @@ func TestOwnFirstSnapshot(t *testing.T) {
 	}
 
 	// A start without a change makes no snapshot, one with another key or component does.
-	w.Now = w.Now.Add(time.Hour)
+	w.SetNow(w.Now().Add(time.Hour))
 	ensure := func() *meta.Snapshot {
 		t.Helper()
 		if err := w.EnsureLocal(t.Context()); err != nil {
@@ -185,7 +185,7 @@ func TestOwnFirstSnapshot(t *testing.T) {
 	w.CloseAll()
 	w.Config.Mirrors[0].Components = []string{"main"}
 	w.Open()
-	w.Now = w.Now.Add(time.Hour)
+	w.SetNow(w.Now().Add(time.Hour))
 	if release := read(t, w, ensure(), "dists/stable/Release", false); !strings.Contains(release, "Components: main\n") {
 		t.Errorf("Release after a change of the configuration:\n%s", release)
 	}
@@ -242,12 +242,12 @@ func TestOwnPlaces(t *testing.T) {
 	}
 
 	// Removal: by version and architecture, then by name.
-	w.Now = w.Now.Add(time.Minute)
+	w.SetNow(w.Now().Add(time.Minute))
 	c, err := w.Remove(t.Context(), "debian", []string{"tool:source=1:2.0-2", "tool-udeb"})
 	if err != nil || len(c.Packages) != 2 || !c.New {
 		t.Fatalf("%+v, %v", c, err)
 	}
-	w.Now = w.Now.Add(time.Minute)
+	w.SetNow(w.Now().Add(time.Minute))
 	if _, err = w.Remove(t.Context(), "debian", []string{"tool", "gone"}); !errors.Is(err, mirror.ErrNoPackage) || !strings.Contains(err.Error(), "gone") {
 		t.Errorf("removal of a package that is not there: %v", err)
 	}
@@ -351,7 +351,7 @@ func TestOwnRefuses(t *testing.T) {
 func TestOwnRemovedWithOtherBytes(t *testing.T) {
 	w := ownWorld(t, nil)
 	mustAdd(t, w, mirror.AddOptions{Suite: "stable"}, debOf(t, debtest.Package{Name: "good"}))
-	w.Now = w.Now.Add(time.Minute)
+	w.SetNow(w.Now().Add(time.Minute))
 	if _, err := w.Remove(t.Context(), "debian", []string{"good"}); err != nil {
 		t.Fatal(err)
 	}

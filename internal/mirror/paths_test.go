@@ -128,7 +128,7 @@ func TestPathsThatClash(t *testing.T) {
 				c.set(w)
 				next := mirrortest.Start.Add(time.Hour)
 				w.Archive.Publish(next)
-				w.Now = next
+				w.SetNow(next)
 				_, err := w.TrySync()
 				if !errors.Is(err, repo.ErrHostile) {
 					t.Fatalf("error %v, expected %v", err, repo.ErrHostile)
@@ -146,7 +146,7 @@ func TestPathsThatClash(t *testing.T) {
 					s.EditIndex, s.Compressions = nil, []string{".xz", ".gz"}
 				}
 				w.Archive.Publish(next.Add(time.Hour))
-				w.Now = next.Add(time.Hour)
+				w.SetNow(next.Add(time.Hour))
 				res := w.MustSync()
 				if got := names(t, w, res.Snapshot); got["new"] != "1" || got["a"] != "1" {
 					t.Errorf("packages after the repair: %v", got)
@@ -165,7 +165,7 @@ func TestListedAtPackage(t *testing.T) {
 	w.MustSync()
 	w.Archive.Default().Extra = map[string][]byte{"main/extra/a.deb": []byte("other")}
 	w.Archive.Publish(mirrortest.Start.Add(time.Hour))
-	w.Now = mirrortest.Start.Add(time.Hour)
+	w.SetNow(mirrortest.Start.Add(time.Hour))
 	if _, err := w.TrySync(); !errors.Is(err, repo.ErrHostile) || !strings.Contains(err.Error(), "package a 1") || !strings.Contains(err.Error(), "suite stable lists") {
 		t.Errorf("error %v", err)
 	}
@@ -231,7 +231,7 @@ func TestPathsThatDoNot(t *testing.T) {
 				c.later(w)
 			}
 			w.Archive.Publish(next)
-			w.Now = next
+			w.SetNow(next)
 			if res := w.MustSync(); !res.New {
 				t.Error("the next state was not taken")
 			}

@@ -25,7 +25,7 @@ func TestPoisonedValidators(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := mirrortest.New(t, nil)
 			w.Archive.Add(debtest.Package{Name: "a"})
-			w.Archive.Publish(w.Now)
+			w.Archive.Publish(w.Now())
 			w.Archive.Hook = func(rw http.ResponseWriter, r *http.Request) bool {
 				if !strings.HasSuffix(r.URL.Path, "/InRelease") {
 					return false
@@ -47,8 +47,8 @@ func TestPoisonedValidators(t *testing.T) {
 				return true
 			}
 			w.Archive.Add(debtest.Package{Name: "b"})
-			w.Now = w.Now.Add(time.Hour)
-			w.Archive.Publish(w.Now)
+			w.SetNow(w.Now().Add(time.Hour))
+			w.Archive.Publish(w.Now())
 			if res := w.MustSync(); !res.New {
 				t.Error("the new state was not seen")
 			}

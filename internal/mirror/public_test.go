@@ -42,7 +42,7 @@ func TestPublicUpstream(t *testing.T) {
 	srv.Start()
 	defer srv.Close()
 	w.Archive.Add(debtest.Package{Name: "a"}, debtest.Package{Name: "moved"})
-	w.Archive.Publish(w.Now)
+	w.Archive.Publish(w.Now())
 	redirect := func(suffix, to string) {
 		w.Archive.Hook = func(rw http.ResponseWriter, r *http.Request) bool {
 			if !strings.HasSuffix(r.URL.Path, suffix) || r.URL.Query().Has("there") {
@@ -60,8 +60,8 @@ func TestPublicUpstream(t *testing.T) {
 		to := "http://" + host + ":" + port
 		redirect("InRelease", to)
 		w.Archive.Add(debtest.Package{Name: "b", Version: "1"})
-		w.Now = w.Now.Add(time.Hour)
-		w.Archive.Publish(w.Now)
+		w.SetNow(w.Now().Add(time.Hour))
+		w.Archive.Publish(w.Now())
 		_, err := w.TrySync()
 		if !errors.Is(err, fetch.ErrRefused) || !strings.Contains(err.Error(), "loopback address") || strings.Contains(err.Error(), secret) {
 			t.Errorf("sync, redirected to %s: %v", host, err)

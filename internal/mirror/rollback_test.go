@@ -16,11 +16,11 @@ import (
 func TestAcceptRollback(t *testing.T) {
 	w := mirrortest.New(t, nil)
 	w.Archive.Add(debtest.Package{Name: "a", Version: "2"})
-	w.Archive.Publish(w.Now)
+	w.Archive.Publish(w.Now())
 	first := w.MustSync()
 	w.Archive.Default().Remove("a", "2")
 	w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
-	w.Archive.Publish(w.Now.Add(-24 * time.Hour))
+	w.Archive.Publish(w.Now().Add(-24 * time.Hour))
 	if _, err := w.TrySync(); !errors.Is(err, repo.ErrRollback) {
 		t.Fatalf("an older state: %v", err)
 	}

@@ -279,7 +279,7 @@ func TestFlat(t *testing.T) {
 				w.Archive.Delete(deb)
 				s.Add(debtest.Package{Name: "a", Version: "2"})
 				w.Archive.DeleteMatching("by-hash/*/*")
-				w.Archive.Publish(w.Now)
+				w.Archive.Publish(w.Now())
 				two := w.MustSync()
 				for p, want := range was {
 					if got := read(t, w, one.Snapshot, p, false); got != want {

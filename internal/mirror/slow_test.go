@@ -29,7 +29,7 @@ import (
 func TestSyncByHandIgnoresPause(t *testing.T) {
 	w := mirrortest.New(t, nil)
 	w.Archive.Add(debtest.Package{Name: "a"})
-	w.Archive.Publish(w.Now)
+	w.Archive.Publish(w.Now())
 	var answers atomic.Int32
 	w.Archive.Hook = func(rw http.ResponseWriter, _ *http.Request) bool {
 		if answers.Add(1) > 1 {
@@ -74,7 +74,7 @@ func TestSlowUpstream(t *testing.T) {
 				good = append(good, fmt.Sprintf("good%d", i))
 				w.Archive.Add(debtest.Package{Name: good[i]})
 			}
-			w.Archive.Publish(w.Now)
+			w.Archive.Publish(w.Now())
 			var trickling, served atomic.Int32
 			w.Archive.Hook = func(rw http.ResponseWriter, r *http.Request) bool {
 				switch {
@@ -148,8 +148,8 @@ func TestSlowUpstream(t *testing.T) {
 				t.Error(err)
 			}
 			w.Archive.Add(debtest.Package{Name: "later"})
-			w.Archive.Publish(w.Now.Add(time.Hour))
-			w.Now = w.Now.Add(2 * time.Hour)
+			w.Archive.Publish(w.Now().Add(time.Hour))
+			w.SetNow(w.Now().Add(2 * time.Hour))
 			if res := w.MustSync(); !res.New {
 				t.Error("the sync found nothing new")
 			}
@@ -165,7 +165,7 @@ func TestSlowUpstream(t *testing.T) {
 func TestSlowDocument(t *testing.T) {
 	w := mirrortest.New(t, nil)
 	w.Archive.Add(debtest.Package{Name: "a"})
-	w.Archive.Publish(w.Now)
+	w.Archive.Publish(w.Now())
 	slow := serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
 			io.WriteString(rw, strings.Repeat("x", 20))

@@ -36,7 +36,7 @@ func TestFollowersOfTwoURLs(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := mirrortest.New(t, func(m *config.Mirror) { m.Download = config.OnDemand })
 			w.Archive.Add(debtest.Package{Name: "a", Body: body})
-			w.Archive.Publish(w.Now)
+			w.Archive.Publish(w.Now())
 			file := w.Archive.Default().PathOf("a")
 			passed := make(chan struct{})
 			first := serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

@@ -63,7 +63,7 @@ func TestSync(t *testing.T) {
 			w.Archive.Default().Remove("a", "1")
 			w.Archive.Add(debtest.Package{Name: "a", Version: "2"})
 			w.Archive.Publish(mirrortest.Start.Add(time.Hour))
-			w.Now = w.Now.Add(2 * time.Hour)
+			w.SetNow(w.Now().Add(2 * time.Hour))
 			two := w.MustSync()
 			if got := names(t, w, one.Snapshot); got["a"] != "1" || got["b"] != "1" || len(got) != 2 {
 				t.Errorf("first snapshot: %v", got)
@@ -126,7 +126,7 @@ func TestBadUpstream(t *testing.T) {
 			w.Archive.Publish(mirrortest.Start)
 			one := w.MustSync()
 			c.spoil(w)
-			w.Now = w.Now.Add(3 * time.Hour)
+			w.SetNow(w.Now().Add(3 * time.Hour))
 			_, err := w.Sync(t.Context(), "debian", mirror.SyncOptions{})
 			t.Log(err)
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {

@@ -44,7 +44,7 @@ func three(t *testing.T, w *mirrortest.World) (states [3]debtest.State) {
 		w.Archive.Publish(mirrortest.Start.Add(time.Duration(i) * time.Hour))
 		states[i] = w.Archive.State()
 	}
-	w.Now = mirrortest.Start.Add(3 * time.Hour)
+	w.SetNow(mirrortest.Start.Add(3 * time.Hour))
 	return states
 }
 
@@ -345,7 +345,7 @@ func TestInstallerChangesDuringSync(t *testing.T) {
 		}
 		w.Archive.Restore(old)
 		w.Archive.AfterRequest(images+"by-hash/SHA256/"+digest(w.Archive.Get(images+"SHA256SUMS")), func() { w.Archive.Restore(now) })
-		w.Now = w.Now.Add(time.Hour)
+		w.SetNow(w.Now().Add(time.Hour))
 		res := w.MustSync()
 		if got := read(t, w, res.Snapshot, images+"SHA256SUMS", false); got != digest([]byte("two"))+"  ./mini.iso\n" {
 			t.Errorf("SHA256SUMS of the state before: %q", got)
@@ -397,7 +397,7 @@ func TestFileURL(t *testing.T) {
 				}
 				w.Archive.Delete(deb)
 				w.Archive.WriteTo(dir)
-				w.Now = w.Now.Add(2 * time.Hour)
+				w.SetNow(w.Now().Add(2 * time.Hour))
 				if got := names(t, w, w.MustSync().Snapshot); got["a"] != "2" {
 					t.Errorf("packages: %v", got)
 				}

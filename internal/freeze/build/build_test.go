@@ -38,7 +38,7 @@ func TestFreezeUndated(t *testing.T) {
 	w.Archive.Publish(mirrortest.Start)
 	const release, sig = "dists/stable/Release", "dists/stable/Release.gpg"
 	w.Archive.Set(sig, append(w.Archive.Get(sig), signtest.Detach(t, other, w.Archive.Get(release), later)...))
-	w.Now = later
+	w.SetNow(later)
 	w.MustSync()
 	doc := w.Document(t, w.Freeze(t, api.FreezeRequest{Name: "4.1", NoSources: true, Manifests: freezertest.List("a=1"), Format: "list"}))
 	if s := doc.Mirrors[0].Suites[0]; !s.Date.Equal(later) || !doc.Date.Equal(later) {

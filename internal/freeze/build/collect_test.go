@@ -56,15 +56,15 @@ func TestBaseRemovedMeanwhile(t *testing.T) {
 	// Upstream and all snapshots forget the package.
 	w.Archive.Default().Remove("a", "1")
 	w.Archive.Add(debtest.Package{Name: "a", Version: "2", Source: "src-a"})
-	w.Now = w.Now.Add(time.Hour)
-	w.Archive.Publish(w.Now)
+	w.SetNow(w.Now().Add(time.Hour))
+	w.Archive.Publish(w.Now())
 	w.MustSync()
 	snaps, err := w.Store().SnapshotsBefore(t.Context(), "debian", time.Time{}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range snaps[1:] {
-		if err := w.Store().RemoveSnapshot(t.Context(), "debian", s.Timestamp, true, w.Now); err != nil {
+		if err := w.Store().RemoveSnapshot(t.Context(), "debian", s.Timestamp, true, w.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -112,11 +112,11 @@ func TestStatementsBesideCollection(t *testing.T) {
 // The renewed key is a candidate, because a freeze that was signed by it was removed.
 func TestRenewedKeyBesideCollection(t *testing.T) {
 	w, collect := freezertest.Collected(t, config.All)
-	key, err := sign.Generate("short", "", w.Now, sign.GenerateOptions{Expires: w.Now.AddDate(1, 0, 0)})
+	key, err := sign.Generate("short", "", w.Now(), sign.GenerateOptions{Expires: w.Now().AddDate(1, 0, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	renewed, err := key.Renew(w.Now.AddDate(0, 6, 0), time.Time{})
+	renewed, err := key.Renew(w.Now().AddDate(0, 6, 0), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func TestRecordingSources(t *testing.T) {
 		t.Fatal(err)
 	}
 	pins := []meta.RecordingPin{{Mirror: "debian", Timestamp: snap.Timestamp}}
-	for _, r := range []meta.Recording{{Name: "plain", Started: w.Now, Pins: pins}, {Name: "again", Started: w.Now, Pins: pins, Resigned: true}} {
+	for _, r := range []meta.Recording{{Name: "plain", Started: w.Now(), Pins: pins}, {Name: "again", Started: w.Now(), Pins: pins, Resigned: true}} {
 		if err := w.Store().StartRecording(t.Context(), &r); err != nil {
 			t.Fatal(err)
 		}

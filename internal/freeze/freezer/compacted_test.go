@@ -26,8 +26,8 @@ func compacted(t *testing.T, req *api.FreezeRequest) (w *freezertest.World, mani
 	w.Archive.Default().Compressions = []string{".xz"}
 	for i := range 3 {
 		w.Archive.Add(debtest.Package{Name: fmt.Sprintf("d%d", i), Version: "1"})
-		w.Now = w.Now.Add(time.Hour)
-		w.Archive.Publish(w.Now)
+		w.SetNow(w.Now().Add(time.Hour))
+		w.Archive.Publish(w.Now())
 		w.MustSync()
 		if i == 0 {
 			snap, err := w.Store().Latest(t.Context(), "debian")
@@ -50,7 +50,7 @@ func compacted(t *testing.T, req *api.FreezeRequest) (w *freezertest.World, mani
 		t.Fatal(err)
 	}
 	w.Compose()
-	c := gc.New(gc.Config{Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Quarantine: -100 * 365 * 24 * time.Hour, KeepIndices: 1, Now: func() time.Time { return w.Now }})
+	c := gc.New(gc.Config{Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Quarantine: -100 * 365 * 24 * time.Hour, KeepIndices: 1, Now: w.Now})
 	res, err := c.Compact(t.Context())
 	if err != nil || res.Indices < 2 {
 		t.Fatalf("compacted %+v, %v", res, err)

@@ -107,7 +107,7 @@ func TestPointRelease(t *testing.T) {
 	w.Archive.Add(debtest.Package{Name: "a", Version: "2", Source: "src-a"})
 	w.Archive.AddSource(debtest.Source{Name: "src-a", Version: "2"})
 	w.Archive.Publish(mirrortest.Start.Add(time.Hour))
-	w.Now = w.Now.Add(2 * time.Hour)
+	w.SetNow(w.Now().Add(2 * time.Hour))
 	w.MustSync()
 	res := w.Freeze(t, api.FreezeRequest{Name: "4.1", Base: "4.0", Replace: []string{"a@debian@latest"}})
 	if d := res.Changes; len(d.Upgraded) != 1 || d.Upgraded[0].Old != "1" || d.Upgraded[0].New != "2" || len(d.Added)+len(d.Removed) != 0 {
@@ -151,7 +151,7 @@ func TestDeterminism(t *testing.T) {
 		m.URL = remote.NewURL(w.Server.URL)
 		m.Keyring = config.Strings{w.Archive.KeyringFile()}
 	}), Signer: w.Signer}
-	o.Now = o.Now.Add(40 * time.Hour)
+	o.SetNow(o.Now().Add(40 * time.Hour))
 	o.Compose()
 	o.MustSync()
 	t.Setenv("TZ", "Asia/Tokyo")
@@ -217,7 +217,7 @@ func forget(t *testing.T, w *freezertest.World, name string) {
 	f.Prov.Size, f.Prov.SHA256, f.ProvSignature = info.Size, info.Digest, repo.File{}
 	nodes, err := st.TreeFiles(ctx, name, "", "", math.MaxInt)
 	must(t, err)
-	must(t, st.RemoveFreeze(ctx, name, w.Now))
+	must(t, st.RemoveFreeze(ctx, name, w.Now()))
 	must(t, st.PutTree(ctx, name, nodes))
 	must(t, st.Publish(ctx, f))
 }

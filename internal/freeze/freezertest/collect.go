@@ -31,7 +31,7 @@ func Collected(t *testing.T, download string) (w *World, collect func()) {
 	collect = func() {
 		t.Helper()
 		c := gc.New(gc.Config{
-			Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Making: func(name string) bool { return w.Freezer.Making(name) }, Quarantine: -forever, Now: func() time.Time { return w.Now },
+			Formats: repo.ByType[gc.Format](w.Parts.Formats()...), Catalog: w.Parts, Acquirer: w.Parts, Meta: w.Store(), Blobs: w.Blobs(), Making: func(name string) bool { return w.Freezer.Making(name) }, Quarantine: -forever, Now: w.Now,
 		})
 		if _, err := c.Run(t.Context(), false); err != nil {
 			t.Error(err)
@@ -45,7 +45,7 @@ func Collected(t *testing.T, download string) (w *World, collect func()) {
 // candidates.
 func (w *World) Remove(t *testing.T, name string) {
 	t.Helper()
-	if err := w.Store().RemoveFreeze(t.Context(), name, w.Now); err != nil {
+	if err := w.Store().RemoveFreeze(t.Context(), name, w.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Store().ClearTree(t.Context(), name); err != nil {

@@ -48,7 +48,7 @@ func NewEmpty(tb testing.TB, change func(*config.Mirror)) *World {
 
 // Compose makes the Freezer again, after a change of the signer or of the other parts.
 func (w *World) Compose() {
-	w.Freezer = For(w.Parts, w.Signer, func() time.Time { return w.Now })
+	w.Freezer = For(w.Parts, w.Signer, w.Now)
 }
 
 // For returns a Freezer that uses these parts.

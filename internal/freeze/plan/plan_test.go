@@ -272,8 +272,8 @@ func TestBaseLacksOnlyItsOwn(t *testing.T) {
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1", "b=1", "gone=9"), Format: "list", AllowMissing: true})
 	w.Archive.Default().Remove("b", "1")
 	w.Archive.Add(debtest.Package{Name: "b", Version: "2", Source: "nowhere"})
-	w.Now = w.Now.Add(time.Hour)
-	w.Archive.Publish(w.Now)
+	w.SetNow(w.Now().Add(time.Hour))
+	w.Archive.Publish(w.Now())
 	w.MustSync()
 	res := w.Freeze(t, api.FreezeRequest{Name: "4.2", Base: "4.1", Remove: []string{"b"}})
 	if !slices.Equal(res.Frozen.Missing, []string{"gone=9"}) {

@@ -331,7 +331,7 @@ func exactDeb(t *testing.T) *freezertest.Export {
 	w.Archive.Add(debtest.Package{Name: "a", Version: "2", Source: "src-a"})
 	w.Archive.AddSource(debtest.Source{Name: "src-a", Version: "2"})
 	w.Archive.Publish(mirrortest.Start.Add(time.Hour))
-	w.Now = w.Now.Add(2 * time.Hour)
+	w.SetNow(w.Now().Add(2 * time.Hour))
 	w.MustSync()
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Base: "4.0", Replace: []string{"a@debian@latest"}})
 	if _, err := w.Freezer.AddImage(t.Context(), &api.ImageAdd{Name: "4.1"}, strings.NewReader("hsqs")); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
@@ -43,7 +42,7 @@ func TestVerifyTotals(t *testing.T) {
 				t.Errorf("%s: a total while %s", ref, p.Phase())
 			}
 		}}
-		z := freezer.New(freezer.Config{Formats: w.Formats(), Catalog: w.Catalog, Acquirer: w.Acquirer, Meta: w.Store(), Blobs: hook, Signer: w.Signer, Now: func() time.Time { return w.Now }})
+		z := freezer.New(freezer.Config{Formats: w.Formats(), Catalog: w.Catalog, Acquirer: w.Acquirer, Meta: w.Store(), Blobs: hook, Signer: w.Signer, Now: w.Now})
 		if v, err := z.Verify(t.Context(), &api.VerifyRequest{Ref: ref, Deep: true}, p); err != nil || len(v.Faults) > 0 {
 			t.Fatalf("%s: %v, %+v", ref, err, v)
 		}

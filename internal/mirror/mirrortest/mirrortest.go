@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,10 +27,10 @@ type World struct {
 	Archive *debtest.Archive
 	Server  *httptest.Server
 	Dir     string
-	Now     time.Time // the engine's clock
 	Config  Config
 	Net     fetch.Config // configuration of the client that Open creates
 	tb      testing.TB
+	now     atomic.Pointer[time.Time]
 
 	store *bolt.Store // that of Config
 }
@@ -41,7 +42,8 @@ var Start = time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)
 // of the mirror, which is named "debian".
 func New(tb testing.TB, change func(*config.Mirror)) *World {
 	tb.Helper()
-	w := &World{Archive: debtest.New(tb), Dir: tb.TempDir(), Now: Start, Net: fetch.Config{Retries: -1}, tb: tb}
+	w := &World{Archive: debtest.New(tb), Dir: tb.TempDir(), Net: fetch.Config{Retries: -1}, tb: tb}
+	w.SetNow(Start)
 	w.Server = httptest.NewServer(w.Dated(w.Archive.Handler()))
 	tb.Cleanup(w.Server.Close)
 	m := config.Mirror{
@@ -58,10 +60,16 @@ func New(tb testing.TB, change func(*config.Mirror)) *World {
 	return w
 }
 
+// Now is the time on the World's clock, which its parts and its server read.
+func (w *World) Now() time.Time { return *w.now.Load() }
+
+// SetNow sets the World's clock, also while requests are answered.
+func (w *World) SetNow(t time.Time) { w.now.Store(&t) }
+
 // Dated makes servers report the World's clock.
 func (w *World) Dated(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		rw.Header().Set("Date", w.Now.UTC().Format(http.TimeFormat))
+		rw.Header().Set("Date", w.Now().UTC().Format(http.TimeFormat))
 		h.ServeHTTP(rw, r)
 	})
 }
@@ -69,7 +77,7 @@ func (w *World) Dated(h http.Handler) http.Handler {
 // Open opens the World's directory again, as after a restart.
 func (w *World) Open() {
 	w.tb.Helper()
-	blobs, err := casdir.Open(w.Dir, casdir.Options{Now: func() time.Time { return w.Now }})
+	blobs, err := casdir.Open(w.Dir, casdir.Options{Now: w.Now})
 	if err != nil {
 		w.tb.Fatal(err)
 	}
@@ -80,7 +88,7 @@ func (w *World) Open() {
 	w.Config.Blobs, w.Config.Store, w.store = blobs, st, st
 	w.Config.Formats = []repo.Format{deb.Format{}}
 	w.Config.Client = fetch.New(w.Net)
-	w.Config.Now = func() time.Time { return w.Now }
+	w.Config.Now = w.Now
 	if w.Parts, err = Compose(w.Config); err != nil {
 		w.tb.Fatal(err)
 	}
@@ -121,7 +129,7 @@ func (w *World) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*m
 // TrySync syncs the mirror "debian" a minute later.
 func (w *World) TrySync() (*mirror.SyncResult, error) {
 	w.tb.Helper()
-	w.Now = w.Now.Add(time.Minute)
+	w.SetNow(w.Now().Add(time.Minute))
 	return w.Sync(w.tb.Context(), "debian", mirror.SyncOptions{})
 }
 

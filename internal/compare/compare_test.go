@@ -209,11 +209,11 @@ func TestImages(t *testing.T) {
 	settle(t, b, day)
 	os.Chtimes(filepath.Join(b, "etc/same"), day, day.Add(time.Minute))
 	want["/etc/same"] = codeMtime
-	for _, d := range []string{"a", "b"} {
+	for i, d := range []string{"a", "b"} {
 		run(t, dir, "mksquashfs", d, d+".squashfs", "-all-root", "-no-progress", "-quiet", "-mkfs-time", "0", "-comp", "gzip")
 		run(t, dir, "tar", "--sort=name", "-cf", d+".tar", "-C", d, ".")
 		run(t, dir, "sh", "-c", "xz -1 -k "+d+".tar")
-		run(t, dir, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", d+".iso", d)
+		run(t, dir, "xorriso", "-as", "mkisofs", "-quiet", "-R", fmt.Sprintf("--modification-date=202611221600%02d00", i), "-o", d+".iso", d)
 	}
 	for _, c := range []struct{ what, a, b string }{
 		{"directories", "a", "b"}, {"squashfs", "a.squashfs", "b.squashfs"}, {"tar", "a.tar", "b.tar"}, {"tar, compressed", "a.tar", "b.tar.xz"}, {"iso", "a.iso", "b.iso"},

@@ -181,6 +181,8 @@ var hintCases = []hintCase{
 	{sentinel: "freeze.ErrFormat", err: fmt.Errorf("%w: %w", freeze.ErrVerify, freeze.ErrFormat), verb: "import", exit: 4, hint: "nothing was imported; list the faults with: snapctl verify debian"},
 	{sentinel: "freeze/lockfile.ErrInvalid", err: fmt.Errorf("%w: %w", freeze.ErrUsage, lockfile.ErrInvalid), verb: "sources", exit: 2, hint: "snapctl help sources"},
 	{sentinel: "freeze/sbom.ErrInvalid", err: fmt.Errorf("%w: %w", buildlist.ErrMalformed, sbom.ErrInvalid), verb: "freeze", exit: 1},
+	{sentinel: "control.ErrNoPackage", err: control.ErrNoPackage, verb: "show", exit: 1, hint: "list what it has with: snapctl packages debian"},
+	{sentinel: "control.ErrVersions", err: control.ErrVersions, verb: "show", exit: 1, hint: "choose one with PACKAGE=VERSION, or an architecture with PACKAGE:ARCH"},
 	{sentinel: "catalog.ErrRef", err: catalog.ErrRef, verb: "show", exit: 2, hint: "list snapshots and freezes with: snapctl list"},
 	{sentinel: "catalog.ErrNoSnapshot", err: catalog.ErrNoSnapshot, verb: "freeze", exit: 1, hint: "choose the mirrors with --mirror, or take their first snapshots with: snapctl sync"},
 	{sentinel: "catalog.ErrNameTaken", err: catalog.ErrNameTaken, verb: "record start", exit: 2, hint: "choose another name"},

@@ -183,7 +183,7 @@ func sortedMirrors(f *api.Frozen) []api.FrozenMirror {
 // frozen asks for a freeze by name.
 func (c *call) frozen(ctx context.Context, name string) (*api.Frozen, error) {
 	var r api.ShowResult
-	if err := c.ask(ctx, "show", api.RefRequest{Ref: name}, &r); err != nil {
+	if err := c.ask(ctx, "show", api.ShowRequest{Ref: name}, &r); err != nil {
 		return nil, err
 	}
 	if r.Frozen == nil {

@@ -304,7 +304,7 @@ func (k *kitInputs) freeze(ctx context.Context, images []api.Image, name string)
 		return iuk.Source{}, nil, err
 	}
 	var shown api.ShowResult
-	if err := k.c.ask(ctx, "show", api.RefRequest{Ref: name}, &shown); err != nil {
+	if err := k.c.ask(ctx, "show", api.ShowRequest{Ref: name}, &shown); err != nil {
 		return iuk.Source{}, nil, err
 	}
 	if shown.Frozen == nil {

@@ -86,7 +86,7 @@ func (c *call) confirmRemoval(ctx context.Context, name string) error {
 		return &usageError{verb: c.name, msg: "removing freeze " + name + " needs --yes when there is no terminal to ask on", hint: "snapctl rm " + shellWord(name) + " --yes"}
 	}
 	var r api.ShowResult
-	if err := c.ask(ctx, "show", api.RefRequest{Ref: name}, &r); err != nil {
+	if err := c.ask(ctx, "show", api.ShowRequest{Ref: name}, &r); err != nil {
 		return err
 	}
 	what := ""

@@ -428,7 +428,7 @@ type runSource struct {
 // runSource finds out about REF.
 func (c *call) runSource(ctx context.Context, ref string) (*runSource, error) {
 	var r api.ShowResult
-	if err := c.ask(ctx, "show", api.RefRequest{Ref: ref}, &r); err != nil {
+	if err := c.ask(ctx, "show", api.ShowRequest{Ref: ref}, &r); err != nil {
 		return nil, err
 	}
 	s := &runSource{}

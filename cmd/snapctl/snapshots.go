@@ -38,16 +38,24 @@ func listVerb() *verb {
 
 func showVerb() *verb {
 	return &verb{
-		name: "show", args: "REF", min: 1, max: 1,
-		usage:    "show a snapshot or freeze",
-		examples: []string{"snapctl show debian@latest", "snapctl show 4.1"},
+		name: "show", args: "REF [PACKAGE]", min: 1, max: 2,
+		usage: "show a snapshot or freeze, or a package in it",
+		about: `A PACKAGE is NAME[:ARCH][=VERSION]. Its control data is shown, its files with their
+digests, the suites and components that list it, and the snapshots and freezes
+that contain it. An architecture or version is needed where REF has several
+versions. A source package is shown if no binary package has the name, or with
+:source (rpm: :src).`,
+		examples: []string{"snapctl show debian@latest", "snapctl show 4.1", "snapctl show 4.1 bash", "snapctl show debian@latest bash:source=5.2.15-2"},
 		result:   new(api.ShowResult),
 		run: func(ctx context.Context, c *call) error {
 			if err := c.checkRef(c.arg(0)); err != nil {
 				return err
 			}
+			if c.Args().Len() > 1 && c.arg(1) == "" {
+				return c.usagef("PACKAGE is empty: expected NAME[:ARCH][=VERSION]")
+			}
 			var r api.ShowResult
-			if err := c.ask(ctx, "show", api.RefRequest{Ref: c.arg(0)}, &r); err != nil {
+			if err := c.ask(ctx, "show", api.ShowRequest{Ref: c.arg(0), Package: c.arg(1)}, &r); err != nil {
 				return err
 			}
 			show(c.ui, &r, c.ui.shown)

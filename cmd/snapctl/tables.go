@@ -271,6 +271,9 @@ func (u *ui) shown(r *api.ShowResult) {
 		)
 		u.suites(s.Suites)
 	}
+	if p := r.Package; p != nil {
+		u.shownPackage(p)
+	}
 	if f := r.Frozen; f != nil {
 		u.frozen(f)
 	}

@@ -293,6 +293,16 @@ func TestWords(t *testing.T) {
 		}, "\n"), ""},
 		{"no mirrors", "mirror/list", api.MirrorList{}, []string{"mirror", "list"}, 0, "no mirrors are configured\n", ""},
 		{"no packages", "packages", api.PackageList{Ref: "4.1"}, []string{"packages", "4.1"}, 0, "no packages\n", ""},
+		{"a package", "show", api.ShowResult{Package: &api.ShownPackage{Ref: "4.1", Stanzas: []api.PackageDetail{{
+			Package: api.Package{Mirror: "debian", Name: "hello", Version: "1", Arch: "amd64", Files: []api.File{{Path: "pool/h.deb", Size: 5, SHA256: "ab"}}},
+			Places:  []api.PackagePlace{{Suite: "stable", Component: "main"}, {Suite: "./"}}, Fields: []api.PackageField{{Name: "Section", Value: "devel"}, {Name: "Description", Value: "greets\n with a smile\x1b"}},
+			Here: true, Seen: []api.Seen{{First: day, Last: day.Add(time.Hour)}, {First: day.Add(-time.Hour), Last: day.Add(-time.Hour)}}, Frozen: []string{"4.0", "4.1"}, Channels: []string{"stable"},
+		}}}}, []string{"show", "4.1", "hello"}, 0, strings.Join([]string{
+			"Package:       hello", "Version:       1", "Architecture:  amd64", "In:            4.1", "Mirror:        debian", "Listed in:     stable/main ./", "Stored:        yes",
+			"Snapshots:     2026-11-22 16:00:00Z to 2026-11-22 17:00:00Z, 2026-11-22 15:00:00Z", "Frozen in:     4.0 4.1", "Channels:      stable", "",
+			"Files:", "  PATH        SIZE  SHA-256", "  pool/h.deb  5 B   ab", "",
+			"Control data:", "  Section: devel", "  Description: greets", "   with a smile\\x1b", "",
+		}, "\n"), ""},
 		{"a suite never synced", "mirror/show", api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: "m", Type: "deb"}, Suites: []api.SuiteDetail{{Suite: "stable"}}}, []string{"mirror", "show", "m"}, 0,
 			"Mirror:     m\nType:       deb\nSources:    no\nInterval:   on request only\nKeep:       for ever\nSnapshots:  0\n\nSUITE   DATE  VALID UNTIL  PACKAGES  SOURCES  TRUST  SIGNED BY\nstable  -     -            -         -        -      -\n", ""},
 		{"a suite with a warning", "mirror/show", api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: "m", Type: "deb", Warnings: []string{"suite stable: Release has no Date"}}, Suites: []api.SuiteDetail{{Suite: "stable"}}}, []string{"mirror", "show", "m"}, 0,

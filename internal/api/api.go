@@ -343,10 +343,17 @@ type PackagesRequest struct {
 	Query string `json:"query,omitempty"`
 }
 
-// ShowResult is `snapctl show REF`. Exactly one field is set.
+// ShowRequest is `snapctl show REF [PACKAGE]`.
+type ShowRequest struct {
+	Ref     string `json:"ref"`
+	Package string `json:"package,omitempty"` // NAME[:ARCH][=VERSION]
+}
+
+// ShowResult is its result. Exactly one field is set.
 type ShowResult struct {
-	Snapshot *Snapshot `json:"snapshot,omitempty"`
-	Frozen   *Frozen   `json:"frozen,omitempty"`
+	Snapshot *Snapshot     `json:"snapshot,omitempty"`
+	Frozen   *Frozen       `json:"frozen,omitempty"`
+	Package  *ShownPackage `json:"package,omitempty"`
 }
 
 // PackageList is `snapctl packages REF`, by mirror, name, version, architecture.

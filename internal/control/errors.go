@@ -106,6 +106,7 @@ var outcomes = []outcome{
 
 	{freeze.ErrNeedsAll, api.CodeNeedsAll, "", api.ExitFailed},
 	{freeze.ErrTwoContents, api.CodeAmbiguous, "two_contents", api.ExitFailed},
+	{ErrVersions, api.CodeAmbiguous, "versions", api.ExitFailed},
 	{freeze.ErrAmbiguous, api.CodeAmbiguous, "", api.ExitFailed},
 	{freeze.ErrBroken, api.CodeBroken, "", api.ExitFailed},
 	{freeze.ErrEmpty, api.CodeEmpty, "", api.ExitFailed},
@@ -158,6 +159,7 @@ var outcomes = []outcome{
 	{catalog.ErrNoUpstreamIndices, api.CodeNotFound, "no_indices", api.ExitFailed},
 	{config.ErrUnknownMirror, api.CodeNotFound, "mirror", api.ExitFailed},
 	{mirror.ErrNoPackage, api.CodeNotFound, "package", api.ExitFailed},
+	{ErrNoPackage, api.CodeNotFound, "no_package", api.ExitFailed},
 	{errclass.NotFound, api.CodeNotFound, "", api.ExitFailed},
 	{fs.ErrNotExist, api.CodeNotFound, "", api.ExitFailed},
 

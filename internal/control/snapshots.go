@@ -86,11 +86,15 @@ func (c *Control) Snapshot(ctx context.Context, snap *meta.Snapshot, deep bool) 
 	return out, err
 }
 
-// Show describes a snapshot or freeze.
-func (c *Control) Show(ctx context.Context, req *api.RefRequest) (*api.ShowResult, error) {
+// Show describes a snapshot or freeze, or a package in it.
+func (c *Control) Show(ctx context.Context, req *api.ShowRequest) (*api.ShowResult, error) {
 	ref, _, err := c.catalog.ResolvePast(ctx, req.Ref)
 	if err != nil {
 		return nil, err
+	}
+	if req.Package != "" {
+		p, err := c.showPackage(ctx, ref, req.Package)
+		return &api.ShowResult{Package: p}, err
 	}
 	if ref.Frozen != nil {
 		f, err := c.cfg.Freezer.Describe(ctx, ref.Frozen.Name)

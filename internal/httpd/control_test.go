@@ -79,10 +79,10 @@ func TestControlRefuses(t *testing.T) {
 		{"unknown field", "sync", map[string]any{"dry_run": true}, api.CodeUsage, 2, `usage: request: json: unknown field "dry_run"`, ""},
 		{"other type", "sync", []int{1}, api.CodeUsage, 2, "usage: request: json: cannot unmarshal array into Go value of type api.SyncRequest", ""},
 		{"no mirror", "mirror/show", api.MirrorRef{Mirror: "x"}, api.CodeNotFound, 1, "no such mirror: x (configured: debian)", "mirror"},
-		{"no ref", "show", api.RefRequest{Ref: "a/b"}, api.CodeUsage, 2, `not a reference: "a/b": expected NAME, MIRROR@TIMESTAMP or MIRROR@latest`, "reference"},
-		{"a mirror is no ref", "show", api.RefRequest{Ref: "debian"}, api.CodeUsage, 2, "not a reference: debian is a mirror: expected a freeze, or debian@latest", "reference"},
-		{"no timestamp", "show", api.RefRequest{Ref: "debian@soon"}, api.CodeUsage, 2, `not a reference: timestamp "soon": expected a form like 20261122T160000Z or 2026-11-22`, "reference"},
-		{"too early", "show", api.RefRequest{Ref: "debian@1999-12-31"}, api.CodeNotFound, 1, "mirror debian has no snapshot at or before 19991231T000000Z: not found", ""},
+		{"no ref", "show", api.ShowRequest{Ref: "a/b"}, api.CodeUsage, 2, `not a reference: "a/b": expected NAME, MIRROR@TIMESTAMP or MIRROR@latest`, "reference"},
+		{"a mirror is no ref", "show", api.ShowRequest{Ref: "debian"}, api.CodeUsage, 2, "not a reference: debian is a mirror: expected a freeze, or debian@latest", "reference"},
+		{"no timestamp", "show", api.ShowRequest{Ref: "debian@soon"}, api.CodeUsage, 2, `not a reference: timestamp "soon": expected a form like 20261122T160000Z or 2026-11-22`, "reference"},
+		{"too early", "show", api.ShowRequest{Ref: "debian@1999-12-31"}, api.CodeNotFound, 1, "mirror debian has no snapshot at or before 19991231T000000Z: not found", ""},
 		{"no freeze", "packages", api.RefRequest{Ref: "4.2"}, api.CodeNotFound, 1, "freeze 4.2: not found", ""},
 		{"pin a freeze", "pin", api.PinRequest{Ref: "4.1"}, api.CodeUsage, 2, "usage: 4.1 is a freeze, which stays until it is removed: expected MIRROR@TIMESTAMP", ""},
 		{"record a frozen name", "record/start", api.RecordStart{Name: "4.1"}, api.CodeExists, 1, "recording 4.1: the name is taken: a freeze has it", ""},
@@ -175,7 +175,7 @@ func TestFindAndShow(t *testing.T) {
 		t.Errorf("page of the freeze, packages that begin with b:\n%s", page)
 	}
 	var shown api.ShowResult
-	s.call("show", api.RefRequest{Ref: one}, &shown)
+	s.call("show", api.ShowRequest{Ref: one}, &shown)
 	if sn := shown.Snapshot; sn == nil || sn.ID != one || !cmp.Equal(sn.UsedBy, []string{"freeze 4.1"}) || len(sn.Suites) != 1 || len(sn.Suites[0].Signers) != 1 || sn.Suites[0].Packages != 2 {
 		t.Errorf("show: %+v", shown.Snapshot)
 	}
@@ -193,11 +193,11 @@ func TestFindAndShow(t *testing.T) {
 	}
 	s.call("rm", api.RefRequest{Ref: "4.1"}, nil)
 	s.call("rm", api.RefRequest{Ref: one}, nil)
-	if e := s.fails("show", api.RefRequest{Ref: one}); e.Code != api.CodeGone {
+	if e := s.fails("show", api.ShowRequest{Ref: one}); e.Code != api.CodeGone {
 		t.Errorf("after rm: %+v", e)
 	}
 	// A timestamp that falls where snapshots were removed names no other.
-	if e := s.fails("show", api.RefRequest{Ref: strings.Replace(one, "Z", "", 1)}); e.Code != api.CodeGone {
+	if e := s.fails("show", api.ShowRequest{Ref: strings.Replace(one, "Z", "", 1)}); e.Code != api.CodeGone {
 		t.Errorf("at a removed one: %+v", e)
 	}
 }
@@ -468,7 +468,7 @@ func TestImportWithToken(t *testing.T) {
 	s.call("sync", api.SyncRequest{Mirrors: []string{"debian"}, FromURL: s.Server.URL + "/?token=" + secret, As: &as}, nil)
 	ref := "debian@" + meta.FormatTimestamp(as)
 	var shown api.ShowResult
-	s.call("show", api.RefRequest{Ref: ref}, &shown)
+	s.call("show", api.ShowRequest{Ref: ref}, &shown)
 	if got, want := shown.Snapshot.FromURL, s.Server.URL+"/?token=xxxxx"; got != want {
 		t.Errorf("imported from %s, expected %s", got, want)
 	}

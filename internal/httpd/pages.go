@@ -260,7 +260,7 @@ func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]s
 	if err != nil {
 		return page{}, err
 	}
-	shown, err := p.s.control.Show(ctx, &api.RefRequest{Ref: snap.ID()})
+	shown, err := p.s.control.Show(ctx, &api.ShowRequest{Ref: snap.ID()})
 	if err != nil {
 		return page{}, err
 	}

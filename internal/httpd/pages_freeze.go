@@ -33,7 +33,7 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		return page{}, err
 	}
 	name := ref.Frozen.Name
-	shown, err := p.s.control.Show(ctx, &api.RefRequest{Ref: name})
+	shown, err := p.s.control.Show(ctx, &api.ShowRequest{Ref: name})
 	if err != nil {
 		return page{}, err
 	}

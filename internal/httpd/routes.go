@@ -63,7 +63,7 @@ func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 		"mirror/list":      reads(api.RoleReader, "all mirrors", simple(c.Mirrors)),
 		"mirror/show":      reads(api.RoleReader, "one mirror", simple(c.Mirror)),
 		"list":             reads(api.RoleReader, "snapshots and freezes", simple(c.List)),
-		"show":             reads(api.RoleReader, "one snapshot or freeze", simple(c.Show)),
+		"show":             reads(api.RoleReader, "one snapshot or freeze, or a package in it", simple(c.Show)),
 		"packages":         reads(api.RoleReader, "the packages of a snapshot or freeze", answers[api.PackageList](simple(c.Packages))),
 		"find":             reads(api.RoleReader, "where a package is", simple(c.Find)),
 		"diff":             reads(api.RoleReader, "the differences of two snapshots or freezes", simple(c.Diff)),

@@ -62,7 +62,7 @@ type SinkWriter interface {
 	Abort()
 }
 
-// Field is a field of a root.
+// Field is a field of a root or of a package.
 type Field struct {
 	Name, Value string
 }

@@ -177,6 +177,9 @@ type Versions interface {
 type Fields interface {
 	// Field returns a field by its name in the index, in any case.
 	Field(rec *Record, name string) (value string, ok bool)
+	// Fields returns all fields, in the order of the index. What an index writes as
+	// several elements of one kind is one field.
+	Fields(rec *Record) []Field
 }
 
 // Derivation makes repositories of chosen packages.

@@ -194,7 +194,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 			mu.Lock()
 			still := promised[name]
 			mu.Unlock()
-			if err := s.call(ctx, "show", api.RefRequest{Ref: name}, nil); err != nil && still {
+			if err := s.call(ctx, "show", api.ShowRequest{Ref: name}, nil); err != nil && still {
 				mu.Lock()
 				still = promised[name]
 				mu.Unlock()

@@ -210,7 +210,7 @@ func (s *server) proveAll(ctx context.Context) (frozen int, err error) {
 	for _, f := range list.Frozen {
 		var v api.VerifyResult
 		if err := s.call(ctx, "verify", api.VerifyRequest{Ref: f.Name, Deep: true}, &v); err != nil {
-			if gone(err) && gone(s.call(ctx, "show", api.RefRequest{Ref: f.Name}, nil)) {
+			if gone(err) && gone(s.call(ctx, "show", api.ShowRequest{Ref: f.Name}, nil)) {
 				continue // removed since it was listed
 			}
 			return 0, fmt.Errorf("verify %s: %w", f.Name, err)

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo"
@@ -44,6 +45,21 @@ func (Format) Compare(a, b string) int { return CompareVersions(a, b) }
 // several lines, the lines are as they are in the stanza.
 func (Format) Field(rec *repo.Record, name string) (string, bool) {
 	return deb822.StanzaOf(rec.Bytes).Get(name)
+}
+
+// Fields returns the fields of a package's stanza. Of a name that occurs twice, apt takes
+// the last one, which is returned.
+func (f Format) Fields(rec *repo.Record) (out []repo.Field) {
+	stanza := deb822.StanzaOf(rec.Bytes)
+	for s := stanza.Scan(); s.Next(); {
+		name := string(s.Name())
+		if slices.ContainsFunc(out, func(f repo.Field) bool { return strings.EqualFold(f.Name, name) }) {
+			continue
+		}
+		value, _ := stanza.Get(name)
+		out = append(out, repo.Field{Name: name, Value: value})
+	}
+	return out
 }
 
 // Suites returns the configured suites.

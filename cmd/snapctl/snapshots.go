@@ -40,11 +40,11 @@ func showVerb() *verb {
 	return &verb{
 		name: "show", args: "REF [PACKAGE]", min: 1, max: 2,
 		usage: "show a snapshot or freeze, or a package in it",
-		about: `A PACKAGE is NAME[:ARCH][=VERSION]. Its control data is shown, its files with their
-digests, the suites and components that list it, and the snapshots and freezes
-that contain it. An architecture or version is needed where REF has several
-versions. A source package is shown if no binary package has the name, or with
-:source (rpm: :src).`,
+		about: `A PACKAGE is NAME[:ARCH][=VERSION]. Its control data is shown, its files with
+their digests, the suites and components that list it, and the snapshots and
+freezes that contain it. An architecture or version is needed where REF has
+several versions. A source package is shown if no binary package has the name,
+or with :source (rpm: :src).`,
 		examples: []string{"snapctl show debian@latest", "snapctl show 4.1", "snapctl show 4.1 bash", "snapctl show debian@latest bash:source=5.2.15-2"},
 		result:   new(api.ShowResult),
 		run: func(ctx context.Context, c *call) error {
@@ -65,12 +65,12 @@ versions. A source package is shown if no binary package has the name, or with
 }
 
 // queryAbout explains queries.
-const queryAbout = `A QUERY chooses packages: NAME, source:NAME, arch:A, suite:S, component:C and
-mirror:M, each with the wildcards * ? [a-z]; $Field for those that have a field
-in their control data, $Field (VALUE) by a pattern for its value, and
-$Field (OP VALUE) by order, where OP is one of << <= = != >= >>. "!" is not,
-"&" is and, "|" is or, and parentheses group. Words with other characters are
-put into quotation marks. Quote the whole for the shell.`
+const queryAbout = `A QUERY chooses packages: NAME, NAME=VERSION, source:NAME, arch:A, suite:S,
+component:C and mirror:M, each with the wildcards * ? [a-z]; $Field for those
+that have a field in their control data, $Field (VALUE) by a pattern for its
+value, and $Field (OP VALUE) by order, where OP is one of << <= = != >= >>. "!"
+is not, "&" is and, "|" is or, and parentheses group. Words with other
+characters are put into quotation marks. Quote the whole for the shell.`
 
 func packagesVerb() *verb {
 	return &verb{
@@ -107,18 +107,23 @@ func packagesVerb() *verb {
 
 func findVerb() *verb {
 	return &verb{
-		name: "find", args: "PACKAGE[=VERSION]", min: 1, max: 1,
-		usage:    "show which snapshots and freezes contain a package",
-		examples: []string{"snapctl find bash", "snapctl find bash=5.2.15-2+b2"},
+		name: "find", args: "QUERY", min: 1, max: 1,
+		usage: "show which snapshots and freezes contain packages",
+		about: `Packages of any snapshot are found, not only of the newest ones.
+
+` + queryAbout,
+		examples: []string{"snapctl find bash", "snapctl find bash=5.2.15-2+b2", `snapctl find 'source:openssl&!arch:i386'`},
 		result:   new(api.FindResult),
 		run: func(ctx context.Context, c *call) error {
-			name, version, has := strings.Cut(c.arg(0), "=")
-			if name == "" || has && version == "" || strings.ContainsAny(c.arg(0), " \t\n") {
-				return c.usagef("%q: expected PACKAGE or PACKAGE=VERSION", c.arg(0))
+			if strings.TrimSpace(c.arg(0)) == "" {
+				return c.usagef("%q: expected a query, such as bash or bash=5.2*", c.arg(0))
 			}
 			var r api.FindResult
-			if err := c.ask(ctx, "find", api.FindRequest{Name: name, Version: version}, &r); err != nil {
+			if err := c.ask(ctx, "find", api.FindRequest{Query: c.arg(0)}, &r); err != nil {
 				return err
+			}
+			if r.More {
+				c.ui.warning("only %s are listed: ask for fewer packages to see all", count(len(r.Matches), "package", "packages"))
 			}
 			if len(r.Matches) == 0 && !c.ui.json {
 				return fmt.Errorf("no snapshot has a package %s", c.arg(0))

@@ -378,15 +378,18 @@ type Package struct {
 	Files         []File   `json:"files,omitempty"` // of a source package
 }
 
-// FindRequest is `snapctl find PACKAGE[=VERSION]`.
+// FindRequest is `snapctl find QUERY`: the query is in the language of package query. With
+// Name instead, the packages of exactly that name are found, and with Version that version.
 type FindRequest struct {
-	Name    string `json:"name"`
+	Query   string `json:"query,omitempty"`
+	Name    string `json:"name,omitempty"`
 	Version string `json:"version,omitempty"`
 }
 
-// FindResult lists where a package was found.
+// FindResult lists where packages were found.
 type FindResult struct {
 	Matches []Match `json:"matches"`
+	More    bool    `json:"more,omitempty"` // the query asks for more than are listed
 }
 
 // Match is one version of a package in one mirror.

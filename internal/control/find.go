@@ -14,30 +14,114 @@ import (
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/query"
 )
 
-// Find returns the versions of a package, and where each is and was.
+// maxFound is how many stanzas one request finds.
+const maxFound = 10_000
+
+// Find returns the packages that a query asks for, or the versions of one package, and
+// where each is and was.
 func (c *Control) Find(ctx context.Context, req *api.FindRequest) (*api.FindResult, error) {
-	out := &api.FindResult{Matches: []api.Match{}}
-	if req.Name == "" {
-		return nil, fmt.Errorf("%w: find needs a package's name", errclass.Usage)
+	return c.FindSome(ctx, req, maxFound)
+}
+
+// FindSome is Find for at most limit stanzas.
+func (c *Control) FindSome(ctx context.Context, req *api.FindRequest, limit int) (*api.FindResult, error) {
+	f := &finding{c: c, req: req, left: limit, out: &api.FindResult{Matches: []api.Match{}}}
+	var err error
+	switch {
+	case (req.Name == "") == (req.Query == ""):
+		return nil, fmt.Errorf("%w: find needs a query, or a package's name", errclass.Usage)
+	case req.Query != "" && req.Version != "":
+		return nil, fmt.Errorf("%w: find takes a version with a name, not with a query", errclass.Usage)
+	case req.Query != "":
+		if f.q, err = query.Parse(req.Query); err != nil {
+			return nil, err
+		}
 	}
 	mirrors, err := c.st.Mirrors(ctx)
 	if err != nil {
 		return nil, err
 	}
-	frozen, err := c.st.Freezes(ctx)
-	if err != nil {
+	if f.frozen, err = c.st.Freezes(ctx); err != nil {
 		return nil, err
 	}
 	for _, m := range mirrors {
-		found, err := c.findIn(ctx, m, req, frozen)
+		found, err := f.in(ctx, m)
 		if err != nil {
 			return nil, err
 		}
-		out.Matches = append(out.Matches, found...)
+		f.out.Matches = append(f.out.Matches, found...)
+	}
+	return f.out, nil
+}
+
+// finding is a request in progress.
+type finding struct {
+	c      *Control
+	req    *api.FindRequest
+	q      *query.Query // nil: by name
+	frozen []*meta.Frozen
+	left   int // how many stanzas may still be found
+	out    *api.FindResult
+}
+
+// versions returns the stanzas that a mirror has or had and that are asked for.
+func (f *finding) versions(ctx context.Context, mirror string) ([]meta.Version, error) {
+	if f.q == nil {
+		all, err := f.c.st.Versions(ctx, mirror, f.req.Name)
+		return f.take(slices.DeleteFunc(all, func(v meta.Version) bool { return f.req.Version != "" && v.Fact.Version != f.req.Version })), err
+	}
+	m, err := f.c.newMatcher(ctx, mirror, f.q)
+	if err != nil || m == nil {
+		return nil, err
+	}
+	var out []meta.Version
+	add := func(names []string) error {
+		matched, err := m.matching(ctx, names)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if len(matched[name]) == 0 || f.left == 0 {
+				f.out.More = f.out.More || len(matched[name]) > 0
+				continue
+			}
+			all, err := f.c.st.Versions(ctx, mirror, name)
+			if err != nil {
+				return err
+			}
+			out = append(out, f.take(slices.DeleteFunc(all, func(v meta.Version) bool { return !matched[name][v.PID] }))...)
+		}
+		return nil
+	}
+	if names, ok := f.q.Names(); ok {
+		return out, add(names)
+	}
+	for after := ""; !f.out.More; {
+		names, err := f.c.st.PackageNames(ctx, mirror, f.q.Prefix(), after, matchPage)
+		if err != nil {
+			return nil, err
+		}
+		if err := add(names); err != nil {
+			return nil, err
+		}
+		if len(names) < matchPage {
+			break
+		}
+		after = names[len(names)-1]
 	}
 	return out, nil
+}
+
+// take returns as many stanzas as may still be found.
+func (f *finding) take(list []meta.Version) []meta.Version {
+	if len(list) > f.left {
+		list, f.out.More = list[:f.left], true
+	}
+	f.left -= len(list)
+	return list
 }
 
 // history is one stanza, and the snapshots and freezes that contain it.
@@ -68,16 +152,16 @@ func (s *search) has(state *meta.Snapshot, h *history) (has bool) {
 	return has
 }
 
-func (c *Control) findIn(ctx context.Context, name string, req *api.FindRequest, frozen []*meta.Frozen) ([]api.Match, error) {
-	versions, err := c.st.Versions(ctx, name, req.Name)
+// in finds packages in one mirror.
+func (f *finding) in(ctx context.Context, name string) ([]api.Match, error) {
+	c := f.c
+	versions, err := f.versions(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	s := search{states: map[meta.Place]*meta.Snapshot{}}
 	for _, v := range versions {
-		if req.Version == "" || v.Fact.Version == req.Version {
-			s.versions = append(s.versions, &history{Version: v, frozen: v.Frozen})
-		}
+		s.versions = append(s.versions, &history{Version: v, frozen: v.Frozen})
 	}
 	if len(s.versions) == 0 {
 		return nil, nil
@@ -95,7 +179,7 @@ func (c *Control) findIn(ctx context.Context, name string, req *api.FindRequest,
 	}); err != nil {
 		return nil, err
 	}
-	for _, fr := range frozen {
+	for _, fr := range f.frozen {
 		i := fr.MirrorIndex(name)
 		if i < 0 || !fr.Mirrors[i].Whole {
 			continue
@@ -124,7 +208,7 @@ func (c *Control) findIn(ctx context.Context, name string, req *api.FindRequest,
 		out = append(out, *m)
 	}
 	slices.SortStableFunc(out, func(a, b api.Match) int {
-		return cmp.Or(strings.Compare(b.Last[strings.IndexByte(b.Last, '@')+1:], a.Last[strings.IndexByte(a.Last, '@')+1:]), strings.Compare(a.Arch, b.Arch), strings.Compare(a.Version, b.Version))
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(b.Last[strings.IndexByte(b.Last, '@')+1:], a.Last[strings.IndexByte(a.Last, '@')+1:]), strings.Compare(a.Arch, b.Arch), strings.Compare(a.Version, b.Version))
 	})
 	return out, nil
 }

@@ -207,4 +207,3 @@ func (c *Control) addPastOf(ctx context.Context, mirror, name string, named []cl
 		return true
 	})
 }
-

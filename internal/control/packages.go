@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/query"
+	"example.org/snapd/internal/repo"
 )
 
 // PackageStream is an api.PackageList that is sent while it is read, so that long lists
@@ -23,36 +23,32 @@ type PackageStream struct {
 // Packages lists the packages of a snapshot or freeze, sources included: those that the
 // query asks for, or all.
 func (c *Control) Packages(ctx context.Context, req *api.PackagesRequest) (*PackageStream, error) {
-	var q *query.Query
-	if req.Query != "" {
-		var err error
-		if q, err = query.Parse(req.Query); err != nil {
-			return nil, err
-		}
+	q, err := parseQuery(req.Query)
+	if err != nil {
+		return nil, err
 	}
 	ref, _, err := c.catalog.ResolvePast(ctx, req.Ref)
 	if err != nil {
 		return nil, err
 	}
 	return &PackageStream{ref.String(), func(ctx context.Context, f func(api.Package) error) error {
-		return c.EachPackage(ctx, ref, "", q, f)
+		return c.EachPackage(ctx, ref, q, f)
 	}}, nil
 }
 
-// EachPackage calls f for each package in a reference whose name begins with prefix and
-// which q, unless it is nil, asks for, ordered by mirror and name. It does not read further
-// than f consumes.
-func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, prefix string, q *query.Query, f func(api.Package) error) error {
+// parseQuery reads a query. An empty one is nil, which asks for all packages.
+func parseQuery(text string) (*query.Query, error) {
+	if text == "" {
+		return nil, nil
+	}
+	return query.Parse(text)
+}
+
+// EachPackage calls f for each package in a reference that q, unless it is nil, asks for,
+// ordered by mirror and name. It does not read further than f consumes.
+func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, q *query.Query, f func(api.Package) error) error {
 	if ref.Frozen != nil {
-		return c.cfg.Freezer.EachPackage(ctx, ref.Frozen.Name, prefix, q, f)
-	}
-	format, err := c.cfg.Formats.Of(ref.Snapshot.Type)
-	if err != nil {
-		return err
-	}
-	components, err := c.catalog.Components(ctx, ref.Snapshot)
-	if err != nil {
-		return err
+		return c.cfg.Freezer.EachPackage(ctx, ref.Frozen.Name, q, f)
 	}
 	// The store orders by name only; packages with the same name are sorted here.
 	var same []api.Package
@@ -68,18 +64,11 @@ func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, prefix strin
 		same = same[:0]
 		return nil
 	}
-	err = freeze.EachAsked(ctx, c.st, ref.Snapshot, q, func(en meta.Entry) error {
-		if !strings.HasPrefix(en.Name, prefix) {
-			return nil
-		}
-		if len(same) > 0 && same[0].Name != en.Name {
+	err := c.EachOf(ctx, ref.Snapshot, q, "", func(p api.Package) error {
+		if len(same) > 0 && same[0].Name != p.Name {
 			if err := flush(); err != nil {
 				return err
 			}
-		}
-		p := components.Package(ref.Snapshot.Mirror, en)
-		if q != nil && !q.Match(query.Package{Package: &p, Compare: format.Compare, Field: func(name string) (string, bool) { return format.Field(&en.Record, name) }}) {
-			return nil
 		}
 		same = append(same, p)
 		return nil
@@ -88,4 +77,29 @@ func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, prefix strin
 		return err
 	}
 	return flush()
+}
+
+// EachOf calls f for each package in a snapshot that q, unless it is nil, asks for, by name
+// from the name from on. It does not read further than f consumes.
+func (c *Control) EachOf(ctx context.Context, snap *meta.Snapshot, q *query.Query, from string, f func(api.Package) error) error {
+	format, err := c.cfg.Formats.Of(snap.Type)
+	if err != nil {
+		return err
+	}
+	components, err := c.catalog.Components(ctx, snap)
+	if err != nil {
+		return err
+	}
+	return freeze.EachAsked(ctx, c.st, snap, q, from, func(en meta.Entry) error {
+		p := components.Package(snap.Mirror, en)
+		if q != nil && !q.Match(asked(format, &p, &en.Record)) {
+			return nil
+		}
+		return f(p)
+	})
+}
+
+// asked is a package as a query sees it.
+func asked(f Format, p *api.Package, rec *repo.Record) query.Package {
+	return query.Package{Package: p, Compare: f.Compare, Field: func(name string) (string, bool) { return f.Field(rec, name) }}
 }

@@ -3,6 +3,8 @@ package freeze
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sort"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
@@ -114,38 +116,84 @@ func EachPackage(ctx context.Context, all Packages, snap *meta.Snapshot, f func(
 	return eachPage(ctx, all.Packages, snap, f)
 }
 
-// Stanzas returns the packages of snapshots in pages, and their stanzas, like meta.Store.
+// Stanzas returns the packages of snapshots, and their stanzas, like meta.Store.
 type Stanzas interface {
 	Packages
+	PackagesByName(ctx context.Context, snap *meta.Snapshot, names []string) ([][]meta.Entry, error)
+	PackagesNamed(ctx context.Context, snap *meta.Snapshot, prefix, from string, limit int) (found []meta.Entry, next string, err error)
 	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)
 }
 
-// EachAsked calls f for each package of a snapshot, by name, with its stanza if the query
-// reads fields. q may be nil.
-func EachAsked(ctx context.Context, all Stanzas, snap *meta.Snapshot, q *query.Query, f func(meta.Entry) error) error {
-	if q == nil || !q.Fields() {
-		return EachPackage(ctx, all, snap, f)
+// pageSize is how many packages are read at once.
+const pageSize = 1000
+
+// EachAsked calls f for each package of a snapshot that a query may ask for, by name from
+// the name from on, with its stanza if the query reads fields. q may be nil.
+func EachAsked(ctx context.Context, all Stanzas, snap *meta.Snapshot, q *query.Query, from string, f func(meta.Entry) error) error {
+	each := func(page []meta.Entry) error {
+		if q != nil && q.Fields() {
+			if err := addStanzas(ctx, all, page); err != nil {
+				return err
+			}
+		}
+		for _, e := range page {
+			if err := f(e); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return eachPage(ctx, func(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) ([]meta.Entry, []byte, error) {
-		page, next, err := all.Packages(ctx, snap, after, limit)
+	prefix := ""
+	if q != nil {
+		if names, ok := q.Names(); ok {
+			names = names[sort.SearchStrings(names, from):]
+			for some := range slices.Chunk(names, pageSize) {
+				found, err := all.PackagesByName(ctx, snap, some)
+				if err != nil {
+					return err
+				}
+				if err := each(slices.Concat(found...)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		prefix = q.Prefix()
+	}
+	if prefix == "" && from == "" {
+		return eachPageOf(ctx, all.Packages, snap, each)
+	}
+	for next := max(prefix, from); ; {
+		page, after, err := all.PackagesNamed(ctx, snap, prefix, next, pageSize)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		pids := make([]meta.PID, len(page))
-		for i, e := range page {
-			pids[i] = e.PID
+		if err := each(page); err != nil {
+			return err
 		}
-		stanzas, err := all.Stanzas(ctx, pids)
-		if err != nil {
-			return nil, nil, err
+		if after == "" {
+			return nil
 		}
-		for i := range page {
-			fact := *page[i].Fact
-			fact.Bytes = stanzas[i]
-			page[i].Fact = &fact
-		}
-		return page, next, nil
-	}, snap, f)
+		next = after
+	}
+}
+
+// addStanzas adds their stanzas to entries, whose facts are not changed.
+func addStanzas(ctx context.Context, all Stanzas, page []meta.Entry) error {
+	pids := make([]meta.PID, len(page))
+	for i, e := range page {
+		pids[i] = e.PID
+	}
+	stanzas, err := all.Stanzas(ctx, pids)
+	if err != nil {
+		return err
+	}
+	for i := range page {
+		fact := *page[i].Fact
+		fact.Bytes = stanzas[i]
+		page[i].Fact = &fact
+	}
+	return nil
 }
 
 // Unusables returns stanzas that no client can install in pages, like meta.Store.
@@ -161,16 +209,24 @@ func EachUnusable(ctx context.Context, all Unusables, snap *meta.Snapshot, f fun
 type pager func(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) ([]meta.Entry, []byte, error)
 
 func eachPage(ctx context.Context, pages pager, snap *meta.Snapshot, f func(meta.Entry) error) error {
-	const pageSize = 1000
+	return eachPageOf(ctx, pages, snap, func(page []meta.Entry) error {
+		for _, e := range page {
+			if err := f(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func eachPageOf(ctx context.Context, pages pager, snap *meta.Snapshot, f func([]meta.Entry) error) error {
 	for after := []byte(nil); ; {
 		page, next, err := pages(ctx, snap, after, pageSize)
 		if err != nil {
 			return err
 		}
-		for _, e := range page {
-			if err := f(e); err != nil {
-				return err
-			}
+		if err := f(page); err != nil {
+			return err
 		}
 		if next == nil {
 			return nil

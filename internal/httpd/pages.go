@@ -21,6 +21,7 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/follow"
+	"example.org/snapd/internal/query"
 	"example.org/snapd/internal/tlog"
 )
 
@@ -222,16 +223,34 @@ func (p *pages) handle(f func(context.Context, *http.Request, map[string]string)
 	}
 }
 
+// pageFound is how many packages the page of a search lists.
+const pageFound = 200
+
+// search leads to the page of a package, or lists what a query asks for.
 func (p *pages) search(rw http.ResponseWriter, r *http.Request) {
 	w := rw.(*response)
-	q := strings.TrimSpace(r.URL.Query().Get("q"))
+	text := strings.TrimSpace(r.URL.Query().Get("q"))
 	to := "/"
-	if q != "" && len(q) < 256 {
-		to = "/package/" + url.PathEscape(q)
+	if q, err := query.Parse(text); text != "" && (err != nil || !q.Only(text)) {
+		p.handle(p.found)(rw, r)
+		return
+	}
+	if text != "" && len(text) < 256 {
+		to = "/package/" + url.PathEscape(text)
 	}
 	w.Header().Set("Location", to)
 	w.Header()["Cache-Control"] = cacheNone
 	p.s.text(w, http.StatusFound, "see "+to+"\n")
+}
+
+// found lists the packages of any snapshot or freeze that a query asks for.
+func (p *pages) found(ctx context.Context, r *http.Request, _ map[string]string) (page, error) {
+	text := strings.TrimSpace(r.URL.Query().Get("q"))
+	res, err := p.s.control.FindSome(ctx, &api.FindRequest{Query: text}, pageFound)
+	if err != nil {
+		return page{}, err
+	}
+	return page{"search.html", "Search", map[string]any{"Query": text, "Result": res}, res}, nil
 }
 
 // packageRow is a row in a table of packages, with a link to the file.
@@ -265,34 +284,40 @@ func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]s
 		return page{}, err
 	}
 	q := r.URL.Query()
-	prefix, from := q.Get("q"), q.Get("from")
-	rows, next, err := p.named(ctx, snap, prefix, max(prefix, from))
+	asked, err := pageQuery(q)
+	if err != nil {
+		return page{}, err
+	}
+	rows, next, err := p.askedRows(ctx, snap, asked, q.Get("from"))
 	return page{"snapshot.html", snap.ID(), map[string]any{
-		"Snapshot": shown.Snapshot, "Files": filesOf(snap), "Query": prefix, "Packages": rows, "Next": next,
+		"Snapshot": shown.Snapshot, "Files": filesOf(snap), "Query": q.Get("q"), "Packages": rows, "Next": next,
 	}, &api.SnapshotPage{Snapshot: shown.Snapshot, Packages: packagesOf(rows), Next: next}}, err
 }
 
-// named returns the packages of a snapshot whose names have a prefix, starting at
-// a name, and the name to continue from.
-func (p *pages) named(ctx context.Context, snap *meta.Snapshot, prefix, from string) (rows []packageRow, next string, err error) {
-	components, err := p.s.catalog.Components(ctx, snap)
-	if err != nil {
-		return nil, "", err
+// pageQuery returns the query for packages in a request, or nil if it asks for all.
+func pageQuery(q url.Values) (*query.Query, error) {
+	text := strings.TrimSpace(q.Get("q"))
+	if text == "" {
+		return nil, nil
 	}
-	for next = from; len(rows) < pagePackages; {
-		var found []meta.Entry
-		if found, next, err = p.s.meta.PackagesNamed(ctx, snap, prefix, next, pagePackages-len(rows)); err != nil {
-			return nil, "", err
+	return query.Parse(text)
+}
+
+// askedRows returns the packages of a snapshot that a query asks for, starting at a name,
+// and the name to continue from.
+func (p *pages) askedRows(ctx context.Context, snap *meta.Snapshot, q *query.Query, from string) (rows []packageRow, next string, err error) {
+	err = p.s.control.EachOf(ctx, snap, q, from, func(pk api.Package) error {
+		if len(rows) >= pagePackages && rows[len(rows)-1].Name != pk.Name {
+			next = pk.Name
+			return errEnough
 		}
-		for _, en := range found {
-			pk := components.Package(snap.Mirror, en)
-			rows = append(rows, rowOf(pk, filesOf(snap), true))
-		}
-		if next == "" {
-			break
-		}
+		rows = append(rows, rowOf(pk, filesOf(snap), true))
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
 	}
-	return rows, next, nil
+	return rows, next, err
 }
 
 var errEnough = errors.New("enough")

@@ -13,6 +13,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/query"
 )
 
 // frozenRef finds a freeze, or the one that a channel shows.
@@ -57,22 +58,25 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		return page{}, err
 	}
 	q := r.URL.Query()
-	prefix := q.Get("q")
 	from, err := position(q)
 	if err != nil {
 		return page{}, err
 	}
-	rows, next, err := p.frozenRows(ctx, ref, prefix, from)
-	return page{"freeze.html", name, map[string]any{"Frozen": shown.Frozen, "Before": before, "Links": links, "Query": prefix, "Packages": rows, "Next": next},
+	asked, err := pageQuery(q)
+	if err != nil {
+		return page{}, err
+	}
+	rows, next, err := p.frozenRows(ctx, ref, asked, from)
+	return page{"freeze.html", name, map[string]any{"Frozen": shown.Frozen, "Before": before, "Links": links, "Query": q.Get("q"), "Packages": rows, "Next": next},
 		&api.FreezePage{Freeze: shown.Frozen, Before: before, Packages: packagesOf(rows), Next: next}}, err
 }
 
-// frozenRows returns a page of the packages of a freeze whose names have a prefix,
-// and where the next one begins, 0 at the end.
-func (p *pages) frozenRows(ctx context.Context, ref catalog.Ref, prefix string, from int) (rows []packageRow, next int, err error) {
+// frozenRows returns a page of the packages of a freeze that a query asks for, and where
+// the next one begins, 0 at the end.
+func (p *pages) frozenRows(ctx context.Context, ref catalog.Ref, q *query.Query, from int) (rows []packageRow, next int, err error) {
 	base := "/frozen/" + url.PathEscape(ref.Frozen.Name) + "/"
 	at := 0
-	err = p.s.control.EachPackage(ctx, ref, prefix, nil, func(pk api.Package) error {
+	err = p.s.control.EachPackage(ctx, ref, q, func(pk api.Package) error {
 		if at++; at <= from {
 			return nil
 		}

@@ -17,11 +17,12 @@ func TestShowPackage(t *testing.T) {
 	s.Archive.Add(debtest.Package{Name: "hello", Version: "1", Fields: map[string]string{"Section": "devel"}})
 	s.publish()
 	first := s.sync()
-	s.Archive.Remove("hello", "")
+	s.Archive.Default().Remove("hello", "")
 	s.Archive.Add(debtest.Package{Name: "other", Version: "1"})
 	s.publish()
 	s.sync()
 	s.Archive.Add(debtest.Package{Name: "hello", Version: "1", Fields: map[string]string{"Section": "devel"}}, debtest.Package{Name: "hello", Version: "2"})
+	s.Archive.AddSource(debtest.Source{Name: "hello", Version: "2"})
 	s.publish()
 	third := s.sync()
 	s.call("freeze", api.FreezeRequest{Name: "whole"}, nil)
@@ -65,7 +66,7 @@ func TestShowPackage(t *testing.T) {
 
 	for name, c := range map[string]struct{ ref, pkg, code, reason, message string }{
 		"several versions":  {"whole", "hello", api.CodeAmbiguous, "versions", "package hello in whole: it has several versions: 1 (amd64, mirror debian), 2 (amd64, mirror debian)"},
-		"another version":   {"whole", "hello=3", api.CodeNotFound, "no_package", "package hello=3 in whole: no such package: it has 1 (amd64 source, mirror debian), 2 ("},
+		"another version":   {"whole", "hello=3", api.CodeNotFound, "no_package", "package hello=3 in whole: no such package: it has 1 (amd64, mirror debian), 2 (amd64 source, mirror debian)"},
 		"no package":        {"exact", "other", api.CodeNotFound, "no_package", "package other in exact: no such package"},
 		"no such freeze":    {"none", "hello", api.CodeNotFound, "", "none"},
 		"no name":           {"whole", "=1", api.CodeUsage, "", `package "=1": expected NAME[:ARCH][=VERSION]`},

@@ -31,6 +31,10 @@ type History interface {
 	// name after (empty: from the start), if a mirror has or had their stanza or anything
 	// that was built from them.
 	SourceNames(ctx context.Context, mirror, after string, limit int) ([]string, error)
+	// PackageNames lists, in byte order, at most limit names of packages that begin with
+	// prefix and follow the name after (empty: from the start), if a mirror has or had a
+	// stanza with the name.
+	PackageNames(ctx context.Context, mirror, prefix, after string, limit int) ([]string, error)
 	// FactsBySource lists, for each name of a source package, the stanzas that a mirror
 	// has or had of it and of the packages that were built from it, in the order of
 	// arrival.

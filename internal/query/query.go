@@ -1,6 +1,7 @@
 // Package query reads the language in which packages are chosen:
 //
 //	bash                          the package of that name; * ? [a-z] as in shells
+//	bash=5.2*                     this version of it
 //	source:linux*                 by its source package
 //	arch:amd64 suite:*-security component:main mirror:debian
 //	$Section (web)                by a field of its control data, a glob again
@@ -16,7 +17,6 @@ package query
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -24,10 +24,11 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/errclass"
 )
 
 // ErrSyntax means that a query cannot be read.
-var ErrSyntax = errors.New("the query cannot be read")
+var ErrSyntax = errclass.New(errclass.Usage, "the query cannot be read")
 
 const (
 	maxText   = 64 << 10 // bytes of a query
@@ -166,6 +167,99 @@ func (n field) shown() bool {
 	return slices.Contains([]string{"package", "name", "version", "architecture", "source"}, strings.ToLower(n.name))
 }
 
+// Names returns the names that a package must have one of, in order, if the query says
+// so. No package fits a query without names.
+func (q *Query) Names() (names []string, ok bool) {
+	b := boundOf(q.root)
+	return b.names, b.listed
+}
+
+// Only reports whether the query asks for the packages with a name and for nothing else, or
+// for one version of them as NAME=VERSION.
+func (q *Query) Only(name string) bool {
+	name, version, versioned := strings.Cut(name, "=")
+	want := node(attribute{"", name})
+	if versioned {
+		want = and{want, field{"Version", "%", version}}
+	}
+	return q.root == want && !strings.ContainsAny(name+version, `*?[\`)
+}
+
+// Prefix returns what the name of each package that fits begins with.
+func (q *Query) Prefix() string { return boundOf(q.root).prefix }
+
+// Places reports whether the query asks for suites or components.
+func (q *Query) Places() bool { return places(q.root) }
+
+// bound says which names of packages may fit a query.
+type bound struct {
+	listed bool     // one of names
+	names  []string // in order
+	prefix string
+}
+
+func boundOf(n node) bound {
+	switch n := n.(type) {
+	case or:
+		a, b := boundOf(n.a), boundOf(n.b)
+		if a.listed && b.listed {
+			return oneOf(slices.Compact(slices.Sorted(slices.Values(slices.Concat(a.names, b.names)))))
+		}
+		return bound{prefix: common(a.prefix, b.prefix)}
+	case and:
+		a, b := boundOf(n.a), boundOf(n.b)
+		switch {
+		case a.listed && b.listed:
+			return oneOf(slices.DeleteFunc(a.names, func(name string) bool { return !slices.Contains(b.names, name) }))
+		case b.listed || !a.listed && len(b.prefix) > len(a.prefix):
+			return b
+		}
+		return a
+	case attribute:
+		if n.of != "" {
+			break
+		}
+		i := strings.IndexAny(n.glob, `*?[\`)
+		if i < 0 {
+			return oneOf([]string{n.glob})
+		}
+		return bound{prefix: n.glob[:i]}
+	}
+	return bound{}
+}
+
+// oneOf is the bound of a query for names, in order.
+func oneOf(names []string) bound {
+	b := bound{listed: true, names: names}
+	if len(names) > 0 {
+		b.prefix = common(names[0], names[len(names)-1]) // they are in order
+	}
+	return b
+}
+
+// common returns what both strings begin with.
+func common(a, b string) string {
+	i := 0
+	for i < min(len(a), len(b)) && a[i] == b[i] {
+		i++
+	}
+	return a[:i]
+}
+
+func places(n node) bool {
+	switch n := n.(type) {
+	case or:
+		return places(n.a) || places(n.b)
+	case and:
+		return places(n.a) || places(n.b)
+	case not:
+		return places(n.a)
+	case attribute:
+		return n.of == "suite" || n.of == "component"
+	}
+	return false
+}
+
 // Parse reads a query. It may return ErrSyntax.
 func Parse(text string) (*Query, error) {
 	if len(text) > maxText {
@@ -288,6 +382,12 @@ func (p *parser) attribute() (node, error) {
 		return nil, err
 	}
 	n := attribute{"", w}
+	if name, version, ok := strings.Cut(w, "="); ok && !quoted && !strings.Contains(name, ":") {
+		if err := p.glob(name); err != nil {
+			return nil, err
+		}
+		return and{attribute{"", name}, field{"Version", "%", version}}, p.glob(version)
+	}
 	if of, glob, ok := strings.Cut(w, ":"); ok && !quoted {
 		n = attribute{strings.ToLower(of), glob}
 		if n.of == "" || attributes[n.of] == nil {

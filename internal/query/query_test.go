@@ -2,6 +2,7 @@ package query_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,7 +39,8 @@ func TestMatch(t *testing.T) {
 		"$Package (linux*) & $Architecture (amd64) & $Source (linux)": true,
 		"$Package (= linux-image-06)":                                 false, "$Package (!= linux-image-06)": true, "$Section (<< l)": true, "$Section (>> l)": false,
 		"nothing | linux*": true, "nothing & linux*": false, "!nothing & linux*": true, "!(nothing | linux*)": false, "a | linux* & arch:all": false, "(a | linux*) & arch:amd64": true, "!!linux*": true,
-		"linux* &\n\tarch:amd64": true,
+		"linux* &\n\tarch:amd64":       true,
+		"linux-image-6=1:6.1~rc2-1+b1": true, "linux*=1:6.1*": true, "linux-image-6=2": false, `"linux-image-6=1:6.1~rc2-1+b1"`: false, "!linux*=2 & arch:amd64": true,
 	} {
 		got, err := query.Parse(q)
 		if err != nil {
@@ -108,4 +110,51 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q and its negation agree", s)
 		}
 	})
+}
+
+// Names and Prefix say which names may fit, so that no others need be read.
+func TestBound(t *testing.T) {
+	for text, want := range map[string]struct {
+		names  []string
+		listed bool
+		prefix string
+	}{
+		"bash":                         {[]string{"bash"}, true, "bash"},
+		"bash=5":                       {[]string{"bash"}, true, "bash"},
+		"bash | apt | bash":            {[]string{"apt", "bash"}, true, ""},
+		"(bash | apt) & apt":           {[]string{"apt"}, true, "apt"},
+		"bash & apt":                   {[]string{}, true, ""},
+		"lib*":                         {nil, false, "lib"},
+		"lib[ab]*":                     {nil, false, "lib"},
+		"libc* | libx*":                {nil, false, "lib"},
+		"libc* | libc":                 {nil, false, "libc"},
+		"lib* & libc*":                 {nil, false, "libc"},
+		"libc* & arch:amd64":           {nil, false, "libc"},
+		"$Section & lib*":              {nil, false, "lib"},
+		"lib* & $Section & libc":       {[]string{"libc"}, true, "libc"},
+		"!lib*":                        {nil, false, ""},
+		"source:bash":                  {nil, false, ""},
+		"bash | source:bash":           {nil, false, ""},
+		"$Package (= bash) | arch:all": {nil, false, ""},
+	} {
+		q, err := query.Parse(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		names, listed := q.Names()
+		if listed != want.listed || !slices.Equal(names, want.names) || q.Prefix() != want.prefix {
+			t.Errorf("%s: names %q (%v), prefix %q, expected %+v", text, names, listed, q.Prefix(), want)
+		}
+	}
+	for text, want := range map[string]bool{"suite:x": true, "a & !component:main": true, "a | b": false, "$Section": false} {
+		if q, err := query.Parse(text); err != nil || q.Places() != want {
+			t.Errorf("%s: asks for places: %v, %v", text, !want, err)
+		}
+	}
+	for text, want := range map[string]bool{"bash": true, "bash=5.2-1": true, "libstdc++6": true, "b*": false, "bash=5*": false, "a|b": false, "source:bash": false, `"bash"`: false} {
+		if q, err := query.Parse(text); err != nil || q.Only(text) != want {
+			t.Errorf("%s: is one name: %v, %v", text, !want, err)
+		}
+	}
 }

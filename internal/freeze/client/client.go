@@ -57,9 +57,7 @@ type Metadata interface {
 	tree.Files
 	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
-	PackagesByName(ctx context.Context, s *meta.Snapshot, names []string) ([][]meta.Entry, error)
 	FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error)
-	PackagesNamed(ctx context.Context, s *meta.Snapshot, prefix, from string, limit int) (found []meta.Entry, next string, err error)
 	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error)
 	Recording(ctx context.Context, name string) (*meta.Recording, error)
 	Images(ctx context.Context, name string) ([]meta.Image, error)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
@@ -143,15 +142,15 @@ func (c *Client) Packages(ctx context.Context, ref string) (*api.PackageList, er
 		return nil
 	}
 	if r.Snapshot != nil {
-		return out, c.eachOfSnapshot(ctx, r.Snapshot, "", nil, add)
+		return out, c.eachOfSnapshot(ctx, r.Snapshot, nil, add)
 	}
-	return out, c.EachPackage(ctx, r.Frozen.Name, "", nil, add)
+	return out, c.EachPackage(ctx, r.Frozen.Name, nil, add)
 }
 
-// EachPackage calls f for each package of a freeze whose name begins with prefix and which
-// q, unless it is nil, asks for, in the order of Packages. Of a whole mirror that was not
-// imported no more is read than f takes.
-func (c *Client) EachPackage(ctx context.Context, name, prefix string, q *query.Query, f func(api.Package) error) error {
+// EachPackage calls f for each package of a freeze that q, unless it is nil, asks for, in
+// the order of Packages. Of a whole mirror that was not imported no more is read than f
+// takes.
+func (c *Client) EachPackage(ctx context.Context, name string, q *query.Query, f func(api.Package) error) error {
 	fr, doc, err := c.load(ctx, name)
 	if err != nil {
 		return err
@@ -159,7 +158,7 @@ func (c *Client) EachPackage(ctx context.Context, name, prefix string, q *query.
 	for i := range doc.Mirrors {
 		d := &doc.Mirrors[i]
 		if d.Kind == freeze.Whole {
-			if err := c.eachOfWhole(ctx, fr, d, prefix, q, f); err != nil {
+			if err := c.eachOfWhole(ctx, fr, d, q, f); err != nil {
 				return err
 			}
 			continue
@@ -175,9 +174,6 @@ func (c *Client) EachPackage(ctx context.Context, name, prefix string, q *query.
 			}
 		}
 		for _, p := range list {
-			if !strings.HasPrefix(p.Name, prefix) {
-				continue
-			}
 			if err := f(p); err != nil {
 				return err
 			}
@@ -217,9 +213,8 @@ func matching(f Format, p *api.Package, rec *repo.Record) query.Package {
 	return query.Package{Package: p, Compare: f.Compare, Field: func(name string) (string, bool) { return f.Field(rec, name) }}
 }
 
-// eachOfSnapshot calls f for the packages of a snapshot whose names begin with prefix and
-// which q, unless it is nil, asks for.
-func (c *Client) eachOfSnapshot(ctx context.Context, snap *meta.Snapshot, prefix string, q *query.Query, f func(api.Package) error) error {
+// eachOfSnapshot calls f for the packages of a snapshot that q, unless it is nil, asks for.
+func (c *Client) eachOfSnapshot(ctx context.Context, snap *meta.Snapshot, q *query.Query, f func(api.Package) error) error {
 	format, err := c.cfg.Formats.Of(snap.Type)
 	if err != nil {
 		return err
@@ -229,54 +224,25 @@ func (c *Client) eachOfSnapshot(ctx context.Context, snap *meta.Snapshot, prefix
 		return err
 	}
 	components := catalog.ComponentsOf(gens)
-	each := func(e meta.Entry) error {
+	return freeze.EachAsked(ctx, c.meta, snap, q, "", func(e meta.Entry) error {
 		p := components.Package(snap.Mirror, e)
 		if q != nil && !q.Match(matching(format, &p, &e.Record)) {
 			return nil
 		}
 		return f(p)
-	}
-	if prefix == "" {
-		return freeze.EachAsked(ctx, c.meta, snap, q, each)
-	}
-	if q != nil {
-		return freeze.EachAsked(ctx, c.meta, snap, q, func(e meta.Entry) error {
-			if !strings.HasPrefix(e.Name, prefix) {
-				return nil
-			}
-			return each(e)
-		})
-	}
-	for from := ""; ; {
-		found, next, err := c.meta.PackagesNamed(ctx, snap, prefix, from, namedPage)
-		if err != nil {
-			return err
-		}
-		for _, e := range found {
-			if err := each(e); err != nil {
-				return err
-			}
-		}
-		if next == "" {
-			return nil
-		}
-		from = next
-	}
+	})
 }
-
-// namedPage is how many packages are asked for at once.
-const namedPage = 1000
 
 // eachOfWhole calls f for packages of a whole mirror of a freeze: from its
 // generations, or from its tree if it was imported.
-func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, prefix string, q *query.Query, f func(api.Package) error) error {
+func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, q *query.Query, f func(api.Package) error) error {
 	fm, err := recordOf(fr, d)
 	if err != nil {
 		return err
 	}
 	states := fm.States()
 	for _, snap := range states {
-		if err := c.eachOfSnapshot(ctx, snap, prefix, q, f); err != nil {
+		if err := c.eachOfSnapshot(ctx, snap, q, f); err != nil {
 			return err
 		}
 	}
@@ -288,9 +254,6 @@ func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.Doc
 		return err
 	}
 	return c.eachDerived(ctx, fr, fm, func(suite repo.SuiteName, g repo.Group, rec *repo.Record) error {
-		if !strings.HasPrefix(rec.Name, prefix) {
-			return nil
-		}
 		place := meta.Place{Suite: suite, Index: g.Index}
 		e := meta.Entry{Fact: &meta.Fact{Record: *rec}, Places: []meta.Place{place}}
 		p := catalog.Components{place: g.Component}.Package(d.Name, e)

@@ -133,7 +133,7 @@ func (l *locker) snapshot(ctx context.Context, snap *meta.Snapshot) error {
 	if len(l.d.Repositories) == 0 {
 		return nil
 	}
-	return l.c.eachOfSnapshot(ctx, snap, "", nil, l.add)
+	return l.c.eachOfSnapshot(ctx, snap, nil, l.add)
 }
 
 func (l *locker) freeze(ctx context.Context, f *meta.Frozen) error {
@@ -146,7 +146,7 @@ func (l *locker) freeze(ctx context.Context, f *meta.Frozen) error {
 	if len(l.d.Repositories) == 0 {
 		return nil
 	}
-	return l.c.EachPackage(ctx, f.Name, "", nil, l.add)
+	return l.c.EachPackage(ctx, f.Name, nil, l.add)
 }
 
 // wanted refuses a lock file without packages.

@@ -86,7 +86,7 @@ func (p *Planner) asked(ctx context.Context, pl *Plan) (picks []*Pick, err error
 			return nil, err
 		}
 		components := catalog.ComponentsOf(gens)
-		err = freeze.EachAsked(ctx, p.meta, snap, q, func(e meta.Entry) error {
+		err = freeze.EachAsked(ctx, p.meta, snap, q, "", func(e meta.Entry) error {
 			if e.Kind == repo.KindSource {
 				return nil // sources are taken with their binary packages
 			}

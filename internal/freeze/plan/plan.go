@@ -47,7 +47,7 @@ type Keyrings interface {
 // Metadata is what a Planner reads, like meta.Store.
 type Metadata interface {
 	freeze.Records
-	freeze.Packages
+	freeze.Stanzas
 	freeze.Unusables
 	tree.Files
 	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
@@ -55,14 +55,12 @@ type Metadata interface {
 	Recording(ctx context.Context, name string) (*meta.Recording, error)
 	RecordingEntries(ctx context.Context, name string) ([]meta.RecordEntry, error)
 	Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.Digest, error)
-	PackagesByName(ctx context.Context, s *meta.Snapshot, names []string) ([][]meta.Entry, error)
 	PackagesByDigest(ctx context.Context, s *meta.Snapshot, digests []cas.Digest) ([][]meta.Entry, error)
 	PackagesByPath(ctx context.Context, s *meta.Snapshot, paths []string) ([]meta.PathEntry, error)
 	FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error)
 	FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error)
 	OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.OwnedFact, error)
 	NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error)
-	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)
 }
 
 // Config has the parts of a Planner.

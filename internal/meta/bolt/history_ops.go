@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"example.org/snapd/internal/cas"
@@ -100,6 +101,22 @@ func (s *Store) FactsByName(ctx context.Context, mirror string, names []string) 
 // SourceNames implements meta.History.
 func (s *Store) SourceNames(ctx context.Context, mirror, after string, limit int) ([]string, error) {
 	return ask(ctx, s, func(tx *txn) ([]string, error) { return tx.SourceNames(mirror, after, limit), nil })
+}
+
+// PackageNames implements meta.History.
+func (s *Store) PackageNames(ctx context.Context, mirror, prefix, after string, limit int) ([]string, error) {
+	return ask(ctx, s, func(tx *txn) (names []string, _ error) {
+		tx.Names(mirror, max(prefix, after), func(name string) bool {
+			if !strings.HasPrefix(name, prefix) || len(names) == limit {
+				return false
+			}
+			if name != after {
+				names = append(names, name)
+			}
+			return true
+		})
+		return names, nil
+	})
 }
 
 // FactsBySource implements meta.History.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
@@ -99,7 +100,7 @@ func (t *txn) Names(mirror, from string, f func(name string) bool) {
 // ByName lists all stanzas that a mirror ever had with a package name.
 func (t *txn) ByName(mirror, name string) ([]*meta.Fact, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
-	if !ok || name == "" {
+	if !ok || name == "" || strings.Contains(name, "\x00") { // which ends names in keys
 		return nil, nil
 	}
 	prefix := key(nil).u32(mid).str(name)
@@ -119,7 +120,7 @@ func (t *txn) ByName(mirror, name string) ([]*meta.Fact, error) {
 // built from it.
 func (t *txn) BySource(mirror, name string) ([]*meta.Fact, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
-	if !ok || name == "" {
+	if !ok || name == "" || strings.Contains(name, "\x00") { // which ends names in keys
 		return nil, nil
 	}
 	prefix := key(nil).u32(mid).str(name)

@@ -54,6 +54,9 @@ func testHistoryEmpty(t *testing.T, s meta.Store) {
 	if page, next, err := s.UnusablePackages(ctx, snap, nil, 10); err != nil || len(page) > 0 || next != nil {
 		t.Errorf("UnusablePackages: %v, %v, %v, expected none", page, next, err)
 	}
+	if names, err := s.PackageNames(ctx, "debian", "", "", 10); err != nil || len(names) > 0 {
+		t.Errorf("PackageNames: %v, %v, expected none", names, err)
+	}
 	if names, err := s.SourceNames(ctx, "debian", "", 10); err != nil || len(names) > 0 {
 		t.Errorf("SourceNames: %v, %v, expected none", names, err)
 	}
@@ -206,8 +209,25 @@ func testSources(t *testing.T, s meta.Store) {
 			t.Errorf("the source after %q: %q, %v, expected %q", after, names, err, want)
 		}
 	}
+	for _, c := range []struct {
+		prefix, after string
+		limit         int
+		want          []string
+	}{
+		{"", "", 10, []string{"lib", "orphan", "tool", "tool-bin", "zlib"}},
+		{"", "lib", 2, []string{"orphan", "tool"}},
+		{"tool", "", 10, []string{"tool", "tool-bin"}},
+		{"tool", "tool", 10, []string{"tool-bin"}},
+		{"tool", "zlib", 10, nil},
+		{"z", "a", 10, []string{"zlib"}},
+		{"x", "", 10, nil},
+	} {
+		if names, err := s.PackageNames(ctx, mirror, c.prefix, c.after, c.limit); err != nil || !slices.Equal(names, c.want) {
+			t.Errorf("names with %q after %q: %q, %v, expected %q", c.prefix, c.after, names, err, c.want)
+		}
+	}
 	describe := func() (out []string) {
-		facts, err := s.FactsBySource(ctx, mirror, []string{"tool", "absent", "used", "", "zlib"})
+		facts, err := s.FactsBySource(ctx, mirror, []string{"tool", "tool\x00", "used", "", "zlib"})
 		fail(err)
 		for _, list := range facts {
 			var words []string

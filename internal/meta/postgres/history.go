@@ -95,6 +95,21 @@ func (s *Store) SourceNames(ctx context.Context, mirror, after string, limit int
 	})
 }
 
+// PackageNames implements meta.History.
+func (s *Store) PackageNames(ctx context.Context, mirror, prefix, after string, limit int) ([]string, error) {
+	return ask(ctx, s, func(t *tx) (names []string, err error) {
+		mid, err := t.mirrorID(ctx, mirror)
+		if err != nil || mid == 0 {
+			return nil, err
+		}
+		var name []byte
+		err = t.each(ctx, []any{&name}, func() error { names = append(names, string(name)); return nil },
+			"select distinct name from fact where mirror = $1 and name <> '' and name >= $2 and name > $3 and ($4::bytea is null or name < $4) order by name limit $5",
+			mid, []byte(prefix), []byte(after), prefixEnd([]byte(prefix)), limit)
+		return names, err
+	})
+}
+
 // FactsBySource implements meta.History.
 func (s *Store) FactsBySource(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error) {
 	return ask(ctx, s, func(t *tx) ([][]*meta.Fact, error) {

@@ -1,0 +1,111 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/meta"
+	"example.org/snapd/internal/query"
+	"example.org/snapd/internal/repo"
+)
+
+// matchPage is how many names are matched at once.
+const matchPage = 1000
+
+// matcher finds the stanzas of a mirror's history that a query asks for.
+type matcher struct {
+	c          *Control
+	mirror     string
+	q          *query.Query
+	format     Format
+	components catalog.Components
+}
+
+// newMatcher returns a matcher, or nil for a mirror without a snapshot.
+func (c *Control) newMatcher(ctx context.Context, mirror string, q *query.Query) (*matcher, error) {
+	latest, err := c.st.Latest(ctx, mirror)
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	m := &matcher{c: c, mirror: mirror, q: q}
+	if m.format, err = c.cfg.Formats.Of(latest.Type); err != nil {
+		return nil, err
+	}
+	if q.Places() {
+		m.components, err = c.catalog.Components(ctx, latest)
+	}
+	return m, err
+}
+
+// matching returns the stanzas that the mirror has or had with some names and that the
+// query asks for, by name.
+func (m *matcher) matching(ctx context.Context, names []string) (map[string]map[meta.PID]bool, error) {
+	lists, err := m.c.st.FactsByName(ctx, m.mirror, names)
+	if err != nil {
+		return nil, err
+	}
+	facts := slices.Concat(lists...)
+	pids := make([]meta.PID, len(facts))
+	for i, f := range facts {
+		pids[i] = f.PID
+	}
+	var stanzas [][]byte
+	if m.q.Fields() {
+		if stanzas, err = m.c.st.Stanzas(ctx, pids); err != nil {
+			return nil, err
+		}
+	}
+	var places [][]meta.Presence
+	if m.q.Places() {
+		if places, err = m.c.st.Presences(ctx, pids); err != nil {
+			return nil, err
+		}
+	}
+	out := map[string]map[meta.PID]bool{}
+	for i, f := range facts {
+		rec := f.Record
+		if stanzas != nil {
+			rec.Bytes = stanzas[i]
+		}
+		p := repo.Describe(m.mirror, &rec)
+		if places != nil {
+			for _, at := range places[i] {
+				component, err := m.component(ctx, at)
+				if err != nil {
+					return nil, err
+				}
+				repo.AddPlace(&p, at.Suite, component)
+			}
+		}
+		if !m.q.Match(asked(m.format, &p, &rec)) {
+			continue
+		}
+		if out[f.Name] == nil {
+			out[f.Name] = map[meta.PID]bool{}
+		}
+		out[f.Name][f.PID] = true
+	}
+	return out, nil
+}
+
+// component returns the component of an index, which the newest snapshot need not have.
+func (m *matcher) component(ctx context.Context, at meta.Presence) (string, error) {
+	if c, ok := m.components[at.Place]; ok || len(at.Intervals) == 0 {
+		return c, nil
+	}
+	g, err := m.c.st.Generation(ctx, m.mirror, at.Suite, at.Intervals[len(at.Intervals)-1].From)
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return "", err
+	}
+	m.components[at.Place] = "" // where the generation was collected
+	if err == nil {
+		for _, gr := range g.Groups {
+			m.components[meta.Place{Suite: at.Suite, Index: gr.Index}] = gr.Component
+		}
+	}
+	return m.components[at.Place], nil
+}

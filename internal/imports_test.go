@@ -29,7 +29,7 @@ var layers = [][]string{
 	{"daemon"},
 	{"httpd"},
 	{"control"},
-	{"freeze/freezer", "gc", "iuk", "image", "backup", "buildenv", "compare"},
+	{"freeze/freezer", "gc", "webhook", "iuk", "image", "backup", "buildenv", "compare"},
 	{"freeze/bundle"},
 	{"freeze/build"},
 	{"freeze/plan", "freeze/client", "freeze/proof"},
@@ -48,7 +48,7 @@ var layers = [][]string{
 	{"cas/spool", "cas/objects"},
 	{"freeze/stream"},
 	{"cas"},
-	{"durable", "lzma", "iso9660", "purl", "canonical", "repo/rpm/nevra", "fetch/remote"},
+	{"durable", "lzma", "iso9660", "purl", "canonical", "repo/rpm/nevra", "fetch/remote", "webhook/signature"},
 	{"regfile", "fetch/internal/reveal", "cas/s3/location", "manpage", "example"},
 	{"errclass", "excerpt"},
 }

@@ -142,7 +142,7 @@ func complete(ctx context.Context, c *call, words []string) []candidate {
 }
 
 // values returns the completions for a kind of value, by the name that help uses
-// for it.
+// for it. Long because there are many kinds.
 func values(ctx context.Context, c *call, l *line, kind string, choices []string, prefix string) []candidate {
 	var out []candidate
 	add := func(word, about string) { out = append(out, candidate{prefix + word, about}) }
@@ -205,6 +205,12 @@ func values(ctx context.Context, c *call, l *line, kind string, choices []string
 		}
 	case kind == "CHANNEL":
 		channels()
+	case kind == "WEBHOOK":
+		var r api.WebhookList
+		_ = c.ask(ctx, "webhook/list", api.Empty{}, &r)
+		for _, x := range r.Webhooks {
+			add(x.Name, "webhook, "+x.Target)
+		}
 	case kind == "NAME" && l.under("channel"):
 		frozen(snapshots())
 		channels()

@@ -39,13 +39,15 @@ func TestComplete(t *testing.T) {
 		{[]string{"rebuild", ""}, "4.1"},
 		{[]string{"channel", "rm", ""}, "stable"},
 		{[]string{"channel", "set", "stable", ""}, "4.1 stable"},
+		{[]string{"webhook", "test", ""}, "ci.example.org announce"},
+		{[]string{"webhook", "log", "--state", "f"}, "failed"},
 		{[]string{"verify", ""}, "4.1 stable debian@latest debian@20261122T160000Z :dirs"},
 		{[]string{"help", "ml"}, ""},
 		{[]string{"help", "record", "s"}, "start stop show"},
 		{[]string{"completion", "z"}, "zsh"},
 		{[]string{"frob", ""}, ""},
 		{[]string{"show", "--", "-"}, ""},
-		{nil, "init status mirror sync add remove list show packages find diff freeze sources verify export import sbom record channel pin unpin rm gc fsck key token audit jobs log witness image rebuild compare run attest iuk help completion man"},
+		{nil, "init status mirror sync add remove list show packages find diff freeze sources verify export import sbom record channel pin unpin rm gc fsck key token audit jobs webhook log witness image rebuild compare run attest iuk help completion man"},
 	} {
 		o := x.run("", append([]string{"__complete", "--"}, c.words...)...)
 		var got []string

@@ -97,6 +97,8 @@ var advices = []advice{
 	{code: api.CodeNotFound, reason: "mirror", exit: api.ExitFailed, hint: "snapctl mirror list"},
 	{code: api.CodeNotFound, verb: "mirror", exit: api.ExitFailed, hint: "snapctl mirror list"},
 	{code: api.CodeNotFound, verb: "token", exit: api.ExitFailed, hint: "snapctl token list"},
+	{code: api.CodeNotFound, verb: "webhook redeliver", exit: api.ExitFailed, hint: "find the id of the event with: snapctl webhook log"},
+	{code: api.CodeNotFound, verb: "webhook", exit: api.ExitFailed, hint: "snapctl webhook list"},
 	{code: api.CodeNotFound, verb: "jobs", exit: api.ExitFailed, hint: "snapctl jobs"},
 	{code: api.CodeNotFound, reason: "blob", exit: api.ExitFailed, hint: "get missing blobs again with: snapctl fsck --repair"},
 	{code: api.CodeNotFound, reason: "index_program", exit: api.ExitFailed, hint: "install the version of the program that it names on the server"},

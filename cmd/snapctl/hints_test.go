@@ -50,6 +50,8 @@ import (
 	"example.org/snapd/internal/tlog"
 	"example.org/snapd/internal/tlog/sequencer"
 	"example.org/snapd/internal/tlog/witness"
+	"example.org/snapd/internal/webhook"
+	"example.org/snapd/internal/webhook/signature"
 	"example.org/snapd/internal/yumconf"
 )
 
@@ -230,6 +232,10 @@ var hintCases = []hintCase{
 	{sentinel: "freeze/stream.ErrFormat", err: stream.ErrFormat, verb: "import", exit: 1, hint: "expected what snapctl export REF - writes"},
 	{sentinel: "control.ErrBody", err: control.ErrBody, verb: "image add", exit: 1, hint: "send less at once; files are bounded by max_upload in [api] of the server"},
 	{sentinel: "control.ErrKeyReused", err: control.ErrKeyReused, verb: "freeze", exit: 2},
+	{sentinel: "webhook.ErrUnknown", err: webhook.ErrUnknown, verb: "webhook log", exit: 1, hint: "snapctl webhook list"},
+	{sentinel: "webhook.ErrNotDelivered", err: webhook.ErrNotDelivered, verb: "webhook test", exit: 1},
+	{sentinel: "webhook/signature.ErrSecret", err: fmt.Errorf("%w: %w", config.ErrInvalid, signature.ErrSecret), verb: "mirror add", exit: 1},
+	{sentinel: "meta.ErrNotFound", err: meta.NoDelivery("ci.example.org", "x"), verb: "webhook redeliver", exit: 1, hint: "find the id of the event with: snapctl webhook log"},
 	{sentinel: "meta.ErrRevoked", err: meta.ErrRevoked, verb: "token revoke", exit: 1},
 	{sentinel: "meta.ErrTaken", err: meta.ErrTaken, verb: "token create", exit: 1, hint: "end it with: snapctl token revoke debian"},
 	{sentinel: "api.ErrNoServer", err: api.ErrNoServer, local: true, verb: "list", exit: 1, hint: "check the URL of --server: it is that of [api] in the server's configuration, and its certificate must be trusted here ($SSL_CERT_FILE names further authorities)"},

@@ -140,6 +140,11 @@ var samples = map[string]sampleRun{
 	"gc":           {options: map[string]string{"dry-run": "", "explain": digest, "compact": ""}},
 	"fsck":         {options: map[string]string{"repair": "", "from": "http://other.example.org"}, base: map[string][]string{"from": {"--repair"}, "repair": {}}},
 
+	"webhook list":      {},
+	"webhook log":       {args: []string{"ci.example.org"}, options: map[string]string{"state": "failed", "since": "2026-11-22"}},
+	"webhook test":      {args: []string{"ci.example.org"}},
+	"webhook redeliver": {args: []string{"ci.example.org", "EQ5H6BZ3MUHKHDH4N3S5FRTUYV"}},
+
 	"channel list":    {},
 	"channel show":    {args: []string{"stable"}},
 	"channel set":     {args: []string{"stable", "4.1"}, options: map[string]string{"allow-missing": "", "allow-info-change": ""}},
@@ -337,6 +342,9 @@ func world(t *testing.T, x *tester) string {
 	write(t, file("hello_1_amd64.deb"), "package")
 	own := api.OwnResult{Mirror: "own", Snapshot: "own@20261122T160000Z", New: true, Packages: []api.OwnPackage{{Name: "hello", Version: "1", Arch: "amd64", Suite: "stable", Component: "main"}}, Files: 1, Bytes: 7}
 	token := api.Token{Name: "ci", Role: api.RoleBuilder, Names: []string{"build-*"}, Created: day, State: "valid"}
+	delivery := api.WebhookDelivery{
+		Webhook: "ci.example.org", Event: "EQ5H6BZ3MUHKHDH4N3S5FRTUYV", Type: "freeze", Subject: "4.1", Time: day, State: "pending", Attempts: 2, Last: &day, Status: 503, Error: "status 503", Next: &day,
+	}
 	job := api.Job{ID: "J1", Verb: "sync", What: "debian", Who: "token ci", From: "192.0.2.1", State: api.JobRunning, Started: day, Progress: &api.Progress{Phase: "indices"}}
 	pkg := api.Package{Mirror: "debian", Suites: []string{"bookworm"}, Name: "bash", Version: "5.2.15-2+b2", Arch: "amd64", Path: "pool/b.deb", Size: 1491664, SHA256: digest}
 	clock := pkg
@@ -395,8 +403,18 @@ func world(t *testing.T, x *tester) string {
 		"kit/publish": api.Empty{},
 		"log/show": api.LogStatus{Origin: "mirror.example.org/log", Key: logKey, Size: 2, Root: "AAAA", Witnessed: "1/2", Quorum: true,
 			Witnesses: []api.LogWitness{{Name: "a", URL: "http://witness.example.org", Size: 2}}, Entry: &api.LogEntry{Index: 1, Entry: "{}", Proof: "proof\n"}},
-		"log/verify":  api.LogStatus{Origin: "mirror.example.org/log", Key: logKey, Size: 2, Verified: true},
-		"log/entries": api.LogEntries{Entries: []string{"{}"}, Next: 1, Size: 1},
+		"webhook/list": api.WebhookList{Webhooks: []api.Webhook{
+			{Name: "ci.example.org", Target: "https://ci.example.org", Events: []string{"freeze", "stale"}, Pending: 2, Oldest: &day, Last: &delivery},
+			{Name: "announce", Target: "/usr/local/bin/announce", Events: []string{"freeze"}},
+		}},
+		"webhook/log": api.WebhookLog{Deliveries: []api.WebhookDelivery{delivery,
+			{Webhook: "ci.example.org", Event: "A", Type: "channel", Subject: "stable to 4.1", Time: day, State: "delivered", Attempts: 1, Last: &day, Status: 204, Millis: 12},
+			{Webhook: "announce", Event: "B", Type: "freeze", Subject: "4.1", Time: day, State: "pending"},
+		}},
+		"webhook/test":      api.WebhookTest{Webhook: "ci.example.org", Event: "C", Status: 200, Millis: 35},
+		"webhook/redeliver": delivery,
+		"log/verify":        api.LogStatus{Origin: "mirror.example.org/log", Key: logKey, Size: 2, Verified: true},
+		"log/entries":       api.LogEntries{Entries: []string{"{}"}, Next: 1, Size: 1},
 	}
 	attestedWorld(t, x, dir, image41.SHA256)
 	write(t, file("log.vkey"), logKey+"\n")

@@ -34,14 +34,15 @@ type Config struct {
 	// Its mode is 0700.
 	DataDir string `toml:"data_dir"`
 
-	Server  Server   `toml:"server"`
-	API     API      `toml:"api"`
-	Audit   Audit    `toml:"audit"`
-	Signing Signing  `toml:"signing"`
-	Log     Log      `toml:"log"`
-	Fetch   Fetch    `toml:"fetch"`
-	Store   Store    `toml:"store"`
-	Mirrors []Mirror `toml:"mirror"`
+	Server   Server    `toml:"server"`
+	API      API       `toml:"api"`
+	Audit    Audit     `toml:"audit"`
+	Signing  Signing   `toml:"signing"`
+	Log      Log       `toml:"log"`
+	Fetch    Fetch     `toml:"fetch"`
+	Store    Store     `toml:"store"`
+	Webhooks []Webhook `toml:"webhook"`
+	Mirrors  []Mirror  `toml:"mirror"`
 }
 
 // Server is where snapd listens.
@@ -342,7 +343,7 @@ func Load(name string) (*Config, error) {
 }
 
 // LoadAll is Load for the daemon: it also checks the credential and certificate
-// files of mirrors.
+// files of mirrors, and the secrets of webhooks.
 func LoadAll(name string) (*Config, error) {
 	c, at, err := load(name)
 	if err != nil {
@@ -357,6 +358,9 @@ func LoadAll(name string) (*Config, error) {
 			}
 			return nil, fmt.Errorf("%w: %s: %s: mirror %q: %w", ErrInvalid, at("mirror", i, f.Key), f.Key, m.Name, f.Err)
 		}
+	}
+	if err := c.loadSecrets(at); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -457,6 +461,10 @@ func (c *Config) fill(dir string) {
 	c.Server.PublicURL = strings.TrimRight(c.Server.PublicURL, "/")
 	if c.Fetch.Parallel == 0 {
 		c.Fetch.Parallel = 8
+	}
+	for i := range c.Webhooks {
+		c.Webhooks[i].fill()
+		abs(&c.Webhooks[i].SecretFile)
 	}
 	for i := range c.Mirrors {
 		m := &c.Mirrors[i]

@@ -29,6 +29,8 @@ func TestExample(t *testing.T) {
 	}
 	mirrors := got.Mirrors
 	got.Mirrors = nil
+	webhooks := got.Webhooks
+	got.Webhooks = nil
 	if got.Signing.Command != nil && len(got.Signing.Command) == 0 {
 		got.Signing.Command = nil
 	}
@@ -46,6 +48,9 @@ func TestExample(t *testing.T) {
 	}
 	if len(mirrors) != 3 || mirrors[0].Type != "deb" || mirrors[1].Type != "rpm" || !mirrors[2].Local {
 		t.Fatalf("mirrors: %+v", mirrors)
+	}
+	if len(webhooks) != 2 || webhooks[0].Timeout != webhooks[1].Timeout || !cmp.Equal(webhooks[0].Events, config.WebhookEvents()) || webhooks[0].AllowPrivate {
+		t.Errorf("webhooks: %+v", webhooks)
 	}
 	// A mirror with nothing but what is required has the values that are shown.
 	least, err := config.Parse(example, []byte("[[mirror]]\nname = 'm'\ntype = 'deb'\nurl = 'http://mirror.example.org/'\nsuites = ['s']\ncomponents = ['main']\nkeyring = 'k'\n"))

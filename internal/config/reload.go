@@ -6,11 +6,12 @@ import (
 )
 
 // Reloaded returns what is in effect after the configuration file was read again
-// while snapd runs: old with the mirrors and limits of next. restart names the keys
+// while snapd runs: old with the mirrors, webhooks and limits of next. restart names the keys
 // that differ but take effect only when snapd starts, in the order of the struct.
 func Reloaded(old, next *Config) (live *Config, restart []string) {
 	c := *old
 	c.Mirrors = next.Mirrors
+	c.Webhooks = next.Webhooks
 	c.Fetch = next.Fetch
 	c.Server.MaxConnections = next.Server.MaxConnections
 	c.Store.Reserve = next.Store.Reserve

@@ -10,7 +10,7 @@ import (
 // next start.
 func TestReloaded(t *testing.T) {
 	live := []string{
-		"server.max_connections", "fetch.parallel", "fetch.rate_limit", "mirror",
+		"server.max_connections", "fetch.parallel", "fetch.rate_limit", "webhook", "mirror",
 		"store.reserve", "store.scrub_interval", "store.scrub_rate", "store.gc_interval", "store.quarantine_time",
 	}
 	eachKey(reflect.TypeFor[Config](), "", nil, func(key string, index []int) {

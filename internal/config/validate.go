@@ -79,6 +79,9 @@ func (c *Config) validate(at position) error {
 	if err := c.Store.checkRole(func(key, format string, args ...any) error { return bad("store", 0, key, format, args...) }); err != nil {
 		return err
 	}
+	if err := c.checkWebhooks(bad); err != nil {
+		return err
+	}
 	seen := map[string]bool{}
 	for i := range c.Mirrors {
 		m := &c.Mirrors[i]

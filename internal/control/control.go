@@ -28,6 +28,7 @@ import (
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/tlog/sequencer"
+	"example.org/snapd/internal/webhook"
 )
 
 // Config has the parts of a Control.
@@ -42,6 +43,7 @@ type Config struct {
 	Collector *gc.Collector
 	Signer    *sign.Signer
 	TLog      *sequencer.Log
+	Webhooks  *webhook.Engine // nil: this node has none
 	// Local is the metadata if it is a file on this machine, for backups; nil if it is in
 	// a database.
 	Local *bolt.Store
@@ -102,6 +104,7 @@ type Metadata interface {
 	meta.Recorder
 	meta.Tokens
 	meta.Audit
+	meta.Events
 	freeze.Packages
 	Head(ctx context.Context, mirror string) (*meta.Head, error)
 	LeaseStates(ctx context.Context) ([]meta.LeaseState, error)

@@ -28,6 +28,7 @@ import (
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/tlog"
 	"example.org/snapd/internal/tlog/sequencer"
+	"example.org/snapd/internal/webhook"
 )
 
 // ErrOtherServer means that the indices of a snapshot point to packages on another
@@ -147,6 +148,7 @@ var outcomes = []outcome{
 	{fetch.ErrTooLarge, api.CodeUnavailable, "too_large", api.ExitFailed},
 	{fetch.ErrDenied, api.CodeUnavailable, "denied", api.ExitFailed},
 	{repo.ErrMalformed, api.CodeUnavailable, "malformed", api.ExitFailed},
+	{webhook.ErrNotDelivered, api.CodeUnavailable, "not_delivered", api.ExitFailed},
 	{errclass.Unavailable, api.CodeUnavailable, "", api.ExitFailed},
 
 	{freeze.ErrMissing, api.CodeMissing, "", api.ExitFailed},

@@ -16,6 +16,7 @@ var reading = []string{
 	"status", "reload", "mirror/list", "mirror/show", "list", "show", "packages", "find", "diff", "sources", "verify", "export", "sbom",
 	"export/tar", "image/list", "image/get", "record/show", "record/list", "key/show", "log/show", "log/verify", "log/entries",
 	"channel/list", "channel/show", "channel/history", "jobs", "jobs/show", "jobs/cancel", "audit", "token/list",
+	"webhook/list", "webhook/log",
 }
 
 // Permit returns ErrServes for a verb that this node does not answer.

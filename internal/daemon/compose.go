@@ -8,6 +8,7 @@ import (
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/gc"
@@ -16,6 +17,7 @@ import (
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/webhook"
 )
 
 // gcGrace is how long blobs of work in progress are left alone.
@@ -56,6 +58,19 @@ func (d *daemon) makeFreezer() {
 	})
 }
 
+// makeWebhooks creates what tells webhooks of events. They are told of what happens from
+// here on.
+func (d *daemon) makeWebhooks(ctx context.Context) (err error) {
+	d.webhooks, err = webhook.New(webhook.Config{
+		Meta: d.store, Client: d.client, Webhooks: d.cfg.Webhooks, Mirrors: func() []config.Mirror { return d.reloads.live.Load().Mirrors },
+		PublicURL: d.cfg.Server.PublicURL, Node: d.who(), Log: d.log, Now: d.o.Now, Fatal: func(err error) { d.control.CheckFatal(err) },
+	})
+	if err != nil {
+		return err
+	}
+	return d.webhooks.Start(ctx)
+}
+
 // compose creates the parts between the engine and the listeners. fatal ends the
 // daemon.
 func (d *daemon) compose(fatal func(error)) {
@@ -67,7 +82,7 @@ func (d *daemon) compose(fatal func(error)) {
 	d.control = control.New(control.Config{
 		Formats: repo.ByType[control.Format](formats()...),
 		Engine:  d.engine, Catalog: d.catalog, Acquirer: d.acquirer, Meta: d.logged, Blobs: d.blobs, Local: d.file(),
-		Freezer: d.freezer, Collector: d.collector, Signer: d.signer, TLog: d.tlog, Client: d.client, Conf: d.cfg,
+		Freezer: d.freezer, Collector: d.collector, Signer: d.signer, TLog: d.tlog, Webhooks: d.webhooks, Client: d.client, Conf: d.cfg,
 		Shared: d.shared, Node: d.name(), Version: d.o.Version, Log: d.log, Now: d.o.Now, NextSync: d.sched.next, Fatal: fatal, Warnings: d.warnings, Conditions: d.conditions, BlobsLost: d.blobsLost,
 		Reload: d.Reload, ConfigFile: d.o.ConfigFile, Salvaged: salvaged(d.cfg.DataDir),
 	})

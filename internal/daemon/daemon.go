@@ -47,6 +47,7 @@ import (
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/tlog/sequencer"
+	"example.org/snapd/internal/webhook"
 )
 
 // Options adjust Run.
@@ -251,6 +252,7 @@ type daemon struct {
 	client    *fetch.Client
 	freezer   *freezer.Freezer
 	collector *gc.Collector
+	webhooks  *webhook.Engine // nil: this node serves only
 	control   *control.Control
 	srv       *httpd.Server
 	sched     *scheduler
@@ -289,6 +291,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	defer cancel(nil)
 	d.makeFreezer()
 	if !d.cfg.Store.Serves() {
+		if err := d.makeWebhooks(ctx); err != nil {
+			return err
+		}
 		if err := d.prepare(ctx); err != nil {
 			return err
 		}
@@ -409,6 +414,12 @@ func (d *daemon) serve(ctx context.Context, public, socket, network net.Listener
 	}
 	eg.Go(func() error { return d.sched.run(egctx) })
 	eg.Go(func() error { return d.hangups(egctx) })
+	if d.webhooks != nil {
+		eg.Go(func() error {
+			d.webhooks.Run(egctx)
+			return nil
+		})
+	}
 	eg.Go(func() error { return d.watchdog(egctx, socket.Addr()) })
 	if d.shared != nil {
 		eg.Go(func() error {

@@ -42,7 +42,7 @@ func (d *daemon) blobsLost(ctx context.Context) bool {
 	return err == nil && checkBlobs(d.cfg.DataDir, known.Empty) != nil
 }
 
-// Reload reads the configuration again and puts its mirrors and limits into effect,
+// Reload reads the configuration again and puts its mirrors, webhooks and limits into effect,
 // with the keyrings, credentials and certificates that it names. With an error
 // nothing changes.
 func (d *daemon) Reload(ctx context.Context) (*api.ReloadResult, error) {
@@ -83,6 +83,12 @@ func (d *daemon) reload(ctx context.Context) (*api.ReloadResult, error) {
 			return nil, err
 		}
 	}
+	useWebhooks := func() {}
+	if d.webhooks != nil {
+		if useWebhooks, err = d.webhooks.Prepare(next.Webhooks); err != nil {
+			return nil, err
+		}
+	}
 	old := d.reloads.live.Load()
 	live, restart := config.Reloaded(d.cfg, next)
 	settings := acquire.Settings{Mirrors: live.Mirrors, Parallel: live.Fetch.Parallel, Reserve: int64(live.Store.Reserve)}
@@ -94,12 +100,20 @@ func (d *daemon) reload(ctx context.Context) (*api.ReloadResult, error) {
 	// From here on there is no error: who asked takes one for "nothing changed".
 	apply()
 	useCertificate()
+	useWebhooks()
 	d.catalog.SetMirrors(live.Mirrors)
 	d.client.SetLimits(live.Fetch.Parallel, int64(live.Fetch.RateLimit))
 	d.collector.SetQuarantine(live.Store.QuarantineTime.D())
 	d.srv.SetMaxConnections(live.Server.MaxConnections)
 	d.reloads.live.Store(live)
 	d.sched.reload()
+	if d.webhooks != nil {
+		// New ones are told of what happens from here on.
+		if err := d.webhooks.Start(ctx); err != nil {
+			d.control.CheckFatal(err)
+			d.log.Error("new webhooks are told of events only when the metadata answers again", "err", err)
+		}
+	}
 	if d.store.Damage() == nil {
 		// Without a first snapshot, adding packages makes it.
 		if err := d.engine.EnsureLocal(ctx); err != nil {

@@ -25,12 +25,14 @@ var (
 	descScrubbed    = prometheus.NewDesc("snapd_scrub_progress_ratio", "Part of the blobs that the current scrub has read; 0: none runs.", nil, nil)
 	descLease       = prometheus.NewDesc("snapd_lease_held", "1 while a node holds a lease.", []string{"lease"}, nil)
 	descConnections = prometheus.NewDesc("snapd_http_connections", "Open connections of the public listener.", nil, nil)
+	descDeliveries  = prometheus.NewDesc("snapd_webhook_deliveries_total", "Attempts to deliver events to a webhook, by outcome: delivered, retried, failed (given up).", []string{"webhook", "result"}, nil)
+	descPending     = prometheus.NewDesc("snapd_webhook_pending", "Events that a webhook has not accepted yet.", []string{"webhook"}, nil)
 	descConnMax     = prometheus.NewDesc("snapd_http_connections_max", "The max_connections of the public listener.", nil, nil)
 )
 
 var opsDescs = []*prometheus.Desc{
 	descMaxAge, descRunning, descRunBytes, descKeyring, descIndexBytes, descMetaBytes, descQuarantine, descOnDemand, descGC, descScrub,
-	descScrubbed, descLease, descConnections, descConnMax,
+	descScrubbed, descLease, descConnections, descConnMax, descDeliveries, descPending,
 }
 
 // collectOps collects what needs no metadata, and as much as there is of the rest.
@@ -60,7 +62,21 @@ func (c *stateCollector) collectOps(ctx context.Context, ch chan<- prometheus.Me
 		gauge(descConnections, float64(max(0, open-1)))
 		gauge(descConnMax, float64(limit))
 	}
+	c.collectWebhooks(ctx, ch, gauge)
 	c.collectWork(ctx, gauge)
+}
+
+// collectWebhooks collects what becomes of events.
+func (c *stateCollector) collectWebhooks(ctx context.Context, ch chan<- prometheus.Metric, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	counts, pending, _ := c.s.control.WebhookCounts(ctx) // without the database there are counts alone
+	for name, n := range counts {
+		for result, v := range map[string]int64{"delivered": n.Delivered, "retried": n.Retried, "failed": n.Failed} {
+			ch <- prometheus.MustNewConstMetric(descDeliveries, prometheus.CounterValue, float64(v), name, result)
+		}
+	}
+	for name, n := range pending {
+		gauge(descPending, float64(n), name)
+	}
 }
 
 // collectWork collects the progress of periodic work and the leases. What cannot be

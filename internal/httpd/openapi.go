@@ -72,6 +72,7 @@ func describe(routes map[string]route, version string) ([]byte, error) {
 			"description": "The control API of snapd " + version + ". Requests and results are JSON. A client that sends unknown fields gets an error, results may get further fields.",
 		},
 		"paths":    paths,
+		"webhooks": d.webhooks(),
 		"security": []any{object{"token": []any{}}},
 		"components": object{
 			"schemas": d.schemas,
@@ -80,6 +81,23 @@ func describe(routes map[string]route, version string) ([]byte, error) {
 			}},
 		},
 	}, "", "  ")
+}
+
+// webhooks describes what webhooks are sent.
+func (d *describer) webhooks() object {
+	out := object{}
+	for typ, data := range map[string]reflect.Type{
+		api.TypeSnapshot: reflect.TypeFor[api.EventSnapshot](), api.TypeFreeze: reflect.TypeFor[api.EventFreeze](), api.TypeChannel: reflect.TypeFor[api.EventChannel](),
+		api.TypeFailure: reflect.TypeFor[api.EventFailure](), api.TypeStale: reflect.TypeFor[api.EventStale](), api.TypeTest: reflect.TypeFor[api.EventTest](),
+	} {
+		schema := object{"allOf": []any{d.schema(reflect.TypeFor[api.Event]()), object{"properties": object{"type": object{"const": typ}, "data": d.schema(data)}}}}
+		out[typ] = object{"post": object{
+			"operationId": "event-" + typ, "summary": "an event of the type " + typ, "description": "Signed as Standard Webhooks says.", "security": []any{},
+			"requestBody": object{"required": true, "content": object{"application/json": object{"schema": schema}}},
+			"responses":   object{"2XX": object{"description": "the event is accepted"}},
+		}}
+	}
+	return out
 }
 
 var pathID = object{"name": "id", "in": "path", "required": true, "schema": object{"type": "string"}}

@@ -108,6 +108,12 @@ func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 		"token/create":     withSecret(changes(api.RoleAdmin, "make a token", simple(c.CreateToken), c.TouchToken)),
 		"token/revoke":     changes(api.RoleAdmin, "end a token", simple(c.RevokeToken), c.TouchTokenRef),
 
+		// Events and who is told of them.
+		"webhook/list":      reads(api.RoleReader, "all webhooks", simple(c.Webhooks)),
+		"webhook/log":       reads(api.RoleReader, "deliveries to webhooks", simple(c.WebhookLog)),
+		"webhook/test":      changes(api.RoleAdmin, "send a test event to a webhook", simple(c.TestWebhook), c.TouchWebhook),
+		"webhook/redeliver": changes(api.RoleAdmin, "deliver an event to a webhook again", simple(c.Redeliver), c.TouchRedeliver),
+
 		// These use files and secrets of the server.
 		"export":   changes("", "export a freeze to a directory of the server", counting(func(r *api.ExportRequest) string { return r.Ref }, c.Export), c.TouchExport),
 		"import":   upTo(listRequest, changes("", "import a directory of the server", counting(func(r *api.ImportRequest) string { return r.Dir }, c.Import), c.TouchImport)),

@@ -31,6 +31,7 @@ type Store interface {
 	Log
 	Tokens
 	Audit
+	Events
 	Close() error
 }
 

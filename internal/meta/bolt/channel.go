@@ -151,7 +151,10 @@ func (t *txn) follow(c *meta.Channel) error {
 	if err := putJSON(t.b(movesBucket), key(nil).str(c.Name).at(c.Moved), move); err != nil {
 		return err
 	}
-	return putJSON(t.b(channelBucket), []byte(c.Name), &moved)
+	if err := putJSON(t.b(channelBucket), []byte(c.Name), &moved); err != nil {
+		return err
+	}
+	return t.putEvent(meta.ChannelEvent(move))
 }
 
 // checkChannels reports channels that show a freeze which does not exist.

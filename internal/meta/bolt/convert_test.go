@@ -99,3 +99,68 @@ func testConvertSchema3(t *testing.T, kind string) {
 		fail(s.Close())
 	}
 }
+
+// A database of schema 5 from before events has no buckets for them: it is not damaged,
+// and Open makes them. A bucket that was there and is missing remains a fault.
+func TestLaterBuckets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "meta.db")
+	s, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	fail := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(s *Store, sums bool) {
+		t.Helper()
+		fail(s.Update(ctx, "older", func(tx *Tx) error {
+			for _, name := range laterBuckets {
+				if err := tx.tx.DeleteBucket([]byte(name)); err != nil {
+					return err
+				}
+				if sums {
+					if err := tx.tx.Bucket([]byte(sumsBucket)).Delete([]byte(name)); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}))
+		fail(s.Close())
+	}
+	remove(s, true)
+	s, err = OpenReadOnly(path)
+	fail(err)
+	if err := s.Damage(); err != nil {
+		t.Errorf("opened for reading: %v", err)
+	}
+	fail(s.Close())
+	for range 2 {
+		s, err = Open(path, Options{})
+		fail(err)
+		if err := s.Damage(); err != nil {
+			t.Errorf("opened: %v", err)
+		}
+		fail(s.AppendEvent(ctx, meta.Event{Type: meta.EventStale, Stale: &meta.EventAge{}}, meta.EventOnce{}))
+		if faults, err := s.Verify(ctx); err != nil || len(faults) > 0 {
+			t.Errorf("verify: %v, %v", faults, err)
+		}
+		fail(s.Close())
+	}
+	s, err = Open(path, Options{})
+	fail(err)
+	if all, err := s.Events(ctx, 0, 10); err != nil || len(all) != 2 {
+		t.Errorf("%d events, expected 2; %v", len(all), err)
+	}
+	remove(s, false)
+	s, err = Open(path, Options{})
+	fail(err)
+	if s.Damage() == nil {
+		t.Error("a bucket that was lost is not noticed")
+	}
+	fail(s.Close())
+}

@@ -35,6 +35,8 @@
 //	ftree      name, path        -> digest, size, time
 //	channel    name              -> JSON Channel
 //	moves      channel, time     -> JSON ChannelMove
+//	event      number            -> JSON Event
+//	delivery   state, webhook, number of the event -> JSON Delivery
 //	recording  name              -> JSON Recording
 //	rentry     name, mirror, path, digest -> JSON RecordEntry
 //	rotten     digest            -> JSON Corrupt

@@ -184,7 +184,10 @@ func (t *txn) PutFrozen(f *meta.Frozen) error {
 	if err := t.noChannel(f.Name, "freeze"); err != nil {
 		return err
 	}
-	return t.replaceFrozen(f)
+	if err := t.replaceFrozen(f); err != nil {
+		return err
+	}
+	return t.putEvent(meta.FreezeEvent(f))
 }
 
 func (t *txn) replaceFrozen(f *meta.Frozen) error {

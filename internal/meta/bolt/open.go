@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -72,6 +73,12 @@ func open(path string, o Options) (*Store, error) {
 			return nil, errors.Join(fmt.Errorf("convert schema %d: %w", st.version, err), s.Close())
 		}
 		if err := s.Close(); err != nil {
+			return nil, err
+		}
+		return open(path, o)
+	}
+	if st.later {
+		if err := errors.Join(s.addBuckets(st.torn), s.Close()); err != nil {
 			return nil, err
 		}
 		return open(path, o)
@@ -164,6 +171,7 @@ type state struct {
 	version uint32
 	faults  []meta.Fault
 	torn    error // a meta page is damaged
+	later   bool  // it lacks buckets of laterBuckets
 }
 
 // inspect reads a locked database file without bbolt.
@@ -187,7 +195,7 @@ func inspect(f *os.File) (*state, error) {
 	case c.version < schemaVersion:
 		return &state{version: c.version, torn: torn}, nil
 	}
-	return &state{c.version, c.result(), torn}, nil
+	return &state{c.version, c.result(), torn, slices.ContainsFunc(laterBuckets, c.lacks)}, nil
 }
 
 // lock opens a database file and takes the lock that bbolt takes, so that nothing else
@@ -238,8 +246,7 @@ func openBolt(f *os.File, readOnly bool) (db *bbolt.DB, err error) {
 	})
 }
 
-// addBuckets starts the conversion of a database with schema 2 or 3, which lacks some
-// buckets. Damage in it remains, and a torn commit is recorded.
+// addBuckets starts the conversion of an earlier database, which lacks some buckets. Damage in it remains, and a torn commit is recorded.
 func (s *Store) addBuckets(torn error) error {
 	return s.updateDamaged(context.Background(), "convert", func(t *txn) error {
 		for _, name := range addedBuckets {

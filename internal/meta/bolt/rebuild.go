@@ -37,6 +37,7 @@ func (s *Store) Rebuild(ctx context.Context, r meta.Repairs) (changed, failed []
 		{"ref", (*txn).rebuildRefs},
 		{"alias", (*txn).rebuildAliases},
 		{"suspect", (*txn).rebuildHints},
+		{"event", (*txn).rebuildEvents},
 	}
 	for _, step := range steps {
 		var n int
@@ -73,6 +74,17 @@ func (t *txn) rebuildMeta(context.Context, meta.Repairs) (int, error) {
 		return n, t.ClearTorn()
 	}
 	return n, nil
+}
+
+// rebuildEvents drops the events and deliveries that cannot be read: webhooks are not
+// told of them.
+func (t *txn) rebuildEvents(context.Context, meta.Repairs) (int, error) {
+	n, err := t.keepReadable(eventBucket)
+	if err != nil {
+		return n, err
+	}
+	m, err := t.keepReadable(deliveryBucket)
+	return n + m, err
 }
 
 // rebuildIDs recreates the names of numbers and the numbers of names from each other.

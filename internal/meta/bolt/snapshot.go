@@ -247,7 +247,10 @@ func (t *txn) Seal(s *meta.Sealing, now time.Time) error {
 	if _, _, err := t.mirrorID(snap.Mirror, true); err != nil {
 		return err
 	}
-	return putJSON(t.b("snapshot"), key(nil).str(snap.Mirror).at(snap.Timestamp), snap)
+	if err := putJSON(t.b("snapshot"), key(nil).str(snap.Mirror).at(snap.Timestamp), snap); err != nil {
+		return err
+	}
+	return t.putEvent(meta.SnapshotEvent(snap, now))
 }
 
 func genRef(id meta.SuiteID, gen uint32, kind byte, owner string) key {
@@ -459,5 +462,14 @@ func (t *txn) Refs(d cas.Digest, limit int) []meta.Ref {
 
 // setCheck records the result of a sync's request to upstream.
 func (t *txn) setCheck(mirror string, c meta.Check) error {
+	var before meta.Check
+	if err := getJSON(t.b("check"), []byte(mirror), &before); err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return err
+	}
+	if e := meta.FailureEvent(mirror, &before, &c); e != nil {
+		if err := t.putEvent(e); err != nil {
+			return err
+		}
+	}
 	return putJSON(t.b("check"), []byte(mirror), c)
 }

@@ -30,11 +30,15 @@ var buckets = []string{
 	"meta", "ids", "names", "snapshot", "gone", "gen", "genref", "fact", "para", "live", "span", "began", "ended",
 	"name", "path", "ref", "suspect", "listed", "lended", "lpath", "alias", "dirty", "frozen", "ftree", "recording", "rentry",
 	"rotten", "check", "image", "kit", "tombstone", logBucket, objectBucket, "source", "other",
-	tokenBucket, auditBucket, channelBucket, movesBucket,
+	tokenBucket, auditBucket, channelBucket, movesBucket, eventBucket, deliveryBucket,
 }
 
-// addedBuckets are the buckets that versions 3 to 5 added.
-var addedBuckets = []string{"tombstone", logBucket, objectBucket, "source", "other", tokenBucket, auditBucket, channelBucket, movesBucket}
+// addedBuckets are the buckets that versions 3 to 5 added, and those of laterBuckets.
+var addedBuckets = []string{"tombstone", logBucket, objectBucket, "source", "other", tokenBucket, auditBucket, channelBucket, movesBucket, eventBucket, deliveryBucket}
+
+// laterBuckets are those that version 5 got later: Open makes them where they are
+// missing, and earlier programs ignore them.
+var laterBuckets = []string{eventBucket, deliveryBucket}
 
 // Store is the metadata of one data directory.
 type Store struct {

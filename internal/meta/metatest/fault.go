@@ -185,6 +185,23 @@ func writes() []write {
 		{name: "RemoveChannel", before: then(publish, move), run: func(ctx context.Context, s meta.Store) error {
 			return s.RemoveChannel(ctx, "stable", day.Add(time.Hour), "user 1")
 		}, again: meta.ErrGone},
+		{name: "SetCheckFailed", run: func(ctx context.Context, s meta.Store) error {
+			return s.SetCheck(ctx, mirror, meta.Check{Checked: day, Error: "refused"})
+		}},
+		{name: "AppendEvent", run: stale},
+		{name: "QueueDeliveries", before: then(queue, stale), run: queue},
+		{name: "PutDelivery", before: then(queue, stale, queue), run: deliver},
+		{name: "Redeliver", before: then(queue, stale, queue, deliver), run: func(ctx context.Context, s meta.Store) error {
+			all, err := s.Deliveries(ctx, hook, 1)
+			if err == nil {
+				_, err = s.Redeliver(ctx, hook, all[0].Event.ID, day)
+			}
+			return err
+		}},
+		{name: "TrimEvents", before: then(queue, stale, queue, deliver), run: func(ctx context.Context, s meta.Store) error {
+			_, err := s.TrimEvents(ctx, day.Add(time.Hour), 10)
+			return err
+		}},
 		{name: "PutKits", run: func(ctx context.Context, s meta.Store) error {
 			return s.PutKits(ctx, []meta.Kit{{Path: "a.iuk", Digest: digest("a")}, {Path: "b.iuk", Digest: digest("b")}})
 		}},
@@ -306,6 +323,8 @@ type contents struct {
 	Log        *meta.LogHead
 	Tokens     []meta.Token
 	Audit      []meta.AuditEntry
+	Events     []meta.Event // without their random IDs and their numbers
+	Deliveries []meta.Delivery
 }
 
 // describe reads everything.
@@ -379,8 +398,7 @@ func describe(t testing.TB, s meta.Store) (c contents) {
 	}
 	c.Tokens, err = s.Tokens(ctx)
 	fail(err)
-	c.Audit, err = s.AuditEntries(ctx, time.Time{}, 0, 1000)
-	fail(err)
+	c.describeEvents(t, s)
 	c.Held = map[string][]cas.Digest{}
 	for _, kind := range "sgfrikpc" {
 		held, _, err := s.HeldBlobs(ctx, byte(kind), cas.Digest{}, 1000)

@@ -57,6 +57,8 @@ func methods(t *testing.T, open func(testing.TB) meta.Store) {
 	t.Run("Log", func(t *testing.T) { testLog(t, open) })
 	t.Run("Tokens", func(t *testing.T) { testTokens(t, open(t)) })
 	t.Run("Audit", func(t *testing.T) { testAudit(t, open(t)) })
+	t.Run("Events", func(t *testing.T) { testEvents(t, open(t)) })
+	t.Run("Deliveries", func(t *testing.T) { testDeliveries(t, open(t)) })
 	t.Run("Installation", func(t *testing.T) { testInstallation(t, open) })
 	t.Run("Channels", func(t *testing.T) { testChannels(t, open(t)) })
 	t.Run("Leases", func(t *testing.T) { testLeases(t, open(t)) })

@@ -127,5 +127,8 @@ func (t *tx) follow(ctx context.Context, c *meta.Channel) error {
 	if err := t.putDoc(ctx, move, "insert into channel_move (channel, at, doc) values ($1, $2, $3)", c.Name, c.Moved.Unix()); err != nil {
 		return err
 	}
-	return t.changed(ctx, "channel", c.Name)
+	if err := t.changed(ctx, "channel", c.Name); err != nil {
+		return err
+	}
+	return t.putEvent(ctx, meta.ChannelEvent(move))
 }

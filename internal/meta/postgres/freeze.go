@@ -305,7 +305,10 @@ func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
 		if _, err := t.exec(ctx, "delete from tombstone where name = $1", f.Name); err != nil {
 			return err
 		}
-		return t.putFrozen(ctx, f)
+		if err := t.putFrozen(ctx, f); err != nil {
+			return err
+		}
+		return t.putEvent(ctx, meta.FreezeEvent(f))
 	})
 }
 

@@ -56,7 +56,10 @@ func (t *tx) seal(ctx context.Context, snap *meta.Snapshot, s *meta.Sealing, now
 	if err := t.putDoc(ctx, snap, "insert into snapshot (mirror, at, doc) values ($1, $2, $3)", mid, snap.Timestamp.Unix()); err != nil {
 		return err
 	}
-	return t.changed(ctx, meta.ChangeSnapshot, snap.ID())
+	if err := t.changed(ctx, meta.ChangeSnapshot, snap.ID()); err != nil {
+		return err
+	}
+	return t.putEvent(ctx, meta.SnapshotEvent(snap, now))
 }
 
 // timestamp sets or checks the timestamp of a snapshot.

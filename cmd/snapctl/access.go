@@ -24,7 +24,7 @@ The roles, each with what those before it may do:
 
   reader    read everything
   builder   make recordings
-  releaser  make freezes, add images and kits, pin snapshots
+  releaser  make and label freezes, add images and kits, pin snapshots
   admin     sync, remove, collect garbage, manage tokens, read the audit list
 
 --mirror and --name limit what a token may change, not what it may read. The

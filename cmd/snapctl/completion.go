@@ -214,7 +214,7 @@ func values(ctx context.Context, c *call, l *line, kind string, choices []string
 	case kind == "NAME" && l.under("channel"):
 		frozen(snapshots())
 		channels()
-	case kind == "FROZEN" || strings.HasPrefix(kind, "NAME") && l.under("image", "rebuild", "iuk", "attest"):
+	case kind == "FROZEN" || strings.HasPrefix(kind, "NAME") && l.under("image", "rebuild", "iuk", "attest", "label"):
 		frozen(snapshots())
 	case kind == "R" || kind == "NAME" && l.under("record", "freeze"):
 		var r api.RecordList

@@ -108,6 +108,7 @@ var advices = []advice{
 	{code: api.CodeNotFound, reason: "no_package", exit: api.ExitFailed, hint: "list what it has with: snapctl packages NAME"},
 	{code: api.CodeNotFound, verb: "freeze", exit: api.ExitFailed, hint: "list what exists with: snapctl list, snapctl record list; take a first snapshot with: snapctl sync"},
 	{code: api.CodeNotFound, verb: "record start", exit: api.ExitFailed, hint: "list snapshots with: snapctl list; take a first one with: snapctl sync"},
+	{code: api.CodeNotFound, verb: "label", exit: api.ExitFailed, hint: "snapctl list --frozen"},
 	{code: api.CodeNotFound, verb: "export", exit: api.ExitFailed, hint: "list freezes with: snapctl list --frozen; the parent directory of DIR must exist"},
 	{code: api.CodeNotFound, verb: "import", exit: api.ExitFailed, hint: "DIR is a directory written by snapctl export, on the machine that runs snapd"},
 	{code: api.CodeNotFound, verb: "channel set", exit: api.ExitFailed, hint: "snapctl list --frozen"},

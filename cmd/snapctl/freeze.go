@@ -29,11 +29,11 @@ them. Without --mirror, the newest snapshots of all configured mirrors are used,
 and each mirror must have one. A recording must be stopped first. A freeze
 without packages is refused unless --allow-empty is given.
 
-Freezing the same contents under an existing name changes nothing; other
-contents are an error. With --base, the freeze starts from the packages of
-another freeze; the changes made by --replace and --remove are shown as a diff,
-and refused if they break dependencies unless --allow-broken is given. If the
-base has no source packages, none are added.
+Freezing the same contents under an existing name changes nothing, not even its
+labels; other contents are an error. With --base, the freeze starts from the
+packages of another freeze; the changes made by --replace and --remove are shown
+as a diff, and refused if they break dependencies unless --allow-broken is
+given. If the base has no source packages, none are added.
 
 --dry-run downloads nothing, so it does not notice packages that upstream lists
 but no longer has.`,
@@ -62,6 +62,8 @@ but no longer has.`,
 			{name: "allow-missing", usage: "record missing packages instead of failing"},
 			{name: "allow-broken", usage: "allow unsatisfied dependencies"},
 			{name: "allow-empty", usage: "allow a freeze without packages"},
+			{name: "label", value: "K=V", many: true, usage: "mark the freeze with this label: see snapctl label"},
+			{name: "description", value: "TEXT", usage: "say what the freeze is"},
 			{name: "dry-run", usage: "show what would be frozen without changing anything; the exit code is that of the freeze"},
 		},
 		result: new(api.FreezeResult),
@@ -98,6 +100,7 @@ func runFreeze(ctx context.Context, c *call) error {
 		AllowBroken:  c.on("allow-broken"),
 		AllowEmpty:   c.on("allow-empty"),
 		DryRun:       c.on("dry-run"),
+		Description:  c.str("description"),
 	}
 	if err := c.checkName("name", req.Name); err != nil {
 		return err
@@ -111,6 +114,9 @@ func runFreeze(ctx context.Context, c *call) error {
 		}
 	}
 	var err error
+	if req.Labels, err = c.labels(c.list("label")); err != nil {
+		return err
+	}
 	if req.Date, err = c.timestamp("date"); err != nil {
 		return err
 	}

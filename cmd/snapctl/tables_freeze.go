@@ -28,7 +28,10 @@ func (u *ui) frozen(f *api.Frozen) {
 		"URL", f.URL,
 		"Statements", strings.Join(f.Statements, " "),
 		"Channels", strings.Join(f.Channels, " "),
+		"Labels", labelsText(f.Labels),
+		"Labels damaged", f.LabelsDamage,
 	)
+	u.description(f.Description)
 	if len(f.Mirrors) > 0 {
 		u.printf("\n")
 		rows := [][]string{{"MIRROR", "TYPE", "KIND", "SNAPSHOT", "TRUST", "SUITES", "PACKAGES", "SOURCES"}}

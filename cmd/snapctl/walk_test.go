@@ -108,13 +108,14 @@ var samples = map[string]sampleRun{
 		options: map[string]string{
 			"mirror": "debian@2026-11-22", "manifest": "DIR/build.manifest", "format": "list", "recording": "r", "no-recording": "",
 			"package": "bash=5.2", "with-deps": "", "base": "4.1", "replace": "bash@debian@latest", "remove": "dash", "all": "", "date": "2026-11-22",
-			"query": "source:bash", "no-sources": "", "allow-missing": "", "allow-broken": "", "allow-empty": "", "dry-run": "",
+			"label": "a=b", "description": "D", "query": "source:bash", "no-sources": "", "allow-missing": "", "allow-broken": "", "allow-empty": "", "dry-run": "",
 		},
 		base: map[string][]string{
 			"format": {"4.2", "--manifest", "DIR/build.manifest"}, "with-deps": {"4.2", "--package", "bash"},
 			"replace": {"4.2", "--base", "4.1"}, "remove": {"4.2", "--base", "4.1"},
 		},
 	},
+	"label":   {args: []string{"4.1", "a=b"}, options: map[string]string{"remove": "c", "description": "D", "no-description": ""}},
 	"sources": {args: []string{"4.1"}, options: map[string]string{"format": "repo", "mirror": "debian", "keys-dir": "DIR/keys", "for": "DIR/build.manifest", "container": "debian@sha256:" + digest}, base: map[string][]string{"for": {}, "container": {"4.1", "--format", "repro-env"}}},
 	"verify": {args: []string{"4.1"}, options: map[string]string{"deep": "", "upstream-key": "DIR/public.asc", "key": "DIR/public.asc", "policy": "DIR/policy", "log-key": "DIR/log.vkey", "builders": "DIR/builders", "threshold": "1"},
 		base: map[string][]string{"builders": {"4.1", "--threshold=1"}, "threshold": {"4.1", "--builders=DIR/builders"}}},
@@ -377,6 +378,7 @@ func world(t *testing.T, x *tester) string {
 		"find":         api.FindResult{Matches: []api.Match{{Package: pkg, First: snapshot.ID, Last: snapshot.ID, Here: true, Frozen: []string{"4.1"}}}},
 		"diff":         api.Diff{A: "4.0", B: "4.1", Upgraded: []api.DiffEntry{{Mirror: "debian", Name: "bash", Arch: "amd64", Old: "5.1", New: "5.2"}}, Sources: []api.SourceDiff{{Source: "bash", Old: []string{"5.1"}, New: []string{"5.2"}, Kind: "upgraded", Count: 1}}},
 		"freeze":       api.FreezeResult{Frozen: &frozen, New: true, Fetched: 3, FetchedBytes: 3 << 20},
+		"label":        api.LabelResult{Name: "4.1", Labels: map[string]string{"a": "b"}, Description: "D", Changed: true},
 		"sources":      api.SourcesResult{Text: "Types: deb\nURIs: http://127.0.0.1:8080/frozen/4.1/debian\nSuites: bookworm\nComponents: main\n", Keys: []api.KeyFile{{Name: "snapd.asc", Armored: string(public)}}},
 		"verify":       api.VerifyResult{Ref: "4.1", Packages: 200, Files: 300, Signature: &api.Signer{Fingerprint: "F1"}, Relied: []api.Relied{{Mirror: "debian", Suite: "bookworm", Trust: "signature", Date: day}}},
 		"export":       api.TransferResult{Name: "4.1", Files: 300, Bytes: 1 << 30, New: true},

@@ -6,7 +6,7 @@ import "time"
 const (
 	RoleReader   = "reader"   // reads everything
 	RoleBuilder  = "builder"  // also makes recordings
-	RoleReleaser = "releaser" // also freezes, images, kits and pins
+	RoleReleaser = "releaser" // also freezes, labels, images, kits and pins
 	RoleAdmin    = "admin"    // also syncs, removals, collections, tokens and the audit list
 )
 

@@ -299,23 +299,26 @@ type Snapshot struct {
 
 // Frozen is one freeze.
 type Frozen struct {
-	Name         string         `json:"name"`
-	Date         time.Time      `json:"date"`
-	Created      time.Time      `json:"created"`
-	Manifest     string         `json:"manifest_sha256"`
-	Key          string         `json:"key"` // fingerprint of the signing key
-	Mirrors      []FrozenMirror `json:"mirrors"`
-	Packages     int            `json:"packages"`
-	Sources      int            `json:"sources"`
-	Bytes        int64          `json:"bytes"`
-	URL          string         `json:"url"`
-	Images       []Image        `json:"images"`
-	Statements   []string       `json:"statements,omitempty"`
-	Attestations []Attestation  `json:"attestations,omitempty"` // what builders say; only of `snapctl show`
-	Missing      []string       `json:"missing,omitempty"`      // entries recorded as missing
-	Channels     []string       `json:"channels,omitempty"`     // that show it or answer for it; only of `snapctl show`
-	Imported     bool           `json:"imported,omitempty"`
-	Damage       string         `json:"damage,omitempty"` // why its manifest cannot be read; what only the manifest says is left out
+	Name         string            `json:"name"`
+	Date         time.Time         `json:"date"`
+	Created      time.Time         `json:"created"`
+	Manifest     string            `json:"manifest_sha256"`
+	Key          string            `json:"key"` // fingerprint of the signing key
+	Mirrors      []FrozenMirror    `json:"mirrors"`
+	Packages     int               `json:"packages"`
+	Sources      int               `json:"sources"`
+	Bytes        int64             `json:"bytes"`
+	URL          string            `json:"url"`
+	Images       []Image           `json:"images"`
+	Statements   []string          `json:"statements,omitempty"`
+	Attestations []Attestation     `json:"attestations,omitempty"` // what builders say; only of `snapctl show`
+	Missing      []string          `json:"missing,omitempty"`      // entries recorded as missing
+	Labels       map[string]string `json:"labels,omitempty"`
+	Description  string            `json:"description,omitempty"`
+	LabelsDamage string            `json:"labels_damage,omitempty"` // why its labels and description cannot be read
+	Channels     []string          `json:"channels,omitempty"`      // that show it or answer for it; only of `snapctl show`
+	Imported     bool              `json:"imported,omitempty"`
+	Damage       string            `json:"damage,omitempty"` // why its manifest cannot be read; what only the manifest says is left out
 }
 
 // FrozenMirror is one mirror of a freeze.

@@ -5,25 +5,44 @@ import "time"
 // FreezeRequest is `snapctl freeze NAME`. It includes the contents of the
 // manifests.
 type FreezeRequest struct {
-	Name         string         `json:"name"`
-	Mirrors      []string       `json:"mirrors,omitempty"` // M or M@T
-	Manifests    []ManifestFile `json:"manifests,omitempty"`
-	Format       string         `json:"format,omitempty"`
-	Recording    string         `json:"recording,omitempty"`
-	NoRecording  bool           `json:"no_recording,omitempty"`
-	Packages     []string       `json:"packages,omitempty"` // NAME[:ARCH][=VERSION]
-	Query        string         `json:"query,omitempty"`    // chooses packages of the snapshots
-	WithDeps     bool           `json:"with_deps,omitempty"`
-	Base         string         `json:"base,omitempty"`
-	Replace      []string       `json:"replace,omitempty"` // P[=V]@REF
-	Remove       []string       `json:"remove,omitempty"`
-	All          bool           `json:"all,omitempty"`
-	Date         *time.Time     `json:"date,omitempty"`
-	NoSources    bool           `json:"no_sources,omitempty"`
-	AllowMissing bool           `json:"allow_missing,omitempty"`
-	AllowBroken  bool           `json:"allow_broken,omitempty"`
-	AllowEmpty   bool           `json:"allow_empty,omitempty"`
-	DryRun       bool           `json:"dry_run,omitempty"`
+	Name         string            `json:"name"`
+	Mirrors      []string          `json:"mirrors,omitempty"` // M or M@T
+	Manifests    []ManifestFile    `json:"manifests,omitempty"`
+	Format       string            `json:"format,omitempty"`
+	Recording    string            `json:"recording,omitempty"`
+	NoRecording  bool              `json:"no_recording,omitempty"`
+	Packages     []string          `json:"packages,omitempty"` // NAME[:ARCH][=VERSION]
+	Query        string            `json:"query,omitempty"`    // chooses packages of the snapshots
+	WithDeps     bool              `json:"with_deps,omitempty"`
+	Base         string            `json:"base,omitempty"`
+	Replace      []string          `json:"replace,omitempty"` // P[=V]@REF
+	Remove       []string          `json:"remove,omitempty"`
+	All          bool              `json:"all,omitempty"`
+	Date         *time.Time        `json:"date,omitempty"`
+	NoSources    bool              `json:"no_sources,omitempty"`
+	AllowMissing bool              `json:"allow_missing,omitempty"`
+	AllowBroken  bool              `json:"allow_broken,omitempty"`
+	AllowEmpty   bool              `json:"allow_empty,omitempty"`
+	DryRun       bool              `json:"dry_run,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Description  string            `json:"description,omitempty"`
+}
+
+// LabelRequest is `snapctl label NAME`: it changes the labels of a freeze and its
+// description.
+type LabelRequest struct {
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels,omitempty"`      // to set
+	Remove      []string          `json:"remove,omitempty"`      // keys of labels
+	Description *string           `json:"description,omitempty"` // absent: it stays
+}
+
+// LabelResult is the labels and the description of a freeze after that.
+type LabelResult struct {
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels"`
+	Description string            `json:"description"`
+	Changed     bool              `json:"changed"`
 }
 
 // ManifestFile is the name and content of a build manifest.

@@ -54,7 +54,10 @@ type FreezeLine struct {
 	Mirrors  map[string]string `json:"mirrors"` // by name: "whole" or "exact"
 	Packages int               `json:"packages"`
 	Sources  int               `json:"sources"`
-	Damaged  bool              `json:"damaged"` // its manifest cannot be read
+	Damaged  bool              `json:"damaged"` // its manifest, or its labels, cannot be read
+
+	Labels      map[string]string `json:"labels,omitempty"`
+	Description string            `json:"description,omitempty"`
 }
 
 // FreezesPage is a page of the list of freezes, the newest first.

@@ -225,6 +225,11 @@ func (c *Control) TouchAttest(ctx context.Context, req *api.AttestAdd) (*Touch, 
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
+// TouchLabel is what a change of labels changes.
+func (c *Control) TouchLabel(ctx context.Context, req *api.LabelRequest) (*Touch, error) {
+	return c.touchNamed(ctx, req.Name, req.Name)
+}
+
 // TouchKits is what the publication of kits changes. The names of kits are their
 // paths below /iuk/.
 func (c *Control) TouchKits(_ context.Context, req *api.KitPublish) (*Touch, error) {

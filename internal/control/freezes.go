@@ -37,6 +37,11 @@ func (c *Control) Freeze(ctx context.Context, req *api.FreezeRequest, p *acquire
 	return res, nil
 }
 
+// Label changes the labels and the description of a freeze.
+func (c *Control) Label(ctx context.Context, req *api.LabelRequest) (*api.LabelResult, error) {
+	return c.cfg.Freezer.SetLabels(ctx, req)
+}
+
 // Diff compares the contents of two references.
 func (c *Control) Diff(ctx context.Context, req *api.DiffRequest) (*api.Diff, error) {
 	return c.cfg.Freezer.Diff(ctx, req.A, req.B)

@@ -181,6 +181,9 @@ func (c *Control) FreezeLines(ctx context.Context, from, limit int) (lines []api
 		}
 		_, err := c.blobs().Stat(ctx, f.Manifest.SHA256)
 		line.Damaged = err != nil || c.acquirer.Corrupt(f.Manifest.SHA256) != nil
+		l, _, err := c.cfg.Freezer.Labels(ctx, f)
+		line.Damaged = line.Damaged || err != nil
+		line.Labels, line.Description = l.Labels, l.Description
 		lines = append(lines, line)
 	}
 	return lines, all, nil

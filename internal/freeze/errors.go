@@ -40,8 +40,9 @@ var (
 	// ErrInfoChange means that apt would refuse what a channel is to show, because a
 	// field of its Release file differs from what the channel shows.
 	ErrInfoChange = errclass.New(errclass.Conflict, "apt refuses a repository in which these fields change")
-	// ErrFull means that a freeze has as many attestations as it can have.
-	ErrFull = errclass.New(errclass.Conflict, "too many attestations")
+	// ErrFull means that a freeze has as many attestations, or changes of its labels, as it
+	// can have.
+	ErrFull = errclass.New(errclass.Conflict, "too many statements")
 	// ErrUsage means that options contradict each other.
 	ErrUsage = errclass.Usage
 	// ErrFormat means that a manifest has an unsupported format.

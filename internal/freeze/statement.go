@@ -3,6 +3,7 @@ package freeze
 import (
 	"strings"
 
+	"example.org/snapd/internal/canonical"
 	"example.org/snapd/internal/cas"
 )
 
@@ -10,18 +11,31 @@ import (
 const (
 	ImageStatement     = "image"
 	SignatureStatement = "signature"
+	LabelsStatement    = "labels"
 )
 
 // Statement is a signed statement beside a freeze manifest, about something added
 // later. It is canonical JSON and has no time.
 type Statement struct {
-	Type     string            `json:"type"` // ImageStatement or SignatureStatement
+	Type     string            `json:"type"` // ImageStatement, SignatureStatement or LabelsStatement
 	Freeze   string            `json:"freeze"`
 	Manifest cas.Digest        `json:"manifest_sha256"`
 	Variant  string            `json:"variant,omitempty"`
 	SHA256   cas.Digest        `json:"sha256,omitzero"`
 	Size     int64             `json:"size,omitempty"`
 	How      map[string]string `json:"how"`
+	// Of LabelsStatement. Labels replace those in statements with lower numbers.
+	Number      int               `json:"number,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Description string            `json:"description,omitempty"`
+}
+
+// Encode encodes the statement as canonical JSON.
+func (s *Statement) Encode() ([]byte, error) {
+	if s.How == nil {
+		s.How = map[string]string{}
+	}
+	return canonical.Marshal(s)
 }
 
 // Attestations are beside the statements, each in a file named after its digest. They

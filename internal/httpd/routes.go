@@ -93,6 +93,7 @@ func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 		"record/rm":        changes(api.RoleBuilder, "remove a recording", simple(c.RemoveRecording), c.TouchRecord),
 		"attest/add":       upTo(listRequest, changes(api.RoleBuilder, "keep what a builder says about an image", simple(c.AddAttestation), c.TouchAttest)),
 		"freeze":           upTo(manifestRequest, changes(api.RoleReleaser, "make a freeze", counting(func(r *api.FreezeRequest) string { return r.Name }, c.Freeze), c.TouchFreeze)),
+		"label":            changes(api.RoleReleaser, "change the labels and the description of a freeze", simple(c.Label), c.TouchLabel),
 		"pin":              changes(api.RoleReleaser, "pin a snapshot", simple(c.Pin), c.TouchPin),
 		"unpin":            changes(api.RoleReleaser, "unpin a snapshot", simple(c.Unpin), c.TouchPin),
 		"add":              upTo(listRequest, changes(api.RoleReleaser, "add packages to a local mirror", taking(c.Add), c.TouchAdd)),

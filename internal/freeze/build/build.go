@@ -141,6 +141,9 @@ func (b *Builder) freeze(ctx context.Context, req *api.FreezeRequest, p *acquire
 	if err := b.checkClock(req); err != nil {
 		return nil, err
 	}
+	if err := (freeze.Labels{Labels: req.Labels, Description: req.Description}).Check(); err != nil {
+		return nil, err
+	}
 	p.SetPhase("resolving")
 	pl, err := b.plans.Plan(ctx, req)
 	if err != nil {
@@ -247,7 +250,9 @@ func (x *freezing) encode(ctx context.Context) (err error) {
 
 // describe returns the result, with the freeze as published.
 func (x *freezing) describe(ctx context.Context) (_ *api.FreezeResult, err error) {
-	x.res.Frozen, err = x.clients.Describe(ctx, x.req.Name)
+	if x.res.Frozen, err = x.clients.Describe(ctx, x.req.Name); err == nil {
+		x.keepsLabels()
+	}
 	return x.res, err
 }
 

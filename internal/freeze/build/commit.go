@@ -55,6 +55,14 @@ func (x *freezing) commit(ctx context.Context) (*meta.Frozen, error) {
 	if err := x.sign(ctx, f); err != nil {
 		return nil, err
 	}
+	if l := x.labels(); !l.None() {
+		if f.Statements, err = x.putLabels(ctx, x.batch, f, l, 1); err != nil {
+			return nil, err
+		}
+		for _, st := range f.Statements {
+			nodes = append(nodes, f.StatementNode(st))
+		}
+	}
 	return f, x.Publish(ctx, x.batch, f, nodes)
 }
 

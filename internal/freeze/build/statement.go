@@ -117,32 +117,37 @@ func (b *Builder) addStatement(ctx context.Context, batch cas.Batch, f *meta.Fro
 	if err := b.checkKey(); err != nil {
 		return err
 	}
-	if s.How == nil {
-		s.How = map[string]string{}
-	}
-	data, err := canonical.Marshal(s)
+	data, err := s.Encode()
 	if err != nil {
 		return err
 	}
+	add := meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Image: im}
+	if add.Files, err = b.putStatement(ctx, batch, f, name, data); err != nil {
+		return err
+	}
+	if im != nil {
+		im.Statement = add.Files[0].SHA256
+	}
+	return b.keep(ctx, batch, add)
+}
+
+// putStatement signs a statement and adds it with its signature to a batch.
+func (b *Builder) putStatement(ctx context.Context, batch cas.Batch, f *meta.Frozen, name string, data []byte) (files []repo.File, err error) {
 	sig, err := b.signer.SignDetached(data, b.signedAt(f.Date))
 	if err != nil {
-		return fmt.Errorf("sign statement: %w", err)
+		return nil, fmt.Errorf("sign statement: %w", err)
 	}
-	add := meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Image: im}
 	for _, e := range []struct {
 		path string
 		data []byte
 	}{{freeze.StatementDir + "/" + name + ".json", data}, {freeze.StatementDir + "/" + name + ".json.asc", sig}} {
 		info, err := cas.PutBatch(ctx, batch, e.data, time.Time{})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		add.Files = append(add.Files, repo.File{Path: e.path, Size: info.Size, SHA256: info.Digest})
+		files = append(files, repo.File{Path: e.path, Size: info.Size, SHA256: info.Digest})
 	}
-	if im != nil {
-		im.Statement = add.Files[0].SHA256
-	}
-	return b.keep(ctx, batch, add)
+	return files, nil
 }
 
 // keep publishes a statement, whose files the batch has.

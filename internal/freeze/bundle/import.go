@@ -113,6 +113,9 @@ func (m *importer) run(ctx context.Context) error {
 		}
 	}
 	err := m.dir.Each(ctx, freeze.StatementDir, func(n meta.Node) error {
+		if _, proven := m.found.Proven[n.Path]; !proven && freeze.IsLabels(n.Path) {
+			return nil // by a key that is not trusted
+		}
 		m.f.Statements = append(m.f.Statements, m.found.Proven[n.Path])
 		return m.node(ctx, n)
 	})

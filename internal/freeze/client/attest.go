@@ -15,28 +15,28 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// maxDescribed limits the attestations that are remembered.
+// maxDescribed limits the attestations, and the labels, that are remembered.
 const maxDescribed = 4096
 
-// attestations are descriptions of attestations, by the digest of the envelope: pages
-// show them again and again, and they have long lists of packages.
-type attestations struct {
+// described are descriptions of statements, by the digest of the file: pages show them
+// again and again, and attestations have long lists of packages.
+type described[T any] struct {
 	mu   sync.Mutex
-	have map[cas.Digest]api.Attestation
+	have map[cas.Digest]T
 }
 
-func (a *attestations) get(d cas.Digest) (api.Attestation, bool) {
+func (a *described[T]) get(d cas.Digest) (T, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	one, ok := a.have[d]
 	return one, ok
 }
 
-func (a *attestations) put(d cas.Digest, one api.Attestation) {
+func (a *described[T]) put(d cas.Digest, one T) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.have == nil || len(a.have) >= maxDescribed {
-		a.have = map[cas.Digest]api.Attestation{}
+		a.have = map[cas.Digest]T{}
 	}
 	a.have[d] = one
 }
@@ -95,7 +95,7 @@ func (c *Client) Attestations(ctx context.Context, f *meta.Frozen, envelopes boo
 // server has, and of those that an import said something about.
 func (c *Client) Published(ctx context.Context, f *meta.Frozen) (images []freeze.Statement, err error) {
 	for _, st := range f.Statements {
-		if freeze.IsAttestation(st.Path) || strings.HasSuffix(st.Path, ".asc") {
+		if freeze.IsAttestation(st.Path) || freeze.IsLabels(st.Path) || strings.HasSuffix(st.Path, ".asc") {
 			continue
 		}
 		data, err := cas.ReadAll(ctx, c.blobs, st.SHA256, freeze.MaxSignature)

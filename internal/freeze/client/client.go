@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
@@ -80,11 +81,12 @@ type Config struct {
 
 // Client describes freezes and snapshots. It is safe for concurrent use.
 type Client struct {
-	cfg   Config
-	cat   Catalog
-	meta  Metadata
-	blobs Blobs
-	read  attestations // that were described before
+	cfg    Config
+	cat    Catalog
+	meta   Metadata
+	blobs  Blobs
+	read   described[api.Attestation] // before
+	labels described[freeze.Labels]   // that were read before
 }
 
 // New returns a Client.

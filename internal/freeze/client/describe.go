@@ -47,6 +47,13 @@ func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error)
 	for _, s := range f.Statements {
 		out.Statements = append(out.Statements, s.Path)
 	}
+	l, _, err := c.Labels(ctx, f)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	} else if err != nil {
+		out.LabelsDamage = err.Error()
+	}
+	out.Labels, out.Description = l.Labels, l.Description
 	out.Images, err = c.Images(ctx, name)
 	return out, err
 }

@@ -120,6 +120,15 @@ func (c *check) prove(path string, data []byte) {
 	c.proveFile(path, int64(len(data)), cas.Sum(data))
 }
 
+// disprove makes files that were proven ones that an import leaves out.
+func (c *check) disprove(paths ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range paths {
+		delete(c.proven, p)
+	}
+}
+
 func (c *check) proveFile(path string, size int64, d cas.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

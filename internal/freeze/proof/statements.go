@@ -70,6 +70,11 @@ func (c *check) checkStatements(have map[string][]byte, manifest cas.Digest) {
 			c.note(name + " is by a later key, which is not among those given")
 			continue
 		}
+		if errors.Is(err, sign.ErrUnknownKey) && freeze.IsLabels(name) {
+			c.note(name + " is by a key that is not among those given: these labels are not believed, and an import leaves them out")
+			c.disprove(name, name+".asc")
+			continue
+		}
 		if err != nil {
 			c.fault(name, strings.Join(c.o.Ours.Fingerprints(), ", "), "", "signature of the statement: %v", err)
 			continue
@@ -91,8 +96,15 @@ func (c *check) checkStatement(name string, data []byte, manifest cas.Digest) {
 	if s.Manifest != manifest {
 		c.fault(name, manifest.String(), s.Manifest.String(), "the statement is about another manifest")
 	}
-	if s.Type == freeze.ImageStatement {
+	switch {
+	case s.Type == freeze.ImageStatement && !freeze.IsLabels(name):
 		c.images = append(c.images, s)
+	case s.Type == freeze.LabelsStatement || freeze.IsLabels(name):
+		if want := freeze.LabelsPath(s.Number, cas.Sum(data)); s.Type != freeze.LabelsStatement || name != want {
+			c.fault(name, want, "", "name of a statement with labels")
+		} else if err := (freeze.Labels{Labels: s.Labels, Description: s.Description}).Check(); err != nil {
+			c.fault(name, "", "", "%v", err)
+		}
 	}
 }
 

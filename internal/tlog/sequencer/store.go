@@ -139,6 +139,11 @@ func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
 	if err := s.log.Announce(ctx, leaf); err != nil {
 		return err
 	}
+	if len(f.Statements) > 0 {
+		if err := s.log.Append(ctx, statementLeaves(f, nil)...); err != nil {
+			return s.withdraw(ctx, err, []logfmt.Leaf{leaf})
+		}
+	}
 	if err := s.Store.Publish(ctx, f); err != nil {
 		return s.withdraw(ctx, err, []logfmt.Leaf{leaf})
 	}
@@ -187,6 +192,21 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 	return s.Store.AddStatement(ctx, st)
 }
 
+// statementLeaves returns the entries for the statements of a freeze with images.
+func statementLeaves(f *meta.Frozen, images []meta.Image) (out []logfmt.Leaf) {
+	for _, file := range f.Statements {
+		if strings.HasSuffix(file.Path, ".asc") {
+			continue
+		}
+		st := meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Files: []repo.File{file}}
+		if i := slices.IndexFunc(images, func(im meta.Image) bool { return im.Statement == file.SHA256 }); i >= 0 {
+			st.Image = &images[i]
+		}
+		out = append(out, statementLeaf(st))
+	}
+	return out
+}
+
 // statementLeaf returns the entry for a statement about a freeze.
 func statementLeaf(st meta.StatementFiles) logfmt.Leaf {
 	if len(st.Files) == 0 {
@@ -200,6 +220,8 @@ func statementLeaf(st meta.StatementFiles) logfmt.Leaf {
 		l.Kind = "image"
 	case strings.HasPrefix(name, "signature-"):
 		l.Kind = "resign"
+	case strings.HasPrefix(name, "labels-"):
+		l.Kind = "labels"
 	}
 	return l
 }
@@ -365,16 +387,8 @@ func (s *Store) held(ctx context.Context) (out []made, err error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, file := range f.Statements {
-			if strings.HasSuffix(file.Path, ".asc") {
-				continue
-			}
-			st := meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Files: f.Statements[:0:0]}
-			st.Files = append(st.Files, file)
-			if i := slices.IndexFunc(images, func(im meta.Image) bool { return im.Statement == file.SHA256 }); i >= 0 {
-				st.Image = &images[i]
-			}
-			out = append(out, made{f.Created, 2, statementLeaf(st)})
+		for _, leaf := range statementLeaves(f, images) {
+			out = append(out, made{f.Created, 2, leaf})
 		}
 	}
 	if out, err = s.heldChannels(ctx, out); err != nil {

@@ -226,3 +226,25 @@ func TestPublicationFaults(t *testing.T) {
 		}
 	}
 }
+
+// A freeze that is published with statements, as an imported one, has entries for them.
+func TestPublishedStatements(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	s := openStore(t, dir, nil)
+	defer s.Close()
+	l := openLog(t, s, key(t, dir), nil)
+	st := l.Logged(s)
+	f := record("4.1", "one", day)
+	f.Statements = statement(f, "_statements/labels-1-aa.json").Files
+	for i, err := range []error{st.Publish(ctx, f), st.Publish(ctx, f), st.AddStatement(ctx, statement(f, "_statements/labels-2-bb.json"))} {
+		if err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	words := []string{`snapd/key/v1`, `snapd/frozen/v1`, `snapd/statement/v1 "labels" ` + f.Statements[0].SHA256.String(), `snapd/statement/v1 "labels"`}
+	expect(t, l, words...)
+	if _, err := st.Recover(ctx, "test"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, l, words...)
+}

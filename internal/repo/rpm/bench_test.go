@@ -17,8 +17,8 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// benchPackages is the size of the benchmarks' repository; set
-// SNAPD_BENCH_PACKAGES=60000 for Fedora's.
+// benchPackages returns the number of packages in the benchmark's repository. Set
+// SNAPD_BENCH_PACKAGES=60000 for a repository as large as Fedora's.
 func benchPackages() int {
 	if n, err := strconv.Atoi(os.Getenv("SNAPD_BENCH_PACKAGES")); err == nil {
 		return n
@@ -34,7 +34,7 @@ func (u largeUpstream) open(_ context.Context, f repo.Listed) (io.ReadCloser, er
 	return io.NopCloser(bytes.NewReader(u.l.File(f.Path))), nil
 }
 
-// discard is a sink that only counts.
+// discard is a sink that only counts files and bytes.
 type discard struct{ files, bytes int }
 
 func (d *discard) Put(_ context.Context, p string, data []byte) (repo.File, error) {

@@ -81,7 +81,7 @@ data:
     - mod-0:1-1.noarch
 `
 
-// data returns the plain content of a data type in a frozen repository.
+// data returns the decompressed content of a data type in a frozen repository.
 func data(t *testing.T, base, typ string) string {
 	t.Helper()
 	get := func(p string) []byte {
@@ -115,7 +115,7 @@ func data(t *testing.T, base, typ string) string {
 	return string(b)
 }
 
-// ids lists the ids that comps or updateinfo contain.
+// ids lists the ids in a comps or updateinfo document.
 func ids(t *testing.T, doc string) (out []string) {
 	t.Helper()
 	d := xml.NewDecoder(strings.NewReader(doc))
@@ -137,8 +137,9 @@ func ids(t *testing.T, doc string) (out []string) {
 	}
 }
 
-// Metadata are cut to the packages of the whole freeze: a group of one mirror whose
-// packages are in another is there. With every package frozen they are upstream's.
+// Metadata are reduced to the packages of the whole freeze, so a mirror keeps a group
+// whose packages are frozen from another mirror. If every package of a mirror is frozen,
+// its metadata are upstream's, unchanged.
 func TestMetadataOfWholeFreeze(t *testing.T) {
 	theirs := signtest.NewKey(t, "second")
 	two := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, theirs)})
@@ -177,7 +178,7 @@ func TestMetadataOfWholeFreeze(t *testing.T) {
 		return s.URL
 	}
 
-	// Every package of the second mirror, for which it is configured.
+	// Freeze all packages that the second mirror is configured for.
 	all := serve("all", "ga", "gb", "mod")
 	for typ, want := range map[string]string{"group": besideComps, "updateinfo": besideUpdates, "modules": besideModules} {
 		if d := cmp.Diff(want, data(t, all+"/second", typ)); d != "" {
@@ -197,7 +198,7 @@ func TestMetadataOfWholeFreeze(t *testing.T) {
 		}
 	}
 
-	// All but one are selected: what refers to nothing is removed.
+	// Freeze all but one: entries that refer only to missing packages are removed.
 	two.Add(rpmtest.Package{Name: "other", Version: "1"})
 	two.Publish(start.Add(3600e9))
 	w.now = w.now.Add(2 * 3600e9)

@@ -15,8 +15,8 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 )
 
-// A sync refuses whatever makes dnf refuse a repository, besides its packages. What dnf
-// ignores is a warning.
+// A sync refuses metadata that make dnf refuse a repository, and warns about metadata that
+// dnf ignores.
 func TestMetadataAsDNF(t *testing.T) {
 	const module = "---\ndocument: modulemd\nversion: 2\ndata:\n  name: m\n  stream: \"1\"\n  version: 1\n  context: c\n  arch: x86_64\n  summary: s\n  description: d\n  license:\n    module: [MIT]\n  dependencies: []\n  artifacts:\n    rpms: []\n...\n"
 	edit := func(old, new string) string { return strings.Replace(module, old, new, 1) }
@@ -75,7 +75,7 @@ func TestMetadataAsDNF(t *testing.T) {
 	}
 }
 
-// An exact freeze leaves out metadata that dnf makes no use of.
+// An exact freeze omits metadata that dnf cannot read.
 func TestFreezeBesideUnreadMetadata(t *testing.T) {
 	for typ, name := range map[string]string{"group": "comps.xml", "updateinfo": "updateinfo.xml"} {
 		t.Run(typ, func(t *testing.T) {
@@ -99,8 +99,8 @@ func TestFreezeBesideUnreadMetadata(t *testing.T) {
 	}
 }
 
-// Segments "." of a location are dropped, as dnf does it; two packages cannot share a
-// path by them.
+// Segments "." in a location are removed, as dnf does, and cannot be used to give two
+// packages the same path.
 func TestDotSegments(t *testing.T) {
 	w := newWorld(t, rpmtest.Options{}, nil)
 	href := "./Packages/./a/././app"
@@ -139,7 +139,7 @@ func TestDotSegments(t *testing.T) {
 	}
 }
 
-// repomd.xml is judged as dnf does it.
+// A sync accepts the same variants of repomd.xml as dnf.
 func TestRepoMDAsDNF(t *testing.T) {
 	checksum := regexp.MustCompile(`(<checksum type="sha256">)([0-9a-f]{64})`)
 	for _, c := range []struct {

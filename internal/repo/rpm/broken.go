@@ -10,13 +10,13 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 )
 
-// Broken lists the requirements of binary packages that no package of the set
-// provides.
+// Broken lists the requirements of binary packages that no package in records
+// provides, sorted by package.
 //
-// Not judged: rpm's own features ("rpmlib(…)"), requirements of files
-// that primary does not list (only those of /etc and of directories called bin
-// or sbin are there), and rich dependencies, of which it is only judged whether any
-// package that they name is there.
+// It skips rpm's own features ("rpmlib(…)") and requirements for files that
+// primary does not list (it lists only those in /etc and in directories called
+// bin or sbin). For a rich dependency it only checks that at least one of the
+// packages named in it is present.
 func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) error) error) ([]repo.Problem, error) {
 	type need struct {
 		pkg  string
@@ -89,14 +89,13 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 	return slices.Compact(out), nil
 }
 
-// inPrimary reports whether primary lists a file of that name: the rule is
-// createrepo's.
+// inPrimary reports whether primary lists the file f, by createrepo's rule.
 func inPrimary(f string) bool {
 	return strings.HasPrefix(f, "/etc/") || strings.Contains(f, "bin/") || f == "/usr/lib/sendmail"
 }
 
-// overlaps reports whether a provided version is in the wanted range. A
-// side without a version matches any.
+// overlaps reports whether the range of versions provided overlaps with the
+// range required. A relation without a version matches any version.
 func overlaps(want, have rpmmd.Relation) bool {
 	if want.Flags == "" || have.Flags == "" {
 		return true
@@ -117,8 +116,8 @@ func overlaps(want, have rpmmd.Relation) bool {
 	return equal && haveEqual || less && haveLess || greater && haveGreater
 }
 
-// richPossible reports whether some operand of a rich dependency is there. "A if
-// B" and the like hold without either.
+// richPossible reports whether some operand of a rich dependency is present.
+// Conditions such as "A if B" can hold without either, so it accepts them all.
 func richPossible(rich string, there func(string) bool) bool {
 	words := strings.FieldsFunc(rich, func(c rune) bool { return c == ' ' })
 	skip := false
@@ -136,8 +135,8 @@ func richPossible(rich string, there func(string) bool) bool {
 			skip = false
 			continue
 		}
-		// Names have parentheses of their own, "libc.so.6()(64bit)": those of
-		// the expression are the unbalanced ones.
+		// Names can contain balanced parentheses, as in "libc.so.6()(64bit)";
+		// unbalanced ones belong to the expression.
 		for strings.HasPrefix(w, "(") {
 			w = w[1:]
 		}

@@ -87,6 +87,6 @@ gpgkey=file:///etc/pki/snap%20d.asc
 	}
 	p.KeyFiles = nil
 	if _, err := (Format{}).ClientConfig("repo", p); err == nil {
-		t.Error("a .repo file without keys")
+		t.Error("ClientConfig wrote a .repo file without a key")
 	}
 }

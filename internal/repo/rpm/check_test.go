@@ -13,7 +13,7 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// TestCheckPackage checks packages that differ from their entry in primary.
+// CheckPackage refuses packages that differ from their element in primary.
 func TestCheckPackage(t *testing.T) {
 	key, stranger := signtest.NewKey(t, "fedora"), signtest.NewKey(t, "stranger")
 	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
@@ -70,7 +70,7 @@ func TestCheckPackage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := w.Close(); !errors.Is(err, repo.ErrUntrusted) {
-		t.Errorf("a stranger's package: %v", err)
+		t.Errorf("a package signed by an unknown key: %v", err)
 	}
 	if _, err := (Format{}).CheckPackage(config.Mirror{}, &recs[0], nil); !errors.Is(err, repo.ErrUntrusted) {
 		t.Errorf("without a keyring: %v", err)
@@ -86,10 +86,10 @@ func flip(b []byte, i int) []byte {
 func TestSmall(t *testing.T) {
 	f := Format{}
 	if suite, rel, ok := f.SuiteOf("repodata/x.xml", []repo.SuiteName{Suite}); !ok || suite != Suite || rel != "repodata/x.xml" {
-		t.Error("repodata belongs to the suite")
+		t.Error("SuiteOf does not assign repodata to the suite")
 	}
 	if _, _, ok := f.SuiteOf("Packages/a/a-1-1.noarch.rpm", nil); ok {
-		t.Error("packages do not")
+		t.Error("SuiteOf assigns a package to a suite")
 	}
 	hex := strings.Repeat("ab", 32)
 	if algo, got, ok := f.ByHash("repodata/" + hex + "-primary.xml.gz"); !ok || algo != "SHA256" || got != hex {

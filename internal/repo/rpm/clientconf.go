@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/yumconf"
 )
 
-// repoURL is the URL of the repository itself, without a slash at its end.
+// repoURL returns the URL of the repository itself, without a trailing slash.
 func repoURL(p repo.SourceParams) string {
 	if len(p.Suites) == 0 {
 		return p.URL
@@ -17,9 +17,10 @@ func repoURL(p repo.SourceParams) string {
 	return strings.TrimRight(p.URL+"/"+Format{}.SuiteDir(p.Suites[0]), "/")
 }
 
-// ClientConfig renders a repository for dnf: "repo", a .repo file that enables each check
-// for which there are signatures. dnf accepts keys as files or URLs: this server's for
-// repomd.xml, and the distribution's for the packages.
+// ClientConfig returns dnf's configuration of a repository. The only kind is "repo", a
+// .repo file that enables gpgcheck and repo_gpgcheck where there are signatures to check.
+// The keys must be given as files or URLs: this server's key for repomd.xml, and the
+// distribution's for the packages.
 func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	if kind != "repo" {
 		return "", fmt.Errorf("client configuration of %s: format %q: expected repo", p.Name, kind)
@@ -35,7 +36,7 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	var keys []string
 	for _, k := range p.KeyFiles {
 		if strings.HasPrefix(k, "/") {
-			// dnf accepts only URLs, and looks for a plain path below baseurl.
+			// dnf resolves a plain path relative to baseurl.
 			k = (&url.URL{Scheme: "file", Path: k}).String()
 		}
 		keys = append(keys, k)

@@ -36,8 +36,8 @@ func dropData(types ...string) func([]byte) []byte {
 	}
 }
 
-// A repository without filelists or other, which dnf reads, is mirrored, frozen
-// whole and in part, and installed from.
+// A repository without filelists and other, which dnf accepts, can be mirrored and
+// frozen whole or in part, and dnf can install from the freeze.
 func TestEngineNoFilelists(t *testing.T) {
 	w := newWorld(t, rpmtest.Options{}, nil)
 	w.up.EditRepoMD = dropData("filelists", "other")
@@ -54,7 +54,7 @@ func TestEngineNoFilelists(t *testing.T) {
 			t.Errorf("%s: dnf installed %s", name, got)
 		}
 	}
-	// Upstream has them from its next state on; a freeze over both has none.
+	// The next state has both lists; a freeze of packages from both states has neither.
 	w.up.EditRepoMD = nil
 	w.up.Add(rpmtest.Package{Name: "new", Version: "1.0"})
 	w.up.Publish(start.Add(time.Hour))
@@ -69,8 +69,8 @@ func TestEngineNoFilelists(t *testing.T) {
 	}
 }
 
-// Metadata that repomd.xml lists and upstream does not have are a warning if dnf does not
-// read them, and an error if it does.
+// A file that repomd.xml lists but upstream lacks is an error if dnf reads it, and
+// otherwise a warning.
 func TestEngineAbsentData(t *testing.T) {
 	for typ, optional := range map[string]bool{"primary_db": true, "x-novelty": true, "updateinfo": false, "group": false, "filelists": false} {
 		w := newWorld(t, rpmtest.Options{}, nil)
@@ -103,9 +103,9 @@ func TestEngineAbsentData(t *testing.T) {
 	}
 }
 
-// TestEngineTree: the images of an installable tree are taken and frozen with
-// the whole mirror where that is asked, by the digests that treeinfo gives;
-// other variants are other repositories.
+// With installer = true, the images of an installable tree are mirrored, verified by the
+// digests in treeinfo, and frozen with the whole mirror. Other variants in treeinfo are
+// separate repositories and are ignored.
 func TestEngineTree(t *testing.T) {
 	kernel, initrd := []byte("the kernel"), []byte("the initrd")
 	treeinfo := "[general]\nfamily = Fedora\nversion = 42\narch = x86_64\n\n[checksums]\n" +
@@ -140,7 +140,7 @@ func TestEngineTree(t *testing.T) {
 			}
 		}
 	}
-	// An image that is absent upstream is a warning, which stays until it is there.
+	// An image that is absent upstream causes a warning on each sync until it appears.
 	absent := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.Installer = true })
 	absent.up.Add(rpmtest.Package{Name: "app", Version: "1.0"})
 	absent.up.Publish(start)
@@ -159,7 +159,7 @@ func TestEngineTree(t *testing.T) {
 	if got := absent.install(t, "all", "app"); got != "app-1.0-1.noarch" {
 		t.Errorf("dnf installed %s", got)
 	}
-	// Files that treeinfo lists with a digest must have it.
+	// An image that does not match its digest in treeinfo is refused.
 	w := newWorld(t, rpmtest.Options{}, func(m *config.Mirror) { m.Installer = true })
 	w.up.Publish(start)
 	w.up.SetFile("treeinfo", []byte(treeinfo))
@@ -169,8 +169,7 @@ func TestEngineTree(t *testing.T) {
 	}
 }
 
-// TestEngineDeltas: drpms are served from a mirror's snapshot by their listed
-// digest, and are no part of a freeze.
+// Snapshots serve drpms that match their listed digest. Freezes do not include drpms.
 func TestEngineDeltas(t *testing.T) {
 	w := newWorld(t, rpmtest.Options{}, nil)
 	w.up.Add(rpmtest.Package{Name: "app", Version: "2.0"})
@@ -192,7 +191,7 @@ func TestEngineDeltas(t *testing.T) {
 			return err
 		}
 		if !found.Delta {
-			t.Errorf("%s is not told from a package", name)
+			t.Errorf("%s is taken for a package", name)
 		}
 		r, _, err := w.OpenFound(t.Context(), found)
 		if err != nil {
@@ -223,12 +222,11 @@ func TestEngineDeltas(t *testing.T) {
 	}
 	md, err := os.ReadFile(filepath.Join(dir, "fedora/repodata/repomd.xml"))
 	if err != nil || strings.Contains(string(md), "prestodelta") {
-		t.Errorf("a freeze promises deltas: %v %s", err, md)
+		t.Errorf("repomd.xml of a freeze lists deltas: %v %s", err, md)
 	}
 }
 
-// TestEngineBadBytes checks that metadata and packages that differ from their listing are
-// refused.
+// Metadata and packages that do not match their listed digest are refused.
 func TestEngineBadBytes(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -284,7 +282,7 @@ func TestEngineBadBytes(t *testing.T) {
 			}
 			if c.sync != nil {
 				if _, err := w.ResolveRef(t.Context(), "fedora@latest"); err == nil {
-					t.Error("a snapshot was sealed")
+					t.Error("the failed sync sealed a snapshot")
 				}
 				return
 			}
@@ -296,8 +294,8 @@ func TestEngineBadBytes(t *testing.T) {
 	}
 }
 
-// TestEngineModules: dnf installs a modular package from a frozen repository by
-// its default stream, and refuses it where the stream is not enabled.
+// dnf installs a modular package from a frozen repository if its stream is the default,
+// and refuses it if the stream is not enabled.
 func TestEngineModules(t *testing.T) {
 	const stream = `---
 document: modulemd
@@ -348,8 +346,8 @@ data:
 	}
 }
 
-// Packages that are listed by another strong digest than SHA-256 are kept by
-// SHA-256, and proven by the one that is listed.
+// Packages listed by a strong digest other than SHA-256 are verified with that digest
+// and stored by their SHA-256.
 func TestEngineStrongDigests(t *testing.T) {
 	for _, c := range []struct{ checksum, download string }{{"sha512", config.OnDemand}, {"sha384", config.All}, {"sha384", config.OnDemand}} {
 		t.Run(c.checksum+" "+c.download, func(t *testing.T) {
@@ -371,7 +369,7 @@ func TestEngineStrongDigests(t *testing.T) {
 					t.Errorf("%s: dnf installed %s", name, got)
 				}
 			}
-			// Unchanged packages are not fetched again.
+			// The next sync does not download unchanged packages again.
 			w.up.Requests()
 			w.up.Add(rpmtest.Package{Name: "new", Version: "1.0"})
 			w.up.Publish(start.Add(time.Hour))
@@ -386,7 +384,7 @@ func TestEngineStrongDigests(t *testing.T) {
 			if len(fetched) != 1 || !strings.Contains(fetched[0], "/new-1.0-1") {
 				t.Errorf("fetched at the next sync: %v", fetched)
 			}
-			// Other bytes at a package's place are refused.
+			// A sync refuses a package whose bytes were replaced.
 			w.up.Add(rpmtest.Package{Name: "evil", Version: "1.0"})
 			w.up.Publish(start.Add(2 * time.Hour))
 			w.up.SetFile("Packages/e/evil-1.0-1.noarch.rpm", built[0].Bytes)
@@ -398,8 +396,7 @@ func TestEngineStrongDigests(t *testing.T) {
 	}
 }
 
-// TestEngineSHA512: metadata listed and named by SHA-512 are mirrored, served
-// and frozen whole.
+// Metadata listed and named by SHA-512 are mirrored, served and frozen whole.
 func TestEngineSHA512(t *testing.T) {
 	for _, simple := range []bool{true, false} {
 		w := newWorld(t, rpmtest.Options{Checksum: "sha512", PackageChecksum: "sha256", SimpleNames: simple}, nil)

@@ -10,10 +10,10 @@ import (
 
 var _ repo.DeltaLister = Format{}
 
-// deltaIndices are the data types that list deltas between packages.
+// deltaIndices are the data types that list delta packages (drpms).
 var deltaIndices = []string{"prestodelta", "deltainfo"}
 
-// DeltaIndices names the data types that may list a drpm.
+// DeltaIndices returns the data types that may list the file p; nil if it is not a drpm.
 func (Format) DeltaIndices(p string) []string {
 	if path.Ext(p) != ".drpm" {
 		return nil
@@ -21,8 +21,8 @@ func (Format) DeltaIndices(p string) []string {
 	return deltaIndices
 }
 
-// Deltas reads the drpms of a prestodelta document that have a strong checksum:
-// the others cannot be verified and are not served.
+// Deltas returns the drpms in a prestodelta document that have a strong checksum.
+// The others cannot be verified and are not served.
 func (Format) Deltas(_ string, r io.Reader) ([]repo.Listed, error) {
 	list, err := rpmmd.ParseDeltas(r)
 	if err != nil {

@@ -20,15 +20,16 @@ import (
 )
 
 // Derive writes the frozen repository of a mirror: repomd.xml, its signature,
-// and the files that it lists. Packages themselves are not written; their
-// paths are upstream's.
+// and the metadata files that it lists. It writes no packages; they keep
+// upstream's paths.
 //
-// A whole repository gets upstream's own files, as far as they are held; only
-// repomd.xml is new. An exact one gets primary, filelists and other made of
-// upstream's elements for the chosen packages, and comps, updateinfo and
-// modules cut to them; what describes packages and cannot be cut
-// (databases, deltas, AppStream) is left out, product certificates stay.
-// Everything is named by its SHA-256 and dated as the freeze.
+// For a freeze of the whole mirror, Derive links the upstream files that are
+// stored and writes a new repomd.xml. For an exact freeze, it writes primary,
+// filelists and other from upstream's elements for the chosen packages, and
+// reduces comps, updateinfo and modules to those packages. It omits metadata that
+// cannot be reduced (databases, deltas, AppStream) and copies the product
+// certificate. File names contain the SHA-256 of the content, and timestamps are
+// the date of the freeze.
 func (f Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) error {
 	if p.Date.IsZero() || p.Signer == nil {
 		return fmt.Errorf("derive %s: no date or no key", p.Mirror.Name)
@@ -48,7 +49,7 @@ func (f Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink)
 type deriver struct {
 	c      repo.Choice   // the newest state
 	states []repo.Choice // all of them, newest first
-	beside []repo.Choice // of the freeze's other repositories
+	beside []repo.Choice // from the freeze's other repositories
 	mirror config.Mirror
 	sink   repo.Sink
 	date   int64         // Unix seconds
@@ -92,7 +93,7 @@ func (d *deriver) sign(ctx context.Context, signer *sign.Signer, date time.Time)
 	return err
 }
 
-// whole copies upstream's files, except those that list deltas, which are not part of a
+// whole links upstream's files, except those that list deltas, which are not part of a
 // freeze.
 func (d *deriver) whole(ctx context.Context) error {
 	for i := range d.md.Data {
@@ -120,7 +121,7 @@ func (d *deriver) whole(ctx context.Context) error {
 		data.Checksum = rpmmd.Checksum{Type: "sha256", Hex: f.SHA256.String()}
 		d.out.Data = append(d.out.Data, data)
 	}
-	// These are the images of an installable tree, with the description that names them.
+	// Images of the installable tree, and the treeinfo that lists them.
 	if tree := findDoc(d.c.Root.Docs, treeinfoPaths...); tree != nil {
 		files, err := treeFiles(tree, nil)
 		if err != nil {
@@ -143,7 +144,7 @@ func (d *deriver) whole(ctx context.Context) error {
 	return nil
 }
 
-// exact writes the lists again.
+// exact writes metadata for the chosen packages only.
 func (d *deriver) exact(ctx context.Context) error {
 	primary, ok := d.held(string(rpmmd.Primary))
 	if !ok {
@@ -189,7 +190,7 @@ func (d *deriver) exact(ctx context.Context) error {
 	if err := d.list(ctx, &list, ext); err != nil {
 		return err
 	}
-	list.body = chunks{} // memory for the others
+	list.body = chunks{} // free its memory before writing the others
 	if d.all, err = d.takesAll(ctx, primary, chosen); err != nil {
 		return err
 	}
@@ -210,7 +211,7 @@ func (d *deriver) exact(ctx context.Context) error {
 }
 
 // states returns the states of the repository that the chosen packages come from, newest
-// first, in whatever order they were named.
+// first. The result does not depend on the order of c.Others.
 func states(c repo.Choice) []repo.Choice {
 	all := append([]repo.Choice{c}, c.Others...)
 	slices.SortStableFunc(all, func(a, b repo.Choice) int {
@@ -229,7 +230,7 @@ func repomdOf(c repo.Choice) []byte {
 	return nil
 }
 
-// held returns the variant in which the snapshot has data of a type.
+// held returns the stored file with data of a type in the newest state.
 func (d *deriver) held(typ string) (repo.Listed, bool) { return heldIn(d.c, typ) }
 
 // listsData reports whether a state's repomd.xml lists data of a type.
@@ -250,7 +251,7 @@ func heldIn(c repo.Choice, typ string) (repo.Listed, bool) {
 	return repo.Listed{}, false
 }
 
-// openHeld opens the plain content of a held file.
+// openHeld opens a stored file and decompresses it.
 func openHeld(ctx context.Context, c repo.Choice, l repo.Listed) (io.ReadCloser, error) {
 	raw, err := c.Open(ctx, l)
 	if err != nil {
@@ -276,7 +277,7 @@ func (c closers) Close() error {
 	return nil
 }
 
-// head reads upstream's head of a list.
+// head reads the start of an upstream list, up to its first package.
 func head(ctx context.Context, c repo.Choice, l repo.Listed, kind rpmmd.Kind) (rpmmd.Head, error) {
 	r, err := openHeld(ctx, c, l)
 	if err != nil {
@@ -290,9 +291,9 @@ func head(ctx context.Context, c repo.Choice, l repo.Listed, kind rpmmd.Kind) (r
 	return s.Head(), nil
 }
 
-// cut writes the filelists or other elements of the chosen packages, as
-// upstream has them, in upstream's order. Where a state of the repository has no
-// such list the derived one has none either.
+// cut writes filelists or other for the chosen packages: upstream's elements,
+// unchanged and in upstream's order. It writes nothing if a state of the
+// repository has no such list.
 func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen map[string]nevra.NEVRA) error {
 	for _, c := range d.states {
 		if lists, err := listsData(c, string(kind)); !lists || err != nil {
@@ -333,7 +334,7 @@ func (d *deriver) cut(ctx context.Context, kind rpmmd.Kind, ext string, chosen m
 	return d.list(ctx, &list, ext)
 }
 
-// newList is a list of packages that is being made.
+// newList is a list of packages under construction.
 type newList struct {
 	kind rpmmd.Kind
 	head rpmmd.Head
@@ -348,8 +349,8 @@ func (n *newList) add(element []byte) {
 	n.body.Write([]byte("\n"))
 }
 
-// addFrom appends the elements of one state's list that are left to find, and
-// deletes them from left. It returns the head of that list.
+// addFrom appends the elements of the packages in left from one state's list, and
+// deletes from left those that it found. It returns the head of that list.
 func (n *newList) addFrom(ctx context.Context, c repo.Choice, l repo.Listed, left map[string]bool) (rpmmd.Head, error) {
 	r, err := openHeld(ctx, c, l)
 	if err != nil {

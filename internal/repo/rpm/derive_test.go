@@ -177,7 +177,7 @@ func TestDeriveGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range slices.Sorted(maps.Keys(sink.files)) {
-			if strings.HasPrefix(name, "repodata/") && name != ascPath { // the key is another one each time
+			if strings.HasPrefix(name, "repodata/") && name != ascPath { // each run signs with a new key
 				fmt.Fprintf(&got, "%s  %s\n", cas.Sum(sink.files[name]), name)
 			}
 		}
@@ -195,11 +195,11 @@ func TestDeriveGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(string(want), got.String()); d != "" {
-		t.Errorf("the bytes of frozen repositories changed; run with -update if they have to (-want +got):\n%s", d)
+		t.Errorf("the bytes of frozen repositories changed; run with -update if that is intended (-want +got):\n%s", d)
 	}
 }
 
-// Long because it checks everything about one result.
+// Long because it checks every aspect of one derived repository.
 func TestDeriveExact(t *testing.T) {
 	key, ours := signtest.NewKey(t, "fedora"), signtest.NewKey(t, "snapd")
 	for _, opts := range []rpmtest.Options{{Compress: ".gz"}, {Compress: ".zst"}, {Compress: ".xz"}, {XMLBase: "https://mirror.example.org/fedora"}} {
@@ -242,7 +242,7 @@ func TestDeriveExact(t *testing.T) {
 			for _, d := range md.Data {
 				types = append(types, d.Type)
 				if sink.files[d.Path] == nil || int64(len(sink.files[d.Path])) != d.Size {
-					t.Errorf("%s is listed and not there", d.Path)
+					t.Errorf("repomd.xml lists %s, which was not written", d.Path)
 				}
 			}
 			if d := cmp.Diff([]string{"primary", "filelists", "other", "group", "updateinfo", "modules", "productid"}, types); d != "" {
@@ -256,7 +256,7 @@ func TestDeriveExact(t *testing.T) {
 					t.Errorf("%s (-want +got):\n%s", typ, d)
 				}
 			}
-			// The lists hold upstream's elements, byte for byte.
+			// The lists contain upstream's elements, byte for byte.
 			plain := rpmtest.New(rpmtest.Options{Compress: "none", SimpleNames: true})
 			plain.AddBuilt(r.Packages()[:3]...)
 			plain.Publish(t0)
@@ -270,27 +270,27 @@ func TestDeriveExact(t *testing.T) {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff(sink.files, again.files); d != "" {
-				t.Error("the same inputs give other bytes")
+				t.Error("a second run with the same input wrote different bytes")
 			}
 			got := rpmtest.Install(t, sink.serve(t), []string{string(ours.Keyring().ExportArmored()), string(key.Keyring().ExportArmored())}, true, "app")
 			if want := "app-1.0-1.noarch lib-1.0~rc1-1.noarch"; strings.Join(got, " ") != want {
 				t.Errorf("dnf installed %q, want %s", got, want)
 			}
 			if opts.Compress == ".gz" {
-				// The repository's key alone does not vouch for packages.
+				// dnf refuses packages if it has only the key of the repository.
 				if _, err := rpmtest.TryInstall(t, sink.serve(t), []string{string(ours.Keyring().ExportArmored())}, true, "app"); err == nil {
-					t.Error("dnf took packages without their key")
+					t.Error("dnf accepted packages without their key")
 				}
-				// The distribution's alone does not vouch for the repository.
+				// dnf refuses the repository if it has only the distribution's key.
 				if _, err := rpmtest.TryInstall(t, sink.serve(t), []string{string(key.Keyring().ExportArmored())}, true, "app"); err == nil {
-					t.Error("dnf took a repository without its key")
+					t.Error("dnf accepted a repository without its key")
 				}
 			}
 		})
 	}
 }
 
-// TestDeriveEmpty: a mirror of which nothing was used is a valid repository.
+// A freeze that uses no package of a mirror still has a valid, empty repository for it.
 func TestDeriveEmpty(t *testing.T) {
 	key, ours := signtest.NewKey(t, "fedora"), signtest.NewKey(t, "snapd")
 	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
@@ -344,7 +344,7 @@ func TestDeriveWhole(t *testing.T) {
 		}
 	}
 	if bytes.Contains(sink.files[repomdPath], []byte("x-gone")) {
-		t.Error("what is not held is listed")
+		t.Error("repomd.xml lists a file that is not stored")
 	}
 	got := rpmtest.Install(t, sink.serve(t), []string{string(ours.Keyring().ExportArmored()), string(key.Keyring().ExportArmored())}, true, "app")
 	if want := "app-1.0-1.noarch lib-2.0-1.noarch"; strings.Join(got, " ") != want {
@@ -352,7 +352,7 @@ func TestDeriveWhole(t *testing.T) {
 	}
 }
 
-// TestDeriveMissing: a chosen package that the snapshot's filelists lack.
+// Derive refuses a chosen package that filelists lacks.
 func TestDeriveMissing(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
 	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
@@ -387,15 +387,15 @@ func TestDeriveMissing(t *testing.T) {
 	}
 }
 
-// TestPackerGolden notices when a compressor's upgrade changes the bytes of
-// frozen repositories.
+// TestPackerGolden fails if an upgrade of a compressor changes the bytes of frozen
+// repositories.
 func TestPackerGolden(t *testing.T) {
 	text := []byte(strings.Repeat(comps+updates, 50))
 	for ext, want := range map[string]string{
 		".gz":  "30aab445e617510c87d18a8714037e794f85e3238d9f8fa22438a37573d1abe8",
 		".zst": "54f0e19d15dd36b483c5a403321865121baccd9aac497c1a9251792150e240d2",
 	} {
-		// How the content arrives must not matter.
+		// The output must not depend on the size of the writes.
 		for _, piece := range []int{4099, 1 << 20, len(text)} {
 			var b bytes.Buffer
 			z, err := packer(ext, &b)

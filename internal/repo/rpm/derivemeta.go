@@ -12,11 +12,12 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 )
 
-// groupTypes are the data types of comps, in the order in which they are tried.
+// groupTypes are the data types that contain comps, in the order in which to try them.
 var groupTypes = []string{"group", "group_gz", "group_xz", "group_zst", "group_bz2"}
 
-// selectBeside adds to the selection what the freeze contains of other repositories,
-// which clients use together with this one, and their groups.
+// selectBeside adds to the selection the packages that the freeze contains from other
+// repositories, which clients use together with this one, and the groups of those
+// repositories.
 func selectBeside(ctx context.Context, sel *rpmmd.Selection, beside []repo.Choice) error {
 	var all []repo.Choice
 	for _, c := range beside {
@@ -50,7 +51,8 @@ func selectBeside(ctx context.Context, sel *rpmmd.Selection, beside []repo.Choic
 	return nil
 }
 
-// readComps reads the comps of a state that dnf can read; nil if there is none.
+// readComps returns the comps document of a state, or nil if it has none or dnf could
+// not read it.
 func readComps(ctx context.Context, c repo.Choice) ([]byte, error) {
 	doc, err := readFirst(ctx, c, rpmmd.MaxComps, groupTypes...)
 	if err != nil || doc == nil || checkComps(doc) != nil {
@@ -89,8 +91,8 @@ func readFirst(ctx context.Context, c repo.Choice, max int64, types ...string) (
 	return nil, nil
 }
 
-// takesAll reports whether every package that the mirror has of the repository is chosen.
-// Its comps, updateinfo and modules are then upstream's.
+// takesAll reports whether all packages that the mirror is configured for are chosen.
+// Upstream's comps, updateinfo and modules are then copied unchanged.
 func (d *deriver) takesAll(ctx context.Context, primary repo.Listed, chosen map[string]nevra.NEVRA) (bool, error) {
 	if len(d.states) > 1 {
 		return false, nil
@@ -115,8 +117,8 @@ func (d *deriver) takesAll(ctx context.Context, primary repo.Listed, chosen map[
 	}
 }
 
-// comps writes comps as the uncompressed "group" data, which every client accepts: that
-// of the newest state, and what only older ones have.
+// comps writes comps as uncompressed data of type "group", which every client accepts.
+// It merges the newest state's document with entries that only older states have.
 func (d *deriver) comps(ctx context.Context, _ string, sel *rpmmd.Selection) error {
 	var docs [][]byte
 	for _, c := range d.states {
@@ -219,7 +221,7 @@ func (d *deriver) modules(ctx context.Context, ext string, sel *rpmmd.Selection)
 	})
 }
 
-// product copies the product certificate as it is.
+// product copies the product certificate unchanged.
 func (d *deriver) product(ctx context.Context, _ string, _ *rpmmd.Selection) error {
 	l, ok := d.held("productid")
 	listed := d.md.Find("productid")
@@ -248,7 +250,8 @@ func (d *deriver) product(ctx context.Context, _ string, _ *rpmmd.Selection) err
 	return nil
 }
 
-// readHeld reads the plain content of a held file, of at most max bytes.
+// readHeld returns the decompressed content of a stored file. More than max bytes are
+// repo.ErrMalformed.
 func readHeld(ctx context.Context, c repo.Choice, l repo.Listed, max int64) ([]byte, error) {
 	r, err := openHeld(ctx, c, l)
 	if err != nil {
@@ -265,7 +268,7 @@ func readHeld(ctx context.Context, c repo.Choice, l repo.Listed, max int64) ([]b
 	return doc, nil
 }
 
-// checkHeld reads the plain content of a held file through check.
+// checkHeld calls check with the decompressed content of a stored file.
 func checkHeld(ctx context.Context, c repo.Choice, l repo.Listed, check func(io.Reader) error) error {
 	r, err := openHeld(ctx, c, l)
 	if err != nil {

@@ -18,10 +18,10 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 )
 
-// dirSink receives the files of a repository that is in a directory of the mirror.
+// dirSink writes to a directory of another sink.
 type dirSink struct {
 	to  repo.Sink
-	dir string // ends in a slash, or is empty
+	dir string // ends with a slash, or is empty
 }
 
 func (s dirSink) Put(ctx context.Context, p string, data []byte) (repo.File, error) {
@@ -36,7 +36,7 @@ func (s dirSink) Link(ctx context.Context, p string, f repo.File) error {
 	return s.to.Link(ctx, s.dir+p, f)
 }
 
-// list writes a list of packages.
+// list writes a list and adds it to repomd.xml.
 func (d *deriver) list(ctx context.Context, l *newList, ext string) error {
 	return d.write(ctx, string(l.kind), string(l.kind)+".xml"+ext, func(w io.Writer) error {
 		if _, err := w.Write(l.head.Open(l.n)); err != nil {
@@ -50,9 +50,9 @@ func (d *deriver) list(ctx context.Context, l *newList, ext string) error {
 	})
 }
 
-// write writes one file of metadata, compressed as its name says, and lists it in
-// repomd.xml. Its path has its digest, which is known at its end: until then it
-// is kept in memory, compressed.
+// write writes one metadata file, compressed according to its extension, and adds it
+// to repomd.xml. It keeps the compressed file in memory until it is complete, because
+// the path contains its digest.
 func (d *deriver) write(ctx context.Context, typ, name string, content func(io.Writer) error) error {
 	var packed chunks
 	outer := sha256.New()
@@ -83,7 +83,7 @@ func (d *deriver) write(ctx context.Context, typ, name string, content func(io.W
 		return err
 	}
 	if f.SHA256.String() != sum {
-		return fmt.Errorf("store %s: it became %s: %w", p, f.SHA256, repo.ErrMismatch)
+		return fmt.Errorf("store %s: stored with digest %s: %w", p, f.SHA256, repo.ErrMismatch)
 	}
 	entry := rpmmd.Data{Type: typ, Href: p, Path: p, Timestamp: d.date,
 		Checksum: rpmmd.Checksum{Type: "sha256", Hex: sum}, Size: f.Size, OpenSize: -1, HeaderSize: -1}
@@ -95,7 +95,7 @@ func (d *deriver) write(ctx context.Context, typ, name string, content func(io.W
 	return nil
 }
 
-// packer compresses as the extension says, always to the same bytes.
+// packer returns a compressor for an extension. Its output depends only on its input.
 func packer(ext string, w io.Writer) (io.WriteCloser, error) {
 	switch ext {
 	case ".gz":
@@ -115,7 +115,7 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// counter counts and hashes what passes.
+// counter counts and hashes the bytes written to w.
 type counter struct {
 	w io.Writer
 	h hash.Hash

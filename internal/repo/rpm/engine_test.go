@@ -43,8 +43,8 @@ type world struct {
 	oursSigner *sign.Signer
 }
 
-// newWorld makes a world; change adjusts the mirror's configuration, more are
-// further mirrors beside it.
+// newWorld makes a world. change adjusts the mirror's configuration, and more adds
+// mirrors.
 func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror), more ...config.Mirror) *world {
 	w := &world{now: start, theirs: signtest.NewKey(t, "fedora"), ours: signtest.NewKey(t, "snapd")}
 	w.oursSigner = signtest.Signer(t, w.ours)
@@ -69,7 +69,8 @@ func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror), m
 	return w
 }
 
-// Sync is the engine's, with the world's clock accepted, which is not upstream's.
+// Sync calls the engine's Sync, without its comparison of the world's clock with
+// upstream's.
 func (w *world) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
 	o.AcceptClock = true
 	return w.Engine.Sync(ctx, name, o)
@@ -89,7 +90,8 @@ func (w *world) verify(t *testing.T, name string) {
 	freezertest.Verify(t, w.z, name)
 }
 
-// install has dnf install from an export of a freeze, both checks on.
+// install has dnf install packages from an export of a freeze, with gpgcheck and
+// repo_gpgcheck, and returns what it installed.
 func (w *world) install(t *testing.T, name string, pkgs ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "export")
@@ -106,7 +108,7 @@ func rpmList(lines ...string) []api.ManifestFile {
 	return []api.ManifestFile{{Name: "rpm-qa.txt", Data: []byte(strings.Join(lines, "\n") + "\n")}}
 }
 
-// Long because it is one story from beginning to end.
+// Long because each step depends on the one before.
 func TestEngine(t *testing.T) {
 	w := newWorld(t, rpmtest.Options{Compress: ".zst"}, nil)
 	w.up.Add(
@@ -133,13 +135,13 @@ func TestEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The source package is in the same repository and is included.
+	// The freeze includes the source package, which is in the same repository.
 	if fr.Frozen.Packages != 2 || fr.Frozen.Sources != 1 {
 		t.Errorf("frozen: %+v", fr.Frozen)
 	}
 	w.verify(t, "4.0")
 
-	// Upstream moves on.
+	// Upstream replaces both packages.
 	w.up.Remove("app", "lib")
 	w.up.Add(
 		rpmtest.Package{Name: "app", Version: "2.0", Arch: "x86_64", Epoch: 1, Requires: []string{"lib >= 2.0"}},
@@ -156,7 +158,7 @@ func TestEngine(t *testing.T) {
 		t.Errorf("dnf installed %q, want %q", got, want)
 	}
 
-	// The whole mirror.
+	// Freeze the whole mirror.
 	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "all", All: true}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +171,7 @@ func TestEngine(t *testing.T) {
 		t.Errorf("diff: %v %+v", err, d)
 	}
 
-	// A point release over both states: app as it was, lib as it is now.
+	// A point release with packages from both states: app is unchanged, lib is new.
 	fr, err = w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0.1", Base: "4.0", Replace: []string{"lib@fedora@latest"}}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +184,7 @@ func TestEngine(t *testing.T) {
 	if got, want := w.install(t, "4.0.1", "app"), "app-1.0-1.x86_64 lib-2.0-1.noarch"; got != want {
 		t.Errorf("dnf installed %q, want %q", got, want)
 	}
-	// What it says about packages comes from both states.
+	// Its comps and updateinfo are merged from both states.
 	const wantComps = "<comps>\n  <group><id>both</id><packagelist><packagereq>lib</packagereq></packagelist></group>\n" +
 		"  <group><id>old</id><packagelist><packagereq>app</packagereq></packagelist></group>\n</comps>\n"
 	if d := cmp.Diff(wantComps, w.derived(t, "4.0.1", "comps.xml")); d != "" {
@@ -194,7 +196,7 @@ func TestEngine(t *testing.T) {
 			t.Errorf("advisories of the point release have no %s: %s", want, got)
 		}
 	}
-	// Back to the earlier state, from the whole mirror.
+	// Return to the earlier packages, based on the freeze of the whole mirror.
 	if _, err := w.z.Freeze(t.Context(), &api.FreezeRequest{Name: "4.0.2", Base: "all", Replace: []string{"lib@4.0", "app@4.0"}, Remove: []string{"unused"}}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -210,12 +212,12 @@ const (
 	comps2 = "<comps>\n  <group><id>both</id><packagelist><packagereq>lib</packagereq><packagereq>extra</packagereq></packagelist></group>\n</comps>\n"
 )
 
-// advisory is an updateinfo document of one update.
+// advisory returns an updateinfo document with one update.
 func advisory(id, name, version, epoch, arch string) string {
 	return fmt.Sprintf(`<updates><update><id>%s</id><pkglist><collection><package name=%q version=%q release="1" epoch=%q arch=%q/></collection></pkglist></update></updates>`, id, name, version, epoch, arch)
 }
 
-// derived is the plain content of a frozen repository's metadata file.
+// derived returns the decompressed content of a metadata file in a frozen repository.
 func (w *world) derived(t *testing.T, name, suffix string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "export")
@@ -243,7 +245,7 @@ func (w *world) derived(t *testing.T, name, suffix string) string {
 	return string(b)
 }
 
-// TestEngineBadPackage: a package that upstream exchanged is not taken.
+// A package that upstream replaced is refused.
 func TestEngineBadPackage(t *testing.T) {
 	w := newWorld(t, rpmtest.Options{}, nil)
 	b := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64", BadSignature: true})[0]
@@ -259,7 +261,7 @@ func TestEngineBadPackage(t *testing.T) {
 	}
 }
 
-// TestEngineRollback: an older state is refused, the snapshot stays.
+// A sync refuses an older state and keeps the snapshot.
 func TestEngineRollback(t *testing.T) {
 	w := newWorld(t, rpmtest.Options{}, nil)
 	w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64"})
@@ -271,7 +273,7 @@ func TestEngineRollback(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 
-	// It can be accepted by hand, and counts from then on.
+	// The operator can accept it; later states are then compared with it.
 	older, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{AcceptRollback: true})
 	if err != nil || !older.New || len(older.Warnings) != 1 || !strings.Contains(older.Warnings[0], "accepted an older state: its date is 2026-01-10T11:00:00Z, the last sync's was 2026-01-10T12:00:00Z") {
 		t.Fatalf("accepted by hand: %+v, %v", older, err)
@@ -298,8 +300,8 @@ func TestEngineRollback(t *testing.T) {
 	}
 }
 
-// TestEngineUnsigned mirrors a repository like Fedora's: no signature of repomd.xml, but
-// a metalink over https that names it.
+// A repository like Fedora's can be mirrored: its repomd.xml is not signed, but a metalink
+// served over https lists its digest.
 func TestEngineUnsigned(t *testing.T) {
 	up := rpmtest.New(rpmtest.Options{})
 	mux := http.NewServeMux()
@@ -319,7 +321,7 @@ func TestEngineUnsigned(t *testing.T) {
 	res, err := w.Sync(t.Context(), "fedora", mirror.SyncOptions{})
 	if err != nil {
 		if strings.Contains(err.Error(), "x509") {
-			t.Skipf("this process has its certificates already: %v", err)
+			t.Skipf("this process has already loaded the system's certificates: %v", err)
 		}
 		t.Fatal(err)
 	}
@@ -339,8 +341,8 @@ func TestEngineUnsigned(t *testing.T) {
 	}
 }
 
-// TestEngineSources checks that clients get the key that signs packages, whoever vouches
-// for the metadata, and check no signature that does not exist.
+// Clients get the key that signs packages even if another key signs the metadata, and are
+// not configured to check signatures that do not exist.
 func TestEngineSources(t *testing.T) {
 	no := false
 	for _, signed := range []bool{true, false} {

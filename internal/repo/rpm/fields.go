@@ -15,9 +15,10 @@ func decoderOf(rec *repo.Record) *xml.Decoder {
 	return xml.NewDecoder(io.MultiReader(strings.NewReader(`<metadata xmlns:rpm="r">`), bytes.NewReader(rec.Bytes), strings.NewReader("</metadata>")))
 }
 
-// Field returns an element of a package in primary.xml, by its name in any case: those
-// with text, such as summary, description, packager, url, and of the format license, vendor,
-// group, buildhost and sourcerpm. An element that occurs several times has its first value.
+// Field returns the text of an element of a package in primary.xml, such as summary,
+// description, packager or url, or within <format> license, vendor, group, buildhost or
+// sourcerpm. The name is matched without regard to case. If the element occurs more than
+// once, Field returns the first.
 func (Format) Field(rec *repo.Record, name string) (string, bool) {
 	d := decoderOf(rec)
 	depth := 0
@@ -28,7 +29,7 @@ func (Format) Field(rec *repo.Record, name string) (string, bool) {
 		}
 		switch t := tok.(type) {
 		case xml.StartElement:
-			// metadata, package, perhaps format, then the element.
+			// The element is in metadata > package, or in format there.
 			if depth++; depth < 3 || t.Name.Local == "format" || !strings.EqualFold(t.Name.Local, name) {
 				continue
 			}

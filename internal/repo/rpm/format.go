@@ -1,19 +1,19 @@
-// Package rpm is the rpm-md repository format, as dnf and yum read it:
-// repomd.xml and its signature, the lists of packages, and the packages'
-// own signatures.
+// Package rpm implements the rpm-md repository format that dnf and yum read:
+// repomd.xml and its signature, the lists of packages, and the signatures of
+// the packages themselves.
 //
-// [Format] puts it behind [repo.Format]. A repository is one suite, ".". Its
-// indices are named by the data types of repomd.xml; the records come from
-// "primary", with "filelists" and "other" read beside it, and a record's bytes
-// are its <package> element in primary. The elements of the other two lists are
-// found again by the package's digest when a repository is derived.
+// [Format] implements [repo.Format]. A repository is one suite, ".". Its
+// indices are named by the data types of repomd.xml. Records are read from
+// "primary", and a record's bytes are its <package> element there. "filelists"
+// and "other" are checked against primary; when a repository is derived, their
+// elements are looked up by the package's digest.
 //
-// Packages and metadata are listed by SHA-256, as createrepo does by default, or
-// by another strong digest: everything that is kept is known by its SHA-256, and
-// a package that is listed by another one alone is fetched when it is synced.
+// Packages and metadata may be listed by SHA-256, createrepo's default, or by
+// another strong digest. Files are stored by SHA-256, so a sync downloads every
+// package that is listed only by another digest.
 //
-// The syntax is in packages rpmmd (metadata), rpmpkg (package files) and nevra
-// (names and versions).
+// Packages rpmmd (metadata), rpmpkg (package files) and nevra (names and
+// versions) implement the syntax.
 package rpm
 
 import (
@@ -29,8 +29,8 @@ import (
 )
 
 // Suite is the suite of an rpm-md repository whose files are all below its base
-// URL. With allow_parent the base URL is the parent, and the suite is the name of
-// the repository's directory there.
+// URL. With allow_parent, the base URL is that of the parent directory, and the
+// suite is the name of the repository's directory there.
 const Suite repo.SuiteName = "."
 
 // SourceArch is the architecture of source packages' records.
@@ -41,11 +41,11 @@ const (
 	ascPath    = "repodata/repomd.xml.asc"
 )
 
-// treeinfoPaths lists where an installable tree describes itself, in the order in which
-// they are tried.
+// treeinfoPaths are the paths of the file that describes an installable tree, in the
+// order in which to try them.
 var treeinfoPaths = []string{".treeinfo", "treeinfo"}
 
-// Format is repo.Format for rpm-md repositories. It has no state.
+// Format implements repo.Format for rpm-md repositories. It has no state.
 type Format struct{}
 
 var _ repo.Format = Format{}
@@ -59,7 +59,7 @@ func (Format) SignsPackages() bool { return true }
 // SourceArch returns "src".
 func (Format) SourceArch() string { return SourceArch }
 
-// Suites returns the one suite.
+// Suites returns the single suite of a mirror.
 func (Format) Suites(m config.Mirror) ([]repo.SuiteName, error) {
 	if m.AllowParent {
 		return []repo.SuiteName{repo.SuiteName(m.ParentSuite())}, nil
@@ -75,8 +75,8 @@ func (Format) SuiteDir(suite repo.SuiteName) string {
 	return string(suite) + "/"
 }
 
-// SuiteOf distinguishes metadata, and the deltas that they list, from packages: those
-// are the files called *.rpm.
+// SuiteOf reports whether p is metadata or a delta of one of the suites, and returns the
+// suite and the path relative to it. Packages, which are called *.rpm, belong to none.
 func (f Format) SuiteOf(p string, suites []repo.SuiteName) (repo.SuiteName, string, bool) {
 	if path.Ext(p) == ".rpm" {
 		return "", "", false
@@ -89,7 +89,7 @@ func (f Format) SuiteOf(p string, suites []repo.SuiteName) (repo.SuiteName, stri
 	return "", "", false
 }
 
-// ByHash returns the digest in the name of a hash-named metadata file,
+// ByHash returns the digest in the name of a metadata file such as
 // "repodata/<hex>-primary.xml.gz".
 func (Format) ByHash(p string) (algo, hex string, ok bool) {
 	hex, _, found := strings.Cut(path.Base(p), "-")
@@ -104,11 +104,11 @@ func (Format) ByHash(p string) (algo, hex string, ok bool) {
 	return "", "", false
 }
 
-// Decode returns a reader of the plain content of a file, by its name.
+// Decode decompresses a file according to the extension of its name.
 func (Format) Decode(form string, r io.Reader) (io.ReadCloser, error) { return rpmmd.Decode(form, r) }
 
 // Compare orders versions, "[epoch:]version-release", as rpm does. Strings that
-// are no versions compare by byte, before all others.
+// are not valid versions sort bytewise, before all that are.
 func (Format) Compare(a, b string) int {
 	x, errX := nevra.ParseEVR(a)
 	y, errY := nevra.ParseEVR(b)
@@ -123,9 +123,9 @@ func (Format) Compare(a, b string) int {
 	return x.Compare(y)
 }
 
-// Match reports whether a record passes the mirror's package globs and, when
-// architectures are configured, is of one of them, of none in particular, or,
-// with sources wanted, a source package.
+// Match reports whether a record matches the mirror's package globs and, if
+// architectures are configured, has one of them, is noarch, or is a source
+// package and sources are configured.
 func (Format) Match(m config.Mirror, rec *repo.Record) bool {
 	if rec.Kind == repo.KindSource {
 		if len(m.Architectures) > 0 && !m.Sources && !slices.Contains(m.Architectures, SourceArch) {

@@ -57,13 +57,13 @@ func TestFetchRoot(t *testing.T) {
 		t.Error(d)
 	}
 
-	// Nothing changed: one request.
+	// If nothing has changed, FetchRoot makes one request.
 	u.asked = nil
 	_, err = Format{}.FetchRoot(t.Context(), u, config.Mirror{}, Suite, root.Docs, repo.VerifyParams{Keyring: kr, Now: t1})
 	if !errors.Is(err, repo.ErrNotModified) || len(u.asked) != 1 {
 		t.Errorf("%v after %v", err, u.asked)
 	}
-	// The same documents verify without a network.
+	// ParseRoot verifies the same documents without a network.
 	again, err := Format{}.ParseRoot(config.Mirror{}, Suite, root.Docs, repo.VerifyParams{Keyring: kr})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestFetchRoot(t *testing.T) {
 	if d := cmp.Diff(root, again); d != "" {
 		t.Error(d)
 	}
-	// Upstream goes back.
+	// Upstream serves an older state.
 	old := rpmtest.New(r.Options)
 	old.Publish(t0.Add(-time.Hour))
 	_, err = Format{}.FetchRoot(t.Context(), &upstream{r: old}, config.Mirror{}, Suite, root.Docs, repo.VerifyParams{Keyring: kr, Now: t1})
@@ -80,7 +80,7 @@ func TestFetchRoot(t *testing.T) {
 	}
 }
 
-// TestTrust goes through the levels.
+// TestTrust tries each combination of signature, metalink and configuration.
 func TestTrust(t *testing.T) {
 	key, stranger := signtest.NewKey(t, "fedora"), signtest.NewKey(t, "stranger")
 	unsigned := rpmtest.New(rpmtest.Options{})
@@ -170,8 +170,8 @@ func onlySHA1(ml []byte) []byte {
 	return []byte(strings.Join(out, ""))
 }
 
-// TestSignatureReturns checks that if only the metalink vouches, the next sync requests
-// the signature again, and accepts it if it is good by then.
+// If only the metalink vouches for a repository, the next sync requests the signature
+// again, and accepts it if it has become good.
 func TestSignatureReturns(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
 	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
@@ -208,8 +208,7 @@ func TestSignatureReturns(t *testing.T) {
 	}
 }
 
-// TestHeldThatIsRefused: documents that would be refused today are no reason for
-// upstream to say that nothing changed.
+// FetchRoot requests documents unconditionally if those stored no longer verify.
 func TestHeldThatIsRefused(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
 	r := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
@@ -230,8 +229,8 @@ func TestHeldThatIsRefused(t *testing.T) {
 	}
 }
 
-// TestMetalinkSync checks that a metalink that names the stored repomd.xml costs one
-// request, and that one that names something newer makes the sync request the repository.
+// If the metalink lists the stored repomd.xml, a sync makes only that request. If it lists
+// a newer one, the sync requests repomd.xml.
 func TestMetalinkSync(t *testing.T) {
 	r := rpmtest.New(rpmtest.Options{})
 	r.Publish(t0)
@@ -255,8 +254,8 @@ func TestMetalinkSync(t *testing.T) {
 	if _, err := next(); !errors.Is(err, repo.ErrNotModified) || !slices.Equal(u.asked, []string{metalinkURL}) {
 		t.Errorf("%v after %v", err, u.asked)
 	}
-	// The mirror has not followed yet: it serves a repomd.xml that the metalink lists as
-	// an alternate.
+	// The mirror lags behind: it serves a repomd.xml that the metalink lists as an
+	// alternate.
 	ahead := rpmtest.New(rpmtest.Options{})
 	ahead.Publish(t0)
 	ahead.Publish(t1)
@@ -281,7 +280,7 @@ func TestRead(t *testing.T) {
 				rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "x86_64", SourceRPM: "app-1.0-1.src.rpm"},
 				rpmtest.Package{Name: "app-libs", Version: "1.0", Release: "2", Arch: "x86_64", SourceRPM: "app-1.0-1.src.rpm"},
 				rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "src", Location: "SRPMS/app-1.0-1.src.rpm"},
-				// The same name and version with other bytes, elsewhere.
+				// The same name and version with different bytes, at another path.
 				rpmtest.Package{Name: "app", Version: "1.0", Epoch: 1, Arch: "x86_64", Summary: "Other", Location: "other/app.rpm"},
 			)
 			r.Publish(t0)
@@ -330,8 +329,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestBadInput lists the upstream input that must be refused. Long because of its table
-// of cases.
+// Bad upstream input is refused. Long because of its table.
 func TestBadInput(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
 	signer := signtest.Signer(t, key)
@@ -448,8 +446,7 @@ func TestFuture(t *testing.T) {
 	}
 }
 
-// TestZchunkHeader checks that the zchunk header, by which clients fetch parts, is
-// compared with the file.
+// The checksum of the zchunk header in repomd.xml is compared with the file.
 func TestZchunkHeader(t *testing.T) {
 	zck, err := os.ReadFile("rpmmd/testdata/plain.zck")
 	if err != nil {

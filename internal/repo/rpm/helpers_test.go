@@ -27,12 +27,12 @@ var (
 	t1 = t0.Add(24 * time.Hour)
 )
 
-// upstream is a repo.Getter on a test repository, and the "open" of Read.
+// upstream is a repo.Getter for a test repository, and the open function of Read.
 type upstream struct {
 	r        *rpmtest.Repo
 	metalink []byte
 	asked    []string
-	missing  string // a path that is not there
+	missing  string // a path that does not exist
 }
 
 func (u *upstream) Get(_ context.Context, path string, max int64, prev *repo.Doc) (repo.Doc, error) {
@@ -69,13 +69,13 @@ func (u *upstream) open(_ context.Context, l repo.Listed) (io.ReadCloser, error)
 
 func boolp(b bool) *bool { return &b }
 
-// fetchRoot does the first step of a sync.
+// fetchRoot calls FetchRoot as the first sync of a mirror does.
 func fetchRoot(t testing.TB, u *upstream, m config.Mirror, kr *sign.Keyring) (*repo.Root, error) {
 	t.Helper()
 	return Format{}.FetchRoot(t.Context(), u, m, Suite, nil, repo.VerifyParams{Keyring: kr, Now: t1})
 }
 
-// readAll plans and reads a root.
+// readAll calls Plan and Read, and returns all records.
 func readAll(t testing.TB, u *upstream, m config.Mirror, root *repo.Root) ([]repo.Record, []repo.Group, error) {
 	t.Helper()
 	groups, err := Format{}.Plan(m, root)
@@ -92,7 +92,7 @@ func readAll(t testing.TB, u *upstream, m config.Mirror, root *repo.Root) ([]rep
 	return recs, groups, err
 }
 
-// memSink keeps a derived repository in memory and serves it together with
+// memSink stores a derived repository in memory and serves it together with
 // upstream's packages.
 type memSink struct {
 	files map[string][]byte
@@ -131,7 +131,8 @@ func (f *memFile) Commit() (repo.File, error) {
 }
 func (f *memFile) Abort() {}
 
-// derive freezes the records that keep chooses; nil: the whole repository.
+// derive freezes the records for which keep returns true, or the whole repository if
+// keep is nil.
 func derive(t testing.TB, u *upstream, m config.Mirror, root *repo.Root, signer *sign.Signer, date time.Time, keep func(repo.Record) bool) (*memSink, error) {
 	t.Helper()
 	recs, groups, err := readAll(t, u, m, root)
@@ -181,7 +182,7 @@ func (s *memSink) serve(t testing.TB) string {
 	return srv.URL
 }
 
-// plain returns the plain content of a derived data type.
+// plain returns the decompressed content of a derived data type.
 func (s *memSink) plain(t testing.TB, typ string) string {
 	t.Helper()
 	md, err := rpmmd.ParseRepoMD(s.files[repomdPath])

@@ -14,17 +14,17 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// HashName is empty: rpm-md puts digests into the names of the files themselves.
+// HashName returns "", because rpm-md has no by-hash paths: the names of the files
+// contain their digests.
 func (Format) HashName(string, cas.Digest) string { return "" }
 
-// RootDocs names repomd.xml and its signature.
+// RootDocs returns the paths of repomd.xml and its signature.
 func (f Format) RootDocs(suite repo.SuiteName) [][]string {
 	dir := f.SuiteDir(suite)
 	return [][]string{{dir + "repodata/repomd.xml", dir + "repodata/repomd.xml.asc"}}
 }
 
-// OwnPaths names repomd.xml, its signature, and the files in which a tree
-// describes itself.
+// OwnPaths returns the paths of repomd.xml, its signature, and the treeinfo files.
 func (f Format) OwnPaths(root *repo.Root) []string {
 	var out []string
 	for _, p := range append([]string{repomdPath, ascPath}, treeinfoPaths...) {
@@ -33,8 +33,8 @@ func (f Format) OwnPaths(root *repo.Root) []string {
 	return out
 }
 
-// DocumentRank knows repomd.xml, its signature and the description of an
-// installable tree.
+// DocumentRank returns the position of repomd.xml, its signature or a treeinfo file in
+// their order, and false for any other path.
 func (f Format) DocumentRank(suite repo.SuiteName, path string) (int, bool) {
 	rel, ok := strings.CutPrefix(path, f.SuiteDir(suite))
 	rank := slices.Index([]string{repomdPath, ascPath}, rel)
@@ -44,8 +44,9 @@ func (f Format) DocumentRank(suite repo.SuiteName, path string) (int, bool) {
 	return rank, ok && rank >= 0
 }
 
-// SameSource compares versions as rpm does. The file name of a source package,
-// the only reference from a binary to its source, has no epoch.
+// SameSource reports whether two versions of a source package are equal. If want has no
+// epoch, it ignores the epoch of have: a binary package refers to its source only by
+// file name, which has no epoch.
 func (f Format) SameSource(have, want string) bool {
 	if have == want || f.Compare(have, want) == 0 {
 		return true
@@ -60,16 +61,16 @@ func (f Format) SameSource(have, want string) bool {
 // AnyArch returns "noarch".
 func (Format) AnyArch() string { return "noarch" }
 
-// FileMD5 returns false, because what tools call the MD5 of an rpm is that of its header
-// and payload (RPMSIGTAG_MD5), not of the file.
+// FileMD5 returns false: the "MD5 of an rpm" that tools report is that of its header and
+// payload (RPMSIGTAG_MD5), not of the file.
 func (Format) FileMD5() bool { return false }
 
-// ClientKinds lists what ClientConfig renders.
+// ClientKinds lists the kinds that ClientConfig accepts.
 func (Format) ClientKinds() []string { return []string{"repo"} }
 
-// Vendor returns what the platform name (CPE) among the tags of repomd.xml says:
-// "cpe:/o:fedoraproject:fedora:40". Without one it is "fedora", with the version that
-// most packages have in their release.
+// Vendor returns the distribution that a platform name (CPE) among the tags of
+// repomd.xml names, such as "cpe:/o:fedoraproject:fedora:40". Without one it returns
+// "fedora" and the Fedora version that most of the package versions contain.
 func (Format) Vendor(root *repo.Root, versions []string) (namespace, distro string) {
 	if doc := findDoc(root.Docs, repomdPath); doc != nil {
 		if md, err := rpmmd.ParseRepoMD(doc.Data); err == nil {
@@ -86,8 +87,8 @@ func (Format) Vendor(root *repo.Root, versions []string) (namespace, distro stri
 	return "fedora", ""
 }
 
-// cpeParts returns product and version of an operating system's CPE name, in the
-// binding as a URI or as a formatted string.
+// cpeParts returns the product and version in an operating system's CPE name, which is
+// bound as a URI ("cpe:/o:") or as a formatted string ("cpe:2.3:o:").
 func cpeParts(cpe string) (product, version string, ok bool) {
 	rest, is := strings.CutPrefix(cpe, "cpe:/o:")
 	if !is {
@@ -102,8 +103,8 @@ func cpeParts(cpe string) (product, version string, ok bool) {
 	return strings.ToLower(part[1]), strings.ToLower(part[2]), true
 }
 
-// fedoraOf returns the version of Fedora that most releases name ("3.fc40"): the
-// newer one of two that are named equally often; none without any.
+// fedoraOf returns the Fedora version that occurs most often in package versions
+// ("3.fc40"), the higher one in a tie. It returns "" if no version contains one.
 func fedoraOf(versions []string) string {
 	count := map[int]int{}
 	best := 0
@@ -128,10 +129,10 @@ func fedoraOf(versions []string) string {
 	return strconv.Itoa(best)
 }
 
-// revisionRE is the revision of a repomd.xml that Derive wrote.
+// revisionRE matches the revision in a repomd.xml that Derive wrote.
 var revisionRE = regexp.MustCompile(`<revision>[^<]*</revision>`)
 
-// Redate replaces the revision of a repomd.xml that Derive wrote.
+// Redate sets the revision of a repomd.xml that Derive wrote to a new date, and signs it.
 func (f Format) Redate(root *repo.Root, at time.Time, signer *sign.Signer) ([]repo.Doc, error) {
 	doc := findDoc(root.Docs, repomdPath)
 	if doc == nil {
@@ -157,11 +158,10 @@ func (f Format) Redate(root *repo.Root, at time.Time, signer *sign.Signer) ([]re
 	return []repo.Doc{{Path: dir + repomdPath, Data: text}, {Path: dir + ascPath, Data: sig}}, nil
 }
 
-// Identity returns nothing, because dnf accepts a repository in which anything has
-// changed.
+// Identity returns no fields: dnf accepts any change to a repository's metadata.
 func (Format) Identity(*repo.Root) ([]repo.Field, error) { return nil, nil }
 
-// Resign replaces upstream's signature of repomd.xml by one of this server.
+// Resign replaces upstream's signature of repomd.xml with this server's.
 func (f Format) Resign(root *repo.Root, signer *sign.Signer) ([]repo.Doc, error) {
 	doc := findDoc(root.Docs, repomdPath)
 	if doc == nil {

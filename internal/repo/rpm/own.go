@@ -21,7 +21,8 @@ import (
 
 var _ repo.Own = Format{}
 
-// ReadOwn reads a package and checks its digests and, with a keyring, its signature.
+// ReadOwn reads a package and verifies its digests and, if the mirror checks packages,
+// its signature. Its file name must match its header. It returns a *rpmpkg.Info.
 func (Format) ReadOwn(m config.Mirror, kr *sign.Keyring, name string, r io.Reader) (any, error) {
 	if path.Ext(name) != ".rpm" {
 		return nil, fmt.Errorf("%w: expected .rpm", repo.ErrNotPackage)
@@ -51,10 +52,11 @@ func (Format) ReadOwn(m config.Mirror, kr *sign.Keyring, name string, r io.Reade
 	return info, nil
 }
 
-// nevraPartRE is what rpmbuild accepts in a name, version, release or architecture.
+// nevraPartRE matches the names, versions, releases and architectures that rpmbuild
+// accepts.
 var nevraPartRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_+.~^-]*$`)
 
-// fileName is the name of a package's file.
+// fileName returns the canonical file name of a package.
 func fileName(i *rpmpkg.Info) string {
 	return i.Name + "-" + i.Version + "-" + i.Release + "." + i.Arch + ".rpm"
 }
@@ -62,8 +64,8 @@ func fileName(i *rpmpkg.Info) string {
 // OwnComponent returns "": rpm-md has no components.
 func (Format) OwnComponent(string) string { return "" }
 
-// OwnIndices returns primary for the configured architectures, and for packages of
-// none in particular.
+// OwnIndices returns primary if the package is noarch, a source package, or of an
+// architecture that is configured.
 func (Format) OwnIndices(m config.Mirror, component string, r *repo.Record) []string {
 	if component != "" || len(m.Architectures) > 0 && r.Kind != repo.KindSource && r.Arch != "noarch" && !slices.Contains(m.Architectures, r.Arch) {
 		return nil
@@ -71,7 +73,7 @@ func (Format) OwnIndices(m config.Mirror, component string, r *repo.Record) []st
 	return []string{string(rpmmd.Primary)}
 }
 
-// OwnPackages makes the elements of each package.
+// OwnPackages writes the metadata elements of each package.
 func (f Format) OwnPackages(m config.Mirror, p repo.OwnParams, files []repo.OwnFile) ([]repo.OwnPackage, error) {
 	if p.Suite != "" || p.Component != "" {
 		return nil, fmt.Errorf("%w: mirror %s is of type rpm, which has no suites and components", repo.ErrNotPackage, m.Name)
@@ -103,11 +105,11 @@ func (f Format) OwnPackages(m config.Mirror, p repo.OwnParams, files []repo.OwnF
 }
 
 // DeriveOwn writes primary, filelists and other, and repomd.xml with its signature.
-// The elements of packages in the last two are kept in memory.
+// It keeps the elements of filelists and other in memory while it writes them.
 func (Format) DeriveOwn(ctx context.Context, p repo.OwnSuite, sink repo.Sink) error {
 	d := &deriver{mirror: p.Mirror, sink: sink, date: p.Date.Unix()}
 	d.out.Revision = fmt.Sprint(d.date)
-	var order []string // of packages, by pkgid
+	var order []string // pkgids, in the order of primary
 	list := newList{kind: rpmmd.Primary, head: rpmmd.NewHead(rpmmd.Primary)}
 	err := p.Records(ctx, string(rpmmd.Primary), func(r repo.Record) error {
 		pkg, err := rpmmd.ParsePrimary(r.Bytes)
@@ -132,8 +134,8 @@ func (Format) DeriveOwn(ctx context.Context, p repo.OwnSuite, sink repo.Sink) er
 	return d.sign(ctx, p.Signer, p.Date)
 }
 
-// ownList writes filelists or other: the elements of the last state, and those of new
-// packages.
+// ownList writes filelists or other. It takes the elements of new packages from p and
+// those of all others from the last snapshot.
 func (d *deriver) ownList(ctx context.Context, p repo.OwnSuite, kind rpmmd.Kind, order []string) error {
 	wanted, last := map[string]bool{}, map[string][]byte{}
 	elements := map[string][]byte{}

@@ -64,7 +64,7 @@ exit 0
 - First <entry>
 `
 
-// rpmbuilt is a package and its source package, made by the real tool.
+// rpmbuilt runs rpmbuild and returns a binary package and its source package.
 func rpmbuilt(t *testing.T, spec string) (dir string, files []string) {
 	t.Helper()
 	needs.Programs(t, "rpmbuild")
@@ -95,7 +95,7 @@ func rpmbuilt(t *testing.T, spec string) (dir string, files []string) {
 	return dir, files
 }
 
-// ownPackage reads a package as it is added to a local mirror.
+// ownPackage reads a package in the way that adds it to a local mirror.
 func ownPackage(t *testing.T, m config.Mirror, file string) repo.OwnPackage {
 	t.Helper()
 	data, err := os.ReadFile(file)
@@ -119,8 +119,7 @@ func unsignedMirror() config.Mirror {
 	return config.Mirror{Name: "own", Type: "rpm", Local: true, GPGCheck: &no}
 }
 
-// Entries are those that createrepo_c makes, but for the place and the time of the
-// file.
+// Elements equal those of createrepo_c, except for the location and file time.
 func TestOwnAsCreaterepo(t *testing.T) {
 	needs.Programs(t, "createrepo_c")
 	dir, files := rpmbuilt(t, ownSpec)
@@ -169,7 +168,7 @@ var (
 	placeRE   = regexp.MustCompile(` (file|href)="[^"]*"`)
 )
 
-// normalEntry removes the differences in writing between two entries.
+// normalEntry removes differences in formatting from an element.
 func normalEntry(s string) string {
 	s = strings.NewReplacer("&#10;", "\n", "&quot;", "\"", "&#39;", "'").Replace(s)
 	s = betweenRE.ReplaceAllString(s, "><")

@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmpkg"
 )
 
-// Tags of a package's header (rpmtag.h) that its entries in the lists are made of.
+// Header tags (rpmtag.h) that metadata elements are generated from.
 const (
 	tagSummary       = 1004
 	tagDescription   = 1005
@@ -36,7 +36,7 @@ const (
 	tagLongSize      = 5009
 )
 
-// Bits of the flags of relations (rpmds.h), and of files (rpmfiles.h).
+// Bits of relation flags (rpmds.h) and file flags (rpmfiles.h).
 const (
 	senseLess    = 1 << 1
 	senseGreater = 1 << 2
@@ -47,7 +47,7 @@ const (
 	modeDir      = 0o040000
 )
 
-// relationTags are the tags of the kinds of relations, in the order in which
+// relationTags are the kinds of relations and their header tags, in the order in which
 // createrepo_c writes them.
 var relationTags = []struct {
 	element              string
@@ -63,13 +63,13 @@ var relationTags = []struct {
 	{"supplements", 5052, 5054, 5053},
 }
 
-// maxChangelog is how many entries of a changelog are listed, as by createrepo_c.
+// maxChangelog is the number of changelog entries in other, as with createrepo_c.
 const maxChangelog = 10
 
-// xmlText builds an element.
+// xmlText builds the text of an element.
 type xmlText struct{ bytes.Buffer }
 
-// f formats with strings escaped.
+// f appends formatted text. It escapes arguments that are strings.
 func (x *xmlText) f(format string, args ...any) {
 	for i, a := range args {
 		if s, ok := a.(string); ok {
@@ -99,8 +99,8 @@ func (x *xmlText) version(e nevra.EVR) {
 	x.f("  <version epoch=\"%d\" ver=\"%s\" rel=\"%s\"/>\n", e.Epoch, e.Version, e.Release)
 }
 
-// primaryElement is a package's entry in primary. The time of its file is that of its
-// build, which does not depend on the file system.
+// primaryElement returns a package's element in primary. Its file time is the build time,
+// which, unlike a modification time, is the same on every server.
 func primaryElement(i *rpmpkg.Info, file repo.File, href string) []byte {
 	var x xmlText
 	built := firstNumber(i, tagBuildTime)
@@ -116,7 +116,7 @@ func primaryElement(i *rpmpkg.Info, file repo.File, href string) []byte {
 	x.f("    <rpm:group>%s</rpm:group>\n    <rpm:buildhost>%s</rpm:buildhost>\n", first(i, tagGroup), first(i, tagBuildHost))
 	x.f("    <rpm:sourcerpm>%s</rpm:sourcerpm>\n    <rpm:header-range start=\"%d\" end=\"%d\"/>\n", i.SourceRPM, i.HeaderStart, i.HeaderEnd)
 	files := slices.DeleteFunc(packageFiles(i), func(f packageFile) bool { return !f.primary() })
-	own := map[string]bool{} // what the package provides, as entries
+	own := map[string]bool{} // entries of what the package provides
 	for _, f := range files {
 		own[relationEntry(f.path, 0, "")] = true
 	}
@@ -130,8 +130,8 @@ func primaryElement(i *rpmpkg.Info, file repo.File, href string) []byte {
 	return x.Bytes()
 }
 
-// relations writes one kind of relations, each once. As by createrepo_c, requirements
-// are left out that the package itself fulfils, as are those of features of rpm.
+// relations writes the relations of one kind, without duplicates. Like createrepo_c, it
+// omits requirements that the package itself provides and those for features of rpm.
 func (x *xmlText) relations(element string, names []string, flags []uint64, versions []string, own map[string]bool) {
 	seen := map[string]bool{}
 	for n, name := range names {
@@ -164,7 +164,7 @@ func (x *xmlText) relations(element string, names []string, flags []uint64, vers
 	}
 }
 
-// relationEntry opens the entry of a relation.
+// relationEntry returns the start of a relation's entry, without the closing "/>".
 func relationEntry(name string, flags uint64, version string) string {
 	var e xmlText
 	e.f("<rpm:entry name=\"%s\"", name)
@@ -213,12 +213,12 @@ func relationVersion(s string) (e nevra.EVR) {
 // packageFile is a file that a package installs.
 type packageFile struct{ path, kind string }
 
-// primary reports whether primary lists a file, by createrepo_c's rule.
+// primary reports whether primary lists the file, by createrepo_c's rule.
 func (f packageFile) primary() bool {
 	return strings.Contains(f.path, "bin/") || strings.HasPrefix(f.path, "/etc/") || f.path == "/usr/lib/sendmail"
 }
 
-// packageFiles lists the files of a package, in its order.
+// packageFiles lists the files of a package, in the order of its header.
 func packageFiles(i *rpmpkg.Info) (out []packageFile) {
 	names := i.Strings(tagOldFilenames)
 	dirs, at := i.Strings(tagDirNames), i.Numbers(tagDirIndexes)
@@ -248,13 +248,13 @@ func (x *xmlText) file(indent string, f packageFile) {
 	x.f(indent+"<file>%s</file>\n", f.path)
 }
 
-// listedElement opens a package's entry in filelists or other.
+// listedElement writes the start of a package's element in filelists or other.
 func (x *xmlText) listedElement(i *rpmpkg.Info, pkgid string) {
 	x.f("<package pkgid=\"%s\" name=\"%s\" arch=\"%s\">\n", pkgid, i.Name, i.Arch)
 	x.version(i.EVR)
 }
 
-// filelistsElement is a package's entry in filelists.
+// filelistsElement returns a package's element in filelists.
 func filelistsElement(i *rpmpkg.Info, pkgid string) []byte {
 	var x xmlText
 	x.listedElement(i, pkgid)
@@ -265,8 +265,8 @@ func filelistsElement(i *rpmpkg.Info, pkgid string) []byte {
 	return x.Bytes()
 }
 
-// otherElement is a package's entry in other: the newest of its changelog, the oldest
-// of them first.
+// otherElement returns a package's element in other, with the newest maxChangelog entries
+// of its changelog, oldest first.
 func otherElement(i *rpmpkg.Info, pkgid string) []byte {
 	var x xmlText
 	x.listedElement(i, pkgid)

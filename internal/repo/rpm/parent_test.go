@@ -38,8 +38,8 @@ func beside(t *testing.T, up *rpmtest.Repo) string {
 	return srv.URL
 }
 
-// Packages outside the repository's directory are accepted if the configuration allows
-// it, but from no directory above its parent.
+// With allow_parent = true, packages in the parent of the repository's directory are
+// accepted, but not in directories above that.
 func TestAllowParent(t *testing.T) {
 	key := signtest.NewKey(t, "fedora")
 	up := rpmtest.New(rpmtest.Options{Signer: signtest.Signer(t, key)})
@@ -59,7 +59,7 @@ func TestAllowParent(t *testing.T) {
 	strict.Name, strict.AllowParent = "strict", false
 	w := newWorld(t, rpmtest.Options{}, nil, m, strict)
 
-	if _, err := w.Sync(t.Context(), "strict", mirror.SyncOptions{}); !errors.Is(err, repo.ErrHostile) || !strings.Contains(err.Error(), "allow_parent = true takes packages from the parent") {
+	if _, err := w.Sync(t.Context(), "strict", mirror.SyncOptions{}); !errors.Is(err, repo.ErrHostile) || !strings.Contains(err.Error(), "allow_parent = true allows packages in the parent") {
 		t.Errorf("without allow_parent: %v", err)
 	}
 	res, err := w.Sync(t.Context(), "parent", mirror.SyncOptions{})
@@ -99,7 +99,7 @@ func TestAllowParent(t *testing.T) {
 		t.Errorf("with dependencies: %+v, %v", got, err)
 	}
 
-	// Two levels up, or up from inside.
+	// An href must not lead two levels up, nor contain ".." after its first segment.
 	for i, bad := range []string{"../../Packages/", "Packages/../../", "%2e%2e/Packages/", "../%2e%2e/Packages/"} {
 		place = bad
 		up.Publish(start.Add(time.Duration(i+1) * time.Hour))

@@ -13,8 +13,7 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 )
 
-// A package at the place of another file is refused before it is sealed, with an
-// error that names both.
+// A sync refuses a package at the path of another file, with an error that names both.
 func TestEnginePathsThatClash(t *testing.T) {
 	const treeinfo = "[general]\narch = x86_64\nversion = 42\n[checksums]\nimages/boot.iso = sha256:%s\n"
 	for _, c := range []struct {
@@ -84,7 +83,7 @@ func TestEnginePathsThatClash(t *testing.T) {
 			t.Error("the sync succeeded")
 		}
 	})
-	// A package that is listed twice, at one place or at two, is refused.
+	// A package that is listed twice is refused, at the same path or at two.
 	t.Run("the same package twice", func(t *testing.T) {
 		w := newWorld(t, rpmtest.Options{}, nil)
 		b := w.up.Add(rpmtest.Package{Name: "app", Version: "1.0", Arch: "x86_64"})

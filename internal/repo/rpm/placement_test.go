@@ -24,9 +24,9 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 )
 
-// TestEngineElsewhere: packages that an absolute xml:base places on another
-// server are fetched from there, and looked for beside the metadata first.
-func TestEngineElsewhere(t *testing.T) {
+// A package whose absolute xml:base names another server is requested next to the
+// metadata first, and then from that server.
+func TestEngineAlternateBase(t *testing.T) {
 	for _, download := range []string{config.OnDemand, config.All} {
 		other := rpmtest.New(rpmtest.Options{})
 		srv := httptest.NewServer(other)
@@ -44,9 +44,9 @@ func TestEngineElsewhere(t *testing.T) {
 		}
 		w.verify(t, "4.0")
 		if d := cmp.Diff([]string{"GET /" + built[0].Href()}, other.Requests()); d != "" {
-			t.Errorf("%s: asked elsewhere (-want +got):\n%s", download, d)
+			t.Errorf("%s: requests to the other server (-want +got):\n%s", download, d)
 		}
-		// The whole freeze works without the other server.
+		// The freeze of the whole mirror does not need the other server.
 		other.Fault = func(w http.ResponseWriter, r *http.Request) bool {
 			http.Error(w, "gone", http.StatusGone)
 			return true
@@ -62,7 +62,7 @@ func TestEngineElsewhere(t *testing.T) {
 		if err != nil || len(src.Notes) != 1 || !strings.Contains(src.Notes[0], "lists packages at "+srv.URL+": clients download them there") {
 			t.Errorf("%s: notes of the sources: %+v, %v", download, src, err)
 		}
-		// Another state of the same lists knows it, too.
+		// A later snapshot with the same lists has the alternate base URL, too.
 		w.up.SetData("x-more", "more", []byte("x"))
 		w.up.Publish(start.Add(time.Hour))
 		w.up.SetFile(built[0].Href(), nil)
@@ -84,10 +84,10 @@ func TestEngineElsewhere(t *testing.T) {
 	}
 }
 
-// TestEngineElsewhereBefore: a package of an old snapshot is still found at the
-// place that its lists named, when the newest ones name another or none, on
-// demand and by a freeze of the old snapshot.
-func TestEngineElsewhereBefore(t *testing.T) {
+// Packages of an old snapshot are downloaded from the alternate base URL in its own
+// metadata, even if the newest metadata have another one or none. This is so for
+// downloads on demand and for a freeze of the old snapshot.
+func TestEngineAlternateBaseOfOldSnapshot(t *testing.T) {
 	place := func() (*rpmtest.Repo, string) {
 		r := rpmtest.New(rpmtest.Options{})
 		srv := httptest.NewServer(r)
@@ -130,9 +130,9 @@ func TestEngineElsewhereBefore(t *testing.T) {
 	w.verify(t, "4.0")
 }
 
-// TestEngineSeveralURLs checks several URLs. One that lags is skipped, even if its server
-// does not support ETags and reports an older file as not modified. One that is as new as
-// the stored state is believed. If all lag, it is a rollback.
+// A sync skips a URL that lags behind, even if its server does not support ETags and
+// reports an older file as not modified. It accepts one that has the stored state. If all
+// URLs lag, it reports a rollback.
 func TestEngineSeveralURLs(t *testing.T) {
 	var lags *rpmtest.Repo
 	first := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -155,7 +155,7 @@ func TestEngineSeveralURLs(t *testing.T) {
 			t.Errorf("state of %v, new %v, expected that of %v, new %v", got, res.New, want, isNew)
 		}
 	}
-	at(start, true) // the first in order, when nothing is held
+	at(start, true) // the first sync uses the first URL
 	at(start, false)
 	lags.Publish(start.Add(2 * time.Hour))
 	at(start.Add(2*time.Hour), true)
@@ -171,8 +171,8 @@ func TestEngineSeveralURLs(t *testing.T) {
 	at(start.Add(4*time.Hour), true)
 }
 
-// TestPublicMirrorlist: neither a public list of mirrors nor an xml:base of a
-// public mirror leads to this machine.
+// Neither a public mirror list nor the xml:base of a public mirror can make snapd connect
+// to this machine.
 func TestPublicMirrorlist(t *testing.T) {
 	if !fetchtest.InPublic(t) {
 		return
@@ -220,8 +220,8 @@ func TestPublicMirrorlist(t *testing.T) {
 	}
 }
 
-// TestStaleMirrorlist: packages can be had from the mirrors of an earlier list
-// while the list itself cannot.
+// While the mirror list is unavailable, packages are downloaded from the mirrors in the
+// last one.
 func TestStaleMirrorlist(t *testing.T) {
 	var up *rpmtest.Repo
 	var down atomic.Bool

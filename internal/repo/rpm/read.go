@@ -24,14 +24,13 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// maxPlain limits the uncompressed content of a list whose size repomd.xml does not give,
-// in bytes.
+// maxPlain is the largest uncompressed size of a list, in bytes.
 const maxPlain = 8 << 30
 
-// Read reads primary and emits its records; filelists and other are read
-// beside it and must list the same packages. The plain content of each list is
-// compared with the open-checksum and open-size of repomd.xml where they are
-// given. emit is called by one goroutine.
+// Read reads primary and calls emit for each record, from one goroutine. It reads
+// filelists and other at the same time; they must list the same packages. It
+// compares the uncompressed content of each list with the open-checksum and
+// open-size in repomd.xml, if present.
 func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) error {
 	doc := findDoc(root.Docs, repomdPath)
@@ -93,8 +92,8 @@ func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form re
 	return nil
 }
 
-// openLists opens primary in the given variant, and the lists that are read together with
-// it. It returns those that it has opened even if there is an error.
+// openLists opens primary in the given variant, and the lists to read together with it.
+// Even on error it returns the lists that it has opened; the caller closes them.
 func openLists(ctx context.Context, md *rpmmd.RepoMD, g repo.Group, form repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error)) (lists []*list, err error) {
 	for i, typ := range append([]string{string(rpmmd.Primary)}, g.Also...) {
@@ -118,8 +117,8 @@ func openLists(ctx context.Context, md *rpmmd.RepoMD, g repo.Group, form repo.Li
 }
 
 // checkZchunk compares the headers of zchunk files with the header-checksum and
-// header-size by which clients fetch only parts of them. Those that are not
-// here are passed over: that they are whole is known by their digests.
+// header-size that clients rely on when they download such a file in parts. It
+// skips files that it cannot open, such as optional ones that were not downloaded.
 func checkZchunk(ctx context.Context, md *rpmmd.RepoMD, open func(context.Context, repo.Listed) (io.ReadCloser, error)) error {
 	for i := range md.Data {
 		d := &md.Data[i]
@@ -147,7 +146,7 @@ func checkZchunk(ctx context.Context, md *rpmmd.RepoMD, open func(context.Contex
 	return nil
 }
 
-// list is one list of packages being read and checked.
+// list reads and checks one list of packages.
 type list struct {
 	kind  rpmmd.Kind
 	name  string
@@ -171,8 +170,8 @@ func openList(ctx context.Context, d *rpmmd.Data, form repo.Listed, kind rpmmd.K
 	if l.check.size < 0 && rpmmd.Compression(form.Path) == "" {
 		l.check.size = d.Size
 	}
-	// An open-checksum of an unknown strength is better than none; the packed
-	// bytes have been compared with a strong one.
+	// The open-checksum may be weak: the compressed bytes have been verified
+	// with a strong one.
 	l.check.h = d.OpenChecksum.New()
 	return l, nil
 }
@@ -186,8 +185,8 @@ func (l *list) close() {
 	}
 }
 
-// each calls f for each package; at the end the whole plain content has been
-// checked.
+// each calls f for each package. It returns nil only after it has verified the size and
+// checksum of the uncompressed list.
 func (l *list) each(ctx context.Context, f func(*rpmmd.Package) error) error {
 	s := rpmmd.NewScanner(l.check, l.kind)
 	for n := 0; ; n++ {
@@ -212,12 +211,12 @@ func (l *list) each(ctx context.Context, f func(*rpmmd.Package) error) error {
 	}
 }
 
-// isRead reports whether an error is one of reading and not of the content.
+// isRead reports whether an error comes from reading a list, not from its syntax.
 func isRead(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, repo.ErrMismatch)
 }
 
-// checked reads plain content and compares it with its size and checksum.
+// checked is a reader that compares its content with a size and checksum.
 type checked struct {
 	r    io.Reader
 	name string
@@ -242,7 +241,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// finish compares size and checksum at the end of the content.
+// finish compares the size and checksum at the end of the content.
 func (c *checked) finish() error {
 	if c.size >= 0 && c.n != c.size {
 		return fmt.Errorf("%w: %s unpacks to %d bytes, repomd.xml says %d", repo.ErrMismatch, c.name, c.n, c.size)
@@ -253,8 +252,8 @@ func (c *checked) finish() error {
 	return nil
 }
 
-// table maps a digest of each package's pkgid to a digest of its NEVRA and the name for
-// messages, as one list has them.
+// table is the packages of one list: it maps a digest of the pkgid to a digest of the
+// NEVRA and, for messages, the name.
 type table map[[16]byte]row
 
 type row struct {
@@ -284,18 +283,18 @@ func nevraKey(n nevra.NEVRA) [16]byte {
 	return d
 }
 
-// add enters a package. The same package may be listed twice, at two locations; two
-// packages with one digest may not.
+// add adds a package. A package may be listed twice, at two locations, but two packages
+// may not have the same digest.
 func (t table) add(kind rpmmd.Kind, p *rpmmd.Package) error {
 	key, r := digest16(p.PkgID), row{nevraKey(p.NEVRA), p.Name}
 	if have, ok := t[key]; ok && have.nevra != r.nevra {
-		return fmt.Errorf("%w: %s: %s and %s have one pkgid, %s", repo.ErrMalformed, kind, have.name, p.NEVRA, excerpt.Of(p.PkgID))
+		return fmt.Errorf("%w: %s: %s and %s have the same pkgid, %s", repo.ErrMalformed, kind, have.name, p.NEVRA, excerpt.Of(p.PkgID))
 	}
 	t[key] = r
 	return nil
 }
 
-// same checks that another list has the same packages as primary.
+// same checks that another list contains the same packages as primary.
 func (t table) same(kind rpmmd.Kind, o table) error {
 	bad := func(name, what string) error {
 		return fmt.Errorf("%w: primary and %s disagree: package %s %s", repo.ErrMalformed, kind, excerpt.Of(name), what)
@@ -306,7 +305,7 @@ func (t table) same(kind rpmmd.Kind, o table) error {
 		if ok && or.nevra == r.nevra {
 			continue
 		}
-		if first == "" || r.name < first { // the same message every time
+		if first == "" || r.name < first { // so that the message is always the same
 			first = r.name
 		}
 	}
@@ -332,10 +331,10 @@ func (t table) same(kind rpmmd.Kind, o table) error {
 	return nil
 }
 
-// record turns a package of primary into a record; dir is the repository's
-// directory in the mirror. Its bytes are upstream's,
-// but for an xml:base, which would send clients to another server: there the location is
-// written anew.
+// record returns the record of a package in primary. dir is the repository's directory
+// in the mirror. The record's bytes are upstream's, except that the location of a
+// package with an xml:base is rewritten without it, since clients would download from
+// another server.
 func record(dir string, p *rpmmd.Package) (*repo.Record, error) {
 	if err := p.Checksum.Check("checksum"); err != nil {
 		return nil, malformed(err)
@@ -367,7 +366,7 @@ func record(dir string, p *rpmmd.Package) (*repo.Record, error) {
 	return rec, nil
 }
 
-// hrefFrom is a path of the mirror relative to the repository's directory there.
+// hrefFrom converts a path in the mirror to one relative to the repository's directory.
 func hrefFrom(dir, path string) string {
 	if rel, ok := strings.CutPrefix(path, dir); ok {
 		return rel
@@ -375,7 +374,7 @@ func hrefFrom(dir, path string) string {
 	return "../" + path
 }
 
-// matchRecord has the fields that Match uses.
+// matchRecord returns a record with only the fields that Match uses.
 func matchRecord(p *rpmmd.Package) *repo.Record {
 	rec := &repo.Record{Kind: repo.KindBinary, Name: p.Name, Arch: p.Arch}
 	if p.IsSource() {
@@ -384,8 +383,10 @@ func matchRecord(p *rpmmd.Package) *repo.Record {
 	return rec
 }
 
-// CheckIndex reads comps, updateinfo and modules. dnf ignores the first two if it cannot
-// read them; if it cannot read modules, it refuses the repository.
+// CheckIndex parses comps, updateinfo and modules as dnf does. It returns warnings about
+// documents that dnf ignores: comps or updateinfo that it cannot parse, and single
+// documents in modules. If dnf refuses the repository because of its modules, CheckIndex
+// returns an error.
 func (Format) CheckIndex(ctx context.Context, _ *repo.Root, g repo.Group, form repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error)) ([]string, error) {
 	var err error
@@ -417,9 +418,10 @@ func (Format) CheckIndex(ctx context.Context, _ *repo.Root, g repo.Group, form r
 	return nil, err
 }
 
-// CheckPackage verifies a package's signature, digests and header as its bytes
-// pass. With gpgcheck = false only digests and header are checked. A record
-// without its bytes is compared by name, version, architecture and size.
+// CheckPackage returns a writer that verifies the signature, digests and header of
+// the package written to it. With gpgcheck = false it verifies only the digests and
+// header. If the record has no bytes, the header is compared only with its name,
+// version, architecture and size.
 func (Format) CheckPackage(m config.Mirror, rec *repo.Record, kr *sign.Keyring) (io.WriteCloser, error) {
 	var opts rpmpkg.Options
 	e := &opts.Expect
@@ -434,7 +436,7 @@ func (Format) CheckPackage(m config.Mirror, rec *repo.Record, kr *sign.Keyring) 
 			e.HeaderStart, e.HeaderEnd = p.HeaderStart, p.HeaderEnd
 		}
 		if p.Checksum.Type != "sha256" {
-			// A SHA-256 is checked when the file is stored, other digests here.
+			// The store verifies a SHA-256; verify other digests here.
 			if err := p.Checksum.Check("package " + object); err != nil {
 				return nil, malformed(err)
 			}
@@ -460,7 +462,7 @@ func (Format) CheckPackage(m config.Mirror, rec *repo.Record, kr *sign.Keyring) 
 	return &packageCheck{v: rpmpkg.NewVerifier(opts)}, nil
 }
 
-// packageCheck maps the verdict's errors.
+// packageCheck maps the errors of a Verifier to those of package repo.
 type packageCheck struct{ v *rpmpkg.Verifier }
 
 func (c *packageCheck) Write(p []byte) (int, error) {

@@ -23,15 +23,15 @@ import (
 
 var _ repo.Resolver = Format{}
 
-// Resolve lets dnf itself (with its download plugin, of dnf-plugins-core)
-// resolve packages and what they require, not what they only recommend, in an
-// empty root that reads nothing of the host's configuration. It does so for each
-// architecture that no other one covers, as x86_64 covers i686.
+// Resolve runs dnf, with the download plugin from dnf-plugins-core, to resolve
+// packages and their requirements, but not their recommendations. dnf runs in an
+// empty installroot and does not read the host's configuration. Resolve runs it
+// once for each architecture that no other covers, as x86_64 covers i686.
 //
-// Packages are NAME[:ARCH][=VERSION], or anything else that dnf takes. The
-// repositories are snapshots whose roots were verified when they were mirrored,
-// so dnf is not asked to check repomd.xml again: where upstream did not sign it
-// it could not. dnf names locations; their digests are read from primary.
+// Packages are NAME[:ARCH][=VERSION], or anything else that dnf accepts. The
+// repositories are snapshots whose repomd.xml was verified when it was mirrored.
+// dnf does not verify it again, and could not where upstream does not sign it.
+// Resolve looks up the URLs that dnf prints in primary to get their digests.
 func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, archs, packages []string) ([]repo.Resolved, error) {
 	if _, err := exec.LookPath("dnf"); err != nil {
 		return nil, fmt.Errorf("resolve dependencies: %w", err)
@@ -64,8 +64,8 @@ func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, archs, p
 	return res, nil
 }
 
-// baseArchs returns the architectures to resolve for: those of machines, and of several
-// that one machine accepts only the first.
+// baseArchs returns the machine architectures to resolve for. If one machine accepts
+// several of archs, baseArchs returns only one of them, 64-bit ones first.
 func baseArchs(archs []string) (out []string) {
 	machine := func(arch string) string {
 		if base := yumconf.BaseArch(arch); base != "i386" {
@@ -99,8 +99,8 @@ type resolver struct {
 	dir      string // temporary
 	packages []candidate
 	byName   map[string][]int // indices of packages
-	platform string           // of the modules, "platform:f42"
-	urls     map[string]bool  // named by dnf
+	platform string           // that the modules require, as "platform:f42"
+	urls     map[string]bool  // printed by dnf
 }
 
 // candidate is a package that a repository lists.
@@ -110,14 +110,14 @@ type candidate struct {
 	checksum rpmmd.Checksum
 }
 
-// spec are packages that dnf resolves together.
+// spec is a set of packages to resolve in one run of dnf.
 type spec struct {
 	arch  string   // of the machine
-	archs []string // of the packages that are named
+	archs []string // of the packages in names
 	names []string // as dnf accepts them
 }
 
-// read reads what the repositories list.
+// read reads the packages and modules of all repositories.
 func (r *resolver) read(ctx context.Context, repos []repo.SourceParams) error {
 	r.byName = map[string][]int{}
 	var modules []rpmmd.ModuleDoc
@@ -132,7 +132,7 @@ func (r *resolver) read(ctx context.Context, repos []repo.SourceParams) error {
 	return nil
 }
 
-// readRepo reads one repository's primary, and returns its modules.
+// readRepo adds the packages of one repository, and returns its modules.
 func (r *resolver) readRepo(ctx context.Context, base string) ([]rpmmd.ModuleDoc, error) {
 	base = strings.TrimRight(base, "/")
 	get := func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
@@ -164,7 +164,7 @@ func (r *resolver) readRepo(ctx context.Context, base string) ([]rpmmd.ModuleDoc
 		r.byName[p.Name] = append(r.byName[p.Name], len(r.packages))
 		url := base + "/" + p.Href
 		if strings.Contains(p.Base, "://") {
-			url = strings.TrimRight(p.Base, "/") + "/" + p.Href // what dnf would ask for
+			url = strings.TrimRight(p.Base, "/") + "/" + p.Href // as dnf prints it
 		}
 		r.packages = append(r.packages, candidate{p.NEVRA, url, p.Checksum})
 		return nil
@@ -183,7 +183,7 @@ func (r *resolver) readRepo(ctx context.Context, base string) ([]rpmmd.ModuleDoc
 	return docs, malformed(err)
 }
 
-// configure writes dnf's configuration.
+// configure writes the configuration of dnf.
 func (r *resolver) configure(repos []repo.SourceParams) error {
 	var confs []yumconf.Repo
 	for _, src := range repos {
@@ -211,8 +211,8 @@ func (r *resolver) configure(repos []repo.SourceParams) error {
 	return nil
 }
 
-// specs groups packages by what dnf can resolve together. A package that some
-// architectures lack is resolved for the others; it is an error if all lack it.
+// specs groups packages that dnf can resolve in one run. A package does not have to
+// exist for every architecture; if it exists for none, specs returns repo.ErrMissing.
 func (r *resolver) specs(packages, archs []string) ([]spec, error) {
 	var out []spec
 	add := func(machine string, archs []string, name string) {
@@ -259,7 +259,7 @@ type wanted struct {
 	name, arch string
 	version    string // "" for the newest
 	evr        nevra.EVR
-	asIs       bool // not the name of a package: dnf may know
+	asIs       bool // not the name of a package; pass it to dnf unchanged
 }
 
 // parse reads NAME[:ARCH][=VERSION].
@@ -283,8 +283,8 @@ func (r *resolver) parse(p string) (wanted, error) {
 	return w, nil
 }
 
-// matching returns dnf's names of the packages that are wanted on a machine, or only the
-// bare name if any version will do, since dnf knows the best.
+// matching returns the wanted packages that a machine accepts, in dnf's notation. If
+// any version will do, it returns only the bare name, and dnf chooses the version.
 func (r *resolver) matching(w wanted, machine string) (out []string) {
 	for _, i := range r.byName[w.name] {
 		p := r.packages[i]
@@ -307,8 +307,8 @@ func (r *resolver) matching(w wanted, machine string) (out []string) {
 	return out
 }
 
-// hasVersion compares a version with the wanted one, which may lack an epoch and a
-// release.
+// hasVersion reports whether v is the wanted version. It ignores an epoch or release
+// that w does not have.
 func (w *wanted) hasVersion(v nevra.EVR) bool {
 	if strings.Contains(w.version, ":") && v.Epoch != w.evr.Epoch {
 		return false
@@ -331,7 +331,7 @@ func (r *resolver) others(name string) string {
 	return "; there is " + excerpt.Of(strings.Join(list, ", "))
 }
 
-// run lets dnf resolve one spec.
+// run has dnf resolve one spec, and records the URLs that it prints.
 func (r *resolver) run(ctx context.Context, s spec) error {
 	args := []string{"-y", "-q", "-c", filepath.Join(r.dir, "dnf.conf"), "--installroot", filepath.Join(r.dir, "root"), "--releasever", "1", "--forcearch", s.arch,
 		"--disableplugin=*", "--enableplugin=download", "download", "--resolve", "--alldeps", "--url"}
@@ -357,10 +357,10 @@ func (r *resolver) run(ctx context.Context, s spec) error {
 	return nil
 }
 
-// resolved looks up the packages that dnf named.
+// resolved looks up the URLs that dnf printed.
 func (r *resolver) resolved() (out []repo.Resolved, err error) {
 	if len(r.urls) == 0 {
-		return nil, errors.New("dnf names no package")
+		return nil, errors.New("dnf printed no package URL")
 	}
 	for _, p := range r.packages {
 		if !r.urls[p.url] {
@@ -381,7 +381,7 @@ func (r *resolver) resolved() (out []repo.Resolved, err error) {
 	return out, nil
 }
 
-// get opens a file of this machine's own server.
+// get downloads a file from this machine's own server.
 func get(ctx context.Context, url string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -399,7 +399,7 @@ func get(ctx context.Context, url string) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
-// lastBytes returns the end of a program's output, for a message.
+// lastBytes returns at most the last 800 bytes of a program's output, for a message.
 func lastBytes(s string) string {
 	if len(s) > 800 {
 		s = "…" + s[len(s)-800:]

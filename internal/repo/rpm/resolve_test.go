@@ -47,14 +47,14 @@ func TestResolve(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	if _, err := (Format{}).Resolve(t.Context(), repos[:1], []string{"x86_64"}, []string{"app"}); err == nil || !strings.Contains(err.Error(), "base") {
-		t.Errorf("without what it needs: %v", err)
+		t.Errorf("a package with an unmet requirement: %v", err)
 	}
 	if _, err := (Format{}).Resolve(t.Context(), repos, []string{"x86_64"}, []string{"nothing"}); err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("an unknown package: %v", err)
 	}
 }
 
-// Packages that are listed by SHA-512 are named by that.
+// For packages listed by SHA-512, Resolve returns that digest.
 func TestResolveSHA512(t *testing.T) {
 	needs.Program(t, "dnf")
 	r := rpmtest.New(rpmtest.Options{Checksum: "sha512"})
@@ -69,8 +69,8 @@ func TestResolveSHA512(t *testing.T) {
 	}
 }
 
-// Packages are chosen by version and architecture, for each architecture that is
-// configured, and from the module streams of the repository's platform.
+// Resolve chooses packages by version and architecture, for each configured
+// architecture, and from the module streams for the repository's platform.
 func TestResolveChosen(t *testing.T) {
 	needs.Program(t, "dnf")
 	r := rpmtest.New(rpmtest.Options{})

@@ -22,20 +22,21 @@ import (
 )
 
 var (
-	// ErrLagging means that a mirror's repomd.xml is not one that the metalink lists: it
-	// is older or newer.
+	// ErrLagging means that the metalink does not list a mirror's repomd.xml, because it is
+	// older or newer.
 	ErrLagging = errors.New("not what the metalink names")
 )
 
 const (
 	maxSignature = 1 << 20 // bytes of repomd.xml.asc
-	// maxFuture is how far metadata may be dated ahead of the clock. Builders'
-	// clocks are worse than those of archives that sign.
+	// maxFuture is how far ahead of the clock metadata may be dated. The clocks of
+	// build machines are less reliable than those of archives that sign.
 	maxFuture = 24 * time.Hour
 )
 
-// BaseURLs lists the configured URLs, then those of the metalink, most
-// preferred first, then those of the mirror list.
+// BaseURLs returns the configured URLs, then those in the metalink, most
+// preferred first, then those in the mirror list. Without any URL it returns
+// repo.ErrMissing.
 func (Format) BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]remote.URL, error) {
 	out := m.BaseURLs()
 	add := func(bases []string) {
@@ -73,7 +74,7 @@ func (Format) BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]r
 	return out, nil
 }
 
-// malformed maps the syntax packages' errors onto this one's callers'.
+// malformed maps errors of the syntax packages to those of package repo.
 func malformed(err error) error {
 	switch {
 	case err == nil:
@@ -88,14 +89,14 @@ func malformed(err error) error {
 	return fmt.Errorf("%w: %w", repo.ErrMalformed, err)
 }
 
-// FetchRoot fetches repomd.xml and what vouches for it: repomd.xml.asc, and the
-// metalink where one is configured. When prev has the newest repomd.xml it
-// makes one request and returns repo.ErrNotModified. Where a signature could
-// vouch for what only the metalink does, it asks for repomd.xml.asc again.
-// Documents that would be refused today are fetched again.
+// FetchRoot fetches and verifies repomd.xml, its signature, and the metalink if one
+// is configured. If prev contains the newest repomd.xml, FetchRoot makes one request
+// and returns repo.ErrNotModified. If only the metalink vouched for prev and a
+// keyring is configured, it also requests repomd.xml.asc again. If prev no longer
+// verifies, it fetches the documents anew.
 //
-// A revision that is lower than that of prev is repo.ErrRollback, so that the
-// next URL is tried.
+// A revision lower than that of prev is repo.ErrRollback, and the caller tries the
+// next URL.
 func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, suite repo.SuiteName, prev []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
 	p.Strict = true
 	dir := f.SuiteDir(suite)
@@ -118,7 +119,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	}
 	md, err := g.Get(ctx, dir+repomdPath, rpmmd.MaxRepoMD, cond)
 	if err == nil && cond != nil && bytes.Equal(md.Data, cond.Data) {
-		err = repo.ErrNotModified // a server without conditional requests
+		err = repo.ErrNotModified // the server does not support conditional requests
 	}
 	switch {
 	case errors.Is(err, repo.ErrNotModified):
@@ -136,7 +137,7 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	root, err := f.ParseRoot(m, suite, docs, p)
 	if err != nil {
 		if errors.Is(err, sign.ErrBadSignature) {
-			// The two files cannot be fetched at once: look whether they changed.
+			// repomd.xml may have changed between the two requests.
 			again, aerr := g.Get(ctx, dir+repomdPath, rpmmd.MaxRepoMD, nil)
 			if aerr == nil && !bytes.Equal(again.Data, md.Data) {
 				return nil, fmt.Errorf("%s: %w: %w", repomdPath, repo.ErrTorn, err)
@@ -152,8 +153,8 @@ func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, s
 	return root, nil
 }
 
-// fetchMetalink fetches the mirror's metalink into p, unless it is there already, and
-// parses it; nil if the mirror has none.
+// fetchMetalink fetches the mirror's metalink into p, unless p has it already, and
+// parses it. It returns nil if none is configured.
 func fetchMetalink(ctx context.Context, g repo.Getter, m config.Mirror, p *repo.VerifyParams) (*rpmmd.Metalink, error) {
 	if m.Metalink.IsZero() {
 		return nil, nil
@@ -169,10 +170,10 @@ func fetchMetalink(ctx context.Context, g repo.Getter, m config.Mirror, p *repo.
 	return ml, malformed(err)
 }
 
-// fetchBeside fetches the documents beside repomd.xml that upstream has: its
-// signature, and with installer the description of the installable tree.
+// fetchBeside fetches the documents that accompany repomd.xml, if upstream has
+// them: the signature and, with installer, the treeinfo.
 func fetchBeside(ctx context.Context, g repo.Getter, dir string, installer bool) (docs []repo.Doc, err error) {
-	// first fetches the first of the names that is there.
+	// first fetches the first of the names that exists.
 	first := func(max int64, names ...string) error {
 		for _, name := range names {
 			doc, err := g.Get(ctx, dir+name, max, nil)
@@ -181,7 +182,7 @@ func fetchBeside(ctx context.Context, g repo.Getter, dir string, installer bool)
 				docs = append(docs, doc)
 				return nil
 			case errors.Is(err, fetch.ErrNotFound), errors.Is(err, fetch.ErrDenied):
-				// Object stores answer requests for missing objects with "denied".
+				// Object stores may answer a request for a missing object with 403.
 			default:
 				return fmt.Errorf("fetch %s: %w", name, err)
 			}
@@ -195,16 +196,17 @@ func fetchBeside(ctx context.Context, g repo.Getter, dir string, installer bool)
 	return docs, err
 }
 
-// signedSince returns the root held with the signature that upstream has by now
-// where only a metalink vouched for it, and otherwise repo.ErrNotModified. It
-// makes no request where no signature is wanted.
+// signedSince is called when repomd.xml has not changed. If only a metalink vouched for
+// it so far and upstream now has a good signature, signedSince returns the stored root
+// with that signature. Otherwise it returns repo.ErrNotModified. It makes no request if
+// no keyring is configured.
 func (f Format) signedSince(ctx context.Context, g repo.Getter, m config.Mirror, held *repo.Root, p repo.VerifyParams) (*repo.Root, error) {
 	if held.Trust != repo.TrustMetalink || p.Keyring == nil || p.Keyring.Len() == 0 {
 		return nil, repo.ErrNotModified
 	}
 	asc, err := g.Get(ctx, f.SuiteDir(held.Suite)+ascPath, maxSignature, nil)
 	if err != nil {
-		return nil, repo.ErrNotModified // the metalink vouches as before
+		return nil, repo.ErrNotModified // the metalink still vouches for it
 	}
 	docs := []repo.Doc{*findDoc(held.Docs, repomdPath), asc}
 	if tree := findDoc(held.Docs, treeinfoPaths...); tree != nil {
@@ -217,11 +219,12 @@ func (f Format) signedSince(ctx context.Context, g repo.Getter, m config.Mirror,
 	return root, nil
 }
 
-// checkRevision refuses a lower revision than the stored one.
+// checkRevision returns repo.ErrRollback if the revision of root is lower than that of
+// the stored repomd.xml.
 func checkRevision(held []byte, root *repo.Root) error {
 	old, err := rpmmd.ParseRepoMD(held)
 	if err != nil {
-		return nil // it was verified once; the comparison is lost, not the sync
+		return nil // it was verified when it was stored; sync without the comparison
 	}
 	a, errA := strconv.ParseUint(old.Revision, 10, 63)
 	b, errB := strconv.ParseUint(root.Revision, 10, 63)
@@ -231,8 +234,8 @@ func checkRevision(held []byte, root *repo.Root) error {
 	return nil
 }
 
-// findDoc finds the document of one of the names, which are relative to the
-// repository.
+// findDoc returns the first document with one of the names, which are relative to
+// the repository; nil if there is no such document.
 func findDoc(docs []repo.Doc, names ...string) *repo.Doc {
 	for i := range docs {
 		for _, name := range names {
@@ -244,8 +247,9 @@ func findDoc(docs []repo.Doc, names ...string) *repo.Doc {
 	return nil
 }
 
-// ParseRoot verifies repomd.xml by repomd.xml.asc, or else by the metalink, or
-// else only where repo_gpgcheck = false is configured.
+// ParseRoot parses repomd.xml and verifies it with repomd.xml.asc, or else with the
+// metalink. It accepts an unverified repomd.xml only if repo_gpgcheck = false is
+// configured.
 func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
 	doc := findDoc(docs, repomdPath)
 	if doc == nil {
@@ -279,7 +283,8 @@ func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, 
 	return root, nil
 }
 
-// trust finds what vouches for repomd.xml, strongest first.
+// trust verifies repomd.xml, by signature if possible or else by metalink, and sets
+// root.Trust accordingly.
 func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyParams) error {
 	why := "it has no signature"
 	if asc != nil && p.Keyring != nil && p.Keyring.Len() > 0 {
@@ -301,7 +306,7 @@ func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyPar
 		if !errors.Is(err, sign.ErrUnknownKey) {
 			return fmt.Errorf("verify %s: %w: %w", ascPath, repo.ErrUntrusted, err)
 		}
-		// Signed by another key: it proves no more than no signature.
+		// A signature by an unknown key proves as little as none.
 		why = err.Error()
 		if m.CheckRepo() && m.Metalink.IsZero() {
 			return fmt.Errorf("verify %s: %w: %w", ascPath, repo.ErrUntrusted, err)
@@ -335,8 +340,7 @@ func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyPar
 	return nil
 }
 
-// listed turns the data entries into the files that a sync downloads. Only primary is
-// required, as for dnf.
+// listed returns the files that repomd.xml lists. Like dnf, it requires only primary.
 func listed(md *rpmmd.RepoMD) ([]repo.Listed, error) {
 	if md.Find(string(rpmmd.Primary)) == nil {
 		return nil, fmt.Errorf("repomd.xml: no data of type %q: %w", rpmmd.Primary, repo.ErrMalformed)
@@ -355,7 +359,7 @@ func listed(md *rpmmd.RepoMD) ([]repo.Listed, error) {
 			return nil, fmt.Errorf("repomd.xml: data %s is at %s: %w", d.Type, d.Path, repo.ErrHostile)
 		}
 		if other, ok := seen[d.Path]; ok {
-			return nil, fmt.Errorf("repomd.xml: data %s and %s are one file, %s: %w", other, d.Type, d.Path, repo.ErrMalformed)
+			return nil, fmt.Errorf("repomd.xml: data %s and %s are the same file, %s: %w", other, d.Type, d.Path, repo.ErrMalformed)
 		}
 		seen[d.Path] = d.Type
 		l, err := listedFile(d.Path, d.Size, d.Checksum)
@@ -367,7 +371,7 @@ func listed(md *rpmmd.RepoMD) ([]repo.Listed, error) {
 	return out, nil
 }
 
-// listedFile makes a Listed of a path and a strong checksum.
+// listedFile returns a Listed with a strong checksum. A weak one is repo.ErrWeak.
 func listedFile(path string, size int64, c rpmmd.Checksum) (repo.Listed, error) {
 	l := repo.Listed{Path: path, Size: size}
 	switch {
@@ -385,8 +389,8 @@ func listedFile(path string, size int64, c rpmmd.Checksum) (repo.Listed, error) 
 	return l, nil
 }
 
-// treeFiles lists the images that a treeinfo names by a strong checksum and
-// that repomd.xml does not list itself.
+// treeFiles lists the images that treeinfo lists with a strong checksum and that
+// repomd.xml does not list. A digest that contradicts repomd.xml is repo.ErrHostile.
 func treeFiles(doc *repo.Doc, have []repo.Listed) ([]repo.Listed, error) {
 	t, err := rpmmd.ParseTreeinfo(doc.Data)
 	if err != nil {
@@ -414,19 +418,19 @@ func treeFiles(doc *repo.Doc, have []repo.Listed) ([]repo.Listed, error) {
 }
 
 // location resolves the href and xml:base of a package to a path relative to the
-// mirror: dir is the repository's directory there, and its parent, which an href
-// may name, is the mirror itself.
+// mirror. dir is the repository's directory in the mirror. If it is not empty, an
+// href may begin with "../", which refers to the mirror's base URL.
 //
-// A relative xml:base is a directory in the repository. An absolute one says
-// where the tree stood when the metadata were written, and as a rule mirrors
-// copy it without rewriting: the package is looked for beside the metadata and
-// then below that URL, the alternate base. The path does not depend on where the
-// metadata were fetched from.
+// A relative xml:base is a directory in the repository. An absolute one is the URL
+// that the tree had when its metadata were generated; mirrors usually copy it
+// unchanged. The package is requested first relative to the metadata and then below
+// that URL, the alternate base. The path does not depend on the server that the
+// metadata came from.
 func location(dir, href, base string) (path, alternate string, err error) {
 	inner, up := strings.CutPrefix(href, "../")
 	if up && dir == "" {
 		_, err := rpmmd.CleanHref(href)
-		return "", "", fmt.Errorf("%w; allow_parent = true takes packages from the parent of the mirror's URL", err)
+		return "", "", fmt.Errorf("%w; allow_parent = true allows packages in the parent of the mirror's URL", err)
 	}
 	p, err := rpmmd.CleanHref(inner)
 	if err != nil {
@@ -467,11 +471,11 @@ func location(dir, href, base string) (path, alternate string, err error) {
 	return dir + below + "/" + inner, "", nil
 }
 
-// dnfTypes are the data types, beside primary, that dnf reads.
+// dnfTypes are the data types that dnf reads in addition to primary.
 var dnfTypes = append([]string{string(rpmmd.Filelists), string(rpmmd.Other), "updateinfo", "modules"}, groupTypes...)
 
-// Plan selects everything that repomd.xml lists: metadata are small in comparison with
-// the packages, and disappear upstream with the next compose.
+// Plan selects all files that repomd.xml lists, primary first. Metadata are small
+// compared with the packages, and upstream deletes them with the next compose.
 func (Format) Plan(_ config.Mirror, root *repo.Root) ([]repo.Group, error) {
 	doc := findDoc(root.Docs, repomdPath)
 	if doc == nil {

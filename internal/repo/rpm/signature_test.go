@@ -11,8 +11,7 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// The sync refuses every repomd.xml.asc that the real dnf refuses, and accepts the forms
-// here that dnf accepts.
+// A sync accepts and refuses the same variants of repomd.xml.asc as the real dnf.
 func TestSameVerdictAsDNF(t *testing.T) {
 	const asc = "repodata/repomd.xml.asc"
 	binary := func(s string) string {

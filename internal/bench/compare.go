@@ -14,10 +14,11 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// compareMB is the size of the images that are compared, in MB.
+// compareMB is the size of the compared images, in MB.
 const compareMB = 300
 
-// planted are causes of differences that the second image has, each at a path.
+// planted are the differences between the two images: a path, the code of the cause that
+// the comparison must report, and the content in the first and second image.
 var planted = []struct{ path, code, a, b string }{
 	{"etc/hostname", "host-name", "alpha\n", "buildd-02\n"},
 	{"etc/machine-id", "random-id", strings.Repeat("0a", 16) + "\n", strings.Repeat("f3", 16) + "\n"},
@@ -31,9 +32,9 @@ var planted = []struct{ path, code, a, b string }{
 	{"usr/share/touched", "mtime", "x", "x"},
 }
 
-// runCompare explains the differences of two images that differ by ten causes, and
-// checks that each is named and nothing else. diffoscope does the same work if it is
-// installed.
+// runCompare measures the explanation of the differences between two images, and checks
+// that it reports exactly the planted causes. It measures diffoscope on the same images,
+// if that is installed.
 func runCompare(ctx context.Context, b *bench) error {
 	dir := filepath.Join(b.dir, "compare")
 	tree := filepath.Join(dir, "tree")
@@ -103,7 +104,7 @@ func runCompare(ctx context.Context, b *bench) error {
 		}
 		var other *cost
 		if _, err := exec.LookPath("diffoscope"); err == nil && !b.quick {
-			// It exits with 1 if it finds differences, as it must here.
+			// diffoscope exits with 1 if it finds differences, as it must here.
 			c, err := b.measure(ctx, exec.CommandContext(ctx, "diffoscope", "--text", filepath.Join(dir, "diffoscope.txt"), in.pair[0], in.pair[1]))
 			if err != nil && !strings.Contains(err.Error(), "exit status 1") {
 				return err
@@ -115,7 +116,7 @@ func runCompare(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// compareTree writes files that compress to about a half.
+// compareTree writes files that compress to about half their size.
 func compareTree(dir string) error {
 	const size = 100 << 10
 	rnd := rand.NewChaCha8([32]byte{1})

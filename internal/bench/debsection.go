@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Long because each measurement builds on the state that the one before left.
+// Long because each measurement depends on the state that the previous one left.
 func runDeb(ctx context.Context, b *bench) error {
 	if err := b.makeDeb(ctx); err != nil {
 		return err
@@ -101,7 +101,8 @@ func runDeb(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	// New besides the index are the signed document and 63 packages of about 80 bytes.
+	// Apart from the index, the new blobs are the signed document and 63 packages of
+	// about 80 bytes.
 	index := blobs1 - blobs0 - rest.Size()
 	b.add(row{work: "index blobs of that sync", ours: mega(index), bound: "<= " + mega(smallest.Size()) + " (xz)", ok: judge(index <= smallest.Size()+changed1*200), note: "with the 63 packages' bodies"})
 
@@ -162,7 +163,7 @@ func runDeb(ctx context.Context, b *bench) error {
 	return b.metadata(ctx, s)
 }
 
-// lists measures lists of all packages of a whole freeze.
+// lists measures listing all packages of a freeze of the whole mirror.
 func (b *bench) lists(ctx context.Context, a *aptly, s *server) error {
 	other, err := a.run(ctx, "mirror", "show", "-with-packages", "m")
 	if err != nil {
@@ -193,7 +194,7 @@ func (b *bench) lists(ctx context.Context, a *aptly, s *server) error {
 	return nil
 }
 
-// metadata returns the size of a server's metadata.
+// metadata adds a row with the size of a server's metadata.
 func (b *bench) metadata(ctx context.Context, s *server) error {
 	c, err := s.ctl(ctx, "status", "--json")
 	if err != nil {
@@ -217,7 +218,7 @@ func requests(c *cost) string {
 	return fmt.Sprint(c.requests)
 }
 
-// snapshots lists the ids of the snapshots, newest first.
+// snapshots returns the ids of the server's snapshots, newest first.
 func (s *server) snapshots(ctx context.Context) ([]string, error) {
 	c, err := s.ctl(ctx, "list", "--json")
 	if err != nil {
@@ -241,8 +242,8 @@ func (s *server) snapshots(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// physical measures the minimum for any program: the SHA-256 of the bytes moved, and one
-// durable sequential write of them.
+// physical measures the work that no program can avoid: hashing the bytes with SHA-256,
+// and writing them sequentially and durably once.
 func (b *bench) physical(file, tree string) error {
 	var data []byte
 	err := filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
@@ -276,7 +277,7 @@ func (b *bench) physical(file, tree string) error {
 	return nil
 }
 
-// aptly runs the other program.
+// aptly runs aptly, the program that snapd is compared with.
 type aptly struct {
 	b   *bench
 	dir string
@@ -305,7 +306,7 @@ func (a *aptly) init(ctx context.Context) error {
 	return nil
 }
 
-// run is nil when only ours is measured.
+// run measures one aptly command. It returns nil if only snapd is measured.
 func (a *aptly) run(ctx context.Context, args ...string) (*cost, error) {
 	if a.b.quick {
 		return nil, nil
@@ -317,7 +318,8 @@ func (a *aptly) run(ctx context.Context, args ...string) (*cost, error) {
 	return &c, err
 }
 
-// publish is aptly's way to a state that is named and served.
+// publish makes a snapshot of the aptly mirror and publishes it, which corresponds to a
+// freeze.
 func (a *aptly) publish(ctx context.Context, n int) (*cost, error) {
 	name := fmt.Sprintf("s%d", n)
 	one, err := a.run(ctx, "snapshot", "create", name, "from", "mirror", "m")

@@ -35,7 +35,7 @@ const (
 	wrkRounds = 5
 )
 
-// Long because each measurement builds on the state that the one before left.
+// Long because each measurement depends on the state that the previous one left.
 func runFiles(ctx context.Context, b *bench) error {
 	if err := b.makeFiles(ctx); err != nil {
 		return err
@@ -71,7 +71,7 @@ func runFiles(ctx context.Context, b *bench) error {
 	}
 	_, timestamp, _ := strings.Cut(ids[0], "@")
 
-	// The same inodes under the names that nginx serves.
+	// nginx serves hard links to the same inodes.
 	tree := filepath.Join(dir, "tree")
 	names := map[string][]string{}
 	pool := filepath.Join(b.fixtures, "files", "0", "pool")
@@ -109,8 +109,8 @@ func runFiles(ctx context.Context, b *bench) error {
 		if err := writePaths(script, "/archive/files/"+timestamp+"/", paths); err != nil {
 			return err
 		}
-		// The first complete read of a blob since the start is hashed; the reads after it
-		// are measured.
+		// snapd hashes a blob on its first complete read after a start. Do that before
+		// measuring.
 		if err := s.fetchEach("/archive/files/"+timestamp+"/", paths); err != nil {
 			return err
 		}
@@ -164,8 +164,8 @@ func runFiles(ctx context.Context, b *bench) error {
 	return load(s, "serve files of 10 kB, not cached", names["small"], 64, 0.4, false)
 }
 
-// perUnit is the server's CPU time for each request or megabyte, which other
-// work on the machine disturbs less than the rate.
+// perUnit returns the server's CPU time per request or megabyte, as text. Other work on
+// the machine affects it less than the rate.
 func perUnit(rates []float64, cpu time.Duration, bytes bool) string {
 	var sum float64
 	for _, r := range rates {
@@ -184,7 +184,7 @@ func cpuOf(pids []int) (sum time.Duration) {
 	return sum
 }
 
-// fetchEach reads files whole, one after the other.
+// fetchEach downloads files completely, one after the other.
 func (s *server) fetchEach(prefix string, paths []string) error {
 	for _, p := range paths {
 		resp, err := http.Get("http://" + s.addr + prefix + p)
@@ -203,7 +203,7 @@ func (s *server) fetchEach(prefix string, paths []string) error {
 	return nil
 }
 
-// deep compares verify --deep with sha256sum on the same files, on as many cores.
+// deep compares verify --deep with sha256sum on the same files and as many cores.
 func (b *bench) deep(ctx context.Context, s *server) error {
 	var best, sums cost
 	for range 3 {
@@ -242,7 +242,7 @@ func linkOrCopy(from, to string) error {
 	return os.WriteFile(to, data, 0o644)
 }
 
-// crowd holds many connections open, most of them slow, while others are fast.
+// crowd measures requests while many slow clients keep their connections open.
 func (b *bench) crowd(ctx context.Context, s *server, timestamp string, large []string) error {
 	const slow, fast = 900, 100
 	pid := s.cmd.Process.Pid
@@ -298,7 +298,7 @@ func (b *bench) crowd(ctx context.Context, s *server, timestamp string, large []
 	return nil
 }
 
-// nginx is the other server.
+// nginx is a running nginx, the server that snapd is compared with.
 type nginx struct {
 	addr string
 	cmd  *exec.Cmd
@@ -353,7 +353,7 @@ http {
 	return nil, fmt.Errorf("nginx does not answer")
 }
 
-// pids are those of the master and its workers.
+// pids returns the process ids of the master and its workers.
 func (n *nginx) pids() []int {
 	master := n.cmd.Process.Pid
 	out := []int{master}
@@ -374,7 +374,7 @@ func (n *nginx) stop() {
 	_ = n.cmd.Wait()
 }
 
-// writePaths writes a wrk script that asks for each path in turn.
+// writePaths writes a wrk script that requests each path in turn.
 func writePaths(file, prefix string, paths []string) error {
 	var s strings.Builder
 	s.WriteString("local paths = {\n")
@@ -401,7 +401,7 @@ end
 	return os.WriteFile(file, []byte(s.String()), 0o600)
 }
 
-// wrk reports requests, or megabytes, per second.
+// wrk runs wrk and returns the requests per second or, with bytes, megabytes per second.
 func wrk(ctx context.Context, addr, script string, conns int, bytes bool) (float64, error) {
 	cmd := exec.CommandContext(ctx, "wrk", "-t", "2", "-c", fmt.Sprint(conns), "-d", fmt.Sprint(int(wrkTime.Seconds()))+"s", "--timeout", "30s", "-s", script, "http://"+addr)
 	out, err := cmd.CombinedOutput()

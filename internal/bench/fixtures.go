@@ -24,15 +24,16 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 )
 
-// The states of the deb upstream: the second differs from the first in changed1
-// packages, the third from the second in changed2 others.
+// Numbers of packages that change between the states of the deb upstream: changed1 from
+// the first to the second, and changed2 others from the second to the third.
 const (
 	changed1 = 63
 	changed2 = 100
 )
 
-// stanzas returns at most max stanzas of an index like Debian bookworm's main amd64: this
-// machine's own if apt has it, otherwise generated ones.
+// stanzas returns at most max stanzas of an index like that of Debian bookworm, main,
+// amd64, and says where they are from. It reads apt's list on this machine if there is
+// one, and otherwise generates them.
 func stanzas(max int) ([]string, string, error) {
 	files, _ := filepath.Glob("/var/lib/apt/lists/*_main_binary-amd64_Packages*")
 	best, size := "", int64(0)
@@ -68,7 +69,7 @@ func stanzas(max int) ([]string, string, error) {
 	return synthetic(max), "made up in Debian's shape", nil
 }
 
-// synthetic makes stanzas of about 800 bytes, as Debian's are.
+// synthetic generates n stanzas of about 800 bytes, the size of Debian's.
 func synthetic(n int) []string {
 	r := rand.New(rand.NewPCG(1, 2))
 	words := make([]string, 4000)
@@ -99,7 +100,7 @@ func synthetic(n int) []string {
 	return out
 }
 
-// bump gives a stanza another version.
+// bump appends a suffix to the version in a stanza and in its file name.
 func bump(p, suffix string) string {
 	lines := strings.Split(p, "\n")
 	for i, l := range lines {
@@ -114,7 +115,8 @@ func bump(p, suffix string) string {
 	return strings.Join(lines, "\n")
 }
 
-// withTinyBody makes a stanza describe the body that the upstream serves.
+// withTinyBody sets the size and digests in a stanza to those of the body that the
+// upstream serves.
 func withTinyBody(p string) string {
 	lines := strings.Split(p, "\n")
 	out := lines[:0]
@@ -134,7 +136,7 @@ func withTinyBody(p string) string {
 	return strings.Join(append(out, fmt.Sprintf("Size: %d\nMD5sum: %x\nSHA256: %x", len(body), md5.Sum(body), sha256.Sum256(body))), "\n")
 }
 
-// makeDeb makes the states of the deb upstream, once.
+// makeDeb writes the states of the deb upstream, unless they exist.
 func (b *bench) makeDeb(ctx context.Context) error {
 	dir := filepath.Join(b.fixtures, "deb")
 	done := filepath.Join(dir, fmt.Sprintf("done-%d", b.packages))
@@ -203,7 +205,8 @@ func firstLines(s string, n int) []byte {
 	return []byte(strings.Join(lines[:min(n, len(lines))], ""))
 }
 
-// suite writes a signed suite of one index as Debian has it: xz and gz, by hash.
+// suite writes a signed suite with one index, in the variants that Debian has: xz and gz,
+// by hash.
 func (b *bench) suite(ctx context.Context, dir, name string, packages []byte, date time.Time, level string) error {
 	sub := filepath.Join(dir, "dists", name, "main", "binary-amd64")
 	if err := os.MkdirAll(filepath.Join(sub, "by-hash", "SHA256"), 0o700); err != nil {
@@ -261,7 +264,7 @@ func (b *bench) suite(ctx context.Context, dir, name string, packages []byte, da
 	return nil
 }
 
-// The files upstream: large files, and small ones.
+// Numbers and sizes in bytes of the packages in the upstream of section "files".
 const (
 	largeFiles = 64
 	largeSize  = 16 << 20
@@ -269,7 +272,7 @@ const (
 	smallSize  = 10_000
 )
 
-// makeFiles makes an upstream of packages with larger bodies, once.
+// makeFiles writes an upstream of packages with larger bodies, unless it exists.
 func (b *bench) makeFiles(ctx context.Context) error {
 	dir := filepath.Join(b.fixtures, "files")
 	done := filepath.Join(dir, "done-1")
@@ -311,7 +314,7 @@ func (b *bench) makeFiles(ctx context.Context) error {
 	return os.WriteFile(done, nil, 0o600)
 }
 
-// makeRPM makes an upstream of Fedora's shape, once.
+// makeRPM writes an upstream like Fedora, unless it exists.
 func (b *bench) makeRPM(context.Context) error {
 	dir := filepath.Join(b.fixtures, "rpm")
 	done := filepath.Join(dir, fmt.Sprintf("done-2-%d", b.rpms))
@@ -354,7 +357,8 @@ func (b *bench) makeRPM(context.Context) error {
 	for i := 0; i < b.rpms; i += max(1, b.rpms/2000) {
 		p := l.Package(i)
 		fmt.Fprintln(&list, p.NEVRA().NVRA())
-		// Made and signed here: the upstream would need longer than the freeze.
+		// Build and sign the packages here: if the upstream did so on request, that
+		// would take longer than the freeze.
 		full := filepath.Join(dir, "0", filepath.FromSlash(p.Href()))
 		if err := os.MkdirAll(filepath.Dir(full), 0o700); err != nil {
 			return err
@@ -369,7 +373,7 @@ func (b *bench) makeRPM(context.Context) error {
 	return os.WriteFile(done, nil, 0o600)
 }
 
-// treeSize is the number and size of the files below a directory.
+// treeSize returns the number of files below a directory and their size in bytes.
 func treeSize(dir string) (files int, size int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {

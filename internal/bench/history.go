@@ -16,8 +16,8 @@ import (
 
 const historySyncs = 200
 
-// runHistory stages and seals 200 generations as a sync does, without the network, so
-// that only the store is measured.
+// runHistory stages and seals 200 generations as a sync does, but without a network, to
+// measure only the metadata store.
 func runHistory(ctx context.Context, b *bench) error {
 	pars, _, err := stanzas(b.packages)
 	if err != nil {
@@ -38,7 +38,7 @@ func runHistory(ctx context.Context, b *bench) error {
 	for gen := range historySyncs + 1 {
 		var changed []int
 		if gen > 0 {
-			// Other packages each time, as far as there are.
+			// Change different packages each time, until all have changed.
 			for i := range changed1 {
 				k := (gen*changed1*31 + i*997) % len(records)
 				records[k] = recordOf(withTinyBody(bump(string(records[k].Bytes), "+"+fmt.Sprint(gen))))
@@ -66,7 +66,7 @@ func runHistory(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// recordOf reads the facts of a stanza of the upstream.
+// recordOf returns the record of a stanza of the upstream.
 func recordOf(p string) repo.Record {
 	r := repo.Record{Kind: repo.KindBinary, Bytes: []byte(p)}
 	var f repo.File
@@ -117,7 +117,7 @@ func stageOne(ctx context.Context, st *bolt.Store, gen int, records []repo.Recor
 		var aliases []meta.Alias
 		for _, i := range changed[:n] {
 			sum := records[i].Files[0].SHA256
-			other := cas.Sum(sum[:]) // as random as the SHA-1 would be
+			other := cas.Sum(sum[:]) // as random as a SHA-1
 			aliases = append(aliases, meta.Alias{Algo: meta.AliasSHA1, Other: other[:20], SHA256: sum})
 		}
 		if err := st.NoteBlobs(ctx, nil, aliases, time.Time{}); err != nil {

@@ -19,7 +19,7 @@ import (
 	"example.org/snapd/internal/repo/deb"
 )
 
-// Generations of an index whose older ones are compacted.
+// The compacted index, and the bounds on its size and on the time to make it again.
 const (
 	indexGens     = 3
 	indexName     = "main/binary-amd64/Packages"
@@ -30,8 +30,8 @@ const (
 	indexBlobPath = "dists/stable/"
 )
 
-// runIndices compacts generations that differ in 63 stanzas, and makes their indices
-// again.
+// runIndices compacts generations that differ in 63 stanzas, and measures how their
+// indices are made again.
 func runIndices(ctx context.Context, b *bench) error {
 	large := &indexBench{argv: []string{"gzip", "-9n", "--rsyncable", "-c"}, suffix: ".gz", packages: b.packages}
 	if err := large.run(ctx, filepath.Join(b.dir, "indices")); err != nil {
@@ -63,9 +63,9 @@ func runIndices(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// indexBench is a history of one index.
+// indexBench is the history of one index, and what was measured on it.
 type indexBench struct {
-	argv     []string // the program of its variant
+	argv     []string // the program that compresses its variant
 	suffix   string
 	packages int
 
@@ -74,12 +74,12 @@ type indexBench struct {
 	res      indices.Result
 	plains   []cas.Digest
 	forms    []cas.Digest
-	metadata int64 // for each further generation
+	metadata int64 // bytes for each further generation
 
 	plainSize      int64
 	plain, variant time.Duration
 	program        time.Duration
-	decoder        time.Duration // that decompresses the variant
+	decoder        time.Duration // for the program to decompress the variant
 	listed         map[uint32]map[string]repo.Listed
 }
 
@@ -185,8 +185,8 @@ func (x *indexBench) generation(ctx context.Context, gen int, records []repo.Rec
 	return err
 }
 
-// decode measures the program that decompresses a variant, which is how the plain index
-// would be had from it.
+// decode measures how long the program takes to decompress a variant, the other way to
+// get the plain index.
 func (x *indexBench) decode(ctx context.Context, form cas.Digest) error {
 	data, err := cas.ReadAll(ctx, x.blobs, form, 1<<30)
 	if err != nil {
@@ -206,7 +206,7 @@ func (x *indexBench) decode(ctx context.Context, form cas.Digest) error {
 	return nil
 }
 
-// make makes both variants of the newest generation that was compacted.
+// make measures making both variants of the newest compacted generation.
 func (x *indexBench) make(ctx context.Context, dir string) error {
 	gone := x.forms[indexGens-2]
 	if err := x.decode(ctx, gone); err != nil {

@@ -1,12 +1,13 @@
-// Command bench measures snapd beside the programs that people use for the same
-// work, in one run on one machine, so that the ratios mean something where the
-// times alone do not. It makes its own upstream on the loopback interface.
+// Command bench compares snapd with the programs that are commonly used for the
+// same work. It measures both in one run on one machine, because ratios can be
+// compared between machines and times cannot. Its upstreams are local servers on
+// the loopback interface.
 //
 //	go run ./internal/bench [-dir D] [-keep] [section…]
 //
-// Each section prints the rows of one table: what was done, the other program's
-// cost, ours, the bound, and whether it is reached. How each row is measured
-// stands in BENCHMARKS.md.
+// Each section prints a table: the work, the other program's cost, snapd's cost,
+// their ratio, the bound, and whether snapd is within it. BENCHMARKS.md explains
+// how each row is measured.
 package main
 
 import (
@@ -43,11 +44,11 @@ var sections = []section{
 
 // bench is one run.
 type bench struct {
-	dir      string // work directory of this run
-	fixtures string // for upstreams, which are made once
-	bin      string // snapd and snapctl
-	profile  string // file for a CPU profile of the daemon
-	heap     string // file for a heap profile of the daemon
+	dir      string // data directories of this run
+	fixtures string // upstreams, which later runs use again
+	bin      string // directory with snapd and snapctl
+	profile  string // file for a CPU profile of snapd
+	heap     string // file for a heap profile of snapd
 	packages int
 	rpms     int
 	quick    bool
@@ -76,14 +77,14 @@ func run(ctx context.Context) error {
 	b := &bench{}
 	var dir string
 	var keep, list bool
-	flag.StringVar(&dir, "dir", filepath.Join(os.TempDir(), fmt.Sprintf("snapd-bench-%d", os.Getuid())), "work `directory`; the upstreams in it are made once")
-	flag.BoolVar(&keep, "keep", false, "keep the data directories of the run")
+	flag.StringVar(&dir, "dir", filepath.Join(os.TempDir(), fmt.Sprintf("snapd-bench-%d", os.Getuid())), "work `directory`; later runs use its upstreams again")
+	flag.BoolVar(&keep, "keep", false, "keep the data directories of this run")
 	flag.BoolVar(&list, "list", false, "list the sections")
-	flag.BoolVar(&b.quick, "ours", false, "leave out the other programs")
-	flag.IntVar(&b.packages, "packages", 63_000, "deb packages of the upstream, at most as many as apt's lists have when they are used")
-	flag.IntVar(&b.rpms, "rpms", 60_000, "rpm packages of the upstream")
-	flag.StringVar(&b.profile, "cpuprofile", "", "run our daemon inside of this program and write its CPU profile to `file`")
-	flag.StringVar(&b.heap, "memprofile", "", "likewise its heap profile, taken when the daemon stops")
+	flag.BoolVar(&b.quick, "ours", false, "measure only snapd, not the other programs")
+	flag.IntVar(&b.packages, "packages", 63_000, "`number` of deb packages upstream; fewer if apt's lists are used and contain fewer")
+	flag.IntVar(&b.rpms, "rpms", 60_000, "`number` of rpm packages upstream")
+	flag.StringVar(&b.profile, "cpuprofile", "", "run snapd in a process of this program and write its CPU profile to `file`")
+	flag.StringVar(&b.heap, "memprofile", "", "likewise write a heap profile to `file` when snapd stops")
 	flag.Parse()
 	if list {
 		for _, s := range sections {
@@ -107,8 +108,8 @@ func run(ctx context.Context) error {
 	if b.dir, err = os.MkdirTemp(dir, "run-"); err != nil {
 		return err
 	}
-	// Remove it at the end and not after each section: for half a minute ext4 skips
-	// inodes that were just deleted, and creating files takes many times as long.
+	// Remove everything at the end, not after each section: ext4 skips recently deleted
+	// inodes for half a minute, which makes creating files many times slower.
 	if !keep {
 		defer os.RemoveAll(b.dir)
 	}
@@ -142,7 +143,7 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// load returns the machine's load averages, for readers who compare times.
+// load returns the machine's load averages, to help readers compare times.
 func load() string {
 	data, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

@@ -20,12 +20,12 @@ import (
 	"example.org/snapd/internal/daemon"
 )
 
-// build makes the programs under test.
+// build compiles snapd and snapctl.
 func (b *bench) build(ctx context.Context) error {
 	b.bin = filepath.Join(b.dir, "bin")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.bin+"/", "./cmd/snapd", "./cmd/snapctl")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build (in the project's directory?): %w\n%s", err, out)
+		return fmt.Errorf("build (run this in the project's directory): %w\n%s", err, out)
 	}
 	return nil
 }
@@ -40,7 +40,8 @@ type server struct {
 	log  *os.File
 }
 
-// start writes a configuration and runs snapd with it. extra comes before the mirrors.
+// start writes a configuration and runs snapd with it. extra is added to its [server]
+// section.
 func (b *bench) start(ctx context.Context, dir, extra, mirrors string) (*server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func (b *bench) start(ctx context.Context, dir, extra, mirrors string) (*server,
 	}
 	s := &server{b: b, dir: filepath.Join(dir, "data"), conf: filepath.Join(dir, "config.toml"), addr: l.Addr().String()}
 	l.Close()
-	// Background work would be measured with the row that it coincides with.
+	// Disable background work, because it would count towards the row being measured.
 	text := fmt.Sprintf("data_dir = %q\n[server]\nlisten = %q\n%s\n[store]\nscrub_interval = \"\"\ngc_interval = \"\"\n%s\n", s.dir, s.addr, extra, mirrors)
 	if err := os.WriteFile(s.conf, []byte(text), 0o600); err != nil {
 		return nil, err
@@ -99,13 +100,13 @@ func (s *server) stop() {
 	s.cmd = nil
 }
 
-// ctl runs snapctl against the server and measures both.
+// ctl runs a snapctl command against the server and measures both processes.
 func (s *server) ctl(ctx context.Context, args ...string) (cost, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.b.bin, "snapctl"), append([]string{"--socket", filepath.Join(s.dir, "snapd.sock")}, args...)...)
 	return s.b.measure(ctx, cmd, s.cmd.Process.Pid)
 }
 
-// repeated is the median of n runs.
+// repeated runs a command n times and returns the median.
 func (s *server) repeated(ctx context.Context, n int, args ...string) (cost, error) {
 	var all []cost
 	for range n {
@@ -118,7 +119,7 @@ func (s *server) repeated(ctx context.Context, n int, args ...string) (cost, err
 	return median(all), nil
 }
 
-// helper runs one of the processes that the measurements need beside them.
+// helper runs as a child process of the benchmark, such as the upstream server.
 func helper(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -133,14 +134,14 @@ func helper(args []string) error {
 	return fmt.Errorf("unknown helper %q", args[0])
 }
 
-// profiled is snapd with a profile of its run.
+// profiled runs snapd in this process and writes profiles of it.
 func profiled(ctx context.Context, conf, cpu, heap string) error {
 	cfg, err := config.Load(conf)
 	if err != nil {
 		return err
 	}
 	if cpu != "" {
-		// Sections that start the daemon again get a profile for each start.
+		// A section may start snapd several times. Each start gets its own profile.
 		for i := 2; ; i++ {
 			if _, err := os.Stat(cpu); err != nil {
 				break

@@ -15,18 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sampling is how often memory is measured.
+// sampling is the interval between measurements of memory.
 const sampling = 20 * time.Millisecond
 
-// cost is what a piece of work used.
+// cost is the resources that a piece of work used.
 type cost struct {
 	wall     time.Duration
 	cpu      time.Duration // user and system, of all processes
-	anon     int64         // peak of the sum of RssAnon, bytes
-	read     int64         // bytes that passed through read calls (rchar of proc(5))
-	written  int64         // likewise wchar
-	requests int64         // that upstream answered
-	served   int64         // bytes of bodies that upstream sent
+	anon     int64         // peak of the sum of RssAnon, in bytes
+	read     int64         // bytes read by system calls (rchar in proc_pid_io(5))
+	written  int64         // bytes written by system calls (wchar)
+	requests int64         // answered by upstream
+	served   int64         // bytes of bodies sent by upstream
 	out      []byte        // standard output
 }
 
@@ -38,7 +38,8 @@ func (c cost) detail() string {
 	return s
 }
 
-// median is the cost whose time is the median of several.
+// median returns the cost with the median time, but with the peak memory of all. It sorts
+// costs.
 func median(costs []cost) cost {
 	slices.SortFunc(costs, func(a, b cost) int { return int(a.wall - b.wall) })
 	c := costs[len(costs)/2]
@@ -48,8 +49,8 @@ func median(costs []cost) cost {
 	return c
 }
 
-// measure runs a command to its end and adds what the daemons named by pids,
-// which do the work for it, used in that time.
+// measure runs a command and returns its cost. The cost includes the resources that
+// the processes pids, which do the work for it, used in the meantime.
 func (b *bench) measure(ctx context.Context, cmd *exec.Cmd, pids ...int) (cost, error) {
 	var c cost
 	var out, errs bytes.Buffer
@@ -72,7 +73,7 @@ func (b *bench) measure(ctx context.Context, cmd *exec.Cmd, pids ...int) (cost, 
 		return c, err
 	}
 	peak := watch(append(slices.Clone(pids), cmd.Process.Pid)...)
-	// WNOWAIT leaves the process there, so that its counters can still be read.
+	// WNOWAIT leaves the process as a zombie, whose counters can still be read.
 	for {
 		var info unix.Siginfo
 		err := unix.Waitid(unix.P_PID, cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
@@ -105,7 +106,7 @@ func (b *bench) measure(ctx context.Context, cmd *exec.Cmd, pids ...int) (cost, 
 
 func tail(p []byte) []byte { return p[max(0, len(p)-2000):] }
 
-// watch follows the memory of processes until the returned function is called, which
+// watch samples the memory of processes until the returned function is called, which
 // returns the peak of their sum in bytes.
 func watch(pids ...int) func() int64 {
 	var peak int64
@@ -137,8 +138,8 @@ func watch(pids ...int) func() int64 {
 	}
 }
 
-// rssAnon returns the anonymous resident memory of a process in bytes. What bbolt maps of
-// its file is page cache and not counted.
+// rssAnon returns the anonymous resident memory of a process in bytes. It does not count
+// bbolt's mapping of its file, which is page cache.
 func rssAnon(pid int) int64 {
 	return statusField(pid, "RssAnon:")
 }
@@ -157,7 +158,7 @@ func statusField(pid int, name string) int64 {
 	return 0
 }
 
-// usage are the counters of a process so far.
+// usage is the resources that a process has used since it started.
 type usage struct {
 	cpu           time.Duration
 	read, written int64

@@ -66,7 +66,8 @@ func runRPM(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// reposync lets dnf take the same metadata, and no packages.
+// reposync measures how dnf downloads the same metadata, without packages. It returns nil
+// if only snapd is measured.
 func (b *bench) reposync(ctx context.Context, dir string) (*cost, error) {
 	root := filepath.Join(dir, "dnf")
 	if err := os.MkdirAll(root, 0o700); err != nil {

@@ -11,7 +11,7 @@ import (
 // row is one line of the table.
 type row struct {
 	work  string
-	other string // the other program and its figure
+	other string // the other program's figure
 	ours  string
 	ratio string
 	bound string
@@ -67,8 +67,10 @@ func mega(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 func ratio(a, b time.Duration) string { return fmt.Sprintf("%.3f", a.Seconds()/b.Seconds()) }
 
-// timed adds the rows of one piece of work: its time beside another program's,
-// and its memory. share is the part of the other's time that is allowed.
+// timed adds a row with the time of a piece of work, and one with its memory if that has
+// a bound. It compares both with the other program unless other is nil. The bounds are
+// share, a fraction of the other program's time; limit, a time; and memory, in bytes. 0
+// means no bound.
 func (b *bench) timed(work string, other *cost, ours cost, share float64, limit time.Duration, memory int64) {
 	r := row{work: work, ours: seconds(ours.wall), note: ours.detail()}
 	ok := true

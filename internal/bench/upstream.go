@@ -29,8 +29,8 @@ type fixtureKey struct {
 
 const keyFile = "key.asc"
 
-// loadFixtureKey reads or makes the upstreams' key. What was made with another
-// key is of no use: it lies in the same directory.
+// loadFixtureKey reads the key of the upstreams, or generates one. The key is stored in
+// the same directory as the upstreams, because they can be verified only with it.
 func loadFixtureKey(dir string) (*fixtureKey, error) {
 	file := filepath.Join(dir, keyFile)
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
@@ -54,17 +54,17 @@ func loadFixtureKey(dir string) (*fixtureKey, error) {
 	return out, os.WriteFile(out.keyring, k.Keyring().Export(), 0o600)
 }
 
-// upstream is the server that both programs mirror, a process of its own.
+// upstream is the server that both programs mirror. It runs in a separate process.
 //
-//	/<name>/pool/…      the path itself and a newline, unless the state has the file
+//	/<name>/pool/…      the file in the current state; if it does not exist, the path and a newline
 //	/<name>/Packages/…  an rpm package
-//	/<name>/…           a file of the state of <name> that is set
+//	/<name>/…           a file of the current state of <name>
 type upstream struct {
 	url string
 	cmd *exec.Cmd
 }
 
-// serve starts the upstream server on the fixtures.
+// serve starts the upstream server for the fixtures.
 func (b *bench) serve(ctx context.Context) error {
 	if b.up != nil {
 		return nil
@@ -109,7 +109,7 @@ func (u *upstream) count() (requests, bytes int64) {
 	return c[0], c[1]
 }
 
-// state chooses which state of a repository is served.
+// state sets the state of a repository that the server serves.
 func (u *upstream) state(name, state string) error {
 	resp, err := http.Get(u.url + "/-/state/" + name + "/" + state)
 	if err != nil {
@@ -200,7 +200,7 @@ func serveUpstream(ctx context.Context, dir string) error {
 	return nil
 }
 
-// largePackage is the number of the rpm package that a path names.
+// largePackage returns the number of the rpm package at a path.
 func largePackage(name, rest string) (int, bool) {
 	rest, ok := strings.CutPrefix(rest, "Packages/p/package")
 	if name != "rpm" || !ok || len(rest) < 6 {
@@ -210,7 +210,7 @@ func largePackage(name, rest string) (int, bool) {
 	return i, err == nil
 }
 
-// counted counts the bytes of bodies.
+// counted counts the bytes of response bodies.
 type counted struct {
 	http.ResponseWriter
 	n *atomic.Int64
@@ -222,5 +222,5 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// tinyBody is the content of a deb package of the upstream.
+// tinyBody returns the content of a generated deb package.
 func tinyBody(path string) []byte { return []byte(path + "\n") }

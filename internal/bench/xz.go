@@ -13,12 +13,12 @@ import (
 	"example.org/snapd/internal/lzma"
 )
 
-// xzRuns is how often each decoder runs. The fastest run counts, because other work of
-// the machine only makes it slower.
+// xzRuns is how often each decoder runs. The fastest run counts, because other work on
+// the machine can only make a run slower.
 const xzRuns = 5
 
 // runXZ decodes the same data with our decoder and with xz, one after the other, and
-// compares processor time, which excludes other work of the machine.
+// compares CPU time, which does not include other work on the machine.
 func runXZ(ctx context.Context, b *bench) error {
 	dir := filepath.Join(b.dir, "xz")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -53,7 +53,7 @@ func runXZ(ctx context.Context, b *bench) error {
 				return err
 			}
 			if !bytes.Equal(own.out, in.data) || !bytes.Equal(theirs.out, in.data) {
-				return fmt.Errorf("%s: decoded to other bytes", in.what)
+				return fmt.Errorf("%s: the decoded bytes differ from the original", in.what)
 			}
 			if other.cpu == 0 || theirs.cpu < other.cpu {
 				other = theirs
@@ -72,7 +72,7 @@ func runXZ(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// executable returns this program.
+// executable returns the content of this program's file.
 func executable() []byte {
 	exe, err := os.Executable()
 	if err != nil {
@@ -85,7 +85,7 @@ func executable() []byte {
 	return data
 }
 
-// indexText returns a Packages index of n packages.
+// indexText returns a Packages index with n stanzas.
 func indexText(n int) []byte {
 	var b bytes.Buffer
 	for _, p := range synthetic(n) {
@@ -95,7 +95,7 @@ func indexText(n int) []byte {
 	return b.Bytes()
 }
 
-// unxz writes the decoded content of a file.
+// unxz decodes a file and writes the content to standard output.
 func unxz(name string) error {
 	f, err := os.Open(name)
 	if err != nil {

@@ -14,15 +14,15 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// upstreamResult counts syncs of an upstream that misbehaves.
+// upstreamResult counts syncs from an upstream that misbehaves.
 type upstreamResult struct {
-	Requests int // of a clean sync
+	Requests int // made by an undisturbed sync
 	Cases    int
 	Refused  int // syncs that failed
-	Survived int // syncs that took a right state all the same
+	Survived int // syncs that succeeded with the right state
 }
 
-// misbehave answers one request wrongly.
+// misbehave are the ways to answer a request wrongly.
 var misbehave = []struct {
 	name string
 	do   func(u *upstream, old map[string][]byte, w http.ResponseWriter, r *http.Request)
@@ -75,9 +75,9 @@ var misbehave = []struct {
 	}},
 }
 
-// badUpstream misbehaves at every n-th request of a sync, in each way: the sync
-// fails or takes the right state, nothing wrong is ever stored, and the next
-// sync succeeds.
+// badUpstream answers every n-th request of a sync wrongly, in each of the ways in
+// misbehave, one at a time. It checks that the sync fails or stores the right state,
+// that nothing wrong is stored, and that the next sync succeeds.
 func badUpstream(ctx context.Context, tb testing.TB, signer *sign.Signer, every int) (res upstreamResult, err error) {
 	u := newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour))
 	s := &system{dir: filepath.Join(fastDir(tb), "data"), mirrors: u.mirrors(0)[:1], signer: signer, now: u.date.Add(time.Hour)}
@@ -134,7 +134,7 @@ func badUpstream(ctx context.Context, tb testing.TB, signer *sign.Signer, every 
 		if n >= res.Requests {
 			break
 		}
-		// Few snapshots keep the checks short.
+		// Keep few snapshots, so that the checks are short.
 		snaps, err := s.store.SnapshotsBefore(ctx, "debian", time.Time{}, 0)
 		if err != nil {
 			return res, err

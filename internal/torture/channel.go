@@ -10,8 +10,8 @@ import (
 	"example.org/snapd/internal/tlog"
 )
 
-// checkChannels checks that each channel shows a freeze, that its signed documents are
-// served, and that the log says the same as the channel.
+// checkChannels checks that the freeze of each channel exists, that the channel's signed
+// documents are served, and that its last log entry names the same freeze.
 func (s *system) checkChannels(ctx context.Context) error {
 	all, err := s.store.Channels(ctx)
 	if err != nil {

@@ -18,21 +18,22 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// damageResult counts the outcomes of damaged metadata.
+// damageResult counts the outcomes of damages to the metadata.
 type damageResult struct {
 	Damages  int
 	Refused  int // snapd did not start, and said why
 	Reported int // snapd started and reported the damage
-	Harmless int // every answer was right, and nothing was reported
-	Salvaged int // of those refused, started after `snapd salvage`
+	Harmless int // every answer was right, and snapd reported nothing
+	Salvaged int // of those refused, started after snapd salvage
 	Repaired int // without faults after fsck --repair
-	Lost     int // faults left after fsck --repair: reported, and nothing collected
+	Lost     int // with faults after fsck --repair, which are reported and stop garbage collection
 }
 
-// damages repeatedly damages the metadata of a stopped snapd, each time from the same
-// state, as memory, disks and people do. Each time it checks that snapd refuses to start
-// or answers nothing wrong, that no blob is deleted, that a message names the metadata,
-// and that it serves as before after a repair.
+// damages damages the metadata of a stopped snapd n times, each time starting from the
+// same intact state, in ways that faulty memory, disks and operators do. Each time it
+// checks that snapd refuses to start or gives only right answers, that it deletes no blob,
+// that a message names the metadata, and that after a repair snapd serves what it did
+// before.
 func damages(ctx context.Context, tb testing.TB, binary string, seed uint64, n int) (res damageResult, err error) {
 	d, err := newDamager(ctx, tb, binary)
 	if err != nil {
@@ -53,12 +54,12 @@ func damages(ctx context.Context, tb testing.TB, binary string, seed uint64, n i
 	return res, nil
 }
 
-// damager has a sound data directory, and damages copies of its metadata.
+// damager has an intact data directory, and damages copies of its metadata.
 type damager struct {
 	s     *server
 	sound []byte            // meta.db
 	mark  []byte            // the installation mark
-	pages map[string]string // what is served, by path
+	pages map[string]string // what snapd serves, by path
 	blobs int
 }
 
@@ -111,7 +112,7 @@ func newDamager(ctx context.Context, tb testing.TB, binary string) (_ *damager, 
 	if d.sound, err = os.ReadFile(filepath.Join(data, "meta.db")); err != nil {
 		return nil, err
 	}
-	// Behind the pages in use, where damage is harmless, the file is empty.
+	// Cut off the unused end of the file, where damage is harmless.
 	used := uint64(0)
 	for meta := range 2 {
 		used = max(used, binary64(d.sound, meta*pageSize+16+40)*pageSize)
@@ -125,7 +126,7 @@ const pageSize = 4096
 
 func binary64(b []byte, at int) uint64 { return binary.NativeEndian.Uint64(b[at:]) }
 
-// get asks the server for a path; the status is 0 when it does not answer whole.
+// get requests a path from the server. The status is 0 if the answer is incomplete.
 func (d *damager) get(ctx context.Context, path string) (status int, body string) {
 	b, err := httpGet(ctx, "http://"+d.s.listen+path)
 	if e := (*statusError)(nil); errors.As(err, &e) {
@@ -146,7 +147,7 @@ func countBlobs(data string) (n int, err error) {
 	return n, err
 }
 
-// spoil damages the metadata and returns how.
+// spoil returns damaged metadata, and describes the damage.
 func (d *damager) spoil(rng *rand.Rand) (data []byte, what string) {
 	data = append([]byte(nil), d.sound...)
 	at := rng.IntN(len(data))
@@ -178,7 +179,7 @@ func (d *damager) spoil(rng *rand.Rand) (data []byte, what string) {
 		clear(data[page+512 : page+1024])
 		return data, fmt.Sprintf("second sector of page %d zeroed", page/pageSize)
 	case 7:
-		// Past the elements of a page are its keys and values.
+		// A page's keys and values are after its elements.
 		at = page + pageSize/2 + rng.IntN(pageSize/2)
 		data[at] ^= 1 << rng.IntN(8)
 		return data, fmt.Sprintf("bit of byte %d flipped, in the values of page %d", at, page/pageSize)
@@ -190,7 +191,7 @@ func (d *damager) spoil(rng *rand.Rand) (data []byte, what string) {
 	}
 }
 
-// once does and judges one damage.
+// once damages the metadata once and checks the outcome.
 func (d *damager) once(ctx context.Context, rng *rand.Rand, res *damageResult) (what string, err error) {
 	meta := filepath.Join(d.s.data, "meta.db")
 	if err := d.reset(meta); err != nil {
@@ -216,7 +217,7 @@ func (d *damager) once(ctx context.Context, rng *rand.Rand, res *damageResult) (
 		out, err := exec.CommandContext(ctx, d.s.binary, "--config", filepath.Join(d.s.dir, "c.toml"), "salvage").CombinedOutput()
 		if err != nil {
 			if strings.Contains(string(out), "snapd: error:") {
-				return what, d.kept() // nothing to keep
+				return what, d.kept() // there was nothing to salvage
 			}
 			return what, fmt.Errorf("salvage: %w\n%s", err, out)
 		}
@@ -228,7 +229,7 @@ func (d *damager) once(ctx context.Context, rng *rand.Rand, res *damageResult) (
 	return what, d.judge(ctx, res)
 }
 
-// reset makes the data directory sound again.
+// reset restores the intact data directory, with the metadata in meta.
 func (d *damager) reset(meta string) error {
 	old, err := filepath.Glob(meta + ".damaged-*")
 	if err != nil {
@@ -248,7 +249,7 @@ func (d *damager) reset(meta string) error {
 		os.WriteFile(meta, d.sound, 0o600))
 }
 
-// kept reports a blob that was deleted.
+// kept returns an error if a blob has been deleted.
 func (d *damager) kept() error {
 	n, err := countBlobs(d.s.data)
 	if err == nil && n != d.blobs {
@@ -257,7 +258,7 @@ func (d *damager) kept() error {
 	return err
 }
 
-// judge checks a snapd that is running on damaged metadata.
+// judge checks a snapd that has started on damaged metadata.
 func (d *damager) judge(ctx context.Context, res *damageResult) error {
 	before := d.wrong(ctx, false)
 	if len(before) > 0 {
@@ -278,11 +279,11 @@ func (d *damager) judge(ctx context.Context, res *damageResult) error {
 	}
 	if len(fsck.Faults) == 0 {
 		if gcErr != nil {
-			return fmt.Errorf("fsck finds nothing, but gc: %w", gcErr)
+			return fmt.Errorf("fsck finds no fault, but gc: %w", gcErr)
 		}
 		res.Harmless++
 		if missing := d.wrong(ctx, true); len(missing) > 0 {
-			return fmt.Errorf("nothing is reported, but: %v", missing)
+			return fmt.Errorf("fsck finds no fault, but: %v", missing)
 		}
 		return d.kept()
 	}
@@ -313,8 +314,8 @@ func (d *damager) judge(ctx context.Context, res *damageResult) error {
 	return d.kept()
 }
 
-// wrong lists paths that are answered wrongly: with other bytes, or as if they did not
-// exist, or, if whole is set, not at all.
+// wrong lists the paths that snapd answers wrongly: with different bytes or as not found.
+// With whole it also lists those for which the answer is incomplete or an error.
 func (d *damager) wrong(ctx context.Context, whole bool) (out []string) {
 	for p, want := range d.pages {
 		status, body := d.get(ctx, p)

@@ -16,10 +16,10 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// deathEnv makes a process of this program die in the middle of a job.
+// deathEnv contains a death as JSON. It makes this program do a job and kill itself.
 const deathEnv = "SNAPD_TORTURE_DEATH"
 
-// death is what such a process is to do.
+// death describes a job during which the process kills itself.
 type death struct {
 	Dir      string
 	Sites    sites
@@ -27,10 +27,11 @@ type death struct {
 	Exported string
 	Now      time.Time
 	Job      int
-	Step     int // the first write that is not made
+	Step     int // number of writes before the process kills itself
 }
 
-// dieIfAsked does the job and kills this process at the write.
+// dieIfAsked does the job in deathEnv, if that is set, and kills this process at the
+// given write.
 func dieIfAsked() {
 	text := os.Getenv(deathEnv)
 	if text == "" {
@@ -60,14 +61,14 @@ func dieIfAsked() {
 		if err := jobs(d.Exported)[d.Job].do(context.Background(), s, nil); err != nil {
 			return err
 		}
-		// After the last write.
+		// Step is the number of all writes: die after the last.
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}())
 	os.Exit(1)
 }
 
-// dies lets a separate process do a job and die at a write, then recovers.
+// dies runs a job in a separate process that kills itself at a write, and then recovers.
 func (t *faultTable) dies(ctx context.Context, job, step int, key string) error {
 	dir, err := os.MkdirTemp(t.tmp, "death")
 	if err != nil {
@@ -92,7 +93,7 @@ func (t *faultTable) dies(ctx context.Context, job, step int, key string) error 
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		return fmt.Errorf("%s: killed before write %d: the process ended otherwise: %v\n%s", t.jobs[job].name, step, err, out)
+		return fmt.Errorf("%s: killed before write %d: the process was not killed: %v\n%s", t.jobs[job].name, step, err, out)
 	}
 	if err := t.recover(ctx, job, dir, errors.New("killed")); err != nil {
 		return fmt.Errorf("%s: killed before write %d of %d: %w", t.jobs[job].name, step, t.steps[job], err)
@@ -100,8 +101,8 @@ func (t *faultTable) dies(ctx context.Context, job, step int, key string) error 
 	return nil
 }
 
-// deaths does every n-th row as the death of a process: before the first write,
-// between each and the next, and after the last.
+// deaths kills a process at every n-th of all points: before the first write of a job,
+// between two writes, and after the last.
 func (t *faultTable) deaths(ctx context.Context, every int, report func(error)) (rows int, err error) {
 	k, err := sign.Generate("freezer", "", time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), sign.GenerateOptions{})
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"example.org/snapd/internal/torture/cutfs"
 )
 
-// inputOutput lets the disk fail with EIO: in each phase of the real snapd each
-// kind of operation fails at some of its occurrences, once or from then on. Long
-// because the order of its steps is the test.
+// inputOutput makes operations on the disk of the real snapd fail with EIO. In each
+// phase, each kind of operation fails at the occurrences listed in at, once or from then
+// on. Long because the order of its steps is the test.
 func inputOutput(ctx context.Context, tb testing.TB, binary string, at []int) (res fullResult, err error) {
 	tmp := fastDir(tb)
 	mnt := filepath.Join(tmp, "mnt")
@@ -61,7 +61,7 @@ func inputOutput(ctx context.Context, tb testing.TB, binary string, at []int) (r
 					return res, err
 				}
 				if op == "read" {
-					// With nothing in the page cache.
+					// Restart, so that the page cache is empty.
 					if err := s.stop(); err != nil {
 						return res, err
 					}

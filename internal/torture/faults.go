@@ -17,15 +17,16 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// A job is one of the operations whose every write is made to fail.
+// job is an operation of which each write is made to fail once.
 type job struct {
 	name string
 	do   func(ctx context.Context, s *system, u *upstream) error
-	// done proves that the repeated work succeeded.
+	// frozen lists the freezes that exist once the job has succeeded.
 	frozen []string
 }
 
-// jobs are done one after the other on one data directory; each can be repeated.
+// jobs returns the jobs, which are done one after the other on one data directory. Each
+// can be repeated.
 func jobs(exported string) []job {
 	list := func(lines string) []api.ManifestFile {
 		return []api.ManifestFile{{Name: "build.list", Data: []byte(lines)}}
@@ -64,12 +65,12 @@ func jobs(exported string) []job {
 		{name: "rm", do: func(ctx context.Context, s *system, _ *upstream) error {
 			err := s.call(ctx, "rm", api.RefRequest{Ref: "exact"})
 			if gone(err) {
-				err = nil // done already
+				err = nil // the first attempt succeeded
 			}
 			return err
 		}},
 		{name: "gc", do: func(ctx context.Context, s *system, _ *upstream) error {
-			s.now = s.now.Add(48 * time.Hour) // `keep` is over
+			s.now = s.now.Add(48 * time.Hour) // longer than keep
 			return s.collect(ctx)
 		}},
 	}
@@ -78,7 +79,8 @@ func jobs(exported string) []job {
 // tableKeep is how long snapshots are kept in a fault table.
 const tableKeep = 24 * time.Hour
 
-// faultTable has the state before each job, and what a job needs.
+// faultTable makes each write of each job fail. It contains copies of the state before
+// each job.
 type faultTable struct {
 	u      *upstream
 	signer *sign.Signer
@@ -86,12 +88,12 @@ type faultTable struct {
 	before []string         // a copy of the data directory before each job
 	now    []time.Time      // the clock before each job
 	steps  []int            // writes of each job
-	names  []map[string]int // of what kind
-	frozen [][]string       // what is frozen before each job
+	names  []map[string]int // writes of each job by kind
+	frozen [][]string       // freezes that exist before each job
 	tmp    string
 }
 
-// newFaultTable does all jobs once, without faults, and counts their writes.
+// newFaultTable does all jobs once without faults, and counts their writes.
 func newFaultTable(ctx context.Context, tb testing.TB, signer *sign.Signer) (*faultTable, error) {
 	date := time.Now().UTC().Truncate(time.Second).Add(-24 * time.Hour)
 	t := &faultTable{u: newUpstream(tb, date), signer: signer, tmp: fastDir(tb)}
@@ -137,7 +139,7 @@ func (t *faultTable) system(dir string, now time.Time) *system {
 	return &system{dir: dir, mirrors: t.u.sites().all(tableKeep), signer: t.signer, now: now}
 }
 
-// export makes, on another system, the directory that the import reads.
+// export exports a freeze from another system into dir, for the import job.
 func (t *faultTable) export(ctx context.Context, dir string) error {
 	s := t.system(filepath.Join(t.tmp, "other"), t.u.date.Add(time.Hour))
 	if err := s.open(); err != nil {
@@ -156,7 +158,8 @@ func (t *faultTable) export(ctx context.Context, dir string) error {
 	return err
 }
 
-// total is the number of rows: each write fails with and without effect.
+// total returns the number of rows. There are two for each write: it fails without
+// effect, and it takes effect but reports an error.
 func (t *faultTable) total() (n int) {
 	for _, s := range t.steps {
 		n += 2 * s
@@ -166,7 +169,8 @@ func (t *faultTable) total() (n int) {
 
 var errInjected = errors.New("injected fault")
 
-// row fails one write of one job and proves that nothing is lost.
+// row makes one write of one job fail and checks that nothing is lost. With apply the
+// write takes effect nevertheless.
 func (t *faultTable) row(ctx context.Context, job, step int, apply bool) (err error) {
 	j := t.jobs[job]
 	var what string
@@ -204,7 +208,7 @@ func (t *faultTable) row(ctx context.Context, job, step int, apply bool) (err er
 	return t.recover(ctx, job, dir, failed)
 }
 
-// lay puts a copy of the state before a job into a directory.
+// lay copies the state before a job to a directory.
 func (t *faultTable) lay(job int, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -217,7 +221,7 @@ func (t *faultTable) lay(job int, dir string) error {
 }
 
 // recover opens a directory in which a job was interrupted, checks that nothing is lost,
-// repeats the work and checks again.
+// repeats the job and checks again.
 func (t *faultTable) recover(ctx context.Context, job int, dir string, failed error) error {
 	j := t.jobs[job]
 	s := t.system(dir, t.now[job].Add(time.Minute))
@@ -247,7 +251,7 @@ func (t *faultTable) recover(ctx context.Context, job int, dir string, failed er
 	return nil
 }
 
-// run does every n-th row, several beside each other, and returns how many.
+// run does every n-th row, several at a time, and returns their number.
 func (t *faultTable) run(ctx context.Context, every int, report func(error)) (rows int) {
 	var eg errgroup.Group
 	eg.SetLimit(4)

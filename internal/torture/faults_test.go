@@ -10,9 +10,9 @@ import (
 
 func testSigner(t *testing.T) *sign.Signer { return signtest.Signer(t, signtest.NewKey(t, "freezer")) }
 
-// Every write of sync, freeze, record, import, removal and collection fails, or
-// fails after it took effect; then everything is there, and the work succeeds
-// when it is repeated. The whole table is part of the long program.
+// Each write of a sync, freeze, recording, import, removal and collection fails, with
+// and without effect. Afterwards nothing is lost, and the operation succeeds when it is
+// repeated. The test runs part of the table, and the command "torture" all of it.
 func TestFaultTable(t *testing.T) {
 	table, err := newFaultTable(t.Context(), t, testSigner(t))
 	if err != nil {
@@ -30,7 +30,7 @@ func TestFaultTable(t *testing.T) {
 	t.Logf("%d of %d rows in %v", rows, table.total(), time.Since(start).Round(time.Millisecond))
 }
 
-// The same with a process that is killed at the write.
+// As TestFaultTable, but the process is killed at the write.
 func TestDeaths(t *testing.T) {
 	table, err := newFaultTable(t.Context(), t, testSigner(t))
 	if err != nil {

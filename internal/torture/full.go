@@ -14,22 +14,22 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// fullResult counts phases on a file system that fills, or that fails.
+// fullResult counts phases on a file system that is nearly full or that fails.
 type fullResult struct {
 	Cases     int
 	Refused   int // the operation failed, as it should
-	Succeeded int // there was just enough
-	Died      int // snapd ended itself and recovered at its next start
+	Succeeded int // the space was just enough, or the fault did no harm
+	Died      int // snapd exited and recovered at its next start
 	Skip      string
 }
 
-// phase is an operation of the real snapd that is disturbed.
+// phase is an operation of the real snapd during which the disk fails.
 type phase struct {
 	name string
 	do   func() error
 }
 
-// anew makes a phase write that was done before.
+// anew removes the result of a phase, so that doing it again writes.
 func (p phase) anew(ctx context.Context, s *server) error {
 	if p.name != "import" || s.call(ctx, "rm", api.RefRequest{Ref: "imported"}, nil) != nil {
 		return nil
@@ -37,7 +37,7 @@ func (p phase) anew(ctx context.Context, s *server) error {
 	return s.call(ctx, "gc", api.GCRequest{}, nil)
 }
 
-// exportedFreeze makes a freeze that another snapd exported.
+// exportedFreeze exports a freeze from another system and returns the directory.
 func exportedFreeze(ctx context.Context, u *upstream, tmp string) (dir string, err error) {
 	table := &faultTable{u: u, tmp: tmp}
 	if table.signer, err = throwawaySigner(); err != nil {
@@ -47,7 +47,8 @@ func exportedFreeze(ctx context.Context, u *upstream, tmp string) (dir string, e
 	return dir, table.export(ctx, dir)
 }
 
-// phases names everything anew at each call of next, so that it writes.
+// phases returns a function that returns the phases. Each call uses new names, so that
+// every phase writes.
 func phases(ctx context.Context, s *server, u *upstream, exported string) func() []phase {
 	n := 0
 	return func() []phase {
@@ -73,8 +74,8 @@ func phases(ctx context.Context, s *server, u *upstream, exported string) func()
 	}
 }
 
-// fills lets a small file system fill at each phase, leaving a little more each
-// time. Long because the order of its steps is the test.
+// fills does each phase on a small file system with only so many KiB left, for each
+// number in left. Long because the order of its steps is the test.
 func fills(ctx context.Context, tb testing.TB, binary string, left []int) (res fullResult, err error) {
 	tmp := fastDir(tb)
 	data := filepath.Join(tmp, "data")
@@ -133,7 +134,7 @@ func fills(ctx context.Context, tb testing.TB, binary string, left []int) (res f
 					return res, fmt.Errorf("%s: the error does not say why: %w", row, err)
 				}
 				if _, err := httpGet(ctx, index); err != nil {
-					return res, fmt.Errorf("%s: serving did not go on: %w", row, err)
+					return res, fmt.Errorf("%s: snapd stopped serving: %w", row, err)
 				}
 			}
 			if err := os.Remove(filler); err != nil {
@@ -157,7 +158,7 @@ func fills(ctx context.Context, tb testing.TB, binary string, left []int) (res f
 	return res, s.stop()
 }
 
-// fill writes a file until so many bytes are free.
+// fill writes a file until only left bytes of the file system are free.
 func fill(file, dir string, left int64) error {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {

@@ -17,10 +17,10 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// history does random operations on a system, collections between them, and
-// proves after each collection that nothing reachable is missing, and after two
-// that nothing unreachable is left. The seed reproduces it. Long because the
-// order of its steps is the test.
+// history does random operations on a system, with garbage collections between
+// them. It checks after each collection that nothing reachable is missing, and after
+// two in a row that nothing unreachable is left. The same seed gives the same
+// operations. Long because the order of its steps is the test.
 func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint64, length int) (ops map[string]int, err error) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	dir := fastDir(tb)
@@ -62,7 +62,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 		}
 		return snaps[r.IntN(len(snaps))], nil
 	}
-	// refused are answers that a user may get for asking at the wrong moment.
+	// refused reports whether the operation was rightly refused in this state.
 	refused := func(err error) bool {
 		var e *api.Error
 		return errors.Is(err, meta.ErrExists) || errors.Is(err, meta.ErrNotFound) || errors.Is(err, meta.ErrGone) ||
@@ -142,7 +142,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 			if err = s.record(ctx, name, some()...); err == nil {
 				recordings[name] = true
 			} else if errors.Is(err, errStatus) {
-				err = nil // of an old package of the lazy mirror
+				err = nil // an old package of the lazy mirror
 				recordings[name] = true
 			}
 		case "record rm":
@@ -158,7 +158,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 				}
 			}
 		case "import":
-			// Also of what was removed here meanwhile.
+			// This includes freezes that were removed after their export.
 			for _, name := range slices.Sorted(maps.Keys(exports)) {
 				if _, err = s.freezer.Import(ctx, &api.ImportRequest{Dir: exports[name]}, nil); err != nil {
 					break
@@ -169,7 +169,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 			s.close()
 			err = s.open()
 		case "on demand":
-			// Files that a sync does not download are fetched when they are requested.
+			// Request files that a sync does not download.
 			for _, p := range []string{"dists/stable/main/binary-amd64/Packages.gz", "dists/stable/main/binary-amd64/Packages"} {
 				if _, _, gerr := s.get(ctx, "/archive/"+mirrorName()+"/latest/"+p); gerr != nil {
 					err = gerr
@@ -187,8 +187,8 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 	if err := s.checkedGC(ctx, frozen); err != nil {
 		return ops, err
 	}
-	// If nothing holds them, all snapshots but the newest are removed with their blobs:
-	// two rounds leave exactly what a new server would have.
+	// Without freezes and recordings, two collections remove all snapshots but the newest,
+	// and their blobs.
 	for name := range frozen {
 		if err := s.call(ctx, "rm", api.RefRequest{Ref: name}); err != nil {
 			return ops, err
@@ -204,7 +204,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 	return ops, errors.Join(s.checkedGC(ctx, nil), os.RemoveAll(s.dir))
 }
 
-// checkedGC collects twice and checks.
+// checkedGC collects garbage twice and checks the result.
 func (s *system) checkedGC(ctx context.Context, frozen map[string]bool) error {
 	for range 2 {
 		if err := s.collect(ctx); err != nil {
@@ -224,23 +224,23 @@ func (s *system) checkedGC(ctx context.Context, frozen map[string]bool) error {
 		return err
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("%d blobs that nothing needs are left after two collections: %v", len(left), left)
+		return fmt.Errorf("%d unreferenced blobs are left after two collections: %v", len(left), left)
 	}
 	return s.spare(ctx)
 }
 
-// spare looks for metadata that nothing needs.
+// spare returns an error if there is unreferenced metadata.
 func (s *system) spare(ctx context.Context) error {
 	p, err := s.store.PreviewCollection(ctx, nil, s.now, s.now, func(string) bool { return false })
 	if err != nil {
 		return err
 	}
 	if p.Generations > 0 {
-		return fmt.Errorf("%d generations that nothing needs are left", p.Generations)
+		return fmt.Errorf("%d unreferenced generations are left", p.Generations)
 	}
 	trees, err := s.store.OrphanTrees(ctx)
 	if err == nil && len(trees) > 0 {
-		err = fmt.Errorf("trees of no freeze are left: %v", trees)
+		err = fmt.Errorf("trees that belong to no freeze are left: %v", trees)
 	}
 	return err
 }

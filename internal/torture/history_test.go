@@ -10,11 +10,11 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "reproduce the random history of this seed")
-	seedsFlag = flag.Int("seeds", 0, "do so many random histories")
+	seedsFlag = flag.Int("seeds", 0, "`number` of random histories")
 )
 
-// Freezes and all other work beside collections: nothing that was published is
-// ever missing.
+// While garbage is collected, freezes and all other operations never lose anything that
+// was published.
 func TestRaces(t *testing.T) {
 	rounds := 40
 	if testing.Short() {
@@ -30,12 +30,12 @@ func TestRaces(t *testing.T) {
 		t.Errorf("%v\nreproduce with -run Races -seed %d", err, seed)
 	}
 	if res.Freezes == 0 || res.Collections == 0 || res.Verified == 0 {
-		t.Errorf("nothing went on: %+v", res)
+		t.Errorf("some kind of work never succeeded: %+v", res)
 	}
 }
 
-// Random histories of all operations: nothing reachable is ever missing, and
-// nothing unreachable stays.
+// After random operations and garbage collections, nothing reachable is missing, and
+// nothing unreachable is left.
 func TestHistory(t *testing.T) {
 	n := 6
 	if testing.Short() {

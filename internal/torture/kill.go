@@ -17,25 +17,25 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// killResult counts what was done while snapd was killed.
+// killResult counts what snapd and apt did between the kills.
 type killResult struct {
 	Kills    int
-	Busy     int // of them, while a sync, a freeze, a removal or a collection ran
+	Busy     int // kills during a sync, freeze, removal or collection
 	Syncs    int64
 	Freezes  int64
 	Removals int64
 	GCs      int64
 	Updates  int64 // apt-get update that succeeded
 	Installs int64 // apt-get install --download-only that succeeded
-	Refused  int64 // runs of apt that met a dead server
+	Refused  int64 // runs of apt that failed because snapd was down
 	Frozen   int   // verified with every byte, over all restarts
 }
 
-// badApt lists messages of apt that say that it got wrong data, not that it got none.
+// badApt matches messages in which apt says that it received wrong data, rather than none.
 var badApt = regexp.MustCompile(`Hash Sum mismatch|BADSIG|NO_PUBKEY|not signed|unexpected size|Clearsigned file|has no Release|is not valid yet|expired|Malformed|Splitting`)
 
-// kills kills snapd n times at random moments while apt clients read and syncs,
-// freezes, removals and collections run; after each start everything is proved.
+// kills kills snapd n times at random moments, while apt clients read and while syncs,
+// freezes, removals and collections run. After each start it checks everything.
 // Long because the order of its steps is the test.
 func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int) (res killResult, err error) {
 	tmp := fastDir(tb)
@@ -78,7 +78,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 					case ctx.Err() != nil:
 						return
 					case badApt.MatchString(out):
-						cancel(fmt.Errorf("apt was given something wrong: %s\n%s", sources, out))
+						cancel(fmt.Errorf("apt received wrong data: %s\n%s", sources, out))
 						return
 					case err != nil:
 						atomic.AddInt64(&res.Refused, 1)
@@ -94,7 +94,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 			}
 		})
 	}
-	// This is the work. What was answered is promised.
+	// Do the work. A freeze that was confirmed must never be lost.
 	var mu sync.Mutex
 	promised := map[string]bool{"keeper": true}
 	var busy atomic.Int64
@@ -125,8 +125,8 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 					old = append(old, name)
 				}
 			case i%5 == 2:
-				// Keep few, so that proving them takes no longer at the end than at the
-				// start.
+				// Keep few freezes, so that verifying them does not take longer and
+				// longer.
 				for len(old) > 4 && ctx.Err() == nil {
 					mu.Lock()
 					delete(promised, old[0])
@@ -137,7 +137,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 					} else if gone(err) {
 						old = old[1:]
 					} else {
-						break // killed: again in the next round
+						break // snapd was killed; try again in the next round
 					}
 				}
 			case i%5 == 4:
@@ -155,7 +155,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 	fail := func(err error) (killResult, error) {
 		cancel(err)
 		wg.Wait()
-		err = context.Cause(ctx) // what apt saw, if it ended the run first
+		err = context.Cause(ctx) // apt's error, if that came first
 		return res, fmt.Errorf("kill %d (seed %d): %w\n%s", res.Kills, seed, err, s.log.tail())
 	}
 	for res.Kills < n {
@@ -165,7 +165,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 		case <-time.After(time.Duration(r.IntN(250)) * time.Millisecond):
 		}
 		if !s.alive() {
-			return fail(errors.New("snapd ended by itself"))
+			return fail(errors.New("snapd exited by itself"))
 		}
 		if busy.Load() > 0 {
 			res.Busy++
@@ -184,7 +184,7 @@ func kills(ctx context.Context, tb testing.TB, binary string, seed uint64, n int
 		frozen, err := s.proveAll(ctx)
 		if err != nil {
 			if gone(err) {
-				err = nil // removed between the list and its proof
+				err = nil // removed after it was listed
 			} else {
 				return fail(err)
 			}

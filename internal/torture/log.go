@@ -15,17 +15,17 @@ import (
 	"example.org/snapd/internal/tlog/sequencer"
 )
 
-// logURL is the URL of the log of a system without listeners.
+// logURL is the URL of the log in a system, which has no listeners.
 const logURL = "http://snapd.example.org/log"
 
-// monitorState is the file in a data directory in which a monitor remembers the log.
-// It is copied with the directory, so that each copy goes on from what it was.
+// monitorState is the file in which a monitor stores the last checkpoint it saw. It is in
+// the data directory, so that it is copied together with the log.
 const monitorState = "monitor-state"
 
 // openLog opens the transparency log as the daemon does.
 func (s *system) openLog(ctx context.Context) (err error) {
 	file := filepath.Join(s.dir, tlog.KeyFile)
-	// Copies of a directory have other modes.
+	// Copying the directory does not preserve modes.
 	if err := os.Chmod(file, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -44,7 +44,7 @@ func (s *system) openLog(ctx context.Context) (err error) {
 	return err
 }
 
-// handled answers the requests of a client by a handler of this process.
+// handled is a transport that passes requests to a handler in this process.
 type handled struct{ http.Handler }
 
 // RoundTrip implements http.RoundTripper.
@@ -54,8 +54,8 @@ func (h handled) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// checkLog proves that the log is complete, and that it extends what a monitor saw
-// before, so that no crash looks like a forged history.
+// checkLog checks that the log is complete, and that it extends what a monitor saw
+// before. Otherwise a crash would look like a forged history.
 func (s *system) checkLog(ctx context.Context) error {
 	if _, err := s.tlog.Verify(ctx); err != nil {
 		return err
@@ -65,7 +65,7 @@ func (s *system) checkLog(ctx context.Context) error {
 	})
 }
 
-// watchLog lets a monitor look at a log.
+// watchLog runs a monitor once, and returns its first alarm as an error.
 func watchLog(ctx context.Context, cfg monitor.Config) error {
 	r, err := monitor.Run(ctx, cfg)
 	if err != nil {
@@ -77,16 +77,16 @@ func watchLog(ctx context.Context, cfg monitor.Config) error {
 	return nil
 }
 
-// watch lets a monitor look at the log of a running snapd, which also checks it.
+// watch runs a monitor once against a running snapd.
 func (s *server) watch(ctx context.Context) error {
 	if err := s.call(ctx, "log/verify", struct{}{}, nil); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	// Documents of snapshots that are removed in the meantime are no fault.
+	// Skip documents, because snapshots may be removed in the meantime.
 	return watchLog(ctx, monitor.Config{URL: "http://" + s.listen + "/log", State: filepath.Join(s.dir, monitorState), Client: http.DefaultClient, Skip: true})
 }
 
-// watched is what a monitor remembers about the log of a running snapd.
+// watched returns the state of the monitor of a running snapd.
 func (s *server) watched() (string, error) {
 	data, err := os.ReadFile(filepath.Join(s.dir, monitorState))
 	return string(data), err

@@ -1,11 +1,11 @@
-// Torture breaks snapd in every way that its README names and proves after
-// each that nothing is lost: `make torture`, or
+// Torture disturbs snapd in all the ways that the README lists, and checks each
+// time that nothing is lost. Run it with "make torture" or
 //
 //	go run ./internal/torture [-short] [-minutes N] [-seed N] [-only PART,…]
 //
-// It prints what it did and found, in counts, and ends with exit code 1 when
-// something was lost, or when it cut the power fewer times than it counted
-// steps. What it prints about a failure reproduces it.
+// It prints what it did and found, with counts. It exits with code 1 if
+// something was lost, or if it cut the power after fewer steps than it counted.
+// The report of a failure contains what is needed to reproduce it.
 package main
 
 import (
@@ -27,10 +27,10 @@ func main() {
 }
 
 func run() (code int) {
-	short := flag.Bool("short", false, "a few cases of each part")
-	minutes := flag.Int("minutes", 5, "repeat the random parts for so long, after what is counted")
-	seed := flag.Uint64("seed", uint64(time.Now().UnixNano())%1_000_000, "of what is random")
-	only := flag.String("only", "", "do these parts alone: "+strings.Join(parts, ", "))
+	short := flag.Bool("short", false, "run only a few cases of each part")
+	minutes := flag.Int("minutes", 5, "repeat the random parts for `N` minutes, after the others")
+	seed := flag.Uint64("seed", uint64(time.Now().UnixNano())%1_000_000, "seed of the random parts")
+	only := flag.String("only", "", "run only these `parts`, separated by commas: "+strings.Join(parts, ", "))
 	flag.Parse()
 	if *only != "" {
 		for name := range strings.SplitSeq(*only, ",") {
@@ -129,7 +129,7 @@ func torture(ctx context.Context, b *bench, o options) error {
 			return "", err
 		}
 		rows, err := table.deaths(ctx, pick(1, 61), report)
-		return fmt.Sprintf("%d processes killed at a write of their own", rows), err
+		return fmt.Sprintf("%d processes killed at a write", rows), err
 	})
 	part("histories", func() (string, error) {
 		total := map[string]int{}

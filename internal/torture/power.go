@@ -19,20 +19,20 @@ import (
 	"example.org/snapd/internal/torture/cutfs"
 )
 
-// powerRun is a run of the real snapd on a file system for power cuts.
+// powerRun is a recorded run of the real snapd on a file system that simulates power cuts.
 type powerRun struct {
 	u     *upstream
 	trace *cutfs.Trace
 	tmp   string
-	skip  string // why it could not be made
+	skip  string // why it could not be recorded; empty if it was
 }
 
-// recordPower starts snapd for the first time on an empty disk, lets it do
-// everything that writes, and keeps the trace of that. After each answer a mark
-// says what was promised. Long because the order of its steps is the test.
+// recordPower starts snapd for the first time on an empty disk, has it do each
+// operation that writes, and records a trace of the writes. After each answer it adds
+// a mark with what snapd confirmed. Long because the order of its steps is the test.
 func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun, err error) {
 	p = &powerRun{tmp: fastDir(tb), u: newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour))}
-	// What Debian uses, so that indices can be made again.
+	// Compress as Debian does, so that snapd can make the indices again.
 	p.u.Programs = map[string][]string{".xz": {"xz", "-6e", "-T2"}}
 	p.u.upgrade("delta")
 	exported, err := exportedFreeze(ctx, p.u, p.tmp)
@@ -127,7 +127,7 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 			}
 			return s.call(ctx, "gc", api.GCRequest{}, nil)
 		},
-		// Old generations prove that their indices can be made again, and give them up.
+		// Old generations are compacted: their indices can be made again and are deleted.
 		func() error { p.u.upgrade("alpha"); return sync() },
 		func() error { p.u.upgrade("alpha"); return sync() },
 		func() error {
@@ -138,8 +138,8 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 			}
 			return err
 		},
-		// Some of what the collection removed is restored from the quarantine, the rest
-		// is deleted when its quarantine ends.
+		// Some blobs are restored from the quarantine; the rest are deleted when it
+		// ends.
 		func() error {
 			return freeze(api.FreezeRequest{Name: "late", Mirrors: []string{"debian"}, Packages: []string{"beta"}})
 		},
@@ -150,7 +150,7 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 		s.stop,
 	} {
 		if err := work(); err != nil {
-			return nil, fmt.Errorf("on the file system for power cuts: %w\n%s", err, s.log.tail())
+			return nil, fmt.Errorf("record the trace for power cuts: %w\n%s", err, s.log.tail())
 		}
 		if !s.alive() {
 			continue
@@ -166,7 +166,7 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 	}
 	p.trace = fs.Trace()
 	if p.trace.Counts()["unlink"] == 0 {
-		return nil, errors.New("the trace removes nothing")
+		return nil, errors.New("the trace contains no removal")
 	}
 	return p, nil
 }
@@ -196,7 +196,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("get %s: status %d", e.url, e.status) }
 
-// throwawaySigner makes a key for data whose signatures are not checked.
+// throwawaySigner generates a key for data whose signatures are not verified.
 func throwawaySigner() (*sign.Signer, error) {
 	k, err := sign.Generate("torture", "", time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), sign.GenerateOptions{})
 	if err != nil {
@@ -207,16 +207,17 @@ func throwawaySigner() (*sign.Signer, error) {
 
 // powerResult counts the power cuts.
 type powerResult struct {
-	Points int            // steps of the trace, each of which was to be cut after
-	Cut    int            // points that were cut
-	Steps  map[string]int // by kind
-	Images int            // states of the disk that differ, each opened and checked
-	Equal  int            // cuts whose state was one of those
+	Points int            // steps of the trace
+	Cut    int            // steps after which the power was cut
+	Steps  map[string]int // steps by kind
+	Images int            // different states of the disk, each opened and checked
+	Equal  int            // cuts with a state that had been checked
 	Failed int
 }
 
-// cuts cuts the power behind every n-th step, with what was not synced kept,
-// dropped and, tries times, torn; then the disk is opened and checked.
+// cuts cuts the power after every n-th step. Each time, the writes that were not synced
+// are once all kept, once all dropped and, tries times, randomly torn. It opens and
+// checks each resulting disk.
 func (p *powerRun) cuts(ctx context.Context, run uint64, every, tries int, report func(error)) (res powerResult) {
 	res.Points, res.Steps = p.trace.Points(), p.trace.Counts()
 	type state struct {
@@ -260,9 +261,9 @@ func (p *powerRun) cuts(ctx context.Context, run uint64, every, tries int, repor
 	return res
 }
 
-// afterCut opens what a disk holds after a cut: nothing that was promised is
-// lost, nothing else is found by halves, and the work goes on. Long because the
-// order of its steps is the test.
+// afterCut opens the state of a disk after a cut, and checks that nothing that snapd
+// confirmed is lost, that nothing else is incomplete, and that further work succeeds.
+// Long because the order of its steps is the test.
 func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string) error {
 	disk, err := os.MkdirTemp(p.tmp, "cut")
 	if err != nil {
@@ -316,7 +317,7 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 			continue
 		}
 		if err := s.has(ctx, what); err != nil {
-			return fmt.Errorf("promised and lost: %w", err)
+			return fmt.Errorf("confirmed and lost: %w", err)
 		}
 	}
 	if notes > 0 {
@@ -325,7 +326,7 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 			return err
 		}
 		if len(entries) < notes {
-			return fmt.Errorf("promised and lost: %d of %d notes of the recording", notes-len(entries), notes)
+			return fmt.Errorf("confirmed and lost: %d of %d entries of the recording", notes-len(entries), notes)
 		}
 	}
 	for _, m := range s.mirrors {
@@ -340,7 +341,7 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 		return fmt.Errorf("collect: %w", err)
 	}
 	if _, err := s.check(ctx); err != nil {
-		return fmt.Errorf("check after the work went on: %w", err)
+		return fmt.Errorf("check after further work: %w", err)
 	}
 	return nil
 }

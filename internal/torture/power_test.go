@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// The power is cut after the writes, syncs, renames and removals of the real snapd. A
-// short run tests some of them, the long program all.
+// snapd recovers from a power cut after each of its writes, syncs, renames and removals.
+// The test tries some of them, and the command "torture" all.
 func TestPowerCuts(t *testing.T) {
 	p, err := recordPower(t.Context(), t, build(t))
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// The parts of the long program, short: see main.go.
+// These tests run a few cases of each part of the command "torture".
 func TestKills(t *testing.T) {
 	n := 8
 	if testing.Short() {
@@ -21,7 +21,7 @@ func TestKills(t *testing.T) {
 	}
 	t.Logf("%+v", res)
 	if res.Updates == 0 || res.Syncs == 0 || res.Freezes == 0 {
-		t.Errorf("nothing went on between the kills: %+v", res)
+		t.Errorf("some kind of work never succeeded between the kills: %+v", res)
 	}
 }
 
@@ -37,7 +37,7 @@ func TestFullDisk(t *testing.T) {
 	can(t, res.Skip)
 	t.Logf("%+v", res)
 	if res.Refused == 0 {
-		t.Error("nothing was refused on a full file system")
+		t.Error("no operation failed on a full file system")
 	}
 }
 
@@ -53,7 +53,7 @@ func TestInputOutputErrors(t *testing.T) {
 	can(t, res.Skip)
 	t.Logf("%+v", res)
 	if res.Refused+res.Died == 0 {
-		t.Error("no error was noticed")
+		t.Error("no operation failed, and snapd did not exit")
 	}
 }
 
@@ -72,7 +72,7 @@ func TestBadUpstream(t *testing.T) {
 	}
 }
 
-// can skips a test for want of something, but not as root in CI.
+// can skips a test if something is missing, except as root in CI, where it fails.
 func can(t *testing.T, missing string) {
 	t.Helper()
 	if missing == "" {

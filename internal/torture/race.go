@@ -22,7 +22,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// raceResult counts what was done beside collections.
+// raceResult counts what was done while garbage was collected.
 type raceResult struct {
 	Rounds      int64
 	Freezes     int64
@@ -37,7 +37,7 @@ type raceResult struct {
 	Refused     int64 // freezes whose snapshot or base was removed in the meantime
 	Collections int64
 	Verified    int64 // freezes, with every byte
-	Checks      int   // of everything, with nothing else going on
+	Checks      int   // of everything, while no other work was running
 }
 
 func (r raceResult) String() string {
@@ -45,17 +45,17 @@ func (r raceResult) String() string {
 		r.Rounds, r.Collections, r.Freezes, r.Refused, r.Imports, r.Recordings, r.Images, r.Statements, r.Kits, r.Syncs, r.Fscks, r.Removals, r.Verified, r.Checks)
 }
 
-// racer does rounds of work beside collections that have no patience: nothing
-// is left in quarantine, and nothing is spared because it is new.
+// racer does rounds of work while garbage is collected without any delay: collections
+// empty the quarantine at once, and remove even the newest blobs.
 type racer struct {
 	s       *system
-	later   *freezer.Freezer // of the next key
-	dir     string           // of images, kits and exports
+	later   *freezer.Freezer // with the next signing key
+	dir     string           // for images, kits and exports
 	exports []string
 	left    atomic.Int64 // rounds before the next check
 	seed    uint64
-	names   atomic.Int64 // of freezes: one that was removed never has other contents
-	pinned  string       // the snapshot that the shared ones are made from
+	names   atomic.Int64 // for names of freezes; the name of a removed one is not used again
+	pinned  string       // the snapshot of the shared freezes
 
 	res raceResult
 }
@@ -64,15 +64,15 @@ const (
 	raceWorkers = 3
 	// raceCheck is the number of rounds between two checks of everything.
 	raceCheck = 25
-	// raceContents is how many different images and kits there are.
+	// raceContents is the number of different images and kits.
 	raceContents = 3
 )
 
 // races does rounds of freezes, imports, recordings, images, statements, kits,
-// syncs and removals beside continuous collections, and proves after each round
-// that what was published is there with every byte. Freezes share their
-// contents, and what is removed comes again, so that a blob which one
-// worker is about to refer to is often a collection candidate already.
+// syncs and removals while garbage is collected continuously. After each round it
+// verifies every byte of what was published. Freezes share their contents, and
+// removed contents are published again, so that a blob that a worker is about to
+// refer to is often a collection candidate already.
 func races(ctx context.Context, tb testing.TB, signer, later *sign.Signer, seed uint64, rounds int) (raceResult, error) {
 	tmp := fastDir(tb)
 	now := time.Now().UTC().Truncate(time.Second)
@@ -111,7 +111,7 @@ func (r *racer) run(ctx context.Context, u *upstream, rounds int) error {
 		}
 		done += n
 		if _, err := s.check(ctx); err != nil {
-			return fmt.Errorf("with nothing else going on: %w", err)
+			return fmt.Errorf("while no other work was running: %w", err)
 		}
 		r.res.Checks++
 		u.upgrade(packageNames[rnd.IntN(len(packageNames))])
@@ -123,7 +123,7 @@ func (r *racer) run(ctx context.Context, u *upstream, rounds int) error {
 	return r.empty(ctx)
 }
 
-// prepare writes the images and kits, and exports freezes to import.
+// prepare writes the images and kits, and exports the freezes to import.
 func (r *racer) prepare(ctx context.Context) error {
 	for i := range raceContents {
 		for _, kind := range []string{"image", "kit"} {
@@ -161,7 +161,7 @@ func (r *racer) file(kind string, n int) string {
 	return filepath.Join(r.dir, fmt.Sprint(kind, n%raceContents))
 }
 
-// phase does n rounds on several workers while collections run without a pause.
+// phase does n rounds on several workers while garbage is collected without a pause.
 func (r *racer) phase(ctx context.Context, n int, phase uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -219,18 +219,18 @@ func (r *racer) remove(ctx context.Context, name string) error {
 	return r.s.call(ctx, "rm", api.RefRequest{Ref: name})
 }
 
-// raceWorker does one round after the other, on its own names and on one that all share.
+// raceWorker does one round after the other, with names of its own and shared ones.
 type raceWorker struct {
 	*racer
 	n   int
 	rnd *rand.Rand
 }
 
-// sharedNames are frozen and removed by all workers, each always with the same
+// sharedNames are the freezes that all workers make and remove. Each always has the same
 // contents.
 var sharedNames = []string{"shared-1", "shared-2"}
 
-// round makes a freeze, adds to it, proves it and removes it.
+// round makes a freeze, adds files to it, verifies it and removes it.
 func (w *raceWorker) round(ctx context.Context) error {
 	if err := w.beside(ctx); err != nil {
 		return err
@@ -253,7 +253,7 @@ func (w *raceWorker) round(ctx context.Context) error {
 	return w.remove(ctx, name)
 }
 
-// beside does the work that is not about a freeze of the worker.
+// beside does other work: syncs, shared freezes, removals, fsck.
 func (w *raceWorker) beside(ctx context.Context) error {
 	switch w.rnd.IntN(8) {
 	case 0:
@@ -263,7 +263,7 @@ func (w *raceWorker) beside(ctx context.Context) error {
 			return fmt.Errorf("sync %s: %w", m, err)
 		}
 	case 1, 2:
-		// Others may make or remove the same name at this moment.
+		// Other workers may be making or removing the same freeze.
 		i := w.rnd.IntN(len(sharedNames))
 		err := w.s.freeze(ctx, api.FreezeRequest{Name: sharedNames[i], Mirrors: []string{w.pinned}, Packages: packageNames[:1+i]})
 		if err != nil && !errors.Is(err, freeze.ErrBusy) && !removed(err) {
@@ -281,20 +281,20 @@ func (w *raceWorker) beside(ctx context.Context) error {
 			return fmt.Errorf("fsck: %w", err)
 		}
 		if len(res.Faults)+len(res.Repaired) > 0 {
-			return fmt.Errorf("fsck of what is whole: %+v", res)
+			return fmt.Errorf("fsck reports faults in an intact store: %+v", res)
 		}
 	}
 	return nil
 }
 
-// removed reports whether an error says that something was removed: a freeze, or
-// a snapshot with its contents.
+// removed reports whether an error means that a freeze, or a snapshot with its
+// contents, was removed.
 func removed(err error) bool {
 	return errors.Is(err, meta.ErrNotFound) || errors.Is(err, meta.ErrGone) || errors.Is(err, cas.ErrNotFound) || gone(err)
 }
 
-// publish makes a freeze in one of the ways that exist. The name is empty if what it
-// was to be made from was removed in the meantime.
+// publish makes a freeze in one of the possible ways. The name is empty if the base or
+// snapshot for it was removed in the meantime.
 func (w *raceWorker) publish(ctx context.Context) (name string, err error) {
 	name = fmt.Sprintf("w%d-%d", w.n, w.names.Add(1))
 	switch w.rnd.IntN(6) {
@@ -329,8 +329,8 @@ func (w *raceWorker) publish(ctx context.Context) (name string, err error) {
 	return name, err
 }
 
-// freezeLatest freezes the newest snapshots. They are old enough to be removed
-// as soon as there are newer ones, but then the next attempt has those.
+// freezeLatest freezes the newest snapshots. A snapshot can be removed as soon as there
+// is a newer one, and freezeLatest then tries again.
 func (w *raceWorker) freezeLatest(ctx context.Context, req api.FreezeRequest) error {
 	err := w.freeze(ctx, req)
 	if err != nil && removed(err) {
@@ -348,13 +348,13 @@ func (w *raceWorker) freeze(ctx context.Context, req api.FreezeRequest) error {
 	return nil
 }
 
-// record makes a recording of a lazy mirror's packages, and freezes that.
+// record records some packages of the lazy mirror, and freezes the recording.
 func (w *raceWorker) record(ctx context.Context, name string) error {
 	atomic.AddInt64(&w.res.Recordings, 1)
 	if err := w.s.record(ctx, name, packageNames[w.rnd.IntN(len(packageNames))]); err != nil {
 		return fmt.Errorf("record %s: %w", name, err)
 	}
-	if err := w.freeze(ctx, api.FreezeRequest{Name: name}); err != nil { // its snapshots are held
+	if err := w.freeze(ctx, api.FreezeRequest{Name: name}); err != nil { // the recording keeps its snapshots
 		return err
 	}
 	return w.s.call(ctx, "record/rm", api.RecordRef{Name: name})
@@ -373,7 +373,7 @@ func (w *raceWorker) image(ctx context.Context, name string) error {
 	return nil
 }
 
-// vouch signs all freezes again, while others remove theirs.
+// vouch signs all freezes with the next key, while other workers remove theirs.
 func (w *raceWorker) vouch(ctx context.Context, _ string) error {
 	n, err := w.later.Vouch(ctx)
 	atomic.AddInt64(&w.res.Statements, int64(n))
@@ -383,7 +383,7 @@ func (w *raceWorker) vouch(ctx context.Context, _ string) error {
 	return nil
 }
 
-// kit publishes one of a few files under a path that the workers share.
+// kit publishes one of a few files, whose contents other workers publish, too.
 func (w *raceWorker) kit(ctx context.Context, _ string) error {
 	atomic.AddInt64(&w.res.Kits, 1)
 	path := fmt.Sprint("kit", w.n)
@@ -402,8 +402,8 @@ func (w *raceWorker) kit(ctx context.Context, _ string) error {
 	return nil
 }
 
-// prove verifies a freeze with every byte, and looks for each blob that
-// it refers to.
+// prove verifies every byte of a freeze, and checks that each blob to which it refers
+// exists.
 func (w *raceWorker) prove(ctx context.Context, name string) error {
 	v, err := w.s.freezer.Verify(ctx, &api.VerifyRequest{Ref: name, Deep: true}, nil)
 	if err != nil {

@@ -18,10 +18,10 @@ import (
 	"example.org/snapd/internal/config"
 )
 
-// server is the real snapd in a separate process.
+// server runs the real snapd in a separate process.
 type server struct {
 	binary string
-	dir    string // of its configuration and socket; short, for the socket's path
+	dir    string // for configuration and socket; short, because socket paths must be
 	data   string // the data directory
 	listen string
 	ctl    *api.Client
@@ -45,7 +45,7 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// tail is the end of the log.
+// tail returns the end of the log.
 func (l *logBuffer) tail() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,8 +63,8 @@ func buildSnapd(ctx context.Context, dir string) (string, error) {
 	return out, nil
 }
 
-// newServer writes the configuration of a snapd with these mirrors. extra goes
-// into its [store] section.
+// newServer writes a configuration with the given mirrors. extra is added to its
+// [store] section.
 func newServer(binary, dir, data string, mirrors []config.Mirror, extra string) (*server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -85,8 +85,8 @@ func newServer(binary, dir, data string, mirrors []config.Mirror, extra string) 
 	return s, nil
 }
 
-// start runs snapd and waits until it answers. Another process may take the port in the
-// meantime and release it.
+// start starts snapd and waits until it answers. It tries again if another process has
+// taken the port in the meantime.
 func (s *server) start(ctx context.Context) error {
 	for tries := 0; ; tries++ {
 		err := s.run(ctx)
@@ -97,7 +97,7 @@ func (s *server) start(ctx context.Context) error {
 	}
 }
 
-// run runs snapd once.
+// run starts snapd once and waits until it answers.
 func (s *server) run(ctx context.Context) error {
 	s.log = &logBuffer{}
 	s.cmd = exec.Command(s.binary, "--config", filepath.Join(s.dir, "c.toml"))
@@ -129,7 +129,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 }
 
-// kill ends snapd as the machine would.
+// kill kills snapd with SIGKILL, like a crash.
 func (s *server) kill() {
 	if s.cmd == nil {
 		return
@@ -139,7 +139,7 @@ func (s *server) kill() {
 	s.cmd = nil
 }
 
-// stop ends snapd cleanly.
+// stop has snapd shut down cleanly.
 func (s *server) stop() error {
 	if s.cmd == nil {
 		return nil
@@ -176,7 +176,7 @@ func (s *server) call(ctx context.Context, verb string, req, res any) error {
 	return s.ctl.Call(ctx, verb, req, res, nil)
 }
 
-// syncNow syncs mirrors; one that fails is an error.
+// sync syncs mirrors. It returns an error if one of them fails.
 func (s *server) sync(ctx context.Context, names ...string) (*api.SyncResult, error) {
 	var res api.SyncResult
 	if err := s.call(ctx, "sync", api.SyncRequest{Mirrors: names}, &res); err != nil {
@@ -190,8 +190,8 @@ func (s *server) sync(ctx context.Context, names ...string) (*api.SyncResult, er
 	return &res, nil
 }
 
-// proveAll lets snapd check itself: fsck is clean, the log extends what it was,
-// and each freeze verifies.
+// proveAll checks that fsck finds no fault, that the log extends its earlier state, and
+// that each freeze verifies. It returns the number of freezes.
 func (s *server) proveAll(ctx context.Context) (frozen int, err error) {
 	var fsck api.FsckResult
 	if err := s.call(ctx, "fsck", api.FsckRequest{}, &fsck); err != nil {
@@ -223,7 +223,7 @@ func (s *server) proveAll(ctx context.Context) (frozen int, err error) {
 	return frozen, nil
 }
 
-// gone reports whether a requested thing does not exist, or no longer exists.
+// gone reports whether an error means that an object does not exist, or no longer does.
 func gone(err error) bool {
 	e := new(api.Error)
 	return errors.As(err, &e) && (e.Code == api.CodeNotFound || e.Code == api.CodeGone)

@@ -38,15 +38,15 @@ import (
 	"example.org/snapd/internal/tlog/sequencer"
 )
 
-// system is the inside of a snapd on a data directory, without its listeners,
-// so that each of its writes can be made to fail.
+// system is the parts of snapd on a data directory, without listeners and in this
+// process, so that each write can be made to fail.
 type system struct {
 	dir     string
 	mirrors []config.Mirror
 	signer  *sign.Signer
 	now     time.Time
-	fault   func(where, what string) (apply bool, err error) // of every write; nil: none
-	keep    int                                              // generations that keep their compressed indices; 0: all
+	fault   func(where, what string) (apply bool, err error) // called before each write; nil: no faults
+	keep    int                                              // number of generations that are not compacted; 0: all
 
 	store     *bolt.Store
 	tlog      *sequencer.Log
@@ -60,13 +60,13 @@ type system struct {
 	httpd     *httpd.Server
 }
 
-// open starts the system on its directory, as after a restart.
+// open opens the system on its directory, as snapd does when it starts.
 func (s *system) open() error {
 	var so bolt.Options
 	now := func() time.Time { return s.now }
 	co := casdir.Options{Now: now}
 	if s.fault != nil {
-		// A freeze compresses its indices beside each other.
+		// Indices of a freeze are compressed concurrently.
 		var mu sync.Mutex
 		fault := func(where, what string) (bool, error) {
 			mu.Lock()
@@ -96,7 +96,7 @@ func (s *system) open() error {
 	}
 	s.client = fetch.New(fetch.Config{Retries: -1})
 	if s.parts, err = mirrortest.Compose(mirrortest.Config{
-		// One connection: equal runs write in equal order.
+		// Use one connection, so that equal runs write in the same order.
 		Mirrors: s.mirrors, Formats: []repo.Format{deb.Format{}, rpm.Format{}}, Store: s.logged, Blobs: s.blobs, Client: s.client, Now: now,
 	}); err != nil {
 		return err
@@ -114,7 +114,7 @@ func (s *system) open() error {
 	return err
 }
 
-// close ends the system; its data stays on disk.
+// close closes the system; its data stays on disk.
 func (s *system) close() {
 	if s.parts == nil {
 		return
@@ -131,7 +131,7 @@ func (s *system) close() {
 // sync syncs a mirror.
 func (s *system) sync(ctx context.Context, name string) error {
 	s.now = s.now.Add(time.Minute)
-	_, err := s.parts.Sync(ctx, name, mirror.SyncOptions{AcceptClock: true}) // upstream's is the machine's
+	_, err := s.parts.Sync(ctx, name, mirror.SyncOptions{AcceptClock: true}) // upstream uses the machine's clock
 	return err
 }
 
@@ -149,7 +149,7 @@ func (s *system) call(ctx context.Context, verb string, req any) error {
 	return c.Call(ctx, verb, req, nil, nil)
 }
 
-// controlTransport carries requests to the control API in this process.
+// controlTransport passes requests to the control API in this process.
 type controlTransport struct{ s *httpd.Server }
 
 func (c controlTransport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -158,7 +158,7 @@ func (c controlTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// publish puts a file below /iuk/.
+// publish publishes a file below /iuk/.
 func (s *system) publish(ctx context.Context, file, path string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -169,20 +169,20 @@ func (s *system) publish(ctx context.Context, file, path string) error {
 	return err
 }
 
-// get asks the public tree for a path.
+// get requests a path from the public server.
 func (s *system) get(ctx context.Context, path string) (status int, body []byte, err error) {
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil)
 	w := httptest.NewRecorder()
 	defer func() {
-		if p := recover(); p != nil { // http.ErrAbortHandler: the connection is cut
-			err = fmt.Errorf("get %s: cut: %v", path, p)
+		if p := recover(); p != nil { // http.ErrAbortHandler aborts the response
+			err = fmt.Errorf("get %s: aborted: %v", path, p)
 		}
 	}()
 	s.httpd.Public().ServeHTTP(w, r)
 	return w.Code, w.Body.Bytes(), nil
 }
 
-// record makes a recording of some packages, from its start to its end.
+// record starts a recording, requests some packages through it, and stops it.
 func (s *system) record(ctx context.Context, name string, packages ...string) error {
 	var exists *api.Error
 	err := s.call(ctx, "record/start", api.RecordStart{Name: name})
@@ -193,7 +193,7 @@ func (s *system) record(ctx context.Context, name string, packages ...string) er
 	if err != nil || !r.Stopped.IsZero() {
 		return err
 	}
-	// A sync may have brought newer packages since the recording was started.
+	// A sync may have added newer packages since the recording was started.
 	for _, pin := range r.Pins {
 		for _, p := range packages {
 			file, err := s.path(ctx, pin, p)
@@ -212,7 +212,7 @@ func (s *system) record(ctx context.Context, name string, packages ...string) er
 	return s.call(ctx, "record/stop", api.RecordRef{Name: name})
 }
 
-// path returns the path of a binary package in the snapshot that a recording shows.
+// path returns the path of a binary package in the snapshot that a recording serves.
 func (s *system) path(ctx context.Context, pin meta.RecordingPin, name string) (string, error) {
 	snap, err := s.store.Snapshot(ctx, pin.Mirror, pin.Timestamp)
 	if err != nil {
@@ -240,10 +240,10 @@ type checked struct {
 
 var hrefs = regexp.MustCompile(`href="(repodata/[^"]*)"`)
 
-// check proves that nothing is lost: the metadata agrees with itself and with the
-// blobs, each freeze verifies with every byte, and each package of each snapshot
-// of a mirror that takes everything is served. Long because the order of its
-// steps is the test.
+// check checks that nothing is lost: fsck finds no fault, every byte of each freeze
+// verifies, the log and the channels are consistent, and the metadata of each snapshot
+// are served, as are its packages if the mirror downloads all of them. Long because the
+// order of its steps is the test.
 func (s *system) check(ctx context.Context) (n checked, err error) {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -345,7 +345,7 @@ func (s *system) contents(ctx context.Context) (frozen []*meta.Frozen, snaps []*
 	return frozen, snaps, nil
 }
 
-// has asks for a snapshot, or for a freeze.
+// has returns an error if a snapshot or freeze does not exist.
 func (s *system) has(ctx context.Context, ref string) error {
 	name, at, snapshot := strings.Cut(ref, "@")
 	if !snapshot {
@@ -384,7 +384,7 @@ func (s *system) blobsOf(ctx context.Context, name string) ([]cas.Digest, error)
 	return blobs, nil
 }
 
-// orphans lists blobs that nothing refers to.
+// orphans describes the unreferenced blobs.
 func (s *system) orphans(ctx context.Context) (out []string, err error) {
 	err = s.blobs.Walk(ctx, cas.Digest{}, func(i cas.Info) error {
 		referenced, err := s.store.Referenced(ctx, []cas.Digest{i.Digest})
@@ -406,7 +406,7 @@ func (s *system) orphans(ctx context.Context) (out []string, err error) {
 	return out, err
 }
 
-// listed reports whether a generation that is left may have one of the listings.
+// listed reports whether an existing generation may contain one of the listings.
 func (s *system) listed(ctx context.Context, listings []meta.ListedIn) (bool, error) {
 	for _, l := range listings {
 		if l.Last == meta.Unended {
@@ -422,7 +422,7 @@ func (s *system) listed(ctx context.Context, listings []meta.ListedIn) (bool, er
 	return false, nil
 }
 
-// collect runs a collection that has no patience.
+// collect collects garbage without any delay, and without a quarantine.
 func (s *system) collect(ctx context.Context) error {
 	_, err := s.collector.Run(ctx, false)
 	return err

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// bench implements the testing.TB that test fixtures require, for use in a program: a
-// fatal error is a panic with failure.
+// bench implements testing.TB, which test fixtures require, outside a test. A fatal error
+// is a panic with a failure.
 type bench struct {
 	testing.TB
 	ctx context.Context
@@ -19,7 +19,7 @@ type bench struct {
 	cleanup []func()
 }
 
-// failure is the reason why a fixture failed.
+// failure is the error with which a fixture failed.
 type failure struct{ error }
 
 func (b *bench) Helper()                   {}
@@ -48,7 +48,7 @@ func (b *bench) TempDir() string {
 	return dir
 }
 
-// close runs the cleanups, the last one first.
+// close runs the cleanup functions, last one first.
 func (b *bench) close() {
 	for i := len(b.cleanup) - 1; i >= 0; i-- {
 		b.cleanup[i]()
@@ -57,7 +57,7 @@ func (b *bench) close() {
 }
 
 // fastDir makes a temporary directory, in memory if possible, because thousands of data
-// directories are made and synced in it.
+// directories are written and fsynced in it.
 func fastDir(tb testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "snapd-torture")
 	if err != nil {

@@ -15,11 +15,10 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// packageNames are the packages of the upstream; each has a source package.
+// packageNames are the packages that upstream has; each has a source package.
 var packageNames = []string{"alpha", "beta", "gamma", "delta", "epsilon"}
 
-// upstream is a Debian archive that moves on, and a Fedora repository that does
-// so with it.
+// upstream is a Debian archive and a Fedora repository, which are updated together.
 type upstream struct {
 	*debtest.Archive
 	srv     *httptest.Server
@@ -31,7 +30,7 @@ type upstream struct {
 	fault   atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 }
 
-// newUpstream publishes a first state, dated date.
+// newUpstream publishes the first state, with the given date.
 func newUpstream(tb testing.TB, date time.Time) *upstream {
 	u := &upstream{Archive: debtest.New(tb), version: map[string]int{}, date: date}
 	u.Hook = func(w http.ResponseWriter, r *http.Request) bool {
@@ -68,7 +67,8 @@ func (u *upstream) add(name string) {
 	u.rpms.Add(rpmtest.Package{Name: name, Version: v + ".0"})
 }
 
-// upgrade replaces packages by their next versions and publishes that, later.
+// upgrade replaces packages with their next versions and publishes the new state, dated
+// one minute later.
 func (u *upstream) upgrade(names ...string) {
 	for _, n := range names {
 		u.Default().Remove(n, fmt.Sprint(u.version[n]))
@@ -78,7 +78,7 @@ func (u *upstream) upgrade(names ...string) {
 	u.publish()
 }
 
-// sites says where an upstream is, for another process.
+// sites contains the addresses of an upstream, for use by another process.
 type sites struct {
 	Deb, DebKeys string // URL, keyring file
 	RPM, RPMKeys string
@@ -101,7 +101,7 @@ func (s sites) debs(keep time.Duration) []config.Mirror {
 	return []config.Mirror{m, lazy}
 }
 
-// all are the mirrors of both kinds of repository.
+// all configures the mirrors of debs, and one of the Fedora repository.
 func (s sites) all(keep time.Duration) []config.Mirror {
 	return append(s.debs(keep), config.Mirror{
 		Name: "fedora", Type: "rpm", URL: remote.NewURL(s.RPM), Architectures: []string{"x86_64"}, Keyring: config.Strings{s.RPMKeys},

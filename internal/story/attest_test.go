@@ -14,8 +14,8 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// buildFrom makes an image from what a server serves of a freeze: the package, unpacked
-// by the real tool.
+// buildFrom makes an image from a package of a freeze: it downloads the package from the
+// server, and unpacks it with dpkg-deb.
 func (s *server) buildFrom(freeze, pkg string) string {
 	s.t.Helper()
 	var list api.PackageList
@@ -46,10 +46,10 @@ func (s *server) buildFrom(freeze, pkg string) string {
 	return ""
 }
 
-// The release manager and a CI build one image from one freeze, attest it and keep what
-// the other attests; a third builds something else. Whoever names two of them as a
-// threshold is satisfied, on each server and with the export alone, and the third is
-// named and not counted. Long because it is one story from beginning to end.
+// The release manager and a CI build the same image from a freeze, attest it and import
+// each other's attestation. A third builder builds a different image. Verification with a
+// threshold of two builders succeeds, on each server and with only the export, and reports
+// the third as dissenting. Long because each step depends on the one before.
 func TestBuildersConfirm(t *testing.T) {
 	needs.Programs(t, "dpkg-deb", "openssl")
 	release, ci, third := ownServer(t, ""), ownServer(t, ""), ownServer(t, "")
@@ -70,7 +70,7 @@ func TestBuildersConfirm(t *testing.T) {
 		s.Ctl("import", at("export"))
 	}
 
-	// Keys of three people: OpenPGP, and Ed25519 as openssl makes it.
+	// Keys of three builders: one OpenPGP key, and two Ed25519 keys from openssl.
 	release.Ctl("key", "generate", "--key-file", at("release.asc"), "--name", "Release manager")
 	list := "# Who builds our images.\nbuilder release-manager\n" + release.Ctl("key", "export", "--key-file", at("release.asc"))
 	for _, name := range []string{"ci", "third"} {
@@ -106,7 +106,7 @@ func TestBuildersConfirm(t *testing.T) {
 		s.Refuse(4, append([]string{"verify", "4.1"}, two...), "check failed")
 	}
 
-	// Each keeps what the others attest: from a file, or from the other server.
+	// Each imports the attestations of the others, from a file or from another server.
 	release.Ctl("attest", "import", "http://"+ci.Addr+"/frozen/4.1/"+made.File, at("third.json"))
 	ci.Ctl("attest", "import", at("release.json"), at("third.json"))
 	third.Ctl("attest", "import", at("release.json"), at("ci.json"), at("ci.json"))
@@ -129,20 +129,20 @@ func TestBuildersConfirm(t *testing.T) {
 		t.Errorf("verify:\n%s", out)
 	}
 	if out := release.Ctl("log", "export"); strings.Count(out, `"kind":"attestation"`) != 3 {
-		t.Errorf("the log has not three attestations:\n%s", out)
+		t.Errorf("the log does not have three attestations:\n%s", out)
 	}
 	if status, page := get(t, "http://"+release.Addr+"/freeze/4.1"); status != 200 || !strings.Contains(page, "Attestations") || !strings.Contains(page, ">differs<") {
 		t.Errorf("the page of the freeze: %d", status)
 	}
 
-	// The export has them all, and proves them without a server.
+	// The export contains all attestations, and they can be verified without a server.
 	release.Ctl("export", "4.1", at("attested"))
 	release.Ctl(append([]string{"verify", at("attested")}, two...)...)
 	fourth := ownServer(t, "")
 	fourth.Ctl("import", at("attested"))
 	fourth.Ctl(append([]string{"verify", "4.1"}, two...)...)
 
-	// openssl agrees about the signature.
+	// openssl verifies the signature, too.
 	var e struct {
 		Payload    []byte
 		Signatures []struct{ Sig []byte }
@@ -162,7 +162,7 @@ func TestBuildersConfirm(t *testing.T) {
 	}
 	openssl("pkeyutl", "-verify", "-pubin", "-inkey", at("ci.pub"), "-rawin", "-in", at("signed"), "-sigfile", at("sig"))
 
-	// What too few confirm is not advertised to anybody.
+	// A kit for an image that too few builders confirm is not advertised.
 	udf := func(image, output string) []string {
 		return append([]string{"iuk", "udf", "--key-file", at("release.asc"), "--to", "4.1", "--from", "4.0", "--product", "Tails", "--build-target", "amd64", "--channel", "stable",
 			"--iuk-url", "http://kits.example.org", "--image-url", "http://images.example.org/4.1.img", "--iuks", dir, "--image", image, "--output", output}, two...)
@@ -170,10 +170,10 @@ func TestBuildersConfirm(t *testing.T) {
 	release.Ctl(udf(image, at("udf"))...)
 	release.Refuse(4, udf(at("other.tar"), at("none")), "too few builders confirm the image: expected 2, found 0")
 	if _, err := os.Stat(at("none/v2")); err == nil {
-		t.Error("a file for an image that too few confirm")
+		t.Error("iuk udf wrote a file for an image that too few builders confirm")
 	}
 
-	// An attestation of another freeze of that name is refused.
+	// An attestation of a different freeze with the same name is refused.
 	fifth := ownServer(t, "")
 	fifth.Ctl("add", "own", dpkgDeb(t, "hello_2_amd64.deb", "Package: hello", "Version: 2", "Architecture: amd64"), "--suite", "stable")
 	fifth.Ctl("freeze", "4.1", "--package", "hello")

@@ -19,7 +19,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// snapd runs one of snapd's commands with the server's configuration.
+// snapd runs a command of snapd, such as backup, with the server's configuration.
 func (s *server) snapd(args ...string) (string, error) {
 	s.t.Helper()
 	cmd := s.command(args...)
@@ -43,7 +43,7 @@ func (s *server) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// elsewhere is a server with the same configuration and no data, which does not run.
+// elsewhere returns a server with a configuration and no data, which is not running.
 func elsewhere(t *testing.T, config string) *server {
 	t.Helper()
 	s := &server{t: t, Dir: t.TempDir(), Addr: "127.0.0.1:" + freePort(t)}
@@ -56,7 +56,7 @@ func elsewhere(t *testing.T, config string) *server {
 	return s
 }
 
-// begin runs a server that was made by elsewhere.
+// begin starts a server that elsewhere returned.
 func (s *server) begin() {
 	s.t.Helper()
 	bin, err := build()
@@ -66,7 +66,8 @@ func (s *server) begin() {
 	s.run(bin)
 }
 
-// proveAll verifies every freeze and looks for damage.
+// proveAll verifies every freeze, among which must be want, and checks that fsck finds no
+// damage and that status has no warnings.
 func (s *server) proveAll(want ...string) {
 	s.t.Helper()
 	var list api.SnapshotList
@@ -88,7 +89,7 @@ func (s *server) proveAll(want ...string) {
 	}
 }
 
-// installs lets apt install a package from a freeze.
+// installs checks that apt can install a version of a package from a freeze.
 func (s *server) installs(freeze, pkg, version string) {
 	s.t.Helper()
 	apt := debtest.NewApt(s.t, s.Ctl("sources", freeze))
@@ -99,11 +100,11 @@ func (s *server) installs(freeze, pkg, version string) {
 	}
 }
 
-// busy syncs, freezes, removes and collects until stop is called.
+// busy syncs, freezes, removes freezes and collects garbage until stop is called.
 func (s *server) busy(a *debtest.Archive, published time.Time) (stop func()) {
 	done := make(chan struct{})
 	var all sync.WaitGroup
-	// Each command may meet what another one removes.
+	// A command may fail because another one removes what it needs.
 	run := func(f func(n int)) {
 		all.Go(func() {
 			for n := 0; ; n++ {
@@ -143,9 +144,8 @@ func (s *server) busy(a *debtest.Archive, published time.Time) (stop func()) {
 	}
 }
 
-// A backup of a server at work is restored elsewhere: every freeze
-// holds, and apt installs from it. It can be repeated, and taken of a server
-// that does not run.
+// A backup of a busy server is restored on another one: every freeze verifies, and apt
+// installs from it. The backup can be repeated, and can be taken of a stopped server.
 func TestBackupAndRestore(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	a, config := upstream(t)
@@ -166,7 +166,7 @@ func TestBackupAndRestore(t *testing.T) {
 	dir := filepath.Join(s.Dir, "backup")
 	stop := s.busy(a, published)
 	for range 3 {
-		if out, err := s.snapd("backup", "backup"); err != nil { // relative to where the command runs
+		if out, err := s.snapd("backup", "backup"); err != nil { // relative to the working directory
 			stop()
 			t.Fatalf("backup: %v\n%s", err, out)
 		}
@@ -203,7 +203,7 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Errorf("restore into a directory in use: %v", err)
 	}
 
-	// The restored server is the same installation, so it uses the same backup directory.
+	// The restored server is the same installation, so it can use the same backup directory.
 	other.Stop()
 	if out, err := other.snapd("backup", dir); err != nil {
 		t.Fatalf("backup of a stopped server: %v\n%s", err, out)
@@ -219,9 +219,9 @@ func TestBackupAndRestore(t *testing.T) {
 	other.proveAll("4.1")
 }
 
-// A backup or restore that dies at any point is repeated, and succeeds. snapd
-// does not start on a directory that was restored by half. Long because of its
-// table of cases.
+// A backup or restore that is killed at any moment succeeds when it is repeated. snapd
+// does not start on a partly restored directory. Long because each step depends on the
+// one before.
 func TestKilledBackup(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	a, config := upstream(t)
@@ -237,8 +237,8 @@ func TestKilledBackup(t *testing.T) {
 	}
 	s.Ctl(append([]string{"freeze", "4.1", "--no-sources"}, packages...)...)
 
-	// kill runs a command and kills it after a while; ended is true when it was
-	// done before.
+	// kill runs a command and sends it a signal after a while. ended is true if the command
+	// succeeded before that.
 	kill := func(cmd *exec.Cmd, after time.Duration, sig syscall.Signal) (ended bool) {
 		t.Helper()
 		var errs strings.Builder
@@ -272,7 +272,7 @@ func TestKilledBackup(t *testing.T) {
 		}
 	}
 
-	// The daemon dies while it copies.
+	// The daemon is killed while it copies.
 	dir := filepath.Join(s.Dir, "of the running one")
 	cmd := s.command("backup", dir)
 	if err := cmd.Start(); err != nil {
@@ -289,7 +289,7 @@ func TestKilledBackup(t *testing.T) {
 	}
 	s.Stop()
 
-	// The command itself dies.
+	// The command itself is killed.
 	dir = filepath.Join(s.Dir, "of the stopped one")
 	sequence(func(after time.Duration, sig syscall.Signal) bool { return kill(s.command("backup", dir), after, sig) })
 	other := elsewhere(t, config)
@@ -302,10 +302,10 @@ func TestKilledBackup(t *testing.T) {
 			return false
 		}
 		if !slices.Contains(names, filepath.Join(other.Dir, "data", "restoring")) {
-			return true // it died when all was done
+			return true // it was killed after it had finished
 		}
 		if out, err := other.snapd(); code(err) != api.ExitFailed || !strings.Contains(err.Error(), "a restore was not completed") {
-			t.Fatalf("snapd on a directory that was restored by half: %v\n%s", err, out)
+			t.Fatalf("snapd on a partly restored directory: %v\n%s", err, out)
 		}
 		return false
 	})
@@ -314,8 +314,7 @@ func TestKilledBackup(t *testing.T) {
 	other.installs("4.1", "app7", "1")
 }
 
-// Errors name what is wrong, and have the right exit code. Long because of its table of
-// cases.
+// Errors say what is wrong and have the right exit code. Long because of its table.
 func TestBackupRefuses(t *testing.T) {
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "app", Version: "1"})
@@ -355,7 +354,7 @@ func TestBackupRefuses(t *testing.T) {
 		}
 	}
 
-	// A damaged blob: of the installation, then of the backup.
+	// Damage a blob, first of the installation and then of the backup.
 	blobs, err := filepath.Glob(filepath.Join(s.Dir, "data/blobs/*/*"))
 	if err != nil || len(blobs) == 0 {
 		t.Fatal(blobs, err)
@@ -410,7 +409,8 @@ func TestBackupRefuses(t *testing.T) {
 	if out, err := s.snapd("backup", again); err != nil {
 		t.Errorf("backup after the repair: %v\n%s", err, out)
 	}
-	// One that only the earlier backup has is not overlooked, and comes back from it.
+	// A backup notices that a blob of the earlier backup is missing, and fsck restores it
+	// from there.
 	if err := os.Remove(deb(filepath.Join(s.Dir, "data"))); err != nil {
 		t.Fatal(err)
 	}

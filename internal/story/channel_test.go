@@ -13,9 +13,9 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// Real apt and dnf follow a channel from 4.0 to 4.1 and back, and a client that read
-// the index before a move still gets its packages. Long because it is one story from
-// beginning to end.
+// Real apt and dnf follow a channel from 4.0 to 4.1 and back. A client that read the
+// index before a move still gets its packages. Long because each step depends on the one
+// before.
 func TestChannel(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs dnf")
@@ -78,13 +78,13 @@ func TestChannel(t *testing.T) {
 	has("1")
 
 	move("4.1")
-	// These two read the index of 4.0.
+	// These two clients have read the index of 4.0.
 	across.Run("apt-get", "install", "app")
 	if got := across.Installed(); len(got) != 1 || got[0] != "app 1" {
-		t.Errorf("apt across the move installed %q", got)
+		t.Errorf("apt with the index from before the move installed %q", got)
 	}
 	if got := dnfAcross.Install("greet"); got != "greet-1-1.noarch\n" {
-		t.Errorf("dnf across the move installed %q", got)
+		t.Errorf("dnf with the index from before the move installed %q", got)
 	}
 	apt.Run("apt-get", "update")
 	apt.Run("apt-get", "dist-upgrade")
@@ -104,21 +104,21 @@ func TestChannel(t *testing.T) {
 	}
 	has("1")
 
-	// Freezes that the channel shows or showed stay.
+	// Freezes that the channel shows or has shown cannot be removed.
 	s.Refuse(1, args("rm 4.0 --yes"), "freeze 4.0", "channel stable shows it")
 	s.Refuse(1, args("rm 4.1 --yes"), "freeze 4.1", "channel stable showed it until")
 	s.Refuse(2, args("rm stable --yes"), "stable is a channel", "snapctl channel rm")
-	// A reference to a channel is one to its freeze.
+	// A reference to a channel means the freeze that it shows.
 	if got := s.Ctl("packages", "stable"); got != s.Ctl("packages", "4.0") {
 		t.Errorf("packages of the channel:\n%s", got)
 	}
 	if out := s.Ctl("show", "4.1"); !strings.Contains(out, "stable") {
-		t.Errorf("show 4.1 does not name the channel that answers for it:\n%s", out)
+		t.Errorf("show 4.1 does not name its channel:\n%s", out)
 	}
 	var again api.ChannelResult
 	s.JSON(&again, "channel", "set", "stable", "4.0")
 	if again.Moved || !again.Channel.Moved.Equal(moved.Channel.Moved) {
-		t.Errorf("set to what it shows: %+v", again)
+		t.Errorf("set to the freeze that it already shows: %+v", again)
 	}
 	var list api.ChannelList
 	s.JSON(&list, "channel", "list")

@@ -15,13 +15,13 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// A sync is refused while the clock cannot be right, whether it is requested or
-// scheduled, until somebody confirms the clock.
+// If the clock cannot be right, requested and scheduled syncs are refused until the
+// operator confirms the clock.
 func TestClock(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1"})
 	a.publish()
-	var years atomic.Int64 // by which upstream's clock differs
+	var years atomic.Int64 // by which upstream's clock is ahead
 	years.Store(-10)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Date", time.Now().UTC().AddDate(int(years.Load()), 0, 0).Format(http.TimeFormat))
@@ -48,7 +48,7 @@ func TestClock(t *testing.T) {
 	if s.JSON(&r, "sync", "debian", "--accept-clock"); !r.Mirrors[0].New || len(r.Mirrors[0].Warnings) != 1 || !strings.HasSuffix(r.Mirrors[0].Warnings[0], "and this is the first sync; accepted") {
 		t.Errorf("accepted: %+v", r)
 	}
-	// The clock advances, and there is no second question.
+	// Later syncs do not need another confirmation.
 	r, status = api.SyncResult{}, api.Status{}
 	if s.JSON(&r, "sync", "debian"); len(r.Mirrors[0].Warnings) != 0 {
 		t.Errorf("later: %+v", r)
@@ -58,7 +58,8 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// A collection does not judge ages by a clock that a sync was refused for.
+// After a sync was refused because of the clock, a collection does not compute ages with
+// that clock.
 func TestCollectionByWrongClock(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1"})
@@ -79,8 +80,8 @@ func TestCollectionByWrongClock(t *testing.T) {
 	s.Ctl("gc")
 }
 
-// A key that was made while the clock was ahead signs nothing: clients would refuse
-// it for as long.
+// A key with a creation time in the future, generated while the clock was ahead, is not
+// used: clients would refuse its signatures until that time.
 func TestKeyFromTheFuture(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1"})

@@ -26,10 +26,10 @@ type cluster struct {
 	srv    *s3test.Server
 	bucket string
 	nodes  []*server
-	config string // of a node
+	config string // configuration of a node
 }
 
-// newCluster prepares a cluster without nodes.
+// newCluster starts the database and the bucket of a cluster, without nodes.
 func newCluster(t *testing.T, config string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, db: pgtest.Start(t), srv: s3test.Start(t)}
@@ -39,10 +39,10 @@ func newCluster(t *testing.T, config string) *cluster {
 	return c
 }
 
-// keyFiles lists the files that every node that signs must have.
+// keyFiles lists the files that each node that signs must have.
 var keyFiles = []string{"signing-key.asc", "log-key"}
 
-// add starts a node, with the keys of the first one and more lines of [store].
+// add starts a node with the keys of the first one. more is added to its [store] section.
 func (c *cluster) add(more string) *server {
 	c.t.Helper()
 	s := elsewhere(c.t, strings.Replace(c.config, "[store]\n", "[store]\n"+more, 1))
@@ -66,7 +66,7 @@ func (c *cluster) add(more string) *server {
 	return s
 }
 
-// eventually waits until f is true.
+// eventually waits until f returns true.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(50 * time.Millisecond) {
@@ -76,10 +76,10 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// Two nodes that sync and one that only serves share a database and a bucket. All of them
-// serve what one makes; the third needs no keys, and changes nothing. Without the
-// database and without the bucket it serves what it served before, and says so. Long
-// because it is one story.
+// Two nodes that sync and a third that only serves share a database and a bucket. All
+// three serve what any of them publishes. The third needs no keys and changes nothing.
+// Without the database or the bucket it still serves what it served before, and reports
+// the failure. Long because each step depends on the one before.
 func TestCluster(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	a, config := upstream(t)
@@ -110,8 +110,8 @@ func TestCluster(t *testing.T) {
 	}
 	three.Ctl("verify", "4.1", "--deep")
 
-	// The third node downloads a missing package for all nodes, and a recording of the
-	// first one contains it.
+	// The third node downloads missing packages, and they are added to a recording that
+	// the first node started.
 	one.Ctl("record", "start", "build")
 	a.Default().Remove("app", "1")
 	a.Add(debtest.Package{Name: "app", Version: "2"}, debtest.Package{Name: "late", Version: "1"})
@@ -151,8 +151,8 @@ func TestCluster(t *testing.T) {
 	c.alone(three, late, fmt.Sprintf("%x", sha256.Sum256([]byte(lib))))
 }
 
-// alone disconnects a node that served a path from the bucket, and then from the
-// database. other is the digest of a blob whose copy it loses in the meantime.
+// alone disconnects a node from the bucket, and then from the database, and checks that it
+// still serves the path served. other is the digest of a blob whose local copy is removed.
 func (c *cluster) alone(s *server, served, other string) {
 	t := c.t
 	t.Helper()
@@ -203,7 +203,7 @@ func (c *cluster) alone(s *server, served, other string) {
 		return strings.Contains(body, "the database does not answer since")
 	})
 	says("/metrics", "snapd_database_up 0")
-	// apt installs what it installed before.
+	// apt can install what it installed before.
 	apt := debtest.NewApt(t, sources)
 	apt.Run("apt-get", "update")
 	apt.Run("apt-get", "install", "app")

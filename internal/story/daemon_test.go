@@ -37,7 +37,7 @@ var build = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// TestMain removes the programs that build made.
+// TestMain removes the programs that build compiled.
 func TestMain(m *testing.M) {
 	buildenv.Helper() // buildenv.Check executes this program
 	code := m.Run()
@@ -54,17 +54,17 @@ type server struct {
 	Config string // path
 	Addr   string // host:port
 	cmd    *exec.Cmd
-	flags  []string // of snapd, besides --config
-	env    []string // of snapd and snapctl, besides the test's
+	flags  []string // of snapd, in addition to --config
+	env    []string // of snapd and snapctl, in addition to the test's
 }
 
-// start runs snapd with a configuration; %ADDR% and %DATA% in it are filled in.
+// start runs snapd with a configuration, in which it replaces %ADDR% and %DATA%.
 func start(t *testing.T, config string) *server {
 	t.Helper()
 	return startWith(t, config, nil)
 }
 
-// startWith is start with further flags and environment of snapd.
+// startWith is start with additional flags and environment variables for snapd.
 func startWith(t *testing.T, config string, flags []string, env ...string) *server {
 	t.Helper()
 	bin, err := build()
@@ -105,7 +105,7 @@ func (s *server) run(bin string) {
 	s.t.Fatalf("snapd is not running:\n%s", s.Log())
 }
 
-// Stop ends snapd cleanly.
+// Stop has snapd shut down cleanly.
 func (s *server) Stop() {
 	if s.cmd == nil {
 		return
@@ -118,7 +118,7 @@ func (s *server) Stop() {
 	}
 }
 
-// Log is what snapd logged.
+// Log returns snapd's log.
 func (s *server) Log() string {
 	b, _ := os.ReadFile(filepath.Join(s.Dir, "snapd.log"))
 	return string(b)
@@ -150,7 +150,7 @@ type ctlError struct {
 func (e *ctlError) Error() string { return e.err.Error() + "\n" + e.text }
 func (e *ctlError) Unwrap() error { return e.err }
 
-// code is the exit code of a failed snapctl.
+// code returns the exit code of a failed snapctl.
 func code(err error) int {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -181,7 +181,7 @@ func (s *server) JSON(v any, args ...string) {
 	}
 }
 
-// status decodes the status, also of a server one of whose mirrors failed.
+// status decodes the output of snapctl status, which may fail because a mirror has failed.
 func (s *server) status(v any) {
 	s.t.Helper()
 	out, err := s.Try("status", "--json")
@@ -193,8 +193,8 @@ func (s *server) status(v any) {
 	}
 }
 
-// machine is this machine's own upstreams behind a server on loopback, so that
-// a test can make them vanish.
+// machine is a proxy on loopback for the upstreams in this machine's apt sources, so that
+// a test can make them unreachable.
 type machine struct {
 	*httptest.Server
 	Gone   atomic.Bool
@@ -203,7 +203,7 @@ type machine struct {
 
 var urlLine = regexp.MustCompile(`(?m)^url = "([^"]+)"$`)
 
-// thisMachine reads the machine's apt sources through `snapctl init`.
+// thisMachine reads this machine's apt sources with snapctl init.
 func thisMachine(t *testing.T) *machine {
 	t.Helper()
 	bin, err := build()
@@ -214,7 +214,7 @@ func thisMachine(t *testing.T) *machine {
 	cmd := exec.Command(filepath.Join(bin, "snapctl"), "init", "--from-apt", "--data-dir", "/nonexistent", "--output", "-")
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
-	if err != nil && code(err) != 3 { // not all of the sources can be mirrored
+	if err != nil && code(err) != 3 { // some of the sources cannot be mirrored
 		t.Fatalf("%v: %s", err, errs.String())
 	}
 	m := &machine{}

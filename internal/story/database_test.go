@@ -17,9 +17,9 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// The metadata is in PostgreSQL. Syncs, freezes, recordings, collections and checks do
-// the same as with a file, and a database that does not answer is not mistaken for an
-// answer. Long because of its table of cases.
+// With metadata in PostgreSQL, syncs, freezes, recordings, collections and checks behave
+// as they do with a file, and a database that does not respond is an error, not "not
+// found". Long because each step depends on the one before.
 func TestMetadataInPostgreSQL(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	db := pgtest.Start(t)
@@ -56,7 +56,7 @@ func TestMetadataInPostgreSQL(t *testing.T) {
 	s.Ctl("sync")
 	s.Ctl("freeze", "5.0", "--all")
 
-	// Real clients of both freezes, and of a recording.
+	// apt installs from both freezes and from a recording.
 	install := func(ref, version string) {
 		t.Helper()
 		apt := debtest.NewApt(t, s.Ctl("sources", ref))
@@ -81,7 +81,7 @@ func TestMetadataInPostgreSQL(t *testing.T) {
 		t.Errorf("diff: %+v", d)
 	}
 
-	// What only the second snapshot needs is collected.
+	// Blobs that only the second snapshot refers to are collected.
 	var list api.SnapshotList
 	s.JSON(&list, "list")
 	if len(list.Snapshots) != 3 {
@@ -97,7 +97,7 @@ func TestMetadataInPostgreSQL(t *testing.T) {
 	s.Ctl("fsck")
 	s.Ctl("verify", "5.0", "--deep")
 
-	// A second snapd is kept out of the data directory.
+	// A second snapd cannot use the data directory.
 	bin, err := build()
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +110,7 @@ func TestMetadataInPostgreSQL(t *testing.T) {
 	}
 	away(t, s, db, bin)
 	s.Stop()
-	// Another password is refused, and not shown.
+	// A wrong password is refused and does not appear in the error.
 	if err := os.WriteFile(password, []byte("wr0ng\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,8 @@ func TestMetadataInPostgreSQL(t *testing.T) {
 	}
 }
 
-// away kills the database, and the database and snapd.
+// away kills the database, and then the database and snapd, and checks how snapd answers
+// and recovers.
 func away(t *testing.T, s *server, db *pgtest.Server, bin string) {
 	t.Helper()
 	frozen := "http://" + s.Addr + "/frozen/4.1/debian/dists/stable/Packages.absent"

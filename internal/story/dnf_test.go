@@ -18,7 +18,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// fetch is the body of a page of the server, which must be there.
+// fetch returns the body of a page of the server, which must exist.
 func (s *server) fetch(path string) string {
 	s.t.Helper()
 	resp, err := http.Get("http://" + s.Addr + path)
@@ -33,8 +33,8 @@ func (s *server) fetch(path string) string {
 	return string(body)
 }
 
-// The .repo files that this server hands out work in dnf as they are: keys are
-// at this server, and ids have no characters that dnf refuses.
+// dnf can use the .repo files from the server unchanged: their keys are URLs at the
+// server, and their ids have no characters that dnf refuses.
 func TestRepoFiles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs dnf")
@@ -83,8 +83,8 @@ func TestRepoFiles(t *testing.T) {
 	}
 }
 
-// Clients that name nobody until they are asked, and those that always send a
-// password, build through the proxy form. Long because of its table of cases.
+// Clients can use the proxy form of a recording, whether they send a user name only when
+// challenged or always send a password. Long because of its table.
 func TestProxyClients(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs dnf")
@@ -159,8 +159,8 @@ open(sys.argv[2], 'wb').write(r.build_opener(r.ProxyBasicAuthHandler(p)).open(sy
 			return nil
 		},
 	}
-	// These programs cannot send the following, whether challenged or not: wget no name
-	// without a password, Python's default handler no name with an empty password.
+	// Some programs cannot send some logins at all: wget cannot send a name without a
+	// password, and Python's default handler cannot send an empty password either.
 	cannot := map[string][]string{"wget": {"%s@"}, "debootstrap": {"%s@"}, "python": {"%s@", "%s:@"}}
 	n := 0
 	for client, get := range clients {
@@ -183,9 +183,9 @@ open(sys.argv[2], 'wb').write(r.build_opener(r.ProxyBasicAuthHandler(p)).open(sy
 	}
 }
 
-// A repository whose metadata place packages on a server that is gone: a whole
-// freeze works without it, and a recording, which would miss packages, is refused
-// with the reason.
+// The metadata of a repository place packages on another server, which is gone. A freeze
+// of the whole mirror works without it. A recording is refused with the reason, because
+// it would not contain those packages.
 func TestPackagesOnAnotherServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs dnf")

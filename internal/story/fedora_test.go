@@ -20,7 +20,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// fedora is an rpm repository made by the distribution's own tools: rpmbuild,
+// fedora is an rpm repository made with the distribution's own tools: rpmbuild,
 // rpmsign, createrepo_c and gpg.
 type fedora struct {
 	t    *testing.T
@@ -65,7 +65,7 @@ func (f *fedora) run(name string, args ...string) string {
 	return string(out)
 }
 
-// Build makes a signed package and its source package. The version may have an
+// Build builds a signed package and its source package. The version may have an
 // epoch.
 func (f *fedora) Build(name, version string, requires ...string) {
 	f.t.Helper()
@@ -130,12 +130,12 @@ func (f *fedora) Publish(at time.Time) {
 	f.run("gpg", "--batch", "--armor", "--detach-sign", md)
 }
 
-// dnfRoot is an empty root into which dnf installs with one .repo file, without the
-// configuration of the machine.
+// dnfRoot is an empty root into which dnf installs packages with one .repo file, and
+// without the machine's configuration.
 type dnfRoot struct {
 	t       *testing.T
 	dir     string
-	noProxy string // hosts that no proxy is asked for
+	noProxy string // hosts that dnf connects to without a proxy
 }
 
 func newDNF(t *testing.T, repo string) *dnfRoot {
@@ -170,7 +170,7 @@ func (d *dnfRoot) Try(args ...string) (string, error) {
 	return string(out), err
 }
 
-// Install installs packages and returns what `rpm -qa` then lists, sorted.
+// Install installs packages and returns List.
 func (d *dnfRoot) Install(packages ...string) string {
 	d.t.Helper()
 	if out, err := d.Try(append([]string{"install"}, packages...)...); err != nil {
@@ -179,7 +179,7 @@ func (d *dnfRoot) Install(packages ...string) string {
 	return d.List()
 }
 
-// List is `rpm -qa` in the root without imported keys, sorted.
+// List returns the sorted output of rpm -qa in the root, without imported keys.
 func (d *dnfRoot) List() string {
 	d.t.Helper()
 	cmd := needs.AsRoot(exec.CommandContext(d.t.Context(), "rpm", "--root", filepath.Join(d.dir, "root"), "-qa"))
@@ -198,9 +198,9 @@ func (d *dnfRoot) List() string {
 	return strings.Join(list, "")
 }
 
-// Debian and Fedora in one release: what a build installed is frozen, upstream
-// moves on, and both apt and dnf install the frozen versions again, with every
-// check on. Long because it is one story from beginning to end.
+// A release contains Debian and Fedora packages. The packages that a build installed are
+// frozen, upstream replaces them, and both apt and dnf install the frozen versions with
+// all checks enabled. Long because each step depends on the one before.
 func TestFedora(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs dnf")
@@ -221,7 +221,7 @@ func TestFedora(t *testing.T) {
 	var first api.SnapshotList
 	s.JSON(&first, "list")
 
-	// Two builds, and the lists of what they installed.
+	// Two builds, and the lists of the packages that they installed.
 	repoOf := func(s *server, ref string, args ...string) string {
 		t.Helper()
 		text := s.Ctl(append([]string{"sources", ref, "--format", "repo", "--keys-dir", t.TempDir()}, args...)...)
@@ -249,7 +249,7 @@ func TestFedora(t *testing.T) {
 		t.Errorf("frozen: %+v", show.Frozen)
 	}
 
-	// Upstream moves on and forgets.
+	// Upstream replaces the packages.
 	f.Remove("greet", "libgreet")
 	f.Build("libgreet", "2:2.0")
 	f.Build("greet", "2.0", "libgreet >= 2:2.0")
@@ -271,7 +271,7 @@ func TestFedora(t *testing.T) {
 		if got := newDNF(t, repoOf(s, "4.1", "--mirror", "fedora")).Install("greet"); got != old {
 			t.Errorf("from the freeze dnf installed %q", got)
 		}
-		// There is nothing else in it.
+		// The freeze contains no other packages.
 		if out, err := newDNF(t, repoOf(s, "4.1", "--mirror", "fedora")).Try("install", "spare"); err == nil || !strings.Contains(out, "No match for argument: spare") {
 			t.Errorf("dnf install spare: %v\n%s", err, out)
 		}
@@ -285,7 +285,7 @@ func TestFedora(t *testing.T) {
 	installs(s)
 	s.Ctl("verify", "4.1", "--deep")
 
-	// Questions are answered alike for both.
+	// find, diff and sbom report packages of both kinds.
 	var found api.FindResult
 	s.JSON(&found, "find", "greet=1.0-1")
 	if len(found.Matches) == 0 || !slices.Contains(found.Matches[0].Frozen, "4.1") {
@@ -309,7 +309,7 @@ func TestFedora(t *testing.T) {
 				t.Errorf("the %s document has no %s", format, want)
 			}
 		}
-		// A bill of materials is a manifest, too.
+		// A bill of materials can be used as a build manifest.
 		name := "bom." + format + ".json"
 		if err := os.WriteFile(filepath.Join(s.Dir, name), []byte(bom), 0o644); err != nil {
 			t.Fatal(err)
@@ -318,11 +318,11 @@ func TestFedora(t *testing.T) {
 		var d api.Diff
 		s.JSON(&d, "diff", "4.1", "again-"+format)
 		if n := len(d.Added) + len(d.Removed) + len(d.Upgraded) + len(d.Downgraded); n != 0 {
-			t.Errorf("frozen from its own bill of materials it differs: %+v", d)
+			t.Errorf("a freeze of the bill of materials differs: %+v", d)
 		}
 	}
 
-	// Carried elsewhere.
+	// Export the freeze and import it on another server.
 	dir := filepath.Join(t.TempDir(), "4.1")
 	s.Ctl("export", "4.1", dir)
 	s.Ctl("verify", dir)
@@ -335,7 +335,7 @@ func TestFedora(t *testing.T) {
 	if out, err := exec.Command("diff", "-r", "--exclude=log.vkey", "--exclude=*.tlog-proof", dir, again).CombinedOutput(); err != nil {
 		t.Errorf("export, import, export: %s", out)
 	}
-	// Planted manipulations.
+	// Manipulations of the export are found.
 	for name, plant := range map[string]func(){
 		"a flipped byte": func() {
 			change(t, one(t, dir, "fedora/Packages/greet-*.rpm"), func(b []byte) []byte { b[len(b)-5] ^= 1; return b })
@@ -372,7 +372,7 @@ func TestFedora(t *testing.T) {
 		}
 	}
 
-	// A build through a recording.
+	// Build through a recording.
 	s.Ctl("record", "start", "5.0")
 	repo := regexp.MustCompile(`(?m)^baseurl=.*$`).ReplaceAllLiteralString(repoOf(s, "fedora@latest"), "baseurl=http://"+s.Addr+"/record/5.0/fedora/")
 	list = newDNF(t, repo).Install("greet")
@@ -384,7 +384,7 @@ func TestFedora(t *testing.T) {
 	for _, p := range pkgs.Packages {
 		_, v, _ := strings.Cut(":"+p.Version, ":")
 		if i := strings.LastIndexByte(v, ':'); i >= 0 {
-			v = v[i+1:] // rpm -qa leaves the epoch out
+			v = v[i+1:] // rpm -qa omits the epoch
 		}
 		if p.Arch != "src" {
 			frozen = append(frozen, fmt.Sprintf("%s-%s.%s\n", p.Name, v, p.Arch))
@@ -402,7 +402,7 @@ func TestFedora(t *testing.T) {
 	s.Ctl("fsck")
 }
 
-// one is the only file that a glob below dir matches.
+// one returns the only file below dir that matches a glob.
 func one(t *testing.T, dir, glob string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(dir, glob))

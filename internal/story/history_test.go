@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// rebuilder is the home directory of a user of Debian's devscripts who works with a
+// rebuilder is the home directory of a user who runs Debian's devscripts against a
 // server.
 type rebuilder struct {
 	t    *testing.T
@@ -47,9 +47,9 @@ func (r *rebuilder) run(dir, name string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// Debian's own tools get old packages from a server that acts as
-// snapshot.debian.org and metasnap.debian.net, after upstream is gone. Long because
-// it is one story from beginning to end.
+// After upstream is gone, Debian's own tools download old packages from a server that
+// acts as snapshot.debian.org and metasnap.debian.net. Long because each step depends on
+// the one before.
 func TestRebuildersTools(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs devscripts")
@@ -70,7 +70,7 @@ func TestRebuildersTools(t *testing.T) {
 			want[p] = slices.Clone(a.Get(p))
 		}
 	}
-	// The next state has newer versions only.
+	// The next state has only newer versions.
 	a.Default().Remove("libtool+1", old)
 	a.Default().Remove("debhelper", odd)
 	a.Add(debtest.Package{Name: "libtool+1", Version: "1:1.0-1", Source: "tool"}, debtest.Package{Name: "debhelper", Version: "3"})
@@ -100,9 +100,9 @@ func TestRebuildersTools(t *testing.T) {
 			t.Errorf("debsnap got %d bytes of %s, expected %d: %v", len(got), file, len(want["pool/main/t/tool/"+file]), err)
 		}
 	}
-	// A second run finds its files by SHA-1, and requests none again.
+	// A second run recognizes its files by SHA-1 and does not download them again.
 	if out := ok(r.run("", "debsnap", "--force", "--verbose", "--binary", "--architecture", "amd64", "--destdir", "bin", "libtool+1", old)); strings.Contains(out, "Getting file") {
-		t.Errorf("debsnap fetched again what it had: %s", out)
+		t.Errorf("debsnap downloaded files again: %s", out)
 	}
 	if _, err := r.run("", "debsnap", "nothing"); err == nil || !strings.Contains(err.Error(), "Unable to retrieve information for nothing") {
 		t.Errorf("debsnap of an unknown package: %v", err)

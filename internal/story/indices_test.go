@@ -15,8 +15,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// compressedAs is the upstream of a test whose indices are compressed by programs, with
-// a configuration that keeps few of them.
+// compressedAs returns an upstream that compresses its indices with the given programs,
+// and a configuration with keep_indices = keep.
 func compressedAs(t *testing.T, keep int, programs map[string][]string) (*debtest.Archive, string) {
 	t.Helper()
 	a, config := upstream(t)
@@ -29,8 +29,8 @@ func compressedAs(t *testing.T, keep int, programs map[string][]string) (*debtes
 	return a, strings.Replace(config, "[store]\n", fmt.Sprintf("[store]\nkeep_indices = %d\n", keep), 1)
 }
 
-// installsFrom lets apt install a package from a snapshot, and reports each variant of an
-// index that it did not get.
+// installsFrom checks that apt can install a version of a package from a snapshot, and
+// does not warn about an index that it could not download.
 func (s *server) installsFrom(id, pkg, version string) {
 	s.t.Helper()
 	apt := debtest.NewApt(s.t, s.Ctl("sources", id))
@@ -44,8 +44,8 @@ func (s *server) installsFrom(id, pkg, version string) {
 	}
 }
 
-// xzInstead makes a directory for PATH whose xz ignores its options, but returns the
-// version of the real one.
+// xzInstead makes a directory for PATH with an xz that ignores its options, but reports
+// the version of the real one.
 func xzInstead(t *testing.T) string {
 	t.Helper()
 	xz, err := exec.LookPath("xz")
@@ -60,8 +60,9 @@ func xzInstead(t *testing.T) string {
 	return dir
 }
 
-// Sixty states of an archive cost their changes, and apt installs from each of them:
-// with the xz that made their indices, with one that makes others, and without any.
+// Sixty states of an archive take only as much space as their changes. apt can install
+// from each of them, whether snapd has the xz that upstream used, an xz that compresses
+// differently, or no xz.
 func TestHistoryOfIndices(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg", "xz")
 	const states = 60
@@ -131,7 +132,7 @@ func TestHistoryOfIndices(t *testing.T) {
 		s.run(bin)
 		xz := "http://" + s.Addr + "/archive/" + strings.Replace(ids[20], "@", "/", 1) + "/dists/stable/main/binary-amd64/Packages.xz"
 		for range 2 {
-			// On a very slow machine it is still being made.
+			// On a very slow machine the index may still be being made.
 			if status, body := get(t, xz); status != 404 || !strings.Contains(body, "cannot be made again") && !strings.Contains(body, "is being made") {
 				t.Errorf("xz in %s: %d %s", path, status, body)
 			}

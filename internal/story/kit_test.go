@@ -19,11 +19,12 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// A kit between two releases: the distribution's release as it was published is
-// recorded, frozen and built, then the same with its updates and other packages.
-// The kit has the same bytes whoever makes it and wherever, the kernel shows the
-// new image when it is laid over the old one, the files that offer it are signed,
-// and a stick takes it. Long because it is one story from beginning to end.
+// A kit between two releases of this machine's distribution. The first is recorded,
+// frozen and built from the distribution's initial release, the second from the same
+// with updates and other packages. The kit has the same bytes regardless of who makes it
+// and where. The kernel shows the new image if the kit is mounted over the old one, the
+// files that advertise it are signed, and it can be applied to a stick. Long because each
+// step depends on the one before.
 func TestKitsBetweenReleases(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds root file systems")
@@ -36,7 +37,7 @@ func TestKitsBetweenReleases(t *testing.T) {
 	s.record(t, "4.1", true, "?essential", "openssl", "iputils-ping")
 	m.Gone.Store(true)
 
-	// Images, in a directory that another user may read.
+	// The images are in a directory that another user can read.
 	dir, err := os.MkdirTemp("", "snapd-kits-")
 	if err != nil {
 		t.Fatal(err)
@@ -54,11 +55,11 @@ func TestKitsBetweenReleases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The programs' directory is its owner's alone.
+	// The directory of the compiled programs is readable only by its owner.
 	snapctl := at("snapctl")
 	squashfstest.Run(t, "cp", filepath.Join(bin, "snapctl"), snapctl)
 
-	// No tool is needed: PATH is empty in each of them.
+	// Create needs no external program, so PATH is empty in all of them.
 	type surroundings struct {
 		name, output, umask string
 		env, args           []string
@@ -112,7 +113,7 @@ func TestKitsBetweenReleases(t *testing.T) {
 		if left, _ := os.ReadDir(tmp); len(left) > 0 {
 			t.Errorf("left in TMPDIR: %v", left)
 		}
-		// From files: the kit does not contain what is known about the snapshots.
+		// A kit made from files does not contain the provenance of the snapshots.
 		files := create(t, surroundings{name: "from files", args: filed})
 		if os.Getuid() == 0 {
 			theirs, err := os.MkdirTemp("", "snapd-kits-")
@@ -265,7 +266,7 @@ func TestKitsBetweenReleases(t *testing.T) {
 		if got := digestOf(t, base); got != digestOf(t, at("4.0.squashfs")) {
 			t.Errorf("the base image changed: SHA-256 %s", got)
 		}
-		// The stick now has what the kit contains, so nothing is left to do.
+		// The kit is applied already, so applying it again does nothing.
 		var again iuk.ApplyResult
 		s.JSON(&again, "iuk", "apply", kit, "--target", stick)
 		if len(again.Added)+len(again.Replaced)+len(again.Deleted) != 0 {
@@ -274,8 +275,8 @@ func TestKitsBetweenReleases(t *testing.T) {
 	})
 }
 
-// record notes what packages of this machine's Debian release fetch, with its
-// updates or without, through the proxy of a recording.
+// record starts a recording and builds a root file system with packages from this
+// machine's Debian release through its proxy, with or without updates.
 func (s *server) record(t *testing.T, name string, updates bool, include ...string) {
 	t.Helper()
 	s.Ctl("record", "start", name)
@@ -305,7 +306,7 @@ func (s *server) record(t *testing.T, name string, updates bool, include ...stri
 	}
 	cmd := exec.CommandContext(t.Context(), "mmdebstrap", "--quiet", "--mode="+mode, "--variant=extract",
 		"--format=null", fmt.Sprintf(`--aptopt=Acquire::http::Proxy "http://%s@%s/"`, name, s.Addr))
-	for _, p := range include { // a pattern cannot be one of a list
+	for _, p := range include { // patterns cannot be in a list
 		cmd.Args = append(cmd.Args, "--include="+p)
 	}
 	cmd.Args = append(cmd.Args, "", "/dev/null", "-")
@@ -316,7 +317,7 @@ func (s *server) record(t *testing.T, name string, updates bool, include ...stri
 	var rec api.Recording
 	s.JSON(&rec, "record", "show", name)
 	if rec.Files == 0 {
-		t.Fatalf("the recording %s noted nothing", name)
+		t.Fatalf("the recording %s is empty", name)
 	}
 	s.Ctl("record", "stop", name)
 }

@@ -13,10 +13,10 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// The whole life of a release: its build is recorded and frozen, upstream goes
-// away, the same build gives the same bytes, an image is built and built again,
-// the freeze is carried to another server and proved there, and planted
-// manipulations are found. Long because it is one story from beginning to end.
+// The whole life of a release. Its build is recorded and frozen, and upstream becomes
+// unreachable. Repeating the build gives the same bytes, and so does building an image
+// twice. The freeze is exported to another server and verified there, and manipulations
+// of the export are found. Long because each step depends on the one before.
 func TestLifeOfARelease(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds root file systems")
@@ -26,7 +26,7 @@ func TestLifeOfARelease(t *testing.T) {
 	s := start(t, m.Config)
 	s.Ctl("sync")
 
-	// A build through the proxy, whose sources name upstream itself.
+	// Build through the proxy, with upstream's own URLs as sources.
 	s.Ctl("record", "start", "4.1")
 	var mirrors api.MirrorList
 	s.JSON(&mirrors, "mirror", "list")
@@ -70,7 +70,7 @@ func TestLifeOfARelease(t *testing.T) {
 	var rec api.Recording
 	s.JSON(&rec, "record", "show", "4.1")
 	if rec.Files == 0 {
-		t.Fatal("the recording noted nothing")
+		t.Fatal("the recording is empty")
 	}
 	s.Ctl("record", "stop", "4.1")
 	s.Ctl("freeze", "4.1", "--no-sources")
@@ -88,7 +88,7 @@ func TestLifeOfARelease(t *testing.T) {
 	s.Ctl("verify", "4.1", "--deep")
 	s.Ctl("image", "build", "4.1", "--variant", "essential", "--include", "hello", "--output", filepath.Join(s.Dir, "image.squashfs"))
 	s.Ctl("rebuild", "4.1")
-	// Without /dev, which only root can unpack.
+	// Do not unpack /dev, which only root can do.
 	out, err := exec.Command("unsquashfs", "-d", filepath.Join(s.Dir, "tree"), filepath.Join(s.Dir, "image.squashfs"), "etc", "var").CombinedOutput()
 	if err != nil {
 		t.Fatalf("unsquashfs: %v %s", err, out)
@@ -99,7 +99,7 @@ func TestLifeOfARelease(t *testing.T) {
 		}
 	}
 
-	// Carried elsewhere.
+	// Export the freeze and import it on another server.
 	dir := filepath.Join(t.TempDir(), "4.1")
 	s.Ctl("export", "4.1", dir)
 	s.Ctl("verify", dir)
@@ -115,7 +115,7 @@ func TestLifeOfARelease(t *testing.T) {
 		t.Errorf("the imported manifest: status %d", status)
 	}
 
-	// Planted manipulations.
+	// Manipulations of the export are found.
 	var debs []string
 	filepath.WalkDir(dir, func(p string, d os.DirEntry, _ error) error {
 		if strings.HasSuffix(p, ".deb") {

@@ -19,9 +19,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// litewitness builds the witness of torchwood, unmodified, with `go install` from the
-// module proxy that go is configured with, and keeps the program for later runs. A
-// machine that cannot fetch it skips the test, and says why.
+// litewitness builds torchwood's witness, unmodified, with go install and keeps the
+// program for later runs. It skips the test if the module cannot be downloaded.
 func litewitness(t *testing.T) string {
 	t.Helper()
 	const version = "v0.6.1"
@@ -37,7 +36,7 @@ func litewitness(t *testing.T) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Runs at the same time each build their own.
+	// Concurrent test runs build separate copies.
 	tmp, err := os.MkdirTemp(dir, ".litewitness-")
 	if err != nil {
 		t.Fatal(err)
@@ -57,8 +56,8 @@ func litewitness(t *testing.T) string {
 	return name
 }
 
-// A witness by others cosigns our log: litewitness v0.6.1, unmodified. Long because it
-// is one story from beginning to end.
+// An independent implementation of a witness, litewitness v0.6.1, cosigns our log. Long
+// because each step depends on the one before.
 func TestLitewitness(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds a program the first time")
@@ -123,7 +122,7 @@ func TestLitewitness(t *testing.T) {
 	if vkey == nil {
 		t.Fatalf("litewitness names no key:\n%s", log())
 	}
-	// What `witnessctl add-log` and `add-key` write.
+	// This is what witnessctl add-log and add-key write.
 	empty := base64.StdEncoding.EncodeToString(mustHex(t, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"))
 	run("sqlite3", db, fmt.Sprintf("INSERT INTO log (origin, tree_size, tree_hash) VALUES ('%s', 0, '%s'); INSERT INTO key (origin, key) VALUES ('%s', '%s');", logOrigin, empty, logOrigin, strings.TrimSpace(key)))
 

@@ -16,8 +16,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// Real curl fetches what the lock files of a freeze name, sha256sum finds the bytes
-// that they promise, and apt installs from a freeze of each lock file.
+// curl downloads the URLs in the lock files of a freeze, sha256sum verifies the digests in
+// them, and apt installs from a freeze of each lock file.
 func TestLockFiles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs apt")
@@ -59,7 +59,7 @@ func TestLockFiles(t *testing.T) {
 	}
 }
 
-// fetched fetches the two packages of a lock file with curl and checks them with
+// fetched downloads the two packages of a lock file with curl and verifies them with
 // sha256sum.
 func fetched(t *testing.T, f lockfile.Format, text string) {
 	t.Helper()

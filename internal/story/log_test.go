@@ -19,7 +19,7 @@ import (
 
 const logOrigin = "mirror.example.org/log"
 
-// witnessed starts a witness of a log and returns its line of a policy.
+// witnessed starts a witness of a log and returns its line for a policy.
 func witnessed(t *testing.T, name, vkey string) (line string, stop func()) {
 	t.Helper()
 	bin, err := build()
@@ -63,7 +63,7 @@ func (s *server) again(config string) {
 	s.run(bin)
 }
 
-// copyOf is a stopped server with a copy of the data of another one.
+// copyOf returns a stopped server with a copy of the data of another server.
 func copyOf(t *testing.T, s *server) *server {
 	t.Helper()
 	c := &server{t: t, Dir: t.TempDir(), Addr: "127.0.0.1:" + freePort(t), env: s.env}
@@ -75,10 +75,10 @@ func copyOf(t *testing.T, s *server) *server {
 	return c
 }
 
-// A server cannot rewrite its history unseen: its releases are in a log that
-// witnesses cosign, exports prove it offline, and a copy of the server that
-// publishes something else under the same name is refused by the witnesses and
-// found by a monitor. Long because it is one story from beginning to end.
+// A server cannot rewrite its history unnoticed. Its releases are in a log that
+// witnesses cosign, and exports contain the proof. If a copy of the server publishes
+// something else under the same name, the witnesses refuse it and a monitor reports it.
+// Long because each step depends on the one before.
 func TestTransparencyLog(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1"}, debtest.Package{Name: "b", Version: "1"})
@@ -112,10 +112,10 @@ func TestTransparencyLog(t *testing.T) {
 	with := strings.Replace(alone, "[log]\n", "[log]\npolicy = \""+policy+"\"\n", 1)
 	s.again(with)
 
-	// A release, its proof, and an export that proves it with no server.
+	// A release, its proof, and an export that can be verified without a server.
 	s.Ctl("sync")
 	if out := s.Ctl("freeze", "4.1", "--package", "a"); !strings.Contains(out, "witnessed: ") {
-		t.Errorf("freeze says nothing of witnesses:\n%s", out)
+		t.Errorf("freeze does not mention the witnesses:\n%s", out)
 	}
 	export := filepath.Join(dir, "export")
 	s.Ctl("export", "4.1", export)
@@ -143,7 +143,7 @@ func TestTransparencyLog(t *testing.T) {
 			t.Errorf("%s.tlog-proof: %d\n%s", p, status, body)
 		}
 	}
-	// One bit, of the state, of the entry and of the signature.
+	// Flip one bit, in the checkpoint, in the entry and in the signature of a proof.
 	states, err := filepath.Glob(filepath.Join(export, "_proof", "debian", "*.tlog-proof"))
 	if err != nil || len(states) != 1 {
 		t.Fatalf("proofs of snapshots: %q, %v", states, err)
@@ -169,7 +169,7 @@ func TestTransparencyLog(t *testing.T) {
 	other := strings.Replace(key, logOrigin, "other.example.org/log", 1)
 	s.Refuse(1, []string{"verify", export, "--log-key", file("other.vkey", other)}, "its hash is")
 
-	// A monitor sees it all, and that upstream signed it.
+	// A monitor reads all entries, and verifies upstream's signatures.
 	state := filepath.Join(dir, "monitor.state")
 	url := "http://" + s.Addr + "/log"
 	watch := []string{"log", "monitor", url, "--state", state, "--mirror", filepath.Join(dir, "copy"), "--policy", policy, "--upstream-key", a.KeyringFile()}
@@ -190,14 +190,14 @@ func TestTransparencyLog(t *testing.T) {
 		t.Errorf("monitor: %+v", seen)
 	}
 
-	// A copy of the server that knows nothing of 4.2, as an old backup would be.
+	// A copy of the server without 4.2, like an old backup.
 	old.again(with)
 	before, _ := os.ReadFile(filepath.Join(old.Dir, "data", "log-key"))
 	old.Refuse(4, args("freeze 4.2 --package b"), "is not the one that witnesses have seen", "restore the newest backup, or begin a new log")
 	if out := old.Ctl("status"); !strings.Contains(out, "nothing is signed") {
 		t.Errorf("status of an old copy:\n%s", out)
 	}
-	old.Ctl("verify", "4.1") // what it has is served
+	old.Ctl("verify", "4.1") // its existing freezes are still served
 	old.Stop()
 	if err := os.Rename(filepath.Join(old.Dir, "data", "log-key"), filepath.Join(old.Dir, "old-log-key")); err != nil {
 		t.Fatal(err)
@@ -212,14 +212,14 @@ func TestTransparencyLog(t *testing.T) {
 	old.Ctl("export", "4.1", moved)
 	old.Refuse(4, []string{"verify", moved, "--policy", policy})
 
-	// A forger with the key asks no witness, and freezes 4.2 differently.
+	// A forger who has the key freezes a different 4.2 without the witnesses.
 	fork.again(alone)
 	fork.Ctl("freeze", "4.2", "--package", "b")
 	fork.Ctl("freeze", "4.3", "--package", "b")
 	forged := filepath.Join(dir, "forged")
 	fork.Ctl("export", "4.2", forged)
 	fork.Refuse(4, []string{"verify", forged, "--policy", policy}, "1 check failed")
-	fork.Ctl("verify", forged, "--log-key", vkey) // a key alone does not show it
+	fork.Ctl("verify", forged, "--log-key", vkey) // the key alone does not reveal the forgery
 	out, err := s.Try("log", "monitor", "http://"+fork.Addr+"/log", "--state", state, "--log-key", vkey, "--json")
 	var report monitor.Report
 	if json.Unmarshal([]byte(out), &report); code(err) != 4 || len(report.Alarms) != 1 || len(report.Alarms[0].Checkpoints) != 2 || !strings.Contains(report.Alarms[0].What, "rewritten") {
@@ -227,7 +227,7 @@ func TestTransparencyLog(t *testing.T) {
 	}
 	fork.again(with)
 	fork.Refuse(4, args("freeze 4.4 --package b"), "is not the one that witnesses have seen")
-	// The state is as it was: the honest log still fits.
+	// The monitor's state is unchanged: the original log still matches it.
 	s.Ctl(watch...)
 	s.Ctl("log", "verify")
 	if lines := strings.Count(s.Ctl("log", "export"), "\n"); lines != int(seen.Size) {

@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// ownServer is a server with local mirrors and nothing else.
+// ownServer starts a server with only local mirrors.
 func ownServer(t *testing.T, more string) *server {
 	t.Helper()
 	return start(t, `data_dir = "%DATA%"
@@ -30,7 +30,7 @@ architectures = ["amd64", "arm64"]
 `+more)
 }
 
-// dpkgDeb builds a package with the real tool and returns its file.
+// dpkgDeb builds a package with dpkg-deb and returns its file.
 func dpkgDeb(t *testing.T, file string, fields ...string) string {
 	t.Helper()
 	needs.Programs(t, "dpkg-deb")
@@ -59,9 +59,9 @@ func dpkgDeb(t *testing.T, file string, fields ...string) string {
 	return out
 }
 
-// Real apt installs a package of one's own from the newest snapshot and from a
-// freeze, which is verified, exported and imported like any other. Long because it is
-// one story.
+// Real apt installs a package that a user added from the newest snapshot and from a
+// freeze, which is verified, exported and imported like any other. Long because each step
+// depends on the one before.
 func TestOwnPackages(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs apt")
@@ -90,7 +90,7 @@ func TestOwnPackages(t *testing.T) {
 		t.Error("the package differs when it is requested by its SHA-1")
 	}
 
-	// The same again changes nothing.
+	// Adding the same package again changes nothing.
 	var again api.OwnResult
 	s.JSON(&again, "add", "own", hello, "--suite", "stable")
 	if again.New || again.Snapshot != r.Snapshot || len(again.Packages) != 0 {
@@ -106,7 +106,7 @@ func TestOwnPackages(t *testing.T) {
 		apt.Run("apt-get", "install", "hello")
 	}
 
-	// Elsewhere the key in the export proves no origin.
+	// On another server, the key in the export does not prove the packages' origin.
 	dir := filepath.Join(t.TempDir(), "4.1")
 	s.Ctl("export", "4.1", dir)
 	const unproven = "it proves no origin"
@@ -144,7 +144,7 @@ func TestOwnPackages(t *testing.T) {
 	s.Ctl("fsck")
 }
 
-// Real dnf installs an rpm package of one's own from the newest snapshot and from a
+// Real dnf installs an rpm package that a user added from the newest snapshot and from a
 // freeze.
 func TestOwnRPMs(t *testing.T) {
 	if testing.Short() {
@@ -160,7 +160,7 @@ func TestOwnRPMs(t *testing.T) {
 	for _, m := range []string{"rpms", "signed"} {
 		s.Ctl("add", m, lib)
 		var r api.OwnResult
-		s.JSON(&r, "add", m, greet, src) // what was there stays in all lists
+		s.JSON(&r, "add", m, greet, src) // earlier packages stay in all lists
 		if !r.New || len(r.Packages) != 2 {
 			t.Fatalf("%+v", r)
 		}
@@ -196,7 +196,7 @@ func TestOwnRPMs(t *testing.T) {
 }
 
 // buildPackage builds a source and a binary package with dpkg-buildpackage, and
-// returns the .changes.
+// returns the .changes file.
 func buildPackage(t *testing.T, name, distribution string) string {
 	t.Helper()
 	needs.Programs(t, "dpkg-buildpackage", "make")
@@ -227,8 +227,8 @@ func buildPackage(t *testing.T, name, distribution string) string {
 	return found[0]
 }
 
-// A .changes file adds the packages that it lists to the suite that it names, of a mirror
-// that was configured while snapd is running.
+// Adding a .changes file adds the packages that it lists to the suite that it names. The
+// mirror was added to the configuration while snapd was running.
 func TestOwnChanges(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs apt")

@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// Refuse runs snapctl, which must fail with the code, and say each of the words
+// Refuse runs snapctl, which must fail with the exit code and print each of the words
 // on standard error.
 func (s *server) Refuse(exit int, args []string, words ...string) string {
 	s.t.Helper()
@@ -49,8 +49,8 @@ func TestMirrorWithoutSnapshot(t *testing.T) {
 	s.Ctl("record", "start", "build", "--mirror", "debian")
 }
 
-// A recording is frozen when it is complete, and a freeze holds something, unless
-// the user says otherwise.
+// snapctl refuses to freeze an incomplete recording or to make an empty freeze, unless
+// the user allows it.
 func TestEmptyFreeze(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1"})
@@ -107,15 +107,15 @@ func TestEmptyFreeze(t *testing.T) {
 			t.Errorf("%s: exit %d, %v", c, code(err), err)
 		}
 	}
-	for _, ref := range []string{"build", "4.1"} { // what it has is named
+	for _, ref := range []string{"build", "4.1"} { // the error lists what is there
 		s.Refuse(2, args("sources "+ref+" --mirror debiam"), ref+" has no mirror debiam, only debian")
 	}
 	s.Refuse(1, args("freeze 4.2 --base 4.1 --remove a"), "nothing to freeze: 4.2 would have no packages from debian")
-	s.Ctl(args("freeze lost --mirror debian --manifest lost.list --format list --allow-missing")...) // it records that
+	s.Ctl(args("freeze lost --mirror debian --manifest lost.list --format list --allow-missing")...) // records what is missing
 	s.Ctl(args("freeze void --mirror debian --manifest empty.list --allow-empty")...)
 }
 
-// --dry-run exits as the freeze does, with the same error, and changes nothing.
+// freeze --dry-run has the same exit code and error as the freeze, and changes nothing.
 func TestDryRunExits(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1", Source: "src-a"}, debtest.Package{Name: "b", Version: "1", Fields: map[string]string{"Depends": "a"}})
@@ -179,8 +179,8 @@ func TestDryRunExits(t *testing.T) {
 	s.Ctl(good...)
 }
 
-// A base that was frozen without source packages gets none, and --no-sources
-// leaves them out whatever is frozen.
+// A freeze based on one without source packages has none either, and --no-sources
+// omits them from any freeze.
 func TestSourcesAreLeftOut(t *testing.T) {
 	a := newArchive(t)
 	a.Add(debtest.Package{Name: "a", Version: "1", Source: "src"}, debtest.Package{Name: "b", Version: "1", Source: "src"})

@@ -11,8 +11,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// SIGHUP makes snapd read its configuration again; it does not end it, also when the
-// file is bad.
+// On SIGHUP, snapd reads its configuration again. If the file is bad, snapd continues with
+// the old configuration.
 func TestHangup(t *testing.T) {
 	s := start(t, "data_dir = \"%DATA%\"\n[server]\nlisten = \"%ADDR%\"\n")
 	hangup := func(config, want string) {
@@ -46,8 +46,8 @@ func TestHangup(t *testing.T) {
 	}
 }
 
-// snapctl adds, changes, renames and removes mirrors of a running snapd. What a freeze
-// needs is kept.
+// snapctl adds, changes, renames and removes mirrors of a running snapd. Snapshots that a
+// freeze refers to are kept.
 func TestEditMirrors(t *testing.T) {
 	a := debtest.New(t)
 	a.Add(debtest.Package{Name: "hello"})
@@ -66,13 +66,13 @@ func TestEditMirrors(t *testing.T) {
 	if s.JSON(&shown, "mirror", "show", "debian"); shown.Keep != "90d" {
 		t.Errorf("keep %q, expected 90d", shown.Keep)
 	}
-	// The other name begins its own history; the earlier one is still served.
+	// The new name starts a new history; the old one is still served.
 	s.Ctl("mirror", "rename", "debian", "bookworm")
 	s.Ctl("sync", "bookworm")
 	for _, path := range []string{"/archive/debian/latest/dists/stable/InRelease", "/archive/bookworm/latest/dists/stable/InRelease", "/frozen/4.1/debian/dists/stable/InRelease"} {
 		s.fetch(path)
 	}
-	// A name that a freeze has is refused, and nothing changes.
+	// The name of a freeze is refused, and nothing changes.
 	before, err := os.ReadFile(s.Config)
 	if err != nil {
 		t.Fatal(err)

@@ -14,8 +14,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// The list counts packages. What is missing from a freeze is listed with its
-// architecture, and whether it is a source.
+// snapctl list shows the number of packages. Packages missing from a freeze are listed
+// with their architecture, or as sources.
 func TestCountsAndMissing(t *testing.T) {
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "lib", Version: "1"}, debtest.Package{Name: "app", Version: "1"})
@@ -41,8 +41,8 @@ func TestCountsAndMissing(t *testing.T) {
 	}
 }
 
-// apt reads a flat repository, whose suite is "./", from every kind of URL, even if
-// nothing of it was frozen. It requests "/./InRelease".
+// apt can read a flat repository, whose suite is "./", from every kind of URL, even a
+// freeze that contains none of its packages. It requests "/./InRelease".
 func TestFlatRepository(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	a := debtest.New(t)
@@ -97,7 +97,8 @@ keyring = %q
 	}
 }
 
-// A wrong key is reported before its consequences, and a usage error says what was wrong.
+// verify reports a wrong key before the failures that follow from it, and a usage error
+// says what was wrong.
 func TestFirstThingsFirst(t *testing.T) {
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "app", Version: "1"})

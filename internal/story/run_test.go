@@ -15,10 +15,10 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// A command runs in an environment from a freeze: apt installs there from this
-// freeze and nothing else can be reached, two runs give the same bytes, a check
-// finds what depends on the surroundings, and nothing is left behind. Long because
-// it is one story from beginning to end.
+// A command runs in an environment made from a freeze. In it, apt installs from the
+// freeze, and nothing else can be reached. Two runs give the same bytes, --check finds
+// output that depends on the environment, and no files or mounts are left behind. Long
+// because each step depends on the one before.
 func TestRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds root file systems")
@@ -94,7 +94,7 @@ ask() { exec 3<>/dev/tcp/127.0.0.1/8080; printf '%s HTTP/1.0\r\n\r\n' "$1" >&3; 
 		}
 	}
 
-	// Planted differences.
+	// A command whose output depends on the environment.
 	three := filepath.Join(s.Dir, "three")
 	_, err = s.Try("run", "4.1", "--output", three, "--check", "--", "bash", "-c", `cd /output
 date +%N > date; umask > umask; cat /proc/sys/kernel/hostname > hostname; pwd -P > cwd; (cd /build; pwd -P > /output/path); date -d @0 > zone; whoami > user; echo same > same`)
@@ -113,7 +113,7 @@ date +%N > date; umask > umask; cat /proc/sys/kernel/hostname > hostname; pwd -P
 		t.Errorf("differences in %s", got)
 	}
 
-	// What is refused, and the command's own exit status.
+	// Refused arguments, and the exit status of the command.
 	for want, args := range map[string][]string{
 		"no-such-package: not in it: 4.1": {"run", "4.1", "--package", "no-such-package", "--output", filepath.Join(s.Dir, "four"), "--", "true"},
 		"5.0":                             {"run", "5.0", "--", "true"},
@@ -124,7 +124,7 @@ date +%N > date; umask > umask; cat /proc/sys/kernel/hostname > hostname; pwd -P
 		}
 	}
 
-	// Ctrl-C while the command runs.
+	// Interrupt snapctl while the command runs.
 	bin, err := build()
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,8 @@ date +%N > date; umask > umask; cat /proc/sys/kernel/hostname > hostname; pwd -P
 	}
 }
 
-// interruptor sends SIGINT to a program that prints something.
+// interruptor is the standard output of a program. It sends SIGINT to the program when
+// the program prints something.
 type interruptor struct{ cmd *exec.Cmd }
 
 func (i interruptor) Write(p []byte) (int, error) {

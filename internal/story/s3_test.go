@@ -18,12 +18,13 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// inBucket puts the blobs of a configuration into a bucket.
+// inBucket changes a configuration to store blobs in a bucket. more is added to its
+// [store] section.
 func inBucket(config, location, credentials, more string) string {
 	return strings.Replace(config, "[store]\n", fmt.Sprintf("[store]\nblobs = %q\ncredentials_file = %q\n%s", location, credentials, more), 1)
 }
 
-// noise is text that does not compress.
+// noise returns n bytes of text that compress badly.
 func noise(n int) string {
 	b := make([]byte, n)
 	rand.Read(b)
@@ -46,7 +47,7 @@ func (s *server) restart(change func(config string) string) {
 	s.begin()
 }
 
-// ask requests without following redirects.
+// ask makes a request without following redirects.
 func ask(t *testing.T, method, url string) (*http.Response, []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
@@ -65,9 +66,9 @@ func ask(t *testing.T, method, url string) (*http.Response, []byte) {
 	return resp, body
 }
 
-// An installation whose blobs are in a bucket syncs, freezes, serves, is proved,
-// collected and checked like one with a directory, and apt installs from it. Long
-// because of its table of cases.
+// With blobs in a bucket, sync, freeze, verify, gc and fsck behave as they do with a
+// directory, and apt can install packages. Long because each step depends on the one
+// before.
 func TestBlobsInABucket(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	srv := s3test.Start(t)
@@ -78,7 +79,7 @@ func TestBlobsInABucket(t *testing.T) {
 	a.Add(
 		debtest.Package{Name: "lib", Version: "1", Files: map[string]string{"/usr/share/lib": noise(3 << 20)}},
 		debtest.Package{Name: "app", Version: "1", Fields: map[string]string{"Depends": "lib (>= 1)"}},
-		debtest.Package{Name: "big", Version: "1", Body: []byte(noise(20 << 20))}, // sent in parts
+		debtest.Package{Name: "big", Version: "1", Body: []byte(noise(20 << 20))}, // uploaded in parts
 	)
 	a.Publish(published)
 	config = strings.Replace(config, "sources = true", "sources = true\ndownload = \"all\"\nkeep = \"1s\"", 1)
@@ -97,18 +98,18 @@ func TestBlobsInABucket(t *testing.T) {
 	}
 	s.Ctl("freeze", "4.1", "--package", "app", "--package", "lib", "--no-sources")
 	if n := srv.Counts(); n["head"] > 0 || n["list"] > 0 || n["put"] > 20 {
-		t.Errorf("a freeze of what is there made requests: %v", n)
+		t.Errorf("a freeze of stored packages made requests: %v", n)
 	}
 	s.installs("4.1", "app", "1")
 	s.proveAll("4.1")
 
-	// Without its copies, and after a restart.
+	// Remove the local copies and restart.
 	s.Stop()
 	if err := os.RemoveAll(filepath.Join(s.Dir, "data/cache")); err != nil {
 		t.Fatal(err)
 	}
 	s.begin()
-	// A store that cannot be reached is not reported as damaged.
+	// If the bucket cannot be reached, blobs are not reported as damaged.
 	denied := func(string, string) *s3test.Fault {
 		return &s3test.Fault{Status: http.StatusForbidden, Code: "AccessDenied"}
 	}
@@ -123,11 +124,11 @@ func TestBlobsInABucket(t *testing.T) {
 	srv.Counts()
 	s.installs("4.1", "app", "1")
 	if n := srv.Counts(); len(n) > 0 {
-		t.Errorf("what was served before made requests: %v", n)
+		t.Errorf("packages that were served before made requests: %v", n)
 	}
 
-	// What was served before is served while the bucket cannot be reached; the rest is
-	// unavailable, not missing.
+	// While the bucket cannot be reached, files with local copies are served; others are
+	// unavailable (503), not missing.
 	at := "http://" + s.Addr
 	lib := at + "/frozen/4.1/debian/" + a.Default().PathOf("lib")
 	var st api.SnapshotList
@@ -147,13 +148,13 @@ func TestBlobsInABucket(t *testing.T) {
 
 	s.collectsAndRepairs(a, srv, bucket, published)
 
-	// Another installation keeps its hands off.
+	// Another installation cannot use the bucket.
 	other := elsewhere(t, inBucket(config, location, credentials, ""))
 	if out, err := other.snapd(); err == nil || !strings.Contains(err.Error(), "another installation uses it") || strings.Contains(err.Error(), s3test.SecretKey) {
 		t.Errorf("a second installation: %v, %s", err, out)
 	}
 
-	// A backup has the bytes, and is restored to a directory.
+	// A backup contains the blobs, and can be restored to a directory.
 	dir := filepath.Join(s.Dir, "backup")
 	if out, err := s.snapd("backup", dir); err != nil {
 		t.Fatalf("backup: %v\n%s", err, out)
@@ -170,8 +171,8 @@ func TestBlobsInABucket(t *testing.T) {
 	third.installs("4.1", "app", "1")
 }
 
-// collectsAndRepairs removes a snapshot with what only it needed, and repairs objects
-// that were lost in the bucket.
+// collectsAndRepairs removes a snapshot and the blobs that only it needed, and repairs
+// objects that were lost from the bucket.
 func (s *server) collectsAndRepairs(a *debtest.Archive, srv *s3test.Server, bucket string, published time.Time) {
 	t := s.t
 	t.Helper()
@@ -189,7 +190,7 @@ func (s *server) collectsAndRepairs(a *debtest.Archive, srv *s3test.Server, buck
 	s.proveAll("4.1")
 	before := objects()
 	var gc api.GCResult
-	for range 3 { // expired, then purged
+	for range 3 { // the blobs expire, and are then purged
 		s.JSON(&gc, "gc")
 	}
 	s.proveAll("4.1")
@@ -200,7 +201,7 @@ func (s *server) collectsAndRepairs(a *debtest.Archive, srv *s3test.Server, buck
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The packages, which upstream has still.
+	// Delete the package lib, which upstream still has.
 	n := 0
 	for _, name := range lost {
 		if st, err := os.Stat(name); err == nil && st.Size() > 3<<20 && st.Size() < 4<<20 {
@@ -211,7 +212,7 @@ func (s *server) collectsAndRepairs(a *debtest.Archive, srv *s3test.Server, buck
 		}
 	}
 	if n != 1 {
-		t.Fatalf("%d objects like the package lib", n)
+		t.Fatalf("deleted %d objects of the package lib", n)
 	}
 	if _, err := s.Try("fsck"); code(err) != api.ExitVerify {
 		t.Errorf("fsck of a lost object: %v", err)
@@ -223,8 +224,8 @@ func (s *server) collectsAndRepairs(a *debtest.Archive, srv *s3test.Server, buck
 	s.installs("4.1", "app", "1")
 }
 
-// With redirect, clients get large packages, and nothing else, from the bucket by a
-// signed URL.
+// With redirect = true, snapd redirects clients that request large packages, and nothing
+// else, to a signed URL of the bucket.
 func TestRedirectToBucket(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	srv := s3test.Start(t)
@@ -260,21 +261,21 @@ func TestRedirectToBucket(t *testing.T) {
 	}
 }
 
-// A freeze that is exported to a bucket is the files that a directory gets, and apt
-// installs from them through any web server.
+// An export to a bucket has the same files as one to a directory, and apt can install from
+// them through any web server.
 func TestExportToBucket(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	srv := s3test.Start(t)
 	bucket := srv.Bucket(t)
 	a, config := upstream(t)
-	a.Add(debtest.Package{Name: "lib", Version: "1", Files: map[string]string{"/usr/share/lib": noise(18 << 20)}}, // sent in parts
+	a.Add(debtest.Package{Name: "lib", Version: "1", Files: map[string]string{"/usr/share/lib": noise(18 << 20)}}, // uploaded in parts
 		debtest.Package{Name: "app", Version: "1", Fields: map[string]string{"Depends": "lib (>= 1)"}})
 	a.Publish(time.Now().UTC().Add(-10 * time.Hour).Truncate(time.Second))
 	s := start(t, strings.Replace(config, "[store]\n", fmt.Sprintf("[store]\ncredentials_file = %q\n", s3test.CredentialsFile(t)), 1))
 	s.Ctl("sync")
 	s.Ctl("freeze", "4.1", "--package", "app", "--package", "lib", "--no-sources")
 	to := srv.Location(bucket, "releases/4.1")
-	// The first try breaks off, and is repeated.
+	// The first attempt fails in the middle, and is repeated.
 	n := 0
 	srv.Decide(func(op, _ string) *s3test.Fault {
 		if n++; op == "put" && n > 6 {

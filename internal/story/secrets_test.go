@@ -19,16 +19,16 @@ import (
 	"example.org/snapd/internal/repo/rpm/rpmtest"
 )
 
-// planted is in every secret of TestSecretsStayInside.
+// planted is part of every secret in TestSecretsStayInside.
 const planted = "s3cr3t"
 
-// A secret is planted wherever a mirror can have one, and looked for in whatever
-// leaves the process: pages, outputs, logs, errors, frozen files and exports.
-// Long because it is one story from beginning to end.
+// The test puts a secret wherever a mirror can have one, and checks that it does not
+// appear in anything that leaves the process: pages, outputs, logs, errors, frozen files
+// and exports. Long because each step depends on the one before.
 func TestSecretsStayInside(t *testing.T) {
 	ca := fetchtest.NewCA(t)
 	cert, key := ca.Issue("client")
-	// A server's answer may repeat what it was sent.
+	// A server may repeat the request's secrets in its response.
 	echo := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, password, _ := r.BasicAuth()
 		w.Header().Set("Content-Encoding", password+r.URL.RawQuery)
@@ -65,9 +65,9 @@ func TestSecretsStayInside(t *testing.T) {
 	}))
 	t.Cleanup(fails.Close)
 
-	// Mirrors that work: a login, a private authority and a client certificate; a
-	// token in the query, which is asked for again behind a redirect to another
-	// place with a signature; a login in a list of mirrors.
+	// Mirrors that work. One has a login, a private certificate authority and a client
+	// certificate; one a token in the query and a redirect to a signed URL; and one a login
+	// in a mirror list.
 	debs := newArchive(t)
 	debs.Add(debtest.Package{Name: "a", Version: "1"})
 	debs.publish()
@@ -136,7 +136,7 @@ func TestSecretsStayInside(t *testing.T) {
 	for name, rest := range failing {
 		config += rpm(name, strings.ReplaceAll(rest, "%s", fails.URL))
 	}
-	// start writes the configuration; the file with the logins is beside it.
+	// The configuration refers to a file with logins and to a proxy with a password.
 	proxy := "http://alice:" + planted + "@127.0.0.1:1"
 	auth := filepath.Join(t.TempDir(), "auth.conf")
 	host := func(u string) string { _, h, _ := strings.Cut(u, "://"); return h }
@@ -185,7 +185,7 @@ func TestSecretsStayInside(t *testing.T) {
 		}
 		names = append(names, m.Name)
 		if m.Error == "" {
-			t.Errorf("mirror %s: the sync succeeds", m.Name)
+			t.Errorf("mirror %s: the sync succeeded", m.Name)
 		}
 	}
 	s.Ctl("freeze", "4.1", "--all", "--mirror", "debian", "--mirror", "token", "--mirror", "listed")
@@ -221,7 +221,7 @@ func TestSecretsStayInside(t *testing.T) {
 	if !strings.Contains(s.Log(), "level=DEBUG") {
 		t.Error("the log has no details")
 	}
-	// Backups and exports carry stored data to other machines.
+	// Exports and backups take stored data to other machines.
 	for _, dir := range []string{"export", "data"} {
 		err := filepath.WalkDir(filepath.Join(s.Dir, dir), func(p string, d fs.DirEntry, err error) error {
 			if err != nil || !d.Type().IsRegular() {
@@ -235,14 +235,15 @@ func TestSecretsStayInside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Without this check the test would pass if nothing were sent and nothing shown.
+	// The checks above would also pass if nothing had been logged. Check that the log has a
+	// redacted URL.
 	if leaks == 0 && !strings.Contains(s.Log(), fails.URL+"/echo/repodata/repomd.xml?token=xxxxx") {
 		t.Errorf("the log names no URL:\n%s", s.Log())
 	}
 }
 
-// A login or file that cannot be used keeps snapd from starting, and snapd
-// --check says so with key and line.
+// snapd does not start with a login or file that it cannot use. snapd --check reports the
+// key and line.
 func TestCheck(t *testing.T) {
 	bin, err := build()
 	if err != nil {
@@ -264,7 +265,7 @@ func TestCheck(t *testing.T) {
 		t.Errorf("%v %s", err, out)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
-		t.Error("--check made the data directory")
+		t.Error("--check created the data directory")
 	}
 	for text, want := range map[string]string{
 		head + strings.Replace(a.stanza("debian", ""), "://", "://alice:s3cr3t@", 1): "put them into a file and set the mirror's auth_file",

@@ -11,9 +11,9 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// An apt with apt-file, appstream and command-not-found asks for Contents,
-// DEP-11 and Commands, which no sync took: it updates from a snapshot and from
-// a freeze without an error.
+// With apt-file, appstream and command-not-found installed, apt requests Contents, DEP-11
+// and Commands, which a sync does not download. apt can still update from a snapshot and
+// from a freeze without an error.
 func TestEveryTarget(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fetches Contents and DEP-11 of this machine's upstream")
@@ -42,7 +42,7 @@ func TestEveryTarget(t *testing.T) {
 			refs = append(refs, mi.Name+"@latest")
 		}
 	}
-	asked := false // not every suite has Contents
+	asked := false // some suites have no Contents
 	for _, ref := range refs {
 		apt := debtest.NewApt(t, s.Ctl("sources", ref))
 		for _, p := range parts {
@@ -50,7 +50,7 @@ func TestEveryTarget(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Hooks of the host's programs do not belong in the empty root.
+			// Remove hooks that run the host's programs.
 			var keep []string
 			skip := false
 			for line := range strings.Lines(string(data)) {
@@ -72,6 +72,6 @@ func TestEveryTarget(t *testing.T) {
 		asked = asked || strings.Contains(out, "Contents")
 	}
 	if !asked {
-		t.Error("apt asked no snapshot for Contents")
+		t.Error("apt never requested Contents")
 	}
 }

@@ -13,13 +13,13 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// teammate is somebody who has a token of a server, and nothing else of it.
+// teammate is a user whose only access to a server is a token.
 type teammate struct {
 	*server
 	options []string
 }
 
-// join makes a token, as the administrator on the machine of the server does.
+// join makes a token for a teammate, as the administrator does on the server.
 func (s *server) join(url, name string, options ...string) *teammate {
 	s.t.Helper()
 	var made api.NewToken
@@ -40,9 +40,9 @@ func (m *teammate) Ctl(args ...string) string {
 	return m.server.Ctl(append(slices.Clone(args), m.options...)...)
 }
 
-// A team makes two releases and takes one back by tokens alone: own packages, recorded
-// builds, freezes, an image, a channel, an export to another server, the audit list. Long
-// because it is one story.
+// A team makes two releases and withdraws one, using only tokens: it adds packages,
+// records builds, makes freezes and an image, moves a channel, exports to another server
+// and reads the audit list. Long because each step depends on the one before.
 func TestTeam(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds packages and runs apt")
@@ -88,7 +88,7 @@ func TestTeam(t *testing.T) {
 		}
 	}
 
-	// Another server takes the release over the network as well.
+	// Another server imports the release over the network.
 	dir := filepath.Join(t.TempDir(), "4.1")
 	releaser.Ctl("export", "4.1", dir)
 	s.Ctl("verify", dir, "--deep")

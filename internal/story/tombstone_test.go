@@ -12,9 +12,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// After a freeze was removed, apt gets the answer that it is gone for good. Its name is
-// not reused, whatever is collected, repaired, backed up and restored, and only exactly
-// the same freeze can return under it.
+// After a freeze is removed, the server answers 410 Gone for it. Its name can be used
+// again only for exactly the same freeze, even after gc, fsck, backup and restore.
 func TestTombstone(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	a, config := upstream(t)
@@ -28,7 +27,7 @@ func TestTombstone(t *testing.T) {
 	exported := filepath.Join(s.Dir, "exported")
 	s.Ctl("export", "4.1", exported)
 
-	// There is no terminal for a question here.
+	// Without a terminal, rm cannot ask for confirmation.
 	if _, err := s.Try("rm", "4.1"); code(err) != api.ExitUsage || !strings.Contains(err.Error(), "snapctl: hint: snapctl rm 4.1 --yes\n") {
 		t.Errorf("rm without --yes: %v", err)
 	}
@@ -37,7 +36,7 @@ func TestTombstone(t *testing.T) {
 		t.Errorf("rm: %q", out)
 	}
 
-	// gone checks that the freeze is gone, and stays so.
+	// gone checks that the freeze is gone and that its name cannot be used.
 	gone := func(s *server) {
 		t.Helper()
 		for _, p := range []string{"", "manifest.json", "sources", "debian/dists/stable/InRelease", "debian/pool/"} {
@@ -76,13 +75,13 @@ func TestTombstone(t *testing.T) {
 	other.begin()
 	gone(other)
 
-	// The same again, by import and by freeze.
+	// Make the same freeze again, by an import and by freeze.
 	other.Ctl("import", exported)
 	other.proveAll("4.1")
 	s.Ctl("freeze", "4.1", "--package", "app", "--no-sources")
 	apt.Run("apt-get", "update")
 	if diff, err := exec.Command("diff", "-r", "--exclude=provenance.json*", "--exclude=*.tlog-proof", exported, export(s)).CombinedOutput(); err != nil {
-		t.Errorf("what came again differs: %v\n%s", err, diff)
+		t.Errorf("the new freeze differs from the removed one: %v\n%s", err, diff)
 	}
 	s.Ctl("rm", "4.1", "--yes")
 	gone(s)
@@ -95,7 +94,7 @@ func export(s *server) string {
 	return dir
 }
 
-// What is needed is not removed, and the error names what needs it.
+// rm refuses to remove a snapshot or freeze that is in use, and says what uses it.
 func TestRemovalRefused(t *testing.T) {
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "app", Version: "1"}, debtest.Package{Name: "lib", Version: "1"})

@@ -1,5 +1,5 @@
-// Package story runs what users do, with the real programs: the README's tour,
-// and the stories that the product promises.
+// Package story tests user stories with the real programs, among them the tour in the
+// README.
 package story
 
 import (
@@ -18,12 +18,11 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// top is the repository.
+// top is the root of the source tree.
 const top = "../.."
 
 // tour returns the commands of the README's tour, from its blocks marked
-// "sh tour", and the lines of output printed below them, from those marked
-// "text tour".
+// "sh tour", and the lines of their output, from the blocks marked "text tour".
 func tour(t *testing.T) (script string, output []string) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(top, "README.md"))
@@ -66,7 +65,7 @@ func comparable(line string) string {
 	return strings.Join(words, " ")
 }
 
-// checkOutput looks for the README's lines in the output of the tour, in their
+// checkOutput checks that the output of the tour contains the README's lines in their
 // order.
 func checkOutput(t *testing.T, want []string, output string) {
 	t.Helper()
@@ -74,7 +73,7 @@ func checkOutput(t *testing.T, want []string, output string) {
 	for _, w := range want {
 		i := slices.IndexFunc(lines, func(l string) bool { return comparable(l) == comparable(w) })
 		if i < 0 {
-			t.Errorf("the tour did not print, in its place, the README's line %q", w)
+			t.Errorf("the tour did not print the README's line %q, or not in this place", w)
 			continue
 		}
 		lines = lines[i+1:]
@@ -100,12 +99,12 @@ func TestTour(t *testing.T) {
 	}
 	needs.Programs(t, "apt-get", "mmdebstrap")
 	dir := t.TempDir()
-	// The tour's user is in a checkout, where bin/ and tour/ are made.
+	// The tour runs in a checkout, in which it creates bin/ and tour/.
 	if out, err := exec.Command("cp", "-r", filepath.Join(top, "Makefile"), filepath.Join(top, ".ci"), filepath.Join(top, "go.mod"), filepath.Join(top, "go.sum"), filepath.Join(top, "example.go"), filepath.Join(top, "config.example.toml"), filepath.Join(top, "cmd"), filepath.Join(top, "internal"), dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	script, output := tour(t)
-	// Another snapd may run on this machine.
+	// Use another port, because another snapd may be running on this machine.
 	init := "snapctl init --from-apt --data-dir data --output config.toml || [ $? = 3 ]  # 3: some sources were skipped, and named\n"
 	if !strings.Contains(script, init) {
 		t.Fatal("the tour has no init")
@@ -126,7 +125,7 @@ func TestTour(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The README shows the output of a machine with these sources.
+	// The README shows the output on a machine with these sources.
 	if bytes.Contains(config, []byte(`["bookworm", "bookworm-updates"]`)) && bytes.Contains(config, []byte(`["bookworm-security"]`)) {
 		checkOutput(t, output, string(out))
 	} else {

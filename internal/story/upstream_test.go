@@ -45,7 +45,7 @@ func (a *archive) publish() {
 	a.Publish(a.date)
 }
 
-// stanza is the configuration of a mirror of the archive.
+// stanza returns the configuration of a mirror of the archive.
 func (a *archive) stanza(name, more string) string {
 	return fmt.Sprintf(`[[mirror]]
 name = %q
@@ -87,7 +87,7 @@ func unxz(t *testing.T, b []byte) []byte {
 	return out
 }
 
-// ed is the script of ed(1) that makes b of a, as diff writes it.
+// ed returns the ed(1) script that changes a to b, as written by diff.
 func ed(t *testing.T, a, b []byte) []byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -106,9 +106,9 @@ func ed(t *testing.T, a, b []byte) []byte {
 
 func sum(b []byte) string { return fmt.Sprintf("%x %d", sha256.Sum256(b), len(b)) }
 
-// An apt that updates by differences gets upstream's Index and patches: from
-// latest across syncs, and from an exact timestamp when upstream has neither any
-// more. Long because it is one story from beginning to end.
+// apt can update indices with pdiffs: from latest across syncs, and from an exact
+// timestamp after upstream has deleted them. Long because each step depends on the one
+// before.
 func TestPatches(t *testing.T) {
 	needs.Programs(t, "diff", "xz")
 	a := newArchive(t)
@@ -120,13 +120,13 @@ func TestPatches(t *testing.T) {
 	a.publish()
 	var history, patches, downloads string
 	was := unxz(t, a.Get("dists/stable/"+index+".xz"))
-	// next publishes another state and the patch that leads to it.
+	// next publishes another state, and the patch to it.
 	next := func(n int) {
 		t.Helper()
 		a.Default().Remove("p07", "")
 		a.Add(debtest.Package{Name: "p07", Version: fmt.Sprint(n)})
 		a.Default().Extra = nil
-		a.publish() // for the index's content
+		a.publish() // to get the content of the new index
 		now := unxz(t, a.Get("dists/stable/"+index+".xz"))
 		name := a.date.Format("T-2006-01-02-1504.05-F-2006-01-02-1504.05")
 		patch := ed(t, was, now)
@@ -161,7 +161,7 @@ func TestPatches(t *testing.T) {
 		timestamps = append(timestamps, strings.TrimPrefix(list.Snapshots[0].ID, "debian@"))
 		out := apt.Run("apt-get", "update")
 		if !strings.Contains(out, "Packages.diff") && !strings.Contains(out, "T-2026-") {
-			t.Errorf("apt took no patch:\n%s", out)
+			t.Errorf("apt downloaded no patch:\n%s", out)
 		}
 		if got := apt.Run("apt-cache", "policy", "p07"); !strings.Contains(got, fmt.Sprintf("Candidate: %d\n", n)) {
 			t.Errorf("policy after the patch:\n%s", got)
@@ -176,7 +176,7 @@ func TestPatches(t *testing.T) {
 			t.Errorf("upstream was asked for %d files of patches, expected the Index and one patch", diffs)
 		}
 	}
-	// Upstream has forgotten all of it.
+	// Upstream has deleted all of its files.
 	for _, p := range a.Paths() {
 		if strings.Contains(p, ".diff/") || strings.Contains(p, "/by-hash/") {
 			a.Delete(p)
@@ -193,8 +193,8 @@ func TestPatches(t *testing.T) {
 	}
 }
 
-// `packages` selects what a freeze contains, with its sources; the archive of the
-// snapshot still has all of upstream's packages.
+// The option packages selects the packages in a freeze, and their sources. The snapshot
+// still serves all of upstream's packages.
 func TestPackagesGlob(t *testing.T) {
 	for _, download := range []string{"on_demand", "all"} {
 		t.Run(download, func(t *testing.T) {
@@ -216,7 +216,7 @@ func TestPackagesGlob(t *testing.T) {
 				t.Errorf("installed: -want +got\n%s", d)
 			}
 			if out, err := apt.Try("apt-get", "source", "--download-only", "foo"); err != nil {
-				t.Errorf("source of what was frozen: %v\n%s", err, out)
+				t.Errorf("the source of a frozen package: %v\n%s", err, out)
 			}
 			if out, err := apt.Try("apt-get", "source", "--download-only", "bar"); err == nil {
 				t.Errorf("a source that was not frozen:\n%s", out)
@@ -237,8 +237,9 @@ func sorted(s string) []string {
 	return f
 }
 
-// One name and version with other bytes in two mirrors, and in one of them at two
-// times: each freeze has the bytes of its mirror and time, and apt installs them.
+// Packages with the same name and version have different bytes in two mirrors, and in one
+// of them at two times. Each freeze has the bytes of its mirror and time, and apt installs
+// them.
 func TestSameNameOtherBytes(t *testing.T) {
 	one, two := newArchive(t), newArchive(t)
 	pkg := func(says string) debtest.Package {
@@ -256,7 +257,7 @@ func TestSameNameOtherBytes(t *testing.T) {
 	s.Ctl("sync")
 	s.Ctl("freeze", "later", "--mirror", "one", "--all")
 	if _, err := s.Try("freeze", "which", "--package", "app=1.0"); code(err) != 1 || !strings.Contains(err.Error(), "app") {
-		t.Errorf("a package of which two mirrors have other bytes: %v", err)
+		t.Errorf("a package that differs between two mirrors: %v", err)
 	}
 	s.Ctl("freeze", "that", "--mirror", "two", "--package", "app=1.0")
 	installed := func(sources string) string {
@@ -285,8 +286,9 @@ func TestSameNameOtherBytes(t *testing.T) {
 	}
 }
 
-// One name and version with other bytes in two components of one mirror: a freeze
-// of all keeps them apart, one by name refuses to choose, one by digest need not.
+// Packages with the same name and version have different bytes in two components of a
+// mirror. A freeze of the whole mirror contains both. A freeze by name is refused as
+// ambiguous, and one by digest is not.
 func TestSameNameInComponents(t *testing.T) {
 	a := newArchive(t)
 	a.Default().Components = []string{"main", "contrib"}
@@ -300,7 +302,7 @@ func TestSameNameInComponents(t *testing.T) {
 	s.Ctl("verify", "all", "--deep")
 	_, err := s.Try("freeze", "named", "--package", "app=1.0")
 	if code(err) != 1 || !strings.Contains(err.Error(), "pool/main/a/app/app_1.0_amd64.deb") || !strings.Contains(err.Error(), "pool/contrib/a/app/app_1.0_amd64.deb") {
-		t.Errorf("a package of which two components have other bytes: %v", err)
+		t.Errorf("a package that differs between two components: %v", err)
 	}
 	const deb = "pool/contrib/a/app/app_1.0_amd64.deb"
 	sums := filepath.Join(s.Dir, "SHA256SUMS")
@@ -315,7 +317,7 @@ func TestSameNameInComponents(t *testing.T) {
 	} {
 		text := regexp.MustCompile(`(?m)^Components: .*$`).ReplaceAllString(s.Ctl("sources", tt.ref), "Components: "+tt.components)
 		apt := debtest.NewApt(t, text)
-		apt.Try("apt-get", "update") // a component that a freeze has nothing of warns
+		apt.Try("apt-get", "update") // apt warns about a component that is empty in a freeze
 		apt.Run("apt-get", "install", "app")
 		if b, err := os.ReadFile(filepath.Join(apt.Root, "usr/share/app")); err != nil || string(b) != tt.want {
 			t.Errorf("%s, %s: installed %q, expected %q", tt.ref, tt.components, b, tt.want)
@@ -323,8 +325,8 @@ func TestSameNameInComponents(t *testing.T) {
 	}
 }
 
-// A sync shows bytes, files, rate and remaining time on a terminal, and only the result
-// in a pipe.
+// On a terminal, sync shows bytes, files, rate and remaining time; in a pipe, it prints
+// only the result.
 func TestSyncProgress(t *testing.T) {
 	needs.Programs(t, "script")
 	a := newArchive(t)
@@ -351,7 +353,7 @@ func TestSyncProgress(t *testing.T) {
 		`debian fetching packages`, `[0-9.]+ [KM]i?B / 2\.0 MiB`, `[0-9]+/[0-9]+ files`, `[0-9.]+ [KM]i?B/s`, `[0-9]+s left`,
 	} {
 		if !regexp.MustCompile(want).Match(out) {
-			t.Errorf("a terminal was not shown %q:\n%q", want, out)
+			t.Errorf("sync did not show %q on a terminal:\n%q", want, out)
 		}
 	}
 	a.Add(debtest.Package{Name: "more"})
@@ -366,8 +368,8 @@ func TestSyncProgress(t *testing.T) {
 	}
 }
 
-// Whatever form of its indices upstream has, and by whatever digest it lists
-// them, apt updates and installs from the archive and from a freeze.
+// For each compression variant of indices and each digest that upstream may use, apt can
+// update and install from the archive and from a freeze.
 func TestEveryForm(t *testing.T) {
 	needs.Programs(t, "xz", "bzip2", "lz4")
 	conf, all := head, map[string]*archive{}
@@ -418,7 +420,7 @@ func TestEveryForm(t *testing.T) {
 	}
 }
 
-// snapd uses the proxy in its environment, for metadata and for files that are downloaded
+// snapd uses the proxy in its environment for metadata and for packages that it downloads
 // on demand.
 func TestProxyEnvironment(t *testing.T) {
 	a := newArchive(t)
@@ -443,8 +445,8 @@ func TestProxyEnvironment(t *testing.T) {
 	}
 }
 
-// Udebs are a component of their own to apt, and the installer's images hang on
-// one listed file: from the archive, and from a freeze.
+// apt can download udebs from the component main/debian-installer, of the archive and of a
+// freeze, whether that component or udebs = true is configured.
 func TestUdebs(t *testing.T) {
 	for _, components := range []string{"main/debian-installer", "main"} {
 		t.Run(components, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// upstream is an archive made here, and the configuration of a mirror of it.
+// upstream starts an archive, and returns it with the configuration of a mirror of it.
 func upstream(t *testing.T) (*debtest.Archive, string) {
 	t.Helper()
 	a := debtest.New(t)
@@ -37,9 +37,9 @@ sources = true
 `, srv.URL, a.KeyringFile())
 }
 
-// Years later: upstream has moved on, its Valid-Until is long past, this server's
-// key has been changed, and apt installs exactly what was frozen. Long because it
-// is one story from beginning to end.
+// Years later, upstream has changed, its Valid-Until has passed, and this server has a new
+// key. apt still installs exactly what was frozen. Long because each step depends on the
+// one before.
 func TestYearsLater(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg", "faketime")
 	a, config := upstream(t)
@@ -55,7 +55,7 @@ func TestYearsLater(t *testing.T) {
 	}
 	s.Ctl("freeze", "4.1", "--manifest", "build.manifest")
 
-	// Upstream moves on and forgets.
+	// Upstream replaces the packages.
 	for _, n := range []string{"lib", "app"} {
 		p := a.Default().PathOf(n)
 		a.Default().Remove(n, "1")
@@ -65,7 +65,7 @@ func TestYearsLater(t *testing.T) {
 	a.Publish(now.Add(-time.Hour))
 	s.Ctl("sync")
 
-	// A new key signs new freezes; the old one keeps its own.
+	// A new key signs new freezes; earlier freezes keep the signature of the old key.
 	bin, err := build()
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestYearsLater(t *testing.T) {
 	if len(d.Upgraded) != 2 {
 		t.Errorf("diff: %+v", d)
 	}
-	// The state that upstream has now is newer than the snapshot that answers for then.
+	// Upstream's current state is newer than the snapshot that is selected for that time.
 	var list api.SnapshotList
 	s.JSON(&list, "list")
 	if len(list.Snapshots) != 2 || len(list.Frozen) != 2 {
@@ -124,8 +124,8 @@ func TestYearsLater(t *testing.T) {
 	s.Ctl("verify", "4.1", "--deep")
 }
 
-// Older states, from before this server existed, are added to the history after the same
-// checks, with expiry judged at their time.
+// States from before this server existed can be added to the history. They pass the same
+// checks, but expiry is checked at their own time.
 func TestHistory(t *testing.T) {
 	a, config := upstream(t)
 	now := time.Now().UTC().Truncate(time.Second)
@@ -154,7 +154,7 @@ func TestHistory(t *testing.T) {
 	if len(p.Packages) != 1 || p.Packages[0].Version != "3" {
 		t.Errorf("packages now: %+v", p)
 	}
-	// The next state follows the newest one, not the one that was added last.
+	// The next sync compares upstream with the newest state, not with the one added last.
 	if out := s.Ctl("sync"); !strings.Contains(out, "nothing changed") {
 		t.Errorf("sync after history: %s", out)
 	}

@@ -2,14 +2,15 @@ package lzma
 
 import "encoding/binary"
 
-// lengthProbs decode the lengths of matches or of repeats.
+// lengthProbs are the probabilities to decode the lengths of matches, or of repeats.
 type lengthProbs struct {
 	choice, choice2 prob
 	low, mid        [16][8]prob
 	high            [256]prob
 }
 
-// probs are the adaptive probabilities, for all parameters that LZMA2 allows.
+// probs are the adaptive probabilities. The arrays are large enough for all parameters
+// that LZMA2 allows.
 type probs struct {
 	isMatch    [numStates][16]prob
 	isRep      [numStates]prob
@@ -18,15 +19,15 @@ type probs struct {
 	isRep2     [numStates]prob
 	isRep0Long [numStates][16]prob
 	slot       [numLenStates][numSlots]prob
-	full       [numFull]prob // the trees of the middle slots in a row
+	full       [numFull]prob // the trees of the middle slots, concatenated
 	align      [1 << alignBits]prob
 	matchLen   lengthProbs
 	repLen     lengthProbs
 	literal    [1 << maxLiteralBits]literalProbs
 }
 
-// literalProbs decode a literal: 0x300 are used. The size is a power of two so that a
-// mask keeps indices inside.
+// literalProbs are the probabilities to decode a literal. Only 0x300 are used. The size is
+// a power of two, so that masking an index avoids a bounds check.
 type literalProbs [literalMask + 1]prob
 
 const literalMask = 0x3FF
@@ -34,7 +35,7 @@ const literalMask = 0x3FF
 // maxLiteralBits limits lc + lp in LZMA2.
 const maxLiteralBits = 4
 
-// The states after each kind of symbol.
+// The next state after each kind of symbol, by state.
 var (
 	nextLiteral  = stateTable(afterLiteral)
 	nextMatch    = stateTable(afterMatch)
@@ -52,7 +53,7 @@ func stateTable(next func(uint8) uint8) (t [16]uint8) {
 // decoder decodes the LZMA chunks of LZMA2.
 type decoder struct {
 	probs
-	in   input // the compressed bytes of a chunk
+	in   input // compressed bytes of the current chunk
 	dict uint32
 
 	lc              uint32
@@ -74,7 +75,7 @@ func (d *decoder) setProps(b byte) error {
 	return nil
 }
 
-// resetState forgets what the probabilities learned.
+// resetState resets the state and all probabilities.
 func (d *decoder) resetState() {
 	p := &d.probs
 	for s := range numStates {
@@ -102,11 +103,11 @@ func (d *decoder) resetState() {
 	d.reps = [4]uint32{}
 }
 
-// chunk decodes the chunk whose n compressed bytes are in d.in into w[pos:end].
-// w[:pos] is what can be repeated; w[0] is at a multiple of 16 bytes after the
-// last reset of the dictionary.
+// chunk decodes the chunk whose n compressed bytes are in d.in to w[pos:end].
+// Matches refer to w[:pos]. The position of w[0] since the last reset of the
+// dictionary must be a multiple of 16 bytes.
 //
-// It is one long function because it is the decoder's hottest: its variables stay in
+// It is one long function, so that the variables of the decoder's hottest loop stay in
 // registers.
 func (d *decoder) chunk(w []byte, pos, end, n int) error {
 	if n < 5 || d.in[0] != 0 {
@@ -222,7 +223,7 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 			state = nextRep[state] & 15
 		}
 
-		// The length.
+		// Decode the length.
 		length := uint32(0)
 		rng, code, ip = norm(rng, code, in, ip)
 		bound = (rng >> probBits) * uint32(lp.choice)
@@ -251,7 +252,7 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 			}
 		}
 
-		// The distance of a match.
+		// Decode the distance of a match.
 		if lp == &d.matchLen {
 			rep3, rep2, rep1 = rep2, rep1, rep0
 			slot := uint32(0)
@@ -262,7 +263,7 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 				bits := slot>>1 - 1
 				rep0 = (2 | slot&1) << bits
 				if slot < endFullSlot {
-					// The tree of a slot starts after those of the slots before.
+					// The tree of a slot follows those of the lower slots.
 					rng, code, ip, slot = reverseTree(rng, code, in, ip, &d.full, rep0-slot, bits)
 					rep0 += slot
 				} else {
@@ -282,7 +283,7 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 			}
 		}
 
-		// The copy.
+		// Copy the match.
 		if int(rep0) >= pos || rep0 >= d.dict {
 			return corruptf("distance %d at byte %d", uint64(rep0)+1, pos)
 		}
@@ -292,8 +293,8 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 		}
 		from := pos - int(rep0) - 1
 		if rep0 >= 7 && n+8 <= end-pos {
-			// Copy eight bytes at once. What is written beyond the match is overwritten
-			// later.
+			// Copy eight bytes at a time. Bytes written after the end of the match are
+			// overwritten later.
 			src, dst := w[from:], w[pos:]
 			for i := 0; i < n; i += 8 {
 				binary.LittleEndian.PutUint64(dst[i:], binary.LittleEndian.Uint64(src[i:]))

@@ -18,14 +18,14 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// runXZ returns the output of xz even if it fails.
+// runXZ runs xz and returns its output, even if it fails.
 func runXZ(t testing.TB, in []byte, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(t.Context(), needs.Program(t, "xz"), args...)
 	cmd.Stdin = bytes.NewReader(in)
 	return cmd.Output()
 }
 
-// branchy returns bytes that the branch filters change in all ways.
+// branchy returns n bytes on which the branch filters take all of their paths.
 func branchy(n int) []byte {
 	b := sample("random", n)
 	for i := 0; i+16 <= n; i += 16 {
@@ -63,7 +63,7 @@ func branchy(n int) []byte {
 	return b
 }
 
-// TestFilters decodes the output of xz with every filter, at once and as a stream.
+// TestFilters decodes the output of xz with each filter, as a stream and with Decode.
 func TestFilters(t *testing.T) {
 	data := branchy(1<<16 + 7)
 	for _, args := range [][]string{
@@ -93,8 +93,8 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// TestParameters decodes the output of xz with other parameters of LZMA, checks, blocks
-// and sizes in headers.
+// TestParameters decodes the output of xz with various LZMA parameters, checks, numbers of
+// blocks, and sizes in headers.
 func TestParameters(t *testing.T) {
 	data := slices.Concat(sample("text", 100000), sample("random", 70000), sample("code", 100000), sample("zero", 3<<20))
 	for _, args := range [][]string{
@@ -118,7 +118,8 @@ func TestParameters(t *testing.T) {
 	}
 }
 
-// TestStreams decodes several streams with padding, and refuses what xz refuses.
+// TestStreams decodes several streams with padding, and checks that the Reader refuses the
+// same input as xz.
 func TestStreams(t *testing.T) {
 	one := must(NewEncoder().EncodeXZ(nil, []byte("one"), Options{}))
 	two := must(NewEncoder().EncodeXZ(nil, []byte("two"), Options{}))
@@ -158,7 +159,7 @@ func TestStreams(t *testing.T) {
 			t.Errorf("%s: xz ends with %v", tt.name, xzErr)
 		}
 	}
-	// Every changed byte and every cut is noticed.
+	// The Reader detects a change of any byte, and truncation at any byte.
 	for i := range one {
 		for _, bad := range [][]byte{changed(i), one[:i]} {
 			if got, err := io.ReadAll(NewReader(bytes.NewReader(bad), defaultDict)); err == nil {
@@ -166,14 +167,15 @@ func TestStreams(t *testing.T) {
 			}
 		}
 	}
-	// The first stream alone, whatever follows.
+	// Decode decodes only the first stream and ignores what follows.
 	dst := make([]byte, 10)
 	if n, err := NewReader(nil, defaultDict).Decode(dst, slices.Concat(one, []byte("garbage"))); err != nil || string(dst[:n]) != "one" {
 		t.Errorf("first stream: %q, %v", dst[:n], err)
 	}
 }
 
-// TestMemory decodes with the memory that was promised, and refuses more.
+// TestMemory checks that the Reader uses no more memory than documented, and refuses data
+// that needs a larger dictionary.
 func TestMemory(t *testing.T) {
 	data := bytes.Repeat(sample("text", 1<<20), 20)
 	in, err := runXZ(t, data, "-zc", "-T1", "--lzma2=preset=0,dict=8MiB")
@@ -196,12 +198,12 @@ func TestMemory(t *testing.T) {
 		if len(r.chunks.buf) > 8<<20+slack(8<<20) {
 			t.Errorf("a window of %d bytes", len(r.chunks.buf))
 		}
-		// The window doubles as it grows, and is kept.
+		// The window grows by doubling, and is used again after Reset.
 		if got, limit := after.TotalAlloc-before.TotalAlloc, uint64(3*(8<<20+slack(8<<20))); got > limit {
 			t.Errorf("%d bytes allocated, expected at most %d", got, limit)
 		}
 	}
-	// A large dictionary that a small stream declares is not allocated.
+	// For a small stream, the Reader does not allocate the large dictionary that it declares.
 	small, err := runXZ(t, []byte("small"), "-zc", "-T1", "-9")
 	if err != nil {
 		t.Fatal(err)
@@ -212,8 +214,8 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// fixed returns in with right CRCs of the first stream and block header, so that
-// fuzzing gets past them.
+// fixed corrects the CRCs of the first stream header and block header, so that fuzzing
+// gets past them.
 func fixed(in []byte) []byte {
 	b := slices.Clone(in)
 	if len(b) > 12 {
@@ -226,8 +228,8 @@ func fixed(in []byte) []byte {
 	return b
 }
 
-// FuzzReader decodes .xz data beside xz and beside a second decoder in Go. All accept the
-// same and decode it to the same bytes.
+// FuzzReader compares the Reader with xz and with another decoder in Go. They must accept
+// the same input and decode it to the same bytes.
 func FuzzReader(f *testing.F) {
 	for i, o := range []Options{{}, {BCJX86: true}, {DictSize: 4096, Level: 1}} {
 		f.Add(must(NewEncoder().EncodeXZ(nil, sample(kinds[i+2], 300), o)))
@@ -255,7 +257,7 @@ func FuzzReader(f *testing.F) {
 		}
 		want, xzErr := runXZ(t, in, "-dc", "-T1", "-q", "-Q")
 		if errors.Is(err, ErrUnsupported) || errors.Is(err, ErrMemory) {
-			return // xz only warns of an unknown check, and has more memory
+			return // xz only warns about an unknown check, and may use more memory
 		}
 		if (err == nil) != (xzErr == nil) {
 			t.Fatalf("%d bytes, %v; xz: %d bytes, %v", len(got), err, len(want), xzErr)
@@ -271,8 +273,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// FuzzChunks decodes LZMA2 data without a container, which no CRC protects, beside
-// xz.
+// FuzzChunks compares decoding of raw LZMA2 data with xz. Raw data has no container, and
+// so no CRC that would refuse most changes.
 func FuzzChunks(f *testing.F) {
 	var e Encoder
 	for _, kind := range kinds {

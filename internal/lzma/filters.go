@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// The filters of .xz, by id (The .xz File Format, 5.3).
+// Filter ids (The .xz File Format, 5.3).
 const (
 	filterDelta    = 0x03
 	filterX86      = 0x04
@@ -18,18 +18,18 @@ const (
 	filterLZMA2    = 0x21
 )
 
-// filter undoes a filter in place.
+// filter reverses a filter in place.
 type filter interface {
-	// run converts the start of b and returns its length. The rest, fewer than 32 bytes,
-	// depends on what follows.
+	// run converts the start of b and returns the number of bytes that are final. The
+	// rest, fewer than 32 bytes, depends on the bytes that follow.
 	run(b []byte) int
 }
 
-// filters undo the filters of a block, the last one first.
+// filters reverses the filters of a block, last one first.
 type filters struct {
 	list []filter
 	buf  []byte
-	done [4]int // how much of buf was delivered, converted by list[0], list[1], ...
+	done [4]int // bytes of buf that were delivered, converted by list[0], list[1], ...
 }
 
 func (f *filters) reset() {
@@ -40,7 +40,7 @@ func (f *filters) reset() {
 
 func (f *filters) none() bool { return len(f.list) == 0 }
 
-// add adds a filter that the header names.
+// add adds a filter with the properties in the block header.
 func (f *filters) add(id uint64, props []byte) error {
 	if id == filterDelta {
 		if len(props) != 1 {
@@ -84,7 +84,7 @@ func (f *filters) add(id uint64, props []byte) error {
 	return nil
 }
 
-// run adds b and returns the bytes that are ready, valid until the next call.
+// run appends b and returns the bytes that are final. They are valid until the next call.
 func (f *filters) run(b []byte) []byte {
 	delivered := f.done[0]
 	f.buf = f.buf[:copy(f.buf, f.buf[delivered:])]
@@ -100,8 +100,8 @@ func (f *filters) run(b []byte) []byte {
 	return f.buf[:end]
 }
 
-// flush returns the rest at the end of a block. It includes bytes that a filter does not
-// convert.
+// flush returns the rest at the end of a block, including bytes that a filter leaves
+// unconverted.
 func (f *filters) flush() []byte {
 	delivered := f.done[0]
 	for i := len(f.list) - 1; i >= 0; i-- {
@@ -110,14 +110,14 @@ func (f *filters) flush() []byte {
 	return f.buf[delivered:]
 }
 
-// whole undoes the filters of a complete block in place.
+// whole reverses the filters of a complete block in place.
 func (f *filters) whole(b []byte) {
 	for i := len(f.list) - 1; i >= 0; i-- {
 		f.list[i].run(b)
 	}
 }
 
-// delta adds the byte dist bytes before to each byte.
+// delta adds to each byte the byte dist bytes before it.
 type delta struct {
 	dist    int
 	history [256]byte
@@ -133,12 +133,12 @@ func (d *delta) run(b []byte) int {
 	return len(b)
 }
 
-// branches makes the targets of branch instructions relative again.
+// branches converts absolute targets of branch instructions to relative ones.
 type branches struct {
-	step, size int    // alignment and size of what convert takes
+	step, size int    // alignment and size in bytes of the argument of convert
 	at         uint32 // position of the next byte
-	// convert converts b, which is at position at, and returns how many bytes
-	// beyond step are done.
+	// convert converts b, which is at position at, and returns the number of bytes to
+	// advance in addition to step.
 	convert func(b []byte, at uint32) int
 }
 
@@ -193,7 +193,7 @@ func arm64(b []byte, at uint32) int {
 			return 0
 		}
 		page -= at >> 12
-		// 18 bits and a sign.
+		// 18 bits, the highest of which is the sign.
 		v = v&0x9000001F | page&3<<29 | page&0x0003FFFC<<3 | -(page&0x00020000)&0x00E00000
 	}
 	binary.LittleEndian.PutUint32(b, v)
@@ -212,9 +212,9 @@ func sparc(b []byte, at uint32) int {
 	return 0
 }
 
-// ia64 converts the branches of a bundle of three instructions of 41 bits.
+// ia64 converts the branches in a bundle of three 41-bit instructions.
 func ia64(b []byte, at uint32) int {
-	// The slots with branches, by the template in the lowest 5 bits.
+	// Bits for the slots with branches, by the template in the lowest 5 bits.
 	const slots = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04\x04\x06\x06\x00\x00\x07\x07\x04\x04\x00\x00\x04\x04\x00\x00"
 	const mask = 1<<41 - 1
 	lo, hi := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])

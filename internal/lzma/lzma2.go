@@ -1,6 +1,6 @@
 package lzma
 
-// LZMA2 cuts the data into chunks (XZ format, 5.3.1 and the comments of
+// LZMA2 data consists of chunks (The .xz File Format, 5.3.1, and the comments in
 // xz-embedded's xz_dec_lzma2.c). Each starts with a control byte:
 //
 //	0x00       end
@@ -9,16 +9,16 @@ package lzma
 //	0x80-0xFF  LZMA; bits 5 and 6: 0 nothing, 1 state reset, 2 state reset and
 //	           new properties, 3 those and dictionary reset
 //
-// It is followed by the uncompressed size minus 1 (LZMA: 21 bits, of which the
-// upper 5 are in the control byte; stored: 16 bits), for LZMA by the compressed
-// size minus 1 (16 bits), and with new properties by the properties byte.
+// After it comes the uncompressed size minus 1 (LZMA: 21 bits, of which the upper 5
+// are in the control byte; stored: 16 bits), then for LZMA the compressed size minus
+// 1 (16 bits), and with new properties the properties byte.
 const (
-	chunkPacked   = 1 << 16 // maximum of compressed bytes of a chunk
-	chunkUnpacked = 1 << 21 // maximum of uncompressed bytes of an LZMA chunk
-	chunkStored   = 1 << 16 // maximum of bytes of a stored chunk
+	chunkPacked   = 1 << 16 // maximum compressed size of a chunk, in bytes
+	chunkUnpacked = 1 << 21 // maximum uncompressed size of an LZMA chunk, in bytes
+	chunkStored   = 1 << 16 // maximum size of a stored chunk, in bytes
 
-	// symbolBytes exceeds the size of any symbol: about 22 adaptive bits of at
-	// most 6.05 bits each, and 26 direct bits.
+	// symbolBytes is more than the encoded size of any symbol in bytes: about 22
+	// adaptive bits, each at most 6.05 bits long, and 26 direct bits.
 	symbolBytes = 32
 )
 
@@ -28,8 +28,8 @@ type coder struct {
 	rc rangeEncoder
 }
 
-// encode appends the first end bytes of buf, which padding follows, as LZMA2
-// with distances of at most dict bytes.
+// encode appends buf[:end] to dst as LZMA2 with distances of at most dict bytes.
+// After end, buf must have padding.
 func (c *coder) encode(dst, buf []byte, end, dict int, e effort) []byte {
 	c.finder.reset(buf, end, dict, e.nice, e.depth)
 	c.seen = false
@@ -38,7 +38,7 @@ func (c *coder) encode(dst, buf []byte, end, dict int, e effort) []byte {
 	var (
 		pos       = 0
 		plan      []symbol
-		dictReset = true // to be written with the next chunk, like props and state
+		dictReset = true // the next chunk must reset it; likewise props and state
 		props     = true
 		state     = true
 	)
@@ -57,8 +57,8 @@ func (c *coder) encode(dst, buf []byte, end, dict int, e effort) []byte {
 		packed := c.rc.out
 
 		if len(packed)+3 >= pos-start {
-			// Compression gains nothing. The rest of the plan assumes a state
-			// that the decoder will not have, so its bytes are stored, too.
+			// Compression does not help, so store the chunk. The rest of the plan
+			// assumes a state that the decoder will not have: store its bytes, too.
 			pos = c.finder.pos
 			c.seen = false
 			plan = nil

@@ -33,7 +33,7 @@ func decode(t testing.TB, b []byte) []byte {
 	return got
 }
 
-// sample returns n bytes of a kind of data, from a fixed seed.
+// sample returns n bytes of a kind of data, generated from a fixed seed.
 func sample(kind string, n int) []byte {
 	rnd := rand.New(rand.NewPCG(uint64(n), 7))
 	b := make([]byte, 0, n+64)
@@ -94,13 +94,13 @@ func TestRoundTrip(t *testing.T) {
 				if limit := n + n/1000 + 128; len(got) > limit {
 					t.Errorf("%s, %d bytes, %+v: %d bytes, expected at most %d", kind, n, o, len(got), limit)
 				}
-				// Tables that were used before change nothing.
+				// An encoder that was used before gives the same output.
 				fresh, err := NewEncoder().EncodeXZ([]byte("before"), data, o)
 				if err != nil {
 					t.Fatal(err)
 				}
 				if !bytes.Equal(fresh, append([]byte("before"), got...)) {
-					t.Fatalf("%s, %d bytes, %+v: a used encoder gives other bytes", kind, n, o)
+					t.Fatalf("%s, %d bytes, %+v: the output of an encoder that was used before differs", kind, n, o)
 				}
 			}
 		}
@@ -150,8 +150,8 @@ func hardly(n int) []byte {
 func TestProperty(t *testing.T) {
 	e := NewEncoder()
 	rapid.Check(t, func(t *rapid.T) {
-		// Pieces copied from earlier ones, at distances and lengths of every
-		// size, some with one byte changed.
+		// Copy pieces of earlier data, with various distances and lengths, and change
+		// one byte in some of them.
 		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		size := 1 << rapid.IntRange(0, 17).Draw(t, "size")
 		var data []byte
@@ -190,7 +190,8 @@ func TestProperty(t *testing.T) {
 	})
 }
 
-// TestXZ decodes with the reference implementation.
+// TestXZ decodes the output with xz, the reference implementation, and compares its size
+// with that of xz's output.
 func TestXZ(t *testing.T) {
 	xz := needs.Program(t, "xz")
 	pipe := func(in []byte, args ...string) []byte {
@@ -241,8 +242,8 @@ func must(b []byte, err error) []byte {
 	return b
 }
 
-// TestDictionary checks that a stream never declares a larger dictionary than was
-// allowed, and that no distance exceeds it.
+// TestDictionary checks that a stream does not declare a larger dictionary than the
+// options allow, and that no distance exceeds it.
 func TestDictionary(t *testing.T) {
 	for _, tt := range []struct{ dict, n, want int }{
 		{4096, 1, 4096}, {4097, 1 << 20, 4096}, {6144, 1 << 20, 6144}, {8191, 1 << 20, 6144},
@@ -254,11 +255,11 @@ func TestDictionary(t *testing.T) {
 			t.Errorf("dictCode(%d, %d) = %d, %d; expected %d", tt.dict, tt.n, code, size, tt.want)
 		}
 	}
-	// Random data twice, further apart than the dictionary: no match.
+	// Random data and a copy further away than the dictionary: no match.
 	half := sample("random", 100000)
 	got := must(NewEncoder().EncodeXZ(nil, append(half[:len(half):len(half)], half...), Options{DictSize: 65536}))
 	if len(got) < 200000 {
-		t.Errorf("a match reaches out of the dictionary: %d bytes", len(got))
+		t.Errorf("a match exceeds the dictionary: %d bytes", len(got))
 	}
 	r := NewReader(bytes.NewReader(must(NewEncoder().EncodeXZ(nil, sample("text", 300000), Options{DictSize: 5000}))), 4096)
 	if _, err := io.Copy(io.Discard, r); err != nil {
@@ -283,8 +284,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestGolden pins the bytes. A change here changes every image and kit made from
-// now on: raise WriterFormat in package iuk, then run with -update.
+// TestGolden pins the encoder's output. A change here changes all images and kits made
+// from now on: increment WriterFormat in package iuk, and then run with -update.
 func TestGolden(t *testing.T) {
 	var got strings.Builder
 	for _, kind := range kinds {

@@ -5,7 +5,7 @@ import (
 	"math/bits"
 )
 
-// match means that len bytes repeat those dist+1 bytes before them.
+// match means that len bytes equal those dist+1 bytes before them.
 type match struct {
 	len, dist uint32
 }
@@ -17,14 +17,14 @@ const padding = 8
 // finder finds, for each position in turn, the nearest earlier occurrence of
 // each length. Positions with an equal hash of four bytes form a binary search
 // tree, ordered by the bytes that follow them, with the newest at the root. The
-// tables for two and three bytes hold the last position only.
+// tables for two and three bytes contain only the last position.
 type finder struct {
-	buf      []byte // data and padding
+	buf      []byte // the data, then padding
 	end      int    // length of the data
-	pos      int    // position that find looks at next
+	pos      int    // next position for find
 	dict     int    // largest distance
-	nice     int    // length at which a match is good enough
-	depth    int    // nodes of a tree visited
+	nice     int    // a match of this length is good enough
+	depth    int    // maximum number of tree nodes visited
 	hash2    [1 << 10]uint32
 	hash3    [1 << 16]uint32
 	hash4    []uint32 // like hash2 and hash3: position + 1, or 0
@@ -32,8 +32,8 @@ type finder struct {
 	son      []uint32 // two children of each position, the lesser and the greater: position + 1, or 0
 }
 
-// touch prefetches the table entries of the next positions: nearly every access
-// to these tables misses the caches.
+// touch prefetches the table entries for the next positions, because nearly every
+// access to these tables is a cache miss.
 func (m *finder) touch(pos int) {
 	if pos+ahead+4 > m.end {
 		return
@@ -43,14 +43,14 @@ func (m *finder) touch(pos int) {
 	prefetch(far, &m.son[2*max(next, 1)-2])
 }
 
-// ahead and near are the numbers of positions by which slots of the hash table and the
-// roots that they lead to are prefetched.
+// ahead and near say how many positions in advance to prefetch slots of the hash table,
+// and the tree roots that they refer to.
 const (
 	ahead = 20
 	near  = 5
 )
 
-// reset starts with new data, which padding follows.
+// reset starts with new data, which must be followed by padding.
 func (m *finder) reset(buf []byte, end, dict, nice, depth int) {
 	m.buf, m.end, m.pos = buf, end, 0
 	m.dict, m.nice, m.depth = dict, nice, depth
@@ -123,9 +123,9 @@ func (m *finder) find(out []match) []match {
 	best = max(best, 3)
 
 	son := m.son
-	less, more := 2*pos, 2*pos+1 // where the next lesser and the next greater node are attached
+	less, more := 2*pos, 2*pos+1 // where to attach the next lesser and the next greater node
 	n0, n1 := 0, 0
-	lowest := uint32(max(pos-m.dict, 0)) // candidates are greater
+	lowest := uint32(max(pos-m.dict, 0)) // candidates (position + 1) must be greater
 	for depth := m.depth; c4 > lowest && depth > 0; depth-- {
 		a := int(c4 - 1)
 		n := min(n0, n1)
@@ -157,7 +157,7 @@ func (m *finder) find(out []match) []match {
 	return out
 }
 
-// skip advances by n positions without a search.
+// skip advances by n positions without searching.
 func (m *finder) skip(n int) {
 	for ; n > 0; n-- {
 		pos := m.pos

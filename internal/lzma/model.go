@@ -2,7 +2,7 @@ package lzma
 
 import "math/bits"
 
-// The parameters of the literal and position contexts, which are xz's defaults.
+// Parameters of the literal and position contexts: xz's defaults.
 const (
 	lc = 3 // bits of the previous byte that select a literal's model
 	pb = 2 // bits of the position that select the other models
@@ -61,7 +61,7 @@ func afterShortRep(s uint8) uint8 {
 	return 11
 }
 
-// lengthModel encodes the lengths of matches or of repeats.
+// lengthModel encodes the lengths of matches, or of repeats.
 type lengthModel struct {
 	choice  prob
 	choice2 prob
@@ -69,8 +69,8 @@ type lengthModel struct {
 	mid     [numPos][lenMid]prob
 	high    [lenHigh]prob
 
-	price [numPos][maxMatch + 1]uint32 // by length; up to nice
-	count [numPos]int                  // symbols until price is recomputed
+	price [numPos][maxMatch + 1]uint32 // by length, up to nice
+	count [numPos]int                  // number of symbols until price is recomputed
 }
 
 func (l *lengthModel) reset(nice int) {
@@ -121,8 +121,8 @@ func (l *lengthModel) encode(rc *rangeEncoder, n, ps uint32) {
 	l.count[ps]--
 }
 
-// model is the adaptive state, which a decoder tracks, and the prices derived
-// from it.
+// model is the adaptive state, which is the same as the decoder's, and the prices
+// derived from it.
 type model struct {
 	state uint8
 	reps  [4]uint32 // last distances, minus 1
@@ -135,7 +135,7 @@ type model struct {
 	isRep0Long [numStates][numPos]prob
 	literal    [1 << lc][0x300]prob
 	slot       [numLenStates][numSlots]prob
-	full       [numFull - endFullSlot + 1]prob // the trees of the middle slots in a row
+	full       [numFull - endFullSlot + 1]prob // the trees of the middle slots, concatenated
 	align      [1 << alignBits]prob
 	matchLen   lengthModel
 	repLen     lengthModel
@@ -143,7 +143,7 @@ type model struct {
 	slotPrice  [numLenStates][numSlots]uint32
 	fullPrice  [numLenStates][numFull]uint32
 	alignPrice [1 << alignBits]uint32
-	distCount  int // matches since distance prices were computed
+	distCount  int // number of matches since distance prices were computed
 	alignCount int
 }
 
@@ -172,10 +172,11 @@ func (m *model) reset(nice int) {
 	m.updateAlign()
 }
 
-// lenState is the context of a distance: the length of its match, 2, 3, 4, or more.
+// lenState returns the context of a distance, which depends on whether the length of the
+// match is 2, 3, 4, or more.
 func lenState(n uint32) uint32 { return min(n-minMatch, numLenStates-1) }
 
-// distSlot is the slot of a distance: the position of its highest bit and the
+// distSlot returns the slot of a distance: the position of its highest bit, and the
 // next bit.
 func distSlot(d uint32) uint32 {
 	if d < firstFullSlot {
@@ -187,7 +188,7 @@ func distSlot(d uint32) uint32 {
 
 func (m *model) updateDistances() {
 	m.distCount = 0
-	// The bits after the slot do not depend on the length.
+	// The price of the bits after the slot does not depend on the length.
 	var tail [numFull]uint32
 	for d := uint32(firstFullSlot); d < numFull; d++ {
 		slot := distSlot(d)
@@ -216,7 +217,7 @@ func (m *model) updateAlign() {
 	}
 }
 
-// refresh recomputes outdated prices.
+// refresh recomputes prices that are outdated.
 func (m *model) refresh(nice int) {
 	if m.distCount >= 128 {
 		m.updateDistances()
@@ -234,7 +235,7 @@ func (m *model) refresh(nice int) {
 	}
 }
 
-// distPrice is the price of distance d (minus 1) in the context s.
+// distPrice returns the price of the distance d+1 in the context s.
 func (m *model) distPrice(d, s uint32) uint32 {
 	if d < numFull {
 		return m.fullPrice[s][d]
@@ -242,8 +243,8 @@ func (m *model) distPrice(d, s uint32) uint32 {
 	return m.slotPrice[s][distSlot(d)] + m.alignPrice[d&(1<<alignBits-1)]
 }
 
-// repPrice is the price of selecting one of the last distances, for a match
-// longer than one byte, without isMatch and isRep.
+// repPrice returns the price of selecting one of the last distances for a match
+// longer than one byte, without the price of isMatch and isRep.
 func (m *model) repPrice(i int, s uint8, ps uint32) uint32 {
 	if i == 0 {
 		return price0(m.isRep0[s]) + price1(m.isRep0Long[s][ps])
@@ -255,7 +256,7 @@ func (m *model) repPrice(i int, s uint8, ps uint32) uint32 {
 	return p + price1(m.isRep1[s]) + priceBit(m.isRep2[s], uint32(i-2))
 }
 
-// literalPrice is the price of byte c after prev.
+// literalPrice returns the price of the byte c after prev.
 func (m *model) literalPrice(prev, c byte) uint32 {
 	p := &m.literal[prev>>(8-lc)]
 	price := uint32(0)
@@ -265,8 +266,8 @@ func (m *model) literalPrice(prev, c byte) uint32 {
 	return price
 }
 
-// matchedPrice is the price of byte c after prev and a match that would have
-// continued with b.
+// matchedPrice returns the price of the byte c after prev, and after a match that
+// would have continued with b.
 func (m *model) matchedPrice(prev, c, b byte) uint32 {
 	p := &m.literal[prev>>(8-lc)]
 	price := uint32(0)

@@ -2,8 +2,8 @@ package lzma
 
 import "slices"
 
-// literal as a symbol's back means one literal byte. Otherwise back is 0 to 3 for
-// one of the last distances, or 4 more than a distance (minus 1).
+// literal, as the back of a symbol, means a literal byte. Otherwise back is 0 to 3
+// for one of the last distances, or d+4 for the distance d+1.
 const literal = ^uint32(0)
 
 // symbol is one step of the decoder: a literal, a match or a repeat.
@@ -11,7 +11,7 @@ type symbol struct {
 	back, len uint32
 }
 
-// maxNodes limits how many bytes the parser looks ahead.
+// maxNodes is how many bytes the parser looks ahead.
 const maxNodes = 4096
 
 // How a node was reached from node.from.
@@ -25,17 +25,17 @@ const (
 type node struct {
 	from  int32
 	how   uint8
-	state uint8     // set when the node is visited
-	reps  [4]uint32 // set when the node is visited
+	state uint8     // set by visit
+	reps  [4]uint32 // set by visit
 	sym   symbol
 	first symbol
 }
 
 // parser finds a cheap sequence of symbols by dynamic programming over prices.
-// From every reached position it tries a literal, each of the last distances, and
-// each match of each length. After a repeat or a match it also tries one literal
-// and the same distance again, since data often differs from older data in one
-// byte only.
+// From each position that it reaches, it tries a literal, each of the last distances,
+// and each match with each length. After a repeat or match it also tries a literal
+// followed by the same distance, because data often differs from earlier data in
+// only one byte.
 type parser struct {
 	model
 	finder
@@ -65,7 +65,7 @@ func (p *parser) plan(pos int) []symbol {
 		return p.one(literal, 1)
 	}
 
-	// A match that is long enough is taken at once.
+	// Choose a match that is long enough without a further search.
 	bestRep, repLen := 0, 0
 	for i, d := range p.reps {
 		a := pos - int(d) - 1
@@ -179,13 +179,13 @@ func (p *parser) grow(end, n int) int {
 	return end
 }
 
-// by records that nd is reached from node cur by sym.
+// by records that sym leads from node cur to nd.
 func (nd *node) by(cur int, sym symbol) {
 	nd.from, nd.how, nd.sym = int32(cur), byOne, sym
 }
 
-// offer tries the lengths from first to last of one distance. Each costs price
-// and the price of its length.
+// offer tries the lengths from first to last for one distance. The price of each is
+// price plus the price of the length.
 func (p *parser) offer(cur, first, last int, back, price uint32, lens *[maxMatch + 1]uint32) {
 	known := p.price[cur+first : cur+last+1]
 	costs := lens[first : last+1]
@@ -198,9 +198,9 @@ func (p *parser) offer(cur, first, last int, back, price uint32, lens *[maxMatch
 	}
 }
 
-// leave tries every symbol from node cur, whose matches are in found, and returns
-// the new last node. It is one long function because it is the encoder's hottest:
-// calls that the compiler does not inline would slow it down.
+// leave tries all symbols from node cur, whose matches are in found, and returns the
+// new last node. It is one long function because it is the hottest of the encoder,
+// and calls that the compiler does not inline would slow it down.
 func (p *parser) leave(pos, cur, end int) int {
 	at := pos + cur
 	buf := p.buf
@@ -240,13 +240,13 @@ func (p *parser) leave(pos, cur, end int) int {
 	matchPrice := base + price1(p.isMatch[state][ps])
 	anyRep := matchPrice + price1(p.isRep[state])
 
-	// One byte of the last distance.
+	// One byte at the last distance.
 	if hasRep && b == c {
 		price := anyRep + price0(p.isRep0[state]) + price0(p.isRep0Long[state][ps])
 		if price <= p.price[cur+1] {
 			p.price[cur+1] = price
 			p.nodes[cur+1].by(cur, symbol{0, 1})
-			nextLit = true // continuing from there is as good
+			nextLit = true // continuing from the next node is equivalent
 		}
 	}
 
@@ -256,8 +256,8 @@ func (p *parser) leave(pos, cur, end int) int {
 	}
 	avail := min(full, p.nice)
 
-	// A literal and the last distance again, unless the next node is reached by
-	// the literal and tries this itself.
+	// A literal and then the last distance, unless the literal is the best way to the
+	// next node, which then tries this itself.
 	if hasRep && !nextLit && b != c {
 		if n := extend(buf, back+1, at+1, 0, min(full-1, p.nice)); n >= minMatch {
 			s2, ps2 := afterLiteral(state), uint32(at+1)&posMask
@@ -317,7 +317,7 @@ func (p *parser) leave(pos, cur, end int) int {
 			if s < numLenStates-1 {
 				to = l
 			}
-			// All longer lengths share the price of the distance.
+			// The price of the distance is the same for all longer lengths.
 			p.offer(cur, l, to, d+4, q, lens)
 			l = to + 1
 		}
@@ -330,8 +330,8 @@ func (p *parser) leave(pos, cur, end int) int {
 	return end
 }
 
-// tail tries a literal and then the same distance again, after the symbol first
-// from at to at+first.len with the given price and state.
+// tail tries a literal and then the same distance, after the symbol first, which
+// covers at to at+first.len and has the given price and state.
 func (p *parser) tail(at, cur, end, full, a int, first symbol, price uint32, state uint8) int {
 	n := int(first.len)
 	limit := min(full-n-1, p.nice)

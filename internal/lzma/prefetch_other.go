@@ -2,5 +2,5 @@
 
 package lzma
 
-// prefetch does nothing if it cannot be done without waiting.
+// prefetch does nothing on processors for which it is not implemented.
 func prefetch(a, b *uint32) {}

@@ -14,9 +14,9 @@ const (
 	priceInf   = 1 << 30
 )
 
-// bitPrice is the price of a 0 bit for each probability, reduced to 7 bits: 16
-// times the negative binary logarithm, computed in integers so that it is the same
-// on every machine.
+// bitPrice is the price of a 0 bit for each probability, reduced to 7 bits: 16 times
+// the negative binary logarithm. It is computed with integers, so that it is the same
+// on all machines.
 var bitPrice = func() (t [1 << (probBits - priceShift)]uint32) {
 	for i := range t {
 		w := uint64(i<<priceShift + 1<<(priceShift-1)) // the middle of the interval
@@ -37,7 +37,7 @@ var bitPrice = func() (t [1 << (probBits - priceShift)]uint32) {
 func price0(p prob) uint32 { return bitPrice[(p>>priceShift)&127] }
 func price1(p prob) uint32 { return bitPrice[((p^(1<<probBits-1))>>priceShift)&127] }
 
-// priceBit is the price of bit b (0 or 1).
+// priceBit returns the price of the bit b (0 or 1).
 func priceBit(p prob, b uint32) uint32 {
 	return bitPrice[((p^uint16(-int32(b))&(1<<probBits-1))>>priceShift)&127]
 }
@@ -57,7 +57,7 @@ func (r *rangeEncoder) reset() {
 	r.out = r.out[:0]
 }
 
-// size is the number of bytes after a flush.
+// size returns the number of bytes of output after a flush.
 func (r *rangeEncoder) size() int { return len(r.out) + r.cacheSize + 4 }
 
 func (r *rangeEncoder) shiftLow() {
@@ -121,8 +121,8 @@ func (r *rangeEncoder) tree(p []prob, n uint, v uint32) {
 	}
 }
 
-// reverse encodes the low n bits of v, lowest first. p[0] belongs to the root,
-// index 1 of the tree.
+// reverse encodes the low n bits of v, lowest first. p[0] is the probability of the
+// root, which has index 1 in the tree.
 func (r *rangeEncoder) reverse(p []prob, n uint, v uint32) {
 	m := uint32(1)
 	for range n {

@@ -2,21 +2,21 @@ package lzma
 
 import "math/bits"
 
-// The range decoder's state is passed and returned by value: the compiler keeps it in
-// registers through the inlined calls, which it does not do with fields of a
+// The state of the range decoder is passed and returned by value, so that the compiler
+// keeps it in registers across inlined calls, which it does not do with fields of a
 // struct. rng and code are the range and the position in it (LZMA specification,
-// "Range Decoder"), ip is the next byte of in.
+// "Range Decoder"), and ip is the index of the next byte of in.
 
 const (
-	// inSize is the size of the buffer for a chunk's compressed bytes. A power of
-	// two, so that a mask keeps every index inside it.
+	// inSize is the size of the buffer for a chunk's compressed bytes. It is a power
+	// of two, so that masking an index avoids a bounds check.
 	inSize = 2 * chunkPacked
 	inMask = inSize - 1
 )
 
 type input = [inSize]byte
 
-// norm makes rng at least topValue.
+// norm normalizes the range, so that rng is at least topValue.
 func norm(rng, code uint32, in *input, ip uint32) (uint32, uint32, uint32) {
 	if rng < topValue {
 		return rng << 8, code<<8 | uint32(in[ip&inMask]), ip + 1
@@ -33,17 +33,17 @@ func step(rng, code uint32, p *prob) (uint32, uint32, uint32) {
 	return r, c, m
 }
 
-// up and down adapt a probability to a 0 and a 1, for bits that decide what follows.
+// up and down adapt a probability after a 0 and a 1 that was decoded with a branch.
 func up(p *prob)   { *p -= prob(int32(uint32(*p)+upOffset) >> moveBits) }
 func down(p *prob) { *p -= *p >> moveBits }
 
-// upOffset makes p - (p+upOffset)>>moveBits, with a sign, the p + (2048-p)>>moveBits
-// that a 0 demands.
+// upOffset is chosen so that p - (p+upOffset)>>moveBits, with an arithmetic shift, equals
+// p + (2048-p)>>moveBits, the new probability after a 0.
 const upOffset = 1<<moveBits - 1 - 1<<probBits + 1<<32
 
-// pick decodes a bit whose probability v is loaded already, and chooses v0 or v1, the
-// probabilities of the bit after a 0 or a 1. Thus no load is between one bit and the
-// next. The fourth result is as that of step; the last is the new v.
+// pick decodes a bit whose probability v is already loaded, and selects v0 or v1, the
+// probability of the next bit after a 0 or a 1. So the next bit does not have to wait for
+// a load. The fourth result is like the third of step; the last is the new v.
 func pick(rng, code, v, v0, v1 uint32) (r, c, next, m uint32, q prob) {
 	bound := (rng >> probBits) * v
 	d, borrow := bits.Sub64(uint64(code), uint64(bound), 0)
@@ -62,7 +62,7 @@ func pick(rng, code, v, v0, v1 uint32) (r, c, next, m uint32, q prob) {
 	return r, c, next, m, q
 }
 
-// tree3 decodes 3 bits through a binary tree, and returns them after a 1.
+// tree3 decodes 3 bits through a binary tree, and returns them below a leading 1 bit.
 func tree3(rng, code uint32, in *input, ip uint32, p *[8]prob) (uint32, uint32, uint32, uint32) {
 	var m uint32
 	var q prob
@@ -138,8 +138,8 @@ func literal8(rng, code uint32, in *input, ip uint32, p *literalProbs) (uint32, 
 	return rng, code, ip, s<<1 + 1 + m
 }
 
-// reverseTree decodes n bits, the lowest first, through the binary tree of p whose
-// root is after base.
+// reverseTree decodes n bits, lowest first, through the binary tree in p whose root is
+// after base.
 func reverseTree(rng, code uint32, in *input, ip uint32, p *[numFull]prob, base, n uint32) (uint32, uint32, uint32, uint32) {
 	var m uint32
 	var q prob
@@ -175,7 +175,7 @@ func reverse4(rng, code uint32, in *input, ip uint32, p *[1 << alignBits]prob) (
 }
 
 // matched8 decodes a literal after a match that would have continued with the byte
-// match. As long as the bits are those of match, they select the probabilities.
+// match. The bits of match select the probabilities until the first bit that differs.
 func matched8(rng, code uint32, in *input, ip uint32, p *literalProbs, match uint32) (uint32, uint32, uint32, uint32) {
 	var m uint32
 	var q prob

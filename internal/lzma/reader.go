@@ -11,7 +11,7 @@ import (
 	"io"
 )
 
-// The checks of .xz.
+// Check ids (The .xz File Format, 2.1.1.2).
 const (
 	checkNone   = 0
 	checkCRC32  = 1
@@ -21,20 +21,20 @@ const (
 
 var crc64ECMA = crc64.MakeTable(crc64.ECMA)
 
-// Reader decodes .xz data: one stream, or several with padding between them. At
-// io.EOF every check, size and index was compared.
+// Reader decodes .xz data: one stream, or several with padding between them. When it
+// returns io.EOF, it has verified all checks, sizes and indices.
 type Reader struct {
 	src     source
 	chunks  chunks
 	maxDict int
-	single  bool   // ends after the first stream
-	dst     []byte // of Decode: what is not yet delivered
+	single  bool   // stop after the first stream
+	dst     []byte // in Decode, the part that is not yet delivered
 
 	err  error
 	out  []byte // decoded and not yet read
 	next func() error
 
-	flags   [2]byte // of the stream
+	flags   [2]byte // stream flags
 	check   hash.Hash
 	blocks  uint64
 	records hash.Hash // of the sizes of the blocks
@@ -45,24 +45,25 @@ type Reader struct {
 
 // blockSizes are the sizes of the current block in its header, or -1.
 type blockSizes struct {
-	start            int64 // of its header in the input
+	start            int64 // position of its header in the input
 	header           int64
 	packed, unpacked int64
 	n                int64 // decoded bytes
 }
 
-// NewReader returns a Reader of r. Data that needs a dictionary of more than
-// maxDict bytes is refused with ErrMemory. The reader's window grows with the data, to
-// at most maxDict and a quarter of it or 2 MiB more; beside it there is half a MiB, and
-// with branch filters 4 MiB.
-// It reads ahead of what it decodes unless r is an io.ByteReader.
+// NewReader returns a Reader that reads from r. Data that needs a dictionary of more
+// than maxDict bytes is refused with ErrMemory. The Reader's window grows with the data
+// to at most maxDict bytes plus a quarter of that or 2 MiB, whichever is more. The Reader
+// needs another half MiB, and 4 MiB with filters. It may read more of r than
+// it decodes, unless r is an io.ByteReader.
 func NewReader(r io.Reader, maxDict int) *Reader {
 	z := &Reader{maxDict: maxDict}
 	z.Reset(r)
 	return z
 }
 
-// Reset makes z read from r, as if it were new, and keeps its memory.
+// Reset makes z equivalent to a new Reader of r with the same maxDict, but reuses its
+// memory.
 func (z *Reader) Reset(r io.Reader) {
 	z.src.reset(r)
 	z.err, z.out = nil, nil
@@ -73,8 +74,8 @@ func (z *Reader) Reset(r io.Reader) {
 	z.next = z.firstHeader
 }
 
-// Decode decodes the first stream of src into dst and returns its length. If dst is
-// too short, the error is ErrTooLong. It needs no window beside dst.
+// Decode decodes the first stream in src to dst and returns the number of bytes. If dst
+// is too short, it returns ErrTooLong. It allocates no window, because dst is the window.
 func (z *Reader) Decode(dst, src []byte) (int, error) {
 	z.Reset(bytes.NewReader(src))
 	z.single = true
@@ -133,7 +134,7 @@ func (z *Reader) laterHeader() error {
 	for {
 		b, err := z.src.r.ReadByte()
 		if err != nil {
-			return err // io.EOF is the end
+			return err // io.EOF at the end of the input
 		}
 		z.src.n++
 		if b == 0 {
@@ -214,7 +215,7 @@ func (z *Reader) blockOrIndex() error {
 	return nil
 }
 
-// blockHeader parses a block header without its CRC32.
+// blockHeader parses a block header, without the CRC32 at its end.
 func (z *Reader) blockHeader(h []byte) error {
 	flags := h[1]
 	if flags&0x3C != 0 {
@@ -279,7 +280,7 @@ func (z *Reader) blockHeader(h []byte) error {
 	return nil
 }
 
-// dictSize decodes the properties of LZMA2.
+// dictSize returns the size of the dictionary in the properties of LZMA2, in bytes.
 func dictSize(props []byte) (uint64, error) {
 	if len(props) != 1 {
 		return 0, fmt.Errorf("%w: %d bytes of LZMA2 properties, expected 1", ErrUnsupported, len(props))
@@ -294,7 +295,7 @@ func dictSize(props []byte) (uint64, error) {
 	}
 }
 
-// data decodes a chunk of a block, or its end.
+// data decodes a chunk of a block, or the end of its data.
 func (z *Reader) data() error {
 	out, err := z.chunks.next(&z.src)
 	if err != nil && err != io.EOF {
@@ -321,7 +322,7 @@ func (z *Reader) data() error {
 	case z.dst == nil:
 		z.deliver(z.filters.flush())
 	default:
-		// The block is complete in dst, and later ones do not refer to it.
+		// The block is complete in dst, and later blocks do not refer to it.
 		out := z.dst[:z.block.n]
 		z.filters.whole(out)
 		z.deliver(out)
@@ -340,7 +341,7 @@ func (z *Reader) deliver(out []byte) {
 	}
 }
 
-// endOfBlock reads the fields after the data.
+// endOfBlock reads and verifies the fields after the data of a block.
 func (z *Reader) endOfBlock() error {
 	b := &z.block
 	packed := z.src.n - b.start - b.header
@@ -362,7 +363,7 @@ func (z *Reader) endOfBlock() error {
 		}
 		got := z.check.Sum(nil)
 		if z.flags[1] != checkSHA256 {
-			reverse(got) // Go's are big-endian
+			reverse(got) // Go's CRCs are big-endian
 		}
 		if !bytes.Equal(got, want) {
 			return corruptf("check %x of a block, expected %x", got, want)
@@ -374,8 +375,8 @@ func (z *Reader) endOfBlock() error {
 	return nil
 }
 
-// record adds the sizes of a block to a hash of all of them, so that an index is
-// compared in constant memory.
+// record adds the sizes of a block to a hash of all sizes, so that an index can be
+// verified in constant memory.
 func record(h hash.Hash, unpadded, unpacked int64) {
 	var b [16]byte
 	binary.LittleEndian.PutUint64(b[:], uint64(unpadded))
@@ -389,7 +390,7 @@ func reverse(b []byte) {
 	}
 }
 
-// index reads the index, whose first byte was at start, and the footer.
+// index reads and verifies the index, whose first byte is at start, and the footer.
 func (z *Reader) index(start int64) error {
 	sum := crc32.NewIEEE()
 	sum.Write([]byte{0})
@@ -443,7 +444,7 @@ func (z *Reader) index(start int64) error {
 	return nil
 }
 
-// indexVarint reads a number of the index and adds it to the CRC32.
+// indexVarint reads a number in the index and adds its bytes to the CRC32.
 func (z *Reader) indexVarint(sum io.Writer) (int64, error) {
 	var b [9]byte
 	for i := range b {
@@ -461,7 +462,8 @@ func (z *Reader) indexVarint(sum io.Writer) (int64, error) {
 	return 0, corruptf("number of more than 9 bytes")
 }
 
-// takeVarint decodes a number of at most 63 bits in its shortest form.
+// takeVarint decodes a number of at most 63 bits, which must have the shortest encoding,
+// and returns the rest of b.
 func takeVarint(b []byte) (int64, []byte, error) {
 	v := int64(0)
 	for i, c := range b[:min(len(b), 9)] {

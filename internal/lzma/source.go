@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// source reads the input and counts it.
+// source reads the input and counts its bytes.
 type source struct {
 	r     byteReader
 	n     int64
@@ -53,7 +53,7 @@ func (s *source) readFull(b []byte) error {
 	return unexpected(err)
 }
 
-// pad reads zeros up to a multiple of 4 bytes, counted from start.
+// pad reads zeros up to a multiple of 4 bytes after start.
 func (s *source) pad(start int64) error {
 	for (s.n-start)%4 != 0 {
 		b, err := s.readByte()

@@ -6,21 +6,21 @@ import (
 	"io"
 )
 
-// window holds the bytes that matches can repeat, and those of the chunk that is
-// being decoded. It slides over a buffer of its own, or stays in the caller's.
+// window contains the decoded bytes that matches can refer to, and those of the current
+// chunk. It slides within its own buffer, or uses the caller's.
 type window struct {
 	buf   []byte
-	pos   int  // the end of what is decoded
+	pos   int  // end of the decoded bytes
 	dict  int  // size of the dictionary
-	fixed bool // buf is the caller's: it neither grows nor slides
+	fixed bool // buf is the caller's, and neither grows nor slides
 }
 
-// slack is the room after the dictionary. The larger it is, the more seldom the
-// dictionary moves.
+// slack returns the size of the buffer after the dictionary, in bytes. The larger it is,
+// the less often the dictionary moves.
 func slack(dict int) int { return max(chunkUnpacked, dict/4) + 16 }
 
-// room makes place for n bytes after pos. Positions change by multiples of 16, so
-// that the contexts that depend on them stay the same.
+// room makes room for n bytes after pos. It moves bytes by a multiple of 16, so that
+// contexts, which depend on the position, stay the same.
 func (w *window) room(n int) error {
 	if w.pos+n <= len(w.buf) {
 		return nil
@@ -50,7 +50,7 @@ func (w *window) reset() {
 	w.pos = 0
 }
 
-// chunks decodes the chunks of LZMA2 data.
+// chunks decodes LZMA2 data chunk by chunk.
 type chunks struct {
 	decoder
 	window
@@ -64,8 +64,8 @@ func (c *chunks) start(dict int) {
 	c.needDict, c.needProps = true, true
 }
 
-// next decodes one chunk. The result is valid until the next call; io.EOF means that
-// the data ended.
+// next decodes a chunk. The result is valid until the next call. At the end of the data,
+// next returns io.EOF.
 func (c *chunks) next(r *source) ([]byte, error) {
 	control, err := r.readByte()
 	if err != nil || control == 0 {
@@ -143,16 +143,16 @@ func orEOF(err error) error {
 	return err
 }
 
-// The errors of the decoder. Errors of the reader that it reads from are passed on,
-// and input that ends early is io.ErrUnexpectedEOF.
+// Errors of the decoder. It also returns errors of the underlying reader, and
+// io.ErrUnexpectedEOF if the input is truncated.
 var (
-	// ErrCorrupt means that the input is no .xz data, or damaged.
+	// ErrCorrupt means that the input is damaged, or not .xz data.
 	ErrCorrupt = errors.New("corrupt xz data")
-	// ErrUnsupported means that a filter or check is not known.
+	// ErrUnsupported means that the data uses a filter or check that is not supported.
 	ErrUnsupported = errors.New("unsupported xz data")
-	// ErrMemory means that the data needs a larger dictionary than was allowed.
+	// ErrMemory means that the data needs a larger dictionary than allowed.
 	ErrMemory = errors.New("xz data needs too much memory")
-	// ErrTooLong means that the data is longer than the place for it.
+	// ErrTooLong means that the destination is too short for the data.
 	ErrTooLong = errors.New("xz data is too long")
 )
 

@@ -9,25 +9,26 @@ func encodeX86(buf []byte) {
 	f.run(buf)
 }
 
-// x86 replaces the relative targets of CALL (E8) and JMP (E9) instructions by
-// absolute ones, as the .xz format's filter 0x04 does, so that calls of one
-// function from several places look alike; or the absolute ones by relative ones.
-// It replaces only targets whose highest byte is 00 or FF.
+// x86 is filter 0x04 of the .xz format. When encoding, it replaces the relative
+// targets of CALL (E8) and JMP (E9) instructions with absolute ones, so that calls of
+// the same function from different places are equal; when decoding, it does the
+// reverse. It replaces only targets whose highest byte is 00 or FF.
 type x86 struct {
 	encode bool
 	at     uint32 // position of the next byte
 	last   uint32 // position of the last opcode
 	// prefix records which of the last bytes looked like opcodes. A target that overlaps
-	// another one is not converted if the conversion would be ambiguous.
+	// another is not converted if the conversion would be ambiguous.
 	prefix uint32
 }
 
 func newX86(start uint32) *x86 { return &x86{at: start, last: start - 5} }
 
 func (f *x86) run(buf []byte) int {
-	// allowed and checked are indexed by the opcodes among the three bytes
-	// before. allowed: the conversion is unambiguous. checked: the byte of the
-	// target that must not look like the top byte of an earlier target.
+	// allowed and checked are indexed by a bit mask of the opcodes among the three
+	// preceding bytes. allowed says whether the conversion is unambiguous. checked
+	// is the byte of the target that must not look like the top byte of an earlier
+	// target.
 	allowed := [8]bool{true, true, true, false, true, false, false, false}
 	checked := [8]uint32{0, 1, 2, 2, 3, 3, 3, 3}
 	isTop := func(b byte) bool { return b == 0x00 || b == 0xFF }
@@ -36,7 +37,7 @@ func (f *x86) run(buf []byte) int {
 		return 0
 	}
 	if f.at-f.last > 5 {
-		f.last = f.at - 5 // far enough, and no overflow later
+		f.last = f.at - 5 // far enough away, and avoids an overflow later
 	}
 	prefix := f.prefix
 	i := 0

@@ -7,27 +7,27 @@ import (
 	"hash/crc32"
 )
 
-// ErrOptions means that options are out of range.
+// ErrOptions means that an option or the size of a block is out of range.
 var ErrOptions = errors.New("bad options of the xz encoder")
 
-// Options configure the encoder. The zero value compresses like xz -6.
+// Options configures the encoder. The zero value compresses like xz -6.
 type Options struct {
 	// DictSize limits the dictionary that a decoder needs, in bytes. The stream declares
 	// the smallest sufficient one. 0 means 8 MiB; the format requires at least 4 KiB.
 	DictSize int
-	// BCJX86 applies the filter for x86 branches. It makes executables smaller
-	// and all other data larger.
+	// BCJX86 applies the filter for x86 branches. It makes the output smaller for
+	// x86 executables and larger for all other data.
 	BCJX86 bool
-	// Level trades time for size, from 1 to 9. 0 means 6, which is as small and
-	// as slow as xz -6; 3 takes two thirds of the time for 1.5 % more bytes, 1
-	// takes half the time for 7 % more.
+	// Level is from 1 (fastest) to 9 (smallest output). 0 means 6, which is as
+	// small and as slow as xz -6. Level 3 takes two thirds of the time for 1.5 %
+	// more bytes, and level 1 half the time for 7 % more.
 	Level int
 }
 
-// effort holds the parameters of a level.
+// effort contains the parameters of a level.
 type effort struct {
-	nice  int // length at which a match is taken without a further search
-	depth int // nodes of the search tree visited for a match
+	nice  int // a match of this length is chosen without a further search
+	depth int // maximum number of tree nodes visited for a match
 }
 
 const (
@@ -35,7 +35,7 @@ const (
 	defaultDict = 8 << 20
 	maxDict     = 1 << 30
 
-	// MaxBlock is the most that one call of EncodeXZ encodes, in bytes.
+	// MaxBlock is the largest input of EncodeXZ, in bytes.
 	MaxBlock = 64 << 20
 )
 
@@ -68,14 +68,15 @@ type Encoder struct {
 func NewEncoder() *Encoder { return new(Encoder) }
 
 // EncodeXZ appends src to dst as a complete .xz stream of one block, with a
-// CRC32 of the data. Equal inputs produce equal bytes on every machine.
+// CRC32 of the data. Equal inputs produce equal bytes on every machine. It returns
+// ErrOptions if o is out of range or src has more than MaxBlock bytes.
 func (e *Encoder) EncodeXZ(dst, src []byte, o Options) ([]byte, error) {
 	dict, eff, err := o.check()
 	if err != nil {
 		return nil, err
 	}
 	dst = append(dst, streamHeader...)
-	if len(src) == 0 { // like xz, which writes no block without data
+	if len(src) == 0 { // like xz, write no block
 		return appendIndex(dst, nil, 0), nil
 	}
 	if len(src) > MaxBlock {
@@ -87,13 +88,13 @@ func (e *Encoder) EncodeXZ(dst, src []byte, o Options) ([]byte, error) {
 	return appendIndex(dst, index, 1), nil
 }
 
-// The .xz container: the XZ file format, version 1.2.1.
+// The container is described in The .xz File Format 1.2.1.
 
-// streamHeader is magic, flags (check 1: CRC32) and the CRC32 of the flags.
+// streamHeader is the magic bytes, the flags (check 1: CRC32) and the CRC32 of the flags.
 var streamHeader = binary.LittleEndian.AppendUint32([]byte("\xfd7zXZ\x00\x00\x01"), crc32.ChecksumIEEE([]byte{0, 1}))
 
-// block appends a block with src, and returns its size without padding, for the
-// index.
+// block appends a block with the data src, and returns its size without padding,
+// which the index contains.
 func (e *Encoder) block(dst, src []byte, dict int, eff effort, x86 bool) ([]byte, uint64) {
 	code, dict := dictCode(dict, len(src))
 	h := blockHeader(code, x86)
@@ -114,11 +115,11 @@ func (e *Encoder) block(dst, src []byte, dict int, eff effort, x86 bool) ([]byte
 	return dst, uint64(len(h) + packed + 4)
 }
 
-// blockHeader returns a header that names the filters but no sizes.
+// blockHeader returns a block header with the filters, and without sizes.
 func blockHeader(dict byte, x86 bool) []byte {
 	h := make([]byte, 2, 16)
 	if x86 {
-		h[1] = 1 // filters minus 1
+		h[1] = 1 // number of filters minus 1
 		h = append(h, filterX86, 0)
 	}
 	h = append(h, filterLZMA2, 1, dict)
@@ -130,8 +131,8 @@ func blockHeader(dict byte, x86 bool) []byte {
 }
 
 // dictCode returns the header byte and the size of the smallest dictionary that
-// suffices for n bytes of data, or of the largest one up to dict. The format has
-// the sizes 2^k and 3*2^k from 4 KiB.
+// suffices for n bytes of data, or of the largest one of at most dict bytes. The format
+// allows the sizes 2^k and 3*2^k from 4 KiB on.
 func dictCode(dict, n int) (code byte, size int) {
 	for code := byte(0); ; code++ {
 		size := (2 | int(code)&1) << (code/2 + 11)

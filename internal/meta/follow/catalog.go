@@ -51,8 +51,8 @@ func (s *Store) SnapshotAt(ctx context.Context, mirror string, at time.Time) (*m
 	})
 }
 
-// Latest implements meta.Snapshots. It does not go back after the database lost commits:
-// meta.ErrUnreachable.
+// Latest implements meta.Snapshots. If the database has lost the newest snapshot that this
+// node has seen, it returns meta.ErrUnreachable until there is a newer one.
 func (s *Store) Latest(ctx context.Context, mirror string) (*meta.Snapshot, error) {
 	ahead := false
 	ask := func() (*meta.Snapshot, error) {
@@ -67,8 +67,8 @@ func (s *Store) Latest(ctx context.Context, mirror string) (*meta.Snapshot, erro
 	}
 	snap, err := ask()
 	if err == nil && ahead {
-		// Read the feed now. Reading it later would make this node forget the answers
-		// about this snapshot.
+		// Read the feed now. If the feed reported this snapshot later, this node would
+		// drop its cached answers about it.
 		s.Poll(ctx)
 		return ask()
 	}
@@ -240,12 +240,12 @@ func (s *Store) LogNamed(ctx context.Context, names []string) ([]int64, error) {
 		return s.Source.LogNamed(ctx, names)
 	})
 	if slices.ContainsFunc(found, func(i int64) bool { return i < 0 }) {
-		s.mem.drop(k) // absence is not remembered
+		s.mem.drop(k) // never cache that something does not exist
 	}
 	return found, err
 }
 
-// Objects returns the index of objects, which remembers locations.
+// Objects returns the index of objects, with cached locations.
 func (s *Store) Objects() objects.Index { return index{s.Source.Objects(), s} }
 
 type index struct {

@@ -1,11 +1,10 @@
-// Package follow makes a node of a database that several nodes share: it follows the
-// feed of changes, so that what other nodes publish is served soon, and it remembers
-// answers, so that what was served before goes on being served for a while when the
+// Package follow implements a node's view of a database that several nodes share. It
+// follows the feed of changes, so that the node soon serves what other nodes publish. It
+// caches answers, so that the node can serve for a while what it served before if the
 // database cannot be reached.
 //
-// An answer is remembered until a change concerns it. Remembered answers are used only
-// while the database does not answer, and only good ones: "not there" is never said
-// from memory (invariant 8).
+// An answer is cached until a change affects it. Cached answers are used only while the
+// database does not answer. "Not found" is never cached (invariant 8).
 package follow
 
 import (
@@ -30,27 +29,27 @@ type Source interface {
 	Objects() objects.Index
 }
 
-// Options adjust a Store.
+// Options configures a Store.
 type Options struct {
 	Log *slog.Logger     // nil: none
 	Now func() time.Time // nil: time.Now
 }
 
 const (
-	// Alone is how long answers are served from memory.
+	// Alone is how long cached answers are used after the feed was last read.
 	Alone = time.Hour
-	// every is how often the feed is asked.
+	// every is the interval between reads of the feed.
 	every = 500 * time.Millisecond
-	// noteEvery is how often a node says that it is there.
+	// noteEvery is the interval between reports of this node's state.
 	noteEvery = 10 * time.Second
-	// askTime is how long the database may take where an answer is remembered, and
-	// for the feed.
+	// askTime is the timeout of queries for which there is a cached answer, of reading
+	// the feed, and of all queries while the database does not answer.
 	askTime = 2 * time.Second
-	// page bounds the changes of one question.
+	// page is the maximum number of changes in one read of the feed.
 	page = 1000
 )
 
-// Store is the metadata as a node sees it. It implements meta.Store.
+// Store is a node's view of the shared metadata. It implements meta.Store.
 type Store struct {
 	Source
 	o   Options
@@ -59,27 +58,27 @@ type Store struct {
 	polling sync.Mutex // held while the feed is read
 
 	mu      sync.Mutex
-	changed func() // called after changes; nil: not running
+	changed func() // called after changes; nil if Run was not called
 	state   State
-	last    meta.FeedChange      // the one that was read last; its number is state.Seq
-	behind  map[string]time.Time // snapshots that commits were lost of, by mirror
-	newest  map[string]time.Time // snapshots that were seen, by mirror
+	last    meta.FeedChange      // the last change that was read; its number is state.Seq
+	behind  map[string]time.Time // newest snapshots seen before commits were lost, by mirror
+	newest  map[string]time.Time // newest snapshots seen, by mirror
 }
 
-// State is how a node stands with the database.
+// State describes a node's connection to the database.
 type State struct {
-	// Read is when the feed was last read to its end, Seq the number of the change that
-	// was then the newest.
+	// Read is the time of the last successful read of the feed, and Seq the number of the
+	// last change that was read.
 	Read time.Time
 	Seq  int64
-	// Down is since when the database does not answer; zero: it does.
+	// Down is the time at which the database stopped answering; zero if it answers.
 	Down time.Time
-	Err  error         // why
-	Skew time.Duration // by how much this clock is ahead of the database's
-	Lost int           // how often the database lost commits since the start
+	Err  error         // why it does not answer
+	Skew time.Duration // by which this clock is ahead of the database's
+	Lost int           // number of times that the database lost commits since Start
 }
 
-// New makes a Store. Start is to be called before it is used.
+// New returns a Store. Call Start before using it.
 func New(src Source, o Options) *Store {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -90,7 +89,7 @@ func New(src Source, o Options) *Store {
 	return &Store{Source: src, o: o, mem: newMemory(), behind: map[string]time.Time{}, newest: map[string]time.Time{}}
 }
 
-// Start begins to follow where the feed is now.
+// Start starts following the feed at its current end.
 func (s *Store) Start(ctx context.Context) error {
 	p, err := s.Changes(ctx, 0, 0)
 	if err == nil {
@@ -108,18 +107,18 @@ func (s *Store) Start(ctx context.Context) error {
 	return nil
 }
 
-// State returns the state of now.
+// State returns the current state.
 func (s *Store) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state
 }
 
-// Lag is how long ago the feed was read to its end.
+// Lag returns the time since the last successful read of the feed.
 func (s *Store) Lag() time.Duration { return max(s.o.Now().Sub(s.State().Read), 0) }
 
-// Run follows the feed until ctx ends, and calls changed after changes. self is what
-// this node says of itself; nil: nothing.
+// Run follows the feed until ctx is done, and calls changed after changes. It reports the
+// state that self returns to the other nodes, unless self is nil.
 func (s *Store) Run(ctx context.Context, changed func(), self func() meta.NodeState) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -145,7 +144,7 @@ func (s *Store) Run(ctx context.Context, changed func(), self func() meta.NodeSt
 	}
 }
 
-// Poll reads the feed to its end. It returns whether anything was changed.
+// Poll reads the feed to its end. It reports whether there were changes.
 func (s *Store) Poll(ctx context.Context) (changed bool) {
 	s.polling.Lock()
 	defer s.polling.Unlock()
@@ -170,7 +169,7 @@ func (s *Store) Poll(ctx context.Context) (changed bool) {
 			return changed
 		}
 		if s.lost(p, after) {
-			changed = true // and the feed is read from its beginning
+			changed = true // read the feed from its beginning
 			continue
 		}
 		changed = s.apply(p, after) || changed
@@ -180,17 +179,17 @@ func (s *Store) Poll(ctx context.Context) (changed bool) {
 	}
 }
 
-// down notes that the database does not answer.
+// down records that the database does not answer.
 func (s *Store) down(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state.Err = err; s.state.Down.IsZero() {
 		s.state.Down = s.o.Now()
-		s.o.Log.Error("the database does not answer: what was served before is served from memory", "err", err)
+		s.o.Log.Error("the database does not answer: serving from memory what was served before", "err", err)
 	}
 }
 
-// read notes an answer to a question about the feed; s.mu is held.
+// read records that the feed was read. The caller holds s.mu.
 func (s *Store) read(p *meta.FeedPage) {
 	now := s.o.Now()
 	if !s.state.Down.IsZero() {
@@ -200,15 +199,16 @@ func (s *Store) read(p *meta.FeedPage) {
 	s.state.Read = now
 }
 
-// lost reports whether the database lost commits that this node has seen: a standby took
-// over that did not have the last ones, or a backup was restored.
+// lost reports whether the database has lost commits that this node has seen, because a
+// standby without them took over, or a backup was restored. If so, it drops all cached
+// answers, and the feed will be read from its beginning.
 func (s *Store) lost(p *meta.FeedPage, after int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case p.Last < after:
 	case p.Seen != nil && *p.Seen != s.last:
-	case p.Seen == nil && p.First < after: // though what is older is there
+	case p.Seen == nil && p.First < after: // although the feed has an older change
 	default:
 		return false
 	}
@@ -217,14 +217,14 @@ func (s *Store) lost(p *meta.FeedPage, after int64) bool {
 	s.follow(meta.FeedChange{})
 	maps.Copy(s.behind, s.newest)
 	s.mem.forgetAll()
-	s.o.Log.Error("the database lost commits: latest is not served until it is as new as it was", "change", p.Last, "was", after)
+	s.o.Log.Error("the database lost commits: latest is not served until there is a snapshot as new as before", "change", p.Last, "was", after)
 	return true
 }
 
-// follow notes the change that was read last; s.mu is held.
+// follow records the last change that was read. The caller holds s.mu.
 func (s *Store) follow(c meta.FeedChange) { s.last, s.state.Seq = c, c.Seq }
 
-// apply forgets what changes concern.
+// apply drops the cached answers that the changes affect.
 func (s *Store) apply(p *meta.FeedPage, after int64) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,7 +233,7 @@ func (s *Store) apply(p *meta.FeedPage, after int64) (changed bool) {
 	case len(p.Changes) == 0:
 		return false
 	case p.First > after+1 && p.Changes[0].Seq > after+1:
-		s.mem.forgetAll() // some are gone already
+		s.mem.forgetAll() // some changes were deleted before this node read them
 	}
 	for _, c := range p.Changes {
 		if mirror, at, ok := snapshotOf(c); ok {
@@ -245,21 +245,22 @@ func (s *Store) apply(p *meta.FeedPage, after int64) (changed bool) {
 	return true
 }
 
-// ahead reports whether a snapshot is newer than what this node has seen of its mirror.
+// ahead reports whether a snapshot is newer than all that this node has seen of its
+// mirror.
 func (s *Store) ahead(snap *meta.Snapshot) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return snap.Timestamp.After(s.newest[snap.Mirror])
 }
 
-// saw notes that a snapshot is, or was, there; s.mu is held.
+// saw records that a snapshot exists or has existed. The caller holds s.mu.
 func (s *Store) saw(mirror string, at time.Time) {
 	if at.After(s.newest[mirror]) {
 		s.newest[mirror] = at
 	}
 }
 
-// snapshotOf is the snapshot that a change is about.
+// snapshotOf returns the snapshot that a change is about.
 func snapshotOf(c meta.FeedChange) (mirror string, at time.Time, ok bool) {
 	if c.What != meta.ChangeSnapshot && c.What != meta.ChangePin {
 		return "", at, false
@@ -269,33 +270,34 @@ func snapshotOf(c meta.FeedChange) (mirror string, at time.Time, ok bool) {
 	return mirror, at, err == nil
 }
 
-// notBack keeps latest from going back after the database lost commits.
-// meta.ErrUnreachable.
+// notBack returns snap, or meta.ErrUnreachable if the database has lost commits and snap is
+// older than the newest snapshot that this node has seen.
 func (s *Store) notBack(snap *meta.Snapshot) (*meta.Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was, ok := s.behind[snap.Mirror]
 	if ok && snap.Timestamp.Before(was) {
-		return nil, fmt.Errorf("%w: it lost snapshot %s@%s, and has none as new yet", meta.ErrUnreachable, snap.Mirror, meta.FormatTimestamp(was))
+		return nil, fmt.Errorf("%w: it lost snapshot %s@%s, and has none as new", meta.ErrUnreachable, snap.Mirror, meta.FormatTimestamp(was))
 	}
 	delete(s.behind, snap.Mirror)
 	s.saw(snap.Mirror, snap.Timestamp)
 	return snap, nil
 }
 
-// alone reports whether the database is known not to answer, and whether answers from
-// memory may still be used.
+// alone reports whether the database is known not to answer, and whether cached answers
+// may still be used.
 func (s *Store) alone() (down, allowed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.state.Down.IsZero(), s.o.Now().Sub(s.state.Read) < Alone
 }
 
-// recall asks, and answers from memory while the database does not. k names the
-// question, a what the answer is about.
+// recall calls f to query the database, and caches the answer. While the database does
+// not answer, it returns the cached answer. k identifies the query, and a says which
+// changes affect its answer.
 func recall[T any](ctx context.Context, s *Store, k string, a about, f func(context.Context) (T, error)) (T, error) {
 	if len(meta.LeasesOf(ctx)) > 0 {
-		return f(ctx) // who writes must know, not remember
+		return f(ctx) // a writer must not act on a cached answer
 	}
 	kept, have := s.mem.get(k)
 	down, allowed := s.alone()
@@ -317,7 +319,7 @@ func recall[T any](ctx context.Context, s *Store, k string, a about, f func(cont
 			return kept.(T), nil
 		}
 		if have {
-			return v, fmt.Errorf("%w (and what was served before is served for %v at most)", err, Alone)
+			return v, fmt.Errorf("%w (cached answers are used for at most %v)", err, Alone)
 		}
 	case errors.Is(err, errclass.NotFound):
 		s.mem.drop(k)

@@ -16,12 +16,12 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// clock is a clock that tests set.
+// clock is a clock that tests can set ahead.
 type clock struct{ ahead time.Duration }
 
 func (c *clock) now() time.Time { return time.Now().Add(c.ahead) }
 
-// open opens a node of a database.
+// open opens the database at url as a node.
 func open(t *testing.T, url string, c *clock) *follow.Store {
 	t.Helper()
 	db, err := postgres.Open(t.Context(), postgres.Options{URL: url, Connections: 4})
@@ -54,9 +54,9 @@ func seal(t *testing.T, s meta.Store, at time.Time) *meta.Snapshot {
 	return snap
 }
 
-// A node learns what another one publishes; without the database it answers what it
-// was asked before, for an hour, and never says that something is not there. Long
-// because it is one story.
+// A node sees what another one publishes. Without the database, it answers queries that
+// it was asked before, for an hour, and never returns "not found". Long because each step
+// depends on the one before.
 func TestFollow(t *testing.T) {
 	ctx := t.Context()
 	srv := pgtest.Start(t)
@@ -80,25 +80,25 @@ func TestFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n, err := two.LogNamed(ctx, []string{"absent"}); err != nil || n[0] != -1 {
-		t.Fatalf("an entry of the log that is not there: %d, %v", n, err)
+		t.Fatalf("an entry of the log that does not exist: %d, %v", n, err)
 	}
 	two.Poll(ctx)
 
 	srv.Stop(t, syscall.SIGKILL)
-	// Not yet known to be down, and then known.
+	// First before the node has noticed that the database is down, and then after.
 	for range 2 {
 		if err := exact(); err != nil {
-			t.Errorf("what was asked before: %v", err)
+			t.Errorf("a query that was asked before: %v", err)
 		}
-		// Forgotten, since there is another one.
+		// Its cached answer was dropped, because there is a newer snapshot.
 		if got, err := two.Latest(ctx, "debian"); !errors.Is(err, meta.ErrUnreachable) {
 			t.Errorf("latest: %v, %v, expected ErrUnreachable", got, err)
 		}
 		if _, err := two.Freeze(ctx, "4.1"); !errors.Is(err, meta.ErrUnreachable) {
-			t.Errorf("what was not there: %v, expected ErrUnreachable", err)
+			t.Errorf("a freeze that did not exist: %v, expected ErrUnreachable", err)
 		}
 		if n, err := two.LogNamed(ctx, []string{"absent"}); !errors.Is(err, meta.ErrUnreachable) {
-			t.Errorf("an entry of the log that was not there: %d, %v, expected ErrUnreachable", n, err)
+			t.Errorf("an entry of the log that did not exist: %d, %v, expected ErrUnreachable", n, err)
 		}
 		two.Poll(ctx)
 	}
@@ -112,13 +112,13 @@ func TestFollow(t *testing.T) {
 	c.ahead = 0
 	srv.Run(t)
 	for two.Poll(ctx); !two.State().Down.IsZero() && ctx.Err() == nil; two.Poll(ctx) {
-		// A busy machine takes its time to answer the first question.
+		// On a busy machine, the first answer takes a while.
 	}
 	if got, err := two.Latest(ctx, "debian"); err != nil || got.ID() != second.ID() || !two.State().Down.IsZero() {
 		t.Errorf("latest: %v, %v, %+v", got, err, two.State())
 	}
 
-	// A clock that differs is measured.
+	// State contains the difference between the clocks.
 	c.ahead = 5 * time.Minute
 	two.Poll(ctx)
 	if skew := two.State().Skew; skew < 4*time.Minute || skew > 6*time.Minute {
@@ -126,8 +126,8 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// A node that was asked for a new snapshot before it read of it in the feed remembers
-// the answers.
+// A node caches answers about a new snapshot even if it is queried before it has read
+// about the snapshot in the feed.
 func TestAheadOfTheFeed(t *testing.T) {
 	ctx := t.Context()
 	srv := pgtest.Start(t)
@@ -150,9 +150,9 @@ func TestAheadOfTheFeed(t *testing.T) {
 	ask()
 }
 
-// A standby that lost commits took over: latest does not go back, and what remains is
-// served. It makes no difference whether another commit follows before the node asks,
-// with a new number or with that of one that was lost.
+// After a standby without the last commits has taken over, latest does not go back, and
+// the remaining snapshots are served. It makes no difference whether another commit
+// follows before the node polls, with a new number or with that of a lost one.
 func TestLostCommits(t *testing.T) {
 	ctx := t.Context()
 	srv := pgtest.Start(t)
@@ -191,8 +191,8 @@ func TestLostCommits(t *testing.T) {
 	}
 }
 
-// What a node read last is kept as long as a node may sleep, however old it is, so that
-// it is not taken for lost.
+// The last change that a node can have read is kept, however old it is, so that the node
+// does not conclude that commits were lost.
 func TestOldChanges(t *testing.T) {
 	ctx := t.Context()
 	url := pgtest.Start(t).Database(t)
@@ -215,7 +215,7 @@ func TestOldChanges(t *testing.T) {
 	}
 }
 
-// A node sees the others, and what a node says last.
+// Nodes returns the last state that each node has reported.
 func TestNodes(t *testing.T) {
 	srv := pgtest.Start(t)
 	url := srv.Database(t)

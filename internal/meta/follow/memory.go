@@ -9,19 +9,19 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Limits of the memory: the weight of one answer, and of each of its two halves. An
-// answer weighs one for each of its items.
+// Limits of the cache: the weight of one answer, and of each of its two halves. The
+// weight of a list is the number of its items plus 1; that of any other answer is 1.
 const (
 	maxAnswer = 2_000
 	maxHalf   = 24_000
 )
 
-// kind is what an answer is about.
+// kind says which changes affect an answer.
 type kind int
 
 const (
-	fixed    kind = iota // never changes
-	exact                // the snapshot with an id, or what is in it
+	fixed    kind = iota // none: the answer never changes
+	exact                // the snapshot with an id, or its contents
 	upTo                 // the newest snapshot of a mirror at or before a time
 	ofMirror             // any snapshot of a mirror
 	mirrors              // all mirrors
@@ -33,11 +33,11 @@ const (
 	indices              // generations of a mirror, and the snapshot that has them
 )
 
-// about says what an answer is about: a change of it makes the answer stale.
+// about says what an answer is about. A change of that makes the answer stale.
 type about struct {
 	kind kind
 	name string
-	id   string // of a snapshot; "": none
+	id   string // of a snapshot, or ""
 	at   time.Time
 }
 
@@ -77,12 +77,12 @@ type kept struct {
 	weight int
 }
 
-// memory remembers answers. It has two halves, so that it can forget what was not
-// requested recently.
+// memory is a cache of answers. It has two halves: when hot is full, it replaces old, so
+// that answers that were not requested recently are dropped.
 type memory struct {
 	mu       sync.Mutex
 	n        uint64              // number of calls of forget
-	recent   [][]meta.FeedChange // the changes of the last calls
+	recent   [][]meta.FeedChange // the changes in the last calls of forget
 	weight   int                 // of hot
 	hot, old map[string]kept
 }
@@ -102,19 +102,20 @@ func (m *memory) get(k string) (any, bool) {
 	return e.value, ok
 }
 
-// changes returns the argument of put for an answer that is requested from now on.
+// changes returns a value to pass to put. Call it before requesting the answer.
 func (m *memory) changes() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.n
 }
 
-// maxRecent is how many calls of forget an answer that was requested before them can be
-// checked against.
+// maxRecent is the number of calls of forget whose changes are kept to check answers that
+// were requested before them.
 const maxRecent = 64
 
-// put remembers an answer, unless something that it is about has changed since changes
-// was called.
+// put caches an answer. before is the result of changes before the answer was requested. If
+// a change that was passed to forget since then affects the answer, or that is no longer
+// known, put does not cache it.
 func (m *memory) put(k string, v any, a about, before uint64) {
 	w := 1
 	if l, ok := v.(interface{ weight() int }); ok {
@@ -160,7 +161,7 @@ func (m *memory) drop(k string) {
 	m.remove(k)
 }
 
-// forget forgets the answers that changes affect.
+// forget drops the answers that changes affect.
 func (m *memory) forget(changes []meta.FeedChange) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -186,10 +187,10 @@ func (m *memory) forgetAll() {
 	m.hot, m.old, m.weight = map[string]kept{}, map[string]kept{}, 0
 }
 
-// question returns the key of a question.
+// question returns the key of a query.
 func question(parts ...string) string { return strings.Join(parts, "\x00") }
 
-// list is an answer that weighs one for each item.
+// list is an answer that is a list.
 type list[T any] []T
 
 func (l list[T]) weight() int { return len(l) + 1 }

@@ -7,8 +7,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// An answer that was requested before a change is remembered only if the change does not
-// affect it.
+// An answer that was requested before a change is cached only if the change does not affect
+// it.
 func TestMemoryPut(t *testing.T) {
 	at := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	snapshot := meta.FeedChange{What: meta.ChangeSnapshot, Name: id("debian", at)}
@@ -31,7 +31,7 @@ func TestMemoryPut(t *testing.T) {
 		}, false},
 	} {
 		m := newMemory()
-		m.forget([]meta.FeedChange{snapshot}) // before it was asked for
+		m.forget([]meta.FeedChange{snapshot}) // before the answer was requested
 		before := m.changes()
 		c.changes(m)
 		m.put("latest", 1, latest, before)
@@ -41,8 +41,8 @@ func TestMemoryPut(t *testing.T) {
 	}
 }
 
-// A generation is forgotten where its indices were compacted, and a list of them where
-// its snapshot was removed, too.
+// A cached generation becomes stale when indices of its mirror are compacted. The list of a
+// snapshot's generations also becomes stale when the snapshot is removed.
 func TestMemoryOfIndices(t *testing.T) {
 	at := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	one, all := about{kind: indices, name: "debian"}, about{kind: indices, name: "debian", id: id("debian", at)}

@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// ci is a token.
+// ci returns a token with all fields set.
 func ci() *meta.Token {
 	return &meta.Token{
 		Name: "ci", Hash: digest("ci"), Role: "builder", Mirrors: []string{mirror}, Names: []string{"build-*"},
@@ -58,14 +58,14 @@ func testTokens(t *testing.T, s meta.Store) {
 	if len(all) != 2 || all[0].Name != "admin" || all[1].Name != "ci" {
 		t.Errorf("tokens: %+v", all)
 	}
-	// The time of use only grows.
+	// UseToken does not set an earlier time of use.
 	for _, at := range []time.Time{day.Add(time.Hour), day} {
 		fail(s.UseToken(ctx, digest("ci"), at))
 	}
 	if got, err = s.TokenByHash(ctx, digest("ci")); err != nil || !got.Used.Equal(day.Add(time.Hour)) {
 		t.Errorf("used: %+v, %v", got, err)
 	}
-	// A name is taken until its token is over.
+	// A name cannot be used again until its token has been revoked.
 	next := &meta.Token{Name: "ci", Hash: digest("next"), Role: "reader", Created: day.Add(time.Hour)}
 	if err := s.PutToken(ctx, next); !errors.Is(err, meta.ErrTaken) {
 		t.Errorf("a second token of that name: %v", err)
@@ -79,7 +79,7 @@ func testTokens(t *testing.T, s meta.Store) {
 	}
 	fail(s.PutToken(ctx, next))
 	if _, err := s.TokenByHash(ctx, digest("ci")); !errors.Is(err, meta.ErrNotFound) {
-		t.Errorf("the token that gave way: %v", err)
+		t.Errorf("the replaced token: %v", err)
 	}
 	if got, err = s.TokenByHash(ctx, digest("next")); err != nil || got.Role != "reader" {
 		t.Errorf("its successor: %+v, %v", got, err)
@@ -135,10 +135,10 @@ func testAudit(t *testing.T, s meta.Store) {
 			t.Errorf("trim before %s: %d, expected %d; %v", c.before, n, c.n, err)
 		}
 	}
-	want(ids(time.Time{}, 0, 10), "d") // the newest stays
+	want(ids(time.Time{}, 0, 10), "d") // the newest entry is kept
 	fail(s.AppendAudit(ctx, auditEntry("e", day)))
 	want(ids(time.Time{}, all[3].Number, 10), "e")
-	// Several writers: no entry is lost.
+	// With concurrent writers, no entry is lost.
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {

@@ -15,8 +15,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// testCatalogEmpty checks that an empty store answers each question about one
-// thing with ErrNotFound, and each question about many with none and no error.
+// testCatalogEmpty checks that methods of an empty store that return one object return
+// ErrNotFound, and that those that return a list return an empty one.
 func testCatalogEmpty(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx, at := t.Context(), time.Unix(1_700_000_000, 0).UTC()
@@ -100,8 +100,8 @@ func testCatalog(t *testing.T, open func(testing.TB) meta.Store) {
 	}
 }
 
-// history seals three snapshots, an hour apart: package a is upgraded at the
-// second, b-doc is in the second alone, b leaves with the third.
+// history seals three snapshots, an hour apart. Package a is upgraded in the second,
+// b-doc is only in the second, and b is not in the third.
 func history(t *testing.T, s meta.Store) (one, two, three *meta.Snapshot) {
 	t.Helper()
 	one = seal(t, s, stage(t, s, binary("a", "1"), binary("b", "1")), day)
@@ -167,14 +167,14 @@ func testFiles(t *testing.T, s meta.Store) {
 		t.Errorf("package of the first: %+v, %v, %v", hit, places, err)
 	}
 	if _, _, err := s.PackageAt(ctx, three, "pool/b_1.deb"); !errors.Is(err, meta.ErrNotFound) {
-		t.Errorf("package that left: %v, expected ErrNotFound", err)
+		t.Errorf("a package that is no longer listed: %v, expected ErrNotFound", err)
 	}
 	hit, since, err := s.PackageNewest(ctx, mirror, "pool/a_2.deb")
 	if err != nil || hit.Fact.Version != "2" || since.Gen != two.Suites[0].Gen {
 		t.Errorf("package since the second: %+v, %+v, %v", hit, since, err)
 	}
 	if _, since, err = s.PackageNewest(ctx, mirror, "pool/b_1.deb"); err != nil || since.Gen != one.Suites[0].Gen {
-		t.Errorf("package that left, since the first: %+v, %v", since, err)
+		t.Errorf("a package that is no longer listed, since the first: %+v, %v", since, err)
 	}
 	for _, c := range []struct {
 		dir   string
@@ -195,7 +195,7 @@ func testFiles(t *testing.T, s meta.Store) {
 		t.Errorf("listed since %v, %v, expected %v", at, err, three.Timestamp)
 	}
 	if at, err := s.ListedSince(ctx, mirror, suite, "dists/stable/"+index, form(one)); !errors.Is(err, meta.ErrNotFound) {
-		t.Errorf("what is no longer listed, since %v: %v, expected ErrNotFound", at, err)
+		t.Errorf("a variant that is no longer listed, since %v: %v, expected ErrNotFound", at, err)
 	}
 	if l, err := s.Listed(ctx, mirror, suite, form(one)); err != nil || l.Path != "dists/stable/"+index || l.Last != one.Suites[0].Gen {
 		t.Errorf("listed by the first: %+v, %v", l, err)
@@ -227,8 +227,8 @@ func testPackagesNamed(t *testing.T, s meta.Store) {
 	for _, c := range []struct {
 		prefix, from string
 		limit        int
-		want         int // packages in all
-		most         int // packages in one answer
+		want         int // number of packages in all answers
+		most         int // number of packages in one answer
 	}{
 		{"", "", 5000, 1203, 1203}, {"lib", "", 5000, 1202, 1202}, {"lib000", "", 4, 10, 4}, {"lib", "lib1199", 1, 3, 2},
 		{"oth", "", 1, 1, 1}, {"absent", "", 10, 0, 0},

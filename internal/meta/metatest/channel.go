@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// channel is the channel "stable" as it is after a move.
+// channel returns the channel "stable" as it is after a move.
 func channel(to string, at time.Time) *meta.Channel {
 	return &meta.Channel{Name: "stable", Freeze: to, Moved: at, By: "user 1", Key: "F1", Documents: []meta.Node{
 		{Path: mirror + "/dists/stable/InRelease", Digest: digest("InRelease " + to), Size: 9, ModTime: at},
@@ -68,8 +68,8 @@ func testChannels(t *testing.T, s meta.Store) {
 	testChannelRemoved(t, s, hour.Add(8*24*time.Hour))
 }
 
-// testChannelKeeps checks what a channel keeps that shows 4.1 and showed 4.0
-// until moved.
+// testChannelKeeps checks which objects are kept because a channel shows 4.1, and showed
+// 4.0 until moved.
 func testChannelKeeps(t *testing.T, s meta.Store, moved time.Time) {
 	ctx, fail := t.Context(), failing(t)
 	docs := []cas.Digest{digest("InRelease 4.0"), digest("InRelease 4.1")}
@@ -101,7 +101,7 @@ func testChannelKeeps(t *testing.T, s meta.Store, moved time.Time) {
 		at   time.Time
 		want error
 	}{
-		{"4.1", moved.Add(365 * 24 * time.Hour), meta.ErrInUse}, // shown
+		{"4.1", moved.Add(365 * 24 * time.Hour), meta.ErrInUse}, // the channel shows it
 		{"4.0", moved.Add(meta.ChannelGrace - time.Second), meta.ErrInUse},
 		{"4.0", moved.Add(meta.ChannelGrace), nil},
 	} {
@@ -111,7 +111,7 @@ func testChannelKeeps(t *testing.T, s meta.Store, moved time.Time) {
 	}
 }
 
-// testChannelRemoved checks the history of a channel that is moved on at a time,
+// testChannelRemoved checks the history of a channel that is moved at a time, then
 // removed and made again.
 func testChannelRemoved(t *testing.T, s meta.Store, at time.Time) {
 	ctx, fail := t.Context(), failing(t)
@@ -142,7 +142,7 @@ func testChannelRemoved(t *testing.T, s meta.Store, at time.Time) {
 	if all, err := s.Channels(ctx); err != nil || len(all) > 0 {
 		t.Errorf("channels after the last was removed: %+v, %v", all, err)
 	}
-	fail(s.RemoveFreeze(ctx, "4.2", end)) // nothing shows it
+	fail(s.RemoveFreeze(ctx, "4.2", end)) // no channel shows it
 	if err := s.MoveChannel(ctx, channel("4.1", end)); !errors.Is(err, meta.ErrFenced) {
 		t.Errorf("made again at the time of its removal: %v, expected ErrFenced", err)
 	}
@@ -168,7 +168,7 @@ func testChannelRemoved(t *testing.T, s meta.Store, at time.Time) {
 	}
 }
 
-// describeChannels reads the channels and the moves of one.
+// describeChannels reads all channels, and the moves of one.
 func (c *contents) describeChannels(t testing.TB, s meta.Store) {
 	t.Helper()
 	fail := failing(t)

@@ -10,7 +10,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// testChecker checks what must be stored, and why.
+// testChecker checks which blobs must be stored, and the reasons for that.
 func testChecker(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -28,7 +28,7 @@ func testChecker(t *testing.T, s meta.Store) {
 	deb := func(p string) cas.Digest { return digest("pool/" + p + "_1.deb") }
 	promised(digest("InRelease1"), true)
 	promised(deb("a"), true)
-	promised(deb("b"), false) // of a generation that was not complete
+	promised(deb("b"), false) // in a generation that was not complete
 	promised(deb("c"), true)
 	promised(digest("absent"), false)
 	pages := func() (all []cas.Digest) {
@@ -49,7 +49,7 @@ func testChecker(t *testing.T, s meta.Store) {
 	f := freeze("4.1", "one")
 	f.Mirrors = []meta.FrozenMirror{{Mirror: mirror, Type: "deb", Whole: true, Timestamp: one.Timestamp, Suites: []meta.FrozenSuite{{Suite: suite, Gen: one.Suites[0].Gen}}}}
 	fail(s.Publish(ctx, f))
-	promised(deb("b"), true) // frozen as a whole
+	promised(deb("b"), true) // in a freeze of the whole mirror
 	if all = pages(); !slices.Contains(all, deb("b")) || !slices.Contains(all, f.Manifest.SHA256) {
 		t.Errorf("promised blobs with a freeze: %v", all)
 	}

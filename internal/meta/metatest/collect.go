@@ -10,7 +10,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// blobInfos are stored blobs in the order of their digests.
+// blobInfos returns n stored blobs, in the order of their digests.
 func blobInfos(n int, stored time.Time) []cas.Info {
 	var out []cas.Info
 	for i := range n {
@@ -22,7 +22,7 @@ func blobInfos(n int, stored time.Time) []cas.Info {
 
 func never(string) bool { return false }
 
-// testCollection checks the two phases in which blobs go.
+// testCollection checks the two phases in which a collection removes blobs.
 func testCollection(t *testing.T, open func(testing.TB) meta.Store) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	s := open(t)
@@ -39,11 +39,11 @@ func testCollection(t *testing.T, open func(testing.TB) meta.Store) {
 			t.Fatalf("preview: %+v, %v", p, err)
 		}
 	}
-	// Candidates that are too young are left alone.
+	// Candidates that are too young are not claimed.
 	if claimed, _, more, err := s.ClaimBlobs(ctx, cas.Digest{}, now.Add(-time.Second), 10); err != nil || more || len(claimed) > 0 {
 		t.Errorf("claim of young candidates: %v, more %v, %v", claimed, more, err)
 	}
-	// Pages follow each other in the order of digests.
+	// Pages are in the order of digests.
 	var all []cas.Digest
 	var after cas.Digest
 	for {
@@ -68,7 +68,7 @@ func testCollection(t *testing.T, open func(testing.TB) meta.Store) {
 	}
 	isClaimed(all[0], true)
 	isClaimed(cas.Sum([]byte("another")), false)
-	// A claim that is released, or whose collector died, is a candidate again.
+	// A blob whose claim is released, or whose collector died, is a candidate again.
 	if err := s.ReleaseClaims(ctx, all[:1]); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func testCollection(t *testing.T, open func(testing.TB) meta.Store) {
 	if err != nil || !slices.Equal(again, all) {
 		t.Errorf("claimed again: %v, %v", again, err)
 	}
-	// Removed blobs are forgotten.
+	// ForgetBlobs removes all metadata of removed blobs.
 	if referenced, err := s.ForgetBlobs(ctx, all); err != nil || len(referenced) > 0 {
 		t.Errorf("forget: %v, %v", referenced, err)
 	}

@@ -57,8 +57,8 @@ func testPin(t *testing.T, s meta.Store) {
 	}
 }
 
-// testRemoveSnapshot checks that a removal and a collection leave the same
-// snapshots: those that something needs.
+// testRemoveSnapshot checks that the snapshots that RemoveSnapshot refuses to remove, and
+// those that a collection keeps, are the same.
 func testRemoveSnapshot(t *testing.T, s meta.Store) {
 	ctx, fail := t.Context(), failing(t)
 	var snaps []*meta.Snapshot
@@ -73,7 +73,7 @@ func testRemoveSnapshot(t *testing.T, s meta.Store) {
 	fail(s.StartRecording(ctx, &meta.Recording{Name: "build", Started: day, Pins: []meta.RecordingPin{{Mirror: mirror, Timestamp: snaps[2].Timestamp}}}))
 	f := freeze("4.1", "one")
 	m := meta.FrozenMirror{Mirror: mirror, Type: "deb", Whole: true}
-	for _, i := range []int{3, 5, 3} { // of two states of one mirror
+	for _, i := range []int{3, 5, 3} { // two states of one mirror
 		m.AddSnapshot(snaps[i].Timestamp)
 		m.Suites = append(m.Suites, meta.FrozenSuite{Suite: suite, Gen: snaps[i].Suites[0].Gen})
 	}
@@ -128,7 +128,7 @@ func testTombstones(t *testing.T, s meta.Store) {
 	removedAt := day.Add(time.Hour)
 	for range 2 {
 		fail(s.RemoveFreeze(ctx, "4.1", removedAt))
-		// Collections and repairs leave it.
+		// Collections and repairs keep the tombstone.
 		_, err := s.CollectGenerations(ctx)
 		fail(err)
 		_, _, err = s.Rebuild(ctx, meta.Repairs{})
@@ -147,7 +147,7 @@ func testTombstones(t *testing.T, s meta.Store) {
 			t.Errorf("removed again: %v, expected ErrGone", err)
 		}
 		if err := s.Publish(ctx, other); !errors.Is(err, meta.ErrExists) {
-			t.Errorf("other contents under its name: %v, expected ErrExists", err)
+			t.Errorf("a different freeze with its name: %v, expected ErrExists", err)
 		}
 		r := &meta.Recording{Name: "4.1", Started: day, Pins: []meta.RecordingPin{{Mirror: mirror, Timestamp: one.Timestamp}}}
 		if err := s.StartRecording(ctx, r); !errors.Is(err, meta.ErrTaken) {
@@ -155,10 +155,10 @@ func testTombstones(t *testing.T, s meta.Store) {
 		}
 		fail(s.Publish(ctx, f))
 		if all, err := s.Tombstones(ctx); err != nil || len(all) > 0 {
-			t.Errorf("tombstones after it came again: %+v, %v", all, err)
+			t.Errorf("tombstones after the same freeze was published again: %+v, %v", all, err)
 		}
 		if got, err := s.Freeze(ctx, "4.1"); err != nil || got.Manifest != f.Manifest {
-			t.Errorf("the freeze that came again: %+v, %v", got, err)
+			t.Errorf("the same freeze, published again: %+v, %v", got, err)
 		}
 	}
 }
@@ -191,7 +191,7 @@ func testRecordings(t *testing.T, s meta.Store) {
 		t.Errorf("recordings: %+v, %v", all, err)
 	}
 	stopped := day.Add(time.Hour)
-	for _, at := range []time.Time{stopped, stopped.Add(time.Hour)} { // the first counts
+	for _, at := range []time.Time{stopped, stopped.Add(time.Hour)} { // the second has no effect
 		if r, err := s.StopRecording(ctx, "build", at); err != nil || !r.Stopped.Equal(stopped) {
 			t.Errorf("stopped at %v: %+v, %v", at, r, err)
 		}
@@ -207,7 +207,7 @@ func testRecordings(t *testing.T, s meta.Store) {
 		t.Errorf("removed again: %v, expected ErrNotFound", err)
 	}
 	if left, err := s.Referenced(ctx, []cas.Digest{file}); err != nil || len(left) > 0 {
-		t.Errorf("references to what a removed recording noted: %v, %v", left, err)
+		t.Errorf("references to entries of a removed recording: %v, %v", left, err)
 	}
 }
 

@@ -16,16 +16,17 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// write is a method that writes, called on a store that before has prepared.
+// write is a call of a method that writes. before prepares the store for it.
 type write struct {
 	name   string
 	before func(context.Context, meta.Store) error
 	run    func(context.Context, meta.Store) error
-	// again is the answer if the call has already taken effect; nil: the same answer.
+	// again is the error of the call if it has already taken effect; nil if it succeeds
+	// again.
 	again error
 }
 
-// then runs steps after each other.
+// then runs steps one after the other.
 func then(steps ...func(context.Context, meta.Store) error) func(context.Context, meta.Store) error {
 	return func(ctx context.Context, s meta.Store) error {
 		for _, step := range steps {
@@ -37,7 +38,7 @@ func then(steps ...func(context.Context, meta.Store) error) func(context.Context
 	}
 }
 
-// writes are all methods that write. Long because it is one list.
+// writes lists all methods that write. Long because it is one list.
 func writes() []write {
 	type step = func(context.Context, meta.Store) error
 	sync := func(at time.Time, records ...*repo.Record) step {
@@ -219,9 +220,9 @@ func writes() []write {
 	}
 }
 
-// testFaults checks each writing method with a commit that fails, at each of its
-// commits: nothing has changed, or it has taken effect; and calling it again ends in
-// the state that a call without faults ends in.
+// testFaults calls each method that writes, and makes each of its commits fail, with and
+// without effect. If the first commit fails without effect, nothing has changed. Calling
+// the method again must lead to the same state as a call without faults.
 func testFaults(t *testing.T, open Opener) {
 	for _, w := range writes() {
 		t.Run(w.name, func(t *testing.T) {
@@ -235,8 +236,8 @@ func testFaults(t *testing.T, open Opener) {
 	}
 }
 
-// prepared opens a store for a method. ran counts the commits of the method, and
-// fault decides about each.
+// prepared opens a store and prepares it for the method. ran counts the commits of the
+// method, and fault decides which of them fail.
 func (w write) prepared(t *testing.T, open Opener, fault func(n int) (bool, error)) (s meta.Store, ran *int) {
 	t.Helper()
 	ran = new(int)
@@ -257,7 +258,7 @@ func (w write) prepared(t *testing.T, open Opener, fault func(n int) (bool, erro
 	return s, ran
 }
 
-// without runs the method without faults.
+// without calls the method without faults.
 func (w write) without(t *testing.T, open Opener) (after contents, commits int) {
 	t.Helper()
 	s, ran := w.prepared(t, open, func(int) (bool, error) { return false, nil })
@@ -296,7 +297,7 @@ func (w write) faulty(t *testing.T, open Opener, n int, apply bool, want content
 	same(t, what+", and called again", want, describe(t, s))
 }
 
-// contents is everything that a store answers about the tests' names.
+// contents is what a store contains about the names that the tests use.
 type contents struct {
 	Notes      map[string]string
 	Identity   meta.Identity
@@ -313,7 +314,7 @@ type contents struct {
 	Channels   []*meta.Channel
 	Moves      []meta.ChannelMove
 	Recordings []*meta.Recording
-	Fetched    []meta.RecordEntry // without how often
+	Fetched    []meta.RecordEntry // with Count 0
 	Corrupt    []meta.CorruptBlob
 	Aliases    []cas.Digest
 	Promised   []cas.Digest
@@ -327,7 +328,7 @@ type contents struct {
 	Deliveries []meta.Delivery
 }
 
-// describe reads everything.
+// describe reads the contents of a store.
 func describe(t testing.TB, s meta.Store) (c contents) {
 	t.Helper()
 	ctx := t.Context()
@@ -373,7 +374,7 @@ func describe(t testing.TB, s meta.Store) (c contents) {
 		entries, err := s.RecordingEntries(ctx, r.Name)
 		fail(err)
 		for _, e := range entries {
-			e.Count = 0 // a note that is repeated counts again
+			e.Count = 0 // NoteFetches increments it when it is called again
 			c.Fetched = append(c.Fetched, e)
 		}
 	}
@@ -410,7 +411,7 @@ func describe(t testing.TB, s meta.Store) (c contents) {
 
 var pidType = reflect.TypeFor[meta.PID]()
 
-// same compares contents. The numbers of stanzas may differ.
+// same compares contents. It ignores the numbers of stanzas (PIDs).
 func same(t testing.TB, what string, want, got contents) {
 	t.Helper()
 	pids := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().Type() == pidType }, cmp.Ignore())

@@ -21,7 +21,7 @@ import (
 
 var indices = []string{"main/binary-all/Packages", "main/binary-amd64/Packages"}
 
-// stanza is a stanza of a model: its record follows from it.
+// stanza is a stanza in the model, from which its record is generated.
 type stanza struct{ name, version, note string }
 
 func (p stanza) record() *repo.Record {
@@ -46,22 +46,22 @@ func (s state) clone() state {
 	return out
 }
 
-// model is the store as it should be.
+// model is the expected contents of the store.
 type model struct {
 	t     *rapid.T
 	ctx   context.Context
 	s     meta.Store
-	gens  map[uint32]state     // sealed, and not collected
-	snaps map[time.Time]uint32 // to generations
+	gens  map[uint32]state     // sealed generations that are not collected
+	snaps map[time.Time]uint32 // generations of snapshots
 	gone  map[time.Time]bool
-	// freezes depend on the generation of a snapshot.
+	// freezes contains the snapshot on whose generation each freeze depends.
 	freezes map[string]time.Time
 	frozen  map[string]uint32
-	removed map[string]bool // freezes
+	removed map[string]bool // removed freezes
 	head    state
 	last    uint32
 	now     time.Time
-	// aborted: a staging was interrupted; the next one corrects what it left.
+	// aborted means that a staging was interrupted. The next one corrects what it left.
 	aborted bool
 }
 
@@ -73,7 +73,8 @@ func (m *model) must(err error) {
 }
 
 // testHistories runs random histories of generations, aborted stagings, freezes,
-// removals and collections against a model that keeps every generation whole.
+// removals and collections, and compares the store with a model that contains complete
+// copies of all generations.
 func testHistories(t *testing.T, open Opener) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := open(t, Options{Page: rapid.SampledFrom([]int{0, 1, 3}).Draw(rt, "page")})
@@ -117,8 +118,8 @@ func (m *model) change() state {
 	return next
 }
 
-// stage stages an index; false where it is interrupted after stop stanzas, at the end of
-// which there is another chance.
+// stage stages an index. It stops and returns false after stop stanzas; if that is the
+// number of stanzas, it stops before End.
 func (m *model) stage(st meta.Stage, index string, stanzas []stanza, stop int) bool {
 	m.must(st.Begin(m.ctx, index))
 	for i, p := range stanzas {
@@ -128,7 +129,7 @@ func (m *model) stage(st meta.Stage, index string, stanzas []stanza, stop int) b
 		m.must(st.Add(m.ctx, p.record()))
 	}
 	if stop == len(stanzas) {
-		return false // staged, not ended
+		return false // all stanzas are staged, but End was not called
 	}
 	_, _, err := st.End(m.ctx)
 	m.must(err)
@@ -175,12 +176,12 @@ func (m *model) generation(abort bool) {
 	m.seal(&meta.Sealing{Generations: []meta.Generation{g}, Listings: [][]repo.File{files}})
 }
 
-// form is the digest of an index as upstream lists it.
+// form returns the digest of an index, as listed by upstream.
 func form(index string, set map[stanza]bool, gen uint32) cas.Digest {
 	return digest(fmt.Sprint(index, len(set), gen))
 }
 
-// same seals the newest state again: another suite changed, say.
+// same seals the newest state again, as if another suite had changed.
 func (m *model) same() {
 	if m.last > 0 {
 		m.seal(&meta.Sealing{})
@@ -189,7 +190,7 @@ func (m *model) same() {
 
 func (m *model) seal(sealing *meta.Sealing) {
 	sealing.Snapshot = meta.Snapshot{Mirror: mirror, Type: "deb", Suites: []meta.SnapshotSuite{{Suite: suite, Gen: m.last}}}
-	// The clock stands still, advances, or was set back.
+	// The clock has not advanced, has advanced, or was set back.
 	m.now = m.now.Add(time.Duration(rapid.IntRange(-2, 5).Draw(m.t, "clock")) * time.Second)
 	snap, err := m.s.Seal(m.ctx, sealing, m.now)
 	m.must(err)
@@ -210,7 +211,7 @@ func latest(all func(func(time.Time) bool)) (newest time.Time) {
 	return newest
 }
 
-// timestamps are those of the snapshots, newest first.
+// timestamps returns the timestamps of the snapshots, newest first.
 func (m *model) timestamps() []time.Time {
 	return slices.SortedFunc(maps.Keys(m.snaps), func(a, b time.Time) int { return b.Compare(a) })
 }
@@ -229,7 +230,7 @@ func (m *model) freeze() {
 		other := *f
 		other.Manifest = blob("manifest.json", "two")
 		if err := m.s.Publish(m.ctx, &other); !errors.Is(err, meta.ErrExists) {
-			m.t.Fatalf("other contents than the removed freeze %s had: %v, expected ErrExists", name, err)
+			m.t.Fatalf("a freeze that differs from the removed one, %s: %v, expected ErrExists", name, err)
 		}
 		delete(m.removed, name)
 	}
@@ -248,7 +249,7 @@ func (m *model) unfreeze() {
 	delete(m.freezes, name)
 }
 
-// keep chooses at random what is kept, and returns the snapshots that expire.
+// keep chooses at random which snapshots to keep, and returns the others.
 func (m *model) keep() (keep []meta.Keep, expired []time.Time) {
 	before := day.Add(time.Duration(rapid.IntRange(-1, 30).Draw(m.t, "before")) * time.Second)
 	for i, at := range m.timestamps() {
@@ -277,8 +278,8 @@ func (m *model) expire() {
 	}
 }
 
-// collect collects what only removed snapshots contained. The preview predicts what is
-// then done.
+// collect collects generations and blobs to which nothing refers any more, and checks that
+// the preview predicts the result.
 func (m *model) collect() {
 	keep, expired := m.keep()
 	until := m.now.Add(time.Hour)
@@ -322,7 +323,8 @@ func (m *model) collect() {
 	m.checkCollected(claimed)
 }
 
-// checkCollected compares what is left with what some generation has.
+// checkCollected compares what is left after a collection with the contents of the
+// remaining generations.
 func (m *model) checkCollected(claimed []cas.Digest) {
 	used := map[uint32]bool{m.last: true}
 	for _, g := range m.snaps {
@@ -361,7 +363,7 @@ func (m *model) checkCollected(claimed []cas.Digest) {
 		for _, v := range versions {
 			b, err := m.s.Stanzas(m.ctx, []meta.PID{v.PID})
 			m.must(err)
-			// What an aborted staging began remains until the next one is compared.
+			// Presences that an aborted staging added remain until the next staging.
 			for _, p := range v.Presences {
 				if slices.ContainsFunc(p.Intervals, func(iv meta.Interval) bool { return iv.From <= m.last }) {
 					got[string(b[0])] = true
@@ -371,17 +373,17 @@ func (m *model) checkCollected(claimed []cas.Digest) {
 	}
 	for b := range got {
 		if !want[b] && !m.aborted {
-			m.t.Fatalf("left although no generation has it: %q", b)
+			m.t.Fatalf("left although no generation contains it: %q", b)
 		}
 	}
 	for b := range want {
 		if !got[b] {
-			m.t.Fatalf("collected although a generation has it: %q", b)
+			m.t.Fatalf("collected although a generation contains it: %q", b)
 		}
 	}
 }
 
-// checkWhole checks the store against itself, and every timestamp.
+// checkWhole checks that the store is consistent, and each timestamp.
 func (m *model) checkWhole() {
 	faults, err := m.s.Verify(m.ctx)
 	m.must(err)
@@ -404,7 +406,7 @@ func (m *model) check() {
 	}
 }
 
-// checkPackages reads a snapshot page by page and compares it.
+// checkPackages reads the packages of a snapshot page by page and compares them.
 func (m *model) checkPackages(snap *meta.Snapshot, want state) {
 	got := state{}
 	for _, i := range indices {
@@ -448,7 +450,8 @@ func (m *model) checkPackages(snap *meta.Snapshot, want state) {
 	}
 }
 
-// checkTimestamps asks for snapshots by every second near those that were.
+// checkTimestamps looks up the snapshot at each second near existing and removed
+// snapshots.
 func (m *model) checkTimestamps() {
 	all := m.timestamps()
 	if len(all) > 0 {
@@ -489,7 +492,7 @@ func (m *model) checkTimestamps() {
 	}
 }
 
-// checkDifferences compares Differences with a difference by force.
+// checkDifferences compares Differences with a comparison of complete generations.
 func (m *model) checkDifferences() {
 	gens := slices.Sorted(maps.Keys(m.gens))
 	a, b := rapid.SampledFrom(gens).Draw(m.t, "from"), rapid.SampledFrom(gens).Draw(m.t, "to")

@@ -16,8 +16,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// testHistoryEmpty checks that an empty store answers each question of a list
-// with nothing.
+// testHistoryEmpty checks the results of an empty store for lists of arguments: one empty
+// element for each.
 func testHistoryEmpty(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -87,8 +87,8 @@ func testHistoryEmpty(t *testing.T, s meta.Store) {
 	}
 }
 
-// testHistory checks the questions about packages of snapshots and of the past.
-// Long because each step builds on the state that the one before left.
+// testHistory checks the methods that look up packages in snapshots and in the past.
+// Long because each step depends on the one before.
 func testHistory(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -128,7 +128,7 @@ func testHistory(t *testing.T, s meta.Store) {
 		t.Errorf("unusable: %+v, %v, %v", page, next, err)
 	}
 	if page, _, err := s.UnusablePackages(ctx, two, nil, 10); err != nil || len(page) != 0 {
-		t.Errorf("unusable that left: %+v, %v", page, err)
+		t.Errorf("an unusable package that is no longer listed: %+v, %v", page, err)
 	}
 	facts, err := s.FactsByName(ctx, mirror, []string{"a", "x", "strong"})
 	fail(err)
@@ -183,8 +183,7 @@ func testHistory(t *testing.T, s meta.Store) {
 	}
 }
 
-// testSources checks the look-up by source package, which follows what is staged and
-// collected.
+// testSources checks the lookup by source package while packages are staged and collected.
 func testSources(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -250,7 +249,7 @@ func testSources(t *testing.T, s meta.Store) {
 	if d := cmp.Diff(want, lists, cmpopts.EquateEmpty()); d != "" {
 		t.Errorf("presences (-want +got):\n%s", d)
 	}
-	// What a collection deletes is no longer found.
+	// Packages that a collection deletes are no longer found.
 	removed, err := s.RemoveExpired(ctx, []meta.Keep{{Mirror: mirror, Before: two.Timestamp}}, two.Timestamp.Add(time.Hour), 0)
 	if fail(err); len(removed) != 1 || removed[0].ID() != one.ID() {
 		t.Fatalf("removed: %v", removed)

@@ -11,7 +11,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// compressed is a generation that keeps the compressed variant of its index.
+// compressed stages a generation that lists a plain and a compressed variant of its index.
 func compressed(t testing.TB, s meta.Store, version string) *meta.Generation {
 	t.Helper()
 	g := stage(t, s, binary("hello", version))
@@ -21,7 +21,7 @@ func compressed(t testing.TB, s meta.Store, version string) *meta.Generation {
 	return g
 }
 
-// testIndices checks which indices can be compacted, and what refers to what then.
+// testIndices checks which indices can be compacted, and the references afterwards.
 func testIndices(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -79,12 +79,12 @@ func testIndices(t *testing.T, s meta.Store) {
 	}
 	refuse("compacted already", compact(2))
 	checkCompacted(t, s, gens[2], order, now)
-	// The variant was found again: it is kept, until it is compacted anew.
+	// If the variant is found again, KeepIndex keeps it until it is compacted again.
 	checkKept(t, s, gens[2], order)
 	if done, err := s.CompactIndex(ctx, compact(2), now); err != nil || !done {
 		t.Fatalf("compact again: done %v, %v", done, err)
 	}
-	// The order goes with the generation.
+	// The order is collected together with its generation.
 	if err := s.RemoveSnapshot(ctx, mirror, snaps[2].Timestamp, true, now); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func checkCompacted(t *testing.T, s meta.Store, g *meta.Generation, order []cas.
 	}
 	form := g.Groups[0].Form.SHA256
 	if got.Groups[0].Form.SHA256 != form {
-		t.Errorf("the generation forgot which variant its manifest names")
+		t.Errorf("the compacted generation no longer lists its variant")
 	}
 	for _, d := range order {
 		if yes, err := s.Promised(ctx, d); err != nil || !yes {
@@ -123,13 +123,13 @@ func checkCompacted(t *testing.T, s meta.Store, g *meta.Generation, order []cas.
 	if err != nil || !slices.Contains(claimed, form) || slices.ContainsFunc(order, func(d cas.Digest) bool { return slices.Contains(claimed, d) }) {
 		t.Errorf("claimed %v, %v, expected the variant alone", claimed, err)
 	}
-	// Another check of the metadata finds nothing wrong.
+	// The metadata is still consistent.
 	if wrong, err := s.Contradictions(ctx); err != nil || len(wrong) > 0 {
 		t.Errorf("contradictions: %v, %v", wrong, err)
 	}
 }
 
-// checkKept takes a compaction back.
+// checkKept reverses a compaction with KeepIndex, and checks the references.
 func checkKept(t *testing.T, s meta.Store, g *meta.Generation, order []cas.Digest) {
 	t.Helper()
 	ctx := t.Context()

@@ -7,7 +7,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// testInstallation checks what ties the metadata to its data directory.
+// testInstallation checks the methods that tie the metadata to its data directory.
 func testInstallation(t *testing.T, open func(testing.TB) meta.Store) {
 	s := open(t)
 	defer closeStore(t, s)
@@ -31,7 +31,7 @@ func testInstallation(t *testing.T, open func(testing.TB) meta.Store) {
 			t.Errorf("name once: %q, %v", have, err)
 		}
 	}
-	// Blobs from before the metadata's time are kept.
+	// Blobs that are older than the metadata are kept.
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	if err := s.SetEpoch(ctx, "one", 8, at); err != nil {
 		t.Fatal(err)

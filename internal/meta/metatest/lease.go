@@ -13,8 +13,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// testLeases checks who holds a lease when. A lease of one nanosecond has expired when
-// somebody else requests it.
+// testLeases checks the contract of leases. A lease of one nanosecond has expired by the
+// time that it is requested again.
 func testLeases(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -30,7 +30,7 @@ func testLeases(t *testing.T, s meta.Store) {
 	gc, err := s.AcquireLease(ctx, "gc", "two", time.Minute)
 	fail(err) // another lease
 	fail(s.RenewLease(ctx, one, time.Nanosecond))
-	fail(s.RenewLease(ctx, one, time.Nanosecond)) // expired, and nobody has taken it
+	fail(s.RenewLease(ctx, one, time.Nanosecond)) // it has expired, but nobody has taken it
 	two, err := s.AcquireLease(ctx, "sync/debian", "two", time.Minute)
 	fail(err)
 	if two.Epoch <= one.Epoch || two.Holder == one.Holder {
@@ -39,7 +39,7 @@ func testLeases(t *testing.T, s meta.Store) {
 	if err := s.RenewLease(ctx, one, time.Minute); !errors.Is(err, meta.ErrFenced) {
 		t.Errorf("renewal of a lost lease: %v, expected ErrFenced", err)
 	}
-	fail(s.ReleaseLease(ctx, one)) // changes nothing
+	fail(s.ReleaseLease(ctx, one)) // has no effect
 	states, err := s.LeaseStates(ctx)
 	fail(err)
 	if len(states) != 2 || states[0].Lease != gc || states[1].Lease != two || states[1].Who != "two" || !states[1].Held || states[1].Expires.IsZero() {
@@ -48,7 +48,7 @@ func testLeases(t *testing.T, s meta.Store) {
 	fail(s.ReleaseLease(ctx, two))
 	fail(s.ReleaseLease(ctx, two))
 	if err := s.RenewLease(ctx, two, time.Minute); !errors.Is(err, meta.ErrFenced) {
-		t.Errorf("renewal of a lease that was given back: %v, expected ErrFenced", err)
+		t.Errorf("renewal of a released lease: %v, expected ErrFenced", err)
 	}
 	if states, err = s.LeaseStates(ctx); err != nil || len(states) != 2 || states[1].Held {
 		t.Errorf("states after a release: %+v, %v", states, err)
@@ -61,7 +61,7 @@ func testLeases(t *testing.T, s meta.Store) {
 	testLead(t, s)
 }
 
-// testLead checks work under a lease.
+// testLead checks that Lead holds the lease while it runs a function.
 func testLead(t *testing.T, s meta.Store) {
 	ctx := t.Context()
 	never := errors.New("never")
@@ -85,8 +85,8 @@ func testLead(t *testing.T, s meta.Store) {
 	}
 }
 
-// testFences checks that each writing method fails with ErrFenced, and changes
-// nothing, under a lease that somebody else has taken.
+// testFences checks that each method that writes fails with ErrFenced, and changes
+// nothing, if somebody else has taken the lease.
 func testFences(t *testing.T, open Opener) {
 	for _, w := range writes() {
 		t.Run(w.name, func(t *testing.T) {
@@ -120,21 +120,21 @@ func testFences(t *testing.T, open Opener) {
 	}
 }
 
-// testConcurrency checks writers beside each other.
+// testConcurrency checks concurrent writers.
 func testConcurrency(t *testing.T, open Opener) {
 	t.Run("Takeover", func(t *testing.T) { testTakeover(t, open(t, Options{})) })
 	t.Run("Writers", func(t *testing.T) { testWriters(t, open(t, Options{})) })
 	t.Run("CollectorAndFreeze", func(t *testing.T) { testCollectorAndFreeze(t, open(t, Options{})) })
 }
 
-// testTakeover lets leaders take a lease from each other. Their commits are in the order
-// of their epochs.
+// testTakeover runs several leaders that take a lease from each other. Their commits must
+// be in the order of their epochs.
 func testTakeover(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
 	const leaders, commits = 3, 40
 	var mu sync.Mutex
-	var epochs []int64 // by commits, as each saw them
+	var epochs []int64 // of the commits, in their order
 	var wg sync.WaitGroup
 	for range leaders {
 		wg.Go(func() {
@@ -160,7 +160,7 @@ func testTakeover(t *testing.T, s meta.Store) {
 						t.Error(err)
 						return
 					}
-					// Whoever had a higher epoch before the commit began has fenced it.
+					// A leader with a higher epoch would have fenced this commit.
 					if before > l.Epoch {
 						t.Errorf("a commit of epoch %d after one of epoch %d", l.Epoch, before)
 					}
@@ -177,8 +177,8 @@ func testTakeover(t *testing.T, s meta.Store) {
 	}
 }
 
-// testWriters lets writers of different things go on beside each other, and
-// readers see whole snapshots.
+// testWriters runs concurrent writers of different objects, and checks that readers see
+// only complete snapshots.
 func testWriters(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -238,8 +238,8 @@ func testWriters(t *testing.T, s meta.Store) {
 	}
 }
 
-// testCollectorAndFreeze lets freezes refer to blobs while a collection claims
-// them: a reference that was added ends the claim.
+// testCollectorAndFreeze adds references to blobs while a collection claims them. Adding a
+// reference must end the claim.
 func testCollectorAndFreeze(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -247,7 +247,7 @@ func testCollectorAndFreeze(t *testing.T, s meta.Store) {
 	backwards := slices.Clone(nodes) // in another order than the collector's
 	slices.Reverse(backwards)
 	for range 40 {
-		if err := s.ClearTree(ctx, "4.1"); err != nil { // all become candidates
+		if err := s.ClearTree(ctx, "4.1"); err != nil { // all blobs become candidates
 			t.Fatal(err)
 		}
 		var put atomic.Bool

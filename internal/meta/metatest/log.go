@@ -62,10 +62,10 @@ func testLogAppend(t *testing.T, s meta.Store) {
 		Origin: "o", From: 2, Size: 3, Checkpoint: []byte("three"), Tiles: []meta.LogTile{{Level: 0, N: 0, Data: []byte("h0h1h2")}},
 		Names: map[string]int64{"a": 2}, Settled: []string{"a", "never"},
 	}))
-	// Tiles that are replaced.
+	// Replace a tile, without adding entries.
 	fail(s.AppendLog(ctx, &meta.LogAppend{Origin: "o", From: 3, Size: 3, Checkpoint: []byte("three"), Tiles: []meta.LogTile{{Level: 0, N: 1 << 40, Data: []byte("again")}}}))
 	if got, err := s.LogTile(ctx, 0, 1<<40); err != nil || string(got) != "again" {
-		t.Errorf("a tile that was replaced: %q, %v", got, err)
+		t.Errorf("the replaced tile: %q, %v", got, err)
 	}
 	fail(s.AppendLog(ctx, &meta.LogAppend{Origin: "o", From: 3, Size: 3, Checkpoint: []byte("three"), Tiles: []meta.LogTile{{Level: 0, N: 1 << 40, Data: []byte("far")}}}))
 	h, err := s.LogHead(ctx)

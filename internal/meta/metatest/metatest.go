@@ -1,4 +1,4 @@
-// Package metatest is the contract suite of metadata engines.
+// Package metatest checks that a metadata engine fulfils the contract of package meta.
 package metatest
 
 import (
@@ -7,22 +7,23 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Options says how the suite wants a store to be opened.
+// Options says how an Opener must open a store.
 type Options struct {
 	// Fault is called before each commit. An error makes the commit fail, after it has
 	// taken effect if apply is true.
 	Fault func(op string) (apply bool, err error)
 	// Twice makes each function that runs in a transaction run twice, as after a
-	// conflict with another transaction: the first run has no effect.
+	// conflict with another transaction. The first run has no effect.
 	Twice bool
-	// Page limits what one transaction of a collection deletes; 0: the default.
+	// Page limits the number of rows that one transaction of a collection deletes; 0: the
+	// default.
 	Page int
 }
 
-// Opener opens an empty store, which the test closes.
+// Opener opens an empty store. The test closes it.
 type Opener func(t testing.TB, o Options) meta.Store
 
-// Run checks an engine against the contract of package meta.
+// Run runs all tests on stores that open opens.
 func Run(t *testing.T, open Opener) {
 	t.Run("Once", func(t *testing.T) {
 		methods(t, func(t testing.TB) meta.Store { return open(t, Options{}) })
@@ -36,7 +37,7 @@ func Run(t *testing.T, open Opener) {
 	t.Run("Histories", func(t *testing.T) { testHistories(t, open) })
 }
 
-// methods checks every method for itself.
+// methods tests the methods one by one.
 func methods(t *testing.T, open func(testing.TB) meta.Store) {
 	t.Run("Empty", func(t *testing.T) { testEmpty(t, open(t)) })
 	t.Run("CatalogEmpty", func(t *testing.T) { testCatalogEmpty(t, open(t)) })
@@ -64,7 +65,7 @@ func methods(t *testing.T, open func(testing.TB) meta.Store) {
 	t.Run("Leases", func(t *testing.T) { testLeases(t, open(t)) })
 }
 
-// testEmpty checks the answers of an empty store.
+// testEmpty checks the methods that check an empty store.
 func testEmpty(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	if err := s.Damage(); err != nil {

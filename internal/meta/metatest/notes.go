@@ -28,7 +28,7 @@ func testAliases(t *testing.T, s meta.Store) {
 	alias := func(other, blob string) meta.Alias {
 		return meta.Alias{Algo: meta.AliasSHA1, Other: []byte(other), SHA256: digest(blob)}
 	}
-	for range 2 { // repeating a note changes nothing
+	for range 2 { // the second call changes nothing
 		if err := s.NoteBlobs(ctx, []cas.Digest{digest("a"), digest("b")}, []meta.Alias{alias("1", "a"), alias("2", "b")}, day); err != nil {
 			t.Fatal(err)
 		}

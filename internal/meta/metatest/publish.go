@@ -14,12 +14,12 @@ import (
 
 var freezeDate = time.Unix(1_700_000_000, 0).UTC()
 
-// blob is a file whose contents are its path and a text.
+// blob returns a file whose digest depends on its path and a text.
 func blob(path, text string) repo.File {
 	return repo.File{Path: path, Size: int64(len(text)), SHA256: cas.Sum([]byte(path + text))}
 }
 
-// freeze is a record whose manifest has a text as its contents.
+// freeze returns the record of a freeze whose manifest depends on a text.
 func freeze(name, text string) *meta.Frozen {
 	return &meta.Frozen{
 		Name: name, Date: freezeDate, Created: freezeDate, Manifest: blob("manifest.json", text), Prov: blob("provenance.json", text),
@@ -27,7 +27,7 @@ func freeze(name, text string) *meta.Frozen {
 	}
 }
 
-// tree are n files of a frozen tree, by path.
+// tree returns n files of a frozen tree, ordered by path.
 func tree(n int) (nodes []meta.Node) {
 	for i := range n {
 		path := fmt.Sprintf("debian/pool/%05d.deb", i)
@@ -36,7 +36,7 @@ func tree(n int) (nodes []meta.Node) {
 	return nodes
 }
 
-// testPublish checks the steps by which a freeze appears, and what each refuses.
+// testPublish checks the steps of publishing a freeze, and what each step refuses.
 func testPublish(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -81,11 +81,11 @@ func testPublish(t *testing.T, s meta.Store) {
 	rests := freeze("4.2", "three")
 	rests.Mirrors = []meta.FrozenMirror{{Mirror: "debian", Type: "deb", Whole: true, Suites: []meta.FrozenSuite{{Suite: "stable", Gen: 7}}}}
 	if err := s.Publish(ctx, rests); !errors.Is(err, meta.ErrGone) {
-		t.Errorf("a freeze that rests on a generation which is not there: %v, expected ErrGone", err)
+		t.Errorf("a freeze that refers to a generation that does not exist: %v, expected ErrGone", err)
 	}
 	fail(s.RemoveFreeze(ctx, "4.1", day))
 	if _, err := s.Freeze(ctx, "4.1"); err == nil {
-		t.Error("a removed freeze is there")
+		t.Error("a removed freeze still exists")
 	}
 	for _, making := range []bool{true, false} {
 		fail(s.ClearOrphanTree(ctx, "4.1", func() bool { return making }))
@@ -94,11 +94,11 @@ func testPublish(t *testing.T, s meta.Store) {
 		}
 	}
 	if err := s.RemoveFreeze(ctx, "4.9", day); !errors.Is(err, meta.ErrNotFound) {
-		t.Errorf("remove what is not there: %v, expected ErrNotFound", err)
+		t.Errorf("remove a freeze that does not exist: %v, expected ErrNotFound", err)
 	}
 }
 
-// testUpdateFreeze checks what may change of a freeze that is published.
+// testUpdateFreeze checks which parts of a published freeze can be changed.
 func testUpdateFreeze(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -150,7 +150,7 @@ func testUpdateFreeze(t *testing.T, s meta.Store) {
 		"ReplaceKey":             s.ReplaceKey(ctx, "4.9", cas.Digest{}, renewed),
 	} {
 		if !errors.Is(err, meta.ErrNotFound) {
-			t.Errorf("%s of what is not there: %v, expected ErrNotFound", what, err)
+			t.Errorf("%s of a freeze that does not exist: %v, expected ErrNotFound", what, err)
 		}
 	}
 	fail(s.RemoveFreeze(ctx, "4.1", day))
@@ -159,7 +159,7 @@ func testUpdateFreeze(t *testing.T, s meta.Store) {
 	}
 }
 
-// testTreeFaults checks the comparison of a tree with its listing.
+// testTreeFaults checks that a tree is compared with its list of files.
 func testTreeFaults(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx := t.Context()
@@ -194,7 +194,7 @@ func testTreeFaults(t *testing.T, s meta.Store) {
 
 func sameNode(a, b *meta.Node) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
 
-// failing returns a function that ends the test at an error.
+// failing returns a function that ends the test if its argument is an error.
 func failing(t testing.TB) func(error) {
 	return func(err error) {
 		t.Helper()

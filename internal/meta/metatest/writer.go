@@ -23,7 +23,7 @@ const (
 
 var day = time.Date(2026, 1, 10, 0, 0, 0, 0, time.UTC)
 
-// binary returns the record of a binary package, which is at pool/NAME_VERSION.deb.
+// binary returns the record of a binary package at pool/NAME_VERSION.deb.
 func binary(name, version string) *repo.Record {
 	p := fmt.Sprintf("pool/%s_%s.deb", name, version)
 	return &repo.Record{
@@ -44,7 +44,7 @@ func source(name, version string) *repo.Record {
 	}
 }
 
-// stage stages one index with the records and returns the generation.
+// stage stages one index with the given records and returns its generation.
 func stage(t testing.TB, s meta.Store, records ...*repo.Record) *meta.Generation {
 	t.Helper()
 	g, err := stageWith(t.Context(), s, records...)
@@ -74,7 +74,7 @@ func stageWith(ctx context.Context, s meta.Store, records ...*repo.Record) (*met
 	return generation(st.Gen(), n), err
 }
 
-// generation is the record of a staged generation with n packages.
+// generation returns the record of a staged generation with n packages.
 func generation(gen uint32, n int) *meta.Generation {
 	return &meta.Generation{
 		Mirror: mirror, Suite: suite, Gen: gen, Date: day, Trust: repo.TrustNone,
@@ -83,7 +83,7 @@ func generation(gen uint32, n int) *meta.Generation {
 	}
 }
 
-// snapshotOf returns a snapshot of one generation, as a sync makes it.
+// snapshotOf returns a snapshot of one generation, like that of a sync.
 func snapshotOf(g *meta.Generation) meta.Snapshot {
 	return meta.Snapshot{Mirror: g.Mirror, Type: "deb", Suites: []meta.SnapshotSuite{{Suite: g.Suite, Gen: g.Gen, Date: g.Date}}}
 }
@@ -268,7 +268,7 @@ func testPathClashes(t *testing.T, s meta.Store) {
 		{Path: "pool"},               // a directory
 		{Path: "pool/a_1.deb/below"}, // below a file
 		{Path: "pool/a_1.debug"},
-		{Path: "pool/b_1.deb"}, // the digest is not known
+		{Path: "pool/b_1.deb"}, // unknown digest
 	}
 	want := []string{"", "pool/a_1.deb", "pool/a_1.deb", "pool/a_1.deb", "", "pool/b_1.deb"}
 	hits, err := s.PathClashes(t.Context(), snap, files)
@@ -286,7 +286,7 @@ func testPathClashes(t *testing.T, s meta.Store) {
 	}
 	gone := seal(t, s, stage(t, s, binary("b", "1")), day.Add(time.Hour))
 	if hits, err := s.PathClashes(t.Context(), gone, files[1:2]); err != nil || hits[0] != nil {
-		t.Errorf("clash with a package that left: %+v, %v", hits[0], err)
+		t.Errorf("clash with a package that is no longer listed: %+v, %v", hits[0], err)
 	}
 }
 
@@ -296,7 +296,7 @@ func testSeal(t *testing.T, s meta.Store) {
 	if !first.Timestamp.Equal(day) {
 		t.Errorf("timestamp: %v, expected the second %v", first.Timestamp, day)
 	}
-	// Two syncs within a second.
+	// Two syncs within the same second.
 	second := seal(t, s, stage(t, s, binary("a", "2")), day)
 	if want := day.Add(time.Second); !second.Timestamp.Equal(want) {
 		t.Errorf("timestamp: %v, expected %v", second.Timestamp, want)
@@ -317,7 +317,7 @@ func testSeal(t *testing.T, s meta.Store) {
 	if got, err := s.Aliases(ctx, meta.AliasSHA512, [][]byte{other.Other}); err != nil || got[0] != other.SHA256 {
 		t.Errorf("alias of the sealing: %v, %v", got, err)
 	}
-	// The newest is still the newest.
+	// The newest snapshot is unchanged.
 	if h, err := s.Head(ctx, mirror); err != nil || !h.Snapshot.Timestamp.Equal(second.Timestamp) {
 		t.Errorf("head: %+v, %v", h, err)
 	}
@@ -325,13 +325,13 @@ func testSeal(t *testing.T, s meta.Store) {
 
 func testStage(t *testing.T, s meta.Store) {
 	ctx := t.Context()
-	stage(t, s, binary("a", "1")) // interrupted: never sealed
+	stage(t, s, binary("a", "1")) // interrupted, and never sealed
 	st, err := s.NewStage(ctx, mirror, suite)
 	if err != nil || st.Gen() != 1 {
-		t.Fatalf("generation %d, %v; expected 1, since none is sealed", st.Gen(), err)
+		t.Fatalf("generation %d, %v; expected 1, because none is sealed", st.Gen(), err)
 	}
 	if dirty, err := st.Dirty(ctx, index); err != nil || !dirty {
-		t.Errorf("dirty: %t, %v; expected true after a stage that was cut short", dirty, err)
+		t.Errorf("dirty: %t, %v; expected true after an interrupted stage", dirty, err)
 	}
 	if left, err := st.Indices(ctx); err != nil || !slices.Equal(left, []string{index}) {
 		t.Errorf("indices: %v, %v", left, err)
@@ -339,7 +339,7 @@ func testStage(t *testing.T, s meta.Store) {
 	snap := seal(t, s, stage(t, s, binary("a", "2")), day)
 	page, _, err := s.Packages(ctx, snap, nil, 10)
 	if err != nil || len(page) != 1 || page[0].Version != "2" {
-		t.Errorf("packages: %+v, %v; expected a 2 alone", page, err)
+		t.Errorf("packages: %+v, %v; expected only a 2", page, err)
 	}
 	if st, err = s.NewStage(ctx, mirror, suite); err != nil || st.Gen() != 2 {
 		t.Fatalf("generation %d, %v; expected 2", st.Gen(), err)

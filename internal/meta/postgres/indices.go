@@ -26,7 +26,7 @@ func (s *Store) GenerationHeld(ctx context.Context, mirror string, suite repo.Su
 	})
 }
 
-// held reports whether something other than a snapshot that is not pinned refers to a
+// held reports whether a pinned snapshot, or anything that is not a snapshot, refers to a
 // generation.
 func (t *tx) held(ctx context.Context, sid int32, gen uint32, now time.Time) (held bool, err error) {
 	var kind int16
@@ -84,7 +84,8 @@ func (s *Store) KeepIndex(ctx context.Context, mirror string, suite repo.SuiteNa
 	})
 }
 
-// changeIndex stores a generation that f has changed, with its references.
+// changeIndex calls f to change a generation, and stores the generation and its references.
+// It reports whether f has changed it.
 func (s *Store) changeIndex(ctx context.Context, what, mirror string, suite repo.SuiteName, gen uint32,
 	f func(*tx, int32, *meta.Generation) (added, dropped []cas.Digest, done bool, err error),
 ) (done bool, err error) {
@@ -94,7 +95,7 @@ func (s *Store) changeIndex(ctx context.Context, what, mirror string, suite repo
 		if err != nil {
 			return err
 		}
-		// Whoever refers to the generation meanwhile waits.
+		// Block transactions that add references to the generation.
 		if _, err := t.exec(ctx, "select 1 from generation where suite = $1 and gen = $2 for update", sid, int64(gen)); err != nil {
 			return err
 		}

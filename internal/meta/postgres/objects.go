@@ -22,13 +22,13 @@ const (
 	objectRemoved = 1
 	objectGarbage = 2
 
-	objectCondemned = 3 // garbage without a time
+	objectCondemned = 3 // garbage without a time; not stored as such
 )
 
-// objectColumns are what scanObject reads.
+// objectColumns are the columns that an objectRow reads.
 const objectColumns = "sha256, n, size, modified, stored"
 
-// objectRow is where a row of objectColumns is scanned to.
+// objectRow is the destination for scanning objectColumns.
 type objectRow struct {
 	sum              []byte
 	n, size          int64
@@ -41,7 +41,7 @@ func (r *objectRow) object() objects.Object {
 	return objects.Object{Key: objects.Key{Digest: cas.Digest(r.sum), N: uint64(r.n)}, Size: r.size, ModTime: timeOf(r.modified), Stored: timeOf(r.stored)}
 }
 
-// seconds is a time as it is stored: null is the zero time.
+// seconds returns a time as Unix seconds, as it is stored; nil (null) for the zero time.
 func seconds(t time.Time) *int64 {
 	if t.IsZero() {
 		return nil
@@ -57,7 +57,7 @@ func timeOf(n *int64) time.Time {
 	return time.Unix(*n, 0).UTC()
 }
 
-// columns are the two parts of keys, for unnest.
+// columns returns the two parts of keys as arrays for unnest.
 func columns(keys []objects.Key) (digests [][]byte, numbers []int64) {
 	for _, k := range keys {
 		digests = append(digests, k.Digest[:])
@@ -66,8 +66,9 @@ func columns(keys []objects.Key) (digests [][]byte, numbers []int64) {
 	return digests, numbers
 }
 
-// lockObjects locks all rows of digests until the transaction ends, in one order,
-// and returns their states. The state of a condemned one is objectCondemned.
+// lockObjects locks all rows with the given digests until the end of the transaction, in a
+// fixed order, and returns their states. The state of a condemned object is
+// objectCondemned.
 func (t *tx) lockObjects(ctx context.Context, digests [][]byte) (map[objects.Key]int16, error) {
 	states := map[objects.Key]int16{}
 	var sum []byte
@@ -80,15 +81,15 @@ func (t *tx) lockObjects(ctx context.Context, digests [][]byte) (map[objects.Key
 	return states, err
 }
 
-// replacePresent makes garbage of the present objects of digests.
+// replacePresent turns the present objects with the given digests into garbage.
 func (t *tx) replacePresent(ctx context.Context, digests [][]byte, at time.Time) error {
 	_, err := t.exec(ctx, "update object set state = $2, since = $3 where sha256 = any($1) and state = $4", digests, objectGarbage, seconds(at), objectPresent)
 	return err
 }
 
-// Reserve implements objects.Index. Numbers grow with the server's time, so that a
-// database that was restored from an older copy, or a standby that lost commits,
-// does not give out again those that were given out since.
+// Reserve implements objects.Index. Numbers are at least the server's time in
+// milliseconds, so that a database that was restored from an older copy, or a standby
+// that lost commits, does not assign numbers again.
 func (x objectIndex) Reserve(ctx context.Context, digests []cas.Digest, at time.Time) (keys []objects.Key, err error) {
 	if len(digests) == 0 {
 		return nil, nil
@@ -133,9 +134,9 @@ func (x objectIndex) Add(ctx context.Context, list []objects.Object, at time.Tim
 		for _, o := range list {
 			switch state, ok := states[o.Key]; {
 			case ok && state == objectPresent:
-				continue // repeated
+				continue // added by an earlier call
 			case !ok || state != objectGarbage:
-				return fmt.Errorf("%w: the upload of %s took too long, and was given up", cas.ErrUnavailable, o.Digest)
+				return fmt.Errorf("%w: the upload of %s took too long and was abandoned", cas.ErrUnavailable, o.Digest)
 			}
 			added = append(added, o.Key)
 			sizes = append(sizes, o.Size)
@@ -186,8 +187,8 @@ func (x objectIndex) Remove(ctx context.Context, k objects.Key, why string, at t
 	return removed, err
 }
 
-// removedObjects lists at most limit removed objects, oldest first: of those that were removed
-// before a time where that is not zero.
+// removedObjects returns at most limit removed objects, oldest first. If before is not zero,
+// it returns only those that were removed before that time.
 func (t *tx) removedObjects(ctx context.Context, before time.Time, limit int, lock string) (out []objects.Removed, err error) {
 	var r objectRow
 	var since *int64

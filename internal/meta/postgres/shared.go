@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// keptChanges is how long changes, and nodes that are gone, are kept.
+// keptChanges is how long changes are kept, and nodes after their last report.
 const keptChanges = 24 * time.Hour
 
 // Changes implements meta.Shared, in one round trip.
@@ -46,8 +46,8 @@ func (s *Store) Changes(ctx context.Context, after int64, limit int) (*meta.Feed
 	return p, nil
 }
 
-// NoteNode implements meta.Shared. It also drops old changes, but none that a node can
-// have read last within keptChanges.
+// NoteNode implements meta.Shared. It also deletes nodes and changes that are older than
+// keptChanges, except the newest of those changes, which a node can have read last.
 func (s *Store) NoteNode(ctx context.Context, n meta.NodeState) error {
 	return s.write(ctx, "note node", func(t *tx) error {
 		err := t.putDoc(ctx, n, "insert into node (name, seen, doc) values ($1, clock_timestamp(), $2) on conflict (name) do update set seen = excluded.seen, doc = excluded.doc", n.Name)

@@ -20,7 +20,9 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// StartRecording starts a recording of snapshots.
+// StartRecording starts a recording of the snapshots that the request names, or of the
+// newest of each mirror. A mirror whose packages clients would download from another
+// server is ErrOtherServer.
 func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*api.Recording, error) {
 	if err := c.catalog.CheckName(ctx, req.Name); err != nil {
 		return nil, err
@@ -85,8 +87,8 @@ func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*ap
 	return out, nil
 }
 
-// takenBy adds to the error for a recording that cannot be started because another
-// one has its name how to see and remove that one.
+// takenBy adds a hint to the error of StartRecording if the name is that of another
+// recording: how to show and remove it.
 func (c *Control) takenBy(ctx context.Context, name string, err error) error {
 	if !errors.Is(err, meta.ErrTaken) {
 		return err
@@ -99,7 +101,7 @@ func (c *Control) takenBy(ctx context.Context, name string, err error) error {
 	return e
 }
 
-// expired tells which signed documents of a snapshot clients would refuse.
+// expired returns a warning for each Release file of a snapshot that has expired.
 func (c *Control) expired(ctx context.Context, snap *meta.Snapshot, resigned bool) ([]string, error) {
 	gens, err := c.st.Generations(ctx, snap)
 	if err != nil {
@@ -121,7 +123,7 @@ func (c *Control) expired(ctx context.Context, snap *meta.Snapshot, resigned boo
 	return out, nil
 }
 
-// recordingView describes a recording; entries adds what was fetched.
+// recordingView describes a recording. With entries, it includes the recorded files.
 func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entries bool) (*api.Recording, error) {
 	out := &api.Recording{Name: rec.Name, Started: rec.Started, Stopped: optional(rec.Stopped), Resigned: rec.Resigned, Mirrors: []api.RecordMirror{}}
 	for _, p := range rec.Pins {
@@ -151,7 +153,7 @@ func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entrie
 	return out, nil
 }
 
-// StopRecording ends a recording: it notes nothing more.
+// StopRecording stops a recording, which keeps its entries and records no more files.
 func (c *Control) StopRecording(ctx context.Context, req *api.RecordRef) (*api.Recording, error) {
 	rec, err := c.st.StopRecording(ctx, req.Name, c.now().UTC().Truncate(time.Second))
 	if err != nil {
@@ -160,7 +162,8 @@ func (c *Control) StopRecording(ctx context.Context, req *api.RecordRef) (*api.R
 	return c.recordingView(ctx, rec, false)
 }
 
-// Recording describes a recording and what it noted.
+// Recording describes a recording and its entries. If the request contains a build
+// manifest, the result lists the packages in it that were not recorded.
 func (c *Control) Recording(ctx context.Context, req *api.RecordRef) (*api.Recording, error) {
 	rec, err := c.st.Recording(ctx, req.Name)
 	if err != nil {
@@ -179,10 +182,10 @@ func (c *Control) Recording(ctx context.Context, req *api.RecordRef) (*api.Recor
 }
 
 // fetchedKey is a package as a build manifest may name it. An empty version or
-// architecture stands for any; a version with a leading dash has no epoch.
+// architecture matches any. A version without its epoch has a leading dash.
 type fetchedKey struct{ name, version, arch string }
 
-// anyArch is the architecture of keys of packages that fit all architectures.
+// anyArch is the architecture in keys of packages for all architectures.
 const anyArch = "*"
 
 func noEpoch(version string) string {
@@ -193,7 +196,7 @@ func noEpoch(version string) string {
 	return "-" + rest
 }
 
-// fetchedBy returns all names of the packages that a recording noted.
+// fetchedBy returns all keys of the packages in a recording.
 func (c *Control) fetchedBy(ctx context.Context, name string) (map[fetchedKey]bool, error) {
 	out := map[fetchedKey]bool{}
 	noted, err := c.st.RecordingEntries(ctx, name)
@@ -234,7 +237,7 @@ func (c *Control) addFetched(to map[fetchedKey]bool, mirror string, f *meta.Fact
 	}
 }
 
-// unfetched lists the packages of a build manifest that a recording never noted.
+// unfetched lists the binary packages in a build manifest that are not in a recording.
 func (c *Control) unfetched(ctx context.Context, name string, installed *buildlist.Manifest) ([]string, error) {
 	fetched, err := c.fetchedBy(ctx, name)
 	if err != nil {
@@ -267,7 +270,7 @@ func (c *Control) Recordings(ctx context.Context, _ *api.Empty) (*api.RecordList
 	for _, r := range recs {
 		v, err := c.recordingView(ctx, r, false)
 		if errors.Is(err, meta.ErrNotFound) {
-			continue // removed meanwhile
+			continue // removed in the meantime
 		} else if err != nil {
 			return nil, err
 		}
@@ -276,7 +279,7 @@ func (c *Control) Recordings(ctx context.Context, _ *api.Empty) (*api.RecordList
 	return out, nil
 }
 
-// RemoveRecording removes a recording and what it noted.
+// RemoveRecording removes a recording and its entries.
 func (c *Control) RemoveRecording(ctx context.Context, req *api.RecordRef) (*api.RemoveResult, error) {
 	defer c.catalog.Changed()
 	if err := c.st.RemoveRecording(ctx, req.Name); err != nil {

@@ -23,29 +23,29 @@ const (
 	SyncNew       = "new"
 	SyncUnchanged = "unchanged"
 	SyncFailed    = "failed"
-	SyncRefused   = "refused" // what upstream has is not trusted
+	SyncRefused   = "refused" // upstream failed a security check
 )
 
-// SyncResults are all results.
+// SyncResults lists all results of a sync.
 var SyncResults = []string{SyncNew, SyncUnchanged, SyncFailed, SyncRefused}
 
-// SyncEvent tells how a sync ended.
+// SyncEvent describes the end of a sync.
 type SyncEvent struct {
 	Mirror string
 	Result string
-	Bytes  int64 // fetched, of a new snapshot
+	Bytes  int64 // downloaded for a new snapshot
 	Took   time.Duration
 }
 
-// OnSync registers f, which is called at the end of each sync.
+// OnSync registers f to be called at the end of each sync.
 func (c *Control) OnSync(f func(SyncEvent)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.onSync = append(slices.Clip(c.onSync), f)
 }
 
-// Syncing returns how many syncs of a mirror run or wait, and how many bytes they
-// have downloaded.
+// Syncing returns the number of syncs of a mirror that are running or waiting, and the
+// number of bytes that they have downloaded.
 func (c *Control) Syncing(mirror string) (n int, bytes int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,7 +56,8 @@ func (c *Control) Syncing(mirror string) (n int, bytes int64) {
 	return n, bytes
 }
 
-// Sync takes the state of one mirror's upstream.
+// Sync syncs one mirror, and reports the end of the sync to the functions registered with
+// OnSync.
 func (c *Control) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
 	if o.Progress == nil {
 		o.Progress = &acquire.Progress{}
@@ -73,7 +74,7 @@ func (c *Control) Sync(ctx context.Context, name string, o mirror.SyncOptions) (
 	res, err := c.cfg.Engine.Sync(ctx, name, o)
 	c.CheckFatal(err)
 	if _, uerr := c.catalog.Mirror(name); uerr != nil {
-		return res, err // an unknown name is no event
+		return res, err // do not report an unknown mirror
 	}
 	ev := SyncEvent{Mirror: name, Result: SyncUnchanged, Took: c.now().Sub(start)}
 	switch {
@@ -93,8 +94,8 @@ func (c *Control) Sync(ctx context.Context, name string, o mirror.SyncOptions) (
 	return res, err
 }
 
-// SyncAll syncs the mirrors that the request names, or all. A mirror that fails
-// does not keep the others from being synced.
+// SyncAll syncs the mirrors that the request names, or all that have an upstream. If one
+// fails, the others are synced nevertheless, and the result contains the error.
 func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func(api.Progress)) (*api.SyncResult, error) {
 	names := slices.Compact(slices.Sorted(slices.Values(req.Mirrors)))
 	if len(names) == 0 {
@@ -109,13 +110,13 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 	case len(names) == 0:
 		return nil, fmt.Errorf("%w: no mirror with an upstream is configured", errclass.Usage)
 	case req.FromURL != "" && req.As == nil, req.FromURL == "" && req.As != nil:
-		return nil, fmt.Errorf("%w: --from-url and --as go together: where the older state is, and the timestamp it stands for", errclass.Usage)
+		return nil, fmt.Errorf("%w: --from-url and --as must be used together: the URL of the older state, and its timestamp", errclass.Usage)
 	case req.FromURL != "" && o.FromURL.CheckSource() != nil:
 		return nil, fmt.Errorf("%w: --from-url %w", errclass.Usage, o.FromURL.CheckSource())
 	case req.AcceptRollback && (len(req.Mirrors) != 1 || req.FromURL != ""):
-		return nil, fmt.Errorf("%w: --accept-rollback names exactly one mirror and goes without --from-url", errclass.Usage)
+		return nil, fmt.Errorf("%w: --accept-rollback requires exactly one mirror and cannot be used with --from-url", errclass.Usage)
 	case req.FromURL != "" && len(names) != 1:
-		return nil, fmt.Errorf("%w: --from-url takes exactly one mirror, found %d", errclass.Usage, len(names))
+		return nil, fmt.Errorf("%w: --from-url requires exactly one mirror, found %d", errclass.Usage, len(names))
 	case req.As != nil:
 		o.As = *req.As
 	}
@@ -171,11 +172,11 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 	return out, nil
 }
 
-// waiting is the phase of a sync that has not begun.
+// waiting is the phase of a sync that has not started.
 const waiting = "waiting"
 
-// syncProgress returns how far a sync is. One that waits until another of the same
-// mirror ends, such as a scheduled one, returns the other's progress and says so.
+// syncProgress returns the progress of a sync. If the sync is waiting for another of the
+// same mirror, such as a scheduled one, it returns the progress of that and says so.
 func (c *Control) syncProgress(name string, own *acquire.Progress) api.Progress {
 	p := progressOf(name, own)
 	if p.Phase != waiting {
@@ -190,7 +191,7 @@ func (c *Control) syncProgress(name string, own *acquire.Progress) api.Progress 
 	return p
 }
 
-// syncOne is one mirror's part of a sync, with its progress.
+// syncOne syncs one mirror and reports its progress.
 func (c *Control) syncOne(ctx context.Context, name string, o mirror.SyncOptions, report func(api.Progress)) api.MirrorSync {
 	o.Progress = &acquire.Progress{}
 	o.Progress.SetPhase(waiting)

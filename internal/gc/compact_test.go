@@ -29,12 +29,13 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// history is a mirror with generations whose indices can be made again.
+// history is a mirror with several generations, whose indices can be made again from
+// stanzas.
 type history struct {
 	*world
 	snaps []*meta.Snapshot
-	files []map[string][]byte // of each generation, by path
-	size  int64               // of made indices; 0: 64 MiB
+	files []map[string][]byte // indices of each generation, by path
+	size  int64               // of the cache for indices, in bytes; 0: 64 MiB
 }
 
 const (
@@ -43,7 +44,7 @@ const (
 	indicesEach  = 2  // Packages, Translation-en
 )
 
-// debianPrograms compress as Debian does.
+// debianPrograms are the commands with which Debian compresses indices.
 var debianPrograms = map[string][]string{".xz": {"xz", "-6e", "-T2"}, ".gz": {"gzip", "-9n", "--rsyncable"}}
 
 // newHistory syncs n generations, each with one changed package.
@@ -63,7 +64,8 @@ func newHistory(t *testing.T, n int) *history {
 	return h
 }
 
-// compactor makes an engine that makes indices again, and a collector for it.
+// compactor sets up a blob store that makes compacted indices again, and a collector that
+// does not compact the newest keep generations.
 func (h *history) compactor(t *testing.T, keep int) {
 	t.Helper()
 	store, err := indices.Open(indices.Options{
@@ -96,8 +98,8 @@ func (h *history) next(t *testing.T) {
 	h.files = append(h.files, files)
 }
 
-// plainOr is a variant of the index of upstream's newest state, which serves no plain
-// one.
+// plainOr returns a variant of upstream's current index. Upstream does not serve the plain
+// one, so it is decompressed from the .xz.
 func (h *history) plainOr(suffix string) []byte {
 	if suffix != "" {
 		return h.Archive.Get(packagesPath + suffix)
@@ -136,7 +138,8 @@ func (h *history) read(ctx context.Context, snap *meta.Snapshot, path string) ([
 
 func (h *history) stored(t *testing.T, data []byte) bool { return h.has(t, cas.Sum(data)) }
 
-// Old generations give up their compressed indices, and serve the same bytes.
+// After a compaction, old generations have no stored compressed indices, but serve the
+// same bytes.
 func TestCompact(t *testing.T) {
 	h := newHistory(t, 12)
 	res := h.compact(t)
@@ -150,7 +153,7 @@ func TestCompact(t *testing.T) {
 		}
 		for path, want := range h.files[i] {
 			if path == packagesPath+".gz" && old {
-				continue // never taken, and gone upstream
+				continue // it was not downloaded, and upstream no longer has it
 			}
 			got, err := h.read(t.Context(), snap, path)
 			if err != nil {
@@ -160,7 +163,7 @@ func TestCompact(t *testing.T) {
 			}
 		}
 	}
-	// Again there is nothing to do.
+	// A second compaction has nothing to do.
 	if res := h.compact(t); res.Indices != 0 {
 		t.Errorf("again: %+v", res)
 	}
@@ -169,13 +172,13 @@ func TestCompact(t *testing.T) {
 	}
 }
 
-// An index that is too large to be made again stays.
+// An index that is too large to be made again is kept.
 func TestCompactTooLarge(t *testing.T) {
 	h := newHistory(t, 4)
 	h.size = 2 * int64(len(h.files[0][packagesPath])-1)
 	h.compactor(t, 2)
 	if res := h.compact(t); res.Indices != 2 {
-		t.Errorf("compacted %+v, expected the smaller ones alone", res)
+		t.Errorf("compacted %+v, expected only the smaller ones", res)
 	}
 	h.size += 2
 	h.compactor(t, 2)
@@ -184,12 +187,12 @@ func TestCompactTooLarge(t *testing.T) {
 	}
 }
 
-// Nothing rests on an order that is lost.
+// If an order is lost, later generations are not compacted relative to it.
 func TestCompactLostOrder(t *testing.T) {
 	h := newHistory(t, 5) // generations 2 to 6
 	h.compact(t)
 	lost := 0
-	for _, snap := range h.snaps[2:3] { // 4, on which 5 to 7 rest
+	for _, snap := range h.snaps[2:3] { // 4, to which the orders of 5 to 7 are relative
 		g, err := h.Store().Generation(t.Context(), "debian", snap.Suites[0].Suite, snap.Suites[0].Gen)
 		if err != nil {
 			t.Fatal(err)
@@ -222,7 +225,8 @@ func TestCompactLostOrder(t *testing.T) {
 	}
 }
 
-// One program makes an index, however many ask for it, and two programs run at a time.
+// Concurrent requests for an index run only one program, and at most two programs run at a
+// time.
 func TestCompactedAreMadeTwoAtATime(t *testing.T) {
 	h := newHistory(t, 7)
 	h.compact(t)
@@ -253,12 +257,12 @@ func TestCompactedAreMadeTwoAtATime(t *testing.T) {
 	}
 	running := strings.Fields(string(log))
 	if len(running) != 5 || slices.ContainsFunc(running, func(n string) bool { return n != "1" && n != "2" }) {
-		t.Errorf("programs that ran beside each other when one started: %v, expected 5 starts, and at most 2", running)
+		t.Errorf("number of programs running at each start: %v, expected 5 starts, and at most 2 running", running)
 	}
 }
 
-// An order that was lost is mended where the compressed variants are found again: in the
-// quarantine, or upstream.
+// fsck --repair repairs a lost order if it finds the compressed variants in the quarantine
+// or upstream.
 func TestCompactionIsTakenBack(t *testing.T) {
 	for _, quarantined := range []bool{true, false} {
 		h := newHistory(t, 4) // generations 2 to 5; the order of 3 is a difference to that of 2
@@ -278,7 +282,7 @@ func TestCompactionIsTakenBack(t *testing.T) {
 			h.Archive.DeleteMatching(path.Join(path.Dir(packagesPath), "by-hash/SHA256/*"))
 		}
 		res, err := h.c.Fsck(t.Context(), &api.FsckRequest{Repair: true}, nil, nil)
-		if !quarantined { // gone upstream as well
+		if !quarantined { // upstream does not have it either
 			if err != nil || len(res.Lost) != 1 || !strings.Contains(res.Faults[0].Message, "Packages.xz of generation") {
 				t.Errorf("repair without a variant: %+v, %v", res, err)
 			}
@@ -295,13 +299,13 @@ func TestCompactionIsTakenBack(t *testing.T) {
 			t.Errorf("after the repair: %v", err)
 		}
 		if res := h.compact(t); res.Indices != 2 {
-			t.Errorf("compacted %d indices after the repair, expected those of the two generations whose order rested on it", res.Indices)
+			t.Errorf("compacted %d indices after the repair, expected those of the two generations that used the lost order", res.Indices)
 		}
 	}
 }
 
-// Without a program that makes the same bytes, clients get an error for the compressed
-// variant, and the plain one.
+// Without a program that makes the same bytes, requests for the compressed variant fail,
+// and those for the plain index succeed.
 func TestCompactOtherProgram(t *testing.T) {
 	h := newHistory(t, 5)
 	h.compact(t)
@@ -314,11 +318,11 @@ func TestCompactOtherProgram(t *testing.T) {
 	}
 }
 
-// What is made again can be stored again: a freeze refers to it.
+// An index that is made again is stored again if a freeze refers to it.
 func TestCompactedIsHeld(t *testing.T) {
 	h := newHistory(t, 5)
 	h.compact(t)
-	h.SetNow(h.Now().Add(48 * time.Hour)) // the quarantine has it no more
+	h.SetNow(h.Now().Add(48 * time.Hour)) // long enough for its quarantine to end
 	h.run(t, false)
 	xz := h.files[0][packagesPath+".xz"]
 	if h.stored(t, xz) {
@@ -332,7 +336,7 @@ func TestCompactedIsHeld(t *testing.T) {
 		t.Errorf("without xz: %v", err)
 	}
 	t.Setenv("PATH", programs)
-	h.SetNow(h.Now().Add(time.Hour)) // a failure is remembered for some minutes
+	h.SetNow(h.Now().Add(time.Hour)) // failures are cached for some minutes
 	if err := h.Hold(t.Context(), batch, cas.Sum(xz)); err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +345,7 @@ func TestCompactedIsHeld(t *testing.T) {
 	}
 }
 
-// What a pin or a recording names keeps its indices.
+// Indices of pinned or recorded snapshots are not compacted.
 func TestCompactHeld(t *testing.T) {
 	h := newHistory(t, 5)
 	ctx, st := t.Context(), h.Config.Store
@@ -360,20 +364,20 @@ func TestCompactHeld(t *testing.T) {
 			t.Errorf("generation %d is stored: %v", i, got)
 		}
 	}
-	// When nothing names it any more, a compaction of the history finds it.
+	// After the pin is removed, a compaction of the whole history compacts them.
 	if _, err := st.Unpin(ctx, "debian", h.snaps[0].Timestamp); err != nil {
 		t.Fatal(err)
 	}
 	if res := h.run(t, false); res.Indices != 0 {
-		t.Errorf("a collection went back: %+v", res)
+		t.Errorf("a collection compacted an earlier generation: %+v", res)
 	}
 	if res := h.compact(t); res.Indices != indicesEach {
 		t.Errorf("compacted %d indices, expected those of the first generation", res.Indices)
 	}
 }
 
-// A collection compacts what became old since the one before, and leaves the history
-// from before alone.
+// A collection compacts only generations that have become old since the previous
+// collection.
 func TestCollectionCompacts(t *testing.T) {
 	h := newHistory(t, 4)
 	if res := h.run(t, false); res.Indices != 0 {
@@ -389,7 +393,7 @@ func TestCollectionCompacts(t *testing.T) {
 	}
 }
 
-// When generations go, those that are left are still made.
+// Indices of the remaining generations can be made after other generations are removed.
 func TestCompactedOutliveOthers(t *testing.T) {
 	h := newHistory(t, 12)
 	h.compact(t)
@@ -415,10 +419,11 @@ func TestCompactedOutliveOthers(t *testing.T) {
 	}
 }
 
-// Indices that no recipe makes stay, and so do those whose stored order would be wrong.
+// Indices are kept if no recipe makes the same bytes, or if the stored order would be
+// wrong.
 func TestCompactKeeps(t *testing.T) {
 	h := newHistory(t, 1)
-	h.Archive.Programs = nil // a Go encoder, whose bytes no program makes
+	h.Archive.Programs = nil // compress with a Go encoder, whose output no recipe makes
 	h.next(t)
 	h.Archive.Programs = map[string][]string{".xz": {"xz", "-3"}}
 	h.next(t)
@@ -426,22 +431,22 @@ func TestCompactKeeps(t *testing.T) {
 	h.next(t)
 	h.compact(t)
 	if h.stored(t, h.files[0][packagesPath+".xz"]) {
-		t.Errorf("the index that Debian's program made stays")
+		t.Errorf("an index that Debian's program made was not compacted")
 	}
 	for i := 1; i < len(h.files); i++ {
 		if !h.stored(t, h.files[i][packagesPath+".xz"]) {
-			t.Errorf("generation %d gave up an index that cannot be made", i)
+			t.Errorf("generation %d lost an index that cannot be made again", i)
 		}
 	}
 }
 
-// A compaction that is cut short at any commit leaves every generation served, and the
-// next one completes it.
+// If a compaction is interrupted at any commit, all generations are still served, and the
+// next compaction completes it.
 func TestCompactIsCutShort(t *testing.T) {
 	h := newHistory(t, 6)
 	for n := 0; ; n++ {
 		if n > 100 {
-			t.Fatal("no end")
+			t.Fatal("the compaction never ends")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		store := &cutStore{Store: h.Config.Store, left: n, cut: cancel}
@@ -470,7 +475,7 @@ func TestCompactIsCutShort(t *testing.T) {
 	}
 }
 
-// cutStore ends the work after a number of changes.
+// cutStore interrupts a compaction after a number of changes.
 type cutStore struct {
 	meta.Store
 	left int

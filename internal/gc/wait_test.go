@@ -16,17 +16,17 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// stuck is after how long the metadata counts as locked.
+// stuck is the time after which a commit counts as blocked.
 const stuck = 20 * time.Second
 
-// unlocked is a blob store that commits to the metadata in each of its calls, which
-// only works where the caller holds no write lock.
+// unlocked is a blob store that commits to the metadata in each of its calls, which is
+// blocked if the caller holds the write lock.
 type unlocked struct {
 	cas.Store
 	t       *testing.T
 	commit  func(context.Context) error
 	calls   atomic.Int64
-	held    atomic.Bool // a caller held the lock
+	held    atomic.Bool // some caller held the lock
 	commits sync.WaitGroup
 }
 
@@ -96,8 +96,8 @@ func (b unlockedBatch) Flush(ctx context.Context) error {
 	return b.Batch.Flush(ctx)
 }
 
-// A writer beside a sync with its seal, a collection, or a rehearsal of one, waits for
-// no blob, however slow the blob store is.
+// A sync, a collection and a dry run of one do not hold the write lock of the metadata
+// during calls of the blob store, so that other writers do not wait for a slow blob store.
 func TestWritersWaitForNoBlob(t *testing.T) {
 	const blobs = 10
 	w := newWorld(t, 0, -time.Hour)

@@ -20,8 +20,8 @@ import (
 func TestMetadataAsDNF(t *testing.T) {
 	const module = "---\ndocument: modulemd\nversion: 2\ndata:\n  name: m\n  stream: \"1\"\n  version: 1\n  context: c\n  arch: x86_64\n  summary: s\n  description: d\n  license:\n    module: [MIT]\n  dependencies: []\n  artifacts:\n    rpms: []\n...\n"
 	edit := func(old, new string) string { return strings.Replace(module, old, new, 1) }
-	const passedOver = "modules: documents that dnf passes over: 1 (the first: modules: document "
-	const unread = ": cannot be read, and dnf makes no use of it: malformed: "
+	const passedOver = "modules: documents that dnf ignores: 1 (the first: modules: document "
+	const unread = ": cannot be read, so dnf ignores it: malformed: "
 	for _, c := range []struct {
 		name, typ, doc string
 		refused        bool

@@ -66,7 +66,7 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 				continue
 			case strings.HasPrefix(want.Name, "("):
 				if !richPossible(want.Name, func(name string) bool { return len(provides[name]) > 0 || files[name] }) {
-					out = append(out, repo.Problem{Package: x.pkg, Relation: want.Name, Reason: "nothing provides any part of it"})
+					out = append(out, repo.Problem{Package: x.pkg, Relation: want.Name, Reason: "nothing provides any package that it names"})
 				}
 				continue
 			case strings.HasPrefix(want.Name, "/"):
@@ -77,7 +77,7 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 			if ok, other := has(want); !ok {
 				reason := "nothing provides it"
 				if other != "" {
-					reason = "only " + other + " is there"
+					reason = "only " + other + " is provided"
 				}
 				out = append(out, repo.Problem{Package: x.pkg, Relation: want.String(), Reason: reason})
 			}

@@ -42,9 +42,9 @@ func TestBroken(t *testing.T) {
 	}
 	want := []repo.Problem{
 		{Package: "app:noarch=1.0-1", Relation: "/usr/bin/none", Reason: "nothing provides it"},
-		{Package: "app:noarch=1.0-1", Relation: "exact = 1.0-2", Reason: "only exact = 1.0-1 is there"},
+		{Package: "app:noarch=1.0-1", Relation: "exact = 1.0-2", Reason: "only exact = 1.0-1 is provided"},
 		{Package: "app:noarch=1.0-1", Relation: "gone", Reason: "nothing provides it"},
-		{Package: "app:noarch=1.0-1", Relation: "newer >= 1:1.0", Reason: "only newer = 9.0-1 is there"},
+		{Package: "app:noarch=1.0-1", Relation: "newer >= 1:1.0", Reason: "only newer = 9.0-1 is provided"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

@@ -400,10 +400,10 @@ func TestBadInput(t *testing.T) {
 				return slices.Concat(doc[:a], []byte("<open-size>7"), doc[b:])
 			}
 		}, repo.ErrMismatch, "primary.xml.gz unpacks to more than 7 bytes, the size in repomd.xml"},
-		"pkgid mismatch":      {replace("filelists", `<package pkgid="`, `<package pkgid="0`), repo.ErrMalformed, "primary and filelists disagree: package app is missing there"},
-		"missing in other":    {func(r *rpmtest.Repo) { r.Edit = dropFirst("other") }, repo.ErrMalformed, "primary and other disagree: package app is missing there"},
-		"missing in primary":  {func(r *rpmtest.Repo) { r.Edit = dropFirst("primary") }, repo.ErrMalformed, "primary and filelists disagree: package app is only there"},
-		"NEVRA mismatch":      {replace("filelists", `name="app"`, `name="other"`), repo.ErrMalformed, "primary and filelists disagree: package app has another name, version or architecture there"},
+		"pkgid mismatch":      {replace("filelists", `<package pkgid="`, `<package pkgid="0`), repo.ErrMalformed, "primary and filelists disagree: package app is missing in filelists"},
+		"missing in other":    {func(r *rpmtest.Repo) { r.Edit = dropFirst("other") }, repo.ErrMalformed, "primary and other disagree: package app is missing in other"},
+		"missing in primary":  {func(r *rpmtest.Repo) { r.Edit = dropFirst("primary") }, repo.ErrMalformed, "primary and filelists disagree: package app is missing in primary"},
+		"NEVRA mismatch":      {replace("filelists", `name="app"`, `name="other"`), repo.ErrMalformed, "primary and filelists disagree: package app has another name, version or architecture in filelists"},
 		"HTML for primary":    {func(r *rpmtest.Repo) { r.Compress = ""; replace("primary", "<metadata", "<html")(r) }, repo.ErrMalformed, "root element <html>, expected <metadata>"},
 		"truncated":           {func(r *rpmtest.Repo) { r.Edit = truncate("primary") }, repo.ErrMalformed, "the document ends inside"},
 		"no name":             {replace("primary", "<name>app</name>", ""), repo.ErrMalformed, "primary: package number 1: malformed XML"},

@@ -315,10 +315,10 @@ func (t table) same(kind rpmmd.Kind, o table) error {
 				continue
 			}
 			if or, ok := o[key]; ok && or.nevra != r.nevra {
-				return bad(first, "has another name, version or architecture there")
+				return bad(first, "has another name, version or architecture in "+string(kind))
 			}
 		}
-		return bad(first, "is missing there")
+		return bad(first, "is missing in "+string(kind))
 	}
 	for key, r := range o {
 		if _, ok := t[key]; !ok && (first == "" || r.name < first) {
@@ -326,7 +326,7 @@ func (t table) same(kind rpmmd.Kind, o table) error {
 		}
 	}
 	if first != "" {
-		return bad(first, "is only there")
+		return bad(first, "is missing in primary")
 	}
 	return nil
 }
@@ -410,10 +410,10 @@ func (Format) CheckIndex(ctx context.Context, _ *repo.Root, g repo.Group, form r
 		}
 	}
 	if errors.Is(err, repo.ErrMalformed) {
-		return []string{fmt.Sprintf("cannot be read, and dnf makes no use of it: %v", err)}, nil
+		return []string{fmt.Sprintf("cannot be read, so dnf ignores it: %v", err)}, nil
 	}
 	if len(passed) > 0 {
-		return []string{fmt.Sprintf("documents that dnf passes over: %d (the first: %v)", len(passed), passed[0])}, nil
+		return []string{fmt.Sprintf("documents that dnf ignores: %d (the first: %v)", len(passed), passed[0])}, nil
 	}
 	return nil, err
 }

@@ -10,7 +10,7 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// mounted mounts a file system, or skips.
+// mounted mounts a file system, or skips the test.
 func mounted(t *testing.T) (*FS, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -26,7 +26,7 @@ func mounted(t *testing.T) (*FS, string) {
 	return f, dir
 }
 
-// files reads an image: names and contents.
+// files returns the names and contents of the files in an image.
 func files(img Image) map[string]string {
 	out := map[string]string{}
 	img.each(rootIno, "", func(name string, n *node) error {
@@ -48,7 +48,7 @@ func check(t *testing.T, what string, img Image, want map[string]string) {
 	}
 	for name := range got {
 		if _, ok := want[name]; !ok {
-			t.Errorf("%s: %s is there", what, name)
+			t.Errorf("%s: %s exists", what, name)
 		}
 	}
 }
@@ -68,7 +68,7 @@ func fsync(t *testing.T, path string) {
 	do(t, f.Sync())
 }
 
-// It checks what each kind of sync makes durable, and what it does not.
+// TestSyncs checks what each kind of sync makes durable, and what it does not.
 func TestSyncs(t *testing.T) {
 	fs, dir := mounted(t)
 	file, other := filepath.Join(dir, "file"), filepath.Join(dir, "sub", "other")
@@ -96,8 +96,8 @@ func TestSyncs(t *testing.T) {
 	check(t, "removed and synced", fs.Trace().Cut(end(), Dropped, 0), nil)
 }
 
-// A rename over a file whose bytes were not synced gives an empty file: the
-// fault that most programs have.
+// Renaming a file whose bytes were not synced over another can leave an empty file. This
+// is the most common mistake in programs.
 func TestRenameWithoutSync(t *testing.T) {
 	fs, dir := mounted(t)
 	do(t, os.WriteFile(filepath.Join(dir, "tmp"), []byte("new"), 0o600))
@@ -106,7 +106,7 @@ func TestRenameWithoutSync(t *testing.T) {
 	check(t, "name without bytes", fs.Trace().Cut(fs.Trace().Points(), Dropped, 0), map[string]string{"file": ""})
 }
 
-// Torn writes keep and lose whole sectors, and any of them.
+// Torn writes keep or lose whole sectors, in any combination.
 func TestTorn(t *testing.T) {
 	fs, dir := mounted(t)
 	path := filepath.Join(dir, "file")
@@ -126,7 +126,7 @@ func TestTorn(t *testing.T) {
 		for i := range 4 {
 			s := data[i*sector : (i+1)*sector]
 			if strings.Trim(s, s[:1]) != "" {
-				t.Fatalf("seed %d: sector %d is torn itself", seed, i)
+				t.Fatalf("seed %d: sector %d is partly written", seed, i)
 			}
 			kind += s[:1]
 		}
@@ -140,8 +140,8 @@ func TestTorn(t *testing.T) {
 	}
 }
 
-// A cut does not affect other cuts of the same trace, and its image is a state that
-// existed.
+// A cut does not affect other cuts of the same trace, and without torn writes its image is
+// a state that existed.
 func TestImages(t *testing.T) {
 	fs, dir := mounted(t)
 	do(t, os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700))
@@ -166,7 +166,7 @@ func TestImages(t *testing.T) {
 	if m := tr.Marks(tr.Points()); len(m) != 1 || m[0] != "done" || len(tr.Marks(1)) != 0 {
 		t.Errorf("marks: %v", m)
 	}
-	// The state at the beginning of a trace is durable.
+	// The state at the start of a trace is durable.
 	fs.Start()
 	check(t, "start", fs.Trace().Cut(0, Dropped, 0), map[string]string{"a/b/file": "da"})
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// FS is a mounted file system in memory that keeps a trace.
+// FS is a mounted file system in memory that records a trace.
 //
-// The kernel's page cache stays in front of it, so that a mapping of a file and
-// write(2) agree, as bbolt needs; every write(2) comes through at once. syncfs(2)
-// is never sent to a FUSE server, see durable.SyncFS.
+// The kernel's page cache is used, so that a mapping of a file is consistent with
+// write(2), as bbolt requires. Each write(2) reaches FS immediately. The kernel does not
+// send syncfs(2) to a FUSE server; see durable.SyncFS.
 type FS struct {
 	fuse.RawFileSystem
 	srv *fuse.Server
@@ -25,8 +25,8 @@ type FS struct {
 	nodes map[uint64]*live
 	next  uint64
 	trace Trace
-	// Fault, if set, is called before each operation ("read", "write", "fsync", "create",
-	// "rename", "unlink"). A number other than 0 makes the operation fail with it.
+	// fault, if not nil, is called before each operation ("read", "write", "fsync",
+	// "create", "rename", "unlink"). The operation fails with the result unless that is 0.
 	fault func(op string) syscall.Errno
 }
 
@@ -44,8 +44,8 @@ func Mount(dir string) (*FS, error) {
 	f.Start()
 	srv, err := fuse.NewServer(f, dir, &fuse.MountOptions{
 		FsName: "cutfs", Name: "cutfs", DirectMount: true, MaxWrite: 1 << 20, DisableXAttrs: true,
-		// All changes come through this kernel, whose cache is never stale: if it drops
-		// pages that are mapped while they are written, bbolt sees old bytes.
+		// All changes are made through this kernel, so its cache is never stale. If it
+		// dropped mapped pages while they are written, bbolt would see old bytes.
 		ExplicitDataCacheControl: true,
 	})
 	if err != nil {
@@ -56,7 +56,7 @@ func Mount(dir string) (*FS, error) {
 	return f, srv.WaitMount()
 }
 
-// Unmount ends the file system; the trace stays.
+// Unmount unmounts the file system. The trace remains available.
 func (f *FS) Unmount() error {
 	err := f.srv.Unmount()
 	if err != nil {
@@ -65,7 +65,7 @@ func (f *FS) Unmount() error {
 	return err
 }
 
-// Start begins a trace at the present state, which counts as durable.
+// Start starts a new trace. The current state counts as durable.
 func (f *FS) Start() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,21 +78,22 @@ func (f *FS) Start() {
 	f.trace = Trace{base: base}
 }
 
-// Trace returns what happened since Start.
+// Trace returns the steps since Start.
 func (f *FS) Trace() *Trace {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return &Trace{base: f.trace.base, steps: f.trace.steps[:len(f.trace.steps):len(f.trace.steps)]}
 }
 
-// Mark records in the trace that the program was told that something is done.
+// Mark adds a mark to the trace: at this point a client was told that an operation is
+// done.
 func (f *FS) Mark(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.add(step{kind: kMark, name: what})
 }
 
-// SetFault makes operations fail.
+// SetFault sets a function that decides which operations fail, or nil.
 func (f *FS) SetFault(fault func(op string) syscall.Errno) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -101,7 +102,8 @@ func (f *FS) SetFault(fault func(op string) syscall.Errno) {
 
 func (f *FS) add(s step) { f.trace.steps = append(f.trace.steps, s) }
 
-// begin locks and asks for a fault.
+// begin locks the file system, calls fault and returns a node. The caller must unlock f.mu,
+// even after an error.
 func (f *FS) begin(op string, ino uint64) (*live, fuse.Status) {
 	f.mu.Lock()
 	if f.fault != nil && op != "" {
@@ -134,7 +136,7 @@ func (n *live) entry(out *fuse.EntryOut) {
 	out.SetAttrTimeout(0)
 }
 
-// Lookup implements fuse.RawFileSystem, as do all below.
+// Lookup implements fuse.RawFileSystem, as do the methods below.
 func (f *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	d, st := f.begin("", h.NodeId)
 	defer f.mu.Unlock()
@@ -339,8 +341,8 @@ func (f *FS) readDir(in *fuse.ReadIn, emit func(fuse.DirEntry, *live) bool) fuse
 	if st != fuse.OK {
 		return st
 	}
-	// Entries are read by number, so that a directory that changes in the meantime is
-	// read as POSIX requires.
+	// List entries by inode number, so that a directory that changes while it is read is
+	// listed as POSIX requires.
 	for _, e := range d.byNumber() {
 		if e.ino <= in.Offset {
 			continue

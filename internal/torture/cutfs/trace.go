@@ -1,14 +1,14 @@
-// Package cutfs is a file system for power cuts. [FS] is a FUSE file system that writes
-// down every change that a program makes and every sync that it asks for; a [Trace] of
-// that can then be cut after any of its steps, and returns what a disk may hold after a
-// power cut there: all that was synced, and of the rest everything, nothing or any part.
+// Package cutfs is a file system that simulates power cuts. [FS] is a FUSE file system
+// that records all changes and syncs of a program. The resulting [Trace] can be cut after
+// any step. A cut returns the possible contents of a disk after a power cut at that
+// point: all that was synced, and all, none or any part of the rest.
 //
-// The model is what POSIX promises and no more. An fsync of a file makes its
-// bytes and size durable, not its name; an fsync of a directory makes the names
-// in it durable, not the bytes behind them. Names change one by one and
-// atomically; a rename across directories never loses the file, but it may be
-// found under both names. Bytes are lost or kept by sectors of 512, so a write
-// can be torn; a part of a file that was never written reads as zeros.
+// The model guarantees only what POSIX does. An fsync of a file makes its bytes and size
+// durable, but not its name. An fsync of a directory makes the names in it durable, but
+// not the contents of the files. Names change one by one and atomically. A rename across
+// directories never loses the file, but the file may exist under both names. Bytes are
+// lost or kept in sectors of 512 bytes, so a write can be torn. A part of a file that was
+// never written reads as zeros.
 package cutfs
 
 import (
@@ -22,7 +22,7 @@ import (
 	"slices"
 )
 
-// sector is the unit in which a disk writes, in bytes.
+// sector is the unit of writes to a disk, in bytes.
 const sector = 512
 
 // kind is the kind of a step.
@@ -33,9 +33,9 @@ const (
 	kWrite                // bytes
 	kTruncate             // a size
 	kRename
-	kUnlink // also of directories
+	kUnlink // also of a directory
 	kFsync  // of a file's bytes or a directory's names
-	kMark   // no change: the program was told that something is done
+	kMark   // no change: see FS.Mark
 )
 
 var kindNames = [...]string{"create", "write", "truncate", "rename", "unlink", "fsync", "mark"}
@@ -43,7 +43,7 @@ var kindNames = [...]string{"create", "write", "truncate", "rename", "unlink", "
 // step is one change or sync.
 type step struct {
 	kind      kind
-	ino       uint64 // that was created, written, renamed, synced
+	ino       uint64 // inode that was created, written, renamed or synced
 	dir, dir2 uint64
 	name      string
 	name2     string
@@ -63,17 +63,17 @@ type node struct {
 
 const rootIno = 1
 
-// Trace is what happened since a state that was durable.
+// Trace is the list of steps since a state that was durable.
 type Trace struct {
 	base  map[uint64]*node
 	steps []step
 }
 
-// Points is the number of points at which the trace can be cut: after each
+// Points returns the number of points at which the trace can be cut: after each
 // write, truncation, creation, rename, removal and sync.
 func (t *Trace) Points() int { return len(t.steps) }
 
-// Counts returns how many steps of each kind there are.
+// Counts returns the number of steps of each kind.
 func (t *Trace) Counts() map[string]int {
 	out := map[string]int{}
 	for _, s := range t.steps {
@@ -111,14 +111,14 @@ func (t *Trace) Marks(cut int) (out []string) {
 	return out
 }
 
-// Fate says what happens to unsynced steps.
+// Fate says what happens to steps that were not synced.
 type Fate int
 
 // Fates.
 const (
-	Kept    Fate = iota // all of them reached the disk
+	Kept    Fate = iota // all reached the disk
 	Dropped             // none did
-	Torn                // some did, or parts of them
+	Torn                // some did, completely or in part
 )
 
 func (f Fate) String() string { return [...]string{"kept", "dropped", "torn"}[f] }
@@ -126,13 +126,14 @@ func (f Fate) String() string { return [...]string{"kept", "dropped", "torn"}[f]
 // Image is the contents of a disk.
 type Image map[uint64]*node
 
-// Cut returns what the disk holds after a power cut behind the first cut steps. The seed
-// chooses what is torn. Long because the rules of a power cut are easier to check in one
-// place.
+// Cut returns the contents of the disk after a power cut that follows the first cut steps.
+// The seed determines what is torn. Long because the rules of a power cut are easier to
+// check in one place.
 func (t *Trace) Cut(cut int, fate Fate, seed uint64) Image {
 	rng := rand.New(rand.NewPCG(seed, uint64(cut)))
 	steps := t.steps[:cut]
-	// Which steps a later sync made durable; of a rename, each half.
+	// durable says which steps a later sync made durable. Of a rename, durable is for the new
+	// name, and source for the removal of the old one.
 	durable, source := make([]bool, cut), make([]bool, cut)
 	synced := map[uint64]bool{}
 	for i := cut - 1; i >= 0; i-- {
@@ -153,7 +154,7 @@ func (t *Trace) Cut(cut int, fate Fate, seed uint64) Image {
 	for ino, n := range t.base {
 		img[ino] = &node{isDir: n.isDir, mode: n.mode, data: n.data, children: maps.Clone(n.children)}
 	}
-	owned := map[uint64]bool{} // data that is a copy
+	owned := map[uint64]bool{} // files whose data was copied
 	at := func(ino uint64, isDir bool, mode uint32) *node {
 		n := img[ino]
 		if n == nil {
@@ -219,7 +220,7 @@ func (t *Trace) Cut(cut int, fate Fate, seed uint64) Image {
 	return img
 }
 
-// resize gives b another length; zeros follow what it had.
+// resize changes the length of b, and fills it with zeros at the end.
 func resize(b []byte, size int64, owned bool) []byte {
 	if owned && int64(cap(b)) >= size {
 		old := int64(len(b))
@@ -234,7 +235,7 @@ func resize(b []byte, size int64, owned bool) []byte {
 	return out
 }
 
-// Digest identifies the contents of the image.
+// Digest returns a digest of the contents of the image.
 func (img Image) Digest() [32]byte {
 	h := sha256.New()
 	img.each(rootIno, "", func(name string, n *node) error {
@@ -259,7 +260,7 @@ func (img Image) each(ino uint64, name string, f func(name string, n *node) erro
 	return nil
 }
 
-// WriteTo writes the image below a directory, which must be new or empty.
+// WriteTo writes the image to a directory, which must be new or empty.
 func (img Image) WriteTo(dir string) error {
 	return img.each(rootIno, "", func(name string, n *node) error {
 		p := filepath.Join(dir, name)
@@ -270,7 +271,7 @@ func (img Image) WriteTo(dir string) error {
 	})
 }
 
-// Seed makes a seed of a number and a cut that reproduces on its own.
+// Seed returns the seed for a cut, so that a cut can be reproduced without the others.
 func Seed(run uint64, cut, try int) uint64 {
 	var b [24]byte
 	binary.LittleEndian.PutUint64(b[:], run)

@@ -1,10 +1,11 @@
-// Package nevra names rpm packages and orders their versions by rpm's own
-// rules.
+// Package nevra parses the names of rpm packages and compares their versions
+// as rpm does.
 //
-// A package is named by name, epoch, version, release and architecture. The
-// order of versions is the one that rpm itself uses (rpm's manual, "Version
-// comparison"): segments of digits and letters, "~" before everything and
-// "^" after the end but before any continuation.
+// A package is identified by its name, epoch, version, release and
+// architecture (NEVRA). The order of versions is described in rpm's manual
+// ("Version comparison"): segments of digits and of letters are compared in
+// turn, "~" sorts before everything, and "^" after the end of a version but
+// before any continuation.
 package nevra
 
 import (
@@ -14,18 +15,18 @@ import (
 	"strings"
 )
 
-// ErrSyntax says that a string does not name a package.
+// ErrSyntax means that a string is not a valid package name or version.
 var ErrSyntax = errors.New("not an rpm package name")
 
-// EVR is epoch, version and release. The zero epoch and an absent one are the
-// same to rpm.
+// EVR is the epoch, version and release of a package. rpm does not distinguish
+// an absent epoch from 0.
 type EVR struct {
 	Epoch   uint32
 	Version string
 	Release string
 }
 
-// String writes [epoch:]version[-release], without an epoch of zero.
+// String returns [epoch:]version[-release], without an epoch of 0.
 func (e EVR) String() string {
 	s := e.Version
 	if e.Release != "" {
@@ -37,9 +38,9 @@ func (e EVR) String() string {
 	return s
 }
 
-// Compare orders two EVRs: negative when e is older than o, zero when rpm
-// takes them for equal, positive when e is newer. An empty release stands
-// for any, as it does in a dependency.
+// Compare returns a negative number if e is older than o, 0 if rpm considers
+// them equal, and a positive number if e is newer. An empty release equals any
+// release, as in a dependency.
 func (e EVR) Compare(o EVR) int {
 	switch {
 	case e.Epoch < o.Epoch:
@@ -56,7 +57,7 @@ func (e EVR) Compare(o EVR) int {
 	return Vercmp(e.Release, o.Release)
 }
 
-// ParseEVR reads [epoch:]version[-release].
+// ParseEVR parses [epoch:]version[-release]. Errors wrap ErrSyntax.
 func ParseEVR(s string) (EVR, error) {
 	var e EVR
 	rest := s
@@ -80,7 +81,7 @@ func ParseEVR(s string) (EVR, error) {
 	return e, nil
 }
 
-// parseEpoch reads an epoch; rpm's queries write "(none)" for an absent one.
+// parseEpoch parses an epoch. rpm's queries print "(none)" if there is none.
 func parseEpoch(s string) (uint32, error) {
 	if s == "" || s == "(none)" {
 		return 0, nil
@@ -89,14 +90,14 @@ func parseEpoch(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// NEVRA names one package. Arch is empty if the writer left it out.
+// NEVRA identifies a package. Arch is empty if it was omitted.
 type NEVRA struct {
 	Name string
 	EVR
 	Arch string
 }
 
-// String writes name-[epoch:]version-release[.arch], as dnf does.
+// String returns name-[epoch:]version-release[.arch], as dnf prints it.
 func (n NEVRA) String() string {
 	s := n.Name + "-" + n.EVR.String()
 	if n.Arch != "" {
@@ -105,16 +106,16 @@ func (n NEVRA) String() string {
 	return s
 }
 
-// NVRA writes name-version-release.arch, the default of rpm -qa and the usual
-// base name of the package file.
+// NVRA returns name-version-release.arch, which rpm -qa prints by default, and
+// which is usually the base name of the package file.
 func (n NEVRA) NVRA() string {
 	n.Epoch = 0
 	return n.String()
 }
 
-// arches are the architectures that rpm knows how to install or build for.
-// They are needed to distinguish the last dot of "bash-5.2-1.x86_64" from that of
-// "bash-5.2-1.fc42".
+// arches are the architectures that rpm can install or build for. They are
+// needed to distinguish an architecture, as in "bash-5.2-1.x86_64", from a part
+// of the release, as in "bash-5.2-1.fc42".
 var arches = knownArches()
 
 func knownArches() map[string]bool {
@@ -140,14 +141,14 @@ func knownArches() map[string]bool {
 // KnownArch reports whether rpm has an architecture of that name.
 func KnownArch(s string) bool { return arches[s] }
 
-// Parse reads a package name in the forms that rpm, dnf and yum print:
+// Parse parses a package name in the formats that rpm, dnf and yum print:
 //
 //	name-version-release.arch          rpm -qa, package files
 //	name-epoch:version-release.arch    %{NEVRA}, dnf repoquery
 //	epoch:name-version-release.arch    yum, old rpms
 //	name-version-release               %{NVR}, older rpms
 //
-// each with ".rpm" behind it or a directory before it. The epoch may be
+// A suffix ".rpm" and a directory before the name are allowed. The epoch may be
 // "(none)". Errors wrap ErrSyntax and quote s.
 func Parse(s string) (NEVRA, error) {
 	fail := func(what string) (NEVRA, error) {
@@ -200,11 +201,11 @@ func Parse(s string) (NEVRA, error) {
 	return n, nil
 }
 
-// ParseLine reads one line of a list of installed packages: what Parse
-// reads, and the tables "name.arch evr repository" of dnf list and
-// "name evr arch" or "name epoch version release arch" of rpm's query
-// formats. Skip is true for lines that name no package: blank lines,
-// comments, headings and the gpg-pubkey entries in which rpm keeps its keys.
+// ParseLine parses one line of a list of installed packages. It accepts the
+// formats of Parse, the table "name.arch evr repository" of dnf list, and the
+// tables "name evr arch" and "name epoch version release arch" of rpm's query
+// formats. skip is true for lines that contain no package: blank lines,
+// comments, headings and the gpg-pubkey entries in which rpm stores keys.
 func ParseLine(line string) (n NEVRA, skip bool, err error) {
 	line = strings.TrimSpace(line)
 	if line == "" || strings.HasPrefix(line, "#") {
@@ -228,8 +229,8 @@ func ParseLine(line string) (n NEVRA, skip bool, err error) {
 		n = NEVRA{Name: f[0], Arch: f[2]}
 		n.EVR, err = ParseEVR(f[1])
 	case len(f) == 2 || len(f) == 3:
-		// A table has a version in its second column; otherwise the first is
-		// a whole name and the second a repository.
+		// If the second column is not a version, the first is a complete name
+		// and the second a repository.
 		full, perr := Parse(f[0])
 		if perr == nil && isDigit(full.Release[0]) && !isDigit(f[1][0]) {
 			return full, false, nil
@@ -251,8 +252,8 @@ func ParseLine(line string) (n NEVRA, skip bool, err error) {
 	return n, false, nil
 }
 
-// validName follows rpm's build-time check of names, a little wider since
-// package sets older than that check are mirrored too.
+// validName follows rpm's build-time check of names, but accepts a little more,
+// because mirrored packages may be older than that check.
 func validName(s string) bool {
 	if s == "" {
 		return false
@@ -269,8 +270,8 @@ func validName(s string) bool {
 	return true
 }
 
-// validPart is the same for a version or a release: no separator that would
-// make the name ambiguous, nothing unprintable.
+// validPart is the same for a version or a release: it must have no separator that
+// would make the name ambiguous, and no unprintable characters.
 func validPart(s string) bool {
 	if s == "" {
 		return false

@@ -36,7 +36,7 @@ func TestVercmpAgainstRPM(t *testing.T) {
 		}
 		pairs = append(pairs, [2]string{a, b})
 	}
-	// One rpm process for all of them: the pairs go through a file.
+	// Compare all pairs in one rpm process, which reads them from a file.
 	dir := t.TempDir()
 	in := dir + "/pairs"
 	var sb strings.Builder
@@ -178,7 +178,7 @@ func TestParseLine(t *testing.T) {
 		}
 	}
 	if _, _, err := ParseLine("one two three four"); err == nil {
-		t.Error("four words were taken for a package")
+		t.Error("ParseLine accepted four words")
 	}
 }
 

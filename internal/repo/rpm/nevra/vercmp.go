@@ -2,14 +2,15 @@ package nevra
 
 import "strings"
 
-// Vercmp compares two version or release strings by rpm's rules: negative
-// when a is older, zero when equal, positive when a is newer.
+// Vercmp compares two version or release strings by rpm's rules. It returns a
+// negative number if a is older, 0 if they are equal, and a positive number if a
+// is newer.
 //
-// Strings are walked segment by segment, a segment being a run of digits or
-// a run of ASCII letters; everything else only separates them.
-// "~" is older than anything, the end included; "^" is newer than the end
-// and older than anything else. Digits are newer than letters, numbers
-// compare as numbers of any length, letters by byte.
+// Strings are compared segment by segment. A segment is a run of digits or a run
+// of ASCII letters; all other characters only separate segments. "~" is older
+// than anything, including the end; "^" is newer than the end and older than
+// anything else. A segment of digits is newer than one of letters. Digits are
+// compared as numbers of any length, and letters bytewise.
 func Vercmp(a, b string) int {
 	for {
 		a, b = skipSeparators(a), skipSeparators(b)

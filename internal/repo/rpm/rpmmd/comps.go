@@ -10,15 +10,14 @@ import (
 // MaxComps limits an uncompressed comps document, in bytes.
 const MaxComps = 64 << 20
 
-// CutComps writes the comps document doc without the packages that are not
-// selected, without the groups that lose all their packages, and without the
-// references to those; a category or environment that loses all its groups is
-// dropped, too. What never had any packages or groups stays. Every byte that is
-// written is upstream's.
+// CutComps writes the comps document doc without packages that are not selected,
+// groups that lose all their packages, references to those groups, and categories
+// and environments that lose all their groups. It keeps elements that never had
+// any packages or groups. All bytes that it writes are upstream's.
 //
-// older are documents of earlier states of the repository: groups, categories
-// and environments that only they have follow those of doc, groups only if they
-// have selected packages.
+// older are documents of earlier states of the repository. Groups, categories and
+// environments that only they have are appended to those of doc, groups only if
+// they have selected packages.
 func CutComps(w io.Writer, sel *Selection, doc []byte, older ...[]byte) error {
 	c, err := newCompsCut(sel, doc)
 	if err != nil {
@@ -46,12 +45,12 @@ func CutComps(w io.Writer, sel *Selection, doc []byte, older ...[]byte) error {
 	return err
 }
 
-// compsCut is what CutComps has kept so far.
+// compsCut is the state of CutComps.
 type compsCut struct {
 	sel    *Selection
 	first  *comps
 	drop   []span             // of the first document, in order
-	seen   map[[2]string]bool // kind and id of what is kept
+	seen   map[[2]string]bool // kind and id of kept elements
 	groups map[string]bool    // ids of kept groups
 }
 
@@ -76,10 +75,10 @@ func newCompsCut(sel *Selection, doc []byte) (*compsCut, error) {
 	return c, nil
 }
 
-// keeps reports whether a reference to a group leads somewhere.
+// keeps reports whether a reference to a group must be kept.
 func (c *compsCut) keeps(group string) bool { return c.groups[group] || c.sel.groups[group] }
 
-// appendOlder appends to out what only an older document contains.
+// appendOlder appends to out the elements that only an older document contains.
 func (c *compsCut) appendOlder(out, doc []byte) ([]byte, error) {
 	old, err := readComps(doc, c.sel)
 	if err != nil {
@@ -120,21 +119,21 @@ func (c *compsCut) appendOlder(out, doc []byte) ([]byte, error) {
 type comps struct {
 	encoding string
 	elems    []*compsElem
-	drop     []span // what is left out, except references to groups
-	end, fin int64  // of the root element's end tag
+	drop     []span // spans to omit, except references to groups
+	end, fin int64  // start and end of the root element's end tag
 }
 
 // compsElem is a group, a category or an environment.
 type compsElem struct {
 	kind, id string
 	span
-	packages int        // selected ones of a group
+	packages int        // number of selected packages of a group
 	refs     []compsRef // groups that a category or environment lists
 	optional []compsRef
 	dropped  bool
 }
 
-// compsRef is a place that names a group.
+// compsRef is a reference to a group.
 type compsRef struct {
 	group string
 	span
@@ -248,7 +247,7 @@ func (p *compsParser) collection() error {
 	return err
 }
 
-// langpacks reads <langpacks>: its entries each name one package.
+// langpacks reads <langpacks>. Each of its entries names one package.
 func (p *compsParser) langpacks() error {
 	return p.r.named("match", func() error {
 		from, name := p.r.start, p.r.attrString("name")
@@ -263,8 +262,8 @@ func (p *compsParser) langpacks() error {
 }
 
 // dropReferences returns the references to groups that are not kept, and drops
-// the categories and environments that list no group but those. Optional groups
-// alone keep only what never listed another.
+// categories and environments that list only those. One that has only optional
+// groups left is kept only if it never listed any other.
 func (c *comps) dropReferences(kept func(group string) bool) []span {
 	var drop []span
 	for _, e := range c.elems {
@@ -284,7 +283,7 @@ func (c *comps) dropReferences(kept func(group string) bool) []span {
 	return drop
 }
 
-// lost returns the places of references to groups that are not kept.
+// lost returns the spans of references to groups that are not kept.
 func lost(refs []compsRef, kept func(group string) bool) (out []span) {
 	for _, r := range refs {
 		if !kept(r.group) {

@@ -8,15 +8,15 @@ import (
 	"example.org/snapd/internal/repo/rpm/nevra"
 )
 
-// Selection is a set of packages that metadata are cut to: those of a whole
-// freeze, which may have several repositories.
+// Selection is the set of packages that metadata are reduced to. It contains the packages
+// of a whole freeze, which may be from several repositories.
 type Selection struct {
 	names  map[string]bool
 	nevras map[nevra.NEVRA]bool
 	groups map[string]bool
 }
 
-// Add puts a package into the selection.
+// Add adds a package to the selection.
 func (s *Selection) Add(n nevra.NEVRA) {
 	if s.names == nil {
 		s.names, s.nevras = map[string]bool{}, map[nevra.NEVRA]bool{}
@@ -25,15 +25,15 @@ func (s *Selection) Add(n nevra.NEVRA) {
 	s.nevras[n] = true
 }
 
-// Name reports whether any package of that name is selected.
+// Name reports whether a package with the name is selected.
 func (s *Selection) Name(name string) bool { return s.names[name] }
 
-// Has reports whether that very package is selected.
+// Has reports whether exactly the package n is selected.
 func (s *Selection) Has(n nevra.NEVRA) bool { return s.nevras[n] }
 
-// AddGroups makes CutComps keep references to the groups of another repository's comps,
-// which is served beside it: to all of them if that repository is served whole, otherwise
-// to those that have packages in the selection.
+// AddGroups makes CutComps keep references to groups in the comps of another repository of
+// the same freeze: to all groups if that repository is frozen whole, otherwise to those
+// that have packages in the selection.
 func (s *Selection) AddGroups(doc []byte, whole bool) error {
 	c, err := readComps(doc, s)
 	if err != nil {
@@ -53,8 +53,8 @@ func (s *Selection) AddGroups(doc []byte, whole bool) error {
 // span is a range of bytes of a document.
 type span struct{ from, to int64 }
 
-// without writes doc, which begins at offset off, without the spans, which are
-// in order. White space before a span is left out, too.
+// without writes doc, which begins at offset off, without the spans, which must be
+// in order. It also omits white space before a span.
 func without(w io.Writer, doc []byte, off int64, spans []span) error {
 	at := 0
 	for _, s := range spans {
@@ -63,7 +63,7 @@ func without(w io.Writer, doc []byte, off int64, spans []span) error {
 			from--
 		}
 		if from < at || to < from {
-			continue // inside of a span already left out
+			continue // inside a span that is already omitted
 		}
 		if _, err := w.Write(doc[at:from]); err != nil {
 			return err
@@ -74,7 +74,7 @@ func without(w io.Writer, doc []byte, off int64, spans []span) error {
 	return err
 }
 
-// sortSpans orders spans, outer ones before those inside of them.
+// sortSpans orders spans by position, and outer ones before those inside them.
 func sortSpans(s []span) {
 	slices.SortFunc(s, func(a, b span) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(b.to, a.to)) })
 }

@@ -56,8 +56,8 @@ func TestCutComps(t *testing.T) {
 	}
 }
 
-// Groups that never had packages are kept, and so are references to groups of a
-// repository beside this one.
+// CutComps keeps groups that never had packages, and references to groups of another
+// repository in the freeze.
 func TestCutKeepsEmpty(t *testing.T) {
 	doc := "<comps><group><id>g</id><packagelist><packagereq type=\"optional\">a</packagereq></packagelist></group>" +
 		"<environment><id>optional</id><optionlist><groupid>g</groupid></optionlist></environment>" +
@@ -90,8 +90,8 @@ func TestCutKeepsEmpty(t *testing.T) {
 	}
 }
 
-// Advisories of one document may share an id; those of an older state that a newer
-// one does not replace stay.
+// Advisories of one document may share an id. Advisories of an older state are kept if no
+// newer one replaces them.
 func TestCutSameID(t *testing.T) {
 	update := func(typ, name, version string) string {
 		return `<update type="` + typ + `"><id>A-1</id><pkglist><collection><package name="` + name + `" version="` + version + `" release="1" arch="noarch"/></collection></pkglist></update>`
@@ -110,8 +110,7 @@ func TestCutSameID(t *testing.T) {
 	}
 }
 
-// TestCutStates checks that what only an older state knows about the packages comes from
-// it.
+// Metadata about selected packages that only an older state has are taken from that state.
 func TestCutStates(t *testing.T) {
 	sel := selection(t, "a-1-1.noarch", "b-2-1.noarch")
 	newest := "<comps><group><id>g</id><packagelist><packagereq>b</packagereq></packagelist></group><group><id>h</id><packagelist><packagereq>c</packagereq></packagelist></group></comps>"
@@ -263,8 +262,8 @@ data: {module: nodejs, stream: "9"}
 	}
 }
 
-// What libmodulemd ignores is skipped; what makes dnf refuse the file is an error
-// (TestModulesAsDNF has dnf's verdicts).
+// ParseModules skips documents that libmodulemd ignores, and returns an error if dnf would
+// refuse the file. TestMetadataAsDNF compares that with dnf.
 func TestBadModules(t *testing.T) {
 	for _, tt := range []struct {
 		in, want string
@@ -300,7 +299,7 @@ func TestBadModules(t *testing.T) {
 	}
 }
 
-// TestModulesBomb: aliases that expand without end.
+// ParseModules refuses aliases that expand exponentially.
 func TestModulesBomb(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("document: modulemd\ndata:\n  name: x\n  a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n")
@@ -309,7 +308,7 @@ func TestModulesBomb(t *testing.T) {
 	}
 	b.WriteString("  artifacts:\n    rpms: *al\n")
 	if docs, passed, err := ParseModules([]byte(b.String())); err == nil && (len(docs) > 0 || len(passed) != 1) {
-		t.Error("a bomb was taken for modules")
+		t.Error("ParseModules accepted a YAML bomb")
 	}
 }
 

@@ -14,15 +14,15 @@ import (
 	"example.org/snapd/internal/lzma"
 )
 
-// Compressions by file name extension; the name decides, as it does for the
-// clients. Zchunk files are not decoded here: see ParseZchunk.
+// Memory limits of decompressors. The extension of the file name determines the
+// compression, as it does for clients.
 const (
 	maxXZDict  = 1 << 27 // bytes
 	maxZstdMem = 1 << 27 // bytes
 )
 
-// Compression is the extension of a metadata file that says how it is packed:
-// ".gz", ".bz2", ".xz", ".zst", ".zck", or "" for none.
+// Compression returns the extension of a compressed metadata file, ".gz", ".bz2", ".xz",
+// ".zst" or ".zck", or "" if the file is not compressed.
 func Compression(name string) string {
 	switch ext := strings.ToLower(path.Ext(name)); ext {
 	case ".gz", ".bz2", ".xz", ".zst", ".zck":
@@ -33,8 +33,7 @@ func Compression(name string) string {
 }
 
 // Decode returns a reader of the uncompressed content of the file called name. It limits
-// memory for every input; the caller must limit the length of the output. A zchunk file
-// is decoded as a whole.
+// memory for all inputs; the caller must limit the length of the output.
 func Decode(name string, src io.Reader) (io.ReadCloser, error) {
 	switch c := Compression(name); c {
 	case ".gz":
@@ -64,7 +63,7 @@ func Decode(name string, src io.Reader) (io.ReadCloser, error) {
 	}
 }
 
-// decoded names the file in errors.
+// decoded adds the name of the file to errors.
 type decoded struct {
 	io.Reader
 	name  string

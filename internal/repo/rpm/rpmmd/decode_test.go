@@ -24,7 +24,7 @@ func run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// TestDecode reads the output of the real compressors.
+// TestDecode decodes the output of the real compressors.
 func TestDecode(t *testing.T) {
 	plain := []byte(primaryDoc(50, 5))
 	for ext, cmd := range map[string][]string{
@@ -111,7 +111,7 @@ func TestZchunk(t *testing.T) {
 			if h.OpenSize != int64(len(plain)) || h.Size+h.DataSize != int64(len(packed)) {
 				t.Errorf("sizes: header %d, data %d, plain %d", h.Size, h.DataSize, h.OpenSize)
 			}
-			// Every flipped byte is found.
+			// A change of any byte is detected.
 			for i := 0; i < len(packed); i += 1 + len(packed)/200 {
 				bad := bytes.Clone(packed)
 				bad[i] ^= 0x20
@@ -133,8 +133,7 @@ func TestZchunk(t *testing.T) {
 	}
 }
 
-// TestZchunkHeaderChecksum compares with the checksum that createrepo_c writes into
-// repomd.xml.
+// The checksum of a zchunk header equals the one that createrepo_c writes to repomd.xml.
 func TestZchunkHeaderChecksum(t *testing.T) {
 	needs.Program(t, "createrepo_c")
 	dir := t.TempDir()

@@ -12,15 +12,15 @@ import (
 // MaxDeltas limits the number of deltas in one document.
 const MaxDeltas = 500_000
 
-// Delta is a file by which a client makes a package out of an older one that
-// it has installed (a drpm).
+// Delta is a drpm, from which a client can make a package if it has an older one
+// installed.
 type Delta struct {
 	Path     string // relative to the repository
 	Size     int64  // bytes; -1 if it is missing
 	Checksum Checksum
 }
 
-// ParseDeltas reads a prestodelta (or deltainfo) document.
+// ParseDeltas parses a prestodelta (or deltainfo) document.
 func ParseDeltas(src io.Reader) ([]Delta, error) {
 	var out []Delta
 	r := newReader(src)

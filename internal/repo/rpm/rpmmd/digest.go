@@ -2,7 +2,7 @@ package rpmmd
 
 import (
 	"crypto"
-	_ "crypto/sha1" // read beside a strong digest, never alone
+	_ "crypto/sha1" // compared only in addition to a strong digest
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"encoding/hex"
@@ -14,15 +14,14 @@ import (
 	"example.org/snapd/internal/excerpt"
 )
 
-// ErrWeak means that all given digests are too weak to rely on.
+// ErrWeak means that there is no strong digest.
 var ErrWeak = errors.New("weak digest")
 
-// ErrMismatch means that bytes do not have the given size or digest.
+// ErrMismatch means that data does not have the expected size or digest.
 var ErrMismatch = errors.New("mismatch")
 
-// Checksum is a digest as metadata write it: the algorithm in lower case and
-// under one name each, and lower-case hexadecimal digits. The zero Checksum
-// means none.
+// Checksum is a digest in metadata. The name of the algorithm is normalized, and the
+// hexadecimal digits are lower-case. The zero Checksum means that there is none.
 type Checksum struct {
 	Type string // "sha256", "sha512", "sha384", "sha224", "sha1", "md5"
 	Hex  string
@@ -31,7 +30,7 @@ type Checksum struct {
 // IsZero reports whether there is no checksum.
 func (c Checksum) IsZero() bool { return c.Type == "" }
 
-// String writes "sha256:…".
+// String returns the checksum as "sha256:<digits>".
 func (c Checksum) String() string { return c.Type + ":" + c.Hex }
 
 var hashes = map[string]crypto.Hash{
@@ -43,8 +42,8 @@ var hashes = map[string]crypto.Hash{
 	"md5":    crypto.MD5,
 }
 
-// ParseChecksum reads an algorithm's name ("sha" is SHA-1) and hexadecimal
-// digits in either case, and checks that their number is the algorithm's.
+// ParseChecksum parses the name of an algorithm ("sha" is SHA-1) and hexadecimal digits
+// of either case, and checks that the number of digits is right. Errors wrap ErrSyntax.
 func ParseChecksum(typ, digits string) (Checksum, error) {
 	t := strings.ToLower(strings.TrimSpace(typ))
 	if t == "sha" {
@@ -74,7 +73,7 @@ func (c Checksum) Strong() bool {
 	return false
 }
 
-// Check is nil when the checksum is strong; object is for the message.
+// Check returns nil if the checksum is strong, and otherwise an ErrWeak that names object.
 func (c Checksum) Check(object string) error {
 	switch {
 	case c.IsZero():
@@ -85,8 +84,8 @@ func (c Checksum) Check(object string) error {
 	return nil
 }
 
-// New returns the hash that makes checksums of this type, or nil for one that
-// is only read (md5).
+// New returns a new hash of this type, or nil if its implementation is not linked into the
+// program, which may be so for MD5.
 func (c Checksum) New() hash.Hash {
 	if h := hashes[c.Type]; h != 0 && h.Available() {
 		return h.New()
@@ -94,5 +93,5 @@ func (c Checksum) New() hash.Hash {
 	return nil
 }
 
-// Matches reports whether h, the hash of New after the bytes, has this digest.
+// Matches reports whether the sum of h, a hash from New, equals the checksum.
 func (c Checksum) Matches(h hash.Hash) bool { return hex.EncodeToString(h.Sum(nil)) == c.Hex }

@@ -12,8 +12,8 @@ import (
 	"example.org/snapd/internal/repo/rpm/nevra"
 )
 
-// ParsePrimary reads one <package> element of primary. Raw and Offset are not
-// set.
+// ParsePrimary parses one <package> element of primary. It does not set Raw and
+// Offset.
 func ParsePrimary(element []byte) (*Package, error) {
 	s := &Scanner{r: newReaderSize(io.MultiReader(strings.NewReader("<metadata>"), bytes.NewReader(element), strings.NewReader("</metadata>")),
 		len(element)+32), kind: Primary}
@@ -35,18 +35,17 @@ func ParsePrimary(element []byte) (*Package, error) {
 	return &out, nil
 }
 
-// Head is the beginning of a list, before its packages: the XML declaration and
-// the root element's start tag, with the number of packages.
+// Head is the start of a list, before its packages: the XML declaration and the
+// start tag of the root element, which contains the number of packages.
 type Head struct {
 	encoding string
 	rootTag  []byte
 }
 
-// Head returns the head of the list, which belongs before packages
-// from it; valid after the first Next.
+// Head returns the head of the list. Call it after the first Next.
 func (s *Scanner) Head() Head { return Head{s.r.encoding, s.prolog} }
 
-// NewHead is the head of a list that has no upstream.
+// NewHead returns a head for a list that is not from upstream.
 func NewHead(kind Kind) Head {
 	tag := map[Kind]string{
 		Primary:   `<metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="0">`,
@@ -56,8 +55,8 @@ func NewHead(kind Kind) Head {
 	return Head{encoding: "UTF-8", rootTag: []byte(tag)}
 }
 
-// Escape writes text for the content of an element or the value of an attribute.
-// What XML cannot contain is left out.
+// Escape escapes text for use as the content of an element or the value of an
+// attribute. It omits characters that XML cannot contain.
 func Escape(s string) string {
 	return escape(strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' || r == 0xfffe || r == 0xffff {
@@ -67,12 +66,13 @@ func Escape(s string) string {
 	}, strings.ToValidUTF8(s, "\ufffd")))
 }
 
-// SameEncoding reports whether elements of the other list can be put into this one.
+// SameEncoding reports whether the two lists have the same encoding, so that elements of
+// one can be copied to the other.
 func (h Head) SameEncoding(o Head) bool {
 	return h.encoding == o.encoding || (h.encoding == "" || h.encoding == "UTF-8") && (o.encoding == "" || o.encoding == "UTF-8")
 }
 
-// Open is the head of a list of n packages.
+// Open returns the start of a list of n packages.
 func (h Head) Open(n int) []byte {
 	enc := h.encoding
 	if enc == "" {
@@ -99,7 +99,7 @@ func (h Head) Open(n int) []byte {
 	return b.Bytes()
 }
 
-// Close is the end of the list.
+// Close returns the end of the list.
 func (h Head) Close() []byte {
 	name := h.rootTag[1:]
 	if i := bytes.IndexAny(name, " \t\r\n/>"); i >= 0 {
@@ -108,7 +108,7 @@ func (h Head) Close() []byte {
 	return []byte("</" + string(name) + ">\n")
 }
 
-// Relocate returns a primary <package> element whose location is path, relative
+// Relocate changes the location of a <package> element in primary to path, relative
 // to the repository and without an xml:base.
 func Relocate(element []byte, path string) ([]byte, error) {
 	r := newReaderSize(bytes.NewReader(element), len(element)+1)
@@ -130,7 +130,7 @@ func Relocate(element []byte, path string) ([]byte, error) {
 	return slices.Concat(element[:r.start], []byte(`<location href="`+escape(FormatHref(path))+`"`+end), element[r.fin:]), nil
 }
 
-// FormatHref writes a path as the href that CleanHref reads: a relative URL.
+// FormatHref converts a path to an href, a relative URL. It is the inverse of CleanHref.
 func FormatHref(path string) string {
 	var b strings.Builder
 	for i := range len(path) {
@@ -143,8 +143,8 @@ func FormatHref(path string) string {
 	return b.String()
 }
 
-// CutList copies the packages that keep chooses by their pkgid from a list to
-// emit, each as upstream wrote it and once.
+// CutList calls emit once for each package in a list for whose pkgid keep returns true,
+// and returns the head of the list.
 func CutList(src io.Reader, kind Kind, keep func(pkgid string) bool, emit func(*Package) error) (Head, error) {
 	s := NewScanner(src, kind)
 	for {
@@ -163,7 +163,7 @@ func CutList(src io.Reader, kind Kind, keep func(pkgid string) bool, emit func(*
 	}
 }
 
-// Relation is one entry of provides, requires and the like.
+// Relation is one entry of provides, requires or another kind of relations.
 type Relation struct {
 	Name  string // or a rich dependency, in parentheses
 	Flags string // "", "EQ", "LT", "LE", "GT", "GE"
@@ -171,7 +171,7 @@ type Relation struct {
 	Pre bool
 }
 
-// String writes the relation as rpm does: "name >= 1:2.0-3".
+// String returns the relation as rpm prints it: "name >= 1:2.0-3".
 func (r Relation) String() string {
 	op := map[string]string{"EQ": "=", "LT": "<", "LE": "<=", "GT": ">", "GE": ">="}[r.Flags]
 	if op == "" {
@@ -180,14 +180,14 @@ func (r Relation) String() string {
 	return r.Name + " " + op + " " + r.EVR.String()
 }
 
-// Relations are those of one package that matter to whether a set of packages
-// is complete.
+// Relations are the relations of a package that are needed to check whether a set of
+// packages is complete.
 type Relations struct {
 	Provides, Requires, Conflicts []Relation
-	Files                         []string // those that primary lists
+	Files                         []string // files that primary lists
 }
 
-// ParseRelations reads the relations of a primary <package> element.
+// ParseRelations parses the relations of a <package> element in primary.
 func ParseRelations(element []byte) (*Relations, error) {
 	r := newReaderSize(bytes.NewReader(element), len(element)+1)
 	out := &Relations{}

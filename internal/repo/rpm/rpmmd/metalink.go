@@ -13,39 +13,39 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// ErrAddress means a metalink or mirror list that does not lead to a
-// repository's repomd.xml.
+// ErrAddress means that a metalink or mirror list does not contain addresses of a
+// repository.
 var ErrAddress = errors.New("not the address of a repository")
 
-// Limits of metalinks and mirror lists; real ones have hundreds of entries.
+// Limits of metalinks and mirror lists. Real ones have hundreds of entries.
 const (
 	MaxMetalink  = 4 << 20 // bytes
 	maxResources = 5000
 )
 
-// repomdPath is where every repository has its repomd.xml.
+// repomdPath is the path of repomd.xml in a repository.
 const repomdPath = "repodata/repomd.xml"
 
-// Metalink is what a metalink (version 3, as MirrorManager writes it) says
-// about a repomd.xml: which ones are current, and where they are.
+// Metalink is the content of a metalink (version 3, as written by MirrorManager) about a
+// repomd.xml: its digests, and the URLs of mirrors.
 type Metalink struct {
 	Current RepoMDRef
-	// Alternates are older ones that mirrors may still have, newest first.
+	// Alternates are older versions that mirrors may still have, newest first.
 	Alternates []RepoMDRef
-	// Bases are the base URLs of the repository, most preferred first: http and
-	// https, without a trailing slash.
+	// Bases are the http and https base URLs of the repository, most preferred first,
+	// without a trailing slash.
 	Bases []string
 }
 
-// RepoMDRef names one repomd.xml.
+// RepoMDRef identifies a version of repomd.xml.
 type RepoMDRef struct {
 	Timestamp int64      // Unix seconds, 0 when absent
 	Size      int64      // bytes, -1 when absent
 	Hashes    []Checksum // in the metalink's order
 }
 
-// Strongest returns the strongest hash if it is sufficient (SHA-512 or SHA-256),
-// otherwise ErrWeak.
+// Strongest returns the strongest hash, SHA-512 or SHA-256. If there is neither, it
+// returns ErrWeak.
 func (r RepoMDRef) Strongest() (Checksum, error) {
 	for _, t := range []string{"sha512", "sha384", "sha256"} {
 		for _, c := range r.Hashes {
@@ -61,8 +61,8 @@ func (r RepoMDRef) Strongest() (Checksum, error) {
 	return Checksum{}, fmt.Errorf("metalink: %w: repomd.xml is named by %q, expected sha256 or sha512", ErrWeak, strings.Join(have, ", "))
 }
 
-// Matches reports whether data has the reference's size and every hash that can
-// be computed, at least one of them strong.
+// Matches reports whether data has the size and all hashes of the reference that can
+// be computed. At least one of them must be strong.
 func (r RepoMDRef) Matches(data []byte) bool {
 	if r.Size >= 0 && r.Size != int64(len(data)) {
 		return false
@@ -82,8 +82,8 @@ func (r RepoMDRef) Matches(data []byte) bool {
 	return strong
 }
 
-// Match finds the reference that data fits: the current one (0) or an
-// alternate (1 and up); -1 when none does.
+// Match returns the index of the reference that data matches: 0 for the current one, 1
+// and up for the alternates, and -1 if it matches none.
 func (m *Metalink) Match(data []byte) int {
 	if m.Current.Matches(data) {
 		return 0
@@ -96,9 +96,9 @@ func (m *Metalink) Match(data []byte) int {
 	return -1
 }
 
-// ParseMetalink reads a metalink. It has to describe one file called
-// repomd.xml, and its web addresses have to be repositories' repodata
-// directories; anything else is ErrAddress.
+// ParseMetalink parses a metalink. It must describe one file called repomd.xml, and
+// its http and https URLs must end in repodata/repomd.xml; otherwise ParseMetalink
+// returns ErrAddress.
 func ParseMetalink(doc []byte) (*Metalink, error) {
 	if len(doc) > MaxMetalink {
 		return nil, fmt.Errorf("metalink: size %w of %d bytes", ErrTooLarge, MaxMetalink)
@@ -110,7 +110,7 @@ func ParseMetalink(doc []byte) (*Metalink, error) {
 	return m, nil
 }
 
-// resource is a URL of a metalink.
+// resource is a URL in a metalink.
 type resource struct {
 	base       string
 	preference int
@@ -221,7 +221,7 @@ func (ref *RepoMDRef) field(r *reader) error {
 	return err
 }
 
-// resource reads a <url>; its base is empty for protocols that are not used.
+// resource reads a <url>. The base is empty for protocols that are not supported.
 func (r *reader) resource() (resource, error) {
 	res := resource{}
 	if p := r.attrString("preference"); p != "" {
@@ -248,7 +248,7 @@ func (r *reader) resource() (resource, error) {
 	return res, err
 }
 
-// named calls f for each child of that name and passes over the others.
+// named calls f for each child with the name and skips the others.
 func (r *reader) named(name string, f func() error) error {
 	return r.children(func() error {
 		if string(local(r.name)) != name {
@@ -258,8 +258,8 @@ func (r *reader) named(name string, f func() error) error {
 	})
 }
 
-// ParseMirrorlist reads a list of base URLs, one a line, "#" before comments;
-// a metalink in its place is read as one. URLs keep their order.
+// ParseMirrorlist parses a list of base URLs, one on each line, and returns them in
+// order. Comments start with "#". It also accepts a metalink.
 func ParseMirrorlist(doc []byte) ([]string, error) {
 	if len(doc) > MaxMetalink {
 		return nil, fmt.Errorf("mirror list: size %w of %d bytes", ErrTooLarge, MaxMetalink)

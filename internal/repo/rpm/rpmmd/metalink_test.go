@@ -71,10 +71,10 @@ func TestParseMetalink(t *testing.T) {
 	if c, err := m.Current.Strongest(); err != nil || c.Type != "sha512" {
 		t.Errorf("%v, %v", c, err)
 	}
-	// A weak hash alone matches nothing; a strong one beside a wrong weak one neither.
+	// A weak hash alone does not match, nor does a strong one together with a wrong weak one.
 	weak := RepoMDRef{Size: -1, Hashes: m.Current.Hashes[1:2]}
 	if weak.Matches([]byte(newest)) {
-		t.Error("sha1 alone is relied on")
+		t.Error("a reference with only a SHA-1 matches")
 	}
 	if _, err := weak.Strongest(); !errors.Is(err, ErrWeak) {
 		t.Error(err)

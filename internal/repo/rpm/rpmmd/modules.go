@@ -17,11 +17,11 @@ import (
 
 // Limits of modules.yaml.
 const (
-	MaxModules = 256 << 20 // bytes, plain
+	MaxModules = 256 << 20 // bytes, uncompressed
 	maxYAMLDoc = 32 << 20  // bytes of one document
 )
 
-// scalar is a YAML scalar as it is written: the stream 1.10 is not a number.
+// scalar is the text of a YAML scalar. The stream 1.10 must not be read as a number.
 type scalar string
 
 func (s *scalar) UnmarshalYAML(n *yaml.Node) error {
@@ -32,9 +32,9 @@ func (s *scalar) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// ModuleDoc is one document of modules.yaml, with the fields needed to choose from them.
+// ModuleDoc is one document of modules.yaml, with the fields that CutModules needs.
 type ModuleDoc struct {
-	Raw     []byte // as upstream wrote it, from its "---" line to before the next
+	Raw     []byte // upstream's bytes, from the "---" line to the next
 	Kind    string // "modulemd", "modulemd-defaults", "modulemd-obsoletes", "modulemd-translations", …
 	Module  string
 	Stream  string // "" if the kind has none
@@ -45,16 +45,16 @@ type ModuleDoc struct {
 	Needs   []map[string][]string // alternatives: module to acceptable streams
 }
 
-// ParseModules reads modules.yaml into its documents. Those whose data libmodulemd
-// does not accept either are passed over, as dnf does it, and returned as errors.
-// What makes dnf refuse the file is err: a document that is no mapping, of an
-// unknown kind, or no YAML at all.
+// ParseModules parses the documents in modules.yaml. Like dnf, it skips documents whose
+// data libmodulemd does not accept, and returns an error for each in passed. If dnf would
+// refuse the file, because a document is not YAML, not a mapping or of an unknown kind,
+// ParseModules returns err.
 func ParseModules(doc []byte) (docs []ModuleDoc, passed []error, err error) {
 	if len(doc) > MaxModules {
 		return nil, nil, fmt.Errorf("modules: size %w of %d bytes", ErrTooLarge, MaxModules)
 	}
 	if i := bytes.IndexByte(doc, 0); i >= 0 {
-		doc = doc[:i] // libmodulemd treats it as the end
+		doc = doc[:i] // libmodulemd treats a NUL as the end
 	}
 	for n, raw := range splitYAML(doc) {
 		d, err := parseModule(raw)
@@ -71,12 +71,12 @@ func ParseModules(doc []byte) (docs []ModuleDoc, passed []error, err error) {
 	return docs, passed, nil
 }
 
-// badModule is what is wrong with a document that dnf skips.
+// badModule is the error of a document that dnf skips.
 type badModule struct{ err error }
 
 func (b *badModule) Error() string { return b.err.Error() }
 
-// splitYAML cuts a stream of documents before each "---" line.
+// splitYAML splits a stream of documents before each "---" line.
 func splitYAML(doc []byte) [][]byte {
 	var out [][]byte
 	start := 0
@@ -99,10 +99,10 @@ func splitYAML(doc []byte) [][]byte {
 	return out
 }
 
-// moduleKinds are the kinds of documents that libmodulemd knows.
+// moduleKinds are the kinds of documents that libmodulemd supports.
 var moduleKinds = []string{"modulemd", "modulemd-stream", "modulemd-packager", "modulemd-defaults", "modulemd-translations", "modulemd-obsoletes"}
 
-// moduleYAML has the fields that are read from a document's data.
+// moduleYAML contains the fields that are read from the data of a document.
 type moduleYAML struct {
 	Data struct {
 		Name         scalar    `yaml:"name"`
@@ -118,14 +118,14 @@ type moduleYAML struct {
 	} `yaml:"data"`
 }
 
-// parseModule reads one document; nil if there is none, only comments.
+// parseModule parses one document. It returns nil if there are only comments.
 func parseModule(raw []byte) (*ModuleDoc, error) {
 	if len(raw) > maxYAMLDoc {
 		return nil, fmt.Errorf("size %w of %d bytes", ErrTooLarge, maxYAMLDoc)
 	}
 	var node yaml.Node
 	if err := yaml.Unmarshal(raw, &node); err != nil {
-		if strings.Contains(err.Error(), "unknown anchor") { // libyaml does not look
+		if strings.Contains(err.Error(), "unknown anchor") { // libyaml does not check anchors
 			return nil, &badModule{err}
 		}
 		return nil, err
@@ -162,8 +162,8 @@ func parseModule(raw []byte) (*ModuleDoc, error) {
 	return d, nil
 }
 
-// moduleKind reads a document's kind. If libmodulemd gives up before the end of a
-// document, dnf refuses the whole file.
+// moduleKind returns the kind of a document. Its errors are for documents at which
+// libmodulemd stops, so that dnf refuses the whole file, or a badModule.
 func moduleKind(node *yaml.Node) (kind string, err error) {
 	if node.Kind == yaml.DocumentNode && len(node.Content) == 1 {
 		node = node.Content[0]
@@ -191,7 +191,7 @@ func moduleKind(node *yaml.Node) (kind string, err error) {
 	return kind, nil
 }
 
-// moduleNeeds reads the dependencies of a modulemd document: a list of
+// moduleNeeds parses the dependencies of a modulemd document: a list of
 // alternatives with "requires" (version 2), or one mapping (version 1).
 func moduleNeeds(n *yaml.Node) ([]map[string][]string, error) {
 	type requires struct {
@@ -232,17 +232,19 @@ func moduleNeeds(n *yaml.Node) ([]map[string][]string, error) {
 	return out, nil
 }
 
-// CutModules chooses from the documents of a repository those that the selected
-// packages need, in upstream's order: the streams that one of them belongs to,
-// since a modular package without its stream would count as an ordinary one; the
-// streams that never had packages; the streams that those require, since dnf
-// enables streams only together with theirs; and the defaults, obsoletes and
-// translations of what is kept.
+// CutModules returns the documents of a repository that the selected packages need,
+// in upstream's order:
+//   - streams that contain a selected package, because dnf treats a modular package
+//     without its stream as an ordinary one;
+//   - streams that never had packages;
+//   - streams that those require, because dnf enables a stream only together with
+//     the streams that it requires;
+//   - the defaults, obsoletes and translations of these streams.
 //
-// states are the documents of states of the repository, the newest first: of
-// older ones those are taken that newer ones do not have, and of a module's
-// defaults only the first. beside are documents of other repositories that are
-// served beside this one: streams may require each other's.
+// states are the documents of the states of the repository, newest first. Of older
+// states CutModules returns only documents that no newer state has, and of the
+// defaults of a module only the newest. beside are the documents of other repositories
+// of the same freeze, whose streams may require streams of this one, and vice versa.
 func CutModules(states [][]ModuleDoc, beside []ModuleDoc, sel *Selection) []ModuleDoc {
 	all := slices.Concat(states...)
 	all = append(all, beside...)
@@ -274,16 +276,16 @@ func CutModules(states [][]ModuleDoc, beside []ModuleDoc, sel *Selection) []Modu
 	return out
 }
 
-// id identifies a document in different states.
+// id returns the identity of a document, which is the same in different states.
 func (d *ModuleDoc) id() [6]string {
 	id := [...]string{d.Kind, d.Module, d.Stream, d.Version, d.Context, d.Arch}
 	if d.Kind == "modulemd-defaults" {
-		id[2] = "" // one stream is the default
+		id[2] = "" // a module has only one default stream
 	}
 	return id
 }
 
-// keptStreams reports for each document whether it is a stream that the selection
+// keptStreams reports, for each document, whether it is a stream that the selection
 // needs.
 func keptStreams(docs []ModuleDoc, sel *Selection) []bool {
 	keep := make([]bool, len(docs))
@@ -316,8 +318,8 @@ func keptStreams(docs []ModuleDoc, sel *Selection) []bool {
 	return keep
 }
 
-// ModulePlatform returns the platform that most streams require, as dnf's option
-// module_platform_id accepts it ("platform:f42"); empty if none requires one.
+// ModulePlatform returns the platform that most streams require, as a value of dnf's
+// option module_platform_id ("platform:f42"). It returns "" if no stream requires one.
 func ModulePlatform(docs []ModuleDoc) string {
 	fits := map[string]int{}
 	for _, d := range docs {
@@ -341,8 +343,8 @@ func ModulePlatform(docs []ModuleDoc) string {
 	return "platform:" + best
 }
 
-// acceptsStream reads a requirement's list of streams: empty for any, "-s" for
-// any but s.
+// acceptsStream reports whether a requirement's list of streams accepts a stream. An empty
+// list accepts any stream, and "-s" any except s.
 func acceptsStream(list []string, stream string) bool {
 	positive := false
 	for _, s := range list {

@@ -9,16 +9,17 @@ import (
 	"example.org/snapd/internal/excerpt"
 )
 
-// ErrHostile means a location that leaves the repository or hides in it.
+// ErrHostile means that a location is outside the repository, or written so that programs
+// could interpret it differently.
 var ErrHostile = errors.New("hostile location")
 
 // CleanHref checks the href of a location and returns the path that it names,
-// relative to the repository, with percent escapes resolved.
+// relative to the repository, with percent escapes decoded.
 //
-// An href is a relative URL. Its "." segments go, as clients drop them. Refused are
-// absolute paths and URLs, a host, ".." segments in any spelling, escaped "."
-// segments, empty segments, queries and fragments, backslashes, white space and
-// control characters.
+// An href is a relative URL. CleanHref removes "." segments, as clients do. It
+// refuses with ErrHostile absolute paths and URLs, a host, ".." segments in any
+// spelling, escaped "." segments, empty segments, queries and fragments,
+// backslashes, white space and control characters.
 func CleanHref(href string) (string, error) {
 	bad := func(what string) (string, error) {
 		return "", fmt.Errorf("%w: href %q: %s", ErrHostile, excerpt.Of(href), what)
@@ -46,8 +47,8 @@ func CleanHref(href string) (string, error) {
 		path = strings.ReplaceAll(path, "/./", "/")
 	}
 	if strings.Contains(path, "%") {
-		// A lone percent sign is a character of the file's name: nothing that
-		// writes rpm-md escapes it.
+		// A percent sign that is not an escape is part of the file name:
+		// programs that write rpm-md do not escape it.
 		if p, err := url.PathUnescape(path); err == nil {
 			path = p
 		}

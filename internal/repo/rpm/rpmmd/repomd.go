@@ -10,7 +10,7 @@ import (
 	"example.org/snapd/internal/excerpt"
 )
 
-// MaxRepoMD limits repomd.xml, in bytes; real ones have a few thousand.
+// MaxRepoMD limits the size of repomd.xml, in bytes. Real ones have a few thousand.
 const MaxRepoMD = 4 << 20
 
 // maxData limits the number of data entries.
@@ -23,34 +23,34 @@ type RepoMD struct {
 	Data     []Data // in document order
 }
 
-// Tag is one child of <tags>: "content", "repo" or "distro".
+// Tag is a child of <tags>: "content", "repo" or "distro".
 type Tag struct {
 	Name  string
-	CPEID string // of distro
+	CPEID string // only of "distro"
 	Value string
 }
 
-// Data is one file of metadata.
+// Data is one metadata file.
 type Data struct {
 	Type string // "primary", "group_gz", …
-	// Checksum is the strongest of those given; likewise the other two, which
-	// are zero when absent. OpenChecksum is that of the plain content,
-	// HeaderChecksum that of a zchunk file's header.
+	// Checksum is the strongest checksum of the file. OpenChecksum is the strongest
+	// of the uncompressed content and HeaderChecksum of the header of a zchunk file;
+	// they are zero if absent.
 	Checksum, OpenChecksum, HeaderChecksum Checksum
 	Href                                   string // as written
 	Base                                   string // xml:base, "" when absent
 	Path                                   string // Href as a checked path relative to the repository
 	Timestamp                              int64  // Unix seconds, 0 when absent
 	Size, OpenSize, HeaderSize             int64  // bytes, -1 when absent
-	// Odd says that the checksum has capitals or white space: dnf compares it as
-	// text, and finds no file that has it.
+	// Odd means that the checksum has capitals or white space. dnf compares checksums
+	// as text, and so never accepts such a file.
 	Odd             bool
-	DatabaseVersion string // of sqlite files
+	DatabaseVersion string // only of SQLite files
 }
 
-// ParseRepoMD reads repomd.xml. It refuses hostile locations (ErrHostile),
-// data types with two files and entries without location or checksum. Weak
-// checksums are read; Data.Check refuses them.
+// ParseRepoMD parses repomd.xml. It refuses hostile locations (ErrHostile),
+// data types with two different files, and entries without a location or checksum. It
+// accepts weak checksums, which Data.Check refuses.
 func ParseRepoMD(doc []byte) (*RepoMD, error) {
 	if len(doc) > MaxRepoMD {
 		return nil, fmt.Errorf("repomd.xml: size %w of %d bytes", ErrTooLarge, MaxRepoMD)
@@ -87,7 +87,7 @@ func parseRepoMD(r *reader) (*RepoMD, error) {
 		case "data":
 			d := Data{Type: r.attrString("type"), Size: -1, OpenSize: -1, HeaderSize: -1}
 			if d.Type == "" {
-				return r.skip() // nobody can ask for it
+				return r.skip() // clients could not request it
 			}
 			if len(md.Data) == maxData {
 				return fmt.Errorf("number of data entries %w of %d", ErrTooLarge, maxData)
@@ -157,7 +157,7 @@ func (d *Data) parse(r *reader) error {
 	return nil
 }
 
-// checksum reads one checksum element and keeps the stronger one.
+// checksum reads a checksum element into to, unless that has a stronger one.
 func (d *Data) checksum(r *reader, to *Checksum) error {
 	typ := r.attrString("type")
 	v, err := r.content()
@@ -177,7 +177,7 @@ func (d *Data) checksum(r *reader, to *Checksum) error {
 	return nil
 }
 
-// Check returns an error, with its name, for a file that has only weak digests.
+// Check returns an ErrWeak that names the file if it has no strong checksum.
 func (d *Data) Check() error {
 	if err := d.Checksum.Check("data " + excerpt.Of(d.Type)); err != nil {
 		return fmt.Errorf("repomd.xml: %w", err)
@@ -185,7 +185,7 @@ func (d *Data) Check() error {
 	return nil
 }
 
-// Find returns the data entry of a type, or nil.
+// Find returns the data entry of a type, or nil if there is none.
 func (md *RepoMD) Find(typ string) *Data {
 	for i := range md.Data {
 		if md.Data[i].Type == typ {
@@ -195,9 +195,8 @@ func (md *RepoMD) Find(typ string) *Data {
 	return nil
 }
 
-// Time is the timestamp, in Unix seconds, that the metadata claim as theirs:
-// the newest timestamp of a data entry, else a revision that is a number of
-// seconds, else 0.
+// Time returns the date of the metadata in Unix seconds: the newest timestamp of a data
+// entry, or else the revision if it is a number of seconds, or else 0.
 func (md *RepoMD) Time() int64 {
 	var t int64
 	for i := range md.Data {
@@ -209,8 +208,8 @@ func (md *RepoMD) Time() int64 {
 	return t
 }
 
-// HashNamed reports whether every file of metadata has its checksum in its name,
-// so that an older repomd.xml still finds its own files.
+// HashNamed reports whether the names of all metadata files contain their checksums, so
+// that files of different versions of repomd.xml can exist at the same time.
 func (md *RepoMD) HashNamed() bool {
 	for i := range md.Data {
 		d := &md.Data[i]
@@ -221,7 +220,7 @@ func (md *RepoMD) HashNamed() bool {
 	return len(md.Data) > 0
 }
 
-// Format writes the document, deterministically.
+// Format returns repomd.xml. Its output depends only on md.
 func (md *RepoMD) Format() []byte {
 	var b bytes.Buffer
 	b.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n" +
@@ -274,7 +273,7 @@ func (md *RepoMD) Format() []byte {
 	return b.Bytes()
 }
 
-// root advances to the root element and requires its name.
+// root advances to the root element, which must have the name.
 func (r *reader) root(name string) error {
 	if err := r.next(); err != nil {
 		return err
@@ -286,8 +285,8 @@ func (r *reader) root(name string) error {
 }
 
 // children calls f at the start tag of each child of the element whose start
-// tag is current; f reads the child to its end. Text between them is passed
-// over.
+// tag is current. f must read the child to its end. Text between children is
+// skipped.
 func (r *reader) children(f func() error) error {
 	depth := r.depth()
 	for {
@@ -308,7 +307,7 @@ func (r *reader) children(f func() error) error {
 	}
 }
 
-// finish requires that nothing follows the root element.
+// finish returns an error if anything follows the root element.
 func (r *reader) finish() error {
 	if err := r.next(); err != nil {
 		return err
@@ -319,7 +318,7 @@ func (r *reader) finish() error {
 	return nil
 }
 
-// count reads an element's text as a number of bytes.
+// count reads the text of an element as a number of bytes.
 func (r *reader) count() (int64, error) {
 	name := string(r.name)
 	v, err := r.content()
@@ -333,8 +332,8 @@ func (r *reader) count() (int64, error) {
 	return int64(n), nil
 }
 
-// informativeSeconds returns seconds from a text that nothing depends on, or 0 if it is
-// not a number.
+// informativeSeconds is like seconds, but returns 0 if the text is not a number, because
+// nothing depends on it.
 func (r *reader) informativeSeconds() (int64, error) {
 	v, err := r.content()
 	whole, _, _ := strings.Cut(strings.TrimSpace(v), ".")
@@ -345,7 +344,7 @@ func (r *reader) informativeSeconds() (int64, error) {
 	return int64(n), err
 }
 
-// seconds reads an element's text as Unix seconds; old writers add a
+// seconds reads the text of an element as Unix seconds. Old programs write a
 // fraction.
 func (r *reader) seconds() (int64, error) {
 	name := string(r.name)

@@ -116,8 +116,8 @@ func TestParseRepoMDRefuses(t *testing.T) {
 	}
 }
 
-// Informative fields are ignored if they are wrong, as dnf does: a timestamp that is not
-// a number, and data that is listed twice with equal contents.
+// Like dnf, ParseRepoMD ignores a timestamp that is not a number, and data that is listed
+// twice with equal contents.
 func TestParseRepoMDReadsPast(t *testing.T) {
 	want, err := ParseRepoMD([]byte(sampleRepoMD))
 	if err != nil {
@@ -151,8 +151,8 @@ func TestWeakDigest(t *testing.T) {
 	}
 }
 
-// TestCreaterepo reads the output of createrepo_c, in each of its compressions and both
-// ways of naming files.
+// TestCreaterepo reads the output of createrepo_c with each compression, and both ways of
+// naming files.
 func TestCreaterepo(t *testing.T) {
 	needs.Program(t, "createrepo_c")
 	for _, args := range [][]string{{"--compress-type=gz"}, {"--compress-type=bz2", "--simple-md-filenames"}, {"--compress-type=xz"}, {"--checksum=sha512", "--repomd-checksum=sha512"}} {

@@ -13,14 +13,14 @@ import (
 // Kind is one of the three lists of packages.
 type Kind string
 
-// The lists; filelists-ext has the shape of filelists.
+// The lists. filelists-ext has the same syntax as filelists.
 const (
 	Primary   Kind = "primary"
 	Filelists Kind = "filelists"
 	Other     Kind = "other"
 )
 
-// root is the name of the list's root element.
+// root returns the name of the list's root element.
 func (k Kind) root() string {
 	switch k {
 	case Primary:
@@ -32,26 +32,26 @@ func (k Kind) root() string {
 	}
 }
 
-// Package is the entry of one package in a list. Filelists and other have
-// only PkgID and NEVRA.
+// Package is the element of one package in a list. In filelists and other, only PkgID
+// and NEVRA are set.
 type Package struct {
-	// Raw is the <package> element as upstream wrote it, valid until the next
+	// Raw is the <package> element, as upstream wrote it. It is valid until the next
 	// call of Next.
 	Raw    []byte
 	Offset int64 // of Raw in the document
 
-	PkgID string // digits of the checksum by which the lists refer to the package
+	PkgID string // digits of the checksum that identifies the package in the lists
 	nevra.NEVRA
 
 	Checksum  Checksum // of the package file; PkgID is its digits
 	Href      string   // location, as written
-	Base      string   // xml:base of the location, "" when absent
-	Size      int64    // of the package file, in bytes; -1 when not given
-	Installed int64    // bytes; -1 when not given
-	BuildTime int64    // Unix seconds; 0 when not given
+	Base      string   // xml:base of the location; "" if absent
+	Size      int64    // of the package file, in bytes; -1 if absent
+	Installed int64    // bytes; -1 if absent
+	BuildTime int64    // Unix seconds; 0 if absent
 	FileTime  int64
 	SourceRPM string // file name of the source package; "" for source packages
-	// The range of the rpm header in the file, in bytes; zero when not given.
+	// The range of the rpm header in the file, in bytes; 0 if absent.
 	HeaderStart, HeaderEnd int64
 }
 
@@ -70,14 +70,14 @@ type Scanner struct {
 	rootSeen bool
 }
 
-// NewScanner reads the plain content of a list.
+// NewScanner returns a Scanner of the uncompressed list src.
 func NewScanner(src io.Reader, kind Kind) *Scanner {
 	return &Scanner{r: newReader(src), kind: kind}
 }
 
-// Next returns the next package, io.EOF after the last one of a complete
-// document. The Package and its Raw are valid until the next call; its
-// strings stay. Errors name the package and its place.
+// Next returns the next package, or io.EOF after the last package of a complete
+// document. The Package and its Raw are valid until the next call; its strings remain
+// valid. Errors name the package and its number.
 func (s *Scanner) Next() (*Package, error) {
 	if s.err != nil {
 		return nil, s.err
@@ -307,7 +307,7 @@ func (s *Scanner) textField() error {
 	return nil
 }
 
-// number reads a non-negative attribute, -1 when absent.
+// number returns the value of a non-negative attribute, or -1 if it is absent.
 func (s *Scanner) number(name string) (int64, error) {
 	v, ok := s.r.attr(name)
 	if !ok {
@@ -320,7 +320,7 @@ func (s *Scanner) number(name string) (int64, error) {
 	return int64(n), nil
 }
 
-// complete requires the fields that every list must have for a package.
+// complete returns an error if a field that is required in all lists is missing.
 func (s *Scanner) complete() error {
 	p := &s.pkg
 	for _, f := range [...]struct{ name, v string }{

@@ -19,7 +19,7 @@ const primaryHead = `<?xml version="1.0" encoding="UTF-8"?>
 <metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="%d">
 `
 
-// samplePrimary is one package as createrepo_c writes it.
+// samplePrimary returns the element of a package, as createrepo_c writes it.
 func samplePrimary(i, deps int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<package type="rpm">
@@ -137,7 +137,7 @@ func TestScanPrimary(t *testing.T) {
 					t.Errorf("package %d: bytes differ:\n%s", i, p.Raw)
 				}
 				if doc[p.Offset:p.Offset+int64(len(p.Raw))] != string(p.Raw) {
-					t.Errorf("package %d does not stand at %d", i, p.Offset)
+					t.Errorf("package %d is not at offset %d", i, p.Offset)
 				}
 			}
 		})
@@ -145,7 +145,7 @@ func TestScanPrimary(t *testing.T) {
 }
 
 func TestScanFilelists(t *testing.T) {
-	// Large enough that the buffer moves many times.
+	// The document is so large that the buffer moves many times.
 	doc := filelistsDoc(200, 300)
 	got, err := scanAll(strings.NewReader(doc), Filelists)
 	if err != nil {
@@ -164,7 +164,7 @@ func TestScanFilelists(t *testing.T) {
 	}
 }
 
-// TestScanOddities are documents that are unusual and fine.
+// Unusual documents that are valid are accepted.
 func TestScanOddities(t *testing.T) {
 	pkg := samplePrimary(0, 0)
 	for name, doc := range map[string]string{
@@ -333,7 +333,7 @@ func FuzzScanner(f *testing.F) {
 			if !bytes.Equal(doc[p.Offset:p.Offset+int64(len(p.Raw))], p.Raw) {
 				t.Fatalf("bytes of %s are not those of the document", p.Name)
 			}
-			// What is said of one package; an element that is not whole is an error.
+			// ParsePrimary must not panic. It may return an error.
 			_, _ = ParsePrimary(p.Raw)
 			_, _ = ParseRelations(p.Raw)
 		}

@@ -12,33 +12,33 @@ import (
 // MaxTreeinfo limits a treeinfo file, in bytes.
 const MaxTreeinfo = 4 << 20
 
-// ErrTreeinfo says that a treeinfo file does not follow its format.
+// ErrTreeinfo means that a treeinfo file is malformed.
 var ErrTreeinfo = errors.New("malformed treeinfo")
 
-// Treeinfo is the .treeinfo or treeinfo file of an installable tree: its
-// images and the repositories beside it.
+// Treeinfo is the content of the .treeinfo or treeinfo file of an installable tree: its
+// images and repositories.
 type Treeinfo struct {
 	Family, Version, Arch string
-	// Files are the images and other files of the tree, sorted by path. Those
+	// Files are the images and other files of the tree, sorted by path. Files
 	// without a checksum cannot be verified.
 	Files    []TreeFile
 	Variants []TreeVariant // in the file's order
 }
 
-// TreeFile is a file that the tree lists.
+// TreeFile is a file that treeinfo lists.
 type TreeFile struct {
 	Path     string
-	Checksum Checksum // zero if the tree has none
+	Checksum Checksum // zero if absent
 }
 
-// TreeVariant is a repository of the tree. Its paths may lead out of the tree
-// ("../../Everything/x86_64/os"): they are names of other repositories, never
-// of files to fetch.
+// TreeVariant is a repository of the tree. Its paths may be outside the tree
+// ("../../Everything/x86_64/os"). They identify other repositories, and no files are
+// downloaded from them.
 type TreeVariant struct {
 	ID, Repository, Packages string
 }
 
-// ParseTreeinfo reads a treeinfo file. Paths of files that leave the tree are
+// ParseTreeinfo parses a treeinfo file. A path of a file outside the tree is
 // ErrHostile.
 func ParseTreeinfo(doc []byte) (*Treeinfo, error) {
 	if len(doc) > MaxTreeinfo {
@@ -63,15 +63,15 @@ func ParseTreeinfo(doc []byte) (*Treeinfo, error) {
 	return t, nil
 }
 
-// maxTreeFiles limits the number of files that a tree lists.
+// maxTreeFiles limits the number of files in a treeinfo.
 const maxTreeFiles = 10000
 
-// treeParser reads a treeinfo file line by line.
+// treeParser parses a treeinfo file line by line.
 type treeParser struct {
 	tree    Treeinfo
 	files   map[string]Checksum // by path
 	section string
-	variant *TreeVariant // of the section, or nil
+	variant *TreeVariant // of the current section, or nil
 }
 
 func (p *treeParser) line(line string) error {
@@ -85,7 +85,7 @@ func (p *treeParser) line(line string) error {
 	if i < 0 || p.section == "" {
 		return fmt.Errorf("%w: %q, expected key = value in a section", ErrTreeinfo, excerpt.Of(line))
 	}
-	if p.section == "checksums" { // its keys are paths, which may have colons
+	if p.section == "checksums" { // its keys are paths, which may contain colons
 		if j := strings.Index(line, "="); j >= 0 {
 			i = j
 		}
@@ -99,7 +99,7 @@ func (p *treeParser) line(line string) error {
 	return nil
 }
 
-// begin begins a section.
+// begin starts a section.
 func (p *treeParser) begin(line string) error {
 	if !strings.HasSuffix(line, "]") {
 		return fmt.Errorf("%w: section %q", ErrTreeinfo, excerpt.Of(line))
@@ -117,7 +117,7 @@ func (p *treeParser) begin(line string) error {
 	return nil
 }
 
-// value reads one key of the section.
+// value handles one key of the current section.
 func (p *treeParser) value(key, value string) error {
 	switch {
 	case p.section == "checksums":
@@ -148,7 +148,7 @@ func (p *treeParser) value(key, value string) error {
 	return nil
 }
 
-// file records a file, whose checksum may come before or after.
+// file adds a file, or the checksum of one. They may come in either order.
 func (p *treeParser) file(name string, c Checksum) error {
 	name, err := CleanHref(name)
 	if err != nil {

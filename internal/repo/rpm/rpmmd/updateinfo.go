@@ -11,14 +11,15 @@ import (
 	"example.org/snapd/internal/repo/rpm/nevra"
 )
 
-// CutUpdateinfo copies the advisories of updateinfo documents without the
-// packages that are not selected, and leaves out those that lose all their
-// packages. It returns how many advisories it kept. A document may be of any
-// size, each advisory is bounded.
+// CutUpdateinfo writes the advisories of updateinfo documents without packages that
+// are not selected, and omits advisories that lose all their packages. It returns the
+// number of advisories that it wrote. The size of a document is not limited, but that
+// of each advisory is.
 //
-// The documents are states of one repository, the newest first. Advisories of
-// one document may share an id, and all are kept; of an older document those
-// that have a selected package which no newer advisory of that id has.
+// The documents are those of the states of one repository, newest first. Advisories
+// of the newest document that share an id are all kept. An advisory of an older
+// document is kept if it has a selected package that no newer advisory with its id
+// has.
 func CutUpdateinfo(w io.Writer, sel *Selection, docs ...io.Reader) (kept int, err error) {
 	c := &updateCut{w: w, sel: sel, seen: map[string]map[nevra.NEVRA]bool{}}
 	for _, src := range docs {
@@ -42,11 +43,11 @@ type updateCut struct {
 	kept           int
 }
 
-// advisory has the fields of an <update> that are needed to cut it.
+// advisory contains the fields of an <update> that are needed to reduce it.
 type advisory struct {
 	id       string
-	packages []nevra.NEVRA // those that are selected
-	lost     int           // packages that are not
+	packages []nevra.NEVRA // selected packages
+	lost     int           // number of packages that are not selected
 	drop     []span
 }
 
@@ -60,7 +61,7 @@ func (c *updateCut) document(src io.Reader) error {
 	if err := c.open(r); err != nil {
 		return err
 	}
-	var here []advisory // seen in this document
+	var here []advisory // of this document
 	n := 0
 	err := r.children(func() error {
 		n++
@@ -103,8 +104,8 @@ func (c *updateCut) document(src io.Reader) error {
 	return r.finish()
 }
 
-// open writes the head of the first document, and demands of the others that
-// they can follow it.
+// open writes the head of the first document, and checks that the others have the same
+// encoding.
 func (c *updateCut) open(r *reader) error {
 	enc := r.encoding
 	if enc == "" {
@@ -128,7 +129,7 @@ func (c *updateCut) open(r *reader) error {
 	return err
 }
 
-// covered reports whether newer documents have an advisory of that id for each
+// covered reports whether newer documents have an advisory with the same id for each
 // package.
 func (c *updateCut) covered(a advisory) bool {
 	seen, ok := c.seen[a.id]
@@ -188,8 +189,8 @@ func (a *advisory) collection(r *reader, sel *Selection) error {
 	return err
 }
 
-// updatePackage names the package of an advisory; an epoch of "null" or
-// "None", which some writers leave, is zero.
+// updatePackage returns a package of an advisory. It reads an epoch of "null" or
+// "None", which some programs write, as 0.
 func updatePackage(r *reader) (nevra.NEVRA, error) {
 	n := nevra.NEVRA{Name: r.attrString("name"), Arch: r.attrString("arch"),
 		EVR: nevra.EVR{Version: r.attrString("version"), Release: r.attrString("release")}}

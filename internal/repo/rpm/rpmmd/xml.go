@@ -9,87 +9,85 @@ import (
 	"strings"
 )
 
-// Limits on one XML document. They are far above what any repository has and
-// low enough that a hostile one costs little.
+// Limits of an XML document. Real repositories are far below them, and a hostile one can
+// use only a little memory.
 const (
 	maxDepth     = 64        // open elements
 	maxAttrs     = 64        // attributes of one tag
 	maxTag       = 256 << 10 // bytes of one tag with its attributes
 	maxText      = 16 << 20  // bytes of text between two tags
-	maxElement   = 32 << 20  // bytes of one element that is kept whole
-	firstBuf     = 256 << 10 // bytes read at once
+	maxElement   = 32 << 20  // bytes of an element that is kept as a whole
+	firstBuf     = 256 << 10 // initial size of the buffer, in bytes
 	maxEntityLen = 12        // bytes of "&...;"
 )
 
-// ErrSyntax says that a document is not the XML it has to be.
+// ErrSyntax means that a document is malformed or not of the expected kind.
 var ErrSyntax = errors.New("malformed XML")
 
 // ErrTooLarge means that a part of a document exceeds a limit.
 var ErrTooLarge = errors.New("exceeds the limit")
 
-// tokenKind is what next found.
+// tokenKind is the kind of a token.
 type tokenKind uint8
 
 const (
 	tokStart tokenKind = iota + 1 // <name a="b">
-	tokEnd                        // </name>, also made for <name/>
+	tokEnd                        // </name>, also the end of <name/>
 	tokText                       // bytes between tags, and CDATA sections
-	tokEOF                        // clean end after the root element
+	tokEOF                        // end of the document after the root element
 )
 
-// attr is one attribute of a start tag; the value still has its entities.
+// attr is an attribute of a start tag. Entities in the value are not resolved.
 type attr struct {
 	name, value []byte
 }
 
-// reader is a streaming reader of XML without document types, made for
-// metadata of hundreds of megabytes: it copies nothing but what a caller
-// keeps, and reports the offset of each token, so that elements can be taken as
-// the bytes that upstream wrote.
+// reader is a streaming reader of XML without document types, for metadata of
+// hundreds of megabytes. It copies only what a caller keeps, and reports the
+// offset of each token, so that callers can copy elements as upstream wrote them.
 //
-// It demands well-formedness (tags balance, attributes are quoted and
-// unique, references are the predefined ones or characters) and refuses
-// every "<!" declaration, so no entity can be defined and nothing outside
-// the document can be named. It does not look at the encoding beyond
-// refusing what is not a superset of ASCII: bytes above 0x7f pass as they
-// are. Namespaces are left to the caller.
+// It checks that the document is well-formed (tags are balanced, attributes are
+// quoted and unique, references are predefined or characters) and refuses all
+// "<!" declarations, so that a document cannot define entities or refer to other
+// documents. It refuses encodings that are not supersets of ASCII, and otherwise
+// passes bytes above 0x7f unchanged. It does not process namespaces.
 //
 // Offsets count bytes from the start of the document. Byte slices are valid
 // until the next call of next.
 type reader struct {
 	src io.Reader
 	buf []byte
-	pos int   // first byte not yet looked at
+	pos int   // first byte that is not yet parsed
 	end int   // end of the bytes read
 	off int64 // document offset of buf[0]
 	err error // from src
 
-	keep int // start in buf of an element to be kept whole, or -1
+	keep int // start in buf of an element to keep as a whole, or -1
 
-	stack   []byte // names of the open elements, end to end
+	stack   []byte // names of the open elements, concatenated
 	lens    []int
 	rooted  bool // the root element has been seen
-	pending bool // a self-closing tag still owes its end token
+	pending bool // the next token is the end of a self-closing tag
 
-	// doctype admits a document type that only names a definition in another file,
-	// as comps has it; it is passed over, and nothing is fetched.
+	// doctype allows a document type that only refers to a definition in another
+	// file, as in comps. It is skipped, and the other file is not read.
 	doctype bool
 
-	encoding string // from the XML declaration, upper case; "" is UTF-8
+	encoding string // from the XML declaration, in upper case; "" means UTF-8
 
-	// The token.
+	// The current token.
 	kind       tokenKind
 	name       []byte
 	text       []byte
 	cdata      bool
 	attrs      []attr
 	selfClose  bool
-	start, fin int64 // offsets of the token's first byte and of the one behind it
+	start, fin int64 // offsets of the token's first byte and of the byte after it
 }
 
 func newReader(src io.Reader) *reader { return newReaderSize(src, firstBuf) }
 
-// newReaderSize is newReader for a document of about size bytes.
+// newReaderSize is like newReader, for a document of about size bytes.
 func newReaderSize(src io.Reader, size int) *reader {
 	return &reader{src: src, buf: make([]byte, min(max(size, 512), firstBuf)), keep: -1, attrs: make([]attr, 0, 16)}
 }
@@ -98,11 +96,11 @@ func (r *reader) fail(format string, args ...any) error {
 	return fmt.Errorf("%w at byte %d: %s", ErrSyntax, r.off+int64(r.pos), fmt.Sprintf(format, args...))
 }
 
-// depth is the number of open elements.
+// depth returns the number of open elements.
 func (r *reader) depth() int { return len(r.lens) }
 
-// fill reads more. It may move the buffer: from is the position that has to
-// survive, and its new value is returned with whether anything was read.
+// fill reads more bytes. It may move bytes in the buffer, but keeps those from
+// position from, whose new value it returns, and reports whether it has read any.
 func (r *reader) fill(from int) (newFrom int, more bool, err error) {
 	if r.err != nil {
 		if r.err == io.EOF {
@@ -157,9 +155,9 @@ func (r *reader) fill(from int) (newFrom int, more bool, err error) {
 	}
 }
 
-// find returns the position of the next c at or after from, reading as far
-// as needed, and from's position then: reading may move the buffer, and with
-// it r.pos. -1 is the end of the document.
+// find returns the position of the next c at or after from, and the new position of
+// from, because reading may move bytes in the buffer, and r.pos with them. At the
+// end of the document, at is -1.
 func (r *reader) find(from int, c byte, limit int, what string) (at, start int, err error) {
 	seen := 0
 	for {
@@ -183,7 +181,8 @@ func (r *reader) find(from int, c byte, limit int, what string) (at, start int, 
 	}
 }
 
-// ensure makes n bytes available at from, if the document has them.
+// ensure reads until n bytes are available at from, and reports whether there are that
+// many. It returns the new position of from.
 func (r *reader) ensure(from, n int) (start int, ok bool, err error) {
 	for r.end-from < n {
 		var more bool
@@ -273,7 +272,7 @@ func (r *reader) next() error {
 	}
 }
 
-// instruction passes over <?...?>, taking the encoding from the declaration.
+// instruction skips <?...?>. If it is the XML declaration, it reads the encoding.
 func (r *reader) instruction() error {
 	search := r.pos
 	for {
@@ -306,7 +305,7 @@ func (r *reader) instruction() error {
 	}
 }
 
-// declaredEncoding accepts encodings that are supersets of ASCII.
+// declaredEncoding sets the encoding, which must be a superset of ASCII.
 func (r *reader) declaredEncoding(pi string) error {
 	_, v, ok := strings.Cut(pi, "encoding")
 	if !ok {
@@ -427,9 +426,9 @@ func (r *reader) endTag() error {
 }
 
 func (r *reader) startTag() error {
-	// The end of the tag is the first '>' outside of quotes. One inside of
-	// them is rare: the tag is then parsed again with its end behind the
-	// closing quote, at most once for each attribute.
+	// The tag ends at the first '>' outside quotes. A '>' inside quotes is
+	// rare: in that case the tag is parsed again up to a '>' after the closing
+	// quote, at most once for each attribute.
 	search := r.pos
 	for {
 		at, _, err := r.find(search, '>', maxTag, "tag")
@@ -561,15 +560,15 @@ func (r *reader) pop() {
 	r.stack = r.stack[:len(r.stack)-n]
 }
 
-// local is the part of a name behind its namespace prefix.
+// local returns the part of a name after its namespace prefix.
 func local(name []byte) []byte {
 	return name[bytes.IndexByte(name, ':')+1:]
 }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
 
-// nameByte holds the bytes of names: ASCII of the Name production, and
-// everything above it.
+// nameByte is the set of bytes allowed in names: the ASCII characters of the Name
+// production, and all bytes above ASCII.
 var nameByte = func() (t [256]bool) {
 	for c := range t {
 		t[c] = c >= 0x80 || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
@@ -578,7 +577,7 @@ var nameByte = func() (t [256]bool) {
 	return t
 }()
 
-// quote shortens and cleans bytes from outside for a message.
+// quote shortens and sanitizes untrusted bytes for a message.
 func quote(b []byte) string {
 	const most = 80
 	cut := ""

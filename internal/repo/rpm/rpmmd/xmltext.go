@@ -18,17 +18,18 @@ func (r *reader) attr(name string) ([]byte, bool) {
 	return nil, false
 }
 
-// attrString is attr with its references resolved, "" when absent.
+// attrString returns the value of an attribute with its references resolved, or "" if it
+// is absent.
 func (r *reader) attrString(name string) string {
 	v, _ := r.attr(name)
 	return unescape(v)
 }
 
-// mark makes the current token the start of an element to be kept whole.
+// mark makes the current token the start of an element to keep as a whole.
 func (r *reader) mark() { r.keep = int(r.start - r.off) }
 
-// marked returns the bytes from the mark to the end of the current token and
-// ends the keeping.
+// marked returns the bytes from the mark to the end of the current token, and removes
+// the mark.
 func (r *reader) marked() ([]byte, error) {
 	b := r.buf[r.keep:int(r.fin-r.off)]
 	r.keep = -1
@@ -38,7 +39,7 @@ func (r *reader) marked() ([]byte, error) {
 	return b, nil
 }
 
-// skip passes over the rest of the element whose start tag is current.
+// skip skips the rest of the element whose start tag is current.
 func (r *reader) skip() error {
 	for depth := 1; depth > 0; {
 		if err := r.next(); err != nil {
@@ -54,8 +55,8 @@ func (r *reader) skip() error {
 	return nil
 }
 
-// content reads the text of the element whose start tag is current, up to
-// its end; elements inside it are an error.
+// content returns the text of the element whose start tag is current, and reads to
+// its end. Elements inside it are an error.
 func (r *reader) content() (string, error) {
 	name := string(r.name)
 	var out string
@@ -81,8 +82,7 @@ func (r *reader) content() (string, error) {
 	}
 }
 
-// checkRefs demands that every '&' begins a predefined or character
-// reference.
+// checkRefs checks that each '&' starts a predefined or character reference.
 func (r *reader) checkRefs(b []byte) error {
 	for {
 		i := bytes.IndexByte(b, '&')
@@ -101,7 +101,7 @@ func (r *reader) checkRefs(b []byte) error {
 	}
 }
 
-// reference resolves the name between '&' and ';'.
+// reference returns the character for the name between '&' and ';'.
 func reference(name []byte) (rune, bool) {
 	switch string(name) {
 	case "lt":
@@ -129,7 +129,7 @@ func reference(name []byte) (rune, bool) {
 	return rune(n), true
 }
 
-// unescape resolves the references of text that checkRefs has seen.
+// unescape resolves the references in text that checkRefs has accepted.
 func unescape(b []byte) string {
 	i := bytes.IndexByte(b, '&')
 	if i < 0 {
@@ -157,9 +157,9 @@ func unescape(b []byte) string {
 	return out.String()
 }
 
-// escape writes a string as the text or attribute value that unescape turns
-// back into it. Control characters that XML 1.0 cannot carry are left to the
-// caller.
+// escape escapes a string for use as text or as an attribute value, so that unescape
+// returns the string. The caller must remove control characters that XML 1.0 does not
+// allow.
 func escape(s string) string {
 	if !strings.ContainsAny(s, "&<>\"'\n\r\t") {
 		return s

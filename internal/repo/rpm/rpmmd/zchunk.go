@@ -14,35 +14,35 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// ErrZchunk says that a file is not the zchunk file it has to be.
+// ErrZchunk means that a file is not a zchunk file, or a malformed one.
 var ErrZchunk = errors.New("malformed zchunk file")
 
 // Limits of zchunk files.
 const (
 	maxZckHeader = 64 << 20  // bytes
-	maxZckChunk  = 64 << 20  // bytes, plain or compressed
+	maxZckChunk  = 64 << 20  // bytes, both compressed and uncompressed
 	maxZckDict   = 16 << 20  // bytes
 	maxZckInt    = 1<<63 - 1 // value of an integer
 )
 
-// ZchunkHeader is the header of a zchunk file (version 1, as the zck tool writes it),
+// ZchunkHeader is the header of a zchunk file (version 1, as written by the zck tool),
 // with the digests of its content.
 type ZchunkHeader struct {
-	// Checksum is that of the header, as repomd.xml's header-checksum gives it.
+	// Checksum is the checksum of the header: header-checksum in repomd.xml.
 	Checksum Checksum
-	Size     int64 // of the header with its lead, in bytes: repomd.xml's header-size
-	DataSize int64 // of what follows the header, in bytes
-	OpenSize int64 // of the plain content, in bytes
+	Size     int64 // of the header with its lead, in bytes: header-size in repomd.xml
+	DataSize int64 // of the data after the header, in bytes
+	OpenSize int64 // of the uncompressed content, in bytes
 
 	compression uint64
-	dataSum     []byte // over everything behind the header, by newSum
+	dataSum     []byte // of all bytes after the header, by newSum
 	newSum      func() hash.Hash
 	chunkSum    func() hash.Hash
-	openSums    bool // chunks also have checksums of their plain bytes
+	openSums    bool // chunks also have checksums of their uncompressed bytes
 	chunks      []zckChunk
 }
 
-// zckChunk is an entry of the index; the first one is the dictionary.
+// zckChunk is an entry of the index. The first one is the dictionary.
 type zckChunk struct {
 	sum          []byte
 	packed, open int64 // bytes
@@ -52,7 +52,7 @@ type zckChunk struct {
 var sums = []struct {
 	name string
 	make func() hash.Hash
-	size int // bytes kept
+	size int // bytes of the digest that are used
 }{
 	{"sha1", sha1.New, 20},
 	{"sha256", sha256.New, 32},
@@ -60,7 +60,7 @@ var sums = []struct {
 	{"sha512_128", sha512.New, 16},
 }
 
-// zckReader reads the header's fields.
+// zckReader reads the fields of a header.
 type zckReader struct {
 	b []byte
 }
@@ -92,15 +92,16 @@ func (r *zckReader) bytes(n int64, what string) ([]byte, error) {
 	return b, nil
 }
 
-// zckLead is the beginning of a file, before the part that the header checksum covers.
+// zckLead is the start of a file, up to and including the header checksum.
 type zckLead struct {
 	sumType int64
 	sum     []byte
 	covered []byte // the lead without the checksum
-	rest    int64  // bytes of the header behind the lead
+	rest    int64  // size of the header after the lead, in bytes
 }
 
-// maxZckLead limits the lead: id, two integers and the longest checksum.
+// maxZckLead is the largest size of the lead, in bytes: id, two integers and the longest
+// checksum.
 const maxZckLead = 5 + 10 + 64 + 10
 
 func parseZckLead(b []byte) (l zckLead, n int, err error) {
@@ -127,8 +128,8 @@ func parseZckLead(b []byte) (l zckLead, n int, err error) {
 	return l, len(b) - len(r.b), nil
 }
 
-// ReadZchunkHeader reads and checks the header at the start of src, which then
-// is positioned at the first byte behind it.
+// ReadZchunkHeader reads and verifies the header at the start of src, and leaves src at
+// the first byte after it.
 func ReadZchunkHeader(src *bufio.Reader) (*ZchunkHeader, error) {
 	peek, err := src.Peek(maxZckLead)
 	if err != nil && err != io.EOF {
@@ -159,7 +160,7 @@ func ReadZchunkHeader(src *bufio.Reader) (*ZchunkHeader, error) {
 	return h, h.parse(&zckReader{rest}, int64(s.size))
 }
 
-// parse reads the part that the header checksum covers.
+// parse parses the header after the lead.
 func (h *ZchunkHeader) parse(r *zckReader, sumSize int64) error {
 	var err error
 	if h.dataSum, err = r.bytes(sumSize, "the data checksum"); err != nil {
@@ -169,7 +170,7 @@ func (h *ZchunkHeader) parse(r *zckReader, sumSize int64) error {
 	if err != nil {
 		return err
 	}
-	const optional, open = 2, 4 // 1, several streams, is not used in repositories
+	const optional, open = 2, 4 // flag 1, several streams, is not used in repositories
 	if flags&^(optional|open) != 0 {
 		return fmt.Errorf("%w: flags %#x are not supported", ErrZchunk, flags)
 	}
@@ -262,9 +263,9 @@ func (h *ZchunkHeader) parseIndex(r *zckReader) error {
 	return nil
 }
 
-// NewZchunkReader checks a zchunk file's header and returns a reader of its
-// plain content; each chunk and in the end all of the data are checked against
-// their checksums.
+// NewZchunkReader verifies the header of a zchunk file and returns a reader of its
+// uncompressed content, which verifies the checksum of each chunk and, at the end, of
+// all data.
 func NewZchunkReader(src io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(src, 64<<10)
 	h, err := ReadZchunkHeader(br)
@@ -305,13 +306,13 @@ type zchunk struct {
 	src  *bufio.Reader
 	data hash.Hash
 	dec  *zstd.Decoder
-	n    int // chunks read
+	n    int // number of chunks read
 	left []byte
 	out  []byte
 	err  error
 }
 
-// packed reads the next chunk as it is in the file.
+// packed reads the next chunk without decompressing it.
 func (z *zchunk) packed() ([]byte, error) {
 	c := z.h.chunks[z.n]
 	b, err := readExactly(z.src, c.packed)
@@ -362,8 +363,9 @@ func (z *zchunk) Read(p []byte) (int, error) {
 
 func (z *zchunk) nextChunk() ([]byte, error) {
 	if z.n == len(z.h.chunks) {
-		// Files that carry checksums of their plain bytes may leave this one out:
-		// the header, whose checksum is in repomd.xml, covers each chunk's.
+		// A file with checksums of uncompressed chunks may omit this one, because
+		// its header, whose checksum is in repomd.xml, contains the checksum of each
+		// chunk.
 		none := z.h.openSums && len(bytes.Trim(z.h.dataSum, "\x00")) == 0
 		if got := z.data.Sum(nil); !none && !bytes.Equal(got, z.h.dataSum) {
 			return nil, fmt.Errorf("zchunk: data: %w: checksum %x, expected %x", ErrMismatch, got, z.h.dataSum)
@@ -392,8 +394,8 @@ func (z *zchunk) Close() error {
 	return nil
 }
 
-// readExactly reads n bytes. Its buffer grows with what arrives and not with what is
-// announced.
+// readExactly reads n bytes. Its buffer grows as bytes arrive, so that a wrong n costs no
+// memory.
 func readExactly(src io.Reader, n int64) ([]byte, error) {
 	var b bytes.Buffer
 	got, err := io.CopyN(&b, src, n)
@@ -403,7 +405,7 @@ func readExactly(src io.Reader, n int64) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// cut makes a hash of which only the first bytes count.
+// cut returns a hash that is truncated to size bytes.
 func cut(make func() hash.Hash, size int) func() hash.Hash {
 	return func() hash.Hash { return cutHash{make(), size} }
 }

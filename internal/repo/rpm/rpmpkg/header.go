@@ -1,10 +1,9 @@
-// Package rpmpkg reads rpm package files and checks them by their bytes: the
-// signatures and digests that a package carries, and whether its header agrees
-// with what a repository's metadata say about it.
+// Package rpmpkg reads rpm package files and verifies their signatures and digests,
+// and that the header of a package agrees with the repository's metadata.
 //
-// The layout is that of rpm's manual ("RPM v4 Package format", "RPM v6 Package
-// format"): a lead of 96 bytes, the signature header, padding to a multiple of
-// 8 bytes, the header, the payload. Integers are big-endian.
+// The format is described in rpm's manual ("RPM v4 Package format", "RPM v6 Package
+// format"). A package consists of a lead of 96 bytes, the signature header, padding to
+// a multiple of 8 bytes, the header, and the payload. Integers are big-endian.
 package rpmpkg
 
 import (
@@ -20,10 +19,10 @@ import (
 	"example.org/snapd/internal/repo/rpm/nevra"
 )
 
-// ErrMalformed means that a file is not an rpm package that can be read.
+// ErrMalformed means that a file is not an rpm package, or a malformed one.
 var ErrMalformed = errors.New("malformed rpm package")
 
-// Limits on headers. Packages with 100,000 files have some 20 MB.
+// Limits of headers. Packages with 100,000 files have headers of some 20 MB.
 const (
 	leadSize   = 96
 	introSize  = 16       // magic, reserved, number of entries, bytes of data
@@ -82,7 +81,7 @@ var headerMagic = []byte{0x8e, 0xad, 0xe8, 0x01, 0, 0, 0, 0}
 // entry is one element of a header's index.
 type entry struct {
 	typ, count uint32
-	off        uint32 // of its value in the header's data
+	off        uint32 // offset of its value in the header's data
 }
 
 // header is a parsed header.
@@ -91,7 +90,8 @@ type header struct {
 	data    []byte
 }
 
-// introLen reads a header's intro and returns the length of the whole header.
+// introLen reads the intro of a header and returns the length of the whole header in
+// bytes.
 func introLen(b []byte, what string) (int64, error) {
 	if !bytes.Equal(b[:8], headerMagic) {
 		return 0, fmt.Errorf("%w: %s begins with %x, expected %x", ErrMalformed, what, b[:8], headerMagic)
@@ -104,9 +104,9 @@ func introLen(b []byte, what string) (int64, error) {
 	return n, nil
 }
 
-// parseHeader reads a whole header with its intro. region is the tag that has
-// to come first; with whole, the region has to cover the header, as it does in
-// everything that rpm 4 and later build.
+// parseHeader parses a header with its intro. region is the tag that must come first.
+// With whole, the region must cover the whole header, as it does in all packages that
+// rpm 4 and later build.
 func parseHeader(b []byte, what string, region uint32, whole bool) (*header, error) {
 	bad := func(format string, args ...any) (*header, error) {
 		return nil, fmt.Errorf("%w: %s: %s", ErrMalformed, what, fmt.Sprintf(format, args...))
@@ -148,7 +148,7 @@ func parseHeader(b []byte, what string, region uint32, whole bool) (*header, err
 	return h, nil
 }
 
-// checkRegion checks the region's entry and its trailer.
+// checkRegion checks the region's entry and trailer, and returns what is wrong with them.
 func checkRegion(v entry, region uint32, il int, data []byte, whole bool) string {
 	if v.typ != typeBin || v.count != 16 || int64(v.off)+16 > int64(len(data)) {
 		return fmt.Sprintf("region %d has type %d, count %d, offset %d", region, v.typ, v.count, v.off)
@@ -181,7 +181,7 @@ func fixedSize(typ uint32) (int64, bool) {
 
 func (h *header) has(tag uint32) bool { _, ok := h.entries[tag]; return ok }
 
-// str returns a string, or the first of an array; "" when absent.
+// str returns a string, or the first one of an array; "" if absent.
 func (h *header) str(tag uint32) string {
 	if s := h.strs(tag, 1); len(s) > 0 {
 		return s[0]
@@ -208,7 +208,7 @@ func (h *header) strs(tag uint32, max int) []string {
 	return out
 }
 
-// bin returns a binary value; nil when absent.
+// bin returns a binary value; nil if absent.
 func (h *header) bin(tag uint32) []byte {
 	e, ok := h.entries[tag]
 	if !ok || e.typ != typeBin {
@@ -229,12 +229,12 @@ func (h *header) num(tag uint32) (uint64, bool) {
 	return 0, false
 }
 
-// Info has the contents of a package's headers.
+// Info contains the headers of a package.
 type Info struct {
 	nevra.NEVRA
 	SourceRPM string // file name of the source package; "" in source packages
 	Format    int    // 4 or 6
-	// The header's range in the file, in bytes, as metadata give it.
+	// The range of the header in the file, in bytes, as in metadata.
 	HeaderStart, HeaderEnd int64
 
 	sig, head *header
@@ -243,7 +243,7 @@ type Info struct {
 // Source reports whether the package is a source package.
 func (i *Info) Source() bool { return i.SourceRPM == "" }
 
-// info reads the fields.
+// info returns the Info of two headers.
 func info(sig, head *header, start, end int64) (*Info, error) {
 	i := &Info{sig: sig, head: head, HeaderStart: start, HeaderEnd: end, Format: 4}
 	i.Name, i.Version, i.Release, i.Arch = head.str(tagName), head.str(tagVersion), head.str(tagRelease), head.str(tagArch)
@@ -271,15 +271,14 @@ func info(sig, head *header, start, end int64) (*Info, error) {
 	return i, nil
 }
 
-// Strings returns the strings under a tag of the header, and Numbers its integers;
-// none if there are none.
+// Strings returns the strings of a tag in the header; nil if the tag is absent.
 func (i *Info) Strings(tag uint32) []string { return i.head.strs(tag, len(i.head.data)) }
 
-// Numbers returns the integers under a tag of the header.
+// Numbers returns the integers of a tag in the header; nil if the tag is absent.
 func (i *Info) Numbers(tag uint32) []uint64 { return i.head.nums(tag) }
 
-// PayloadSize returns the size of the unpacked payload according to the package, in
-// bytes; 0 if it is missing.
+// PayloadSize returns the size of the uncompressed payload as stated in the package, in
+// bytes; 0 if it is absent.
 func (i *Info) PayloadSize() uint64 {
 	for _, tag := range []uint32{sigLongArchiveSize, sigPayloadSize} {
 		if n, ok := i.sig.num(tag); ok {

@@ -3,7 +3,7 @@ package rpmpkg
 import (
 	"bytes"
 	"crypto"
-	_ "crypto/sha1" // the header digest of old packages, beside a signature
+	_ "crypto/sha1" // header digest of old packages, checked in addition to a signature
 	_ "crypto/sha256"
 	_ "crypto/sha3"
 	_ "crypto/sha512"
@@ -24,48 +24,46 @@ var (
 	// ErrDigest means that a package's bytes do not match a digest or size in the package
 	// itself or in the metadata.
 	ErrDigest = errors.New("digest mismatch")
-	// ErrDisagrees means that a package's header is that of another package
-	// than the metadata say.
+	// ErrDisagrees means that the header of a package contradicts the metadata.
 	ErrDisagrees = errors.New("the header disagrees with the metadata")
 )
 
-// Expect is what metadata say about a package. Zero fields are not compared.
+// Expect is a package as described by metadata. Zero fields are not compared.
 type Expect struct {
-	Object string // names the package in errors: its path
+	Object string // path of the package, for errors
 	nevra.NEVRA
 	Size                   int64 // bytes; 0 or negative: not compared
 	HeaderStart, HeaderEnd int64
-	// Digest is the package file's; Hash makes it.
+	// Digest is the digest of the package file, and Hash returns a hash to compute it.
 	Hash   func() hash.Hash
 	Digest string // lower-case hex
 }
 
-// Options say how a package is checked.
+// Options configures a Verifier.
 type Options struct {
-	// Keyring holds the keys of which one has to have signed the package. Nil:
-	// signatures are not checked, digests are.
+	// Keyring contains the keys one of which must have signed the package. If it is nil,
+	// only digests are verified, and no signatures.
 	Keyring *sign.Keyring
 	Expect  Expect
 }
 
-// Verifier checks one package as its bytes arrive. Its Close returns the
-// verdict.
+// Verifier verifies the package that is written to it. Close returns the result.
 //
-// Good is a package that
-//   - carries at least one good signature by the keyring, over the header or
-//     over header and payload, and no signature by one of its keys that is bad;
-//   - has every header digest that it carries;
-//   - has a payload that is covered by what is signed: by a digest in the
-//     header, or by a signature over header and payload;
-//   - and is what Expect says.
+// A package is good if
+//   - it has a good signature by a key in the keyring, over the header or over header
+//     and payload, and no bad signature by such a key;
+//   - it matches all header digests that it contains;
+//   - its payload is signed, through a digest in the header, or by a signature over
+//     header and payload;
+//   - and it matches Expect.
 type Verifier struct {
 	opts Options
 	buf  []byte
-	need int // bytes of buf at which the next part can be read
+	need int // size of buf at which the next part can be read, in bytes
 
 	info     *Info
-	err      error // of the structure: nothing later can mend it
-	n        int64 // bytes seen
+	err      error // first error, which is final
+	n        int64 // bytes written
 	file     hash.Hash
 	payload  hash.Hash
 	wantPay  string
@@ -76,7 +74,7 @@ type Verifier struct {
 	closed   bool
 }
 
-// signature is one signature and the bytes it was fed.
+// signature is a signature and the state of its verification.
 type signature struct {
 	tag string
 	v   *sign.PacketVerifier
@@ -86,10 +84,10 @@ type signature struct {
 // Result describes a good package.
 type Result struct {
 	*Info
-	Signatures []sign.Signature // the good ones; empty without a keyring
+	Signatures []sign.Signature // good signatures; empty without a keyring
 }
 
-// NewVerifier starts a check.
+// NewVerifier returns a Verifier of one package.
 func NewVerifier(opts Options) *Verifier {
 	v := &Verifier{opts: opts, need: leadSize + introSize}
 	if opts.Expect.Hash != nil {
@@ -98,8 +96,8 @@ func NewVerifier(opts Options) *Verifier {
 	return v
 }
 
-// Write reads the next bytes. It returns an error as soon as the package cannot be good
-// any more, and the same error from then on.
+// Write verifies the next bytes. As soon as the package cannot be good any more, Write
+// returns an error, and returns the same error from then on.
 func (v *Verifier) Write(p []byte) (int, error) {
 	if v.err != nil {
 		return 0, v.err
@@ -139,9 +137,9 @@ func (v *Verifier) fail(err error) error {
 	return err
 }
 
-// advance reads the next part of the headers, once v.need bytes are there:
-// lead and the signature header's intro; the signature header, its padding and
-// the header's intro; the header.
+// advance reads the next part of the headers when v.need bytes are available. The
+// parts are: the lead and the intro of the signature header; the signature header,
+// its padding and the intro of the header; and the header.
 func (v *Verifier) advance() error {
 	lead := v.buf[:leadSize]
 	if !bytes.HasPrefix(lead, []byte{0xed, 0xab, 0xee, 0xdb}) {
@@ -190,7 +188,7 @@ func (v *Verifier) advance() error {
 	return nil
 }
 
-// body reads bytes after the header.
+// body handles bytes after the header.
 func (v *Verifier) body(p []byte) {
 	if len(p) == 0 {
 		return
@@ -205,11 +203,11 @@ func (v *Verifier) body(p []byte) {
 	}
 }
 
-// agrees compares the header with what the metadata say.
+// agrees compares the header with Expect.
 func (v *Verifier) agrees() error {
 	want, i := v.opts.Expect, v.info
 	if want.Name != "" && want.NEVRA != i.NEVRA {
-		// Metadata write "src" for packages whose header makes them "nosrc".
+		// Metadata have "src" for packages whose header says "nosrc".
 		got := i.NEVRA
 		if got.Arch == "nosrc" && want.Arch == "src" {
 			got.Arch = "src"
@@ -225,7 +223,7 @@ func (v *Verifier) agrees() error {
 	return nil
 }
 
-// headerDigests checks every digest of the header that the package carries.
+// headerDigests verifies all digests of the header that the package contains.
 func headerDigests(sig *header, raw []byte) error {
 	for _, d := range [...]struct {
 		tag  uint32
@@ -244,12 +242,12 @@ func headerDigests(sig *header, raw []byte) error {
 	return nil
 }
 
-// payloadDigest prepares the check of the payload's digest.
+// payloadDigest prepares the verification of the payload's digest.
 func (v *Verifier) payloadDigest() error {
 	head := v.info.head
 	algo := crypto.SHA256
 	if n, ok := head.num(tagPayloadDigestAlgo); ok {
-		// OpenPGP's numbers (RFC 9580, section 9.5).
+		// Numbers of algorithms in OpenPGP (RFC 9580, section 9.5).
 		switch n {
 		case 8:
 		case 9:
@@ -278,7 +276,7 @@ func (v *Verifier) payloadDigest() error {
 	return nil
 }
 
-// signatures prepares the check of all signatures over the raw header.
+// signatures prepares the verification of all signatures.
 func (v *Verifier) signatures(raw []byte) {
 	if v.opts.Keyring == nil {
 		return
@@ -316,8 +314,8 @@ func (v *Verifier) signatures(raw []byte) {
 	}
 }
 
-// Close returns the verdict: nil when the package is good. Errors wrap
-// ErrMalformed, ErrDigest, ErrDisagrees or one of package sign's sentinels.
+// Close returns nil if the package is good. Otherwise the error wraps ErrMalformed,
+// ErrDigest, ErrDisagrees or a sentinel of package sign.
 func (v *Verifier) Close() error {
 	if v.closed || v.err != nil {
 		v.closed = true
@@ -330,7 +328,7 @@ func (v *Verifier) Close() error {
 	return nil
 }
 
-// Result returns the description, after a Close that returned nil.
+// Result returns the description of the package, if Close has returned nil.
 func (v *Verifier) Result() *Result { return v.result }
 
 func (v *Verifier) verdict() error {
@@ -383,8 +381,8 @@ func (v *Verifier) verdict() error {
 	return nil
 }
 
-// check asks for the verdicts of signatures and reports whether one is good. A bad
-// signature by a known key is an error; others are recorded.
+// check finishes the verification of signatures and reports whether one is good. A bad
+// signature by a key in the keyring is an error; other errors are stored in sigs.
 func (v *Verifier) check(sigs []signature) (good bool, err error) {
 	for i := range sigs {
 		s := &sigs[i]
@@ -405,7 +403,7 @@ func (v *Verifier) check(sigs []signature) (good bool, err error) {
 	return good, nil
 }
 
-// noneGood says why no signature counts.
+// noneGood returns an error that says why no signature is good.
 func (v *Verifier) noneGood() error {
 	var errs []error
 	for _, s := range append(v.headSigs, v.fullSigs...) {
@@ -416,7 +414,7 @@ func (v *Verifier) noneGood() error {
 	if len(errs) == 0 {
 		return sign.ErrNoSignature
 	}
-	// One line, the first one's sentinel.
+	// Return one line that wraps the first error.
 	msg := make([]string, len(errs))
 	for i, e := range errs {
 		msg[i] = e.Error()
@@ -432,7 +430,7 @@ type noneGoodError struct {
 func (e *noneGoodError) Error() string   { return e.msg }
 func (e *noneGoodError) Unwrap() []error { return e.errs }
 
-// Read reads a package's headers from the start of src without checking
+// Read reads the headers of a package from the start of src without verifying
 // digests or signatures.
 func Read(src io.Reader) (*Info, error) {
 	v := NewVerifier(Options{})
@@ -452,7 +450,7 @@ func Read(src io.Reader) (*Info, error) {
 	return v.info, nil
 }
 
-// Verify reads all of src and checks it.
+// Verify reads all of src and verifies it.
 func Verify(src io.Reader, opts Options) (*Result, error) {
 	v := NewVerifier(opts)
 	if _, err := io.Copy(v, src); err != nil {

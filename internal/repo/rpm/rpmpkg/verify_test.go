@@ -97,7 +97,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// TestVerifyDisagrees are packages that are not what the metadata say.
+// Packages that differ from Expect are refused.
 func TestVerifyDisagrees(t *testing.T) {
 	key := signtest.NewKey(t, "ed")
 	p := rpmtest.Package{Name: "sample", Version: "1.0", Arch: "x86_64"}
@@ -132,8 +132,8 @@ func TestVerifyDisagrees(t *testing.T) {
 	}
 }
 
-// TestVerifyFlips flips each byte in turn: nothing but the parts that no
-// signature covers may change unnoticed.
+// TestVerifyFlips flips each byte in turn. Only changes of bytes that no signature
+// covers may be accepted.
 func TestVerifyFlips(t *testing.T) {
 	key := signtest.NewKey(t, "ed")
 	ring := signtest.Keyring(key)
@@ -160,8 +160,8 @@ func TestVerifyFlips(t *testing.T) {
 	}
 }
 
-// TestRPMSign checks packages of rpmbuild, signed by rpmsign with each kind of
-// key. Long because of its table of cases.
+// TestRPMSign verifies packages from rpmbuild that rpmsign has signed with each kind of
+// key. Long because of its table.
 func TestRPMSign(t *testing.T) {
 	needs.Program(t, "rpmbuild")
 	needs.Program(t, "rpmsign")
@@ -215,7 +215,7 @@ head -c 100000 /dev/zero > %{buildroot}/usr/share/sample/data
 	if _, err := rpmpkg.Verify(bytes.NewReader(unsigned), rpmpkg.Options{}); err != nil {
 		t.Errorf("digests of an unsigned package: %v", err)
 	}
-	// rpmsign of rpm 4.18 knows no ECDSA; gpg makes the signature for it.
+	// rpmsign in rpm 4.18 does not support ECDSA, so sign with gpg.
 	t.Run("nistp256", func(t *testing.T) {
 		const uid = "nistp256@example.org"
 		run("gpg", "--batch", "--passphrase", "", "--quick-gen-key", uid, "nistp256", "sign", "never")

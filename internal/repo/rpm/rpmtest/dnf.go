@@ -12,11 +12,10 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// Install has dnf install packages from the repository at url into an empty
-// root, with gpgcheck and, if asked, repo_gpgcheck on, and returns what is
-// then installed: "name-version-release.arch", sorted, without keys. keys are
-// armored. Where dnf is missing the test is skipped, in CI it
-// fails; in short mode it is skipped always.
+// Install has dnf install packages from the repository at url into an empty root, with
+// gpgcheck and, if repoCheck is true, repo_gpgcheck. keys are armored. It returns the
+// sorted list of installed packages as "name-version-release.arch", without keys. It
+// skips the test in short mode. Without dnf, it skips the test, or fails it in CI.
 func Install(t testing.TB, url string, keys []string, repoCheck bool, packages ...string) []string {
 	t.Helper()
 	out, err := TryInstall(t, url, keys, repoCheck, packages...)
@@ -26,14 +25,14 @@ func Install(t testing.TB, url string, keys []string, repoCheck bool, packages .
 	return out
 }
 
-// TryInstall is Install for installations that may fail; the error has dnf's
-// output.
+// TryInstall is like Install, but the installation may fail. The error contains the
+// output of dnf.
 func TryInstall(t testing.TB, url string, keys []string, repoCheck bool, packages ...string) ([]string, error) {
 	t.Helper()
 	return InstallFrom(t, []string{url}, keys, repoCheck, packages...)
 }
 
-// InstallFrom is TryInstall from several repositories together.
+// InstallFrom is like TryInstall, with several repositories.
 func InstallFrom(t testing.TB, urls []string, keys []string, repoCheck bool, packages ...string) ([]string, error) {
 	t.Helper()
 	if testing.Short() {
@@ -75,7 +74,7 @@ func InstallFrom(t testing.TB, urls []string, keys []string, repoCheck bool, pac
 	if err != nil {
 		return nil, fmt.Errorf("dnf install %s: %w\n%s", strings.Join(packages, " "), err, log)
 	}
-	// Debian's rpm keeps its database below HOME; dnf and rpm have to agree.
+	// Debian's rpm has its database below HOME, so HOME must be the same for dnf and rpm.
 	qa := needs.AsRoot(exec.CommandContext(t.Context(), "rpm", "--root", root, "-qa"))
 	qa.Env = cmd.Env
 	list, err := qa.Output()

@@ -18,21 +18,20 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Large is a repository of Fedora's shape for measurements: many packages with
-// tiny bodies, some 2.5 kB of primary and 8.4 kB of filelists for each. Packages
-// are built when they are asked for, so that it costs no more memory than its
-// packed metadata.
+// Large is a repository like Fedora's for measurements. It has many packages with tiny
+// bodies, and about 2.5 kB of primary and 8.4 kB of filelists for each. Packages are
+// built on request, so that only the compressed metadata need memory.
 type Large struct {
 	signer *sign.Signer
 	n      int
 	at     time.Time
-	// Changed are packages at another release than the rest.
+	// changed are packages with a different release, by number.
 	changed map[int]int
 	files   map[string][]byte
 }
 
-// NewLarge makes a repository of n packages with its metadata packed as
-// compress says (".gz" or ".zst"), published at at. Package i has release
+// NewLarge makes a repository of n packages that is published at the time at. compress
+// is the compression of the metadata (".gz" or ".zst"). Package i has release
 // 1+changed[i].
 func NewLarge(n int, signer *sign.Signer, compress string, at time.Time, changed map[int]int) (*Large, error) {
 	l := &Large{signer: signer, n: n, at: at, changed: changed, files: map[string][]byte{}}
@@ -122,10 +121,10 @@ func (l *Large) Package(i int) Package {
 		BuildTime: Epoch.Add(time.Duration(i) * time.Minute), FakeFiles: 104, FakeRequires: 22}
 }
 
-// Len is the number of packages.
+// Len returns the number of packages.
 func (l *Large) Len() int { return l.n }
 
-// File returns the bytes of a file, nil when there is none.
+// File returns the bytes of a file, or nil if it does not exist.
 func (l *Large) File(path string) []byte {
 	if b, ok := l.files[path]; ok {
 		return b

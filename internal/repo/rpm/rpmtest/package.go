@@ -1,9 +1,9 @@
-// Package rpmtest makes rpm packages and rpm-md repositories for tests: tiny
-// real packages, signed, that rpm and dnf accept, metadata around them, an HTTP
-// server with deliberate faults, and repositories of Fedora's size.
+// Package rpmtest makes rpm packages and rpm-md repositories for tests: tiny signed
+// packages that rpm and dnf accept, their metadata, an HTTP server that can inject
+// faults, and repositories as large as Fedora's.
 //
-// Everything is deterministic: times are parameters, equal inputs give equal
-// bytes (with keys whose signatures are).
+// The output is deterministic: times are parameters, and equal inputs give equal bytes
+// (with keys whose signatures are deterministic).
 package rpmtest
 
 import (
@@ -30,8 +30,8 @@ import (
 // Epoch is the default time at which packages are built.
 var Epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Package describes an rpm package to be built. Name and Version are needed;
-// Release defaults to "1", Arch to "noarch".
+// Package describes an rpm package to build. Name and Version are required. Release
+// defaults to "1", and Arch to "noarch".
 type Package struct {
 	Name    string
 	Epoch   uint32
@@ -49,24 +49,24 @@ type Package struct {
 	Requires, Provides, Conflicts, Obsoletes []string
 
 	Files []File // default: one text file, /usr/share/doc/<name>/README
-	// FakeFiles and FakeRequires add lines to the metadata alone, for
-	// repositories of realistic size with tiny packages.
+	// FakeFiles and FakeRequires add entries only to the metadata, for repositories of
+	// realistic size with tiny packages.
 	FakeFiles, FakeRequires int
 
 	// V6 writes the package format of rpm 6.
 	V6 bool
-	// Signing: by default the header is signed (RSA or DSA tag by the key's
-	// kind, as rpm 4.14 and later do).
-	Legacy bool // also, or with LegacyOnly only, sign header and payload, as rpm before 4.14
-	// Sign, when set, adds one more signature: it gets the header and
+	// Signatures. By default, the header is signed (with the RSA or DSA tag, depending
+	// on the kind of key), as rpm 4.14 and later do.
+	Legacy bool // also sign header and payload, as rpm before 4.14 did; with LegacyOnly, only those
+	// Sign, if not nil, adds another signature. It is called with the header and
 	// returns a binary signature packet.
 	Sign func(signed []byte) []byte
 	// Weaknesses and faults.
 	LegacyOnly      bool
-	NoPayloadDigest bool // as rpm before 4.14
+	NoPayloadDigest bool // like rpm before 4.14
 	BadHeaderDigest bool
-	BadPayload      bool // the payload is not that of the digest
-	BadSignature    bool // over other bytes
+	BadPayload      bool // the payload does not match its digest
+	BadSignature    bool // the signature is over other bytes
 
 	Location string // href; default Packages/<first letter>/<file name>
 }
@@ -108,7 +108,7 @@ func (p *Package) defaults() Package {
 	return d
 }
 
-// EVR is the package's version as it is compared.
+// EVR returns the epoch, version and release of the package.
 func (p *Package) EVR() nevra.EVR {
 	r := p.Release
 	if r == "" {
@@ -117,7 +117,7 @@ func (p *Package) EVR() nevra.EVR {
 	return nevra.EVR{Epoch: p.Epoch, Version: p.Version, Release: r}
 }
 
-// NEVRA names the package.
+// NEVRA returns the NEVRA of the package.
 func (p *Package) NEVRA() nevra.NEVRA {
 	a := p.Arch
 	if a == "" {
@@ -126,10 +126,10 @@ func (p *Package) NEVRA() nevra.NEVRA {
 	return nevra.NEVRA{Name: p.Name, EVR: p.EVR(), Arch: a}
 }
 
-// FileName is the usual name of the package file.
+// FileName returns the usual name of the package file.
 func (p *Package) FileName() string { return p.NEVRA().NVRA() + ".rpm" }
 
-// Href is the path of the package in its repository.
+// Href returns the path of the package in its repository.
 func (p *Package) Href() string {
 	if p.Location != "" {
 		return p.Location
@@ -137,7 +137,7 @@ func (p *Package) Href() string {
 	return "Packages/" + strings.ToLower(p.Name[:1]) + "/" + p.FileName()
 }
 
-// Built is a package file and what metadata say about it.
+// Built is a package file and the values that metadata contain about it.
 type Built struct {
 	Package
 	Bytes                  []byte
@@ -169,7 +169,7 @@ func parseRel(s string) rel {
 	return r
 }
 
-// Build writes the package, signed by each of the signers.
+// Build builds the package, signed by each of the signers.
 func (p *Package) Build(signers ...*sign.Signer) *Built {
 	d := p.defaults()
 	payload, archive, installed := d.payload()
@@ -204,7 +204,8 @@ func (p *Package) Build(signers ...*sign.Signer) *Built {
 	return b
 }
 
-// payload is the cpio archive (newc), gzipped.
+// payload returns the gzipped cpio archive (newc), and the sizes of the archive and of the
+// installed files in bytes.
 func (p *Package) payload() (packed []byte, archive, installed int64) {
 	var cpio bytes.Buffer
 	entry := func(ino int, name string, mode uint32, body string) {
@@ -404,7 +405,7 @@ func (p *Package) signatures(head, payload []byte, archive int64, signers []*sig
 			v6 = append(v6, base64.StdEncoding.EncodeToString(headSig))
 			continue
 		case seen[tag]:
-			continue // there is room for one of a kind
+			continue // each kind has a tag for only one signature
 		}
 		seen[tag] = true
 		if !p.LegacyOnly {
@@ -444,7 +445,7 @@ func (p *Package) signatures(head, payload []byte, archive int64, signers []*sig
 	return h.finish(62)
 }
 
-// packet makes a binary signature packet.
+// packet returns a binary signature packet.
 func packet(s *sign.Signer, data []byte, at time.Time) []byte {
 	armored, err := s.SignDetached(data, at)
 	if err != nil {
@@ -459,7 +460,7 @@ func packet(s *sign.Signer, data []byte, at time.Time) []byte {
 	return b
 }
 
-// rsaPacket reads the key algorithm of a version 4 signature packet.
+// rsaPacket reports whether a version 4 signature packet is of an RSA key.
 func rsaPacket(b []byte) bool {
 	head := 2
 	if b[0]&0x40 == 0 {

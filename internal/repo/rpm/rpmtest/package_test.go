@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// TestRPMAccepts holds the writer against rpm itself.
+// rpm accepts the packages that Build writes.
 func TestRPMAccepts(t *testing.T) {
 	needs.Program(t, "rpmkeys")
 	dir := t.TempDir()

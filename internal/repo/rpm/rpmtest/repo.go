@@ -25,32 +25,33 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Options says how a repository is made. The zero value is what createrepo_c makes,
-// unsigned.
+// Options configures a repository. The zero value gives an unsigned repository like that
+// of createrepo_c.
 type Options struct {
 	Signer        *sign.Signer // signs repomd.xml; nil: no signature
-	PackageSigner *sign.Signer // signs packages; nil: Signer; both nil: unsigned packages
+	PackageSigner *sign.Signer // signs packages; nil: Signer; if both are nil, packages are unsigned
 	Compress      string       // ".gz" (the default), ".zst", ".xz" or "none"
 	SimpleNames   bool         // "primary.xml.gz" without a digest
-	Checksum      string       // "sha256" (the default), "sha512", "sha384" or "sha1", of metadata and packages
-	// PackageChecksum is the checksum of packages, if it is another one.
+	Checksum      string       // of metadata and packages: "sha256" (the default), "sha512", "sha384" or "sha1"
+	// PackageChecksum is the checksum of packages, if it is not Checksum.
 	PackageChecksum string
-	XMLBase         string // xml:base of every location
-	// KeepOld leaves files of earlier generations in place, as mirrors with
-	// hash-named metadata do for a while.
+	XMLBase         string // xml:base of all locations
+	// KeepOld keeps files of earlier generations, as mirrors with hash-named metadata
+	// do for a while.
 	KeepOld bool
 }
 
-// Repo is an rpm-md repository that can change over time and serves itself
-// over HTTP. It is safe for concurrent use.
+// Repo is an rpm-md repository that can change over time. It is an http.Handler. It is
+// safe for concurrent use.
 type Repo struct {
 	Options
-	// Edit, when set, changes a plain document before it is packed: "primary",
-	// "filelists", "other", or the type of SetData. EditRepoMD changes
+	// Edit, if not nil, changes a document before it is compressed: "primary",
+	// "filelists", "other", or a type passed to SetData. EditRepoMD changes
 	// repomd.xml before it is signed.
 	Edit       func(typ string, doc []byte) []byte
 	EditRepoMD func(doc []byte) []byte
-	// Fault, when set, is asked before each request; true: it has answered.
+	// Fault, if not nil, is called for each request first. If it returns true, it has
+	// answered the request.
 	Fault func(w http.ResponseWriter, r *http.Request) bool
 
 	mu       sync.Mutex
@@ -61,7 +62,7 @@ type Repo struct {
 	files    map[string]file
 	requests []string
 	metalink []byte
-	old      []string // alternates of the metalink: older repomd.xml as <mm0:alternate>
+	old      []string // alternates in the metalink: <mm0:alternate> elements for older repomd.xml
 }
 
 type file struct {
@@ -74,7 +75,7 @@ type extraData struct {
 	doc       []byte
 }
 
-// New makes an empty repository; Publish makes it visible.
+// New makes an empty repository. It is served after the first Publish.
 func New(opts Options) *Repo {
 	if opts.Compress == "" {
 		opts.Compress = ".gz"
@@ -88,7 +89,7 @@ func New(opts Options) *Repo {
 	return &Repo{Options: opts, files: map[string]file{}}
 }
 
-// Add builds and signs packages and puts them into the next generation.
+// Add builds and signs packages and adds them to the next generation.
 func (r *Repo) Add(pkgs ...Package) []*Built {
 	var out []*Built
 	signer := r.PackageSigner
@@ -106,7 +107,7 @@ func (r *Repo) Add(pkgs ...Package) []*Built {
 	return out
 }
 
-// AddBuilt puts packages into the next generation.
+// AddBuilt adds packages to the next generation.
 func (r *Repo) AddBuilt(pkgs ...*Built) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -120,9 +121,9 @@ func (r *Repo) Remove(names ...string) {
 	r.pkgs = slices.DeleteFunc(r.pkgs, func(b *Built) bool { return slices.Contains(names, b.Name) })
 }
 
-// SetData sets metadata of a type ("group", "updateinfo", "modules", or any
-// other) from the next generation on; it is packed as the file name's
-// extension says. A nil doc removes it.
+// SetData sets the metadata of a type ("group", "updateinfo", "modules", or any
+// other) from the next generation on. It is compressed according to the extension of
+// name. A nil doc removes it.
 func (r *Repo) SetData(typ, name string, doc []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,10 +133,10 @@ func (r *Repo) SetData(typ, name string, doc []byte) {
 	}
 }
 
-// SetTags sets the content of repomd.xml's <tags>.
+// SetTags sets the content of <tags> in repomd.xml.
 func (r *Repo) SetTags(xml string) { r.tags = xml }
 
-// Publish makes the next generation, dated at, visible at once.
+// Publish atomically publishes the next generation with the date at.
 func (r *Repo) Publish(at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -197,7 +198,7 @@ func (r *Repo) Publish(at time.Time) {
 	r.files = next
 }
 
-// put packs a document and lists it.
+// put compresses a document and lists it in repomd.xml.
 func (r *Repo) put(next map[string]file, md *bytes.Buffer, typ, name string, doc []byte) {
 	if r.Edit != nil {
 		doc = r.Edit(typ, doc)
@@ -217,7 +218,7 @@ func (r *Repo) put(next map[string]file, md *bytes.Buffer, typ, name string, doc
 	fmt.Fprintf(md, "    <location href=\"%s\"/>\n    <timestamp>%d</timestamp>\n    <size>%d</size>\n  </data>\n", path, r.at.Unix(), len(packed))
 }
 
-// Pack compresses a document as the extension of its name says.
+// Pack compresses a document according to the extension of its name.
 func Pack(name string, doc []byte) []byte {
 	var b bytes.Buffer
 	var w io.WriteCloser
@@ -351,7 +352,7 @@ func (b *Built) writeOther(w *bytes.Buffer, id string) {
 	fmt.Fprintf(w, "  <changelog author=\"Packager &lt;packager@example.org&gt; - %s\" date=\"%d\">- Built.</changelog>\n</package>\n", esc(b.EVR().String()), b.BuildTime.Unix())
 }
 
-// File returns the bytes of a published file, nil when there is none.
+// File returns the bytes of a published file, or nil if it does not exist.
 func (r *Repo) File(path string) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -365,7 +366,7 @@ func (r *Repo) Paths() []string {
 	return slices.Sorted(maps.Keys(r.files))
 }
 
-// Find returns the published path of a data type: the first that ends so.
+// Find returns the first published path that ends with suffix.
 func (r *Repo) Find(suffix string) string {
 	for _, p := range r.Paths() {
 		if strings.HasSuffix(p, suffix) {
@@ -375,7 +376,7 @@ func (r *Repo) Find(suffix string) string {
 	return ""
 }
 
-// SetFile replaces or adds a published file; nil removes it.
+// SetFile replaces or adds a published file. A nil data removes it.
 func (r *Repo) SetFile(path string, data []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -400,9 +401,8 @@ func (r *Repo) WriteDir(dir string) error {
 	return nil
 }
 
-// Metalink makes a metalink for the published repomd.xml and the earlier ones,
-// at the given base URLs; the first is the most preferred. It is also served
-// at /metalink.
+// Metalink returns a metalink for the published repomd.xml and earlier ones at the
+// given base URLs, most preferred first. It is also served at /metalink.
 func (r *Repo) Metalink(bases ...string) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -437,8 +437,7 @@ func metalinkFile(data []byte, at time.Time) string {
 `, at.Unix(), len(data), sum("sha1", data), sum("sha256", data), sum("sha512", data))
 }
 
-// Requests lists the requests so far, "GET /path" or "GET /path 304", and
-// forgets them.
+// Requests returns the requests since its last call, as "GET /path" or "GET /path 304".
 func (r *Repo) Requests() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// TestCreaterepoAgrees compares our primary with what createrepo_c makes of the
-// same packages.
+// TestCreaterepoAgrees compares our primary with that of createrepo_c for the same
+// packages.
 func TestCreaterepoAgrees(t *testing.T) {
 	needs.Program(t, "createrepo_c")
 	r := New(Options{Signer: signtest.Signer(t, signtest.NewKey(t, "ed")), Compress: "none", SimpleNames: true})
@@ -53,7 +53,7 @@ func TestCreaterepoAgrees(t *testing.T) {
 	}
 }
 
-// TestDNF installs from a published repository with both checks on.
+// dnf installs from a published repository with gpgcheck and repo_gpgcheck.
 func TestDNF(t *testing.T) {
 	for _, compress := range []string{".gz", ".zst", ".xz", "none"} {
 		t.Run("compress"+compress, func(t *testing.T) {

@@ -328,7 +328,7 @@ func (r *resolver) others(name string) string {
 	if len(list) == 0 {
 		return ""
 	}
-	return "; there is " + excerpt.Of(strings.Join(list, ", "))
+	return "; available: " + excerpt.Of(strings.Join(list, ", "))
 }
 
 // run has dnf resolve one spec, and records the URLs that it prints.

@@ -115,8 +115,8 @@ func TestResolveChosen(t *testing.T) {
 		{[]string{"i686", "x86_64"}, []string{"bar"}, "bar-1.1-1.x86_64.rpm lib-1-1.noarch.rpm"},
 		{[]string{"x86_64", "aarch64", "noarch", "src"}, []string{"bar", "intel"}, "bar-1.1-1.aarch64.rpm bar-1.1-1.x86_64.rpm intel-1-1.x86_64.rpm lib-1-1.noarch.rpm"},
 		{[]string{"x86_64", "aarch64"}, []string{"bar:aarch64"}, "bar-1.1-1.aarch64.rpm lib-1-1.noarch.rpm"},
-		{x86, []string{"bar=1:1.0-1"}, "no package bar=1:1.0-1 for x86_64; there is bar-2:1.0-1.x86_64, bar-2:1.1-1.aarch64"},
-		{x86, []string{"bar:aarch64"}, "no package bar:aarch64 for x86_64; there is"},
+		{x86, []string{"bar=1:1.0-1"}, "no package bar=1:1.0-1 for x86_64; available: bar-2:1.0-1.x86_64, bar-2:1.1-1.aarch64"},
+		{x86, []string{"bar:aarch64"}, "no package bar:aarch64 for x86_64; available: bar"},
 		{x86, []string{"nothing=1"}, "no package nothing=1 for x86_64: missing upstream"},
 		{x86, []string{"bar=1:2:3"}, "version"},
 	} {

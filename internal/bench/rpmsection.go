@@ -66,8 +66,7 @@ func runRPM(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// reposync measures how dnf downloads the same metadata, without packages. It returns nil
-// if only snapd is measured.
+// reposync measures how dnf downloads the same metadata, without packages.
 func (b *bench) reposync(ctx context.Context, dir string) (*cost, error) {
 	root := filepath.Join(dir, "dnf")
 	if err := os.MkdirAll(root, 0o700); err != nil {

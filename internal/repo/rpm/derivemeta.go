@@ -61,8 +61,8 @@ func readComps(ctx context.Context, c repo.Choice) ([]byte, error) {
 	return doc, nil
 }
 
-// unlessMalformed is err, or nil if it reports that upstream's data are malformed: of
-// those dnf makes no use, and the sync has warned of them.
+// unlessMalformed returns err, or nil if err means that upstream's data are malformed: dnf
+// ignores such data, and the sync has warned about them.
 func unlessMalformed(err error) error {
 	if errors.Is(err, repo.ErrMalformed) {
 		return nil
@@ -74,14 +74,14 @@ func checkComps(doc []byte) error {
 	return malformed(rpmmd.CutComps(io.Discard, &rpmmd.Selection{}, doc))
 }
 
-// checkUpdateinfo reads all advisories.
+// checkUpdateinfo checks that all advisories can be parsed.
 func checkUpdateinfo(r io.Reader) error {
 	_, err := rpmmd.CutUpdateinfo(io.Discard, &rpmmd.Selection{}, r)
 	return malformed(err)
 }
 
-// readFirst reads the data of the first of the types that a state has; nil if it has
-// none.
+// readFirst returns the decompressed data of the first of the types that a state has, or
+// nil if it has none.
 func readFirst(ctx context.Context, c repo.Choice, max int64, types ...string) ([]byte, error) {
 	for _, typ := range types {
 		if l, ok := heldIn(c, typ); ok {

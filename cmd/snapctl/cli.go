@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -127,7 +128,7 @@ func (c *call) socket() (string, error) {
 		return s, nil
 	}
 	if c.str("config") == "" {
-		if _, err := os.Stat(serviceSocket); err == nil {
+		if _, err := fs.Stat(c.p.machine.root, strings.TrimPrefix(serviceSocket, "/")); err == nil {
 			return serviceSocket, nil
 		}
 		return defaultSocket, nil

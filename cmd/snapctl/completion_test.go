@@ -47,7 +47,7 @@ func TestComplete(t *testing.T) {
 		{[]string{"completion", "z"}, "zsh"},
 		{[]string{"frob", ""}, ""},
 		{[]string{"show", "--", "-"}, ""},
-		{nil, "init status mirror sync add remove list show packages find diff freeze sources verify export import sbom record channel pin unpin rm gc fsck key token audit jobs webhook log witness image rebuild compare run attest iuk help completion man"},
+		{nil, "init status mirror sync add remove list show packages find diff freeze label sources verify export import sbom record channel pin unpin rm gc fsck key token audit jobs webhook log witness image rebuild compare run attest iuk help completion man"},
 	} {
 		o := x.run("", append([]string{"__complete", "--"}, c.words...)...)
 		var got []string

@@ -102,6 +102,29 @@ func runFreeze(ctx context.Context, c *call) error {
 		DryRun:       c.on("dry-run"),
 		Description:  c.str("description"),
 	}
+	if err := c.checkFreeze(&req); err != nil {
+		return err
+	}
+	for _, name := range c.list("manifest") {
+		data, err := c.readLimited(name, maxManifest)
+		if err != nil {
+			return err
+		}
+		req.Manifests = append(req.Manifests, api.ManifestFile{Name: filepath.Base(name), Data: data})
+	}
+	var r api.FreezeResult
+	if err := c.ask(ctx, "freeze", req, &r); err != nil {
+		return err
+	}
+	show(c.ui, &r, c.ui.freezeDone)
+	for _, w := range r.Warnings {
+		c.ui.warning("%s", w)
+	}
+	return nil
+}
+
+// checkFreeze checks the options of a freeze, and sets those that are parsed here.
+func (c *call) checkFreeze(req *api.FreezeRequest) error {
 	if err := c.checkName("name", req.Name); err != nil {
 		return err
 	}
@@ -146,23 +169,9 @@ func runFreeze(ctx context.Context, c *call) error {
 			return err
 		}
 	}
-	for _, name := range c.list("manifest") {
-		data, err := c.readLimited(name, maxManifest)
-		if err != nil {
-			return err
-		}
-		req.Manifests = append(req.Manifests, api.ManifestFile{Name: filepath.Base(name), Data: data})
-	}
-	var r api.FreezeResult
-	if err := c.ask(ctx, "freeze", req, &r); err != nil {
-		return err
-	}
-	show(c.ui, &r, c.ui.freezeDone)
-	for _, w := range r.Warnings {
-		c.ui.warning("%s", w)
-	}
 	return nil
 }
+
 func sourcesVerb() *verb {
 	return &verb{
 		name: "sources", args: "[REF]", max: 1,

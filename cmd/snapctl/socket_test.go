@@ -1,26 +1,36 @@
 package main
 
 import (
-	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"testing/fstest"
+
+	"example.org/snapd/internal/regfile"
 )
 
 // Without --socket, snapctl connects to the socket of the service if it exists.
 func TestDefaultSocket(t *testing.T) {
 	x := newTester(t)
 	x.env = nil
-	for _, c := range []struct {
-		files fstest.MapFS
-		want  string
-	}{
-		{nil, "/var/lib/frozen-snapd/snapd.sock"},
-		{fstest.MapFS{"run/frozen-snapd/snapd.sock": {Mode: fs.ModeSocket}}, "/run/frozen-snapd/snapd.sock"},
-	} {
-		x.m.root = c.files
-		if got := x.run("", "list"); got.Exit != 1 || !strings.Contains(got.Err, "is not running at "+c.want+":") {
-			t.Errorf("%v: %+v, expected %s", c.files, got, c.want)
+	dir := t.TempDir()
+	t.Chdir(dir) // a socket's path is short
+	x.m.root = regfile.DirFS(dir)
+	connectsTo := func(want string) {
+		t.Helper()
+		if got := x.run("", "list"); got.Exit != 1 || !strings.Contains(got.Err, "is not running at "+want+":") {
+			t.Errorf("%+v, expected %s", got, want)
 		}
 	}
+	connectsTo("/var/lib/frozen-snapd/snapd.sock")
+	if err := os.MkdirAll("run/frozen-snapd", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", "run/frozen-snapd/snapd.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	connectsTo(filepath.Join("/", l.Addr().String()))
 }

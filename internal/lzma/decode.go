@@ -107,7 +107,7 @@ func (d *decoder) resetState() {
 // Matches refer to w[:pos]. The position of w[0] since the last reset of the
 // dictionary must be a multiple of 16 bytes.
 //
-// It is one long function, so that the variables of the decoder's hottest loop stay in
+// Long because the variables of the decoder's hottest loop stay in
 // registers.
 func (d *decoder) chunk(w []byte, pos, end, n int) error {
 	if n < 5 || d.in[0] != 0 {

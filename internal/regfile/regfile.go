@@ -68,6 +68,14 @@ func (d dirFS) Open(name string) (fs.File, error) {
 	return f, nil
 }
 
+// Stat implements fs.StatFS. It opens nothing, so files of any kind are described.
+func (d dirFS) Stat(name string) (fs.FileInfo, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrInvalid}
+	}
+	return os.Stat(filepath.Join(string(d), filepath.FromSlash(name)))
+}
+
 // OpenIn opens the regular file at name, separated by slashes, below root. The
 // name itself must not be a symbolic link.
 func OpenIn(root *os.Root, name string) (*os.File, error) {

@@ -57,6 +57,12 @@ func UnderLease(ctx context.Context, l Lease) context.Context {
 	return context.WithValue(ctx, leaseKey{}, append(held[:len(held):len(held)], l))
 }
 
+// WithoutLeases returns a context whose writes require no lease: for a transaction that
+// takes longer than a lease, which it would keep from being renewed.
+func WithoutLeases(ctx context.Context) context.Context {
+	return context.WithValue(ctx, leaseKey{}, []Lease(nil))
+}
+
 // LeasesOf returns the leases under which ctx writes.
 func LeasesOf(ctx context.Context) []Lease {
 	held, _ := ctx.Value(leaseKey{}).([]Lease)

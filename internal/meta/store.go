@@ -32,6 +32,8 @@ type Store interface {
 	Tokens
 	Audit
 	Events
+	Dumper
+	Loader
 	Close() error
 }
 

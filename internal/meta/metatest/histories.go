@@ -88,7 +88,7 @@ func testHistories(t *testing.T, open Opener) {
 		}
 		ops := map[string]func(){
 			"generation": func() { m.generation(false) }, "abort": func() { m.generation(true) }, "same": m.same,
-			"freeze": m.freeze, "unfreeze": m.unfreeze, "expire": m.expire, "collect": m.collect,
+			"freeze": m.freeze, "unfreeze": m.unfreeze, "expire": m.expire, "collect": m.collect, "reload": m.reload,
 		}
 		names := append(slices.Sorted(maps.Keys(ops)), "generation", "generation", "expire")
 		for range rapid.IntRange(3, 14).Draw(rt, "steps") {
@@ -214,6 +214,13 @@ func latest(all func(func(time.Time) bool)) (newest time.Time) {
 // timestamps returns the timestamps of the snapshots, newest first.
 func (m *model) timestamps() []time.Time {
 	return slices.SortedFunc(maps.Keys(m.snaps), func(a, b time.Time) int { return b.Compare(a) })
+}
+
+// reload replaces the store's contents with a dump of them.
+func (m *model) reload() {
+	d, err := collectRows(m.ctx, m.s)
+	m.must(err)
+	m.must(m.s.Load(m.ctx, d))
 }
 
 func (m *model) freeze() {

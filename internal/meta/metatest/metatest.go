@@ -34,6 +34,7 @@ func Run(t *testing.T, open Opener) {
 	t.Run("Faults", func(t *testing.T) { testFaults(t, open) })
 	t.Run("Fences", func(t *testing.T) { testFences(t, open) })
 	t.Run("Concurrency", func(t *testing.T) { testConcurrency(t, open) })
+	t.Run("Dumps", func(t *testing.T) { testDumps(t, open) })
 	t.Run("Histories", func(t *testing.T) { testHistories(t, open) })
 }
 

@@ -114,6 +114,11 @@ func genOwner(sid int32, gen uint32) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(sid)), gen)
 }
 
+// ofGenOwner reads what genOwner returned.
+func ofGenOwner(owner []byte) (sid int32, gen uint32) {
+	return int32(binary.BigEndian.Uint32(owner)), binary.BigEndian.Uint32(owner[4:])
+}
+
 func (t *tx) putGeneration(ctx context.Context, g *meta.Generation, files []repo.File, history bool) error {
 	sid, err := t.makeSuite(ctx, g.Mirror, g.Suite)
 	if err != nil {

@@ -162,6 +162,13 @@ func Find[T any](s Store) (found T, ok bool) {
 	return found, false
 }
 
+// QuarantineReader is a store whose quarantine can be read.
+type QuarantineReader interface {
+	// OpenQuarantined opens a copy that Quarantine lists. Its bytes may be corrupt.
+	// ErrNotFound.
+	OpenQuarantined(ctx context.Context, q Quarantined) (io.ReadCloser, error)
+}
+
 // Locator is an optional part of a store. It returns where other programs can read a
 // blob.
 type Locator interface {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,13 +33,27 @@ func (d *Store) quarantine(dg cas.Digest, why string, check func() error) error 
 		if err := check(); err != nil {
 			return err
 		}
-		name := fmt.Sprintf("%s/%s.%d.%s", quarantineDir, dg, d.now().Unix(), why)
+		name := quarantineName(dg, d.now(), why)
 		err := d.fault.Step("remove", Name(dg), func() error { return d.root.Rename(Name(dg), name) })
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("quarantine blob %s: %w", dg, err)
 		}
 		return nil
 	})
+}
+
+// quarantineName returns the path of a blob in the quarantine.
+func quarantineName(dg cas.Digest, at time.Time, why string) string {
+	return fmt.Sprintf("%s/%s.%d.%s", quarantineDir, dg, at.Unix(), why)
+}
+
+// OpenQuarantined implements cas.QuarantineReader.
+func (d *Store) OpenQuarantined(_ context.Context, q cas.Quarantined) (io.ReadCloser, error) {
+	f, err := d.root.Open(quarantineName(q.Digest, q.At, q.Why))
+	if err != nil {
+		return nil, notFound(q.Digest, err)
+	}
+	return f, nil
 }
 
 // errReplaced means that a blob is no longer the file that was read.

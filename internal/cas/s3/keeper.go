@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -153,6 +154,20 @@ func (s *Store) Quarantine(ctx context.Context) ([]cas.Quarantined, error) {
 		out[i] = cas.Quarantined{Digest: r.Digest, At: r.At, Why: r.Why, Size: r.Size}
 	}
 	return out, nil
+}
+
+// OpenQuarantined implements cas.QuarantineReader.
+func (s *Store) OpenQuarantined(ctx context.Context, q cas.Quarantined) (io.ReadCloser, error) {
+	all, err := s.quarantine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		if r.Digest == q.Digest && r.Why == q.Why && r.At.Equal(q.At) {
+			return s.open(ctx, r.Object), nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s in the quarantine", cas.ErrNotFound, q.Digest)
 }
 
 // Purge implements cas.Keeper. Keys that were replaced, or whose upload was interrupted,

@@ -29,7 +29,7 @@ var layers = [][]string{
 	{"daemon"},
 	{"httpd"},
 	{"control"},
-	{"freeze/freezer", "gc", "webhook", "iuk", "image", "backup", "buildenv", "compare"},
+	{"freeze/freezer", "gc", "webhook", "iuk", "image", "backup", "migrate", "buildenv", "compare"},
 	{"freeze/bundle"},
 	{"freeze/build"},
 	{"freeze/plan", "freeze/client", "freeze/proof"},

@@ -64,6 +64,7 @@ restore; snapd does not start before the restore is complete.`,
 				return out.restored(res)
 			},
 		},
+		migrateCommand(out),
 		salvageCommand(out),
 		acceptCommand(out),
 	}

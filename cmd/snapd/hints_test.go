@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/daemon"
 	"example.org/snapd/internal/errclass/errclasstest"
+	"example.org/snapd/internal/migrate"
 )
 
 // Beside each sentinel that snapd itself tells stands its hint. "backup" and
@@ -26,6 +27,14 @@ func TestHints(t *testing.T) {
 		o := newOutput(nil, nil, func(string) string { return "" })
 		o.json = true
 		return o.refused(&api.RestoreResult{Faults: []api.VerifyFault{{Object: "blob", Message: "is damaged"}}}, e)
+	}
+	migrated := func(faults ...api.VerifyFault) func(error) error {
+		return func(err error) error {
+			e, _ := control.Error(err)
+			o := newOutput(nil, nil, func(string) string { return "" })
+			o.json = true
+			return o.notMigrated(&api.MigrateResult{Faults: faults}, e)
+		}
 	}
 	plain := func(err error) error { return err }
 	seen := map[string]bool{}
@@ -50,6 +59,11 @@ func TestHints(t *testing.T) {
 		{"backup.ErrFormat", backup.ErrFormat, restored, 1, ""},
 		{"backup.ErrIncomplete", backup.ErrIncomplete, restored, 1, "complete it with: snapd backup DIR"},
 		{"backup.ErrNoBackup", backup.ErrNoBackup, restored, 1, ""},
+		{"migrate.ErrIncomplete", migrate.ErrIncomplete, plain, 1, "complete it with the same command: snapd --config SOURCE migrate --to CONFIG"},
+		{"migrate.ErrSource", migrate.ErrSource, migrated(), 1, ""}, // its message says what to do
+		{"migrate.ErrTarget", migrate.ErrTarget, migrated(), 1, ""}, // likewise
+		{"migrate.ErrDamaged", migrate.ErrDamaged, migrated(), 4, ""},
+		{"migrate.ErrDamaged", migrate.ErrDamaged, migrated(api.VerifyFault{Object: "blob", Message: "is missing"}), 4, "start snapd with the source and get them again with: snapctl fsck --repair; then stop it and repeat the migration"},
 		{"backup.ErrNoSpace", backup.ErrNoSpace, restored, 1, ""},
 	} {
 		seen[c.sentinel] = true
@@ -60,7 +74,7 @@ func TestHints(t *testing.T) {
 	}
 	sentinels := errclasstest.Sentinels(t, "../..")
 	for _, s := range sentinels {
-		if (strings.HasPrefix(s, "daemon.") || strings.HasPrefix(s, "backup.")) && !seen[s] {
+		if (strings.HasPrefix(s, "daemon.") || strings.HasPrefix(s, "backup.") || strings.HasPrefix(s, "migrate.")) && !seen[s] {
 			t.Errorf("%s has no row: say with which hint users meet it", s)
 		}
 	}

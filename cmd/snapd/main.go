@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string) int {
 		&cli.StringFlag{Name: "log-format", Usage: "log lines of `FORMAT`: text or json", Value: daemon.LogText},
 		&cli.StringFlag{Name: "log-level", Usage: "log events from `LEVEL` on: debug, info, warn or error", Value: "info"},
 		&cli.BoolFlag{Name: "debug", Usage: "the same as --log-level debug"},
-		&cli.BoolFlag{Name: "json", Usage: "print JSON lines (backup and restore)"},
+		&cli.BoolFlag{Name: "json", Usage: "print JSON lines (backup, restore and migrate)"},
 	}
 	app := &cli.App{
 		Name: "snapd", Usage: "mirror, snapshot and serve package repositories", Version: version(), HideHelpCommand: true,
@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string) int {
 			case c.NArg() > 0:
 				return usagef("unexpected argument %q", c.Args().First())
 			case c.Bool("json"):
-				return usagef("--json is only for backup and restore")
+				return usagef("--json is only for commands like backup, restore and migrate")
 			}
 			o, err := options(c)
 			if err != nil {

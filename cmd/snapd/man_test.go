@@ -17,7 +17,7 @@ func TestMan(t *testing.T) {
 		t.Fatal(code)
 	}
 	for name, want := range map[string][]string{
-		"snapd.8":             {`\-\-config FILE`, ".SS backup DIR", `\-\-allow\-damaged`, ".SS salvage"},
+		"snapd.8":             {`\-\-config FILE`, ".SS backup DIR", `\-\-allow\-damaged`, ".SS salvage", ".SS migrate", `\-\-to CONFIG`},
 		"frozen-snapd.toml.5": {".SH [server]", ".B data_dir = ", ".B contents = false\nlists of files in packages", ".SH [[mirror]]", ".B repo_gpgcheck = true"},
 	} {
 		data, err := os.ReadFile(filepath.Join(dir, name))

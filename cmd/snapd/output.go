@@ -14,6 +14,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/console"
 	"example.org/snapd/internal/daemon"
+	"example.org/snapd/internal/migrate"
 )
 
 // output prints everything that snapd's commands print.
@@ -134,6 +135,8 @@ func describe(ctx context.Context, err error) (e api.Error, hint string) {
 		return *own, hint
 	case errors.Is(err, backup.ErrRestoring):
 		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "complete it with: snapd restore DIR"
+	case errors.Is(err, migrate.ErrIncomplete):
+		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "complete it with the same command: snapd --config SOURCE migrate --to CONFIG"
 	case errors.Is(err, daemon.ErrPort):
 		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "choose another address: listen in [server] of the configuration"
 	case errors.Is(err, daemon.ErrRunning):

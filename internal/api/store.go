@@ -102,6 +102,24 @@ type BackupResult struct {
 	Exit        int           `json:"exit"`
 }
 
+// MigrateResult is `snapd migrate`. Exit is 4, and the target incomplete, if there are
+// faults.
+type MigrateResult struct {
+	From         string        `json:"from"`         // data directory
+	To           string        `json:"to"`           // data directory
+	Installation string        `json:"installation"` // its id, which stays the same
+	Freezes      int           `json:"freezes"`
+	Blobs        int64         `json:"blobs"`
+	Bytes        int64         `json:"bytes"`
+	Copied       int64         `json:"copied"`       // blobs; an interrupted run copied the others
+	CopiedBytes  int64         `json:"copied_bytes"` // bytes of these
+	Quarantined  int64         `json:"quarantined"`  // blobs in the quarantine
+	LeftOut      int64         `json:"left_out"`     // corrupt copies in the quarantine, which are not taken along
+	Entries      int64         `json:"entries"`      // of the metadata
+	Faults       []VerifyFault `json:"faults"`       // blobs that are damaged or missing in the source
+	Exit         int           `json:"exit"`
+}
+
 // RestoreResult is `snapd restore`. Exit is 3 if blobs are missing that the
 // backup did not have or that --allow-damaged gave up, and 4 if the restore was
 // refused because of faults.

@@ -49,9 +49,35 @@ func openStored(ctx context.Context, cfg *config.Config, st meta.Store, o Option
 		})
 		return casdir.Open(cfg.DataDir, casdir.Options{Now: o.Now, Stored: found})
 	}
+	// Uploads hand their files on to the cache, which is opened on top of the store.
+	var copies *cache.Store
+	remote, err := openRemote(ctx, cfg, st, o, func(f *spool.File) { copies.Adopt(f) })
+	if err != nil {
+		return nil, err
+	}
+	if copies, err = cache.Open(cache.Options{Remote: remote, Dir: filepath.Join(cfg.DataDir, "cache"), Size: int64(cfg.Store.Cache) / madeShare * (madeShare - 1), Log: o.Log, Now: o.Now}); err != nil {
+		return nil, errors.Join(err, remote.Close())
+	}
+	if err := checkBucket(ctx, cfg, st); err != nil {
+		return nil, errors.Join(err, copies.Close())
+	}
+	return copies, nil
+}
+
+// objectsOf returns the index of objects in metadata.
+func objectsOf(cfg *config.Config, st meta.Store) (objects.Index, error) {
 	index, ok := st.(interface{ Objects() objects.Index })
 	if !ok {
 		return nil, fmt.Errorf("%s: %w: the metadata has no index of objects", cfg.Store.Blobs, errclass.Usage)
+	}
+	return index.Objects(), nil
+}
+
+// openRemote opens the bucket. keep may take over the files of stored blobs.
+func openRemote(ctx context.Context, cfg *config.Config, st meta.Store, o Options, keep func(*spool.File)) (*s3.Store, error) {
+	index, err := objectsOf(cfg, st)
+	if err != nil {
+		return nil, err
 	}
 	l, err := location.Parse(cfg.Store.Blobs)
 	if err != nil {
@@ -61,29 +87,21 @@ func openStored(ctx context.Context, cfg *config.Config, st meta.Store, o Option
 	if err != nil {
 		return nil, err
 	}
-	// Uploads hand their files on to the cache, which is opened on top of the store.
-	var copies *cache.Store
-	remote, err := s3.Open(ctx, s3.Options{
-		Location: l, CredentialsFile: cfg.Store.CredentialsFile, Index: index.Objects(), Installation: known.ID,
-		Spool: filepath.Join(cfg.DataDir, "incoming"), Keep: func(f *spool.File) { copies.Adopt(f) }, Log: o.Log, Now: o.Now,
+	return s3.Open(ctx, s3.Options{
+		Location: l, CredentialsFile: cfg.Store.CredentialsFile, Index: index, Installation: known.ID,
+		Spool: filepath.Join(cfg.DataDir, "incoming"), Keep: keep, Log: o.Log, Now: o.Now,
 	})
-	if err != nil {
-		return nil, err
-	}
-	if copies, err = cache.Open(cache.Options{Remote: remote, Dir: filepath.Join(cfg.DataDir, "cache"), Size: int64(cfg.Store.Cache) / madeShare * (madeShare - 1), Log: o.Log, Now: o.Now}); err != nil {
-		return nil, errors.Join(err, remote.Close())
-	}
-	if err := checkBucket(ctx, cfg, st, index.Objects()); err != nil {
-		return nil, errors.Join(err, copies.Close())
-	}
-	return copies, nil
 }
 
 // checkBucket refuses metadata that refers to blobs none of which is in the bucket:
 // they are in a directory still. ErrLost.
-func checkBucket(ctx context.Context, cfg *config.Config, st meta.Installation, index objects.Index) error {
+func checkBucket(ctx context.Context, cfg *config.Config, st meta.Store) error {
 	known, err := st.Identity(ctx)
 	if err != nil || known.Empty {
+		return err
+	}
+	index, err := objectsOf(cfg, st)
+	if err != nil {
 		return err
 	}
 	some, err := index.List(ctx, cas.Digest{}, 1)

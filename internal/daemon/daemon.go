@@ -137,6 +137,9 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if err := backup.CheckRestored(cfg.DataDir); err != nil {
 		return err
 	}
+	if err := checkMigrated(ctx, cfg.DataDir, nil); err != nil {
+		return err
+	}
 	st, warnings, err := openStore(ctx, cfg, o)
 	if err != nil {
 		return err

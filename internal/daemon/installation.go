@@ -74,6 +74,9 @@ func openStore(ctx context.Context, cfg *config.Config, o Options) (_ meta.Store
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := checkMigrated(ctx, cfg.DataDir, st); err != nil {
+		return nil, nil, errors.Join(err, st.Close())
+	}
 	warnings, err = checkInstallation(ctx, cfg, st, m, o.Now())
 	if errors.Is(err, meta.ErrExists) {
 		// Another node has started the installation meanwhile.

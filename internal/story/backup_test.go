@@ -92,7 +92,8 @@ func (s *server) proveAll(want ...string) {
 // installs checks that apt can install a version of a package from a freeze.
 func (s *server) installs(freeze, pkg, version string) {
 	s.t.Helper()
-	apt := debtest.NewApt(s.t, s.Ctl("sources", freeze))
+	// The name in a public_url has no address here.
+	apt := debtest.NewApt(s.t, strings.ReplaceAll(s.Ctl("sources", freeze), "http://packages.example.org", "http://"+s.Addr))
 	apt.Run("apt-get", "update")
 	apt.Run("apt-get", "install", pkg)
 	if !slices.ContainsFunc(apt.Installed(), func(l string) bool { return strings.Contains(l, pkg) && strings.Contains(l, version) }) {

@@ -151,7 +151,7 @@ func TestMigrate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused("a data directory in use", s, other, "is not empty")
+	refused("a data directory in use", s, other, "target refused: the signing key")
 	theirs := elsewhere(t, strings.Replace(string(text), filepath.Join(other.Dir, "data"), "%DATA%", 1))
 	refused("a database in use", s, theirs, "its metadata is of installation", "theirs")
 	refused("a bucket in use", s, elsewhere(t, grownConfig(db.Database(t), "other")), "another installation uses it")

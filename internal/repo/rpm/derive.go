@@ -257,7 +257,7 @@ func openHeld(ctx context.Context, c repo.Choice, l repo.Listed) (io.ReadCloser,
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", l.Path, err)
 	}
-	plain, err := rpmmd.Decode(l.Path, raw)
+	plain, err := rpmmd.Decode(l.Path, stored{raw})
 	if err != nil {
 		raw.Close()
 		return nil, malformed(err)

@@ -130,10 +130,13 @@ func checkZchunk(ctx context.Context, md *rpmmd.RepoMD, open func(context.Contex
 			return err
 		}
 		r, err := open(ctx, l)
-		if err != nil {
+		switch {
+		case errors.Is(err, repo.ErrMissing):
 			continue
+		case err != nil:
+			return fmt.Errorf("read %s: %w", d.Path, err)
 		}
-		h, err := rpmmd.ReadZchunkHeader(bufio.NewReader(r))
+		h, err := rpmmd.ReadZchunkHeader(bufio.NewReader(stored{r}))
 		r.Close()
 		if err != nil {
 			return fmt.Errorf("read %s: %w", d.Path, malformed(err))
@@ -158,10 +161,11 @@ type list struct {
 func openList(ctx context.Context, d *rpmmd.Data, form repo.Listed, kind rpmmd.Kind,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error)) (*list, error) {
 	l := &list{kind: kind, name: form.Path}
-	var err error
-	if l.raw, err = open(ctx, form); err != nil {
+	raw, err := open(ctx, form)
+	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", form.Path, err)
 	}
+	l.raw = stored{raw}
 	if l.plain, err = rpmmd.Decode(form.Path, l.raw); err != nil {
 		l.close()
 		return nil, malformed(err)
@@ -200,7 +204,7 @@ func (l *list) each(ctx context.Context, f func(*rpmmd.Package) error) error {
 			return l.check.finish()
 		}
 		if err != nil {
-			if isRead(err) {
+			if isRead(err) || errors.Is(err, repo.ErrMismatch) {
 				return fmt.Errorf("read %s: %w", l.name, err)
 			}
 			return fmt.Errorf("read %s: %w", l.name, malformed(err))
@@ -209,11 +213,6 @@ func (l *list) each(ctx context.Context, f func(*rpmmd.Package) error) error {
 			return err
 		}
 	}
-}
-
-// isRead reports whether an error comes from reading a list, not from its syntax.
-func isRead(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, repo.ErrMismatch)
 }
 
 // checked is a reader that compares its content with a size and checksum.

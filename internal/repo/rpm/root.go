@@ -74,11 +74,14 @@ func (Format) BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]r
 	return out, nil
 }
 
-// malformed maps errors of the syntax packages to those of package repo.
+// malformed maps errors of the syntax packages to those of package repo. Errors of
+// reading stay what they are.
 func malformed(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case isRead(err):
+		return err
 	case errors.Is(err, rpmmd.ErrHostile), errors.Is(err, rpmmd.ErrAddress):
 		return fmt.Errorf("%w: %w", repo.ErrHostile, err)
 	case errors.Is(err, rpmmd.ErrWeak):

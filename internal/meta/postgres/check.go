@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jackc/pgx/v5"
+
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
 )
@@ -14,22 +16,23 @@ import (
 // damage returns it as an error.
 func (s *Store) Damage() error { return nil }
 
-// tables lists all tables that contain metadata.
-var tables = []string{
-	"note", "mirror", "suite", "idx", "snapshot", "removed", "mirrorcheck", "generation", "genref", "gencandidate", "fact", "pfile", "span", "stanza",
-	"log_head", "log_tile", "log_name", "log_pending", "ref", "blob", "listed", "lpath", "alias", "frozen", "tombstone", "ftree", "image", "kit", "recording", "rentry", "corrupt", "channel", "channel_move",
-}
-
 // Verify implements meta.Health. It reads every row, so that PostgreSQL compares its
 // pages with their checksums if the cluster has them.
 func (s *Store) Verify(ctx context.Context) (faults []meta.Fault, err error) {
+	tables, err := ask(ctx, s, func(t *tx) (names []string, err error) {
+		_, err = t.one(ctx, []any{&names}, "select array_agg(relname::text order by relname) from pg_class where relnamespace = current_schema()::regnamespace and relkind = 'r'")
+		return names, err
+	})
+	if err != nil {
+		return nil, err
+	}
 	for _, table := range tables {
 		var n int64
 		err := s.read(ctx, func(t *tx) error {
 			if _, err := t.exec(ctx, "set local statement_timeout = 0"); err != nil {
 				return err
 			}
-			_, err := t.one(ctx, []any{&n}, "select coalesce(sum(length(x::text)), 0) from "+table+" x")
+			_, err := t.one(ctx, []any{&n}, "select coalesce(sum(length(x::text)), 0) from "+pgx.Identifier{table}.Sanitize()+" x")
 			return err
 		})
 		switch {

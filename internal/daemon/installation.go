@@ -69,7 +69,7 @@ func openStore(ctx context.Context, cfg *config.Config, o Options) (_ meta.Store
 	if cfg.Store.Postgres() == "" {
 		st, err = openFile(cfg, evidence)
 	} else {
-		st, err = openDatabase(ctx, cfg, evidence)
+		st, err = openDatabase(ctx, cfg, evidence, false)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -63,7 +63,8 @@ func checkMigrated(ctx context.Context, dir string, st meta.Store) error {
 	case err != nil:
 		return err
 	case note != "":
-		return fmt.Errorf("installation %s: %w", note, migrate.ErrIncomplete)
+		id, _, _ := strings.Cut(note, " ")
+		return fmt.Errorf("installation %s: %w", id, migrate.ErrIncomplete)
 	}
 	return nil
 }
@@ -96,6 +97,7 @@ type migration struct {
 	res     *api.MigrateResult
 	id      meta.Identity // of the source
 	closers []func() error
+	lock    *os.File // the target's data directory, until everything is done
 }
 
 func (m *migration) later(f func() error) { m.closers = append(m.closers, f) }
@@ -110,7 +112,12 @@ func (m *migration) close() (err error) {
 }
 
 func (m *migration) run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, m.close()) }()
+	defer func() {
+		err = errors.Join(err, m.close())
+		if m.lock != nil {
+			err = errors.Join(err, m.lock.Close())
+		}
+	}()
 	if err := m.apart(); err != nil {
 		return err
 	}
@@ -138,7 +145,7 @@ func (m *migration) run(ctx context.Context) (err error) {
 		return m.unmark()
 	}
 	work := func(ctx context.Context) error {
-		complete, err := migrate.Claim(ctx, from, to, m.id, marked)
+		complete, err := migrate.Claim(ctx, from, to, m.id, m.blobsAt(), marked)
 		if err != nil {
 			return err
 		}
@@ -169,6 +176,14 @@ func (m *migration) run(ctx context.Context) (err error) {
 		return err
 	}
 	return m.rename()
+}
+
+// blobsAt says where the target's blobs are to be.
+func (m *migration) blobsAt() string {
+	if inDirectory(m.to) {
+		return "the data directory"
+	}
+	return m.to.Store.Blobs
 }
 
 // apart refuses a target that is the source or a part of it.
@@ -238,7 +253,10 @@ func (m *migration) source(ctx context.Context) (meta.Store, cas.Store, error) {
 		m.later(file.Close)
 		st = file
 	} else {
-		db, err := openDatabase(ctx, m.cfg, "")
+		db, err := openDatabase(ctx, m.cfg, "", true)
+		if errors.Is(err, meta.ErrVersion) {
+			err = fmt.Errorf("%w: %w: start snapd of this version with it once, which converts it", migrate.ErrSource, err)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -281,9 +299,11 @@ func (m *migration) directory() (marked bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	m.later(f.Close)
+	m.lock = f
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return false, fmt.Errorf("%w: another migration or restore uses %s", migrate.ErrTarget, dir)
+	} else if err != nil {
+		return false, fmt.Errorf("lock %s: %w", dir, err)
 	}
 	data, err := regfile.Read(filepath.Join(dir, migratingFile), maxInstallation)
 	if err == nil {
@@ -315,7 +335,7 @@ func (m *migration) directory() (marked bool, err error) {
 // but for its mark.
 func (m *migration) metadata(ctx context.Context) (st meta.Store, renamed bool, err error) {
 	if m.to.Store.Postgres() != "" {
-		db, err := openDatabase(ctx, m.to, "")
+		db, err := openDatabase(ctx, m.to, "", false)
 		if err != nil {
 			return nil, false, err
 		}

@@ -61,6 +61,7 @@ type Copy struct {
 	ID        meta.Identity
 	P         *acquire.Progress
 	Result    *api.MigrateResult
+	sums      *meta.Sums // of From when it was copied
 }
 
 // names returns the first of many names, for messages.
@@ -119,10 +120,11 @@ func CheckSource(ctx context.Context, st meta.Store, p *acquire.Progress) (meta.
 // errRow ends a dump at its first row.
 var errRow = errors.New("not empty")
 
-// Claim marks the metadata of a target as incomplete, or finds that an earlier run did.
-// marked means that the target's data directory has that mark. complete means that the
-// copy was complete, and only the mark is left. ErrTarget.
-func Claim(ctx context.Context, from, to meta.Store, id meta.Identity, marked bool) (complete bool, err error) {
+// Claim marks the metadata of a target as incomplete, or finds that an earlier run did
+// with the same place of blobs: the metadata may know which blobs are there already. marked
+// means that the target's data directory has that mark. complete means that the copy was
+// complete, and only the mark is left. ErrTarget.
+func Claim(ctx context.Context, from, to meta.Store, id meta.Identity, blobs string, marked bool) (complete bool, err error) {
 	known, err := to.Identity(ctx)
 	if err != nil {
 		return false, err
@@ -131,11 +133,18 @@ func Claim(ctx context.Context, from, to meta.Store, id meta.Identity, marked bo
 	if err != nil {
 		return false, err
 	}
+	was, place, _ := strings.Cut(note, " ")
 	switch {
-	case note == id.ID:
-		return false, knownFreezes(ctx, from, to)
+	case was == id.ID && place == blobs:
+		if err := knownFreezes(ctx, from, to); err != nil {
+			return false, err
+		}
+		// The run may have been stopped before this, and the source started since.
+		return false, to.SetEpoch(ctx, id.ID, id.Epoch, time.Time{})
+	case was == id.ID:
+		return false, fmt.Errorf("%w: a migration into its metadata with the blobs in %s was not completed, now they are to be in %s: use the former place, or an empty database", ErrTarget, place, blobs)
 	case note != "":
-		return false, fmt.Errorf("%w: a migration of installation %s into its metadata was not completed, this one is %s", ErrTarget, note, id.ID)
+		return false, fmt.Errorf("%w: a migration of installation %s into its metadata was not completed, this one is %s", ErrTarget, was, id.ID)
 	case marked && known.ID == id.ID:
 		return true, nil
 	case known.ID != "":
@@ -148,11 +157,12 @@ func Claim(ctx context.Context, from, to meta.Store, id meta.Identity, marked bo
 	if err != nil {
 		return false, err
 	}
-	switch note, err = to.NameOnce(ctx, meta.MigratingNote, id.ID); {
+	mark := id.ID + " " + blobs
+	switch note, err = to.NameOnce(ctx, meta.MigratingNote, mark); {
 	case err != nil:
 		return false, err
-	case note != id.ID:
-		return false, fmt.Errorf("%w: a migration of installation %s into its metadata has just begun", ErrTarget, note)
+	case note != mark:
+		return false, fmt.Errorf("%w: another migration into its metadata has just begun: %s", ErrTarget, note)
 	}
 	return false, to.SetEpoch(ctx, id.ID, id.Epoch, time.Time{})
 }
@@ -250,6 +260,7 @@ func (c *Copy) metadata(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.sums = want
 	c.Result.Entries = want.Rows()
 	start("copying the metadata", want.Rows())
 	if err := c.To.Load(meta.WithoutLeases(ctx), &counted{c.From, func() { start("copying the metadata", want.Rows()) }, count}); err != nil {
@@ -281,7 +292,8 @@ func (d *counted) Dump(ctx context.Context, f func(*meta.Row) error) error {
 	})
 }
 
-// complete makes sure that the source was at rest. Blobs that the source stored before it
+// complete makes sure that the source was at rest, also if a node that was cut off from
+// its database came back: the metadata are those that were copied. Blobs that the source stored before it
 // knew of all of them are not to be collected from the copy either.
 func (c *Copy) complete(ctx context.Context) error {
 	c.P.SetPhase("completing")
@@ -291,6 +303,13 @@ func (c *Copy) complete(ctx context.Context) error {
 	}
 	if id.Epoch != c.ID.Epoch {
 		return fmt.Errorf("%w: snapd was started with it meanwhile: stop it and repeat the migration", ErrSource)
+	}
+	now, err := meta.SumDump(ctx, c.From, nil)
+	if err != nil {
+		return err
+	}
+	if differ := now.Differences(c.sums); len(differ) > 0 {
+		return fmt.Errorf("%w: its metadata changed meanwhile: %s; stop all nodes and repeat the migration", ErrSource, names(differ))
 	}
 	since, err := c.From.Note(ctx, "known-since")
 	if err != nil || since == "" {

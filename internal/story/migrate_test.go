@@ -68,6 +68,7 @@ func (s *server) migrateTo(to *server) (api.MigrateResult, error) {
 // stays the same, to the byte. Long because it is one story.
 func TestMigrate(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
+	t.Setenv("XDG_STATE_HOME", t.TempDir()) // which logs are known: this one has a fixed name
 	a, config := upstream(t)
 	config = strings.Replace(config, "[server]\n", "[server]\npublic_url = \"http://packages.example.org\"\n", 1)
 	published := time.Now().UTC().Add(-10 * time.Hour).Truncate(time.Second)
@@ -186,6 +187,11 @@ func TestMigrate(t *testing.T) {
 	if out, err := second.snapd(); err == nil || !strings.Contains(err.Error(), "a migration to it was not completed") {
 		t.Errorf("a second node in the middle: %v\n%s", err, out)
 	}
+	moved := elsewhere(t, grownConfig(database, "moved"))
+	eventually(t, "another place for the blobs is refused", func() bool {
+		_, err := s.migrateTo(moved)
+		return err != nil && strings.Contains(err.Error(), "was not completed, now they are to be in")
+	})
 	var res api.MigrateResult
 	eventually(t, "the lease of the killed migration ends", func() bool {
 		res, err = s.migrateTo(grown)

@@ -35,6 +35,8 @@ type Options struct {
 	// Twice makes each function that runs in a transaction run twice, for tests. The
 	// first run has no effect.
 	Twice bool
+	// Unchanged refuses an older schema with meta.ErrVersion instead of converting it.
+	Unchanged bool
 	// Page limits the entries that one transaction of a collection deletes; 0: 2000.
 	Page int
 }
@@ -151,6 +153,9 @@ func (s *Store) migrate(ctx context.Context) error {
 		}
 		if have > len(files) {
 			return fmt.Errorf("%w: schema %d, this program knows %d", meta.ErrVersion, have, len(files))
+		}
+		if s.o.Unchanged && have < len(files) {
+			return fmt.Errorf("%w: schema %d, this program has %d", meta.ErrVersion, have, len(files))
 		}
 		for i, file := range files[have:] {
 			text, err := migrations.ReadFile(file)

@@ -61,8 +61,8 @@ type EventChannel struct {
 	URL     string    `json:"url"`
 }
 
-// EventFailure says that a sync failed. Further failures for the same reason have no
-// event until a sync has succeeded.
+// EventFailure says that a sync failed. If the sync before failed for the same reason,
+// there is no event.
 type EventFailure struct {
 	Mirror      string     `json:"mirror"`
 	Error       string     `json:"error"`

@@ -36,12 +36,13 @@ type outcome struct {
 	err    error
 }
 
-// attempt delivers an event once, and changes the delivery to what became of it.
-func (e *Engine) attempt(ctx context.Context, h *hook, d *meta.Delivery) {
+// attempt delivers an event once, and changes the delivery to what became of it. It
+// returns false if the attempt counts for nothing, because ctx ended before it succeeded.
+func (e *Engine) attempt(ctx context.Context, h *hook, d *meta.Delivery) bool {
 	start := e.cfg.Now()
 	o := e.send(ctx, h, &d.Event)
-	if ctx.Err() != nil {
-		return
+	if o.err != nil && ctx.Err() != nil {
+		return false
 	}
 	d.Attempts++
 	d.Last, d.Took, d.Status, d.Error = start.UTC().Truncate(time.Millisecond), max(e.cfg.Now().Sub(start), 0).Round(time.Millisecond), o.status, ""
@@ -49,19 +50,20 @@ func (e *Engine) attempt(ctx context.Context, h *hook, d *meta.Delivery) {
 		d.State, d.Next = meta.DeliveryDelivered, time.Time{}
 		e.count(h.Name, func(c *Counts) { c.Delivered++ })
 		e.log.Info("delivered", "webhook", h.Name, "event", d.Event.ID, "type", d.Event.Type, "what", d.Event.Subject(), "attempt", d.Attempts)
-		return
+		return true
 	}
 	d.Error = excerpt.Clip(remote.Scrub(o.err.Error()), maxError)
 	if o.over || d.Attempts > len(e.cfg.Backoff) {
 		d.State, d.Next = meta.DeliveryFailed, time.Time{}
 		e.count(h.Name, func(c *Counts) { c.Failed++ })
 		e.log.Error("not delivered, and given up", "webhook", h.Name, "event", d.Event.ID, "type", d.Event.Type, "what", d.Event.Subject(), "attempts", d.Attempts, "err", d.Error)
-		return
+		return true
 	}
 	wait := max(spread(e.cfg.Backoff[d.Attempts-1]), o.after)
 	d.Next = e.cfg.Now().Add(wait).UTC().Truncate(time.Millisecond)
 	e.count(h.Name, func(c *Counts) { c.Retried++ })
 	e.log.Warn("not delivered, will be tried again", "webhook", h.Name, "event", d.Event.ID, "type", d.Event.Type, "what", d.Event.Subject(), "attempt", d.Attempts, "next", d.Next, "err", d.Error)
+	return true
 }
 
 // spread makes a pause up to a tenth longer, so that many events do not come back at once.

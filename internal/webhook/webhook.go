@@ -56,16 +56,16 @@ type Config struct {
 
 // Times of the engine.
 const (
-	pollTime  = time.Second // between looks for work
-	watchTime = time.Minute // between looks for stale suites
-	keepTime  = 30 * 24 * time.Hour
-	freshTime = 3 * 24 * time.Hour // events older than this are not queued
+	pollTime   = time.Second      // between looks for work
+	recordTime = 10 * time.Second // to record a delivery at the end of the program
+	watchTime  = time.Minute      // between looks for stale suites
+	keepTime   = 30 * 24 * time.Hour
+	freshTime  = 3 * 24 * time.Hour // events older than this are not queued
 )
 
 // Limits of one transaction.
 const (
 	queueLimit = 100
-	dueLimit   = 100
 	trimLimit  = 1000
 )
 
@@ -271,9 +271,6 @@ func (e *Engine) serve(ctx context.Context, name string) error {
 		return err
 	}
 	err = meta.Lead(ctx, e.cfg.Meta, meta.LeaseWebhook+name, e.cfg.Node, func(ctx context.Context) error {
-		if err := e.queue(ctx, name); err != nil {
-			return err
-		}
 		return e.deliver(ctx, name)
 	})
 	if errors.Is(err, meta.ErrLeased) || errors.Is(err, meta.ErrFenced) {
@@ -311,28 +308,46 @@ func (e *Engine) Start(ctx context.Context) error {
 	return nil
 }
 
-// deliver makes the deliveries that are due.
+// deliver makes the deliveries that are due, one by one: what an administrator changes
+// meanwhile counts from the next one on. Events are queued meanwhile too, before they are
+// too old.
 func (e *Engine) deliver(ctx context.Context, name string) error {
+	var queued time.Time
 	for {
-		due, err := e.cfg.Meta.DueDeliveries(ctx, name, e.cfg.Now(), dueLimit)
-		if err != nil || len(due) == 0 {
-			return err
-		}
-		for i := range due {
-			h, err := e.find(name)
-			if err != nil {
-				return nil // removed meanwhile
-			}
-			d := &due[i]
-			e.attempt(ctx, h, d)
-			if err := ctx.Err(); err != nil {
-				return err // the attempt counts for nothing
-			}
-			if err := e.cfg.Meta.PutDelivery(ctx, d); err != nil && !errors.Is(err, meta.ErrNotFound) {
+		if now := e.cfg.Now(); now.Sub(queued).Abs() >= watchTime {
+			queued = now
+			if err := e.queue(ctx, name); err != nil {
 				return err
 			}
 		}
+		due, err := e.cfg.Meta.DueDeliveries(ctx, name, e.cfg.Now(), 1)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		h, err := e.find(name)
+		if err != nil {
+			return nil // removed meanwhile
+		}
+		if !e.attempt(ctx, h, &due[0]) {
+			return ctx.Err()
+		}
+		if err := e.record(ctx, &due[0]); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 	}
+}
+
+// record records what became of a delivery, also if ctx ended after it succeeded.
+func (e *Engine) record(ctx context.Context, d *meta.Delivery) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
+	defer cancel()
+	if err := e.cfg.Meta.PutDelivery(ctx, d); err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return err
+	}
+	return nil
 }
 
 // watch adds an event for each suite whose upstream Date is older than max_age.

@@ -159,8 +159,11 @@ func (s *Store) QueueDeliveries(ctx context.Context, webhook string, types []str
 			return tx.setCursor(webhook, tx.lastEvent())
 		}
 		all, err := tx.events(at, limit)
-		if err != nil || len(all) == 0 {
+		if err != nil || len(all) == 0 && at >= tx.lastEvent() {
 			return err
+		}
+		if len(all) == 0 { // those up to the last number were removed
+			at = tx.lastEvent()
 		}
 		for _, e := range all {
 			at = e.Seq

@@ -73,7 +73,7 @@ func (f *finding) versions(ctx context.Context, mirror string) ([]meta.Version, 
 		all, err := f.c.st.Versions(ctx, mirror, f.req.Name)
 		return f.take(slices.DeleteFunc(all, func(v meta.Version) bool { return f.req.Version != "" && v.Fact.Version != f.req.Version })), err
 	}
-	m, err := f.c.newMatcher(ctx, mirror, f.q)
+	m, err := f.c.newMatcher(ctx, mirror, f.q, f.frozen)
 	if err != nil || m == nil {
 		return nil, err
 	}

@@ -23,22 +23,41 @@ type matcher struct {
 	components catalog.Components
 }
 
-// newMatcher returns a matcher, or nil for a mirror without a snapshot.
-func (c *Control) newMatcher(ctx context.Context, mirror string, q *query.Query) (*matcher, error) {
+// newMatcher returns a matcher, or nil for a mirror without a snapshot of which no freeze
+// has anything.
+func (c *Control) newMatcher(ctx context.Context, mirror string, q *query.Query, frozen []*meta.Frozen) (*matcher, error) {
+	m := &matcher{c: c, mirror: mirror, q: q, components: catalog.Components{}}
 	latest, err := c.st.Latest(ctx, mirror)
-	if errors.Is(err, meta.ErrNotFound) {
-		return nil, nil
-	} else if err != nil {
+	var typ string
+	switch {
+	case err == nil:
+		typ = latest.Type
+	case !errors.Is(err, meta.ErrNotFound):
+		return nil, err
+	default:
+		if typ = frozenType(mirror, frozen); typ == "" {
+			return nil, nil
+		}
+	}
+	if m.format, err = c.cfg.Formats.Of(typ); err != nil {
 		return nil, err
 	}
-	m := &matcher{c: c, mirror: mirror, q: q}
-	if m.format, err = c.cfg.Formats.Of(latest.Type); err != nil {
-		return nil, err
-	}
-	if q.Places() {
+	if q.Places() && latest != nil {
 		m.components, err = c.catalog.Components(ctx, latest)
 	}
 	return m, err
+}
+
+// frozenType returns the type of a mirror that freezes have, or "".
+func frozenType(mirror string, frozen []*meta.Frozen) string {
+	for _, f := range frozen {
+		for _, m := range f.Mirrors {
+			if m.Mirror == mirror {
+				return m.Type
+			}
+		}
+	}
+	return ""
 }
 
 // matching returns the stanzas that the mirror has or had with some names and that the
@@ -67,6 +86,9 @@ func (m *matcher) matching(ctx context.Context, names []string) (map[string]map[
 	}
 	out := map[string]map[meta.PID]bool{}
 	for i, f := range facts {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		rec := f.Record
 		if stanzas != nil {
 			rec.Bytes = stanzas[i]

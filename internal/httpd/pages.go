@@ -36,6 +36,10 @@ const (
 	pageDiff      = 200 // of each kind on the page of differences
 	pageTime      = 20 * time.Second
 	pagesAtOnce   = 4 // pages that may be rendered at a time
+
+	// A search may read the whole history, so others do not wait for it.
+	searchesAtOnce = 2
+	maxPageQuery   = 1000 // bytes
 )
 
 // pages renders HTML for people. Pages have no scripts and change nothing.
@@ -43,13 +47,14 @@ type pages struct {
 	s         *Server
 	templates *template.Template
 	slots     chan struct{}
+	searches  chan struct{}
 	style     *entity
 	key       *entity
 }
 
 // newPages returns the router for everything except the file trees.
 func (s *Server) newPages() (http.Handler, error) {
-	p := &pages{s: s, slots: make(chan struct{}, pagesAtOnce)}
+	p := &pages{s: s, slots: make(chan struct{}, pagesAtOnce), searches: make(chan struct{}, searchesAtOnce)}
 	t, err := template.New("").Funcs(template.FuncMap{
 		"stamp": func(t *time.Time) string {
 			if t == nil {
@@ -181,6 +186,11 @@ func within[T any](ctx context.Context, slots chan struct{}, f func() (T, error)
 // handle renders a page in bounded time, together with a bounded number of
 // others.
 func (p *pages) handle(f func(context.Context, *http.Request, map[string]string) (page, error)) http.HandlerFunc {
+	return p.handleIn(p.slots, f)
+}
+
+// handleIn is handle with slots for pages of one kind.
+func (p *pages) handleIn(slots chan struct{}, f func(context.Context, *http.Request, map[string]string) (page, error)) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		w := rw.(*response)
 		ctx, cancel := context.WithTimeout(r.Context(), pageTime)
@@ -195,7 +205,7 @@ func (p *pages) handle(f func(context.Context, *http.Request, map[string]string)
 			vars[k] = u
 		}
 		// The page is sent outside: a client may be slow.
-		pg, err := within(ctx, p.slots, func() (page, error) { return f(ctx, r, vars) })
+		pg, err := within(ctx, slots, func() (page, error) { return f(ctx, r, vars) })
 		w.Header()["Vary"] = varyAccept
 		if wantsJSON(r) {
 			p.json(w, r, pg.json, err)
@@ -231,8 +241,8 @@ func (p *pages) search(rw http.ResponseWriter, r *http.Request) {
 	w := rw.(*response)
 	text := strings.TrimSpace(r.URL.Query().Get("q"))
 	to := "/"
-	if q, err := query.Parse(text); text != "" && (err != nil || !q.Only(text)) {
-		p.handle(p.found)(rw, r)
+	if q, err := parseQuery(text); text != "" && (err != nil || !q.Only(text)) {
+		p.handleIn(p.searches, p.found)(rw, r)
 		return
 	}
 	if text != "" && len(text) < 256 {
@@ -246,6 +256,9 @@ func (p *pages) search(rw http.ResponseWriter, r *http.Request) {
 // found lists the packages of any snapshot or freeze that a query asks for.
 func (p *pages) found(ctx context.Context, r *http.Request, _ map[string]string) (page, error) {
 	text := strings.TrimSpace(r.URL.Query().Get("q"))
+	if _, err := parseQuery(text); err != nil {
+		return page{}, err
+	}
 	res, err := p.s.control.FindSome(ctx, &api.FindRequest{Query: text}, pageFound)
 	if err != nil {
 		return page{}, err
@@ -299,6 +312,14 @@ func pageQuery(q url.Values) (*query.Query, error) {
 	text := strings.TrimSpace(q.Get("q"))
 	if text == "" {
 		return nil, nil
+	}
+	return parseQuery(text)
+}
+
+// parseQuery parses the query of a page, which is shorter than one of the API may be.
+func parseQuery(text string) (*query.Query, error) {
+	if len(text) > maxPageQuery {
+		return nil, fmt.Errorf("%w: it has %d bytes, expected at most %d", query.ErrSyntax, len(text), maxPageQuery)
 	}
 	return query.Parse(text)
 }

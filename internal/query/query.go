@@ -51,6 +51,7 @@ type Query struct {
 	text   string
 	root   node
 	fields bool
+	bound  bound
 }
 
 // String returns the query as it was written.
@@ -170,8 +171,7 @@ func (n field) shown() bool {
 // Names returns the names that a package must have one of, in order, if the query says
 // so. No package fits a query without names.
 func (q *Query) Names() (names []string, ok bool) {
-	b := boundOf(q.root)
-	return b.names, b.listed
+	return q.bound.names, q.bound.listed
 }
 
 // Only reports whether the query asks for the packages with a name and for nothing else, or
@@ -186,7 +186,7 @@ func (q *Query) Only(name string) bool {
 }
 
 // Prefix returns what the name of each package that fits begins with.
-func (q *Query) Prefix() string { return boundOf(q.root).prefix }
+func (q *Query) Prefix() string { return q.bound.prefix }
 
 // Places reports whether the query asks for suites or components.
 func (q *Query) Places() bool { return places(q.root) }
@@ -275,7 +275,7 @@ func Parse(text string) (*Query, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Query{text, root, p.fields > 0}, nil
+	return &Query{text, root, p.fields > 0, boundOf(root)}, nil
 }
 
 type parser struct {

@@ -88,7 +88,7 @@ func TestControlRefuses(t *testing.T) {
 		{"record a frozen name", "record/start", api.RecordStart{Name: "4.1"}, api.CodeExists, 1, "recording 4.1: the name is taken: a freeze has it", ""},
 		{"no recording", "record/show", api.RecordRef{Name: "x"}, api.CodeNotFound, 1, "recording x: not found", ""},
 		{"find nothing", "find", api.FindRequest{}, api.CodeUsage, 2, "usage: find needs a query, or a package's name", ""},
-		{"as without from", "sync", map[string]any{"as": "2026-01-01T00:00:00Z"}, api.CodeUsage, 2, "usage: --from-url and --as go together: where the older state is, and the timestamp it stands for", ""},
+		{"as without from", "sync", map[string]any{"as": "2026-01-01T00:00:00Z"}, api.CodeUsage, 2, "usage: --from-url and --as must be used together: the URL of the older state, and its timestamp", ""},
 		{"kit without files", "kit/publish", api.KitPublish{Files: []api.KitFile{{Path: "x"}}}, api.CodeUsage, 2, "usage: request: request Content-Type isn't multipart/form-data", ""},
 		{"image that is not recorded", "image/get", api.ImageGet{Name: "4.1", SHA256: strings.Repeat("a", 64)}, api.CodeNotFound, 1, "image " + strings.Repeat("a", 64) + " of 4.1: not found", ""},
 	} {

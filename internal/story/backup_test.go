@@ -84,8 +84,12 @@ func (s *server) proveAll(want ...string) {
 	}
 	s.Ctl("fsck")
 	var st api.Status
-	if s.JSON(&st, "status"); len(st.Warnings) > 0 {
-		s.t.Errorf("status warns: %q", st.Warnings)
+	s.JSON(&st, "status")
+	for _, w := range st.Warnings {
+		// A backup may be made between a freeze's entry in the log and its publication.
+		if !strings.HasSuffix(w, " was announced in the transparency log and not finished: the log now says so, and the name is not used for anything else") {
+			s.t.Errorf("status warns: %q", w)
+		}
 	}
 }
 

@@ -32,6 +32,9 @@ const screenshots = "../../docs/screenshots"
 // axe-core finds nothing serious, forms work, also by keyboard, and the pages look roughly
 // as documented.
 func TestBrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens every page several times")
+	}
 	b := newBrowser(t)
 	axe := axeSource(t)
 	b.open("data:text/html,<img src='x'>")

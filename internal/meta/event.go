@@ -140,7 +140,7 @@ type Delivery struct {
 type WebhookWork struct {
 	Behind  bool      // there are events that are not queued
 	Pending int       // deliveries
-	Next    time.Time // when the first of them is due; zero: there is none
+	Next    time.Time // when the first of them is due; zero if none is pending
 	Oldest  time.Time // the time of the oldest event among them
 }
 
@@ -179,7 +179,7 @@ type Events interface {
 	Redeliver(ctx context.Context, webhook, id string, now time.Time) (*Delivery, error)
 }
 
-// EventOnce is a note that keeps an event from being added again. The zero value is none.
+// EventOnce is a note that keeps an event from being added again. With the zero value, the event is always added.
 type EventOnce struct{ Note, Value string }
 
 // WebhookCursor is the name of the note with the number of the last event that was queued

@@ -10,8 +10,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Labels returns the labels of a freeze, which must not be changed, and the number of the
-// statement that has them, 0 if there is none.
+// Labels returns the labels of a freeze, which the caller must not change, and the number
+// of the statement that sets them: 0 if the freeze never had labels.
 func (c *Client) Labels(ctx context.Context, f *meta.Frozen) (l freeze.Labels, number int, err error) {
 	file, number, ok := freeze.NewestLabels(f)
 	if !ok {

@@ -127,8 +127,8 @@ func (s *Store) TrimEvents(ctx context.Context, before time.Time, limit int) (n 
 	return n, err
 }
 
-// cursor returns the number of the last event that was queued for a webhook, and whether
-// there is one. Events whose commits were lost do not count.
+// cursor returns the number of the last event that was queued for a webhook. It returns
+// false for a new webhook. Events whose commits were lost do not count.
 func (t *txn) cursor(webhook string) (seq int64, ok bool, err error) {
 	text := t.Meta(meta.WebhookCursor(webhook))
 	if text == "" {

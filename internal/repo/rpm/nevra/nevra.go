@@ -81,7 +81,7 @@ func ParseEVR(s string) (EVR, error) {
 	return e, nil
 }
 
-// parseEpoch parses an epoch. rpm's queries print "(none)" if there is none.
+// parseEpoch parses an epoch. rpm's queries print "(none)" for a package without an epoch.
 func parseEpoch(s string) (uint32, error) {
 	if s == "" || s == "(none)" {
 		return 0, nil

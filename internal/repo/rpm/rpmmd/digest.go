@@ -21,7 +21,7 @@ var ErrWeak = errors.New("weak digest")
 var ErrMismatch = errors.New("mismatch")
 
 // Checksum is a digest in metadata. The name of the algorithm is normalized, and the
-// hexadecimal digits are lower-case. The zero Checksum means that there is none.
+// hexadecimal digits are lower-case. The zero Checksum stands for a missing checksum.
 type Checksum struct {
 	Type string // "sha256", "sha512", "sha384", "sha224", "sha1", "md5"
 	Hex  string

@@ -185,7 +185,7 @@ func (d *Data) Check() error {
 	return nil
 }
 
-// Find returns the data entry of a type, or nil if there is none.
+// Find returns the data entry of a type, or nil if repomd.xml does not list the type.
 func (md *RepoMD) Find(typ string) *Data {
 	for i := range md.Data {
 		if md.Data[i].Type == typ {

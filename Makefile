@@ -56,7 +56,7 @@ fuzz:
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' ./.ci/fuzz
 
 lint:
-	@test -z "$$(gofmt -l cmd internal)" || { gofmt -d cmd internal; exit 1; }
+	@test -z "$$(gofmt -l client cmd internal)" || { gofmt -d client cmd internal; exit 1; }
 	$(GO) vet ./...
 	# SA4023 of this version panics on some packages.
 	$(GO) run $(STATICCHECK) -checks inherit,-SA4023 ./...

@@ -33,7 +33,7 @@ var realTime = map[string]string{
 // injected. A clock is injected as the function time.Now, which is never called.
 func TestOneClock(t *testing.T) {
 	found := map[string]bool{}
-	for _, dir := range []string{".", "../cmd"} {
+	for _, dir := range []string{".", "../client", "../cmd"} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err

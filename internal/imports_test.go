@@ -21,9 +21,10 @@ import (
 
 const module = "example.org/snapd/"
 
-// layers are the packages from the top down, by their path below internal/: a
-// package imports only what stands in a lower line, or lies in a directory of
-// its own. A directory stands for what is below it, unless that has its own line.
+// layers are the packages from the top down, by their path below internal/, or that
+// of client and cmd beside it: a package imports only what stands in a lower line, or
+// lies in a directory of its own. A directory stands for what is below it, unless
+// that has its own line.
 var layers = [][]string{
 	{"cmd"},
 	{"daemon"},
@@ -43,7 +44,7 @@ var layers = [][]string{
 	{"meta/compact"},
 	{"retention"},
 	{"meta", "tlog/witness", "repo/deb", "repo/rpm", "aptconf", "freeze/sbom", "freeze/lockfile"},
-	{"repo", "tlog", "attest", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console", "query"},
+	{"client", "repo", "tlog", "attest", "fetch", "repo/deb/deb822", "repo/rpm/rpmmd", "repo/rpm/rpmpkg", "yumconf", "buildlist", "console", "query"},
 	{"config", "sign", "cas/dir", "cas/s3", "cas/cache", "api", "squashfs"},
 	{"cas/spool", "cas/objects"},
 	{"freeze/stream"},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/regfile"
@@ -97,7 +98,7 @@ type call struct {
 	verb *verb
 	name string // the verb with its groups: "record start"
 
-	client *api.Client
+	client *client.Client
 }
 
 func (c *call) on(name string) bool       { return c.Bool(name) }
@@ -142,20 +143,20 @@ func (c *call) socket() (string, error) {
 
 // ask sends a request to snapd. It shows the progress of long requests.
 func (c *call) ask(ctx context.Context, wire string, req, result any) error {
-	return c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+	return c.asking(func(cl *client.Client, progress func(api.Progress)) error {
 		return cl.Call(ctx, wire, req, result, progress)
 	})
 }
 
 // send is ask for a verb that takes files.
 func (c *call) send(ctx context.Context, wire string, req any, files []string, result any) error {
-	return c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+	return c.asking(func(cl *client.Client, progress func(api.Progress)) error {
 		return cl.Send(ctx, wire, req, files, result, progress)
 	})
 }
 
 // asking runs f with a client, and with the progress of long verbs.
-func (c *call) asking(f func(*api.Client, func(api.Progress)) error) error {
+func (c *call) asking(f func(*client.Client, func(api.Progress)) error) error {
 	if c.client == nil {
 		var err error
 		if c.client, err = c.connect(); err != nil {

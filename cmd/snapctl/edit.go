@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/console"
@@ -228,7 +229,7 @@ func (c *call) configFile(ctx context.Context) (file string, running bool, err e
 	var st api.Status
 	err = c.ask(ctx, "status", api.Empty{}, &st)
 	switch {
-	case errors.Is(err, api.ErrNoDaemon) && !errors.Is(err, fs.ErrPermission) && given != "":
+	case errors.Is(err, client.ErrNoDaemon) && !errors.Is(err, fs.ErrPermission) && given != "":
 		if file, err = absolute(given); err != nil {
 			return "", false, err
 		}

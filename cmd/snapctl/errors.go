@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/buildenv"
@@ -62,8 +63,8 @@ type advice struct {
 // hint is better than a guess.
 var advices = []advice{
 	{is: context.Canceled, exit: api.ExitInterrupted},
-	{is: api.ErrNoDaemon, and: fs.ErrPermission, exit: api.ExitFailed, hint: "only root and the user that runs snapd may do this"},
-	{is: api.ErrNoDaemon, exit: api.ExitFailed, hint: "start snapd with: snapd --config config.toml (snapctl init --from-apt writes one), or give its socket with --socket"},
+	{is: client.ErrNoDaemon, and: fs.ErrPermission, exit: api.ExitFailed, hint: "only root and the user that runs snapd may do this"},
+	{is: client.ErrNoDaemon, exit: api.ExitFailed, hint: "start snapd with: snapd --config config.toml (snapctl init --from-apt writes one), or give its socket with --socket"},
 
 	{code: api.CodeUsage, reason: "attestation", exit: api.ExitFailed, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},
 	{code: api.CodeUsage, reason: "builders", exit: api.ExitUsage, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
@@ -190,13 +191,13 @@ var advices = []advice{
 	{code: api.CodeInternal, reason: "metadata", exit: api.ExitFailed, hint: "rebuild what can be rebuilt with: snapctl fsck --repair; if faults remain, restore a backup with: snapd restore DIR (docs/OPERATE.md, \"When meta.db is lost or damaged\")"},
 	{code: api.CodeInternal, exit: api.ExitFailed, hint: "see snapd's log for details"},
 
-	{is: api.ErrNoServer, exit: api.ExitFailed, hint: "check the URL of --server: it is that of [api] in the server's configuration, and its certificate must be trusted here ($SSL_CERT_FILE names further authorities)"},
+	{is: client.ErrNoServer, exit: api.ExitFailed, hint: "check the URL of --server: it is that of [api] in the server's configuration, and its certificate must be trusted here ($SSL_CERT_FILE names further authorities)"},
 	{is: attest.ErrMalformed, exit: api.ExitFailed, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},
 	{is: attest.ErrOther, exit: api.ExitVerify},
 	{is: attest.ErrBuilders, exit: api.ExitUsage, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
 	{is: errUnconfirmed, exit: api.ExitVerify, hint: "see who says what with: snapctl attest list --builders FILE"},
-	{is: api.ErrClearToken, exit: api.ExitFailed},
-	{is: api.ErrRedirected, exit: api.ExitFailed},
+	{is: client.ErrClearToken, exit: api.ExitFailed},
+	{is: client.ErrRedirected, exit: api.ExitFailed},
 	{is: errOpenToken, exit: api.ExitFailed, hint: "close it with: chmod o= FILE"},
 	{is: errNoToken, exit: api.ExitFailed, hint: "write the secret that snapctl token create printed into it"},
 	{is: errNoCertificate, exit: api.ExitFailed, hint: "give a file of certificates, .gpg or .asc; export a key to such a file with: gpg --export FINGERPRINT > key.gpg"},

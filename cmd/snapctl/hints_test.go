@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/attest"
@@ -238,16 +239,16 @@ var hintCases = []hintCase{
 	{sentinel: "meta.ErrNotFound", err: meta.NoDelivery("ci.example.org", "x"), verb: "webhook redeliver", exit: 1, hint: "find the id of the event with: snapctl webhook log"},
 	{sentinel: "meta.ErrRevoked", err: meta.ErrRevoked, verb: "token revoke", exit: 1},
 	{sentinel: "meta.ErrTaken", err: meta.ErrTaken, verb: "token create", exit: 1, hint: "end it with: snapctl token revoke debian"},
-	{sentinel: "api.ErrNoServer", err: api.ErrNoServer, local: true, verb: "list", exit: 1, hint: "check the URL of --server: it is that of [api] in the server's configuration, and its certificate must be trusted here ($SSL_CERT_FILE names further authorities)"},
-	{sentinel: "api.ErrClearToken", err: api.ErrClearToken, local: true, verb: "list", exit: 1},
-	{sentinel: "api.ErrRedirected", err: api.ErrRedirected, local: true, verb: "list", exit: 1},
+	{sentinel: "client.ErrNoServer", err: client.ErrNoServer, local: true, verb: "list", exit: 1, hint: "check the URL of --server: it is that of [api] in the server's configuration, and its certificate must be trusted here ($SSL_CERT_FILE names further authorities)"},
+	{sentinel: "client.ErrClearToken", err: client.ErrClearToken, local: true, verb: "list", exit: 1},
+	{sentinel: "client.ErrRedirected", err: client.ErrRedirected, local: true, verb: "list", exit: 1},
 
 	// What snapctl finds itself.
 	{sentinel: "regfile.ErrNotRegular", err: regfile.ErrNotRegular, local: true, verb: "iuk verify", exit: 1, hint: "expected a regular file: copy the content into one"},
 	{sentinel: "fs.ErrPermission", err: fs.ErrPermission, local: true, verb: "iuk verify", exit: 1},
-	{sentinel: "api.ErrNoDaemon", err: api.ErrNoDaemon, local: true, verb: "list", exit: 1, hint: "start snapd with: snapd --config config.toml (snapctl init --from-apt writes one), or give its socket with --socket"},
-	{sentinel: "api.ErrNoDaemon", err: fmt.Errorf("%w: %w", api.ErrNoDaemon, fs.ErrPermission), local: true, verb: "list", exit: 1, hint: "only root and the user that runs snapd may do this"},
-	{sentinel: "api.ErrTruncated", err: api.ErrTruncated, local: true, verb: "list", exit: 1},
+	{sentinel: "client.ErrNoDaemon", err: client.ErrNoDaemon, local: true, verb: "list", exit: 1, hint: "start snapd with: snapd --config config.toml (snapctl init --from-apt writes one), or give its socket with --socket"},
+	{sentinel: "client.ErrNoDaemon", err: fmt.Errorf("%w: %w", client.ErrNoDaemon, fs.ErrPermission), local: true, verb: "list", exit: 1, hint: "only root and the user that runs snapd may do this"},
+	{sentinel: "client.ErrTruncated", err: client.ErrTruncated, local: true, verb: "list", exit: 1},
 	{sentinel: "config.ErrNotEditable", err: config.ErrNotEditable, local: true, verb: "mirror set", exit: 1, hint: "edit the file by hand, then run: systemctl reload frozen-snapd"},
 	{sentinel: "config.ErrInvalid", err: config.ErrInvalid, local: true, verb: "key show", exit: 1, hint: "see config.example.toml for every key"},
 	{sentinel: "yumconf.ErrSyntax", err: yumconf.ErrSyntax, local: true, verb: "init", exit: 1},

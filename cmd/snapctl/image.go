@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/compare"
@@ -446,7 +447,7 @@ func (c *call) addImage(ctx context.Context, req api.ImageAdd, file string, r *a
 		return err
 	}
 	if r.SHA256 != want {
-		return fmt.Errorf("send %s: %w: snapd recorded an image with SHA-256 %s, the file has %s", file, api.ErrTruncated, r.SHA256, want)
+		return fmt.Errorf("send %s: %w: snapd recorded an image with SHA-256 %s, the file has %s", file, client.ErrTruncated, r.SHA256, want)
 	}
 	return nil
 }
@@ -465,7 +466,7 @@ func (c *call) getImage(ctx context.Context, im api.Image) (_ *os.File, err erro
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, err
 	}
-	err = c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+	err = c.asking(func(cl *client.Client, progress func(api.Progress)) error {
 		return cl.Receive(ctx, "image/get", api.ImageGet{Name: im.Name, SHA256: im.SHA256}, im.SHA256, f, progress)
 	})
 	if err != nil {

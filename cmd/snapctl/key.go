@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/sign"
 )
@@ -117,7 +118,7 @@ func (c *call) keyInfo(ctx context.Context) (*api.KeyInfo, error) {
 	if c.str("key-file") == "" && c.str("config") == "" {
 		var k api.KeyInfo
 		err := c.ask(ctx, "key/show", api.Empty{}, &k)
-		if !errors.Is(err, api.ErrNoDaemon) {
+		if !errors.Is(err, client.ErrNoDaemon) {
 			return &k, err
 		}
 		if _, statErr := os.Stat(defaultKeyFile); statErr != nil {

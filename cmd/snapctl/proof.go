@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/durable"
@@ -237,7 +238,7 @@ func runExport(ctx context.Context, c *call) error {
 		return err
 	}
 	if dir == "-" {
-		return c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+		return c.asking(func(cl *client.Client, progress func(api.Progress)) error {
 			return cl.ReceiveStream(ctx, "export/tar", api.ExportTar{Ref: ref}, c.ui.out, progress)
 		})
 	}
@@ -301,7 +302,7 @@ func (c *call) exportHere(ctx context.Context, ref, dir string) (*api.TransferRe
 		r.CloseWithError(err)
 		unpacked <- err
 	}()
-	err = c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+	err = c.asking(func(cl *client.Client, progress func(api.Progress)) error {
 		return cl.ReceiveStream(ctx, "export/tar", api.ExportTar{Ref: ref}, w, progress)
 	})
 	w.CloseWithError(err)
@@ -400,7 +401,7 @@ sends it. "-" sends a tar stream of its files from standard input.`,
 			if server == "" && from != "-" {
 				err = c.ask(ctx, "import", api.ImportRequest{Dir: from, Keys: keys}, &r)
 			} else {
-				err = c.asking(func(cl *api.Client, progress func(api.Progress)) error {
+				err = c.asking(func(cl *client.Client, progress func(api.Progress)) error {
 					return cl.SendStream(ctx, "import/tar", api.ImportTar{Keys: keys}, func(ctx context.Context, w io.Writer) error {
 						if from != "-" {
 							return stream.Pack(ctx, from, w)

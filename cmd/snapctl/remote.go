@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"example.org/snapd/internal/api"
+	"example.org/snapd/client"
 	"example.org/snapd/internal/regfile"
 )
 
@@ -25,7 +25,7 @@ func (c *call) server() (string, error) {
 }
 
 // connect returns a client of the server or of the control socket.
-func (c *call) connect() (*api.Client, error) {
+func (c *call) connect() (*client.Client, error) {
 	server, err := c.server()
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func (c *call) connect() (*api.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		return api.NewClient(s), nil
+		return client.Local(s), nil
 	}
 	if other := c.p.getenv("SNAPCTL_SERVER"); file == "" && (other == "" || other == server) {
 		file = c.p.getenv("SNAPCTL_TOKEN_FILE") // of that server alone
@@ -51,7 +51,7 @@ func (c *call) connect() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return api.NewRemote(server, token, nil)
+	return client.Remote(server, token, nil)
 }
 
 // readToken reads the first line of a file that not every user can read.

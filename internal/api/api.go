@@ -1,5 +1,5 @@
 // Package api defines the control API between snapd and snapctl: a documented
-// type for each request and each result, and the client.
+// type for each request and each result. Its client is the package client.
 //
 // A call is POST /api/v1/<verb> with the request as JSON. The answer is the result as
 // JSON, or an error as ProblemDetails. Long work is answered with a Job, whose events

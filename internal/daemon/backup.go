@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
@@ -32,8 +33,8 @@ func Backup(ctx context.Context, cfg *config.Config, o Options, dir string, prog
 		return nil, err
 	}
 	res := new(api.BackupResult)
-	err = api.NewClient(cfg.Server.Socket).Call(ctx, "backup", api.BackupRequest{Dir: dir}, res, progress)
-	if !errors.Is(err, api.ErrNoDaemon) || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+	err = client.Local(cfg.Server.Socket).Call(ctx, "backup", api.BackupRequest{Dir: dir}, res, progress)
+	if !errors.Is(err, client.ErrNoDaemon) || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
 		return res, err
 	}
 	return control.Counted(ctx, "backup", progress, func(p *acquire.Progress) (*api.BackupResult, error) {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo/deb/debtest"
@@ -28,7 +29,7 @@ type run struct {
 	t      *testing.T
 	cfg    *config.Config
 	public string
-	ctl    *api.Client
+	ctl    *client.Client
 	stop   context.CancelFunc
 	done   chan error
 	log    *syncBuffer
@@ -85,7 +86,7 @@ func startWith(t *testing.T, cfg *config.Config, o Options) *run {
 	o.Version, o.Log = "test", NewLog(r.log, LogText, slog.LevelDebug)
 	o.Ready = func(public, control net.Addr) {
 		r.public = "http://" + public.String()
-		r.ctl = api.NewClient(control.String())
+		r.ctl = client.Local(control.String())
 		close(ready)
 	}
 	go func() { r.done <- Run(ctx, cfg, o) }()
@@ -208,7 +209,7 @@ func TestSecond(t *testing.T) {
 		t.Errorf("a second snapd on one socket: %v", err)
 	}
 	var st api.Status
-	if err := api.NewClient(cfg.Server.Socket).Call(t.Context(), "status", api.Empty{}, &st, nil); err != nil {
+	if err := client.Local(cfg.Server.Socket).Call(t.Context(), "status", api.Empty{}, &st, nil); err != nil {
 		t.Errorf("the first one does not answer any more: %v", err)
 	}
 }

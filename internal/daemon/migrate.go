@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
@@ -233,7 +234,7 @@ func (m *migration) source(ctx context.Context) (meta.Store, cas.Store, error) {
 	if err := checkMigrated(ctx, m.cfg.DataDir, nil); err != nil {
 		return nil, nil, err
 	}
-	if err := api.NewClient(m.cfg.Server.Socket).Call(ctx, "status", api.Empty{}, nil, nil); !errors.Is(err, api.ErrNoDaemon) {
+	if err := client.Local(m.cfg.Server.Socket).Call(ctx, "status", api.Empty{}, nil, nil); !errors.Is(err, client.ErrNoDaemon) {
 		return nil, nil, running
 	}
 	var st meta.Store

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/config"
@@ -142,7 +143,7 @@ func AcceptLostBlobs(ctx context.Context, cfg *config.Config) (*api.AcceptResult
 	if !inDirectory(cfg) {
 		return nil, fmt.Errorf("%w: store.blobs is %s: snapd starts without its objects", errclass.Usage, cfg.Store.Blobs)
 	}
-	if err := api.NewClient(cfg.Server.Socket).Call(ctx, "status", api.Empty{}, nil, nil); !errors.Is(err, api.ErrNoDaemon) {
+	if err := client.Local(cfg.Server.Socket).Call(ctx, "status", api.Empty{}, nil, nil); !errors.Is(err, client.ErrNoDaemon) {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, ErrRunning)
 	}
 	if cfg.Store.Postgres() == "" {

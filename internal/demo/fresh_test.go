@@ -130,7 +130,7 @@ func newMachine(t *testing.T) *machine {
 	if err := os.Mkdir(home, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.host(top, "cp", "-r", "Makefile", ".ci", "example.go", "config.example.toml", "README.md", "go.mod", "go.sum", "cmd", "internal", home)
+	m.host(top, "cp", "-r", "Makefile", ".ci", "example.go", "config.example.toml", "README.md", "go.mod", "go.sum", "client", "cmd", "internal", home)
 	m.host("", "chroot", m.root, "chown", "-R", "someone:", "/home/someone")
 	return m
 }

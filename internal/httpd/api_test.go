@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
@@ -34,9 +35,9 @@ func (s *site) token(req api.TokenCreate) string {
 }
 
 // as is a client of the control API over the network.
-func (s *site) as(secret string) *api.Client {
+func (s *site) as(secret string) *client.Client {
 	s.t.Helper()
-	c, err := api.NewRemote(s.network.URL, secret, nil)
+	c, err := client.Remote(s.network.URL, secret, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -297,7 +298,7 @@ func TestTokenScope(t *testing.T) {
 		req  any
 		want string // of the error; "": none
 	}
-	check := func(c *api.Client, calls ...call) {
+	check := func(c *client.Client, calls ...call) {
 		t.Helper()
 		for _, call := range calls {
 			err := c.Call(t.Context(), call.verb, call.req, nil, nil)
@@ -446,7 +447,7 @@ func TestExportOverNetwork(t *testing.T) {
 		t.Errorf("no such freeze: %v", err)
 	}
 	other := newSite(t, nil)
-	clients := map[string]*api.Client{}
+	clients := map[string]*client.Client{}
 	for _, role := range []string{api.RoleBuilder, api.RoleReleaser} {
 		clients[role] = other.as(other.token(api.TokenCreate{Name: role, Role: role}))
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/castest"
@@ -53,7 +54,7 @@ func TestPeer(t *testing.T) {
 			h := &http.Server{Handler: s.srv.Control(), ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return httpd.WithPeer(ctx, c.cred) }}
 			go h.Serve(l)
 			defer h.Close()
-			err = api.NewClient(sock).Call(t.Context(), "mirror/list", api.Empty{}, nil, nil)
+			err = client.Local(sock).Call(t.Context(), "mirror/list", api.Empty{}, nil, nil)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
 				t.Errorf("error %v, expected %q", err, c.want)
 			}
@@ -295,7 +296,7 @@ func TestImageBytes(t *testing.T) {
 	if got, err := get(im.SHA256); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("got %d bytes back: %v", len(got), err)
 	}
-	if _, err := get(strings.Repeat("a", 64)); !errors.Is(err, api.ErrTruncated) {
+	if _, err := get(strings.Repeat("a", 64)); !errors.Is(err, client.ErrTruncated) {
 		t.Errorf("bytes of another digest: %v", err)
 	}
 	// A large file that is refused is still told why.
@@ -306,7 +307,7 @@ func TestImageBytes(t *testing.T) {
 	if err := os.WriteFile(s.blobFile(data), data[:100], 0o444); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := get(im.SHA256); !errors.Is(err, api.ErrTruncated) {
+	if _, err := get(im.SHA256); !errors.Is(err, client.ErrTruncated) {
 		t.Errorf("a corrupt image: %v", err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	casdir "example.org/snapd/internal/cas/dir"
@@ -43,7 +44,7 @@ type site struct {
 	freezer *freezer.Freezer
 	srv     *httpd.Server
 	public  *httptest.Server
-	control *api.Client
+	control *client.Client
 	socket  net.Listener
 	clock   func() time.Time // nil: time.Now
 	network *httptest.Server // the control API
@@ -114,7 +115,7 @@ func (s *site) start() {
 	}}
 	go h.Serve(s.socket)
 	s.network = httptest.NewServer(s.srv.API())
-	s.control = api.NewClient(sock)
+	s.control = client.Local(sock)
 	s.done = sync.Once{}
 }
 

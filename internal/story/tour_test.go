@@ -100,7 +100,7 @@ func TestTour(t *testing.T) {
 	needs.Programs(t, "apt-get", "mmdebstrap")
 	dir := t.TempDir()
 	// The tour runs in a checkout, in which it creates bin/ and tour/.
-	if out, err := exec.Command("cp", "-r", filepath.Join(top, "Makefile"), filepath.Join(top, ".ci"), filepath.Join(top, "go.mod"), filepath.Join(top, "go.sum"), filepath.Join(top, "example.go"), filepath.Join(top, "config.example.toml"), filepath.Join(top, "cmd"), filepath.Join(top, "internal"), dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "-r", filepath.Join(top, "Makefile"), filepath.Join(top, ".ci"), filepath.Join(top, "go.mod"), filepath.Join(top, "go.sum"), filepath.Join(top, "example.go"), filepath.Join(top, "config.example.toml"), filepath.Join(top, "client"), filepath.Join(top, "cmd"), filepath.Join(top, "internal"), dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	script, output := tour(t)

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 )
@@ -24,7 +25,7 @@ type server struct {
 	dir    string // for configuration and socket; short, because socket paths must be
 	data   string // the data directory
 	listen string
-	ctl    *api.Client
+	ctl    *client.Client
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -81,7 +82,7 @@ func newServer(binary, dir, data string, mirrors []config.Mirror, extra string) 
 	if err := os.WriteFile(filepath.Join(dir, "c.toml"), []byte(b.String()), 0o600); err != nil {
 		return nil, err
 	}
-	s.ctl = api.NewClient(socket)
+	s.ctl = client.Local(socket)
 	return s, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	casdir "example.org/snapd/internal/cas/dir"
@@ -142,7 +143,7 @@ func (s *system) freeze(ctx context.Context, req api.FreezeRequest) error {
 
 // call runs a verb of the control API.
 func (s *system) call(ctx context.Context, verb string, req any) error {
-	c, err := api.NewRemote("http://localhost", "", controlTransport{s.httpd})
+	c, err := client.Remote("http://localhost", "", controlTransport{s.httpd})
 	if err != nil {
 		return err
 	}

@@ -13,13 +13,21 @@ import (
 	"testing"
 )
 
-// Sentinels returns the exported variables Err… of every package below internal/
-// of the module at top, in the form "repo/deb/deb822.ErrMalformed".
+// Sentinels returns the exported variables Err… of the package client and of every
+// package below internal/ of the module at top, in the form
+// "repo/deb/deb822.ErrMalformed".
 func Sentinels(t testing.TB, top string) []string {
 	t.Helper()
-	internal := filepath.Join(top, "internal")
+	out := append(sentinels(t, top, filepath.Join(top, "client")), sentinels(t, filepath.Join(top, "internal"), filepath.Join(top, "internal"))...)
+	slices.Sort(out)
+	return out
+}
+
+// sentinels returns those below dir, with paths below base.
+func sentinels(t testing.TB, base, dir string) []string {
+	t.Helper()
 	var out []string
-	err := filepath.WalkDir(internal, func(name string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 			return err
 		}
@@ -27,7 +35,7 @@ func Sentinels(t testing.TB, top string) []string {
 		if err != nil {
 			return err
 		}
-		pkg, err := filepath.Rel(internal, filepath.Dir(name))
+		pkg, err := filepath.Rel(base, filepath.Dir(name))
 		if err != nil {
 			return err
 		}
@@ -49,6 +57,5 @@ func Sentinels(t testing.TB, top string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(out)
 	return out
 }

@@ -1,4 +1,4 @@
-package api
+package client
 
 import (
 	"bytes"
@@ -14,16 +14,8 @@ import (
 	"net/textproto"
 	"path/filepath"
 
+	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/regfile"
-)
-
-// A request with files is multipart/form-data: the part "request" is the request
-// as JSON, and each part "file" after it has the bytes of one file. An answer of
-// bytes has the Content-Type BytesType.
-const (
-	RequestPart = "request"
-	FilePart    = "file"
-	BytesType   = "application/octet-stream"
 )
 
 // ErrTruncated means that bytes did not arrive as they were sent.
@@ -45,7 +37,7 @@ func (c *Client) Send(ctx context.Context, verb string, req any, files []string,
 // SendStream is Send with one file, which write writes.
 func (c *Client) SendStream(ctx context.Context, verb string, req any, write func(context.Context, io.Writer) error, result any, progress func(Progress)) error {
 	return c.send(ctx, verb, req, func(s *sender) error {
-		p, err := s.m.CreatePart(partHeader(FilePart))
+		p, err := s.m.CreatePart(partHeader(api.FilePart))
 		if err != nil {
 			return err
 		}
@@ -92,7 +84,7 @@ func (s *sender) send(req any, files func(*sender) error) error {
 	if err != nil {
 		return err
 	}
-	p, err := s.m.CreatePart(partHeader(RequestPart))
+	p, err := s.m.CreatePart(partHeader(api.RequestPart))
 	if err != nil {
 		return err
 	}
@@ -120,7 +112,7 @@ func (s *sender) file(name string, at Progress) error {
 	if err != nil {
 		return err
 	}
-	p, err := s.m.CreatePart(partHeader(FilePart))
+	p, err := s.m.CreatePart(partHeader(api.FilePart))
 	if err != nil {
 		return err
 	}
@@ -181,7 +173,7 @@ func (c *Client) ReceiveStream(ctx context.Context, verb string, req any, w io.W
 	if err := c.problem(resp); err != nil {
 		return err
 	}
-	if resp.Header.Get("Content-Type") != BytesType {
+	if resp.Header.Get("Content-Type") != api.BytesType {
 		return fmt.Errorf("%s: the answer is a result, expected bytes", verb)
 	}
 	at := Progress{Task: verb, Phase: "receiving", BytesTotal: max(resp.ContentLength, 0)}

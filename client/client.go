@@ -1,4 +1,4 @@
-package api
+package client
 
 import (
 	"bufio"
@@ -15,24 +15,23 @@ import (
 	"strconv"
 	"strings"
 	"time"
-)
 
-// Path is where the control API is, on the socket and over the network.
-const Path = "/api/v1/"
+	"example.org/snapd/internal/api"
+)
 
 // Client calls snapd over its control socket, or over the network. It is safe for
 // concurrent use.
 type Client struct {
-	base  string // URL that ends in Path
+	base  string // URL that ends in api.Path
 	where string // for errors
 	token string
 	local bool
 	http  *http.Client
 }
 
-// NewClient returns a client for the socket at path.
-func NewClient(path string) *Client {
-	return &Client{base: "http://snapd" + Path, where: "control socket " + path, local: true, http: &http.Client{Transport: &http.Transport{
+// Local returns a client for the control socket at path, which takes no token.
+func Local(path string) *Client {
+	return &Client{base: "http://snapd" + api.Path, where: "control socket " + path, local: true, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -53,10 +52,10 @@ var (
 	ErrRedirected = errors.New("the server redirects")
 )
 
-// NewRemote returns a client for the control API below a base URL, with a token. A
+// Remote returns a client for the control API below a base URL, with a token. A
 // token goes only over https, or to an address of this machine. transport may be
 // nil.
-func NewRemote(base, token string, transport http.RoundTripper) (*Client, error) {
+func Remote(base, token string, transport http.RoundTripper) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("server %q: expected a URL like https://mirror.example.org:8443", base)
@@ -68,7 +67,7 @@ func NewRemote(base, token string, transport http.RoundTripper) (*Client, error)
 		return nil, fmt.Errorf("server %s: %w to another machine: use https", base, ErrClearToken)
 	}
 	base = strings.TrimRight(base, "/")
-	return &Client{base: base + Path, where: "server " + base, token: token, http: &http.Client{
+	return &Client{base: base + api.Path, where: "server " + base, token: token, http: &http.Client{
 		Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
@@ -97,7 +96,7 @@ func (c *Client) Call(ctx context.Context, verb string, req, result any, progres
 	if resp.StatusCode != http.StatusAccepted {
 		return c.result(ctx, resp, result)
 	}
-	var job Job
+	var job api.Job
 	if err := c.result(ctx, resp, &job); err != nil {
 		return err
 	}
@@ -194,7 +193,7 @@ func (c *Client) problem(resp *http.Response) error {
 	if resp.StatusCode < 300 {
 		return nil
 	}
-	var p ProblemDetails
+	var p api.ProblemDetails
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
 	if err == nil {
 		err = json.Unmarshal(data, &p)
@@ -214,8 +213,8 @@ func (c *Client) result(ctx context.Context, resp *http.Response, result any) er
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if text := resp.Trailer.Get(ProblemTrailer); text != "" {
-		var p ProblemDetails
+	if text := resp.Trailer.Get(api.ProblemTrailer); text != "" {
+		var p api.ProblemDetails
 		if err := json.Unmarshal([]byte(text), &p); err != nil {
 			return err
 		}
@@ -285,7 +284,7 @@ type follower struct {
 // events reads events of a job. over: it is known how the job ended, or that nothing
 // more will be.
 func (c *Client) events(ctx context.Context, id string, f *follower) (over bool, err error) {
-	header := http.Header{"Accept": {EventsType}}
+	header := http.Header{"Accept": {api.EventsType}}
 	if f.last > 0 {
 		header.Set("Last-Event-ID", strconv.FormatInt(f.last, 10))
 	}
@@ -307,7 +306,7 @@ func (c *Client) events(ctx context.Context, id string, f *follower) (over bool,
 			return false, fmt.Errorf("snapd closed the connection before sending a result: %w", err)
 		}
 		switch typ {
-		case EventProgress:
+		case api.EventProgress:
 			var p Progress
 			if err := json.Unmarshal(data, &p); err != nil {
 				return true, err
@@ -315,10 +314,10 @@ func (c *Client) events(ctx context.Context, id string, f *follower) (over bool,
 			if f.progress != nil {
 				f.progress(p)
 			}
-		case EventResult:
+		case api.EventResult:
 			return true, decodeResult(data, f.result)
-		case EventError:
-			var p ProblemDetails
+		case api.EventError:
+			var p api.ProblemDetails
 			if err := json.Unmarshal(data, &p); err != nil {
 				return true, err
 			}

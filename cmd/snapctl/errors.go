@@ -15,6 +15,8 @@ import (
 	"example.org/snapd/internal/buildenv"
 	"example.org/snapd/internal/compare"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/freeze/stream"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/iso9660"
 	"example.org/snapd/internal/iuk"
@@ -192,6 +194,10 @@ var advices = []advice{
 	{code: api.CodeInternal, exit: api.ExitFailed, hint: "see snapd's log for details"},
 
 	{is: client.ErrNoServer, exit: api.ExitFailed, hint: "check the URL of --server: it is that of [api] in the server's configuration, and its certificate must be trusted here ($SSL_CERT_FILE names further authorities)"},
+	{is: errNoExport, exit: api.ExitFailed, hint: "expected the URL of the files that snapctl export REF DIR wrote, or of its tar stream, whose name ends in .tar"},
+	{is: stream.ErrSums, exit: api.ExitVerify, hint: "nothing was changed: the files at this URL are not those that were exported; export them again"},
+	{is: fetch.ErrMismatch, exit: api.ExitVerify, hint: "nothing was changed: the files at this URL are not those that were exported; export them again"},
+	{is: fetch.ErrCertificate, exit: api.ExitFailed, hint: "the certificate must be trusted here ($SSL_CERT_FILE names further authorities)"},
 	{is: attest.ErrMalformed, exit: api.ExitFailed, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},
 	{is: attest.ErrOther, exit: api.ExitVerify},
 	{is: attest.ErrBuilders, exit: api.ExitUsage, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},

@@ -18,9 +18,11 @@ import (
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/freeze/stream"
+	"example.org/snapd/internal/freeze/tree"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
@@ -31,8 +33,8 @@ import (
 
 func verifyVerb() *verb {
 	return &verb{
-		name: "verify", args: "REF|DIR", min: 1, max: 1,
-		usage: "verify a snapshot, a freeze or an exported directory",
+		name: "verify", args: "REF|DIR|URL", min: 1, max: 1,
+		usage: "verify a snapshot, a freeze or an export",
 		about: `Checks without network access this server's signature, and for every package the
 chain from its stanza through the index and the Release file to the
 distribution's signature. It prints the upstream signatures that the result
@@ -40,7 +42,8 @@ rests on; --upstream-key pins the keys that must have made them.
 
 Without --deep it reads and hashes indices, signatures and statements. Package
 files are not read: each must exist with the recorded size and, on a server, the
-recorded digest. --deep reads and hashes every file.
+recorded digest. --deep reads and hashes every file. An export at a URL, in the
+forms that import takes, is downloaded to a temporary directory ($TMPDIR) first.
 
 A directory is checked by snapctl itself, without a server.
 
@@ -80,12 +83,18 @@ func runVerify(ctx context.Context, c *call) error {
 		return err
 	}
 	var r *api.VerifyResult
-	if isDir(what) {
-		r, err = verifyDir(ctx, what, req, c.ui.progress)
+	exported := func(dir string) (err error) {
+		r, err = verifyDir(ctx, dir, what, req, c.ui.progress)
 		c.ui.endProgress()
 		if err == nil && r.Log == nil && r.Exit == api.ExitOK {
-			r.Notes = append(r.Notes, "the directory has no proof of a transparency log (--policy and --log-key insist on one)")
+			r.Notes = append(r.Notes, "the export has no proof of a transparency log (--policy and --log-key insist on one)")
 		}
+		return err
+	}
+	if isURL(what) {
+		err = c.downloaded(ctx, what, exported)
+	} else if isDir(what) {
+		err = exported(what)
 	} else {
 		if err := c.checkRef(what); err != nil {
 			return err
@@ -107,6 +116,8 @@ func runVerify(ctx context.Context, c *call) error {
 		hint = "builders attest an image with: snapctl rebuild " + shellWord(r.Ref) + " --attest; keep what others attest with: snapctl attest import FILE"
 	case len(req.UpstreamKeys)+len(req.Keys) > 0:
 		hint = "if only signatures fail, they were made by other keys than the given ones; see which with: snapctl verify " + shellWord(what)
+	case isURL(what):
+		hint = "export it again: snapctl export REF DIR|s3://..."
 	case isDir(what):
 		hint = "copy or export the directory again: snapctl export REF DIR"
 	}
@@ -129,8 +140,8 @@ func isDir(s string) bool {
 	return err == nil && st.IsDir()
 }
 
-// verifyDir checks an exported directory without a server.
-func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress func(api.Progress)) (*api.VerifyResult, error) {
+// verifyDir checks an exported directory without a server; name is its name in messages.
+func verifyDir(ctx context.Context, dir, name string, req api.VerifyRequest, progress func(api.Progress)) (*api.VerifyResult, error) {
 	p := &acquire.Progress{}
 	o := proof.Options{Deep: req.Deep, Formats: repo.ByType[proof.Format](deb.Format{}, rpm.Format{}), Progress: p}
 	var err error
@@ -148,9 +159,18 @@ func verifyDir(ctx context.Context, dir string, req api.VerifyRequest, progress 
 	if err := o.SetBuilders(&req); err != nil {
 		return nil, err
 	}
-	stop := watch(p, dir, progress)
+	stop := watch(p, name, progress)
 	defer stop()
-	return proof.VerifyDir(ctx, dir, o)
+	t, err := tree.OpenDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	found, err := proof.Check(ctx, t, name, o)
+	if err != nil {
+		return nil, err
+	}
+	return found.Result, nil
 }
 
 // watch reports the progress of p until stop is called.
@@ -368,13 +388,17 @@ const maxFrozen = 1 << 30
 
 func importVerb() *verb {
 	return &verb{
-		name: "import", args: "DIR|-", min: 1, max: 1,
+		name: "import", args: "DIR|-|URL", min: 1, max: 1,
 		usage: "import an exported directory after verifying all of it",
 		about: `On the machine of snapd, snapd reads the directory. With --server, snapctl
-sends it. "-" sends a tar stream of its files from standard input.`,
+sends it. "-" sends a tar stream of its files from standard input. From a URL of
+an export on a file server or in a bucket, snapctl downloads the files that its
+SHA256SUMS lists to a temporary directory ($TMPDIR), and sends them; a URL that
+ends in ".tar" is that of a tar stream, which is sent as it arrives.`,
 		examples: []string{
 			"snapctl import /media/usb/4.1 --key release.asc",
 			"snapctl import -",
+			"snapctl import https://mirror.example.org/releases/4.1",
 		},
 		options: []option{
 			{name: "key", value: "FILE", many: true, usage: "require the freeze to be signed by a key in this file (.gpg or .asc)"},
@@ -387,37 +411,64 @@ sends it. "-" sends a tar stream of its files from standard input.`,
 			if err != nil {
 				return err
 			}
-			server, err := c.server()
-			if err != nil {
-				return err
-			}
-			from := c.arg(0)
-			if from != "-" {
-				if from, err = absolute(from); err != nil {
-					return err
-				}
-			}
 			var r api.TransferResult
-			if server == "" && from != "-" {
-				err = c.ask(ctx, "import", api.ImportRequest{Dir: from, Keys: keys}, &r)
-			} else {
-				err = c.asking(func(cl *client.Client, progress func(api.Progress)) error {
-					return cl.SendStream(ctx, "import/tar", api.ImportTar{Keys: keys}, func(ctx context.Context, w io.Writer) error {
-						if from != "-" {
-							return stream.Pack(ctx, from, w)
-						}
-						_, err := io.Copy(w, regfile.WithContext(ctx, c.p.stdin))
-						return err
-					}, &r, progress)
-				})
-			}
-			if err != nil {
+			if err := c.importFrom(ctx, c.arg(0), keys, &r); err != nil {
 				return err
 			}
 			show(c.ui, &r, c.ui.transferred("imported"))
 			return nil
 		},
 	}
+}
+
+// importFrom imports an export from a directory, a URL, or standard input ("-").
+func (c *call) importFrom(ctx context.Context, from string, keys []string, r *api.TransferResult) error {
+	send := func(write func(context.Context, io.Writer) error) error {
+		return c.asking(func(cl *client.Client, progress func(api.Progress)) error {
+			return cl.SendStream(ctx, "import/tar", api.ImportTar{Keys: keys}, write, r, progress)
+		})
+	}
+	sendDir := func(dir string) error {
+		return send(func(ctx context.Context, w io.Writer) error { return stream.Pack(ctx, dir, w) })
+	}
+	switch {
+	case from == "-":
+		return send(func(ctx context.Context, w io.Writer) error {
+			_, err := io.Copy(w, regfile.WithContext(ctx, c.p.stdin))
+			return err
+		})
+	case isURL(from):
+		u, err := c.exportURL(from)
+		if err != nil {
+			return err
+		}
+		if !isTar(u) {
+			return c.downloaded(ctx, from, sendDir)
+		}
+		return send(func(ctx context.Context, w io.Writer) error {
+			cl := fetch.New(fetch.Config{})
+			defer cl.Close()
+			in, err := openTar(ctx, cl, u)
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			_, err = io.Copy(w, in)
+			return err
+		})
+	}
+	dir, err := absolute(from)
+	if err != nil {
+		return err
+	}
+	server, err := c.server()
+	if err != nil {
+		return err
+	}
+	if server == "" {
+		return c.ask(ctx, "import", api.ImportRequest{Dir: dir, Keys: keys}, r)
+	}
+	return sendDir(dir)
 }
 
 func sbomVerb() *verb {

@@ -206,20 +206,21 @@ func rank(err error) int {
 	return 0
 }
 
-// failures collects the errors of all URLs of a request.
-type failures []*failure
+// failures collects the errors of all URLs of a request. Errors are pointers, since
+// callers like net/http compare them.
+type failures struct{ of []*failure }
 
-func (f failures) Error() string {
+func (f *failures) Error() string {
 	var parts []string
-	for _, e := range f {
+	for _, e := range f.of {
 		parts = append(parts, e.Error())
 	}
 	return strings.Join(parts, "; ")
 }
 
-func (f failures) Unwrap() error {
-	best := f[0]
-	for _, e := range f[1:] {
+func (f *failures) Unwrap() error {
+	best := f.of[0]
+	for _, e := range f.of[1:] {
 		if rank(e.err) < rank(best.err) {
 			best = e
 		}
@@ -230,7 +231,7 @@ func (f failures) Unwrap() error {
 // IsUpstream reports whether an error of Get or Open is the fault of upstream or
 // of the network, and not of the sink.
 func IsUpstream(err error) bool {
-	_, ok := errors.AsType[failures](err)
+	_, ok := errors.AsType[*failures](err)
 	return ok
 }
 
@@ -239,11 +240,11 @@ func IsUpstream(err error) bool {
 // answer 403 or 400, depending on their configuration, for files that do not
 // exist. It returns the indices of the URLs that answered so.
 func Withheld(err error) (urls []int, ok bool) {
-	all, ok := errors.AsType[failures](err)
+	all, ok := errors.AsType[*failures](err)
 	if !ok {
 		return nil, false
 	}
-	for i, f := range all {
+	for i, f := range all.of {
 		switch {
 		case f == nil:
 			return nil, false
@@ -262,7 +263,7 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 	if n == 0 {
 		return fmt.Errorf("%w: no URL to fetch from", ErrRefused)
 	}
-	last := make(failures, n)
+	last := make([]*failure, n)
 	for round := 0; ; {
 		alive, progress := false, false
 		pause := maxWait // until the first host accepts requests again
@@ -294,12 +295,12 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 			}
 		}
 		if !alive {
-			return last
+			return &failures{last}
 		}
 		if progress {
 			round = 0
 		} else if round++; round > c.cfg.Retries {
-			return last
+			return &failures{last}
 		}
 		c.stats.retries.Add(1)
 		d := min(c.cfg.MaxBackoff, 500*time.Millisecond<<min(max(round-1, 0), 16))

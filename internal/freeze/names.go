@@ -8,6 +8,7 @@ const (
 	ProvenanceFile      = "provenance.json"
 	ProvenanceSignature = "provenance.json.asc"
 	KeyFile             = "key.asc"
+	SumsFile            = "SHA256SUMS"  // of an export: all its other files, as sha256sum prints them
 	ProofDir            = "_proof"      // <mirror>/<sha256> of upstream's files
 	StatementDir        = "_statements" // signed statements, each beside its signature
 	CertificatesFile    = "keys.asc"    // in the proof of a mirror
@@ -23,4 +24,5 @@ const (
 	MaxMetalink     = 16 << 20
 	MaxDocument     = 64 << 20 // for a signed document
 	MaxTreeListing  = 512 << 20
+	MaxSums         = 512 << 20
 )

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -26,6 +27,7 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/build"
 	"example.org/snapd/internal/freeze/proof"
+	"example.org/snapd/internal/freeze/stream"
 	"example.org/snapd/internal/freeze/tree"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
@@ -238,11 +240,23 @@ func (x *exporter) export(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := x.sums(ctx); err != nil {
+		return err
+	}
 	return x.blob(ctx, x.f.Manifest.Path, x.f.Manifest.SHA256)
 }
 
+// sums writes the list of all files, which a client needs that reads them from a server
+// without listings.
+func (x *exporter) sums(ctx context.Context) error {
+	all := maps.Clone(x.seen)
+	all[x.f.Manifest.Path] = x.f.Manifest.SHA256
+	return x.bytes(ctx, freeze.SumsFile, stream.FormatSums(all))
+}
+
 // log writes the proof that the transparency log has the freeze, and the key of the
-// log. They alone differ between exports of one freeze: the log grows.
+// log. Proofs, and with them the list of files, alone differ between exports of one
+// freeze: the log grows.
 func (x *exporter) log(ctx context.Context) error {
 	if x.b.cfg.TLog == nil {
 		return nil
@@ -356,7 +370,6 @@ func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 	} else if ok {
 		return nil
 	}
-	x.seen[name] = d
 	if err := x.b.cfg.Keeper.Corrupt(d); err != nil {
 		return fmt.Errorf("export %s: %w", name, err)
 	}
@@ -371,6 +384,7 @@ func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 		}
 		return fmt.Errorf("export %s: %w", name, err)
 	}
+	x.seen[name] = d
 	n := b.Info().Size
 	x.res.Files++
 	x.res.Bytes += n

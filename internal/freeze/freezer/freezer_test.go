@@ -160,10 +160,10 @@ func TestDeterminism(t *testing.T) {
 	if _, err := o.Freezer.Export(t.Context(), "4.1", two, nil); err != nil {
 		t.Fatal(err)
 	}
-	os.Remove(filepath.Join(one, "provenance.json")) // local facts
-	os.Remove(filepath.Join(two, "provenance.json"))
-	os.Remove(filepath.Join(one, "provenance.json.asc"))
-	os.Remove(filepath.Join(two, "provenance.json.asc"))
+	for _, local := range []string{"provenance.json", "provenance.json.asc", "SHA256SUMS"} {
+		os.Remove(filepath.Join(one, local))
+		os.Remove(filepath.Join(two, local))
+	}
 	if a, b := digestTree(t, one), digestTree(t, two); a != b {
 		t.Errorf("two servers made different bytes:\n%s\n%s", a, b)
 	}

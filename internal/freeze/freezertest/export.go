@@ -59,6 +59,9 @@ func (e *Export) Read(t testing.TB, name string) []byte {
 func (e *Export) Manifest(t testing.TB, data []byte) {
 	t.Helper()
 	e.PutSigned(t, "manifest.json", data)
+	if err := os.Remove(filepath.Join(e.Dir, freeze.SumsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err) // the list of the files as they were
+	}
 	p, err := freeze.ParseProvenance(e.Read(t, "provenance.json"))
 	if err != nil {
 		t.Fatal(err)

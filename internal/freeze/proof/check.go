@@ -18,6 +18,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/stream"
 	"example.org/snapd/internal/freeze/tree"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/regfile"
@@ -268,7 +269,7 @@ func isSorted[T any](list []T, compare func(a, b T) int) bool {
 func (c *check) unexpectedFiles(ctx context.Context) error {
 	known := map[string]bool{
 		freeze.ManifestFile: true, freeze.ManifestSignature: true, freeze.ProvenanceFile: true, freeze.ProvenanceSignature: true,
-		freeze.KeyFile: true, freeze.ProofDir: true, freeze.StatementDir: true, manifestProof: true, tlog.VKeyFile: true,
+		freeze.KeyFile: true, freeze.SumsFile: true, freeze.ProofDir: true, freeze.StatementDir: true, manifestProof: true, tlog.VKeyFile: true,
 	}
 	for i := range c.doc.Mirrors {
 		m := &c.doc.Mirrors[i]
@@ -287,7 +288,8 @@ func (c *check) unexpectedFiles(ctx context.Context) error {
 		}
 	}
 	const message = "a file that is not part of the export"
-	return fs.WalkDir(c.dir.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+	names := map[string]bool{}
+	err := fs.WalkDir(c.dir.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
 		}
@@ -297,6 +299,9 @@ func (c *check) unexpectedFiles(ctx context.Context) error {
 		if t := e.Type(); !t.IsDir() && !t.IsRegular() {
 			c.fault(name, "a regular file", regfile.Kind(t), message)
 			return nil
+		}
+		if !e.IsDir() {
+			names[name] = true
 		}
 		top, _, below := strings.Cut(name, "/")
 		if known[name] || below && top != freeze.ProofDir {
@@ -308,4 +313,38 @@ func (c *check) unexpectedFiles(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err == nil && names[freeze.SumsFile] && len(c.res.Faults) == 0 {
+		delete(names, freeze.SumsFile)
+		c.checkSums(names)
+	}
+	return err
+}
+
+// checkSums checks that the list of an export's files lists those that are there. It
+// proves nothing, and is read only if nothing else is at fault: clients that cannot list
+// a directory learn from it what to ask for.
+func (c *check) checkSums(names map[string]bool) {
+	const object = freeze.SumsFile
+	data, err := c.dir.Read(object, freeze.MaxSums)
+	if err != nil {
+		c.fault(object, "", "", "%v", err)
+		return
+	}
+	sums, err := stream.ParseSums(data)
+	if err != nil {
+		c.fault(object, "", "", "%v", err)
+		return
+	}
+	for _, s := range sums {
+		if !names[s.Name] {
+			c.fault(object, "", s.Name, "it lists a file that is not part of the export")
+		}
+		delete(names, s.Name)
+		if f, ok := c.proven[s.Name]; ok && f.SHA256 != s.Digest {
+			c.fault(object, f.SHA256.String(), s.Digest.String(), "SHA-256 of %s", s.Name)
+		}
+	}
+	for name := range names {
+		c.fault(object, name, "", "it does not list this file")
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/freezertest"
 	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/mirror/mirrortest"
@@ -47,6 +48,11 @@ func TestVerifyDir(t *testing.T) {
 	v, err := proof.VerifyDir(t.Context(), base, o)
 	if err != nil || len(v.Faults) > 0 {
 		t.Fatalf("untouched export: %v %+v", err, v)
+	}
+	checkSums(t, base, o)
+	// The rest proves the export without the list, which anyone can make again.
+	if err := os.Remove(filepath.Join(base, freeze.SumsFile)); err != nil {
+		t.Fatal(err)
 	}
 	var files []string
 	filepath.WalkDir(base, func(p string, d os.DirEntry, err error) error {
@@ -154,5 +160,35 @@ func TestProvenanceSigned(t *testing.T) {
 	}
 	if v, err := proof.VerifyDir(t.Context(), e.Dir, o); err != nil || len(v.Faults)+len(v.Notes) > 0 {
 		t.Errorf("restored: %v %+v", err, v)
+	}
+}
+
+// checkSums checks that the list of an export's files must have the files that are there,
+// with their digests.
+func checkSums(t *testing.T, base string, o proof.Options) {
+	t.Helper()
+	name := filepath.Join(base, freeze.SumsFile)
+	list, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.WriteFile(name, list, 0o644)
+	lines := strings.SplitAfter(strings.TrimSuffix(string(list), "\n"), "\n")
+	for what, text := range map[string]string{
+		"a line less":     strings.Join(lines[1:], ""),
+		"a line more":     string(list) + strings.Repeat("0", 64) + "  zz\n",
+		"another digest":  strings.Repeat("0", 64) + string(list)[64:],
+		"no list":         "nothing\n",
+		"a line twice":    lines[0] + string(list),
+		"a file outside":  strings.Repeat("0", 64) + "  ../x\n" + string(list),
+		"an absolute one": strings.Repeat("0", 64) + "  /x\n" + string(list),
+		"no last newline": strings.TrimSuffix(string(list), "\n"),
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := proof.VerifyDir(t.Context(), base, o); err != nil || len(v.Faults) == 0 || v.Faults[0].Object != freeze.SumsFile {
+			t.Errorf("%s: %+v, %v", what, v, err)
+		}
 	}
 }

@@ -182,11 +182,11 @@ func values(ctx context.Context, c *call, l *line, kind string, choices []string
 	switch {
 	case strings.HasPrefix(kind, "FILE"):
 		out = append(out, candidate{word: ":files"})
-	case kind == "DIR" || kind == "D":
+	case kind == "DIR" || kind == "D" || strings.HasPrefix(kind, "DIR|"):
 		out = append(out, candidate{word: ":dirs"})
 	case kind == "M" || kind == "M[@T":
 		mirrors()
-	case kind == "REF" || kind == "REF|DIR" || kind == "SNAPSHOT":
+	case kind == "REF" || kind == "REF|DIR|URL" || kind == "SNAPSHOT":
 		list := snapshots()
 		if kind != "SNAPSHOT" {
 			frozen(list)
@@ -200,7 +200,7 @@ func values(ctx context.Context, c *call, l *line, kind string, choices []string
 			}
 			add(s.ID, "")
 		}
-		if kind == "REF|DIR" {
+		if kind == "REF|DIR|URL" {
 			out = append(out, candidate{word: ":dirs"})
 		}
 	case kind == "CHANNEL":

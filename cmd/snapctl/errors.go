@@ -265,7 +265,7 @@ var advices = []advice{
 	{is: fs.ErrNotExist, verb: "freeze", exit: api.ExitFailed, hint: "--manifest expects a file on this machine, or - for standard input"},
 	{is: fs.ErrNotExist, verb: "add", exit: api.ExitFailed, hint: "the files that a .changes lists must be in its directory"},
 	{is: fs.ErrNotExist, verb: "record show", exit: api.ExitFailed, hint: "--status expects a file on this machine, or - for standard input"},
-	{is: fs.ErrNotExist, verb: "verify", exit: api.ExitFailed, hint: "REF|DIR is a snapshot or freeze (see snapctl list), or a directory written by snapctl export"},
+	{is: fs.ErrNotExist, verb: "verify", exit: api.ExitFailed, hint: "REF is a snapshot or freeze (see snapctl list), DIR a directory written by snapctl export"},
 	{is: fs.ErrNotExist, verb: "init", exit: api.ExitFailed, hint: "without file names, --from-apt and --from-dnf read this machine's own sources"},
 	{is: fs.ErrNotExist, verb: "key", exit: api.ExitFailed, hint: "give the key with --key-file or --config, or create one with: snapctl key generate"},
 	{is: fs.ErrNotExist, exit: api.ExitFailed, hint: "check the file name"},

@@ -18,6 +18,7 @@ import (
 
 // An export that any web server has, as files or as a tar stream, is verified and
 // imported by its URL, also over connections that are cut; a wrong one changes nothing.
+// Long because all of it is about one export.
 func TestExportAtURL(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg", "sha256sum")
 	a, config := upstream(t)

@@ -60,7 +60,8 @@ func withLeaf(t *testing.T, manifest []byte, n int, value string) []byte {
 
 // An export from a stranger, who may sign what he likes by the key that lies in
 // it: whatever stands in any of its files, verify comes to an end, and finds
-// every change that is not signed again.
+// every change that is not signed again. Long because all its inputs are changes of one
+// export.
 func FuzzExport(f *testing.F) {
 	e := freezertest.NewExport(f)
 	dir := e.Dir

@@ -13,10 +13,11 @@ func listVerb() *verb {
 	return &verb{
 		name:     "list",
 		usage:    "list snapshots and freezes, newest first",
-		examples: []string{"snapctl list", "snapctl list --mirror debian", "snapctl list --frozen"},
+		examples: []string{"snapctl list", "snapctl list --mirror debian", "snapctl list --frozen", "snapctl list --label tested=yes"},
 		options: []option{
 			{name: "mirror", value: "M", usage: "only snapshots of this mirror"},
 			{name: "frozen", usage: "only freezes"},
+			{name: "label", value: "K=V", many: true, usage: "only freezes with this label"},
 		},
 		result: new(api.SnapshotList),
 		run: func(ctx context.Context, c *call) error {
@@ -25,6 +26,10 @@ func listVerb() *verb {
 				if err := c.checkName("mirror", req.Mirror); err != nil {
 					return err
 				}
+			}
+			var err error
+			if req.Labels, err = c.labels(c.list("label")); err != nil {
+				return err
 			}
 			var r api.SnapshotList
 			if err := c.ask(ctx, "list", req, &r); err != nil {

@@ -98,7 +98,7 @@ var samples = map[string]sampleRun{
 		options: map[string]string{"no-wait": "", "accept-clock": "", "accept-rollback": "", "from-url": "http://mirror.example.org/old", "as": "2025-01-02"},
 		base:    map[string][]string{"from-url": {"debian", "--as", "2025-01-02"}, "as": {"debian", "--from-url", "http://mirror.example.org/old"}},
 	},
-	"list":     {options: map[string]string{"mirror": "debian", "frozen": ""}},
+	"list":     {options: map[string]string{"mirror": "debian", "frozen": "", "label": "a=b"}},
 	"show":     {args: []string{"4.1"}},
 	"packages": {args: []string{"4.1", "source:bash & $Section (shells)"}},
 	"find":     {args: []string{"bash"}},

@@ -272,8 +272,9 @@ type MirrorSync struct {
 
 // ListRequest is `snapctl list`.
 type ListRequest struct {
-	Mirror string `json:"mirror,omitempty"`
-	Frozen bool   `json:"frozen,omitempty"`
+	Mirror string            `json:"mirror,omitempty"`
+	Frozen bool              `json:"frozen,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"` // only freezes with all of these
 }
 
 // SnapshotList is its result, newest first.

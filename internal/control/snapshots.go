@@ -35,7 +35,7 @@ func (c *Control) List(ctx context.Context, req *api.ListRequest) (*api.Snapshot
 		return nil, err
 	}
 	rule := retention.New(users, c.now())
-	if !req.Frozen {
+	if !req.Frozen && len(req.Labels) == 0 {
 		for _, n := range names {
 			var serr error
 			err := c.eachSnapshot(ctx, n, func(snap *meta.Snapshot) bool {
@@ -64,12 +64,24 @@ func (c *Control) List(ctx context.Context, req *api.ListRequest) (*api.Snapshot
 		} else if err != nil {
 			return nil, err
 		}
-		out.Frozen = append(out.Frozen, *one)
+		if hasLabels(one.Labels, req.Labels) {
+			out.Frozen = append(out.Frozen, *one)
+		}
 	}
 	slices.SortStableFunc(out.Frozen, func(a, b api.Frozen) int {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.Name, b.Name))
 	})
 	return out, nil
+}
+
+// hasLabels reports whether labels have all of want.
+func hasLabels(labels, want map[string]string) bool {
+	for k, v := range want {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
 }
 
 // Snapshot describes a snapshot; deep adds signers and files.

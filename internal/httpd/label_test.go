@@ -26,6 +26,18 @@ func TestLabels(t *testing.T) {
 	}
 	var list api.SnapshotList
 	s.call("list", api.ListRequest{Frozen: true}, &list)
+	for _, c := range []struct {
+		labels map[string]string
+		found  int
+	}{
+		{want, 1}, {map[string]string{"tested": "yes"}, 1}, {map[string]string{"tested": "no"}, 0},
+		{map[string]string{"tested": "yes", "other": ""}, 0}, {map[string]string{"other": ""}, 0},
+	} {
+		var some api.SnapshotList
+		if s.call("list", api.ListRequest{Labels: c.labels}, &some); len(some.Frozen) != c.found || len(some.Snapshots) > 0 {
+			t.Errorf("list of %v: %d freezes and %d snapshots, expected %d and 0", c.labels, len(some.Frozen), len(some.Snapshots), c.found)
+		}
+	}
 	var shown api.ShowResult
 	s.call("show", api.ShowRequest{Ref: "4.1"}, &shown)
 	var page api.FreezesPage

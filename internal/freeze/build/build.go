@@ -104,6 +104,7 @@ type Builder struct {
 	plans   *plan.Planner
 	clients *client.Client
 	signer  *sign.Signer
+	sizes   sizes
 }
 
 // New returns a Builder.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"example.org/snapd/internal/cas"
@@ -252,6 +253,13 @@ func (v *derivation) wholeBytes(ctx context.Context) (n int64, err error) {
 	if !v.m.Whole {
 		return 0, nil
 	}
+	key := ""
+	for _, snap := range v.m.States {
+		key += fmt.Sprintln(snap.ID(), snap.Suites)
+	}
+	if n, ok := v.x.sizes.get(key); ok {
+		return n, nil
+	}
 	seen := map[cas.Digest]bool{}
 	for _, snap := range v.m.States {
 		err := freeze.EachPackage(ctx, v.x.meta, snap, func(e meta.Entry) error {
@@ -267,5 +275,32 @@ func (v *derivation) wholeBytes(ctx context.Context) (n int64, err error) {
 			return 0, err
 		}
 	}
+	v.x.sizes.put(key, n)
 	return n, nil
+}
+
+// maxSizes bounds what sizes remembers.
+const maxSizes = 64
+
+// sizes remembers the bytes of whole snapshots, which never change: to count them reads
+// the metadata of every package.
+type sizes struct {
+	mu sync.Mutex
+	of map[string]int64
+}
+
+func (s *sizes) get(key string) (int64, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, ok := s.of[key]
+	return n, ok
+}
+
+func (s *sizes) put(key string, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of == nil || len(s.of) >= maxSizes {
+		s.of = map[string]int64{}
+	}
+	s.of[key] = n
 }

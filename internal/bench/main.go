@@ -37,6 +37,7 @@ var sections = []section{
 	{"indices", "indices of old generations, made again from stanzas, beside xz", runIndices},
 	{"files", "verify --deep and HTTP, beside sha256sum and nginx", runFiles},
 	{"xz", "decoding, beside xz", runXZ},
+	{"team", "packages of one's own, channels, recordings, beside aptly and sha256sum", runTeam},
 	{"rpm", "sync and freeze of 60,000 rpm packages, beside dnf", runRPM},
 	{"compare", "differences of images explained, beside diffoscope if it is installed", runCompare},
 	{"iuk", "upgrade kits and images, beside overlay mounts, rsync and mksquashfs (as root, and long)", runIUK},
@@ -53,6 +54,8 @@ type bench struct {
 	rpms     int
 	quick    bool
 	rows     []row
+	size     int64  // what memory is compared with, in bytes
+	what     string // and what that is
 	up       *upstream
 	key      *fixtureKey
 }

@@ -29,8 +29,12 @@ const (
 	ownSize     = 1 << 20
 )
 
-// recorded is how many packages are fetched through a recording.
-const recorded = 5000
+// recorded is how many packages are fetched through a recording, by so many builders at
+// a time.
+const (
+	recorded = 5000
+	builders = 32
+)
 
 // runTeam measures what a team does: packages of its own, channels, recordings, and
 // requests over the network. Long because each measurement depends on the state that the
@@ -236,7 +240,8 @@ func (b *bench) statusCalls(ctx context.Context, s *server) error {
 }
 
 // recordings measures the fetches of packages through a recording, each of which is
-// noted, beside the same packages from the archive, which are not.
+// durable before it is answered, beside the writes that the disk makes durable in that
+// time, one after the other.
 func (b *bench) recordings(ctx context.Context, s *server) error {
 	ids, err := s.snapshots(ctx)
 	if err != nil {
@@ -264,35 +269,29 @@ func (b *bench) recordings(ctx context.Context, s *server) error {
 	if _, err := s.ctl(ctx, "record", "start", "build"); err != nil {
 		return err
 	}
+	cl := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: builders}}
 	_, timestamp, _ := strings.Cut(ids[i], "@")
-	cl := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
-	var rates [2]float64
-	for n, base := range []string{"/archive/debian/" + timestamp + "/", "/record/build/debian/"} {
-		var busy errgroup.Group
-		var next atomic.Int64
-		start := time.Now()
-		for range 8 {
-			busy.Go(func() error {
-				for i := next.Add(1) - 1; i < recorded; i = next.Add(1) - 1 {
-					res, err := cl.Get("http://" + s.addr + base + list.Packages[i].Path)
-					if err != nil {
-						return err
-					}
-					_, err = io.Copy(io.Discard, res.Body)
-					res.Body.Close()
-					if err != nil || res.StatusCode != http.StatusOK {
-						return fmt.Errorf("%s%s: %s, %w", base, list.Packages[i].Path, res.Status, err)
-					}
-				}
-				return nil
-			})
-		}
-		if err := busy.Wait(); err != nil {
-			return err
-		}
-		rates[n] = recorded / time.Since(start).Seconds()
+	paths := make([]string, recorded)
+	for i := range paths {
+		paths[i] = list.Packages[i].Path
 	}
-	b.add(row{work: "packages fetched through a recording", other: fmt.Sprintf("%.0f/s from the archive", rates[0]), ours: fmt.Sprintf("%.0f/s", rates[1]), ratio: fmt.Sprintf("%.2f", rates[1]/rates[0]), bound: ">= 0.2 of it", ok: judge(rates[1] >= 0.2*rates[0])})
+	archive, err := fetchAll(cl, "http://"+s.addr+"/archive/debian/"+timestamp+"/", paths)
+	if err != nil {
+		return err
+	}
+	rate, err := fetchAll(cl, "http://"+s.addr+"/record/build/debian/", paths)
+	if err != nil {
+		return err
+	}
+	durable, err := writesPerSecond(filepath.Join(b.dir, "durable"))
+	if err != nil {
+		return err
+	}
+	q := rate / durable
+	b.add(row{
+		work: fmt.Sprintf("packages fetched through a recording by %d builders", builders), other: fmt.Sprintf("%.0f durable writes/s", durable), ours: fmt.Sprintf("%.0f/s", rate),
+		ratio: fmt.Sprintf("%.2f", q), bound: ">= 2 of it", ok: judge(q >= 2), note: fmt.Sprintf("%.0f/s from the archive", archive),
+	})
 	var shown struct {
 		Files int `json:"files"`
 	}
@@ -306,4 +305,51 @@ func (b *bench) recordings(ctx context.Context, s *server) error {
 		return fmt.Errorf("%d files were noted, expected %d", shown.Files, recorded)
 	}
 	return nil
+}
+
+// fetchAll fetches files as that many builders do, and returns how many a second.
+func fetchAll(cl *http.Client, base string, paths []string) (float64, error) {
+	var busy errgroup.Group
+	var next atomic.Int64
+	start := time.Now()
+	for range builders {
+		busy.Go(func() error {
+			for i := next.Add(1) - 1; i < int64(len(paths)); i = next.Add(1) - 1 {
+				res, err := cl.Get(base + paths[i])
+				if err != nil {
+					return err
+				}
+				_, err = io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+				if err != nil || res.StatusCode != http.StatusOK {
+					return fmt.Errorf("%s%s: %s, %w", base, paths[i], res.Status, err)
+				}
+			}
+			return nil
+		})
+	}
+	err := busy.Wait()
+	return float64(len(paths)) / time.Since(start).Seconds(), err
+}
+
+// writesPerSecond measures how many writes of one page the disk makes durable.
+func writesPerSecond(name string) (float64, error) {
+	f, err := os.Create(name)
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(name)
+	defer f.Close()
+	page := make([]byte, 4096)
+	start := time.Now()
+	n := 0
+	for ; time.Since(start) < time.Second; n++ {
+		if _, err := f.WriteAt(page, 0); err != nil {
+			return 0, err
+		}
+		if err := f.Sync(); err != nil {
+			return 0, err
+		}
+	}
+	return float64(n) / time.Since(start).Seconds(), nil
 }

@@ -160,7 +160,7 @@ func (c *Control) ImportTar(ctx context.Context, req *api.ImportTar, next NextFi
 	if err := stream.Unpack(ctx, in, dir, func() error { return c.acquirer.CheckSpace(ctx) }); err != nil {
 		return nil, fmt.Errorf("receive an export: %w", err)
 	}
-	return c.cfg.Freezer.Import(ctx, &api.ImportRequest{Dir: dir, Keys: req.Keys}, &acquire.Progress{})
+	return c.cfg.Freezer.ImportNamed(ctx, "the export", dir, req.Keys, nil)
 }
 
 // SBOM writes a bill of materials of a freeze.

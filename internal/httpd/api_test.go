@@ -467,8 +467,8 @@ func TestExportOverNetwork(t *testing.T) {
 		{api.RoleReleaser, api.CodeUsage, []byte(strings.Repeat("x", 1024))},
 		{api.RoleReleaser, api.CodeVerify, bytes.Replace(tape.Bytes(), []byte(`"mirrors"`), []byte(`"mirrorz"`), 1)},
 	} {
-		if _, err := send(c.role, c.data); !errors.As(err, &e) || e.Code != c.code {
-			t.Errorf("%s: %v, expected %s", c.role, err, c.code)
+		if _, err := send(c.role, c.data); !errors.As(err, &e) || e.Code != c.code || strings.Contains(e.Message, other.Dir) {
+			t.Errorf("%s: %v, expected %s and no path of the server", c.role, err, c.code)
 		}
 	}
 	if res, err := send(api.RoleReleaser, tape.Bytes()); err != nil || res.Name != "4.1" {

@@ -32,45 +32,51 @@ const (
 // Import verifies and imports an exported directory. Importing an existing freeze
 // again succeeds, and brings back those of its blobs that are lost.
 func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire.Progress) (*api.TransferResult, error) {
-	if p == nil {
-		p = &acquire.Progress{}
-	}
 	if !filepath.IsAbs(req.Dir) {
 		return nil, fmt.Errorf("%w: %s: expected an absolute path", freeze.ErrUsage, req.Dir)
 	}
-	ours, err := freeze.ParseKeys(req.Keys)
+	return b.ImportNamed(ctx, req.Dir, req.Dir, req.Keys, p)
+}
+
+// ImportNamed is Import of a directory that messages call by another name, since whom
+// they are for does not know it.
+func (b *Bundler) ImportNamed(ctx context.Context, name, at string, keys []string, p *acquire.Progress) (*api.TransferResult, error) {
+	if p == nil {
+		p = &acquire.Progress{}
+	}
+	ours, err := freeze.ParseKeys(keys)
 	if err != nil {
 		return nil, err
 	}
 	if err := b.cfg.Keeper.CheckSpace(ctx); err != nil {
 		return nil, err
 	}
-	dir, err := tree.OpenDir(req.Dir)
+	dir, err := tree.OpenDir(at)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	found, err := proof.Check(ctx, dir, req.Dir, proof.Options{Ours: ours, Formats: b.cfg.Formats, Progress: p})
+	found, err := proof.Check(ctx, dir, name, proof.Options{Ours: ours, Formats: b.cfg.Formats, Progress: p})
 	if err != nil {
 		return nil, err
 	}
 	if n := len(found.Result.Faults); n > 0 {
 		f := found.Result.Faults[0]
 		return nil, fmt.Errorf("%w: import %s: %s, the first in %s: %s (expected %s, found %s)", freeze.ErrVerify,
-			req.Dir, freeze.Count(n, "fault", "faults"), f.Object, f.Message, f.Expected, f.Found)
+			name, freeze.Count(n, "fault", "faults"), f.Object, f.Message, f.Expected, f.Found)
 	}
-	name := found.Document.Name
-	if err := b.cat.CheckName(ctx, name); err != nil {
+	frozen := found.Document.Name
+	if err := b.cat.CheckName(ctx, frozen); err != nil {
 		return nil, err
 	}
-	res := &api.TransferResult{Name: name, Notes: found.Result.Notes}
-	err = b.cfg.Publisher.Alone(ctx, name, func(ctx context.Context) error {
-		there, err := b.cfg.Publisher.Exists(ctx, name, found.Proven[freeze.ManifestFile].SHA256)
+	res := &api.TransferResult{Name: frozen, Notes: found.Result.Notes}
+	err = b.cfg.Publisher.Alone(ctx, frozen, func(ctx context.Context) error {
+		there, err := b.cfg.Publisher.Exists(ctx, frozen, found.Proven[freeze.ManifestFile].SHA256)
 		if err != nil {
 			return err
 		}
 		p.SetPhase("importing")
-		m := &importer{b: b, dir: dir, name: req.Dir, found: found, p: p, res: res, batch: b.blobs.NewBatch()}
+		m := &importer{b: b, dir: dir, name: name, found: found, p: p, res: res, batch: b.blobs.NewBatch()}
 		defer m.batch.Discard()
 		if there {
 			return m.restore(ctx)

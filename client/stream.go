@@ -22,7 +22,7 @@ import (
 var ErrTruncated = errors.New("bytes were lost or changed on the way")
 
 // Send is Call for a verb that takes files: their bytes follow the request. progress
-// (nil: none) is told of the bytes that were sent, as well as what Call tells.
+// (nil: none) reports the bytes that were sent, and then what Call reports.
 func (c *Client) Send(ctx context.Context, verb string, req any, files []string, result any, progress func(Progress)) error {
 	return c.send(ctx, verb, req, func(s *sender) error {
 		for i, name := range files {
@@ -61,11 +61,20 @@ func (c *Client) send(ctx context.Context, verb string, req any, files func(*sen
 		sent <- err
 	}()
 	resp, err := c.do(ctx, http.MethodPost, verb, http.Header{"Content-Type": {m.FormDataContentType()}}, r)
+	var job api.Job
 	if err == nil {
 		defer resp.Body.Close()
-		err = c.result(ctx, resp, result)
+		to := result
+		if resp.StatusCode == http.StatusAccepted {
+			to = &job
+		}
+		err = c.result(ctx, resp, to)
 	}
 	r.CloseWithError(io.ErrClosedPipe) // what is not sent yet is not wanted any more
+	if err == nil && job.ID != "" {
+		<-sent
+		return c.follow(ctx, job.ID, result, progress)
+	}
 	if serr := <-sent; err != nil && serr != nil && !errors.Is(serr, io.ErrClosedPipe) {
 		return serr // why the request was cut off
 	}

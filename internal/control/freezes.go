@@ -142,8 +142,18 @@ func RemoveIncoming(dataDir string) error {
 	return nil
 }
 
-// ImportTar takes in a freeze that is sent as a tar stream.
-func (c *Control) ImportTar(ctx context.Context, req *api.ImportTar, next NextFile) (*api.TransferResult, error) {
+// Received is a request whose files have arrived. The rest is long work, which goes on
+// without the client.
+type Received struct {
+	ID string // of this request alone
+	// Run does the work, once.
+	Run func(ctx context.Context, p *acquire.Progress) (any, error)
+	// Discard removes what was received, after Run or in its place.
+	Discard func()
+}
+
+// ImportTar receives a freeze as a tar stream, which is then imported.
+func (c *Control) ImportTar(ctx context.Context, req *api.ImportTar, next NextFile) (*Received, error) {
 	in, err := next()
 	if err != nil {
 		return nil, fmt.Errorf("receive an export: %w", err)
@@ -156,11 +166,17 @@ func (c *Control) ImportTar(ctx context.Context, req *api.ImportTar, next NextFi
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	discard := func() { _ = os.RemoveAll(dir) } // else the next start does it
 	if err := stream.Unpack(ctx, in, dir, func() error { return c.acquirer.CheckSpace(ctx) }); err != nil {
+		discard()
 		return nil, fmt.Errorf("receive an export: %w", err)
 	}
-	return c.cfg.Freezer.ImportNamed(ctx, "the export", dir, req.Keys, nil)
+	return &Received{
+		ID: filepath.Base(dir), Discard: discard,
+		Run: func(ctx context.Context, p *acquire.Progress) (any, error) {
+			return c.cfg.Freezer.ImportNamed(ctx, "the export", dir, req.Keys, p)
+		},
+	}, nil
 }
 
 // SBOM writes a bill of materials of a freeze.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/errclass"
@@ -53,11 +54,39 @@ func (x *exchange) takeFiles() {
 	})
 	// A client that still sends reads the answer afterwards.
 	_, _ = io.Copy(io.Discard, body)
-	if r, ok := res.(*api.TransferResult); ok && err == nil && touch != nil {
-		touch.What = r.Name // which only its content says
+	if r, ok := res.(*control.Received); ok && err == nil {
+		x.received(r, touch)
+		return
 	}
 	x.audit(touch, err)
 	x.reply(res, err)
+}
+
+// received starts the job of a request whose files have arrived.
+func (x *exchange) received(r *control.Received, touch *control.Touch) {
+	s, by, name := x.a.s, x.by, x.name
+	job, _, err := s.jobs.Start(control.JobSpec{
+		By: by, Verb: name, What: touch.What, Request: r.ID,
+		Run: func(ctx context.Context, report func(api.Progress)) (any, error) {
+			defer r.Discard()
+			res, err := s.call(control.WithCaller(ctx, by.Who), name, func(ctx context.Context) (any, error) {
+				return control.Counted(ctx, touch.What, report, func(p *acquire.Progress) (any, error) { return r.Run(ctx, p) })
+			})
+			if r, ok := res.(*api.TransferResult); ok && err == nil {
+				touch.What = r.Name // which only its content says
+			}
+			s.control.Audited(ctx, by, name, touch, err)
+			return res, err
+		},
+		Error: func(err error) *api.Error { return s.control.Error(name, err) },
+	})
+	if err != nil {
+		r.Discard()
+		x.audit(touch, err)
+		x.fail(err)
+		return
+	}
+	x.accepted(job, false)
 }
 
 // parts reads the parts of a request from its body.

@@ -52,7 +52,12 @@ func (x *exchange) job(req any, touch *control.Touch) {
 		x.reply(res, err)
 		return
 	}
-	view := job.View(by, false)
+	x.accepted(job, joined)
+}
+
+// accepted answers with a job.
+func (x *exchange) accepted(job *control.Job, joined bool) {
+	view := job.View(x.by, false)
 	view.Joined = joined
 	data, err := json.Marshal(view)
 	if err != nil {

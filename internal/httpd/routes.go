@@ -52,7 +52,7 @@ type op struct {
 
 	run  func(ctx context.Context, req any, report func(api.Progress)) (any, error)
 	take func(ctx context.Context, req any, next control.NextFile) (any, error) // files follow the request
-	long bool                                                                   // run reports progress
+	long bool                                                                   // run reports progress, or take returns a *control.Received
 	send func(ctx context.Context, req any, to control.Bytes) error             // the answer is bytes
 }
 
@@ -99,7 +99,7 @@ func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 		"add":              upTo(listRequest, changes(api.RoleReleaser, "add packages to a local mirror", taking(c.Add), c.TouchAdd)),
 		"remove":           changes(api.RoleReleaser, "remove packages from a local mirror", simple(c.RemovePackages), c.TouchOwnRemove),
 		"channel/set":      changes(api.RoleReleaser, "make a channel show a freeze", simple(c.SetChannel), c.TouchChannelSet),
-		"import/tar":       upTo(listRequest, changes(api.RoleReleaser, "import a freeze from a tar stream", taking(c.ImportTar), c.TouchImportTar)),
+		"import/tar":       upTo(listRequest, changes(api.RoleReleaser, "import a freeze from a tar stream", answers[api.TransferResult](lasting(taking(c.ImportTar))), c.TouchImportTar)),
 		"image/add":        changes(api.RoleReleaser, "record an image", taking(c.AddImage), c.TouchImage),
 		"kit/publish":      upTo(listRequest, changes(api.RoleReleaser, "publish upgrade kits", taking(c.PublishKits), c.TouchKits)),
 		"sync":             changes(api.RoleAdmin, "sync mirrors", reporting(c.SyncAll), c.TouchSync),
@@ -185,6 +185,13 @@ func sending[Req any](f func(context.Context, *Req, control.Bytes) error) op {
 // answers says that the result has the form of Res.
 func answers[Res any](o op) op {
 	o.res = reflect.TypeFor[Res]()
+	return o
+}
+
+// lasting says that work goes on when all files have arrived: the function returns a
+// *control.Received.
+func lasting(o op) op {
+	o.long = true
 	return o
 }
 

@@ -140,3 +140,79 @@ func TestHistoryOfIndices(t *testing.T) {
 		from(every)
 	}
 }
+
+// The texts beside packages (lists of files, translations, AppStream data) are compacted
+// like indices, and are served with upstream's bytes afterwards.
+func TestHistoryOfTexts(t *testing.T) {
+	needs.Programs(t, "gzip", "xz", "perl", "python3")
+	const states = 6
+	a, config := compressedAs(t, 2, map[string][]string{".gz": {"gzip", "-9n", "--rsyncable"}, ".xz": {"xz", "-6e", "-T2"}})
+	a.Default().Contents, a.Default().Languages = true, []string{"en"}
+	s := start(t, strings.Replace(config, "sources = true\n", "sources = true\ncontents = true\nindices = [\"main/dep11/*\"]\n", 1))
+	begin := time.Now().UTC().Truncate(time.Second).Add(-states * time.Hour)
+	const dep11 = "main/dep11/Components-amd64.yml"
+	served := map[string]string{} // by URL
+	for i := range states {
+		a.Default().Remove("app", fmt.Sprint(i))
+		a.Add(debtest.Package{Name: "app", Version: fmt.Sprint(i + 1), Description: fmt.Sprintf("state %d\nA longer text of state %d.", i, i), Files: map[string]string{fmt.Sprintf("/usr/share/app/%d", i): "x"}})
+		for j := range 40 {
+			if i == 0 {
+				name := fmt.Sprintf("other%d", j)
+				a.Add(debtest.Package{Name: name, Version: "1", Description: name + "\nIt does not change.", Files: map[string]string{"/usr/share/" + name: "x"}})
+			}
+		}
+		var yaml strings.Builder
+		for j := range 60 {
+			fmt.Fprintf(&yaml, "---\nType: desktop-application\nID: org.example.app%d\nName:\n  C: Name %d\n", j, j+i/(j+1))
+		}
+		a.Default().Extra = map[string][]byte{dep11: []byte(yaml.String()), dep11 + ".gz": zlibGzip(t, yaml.String())}
+		a.Publish(begin.Add(time.Duration(i) * time.Hour))
+		s.Ctl("sync")
+		var list api.SnapshotList
+		s.JSON(&list, "list", "--mirror", "debian")
+		for _, name := range []string{dep11 + ".gz", "main/Contents-amd64.gz", "main/i18n/Translation-en.xz", "main/binary-amd64/Packages.xz"} {
+			url := "http://" + s.Addr + "/archive/" + strings.Replace(list.Snapshots[0].ID, "@", "/", 1) + "/dists/stable/" + name
+			status, body := get(t, url)
+			if status != 200 {
+				t.Fatalf("%s: status %d", url, status)
+			}
+			served[url] = body
+		}
+	}
+	var gc api.GCResult
+	if s.JSON(&gc, "gc", "--compact"); gc.Indices < 4*(states-2) {
+		t.Errorf("compacted %d indices, expected at least %d", gc.Indices, 4*(states-2))
+	}
+	s.Stop()
+	if err := os.RemoveAll(filepath.Join(s.Dir, "data/indices")); err != nil {
+		t.Fatal(err)
+	}
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.run(bin)
+	for url, want := range served {
+		status, body := get(t, url)
+		for i := 0; status == 404 && i < 100; i++ { // it is being made
+			time.Sleep(100 * time.Millisecond)
+			status, body = get(t, url)
+		}
+		if status != 200 || body != want {
+			t.Errorf("%s: status %d, %d bytes, expected the same %d bytes", url, status, len(body), len(want))
+		}
+	}
+	s.Ctl("fsck")
+}
+
+// zlibGzip compresses as zlib's own functions do.
+func zlibGzip(t *testing.T, text string) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "python3", "-c", "import sys, zlib\nc = zlib.compressobj(6, zlib.DEFLATED, 31)\nsys.stdout.buffer.write(c.compress(sys.stdin.buffer.read()) + c.flush())")
+	cmd.Stdin = strings.NewReader(text)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}

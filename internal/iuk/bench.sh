@@ -25,13 +25,17 @@ if [ ! -e 2.tar ]; then
 	apt-get indextargets --format '$(ORIGIN)|deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 		sed -n 's/^Debian|//p' | sort -u >sources.list
 	grep " $VERSION_CODENAME main" sources.list >sources1.list
-	[ -n "$small" ] || include=iputils-ping,python3,perl,vim,git,less,openssh-client,curl,locales,man-db,gnupg,file,network-manager,iptables,rsync,firefox-esr,libreoffice-core,fonts-dejavu,gimp,gdb
+	include=iputils-ping,python3,perl,vim,git,less,openssh-client,curl,locales,man-db,gnupg,file,network-manager,iptables,rsync,firefox-esr,libreoffice-core,fonts-dejavu,gimp,gdb
 	more=tmux,htop,emacs-nox,inkscape
-	[ -z "$small" ] || include=python3,perl,vim,git,less,openssh-client,curl,man-db,gnupg,file more=tmux,htop,gdb
+	if [ -n "$small" ]; then
+		include=python3,perl,vim,git,less,openssh-client,curl,man-db,gnupg,file
+		more=tmux,htop,gdb
+	fi
 	export SOURCE_DATE_EPOCH=1700000000
 	mmdebstrap --quiet --variant=important --include=$include "$VERSION_CODENAME" 1.tar - <sources1.list
 	mmdebstrap --quiet --variant=important --include=$include,$more "$VERSION_CODENAME" 2.tmp.tar - <sources.list
 	mv 2.tmp.tar 2.tar
+	unset SOURCE_DATE_EPOCH # which mksquashfs does not take beside its options
 fi
 for i in 1 2; do
 	[ -d tree$i ] || { mkdir tree$i.tmp; tar --xattrs --xattrs-include='*' -C tree$i.tmp -xf $i.tar; mv tree$i.tmp tree$i; }

@@ -20,6 +20,7 @@ var realTime = map[string]string{
 	"fetch":                "waits and pauses",
 	"meta/lease.go":        "how long a lease is held, which the system clock must not shorten",
 	"meta/bolt/lease.go":   "how long a lease is held, which the system clock must not shorten",
+	"latency":              "durations for the metrics",
 	"mirror/clock.go":      "the machine's monotonic clock, which the system clock is compared with",
 	"control/usage.go":     "age of a number in memory",
 	"httpd/body.go":        "deadlines of connections",

@@ -73,7 +73,7 @@ type Acquirer struct {
 	cfg     Config
 	current atomic.Pointer[current]
 	corrupt corruptBlobs
-	demand  struct{ fetched, failed, joined atomic.Int64 }
+	demand  struct{ stored, fetched, failed, joined atomic.Int64 }
 
 	mu         sync.Mutex
 	inFlight   map[cas.Digest]*download
@@ -143,15 +143,16 @@ func (a *Acquirer) Parallel() int { return a.current.Load().parallel }
 // checked.
 func (a *Acquirer) Reserve() int64 { return a.current.Load().reserve }
 
-// OnDemand counts requests for files that were not stored.
+// OnDemand counts requests for files that need not be stored.
 type OnDemand struct {
+	Stored          int64 // requests for packages that were
 	Fetched, Failed int64 // downloads
 	Joined          int64 // requests that shared one
 }
 
 // OnDemand returns the counts since the start.
 func (a *Acquirer) OnDemand() OnDemand {
-	return OnDemand{Fetched: a.demand.fetched.Load(), Failed: a.demand.failed.Load(), Joined: a.demand.joined.Load()}
+	return OnDemand{Stored: a.demand.stored.Load(), Fetched: a.demand.fetched.Load(), Failed: a.demand.failed.Load(), Joined: a.demand.joined.Load()}
 }
 
 // Pauses returns how many pauses servers have asked for so far.

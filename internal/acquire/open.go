@@ -30,6 +30,9 @@ func (a *Acquirer) Open(ctx context.Context, f File) (io.ReadSeekCloser, int64, 
 		}
 		b, err := a.cfg.Blobs.Open(ctx, f.Listed.SHA256)
 		if err == nil {
+			if f.Record != nil {
+				a.demand.stored.Add(1)
+			}
 			return b, b.Info().Size, nil
 		}
 		if !errors.Is(err, cas.ErrNotFound) {

@@ -9,6 +9,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/gc"
 )
 
 // GC collects garbage, or explains why a blob is kept.
@@ -26,6 +27,9 @@ func (c *Control) GC(ctx context.Context, req *api.GCRequest) (*api.GCResult, er
 	}
 	return c.cfg.Collector.Run(ctx, req.DryRun)
 }
+
+// Collections returns the progress of collections on this node.
+func (c *Control) Collections() gc.Progress { return c.cfg.Collector.Progress() }
 
 // Fsck checks what is stored, and repairs it if requested.
 func (c *Control) Fsck(ctx context.Context, req *api.FsckRequest, p *acquire.Progress) (*api.FsckResult, error) {

@@ -47,7 +47,7 @@ func openStored(ctx context.Context, cfg *config.Config, st meta.Store, o Option
 				o.Log.Error("the next start may go on without blobs", "err", err)
 			}
 		})
-		return casdir.Open(cfg.DataDir, casdir.Options{Now: o.Now, Stored: found})
+		return casdir.Open(cfg.DataDir, casdir.Options{Now: o.Now, Stored: found, Latency: o.blobLatency()})
 	}
 	// Uploads hand their files on to the cache, which is opened on top of the store.
 	var copies *cache.Store
@@ -89,7 +89,7 @@ func openRemote(ctx context.Context, cfg *config.Config, st meta.Store, o Option
 	}
 	return s3.Open(ctx, s3.Options{
 		Location: l, CredentialsFile: cfg.Store.CredentialsFile, Index: index, Installation: known.ID,
-		Spool: filepath.Join(cfg.DataDir, "incoming"), Keep: keep, Log: o.Log, Now: o.Now,
+		Spool: filepath.Join(cfg.DataDir, "incoming"), Keep: keep, Log: o.Log, Now: o.Now, Latency: o.blobLatency(),
 	})
 }
 

@@ -103,7 +103,7 @@ func (d *daemon) newServer() (*httpd.Server, error) {
 	conf := httpd.Config{
 		SocketGID: gid,
 		Control:   d.control, Catalog: d.catalog, Acquirer: d.acquirer, Meta: d.logged, Blobs: d.blobs, Freezer: d.freezer,
-		Signer: d.signer, TLog: d.tlog, Shared: d.shared, Conf: d.cfg, Version: d.o.Version, Log: d.log, Now: d.o.Now,
+		Signer: d.signer, TLog: d.tlog, Shared: d.shared, Conf: d.cfg, Version: d.o.Version, Log: d.log, Now: d.o.Now, Latency: d.o.latency,
 	}
 	if d.cfg.Store.Serves() {
 		conf.LogKeySignature = d.public.LogKeySignature

@@ -38,6 +38,7 @@ import (
 	"example.org/snapd/internal/gc"
 	"example.org/snapd/internal/httpd"
 	"example.org/snapd/internal/httpd/fastfile"
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/meta/follow"
@@ -67,6 +68,22 @@ type Options struct {
 	Hangup <-chan os.Signal
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+
+	latency *latency.Stores // nil: nobody asks
+}
+
+func (o *Options) metadataLatency() *latency.Metadata {
+	if o.latency == nil {
+		return nil
+	}
+	return &o.latency.Metadata
+}
+
+func (o *Options) blobLatency() *latency.Blobs {
+	if o.latency == nil {
+		return nil
+	}
+	return &o.latency.Blobs
 }
 
 // Formats of the log.
@@ -131,6 +148,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.latency = new(latency.Stores)
 	if err := makeDataDir(cfg.DataDir); err != nil {
 		return err
 	}

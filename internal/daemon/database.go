@@ -13,6 +13,7 @@ import (
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/postgres"
 	"example.org/snapd/internal/regfile"
@@ -52,7 +53,7 @@ func (d *database) SetClean(_ context.Context, clean bool) (before bool, err err
 
 // openDatabase opens the metadata in PostgreSQL. evidence says why it must know of an
 // installation. unchanged refuses an older schema instead of converting it: meta.ErrVersion.
-func openDatabase(ctx context.Context, cfg *config.Config, evidence string, unchanged bool) (_ *database, err error) {
+func openDatabase(ctx context.Context, cfg *config.Config, evidence string, unchanged bool, l *latency.Metadata) (_ *database, err error) {
 	d := &database{}
 	if d.lock, err = os.OpenFile(filepath.Join(cfg.DataDir, lockFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, err
@@ -71,7 +72,7 @@ func openDatabase(ctx context.Context, cfg *config.Config, evidence string, unch
 	if err != nil {
 		return nil, err
 	}
-	if d.Store, err = postgres.Open(ctx, postgres.Options{URL: cfg.Store.Postgres(), Password: password, Unchanged: unchanged}); err != nil {
+	if d.Store, err = postgres.Open(ctx, postgres.Options{URL: cfg.Store.Postgres(), Password: password, Unchanged: unchanged, Latency: l}); err != nil {
 		return nil, err
 	}
 	id, err := d.Identity(ctx)

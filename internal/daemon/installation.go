@@ -18,6 +18,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 )
@@ -67,9 +68,9 @@ func openStore(ctx context.Context, cfg *config.Config, o Options) (_ meta.Store
 	}
 	var st meta.Store
 	if cfg.Store.Postgres() == "" {
-		st, err = openFile(cfg, evidence)
+		st, err = openFile(cfg, evidence, o.metadataLatency())
 	} else {
-		st, err = openDatabase(ctx, cfg, evidence, false)
+		st, err = openDatabase(ctx, cfg, evidence, false, o.metadataLatency())
 	}
 	if err != nil {
 		return nil, nil, err
@@ -96,8 +97,8 @@ func openStore(ctx context.Context, cfg *config.Config, o Options) (_ meta.Store
 
 // openFile opens the metadata in the data directory. evidence says why there must
 // be a file.
-func openFile(cfg *config.Config, evidence string) (*bolt.Store, error) {
-	st, err := bolt.Open(filepath.Join(cfg.DataDir, metaFile), bolt.Options{MustExist: evidence != ""})
+func openFile(cfg *config.Config, evidence string, l *latency.Metadata) (*bolt.Store, error) {
+	st, err := bolt.Open(filepath.Join(cfg.DataDir, metaFile), bolt.Options{MustExist: evidence != "", Latency: l})
 	switch {
 	case errors.Is(err, meta.ErrLocked):
 		err = fmt.Errorf("data directory %s: %w: %w", cfg.DataDir, ErrRunning, err)

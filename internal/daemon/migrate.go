@@ -254,7 +254,7 @@ func (m *migration) source(ctx context.Context) (meta.Store, cas.Store, error) {
 		m.later(file.Close)
 		st = file
 	} else {
-		db, err := openDatabase(ctx, m.cfg, "", true)
+		db, err := openDatabase(ctx, m.cfg, "", true, nil)
 		if errors.Is(err, meta.ErrVersion) {
 			err = fmt.Errorf("%w: %w: start snapd of this version with it once, which converts it", migrate.ErrSource, err)
 		}
@@ -336,7 +336,7 @@ func (m *migration) directory() (marked bool, err error) {
 // but for its mark.
 func (m *migration) metadata(ctx context.Context) (st meta.Store, renamed bool, err error) {
 	if m.to.Store.Postgres() != "" {
-		db, err := openDatabase(ctx, m.to, "", false)
+		db, err := openDatabase(ctx, m.to, "", false, nil)
 		if err != nil {
 			return nil, false, err
 		}

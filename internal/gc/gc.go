@@ -123,6 +123,20 @@ type Collector struct {
 	one      chan struct{} // one collection at a time
 
 	quarantine atomic.Int64 // Config.Quarantine
+
+	running, removed, removedBytes atomic.Int64 // see Progress
+}
+
+// Progress is what collections of this process did, and what one is doing.
+type Progress struct {
+	Running bool
+	Blobs   int64 // that were removed
+	Bytes   int64
+}
+
+// Progress returns the progress of collections.
+func (c *Collector) Progress() Progress {
+	return Progress{Running: c.running.Load() > 0, Blobs: c.removed.Load(), Bytes: c.removedBytes.Load()}
 }
 
 // New makes a Collector.
@@ -182,6 +196,8 @@ func (c *Collector) run(ctx context.Context, dryRun, all bool) (*api.GCResult, e
 		return res, c.preview(ctx, res)
 	}
 	return res, meta.Lead(ctx, c.st, meta.LeaseGC, c.cfg.Node, func(ctx context.Context) error {
+		c.running.Add(1)
+		defer c.running.Add(-1)
 		if err := c.ready(ctx); err != nil {
 			return err
 		}
@@ -379,6 +395,8 @@ func (c *Collector) removeClaimed(ctx context.Context, claimed []cas.Digest, res
 		if present {
 			res.Blobs++
 			res.Bytes += info.Size
+			c.removed.Add(1)
+			c.removedBytes.Add(info.Size)
 		}
 	}
 	referenced, err := c.st.ForgetBlobs(ctx, removed)

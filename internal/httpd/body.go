@@ -63,6 +63,7 @@ type body struct {
 
 func (b *body) send() {
 	if b.memory() || b.block() || b.redirect() {
+		b.s.metrics.stored(b.e)
 		return
 	}
 	s, found := b.s, b.e.found

@@ -47,6 +47,7 @@ func (s *Server) sendFast(c *fastfile.Conn, e *entity, a area, data []byte, star
 	if sent == 0 && errors.Is(err, net.ErrClosed) {
 		return err // the server is shutting down
 	}
+	s.metrics.stored(e)
 	s.metrics.request(a, http.MethodGet, http.StatusOK, sent, time.Since(start))
 	return err
 }

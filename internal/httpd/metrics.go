@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,7 @@ type metrics struct {
 	syncs    *prometheus.CounterVec
 	syncTime *prometheus.HistogramVec
 	fetched  *prometheus.CounterVec
+	hits     atomic.Int64 // see stored
 }
 
 func newMetrics(s *Server) *metrics {
@@ -75,6 +77,14 @@ func (m *metrics) request(a area, method string, status int, n int64, took time.
 	}
 	m.bytes[a].Add(float64(n))
 	m.seconds[a].Observe(took.Seconds())
+}
+
+// stored counts a request for a package of a snapshot that was answered without
+// acquire.Acquirer, which counts the others.
+func (m *metrics) stored(e *entity) {
+	if e.found.Want.Record != nil {
+		m.hits.Add(1)
+	}
 }
 
 // codesFromTheStart are the statuses whose counters are there before the first

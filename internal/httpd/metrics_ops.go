@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"example.org/snapd/internal/latency"
 )
 
 // Metrics of what goes on, beside those of what is there.
@@ -19,20 +21,25 @@ var (
 	descIndexBytes  = prometheus.NewDesc("snapd_index_bytes", "Bytes of stored blobs that are compressed indices of upstream.", nil, nil)
 	descMetaBytes   = prometheus.NewDesc("snapd_metadata_bytes", "Bytes of the metadata in use.", nil, nil)
 	descQuarantine  = prometheus.NewDesc("snapd_quarantined_blobs", "Blobs in the quarantine.", nil, nil)
-	descOnDemand    = prometheus.NewDesc("snapd_on_demand_total", "Requests for files that were not stored, by outcome: fetched, failed, joined (a download that another request had begun).", []string{"result"}, nil)
+	descOnDemand    = prometheus.NewDesc("snapd_on_demand_total", "Requests for packages of snapshots by outcome: stored (it was here), and, also for other files that were not stored, fetched, failed, joined (a download that another request had begun).", []string{"result"}, nil)
 	descGC          = prometheus.NewDesc("snapd_gc_last_success_timestamp_seconds", "Time of the last scheduled collection; 0: never.", nil, nil)
+	descGCRunning   = prometheus.NewDesc("snapd_gc_running", "1 while this node collects.", nil, nil)
+	descGCBlobs     = prometheus.NewDesc("snapd_gc_removed_blobs_total", "Blobs that collections of this node moved to the quarantine.", nil, nil)
+	descGCBytes     = prometheus.NewDesc("snapd_gc_removed_bytes_total", "Bytes of these blobs.", nil, nil)
 	descScrub       = prometheus.NewDesc("snapd_scrub_last_success_timestamp_seconds", "Time at which the last scrub had read every blob; 0: never.", nil, nil)
 	descScrubbed    = prometheus.NewDesc("snapd_scrub_progress_ratio", "Part of the blobs that the current scrub has read; 0: none runs.", nil, nil)
 	descLease       = prometheus.NewDesc("snapd_lease_held", "1 while a node holds a lease.", []string{"lease"}, nil)
 	descConnections = prometheus.NewDesc("snapd_http_connections", "Open connections of the public listener.", nil, nil)
 	descDeliveries  = prometheus.NewDesc("snapd_webhook_deliveries_total", "Attempts to deliver events to a webhook, by outcome: delivered, retried, failed (given up).", []string{"webhook", "result"}, nil)
 	descPending     = prometheus.NewDesc("snapd_webhook_pending", "Events that a webhook has not accepted yet.", []string{"webhook"}, nil)
+	descMetaTime    = prometheus.NewDesc("snapd_metadata_duration_seconds", "Duration of transactions of the metadata: read, write (with the commit).", []string{"operation"}, nil)
+	descBlobTime    = prometheus.NewDesc("snapd_blob_store_duration_seconds", "Duration of operations of the blob store: stat, read (up to the first byte), flush (until a batch is durable), remove.", []string{"operation"}, nil)
 	descConnMax     = prometheus.NewDesc("snapd_http_connections_max", "The max_connections of the public listener.", nil, nil)
 )
 
 var opsDescs = []*prometheus.Desc{
 	descMaxAge, descRunning, descRunBytes, descKeyring, descIndexBytes, descMetaBytes, descQuarantine, descOnDemand, descGC, descScrub,
-	descScrubbed, descLease, descConnections, descConnMax, descDeliveries, descPending,
+	descScrubbed, descLease, descConnections, descConnMax, descDeliveries, descPending, descMetaTime, descBlobTime, descGCRunning, descGCBlobs, descGCBytes,
 }
 
 // collectOps collects what needs no metadata, and as much as there is of the rest.
@@ -51,7 +58,7 @@ func (c *stateCollector) collectOps(ctx context.Context, ch chan<- prometheus.Me
 		}
 	}
 	demand := s.acquirer.OnDemand()
-	for result, n := range map[string]int64{"fetched": demand.Fetched, "failed": demand.Failed, "joined": demand.Joined} {
+	for result, n := range map[string]int64{"fetched": demand.Fetched, "failed": demand.Failed, "joined": demand.Joined, "stored": demand.Stored + s.metrics.hits.Load()} {
 		ch <- prometheus.MustNewConstMetric(descOnDemand, prometheus.CounterValue, float64(n), result)
 	}
 	if l := s.listening.Load(); l != nil {
@@ -62,8 +69,35 @@ func (c *stateCollector) collectOps(ctx context.Context, ch chan<- prometheus.Me
 		gauge(descConnections, float64(max(0, open-1)))
 		gauge(descConnMax, float64(limit))
 	}
+	gc := s.control.Collections()
+	running := 0.0
+	if gc.Running {
+		running = 1
+	}
+	gauge(descGCRunning, running)
+	ch <- prometheus.MustNewConstMetric(descGCBlobs, prometheus.CounterValue, float64(gc.Blobs))
+	ch <- prometheus.MustNewConstMetric(descGCBytes, prometheus.CounterValue, float64(gc.Bytes))
+	c.collectLatency(ch)
 	c.collectWebhooks(ctx, ch, gauge)
 	c.collectWork(ctx, gauge)
+}
+
+// collectLatency collects how long the stores take.
+func (c *stateCollector) collectLatency(ch chan<- prometheus.Metric) {
+	l := c.s.cfg.Latency
+	if l == nil {
+		l = new(latency.Stores)
+	}
+	add := func(d *prometheus.Desc, operation string, h *latency.Histogram) {
+		count, sum, buckets := h.Read()
+		ch <- prometheus.MustNewConstHistogram(d, count, sum, buckets, operation)
+	}
+	add(descMetaTime, "read", &l.Metadata.Read)
+	add(descMetaTime, "write", &l.Metadata.Write)
+	add(descBlobTime, "stat", &l.Blobs.Stat)
+	add(descBlobTime, "read", &l.Blobs.Read)
+	add(descBlobTime, "flush", &l.Blobs.Flush)
+	add(descBlobTime, "remove", &l.Blobs.Remove)
 }
 
 // collectWebhooks collects what becomes of events.

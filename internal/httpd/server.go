@@ -15,6 +15,7 @@ import (
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/freeze/freezer"
 	"example.org/snapd/internal/history"
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/follow"
 	"example.org/snapd/internal/sign"
@@ -39,6 +40,8 @@ type Config struct {
 	Shared  *follow.Store
 	Conf    *config.Config
 	Version string
+	// Latency counts what the stores do; nil: nothing.
+	Latency *latency.Stores
 	// SocketGID is the group whose members may use the control socket; nil: none.
 	SocketGID *uint32
 	Log       *slog.Logger
@@ -57,7 +60,7 @@ type Acquirer interface {
 	Reserve() int64
 	// Keyring returns the keys of the distribution.
 	Keyring(mirror string) (*sign.Keyring, error)
-	// OnDemand counts requests for files that were not stored.
+	// OnDemand counts requests for files that need not be stored.
 	OnDemand() acquire.OnDemand
 }
 

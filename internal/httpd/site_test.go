@@ -98,7 +98,7 @@ func (s *site) start() {
 	}
 	s.freezer = freezer.New(freezer.Config{Formats: s.Formats(), Catalog: s.Catalog, Acquirer: s.Acquirer, Meta: s.Store(), Blobs: s.Blobs(), Signer: s.signer, PublicURL: s.conf.Server.PublicURL, Version: "test", Now: now})
 	log := slog.New(slog.NewTextHandler(logTo{s.t}, nil))
-	s.srv = serverOf(s.t, s.Parts, s.freezer, now, httpd.Config{Signer: s.signer, Conf: s.conf, Log: log})
+	s.srv = serverOf(s.t, s.Parts, s.freezer, now, httpd.Config{Signer: s.signer, Conf: s.conf, Log: log, Latency: &s.Latency})
 	s.public = &httptest.Server{Listener: s.srv.Listen(l, 4096), Config: &http.Server{Handler: s.srv.Public(), ConnContext: fastfile.ConnContext, ConnState: fastfile.ConnState, DisableGeneralOptionsHandler: true}}
 	s.public.Start()
 	dir, err := os.MkdirTemp("", "httpd")

@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/spool"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/latency"
 )
 
 // Store is a blob store in a directory:
@@ -36,7 +37,8 @@ type Store struct {
 	fault  spool.Fault
 	reads  spool.Fault
 	now    func() time.Time
-	stored func()     // Options.Stored, or nothing
+	stored func() // Options.Stored, or nothing
+	times  *latency.Blobs
 	trash  sync.Mutex // serializes Remove and Restore
 
 	naming sync.Mutex
@@ -133,6 +135,7 @@ type Options struct {
 	Now       func() time.Time // the clock for the dates of quarantined blobs; nil: time.Now
 	Mode      fs.FileMode      // of blobs; default 0444
 	Stored    func()           // called after blobs got their names; nil: nothing
+	Latency   *latency.Blobs   // counts operations; nil: nobody asks
 }
 
 const (
@@ -156,7 +159,7 @@ func Open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Store{root: root, path: path, fault: o.Fault, reads: o.ReadFault, now: o.Now, stored: o.Stored}
+	d := &Store{root: root, path: path, fault: o.Fault, reads: o.ReadFault, now: o.Now, stored: o.Stored, times: cmp.Or(o.Latency, new(latency.Blobs))}
 	if d.now == nil {
 		d.now = time.Now
 	}

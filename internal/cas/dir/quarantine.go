@@ -15,10 +15,12 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/latency"
 )
 
 // Remove implements cas.Keeper.
 func (d *Store) Remove(ctx context.Context, dg cas.Digest, why string, unreferenced func(context.Context) (bool, error)) error {
+	defer d.times.Remove.Since(latency.Start())
 	return d.quarantine(dg, why, func() error {
 		return d.holds.CheckRemoval(ctx, dg, unreferenced)
 	})

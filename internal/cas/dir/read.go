@@ -13,10 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/latency"
 )
 
 // Open implements cas.Reader.
 func (d *Store) Open(_ context.Context, dg cas.Digest) (cas.Blob, error) {
+	defer d.times.Read.Since(latency.Start())
 	sub, name, err := d.sub(dg)
 	if err != nil {
 		return nil, notFound(dg, err)
@@ -36,6 +38,7 @@ func (d *Store) Open(_ context.Context, dg cas.Digest) (cas.Blob, error) {
 // ReadInto implements cas.Reader with three system calls, where Open, Read and
 // Close take six.
 func (d *Store) ReadInto(_ context.Context, dg cas.Digest, buf []byte) (n int, err error) {
+	defer d.times.Read.Since(latency.Start())
 	f, name, err := d.fanOf(dg)
 	if err != nil {
 		return 0, notFound(dg, err)
@@ -85,6 +88,7 @@ func notFound(dg cas.Digest, err error) error {
 
 // Stat implements cas.Reader.
 func (d *Store) Stat(ctx context.Context, dg cas.Digest) (cas.Info, error) {
+	defer d.times.Stat.Since(latency.Start())
 	sub, name, err := d.sub(dg)
 	if err != nil {
 		return cas.Info{}, notFound(dg, err)

@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/spool"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/latency"
 )
 
 // NewBatch implements cas.Writer.
@@ -19,6 +20,7 @@ func (d *Store) NewBatch() cas.Batch { return spool.NewBatch(d.spool, &d.holds, 
 
 // Flush implements spool.Engine: it makes a batch durable, data first, then names.
 func (d *Store) Flush(ctx context.Context, files []*spool.File) error {
+	defer d.times.Flush.Since(latency.Start())
 	// If the process stops here, Open removes the temporary files.
 	if err := d.fault.Step("sync", "batch", func() error { return d.sync(files) }); err != nil {
 		return err

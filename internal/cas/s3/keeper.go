@@ -12,6 +12,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/objects"
+	"example.org/snapd/internal/latency"
 )
 
 const (
@@ -44,6 +45,7 @@ func (s *Store) Walk(ctx context.Context, after cas.Digest, f func(cas.Info) err
 
 // Remove implements cas.Keeper.
 func (s *Store) Remove(ctx context.Context, d cas.Digest, why string, unreferenced func(context.Context) (bool, error)) error {
+	defer s.o.Latency.Remove.Since(latency.Start())
 	s.trash.Lock()
 	defer s.trash.Unlock()
 	return s.holds.Apart(func() error {

@@ -14,6 +14,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/objects"
+	"example.org/snapd/internal/latency"
 )
 
 // resumes limits how often a broken read is resumed.
@@ -33,6 +34,7 @@ func infoOf(o objects.Object) cas.Info {
 
 // Stat implements cas.Reader by asking the index.
 func (s *Store) Stat(ctx context.Context, d cas.Digest) (cas.Info, error) {
+	defer s.o.Latency.Stat.Since(latency.Start())
 	o, err := s.present(ctx, d)
 	if err != nil {
 		return cas.Info{}, err
@@ -68,6 +70,7 @@ func (s *Store) ReadInto(ctx context.Context, d cas.Digest, buf []byte) (int, er
 
 // get requests a part of an object; length -1: up to its end.
 func (s *Store) get(ctx context.Context, o objects.Object, off, length int64) (body io.ReadCloser, err error) {
+	defer s.o.Latency.Read.Since(latency.Start())
 	key := s.key(o.Key)
 	want := o.Size - off
 	opts := minio.GetObjectOptions{}

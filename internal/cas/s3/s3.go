@@ -30,6 +30,7 @@ import (
 	"example.org/snapd/internal/cas/objects"
 	"example.org/snapd/internal/cas/s3/location"
 	"example.org/snapd/internal/cas/spool"
+	"example.org/snapd/internal/latency"
 )
 
 // Options are the parts of a Store.
@@ -49,8 +50,9 @@ type Options struct {
 	Keep      func(*spool.File)
 	Log       *slog.Logger
 	Now       func() time.Time
-	Fault     spool.Fault // of all that changes something, for tests
-	ReadFault spool.Fault // of all that only asks, for tests
+	Latency   *latency.Blobs // counts operations; nil: nobody asks
+	Fault     spool.Fault    // of all that changes something, for tests
+	ReadFault spool.Fault    // of all that only asks, for tests
 }
 
 const (
@@ -112,6 +114,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Latency == nil {
+		o.Latency = new(latency.Blobs)
 	}
 	b, err := openBucket(o.Location, o.CredentialsFile, o.Now)
 	if err != nil {

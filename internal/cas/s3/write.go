@@ -20,6 +20,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/objects"
 	"example.org/snapd/internal/cas/spool"
+	"example.org/snapd/internal/latency"
 )
 
 // NewBatch implements cas.Writer.
@@ -28,6 +29,7 @@ func (s *Store) NewBatch() cas.Batch { return spool.NewBatch(s.spool, &s.holds, 
 // Flush implements spool.Engine. It reserves numbers, uploads objects concurrently, and
 // then adds all of them to the index at once.
 func (s *Store) Flush(ctx context.Context, files []*spool.File) error {
+	defer s.o.Latency.Flush.Since(latency.Start())
 	// Equal blobs need one upload.
 	one := map[cas.Digest]*spool.File{}
 	for _, f := range files {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/compact"
 
@@ -82,7 +83,7 @@ func openReadOnly(path string) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	s := &Store{file: f}
+	s := &Store{file: f, latency: new(latency.Metadata)}
 	if s.zr, err = compact.NewDecoder(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

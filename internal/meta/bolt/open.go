@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/compact"
 )
@@ -56,7 +57,7 @@ func open(path string, o Options) (*Store, error) {
 		}
 		return open(path, o)
 	}
-	s := &Store{fault: o.Fault, twice: o.Twice, page: cmp.Or(o.Page, spanPage)}
+	s := &Store{fault: o.Fault, twice: o.Twice, page: cmp.Or(o.Page, spanPage), latency: cmp.Or(o.Latency, new(latency.Metadata))}
 	if s.zr, err = compact.NewDecoder(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/compact"
 )
@@ -52,6 +53,7 @@ type Store struct {
 	leases  leases
 	twice   bool
 	page    int // Options.Page
+	latency *latency.Metadata
 	zr      *compact.Decoder
 }
 
@@ -71,6 +73,8 @@ type Options struct {
 	Twice bool
 	// Page limits the entries that one transaction of a collection deletes; 0: 2000.
 	Page int
+	// Latency counts transactions; nil: nobody asks.
+	Latency *latency.Metadata
 }
 
 // view runs f in a read transaction. f must be short: no network, no blobs. It returns
@@ -79,6 +83,7 @@ func (s *Store) view(ctx context.Context, f func(*txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	defer s.latency.Read.Since(latency.Start())
 	return s.guard(func() error {
 		return s.db.View(func(tx *bbolt.Tx) error {
 			if s.twice {
@@ -109,6 +114,7 @@ func (s *Store) updateDamaged(ctx context.Context, op string, f func(*txn) error
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	defer s.latency.Write.Since(latency.Start())
 	if err := s.unknown.Load(); err != nil {
 		return *err // the write lock may be lost
 	}
@@ -340,6 +346,8 @@ type txn struct {
 	s    *Store
 	hash hasher
 	sums map[string]*bucketSum // of changed buckets
+	// buckets are those that a read transaction opened.
+	buckets map[string]*bbolt.Bucket
 	// overlays has the changes of a simulation; nil in an ordinary transaction.
 	overlays map[string]*overlay
 }

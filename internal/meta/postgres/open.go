@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sys/unix"
 
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/compact"
 )
@@ -35,6 +36,8 @@ type Options struct {
 	// Twice makes each function that runs in a transaction run twice, for tests. The
 	// first run has no effect.
 	Twice bool
+	// Latency counts transactions; nil: nobody asks.
+	Latency *latency.Metadata
 	// Unchanged refuses an older schema with meta.ErrVersion instead of converting it.
 	Unchanged bool
 	// Page limits the entries that one transaction of a collection deletes; 0: 2000.
@@ -82,6 +85,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if o.Page == 0 {
 		o.Page = spanPage
+	}
+	if o.Latency == nil {
+		o.Latency = new(latency.Metadata)
 	}
 	cfg.MaxConns = o.Connections
 	cfg.ConnConfig.ConnectTimeout = connectTime

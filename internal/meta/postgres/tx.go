@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 )
 
@@ -22,6 +23,7 @@ type tx struct {
 
 // read runs f in a transaction that sees one committed state.
 func (s *Store) read(ctx context.Context, f func(*tx) error) error {
+	defer s.o.Latency.Read.Since(latency.Start())
 	return mapped(pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(t pgx.Tx) error {
 		if s.o.Twice {
 			if err := f(&tx{t, s}); err != nil {
@@ -47,6 +49,7 @@ const maxAttempts = 8
 // write runs f in a write transaction and commits it durably, while the leases of
 // ctx are held. f may run more than once.
 func (s *Store) write(ctx context.Context, op string, f func(*tx) error) error {
+	defer s.o.Latency.Write.Since(latency.Start())
 	var err error
 	for range maxAttempts {
 		if s.o.Twice {

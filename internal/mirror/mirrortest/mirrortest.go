@@ -14,6 +14,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/mirror"
 	"example.org/snapd/internal/repo"
@@ -29,6 +30,7 @@ type World struct {
 	Dir     string
 	Config  Config
 	Net     fetch.Config // configuration of the client that Open creates
+	Latency latency.Stores
 	tb      testing.TB
 	now     atomic.Pointer[time.Time]
 
@@ -77,11 +79,11 @@ func (w *World) Dated(h http.Handler) http.Handler {
 // Open opens the World's directory again, as after a restart.
 func (w *World) Open() {
 	w.tb.Helper()
-	blobs, err := casdir.Open(w.Dir, casdir.Options{Now: w.Now})
+	blobs, err := casdir.Open(w.Dir, casdir.Options{Now: w.Now, Latency: &w.Latency.Blobs})
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	st, err := bolt.Open(filepath.Join(w.Dir, "meta.db"), bolt.Options{})
+	st, err := bolt.Open(filepath.Join(w.Dir, "meta.db"), bolt.Options{Latency: &w.Latency.Metadata})
 	if err != nil {
 		w.tb.Fatal(err)
 	}

@@ -112,6 +112,7 @@ type (
 	SourcesRequest    = api.SourcesRequest
 	SourcesResult     = api.SourcesResult
 	Status            = api.Status
+	StoredFiles       = api.StoredFiles
 	SuiteAge          = api.SuiteAge
 	SuiteDetail       = api.SuiteDetail
 	SyncRequest       = api.SyncRequest

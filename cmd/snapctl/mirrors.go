@@ -54,7 +54,7 @@ func mirrorVerb() *verb {
 			},
 			{
 				name: "show", args: "M", min: 1, max: 1,
-				usage:    "show one mirror's configuration, state and signers",
+				usage:    "show one mirror's configuration, state, signers and use of the disk",
 				examples: []string{"snapctl mirror show debian"},
 				result:   new(api.MirrorDetail),
 				run: func(ctx context.Context, c *call) error {

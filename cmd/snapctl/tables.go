@@ -145,6 +145,10 @@ func (u *ui) mirrors(list []api.MirrorStatus) {
 }
 
 func (u *ui) mirror(m *api.MirrorDetail) {
+	stored := ""
+	if m.Stored != nil {
+		stored = fmt.Sprintf("%d package files of all snapshots, %s", m.Stored.Files, bytesText(m.Stored.Bytes))
+	}
 	u.fields(
 		"Mirror", m.Name,
 		"Type", m.Type,
@@ -158,6 +162,7 @@ func (u *ui) mirror(m *api.MirrorDetail) {
 		"Keyring", strings.Join(m.Keyring, " "),
 		"Snapshots", strconv.Itoa(m.Snapshots),
 		"Latest", m.Latest,
+		"Stored", stored,
 		"Checked", timePtr(m.Checked),
 		"Succeeded", timePtr(m.Succeeded),
 		"Next sync", timePtr(m.NextSync),

@@ -370,7 +370,7 @@ func world(t *testing.T, x *tester) string {
 		"status":       api.Status{Version: "1", Listen: "127.0.0.1:8080", PublicURL: "http://127.0.0.1:8080", DataDir: "/var/lib/frozen-snapd", ConfigFile: file("config.toml"), Free: 1 << 40, Mirrors: []api.MirrorStatus{mirror}},
 		"reload":       api.ReloadResult{Added: []string{}, Changed: []string{"debian"}, Removed: []string{}, Restart: []string{}},
 		"mirror/list":  api.MirrorList{Mirrors: []api.MirrorStatus{mirror}},
-		"mirror/show":  api.MirrorDetail{MirrorStatus: mirror, URLs: []string{"http://deb.example.org/debian"}, Suites: []api.SuiteDetail{suite}, Components: []string{"main"}},
+		"mirror/show":  api.MirrorDetail{MirrorStatus: mirror, URLs: []string{"http://deb.example.org/debian"}, Suites: []api.SuiteDetail{suite}, Components: []string{"main"}, Stored: &api.StoredFiles{Files: 3, Bytes: 1 << 20}},
 		"sync":         api.SyncResult{Mirrors: []api.MirrorSync{{Mirror: "debian", Snapshot: snapshot.ID, New: true, Files: 5, Bytes: 1 << 20, Changed: 12}}},
 		"list":         api.SnapshotList{Snapshots: []api.Snapshot{snapshot}, Frozen: []api.Frozen{frozen}},
 		"show":         api.ShowResult{Frozen: &frozen},

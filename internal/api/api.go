@@ -214,6 +214,16 @@ type MirrorDetail struct {
 	Keep          string        `json:"keep"`
 	Sources       bool          `json:"sources"`
 	Keyring       []string      `json:"keyring"`
+	// Stored counts what is stored of the mirror's packages, of all its snapshots; missing
+	// while it is counted.
+	Stored *StoredFiles `json:"stored,omitempty"`
+}
+
+// StoredFiles are the stored package files, of sources too, that a mirror has or had. A
+// file of several mirrors counts for each. A count is up to ten minutes old.
+type StoredFiles struct {
+	Files int64 `json:"files"`
+	Bytes int64 `json:"bytes"`
 }
 
 // SuiteDetail is one suite of a mirror or snapshot.

@@ -122,6 +122,7 @@ type Control struct {
 	log      *slog.Logger
 	now      func() time.Time
 	usage    usageCache
+	files    storedCache
 	uses     uses
 	refusals refusals
 

@@ -97,8 +97,21 @@ func (c *Control) eachSnapshot(ctx context.Context, name string, f func(*meta.Sn
 	}
 }
 
-// Mirror describes one mirror and its newest state.
+// Mirror describes one mirror, its newest state, and what is stored of it.
 func (c *Control) Mirror(ctx context.Context, req *api.MirrorRef) (*api.MirrorDetail, error) {
+	return c.MirrorWithin(ctx, req, storedWait)
+}
+
+// MirrorWithin is Mirror, which waits this long for a count of what is stored.
+func (c *Control) MirrorWithin(ctx context.Context, req *api.MirrorRef, wait time.Duration) (*api.MirrorDetail, error) {
+	out, err := c.mirrorDetail(ctx, req)
+	if err == nil {
+		out.Stored = c.storedFiles(ctx, out.Name, wait)
+	}
+	return out, err
+}
+
+func (c *Control) mirrorDetail(ctx context.Context, req *api.MirrorRef) (*api.MirrorDetail, error) {
 	m, err := c.catalog.Mirror(req.Mirror)
 	if err != nil {
 		return nil, err

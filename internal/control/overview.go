@@ -17,7 +17,7 @@ const (
 	overviewFreezes    = 20
 	overviewRecordings = 10
 	overviewDays       = 30 // of snapshots
-	// overviewWait is how long the overview waits for a count of blobs.
+	// overviewWait is how long a page waits for a count of blobs.
 	overviewWait = 50 * time.Millisecond
 	// keyWarning is how long before its expiry a signing key is a fault.
 	keyWarning = 30 * 24 * time.Hour

@@ -16,6 +16,15 @@ import (
 // earlier.
 const usageAge = time.Minute
 
+// storedAge is how old a count of the files of mirrors may be, which takes longer.
+const storedAge = 10 * time.Minute
+
+// stopwatch returns how long ago it was called.
+func stopwatch() func() time.Duration {
+	start := time.Now()
+	return func() time.Duration { return time.Since(start) }
+}
+
 // Usage is what the data directory holds.
 type Usage struct {
 	Blobs, BlobBytes int64

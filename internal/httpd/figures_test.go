@@ -1,6 +1,7 @@
 package httpd_test
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
@@ -35,7 +36,10 @@ func TestMetricsFromTheStart(t *testing.T) {
 		`snapd_max_age_seconds\{mirror="debian"\} 0`, `snapd_sync_running\{mirror="debian"\} 0`, `snapd_sync_running_bytes\{mirror="debian"\} 0`,
 		`snapd_keyring_expiry_seconds\{mirror="debian"\} \+Inf`, `snapd_on_demand_total\{result="fetched"\} 0`, `snapd_on_demand_total\{result="failed"\} 0`,
 		`snapd_on_demand_total\{result="joined"\} 0`, `snapd_gc_last_success_timestamp_seconds 0`, `snapd_scrub_last_success_timestamp_seconds 0`,
-		`snapd_scrub_progress_ratio 0`)
+		`snapd_scrub_progress_ratio 0`, `snapd_gc_running 0`, `snapd_gc_removed_blobs_total 0`, `snapd_gc_removed_bytes_total 0`,
+		`snapd_on_demand_total\{result="stored"\} 0`, `snapd_metadata_duration_seconds_count\{operation="write"\} \d+`,
+		`snapd_metadata_duration_seconds_bucket\{operation="read",le="0\.02"\} [1-9]\d*`, `snapd_blob_store_duration_seconds_count\{operation="stat"\} 0`,
+		`snapd_blob_store_duration_seconds_count\{operation="read"\} 0`, `snapd_blob_store_duration_seconds_count\{operation="remove"\} 0`)
 	before := regexp.MustCompile(`(?m)^snapd_blobs \d+$`).FindString(string(s.get("/metrics").body))
 	s.Archive.Add(debtest.Package{Name: "a"})
 	s.publish()
@@ -49,7 +53,7 @@ func TestMetricsFromTheStart(t *testing.T) {
 	if strings.Contains(after, before+"\n") {
 		t.Errorf("after a sync still %s", before)
 	}
-	has(after, `snapd_lease_held\{lease="sync/debian"\} 0`, `snapd_upstream_date_seconds\{mirror="debian",suite="stable"\} 1\.[0-9]+e\+09`)
+	has(after, `snapd_blob_store_duration_seconds_count\{operation="flush"\} [1-9]\d*`, `snapd_lease_held\{lease="sync/debian"\} 0`, `snapd_upstream_date_seconds\{mirror="debian",suite="stable"\} 1\.[0-9]+e\+09`)
 }
 
 // The page of a freeze links each file of a source package.
@@ -90,7 +94,7 @@ func TestMetricsOfWork(t *testing.T) {
 			t.Fatalf("package: status %d: %s", a.StatusCode, a.body)
 		}
 	}
-	if body := page(); !strings.Contains(body, `snapd_on_demand_total{result="fetched"} 1`+"\n") || !strings.Contains(body, `snapd_lease_held{lease="sync/debian"} 0`+"\n") {
+	if body := page(); !strings.Contains(body, `snapd_on_demand_total{result="fetched"} 1`+"\n") || !strings.Contains(body, `snapd_on_demand_total{result="stored"} 1`+"\n") || !strings.Contains(body, `snapd_lease_held{lease="sync/debian"} 0`+"\n") {
 		t.Errorf("after a fetch and a sync:\n%s", body)
 	}
 	s.Archive.Add(debtest.Package{Name: "b"})
@@ -117,4 +121,37 @@ func TestMetricsOfWork(t *testing.T) {
 	if body := page(); !strings.Contains(body, `snapd_sync_running{mirror="debian"} 0`+"\n") {
 		t.Errorf("after the sync:\n%s", body)
 	}
+}
+
+// A mirror says what is stored of its packages, in all its snapshots.
+func TestStoredOfMirror(t *testing.T) {
+	s := newSite(t, nil)
+	shows := func() {
+		t.Helper()
+		var want api.StoredFiles
+		for _, p := range s.Archive.Paths() {
+			if strings.HasSuffix(p, ".deb") {
+				want.Files++
+				want.Bytes += int64(len(s.Archive.Get(p)))
+			}
+		}
+		var shown api.MirrorDetail
+		for range 1000 { // a count is as old as twenty times the time that it took
+			s.call("mirror/show", api.MirrorRef{Mirror: "debian"}, &shown)
+			if shown.Stored != nil && *shown.Stored == want {
+				s.wants("/mirror/debian", fmt.Sprint(want.Files, " package files of all snapshots"))
+				return
+			}
+		}
+		t.Errorf("stored: %+v, expected %+v", shown.Stored, want)
+	}
+	shows()
+	s.Archive.Add(debtest.Package{Name: "a", Version: "1"}, debtest.Package{Name: "b", Version: "1"})
+	s.publish()
+	s.sync()
+	shows()
+	s.Archive.Add(debtest.Package{Name: "a", Version: "2"})
+	s.publish()
+	s.sync()
+	shows()
 }

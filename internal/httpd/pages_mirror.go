@@ -12,6 +12,9 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
+// countWait is how long a page waits for a count of what is stored.
+const countWait = 50 * time.Millisecond
+
 func (p *pages) index(ctx context.Context, _ *http.Request, _ map[string]string) (page, error) {
 	o, err := p.s.control.Overview(ctx)
 	if err != nil {
@@ -51,7 +54,7 @@ func filesOf(snap *meta.Snapshot) string {
 
 func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
 	name := vars["mirror"]
-	detail, err := p.s.control.Mirror(ctx, &api.MirrorRef{Mirror: name})
+	detail, err := p.s.control.MirrorWithin(ctx, &api.MirrorRef{Mirror: name}, countWait)
 	if errors.Is(err, config.ErrUnknownMirror) {
 		// The mirror is no longer configured, but its history is stored.
 		detail = &api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}

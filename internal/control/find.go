@@ -13,6 +13,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/query"
 )
@@ -70,8 +71,11 @@ type finding struct {
 // versions returns the stanzas that a mirror has or had and that are asked for.
 func (f *finding) versions(ctx context.Context, mirror string) ([]meta.Version, error) {
 	if f.q == nil {
-		all, err := f.c.st.Versions(ctx, mirror, f.req.Name)
-		return f.take(slices.DeleteFunc(all, func(v meta.Version) bool { return f.req.Version != "" && v.Fact.Version != f.req.Version })), err
+		lists, err := f.c.st.Versions(ctx, mirror, []string{f.req.Name})
+		if err != nil {
+			return nil, err
+		}
+		return f.take(slices.DeleteFunc(lists[0], func(v meta.Version) bool { return f.req.Version != "" && v.Fact.Version != f.req.Version })), nil
 	}
 	m, err := f.c.newMatcher(ctx, mirror, f.q, f.frozen)
 	if err != nil || m == nil {
@@ -83,21 +87,39 @@ func (f *finding) versions(ctx context.Context, mirror string) ([]meta.Version, 
 		if err != nil {
 			return err
 		}
+		var wanted []string
 		for _, name := range names {
-			if len(matched[name]) == 0 || f.left == 0 {
-				f.out.More = f.out.More || len(matched[name]) > 0
-				continue
+			if len(matched[name]) > 0 {
+				wanted = append(wanted, name)
 			}
-			all, err := f.c.st.Versions(ctx, mirror, name)
-			if err != nil {
-				return err
-			}
-			out = append(out, f.take(slices.DeleteFunc(all, func(v meta.Version) bool { return !matched[name][v.PID] }))...)
+		}
+		if len(wanted) > f.left { // each has at least one stanza
+			wanted, f.out.More = wanted[:f.left], true
+		}
+		lists, err := f.c.st.Versions(ctx, mirror, wanted)
+		if err != nil {
+			return err
+		}
+		for i, name := range wanted {
+			out = append(out, f.take(slices.DeleteFunc(lists[i], func(v meta.Version) bool { return !matched[name][v.PID] }))...)
 		}
 		return nil
 	}
 	if names, ok := f.q.Names(); ok {
-		return out, add(names)
+		err := add(names)
+		return out, err
+	}
+	if source, ok := f.q.Source(); ok {
+		names, err := freeze.NamesOfSource(ctx, f.c.st, mirror, source)
+		if err != nil {
+			return nil, err
+		}
+		for some := range slices.Chunk(names, matchPage) {
+			if err := add(some); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
 	}
 	for after := ""; !f.out.More; {
 		names, err := f.c.st.PackageNames(ctx, mirror, f.q.Prefix(), after, matchPage)
@@ -166,17 +188,19 @@ func (f *finding) in(ctx context.Context, name string) ([]api.Match, error) {
 	if len(s.versions) == 0 {
 		return nil, nil
 	}
-	if err := c.eachSnapshot(ctx, name, func(snap *meta.Snapshot) bool {
-		for _, h := range s.versions {
-			if s.has(snap, h) {
-				h.first = snap
-				if h.last == nil {
-					h.last = snap
-				}
-			}
+	err = c.cfg.Freezer.History.EachRange(ctx, name, versions, func(i int, in meta.Place, first, last *meta.Snapshot) {
+		h := s.versions[i]
+		if h.first == nil || first.Timestamp.Before(h.first.Timestamp) {
+			h.first = first
 		}
-		return true
-	}); err != nil {
+		if h.last == nil || last.Timestamp.After(h.last.Timestamp) {
+			h.last = last
+		}
+		if s.states[in] == nil {
+			s.states[in] = last
+		}
+	})
+	if err != nil {
 		return nil, err
 	}
 	for _, fr := range f.frozen {

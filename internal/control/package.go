@@ -173,10 +173,11 @@ func (c *Control) addPast(ctx context.Context, name string, named []client.Named
 // addPastOf adds the snapshots of a mirror, and the freezes, that contain those of the
 // packages that are in list.
 func (c *Control) addPastOf(ctx context.Context, mirror, name string, named []client.Named, details []api.PackageDetail, list []int, whole []wholeState) error {
-	versions, err := c.st.Versions(ctx, mirror, name)
+	lists, err := c.st.Versions(ctx, mirror, []string{name})
 	if err != nil {
 		return err
 	}
+	versions := lists[0]
 	known := map[int]*meta.Version{}
 	for _, i := range list {
 		for v := range versions {

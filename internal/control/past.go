@@ -91,11 +91,11 @@ func (c *Control) holders(ctx context.Context, name string, source bool, lines [
 	out := map[mirrorVersion][]string{}
 	for mirror, list := range names {
 		whole := wholeStates(frozen, mirror)
-		for _, n := range sortedSet(list) {
-			versions, err := c.st.Versions(ctx, mirror, n)
-			if err != nil {
-				return nil, err
-			}
+		lists, err := c.st.Versions(ctx, mirror, sortedSet(list))
+		if err != nil {
+			return nil, err
+		}
+		for _, versions := range lists {
 			for i := range versions {
 				v := &versions[i]
 				k := mirrorVersion{mirror, versionFor(v.Fact, name, source)}

@@ -1,9 +1,11 @@
 package freeze
 
 import (
+	"iter"
 	"slices"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
@@ -54,47 +56,86 @@ func (d *DocMirror) ProofFiles() []repo.File {
 // even if it is in several places. sourceArch is the architecture that the format
 // uses for sources.
 func (d *DocMirror) Tally(sourceArch string) (packages, sources int) {
-	for _, p := range d.List(sourceArch) {
-		if p.Arch == sourceArch {
+	count := func(arch string) {
+		if arch == sourceArch {
 			sources++
 		} else {
 			packages++
 		}
+	}
+	for _, same := range d.samePackages() {
+		count(d.Packages[same[0]].Arch)
+	}
+	for range d.sameSources() {
+		sources++
 	}
 	return packages, sources
 }
 
 // List returns the packages of an exact mirror, each once.
 func (d *DocMirror) List(sourceArch string) []api.Package {
-	var out []api.Package
-	at := map[string]int{}
-	// place returns the entry with a key, and creates it if necessary.
-	place := func(key string, entry func() api.Package) *api.Package {
-		i, ok := at[key]
-		if !ok {
-			i = len(out)
-			at[key] = i
-			out = append(out, entry())
-		}
-		return &out[i]
-	}
-	for _, p := range d.Packages {
-		e := place(p.SHA256.String()+p.Path, func() api.Package {
+	return slices.Collect(d.Each(sourceArch))
+}
+
+// Each returns the packages of an exact mirror one by one, each once.
+func (d *DocMirror) Each(sourceArch string) iter.Seq[api.Package] {
+	return func(yield func(api.Package) bool) {
+		for _, same := range d.samePackages() {
+			p := &d.Packages[same[0]]
 			r := repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.Version, Arch: p.Arch, Files: []repo.File{{Path: p.Path, Size: p.Size, SHA256: p.SHA256}}}
 			if p.Source != "" {
 				r.Sources = []repo.Ref{{Name: p.Source, Version: p.SourceVersion}}
 			}
-			return repo.Describe(d.Name, &r)
-		})
-		repo.AddPlace(e, p.Suite, p.Component)
+			e := repo.Describe(d.Name, &r)
+			for _, i := range same {
+				repo.AddPlace(&e, d.Packages[i].Suite, d.Packages[i].Component)
+			}
+			if !yield(e) {
+				return
+			}
+		}
+		for _, same := range d.sameSources() {
+			s := &d.Sources[same[0]]
+			e := repo.Describe(d.Name, &repo.Record{Kind: repo.KindSource, Name: s.Name, Version: s.Version, Arch: sourceArch, Files: s.Files})
+			for _, i := range same {
+				repo.AddPlace(&e, d.Sources[i].Suite, d.Sources[i].Component)
+			}
+			if !yield(e) {
+				return
+			}
+		}
 	}
-	for _, s := range d.Sources {
-		e := place("source "+s.Name+" "+s.Version, func() api.Package {
-			return repo.Describe(d.Name, &repo.Record{Kind: repo.KindSource, Name: s.Name, Version: s.Version, Arch: sourceArch, Files: s.Files})
-		})
-		repo.AddPlace(e, s.Suite, s.Component)
+}
+
+// samePackages groups the entries of packages that are the same file, in the order of
+// their first entries.
+func (d *DocMirror) samePackages() [][]int32 {
+	type key struct {
+		digest cas.Digest
+		path   string
 	}
-	return out
+	return grouped(d.Packages, func(p *DocPackage) key { return key{p.SHA256, p.Path} })
+}
+
+func (d *DocMirror) sameSources() [][]int32 {
+	return grouped(d.Sources, func(s *DocSource) repo.Ref { return repo.Ref{Name: s.Name, Version: s.Version} })
+}
+
+// grouped groups the positions of elements with the same key.
+func grouped[T any, K comparable](list []T, keyOf func(*T) K) (groups [][]int32) {
+	at := make(map[K]int32, len(list))
+	numbers := make([]int32, len(list)) // most groups are a part of it
+	for i := range list {
+		numbers[i] = int32(i)
+		k := keyOf(&list[i])
+		if g, ok := at[k]; ok {
+			groups[g] = append(groups[g], int32(i))
+			continue
+		}
+		at[k] = int32(len(groups))
+		groups = append(groups, numbers[i:i+1:i+1])
+	}
+	return groups
 }
 
 // ClientSuites returns what clients need to know about each suite of a mirror.

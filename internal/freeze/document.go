@@ -9,10 +9,6 @@
 package freeze
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -161,26 +157,4 @@ func (d *Document) Version() int {
 		}
 	}
 	return FormatVersion
-}
-
-// ParseDocument parses a freeze manifest. It refuses one that is not canonical,
-// because the digest is its identity.
-func ParseDocument(data []byte) (*Document, error) {
-	var d Document
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d); err != nil {
-		return nil, fmt.Errorf("freeze manifest: %w", err)
-	}
-	if d.Format < FormatVersion || d.Format > SHA512Version {
-		return nil, fmt.Errorf("freeze manifest: %w %d, expected %d or %d", ErrFormat, d.Format, FormatVersion, SHA512Version)
-	}
-	again, err := d.Encode()
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(again, data) {
-		return nil, errors.New("freeze manifest: not in canonical form")
-	}
-	return &d, nil
 }

@@ -122,6 +122,27 @@ type Stanzas interface {
 	PackagesByName(ctx context.Context, snap *meta.Snapshot, names []string) ([][]meta.Entry, error)
 	PackagesNamed(ctx context.Context, snap *meta.Snapshot, prefix, from string, limit int) (found []meta.Entry, next string, err error)
 	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)
+	Sourced
+}
+
+// Sourced finds the packages of sources, like meta.Store.
+type Sourced interface {
+	FactsBySource(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error)
+}
+
+// NamesOfSource returns the names, in order, that packages of a source package have or
+// had in a mirror, and its own: a package that names no source is its own.
+func NamesOfSource(ctx context.Context, all Sourced, mirror, source string) ([]string, error) {
+	facts, err := all.FactsBySource(ctx, mirror, []string{source})
+	if err != nil {
+		return nil, err
+	}
+	names := []string{source}
+	for _, f := range facts[0] {
+		names = append(names, f.Name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // pageSize is how many packages are read at once.
@@ -145,7 +166,15 @@ func EachAsked(ctx context.Context, all Stanzas, snap *meta.Snapshot, q *query.Q
 	}
 	prefix := ""
 	if q != nil {
-		if names, ok := q.Names(); ok {
+		names, ok := q.Names()
+		if source, of := q.Source(); !ok && of {
+			var err error
+			if names, err = NamesOfSource(ctx, all, snap.Mirror, source); err != nil {
+				return err
+			}
+			ok = true
+		}
+		if ok {
 			names = names[sort.SearchStrings(names, from):]
 			for some := range slices.Chunk(names, pageSize) {
 				found, err := all.PackagesByName(ctx, snap, some)

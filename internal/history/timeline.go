@@ -94,6 +94,26 @@ func (h *History) Times(ctx context.Context, mirror string, after, before time.T
 	return out, nil
 }
 
+// EachRange calls f for each uninterrupted series of snapshots in which an index has one
+// of the stanzas, with the stanza's number and the ends of the series. A mirror without
+// snapshots has none.
+func (h *History) EachRange(ctx context.Context, mirror string, all []meta.Version, f func(i int, in meta.Place, first, last *meta.Snapshot)) error {
+	line, err := h.timeline(ctx, mirror)
+	if isNotFound(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for i := range all {
+		for _, p := range all[i].Presences {
+			for _, r := range line.ranges(p) {
+				f(i, p.Place, line.snaps[r.first], line.snaps[r.last])
+			}
+		}
+	}
+	return nil
+}
+
 // build makes the series of each suite out of the snapshots.
 func (l *timeline) build() {
 	l.suites = map[repo.SuiteName]*suiteLine{}

@@ -48,6 +48,7 @@ type pages struct {
 	templates *template.Template
 	slots     chan struct{}
 	searches  chan struct{}
+	last      lastDiff
 	style     *entity
 	key       *entity
 }

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
+	"time"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/catalog"
@@ -145,7 +147,7 @@ func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) 
 		}
 		return out, nil
 	}
-	d, err := p.s.control.Diff(ctx, &api.DiffRequest{A: a, B: b})
+	d, err := p.diffOf(ctx, a, b)
 	if err != nil {
 		return page{}, err
 	}
@@ -186,4 +188,62 @@ func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) 
 	data["Diff"], data["Parts"], data["Sources"], out.json = d, parts, sources[:min(len(sources), pageDiff)], d
 	data["MoreSources"] = max(0, len(sources)-pageDiff)
 	return out, nil
+}
+
+// diffTime is how long the differences of the last page are kept for the next one.
+const diffTime = 2 * time.Minute
+
+// lastDiff keeps the differences that a page was about, since computing those of whole
+// mirrors takes long and they have many pages.
+type lastDiff struct {
+	mu    sync.Mutex
+	diff  *api.Diff
+	timer *time.Timer
+}
+
+// get returns the differences of two references, nil if it has those of others.
+func (l *lastDiff) get(a, b string) *api.Diff {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.diff == nil || l.diff.A != a || l.diff.B != b {
+		return nil
+	}
+	l.timer.Reset(diffTime)
+	return l.diff
+}
+
+func (l *lastDiff) put(d *api.Diff) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.diff = d
+	l.timer = time.AfterFunc(diffTime, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.diff == d {
+			l.diff = nil
+		}
+	})
+}
+
+// diffOf compares two references, which must exist still. What they name never changes.
+func (p *pages) diffOf(ctx context.Context, a, b string) (*api.Diff, error) {
+	var ids [2]string
+	for i, text := range []string{a, b} {
+		ref, _, err := p.s.catalog.ResolvePast(ctx, text)
+		if err != nil {
+			return nil, err
+		}
+		ids[i] = ref.String()
+	}
+	if d := p.last.get(ids[0], ids[1]); d != nil {
+		return d, nil
+	}
+	d, err := p.s.control.Diff(ctx, &api.DiffRequest{A: ids[0], B: ids[1]})
+	if err == nil {
+		p.last.put(d)
+	}
+	return d, err
 }

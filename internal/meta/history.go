@@ -58,9 +58,9 @@ type History interface {
 	// index, at a cost proportional to the difference. ErrNotFound if the suite is
 	// unknown.
 	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]Difference, error)
-	// Versions lists every stanza that a mirror has or had with a name, and where it is
-	// and was present.
-	Versions(ctx context.Context, mirror, name string) ([]Version, error)
+	// Versions lists, for each name, every stanza that a mirror has or had with it, and
+	// where the stanza is and was present.
+	Versions(ctx context.Context, mirror string, names []string) ([][]Version, error)
 	// RecordingEntries lists the files that were fetched through a recording, by
 	// mirror and path. ErrNotFound.
 	RecordingEntries(ctx context.Context, name string) ([]RecordEntry, error)

@@ -188,6 +188,26 @@ func (q *Query) Only(name string) bool {
 // Prefix returns what the name of each package that fits begins with.
 func (q *Query) Prefix() string { return q.bound.prefix }
 
+// Source returns the name of the source package that each package that fits is built
+// from, if the query says so.
+func (q *Query) Source() (name string, ok bool) { return sourceOf(q.root) }
+
+func sourceOf(n node) (name string, ok bool) {
+	switch n := n.(type) {
+	case and:
+		if name, ok = sourceOf(n.a); !ok {
+			name, ok = sourceOf(n.b)
+		}
+	case or:
+		a, both := sourceOf(n.a)
+		b, bothOf := sourceOf(n.b)
+		return a, both && bothOf && a == b
+	case attribute:
+		return n.glob, n.of == "source" && !strings.ContainsAny(n.glob, `*?[\`)
+	}
+	return name, ok
+}
+
 // Places reports whether the query asks for suites or components.
 func (q *Query) Places() bool { return places(q.root) }
 

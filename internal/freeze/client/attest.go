@@ -15,7 +15,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// maxDescribed limits the attestations, and the labels, that are remembered.
+// maxDescribed limits the attestations, the labels and the outlines of manifests that are
+// remembered.
 const maxDescribed = 4096
 
 // described are descriptions of statements, by the digest of the file: pages show them

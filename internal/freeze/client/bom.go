@@ -99,7 +99,7 @@ func (w *bomWriter) mirror(ctx context.Context, d *freeze.DocMirror, packages []
 	if err != nil {
 		return err
 	}
-	fm, err := recordOf(w.f, d)
+	fm, err := recordOf(w.f, d.Name)
 	if err != nil {
 		return err
 	}

@@ -87,6 +87,8 @@ type Client struct {
 	blobs  Blobs
 	read   described[api.Attestation] // before
 	labels described[freeze.Labels]   // that were read before
+
+	outlines described[outline] // of manifests that were read before
 }
 
 // New returns a Client.
@@ -112,10 +114,10 @@ func (c *Client) eachDerived(ctx context.Context, f *meta.Frozen, fm *meta.Froze
 }
 
 // recordOf returns the record of a mirror of a manifest.
-func recordOf(f *meta.Frozen, d *freeze.DocMirror) (*meta.FrozenMirror, error) {
-	i := f.MirrorIndex(d.Name)
+func recordOf(f *meta.Frozen, mirror string) (*meta.FrozenMirror, error) {
+	i := f.MirrorIndex(mirror)
 	if i < 0 {
-		return nil, fmt.Errorf("%w: freeze %s has no record of mirror %s", meta.ErrCorrupt, f.Name, d.Name)
+		return nil, fmt.Errorf("%w: freeze %s has no record of mirror %s", meta.ErrCorrupt, f.Name, mirror)
 	}
 	return &f.Mirrors[i], nil
 }

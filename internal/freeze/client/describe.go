@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"iter"
 	"slices"
 
 	"example.org/snapd/internal/api"
@@ -17,8 +19,12 @@ import (
 
 // Describe describes a freeze. It may return meta.ErrNotFound.
 func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error) {
-	f, doc, err := c.load(ctx, name)
-	damaged := f != nil && (errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt))
+	f, err := c.meta.Freeze(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	about, err := c.outline(ctx, f)
+	damaged := errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt)
 	if err != nil && !damaged {
 		return nil, err
 	}
@@ -29,21 +35,17 @@ func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error)
 	}
 	if damaged {
 		out.Damage = err.Error()
-		doc = &freeze.Document{}
 		for _, m := range f.Mirrors {
 			out.Mirrors = append(out.Mirrors, api.FrozenMirror{Mirror: m.Mirror, Type: m.Type, Suites: []string{}})
 		}
 	}
-	for i := range doc.Mirrors {
-		m, err := c.describeMirror(ctx, f, &doc.Mirrors[i])
-		if err != nil {
+	for _, m := range about.mirrors {
+		if err := c.addRecord(ctx, f, &m); err != nil {
 			return nil, err
 		}
-		out.Mirrors = append(out.Mirrors, *m)
+		out.Mirrors = append(out.Mirrors, m)
 	}
-	for _, m := range doc.Missing {
-		out.Missing = append(out.Missing, m.Text())
-	}
+	out.Missing = slices.Clone(about.missing)
 	for _, s := range f.Statements {
 		out.Statements = append(out.Statements, s.Path)
 	}
@@ -58,25 +60,60 @@ func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error)
 	return out, err
 }
 
-func (c *Client) describeMirror(ctx context.Context, f *meta.Frozen, d *freeze.DocMirror) (*api.FrozenMirror, error) {
-	m := &api.FrozenMirror{Mirror: d.Name, Type: d.Type, Kind: d.Kind, Trust: string(d.Trust)}
-	for _, s := range d.Suites {
-		if !slices.Contains(m.Suites, string(s.Suite)) {
-			m.Suites = append(m.Suites, string(s.Suite))
+// outline is what a description says about a manifest.
+type outline struct {
+	mirrors []api.FrozenMirror // without what only the record of the freeze says
+	missing []string
+}
+
+// outline reads the manifest of a freeze, unless it is remembered. The error is that
+// of a manifest that is lost or known to be corrupt in any case.
+func (c *Client) outline(ctx context.Context, f *meta.Frozen) (out outline, err error) {
+	if out, ok := c.outlines.get(f.Manifest.SHA256); ok {
+		if err := c.cfg.Keeper.Corrupt(f.Manifest.SHA256); err != nil {
+			return outline{}, err
 		}
+		if _, err := c.blobs.Stat(ctx, f.Manifest.SHA256); err != nil {
+			return outline{}, fmt.Errorf("manifest of %s: %w", f.Name, err)
+		}
+		return out, nil
 	}
-	format, err := c.cfg.Formats.Of(d.Type)
+	_, doc, err := c.load(ctx, f.Name)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	fm, err := recordOf(f, d)
+	for i := range doc.Mirrors {
+		d := &doc.Mirrors[i]
+		m := api.FrozenMirror{Mirror: d.Name, Type: d.Type, Kind: d.Kind, Trust: string(d.Trust)}
+		for _, s := range d.Suites {
+			if !slices.Contains(m.Suites, string(s.Suite)) {
+				m.Suites = append(m.Suites, string(s.Suite))
+			}
+		}
+		format, err := c.cfg.Formats.Of(d.Type)
+		if err != nil {
+			return out, err
+		}
+		if d.Kind != freeze.Whole {
+			m.Packages, m.Sources = d.Tally(format.SourceArch())
+		}
+		out.mirrors = append(out.mirrors, m)
+	}
+	for _, m := range doc.Missing {
+		out.missing = append(out.missing, m.Text())
+	}
+	c.outlines.put(f.Manifest.SHA256, out)
+	return out, nil
+}
+
+// addRecord adds what the record of a freeze says about a mirror.
+func (c *Client) addRecord(ctx context.Context, f *meta.Frozen, m *api.FrozenMirror) (err error) {
+	fm, err := recordOf(f, m.Mirror)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if d.Kind == freeze.Whole {
+	if m.Kind == freeze.Whole {
 		m.Packages, m.Sources, err = c.countWhole(ctx, fm)
-	} else {
-		m.Packages, m.Sources = d.Tally(format.SourceArch())
 	}
 	for i, at := range fm.Snapshots() {
 		id := (&meta.Snapshot{Mirror: fm.Mirror, Timestamp: at}).ID()
@@ -86,7 +123,7 @@ func (c *Client) describeMirror(ctx context.Context, f *meta.Frozen, d *freeze.D
 			m.Others = append(m.Others, id)
 		}
 	}
-	return m, err
+	return err
 }
 
 // countWhole counts the packages of a whole mirror, as the sum of its suites. It
@@ -174,13 +211,13 @@ func (c *Client) EachPackage(ctx context.Context, name string, q *query.Query, f
 		if err != nil {
 			return err
 		}
-		list := d.List(format.SourceArch())
+		list := d.Each(format.SourceArch())
 		if q != nil {
 			if list, err = c.asked(ctx, fr, d, format, list, q); err != nil {
 				return err
 			}
 		}
-		for _, p := range list {
+		for p := range list {
 			if err := f(p); err != nil {
 				return err
 			}
@@ -189,21 +226,21 @@ func (c *Client) EachPackage(ctx context.Context, name string, q *query.Query, f
 	return nil
 }
 
-// asked returns the packages of a list, which are those of an exact part of a freeze, that
-// a query asks for. Their control data is in the indices of the freeze.
-func (c *Client) asked(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, format Format, list []api.Package, q *query.Query) ([]api.Package, error) {
+// asked returns those packages of a list, which are those of an exact part of a freeze,
+// that a query asks for. Their control data is in the indices of the freeze.
+func (c *Client) asked(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, format Format, list iter.Seq[api.Package], q *query.Query) (iter.Seq[api.Package], error) {
 	if !q.Fields() {
-		return slices.DeleteFunc(list, func(p api.Package) bool { return !q.Match(query.Package{Package: &p, Compare: format.Compare}) }), nil
+		return only(list, func(p *api.Package) bool { return q.Match(query.Package{Package: p, Compare: format.Compare}) }), nil
 	}
-	fm, err := recordOf(fr, d)
+	fm, err := recordOf(fr, d.Name)
 	if err != nil {
 		return nil, err
 	}
 	type id struct{ sha256, name, version, arch string } // one file may be several packages
 	idOf := func(p *api.Package) id { return id{p.SHA256, p.Name, p.Version, p.Arch} }
 	listed, matches := map[id]*api.Package{}, map[id]bool{}
-	for i := range list {
-		listed[idOf(&list[i])] = &list[i]
+	for p := range list {
+		listed[idOf(&p)] = &p
 	}
 	err = c.eachDerived(ctx, fr, fm, func(_ repo.SuiteName, _ repo.Group, rec *repo.Record) error {
 		described := repo.Describe(d.Name, rec)
@@ -212,7 +249,18 @@ func (c *Client) asked(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror
 		}
 		return nil
 	})
-	return slices.DeleteFunc(list, func(p api.Package) bool { return !matches[idOf(&p)] }), err
+	return only(list, func(p *api.Package) bool { return matches[idOf(p)] }), err
+}
+
+// only returns the packages of a list that fit.
+func only(list iter.Seq[api.Package], fits func(*api.Package) bool) iter.Seq[api.Package] {
+	return func(yield func(api.Package) bool) {
+		for p := range list {
+			if fits(&p) && !yield(p) {
+				return
+			}
+		}
+	}
 }
 
 // matching is a package as a query sees it.
@@ -243,7 +291,7 @@ func (c *Client) eachOfSnapshot(ctx context.Context, snap *meta.Snapshot, q *que
 // eachOfWhole calls f for packages of a whole mirror of a freeze: from its
 // generations, or from its tree if it was imported.
 func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, q *query.Query, f func(api.Package) error) error {
-	fm, err := recordOf(fr, d)
+	fm, err := recordOf(fr, d.Name)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"maps"
@@ -132,7 +133,7 @@ func (c *Client) addFreeze(ctx context.Context, s *side, r catalog.Ref) error {
 }
 
 func (c *Client) addWhole(ctx context.Context, s *side, f *meta.Frozen, d *freeze.DocMirror) error {
-	fm, err := recordOf(f, d)
+	fm, err := recordOf(f, d.Name)
 	if err != nil {
 		return err
 	}
@@ -246,19 +247,6 @@ func (a nameArch) compare(b nameArch) int {
 	return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.arch, b.arch), cmp.Compare(a.mirror, b.mirror))
 }
 
-// byNameArch groups contents, and keeps one of each digest.
-func byNameArch(l []content) map[nameArch]map[cas.Digest]content {
-	m := map[nameArch]map[cas.Digest]content{}
-	for _, c := range l {
-		k := nameArch{c.mirror, c.name, c.arch}
-		if m[k] == nil {
-			m[k] = map[cas.Digest]content{}
-		}
-		m[k][c.sha256] = c
-	}
-	return m
-}
-
 // differ collects differences.
 type differ struct {
 	out     *api.Diff
@@ -266,7 +254,7 @@ type differ struct {
 }
 
 // sourceChange collects the changes in the packages of a source.
-type sourceChange struct{ old, now, kinds map[string]bool }
+type sourceChange struct{ old, now, kinds []string }
 
 func newDiffer(a, b string) *differ {
 	return &differ{sources: map[string]*sourceChange{}, out: &api.Diff{
@@ -277,63 +265,104 @@ func newDiffer(a, b string) *differ {
 
 // compare compares the packages of each name and architecture.
 func (d *differ) compare(formats repo.Formats[Format], old, now []content) error {
-	olds, nows := byNameArch(old), byNameArch(now)
-	keys := map[nameArch]bool{}
-	for k := range olds {
-		keys[k] = true
-	}
-	for k := range nows {
-		keys[k] = true
-	}
-	for _, k := range slices.SortedFunc(maps.Keys(keys), nameArch.compare) {
-		o, n := olds[k], nows[k]
-		for digest := range o {
-			if _, both := n[digest]; both {
-				delete(o, digest)
-				delete(n, digest)
-			}
+	olds, nows := sortedContents(old), sortedContents(now)
+	for len(olds) > 0 || len(nows) > 0 {
+		var o, n []*content
+		var k nameArch
+		switch {
+		case len(olds) == 0:
+			k = nows[0].key()
+		case len(nows) == 0 || olds[0].key().compare(nows[0].key()) <= 0:
+			k = olds[0].key()
+		default:
+			k = nows[0].key()
 		}
-		left := slices.AppendSeq(slices.Collect(maps.Values(o)), maps.Values(n))
-		if len(left) == 0 {
+		o, olds = cutGroup(olds, k)
+		n, nows = cutGroup(nows, k)
+		if o, n = apart(o, n); len(o)+len(n) == 0 {
 			continue
 		}
-		f, err := formats.Of(left[0].typ)
+		f, err := formats.Of(slices.Concat(o, n)[0].typ)
 		if err != nil {
 			return err
 		}
-		newest := func(a, b content) int {
-			return cmp.Or(f.Compare(b.version, a.version), cmp.Compare(b.version, a.version), cmp.Compare(a.sha256.String(), b.sha256.String()))
+		newest := func(a, b *content) int {
+			return cmp.Or(f.Compare(b.version, a.version), cmp.Compare(b.version, a.version), bytes.Compare(a.sha256[:], b.sha256[:]))
 		}
-		d.pair(k, f.Compare, slices.SortedFunc(maps.Values(o), newest), slices.SortedFunc(maps.Values(n), newest))
+		slices.SortFunc(o, newest)
+		slices.SortFunc(n, newest)
+		d.pair(k, f.Compare, o, n)
 	}
 	return nil
 }
 
+func (c *content) key() nameArch { return nameArch{c.mirror, c.name, c.arch} }
+
+// sortedContents sorts contents by name and architecture, and those of one by digest.
+func sortedContents(l []content) []*content {
+	out := make([]*content, len(l))
+	for i := range l {
+		out[i] = &l[i]
+	}
+	slices.SortFunc(out, func(a, b *content) int {
+		if c := a.key().compare(b.key()); c != 0 {
+			return c
+		}
+		return cmp.Or(bytes.Compare(a.sha256[:], b.sha256[:]), cmp.Compare(a.version, b.version))
+	})
+	return out
+}
+
+// cutGroup cuts off the contents with a key, if the first one has it, and keeps one of
+// each digest.
+func cutGroup(l []*content, k nameArch) (group, rest []*content) {
+	i := 0
+	for i < len(l) && l[i].key() == k {
+		i++
+	}
+	return slices.CompactFunc(l[:i:i], func(a, b *content) bool { return a.sha256 == b.sha256 }), l[i:]
+}
+
+// apart returns those of two groups, which are sorted by digest, that only one has.
+func apart(old, now []*content) (o, n []*content) {
+	for len(old) > 0 && len(now) > 0 {
+		switch c := bytes.Compare(old[0].sha256[:], now[0].sha256[:]); {
+		case c < 0:
+			o, old = append(o, old[0]), old[1:]
+		case c > 0:
+			n, now = append(n, now[0]), now[1:]
+		default:
+			old, now = old[1:], now[1:]
+		}
+	}
+	return append(o, old...), append(n, now...)
+}
+
 // pair pairs packages of one name and architecture, sorted newest first: those
 // with the same version and different bytes first, then from the newest on.
-func (d *differ) pair(k nameArch, compare func(a, b string) int, old, now []content) {
+func (d *differ) pair(k nameArch, compare func(a, b string) int, old, now []*content) {
 	for i := 0; i < len(old); {
-		j := slices.IndexFunc(now, func(c content) bool { return c.version == old[i].version })
+		j := slices.IndexFunc(now, func(c *content) bool { return c.version == old[i].version })
 		if j < 0 {
 			i++
 			continue
 		}
-		d.note(&d.out.Rebuilt, "rebuilt", k, &old[i], &now[j])
+		d.note(&d.out.Rebuilt, "rebuilt", k, old[i], now[j])
 		old, now = slices.Delete(old, i, i+1), slices.Delete(now, j, j+1)
 	}
 	for len(old) > 0 && len(now) > 0 {
 		if compare(now[0].version, old[0].version) < 0 {
-			d.note(&d.out.Downgraded, "downgraded", k, &old[0], &now[0])
+			d.note(&d.out.Downgraded, "downgraded", k, old[0], now[0])
 		} else {
-			d.note(&d.out.Upgraded, "upgraded", k, &old[0], &now[0])
+			d.note(&d.out.Upgraded, "upgraded", k, old[0], now[0])
 		}
 		old, now = old[1:], now[1:]
 	}
 	for i := range old {
-		d.note(&d.out.Removed, "removed", k, &old[i], nil)
+		d.note(&d.out.Removed, "removed", k, old[i], nil)
 	}
 	for i := range now {
-		d.note(&d.out.Added, "added", k, nil, &now[i])
+		d.note(&d.out.Added, "added", k, nil, now[i])
 	}
 }
 
@@ -343,12 +372,12 @@ func (d *differ) note(list *[]api.DiffEntry, kind string, k nameArch, o, n *cont
 	if o != nil {
 		e.Old, e.OldSHA256 = o.version, o.sha256.String()
 		s := d.source(o, kind)
-		s.old[cmp.Or(o.source.Version, o.version)] = true
+		s.old = append(s.old, cmp.Or(o.source.Version, o.version))
 	}
 	if n != nil {
 		e.New, e.NewSHA256 = n.version, n.sha256.String()
 		s := d.source(n, kind)
-		s.now[cmp.Or(n.source.Version, n.version)] = true
+		s.now = append(s.now, cmp.Or(n.source.Version, n.version))
 	}
 	*list = append(*list, e)
 }
@@ -358,10 +387,12 @@ func (d *differ) source(c *content, kind string) *sourceChange {
 	name := cmp.Or(c.source.Name, c.name)
 	s := d.sources[name]
 	if s == nil {
-		s = &sourceChange{old: map[string]bool{}, now: map[string]bool{}, kinds: map[string]bool{}}
+		s = &sourceChange{}
 		d.sources[name] = s
 	}
-	s.kinds[kind] = true
+	if !slices.Contains(s.kinds, kind) {
+		s.kinds = append(s.kinds, kind)
+	}
 	return s
 }
 
@@ -370,14 +401,15 @@ func (d *differ) addSources() {
 	for _, name := range slices.Sorted(maps.Keys(d.sources)) {
 		s := d.sources[name]
 		e := api.SourceDiff{Source: name, Old: sorted(s.old), New: sorted(s.now), Kind: "mixed"}
-		if kinds := sorted(s.kinds); len(kinds) == 1 {
-			e.Kind = kinds[0]
+		if len(s.kinds) == 1 {
+			e.Kind = s.kinds[0]
 		}
 		e.Count = max(len(e.Old), len(e.New))
 		d.out.Sources = append(d.out.Sources, e)
 	}
 }
 
-func sorted(set map[string]bool) []string {
-	return slices.AppendSeq([]string{}, slices.Values(slices.Sorted(maps.Keys(set))))
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return append([]string{}, slices.Compact(list)...)
 }

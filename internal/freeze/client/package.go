@@ -126,7 +126,7 @@ func (l *namedList) stanzas(ctx context.Context, facts []*meta.Fact) ([][]byte, 
 
 // frozen adds the packages of a mirror of a freeze.
 func (l *namedList) frozen(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror) error {
-	fm, err := recordOf(fr, d)
+	fm, err := recordOf(fr, d.Name)
 	if err != nil {
 		return err
 	}

@@ -252,15 +252,17 @@ func (s *Store) Differences(ctx context.Context, mirror string, suite repo.Suite
 }
 
 // Versions implements meta.History.
-func (s *Store) Versions(ctx context.Context, mirror, name string) ([]meta.Version, error) {
-	return ask(ctx, s, func(tx *txn) ([]meta.Version, error) {
-		facts, err := tx.ByName(mirror, name)
-		if err != nil {
-			return nil, err
-		}
-		return answers(facts, func(f *meta.Fact) (meta.Version, error) {
-			presences, err := answers(tx.Spans(f.PID), tx.presence)
-			return meta.Version{Fact: f, Presences: presences, Frozen: tx.frozenWith(f.Files)}, err
+func (s *Store) Versions(ctx context.Context, mirror string, names []string) ([][]meta.Version, error) {
+	return ask(ctx, s, func(tx *txn) ([][]meta.Version, error) {
+		return answers(names, func(name string) ([]meta.Version, error) {
+			facts, err := tx.ByName(mirror, name)
+			if err != nil {
+				return nil, err
+			}
+			return answers(facts, func(f *meta.Fact) (meta.Version, error) {
+				presences, err := answers(tx.Spans(f.PID), tx.presence)
+				return meta.Version{Fact: f, Presences: presences, Frozen: tx.frozenWith(f.Files)}, err
+			})
 		})
 	})
 }

@@ -92,9 +92,18 @@ type bucket struct {
 
 // b opens a bucket.
 func (t *txn) b(name string) bucket {
+	if b := t.buckets[name]; b != nil {
+		return bucket{b, t, name}
+	}
 	b := t.tx.Bucket([]byte(name))
 	if b == nil {
 		panic(damage{fmt.Errorf("%w: bucket %s is missing", meta.ErrCorrupt, name)})
+	}
+	if !t.tx.Writable() { // then bbolt opens it again each time
+		if t.buckets == nil {
+			t.buckets = map[string]*bbolt.Bucket{}
+		}
+		t.buckets[name] = b
 	}
 	return bucket{b, t, name}
 }

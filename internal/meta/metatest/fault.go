@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -352,11 +353,9 @@ func describe(t testing.TB, s meta.Store) (c contents) {
 		c.Packages[snap.ID()], _, err = s.Packages(ctx, snap, nil, 100)
 		fail(err)
 	}
-	for _, name := range []string{"a", "b"} {
-		v, err := s.Versions(ctx, mirror, name)
-		fail(err)
-		c.Versions = append(c.Versions, v...)
-	}
+	versions, err := s.Versions(ctx, mirror, []string{"a", "b"})
+	fail(err)
+	c.Versions = slices.Concat(versions...)
 	c.Freezes, err = s.Freezes(ctx)
 	fail(err)
 	c.Trees, err = s.TreeFiles(ctx, "4.1", "", "", 100)

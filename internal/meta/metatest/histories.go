@@ -364,9 +364,9 @@ func (m *model) checkCollected(claimed []cas.Digest) {
 		}
 	}
 	got := map[string]bool{}
-	for _, name := range []string{"a", "b", "b-doc", "c"} {
-		versions, err := m.s.Versions(m.ctx, mirror, name)
-		m.must(err)
+	lists, err := m.s.Versions(m.ctx, mirror, []string{"a", "b", "b-doc", "c"})
+	m.must(err)
+	for _, versions := range lists {
 		for _, v := range versions {
 			b, err := m.s.Stanzas(m.ctx, []meta.PID{v.PID})
 			m.must(err)

@@ -42,8 +42,8 @@ func testHistoryEmpty(t *testing.T, s meta.Store) {
 	if owners, err := s.OwnersOf(ctx, digests); err != nil || len(owners) != 2 || len(owners[0])+len(owners[1]) > 0 {
 		t.Errorf("OwnersOf: %v, %v, expected two empty lists", owners, err)
 	}
-	if versions, err := s.Versions(ctx, "debian", "a"); err != nil || len(versions) > 0 {
-		t.Errorf("Versions: %v, %v, expected none", versions, err)
+	if versions, err := s.Versions(ctx, "debian", []string{"a", ""}); err != nil || len(versions) != 2 || len(versions[0])+len(versions[1]) > 0 {
+		t.Errorf("Versions: %v, %v, expected two empty lists", versions, err)
 	}
 	if facts, err := s.FactsByName(ctx, "debian", []string{"a", ""}); err != nil || len(facts) != 2 || len(facts[0])+len(facts[1]) > 0 {
 		t.Errorf("FactsByName: %v, %v, expected two empty lists", facts, err)
@@ -174,8 +174,12 @@ func testHistory(t *testing.T, s meta.Store) {
 		}
 	}
 	fail(s.PutTree(ctx, "4.1", []meta.Node{{Path: "debian/a", Digest: digest("pool/a_1.deb"), ModTime: freezeDate}}))
-	versions, err := s.Versions(ctx, mirror, "a")
-	if err != nil || len(versions) != 3 || !versions[0].Has(one) || versions[0].Has(two) || !slices.Equal(versions[0].Frozen, []string{"4.1"}) || len(versions[2].Frozen) > 0 {
+	lists, err := s.Versions(ctx, mirror, []string{"none", "a"})
+	if err != nil || len(lists) != 2 || len(lists[0]) > 0 {
+		t.Fatalf("versions: %+v, %v", lists, err)
+	}
+	versions := lists[1]
+	if len(versions) != 3 || !versions[0].Has(one) || versions[0].Has(two) || !slices.Equal(versions[0].Frozen, []string{"4.1"}) || len(versions[2].Frozen) > 0 {
 		t.Errorf("versions: %+v, %v", versions, err)
 	}
 	if d := cmp.Diff([]meta.Presence{{Place: meta.Place{Suite: suite, Index: index}, Intervals: []meta.Interval{{From: 1, To: 2}}}}, versions[0].Presences); d != "" {

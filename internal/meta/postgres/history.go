@@ -320,13 +320,16 @@ func (s *Store) Differences(ctx context.Context, mirror string, suite repo.Suite
 }
 
 // Versions implements meta.History.
-func (s *Store) Versions(ctx context.Context, mirror, name string) ([]meta.Version, error) {
-	return ask(ctx, s, func(t *tx) ([]meta.Version, error) {
-		named, err := t.byNames(ctx, mirror, []string{name})
+func (s *Store) Versions(ctx context.Context, mirror string, names []string) ([][]meta.Version, error) {
+	return ask(ctx, s, func(t *tx) ([][]meta.Version, error) {
+		named, err := t.byNames(ctx, mirror, names)
 		if err != nil {
 			return nil, err
 		}
-		facts := named[name]
+		var facts []*meta.Fact
+		for _, list := range named {
+			facts = append(facts, list...)
+		}
 		spans, err := t.spans(ctx, pidsOf(facts))
 		if err != nil {
 			return nil, err
@@ -341,15 +344,17 @@ func (s *Store) Versions(ctx context.Context, mirror, name string) ([]meta.Versi
 		var sum, owner []byte
 		err = t.each(ctx, []any{&sum, &owner}, func() error { freezes[cas.Digest(sum)] = append(freezes[cas.Digest(sum)], string(owner)); return nil },
 			"select sha256, owner from ref where sha256 = any($1) and kind = $2", sums, int16(meta.OwnerFrozen))
-		var out []meta.Version
-		for _, f := range facts {
-			v := meta.Version{Fact: f, Presences: presences(spans[f.PID])}
-			for _, file := range f.Files {
-				v.Frozen = append(v.Frozen, freezes[file.SHA256]...)
+		out := make([][]meta.Version, len(names))
+		for i, name := range names {
+			for _, f := range named[name] {
+				v := meta.Version{Fact: f, Presences: presences(spans[f.PID])}
+				for _, file := range f.Files {
+					v.Frozen = append(v.Frozen, freezes[file.SHA256]...)
+				}
+				slices.Sort(v.Frozen)
+				v.Frozen = slices.Compact(v.Frozen)
+				out[i] = append(out[i], v)
 			}
-			slices.Sort(v.Frozen)
-			v.Frozen = slices.Compact(v.Frozen)
-			out = append(out, v)
 		}
 		return out, err
 	})

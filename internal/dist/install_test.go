@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http/httptest"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,11 +29,10 @@ func TestInstall(t *testing.T) {
 	if data, err := os.ReadFile("/etc/os-release"); err != nil || !strings.Contains(string(data), "VERSION_CODENAME=bookworm\n") {
 		t.Skip("this machine's apt sources are not those of Debian 12")
 	}
-	m := &debian{t: t, dir: t.TempDir()}
-	m.root = filepath.Join(m.dir, "root")
+	m := newMachine(t)
 	m.host("git", "clone", "-q", checkout, filepath.Join(m.dir, "src"))
 	m.host(filepath.Join(m.dir, "src/contrib/package"), "deb")
-	built := m.built()
+	built := m.built("deb")
 	m.host("lintian", "--allow-root", "--fail-on", "error,warning", built)
 	m.bootstrap()
 	m.host("cp", built, filepath.Join(m.root, "new.deb"))
@@ -99,14 +100,19 @@ kill $snapd
 wait $snapd`
 }
 
-// debian is a Debian 12 below a directory.
-type debian struct {
+// machine is a system below a directory.
+type machine struct {
 	t         *testing.T
 	dir, root string
 }
 
-// bootstrap makes the system, from the apt sources of this machine.
-func (m *debian) bootstrap() {
+func newMachine(t *testing.T) machine {
+	dir := t.TempDir()
+	return machine{t, dir, filepath.Join(dir, "root")}
+}
+
+// bootstrap makes a Debian 12, from the apt sources of this machine.
+func (m *machine) bootstrap() {
 	m.t.Helper()
 	args := []string{"--quiet", "--mode=root", "--variant=apt", "--include=ca-certificates,systemd", "bookworm", m.root}
 	for _, glob := range []string{"/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources"} {
@@ -122,9 +128,9 @@ func (m *debian) bootstrap() {
 }
 
 // built returns the package that contrib/package made.
-func (m *debian) built() string {
+func (m *machine) built(suffix string) string {
 	m.t.Helper()
-	found, err := filepath.Glob(filepath.Join(m.dir, "src/dist/frozen-snapd_*.deb"))
+	found, err := filepath.Glob(filepath.Join(m.dir, "src/dist/frozen-snapd?[0-9]*."+suffix))
 	if err != nil || len(found) != 1 {
 		m.t.Fatalf("built packages: %q, %v, expected one", found, err)
 	}
@@ -133,7 +139,7 @@ func (m *debian) built() string {
 
 // older writes the package of an earlier version: its files are those of this one,
 // except for a comment in the configuration.
-func (m *debian) older(built, out string) {
+func (m *machine) older(built, out string) {
 	m.t.Helper()
 	m.host("sh", "-ec", `dpkg-deb -R "$1" "$2"
 sed -i 's/^Version: .*/Version: 0~earlier/' "$2/DEBIAN/control"
@@ -141,7 +147,7 @@ echo '# the last line of an earlier version' >>"$2/etc/frozen-snapd/config.toml"
 dpkg-deb --root-owner-group -Znone -b "$2" "$3"`, "sh", built, filepath.Join(m.dir, "old"), out)
 }
 
-func (m *debian) host(name string, args ...string) string {
+func (m *machine) host(name string, args ...string) string {
 	m.t.Helper()
 	out, err := exec.CommandContext(m.t.Context(), name, args...).CombinedOutput()
 	if err != nil {
@@ -152,21 +158,54 @@ func (m *debian) host(name string, args ...string) string {
 
 // run runs commands in the system, in namespaces that end with them, and returns what
 // they print.
-func (m *debian) run(commands string) string {
+func (m *machine) run(commands string) string {
 	m.t.Helper()
-	const enter = `mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && exec chroot "$1" sh -exc "$2"`
-	cmd := exec.CommandContext(m.t.Context(), "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", enter, "sh", m.root, commands)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "HOME=/root"}
-	cmd.WaitDelay = 10 * time.Second
-	out, err := cmd.CombinedOutput()
+	out, err := m.command(commands).CombinedOutput()
 	if err != nil {
 		m.t.Fatalf("%s\n%v\n%s", commands, err, out)
 	}
 	return string(out)
 }
 
+// command is what run runs.
+func (m *machine) command(commands string) *exec.Cmd {
+	const enter = `mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && exec chroot "$1" sh -exc "$2"`
+	cmd := exec.CommandContext(m.t.Context(), "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", enter, "sh", m.root, commands)
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "HOME=/root"}
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+// serve runs snapd as its unit would start it, until stop is called.
+func (m *machine) serve() (stop func()) {
+	m.t.Helper()
+	m.run("install -d -o _frozen-snapd -g _frozen-snapd -m 750 /run/frozen-snapd")
+	cmd := m.command("exec " + asService("snapd"))
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.run("for i in $(seq 100); do snapctl status >/dev/null 2>&1 && break; sleep 0.1; done; snapctl status >/dev/null")
+	return func() {
+		m.t.Helper()
+		// Its parent is unshare.
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", cmd.Process.Pid))
+		var snapd int
+		if err == nil {
+			_, err = fmt.Sscan(string(text), &snapd)
+		}
+		if err == nil {
+			err = syscall.Kill(snapd, syscall.SIGTERM)
+		}
+		if err = errors.Join(err, cmd.Wait()); err != nil {
+			m.t.Errorf("stop snapd: %v\n%s", err, out.String())
+		}
+	}
+}
+
 // says checks what commands print.
-func (m *debian) says(commands, want string) {
+func (m *machine) says(commands, want string) {
 	m.t.Helper()
 	var got strings.Builder
 	for line := range strings.Lines(m.run(commands)) {

@@ -37,14 +37,16 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// The configuration of the package is valid, and names the paths of its unit.
+// The configurations of the packages are valid, and name the paths of its unit.
 func TestPackagedConfig(t *testing.T) {
-	cfg, err := config.Load(filepath.Join(checkout, "contrib/config.toml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cfg.DataDir != "/var/lib/frozen-snapd" || cfg.Server.Socket != "/run/frozen-snapd/snapd.sock" || len(cfg.Mirrors) != 1 {
-		t.Errorf("%+v", cfg)
+	for _, file := range []string{"contrib/config.toml", "contrib/rpm/config.toml"} {
+		cfg, err := config.Load(filepath.Join(checkout, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.DataDir != "/var/lib/frozen-snapd" || cfg.Server.Socket != "/run/frozen-snapd/snapd.sock" || len(cfg.Mirrors) != 1 {
+			t.Errorf("%s: %+v", file, cfg)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/freeze/client"
@@ -377,7 +378,8 @@ func (u *ui) confirmed(r *api.BuilderResult) {
 }
 
 // confirmer returns a function that refuses images which too few builders confirm as
-// built from a freeze. It verifies signatures here. nil: --builders is not given.
+// built from a freeze. It verifies signatures here. nil: neither the command line nor the
+// configuration names builders.
 func (c *call) confirmer(ctx context.Context, name string) (func(cas.Digest) error, error) {
 	_, b, n, err := c.threshold()
 	if err != nil || b == nil {
@@ -391,10 +393,38 @@ func (c *call) confirmer(ctx context.Context, name string) (func(cas.Digest) err
 		return nil, fmt.Errorf("snapd answers with attestations of %s, expected those of %s", list.Name, name)
 	}
 	manifest, err := cas.ParseDigest(list.Manifest)
+// configuredBuilders returns the builders that the file of --config names, and how many
+// of them must confirm an image; nil where it names none.
+func (c *call) configuredBuilders() (*attest.Builders, int, error) {
+	if c.str("config") == "" {
+		return nil, 0, nil
+	}
+	cfg, err := c.config()
+	if err != nil || cfg.Signing.Builders == "" {
+		return nil, 0, err
+	}
+	data, err := regfile.Read(cfg.Signing.Builders, attest.MaxBuilders)
+	if err != nil {
+		return nil, 0, fmt.Errorf("builders of %s: %w", c.str("config"), err)
+	}
+	b, err := attest.ParseBuilders(data)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", cfg.Signing.Builders, err)
+	}
+	n := cfg.Signing.Threshold
+	if n > len(b.Names()) {
+		return nil, 0, fmt.Errorf("%w: threshold %d in %s: expected at most %d, the number of builders", config.ErrInvalid, n, c.str("config"), len(b.Names()))
+	}
+	return b, n, nil
+}
+
 	if err != nil {
 		return nil, err
 	}
 	var all []*attest.Attestation
+	if err == nil && b == nil {
+		b, n, err = c.configuredBuilders()
+	}
 	for _, one := range list.Attestations {
 		a, err := attest.Parse(one.Envelope)
 		if err != nil || a.Check(list.Name, manifest) != nil {

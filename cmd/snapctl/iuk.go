@@ -115,8 +115,9 @@ directory, and signs them with the key in --config or --key-file. The signatures
 have the date --date, or else SOURCE_DATE_EPOCH, or else the creation time of
 the key, so that the same inputs give the same bytes.
 
-With --builders and --threshold nothing is written unless that many builders
-confirm, of the freeze --to, the full image and the new image of each kit.`,
+With --builders and --threshold, or those of [signing] in --config, nothing is
+written unless that many builders confirm, of the freeze --to, the full image
+and the new image of each kit.`,
 				examples: []string{
 					"snapctl iuk udf --config config.toml --to 4.1 --from 4.0 --from 3.9 --next 4.2 --product Tails --build-target amd64 --channel stable --iuk-url https://kits.example.org/stable --image-url https://images.example.org/4.1.img --iuks kits --image 4.1.img --output udf",
 				},

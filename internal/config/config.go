@@ -87,6 +87,10 @@ type Audit struct {
 type Signing struct {
 	KeyFile string   `toml:"key_file"` // armored OpenPGP private key, mode 0600; default <data_dir>/signing-key.asc
 	Command []string `toml:"command"`  // external signer: data on stdin, detached signature on stdout; key_file is then the public key
+	// Builders names the builders (docs/ATTEST.md) of whom Threshold must confirm the
+	// images that snapctl iuk udf advertises; "" and 0: nobody must.
+	Builders  string `toml:"builders"`
+	Threshold int    `toml:"threshold"`
 }
 
 // Log says how the transparency log is signed and witnessed.
@@ -446,6 +450,7 @@ func (c *Config) fill(dir string) {
 		c.Signing.KeyFile = filepath.Join(c.DataDir, "signing-key.asc")
 	}
 	abs(&c.Signing.KeyFile)
+	abs(&c.Signing.Builders)
 	if c.Store.CredentialsFile != "" {
 		abs(&c.Store.CredentialsFile)
 	}

@@ -51,6 +51,9 @@ func (c *Config) validate(at position) error {
 	if err := c.checkAPI(bad); err != nil {
 		return err
 	}
+	if n := c.Signing.Threshold; n < 0 || (n > 0) != (c.Signing.Builders != "") {
+		return bad("signing", 0, "threshold", "%d: expected builders and a threshold of at least 1, or neither", n)
+	}
 	if o := c.Log.Origin; o != "" && !originRE.MatchString(o) {
 		return bad("log", 0, "origin", "%q: expected a host and a path, like mirror.example.org/log", o)
 	}

@@ -7,12 +7,14 @@ import "example.org/snapd/internal/api"
 type (
 	AddRequest        = api.AddRequest
 	AttestAdd         = api.AttestAdd
+	AttestRebuilds    = api.AttestRebuilds
 	AttestRef         = api.AttestRef
 	AttestRequest     = api.AttestRequest
 	AttestStatement   = api.AttestStatement
 	Attestation       = api.Attestation
 	AttestationList   = api.AttestationList
 	Attested          = api.Attested
+	AttestedRebuilds  = api.AttestedRebuilds
 	AuditEntry        = api.AuditEntry
 	AuditList         = api.AuditList
 	AuditRequest      = api.AuditRequest

@@ -27,6 +27,11 @@ func (c *Client) AttestList(ctx context.Context, req AttestRef) (*AttestationLis
 	return call[AttestationList](ctx, c, "attest/list", req, nil)
 }
 
+// AttestRebuilds keeps what rebuilders say about packages.
+func (c *Client) AttestRebuilds(ctx context.Context, req AttestRebuilds) (*AttestedRebuilds, error) {
+	return call[AttestedRebuilds](ctx, c, "attest/rebuilds", req, nil)
+}
+
 // AttestStatement returns the statement that a builder is to sign.
 func (c *Client) AttestStatement(ctx context.Context, req AttestRequest) (*AttestStatement, error) {
 	return call[AttestStatement](ctx, c, "attest/statement", req, nil)

@@ -25,6 +25,9 @@ import (
 // errUnconfirmed means that too few builders confirm an image.
 var errUnconfirmed = errclass.New(errclass.Security, "too few builders confirm the image")
 
+// rebuilderOption says whose word about packages counts.
+var rebuilderOption = option{name: "rebuilders", value: "FILE", usage: "rebuilders and their public keys, who must have reproduced each package (docs/ATTEST.md)"}
+
 // builderOptions say whose word about images counts.
 var builderOptions = []option{
 	{name: "builders", value: "FILE", usage: "builders and their public keys, who must confirm each image (docs/ATTEST.md)"},
@@ -82,6 +85,7 @@ made them. Without, it shows the keys that attestations claim to be signed by.`,
 				result:   new(api.AttestationList),
 				run:      runAttestList,
 			},
+			fetchVerb(),
 		},
 	}
 }
@@ -283,6 +287,9 @@ func (c *call) builders() (text string, b *attest.Builders, err error) {
 // given.
 func (c *call) threshold() (text string, b *attest.Builders, n int, err error) {
 	given := c.str("threshold")
+	if c.str("rebuilders") != "" && c.str("builders") == "" {
+		return "", nil, 0, nil // it is that of --rebuilders
+	}
 	if (given == "") != (c.str("builders") == "") {
 		return "", nil, 0, c.usagef("--builders and --threshold must be given together")
 	}
@@ -330,7 +337,15 @@ func runAttestList(ctx context.Context, c *call) error {
 			one.Builders = b.Signers(a.Envelope)
 		}
 	}
-	show(c.ui, &r, func(r *api.AttestationList) { c.ui.attestations(r.Attestations, b != nil) })
+	for i := range r.Rebuilds {
+		r.Rebuilds[i].Links = nil
+	}
+	show(c.ui, &r, func(r *api.AttestationList) {
+		c.ui.attestations(r.Attestations, b != nil)
+		for _, l := range r.Rebuilds {
+			c.ui.printf("what rebuilders say about packages: %s, %s\n", l.File, bytesText(l.Size))
+		}
+	})
 	return nil
 }
 
@@ -377,22 +392,6 @@ func (u *ui) confirmed(r *api.BuilderResult) {
 	}
 }
 
-// confirmer returns a function that refuses images which too few builders confirm as
-// built from a freeze. It verifies signatures here. nil: neither the command line nor the
-// configuration names builders.
-func (c *call) confirmer(ctx context.Context, name string) (func(cas.Digest) error, error) {
-	_, b, n, err := c.threshold()
-	if err != nil || b == nil {
-		return nil, err
-	}
-	var list api.AttestationList
-	if err := c.ask(ctx, "attest/list", api.AttestRef{Name: name, Envelopes: true}, &list); err != nil {
-		return nil, err
-	}
-	if list.Name != name {
-		return nil, fmt.Errorf("snapd answers with attestations of %s, expected those of %s", list.Name, name)
-	}
-	manifest, err := cas.ParseDigest(list.Manifest)
 // configuredBuilders returns the builders that the file of --config names, and how many
 // of them must confirm an image; nil where it names none.
 func (c *call) configuredBuilders() (*attest.Builders, int, error) {
@@ -418,13 +417,29 @@ func (c *call) configuredBuilders() (*attest.Builders, int, error) {
 	return b, n, nil
 }
 
+// confirmer returns a function that refuses images which too few builders confirm as
+// built from a freeze. It verifies signatures here. nil: neither the command line nor the
+// configuration names builders.
+func (c *call) confirmer(ctx context.Context, name string) (func(cas.Digest) error, error) {
+	_, b, n, err := c.threshold()
+	if err == nil && b == nil {
+		b, n, err = c.configuredBuilders()
+	}
+	if err != nil || b == nil {
+		return nil, err
+	}
+	var list api.AttestationList
+	if err := c.ask(ctx, "attest/list", api.AttestRef{Name: name, Envelopes: true}, &list); err != nil {
+		return nil, err
+	}
+	if list.Name != name {
+		return nil, fmt.Errorf("snapd answers with attestations of %s, expected those of %s", list.Name, name)
+	}
+	manifest, err := cas.ParseDigest(list.Manifest)
 	if err != nil {
 		return nil, err
 	}
 	var all []*attest.Attestation
-	if err == nil && b == nil {
-		b, n, err = c.configuredBuilders()
-	}
 	for _, one := range list.Attestations {
 		a, err := attest.Parse(one.Envelope)
 		if err != nil || a.Check(list.Name, manifest) != nil {

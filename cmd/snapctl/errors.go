@@ -69,6 +69,7 @@ var advices = []advice{
 	{is: client.ErrNoDaemon, exit: api.ExitFailed, hint: "start snapd with: snapd --config config.toml (snapctl init --from-apt writes one), or give its socket with --socket"},
 
 	{code: api.CodeUsage, reason: "attestation", exit: api.ExitFailed, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},
+	{code: api.CodeUsage, reason: "rebuilders", exit: api.ExitUsage, hint: "expected a line \"rebuilder ...\" for each rebuilder, with its public keys below (docs/ATTEST.md)"},
 	{code: api.CodeUsage, reason: "builders", exit: api.ExitUsage, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
 	{code: api.CodeVerify, reason: "other_freeze", exit: api.ExitVerify, hint: "nothing was kept: it is about another freeze than the one with this name here"},
 	{code: api.CodeUsage, reason: "role", exit: api.ExitUsage, hint: "ask a node whose role is \"all\""},
@@ -201,6 +202,8 @@ var advices = []advice{
 	{is: attest.ErrMalformed, exit: api.ExitFailed, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},
 	{is: attest.ErrOther, exit: api.ExitVerify},
 	{is: attest.ErrBuilders, exit: api.ExitUsage, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
+	{is: attest.ErrRebuilders, exit: api.ExitUsage, hint: "expected a line \"rebuilder ...\" for each rebuilder, with its public keys below (docs/ATTEST.md)"},
+	{is: errRebuilder, exit: api.ExitFailed, hint: "nothing of this rebuilder was kept; try again later"},
 	{is: errUnconfirmed, exit: api.ExitVerify, hint: "see who says what with: snapctl attest list --builders FILE"},
 	{is: client.ErrClearToken, exit: api.ExitFailed},
 	{is: client.ErrRedirected, exit: api.ExitFailed},

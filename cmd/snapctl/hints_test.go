@@ -209,6 +209,8 @@ var hintCases = []hintCase{
 	{sentinel: "attest.ErrOther", err: attest.ErrOther, verb: "attest import", exit: 4, hint: "nothing was kept: it is about another freeze than the one with this name here"},
 	{sentinel: "attest.ErrOther", err: attest.ErrOther, local: true, verb: "attest", exit: 4},
 	{sentinel: "attest.ErrBuilders", err: attest.ErrBuilders, verb: "verify", exit: 2, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
+	{sentinel: "attest.ErrRebuilders", err: attest.ErrRebuilders, verb: "verify", exit: 2, hint: "expected a line \"rebuilder ...\" for each rebuilder, with its public keys below (docs/ATTEST.md)"},
+	{sentinel: "attest.ErrRebuilders", err: attest.ErrRebuilders, local: true, verb: "attest fetch", exit: 2, hint: "expected a line \"rebuilder ...\" for each rebuilder, with its public keys below (docs/ATTEST.md)"},
 	{sentinel: "attest.ErrBuilders", err: attest.ErrBuilders, local: true, verb: "verify", exit: 2, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
 	{sentinel: "freeze.ErrFull", err: freeze.ErrFull, verb: "attest", exit: 1},
 	{sentinel: "meta.ErrNotFound", err: meta.ErrNotFound, verb: "attest import", exit: 1, hint: "import the freeze that it is about first: snapctl import DIR"},

@@ -48,17 +48,21 @@ forms that import takes, is downloaded to a temporary directory ($TMPDIR) first.
 A directory is checked by snapctl itself, without a server.
 
 --builders and --threshold require that many of the named builders to confirm
-each image of a freeze; builders that built another image are named.`,
+each image of a freeze; builders that built another image are named.
+--rebuilders and --threshold require that many of the named rebuilders to have
+reproduced each package, by what snapctl attest fetch keeps beside the freeze;
+packages that fewer have reproduced are listed.`,
 		examples: []string{
 			"snapctl verify 4.1 --deep",
 			"snapctl verify 4.1 --builders builders.txt --threshold 2",
+			"snapctl verify 4.1 --rebuilders rebuilders.txt --threshold 1",
 			"snapctl verify /media/usb/4.1 --key release.asc --upstream-key /usr/share/keyrings/debian-archive-keyring.gpg",
 		},
 		options: slices.Concat([]option{
 			{name: "deep", usage: "also read and hash every file"},
 			{name: "upstream-key", value: "FILE", many: true, usage: "require the distribution's signatures to be by a key in this file (.gpg or .asc, one or more keys)"},
 			{name: "key", value: "FILE", many: true, usage: "require the freeze to be signed by a key in this file (.gpg or .asc, one or more keys)"},
-		}, policyOptions, builderOptions),
+		}, policyOptions, builderOptions, []option{rebuilderOption}),
 		result: new(api.VerifyResult),
 		long:   true,
 		reads:  true,
@@ -80,6 +84,9 @@ func runVerify(ctx context.Context, c *call) error {
 		return err
 	}
 	if req.Builders, _, req.Threshold, err = c.threshold(); err != nil {
+		return err
+	}
+	if err := c.rebuilderThreshold(&req); err != nil {
 		return err
 	}
 	var r *api.VerifyResult
@@ -111,7 +118,10 @@ func runVerify(ctx context.Context, c *call) error {
 	show(c.ui, r, c.ui.verified)
 	hint := "look for damaged blobs with: snapctl fsck"
 	unconfirmed := func(f api.VerifyFault) bool { return strings.HasPrefix(f.Object, "image") }
+	unreproduced := func(f api.VerifyFault) bool { return f.Object == proof.RebuildObject }
 	switch {
+	case r.Rebuilders != nil && len(r.Faults) > 0 && !slices.ContainsFunc(r.Faults, func(f api.VerifyFault) bool { return !unreproduced(f) }):
+		hint = "ask the rebuilders again with: snapctl attest fetch " + shellWord(r.Ref) + " --rebuilders FILE; a line \"except PACKAGE\" of the file names one that need not be reproduced"
 	case r.Builders != nil && !slices.ContainsFunc(r.Faults, func(f api.VerifyFault) bool { return !unconfirmed(f) }):
 		hint = "builders attest an image with: snapctl rebuild " + shellWord(r.Ref) + " --attest; keep what others attest with: snapctl attest import FILE"
 	case len(req.UpstreamKeys)+len(req.Keys) > 0:

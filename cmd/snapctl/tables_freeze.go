@@ -275,6 +275,7 @@ func (u *ui) verified(r *api.VerifyResult) {
 		u.printf("\nin the transparency log: entry %d of %d of %s%s\n", l.Index, l.Size, l.Origin, by)
 	}
 	u.confirmed(r.Builders)
+	u.reproduced(r.Rebuilders)
 	for _, n := range r.Notes {
 		u.printf("note: %s\n", n)
 	}

@@ -117,8 +117,8 @@ var samples = map[string]sampleRun{
 	},
 	"label":   {args: []string{"4.1", "a=b"}, options: map[string]string{"remove": "c", "description": "D", "no-description": ""}},
 	"sources": {args: []string{"4.1"}, options: map[string]string{"format": "repo", "mirror": "debian", "keys-dir": "DIR/keys", "for": "DIR/build.manifest", "container": "debian@sha256:" + digest}, base: map[string][]string{"for": {}, "container": {"4.1", "--format", "repro-env"}}},
-	"verify": {args: []string{"4.1"}, options: map[string]string{"deep": "", "upstream-key": "DIR/public.asc", "key": "DIR/public.asc", "policy": "DIR/policy", "log-key": "DIR/log.vkey", "builders": "DIR/builders", "threshold": "1"},
-		base: map[string][]string{"builders": {"4.1", "--threshold=1"}, "threshold": {"4.1", "--builders=DIR/builders"}}},
+	"verify": {args: []string{"4.1"}, options: map[string]string{"deep": "", "upstream-key": "DIR/public.asc", "key": "DIR/public.asc", "policy": "DIR/policy", "log-key": "DIR/log.vkey", "builders": "DIR/builders", "rebuilders": "DIR/rebuilders", "threshold": "1"},
+		base: map[string][]string{"builders": {"4.1", "--threshold=1"}, "rebuilders": {"4.1", "--threshold=1"}, "threshold": {"4.1", "--builders=DIR/builders"}}},
 	"export":       {args: []string{"4.1", "DIR/out"}},
 	"import":       {args: []string{"DIR/out"}, options: map[string]string{"key": "DIR/public.asc"}},
 	"sbom":         {args: []string{"4.1"}, options: map[string]string{"format": "cyclonedx"}},
@@ -193,6 +193,7 @@ var samples = map[string]sampleRun{
 	"attest":        attestSample,
 	"attest import": {args: []string{"DIR/ci.json"}},
 	"attest list":   {args: []string{"4.1"}, options: map[string]string{"builders": "DIR/builders"}},
+	"attest fetch":  {args: []string{"4.1", "--rebuilders", "DIR/rebuilders"}, options: map[string]string{"rebuilders": "DIR/rebuilders"}, base: map[string][]string{"rebuilders": {"4.1"}}},
 	"iuk create": {
 		args: []string{"--from", "4.0", "--to", "4.1", "--output", "DIR"},
 		options: map[string]string{

@@ -58,6 +58,14 @@ type AttestationList struct {
 	Name         string        `json:"name"`
 	Manifest     string        `json:"manifest_sha256"`
 	Attestations []Attestation `json:"attestations"`
+	Rebuilds     []Rebuilds    `json:"rebuilds,omitempty"` // what rebuilders say about packages
+}
+
+// Rebuilds is a list of links of rebuilders that is kept beside a freeze.
+type Rebuilds struct {
+	File  string `json:"file"` // below /frozen/NAME/
+	Size  int64  `json:"size"`
+	Links []byte `json:"links,omitempty"` // a JSON list; only where envelopes were asked for
 }
 
 // BuilderResult says how many of the named builders confirm the images of a freeze.
@@ -81,4 +89,38 @@ type BuilderDissent struct {
 	Builder string `json:"builder"`
 	SHA256  string `json:"sha256"` // of what it has built
 	Why     string `json:"why"`
+}
+
+// AttestRebuilds keeps what rebuilders say about packages of a freeze.
+type AttestRebuilds struct {
+	Name  string `json:"name"`  // of the freeze
+	Links []byte `json:"links"` // a JSON list of in-toto links
+}
+
+// AttestedRebuilds is a list of links that was kept.
+type AttestedRebuilds struct {
+	Name  string `json:"name"`  // of the freeze
+	File  string `json:"file"`  // below /frozen/NAME/
+	Links int    `json:"links"` // in the list
+	New   bool   `json:"new"`
+}
+
+// RebuilderResult says which binary packages of a freeze were reproduced.
+type RebuilderResult struct {
+	Rebuilders []string         `json:"rebuilders"`
+	Threshold  int              `json:"threshold"`
+	Packages   int              `json:"packages"`
+	Reproduced int              `json:"reproduced"` // by at least Threshold
+	By         []int            `json:"by"`         // how many were reproduced by exactly 0, 1, 2, ... rebuilders
+	Fewer      []RebuiltPackage `json:"fewer"`      // the others
+	Excepted   []RebuiltPackage `json:"excepted"`   // those that need not be, and are not
+}
+
+// RebuiltPackage is a binary package and the rebuilders that reproduced it.
+type RebuiltPackage struct {
+	Mirror     string   `json:"mirror"`
+	Name       string   `json:"name"`
+	Version    string   `json:"version"`
+	Arch       string   `json:"arch"`
+	Rebuilders []string `json:"rebuilders"`
 }

@@ -152,6 +152,7 @@ type VerifyRequest struct {
 	Keys         []string `json:"keys,omitempty"`          // armored certificates that must have signed the freeze
 	LogPolicy    string   `json:"log_policy,omitempty"`    // tlog-policy that the proof of the transparency log must satisfy
 	Builders     string   `json:"builders,omitempty"`      // a list of builders, of whom Threshold must confirm each image
+	Rebuilders   string   `json:"rebuilders,omitempty"`    // a list of rebuilders, of whom Threshold must have reproduced each package
 	Threshold    int      `json:"threshold,omitempty"`
 }
 
@@ -170,8 +171,10 @@ type VerifyResult struct {
 	Log       *LogProof     `json:"log,omitempty"` // nil: there is no proof, or it does not hold
 	// Builders is what builders say of the images; nil where no builders were named.
 	Builders *BuilderResult `json:"builders,omitempty"`
-	Notes    []string       `json:"notes,omitempty"`
-	Exit     int            `json:"exit"`
+	// Rebuilders is what rebuilders say of the packages; nil where none were named.
+	Rebuilders *RebuilderResult `json:"rebuilders,omitempty"`
+	Notes      []string         `json:"notes,omitempty"`
+	Exit       int              `json:"exit"`
 }
 
 // LogProof says where the transparency log has a freeze.

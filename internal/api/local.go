@@ -148,3 +148,19 @@ type TextResult struct {
 	Text  string   `json:"text,omitempty"`
 	Files []string `json:"files,omitempty"`
 }
+
+// FetchResult is `snapctl attest fetch`.
+type FetchResult struct {
+	Name       string             `json:"name"`
+	Rebuilders []FetchedRebuilder `json:"rebuilders"` // in the order of the file
+	Files      []AttestedRebuilds `json:"files"`
+}
+
+// FetchedRebuilder says how many binary packages of a freeze a rebuilder has
+// attestations for.
+type FetchedRebuilder struct {
+	Name     string `json:"name"`
+	Packages int    `json:"packages"` // that it was asked for; 0 without a URL
+	Found    int    `json:"found"`    // attestations by a key of the rebuilder
+	Other    int    `json:"other"`    // that are about other files, or not by its keys
+}

@@ -69,15 +69,12 @@ func ParseBuilders(data []byte) (*Builders, error) {
 			if len(b.list) == 0 {
 				return nil, bad(n+1, `expected "builder NAME" before a key`)
 			}
-			end := n
-			for end < len(lines) && !bytes.HasPrefix(lines[end], []byte(endBlock)) {
-				end++
-			}
-			if end == len(lines) {
+			block, end := keyBlock(lines, n)
+			if block == nil {
 				return nil, bad(n+1, "the key has no end")
 			}
 			last := &b.list[len(b.list)-1]
-			ids, err := last.add(strings.TrimSuffix(strings.TrimPrefix(text, beginBlock), dashes), bytes.Join(lines[n:end+1], nil))
+			ids, err := last.add(strings.TrimSuffix(strings.TrimPrefix(text, beginBlock), dashes), block)
 			if err != nil {
 				return nil, bad(n+1, "%w", err)
 			}
@@ -104,6 +101,41 @@ func ParseBuilders(data []byte) (*Builders, error) {
 	return b, nil
 }
 
+// keyBlock returns the key that begins in a line, and the number of its last line; nil
+// if it has no end.
+func keyBlock(lines [][]byte, n int) (block []byte, end int) {
+	for end = n; end < len(lines); end++ {
+		if bytes.HasPrefix(lines[end], []byte(endBlock)) {
+			return bytes.Join(lines[n:end+1], nil), end
+		}
+	}
+	return nil, end
+}
+
+// nullParameter is how the encoding of an Ed25519 public key begins that has a NULL for
+// the parameters of the algorithm, as that of rebuilderd has. RFC 8410 forbids it.
+var nullParameter = []byte{0x30, 0x2c, 0x30, 0x07, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x05, 0x00, 0x03, 0x21, 0x00}
+
+// parseEd25519 parses a public key as PEM.
+func parseEd25519(block []byte) (ed25519.PublicKey, error) {
+	p, _ := pem.Decode(block)
+	if p == nil {
+		return nil, fmt.Errorf("expected a public key as PEM")
+	}
+	if der, ok := bytes.CutPrefix(p.Bytes, nullParameter); ok && len(der) == ed25519.PublicKeySize {
+		return der, nil
+	}
+	k, err := x509.ParsePKIXPublicKey(p.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("expected an Ed25519 public key: %w", err)
+	}
+	ed, ok := k.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("expected an Ed25519 public key, found %T", k)
+	}
+	return ed, nil
+}
+
 // add adds a key, and returns what names it: for a certificate each of its keys.
 func (b *builder) add(typ string, block []byte) (ids []string, err error) {
 	switch typ {
@@ -118,17 +150,9 @@ func (b *builder) add(typ string, block []byte) (ids []string, err error) {
 		}
 		return ids, nil
 	case pemKey:
-		p, _ := pem.Decode(block)
-		if p == nil {
-			return nil, fmt.Errorf("expected a public key as PEM")
-		}
-		k, err := x509.ParsePKIXPublicKey(p.Bytes)
+		ed, err := parseEd25519(block)
 		if err != nil {
-			return nil, fmt.Errorf("expected an Ed25519 public key: %w", err)
-		}
-		ed, ok := k.(ed25519.PublicKey)
-		if !ok {
-			return nil, fmt.Errorf("expected an Ed25519 public key, found %T", k)
+			return nil, err
 		}
 		b.ed = append(b.ed, ed)
 		d := keyDigest(ed)

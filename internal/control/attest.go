@@ -89,6 +89,23 @@ func (c *Control) AddAttestation(ctx context.Context, req *api.AttestAdd) (*api.
 	return &api.Attested{Attestation: client.Attestation(file.Path, a), New: added}, nil
 }
 
+// AddRebuilds keeps what rebuilders say about packages.
+func (c *Control) AddRebuilds(ctx context.Context, req *api.AttestRebuilds) (*api.AttestedRebuilds, error) {
+	list, err := c.cfg.Freezer.Materials(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	packages := map[cas.Digest]bool{}
+	for _, p := range list {
+		packages[p.SHA256] = true
+	}
+	file, links, added, err := c.cfg.Freezer.AddRebuilds(ctx, req.Name, packages, req.Links)
+	if err != nil {
+		return nil, fmt.Errorf("what rebuilders say about %s: %w", req.Name, err)
+	}
+	return &api.AttestedRebuilds{Name: req.Name, File: file.Path, Links: links, New: added}, nil
+}
+
 // Attestations lists what builders say about the images of a freeze.
 func (c *Control) Attestations(ctx context.Context, req *api.AttestRef) (*api.AttestationList, error) {
 	f, err := c.frozen(ctx, req.Name)
@@ -96,6 +113,9 @@ func (c *Control) Attestations(ctx context.Context, req *api.AttestRef) (*api.At
 		return nil, err
 	}
 	out := &api.AttestationList{Name: f.Name, Manifest: f.Manifest.SHA256.String()}
-	out.Attestations, err = c.cfg.Freezer.Attestations(ctx, f, req.Envelopes)
+	if out.Attestations, err = c.cfg.Freezer.Attestations(ctx, f, req.Envelopes); err != nil {
+		return nil, err
+	}
+	out.Rebuilds, err = c.cfg.Freezer.Rebuilds(ctx, f, req.Envelopes)
 	return out, err
 }

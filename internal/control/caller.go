@@ -225,6 +225,11 @@ func (c *Control) TouchAttest(ctx context.Context, req *api.AttestAdd) (*Touch, 
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
+// TouchRebuilds is what the addition of what rebuilders say changes.
+func (c *Control) TouchRebuilds(ctx context.Context, req *api.AttestRebuilds) (*Touch, error) {
+	return c.touchNamed(ctx, req.Name, req.Name)
+}
+
 // TouchLabel is what a change of labels changes.
 func (c *Control) TouchLabel(ctx context.Context, req *api.LabelRequest) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name, req.Name)

@@ -81,6 +81,7 @@ var outcomes = []outcome{
 	{query.ErrSyntax, api.CodeUsage, "query", api.ExitUsage},
 	{attest.ErrMalformed, api.CodeUsage, "attestation", api.ExitFailed},
 	{attest.ErrBuilders, api.CodeUsage, "builders", api.ExitUsage},
+	{attest.ErrRebuilders, api.CodeUsage, "rebuilders", api.ExitUsage},
 	{buildlist.ErrMalformed, api.CodeUsage, "malformed_manifest", api.ExitFailed},
 	{buildlist.ErrTooLarge, api.CodeUsage, "too_large", api.ExitFailed},
 	{buildlist.ErrAmbiguous, api.CodeUsage, "format", api.ExitUsage},

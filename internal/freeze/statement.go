@@ -45,8 +45,23 @@ const (
 	attestationSuffix = ".json"
 )
 
-// Limits of the attestations of a freeze. Anybody who may record a build may add some, so
-// they are far below what verify reads.
+// Lists of what rebuilders say about the packages are beside the attestations, in files
+// named likewise. Rebuilders sign each link of a list, and nobody the list.
+const (
+	rebuildsPrefix = StatementDir + "/rebuilds-"
+	rebuildsSuffix = ".json"
+)
+
+// RebuildsPath returns the file of a list of links with this digest.
+func RebuildsPath(d cas.Digest) string { return rebuildsPrefix + d.String() + rebuildsSuffix }
+
+// IsRebuilds reports whether a file beside a manifest is a list of links.
+func IsRebuilds(path string) bool {
+	return strings.HasPrefix(path, rebuildsPrefix) && strings.HasSuffix(path, rebuildsSuffix)
+}
+
+// Limits of the attestations of a freeze, and of the lists of links. Anybody who may
+// record a build may add some, so they are far below what verify reads.
 const (
 	MaxAttestations     = 1000
 	MaxAttestationBytes = 32 << 20 // of all together

@@ -91,6 +91,7 @@ func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 		"record/start":     changes(api.RoleBuilder, "start a recording", simple(c.StartRecording), c.TouchRecordStart),
 		"record/stop":      changes(api.RoleBuilder, "stop a recording", simple(c.StopRecording), c.TouchRecord),
 		"record/rm":        changes(api.RoleBuilder, "remove a recording", simple(c.RemoveRecording), c.TouchRecord),
+		"attest/rebuilds":  upTo(listRequest, changes(api.RoleBuilder, "keep what rebuilders say about packages", simple(c.AddRebuilds), c.TouchRebuilds)),
 		"attest/add":       upTo(listRequest, changes(api.RoleBuilder, "keep what a builder says about an image", simple(c.AddAttestation), c.TouchAttest)),
 		"freeze":           upTo(manifestRequest, changes(api.RoleReleaser, "make a freeze", counting(func(r *api.FreezeRequest) string { return r.Name }, c.Freeze), c.TouchFreeze)),
 		"label":            changes(api.RoleReleaser, "change the labels and the description of a freeze", simple(c.Label), c.TouchLabel),

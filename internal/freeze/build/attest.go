@@ -31,28 +31,60 @@ func (b *Builder) AddAttestation(ctx context.Context, name string, envelope []by
 	if err != nil {
 		return file, nil, false, err
 	}
+	file, added, err = b.keepBeside(ctx, f, data, freeze.AttestationPath)
+	return file, a, added, err
+}
+
+// AddRebuilds keeps what rebuilders say about packages of a freeze, a list of links, and
+// returns its file. Who signed them does not matter: they count for those who name the
+// rebuilder. To keep a list again changes nothing. It returns attest.ErrMalformed, or
+// attest.ErrOther for a link about no package of the freeze.
+func (b *Builder) AddRebuilds(ctx context.Context, name string, packages map[cas.Digest]bool, data []byte) (file repo.File, links int, added bool, err error) {
+	f, err := b.meta.Freeze(ctx, name)
+	if err != nil {
+		return file, 0, false, err
+	}
+	list, err := attest.ParseLinks(data)
+	if err != nil {
+		return file, 0, false, err
+	}
+	for _, l := range list {
+		if !slices.ContainsFunc(l.Products, func(d cas.Digest) bool { return packages[d] }) {
+			return file, 0, false, fmt.Errorf("%w: %s has no package %s", attest.ErrOther, f.Name, l.Products[0])
+		}
+	}
+	encoded := attest.EncodeLinks(list)
+	if len(encoded) != 1 {
+		return file, 0, false, fmt.Errorf("%w: expected a list of at most %d bytes", attest.ErrMalformed, attest.MaxEnvelope)
+	}
+	file, added, err = b.keepBeside(ctx, f, encoded[0], freeze.RebuildsPath)
+	return file, len(list), added, err
+}
+
+// keepBeside keeps an attestation or a list of links in a file named after its digest.
+func (b *Builder) keepBeside(ctx context.Context, f *meta.Frozen, data []byte, path func(cas.Digest) string) (file repo.File, added bool, err error) {
 	d := cas.Sum(data)
-	file = repo.File{Path: freeze.AttestationPath(d), Size: int64(len(data)), SHA256: d}
+	file = repo.File{Path: path(d), Size: int64(len(data)), SHA256: d}
 	if slices.Contains(f.Statements, file) {
-		return file, a, false, nil
+		return file, false, nil
 	}
 	have, size := 0, file.Size
 	for _, s := range f.Statements {
-		if freeze.IsAttestation(s.Path) {
+		if freeze.IsAttestation(s.Path) || freeze.IsRebuilds(s.Path) {
 			have, size = have+1, size+s.Size
 		}
 	}
 	if have >= freeze.MaxAttestations || size > freeze.MaxAttestationBytes {
-		return file, nil, false, fmt.Errorf("%w: %s has %d attestations; with this one they have %d bytes, expected at most %d attestations and %d bytes",
+		return file, false, fmt.Errorf("%w: %s has %d attestations; with this one they have %d bytes, expected at most %d attestations and %d bytes",
 			freeze.ErrFull, f.Name, have, size, freeze.MaxAttestations, int64(freeze.MaxAttestationBytes))
 	}
 	if err := b.fetcher.CheckSpace(ctx); err != nil {
-		return file, nil, false, err
+		return file, false, err
 	}
 	batch := b.blobs.NewBatch()
 	defer batch.Discard()
 	if _, err := cas.PutBatch(ctx, batch, data, time.Time{}); err != nil {
-		return file, nil, false, err
+		return file, false, err
 	}
-	return file, a, true, b.keep(ctx, batch, meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Files: []repo.File{file}})
+	return file, true, b.keep(ctx, batch, meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Files: []repo.File{file}})
 }

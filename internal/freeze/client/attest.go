@@ -92,11 +92,30 @@ func (c *Client) Attestations(ctx context.Context, f *meta.Frozen, envelopes boo
 	return out, nil
 }
 
+// Rebuilds returns the lists of what rebuilders say about the packages of a freeze, by
+// file; with links, also what they say.
+func (c *Client) Rebuilds(ctx context.Context, f *meta.Frozen, links bool) (out []api.Rebuilds, err error) {
+	for _, st := range f.Statements {
+		if !freeze.IsRebuilds(st.Path) {
+			continue
+		}
+		one := api.Rebuilds{File: st.Path, Size: st.Size}
+		if links {
+			if one.Links, err = cas.ReadAll(ctx, c.blobs, st.SHA256, attest.MaxEnvelope); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, one)
+	}
+	slices.SortFunc(out, func(a, b api.Rebuilds) int { return strings.Compare(a.File, b.File) })
+	return out, nil
+}
+
 // Published returns the statements about the images of a freeze: of those that this
 // server has, and of those that an import said something about.
 func (c *Client) Published(ctx context.Context, f *meta.Frozen) (images []freeze.Statement, err error) {
 	for _, st := range f.Statements {
-		if freeze.IsAttestation(st.Path) || freeze.IsLabels(st.Path) || strings.HasSuffix(st.Path, ".asc") {
+		if freeze.IsAttestation(st.Path) || freeze.IsRebuilds(st.Path) || freeze.IsLabels(st.Path) || strings.HasSuffix(st.Path, ".asc") {
 			continue
 		}
 		data, err := cas.ReadAll(ctx, c.blobs, st.SHA256, freeze.MaxSignature)

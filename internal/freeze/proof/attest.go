@@ -12,21 +12,28 @@ import (
 	"example.org/snapd/internal/freeze"
 )
 
-// SetBuilders reads the builders of a request.
+// SetBuilders reads the builders and rebuilders of a request.
 func (o *Options) SetBuilders(req *api.VerifyRequest) (err error) {
-	if req.Builders == "" {
-		if req.Threshold != 0 {
-			return fmt.Errorf("%w: a threshold needs builders", freeze.ErrUsage)
-		}
-		return nil
-	}
-	if o.Builders, err = attest.ParseBuilders([]byte(req.Builders)); err != nil {
-		return err
-	}
-	if n := len(o.Builders.Names()); req.Threshold < 1 || req.Threshold > n {
-		return fmt.Errorf("%w: threshold %d: expected 1 to %d, the number of builders", freeze.ErrUsage, req.Threshold, n)
+	if req.Builders == "" && req.Rebuilders == "" && req.Threshold != 0 {
+		return fmt.Errorf("%w: a threshold needs builders or rebuilders", freeze.ErrUsage)
 	}
 	o.Threshold = req.Threshold
+	if req.Builders != "" {
+		if o.Builders, err = attest.ParseBuilders([]byte(req.Builders)); err != nil {
+			return err
+		}
+		if n := len(o.Builders.Names()); req.Threshold < 1 || req.Threshold > n {
+			return fmt.Errorf("%w: threshold %d: expected 1 to %d, the number of builders", freeze.ErrUsage, req.Threshold, n)
+		}
+	}
+	if req.Rebuilders != "" {
+		if o.Rebuilders, err = attest.ParseRebuilders([]byte(req.Rebuilders)); err != nil {
+			return err
+		}
+		if n := len(o.Rebuilders.Names()); req.Threshold < 1 || req.Threshold > n {
+			return fmt.Errorf("%w: threshold %d: expected 1 to %d, the number of rebuilders", freeze.ErrUsage, req.Threshold, n)
+		}
+	}
 	return nil
 }
 

@@ -63,6 +63,8 @@ type check struct {
 
 	images   []freeze.Statement    // about images, whose signatures were verified
 	attested []*attest.Attestation // beside the manifest; nobody's signature was verified
+	links    []*attest.Link        // likewise
+	binaries map[string]binary     // by name, version and architecture; nil: nobody asks
 
 	mu      sync.Mutex
 	unread  []unread                 // files to read when all indices have been read
@@ -82,6 +84,9 @@ func newCheck(t Tree, o Options) *check {
 		res: &api.VerifyResult{Deep: o.Deep, Relied: []api.Relied{}, Faults: []api.VerifyFault{}},
 	}
 	c.dir, _ = t.(*tree.Dir)
+	if o.Rebuilders != nil {
+		c.binaries = map[string]binary{}
+	}
 	if c.o.Progress == nil {
 		c.o.Progress = &acquire.Progress{}
 	}
@@ -171,6 +176,7 @@ func (c *check) run(ctx context.Context, data, sig []byte) error {
 			return err
 		}
 	}
+	c.checkRebuilders()
 	if err := c.readFiles(ctx); err != nil {
 		return err
 	}

@@ -84,6 +84,7 @@ func (c *check) newMirrorProof(f Format, d *freeze.DocMirror) *mirrorProof {
 	}
 	for i := range d.Packages {
 		e := &d.Packages[i]
+		c.binary(d.Name, e.Name, e.Version, e.Arch, e.SHA256)
 		add(spot{e.Suite, e.Index, e.Paragraph}, &listing{
 			field: "mirrors.packages", name: e.Name, version: e.Version, arch: e.Arch, component: e.Component,
 			source: e.Source, sourceVersion: e.SourceVersion, files: []repo.File{{Path: e.Path, Size: e.Size, SHA256: e.SHA256, SHA512: e.SHA512}},

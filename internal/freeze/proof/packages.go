@@ -85,6 +85,9 @@ func (x *suiteProof) readPackages(ctx context.Context, g repo.Group) error {
 			for _, file := range r.Files {
 				x.packageFile(ctx, r, file)
 			}
+			if r.Kind != repo.KindSource && len(r.Files) > 0 {
+				x.c.binary(x.d.Name, r.Name, r.Version, r.Arch, r.Files[0].SHA256)
+			}
 			return nil
 		}
 		x.compare(g, r)

@@ -73,8 +73,11 @@ type Options struct {
 	// Builders are those of whom Threshold must confirm each image; nil: nobody asks.
 	Builders  *attest.Builders
 	Threshold int
-	Formats   repo.Formats[Format]
-	Progress  *acquire.Progress
+	// Rebuilders are those of whom Threshold must have reproduced each package; nil:
+	// nobody asks.
+	Rebuilders *attest.Rebuilders
+	Formats    repo.Formats[Format]
+	Progress   *acquire.Progress
 }
 
 // Verify verifies what a reference names. It returns meta.ErrNotFound if that is
@@ -101,6 +104,9 @@ func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *acquir
 	}
 	if err := o.SetBuilders(req); err != nil {
 		return nil, err
+	}
+	if r.Snapshot != nil && o.Rebuilders != nil {
+		return nil, fmt.Errorf("%w: what rebuilders say is kept beside freezes, and %s is a snapshot", freeze.ErrUsage, req.Ref)
 	}
 	if r.Snapshot != nil && o.Builders != nil {
 		return nil, fmt.Errorf("%w: builders build images of freezes, and %s is a snapshot", freeze.ErrUsage, req.Ref)

@@ -226,6 +226,8 @@ var advices = []advice{
 	{is: image.ErrTools, and: fs.ErrNotExist, exit: api.ExitFailed, hint: "apt-get install mmdebstrap"},
 	{is: image.ErrTools, and: exec.ErrNotFound, exit: api.ExitFailed, hint: "apt-get install mmdebstrap"},
 	{is: image.ErrTools, exit: api.ExitFailed},
+	{is: buildenv.ErrRPMTools, exit: api.ExitFailed, hint: "apt-get install dnf rpm"},
+	{is: buildenv.ErrInstall, exit: api.ExitFailed},
 	{is: buildenv.ErrMapTool, exit: api.ExitFailed, hint: "apt-get install uidmap"},
 	{is: buildenv.ErrIDs, exit: api.ExitFailed, hint: "give the user some, as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"},
 	{is: buildenv.ErrNamespaces, exit: api.ExitFailed, hint: "see what the machine needs in docs/BUILD.md"},

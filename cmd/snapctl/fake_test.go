@@ -290,6 +290,16 @@ var fakeEnvironments = environments{
 		_, err := io.WriteString(w, "root")
 		return list, err
 	},
+	rpmTools: func(context.Context) (map[string]string, string, error) {
+		return map[string]string{"dnf": "4.14.0", "rpm": "4.18.0"}, "x86_64", nil
+	},
+	rpmRoot: func(_ context.Context, r buildenv.RPMRoot) ([]buildenv.Package, error) {
+		var list []buildenv.Package
+		for _, p := range r.Packages {
+			list = append(list, buildenv.Package{Name: p, Version: "1.0-1", Architecture: "x86_64"})
+		}
+		return list, os.WriteFile(r.File, []byte("root"), 0o600)
+	},
 	run: func(_ context.Context, c buildenv.Config) (int, error) {
 		c.Progress("run")
 		text, err := json.Marshal(map[string]any{"command": c.Command, "sources": c.Sources})

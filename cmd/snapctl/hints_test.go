@@ -268,6 +268,8 @@ var hintCases = []hintCase{
 	{sentinel: "buildenv.ErrNamespaces", err: buildenv.ErrNamespaces, local: true, verb: "run", exit: 1, hint: "see what the machine needs in docs/BUILD.md"},
 	{sentinel: "buildenv.ErrIDs", err: buildenv.ErrIDs, local: true, verb: "run", exit: 1, hint: "give the user some, as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"},
 	{sentinel: "buildenv.ErrMapTool", err: fmt.Errorf("%w: %w", buildenv.ErrMapTool, exec.ErrNotFound), local: true, verb: "run", exit: 1, hint: "apt-get install uidmap"},
+	{sentinel: "buildenv.ErrRPMTools", err: fmt.Errorf("%w: %w", buildenv.ErrRPMTools, exec.ErrNotFound), local: true, verb: "run", exit: 1, hint: "apt-get install dnf rpm"},
+	{sentinel: "buildenv.ErrInstall", err: buildenv.ErrInstall, local: true, verb: "run", exit: 1},
 	{sentinel: "buildenv.ErrSetup", err: buildenv.ErrSetup, local: true, verb: "run", exit: 1},
 	{sentinel: "buildenv.ErrOutput", err: buildenv.ErrOutput, local: true, verb: "run", exit: 1},
 	{sentinel: "image.ErrLacks", err: image.ErrLacks, local: true, verb: "image build", exit: 1, hint: "check that the freeze contains what the variant needs: snapctl packages debian"},

@@ -22,7 +22,6 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildenv"
 	"example.org/snapd/internal/image"
-	"example.org/snapd/internal/purl"
 	"example.org/snapd/internal/sign"
 )
 
@@ -32,7 +31,8 @@ func runVerb() *verb {
 		usage: "run a command in a build environment made from a freeze",
 		about: `Makes a throw-away root from the packages of a freeze or snapshot, and runs
 the command there without a network. Only the packages of REF can be fetched:
-apt is configured for that. The command starts in /build and has no standard
+apt or dnf is configured for that. The root is made of rpm packages if REF has
+no Debian packages. The command starts in /build and has no standard
 input; the directory of --bind is /src, read-only, and what the command writes
 to /output is kept with --output. Write -- before a command with options.
 
@@ -53,7 +53,7 @@ subordinate IDs.`,
 			"snapctl run 4.1 --package build-essential --bind src --check -- sh /src/build.sh",
 		},
 		options: []option{
-			{name: "package", value: "P", many: true, usage: "install this package: NAME, NAME:ARCH or NAME=VERSION"},
+			{name: "package", value: "P", many: true, usage: "install this package: NAME, NAME:ARCH or NAME=VERSION; rpm: as dnf names it"},
 			{name: "bind", value: "DIR", usage: "show this directory as /src, read-only"},
 			{name: "output", value: "DIR", usage: "keep what the command writes to /output in this new or empty directory"},
 			{name: "check", usage: "run it twice in different surroundings and compare the outputs"},
@@ -91,9 +91,15 @@ type environments struct {
 	reach func(context.Context, string) error
 	root  func(context.Context, io.Writer, image.Spec, image.Options) ([]image.Installed, error)
 	run   func(context.Context, buildenv.Config) (int, error)
+
+	rpmTools func(context.Context) (tools map[string]string, arch string, err error)
+	rpmRoot  func(context.Context, buildenv.RPMRoot) ([]buildenv.Package, error)
 }
 
-var hostEnvironments = environments{cpus: runtime.NumCPU, check: buildenv.Check, reach: reach, root: image.WriteTar, run: buildenv.Run}
+var hostEnvironments = environments{
+	cpus: runtime.NumCPU, check: buildenv.Check, reach: reach, root: image.WriteTar, run: buildenv.Run,
+	rpmTools: buildenv.RPMTools, rpmRoot: buildenv.InstallRPM,
+}
 
 // reach asks a URL of the server, and accepts any answer but that of a failure.
 func reach(ctx context.Context, u string) error {
@@ -127,7 +133,7 @@ type runJob struct {
 	jobs     int
 	signer   *sign.Signer
 	src      *runSource
-	tools    image.Tools
+	tools    map[string]string
 	spec     image.Spec
 	work     string // temporary directory
 	has      []image.Installed
@@ -147,7 +153,7 @@ func (c *call) newRunJob() (*runJob, error) {
 		j.jobs = n
 	}
 	j.spec = image.Spec{Variant: "essential", Include: j.packages, Architecture: "amd64", Epoch: c.p.now()}
-	if err := j.spec.Check(); err != nil {
+	if err := j.spec.Check(); err != nil && !rpmNames(j.packages) {
 		return nil, c.usagef("%v", err)
 	}
 	var err error
@@ -191,19 +197,23 @@ func (c *call) newRunJob() (*runJob, error) {
 	return j, nil
 }
 
+var rpmNameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~^_:-]*$`)
+
+// rpmNames reports whether all could be names of rpm packages.
+func rpmNames(list []string) bool {
+	return !slices.ContainsFunc(list, func(p string) bool { return !rpmNameRE.MatchString(p) })
+}
+
 // do makes the environment, runs the command and reports what came of it.
 func (j *runJob) do(ctx context.Context) (err error) {
 	c := j.c
 	if err := c.p.environments.check(ctx); err != nil {
 		return err
 	}
-	if j.spec.Architecture, err = c.p.builder.architecture(ctx); err != nil {
-		return err
-	}
-	if j.tools, err = c.p.builder.tools(ctx); err != nil {
-		return err
-	}
 	if j.src, err = c.runSource(ctx, c.arg(0)); err != nil {
+		return err
+	}
+	if err := j.findTools(ctx); err != nil {
 		return err
 	}
 	if err := j.choosePackages(); err != nil {
@@ -244,8 +254,57 @@ func exitOf(err error) int {
 	return 0
 }
 
+// findTools asks the programs that make the root for their versions, and for the
+// architecture of this machine.
+func (j *runJob) findTools(ctx context.Context) (err error) {
+	if j.src.rpm {
+		j.tools, j.spec.Architecture, err = j.c.p.environments.rpmTools(ctx)
+		return err
+	}
+	if err := j.spec.Check(); err != nil {
+		return j.c.usagef("%v", err)
+	}
+	if j.spec.Architecture, err = j.c.p.builder.architecture(ctx); err != nil {
+		return err
+	}
+	j.tools, err = j.c.p.builder.tools(ctx)
+	return err
+}
+
+// makeRPMRoot writes a root of rpm packages to a file.
+func (j *runJob) makeRPMRoot(ctx context.Context) error {
+	c := j.c
+	work := filepath.Join(j.work, "dnf")
+	keys := filepath.Join(work, "keys")
+	if err := os.MkdirAll(keys, 0o700); err != nil {
+		return err
+	}
+	for name, text := range j.src.keys {
+		if err := os.WriteFile(filepath.Join(keys, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	here := (&url.URL{Scheme: "file", Path: keys}).String()
+	c.ui.progress(api.Progress{Task: j.src.name, Phase: "install"})
+	list, err := c.p.environments.rpmRoot(ctx, buildenv.RPMRoot{
+		File: j.rootFile(), WorkDir: work, Repo: strings.ReplaceAll(j.src.sources, "file://"+buildenv.KeysDir, here),
+		Packages: j.spec.Include, Epoch: j.src.epoch.Unix(),
+	})
+	c.ui.endProgress()
+	if err = errors.Join(err, buildenv.Remove(work)); err != nil {
+		return err
+	}
+	for _, p := range list {
+		j.has = append(j.has, image.Installed(p))
+	}
+	return nil
+}
+
 // makeRoot writes the root to a file.
 func (j *runJob) makeRoot(ctx context.Context) error {
+	if j.src.rpm {
+		return j.makeRPMRoot(ctx)
+	}
 	c, name := j.c, j.src.name
 	temp := filepath.Join(j.work, "mmdebstrap")
 	if err := os.Mkdir(temp, 0o700); err != nil {
@@ -358,12 +417,16 @@ func (j *runJob) once(ctx context.Context, s buildenv.Settings, dir, name string
 		return 0, nil, nil, err
 	}
 	forward := buildenv.NewForwarder(j.src.server, []string{j.src.below})
+	sources, files := j.src.inside, map[string]string(nil)
+	if j.src.rpm {
+		sources, files = "", buildenv.RPMFiles(j.src.inside, j.src.keys)
+	}
 	stdout := c.p.stdout
 	if c.ui.json {
 		stdout = c.p.stderr
 	}
 	status, err := c.p.environments.run(ctx, buildenv.Config{
-		Root: j.rootFile(), WorkDir: work, Output: dir, Bind: j.bind, Sources: j.src.inside, Handler: forward,
+		Root: j.rootFile(), WorkDir: work, Output: dir, Bind: j.bind, Sources: sources, Files: files, Handler: forward,
 		Command: j.command, Settings: s, Stdout: stdout, Stderr: c.p.stderr,
 		Progress: func(phase string) {
 			c.ui.progress(api.Progress{Task: j.src.name, Phase: phase})
@@ -410,143 +473,4 @@ func (j *runJob) again(ctx context.Context, first buildenv.Settings, outputs []b
 	}
 	r.Equal = status == 0 && len(r.Differences) == 0
 	return r, nil
-}
-
-// A runSource is what a run takes its packages from.
-type runSource struct {
-	name     string // of the freeze or snapshot
-	epoch    time.Time
-	inputs   []buildenv.Input
-	packages []api.Package
-	sources  string   // apt's sources for this machine
-	inside   string   // for the environment
-	server   *url.URL // to forward to
-	below    string   // the path on it that everything is below
-	first    string   // URL of a repository
-}
-
-// runSource finds out about REF.
-func (c *call) runSource(ctx context.Context, ref string) (*runSource, error) {
-	var r api.ShowResult
-	if err := c.ask(ctx, "show", api.ShowRequest{Ref: ref}, &r); err != nil {
-		return nil, err
-	}
-	s := &runSource{}
-	switch {
-	case r.Frozen != nil:
-		f := r.Frozen
-		s.name, s.epoch, s.below = f.Name, f.Date, "/frozen/"+f.Name
-		s.inputs = []buildenv.Input{{Name: "freeze " + f.Name, SHA256: f.Manifest}}
-		var err error
-		if s.sources, err = c.installSources(ctx, f); errors.Is(err, errNoDebian) {
-			return nil, fmt.Errorf("run %s: %w: environments are made of Debian packages only", ref, errNoDebian)
-		} else if err != nil {
-			return nil, err
-		}
-	case r.Snapshot.Type != "deb":
-		return nil, fmt.Errorf("run %s: %w: environments are made of Debian packages only", ref, errNoDebian)
-	default:
-		n := r.Snapshot
-		mirror, at, _ := strings.Cut(n.ID, "@")
-		s.name, s.epoch, s.below = n.ID, n.Timestamp, "/archive/"+mirror+"/"+at
-		s.inputs = []buildenv.Input{{Name: "snapshot " + n.ID}}
-		var newest time.Time
-		for _, su := range n.Suites {
-			if su.Date != nil && su.Date.After(newest) {
-				newest = *su.Date
-			}
-			for _, d := range su.Documents {
-				s.inputs = append(s.inputs, buildenv.Input{Name: d.Path, SHA256: d.SHA256})
-			}
-		}
-		if !newest.IsZero() {
-			s.epoch = newest
-		}
-		var text api.SourcesResult
-		if err := c.ask(ctx, "sources", api.SourcesRequest{Ref: n.ID, Format: "deb822"}, &text); err != nil {
-			return nil, err
-		}
-		// Upstream's Release files expire; they were valid when snapd took them.
-		s.sources = uriLine.ReplaceAllString(text.Text, "$0\nCheck-Valid-Until: no")
-	}
-	if err := s.split(); err != nil {
-		return nil, fmt.Errorf("run %s: %w", ref, err)
-	}
-	var list api.PackageList
-	if err := c.ask(ctx, "packages", api.RefRequest{Ref: s.name}, &list); err != nil {
-		return nil, err
-	}
-	s.packages = list.Packages
-	return s, nil
-}
-
-var uriLine = regexp.MustCompile(`(?m)^URIs: (\S+)$`)
-
-// split separates the server's URL from the paths below it, and writes the sources
-// of the environment.
-func (s *runSource) split() error {
-	for _, m := range uriLine.FindAllStringSubmatch(s.sources, -1) {
-		before, _, ok := strings.Cut(m[1]+"/", s.below+"/")
-		u, err := url.Parse(before)
-		if !ok || err != nil {
-			return fmt.Errorf("the server's sources name %s, expected a URL with %s", m[1], s.below)
-		}
-		s.server, s.first = u, strings.TrimSuffix(m[1], "/")+"/"
-		s.inside = uriLine.ReplaceAllStringFunc(s.sources, func(line string) string {
-			return strings.Replace(line, before, "http://127.0.0.1:"+buildenv.Port, 1)
-		})
-	}
-	if s.server == nil {
-		return errors.New("the server's sources name no URL")
-	}
-	return nil
-}
-
-// choosePackages checks that all packages are there, and chooses the variant.
-func (j *runJob) choosePackages() error {
-	if j.c.on("fake-clock") {
-		if !j.src.hasPackage("libfaketime", j.spec.Architecture) {
-			return fmt.Errorf("--fake-clock: package libfaketime: %w: %s", errNotInFreeze, j.src.name)
-		}
-		j.spec.Include = append(slices.Clone(j.packages), "libfaketime")
-	}
-	var missing []string
-	for _, p := range j.packages {
-		if !j.src.hasPackage(p, j.spec.Architecture) {
-			missing = append(missing, p)
-		}
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf("--package %s: %w: %s", strings.Join(missing, ", "), errNotInFreeze, j.src.name)
-	}
-	if j.src.hasPackage("apt", j.spec.Architecture) {
-		j.spec.Variant = "apt"
-	}
-	return nil
-}
-
-// hasPackage reports whether there is a package NAME, NAME:ARCH or NAME=VERSION.
-func (s *runSource) hasPackage(p, native string) bool {
-	p, version, exact := strings.Cut(p, "=")
-	name, arch, foreign := strings.Cut(p, ":")
-	return slices.ContainsFunc(s.packages, func(p api.Package) bool {
-		return p.Name == name && (!exact || p.Version == version) &&
-			(p.Arch == arch || !foreign && (p.Arch == native || p.Arch == "all"))
-	})
-}
-
-// installedInputs returns the packages of the root with their digests.
-func (j *runJob) installedInputs() []buildenv.Input {
-	sums := map[[3]string]string{}
-	for _, p := range j.src.packages {
-		sums[[3]string{p.Name, p.Version, p.Arch}] = p.SHA256
-	}
-	var out []buildenv.Input
-	for _, p := range j.has {
-		out = append(out, buildenv.Input{
-			Name: p.Name + "_" + p.Version + "_" + p.Architecture, URI: purl.Deb("debian", p.Name, p.Version, p.Architecture, nil).String(),
-			SHA256: sums[[3]string{p.Name, p.Version, p.Architecture}],
-		})
-	}
-	return out
 }

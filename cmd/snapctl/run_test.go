@@ -51,7 +51,7 @@ func TestRunRefuses(t *testing.T) {
 		{args: "4.1 --key DIR/key.asc make", exit: 2, err: "--key needs --output: it signs the record there"},
 		{args: "4.1 --package bash=1 --package dash --output DIR/new make", exit: 1, err: "--package bash=1, dash: not in it: 4.1\nsnapctl: hint: list what it has with: snapctl packages 4.1"},
 		{
-			args: "4.1 --output DIR/new make", exit: 1, err: "run 4.1: the freeze has no Debian mirror: environments are made of Debian packages only",
+			args: "4.1 --output DIR/new make", exit: 1, err: "run 4.1: it has none of bash, coreutils and dnf: choose the packages of the root with --package",
 			change: func() { x.fake.answers["show"] = rpm },
 		},
 		{

@@ -53,12 +53,13 @@ const Port = "8080"
 
 // Config describes one run.
 type Config struct {
-	Root     string       // file with the root, a tar stream
-	WorkDir  string       // empty directory for the unpacked root
-	Output   string       // directory that is /output
-	Bind     string       // directory that is /src, read-only; "": none
-	Sources  string       // apt's sources, in deb822
-	Handler  http.Handler // answers the environment's HTTP listener
+	Root     string            // file with the root, a tar stream
+	WorkDir  string            // empty directory for the unpacked root
+	Output   string            // directory that is /output
+	Bind     string            // directory that is /src, read-only; "": none
+	Sources  string            // apt's sources, in deb822
+	Files    map[string]string // other files of the root, by path without a leading slash
+	Handler  http.Handler      // answers the environment's HTTP listener
 	Command  []string
 	Settings Settings
 	Stdout   io.Writer
@@ -74,14 +75,16 @@ const (
 
 // order is what the helper is to do.
 type order struct {
-	Task     string // run, probe or remove
+	Task     string // run, probe, install or remove
 	Root     string
 	WorkDir  string
 	Output   string
 	Bind     string
 	Sources  string
+	Files    map[string]string
 	Command  []string
 	Settings Settings
+	Install  *RPMRoot
 	Remove   []string
 }
 
@@ -101,7 +104,7 @@ func Check(ctx context.Context) error {
 // signal ended it. When ctx is done, all processes of the environment are ended.
 func Run(ctx context.Context, c Config) (int, error) {
 	o := order{
-		Task: "run", Root: c.Root, WorkDir: c.WorkDir, Output: c.Output, Bind: c.Bind, Sources: c.Sources,
+		Task: "run", Root: c.Root, WorkDir: c.WorkDir, Output: c.Output, Bind: c.Bind, Sources: c.Sources, Files: c.Files,
 		Command: c.Command, Settings: c.Settings,
 	}
 	if c.Progress != nil {
@@ -180,8 +183,11 @@ func start(ctx context.Context, o order, stdout, stderr io.Writer, listening fun
 	defer ours.Close()
 
 	flags := uintptr(syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID)
-	if o.Task != "remove" {
+	switch o.Task {
+	case "run", "probe":
 		flags |= syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
+	case "install":
+		flags |= syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC // dnf fetches packages
 	}
 	cmd := exec.Command("/proc/self/exe", "wait")
 	cmd.Args[0] = started

@@ -106,7 +106,7 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // package. All else that a repository has follows from its index, which is part of
 // what was asked for.
 func isPackage(p string) bool {
-	return strings.Contains(p, "/pool/") && !strings.HasSuffix(p, "/") || slices.Contains([]string{".deb", ".udeb", ".dsc"}, path.Ext(p))
+	return strings.Contains(p, "/pool/") && !strings.HasSuffix(p, "/") || slices.Contains([]string{".deb", ".udeb", ".dsc", ".rpm"}, path.Ext(p))
 }
 
 func pass(to, from http.Header, names []string) {

@@ -71,6 +71,8 @@ func Helper() {
 	switch o.Task {
 	case "probe":
 		err = probe()
+	case "install":
+		err = o.Install.install()
 	case "remove":
 		for _, p := range o.Remove {
 			err = errors.Join(err, os.RemoveAll(p))
@@ -173,6 +175,7 @@ func furnish(o *order, dir string) (faketime string, err error) {
 		}
 	}
 	files := s.files(o.Sources)
+	maps.Copy(files, o.Files)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if strings.HasPrefix(name, "etc/apt/") {
 			if _, err := root.Stat("etc/apt"); errors.Is(err, fs.ErrNotExist) {
@@ -194,7 +197,8 @@ func furnish(o *order, dir string) (faketime string, err error) {
 	}
 	if s.Clock != 0 {
 		found, _ := filepath.Glob(filepath.Join(dir, "usr/lib/*/faketime/libfaketime.so.1"))
-		if len(found) == 0 {
+		others, _ := filepath.Glob(filepath.Join(dir, "usr/lib*/faketime/libfaketime.so.1"))
+		if found = append(found, others...); len(found) == 0 {
 			return "", errors.New("the root has no /usr/lib/*/faketime/libfaketime.so.1")
 		}
 		faketime = strings.TrimPrefix(found[0], dir)
@@ -260,15 +264,8 @@ func readOnly(p, shown string) error {
 	return nil
 }
 
-// mountAll mounts everything in the root.
-func mountAll(o *order, root string) error {
-	if err := mount(root, root, "", unix.MS_BIND, ""); err != nil {
-		return err
-	}
-	if err := mountProc(root + "/proc"); err != nil {
-		return err
-	}
-	dev := root + "/dev"
+// mountDev mounts a /dev with a few devices.
+func mountDev(dev string) error {
 	if err := mount("dev", dev, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755"); err != nil {
 		return err
 	}
@@ -293,7 +290,18 @@ func mountAll(o *order, root string) error {
 	if err := mount("devpts", dev+"/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620"); err != nil {
 		return err
 	}
-	if err := mount("shm", dev+"/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+	return mount("shm", dev+"/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+}
+
+// mountAll mounts everything in the root.
+func mountAll(o *order, root string) error {
+	if err := mount(root, root, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := mountProc(root + "/proc"); err != nil {
+		return err
+	}
+	if err := mountDev(root + "/dev"); err != nil {
 		return err
 	}
 	if err := mount(o.Output, root+OutputDir, "", unix.MS_BIND, ""); err != nil {

@@ -35,7 +35,7 @@ func NewSettings(epoch time.Time, jobs int, clock bool) Settings {
 			"SOURCE_DATE_EPOCH": strconv.FormatInt(epoch.Unix(), 10),
 			"TZ":                "UTC", "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "PATH": searchPath,
 			"HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "TERM": "dumb",
-			"DEBIAN_FRONTEND": "noninteractive", "DEB_BUILD_OPTIONS": parallel(jobs),
+			"DEBIAN_FRONTEND": "noninteractive", "DEB_BUILD_OPTIONS": parallel(jobs), "RPM_BUILD_NCPUS": strconv.Itoa(jobs),
 		},
 	}
 	if clock {
@@ -95,7 +95,7 @@ func (s Settings) Vary(m Machine) (Settings, []Variation, []string) {
 		same = append(same, "CPUs: this machine has only one")
 	}
 	if v.CPUs != s.CPUs {
-		v.Env["DEB_BUILD_OPTIONS"] = parallel(v.CPUs)
+		v.Env["DEB_BUILD_OPTIONS"], v.Env["RPM_BUILD_NCPUS"] = parallel(v.CPUs), strconv.Itoa(v.CPUs)
 		list = append(list, Variation{"CPUs", strconv.Itoa(s.CPUs), strconv.Itoa(v.CPUs)})
 	}
 	if v.Reverse = m.Reverse; m.Reverse {

@@ -73,35 +73,54 @@ func (f *fedora) Build(name, version string, requires ...string) {
 	if !ok {
 		epoch, rest = "0", version
 	}
-	spec := filepath.Join(f.work, name+".spec")
 	text := fmt.Sprintf("Name: %s\nEpoch: %s\nVersion: %s\nRelease: 1\nSummary: The %s\nLicense: MIT\nBuildArch: noarch\n", name, epoch, rest, name)
 	for _, r := range requires {
 		text += "Requires: " + r + "\n"
 	}
 	text += fmt.Sprintf("%%description\nThe %s.\n%%install\nmkdir -p %%{buildroot}/usr/share/%s\necho '%s' > %%{buildroot}/usr/share/%s/version\n%%files\n/usr/share/%s\n",
 		name, name, version, name, name)
-	if err := os.WriteFile(spec, []byte(text), 0o600); err != nil {
-		f.t.Fatal(err)
+	if got := f.BuildSpec(name, text); len(got) != 2 {
+		f.t.Fatalf("rpmbuild made %v, expected a package and its source package", got)
 	}
+}
+
+// BuildSpec builds the packages of a spec file, and the source package. It signs them,
+// adds them to the repository and returns their file names.
+func (f *fedora) BuildSpec(name, text string) (names []string) {
+	f.t.Helper()
 	top := filepath.Join(f.work, "top")
-	f.run("rpmbuild", "-ba", "--quiet", "--define", "_topdir "+top, spec)
+	f.run("rpmbuild", "-ba", "--quiet", "--define", "_topdir "+top, f.spec(name, text))
 	gpg, err := exec.LookPath("gpg")
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	for from, to := range map[string]string{"RPMS/noarch": "Packages", "SRPMS": "Sources"} {
-		built, err := filepath.Glob(filepath.Join(top, from, name+"-"+rest+"-1.*.rpm"))
-		if err != nil || len(built) != 1 {
-			f.t.Fatalf("rpmbuild made %v in %s: %v", built, from, err)
+	for _, p := range []struct{ from, to string }{{"RPMS/*", "Packages"}, {"SRPMS", "Sources"}} {
+		built, err := filepath.Glob(filepath.Join(top, p.from, "*.rpm"))
+		if err != nil || len(built) == 0 {
+			f.t.Fatalf("rpmbuild made nothing in %s: %v", p.from, err)
 		}
-		f.run("rpmsign", "--addsign", "--define", "_gpg_name packager@example.org", "--define", "__gpg "+gpg, built[0])
-		if err := os.MkdirAll(filepath.Join(f.Dir, to), 0o755); err != nil {
+		f.run("rpmsign", append([]string{"--addsign", "--define", "_gpg_name packager@example.org", "--define", "__gpg " + gpg}, built...)...)
+		if err := os.MkdirAll(filepath.Join(f.Dir, p.to), 0o755); err != nil {
 			f.t.Fatal(err)
 		}
-		if err := os.Rename(built[0], filepath.Join(f.Dir, to, filepath.Base(built[0]))); err != nil {
-			f.t.Fatal(err)
+		for _, b := range built {
+			if err := os.Rename(b, filepath.Join(f.Dir, p.to, filepath.Base(b))); err != nil {
+				f.t.Fatal(err)
+			}
+			names = append(names, filepath.Base(b))
 		}
 	}
+	return names
+}
+
+// spec writes a spec file.
+func (f *fedora) spec(name, text string) string {
+	f.t.Helper()
+	spec := filepath.Join(f.work, name+".spec")
+	if err := os.WriteFile(spec, []byte(text), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	return spec
 }
 
 // Remove removes every version of these packages.

@@ -90,6 +90,9 @@ type (
 	PinRequest        = api.PinRequest
 	Problem           = api.Problem
 	Progress          = api.Progress
+	RebuilderResult   = api.RebuilderResult
+	Rebuilds          = api.Rebuilds
+	RebuiltPackage    = api.RebuiltPackage
 	RecordEntry       = api.RecordEntry
 	RecordList        = api.RecordList
 	RecordMirror      = api.RecordMirror

@@ -82,7 +82,7 @@ func debianPackages(t *testing.T, names []string, without ...string) map[string]
 var unusedPaths = regexp.MustCompile(`^/usr/share/(doc|man|locale|info|lintian|bug|zoneinfo)/`)
 
 // wrap returns a spec file whose packages have the files of this machine's Debian
-// packages, and the dependencies between them.
+// packages, and the dependencies between them. Long because it has most of that text.
 func wrap(t *testing.T, packages map[string]debianPackage) string {
 	t.Helper()
 	var spec, install, copies, files strings.Builder

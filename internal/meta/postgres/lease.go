@@ -3,21 +3,47 @@ package postgres
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"example.org/snapd/internal/meta"
 )
+
+// stalledTime is how long a transaction under a lease that has expired may wait for its
+// client before the session is ended.
+const stalledTime = 5 * time.Second
+
+// acquireTime limits the wait for the transactions of a lease's holder.
+const acquireTime = time.Second
+
+// acquire takes a lease. A stalled holder may be in the middle of a transaction, which
+// locks the lease's row for as long as the holder stalls: the server limits neither the
+// wait for the data of a COPY nor that for a machine that disappeared. The sessions of
+// such holders are ended.
+const acquire = `
+	with stalled as materialized (
+		select pg_terminate_backend(a.pid) from pg_stat_activity a join pg_locks l on l.pid = a.pid
+		where exists (select from lease where name = $1 and holder <> '' and expires < clock_timestamp())
+		and l.database = (select oid from pg_database where datname = current_database())
+		and l.relation = 'lease'::regclass and l.mode = 'RowShareLock' and a.xact_start is not null
+		and a.wait_event_type = 'Client' and a.state_change < clock_timestamp() - $5::interval)
+	insert into lease (name, epoch, holder, who, expires)
+	select $1::text, 1, $2::text, $3::text, clock_timestamp() + $4::interval where (select count(*) from stalled) >= 0 and set_config('lock_timeout', $6, true) <> ''
+	on conflict (name) do update set epoch = lease.epoch + 1, holder = excluded.holder, who = excluded.who, expires = excluded.expires
+	where lease.holder = '' or lease.expires < clock_timestamp()
+	returning epoch`
 
 // AcquireLease implements meta.Leases. Times are those of the server's clock.
 func (s *Store) AcquireLease(ctx context.Context, name, who string, ttl time.Duration) (meta.Lease, error) {
 	l := meta.Lease{Name: name, Holder: rand.Text()}
 	err := s.write(ctx, "acquire lease", func(t *tx) error {
-		ok, err := t.one(ctx, []any{&l.Epoch}, `
-			insert into lease (name, epoch, holder, who, expires) values ($1, 1, $2, $3, clock_timestamp() + $4)
-			on conflict (name) do update set epoch = lease.epoch + 1, holder = excluded.holder, who = excluded.who, expires = excluded.expires
-			where lease.holder = '' or lease.expires < clock_timestamp()
-			returning epoch`, name, l.Holder, who, ttl)
+		ok, err := t.one(ctx, []any{&l.Epoch}, acquire, name, l.Holder, who, ttl, stalledTime, millis(acquireTime))
+		if locked(err) {
+			return fmt.Errorf("lease %s, whose holder is in the middle of a transaction: %w", name, meta.ErrLeased)
+		}
 		if err != nil || ok {
 			return err
 		}
@@ -31,6 +57,12 @@ func (s *Store) AcquireLease(ctx context.Context, name, who string, ttl time.Dur
 		return meta.Lease{}, err
 	}
 	return l, nil
+}
+
+// locked reports whether a lock was not available in time.
+func locked(err error) bool {
+	var p *pgconn.PgError
+	return errors.As(err, &p) && p.Code == "55P03"
 }
 
 // RenewLease implements meta.Leases.

@@ -27,15 +27,17 @@ type cluster struct {
 	bucket string
 	nodes  []*server
 	config string // configuration of a node
+
+	database string // URL
 }
 
 // newCluster starts the database and the bucket of a cluster, without nodes.
 func newCluster(t *testing.T, config string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, db: pgtest.Start(t), srv: s3test.Start(t)}
-	c.bucket = c.srv.Bucket(t)
+	c.bucket, c.database = c.srv.Bucket(t), c.db.Database(t)
 	c.config = strings.Replace(config, "[store]\n", fmt.Sprintf("[store]\nmetadata = %q\nblobs = %q\ncredentials_file = %q\ncache = \"64MiB\"\n",
-		c.db.Database(t), c.srv.Location(c.bucket, "snapd"), s3test.CredentialsFile(t)), 1)
+		c.database, c.srv.Location(c.bucket, "snapd"), s3test.CredentialsFile(t)), 1)
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,7 +25,9 @@ type Fault struct {
 	Code   string
 	After  bool
 	// Hang means that the request is never answered. It takes effect if After is set.
-	Hang bool
+	// HangTime ends the connection after so long; 0: the client ends it.
+	Hang     bool
+	HangTime time.Duration
 	// Cut ends the body of the answer and the connection after so many bytes; CutRequest
 	// does so to the request.
 	Cut, CutRequest int64
@@ -44,6 +47,8 @@ type Proxy struct {
 	mu     sync.Mutex
 	decide func(op, path string) *Fault
 	counts map[string]int
+
+	sent, received atomic.Int64 // bytes of bodies, by clients
 }
 
 func newProxy(socket string) *Proxy {
@@ -101,6 +106,36 @@ func (p *Proxy) Counts() map[string]int {
 	return out
 }
 
+// Bytes returns the bytes of bodies that clients sent and received since the last call.
+func (p *Proxy) Bytes() (sent, received int64) { return p.sent.Swap(0), p.received.Swap(0) }
+
+// countedBody counts the body of a request.
+type countedBody struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (c countedBody) Read(b []byte) (int, error) {
+	n, err := c.ReadCloser.Read(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// counted counts the body of an answer.
+type counted struct {
+	http.ResponseWriter
+	n *atomic.Int64
+}
+
+// Unwrap is for http.ResponseController.
+func (c counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+func (c counted) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
 // operation returns the kind of a request.
 func operation(r *http.Request) string {
 	q := r.URL.Query()
@@ -137,6 +172,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f = decide(op, r.URL.Path)
 	}
 	p.mu.Unlock()
+	if r.Body != http.NoBody {
+		r.Body = countedBody{r.Body, &p.sent}
+	}
+	w = counted{w, &p.received}
 	if f == nil {
 		p.next.ServeHTTP(w, r)
 		return
@@ -151,9 +190,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case f.Hang:
+		var end <-chan time.Time // never
+		if f.HangTime > 0 {
+			end = time.After(f.HangTime)
+		}
 		select {
 		case <-r.Context().Done():
 		case <-p.freed:
+		case <-end:
 		}
 		panic(http.ErrAbortHandler)
 	case f.CutRequest > 0:

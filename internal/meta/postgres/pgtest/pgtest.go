@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -30,6 +31,7 @@ const nobody = 65534
 type Server struct {
 	Dir       string // with its data and its socket
 	bin       string
+	log       *logBuffer
 	cmd       *exec.Cmd
 	ended     chan struct{}
 	databases atomic.Int32
@@ -112,9 +114,10 @@ func (s *Server) Run(t testing.TB) {
 }
 
 func (s *Server) run() error {
-	var log bytes.Buffer
+	log := &logBuffer{}
+	s.log = log
 	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.Dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200")
-	s.cmd.Stdout, s.cmd.Stderr = &log, &log
+	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT // when the tests are killed
 	s.ended = make(chan struct{})
 	started := make(chan error)
@@ -149,6 +152,57 @@ func (s *Server) run() error {
 	}
 }
 
+// logBuffer is what the server logs.
+type logBuffer struct {
+	mu         sync.Mutex
+	text       bytes.Buffer
+	statements int
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.statements += bytes.Count(p, []byte("LOG:  execute ")) + bytes.Count(p, []byte("LOG:  statement: "))
+	if l.text.Len() > 1<<20 {
+		l.text.Reset()
+	}
+	return l.text.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// Statements has the server log the statements of all sessions of a database that begin
+// from now on, and returns a function that returns their number so far.
+func (s *Server) Statements(ctx context.Context, url string) (count func() int, err error) {
+	if err := logStatements(ctx, url, "all"); err != nil {
+		return nil, err
+	}
+	return func() int {
+		s.log.mu.Lock()
+		defer s.log.mu.Unlock()
+		return s.log.statements
+	}, nil
+}
+
+// Quiet ends what Statements began, for sessions that begin from now on.
+func (s *Server) Quiet(ctx context.Context, url string) error {
+	return logStatements(ctx, url, "none")
+}
+
+func logStatements(ctx context.Context, url, which string) error {
+	c, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	_, err = c.Exec(ctx, fmt.Sprintf("do $$ begin execute format('alter database %%I set log_statement = %%L', current_database(), '%s'); end $$", which))
+	return err
+}
+
 // Stop sends the server a signal and waits for its end: SIGTERM (smart), SIGINT
 // (fast), SIGQUIT (immediate) or SIGKILL.
 func (s *Server) Stop(t testing.TB, sig syscall.Signal) {
@@ -181,6 +235,32 @@ func Exec(t testing.TB, url string, statements ...string) {
 	for _, sql := range statements {
 		if _, err := c.Exec(ctx, sql); err != nil {
 			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+// expire ends the sessions whose client has sent nothing for a while within a transaction,
+// because a stalled client locks the rows of its leases; then it ends all leases.
+const expire = `do $$ begin
+	set local lock_timeout = '300ms';
+	perform pg_terminate_backend(pid) from pg_stat_activity
+		where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null
+		and wait_event in ('ClientRead', 'ClientWrite') and state_change < clock_timestamp() - interval '200 ms';
+	update lease set expires = clock_timestamp() - interval '1 s' where holder <> '';
+end $$`
+
+// Expire makes all leases expire now, as if time had passed: the server also ends the
+// transactions of clients that do nothing, which it otherwise does a little later. The
+// holders do not learn of it, and go on until they write.
+func Expire(ctx context.Context, url string) error {
+	c, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	for try := 0; ; try++ {
+		if _, err = c.Exec(ctx, expire); err == nil || try == 20 {
+			return err
 		}
 	}
 }

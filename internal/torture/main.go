@@ -62,7 +62,7 @@ func run() (code int) {
 }
 
 // parts are the names of the parts, in the order in which they run.
-var parts = []string{"faults", "deaths", "histories", "races", "upstream", "full", "eio", "power", "metadata", "kills"}
+var parts = []string{"faults", "deaths", "histories", "races", "upstream", "full", "eio", "power", "metadata", "kills", "cluster"}
 
 type options struct {
 	short   bool
@@ -198,6 +198,10 @@ func torture(ctx context.Context, b *bench, o options) error {
 	part("kills", func() (string, error) {
 		r, err := kills(ctx, b, binary, o.seed, pick(220, 4))
 		return fmt.Sprintf("snapd killed %d times, %d of them at work (%d syncs, %d freezes, %d removals, %d collections done); apt: %d updates, %d installs, %d met a dead server; %d freezes verified after restarts", r.Kills, r.Busy, r.Syncs, r.Freezes, r.Removals, r.GCs, r.Updates, r.Installs, r.Refused, r.Frozen), err
+	})
+	part("cluster", func() (string, error) {
+		r, err := clusters(ctx, b, binary, o.seed, pick(o.minutes*40, 4))
+		return r.String(), err
 	})
 	if err := ctx.Err(); err != nil {
 		return err

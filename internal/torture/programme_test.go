@@ -25,6 +25,21 @@ func TestKills(t *testing.T) {
 	}
 }
 
+func TestClusters(t *testing.T) {
+	n := 6
+	if testing.Short() {
+		n = 2
+	}
+	res, err := clusters(t.Context(), t, build(t), uint64(time.Now().UnixNano()), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(res)
+	if res.Served == 0 || res.Frozen == 0 {
+		t.Errorf("nothing was served or frozen: %+v", res)
+	}
+}
+
 func TestFullDisk(t *testing.T) {
 	left := []int{0, 24, 300}
 	if testing.Short() {

@@ -30,6 +30,8 @@ func (b *bench) Fatalf(f string, a ...any) { panic(failure{fmt.Errorf(f, a...)})
 func (b *bench) Error(a ...any)            { b.Fatal(a...) }
 func (b *bench) Errorf(f string, a ...any) { b.Fatalf(f, a...) }
 func (b *bench) Skip(a ...any)             { b.Fatal(a...) }
+func (b *bench) Skipf(f string, a ...any)  { b.Fatalf(f, a...) }
+func (b *bench) Failed() bool              { return false }
 func (b *bench) Log(...any)                {}
 func (b *bench) Logf(string, ...any)       {}
 

@@ -36,6 +36,7 @@ var sections = []section{
 	{"history", "metadata after 200 syncs that changed 63 packages each", runHistory},
 	{"indices", "indices of old generations, made again from stanzas, beside xz", runIndices},
 	{"files", "verify --deep and HTTP, beside sha256sum and nginx", runFiles},
+	{"cluster", "PostgreSQL, S3 and several nodes, beside the embedded form", runCluster},
 	{"xz", "decoding, beside xz", runXZ},
 	{"team", "packages of one's own, channels, recordings, beside aptly and sha256sum", runTeam},
 	{"rpm", "sync and freeze of 60,000 rpm packages, beside dnf", runRPM},

@@ -281,6 +281,11 @@ func (c *Collector) treeFaults(ctx context.Context, f *meta.Frozen) (wrong []str
 	if len(wrong) == 0 {
 		return nil, nil
 	}
+	// A node that cannot follow the changes may still remember a freeze that another one
+	// has removed. It does not remember trees.
+	if _, err := c.st.TreeFaults(ctx, f.Name, nil); errors.Is(err, meta.ErrGone) {
+		return nil, nil
+	}
 	switch now, err := c.st.Freeze(ctx, f.Name); {
 	case errors.Is(err, meta.ErrNotFound):
 		return nil, nil

@@ -398,8 +398,10 @@ func (b *bench) clusterTakeover(ctx context.Context, g *grown, one *server) erro
 	})
 	defer g.srv.Decide(nil)
 	ended := make(chan error, 1)
+	client, hangUp := context.WithCancel(ctx)
+	defer hangUp()
 	go func() {
-		_, err := one.ctl(ctx, "sync", "lazy")
+		_, err := one.ctl(client, "sync", "lazy")
 		ended <- err
 	}()
 	select {
@@ -413,6 +415,7 @@ func (b *bench) clusterTakeover(ctx context.Context, g *grown, one *server) erro
 	_ = one.cmd.Wait()
 	killed := time.Now()
 	one.cmd = nil
+	hangUp() // it would try to connect again for half a minute
 	<-ended
 	g.srv.Decide(nil)
 	const lease = 15 * time.Second

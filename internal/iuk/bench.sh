@@ -49,9 +49,12 @@ args() {
 }
 mksq() { mksquashfs "$1" "$2" -noappend -quiet -no-progress -mkfs-time 1700000000 $(args "$3"); }
 now() { date +%s.%N; }
+# Processor time of all children so far, in seconds: other work changes it least.
+cpu() { awk '{ print ($16 + $17) / 100 }' /proc/$$/stat; }
 calc() { awk "BEGIN { printf \"%.2f\", $1 }"; }
 
-# classic COMPRESSOR: seconds and bytes of the difference made the classic way.
+# classic COMPRESSOR: seconds, bytes and processor time of the difference made the classic
+# way.
 classic() {
 	t=$(mktemp -d)
 	mkdir "$t/old" "$t/new" "$t/tmp"
@@ -60,14 +63,16 @@ classic() {
 	mount -t tmpfs -o size=80% tmpfs "$t/tmp"
 	mkdir "$t/tmp/rw" "$t/tmp/work" "$t/tmp/mount"
 	s=$(now)
+	p=$(cpu)
 	mount -t overlay -o "lowerdir=$t/old,upperdir=$t/tmp/rw,workdir=$t/tmp/work" overlay "$t/tmp/mount"
 	rsync --archive --quiet --delete-after --acls --checksum --xattrs "$t/new/" "$t/tmp/mount/"
 	umount "$t/tmp/mount"
 	mksq "$t/tmp/rw" "classic.$1.squashfs" "$1"
 	e=$(now)
+	q=$(cpu)
 	umount "$t/tmp" "$t/old" "$t/new"
 	rm -rf "$t"
-	echo "$(calc "$e-$s") $(stat -c %s "classic.$1.squashfs")"
+	echo "$(calc "$e-$s") $(stat -c %s "classic.$1.squashfs") $(calc "$q-$p")"
 }
 
 for c in ${small:-zstd} xz; do
@@ -81,13 +86,15 @@ for c in ${small:-zstd} xz; do
 		fi
 	done
 	[ -s classic.$c ] || classic $c >classic.$c
-	read -r old_s old_b <classic.$c
+	read -r old_s old_b old_p <classic.$c
 	mkdir -p kits
 	rm -f kits/*
+	p=$(cpu)
 	set -- $("$bin" kit 2.$c.squashfs kits 1.$c.squashfs)
+	q=$(cpu)
 	one=$1
 	echo "$c kit: classic ${old_s} s, $old_b bytes; here $1 s, $3 bytes, peak RssAnon $(calc "$2/1000000") MB"
-	echo "$c kit: $(calc "$old_s/$1") times faster, $(calc "($3/$old_b-1)*100") % larger"
+	echo "$c kit: $(calc "$old_s/$1") times faster, $(calc "($3/$old_b-1)*100") % larger; processor time $old_p s and $(calc "$q-$p") s, $(calc "$old_p/($q-$p)") times"
 	ten=
 	for i in 0 1 2 3 4 5 6 7 8 9; do ten="$ten 1.$c.squashfs"; done
 	rm -f kits/*

@@ -154,7 +154,9 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 	if err != nil {
 		return nil, err
 	}
-	r.Header = header.Clone()
+	if header != nil {
+		r.Header = header.Clone()
+	}
 	if c.token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.token)
 	}

@@ -7,8 +7,9 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// Each method is one verb of the control API. Those with progress (nil: none) may
-// take long: they return when the work is done, and go on after a lost connection.
+// Each method is one verb of the control API. Those with progress (nil: none) may take
+// long. Freeze, Sync and Verify, and ImportTar once everything is sent, follow a job and
+// go on after a lost connection; the others that send or receive files fail then.
 
 // AddPackages adds packages to a local mirror and seals one snapshot. names are the
 // packages' files.
@@ -87,7 +88,7 @@ func (c *Client) Freeze(ctx context.Context, req FreezeRequest, progress func(Pr
 	return call[FreezeResult](ctx, c, "freeze", req, progress)
 }
 
-// GC removes what nothing needs any more.
+// GC deletes unreferenced blobs and expired snapshots.
 func (c *Client) GC(ctx context.Context, req GCRequest) (*GCResult, error) {
 	return call[GCResult](ctx, c, "gc", req, nil)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -49,6 +50,21 @@ func openTar(ctx context.Context, cl *fetch.Client, u remote.URL) (*fetch.Stream
 	return cl.Open(ctx, fetch.Request{URLs: []remote.URL{u}, Size: -1, MaxSize: math.MaxInt64})
 }
 
+// room is the space that a download leaves on its disk, in bytes.
+const room = 64 << 20
+
+// enoughSpace checks that a directory's disk has more than room bytes left.
+func enoughSpace(dir string) error {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return err
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < room {
+		return fmt.Errorf("%s has only %s left: %w; name another directory with $TMPDIR", dir, bytesText(free), syscall.ENOSPC)
+	}
+	return nil
+}
+
 // download copies the export at a URL into an empty directory: the files that its
 // SHA256SUMS lists, or those of a tar stream.
 func (c *call) download(ctx context.Context, u remote.URL, dir string, progress func(api.Progress)) error {
@@ -64,7 +80,7 @@ func (c *call) download(ctx context.Context, u remote.URL, dir string, progress 
 		}
 		defer in.Close()
 		at := api.Progress{Task: u.String(), Phase: "downloading", BytesTotal: max(in.Length, 0)}
-		return stream.Unpack(ctx, reported{in, &at, progress}, dir, nil)
+		return stream.Unpack(ctx, &reported{r: in, at: at, progress: progress}, dir, func() error { return enoughSpace(dir) })
 	}
 	data, _, err := cl.GetBytes(ctx, fetch.Request{URLs: []remote.URL{u.Join(freeze.SumsFile)}, Size: -1, MaxSize: freeze.MaxSums})
 	if errors.Is(err, fetch.ErrNotFound) {
@@ -104,6 +120,9 @@ func (c *call) download(ctx context.Context, u remote.URL, dir string, progress 
 
 // downloadFile downloads one file of an export.
 func downloadFile(ctx context.Context, cl *fetch.Client, u remote.URL, s stream.Sum, dir string, p *acquire.Progress) error {
+	if err := enoughSpace(dir); err != nil {
+		return err
+	}
 	name := filepath.Join(dir, filepath.FromSlash(s.Name))
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
@@ -114,7 +133,7 @@ func downloadFile(ctx context.Context, cl *fetch.Client, u remote.URL, s stream.
 	}
 	_, err = cl.Get(ctx, fetch.Request{
 		URLs: []remote.URL{u.Join(s.Name)}, Size: -1, MaxSize: math.MaxInt64, Want: fetch.StrongDigests(s.Digest, ""),
-		Dest: &fileSink{File: f}, OnBytes: func(n int64) { p.Bytes.Add(n) },
+		Dest: &fileSink{File: f, dir: dir}, OnBytes: func(n int64) { p.Bytes.Add(n) },
 	})
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
@@ -126,10 +145,18 @@ func downloadFile(ctx context.Context, cl *fetch.Client, u remote.URL, s stream.
 // fileSink is a fetch.Sink that writes a file.
 type fileSink struct {
 	*os.File
-	n int64
+	dir     string
+	n       int64
+	checked int64 // how many bytes there were when the space was checked last
 }
 
 func (s *fileSink) Write(b []byte) (int, error) {
+	if s.n-s.checked >= room/downloads/2 {
+		if err := enoughSpace(s.dir); err != nil {
+			return 0, err
+		}
+		s.checked = s.n
+	}
 	n, err := s.File.Write(b)
 	s.n += int64(n)
 	return n, err
@@ -140,24 +167,28 @@ func (s *fileSink) Offset() int64 { return s.n }
 
 // Reset implements fetch.Sink.
 func (s *fileSink) Reset() error {
-	s.n = 0
+	s.n, s.checked = 0, 0
 	if _, err := s.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
 	return s.Truncate(0)
 }
 
-// reported tells of the bytes that are read.
+// reported reports the bytes that are read, each MiB.
 type reported struct {
 	r        io.Reader
-	at       *api.Progress
+	at       api.Progress
+	last     int64
 	progress func(api.Progress)
 }
 
-func (r reported) Read(b []byte) (int, error) {
+func (r *reported) Read(b []byte) (int, error) {
 	n, err := r.r.Read(b)
 	r.at.Bytes += int64(n)
-	r.progress(*r.at)
+	if r.at.Bytes-r.last >= 1<<20 || err != nil {
+		r.last = r.at.Bytes
+		r.progress(r.at)
+	}
 	return n, err
 }
 

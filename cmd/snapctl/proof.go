@@ -19,6 +19,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/fetch"
+	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/proof"
 	"example.org/snapd/internal/freeze/stream"
@@ -90,8 +91,12 @@ func runVerify(ctx context.Context, c *call) error {
 		return err
 	}
 	var r *api.VerifyResult
+	shown := what
+	if isURL(what) {
+		shown = remote.NewURL(what).String() // its query may be a secret
+	}
 	exported := func(dir string) (err error) {
-		r, err = verifyDir(ctx, dir, what, req, c.ui.progress)
+		r, err = verifyDir(ctx, dir, shown, req, c.ui.progress)
 		c.ui.endProgress()
 		if err == nil && r.Log == nil && r.Exit == api.ExitOK {
 			r.Notes = append(r.Notes, "the export has no proof of a transparency log (--policy and --log-key insist on one)")
@@ -125,7 +130,7 @@ func runVerify(ctx context.Context, c *call) error {
 	case r.Builders != nil && !slices.ContainsFunc(r.Faults, func(f api.VerifyFault) bool { return !unconfirmed(f) }):
 		hint = "builders attest an image with: snapctl rebuild " + shellWord(r.Ref) + " --attest; keep what others attest with: snapctl attest import FILE"
 	case len(req.UpstreamKeys)+len(req.Keys) > 0:
-		hint = "if only signatures fail, they were made by other keys than the given ones; see which with: snapctl verify " + shellWord(what)
+		hint = "if only signatures fail, they were made by other keys than the given ones; see which with: snapctl verify " + shellWord(shown)
 	case isURL(what):
 		hint = "export it again: snapctl export REF DIR|s3://..."
 	case isDir(what):
@@ -450,6 +455,10 @@ func (c *call) importFrom(ctx context.Context, from string, keys []string, r *ap
 	case isURL(from):
 		u, err := c.exportURL(from)
 		if err != nil {
+			return err
+		}
+		// Before much is downloaded: does the server answer, with this token?
+		if err := c.ask(ctx, "mirror/list", api.Empty{}, nil); err != nil {
 			return err
 		}
 		if !isTar(u) {

@@ -104,8 +104,8 @@ func (b *bench) timed(work string, other *cost, ours cost, share, memory float64
 // about.
 func (b *bench) against(size int64, what string) { b.size, b.what = size, what }
 
-// hashed measures the work that no program avoids which reads compressed files: to
-// decompress and hash them. Its cost is compared with.
+// hashed measures what no program that reads compressed files can avoid: decompressing and
+// hashing them. It returns the cost and the plain size in bytes.
 func (b *bench) hashed(ctx context.Context, program string, files ...string) (*cost, int64, error) {
 	var best cost
 	for range 3 {

@@ -321,8 +321,11 @@ func fetchAll(cl *http.Client, base string, paths []string) (float64, error) {
 				}
 				_, err = io.Copy(io.Discard, res.Body)
 				res.Body.Close()
-				if err != nil || res.StatusCode != http.StatusOK {
-					return fmt.Errorf("%s%s: %s, %w", base, paths[i], res.Status, err)
+				if err != nil {
+					return err
+				}
+				if res.StatusCode != http.StatusOK {
+					return fmt.Errorf("%s%s: %s", base, paths[i], res.Status)
 				}
 			}
 			return nil

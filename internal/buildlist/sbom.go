@@ -27,13 +27,13 @@ func (p *parser) addBOM(b bomPackage) error {
 		return nil
 	}
 	for _, u := range b.urls {
+		if typ, ok := purl.TypeOf(u); ok && typ != purl.TypeDeb && typ != purl.TypeRPM {
+			p.note(b.line, "%s is neither deb nor rpm: skipped", clip(u))
+			continue
+		}
 		pu, err := purl.Parse(u)
 		if err != nil {
 			return p.malformed(b.line, "a package URL", u)
-		}
-		if pu.Type != purl.TypeDeb && pu.Type != purl.TypeRPM {
-			p.note(b.line, "%s is neither deb nor rpm: skipped", clip(u))
-			continue
 		}
 		if pu.Type == purl.TypeRPM && pu.Name == "gpg-pubkey" {
 			p.note(b.line, "%s is a public key: skipped", clip(u))

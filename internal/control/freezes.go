@@ -85,7 +85,7 @@ type bucketTarget struct{ site *s3.Site }
 // Put implements bundle.Target. Frozen files never change, except the few that grow
 // beside them.
 func (t bucketTarget) Put(ctx context.Context, name string, info cas.Info, r bundle.File) error {
-	grows := strings.HasSuffix(name, tlog.ProofSuffix) || strings.HasPrefix(name, freeze.ProvenanceFile)
+	grows := strings.HasSuffix(name, tlog.ProofSuffix) || strings.HasPrefix(name, freeze.ProvenanceFile) || name == freeze.SumsFile || name == tlog.VKeyFile
 	return t.site.Put(ctx, name, info, r, !grows)
 }
 

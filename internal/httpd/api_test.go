@@ -533,3 +533,37 @@ func TestStalledRequest(t *testing.T) {
 		}
 	}
 }
+
+// A client that is cancelled while it follows a job cancels the job, over the network as
+// well.
+func TestCancelFollowed(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	held := make(chan struct{})
+	s.Archive.Hook = func(_ http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-held:
+		case <-r.Context().Done():
+		}
+		return false
+	}
+	t.Cleanup(func() { close(held) })
+	admin := s.as(s.token(api.TokenCreate{Name: "admin", Role: api.RoleAdmin}))
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := admin.Sync(ctx, api.SyncRequest{}, func(api.Progress) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("the sync: %v", err)
+	}
+	for range 100 {
+		list, err := admin.Jobs(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list.Jobs) == 1 && list.Jobs[0].State == api.JobCancelled {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	list, err := admin.Jobs(t.Context())
+	t.Errorf("the job was not cancelled: %+v, %v", list, err)
+}

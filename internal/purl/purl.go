@@ -4,7 +4,7 @@
 //	pkg:deb/debian/bash@5.2.15-2?arch=amd64&distro=debian-12
 //	pkg:rpm/fedora/bash@5.2.26-3.fc40?arch=x86_64&epoch=1
 //
-// It accepts any type and knows the rules of deb and rpm. String writes the
+// It knows the rules of deb and rpm; those of other types are packageurl-go's. String writes the
 // canonical form: Parse of it returns the same value, and String of that the same
 // bytes.
 package purl
@@ -53,6 +53,17 @@ type PURL struct {
 	Subpath    string            // segments joined by "/"; may be empty
 }
 
+// TypeOf returns the type of a package URL, whose rest may break the rules of the type; ok
+// is false if it has none.
+func TypeOf(s string) (typ string, ok bool) {
+	scheme, rest, ok := strings.Cut(s, ":")
+	if !ok || !strings.EqualFold(scheme, "pkg") {
+		return "", false
+	}
+	typ, _, ok = strings.Cut(strings.TrimLeft(rest, "/"), "/")
+	return strings.ToLower(typ), ok && typ != ""
+}
+
 // Parse parses a package URL. Every error wraps ErrMalformed.
 func Parse(s string) (PURL, error) {
 	p, err := parse(s)
@@ -76,6 +87,9 @@ func parse(s string) (PURL, error) {
 	u, err := packageurl.FromString(s)
 	if err != nil {
 		return PURL{}, err
+	}
+	if path, _, _ := strings.Cut(s, "?"); strings.Contains(strings.ToLower(path), "%2f") && (u.Type == TypeDeb || u.Type == TypeRPM) {
+		return PURL{}, errors.New("expected namespace, name and version without a slash")
 	}
 	p := PURL{Type: u.Type, Namespace: u.Namespace, Name: u.Name, Version: u.Version, Subpath: u.Subpath}
 	for _, q := range u.Qualifiers {

@@ -108,6 +108,7 @@ func TestParseErrors(t *testing.T) {
 		{"pkg:deb/a@%zz", `invalid URL escape "%zz"`},
 		{"pkg:deb/a%ff", `expected UTF-8 text, found "pkg:deb/a\xff"`},
 		{"pkg:deb/a%00", `expected UTF-8 text, found "pkg:deb/a\x00"`},
+		{"pkg:deb/x%2fy/a", `without a slash`},
 		{"pkg:deb/a?1=2", `invalid qualifier key: '1'`},
 		{"pkg:deb/a?arch=x&ARCH=y", `duplicate qualifier key: "arch"`},
 		{"pkg:golang/a/b@v1#/c/../d", `invalid Package URL subpath`},

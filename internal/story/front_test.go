@@ -14,8 +14,7 @@ import (
 )
 
 // The configurations of nginx and caddy in contrib/ put TLS in front of snapd: apt
-// installs over https, snapctl does a release with a token, and both see the addresses
-// that the documentation says.
+// installs over https, and snapctl does a release with a token.
 func TestTLSInFront(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg")
 	for _, server := range []string{"nginx", "caddy"} {

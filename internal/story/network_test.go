@@ -1,6 +1,7 @@
 package story
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,7 @@ func TestReleaseOverNetwork(t *testing.T) {
 		namespaces = append(namespaces, "--user", "--map-root-user")
 	}
 	if out, err := exec.Command(namespaces[0], append(namespaces[1:], "true")...).CombinedOutput(); err != nil {
-		t.Skipf("this machine allows no namespaces: %v %s", err, out)
+		needs.Refused(t, fmt.Errorf("namespaces: %w %s", err, out))
 	}
 	bin, err := build()
 	if err != nil {
@@ -71,7 +72,7 @@ architectures = ["amd64"]
 		"\tcp -r $$(dirname $$APT_CONFIG)/../../usr/share/own tree/\n\tmksquashfs tree image.squashfs -quiet -no-progress -all-root -mkfs-time 0 -all-time 0 >/dev/null\n.PHONY: image.squashfs\n")
 	manager := "export SNAPCTL_SERVER=https://mirror.example.org:8443 SNAPCTL_TOKEN_FILE=release.token\n"
 	doc := ciScripts(t)
-	write("tokens.sh", "export SNAPCTL_SOCKET=data/snapd.sock\n"+doc["server"])
+	write("tokens.sh", "export SNAPCTL_SOCKET=data/snapd.sock\n"+doc["server"]+doc["admin"])
 	for _, release := range []string{"1", "2"} {
 		number := strings.NewReplacer("4.1", "4.0", "4.2", "4."+release, "build-42", "build-"+release).Replace
 		deb := dpkgDeb(t, "build-essential_"+release+"_amd64.deb", "Package: build-essential", "Version: "+release, "Architecture: amd64")
@@ -131,7 +132,7 @@ func ciScripts(t *testing.T) map[string]string {
 	for _, m := range regexp.MustCompile("(?s)```sh (\\w+)\n(.*?)```").FindAllStringSubmatch(string(doc), -1) {
 		out[m[1]] += m[2]
 	}
-	for _, name := range []string{"server", "builder", "manager", "publish", "withdraw", "audit"} {
+	for _, name := range []string{"server", "builder", "manager", "publish", "withdraw", "admin", "audit"} {
 		if out[name] == "" {
 			t.Fatalf("docs/CI.md has no script %q", name)
 		}

@@ -21,6 +21,7 @@ import (
 // Long because all of it is about one export.
 func TestExportAtURL(t *testing.T) {
 	needs.Programs(t, "apt-get", "dpkg", "sha256sum")
+	t.Setenv("TMPDIR", t.TempDir())
 	a, config := upstream(t)
 	a.Add(debtest.Package{Name: "lib", Version: "1", Files: map[string]string{"/usr/share/lib": noise(3 << 20)}},
 		debtest.Package{Name: "app", Version: "1", Fields: map[string]string{"Depends": "lib (>= 1)"}})
@@ -59,8 +60,12 @@ func TestExportAtURL(t *testing.T) {
 		from.installs("4.1", "app", "1")
 	}
 	first := empty()
-	cut.Store(1)
 	var r api.VerifyResult
+	secret := first.Ctl("verify", url+"?signature=hidden")
+	if strings.Contains(secret, "hidden") {
+		t.Errorf("verify shows what may be a secret:\n%s", secret)
+	}
+	cut.Store(1)
 	first.JSON(&r, "verify", url, "--deep")
 	if r.Ref != url || r.Exit != api.ExitOK || cuts.Load() != 1 {
 		t.Errorf("verify: %+v, %d cuts", r, cuts.Load())

@@ -255,7 +255,13 @@ func (v *derivation) wholeBytes(ctx context.Context) (n int64, err error) {
 	}
 	key := ""
 	for _, snap := range v.m.States {
-		key += fmt.Sprintln(snap.ID(), snap.Suites)
+		gens, err := v.x.meta.Generations(ctx, snap)
+		if err != nil {
+			return 0, err
+		}
+		for _, g := range gens {
+			key += fmt.Sprintln(snap.Mirror, g.Suite, g.Gen, g.Timestamp, g.Docs)
+		}
 	}
 	if n, ok := v.x.sizes.get(key); ok {
 		return n, nil

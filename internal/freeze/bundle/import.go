@@ -38,8 +38,8 @@ func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire
 	return b.ImportNamed(ctx, req.Dir, req.Dir, req.Keys, p)
 }
 
-// ImportNamed is Import of a directory that messages call by another name, since whom
-// they are for does not know it.
+// ImportNamed is Import of the directory at, which messages call by another name: its path
+// says nothing to a client.
 func (b *Bundler) ImportNamed(ctx context.Context, name, at string, keys []string, p *acquire.Progress) (*api.TransferResult, error) {
 	if p == nil {
 		p = &acquire.Progress{}

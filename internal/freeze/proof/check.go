@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -327,11 +328,15 @@ func (c *check) unexpectedFiles(ctx context.Context) error {
 }
 
 // checkSums checks that the list of an export's files lists those that are there. It
-// proves nothing, and is read only if nothing else is at fault: clients that cannot list
-// a directory learn from it what to ask for.
+// proves nothing, is read only if nothing else is at fault, and its first fault is enough:
+// clients that cannot list a directory learn from it what to ask for.
 func (c *check) checkSums(names map[string]bool) {
 	const object = freeze.SumsFile
-	data, err := c.dir.Read(object, freeze.MaxSums)
+	size := int64(0) // of a list of these files
+	for name := range names {
+		size += int64(len(name) + sumsLine)
+	}
+	data, err := c.dir.Read(object, size)
 	if err != nil {
 		c.fault(object, "", "", "%v", err)
 		return
@@ -344,13 +349,18 @@ func (c *check) checkSums(names map[string]bool) {
 	for _, s := range sums {
 		if !names[s.Name] {
 			c.fault(object, "", s.Name, "it lists a file that is not part of the export")
+			return
 		}
 		delete(names, s.Name)
 		if f, ok := c.proven[s.Name]; ok && f.SHA256 != s.Digest {
 			c.fault(object, f.SHA256.String(), s.Digest.String(), "SHA-256 of %s", s.Name)
+			return
 		}
 	}
-	for name := range names {
-		c.fault(object, name, "", "it does not list this file")
+	if len(names) > 0 {
+		c.fault(object, slices.Min(slices.Collect(maps.Keys(names))), "", "it does not list this file")
 	}
 }
+
+// sumsLine is how long a line of SHA256SUMS is without the name, in bytes.
+const sumsLine = 64 + len("  ") + len("\n")

@@ -29,6 +29,12 @@ var (
 // RPMTools returns the versions of the programs that install rpm packages, and this
 // machine's architecture as they name it. ErrRPMTools.
 func RPMTools(ctx context.Context) (map[string]string, string, error) {
+	// Both make a database of packages in the home directory where the system has none.
+	home, err := os.MkdirTemp("", "snapctl-rpm-")
+	if err != nil {
+		return nil, "", err
+	}
+	defer os.RemoveAll(home)
 	tools, arch := map[string]string{}, ""
 	for _, p := range []struct {
 		name, arg string
@@ -38,7 +44,7 @@ func RPMTools(ctx context.Context) (map[string]string, string, error) {
 		{"rpm", "--eval=%{rpmversion} %{_arch}", func(line string) { tools["rpm"], arch, _ = strings.Cut(line, " ") }},
 	} {
 		cmd := exec.CommandContext(ctx, p.name, p.arg)
-		cmd.Env = []string{"PATH=" + searchPath, "LC_ALL=C.UTF-8", "HOME=/nonexistent"}
+		cmd.Env = []string{"PATH=" + searchPath, "LC_ALL=C.UTF-8", "HOME=" + home}
 		out, err := cmd.Output()
 		if err != nil {
 			if ctx.Err() != nil {

@@ -86,7 +86,8 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%s: error %v, want %v", u, err, sentinel)
 		}
 	}
-	if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("file:///nonexistent/f"), Tree: "/nonexistent", Size: 5000}); !errors.Is(err, ErrLocal) || errors.Is(err, ErrNotFound) {
+	absent := filepath.Join(dir, "absent")
+	if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("file://" + absent + "/f"), Tree: absent, Size: 5000}); !errors.Is(err, ErrLocal) || errors.Is(err, ErrNotFound) {
 		t.Errorf("a tree that is not there: %v", err)
 	}
 	if _, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(tree + "/inner"), Size: 5000}); !errors.Is(err, ErrRefused) {

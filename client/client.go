@@ -257,6 +257,8 @@ func (c *Client) follow(ctx context.Context, id string, result any, progress fun
 			return ctx.Err()
 		case over:
 			return err
+		case errors.Is(err, ErrNoDaemon):
+			return fmt.Errorf("job %s ended with snapd: %w", id, err) // no job outlives it
 		case try >= attempts:
 			return fmt.Errorf("follow job %s (it goes on: snapctl jobs): %w", id, err)
 		}

@@ -404,16 +404,30 @@ func TestInterrupt(t *testing.T) {
 	r := start(t, cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	got := make(chan error, 1)
-	call := func(ctx context.Context) { got <- r.ctl.Call(ctx, "sync", api.SyncRequest{}, nil, nil) }
+	// What follows a job is connected once it reports progress.
+	followed := make(chan struct{}, 1)
+	call := func(ctx context.Context) {
+		got <- r.ctl.Call(ctx, "sync", api.SyncRequest{}, nil, func(api.Progress) {
+			select {
+			case followed <- struct{}{}:
+			default:
+			}
+		})
+	}
 	go call(ctx)
 	<-entered
+	<-followed
 	cancel()
 	<-left
 	if err := <-got; !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted by the client: %v", err)
 	}
+	for len(followed) > 0 {
+		<-followed
+	}
 	go call(t.Context())
 	<-entered
+	<-followed
 	r.end()
 	var e *api.Error
 	if err := <-got; !errors.As(err, &e) || e.Exit != api.ExitInterrupted {

@@ -135,7 +135,7 @@ func runDeb(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.timed(fmt.Sprintf("diff of two whole freezes, %d changes", changed2), differs, c, 0.05, 4)
+	b.timed(fmt.Sprintf("diff of two whole freezes, %d changes", changed2), differs, c, 0.25, 4)
 	snaps, err := s.snapshots(ctx)
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func runDeb(ctx context.Context, b *bench) error {
 	if c, err = s.repeated(ctx, 5, "diff", snaps[1], snaps[0]); err != nil {
 		return err
 	}
-	b.timed(fmt.Sprintf("diff of two snapshots, %d changes", changed2), differs, c, 0.05, 4)
+	b.timed(fmt.Sprintf("diff of two snapshots, %d changes", changed2), differs, c, 0.25, 4)
 
 	// Manifests.
 	manifest := filepath.Join(b.fixtures, "deb", "manifest")

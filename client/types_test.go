@@ -12,8 +12,8 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// TestTypes: each type that a method takes or returns, or that is in one of them, has
-// a name in this package, since other modules cannot import that of its own.
+// TestTypes checks that this package names each type that its methods use, since other
+// modules cannot import internal/api.
 func TestTypes(t *testing.T) {
 	t.Parallel()
 	want := map[string]bool{"Error": true}

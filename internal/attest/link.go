@@ -85,7 +85,7 @@ func (o object) link() (*Link, error) {
 	if l.signed, err = canonicalJSON(signed); err != nil {
 		return nil, err
 	}
-	// Only what was understood is kept.
+	// Store only the fields that were parsed.
 	l.whole, err = canonicalJSON(object{"signatures": o["signatures"], "signed": signed})
 	return l, err
 }

@@ -30,8 +30,8 @@ type large struct {
 }
 
 // Pages and queries of a large mirror stay fast: about 0.2 seconds for a page, 0.3 for a
-// query, 1 for everything as JSON. What is judged is the time of processors, so that other
-// work on the machine does not count, and with room for slow ones. -v logs the times.
+// query, 1 for everything as JSON. The test measures processor time, which other work on
+// the machine hardly changes, and its bounds allow for slow machines. -v logs the times.
 func TestLarge(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stages 126,000 packages")

@@ -327,9 +327,9 @@ func (c *check) unexpectedFiles(ctx context.Context) error {
 	return err
 }
 
-// checkSums checks that the list of an export's files lists those that are there. It
-// proves nothing, is read only if nothing else is at fault, and its first fault is enough:
-// clients that cannot list a directory learn from it what to ask for.
+// checkSums checks that SHA256SUMS lists the files of the export. The list proves nothing:
+// clients use it to find the files on a server without directory listings. So it is read
+// only if everything else is correct, and only its first fault is reported.
 func (c *check) checkSums(names map[string]bool) {
 	const object = freeze.SumsFile
 	size := int64(0) // of a list of these files

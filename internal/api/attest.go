@@ -113,7 +113,7 @@ type RebuilderResult struct {
 	Reproduced int              `json:"reproduced"` // by at least Threshold
 	By         []int            `json:"by"`         // how many were reproduced by exactly 0, 1, 2, ... rebuilders
 	Fewer      []RebuiltPackage `json:"fewer"`      // the others
-	Excepted   []RebuiltPackage `json:"excepted"`   // those that need not be, and are not
+	Excepted   []RebuiltPackage `json:"excepted"`   // below the threshold, but exempt
 }
 
 // RebuiltPackage is a binary package and the rebuilders that reproduced it.

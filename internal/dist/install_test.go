@@ -204,16 +204,17 @@ func (m *machine) serve() (stop func()) {
 	}
 }
 
-// says checks what commands print.
+// says checks what commands print on standard output.
 func (m *machine) says(commands, want string) {
 	m.t.Helper()
-	var got strings.Builder
-	for line := range strings.Lines(m.run(commands)) {
-		if !strings.HasPrefix(line, "+ ") {
-			fmt.Fprint(&got, line)
-		}
+	cmd := m.command(commands)
+	var trace strings.Builder
+	cmd.Stderr = &trace
+	got, err := cmd.Output()
+	if err != nil {
+		m.t.Fatalf("%s\n%v\n%s%s", commands, err, got, trace.String())
 	}
-	if got.String() != want {
-		m.t.Errorf("%s printed %q, expected %q", commands, got.String(), want)
+	if string(got) != want {
+		m.t.Errorf("%s printed %q, expected %q\n%s", commands, got, want, trace.String())
 	}
 }

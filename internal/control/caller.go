@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/freeze/plan"
 	"example.org/snapd/internal/meta"
 )
 
@@ -178,11 +179,15 @@ func (c *Control) TouchFreeze(ctx context.Context, req *api.FreezeRequest) (*Tou
 			named = append(named, ref)
 		}
 	}
-	recording := req.Recording
-	if recording == "" && !req.NoRecording && len(req.Manifests)+len(req.Packages) == 0 && req.Base == "" {
-		recording = req.Name
+	if plan.OfItsRecording(req) && len(req.Mirrors) == 0 {
+		switch _, err := c.st.Recording(ctx, req.Name); {
+		case err == nil:
+			req.Recording = req.Name // also if it is removed before it is frozen
+		case !errors.Is(err, meta.ErrNotFound):
+			return nil, err
+		}
 	}
-	for _, name := range []string{recording, req.Base} {
+	for _, name := range []string{req.Recording, req.Base} {
 		if name != "" {
 			named = append(named, name)
 		}

@@ -321,6 +321,13 @@ func TestTokenScope(t *testing.T) {
 		{"freeze", api.FreezeRequest{Name: "4.1", Mirrors: []string{"fedora@latest"}}, "this concerns fedora"},
 		{"freeze", api.FreezeRequest{Name: "4.1", Mirrors: []string{at}}, ""},
 		{"freeze", api.FreezeRequest{Name: "5.1", Mirrors: []string{at}}, "this changes 5.1"},
+		// A recording of this name does not matter where the request says otherwise.
+		{"record/start", api.RecordStart{Name: "build-3", Mirrors: []string{"debian"}}, ""},
+		{"record/stop", api.RecordRef{Name: "build-3"}, ""},
+		{"freeze", api.FreezeRequest{Name: "build-3", Query: "*"}, "this concerns all mirrors"},
+		{"freeze", api.FreezeRequest{Name: "build-3", All: true}, "this concerns all mirrors"},
+		{"freeze", api.FreezeRequest{Name: "build-3", NoRecording: true}, "this concerns all mirrors"},
+		{"freeze", api.FreezeRequest{Name: "build-3", Packages: []string{"a"}}, "this concerns all mirrors"},
 		{"pin", api.PinRequest{Ref: at}, ""},
 		{"pin", api.PinRequest{Ref: "fedora@latest"}, "this concerns fedora"},
 		{"sync", api.SyncRequest{Mirrors: []string{"debian"}}, ""},

@@ -133,6 +133,8 @@ func TestDryRunExits(t *testing.T) {
 		}
 	}
 	s.Ctl(args("freeze base --mirror debian --package a --package b --no-sources")...)
+	s.Ctl(args("record start build --mirror debian")...)
+	s.Ctl(args("record stop build")...)
 	for _, c := range []struct {
 		command string
 		exit    int
@@ -149,6 +151,7 @@ func TestDryRunExits(t *testing.T) {
 		{"freeze 4.1 --mirror debian@1999-01-01", 1, api.CodeNotFound, 0},
 		{"freeze 4.1 --mirror nosuch", 1, api.CodeNotFound, 0},
 		{"freeze debian --package a", 2, api.CodeUsage, 0},
+		{"freeze build --mirror debian", 2, api.CodeUsage, 0}, // a recording determines its mirrors
 	} {
 		var answers [2]struct{ Error api.Error }
 		for i, dry := range []string{"", " --dry-run"} {

@@ -245,11 +245,14 @@ func (p *Planner) Plan(ctx context.Context, req *api.FreezeRequest) (*Plan, erro
 	if err != nil {
 		return nil, err
 	}
-	if !named && !req.NoRecording && !req.All {
+	if OfItsRecording(req) {
 		_, err := p.meta.Recording(ctx, req.Name)
-		if err == nil {
+		switch {
+		case err == nil && len(req.Mirrors) > 0:
+			return nil, fmt.Errorf("%w: there is a recording %s, which determines the mirrors: without mirrors it is frozen, and with no_recording (--no-recording) the mirrors are", freeze.ErrUsage, req.Name)
+		case err == nil:
 			req.Recording = req.Name
-		} else if !errors.Is(err, meta.ErrNotFound) {
+		case !errors.Is(err, meta.ErrNotFound):
 			return nil, err
 		}
 	}
@@ -302,6 +305,13 @@ func checkRequest(req *api.FreezeRequest) (named bool, err error) {
 		return false, fmt.Errorf("%w: mirrors cannot be given for a recording, which determines them", freeze.ErrUsage)
 	}
 	return kinds > 0, nil
+}
+
+// OfItsRecording reports whether a request takes the recording that is called like the
+// freeze, where there is one: it says nothing else about what the freeze contains.
+func OfItsRecording(req *api.FreezeRequest) bool {
+	listed := len(req.Manifests) + len(req.Packages) + len(req.Query)
+	return listed == 0 && req.Recording == "" && req.Base == "" && !req.NoRecording && !req.All
 }
 
 // chooseStates returns the snapshots in the request, possibly several of one

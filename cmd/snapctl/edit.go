@@ -139,6 +139,12 @@ func (c *call) changeConfig(ctx context.Context, lines string, change func(file 
 	if err := c.checkName("mirror", c.arg(0)); err != nil {
 		return nil, err
 	}
+	// A server elsewhere must not choose a file of this machine.
+	if server, err := c.server(); err != nil {
+		return nil, err
+	} else if server != "" {
+		return nil, c.usagef("%s changes the configuration file of snapd, which is on the server: use it there, without --server", c.name)
+	}
 	file, running, err := c.configFile(ctx)
 	if errors.Is(err, fs.ErrNotExist) && file != "" {
 		return nil, c.byHand(file, lines, err) // snapd has another root directory

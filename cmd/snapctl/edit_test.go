@@ -64,6 +64,23 @@ func TestEditMirror(t *testing.T) {
 	}
 }
 
+// A server elsewhere does not choose a file of this machine: nothing is asked of it.
+func TestEditElsewhere(t *testing.T) {
+	x, file := editor(t, editFile)
+	for _, args := range [][]string{
+		{"mirror", "add", "x", "type=rpm"}, {"mirror", "set", "fedora", "interval=6h"}, {"mirror", "rename", "fedora", "f"}, {"mirror", "rm", "fedora", "--snapshots", "--yes"},
+	} {
+		x.env = map[string]string{"SNAPCTL_SERVER": "http://127.0.0.1:1", "SNAPCTL_TOKEN_FILE": file}
+		o := x.run(t.TempDir(), args...)
+		if want := "snapctl: error: mirror " + args[1] + " changes the configuration file of snapd, which is on the server: use it there, without --server\n"; o.Exit != 2 || !strings.HasPrefix(o.Err, want) {
+			t.Errorf("%s: exit %d, %s", args, o.Exit, o.Err)
+		}
+	}
+	if got := content(t, file); got != editFile {
+		t.Errorf("file:\n%s", got)
+	}
+}
+
 // A change that snapd refuses leaves the file as it was.
 func TestEditRefusedBySnapd(t *testing.T) {
 	x, file := editor(t, editFile)

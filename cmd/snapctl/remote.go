@@ -44,6 +44,9 @@ func (c *call) connect() (*client.Client, error) {
 	if other := c.p.getenv("SNAPCTL_SERVER"); file == "" && (other == "" || other == server) {
 		file = c.p.getenv("SNAPCTL_TOKEN_FILE") // of that server alone
 	}
+	if file == "" && c.p.getenv("SNAPCTL_TOKEN_FILE") != "" {
+		return nil, c.usagef("--server needs a token: expected --token-file, since $SNAPCTL_TOKEN_FILE is for $SNAPCTL_SERVER, which is another server")
+	}
 	if file == "" {
 		return nil, c.usagef("--server needs a token: expected --token-file or $SNAPCTL_TOKEN_FILE")
 	}

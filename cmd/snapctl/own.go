@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/regfile"
@@ -143,9 +142,13 @@ func (u *ui) ownChange(did, sign string) func(*api.OwnResult) {
 			u.printf("%s: nothing to change in %s\n", r.Mirror, r.Snapshot)
 			return
 		}
-		u.printf("%s: %s %d packages\n", r.Snapshot, did, len(r.Packages))
+		u.printf("%s: %s %s\n", r.Snapshot, did, count(len(r.Packages), "package", "packages"))
 		for _, p := range r.Packages {
-			u.printf("%s %s %s %s%s\n", sign, p.Name, p.Version, p.Arch, space(strings.TrimSuffix(p.Suite+"/"+p.Component, "/")))
+			u.printf("%s %s %s %s", sign, p.Name, p.Version, p.Arch)
+			if p.Suite != "" {
+				u.printf(" %s/%s", p.Suite, p.Component)
+			}
+			u.printf("\n")
 		}
 	}
 }

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"testing"
+
+	"example.org/snapd/internal/api"
+)
+
+// A change of a local mirror is printed with the suite and component of each deb package.
+func TestOwnChange(t *testing.T) {
+	x := newTester(t)
+	one := []api.OwnPackage{{Name: "hello", Version: "1", Arch: "amd64", Suite: "stable", Component: "main"}}
+	for _, c := range []struct {
+		name     string
+		packages []api.OwnPackage
+		want     string
+	}{
+		{"deb", one, "own@20261122T160000Z: removed 1 package\n- hello 1 amd64 stable/main\n"},
+		{"rpm", []api.OwnPackage{{Name: "a", Version: "1-1", Arch: "x86_64"}, {Name: "a", Version: "1-1", Arch: "src"}}, "own@20261122T160000Z: removed 2 packages\n- a 1-1 x86_64\n- a 1-1 src\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x.fake.set(func() {
+				x.fake.answers["remove"] = api.OwnResult{Mirror: "own", Snapshot: "own@20261122T160000Z", New: true, Packages: c.packages}
+			})
+			if o := x.run("", "remove", "own", c.packages[0].Name); o.Exit != 0 || o.Out != c.want {
+				t.Errorf("exit %d, %q, expected %q\n%s", o.Exit, o.Out, c.want, o.Err)
+			}
+		})
+	}
+}

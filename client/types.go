@@ -7,6 +7,8 @@ import "example.org/snapd/internal/api"
 type (
 	AddRequest        = api.AddRequest
 	AttestAdd         = api.AttestAdd
+	AttestRemove      = api.AttestRemove
+	AttestRemoved     = api.AttestRemoved
 	AttestRebuilds    = api.AttestRebuilds
 	AttestRef         = api.AttestRef
 	AttestRequest     = api.AttestRequest

@@ -33,6 +33,11 @@ func (c *Client) AttestRebuilds(ctx context.Context, req AttestRebuilds) (*Attes
 	return call[AttestedRebuilds](ctx, c, "attest/rebuilds", req, nil)
 }
 
+// AttestRemove removes an attestation of a freeze, or what rebuilders say about its packages.
+func (c *Client) AttestRemove(ctx context.Context, req AttestRemove) (*AttestRemoved, error) {
+	return call[AttestRemoved](ctx, c, "attest/rm", req, nil)
+}
+
 // AttestStatement returns the statement that a builder is to sign.
 func (c *Client) AttestStatement(ctx context.Context, req AttestRequest) (*AttestStatement, error) {
 	return call[AttestStatement](ctx, c, "attest/statement", req, nil)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -86,6 +87,17 @@ made them. Without, it shows the keys that attestations claim to be signed by.`,
 				run:      runAttestList,
 			},
 			fetchVerb(),
+			{
+				name: "rm", args: "NAME DIGEST", min: 2, max: 2,
+				usage: "remove an attestation, or what rebuilders say about packages",
+				about: `DIGEST is the SHA-256 of the file, which is part of its name: snapctl attest
+list NAME. The transparency log keeps the entry of the attestation and gets one
+of the removal; copies on other servers and in exports stay. An import of such
+an export adds it again.`,
+				examples: []string{"snapctl attest rm 4.1 60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"},
+				result:   new(api.AttestRemoved),
+				run:      runAttestRemove,
+			},
 		},
 	}
 }
@@ -229,6 +241,25 @@ func runAttestImport(ctx context.Context, c *call) error {
 			c.ui.attested(&r.Attestations[i])
 		}
 	})
+	return nil
+}
+
+func runAttestRemove(ctx context.Context, c *call) error {
+	if err := c.checkName("name", c.arg(0)); err != nil {
+		return err
+	}
+	// Accept the name of the file, as attest list prints it.
+	word := strings.TrimSuffix(path.Base(c.arg(1)), ".json")
+	word = strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(word, "attestation-"), "rebuilds-"), "sha256:")
+	digest, err := cas.ParseDigest(word)
+	if err != nil {
+		return c.usagef("DIGEST %q: expected the SHA-256 of an attestation, 64 hexadecimal digits", c.arg(1))
+	}
+	var r api.AttestRemoved
+	if err := c.ask(ctx, "attest/rm", api.AttestRemove{Name: c.arg(0), SHA256: digest.String()}, &r); err != nil {
+		return err
+	}
+	show(c.ui, &r, func(r *api.AttestRemoved) { c.ui.printf("%s: %s removed\n", r.Name, r.File) })
 	return nil
 }
 

@@ -119,6 +119,7 @@ var advices = []advice{
 	{code: api.CodeNotFound, verb: "channel", exit: api.ExitFailed, hint: "snapctl channel list"},
 	{code: api.CodeNotFound, verb: "record", exit: api.ExitFailed, hint: "snapctl record list"},
 	{code: api.CodeNotFound, verb: "attest import", exit: api.ExitFailed, hint: "import the freeze that it is about first: snapctl import DIR"},
+	{code: api.CodeNotFound, verb: "attest rm", exit: api.ExitFailed, hint: "list what is kept with: snapctl attest list NAME"},
 	{code: api.CodeNotFound, verb: "attest", exit: api.ExitFailed, hint: "snapctl list --frozen, snapctl image list"},
 	{code: api.CodeNotFound, verb: "image", exit: api.ExitFailed, hint: "snapctl list --frozen"},
 	{code: api.CodeNotFound, verb: "rebuild", exit: api.ExitFailed, hint: "snapctl image list"},

@@ -214,6 +214,7 @@ var hintCases = []hintCase{
 	{sentinel: "attest.ErrBuilders", err: attest.ErrBuilders, local: true, verb: "verify", exit: 2, hint: "expected a line \"builder ...\" for each builder, with its public keys below (docs/ATTEST.md)"},
 	{sentinel: "freeze.ErrFull", err: freeze.ErrFull, verb: "attest", exit: 1},
 	{sentinel: "meta.ErrNotFound", err: meta.ErrNotFound, verb: "attest import", exit: 1, hint: "import the freeze that it is about first: snapctl import DIR"},
+	{sentinel: "meta.ErrNotFound", err: meta.ErrNotFound, verb: "attest rm", exit: 1, hint: "list what is kept with: snapctl attest list debian"},
 	{sentinel: "meta.ErrNotFound", err: meta.ErrNotFound, verb: "attest", exit: 1, hint: "snapctl list --frozen, snapctl image list"},
 
 	// The transparency log.

@@ -312,6 +312,9 @@ func (u *ui) transferred(verb string) func(*api.TransferResult) {
 		default:
 			u.printf("%s: %s %s, %s\n", r.Name, verb, count(r.Files, "file", "files"), bytesText(r.Bytes))
 		}
+		if r.Attestations > 0 {
+			u.printf("%s: %s added\n", r.Name, count(int64(r.Attestations), "attestation", "attestations"))
+		}
 		for _, n := range r.Notes {
 			u.printf("note: %s\n", n)
 		}

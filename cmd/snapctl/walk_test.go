@@ -193,6 +193,7 @@ var samples = map[string]sampleRun{
 	"attest":        attestSample,
 	"attest import": {args: []string{"DIR/ci.json"}},
 	"attest list":   {args: []string{"4.1"}, options: map[string]string{"builders": "DIR/builders"}},
+	"attest rm":     {args: []string{"4.1", digest}},
 	"attest fetch":  {args: []string{"4.1", "--rebuilders", "DIR/rebuilders"}, options: map[string]string{"rebuilders": "DIR/rebuilders"}, base: map[string][]string{"rebuilders": {"4.1"}}},
 	"iuk create": {
 		args: []string{"--from", "4.0", "--to", "4.1", "--output", "DIR"},

@@ -27,6 +27,18 @@ type AttestRef struct {
 	Envelopes bool   `json:"envelopes,omitempty"` // with their envelopes, for callers who verify signatures
 }
 
+// AttestRemove removes an attestation of a freeze, or a list of links.
+type AttestRemove struct {
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"` // of the file
+}
+
+// AttestRemoved is what was removed.
+type AttestRemoved struct {
+	Name string `json:"name"`
+	File string `json:"file"` // below /frozen/NAME/
+}
+
 // Attestation is what somebody says about the image of a freeze.
 type Attestation struct {
 	Name     string            `json:"name"` // of the freeze

@@ -237,11 +237,14 @@ type ImportRequest struct {
 
 // TransferResult is the outcome of an export or import.
 type TransferResult struct {
-	Name  string   `json:"name"`
-	Files int64    `json:"files"`
-	Bytes int64    `json:"bytes"`
-	New   bool     `json:"new"`
-	Notes []string `json:"notes,omitempty"`
+	Name  string `json:"name"`
+	Files int64  `json:"files"`
+	Bytes int64  `json:"bytes"`
+	New   bool   `json:"new"`
+	// Attestations is the number of those that an import added to a freeze which was
+	// there.
+	Attestations int      `json:"attestations,omitempty"`
+	Notes        []string `json:"notes,omitempty"`
 }
 
 // SBOMRequest is `snapctl sbom REF`.

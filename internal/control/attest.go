@@ -89,6 +89,19 @@ func (c *Control) AddAttestation(ctx context.Context, req *api.AttestAdd) (*api.
 	return &api.Attested{Attestation: client.Attestation(file.Path, a), New: added}, nil
 }
 
+// RemoveAttestation removes an attestation, or a list of links.
+func (c *Control) RemoveAttestation(ctx context.Context, req *api.AttestRemove) (*api.AttestRemoved, error) {
+	d, err := cas.ParseDigest(req.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("%w: attestation of %s: %w", errclass.Usage, req.Name, err)
+	}
+	file, err := c.cfg.Freezer.RemoveAttestation(ctx, req.Name, d)
+	if err != nil {
+		return nil, err
+	}
+	return &api.AttestRemoved{Name: req.Name, File: file.Path}, nil
+}
+
 // AddRebuilds keeps what rebuilders say about packages.
 func (c *Control) AddRebuilds(ctx context.Context, req *api.AttestRebuilds) (*api.AttestedRebuilds, error) {
 	list, err := c.cfg.Freezer.Materials(ctx, req.Name)

@@ -230,6 +230,11 @@ func (c *Control) TouchAttest(ctx context.Context, req *api.AttestAdd) (*Touch, 
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
+// TouchAttestRemove is what the removal of an attestation changes.
+func (c *Control) TouchAttestRemove(ctx context.Context, req *api.AttestRemove) (*Touch, error) {
+	return c.touchNamed(ctx, req.Name+" sha256:"+req.SHA256, req.Name)
+}
+
 // TouchRebuilds is what the addition of what rebuilders say changes.
 func (c *Control) TouchRebuilds(ctx context.Context, req *api.AttestRebuilds) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name, req.Name)

@@ -93,6 +93,7 @@ func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 		"record/rm":        changes(api.RoleBuilder, "remove a recording", simple(c.RemoveRecording), c.TouchRecord),
 		"attest/rebuilds":  upTo(listRequest, changes(api.RoleBuilder, "keep what rebuilders say about packages", simple(c.AddRebuilds), c.TouchRebuilds)),
 		"attest/add":       upTo(listRequest, changes(api.RoleBuilder, "keep what a builder says about an image", simple(c.AddAttestation), c.TouchAttest)),
+		"attest/rm":        changes(api.RoleReleaser, "remove what a builder or rebuilders say", simple(c.RemoveAttestation), c.TouchAttestRemove),
 		"freeze":           upTo(manifestRequest, changes(api.RoleReleaser, "make a freeze", counting(func(r *api.FreezeRequest) string { return r.Name }, c.Freeze), c.TouchFreeze)),
 		"label":            changes(api.RoleReleaser, "change the labels and the description of a freeze", simple(c.Label), c.TouchLabel),
 		"pin":              changes(api.RoleReleaser, "pin a snapshot", simple(c.Pin), c.TouchPin),

@@ -35,6 +35,9 @@ type Publisher interface {
 	// It changes nothing that was added before; ErrExists if the freeze has another image
 	// for the variant. ErrNotFound; ErrGone if the name now has another manifest.
 	AddStatement(ctx context.Context, s StatementFiles) error
+	// RemoveStatement removes a file that AddStatement added. ErrNotFound, also if the
+	// freeze has no such file; ErrGone if the name now has another manifest.
+	RemoveStatement(ctx context.Context, name string, manifest cas.Digest, file repo.File) error
 	// PutKits publishes kits and upgrade descriptions, all at once. They replace files
 	// with the same paths.
 	PutKits(ctx context.Context, kits []Kit) error

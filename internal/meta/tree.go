@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -11,6 +12,16 @@ import (
 // StatementNode returns the file of the freeze's tree that holds a statement.
 func (f *Frozen) StatementNode(st repo.File) Node {
 	return Node{Path: st.Path, Digest: st.SHA256, Size: st.Size, ModTime: f.Date}
+}
+
+// WithoutStatement removes a statement of a freeze. ErrNotFound.
+func (f *Frozen) WithoutStatement(st repo.File) error {
+	i := slices.Index(f.Statements, st)
+	if i < 0 {
+		return fmt.Errorf("%s of freeze %s: %w", st.Path, f.Name, ErrNotFound)
+	}
+	f.Statements = slices.Delete(f.Statements, i, i+1)
+	return nil
 }
 
 // TreeReader reads a freeze and the files of its tree.
@@ -56,13 +67,21 @@ func CompareTree(ctx context.Context, r TreeReader, name string, listed []Node, 
 	for path, w := range want {
 		faults = append(faults, TreeFault{Path: path, Want: w})
 	}
-	// Statements added since the first read are not faults.
+	// Statements added or removed since the first read are not faults.
 	now, err := r.Freeze(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	faults = slices.DeleteFunc(faults, func(f TreeFault) bool {
-		return f.Want == nil && slices.ContainsFunc(now.Statements, func(st repo.File) bool { return now.StatementNode(st) == *f.Have })
+		one := f.Have
+		if one == nil {
+			one = f.Want
+		}
+		same := func(st repo.File) bool { return now.StatementNode(st) == *one }
+		if f.Want == nil {
+			return slices.ContainsFunc(now.Statements, same)
+		}
+		return f.Have == nil && slices.ContainsFunc(before.Statements, same) && !slices.ContainsFunc(now.Statements, same)
 	})
 	slices.SortFunc(faults, func(a, b TreeFault) int { return strings.Compare(a.Path, b.Path) })
 	return faults, nil

@@ -77,6 +77,9 @@ const (
 	KindSnapshot = "snapshot"
 	KindFreeze   = "freeze"
 	KindChannel  = "channel"
+	// KindAttestation is the removal of an attestation. Its name is NAME/SHA256, of the
+	// freeze and of the attestation.
+	KindAttestation = "attestation"
 )
 
 // Removed records that something is no longer served, or never was because it was
@@ -139,7 +142,12 @@ func (l *Statement) Subjects() []string { return []string{StatementSubject(l.Abo
 func (l *Channel) Subjects() []string { return []string{KindChannel + "\x00" + l.Name} }
 
 // Subjects implements Leaf.
-func (l *Removed) Subjects() []string { return []string{l.Kind + "\x00" + l.Name} }
+func (l *Removed) Subjects() []string {
+	if about, digest, ok := strings.Cut(l.Name, "/"); ok && l.Kind == KindAttestation {
+		return []string{"statement\x00" + about + "\x00" + digest}
+	}
+	return []string{l.Kind + "\x00" + l.Name}
+}
 
 // Subjects implements Leaf.
 func (l *Key) Subjects() []string { return []string{"key\x00" + l.Use + "\x00" + l.Fingerprint} }

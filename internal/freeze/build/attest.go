@@ -68,15 +68,8 @@ func (b *Builder) keepBeside(ctx context.Context, f *meta.Frozen, data []byte, p
 	if slices.Contains(f.Statements, file) {
 		return file, false, nil
 	}
-	have, size := 0, file.Size
-	for _, s := range f.Statements {
-		if freeze.IsAttestation(s.Path) || freeze.IsRebuilds(s.Path) {
-			have, size = have+1, size+s.Size
-		}
-	}
-	if have >= freeze.MaxAttestations || size > freeze.MaxAttestationBytes {
-		return file, false, fmt.Errorf("%w: %s has %d attestations; with this one they have %d bytes, expected at most %d attestations and %d bytes",
-			freeze.ErrFull, f.Name, have, size, freeze.MaxAttestations, int64(freeze.MaxAttestationBytes))
+	if err := roomFor(f, file); err != nil {
+		return file, false, err
 	}
 	if err := b.fetcher.CheckSpace(ctx); err != nil {
 		return file, false, err
@@ -86,5 +79,55 @@ func (b *Builder) keepBeside(ctx context.Context, f *meta.Frozen, data []byte, p
 	if _, err := cas.PutBatch(ctx, batch, data, time.Time{}); err != nil {
 		return file, false, err
 	}
-	return file, true, b.keep(ctx, batch, meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Files: []repo.File{file}})
+	return file, true, b.AddBeside(ctx, batch, f, file)
+}
+
+// roomFor returns freeze.ErrFull if a freeze has no room for more attestations and lists
+// of links.
+func roomFor(f *meta.Frozen, files ...repo.File) error {
+	have, size := 0, int64(0)
+	for _, s := range slices.Concat(f.Statements, files) {
+		if freeze.IsAttestation(s.Path) || freeze.IsRebuilds(s.Path) {
+			have, size = have+1, size+s.Size
+		}
+	}
+	if have > freeze.MaxAttestations || size > freeze.MaxAttestationBytes {
+		return fmt.Errorf("%w: with what is to be added %s has %d attestations of %d bytes, expected at most %d attestations of %d bytes",
+			freeze.ErrFull, f.Name, have, size, freeze.MaxAttestations, int64(freeze.MaxAttestationBytes))
+	}
+	return nil
+}
+
+// AddBeside adds attestations and lists of links to a freeze, whose blobs the batch has.
+// freeze.ErrFull.
+func (p *Publisher) AddBeside(ctx context.Context, batch cas.Batch, f *meta.Frozen, files ...repo.File) error {
+	if err := roomFor(f, files...); err != nil {
+		return err
+	}
+	if err := p.keeper.Flush(ctx, batch); err != nil {
+		return err
+	}
+	defer p.changed()
+	for _, file := range files {
+		if err := p.meta.AddStatement(ctx, meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Files: []repo.File{file}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RemoveAttestation removes an attestation of a freeze, or a list of links, by its
+// digest. meta.ErrNotFound.
+func (b *Builder) RemoveAttestation(ctx context.Context, name string, digest cas.Digest) (file repo.File, err error) {
+	f, err := b.meta.Freeze(ctx, name)
+	if err != nil {
+		return file, err
+	}
+	for _, s := range f.Statements {
+		if s.SHA256 == digest && (freeze.IsAttestation(s.Path) || freeze.IsRebuilds(s.Path)) {
+			defer b.cat.Changed()
+			return s, b.meta.RemoveStatement(ctx, f.Name, f.Manifest.SHA256, s)
+		}
+	}
+	return file, fmt.Errorf("attestation %s of freeze %s: %w", digest, name, meta.ErrNotFound)
 }

@@ -30,7 +30,8 @@ const (
 )
 
 // Import verifies and imports an exported directory. Importing an existing freeze
-// again succeeds, and brings back those of its blobs that are lost.
+// again succeeds, brings back those of its blobs that are lost, and adds attestations
+// that are new.
 func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire.Progress) (*api.TransferResult, error) {
 	if !filepath.IsAbs(req.Dir) {
 		return nil, fmt.Errorf("%w: %s: expected an absolute path", freeze.ErrUsage, req.Dir)
@@ -170,6 +171,36 @@ func (m *importer) restore(ctx context.Context) error {
 	if m.res.Files > 0 {
 		m.b.cfg.Log.Info("restored lost blobs", "snapshot", m.found.Document.Name, "blobs", m.res.Files, "size", m.res.Bytes)
 	}
+	return m.attestations(ctx)
+}
+
+// attestations adds those that a freeze which is there does not have yet.
+func (m *importer) attestations(ctx context.Context) error {
+	f, err := m.b.cfg.Meta.Freeze(ctx, m.found.Document.Name)
+	if err != nil {
+		return err
+	}
+	var added []repo.File
+	for _, name := range slices.Sorted(maps.Keys(m.found.Proven)) {
+		file := m.found.Proven[name]
+		if !freeze.IsAttestation(name) && !freeze.IsRebuilds(name) || slices.ContainsFunc(f.Statements, func(s repo.File) bool { return s.Path == name }) {
+			continue
+		}
+		files, size := m.res.Files, m.res.Bytes
+		if file, err = m.put(ctx, name); err != nil {
+			return err
+		}
+		m.res.Files, m.res.Bytes = files, size // of what had been lost
+		added = append(added, file)
+	}
+	if len(added) == 0 {
+		return nil
+	}
+	if err := m.b.cfg.Publisher.AddBeside(ctx, m.batch, f, added...); err != nil {
+		return err
+	}
+	m.res.Attestations = len(added)
+	m.b.cfg.Log.Info("imported attestations", "snapshot", f.Name, "attestations", len(added))
 	return nil
 }
 

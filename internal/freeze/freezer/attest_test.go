@@ -150,6 +150,31 @@ func TestAttestations(t *testing.T) {
 		t.Errorf("an attestation of another manifest: %v, %+v", err, v)
 	}
 
+	// A freeze that is there gets what is new in an export, and loses what is removed.
+	must(t, os.Remove(filepath.Join(e.Dir, freeze.AttestationPath(cas.Sum(foreign)))))
+	sum, err := cas.ParseDigest(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(files[0]), "attestation-"), ".json"))
+	must(t, err)
+	file, err := other2.Freezer.RemoveAttestation(t.Context(), "4.1", sum)
+	if err != nil || file.Path != freeze.AttestationPath(sum) {
+		t.Errorf("remove: %v, %v", file, err)
+	}
+	for what, d := range map[string]cas.Digest{"what was removed": sum, "what is no attestation": digest(res.Frozen.Manifest)} {
+		if _, err := other2.Freezer.RemoveAttestation(t.Context(), "4.1", d); !errors.Is(err, meta.ErrNotFound) {
+			t.Errorf("remove %s: %v", what, err)
+		}
+	}
+	freezertest.Verify(t, other2.Freezer, "4.1")
+	for i, want := range []int{1, 0} {
+		again, err := other2.Freezer.Import(t.Context(), &api.ImportRequest{Dir: e.Dir}, nil)
+		if err != nil || again.New || again.Attestations != want || again.Files != 0 {
+			t.Errorf("import %d: %+v, %v", i, again, err)
+		}
+		if f, err := other2.Freezer.Describe(t.Context(), "4.1"); err != nil || len(f.Statements) != 5 {
+			t.Errorf("import %d: statements %v, %v", i, f.Statements, err)
+		}
+	}
+	freezertest.Verify(t, other2.Freezer, "4.1")
+
 	// Nobody makes the freeze unreadable by many large ones.
 	for i := 0; ; i++ {
 		large := good

@@ -106,6 +106,30 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 	})
 }
 
+// RemoveStatement implements meta.Publisher.
+func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.Digest, file repo.File) error {
+	return s.update(ctx, "remove statement", func(tx *txn) error {
+		f, err := tx.frozenIs(name, manifest)
+		if err != nil {
+			return err
+		}
+		if err := f.WithoutStatement(file); err != nil {
+			return err
+		}
+		if err := tx.b("ftree").Delete(key(nil).str(name).raw([]byte(file.Path))); err != nil {
+			return err
+		}
+		// Another file of the freeze may have the same bytes.
+		held := slices.Contains(f.Blobs(), file.SHA256) || slices.ContainsFunc(tx.Nodes(name, "", "", 0), func(n meta.Node) bool { return n.Digest == file.SHA256 })
+		if !held {
+			if err := tx.DropRef(file.SHA256, meta.OwnerFrozen, name); err != nil {
+				return err
+			}
+		}
+		return tx.replaceFrozen(f)
+	})
+}
+
 // frozenIs reads the record of a freeze with a certain manifest. ErrNotFound, ErrGone.
 func (t *txn) frozenIs(name string, manifest cas.Digest) (*meta.Frozen, error) {
 	f, err := t.Frozen(name)

@@ -125,6 +125,9 @@ func writes() []write {
 		{name: "RemoveFreeze", before: publish, run: remove, again: meta.ErrGone},
 		{name: "PublishRemoved", before: then(publish, remove), run: func(ctx context.Context, s meta.Store) error { return s.Publish(ctx, f) }},
 		{name: "AddStatement", before: publish, run: func(ctx context.Context, s meta.Store) error { return s.AddStatement(ctx, statement) }},
+		{name: "RemoveStatement", before: then(publish, func(ctx context.Context, s meta.Store) error { return s.AddStatement(ctx, statement) }), run: func(ctx context.Context, s meta.Store) error {
+			return s.RemoveStatement(ctx, "4.1", f.Manifest.SHA256, statement.Files[0])
+		}, again: meta.ErrNotFound},
 		{name: "SetProvenanceSignature", before: publish, run: func(ctx context.Context, s meta.Store) error {
 			return s.SetProvenanceSignature(ctx, "4.1", f.Prov.SHA256, blob("provenance.json.asc", "s"))
 		}},

@@ -145,6 +145,7 @@ func testUpdateFreeze(t *testing.T, s meta.Store) {
 	}
 	for what, err := range map[string]error{
 		"AddStatement":           s.AddStatement(ctx, meta.StatementFiles{Freeze: "4.9"}),
+		"RemoveStatement":        s.RemoveStatement(ctx, "4.9", cas.Digest{}, repo.File{}),
 		"SetProvenanceSignature": s.SetProvenanceSignature(ctx, "4.9", cas.Digest{}, signature),
 		"SetTreeListing":         s.SetTreeListing(ctx, "4.9", cas.Digest{}, listing),
 		"ReplaceKey":             s.ReplaceKey(ctx, "4.9", cas.Digest{}, renewed),
@@ -153,9 +154,46 @@ func testUpdateFreeze(t *testing.T, s meta.Store) {
 			t.Errorf("%s of a freeze that does not exist: %v, expected ErrNotFound", what, err)
 		}
 	}
+	testRemoveStatement(t, s, f)
 	fail(s.RemoveFreeze(ctx, "4.1", day))
 	if images, err := s.Images(ctx, ""); err != nil || len(images) > 0 {
 		t.Errorf("images of a removed freeze: %+v, %v", images, err)
+	}
+}
+
+// testRemoveStatement removes statements of a freeze.
+func testRemoveStatement(t *testing.T, s meta.Store, f *meta.Frozen) {
+	t.Helper()
+	ctx := t.Context()
+	one := blob("_statements/attestation-1.json", "attested")
+	twin := one
+	twin.Path = "_statements/attestation-2.json"
+	before, err := s.Freeze(ctx, f.Name)
+	failing(t)(err)
+	failing(t)(s.AddStatement(ctx, meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Files: []repo.File{one, twin}}))
+	if err := s.RemoveStatement(ctx, f.Name, cas.Sum([]byte("another manifest")), one); !errors.Is(err, meta.ErrGone) {
+		t.Errorf("remove a statement about another manifest: %v, expected ErrGone", err)
+	}
+	if err := s.RemoveStatement(ctx, f.Name, f.Manifest.SHA256, blob(one.Path, "another")); !errors.Is(err, meta.ErrNotFound) {
+		t.Errorf("remove a statement with other bytes: %v, expected ErrNotFound", err)
+	}
+	// The blob is held until the last file with these bytes is removed.
+	for i, file := range []repo.File{one, twin} {
+		failing(t)(s.RemoveStatement(ctx, f.Name, f.Manifest.SHA256, file))
+		if err := s.RemoveStatement(ctx, f.Name, f.Manifest.SHA256, file); !errors.Is(err, meta.ErrNotFound) {
+			t.Errorf("remove %s again: %v, expected ErrNotFound", file.Path, err)
+		}
+		held, err := s.Referenced(ctx, []cas.Digest{file.SHA256})
+		if err != nil || (len(held) == 1) != (i == 0) {
+			t.Errorf("after %s was removed the blob is held: %v, %v", file.Path, held, err)
+		}
+	}
+	after, err := s.Freeze(ctx, f.Name)
+	if err != nil || !slices.Equal(after.Statements, before.Statements) {
+		t.Errorf("after additions and removals: %+v, %v, expected %+v", after, err, before.Statements)
+	}
+	if nodes, err := s.TreeFiles(ctx, f.Name, "_statements/attestation", "", 10); err != nil || len(nodes) > 0 {
+		t.Errorf("removed statements in the tree: %+v, %v", nodes, err)
 	}
 }
 

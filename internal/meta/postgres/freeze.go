@@ -453,6 +453,32 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 	})
 }
 
+// RemoveStatement implements meta.Publisher.
+func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.Digest, file repo.File) error {
+	return s.change(ctx, "remove statement", name, func(t *tx, f *meta.Frozen) (bool, error) {
+		if err := rests(f, manifest); err != nil {
+			return false, err
+		}
+		if err := f.WithoutStatement(file); err != nil {
+			return false, err
+		}
+		if _, err := t.exec(ctx, "delete from ftree where name = $1 and path = $2", name, []byte(file.Path)); err != nil {
+			return false, err
+		}
+		// Another file of the freeze may have the same bytes.
+		held := slices.Contains(f.Blobs(), file.SHA256)
+		if !held {
+			if _, err := t.one(ctx, []any{&held}, "select exists (select from ftree where name = $1 and sha256 = $2)", name, file.SHA256[:]); err != nil {
+				return false, err
+			}
+		}
+		if held {
+			return true, nil
+		}
+		return true, t.dropRefs(ctx, []cas.Digest{file.SHA256}, meta.OwnerFrozen, []byte(name))
+	})
+}
+
 func (t *tx) putImage(ctx context.Context, im *meta.Image) error {
 	old, err := values(docs[meta.Image](ctx, t, "select doc from image where name = $1 and variant = $2", im.Name, im.Variant))
 	if err != nil {

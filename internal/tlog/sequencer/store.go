@@ -192,6 +192,29 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 	return s.Store.AddStatement(ctx, st)
 }
 
+// RemoveStatement implements meta.Publisher. It first appends the entry, as
+// RemoveFreeze does.
+func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.Digest, file repo.File) error {
+	f, err := s.Store.Freeze(ctx, name)
+	if err != nil {
+		return err
+	}
+	if f.Manifest.SHA256 != manifest || !slices.Contains(f.Statements, file) {
+		return s.Store.RemoveStatement(ctx, name, manifest, file) // says what is wrong
+	}
+	if err := s.log.Append(ctx, &logfmt.Removed{Kind: logfmt.KindAttestation, Name: name + "/" + file.SHA256.String()}); err != nil {
+		return err
+	}
+	if err := s.Store.RemoveStatement(ctx, name, manifest, file); err != nil {
+		st := meta.StatementFiles{Freeze: name, Manifest: manifest, Files: []repo.File{file}}
+		if again := s.log.Append(context.WithoutCancel(ctx), statementLeaf(st)); again != nil {
+			s.log.log.Warn("an entry of the log waits for the next start", "err", again)
+		}
+		return err
+	}
+	return nil
+}
+
 // statementLeaves returns the entries for the statements of a freeze with images.
 func statementLeaves(f *meta.Frozen, images []meta.Image) (out []logfmt.Leaf) {
 	for _, file := range f.Statements {

@@ -116,10 +116,14 @@ func TestLogged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	attestation := statement(f, "_statements/attestation-1.json")
 	for i, err := range []error{
 		st.Publish(ctx, f), st.Publish(ctx, f),
 		st.AddStatement(ctx, statement(f, "_statements/image-default.json")),
 		st.AddStatement(ctx, statement(f, "_statements/image-default.json")),
+		st.AddStatement(ctx, attestation),
+		st.RemoveStatement(ctx, "4.1", f.Manifest.SHA256, attestation.Files[0]),
+		st.AddStatement(ctx, attestation),
 		st.RemoveFreeze(ctx, "4.1", day),
 	} {
 		if err != nil {
@@ -146,7 +150,8 @@ func TestLogged(t *testing.T) {
 	if err := st.RemoveSnapshot(ctx, "debian", snap.Timestamp, true, day); err != nil {
 		t.Fatal(err)
 	}
-	words := []string{`snapd/key/v1`, `snapd/snapshot/v1 20261122T160000Z`, `snapd/frozen/v1`, `snapd/statement/v1 image`, `snapd/removed/v1 "freeze"`, `snapd/frozen/v1`,
+	words := []string{`snapd/key/v1`, `snapd/snapshot/v1 20261122T160000Z`, `snapd/frozen/v1`, `snapd/statement/v1 image`,
+		`snapd/statement/v1 attestation`, `snapd/removed/v1 "attestation" 4.1/` + attestation.Files[0].SHA256.String(), `snapd/statement/v1 attestation`, `snapd/removed/v1 "freeze"`, `snapd/frozen/v1`,
 		`snapd/snapshot/v1 20261122T160001Z`, `snapd/removed/v1 debian@20261122T160000Z`}
 	expect(t, l, words...)
 	if _, err := st.Recover(ctx, "test"); err != nil {

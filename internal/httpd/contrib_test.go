@@ -9,14 +9,16 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/needs"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// exported returns the names of all metrics of a server that has synced.
+// exported returns the names of all metrics of a server that has synced and has a
+// webhook.
 func exported(t *testing.T) []string {
 	t.Helper()
-	s := newSite(t, nil)
+	s := newSite(t, nil, func(c *config.Config) { c.Webhooks = []config.Webhook{{Name: "hook", Command: []string{"/bin/true"}}} })
 	s.Archive.Add(debtest.Package{Name: "a"})
 	s.publish()
 	s.sync()

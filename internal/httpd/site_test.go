@@ -33,6 +33,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 	"example.org/snapd/internal/sign"
 	"example.org/snapd/internal/sign/signtest"
+	"example.org/snapd/internal/webhook"
 )
 
 // site is an upstream, an engine and a server of both sides.
@@ -69,10 +70,14 @@ func newSite(t testing.TB, change func(*config.Mirror), conf ...func(*config.Con
 func serverOf(t testing.TB, p *mirrortest.Parts, z *freezer.Freezer, now func() time.Time, c httpd.Config) *httpd.Server {
 	t.Helper()
 	c.Catalog, c.Acquirer, c.Meta, c.Blobs, c.Freezer, c.Version = p.Catalog, p.Acquirer, p.Store(), p.Blobs(), z, "test"
+	hooks, err := webhook.New(webhook.Config{Meta: p.Store(), Webhooks: c.Conf.Webhooks, Log: c.Log, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
 	c.Control = control.New(control.Config{
 		Formats: repo.ByType[control.Format](p.Formats()...), Engine: p.Engine, Catalog: p.Catalog, Acquirer: p.Acquirer, Meta: p.Store(), Blobs: p.Blobs(), Freezer: z,
 		Collector: gc.New(gc.Config{Formats: repo.ByType[gc.Format](p.Formats()...), Catalog: p, Acquirer: p, Meta: p.Store(), Blobs: p.Blobs(), Making: z.Making}),
-		Signer:    c.Signer, TLog: c.TLog, Conf: c.Conf, Version: "test", Log: c.Log, Now: now,
+		Signer:    c.Signer, TLog: c.TLog, Webhooks: hooks, Conf: c.Conf, Version: "test", Log: c.Log, Now: now,
 	})
 	srv, err := httpd.New(c)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // ErrKeyReused means that an Idempotency-Key was used before, with another request.
-var ErrKeyReused = errclass.New(errclass.Usage, "the Idempotency-Key belongs to another request")
+var ErrKeyReused = errclass.New(errclass.Usage, "the Idempotency-Key was used with another request before")
 
 // Limits on jobs, and on what is kept of those that ended.
 const (
@@ -109,7 +109,7 @@ func (j *Jobs) Start(spec JobSpec) (job *Job, joined bool, err error) {
 	j.forget()
 	if old := j.byKey[key]; key != "" && old != nil {
 		if old.digest != digest {
-			return nil, false, fmt.Errorf("%w: it was used with another request before", ErrKeyReused)
+			return nil, false, ErrKeyReused
 		}
 		_ = old.join(spec.By, true)
 		return old, true, nil

@@ -189,7 +189,11 @@ func receiveFile(ctx context.Context, m config.Mirror, f repo.Own, kr *sign.Keyr
 		return file, got, err
 	}
 	defer w.Abort()
-	read, err := f.ReadOwn(m, kr, name, io.TeeReader(contextReader{ctx, r}, w))
+	in := &arriving{ctx: ctx, r: r}
+	read, err := f.ReadOwn(m, kr, name, io.TeeReader(in, w))
+	if in.err != nil {
+		return file, got, in.err // whatever the format says of what arrived
+	}
 	if err != nil {
 		return file, got, err
 	}
@@ -200,17 +204,25 @@ func receiveFile(ctx context.Context, m config.Mirror, f repo.Own, kr *sign.Keyr
 	return repo.OwnFile{File: repo.File{Path: name, Size: got.Size, SHA256: got.Digest}, Read: read}, got, nil
 }
 
-// contextReader reads until a context ends.
-type contextReader struct {
+// arriving reads a file until a context ends, and remembers why less of it arrived than
+// was sent.
+type arriving struct {
 	ctx context.Context
 	r   io.Reader
+	err error
 }
 
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
+func (a *arriving) Read(p []byte) (n int, err error) {
+	if err = a.ctx.Err(); err == nil {
+		n, err = a.r.Read(p)
 	}
-	return c.r.Read(p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: it did not arrive whole: %w", errclass.Usage, err)
+	}
+	if err != nil && err != io.EOF {
+		a.err = err
+	}
+	return n, err
 }
 
 // countingReader counts bytes for the progress of a call.

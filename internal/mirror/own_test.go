@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"example.org/snapd/internal/config"
@@ -386,6 +387,25 @@ func TestOwnKeyring(t *testing.T) {
 		}
 		if _, err := add(t, w, mirror.AddOptions{Suite: "stable"}, files...); !errors.Is(err, c.is) {
 			t.Errorf("%s: %v, expected %v", name, err, c.is)
+		}
+	}
+}
+
+// A connection that breaks anywhere in a package is the fault that is reported: what
+// arrived is not called malformed.
+func TestAddBroken(t *testing.T) {
+	w := ownWorld(t, nil)
+	deb := debOf(t, debtest.Package{Name: "new"})
+	reset := errors.New("connection reset")
+	for at := 0; at < len(deb.data); at += 41 {
+		for _, broken := range []error{reset, io.ErrUnexpectedEOF} {
+			next := func() (io.Reader, error) {
+				return io.MultiReader(bytes.NewReader(deb.data[:at]), iotest.ErrReader(broken)), nil
+			}
+			_, err := w.Add(t.Context(), "debian", mirror.AddOptions{Suite: "stable", Names: []string{deb.name}, Next: next})
+			if !errors.Is(err, broken) || errors.Is(err, repo.ErrMalformed) {
+				t.Fatalf("broken after %d of %d bytes: %v, expected %v", at, len(deb.data), err, broken)
+			}
 		}
 	}
 }

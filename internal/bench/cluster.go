@@ -176,10 +176,11 @@ func (b *bench) clusterSyncs(ctx context.Context, g *grown, alone, one *server) 
 	return b.clusterStatements(ctx, g)
 }
 
-// clusterStatements counts the SQL statements of a sync in which nothing changed: the
-// fewest of several, because the node follows the others at the same time.
+// clusterStatements counts the SQL statements of a sync in which nothing changed, without
+// those with which the node follows the others at the same time, and without the entry of
+// the audit list.
 func (b *bench) clusterStatements(ctx context.Context, g *grown) error {
-	count, err := g.db.Statements(ctx, g.url)
+	taken, err := g.db.Statements(ctx, g.url)
 	if err != nil {
 		return err
 	}
@@ -190,15 +191,14 @@ func (b *bench) clusterStatements(ctx context.Context, g *grown) error {
 	}
 	var all []int
 	for range 7 {
-		time.Sleep(500 * time.Millisecond)
-		before := count()
+		taken()
 		if _, err := one.ctl(ctx, "sync", "lazy"); err != nil {
 			return err
 		}
-		all = append(all, count()-before)
+		all = append(all, pgtest.Count(taken(), pgtest.Background...))
 	}
-	n := slices.Min(all)
-	b.add(row{work: "sync, nothing changed, SQL statements", ours: fmt.Sprint(n), bound: "<= 2", ok: judge(n <= 2), note: fmt.Sprintf("of 7 syncs: %v, with begin and commit", all)})
+	n := slices.Max(all[1:])
+	b.add(row{work: "sync, nothing changed, SQL statements", ours: fmt.Sprint(n), bound: "<= 2", ok: judge(n <= 2), note: fmt.Sprintf("of 7 syncs, the first after a start: %v, with begin and commit", all)})
 	if err := g.db.Quiet(ctx, g.url); err != nil {
 		return err
 	}

@@ -196,6 +196,17 @@ type Cache interface {
 	Stored() Reader
 }
 
+type copiesKey struct{}
+
+// WithCopies returns a context in which a Cache may open a copy without asking whether the
+// blob still exists: for callers to whom only the bytes matter.
+func WithCopies(ctx context.Context) context.Context {
+	return context.WithValue(ctx, copiesKey{}, true)
+}
+
+// CopiesSuffice reports whether ctx is of WithCopies.
+func CopiesSuffice(ctx context.Context) bool { return ctx.Value(copiesKey{}) != nil }
+
 // Locate returns a place in a store, or the zero Place if the store is not a Locator.
 func Locate(ctx context.Context, s Reader, d Digest, w Wanted) (Place, error) {
 	if l, ok := s.(Locator); ok {

@@ -13,6 +13,13 @@ type Writer interface {
 	// SetCheck replaces the result of the last syncs of a mirror.
 	SetCheck(ctx context.Context, mirror string, c Check) error
 
+	// BeginSync takes the lease under which a mirror is synced, as AcquireLease does, and
+	// returns what Head does. EndSync does what SetCheck and ReleaseLease do, if the lease
+	// is still held; else it fails with ErrFenced. c replaces before. After another error
+	// they may have taken effect: a lease that was taken expires.
+	BeginSync(ctx context.Context, mirror, who string, ttl time.Duration) (Lease, *Head, error)
+	EndSync(ctx context.Context, l Lease, mirror string, before, c Check) error
+
 	// Head returns what the next sync of a mirror is compared with.
 	Head(ctx context.Context, mirror string) (*Head, error)
 	// LastGeneration returns the generation of a suite that was sealed last, which staged

@@ -91,8 +91,10 @@ func (a *attempt) begin(ctx context.Context) (err error) {
 	if a.kr, err = a.e.acquirer.Keyring(a.m.Name); err != nil {
 		return err
 	}
-	if a.head, err = a.e.cfg.Meta.Head(ctx, a.m.Name); err != nil {
-		return err
+	if a.head == nil {
+		if a.head, err = a.e.cfg.Meta.Head(ctx, a.m.Name); err != nil {
+			return err
+		}
 	}
 	a.now = a.e.cfg.Now()
 	a.clock.begin(a.now, a.head.Snapshot, a.head.Check)

@@ -73,7 +73,6 @@ type Metadata interface {
 	meta.Writer
 	meta.Leases
 	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
-	LastCheck(ctx context.Context, mirror string) (meta.Check, error)
 	Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.Digest, error)
 	FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error)
 	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)

@@ -98,7 +98,7 @@ func (r *rootFetch) candidates() []remote.URL {
 
 // documents returns the stored documents, which make the request conditional.
 func (r *rootFetch) documents(ctx context.Context) []repo.Doc {
-	docs, err := r.e.catalog.Documents(ctx, r.head)
+	docs, err := r.e.catalog.Documents(cas.WithCopies(ctx), r.head)
 	if err != nil {
 		r.e.cfg.Log.Warn("stored documents cannot be read, downloading them again", "repo", r.m.Name, "suite", string(r.suite), "err", err)
 		return nil

@@ -72,18 +72,22 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	defer unlock()
 	start := e.cfg.Now()
 	var res *SyncResult
-	err = meta.Lead(ctx, e.cfg.Meta, meta.LeaseSync+name, e.cfg.Node, func(ctx context.Context) (err error) {
+	l := &lead{Leases: e.cfg.Meta, meta: e.cfg.Meta, mirror: name}
+	err = meta.Lead(ctx, l, meta.LeaseSync+name, e.cfg.Node, func(ctx context.Context) (err error) {
 		if err := e.acquirer.CheckSpace(ctx); err != nil {
 			return err
 		}
-		res, err = e.attempts(ctx, m, o)
+		res, err = e.attempts(ctx, m, o, l.head)
 		if o.FromURL.IsZero() && ctx.Err() == nil {
-			if cerr := e.noteCheck(ctx, name, res, err); err == nil {
-				err = cerr
-			}
+			c := l.head.Check
+			res.note(&c, e.cfg.Now(), err)
+			l.check = &c
 		}
 		return err
 	})
+	if err == nil {
+		err = l.err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sync %s: %w", name, err)
 	}
@@ -91,15 +95,17 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	return res, nil
 }
 
-// attempts tries until one consistent state of upstream was read completely.
-func (e *Engine) attempts(ctx context.Context, m config.Mirror, o SyncOptions) (*SyncResult, error) {
+// attempts tries until one consistent state of upstream was read completely. The first
+// compares it with head.
+func (e *Engine) attempts(ctx context.Context, m config.Mirror, o SyncOptions, head *meta.Head) (*SyncResult, error) {
 	a := attempt{e: e, m: m, f: e.cfg.Formats[m.Type], o: o, p: o.Progress}
 	if o.ByHand {
 		a.ignorePauses = e.acquirer.Pauses()
 	}
 	var causes []error // why places were skipped
 	for torn := 0; ; {
-		one := &attempt{e: a.e, m: a.m, f: a.f, o: a.o, p: a.p, ignorePauses: a.ignorePauses, passed: a.passed}
+		one := &attempt{e: a.e, m: a.m, f: a.f, o: a.o, p: a.p, ignorePauses: a.ignorePauses, passed: a.passed, head: head}
+		head = nil
 		res, err := one.run(ctx)
 		var inc *incompleteError
 		switch {
@@ -131,14 +137,30 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// noteCheck records the outcome of asking upstream.
-func (e *Engine) noteCheck(ctx context.Context, name string, res *SyncResult, err error) error {
-	c, cerr := e.cfg.Meta.LastCheck(ctx, name)
-	if cerr != nil {
-		return cerr
+// lead is the lease of a sync, which is taken together with the question for the mirror's
+// newest state, and released together with the record of the outcome.
+type lead struct {
+	meta.Leases
+	meta   meta.Writer
+	mirror string
+	head   *meta.Head
+	check  *meta.Check // the outcome; nil: none is to be recorded
+	err    error       // of recording it
+}
+
+// AcquireLease implements meta.Leases.
+func (l *lead) AcquireLease(ctx context.Context, _, who string, ttl time.Duration) (lease meta.Lease, err error) {
+	lease, l.head, err = l.meta.BeginSync(ctx, l.mirror, who, ttl)
+	return lease, err
+}
+
+// ReleaseLease implements meta.Leases.
+func (l *lead) ReleaseLease(ctx context.Context, lease meta.Lease) error {
+	if l.check == nil {
+		return l.Leases.ReleaseLease(ctx, lease)
 	}
-	res.note(&c, e.cfg.Now(), err)
-	return e.cfg.Meta.SetCheck(ctx, name, c)
+	l.err = l.meta.EndSync(ctx, lease, l.mirror, l.head.Check, *l.check)
+	return l.err
 }
 
 // place is a suite at a base URL.

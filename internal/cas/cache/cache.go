@@ -6,7 +6,8 @@
 // errors.
 //
 // Only the other store decides which blobs exist. A copy is served without asking only
-// while the other store cannot be reached.
+// while the other store cannot be reached, or to callers to whom only the bytes matter
+// (cas.WithCopies).
 package cache
 
 import (

@@ -27,6 +27,7 @@ import (
 type remote struct {
 	cas.Store
 	opened atomic.Int64
+	stats  atomic.Int64
 	gate   chan struct{} // nil: open
 	down   atomic.Bool
 	flip   atomic.Bool
@@ -48,6 +49,7 @@ func (r *remote) Stat(ctx context.Context, d cas.Digest) (cas.Info, error) {
 	if r.down.Load() {
 		return cas.Info{}, cas.ErrUnavailable
 	}
+	r.stats.Add(1)
 	return r.Store.Stat(ctx, d)
 }
 
@@ -300,6 +302,33 @@ func TestOutage(t *testing.T) {
 }
 
 // If the disk is full there are fewer copies, and no errors.
+// A caller to whom only the bytes matter reads a copy without a question to the other
+// store, of whatever age, but never a damaged one.
+func TestWithCopies(t *testing.T) {
+	w := newWorld(t, 1<<20)
+	data := blob(1, 5000)
+	d := w.put(data)
+	w.read(data)
+	ctx := cas.WithCopies(t.Context())
+	stats := w.r.stats.Load()
+	for _, damaged := range []bool{false, true} {
+		if damaged {
+			h := d.String()
+			if err := os.WriteFile(filepath.Join(w.dir, "cache", h[:2], h), blob(2, 5000), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			w.open() // after a restart
+			stats = w.r.stats.Load()
+		}
+		if got, err := cas.ReadAll(ctx, w.c, d, 1<<20); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("damaged %v: %d bytes, %v", damaged, len(got), err)
+		}
+		if asked := w.r.stats.Load() > stats; asked != damaged {
+			t.Errorf("damaged %v: the other store was asked: %v", damaged, asked)
+		}
+	}
+}
+
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t, 10<<20)
 	for n := range 4 {

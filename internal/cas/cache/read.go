@@ -23,6 +23,11 @@ const (
 
 // Open implements cas.Reader.
 func (s *Store) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
+	if cas.CopiesSuffice(ctx) {
+		if b := s.openCopy(ctx, d); b != nil {
+			return b, nil
+		}
+	}
 	info, err := s.Stat(ctx, d)
 	switch {
 	case errors.Is(err, cas.ErrNotFound):
@@ -31,15 +36,10 @@ func (s *Store) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
 	case err != nil:
 		// The other store cannot be reached. A copy is right, whatever has become of the
 		// blob.
-		f := s.use(ctx, cas.Info{Digest: d, Size: -1})
-		if f == nil {
-			return nil, err
+		if b := s.openCopy(ctx, d); b != nil {
+			return b, nil
 		}
-		st, serr := f.Stat()
-		if serr != nil {
-			return nil, errors.Join(serr, f.Close())
-		}
-		return &file{f, cas.Info{Digest: d, Size: st.Size()}}, nil
+		return nil, err
 	}
 	if f := s.use(ctx, info); f != nil {
 		return &file{f, info}, nil
@@ -52,6 +52,20 @@ func (s *Store) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
 		return nil, err
 	}
 	return &follower{ctx: ctx, s: s, f: f, info: info}, nil
+}
+
+// openCopy opens a copy without asking the other store; nil if there is none.
+func (s *Store) openCopy(ctx context.Context, d cas.Digest) cas.Blob {
+	f := s.use(ctx, cas.Info{Digest: d, Size: -1})
+	if f == nil {
+		return nil
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil
+	}
+	return &file{f, cas.Info{Digest: d, Size: st.Size()}}
 }
 
 // file is a copy that is being read.

@@ -14,6 +14,27 @@ func (s *Store) SetCheck(ctx context.Context, mirror string, c meta.Check) error
 	return s.update(ctx, "check", func(tx *txn) error { return tx.setCheck(mirror, c) })
 }
 
+// BeginSync is meta.Writer.BeginSync.
+func (s *Store) BeginSync(ctx context.Context, mirror, who string, ttl time.Duration) (meta.Lease, *meta.Head, error) {
+	l, err := s.AcquireLease(ctx, meta.LeaseSync+mirror, who, ttl)
+	if err != nil {
+		return l, nil, err
+	}
+	h, err := s.Head(ctx, mirror)
+	if err != nil {
+		return meta.Lease{}, nil, errors.Join(err, s.ReleaseLease(context.WithoutCancel(ctx), l))
+	}
+	return l, h, nil
+}
+
+// EndSync is meta.Writer.EndSync.
+func (s *Store) EndSync(ctx context.Context, l meta.Lease, mirror string, _, c meta.Check) error {
+	if err := s.SetCheck(meta.UnderLease(ctx, l), mirror, c); err != nil {
+		return err
+	}
+	return s.ReleaseLease(ctx, l)
+}
+
 // Head is meta.Writer.Head.
 func (s *Store) Head(ctx context.Context, mirror string) (h *meta.Head, err error) {
 	err = s.view(ctx, func(tx *txn) error {

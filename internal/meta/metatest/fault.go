@@ -97,7 +97,18 @@ func writes() []write {
 	corrupt := func(ctx context.Context, s meta.Store) error {
 		return s.MarkCorrupt(ctx, meta.CorruptBlob{Digest: digest("a"), Found: day, By: "fsck", Why: "short"})
 	}
+	var led meta.Lease
+	lead := func(ctx context.Context, s meta.Store) (err error) {
+		led, _, err = s.BeginSync(ctx, mirror, "one", time.Hour)
+		return err
+	}
 	return []write{
+		{name: "EndSync", before: lead, run: func(ctx context.Context, s meta.Store) error {
+			return s.EndSync(ctx, led, mirror, meta.Check{}, meta.Check{OK: day})
+		}, again: meta.ErrFenced},
+		{name: "EndSyncFailed", before: lead, run: func(ctx context.Context, s meta.Store) error {
+			return s.EndSync(ctx, led, mirror, meta.Check{}, meta.Check{Checked: day, Error: "refused"})
+		}, again: meta.ErrFenced},
 		{name: "SetCheck", run: func(ctx context.Context, s meta.Store) error { return s.SetCheck(ctx, mirror, meta.Check{OK: day}) }},
 		{name: "Stage", run: func(ctx context.Context, s meta.Store) error {
 			_, err := stageWith(ctx, s, binary("a", "1"))

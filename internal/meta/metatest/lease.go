@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
@@ -58,7 +61,46 @@ func testLeases(t *testing.T, s meta.Store) {
 	if three.Epoch <= two.Epoch {
 		t.Errorf("epoch %d after %d", three.Epoch, two.Epoch)
 	}
+	fail(s.ReleaseLease(ctx, three))
 	testLead(t, s)
+	testSyncLease(t, s)
+}
+
+// testSyncLease checks that BeginSync and EndSync do what the calls do that they stand for.
+func testSyncLease(t *testing.T, s meta.Store) {
+	ctx := t.Context()
+	fail := failing(t)
+	l, h, err := s.BeginSync(ctx, mirror, "one", time.Minute)
+	fail(err)
+	if h.Snapshot != nil || len(h.Generations) > 0 || h.Check != (meta.Check{}) || l.Name != meta.LeaseSync+mirror {
+		t.Errorf("the first sync: %+v, %+v", l, h)
+	}
+	if _, _, err := s.BeginSync(ctx, mirror, "two", time.Minute); !errors.Is(err, meta.ErrLeased) || !strings.Contains(err.Error(), "held by one") {
+		t.Errorf("while one syncs: %v, expected ErrLeased", err)
+	}
+	seal(t, s, stage(t, s, binary("a", "1")), day)
+	fail(s.EndSync(ctx, l, mirror, h.Check, meta.Check{OK: day}))
+	if err := s.EndSync(ctx, l, mirror, h.Check, meta.Check{Ahead: day}); !errors.Is(err, meta.ErrFenced) {
+		t.Errorf("ended twice: %v, expected ErrFenced", err)
+	}
+	for _, ttl := range []time.Duration{time.Nanosecond, time.Minute} { // the second finds a lease that expired
+		want, err := s.Head(ctx, mirror)
+		fail(err)
+		var got *meta.Head
+		if l, got, err = s.BeginSync(ctx, mirror, "two", ttl); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" || got.Snapshot == nil || got.Check.OK.IsZero() || len(got.Generations) != 1 {
+			t.Errorf("BeginSync (-Head +got):\n%s", d)
+		}
+	}
+	fail(s.EndSync(ctx, l, mirror, meta.Check{OK: day}, meta.Check{OK: day, Error: "refused"}))
+	if c, err := s.LastCheck(ctx, mirror); err != nil || c.Error != "refused" {
+		t.Errorf("last check: %+v, %v", c, err)
+	}
+	l, _, err = s.BeginSync(ctx, mirror, "one", time.Minute)
+	fail(err)
+	fail(s.ReleaseLease(ctx, l))
 }
 
 // testLead checks that Lead holds the lease while it runs a function.
@@ -123,6 +165,7 @@ func testFences(t *testing.T, open Opener) {
 // testConcurrency checks concurrent writers.
 func testConcurrency(t *testing.T, open Opener) {
 	t.Run("Takeover", func(t *testing.T) { testTakeover(t, open(t, Options{})) })
+	t.Run("Syncs", func(t *testing.T) { testSyncs(t, open(t, Options{})) })
 	t.Run("Writers", func(t *testing.T) { testWriters(t, open(t, Options{})) })
 	t.Run("CollectorAndFreeze", func(t *testing.T) { testCollectorAndFreeze(t, open(t, Options{})) })
 }
@@ -174,6 +217,55 @@ func testTakeover(t *testing.T, s meta.Store) {
 	wg.Wait()
 	if len(epochs) != leaders*commits {
 		t.Errorf("%d commits, expected %d", len(epochs), leaders*commits)
+	}
+}
+
+// testSyncs runs several leaders that begin syncs, read what the last one wrote, and write
+// its successor. Some let the lease expire. Each must have read the newest state.
+func testSyncs(t *testing.T, s meta.Store) {
+	defer closeStore(t, s)
+	ctx := t.Context()
+	const leaders, syncs = 4, 60
+	var ended atomic.Int64
+	var wg sync.WaitGroup
+	for range leaders {
+		wg.Go(func() {
+			for n := 0; n < syncs; {
+				ttl := time.Minute
+				if n%3 == 0 {
+					ttl = time.Nanosecond
+				}
+				l, h, err := s.BeginSync(ctx, mirror, "a leader", ttl)
+				if errors.Is(err, meta.ErrLeased) {
+					continue
+				} else if err != nil {
+					t.Error(err)
+					return
+				}
+				next := meta.Check{Checked: day.Add(time.Second)}
+				if !h.Check.Checked.IsZero() {
+					next.Checked = h.Check.Checked.Add(time.Second)
+				}
+				if n%2 == 0 {
+					err = s.EndSync(ctx, l, mirror, h.Check, next)
+				} else if err = s.SetCheck(meta.UnderLease(ctx, l), mirror, next); err == nil {
+					err = s.ReleaseLease(ctx, l)
+				}
+				if errors.Is(err, meta.ErrFenced) {
+					continue
+				} else if err != nil {
+					t.Error(err)
+					return
+				}
+				n++
+				ended.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	c, err := s.LastCheck(ctx, mirror)
+	if want := day.Add(time.Duration(ended.Load()) * time.Second); err != nil || !c.Checked.Equal(want) {
+		t.Errorf("after %d syncs: %v, %v, expected %v: some did not see what was written before them", ended.Load(), c.Checked, err, want)
 	}
 }
 

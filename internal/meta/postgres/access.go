@@ -89,20 +89,19 @@ func (s *Store) UseToken(ctx context.Context, hash cas.Digest, at time.Time) err
 	})
 }
 
+// appendAudit adds an entry unless the newest one has its ID. Of entries that are added
+// at the same time only one gets the next number.
+const appendAudit = `with newest as (select n, id from audit order by n desc limit 1)
+	insert into audit (n, at, id, doc) select coalesce((select n from newest), 0) + 1, $1, $2, $3
+	where not exists (select from newest where id = $2)`
+
 // AppendAudit implements meta.Audit.
 func (s *Store) AppendAudit(ctx context.Context, e meta.AuditEntry) error {
 	return s.write(ctx, "audit", func(t *tx) error {
 		if err := t.lockName(ctx, "/audit"); err != nil {
 			return err
 		}
-		var n int64
-		var id string
-		if ok, err := t.one(ctx, []any{&n, &id}, "select n, id from audit order by n desc limit 1"); err != nil {
-			return err
-		} else if ok && id == e.ID {
-			return nil
-		}
-		return t.putDoc(ctx, &e, "insert into audit (n, at, id, doc) values ($1, $2, $3, $4)", n+1, e.Time, e.ID)
+		return t.putDoc(ctx, &e, appendAudit, e.Time, e.ID)
 	})
 }
 

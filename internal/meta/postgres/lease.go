@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.org/snapd/internal/meta"
@@ -23,18 +24,22 @@ const acquireTime = time.Second
 // locks the lease's row for as long as the holder stalls: the server limits neither the
 // wait for the data of a COPY nor that for a machine that disappeared. The sessions of
 // such holders are ended.
-const acquire = `
+const (
+	acquire = stalled + take
+	stalled = `
 	with stalled as materialized (
 		select pg_terminate_backend(a.pid) from pg_stat_activity a join pg_locks l on l.pid = a.pid
 		where exists (select from lease where name = $1 and holder <> '' and expires < clock_timestamp())
 		and l.database = (select oid from pg_database where datname = current_database())
 		and l.relation = 'lease'::regclass and l.mode = 'RowShareLock' and a.xact_start is not null
-		and a.wait_event_type = 'Client' and a.state_change < clock_timestamp() - $5::interval)
+		and a.wait_event_type = 'Client' and a.state_change < clock_timestamp() - $5::interval)`
+	take = `
 	insert into lease (name, epoch, holder, who, expires)
 	select $1::text, 1, $2::text, $3::text, clock_timestamp() + $4::interval where (select count(*) from stalled) >= 0 and set_config('lock_timeout', $6, true) <> ''
 	on conflict (name) do update set epoch = lease.epoch + 1, holder = excluded.holder, who = excluded.who, expires = excluded.expires
 	where lease.holder = '' or lease.expires < clock_timestamp()
 	returning epoch`
+)
 
 // AcquireLease implements meta.Leases. Times are those of the server's clock.
 func (s *Store) AcquireLease(ctx context.Context, name, who string, ttl time.Duration) (meta.Lease, error) {
@@ -42,21 +47,32 @@ func (s *Store) AcquireLease(ctx context.Context, name, who string, ttl time.Dur
 	err := s.write(ctx, "acquire lease", func(t *tx) error {
 		ok, err := t.one(ctx, []any{&l.Epoch}, acquire, name, l.Holder, who, ttl, stalledTime, millis(acquireTime))
 		if locked(err) {
-			return fmt.Errorf("lease %s, whose holder is in the middle of a transaction: %w", name, meta.ErrLeased)
+			return leasedInTransaction(name)
 		}
 		if err != nil || ok {
 			return err
 		}
-		var holder string
-		if _, err := t.one(ctx, []any{&holder}, "select who from lease where name = $1", name); err != nil {
-			return err
-		}
-		return fmt.Errorf("lease %s, held by %s: %w", name, holder, meta.ErrLeased)
+		return leased(ctx, t, name)
 	})
 	if err != nil {
 		return meta.Lease{}, err
 	}
 	return l, nil
+}
+
+func leasedInTransaction(name string) error {
+	return fmt.Errorf("lease %s, whose holder is in the middle of a transaction: %w", name, meta.ErrLeased)
+}
+
+// leased returns meta.ErrLeased for a lease that somebody holds.
+func leased(ctx context.Context, t interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}, name string) error {
+	var holder string
+	if err := t.QueryRow(ctx, "select who from lease where name = $1", name).Scan(&holder); err != nil {
+		return err
+	}
+	return fmt.Errorf("lease %s, held by %s: %w", name, holder, meta.ErrLeased)
 }
 
 // locked reports whether a lock was not available in time.

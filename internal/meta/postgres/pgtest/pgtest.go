@@ -9,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -154,19 +156,57 @@ func (s *Server) run() error {
 
 // logBuffer is what the server logs.
 type logBuffer struct {
-	mu         sync.Mutex
-	text       bytes.Buffer
-	statements int
+	mu   sync.Mutex
+	text bytes.Buffer
+	line []byte // the beginning of one
+	all  []Transaction
+	open map[string]int // the transaction of a session, by process
+	last *string        // the statement that the next lines may continue
 }
+
+// logged matches the line of a statement, after the time.
+var logged = regexp.MustCompile(`\[(\d+)\] LOG:  (?:execute [^:]+|statement): (.*)$`)
 
 func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.statements += bytes.Count(p, []byte("LOG:  execute ")) + bytes.Count(p, []byte("LOG:  statement: "))
 	if l.text.Len() > 1<<20 {
 		l.text.Reset()
 	}
+	for line := range bytes.Lines(p) {
+		if l.line = append(l.line, line...); line[len(line)-1] == '\n' {
+			switch m := logged.FindSubmatch(bytes.TrimRight(l.line, "\n")); {
+			case m != nil:
+				l.last = l.statement(string(m[1]), string(m[2]))
+			case l.line[0] != '\t':
+				l.last = nil
+			case l.last != nil:
+				*l.last += " " + string(bytes.TrimSpace(l.line))
+			}
+			l.line = l.line[:0]
+		}
+	}
 	return l.text.Write(p)
+}
+
+// statement adds a statement and returns its place. The caller holds l.mu.
+func (l *logBuffer) statement(process, text string) *string {
+	i, inside := l.open[process]
+	if !inside {
+		i = len(l.all)
+		l.all = append(l.all, nil)
+	}
+	l.all[i] = append(l.all[i], text)
+	switch word, _, _ := strings.Cut(text, " "); word {
+	case "begin":
+		if l.open == nil {
+			l.open = map[string]int{}
+		}
+		l.open[process] = i
+	case "commit", "rollback":
+		delete(l.open, process)
+	}
+	return &l.all[i][len(l.all[i])-1]
 }
 
 func (l *logBuffer) String() string {
@@ -175,16 +215,39 @@ func (l *logBuffer) String() string {
 	return l.text.String()
 }
 
+// Transaction is the statements of one transaction, with begin and commit, or a statement
+// outside of one.
+type Transaction []string
+
+// Count returns how many statements there are, without the transactions that contain a
+// text.
+func Count(all []Transaction, but ...string) (n int) {
+	for _, t := range all {
+		if !slices.ContainsFunc(t, func(sql string) bool {
+			return slices.ContainsFunc(but, func(text string) bool { return strings.Contains(sql, text) })
+		}) {
+			n += len(t)
+		}
+	}
+	return n
+}
+
+// Background has texts of the transactions with which a node that does nothing follows the
+// others, and of the entry of the audit list that each request causes.
+var Background = []string{"from change", "into node", "from audit", "-- ping"}
+
 // Statements has the server log the statements of all sessions of a database that begin
-// from now on, and returns a function that returns their number so far.
-func (s *Server) Statements(ctx context.Context, url string) (count func() int, err error) {
+// from now on, and returns a function that returns what was logged since it was last
+// called.
+func (s *Server) Statements(ctx context.Context, url string) (taken func() []Transaction, err error) {
 	if err := logStatements(ctx, url, "all"); err != nil {
 		return nil, err
 	}
-	return func() int {
+	return func() []Transaction {
 		s.log.mu.Lock()
 		defer s.log.mu.Unlock()
-		return s.log.statements
+		defer func() { s.log.all, s.log.open, s.log.last = nil, nil, nil }()
+		return s.log.all
 	}, nil
 }
 

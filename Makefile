@@ -23,7 +23,7 @@ PREFIX ?= /usr/local
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
 
-.PHONY: all build run cluster test race bench fuzz lint torture install install-built dist deb rpm clean
+.PHONY: all build run cluster test bench fuzz lint torture install install-built dist deb rpm clean
 
 all: build
 
@@ -44,8 +44,7 @@ cluster:
 test:
 	@./.ci/deps test
 	$(GO) vet ./...
-	$(GO) test -count=1 -timeout 40m $(TESTFLAGS) ./...
-	$(GO) test -timeout 20m -race -short ./internal/cas/... ./internal/fetch ./internal/acquire ./internal/mirror ./internal/catalog ./internal/httpd/... ./internal/daemon ./internal/sign
+	@GO='$(GO)' TESTFLAGS='$(TESTFLAGS)' ./.ci/test
 
 bench:
 	@./.ci/deps bench

@@ -273,6 +273,19 @@ func (j *Jobs) Cancel(by *Caller, req *api.JobRef) (*api.Job, error) {
 	return job.View(by, false), nil
 }
 
+// TouchCancel is what the end of a job changes. Who only leaves changes nothing: if the
+// job ends by it, its own entry in the audit list says so.
+func (j *Jobs) TouchCancel(_ context.Context, req *api.JobRef) (*Touch, error) {
+	if req.Leave {
+		return nil, nil
+	}
+	t := &Touch{What: "job " + req.ID}
+	if job, err := j.Find(req.ID); err == nil {
+		t.What += ": " + job.spec.Verb + " " + job.spec.What
+	}
+	return t, nil
+}
+
 func (job *Job) running() bool {
 	job.mu.Lock()
 	defer job.mu.Unlock()
@@ -352,6 +365,9 @@ func (job *Job) end(res any, err error, cancelled bool, at time.Time) {
 	typ := api.EventResult
 	if err != nil {
 		e, typ = job.spec.Error(err), api.EventError
+		if cancelled && e.Code == api.CodeInterrupted {
+			e.Message = job.spec.Verb + ": " + job.why()
+		}
 		if data, err = json.Marshal(e.Problem()); err != nil {
 			e = &api.Error{Code: api.CodeInternal, Message: err.Error(), Exit: api.ExitFailed}
 			data, _ = json.Marshal(e.Problem())
@@ -369,6 +385,16 @@ func (job *Job) end(res any, err error, cancelled bool, at time.Time) {
 		job.state = api.JobFailed
 	}
 	job.add(typ, data)
+}
+
+// why says what ended a job early.
+func (job *Job) why() string {
+	job.mu.Lock()
+	defer job.mu.Unlock()
+	if job.stopped {
+		return "the job was cancelled"
+	}
+	return "snapd stopped"
 }
 
 // ID is the name of the job.

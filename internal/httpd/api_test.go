@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -541,8 +542,8 @@ func TestStalledRequest(t *testing.T) {
 	}
 }
 
-// A client that is cancelled while it follows a job cancels the job, over the network as
-// well.
+// A job that another administrator cancels says so, and the audit list who it was. A
+// client that is cancelled while it follows a job cancels the job, over the network as well.
 func TestCancelFollowed(t *testing.T) {
 	s := newSite(t, nil)
 	s.Archive.Add(pkg("a", "1"))
@@ -556,7 +557,25 @@ func TestCancelFollowed(t *testing.T) {
 		return false
 	}
 	t.Cleanup(func() { close(held) })
-	admin := s.as(s.token(api.TokenCreate{Name: "admin", Role: api.RoleAdmin}))
+	admin, other := s.as(s.token(api.TokenCreate{Name: "admin", Role: api.RoleAdmin})), s.as(s.token(api.TokenCreate{Name: "other", Role: api.RoleAdmin}))
+	var id string
+	_, err := admin.Sync(t.Context(), api.SyncRequest{}, func(api.Progress) {
+		list, err := other.Jobs(t.Context())
+		if err != nil || len(list.Jobs) != 1 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		id = list.Jobs[0].ID
+		if _, err := other.JobsCancel(t.Context(), api.JobRef{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != api.CodeInterrupted || e.Message != "sync: the job was cancelled" {
+		t.Errorf("cancelled by another: %v", err)
+	}
+	if got, want := s.audit(), "token other | jobs/cancel | job "+id+": sync all mirrors | ok"; !slices.Contains(got, want) {
+		t.Errorf("audit list %q, expected %q", got, want)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	if _, err := admin.Sync(ctx, api.SyncRequest{}, func(api.Progress) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("the sync: %v", err)
@@ -566,7 +585,7 @@ func TestCancelFollowed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(list.Jobs) == 1 && list.Jobs[0].State == api.JobCancelled {
+		if len(list.Jobs) == 2 && list.Jobs[0].State == api.JobCancelled {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -28,7 +28,8 @@ func (x *exchange) job(req any, touch *control.Touch) {
 	spec := control.JobSpec{
 		By: by, Verb: name, Request: req, Key: x.r.Header.Get("Idempotency-Key"), Hidden: !rt.long,
 		Run: func(ctx context.Context, report func(api.Progress)) (any, error) {
-			res, err := s.call(control.WithCaller(ctx, by.Who), name, func(ctx context.Context) (any, error) { return rt.run(ctx, req, report) })
+			ctx = control.WithCaller(context.WithValue(ctx, callerKey{}, by), by.Who)
+			res, err := s.call(ctx, name, func(ctx context.Context) (any, error) { return rt.run(ctx, req, report) })
 			if touch != nil {
 				s.control.Audited(ctx, by, name, touch, err)
 			}

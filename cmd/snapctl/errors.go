@@ -173,7 +173,7 @@ var advices = []advice{
 	{code: api.CodeMissing, exit: api.ExitFailed, hint: "import an older state that has it with: snapctl sync M --from-url URL --as T"},
 	{code: api.CodeClock, verb: "sync", exit: api.ExitFailed, hint: "set the system clock and sync again; if the clock is right, run: snapctl sync NAME --accept-clock"},
 	{code: api.CodeClock, verb: "gc", exit: api.ExitFailed, hint: "set the system clock; if it is right, run: snapctl sync --accept-clock"},
-	{code: api.CodeClock, verb: "channel", exit: api.ExitFailed, hint: "set the system clock, or wait until that time"},
+	{code: api.CodeClock, verb: "channel", exit: api.ExitFailed, hint: "wait until that time, or set the system clock if it is wrong"},
 	{code: api.CodeClock, exit: api.ExitFailed, hint: "set the system clock; a signing key created while it was wrong must be replaced"},
 	{code: api.CodeNoSnapshot, exit: api.ExitFailed, hint: "choose the mirrors with --mirror, or take their first snapshots with: snapctl sync"},
 	{code: api.CodeEmpty, exit: api.ExitFailed, hint: "freeze it anyway with --allow-empty"},

@@ -175,7 +175,7 @@ var hintCases = []hintCase{
 	{sentinel: "freeze.ErrLacks", err: freeze.ErrLacks, verb: "channel set", exit: 1, hint: "freeze what is missing too, or move the channel all the same with --allow-missing"},
 	{sentinel: "freeze.ErrInfoChange", err: freeze.ErrInfoChange, verb: "channel set", exit: 1, hint: "with --allow-info-change the channel is moved all the same, and each client needs once: apt-get update --allow-releaseinfo-change"},
 	{sentinel: "freeze.ErrBusy", err: freeze.ErrBusy, verb: "channel set", exit: 1, hint: "wait until the other one has finished: snapctl channel show debian"},
-	{sentinel: "mirror.ErrClock", err: mirror.ErrClock, verb: "channel set", exit: 1, hint: "set the system clock, or wait until that time"},
+	{sentinel: "mirror.ErrClock", err: mirror.ErrClock, verb: "channel set", exit: 1, hint: "wait until that time, or set the system clock if it is wrong"},
 	{sentinel: "meta.ErrTaken", err: meta.ErrTaken, verb: "channel set", exit: 1, hint: "choose another name; see what uses this one with: snapctl record list, snapctl list --frozen"},
 	{sentinel: "meta.ErrNotFound", err: meta.ErrNotFound, verb: "channel show", exit: 1, hint: "snapctl channel list"},
 	{sentinel: "meta.ErrNotFound", err: meta.ErrNotFound, verb: "channel set", exit: 1, hint: "snapctl list --frozen"},

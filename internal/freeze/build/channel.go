@@ -131,19 +131,36 @@ func (b *Builder) moveChannel(ctx context.Context, m ChannelMove) (moved bool, w
 // theirs. mirror.ErrClock where they would refuse it as being in the future.
 func (b *Builder) nextMove(old *meta.Channel, name string) (time.Time, error) {
 	now := b.cfg.Now()
-	at, last := now.UTC().Truncate(time.Second), "signing key "+b.signer.Fingerprint()+" was created"
+	at := now.UTC().Truncate(time.Second)
 	if created := b.signer.CreatedAt(); created.After(at) {
 		at = created
 	}
 	if old != nil && !at.After(old.Moved) {
-		at, last = old.Moved.Add(time.Second), "channel "+name+" was last moved"
+		at = old.Moved.Add(time.Second)
 	}
-	if at.Sub(now) > maxChannelAhead {
-		return at, fmt.Errorf("%w: it is at %s, but %s at %s, and clients refuse a date in the future", mirror.ErrClock,
-			now.UTC().Format(time.RFC3339), last, at.Format(time.RFC3339))
+	if at.Sub(now) <= maxChannelAhead {
+		return at, nil
 	}
-	return at, nil
+	if old == nil || at.After(old.Moved.Add(time.Second)) {
+		return at, fmt.Errorf("%w: it is at %s, but signing key %s was created at %s, and clients refuse a date in the future", mirror.ErrClock,
+			now.UTC().Format(time.RFC3339), b.signer.Fingerprint(), at.Format(time.RFC3339))
+	}
+	return at, &aheadError{channel: name, moved: old.Moved, now: now}
 }
+
+// aheadError is a mirror.ErrClock: a channel was moved often within seconds, or while the
+// clock was wrong.
+type aheadError struct {
+	channel    string
+	moved, now time.Time
+}
+
+func (e *aheadError) Error() string {
+	return fmt.Sprintf("channel %s was last moved at %s, and the system clock is at %s: the next move, a second later, would be more than %d seconds in the future, which clients refuse",
+		e.channel, e.moved.UTC().Format(time.RFC3339), e.now.UTC().Format(time.RFC3339), int(maxChannelAhead.Seconds()))
+}
+
+func (e *aheadError) Unwrap() error { return mirror.ErrClock }
 
 // frozenRoot is the signed root of a suite of a freeze.
 type frozenRoot struct {

@@ -47,6 +47,7 @@ import (
 	"example.org/snapd/internal/repo/deb"
 	"example.org/snapd/internal/repo/rpm"
 	"example.org/snapd/internal/sign"
+	"example.org/snapd/internal/tlog"
 	"example.org/snapd/internal/tlog/sequencer"
 	"example.org/snapd/internal/webhook"
 )
@@ -113,7 +114,7 @@ func NewLog(w io.Writer, format string, level slog.Level) *slog.Logger {
 }
 
 // Check returns the first fault of the files named in a configuration that would
-// prevent a sync. It changes nothing.
+// prevent a start or a sync. It changes nothing.
 func Check(cfg *config.Config) error {
 	for _, m := range cfg.Mirrors {
 		if len(m.Keyring) == 0 {
@@ -122,6 +123,34 @@ func Check(cfg *config.Config) error {
 		if _, err := sign.LoadKeyring(m.Keyring...); err != nil {
 			return fmt.Errorf("keyring of mirror %s: %w", m.Name, err)
 		}
+	}
+	if cfg.API.TLSCert != "" {
+		if _, err := (&certificate{cert: cfg.API.TLSCert, key: cfg.API.TLSKey}).read(); err != nil {
+			return err
+		}
+	}
+	if _, err := groupID(cfg.Server.SocketGroup); err != nil {
+		return err
+	}
+	if cfg.Log.Policy != "" {
+		if _, err := tlog.LoadPolicy(cfg.Log.Policy); err != nil {
+			return fmt.Errorf("[log] policy: %w", err)
+		}
+	}
+	// The user who asks need not be the one who runs snapd, who alone can look into the
+	// data directory; and snapd makes the key that is missing at its first start.
+	known := func(err error) bool { return !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) }
+	if len(cfg.Signing.Command) == 0 {
+		if _, err := sign.LoadSigner(cfg.Signing.KeyFile); err != nil && known(err) {
+			return err
+		}
+	}
+	m, err := readInstallation(cfg.DataDir)
+	if err == nil && m == nil {
+		err = checkForeign(cfg.DataDir)
+	}
+	if err != nil && known(err) {
+		return err
 	}
 	return nil
 }

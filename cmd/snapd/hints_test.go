@@ -45,7 +45,7 @@ func TestHints(t *testing.T) {
 		exit     int
 		hint     string
 	}{
-		{"daemon.ErrPort", daemon.ErrPort, plain, 1, "choose another address: listen in [server] of the configuration"},
+		{"daemon.ErrPort", daemon.ErrPort, plain, 1, "stop that program, or choose another address in the configuration: listen in [server], or in [api] for the control API"},
 		{"daemon.ErrRunning", daemon.ErrRunning, plain, 1, "stop it first, or give this one another data_dir"},
 		{"daemon.ErrLost", daemon.ErrLost, plain, 1, ""},       // its message says what to do
 		{"daemon.ErrForeign", daemon.ErrForeign, plain, 1, ""}, // likewise

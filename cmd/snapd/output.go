@@ -138,7 +138,7 @@ func describe(ctx context.Context, err error) (e api.Error, hint string) {
 	case errors.Is(err, migrate.ErrIncomplete):
 		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "complete it with the same command: snapd --config SOURCE migrate --to CONFIG"
 	case errors.Is(err, daemon.ErrPort):
-		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "choose another address: listen in [server] of the configuration"
+		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "stop that program, or choose another address in the configuration: listen in [server], or in [api] for the control API"
 	case errors.Is(err, daemon.ErrRunning):
 		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "stop it first, or give this one another data_dir"
 	case errors.Is(err, config.ErrInvalid):

@@ -70,11 +70,11 @@ or with :source (rpm: :src).`,
 }
 
 // queryAbout explains queries.
-const queryAbout = `A QUERY chooses packages: NAME, NAME=VERSION, source:NAME, arch:A, suite:S,
-component:C and mirror:M, each with the wildcards * ? [a-z]; $Field for those
-that have a field in their control data, $Field (VALUE) by a pattern for its
-value, and $Field (OP VALUE) by order, where OP is one of << <= = != >= >>. "!"
-is not, "&" is and, "|" is or, and parentheses group. Words with other
+const queryAbout = `A QUERY chooses packages: NAME, NAME=VERSION, source:NAME, arch:A, section:S,
+suite:S, component:C and mirror:M, each with the wildcards * ? [a-z]; $Field for
+those that have a field in their control data, $Field (VALUE) by a pattern for
+its value, and $Field (OP VALUE) by order, where OP is one of << <= = != >= >>.
+"!" is not, "&" is and, "|" is or, and parentheses group. Words with other
 characters are put into quotation marks. Quote the whole for the shell.`
 
 func packagesVerb() *verb {

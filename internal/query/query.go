@@ -4,6 +4,7 @@
 //	bash=5.2*                     this version of it
 //	source:linux*                 by its source package
 //	arch:amd64 suite:*-security component:main mirror:debian
+//	section:web                   the same as $Section (web)
 //	$Section (web)                by a field of its control data, a glob again
 //	$Version (>= 2)               by order: << <= = != >= >>; versions as the package
 //	                              manager orders them, numbers and text as such
@@ -410,8 +411,8 @@ func (p *parser) attribute() (node, error) {
 	}
 	if of, glob, ok := strings.Cut(w, ":"); ok && !quoted {
 		n = attribute{strings.ToLower(of), glob}
-		if n.of == "" || attributes[n.of] == nil {
-			return nil, fmt.Errorf("%w: at character %d: %q before a colon: expected source, arch, suite, component or mirror", ErrSyntax, start+1, of)
+		if n.of == "" || attributes[n.of] == nil && n.of != section {
+			return nil, fmt.Errorf("%w: at character %d: %q before a colon: expected source, arch, section, suite, component or mirror", ErrSyntax, start+1, of)
 		}
 		if glob == "" {
 			if n.glob, _, err = p.word("what " + n.of + ": is to be"); err != nil {
@@ -419,7 +420,21 @@ func (p *parser) attribute() (node, error) {
 			}
 		}
 	}
-	return n, p.glob(n.glob)
+	if err := p.glob(n.glob); err != nil || n.of != section {
+		return n, err
+	}
+	return field{section, "%", n.glob}, p.count()
+}
+
+// section is a field that can stand before a colon too.
+const section = "section"
+
+// count counts a field of the control data.
+func (p *parser) count() error {
+	if p.fields++; p.fields > maxFields {
+		return fmt.Errorf("%w: at character %d: more than %d fields", ErrSyntax, p.at+1, maxFields)
+	}
+	return nil
 }
 
 // glob refuses a pattern that path.Match cannot read.
@@ -461,9 +476,7 @@ func (p *parser) field() (node, error) {
 		}
 	}
 	if !n.shown() {
-		if p.fields++; p.fields > maxFields {
-			return nil, fmt.Errorf("%w: at character %d: more than %d fields", ErrSyntax, p.at+1, maxFields)
-		}
+		return n, p.count()
 	}
 	return n, nil
 }

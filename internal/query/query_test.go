@@ -33,6 +33,7 @@ func TestMatch(t *testing.T) {
 		`"linux-image-6"`: true, "source:linux": true, "Source:lin*": true, "source: linux": true, "arch:amd64": true, "arch:all": false,
 		"suite:*-security": true, "suite:stable": true, "suite:unstable": false, "component:updates/*": true, "component:*main": true, "mirror:debian": true,
 		"$Section": true, "$section (kernel)": true, "$Section (% ker*)": true, "$Section (web)": false, "$Homepage": false, "!$Homepage": true,
+		"section:kernel": true, "Section:ker*": true, "section: kernel": true, "section:web": false, "!section:web & linux*": true,
 		"$Section (= kernel)": true, "$Section (!= kernel)": false, `$Description ("the kernel (signed)")`: true, `$Description (the * )`: true,
 		"$Version (>= 1:6.1)": false, "$Version (>= 1:6~)": true, "$Version (>> 1:6.1~rc1)": true, "$Version (<< 7)": false, "$Version(=1:6.1~rc2-1+b1)": true, "$Version (1:6.1*)": true,
 		"$Installed-Size (>> 500)": true, "$Installed-Size (<= 4090)": true, "$Installed-Size (<< 500)": false, "$Installed-Size (= x)": false, "$Installed-Size (!= x)": true,
@@ -50,7 +51,7 @@ func TestMatch(t *testing.T) {
 		if got.Match(p) != want {
 			t.Errorf("%s: %v, expected %v", q, !want, want)
 		}
-		if fields := strings.Contains(strings.ToLower(q), "$section") || strings.Contains(q, "$Homepage") || strings.Contains(q, "$Installed") || strings.Contains(q, "$Description"); got.Fields() != fields {
+		if fields := strings.Contains(strings.ToLower(q), "section") || strings.Contains(q, "$Homepage") || strings.Contains(q, "$Installed") || strings.Contains(q, "$Description"); got.Fields() != fields {
 			t.Errorf("%s: reads fields: %v", q, got.Fields())
 		}
 	}
@@ -75,7 +76,7 @@ func TestSyntax(t *testing.T) {
 		"$Version (>= 2":                "expected ), found the end",
 		"[a":                            `the pattern "[a" is not one`,
 		`"a`:                            "at character 1: a quotation mark without an end",
-		"origin:x":                      `"origin" before a colon: expected source, arch, suite, component or mirror`,
+		"origin:x":                      `"origin" before a colon: expected source, arch, section, suite, component or mirror`,
 		":x":                            `"" before a colon`,
 		"source:":                       "expected what source: is to be, found the end",
 		`""`:                            `the pattern "" is not one`,
@@ -84,7 +85,10 @@ func TestSyntax(t *testing.T) {
 		strings.Repeat("!", 200):        "more than 100 parentheses",
 		strings.Repeat("a", 70_000):     "it has 70000 bytes, expected at most 65536",
 		strings.Repeat("$a|", 21) + "b": "more than 20 fields",
-		"a & & b":                       `expected a package, found "& b"`,
+		strings.Repeat("section:a|", 20) + "section:b": "more than 20 fields",
+		"section:":  "expected what section: is to be, found the end",
+		"section:[": `the pattern "[" is not one`,
+		"a & & b":   `expected a package, found "& b"`,
 	} {
 		if _, err := query.Parse(q); !errors.Is(err, query.ErrSyntax) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20s: %v, expected %q", q, err, want)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/internal/reveal"
 	"example.org/snapd/internal/fetch/remote"
 )
@@ -27,6 +28,12 @@ type PostAnswer struct {
 	Status int           // 0: nothing
 	After  time.Duration // by how much it asks to be left alone (Retry-After), at most ten minutes
 }
+
+// The receivers of Post are no upstreams.
+var (
+	errNoAnswer    = errclass.New(errclass.Unavailable, "the receiver does not answer")
+	errNotAccepted = errclass.New(errclass.Unavailable, "the receiver does not accept it")
+)
 
 // Post sends a request once, until ctx ends. It follows no redirect, uses no proxy and
 // no connection of another request, and reads nothing of the answer's body. Any status
@@ -53,16 +60,16 @@ func (c *Client) Post(ctx context.Context, r PostRequest) (a PostAnswer, err err
 	if addr, ok := errors.AsType[*addrError](err); ok {
 		return a, fmt.Errorf("%w: %w", ErrRefused, addr)
 	} else if err != nil {
-		return a, fmt.Errorf("%w: %s", ErrUnavailable, cause(err))
+		return a, fmt.Errorf("%w: %s", errNoAnswer, cause(err))
 	}
 	defer resp.Body.Close()
 	a.Status = resp.StatusCode
 	a.After, _ = retryAfter(resp)
 	switch {
 	case a.Status >= 300 && a.Status < 400:
-		return a, fmt.Errorf("%w: status %d: redirects are not followed", ErrUnavailable, a.Status)
+		return a, fmt.Errorf("%w: status %d: redirects are not followed", errNotAccepted, a.Status)
 	case a.Status < 200 || a.Status > 299:
-		return a, fmt.Errorf("%w: status %d", ErrUnavailable, a.Status)
+		return a, fmt.Errorf("%w: status %d", errNotAccepted, a.Status)
 	}
 	return a, nil
 }

@@ -28,7 +28,8 @@ func stopwatch() func() time.Duration {
 // Usage is what the data directory holds.
 type Usage struct {
 	Blobs, BlobBytes int64
-	IndexBytes       int64 // of BlobBytes: upstream's compressed indices
+	Indices          int64 // of Blobs: upstream's compressed indices
+	IndexBytes       int64 // of BlobBytes
 	Meta             meta.Usage
 	Quarantined      int             // blobs
 	stored           map[int64]int64 // bytes by the day, since 1970, on which they were stored
@@ -132,6 +133,7 @@ func (c *Control) countUsage(ctx context.Context) (Usage, error) {
 		}
 		for _, d := range held {
 			if info, err := c.blobs().Stat(ctx, d); err == nil {
+				u.Indices++
 				u.IndexBytes += info.Size
 			}
 		}

@@ -32,7 +32,7 @@ func TestMetricsFromTheStart(t *testing.T) {
 		`snapd_latest_snapshot_timestamp_seconds\{mirror="debian"\} 0`, `snapd_sync_last_success_timestamp_seconds\{mirror="debian"\} 0`,
 		`snapd_upstream_date_seconds\{mirror="debian",suite="stable"\} 0`,
 		`snapd_build_info\{goversion="go[^"]*",version="[^"]*"\} 1`, `snapd_signing_key_expiry_seconds \+Inf`,
-		`snapd_blobs \d+`, `snapd_blob_bytes \d+`, `snapd_index_bytes \d+`, `snapd_metadata_bytes \d+`, `snapd_quarantined_blobs 0`,
+		`snapd_blobs \d+`, `snapd_blob_bytes \d+`, `snapd_index_blobs \d+`, `snapd_index_bytes \d+`, `snapd_metadata_bytes \d+`, `snapd_quarantined_blobs 0`,
 		`snapd_max_age_seconds\{mirror="debian"\} 0`, `snapd_sync_running\{mirror="debian"\} 0`, `snapd_sync_running_bytes\{mirror="debian"\} 0`,
 		`snapd_keyring_expiry_seconds\{mirror="debian"\} \+Inf`, `snapd_on_demand_total\{result="fetched"\} 0`, `snapd_on_demand_total\{result="failed"\} 0`,
 		`snapd_on_demand_total\{result="joined"\} 0`, `snapd_gc_last_success_timestamp_seconds 0`, `snapd_scrub_last_success_timestamp_seconds 0`,

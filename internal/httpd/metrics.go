@@ -176,6 +176,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	if u, ok := s.control.RecentUsage(control.SlowCount); ok {
 		gauge(descBlobs, float64(u.Blobs))
 		gauge(descBlobBytes, float64(u.BlobBytes))
+		gauge(descIndexBlobs, float64(u.Indices))
 		gauge(descIndexBytes, float64(u.IndexBytes))
 		gauge(descMetaBytes, float64(u.Meta.Used))
 		gauge(descQuarantine, float64(u.Quarantined))

@@ -18,7 +18,8 @@ var (
 	descRunning     = prometheus.NewDesc("snapd_sync_running", "Syncs of a mirror that run.", []string{"mirror"}, nil)
 	descRunBytes    = prometheus.NewDesc("snapd_sync_running_bytes", "Bytes that the running sync of a mirror has downloaded; 0: none runs.", []string{"mirror"}, nil)
 	descKeyring     = prometheus.NewDesc("snapd_keyring_expiry_seconds", "Time from which no key of a mirror's keyring is valid; +Inf: never.", []string{"mirror"}, nil)
-	descIndexBytes  = prometheus.NewDesc("snapd_index_bytes", "Bytes of stored blobs that are compressed indices of upstream.", nil, nil)
+	descIndexBlobs  = prometheus.NewDesc("snapd_index_blobs", "Stored blobs that are compressed indices of upstream.", nil, nil)
+	descIndexBytes  = prometheus.NewDesc("snapd_index_bytes", "Bytes of these blobs.", nil, nil)
 	descMetaBytes   = prometheus.NewDesc("snapd_metadata_bytes", "Bytes of the metadata in use.", nil, nil)
 	descQuarantine  = prometheus.NewDesc("snapd_quarantined_blobs", "Blobs in the quarantine.", nil, nil)
 	descOnDemand    = prometheus.NewDesc("snapd_on_demand_total", "Requests for packages of snapshots by outcome: stored (it was here), and, also for other files that were not stored, fetched, failed, joined (a download that another request had begun).", []string{"result"}, nil)
@@ -38,7 +39,7 @@ var (
 )
 
 var opsDescs = []*prometheus.Desc{
-	descMaxAge, descRunning, descRunBytes, descKeyring, descIndexBytes, descMetaBytes, descQuarantine, descOnDemand, descGC, descScrub,
+	descMaxAge, descRunning, descRunBytes, descKeyring, descIndexBlobs, descIndexBytes, descMetaBytes, descQuarantine, descOnDemand, descGC, descScrub,
 	descScrubbed, descLease, descConnections, descConnMax, descDeliveries, descPending, descMetaTime, descBlobTime, descGCRunning, descGCBlobs, descGCBytes,
 }
 

@@ -127,6 +127,7 @@ var advices = []advice{
 	{code: api.CodeNotFound, exit: api.ExitFailed, hint: "snapctl list"},
 	{code: "no_image", exit: api.ExitFailed, hint: "record one with: snapctl image build NAME, or snapctl image add NAME FILE"},
 	{code: "ambiguous_image", exit: api.ExitFailed, hint: "choose one with --variant"},
+	{code: api.CodeGone, verb: "channel", exit: api.ExitFailed, hint: "snapctl channel list"},
 	{code: api.CodeGone, exit: api.ExitFailed, hint: "list the snapshots that still exist with: snapctl list"},
 	{code: api.CodeExists, reason: "log", exit: api.ExitFailed, hint: "choose another name"},
 	{code: api.CodeExists, reason: "other_bytes", exit: api.ExitFailed, hint: "a version never changes: build the package again with a higher version"},

@@ -155,6 +155,7 @@ var hintCases = []hintCase{
 	{sentinel: "tlog.ErrNoPrivateKey", err: tlog.ErrNoPrivateKey, verb: "freeze", exit: 1},
 	{sentinel: "meta.ErrLeased", err: meta.ErrLeased, verb: "sync", exit: 1, hint: "another node of this installation leads here: try again later"},
 	{sentinel: "meta.ErrFenced", err: meta.ErrFenced, verb: "sync", exit: 1, hint: "another node of this installation leads here: try again later"},
+	{sentinel: "meta.ErrGone", err: meta.ErrGone, verb: "channel show", exit: 1, hint: "snapctl channel list"},
 	{sentinel: "meta.ErrGone", err: meta.ErrGone, verb: "show", exit: 1, hint: "list the snapshots that still exist with: snapctl list"},
 	{sentinel: "meta.ErrCorrupt", err: meta.ErrCorrupt, verb: "list", exit: 1, hint: "rebuild what can be rebuilt with: snapctl fsck --repair; if faults remain, restore a backup with: snapd restore DIR (docs/OPERATE.md, \"When meta.db is lost or damaged\")"},
 	{sentinel: "meta.ErrLost", err: meta.ErrLost, verb: "list", exit: 1, hint: "see snapd's log for details"},       // snapd does not start

@@ -76,8 +76,11 @@ func (c *Control) Audited(ctx context.Context, by *Caller, verb string, t *Touch
 	}
 	if err != nil {
 		e.Result, e.Detail = api.AuditFailed, remote.Scrub(err.Error())
-		if errors.Is(err, ErrForbidden) {
+		switch {
+		case errors.Is(err, ErrForbidden):
 			e.Result = api.AuditRefused
+		case errors.Is(err, context.Canceled):
+			e.Detail = "it was cancelled, its client went away, or snapd stopped: " + e.Detail
 		}
 	}
 	for _, s := range []*string{&e.What, &e.Detail} {

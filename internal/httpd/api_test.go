@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -362,7 +361,8 @@ func TestAudit(t *testing.T) {
 	s.Archive.Add(pkg("a", "1"))
 	s.publish()
 	s.sync()
-	c := s.as(s.token(api.TokenCreate{Name: "ci", Role: api.RoleReleaser}))
+	secret := s.token(api.TokenCreate{Name: "ci", Role: api.RoleReleaser})
+	c := s.as(secret)
 	for _, call := range []struct {
 		verb string
 		req  any
@@ -392,13 +392,30 @@ func TestAudit(t *testing.T) {
 	if e := l.Entries[2]; !strings.Contains(e.Detail, "4.0: not found") {
 		t.Errorf("%+v", e)
 	}
+	// A change that is not begun has an entry too.
+	for _, name := range []string{"5.0", "5.1"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.network.URL+"/api/v1/label", strings.NewReader(`{"name":"`+name+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Authorization": {"Bearer " + secret}, "Idempotency-Key": {"once"}}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	s.call("audit", api.AuditRequest{}, &l)
+	if e := l.Entries[len(l.Entries)-1]; e.What != "5.1" || e.Result != api.AuditFailed || !strings.Contains(e.Detail, "Idempotency-Key") {
+		t.Errorf("a key that was used for another request: %+v", e)
+	}
 	since := time.Now().Add(time.Hour)
 	s.call("audit", api.AuditRequest{Since: &since}, &l)
 	if len(l.Entries) != 0 {
 		t.Errorf("entries of the future: %+v", l.Entries)
 	}
 	s.restart() // the list outlives the server
-	if got := s.audit(); len(got) != 5 {
+	if got := s.audit(); len(got) != 7 {
 		t.Errorf("after a restart: %q", got)
 	}
 }
@@ -540,56 +557,4 @@ func TestStalledRequest(t *testing.T) {
 			t.Errorf("%s: %v, expected the end of the connection", path, err)
 		}
 	}
-}
-
-// A job that another administrator cancels says so, and the audit list who it was. A
-// client that is cancelled while it follows a job cancels the job, over the network as well.
-func TestCancelFollowed(t *testing.T) {
-	s := newSite(t, nil)
-	s.Archive.Add(pkg("a", "1"))
-	s.publish()
-	held := make(chan struct{})
-	s.Archive.Hook = func(_ http.ResponseWriter, r *http.Request) bool {
-		select {
-		case <-held:
-		case <-r.Context().Done():
-		}
-		return false
-	}
-	t.Cleanup(func() { close(held) })
-	admin, other := s.as(s.token(api.TokenCreate{Name: "admin", Role: api.RoleAdmin})), s.as(s.token(api.TokenCreate{Name: "other", Role: api.RoleAdmin}))
-	var id string
-	_, err := admin.Sync(t.Context(), api.SyncRequest{}, func(api.Progress) {
-		list, err := other.Jobs(t.Context())
-		if err != nil || len(list.Jobs) != 1 {
-			t.Fatalf("%+v, %v", list, err)
-		}
-		id = list.Jobs[0].ID
-		if _, err := other.JobsCancel(t.Context(), api.JobRef{ID: id}); err != nil {
-			t.Fatal(err)
-		}
-	})
-	var e *api.Error
-	if !errors.As(err, &e) || e.Code != api.CodeInterrupted || e.Message != "sync: the job was cancelled" {
-		t.Errorf("cancelled by another: %v", err)
-	}
-	if got, want := s.audit(), "token other | jobs/cancel | job "+id+": sync all mirrors | ok"; !slices.Contains(got, want) {
-		t.Errorf("audit list %q, expected %q", got, want)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := admin.Sync(ctx, api.SyncRequest{}, func(api.Progress) { cancel() }); !errors.Is(err, context.Canceled) {
-		t.Errorf("the sync: %v", err)
-	}
-	for range 100 {
-		list, err := admin.Jobs(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(list.Jobs) == 2 && list.Jobs[0].State == api.JobCancelled {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	list, err := admin.Jobs(t.Context())
-	t.Errorf("the job was not cancelled: %+v, %v", list, err)
 }

@@ -191,8 +191,12 @@ func (x *exchange) touches(req any) (*control.Touch, error) {
 		return nil, nil
 	}
 	t, err := x.rt.touch(x.r.Context(), req)
-	if err != nil || t == nil {
+	if err != nil {
+		x.audit(&control.Touch{}, err)
 		return nil, err
+	}
+	if t == nil {
+		return nil, nil
 	}
 	if err := x.by.Check(t); err != nil {
 		x.a.s.control.Audited(x.r.Context(), x.by, x.name, t, err)

@@ -42,6 +42,7 @@ func (x *exchange) job(req any, touch *control.Touch) {
 	}
 	job, joined, err := s.jobs.Start(spec)
 	if err != nil {
+		x.audit(touch, err)
 		x.fail(err)
 		return
 	}

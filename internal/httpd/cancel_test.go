@@ -1,0 +1,64 @@
+package httpd_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"example.org/snapd/internal/api"
+)
+
+// A job that another administrator cancels says so, and the audit list who it was. A
+// client that is cancelled while it follows a job cancels the job, over the network as well.
+func TestCancelFollowed(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	held := make(chan struct{})
+	s.Archive.Hook = func(_ http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-held:
+		case <-r.Context().Done():
+		}
+		return false
+	}
+	t.Cleanup(func() { close(held) })
+	admin, other := s.as(s.token(api.TokenCreate{Name: "admin", Role: api.RoleAdmin})), s.as(s.token(api.TokenCreate{Name: "other", Role: api.RoleAdmin}))
+	var id string
+	_, err := admin.Sync(t.Context(), api.SyncRequest{}, func(api.Progress) {
+		list, err := other.Jobs(t.Context())
+		if err != nil || len(list.Jobs) != 1 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		id = list.Jobs[0].ID
+		if _, err := other.JobsCancel(t.Context(), api.JobRef{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != api.CodeInterrupted || e.Message != "sync: the job was cancelled" {
+		t.Errorf("cancelled by another: %v", err)
+	}
+	if got, want := s.audit(), "token other | jobs/cancel | job "+id+": sync all mirrors | ok"; !slices.Contains(got, want) {
+		t.Errorf("audit list %q, expected %q", got, want)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := admin.Sync(ctx, api.SyncRequest{}, func(api.Progress) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("the sync: %v", err)
+	}
+	for range 100 {
+		list, err := admin.Jobs(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list.Jobs) == 2 && list.Jobs[0].State == api.JobCancelled {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	list, err := admin.Jobs(t.Context())
+	t.Errorf("the job was not cancelled: %+v, %v", list, err)
+}

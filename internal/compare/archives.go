@@ -28,6 +28,7 @@ type recorder struct {
 	r    io.Reader
 	on   bool
 	data []byte
+	at   int64 // bytes read so far
 }
 
 // maxRecorded bounds the headers of one member of a tar archive, in bytes.
@@ -35,6 +36,7 @@ const maxRecorded = 4 << 20
 
 func (c *recorder) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
+	c.at += int64(n)
 	if c.on {
 		if len(c.data)+n > maxRecorded {
 			return n, fmt.Errorf("%w: more than %d bytes of headers", ErrLimit, maxRecorded)
@@ -68,6 +70,9 @@ func scanTar(r io.Reader, fn func(*node, io.Reader) error) (string, error) {
 			return "", err
 		}
 		n.frame = tarFrame(rec.data[len(pad):])
+		if !sparse(h) {
+			n.at = rec.at
+		}
 		if len(bytes.Trim(pad, "\x00")) > 0 {
 			n.frame += fmt.Sprintf(" after padding %x", pad)
 		}
@@ -78,6 +83,19 @@ func scanTar(r io.Reader, fn func(*node, io.Reader) error) (string, error) {
 			return "", fmt.Errorf("read tar archive: %s: %w", excerpt.Of(h.Name), err)
 		}
 	}
+}
+
+// sparse reports whether the content of a member is stored without its holes.
+func sparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for k := range h.PAXRecords {
+		if strings.HasPrefix(k, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 // restDigest is the digest of what follows the last member, without blocks of zeros,

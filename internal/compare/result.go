@@ -114,8 +114,7 @@ func Files(ctx context.Context, a, b *os.File, nameA, nameB string, o Options) (
 }
 
 // digests computes the SHA-256 of both inputs.
-func digests(ctx context.Context, inputs ...*input) error {
-	var g errgroup.Group
+func digests(ctx context.Context, g *errgroup.Group, inputs ...*input) {
 	for _, in := range inputs {
 		g.Go(func() error {
 			r, err := in.blob.open()
@@ -138,7 +137,6 @@ func digests(ctx context.Context, inputs ...*input) error {
 			return nil
 		})
 	}
-	return g.Wait()
 }
 
 func compareInputs(ctx context.Context, a, b *input, o Options) (*api.CompareResult, error) {
@@ -148,17 +146,19 @@ func compareInputs(ctx context.Context, a, b *input, o Options) (*api.CompareRes
 	c := &comparer{ctx: ctx, names: [2]string{a.name, b.name}, budget: maxDecoded}
 	defer func() { c.release(0) }()
 	res := &collector{c: c, expected: o.Expected, counts: map[string]*api.CompareCount{}}
+	// Digests are computed beside the comparison, which reads the same bytes.
+	g, both := errgroup.WithContext(ctx)
 	if a.dir == nil {
-		if err := digests(ctx, a, b); err != nil {
-			return nil, err
-		}
+		digests(both, g, a, b)
+	}
+	c.ctx = both
+	g.Go(func() error { return c.inputs(a, b, res, o.Explain != "") })
+	err := g.Wait()
+	c.ctx = ctx
+	if err != nil {
+		return nil, err
 	}
 	equal := a.dir == nil && a.sha256 == b.sha256 && a.size == b.size
-	if !equal || o.Explain != "" {
-		if err := c.inputs(a, b, res); err != nil {
-			return nil, err
-		}
-	}
 	out, err := res.result()
 	if err != nil {
 		return nil, err
@@ -197,8 +197,9 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// inputs compares the two inputs themselves.
-func (c *comparer) inputs(a, b *input, res *collector) error {
+// inputs compares the two inputs themselves. It opens also equal ones if a path of them is
+// to be explained.
+func (c *comparer) inputs(a, b *input, res *collector, open bool) error {
 	if a.dir != nil {
 		c.trees = [2]tree{&dirTree{root: a.dir}, &dirTree{root: b.dir}}
 		if err := c.findHosts(); err != nil {
@@ -211,7 +212,10 @@ func (c *comparer) inputs(a, b *input, res *collector) error {
 	if p.at, err = c.firstDifference(a.blob, b.blob); err != nil {
 		return err
 	}
-	if p.at < 0 { // only to explain a path of them
+	if p.at < 0 && !open {
+		return nil
+	}
+	if p.at < 0 {
 		c.unbounded = true
 		defer func() { c.unbounded = false }()
 		for i, in := range []*input{a, b} {

@@ -10,12 +10,23 @@ import (
 	"iter"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"example.org/snapd/internal/squashfs"
 )
 
 // squashTree is a SquashFS image.
 type squashTree struct {
-	r *squashfs.Reader
+	r    *squashfs.Reader
+	last fragmentPair
+}
+
+// fragmentPair are the blocks of tails that were compared last.
+type fragmentPair struct {
+	known, same bool
+	a, b        uint32
+	other       *squashTree
+	bufs        [2][]byte
 }
 
 // squashLimits keep two images and what is nested in them below the bound on memory.
@@ -163,11 +174,13 @@ func (t *squashTree) sameContent(other tree, a, b *node) (equal, known bool, err
 	if ta.Size == 0 {
 		return true, true, nil
 	}
-	x, err := t.r.FragmentData(ta.Fragment)
-	if err != nil {
-		return false, false, err
+	if ta.Offset == tb.Offset {
+		same, err := t.sameFragment(o, ta.Fragment, tb.Fragment)
+		if err != nil || same {
+			return same, same, err
+		}
 	}
-	y, err := o.r.FragmentData(tb.Fragment)
+	x, y, err := fragments(t.r, o.r, ta.Fragment, tb.Fragment)
 	if err != nil {
 		return false, false, err
 	}
@@ -175,6 +188,45 @@ func (t *squashTree) sameContent(other tree, a, b *node) (equal, known bool, err
 		return false, false, nil // the reader says what is wrong
 	}
 	return bytes.Equal(x[ta.Offset:][:ta.Size], y[tb.Offset:][:tb.Size]), true, nil
+}
+
+// sameFragment reports whether two blocks of tails are equal as they are on disk. Tails
+// that follow each other are mostly in the same block.
+func (t *squashTree) sameFragment(o *squashTree, a, b uint32) (bool, error) {
+	if t.last.known && t.last.a == a && t.last.b == b && t.last.other == o {
+		return t.last.same, nil
+	}
+	x, err := t.r.Fragment(a)
+	if err != nil {
+		return false, err
+	}
+	y, err := o.r.Fragment(b)
+	if err != nil {
+		return false, err
+	}
+	same := false
+	if x.Size == y.Size {
+		if t.last.bufs[0], err = t.r.ReadRaw(x, t.last.bufs[0]); err != nil {
+			return false, err
+		}
+		if t.last.bufs[1], err = o.r.ReadRaw(y, t.last.bufs[1]); err != nil {
+			return false, err
+		}
+		same = bytes.Equal(t.last.bufs[0], t.last.bufs[1])
+	}
+	t.last.known, t.last.a, t.last.b, t.last.other, t.last.same = true, a, b, o, same
+	return same, nil
+}
+
+// fragments decodes a block of tails of each of two images at the same time.
+func fragments(a, b *squashfs.Reader, i, k uint32) (x, y []byte, err error) {
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		x, err = a.FragmentData(i)
+		return err
+	})
+	y, errB := b.FragmentData(k)
+	return x, y, errors.Join(g.Wait(), errB)
 }
 
 // blockBuffers are two blocks on disk, and two decoded ones.
@@ -186,12 +238,14 @@ func (b *blockBuffers) decoded(x, y *squashfs.File, i, size int) (bool, error) {
 			b[2+k] = make([]byte, size)
 		}
 	}
-	p, err := x.DecodeBlock(i, b[2])
-	if err != nil {
-		return false, err
-	}
+	var p []byte
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		p, err = x.DecodeBlock(i, b[2])
+		return err
+	})
 	q, err := y.DecodeBlock(i, b[3])
-	if err != nil {
+	if err := errors.Join(g.Wait(), err); err != nil {
 		return false, err
 	}
 	return bytes.Equal(p, q), nil

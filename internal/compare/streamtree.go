@@ -145,6 +145,25 @@ func (t *streamTree) content(n *node) blob {
 	if target, ok := n.inner.(*node); ok {
 		n = target
 	}
+	if t.src.at != nil && n.at > 0 {
+		return blob{
+			size: n.size,
+			open: func() (io.ReadCloser, error) {
+				at, closer, err := t.src.at()
+				if err != nil {
+					return nil, fmt.Errorf("open member %s: %w", n.name, err)
+				}
+				return both{io.NewSectionReader(at, n.at, n.size), closer, io.NopCloser(nil)}, nil
+			},
+			at: func() (io.ReaderAt, io.Closer, error) {
+				at, closer, err := t.src.at()
+				if err != nil {
+					return nil, nil, fmt.Errorf("open member %s: %w", n.name, err)
+				}
+				return io.NewSectionReader(at, n.at, n.size), closer, nil
+			},
+		}
+	}
 	return blob{size: n.size, open: func() (io.ReadCloser, error) {
 		body, err := t.member(n.seq)
 		if err != nil {

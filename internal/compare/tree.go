@@ -37,6 +37,7 @@ type node struct {
 	device      string    // major:minor
 	xattrs      string    // as text
 	link        string    // the first name of the same file, if it has several
+	at          int64     // offset of the content in the container; 0: unknown
 	seq         int64     // position in the container, from 1; 0: unknown
 	frame       string    // digest of what the container stores beside all this
 	sum         *[32]byte // SHA-256 of the content, where the tree has to read it anyway

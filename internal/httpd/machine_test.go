@@ -279,6 +279,44 @@ func TestActAs(t *testing.T) {
 	}
 }
 
+// apt 2.7 and later puts the ID of --snapshot into a template, from the field Snapshots of
+// a Release file or from its configuration, and fetches the suite from there.
+func TestAptSnapshots(t *testing.T) {
+	s, at := machineSite(t, config.OnDemand)
+	oldest, err := time.Parse(meta.TimestampFormat, at[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	apt := func(template, id string) string {
+		u := strings.NewReplacer("@PATH@", "debian-main", "@SNAPSHOTID@", id).Replace(template)
+		return strings.TrimSuffix(strings.TrimPrefix(u, "http://snapshot.debian.org"), "/")
+	}
+	const old = "/pool/main/t/tool/libtool+1_1.0~rc1+b1-1_amd64.deb"
+	for _, c := range []struct {
+		what, id, served string
+		status           int
+	}{
+		{"exact", at[0], at[0], http.StatusOK},
+		{"a minute later", meta.FormatTimestamp(oldest.Add(time.Minute)), at[0], http.StatusFound},
+		{"before the first", meta.FormatTimestamp(oldest.Add(-time.Second)), "", http.StatusNotFound},
+		{"no timestamp", "bookworm-4.1", "", http.StatusNotFound},
+	} {
+		for _, template := range []string{"http://snapshot.debian.org/archive/debian-main/@SNAPSHOTID@/", "http://snapshot.debian.org/archive/@PATH@/@SNAPSHOTID@/"} {
+			// apt asks for the pool as dpkg writes its names: + as %2b.
+			for _, p := range []string{"/dists/stable/InRelease", strings.ReplaceAll(old, "+", "%2b")} {
+				a := s.raw("GET "+apt(template, c.id)+p, "Host: snapshot.debian.org")
+				want := ""
+				if c.status == http.StatusFound {
+					want = "http://snapshot.debian.org" + apt(template, c.served) + strings.ReplaceAll(p, "%2b", "+")
+				}
+				if got := a.Header.Get("Location"); a.StatusCode != c.status || got != want {
+					t.Errorf("%s, %s, %s: %s to %q, expected %d to %q", c.what, template, p, a.Status, got, c.status, want)
+				}
+			}
+		}
+	}
+}
+
 // The sources of the fewest snapshots that have a list of packages.
 func TestSourcesFor(t *testing.T) {
 	s, at := machineSite(t, config.OnDemand)

@@ -67,6 +67,7 @@ type comparer struct {
 	names             [2]string
 	trees             [2]tree   // of the inputs, if they have files
 	hosts             [2]string // host names in the images
+	inner             []string  // prefixes of the paths in images in an image
 	payloads, headers bool      // those of two rpm packages differ
 	budget            int64     // bytes that may still be decoded
 	unbounded         bool      // what is opened now is an input, and may be of any length

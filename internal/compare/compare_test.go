@@ -243,6 +243,48 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// The root file system of a live system is a SquashFS image in an ISO image: its files are
+// compared and explained as those of an image are.
+func TestImageInImage(t *testing.T) {
+	needs.Programs(t, "mksquashfs", "xorriso")
+	dir := t.TempDir()
+	files := map[string][2]string{
+		"etc/hostname":                    {"alpha\n", "beta-02\n"},
+		"etc/motd":                        {"welcome to alpha\n", "welcome to beta-02\n"},
+		"usr/bin/tool":                    {"one\n", "two\n"},
+		"usr/share/date":                  {"2026-11-22\n", "2026-11-23\n"},
+		"var/lib/dpkg/status":             {"Package: tool\nStatus: install ok installed\nVersion: 1\n", "Package: tool\nStatus: install ok installed\nVersion: 2\n"},
+		"var/lib/dpkg/info/tool.list":     {"/.\n/bin/tool\n/usr/share/date\n", "/.\n/bin/tool\n/usr/share/date\n"},
+		"var/lib/dpkg/info/tool.md5sums":  {"same", "same"},
+		"var/lib/dpkg/info/other.md5sums": {"same", "same"},
+	}
+	for i, d := range []string{"a", "b"} {
+		for name, text := range files {
+			put(t, dir, "root-"+d+"/"+name, text[i])
+		}
+		settle(t, filepath.Join(dir, "root-"+d), day)
+		put(t, dir, d+"/live/vmlinuz", "kernel")
+		run(t, dir, "mksquashfs", "root-"+d, d+"/live/filesystem.squashfs", "-all-root", "-no-progress", "-quiet", "-mkfs-time", "0", "-comp", "gzip")
+		settle(t, filepath.Join(dir, d), day)
+		run(t, dir, "xorriso", "-as", "mkisofs", "-quiet", "-R", "--modification-date=2026112216000000", "-o", d+".iso", d)
+	}
+	const inner = "/live/filesystem.squashfs/"
+	r := compare(t, filepath.Join(dir, "a.iso"), filepath.Join(dir, "b.iso"), Options{Explain: inner + "/usr/bin/tool"})
+	want := map[string]string{
+		inner + "/etc/hostname": codeHostName, inner + "/etc/motd": codeHostName, inner + "/usr/bin/tool": codeContents, inner + "/usr/share/date": codeDate,
+		inner + "/var/lib/dpkg/status": codeContents,
+	}
+	if d := cmp.Diff(want, codes(r)); d != "" {
+		t.Errorf("codes (-expected +found):\n%s", d)
+	}
+	if d := cmp.Diff([]api.ComparePackage{{Package: "tool", A: "1", B: "2", Paths: 2, Codes: []string{codeContents, codeDate}}}, r.Packages); d != "" {
+		t.Errorf("packages (-expected +found):\n%s", d)
+	}
+	if r.Explained == nil || !strings.Contains(r.Explained.Text, "-one\n+two\n") {
+		t.Errorf("explained: %+v", r.Explained)
+	}
+}
+
 func TestLayout(t *testing.T) {
 	needs.Programs(t, "mksquashfs")
 	dir := t.TempDir()

@@ -281,7 +281,13 @@ func (c *comparer) treeCauses(p *pairing, kind string) (list []api.CompareCause,
 	if p.top {
 		l.prefix = ""
 		c.trees = [2]tree{a, b}
-		if err := c.findHosts(); err != nil {
+		if err := c.findHosts(c.trees); err != nil {
+			return nil, false, err
+		}
+	} else if kind == kindSquash && l.kind != "" { // the root file system in an ISO image
+		c.inner = append(c.inner, l.prefix)
+		defer func(was [2]string) { c.hosts = was }(c.hosts)
+		if err := c.findHosts([2]tree{a, b}); err != nil {
 			return nil, false, err
 		}
 	}

@@ -19,36 +19,19 @@ const (
 )
 
 // owners finds the packages that own the paths of differences, in dpkg's database of
-// either image, and sets them.
+// either image and of the images in them, and sets them.
 func (c *comparer) owners(list []api.CompareDifference) ([]api.ComparePackage, error) {
 	out := []api.ComparePackage{}
 	if len(list) == 0 || c.trees[0] == nil {
 		return out, nil
 	}
-	// A package may list a path with or without /usr, where / has links to it.
-	byPath := map[string][]int{}
-	for i, d := range list {
-		byPath[d.Path] = append(byPath[d.Path], i)
-		if rest, ok := strings.CutPrefix(d.Path, "/usr/"); ok {
-			if top, _, _ := strings.Cut(rest, "/"); top == "bin" || top == "sbin" || strings.HasPrefix(top, "lib") {
-				byPath["/"+rest] = append(byPath["/"+rest], i)
-			}
-		}
+	versions := [2]map[string]string{{}, {}}
+	if err := c.ownersIn(c.trees, "", list, versions); err != nil {
+		return nil, err
 	}
-	var versions [2]map[string]string
-	for side, t := range c.trees {
-		n, err := t.find(dpkgStatus)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", c.names[side], err)
-		}
-		if n == nil || n.typ != typeFile {
-			continue
-		}
-		if versions[side], err = readStatus(t.content(n)); err != nil {
-			return nil, fmt.Errorf("read %s: %s: %w", c.names[side], dpkgStatus, err)
-		}
-		if err := c.readLists(t, byPath, list); err != nil {
-			return nil, fmt.Errorf("read %s: %w", c.names[side], err)
+	for _, prefix := range c.inner {
+		if err := c.innerOwners(prefix, list, versions); err != nil {
+			return nil, err
 		}
 	}
 	found := map[string]*api.ComparePackage{}
@@ -74,6 +57,59 @@ func (c *comparer) owners(list []api.CompareDifference) ([]api.ComparePackage, e
 		out = append(out, *p)
 	}
 	return out, nil
+}
+
+// innerOwners is ownersIn for the images at a path of two images.
+func (c *comparer) innerOwners(prefix string, list []api.CompareDifference, versions [2]map[string]string) error {
+	p, closeAll, err := c.resolve(strings.TrimSuffix(prefix, "/"))
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	var trees [2]tree
+	for side, b := range []blob{p.a, p.b} {
+		if trees[side], err = c.inside(b, p.name); err != nil {
+			return fmt.Errorf("open %s in %s: %w", shown(p.path), c.names[side], err)
+		}
+	}
+	return c.ownersIn(trees, prefix, list, versions)
+}
+
+// ownersIn sets the packages of the paths that begin with prefix, from dpkg's databases in
+// two trees, and notes their versions.
+func (c *comparer) ownersIn(trees [2]tree, prefix string, list []api.CompareDifference, versions [2]map[string]string) error {
+	// A package may list a path with or without /usr, where / has links to it.
+	byPath := map[string][]int{}
+	for i, d := range list {
+		name, ok := strings.CutPrefix(d.Path, prefix)
+		if !ok {
+			continue
+		}
+		byPath[name] = append(byPath[name], i)
+		if rest, ok := strings.CutPrefix(name, "/usr/"); ok {
+			if top, _, _ := strings.Cut(rest, "/"); top == "bin" || top == "sbin" || strings.HasPrefix(top, "lib") {
+				byPath["/"+rest] = append(byPath["/"+rest], i)
+			}
+		}
+	}
+	for side, t := range trees {
+		n, err := t.find(dpkgStatus)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", c.names[side], err)
+		}
+		if n == nil || n.typ != typeFile {
+			continue
+		}
+		installed, err := readStatus(t.content(n))
+		if err != nil {
+			return fmt.Errorf("read %s: %s: %w", c.names[side], dpkgStatus, err)
+		}
+		maps.Copy(versions[side], installed)
+		if err := c.readLists(t, byPath, list); err != nil {
+			return fmt.Errorf("read %s: %w", c.names[side], err)
+		}
+	}
+	return nil
 }
 
 // readLists sets the package of each path that a list of dpkg names.

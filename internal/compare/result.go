@@ -202,7 +202,7 @@ func shellWord(s string) string {
 func (c *comparer) inputs(a, b *input, res *collector, open bool) error {
 	if a.dir != nil {
 		c.trees = [2]tree{&dirTree{root: a.dir}, &dirTree{root: b.dir}}
-		if err := c.findHosts(); err != nil {
+		if err := c.findHosts(c.trees); err != nil {
 			return err
 		}
 		return c.compareTrees(level{a: c.trees[0], b: c.trees[1], timeCode: codeMtime}, res.add)
@@ -241,8 +241,8 @@ func (c *comparer) inputs(a, b *input, res *collector, open bool) error {
 
 // findHosts reads the host names of two images, or of the machines that built two
 // packages.
-func (c *comparer) findHosts() error {
-	for i, t := range c.trees {
+func (c *comparer) findHosts(trees [2]tree) error {
+	for i, t := range trees {
 		if r, ok := t.(*rpmTree); ok {
 			if s := r.info.Strings(1007); len(s) > 0 && isHost(s[0]) {
 				c.hosts[i] = s[0]

@@ -45,7 +45,7 @@ func runHistory(ctx context.Context, b *bench) error {
 				changed = append(changed, k)
 			}
 		}
-		if err := stageOne(ctx, st, gen, records, changed); err != nil {
+		if err := stageOne(ctx, st, "stable", gen, records, changed); err != nil {
 			return err
 		}
 		if gen == 0 {
@@ -89,8 +89,9 @@ func recordOf(p string) repo.Record {
 	return r
 }
 
-func stageOne(ctx context.Context, st *bolt.Store, gen int, records []repo.Record, changed []int) error {
-	const suite = "stable"
+// stageOne stages and seals a state of a suite, in which records[i] changed for each i of
+// changed; the first state is all new. Other suites stay as they are.
+func stageOne(ctx context.Context, st *bolt.Store, suite repo.SuiteName, gen int, records []repo.Record, changed []int) error {
 	stage, err := st.NewStage(ctx, "debian", suite)
 	if err != nil {
 		return err
@@ -126,19 +127,28 @@ func stageOne(ctx context.Context, st *bolt.Store, gen int, records []repo.Recor
 		changed = changed[n:]
 	}
 	digest := func(what byte) cas.Digest {
-		return cas.Sum(binary.BigEndian.AppendUint64([]byte{what}, uint64(gen)))
+		return cas.Sum(binary.BigEndian.AppendUint64(append([]byte(suite), what), uint64(gen)))
 	}
 	date := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(gen) * 6 * time.Hour)
+	dist := "dists/" + string(suite)
 	forms := []repo.File{
-		{Path: "dists/stable/main/binary-amd64/Packages", Size: 50e6, SHA256: digest('p')},
-		{Path: "dists/stable/main/binary-amd64/Packages.gz", Size: 12e6, SHA256: digest('g')},
-		{Path: "dists/stable/main/binary-amd64/Packages.xz", Size: 9e6, SHA256: digest('x')},
+		{Path: dist + "/main/binary-amd64/Packages", Size: 50e6, SHA256: digest('p')},
+		{Path: dist + "/main/binary-amd64/Packages.gz", Size: 12e6, SHA256: digest('g')},
+		{Path: dist + "/main/binary-amd64/Packages.xz", Size: 9e6, SHA256: digest('x')},
+	}
+	suites := []meta.SnapshotSuite{{Suite: suite, Gen: stage.Gen(), Date: date}}
+	if last, err := st.Latest(ctx, "debian"); err == nil {
+		for _, s := range last.Suites {
+			if s.Suite != suite {
+				suites = append(suites, s)
+			}
+		}
 	}
 	s := &meta.Sealing{
-		Snapshot: meta.Snapshot{Mirror: "debian", Type: "deb", Suites: []meta.SnapshotSuite{{Suite: suite, Gen: stage.Gen(), Date: date}}},
+		Snapshot: meta.Snapshot{Mirror: "debian", Type: "deb", Suites: suites},
 		Generations: []meta.Generation{{
 			Mirror: "debian", Suite: suite, Gen: stage.Gen(), Date: date, Trust: repo.TrustSignature, ByHash: true, Complete: true, Packages: len(records),
-			Docs: []meta.Doc{{File: repo.File{Path: "dists/stable/InRelease", Size: 2000, SHA256: digest('r')}, LastModified: date}},
+			Docs: []meta.Doc{{File: repo.File{Path: dist + "/InRelease", Size: 2000, SHA256: digest('r')}, LastModified: date}},
 			Groups: []meta.Group{{
 				Index: "main/binary-amd64/Packages", Component: "main", Arch: "amd64", Packages: true, Count: len(records),
 				Form:  repo.Listed{Path: "main/binary-amd64/Packages.xz", Size: 9e6, SHA256: digest('x')},

@@ -34,13 +34,14 @@ type section struct {
 var sections = []section{
 	{"deb", "sync, freeze, verify and diff of 63,000 Debian packages, beside aptly", runDeb},
 	{"history", "metadata after 200 syncs that changed 63 packages each", runHistory},
+	{"past", "questions of rebuilders about 63,000 packages and 1,500 generations, beside a small file", runPast},
 	{"indices", "indices of old generations, made again from stanzas, beside xz", runIndices},
 	{"files", "verify --deep and HTTP, beside sha256sum and nginx", runFiles},
 	{"cluster", "PostgreSQL, S3 and several nodes, beside the embedded form", runCluster},
 	{"xz", "decoding, beside xz", runXZ},
 	{"team", "packages of one's own, channels, recordings, beside aptly and sha256sum", runTeam},
 	{"rpm", "sync and freeze of 60,000 rpm packages, beside dnf", runRPM},
-	{"compare", "differences of images explained, beside diffoscope if it is installed", runCompare},
+	{"compare", "differences of images explained, beside diffoscope", runCompare},
 	{"iuk", "upgrade kits and images, beside overlay mounts, rsync and mksquashfs (as root, and long)", runIUK},
 }
 
@@ -53,6 +54,7 @@ type bench struct {
 	heap     string // file for a heap profile of snapd
 	packages int
 	rpms     int
+	images   int // size of an image to compare, in MB
 	quick    bool
 	rows     []row
 	size     int64  // what memory is compared with, in bytes
@@ -87,6 +89,7 @@ func run(ctx context.Context) error {
 	flag.BoolVar(&b.quick, "ours", false, "measure only snapd, not the other programs")
 	flag.IntVar(&b.packages, "packages", 63_000, "`number` of deb packages upstream; fewer if apt's lists are used and contain fewer")
 	flag.IntVar(&b.rpms, "rpms", 60_000, "`number` of rpm packages upstream")
+	flag.IntVar(&b.images, "images", 300, "`size` of the images of compare, in MB")
 	flag.StringVar(&b.profile, "cpuprofile", "", "run snapd in a process of this program and write its CPU profile to `file`")
 	flag.StringVar(&b.heap, "memprofile", "", "likewise write a heap profile to `file` when snapd stops")
 	flag.Parse()

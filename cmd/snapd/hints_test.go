@@ -13,6 +13,7 @@ import (
 	"example.org/snapd/internal/daemon"
 	"example.org/snapd/internal/errclass/errclasstest"
 	"example.org/snapd/internal/migrate"
+	"example.org/snapd/internal/mirror"
 )
 
 // Beside each sentinel that snapd itself tells stands its hint. "backup" and
@@ -46,6 +47,7 @@ func TestHints(t *testing.T) {
 		hint     string
 	}{
 		{"daemon.ErrPort", daemon.ErrPort, plain, 1, "stop that program, or choose another address in the configuration: listen in [server], or in [api] for the control API"},
+		{"mirror.ErrClock", mirror.ErrClock, plain, 1, "set the system clock, then start snapd again"},
 		{"daemon.ErrRunning", daemon.ErrRunning, plain, 1, "stop it first, or give this one another data_dir"},
 		{"daemon.ErrLost", daemon.ErrLost, plain, 1, ""},       // its message says what to do
 		{"daemon.ErrForeign", daemon.ErrForeign, plain, 1, ""}, // likewise

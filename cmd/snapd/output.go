@@ -15,6 +15,7 @@ import (
 	"example.org/snapd/internal/console"
 	"example.org/snapd/internal/daemon"
 	"example.org/snapd/internal/migrate"
+	"example.org/snapd/internal/mirror"
 )
 
 // output prints everything that snapd's commands print.
@@ -139,6 +140,8 @@ func describe(ctx context.Context, err error) (e api.Error, hint string) {
 		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "complete it with the same command: snapd --config SOURCE migrate --to CONFIG"
 	case errors.Is(err, daemon.ErrPort):
 		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "stop that program, or choose another address in the configuration: listen in [server], or in [api] for the control API"
+	case errors.Is(err, mirror.ErrClock):
+		return api.Error{Code: api.CodeClock, Message: err.Error(), Exit: api.ExitFailed}, "set the system clock, then start snapd again"
 	case errors.Is(err, daemon.ErrRunning):
 		return api.Error{Code: api.CodeInUse, Message: err.Error(), Exit: api.ExitFailed}, "stop it first, or give this one another data_dir"
 	case errors.Is(err, config.ErrInvalid):

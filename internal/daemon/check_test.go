@@ -1,14 +1,31 @@
 package daemon_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/daemon"
+	"example.org/snapd/internal/mirror"
 )
+
+// A clock that was never set ends the start before a key or a snapshot gets its date.
+func TestClockNeverSet(t *testing.T) {
+	cfg := config.Default()
+	cfg.DataDir = filepath.Join(t.TempDir(), "data")
+	err := daemon.Run(t.Context(), &cfg, daemon.Options{Now: func() time.Time { return time.Unix(0, 0) }})
+	if want := "the system clock cannot be right: it is at 1970-01-01T00:00:00Z, expected 2020 or later"; !errors.Is(err, mirror.ErrClock) || err.Error() != want {
+		t.Errorf("%v, expected %s", err, want)
+	}
+	if _, err := os.Stat(cfg.DataDir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the data directory: %v", err)
+	}
+}
 
 // A check finds what a start would fail on, in each file that the configuration names,
 // and in the data directory.

@@ -169,7 +169,7 @@ const (
 )
 
 // Run runs snapd until ctx is done, which is a clean stop, or until something
-// fails. It may return ErrRunning.
+// fails. It may return ErrRunning, and mirror.ErrClock before it changes anything.
 func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -178,6 +178,10 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 		o.Now = time.Now
 	}
 	o.latency = new(latency.Stores)
+	// Keys and snapshots would have its date.
+	if err := mirror.CheckYear(o.Now()); err != nil {
+		return err
+	}
 	if err := makeDataDir(cfg.DataDir); err != nil {
 		return err
 	}

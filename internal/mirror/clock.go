@@ -86,10 +86,10 @@ func (c *clock) answered(url string, at time.Time) {
 // behind returns why the system clock is behind what was recorded earlier, or
 // nil.
 func (c *clock) behind(now time.Time) error {
-	switch {
-	case now.Year() < firstYear:
-		return &clockError{text: fmt.Sprintf("it is at %s, expected %d or later", stamp(now), firstYear)}
-	case c.newest != nil && c.newest.Timestamp.Sub(now) > maxJump && !c.newest.Timestamp.Equal(c.last.Ahead):
+	if err := CheckYear(now); err != nil {
+		return err
+	}
+	if c.newest != nil && c.newest.Timestamp.Sub(now) > maxJump && !c.newest.Timestamp.Equal(c.last.Ahead) {
 		return &clockError{text: fmt.Sprintf("it is at %s, more than a day before the newest snapshot %s", stamp(now), c.newest.ID())}
 	}
 	return nil
@@ -252,6 +252,15 @@ func (r *SyncResult) note(c *meta.Check, now time.Time, err error) {
 	if r.Snapshot.Timestamp.Sub(now) > maxJump {
 		c.Ahead = r.Snapshot.Timestamp // accepted: the following syncs accept it, too
 	}
+}
+
+// CheckYear returns an error that wraps ErrClock if the system clock was never set: this
+// program did not exist then.
+func CheckYear(now time.Time) error {
+	if now.Year() < firstYear {
+		return &clockError{text: fmt.Sprintf("it is at %s, expected %d or later", stamp(now), firstYear)}
+	}
+	return nil
 }
 
 // CheckClock returns an error that wraps ErrClock if a sync was refused because

@@ -2,6 +2,7 @@ package acquire
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -87,7 +88,11 @@ func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Re
 	}
 	eg.Go(func() error {
 		defer close(b.work)
-		return each(egctx, b.queue(egctx))
+		q := &queue{b: b, seen: map[cas.Digest]bool{}, size: 1}
+		if err := each(egctx, func(rec *repo.Record, file repo.File) error { return q.add(egctx, rec, file) }); err != nil {
+			return err
+		}
+		return q.flush(egctx)
 	})
 	if err := eg.Wait(); err != nil {
 		// Complete files stay: the next attempt continues from there.
@@ -99,31 +104,65 @@ func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Re
 	return b.flush(ctx, 0)
 }
 
-// Has reports whether a blob is stored and not known to be corrupt, so that
-// FetchPackages does not download it.
-func (a *Acquirer) Has(ctx context.Context, d cas.Digest) bool {
-	_, err := a.cfg.Blobs.Stat(ctx, d)
-	return err == nil && a.Corrupt(d) == nil
+// Has returns the blobs that FetchPackages does not download, because they are stored and
+// not known to be corrupt.
+func (a *Acquirer) Has(ctx context.Context, all []cas.Digest) (map[cas.Digest]bool, error) {
+	found, err := cas.Which(ctx, a.cfg.Blobs, all)
+	for d := range found {
+		if a.Corrupt(d) != nil {
+			delete(found, d)
+		}
+	}
+	return found, err
 }
 
-// queue returns a function that passes on each file that is not stored, once.
-func (b *bulk) queue(ctx context.Context) func(*repo.Record, repo.File) error {
-	queued := map[cas.Digest]bool{}
-	return func(rec *repo.Record, file repo.File) error {
-		if queued[file.SHA256] {
-			return nil
+// findAtOnce is how many files are looked up together at most. The first is looked up
+// alone, and then twice as many each time, so that the downloads begin at once.
+const findAtOnce = 512
+
+// queue passes on files that are not stored.
+type queue struct {
+	b    *bulk
+	seen map[cas.Digest]bool
+	next []wanted // not looked up yet
+	size int      // of next when they are looked up
+}
+
+// add passes on a file later, unless it is stored. Each digest counts once.
+func (q *queue) add(ctx context.Context, rec *repo.Record, file repo.File) error {
+	if q.seen[file.SHA256] {
+		return nil
+	}
+	q.seen[file.SHA256] = true
+	if q.next = append(q.next, wanted{*rec, file}); len(q.next) < q.size {
+		return nil
+	}
+	q.size = min(2*q.size, findAtOnce)
+	return q.flush(ctx)
+}
+
+// flush passes on what was added.
+func (q *queue) flush(ctx context.Context) error {
+	all := make([]cas.Digest, len(q.next))
+	for i := range q.next {
+		all[i] = q.next[i].file.SHA256
+	}
+	have, err := q.b.a.Has(ctx, all)
+	if err != nil {
+		return fmt.Errorf("look for stored packages: %w", err)
+	}
+	for _, w := range q.next {
+		if have[w.file.SHA256] {
+			continue
 		}
-		if b.a.Has(ctx, file.SHA256) {
-			return nil
-		}
-		queued[file.SHA256] = true
 		select {
-		case b.work <- wanted{*rec, file}:
-			return nil
+		case q.b.work <- w:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+	q.next = q.next[:0]
+	return nil
 }
 
 // fetch downloads queued files until the queue is closed.

@@ -207,6 +207,27 @@ func WithCopies(ctx context.Context) context.Context {
 // CopiesSuffice reports whether ctx is of WithCopies.
 func CopiesSuffice(ctx context.Context) bool { return ctx.Value(copiesKey{}) != nil }
 
+// Presence is a store that says of many blobs at once whether it has them.
+type Presence interface {
+	// Which returns those of the digests that Stat would find.
+	Which(ctx context.Context, all []Digest) (map[Digest]bool, error)
+}
+
+// Which returns those of the digests that s has, with as few questions as it can. If a
+// question about one blob cannot be answered, that blob is not among them.
+func Which(ctx context.Context, s Store, all []Digest) (map[Digest]bool, error) {
+	if p, ok := Find[Presence](s); ok {
+		return p.Which(ctx, all)
+	}
+	have := map[Digest]bool{}
+	for _, d := range all {
+		if _, err := s.Stat(ctx, d); err == nil {
+			have[d] = true
+		}
+	}
+	return have, ctx.Err()
+}
+
 // Locate returns a place in a store, or the zero Place if the store is not a Locator.
 func Locate(ctx context.Context, s Reader, d Digest, w Wanted) (Place, error) {
 	if l, ok := s.(Locator); ok {

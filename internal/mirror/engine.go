@@ -51,8 +51,8 @@ type Acquirer interface {
 	Keyring(mirror string) (*sign.Keyring, error)
 	// FetchPackages downloads the files that each names and that are not stored.
 	FetchPackages(ctx context.Context, o acquire.FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error)
-	// Has reports whether FetchPackages does not download a blob, because it is stored.
-	Has(ctx context.Context, d cas.Digest) bool
+	// Has returns the blobs that FetchPackages does not download, because they are stored.
+	Has(ctx context.Context, all []cas.Digest) (map[cas.Digest]bool, error)
 	// Flush makes the blobs of a batch durable, and Keep also notes their aliases.
 	Flush(ctx context.Context, batch cas.Batch) error
 	Keep(ctx context.Context, batch cas.Batch, acquired []acquire.Acquired) error

@@ -53,14 +53,36 @@ func (a *attempt) countPackages(ctx context.Context, staged *meta.Snapshot) erro
 		if s.root == nil {
 			continue
 		}
+		var page []cas.Digest
+		sizes := map[cas.Digest]int64{} // of the page
+		count := func() error {
+			have, err := a.e.acquirer.Has(ctx, page)
+			if err != nil {
+				return err
+			}
+			for _, d := range page {
+				if !have[d] {
+					files, bytes = files+1, bytes+sizes[d]
+				}
+			}
+			page = page[:0]
+			clear(sizes)
+			return nil
+		}
 		err := s.eachFile(ctx, staged, func(_ *repo.Record, f repo.File) error {
-			if seen[f.SHA256] || a.e.acquirer.Has(ctx, f.SHA256) {
+			if seen[f.SHA256] {
 				return nil
 			}
 			seen[f.SHA256] = true
-			files, bytes = files+1, bytes+f.Size
-			return nil
+			page, sizes[f.SHA256] = append(page, f.SHA256), f.Size
+			if len(page) < pageSize {
+				return nil
+			}
+			return count()
 		})
+		if err == nil {
+			err = count()
+		}
 		if err != nil {
 			return err
 		}

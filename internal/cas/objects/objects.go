@@ -54,6 +54,8 @@ type Index interface {
 	Add(ctx context.Context, objects []Object, at time.Time) error
 	// Present returns the present object of a digest. cas.ErrNotFound.
 	Present(ctx context.Context, d cas.Digest) (Object, error)
+	// Which returns which of the digests have a present object.
+	Which(ctx context.Context, all []cas.Digest) (map[cas.Digest]bool, error)
 	// List returns up to n present objects in the order of digests, after one.
 	List(ctx context.Context, after cas.Digest, n int) ([]Object, error)
 	// Remove moves a present object to the quarantine. false: the key is not

@@ -42,6 +42,16 @@ func (s *Store) Stat(ctx context.Context, d cas.Digest) (cas.Info, error) {
 	return infoOf(o), nil
 }
 
+// Which implements cas.Presence.
+func (s *Store) Which(ctx context.Context, all []cas.Digest) (have map[cas.Digest]bool, err error) {
+	defer s.o.Latency.Stat.Since(latency.Start())
+	err = s.o.ReadFault.Step("which", "batch", func() (err error) {
+		have, err = s.o.Index.Which(ctx, all)
+		return err
+	})
+	return have, err
+}
+
 // Open implements cas.Reader. It sends no request to the bucket before the first read.
 func (s *Store) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
 	o, err := s.present(ctx, d)

@@ -182,6 +182,20 @@ func (x objectIndex) Present(ctx context.Context, d cas.Digest) (o objects.Objec
 	return o, err
 }
 
+// Which implements objects.Index.
+func (x objectIndex) Which(ctx context.Context, all []cas.Digest) (found map[cas.Digest]bool, err error) {
+	err = x.s.view(ctx, func(t *txn) error {
+		found = map[cas.Digest]bool{}
+		for _, d := range all {
+			if t.b(objectBucket).Get(presentKey(d)) != nil {
+				found[d] = true
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
 // List implements objects.Index.
 func (x objectIndex) List(ctx context.Context, after cas.Digest, n int) (out []objects.Object, err error) {
 	err = x.s.view(ctx, func(t *txn) error {

@@ -165,6 +165,24 @@ func (x objectIndex) Present(ctx context.Context, d cas.Digest) (objects.Object,
 	return r.object(), nil
 }
 
+// Which implements objects.Index.
+func (x objectIndex) Which(ctx context.Context, all []cas.Digest) (map[cas.Digest]bool, error) {
+	sums := make([][]byte, len(all))
+	for i := range all {
+		sums[i] = all[i][:]
+	}
+	rows, err := x.s.pool.Query(ctx, "select sha256 from object where sha256 = any($1) and state = 0", sums)
+	if err != nil {
+		return nil, mapped(err)
+	}
+	found := make(map[cas.Digest]bool, len(all))
+	var sum []byte
+	if _, err := pgx.ForEachRow(rows, []any{&sum}, func() error { found[cas.Digest(sum)] = true; return nil }); err != nil {
+		return nil, mapped(err)
+	}
+	return found, nil
+}
+
 // List implements objects.Index.
 func (x objectIndex) List(ctx context.Context, after cas.Digest, n int) ([]objects.Object, error) {
 	return ask(ctx, x.s, func(t *tx) (out []objects.Object, err error) {

@@ -82,6 +82,12 @@ func testLife(t *testing.T, open Open) {
 	if got, err := x.Present(ctx, digest(1)); err != nil || got != want {
 		t.Errorf("present: %+v, %v; expected %+v", got, err, want)
 	}
+	if found, err := x.Which(ctx, []cas.Digest{digest(3), digest(2), digest(1), digest(2)}); err != nil || len(found) != 2 || !found[digest(1)] || !found[digest(2)] {
+		t.Errorf("found %v, %v; expected two", found, err)
+	}
+	if found, err := x.Which(ctx, nil); err != nil || len(found) != 0 {
+		t.Errorf("found %v of nothing, %v", found, err)
+	}
 	if g, err := x.Garbage(ctx, at(1), 10, nil); err != nil || !slices.Equal(g, keys[2:]) {
 		t.Errorf("garbage: %v, %v", g, err)
 	}

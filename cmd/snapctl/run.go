@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
@@ -452,9 +451,7 @@ func (j *runJob) once(ctx context.Context, s buildenv.Settings, dir, name string
 
 // again runs the command in other surroundings and compares.
 func (j *runJob) again(ctx context.Context, first buildenv.Settings, outputs []buildenv.Output, dir string) (*api.RunCheck, error) {
-	m := buildenv.Machine{CPUs: j.c.p.environments.cpus()}
-	_, err := exec.LookPath("disorderfs")
-	m.Reverse = err == nil
+	m := buildenv.Machine{CPUs: j.c.p.environments.cpus(), Reverse: buildenv.DirectoryOrder()}
 	for _, p := range j.has {
 		m.Locales = m.Locales || p.Name == "locales-all"
 	}

@@ -1,7 +1,10 @@
 package buildenv
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"path"
 	"slices"
 	"strconv"
@@ -52,8 +55,21 @@ type Variation struct{ What, First, Second string }
 // Machine is what variations need of the machine and the root.
 type Machine struct {
 	CPUs    int
-	Reverse bool // disorderfs is installed
-	Locales bool // the root has other locales
+	Reverse error // of DirectoryOrder
+	Locales bool  // the root has other locales
+}
+
+// DirectoryOrder returns why this machine cannot list directories in another order: by
+// disorderfs, a file system of FUSE.
+func DirectoryOrder() error {
+	if _, err := exec.LookPath("disorderfs"); err != nil {
+		return errors.New("disorderfs is not installed on this machine")
+	}
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("disorderfs needs FUSE: %w", err)
+	}
+	return f.Close()
 }
 
 // Vary returns settings that differ from s wherever the machine allows it, the
@@ -98,10 +114,10 @@ func (s Settings) Vary(m Machine) (Settings, []Variation, []string) {
 		v.Env["DEB_BUILD_OPTIONS"], v.Env["RPM_BUILD_NCPUS"] = parallel(v.CPUs), strconv.Itoa(v.CPUs)
 		list = append(list, Variation{"CPUs", strconv.Itoa(s.CPUs), strconv.Itoa(v.CPUs)})
 	}
-	if v.Reverse = m.Reverse; m.Reverse {
+	if v.Reverse = m.Reverse == nil; v.Reverse {
 		list = append(list, Variation{"order of directories", "of the file system", "reverse"})
 	} else {
-		same = append(same, "order of directories: disorderfs is not installed on this machine")
+		same = append(same, "order of directories: "+m.Reverse.Error())
 	}
 	if s.Clock != 0 {
 		v.Clock = s.Clock + 400*24*60*60

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,7 +97,11 @@ ask() { exec 3<>/dev/tcp/127.0.0.1/8080; printf '%s HTTP/1.0\r\n\r\n' "$1" >&3; 
 
 	// A command whose output depends on the environment.
 	three := filepath.Join(s.Dir, "three")
-	_, err = s.Try("run", "4.1", "--output", three, "--check", "--", "bash", "-c", `cd /output
+	for i := range 20 { // in reverse, because some file systems list the newest file first
+		write(fmt.Sprintf("file%02d", 19-i), "")
+	}
+	_, err = s.Try("run", "4.1", "--bind", src, "--output", three, "--check", "--", "bash", "-c", `cd /output
+ls -U /src > order
 date +%N > date; umask > umask; cat /proc/sys/kernel/hostname > hostname; pwd -P > cwd; (cd /build; pwd -P > /output/path); date -d @0 > zone; whoami > user; echo same > same`)
 	if code(err) != api.ExitVerify {
 		t.Fatalf("planted differences: exit %d, expected %d: %v", code(err), api.ExitVerify, err)
@@ -109,7 +114,23 @@ date +%N > date; umask > umask; cat /proc/sys/kernel/hostname > hostname; pwd -P
 	for _, e := range entries {
 		differ = append(differ, e.Name())
 	}
-	if got := strings.Join(differ, " "); got != "date hostname path umask user zone" {
+	ordered := ""
+	if err := buildenv.DirectoryOrder(); err != nil {
+		t.Logf("the order of directories is not varied: %v", err)
+	} else {
+		ordered = "order "
+		want := []string{"greeting", "clean"}
+		for i := range 20 {
+			want = append(want, fmt.Sprintf("file%02d", i))
+		}
+		slices.Sort(want)
+		slices.Reverse(want)
+		b, err := os.ReadFile(filepath.Join(three, buildenv.SecondName, "order"))
+		if got := strings.Fields(string(b)); err != nil || !slices.Equal(got, want) {
+			t.Errorf("order of a directory in the second run: %q, %v, expected %q", got, err, want)
+		}
+	}
+	if got := strings.Join(differ, " "); got != "date hostname "+ordered+"path umask user zone" {
 		t.Errorf("differences in %s", got)
 	}
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/debtest"
@@ -168,12 +169,43 @@ func TestReleaseAsApt(t *testing.T) {
 			return s + other
 		}
 	}
+	// entry replaces the entry of a variant of the package index.
+	entry := func(variant, with string) func(string) string {
+		re := regexp.MustCompile(`(?m)^ [0-9a-f]{64} +(\d+) (main/binary-amd64/Packages` + regexp.QuoteMeta(variant) + `)$\n`)
+		return func(s string) string { return re.ReplaceAllString(s, with) }
+	}
+	const index = "main/binary-amd64/Packages"
+	// weak lists a variant of the package index by MD5 alone.
+	weak := func(variant string) func(string) string {
+		return func(s string) string {
+			return entry(variant, "")(s) + "MD5Sum:\n " + sum("0")[:32] + " 12 " + index + variant + "\n"
+		}
+	}
+	first := func(e string) func(string) string { return replace("\nSHA256:\n", "\nSHA256:\n"+e) }
+	both := func(a, b func(string) string) func(string) string { return func(s string) string { return b(a(s)) } }
 	const refuse = "refuse"
 	for _, c := range []struct {
 		name string
 		edit func(string) string
 		says string // in the warning; empty: none; refuse: refused
 	}{
+		{"short digest of the variant that apt requests", entry(".xz", " xyz $1 $2\n"), refuse},
+		{"odd digest of it", entry(".xz", " "+sum("z")+" $1 $2\n"), refuse},
+		{"bad size of it", entry(".xz", " "+sum("a")+" x $2\n"), refuse},
+		{"short digest of it before a good one", first(" xyz 12 " + index + ".xz\n"), refuse},
+		{"bad size of it before a good one", first(" " + sum("a") + " x " + index + ".xz\n"), refuse},
+		{"short digest of it after a good one", behind(" xyz 12 " + index + ".xz\n"), "Packages.xz is listed twice"},
+		{"bad size of it after a good one", behind(" " + sum("a") + " x " + index + ".xz\n"), "Packages.xz is listed twice"},
+		{"it is listed by MD5 alone", weak(".xz"), refuse},
+		{"it is bz2, listed by MD5 alone", both(entry(".xz", ""), weak(".bz2")), refuse},
+		{"short digest of another variant", entry(".gz", " xyz $1 $2\n"), ""},
+		{"bad size of another variant", entry(".gz", " "+sum("a")+" x $2\n"), ""},
+		{"short digest of another variant before a good one", first(" xyz 12 " + index + ".gz\n"), "Packages.gz is listed twice"},
+		{"bad MD5Sum of another variant", func(s string) string { return s + "MD5Sum:\n x 12 " + index + ".gz\n" }, ""},
+		{"another variant is listed by MD5 alone", weak(".gz"), ""},
+		{"zst is listed by MD5 alone beside gz", both(entry(".xz", ""), weak(".zst")), ""},
+		{"short digest of the plain file", entry("", " xyz $1 $2\n"), refuse},
+		{"bad MD5Sum of the plain file", func(s string) string { return s + "MD5Sum:\n x 12 " + index + "\n" }, refuse},
 		{"byte order mark", func(s string) string { return "\xef\xbb\xbf" + s }, `field "\ufefforigin"`},
 		{"comment without a colon", insert("Label", "# comment\n"), `line "# comment" is not a field`},
 		{"comment with a colon", insert("Label", "# a: comment\n"), `field "# a"`},
@@ -274,5 +306,43 @@ func TestOnlyCompressedListed(t *testing.T) {
 	const want = "suite stable: main/binary-amd64/Packages is only listed compressed, so apt does not request it and finds none of its packages"
 	if res := w.MustSync(); !slices.Equal(res.Warnings, []string{want}) {
 		t.Errorf("warnings %q, expected %q", res.Warnings, want)
+	}
+}
+
+// An index that is listed by weak digests alone is skipped with a warning, as apt
+// skips it; a suite that has no other is refused.
+func TestWeakIndices(t *testing.T) {
+	w := mirrortest.New(t, func(m *config.Mirror) {
+		small(m)
+		m.Components = []string{"main", "contrib"}
+	})
+	s := w.Archive.Default()
+	s.Components, s.Languages = []string{"main", "contrib"}, nil
+	w.Archive.Add(debtest.Package{Name: "a", Version: "1"}, debtest.Package{Name: "b", Version: "1", Component: "contrib"})
+	weak := regexp.MustCompile(`(?m)^ [0-9a-f]{64} +\d+ contrib/.*\n`)
+	s.EditRelease = func(s string) string { return weak.ReplaceAllString(s, "") }
+	w.Archive.Publish(mirrortest.Start)
+	apt := debtest.NewApt(t, fmt.Sprintf("deb [signed-by=%s] %s stable main contrib\n", w.Archive.KeyringFile(), w.Server.URL))
+	if out, err := apt.Try("apt-get", "update"); err != nil || !strings.Contains(out, "W: Skipping acquire of configured file 'contrib/binary-amd64/Packages'") {
+		t.Fatalf("apt does not skip it: %v\n%s", err, out)
+	}
+	const want = "suite stable: contrib/binary-amd64/Packages is listed by SHA-1 or MD5 alone, so apt does not request it"
+	res := w.MustSync()
+	if !slices.Equal(res.Warnings, []string{want}) {
+		t.Errorf("warnings %q, expected %q", res.Warnings, want)
+	}
+	var got []string
+	err := w.EachPackage(t.Context(), res.Snapshot, func(en meta.Entry) error {
+		got = append(got, en.Name)
+		return nil
+	})
+	if err != nil || !slices.Equal(got, []string{"a"}) {
+		t.Errorf("packages %q, %v, expected a", got, err)
+	}
+	w.Config.Mirrors[0].Components = []string{"contrib"}
+	w.CloseAll()
+	w.Open()
+	if _, err := w.TrySync(); !errors.Is(err, repo.ErrWeak) {
+		t.Errorf("error %v, expected %v", err, repo.ErrWeak)
 	}
 }

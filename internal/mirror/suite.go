@@ -83,9 +83,7 @@ func (s *suiteSync) plan(ctx context.Context) (err error) {
 		if g.Err != nil {
 			return g.Err
 		}
-		if g.Warning != "" {
-			s.gen.Warnings = append(s.gen.Warnings, g.Warning)
-		}
+		s.gen.Warnings = append(s.gen.Warnings, g.Warnings...)
 	}
 	return nil
 }

@@ -144,10 +144,11 @@ type Group struct {
 	// Also lists other groups, by Index, that Read opens together with this one
 	// (rpm-md's filelists and other beside primary).
 	Also []string
-	// Warning says why the format's client ignores the group, or is empty.
-	Warning string
-	// Err says what is wrong with the root's entry for one of the variants, which
-	// is then not in Forms: the group cannot be used.
+	// Warnings say what the format's client ignores: this group, or another one that
+	// was selected but is left out.
+	Warnings []string
+	// Err says what is wrong with the root's entry for the variant that the format's
+	// client requests, which is then not in Forms: the group cannot be used.
 	Err error
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo"
 )
 
@@ -234,26 +235,25 @@ func (Format) Plan(m config.Mirror, root *repo.Root) ([]repo.Group, error) {
 func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, error) {
 	flat := isFlat(suite)
 	var first, then []repo.Group
-	bad := badEntries(rel)
+	var weak []string
 	s := &selection{m: m, rel: rel, flat: flat}
-	for _, l := range groupFiles(append(slices.Clone(rel.Files), bad...)) {
+	for _, l := range groupFiles(slices.Concat(rel.Files, unavailable(rel))) {
 		ix := classify(l.index, flat)
 		if !s.takes(&l, ix) {
 			continue
 		}
-		g := repo.Group{Index: l.index, Component: ix.component, Arch: ix.arch}
-		for _, f := range l.variants {
-			if err := rel.Bad[f.Path]; err == nil {
-				g.Forms = append(g.Forms, f)
-			} else if g.Err == nil {
-				g.Err = fmt.Errorf("suite %s: parse Release: %w", suite, err)
-			}
+		g := repo.Group{Index: l.index, Component: ix.component, Arch: ix.arch, Forms: l.usable(rel)}
+		if err := l.fault(rel, len(g.Forms) > 0); err != nil {
+			g.Err = fmt.Errorf("suite %s: parse Release: %w", suite, err)
+		} else if len(g.Forms) == 0 {
+			weak = append(weak, fmt.Sprintf("%s is listed by SHA-1 or MD5 alone, so apt does not request it", l.index))
+			continue
 		}
 		switch ix.kind {
 		case packages, udebs, sources:
 			g.Packages = true
-			if l.plain == nil {
-				g.Warning = fmt.Sprintf("%s is only listed compressed, so apt does not request it and finds none of its packages", l.index)
+			if !l.plainIsListed(rel) {
+				g.Warnings = []string{fmt.Sprintf("%s is only listed compressed, so apt does not request it and finds none of its packages", l.index)}
 			}
 			first = append(first, g)
 		case translation:
@@ -264,22 +264,71 @@ func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, er
 		}
 	}
 	if len(first) == 0 {
+		if len(weak) > 0 {
+			return nil, fmt.Errorf("suite %s: %s: %w", suite, weak[0], repo.ErrWeak)
+		}
 		if flat {
 			return nil, fmt.Errorf("suite %s: Release lists no Packages: %w", suite, repo.ErrMissing)
 		}
 		return nil, fmt.Errorf("suite %s: Release lists no Packages of components %s and architectures %s; it has components %s and architectures %s: %w",
 			suite, words(m.Components), words(m.Architectures), words(rel.Components), words(rel.Architectures), repo.ErrMissing)
 	}
+	first[0].Warnings = append(first[0].Warnings, weak...)
 	return append(first, then...), nil
 }
 
-// badEntries returns the files with bad entries in the Release file, by path.
-func badEntries(rel *Release) []repo.Listed {
+// unavailable returns the files with bad entries or weak digests alone, by path.
+func unavailable(rel *Release) []repo.Listed {
 	var out []repo.Listed
 	for _, p := range slices.Sorted(maps.Keys(rel.Bad)) {
 		out = append(out, repo.Listed{Path: p})
 	}
+	for _, p := range slices.Sorted(maps.Keys(rel.Weak)) {
+		out = append(out, repo.Listed{Path: p})
+	}
 	return out
+}
+
+// usable returns the variants that can be downloaded.
+func (l *listed) usable(rel *Release) []repo.Listed {
+	return slices.DeleteFunc(slices.Clone(l.variants), func(f repo.Listed) bool { return rel.Bad[f.Path] != nil || rel.Weak[f.Path] })
+}
+
+// plainIsListed reports whether the plain variant has a strong digest. Without one,
+// apt requests no variant at all.
+func (l *listed) plainIsListed(rel *Release) bool { return l.plain != nil && !rel.Weak[l.index] }
+
+// fault returns why apt fails with a file: the plain variant has a bad entry, or the
+// variant that it requests, the first in its order that has any digest, has a bad
+// entry or weak digests alone. Where apt requests nothing, it is only an error if no
+// variant is usable and one has a bad entry.
+func (l *listed) fault(rel *Release, usable bool) error {
+	if !l.plainIsListed(rel) {
+		if usable {
+			return nil
+		}
+		for _, f := range l.variants {
+			if err := rel.Bad[f.Path]; err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := rel.Bad[l.index]; err != nil {
+		return err
+	}
+	// Acquire::CompressionTypes has this order if nobody set another.
+	for _, suffix := range [...]string{".xz", ".bz2", ".lzma", ".gz", ".lz4", ".zst"} {
+		p := l.index + suffix
+		if !slices.ContainsFunc(l.variants, func(f repo.Listed) bool { return f.Path == p }) {
+			continue
+		}
+		if rel.Weak[p] {
+			return fmt.Errorf("%s: listed by SHA-1 or MD5 alone, and apt requests this variant: %w", excerpt.Of(p), repo.ErrWeak)
+		}
+		return rel.Bad[p]
+	}
+	return nil
 }
 
 func words(s []string) string {

@@ -60,6 +60,9 @@ type Release struct {
 	// Bad says what is wrong with the lines for a file, by path. Files has none
 	// of these.
 	Bad map[string]error
+	// Weak are the paths that are listed by SHA-1 or MD5 alone, which apt refuses
+	// to download.
+	Weak map[string]bool
 	// Oddities are what was ignored: a repeated field, a line without a colon.
 	Oddities []string
 }
@@ -180,8 +183,8 @@ func isRootName(p string) bool {
 	return p == "Release" || p == "InRelease" || p == "Release.gpg"
 }
 
-// parseFiles parses the lists of files. If a path is repeated with one digest,
-// the first counts, and if the sizes differ, that of the SHA-512: apt's choice.
+// parseFiles parses the lists of files. If the sizes of a file differ, that of the
+// SHA-512 counts: apt's choice.
 func (r *Release) parseFiles(sha256, sha512 string) error {
 	n := strings.Count(sha256, "\n") + 1
 	at := make(map[string]int, n)
@@ -190,12 +193,6 @@ func (r *Release) parseFiles(sha256, sha512 string) error {
 		d, err := parseSHA256([]byte(sum))
 		if err != nil {
 			return err
-		}
-		if i, again := at[p]; again {
-			if l := &r.Files[i]; l.SHA256 != d || l.Size != size {
-				r.odd("%s is listed twice; the first one counts", excerpt.Of(p))
-			}
-			return nil
 		}
 		at[p] = len(r.Files)
 		r.Files = append(r.Files, repo.Listed{Path: p, Size: size, SHA256: d})
@@ -216,12 +213,6 @@ func (r *Release) parseFiles(sha256, sha512 string) error {
 			return nil
 		}
 		l := &r.Files[i]
-		if l.SHA512 != "" {
-			if l.SHA512 != sum || l.Size != size {
-				r.odd("%s is listed twice; the first one counts", excerpt.Of(p))
-			}
-			return nil
-		}
 		if l.Size != size {
 			r.odd("%s is listed with two sizes; the one with SHA512 counts", excerpt.Of(p))
 		}
@@ -246,8 +237,9 @@ func (r *Release) finishFiles() {
 	}
 }
 
-// addWeak records the weak digests of the listed files. As for the others, the
-// first entry of a path counts, and an unparsable list is an error.
+// addWeak records the weak digests of the listed files, and which files have no
+// other. As for the others, the first entry of a path counts, and an unparsable
+// list is an error.
 func (r *Release) addWeak(sha1, md5 string) error {
 	sums := make(map[string]string)
 	for _, w := range []struct {
@@ -279,6 +271,15 @@ func (r *Release) addWeak(sha1, md5 string) error {
 				r.bad(l.Path, fmt.Errorf("%s: %s: %q: expected %d lower-case hexadecimal digits: %w", w.field, excerpt.Of(l.Path), excerpt.Of(sum), w.digits, repo.ErrMalformed))
 			}
 			*w.of(l) = sum
+			delete(sums, l.Path)
+		}
+		for p := range sums {
+			if r.Bad[p] == nil {
+				if r.Weak == nil {
+					r.Weak = make(map[string]bool)
+				}
+				r.Weak[p] = true
+			}
 		}
 	}
 	return nil
@@ -319,11 +320,12 @@ func byHashNames(l repo.Listed) []string {
 	return out
 }
 
-// eachDigest parses the entries of digest, size and path in a field. A fault of
-// an entry counts against its path; if no configuration can select that path, it
-// is an oddity. If the field cannot be split into entries, apt refuses the
-// Release file.
+// eachDigest parses the entries of digest, size and path in a field. Of several
+// entries for one path only the first counts, as in apt. A fault of an entry
+// counts against its path; if no configuration can select that path, it is an
+// oddity. If the field cannot be split into entries, apt refuses the Release file.
 func (r *Release) eachDigest(field, value string, f func(sum, path string, size int64) error) error {
+	seen := make(map[string]sumEntry, strings.Count(value, "\n")+1)
 	for rest := value; ; {
 		var e sumEntry
 		var ok bool
@@ -341,6 +343,13 @@ func (r *Release) eachDigest(field, value string, f func(sum, path string, size 
 		if isRootName(p) {
 			continue
 		}
+		if first, again := seen[p]; again {
+			if first.sum != e.sum || first.size != e.size {
+				r.odd("%s is listed twice; the first one counts", excerpt.Of(p))
+			}
+			continue
+		}
+		seen[p] = e
 		size, err := e.bytes()
 		if err == nil {
 			err = f(e.sum, p, size)

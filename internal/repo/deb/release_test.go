@@ -71,6 +71,7 @@ Description: Debian 12 - Security Updates
 			{Path: "main/binary-amd64/Packages.xz", Size: 7, SHA256: b, MD5: "d41d8cd98f00b204e9800998ecf8427e", Alternates: []string{"main/binary-amd64/by-hash/SHA256/" + sumB}},
 			{Path: "only512", Size: 9, SHA512: sha512, Alternates: []string{"by-hash/SHA512/" + sha512}},
 		},
+		Weak: map[string]bool{"main/binary-amd64/OnlyMD5": true},
 	}
 	if d := cmp.Diff(want, r); d != "" {
 		t.Errorf("-want +got\n%s", d)
@@ -130,6 +131,9 @@ func TestParseReleaseReadsPast(t *testing.T) {
 		{"negative", date + "SHA256:\n " + sumA + " -1 a\n", "", `SHA256: a: size "-1": expected a number of bytes up to 68719476736: malformed`, ""},
 		{"huge", date + "SHA256:\n " + sumA + " 99999999999 a\n", "", `SHA256: a: size "99999999999": expected a number of bytes up to 68719476736: malformed`, ""},
 		{"two digests", date + "SHA256:\n " + sumA + " 1 a\n " + sumB + " 2 a\n", "a 1 0e", "", "a is listed twice; the first one counts"},
+		{"two digests, the second bad", date + "SHA256:\n " + sumA + " 1 a\n xyz 2 a\n", "a 1 0e", "", "a is listed twice; the first one counts"},
+		{"two digests, the first bad", date + "SHA256:\n xyz 1 a\n " + sumA + " 2 a\n", "", `SHA256: a: SHA256 "xyz": 3 characters, expected 64: malformed`, "a is listed twice; the first one counts"},
+		{"one entry twice", date + "SHA256:\n " + sumA + " 1 a\n " + sumA + " 1 a\n", "a 1 0e", "", ""},
 		{"two sizes", date + "SHA256:\n " + sumA + " 1 a\nSHA512:\n " + sumA + sumB + " 2 a\n", "a 2 0e0e", "", "a is listed with two sizes; the one with SHA512 counts"},
 		{"escape", date + "SHA256:\n " + sumA + " 1 ../../etc/passwd\n", "", "", `SHA256 lists "../../etc/passwd"`},
 		{"absolute", date + "SHA256:\n " + sumA + " 1 /etc/passwd\n", "", "", `SHA256 lists "/etc/passwd"`},

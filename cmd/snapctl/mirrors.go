@@ -106,6 +106,10 @@ func syncVerb() *verb {
 		about: `Each mirror whose upstream changed gets a new snapshot. If a mirror fails, the
 others are still updated and the exit code is 3.
 
+With --dry-run, the signed documents of upstream are downloaded and checked as
+in a sync, and the suites that changed are named. Faults of the indices and
+packages that they list are not found.
+
 With --from-url and --as, an older state of one mirror is imported from a
 snapshot service or a copied tree into the mirror's history. The same checks
 apply; expiry is judged at the time given by --as.
@@ -123,10 +127,12 @@ snapshot.`,
 		examples: []string{
 			"snapctl sync",
 			"snapctl sync debian --no-wait",
+			"snapctl sync --dry-run",
 			"snapctl sync debian --from-url https://mirror.example.org/archive/debian/20250520T000000Z --as 2025-05-20",
 		},
 		options: []option{
 			{name: "no-wait", usage: "start the sync and return"},
+			{name: "dry-run", usage: "check what upstream has signed, and download and change nothing else"},
 			{name: "from-url", value: "URL", usage: "import an older state from this base URL (with --as)"},
 			{name: "accept-clock", usage: "trust the system clock even if it contradicts earlier snapshots or upstream"},
 			{name: "accept-rollback", usage: "accept an older state than the last one of this mirror, once"},
@@ -135,29 +141,9 @@ snapshot.`,
 		result: new(api.SyncResult),
 		long:   true,
 		run: func(ctx context.Context, c *call) error {
-			req := api.SyncRequest{Mirrors: c.Args().Slice(), NoWait: c.on("no-wait"), FromURL: c.str("from-url"), AcceptClock: c.on("accept-clock"), AcceptRollback: c.on("accept-rollback")}
-			if req.AcceptRollback && (len(req.Mirrors) != 1 || req.FromURL != "") {
-				return c.usagef("--accept-rollback needs exactly one mirror and cannot be combined with --from-url")
-			}
-			for _, m := range req.Mirrors {
-				if err := c.checkName("mirror", m); err != nil {
-					return err
-				}
-			}
-			var err error
-			if req.As, err = c.timestamp("as"); err != nil {
+			req, err := c.syncRequest()
+			if err != nil {
 				return err
-			}
-			if (req.FromURL == "") != (req.As == nil) {
-				return c.usagef("--from-url and --as must be given together")
-			}
-			if req.FromURL != "" {
-				if len(req.Mirrors) != 1 {
-					return c.usagef("--from-url needs one mirror, found %d", len(req.Mirrors))
-				}
-				if err := remote.NewURL(req.FromURL).CheckSource(); err != nil {
-					return c.usagef("--from-url %v", err)
-				}
 			}
 			var r api.SyncResult
 			if err := c.ask(ctx, "sync", req, &r); err != nil {
@@ -171,4 +157,36 @@ snapshot.`,
 			return exitCode(r.Exit)
 		},
 	}
+}
+
+// syncRequest is what the options ask for.
+func (c *call) syncRequest() (api.SyncRequest, error) {
+	req := api.SyncRequest{Mirrors: c.Args().Slice(), NoWait: c.on("no-wait"), DryRun: c.on("dry-run"), FromURL: c.str("from-url"), AcceptClock: c.on("accept-clock"), AcceptRollback: c.on("accept-rollback")}
+	if req.DryRun && req.NoWait {
+		return req, c.usagef("--dry-run and --no-wait cannot be combined")
+	}
+	if req.AcceptRollback && (len(req.Mirrors) != 1 || req.FromURL != "") {
+		return req, c.usagef("--accept-rollback needs exactly one mirror and cannot be combined with --from-url")
+	}
+	for _, m := range req.Mirrors {
+		if err := c.checkName("mirror", m); err != nil {
+			return req, err
+		}
+	}
+	var err error
+	if req.As, err = c.timestamp("as"); err != nil {
+		return req, err
+	}
+	if (req.FromURL == "") != (req.As == nil) {
+		return req, c.usagef("--from-url and --as must be given together")
+	}
+	if req.FromURL != "" {
+		if len(req.Mirrors) != 1 {
+			return req, c.usagef("--from-url needs one mirror, found %d", len(req.Mirrors))
+		}
+		if err := remote.NewURL(req.FromURL).CheckSource(); err != nil {
+			return req, c.usagef("--from-url %v", err)
+		}
+	}
+	return req, nil
 }

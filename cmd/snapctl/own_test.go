@@ -28,3 +28,22 @@ func TestOwnChange(t *testing.T) {
 		})
 	}
 }
+
+// A dry run of a sync says which suites changed, and makes no snapshot.
+func TestSyncDryRun(t *testing.T) {
+	x := newTester(t)
+	x.fake.set(func() {
+		x.fake.answers["sync"] = api.SyncResult{DryRun: true, Mirrors: []api.MirrorSync{
+			{Mirror: "debian", New: true, Suites: []string{"bookworm", "bookworm-updates"}},
+			{Mirror: "fedora", Snapshot: "fedora@20261122T160000Z", New: true, Suites: []string{"."}},
+			{Mirror: "same", Snapshot: "same@20261122T160000Z"},
+		}}
+	})
+	want := "debian: would make a snapshot: bookworm, bookworm-updates changed\nfedora: would make a snapshot\nsame: nothing changed since same@20261122T160000Z\n"
+	if o := x.run("", "sync", "--dry-run"); o.Exit != 0 || o.Out != want {
+		t.Errorf("exit %d, %q, expected %q\n%s", o.Exit, o.Out, want, o.Err)
+	}
+	if o := x.run("", "sync", "--dry-run", "--no-wait"); o.Exit != 2 {
+		t.Errorf("without waiting: exit %d", o.Exit)
+	}
+}

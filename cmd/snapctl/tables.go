@@ -204,6 +204,10 @@ func (u *ui) synced(r *api.SyncResult) {
 		case m.Error != nil:
 		case m.Started:
 			u.printf("%s: sync started\n", m.Mirror)
+		case r.DryRun && m.New && slices.Equal(m.Suites, []string{"."}): // rpm
+			u.printf("%s: would make a snapshot\n", m.Mirror)
+		case r.DryRun && m.New:
+			u.printf("%s: would make a snapshot: %s changed\n", m.Mirror, strings.Join(m.Suites, ", "))
 		case m.New:
 			u.printf("%s: new snapshot %s (%s changed; %s, %s fetched)\n", m.Mirror, m.Snapshot, count(m.Changed, "stanza", "stanzas"), count(m.Files, "file", "files"), bytesText(m.Bytes))
 		default:

@@ -95,7 +95,7 @@ var samples = map[string]sampleRun{
 	},
 	"sync": {
 		args:    []string{"debian"},
-		options: map[string]string{"no-wait": "", "accept-clock": "", "accept-rollback": "", "from-url": "http://mirror.example.org/old", "as": "2025-01-02"},
+		options: map[string]string{"no-wait": "", "dry-run": "", "accept-clock": "", "accept-rollback": "", "from-url": "http://mirror.example.org/old", "as": "2025-01-02"},
 		base:    map[string][]string{"from-url": {"debian", "--as", "2025-01-02"}, "as": {"debian", "--from-url", "http://mirror.example.org/old"}},
 	},
 	"list":     {options: map[string]string{"mirror": "debian", "frozen": "", "label": "a=b"}},

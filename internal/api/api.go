@@ -258,11 +258,14 @@ type SyncRequest struct {
 	AcceptClock bool `json:"accept_clock,omitempty"`
 	// AcceptRollback accepts an older state of the one mirror.
 	AcceptRollback bool `json:"accept_rollback,omitempty"`
+	// DryRun only checks what upstream has signed.
+	DryRun bool `json:"dry_run,omitempty"`
 }
 
 // SyncResult is the outcome of a sync. Exit is 3 if some mirrors failed, 1 if all
 // did.
 type SyncResult struct {
+	DryRun  bool         `json:"dry_run,omitempty"`
 	Mirrors []MirrorSync `json:"mirrors"`
 	Exit    int          `json:"exit"`
 }
@@ -274,7 +277,8 @@ type MirrorSync struct {
 	New      bool     `json:"new"`
 	Files    int64    `json:"files"`
 	Bytes    int64    `json:"bytes"`
-	Changed  int      `json:"changed"` // stanzas
+	Changed  int      `json:"changed"`          // stanzas
+	Suites   []string `json:"suites,omitempty"` // that changed
 	Warnings []string `json:"warnings,omitempty"`
 	Started  bool     `json:"started,omitempty"` // with no_wait
 	Error    *Error   `json:"error,omitempty"`

@@ -138,7 +138,8 @@ func (c *Control) touchNamed(ctx context.Context, what, name string) (*Touch, er
 	return &Touch{What: what, Mirrors: mirrors, Names: []string{name}}, err
 }
 
-// TouchSync is what a sync changes.
+// TouchSync is what a sync changes: nothing in a dry run, unless it reads files of the
+// server.
 func (c *Control) TouchSync(_ context.Context, req *api.SyncRequest) (*Touch, error) {
 	what := "all mirrors"
 	if len(req.Mirrors) > 0 {
@@ -147,6 +148,9 @@ func (c *Control) TouchSync(_ context.Context, req *api.SyncRequest) (*Touch, er
 	t := touchMirrors(what, req.Mirrors)
 	if from := remote.NewURL(req.FromURL); req.FromURL != "" && from.Scheme() != "http" && from.Scheme() != "https" {
 		t.Local = from.String()
+	}
+	if req.DryRun && t.Local == "" {
+		return nil, nil
 	}
 	return t, nil
 }

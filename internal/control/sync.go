@@ -73,6 +73,9 @@ func (c *Control) Sync(ctx context.Context, name string, o mirror.SyncOptions) (
 	start := c.now()
 	res, err := c.cfg.Engine.Sync(ctx, name, o)
 	c.CheckFatal(err)
+	if o.DryRun {
+		return res, err
+	}
 	if _, uerr := c.catalog.Mirror(name); uerr != nil {
 		return res, err // do not report an unknown mirror
 	}
@@ -105,8 +108,10 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 			}
 		}
 	}
-	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock, AcceptRollback: req.AcceptRollback}
+	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock, AcceptRollback: req.AcceptRollback, DryRun: req.DryRun}
 	switch {
+	case req.DryRun && req.NoWait:
+		return nil, fmt.Errorf("%w: a dry run without waiting for it", errclass.Usage)
 	case len(names) == 0:
 		return nil, fmt.Errorf("%w: no mirror with an upstream is configured", errclass.Usage)
 	case req.FromURL != "" && req.As == nil, req.FromURL == "" && req.As != nil:
@@ -129,7 +134,7 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 			return nil, fmt.Errorf("sync %s: %w", n, mirror.ErrLocal)
 		}
 	}
-	out := &api.SyncResult{Mirrors: make([]api.MirrorSync, len(names))}
+	out := &api.SyncResult{DryRun: req.DryRun, Mirrors: make([]api.MirrorSync, len(names))}
 	if req.NoWait {
 		for i, n := range names {
 			out.Mirrors[i] = api.MirrorSync{Mirror: n, Started: true}
@@ -203,6 +208,12 @@ func (c *Control) syncOne(ctx context.Context, name string, o mirror.SyncOptions
 		out.Error = c.Error("sync", err)
 		return out
 	}
-	out.Snapshot, out.New, out.Files, out.Bytes, out.Changed, out.Warnings = res.Snapshot.ID(), res.New, res.Files, res.Bytes, res.Stanzas, res.Warnings
+	out.New, out.Files, out.Bytes, out.Changed, out.Warnings = res.New, res.Files, res.Bytes, res.Stanzas, res.Warnings
+	if res.Snapshot != nil {
+		out.Snapshot = res.Snapshot.ID()
+	}
+	for _, s := range res.Changed {
+		out.Suites = append(out.Suites, string(s))
+	}
 	return out
 }

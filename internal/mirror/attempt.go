@@ -55,6 +55,9 @@ func (a *attempt) run(ctx context.Context) (*SyncResult, error) {
 		a.warnOfSuites()
 		return &SyncResult{Mirror: a.m.Name, Snapshot: a.head.Snapshot, Warnings: a.warnings}, nil
 	}
+	if a.o.DryRun {
+		return a.wouldBe()
+	}
 	a.batch = a.e.cfg.Blobs.NewBatch()
 	defer a.batch.Discard()
 	if err := a.stageSuites(ctx); err != nil {
@@ -77,6 +80,18 @@ func (a *attempt) run(ctx context.Context) (*SyncResult, error) {
 	}
 	a.warnOfSuites()
 	return a.result(snap), nil
+}
+
+// wouldBe is the result of a dry run for an upstream that changed: what can be refused
+// before an index is downloaded is refused.
+func (a *attempt) wouldBe() (*SyncResult, error) {
+	if err := a.planGroups(); err != nil {
+		return nil, err
+	}
+	if err := a.accept(a.clock.set(a.e.cfg.Now())); err != nil {
+		return nil, err
+	}
+	return a.result(a.head.Snapshot), nil
 }
 
 // history reports whether an older state is imported.

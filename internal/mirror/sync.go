@@ -29,12 +29,15 @@ type SyncOptions struct {
 	// AcceptRollback means that upstream may have gone back: if every URL offers
 	// an older state, the newest of these is used.
 	AcceptRollback bool
+	// DryRun ends the sync when the signed documents of upstream were checked: nothing is
+	// stored or recorded.
+	DryRun bool
 }
 
 // SyncResult is the outcome of a sync.
 type SyncResult struct {
 	Mirror   string
-	Snapshot *meta.Snapshot // the newest, new or not; the imported one with FromURL
+	Snapshot *meta.Snapshot // the newest, new or not; the imported one with FromURL; nil in a dry run before the first
 	New      bool
 	Files    int64 // downloaded
 	Bytes    int64 // downloaded
@@ -78,7 +81,7 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 			return err
 		}
 		res, err = e.attempts(ctx, m, o, l.head)
-		if o.FromURL.IsZero() && ctx.Err() == nil {
+		if o.FromURL.IsZero() && !o.DryRun && ctx.Err() == nil {
 			c := l.head.Check
 			res.note(&c, e.cfg.Now(), err)
 			l.check = &c
@@ -90,6 +93,9 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sync %s: %w", name, err)
+	}
+	if o.DryRun {
+		return res, nil
 	}
 	e.cfg.Log.Info("synced", "repo", name, "snapshot", res.Snapshot.ID(), "new", res.New, "files", res.Files, "bytes", res.Bytes, "dur", e.cfg.Now().Sub(start).Round(time.Millisecond))
 	return res, nil

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,6 +67,34 @@ func (r *refusals) entry(who string, now time.Time) (left int, ok bool) {
 
 // auditTime bounds how long an entry may take to be written.
 const auditTime = 30 * time.Second
+
+// Failure returns err, or else why a result is not all that was asked for.
+func Failure(res any, err error) error {
+	if err != nil {
+		return err
+	}
+	exit := 0
+	switch r := res.(type) {
+	case *api.SyncResult:
+		var all []string
+		for _, m := range r.Mirrors {
+			if m.Error != nil {
+				all = append(all, m.Mirror+": "+m.Error.Message)
+			}
+		}
+		if len(all) > 0 {
+			return errors.New(strings.Join(all, "; "))
+		}
+	case *api.FsckResult:
+		exit = r.Exit
+	case *api.BackupResult:
+		exit = r.Exit
+	}
+	if exit != 0 {
+		return fmt.Errorf("not complete: exit code %d", exit)
+	}
+	return nil
+}
 
 // Audited notes a change that was made, failed or was refused: one line of the log,
 // and one entry of the audit list, unless too much of one caller was refused. An entry that cannot be written is an error of

@@ -132,7 +132,7 @@ func (x *exchange) do() {
 	default:
 		ctx := control.WithCaller(context.WithValue(x.r.Context(), callerKey{}, x.by), x.by.Who)
 		res, err := x.a.s.call(ctx, x.name, func(ctx context.Context) (any, error) { return x.rt.run(ctx, req, nil) })
-		x.audit(touch, err)
+		x.audit(touch, control.Failure(res, err))
 		x.reply(res, err)
 	}
 }

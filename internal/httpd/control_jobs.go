@@ -31,7 +31,7 @@ func (x *exchange) job(req any, touch *control.Touch) {
 			ctx = control.WithCaller(context.WithValue(ctx, callerKey{}, by), by.Who)
 			res, err := s.call(ctx, name, func(ctx context.Context) (any, error) { return rt.run(ctx, req, report) })
 			if touch != nil {
-				s.control.Audited(ctx, by, name, touch, err)
+				s.control.Audited(ctx, by, name, touch, control.Failure(res, err))
 			}
 			return res, err
 		},

@@ -138,7 +138,14 @@ func RemoveMirror(file string, text []byte, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return checked(file, text, slices.Concat(text[:t.start], text[t.end:]), name)
+	before := text[:t.start]
+	if t.end == len(text) {
+		// The empty lines above the last table end the file no longer.
+		for bytes.HasSuffix(before, []byte("\n\n")) {
+			before = before[:len(before)-1]
+		}
+	}
+	return checked(file, text, slices.Concat(before, text[t.end:]), name)
 }
 
 // checked returns an edited text if it is valid and differs in nothing but the

@@ -77,7 +77,14 @@ func TestEdit(t *testing.T) {
 		{"the first mirror", func(b []byte) ([]byte, error) { return RemoveMirror(file, b, "debian") },
 			editable[strings.Index(editable, "# Debian"):strings.Index(editable, "# Fedora")], ""},
 		{"the last mirror", func(b []byte) ([]byte, error) { return RemoveMirror(file, b, "fedora") },
-			editable[strings.Index(editable, "# Fedora"):], ""},
+			"\n" + editable[strings.Index(editable, "# Fedora"):], ""},
+		{"one more, which is removed again", func(b []byte) ([]byte, error) {
+			more, err := AddMirror(file, b, "copr", []Setting{setting(t, "type=rpm"), setting(t, "url=https://mirror.example.org/copr"), setting(t, "gpgcheck=false")})
+			if err != nil {
+				return nil, err
+			}
+			return RemoveMirror(file, more, "copr")
+		}, "", ""},
 		{"one more", func(b []byte) ([]byte, error) {
 			return AddMirror(file, b, "copr", []Setting{setting(t, "type=rpm"), setting(t, "url=https://mirror.example.org/copr"), setting(t, "gpgcheck=false")})
 		}, "  \"x86_64\",\n]\n", "  \"x86_64\",\n]\n\n[[mirror]]\nname = \"copr\"\ntype = \"rpm\"\nurl = \"https://mirror.example.org/copr\"\ngpgcheck = false\n"},

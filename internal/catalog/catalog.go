@@ -166,3 +166,11 @@ func (c *Catalog) Epoch() uint64 { return c.epoch.Load() }
 // Changed starts a new epoch. Call it after a commit that publishes or removes
 // something.
 func (c *Catalog) Changed() { c.epoch.Add(1) }
+
+// Forget drops the roots that are cached by the number of their generation, because
+// another generation may get the number of one that was lost.
+func (c *Catalog) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.roots)
+}

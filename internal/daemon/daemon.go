@@ -477,7 +477,7 @@ func (d *daemon) serve(ctx context.Context, public, socket, network net.Listener
 	eg.Go(func() error { return d.watchdog(egctx, socket.Addr()) })
 	if d.shared != nil {
 		eg.Go(func() error {
-			d.shared.Run(egctx, d.catalog.Changed, d.self)
+			d.shared.Run(egctx, d.followed, d.self)
 			return nil
 		})
 	}

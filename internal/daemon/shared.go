@@ -47,6 +47,14 @@ func follows(ctx context.Context, cfg *config.Config, st meta.Store, o Options) 
 	return s, nil
 }
 
+// followed is called after changes by other nodes. lost means that commits were lost.
+func (d *daemon) followed(lost bool) {
+	if lost {
+		d.catalog.Forget()
+	}
+	d.catalog.Changed()
+}
+
 // name is what this node calls itself towards others: it stays the same across
 // restarts.
 func (d *daemon) name() string {

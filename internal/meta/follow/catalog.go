@@ -52,8 +52,12 @@ func (s *Store) SnapshotAt(ctx context.Context, mirror string, at time.Time) (*m
 }
 
 // Latest implements meta.Snapshots. If the database has lost the newest snapshot that this
-// node has seen, it returns meta.ErrUnreachable until there is a newer one.
+// node has seen, it returns meta.ErrUnreachable until there is a newer one, except to the
+// sync that makes it.
 func (s *Store) Latest(ctx context.Context, mirror string) (*meta.Snapshot, error) {
+	if slices.ContainsFunc(meta.LeasesOf(ctx), func(l meta.Lease) bool { return l.Name == meta.LeaseSync+mirror }) {
+		return s.Source.Latest(ctx, mirror)
+	}
 	ahead := false
 	ask := func() (*meta.Snapshot, error) {
 		return recall(ctx, s, question("latest", mirror), about{kind: ofMirror, name: mirror}, func(ctx context.Context) (*meta.Snapshot, error) {

@@ -58,7 +58,7 @@ type Store struct {
 	polling sync.Mutex // held while the feed is read
 
 	mu      sync.Mutex
-	changed func() // called after changes; nil if Run was not called
+	changed func(lost bool) // called after changes; nil if Run was not called
 	state   State
 	last    meta.FeedChange      // the last change that was read; its number is state.Seq
 	behind  map[string]time.Time // newest snapshots seen before commits were lost, by mirror
@@ -117,9 +117,10 @@ func (s *Store) State() State {
 // Lag returns the time since the last successful read of the feed.
 func (s *Store) Lag() time.Duration { return max(s.o.Now().Sub(s.State().Read), 0) }
 
-// Run follows the feed until ctx is done, and calls changed after changes. It reports the
-// state that self returns to the other nodes, unless self is nil.
-func (s *Store) Run(ctx context.Context, changed func(), self func() meta.NodeState) {
+// Run follows the feed until ctx is done, and calls changed after changes. lost means that
+// the database has lost commits, so that numbers that it assigned may mean something else.
+// Run reports the state that self returns to the other nodes, unless self is nil.
+func (s *Store) Run(ctx context.Context, changed func(lost bool), self func() meta.NodeState) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	s.mu.Lock()
@@ -148,12 +149,13 @@ func (s *Store) Run(ctx context.Context, changed func(), self func() meta.NodeSt
 func (s *Store) Poll(ctx context.Context) (changed bool) {
 	s.polling.Lock()
 	defer s.polling.Unlock()
+	lost := false
 	defer func() {
 		s.mu.Lock()
 		f := s.changed
 		s.mu.Unlock()
 		if changed && f != nil {
-			f()
+			f(lost)
 		}
 	}()
 	for {
@@ -169,7 +171,8 @@ func (s *Store) Poll(ctx context.Context) (changed bool) {
 			return changed
 		}
 		if s.lost(p, after) {
-			changed = true // read the feed from its beginning
+			changed, lost = true, true // read the feed from its beginning
+			s.Forget()
 			continue
 		}
 		changed = s.apply(p, after) || changed

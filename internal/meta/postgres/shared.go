@@ -46,6 +46,9 @@ func (s *Store) Changes(ctx context.Context, after int64, limit int) (*meta.Feed
 	return p, nil
 }
 
+// Forget implements meta.Shared.
+func (s *Store) Forget() { s.indices.Clear() }
+
 // NoteNode implements meta.Shared. It also deletes nodes and changes that are older than
 // keptChanges, except the newest of those changes, which a node can have read last.
 func (s *Store) NoteNode(ctx context.Context, n meta.NodeState) error {

@@ -47,8 +47,20 @@ func Start(t testing.TB) *Server {
 	if s.bin == "" {
 		needs.Missing(t, "postgres is not installed")
 	}
+	s.makeDir(t)
+	init := s.command("initdb", "-D", s.data(), "-A", "trust", "-U", "snapd", "--no-sync", "--locale=C", "-E", "UTF8")
+	if out, err := init.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	s.Run(t)
+	t.Cleanup(func() { s.Stop(t, syscall.SIGQUIT) })
+	return s
+}
+
+// makeDir makes the directory, in memory if possible.
+func (s *Server) makeDir(t testing.TB) {
+	t.Helper()
 	var err error
-	// Use memory if possible.
 	if s.Dir, err = os.MkdirTemp("/dev/shm", "snapd-pg"); err != nil {
 		if s.Dir, err = os.MkdirTemp("", "snapd-pg"); err != nil {
 			t.Fatal(err)
@@ -60,13 +72,6 @@ func Start(t testing.TB) *Server {
 			t.Fatal(err)
 		}
 	}
-	init := s.command("initdb", "-D", s.data(), "-A", "trust", "-U", "snapd", "--no-sync", "--locale=C", "-E", "UTF8")
-	if out, err := init.CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
-	}
-	s.Run(t)
-	t.Cleanup(func() { s.Stop(t, syscall.SIGQUIT) })
-	return s
 }
 
 // find returns the directory of the newest PostgreSQL's programs; "" if there is none.

@@ -377,6 +377,8 @@ func (job *Job) end(res any, err error, cancelled bool, at time.Time) {
 	defer job.mu.Unlock()
 	job.ended, job.result, job.data, job.err = at, res, data, e
 	switch {
+	case e == nil && Failure(res, nil) != nil:
+		job.state = api.JobFailed // the result says why
 	case e == nil:
 		job.state = api.JobDone
 	case cancelled && e.Code == api.CodeInterrupted:

@@ -7,7 +7,8 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// A sync whose answer has the fault of a mirror is not "ok" in the audit list.
+// A sync whose answer has the fault of a mirror is not "ok" in the audit list, and its job
+// not "done".
 func TestAuditOfFailedSync(t *testing.T) {
 	s := newSite(t, nil)
 	s.Archive.Add(pkg("a", "1"))
@@ -31,6 +32,11 @@ func TestAuditOfFailedSync(t *testing.T) {
 		s.call("audit", api.AuditRequest{}, &l)
 		if e := l.Entries[len(l.Entries)-1]; e.Verb != "sync" || e.Result != c.result || !strings.HasPrefix(e.Detail, c.detail) || (e.Detail == "") != (c.detail == "") {
 			t.Errorf("%+v, expected %s with %q", e, c.result, c.detail)
+		}
+		var jobs api.JobList
+		s.call("jobs", api.Empty{}, &jobs)
+		if want := map[string]string{api.AuditFailed: api.JobFailed, api.AuditOK: api.JobDone}[c.result]; jobs.Jobs[0].State != want {
+			t.Errorf("the job is %s, expected %s", jobs.Jobs[0].State, want)
 		}
 	}
 }

@@ -23,6 +23,11 @@ func (c *Client) AttestAdd(ctx context.Context, req AttestAdd) (*Attested, error
 	return call[Attested](ctx, c, "attest/add", req, nil)
 }
 
+// AttestComparison keeps what differs between the published image of a freeze and one that was built again.
+func (c *Client) AttestComparison(ctx context.Context, req AttestComparison) (*AttestedComparison, error) {
+	return call[AttestedComparison](ctx, c, "attest/comparison", req, nil)
+}
+
 // AttestList returns what builders say about the images of a freeze.
 func (c *Client) AttestList(ctx context.Context, req AttestRef) (*AttestationList, error) {
 	return call[AttestationList](ctx, c, "attest/list", req, nil)

@@ -89,7 +89,7 @@ made them. Without, it shows the keys that attestations claim to be signed by.`,
 			fetchVerb(),
 			{
 				name: "rm", args: "NAME DIGEST", min: 2, max: 2,
-				usage: "remove an attestation, or what rebuilders say about packages",
+				usage: "remove an attestation, a comparison, or what rebuilders say about packages",
 				about: `DIGEST is the SHA-256 of the file, which is part of its name: snapctl attest
 list NAME. The transparency log keeps the entry of the attestation and gets one
 of the removal; copies on other servers and in exports stay. An import of such
@@ -250,7 +250,9 @@ func runAttestRemove(ctx context.Context, c *call) error {
 	}
 	// Accept the name of the file, as attest list prints it.
 	word := strings.TrimSuffix(path.Base(c.arg(1)), ".json")
-	word = strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(word, "attestation-"), "rebuilds-"), "sha256:")
+	for _, prefix := range []string{"attestation-", "rebuilds-", "comparison-", "sha256:"} {
+		word = strings.TrimPrefix(word, prefix)
+	}
 	digest, err := cas.ParseDigest(word)
 	if err != nil {
 		return c.usagef("DIGEST %q: expected the SHA-256 of an attestation, 64 hexadecimal digits", c.arg(1))
@@ -373,6 +375,9 @@ func runAttestList(ctx context.Context, c *call) error {
 	}
 	show(c.ui, &r, func(r *api.AttestationList) {
 		c.ui.attestations(r.Attestations, b != nil)
+		for _, file := range r.Comparisons {
+			c.ui.printf("what differs in a rebuilt image: %s\n", file)
+		}
 		for _, l := range r.Rebuilds {
 			c.ui.printf("what rebuilders say about packages: %s, %s\n", l.File, bytesText(l.Size))
 		}

@@ -76,6 +76,7 @@ func attestedWorld(t *testing.T, x *tester, dir, recorded string) {
 	added.Envelope = nil
 	x.fake.answers["attest/statement"] = api.AttestStatement{Payload: payload(recorded)}
 	x.fake.answers["attest/add"] = added
+	x.fake.answers["attest/comparison"] = api.AttestedComparison{Name: "4.1", File: "_statements/comparison-1.json", New: true}
 	x.fake.answers["attest/rm"] = api.AttestRemoved{Name: "4.1", File: "_statements/attestation-" + digest + ".json"}
 	x.fake.answers["attest/list"] = api.AttestationList{Name: "4.1", Manifest: digest, Attestations: []api.Attestation{one}}
 }

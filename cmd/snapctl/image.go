@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +15,9 @@ import (
 	"example.org/snapd/client"
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/attest"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/compare"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/squashfs"
@@ -103,7 +106,8 @@ func rebuildVerb() *verb {
 		about: `The versions of the build tools are compared with the recorded ones first. The
 exit code is 0 if the images are identical or every difference is expected;
 otherwise it is 4. The differences are explained as by snapctl compare. --attest
-signs whether the images are identical, whichever it is, as snapctl attest does.`,
+signs whether the images are identical, whichever it is, as snapctl attest does,
+and has the page of the freeze show what differs.`,
 		examples: []string{"snapctl rebuild 4.1", "snapctl rebuild 4.1 --variant minbase --output again.squashfs", "snapctl rebuild 4.1 --attest --key builder.pem"},
 		options: append([]option{
 			{name: "variant", value: "V", usage: "name of the image, if the freeze has several"},
@@ -330,6 +334,7 @@ func runImageBuild(ctx context.Context, c *call) error {
 	return nil
 }
 
+// runRebuild builds an image again. Long because each step depends on the one before.
 func runRebuild(ctx context.Context, c *call) error {
 	name := c.arg(0)
 	if err := c.checkName("name", name); err != nil {
@@ -397,6 +402,11 @@ func runRebuild(ctx context.Context, c *call) error {
 		}
 		out.Exit = out.Compare.Exit
 	}
+	if key != nil && !out.Equal {
+		if out.Comparison, err = c.keepComparison(ctx, name, out.Compare); err != nil {
+			return err
+		}
+	}
 	show(c.ui, out, c.ui.rebuilt)
 	if out.Exit != api.ExitOK {
 		if err := c.ui.flush(); err != nil {
@@ -420,6 +430,20 @@ func (c *call) compareRebuilt(ctx context.Context, recorded api.Image, file stri
 	}
 	defer built.Close()
 	return compare.Files(ctx, old, built, "the recorded image", file, o)
+}
+
+// keepComparison has snapd keep what differs beside the freeze, and returns the path of its
+// page.
+func (c *call) keepComparison(ctx context.Context, name string, r *api.CompareResult) (string, error) {
+	data, err := freeze.EncodeComparison(r)
+	if err != nil {
+		return "", err
+	}
+	var kept api.AttestedComparison
+	if err := c.ask(ctx, "attest/comparison", api.AttestComparison{Name: name, Comparison: data}, &kept); err != nil {
+		return "", err
+	}
+	return "/freeze/" + url.PathEscape(kept.Name) + "/comparison/" + cas.Sum(data).String(), nil
 }
 
 func rebuildHint(r *api.RebuildResult) string {

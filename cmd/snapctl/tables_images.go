@@ -176,6 +176,9 @@ func (u *ui) rebuilt(r *api.RebuildResult) {
 	if r.Attestation != nil {
 		defer u.printf("attested in %s\n", r.Attestation.File)
 	}
+	if r.Comparison != "" {
+		defer u.printf("differences on the page %s of the server\n", r.Comparison)
+	}
 	if r.Equal {
 		u.printf("%s: equal, sha256:%s\n", r.Name, r.Built)
 	} else {

@@ -236,6 +236,11 @@ func TestRebuild(t *testing.T) {
 	if o.Err != wantErr {
 		t.Error(cmp.Diff(wantErr, o.Err))
 	}
+	// What differs is sent along with the attestation.
+	o = x.run(dir, "rebuild", "4.1", "--attest", "--key", filepath.Join(dir, "key.asc"))
+	if o.Exit != 4 || !regexp.MustCompile(`(?m)^differences on the page /freeze/4\.1/comparison/[0-9a-f]{64} of the server$`).MatchString(o.Out) {
+		t.Errorf("exit %d: %s%s", o.Exit, o.Out, o.Err)
+	}
 	// One that was not built here.
 	img.How = nil
 	if o := x.run(dir, "rebuild", "4.1"); o.Exit != 1 || !strings.Contains(o.Err, "hint: snapd can only rebuild images that it built") {

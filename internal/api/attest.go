@@ -27,7 +27,21 @@ type AttestRef struct {
 	Envelopes bool   `json:"envelopes,omitempty"` // with their envelopes, for callers who verify signatures
 }
 
-// AttestRemove removes an attestation of a freeze, or a list of links.
+// AttestComparison keeps a comparison of an image that a builder made with the published
+// one.
+type AttestComparison struct {
+	Name       string `json:"name"`       // of the freeze
+	Comparison []byte `json:"comparison"` // a CompareResult, as canonical JSON
+}
+
+// AttestedComparison is a comparison that was kept.
+type AttestedComparison struct {
+	Name string `json:"name"`
+	File string `json:"file"` // below /frozen/NAME/
+	New  bool   `json:"new"`
+}
+
+// AttestRemove removes an attestation of a freeze, a list of links or a comparison.
 type AttestRemove struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"` // of the file
@@ -70,7 +84,8 @@ type AttestationList struct {
 	Name         string        `json:"name"`
 	Manifest     string        `json:"manifest_sha256"`
 	Attestations []Attestation `json:"attestations"`
-	Rebuilds     []Rebuilds    `json:"rebuilds,omitempty"` // what rebuilders say about packages
+	Rebuilds     []Rebuilds    `json:"rebuilds,omitempty"`    // what rebuilders say about packages
+	Comparisons  []string      `json:"comparisons,omitempty"` // files with what differs in rebuilt images
 }
 
 // Rebuilds is a list of links of rebuilders that is kept beside a freeze.

@@ -85,7 +85,9 @@ type RebuildResult struct {
 	Compare  *CompareResult   `json:"compare,omitempty"` // A is the recorded image, B the new one; absent if they are equal
 	// Attestation is what --attest signed.
 	Attestation *Attested `json:"attestation,omitempty"`
-	Exit        int       `json:"exit"`
+	// Comparison is the path of the page with the differences, which --attest added.
+	Comparison string `json:"comparison,omitempty"`
+	Exit       int    `json:"exit"`
 }
 
 // RunResult is `snapctl run`. Exit is 4 if the runs of a check differ, else that of

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"example.org/snapd/internal/api"
@@ -89,7 +90,32 @@ func (c *Control) AddAttestation(ctx context.Context, req *api.AttestAdd) (*api.
 	return &api.Attested{Attestation: client.Attestation(file.Path, a), New: added}, nil
 }
 
-// RemoveAttestation removes an attestation, or a list of links.
+// AddComparison keeps what differs between the published image and one that a builder
+// made.
+func (c *Control) AddComparison(ctx context.Context, req *api.AttestComparison) (*api.AttestedComparison, error) {
+	f, err := c.frozen(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := freeze.ParseComparison(req.Comparison)
+	if err != nil {
+		return nil, fmt.Errorf("comparison of %s: %w", f.Name, err)
+	}
+	images, err := c.cfg.Freezer.Published(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(images, func(s freeze.Statement) bool { return s.SHA256.String() == r.A.SHA256 }) {
+		return nil, fmt.Errorf("comparison of %s: image %s: %w: expected a published image on side A", f.Name, r.A.SHA256, meta.ErrNotFound)
+	}
+	file, added, err := c.cfg.Freezer.AddComparison(ctx, f.Name, req.Comparison)
+	if err != nil {
+		return nil, fmt.Errorf("comparison of %s: %w", f.Name, err)
+	}
+	return &api.AttestedComparison{Name: f.Name, File: file.Path, New: added}, nil
+}
+
+// RemoveAttestation removes an attestation, a list of links or a comparison.
 func (c *Control) RemoveAttestation(ctx context.Context, req *api.AttestRemove) (*api.AttestRemoved, error) {
 	d, err := cas.ParseDigest(req.SHA256)
 	if err != nil {
@@ -129,6 +155,7 @@ func (c *Control) Attestations(ctx context.Context, req *api.AttestRef) (*api.At
 	if out.Attestations, err = c.cfg.Freezer.Attestations(ctx, f, req.Envelopes); err != nil {
 		return nil, err
 	}
+	out.Comparisons = client.Comparisons(f)
 	out.Rebuilds, err = c.cfg.Freezer.Rebuilds(ctx, f, req.Envelopes)
 	return out, err
 }

@@ -234,6 +234,11 @@ func (c *Control) TouchAttest(ctx context.Context, req *api.AttestAdd) (*Touch, 
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
+// TouchComparison is what the addition of a comparison changes.
+func (c *Control) TouchComparison(ctx context.Context, req *api.AttestComparison) (*Touch, error) {
+	return c.touchNamed(ctx, req.Name, req.Name)
+}
+
 // TouchAttestRemove is what the removal of an attestation changes.
 func (c *Control) TouchAttestRemove(ctx context.Context, req *api.AttestRemove) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name+" sha256:"+req.SHA256, req.Name)

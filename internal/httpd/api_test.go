@@ -95,7 +95,7 @@ func TestRoles(t *testing.T) {
 	s.sync()
 	need := map[string]string{
 		"status": api.RoleReader, "list": api.RoleReader, "jobs": api.RoleReader,
-		"record/stop": api.RoleBuilder, "record/rm": api.RoleBuilder,
+		"record/stop": api.RoleBuilder, "record/rm": api.RoleBuilder, "attest/comparison": api.RoleBuilder, "attest/rm": api.RoleReleaser,
 		"pin": api.RoleReleaser, "unpin": api.RoleReleaser, "image/add": api.RoleReleaser,
 		"channel/list": api.RoleReader, "channel/set": api.RoleReleaser, "channel/rm": api.RoleAdmin,
 		"rm": api.RoleAdmin, "token/list": api.RoleAdmin, "audit": api.RoleAdmin, "gc": api.RoleAdmin,

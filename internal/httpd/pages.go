@@ -108,7 +108,7 @@ func (s *Server) newPages() (http.Handler, error) {
 	m.HandleFunc("/search", p.search)
 	p.routeFeeds(m)
 	for route, f := range map[string]func(context.Context, *http.Request, map[string]string) (page, error){
-		"/": p.index, "/freezes": p.freezes, "/mirror/{mirror}": p.mirror, "/snapshot/{id}": p.snapshot, "/freeze/{name}": p.freeze, "/freeze/{name}/proof": p.proof, "/channel/{name}": p.channel, "/channel/{name}/": p.channel,
+		"/": p.index, "/freezes": p.freezes, "/mirror/{mirror}": p.mirror, "/snapshot/{id}": p.snapshot, "/freeze/{name}": p.freeze, "/freeze/{name}/proof": p.proof, "/freeze/{name}/comparison/{digest}": p.comparison, "/channel/{name}": p.channel, "/channel/{name}/": p.channel,
 		"/package/{name}": p.pkg, "/source/{name}": p.source, "/diff": p.diff,
 	} {
 		m.HandleFunc(route, p.handle(f))

@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/query"
 )
@@ -53,6 +55,11 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		links = append(links, link{base + f.Path, "signature of provenance.json"})
 	}
 	for _, st := range ref.Frozen.Statements {
+		if freeze.IsComparison(st.Path) {
+			digest := st.SHA256.String()
+			links = append(links, link{"/freeze/" + url.PathEscape(name) + "/comparison/" + digest, "differences of a rebuilt image, " + digest[:8]})
+			continue
+		}
 		links = append(links, link{fileHref(base, st.Path), st.Path})
 	}
 	before, err := p.s.control.FreezeBefore(ctx, ref.Frozen)
@@ -116,6 +123,27 @@ func (p *pages) proof(ctx context.Context, _ *http.Request, vars map[string]stri
 	}
 	out.Before, err = p.s.control.FreezeBefore(ctx, ref.Frozen)
 	return page{"proof.html", "Proof of " + out.Name, map[string]any{"Proof": out}, out}, err
+}
+
+// comparison shows what differs between the published image of a freeze and one that was
+// built again.
+func (p *pages) comparison(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
+	ref, err := p.frozenRef(ctx, vars["name"])
+	if err != nil {
+		return page{}, err
+	}
+	digest, err := cas.ParseDigest(vars["digest"])
+	if err != nil {
+		return page{}, fmt.Errorf("comparison: %w", meta.ErrNotFound)
+	}
+	r, err := p.s.cfg.Freezer.Comparison(ctx, ref.Frozen, digest)
+	if err != nil {
+		return page{}, err
+	}
+	name := ref.Frozen.Name
+	return page{"comparison.html", "Differences of a rebuilt image of " + name, map[string]any{
+		"Name": name, "Compare": r, "File": fileHref("/frozen/"+url.PathEscape(name)+"/", freeze.ComparisonPath(digest)),
+	}, r}, nil
 }
 
 // diffPart is one kind of difference.

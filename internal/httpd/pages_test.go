@@ -3,6 +3,9 @@ package httpd_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,7 +13,9 @@ import (
 	"time"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -226,6 +231,62 @@ func TestPackagePages(t *testing.T) {
 		if a := s.get(path); a.StatusCode != status {
 			t.Errorf("%s: status %d, expected %d", path, a.StatusCode, status)
 		}
+	}
+}
+
+// The page of a freeze leads to what differs in an image that was built again.
+func TestComparisonPage(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	s.sync()
+	s.call("freeze", api.FreezeRequest{Name: "4.1", Packages: []string{"a"}, NoSources: true}, nil)
+	file := filepath.Join(t.TempDir(), "4.1.squashfs")
+	if err := os.WriteFile(file, []byte("hsqs"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var im api.Image
+	if err := s.send("image/add", api.ImageAdd{Name: "4.1"}, &im, file); err != nil {
+		t.Fatal(err)
+	}
+	r := &api.CompareResult{
+		A: api.CompareSide{SHA256: im.SHA256}, B: api.CompareSide{SHA256: cas.Sum([]byte("another")).String()}, Verdict: "contents",
+		Differences: []api.CompareDifference{{Path: "/etc/<hostname>", Causes: []api.CompareCause{{Code: "host-name", A: "one", B: "two"}}}},
+		Codes:       []api.CompareCount{{Code: "host-name", Paths: 1}}, Packages: []api.ComparePackage{{Package: "base-files", A: "12", B: "12", Paths: 1, Codes: []string{"host-name"}}},
+	}
+	encode := func() []byte {
+		data, err := freeze.EncodeComparison(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	data := encode()
+	var kept api.AttestedComparison
+	s.call("attest/comparison", api.AttestComparison{Name: "4.1", Comparison: data}, &kept)
+	page := "/freeze/4.1/comparison/" + cas.Sum(data).String()
+	s.wants(page, "Contents differ", im.SHA256, r.B.SHA256, "/etc/&lt;hostname&gt;", "host-name", "base-files", "nobody signed it")
+	if !s.crawl("/freeze/4.1")[page] {
+		t.Errorf("no page links %s", page)
+	}
+	for _, path := range []string{page, "/frozen/4.1/" + kept.File} {
+		var got api.CompareResult
+		if err := json.Unmarshal([]byte(s.get(path, "Accept: application/json").body), &got); err != nil || got.Verdict != "contents" || len(got.Differences) != 1 {
+			t.Errorf("%s: %+v, %v", path, got, err)
+		}
+	}
+	for _, path := range []string{"/freeze/4.1/comparison/" + im.SHA256, "/freeze/4.1/comparison/x", "/freeze/4.2/comparison/" + cas.Sum(data).String()} {
+		if a := s.get(path); a.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, a.Status)
+		}
+	}
+	r.A.SHA256 = r.B.SHA256
+	if e := s.fails("attest/comparison", api.AttestComparison{Name: "4.1", Comparison: encode()}); e.Code != api.CodeNotFound {
+		t.Errorf("of an image that is not published: %v", e)
+	}
+	s.call("attest/rm", api.AttestRemove{Name: "4.1", SHA256: cas.Sum(data).String()}, nil)
+	if a := s.get(page); a.StatusCode != http.StatusNotFound {
+		t.Errorf("removed: %s", a.Status)
 	}
 }
 

@@ -59,7 +59,7 @@ type Frozen struct {
 type Statement struct {
 	Type    string     `json:"t"`
 	About   string     `json:"about"`   // name of the freeze
-	Kind    string     `json:"kind"`    // image, kit, udf, attestation, resign, labels
+	Kind    string     `json:"kind"`    // image, kit, udf, attestation, comparison, resign, labels
 	Digest  cas.Digest `json:"sha256"`  // of the statement
 	Subject cas.Digest `json:"subject"` // of its subject: the image, the kit, the manifest
 }

@@ -61,7 +61,20 @@ func (b *Builder) AddRebuilds(ctx context.Context, name string, packages map[cas
 	return file, len(list), added, err
 }
 
-// keepBeside keeps an attestation or a list of links in a file named after its digest.
+// AddComparison keeps a comparison of an image that a builder made with the published one,
+// and returns its file. To keep one again changes nothing.
+func (b *Builder) AddComparison(ctx context.Context, name string, data []byte) (file repo.File, added bool, err error) {
+	f, err := b.meta.Freeze(ctx, name)
+	if err != nil {
+		return file, false, err
+	}
+	if _, err := freeze.ParseComparison(data); err != nil {
+		return file, false, err
+	}
+	return b.keepBeside(ctx, f, data, freeze.ComparisonPath)
+}
+
+// keepBeside keeps an attestation, a list of links or a comparison in a file named after its digest.
 func (b *Builder) keepBeside(ctx context.Context, f *meta.Frozen, data []byte, path func(cas.Digest) string) (file repo.File, added bool, err error) {
 	d := cas.Sum(data)
 	file = repo.File{Path: path(d), Size: int64(len(data)), SHA256: d}
@@ -87,7 +100,7 @@ func (b *Builder) keepBeside(ctx context.Context, f *meta.Frozen, data []byte, p
 func roomFor(f *meta.Frozen, files ...repo.File) error {
 	have, size := 0, int64(0)
 	for _, s := range slices.Concat(f.Statements, files) {
-		if freeze.IsAttestation(s.Path) || freeze.IsRebuilds(s.Path) {
+		if freeze.IsAdded(s.Path) {
 			have, size = have+1, size+s.Size
 		}
 	}
@@ -116,15 +129,15 @@ func (p *Publisher) AddBeside(ctx context.Context, batch cas.Batch, f *meta.Froz
 	return nil
 }
 
-// RemoveAttestation removes an attestation of a freeze, or a list of links, by its
-// digest. meta.ErrNotFound.
+// RemoveAttestation removes an attestation of a freeze, a list of links or a comparison by
+// its digest. meta.ErrNotFound.
 func (b *Builder) RemoveAttestation(ctx context.Context, name string, digest cas.Digest) (file repo.File, err error) {
 	f, err := b.meta.Freeze(ctx, name)
 	if err != nil {
 		return file, err
 	}
 	for _, s := range f.Statements {
-		if s.SHA256 == digest && (freeze.IsAttestation(s.Path) || freeze.IsRebuilds(s.Path)) {
+		if s.SHA256 == digest && freeze.IsAdded(s.Path) {
 			defer b.cat.Changed()
 			return s, b.meta.RemoveStatement(ctx, f.Name, f.Manifest.SHA256, s)
 		}

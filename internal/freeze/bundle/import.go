@@ -183,7 +183,7 @@ func (m *importer) attestations(ctx context.Context) error {
 	var added []repo.File
 	for _, name := range slices.Sorted(maps.Keys(m.found.Proven)) {
 		file := m.found.Proven[name]
-		if !freeze.IsAttestation(name) && !freeze.IsRebuilds(name) || slices.ContainsFunc(f.Statements, func(s repo.File) bool { return s.Path == name }) {
+		if !freeze.IsAdded(name) || slices.ContainsFunc(f.Statements, func(s repo.File) bool { return s.Path == name }) {
 			continue
 		}
 		files, size := m.res.Files, m.res.Bytes

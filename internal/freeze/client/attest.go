@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -111,11 +112,36 @@ func (c *Client) Rebuilds(ctx context.Context, f *meta.Frozen, links bool) (out 
 	return out, nil
 }
 
+// Comparisons returns the files of the comparisons beside a freeze, sorted.
+func Comparisons(f *meta.Frozen) (out []string) {
+	for _, st := range f.Statements {
+		if freeze.IsComparison(st.Path) {
+			out = append(out, st.Path)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Comparison returns a comparison beside a freeze by its digest. meta.ErrNotFound.
+func (c *Client) Comparison(ctx context.Context, f *meta.Frozen, digest cas.Digest) (*api.CompareResult, error) {
+	for _, st := range f.Statements {
+		if st.SHA256 == digest && freeze.IsComparison(st.Path) {
+			data, err := cas.ReadAll(ctx, c.blobs, digest, freeze.MaxComparison)
+			if err != nil {
+				return nil, err
+			}
+			return freeze.ParseComparison(data)
+		}
+	}
+	return nil, fmt.Errorf("comparison %s of freeze %s: %w", digest, f.Name, meta.ErrNotFound)
+}
+
 // Published returns the statements about the images of a freeze: of those that this
 // server has, and of those that an import said something about.
 func (c *Client) Published(ctx context.Context, f *meta.Frozen) (images []freeze.Statement, err error) {
 	for _, st := range f.Statements {
-		if freeze.IsAttestation(st.Path) || freeze.IsRebuilds(st.Path) || freeze.IsLabels(st.Path) || strings.HasSuffix(st.Path, ".asc") {
+		if freeze.IsAdded(st.Path) || freeze.IsLabels(st.Path) || strings.HasSuffix(st.Path, ".asc") {
 			continue
 		}
 		data, err := cas.ReadAll(ctx, c.blobs, st.SHA256, freeze.MaxSignature)

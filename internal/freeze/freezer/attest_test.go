@@ -110,6 +110,40 @@ func TestAttestations(t *testing.T) {
 		t.Errorf("three of two: %v", err)
 	}
 
+	// What differs in a rebuilt image is kept beside the attestations.
+	compared := &api.CompareResult{
+		A: api.CompareSide{Name: "/home/me/a", SHA256: good.Image.String()}, B: api.CompareSide{Name: "/home/me/b", SHA256: differs.Image.String()}, Verdict: "contents",
+		Differences: []api.CompareDifference{{Path: "/etc/hostname", Causes: []api.CompareCause{{Code: "host-name", A: "one", B: "two"}}}},
+		Codes:       []api.CompareCount{{Code: "host-name", Paths: 1}}, Packages: []api.ComparePackage{}, Hint: "diffoscope /home/me/a /home/me/b", Exit: api.ExitVerify,
+	}
+	comparison, err := freeze.EncodeComparison(compared)
+	if err != nil || strings.Contains(string(comparison), "/home/me") {
+		t.Errorf("encoded: %s, %v", comparison, err)
+	}
+	for i, want := range []bool{true, false} { // twice is once
+		file, added, err := w.Freezer.AddComparison(t.Context(), "4.1", comparison)
+		if err != nil || added != want || file.Path != freeze.ComparisonPath(cas.Sum(comparison)) {
+			t.Errorf("comparison, time %d: %v, %t, %v", i, file, added, err)
+		}
+	}
+	for _, bad := range []string{"", "{}", strings.Replace(string(comparison), `"contents"`, `"equal"`, 1), strings.Replace(string(comparison), "the published image", "/home/me", 1), string(comparison) + "\n"} {
+		if _, _, err := w.Freezer.AddComparison(t.Context(), "4.1", []byte(bad)); !errors.Is(err, freeze.ErrUsage) {
+			t.Errorf("comparison %.200q: %v", bad, err)
+		}
+	}
+	long := *compared
+	for i := range 30_000 {
+		long.Differences = append(long.Differences, api.CompareDifference{Path: fmt.Sprintf("/usr/lib/file-%d", i), Causes: []api.CompareCause{{Code: "contents"}}})
+	}
+	if data, err := freeze.EncodeComparison(&long); err != nil || len(data) > freeze.MaxComparison {
+		t.Errorf("a long comparison: %d bytes, %v", len(data), err)
+	} else if r, err := freeze.ParseComparison(data); err != nil || len(r.Differences) == 0 || len(r.Differences)+r.More != len(long.Differences) {
+		t.Errorf("a long comparison: %+v, %v", r, err)
+	}
+	if f, err := w.Freezer.Describe(t.Context(), "4.1"); err != nil || len(f.Statements) != 6 {
+		t.Errorf("with a comparison: %v, %v", f.Statements, err)
+	}
+
 	// The export proves it offline, and a change of an attestation is found.
 	e := w.Export(t, "4.1")
 	o := proof.Options{Formats: repo.ByType[proof.Format](deb.Format{}), Ours: w.Signer.Keyring()}
@@ -169,7 +203,7 @@ func TestAttestations(t *testing.T) {
 		if err != nil || again.New || again.Attestations != want || again.Files != 0 {
 			t.Errorf("import %d: %+v, %v", i, again, err)
 		}
-		if f, err := other2.Freezer.Describe(t.Context(), "4.1"); err != nil || len(f.Statements) != 5 {
+		if f, err := other2.Freezer.Describe(t.Context(), "4.1"); err != nil || len(f.Statements) != 6 {
 			t.Errorf("import %d: statements %v, %v", i, f.Statements, err)
 		}
 	}

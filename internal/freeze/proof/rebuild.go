@@ -48,6 +48,17 @@ func (c *check) checkLinks(name string, data []byte) {
 	}
 }
 
+// checkComparison checks that a comparison is well-formed and named after its digest.
+func (c *check) checkComparison(name string, data []byte) {
+	if want := freeze.ComparisonPath(cas.Sum(data)); name != want {
+		c.fault(name, want, "", "name of the comparison")
+		return
+	}
+	if _, err := freeze.ParseComparison(data); err != nil {
+		c.fault(name, "", "", "%v", err)
+	}
+}
+
 // checkRebuilders checks that enough rebuilders have reproduced each binary package.
 func (c *check) checkRebuilders() {
 	r := c.o.Rebuilders

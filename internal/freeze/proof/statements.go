@@ -58,6 +58,10 @@ func (c *check) checkStatements(have map[string][]byte, manifest cas.Digest) {
 			c.checkLinks(name, data)
 			continue
 		}
+		if freeze.IsComparison(name) {
+			c.checkComparison(name, data)
+			continue
+		}
 		if strings.HasSuffix(name, ".asc") {
 			if _, ok := have[strings.TrimSuffix(name, ".asc")]; !ok {
 				c.fault(name, "", "", "signature of a statement that is missing")

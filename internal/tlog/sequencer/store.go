@@ -243,6 +243,8 @@ func statementLeaf(st meta.StatementFiles) logfmt.Leaf {
 		l.Kind = "image"
 	case strings.HasPrefix(name, "signature-"):
 		l.Kind = "resign"
+	case strings.HasPrefix(name, "comparison-"):
+		l.Kind = "comparison"
 	case strings.HasPrefix(name, "labels-"):
 		l.Kind = "labels"
 	}

@@ -145,7 +145,7 @@ func (u *ui) ownChange(did, sign string) func(*api.OwnResult) {
 		u.printf("%s: %s %s\n", r.Snapshot, did, count(len(r.Packages), "package", "packages"))
 		for _, p := range r.Packages {
 			u.printf("%s %s %s %s", sign, p.Name, p.Version, p.Arch)
-			if p.Suite != "" {
+			if p.Component != "" { // deb
 				u.printf(" %s/%s", p.Suite, p.Component)
 			}
 			u.printf("\n")

@@ -16,7 +16,7 @@ func TestOwnChange(t *testing.T) {
 		want     string
 	}{
 		{"deb", one, "own@20261122T160000Z: removed 1 package\n- hello 1 amd64 stable/main\n"},
-		{"rpm", []api.OwnPackage{{Name: "a", Version: "1-1", Arch: "x86_64"}, {Name: "a", Version: "1-1", Arch: "src"}}, "own@20261122T160000Z: removed 2 packages\n- a 1-1 x86_64\n- a 1-1 src\n"},
+		{"rpm", []api.OwnPackage{{Name: "a", Version: "1-1", Arch: "x86_64", Suite: "."}, {Name: "a", Version: "1-1", Arch: "src", Suite: "."}}, "own@20261122T160000Z: removed 2 packages\n- a 1-1 x86_64\n- a 1-1 src\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x.fake.set(func() {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,6 +19,15 @@ import (
 
 	"example.org/snapd/internal/api"
 )
+
+// closedError is an ErrNoDaemon: this user may not ask whether snapd is running.
+type closedError struct {
+	where string
+	err   error
+}
+
+func (e *closedError) Error() string   { return e.where + " is closed to this user: " + e.err.Error() }
+func (e *closedError) Unwrap() []error { return []error{ErrNoDaemon, e.err} }
 
 // Client calls snapd over its control socket, or over the network. It is safe for
 // concurrent use.
@@ -172,6 +182,9 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
+		if c.local && errors.Is(op.Err, fs.ErrPermission) {
+			return nil, &closedError{c.where, op.Err}
+		}
 		if c.local {
 			return nil, fmt.Errorf("%w at %s: %w", ErrNoDaemon, strings.TrimPrefix(c.where, "control socket "), op.Err)
 		}

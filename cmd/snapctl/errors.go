@@ -65,7 +65,7 @@ type advice struct {
 // hint is better than a guess.
 var advices = []advice{
 	{is: context.Canceled, exit: api.ExitInterrupted},
-	{is: client.ErrNoDaemon, and: fs.ErrPermission, exit: api.ExitFailed, hint: "only root and the user that runs snapd may do this"},
+	{is: client.ErrNoDaemon, and: fs.ErrPermission, exit: api.ExitFailed, hint: "only root, the user that runs snapd and the members of its socket_group may do this"},
 	{is: client.ErrNoDaemon, exit: api.ExitFailed, hint: "start snapd with: snapd --config config.toml (snapctl init --from-apt writes one), or give its socket with --socket"},
 
 	{code: api.CodeUsage, reason: "attestation", exit: api.ExitFailed, hint: "expected what snapctl attest --output FILE writes: a DSSE envelope with an in-toto statement"},

@@ -254,7 +254,7 @@ var hintCases = []hintCase{
 	{sentinel: "regfile.ErrNotRegular", err: regfile.ErrNotRegular, local: true, verb: "iuk verify", exit: 1, hint: "expected a regular file: copy the content into one"},
 	{sentinel: "fs.ErrPermission", err: fs.ErrPermission, local: true, verb: "iuk verify", exit: 1},
 	{sentinel: "client.ErrNoDaemon", err: client.ErrNoDaemon, local: true, verb: "list", exit: 1, hint: "start snapd with: snapd --config config.toml (snapctl init --from-apt writes one), or give its socket with --socket"},
-	{sentinel: "client.ErrNoDaemon", err: fmt.Errorf("%w: %w", client.ErrNoDaemon, fs.ErrPermission), local: true, verb: "list", exit: 1, hint: "only root and the user that runs snapd may do this"},
+	{sentinel: "client.ErrNoDaemon", err: fmt.Errorf("%w: %w", client.ErrNoDaemon, fs.ErrPermission), local: true, verb: "list", exit: 1, hint: "only root, the user that runs snapd and the members of its socket_group may do this"},
 	{sentinel: "client.ErrTruncated", err: client.ErrTruncated, local: true, verb: "list", exit: 1},
 	{sentinel: "config.ErrNotEditable", err: config.ErrNotEditable, local: true, verb: "mirror set", exit: 1, hint: "edit the file by hand, then run: systemctl reload frozen-snapd"},
 	{sentinel: "config.ErrInvalid", err: config.ErrInvalid, local: true, verb: "key show", exit: 1, hint: "see config.example.toml for every key"},

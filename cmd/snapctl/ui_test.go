@@ -446,7 +446,7 @@ func TestAdvice(t *testing.T) {
 	if exit, _ := explain(&api.Error{Code: api.CodeInternal, Exit: api.ExitPartial}, &line{path: []*verb{{}}}); exit != api.ExitPartial {
 		t.Errorf("exit %d", exit)
 	}
-	if exit, hint := explain(fmt.Errorf("%w at s: %w", client.ErrNoDaemon, os.NewSyscallError("connect", unix.EACCES)), &line{path: []*verb{{}}}); exit != 1 || !strings.HasPrefix(hint, "only root and the user") {
+	if exit, hint := explain(fmt.Errorf("%w at s: %w", client.ErrNoDaemon, os.NewSyscallError("connect", unix.EACCES)), &line{path: []*verb{{}}}); exit != 1 || !strings.HasPrefix(hint, "only root, the user") {
 		t.Errorf("exit %d, %q", exit, hint)
 	}
 }

@@ -1,0 +1,34 @@
+package client_test
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"example.org/snapd/client"
+	"example.org/snapd/internal/api"
+)
+
+// A socket that is closed to the user is not one that nobody answers on.
+func TestClosedSocket(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may use every socket")
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Chmod(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	err = client.Local(path).Call(t.Context(), "status", api.Empty{}, nil, nil)
+	if !errors.Is(err, client.ErrNoDaemon) || !errors.Is(err, fs.ErrPermission) || !strings.HasPrefix(err.Error(), "control socket "+path+" is closed to this user: ") {
+		t.Errorf("%v", err)
+	}
+}

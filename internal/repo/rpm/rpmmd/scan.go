@@ -159,6 +159,9 @@ func (s *Scanner) element() (*Package, error) {
 // evr reads the attributes of <version>.
 func (s *Scanner) evr() error {
 	r, p := s.r, &s.pkg
+	if p.Version != "" {
+		return r.fail("<version> occurs twice")
+	}
 	if v, ok := r.attr("epoch"); ok && len(v) > 0 {
 		if len(v) == 1 && v[0] >= '0' && v[0] <= '9' {
 			p.Epoch = uint32(v[0] - '0')
@@ -215,21 +218,12 @@ func (s *Scanner) primary() error {
 		}
 		depth++
 		if depth == 3 && format {
-			switch string(local(r.name)) {
-			case "sourcerpm":
-				v, err := r.content()
-				if err != nil {
-					return err
-				}
-				p.SourceRPM = v
+			ended, err := s.format()
+			if err != nil {
+				return err
+			}
+			if ended {
 				depth--
-			case "header-range":
-				var err1, err2 error
-				p.HeaderStart, err1 = s.number("start")
-				p.HeaderEnd, err2 = s.number("end")
-				if err1 != nil || err2 != nil || p.HeaderEnd < p.HeaderStart {
-					return r.fail("header-range from %q to %q", r.attrString("start"), r.attrString("end"))
-				}
 			}
 			continue
 		}
@@ -274,6 +268,28 @@ func (s *Scanner) primary() error {
 		return r.fail("no location")
 	}
 	return s.complete()
+}
+
+// format reads a child of <format>, and reports whether it read the end of it.
+func (s *Scanner) format() (ended bool, err error) {
+	r, p := s.r, &s.pkg
+	switch string(r.name) {
+	case "name", "arch", "version", "checksum", "location", "size":
+		return false, r.fail("<%s> in <format>, where clients take it for that of the package", quote(r.name))
+	}
+	switch string(local(r.name)) {
+	case "sourcerpm":
+		p.SourceRPM, err = r.content()
+		return true, err
+	case "header-range":
+		var err1, err2 error
+		p.HeaderStart, err1 = s.number("start")
+		p.HeaderEnd, err2 = s.number("end")
+		if err1 != nil || err2 != nil || p.HeaderEnd < p.HeaderStart {
+			return false, r.fail("header-range from %q to %q", r.attrString("start"), r.attrString("end"))
+		}
+	}
+	return false, nil
 }
 
 // textField reads <name>, <arch> or <checksum>; each may occur once.

@@ -451,7 +451,7 @@ func (j *runJob) once(ctx context.Context, s buildenv.Settings, dir, name string
 
 // again runs the command in other surroundings and compares.
 func (j *runJob) again(ctx context.Context, first buildenv.Settings, outputs []buildenv.Output, dir string) (*api.RunCheck, error) {
-	m := buildenv.Machine{CPUs: j.c.p.environments.cpus(), Reverse: buildenv.DirectoryOrder()}
+	m := buildenv.Machine{CPUs: j.c.p.environments.cpus(), Forward: buildenv.DirectoryOrder()}
 	for _, p := range j.has {
 		m.Locales = m.Locales || p.Name == "locales-all"
 	}

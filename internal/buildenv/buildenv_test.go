@@ -155,12 +155,12 @@ func TestSettings(t *testing.T) {
 	if d := cmp.Diff(want, newRun(t, first, describe).do(t, 0)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	second, varied, same := first.Vary(Machine{CPUs: 1})
+	second, varied, same := first.Vary(Machine{CPUs: 1, Forward: errors.New("no FUSE here")})
 	want = "0002 other-host other 0 0 1 /other/path/of/the/build /other/path/of/the/build /home/other GMT-14 C 1795363200\n/other/path/of/the/build\n7\nTypes: deb\n"
 	if d := cmp.Diff(want, newRun(t, second, describe).do(t, 0)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	if len(varied) < 8 || len(same) != 2 {
+	if len(varied) < 8 || len(same) != 2 || same[1] != "order of directories: no FUSE here" {
 		t.Errorf("varied %v, not %v", varied, same)
 	}
 	for _, v := range varied {

@@ -55,7 +55,7 @@ type Variation struct{ What, First, Second string }
 // Machine is what variations need of the machine and the root.
 type Machine struct {
 	CPUs    int
-	Reverse error // of DirectoryOrder
+	Forward error // why directories keep their order, from DirectoryOrder; nil: they need not
 	Locales bool  // the root has other locales
 }
 
@@ -114,10 +114,10 @@ func (s Settings) Vary(m Machine) (Settings, []Variation, []string) {
 		v.Env["DEB_BUILD_OPTIONS"], v.Env["RPM_BUILD_NCPUS"] = parallel(v.CPUs), strconv.Itoa(v.CPUs)
 		list = append(list, Variation{"CPUs", strconv.Itoa(s.CPUs), strconv.Itoa(v.CPUs)})
 	}
-	if v.Reverse = m.Reverse == nil; v.Reverse {
+	if v.Reverse = m.Forward == nil; v.Reverse {
 		list = append(list, Variation{"order of directories", "of the file system", "reverse"})
 	} else {
-		same = append(same, "order of directories: "+m.Reverse.Error())
+		same = append(same, "order of directories: "+m.Forward.Error())
 	}
 	if s.Clock != 0 {
 		v.Clock = s.Clock + 400*24*60*60

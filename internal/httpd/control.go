@@ -13,6 +13,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/meta"
 )
 
 // apiPrefix is the path of the control API, on the socket and over the network.
@@ -131,6 +132,9 @@ func (x *exchange) do() {
 		x.job(req, touch)
 	default:
 		ctx := control.WithCaller(context.WithValue(x.r.Context(), callerKey{}, x.by), x.by.Who)
+		if x.rt.touch != nil {
+			ctx = meta.Current(ctx)
+		}
 		res, err := x.a.s.call(ctx, x.name, func(ctx context.Context) (any, error) { return x.rt.run(ctx, req, nil) })
 		x.audit(touch, control.Failure(res, err))
 		x.reply(res, err)

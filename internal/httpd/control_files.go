@@ -16,6 +16,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/meta"
 )
 
 // takeFiles runs a verb on a request with files. The answer begins when the request
@@ -69,7 +70,7 @@ func (x *exchange) received(r *control.Received, touch *control.Touch) {
 		By: by, Verb: name, What: touch.What, Request: r.ID,
 		Run: func(ctx context.Context, report func(api.Progress)) (any, error) {
 			defer r.Discard()
-			res, err := s.call(control.WithCaller(ctx, by.Who), name, func(ctx context.Context) (any, error) {
+			res, err := s.call(meta.Current(control.WithCaller(ctx, by.Who)), name, func(ctx context.Context) (any, error) {
 				return control.Counted(ctx, touch.What, report, func(p *acquire.Progress) (any, error) { return r.Run(ctx, p) })
 			})
 			if r, ok := res.(*api.TransferResult); ok && err == nil {

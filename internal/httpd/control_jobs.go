@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/control"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/meta"
 )
 
 // jobPath is where jobs are, below apiPrefix.
@@ -29,6 +30,9 @@ func (x *exchange) job(req any, touch *control.Touch) {
 		By: by, Verb: name, Request: req, Key: x.r.Header.Get("Idempotency-Key"), Hidden: !rt.long,
 		Run: func(ctx context.Context, report func(api.Progress)) (any, error) {
 			ctx = control.WithCaller(context.WithValue(ctx, callerKey{}, by), by.Who)
+			if rt.touch != nil {
+				ctx = meta.Current(ctx)
+			}
 			res, err := s.call(ctx, name, func(ctx context.Context) (any, error) { return rt.run(ctx, req, report) })
 			if touch != nil {
 				s.control.Audited(ctx, by, name, touch, control.Failure(res, err))

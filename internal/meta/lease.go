@@ -69,6 +69,20 @@ func LeasesOf(ctx context.Context) []Lease {
 	return held
 }
 
+type currentKey struct{}
+
+// Current returns a context in which only the metadata themselves answer: a node of several
+// does not use what it remembers while they cannot be reached. A change must not be
+// acknowledged, nor a fault reported, because of what may have been lost meanwhile.
+func Current(ctx context.Context) context.Context {
+	return context.WithValue(ctx, currentKey{}, true)
+}
+
+// OnlyCurrent reports whether ctx is of Current, or has a lease.
+func OnlyCurrent(ctx context.Context) bool {
+	return ctx.Value(currentKey{}) != nil || len(LeasesOf(ctx)) > 0
+}
+
 // Durations of the leases that Lead takes.
 const (
 	leaseTime  = 15 * time.Second

@@ -299,11 +299,15 @@ func (s *Store) alone() (down, allowed bool) {
 // not answer, it returns the cached answer. k identifies the query, and a says which
 // changes affect its answer.
 func recall[T any](ctx context.Context, s *Store, k string, a about, f func(context.Context) (T, error)) (T, error) {
-	if len(meta.LeasesOf(ctx)) > 0 {
-		return f(ctx) // a writer must not act on a cached answer
+	down, allowed := s.alone()
+	if meta.OnlyCurrent(ctx) {
+		v, err := f(ctx)
+		if err == nil && down {
+			s.Poll(ctx) // it answers again
+		}
+		return v, err
 	}
 	kept, have := s.mem.get(k)
-	down, allowed := s.alone()
 	if have && down && allowed {
 		return kept.(T), nil
 	}

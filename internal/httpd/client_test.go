@@ -17,7 +17,7 @@ func TestClient(t *testing.T) {
 	t.Parallel()
 	names := map[string]string{
 		"add": "AddPackages", "remove": "RemovePackages", "rm": "Remove", "gc": "GC", "sbom": "SBOM",
-		"channel/rm": "ChannelRemove", "record/rm": "RecordRemove",
+		"channel/rm": "ChannelRemove", "record/rm": "RecordRemove", "attest/rm": "AttestRemove",
 	}
 	generic := []string{"Call", "Send", "SendStream", "Receive", "ReceiveStream"}
 	c := reflect.TypeFor[*client.Client]()

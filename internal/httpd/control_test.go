@@ -77,7 +77,7 @@ func TestControlRefuses(t *testing.T) {
 		reason     string
 	}{
 		{"unknown verb", "fly", api.Empty{}, api.CodeNotFound, 2, `this snapd does not support "fly"`, "verb"},
-		{"unknown field", "sync", map[string]any{"dry_run": true}, api.CodeUsage, 2, `usage: request: json: unknown field "dry_run"`, ""},
+		{"unknown field", "sync", map[string]any{"speed": 1}, api.CodeUsage, 2, `usage: request: json: unknown field "speed"`, ""},
 		{"other type", "sync", []int{1}, api.CodeUsage, 2, "usage: request: json: cannot unmarshal array into Go value of type api.SyncRequest", ""},
 		{"no mirror", "mirror/show", api.MirrorRef{Mirror: "x"}, api.CodeNotFound, 1, "no such mirror: x (configured: debian)", "mirror"},
 		{"no ref", "show", api.ShowRequest{Ref: "a/b"}, api.CodeUsage, 2, `not a reference: "a/b": expected NAME, MIRROR@TIMESTAMP or MIRROR@latest`, "reference"},

@@ -62,3 +62,25 @@ func TestCancelFollowed(t *testing.T) {
 	list, err := admin.Jobs(t.Context())
 	t.Errorf("the job was not cancelled: %+v, %v", list, err)
 }
+
+// A job that changes nothing says what it is about, too.
+func TestJobOfReader(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	s.sync()
+	s.call("freeze", api.FreezeRequest{Name: "4.1", DryRun: true}, nil)
+	s.call("freeze", api.FreezeRequest{Name: "4.1"}, nil)
+	s.call("verify", api.VerifyRequest{Ref: "4.1"}, nil)
+	var list api.JobList
+	s.call("jobs", api.Empty{}, &list)
+	var got []string
+	for _, j := range list.Jobs {
+		if j.Verb != "sync" {
+			got = append(got, j.Verb+" "+j.What)
+		}
+	}
+	if slices.Sort(got); !slices.Equal(got, []string{"freeze 4.1", "freeze 4.1", "verify 4.1"}) {
+		t.Errorf("jobs %q", got)
+	}
+}

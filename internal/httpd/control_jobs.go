@@ -41,8 +41,11 @@ func (x *exchange) job(req any, touch *control.Touch) {
 		},
 		Error: func(err error) *api.Error { return s.control.Error(name, err) },
 	}
-	if touch != nil {
+	switch {
+	case touch != nil:
 		spec.What = touch.What
+	case rt.task != nil:
+		spec.What = rt.task(req)
 	}
 	job, joined, err := s.jobs.Start(spec)
 	if err != nil {

@@ -53,6 +53,7 @@ type op struct {
 	run  func(ctx context.Context, req any, report func(api.Progress)) (any, error)
 	take func(ctx context.Context, req any, next control.NextFile) (any, error) // files follow the request
 	long bool                                                                   // run reports progress, or take returns a *control.Received
+	task func(req any) string                                                   // what long work is about; nil: its touch says so
 	send func(ctx context.Context, req any, to control.Bytes) error             // the answer is bytes
 }
 
@@ -168,9 +169,11 @@ func reporting[Req, Res any](f func(context.Context, *Req, func(api.Progress)) (
 // counting returns an op for a function that counts its work; task names the
 // object of a request.
 func counting[Req, Res any](task func(*Req) string, f func(context.Context, *Req, *acquire.Progress) (*Res, error)) op {
-	return reporting(func(ctx context.Context, req *Req, report func(api.Progress)) (*Res, error) {
+	o := reporting(func(ctx context.Context, req *Req, report func(api.Progress)) (*Res, error) {
 		return control.Counted(ctx, task(req), report, func(p *acquire.Progress) (*Res, error) { return f(ctx, req, p) })
 	})
+	o.task = func(req any) string { return task(req.(*Req)) }
+	return o
 }
 
 // simple returns an op for a function that is too fast for progress reports.

@@ -2,6 +2,7 @@ package mirror_test
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -192,7 +193,8 @@ func TestNoUsableStanza(t *testing.T) {
 	}
 }
 
-// A source package with MD5 alone is left out of Sources; those with SHA-512 alone
+// A source package is left out of Sources if it has MD5 alone, if one of its files
+// has, or if it has no name: apt can download none of them. Those with SHA-512 alone
 // are kept, and fetched.
 func TestSourceStanzas(t *testing.T) {
 	w := mirrortest.New(t, func(m *config.Mirror) { m.Languages = nil; m.Download = config.OnDemand })
@@ -203,17 +205,30 @@ func TestSourceStanzas(t *testing.T) {
 			return plain
 		}
 		return []byte(eachStanza(string(plain), func(name, text string) string {
-			if name == "weak" {
+			switch name {
+			case "weak":
 				text = text[:strings.Index(text, "Checksums-Sha")]
+			case "partial":
+				text = regexp.MustCompile(`(?m)^ [0-9a-f]{128} .*\.dsc\n`).ReplaceAllString(text, "")
+			case "nameless":
+				text = strings.Replace(text, "Package: nameless\nBinary: nameless\n", "", 1)
 			}
 			return text
 		}))
 	}
 	w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
-	w.Archive.AddSource(debtest.Source{Name: "weak"}, debtest.Source{Name: "strong"})
+	w.Archive.AddSource(debtest.Source{Name: "nameless"}, debtest.Source{Name: "partial"}, debtest.Source{Name: "weak"}, debtest.Source{Name: "strong"})
 	w.Archive.Publish(mirrortest.Start)
 	res := w.MustSync()
-	const want = "suite stable: main/source/Sources: 1 stanza that no client can install is left out (weak 1.0-1 source: no Checksums-Sha256 or Checksums-Sha512)"
+	apt := debtest.NewApt(t, fmt.Sprintf("deb-src [signed-by=%s] %s stable main\n", w.Archive.KeyringFile(), w.Server.URL))
+	apt.Run("apt-get", "update")
+	for name, want := range map[string]bool{"nameless": false, "partial": false, "weak": false, "strong": true} {
+		out, err := apt.Try("apt-get", "source", "--download-only", name)
+		if got := err == nil && !strings.Contains(out, "Skipping download of file"); got != want {
+			t.Fatalf("apt downloads all of %s: %t, %v\n%s", name, got, err, out)
+		}
+	}
+	const want = "suite stable: main/source/Sources: 3 stanzas that no client can install are left out (the first: (unnamed) 1.0-1 source: no Package)"
 	if !slices.Equal(res.Warnings, []string{want}) {
 		t.Errorf("warnings %q, expected %q", res.Warnings, want)
 	}

@@ -204,19 +204,22 @@ func TestFreezeUnusable(t *testing.T) {
 		for i, s := range stanzas {
 			if strings.HasPrefix(s, "Package: b\n") && strings.Contains(path, "Packages") {
 				stanzas[i] = strings.Replace(s, "\nSHA256:", "\nX:", 1)
+			} else if strings.HasPrefix(s, "Package: s\n") {
+				stanzas[i] = strings.TrimPrefix(s, "Package: s\n")
 			}
 		}
 		return []byte(strings.Join(stanzas, ""))
 	}
 	w.Archive.Add(debtest.Package{Name: "a", Version: "1"}, debtest.Package{Name: "b", Version: "1"})
+	w.Archive.AddSource(debtest.Source{Name: "a", Version: "1"}, debtest.Source{Name: "s", Version: "1"})
 	w.Publish()
 	_, err := w.Freezer.Freeze(t.Context(), &api.FreezeRequest{Name: "w", All: true}, nil)
-	const want = "missing: 1 entry is unusable in the chosen snapshots:\n  b:amd64=1 (no client can install it)"
+	const want = "missing: 2 entries are unusable in the chosen snapshots:\n  b:amd64=1 (no client can install it)\n  source (unnamed)=1 (no client can install it)"
 	if !errors.Is(err, freeze.ErrMissing) || err.Error() != want {
 		t.Fatalf("error %v, expected %s", err, want)
 	}
 	doc := w.Document(t, w.Freeze(t, api.FreezeRequest{Name: "w", All: true, AllowMissing: true}))
-	if m := []freeze.Missing{{Name: "b", Version: "1", Arch: "amd64"}}; doc.Mirrors[0].Kind != freeze.Whole || !slices.Equal(doc.Missing, m) {
+	if m := []freeze.Missing{{Name: "(unnamed)", Version: "1", Source: true}, {Name: "b", Version: "1", Arch: "amd64"}}; doc.Mirrors[0].Kind != freeze.Whole || !slices.Equal(doc.Missing, m) {
 		t.Errorf("kind %s, missing %+v, expected %+v", doc.Mirrors[0].Kind, doc.Missing, m)
 	}
 	w.Verify(t, "w")
@@ -231,7 +234,7 @@ func TestFreezeUnusable(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.Manifest(t, data)
-	if faults := w.VerifyDir(t, e.Dir, nil); len(faults) != 1 || faults[0].Object != "debian: b 1 amd64" || faults[0].Expected != "b:amd64=1" {
+	if faults := w.VerifyDir(t, e.Dir, nil); len(faults) != 2 || faults[0].Expected != "source (unnamed)=1" || faults[1].Object != "debian: b 1 amd64" || faults[1].Expected != "b:amd64=1" {
 		t.Errorf("without the entry: %+v", faults)
 	}
 	// A freeze of what can be installed needs no allowance.

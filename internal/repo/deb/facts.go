@@ -21,8 +21,6 @@ const (
 	maxFile = 1 << 40
 	// maxPath bounds a path in the repository, in bytes.
 	maxPath = 1024
-	// maxSourceFiles bounds the files of one source package.
-	maxSourceFiles = 10_000
 	// maxBuiltUsing bounds the source packages that one binary package names. Go
 	// and Rust programs name several hundred.
 	maxBuiltUsing = 20_000
@@ -46,6 +44,8 @@ const (
 	fDirectory
 	fChecksumsSha256
 	fChecksumsSha512
+	fChecksumsSha1
+	fFiles
 	fMD5sum
 	fSHA1
 	fDescriptionMD5
@@ -63,7 +63,7 @@ const (
 
 var fieldNames = [nFields]string{
 	"", "Package", "Version", "Architecture", "Source", "Filename", "Size", "SHA256", "SHA512",
-	"Built-Using", "Static-Built-Using", "Directory", "Checksums-Sha256", "Checksums-Sha512",
+	"Built-Using", "Static-Built-Using", "Directory", "Checksums-Sha256", "Checksums-Sha512", "Checksums-Sha1", "Files",
 	"MD5sum", "SHA1", "Description-md5",
 	"Pre-Depends", "Depends", "Conflicts", "Breaks", "Recommends", "Suggests", "Replaces", "Enhances", "Provides",
 }
@@ -97,6 +97,10 @@ func fieldOf(name []byte) field {
 		return fChecksumsSha256
 	case "Checksums-Sha512":
 		return fChecksumsSha512
+	case "Checksums-Sha1":
+		return fChecksumsSha1
+	case "Files":
+		return fFiles
 	case "MD5sum":
 		return fMD5sum
 	case "SHA1":
@@ -121,7 +125,7 @@ func fieldOf(name []byte) field {
 		return fEnhances
 	case "Provides":
 		return fProvides
-	case "Description", "Maintainer", "Section", "Priority", "Homepage", "Tag", "Installed-Size", "Files", "Multi-Arch":
+	case "Description", "Maintainer", "Section", "Priority", "Homepage", "Tag", "Installed-Size", "Multi-Arch":
 		return fNone
 	}
 	for f := fPackage; f < nFields; f++ {
@@ -153,13 +157,15 @@ type parser struct {
 	str   []byte // the record's short strings, concatenated
 	arch  map[string]string
 	files []repo.File
-	// listed are the files of a source package by path.
+	// listed are the files of a source package by path, and named those that have a
+	// strong digest, by their names as written.
 	listed map[string]repo.File
+	named  map[string]bool
 	refs   []repo.Ref
 }
 
 func newParser(kind repo.Kind) *parser {
-	return &parser{kind: kind, arch: make(map[string]string), listed: make(map[string]repo.File)}
+	return &parser{kind: kind, arch: make(map[string]string), listed: make(map[string]repo.File), named: make(map[string]bool)}
 }
 
 // parse parses the facts of one stanza. rec's slices are valid until the next
@@ -181,8 +187,15 @@ func (p *parser) parse(stanza deb822.Stanza, rec *repo.Record) (why *unusable, e
 	if p.kind == repo.KindSource {
 		rec.Arch = SourceArch
 	}
+	if rec.Name == "" {
+		rec.Name = unnamed
+	}
 	return why, nil
 }
+
+// unnamed stands for the name of a source package that has none, which is nothing
+// that a package can be named.
+const unnamed = "(unnamed)"
 
 // showToken returns a word unchanged, and quotes anything else.
 func showToken(b []byte) string {
@@ -238,7 +251,7 @@ func (p *parser) fields(stanza deb822.Stanza) error {
 	if err := s.Err(); err != nil {
 		return fmt.Errorf("%w: %w", repo.ErrMalformed, err)
 	}
-	if len(p.val[fPackage]) == 0 {
+	if len(p.val[fPackage]) == 0 && p.kind != repo.KindSource {
 		return fmt.Errorf("no Package: %w", repo.ErrMalformed)
 	}
 	return p.readable()
@@ -367,69 +380,6 @@ func (p *parser) builtUsing(v string) {
 			p.refs = append(p.refs, repo.Ref{Name: r.Name, Version: r.Version})
 		}
 	}
-}
-
-func (p *parser) source(rec *repo.Record) error {
-	rec.Name, rec.Version, rec.Arch = string(p.val[fPackage]), string(p.val[fVersion]), SourceArch
-	p.refs = append(p.refs, repo.Ref{Name: rec.Name, Version: rec.Version})
-	list, is512 := fChecksumsSha256, false
-	if len(p.val[list]) == 0 {
-		list, is512 = fChecksumsSha512, true
-	}
-	if len(p.val[list]) == 0 {
-		return unusablef(repo.ErrWeak, "no Checksums-Sha256 or Checksums-Sha512")
-	}
-	clear(p.listed)
-	for line := range bytes.Lines(p.val[list]) {
-		if err := p.sourceFile(line, fieldNames[list], is512); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sourceFile parses a line of a list of a source package's files. A repeated line
-// counts once.
-func (p *parser) sourceFile(line []byte, field string, is512 bool) error {
-	w := bytes.Fields(line)
-	if len(w) == 0 {
-		return nil
-	}
-	if len(w) != 3 {
-		return unusablef(repo.ErrMalformed, "%s: line %q: %d words, expected digest, size and name", field, excerpt.Of(string(bytes.TrimSpace(line))), len(w))
-	}
-	var f repo.File
-	var err error
-	if is512 {
-		f.SHA512, err = parseSHA512(string(w[0]))
-	} else {
-		f.SHA256, err = parseSHA256(w[0])
-	}
-	if err == nil {
-		f.Size, err = parseSize(w[1])
-	}
-	if err != nil {
-		return asUnusable(fmt.Errorf("%s: %w", field, err))
-	}
-	if bytes.IndexByte(w[2], '/') >= 0 {
-		return fmt.Errorf("%s: %q is not a file in the Directory: %w", field, excerpt.Of(string(w[2])), repo.ErrHostile)
-	}
-	name := string(w[2])
-	if dir := p.val[fDirectory]; len(dir) > 0 {
-		name = string(dir) + "/" + name
-	}
-	if f.Path, err = cleanPath(name); err != nil {
-		return fmt.Errorf("Directory and %s: %w", field, err)
-	}
-	if old, again := p.listed[f.Path]; again && old == f {
-		return nil
-	}
-	p.listed[f.Path] = f
-	if len(p.files) >= maxSourceFiles {
-		return unusablef(repo.ErrMalformed, "%s: more than %d files", field, maxSourceFiles)
-	}
-	p.files = append(p.files, f)
-	return nil
 }
 
 // sourceName parses "name" or "name (version)" in the Source field. Without a

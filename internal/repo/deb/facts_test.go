@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/repo"
 )
 
@@ -196,6 +197,13 @@ func TestUnusableFacts(t *testing.T) {
 		{src + "Files:\n d41d8cd98f00b204e9800998ecf8427e 1 a.dsc", "a", "1", "source", "no Checksums-Sha256 or Checksums-Sha512", repo.ErrWeak},
 		{src + "Checksums-Sha256:", "a", "1", "source", "no Checksums-Sha256 or Checksums-Sha512", repo.ErrWeak},
 		{src + "Checksums-Sha256:\n " + sumA[:4] + " 1", "a", "1", "source", `Checksums-Sha256: line "0ed6 1": 2 words, expected digest, size and name`, repo.ErrMalformed},
+		{goodSource + "\nFiles:\n d41d8cd98f00b204e9800998ecf8427e 1 a.tar.gz", "a", "1", "source", `Files lists "a.tar.gz", which has no SHA256 or SHA512`, repo.ErrWeak},
+		{goodSource + "\nChecksums-Sha1:\n " + sumA[:40] + " 1 a.tar.gz", "a", "1", "source", `Checksums-Sha1 lists "a.tar.gz", which has no SHA256 or SHA512`, repo.ErrWeak},
+		{goodSource + "\nFiles:\n x 10 a.dsc", "a", "1", "source", `Files: "x": expected 32 lower-case hexadecimal digits`, repo.ErrMalformed},
+		{goodSource + "\nFiles:\n x a.dsc", "a", "1", "source", `Files: line "x a.dsc": 2 words, expected digest, size and name`, repo.ErrMalformed},
+		{goodSource + "\nChecksums-Sha512:\n " + sumA + " 10 a.dsc", "a", "1", "source", `Checksums-Sha512: "` + excerpt.Of(sumA) + `": expected 128 lower-case hexadecimal digits`, repo.ErrMalformed},
+		{goodSource + "\nChecksums-Sha512:\n " + sumA + " 10 a.tar.gz", "a", "1", "source", `Checksums-Sha512: SHA512 "` + excerpt.Of(sumA) + `": expected 128 lower-case hexadecimal digits`, repo.ErrMalformed},
+		{"Version: 1\nChecksums-Sha256:\n " + sumA + " 10 a.dsc", "(unnamed)", "1", "source", "no Package", repo.ErrMalformed},
 		{src + "Checksums-Sha256:\n " + sumA + " x a.dsc", "a", "1", "source", `Checksums-Sha256: Size "x": expected a number of bytes up to 1099511627776`, repo.ErrMalformed},
 	} {
 		kind, other := repo.KindBinary, good
@@ -212,7 +220,7 @@ func TestUnusableFacts(t *testing.T) {
 			t.Errorf("%s: -want +got\n%s", tt.reason, d)
 		}
 		_, err = records(t, kind, tt.stanza)
-		if says := "no stanza can be used: stanza 1 ("; !errors.Is(err, tt.is) || !strings.HasPrefix(err.Error(), says) || !strings.HasSuffix(err.Error(), tt.reason+": "+tt.is.Error()) {
+		if says := "no stanza can be used: stanza 1 "; !errors.Is(err, tt.is) || !strings.HasPrefix(err.Error(), says) || !strings.HasSuffix(err.Error(), tt.reason+": "+tt.is.Error()) {
 			t.Errorf("alone: error %v, expected %s…%s", err, says, tt.reason)
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"example.org/snapd/internal/backup"
 	"example.org/snapd/internal/cas"
 	casdir "example.org/snapd/internal/cas/dir"
+	"example.org/snapd/internal/cas/s3"
 	"example.org/snapd/internal/cas/s3/location"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/control"
@@ -159,6 +160,9 @@ func (m *migration) run(ctx context.Context) (err error) {
 			return err
 		}
 		m.later(blobs.Close)
+		if err := m.sameBucket(ctx, fromBlobs, blobs); err != nil {
+			return err
+		}
 		c := &migrate.Copy{From: from, FromBlobs: fromBlobs, To: to, ToBlobs: blobs, Clock: clock, ID: m.id, P: m.p, Result: m.res}
 		if err := c.Run(ctx); err != nil {
 			return err
@@ -223,6 +227,20 @@ func (m *migration) apart() error {
 		return refused("both configurations name the same bucket and prefix in store.blobs: give the target another one")
 	}
 	return nil
+}
+
+// sameBucket refuses a target whose bucket is the source's under another name.
+func (m *migration) sameBucket(ctx context.Context, from, to cas.Store) error {
+	a, ok := cas.Find[*s3.Store](from)
+	b, both := cas.Find[*s3.Store](to)
+	if !ok || !both {
+		return nil
+	}
+	same, err := a.Same(ctx, b)
+	if err == nil && same {
+		err = fmt.Errorf("%w: %s and %s in store.blobs are the same bucket and prefix: give the target another one", migrate.ErrTarget, m.cfg.Store.Blobs, m.to.Store.Blobs)
+	}
+	return err
 }
 
 // source opens the source, whose snapd must not be running. ErrRunning.

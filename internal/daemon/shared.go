@@ -41,8 +41,12 @@ func follows(ctx context.Context, cfg *config.Config, st meta.Store, o Options) 
 		return nil, err
 	}
 	if skew := s.State().Skew; skew.Abs() > maxSkew && !cfg.Store.Serves() {
-		return nil, fmt.Errorf("%w: it is %v ahead of that of the database in store.metadata, expected at most %v: set the clocks of this machine and of the database",
-			mirror.ErrClock, skew.Round(time.Second), maxSkew)
+		side := "ahead of"
+		if skew < 0 {
+			side = "behind"
+		}
+		return nil, fmt.Errorf("%w: it is %v %s that of the database in store.metadata, expected at most %v: set the clocks of this machine and of the database",
+			mirror.ErrClock, skew.Abs().Round(time.Second), side, maxSkew)
 	}
 	return s, nil
 }

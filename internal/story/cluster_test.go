@@ -49,23 +49,29 @@ func (c *cluster) add(more string) *server {
 	c.t.Helper()
 	s := elsewhere(c.t, strings.Replace(c.config, "[store]\n", "[store]\n"+more, 1))
 	if len(c.nodes) > 0 {
-		data := filepath.Join(s.Dir, "data")
-		if err := os.MkdirAll(data, 0o700); err != nil {
-			c.t.Fatal(err)
-		}
-		for _, name := range keyFiles {
-			key, err := os.ReadFile(filepath.Join(c.nodes[0].Dir, "data", name))
-			if err == nil {
-				err = os.WriteFile(filepath.Join(data, name), key, 0o600)
-			}
-			if err != nil {
-				c.t.Fatal(err)
-			}
-		}
+		c.copyKeys(s)
 	}
 	c.nodes = append(c.nodes, s)
 	s.begin()
 	return s
+}
+
+// copyKeys gives a node that was not started yet the keys of the first one.
+func (c *cluster) copyKeys(s *server) {
+	c.t.Helper()
+	data := filepath.Join(s.Dir, "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, name := range keyFiles {
+		key, err := os.ReadFile(filepath.Join(c.nodes[0].Dir, "data", name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(data, name), key, 0o600)
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+	}
 }
 
 // eventually waits until f returns true.

@@ -99,6 +99,26 @@ func (s *Store) probeConditions(ctx context.Context, key string) error {
 	return nil
 }
 
+// Same reports whether two locations are the same place under different names: an object
+// that is written to one is in the other. cas.ErrUnavailable.
+func (s *Store) Same(ctx context.Context, other *Store) (bool, error) {
+	name := "probe/" + rand.Text()
+	key := other.location.Prefix + name
+	defer other.core.RemoveObject(context.WithoutCancel(ctx), other.location.Bucket, key, minio.RemoveObjectOptions{})
+	data := []byte("probe")
+	if err := other.put(ctx, key, data, sha256.Sum256(data), true); err != nil {
+		return false, other.failed("probe", key, err)
+	}
+	_, err := s.core.StatObject(ctx, s.location.Bucket, s.location.Prefix+name, minio.StatObjectOptions{})
+	switch {
+	case err == nil:
+		return true, nil
+	case gone(err) || status(err) == http.StatusNotFound:
+		return false, nil
+	}
+	return false, s.failed("probe", s.location.Prefix+name, err)
+}
+
 // claim records which installation owns the bucket, or compares.
 func (s *Store) claim(ctx context.Context) error {
 	key := s.location.Prefix + installationKey

@@ -5,6 +5,7 @@ package pgtest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,6 +38,7 @@ type Server struct {
 	cmd       *exec.Cmd
 	ended     chan struct{}
 	databases atomic.Int32
+	offset    string // of its clock
 }
 
 // Start starts a server that ends with the test. Without PostgreSQL the test is skipped,
@@ -104,6 +106,10 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// Offset sets by how much the server's clock is wrong when it runs again ("-10m"), with the
+// library of faketime.
+func (s *Server) Offset(offset string) { s.offset = offset }
+
 // Run starts the server after Stop, and waits until it answers.
 func (s *Server) Run(t testing.TB) {
 	t.Helper()
@@ -124,13 +130,23 @@ func (s *Server) run() error {
 	log := &logBuffer{}
 	s.log = log
 	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.Dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200")
+	if s.offset != "" {
+		lib, _ := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
+		if len(lib) == 0 {
+			return errors.New("libfaketime is not installed")
+		}
+		// The program faketime would stay in front of the server, and get its signals.
+		s.cmd.Env = append(os.Environ(), "LD_PRELOAD="+lib[0], "FAKETIME="+s.offset)
+	}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT // when the tests are killed
 	s.ended = make(chan struct{})
 	started := make(chan error)
 	go func() {
-		// The signal is sent when the thread that started the server ends.
+		// The signal is sent when the thread that started the server ends. Unlocked, it does
+		// not end with this goroutine: it may have started other processes before.
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		err := s.cmd.Start()
 		started <- err
 		if err == nil {

@@ -29,6 +29,7 @@ type clusterResult struct {
 	Jobs      map[string]int // rounds by job
 	Failed    int            // disturbed jobs that failed
 	Fenced    int            // stalled leaders whose work was refused after they continued
+	Lost      int            // failovers to a standby that lacked changes
 	Exited    int            // nodes that exited because the outcome of a commit was unknown
 	Renamed   int            // freezes repeated under another name, because the log had withdrawn theirs
 	Takeover  time.Duration  // the longest wait for a lease that expired by itself
@@ -46,24 +47,26 @@ func (r clusterResult) String() string {
 	for _, k := range r.Rounds {
 		n += k
 	}
-	return fmt.Sprintf("%d rounds (%v; of %v): %d disturbed jobs failed, %d stalled leaders fenced, %d nodes exited, %d freezes under another name, takeover of a lease that expired by itself within %v, %d faulty answers of the object store; %d answers compared, %d cut, %d refused; %d downloads recorded, %d blobs collected, %d freezes verified with every byte",
-		n, r.Rounds, r.Jobs, r.Failed, r.Fenced, r.Exited, r.Renamed, r.Takeover.Round(100*time.Millisecond), r.Hits, r.Served, r.Cut, r.Refused, r.Recorded, r.Collected, r.Frozen)
+	return fmt.Sprintf("%d rounds (%v; of %v): %d disturbed jobs failed, %d stalled leaders fenced, %d failovers lost commits, %d nodes exited, %d freezes under another name, takeover of a lease that expired by itself within %v, %d faulty answers of the object store; %d answers compared, %d cut, %d refused; %d downloads recorded, %d blobs collected, %d freezes verified with every byte",
+		n, r.Rounds, r.Jobs, r.Failed, r.Fenced, r.Lost, r.Exited, r.Renamed, r.Takeover.Round(100*time.Millisecond), r.Hits, r.Served, r.Cut, r.Refused, r.Recorded, r.Collected, r.Frozen)
 }
 
 // cluster is two nodes that sync, freeze and collect, and one that only serves. They
-// share a PostgreSQL database, and a bucket behind a proxy that makes it fail.
+// share a PostgreSQL database with a streaming standby, and a bucket behind a proxy that
+// makes it fail.
 type cluster struct {
-	tb   testing.TB
-	u    *upstream
-	db   *pgtest.Server
-	url  string // of the database
-	srv  *s3test.Server
-	all  []*server // the nodes that may lead, then the one that only serves
-	rnd  *rand.Rand
-	res  clusterResult
-	took map[string]time.Duration // that each job takes undisturbed
-	n    int                      // of the piece of work, for names
-	seed uint64
+	tb      testing.TB
+	u       *upstream
+	db      *pgtest.Server
+	standby *pgtest.Server
+	url     string // of the database, at either of them
+	srv     *s3test.Server
+	all     []*server // the nodes that may lead, then the one that only serves
+	rnd     *rand.Rand
+	res     clusterResult
+	took    map[string]time.Duration // that each job takes undisturbed
+	n       int                      // of the piece of work, for names
+	seed    uint64
 
 	freezes   []string     // that exist
 	withdrawn atomic.Int32 // names of freezes of this round
@@ -79,7 +82,9 @@ func newCluster(ctx context.Context, tb testing.TB, binary string, seed uint64) 
 		tb: tb, u: newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour)), db: pgtest.Start(tb), srv: s3test.Start(tb),
 		rnd: rand.New(rand.NewPCG(seed, 7)), took: map[string]time.Duration{}, seed: seed, res: clusterResult{Rounds: map[string]int{}, Jobs: map[string]int{}},
 	}
-	c.url = c.db.Database(tb)
+	url := c.db.Database(tb)
+	c.standby = c.db.Standby(tb)
+	c.url = pgtest.Either(url, c.standby)
 	store := fmt.Sprintf("metadata = %q\nblobs = %q\ncredentials_file = %q\ncache = \"64MiB\"\nreserve = \"1MiB\"\nquarantine_time = \"1s\"\ngc_interval = \"\"\nscrub_interval = \"\"\n",
 		c.url, c.srv.Location(c.srv.Bucket(tb), "snapd"), s3test.CredentialsFile(tb))
 	for i, role := range []string{"all", "all", "serve"} {

@@ -68,11 +68,22 @@ func (s *Server) Promote(t testing.TB) {
 	}
 }
 
+// Changes returns the number of the last change of a database.
+func Changes(t testing.TB, url string) int64 {
+	t.Helper()
+	return value[int64](t, url, "select coalesce(max(seq), 0) from change")
+}
+
 // one returns the only value of a query.
-func one[T any](t testing.TB, s *Server, sql string) (v T) {
+func one[T any](t testing.TB, s *Server, sql string) T {
+	t.Helper()
+	return value[T](t, s.URL("postgres"), sql)
+}
+
+func value[T any](t testing.TB, url, sql string) (v T) {
 	t.Helper()
 	ctx := context.Background()
-	c, err := pgx.Connect(ctx, s.URL("postgres"))
+	c, err := pgx.Connect(ctx, url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -264,14 +264,20 @@ var fakeBuilder = builder{
 	tools: func(context.Context) (image.Tools, error) {
 		return image.Tools{"mmdebstrap": "1.3.5", "apt": "2.6.1", "dpkg": "1.21.22"}, nil
 	},
-	build: func(ctx context.Context, w io.WriterAt, s image.Spec, o image.Options) (squashfs.Stats, error) {
+	build: func(ctx context.Context, w io.WriterAt, s image.Spec, o image.Options) error {
 		io.WriteString(o.Log, "I: chroot\nI: downloading packages with apt...\nI: inst")
 		io.WriteString(o.Log, "alling remaining packages...\n")
 		o.Progress(1)
-		return squashfs.FromTar(ctx, w, bytes.NewReader(smallTar(map[string]string{
+		files := smallTar(map[string]string{
 			"etc/apt/sources.list": s.Upstream,
 			"spec":                 strings.Join(append([]string{s.Variant, s.Architecture}, s.Include...), " "),
-		}, s.Epoch)), squashfs.Options{Epoch: s.Epoch})
+		}, s.Epoch)
+		if s.Format == "tar" || s.Format == "oci" {
+			_, err := w.WriteAt(append([]byte(s.Format+"\n"), files...), 0)
+			return err
+		}
+		_, err := squashfs.FromTar(ctx, w, bytes.NewReader(files), squashfs.Options{Epoch: s.Epoch})
+		return err
 	},
 }
 

@@ -20,7 +20,6 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/image"
 	"example.org/snapd/internal/regfile"
-	"example.org/snapd/internal/squashfs"
 )
 
 func imageVerb() *verb {
@@ -64,16 +63,20 @@ func imageVerb() *verb {
 				name: "build", args: "NAME", min: 1, max: 1,
 				usage: "build a root file system from a freeze with mmdebstrap",
 				about: `Installs packages from the freeze only, without root where the machine allows it
-and with SOURCE_DATE_EPOCH set to the date of the freeze. The result is packed
-as SquashFS; its digest and the way it was built are recorded. The image has the
-distribution's own source lines, a fixed host name, an empty resolv.conf and
-machine-id, and nothing that depends on this machine.`,
+and with SOURCE_DATE_EPOCH set to the date of the freeze. The digest of the
+result and the way it was built are recorded, those of tar and OCI images as
+VARIANT-tar and VARIANT-oci. The image has the distribution's own source lines,
+a fixed host name, an empty resolv.conf and machine-id, and nothing that depends
+on this machine. An OCI image is one file, which podman load takes, and skopeo
+as oci-archive:FILE.`,
 				examples: []string{
 					"snapctl image build 4.1",
 					"snapctl image build 4.1 --variant minbase --include openssh-server,less --output 4.1.squashfs",
+					"snapctl image build 4.1 --format oci --output 4.1.oci.tar",
 				},
 				options: []option{
 					{name: "variant", value: "V", usage: "mmdebstrap's variant: essential, apt (default), minbase, buildd, important, standard, ..."},
+					{name: "format", value: "F", usage: "squashfs (default), tar, or oci"},
 					{name: "include", value: "P,...", many: true, usage: "packages to install in addition to those of the variant"},
 					{name: "output", value: "FILE", usage: "also write the image to this file"},
 				},
@@ -125,7 +128,7 @@ and has the page of the freeze show what differs.`,
 type builder struct {
 	architecture func(context.Context) (string, error)
 	tools        func(context.Context) (image.Tools, error)
-	build        func(context.Context, io.WriterAt, image.Spec, image.Options) (squashfs.Stats, error)
+	build        func(context.Context, io.WriterAt, image.Spec, image.Options) error
 }
 
 var hostBuilder = builder{image.Architecture, image.FindTools, image.Build}
@@ -208,7 +211,7 @@ func (c *call) build(ctx context.Context, s image.Spec, name, output string) (fi
 			return "", done, err
 		}
 		done = func() { os.RemoveAll(dir) }
-		output = filepath.Join(dir, "image.squashfs")
+		output = filepath.Join(dir, "image")
 	}
 	if file, err = absolute(output); err != nil {
 		return "", done, err
@@ -228,7 +231,7 @@ func (c *call) build(ctx context.Context, s image.Spec, name, output string) (fi
 	if err := f.Chmod(0o644); err != nil {
 		return "", done, err
 	}
-	_, err = c.p.builder.build(ctx, f, s, image.Options{Progress: c.ui.packed(name), Log: &buildLog{tell: func(phase string) {
+	err = c.p.builder.build(ctx, f, s, image.Options{Progress: c.ui.packed(name), Log: &buildLog{tell: func(phase string) {
 		c.ui.progress(api.Progress{Task: name, Phase: phase})
 	}}})
 	c.ui.endProgress()
@@ -284,7 +287,7 @@ func runImageBuild(ctx context.Context, c *call) error {
 	if err := c.checkName("name", name); err != nil {
 		return err
 	}
-	s := image.Spec{Variant: c.str("variant"), Include: splitCommas(c.list("include")), Architecture: "amd64"}
+	s := image.Spec{Variant: c.str("variant"), Format: c.str("format"), Freeze: name, Include: splitCommas(c.list("include")), Architecture: "amd64"}
 	// Check first what needs no daemon.
 	probe := s
 	probe.Epoch = c.p.now()
@@ -322,7 +325,7 @@ func runImageBuild(ctx context.Context, c *call) error {
 	if c.str("output") != "" {
 		out.File = file
 	}
-	if err := c.addImage(ctx, api.ImageAdd{Name: name, Variant: s.Variant, How: s.How(tools)}, file, &out.Image); err != nil {
+	if err := c.addImage(ctx, api.ImageAdd{Name: name, Variant: s.ImageName(), How: s.How(tools)}, file, &out.Image); err != nil {
 		return err
 	}
 	show(c.ui, out, func(r *api.ImageBuild) {

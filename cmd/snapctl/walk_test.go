@@ -168,7 +168,7 @@ var samples = map[string]sampleRun{
 		base:    map[string][]string{"key-file": {"--config", "DIR/nokey.toml"}},
 	},
 	"image add":   {args: []string{"4.1", "DIR/new.squashfs"}, options: map[string]string{"variant": "live"}},
-	"image build": {args: []string{"4.1"}, options: map[string]string{"variant": "minbase", "include": "less,vim", "output": "DIR/built.squashfs"}},
+	"image build": {args: []string{"4.1"}, options: map[string]string{"variant": "minbase", "format": "tar", "include": "less,vim", "output": "DIR/built.squashfs"}},
 	"image list":  {},
 	"run": {
 		args: []string{"4.1", "make", "--output", "DIR/kept"},
@@ -275,7 +275,7 @@ func fixtureFiles(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := fakeBuilder.build(t.Context(), f, fixtureSpec, image.Options{Progress: func(int64) {}, Log: io.Discard}); err != nil {
+	if err := fakeBuilder.build(t.Context(), f, fixtureSpec, image.Options{Progress: func(int64) {}, Log: io.Discard}); err != nil {
 		t.Fatal(err)
 	}
 	o := newTester(t).run(dir, "iuk", "create", "--old", file("old.squashfs"), "--new", file("new.squashfs"), "--from-version", "4.0", "--to-version", "4.1", "--output", dir)

@@ -11,6 +11,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,8 +46,8 @@ var (
 // Builder is the name of the builder in an image's description.
 const Builder = "mmdebstrap"
 
-// Packing describes the packing in an image's description. It is the same for all
-// images, so that images of two releases share blocks.
+// Packing describes the packing of SquashFS in an image's description. It is the same
+// for all of them, so that images of two releases share blocks.
 const Packing = "squashfs zstd 128KiB"
 
 // HostName is in /etc/hostname of every image, and is the host name that maintainer
@@ -56,6 +57,8 @@ const HostName = "localhost"
 // Spec describes an image. Together with the tools it determines the image's bytes.
 type Spec struct {
 	Variant      string    // of mmdebstrap; "" means apt
+	Format       string    // one of Formats; "" means the first
+	Freeze       string    // name that an OCI image has in its index
 	Include      []string  // additional packages, NAME[:ARCH][=VERSION], in apt's order
 	Architecture string    // as Debian names it
 	Epoch        time.Time // the latest time of a file
@@ -79,6 +82,12 @@ func (s *Spec) Check() error {
 	if !slices.Contains(variants, s.Variant) {
 		return fmt.Errorf("%w: variant %q: expected one of %s", ErrSpec, s.Variant, strings.Join(variants, ", "))
 	}
+	if s.Format == "" {
+		s.Format = Formats[0]
+	}
+	if !slices.Contains(Formats, s.Format) {
+		return fmt.Errorf("%w: format %q: expected one of %s", ErrSpec, s.Format, strings.Join(Formats, ", "))
+	}
 	for _, p := range s.Include {
 		if !packageRE.MatchString(p) {
 			return fmt.Errorf("%w: package %q: expected NAME, NAME:ARCH or NAME=VERSION", ErrSpec, p)
@@ -101,12 +110,15 @@ func (s *Spec) Check() error {
 func (s *Spec) How(t Tools) map[string]string {
 	how := map[string]string{
 		"builder":      Builder,
-		"packing":      Packing,
+		"packing":      packings[cmp.Or(s.Format, Formats[0])],
 		"variant":      s.Variant,
 		"include":      strings.Join(s.Include, ","),
 		"architecture": s.Architecture,
 		"epoch":        strconv.FormatInt(s.Epoch.Unix(), 10),
 		"sources":      s.Upstream,
+	}
+	if s.Format == "oci" {
+		how["freeze"] = s.Freeze
 	}
 	for k, v := range t {
 		how["version."+k] = v
@@ -117,14 +129,15 @@ func (s *Spec) How(t Tools) map[string]string {
 // SpecOf returns the Spec of a description, without Sources. The error wraps
 // ErrSpec when the image was not built by this package.
 func SpecOf(how map[string]string) (Spec, error) {
-	if how["builder"] != Builder || how["packing"] != Packing {
+	format := formatOf(how["packing"])
+	if how["builder"] != Builder || format == "" {
 		return Spec{}, fmt.Errorf("%w: it was built with %q, packed as %q, expected %q and %q", ErrSpec, how["builder"], how["packing"], Builder, Packing)
 	}
 	n, err := strconv.ParseInt(how["epoch"], 10, 64)
 	if err != nil {
 		return Spec{}, fmt.Errorf("%w: epoch %q", ErrSpec, how["epoch"])
 	}
-	s := Spec{Variant: how["variant"], Architecture: how["architecture"], Epoch: time.Unix(n, 0).UTC(), Upstream: how["sources"]}
+	s := Spec{Variant: how["variant"], Format: format, Freeze: how["freeze"], Architecture: how["architecture"], Epoch: time.Unix(n, 0).UTC(), Upstream: how["sources"]}
 	if i := how["include"]; i != "" {
 		s.Include = strings.Split(i, ",")
 	}
@@ -274,18 +287,26 @@ func hasSubIDs(file string, u *user.User) bool {
 	return false
 }
 
-// Build builds the image of s at the start of w, which it truncates if w has a method
-// Truncate. Cancelling ctx stops mmdebstrap.
-func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) (squashfs.Stats, error) {
-	var stats squashfs.Stats
-	err := install(ctx, &s, o, func(ctx context.Context, stream io.Reader) (err error) {
-		stats, err = pack(ctx, w, stream, s.Epoch, o.Progress)
+// Build builds the image of s at the start of w. SquashFS truncates w if it has a
+// method Truncate; w is empty before for the other formats. Cancelling ctx stops
+// mmdebstrap.
+func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) error {
+	var size int64
+	err := install(ctx, &s, o, func(ctx context.Context, stream io.Reader) error {
+		switch s.Format {
+		case "tar":
+			return packTar(ctx, io.NewOffsetWriter(w, 0), stream, &s, o)
+		case "oci":
+			return packOCI(ctx, io.NewOffsetWriter(w, 0), stream, &s, o)
+		}
+		stats, err := pack(ctx, w, stream, s.Epoch, o.Progress)
+		size = stats.Size
 		return err
 	})
-	if err != nil {
-		return stats, err
+	if err != nil || s.Format != Formats[0] {
+		return err
 	}
-	return stats, checkInstalled(w, stats.Size, s.Variant)
+	return s.checkInstalled(w, size)
 }
 
 // install runs mmdebstrap for s and calls consume with its tar stream.
@@ -407,11 +428,16 @@ func pack(ctx context.Context, w io.WriterAt, stream io.Reader, epoch time.Time,
 	return stats, err
 }
 
+// mayBeEmpty reports whether the variant installs nothing unless it is named.
+func (s *Spec) mayBeEmpty() bool { return s.Variant == "extract" || s.Variant == "custom" }
+
+var errNothingInstalled = fmt.Errorf("%w: nothing was installed: the repositories have no essential package", ErrLacks)
+
 // checkInstalled returns an error for an image without packages, which mmdebstrap
 // makes without complaint when the repositories have no essential package.
-func checkInstalled(w io.WriterAt, size int64, variant string) error {
+func (s *Spec) checkInstalled(w io.WriterAt, size int64) error {
 	at, ok := w.(io.ReaderAt)
-	if !ok || variant == "extract" || variant == "custom" {
+	if !ok || s.mayBeEmpty() {
 		return nil
 	}
 	r, err := squashfs.Open(at, size, squashfs.Limits{})
@@ -420,7 +446,7 @@ func checkInstalled(w io.WriterAt, size int64, variant string) error {
 	}
 	n, err := r.Lookup("var/lib/dpkg/status")
 	if err != nil || n.Size == 0 {
-		return fmt.Errorf("build image: %w: nothing was installed: the repositories have no essential package", ErrLacks)
+		return fmt.Errorf("build image: %w", errNothingInstalled)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ var epoch = time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
 
 func TestSpec(t *testing.T) {
 	s := Spec{
-		Variant: "minbase", Include: []string{"less", "libc6:amd64", "bash=5.2.15-2+b2"}, Architecture: "amd64", Epoch: epoch,
+		Variant: "minbase", Format: "squashfs", Include: []string{"less", "libc6:amd64", "bash=5.2.15-2+b2"}, Architecture: "amd64", Epoch: epoch,
 		Upstream: SourceLines([]Repository{
 			{URL: "https://user:secret@mirror.example.org/debian", Suites: []string{"bookworm", "bookworm-updates"}, Components: []string{"main", "contrib"}},
 			{URL: "http://mirror.example.org/flat", Suites: []string{"./"}},
@@ -71,6 +71,7 @@ func TestBadSpec(t *testing.T) {
 	good := Spec{Architecture: "amd64", Epoch: epoch, Sources: "Types: deb\n"}
 	for want, change := range map[string]func(*Spec){
 		`image cannot be built: variant "tiny": expected one of extract, custom, essential, apt, required, minbase, buildd, important, debootstrap, standard`: func(s *Spec) { s.Variant = "tiny" },
+		`image cannot be built: format "zip": expected one of squashfs, tar, oci`:                                                                             func(s *Spec) { s.Format = "zip" },
 		`image cannot be built: package "../x.deb": expected NAME, NAME:ARCH or NAME=VERSION`:                                                                 func(s *Spec) { s.Include = []string{"../x.deb"} },
 		`image cannot be built: package "/etc/passwd": expected NAME, NAME:ARCH or NAME=VERSION`:                                                              func(s *Spec) { s.Include = []string{"less", "/etc/passwd"} },
 		`image cannot be built: package "?essential": expected NAME, NAME:ARCH or NAME=VERSION`:                                                               func(s *Spec) { s.Include = []string{"?essential"} },
@@ -80,7 +81,7 @@ func TestBadSpec(t *testing.T) {
 	} {
 		s := good
 		change(&s)
-		if _, err := Build(t.Context(), &memory{}, s, Options{}); err == nil || err.Error() != want || !errors.Is(err, ErrSpec) {
+		if err := Build(t.Context(), &memory{}, s, Options{}); err == nil || err.Error() != want || !errors.Is(err, ErrSpec) {
 			t.Errorf("%v, expected %s", err, want)
 		}
 	}
@@ -168,7 +169,7 @@ func TestBuild(t *testing.T) {
 			defer syscall.Umask(syscall.Umask(0o077))
 		}
 		spec.Sources = sources(a, "http://"+host+":"+u.Port()+"/frozen/secret-name")
-		if _, err := Build(t.Context(), &images[i], spec, Options{TempDir: dir}); err != nil {
+		if err := Build(t.Context(), &images[i], spec, Options{TempDir: dir}); err != nil {
 			t.Fatal(err)
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -238,20 +239,20 @@ func TestBuildFails(t *testing.T) {
 	dir := t.TempDir()
 	os.Chmod(dir, 0o755)
 	spec := Spec{Variant: "extract", Include: []string{"absent"}, Architecture: "amd64", Epoch: epoch, Sources: sources(a, srv.URL)}
-	_, err := Build(t.Context(), &memory{}, spec, Options{TempDir: dir})
+	err := Build(t.Context(), &memory{}, spec, Options{TempDir: dir})
 	if !errors.Is(err, ErrBuild) || !strings.Contains(err.Error(), "absent") {
 		t.Errorf("%v", err)
 	}
 	// Signed by another key.
 	spec.Include = []string{"hello"}
 	spec.Sources = sources(archive(t), srv.URL)
-	if _, err = Build(t.Context(), &memory{}, spec, Options{TempDir: dir}); !errors.Is(err, ErrBuild) || !strings.Contains(err.Error(), "NO_PUBKEY") {
+	if err = Build(t.Context(), &memory{}, spec, Options{TempDir: dir}); !errors.Is(err, ErrBuild) || !strings.Contains(err.Error(), "NO_PUBKEY") {
 		t.Errorf("%v", err)
 	}
 	// Nothing essential.
 	spec.Sources, spec.Include, spec.Variant = sources(a, srv.URL), nil, "essential"
 	want := "build image: mmdebstrap failed: nothing was installed: the repositories have no essential package"
-	if _, err = Build(t.Context(), &memory{}, spec, Options{TempDir: dir}); err == nil || err.Error() != want {
+	if err = Build(t.Context(), &memory{}, spec, Options{TempDir: dir}); err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
 	// Cancelled while a server does not answer.
@@ -272,7 +273,7 @@ func TestBuildFails(t *testing.T) {
 	defer srv2.Close()
 	spec.Sources, spec.Include, spec.Variant = sources(a2, srv2.URL), []string{"hello"}, "extract"
 	start := time.Now()
-	if _, err = Build(ctx, &memory{}, spec, Options{TempDir: dir}); !errors.Is(err, context.Canceled) {
+	if err = Build(ctx, &memory{}, spec, Options{TempDir: dir}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	if d := time.Since(start); d > 20*time.Second {

@@ -207,7 +207,7 @@ func TestBuildWithoutUsrmerge(t *testing.T) {
 	}
 	var image memory
 	var log bytes.Buffer
-	if _, err := Build(t.Context(), &image, spec, Options{TempDir: dir, Log: &log}); err != nil {
+	if err := Build(t.Context(), &image, spec, Options{TempDir: dir, Log: &log}); err != nil {
 		t.Fatalf("%v\n%s", err, log.Bytes())
 	}
 	r, err := squashfs.Open(bytes.NewReader(image.b), int64(len(image.b)), squashfs.Limits{})

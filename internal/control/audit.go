@@ -25,9 +25,9 @@ const (
 	auditTrim    = 1000 // entries that one transaction removes
 )
 
-// Refused changes of one caller that have an entry each: so many at once, and one more
-// after each time. Further ones are counted in the detail of the next entry, so that a
-// caller who may change nothing cannot bury what was changed.
+// Changes of one caller that were refused or did not begin have an entry each: so many
+// at once, and one more after each time. Further ones are counted in the detail of the
+// next entry, so that a caller who may change nothing cannot bury what was changed.
 const (
 	refusedBurst = 20
 	refusedEvery = 10 * time.Minute
@@ -96,10 +96,20 @@ func Failure(res any, err error) error {
 	return nil
 }
 
-// Audited notes a change that was made, failed or was refused: one line of the log,
-// and one entry of the audit list, unless too much of one caller was refused. An entry that cannot be written is an error of
-// the log, which then has the only copy.
+// Audited notes a change that was made or failed: one line of the log, and one entry of
+// the audit list. An entry that cannot be written is an error of the log, which then has
+// the only copy.
 func (c *Control) Audited(ctx context.Context, by *Caller, verb string, t *Touch, err error) {
+	c.audited(ctx, by, verb, t, err, errors.Is(err, ErrForbidden))
+}
+
+// NotBegun notes a change that was refused or could not begin, like Audited, unless
+// there were too many of one caller.
+func (c *Control) NotBegun(ctx context.Context, by *Caller, verb string, t *Touch, err error) {
+	c.audited(ctx, by, verb, t, err, true)
+}
+
+func (c *Control) audited(ctx context.Context, by *Caller, verb string, t *Touch, err error, limited bool) {
 	e := meta.AuditEntry{
 		ID: rand.Text(), Time: c.now().UTC().Truncate(time.Millisecond), Who: by.Who, From: by.From, Verb: verb, What: t.What, Result: api.AuditOK,
 	}
@@ -116,13 +126,13 @@ func (c *Control) Audited(ctx context.Context, by *Caller, verb string, t *Touch
 		*s = remote.Scrub(excerpt.Clip(*s, maxAuditText))
 	}
 	c.log.Info("audit", "who", e.Who, "from", e.From, "verb", e.Verb, "what", e.What, "result", e.Result, "detail", e.Detail)
-	if e.Result == api.AuditRefused {
+	if limited {
 		left, ok := c.refusals.entry(e.Who, e.Time)
 		if !ok {
 			return
 		}
 		if left > 0 {
-			e.Detail += fmt.Sprintf(" (%d more were refused since the last entry: the log has them)", left)
+			e.Detail += fmt.Sprintf(" (%d more did not begin since the last entry: the log has them)", left)
 		}
 	}
 	// A client that left changes nothing about what was done.

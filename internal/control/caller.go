@@ -51,6 +51,7 @@ type Touch struct {
 	Names      []string // of freezes, recordings, channels and kits that it changes
 	Unlimited  bool     // only callers without limits on mirrors and names may do it
 	Local      string   // what only callers on the control socket may have read; "": nothing
+	ReadOnly   bool     // it changes nothing, so that it has no entry if it is allowed
 }
 
 // CheckRole returns ErrForbidden if the caller's role is not sufficient for a verb.
@@ -138,8 +139,9 @@ func (c *Control) touchNamed(ctx context.Context, what, name string) (*Touch, er
 	return &Touch{What: what, Mirrors: mirrors, Names: []string{name}}, err
 }
 
-// TouchSync is what a sync changes: nothing in a dry run, unless it reads files of the
-// server.
+// TouchSync is what a sync changes. A dry run changes nothing, but it makes requests of
+// the server's, for which the caller's limits hold; those to a URL of the caller's are
+// also noted.
 func (c *Control) TouchSync(_ context.Context, req *api.SyncRequest) (*Touch, error) {
 	what := "all mirrors"
 	if len(req.Mirrors) > 0 {
@@ -149,9 +151,7 @@ func (c *Control) TouchSync(_ context.Context, req *api.SyncRequest) (*Touch, er
 	if from := remote.NewURL(req.FromURL); req.FromURL != "" && from.Scheme() != "http" && from.Scheme() != "https" {
 		t.Local = from.String()
 	}
-	if req.DryRun && t.Local == "" {
-		return nil, nil
-	}
+	t.ReadOnly = req.DryRun && req.FromURL == ""
 	return t, nil
 }
 

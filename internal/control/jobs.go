@@ -279,11 +279,11 @@ func (j *Jobs) TouchCancel(_ context.Context, req *api.JobRef) (*Touch, error) {
 	if req.Leave {
 		return nil, nil
 	}
-	t := &Touch{What: "job " + req.ID}
-	if job, err := j.Find(req.ID); err == nil {
-		t.What += ": " + job.spec.Verb + " " + job.spec.What
+	job, err := j.Find(req.ID)
+	if err != nil {
+		return nil, err
 	}
-	return t, nil
+	return &Touch{What: "job " + req.ID + ": " + job.spec.Verb + " " + job.spec.What}, nil
 }
 
 func (job *Job) running() bool {

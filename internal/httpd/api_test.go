@@ -244,7 +244,7 @@ func TestAuditRefused(t *testing.T) {
 	at = at.Add(10 * time.Minute)
 	try(1)
 	s.call("audit", api.AuditRequest{}, &l)
-	if n := len(l.Entries); n != 23 || !strings.Contains(l.Entries[n-1].Detail, "(80 more were refused since the last entry") {
+	if n := len(l.Entries); n != 23 || !strings.Contains(l.Entries[n-1].Detail, "(80 more did not begin since the last entry") {
 		t.Errorf("%d entries, the last is %+v", n, l.Entries[n-1])
 	}
 	if resp, _ := s.post(api.Path+"rm", "snapd_guess", ""); resp.StatusCode != http.StatusUnauthorized {
@@ -252,6 +252,50 @@ func TestAuditRefused(t *testing.T) {
 	}
 	if got := s.audit(); len(got) != 23 {
 		t.Errorf("a caller without a token has an entry: %q", got[len(got)-1])
+	}
+	// The same holds for what its role allows and cannot be begun.
+	for range 100 {
+		if resp, _ := s.post(api.Path+"jobs/cancel", secret, `{"id":"nothing"}`); resp.StatusCode != http.StatusNotFound {
+			t.Fatalf("status %d", resp.StatusCode)
+		}
+	}
+	if got := s.audit(); len(got) > 43 {
+		t.Errorf("%d entries after jobs that are not there were cancelled", len(got))
+	}
+}
+
+// A request that is repeated with its key is the same, whatever happened to the recording
+// of the freeze's name.
+func TestRepeatedFreeze(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	s.sync()
+	s.call("record/start", api.RecordStart{Name: "4.1"}, nil)
+	s.call("record/stop", api.RecordRef{Name: "4.1"}, nil)
+	secret := s.token(api.TokenCreate{Name: "ci", Role: api.RoleReleaser})
+	freeze := func() string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.network.URL+api.Path+"freeze", strings.NewReader(`{"name":"4.1","allow_empty":true}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Authorization": {"Bearer " + secret}, "Idempotency-Key": {"once"}}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusAccepted {
+			t.Fatalf("status %d, %v\n%s", resp.StatusCode, err, body)
+		}
+		return resp.Header.Get("Location")
+	}
+	first := freeze()
+	s.call("record/rm", api.RecordRef{Name: "4.1"}, nil)
+	if again := freeze(); again != first {
+		t.Errorf("job %s, then %s", first, again)
 	}
 }
 
@@ -332,6 +376,9 @@ func TestTokenScope(t *testing.T) {
 		{"pin", api.PinRequest{Ref: "fedora@latest"}, "this concerns fedora"},
 		{"sync", api.SyncRequest{Mirrors: []string{"debian"}}, ""},
 		{"sync", api.SyncRequest{}, "this concerns all mirrors"},
+		{"sync", api.SyncRequest{Mirrors: []string{"debian"}, DryRun: true}, ""},
+		{"sync", api.SyncRequest{Mirrors: []string{"fedora"}, DryRun: true}, "this concerns fedora"},
+		{"sync", api.SyncRequest{DryRun: true}, "this concerns all mirrors"},
 		{"rm", api.RefRequest{Ref: "5.0"}, "this changes 5.0"},
 		{"rm", api.RefRequest{Ref: "4.1"}, ""},
 		{"gc", api.GCRequest{}, "this concerns all mirrors"},

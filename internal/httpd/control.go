@@ -48,6 +48,8 @@ type exchange struct {
 	by   *control.Caller
 	name string // of the verb
 	rt   route
+	// asked is the request as it was decoded, before what it touches completes it.
+	asked json.RawMessage
 }
 
 func (a *controlAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +103,7 @@ func (x *exchange) allowed() error {
 		err = fmt.Errorf("%w: %s uses files of the server: it is for the control socket there", control.ErrForbidden, x.name)
 	}
 	if err != nil && x.rt.touch != nil {
-		x.a.s.control.Audited(x.r.Context(), x.by, x.name, &control.Touch{}, err)
+		x.notBegun(&control.Touch{}, err)
 	}
 	return err
 }
@@ -118,6 +120,9 @@ func (x *exchange) do() {
 		return
 	}
 	req, err := x.rt.decode(body)
+	if err == nil {
+		x.asked, err = json.Marshal(req)
+	}
 	if err != nil {
 		x.fail(err)
 		return
@@ -196,17 +201,27 @@ func (x *exchange) touches(req any) (*control.Touch, error) {
 	}
 	t, err := x.rt.touch(x.r.Context(), req)
 	if err != nil {
-		x.audit(&control.Touch{}, err)
+		x.notBegun(&control.Touch{}, err)
 		return nil, err
 	}
 	if t == nil {
 		return nil, nil
 	}
 	if err := x.by.Check(t); err != nil {
-		x.a.s.control.Audited(x.r.Context(), x.by, x.name, t, err)
+		x.notBegun(t, err)
 		return nil, err
 	}
+	if t.ReadOnly {
+		return nil, nil
+	}
 	return t, nil
+}
+
+// notBegun notes a change that was not begun.
+func (x *exchange) notBegun(t *control.Touch, err error) {
+	if t != nil {
+		x.a.s.control.NotBegun(x.r.Context(), x.by, x.name, t, err)
+	}
 }
 
 // audit notes what became of a change.

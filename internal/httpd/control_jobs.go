@@ -27,7 +27,7 @@ const heartbeat = 15 * time.Second
 func (x *exchange) job(req any, touch *control.Touch) {
 	s, by, name, rt := x.a.s, x.by, x.name, x.rt
 	spec := control.JobSpec{
-		By: by, Verb: name, Request: req, Key: x.r.Header.Get("Idempotency-Key"), Hidden: !rt.long,
+		By: by, Verb: name, Request: x.asked, Key: x.r.Header.Get("Idempotency-Key"), Hidden: !rt.long,
 		Run: func(ctx context.Context, report func(api.Progress)) (any, error) {
 			ctx = control.WithCaller(context.WithValue(ctx, callerKey{}, by), by.Who)
 			if rt.touch != nil {
@@ -49,7 +49,7 @@ func (x *exchange) job(req any, touch *control.Touch) {
 	}
 	job, joined, err := s.jobs.Start(spec)
 	if err != nil {
-		x.audit(touch, err)
+		x.notBegun(touch, err)
 		x.fail(err)
 		return
 	}

@@ -68,7 +68,8 @@ result and the way it was built are recorded, those of tar and OCI images as
 VARIANT-tar and VARIANT-oci. The image has the distribution's own source lines,
 a fixed host name, an empty resolv.conf and machine-id, and nothing that depends
 on this machine. An OCI image is one file, which podman load takes, and skopeo
-as oci-archive:FILE.`,
+as oci-archive:FILE; the name of the freeze is its reference, where references
+can have such names.`,
 				examples: []string{
 					"snapctl image build 4.1",
 					"snapctl image build 4.1 --variant minbase --include openssh-server,less --output 4.1.squashfs",
@@ -406,8 +407,10 @@ func runRebuild(ctx context.Context, c *call) error {
 		out.Exit = out.Compare.Exit
 	}
 	if key != nil && !out.Equal {
-		if out.Comparison, err = c.keepComparison(ctx, name, out.Compare); err != nil {
+		if out.Comparison, err = c.keepComparison(ctx, name, out.Compare); ctx.Err() != nil {
 			return err
+		} else if err != nil { // after a long build, its result counts
+			c.ui.warning("what differs is not kept beside %s: %v", name, err)
 		}
 	}
 	show(c.ui, out, c.ui.rebuilt)

@@ -30,7 +30,9 @@ func (c *comparer) owners(list []api.CompareDifference) ([]api.ComparePackage, e
 		return nil, err
 	}
 	for _, prefix := range c.inner {
-		if err := c.innerOwners(prefix, list, versions); err != nil {
+		// All differences are known; an inner database that cannot be read only leaves
+		// their packages unnamed.
+		if err := c.innerOwners(prefix, list, versions); c.ctx.Err() != nil {
 			return nil, err
 		}
 	}

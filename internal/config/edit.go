@@ -140,7 +140,7 @@ func RemoveMirror(file string, text []byte, name string) ([]byte, error) {
 	}
 	before := text[:t.start]
 	if t.end == len(text) {
-		// The empty lines above the last table end the file no longer.
+		// The empty lines above the removed table must not end the file.
 		for bytes.HasSuffix(before, []byte("\n\n")) {
 			before = before[:len(before)-1]
 		}

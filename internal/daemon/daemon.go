@@ -125,7 +125,8 @@ func Check(cfg *config.Config) error {
 		}
 	}
 	if cfg.API.TLSCert != "" {
-		if _, err := (&certificate{cert: cfg.API.TLSCert, key: cfg.API.TLSKey}).read(); err != nil {
+		// The user who asks need not be the one who runs snapd and may read the key.
+		if _, err := (&certificate{cert: cfg.API.TLSCert, key: cfg.API.TLSKey}).read(); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 	}
@@ -137,8 +138,8 @@ func Check(cfg *config.Config) error {
 			return fmt.Errorf("[log] policy: %w", err)
 		}
 	}
-	// The user who asks need not be the one who runs snapd, who alone can look into the
-	// data directory; and snapd makes the key that is missing at its first start.
+	// Only the user who runs snapd can look into the data directory, and snapd makes the
+	// key that is missing at its first start.
 	known := func(err error) bool { return !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) }
 	if len(cfg.Signing.Command) == 0 {
 		if _, err := sign.LoadSigner(cfg.Signing.KeyFile); err != nil && known(err) {

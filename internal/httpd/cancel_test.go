@@ -3,8 +3,10 @@ package httpd_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,5 +84,40 @@ func TestJobOfReader(t *testing.T) {
 	}
 	if slices.Sort(got); !slices.Equal(got, []string{"freeze 4.1", "freeze 4.1", "verify 4.1"}) {
 		t.Errorf("jobs %q", got)
+	}
+}
+
+// A request that is repeated with its key is the same, whatever happened to the recording
+// of the freeze's name.
+func TestRepeatedFreeze(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(pkg("a", "1"))
+	s.publish()
+	s.sync()
+	s.call("record/start", api.RecordStart{Name: "4.1"}, nil)
+	s.call("record/stop", api.RecordRef{Name: "4.1"}, nil)
+	secret := s.token(api.TokenCreate{Name: "ci", Role: api.RoleReleaser})
+	freeze := func() string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.network.URL+api.Path+"freeze", strings.NewReader(`{"name":"4.1","allow_empty":true}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Authorization": {"Bearer " + secret}, "Idempotency-Key": {"once"}}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusAccepted {
+			t.Fatalf("status %d, %v\n%s", resp.StatusCode, err, body)
+		}
+		return resp.Header.Get("Location")
+	}
+	first := freeze()
+	s.call("record/rm", api.RecordRef{Name: "4.1"}, nil)
+	if again := freeze(); again != first {
+		t.Errorf("job %s, then %s", first, again)
 	}
 }

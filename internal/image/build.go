@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -131,7 +132,7 @@ func (s *Spec) How(t Tools) map[string]string {
 func SpecOf(how map[string]string) (Spec, error) {
 	format := formatOf(how["packing"])
 	if how["builder"] != Builder || format == "" {
-		return Spec{}, fmt.Errorf("%w: it was built with %q, packed as %q, expected %q and %q", ErrSpec, how["builder"], how["packing"], Builder, Packing)
+		return Spec{}, fmt.Errorf("%w: it was built with %q, packed as %q, expected %q, and packed as one of %q", ErrSpec, how["builder"], how["packing"], Builder, slices.Sorted(maps.Values(packings)))
 	}
 	n, err := strconv.ParseInt(how["epoch"], 10, 64)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -183,8 +184,8 @@ func packOCI(ctx context.Context, w io.Writer, stream io.Reader, s *Spec, o Opti
 		}},
 		{&index, func() any {
 			d := described(ociManifestType, manifest.Bytes())
-			d.Platform = &ociPlatform{Architecture: s.ociArchitecture(), OS: "linux"}
-			if s.Freeze != "" {
+			d.Platform = s.ociPlatform()
+			if ociReference.MatchString(s.Freeze) {
 				d.Annotations = map[string]string{"org.opencontainers.image.ref.name": s.Freeze}
 			}
 			return ociIndex{SchemaVersion: 2, MediaType: ociIndexType, Manifests: []ociDescriptor{d}}
@@ -198,6 +199,12 @@ func packOCI(ctx context.Context, w io.Writer, stream io.Reader, s *Spec, o Opti
 		c.to.Truncate(c.to.Len() - 1) // the newline
 	}
 	out := layout{tar.NewWriter(w), s.Epoch}
+	whole := readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return layer.Read(p)
+	})
 	for _, f := range []struct {
 		name string
 		size int64
@@ -207,7 +214,7 @@ func packOCI(ctx context.Context, w io.Writer, stream io.Reader, s *Spec, o Opti
 		{"blobs/sha256/", 0, nil},
 		{"blobs/sha256/" + cas.Sum(config.Bytes()).String(), int64(config.Len()), &config},
 		{"blobs/sha256/" + cas.Sum(manifest.Bytes()).String(), int64(manifest.Len()), &manifest},
-		{"blobs/sha256/" + sum, size, layer},
+		{"blobs/sha256/" + sum, size, whole},
 		{"index.json", int64(index.Len()), &index},
 		{"oci-layout", int64(len(ociLayout)), strings.NewReader(ociLayout)},
 	} {
@@ -217,6 +224,10 @@ func packOCI(ctx context.Context, w io.Writer, stream io.Reader, s *Spec, o Opti
 	}
 	return out.Close()
 }
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // layout writes the archive of an image layout.
 type layout struct {
@@ -257,7 +268,12 @@ type ociDescriptor struct {
 type ociPlatform struct {
 	Architecture string `json:"architecture"`
 	OS           string `json:"os"`
+	Variant      string `json:"variant,omitempty"`
 }
+
+// ociReference matches the names that podman and docker take as a reference: in lower
+// case, without "~" and "+".
+var ociReference = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
 
 type ociIndex struct {
 	SchemaVersion int             `json:"schemaVersion"`
@@ -274,7 +290,7 @@ type ociManifest struct {
 
 type ociConfig struct {
 	Created time.Time `json:"created"`
-	ociPlatform
+	*ociPlatform
 	Config struct {
 		Env []string `json:"Env"`
 		Cmd []string `json:"Cmd"`
@@ -294,7 +310,7 @@ type ociHistory struct {
 // ociConfig returns the configuration of an image with one layer.
 func (s *Spec) ociConfig(layer string) ociConfig {
 	created := s.Epoch.UTC().Truncate(time.Second)
-	c := ociConfig{Created: created, ociPlatform: ociPlatform{s.ociArchitecture(), "linux"}}
+	c := ociConfig{Created: created, ociPlatform: s.ociPlatform()}
 	c.Config.Env = []string{"PATH=" + toolPath}
 	c.Config.Cmd = []string{"/bin/sh"}
 	c.RootFS.Type, c.RootFS.DiffIDs = "layers", []string{layer}
@@ -302,22 +318,24 @@ func (s *Spec) ociConfig(layer string) ociConfig {
 	return c
 }
 
-// ociArchitecture returns the architecture as Go names it, which OCI images use.
-func (s *Spec) ociArchitecture() string {
-	switch a := s.Architecture; a {
+// ociPlatform returns the architecture as Go names it, which OCI images use.
+func (s *Spec) ociPlatform() *ociPlatform {
+	p := &ociPlatform{Architecture: s.Architecture, OS: "linux"}
+	switch s.Architecture {
 	case "i386":
-		return "386"
-	case "armhf", "armel":
-		return "arm"
+		p.Architecture = "386"
+	case "armel":
+		p.Architecture, p.Variant = "arm", "v5"
+	case "armhf":
+		p.Architecture, p.Variant = "arm", "v7"
 	case "ppc64el":
-		return "ppc64le"
+		p.Architecture = "ppc64le"
 	case "mipsel":
-		return "mipsle"
+		p.Architecture = "mipsle"
 	case "mips64el":
-		return "mips64le"
-	default:
-		return a
+		p.Architecture = "mips64le"
 	}
+	return p
 }
 
 func described(mediaType string, doc []byte) ociDescriptor {

@@ -113,7 +113,8 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// Of a tar stream the machine's part is left out; what no image can have is refused.
+// What depends on the machine is dropped from a tar stream, and entries that no image
+// can hold are refused.
 func TestTarEntries(t *testing.T) {
 	pack := func(entries ...tar.Header) (out []tar.Header, err error) {
 		var in, packed bytes.Buffer
@@ -163,5 +164,50 @@ func TestTarEntries(t *testing.T) {
 	}
 	if _, err := pack(tar.Header{Typeflag: tar.TypeCont, Name: "x"}); err == nil || err.Error() != `x: tar entry of type '7'` {
 		t.Errorf("error %v", err)
+	}
+}
+
+// The documents of an OCI image name the platform as others do, and the freeze only where
+// podman accepts the name.
+func TestOCIDocuments(t *testing.T) {
+	for _, c := range []struct{ freeze, arch, platform, ref string }{
+		{"4.1", "amd64", `"architecture":"amd64","os":"linux"`, "4.1"},
+		{"release-4_1.2", "i386", `"architecture":"386","os":"linux"`, "release-4_1.2"},
+		{"4.1~rc1", "armhf", `"architecture":"arm","os":"linux","variant":"v7"`, ""},
+		{"Release", "armel", `"architecture":"arm","os":"linux","variant":"v5"`, ""},
+		{"4..1", "ppc64el", `"architecture":"ppc64le","os":"linux"`, ""},
+	} {
+		s := Spec{Variant: "custom", Architecture: c.arch, Epoch: epoch, Freeze: c.freeze}
+		var out bytes.Buffer
+		if err := packOCI(t.Context(), &out, strings.NewReader(""), &s, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		files := map[string]string{}
+		for r := tar.NewReader(&out); ; {
+			h, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[h.Name] = string(data)
+		}
+		if index := files["index.json"]; !strings.Contains(index, `"platform":{`+c.platform+"}") || strings.Contains(index, "ref.name") != (c.ref != "") || !strings.Contains(index, c.ref) {
+			t.Errorf("%s %s: index %s", c.freeze, c.arch, index)
+		}
+		configs := 0
+		for _, f := range files {
+			if strings.Contains(f, `{"created":"2026-11-22T16:00:00Z",`+c.platform+`,"config":`) {
+				configs++
+			}
+		}
+		if configs != 1 {
+			t.Errorf("%s: %q", c.arch, files)
+		}
 	}
 }

@@ -74,7 +74,8 @@ func (b *Builder) AddComparison(ctx context.Context, name string, data []byte) (
 	return b.keepBeside(ctx, f, data, freeze.ComparisonPath)
 }
 
-// keepBeside keeps an attestation, a list of links or a comparison in a file named after its digest.
+// keepBeside keeps an attestation, a list of links or a comparison in a file that is
+// named after its digest.
 func (b *Builder) keepBeside(ctx context.Context, f *meta.Frozen, data []byte, path func(cas.Digest) string) (file repo.File, added bool, err error) {
 	d := cas.Sum(data)
 	file = repo.File{Path: path(d), Size: int64(len(data)), SHA256: d}
@@ -95,8 +96,8 @@ func (b *Builder) keepBeside(ctx context.Context, f *meta.Frozen, data []byte, p
 	return file, true, b.AddBeside(ctx, batch, f, file)
 }
 
-// roomFor returns freeze.ErrFull if a freeze has no room for more attestations and lists
-// of links.
+// roomFor returns freeze.ErrFull if a freeze has no room for more attestations, lists of
+// links and comparisons.
 func roomFor(f *meta.Frozen, files ...repo.File) error {
 	have, size := 0, int64(0)
 	for _, s := range slices.Concat(f.Statements, files) {
@@ -105,14 +106,14 @@ func roomFor(f *meta.Frozen, files ...repo.File) error {
 		}
 	}
 	if have > freeze.MaxAttestations || size > freeze.MaxAttestationBytes {
-		return fmt.Errorf("%w: with what is to be added %s has %d attestations of %d bytes, expected at most %d attestations of %d bytes",
+		return fmt.Errorf("%w: with what is to be added %s has %d attestations, lists of links and comparisons of %d bytes, expected at most %d of %d bytes",
 			freeze.ErrFull, f.Name, have, size, freeze.MaxAttestations, int64(freeze.MaxAttestationBytes))
 	}
 	return nil
 }
 
-// AddBeside adds attestations and lists of links to a freeze, whose blobs the batch has.
-// freeze.ErrFull.
+// AddBeside adds attestations, lists of links and comparisons, whose blobs the batch
+// has, to a freeze. It returns freeze.ErrFull where there is no room for them.
 func (p *Publisher) AddBeside(ctx context.Context, batch cas.Batch, f *meta.Frozen, files ...repo.File) error {
 	if err := roomFor(f, files...); err != nil {
 		return err

@@ -240,6 +240,8 @@ func listing(parent, kind string) bool {
 	switch parent {
 	case kindISO:
 		return kind == kindISO || kind == kindSquash
+	case kindOCI:
+		return kind == kindTar
 	case kindDeb:
 		return kind == kindTar
 	case kindRPM:
@@ -253,6 +255,9 @@ func (c *comparer) treeCauses(p *pairing, kind string) (list []api.CompareCause,
 	a, b, err := c.openBoth(p, kind)
 	if err != nil || a == nil || b == nil {
 		return nil, false, err
+	}
+	if p.top && kind == kindTar && pairBlobs(a, b) {
+		kind = kindOCI
 	}
 	l := level{a: a, b: b, prefix: p.path + "/", depth: p.depth + 1, timeCode: a.timeCode()}
 	out := func(path string, causes []api.CompareCause, _ bool) error {
@@ -284,7 +289,7 @@ func (c *comparer) treeCauses(p *pairing, kind string) (list []api.CompareCause,
 		if err := c.findHosts(c.trees); err != nil {
 			return nil, false, err
 		}
-	} else if kind == kindSquash && l.kind != "" { // the root file system in an ISO image
+	} else if l.kind != "" && (kind == kindSquash || p.parent == kindOCI) { // the root file system in an image
 		c.inner = append(c.inner, l.prefix)
 		defer func(was [2]string) { c.hosts = was }(c.hosts)
 		if err := c.findHosts([2]tree{a, b}); err != nil {

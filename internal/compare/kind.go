@@ -24,6 +24,7 @@ const (
 	kindSquash = "SquashFS image"
 	kindISO    = "ISO 9660 image"
 	kindTar    = "tar archive"
+	kindOCI    = "OCI image" // a tar archive
 	kindCpio   = "cpio archive"
 	kindAr     = "ar archive"
 	kindDeb    = "Debian package"

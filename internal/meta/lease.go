@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -54,6 +55,9 @@ type leaseKey struct{}
 // fails with ErrFenced. No commit under a lease follows one of the next holder.
 func UnderLease(ctx context.Context, l Lease) context.Context {
 	held := LeasesOf(ctx)
+	if slices.Contains(held, l) {
+		return ctx
+	}
 	return context.WithValue(ctx, leaseKey{}, append(held[:len(held):len(held)], l))
 }
 

@@ -15,8 +15,8 @@ type Writer interface {
 
 	// BeginSync takes the lease under which a mirror is synced, as AcquireLease does, and
 	// returns what Head does. EndSync does what SetCheck and ReleaseLease do, if the lease
-	// is still held; else it fails with ErrFenced. c replaces before. After another error
-	// they may have taken effect: a lease that was taken expires.
+	// is still held; else it fails with ErrFenced. c replaces before. ctx may be under l.
+	// After another error they may have taken effect: a lease that was taken expires.
 	BeginSync(ctx context.Context, mirror, who string, ttl time.Duration) (Lease, *Head, error)
 	EndSync(ctx context.Context, l Lease, mirror string, before, c Check) error
 

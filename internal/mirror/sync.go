@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"example.org/snapd/internal/acquire"
@@ -84,13 +85,14 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 		if o.FromURL.IsZero() && !o.DryRun && ctx.Err() == nil {
 			c := l.head.Check
 			res.note(&c, e.cfg.Now(), err)
-			l.check = &c
+			if unnoted := l.end(ctx, c); err == nil {
+				err = unnoted
+			} else if unnoted != nil {
+				err = joined([]error{err, unnoted})
+			}
 		}
 		return err
 	})
-	if err == nil {
-		err = l.err
-	}
 	if err != nil {
 		return nil, fmt.Errorf("sync %s: %w", name, err)
 	}
@@ -149,24 +151,49 @@ type lead struct {
 	meta.Leases
 	meta   meta.Writer
 	mirror string
+	lease  meta.Lease
 	head   *meta.Head
-	check  *meta.Check // the outcome; nil: none is to be recorded
-	err    error       // of recording it
+	ending atomic.Bool // the outcome is being recorded
+	ended  bool        // it was
 }
+
+// endTime limits how long the record of the outcome waits for other writers.
+const endTime = time.Minute
 
 // AcquireLease implements meta.Leases.
 func (l *lead) AcquireLease(ctx context.Context, _, who string, ttl time.Duration) (lease meta.Lease, err error) {
-	lease, l.head, err = l.meta.BeginSync(ctx, l.mirror, who, ttl)
-	return lease, err
+	l.lease, l.head, err = l.meta.BeginSync(ctx, l.mirror, who, ttl)
+	return l.lease, err
+}
+
+// RenewLease implements meta.Leases. While the outcome is recorded, the lease is renewed,
+// but only the record says whether it was lost or released.
+func (l *lead) RenewLease(ctx context.Context, lease meta.Lease, ttl time.Duration) error {
+	err := l.Leases.RenewLease(ctx, lease, ttl)
+	if l.ending.Load() {
+		return nil
+	}
+	return err
+}
+
+// end records the outcome and releases the lease.
+func (l *lead) end(ctx context.Context, c meta.Check) error {
+	l.ending.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	if err := l.meta.EndSync(ctx, l.lease, l.mirror, l.head.Check, c); err != nil {
+		return fmt.Errorf("record the outcome: %w", err)
+	}
+	l.ended = true
+	return nil
 }
 
 // ReleaseLease implements meta.Leases.
 func (l *lead) ReleaseLease(ctx context.Context, lease meta.Lease) error {
-	if l.check == nil {
-		return l.Leases.ReleaseLease(ctx, lease)
+	if l.ended {
+		return nil
 	}
-	l.err = l.meta.EndSync(ctx, lease, l.mirror, l.head.Check, *l.check)
-	return l.err
+	return l.Leases.ReleaseLease(ctx, lease)
 }
 
 // place is a suite at a base URL.

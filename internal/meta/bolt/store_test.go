@@ -212,3 +212,23 @@ func TestRecordingOfRemoved(t *testing.T) {
 		t.Errorf("of a snapshot that is not there: %v", err)
 	}
 }
+
+// EndSync succeeds, and releases the lease, if its context ends while the record waits for
+// other writers.
+func TestEndSyncLate(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s, _ := open(t, bolt.Options{Fault: func(string) (bool, error) { cancel(); return false, nil }})
+	l, h, err := s.BeginSync(ctx, mirrorName, "one", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.EndSync(ctx, l, mirrorName, h.Check, meta.Check{OK: day}); err != nil || ctx.Err() == nil {
+		t.Errorf("%v, with a context that ended: %v", err, ctx.Err())
+	}
+	if c, err := s.LastCheck(t.Context(), mirrorName); err != nil || !c.OK.Equal(day) {
+		t.Errorf("recorded: %+v, %v", c, err)
+	}
+	if _, _, err := s.BeginSync(t.Context(), mirrorName, "two", time.Hour); err != nil {
+		t.Errorf("the next sync: %v", err)
+	}
+}

@@ -92,10 +92,12 @@ func (s *Store) RenewLease(ctx context.Context, l meta.Lease, ttl time.Duration)
 	})
 }
 
+const release = "update lease set holder = '', expires = clock_timestamp() where name = $1 and epoch = $2 and holder = $3"
+
 // ReleaseLease implements meta.Leases.
 func (s *Store) ReleaseLease(ctx context.Context, l meta.Lease) error {
 	return s.write(ctx, "release lease", func(t *tx) error {
-		_, err := t.exec(ctx, "update lease set holder = '', expires = clock_timestamp() where name = $1 and epoch = $2 and holder = $3", l.Name, l.Epoch, l.Holder)
+		_, err := t.exec(ctx, release, l.Name, l.Epoch, l.Holder)
 		return err
 	})
 }

@@ -265,19 +265,21 @@ func (t *tx) lastCheck(ctx context.Context, mirror string) (c meta.Check, err er
 
 // SetCheck implements meta.Writer.
 func (s *Store) SetCheck(ctx context.Context, mirror string, c meta.Check) error {
-	return s.write(ctx, "check", func(t *tx) error {
-		before, err := t.lastCheck(ctx, mirror)
-		if err != nil {
-			return err
-		}
-		if err := t.putDoc(ctx, c, "insert into mirrorcheck (mirror, doc) values ($1, $2) on conflict (mirror) do update set doc = excluded.doc", mirror); err != nil {
-			return err
-		}
-		if e := meta.FailureEvent(mirror, &before, &c); e != nil {
-			return t.putEvent(ctx, e)
-		}
-		return nil
-	})
+	return s.write(ctx, "check", func(t *tx) error { return t.setCheck(ctx, mirror, c) })
+}
+
+func (t *tx) setCheck(ctx context.Context, mirror string, c meta.Check) error {
+	before, err := t.lastCheck(ctx, mirror)
+	if err != nil {
+		return err
+	}
+	if err := t.putDoc(ctx, c, "insert into mirrorcheck (mirror, doc) values ($1, $2) on conflict (mirror) do update set doc = excluded.doc", mirror); err != nil {
+		return err
+	}
+	if e := meta.FailureEvent(mirror, &before, &c); e != nil {
+		return t.putEvent(ctx, e)
+	}
+	return nil
 }
 
 // Head implements meta.Writer.

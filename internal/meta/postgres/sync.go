@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -133,18 +134,22 @@ func headOf(mirror string, check, snap, gens []byte) (*meta.Head, error) {
 
 // end replaces the result of a mirror's last syncs and releases a lease that is held.
 const end = `
-	with released as (
-		update lease set holder = '', expires = clock_timestamp() where name = $1 and epoch = $2 and holder = $3 returning 1)
+	with released as (` + release + ` returning 1)
 	insert into mirrorcheck (mirror, doc) select $4, $5::json from released
 	on conflict (mirror) do update set doc = excluded.doc`
 
-// EndSync implements meta.Writer, with one statement unless there is a failure to report.
+// EndSync implements meta.Writer, with one statement unless there is a failure to report
+// or another lease to hold.
 func (s *Store) EndSync(ctx context.Context, l meta.Lease, mirror string, before, c meta.Check) error {
-	if len(meta.LeasesOf(ctx)) > 0 || meta.FailureEvent(mirror, &before, &c) != nil {
-		if err := s.SetCheck(meta.UnderLease(ctx, l), mirror, c); err != nil {
-			return err
-		}
-		return s.ReleaseLease(ctx, l)
+	other := func(held meta.Lease) bool { return held != l }
+	if slices.ContainsFunc(meta.LeasesOf(ctx), other) || meta.FailureEvent(mirror, &before, &c) != nil {
+		ctx = meta.UnderLease(ctx, l)
+		return s.write(ctx, "end sync", func(t *tx) error {
+			if _, err := t.exec(ctx, release, l.Name, l.Epoch, l.Holder); err != nil {
+				return err
+			}
+			return t.setCheck(ctx, mirror, c)
+		})
 	}
 	doc, err := json.Marshal(c)
 	if err != nil {

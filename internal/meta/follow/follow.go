@@ -118,7 +118,8 @@ func (s *Store) State() State {
 func (s *Store) Lag() time.Duration { return max(s.o.Now().Sub(s.State().Read), 0) }
 
 // Run follows the feed until ctx is done, and calls changed after changes. lost means that
-// the database has lost commits, so that numbers that it assigned may mean something else.
+// the database has lost commits, so that numbers that it assigned may mean something else;
+// the changes that remain follow.
 // Run reports the state that self returns to the other nodes, unless self is nil.
 func (s *Store) Run(ctx context.Context, changed func(lost bool), self func() meta.NodeState) {
 	tick := time.NewTicker(every)
@@ -149,13 +150,9 @@ func (s *Store) Run(ctx context.Context, changed func(lost bool), self func() me
 func (s *Store) Poll(ctx context.Context) (changed bool) {
 	s.polling.Lock()
 	defer s.polling.Unlock()
-	lost := false
 	defer func() {
-		s.mu.Lock()
-		f := s.changed
-		s.mu.Unlock()
-		if changed && f != nil {
-			f(lost)
+		if changed {
+			s.tell(false)
 		}
 	}()
 	for {
@@ -171,14 +168,25 @@ func (s *Store) Poll(ctx context.Context) (changed bool) {
 			return changed
 		}
 		if s.lost(p, after) {
-			changed, lost = true, true // read the feed from its beginning
+			changed = true
 			s.Forget()
+			s.tell(true) // now, because reading the feed from its beginning takes a while
 			continue
 		}
 		changed = s.apply(p, after) || changed
 		if len(p.Changes) < page {
 			return changed
 		}
+	}
+}
+
+// tell calls the function that Run got.
+func (s *Store) tell(lost bool) {
+	s.mu.Lock()
+	f := s.changed
+	s.mu.Unlock()
+	if f != nil {
+		f(lost)
 	}
 }
 

@@ -1,8 +1,10 @@
 package follow_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -177,8 +179,16 @@ func TestLostCommits(t *testing.T) {
 			if next > 0 {
 				pgtest.Exec(t, url, "insert into change (what, name) values ('kit', 'k')")
 			}
+			ended, cancel := context.WithCancel(ctx)
+			cancel()
+			var told []string
+			two.Run(ended, func(lost bool) { told = append(told, fmt.Sprint(lost, " ", two.State().Seq)) }, nil)
 			if !two.Poll(ctx) || two.Poll(ctx) || two.State().Lost != 1 {
 				t.Errorf("expected one change and one loss: %+v", two.State())
+			}
+			// Nothing that was lost is used while the feed is read again.
+			if want := []string{"true 0", fmt.Sprint("false ", two.State().Seq)}; !slices.Equal(told, want) {
+				t.Errorf("told %q, expected %q", told, want)
 			}
 			if got, err := two.Latest(ctx, "debian"); !errors.Is(err, meta.ErrUnreachable) {
 				t.Errorf("latest went back: %v, %v", got, err)

@@ -199,7 +199,8 @@ func (x *exchange) touches(req any) (*control.Touch, error) {
 	if x.rt.touch == nil {
 		return nil, nil
 	}
-	t, err := x.rt.touch(x.r.Context(), req)
+	// What a caller may change must be judged by the state that is changed.
+	t, err := x.rt.touch(meta.Current(x.r.Context()), req)
 	if err != nil {
 		x.notBegun(&control.Touch{}, err)
 		return nil, err

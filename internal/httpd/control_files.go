@@ -28,7 +28,7 @@ func (x *exchange) takeFiles() {
 	}
 	body := x.reader(limit)
 	var touch *control.Touch
-	res, err := x.a.s.call(x.r.Context(), x.name, func(ctx context.Context) (any, error) {
+	res, err := x.a.s.call(meta.Current(x.r.Context()), x.name, func(ctx context.Context) (any, error) {
 		parts, err := x.parts(body)
 		if err != nil {
 			return nil, err

@@ -42,8 +42,10 @@ const (
 	every = 500 * time.Millisecond
 	// noteEvery is the interval between reports of this node's state.
 	noteEvery = 10 * time.Second
-	// askTime is the timeout of queries for which there is a cached answer, of reading
-	// the feed, and of all queries while the database does not answer.
+	// askTime is the timeout of reading the feed, of queries for which there is a cached
+	// answer, and, while the database does not answer, of the other queries. Those that
+	// only the database may answer (meta.OnlyCurrent) wait as long as the engine does: a
+	// change must not fail because the database was slow for a moment.
 	askTime = 2 * time.Second
 	// page is the maximum number of changes in one read of the feed.
 	page = 1000

@@ -157,7 +157,8 @@ func freezeLeaf(f *meta.Frozen) *logfmt.Frozen {
 }
 
 // RemoveFreeze implements meta.Publisher. It first appends the entry. If the removal then
-// fails, another entry records that the freeze still exists.
+// fails, another entry records that the freeze still exists. If the outcome is unknown,
+// which ends the process, the next start appends that entry where the freeze does exist.
 func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) error {
 	f, err := s.Freeze(ctx, name)
 	if err != nil {
@@ -174,12 +175,21 @@ func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) err
 		return err
 	}
 	if err := s.Store.RemoveFreeze(ctx, name, at); err != nil {
-		if again := s.log.Append(context.WithoutCancel(ctx), freezeLeaf(f)); again != nil {
-			s.log.log.Warn("an entry of the log waits for the next start", "err", again)
-		}
-		return err
+		return s.remains(ctx, err, freezeLeaf(f))
 	}
 	return nil
+}
+
+// remains logs that what could not be removed is there, after an entry that said
+// otherwise, and returns the error that prevented the removal.
+func (s *Store) remains(ctx context.Context, cause error, leaf logfmt.Leaf) error {
+	if errors.Is(cause, durable.ErrUnknown) {
+		return cause
+	}
+	if err := s.log.Append(context.WithoutCancel(ctx), leaf); err != nil {
+		s.log.log.Warn("an entry of the log waits for the next start", "err", err)
+	}
+	return cause
 }
 
 // AddStatement implements meta.Publisher.
@@ -207,10 +217,7 @@ func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.D
 	}
 	if err := s.Store.RemoveStatement(ctx, name, manifest, file); err != nil {
 		st := meta.StatementFiles{Freeze: name, Manifest: manifest, Files: []repo.File{file}}
-		if again := s.log.Append(context.WithoutCancel(ctx), statementLeaf(st)); again != nil {
-			s.log.log.Warn("an entry of the log waits for the next start", "err", again)
-		}
-		return err
+		return s.remains(ctx, err, statementLeaf(st))
 	}
 	return nil
 }

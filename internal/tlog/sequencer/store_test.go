@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/durable"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/bolt"
 	"example.org/snapd/internal/repo"
@@ -229,6 +230,57 @@ func TestPublicationFaults(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A removal fails, without or with effect, and perhaps it is not known which. After the
+// next start at the latest, the last entry about it says whether it is there.
+func TestRemovalFaults(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		unknown bool
+		apply   bool
+	}{{"failed", false, false}, {"unknown, without effect", true, false}, {"unknown, with effect", true, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, dir := t.Context(), t.TempDir()
+			armed := false
+			s := openStore(t, dir, func(op string) (bool, error) {
+				switch {
+				case !armed || op == "log":
+					return false, nil
+				case c.unknown:
+					return c.apply, fmt.Errorf("%w: power cut", durable.ErrUnknown)
+				}
+				return c.apply, errors.New("no space")
+			})
+			defer s.Close()
+			l := openLog(t, s, key(t, dir), nil)
+			st := l.Logged(s)
+			f := record("4.1", "one", day)
+			attestation := statement(f, "_statements/attestation-1.json")
+			if err := errors.Join(st.Publish(ctx, f), st.AddStatement(ctx, attestation)); err != nil {
+				t.Fatal(err)
+			}
+			words := []string{"snapd/key/v1", "snapd/frozen/v1", "snapd/statement/v1", "snapd/removed/v1 attestation", "snapd/removed/v1 freeze"}
+			switch {
+			case !c.unknown:
+				words = []string{words[0], words[1], words[2], words[3], words[2], words[4], words[1]}
+			case !c.apply:
+				words = append(words, words[1], words[2])
+			}
+			armed = true
+			if err := st.RemoveStatement(ctx, "4.1", f.Manifest.SHA256, attestation.Files[0]); err == nil {
+				t.Error("the statement was removed")
+			}
+			if err := st.RemoveFreeze(ctx, "4.1", day); err == nil {
+				t.Error("the freeze was removed")
+			}
+			armed = false
+			if _, err := st.Recover(ctx, "test"); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, l, words...)
+		})
 	}
 }
 

@@ -100,23 +100,32 @@ func (s *Store) probeConditions(ctx context.Context, key string) error {
 }
 
 // Same reports whether two locations are the same place under different names: an object
-// that is written to one is in the other. cas.ErrUnavailable.
+// that is written to one is in the other. It returns false where the credentials do not
+// allow to tell. cas.ErrUnavailable.
 func (s *Store) Same(ctx context.Context, other *Store) (bool, error) {
 	name := "probe/" + rand.Text()
-	key := other.location.Prefix + name
-	defer other.core.RemoveObject(context.WithoutCancel(ctx), other.location.Bucket, key, minio.RemoveObjectOptions{})
+	theirs := other.location.Prefix + name
+	defer other.core.RemoveObject(context.WithoutCancel(ctx), other.location.Bucket, theirs, minio.RemoveObjectOptions{})
 	data := []byte("probe")
-	if err := other.put(ctx, key, data, sha256.Sum256(data), true); err != nil {
-		return false, other.failed("probe", key, err)
+	if err := other.put(ctx, theirs, data, sha256.Sum256(data), true); err != nil {
+		return false, other.failed("probe", theirs, err)
 	}
-	_, err := s.core.StatObject(ctx, s.location.Bucket, s.location.Prefix+name, minio.StatObjectOptions{})
+	key := s.location.Prefix + name
+	_, err := s.core.StatObject(ctx, s.location.Bucket, key, minio.StatObjectOptions{})
 	switch {
 	case err == nil:
 		return true, nil
 	case gone(err) || status(err) == http.StatusNotFound:
 		return false, nil
+	case status(err) == http.StatusForbidden:
+		// To those who may not list the bucket, S3 does not say that an object is not in it.
+		// But it does not replace the object either.
+		if err = s.put(ctx, key, data, sha256.Sum256(data), true); err == nil {
+			_ = s.core.RemoveObject(context.WithoutCancel(ctx), s.location.Bucket, key, minio.RemoveObjectOptions{})
+		}
+		return status(err) == http.StatusPreconditionFailed, ctx.Err()
 	}
-	return false, s.failed("probe", s.location.Prefix+name, err)
+	return false, s.failed("probe", key, err)
 }
 
 // claim records which installation owns the bucket, or compares.

@@ -96,7 +96,9 @@ func (r *rootFetch) candidates() []remote.URL {
 	return slices.DeleteFunc(slices.Clone(r.urls), func(u remote.URL) bool { return slices.Contains(r.passed, place{r.suite, u}) })
 }
 
-// documents returns the stored documents, which make the request conditional.
+// documents returns the stored documents, which make the request conditional. A copy on
+// this node is as good as the blob. If the store has lost that, an unconditional request
+// would not help: a sync stores no documents again that are the same; fsck --repair does.
 func (r *rootFetch) documents(ctx context.Context) []repo.Doc {
 	docs, err := r.e.catalog.Documents(cas.WithCopies(ctx), r.head)
 	if err != nil {

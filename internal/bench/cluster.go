@@ -191,11 +191,17 @@ func (b *bench) clusterStatements(ctx context.Context, g *grown) error {
 	}
 	var all []int
 	for range 7 {
-		taken()
+		if _, err := taken(); err != nil {
+			return err
+		}
 		if _, err := one.ctl(ctx, "sync", "lazy"); err != nil {
 			return err
 		}
-		all = append(all, pgtest.Count(taken(), pgtest.Background...))
+		run, err := taken()
+		if err != nil {
+			return err
+		}
+		all = append(all, pgtest.Count(run, pgtest.Background...))
 	}
 	n := slices.Max(all[1:])
 	b.add(row{work: "sync, nothing changed, SQL statements", ours: fmt.Sprint(n), bound: "<= 2", ok: judge(n <= 2), note: fmt.Sprintf("of 7 syncs, the first after a start: %v, with begin and commit", all)})

@@ -254,22 +254,65 @@ func Count(all []Transaction, but ...string) (n int) {
 }
 
 // Background has texts of the transactions with which a node that does nothing follows the
-// others, and of the entry of the audit list that each request causes.
-var Background = []string{"from change", "into node", "from audit", "-- ping"}
+// others, of the entry of the audit list that each request causes, and of the renewals of
+// a lease, whose number is that of the seconds for which it is held.
+var Background = []string{"from change", "into node", "from audit", "-- ping", "update lease set expires"}
 
 // Statements has the server log the statements of all sessions of a database that begin
-// from now on, and returns a function that returns what was logged since it was last
+// from now on, and returns a function that returns those that began since it was last
 // called.
-func (s *Server) Statements(ctx context.Context, url string) (taken func() []Transaction, err error) {
+func (s *Server) Statements(ctx context.Context, url string) (taken func() ([]Transaction, error), err error) {
 	if err := logStatements(ctx, url, "all"); err != nil {
 		return nil, err
 	}
-	return func() []Transaction {
-		s.log.mu.Lock()
-		defer s.log.mu.Unlock()
-		defer func() { s.log.all, s.log.open, s.log.last = nil, nil, nil }()
-		return s.log.all
+	n := 0
+	return func() ([]Transaction, error) {
+		n++
+		return s.log.until(ctx, url, fmt.Sprintf("select 'taken %d'", n))
 	}, nil
+}
+
+// until runs a statement, and takes from the log what precedes it.
+func (l *logBuffer) until(ctx context.Context, url, mark string) ([]Transaction, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	c, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, mark); err != nil {
+		return nil, err
+	}
+	for {
+		if before, ok := l.take(mark); ok {
+			return before, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the log of the server has no %q: %w", mark, ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// take takes what precedes a statement, and that; false if it was not logged yet.
+func (l *logBuffer) take(mark string) (before []Transaction, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.all, func(t Transaction) bool { return t[0] == mark })
+	if i < 0 {
+		return nil, false
+	}
+	before, l.all = l.all[:i], l.all[i+1:]
+	for process, n := range l.open {
+		if n > i {
+			l.open[process] = n - i - 1
+		} else {
+			delete(l.open, process)
+		}
+	}
+	return before, true
 }
 
 // Quiet ends what Statements began, for sessions that begin from now on.

@@ -5,7 +5,6 @@ package pgtest
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,7 +37,7 @@ type Server struct {
 	cmd       *exec.Cmd
 	ended     chan struct{}
 	databases atomic.Int32
-	offset    string // of its clock
+	clock     []string // the environment that makes its clock wrong
 }
 
 // Start starts a server that ends with the test. Without PostgreSQL the test is skipped,
@@ -107,8 +106,26 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 }
 
 // Offset sets by how much the server's clock is wrong when it runs again ("-10m"), with the
-// library of faketime.
-func (s *Server) Offset(offset string) { s.offset = offset }
+// library that faketime preloads. Without faketime the test is skipped, or fails if CI is
+// set.
+func (s *Server) Offset(t testing.TB, offset string) {
+	t.Helper()
+	if s.clock = nil; offset == "" {
+		return
+	}
+	// The program would stay in front of the server, and get its signals.
+	out, err := exec.Command(needs.Program(t, "faketime"), "-f", "+0", "env").Output()
+	if err != nil {
+		t.Fatalf("faketime: %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "LD_PRELOAD=") {
+			s.clock = []string{strings.TrimSpace(line), "FAKETIME=" + offset}
+			return
+		}
+	}
+	needs.Missing(t, "faketime preloads no library")
+}
 
 // Run starts the server after Stop, and waits until it answers.
 func (s *Server) Run(t testing.TB) {
@@ -130,14 +147,7 @@ func (s *Server) run() error {
 	log := &logBuffer{}
 	s.log = log
 	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.Dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200")
-	if s.offset != "" {
-		lib, _ := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
-		if len(lib) == 0 {
-			return errors.New("libfaketime is not installed")
-		}
-		// The program faketime would stay in front of the server, and get its signals.
-		s.cmd.Env = append(os.Environ(), "LD_PRELOAD="+lib[0], "FAKETIME="+s.offset)
-	}
+	s.cmd.Env = append(os.Environ(), s.clock...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT // when the tests are killed
 	s.ended = make(chan struct{})

@@ -5,15 +5,15 @@
 #
 #   bench.sh [DIR]    DIR keeps trees and images between runs; default /var/tmp/iuk-bench
 #
-# SMALL=1 takes a system of 300 MB in place of a desktop of 2 GB, and xz alone: some ten
-# minutes in place of an hour and more.
+# SIZE=small takes a system of 300 MB in place of a desktop of 2 GB, SIZE=middle one of
+# 1 GB, both with xz alone: some ten and twenty minutes in place of an hour and more.
 #
 # The packages come from the Debian archives in this machine's apt sources: state
 # 1 from its release as it was published, state 2 with updates and further packages.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-small=${SMALL:-}
-dir=${1:-/var/tmp/iuk-bench${small:+-small}}
+size=${SIZE:-large}
+dir=${1:-/var/tmp/iuk-bench-$size}
 mkdir -p "$dir"
 cd "$dir"
 bin=$dir/iukbench
@@ -25,12 +25,24 @@ if [ ! -e 2.tar ]; then
 	apt-get indextargets --format '$(ORIGIN)|deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 		sed -n 's/^Debian|//p' | sort -u >sources.list
 	grep " $VERSION_CODENAME main" sources.list >sources1.list
-	include=iputils-ping,python3,perl,vim,git,less,openssh-client,curl,locales,man-db,gnupg,file,network-manager,iptables,rsync,firefox-esr,libreoffice-core,fonts-dejavu,gimp,gdb
-	more=tmux,htop,emacs-nox,inkscape
-	if [ -n "$small" ]; then
+	case $size in
+	small)
 		include=python3,perl,vim,git,less,openssh-client,curl,man-db,gnupg,file
 		more=tmux,htop,gdb
-	fi
+		;;
+	middle)
+		include=python3,perl,vim,git,less,openssh-client,curl,locales,man-db,gnupg,file,network-manager,firefox-esr,gimp,fonts-dejavu
+		more=tmux,htop,gdb
+		;;
+	large)
+		include=iputils-ping,python3,perl,vim,git,less,openssh-client,curl,locales,man-db,gnupg,file,network-manager,iptables,rsync,firefox-esr,libreoffice-core,fonts-dejavu,gimp,gdb
+		more=tmux,htop,emacs-nox,inkscape
+		;;
+	*)
+		echo "SIZE is $size, expected small, middle or large" >&2
+		exit 2
+		;;
+	esac
 	export SOURCE_DATE_EPOCH=1700000000
 	mmdebstrap --quiet --variant=important --include=$include "$VERSION_CODENAME" 1.tar - <sources1.list
 	mmdebstrap --quiet --variant=important --include=$include,$more "$VERSION_CODENAME" 2.tmp.tar - <sources.list
@@ -75,8 +87,9 @@ classic() {
 	echo "$(calc "$e-$s") $(stat -c %s "classic.$1.squashfs") $(calc "$q-$p")"
 }
 
-for c in ${small:-zstd} xz; do
-	[ "$c" != "$small" ] || continue
+compressors=xz
+[ "$size" != large ] || compressors="zstd xz"
+for c in $compressors; do
 	for i in 1 2; do
 		if [ ! -e $i.$c.squashfs ]; then
 			s=$(now)
@@ -102,7 +115,7 @@ for c in ${small:-zstd} xz; do
 	rm -f kits/*
 	echo "$c ten kits: $1 s, $(calc "$1/$one") times one, peak RssAnon $(calc "$2/1000000") MB"
 done
-[ -z "$small" ] || exit 0
+[ "$size" = large ] || exit 0
 set -- $("$bin" pack zstd 131072 2.tar pack.squashfs)
 mk=$(cat 2.zstd.seconds)
 echo "zstd pack: mksquashfs $mk s, $(stat -L -c %s 2.zstd.squashfs) bytes; here $1 s ($(calc "$1/$mk") times), $3 bytes, peak RssAnon $(calc "$2/1000000") MB"

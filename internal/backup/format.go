@@ -118,15 +118,6 @@ func (d *document) file(name string) (file, bool) {
 	return d.Files[i], true
 }
 
-// size returns the number of bytes of the whole backup.
-func (d *document) size() int64 {
-	n := d.Bytes
-	for _, f := range d.Files {
-		n += f.Size
-	}
-	return n
-}
-
 // readDocument reads backup.json. It may return ErrNoBackup, ErrIncomplete,
 // ErrFormat or ErrDamaged.
 func readDocument(root *os.Root) (*document, error) {

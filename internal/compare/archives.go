@@ -138,7 +138,7 @@ func tarNode(h *tar.Header) (*node, error) {
 		}
 	}
 	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeCont: //nolint:staticcheck // old archives have the old flag
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		n.typ, n.size = typeFile, h.Size
 	case tar.TypeLink:
 		n.typ, n.link = typeFile, cleanName(h.Linkname)

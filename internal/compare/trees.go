@@ -139,7 +139,6 @@ func infoNode(name string, fi fs.FileInfo) *node {
 // dirTree is a directory of this machine.
 type dirTree struct {
 	root *os.Root
-	name string
 }
 
 func (t *dirTree) timeCode() string { return codeMtime }

@@ -5,6 +5,8 @@ package errclass
 
 import "errors"
 
+//lint:file-ignore ST1012 they are read with the name of the package: errclass.NotFound
+
 // The classes. errors.Is finds the class of a sentinel made by New.
 var (
 	// NotFound means that what was asked for does not exist.

@@ -58,19 +58,18 @@ func (c *cutter) cut() error {
 	b := c.buf
 	for len(b) > 0 {
 		stanza := nextBlank(b)
-		gap := blanks(b[stanza:])
-		end := stanza + gap
+		end := stanza + blanks(b[stanza:])
 		switch {
 		case c.eof && stanza == len(b):
 			stanza = len(bytes.TrimRight(b, "\r\n"))
-			gap, end = len(b)-stanza, len(b)
+			end = len(b)
 		case end == len(b) && !c.eof:
 			if len(b) < maxText {
 				c.buf = append(c.buf[:0], b...)
 				return nil
 			}
 			// No blank line far and wide: end at a line.
-			stanza, gap = bytes.LastIndexByte(b[:maxText], '\n')+1, 0
+			stanza = bytes.LastIndexByte(b[:maxText], '\n') + 1
 			if stanza == 0 {
 				stanza = maxText
 			}

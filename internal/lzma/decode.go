@@ -308,7 +308,7 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 			}
 		}
 	}
-	rng, code, ip = norm(rng, code, in, ip)
+	_, code, ip = norm(rng, code, in, ip)
 	if ip != last || code != 0 {
 		return corruptf("end of an LZMA chunk")
 	}

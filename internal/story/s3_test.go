@@ -31,22 +31,6 @@ func noise(n int) string {
 	return string(b)
 }
 
-// restart stops snapd, has change edit its configuration, and starts it.
-func (s *server) restart(change func(config string) string) {
-	s.t.Helper()
-	s.Stop()
-	if change != nil {
-		old, err := os.ReadFile(s.Config)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if err := os.WriteFile(s.Config, []byte(change(string(old))), 0o600); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	s.begin()
-}
-
 // ask makes a request without following redirects.
 func ask(t *testing.T, method, url string) (*http.Response, []byte) {
 	t.Helper()

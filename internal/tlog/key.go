@@ -201,7 +201,7 @@ func LoadOrMakeWitnessKey(file, name string) (Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, seed, err := readPrivate(file)
+	_, seed, err := readPrivate(file)
 	if err != nil {
 		return nil, err
 	}

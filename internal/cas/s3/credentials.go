@@ -28,12 +28,12 @@ type fileCredentials struct {
 }
 
 // RetrieveWithCredContext implements credentials.Provider.
-func (f *fileCredentials) RetrieveWithCredContext(*credentials.CredContext) (credentials.Value, error) {
+func (f *fileCredentials) RetrieveWithCredContext(cc *credentials.CredContext) (credentials.Value, error) {
 	st, err := os.Stat(f.name)
 	if err != nil {
 		return credentials.Value{}, err
 	}
-	v, err := (&credentials.FileAWSCredentials{Filename: f.name}).Retrieve()
+	v, err := (&credentials.FileAWSCredentials{Filename: f.name}).RetrieveWithCredContext(cc)
 	if err != nil {
 		return v, err
 	}

@@ -93,7 +93,7 @@ func (v *derivation) addStates(ctx context.Context) error {
 }
 
 func (v *derivation) addGeneration(ctx context.Context, snap *meta.Snapshot, s meta.SnapshotSuite) error {
-	root, g, _, err := v.x.cat.Root(ctx, v.d.Name, v.d.Type, s.Suite, s.Gen)
+	root, _, _, err := v.x.cat.Root(ctx, v.d.Name, v.d.Type, s.Suite, s.Gen)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (v *derivation) addGeneration(ctx context.Context, snap *meta.Snapshot, s m
 	if err != nil {
 		return err
 	}
-	g = now[0]
+	g := now[0]
 	v.certs = append(v.certs, g.Certificates)
 	v.record.Suites = append(v.record.Suites, freeze.ClientSuite(g, v.format.SourceArch()))
 	choice := repo.Choice{Suite: s.Suite, Root: root, Whole: v.m.Whole}

@@ -182,12 +182,12 @@ func (m *importer) attestations(ctx context.Context) error {
 	}
 	var added []repo.File
 	for _, name := range slices.Sorted(maps.Keys(m.found.Proven)) {
-		file := m.found.Proven[name]
 		if !freeze.IsAdded(name) || slices.ContainsFunc(f.Statements, func(s repo.File) bool { return s.Path == name }) {
 			continue
 		}
 		files, size := m.res.Files, m.res.Bytes
-		if file, err = m.put(ctx, name); err != nil {
+		file, err := m.put(ctx, name)
+		if err != nil {
 			return err
 		}
 		m.res.Files, m.res.Bytes = files, size // of what had been lost

@@ -77,7 +77,7 @@ func (t *tx) lockObjects(ctx context.Context, digests [][]byte) (map[objects.Key
 	err := t.each(ctx, []any{&sum, &n, &state}, func() error {
 		states[objects.Key{Digest: cas.Digest(sum), N: uint64(n)}] = state
 		return nil
-	}, "select sha256, n, case when state = 2 and since is null then 3::smallint else state end from object where sha256 = any($1) order by sha256, n for update", digests)
+	}, "select sha256, n, case when state = $2::smallint and since is null then $3::smallint else state end from object where sha256 = any($1) order by sha256, n for update", digests, objectGarbage, objectCondemned)
 	return states, err
 }
 

@@ -54,7 +54,8 @@ func (s *Store) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
 	return &follower{ctx: ctx, s: s, f: f, info: info}, nil
 }
 
-// openCopy opens a copy without asking the other store; nil if there is none.
+// openCopy opens the copy of a blob on this machine, without a request to the other
+// store. It returns nil if this machine has no copy.
 func (s *Store) openCopy(ctx context.Context, d cas.Digest) cas.Blob {
 	f := s.use(ctx, cas.Info{Digest: d, Size: -1})
 	if f == nil {

@@ -48,7 +48,7 @@ func (u *ui) status(s *api.Status) {
 		if i == 0 {
 			u.printf("\n")
 		}
-		u.printf("The history of %s takes %s of indices a year.\n", m.Name, bytesText(m.HistoryPerYear))
+		u.printf("The history of %s takes %s of indices a year, measured over %s.\n", m.Name, bytesText(m.HistoryPerYear), count(m.HistoryDays, "day", "days"))
 	}
 	if len(s.Nodes) > 0 {
 		u.printf("\n")

@@ -162,8 +162,10 @@ type MirrorStatus struct {
 	Ages      []SuiteAge `json:"ages,omitempty"`     // of the newest snapshot's suites
 	Warnings  []string   `json:"warnings,omitempty"` // faults that the newest snapshot was accepted with
 	// HistoryPerYear is how many bytes of indices and signed documents the past of the
-	// mirror takes for each year, by that of its last generations; only in `status`.
+	// mirror takes for each year, by what its last generations took in HistoryDays. Both
+	// are 0 before a week has passed, and outside `status` and the overview.
 	HistoryPerYear int64 `json:"history_bytes_per_year,omitempty"`
+	HistoryDays    int   `json:"history_measured_days,omitempty"`
 }
 
 // SuiteAge is how old upstream's state of a suite is.

@@ -6,21 +6,41 @@ import (
 	"slices"
 	"time"
 
+	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
-// costGens is how many generations of a suite tell what its history costs.
-const costGens = 30
+const (
+	// costGens is how many generations of a suite tell what its history costs, and
+	// maxCostGens how many of them are read where these were made within costSpan.
+	costGens    = 30
+	maxCostGens = 400
+	// costSpan is how long a history is at least that tells what it costs.
+	costSpan = 7 * 24 * time.Hour
+)
 
 // year is that of a rate.
 const year = 365 * 24 * time.Hour
 
-// historyCost returns how many bytes of blobs the generations of each mirror take for a
-// year of history.
-func (c *Control) historyCost(ctx context.Context) (map[string]int64, error) {
-	out := map[string]int64{}
+// HistoryCost is what the generations of a mirror took.
+type HistoryCost struct {
+	PerYear int64         // bytes of blobs
+	Over    time.Duration // the time in which they were made; of several suites, the shortest
+}
+
+// project adds what the history of a mirror takes for a year, if that can be told.
+func (u *Usage) project(m *api.MirrorStatus) {
+	if h, ok := u.History[m.Name]; ok {
+		m.HistoryPerYear, m.HistoryDays = h.PerYear, int(h.Over/(24*time.Hour))
+	}
+}
+
+// historyCost returns what the generations of mirrors take for a year of history. It
+// leaves out mirrors of which a suite has changed for less than costSpan.
+func (c *Control) historyCost(ctx context.Context) (map[string]HistoryCost, error) {
+	out := map[string]HistoryCost{}
 	for _, m := range c.catalog.Mirrors() {
 		snap, err := c.st.Latest(ctx, m.Name)
 		if errors.Is(err, meta.ErrNotFound) {
@@ -28,32 +48,59 @@ func (c *Control) historyCost(ctx context.Context) (map[string]int64, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		for _, s := range snap.Suites {
-			gens, err := c.lastGenerations(ctx, snap, s.Suite, c.cfg.Conf.Store.KeepIndices+costGens)
-			if err != nil {
-				return nil, err
-			}
-			// The newest ones still have the indices that they are going to give up.
-			if old := len(gens) - c.cfg.Conf.Store.KeepIndices; old > 1 && c.cfg.Conf.Store.KeepIndices > 0 {
-				gens = gens[:old]
-			}
-			n, err := c.costOf(ctx, gens)
-			if err != nil {
-				return nil, err
-			}
-			out[m.Name] += n
+		cost, err := c.mirrorCost(ctx, snap)
+		if err != nil {
+			return nil, err
+		}
+		if cost.Over >= costSpan {
+			out[m.Name] = cost
 		}
 	}
 	return out, nil
 }
 
-// lastGenerations returns at most n generations of a suite up to that of the newest
-// snapshot, the oldest first. It goes from snapshot to snapshot, because most of the lower
-// numbers may belong to collected generations, and an older state that was added later has
-// a higher one. A snapshot without the suite ends the list.
-func (c *Control) lastGenerations(ctx context.Context, newest *meta.Snapshot, suite repo.SuiteName, n int) ([]*meta.Generation, error) {
+// mirrorCost returns what the generations of a mirror up to a snapshot take.
+func (c *Control) mirrorCost(ctx context.Context, snap *meta.Snapshot) (out HistoryCost, err error) {
+	for _, s := range snap.Suites {
+		keep := c.cfg.Conf.Store.KeepIndices
+		gens, err := c.lastGenerations(ctx, snap, s.Suite, keep+costGens, keep+maxCostGens)
+		if err != nil {
+			return out, err
+		}
+		// The newest ones still have the indices that they are going to give up.
+		if old := len(gens) - keep; old > 1 && keep > 0 {
+			gens = gens[:old]
+		}
+		if len(gens) < 2 {
+			continue // it has not changed
+		}
+		n, err := c.costOf(ctx, gens)
+		if err != nil {
+			return out, err
+		}
+		over := gens[len(gens)-1].Timestamp.Sub(gens[0].Timestamp)
+		if over < costSpan {
+			return HistoryCost{}, nil
+		}
+		out.PerYear += int64(float64(n) * (float64(year) / float64(over)))
+		if out.Over == 0 || over < out.Over {
+			out.Over = over
+		}
+	}
+	return out, nil
+}
+
+// lastGenerations returns n generations of a suite up to that of the newest snapshot, the
+// oldest first; more, at most most, where n were made in less than twice costSpan. It goes
+// from snapshot to snapshot, because most of the lower numbers may belong to collected
+// generations, and an older state that was added later has a higher one. A snapshot without
+// the suite ends the list.
+func (c *Control) lastGenerations(ctx context.Context, newest *meta.Snapshot, suite repo.SuiteName, n, most int) ([]*meta.Generation, error) {
 	var gens []*meta.Generation
-	for snap := newest; len(gens) < n; {
+	enough := func() bool {
+		return len(gens) >= most || len(gens) >= n && gens[0].Timestamp.Sub(gens[len(gens)-1].Timestamp) >= 2*costSpan
+	}
+	for snap := newest; !enough(); {
 		i := slices.IndexFunc(snap.Suites, func(s meta.SnapshotSuite) bool { return s.Suite == suite })
 		if i < 0 {
 			break
@@ -84,13 +131,8 @@ func (c *Control) lastGenerations(ctx context.Context, newest *meta.Snapshot, su
 	return gens, nil
 }
 
-// costOf returns the bytes that each of the generations has and the one before has not,
-// for a year of them.
-func (c *Control) costOf(ctx context.Context, gens []*meta.Generation) (int64, error) {
-	if len(gens) < 2 {
-		return 0, nil
-	}
-	var sum int64
+// costOf returns the bytes that each of the generations has and the one before has not.
+func (c *Control) costOf(ctx context.Context, gens []*meta.Generation) (sum int64, err error) {
 	before := map[cas.Digest]bool{}
 	for i, g := range gens {
 		now := map[cas.Digest]bool{}
@@ -110,9 +152,5 @@ func (c *Control) costOf(ctx context.Context, gens []*meta.Generation) (int64, e
 		}
 		before = now
 	}
-	span := gens[len(gens)-1].Timestamp.Sub(gens[0].Timestamp)
-	if span <= 0 {
-		return 0, nil
-	}
-	return int64(float64(sum) * (float64(year) / float64(span))), nil
+	return sum, nil
 }

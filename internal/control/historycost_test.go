@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
@@ -46,7 +47,7 @@ func TestLastGenerations(t *testing.T) {
 	newest := snaps[7]
 	for n, want := range map[int][]int{10: {0, 4, 8, 6, 7}, 5: {0, 4, 8, 6, 7}, 2: {6, 7}} {
 		st := &generationReads{Store: w.Store()}
-		gens, err := (&Control{st: st}).lastGenerations(t.Context(), newest, newest.Suites[0].Suite, n)
+		gens, err := (&Control{st: st}).lastGenerations(t.Context(), newest, newest.Suites[0].Suite, n, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,6 +64,57 @@ func TestLastGenerations(t *testing.T) {
 		if st.n != len(want) {
 			t.Errorf("at most %d: asked for %d generations, expected %d", n, st.n, len(want))
 		}
+	}
+}
+
+// What a history takes in a year is told once it spans a week, and by that of the last two.
+func TestHistoryCost(t *testing.T) {
+	w := mirrortest.New(t, func(m *config.Mirror) { m.Sources = false })
+	conf := &config.Config{}
+	c := New(Config{Conf: conf, Catalog: w.Catalog, Blobs: w.Blobs(), Meta: w.Store()})
+	n := 0
+	change := func(after time.Duration) api.MirrorStatus {
+		t.Helper()
+		n++
+		w.Archive.Add(debtest.Package{Name: fmt.Sprint("p", n), Version: "1"})
+		w.SetNow(w.Now().Add(after))
+		w.Archive.Publish(w.Now())
+		w.MustSync()
+		history, err := c.historyCost(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := api.MirrorStatus{Name: "debian"}
+		(&Usage{History: history}).project(&m)
+		return m
+	}
+	for i := range 6 {
+		if m := change(time.Second); m.HistoryPerYear != 0 || m.HistoryDays != 0 {
+			t.Fatalf("%d bytes a year after %d generations in minutes", m.HistoryPerYear, i+1)
+		}
+	}
+	if m := change(6 * 24 * time.Hour); m.HistoryPerYear != 0 {
+		t.Errorf("%d bytes a year after six days", m.HistoryPerYear)
+	}
+	m := change(2 * 24 * time.Hour)
+	if m.HistoryDays != 8 {
+		t.Errorf("measured over %d days, expected 8", m.HistoryDays)
+	}
+	// Seven changes in eight days, each of an index and signed documents.
+	if each := m.HistoryPerYear * 8 / 365 / 7; each < 500 || each > 50_000 {
+		t.Errorf("%d bytes a year: %d each", m.HistoryPerYear, each)
+	}
+	conf.Store.KeepIndices = 3 // the newest three do not count
+	if m := change(time.Hour); m.HistoryPerYear != 0 {
+		t.Errorf("%d bytes a year, by generations of some minutes", m.HistoryPerYear)
+	}
+	conf.Store.KeepIndices = 0
+	// Older ones no longer count after many.
+	for range costGens {
+		m = change(24 * time.Hour)
+	}
+	if m.HistoryDays < 29 || m.HistoryDays > 31 {
+		t.Errorf("measured over %d days, expected a month", m.HistoryDays)
 	}
 }
 

@@ -69,7 +69,12 @@ func (c *Control) Overview(ctx context.Context) (*api.Overview, error) {
 		return nil, err
 	}
 	out.Nodes, out.Leases = nodes.Nodes, nodes.Leases
-	out.Disk = c.disk(ctx)
+	if u, ok := c.RecentUsage(overviewWait); ok {
+		for i := range out.Mirrors {
+			u.project(&out.Mirrors[i].MirrorStatus)
+		}
+		out.Disk = c.disk(ctx, &u)
+	}
 	if out.Faults, err = c.faults(ctx, out); err != nil {
 		return nil, err
 	}
@@ -106,11 +111,10 @@ func (c *Control) overviewRecordings(ctx context.Context, out *api.Overview) err
 	return nil
 }
 
-// disk describes the store by its last count; nil before the first.
-func (c *Control) disk(ctx context.Context) *api.Disk {
-	u, ok := c.RecentUsage(overviewWait)
+// disk describes the store by a count; nil if the free space is not known.
+func (c *Control) disk(ctx context.Context, u *Usage) *api.Disk {
 	free, err := c.blobs().Free(ctx)
-	if !ok || err != nil {
+	if err != nil {
 		return nil
 	}
 	return &api.Disk{Free: free, Reserve: c.acquirer.Reserve(), Blobs: u.Blobs, BlobBytes: u.BlobBytes, IndexBytes: u.IndexBytes, MetaBytes: u.Meta.Used, Growth: u.growth()}

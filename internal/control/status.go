@@ -80,7 +80,7 @@ func (c *Control) Status(ctx context.Context, _ *api.Empty) (*api.Status, error)
 	}
 	out.Mirrors = mirrors.Mirrors // those that could be read
 	for i, m := range out.Mirrors {
-		out.Mirrors[i].HistoryPerYear = u.History[m.Name]
+		u.project(&out.Mirrors[i])
 		if out.Snapshots += m.Snapshots; m.Error != "" || m.Stale {
 			out.Exit = api.ExitPartial
 		}

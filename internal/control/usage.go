@@ -33,8 +33,8 @@ type Usage struct {
 	Meta             meta.Usage
 	Quarantined      int             // blobs
 	stored           map[int64]int64 // bytes by the day, since 1970, on which they were stored
-	// History is what the generations of each mirror add to the blobs in a year.
-	History map[string]int64
+	// History is what the generations of each mirror add to the blobs.
+	History map[string]HistoryCost
 }
 
 // maxGrowth bounds the days that growth lists.

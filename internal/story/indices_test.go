@@ -115,8 +115,8 @@ func TestHistoryOfIndices(t *testing.T) {
 	from(10)
 	s.Ctl("fsck")
 	var status api.Status
-	if s.JSON(&status, "status"); status.Mirrors[0].HistoryPerYear <= 0 {
-		t.Errorf("the history takes %d bytes a year", status.Mirrors[0].HistoryPerYear)
+	if s.JSON(&status, "status"); status.Mirrors[0].HistoryPerYear != 0 {
+		t.Errorf("the history takes %d bytes a year, by what a minute took", status.Mirrors[0].HistoryPerYear)
 	}
 
 	bin, err := build()

@@ -26,6 +26,12 @@ func (u *ui) status(s *api.Status) {
 		"Frozen", strconv.Itoa(s.Frozen),
 		"Recordings", strconv.Itoa(s.Recordings),
 	}
+	if s.ImageBytes > 0 {
+		fields = append(fields, "Images", bytesText(s.ImageBytes)+" of the blobs are images of freezes")
+	}
+	if s.KitBytes > 0 {
+		fields = append(fields, "Kits", bytesText(s.KitBytes)+" of the blobs are upgrade kits")
+	}
 	if l := s.Log; l != nil {
 		fields = append(fields, "Log", fmt.Sprintf("%s, %s", l.Origin, count(int(l.Size), "entry", "entries")), "Witnessed", l.Witnessed)
 	}

@@ -283,7 +283,7 @@ func TestWords(t *testing.T) {
 			"",
 		}, "\n"), ""},
 		// All fields are one table.
-		{"a status", "status", api.Status{Version: "1", Quarantined: 2, Log: &api.LogStatus{Origin: "h/log", Size: 3, Witnessed: "1/2"}}, []string{"status"}, 0, strings.Join([]string{
+		{"a status", "status", api.Status{Version: "1", ImageBytes: 3000, KitBytes: 2000, Quarantined: 2, Log: &api.LogStatus{Origin: "h/log", Size: 3, Witnessed: "1/2"}}, []string{"status"}, 0, strings.Join([]string{
 			"Version:      1",
 			"Free:         0 B (syncs stop below 0 B)",
 			"Blobs:        0, 0 B",
@@ -292,6 +292,8 @@ func TestWords(t *testing.T) {
 			"Snapshots:    0",
 			"Frozen:       0",
 			"Recordings:   0",
+			"Images:       2.9 KiB of the blobs are images of freezes",
+			"Kits:         2.0 KiB of the blobs are upgrade kits",
 			"Log:          h/log, 3 entries",
 			"Witnessed:    1/2",
 			"Quarantined:  2 blobs",

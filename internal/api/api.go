@@ -95,6 +95,8 @@ type Status struct {
 	Blobs       int64          `json:"blobs"`
 	BlobBytes   int64          `json:"blob_bytes"`
 	IndexBytes  int64          `json:"index_bytes"`         // upstream's compressed indices, included in blob_bytes
+	ImageBytes  int64          `json:"image_bytes"`         // images of freezes, included in blob_bytes
+	KitBytes    int64          `json:"kit_bytes"`           // upgrade kits and descriptions, included in blob_bytes
 	MetaBytes   int64          `json:"metadata_bytes"`      // pages in use
 	MetaData    int64          `json:"metadata_data_bytes"` // keys and values
 	Snapshots   int            `json:"snapshots"`

@@ -117,7 +117,7 @@ func (c *Control) disk(ctx context.Context, u *Usage) *api.Disk {
 	if err != nil {
 		return nil
 	}
-	return &api.Disk{Free: free, Reserve: c.acquirer.Reserve(), Blobs: u.Blobs, BlobBytes: u.BlobBytes, IndexBytes: u.IndexBytes, MetaBytes: u.Meta.Used, Growth: u.growth()}
+	return &api.Disk{Free: free, Reserve: c.acquirer.Reserve(), Blobs: u.Blobs, BlobBytes: u.BlobBytes, IndexBytes: u.IndexBytes, ImageBytes: u.ImageBytes, KitBytes: u.KitBytes, MetaBytes: u.Meta.Used, Growth: u.growth()}
 }
 
 // faults says what is wrong with the server.

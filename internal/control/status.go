@@ -31,7 +31,7 @@ func (c *Control) Status(ctx context.Context, _ *api.Empty) (*api.Status, error)
 	out := &api.Status{
 		Version: c.cfg.Version, Listen: conf.Server.Listen, PublicURL: conf.Server.PublicURL, DataDir: conf.DataDir, ConfigFile: c.cfg.ConfigFile,
 		Key: *c.Key(), Reserve: c.acquirer.Reserve(),
-		Blobs: u.Blobs, BlobBytes: u.BlobBytes, IndexBytes: u.IndexBytes, MetaBytes: u.Meta.Used, MetaData: u.Meta.Data,
+		Blobs: u.Blobs, BlobBytes: u.BlobBytes, IndexBytes: u.IndexBytes, ImageBytes: u.ImageBytes, KitBytes: u.KitBytes, MetaBytes: u.Meta.Used, MetaData: u.Meta.Data,
 		Damaged: []string{}, Quarantined: u.Quarantined, Warnings: append(append([]string{}, c.cfg.Warnings...), c.cfg.Conditions()...), Mirrors: []api.MirrorStatus{},
 	}
 	out.Key.Armored = ""

@@ -30,6 +30,10 @@ type Usage struct {
 	Blobs, BlobBytes int64
 	Indices          int64 // of Blobs: upstream's compressed indices
 	IndexBytes       int64 // of BlobBytes
+	Images           int64 // of Blobs: images of freezes
+	ImageBytes       int64 // of BlobBytes
+	Kits             int64 // of Blobs: published upgrade kits and upgrade descriptions
+	KitBytes         int64 // of BlobBytes
 	Meta             meta.Usage
 	Quarantined      int             // blobs
 	stored           map[int64]int64 // bytes by the day, since 1970, on which they were stored
@@ -138,6 +142,9 @@ func (c *Control) countUsage(ctx context.Context) (Usage, error) {
 			}
 		}
 	}
+	if err := c.countPublished(ctx, &u); err != nil {
+		return u, err
+	}
 	if u.History, err = c.historyCost(ctx); err != nil {
 		return u, err
 	}
@@ -153,4 +160,34 @@ func (c *Control) countUsage(ctx context.Context) (Usage, error) {
 	k.u, k.at, k.took = u, time.Now(), time.Since(start)
 	k.mu.Unlock()
 	return u, nil
+}
+
+// countPublished counts the stored images and kits.
+func (c *Control) countPublished(ctx context.Context, u *Usage) error {
+	images, err := c.st.Images(ctx, "")
+	if err != nil {
+		return err
+	}
+	kits, err := c.st.Kits(ctx)
+	if err != nil {
+		return err
+	}
+	seen := map[cas.Digest]bool{} // several names may have the same bytes
+	count := func(d cas.Digest, n, bytes *int64) {
+		if seen[d] {
+			return
+		}
+		seen[d] = true
+		if info, err := c.blobs().Stat(ctx, d); err == nil {
+			*n++
+			*bytes += info.Size
+		}
+	}
+	for i := range images {
+		count(images[i].SHA256, &u.Images, &u.ImageBytes)
+	}
+	for i := range kits {
+		count(kits[i].Digest, &u.Kits, &u.KitBytes)
+	}
+	return nil
 }

@@ -53,7 +53,8 @@ type share struct {
 // shares are the parts of the disk that the store is on, as far as they are known.
 func shares(d *api.Disk) []share {
 	return []share{
-		{"s1", "packages and documents", max(0, d.BlobBytes-d.IndexBytes)}, {"s2", "indices", d.IndexBytes},
+		{"s1", "packages and documents", max(0, d.BlobBytes-d.IndexBytes-d.ImageBytes-d.KitBytes)}, {"s2", "indices", d.IndexBytes},
+		{"s5", "images and kits", d.ImageBytes + d.KitBytes},
 		{"s3", "metadata", d.MetaBytes}, {"s4", "free", d.Free},
 	}
 }

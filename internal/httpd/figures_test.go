@@ -1,8 +1,11 @@
 package httpd_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -32,7 +35,7 @@ func TestMetricsFromTheStart(t *testing.T) {
 		`snapd_latest_snapshot_timestamp_seconds\{mirror="debian"\} 0`, `snapd_sync_last_success_timestamp_seconds\{mirror="debian"\} 0`,
 		`snapd_upstream_date_seconds\{mirror="debian",suite="stable"\} 0`,
 		`snapd_build_info\{goversion="go[^"]*",version="[^"]*"\} 1`, `snapd_signing_key_expiry_seconds \+Inf`,
-		`snapd_blobs \d+`, `snapd_blob_bytes \d+`, `snapd_index_blobs \d+`, `snapd_index_bytes \d+`, `snapd_metadata_bytes \d+`, `snapd_quarantined_blobs 0`,
+		`snapd_blobs \d+`, `snapd_blob_bytes \d+`, `snapd_index_blobs \d+`, `snapd_index_bytes \d+`, `snapd_image_blobs 0`, `snapd_image_bytes 0`, `snapd_kit_blobs 0`, `snapd_kit_bytes 0`, `snapd_metadata_bytes \d+`, `snapd_quarantined_blobs 0`,
 		`snapd_max_age_seconds\{mirror="debian"\} 0`, `snapd_sync_running\{mirror="debian"\} 0`, `snapd_sync_running_bytes\{mirror="debian"\} 0`,
 		`snapd_keyring_expiry_seconds\{mirror="debian"\} \+Inf`, `snapd_on_demand_total\{result="fetched"\} 0`, `snapd_on_demand_total\{result="failed"\} 0`,
 		`snapd_on_demand_total\{result="joined"\} 0`, `snapd_gc_last_success_timestamp_seconds 0`, `snapd_scrub_last_success_timestamp_seconds 0`,
@@ -54,6 +57,46 @@ func TestMetricsFromTheStart(t *testing.T) {
 		t.Errorf("after a sync still %s", before)
 	}
 	has(after, `snapd_blob_store_duration_seconds_count\{operation="flush"\} [1-9]\d*`, `snapd_lease_held\{lease="sync/debian"\} 0`, `snapd_upstream_date_seconds\{mirror="debian",suite="stable"\} 1\.[0-9]+e\+09`)
+}
+
+// Images and kits are counted apart, in the metrics, the status and the overview.
+func TestImagesAndKitsCounted(t *testing.T) {
+	s := newSite(t, nil)
+	s.Archive.Add(debtest.Package{Name: "a"})
+	s.publish()
+	s.sync()
+	s.call("freeze", api.FreezeRequest{Name: "4.1"}, nil)
+	dir := t.TempDir()
+	write := func(name string, size int) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, bytes.Repeat([]byte(name[:1]), size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	for variant, file := range map[string]string{"one": write("image", 3000), "same": write("image", 3000), "other": write("other", 500)} {
+		if err := s.send("image/add", api.ImageAdd{Name: "4.1", Variant: variant}, nil, file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.send("kit/publish", api.KitPublish{Files: []api.KitFile{{Path: "v1/kit.iuk"}, {Path: "v1/upgrades.yml"}}}, nil, write("kit", 2000), write("udf", 7)); err != nil {
+		t.Fatal(err)
+	}
+	var status api.Status
+	s.call("status", api.Empty{}, &status)
+	if status.ImageBytes != 3500 || status.KitBytes != 2007 || status.BlobBytes < 5507 {
+		t.Errorf("status: %d bytes of images and %d of kits, of %d", status.ImageBytes, status.KitBytes, status.BlobBytes)
+	}
+	metrics := s.get("/metrics").body
+	for _, want := range []string{"snapd_image_blobs 2\n", "snapd_image_bytes 3500\n", "snapd_kit_blobs 2\n", "snapd_kit_bytes 2007\n"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %q in the metrics", want)
+		}
+	}
+	if body := s.get("/").body; !strings.Contains(body, "images and kits 5.4 KiB") {
+		t.Errorf("the overview has no share of images and kits:\n%s", body)
+	}
 }
 
 // The page of a freeze links each file of a source package.

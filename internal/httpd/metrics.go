@@ -178,6 +178,10 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBlobBytes, float64(u.BlobBytes))
 		gauge(descIndexBlobs, float64(u.Indices))
 		gauge(descIndexBytes, float64(u.IndexBytes))
+		gauge(descImageBlobs, float64(u.Images))
+		gauge(descImageBytes, float64(u.ImageBytes))
+		gauge(descKitBlobs, float64(u.Kits))
+		gauge(descKitBytes, float64(u.KitBytes))
 		gauge(descMetaBytes, float64(u.Meta.Used))
 		gauge(descQuarantine, float64(u.Quarantined))
 	}

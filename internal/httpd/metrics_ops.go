@@ -20,6 +20,10 @@ var (
 	descKeyring     = prometheus.NewDesc("snapd_keyring_expiry_seconds", "Time from which no key of a mirror's keyring is valid; +Inf: never.", []string{"mirror"}, nil)
 	descIndexBlobs  = prometheus.NewDesc("snapd_index_blobs", "Stored blobs that are compressed indices of upstream.", nil, nil)
 	descIndexBytes  = prometheus.NewDesc("snapd_index_bytes", "Bytes of these blobs.", nil, nil)
+	descImageBlobs  = prometheus.NewDesc("snapd_image_blobs", "Stored blobs that are images of freezes.", nil, nil)
+	descImageBytes  = prometheus.NewDesc("snapd_image_bytes", "Bytes of these blobs.", nil, nil)
+	descKitBlobs    = prometheus.NewDesc("snapd_kit_blobs", "Stored blobs that are published upgrade kits and upgrade descriptions.", nil, nil)
+	descKitBytes    = prometheus.NewDesc("snapd_kit_bytes", "Bytes of these blobs.", nil, nil)
 	descMetaBytes   = prometheus.NewDesc("snapd_metadata_bytes", "Bytes of the metadata in use.", nil, nil)
 	descQuarantine  = prometheus.NewDesc("snapd_quarantined_blobs", "Blobs in the quarantine.", nil, nil)
 	descOnDemand    = prometheus.NewDesc("snapd_on_demand_total", "Requests for packages of snapshots by outcome: stored (it was here), and, also for other files that were not stored, fetched, failed, joined (a download that another request had begun).", []string{"result"}, nil)
@@ -39,7 +43,7 @@ var (
 )
 
 var opsDescs = []*prometheus.Desc{
-	descMaxAge, descRunning, descRunBytes, descKeyring, descIndexBlobs, descIndexBytes, descMetaBytes, descQuarantine, descOnDemand, descGC, descScrub,
+	descMaxAge, descRunning, descRunBytes, descKeyring, descIndexBlobs, descIndexBytes, descImageBlobs, descImageBytes, descKitBlobs, descKitBytes, descMetaBytes, descQuarantine, descOnDemand, descGC, descScrub,
 	descScrubbed, descLease, descConnections, descConnMax, descDeliveries, descPending, descMetaTime, descBlobTime, descGCRunning, descGCBlobs, descGCBytes,
 }
 

@@ -153,7 +153,11 @@ type frozenMirror struct {
 // generations list. Upstream's own signed documents are not included. It may
 // return meta.ErrNotFound.
 func (m *frozenMirror) lookup(ctx context.Context, p string) (*Found, error) {
-	node, err := m.cfg.Meta.TreeFile(ctx, m.fr.Name, m.part.Mirror+"/"+p)
+	tree := ctx
+	if m.upstream != nil {
+		tree = meta.Detour(ctx)
+	}
+	node, err := m.cfg.Meta.TreeFile(tree, m.fr.Name, m.part.Mirror+"/"+p)
 	if err == nil {
 		f := blob(node.Digest, node.Size, node.ModTime, p)
 		f.Want.Mirror = m.part.Mirror

@@ -313,7 +313,7 @@ func (s *suiteFinder) listed(ctx context.Context, l repo.Listed) (*Found, error)
 	}
 	if s.latest {
 		found.Modified = s.gen.Timestamp
-		since, err := s.cfg.Meta.ListedSince(ctx, s.snap.Mirror, s.suite, l.Path, l.SHA256)
+		since, err := s.cfg.Meta.ListedSince(meta.Detour(ctx), s.snap.Mirror, s.suite, l.Path, l.SHA256)
 		if err == nil {
 			found.Modified = since
 		} else if !errors.Is(err, meta.ErrNotFound) {
@@ -389,7 +389,7 @@ func (s *suiteFinder) byDigest(ctx context.Context, p string, d cas.Digest) (*Fo
 	if !s.latest {
 		// The name is the content, so it has not changed since it was first seen.
 		found.Modified = s.root.Date
-	} else if _, err := s.cfg.Meta.ListedSince(ctx, s.snap.Mirror, s.suite, l.Path, d); errors.Is(err, meta.ErrNotFound) {
+	} else if _, err := s.cfg.Meta.ListedSince(meta.Detour(ctx), s.snap.Mirror, s.suite, l.Path, d); errors.Is(err, meta.ErrNotFound) {
 		// Of an earlier snapshot, for a client that read its Release file before a
 		// sync. apt gives what it keeps of a broken download the date of the answer,
 		// and goes on from there, by that date, with a later file of the same path.

@@ -87,6 +87,17 @@ func OnlyCurrent(ctx context.Context) bool {
 	return ctx.Value(currentKey{}) != nil || len(LeasesOf(ctx)) > 0
 }
 
+type detourKey struct{}
+
+// Detour returns a context for a question whose answer "not found" only leads to another
+// question: a node of several may remember it, too, while the metadata cannot be reached.
+func Detour(ctx context.Context) context.Context {
+	return context.WithValue(ctx, detourKey{}, true)
+}
+
+// OnDetour reports whether ctx is of Detour.
+func OnDetour(ctx context.Context) bool { return ctx.Value(detourKey{}) != nil }
+
 // Durations of the leases that Lead takes.
 const (
 	leaseTime  = 15 * time.Second

@@ -73,7 +73,7 @@ func (s *Store) Latest(ctx context.Context, mirror string) (*meta.Snapshot, erro
 	if err == nil && ahead {
 		// Read the feed now. If the feed reported this snapshot later, this node would
 		// drop its cached answers about it.
-		s.Poll(ctx)
+		s.poll(ctx)
 		return ask()
 	}
 	return snap, err

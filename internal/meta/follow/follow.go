@@ -57,7 +57,8 @@ type Store struct {
 	o   Options
 	mem *memory
 
-	polling sync.Mutex // held while the feed is read
+	polling sync.Mutex              // held while the feed is read
+	again   []func(context.Context) // requests answers again that changes affected; guarded by polling
 
 	mu      sync.Mutex
 	changed func(lost bool) // called after changes; nil if Run was not called
@@ -148,8 +149,27 @@ func (s *Store) Run(ctx context.Context, changed func(lost bool), self func() me
 	}
 }
 
-// Poll reads the feed to its end. It reports whether there were changes.
+// Poll reads the feed to its end, and requests answers again that changes affected. It
+// reports whether there were changes.
 func (s *Store) Poll(ctx context.Context) (changed bool) {
+	changed = s.poll(ctx)
+	s.polling.Lock()
+	again := s.again
+	s.again = nil
+	s.polling.Unlock()
+	for _, f := range again {
+		if down, _ := s.alone(); down || ctx.Err() != nil {
+			break
+		}
+		ask, cancel := context.WithTimeout(ctx, askTime)
+		f(ask)
+		cancel()
+	}
+	return changed
+}
+
+// poll reads the feed to its end.
+func (s *Store) poll(ctx context.Context) (changed bool) {
 	s.polling.Lock()
 	defer s.polling.Unlock()
 	defer func() {
@@ -230,6 +250,7 @@ func (s *Store) lost(p *meta.FeedPage, after int64) bool {
 	s.follow(meta.FeedChange{})
 	maps.Copy(s.behind, s.newest)
 	s.mem.forgetAll()
+	s.again = nil
 	s.o.Log.Error("the database lost commits: latest is not served until there is a snapshot as new as before", "change", p.Last, "was", after)
 	return true
 }
@@ -253,7 +274,7 @@ func (s *Store) apply(p *meta.FeedPage, after int64) (changed bool) {
 			s.saw(mirror, at)
 		}
 	}
-	s.mem.forget(p.Changes)
+	s.again = append(s.again, s.mem.forget(p.Changes)...)
 	s.follow(p.Changes[len(p.Changes)-1])
 	return true
 }
@@ -307,13 +328,14 @@ func (s *Store) alone() (down, allowed bool) {
 
 // recall calls f to query the database, and caches the answer. While the database does
 // not answer, it returns the cached answer. k identifies the query, and a says which
-// changes affect its answer.
+// changes affect its answer. "Not found" is returned from memory only to a caller that then
+// asks something else (meta.Detour).
 func recall[T any](ctx context.Context, s *Store, k string, a about, f func(context.Context) (T, error)) (T, error) {
 	down, allowed := s.alone()
 	if meta.OnlyCurrent(ctx) {
 		v, err := f(ctx)
 		if err == nil && down {
-			s.Poll(ctx) // it answers again
+			s.poll(ctx) // it answers again
 		}
 		return v, err
 	}
@@ -321,8 +343,18 @@ func recall[T any](ctx context.Context, s *Store, k string, a about, f func(cont
 	if have && down && allowed {
 		return kept.(T), nil
 	}
+	var lacks error
+	if meta.OnDetour(ctx) {
+		if kept, ok := s.mem.get(absent + k); ok && allowed {
+			lacks = kept.(error)
+		}
+	}
+	if lacks != nil && down {
+		var none T
+		return none, lacks
+	}
 	ask, cancel := ctx, context.CancelFunc(func() {})
-	if have || down {
+	if have || down || lacks != nil {
 		ask, cancel = context.WithTimeout(ctx, askTime)
 	}
 	defer cancel()
@@ -330,7 +362,7 @@ func recall[T any](ctx context.Context, s *Store, k string, a about, f func(cont
 	v, err := f(ask)
 	switch {
 	case err == nil:
-		s.mem.put(k, v, a, before)
+		s.mem.put(k, v, a, before, func(ctx context.Context) { _, _ = recall(ctx, s, k, a, f) })
 	case errors.Is(err, meta.ErrUnreachable) && ctx.Err() == nil:
 		if have && allowed {
 			return kept.(T), nil
@@ -338,8 +370,17 @@ func recall[T any](ctx context.Context, s *Store, k string, a about, f func(cont
 		if have {
 			return v, fmt.Errorf("%w (cached answers are used for at most %v)", err, Alone)
 		}
+		if lacks != nil {
+			return v, lacks
+		}
 	case errors.Is(err, errclass.NotFound):
 		s.mem.drop(k)
+		if meta.OnDetour(ctx) {
+			s.mem.put(absent+k, err, a, before, nil)
+		}
 	}
 	return v, err
 }
+
+// absent begins the key of the answer that something was not found.
+const absent = "absent\x00"

@@ -156,6 +156,46 @@ func TestAheadOfTheFeed(t *testing.T) {
 	ask()
 }
 
+// A node keeps an answer about an object that it gave just before it read in the feed that
+// the object was published. It remembers that something is not there only for those who
+// then ask something else.
+func TestOutageAfterChange(t *testing.T) {
+	ctx := t.Context()
+	srv := pgtest.Start(t)
+	url := srv.Database(t)
+	one, two := open(t, url, &clock{}), open(t, url, &clock{})
+	snap := seal(t, one, time.Now().UTC().Truncate(time.Second))
+	detour := meta.Detour(ctx)
+	ask := func() error {
+		_, err := two.Snapshot(ctx, "debian", snap.Timestamp)
+		_, gerr := two.Generations(ctx, snap)
+		return errors.Join(err, gerr)
+	}
+	tree := func(ctx context.Context) error { _, err := two.TreeFile(ctx, "4.1", "debian/file"); return err }
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree(detour); !errors.Is(err, meta.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if !two.Poll(ctx) {
+		t.Fatal("expected a change")
+	}
+	srv.Stop(t, syscall.SIGKILL)
+	for range 2 {
+		if err := ask(); err != nil {
+			t.Errorf("asked before the change was read: %v", err)
+		}
+		if err := tree(detour); !errors.Is(err, meta.ErrNotFound) {
+			t.Errorf("a file that did not exist, on a detour: %v", err)
+		}
+		if err := tree(ctx); !errors.Is(err, meta.ErrUnreachable) {
+			t.Errorf("a file that did not exist: %v", err)
+		}
+		two.Poll(ctx)
+	}
+}
+
 // After a standby without the last commits has taken over, latest does not go back, and
 // the remaining snapshots are served. It makes no difference whether another commit
 // follows before the node polls, with a new number or with that of a lost one.

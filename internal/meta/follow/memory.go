@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +42,11 @@ type about struct {
 	at   time.Time
 }
 
+// single reports whether an answer is about one object, which rarely changes.
+func (a about) single() bool {
+	return a.kind == exact || a.kind == upTo || a.kind == ofFreeze || a.kind == ofKit || a.kind == indices
+}
+
 // stale reports whether a change affects an answer.
 func (a about) stale(c meta.FeedChange) bool {
 	snapshot := c.What == meta.ChangeSnapshot || c.What == meta.ChangePin
@@ -75,6 +81,7 @@ type kept struct {
 	value  any
 	about  about
 	weight int
+	again  func(context.Context) // asks the database again; nil: not while nobody asks
 }
 
 // memory is a cache of answers. It has two halves: when hot is full, it replaces old, so
@@ -116,7 +123,7 @@ const maxRecent = 64
 // put caches an answer. before is the result of changes before the answer was requested. If
 // a change that was passed to forget since then affects the answer, or that is no longer
 // known, put does not cache it.
-func (m *memory) put(k string, v any, a about, before uint64) {
+func (m *memory) put(k string, v any, a about, before uint64, again func(context.Context)) {
 	w := 1
 	if l, ok := v.(interface{ weight() int }); ok {
 		w = l.weight()
@@ -136,7 +143,7 @@ func (m *memory) put(k string, v any, a about, before uint64) {
 		}
 	}
 	m.remove(k)
-	m.insert(k, kept{v, a, w})
+	m.insert(k, kept{v, a, w, again})
 }
 
 func (m *memory) insert(k string, e kept) {
@@ -161,8 +168,13 @@ func (m *memory) drop(k string) {
 	m.remove(k)
 }
 
-// forget drops the answers that changes affect.
-func (m *memory) forget(changes []meta.FeedChange) {
+// maxAgain limits how many answers are requested again after changes.
+const maxAgain = 256
+
+// forget drops the answers that changes affect. It returns functions that request those
+// again that are about one object, the recently used ones first: the answer may have been
+// given after the change already, and is to be there if the database cannot be reached.
+func (m *memory) forget(changes []meta.FeedChange) (again []func(context.Context)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.n++
@@ -172,11 +184,15 @@ func (m *memory) forget(changes []meta.FeedChange) {
 			for _, c := range changes {
 				if e.about.stale(c) {
 					m.remove(k)
+					if e.about.single() && e.again != nil && len(again) < maxAgain {
+						again = append(again, e.again)
+					}
 					break
 				}
 			}
 		}
 	}
+	return again
 }
 
 func (m *memory) forgetAll() {

@@ -34,7 +34,7 @@ func TestMemoryPut(t *testing.T) {
 		m.forget([]meta.FeedChange{snapshot}) // before the answer was requested
 		before := m.changes()
 		c.changes(m)
-		m.put("latest", 1, latest, before)
+		m.put("latest", 1, latest, before, nil)
 		if _, ok := m.get("latest"); ok != c.kept {
 			t.Errorf("%s: remembered %v, expected %v", name, ok, c.kept)
 		}

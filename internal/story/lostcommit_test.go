@@ -32,7 +32,7 @@ func TestLostCommit(t *testing.T) {
 	}
 	publish()
 	c := newCluster(t, config)
-	standby := c.db.Standby(t)
+	standby := c.db.Standby(t, "")
 	c.config = strings.Replace(c.config, fmt.Sprintf("%q", c.database), fmt.Sprintf("%q", pgtest.Either(c.database, standby)), 1)
 	one, two := c.add(""), c.add("")
 	c.add("role = \"serve\"\n")

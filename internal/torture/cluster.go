@@ -25,21 +25,26 @@ import (
 
 // clusterResult counts the rounds of a cluster and what it answered.
 type clusterResult struct {
-	Rounds    map[string]int // by disturbance
-	Jobs      map[string]int // rounds by job
-	Failed    int            // disturbed jobs that failed
-	Fenced    int            // stalled leaders whose work was refused after they continued
-	Lost      int            // failovers to a standby that lacked changes
-	Exited    int            // nodes that exited because the outcome of a commit was unknown
-	Renamed   int            // freezes repeated under another name, because the log had withdrawn theirs
-	Takeover  time.Duration  // the longest wait for a lease that expired by itself
-	Hits      int64          // faulty answers of the object store
-	Served    int64          // answers whose bytes were compared
-	Cut       int64          // answers that the client can tell to be incomplete
-	Refused   int64          // answers that said that the node cannot serve now
-	Frozen    int            // freezes verified with every byte
-	Recorded  int            // downloads through recordings
-	Collected int64          // blobs
+	Rounds    map[string]int           // by disturbance
+	Points    int                      // of them, disturbed at a step that was chosen
+	Commits   int                      // under leases, each in the order of epochs
+	Jobs      map[string]int           // rounds by job
+	Failed    int                      // disturbed jobs that failed
+	Fenced    int                      // stalled leaders whose work was refused after they continued
+	Lost      int                      // failovers to a standby that lacked changes
+	Exited    int                      // nodes that exited because the outcome of a commit was unknown
+	Renamed   int                      // freezes repeated under another name, because the log had withdrawn theirs
+	GaveUp    map[string]time.Duration // after which work failed whose leader was cut off, at most
+	Kept      int                      // answers of nodes that were cut off, which they had given before
+	Slowest   time.Duration            // of those
+	Takeover  time.Duration            // the longest wait for a lease that expired by itself
+	Hits      int64                    // faulty answers of the object store
+	Served    int64                    // answers whose bytes were compared
+	Cut       int64                    // answers that the client can tell to be incomplete
+	Refused   int64                    // answers that said that the node cannot serve now
+	Frozen    int                      // freezes verified with every byte
+	Recorded  int                      // downloads through recordings
+	Collected int64                    // blobs
 }
 
 func (r clusterResult) String() string {
@@ -47,8 +52,8 @@ func (r clusterResult) String() string {
 	for _, k := range r.Rounds {
 		n += k
 	}
-	return fmt.Sprintf("%d rounds (%v; of %v): %d disturbed jobs failed, %d stalled leaders fenced, %d failovers lost commits, %d nodes exited, %d freezes under another name, takeover of a lease that expired by itself within %v, %d faulty answers of the object store; %d answers compared, %d cut, %d refused; %d downloads recorded, %d blobs collected, %d freezes verified with every byte",
-		n, r.Rounds, r.Jobs, r.Failed, r.Fenced, r.Lost, r.Exited, r.Renamed, r.Takeover.Round(100*time.Millisecond), r.Hits, r.Served, r.Cut, r.Refused, r.Recorded, r.Collected, r.Frozen)
+	return fmt.Sprintf("%d rounds (%v; %d at the chosen step; of %v): %d commits under leases, none out of the order of epochs; %d disturbed jobs failed, %d stalled leaders fenced, %d failovers lost commits, %d nodes exited, %d freezes under another name, takeover of a lease that expired by itself within %v, %d faulty answers of the object store; work of leaders that were cut off failed within %v, %d answers of nodes that were cut off, within %v; %d answers compared, %d cut, %d refused; %d downloads recorded, %d blobs collected, %d freezes verified with every byte",
+		n, r.Rounds, r.Points, r.Jobs, r.Commits, r.Failed, r.Fenced, r.Lost, r.Exited, r.Renamed, r.Takeover.Round(100*time.Millisecond), r.Hits, r.GaveUp, r.Kept, r.Slowest.Round(time.Millisecond), r.Served, r.Cut, r.Refused, r.Recorded, r.Collected, r.Frozen)
 }
 
 // cluster is two nodes that sync, freeze and collect, and one that only serves. They
@@ -64,33 +69,45 @@ type cluster struct {
 	all     []*server // the nodes that may lead, then the one that only serves
 	rnd     *rand.Rand
 	res     clusterResult
-	took    map[string]time.Duration // that each job takes undisturbed
-	n       int                      // of the piece of work, for names
+	commits *pgtest.Commits
+	took    map[string]steps // that each job takes undisturbed
+	n       int              // of the piece of work, for names
 	seed    uint64
+	clusterOptions
 
 	freezes   []string     // that exist
 	withdrawn atomic.Int32 // names of freezes of this round
 	expect    expected
 }
 
+// steps are the time, the commits under leases and the writes to the bucket of a job.
+type steps struct {
+	d               time.Duration
+	commits, writes int
+}
+
 // serving returns the node that only serves.
 func (c *cluster) serving() *server { return c.all[len(c.all)-1] }
 
-// newCluster starts a cluster and does each job once, undisturbed.
-func newCluster(ctx context.Context, tb testing.TB, binary string, seed uint64) (*cluster, error) {
+// newCluster starts a cluster, with its nodes in a network if it has one, and does each job
+// once, undisturbed.
+func newCluster(ctx context.Context, tb testing.TB, binary string, seed uint64, n *network) (*cluster, error) {
 	c := &cluster{
 		tb: tb, u: newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour)), db: pgtest.Start(tb), srv: s3test.Start(tb),
-		rnd: rand.New(rand.NewPCG(seed, 7)), took: map[string]time.Duration{}, seed: seed, res: clusterResult{Rounds: map[string]int{}, Jobs: map[string]int{}},
+		rnd: rand.New(rand.NewPCG(seed, 7)), took: map[string]steps{}, seed: seed, clusterOptions: clusterOptions{net: n}, res: clusterResult{Rounds: map[string]int{}, Jobs: map[string]int{}, GaveUp: map[string]time.Duration{}},
 	}
-	url := c.db.Database(tb)
-	c.standby = c.db.Standby(tb)
-	c.url = pgtest.Either(url, c.standby)
-	store := fmt.Sprintf("metadata = %q\nblobs = %q\ncredentials_file = %q\ncache = \"64MiB\"\nreserve = \"1MiB\"\nquarantine_time = \"1s\"\ngc_interval = \"\"\nscrub_interval = \"\"\n",
-		c.url, c.srv.Location(c.srv.Bucket(tb), "snapd"), s3test.CredentialsFile(tb))
+	store, err := c.stores()
+	if err != nil {
+		return nil, err
+	}
 	for i, role := range []string{"all", "all", "serve"} {
 		dir := fastDir(tb)
 		data := filepath.Join(dir, "data")
-		s, err := newServer(binary, dir, data, c.u.mirrors(0), store+fmt.Sprintf("role = %q\n", role))
+		var ns *namespace
+		if n != nil {
+			ns = n.nodes[i]
+		}
+		s, err := newServerIn(ns, binary, dir, data, c.u.mirrors(0), store+fmt.Sprintf("role = %q\n", role))
 		if err != nil {
 			return nil, err
 		}
@@ -111,15 +128,54 @@ func newCluster(ctx context.Context, tb testing.TB, binary string, seed uint64) 
 			return nil, fmt.Errorf("prepare %s: %w", j.name, err)
 		}
 		start := time.Now()
+		before, _ := c.commits.Count()
+		c.srv.Counts()
 		if err := j.do(ctx, c, c.all[0]); err != nil {
 			return nil, fmt.Errorf("%s, undisturbed: %w", j.name, err)
 		}
-		c.took[j.name] = time.Since(start)
+		took := steps{d: time.Since(start)}
+		took.commits, _ = c.commits.Count()
+		took.commits -= before
+		counts := c.srv.Counts()
+		for _, op := range writing {
+			took.writes += counts[op]
+		}
+		c.took[j.name] = took
 		if err := j.settle(ctx, c); err != nil {
 			return nil, fmt.Errorf("after %s, undisturbed: %w", j.name, err)
 		}
 	}
 	return c, nil
+}
+
+// stores starts what the nodes share, and returns their configuration of it.
+func (c *cluster) stores() (string, error) {
+	standby := ""
+	if c.net != nil {
+		standby = c.net.host(hostStandby)
+		port, err := freePort(c.net.host(hostDatabase), standby)
+		if err != nil {
+			return "", err
+		}
+		c.db.Listen(c.tb, c.net.host(hostDatabase), port)
+		c.srv.Listen(c.tb, c.net.host(hostBucket))
+		c.u.listen(c.tb, c.net.host(hostUpstream))
+	}
+	url := c.db.Database(c.tb)
+	c.commits = c.db.Commits(c.tb)
+	c.standby = c.db.Standby(c.tb, standby)
+	c.url = pgtest.Either(url, c.standby)
+	metadata, password := c.url, ""
+	if c.net != nil {
+		metadata = pgtest.Remote(url, c.db, c.standby)
+		file := filepath.Join(c.tb.TempDir(), "password")
+		if err := os.WriteFile(file, []byte(pgtest.Password+"\n"), 0o600); err != nil {
+			return "", err
+		}
+		password = fmt.Sprintf("password_file = %q\n", file)
+	}
+	return password + fmt.Sprintf("metadata = %q\nblobs = %q\ncredentials_file = %q\ncache = \"64MiB\"\nreserve = \"1MiB\"\nquarantine_time = \"1s\"\ngc_interval = \"\"\nscrub_interval = \"\"\n",
+		metadata, c.srv.Location(c.srv.Bucket(c.tb), "snapd"), s3test.CredentialsFile(c.tb)), nil
 }
 
 // copyKeys copies the keys that each node that signs must have.
@@ -138,6 +194,9 @@ func copyKeys(from, to string) error {
 	}
 	return nil
 }
+
+// die kills the process, and does not wait for its end.
+func (s *server) die() { _ = s.cmd.Process.Kill() }
 
 // stall stops the process without its noticing, and wake lets it continue.
 func (s *server) stall() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }

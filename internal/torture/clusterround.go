@@ -30,11 +30,21 @@ type disturbance struct {
 	ops    string // operations of the object store that fail
 	fault  s3test.Fault
 	loses  bool // commits are lost
+	// cuts are the services that a node is cut off from.
+	cuts []int
+	// before is called before the work begins; nil: nothing is to be done.
+	before func(context.Context, *clusterRound) error
+	// point returns a channel that is closed when the work has come to one of its steps, at
+	// which it is to be disturbed; nil: a random time.
+	point func(r *clusterRound, step int) <-chan struct{}
+	steps func(steps) int // the number of steps
 }
 
 var disturbances = []disturbance{
 	{name: "leader stalled", during: stallLeader},
 	{name: "leader killed", during: killLeader},
+	{name: "leader killed at a commit", steps: func(s steps) int { return s.commits }, point: atCommit, during: killLeader},
+	{name: "leader killed at an upload", steps: func(s steps) int { return s.writes }, point: atUpload, during: killLeader},
 	{name: "postmaster killed", during: stopDatabase(syscall.SIGKILL)},
 	{name: "database stopped", during: stopDatabase(syscall.SIGQUIT)},
 	{name: "failover", during: failOver, loses: true},
@@ -50,28 +60,73 @@ var disturbances = []disturbance{
 	{name: "keys hidden", ops: "list uploads", fault: s3test.Fault{Hide: regexp.MustCompile(`.`)}},
 }
 
+// allDisturbances returns those of every cluster and those of one in a network.
+func allDisturbances() []disturbance { return slices.Concat(disturbances, partitions) }
+
+// disturbanceNames returns the names of the disturbances as a command line has them:
+// without spaces.
+func disturbanceNames() (names []string) {
+	for _, d := range allDisturbances() {
+		names = append(names, d.option())
+	}
+	return names
+}
+
+func (d disturbance) option() string { return strings.ReplaceAll(d.name, " ", "-") }
+
+// chosen returns the disturbances that are named in a list; nil if the list is empty.
+func chosen(list string) (ways []disturbance, err error) {
+	if list == "" {
+		return nil, nil
+	}
+	for name := range strings.SplitSeq(list, ",") {
+		all := allDisturbances()
+		i := slices.IndexFunc(all, func(d disturbance) bool { return d.option() == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-disturb %s: no such disturbance (expected some of %s)", name, strings.Join(disturbanceNames(), ","))
+		}
+		ways = append(ways, all[i])
+	}
+	return ways, nil
+}
+
 // clusterRound is one disturbed piece of work.
 type clusterRound struct {
 	*cluster
 	d             disturbance
 	j             clusterJob
 	leader, other *server
-	real          bool       // leases expire by themselves
-	done          chan error // outcome of the disturbed work
-	hangUp        func()     // makes the client of that work give up
+	real          bool                 // leases expire by themselves
+	warm          map[*server][]string // what nodes have served and must go on serving
+	done          chan error           // outcome of the disturbed work
+	hangUp        func()               // makes the client of that work give up
+}
+
+// clusterOptions are what may be chosen of a cluster.
+type clusterOptions struct {
+	net  *network      // that the nodes are in; nil: this program's
+	ways []disturbance // those to choose from; nil: all that can be done
+	// first are disturbances to begin with.
+	first []disturbance
+	// hasty: the work of a leader that is cut off is not waited for until it fails.
+	hasty bool
+	// every is the number of rounds after which everything is proved, besides the end; of
+	// the others only what they did is proved.
+	every int
 }
 
 // clusters does rounds of disturbed work in a cluster. After each round the work is
 // repeated and must succeed, fsck must find no fault, every freeze must verify with every
 // byte, and all that the nodes served, during the disturbance too, must have been right.
-func clusters(ctx context.Context, tb testing.TB, binary string, seed uint64, rounds int) (clusterResult, error) {
-	c, err := newCluster(ctx, tb, binary, seed)
+func clusters(ctx context.Context, tb testing.TB, binary string, seed uint64, rounds int, o clusterOptions) (clusterResult, error) {
+	c, err := newCluster(ctx, tb, binary, seed, o.net)
 	if err != nil {
 		return clusterResult{}, err
 	}
+	c.clusterOptions = o
 	for i := 1; i <= rounds && ctx.Err() == nil; i++ {
 		c.n++
-		if err := c.round(ctx); err != nil {
+		if err := c.round(ctx, i, i == rounds || i%max(o.every, 1) == 0); err != nil {
 			return c.res, fmt.Errorf("round %d (seed %d): %w\n%s", i, seed, err, c.logs())
 		}
 	}
@@ -79,6 +134,11 @@ func clusters(ctx context.Context, tb testing.TB, binary string, seed uint64, ro
 		if err := s.stop(); err != nil {
 			return c.res, err
 		}
+	}
+	var late []string
+	c.res.Commits, late = c.commits.Count()
+	if len(late) > 0 {
+		return c.res, fmt.Errorf("%d of %d commits are out of the order of epochs: %v", len(late), c.res.Commits, late[:min(len(late), 10)])
 	}
 	return c.res, ctx.Err()
 }
@@ -92,19 +152,33 @@ func (c *cluster) logs() string {
 	return b.String()
 }
 
-// round disturbs one piece of work. Leaders are stalled and killed in half of the rounds.
-func (c *cluster) round(ctx context.Context) error {
-	n := c.rnd.IntN(2 * len(disturbances))
-	if n >= len(disturbances) {
-		n %= 2
+// round disturbs one piece of work, and then proves what it did, or everything. Leaders are
+// stalled and killed in more than half of the rounds.
+func (c *cluster) round(ctx context.Context, i int, whole bool) error {
+	ways := c.ways
+	if ways == nil {
+		if ways = disturbances; c.net != nil {
+			ways = allDisturbances()
+		}
+		if c.rnd.IntN(2) == 0 {
+			ways = ways[:4]
+		}
 	}
-	r := &clusterRound{cluster: c, d: disturbances[n], leader: c.all[0], other: c.all[1], done: make(chan error, 1)}
+	d := ways[c.rnd.IntN(len(ways))]
+	if i <= len(c.first) {
+		d = c.first[i-1]
+	}
+	r := &clusterRound{cluster: c, d: d, leader: c.all[0], other: c.all[1], done: make(chan error, 1)}
 	jobs := clusterJobs
 	switch ops := strings.Fields(r.d.ops); {
+	case r.d.cuts != nil:
+		jobs = forPartition(r.d, jobs)
 	case r.d.loses:
 		// Quarantine and collection are hours apart, and so a collection's deletions from its
 		// commits; here they are not.
 		jobs = clusterJobs[:len(clusterJobs)-1]
+	case r.d.point != nil:
+		jobs = slices.DeleteFunc(slices.Clone(jobs), func(j clusterJob) bool { return r.d.steps(c.took[j.name]) == 0 })
 	case slices.Contains(ops, "get") || r.d.ops == "":
 	case slices.Contains(ops, "put"):
 		jobs = clusterJobs[:uploading]
@@ -123,7 +197,7 @@ func (c *cluster) round(ctx context.Context) error {
 	if err := r.disturb(ctx); err != nil {
 		return fmt.Errorf("%s of %s: %w", r.d.name, r.j.name, err)
 	}
-	if err := r.prove(ctx); err != nil {
+	if err := r.prove(ctx, whole); err != nil {
 		return fmt.Errorf("after %s of %s: %w", r.d.name, r.j.name, err)
 	}
 	c.res.Rounds[r.d.name]++
@@ -142,18 +216,33 @@ func (r *clusterRound) disturb(ctx context.Context) error {
 	if err := r.emptyCache(); err != nil {
 		return err
 	}
+	if r.d.before != nil {
+		if err := r.d.before(ctx, r); err != nil {
+			return err
+		}
+	}
 	r.fail()
 	for i, s := range []*server{r.serving(), r.other} {
 		wg.Go(func() { r.read(readers, stop, s, r.n+i) })
 	}
 	from := time.Now()
+	var point <-chan struct{}
+	if r.d.point != nil {
+		point = r.d.point(r, 1+r.rnd.IntN(r.d.steps(r.cluster.took[r.j.name])))
+	}
 	work, hangUp := context.WithCancel(ctx)
 	defer hangUp()
 	r.hangUp = hangUp
 	go func() { r.done <- r.j.do(work, r.cluster, r.leader) }()
 	var err error
 	if r.d.during != nil {
-		pause(ctx, time.Duration(r.rnd.Int64N(int64(r.cluster.took[r.j.name]*11/10))))
+		switch {
+		case point != nil:
+			r.await(ctx, point)
+		case r.d.cuts != nil && r.rnd.IntN(3) == 0: // at once
+		default:
+			pause(ctx, time.Duration(r.rnd.Int64N(int64(r.cluster.took[r.j.name].d*11/10))))
+		}
 		err = r.d.during(ctx, r)
 	} else {
 		err = r.finish(ctx)
@@ -172,6 +261,51 @@ func (r *clusterRound) disturb(ctx context.Context) error {
 	}
 	return err
 }
+
+// await waits for a point of the work. The work may end before it, or need fewer steps than
+// it did undisturbed.
+func (r *clusterRound) await(ctx context.Context, point <-chan struct{}) {
+	defer r.srv.Decide(nil)
+	defer r.commits.At(0, nil)
+	select {
+	case <-point:
+		r.res.Points++
+	case err := <-r.done:
+		r.done <- err
+	case <-ctx.Done():
+	case <-time.After(10*r.cluster.took[r.j.name].d + 5*time.Second):
+	}
+}
+
+// atCommit kills the leader when it begins one of its commits.
+func atCommit(r *clusterRound, n int) <-chan struct{} {
+	point := make(chan struct{})
+	r.commits.At(n, func() {
+		r.leader.die()
+		close(point)
+	})
+	return point
+}
+
+// atUpload kills the leader before it writes something to the bucket.
+func atUpload(r *clusterRound, n int) <-chan struct{} {
+	point := make(chan struct{})
+	r.srv.Decide(func(op, _ string) *s3test.Fault {
+		if !slices.Contains(writing, op) {
+			return nil
+		}
+		if n--; n != 0 {
+			return nil
+		}
+		r.leader.die()
+		close(point)
+		return &s3test.Fault{Status: http.StatusServiceUnavailable, Code: "SlowDown"}
+	})
+	return point
+}
+
+// writing are the operations of the object store that write blobs.
+var writing = []string{"put", "part", "create", "complete"}
 
 func pause(ctx context.Context, d time.Duration) {
 	select {
@@ -230,7 +364,7 @@ func (r *clusterRound) read(ctx context.Context, stop context.CancelCauseFunc, s
 			stop(err)
 			return
 		}
-		pause(ctx, 5*time.Millisecond)
+		pause(ctx, 10*time.Millisecond)
 	}
 }
 
@@ -239,7 +373,7 @@ func (r *clusterRound) finish(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(3 * time.Minute):
+	case <-time.After(5 * time.Minute):
 		return errors.New("the disturbed work does not end")
 	case err := <-r.done:
 		if errors.Is(err, errWrong) {
@@ -339,7 +473,7 @@ func failOver(ctx context.Context, r *clusterRound) error {
 		}
 		finish = func(context.Context) error { return nil }
 	} else {
-		pause(ctx, time.Duration(r.rnd.Int64N(int64(r.cluster.took[r.j.name]))))
+		pause(ctx, time.Duration(r.rnd.Int64N(int64(r.cluster.took[r.j.name].d))))
 	}
 	before := pgtest.Changes(r.tb, r.url)
 	r.db.Stop(r.tb, syscall.SIGQUIT)
@@ -361,7 +495,7 @@ func (r *clusterRound) repeat(ctx context.Context, s *server) error {
 	if err := r.revive(ctx); err != nil {
 		return err
 	}
-	return eventually(ctx, 90*time.Second, func() error {
+	return eventually(ctx, 3*time.Minute, func() error {
 		err := r.j.do(ctx, r.cluster, s)
 		e := new(api.Error)
 		switch {
@@ -397,8 +531,8 @@ func (r *clusterRound) revive(ctx context.Context) error {
 	return nil
 }
 
-// prove checks everything after a round.
-func (r *clusterRound) prove(ctx context.Context) error {
+// prove checks, after a round, what was done in it, or everything.
+func (r *clusterRound) prove(ctx context.Context, whole bool) error {
 	if err := r.revive(ctx); err != nil {
 		return err
 	}
@@ -409,6 +543,9 @@ func (r *clusterRound) prove(ctx context.Context) error {
 	}
 	if err := r.j.settle(ctx, r.cluster); err != nil {
 		return err
+	}
+	if !whole {
+		return nil
 	}
 	frozen, err := r.leader.proveAll(ctx)
 	if err != nil {

@@ -31,7 +31,14 @@ func run() (code int) {
 	minutes := flag.Int("minutes", 5, "repeat the random parts for `N` minutes, after the others")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano())%1_000_000, "seed of the random parts")
 	only := flag.String("only", "", "run only these `parts`, separated by commas: "+strings.Join(parts, ", "))
+	rounds := flag.Int("rounds", 0, "do `N` rounds of the part cluster (default: 40 for each of -minutes)")
+	disturb := flag.String("disturb", "", "disturb the part cluster only in these `ways`, separated by commas: "+strings.Join(disturbanceNames(), ", "))
 	flag.Parse()
+	ways, err := chosen(*disturb)
+	if err != nil {
+		fmt.Println("torture: error:", err)
+		return 2
+	}
 	if *only != "" {
 		for name := range strings.SplitSeq(*only, ",") {
 			if !slices.Contains(parts, name) {
@@ -54,7 +61,7 @@ func run() (code int) {
 			code = 1
 		}
 	}()
-	if err := torture(ctx, b, options{short: *short, minutes: *minutes, seed: *seed, only: *only}); err != nil {
+	if err := torture(ctx, b, options{short: *short, minutes: *minutes, seed: *seed, only: *only, rounds: *rounds, ways: ways}); err != nil {
 		fmt.Println("torture: error:", err)
 		return 1
 	}
@@ -69,6 +76,8 @@ type options struct {
 	minutes int
 	seed    uint64
 	only    string
+	rounds  int           // of the part cluster; 0: as many as fit
+	ways    []disturbance // of the part cluster; nil: all
 }
 
 // Long because the order of its steps is the test.
@@ -200,7 +209,15 @@ func torture(ctx context.Context, b *bench, o options) error {
 		return fmt.Sprintf("snapd killed %d times, %d of them at work (%d syncs, %d freezes, %d removals, %d collections done); apt: %d updates, %d installs, %d met a dead server; %d freezes verified after restarts", r.Kills, r.Busy, r.Syncs, r.Freezes, r.Removals, r.GCs, r.Updates, r.Installs, r.Refused, r.Frozen), err
 	})
 	part("cluster", func() (string, error) {
-		r, err := clusters(ctx, b, binary, o.seed, pick(o.minutes*40, 4))
+		n := o.rounds
+		if n == 0 {
+			n = pick(o.minutes*40, 4)
+		}
+		net, err := newNetwork(b, 3)
+		if err != nil {
+			return "", err
+		}
+		r, err := clusters(ctx, b, binary, o.seed, n, clusterOptions{net: net, ways: o.ways, every: 1 + n/200})
 		return r.String(), err
 	})
 	if err := ctx.Err(); err != nil {

@@ -26,15 +26,28 @@ func TestKills(t *testing.T) {
 }
 
 func TestClusters(t *testing.T) {
-	n := 6
+	n := 7
 	if testing.Short() {
-		n = 2
+		n = 3
 	}
-	res, err := clusters(t.Context(), t, build(t), uint64(time.Now().UnixNano()), n)
+	o := clusterOptions{hasty: true}
+	var err error
+	if o.net, err = newNetwork(t, 3); errors.Is(err, errNoNetwork) {
+		o.net = nil
+		t.Run("Partitions", func(t *testing.T) { needs.Refused(t, err) })
+	} else if err != nil {
+		t.Fatal(err)
+	} else if o.first, err = chosen("leader-without-PostgreSQL,node-without-both"); err != nil {
+		t.Fatal(err)
+	}
+	res, err := clusters(t.Context(), t, build(t), uint64(time.Now().UnixNano()), n, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Log(res)
+	if o.net != nil && res.Kept == 0 {
+		t.Errorf("no node that was cut off served anything: %+v", res)
+	}
 	if res.Served == 0 || res.Frozen == 0 {
 		t.Errorf("nothing was served or frozen: %+v", res)
 	}

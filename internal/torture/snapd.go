@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +26,7 @@ type server struct {
 	dir    string // for configuration and socket; short, because socket paths must be
 	data   string // the data directory
 	listen string
+	ns     *namespace // that it runs in; nil: this program's
 	ctl    *client.Client
 
 	cmd  *exec.Cmd
@@ -67,12 +69,20 @@ func buildSnapd(ctx context.Context, dir string) (string, error) {
 // newServer writes a configuration with the given mirrors. extra is added to its
 // [store] section.
 func newServer(binary, dir, data string, mirrors []config.Mirror, extra string) (*server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return newServerIn(nil, binary, dir, data, mirrors, extra)
+}
+
+// newServerIn is newServer for a server in a network namespace.
+func newServerIn(ns *namespace, binary, dir, data string, mirrors []config.Mirror, extra string) (*server, error) {
+	host := "127.0.0.1"
+	if ns != nil {
+		host = ns.address
+	}
+	port, err := freePort("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{binary: binary, dir: dir, data: data, listen: l.Addr().String(), log: &logBuffer{}}
-	l.Close()
+	s := &server{binary: binary, dir: dir, data: data, listen: net.JoinHostPort(host, strconv.Itoa(port)), ns: ns, log: &logBuffer{}}
 	var b strings.Builder
 	socket := filepath.Join(dir, "s.sock")
 	fmt.Fprintf(&b, "data_dir = %q\n[server]\nlisten = %q\nsocket = %q\n[fetch]\nparallel = 2\n[store]\n%s\n", data, s.listen, socket, extra)
@@ -101,7 +111,10 @@ func (s *server) start(ctx context.Context) error {
 // run starts snapd once and waits until it answers.
 func (s *server) run(ctx context.Context) error {
 	s.log = &logBuffer{}
-	s.cmd = exec.Command(s.binary, "--config", filepath.Join(s.dir, "c.toml"))
+	argv := []string{s.binary, "--config", filepath.Join(s.dir, "c.toml")}
+	if s.cmd = exec.Command(argv[0], argv[1:]...); s.ns != nil {
+		s.cmd = s.ns.command(argv...)
+	}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
@@ -111,7 +124,7 @@ func (s *server) run(ctx context.Context) error {
 	s.done = done
 	cmd := s.cmd
 	go func() { _ = cmd.Wait(); close(done) }()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		err := s.ctl.Call(ctx, "status", api.Empty{}, nil, nil)
 		if err == nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -51,6 +52,18 @@ func newUpstream(tb testing.TB, date time.Time) *upstream {
 	}
 	u.publish()
 	return u
+}
+
+// listen has the archive served at an address of this machine, by which mirrors name it
+// from now on.
+func (u *upstream) listen(tb testing.TB, host string) {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	u.srv = &httptest.Server{Listener: l, Config: &http.Server{Handler: u.Handler()}}
+	u.srv.Start()
+	tb.Cleanup(u.srv.Close)
 }
 
 func (u *upstream) publish() {

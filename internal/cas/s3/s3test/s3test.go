@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -96,6 +97,19 @@ func Start(t testing.TB) *Server {
 	}
 	s.waitReady(t)
 	return s
+}
+
+// Listen has the server reached at an address of this machine, too, by which Location names
+// it from now on.
+func (s *Server) Listen(t testing.TB, host string) {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.web = &httptest.Server{Listener: l, Config: &http.Server{Handler: s.Proxy}}
+	s.web.Start()
+	t.Cleanup(s.web.Close)
 }
 
 // waitReady waits until the server answers.

@@ -4,8 +4,10 @@ package pgtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,15 +31,21 @@ import (
 // refuses to run as root.
 const nobody = 65534
 
+// Password is that of the user snapd, who needs it to connect by TCP.
+const Password = "test password"
+
 // Server is a running PostgreSQL, reached by a socket in Dir.
 type Server struct {
 	Dir       string // with its data and its socket
+	host      string // an address at which it is reached, too; "": none
+	port      int    // there, and of the socket; 0: 5432
 	bin       string
 	log       *logBuffer
 	cmd       *exec.Cmd
 	ended     chan struct{}
 	databases atomic.Int32
 	clock     []string // the environment that makes its clock wrong
+	commits   *Commits // that are counted, or nil
 }
 
 // Start starts a server that ends with the test. Without PostgreSQL the test is skipped,
@@ -145,8 +153,9 @@ func (s *Server) Run(t testing.TB) {
 
 func (s *Server) run() error {
 	log := &logBuffer{}
+	log.count(s.commits)
 	s.log = log
-	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.Dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200")
+	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.Dir, "-c", "listen_addresses="+s.host, "-c", "port="+strconv.Itoa(s.portNumber()), "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200")
 	s.cmd.Env = append(os.Environ(), s.clock...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT // when the tests are killed
@@ -193,6 +202,15 @@ type logBuffer struct {
 	all  []Transaction
 	open map[string]int // the transaction of a session, by process
 	last *string        // the statement that the next lines may continue
+
+	commits *Commits // counts them instead
+}
+
+// count has the log's statements counted by c and not kept.
+func (l *logBuffer) count(c *Commits) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.commits = c
 }
 
 // logged matches the line of a statement, after the time.
@@ -207,6 +225,10 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	for line := range bytes.Lines(p) {
 		if l.line = append(l.line, line...); line[len(line)-1] == '\n' {
 			switch m := logged.FindSubmatch(bytes.TrimRight(l.line, "\n")); {
+			case l.commits != nil && m != nil:
+				l.commits.statement(string(m[1]), string(m[2]))
+			case l.commits != nil:
+				l.commits.detail(l.line)
 			case m != nil:
 				l.last = l.statement(string(m[1]), string(m[2]))
 			case l.line[0] != '\t':
@@ -357,7 +379,44 @@ func (s *Server) Stop(t testing.TB, sig syscall.Signal) {
 
 // URL returns the URL of a database.
 func (s *Server) URL(database string) string {
-	return "postgres://snapd@/" + database + "?host=" + s.Dir
+	return fmt.Sprintf("postgres://snapd@/%s?host=%s&port=%d", database, s.Dir, s.portNumber())
+}
+
+func (s *Server) portNumber() int { return cmp.Or(s.port, 5432) }
+
+// Listen restarts the server so that it is reached by TCP, too, at an address of this machine
+// and with a password. URLs of its databases that were given before are no longer right.
+func (s *Server) Listen(t testing.TB, host string, port int) {
+	t.Helper()
+	s.admit(t, "host all all all scram-sha-256")
+	Exec(t, s.URL("postgres"), "alter role snapd password '"+Password+"'")
+	s.Stop(t, syscall.SIGINT)
+	s.host, s.port = host, port
+	s.Run(t)
+}
+
+// Remote returns the URL by which other machines reach a database of servers that listen:
+// the one that can be written to. It has no password.
+func Remote(url string, servers ...*Server) string {
+	var hosts []string
+	for _, s := range servers {
+		hosts = append(hosts, net.JoinHostPort(s.host, strconv.Itoa(s.port)))
+	}
+	name, _, _ := strings.Cut(strings.TrimPrefix(url, "postgres://snapd@/"), "?")
+	return "postgres://snapd@" + strings.Join(hosts, ",") + "/" + name + "?target_session_attrs=read-write"
+}
+
+// admit puts a line before those that say who may connect how.
+func (s *Server) admit(t testing.TB, line string) {
+	t.Helper()
+	hba := filepath.Join(s.data(), "pg_hba.conf")
+	old, err := os.ReadFile(hba)
+	if err == nil {
+		err = os.WriteFile(hba, append([]byte(line+"\n"), old...), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Exec runs statements in a database.
@@ -414,16 +473,9 @@ func (s *Server) Database(t testing.TB) string {
 // database's URL without the password.
 func (s *Server) User(t testing.TB, name, password string) string {
 	t.Helper()
-	hba := filepath.Join(s.data(), "pg_hba.conf")
-	old, err := os.ReadFile(hba)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(hba, append([]byte("local all "+name+" scram-sha-256\n"), old...), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.admit(t, "local all "+name+" scram-sha-256")
 	Exec(t, s.URL("postgres"), fmt.Sprintf("create role %s login password '%s'", name, password), fmt.Sprintf("create database %s owner %s", name, name), "select pg_reload_conf()")
-	return fmt.Sprintf("postgres://%s@/%s?host=%s", name, name, s.Dir)
+	return fmt.Sprintf("postgres://%s@/%s?host=%s&port=%d", name, name, s.Dir, s.portNumber())
 }
 
 // Empty deletes the rows of all tables in a database except schema_version.

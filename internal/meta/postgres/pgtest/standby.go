@@ -3,6 +3,7 @@ package pgtest
 import (
 	"context"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,10 +12,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Standby starts a server that streams what s commits, and ends with the test.
-func (s *Server) Standby(t testing.TB) *Server {
+// Standby starts a server that streams what s commits, and ends with the test. If s listens
+// at an address, the standby does so at a host with the same port.
+func (s *Server) Standby(t testing.TB, host string) *Server {
 	t.Helper()
-	b := &Server{bin: s.bin}
+	b := &Server{bin: s.bin, commits: s.commits, host: host, port: s.port}
 	b.makeDir(t)
 	t.Cleanup(func() {
 		if b.cmd != nil {
@@ -32,7 +34,7 @@ func (s *Server) Follow(t testing.TB, primary *Server) {
 	if err := os.RemoveAll(s.data()); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := s.command("pg_basebackup", "-D", s.data(), "-h", primary.Dir, "-U", "snapd", "-R", "-X", "stream", "-c", "fast", "--no-sync").CombinedOutput(); err != nil {
+	if out, err := s.command("pg_basebackup", "-D", s.data(), "-h", primary.Dir, "-p", strconv.Itoa(primary.portNumber()), "-U", "snapd", "-R", "-X", "stream", "-c", "fast", "--no-sync").CombinedOutput(); err != nil {
 		t.Fatalf("pg_basebackup: %v\n%s", err, out)
 	}
 	s.Run(t)
@@ -65,6 +67,9 @@ func (s *Server) Promote(t testing.TB) {
 	t.Helper()
 	if !one[bool](t, s, "select pg_promote(true, 60)") {
 		t.Fatal("the standby cannot be promoted")
+	}
+	if s.commits != nil {
+		s.commits.restart()
 	}
 }
 

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// partitions are the disturbances that need a network: a node is cut off from services.
+var partitions = []disturbance{
+	{name: "leader without PostgreSQL", cuts: []int{hostDatabase, hostStandby}, before: warm, during: partitionLeader},
+	{name: "leader without S3", cuts: []int{hostBucket}, before: warm, during: partitionLeader},
+	{name: "leader without upstream", cuts: []int{hostUpstream}, during: partitionLeader},
+	{name: "leader without both", cuts: []int{hostDatabase, hostStandby, hostBucket}, before: warm, during: partitionLeader},
+	{name: "node without PostgreSQL", cuts: []int{hostDatabase, hostStandby}, before: isolate, during: partitionNode},
+	{name: "node without S3", cuts: []int{hostBucket}, before: isolate, during: partitionNode},
+	{name: "node without both", cuts: []int{hostDatabase, hostStandby, hostBucket}, before: isolate, during: partitionNode},
+}
+
+// caughtUp is longer than a node takes to learn of changes.
+const caughtUp = 1500 * time.Millisecond
+
+// warm requests everything from the nodes, which must serve it from then on.
+func warm(ctx context.Context, r *clusterRound) error {
+	pause(ctx, caughtUp)
+	r.warm = map[*server][]string{}
+	for _, s := range []*server{r.leader, r.serving()} {
+		for _, path := range r.expect.list() {
+			ok, err := r.get(ctx, s, path)
+			if err != nil {
+				return err
+			}
+			if ok {
+				r.warm[s] = append(r.warm[s], path)
+			}
+		}
+	}
+	return nil
+}
+
+// isolate cuts the node that only serves off, after it has served everything.
+func isolate(ctx context.Context, r *clusterRound) error {
+	if err := warm(ctx, r); err != nil {
+		return err
+	}
+	return r.net.cut(r.serving().ns, r.rnd.IntN(2) == 0, r.d.cuts...)
+}
+
+// partitionLeader cuts the leader off from services. If it lacks the database, another node
+// takes over.
+func partitionLeader(ctx context.Context, r *clusterRound) error {
+	if err := r.net.cut(r.leader.ns, r.rnd.IntN(2) == 0, r.d.cuts...); err != nil {
+		return err
+	}
+	defer r.net.mend()
+	from := time.Now()
+	patient := r.rnd.IntN(4) == 0 && !r.hasty
+	pause(ctx, time.Duration(r.rnd.IntN(2000))*time.Millisecond)
+	if slices.Contains(r.d.cuts, hostDatabase) {
+		if err := r.takeOver(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.keepsServing(ctx, r.leader); err != nil {
+		return err
+	}
+	if !patient {
+		r.net.mend()
+	}
+	failed := r.res.Failed
+	if err := r.finish(ctx); err != nil {
+		return err
+	}
+	if patient && r.res.Failed > failed {
+		r.res.GaveUp[r.d.name] = max(r.res.GaveUp[r.d.name], time.Since(from).Round(100*time.Millisecond))
+	}
+	if patient && !slices.Contains(r.d.cuts, hostDatabase) {
+		if err := r.takeOver(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partitionNode has the work done while the node that only serves is cut off, and checks
+// that it serves what it served before.
+func partitionNode(ctx context.Context, r *clusterRound) error {
+	defer r.net.mend()
+	if err := r.keepsServing(ctx, r.serving()); err != nil {
+		return err
+	}
+	if err := r.finish(ctx); err != nil {
+		return err
+	}
+	return r.keepsServing(ctx, r.serving())
+}
+
+// keepsServing checks that a node that is cut off serves what it served before.
+func (r *clusterRound) keepsServing(ctx context.Context, s *server) error {
+	for _, path := range r.warm[s] {
+		from := time.Now()
+		ok, err := r.get(ctx, s, path)
+		if err == nil && !ok && ctx.Err() == nil {
+			took := time.Since(from)
+			_, err = httpGet(ctx, "http://"+s.listen+path)
+			if err == nil {
+				err = errors.New("served later")
+			}
+			err = fmt.Errorf("%s is not served any more by %s (after %v): %w", path, s.listen, took, err)
+		}
+		if err != nil {
+			return err
+		}
+		r.res.Slowest = max(r.res.Slowest, time.Since(from))
+		r.res.Kept++
+	}
+	return nil
+}
+
+// forPartition returns the jobs that a partition can disturb.
+func forPartition(d disturbance, jobs []clusterJob) []clusterJob {
+	if slices.Contains(d.cuts, hostUpstream) {
+		return jobs[:1]
+	}
+	if strings.HasPrefix(d.name, "node") {
+		return slices.DeleteFunc(slices.Clone(jobs), func(j clusterJob) bool { return j.name == "record" }) // the node takes part
+	}
+	return jobs
+}

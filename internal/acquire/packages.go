@@ -2,7 +2,6 @@ package acquire
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -32,9 +31,10 @@ type FetchOptions struct {
 	Lost func(rec *repo.Record, f repo.File, err error) error
 }
 
-// FetchPackages downloads the package files that each passes to its function and
-// that are not stored, several at a time, and makes them durable in batches. It
-// returns the number of downloaded files and bytes.
+// FetchPackages downloads the package files that each passes to its function, several
+// at a time, and makes them durable in batches. The caller has found that they are not
+// stored, and passes each digest once. It returns the number of downloaded files and
+// bytes.
 func (a *Acquirer) FetchPackages(ctx context.Context, o FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error) {
 	if o.Progress == nil {
 		o.Progress = &Progress{}
@@ -88,11 +88,14 @@ func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Re
 	}
 	eg.Go(func() error {
 		defer close(b.work)
-		q := &queue{b: b, seen: map[cas.Digest]bool{}, size: 1}
-		if err := each(egctx, func(rec *repo.Record, file repo.File) error { return q.add(egctx, rec, file) }); err != nil {
-			return err
-		}
-		return q.flush(egctx)
+		return each(egctx, func(rec *repo.Record, file repo.File) error {
+			select {
+			case b.work <- wanted{*rec, file}:
+				return nil
+			case <-egctx.Done():
+				return egctx.Err()
+			}
+		})
 	})
 	if err := eg.Wait(); err != nil {
 		// Complete files stay: the next attempt continues from there.
@@ -104,8 +107,7 @@ func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Re
 	return b.flush(ctx, 0)
 }
 
-// Has returns the blobs that FetchPackages does not download, because they are stored and
-// not known to be corrupt.
+// Has returns the blobs that are stored and not known to be corrupt.
 func (a *Acquirer) Has(ctx context.Context, all []cas.Digest) (map[cas.Digest]bool, error) {
 	found, err := cas.Which(ctx, a.cfg.Blobs, all)
 	for d := range found {
@@ -114,55 +116,6 @@ func (a *Acquirer) Has(ctx context.Context, all []cas.Digest) (map[cas.Digest]bo
 		}
 	}
 	return found, err
-}
-
-// findAtOnce is how many files are looked up together at most. The first is looked up
-// alone, and then twice as many each time, so that the downloads begin at once.
-const findAtOnce = 512
-
-// queue passes on files that are not stored.
-type queue struct {
-	b    *bulk
-	seen map[cas.Digest]bool
-	next []wanted // not looked up yet
-	size int      // of next when they are looked up
-}
-
-// add passes on a file later, unless it is stored. Each digest counts once.
-func (q *queue) add(ctx context.Context, rec *repo.Record, file repo.File) error {
-	if q.seen[file.SHA256] {
-		return nil
-	}
-	q.seen[file.SHA256] = true
-	if q.next = append(q.next, wanted{*rec, file}); len(q.next) < q.size {
-		return nil
-	}
-	q.size = min(2*q.size, findAtOnce)
-	return q.flush(ctx)
-}
-
-// flush passes on what was added.
-func (q *queue) flush(ctx context.Context) error {
-	all := make([]cas.Digest, len(q.next))
-	for i := range q.next {
-		all[i] = q.next[i].file.SHA256
-	}
-	have, err := q.b.a.Has(ctx, all)
-	if err != nil {
-		return fmt.Errorf("look for stored packages: %w", err)
-	}
-	for _, w := range q.next {
-		if have[w.file.SHA256] {
-			continue
-		}
-		select {
-		case q.b.work <- w:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	q.next = q.next[:0]
-	return nil
 }
 
 // fetch downloads queued files until the queue is closed.

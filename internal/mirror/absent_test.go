@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"example.org/snapd/internal/config"
@@ -154,6 +155,34 @@ func TestMissingPackages(t *testing.T) {
 				t.Errorf("it is back: %q", next.Warnings)
 			}
 		})
+	}
+}
+
+// Each suite that lists a missing package says so, and it is asked for again for each.
+func TestMissingInTwoSuites(t *testing.T) {
+	const gone = "pool/main/b/b/b_1_amd64.deb"
+	w := mirrortest.New(t, func(m *config.Mirror) {
+		m.Languages, m.Sources, m.Suites, m.Missing = nil, false, []string{"stable", "testing"}, config.RecordMissing
+	})
+	for _, name := range []string{"stable", "testing"} {
+		w.Archive.Suite(name).Add(debtest.Package{Name: "a", Version: "1"}, debtest.Package{Name: "b", Version: "1"})
+	}
+	w.Archive.Publish(mirrortest.Start)
+	var asked atomic.Int32
+	answerWith(w, 404, func(p string) bool {
+		if p != "/"+gone {
+			return false
+		}
+		asked.Add(1)
+		return true
+	})
+	res := w.MustSync()
+	want := []string{
+		"suite stable: 1 file that upstream lists is missing (" + gone + ")",
+		"suite testing: 1 file that upstream lists is missing (" + gone + ")",
+	}
+	if !slices.Equal(res.Warnings, want) || asked.Load() != 2 {
+		t.Errorf("asked %d times; warnings %q, expected %q", asked.Load(), res.Warnings, want)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -22,7 +23,8 @@ const pageSize = 1000
 // stored.
 func (a *attempt) fetchPackages(ctx context.Context) error {
 	staged := a.staged()
-	if err := a.countPackages(ctx, staged); err != nil {
+	wanted, err := a.lookUp(ctx, staged)
+	if err != nil {
 		return err
 	}
 	a.p.SetPhase("fetching packages")
@@ -31,7 +33,7 @@ func (a *attempt) fetchPackages(ctx context.Context) error {
 			continue
 		}
 		var gone missingFiles
-		if err := s.fetchPackages(ctx, staged, &gone); err != nil {
+		if err := s.fetchPackages(ctx, staged, wanted, &gone); err != nil {
 			return s.incompleteOr(err)
 		}
 		s.gen.Complete = gone.n == 0
@@ -43,68 +45,69 @@ func (a *attempt) fetchPackages(ctx context.Context) error {
 	return nil
 }
 
-// countPackages makes the totals of the progress those of all suites, before the first
-// package is downloaded.
-func (a *attempt) countPackages(ctx context.Context, staged *meta.Snapshot) error {
+// lookUp finds the packages of all suites that are not stored, and makes them the totals
+// of the progress before the first is downloaded.
+func (a *attempt) lookUp(ctx context.Context, staged *meta.Snapshot) (wanted map[cas.Digest]bool, err error) {
 	a.p.SetPhase("counting packages")
-	var files, bytes int64
-	seen := map[cas.Digest]bool{}
+	var bytes int64
+	wanted = map[cas.Digest]bool{}
+	seen := map[cas.Digest]int64{} // not looked up yet, with their sizes
+	have := map[cas.Digest]bool{}
+	find := func() error {
+		found, err := a.e.acquirer.Has(ctx, slices.Collect(maps.Keys(seen)))
+		if err != nil {
+			return fmt.Errorf("look for stored packages: %w", err)
+		}
+		for d, size := range seen {
+			if found[d] {
+				have[d] = true
+			} else {
+				wanted[d], bytes = true, bytes+size
+			}
+		}
+		clear(seen)
+		return nil
+	}
 	for _, s := range a.suites {
 		if s.root == nil {
 			continue
 		}
-		var page []cas.Digest
-		sizes := map[cas.Digest]int64{} // of the page
-		count := func() error {
-			have, err := a.e.acquirer.Has(ctx, page)
-			if err != nil {
-				return err
-			}
-			for _, d := range page {
-				if !have[d] {
-					files, bytes = files+1, bytes+sizes[d]
-				}
-			}
-			page = page[:0]
-			clear(sizes)
-			return nil
-		}
 		err := s.eachFile(ctx, staged, func(_ *repo.Record, f repo.File) error {
-			if seen[f.SHA256] {
+			if !have[f.SHA256] && !wanted[f.SHA256] {
+				seen[f.SHA256] = f.Size
+			}
+			if len(seen) < pageSize {
 				return nil
 			}
-			seen[f.SHA256] = true
-			page, sizes[f.SHA256] = append(page, f.SHA256), f.Size
-			if len(page) < pageSize {
-				return nil
-			}
-			return count()
+			return find()
 		})
-		if err == nil {
-			err = count()
-		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	a.p.FilesTotal.Store(a.p.Files.Load() + files)
+	if err := find(); err != nil {
+		return nil, err
+	}
+	a.p.FilesTotal.Store(a.p.Files.Load() + int64(len(wanted)))
 	a.p.BytesTotal.Store(a.p.Bytes.Load() + bytes)
-	return nil
+	return wanted, nil
 }
 
 // missingFiles counts the package files that upstream lists but does not have.
 type missingFiles struct {
-	mu    sync.Mutex
-	n     int
-	first string // in order
+	mu      sync.Mutex
+	n       int
+	first   string // in order
+	digests []cas.Digest
 }
 
-func (m *missingFiles) add(name string) {
+func (m *missingFiles) add(f repo.File) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.n++; m.n == 1 || name < m.first {
-		m.first = name
+	if m.n++; m.n == 1 || f.Path < m.first {
+		m.first = f.Path
 	}
+	m.digests = append(m.digests, f.SHA256)
 }
 
 func (m *missingFiles) warning() string {
@@ -114,10 +117,11 @@ func (m *missingFiles) warning() string {
 	return fmt.Sprintf("%d files that upstream lists are missing (the first: %s)", m.n, m.first)
 }
 
-// fetchPackages downloads the packages of a suite that match the configured
-// globs, each with its source package, whatever the name of that is. If the
-// configuration allows it, packages that upstream does not have are only counted.
-func (s *suiteSync) fetchPackages(ctx context.Context, staged *meta.Snapshot, gone *missingFiles) error {
+// fetchPackages downloads the wanted packages of a suite that match the configured
+// globs, each with its source package, whatever the name of that is, and removes them
+// from wanted. If the configuration allows it, packages that upstream does not have are
+// only counted, and stay wanted.
+func (s *suiteSync) fetchPackages(ctx context.Context, staged *meta.Snapshot, wanted map[cas.Digest]bool, gone *missingFiles) error {
 	files, bytes, err := s.e.acquirer.FetchPackages(ctx, acquire.FetchOptions{
 		Mirror: s.m, URLs: append(slices.Clone(s.urls), acquire.Foreign(s.gen.AlternateBases)...), Progress: s.p, IgnorePauses: s.ignorePauses,
 		Lost: func(r *repo.Record, f repo.File, err error) error {
@@ -127,14 +131,23 @@ func (s *suiteSync) fetchPackages(ctx context.Context, staged *meta.Snapshot, go
 				err = s.tornOr(ctx, err)
 			}
 			if missing && s.m.Missing == config.RecordMissing && !errors.Is(err, repo.ErrTorn) {
-				gone.add(f.Path)
+				gone.add(f)
 				return nil
 			}
 			return err
 		},
 	}, func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
-		return s.eachFile(ctx, staged, fetch)
+		return s.eachFile(ctx, staged, func(r *repo.Record, f repo.File) error {
+			if !wanted[f.SHA256] {
+				return nil
+			}
+			delete(wanted, f.SHA256)
+			return fetch(r, f)
+		})
 	})
+	for _, d := range gone.digests {
+		wanted[d] = true
+	}
 	s.upstream.Count(files, bytes)
 	return err
 }

@@ -16,8 +16,9 @@ func (s *Store) NoteBlobs(ctx context.Context, digests []cas.Digest, aliases []m
 	var unknown []meta.Alias
 	err := s.view(ctx, func(tx *txn) error {
 		loose, unknown = nil, nil
+		refs := tx.b("ref").Cursor()
 		for _, d := range digests {
-			if !tx.referenced(d) {
+			if !referenced(refs, d) {
 				loose = append(loose, d)
 			}
 		}
@@ -47,8 +48,8 @@ func (s *Store) NoteBlobs(ctx context.Context, digests []cas.Digest, aliases []m
 }
 
 // referenced reports whether anything refers to a blob.
-func (t *txn) referenced(d cas.Digest) bool {
-	k, _ := t.b("ref").Cursor().Seek(d[:])
+func referenced(refs cursor, d cas.Digest) bool {
+	k, _ := refs.Seek(d[:])
 	return bytes.HasPrefix(k, d[:])
 }
 

@@ -315,7 +315,7 @@ func (t *txn) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File
 		if err := lended.Put(key(nil).u32(uint32(id)).u32(l.Last).raw(d[:]), nil); err != nil {
 			return err
 		}
-		if !t.referenced(d) {
+		if !referenced(t.b("ref").Cursor(), d) {
 			if err := t.AddCandidate(d, time.Time{}); err != nil {
 				return err
 			}

@@ -54,6 +54,7 @@ func (t *txn) clearDumped() error {
 		if _, err := t.tx.CreateBucket([]byte(name)); err != nil {
 			return err
 		}
+		delete(t.cursors, name)
 		*t.sum(t.b(name)) = bucketSum{}
 	}
 	t.s.indices.Clear()

@@ -348,6 +348,8 @@ type txn struct {
 	sums map[string]*bucketSum // of changed buckets
 	// buckets are those that a read transaction opened.
 	buckets map[string]*bbolt.Bucket
+	// cursors are where bucket.find has looked, by the name of the bucket.
+	cursors map[string]*bbolt.Cursor
 	// overlays has the changes of a simulation; nil in an ordinary transaction.
 	overlays map[string]*overlay
 }

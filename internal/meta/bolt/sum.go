@@ -124,11 +124,28 @@ func (b bucket) Get(k []byte) []byte {
 			return v
 		}
 	}
-	stored := b.b.Get(k)
+	stored := b.find(k)
 	if stored == nil {
 		return nil
 	}
 	return b.value(k, stored)
+}
+
+// find returns the stored value of a key, or nil. It is bbolt's Get without a new cursor
+// for each key.
+func (b bucket) find(k []byte) []byte {
+	c := b.t.cursors[b.name]
+	if c == nil {
+		if b.t.cursors == nil {
+			b.t.cursors = map[string]*bbolt.Cursor{}
+		}
+		c = b.b.Cursor()
+		b.t.cursors[b.name] = c
+	}
+	if found, stored := c.Seek(k); bytes.Equal(found, k) {
+		return stored
+	}
+	return nil
 }
 
 // Put sets the value of a key.
@@ -139,7 +156,7 @@ func (b bucket) Put(k, v []byte) error {
 	}
 	hash := b.t.hash.entry(b.name, k, v)
 	sum := b.t.sum(b)
-	if old := b.b.Get(k); old != nil {
+	if old := b.find(k); old != nil {
 		_, was, ok := b.t.hash.split(b.name, k, old)
 		if !ok {
 			panic(damage{corruptEntry(b.name, k)})
@@ -167,7 +184,7 @@ func (b bucket) Delete(k []byte) error {
 		o.delete(k)
 		return nil
 	}
-	old := b.b.Get(k)
+	old := b.find(k)
 	if old == nil {
 		return nil
 	}

@@ -128,6 +128,8 @@ func helper(args []string) error {
 		return profiled(ctx, args[1], args[2], args[3])
 	case "@upstream":
 		return serveUpstream(ctx, args[1])
+	case "@compact":
+		return compactDir(args[1])
 	case "@unxz":
 		return unxz(args[1])
 	}

@@ -225,6 +225,79 @@ func TestCompactLostOrder(t *testing.T) {
 	}
 }
 
+// If the text in an order is damaged, nothing wrong is served, and the next index of the
+// suite is not a difference to it.
+func TestCompactDamagedText(t *testing.T) {
+	const path = "dists/stable/main/Contents-amd64"
+	h := newHistory(t, 0)
+	h.Config.Mirrors[0].Contents = true
+	h.compactor(t, 1)
+	var texts [][]byte
+	state := func() {
+		var b strings.Builder
+		for i := range 20_000 {
+			v := 0
+			if i%9000 == 5 {
+				v = len(texts)
+			}
+			fmt.Fprintf(&b, "usr/share/%s  misc/p%d\n", cas.Sum(fmt.Appendf(nil, "%d %d", i, v)), i)
+		}
+		cmd := exec.Command("gzip", "-9n", "--rsyncable")
+		cmd.Stdin = strings.NewReader(b.String())
+		gz, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, []byte(b.String()))
+		h.Archive.Default().Extra = map[string][]byte{"main/Contents-amd64": texts[len(texts)-1], "main/Contents-amd64.gz": gz}
+		h.next(t)
+	}
+	for range 3 {
+		state()
+	}
+	if res := h.compact(t); res.Indices != 2*(indicesEach+1) {
+		t.Fatalf("compacted %+v", res)
+	}
+	order := func(i int) []cas.Digest {
+		t.Helper()
+		g, err := h.Store().Generation(t.Context(), "debian", h.snaps[i].Suites[0].Suite, h.snaps[i].Suites[0].Gen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, gr := range g.Groups {
+			if strings.HasSuffix(gr.Index, "Contents-amd64") && gr.Made != nil {
+				return gr.Made.Order
+			}
+		}
+		t.Fatalf("generation %d keeps its list of files", i)
+		return nil
+	}
+	name := filepath.Join(h.Dir, casdir.Name(order(0)[0]))
+	blob, err := os.ReadFile(name)
+	if err != nil || len(blob) < 500_000 {
+		t.Fatalf("%d bytes, %v", len(blob), err)
+	}
+	blob[len(blob)/2] ^= 1
+	if err := errors.Join(os.Chmod(name, 0o600), os.WriteFile(name, blob, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if got, err := h.read(t.Context(), h.snaps[i], path); !errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("generation %d: %d bytes, %v", i, len(got), err)
+		}
+	}
+	state()
+	if res := h.compact(t); res.Indices != indicesEach+1 {
+		t.Errorf("compacted %+v", res)
+	}
+	if made := order(2); len(made) != 1 {
+		t.Errorf("the next one is a difference to %d others, expected none", len(made)-1)
+	}
+	if got, err := h.read(t.Context(), h.snaps[2], path); err != nil || !bytes.Equal(got, texts[2]) {
+		t.Errorf("the next one: %d bytes, %v", len(got), err)
+	}
+}
+
 // Concurrent requests for an index run only one program, and at most two programs run at a
 // time.
 func TestCompactedAreMadeTwoAtATime(t *testing.T) {

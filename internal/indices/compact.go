@@ -243,27 +243,19 @@ func (s *series) prove(ctx context.Context, batch cas.Batch, g *meta.Generation,
 	if old := s.proven[gr.Index]; old != nil && old.Form.SHA256 == gr.Form.SHA256 && old.Plain.SHA256 == gr.Plain.SHA256 {
 		return old.Made, 0, hold(ctx, batch, old.Made.Order)
 	}
-	var known map[[16]byte]meta.PID
+	store := s.storeText
 	if gr.Packages {
-		var err error
-		if known, err = s.stanzas(ctx, g, gr.Index); err != nil {
-			return nil, 0, err
-		}
+		store = s.storeStanzas
 	}
-	pieces, err := s.cutIndex(ctx, g, gr, known)
-	if err != nil {
-		return nil, 0, kept(ctx, err)
-	}
-	made, size, err := s.store(ctx, batch, g, gr, pieces)
+	made, size, err := store(ctx, batch, g, gr)
 	if err != nil {
 		return nil, 0, err
 	}
 	// From here on only what is stored counts.
-	again, err := loadOrder(ctx, durable(s.cfg.Blobs), made.Order)
+	plain, err := openPlain(ctx, durable(s.cfg.Blobs), s.cfg.Meta, made.Order, !gr.Packages)
 	if err != nil {
 		return nil, 0, kept(ctx, err)
 	}
-	plain := func(ctx context.Context, w io.Writer) error { return writePlain(ctx, w, s.cfg.Meta, again) }
 	sum := sha256.New()
 	if err := plain(ctx, sum); err != nil {
 		return nil, 0, kept(ctx, err)
@@ -280,144 +272,12 @@ func (s *series) prove(ctx context.Context, batch cas.Batch, g *meta.Generation,
 	return made, size, err
 }
 
-// hold keeps the blobs of an order. errKeep.
-func hold(ctx context.Context, batch cas.Batch, order []cas.Digest) error {
-	for _, d := range order {
-		if _, err := batch.Hold(ctx, d); err != nil {
-			return kept(ctx, err)
-		}
-	}
-	return nil
-}
-
 // durable is where the blobs of a store are stored, not copies of them.
 func durable(s cas.Reader) cas.Reader {
 	if c, ok := s.(cas.Cache); ok {
 		return c.Stored()
 	}
 	return s
-}
-
-// stanzas finds the stanzas of an index of a generation by the first half of their
-// SHA-256.
-func (s *series) stanzas(ctx context.Context, g *meta.Generation, index string) (map[[16]byte]meta.PID, error) {
-	known := map[[16]byte]meta.PID{}
-	snap := &meta.Snapshot{Mirror: g.Mirror, Suites: []meta.SnapshotSuite{{Suite: g.Suite, Gen: g.Gen, Date: g.Date}}}
-	for _, list := range []func(context.Context, *meta.Snapshot, []byte, int) ([]meta.Entry, []byte, error){s.cfg.Meta.Packages, s.cfg.Meta.UnusablePackages} {
-		var after []byte
-		for {
-			page, next, err := list(ctx, snap, after, 2000)
-			if err != nil {
-				return nil, err
-			}
-			for _, e := range page {
-				for _, p := range e.Places {
-					if p.Suite == g.Suite && p.Index == index {
-						known[e.Digest] = e.PID
-					}
-				}
-			}
-			if after = next; after == nil {
-				break
-			}
-		}
-	}
-	return known, nil
-}
-
-// cutIndex cuts the stored variant of an index into pieces.
-func (s *series) cutIndex(ctx context.Context, g *meta.Generation, gr *meta.Group, known map[[16]byte]meta.PID) (pieces []piece, err error) {
-	b, err := s.cfg.Blobs.Open(ctx, gr.Form.SHA256)
-	if err != nil {
-		return nil, err
-	}
-	defer b.Close()
-	r, err := s.cfg.Engine.Decode(g, gr.Form.Path, bufio.NewReaderSize(b, 256<<10))
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	literal := int64(0)
-	emit := func(p piece) error {
-		pieces = append(pieces, p)
-		if literal += int64(len(p.text)); literal > maxLiteral || len(pieces) > maxPieces {
-			return fmt.Errorf("%w: more than %d bytes of it are in no stanza", errKeep, literal)
-		}
-		return nil
-	}
-	plain := io.LimitReader(r, gr.Plain.Size+1)
-	if gr.Packages {
-		err = (&cutter{r: plain, known: known, emit: emit}).run()
-	} else {
-		err = cutText(plain, emit)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return pieces, nil
-}
-
-// store stores the order of an index.
-func (s *series) store(ctx context.Context, batch cas.Batch, g *meta.Generation, gr *meta.Group, pieces []piece) (*meta.Made, int64, error) {
-	base, err := s.base(ctx, g, gr)
-	if err != nil {
-		return nil, 0, err
-	}
-	var old []piece
-	var below cas.Digest
-	if len(base) > 0 {
-		if err = hold(ctx, batch, base); err == nil {
-			if old, err = loadOrder(ctx, s.cfg.Blobs, base); err != nil {
-				err = kept(ctx, err)
-			}
-		}
-		switch {
-		case err == nil:
-			below = base[0]
-		case errors.Is(err, errKeep):
-			base, old = nil, nil // it is lost: this one is a difference to none
-		default:
-			return nil, 0, err
-		}
-	}
-	blob, err := writeOrder(below, old, pieces)
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := cas.PutBatch(ctx, batch, blob, g.Date)
-	if err == nil {
-		err = s.cfg.Engine.Flush(ctx, batch)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	return &meta.Made{Order: append([]cas.Digest{info.Digest}, base...)}, info.Size, nil
-}
-
-// base chooses the orders that the next one is a difference to. A generation refers to
-// all that its own rests on, so they stay when the generations that they were made for
-// are collected, and the chain must be short: generation g is a difference to the one
-// without the lowest bit of g, or the newest before that. The order of an index without
-// stanzas has all its text, so there is only one that is not a difference.
-func (s *series) base(ctx context.Context, g *meta.Generation, gr *meta.Group) ([]cas.Digest, error) {
-	first := g.Gen & (g.Gen - 1)
-	if first == 0 && !gr.Packages {
-		first = g.Gen / 2
-	}
-	for gen := first; gen > 0; gen-- {
-		old, err := s.cfg.Meta.Generation(ctx, g.Mirror, g.Suite, gen)
-		if errors.Is(err, meta.ErrNotFound) {
-			continue
-		} else if err != nil {
-			return nil, err
-		}
-		for i := range old.Groups {
-			if m := old.Groups[i].Made; m != nil && old.Groups[i].Index == gr.Index && len(m.Order) < maxChain {
-				return m.Order, nil
-			}
-		}
-	}
-	return nil, nil
 }
 
 // recipe finds the recipe that makes the stored variant. errKeep.

@@ -4,8 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
-	"fmt"
-	"hash/fnv"
+	"hash/crc32"
 	"io"
 
 	"example.org/snapd/internal/meta"
@@ -105,40 +104,48 @@ func (c *cutter) piece(stanza, gap []byte) error {
 	return nil
 }
 
-// Bounds of a piece of an index without stanzas, in bytes, and how many of its lines
-// may be the last of a piece: one in so many.
+// Bounds of a part of an index without stanzas, in bytes, and how many of its lines may
+// be the last of a part: one in so many.
 const (
-	minLines = 256
-	maxLines = 64 << 10
-	lastLine = 8
+	minPart  = 256
+	maxPart  = 64 << 10
+	lastLine = 4
 )
 
-// cutText cuts an index without stanzas, as of translations or contents, at lines that
-// their own bytes choose: where a line comes or goes, the pieces after it stay.
-func cutText(r io.Reader, emit func(piece) error) error {
-	br := bufio.NewReaderSize(r, maxLines)
-	var text []byte
-	for {
-		line, err := br.ReadSlice('\n')
+var lineTable = crc32.MakeTable(crc32.Castagnoli)
+
+// textCutter cuts an index without stanzas, as of translations or contents, at lines that
+// their own bytes choose: where a line is added or removed, the parts after it stay the
+// same.
+type textCutter struct {
+	br       *bufio.Reader
+	shortest int // bytes of a part
+	part     []byte
+	eof      bool
+}
+
+func newTextCutter(r io.Reader, shortest int) *textCutter {
+	return &textCutter{br: bufio.NewReaderSize(r, maxPart), shortest: shortest}
+}
+
+// next returns the next part, which is valid until the next call, or io.EOF.
+func (c *textCutter) next() ([]byte, error) {
+	c.part = c.part[:0]
+	for !c.eof {
+		line, err := c.br.ReadSlice('\n')
 		if err != nil && err != io.EOF && err != bufio.ErrBufferFull {
-			return err
+			return nil, err
 		}
-		if bytes.IndexByte(line, 0) >= 0 {
-			return fmt.Errorf("%w: it is no text", errKeep)
-		}
-		text = append(text, line...)
-		sum := fnv.New32a()
-		_, _ = sum.Write(line)
-		if len(text) > 0 && (err == io.EOF || len(text) >= maxLines || len(text) >= minLines && sum.Sum32()%lastLine == 0) {
-			if err := emit(piece{text: string(text)}); err != nil {
-				return err
-			}
-			text = text[:0]
-		}
-		if err == io.EOF {
-			return nil
+		c.eof = err == io.EOF
+		c.part = append(c.part, line...)
+		if len(c.part) >= maxPart || len(c.part) >= c.shortest && crc32.Checksum(line, lineTable)%lastLine == 0 {
+			return c.part, nil
 		}
 	}
+	if len(c.part) > 0 {
+		return c.part, nil
+	}
+	return nil, io.EOF
 }
 
 // nextBlank returns the offset of the line end before the first empty line of b, or

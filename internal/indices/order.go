@@ -247,6 +247,26 @@ type Stanzas interface {
 // stanzaPage is how many stanzas are read at a time.
 const stanzaPage = 512
 
+// openPlain returns a function that writes the plain index of an order. chain has the order
+// and those that it is a difference to; isText means that the index has no stanzas.
+func openPlain(ctx context.Context, blobs cas.Reader, s Stanzas, chain []cas.Digest, isText bool) (func(context.Context, io.Writer) error, error) {
+	if isText {
+		return func(ctx context.Context, w io.Writer) error {
+			t, err := loadText(ctx, blobs, chain)
+			if err != nil {
+				return err
+			}
+			defer t.Close()
+			return t.writeTo(ctx, w)
+		}, nil
+	}
+	pieces, err := loadOrder(ctx, blobs, chain)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, w io.Writer) error { return writePlain(ctx, w, s, pieces) }, nil
+}
+
 // writePlain writes the index that pieces describe.
 func writePlain(ctx context.Context, w io.Writer, s Stanzas, pieces []piece) error {
 	out := bufio.NewWriterSize(w, 256<<10)

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -48,48 +47,6 @@ func cutString(t interface{ Fatal(...any) }, index string, known map[[16]byte]me
 		t.Fatal(err)
 	}
 	return pieces
-}
-
-// What has no stanzas is cut at lines, and a changed line changes one piece or two.
-func TestCutText(t *testing.T) {
-	cut := func(index string) (pieces []piece, err error) {
-		err = cutText(iotest.HalfReader(strings.NewReader(index)), func(p piece) error { pieces = append(pieces, p); return nil })
-		return pieces, err
-	}
-	var lines []string
-	for i := range 5000 {
-		lines = append(lines, fmt.Sprintf("usr/share/doc/package%d/copyright\tdoc/package%d\n", i*i, i))
-	}
-	old, err := cut(strings.Join(lines, ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	changed := slices.Insert(slices.Clone(lines), 2500, "usr/bin/new\tutils/new\n")
-	for _, index := range []string{
-		"", "\n", "no line end", strings.Join(lines, ""), strings.Join(changed, ""), strings.Repeat("x", 3*maxLines) + "\ny", "\r\n\r\n",
-	} {
-		pieces, err := cut(index)
-		if err != nil {
-			t.Fatal(err)
-		}
-		blob, err := writeOrder(cas.Digest{1}, old, pieces)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := readOrder(blob, old)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := plainOf(t, stanzaTable{}, again); got != index {
-			t.Errorf("%d bytes came back as %d", len(index), len(got))
-		}
-		if len(index) == len(strings.Join(changed, "")) && len(blob) > 2000 {
-			t.Errorf("one more line takes %d bytes", len(blob))
-		}
-	}
-	if _, err := cut("a\n\x00b\n"); !errors.Is(err, errKeep) {
-		t.Errorf("binary data: %v", err)
-	}
 }
 
 func plainOf(t interface{ Fatal(...any) }, s Stanzas, pieces []piece) string {

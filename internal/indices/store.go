@@ -40,9 +40,11 @@ type Options struct {
 	Now   func() time.Time // nil: time.Now
 }
 
-// parallel is how many programs run at a time, and indices are made that take much
-// memory.
-const parallel = 2
+// How many programs run at a time, and how many plain indices without stanzas are made.
+const (
+	parallel      = 2
+	parallelTexts = 4
+)
 
 // Store is a blob store that also opens indices which their generations no longer
 // keep. They are made while they are read, once for all who ask at that time, and the
@@ -54,6 +56,7 @@ type Store struct {
 	o     Options
 	made  *cache.Store
 	slots chan struct{} // for programs
+	texts chan struct{} // for plain indices without stanzas: they do not wait for programs
 
 	mu     sync.Mutex
 	failed map[cas.Digest]failure
@@ -78,7 +81,7 @@ func Open(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{Store: o.Blobs, o: o, slots: make(chan struct{}, parallel), failed: map[cas.Digest]failure{}, jobs: map[cas.Digest]time.Duration{}}
+	s := &Store{Store: o.Blobs, o: o, slots: make(chan struct{}, parallel), texts: make(chan struct{}, parallelTexts), failed: map[cas.Digest]failure{}, jobs: map[cas.Digest]time.Duration{}}
 	var err error
 	s.made, err = cache.Open(cache.Options{Remote: &maker{o.Blobs, s}, Dir: o.Dir, Size: o.Size, Sequential: true, Log: o.Log, Now: o.Now})
 	return s, err
@@ -246,7 +249,7 @@ type plan struct {
 	plain    int64 // bytes of the plain variant
 	made     *meta.Made
 	recipe   *recipe // nil: it is the plain variant
-	text     bool    // the order has the text itself, which takes memory
+	text     bool    // the index has no stanzas
 	unknown  error   // the recipe is not known
 	modified time.Time
 }
@@ -381,7 +384,7 @@ type making struct {
 	s      *Store
 	p      *plan
 	r      io.ReadCloser
-	slot   bool
+	slot   chan struct{} // that it takes up; nil: none
 	sum    hash.Hash
 	done   func()
 }
@@ -418,19 +421,25 @@ func (b *making) verify() error {
 }
 
 func (b *making) start() (err error) {
-	if b.p.recipe != nil || b.p.text {
+	var slots chan struct{}
+	switch {
+	case b.p.recipe != nil:
+		slots = b.s.slots
+	case b.p.text:
+		slots = b.s.texts
+	}
+	if slots != nil {
 		select {
-		case b.s.slots <- struct{}{}:
-			b.slot = true
+		case slots <- struct{}{}:
+			b.slot = slots
 		case <-b.ctx.Done():
 			return b.ctx.Err()
 		}
 	}
-	pieces, err := loadOrder(b.ctx, b.s.Store, b.p.made.Order)
+	write, err := openPlain(b.ctx, b.s.Store, b.s.o.Meta, b.p.made.Order, b.p.text)
 	if err != nil {
 		return err
 	}
-	write := func(ctx context.Context, w io.Writer) error { return writePlain(ctx, w, b.s.o.Meta, pieces) }
 	if b.p.recipe != nil {
 		b.r, err = b.p.recipe.run(b.ctx, write)
 		return err
@@ -449,9 +458,9 @@ func (b *making) Close() error {
 	if b.r != nil {
 		err = b.r.Close()
 	}
-	if b.slot {
-		<-b.s.slots
-		b.slot = false
+	if b.slot != nil {
+		<-b.slot
+		b.slot = nil
 	}
 	return err
 }

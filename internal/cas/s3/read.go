@@ -17,7 +17,8 @@ import (
 	"example.org/snapd/internal/latency"
 )
 
-// resumes limits how often a broken read is resumed.
+// resumes limits how often a broken read is resumed. A request that fails was repeated
+// already.
 const resumes = 4
 
 // seconds returns a time as the index stores it.
@@ -164,8 +165,9 @@ func (b *blob) Read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
+		opened := b.body != nil
 		b.closeBody()
-		if try == resumes || errors.Is(err, cas.ErrCorrupt) || b.ctx.Err() != nil {
+		if try == resumes || !opened || errors.Is(err, cas.ErrCorrupt) || b.ctx.Err() != nil {
 			return 0, err
 		}
 	}
@@ -225,13 +227,13 @@ func (b *blob) ReadAt(p []byte, off int64) (n int, err error) {
 	}
 	p = p[:min(int64(len(p)), b.o.Size-off)]
 	for try := 0; n < len(p); try++ {
-		var body io.ReadCloser
-		if body, err = b.s.get(b.ctx, b.o, off+int64(n), int64(len(p)-n)); err == nil {
-			var m int
-			m, err = io.ReadFull(body, p[n:])
-			body.Close()
-			n += m
+		body, err := b.s.get(b.ctx, b.o, off+int64(n), int64(len(p)-n))
+		if err != nil {
+			return n, err
 		}
+		m, err := io.ReadFull(body, p[n:])
+		body.Close()
+		n += m
 		if err == nil {
 			break
 		}

@@ -31,6 +31,7 @@ import (
 	"example.org/snapd/internal/cas/s3/location"
 	"example.org/snapd/internal/cas/spool"
 	"example.org/snapd/internal/latency"
+	"example.org/snapd/internal/silent"
 )
 
 // Options are the parts of a Store.
@@ -63,6 +64,10 @@ const (
 	maxParts  = 10_000
 	// stalled is how long a request may make no progress.
 	stalled = time.Minute
+	// silence is how long the server may acknowledge nothing, and connectTime that for a
+	// new connection: a leader that has lost the bucket, and not its leases, gives up soon.
+	silence     = 15 * time.Second
+	connectTime = 5 * time.Second
 	// maxRetries limits how often one request is sent.
 	maxRetries = 4
 	// abandoned is the age after which an upload counts as abandoned.
@@ -144,7 +149,7 @@ func lookup(l location.Location) minio.BucketLookupType {
 func transport() *http.Transport {
 	return &http.Transport{
 		Proxy:       http.ProxyFromEnvironment,
-		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext, MaxIdleConns: 256, MaxIdleConnsPerHost: 64,
+		DialContext: (&net.Dialer{Timeout: connectTime, KeepAlive: silence / 3, Control: silent.Limit(silence)}).DialContext, MaxIdleConns: 256, MaxIdleConnsPerHost: 64,
 		IdleConnTimeout: 75 * time.Second, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: stalled, DisableCompression: true,
 	}
 }

@@ -9,16 +9,15 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/sys/unix"
 
 	"example.org/snapd/internal/latency"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/compact"
+	"example.org/snapd/internal/silent"
 )
 
 // Options says where the database is, and has settings for tests.
@@ -98,7 +97,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	} {
 		cfg.ConnConfig.RuntimeParams[name] = value
 	}
-	dialer := &net.Dialer{KeepAlive: silenceTime / 3, Timeout: connectTime, Control: giveUp}
+	dialer := &net.Dialer{KeepAlive: silenceTime / 3, Timeout: connectTime, Control: silent.Limit(silenceTime)}
 	cfg.ConnConfig.DialFunc = dialer.DialContext
 	s := &Store{o: o}
 	if s.zr, err = compact.NewDecoder(); err != nil {
@@ -115,19 +114,6 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func millis(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
-
-// giveUp sets how long the kernel waits for the other machine (tcp(7)).
-func giveUp(network, _ string, c syscall.RawConn) (err error) {
-	if network == "unix" {
-		return nil
-	}
-	if control := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silenceTime.Milliseconds()))
-	}); control != nil {
-		return control
-	}
-	return err
-}
 
 // migrationLock is the advisory lock of a migration.
 const migrationLock = 0x736e617064 // "snapd"

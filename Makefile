@@ -1,7 +1,8 @@
 # make run    a mirror, a freeze and a server from this machine's own sources;
 #             LISTEN=127.0.0.1:8081 where, DIR=/srv/run in which directory
 # make cluster  the same on three nodes with PostgreSQL, an S3 server and a balancer,
-#             in a temporary directory; LISTEN=127.0.0.1:8081 where, ONCE=1 stops after it
+#             read by apt and dnf from each, in a temporary directory;
+#             LISTEN=127.0.0.1:8081 where, ONCE=1 stops after it
 # make test   every test
 # make bench  the benchmarks, beside the tools that people use instead
 # make fuzz   every parser of outside bytes, FUZZTIME each (FUZZTIME=10m takes ten hours)

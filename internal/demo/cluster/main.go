@@ -1,6 +1,7 @@
 // Cluster runs three nodes on this machine that share a PostgreSQL database and a
 // bucket, behind a small balancer, does the main job on them (mirror, sync, freeze,
-// verify) and keeps serving until Ctrl-C. Everything is in a temporary directory and is
+// verify), has apt and dnf read the freezes from each of them, and keeps serving until
+// Ctrl-C. Everything is in a temporary directory and is
 // gone afterwards.
 //
 // It needs the programs in bin, PostgreSQL and versitygw: make cluster builds and
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas/s3/s3test"
+	"example.org/snapd/internal/demo/balancer"
 	"example.org/snapd/internal/meta/postgres/pgtest"
 )
 
@@ -67,6 +69,11 @@ func run(ctx context.Context, listen, mirrors string, once bool) (err error) {
 	if c.config, err = c.configuration(mirrors, store); err != nil {
 		return err
 	}
+	for _, m := range mirrorName.FindAllStringSubmatch(c.config, -1) {
+		c.mirrors = append(c.mirrors, m[1])
+	}
+	more, key := sampleMirror(parts)
+	c.config, c.sampleKey = c.config+more, key
 	for i, role := range []string{"all", "all", "serve"} {
 		n, err := c.start(i, role)
 		if err != nil {
@@ -75,10 +82,17 @@ func run(ctx context.Context, listen, mirrors string, once bool) (err error) {
 		parts.Cleanup(n.stop)
 		say("node %d: %s, role %s, http://%s/", i+1, n.name, role, n.addr)
 	}
-	b := &balancer{nodes: c.nodes}
-	go b.run(ctx, l)
+	b := &balancer.Balancer{}
+	for _, n := range c.nodes {
+		b.Nodes = append(b.Nodes, n.addr)
+	}
+	go b.Run(ctx, l)
 	say("balancer: %s/", c.public)
-	if err := c.mainJob(ctx, mirrors != ""); err != nil || once {
+	if err := c.mainJob(ctx, mirrors != ""); err != nil {
+		return err
+	}
+	say("")
+	if err := c.clients(ctx, parts); err != nil || once {
 		return err
 	}
 	say("\nserving %s/ until Ctrl-C; in another terminal: export SNAPCTL_SOCKET=%s; bin/snapctl status", c.public, c.nodes[0].socket())
@@ -91,6 +105,8 @@ func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 // cluster is the nodes, and what they have in common.
 type cluster struct {
 	dir, public, config string
+	mirrors             []string // all but sample
+	sampleKey           string
 	nodes               []*node
 }
 
@@ -211,10 +227,13 @@ func (c *cluster) mainJob(ctx context.Context, all bool) error {
 	if all {
 		freeze = []string{"freeze", "demo-1", "--all"}
 	}
+	for _, m := range c.mirrors {
+		freeze = append(freeze, "--mirror", m)
+	}
 	for _, job := range []struct {
 		node int
 		args []string
-	}{{0, []string{"sync"}}, {1, freeze}, {2, []string{"verify", "demo-1"}}, {2, []string{"status"}}, {2, []string{"sources", "demo-1"}}} {
+	}{{0, []string{"sync"}}, {1, freeze}, {0, []string{"freeze", sample + "-1", "--mirror", sample, "--all"}}, {2, []string{"verify", "demo-1"}}, {2, []string{"status"}}, {2, []string{"sources", "demo-1"}}} {
 		n := c.nodes[job.node]
 		say("\n%s$ snapctl %s", n.name, strings.Join(job.args, " "))
 		out, err := n.snapctl(ctx, job.args...)

@@ -69,7 +69,7 @@ func run() (code int) {
 }
 
 // parts are the names of the parts, in the order in which they run.
-var parts = []string{"faults", "deaths", "histories", "races", "upstream", "full", "eio", "power", "metadata", "kills", "cluster"}
+var parts = []string{"faults", "deaths", "histories", "races", "upstream", "full", "eio", "power", "metadata", "kills", "cluster", "clients"}
 
 type options struct {
 	short   bool
@@ -218,6 +218,10 @@ func torture(ctx context.Context, b *bench, o options) error {
 			return "", err
 		}
 		r, err := clusters(ctx, b, binary, o.seed, n, clusterOptions{net: net, ways: o.ways, every: 1 + n/200})
+		return r.String(), err
+	})
+	part("clients", func() (string, error) {
+		r, err := clients(ctx, b, binary, o.seed, pick(100, 4), pick(50, 3), pick(10, 1))
 		return r.String(), err
 	})
 	if err := ctx.Err(); err != nil {

@@ -95,7 +95,29 @@ func partitionNode(ctx context.Context, r *clusterRound) error {
 	if err := r.finish(ctx); err != nil {
 		return err
 	}
-	return r.keepsServing(ctx, r.serving())
+	if err := r.keepsServing(ctx, r.serving()); err != nil || r.hasty {
+		return err
+	}
+	return r.refuses(ctx, r.serving())
+}
+
+// refuses checks that a node that is cut off soon answers, too, where it has no copy.
+func (r *clusterRound) refuses(ctx context.Context, s *server) error {
+	if err := r.emptyCache(); err != nil {
+		return err
+	}
+	path := r.warm[s][r.rnd.IntN(len(r.warm[s]))]
+	from := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	_, err := httpGet(ctx, "http://"+s.listen+path)
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s is neither served nor refused by %s within %v", path, s.listen, time.Since(from))
+	}
+	if err != nil {
+		r.res.GaveUp["a request"] = max(r.res.GaveUp["a request"], time.Since(from).Round(100*time.Millisecond))
+	}
+	return nil
 }
 
 // keepsServing checks that a node that is cut off serves what it served before.

@@ -26,7 +26,7 @@ func TestKills(t *testing.T) {
 }
 
 func TestClusters(t *testing.T) {
-	n := 7
+	n := 6
 	if testing.Short() {
 		n = 3
 	}
@@ -50,6 +50,21 @@ func TestClusters(t *testing.T) {
 	}
 	if res.Served == 0 || res.Frozen == 0 {
 		t.Errorf("nothing was served or frozen: %+v", res)
+	}
+}
+
+func TestClients(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	needs.Programs(t, "apt-get", "dpkg")
+	res, err := clients(t.Context(), t, build(t), uint64(time.Now().UnixNano()), 4, 2, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(res)
+	if res.Downloads == 0 || res.Moves == 0 {
+		t.Errorf("nothing was downloaded or moved: %+v", res)
 	}
 }
 

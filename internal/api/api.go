@@ -411,7 +411,8 @@ type FindRequest struct {
 // FindResult lists where packages were found.
 type FindResult struct {
 	Matches []Match `json:"matches"`
-	More    bool    `json:"more,omitempty"` // the query asks for more than are listed
+	More    bool    `json:"more,omitempty"` // the query may ask for more than are listed
+	Next    string  `json:"next,omitempty"` // of the page: from=, where the next one begins
 }
 
 // Match is one version of a package in one mirror.
@@ -439,6 +440,9 @@ type Diff struct {
 	Downgraded []DiffEntry  `json:"downgraded"`
 	Rebuilt    []DiffEntry  `json:"rebuilt"` // same version, different bytes
 	Sources    []SourceDiff `json:"sources"`
+	// Next is set in a page of so many differences that one page does not have all: from=,
+	// where the next one begins. Such pages have no sources.
+	Next string `json:"next,omitempty"`
 }
 
 // DiffEntry is one package that differs.

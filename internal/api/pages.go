@@ -88,7 +88,7 @@ type FreezePage struct {
 	Freeze   *Frozen   `json:"freeze"`
 	Before   string    `json:"before,omitempty"` // the freeze of the same mirrors that was made before it
 	Packages []Package `json:"packages"`
-	Next     int       `json:"next,omitempty"` // from=: where the next page begins
+	Next     string    `json:"next,omitempty"` // from=: where the next page begins
 }
 
 // ChannelPage is a channel with its last moves, newest first.

@@ -24,12 +24,24 @@ const maxFound = 10_000
 // Find returns the packages that a query asks for, or the versions of one package, and
 // where each is and was.
 func (c *Control) Find(ctx context.Context, req *api.FindRequest) (*api.FindResult, error) {
-	return c.FindSome(ctx, req, maxFound)
+	return c.find(ctx, &finding{req: req, left: maxFound})
 }
 
-// FindSome is Find for at most limit stanzas.
-func (c *Control) FindSome(ctx context.Context, req *api.FindRequest, limit int) (*api.FindResult, error) {
-	f := &finding{c: c, req: req, left: limit, out: &api.FindResult{Matches: []api.Match{}}}
+// FindPage lists what a query asks for in pages: at most limit stanzas, from a position
+// that the result of another page has as Next (empty: from the start). A page ends after
+// it has read about read stanzas, also if it found nothing.
+func (c *Control) FindPage(ctx context.Context, text, from string, limit, read int) (*api.FindResult, error) {
+	f := &finding{req: &api.FindRequest{Query: text}, left: limit, paged: true, read: read}
+	var ok bool
+	if f.mirror, f.after, ok = strings.Cut(from, "/"); from != "" && !ok {
+		return nil, fmt.Errorf("%w: position %q, expected that of a link", errclass.Usage, from)
+	}
+	return c.find(ctx, f)
+}
+
+func (c *Control) find(ctx context.Context, f *finding) (*api.FindResult, error) {
+	f.c, f.out = c, &api.FindResult{Matches: []api.Match{}}
+	req := f.req
 	var err error
 	switch {
 	case (req.Name == "") == (req.Query == ""):
@@ -49,11 +61,22 @@ func (c *Control) FindSome(ctx context.Context, req *api.FindRequest, limit int)
 		return nil, err
 	}
 	for _, m := range mirrors {
+		if m < f.mirror { // they are in order
+			continue
+		} else if m > f.mirror {
+			f.after = ""
+		}
+		if f.paged && (f.left <= 0 || f.read <= 0) {
+			f.out.Next, f.out.More = m+"/", true
+			break
+		}
 		found, err := f.in(ctx, m)
 		if err != nil {
 			return nil, err
 		}
-		f.out.Matches = append(f.out.Matches, found...)
+		if f.out.Matches = append(f.out.Matches, found...); f.out.Next != "" {
+			break
+		}
 	}
 	return f.out, nil
 }
@@ -66,6 +89,10 @@ type finding struct {
 	frozen []*meta.Frozen
 	left   int // how many stanzas may still be found
 	out    *api.FindResult
+
+	paged         bool
+	read          int    // of a page: how many stanzas may still be read
+	mirror, after string // of a page: it begins in this mirror, after this name
 }
 
 // versions returns the stanzas that a mirror has or had and that are asked for.
@@ -81,29 +108,14 @@ func (f *finding) versions(ctx context.Context, mirror string) ([]meta.Version, 
 	if err != nil || m == nil {
 		return nil, err
 	}
+	if f.paged {
+		return f.page(ctx, m)
+	}
 	var out []meta.Version
 	add := func(names []string) error {
-		matched, err := m.matching(ctx, names)
-		if err != nil {
-			return err
-		}
-		var wanted []string
-		for _, name := range names {
-			if len(matched[name]) > 0 {
-				wanted = append(wanted, name)
-			}
-		}
-		if len(wanted) > f.left { // each has at least one stanza
-			wanted, f.out.More = wanted[:f.left], true
-		}
-		lists, err := f.c.st.Versions(ctx, mirror, wanted)
-		if err != nil {
-			return err
-		}
-		for i, name := range wanted {
-			out = append(out, f.take(slices.DeleteFunc(lists[i], func(v meta.Version) bool { return !matched[name][v.PID] }))...)
-		}
-		return nil
+		some, err := f.matched(ctx, m, names)
+		out = append(out, some...)
+		return err
 	}
 	if names, ok := f.q.Names(); ok {
 		err := add(names)
@@ -137,6 +149,32 @@ func (f *finding) versions(ctx context.Context, mirror string) ([]meta.Version, 
 	return out, nil
 }
 
+// matched returns as many of the stanzas that are asked for and have one of the names as
+// may still be found.
+func (f *finding) matched(ctx context.Context, m *matcher, names []string) (out []meta.Version, err error) {
+	matched, _, err := m.matching(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	var wanted []string
+	for _, name := range names {
+		if len(matched[name]) > 0 {
+			wanted = append(wanted, name)
+		}
+	}
+	if len(wanted) > f.left { // each has at least one stanza
+		wanted, f.out.More = wanted[:f.left], true
+	}
+	lists, err := f.c.st.Versions(ctx, m.mirror, wanted)
+	if err != nil {
+		return nil, err
+	}
+	for i, name := range wanted {
+		out = append(out, f.take(slices.DeleteFunc(lists[i], func(v meta.Version) bool { return !matched[name][v.PID] }))...)
+	}
+	return out, nil
+}
+
 // take returns as many stanzas as may still be found.
 func (f *finding) take(list []meta.Version) []meta.Version {
 	if len(list) > f.left {
@@ -144,6 +182,76 @@ func (f *finding) take(list []meta.Version) []meta.Version {
 	}
 	f.left -= len(list)
 	return list
+}
+
+// page returns the stanzas of a mirror that a page has, and notes where the next one
+// begins. The stanzas of a name are on one page: as many as fit one, if there are more.
+func (f *finding) page(ctx context.Context, m *matcher) (out []meta.Version, err error) {
+	after, limit := f.after, f.left
+	for {
+		names, more, err := f.names(ctx, m.mirror, after)
+		if err != nil || len(names) == 0 {
+			return out, err
+		}
+		matched, read, err := m.matching(ctx, names)
+		if err != nil {
+			return nil, err
+		}
+		f.read -= read
+		var wanted []string
+		full := false
+		for _, name := range names {
+			n := len(matched[name])
+			if full = n > f.left && f.left < limit; full {
+				break
+			}
+			if n > 0 {
+				wanted = append(wanted, name)
+				f.left -= min(n, f.left)
+			}
+			after = name
+		}
+		lists, err := f.c.st.Versions(ctx, m.mirror, wanted)
+		if err != nil {
+			return nil, err
+		}
+		for i, name := range wanted {
+			list := slices.DeleteFunc(lists[i], func(v meta.Version) bool { return !matched[name][v.PID] })
+			out = append(out, list[:min(len(list), limit)]...)
+		}
+		if !more && !full {
+			return out, nil
+		}
+		if full || f.read <= 0 || f.left == 0 {
+			f.out.Next, f.out.More = m.mirror+"/"+after, true
+			return out, nil
+		}
+	}
+}
+
+// findPage is how many names a page matches at once.
+const findPage = 200
+
+// names returns some of the names that may be asked for, after a name, and whether there
+// are others.
+func (f *finding) names(ctx context.Context, mirror, after string) (names []string, more bool, err error) {
+	listed, ok := f.q.Names()
+	if source, of := f.q.Source(); !ok && of {
+		if listed, err = freeze.NamesOfSource(ctx, f.c.st, mirror, source); err != nil {
+			return nil, false, err
+		}
+		ok = true
+	}
+	if ok {
+		at, found := slices.BinarySearch(listed, after)
+		if found {
+			at++
+		}
+		names = listed[at:min(at+findPage, len(listed))]
+		return names, at+findPage < len(listed), nil
+	}
+	names, err = f.c.st.PackageNames(ctx, mirror, f.q.Prefix(), after, findPage)
+	return names, len(names) == findPage, err
 }
 
 // history is one stanza, and the snapshots and freezes that contain it.

@@ -19,6 +19,7 @@ import (
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/bundle"
+	"example.org/snapd/internal/freeze/client"
 	"example.org/snapd/internal/freeze/stream"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/tlog"
@@ -45,6 +46,11 @@ func (c *Control) Label(ctx context.Context, req *api.LabelRequest) (*api.LabelR
 // Diff compares the contents of two references.
 func (c *Control) Diff(ctx context.Context, req *api.DiffRequest) (*api.Diff, error) {
 	return c.cfg.Freezer.Diff(ctx, req.A, req.B)
+}
+
+// DiffPage compares two references for a page.
+func (c *Control) DiffPage(ctx context.Context, a, b string, p client.DiffPart) (d *api.Diff, all bool, err error) {
+	return c.cfg.Freezer.DiffPage(ctx, a, b, p)
 }
 
 // Sources renders the configuration of a client.

@@ -61,11 +61,11 @@ func frozenType(mirror string, frozen []*meta.Frozen) string {
 }
 
 // matching returns the stanzas that the mirror has or had with some names and that the
-// query asks for, by name.
-func (m *matcher) matching(ctx context.Context, names []string) (map[string]map[meta.PID]bool, error) {
+// query asks for, by name, and the number of those that were read.
+func (m *matcher) matching(ctx context.Context, names []string) (found map[string]map[meta.PID]bool, read int, err error) {
 	lists, err := m.c.st.FactsByName(ctx, m.mirror, names)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	facts := slices.Concat(lists...)
 	pids := make([]meta.PID, len(facts))
@@ -75,19 +75,19 @@ func (m *matcher) matching(ctx context.Context, names []string) (map[string]map[
 	var stanzas [][]byte
 	if m.q.Fields() {
 		if stanzas, err = m.c.st.Stanzas(ctx, pids); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	var places [][]meta.Presence
 	if m.q.Places() {
 		if places, err = m.c.st.Presences(ctx, pids); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	out := map[string]map[meta.PID]bool{}
 	for i, f := range facts {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		rec := f.Record
 		if stanzas != nil {
@@ -98,7 +98,7 @@ func (m *matcher) matching(ctx context.Context, names []string) (map[string]map[
 			for _, at := range places[i] {
 				component, err := m.component(ctx, at)
 				if err != nil {
-					return nil, err
+					return nil, 0, err
 				}
 				repo.AddPlace(&p, at.Suite, component)
 			}
@@ -111,7 +111,7 @@ func (m *matcher) matching(ctx context.Context, names []string) (map[string]map[
 		}
 		out[f.Name][f.PID] = true
 	}
-	return out, nil
+	return out, len(facts), nil
 }
 
 // component returns the component of an index, which the newest snapshot need not have.

@@ -64,7 +64,10 @@ func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, q *query.Que
 		same = same[:0]
 		return nil
 	}
-	err := c.EachOf(ctx, ref.Snapshot, q, "", func(p api.Package) error {
+	err := c.EachRead(ctx, ref.Snapshot, q, "", func(p api.Package, asked bool) error {
+		if !asked {
+			return nil
+		}
 		if len(same) > 0 && same[0].Name != p.Name {
 			if err := flush(); err != nil {
 				return err
@@ -79,9 +82,10 @@ func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, q *query.Que
 	return flush()
 }
 
-// EachOf calls f for each package in a snapshot that q, unless it is nil, asks for, by name
-// from the name from on. It does not read further than f consumes.
-func (c *Control) EachOf(ctx context.Context, snap *meta.Snapshot, q *query.Query, from string, f func(api.Package) error) error {
+// EachRead calls f for each package in a snapshot that is read to find those that q,
+// unless it is nil, asks for, by name from the name from on, and says whether q does. It
+// does not read further than f consumes.
+func (c *Control) EachRead(ctx context.Context, snap *meta.Snapshot, q *query.Query, from string, f func(p api.Package, asked bool) error) error {
 	format, err := c.cfg.Formats.Of(snap.Type)
 	if err != nil {
 		return err
@@ -92,10 +96,7 @@ func (c *Control) EachOf(ctx context.Context, snap *meta.Snapshot, q *query.Quer
 	}
 	return freeze.EachAsked(ctx, c.st, snap, q, from, func(en meta.Entry) error {
 		p := components.Package(snap.Mirror, en)
-		if q != nil && !q.Match(asked(format, &p, &en.Record)) {
-			return nil
-		}
-		return f(p)
+		return f(p, q == nil || q.Match(asked(format, &p, &en.Record)))
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/freeze/client"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/retention"
 )
@@ -109,21 +110,9 @@ func (c *Control) Show(ctx context.Context, req *api.ShowRequest) (*api.ShowResu
 		return &api.ShowResult{Package: p}, err
 	}
 	if ref.Frozen != nil {
-		f, err := c.cfg.Freezer.Describe(ctx, ref.Frozen.Name)
+		f, err := c.ShowFreeze(ctx, ref.Frozen, c.cfg.Freezer.Manifest(ref.Frozen.Name))
 		if err != nil {
 			return nil, err
-		}
-		if f.Attestations, err = c.cfg.Freezer.Attestations(ctx, ref.Frozen, false); err != nil {
-			return nil, err
-		}
-		channels, err := c.st.Channels(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, ch := range channels {
-			if ch.Shows(f.Name, c.now()) {
-				f.Channels = append(f.Channels, ch.Name)
-			}
 		}
 		return &api.ShowResult{Frozen: f}, nil
 	}
@@ -137,6 +126,27 @@ func (c *Control) Show(ctx context.Context, req *api.ShowRequest) (*api.ShowResu
 	}
 	snap.UsedBy = retention.New(users, c.now()).UsedBy(ref.Snapshot)
 	return &api.ShowResult{Snapshot: snap}, nil
+}
+
+// ShowFreeze describes a freeze with a manifest, also what was added to it later.
+func (c *Control) ShowFreeze(ctx context.Context, rec *meta.Frozen, m *client.Manifest) (*api.Frozen, error) {
+	f, err := m.Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if f.Attestations, err = c.cfg.Freezer.Attestations(ctx, rec, false); err != nil {
+		return nil, err
+	}
+	channels, err := c.st.Channels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, ch := range channels {
+		if ch.Shows(f.Name, c.now()) {
+			f.Channels = append(f.Channels, ch.Name)
+		}
+	}
+	return f, nil
 }
 
 // Pin keeps a snapshot, until a time or forever.

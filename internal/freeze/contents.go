@@ -1,6 +1,7 @@
 package freeze
 
 import (
+	"encoding/hex"
 	"iter"
 	"slices"
 
@@ -80,6 +81,17 @@ func (d *DocMirror) List(sourceArch string) []api.Package {
 // Each returns the packages of an exact mirror one by one, each once.
 func (d *DocMirror) Each(sourceArch string) iter.Seq[api.Package] {
 	return func(yield func(api.Package) bool) {
+		for p := range d.EachStanza(sourceArch) {
+			if !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+// EachStanza is Each with the stanza that describes the package.
+func (d *DocMirror) EachStanza(sourceArch string) iter.Seq2[api.Package, meta.StanzaKey] {
+	return func(yield func(api.Package, meta.StanzaKey) bool) {
 		for _, same := range d.samePackages() {
 			p := &d.Packages[same[0]]
 			r := repo.Record{Kind: repo.KindBinary, Name: p.Name, Version: p.Version, Arch: p.Arch, Files: []repo.File{{Path: p.Path, Size: p.Size, SHA256: p.SHA256}}}
@@ -90,7 +102,7 @@ func (d *DocMirror) Each(sourceArch string) iter.Seq[api.Package] {
 			for _, i := range same {
 				repo.AddPlace(&e, d.Packages[i].Suite, d.Packages[i].Component)
 			}
-			if !yield(e) {
+			if !yield(e, stanzaKey(p.Name, p.Paragraph)) {
 				return
 			}
 		}
@@ -100,11 +112,21 @@ func (d *DocMirror) Each(sourceArch string) iter.Seq[api.Package] {
 			for _, i := range same {
 				repo.AddPlace(&e, d.Sources[i].Suite, d.Sources[i].Component)
 			}
-			if !yield(e) {
+			if !yield(e, stanzaKey(s.Name, s.Paragraph)) {
 				return
 			}
 		}
 	}
+}
+
+// stanzaKey names a stanza of which a manifest has half the digest. A key that is not
+// one, as a hostile manifest may have, is that of no stanza.
+func stanzaKey(name, paragraph string) meta.StanzaKey {
+	k := meta.StanzaKey{Name: name}
+	if len(paragraph) == hex.EncodedLen(len(k.Digest)) {
+		_, _ = hex.Decode(k.Digest[:], []byte(paragraph))
+	}
+	return k
 }
 
 // samePackages groups the entries of packages that are the same file, in the order of

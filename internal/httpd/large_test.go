@@ -1,6 +1,7 @@
 package httpd_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,8 +30,8 @@ type large struct {
 	one, two *meta.Snapshot
 }
 
-// Pages and queries of a large mirror stay fast: about 0.2 seconds for a page, 0.3 for a
-// query, 1 for everything as JSON. The test measures processor time, which other work on
+// Pages and queries of a large mirror stay fast: about 0.2 seconds for every page, 0.3 for
+// a verb, 1 for everything as JSON. The test measures processor time, which other work on
 // the machine hardly changes, and its bounds allow for slow machines. -v logs the times.
 func TestLarge(t *testing.T) {
 	if testing.Short() {
@@ -40,12 +41,35 @@ func TestLarge(t *testing.T) {
 		t.Skip("measures time")
 	}
 	l := newLarge(t)
+	times := map[string]time.Duration{}
 	l.measure(func(what string, took, used, limit time.Duration) {
+		times[what] = used
 		t.Logf("%-50s %6.3fs, %6.3fs of processors, expected %.1fs", what, took.Seconds(), used.Seconds(), limit.Seconds())
 		if used > 8*limit {
 			t.Errorf("%s took %v of processors, expected about %v", what, used, limit)
 		}
 	})
+	// Pages do less than the verbs that list everything.
+	for page, all := range map[string]string{
+		"/diff?a=ONE&b=TWO": "diff", "/diff?a=ONE&b=TWO&kind=Removed": "diff", "/search?q=arch%3Anone": "find of nothing", "/search?q=section%3Anone": "find of nothing",
+		"/freeze/whole?q=section%3Anone": "packages of a snapshot", "/freeze/whole?from=debian%2Fpkg-9": "packages of a snapshot", "/freeze/exact": "packages of an exact freeze",
+	} {
+		if times[page] == 0 || times[all] == 0 || times[page] > times[all]/2 {
+			t.Errorf("%s took %v of processors, expected at most half of the %v of %q", page, times[page], times[all], all)
+		}
+	}
+	// Where nothing is found, the pages lead to the end.
+	_, pages := l.follow("/search?q=section%3Anone", func(body []byte) (names []string, next string) {
+		var res api.FindResult
+		if err := json.Unmarshal(body, &res); err != nil || len(res.Matches) > 0 {
+			t.Fatalf("%d results, %v", len(res.Matches), err)
+		}
+		return nil, res.Next
+	})
+	if pages < 10 || pages > 20 {
+		t.Errorf("the search of %d stanzas took %d pages", 2*largeMirror, pages)
+	}
+	l.wants("/diff?a="+url.QueryEscape(l.one.ID())+"&b="+url.QueryEscape(l.two.ID()), "Too many packages may differ", "only: Removed", ">more</a>", `<a href="/package/huge-bin-0">`)
 }
 
 // BenchmarkLarge reports the times of TestLarge, the best of three.
@@ -78,6 +102,7 @@ func (l *large) measure(report func(what string, took, used, limit time.Duration
 	l.t.Helper()
 	const page, query, all = 200 * time.Millisecond, 300 * time.Millisecond, time.Second
 	one, two := l.one.ID(), l.two.ID()
+	wholes := "/diff?a=whole&b=exact"
 	diff := "/diff?" + url.Values{"a": {one}, "b": {two}}.Encode()
 	for _, c := range []struct {
 		path  string
@@ -85,10 +110,11 @@ func (l *large) measure(report func(what string, took, used, limit time.Duration
 	}{
 		{"/", page}, {"/mirror/debian", page}, {"/freezes", page},
 		{"/snapshot/" + two, page}, {"/snapshot/" + two + "?from=pkg-2", page}, {"/package/pkg-9000-bin-1", page}, {"/package/huge-bin-1", page},
-		{"/source/src-9000", page}, {"/source/huge", page}, {diff, all}, {diff + "&kind=Upgraded&from=60000", page},
-		{"/freeze/whole", page}, {"/freeze/exact", page}, {"/freeze/exact?from=60000", page},
-		{"/snapshot/" + two + "?q=%2A-bin-1", query}, {"/snapshot/" + two + "?q=%24Depends+%28%25+%2Axyz%2A%29", all},
-		{"/freeze/exact?q=%2A-bin-1", query}, {"/search?q=pkg-1%2A", query}, {"/search?q=arch%3Anone", query}, {"/search?q=source%3Ahuge", query},
+		{"/source/src-9000", page}, {"/source/huge", page}, {diff, page}, {diff + "&kind=Upgraded&from=debian%2Fpkg-9", page}, {diff + "&kind=Removed", page}, {wholes, page}, {wholes + "&from=debian%2Fpkg-9", page},
+		{"/freeze/whole", page}, {"/freeze/exact", page}, {"/freeze/exact?from=debian%2F%2360000", page}, {"/freeze/whole?from=debian%2Fpkg-9", page},
+		{"/snapshot/" + two + "?q=%2A-bin-1", page}, {"/snapshot/" + two + "?q=%24Depends+%28%25+%2Axyz%2A%29", page}, {"/snapshot/" + two + "?q=section%3Anone", page},
+		{"/freeze/exact?q=%2A-bin-1", page}, {"/freeze/exact?q=section%3Anone", page}, {"/freeze/whole?q=section%3Anone", page}, {"/freeze/whole?q=arch%3Anone", page},
+		{"/search?q=pkg-1%2A", page}, {"/search?q=arch%3Anone", page}, {"/search?q=source%3Ahuge", page}, {"/search?q=section%3Anone", page}, {"/search?q=section%3Alibs", page},
 	} {
 		start, before := time.Now(), used(l.t)
 		resp, err := http.Get(l.conf.Server.PublicURL + c.path)

@@ -34,8 +34,17 @@ const (
 	pageSnapshots = 100 // per page of a mirror
 	pageFreezes   = 100 // of the list of freezes
 	pageDiff      = 200 // of each kind on the page of differences
-	pageTime      = 20 * time.Second
-	pagesAtOnce   = 4 // pages that may be rendered at a time
+	// A page reads at most about as many packages, or stanzas of a search, to find those
+	// that a query asks for; fewer where it has to read control data. What follows is on
+	// the next page.
+	pageRead       = 20_000
+	pageReadFields = 8_000
+	pageDiffRead   = 12_000
+	// The page of differences counts them if at most so many packages can differ.
+	pageDiffAll = 10_000
+
+	pageTime    = 20 * time.Second
+	pagesAtOnce = 4 // pages that may be rendered at a time
 
 	// A search may read the whole history, so others do not wait for it.
 	searchesAtOnce = 2
@@ -48,7 +57,6 @@ type pages struct {
 	templates *template.Template
 	slots     chan struct{}
 	searches  chan struct{}
-	last      lastDiff
 	style     *entity
 	key       *entity
 }
@@ -257,14 +265,25 @@ func (p *pages) search(rw http.ResponseWriter, r *http.Request) {
 // found lists the packages of any snapshot or freeze that a query asks for.
 func (p *pages) found(ctx context.Context, r *http.Request, _ map[string]string) (page, error) {
 	text := strings.TrimSpace(r.URL.Query().Get("q"))
-	if _, err := parseQuery(text); err != nil {
-		return page{}, err
-	}
-	res, err := p.s.control.FindSome(ctx, &api.FindRequest{Query: text}, pageFound)
+	q, err := parseQuery(text)
 	if err != nil {
 		return page{}, err
 	}
-	return page{"search.html", "Search", map[string]any{"Query": text, "Result": res}, res}, nil
+	res, err := p.s.control.FindPage(ctx, text, r.URL.Query().Get("from"), pageFound, readLimit(q))
+	if err != nil {
+		return page{}, err
+	}
+	return page{"search.html", "Search", map[string]any{
+		"Query": text, "Result": res, "From": r.URL.Query().Get("from"), "Short": len(res.Matches) < pageFound,
+	}, res}, nil
+}
+
+// readLimit is how many packages a page reads for a query, which may be nil.
+func readLimit(q *query.Query) int {
+	if q != nil && q.Fields() {
+		return pageReadFields
+	}
+	return pageRead
 }
 
 // packageRow is a row in a table of packages, with a link to the file.
@@ -304,7 +323,7 @@ func (p *pages) snapshot(ctx context.Context, r *http.Request, vars map[string]s
 	}
 	rows, next, err := p.askedRows(ctx, snap, asked, q.Get("from"))
 	return page{"snapshot.html", snap.ID(), map[string]any{
-		"Snapshot": shown.Snapshot, "Files": filesOf(snap), "Query": q.Get("q"), "Packages": rows, "Next": next,
+		"Snapshot": shown.Snapshot, "Files": filesOf(snap), "Query": q.Get("q"), "Packages": rows, "Next": next, "Short": next != "" && len(rows) < pagePackages,
 	}, &api.SnapshotPage{Snapshot: shown.Snapshot, Packages: packagesOf(rows), Next: next}}, err
 }
 
@@ -328,12 +347,16 @@ func parseQuery(text string) (*query.Query, error) {
 // askedRows returns the packages of a snapshot that a query asks for, starting at a name,
 // and the name to continue from.
 func (p *pages) askedRows(ctx context.Context, snap *meta.Snapshot, q *query.Query, from string) (rows []packageRow, next string, err error) {
-	err = p.s.control.EachOf(ctx, snap, q, from, func(pk api.Package) error {
-		if len(rows) >= pagePackages && rows[len(rows)-1].Name != pk.Name {
+	read, last := 0, ""
+	err = p.s.control.EachRead(ctx, snap, q, from, func(pk api.Package, asked bool) error {
+		if pk.Name != last && (len(rows) >= pagePackages || read >= readLimit(q)) {
 			next = pk.Name
 			return errEnough
 		}
-		rows = append(rows, rowOf(pk, filesOf(snap), true))
+		read, last = read+1, pk.Name
+		if asked {
+			rows = append(rows, rowOf(pk, filesOf(snap), true))
+		}
 		return nil
 	})
 	if errors.Is(err, errEnough) {

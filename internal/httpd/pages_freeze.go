@@ -6,16 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
-	"sync"
-	"time"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/config"
-	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/freeze/client"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/query"
 )
@@ -38,7 +35,8 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		return page{}, err
 	}
 	name := ref.Frozen.Name
-	shown, err := p.s.control.Show(ctx, &api.ShowRequest{Ref: name})
+	manifest := p.s.cfg.Freezer.Manifest(name)
+	shown, err := p.s.control.ShowFreeze(ctx, ref.Frozen, manifest)
 	if err != nil {
 		return page{}, err
 	}
@@ -67,7 +65,7 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		return page{}, err
 	}
 	q := r.URL.Query()
-	from, err := position(q)
+	from, err := client.ParsePosition(q.Get("from"))
 	if err != nil {
 		return page{}, err
 	}
@@ -75,29 +73,30 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 	if err != nil {
 		return page{}, err
 	}
-	rows, next, err := p.frozenRows(ctx, ref, asked, from)
-	return page{"freeze.html", name, map[string]any{"Frozen": shown.Frozen, "Before": before, "Links": links, "Query": q.Get("q"), "Packages": rows, "Next": next},
-		&api.FreezePage{Freeze: shown.Frozen, Before: before, Packages: packagesOf(rows), Next: next}}, err
+	rows, next, err := p.frozenRows(ctx, name, manifest, asked, from)
+	return page{"freeze.html", name, map[string]any{"Frozen": shown, "Before": before, "Links": links, "Query": q.Get("q"), "Packages": rows, "Next": next, "Short": next != "" && len(rows) < pageFrozen},
+		&api.FreezePage{Freeze: shown, Before: before, Packages: packagesOf(rows), Next: next}}, err
 }
 
 // frozenRows returns a page of the packages of a freeze that a query asks for, and where
-// the next one begins, 0 at the end.
-func (p *pages) frozenRows(ctx context.Context, ref catalog.Ref, q *query.Query, from int) (rows []packageRow, next int, err error) {
-	base := "/frozen/" + url.PathEscape(ref.Frozen.Name) + "/"
-	at := 0
-	err = p.s.control.EachPackage(ctx, ref, q, func(pk api.Package) error {
-		if at++; at <= from {
-			return nil
-		}
-		if len(rows) == pageFrozen {
-			next = from + pageFrozen
+// the next one begins, empty at the end.
+func (p *pages) frozenRows(ctx context.Context, name string, manifest *client.Manifest, q *query.Query, from client.Position) (rows []packageRow, next string, err error) {
+	base := "/frozen/" + url.PathEscape(name) + "/"
+	read := 0
+	var last client.Position
+	err = manifest.EachRead(ctx, q, from, func(r *client.Read) error {
+		if r.Splits(&last) && (len(rows) >= pageFrozen || read >= readLimit(q)) {
+			next = r.Position.String()
 			return errEnough
 		}
-		rows = append(rows, rowOf(pk, base+url.PathEscape(pk.Mirror)+"/", false))
+		read, last = read+1, r.Position
+		if r.Asked {
+			rows = append(rows, rowOf(r.Package, base+url.PathEscape(r.Mirror)+"/", false))
+		}
 		return nil
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		return nil, 0, err
+		return nil, "", err
 	}
 	names := make([]string, len(rows))
 	for i := range rows {
@@ -144,134 +143,4 @@ func (p *pages) comparison(ctx context.Context, _ *http.Request, vars map[string
 	return page{"comparison.html", "Differences of a rebuilt image of " + name, map[string]any{
 		"Name": name, "Compare": r, "File": fileHref("/frozen/"+url.PathEscape(name)+"/", freeze.ComparisonPath(digest)),
 	}, r}, nil
-}
-
-// diffPart is one kind of difference.
-type diffPart struct {
-	Title   string
-	Count   int // of all of them
-	Entries []diffRow
-	More    string // where the next page is
-}
-
-// diffRow is a row in a table of differences.
-type diffRow struct {
-	api.DiffEntry
-	Known bool // the package has a page
-}
-
-func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) (page, error) {
-	q := r.URL.Query()
-	a, b, only := q.Get("a"), q.Get("b"), q.Get("kind")
-	from, err := position(q)
-	if err != nil {
-		return page{}, err
-	}
-	data := map[string]any{"A": a, "B": b, "Diff": nil, "Parts": nil}
-	out := page{"diff.html", "Differences", data, nil}
-	if a == "" || b == "" {
-		if wantsJSON(r) {
-			return page{}, fmt.Errorf("%w: ?a=REF&b=REF: expected two references to compare", errclass.Usage)
-		}
-		return out, nil
-	}
-	d, err := p.diffOf(ctx, a, b)
-	if err != nil {
-		return page{}, err
-	}
-	var parts []diffPart
-	for _, kind := range []struct {
-		title   string
-		entries []api.DiffEntry
-	}{
-		{"Upgraded", d.Upgraded}, {"Downgraded", d.Downgraded}, {"Added", d.Added}, {"Removed", d.Removed}, {"Same version, different bytes", d.Rebuilt},
-	} {
-		if only != "" && only != kind.title {
-			continue
-		}
-		part := diffPart{Title: kind.title, Count: len(kind.entries)}
-		start := min(from, len(kind.entries))
-		end := min(start+pageDiff, len(kind.entries))
-		if end < len(kind.entries) {
-			part.More = "?" + url.Values{"a": {a}, "b": {b}, "kind": {kind.title}, "from": {strconv.Itoa(end)}}.Encode()
-		}
-		var names []string
-		for _, e := range kind.entries[start:end] {
-			part.Entries = append(part.Entries, diffRow{DiffEntry: e})
-			names = append(names, e.Name)
-		}
-		known, err := p.s.meta.KnownNames(ctx, names)
-		if err != nil {
-			return page{}, err
-		}
-		for i := range part.Entries {
-			part.Entries[i].Known = known[part.Entries[i].Name]
-		}
-		parts = append(parts, part)
-	}
-	sources := d.Sources
-	if only != "" {
-		sources = nil
-	}
-	data["Diff"], data["Parts"], data["Sources"], out.json = d, parts, sources[:min(len(sources), pageDiff)], d
-	data["MoreSources"] = max(0, len(sources)-pageDiff)
-	return out, nil
-}
-
-// diffTime is how long the differences of the last page are kept for the next one.
-const diffTime = 2 * time.Minute
-
-// lastDiff keeps the differences that a page was about, since computing those of whole
-// mirrors takes long and they have many pages.
-type lastDiff struct {
-	mu    sync.Mutex
-	diff  *api.Diff
-	timer *time.Timer
-}
-
-// get returns the differences of two references, nil if it has those of others.
-func (l *lastDiff) get(a, b string) *api.Diff {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.diff == nil || l.diff.A != a || l.diff.B != b {
-		return nil
-	}
-	l.timer.Reset(diffTime)
-	return l.diff
-}
-
-func (l *lastDiff) put(d *api.Diff) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.timer != nil {
-		l.timer.Stop()
-	}
-	l.diff = d
-	l.timer = time.AfterFunc(diffTime, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.diff == d {
-			l.diff = nil
-		}
-	})
-}
-
-// diffOf compares two references, which must exist still. What they name never changes.
-func (p *pages) diffOf(ctx context.Context, a, b string) (*api.Diff, error) {
-	var ids [2]string
-	for i, text := range []string{a, b} {
-		ref, _, err := p.s.catalog.ResolvePast(ctx, text)
-		if err != nil {
-			return nil, err
-		}
-		ids[i] = ref.String()
-	}
-	if d := p.last.get(ids[0], ids[1]); d != nil {
-		return d, nil
-	}
-	d, err := p.s.control.Diff(ctx, &api.DiffRequest{A: ids[0], B: ids[1]})
-	if err == nil {
-		p.last.put(d)
-	}
-	return d, err
 }

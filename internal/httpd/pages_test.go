@@ -3,7 +3,9 @@ package httpd_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -352,6 +354,114 @@ func TestDiffPages(t *testing.T) {
 		t.Error("the first page has more than 200 packages")
 	}
 	s.wants(path+"&kind=Added&from=200", ">p200<", ">p204<")
+}
+
+// follow returns what all pages of a list have: list reads one, and returns the next.
+func (s *site) follow(path string, list func(body []byte) (names []string, next string)) (names []string, pages int) {
+	s.t.Helper()
+	for from := ""; ; pages++ {
+		to := path
+		if from != "" {
+			to += map[bool]string{true: "&", false: "?"}[strings.Contains(path, "?")] + "from=" + url.QueryEscape(from)
+		}
+		some, next := list(s.json(to))
+		if len(some) > 204 {
+			s.t.Errorf("%s: a page of %d", to, len(some))
+		}
+		if names = append(names, some...); next == "" {
+			return names, pages + 1
+		}
+		from = next
+	}
+}
+
+// json returns a page as JSON.
+func (s *site) json(path string) []byte {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.conf.Server.PublicURL+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		s.t.Fatalf("%s: status %d, %v\n%s", path, resp.StatusCode, err, body)
+	}
+	return body
+}
+
+// The pages of a list have together what the list has: of snapshots, of whole and exact
+// freezes, and of searches.
+func TestPagesOfPackages(t *testing.T) {
+	s := newSite(t, nil)
+	var names []string
+	for i := range 230 {
+		for _, arch := range []string{"amd64", "all"} {
+			s.Archive.Add(debtest.Package{Name: fmt.Sprintf("p%03d", i), Arch: arch, Version: fmt.Sprint(1 + i%2)})
+		}
+		names = append(names, fmt.Sprintf("p%03d:amd64", i), fmt.Sprintf("p%03d:all", i))
+		s.Archive.AddSource(debtest.Source{Name: fmt.Sprintf("p%03d", i), Version: fmt.Sprint(1 + i%2)})
+	}
+	s.publish()
+	s.sync()
+	s.call("freeze", api.FreezeRequest{Name: "whole", All: true}, nil)
+	s.call("freeze", api.FreezeRequest{Name: "exact", Manifests: []api.ManifestFile{{Name: "list", Data: []byte(strings.Join(names, "\n") + "\n")}}}, nil)
+	key := func(p *api.Package) string { return p.Name + " " + p.Version + " " + p.Arch }
+	for _, ref := range []string{"debian@latest", "whole", "exact"} {
+		for _, q := range []string{"", "p1*", "arch:all & $Version (2)", "$Description", "$Description & p22*", "$Nothing", "arch:none"} {
+			var all api.PackageList
+			s.call("packages", api.PackagesRequest{Ref: ref, Query: q}, &all)
+			var want []string
+			for i := range all.Packages {
+				want = append(want, key(&all.Packages[i]))
+			}
+			path := "/freeze/" + ref + "?q=" + url.QueryEscape(q)
+			if ref == "debian@latest" {
+				path = "/snapshot/" + ref + "?q=" + url.QueryEscape(q)
+			}
+			got, pages := s.follow(path, func(body []byte) (names []string, next string) {
+				var p api.FreezePage
+				if err := json.Unmarshal(body, &p); err != nil {
+					t.Fatal(err)
+				}
+				for i := range p.Packages {
+					names = append(names, key(&p.Packages[i]))
+				}
+				return names, p.Next
+			})
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) || pages > 1+len(want)/200 {
+				t.Errorf("%s %q: %d packages on %d pages, expected %d", ref, q, len(got), pages, len(want))
+			}
+			if ref != "debian@latest" || q == "" {
+				continue
+			}
+			found, _ := s.follow("/search?q="+url.QueryEscape(q), func(body []byte) (names []string, next string) {
+				var res api.FindResult
+				if err := json.Unmarshal(body, &res); err != nil {
+					t.Fatal(err)
+				}
+				for i := range res.Matches {
+					names = append(names, key(&res.Matches[i].Package))
+				}
+				return names, res.Next
+			})
+			if slices.Sort(found); !slices.Equal(found, want) {
+				t.Errorf("search for %q: %d packages, expected %d", q, len(found), len(want))
+			}
+		}
+	}
+	for _, path := range []string{"/freeze/exact?from=200", "/freeze/exact?from=debian%2F%23x", "/search?q=p*&from=5", "/diff?a=whole&b=exact&kind=x", "/diff?a=whole&b=exact&from=x"} {
+		if a := s.get(path); a.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: status %d, expected 400", path, a.StatusCode)
+		}
+	}
 }
 
 var (

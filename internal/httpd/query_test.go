@@ -83,12 +83,12 @@ func TestQueries(t *testing.T) {
 		}
 	}
 	for path, want := range map[string][]string{
-		"/freeze/whole?q=*a*":                     {"apache", "bash"},
-		"/freeze/exact?q=%24Section+(web)":        {"apache", "nginx"},
-		"/freeze/exact?q=%24Section+(web)&from=1": {"nginx"},
-		"/snapshot/debian@latest?q=%24Depends":    {"apache", "nginx", "zsh"},
-		"/snapshot/debian@latest?q=*n*&from=b":    {"nginx"},
-		"/search?q=source:nginx+%7C+bash":         {"bash", "nginx"},
+		"/freeze/whole?q=*a*":                                 {"apache", "bash"},
+		"/freeze/exact?q=%24Section+(web)":                    {"apache", "nginx"},
+		"/freeze/exact?q=%24Section+(web)&from=debian%2F%231": {"nginx"},
+		"/snapshot/debian@latest?q=%24Depends":                {"apache", "nginx", "zsh"},
+		"/snapshot/debian@latest?q=*n*&from=b":                {"nginx"},
+		"/search?q=source:nginx+%7C+bash":                     {"bash", "nginx"},
 	} {
 		var page struct {
 			Packages []api.Package `json:"packages"`

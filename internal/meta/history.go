@@ -58,6 +58,10 @@ type History interface {
 	// index, at a cost proportional to the difference. ErrNotFound if the suite is
 	// unknown.
 	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]Difference, error)
+	// CountDifferences counts, up to a limit, the stanzas whose presence in an index began
+	// or ended between two generations of a suite: at least as many as Differences lists.
+	// Its cost grows with the limit only. ErrNotFound if the suite is unknown.
+	CountDifferences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32, limit int) (int, error)
 	// Versions lists, for each name, every stanza that a mirror has or had with it, and
 	// where the stanza is and was present.
 	Versions(ctx context.Context, mirror string, names []string) ([][]Version, error)

@@ -60,6 +60,7 @@ type Metadata interface {
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
 	FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error)
 	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error)
+	CountDifferences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32, limit int) (int, error)
 	Recording(ctx context.Context, name string) (*meta.Recording, error)
 	Images(ctx context.Context, name string) ([]meta.Image, error)
 }

@@ -5,25 +5,27 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
-	"example.org/snapd/internal/catalog"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/query"
-	"example.org/snapd/internal/repo"
 )
 
 // Describe describes a freeze. It may return meta.ErrNotFound.
 func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error) {
-	f, err := c.meta.Freeze(ctx, name)
+	return c.Manifest(name).Describe(ctx)
+}
+
+// Describe describes the freeze. It may return meta.ErrNotFound.
+func (m *Manifest) Describe(ctx context.Context) (*api.Frozen, error) {
+	c := m.c
+	f, err := c.meta.Freeze(ctx, m.name)
 	if err != nil {
 		return nil, err
 	}
-	about, err := c.outline(ctx, f)
+	about, err := m.outline(ctx, f)
 	damaged := errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt)
 	if err != nil && !damaged {
 		return nil, err
@@ -56,7 +58,7 @@ func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error)
 		out.LabelsDamage = err.Error()
 	}
 	out.Labels, out.Description = l.Labels, l.Description
-	out.Images, err = c.Images(ctx, name)
+	out.Images, err = c.Images(ctx, f.Name)
 	return out, err
 }
 
@@ -68,7 +70,8 @@ type outline struct {
 
 // outline reads the manifest of a freeze, unless it is remembered. The error is that
 // of a manifest that is lost or known to be corrupt in any case.
-func (c *Client) outline(ctx context.Context, f *meta.Frozen) (out outline, err error) {
+func (m *Manifest) outline(ctx context.Context, f *meta.Frozen) (out outline, err error) {
+	c := m.c
 	if out, ok := c.outlines.get(f.Manifest.SHA256); ok {
 		if err := c.cfg.Keeper.Corrupt(f.Manifest.SHA256); err != nil {
 			return outline{}, err
@@ -78,7 +81,7 @@ func (c *Client) outline(ctx context.Context, f *meta.Frozen) (out outline, err 
 		}
 		return out, nil
 	}
-	_, doc, err := c.load(ctx, f.Name)
+	_, doc, err := m.load(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -186,135 +189,7 @@ func (c *Client) Packages(ctx context.Context, ref string) (*api.PackageList, er
 		return nil
 	}
 	if r.Snapshot != nil {
-		return out, c.eachOfSnapshot(ctx, r.Snapshot, nil, add)
+		return out, c.eachOfSnapshot(ctx, r.Snapshot, nil, "", func(p api.Package, _ bool) error { return add(p) })
 	}
 	return out, c.EachPackage(ctx, r.Frozen.Name, nil, add)
-}
-
-// EachPackage calls f for each package of a freeze that q, unless it is nil, asks for, in
-// the order of Packages. Of a whole mirror that was not imported no more is read than f
-// takes.
-func (c *Client) EachPackage(ctx context.Context, name string, q *query.Query, f func(api.Package) error) error {
-	fr, doc, err := c.load(ctx, name)
-	if err != nil {
-		return err
-	}
-	for i := range doc.Mirrors {
-		d := &doc.Mirrors[i]
-		if d.Kind == freeze.Whole {
-			if err := c.eachOfWhole(ctx, fr, d, q, f); err != nil {
-				return err
-			}
-			continue
-		}
-		format, err := c.cfg.Formats.Of(d.Type)
-		if err != nil {
-			return err
-		}
-		list := d.Each(format.SourceArch())
-		if q != nil {
-			if list, err = c.asked(ctx, fr, d, format, list, q); err != nil {
-				return err
-			}
-		}
-		for p := range list {
-			if err := f(p); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// asked returns those packages of a list, which are those of an exact part of a freeze,
-// that a query asks for. Their control data is in the indices of the freeze.
-func (c *Client) asked(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, format Format, list iter.Seq[api.Package], q *query.Query) (iter.Seq[api.Package], error) {
-	if !q.Fields() {
-		return only(list, func(p *api.Package) bool { return q.Match(query.Package{Package: p, Compare: format.Compare}) }), nil
-	}
-	fm, err := recordOf(fr, d.Name)
-	if err != nil {
-		return nil, err
-	}
-	type id struct{ sha256, name, version, arch string } // one file may be several packages
-	idOf := func(p *api.Package) id { return id{p.SHA256, p.Name, p.Version, p.Arch} }
-	listed, matches := map[id]*api.Package{}, map[id]bool{}
-	for p := range list {
-		listed[idOf(&p)] = &p
-	}
-	err = c.eachDerived(ctx, fr, fm, func(_ repo.SuiteName, _ repo.Group, rec *repo.Record) error {
-		described := repo.Describe(d.Name, rec)
-		if p := listed[idOf(&described)]; p != nil && q.Match(matching(format, p, rec)) {
-			matches[idOf(p)] = true
-		}
-		return nil
-	})
-	return only(list, func(p *api.Package) bool { return matches[idOf(p)] }), err
-}
-
-// only returns the packages of a list that fit.
-func only(list iter.Seq[api.Package], fits func(*api.Package) bool) iter.Seq[api.Package] {
-	return func(yield func(api.Package) bool) {
-		for p := range list {
-			if fits(&p) && !yield(p) {
-				return
-			}
-		}
-	}
-}
-
-// matching is a package as a query sees it.
-func matching(f Format, p *api.Package, rec *repo.Record) query.Package {
-	return query.Package{Package: p, Compare: f.Compare, Field: func(name string) (string, bool) { return f.Field(rec, name) }}
-}
-
-// eachOfSnapshot calls f for the packages of a snapshot that q, unless it is nil, asks for.
-func (c *Client) eachOfSnapshot(ctx context.Context, snap *meta.Snapshot, q *query.Query, f func(api.Package) error) error {
-	format, err := c.cfg.Formats.Of(snap.Type)
-	if err != nil {
-		return err
-	}
-	gens, err := c.meta.Generations(ctx, snap)
-	if err != nil {
-		return err
-	}
-	components := catalog.ComponentsOf(gens)
-	return freeze.EachAsked(ctx, c.meta, snap, q, "", func(e meta.Entry) error {
-		p := components.Package(snap.Mirror, e)
-		if q != nil && !q.Match(matching(format, &p, &e.Record)) {
-			return nil
-		}
-		return f(p)
-	})
-}
-
-// eachOfWhole calls f for packages of a whole mirror of a freeze: from its
-// generations, or from its tree if it was imported.
-func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.DocMirror, q *query.Query, f func(api.Package) error) error {
-	fm, err := recordOf(fr, d.Name)
-	if err != nil {
-		return err
-	}
-	states := fm.States()
-	for _, snap := range states {
-		if err := c.eachOfSnapshot(ctx, snap, q, f); err != nil {
-			return err
-		}
-	}
-	if len(states) > 0 {
-		return nil
-	}
-	format, err := c.cfg.Formats.Of(fm.Type)
-	if err != nil {
-		return err
-	}
-	return c.eachDerived(ctx, fr, fm, func(suite repo.SuiteName, g repo.Group, rec *repo.Record) error {
-		place := meta.Place{Suite: suite, Index: g.Index}
-		e := meta.Entry{Fact: &meta.Fact{Record: *rec}, Places: []meta.Place{place}}
-		p := catalog.Components{place: g.Component}.Package(d.Name, e)
-		if q != nil && !q.Match(matching(format, &p, rec)) {
-			return nil
-		}
-		return f(p)
-	})
 }

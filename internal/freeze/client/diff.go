@@ -37,12 +37,13 @@ func contentOf(mirror, typ string, f *meta.Fact) (c content, ok bool) {
 // side is what a reference contains of each mirror: a state, or a list.
 type side struct {
 	name   string
-	states map[string]*meta.Snapshot // by mirror, if it is whole
-	lists  map[string][]content      // by mirror, if it is exact
+	states map[string]*meta.Snapshot    // by mirror, if it is whole
+	lists  map[string][]content         // by mirror, if it is exact
+	docs   map[string]*freeze.DocMirror // by mirror, if it is exact and in a manifest
 }
 
 func newSide(name string) *side {
-	return &side{name: name, states: map[string]*meta.Snapshot{}, lists: map[string][]content{}}
+	return &side{name: name, states: map[string]*meta.Snapshot{}, lists: map[string][]content{}, docs: map[string]*freeze.DocMirror{}}
 }
 
 // mirrors returns the mirrors of several sides, in order.
@@ -53,6 +54,9 @@ func mirrors(sides ...*side) []string {
 			all[m] = true
 		}
 		for m := range s.lists {
+			all[m] = true
+		}
+		for m := range s.docs {
 			all[m] = true
 		}
 	}
@@ -124,12 +128,19 @@ func (c *Client) addFreeze(ctx context.Context, s *side, r catalog.Ref) error {
 			}
 			continue
 		}
-		s.lists[d.Name] = []content{}
-		for _, p := range d.Packages {
-			s.lists[d.Name] = append(s.lists[d.Name], content{d.Name, d.Type, p.Name, p.Arch, p.Version, p.SHA256, repo.Ref{Name: p.Source, Version: p.SourceVersion}})
-		}
+		s.docs[d.Name] = d
 	}
 	return nil
+}
+
+// contentsIn returns packages of an exact mirror.
+func contentsIn(d *freeze.DocMirror, packages []freeze.DocPackage) []content {
+	out := make([]content, len(packages))
+	for i := range packages {
+		p := &packages[i]
+		out[i] = content{d.Name, d.Type, p.Name, p.Arch, p.Version, p.SHA256, repo.Ref{Name: p.Source, Version: p.SourceVersion}}
+	}
+	return out
 }
 
 func (c *Client) addWhole(ctx context.Context, s *side, f *meta.Frozen, d *freeze.DocMirror) error {
@@ -153,6 +164,9 @@ func (c *Client) addWhole(ctx context.Context, s *side, f *meta.Frozen, d *freez
 func (c *Client) contents(ctx context.Context, s *side, mirror string) (out []content, err error) {
 	if l, ok := s.lists[mirror]; ok {
 		return l, nil
+	}
+	if d := s.docs[mirror]; d != nil {
+		return contentsIn(d, d.Packages), nil
 	}
 	snap := s.states[mirror]
 	if snap == nil {

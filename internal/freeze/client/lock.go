@@ -133,7 +133,7 @@ func (l *locker) snapshot(ctx context.Context, snap *meta.Snapshot) error {
 	if len(l.d.Repositories) == 0 {
 		return nil
 	}
-	return l.c.eachOfSnapshot(ctx, snap, nil, l.add)
+	return l.c.eachOfSnapshot(ctx, snap, nil, "", func(p api.Package, _ bool) error { return l.add(p) })
 }
 
 func (l *locker) freeze(ctx context.Context, f *meta.Frozen) error {

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -214,10 +215,18 @@ func (s *Store) NewestWith(ctx context.Context, mirror string, stanzas [][]meta.
 // Stanzas implements meta.History.
 func (s *Store) Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error) {
 	return ask(ctx, s, func(tx *txn) ([][]byte, error) {
+		// In the order of their numbers, so that each block is decompressed once: the
+		// stanzas of a name are of blocks that arrived at different times.
+		order := make([]int, len(pids))
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortFunc(order, func(a, b int) int { return cmp.Compare(pids[a], pids[b]) })
 		r := tx.Stanzas()
 		var all []byte // one piece of memory for whole indices
 		ends := make([]int, len(pids))
-		for i, pid := range pids {
+		for i, at := range order {
+			pid := pids[at]
 			b, err := r.Get(pid)
 			if err != nil {
 				if f, unknown := tx.Fact(pid); unknown == nil {
@@ -229,9 +238,9 @@ func (s *Store) Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error) 
 			ends[i] = len(all)
 		}
 		out := make([][]byte, len(pids))
-		at := 0
+		begin := 0
 		for i, end := range ends {
-			out[i], at = all[at:end:end], end
+			out[order[i]], begin = all[begin:end:end], end
 		}
 		return out, nil
 	})
@@ -249,6 +258,11 @@ func (s *Store) Differences(ctx context.Context, mirror string, suite repo.Suite
 			return meta.Difference{Fact: f, Index: c.Index, Added: c.Added}, err
 		})
 	})
+}
+
+// CountDifferences implements meta.History.
+func (s *Store) CountDifferences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32, limit int) (int, error) {
+	return ask(ctx, s, func(tx *txn) (int, error) { return tx.countChanges(mirror, suite, from, to, limit) })
 }
 
 // Versions implements meta.History.

@@ -455,6 +455,22 @@ func (t *txn) entries(s *meta.Snapshot, prefix, after []byte, limit int) (out []
 	return out, nil, nil
 }
 
+// countChanges counts, up to a limit, what began or ended between two generations.
+func (t *txn) countChanges(mirror string, suite repo.SuiteName, from, to uint32, limit int) (n int, err error) {
+	sid, ok := t.SuiteID(mirror, suite)
+	if !ok {
+		return 0, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
+	}
+	for _, bucket := range []string{"began", "ended"} {
+		c := t.b(bucket).Cursor()
+		end := key(nil).u32(uint32(sid)).u32(max(from, to) + 1)
+		for k, _ := c.Seek(key(nil).u32(uint32(sid)).u32(min(from, to) + 1)); k != nil && bytes.Compare(k, end) < 0 && n < limit; k, _ = c.Next() {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // Changes lists what differs between two generations of a suite, at a cost proportional
 // to the difference. ok is false if one of them is the beginning of history, in which
 // case everything is listed instead.

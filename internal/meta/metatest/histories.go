@@ -505,6 +505,11 @@ func (m *model) checkDifferences() {
 	a, b := rapid.SampledFrom(gens).Draw(m.t, "from"), rapid.SampledFrom(gens).Draw(m.t, "to")
 	changes, err := m.s.Differences(m.ctx, mirror, suite, a, b)
 	m.must(err)
+	n, err := m.s.CountDifferences(m.ctx, mirror, suite, a, b, len(changes)+1)
+	m.must(err)
+	if n < len(changes) {
+		m.t.Fatalf("counted %d changes from %d to %d, expected at least %d", n, a, b, len(changes))
+	}
 	got, want := map[string]bool{}, map[string]bool{}
 	for _, c := range changes {
 		p, err := m.s.Stanzas(m.ctx, []meta.PID{c.PID})

@@ -78,6 +78,7 @@ func testHistoryEmpty(t *testing.T, s meta.Store) {
 	missing := map[string]error{}
 	_, missing["Stanzas"] = s.Stanzas(ctx, []meta.PID{1})
 	_, missing["Differences"] = s.Differences(ctx, "debian", "stable", 1, 2)
+	_, missing["CountDifferences"] = s.CountDifferences(ctx, "debian", "stable", 1, 2, 10)
 	_, missing["RecordingEntries"] = s.RecordingEntries(ctx, "build")
 	_, missing["TreeFaults"] = s.TreeFaults(ctx, "4.1", nil)
 	for name, err := range missing {
@@ -171,6 +172,12 @@ func testHistory(t *testing.T, s meta.Store) {
 		slices.Sort(words)
 		if !slices.Equal(words, c.want) {
 			t.Errorf("differences from %s to %s: %q, expected %q", c.from.ID(), c.to.ID(), words, c.want)
+		}
+		for _, limit := range []int{100, 2} {
+			n, err := s.CountDifferences(ctx, mirror, suite, c.from.Suites[0].Gen, c.to.Suites[0].Gen, limit)
+			if err != nil || n < min(len(c.want), limit) || n > min(len(c.want)+1, limit) {
+				t.Errorf("differences from %s to %s: counted %d up to %d, %v, expected %d", c.from.ID(), c.to.ID(), n, limit, err, len(c.want))
+			}
 		}
 	}
 	fail(s.PutTree(ctx, "4.1", []meta.Node{{Path: "debian/a", Digest: digest("pool/a_1.deb"), ModTime: freezeDate}}))

@@ -319,6 +319,22 @@ func (s *Store) Differences(ctx context.Context, mirror string, suite repo.Suite
 	})
 }
 
+// CountDifferences implements meta.History.
+func (s *Store) CountDifferences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32, limit int) (int, error) {
+	return ask(ctx, s, func(t *tx) (n int, err error) {
+		mid, _, ids, err := t.suiteIndices(ctx, mirror, suite)
+		if err != nil {
+			return 0, err
+		}
+		err = t.each(ctx, []any{&n}, func() error { return nil }, `select count(*) from (
+			(select 1 from span where mirror = $1 and idx = any($2) and gfrom > $3 and gfrom <= $4 limit $5)
+			union all
+			(select 1 from span where mirror = $1 and idx = any($2) and gto > $3 and gto <= $4 limit $5)
+			limit $5) changed`, mid, ids, int64(min(from, to)), int64(max(from, to)), limit)
+		return n, err
+	})
+}
+
 // Versions implements meta.History.
 func (s *Store) Versions(ctx context.Context, mirror string, names []string) ([][]meta.Version, error) {
 	return ask(ctx, s, func(t *tx) ([][]meta.Version, error) {

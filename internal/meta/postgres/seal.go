@@ -262,23 +262,27 @@ func (s *Store) Begun(ctx context.Context, g *meta.Generation) (base *meta.Gener
 	return base, begun, err
 }
 
+// suiteIndices returns the numbers of a mirror, a suite and its indices. ErrNotFound.
+func (t *tx) suiteIndices(ctx context.Context, mirror string, suite repo.SuiteName) (mid, sid int32, ids []int32, err error) {
+	if mid, err = t.mirrorID(ctx, mirror); err != nil {
+		return 0, 0, nil, err
+	}
+	if sid, err = t.suiteID(ctx, mirror, suite); err != nil {
+		return 0, 0, nil, err
+	}
+	if sid == 0 {
+		return 0, 0, nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
+	}
+	var id int32
+	err = t.each(ctx, []any{&id}, func() error { ids = append(ids, id); return nil }, "select id from idx where suite = $1", sid)
+	return mid, sid, ids, err
+}
+
 // changes lists what differs between two generations of a suite, by index and number, at
 // a cost proportional to the difference. ErrNotFound.
 func (t *tx) changes(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) (out []meta.Change, err error) {
-	mid, err := t.mirrorID(ctx, mirror)
+	mid, _, ids, err := t.suiteIndices(ctx, mirror, suite)
 	if err != nil {
-		return nil, err
-	}
-	sid, err := t.suiteID(ctx, mirror, suite)
-	if err != nil {
-		return nil, err
-	}
-	if sid == 0 {
-		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
-	}
-	var ids []int32
-	var id int32
-	if err := t.each(ctx, []any{&id}, func() error { ids = append(ids, id); return nil }, "select id from idx where suite = $1", sid); err != nil {
 		return nil, err
 	}
 	var pid int64

@@ -1,0 +1,256 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
+)
+
+// diffPageNames is how many packages of a side a page of differences reads at once.
+const diffPageNames = 500
+
+// DiffPart is what a page of differences has.
+type DiffPart struct {
+	Kind string // of api.Diff: "added", "removed", ...; empty: all kinds
+	From string // where it begins: the Next of another page; empty: at the start
+	Few  int    // if at most so many packages can differ, a page from the start has all
+	Rows int    // otherwise it ends after the name with which it has so many differences,
+	Read int    // or has read about so many packages
+}
+
+// DiffPage compares two references. If at most p.Few packages can differ and p.From is
+// empty, it is Diff, and all is true. Otherwise it compares by mirror and name until p ends
+// the page; Sources is empty then.
+func (c *Client) DiffPage(ctx context.Context, a, b string, p DiffPart) (out *api.Diff, all bool, err error) {
+	sides := make([]*side, 2)
+	for i, ref := range []string{a, b} {
+		if sides[i], err = c.side(ctx, ref); err != nil {
+			return nil, false, err
+		}
+	}
+	if p.From == "" {
+		n, err := c.mayDiffer(ctx, sides[0], sides[1], p.Few)
+		if err != nil {
+			return nil, false, err
+		}
+		if n <= p.Few {
+			out, err = c.diff(ctx, sides[0], sides[1])
+			return out, true, err
+		}
+	}
+	mirror, name, ok := strings.Cut(p.From, "/")
+	if p.From != "" && !ok {
+		return nil, false, fmt.Errorf("%w: position %q, expected that of a link", errclass.Usage, p.From)
+	}
+	w := &diffWalk{c: c, d: newDiffer(sides[0].name, sides[1].name), part: p}
+	for _, m := range mirrors(sides...) {
+		if m < mirror {
+			continue
+		} else if m > mirror {
+			name = ""
+		}
+		if w.full() {
+			w.d.out.Next = m + "/"
+			break
+		}
+		if err := w.mirror(ctx, m, sides[0], sides[1], name); err != nil {
+			return nil, false, err
+		}
+		if w.d.out.Next != "" {
+			break
+		}
+	}
+	return w.d.out, false, nil
+}
+
+// mayDiffer returns how many packages can differ at most, or a number above the limit, at a
+// cost that does not grow with the number.
+func (c *Client) mayDiffer(ctx context.Context, a, b *side, limit int) (sum int, err error) {
+	for _, m := range mirrors(a, b) {
+		for _, s := range []*side{a, b} {
+			sum += len(s.lists[m])
+			if d := s.docs[m]; d != nil {
+				sum += len(d.Packages)
+			}
+		}
+		sa, sb := changedSuites(a.states[m], b.states[m])
+		for i, snap := range []*meta.Snapshot{sa, sb} {
+			other := []*meta.Snapshot{sb, sa}[i]
+			for _, s := range suitesOf(snap) {
+				gen, both := uint32(0), false
+				if other != nil {
+					gen, both = other.Gen(s.Suite)
+				}
+				switch {
+				case both && i == 1: // it was counted
+				case both:
+					n, err := c.meta.CountDifferences(ctx, m, s.Suite, s.Gen, gen, limit+1)
+					if err != nil {
+						return 0, err
+					}
+					sum += n
+				default:
+					gens, err := c.meta.Generations(ctx, &meta.Snapshot{Mirror: m, Type: snap.Type, Suites: []meta.SnapshotSuite{s}})
+					if err != nil {
+						return 0, err
+					}
+					sum += gens[0].Packages
+				}
+			}
+		}
+	}
+	return sum, nil
+}
+
+func suitesOf(s *meta.Snapshot) []meta.SnapshotSuite {
+	if s == nil {
+		return nil
+	}
+	return s.Suites
+}
+
+// changedSuites returns two states without the suites that are the same in both. Either
+// may be nil.
+func changedSuites(a, b *meta.Snapshot) (*meta.Snapshot, *meta.Snapshot) {
+	if a == nil || b == nil {
+		return a, b
+	}
+	without := func(s, other *meta.Snapshot) *meta.Snapshot {
+		out := &meta.Snapshot{Mirror: s.Mirror, Type: s.Type}
+		for _, su := range s.Suites {
+			if gen, ok := other.Gen(su.Suite); !ok || gen != su.Gen {
+				out.Suites = append(out.Suites, su)
+			}
+		}
+		return out
+	}
+	return without(a, b), without(b, a)
+}
+
+// diffWalk compares the packages of two sides by name.
+type diffWalk struct {
+	c    *Client
+	d    *differ
+	part DiffPart
+	rows int
+	read int
+}
+
+func (w *diffWalk) full() bool { return w.rows >= w.part.Rows || w.read >= w.part.Read }
+
+// mirror compares a mirror from a name on, until the page is full.
+func (w *diffWalk) mirror(ctx context.Context, mirror string, a, b *side, from string) error {
+	sa, sb := changedSuites(a.states[mirror], b.states[mirror])
+	old := newContentFeed(w, sa, a.docs[mirror], a.lists[mirror], from)
+	now := newContentFeed(w, sb, b.docs[mirror], b.lists[mirror], from)
+	for {
+		var names []string
+		for _, f := range []*contentFeed{old, now} {
+			name, ok, err := f.peek(ctx)
+			if err != nil {
+				return err
+			}
+			if ok {
+				names = append(names, name)
+			}
+		}
+		if len(names) == 0 {
+			return nil
+		}
+		name := slices.Min(names)
+		if w.full() {
+			w.d.out.Next = mirror + "/" + name
+			return nil
+		}
+		if err := w.compare(old.take(name), now.take(name)); err != nil {
+			return err
+		}
+	}
+}
+
+// compare notes how the packages of a name differ, if that is of the kind asked for.
+func (w *diffWalk) compare(old, now []content) error {
+	out := w.d.out
+	kinds := map[string]*[]api.DiffEntry{"added": &out.Added, "removed": &out.Removed, "upgraded": &out.Upgraded, "downgraded": &out.Downgraded, "rebuilt": &out.Rebuilt}
+	before := map[string]int{}
+	for kind, list := range kinds {
+		before[kind] = len(*list)
+	}
+	if err := w.d.compare(w.c.cfg.Formats, old, now); err != nil {
+		return err
+	}
+	for kind, list := range kinds {
+		if w.part.Kind != "" && w.part.Kind != kind {
+			*list = (*list)[:before[kind]]
+		}
+		w.rows += len(*list) - before[kind]
+	}
+	return nil
+}
+
+// contentFeed returns what a side has of a mirror, by name: of a state, of a manifest, or
+// of a list.
+type contentFeed struct {
+	w    *diffWalk
+	list []*content // what was read and is left, in order
+	snap *meta.Snapshot
+	next string // from where a state is read on
+	more bool
+	doc  *freeze.DocMirror
+	rest []freeze.DocPackage // what is left of a manifest
+}
+
+func newContentFeed(w *diffWalk, snap *meta.Snapshot, doc *freeze.DocMirror, list []content, from string) *contentFeed {
+	f := &contentFeed{w: w, list: sortedContents(list), snap: snap, next: from, more: len(suitesOf(snap)) > 0, doc: doc}
+	at, _ := slices.BinarySearchFunc(f.list, from, func(c *content, name string) int { return cmp.Compare(c.name, name) })
+	f.list = f.list[at:]
+	if doc != nil {
+		at, _ = slices.BinarySearchFunc(doc.Packages, from, func(p freeze.DocPackage, name string) int { return cmp.Compare(p.Name, name) })
+		f.rest = doc.Packages[at:]
+	}
+	return f
+}
+
+// peek returns the name that comes next.
+func (f *contentFeed) peek(ctx context.Context) (name string, ok bool, err error) {
+	if len(f.list) == 0 && len(f.rest) > 0 {
+		n := min(diffPageNames, len(f.rest))
+		for n < len(f.rest) && f.rest[n].Name == f.rest[n-1].Name {
+			n++
+		}
+		f.list, f.rest = sortedContents(contentsIn(f.doc, f.rest[:n])), f.rest[n:]
+	}
+	for len(f.list) == 0 && f.more && ctx.Err() == nil {
+		found, next, err := f.w.c.meta.PackagesNamed(ctx, f.snap, "", f.next, diffPageNames)
+		if err != nil {
+			return "", false, err
+		}
+		f.w.read += diffPageNames
+		var page []content
+		for _, e := range found {
+			if x, ok := contentOf(f.snap.Mirror, f.snap.Type, e.Fact); ok {
+				page = append(page, x)
+			}
+		}
+		f.list, f.next, f.more = sortedContents(page), next, next != ""
+	}
+	if len(f.list) == 0 {
+		return "", false, ctx.Err()
+	}
+	return f.list[0].name, true, nil
+}
+
+// take returns the packages of a name, if they come next.
+func (f *contentFeed) take(name string) (out []content) {
+	for len(f.list) > 0 && f.list[0].name == name {
+		out, f.list = append(out, *f.list[0]), f.list[1:]
+	}
+	return out
+}

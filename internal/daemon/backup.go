@@ -87,8 +87,14 @@ func Restore(ctx context.Context, cfg *config.Config, dir string, allowDamaged b
 	if err != nil {
 		return nil, err
 	}
+	elsewhere := ""
 	if !inDirectory(cfg) {
-		return nil, backupError(fmt.Errorf("restore %s: %w: store.blobs is %s: a backup is restored to a directory (blobs = %q)", dir, errclass.Usage, cfg.Store.Blobs, config.DirBlobs))
+		elsewhere = "store.blobs is " + cfg.Store.Blobs
+	} else if cfg.Store.Postgres() != "" {
+		elsewhere = "store.metadata is a database"
+	}
+	if elsewhere != "" {
+		return nil, backupError(fmt.Errorf("restore %s: %w: %s: a backup is restored to a directory, with a configuration without both, and goes on from there with 'snapd migrate --to CONFIG'", dir, errclass.Usage, elsewhere))
 	}
 	to := backup.Destination{DataDir: cfg.DataDir, KeyFile: cfg.Signing.KeyFile, LogKeyFile: cfg.Log.KeyFile, AllowDamaged: allowDamaged, Prepare: markClean}
 	return control.Counted(ctx, "restore", progress, func(p *acquire.Progress) (*api.RestoreResult, error) {

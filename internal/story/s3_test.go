@@ -138,7 +138,8 @@ func TestBlobsInABucket(t *testing.T) {
 		t.Errorf("a second installation: %v, %s", err, out)
 	}
 
-	// A backup contains the blobs, and can be restored to a directory.
+	// A backup contains the blobs, and can be restored to a directory, and from there to a
+	// bucket.
 	dir := filepath.Join(s.Dir, "backup")
 	if out, err := s.snapd("backup", dir); err != nil {
 		t.Fatalf("backup: %v\n%s", err, out)
@@ -146,13 +147,23 @@ func TestBlobsInABucket(t *testing.T) {
 	if _, err := other.snapd("restore", dir); err == nil || !strings.Contains(err.Error(), "restored to a directory") {
 		t.Errorf("restore to a bucket: %v", err)
 	}
-	third := elsewhere(t, config)
+	database := elsewhere(t, strings.Replace(config, "[store]\n", "[store]\nmetadata = \"postgres://snapd@db.example.org/snapd\"\n", 1))
+	if _, err := database.snapd("restore", dir); err == nil || !strings.Contains(err.Error(), "snapd migrate --to") {
+		t.Errorf("restore to a database: %v", err)
+	}
+	third, fourth := elsewhere(t, config), elsewhere(t, inBucket(config, srv.Location(bucket, "restored"), credentials, ""))
 	if out, err := third.snapd("restore", dir); err != nil {
 		t.Fatalf("restore: %v\n%s", err, out)
 	}
-	third.begin()
-	third.proveAll("4.1")
-	third.installs("4.1", "app", "1")
+	if _, err := third.migrateTo(fourth); err != nil {
+		t.Fatalf("migrate: %v", err)
+	}
+	for _, s := range []*server{third, fourth} {
+		s.begin()
+		s.proveAll("4.1")
+		s.installs("4.1", "app", "1")
+		s.Stop()
+	}
 }
 
 // collectsAndRepairs removes a snapshot and the blobs that only it needed, and repairs

@@ -35,10 +35,17 @@ func (ls *leases) fence(all []meta.Lease) (done func(), err error) {
 	for _, l := range all {
 		if !ls.has(l) {
 			ls.mu.RUnlock()
-			return nil, fenced(l)
+			return func() {}, fenced(l)
 		}
 	}
 	return ls.mu.RUnlock, nil
+}
+
+// check checks that leases are held now. ErrFenced.
+func (ls *leases) check(all []meta.Lease) error {
+	done, err := ls.fence(all)
+	done()
+	return err
 }
 
 func fenced(l meta.Lease) error {

@@ -126,19 +126,18 @@ func (s *Store) updateDamaged(ctx context.Context, op string, f func(*txn) error
 			return err
 		}
 	}
-	// Whoever takes over the lease waits for this commit, which therefore precedes those
-	// of the next holder.
-	fenced, err := s.leases.fence(meta.LeasesOf(ctx))
-	if err != nil {
-		return fmt.Errorf("%s: %w", op, err)
-	}
-	defer fenced()
+	under := meta.LeasesOf(ctx)
+	done := func() {}
+	defer func() { done() }()
 	var fail error
 	ran := false
-	err = s.guard(func() error {
+	err := s.guard(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
 			if err := s.unknown.Load(); err != nil {
 				return *err
+			}
+			if err := s.leases.check(under); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
 			}
 			t := &txn{tx: tx, s: s}
 			if err := f(t); err != nil {
@@ -146,6 +145,13 @@ func (s *Store) updateDamaged(ctx context.Context, op string, f func(*txn) error
 			}
 			if err := t.flushSums(); err != nil {
 				return err
+			}
+			// A node that takes over the lease waits for this commit, which therefore precedes
+			// those of the next holder. It does not wait for what precedes the commit, and
+			// neither does a renewal.
+			var err error
+			if done, err = s.leases.fence(under); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
 			}
 			if s.fault != nil {
 				apply, err := s.fault(op)

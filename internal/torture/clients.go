@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,14 +26,19 @@ import (
 type clientsResult struct {
 	Clients, Syncs, Moves int
 	Updates, Downloads    int64
+	Refused               int64         // times that a node could not answer in time
 	Gone                  int64         // downloads of versions that upstream had removed meanwhile
 	Slowest               time.Duration // until all nodes served what was synced
 }
 
 func (r clientsResult) String() string {
-	return fmt.Sprintf("%d apt clients across %d syncs and %d moves of a channel: %d updates and %d downloads compared, %d of versions that upstream had removed meanwhile; all nodes served what was synced within %v",
-		r.Clients, r.Syncs, r.Moves, r.Updates, r.Downloads, r.Gone, r.Slowest.Round(time.Millisecond))
+	return fmt.Sprintf("%d apt clients across %d syncs and %d moves of a channel: %d updates and %d downloads compared, %d of versions that upstream had removed meanwhile, %d refused by a node that was too busy; all nodes served what was synced within %v",
+		r.Clients, r.Syncs, r.Moves, r.Updates, r.Downloads, r.Gone, r.Refused, r.Slowest.Round(time.Millisecond))
 }
+
+// refusal matches apt's message that a node did not answer in time, for instance because the
+// database did not on a busy machine.
+var refusal = regexp.MustCompile(`\b503\s+Service Unavailable`)
 
 // parallelClients is how many of the clients run a program at one time.
 const parallelClients = 12
@@ -148,7 +154,12 @@ func (a *audience) read(ctx context.Context, apt *debtest.Apt, sources, name str
 	case <-ctx.Done():
 		return nil
 	}
-	if out, err := apt.Try("apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any"); err != nil || badApt.MatchString(out) {
+	out, err := apt.Try("apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any")
+	if refusal.MatchString(out) {
+		atomic.AddInt64(&a.res.Refused, 1)
+		return nil
+	}
+	if err != nil || badApt.MatchString(out) {
 		return fmt.Errorf("apt-get update: %w: %s%s", err, sources, out)
 	}
 	roots, err := filepath.Glob(filepath.Join(apt.Root, "var/lib/apt/lists/*InRelease"))
@@ -163,7 +174,11 @@ func (a *audience) read(ctx context.Context, apt *debtest.Apt, sources, name str
 	a.res.Updates++
 	a.seen = append(a.seen, sighting{sources, sha256.Sum256(root)})
 	a.mu.Unlock()
-	out, err := apt.Try("apt-get", "download", "-qq", name)
+	out, err = apt.Try("apt-get", "download", "-qq", name)
+	if refusal.MatchString(out) {
+		atomic.AddInt64(&a.res.Refused, 1)
+		return nil
+	}
 	if badApt.MatchString(out) {
 		return fmt.Errorf("apt-get download: %s%s", sources, out)
 	}
@@ -229,7 +244,7 @@ func (a *audience) publish(ctx context.Context, syncs, moves int) error {
 			a.res.Moves++
 		}
 		a.mu.Lock()
-		until := a.res.Updates + int64(a.res.Clients)/5
+		until := a.res.Updates + int64(a.res.Clients)/10
 		a.mu.Unlock()
 		for more := true; more && ctx.Err() == nil; {
 			pause(ctx, 20*time.Millisecond)

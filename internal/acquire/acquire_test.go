@@ -21,6 +21,7 @@ import (
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/cas"
 	casdir "example.org/snapd/internal/cas/dir"
+	"example.org/snapd/internal/cas/spool"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
@@ -41,12 +42,15 @@ type world struct {
 	blobs  cas.Store
 }
 
-func newWorld(t *testing.T, url string) *world {
+func newWorld(t *testing.T, url string) *world { return faultyWorld(t, url, nil) }
+
+// faultyWorld is newWorld with a hook of the changes to the blobs.
+func faultyWorld(t *testing.T, url string, fault spool.Fault) *world {
 	t.Helper()
 	dir := t.TempDir()
 	w := &world{t: t, mirror: config.Mirror{Name: "debian", Type: "deb", URL: remote.NewURL(url), Suites: []string{"stable"}}}
 	var err error
-	if w.blobs, err = casdir.Open(dir, casdir.Options{Now: func() time.Time { return now }}); err != nil {
+	if w.blobs, err = casdir.Open(dir, casdir.Options{Now: func() time.Time { return now }, Fault: fault}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.blobs.Close() })
@@ -198,6 +202,50 @@ func TestFetchPackagesFails(t *testing.T) {
 	}
 	if got := w.candidates(); !slices.Equal(got, []cas.Digest{a}) {
 		t.Errorf("candidates %v, expected %v", got, a)
+	}
+}
+
+// While one batch of downloads becomes durable, which takes long in a bucket, the next
+// packages are downloaded.
+func TestFetchPackagesGoesOn(t *testing.T) {
+	const batch = 4096 // flushFiles
+	var requests atomic.Int32
+	further := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) == batch+100 {
+			close(further)
+		}
+		io.WriteString(rw, r.URL.Path)
+	}))
+	defer srv.Close()
+	var once sync.Once
+	w := faultyWorld(t, srv.URL, func(op, name string) (bool, error) {
+		if op == "sync" {
+			once.Do(func() {
+				select {
+				case <-further:
+				case <-time.After(20 * time.Second):
+					t.Error("nothing is downloaded while a batch becomes durable")
+				}
+			})
+		}
+		return false, nil
+	})
+	const all = batch + 200
+	files, _, err := w.FetchPackages(t.Context(), acquire.FetchOptions{Mirror: w.mirror}, func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error {
+		for i := range all {
+			name := fmt.Sprint("p", i)
+			if err := fetch(packageOf(name, []byte("/pool/"+name+".deb"))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || files != all {
+		t.Fatalf("%d files, %v", files, err)
+	}
+	if n := len(w.candidates()); n != 100 { // a page
+		t.Errorf("%d candidates, expected a page of 100: nothing refers to the files", n)
 	}
 }
 

@@ -75,7 +75,8 @@ type bulk struct {
 
 	files, bytes atomic.Int64
 
-	mu       sync.Mutex // guards the fields below and the flush
+	flushing sync.Mutex // held by a flush
+	mu       sync.Mutex // guards the field below
 	acquired []Acquired // since the last flush
 }
 
@@ -148,16 +149,31 @@ func (b *bulk) fetch(ctx context.Context) error {
 	return nil
 }
 
-// flush makes the downloads durable if there are at least min files or
-// flushBytes.
+// flush makes the downloads durable if there are at least min files or flushBytes. While
+// another worker does, the downloads go on, until there are twice as many.
 func (b *bulk) flush(ctx context.Context, min int) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n, size := b.batch.Pending(); n < min && size < flushBytes || len(b.acquired) == 0 {
+	due := func(times int) bool {
+		n, size := b.batch.Pending()
+		return n >= times*min || size >= int64(times)*flushBytes
+	}
+	if !due(1) {
 		return nil
 	}
+	if !b.flushing.TryLock() {
+		if !due(2) {
+			return nil
+		}
+		b.flushing.Lock()
+	}
+	defer b.flushing.Unlock()
+	b.mu.Lock()
 	acquired := b.acquired
+	if !due(1) || len(acquired) == 0 {
+		b.mu.Unlock()
+		return nil
+	}
 	b.acquired = nil
+	b.mu.Unlock()
 	// Nothing else refers to a package that only an imported base of a freeze
 	// has.
 	if err := b.a.Keep(ctx, b.batch, acquired); err != nil {

@@ -42,10 +42,12 @@ cluster:
 	@$(MAKE) --no-print-directory build
 	@$(GO) run ./internal/demo/cluster $(if $(LISTEN),-listen $(LISTEN)) $(if $(ONCE),-once) $(if $(CONFIG),-config $(CONFIG))
 
+# With the flags of `build`, so that each package is compiled once.
+test: flags = CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) -trimpath'
 test:
 	@./.ci/deps test
-	$(GO) vet ./...
-	@GO='$(GO)' TESTFLAGS='$(TESTFLAGS)' ./.ci/test
+	$(flags) $(GO) vet ./...
+	@$(flags) GO='$(GO)' TESTFLAGS='$(TESTFLAGS)' ./.ci/test
 
 bench:
 	@./.ci/deps bench

@@ -95,8 +95,22 @@ func partitionNode(ctx context.Context, r *clusterRound) error {
 	if err := r.finish(ctx); err != nil {
 		return err
 	}
-	if err := r.keepsServing(ctx, r.serving()); err != nil || r.hasty {
+	if err := r.keepsServing(ctx, r.serving()); err != nil {
 		return err
+	}
+	if slices.Contains(r.d.cuts, hostDatabase) {
+		if err := eventually(ctx, 30*time.Second, func() error {
+			body, err := httpGet(ctx, "http://"+r.serving().listen+"/readyz")
+			if err == nil && string(body) == "ok\n" {
+				err = errors.New("the node does not say in /readyz that it lacks the database")
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	if r.hasty {
+		return nil
 	}
 	return r.refuses(ctx, r.serving())
 }

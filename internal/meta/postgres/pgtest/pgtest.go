@@ -385,9 +385,18 @@ func (s *Server) URL(database string) string {
 func (s *Server) portNumber() int { return cmp.Or(s.port, 5432) }
 
 // Listen restarts the server so that it is reached by TCP, too, at an address of this machine
-// and with a password. URLs of its databases that were given before are no longer right.
+// and with a password. Port 0 is one that is free. URLs of its databases that were given
+// before are no longer right.
 func (s *Server) Listen(t testing.TB, host string, port int) {
 	t.Helper()
+	if port == 0 {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = l.Addr().(*net.TCPAddr).Port
+		l.Close()
+	}
 	s.admit(t, "host all all all scram-sha-256")
 	Exec(t, s.URL("postgres"), "alter role snapd password '"+Password+"'")
 	s.Stop(t, syscall.SIGINT)

@@ -38,7 +38,7 @@ const (
 	// that a query asks for; fewer where it has to read control data. What follows is on
 	// the next page.
 	pageRead       = 20_000
-	pageReadFields = 8_000
+	pageReadFields = 5_000
 	pageDiffRead   = 12_000
 	// The page of differences counts them if at most so many packages can differ.
 	pageDiffAll = 10_000

@@ -88,25 +88,32 @@ func (c *Client) mayDiffer(ctx context.Context, a, b *side, limit int) (sum int,
 				if other != nil {
 					gen, both = other.Gen(s.Suite)
 				}
-				switch {
-				case both && i == 1: // it was counted
-				case both:
-					n, err := c.meta.CountDifferences(ctx, m, s.Suite, s.Gen, gen, limit+1)
-					if err != nil {
-						return 0, err
-					}
-					sum += n
-				default:
-					gens, err := c.meta.Generations(ctx, &meta.Snapshot{Mirror: m, Type: snap.Type, Suites: []meta.SnapshotSuite{s}})
-					if err != nil {
-						return 0, err
-					}
-					sum += gens[0].Packages
+				if both && i == 1 {
+					continue // it was counted
 				}
+				n, err := 0, error(nil)
+				if both {
+					n, err = c.meta.CountDifferences(ctx, m, s.Suite, s.Gen, gen, limit+1)
+				} else { // the packages of one suite are found among those of all
+					n, err = c.packagesOf(ctx, []*meta.Snapshot{a.states[m], b.states[m]}[i])
+				}
+				if err != nil {
+					return 0, err
+				}
+				sum += n
 			}
 		}
 	}
 	return sum, nil
+}
+
+// packagesOf returns how many packages a state has.
+func (c *Client) packagesOf(ctx context.Context, s *meta.Snapshot) (n int, err error) {
+	gens, err := c.meta.Generations(ctx, s)
+	for _, g := range gens {
+		n += g.Packages
+	}
+	return n, err
 }
 
 func suitesOf(s *meta.Snapshot) []meta.SnapshotSuite {

@@ -9,6 +9,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/freeze/client"
 	"example.org/snapd/internal/freeze/freezertest"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
@@ -24,7 +25,7 @@ func entries(d *api.Diff) (out []string) {
 }
 
 // The pages of a comparison have together what the comparison has: of snapshots whose
-// suites changed, of whole freezes of two mirrors, and of exact ones. Long because all
+// suites changed or came and went, of whole freezes of two mirrors, and of exact ones. Long because all
 // compare states of one history.
 func TestDiffPages(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable", "sid")
@@ -57,7 +58,12 @@ func TestDiffPages(t *testing.T) {
 	if err != nil || len(snaps) != 3 {
 		t.Fatalf("%d snapshots: %v", len(snaps), err)
 	}
+	part, err := b.Parts.Store().Seal(t.Context(), &meta.Sealing{Snapshot: meta.Snapshot{Mirror: "debian", Type: "deb", Suites: snaps[0].Suites[:1]}}, b.Now.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, refs := range [][2]string{
+		{snaps[2].ID(), part.ID()}, {part.ID(), snaps[0].ID()}, {"exact-1", part.ID()},
 		{snaps[2].ID(), snaps[0].ID()}, {snaps[0].ID(), snaps[1].ID()}, {"whole-1", "whole-2"}, {"exact-1", "exact-2"}, {"whole-2", "exact-1"}, {"exact-1", "whole-1"},
 		{"rpms", "whole-2"}, {"exact-2", "rpms"}, {"whole-1", snaps[0].ID()}, {"whole-1", "whole-1"},
 	} {

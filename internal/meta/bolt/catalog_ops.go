@@ -215,19 +215,11 @@ func (s *Store) PackagesNamed(ctx context.Context, snap *meta.Snapshot, prefix, 
 				next = name
 				return nil
 			}
-			facts, err := tx.ByName(snap.Mirror, name)
+			some, err := tx.namedAt(snap, name)
 			if err != nil {
 				return err
 			}
-			for _, f := range facts {
-				places, err := tx.PlacesAt(snap, f.PID)
-				if err != nil {
-					return err
-				}
-				if len(places) > 0 {
-					found = append(found, meta.Entry{Fact: f, Places: places})
-				}
-			}
+			found = append(found, some...)
 		}
 		return nil
 	})

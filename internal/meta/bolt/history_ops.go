@@ -29,13 +29,7 @@ func answers[Q, A any](questions []Q, f func(Q) (A, error)) ([]A, error) {
 // PackagesByName implements meta.History.
 func (s *Store) PackagesByName(ctx context.Context, snap *meta.Snapshot, names []string) ([][]meta.Entry, error) {
 	return ask(ctx, s, func(tx *txn) ([][]meta.Entry, error) {
-		return answers(names, func(name string) ([]meta.Entry, error) {
-			facts, err := tx.ByName(snap.Mirror, name)
-			if err != nil {
-				return nil, err
-			}
-			return tx.presentOf(snap, facts)
-		})
+		return answers(names, func(name string) ([]meta.Entry, error) { return tx.namedAt(snap, name) })
 	})
 }
 

@@ -116,6 +116,33 @@ func (t *txn) ByName(mirror, name string) ([]*meta.Fact, error) {
 	return out, nil
 }
 
+// namedAt lists the stanzas with a package name that are present in a snapshot. It reads
+// those alone: a name may have many versions.
+func (t *txn) namedAt(s *meta.Snapshot, name string) (out []meta.Entry, err error) {
+	mid, ok, _ := t.mirrorID(s.Mirror, false)
+	if !ok || name == "" || strings.Contains(name, "\x00") { // which ends names in keys
+		return nil, nil
+	}
+	prefix := key(nil).u32(mid).str(name)
+	c := t.b("name").Cursor()
+	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		pid := meta.PID(be64(k[len(prefix):]))
+		places, err := t.PlacesAt(s, pid)
+		if err != nil {
+			return nil, err
+		}
+		if len(places) == 0 {
+			continue
+		}
+		f, err := t.Fact(pid)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, meta.Entry{Fact: f, Places: places})
+	}
+	return out, nil
+}
+
 // BySource lists all stanzas that a mirror ever had of a source package and of what was
 // built from it.
 func (t *txn) BySource(mirror, name string) ([]*meta.Fact, error) {

@@ -41,7 +41,7 @@ const (
 	pageReadFields = 5_000
 	pageDiffRead   = 12_000
 	// The page of differences counts them if at most so many packages can differ.
-	pageDiffAll = 10_000
+	pageDiffAll = 5_000
 
 	pageTime    = 20 * time.Second
 	pagesAtOnce = 4 // pages that may be rendered at a time
@@ -114,6 +114,8 @@ func (s *Server) newPages() (http.Handler, error) {
 		s.state(w, notes, err)
 	})
 	m.HandleFunc("/search", p.search)
+	m.HandleFunc("/suggest", p.suggest)
+	m.HandleFunc("/opensearch.xml", p.openSearch)
 	p.routeFeeds(m)
 	for route, f := range map[string]func(context.Context, *http.Request, map[string]string) (page, error){
 		"/": p.index, "/freezes": p.freezes, "/mirror/{mirror}": p.mirror, "/snapshot/{id}": p.snapshot, "/freeze/{name}": p.freeze, "/freeze/{name}/proof": p.proof, "/freeze/{name}/comparison/{digest}": p.comparison, "/channel/{name}": p.channel, "/channel/{name}/": p.channel,
@@ -226,7 +228,10 @@ func (p *pages) handleIn(slots chan struct{}, f func(context.Context, *http.Requ
 				p.s.fail(w, r, err, false)
 				return
 			}
-			pg = page{"error.html", http.StatusText(status), map[string]any{"Message": remote.Scrub(err.Error())}, nil}
+			pg = page{"error.html", http.StatusText(status), map[string]any{"Message": remote.Scrub(err.Error()), "Similar": nil}, nil}
+			if u := new(unknown); errors.As(err, &u) {
+				pg.data["Similar"] = u.names
+			}
 		}
 		if pg.data == nil {
 			pg.data = map[string]any{}

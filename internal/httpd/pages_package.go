@@ -38,7 +38,7 @@ func (p *pages) pkg(ctx context.Context, r *http.Request, vars map[string]string
 		return page{}, err
 	}
 	if len(res.Matches) == 0 {
-		return page{}, fmt.Errorf("package %s: %w in any mirror", clipText(name), meta.ErrNotFound)
+		return page{}, p.suggesting(ctx, name, fmt.Errorf("package %s: %w in any mirror", clipText(name), meta.ErrNotFound))
 	}
 	out := &api.PackagePage{}
 	if !one {
@@ -73,7 +73,7 @@ func (p *pages) source(ctx context.Context, r *http.Request, vars map[string]str
 	}
 	h, err := p.s.control.PackageHistory(ctx, vars["name"], true, from, pageVersions)
 	if err != nil {
-		return page{}, err
+		return page{}, p.suggesting(ctx, vars["name"], err)
 	}
 	// The packages of the newest version; the others are on their own pages.
 	return page{"source.html", h.Name, map[string]any{"History": h, "Binaries": h.Versions[:min(1, len(h.Versions))]}, h}, nil

@@ -464,6 +464,37 @@ func TestPagesOfPackages(t *testing.T) {
 	}
 }
 
+// Browsers are told where they get suggestions, and a name that no mirror has leads to
+// those that may be meant.
+func TestSuggestions(t *testing.T) {
+	s := newSite(t, nil)
+	for _, name := range []string{"bash", "bash-doc", "nginx"} {
+		s.Archive.Add(pkg(name, "1"))
+	}
+	s.publish()
+	s.sync()
+	base := s.conf.Server.PublicURL
+	s.wants("/", `<link rel="search" type="application/opensearchdescription+xml" title="snapd" href="/opensearch.xml">`)
+	s.wants("/opensearch.xml", `<OpenSearchDescription xmlns="http://a9.com/-/spec/opensearch/1.1/">`, `<Url type="text/html" template="`+base+`/search?q={searchTerms}">`,
+		`<Url type="application/x-suggestions+json" template="`+base+`/suggest?q={searchTerms}">`)
+	for q, want := range map[string]string{"bas": `["bas",["bash","bash-doc"]]`, "bsah": `["bsah",["bash"]]`, "none": `["none",[]]`, "": `["",[]]`} {
+		a := s.get("/suggest?q=" + q)
+		if a.StatusCode != http.StatusOK || a.body != want+"\n" || a.Header.Get("Content-Type") != "application/x-suggestions+json; charset=utf-8" {
+			t.Errorf("suggestions for %q: status %d, %q, %s", q, a.StatusCode, a.Header, a.body)
+		}
+	}
+	for path, want := range map[string]string{
+		"/package/ngnix": `Perhaps <a href="/package/nginx">nginx</a></p>`, "/source/bahs": `Perhaps <a href="/package/bash">bash</a></p>`, "/package/bash=2": `Perhaps <a href="/package/bash">bash</a>`,
+	} {
+		if a := s.get(path); a.StatusCode != http.StatusNotFound || !strings.Contains(a.body, want) {
+			t.Errorf("%s: status %d, expected 404 with %s:\n%s", path, a.StatusCode, want, a.body)
+		}
+	}
+	if a := s.get("/package/zzzz"); a.StatusCode != http.StatusNotFound || strings.Contains(a.body, "Perhaps") {
+		t.Errorf("a name like none: status %d\n%s", a.StatusCode, a.body)
+	}
+}
+
 var (
 	tableRE = regexp.MustCompile(`(?s)<table( class="[a-z]+")?>(.*?)</table>`)
 	rowRE   = regexp.MustCompile(`(?s)<tr>(.*?)</tr>`)

@@ -16,9 +16,18 @@ type Overview struct {
 	Channels   []Channel        `json:"channels"`
 	Freezes    []FreezeLine     `json:"freezes"` // the newest
 	FreezeLen  int              `json:"freeze_count"`
-	Recordings []Recording      `json:"recordings"` // those that run, and the newest of the others
+	Recordings []Recording      `json:"recordings"`     // those that run, and the newest of the others
+	Kits       []PublishedKit   `json:"kits,omitempty"` // the first of them, by path
+	KitLen     int              `json:"kit_count,omitempty"`
 	Nodes      []NodeStatus     `json:"nodes,omitempty"`
 	Leases     []LeaseStatus    `json:"leases,omitempty"`
+}
+
+// PublishedKit is an upgrade kit or an upgrade description below /iuk/.
+type PublishedKit struct {
+	Path   string `json:"path"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
 }
 
 // OverviewMirror is a mirror with the number of snapshots of each of the last days,

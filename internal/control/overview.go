@@ -16,6 +16,7 @@ import (
 const (
 	overviewFreezes    = 20
 	overviewRecordings = 10
+	overviewKits       = 20
 	overviewDays       = 30 // of snapshots
 	// overviewWait is how long a page waits for a count of blobs.
 	overviewWait = 50 * time.Millisecond
@@ -61,6 +62,14 @@ func (c *Control) Overview(ctx context.Context) (*api.Overview, error) {
 	}
 	if err := c.overviewRecordings(ctx, out); err != nil {
 		return nil, err
+	}
+	kits, err := c.st.Kits(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out.KitLen = len(kits)
+	for _, k := range kits[:min(len(kits), overviewKits)] {
+		out.Kits = append(out.Kits, api.PublishedKit{Path: k.Path, Size: k.Size, SHA256: k.Digest.String()})
 	}
 	nodes, err := c.Cluster(ctx)
 	if errors.Is(err, meta.ErrUnreachable) {

@@ -2,7 +2,9 @@ package httpd_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"html"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -96,6 +98,16 @@ func TestImagesAndKitsCounted(t *testing.T) {
 	}
 	if body := s.get("/").body; !strings.Contains(body, "images and kits 5.4 KiB") {
 		t.Errorf("the overview has no share of images and kits:\n%s", body)
+	}
+	s.wants("/", `<a href="/iuk/v1/kit.iuk">v1/kit.iuk</a>`, "2.0 KiB", `<a href="/iuk/v1/upgrades.yml">`)
+	var o api.Overview
+	if err := json.Unmarshal(s.json("/"), &o); err != nil || o.KitLen != 2 || len(o.Kits) != 2 || o.Kits[1].Path != "v1/upgrades.yml" || o.Kits[1].Size != 7 {
+		t.Errorf("the overview as JSON has kits %+v, %v", o.Kits, err)
+	}
+	// What apt needs can be copied from the page.
+	sources := s.get("/frozen/4.1/sources").body
+	if body := s.page("/freeze/4.1"); !strings.Contains(html.UnescapeString(body), `<summary>apt sources, to be copied</summary><pre class="copy" tabindex="0">`+sources+"</pre>") {
+		t.Errorf("the page of the freeze does not have\n%s\nin\n%s", sources, body)
 	}
 }
 

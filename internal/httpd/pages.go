@@ -71,6 +71,7 @@ func (s *Server) newPages() (http.Handler, error) {
 			}
 			return when(*t)
 		},
+		"kit":  func(path string) string { return fileHref("/iuk/", path) },
 		"when": when, "bytes": console.Bytes, "base": path.Base,
 		"join":  func(l []string) string { return strings.Join(l, ", ") },
 		"after": func(id string) string { _, t, _ := strings.Cut(id, "@"); return t },

@@ -45,8 +45,12 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		{"/freeze/" + url.PathEscape(name) + "/proof", "proof"}, {base, "files"}, {base + "manifest.json", "manifest.json"}, {base + "manifest.json.asc", "signature"},
 		{base + "provenance.json", "provenance.json"},
 	}
-	for _, c := range p.s.catalog.ClientConfigs(ref.Frozen) {
-		links = append(links, link{base + c.Path, c.Title})
+	configs, err := p.clientConfigs(ctx, ref, base)
+	if err != nil {
+		return page{}, err
+	}
+	for _, c := range configs {
+		links = append(links, link{c.Href, c.Title})
 	}
 	links = append(links, link{base + "key.asc", "key"})
 	if f := ref.Frozen.ProvSignature; !f.SHA256.IsZero() {
@@ -74,8 +78,28 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		return page{}, err
 	}
 	rows, next, err := p.frozenRows(ctx, name, manifest, asked, from)
-	return page{"freeze.html", name, map[string]any{"Frozen": shown, "Before": before, "Links": links, "Query": q.Get("q"), "Packages": rows, "Next": next, "Short": next != "" && len(rows) < pageFrozen},
+	return page{"freeze.html", name, map[string]any{"Frozen": shown, "Before": before, "Links": links, "Configs": configs, "Query": q.Get("q"), "Packages": rows, "Next": next, "Short": next != "" && len(rows) < pageFrozen},
 		&api.FreezePage{Freeze: shown, Before: before, Packages: packagesOf(rows), Next: next}}, err
+}
+
+// clientConfig is a file that configures apt or dnf, to be copied from the page.
+type clientConfig struct{ Href, Title, Text string }
+
+// clientConfigs returns the files for clients of a freeze. Where its key is lost, they are
+// without text.
+func (p *pages) clientConfigs(ctx context.Context, ref catalog.Ref, base string) (out []clientConfig, err error) {
+	for _, c := range p.s.catalog.ClientConfigs(ref.Frozen) {
+		config := clientConfig{Href: base + c.Path, Title: c.Title}
+		res, err := p.s.control.Sources(ctx, &api.SourcesRequest{Ref: ref.Frozen.Name, Format: c.Kind})
+		switch {
+		case err == nil:
+			config.Text = res.Text
+		case !errors.Is(err, cas.ErrNotFound) && !errors.Is(err, cas.ErrCorrupt):
+			return nil, err
+		}
+		out = append(out, config)
+	}
+	return out, nil
 }
 
 // frozenRows returns a page of the packages of a freeze that a query asks for, and where

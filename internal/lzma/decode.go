@@ -121,6 +121,10 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 	state := d.state & 15
 	rep0, rep1, rep2, rep3 := d.reps[0], d.reps[1], d.reps[2], d.reps[3]
 	lc, lpMask, posMask := d.lc&15, d.lpMask, d.posMask
+	prev := uint32(0) // the last byte
+	if pos > 0 {
+		prev = uint32(w[pos-1])
+	}
 
 	for pos < end {
 		if ip > last {
@@ -133,10 +137,6 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 		if code < bound { // a literal
 			rng = bound
 			up(p)
-			prev := uint32(0)
-			if pos > 0 {
-				prev = uint32(w[pos-1])
-			}
 			lit := &d.literal[((uint32(pos)&lpMask)<<lc+prev>>(8-lc))&15]
 			s := uint32(0)
 			if state < 7 {
@@ -148,6 +148,7 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 				rng, code, ip, s = matched8(rng, code, in, ip, lit, uint32(w[pos-int(rep0)-1]))
 			}
 			w[pos] = byte(s)
+			prev = s & 0xff
 			pos++
 			state = nextLiteral[state] & 15
 			continue
@@ -185,6 +186,7 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 						return corruptf("distance %d at byte %d", uint64(rep0)+1, pos)
 					}
 					w[pos] = w[pos-int(rep0)-1]
+					prev = uint32(w[pos])
 					pos++
 					state = nextShortRep[state] & 15
 					continue
@@ -291,22 +293,23 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 		if n > end-pos {
 			return corruptf("match of %d bytes at %d bytes before the end of its chunk", n, end-pos)
 		}
-		from := pos - int(rep0) - 1
-		if rep0 >= 7 && n+8 <= end-pos {
-			// Copy eight bytes at a time. Bytes written after the end of the match are
+		if rep0 >= 15 && end-pos >= maxMatch+16 {
+			// Copy in large steps. Bytes written after the end of the match are
 			// overwritten later.
-			src, dst := w[from:], w[pos:]
-			for i := 0; i < n; i += 8 {
-				binary.LittleEndian.PutUint64(dst[i:], binary.LittleEndian.Uint64(src[i:]))
+			src, dst := w[pos-int(rep0)-1:], w[pos:pos+maxMatch+16]
+			src = src[:maxMatch+16]
+			*(*[16]byte)(dst) = [16]byte(src)
+			if n > 16 {
+				*(*[16]byte)(dst[16:]) = [16]byte(src[16:])
+				for i := 32; i < n; i += 16 {
+					*(*[16]byte)(dst[i:]) = [16]byte(src[i:])
+				}
 			}
-			pos += n
 		} else {
-			for range n {
-				w[pos] = w[from]
-				pos++
-				from++
-			}
+			copyNear(w, pos, int(rep0)+1, n)
 		}
+		pos += n
+		prev = uint32(w[pos-1])
 	}
 	_, code, ip = norm(rng, code, in, ip)
 	if ip != last || code != 0 {
@@ -316,3 +319,32 @@ func (d *decoder) chunk(w []byte, pos, end, n int) error {
 	d.reps = [4]uint32{rep0, rep1, rep2, rep3}
 	return nil
 }
+
+// copyNear copies a match of n bytes whose distance is small, or that is near the end of w.
+func copyNear(w []byte, pos, dist, n int) {
+	from, end := pos-dist, pos+n
+	if len(w)-end < 16 {
+		for ; pos < end; pos++ {
+			w[pos] = w[from]
+			from++
+		}
+		return
+	}
+	// The bytes repeat with a period of dist, and so with its multiples. Copy until the
+	// period is at least eight, then eight bytes at a time. Bytes written after the end of
+	// the match are overwritten later.
+	if dist < len(lengthen) {
+		k := int(lengthen[dist])
+		for i := range k {
+			w[pos+i] = w[from+i]
+		}
+		pos += k
+	}
+	for ; pos < end; pos += 8 {
+		binary.LittleEndian.PutUint64(w[pos:], binary.LittleEndian.Uint64(w[from:]))
+		from += 8
+	}
+}
+
+// lengthen has what each small distance lacks to its first multiple that is at least eight.
+var lengthen = [8]uint8{1: 7, 2: 6, 3: 6, 4: 4, 5: 5, 6: 6, 7: 7}

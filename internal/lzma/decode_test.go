@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"hash/crc64"
 	"io"
+	"math/rand/v2"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -211,6 +213,52 @@ func TestMemory(t *testing.T) {
 	r = NewReader(bytes.NewReader(small), 64<<20)
 	if _, err := io.Copy(io.Discard, r); err != nil || len(r.chunks.buf) > 1<<20 {
 		t.Errorf("small stream: a window of %d bytes, %v", len(r.chunks.buf), err)
+	}
+}
+
+// Matches of all small distances and of many lengths, also at the very end, are decoded.
+func TestNearMatches(t *testing.T) {
+	var all []byte
+	for dist := 1; dist <= 40; dist++ {
+		period := sample("random", 100+dist)[100:]
+		for _, n := range []int{1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 272, 273, 274, 1000} {
+			for range n {
+				all = append(all, period[len(all)%dist])
+			}
+			all = append(all, byte(n), byte(dist))
+		}
+		for cut := range 40 {
+			data := all[:len(all)-cut*7]
+			in, err := NewEncoder().EncodeXZ(nil, data, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			dst := make([]byte, len(data))
+			if n, err := NewReader(nil, 1<<26).Decode(dst, in); err != nil || !bytes.Equal(dst[:n], data) {
+				t.Fatalf("distance %d, cut %d: %d bytes, %v", dist, cut, n, err)
+			}
+			if got := decode(t, in); !bytes.Equal(got, data) {
+				t.Fatalf("distance %d, cut %d, as a stream: %d bytes", dist, cut, len(got))
+			}
+		}
+	}
+}
+
+// Our CRC64 is that of the standard library, however the data is cut.
+func TestCRC64(t *testing.T) {
+	data := sample("random", 20*crcLane)
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		ours, want := newCRC64(), crc64.New(crcTable)
+		for rest := data[:random.IntN(len(data))]; len(rest) > 0; {
+			n := 1 + random.IntN(len(rest))
+			_, _ = ours.Write(rest[:n])
+			_, _ = want.Write(rest[:n])
+			rest = rest[n:]
+		}
+		if got := ours.Sum(nil); !bytes.Equal(got, want.Sum(nil)) {
+			t.Fatalf("%x, expected %x", got, want.Sum(nil))
+		}
 	}
 }
 

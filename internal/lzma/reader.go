@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash"
 	"hash/crc32"
-	"hash/crc64"
 	"io"
 )
 
@@ -18,8 +17,6 @@ const (
 	checkCRC64  = 4
 	checkSHA256 = 10
 )
-
-var crc64ECMA = crc64.MakeTable(crc64.ECMA)
 
 // Reader decodes .xz data: one stream, or several with padding between them. When it
 // returns io.EOF, it has verified all checks, sizes and indices.
@@ -171,7 +168,7 @@ func (z *Reader) header(h []byte) error {
 	case checkCRC32:
 		z.check = crc32.NewIEEE()
 	case checkCRC64:
-		z.check = crc64.New(crc64ECMA)
+		z.check = newCRC64()
 	case checkSHA256:
 		z.check = sha256.New()
 	default:

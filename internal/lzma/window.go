@@ -16,8 +16,8 @@ type window struct {
 }
 
 // slack returns the size of the buffer after the dictionary, in bytes. The larger it is,
-// the less often the dictionary moves.
-func slack(dict int) int { return max(chunkUnpacked, dict/4) + 16 }
+// the less often the dictionary moves: for one of 8 MiB, every 4 MiB.
+func slack(dict int) int { return max(chunkUnpacked, dict/4, min(dict/2, 4<<20)) + 16 }
 
 // room makes room for n bytes after pos. It moves bytes by a multiple of 16, so that
 // contexts, which depend on the position, stay the same.

@@ -1,6 +1,9 @@
 package lzma
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // encodeX86 applies the filter for x86 to a whole block, in place.
 func encodeX86(buf []byte) {
@@ -42,7 +45,17 @@ func (f *x86) run(buf []byte) int {
 	prefix := f.prefix
 	i := 0
 	for i <= len(buf)-5 {
-		if buf[i]&0xFE != 0xE8 {
+		if i <= len(buf)-12 {
+			// Look at eight bytes at a time: bytes that are opcodes become 0.
+			const ones = 0x0101010101010101
+			v := binary.LittleEndian.Uint64(buf[i:])&(0xFE*ones) ^ 0xE8*ones
+			zeros := (v - ones) &^ v & (0x80 * ones)
+			if zeros == 0 {
+				i += 8
+				continue
+			}
+			i += bits.TrailingZeros64(zeros) / 8
+		} else if buf[i]&0xFE != 0xE8 {
 			i++
 			continue
 		}

@@ -143,13 +143,22 @@ func (s *Server) ready(ctx context.Context) (notes []string, err error) {
 	if s.stopped.Load() {
 		return nil, errors.New("stopping")
 	}
-	if st, until, ok := s.alone(); ok {
+	st, until, alone := s.alone()
+	if !alone {
+		_, err := s.meta.Mirrors(ctx)
+		if errors.Is(err, meta.ErrUnreachable) && s.cfg.Shared != nil {
+			s.cfg.Shared.Poll(ctx) // it notices that it is alone, and is still ready
+			st, until, alone = s.alone()
+		}
+		if err != nil && !alone {
+			return nil, fmt.Errorf("metadata: %w", err)
+		}
+	}
+	if alone {
 		if s.now().After(until) {
 			return nil, fmt.Errorf("metadata: the database does not answer since %s", st.Down.UTC().Format(time.RFC3339))
 		}
 		notes = append(notes, fmt.Sprintf("metadata: the database does not answer since %s: what was served before is served until %s", st.Down.UTC().Format(time.RFC3339), until.UTC().Format(time.RFC3339)))
-	} else if _, err := s.meta.Mirrors(ctx); err != nil {
-		return nil, fmt.Errorf("metadata: %w", err)
 	}
 	if h, ok := cas.Find[cas.Health](s.blobs()); ok {
 		if since, err := h.Trouble(ctx); err != nil {

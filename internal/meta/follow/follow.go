@@ -61,6 +61,8 @@ type Store struct {
 	again   []func(context.Context) // requests answers again that changes affected; guarded by polling
 
 	mu      sync.Mutex
+	up      context.Context // ends when the database stops answering
+	ended   context.CancelFunc
 	changed func(lost bool) // called after changes; nil if Run was not called
 	state   State
 	last    meta.FeedChange      // the last change that was read; its number is state.Seq
@@ -89,7 +91,9 @@ func New(src Source, o Options) *Store {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Store{Source: src, o: o, mem: newMemory(), behind: map[string]time.Time{}, newest: map[string]time.Time{}}
+	s := &Store{Source: src, o: o, mem: newMemory(), behind: map[string]time.Time{}, newest: map[string]time.Time{}}
+	s.up, s.ended = context.WithCancel(context.Background())
+	return s
 }
 
 // Start starts following the feed at its current end.
@@ -218,6 +222,7 @@ func (s *Store) down(err error) {
 	defer s.mu.Unlock()
 	if s.state.Err = err; s.state.Down.IsZero() {
 		s.state.Down = s.o.Now()
+		s.ended()
 		s.o.Log.Error("the database does not answer: serving from memory what was served before", "err", err)
 	}
 }
@@ -226,6 +231,7 @@ func (s *Store) down(err error) {
 func (s *Store) read(p *meta.FeedPage) {
 	now := s.o.Now()
 	if !s.state.Down.IsZero() {
+		s.up, s.ended = context.WithCancel(context.Background())
 		s.o.Log.Info("the database answers again", "after", now.Sub(s.state.Down).Round(time.Millisecond).String())
 	}
 	s.state.Down, s.state.Err, s.state.Skew = time.Time{}, nil, now.Sub(p.Now)
@@ -353,13 +359,19 @@ func recall[T any](ctx context.Context, s *Store, k string, a about, f func(cont
 		var none T
 		return none, lacks
 	}
-	ask, cancel := ctx, context.CancelFunc(func() {})
+	ask, cancel := context.WithCancel(ctx)
 	if have || down || lacks != nil {
 		ask, cancel = context.WithTimeout(ctx, askTime)
 	}
 	defer cancel()
+	if !down {
+		defer s.whileUp(cancel)()
+	}
 	before := s.mem.changes()
 	v, err := f(ask)
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		err = fmt.Errorf("%w: it has stopped answering: %w", meta.ErrUnreachable, err)
+	}
 	switch {
 	case err == nil:
 		s.mem.put(k, v, a, before, func(ctx context.Context) { _, _ = recall(ctx, s, k, a, f) })
@@ -380,6 +392,27 @@ func recall[T any](ctx context.Context, s *Store, k string, a about, f func(cont
 		}
 	}
 	return v, err
+}
+
+// whileUp calls cancel some time after the database has stopped answering: the network may
+// have lost the question, or the answer, without telling. The function that it returns ends
+// that.
+func (s *Store) whileUp(cancel func()) (stop func()) {
+	s.mu.Lock()
+	up := s.up
+	s.mu.Unlock()
+	var timer *time.Timer
+	ended := make(chan struct{})
+	unhook := context.AfterFunc(up, func() {
+		timer = time.AfterFunc(askTime, cancel)
+		close(ended)
+	})
+	return func() {
+		if !unhook() {
+			<-ended
+			timer.Stop()
+		}
+	}
 }
 
 // absent begins the key of the answer that something was not found.

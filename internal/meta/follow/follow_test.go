@@ -196,6 +196,42 @@ func TestOutageAfterChange(t *testing.T) {
 	}
 }
 
+// A query that the network has lost without telling, or its answer, ends soon after the node
+// has noticed that the database does not answer.
+func TestSilence(t *testing.T) {
+	ctx := t.Context()
+	srv := pgtest.Start(t)
+	s := open(t, srv.Database(t), &clock{})
+	ask := func() error { _, err := s.Freeze(ctx, "4.1"); return err }
+	if err := ask(); !errors.Is(err, meta.ErrNotFound) {
+		t.Fatal(err)
+	}
+	resume := srv.Suspend(t)
+	t.Cleanup(resume)
+	asked := make(chan error, 1)
+	go func() { asked <- ask() }()
+	time.Sleep(100 * time.Millisecond) // until it is on its way
+	s.Poll(ctx)
+	if s.State().Down.IsZero() {
+		t.Error("the node does not notice")
+	}
+	select {
+	case err := <-asked:
+		if !errors.Is(err, meta.ErrUnreachable) {
+			t.Errorf("a query without an answer: %v", err)
+		}
+	case <-time.After(12 * time.Second):
+		t.Error("a query without an answer does not end")
+	}
+	resume()
+	for !s.State().Down.IsZero() && ctx.Err() == nil {
+		s.Poll(ctx)
+	}
+	if err := ask(); !errors.Is(err, meta.ErrNotFound) {
+		t.Errorf("the database answers again: %v", err)
+	}
+}
+
 // After a standby without the last commits has taken over, latest does not go back, and
 // the remaining snapshots are served. It makes no difference whether another commit
 // follows before the node polls, with a new number or with that of a lost one.

@@ -377,6 +377,20 @@ func (s *Server) Stop(t testing.TB, sig syscall.Signal) {
 	<-s.ended
 }
 
+// Suspend stops the server without its noticing, so that connections stay open and nothing
+// answers, until resume is called.
+func (s *Server) Suspend(t testing.TB) (resume func()) {
+	t.Helper()
+	pids := append(one[[]int](t, s, "select array_agg(pid) from pg_stat_activity"), s.cmd.Process.Pid)
+	signal := func(sig syscall.Signal) {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, sig) // the session that asked is gone
+		}
+	}
+	signal(syscall.SIGSTOP)
+	return func() { signal(syscall.SIGCONT) }
+}
+
 // URL returns the URL of a database.
 func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://snapd@/%s?host=%s&port=%d", database, s.Dir, s.portNumber())

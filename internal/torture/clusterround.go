@@ -18,6 +18,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas/s3/s3test"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/meta/postgres/pgtest"
 )
 
@@ -547,9 +548,16 @@ func (r *clusterRound) prove(ctx context.Context, whole bool) error {
 	if !whole {
 		return nil
 	}
-	frozen, err := r.leader.proveAll(ctx)
-	if err != nil {
+	// On a busy machine, the database may not answer in time.
+	frozen, fault := 0, error(nil)
+	if err := eventually(ctx, time.Minute, func() (err error) {
+		frozen, err = r.leader.proveAll(ctx)
+		if err != nil && !strings.Contains(err.Error(), meta.ErrUnreachable.Error()) {
+			fault, err = err, nil
+		}
 		return err
+	}); err != nil || fault != nil {
+		return errors.Join(err, fault)
 	}
 	r.res.Frozen += frozen
 	if frozen < len(r.freezes) {

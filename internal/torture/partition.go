@@ -134,8 +134,12 @@ func (r *clusterRound) refuses(ctx context.Context, s *server) error {
 	return nil
 }
 
-// keepsServing checks that a node that is cut off serves what it served before.
+// keepsServing checks that a node that is cut off serves what it served before, and tells
+// balancers that it is ready.
 func (r *clusterRound) keepsServing(ctx context.Context, s *server) error {
+	if _, err := httpGet(ctx, "http://"+s.listen+"/readyz"); err != nil {
+		return err
+	}
 	for _, path := range r.warm[s] {
 		from := time.Now()
 		ok, err := r.get(ctx, s, path)

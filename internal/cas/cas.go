@@ -251,11 +251,13 @@ type Batch interface {
 	// Stat does. The digest is held even after ErrNotFound, so that the caller can store
 	// the blob and refer to it.
 	Hold(ctx context.Context, d Digest) (Info, error)
-	// Flush makes every committed blob durable, then visible. After an error that wraps
+	// Flush makes every committed blob durable, then visible; after a call of Digests,
+	// those that it listed. After an error that wraps
 	// durable.ErrUnknown, names may not last, and the process must end. After any other
 	// error none of the batch's new blobs is promised.
 	Flush(ctx context.Context) error
-	// Digests lists the committed blobs that wait for a Flush.
+	// Digests lists the committed blobs that wait for a Flush, so that the caller can note
+	// them before the next Flush, which leaves out what is committed after this call.
 	Digests() []Digest
 	// Pending returns how many blobs and bytes wait for a Flush.
 	Pending() (n int, bytes int64)

@@ -155,8 +155,17 @@ func testInvisible(t *testing.T, open Open) {
 	if got, want := b.Digests(), []cas.Digest{cas.Sum(Blob(0)), cas.Sum(Blob(1)), cas.Sum(Blob(2))}; !slices.Equal(got, want) {
 		t.Errorf("pending digests: %v", got)
 	}
+	if _, err := cas.PutBatch(t.Context(), b, Blob(3), modified); err != nil {
+		t.Fatal(err)
+	}
 	if err := b.Flush(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if n, size := b.Pending(); holds(t, s, Blob(3)) || n != 1 || size != int64(len(Blob(3))) {
+		t.Errorf("a blob that was committed after the digests were listed: %d blobs of %d bytes are pending, expected it alone", n, size)
+	}
+	if err := b.Flush(t.Context()); err != nil || !holds(t, s, Blob(3)) {
+		t.Errorf("the flush after that: %v", err)
 	}
 	b.Discard() // leaves what was flushed
 	for n := range 3 {

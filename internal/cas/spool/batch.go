@@ -74,10 +74,12 @@ type Batch struct {
 	holds *Holds
 	e     Engine
 
-	mu    sync.Mutex
-	done  []*File
-	bytes int64
-	held  []cas.Digest // each as often as it was held
+	mu     sync.Mutex
+	done   []*File
+	listed int  // how many of done Digests has listed
+	part   bool // Flush takes only those
+	bytes  int64
+	held   []cas.Digest // each as often as it was held
 }
 
 // NewBatch starts a batch.
@@ -114,6 +116,7 @@ func (b *Batch) Digests() []cas.Digest {
 	for i, f := range b.done {
 		out[i] = f.info.Digest
 	}
+	b.listed, b.part = len(b.done), true
 	return out
 }
 
@@ -127,8 +130,15 @@ func (b *Batch) Pending() (int, int64) {
 // Flush implements cas.Batch.
 func (b *Batch) Flush(ctx context.Context) error {
 	b.mu.Lock()
-	done := b.done
-	b.done, b.bytes = nil, 0
+	n := len(b.done)
+	if b.part {
+		n = b.listed
+	}
+	done := b.done[:n:n]
+	b.done, b.listed, b.part = b.done[n:], 0, false
+	for _, f := range done {
+		b.bytes -= f.info.Size
+	}
 	b.mu.Unlock()
 	if len(done) == 0 {
 		return nil
@@ -147,7 +157,7 @@ func (b *Batch) Flush(ctx context.Context) error {
 func (b *Batch) Discard() {
 	b.mu.Lock()
 	done, held := b.done, b.held
-	b.done, b.bytes, b.held = nil, 0, nil
+	b.done, b.listed, b.part, b.bytes, b.held = nil, 0, false, 0, nil
 	b.mu.Unlock()
 	remove(done)
 	b.holds.release(held)

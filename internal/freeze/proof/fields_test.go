@@ -230,7 +230,7 @@ func changeFields(t *testing.T, e *freezertest.Export, met map[string]bool) {
 			known[field] = append(known[field], reflect.ValueOf(v.Interface()))
 		}
 	})
-	limit, tried := 24, map[string]int{}
+	limit, tried := 8, map[string]int{}
 	if testing.Short() {
 		limit = 3
 	}

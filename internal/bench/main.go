@@ -38,6 +38,7 @@ var sections = []section{
 	{"indices", "indices of old generations, made again from stanzas, beside xz", runIndices},
 	{"files", "verify --deep and HTTP, beside sha256sum and nginx", runFiles},
 	{"cluster", "PostgreSQL, S3 and several nodes, beside the embedded form", runCluster},
+	{"scale", "memory of nodes with ten million package entries (only when named: it takes half an hour)", runScale},
 	{"xz", "decoding, beside xz", runXZ},
 	{"team", "packages of one's own, channels, recordings, beside aptly and sha256sum", runTeam},
 	{"rpm", "sync and freeze of 60,000 rpm packages, beside dnf", runRPM},
@@ -55,6 +56,7 @@ type bench struct {
 	packages int
 	rpms     int
 	images   int // size of an image to compare, in MB
+	entries  int // package entries in the database of scale
 	quick    bool
 	rows     []row
 	size     int64  // what memory is compared with, in bytes
@@ -90,6 +92,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&b.packages, "packages", 63_000, "`number` of deb packages upstream; fewer if apt's lists are used and contain fewer")
 	flag.IntVar(&b.rpms, "rpms", 60_000, "`number` of rpm packages upstream")
 	flag.IntVar(&b.images, "images", 300, "`size` of the images of compare, in MB")
+	flag.IntVar(&b.entries, "entries", 10_000_000, "`number` of package entries of scale")
 	flag.StringVar(&b.profile, "cpuprofile", "", "run snapd in a process of this program and write its CPU profile to `file`")
 	flag.StringVar(&b.heap, "memprofile", "", "likewise write a heap profile to `file` when snapd stops")
 	flag.Parse()
@@ -128,7 +131,7 @@ func run(ctx context.Context) error {
 	}
 	fmt.Printf("%s, %d cores, %s, load %s\n", runtime.GOARCH, runtime.NumCPU(), runtime.Version(), load())
 	for _, s := range sections {
-		if flag.NArg() > 0 && !slices.Contains(flag.Args(), s.name) {
+		if named := slices.Contains(flag.Args(), s.name); !named && (flag.NArg() > 0 || s.name == "scale") {
 			continue
 		}
 		fmt.Printf("\n%s: %s\n", s.name, s.about)

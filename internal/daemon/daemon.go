@@ -424,6 +424,14 @@ type server struct {
 	s *http.Server
 }
 
+// warnOfFiles logs the first fault of the files that the configuration names. What is
+// stored is served without them, so it does not end the start.
+func (d *daemon) warnOfFiles() {
+	if err := Check(d.cfg); err != nil {
+		d.log.Warn("syncs fail until this is mended: install the file or correct the configuration, then reload", "err", err)
+	}
+}
+
 // serve answers on the listeners until ctx is done. network may be nil.
 func (d *daemon) serve(ctx context.Context, public, socket, network net.Listener) error {
 	base := context.WithoutCancel(ctx)
@@ -482,6 +490,7 @@ func (d *daemon) serve(ctx context.Context, public, socket, network net.Listener
 			return nil
 		})
 	}
+	d.warnOfFiles()
 	d.notify(sdaemon.SdNotifyReady)
 	d.log.Info("listening", "http", public.Addr().String(), "socket", socket.Addr().String(), "mirrors", len(d.cfg.Mirrors), "key", d.signer.Fingerprint())
 	if d.o.ReadyAPI != nil && network != nil {

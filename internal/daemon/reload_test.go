@@ -151,6 +151,32 @@ func TestReloadKeyring(t *testing.T) {
 	}
 }
 
+// A keyring that is missing does not end a start, but the log says what to do, and a reload
+// after it was installed is enough.
+func TestStartWithoutKeyring(t *testing.T) {
+	a, url := upstream(t)
+	ring := filepath.Join(t.TempDir(), "ring.gpg")
+	r := startFile(t, listenAnywhere+strings.Replace(mirrorText(a, "debian", url, ""), a.KeyringFile(), ring, 1))
+	for _, want := range []string{"level=WARN", "syncs fail until this is mended: install the file or correct the configuration, then reload", "keyring of mirror debian: ", ring} {
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("no %q in the log:\n%s", want, r.log)
+		}
+	}
+	data, err := os.ReadFile(a.KeyringFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(ring, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.reload(t); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ctl.Call(t.Context(), "sync", api.SyncRequest{}, nil, nil); err != nil {
+		t.Errorf("a sync with the keyring: %v", err)
+	}
+}
+
 // A bad file changes nothing; log, answer and status say where it is wrong.
 func TestReloadRefused(t *testing.T) {
 	a, url := upstream(t)

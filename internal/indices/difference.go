@@ -255,7 +255,7 @@ func (e *textWriter) endFrame() error {
 // copy adds n bytes of the other index. errTooFine.
 func (e *textWriter) copy(from, n int64) error {
 	e.endText()
-	e.ops = binary.AppendUvarint(e.ops, uint64(n)<<1|opTextCopy)
+	e.ops = binary.AppendUvarint(e.ops, uint64(n)<<1+opTextCopy)
 	e.ops = binary.AppendVarint(e.ops, from-e.copied)
 	e.copied = from + n
 	e.parts += extentAt(e.below, e.copied-1) - extentAt(e.below, from) + 1
@@ -268,7 +268,7 @@ func (e *textWriter) copy(from, n int64) error {
 // endText writes the operation for the text since the last one.
 func (e *textWriter) endText() {
 	if e.fresh > 0 {
-		e.ops = binary.AppendUvarint(e.ops, uint64(e.fresh)<<1|opTextFresh)
+		e.ops = binary.AppendUvarint(e.ops, uint64(e.fresh)<<1+opTextFresh)
 		e.parts++
 	}
 	e.fresh = 0

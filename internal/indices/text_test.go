@@ -335,13 +335,13 @@ func (o order) write(t *testing.T) []byte {
 // believed.
 func TestTextOrderRefuses(t *testing.T) {
 	blobs := blobTable{}
-	root := blobs.put(order{frames: []string{"0123456789"}, ops: []int64{10<<1 | opTextFresh}}.write(t))
+	root := blobs.put(order{frames: []string{"0123456789"}, ops: []int64{10<<1 + opTextFresh}}.write(t))
 	first, err := writeOrder(cas.Digest{}, nil, []piece{{pid: 1, blank: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	stanzas := blobs.put(first)
-	fresh := func(n int64) []int64 { return []int64{n<<1 | opTextFresh} }
+	fresh := func(n int64) []int64 { return []int64{n<<1 + opTextFresh} }
 	long := strings.Repeat("x", frameText+1)
 	for _, test := range []struct {
 		name  string
@@ -351,7 +351,7 @@ func TestTextOrderRefuses(t *testing.T) {
 		says  string
 	}{
 		{name: "right", order: order{frames: []string{"abc"}, ops: fresh(3)}},
-		{name: "right difference", order: order{base: root, frames: []string{"abc"}, ops: []int64{4<<1 | opTextCopy, 6, 3<<1 | opTextFresh}}, below: []cas.Digest{root}},
+		{name: "right difference", order: order{base: root, frames: []string{"abc"}, ops: []int64{4<<1 + opTextCopy, 6, 3<<1 + opTextFresh}}, below: []cas.Digest{root}},
 		{name: "fingerprint of the text", order: order{frames: []string{"abc"}, ops: fresh(3), sum: func(_ int, s *[halfSum]byte) { s[15] ^= 1 }}, want: cas.ErrCorrupt, says: "frame 0 of 1"},
 		{name: "fingerprint of the list", order: order{frames: []string{"abc"}, ops: fresh(3), blob: func(b []byte) []byte { b[len(b)-5] ^= 1; return b }}, want: cas.ErrCorrupt, says: "list is damaged"},
 		{name: "frame damaged", order: order{frames: []string{"abc"}, ops: fresh(3), blob: func(b []byte) []byte { b[textHead+8] ^= 1; return b }}, want: cas.ErrCorrupt, says: "frame 0 of 1"},
@@ -370,9 +370,9 @@ func TestTextOrderRefuses(t *testing.T) {
 		{name: "more text used than there is", order: order{frames: []string{"abc"}, ops: fresh(4)}, want: ErrOrder, says: "wants 4 bytes of the 3"},
 		{name: "less text used than there is", order: order{frames: []string{"abc"}, ops: fresh(2)}, want: ErrOrder, says: "2 of 3 bytes are used"},
 		{name: "text without an operation", order: order{frames: []string{"abc"}}, want: ErrOrder, says: "0 of 3 bytes are used"},
-		{name: "copy of nothing", order: order{ops: []int64{1<<1 | opTextCopy, 0}}, want: ErrOrder, says: "copies 1 bytes at 0 of 0"},
-		{name: "copy beyond the end", order: order{base: root, ops: []int64{4<<1 | opTextCopy, 7}}, below: []cas.Digest{root}, want: ErrOrder, says: "copies 4 bytes at 7 of 10"},
-		{name: "copy before the start", order: order{base: root, ops: []int64{4<<1 | opTextCopy, -1}}, below: []cas.Digest{root}, want: ErrOrder, says: "copies 4 bytes at -1"},
+		{name: "copy of nothing", order: order{ops: []int64{1<<1 + opTextCopy, 0}}, want: ErrOrder, says: "copies 1 bytes at 0 of 0"},
+		{name: "copy beyond the end", order: order{base: root, ops: []int64{4<<1 + opTextCopy, 7}}, below: []cas.Digest{root}, want: ErrOrder, says: "copies 4 bytes at 7 of 10"},
+		{name: "copy before the start", order: order{base: root, ops: []int64{4<<1 + opTextCopy, -1}}, below: []cas.Digest{root}, want: ErrOrder, says: "copies 4 bytes at -1"},
 		{name: "copy of 0 bytes", order: order{base: root, ops: []int64{opTextCopy, 0}}, below: []cas.Digest{root}, want: ErrOrder, says: "on 0 bytes"},
 		{name: "huge copy", order: order{base: root, ops: []int64{1 << 62, 1}}, below: []cas.Digest{root}, want: ErrOrder, says: "operation 1 on"},
 		{name: "too much text in a frame", order: order{frames: []string{long}, ops: fresh(int64(len(long)))}, want: ErrOrder, says: "frame 0"},
@@ -380,7 +380,7 @@ func TestTextOrderRefuses(t *testing.T) {
 		{name: "frames without their text", order: order{list: func([]byte) []byte { return append(binary.AppendUvarint(nil, 2), make([]byte, 40)...) }}, want: ErrOrder, says: "frame 0"},
 		{name: "an operation that ends in the middle", order: order{frames: []string{"abc"}, ops: fresh(3), list: func(l []byte) []byte { return append(l, 0x80) }}, want: ErrOrder, says: "operation 2"},
 		{name: "a list that unpacks to too much", order: order{list: func([]byte) []byte { return make([]byte, maxList+1) }}, want: ErrOrder, says: "exceed"},
-		{name: "too many parts", order: order{base: root, ops: append([]int64{1<<1 | opTextCopy, 4}, slices.Repeat([]int64{1<<1 | opTextCopy, 2, 1<<1 | opTextCopy, -4}, maxExtents/2+1)...)}, below: []cas.Digest{root}, want: ErrOrder, says: "more than"},
+		{name: "too many parts", order: order{base: root, ops: append([]int64{1<<1 + opTextCopy, 4}, slices.Repeat([]int64{1<<1 + opTextCopy, 2, 1<<1 + opTextCopy, -4}, maxExtents/2+1)...)}, below: []cas.Digest{root}, want: ErrOrder, says: "more than"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			chain := append([]cas.Digest{blobs.put(test.order.write(t))}, test.below...)
@@ -405,7 +405,7 @@ func TestTextOrderRefuses(t *testing.T) {
 func TestTextTooFine(t *testing.T) {
 	blobs := blobTable{}
 	chain := putText(t, blobs, nil, "0123456789")
-	ops := append([]int64{1<<1 | opTextCopy, 4}, slices.Repeat([]int64{1<<1 | opTextCopy, 2, 1<<1 | opTextCopy, -4}, maxExtents/4)...)
+	ops := append([]int64{1<<1 + opTextCopy, 4}, slices.Repeat([]int64{1<<1 + opTextCopy, 2, 1<<1 + opTextCopy, -4}, maxExtents/4)...)
 	chain = append([]cas.Digest{blobs.put(order{base: chain[0], ops: ops}.write(t))}, chain...)
 	index, err := readText(blobs, chain)
 	if err != nil {

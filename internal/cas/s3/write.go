@@ -123,6 +123,7 @@ func isLocal(err error) bool {
 // putWhole sends a blob in one request, whose checksum the server compares.
 func (s *bucket) putWhole(ctx context.Context, key string, r io.Reader, info cas.Info, o minio.PutObjectOptions) error {
 	o.UserMetadata = map[string]string{checksumHeader: checksum(info.Digest[:])}
+	o.DisableContentSha256 = true // signs the digest, not each piece of the body
 	_, err := s.core.PutObject(ctx, s.location.Bucket, key, r, info.Size, "", info.Digest.String(), o)
 	return err
 }
@@ -157,7 +158,7 @@ func (s *bucket) putParts(ctx context.Context, key string, r io.ReaderAt, info c
 			return err
 		}
 		p, err := s.core.PutObjectPart(ctx, bucket, key, id, i+1, part, part.Size(), minio.PutObjectPartOptions{
-			Sha256Hex: hex.EncodeToString(sum), CustomHeader: http.Header{http.CanonicalHeaderKey(checksumHeader): {checksum(sum)}},
+			Sha256Hex: hex.EncodeToString(sum), DisableContentSha256: true, CustomHeader: http.Header{http.CanonicalHeaderKey(checksumHeader): {checksum(sum)}},
 		})
 		if err != nil {
 			return err

@@ -2,10 +2,8 @@ package s3test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -58,15 +56,7 @@ func newProxy(socket string) *Proxy {
 			r.SetURL(&url.URL{Scheme: "http", Host: "s3"})
 			r.Out.Host = r.In.Host // it is signed
 		},
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				var d net.Dialer
-				return d.DialContext(ctx, "unix", socket)
-			},
-			// The server answers some requests before it has read their body, and then
-			// mistakes the rest of it for the next request on the connection.
-			DisableKeepAlives: true, DisableCompression: true,
-		},
+		Transport:     newBackend(socket),
 		FlushInterval: -1,
 		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, err error) { panic(http.ErrAbortHandler) },
 	}

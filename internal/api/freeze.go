@@ -283,7 +283,7 @@ type Recording struct {
 	Proxy     string         `json:"proxy"`
 	Files     int            `json:"files"`
 	Bytes     int64          `json:"bytes"`
-	Digest    string         `json:"digest"` // SHA-256 of the canonical form
+	Digest    string         `json:"digest,omitempty"` // SHA-256 of the canonical form; not in the overview
 	Entries   []RecordEntry  `json:"entries,omitempty"`
 	Unfetched []string       `json:"unfetched,omitempty"` // with a status file: packages that are installed but were not downloaded
 	Warnings  []string       `json:"warnings,omitempty"`

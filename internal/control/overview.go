@@ -108,13 +108,18 @@ func (c *Control) overviewRecordings(ctx context.Context, out *api.Overview) err
 			return b.Started.Compare(a.Started)
 		}
 	})
-	for _, r := range recs[:min(len(recs), overviewRecordings)] {
-		v, err := c.recordingView(ctx, r, false)
-		if errors.Is(err, meta.ErrNotFound) {
-			continue // removed meanwhile
-		} else if err != nil {
-			return err
-		}
+	recs = recs[:min(len(recs), overviewRecordings)]
+	names := make([]string, len(recs))
+	for i, r := range recs {
+		names[i] = r.Name
+	}
+	totals, err := c.st.RecordingTotals(ctx, names)
+	if err != nil {
+		return err
+	}
+	for i, r := range recs {
+		v := c.recordingOutline(r)
+		v.Files, v.Bytes = totals[i].Files, totals[i].Bytes
 		out.Recordings = append(out.Recordings, *v)
 	}
 	return nil

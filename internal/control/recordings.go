@@ -123,8 +123,8 @@ func (c *Control) expired(ctx context.Context, snap *meta.Snapshot, resigned boo
 	return out, nil
 }
 
-// recordingView describes a recording. With entries, it includes the recorded files.
-func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entries bool) (*api.Recording, error) {
+// recordingOutline describes a recording without what was fetched.
+func (c *Control) recordingOutline(rec *meta.Recording) *api.Recording {
 	out := &api.Recording{Name: rec.Name, Started: rec.Started, Stopped: optional(rec.Stopped), Resigned: rec.Resigned, Mirrors: []api.RecordMirror{}}
 	for _, p := range rec.Pins {
 		out.Mirrors = append(out.Mirrors, api.RecordMirror{
@@ -135,6 +135,12 @@ func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entrie
 		u.User, u.Path = url.User(rec.Name), ""
 		out.Proxy = u.String()
 	}
+	return out
+}
+
+// recordingView describes a recording. With entries, it includes the recorded files.
+func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entries bool) (*api.Recording, error) {
+	out := c.recordingOutline(rec)
 	noted, err := c.st.RecordingEntries(ctx, rec.Name)
 	if err != nil {
 		return nil, err

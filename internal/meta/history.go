@@ -68,6 +68,9 @@ type History interface {
 	// RecordingEntries lists the files that were fetched through a recording, by
 	// mirror and path. ErrNotFound.
 	RecordingEntries(ctx context.Context, name string) ([]RecordEntry, error)
+	// RecordingTotals returns how many files were fetched through each recording, and their
+	// bytes. They are 0 for one that does not exist.
+	RecordingTotals(ctx context.Context, names []string) ([]RecordingTotal, error)
 	// TreeFiles lists, by path, at most limit files of a frozen tree whose paths begin
 	// with prefix, after the path after (empty: from the start).
 	TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]Node, error)
@@ -75,6 +78,12 @@ type History interface {
 	// limited size. A freeze never changes except for statements, which are compared with
 	// its record. ErrNotFound if it is removed in the meantime.
 	TreeFaults(ctx context.Context, name string, listed []Node) ([]TreeFault, error)
+}
+
+// RecordingTotal is what was fetched through a recording.
+type RecordingTotal struct {
+	Files int
+	Bytes int64
 }
 
 // PathEntry is a package in a snapshot that was found by the path of a file.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"example.org/snapd/internal/cas"
@@ -413,6 +414,31 @@ func (t *txn) RecordEntries(name string) ([]meta.RecordEntry, error) {
 		out = append(out, e)
 	}
 	return out, nil
+}
+
+// sizeKey comes before the size in an entry. A quotation mark within a string is escaped,
+// so that it is always the key.
+var sizeKey = []byte(`,"size":`)
+
+// recordTotal counts the files of a recording. It does not parse their entries, which takes
+// ten times as long.
+func (t *txn) recordTotal(name string) (total meta.RecordingTotal, err error) {
+	prefix := key(nil).str(name)
+	c := t.b("rentry").Cursor()
+	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		_, rest, ok := bytes.Cut(v, sizeKey)
+		end := bytes.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+		if !ok || end < 0 {
+			return total, fmt.Errorf("%w: key %q: no size", meta.ErrCorrupt, k)
+		}
+		n, err := strconv.ParseInt(string(rest[:end]), 10, 64)
+		if err != nil {
+			return total, fmt.Errorf("%w: key %q: %w", meta.ErrCorrupt, k, err)
+		}
+		total.Files++
+		total.Bytes += n
+	}
+	return total, nil
 }
 
 // RemoveRecording removes a recording and its fetches.

@@ -303,6 +303,11 @@ func (s *Store) RecordingEntries(ctx context.Context, name string) ([]meta.Recor
 	})
 }
 
+// RecordingTotals implements meta.History.
+func (s *Store) RecordingTotals(ctx context.Context, names []string) ([]meta.RecordingTotal, error) {
+	return ask(ctx, s, func(tx *txn) ([]meta.RecordingTotal, error) { return answers(names, tx.recordTotal) })
+}
+
 // TreeFiles implements meta.History.
 func (s *Store) TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]meta.Node, error) {
 	return ask(ctx, s, func(tx *txn) ([]meta.Node, error) { return tx.Nodes(name, prefix, after, limit), nil })

@@ -96,6 +96,21 @@ func testFetches(t *testing.T, s meta.Store) {
 	if err != nil || !missing["build"] || len(missing) != 1 {
 		t.Errorf("fetches of no recording: %v, %v", missing, err)
 	}
+	for _, name := range []string{"build", "empty"} {
+		if err := s.StartRecording(t.Context(), &meta.Recording{Name: name, Started: day}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, path := range []string{"a", `b","size":77,"`, "a"} {
+		e := meta.RecordEntry{Mirror: mirror, Path: path, SHA256: digest(path), Size: int64(10 * len(path)), First: day, Last: day.Add(time.Duration(i) * time.Second), Count: 1}
+		if missing, err := s.NoteFetches(t.Context(), []meta.Fetch{{Recording: "build", Entry: e}}); err != nil || len(missing) > 0 {
+			t.Fatalf("fetch %d: %v, %v", i, missing, err)
+		}
+	}
+	totals, err := s.RecordingTotals(t.Context(), []string{"build", "none", "empty"})
+	if want := []meta.RecordingTotal{{Files: 2, Bytes: 10 + 140}, {}, {}}; err != nil || !slices.Equal(totals, want) {
+		t.Errorf("totals %+v, %v, expected %+v", totals, err, want)
+	}
 }
 
 func testCorrupt(t *testing.T, s meta.Store) {

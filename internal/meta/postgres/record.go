@@ -170,6 +170,22 @@ func (s *Store) RecordingEntries(ctx context.Context, name string) ([]meta.Recor
 	})
 }
 
+// RecordingTotals implements meta.History.
+func (s *Store) RecordingTotals(ctx context.Context, names []string) ([]meta.RecordingTotal, error) {
+	return ask(ctx, s, func(t *tx) ([]meta.RecordingTotal, error) {
+		totals := map[string]meta.RecordingTotal{}
+		var name string
+		var total meta.RecordingTotal
+		err := t.each(ctx, []any{&name, &total.Files, &total.Bytes}, func() error { totals[name] = total; return nil },
+			"select name, count(*), sum((doc->>'size')::bigint)::bigint from rentry where name = any($1) group by name", names)
+		out := make([]meta.RecordingTotal, len(names))
+		for i, name := range names {
+			out[i] = totals[name]
+		}
+		return out, err
+	})
+}
+
 // NoteFetches implements meta.Notes.
 func (s *Store) NoteFetches(ctx context.Context, fetches []meta.Fetch) (missing map[string]bool, err error) {
 	err = s.write(ctx, "note fetches", func(t *tx) error {

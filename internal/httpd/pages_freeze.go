@@ -85,17 +85,16 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 // clientConfig is a file that configures apt or dnf, to be copied from the page.
 type clientConfig struct{ Href, Title, Text string }
 
-// clientConfigs returns the files for clients of a freeze. Where its key is lost, they are
-// without text.
+// clientConfigs returns the files for clients of a freeze. Those that cannot be made, as
+// where its key is lost, are without text: the rest of the page is of use.
 func (p *pages) clientConfigs(ctx context.Context, ref catalog.Ref, base string) (out []clientConfig, err error) {
 	for _, c := range p.s.catalog.ClientConfigs(ref.Frozen) {
 		config := clientConfig{Href: base + c.Path, Title: c.Title}
 		res, err := p.s.control.Sources(ctx, &api.SourcesRequest{Ref: ref.Frozen.Name, Format: c.Kind})
-		switch {
-		case err == nil:
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		} else if err == nil {
 			config.Text = res.Text
-		case !errors.Is(err, cas.ErrNotFound) && !errors.Is(err, cas.ErrCorrupt):
-			return nil, err
 		}
 		out = append(out, config)
 	}

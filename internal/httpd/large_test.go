@@ -66,7 +66,7 @@ func TestLarge(t *testing.T) {
 		}
 		return nil, res.Next
 	})
-	if pages < 10 || pages > 20 {
+	if pages < 10 || pages > 40 {
 		t.Errorf("the search of %d stanzas took %d pages", 2*largeMirror, pages)
 	}
 	l.wants("/diff?a="+url.QueryEscape(l.one.ID())+"&b="+url.QueryEscape(l.two.ID()), "Too many packages may differ", "only: Removed", ">more</a>", `<a href="/package/huge-bin-0">`)

@@ -37,9 +37,9 @@ const (
 	// A page reads at most about as many packages, or stanzas of a search, to find those
 	// that a query asks for; fewer where it has to read control data. What follows is on
 	// the next page.
-	pageRead       = 20_000
+	pageRead       = 15_000
 	pageReadFields = 5_000
-	pageDiffRead   = 12_000
+	pageDiffRead   = 9_000
 	// The page of differences counts them if at most so many packages can differ.
 	pageDiffAll = 5_000
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -141,6 +142,44 @@ func TestOutage(t *testing.T) {
 	if _, err := s.Stat(t.Context(), cas.Sum([]byte("new"))); !errors.Is(err, cas.ErrNotFound) {
 		t.Errorf("a blob that was never stored: %v", err)
 	}
+}
+
+// When the server has not answered anything for a while, only one request in a few seconds
+// is sent, so that clients need not wait for each. The first answer ends that.
+func TestSilentServer(t *testing.T) {
+	srv := s3test.Start(t)
+	w := newStore(t, srv)
+	w.open(t, castest.Faults{})
+	w.last.Close()
+	o := w.options(t, castest.Faults{})
+	var ahead atomic.Int64
+	o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	s, err := s3.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.last = s
+	kept := []byte("kept")
+	mustPut(t, s, kept)
+	srv.Decide(func(string, string) *s3test.Fault {
+		return &s3test.Fault{Hang: true, HangTime: 10 * time.Millisecond}
+	})
+	for _, step := range []struct {
+		ahead    time.Duration
+		requests bool
+	}{{0, true}, {11 * time.Second, true}, {12 * time.Second, false}, {17 * time.Second, true}} {
+		ahead.Store(int64(step.ahead))
+		srv.Counts()
+		if _, err := cas.ReadAll(t.Context(), s, cas.Sum(kept), 1<<20); !errors.Is(err, cas.ErrUnavailable) {
+			t.Errorf("after %v: %v", step.ahead, err)
+		}
+		if n := srv.Counts()["get"]; n > 0 != step.requests {
+			t.Errorf("after %v: %d requests, expected some: %v", step.ahead, n, step.requests)
+		}
+	}
+	srv.Decide(nil)
+	ahead.Store(int64(23 * time.Second))
+	mustHold(t, s, kept)
 }
 
 // Answers that end early are resumed, wrong bytes are never completed to a reader, and

@@ -16,6 +16,9 @@ const (
 	askAgain = 5 * time.Second
 	// askTime limits that request.
 	askTime = 3 * time.Second
+	// silentFor is how long no request may have been answered before those within askAgain of
+	// a failed one are not sent: nobody is to wait for half a minute for each.
+	silentFor = 10 * time.Second
 )
 
 // health passes requests on and records whether they are answered.
@@ -23,18 +26,26 @@ type health struct {
 	next http.RoundTripper
 	now  func() time.Time
 
-	mu    sync.Mutex
-	since time.Time // of the first failure; zero: the last request was answered
+	mu     sync.Mutex
+	silent time.Time // since when no request was answered at all; zero: the last one was
+	since  time.Time // of the first failure; zero: the last request was answered
 	last  time.Time // of the last one
 	err   error
 }
 
 // RoundTrip implements http.RoundTripper.
 func (h *health) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := h.gone(); err != nil {
+		return nil, err
+	}
 	resp, err := h.next.RoundTrip(r)
+	if err == nil {
+		h.heard()
+	}
 	switch {
 	case errors.Is(err, context.Canceled) || r.Context().Err() == context.Canceled:
 	case err != nil:
+		h.unheard()
 		h.note(err)
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusUnauthorized:
 		h.note(fmt.Errorf("%s %s: %s", r.Method, r.URL.Path, resp.Status))
@@ -56,6 +67,33 @@ func (h *health) note(err error) {
 		h.since = now
 	}
 	h.last, h.err = now, err
+}
+
+// heard records that the server answered.
+func (h *health) heard() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.silent = time.Time{}
+}
+
+// unheard records that it did not.
+func (h *health) unheard() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.silent.IsZero() {
+		h.silent = h.now()
+	}
+}
+
+// gone returns the last error if the server has not answered for a while and was asked just
+// before.
+func (h *health) gone() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now := h.now(); !h.silent.IsZero() && now.Sub(h.silent) >= silentFor && now.Sub(h.last) < askAgain {
+		return fmt.Errorf("no answer since %s: %w", h.silent.UTC().Format(time.RFC3339), h.err)
+	}
+	return nil
 }
 
 func (h *health) state() (since, last time.Time, err error) {

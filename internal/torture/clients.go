@@ -225,7 +225,7 @@ func (a *audience) publish(ctx context.Context, syncs, moves int) error {
 		a.n++
 		a.u.upgrade(packageNames[a.rnd.IntN(len(packageNames))], packageNames[a.rnd.IntN(len(packageNames))])
 		a.published()
-		if err := eventually(ctx, time.Minute, func() error { return doSync(ctx, a.cluster, a.all[i%2]) }); err != nil {
+		if err := eventually(ctx, 5*time.Minute, func() error { return doSync(ctx, a.cluster, a.all[i%2]) }); err != nil {
 			return err
 		}
 		from := time.Now()
@@ -235,7 +235,7 @@ func (a *audience) publish(ctx context.Context, syncs, moves int) error {
 		a.res.Slowest = max(a.res.Slowest, time.Since(from))
 		a.res.Syncs++
 		if (i+1)*moves/syncs > i*moves/syncs {
-			if err := eventually(ctx, time.Minute, func() error { return doFreeze(nil)(ctx, a.cluster, a.all[(i+1)%2]) }); err != nil {
+			if err := eventually(ctx, 5*time.Minute, func() error { return doFreeze(nil)(ctx, a.cluster, a.all[(i+1)%2]) }); err != nil {
 				return err
 			}
 			if err := a.move(ctx, a.freezeName()); err != nil {

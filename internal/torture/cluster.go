@@ -131,7 +131,7 @@ func newCluster(ctx context.Context, tb testing.TB, binary string, seed uint64, 
 		before, _ := c.commits.Count()
 		c.srv.Counts()
 		// On a busy machine, a lease may not be renewed in time.
-		if err := eventually(ctx, time.Minute, func() error { return j.do(ctx, c, c.all[0]) }); err != nil {
+		if err := eventually(ctx, 5*time.Minute, func() error { return j.do(ctx, c, c.all[0]) }); err != nil {
 			return nil, fmt.Errorf("%s, undisturbed: %w", j.name, err)
 		}
 		took := steps{d: time.Since(start)}

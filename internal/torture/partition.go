@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -115,23 +116,33 @@ func partitionNode(ctx context.Context, r *clusterRound) error {
 	return r.refuses(ctx, r.serving())
 }
 
-// refuses checks that a node that is cut off soon answers, too, where it has no copy.
+// refuses checks that a node that is cut off soon answers, too, where it has nothing: to a
+// request for an index that no client asks for.
 func (r *clusterRound) refuses(ctx context.Context, s *server) error {
 	if err := r.emptyCache(); err != nil {
 		return err
 	}
-	path := r.warm[s][r.rnd.IntN(len(r.warm[s]))]
+	i := slices.IndexFunc(r.warm[s], func(p string) bool {
+		return strings.HasPrefix(p, "/archive/debian/") && strings.HasSuffix(p, "/InRelease")
+	})
+	if i < 0 {
+		return nil
+	}
+	path := strings.TrimSuffix(r.warm[s][i], "InRelease") + "main/source/Sources.xz"
 	from := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	_, err := httpGet(ctx, "http://"+s.listen+path)
-	if ctx.Err() != nil {
-		return fmt.Errorf("%s is neither served nor refused by %s within %v", path, s.listen, time.Since(from))
+	if refused := new(statusError); errors.As(err, &refused) {
+		r.res.GaveUp["a request"] = max(r.res.GaveUp["a request"], time.Since(from).Round(100*time.Millisecond))
+		if refused.status == http.StatusServiceUnavailable {
+			return nil
+		}
 	}
 	if err != nil {
-		r.res.GaveUp["a request"] = max(r.res.GaveUp["a request"], time.Since(from).Round(100*time.Millisecond))
+		err = fmt.Errorf("a node that is cut off, after %v: %w", time.Since(from), err)
 	}
-	return nil
+	return err
 }
 
 // keepsServing checks that a node that is cut off serves what it served before, and tells

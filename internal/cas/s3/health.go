@@ -29,8 +29,8 @@ type health struct {
 	mu     sync.Mutex
 	silent time.Time // since when no request was answered at all; zero: the last one was
 	since  time.Time // of the first failure; zero: the last request was answered
-	last  time.Time // of the last one
-	err   error
+	last   time.Time // of the last one
+	err    error
 }
 
 // RoundTrip implements http.RoundTripper.

@@ -224,6 +224,7 @@ func TestProfileAllows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a system")
 	}
+	t.Parallel()
 	needs.Root(t, "to boot a system")
 	needs.Programs(t, "apparmor_parser", "strace", "nsenter", "unshare", "setpriv", "xz", "gzip")
 	p := readProfile(t, filepath.Join(checkout, "contrib/apparmor/frozen-snapd"))

@@ -30,7 +30,8 @@ type booted struct {
 }
 
 // bootScript becomes the systemd of the system. The memory that holds the changes is
-// mounted in its mount namespace only.
+// mounted in its mount namespace only, and its control groups are below one that the test
+// made: mounted anew, their root is that one.
 const bootScript = `set -eu
 dir=$1 src=$2
 for h in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
@@ -72,7 +73,18 @@ pivot_root . old
 umount -l old
 systemd-sysusers /usr/lib/sysusers.d/frozen-snapd.conf
 systemd-tmpfiles --create /usr/lib/tmpfiles.d/frozen-snapd.conf
-exec unshare -C env -i container=snapd-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --unit=bare.target --log-target=console --show-status=no
+exec unshare -C sh -euc '
+if [ -f /sys/fs/cgroup/cgroup.procs ]; then
+	umount -l /sys/fs/cgroup
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+else
+	umount -R -l /sys/fs/cgroup
+	mount -t tmpfs cgroup /sys/fs/cgroup
+	mkdir /sys/fs/cgroup/systemd /sys/fs/cgroup/unified
+	mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+fi
+exec env -i container=snapd-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --unit=bare.target --log-target=console --show-status=no'
 `
 
 // boot starts the system with a configuration.
@@ -84,7 +96,7 @@ func boot(t *testing.T, conf string, upstream *debtest.Archive) *booted {
 			t.Fatal(err)
 		}
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(b.dir, "bin"), "./cmd/snapd", "./cmd/snapctl")
+	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", filepath.Join(b.dir, "bin"), "./cmd/snapd", "./cmd/snapctl")
 	build.Dir, build.Env = checkout, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -110,7 +122,7 @@ func boot(t *testing.T, conf string, upstream *debtest.Archive) *booted {
 	if err := os.WriteFile(socket, bytes.ReplaceAll(text, []byte("127.0.0.1:8080"), []byte(b.addr)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	group := fmt.Sprintf("snapd-test-%d", os.Getpid())
+	group := fmt.Sprintf("snapd-test-%d-%s", os.Getpid(), t.Name())
 	cmd := exec.Command("bash", "-c", bootScript, "boot", filepath.Join(b.dir, "root"), b.dir, group)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -184,6 +196,7 @@ func TestUnitRuns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a system")
 	}
+	t.Parallel()
 	needs.Root(t, "to boot a system")
 	needs.Programs(t, "nsenter", "unshare", "setpriv", "systemctl", "systemd-sysusers", "systemd-tmpfiles")
 	needs.File(t, "/lib/systemd/systemd")

@@ -127,7 +127,13 @@ func clusters(ctx context.Context, tb testing.TB, binary string, seed uint64, ro
 	c.clusterOptions = o
 	for i := 1; i <= rounds && ctx.Err() == nil; i++ {
 		c.n++
-		if err := c.round(ctx, i, i == rounds || i%max(o.every, 1) == 0); err != nil {
+		err := c.round(ctx, i, i == rounds || i%max(o.every, 1) == 0)
+		if n, late := c.commits.Count(); len(late) > 0 {
+			err = errors.Join(err, fmt.Errorf("%d of %d commits are out of the order of epochs: %v", len(late), n, late[:min(len(late), 10)]))
+		} else {
+			c.res.Commits = n
+		}
+		if err != nil {
 			return c.res, fmt.Errorf("round %d (seed %d): %w\n%s", i, seed, err, c.logs())
 		}
 	}
@@ -135,11 +141,6 @@ func clusters(ctx context.Context, tb testing.TB, binary string, seed uint64, ro
 		if err := s.stop(); err != nil {
 			return c.res, err
 		}
-	}
-	var late []string
-	c.res.Commits, late = c.commits.Count()
-	if len(late) > 0 {
-		return c.res, fmt.Errorf("%d of %d commits are out of the order of epochs: %v", len(late), c.res.Commits, late[:min(len(late), 10)])
 	}
 	return c.res, ctx.Err()
 }

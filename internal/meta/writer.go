@@ -66,6 +66,7 @@ type Head struct {
 type PathDigest struct {
 	Path   string // relative to the mirror
 	SHA256 cas.Digest
+	Of     PID // the package that has it, which cannot have the path twice; 0: none
 }
 
 // Stage writes the facts of a new generation of one suite in transactions of limited

@@ -191,7 +191,7 @@ func (a *attempt) checkPackages(ctx context.Context, own *ownPaths, all *meta.Sn
 			return err
 		}
 		for _, file := range f.Files {
-			files = append(files, meta.PathDigest{Path: file.Path, SHA256: file.SHA256})
+			files = append(files, meta.PathDigest{Path: file.Path, SHA256: file.SHA256, Of: f.PID})
 		}
 	}
 	hits, err := a.e.cfg.Meta.PathClashes(ctx, all, files)

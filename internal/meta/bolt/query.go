@@ -263,37 +263,46 @@ func (t *txn) PathAt(s *meta.Snapshot, path string) (meta.PathHit, error) {
 	return meta.PathHit{}, fmt.Errorf("path %s in %s: %w", path, s.ID(), meta.ErrNotFound)
 }
 
-// pathClash finds a package file in a snapshot that cannot coexist with a file with the
-// given path and digest: it has the same path and other bytes, or one path is a directory
-// of the other. It returns nil if there is none.
-func (t *txn) pathClash(s *meta.Snapshot, path string, d cas.Digest) (*meta.PathHit, error) {
-	mid, ok, _ := t.mirrorID(s.Mirror, false)
-	if !ok {
-		return nil, nil
-	}
-	if hit, err := t.presentBelow(s, key(nil).u32(mid).str(path), d); hit != nil || err != nil {
+// clashes finds package files in a snapshot that cannot coexist with others.
+type clashes struct {
+	t    *txn
+	snap *meta.Snapshot
+	mid  uint32
+	c    cursor
+	free map[string]bool // directories whose path no package file has
+}
+
+// find finds a package file that has the path of a file and other bytes, or is a directory
+// of the file's path, or the other way round. It returns nil if there is none.
+func (l *clashes) find(f meta.PathDigest) (*meta.PathHit, error) {
+	if hit, err := l.below(key(nil).u32(l.mid).str(f.Path), f); hit != nil || err != nil {
 		return hit, err
 	}
-	if hit, err := t.presentBelow(s, key(nil).u32(mid).raw([]byte(path+"/")), cas.Digest{}); hit != nil || err != nil {
+	if hit, err := l.below(key(nil).u32(l.mid).raw([]byte(f.Path+"/")), meta.PathDigest{}); hit != nil || err != nil {
 		return hit, err
 	}
-	for i := 0; i < len(path); i++ {
-		if path[i] != '/' {
+	for i := range len(f.Path) {
+		dir := f.Path[:i]
+		if f.Path[i] != '/' || l.free[dir] {
 			continue
 		}
-		if hit, err := t.presentBelow(s, key(nil).u32(mid).str(path[:i]), cas.Digest{}); hit != nil || err != nil {
+		if hit, err := l.below(key(nil).u32(l.mid).str(dir), meta.PathDigest{}); hit != nil || err != nil {
 			return hit, err
 		}
+		l.free[dir] = true
 	}
 	return nil, nil
 }
 
-// presentBelow returns the first file in a snapshot whose path's key has the prefix and
-// whose bytes are not d, or nil.
-func (t *txn) presentBelow(s *meta.Snapshot, prefix []byte, d cas.Digest) (*meta.PathHit, error) {
-	c := t.b("path").Cursor()
-	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
-		f, err := t.Fact(meta.PID(be64(k[len(k)-8:])))
+// below returns the first file in the snapshot whose path's key has the prefix and which is
+// not but, or nil.
+func (l *clashes) below(prefix []byte, but meta.PathDigest) (*meta.PathHit, error) {
+	for k, v := l.c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = l.c.Next() {
+		pid := meta.PID(be64(k[len(k)-8:]))
+		if pid == but.Of {
+			continue
+		}
+		f, err := l.t.Fact(pid)
 		if err != nil {
 			return nil, err
 		}
@@ -301,10 +310,10 @@ func (t *txn) presentBelow(s *meta.Snapshot, prefix []byte, d cas.Digest) (*meta
 		if i >= len(f.Files) {
 			return nil, fmt.Errorf("%w: package %d has no file %d", meta.ErrCorrupt, f.PID, i)
 		}
-		if f.Files[i].SHA256 == d {
+		if f.Files[i].SHA256 == but.SHA256 {
 			continue
 		}
-		if present, err := t.presentAt(s, f.PID); err != nil {
+		if present, err := l.t.presentAt(l.snap, f.PID); err != nil {
 			return nil, err
 		} else if present {
 			return &meta.PathHit{Fact: f, File: f.Files[i]}, nil

@@ -152,8 +152,13 @@ func (s *Store) SourcesAt(ctx context.Context, snap *meta.Snapshot, refs []repo.
 func (s *Store) PathClashes(ctx context.Context, snap *meta.Snapshot, files []meta.PathDigest) ([]*meta.PathHit, error) {
 	hits := make([]*meta.PathHit, len(files))
 	err := s.view(ctx, func(tx *txn) (err error) {
+		mid, ok, _ := tx.mirrorID(snap.Mirror, false)
+		if !ok {
+			return nil
+		}
+		l := clashes{t: tx, snap: snap, mid: mid, c: tx.b("path").Cursor(), free: map[string]bool{}}
 		for i, f := range files {
-			if hits[i], err = tx.pathClash(snap, f.Path, f.SHA256); err != nil {
+			if hits[i], err = l.find(f); err != nil {
 				return err
 			}
 		}

@@ -284,6 +284,13 @@ func testPathClashes(t *testing.T, s meta.Store) {
 			t.Errorf("clash with %s %s: %q, expected %q", files[i].Path, files[i].SHA256.Short(), got, want[i])
 		}
 	}
+	of := hits[1].Fact.PID
+	hits, err = s.PathClashes(t.Context(), snap, []meta.PathDigest{
+		{Path: "pool/a_1.deb", SHA256: a.Files[0].SHA256, Of: of}, {Path: "pool/b_1.deb", SHA256: digest("other"), Of: of}, {Path: "pool", Of: of},
+	})
+	if err != nil || hits[0] != nil || hits[1] == nil || hits[2] == nil {
+		t.Errorf("clashes of a package's own files: %+v, %v, expected none with itself", hits, err)
+	}
 	gone := seal(t, s, stage(t, s, binary("b", "1")), day.Add(time.Hour))
 	if hits, err := s.PathClashes(t.Context(), gone, files[1:2]); err != nil || hits[0] != nil {
 		t.Errorf("clash with a package that is no longer listed: %+v, %v", hits[0], err)

@@ -124,7 +124,7 @@ func runCluster(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := b.clusterSyncs(ctx, g, alone, one); err != nil {
+	if err := b.clusterSyncs(ctx, f, g, alone, one); err != nil {
 		return err
 	}
 	if err := b.clusterFreezes(ctx, g, alone, one); err != nil {
@@ -146,7 +146,7 @@ func (b *bench) beside(work string, embedded, ours cost, times float64, traffic 
 }
 
 // clusterSyncs measures first syncs, and syncs in which nothing changed.
-func (b *bench) clusterSyncs(ctx context.Context, g *grown, alone, one *server) error {
+func (b *bench) clusterSyncs(ctx context.Context, f *fixtures, g *grown, alone, one *server) error {
 	for _, m := range []struct{ name, what string }{{"lazy", "first sync, packages on demand"}, {"debian", "first sync, all packages"}} {
 		embedded, err := alone.ctl(ctx, "sync", m.name)
 		if err != nil {
@@ -157,8 +157,21 @@ func (b *bench) clusterSyncs(ctx context.Context, g *grown, alone, one *server) 
 		if err != nil {
 			return err
 		}
-		_, traffic := g.traffic()
+		counts, traffic := g.traffic()
 		b.beside(m.what, embedded, ours, 2, traffic)
+		if m.name != "debian" {
+			continue
+		}
+		bare, err := g.barePuts(ctx, f, counts["put"])
+		if err != nil {
+			return err
+		}
+		limit := embedded.wall + bare
+		q := ours.wall.Seconds() / limit.Seconds()
+		b.add(row{
+			work: "… beside the embedded form and bare uploads", other: seconds(limit), ours: seconds(ours.wall), ratio: fmt.Sprintf("%.2f", q), bound: "<= 1.10 of it", ok: judge(q <= 1.1),
+			note: fmt.Sprintf("%d objects of the size of a package, 16 at a time, by a client that does nothing else: %s", counts["put"], seconds(bare)),
+		})
 	}
 	embedded, err := alone.repeated(ctx, 7, "sync", "lazy")
 	if err != nil {
@@ -174,6 +187,15 @@ func (b *bench) clusterSyncs(ctx context.Context, g *grown, alone, one *server) 
 	b.add(row{work: "sync, nothing changed", other: seconds(embedded.wall) + " embedded", ours: seconds(ours.wall), ratio: ratio(ours.wall, embedded.wall), bound: "<= " + seconds(idle), ok: judge(ours.wall <= idle), note: ours.detail() + "; embedded " + embedded.detail()})
 	b.add(row{work: "sync, nothing changed, S3 requests", ours: fmt.Sprint(len(counts)), bound: "0", ok: judge(len(counts) == 0), note: traffic})
 	return b.clusterStatements(ctx, g)
+}
+
+// barePuts uploads as many small objects as a sync does, 16 at a time, and returns how long
+// that takes.
+func (g *grown) barePuts(ctx context.Context, f *fixtures, n int) (time.Duration, error) {
+	bucket := g.srv.Bucket(f)
+	start := time.Now()
+	err := g.srv.Upload(ctx, bucket, n, 16)
+	return time.Since(start), err
 }
 
 // clusterStatements counts the SQL statements of a sync in which nothing changed, without

@@ -5,6 +5,9 @@ package s3test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,6 +20,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/needs"
 )
@@ -136,6 +140,26 @@ func (s *Server) Bucket(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// Upload uploads n objects of 80 bytes, several at a time, by signed requests: what a client
+// that does nothing else achieves.
+func (s *Server) Upload(ctx context.Context, bucket string, n, parallel int) error {
+	core := minio.Core{Client: s.Client}
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(parallel)
+	for i := range n {
+		eg.Go(func() error {
+			body := fmt.Appendf(nil, "%080d", i)
+			sum := sha256.Sum256(body)
+			_, err := core.PutObject(ctx, bucket, fmt.Sprintf("blobs/%02x/%x.1", sum[0], sum), bytes.NewReader(body), int64(len(body)), "", hex.EncodeToString(sum[:]), minio.PutObjectOptions{
+				ContentType: "application/octet-stream", DisableContentSha256: true,
+				UserMetadata: map[string]string{"x-amz-checksum-sha256": base64.StdEncoding.EncodeToString(sum[:])},
+			})
+			return err
+		})
+	}
+	return eg.Wait()
 }
 
 // Location returns where a bucket is, in the form of the configuration.

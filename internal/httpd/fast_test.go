@@ -42,21 +42,29 @@ func TestFastAnswers(t *testing.T) {
 			path := "/archive/debian/" + at + "/" + s.Archive.Default().PathOf("a")
 			get := "GET " + path + " HTTP/1.1\r\nHost: snapd.example.org\r\nUser-Agent: Debian APT-HTTP/1.3 (2.6.1)\r\n\r\n"
 			s.get(path)
-			first := s.line(t)
-			first.Send(get)
-			want := first.Answer("GET") // net/http's: the first of a connection
-			if !strings.Contains(want, "Etag: ") || !strings.HasSuffix(want, "bodybody") {
-				t.Fatalf("net/http's answer: %q", want)
-			}
-			before := seen.Load()
-			for range 3 {
+			// net/http answers the first request of a connection, and those that come before it
+			// has given the connection back: then there is another connection.
+			var n int64
+			for range 5 {
+				first := s.line(t)
 				first.Send(get)
-				if got := first.Answer("GET"); got != want {
-					t.Errorf("answers differ (-net/http +fast):\n%s", cmp.Diff(want, got))
+				want := first.Answer("GET")
+				if !strings.Contains(want, "Etag: ") || !strings.HasSuffix(want, "bodybody") {
+					t.Fatalf("net/http's answer: %q", want)
+				}
+				before := seen.Load()
+				for range 3 {
+					first.Send(get)
+					if got := first.Answer("GET"); got != want {
+						t.Errorf("answers differ (-net/http +fast):\n%s", cmp.Diff(want, got))
+					}
+				}
+				if n = seen.Load() - before; n == 0 {
+					break
 				}
 			}
-			if n := seen.Load() - before; n != 0 {
-				t.Errorf("net/http saw %d requests, expected none", n)
+			if n != 0 {
+				t.Errorf("net/http saw %d requests of each connection, expected none", n)
 			}
 
 			// Nothing remembered is served of a corrupt blob.

@@ -143,8 +143,8 @@ func (f *fakeSnapd) events(w http.ResponseWriter, r *http.Request, verb string) 
 		select {
 		case <-hang:
 		case <-r.Context().Done():
+			return
 		}
-		return
 	}
 	if e, is := answer.(*api.Error); is {
 		event(len(progress)+1, api.EventError, e.Problem())

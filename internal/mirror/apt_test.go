@@ -80,6 +80,9 @@ func armored(packets ...[]byte) string {
 // the last snapshot stays; what apt accepts is accepted. Long because of its
 // table of cases.
 func TestSameVerdictAsApt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("asks apt, one case after the other")
+	}
 	next := mirrortest.Start.Add(time.Hour)
 	stranger := signtest.NewKey(t, "stranger")
 	const inOnly, detached, both = 0, 1, 2

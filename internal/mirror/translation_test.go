@@ -14,6 +14,9 @@ import (
 // One translation that apt cannot read makes it refuse every index, so the sync
 // refuses it.
 func TestTranslationAsApt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("asks apt, one case after the other")
+	}
 	for _, c := range []struct {
 		name    string
 		edit    func(string) string

@@ -7,7 +7,7 @@
 # make bench  the benchmarks, beside the tools that people use instead
 # make fuzz   every parser of outside bytes, FUZZTIME each (FUZZTIME=10m takes ten hours)
 # make lint   gofmt, go vet, staticcheck, govulncheck
-# make torture  crashes, full disks, power cuts: takes three quarters of an hour
+# make torture  crashes, full disks, power cuts: takes an hour
 # make dist   a release in dist/: source, static programs, checksums
 # make deb    a Debian package in dist/
 # make rpm    an rpm package in dist/

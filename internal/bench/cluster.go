@@ -102,16 +102,7 @@ func runCluster(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	f := &fixtures{ctx: ctx, dir: dir}
-	defer f.close()
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case failure:
-			err = p
-		default:
-			panic(p)
-		}
-	}()
+	defer f.end(&err)
 	mirrors := b.debMirror("lazy", "on_demand") + b.debMirror("debian", "all") +
 		fmt.Sprintf("[[mirror]]\nname = \"files\"\ntype = \"deb\"\nurl = %q\nsuites = [\"stable\"]\ncomponents = [\"main\"]\narchitectures = [\"amd64\"]\nkeyring = %q\nsources = false\ndownload = \"on_demand\"\ninterval = \"\"\nlanguages = []\n", b.up.url+"/files", b.key.keyring)
 	alone, err := b.start(ctx, filepath.Join(dir, "alone"), "", mirrors)

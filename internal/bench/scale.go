@@ -28,16 +28,7 @@ func runScale(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	f := &fixtures{ctx: ctx, dir: dir}
-	defer f.close()
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case failure:
-			err = p
-		default:
-			panic(p)
-		}
-	}()
+	defer f.end(&err)
 	pars, _, err := stanzas(b.packages)
 	if err != nil {
 		return err

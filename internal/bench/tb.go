@@ -42,6 +42,19 @@ func (f *fixtures) TempDir() string {
 	return dir
 }
 
+// end, which is deferred, runs the cleanups and turns the failure of a fixture into an
+// error.
+func (f *fixtures) end(err *error) {
+	defer f.close()
+	switch p := recover().(type) {
+	case nil:
+	case failure:
+		*err = p
+	default:
+		panic(p)
+	}
+}
+
 // close runs the cleanups, the last one first.
 func (f *fixtures) close() {
 	for i := len(f.cleanup) - 1; i >= 0; i-- {

@@ -67,7 +67,8 @@ func TestLastGenerations(t *testing.T) {
 	}
 }
 
-// What a history takes in a year is told once it spans a week, and by that of the last two.
+// The growth of a history in a year is estimated only once the measured generations span a
+// week.
 func TestHistoryCost(t *testing.T) {
 	w := mirrortest.New(t, func(m *config.Mirror) { m.Sources = false })
 	conf := &config.Config{}

@@ -42,8 +42,9 @@ func (c *Control) Suggest(ctx context.Context, text string, limit int) ([]string
 	return names[:min(len(names), limit)], nil
 }
 
-// alike returns names near a text. It looks among those that have less and less of the
-// beginning in common with it, until there is one.
+// alike returns names that differ from a text by a few letters. It first looks at the names
+// that begin with all letters of the text but the last one, then with one letter fewer each
+// time, and stops as soon as it finds any.
 func (c *Control) alike(ctx context.Context, mirrors []string, text string) ([]string, error) {
 	most := 1 + len(text)/5 // letters
 	far := map[string]int{}

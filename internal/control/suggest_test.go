@@ -9,7 +9,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// A text stands for the names that begin with it, or for those that are a slip away.
+// Suggest returns the names that begin with a text, or else names that differ from it by a
+// typing mistake.
 func TestSuggest(t *testing.T) {
 	w := mirrortest.New(t, func(m *config.Mirror) { m.Sources = false })
 	for _, name := range []string{"bash", "bash-doc", "bashtop", "libssl3", "libssl-dev", "nginx", "nginx-core", "zsh"} {

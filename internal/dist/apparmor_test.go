@@ -218,8 +218,8 @@ func usesOf(line string) (out []use) {
 
 // The profile allows what snapd does: every file that it opens, makes, locks and removes,
 // every program that it starts and every socket, in a job that has it sync, freeze, serve,
-// make old indices again, collect and reload. This kernel need not have AppArmor: the calls
-// are those that strace sees. Long because the job is.
+// make old indices again, collect and reload. The test needs no AppArmor in the kernel,
+// because strace reports the calls. Long because the job has many steps.
 func TestProfileAllows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a system")

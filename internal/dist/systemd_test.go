@@ -21,7 +21,7 @@ import (
 )
 
 // booted is this machine's system with the packaged unit and the programs in it, booted by
-// systemd in namespaces of its own. What it changes is lost with it.
+// systemd in separate namespaces. Its changes to files are lost when it ends.
 type booted struct {
 	t    *testing.T
 	dir  string
@@ -192,10 +192,10 @@ func (b *booted) inside(script string) (string, error) {
 // ctl is snapctl on the socket of the unit.
 const ctl = "snapctl --socket /run/frozen-snapd/snapd.sock "
 
-// The packaged unit works as it stands under systemd, with everything that it forbids
-// forbidden: it is started when it serves, syncs and freezes, is reloaded, is restarted
-// where it hangs, and takes its listener from the socket unit. Long because one system is
-// booted for all.
+// systemd runs the packaged unit unchanged. The daemon reports that it is ready once it
+// serves; it syncs and freezes, cannot do what the unit forbids, reloads its configuration,
+// is restarted when it hangs, and takes its listener from the socket unit. Long because all
+// of this needs one booted system.
 func TestUnitRuns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a system")

@@ -464,8 +464,8 @@ func TestPagesOfPackages(t *testing.T) {
 	}
 }
 
-// Browsers are told where they get suggestions, and a name that no mirror has leads to
-// those that may be meant.
+// Pages tell browsers where to get suggestions, and the page of an unknown package suggests
+// similar names.
 func TestSuggestions(t *testing.T) {
 	s := newSite(t, nil)
 	for _, name := range []string{"bash", "bash-doc", "nginx"} {

@@ -111,8 +111,8 @@ type clusterOptions struct {
 	first []disturbance
 	// hasty: the work of a leader that is cut off is not waited for until it fails.
 	hasty bool
-	// every is the number of rounds after which everything is proved, besides the end; of
-	// the others only what they did is proved.
+	// every is the number of rounds after which everything is checked, as it is at the end.
+	// After each other round, only the work of that round is checked.
 	every int
 }
 

@@ -272,8 +272,8 @@ type clashes struct {
 	free map[string]bool // directories whose path no package file has
 }
 
-// find finds a package file that has the path of a file and other bytes, or is a directory
-// of the file's path, or the other way round. It returns nil if there is none.
+// find returns a package file that has the same path as f but other bytes, or whose path is
+// a directory of f's path, or below f's path. It returns nil if no package file clashes.
 func (l *clashes) find(f meta.PathDigest) (*meta.PathHit, error) {
 	if hit, err := l.below(key(nil).u32(l.mid).str(f.Path), f); hit != nil || err != nil {
 		return hit, err

@@ -48,7 +48,7 @@ func (b *backend) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		// What there is reaches the server.
+		// The server gets the part that was read.
 		r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failing{err}))
 		return b.once.RoundTrip(r)
 	}

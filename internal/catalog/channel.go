@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
@@ -63,9 +62,8 @@ func (c *Catalog) ChannelEntry(ctx context.Context, ch *meta.Channel, fr *meta.F
 		was, werr := c.channelFile(ctx, ch, before, p)
 		if werr == nil && was.File != nil {
 			was.Volatile = true // its time ends
-			// No date: see byDigest.
 			undated := *was.File
-			undated.Modified = time.Time{}
+			undated.Modified = Undated
 			was.File = &undated
 			return was, nil
 		}

@@ -18,12 +18,19 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
+// Undated is the time of files that are no longer the ones at their path, but are still
+// served by hash, for a client that read the Release file before a change. apt gives
+// what it keeps of a broken download the Last-Modified of the answer, or the present
+// time if it has none, and goes on from there if the file that is then at the path has
+// the same time. No file at its path has this one.
+var Undated = time.Unix(0, 0).UTC()
+
 // Found is the file at a path of a snapshot.
 type Found struct {
 	Want     acquire.File
 	Size     int64 // -1: unknown until it is downloaded
 	Digest   cas.Digest
-	Modified time.Time // upstream's, or the suite's Date; for `latest` the time since when it has this content
+	Modified time.Time // Undated, upstream's, or the suite's Date; for `latest` the time since when it has this content
 	// Plain is set if the file is the plain variant of an index that is stored
 	// compressed. Its Digest is zero if the root lists no SHA-256 for it and it
 	// has not been decompressed yet.
@@ -391,9 +398,8 @@ func (s *suiteFinder) byDigest(ctx context.Context, p string, d cas.Digest) (*Fo
 		found.Modified = s.root.Date
 	} else if _, err := s.cfg.Meta.ListedSince(meta.Detour(ctx), s.snap.Mirror, s.suite, l.Path, d); errors.Is(err, meta.ErrNotFound) {
 		// Of an earlier snapshot, for a client that read its Release file before a
-		// sync. apt gives what it keeps of a broken download the date of the answer,
-		// and goes on from there, by that date, with a later file of the same path.
-		found.Modified = time.Time{}
+		// sync.
+		found.Modified = Undated
 	} else if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ type entity struct {
 
 	// Header values, ready for the map.
 	etag, modified, ctype, control, length []string
-	mod                                    time.Time
+	mod                                    time.Time              // zero: no condition on a date is true
 	head                                   atomic.Pointer[[]byte] // see fastHead
 }
 
@@ -44,9 +44,10 @@ func newEntity(f *catalog.Found, p string, immutable bool) *entity {
 	if f.Size >= 0 {
 		e.length = []string{strconv.FormatInt(f.Size, 10)}
 	}
-	if e.mod.Unix() > 0 {
+	if e.mod.Unix() >= 0 {
 		e.modified = []string{e.mod.Format(http.TimeFormat)}
-	} else {
+	}
+	if e.mod.Unix() <= 0 {
 		e.mod = time.Time{}
 	}
 	return e

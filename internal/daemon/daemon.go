@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	sdaemon "github.com/coreos/go-systemd/v22/daemon"
@@ -418,12 +417,6 @@ func formats() []repo.Format {
 	return []repo.Format{deb.Format{}, rpm.Format{}}
 }
 
-// server is one listener and its server.
-type server struct {
-	l net.Listener
-	s *http.Server
-}
-
 // warnOfFiles logs the first fault of the files that the configuration names. What is
 // stored is served without them, so it does not end the start.
 func (d *daemon) warnOfFiles() {
@@ -436,44 +429,28 @@ func (d *daemon) warnOfFiles() {
 func (d *daemon) serve(ctx context.Context, public, socket, network net.Listener) error {
 	base := context.WithoutCancel(ctx)
 	quiet := slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)
-	servers := []server{
-		{d.srv.Listen(public, d.cfg.Server.MaxConnections), &http.Server{
+	servers := []*server{
+		newServer(d.srv.Listen(public, d.cfg.Server.MaxConnections), &http.Server{
 			Handler: d.srv.Public(), ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: bodyTime, IdleTimeout: idleTime,
 			MaxHeaderBytes: maxHeader, ErrorLog: quiet, BaseContext: func(net.Listener) context.Context { return base },
 			ConnContext: fastfile.ConnContext, ConnState: fastfile.ConnState, DisableGeneralOptionsHandler: true,
-		}},
-		{socket, &http.Server{
+		}),
+		newServer(socket, &http.Server{
 			Handler: d.srv.Control(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: quiet,
 			BaseContext: func(net.Listener) context.Context { return base },
 			ConnContext: func(ctx context.Context, c net.Conn) context.Context { return httpd.WithPeer(ctx, peer(c)) },
-		}},
+		}),
 	}
 	if network != nil {
-		servers = append(servers, server{network, &http.Server{
+		servers = append(servers, newServer(network, &http.Server{
 			Handler: d.srv.API(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: quiet,
 			BaseContext: func(net.Listener) context.Context { return base },
-		}})
+		}))
 		d.log.Info("control API", "listen", network.Addr().String(), "tls", d.cfg.API.TLSCert != "")
 	}
 	eg, egctx := errgroup.WithContext(ctx)
-	var stopping sync.WaitGroup
 	for _, s := range servers {
-		eg.Go(func() error {
-			if err := s.s.Serve(s.l); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("listen on %s: %w", s.l.Addr(), err)
-			}
-			return nil
-		})
-		stopping.Go(func() {
-			<-egctx.Done()
-			d.srv.Drain()
-			end, cancel := context.WithTimeout(base, shutdown)
-			defer cancel()
-			if err := s.s.Shutdown(end); err != nil {
-				// Clients that did not finish in time resume elsewhere.
-				_ = s.s.Close()
-			}
-		})
+		eg.Go(func() error { return s.serve(egctx, shutdown) })
 	}
 	eg.Go(func() error { return d.sched.run(egctx) })
 	eg.Go(func() error { return d.hangups(egctx) })
@@ -505,7 +482,6 @@ func (d *daemon) serve(ctx context.Context, public, socket, network net.Listener
 	// Control calls are cancelled at once; downloads get time to finish.
 	d.srv.Close()
 	d.control.Close()
-	stopping.Wait()
 	err := eg.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil

@@ -131,13 +131,10 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Drain makes /readyz report that the server is stopping, so that load balancers
-// turn away.
-func (s *Server) Drain() { s.stopped.Store(true) }
-
-// Close cancels work in progress and waits for it to end.
+// Close cancels work in progress and waits for it to end. From then on /readyz reports
+// that the server is stopping, so that load balancers turn away.
 func (s *Server) Close() {
-	s.Drain()
+	s.stopped.Store(true)
 	s.stop()
 	s.running.Wait()
 }

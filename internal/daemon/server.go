@@ -1,0 +1,76 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// server is one listener and its server.
+type server struct {
+	l    net.Listener
+	s    *http.Server
+	open atomic.Int64 // connections
+}
+
+func newServer(l net.Listener, s *http.Server) *server {
+	srv := &server{l: &onceListener{Listener: l}, s: s}
+	hook := s.ConnState
+	s.ConnState = func(c net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			srv.open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			srv.open.Add(-1)
+		}
+		if hook != nil {
+			hook(c, state)
+		}
+	}
+	return srv
+}
+
+// serve answers requests until ctx is done, and then for at most grace the requests of
+// connections that it has accepted.
+func (s *server) serve(ctx context.Context, grace time.Duration) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.s.Serve(s.l) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("listen on %s: %w", s.l.Addr(), err)
+	case <-ctx.Done():
+	}
+	// http.Server.Shutdown would drop each request that it reads from now on. The first of
+	// a connection is one that clients do not send again.
+	_ = s.l.Close()
+	<-ended
+	end := time.After(grace)
+	for wait := time.Millisecond; s.open.Load() > 0; wait = min(2*wait, 100*time.Millisecond) {
+		// Closes the connections that are idle or have sent nothing for five seconds, and
+		// each other one after its response.
+		s.s.SetKeepAlivesEnabled(false)
+		select {
+		case <-time.After(wait):
+		case <-end:
+			// Clients that did not finish in time resume elsewhere.
+			return s.s.Close()
+		}
+	}
+	return nil
+}
+
+// onceListener is closed once.
+type onceListener struct {
+	net.Listener
+	once sync.Once
+	err  error
+}
+
+func (l *onceListener) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
+}

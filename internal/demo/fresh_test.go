@@ -18,11 +18,14 @@ import (
 const top = "../.."
 
 // enter runs $2 with bash as the user of the machine below $1, with the files of
-// the module cache $3 at hand. Mounts and processes end with it.
+// the module cache $3 at hand, and, where the kernel can lay the user's build cache over
+// this machine's, $4, with what was compiled here. Mounts and processes end with it.
 const enter = `set -e
 mount --rbind /dev "$1/dev"
 mount -t proc proc "$1/proc"
 mount --rbind "$3" "$1/mnt"
+cache=$1/home/someone/.cache/go-build
+mount -t overlay -o "lowerdir=$4,upperdir=$cache,workdir=$1/home/cache-work" overlay "$cache" 2>/dev/null || echo "nothing that was compiled here is used"
 exec chroot "$1" su - someone -c "$2"`
 
 // tourCommands prints the README's tour as far as it needs no other programs:
@@ -131,6 +134,10 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m.host(top, "cp", "-r", "Makefile", ".ci", "example.go", "config.example.toml", "README.md", "go.mod", "go.sum", "client", "cmd", "internal", home)
+	// Only this machine's version of Go uses what this machine has compiled.
+	m.host(home, "go", "mod", "edit", "-go="+strings.TrimPrefix(m.goenv("GOVERSION"), "go"))
+	// The user may write into the directories of the build cache.
+	m.host("", "bash", "-c", `mkdir -p "$0"/cache-work "$0"/someone/.cache/go-build/{0,1,2,3,4,5,6,7,8,9,a,b,c,d,e,f}{0,1,2,3,4,5,6,7,8,9,a,b,c,d,e,f}`, filepath.Join(m.root, "home"))
 	m.host("", "chroot", m.root, "chown", "-R", "someone:", "/home/someone")
 	return m
 }
@@ -170,7 +177,7 @@ func (m *machine) write(name, text string) {
 func (m *machine) run(ok bool, commands string) string {
 	m.t.Helper()
 	commands = "export GOPROXY='" + m.goproxy + "' GOSUMDB='" + m.sumdb + "'; cd snapd; " + commands
-	cmd := exec.CommandContext(m.t.Context(), "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter, "sh", m.root, commands, m.downloads)
+	cmd := exec.CommandContext(m.t.Context(), "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter, "sh", m.root, commands, m.downloads, m.goenv("GOCACHE"))
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()

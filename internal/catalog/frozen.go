@@ -176,7 +176,7 @@ func (m *frozenMirror) lookup(ctx context.Context, p string) (*Found, error) {
 		return nil, err
 	}
 	if f.Package == nil {
-		if f.Plain == nil {
+		if f.Plain == nil || f.Modified.Equal(Undated) {
 			// The frozen Release does not list it, so it is not served.
 			return nil, err
 		}

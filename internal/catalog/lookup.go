@@ -22,7 +22,9 @@ import (
 // served by hash, for a client that read the Release file before a change. apt gives
 // what it keeps of a broken download the Last-Modified of the answer, or the present
 // time if it has none, and goes on from there if the file that is then at the path has
-// the same time. No file at its path has this one.
+// the same time. No file at its path has this one. Apart from `latest` and channels,
+// clients come across such changes where a redirection leads them to one snapshot after
+// the other.
 var Undated = time.Unix(0, 0).UTC()
 
 // Found is the file at a path of a snapshot.
@@ -61,9 +63,9 @@ func (f *finder) want(l repo.Listed) acquire.File {
 	return acquire.File{Mirror: f.snap.Mirror, Listed: l, From: remote.NewURL(f.snap.FromURL)}
 }
 
-// Lookup finds the file at a path of a snapshot. latest adds what only the newest
-// state of an archive has: by-hash names of every generation, and paths of
-// packages that were removed. It may return meta.ErrNotFound.
+// Lookup finds the file at a path of a snapshot, or at a by-hash name of another one.
+// latest adds what only the newest state of an archive has: paths of packages that were
+// removed. It may return meta.ErrNotFound.
 func (c *Catalog) Lookup(ctx context.Context, snap *meta.Snapshot, p string, latest bool) (*Found, error) {
 	format, err := c.cfg.Formats.Of(snap.Type)
 	if err != nil {
@@ -329,11 +331,7 @@ func (s *suiteFinder) listed(ctx context.Context, l repo.Listed) (*Found, error)
 	} else if err := s.upstreamTime(ctx, found); err != nil {
 		return nil, err
 	}
-	for _, gr := range s.gen.Groups {
-		if dir+gr.Index == l.Path && dir+gr.Form.Path != l.Path {
-			found.Plain = &acquire.Variant{Type: s.snap.Type, Path: gr.Form.Path, Digest: gr.Form.SHA256}
-		}
-	}
+	found.Plain = s.variant(s.gen, l.Path)
 	return found, nil
 }
 
@@ -349,9 +347,18 @@ func (s *suiteFinder) byHash(ctx context.Context, p, algo, hx string) (*Found, e
 		if len(raw) != len(cas.Digest{}) {
 			return nil, s.notFound(p)
 		}
-		return s.byDigest(ctx, p, cas.Digest(raw))
+		d := cas.Digest(raw)
+		if l, ok := s.present(p, func(l repo.Listed) bool { return l.SHA256 == d }); ok {
+			found, err := s.listed(ctx, l)
+			if err == nil && !s.latest {
+				// The name is the content, so it has not changed since it was first seen.
+				found.Modified = s.root.Date
+			}
+			return found, err
+		}
+		return s.earlier(ctx, p, d)
 	case "SHA512":
-		if l, ok := s.bySHA512(path.Dir(path.Dir(path.Dir(p))), hx); ok {
+		if l, ok := s.present(p, func(l repo.Listed) bool { return l.SHA512 == hx }); ok {
 			return s.listed(ctx, l)
 		}
 		// Another generation's file: known if it was also listed by SHA-256, or
@@ -362,26 +369,26 @@ func (s *suiteFinder) byHash(ctx context.Context, p, algo, hx string) (*Found, e
 		} else if err != nil {
 			return nil, err
 		}
-		return s.byDigest(ctx, p, d)
+		return s.earlier(ctx, p, d)
 	}
 	return nil, s.notFound(p)
 }
 
-// bySHA512 finds the first of the root's files in a directory, relative to the
-// mirror, that has a digest.
-func (s *suiteFinder) bySHA512(dir, hx string) (first repo.Listed, ok bool) {
-	prefix := s.format.SuiteDir(s.suite)
+// present finds the first of the root's files that is meant by a by-hash name p: it is in
+// the same directory and has the digest.
+func (s *suiteFinder) present(p string, same func(repo.Listed) bool) (first repo.Listed, ok bool) {
+	dir, prefix := path.Dir(path.Dir(path.Dir(p))), s.format.SuiteDir(s.suite)
 	for rel, l := range s.byPath {
-		if l.SHA512 == hx && path.Join(prefix, path.Dir(rel)) == dir && (!ok || l.Path < first.Path) {
+		if same(l) && path.Join(prefix, path.Dir(rel)) == dir && (!ok || l.Path < first.Path) {
 			first, ok = l, true
 		}
 	}
 	return first, ok
 }
 
-// byDigest finds a file by its SHA-256 among all files that roots of the suite
-// have listed.
-func (s *suiteFinder) byDigest(ctx context.Context, p string, d cas.Digest) (*Found, error) {
+// earlier finds a file by its SHA-256 among all files that roots of the suite have
+// listed, for a client that read its Release file before a sync.
+func (s *suiteFinder) earlier(ctx context.Context, p string, d cas.Digest) (*Found, error) {
 	l, err := s.cfg.Meta.Listed(ctx, s.snap.Mirror, s.suite, d)
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, s.notFound(p)
@@ -393,15 +400,30 @@ func (s *suiteFinder) byDigest(ctx context.Context, p string, d cas.Digest) (*Fo
 	if err != nil {
 		return nil, err
 	}
-	if !s.latest {
-		// The name is the content, so it has not changed since it was first seen.
-		found.Modified = s.root.Date
-	} else if _, err := s.cfg.Meta.ListedSince(meta.Detour(ctx), s.snap.Mirror, s.suite, l.Path, d); errors.Is(err, meta.ErrNotFound) {
-		// Of an earlier snapshot, for a client that read its Release file before a
-		// sync.
-		found.Modified = Undated
-	} else if err != nil {
-		return nil, err
+	found.Modified = Undated
+	if found.Plain != nil && l.Last != meta.Unended {
+		// It is made from what that generation has.
+		g, err := s.cfg.Meta.Generation(ctx, s.snap.Mirror, s.suite, l.Last)
+		switch {
+		case err == nil:
+			found.Plain = s.variant(g, l.Path)
+		case errors.Is(err, meta.ErrNotFound):
+			found.Plain = nil
+		default:
+			return nil, err
+		}
 	}
 	return found, nil
+}
+
+// variant returns the stored form of an index that a generation has only compressed; nil
+// for other files. p is relative to the mirror.
+func (s *suiteFinder) variant(g *meta.Generation, p string) *acquire.Variant {
+	dir := s.format.SuiteDir(s.suite)
+	for _, gr := range g.Groups {
+		if dir+gr.Index == p && dir+gr.Form.Path != p {
+			return &acquire.Variant{Type: s.snap.Type, Path: gr.Form.Path, Digest: gr.Form.SHA256}
+		}
+	}
+	return nil
 }

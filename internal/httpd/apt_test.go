@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo/deb/debtest"
 )
@@ -118,7 +120,8 @@ func TestAptUpdateAcrossSync(t *testing.T) {
 
 // An apt whose download of an index broke goes on from what it has if the server still
 // has a file of that date. That is never another file, although both have one path:
-// neither after a sync nor after a move of a channel.
+// neither after a sync nor after a move of a channel. Below "now", each request is
+// redirected to the newest snapshot.
 func TestAptResumes(t *testing.T) {
 	s := newSite(t, func(m *config.Mirror) { m.Download = config.All })
 	s.clock = s.Now
@@ -137,10 +140,18 @@ func TestAptResumes(t *testing.T) {
 		}
 		return index + "by-hash/SHA256/" + m[1]
 	}
-	old := map[string]string{"/archive/debian/latest": byHash(first), "/channel/stable/debian": byHash("/frozen/4.0/debian")}
+	old := map[string]string{"/archive/debian/latest": byHash(first), "/archive/debian/now": byHash(first), "/channel/stable/debian": byHash("/frozen/4.0/debian")}
+	get := func(p string) answer {
+		t.Helper()
+		a := s.get(p)
+		if a.StatusCode == http.StatusFound {
+			a = s.get(a.Header.Get("Location"))
+		}
+		return a
+	}
 	broken := map[string][]answer{}
 	for tree, p := range old {
-		broken[tree] = append(broken[tree], s.get(tree+p)) // while it is the present one
+		broken[tree] = append(broken[tree], get(tree+p)) // while it is the present one
 	}
 	s.Archive.Default().Remove("app", "")
 	s.Archive.Add(pkg("app", "2"))
@@ -149,7 +160,7 @@ func TestAptResumes(t *testing.T) {
 	s.call("freeze", api.FreezeRequest{Name: "4.1"}, nil)
 	s.move("4.1")
 	for tree, p := range old {
-		broken[tree] = append(broken[tree], s.get(tree+p)) // by an apt that has read the old Release file
+		broken[tree] = append(broken[tree], get(tree+p)) // by an apt that has read the old Release file
 		apt := s.aptFor(s.conf.Server.PublicURL + tree)
 		if strings.HasPrefix(tree, "/channel/") {
 			apt.SetSources(s.get("/channel/stable/sources").body)
@@ -180,6 +191,49 @@ func TestAptResumes(t *testing.T) {
 			if err := os.MkdirAll(filepath.Dir(partial), 0o755); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// The plain variant of an index by hash is made from the compressed one of its own
+// snapshot. A freeze has none of another, and a channel dates none of an earlier freeze.
+func TestPlainByHash(t *testing.T) {
+	s := newSite(t, func(m *config.Mirror) { m.Download = config.All })
+	s.clock = s.Now
+	s.restart()
+	plain := map[string]string{} // by tree, a path below it
+	var moved string
+	for _, freeze := range []string{"4.0", "4.1"} {
+		s.Archive.Add(pkg("app"+freeze, "1"))
+		s.publish()
+		exact := s.sync()
+		s.call("freeze", api.FreezeRequest{Name: freeze, NoSources: true}, nil)
+		moved = s.move(freeze).Channel.Moved.Format(http.TimeFormat)
+		for of, tree := range map[string]string{"snapshot " + freeze: "/archive/debian/" + exact, "freeze " + freeze: "/frozen/" + freeze + "/debian"} {
+			m := regexp.MustCompile(`(?m)^ ([0-9a-f]{64}) +\d+ main/binary-amd64/Packages$`).FindStringSubmatch(s.get(tree + "/dists/stable/InRelease").body)
+			if m == nil {
+				t.Fatalf("%s: no Packages in its InRelease", tree)
+			}
+			plain[of] = "/dists/stable/main/binary-amd64/by-hash/SHA256/" + m[1]
+		}
+	}
+	const undated = "Thu, 01 Jan 1970 00:00:00 GMT"
+	for _, tc := range []struct {
+		tree, of, modified string
+		status             int
+	}{
+		{"/archive/debian/latest", "snapshot 4.0", undated, http.StatusOK},
+		{"/archive/debian/latest", "snapshot 4.1", moved, http.StatusOK},
+		{"/frozen/4.0/debian", "freeze 4.1", "", http.StatusNotFound},
+		{"/frozen/4.1/debian", "freeze 4.0", "", http.StatusNotFound},
+		{"/channel/stable/debian", "freeze 4.0", undated, http.StatusOK},
+		{"/channel/stable/debian", "freeze 4.1", moved, http.StatusOK},
+	} {
+		a := s.get(tc.tree + plain[tc.of])
+		if a.StatusCode != tc.status || a.Header.Get("Last-Modified") != tc.modified {
+			t.Errorf("Packages of %s below %s: %s, Last-Modified %q, expected %d, %q", tc.of, tc.tree, a.Status, a.Header.Get("Last-Modified"), tc.status, tc.modified)
+		} else if want := path.Base(plain[tc.of]); a.StatusCode == http.StatusOK && cas.Sum([]byte(a.body)).String() != want {
+			t.Errorf("Packages of %s below %s: SHA-256 %s, expected %s", tc.of, tc.tree, cas.Sum([]byte(a.body)), want)
 		}
 	}
 }

@@ -45,7 +45,7 @@ and with which tools: an in-toto statement in a DSSE envelope, which is kept
 beside the freeze, served and exported with it, and named in the transparency
 log.
 
-Anybody can attest. It counts for those who name the builder and its key:
+Anyone can attest, but only attestations by builders that the user names count:
 snapctl verify NAME --builders FILE --threshold N. docs/ATTEST.md describes it.`,
 		examples: []string{
 			"snapctl attest 4.1 --image 4.1.squashfs --key builder.pem",
@@ -66,8 +66,9 @@ snapctl verify NAME --builders FILE --threshold N. docs/ATTEST.md describes it.`
 				name: "import", args: "FILE|URL...", min: 1, max: -1,
 				usage: "keep attestations that others made",
 				about: `Each is kept beside the freeze that it is about, if this server has the freeze
-with the same manifest. Whoever signed it: it counts for those who name the
-builder. "-" reads standard input. One that is kept already is no error.`,
+with the same manifest. Any signer is accepted: an attestation counts only for
+users who name its builder. "-" reads standard input. One that is kept already
+is no error.`,
 				examples: []string{
 					"snapctl attest import 4.1-ci.json",
 					"snapctl attest import https://mirror.example.org/frozen/4.1/_statements/attestation-5f3c.json",

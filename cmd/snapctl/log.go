@@ -241,7 +241,7 @@ func (c *call) pinLog(r *api.VerifyResult) error {
 	if err := durable.WriteFile(file, append(data, r.Log.Key+"\n"...), 0o600); err != nil {
 		return err
 	}
-	r.Notes = append(r.Notes, "the log was not known, and its key was remembered in "+file+": this proves nothing against whoever runs the server; compare the key, or name it with --log-key or --policy")
+	r.Notes = append(r.Notes, "the log was not known, and its key was remembered in "+file+": this proves nothing against the operator of the server; compare the key, or name it with --log-key or --policy")
 	return nil
 }
 

@@ -126,7 +126,7 @@ func TestTransparencyLog(t *testing.T) {
 	}
 	s.Ctl("verify", export, "--log-key", vkey)
 	s.Ctl("verify", "4.1", "--policy", policy)
-	if out := s.Ctl("verify", export); !strings.Contains(out, "was remembered in") || !strings.Contains(out, "proves nothing against whoever runs the server") {
+	if out := s.Ctl("verify", export); !strings.Contains(out, "was remembered in") || !strings.Contains(out, "proves nothing against the operator of the server") {
 		t.Errorf("at first use:\n%s", out)
 	}
 	if out := s.Ctl("verify", export); !strings.Contains(out, "the one remembered in") {

@@ -25,7 +25,7 @@ mount --rbind /dev "$1/dev"
 mount -t proc proc "$1/proc"
 mount --rbind "$3" "$1/mnt"
 cache=$1/home/someone/.cache/go-build
-mount -t overlay -o "lowerdir=$4,upperdir=$cache,workdir=$1/home/cache-work" overlay "$cache" 2>/dev/null || echo "nothing that was compiled here is used"
+mount -t overlay -o "lowerdir=$4,upperdir=$cache,workdir=$1/home/cache-work" overlay "$cache" 2>/dev/null || true
 exec chroot "$1" su - someone -c "$2"`
 
 // tourCommands prints the README's tour as far as it needs no other programs:

@@ -128,7 +128,7 @@ type Control struct {
 
 	base    context.Context // ends with Close
 	stop    context.CancelFunc
-	running sync.WaitGroup
+	running Running
 
 	mu      sync.Mutex
 	syncing map[string][]*acquire.Progress // running syncs, by mirror
@@ -165,9 +165,12 @@ func (c *Control) Close() {
 	c.running.Wait()
 }
 
-// background runs f until it returns or Close interrupts it.
+// background runs f until it returns or Close interrupts it. After Close, f still runs,
+// for others may wait for its end, but with a context that is done.
 func (c *Control) background(f func(ctx context.Context)) {
-	c.running.Go(func() { f(c.base) })
+	if !c.running.Go(func() { f(c.base) }) {
+		go f(c.base)
+	}
 }
 
 // CheckFatal ends the daemon if err says that the state on disk is unknown. Recovery

@@ -35,7 +35,7 @@ const (
 type Jobs struct {
 	now  func() time.Time
 	base context.Context // ends the jobs
-	wait *sync.WaitGroup
+	wait *Running
 
 	mu    sync.Mutex
 	all   []*Job // by start
@@ -43,7 +43,7 @@ type Jobs struct {
 }
 
 // NewJobs returns a Jobs whose work ends with base and is counted by wait.
-func NewJobs(base context.Context, wait *sync.WaitGroup, now func() time.Time) *Jobs {
+func NewJobs(base context.Context, wait *Running, now func() time.Time) *Jobs {
 	return &Jobs{now: now, base: base, wait: wait, byKey: map[string]*Job{}}
 }
 
@@ -90,7 +90,8 @@ type Job struct {
 }
 
 // Start runs a job, or joins one: the job with its key, or a running job for an equal
-// request. It returns ErrKeyReused if the key belongs to another request.
+// request. It returns ErrKeyReused if the key belongs to another request, and errStopping
+// once its Running was waited for.
 func (j *Jobs) Start(spec JobSpec) (job *Job, joined bool, err error) {
 	data, err := json.Marshal(spec.Request)
 	if err != nil {
@@ -140,20 +141,26 @@ func (j *Jobs) Start(spec JobSpec) (job *Job, joined bool, err error) {
 	run := spec.Run
 	spec.Request, spec.Run = nil, nil // a job is kept longer than what it was asked
 	job = &Job{id: rand.Text(), spec: spec, digest: digest, cancel: cancel, started: j.now().UTC(), state: api.JobRunning, waiting: map[string]int{spec.By.Who: 1}, changed: make(chan struct{})}
+	if !j.wait.Go(func() {
+		defer cancel()
+		res, err := run(ctx, job.progress)
+		job.end(res, err, ctx.Err() != nil, j.now().UTC())
+	}) {
+		cancel()
+		return nil, false, errStopping
+	}
 	j.all = append(j.all, job)
 	if key != "" {
 		j.byKey[key] = job
 	}
-	j.wait.Go(func() {
-		defer cancel()
-		res, err := run(ctx, job.progress)
-		job.end(res, err, ctx.Err() != nil, j.now().UTC())
-	})
 	return job, false, nil
 }
 
-// errBusy means that too many jobs are running.
-var errBusy = errclass.New(errclass.Transient, "too much work at once")
+// What Start returns instead of a job.
+var (
+	errBusy     = errclass.New(errclass.Transient, "too much work at once")
+	errStopping = errclass.New(errclass.Transient, "snapd is stopping")
+)
 
 // forget drops jobs that ended long ago. Where there are too many, it drops the oldest
 // of who has most, so that nobody's results make way for those of another.

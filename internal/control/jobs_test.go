@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -41,9 +40,9 @@ func (w *work) spec(who, key string, req any) JobSpec {
 func newJobs(t *testing.T, now func() time.Time) *Jobs {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return NewJobs(ctx, &wg, now)
+	var running Running
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return NewJobs(ctx, &running, now)
 }
 
 func mustStart(t *testing.T, j *Jobs, s JobSpec) (*Job, bool) {
@@ -292,5 +291,41 @@ func TestJobsEviction(t *testing.T) {
 	}
 	if len(j.all) > jobsKept+1 {
 		t.Errorf("%d jobs are kept", len(j.all))
+	}
+}
+
+// No job begins once the last ones are waited for, and a request that comes at that
+// moment harms nothing.
+func TestJobsStop(t *testing.T) {
+	for range 2000 {
+		ctx, stop := context.WithCancel(t.Context())
+		var running Running
+		j := NewJobs(ctx, &running, time.Now)
+		start := func(req any) error {
+			spec := newWork().spec("ci", "", req)
+			spec.Run = func(ctx context.Context, _ func(api.Progress)) (any, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			_, _, err := j.Start(spec)
+			return err
+		}
+		if err := start("first"); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		late := make(chan error)
+		go func() {
+			for i := 0; ; i++ {
+				if err := start(i); !errors.Is(err, errBusy) && err != nil {
+					late <- err
+					return
+				}
+			}
+		}()
+		running.Wait()
+		if err := <-late; !errors.Is(err, errStopping) {
+			t.Fatalf("a job after the stop: %v, expected errStopping", err)
+		}
 	}
 }

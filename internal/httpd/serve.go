@@ -105,8 +105,10 @@ func (s *Server) fetchInBackground(e *entity) {
 	default:
 		return // a freeze downloads what is missing
 	}
-	s.background(func(ctx context.Context) {
+	if !s.background(func(ctx context.Context) {
 		defer func() { <-s.fetches }()
 		_, _ = s.catalog.FetchFound(ctx, e.found) // the acquirer logs the reason
-	})
+	}) {
+		<-s.fetches
+	}
 }

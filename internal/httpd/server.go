@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -100,7 +99,7 @@ type Server struct {
 
 	base    context.Context // done after Close
 	stop    context.CancelFunc
-	running sync.WaitGroup
+	running control.Running
 	stopped atomic.Bool
 }
 
@@ -139,13 +138,10 @@ func (s *Server) Close() {
 	s.running.Wait()
 }
 
-// background runs f until it returns or the server closes.
-func (s *Server) background(f func(ctx context.Context)) {
-	s.running.Add(1)
-	go func() {
-		defer s.running.Done()
-		f(s.base)
-	}()
+// background runs f until it returns or the server closes. It returns false if that has
+// begun: f does not run.
+func (s *Server) background(f func(ctx context.Context)) bool {
+	return s.running.Go(func() { f(s.base) })
 }
 
 func (s *Server) blobs() cas.Store { return s.cfg.Blobs }

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	sdaemon "github.com/coreos/go-systemd/v22/daemon"
@@ -449,8 +450,13 @@ func (d *daemon) serve(ctx context.Context, public, socket, network net.Listener
 		d.log.Info("control API", "listen", network.Addr().String(), "tls", d.cfg.API.TLSCert != "")
 	}
 	eg, egctx := errgroup.WithContext(ctx)
+	var stopping sync.WaitGroup
 	for _, s := range servers {
-		eg.Go(func() error { return s.serve(egctx, shutdown) })
+		eg.Go(func() error { return s.serve(egctx) })
+		stopping.Go(func() {
+			<-egctx.Done()
+			s.drain(shutdown)
+		})
 	}
 	eg.Go(func() error { return d.sched.run(egctx) })
 	eg.Go(func() error { return d.hangups(egctx) })
@@ -482,6 +488,7 @@ func (d *daemon) serve(ctx context.Context, public, socket, network net.Listener
 	// Control calls are cancelled at once; downloads get time to finish.
 	d.srv.Close()
 	d.control.Close()
+	stopping.Wait()
 	err := eg.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil

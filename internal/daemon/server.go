@@ -12,13 +12,14 @@ import (
 
 // server is one listener and its server.
 type server struct {
-	l    net.Listener
-	s    *http.Server
-	open atomic.Int64 // connections
+	l     net.Listener
+	s     *http.Server
+	open  atomic.Int64  // connections
+	ended chan struct{} // closed when no more are accepted
 }
 
 func newServer(l net.Listener, s *http.Server) *server {
-	srv := &server{l: &onceListener{Listener: l}, s: s}
+	srv := &server{l: &onceListener{Listener: l}, s: s, ended: make(chan struct{})}
 	hook := s.ConnState
 	s.ConnState = func(c net.Conn, state http.ConnState) {
 		switch state {
@@ -34,20 +35,23 @@ func newServer(l net.Listener, s *http.Server) *server {
 	return srv
 }
 
-// serve answers requests until ctx is done, and then for at most grace the requests of
-// connections that it has accepted.
-func (s *server) serve(ctx context.Context, grace time.Duration) error {
-	ended := make(chan error, 1)
-	go func() { ended <- s.s.Serve(s.l) }()
-	select {
-	case err := <-ended:
+// serve answers requests. It returns when no more connections are accepted: after drain
+// has begun, or with an error.
+func (s *server) serve(ctx context.Context) error {
+	defer close(s.ended)
+	if err := s.s.Serve(s.l); ctx.Err() == nil {
 		return fmt.Errorf("listen on %s: %w", s.l.Addr(), err)
-	case <-ctx.Done():
 	}
+	return nil
+}
+
+// drain stops serve, whose ctx is done, and answers for at most grace the requests of
+// connections that were accepted.
+func (s *server) drain(grace time.Duration) {
 	// http.Server.Shutdown would drop each request that it reads from now on. The first of
 	// a connection is one that clients do not send again.
 	_ = s.l.Close()
-	<-ended
+	<-s.ended
 	end := time.After(grace)
 	for wait := time.Millisecond; s.open.Load() > 0; wait = min(2*wait, 100*time.Millisecond) {
 		// Closes the connections that are idle or have sent nothing for five seconds, and
@@ -57,10 +61,10 @@ func (s *server) serve(ctx context.Context, grace time.Duration) error {
 		case <-time.After(wait):
 		case <-end:
 			// Clients that did not finish in time resume elsewhere.
-			return s.s.Close()
+			_ = s.s.Close()
+			return
 		}
 	}
-	return nil
 }
 
 // onceListener is closed once.

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/meta"
-	"example.org/snapd/internal/repo"
 )
 
 // ListChannels returns the channels as a directory.
@@ -99,9 +98,7 @@ func (c *Catalog) channelFile(ctx context.Context, ch *meta.Channel, fr *meta.Fr
 	if err != nil {
 		return Entry{}, err
 	}
-	var suites []repo.SuiteName
 	for _, s := range m.Suites {
-		suites = append(suites, s.Suite)
 		for _, docs := range f.RootDocs(s.Suite) {
 			if slices.Contains(docs, rest) {
 				return Entry{}, fmt.Errorf("%s in channel %s: %w", p, ch.Name, meta.ErrNotFound)
@@ -116,12 +113,11 @@ func (c *Catalog) channelFile(ctx context.Context, ch *meta.Channel, fr *meta.Fr
 	if e.File == nil {
 		return e, nil
 	}
-	if _, _, ok := f.SuiteOf(rest, suites); ok {
-		// Another freeze may have had another file here, newer or older, and one with
-		// the same path has another name by hash.
-		moved := *e.File
-		moved.Modified = ch.Moved
-		e.File = &moved
-	}
+	// Another freeze may have had another file here, newer or older: also a package, which
+	// upstream replaced without a new version. And one with the same path has another name
+	// by hash.
+	moved := *e.File
+	moved.Modified = ch.Moved
+	e.File = &moved
 	return e, nil
 }

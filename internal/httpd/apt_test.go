@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -193,6 +194,50 @@ func TestAptResumes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A package of a channel whose bytes change under one path, in a freeze of the same date,
+// is not continued with the bytes of the other.
+func TestAptResumesPackage(t *testing.T) {
+	s := newSite(t, func(m *config.Mirror) { m.Download = config.All })
+	const deb = "/pool/main/a/app/app_1_amd64.deb"
+	date := s.Now().Add(-time.Hour)
+	var apt *debtest.Apt
+	var first answer
+	for i, freeze := range []string{"4.0", "4.1"} {
+		s.Archive.Default().Remove("app", "")
+		s.Archive.Add(debtest.Package{Name: "app", Version: "1", Fields: map[string]string{"Homepage": "http://example.org/" + freeze}})
+		s.publish()
+		s.sync()
+		s.call("freeze", api.FreezeRequest{Name: freeze, NoSources: true, Date: &date}, nil)
+		s.move(freeze)
+		a := s.get("/channel/stable/debian" + deb)
+		if a.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s", deb, a.Status)
+		}
+		if i == 0 {
+			first = a
+			continue
+		}
+		if a.body == first.body {
+			t.Fatal("its bytes have not changed")
+		}
+		apt = s.aptFor(s.conf.Server.PublicURL)
+		apt.SetSources(s.get("/channel/stable/sources").body)
+	}
+	apt.Run("apt-get", "update")
+	at, err := http.ParseTime(first.Header.Get("Last-Modified"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	partial := filepath.Join(apt.Root, "var/cache/apt/archives/partial/app_1_amd64.deb")
+	if err := os.WriteFile(partial, []byte(first.body[:len(first.body)/2]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(partial, at, at); err != nil {
+		t.Fatal(err)
+	}
+	apt.Run("apt-get", "install", "app")
 }
 
 // The plain variant of an index by hash is made from the compressed one of its own

@@ -96,9 +96,11 @@ func TestKitsBetweenReleases(t *testing.T) {
 			{name: "umask, one core", args: named, umask: "077", env: []string{"GOMAXPROCS=1"}},
 			{name: "many cores, little memory", args: named, env: []string{"GOMAXPROCS=7", "GOMEMLIMIT=20MiB"}},
 		}
-		if shm, err := os.MkdirTemp("/dev/shm", "snapd-kits-"); err == nil {
-			t.Cleanup(func() { os.RemoveAll(shm) })
-			cases = append(cases, surroundings{name: "tmpfs", args: named, output: shm})
+		for _, other := range []string{"/dev/shm", "/var/tmp"} { // in memory and, mostly, on a disk
+			if output, err := os.MkdirTemp(other, "snapd-kits-"); err == nil {
+				t.Cleanup(func() { os.RemoveAll(output) })
+				cases = append(cases, surroundings{name: other, args: named, output: output})
+			}
 		}
 		var want string
 		for _, c := range cases {

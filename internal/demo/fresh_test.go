@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,9 @@ import (
 
 // top is the repository.
 const top = "../.."
+
+// releaseRE matches a release of Go: 1.26.8, and of what, 1.26.
+var releaseRE = regexp.MustCompile(`^go((\d+\.\d+)\.\d+)$`)
 
 // enter runs $2 with bash as the user of the machine below $1, with the files of
 // the module cache $3 at hand, and, where the kernel can lay the user's build cache over
@@ -134,8 +138,11 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m.host(top, "cp", "-r", "Makefile", ".ci", "example.go", "config.example.toml", "README.md", "go.mod", "go.sum", "client", "cmd", "internal", home)
-	// Only this machine's version of Go uses what this machine has compiled.
-	m.host(home, "go", "mod", "edit", "-go="+strings.TrimPrefix(m.goenv("GOVERSION"), "go"))
+	// Only this machine's version of Go uses what this machine has compiled. Another than a
+	// later release of what go.mod asks for may have what that lacks.
+	if v := releaseRE.FindStringSubmatch(m.goenv("GOVERSION")); v != nil && strings.HasPrefix(m.host(home, "go", "list", "-m", "-f", "{{.GoVersion}}"), v[2]+".") {
+		m.host(home, "go", "mod", "edit", "-go="+v[1])
+	}
 	// The user may write into the directories of the build cache.
 	m.host("", "bash", "-c", `mkdir -p "$0"/cache-work "$0"/someone/.cache/go-build/{0,1,2,3,4,5,6,7,8,9,a,b,c,d,e,f}{0,1,2,3,4,5,6,7,8,9,a,b,c,d,e,f}`, filepath.Join(m.root, "home"))
 	m.host("", "chroot", m.root, "chown", "-R", "someone:", "/home/someone")

@@ -135,6 +135,10 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, 
 		f := &failure{url: name, temp: true}
 		var cert *tls.CertificateVerificationError
 		f.err = fmt.Errorf("%w: %s", ErrUnavailable, cause(err))
+		var network net.Error
+		if dead.Load() || errors.As(err, &network) && network.Timeout() {
+			f.silent = h
+		}
 		switch {
 		case errors.As(err, &f):
 		case dead.Load():
@@ -144,6 +148,7 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, 
 		}
 		return nil, f
 	}
+	h.answered()
 	b.url, b.hide, b.r, b.header, b.length = hide.in(redact(final)), hide, resp.Body, resp.Header, resp.ContentLength
 	if at := serverClock(b.header); req.OnClock != nil && !at.IsZero() {
 		req.OnClock(b.url, at)

@@ -183,6 +183,7 @@ type failure struct {
 	again    bool          // retry the same URL at once, from the start
 	progress bool          // enough arrived to not count as a failed round
 	pause    time.Duration // how long the host asks to wait; 0: it did not say
+	silent   *host         // that did not answer in time; or nil
 	status   int           // of a response that refuses the file; 0: there was none
 }
 
@@ -299,7 +300,12 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 		}
 		if progress {
 			round = 0
-		} else if round++; round > c.cfg.Retries {
+		} else if round++; round > c.retries(last) {
+			for _, f := range last {
+				if f.silent != nil {
+					f.silent.gaveUp()
+				}
+			}
 			return &failures{last}
 		}
 		c.stats.retries.Add(1)
@@ -308,6 +314,17 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 			return err
 		}
 	}
+}
+
+// retries returns how often to try again after failures: not at all if all hosts that may
+// still have the file are silent.
+func (c *Client) retries(last []*failure) int {
+	for _, f := range last {
+		if f.temp && (f.silent == nil || !f.silent.isSilent()) {
+			return c.cfg.Retries
+		}
+	}
+	return 0
 }
 
 // redact returns a URL without credentials, for messages and results.

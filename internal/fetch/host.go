@@ -37,6 +37,28 @@ type host struct {
 	queue    []*turn   // by due
 	until    time.Time // the host accepts no requests before this time
 	number   int64     // number of the pause that ends then, among all of the client's
+	silent   time.Time // when a request was given up because the host did not answer; zero if it has answered since
+}
+
+// silenceTime is how long a host that did not answer one request is asked only once by
+// each other one. A sync would otherwise wait for every variant of an index in turn.
+const silenceTime = 5 * time.Minute
+
+// answered notes that the host answers; gaveUp that it did not answer all of a request's
+// attempts.
+func (h *host) answered() { h.setSilent(time.Time{}) }
+func (h *host) gaveUp()   { h.setSilent(time.Now()) }
+
+func (h *host) setSilent(at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.silent = at
+}
+
+func (h *host) isSilent() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.silent.IsZero() && time.Since(h.silent) < silenceTime
 }
 
 // turn is one request's use of a connection.

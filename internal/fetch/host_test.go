@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,52 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch/remote"
 )
+
+// A host that did not answer all attempts of a request is asked once by each other one,
+// until it answers or some minutes have passed.
+func TestSilentHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent, n := true, 0
+		c := New(Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			n++
+			switch {
+			case r.URL.Host == "broken.example.org":
+				return reply(r, http.StatusInternalServerError, nil, 0, http.NoBody), nil
+			case silent:
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return reply(r, http.StatusOK, nil, 1, io.NopCloser(strings.NewReader("x"))), nil
+		})})
+		get := func(want int, urls ...string) {
+			t.Helper()
+			n = 0
+			_, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs(urls...), Size: 1})
+			if silent != errors.Is(err, ErrUnavailable) || n != want {
+				t.Errorf("%v after %d requests, expected %d", err, n, want)
+			}
+		}
+		const file, broken = "http://mirror.example.org/f", "http://broken.example.org/f"
+		get(5, file)
+		get(1, file)
+		get(10, file, broken) // a broken one may recover at any time
+		time.Sleep(silenceTime)
+		get(5, file)
+		silent = false
+		get(1, file)
+		silent = true
+		get(5, file)
+
+		// Someone who stops waiting says nothing about the host.
+		other := "http://other.example.org/f"
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, _, err := c.GetBytes(ctx, Request{URLs: remote.NewURLs(other), Size: 1}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		get(5, other)
+	})
+}
 
 // TestRetryAfter: whatever a host asks for, and however often it asks, ten
 // minutes later it gets requests again.

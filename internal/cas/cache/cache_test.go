@@ -301,7 +301,6 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// If the disk is full there are fewer copies, and no errors.
 // A caller to whom only the bytes matter reads a copy without a question to the other
 // store, of whatever age, but never a damaged one.
 func TestWithCopies(t *testing.T) {
@@ -314,7 +313,8 @@ func TestWithCopies(t *testing.T) {
 	for _, damaged := range []bool{false, true} {
 		if damaged {
 			h := d.String()
-			if err := os.WriteFile(filepath.Join(w.dir, "cache", h[:2], h), blob(2, 5000), 0o600); err != nil {
+			name := filepath.Join(w.dir, "cache", h[:2], h)
+			if err := errors.Join(os.Remove(name), os.WriteFile(name, blob(2, 5000), 0o600)); err != nil { // nobody may write into a copy
 				t.Fatal(err)
 			}
 			w.open() // after a restart
@@ -329,6 +329,7 @@ func TestWithCopies(t *testing.T) {
 	}
 }
 
+// If the disk is full there are fewer copies, and no errors.
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t, 10<<20)
 	for n := range 4 {

@@ -18,13 +18,12 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Undated is the time of files that are no longer the ones at their path, but are still
-// served by hash, for a client that read the Release file before a change. apt gives
-// what it keeps of a broken download the Last-Modified of the answer, or the present
-// time if it has none, and goes on from there if the file that is then at the path has
-// the same time. No file at its path has this one. Apart from `latest` and channels,
-// clients come across such changes where a redirection leads them to one snapshot after
-// the other.
+// Undated is the Last-Modified of a file that another one has replaced at its path, and
+// that is still served by hash to clients that read the Release file before the change.
+// apt gives a partial download the Last-Modified of the response, or the present time if
+// the response has none, and resumes it if the file that is now at the path has the same
+// time. No file at its path has this one. Besides `latest` and channels, a redirection to
+// one snapshot after the other also changes the file at a path.
 var Undated = time.Unix(0, 0).UTC()
 
 // Found is the file at a path of a snapshot.

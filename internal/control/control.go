@@ -166,7 +166,7 @@ func (c *Control) Close() {
 }
 
 // background runs f until it returns or Close interrupts it. After Close, f still runs,
-// for others may wait for its end, but with a context that is done.
+// because callers may wait for its end, but with a context that is done.
 func (c *Control) background(f func(ctx context.Context)) {
 	if !c.running.Go(func() { f(c.base) }) {
 		go f(c.base)

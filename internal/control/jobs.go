@@ -91,7 +91,7 @@ type Job struct {
 
 // Start runs a job, or joins one: the job with its key, or a running job for an equal
 // request. It returns ErrKeyReused if the key belongs to another request, and errStopping
-// once its Running was waited for.
+// after Running.Wait was called.
 func (j *Jobs) Start(spec JobSpec) (job *Job, joined bool, err error) {
 	data, err := json.Marshal(spec.Request)
 	if err != nil {
@@ -156,7 +156,7 @@ func (j *Jobs) Start(spec JobSpec) (job *Job, joined bool, err error) {
 	return job, false, nil
 }
 
-// What Start returns instead of a job.
+// Start returns these errors instead of a job.
 var (
 	errBusy     = errclass.New(errclass.Transient, "too much work at once")
 	errStopping = errclass.New(errclass.Transient, "snapd is stopping")

@@ -2,15 +2,16 @@ package control
 
 import "sync"
 
-// Running counts work in progress. Unlike a sync.WaitGroup it may be asked for more work
-// while it is waited for, and refuses it.
+// Running counts work in progress. Unlike with a sync.WaitGroup, callers may call Go
+// after Wait: Running refuses the work.
 type Running struct {
 	work sync.WaitGroup
 	mu   sync.Mutex
 	over bool // Wait was called
 }
 
-// Go runs f until it returns. Once Wait was called, it returns false and f does not run.
+// Go starts f in a goroutine and returns true. After Wait was called, it returns false and
+// does not start f.
 func (r *Running) Go(f func()) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -48,14 +48,14 @@ func (s *server) serve(ctx context.Context) error {
 // drain stops serve, whose ctx is done, and answers for at most grace the requests of
 // connections that were accepted.
 func (s *server) drain(grace time.Duration) {
-	// http.Server.Shutdown would drop each request that it reads from now on. The first of
-	// a connection is one that clients do not send again.
+	// http.Server.Shutdown would drop each request that it reads from now on, and clients
+	// do not repeat the first request of a connection.
 	_ = s.l.Close()
 	<-s.ended
 	end := time.After(grace)
 	for wait := time.Millisecond; s.open.Load() > 0; wait = min(2*wait, 100*time.Millisecond) {
-		// Closes the connections that are idle or have sent nothing for five seconds, and
-		// each other one after its response.
+		// This closes connections that are idle or have sent nothing for five seconds, and
+		// makes net/http close each other one after its response.
 		s.s.SetKeepAlivesEnabled(false)
 		select {
 		case <-time.After(wait):

@@ -148,7 +148,7 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, 
 		}
 		return nil, f
 	}
-	h.answered()
+	h.setSilent(time.Time{})
 	b.url, b.hide, b.r, b.header, b.length = hide.in(redact(final)), hide, resp.Body, resp.Header, resp.ContentLength
 	if at := serverClock(b.header); req.OnClock != nil && !at.IsZero() {
 		req.OnClock(b.url, at)

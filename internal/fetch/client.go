@@ -303,7 +303,7 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 		} else if round++; round > c.retries(last) {
 			for _, f := range last {
 				if f.silent != nil {
-					f.silent.gaveUp()
+					f.silent.setSilent(time.Now())
 				}
 			}
 			return &failures{last}

@@ -40,15 +40,11 @@ type host struct {
 	silent   time.Time // when a request was given up because the host did not answer; zero if it has answered since
 }
 
-// silenceTime is how long a host that did not answer one request is asked only once by
-// each other one. A sync would otherwise wait for every variant of an index in turn.
+// silenceTime is how long, after a host answered no attempt of a request, the client sends
+// it each other request only once. A sync would otherwise retry every variant of an index.
 const silenceTime = 5 * time.Minute
 
-// answered notes that the host answers; gaveUp that it did not answer all of a request's
-// attempts.
-func (h *host) answered() { h.setSilent(time.Time{}) }
-func (h *host) gaveUp()   { h.setSilent(time.Now()) }
-
+// setSilent notes when the host left a request unanswered; zero: it has answered.
 func (h *host) setSilent(at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

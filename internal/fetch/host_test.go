@@ -18,8 +18,8 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// A host that did not answer all attempts of a request is asked once by each other one,
-// until it answers or some minutes have passed.
+// After a host answered no attempt of a request, the client sends it each other request
+// once, until the host answers or some minutes have passed.
 func TestSilentHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		silent, n := true, 0
@@ -53,7 +53,7 @@ func TestSilentHost(t *testing.T) {
 		silent = true
 		get(5, file)
 
-		// Someone who stops waiting says nothing about the host.
+		// A caller that stops waiting proves nothing about the host.
 		other := "http://other.example.org/f"
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -266,19 +266,14 @@ func digest16(s string) (d [16]byte) {
 	return d
 }
 
-func nevraKey(n nevra.NEVRA) [16]byte {
-	h := sha256.New()
+func nevraKey(n nevra.NEVRA) (d [16]byte) {
+	b := make([]byte, 0, 256)
 	for _, s := range [...]string{n.Name, n.Version, n.Release, n.Arch} {
-		var l [4]byte
-		binary.BigEndian.PutUint32(l[:], uint32(len(s)))
-		h.Write(l[:])
-		io.WriteString(h, s)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
 	}
-	var e [4]byte
-	binary.BigEndian.PutUint32(e[:], n.Epoch)
-	h.Write(e[:])
-	var d [16]byte
-	copy(d[:], h.Sum(nil))
+	sum := sha256.Sum256(binary.BigEndian.AppendUint32(b, n.Epoch))
+	copy(d[:], sum[:])
 	return d
 }
 

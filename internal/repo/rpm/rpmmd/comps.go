@@ -143,7 +143,7 @@ func readComps(doc []byte, sel *Selection) (*comps, error) {
 	if len(doc) > MaxComps {
 		return nil, fmt.Errorf("comps: size %w of %d bytes", ErrTooLarge, MaxComps)
 	}
-	p := &compsParser{r: newReader(bytes.NewReader(doc)), sel: sel}
+	p := &compsParser{r: newReaderSize(bytes.NewReader(doc), len(doc)+1), sel: sel}
 	p.r.doctype = true
 	if err := p.parse(); err != nil {
 		return nil, fmt.Errorf("comps: %w", err)

@@ -103,7 +103,7 @@ func ParseMetalink(doc []byte) (*Metalink, error) {
 	if len(doc) > MaxMetalink {
 		return nil, fmt.Errorf("metalink: size %w of %d bytes", ErrTooLarge, MaxMetalink)
 	}
-	m, err := parseMetalink(newReader(bytes.NewReader(doc)))
+	m, err := parseMetalink(newReaderSize(bytes.NewReader(doc), len(doc)+1))
 	if err != nil {
 		return nil, fmt.Errorf("metalink: %w", err)
 	}

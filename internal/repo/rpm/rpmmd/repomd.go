@@ -55,7 +55,7 @@ func ParseRepoMD(doc []byte) (*RepoMD, error) {
 	if len(doc) > MaxRepoMD {
 		return nil, fmt.Errorf("repomd.xml: size %w of %d bytes", ErrTooLarge, MaxRepoMD)
 	}
-	md, err := parseRepoMD(newReader(bytes.NewReader(doc)))
+	md, err := parseRepoMD(newReaderSize(bytes.NewReader(doc), len(doc)+1))
 	if err != nil {
 		return nil, fmt.Errorf("repomd.xml: %w", err)
 	}

@@ -181,6 +181,9 @@ func (s *Scanner) listed() error {
 	r, p := s.r, &s.pkg
 	p.PkgID, p.Name, p.Arch = r.attrString("pkgid"), r.attrString("name"), r.attrString("arch")
 	for depth := 1; depth > 0; {
+		if depth == 1 {
+			r.skipLeaves("version")
+		}
 		if err := r.next(); err != nil {
 			return err
 		}
@@ -206,6 +209,9 @@ func (s *Scanner) primary() error {
 	}
 	format := false
 	for depth := 1; depth > 0; {
+		if depth > 2 {
+			r.skipLeaves("")
+		}
 		if err := r.next(); err != nil {
 			return err
 		}

@@ -198,6 +198,56 @@ func TestScanOddities(t *testing.T) {
 	}
 }
 
+// Elements without children are read in a shortcut where the buffer has them whole, which
+// it never has if bytes come one by one: both ways agree about each of these.
+func TestScanLeaves(t *testing.T) {
+	head := `<filelists><package pkgid="1" name="a" arch="x86_64"><version ver="1" rel="1"/>`
+	for _, c := range []struct{ leaves, want string }{
+		{leaves: `<file>/a</file> <file type="dir">/b</file>`},
+		{leaves: `<changelog author="A &lt;a@example.org>" date='1'>- x &amp; y</changelog>`},
+		{leaves: `<file></file><file/><file a="1" b='"'/>`},
+		{leaves: `<file>/a</file >`},
+		{leaves: `<file>/a<b>c</b></file>`},
+		{leaves: `<file><![CDATA[</file>]]></file>`},
+		{leaves: `<a:b._-1>x</a:b._-1><_/>`},
+		{leaves: `<file a=">">/a</file>`},
+		{leaves: `<file a=">"/>`},
+		{leaves: `<file>/a</file> text <file>/b</file>`},
+		{leaves: `<file>/a]]></file>`},
+		{`<file>/a</file></file>`, `</file> where </package> is due`},
+		{`<file>/a</fil>`, `</fil> where </file> is due`},
+		{`<file>/a</file2>`, `</file2> where </file> is due`},
+		{`<file>/a< /file>`, `a tag without a name`},
+		{`<1>x</1>`, `a tag without a name`},
+		{`<-a/>`, `a tag without a name`},
+		{`<.a>x</.a>`, `a tag without a name`},
+		{`<file>a & b</file>`, `"&" without an entity`},
+		{`<file>&nbsp;</file>`, `entity "&nbsp;" is not defined`},
+		{`<file a="&nbsp;"/>`, `entity "&nbsp;" is not defined`},
+		{`<file a="<"/>`, `"<" in the value of attribute a`},
+		{`<file a="1" a="2">x</file>`, `attribute a occurs twice`},
+		{`<file a="1"b="2">x</file>`, `"b" inside of the tag`},
+		{`<file a>x</file>`, `attribute a has no value`},
+		{`<file / >x</file>`, `"/" inside of the tag`},
+		{`<version ver="2" rel="2"/>`, `<version> occurs twice`},
+		{`<version ver="2" rel="2">x</version>`, `<version> occurs twice`},
+		{`<!ENTITY a "b">`, `document types and entities are not accepted`},
+	} {
+		doc := head + c.leaves + "</package></filelists>"
+		whole, err := scanAll(strings.NewReader(doc), Filelists)
+		bytewise, berr := scanAll(iotest.OneByteReader(strings.NewReader(doc)), Filelists)
+		if d := cmp.Diff(bytewise, whole); d != "" || fmt.Sprint(err) != fmt.Sprint(berr) {
+			t.Errorf("%s: (-byte by byte +at once) %v, %v:\n%s", c.leaves, berr, err, d)
+		}
+		switch {
+		case c.want == "" && (err != nil || len(whole) != 1):
+			t.Errorf("%s: %d packages, %v", c.leaves, len(whole), err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: %v, want %q", c.leaves, err, c.want)
+		}
+	}
+}
+
 func TestScanRefuses(t *testing.T) {
 	pkg := samplePrimary(0, 0)
 	rep := func(old, new string) string {
@@ -323,6 +373,8 @@ func FuzzScanner(f *testing.F) {
 	f.Add([]byte(filelistsDoc(2, 1)), byte(1))
 	f.Add([]byte(`<otherdata packages="1"><package pkgid="a" name="b" arch="c"><version epoch="0" ver="1" rel="2"/><changelog author="x" date="1">t</changelog></package></otherdata>`), byte(2))
 	f.Add([]byte("\xef\xbb\xbf<?xml version='1.0' encoding='ISO-8859-1'?><metadata><!-- x --><package a='>'><![CDATA[x]]></package></metadata>"), byte(0))
+	f.Add([]byte(`<filelists><package pkgid="1" name="a" arch="b"><version ver="1" rel="1"/><file>/a</file><file type="dir">/b&amp;</file ><x:y z='>'/>`+
+		`<1/><a a="1" a="1">x</a></package></filelists>`), byte(1))
 	f.Fuzz(func(t *testing.T, doc []byte, k byte) {
 		kind := []Kind{Primary, Filelists, Other}[k%3]
 		a, errA := scanAll(bytes.NewReader(doc), kind)

@@ -37,11 +37,6 @@ const (
 	tokEOF                        // end of the document after the root element
 )
 
-// attr is an attribute of a start tag. Entities in the value are not resolved.
-type attr struct {
-	name, value []byte
-}
-
 // reader is a streaming reader of XML without document types, for metadata of
 // hundreds of megabytes. It copies only what a caller keeps, and reports the
 // offset of each token, so that callers can copy elements as upstream wrote them.
@@ -80,7 +75,8 @@ type reader struct {
 	name       []byte
 	text       []byte
 	cdata      bool
-	attrs      []attr
+	tag        []byte // the last start tag, without '<' and '>'
+	attrs      []attr // of tag
 	selfClose  bool
 	start, fin int64 // offsets of the token's first byte and of the byte after it
 }
@@ -474,82 +470,6 @@ func (r *reader) startTag() error {
 	}
 }
 
-// parseTag parses a start tag. If it ends inside a quoted value, open is the index of the
-// opening quote, otherwise -1.
-func (r *reader) parseTag(tag []byte) (open int, err error) {
-	r.attrs = r.attrs[:0]
-	i := 0
-	for i < len(tag) && nameByte[tag[i]] {
-		i++
-	}
-	if i == 0 || tag[0] >= '0' && tag[0] <= '9' || tag[0] == '-' || tag[0] == '.' {
-		return -1, r.fail("a tag without a name")
-	}
-	r.name = tag[:i]
-	r.selfClose = false
-	for {
-		spaces := i
-		for i < len(tag) && isSpace(tag[i]) {
-			i++
-		}
-		if i == len(tag) {
-			return -1, nil
-		}
-		if tag[i] == '/' {
-			if i+1 != len(tag) {
-				return -1, r.fail("<%s>: %q inside of the tag", quote(r.name), "/")
-			}
-			r.selfClose = true
-			return -1, nil
-		}
-		if i == spaces {
-			return -1, r.fail("<%s>: %q inside of the tag", quote(r.name), quote(tag[i:i+1]))
-		}
-		n := i
-		for i < len(tag) && nameByte[tag[i]] {
-			i++
-		}
-		if i == n {
-			return -1, r.fail("<%s>: %q inside of the tag", quote(r.name), quote(tag[i:i+1]))
-		}
-		name := tag[n:i]
-		for i < len(tag) && isSpace(tag[i]) {
-			i++
-		}
-		if i == len(tag) || tag[i] != '=' {
-			return -1, r.fail("<%s>: attribute %s has no value", quote(r.name), quote(name))
-		}
-		i++
-		for i < len(tag) && isSpace(tag[i]) {
-			i++
-		}
-		if i == len(tag) || tag[i] != '"' && tag[i] != '\'' {
-			return -1, r.fail("<%s>: the value of attribute %s is not quoted", quote(r.name), quote(name))
-		}
-		end := bytes.IndexByte(tag[i+1:], tag[i])
-		if end < 0 {
-			return i, nil
-		}
-		value := tag[i+1 : i+1+end]
-		i += end + 2
-		if bytes.IndexByte(value, '<') >= 0 {
-			return -1, r.fail("<%s>: %q in the value of attribute %s", quote(r.name), "<", quote(name))
-		}
-		if err := r.checkRefs(value); err != nil {
-			return -1, err
-		}
-		for j := range r.attrs {
-			if bytes.Equal(r.attrs[j].name, name) {
-				return -1, r.fail("<%s>: attribute %s occurs twice", quote(r.name), quote(name))
-			}
-		}
-		if len(r.attrs) == maxAttrs {
-			return -1, fmt.Errorf("<%s> at byte %d: number of attributes %w of %d", quote(r.name), r.off+int64(r.pos), ErrTooLarge, maxAttrs)
-		}
-		r.attrs = append(r.attrs, attr{name, value})
-	}
-}
-
 func (r *reader) top() []byte {
 	return r.stack[len(r.stack)-r.lens[len(r.lens)-1]:]
 }
@@ -566,16 +486,6 @@ func local(name []byte) []byte {
 }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
-
-// nameByte is the set of bytes allowed in names: the ASCII characters of the Name
-// production, and all bytes above ASCII.
-var nameByte = func() (t [256]bool) {
-	for c := range t {
-		t[c] = c >= 0x80 || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-			c == ':' || c == '_' || c == '-' || c == '.'
-	}
-	return t
-}()
 
 // quote shortens and sanitizes untrusted bytes for a message.
 func quote(b []byte) string {

@@ -8,23 +8,6 @@ import (
 	"unicode/utf8"
 )
 
-// attr returns the raw value of an attribute of the current start tag.
-func (r *reader) attr(name string) ([]byte, bool) {
-	for i := range r.attrs {
-		if string(r.attrs[i].name) == name {
-			return r.attrs[i].value, true
-		}
-	}
-	return nil, false
-}
-
-// attrString returns the value of an attribute with its references resolved, or "" if it
-// is absent.
-func (r *reader) attrString(name string) string {
-	v, _ := r.attr(name)
-	return unescape(v)
-}
-
 // mark makes the current token the start of an element to keep as a whole.
 func (r *reader) mark() { r.keep = int(r.start - r.off) }
 

@@ -198,19 +198,9 @@ func (s *suiteSync) readIndex(ctx context.Context, g repo.Group, kept *meta.Grou
 	if err := s.stage.Begin(ctx, g.Index); err != nil {
 		return err
 	}
-	known := &sha512Files{s: s, add: func(ctx context.Context, r *repo.Record) error {
-		noteRecord(kept, r)
-		return s.stage.Add(ctx, r)
-	}}
-	err := s.f.Read(ctx, s.root, g, kept.Form, s.openStored, func(r *repo.Record) error {
-		if err := s.addAlternateBase(r.AlternateBases); err != nil {
-			return err
-		}
-		return known.put(ctx, r)
+	err := stageRecords(ctx, s.stage, func(ctx context.Context, put func(context.Context, *repo.Record) error) error {
+		return s.readRecords(ctx, g, kept, put)
 	})
-	if err == nil {
-		err = known.flush(ctx)
-	}
 	if err != nil {
 		return fmt.Errorf("index %s%s: %w", s.dir, kept.Form.Path, err)
 	}
@@ -221,6 +211,24 @@ func (s *suiteSync) readIndex(ctx context.Context, g repo.Group, kept *meta.Grou
 	kept.Count = records
 	s.changed += changed
 	return nil
+}
+
+// readRecords passes every record of an index to put.
+func (s *suiteSync) readRecords(ctx context.Context, g repo.Group, kept *meta.Group, put func(context.Context, *repo.Record) error) error {
+	known := &sha512Files{s: s, add: func(ctx context.Context, r *repo.Record) error {
+		noteRecord(kept, r)
+		return put(ctx, r)
+	}}
+	err := s.f.Read(ctx, s.root, g, kept.Form, s.openStored, func(r *repo.Record) error {
+		if err := s.addAlternateBase(r.AlternateBases); err != nil {
+			return err
+		}
+		return known.put(ctx, r)
+	})
+	if err != nil {
+		return err
+	}
+	return known.flush(ctx)
 }
 
 // openStored opens the stored variant of a group, given the name of any variant.

@@ -51,7 +51,7 @@ var layers = [][]string{
 	{"cas"},
 	{"durable", "lzma", "iso9660", "purl", "canonical", "repo/rpm/nevra", "fetch/remote", "webhook/signature"},
 	{"regfile", "fetch/internal/reveal", "cas/s3/location", "manpage", "example"},
-	{"errclass", "excerpt", "latency", "silent"},
+	{"errclass", "excerpt", "latency", "lazyregexp", "silent"},
 }
 
 // programs break or measure the whole from outside, and import what they need.

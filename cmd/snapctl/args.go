@@ -2,12 +2,12 @@ package main
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/lazyregexp"
 )
 
 // A line is a parsed command line. The parser wants options before arguments;
@@ -315,7 +315,7 @@ func (c *call) timestamp(name string) (*time.Time, error) {
 
 // checkName refuses names that no freeze, recording or mirror can have.
 func (c *call) checkName(what, s string) error {
-	if !config.NameRE.MatchString(s) {
+	if !config.ValidName(s) {
 		return c.usagef("%s %q: expected letters, digits and .+~_- (at most 100, the first a letter or digit)", what, s)
 	}
 	if s == "latest" {
@@ -328,7 +328,7 @@ func (c *call) checkName(what, s string) error {
 // M@latest.
 func (c *call) checkRef(s string) error {
 	name, at, dated := strings.Cut(s, "@")
-	if !config.NameRE.MatchString(name) || name == "latest" {
+	if !config.ValidName(name) || name == "latest" {
 		return c.usagef("%q is not a snapshot: expected the name of a freeze, MIRROR@TIME or MIRROR@latest", s)
 	}
 	if dated && at != "latest" {
@@ -348,4 +348,4 @@ func (c *call) checkSnapshot(s string) error {
 	return c.checkRef(s)
 }
 
-var digestRE = regexp.MustCompile(`^(sha256:)?[0-9a-f]{64}$`)
+var digestRE = lazyregexp.New(`^(sha256:)?[0-9a-f]{64}$`)

@@ -297,7 +297,7 @@ func writeKeys(dir string, keys []api.KeyFile) error {
 	}
 	defer root.Close()
 	for _, k := range keys {
-		if k.Name != filepath.Base(k.Name) || !config.NameRE.MatchString(k.Name) {
+		if k.Name != filepath.Base(k.Name) || !config.ValidName(k.Name) {
 			return fmt.Errorf("write key: %q is not a valid file name for a key", k.Name)
 		}
 		if err := replaceFile(root, k.Name, []byte(k.Armored), 0o644); err != nil {

@@ -151,7 +151,7 @@ them. --compact does so for the history from before, too.`,
 			if req.Compact && (req.DryRun || req.Explain != "") {
 				return c.usagef("--compact cannot be used with --dry-run or --explain")
 			}
-			if req.Explain != "" && !digestRE.MatchString(req.Explain) {
+			if req.Explain != "" && !digestRE().MatchString(req.Explain) {
 				return c.usagef("--explain %q: expected a SHA-256 in hexadecimal", c.str("explain"))
 			}
 			req.Explain = strings.TrimPrefix(req.Explain, "sha256:")

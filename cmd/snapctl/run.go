@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -21,6 +20,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildenv"
 	"example.org/snapd/internal/image"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/sign"
 )
 
@@ -196,11 +196,11 @@ func (c *call) newRunJob() (*runJob, error) {
 	return j, nil
 }
 
-var rpmNameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~^_:-]*$`)
+var rpmNameRE = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9.+~^_:-]*$`)
 
 // rpmNames reports whether all could be names of rpm packages.
 func rpmNames(list []string) bool {
-	return !slices.ContainsFunc(list, func(p string) bool { return !rpmNameRE.MatchString(p) })
+	return !slices.ContainsFunc(list, func(p string) bool { return !rpmNameRE().MatchString(p) })
 }
 
 // do makes the environment, runs the command and reports what came of it.

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/buildenv"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/purl"
 )
 
@@ -103,25 +103,25 @@ func (c *call) repositories(ctx context.Context, s *runSource, ref string, f *ap
 			return err
 		}
 		// Upstream's Release files expire; they were valid when snapd took them.
-		s.sources = uriLine.ReplaceAllString(text.Text, "$0\nCheck-Valid-Until: no")
+		s.sources = uriLine().ReplaceAllString(text.Text, "$0\nCheck-Valid-Until: no")
 	}
 	return nil
 }
 
 // uriLine matches the URLs of apt's sources and of dnf's repositories.
-var uriLine = regexp.MustCompile(`(?m)^(?:URIs: |baseurl=)(\S+)$`)
+var uriLine = lazyregexp.New(`(?m)^(?:URIs: |baseurl=)(\S+)$`)
 
 // split separates the server's URL from the paths below it, and writes the sources
 // of the environment.
 func (s *runSource) split() error {
-	for _, m := range uriLine.FindAllStringSubmatch(s.sources, -1) {
+	for _, m := range uriLine().FindAllStringSubmatch(s.sources, -1) {
 		before, _, ok := strings.Cut(m[1]+"/", s.below+"/")
 		u, err := url.Parse(before)
 		if !ok || err != nil {
 			return fmt.Errorf("the server's sources name %s, expected a URL with %s", m[1], s.below)
 		}
 		s.server, s.first = u, strings.TrimSuffix(m[1], "/")+"/"
-		s.inside = uriLine.ReplaceAllStringFunc(s.sources, func(line string) string {
+		s.inside = uriLine().ReplaceAllStringFunc(s.sources, func(line string) string {
 			return strings.Replace(line, before, "http://127.0.0.1:"+buildenv.Port, 1)
 		})
 	}

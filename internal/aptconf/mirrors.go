@@ -515,7 +515,7 @@ func mirrorName(uri string, g []part, nth int, taken map[string]bool) string {
 				name = fmt.Sprintf("%s-%d", base, i-1)
 			}
 		}
-		if name != "latest" && !taken[name] && config.NameRE.MatchString(name) {
+		if name != "latest" && !taken[name] && config.ValidName(name) {
 			taken[name] = true
 			return name
 		}

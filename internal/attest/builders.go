@@ -7,11 +7,11 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"example.org/snapd/internal/excerpt"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/sign"
 )
 
@@ -25,7 +25,7 @@ type builder struct {
 	pgp  []*sign.Keyring
 }
 
-var builderRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_@-]{0,63}$`)
+var builderRE = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9.+~_@-]{0,63}$`)
 
 // Keys of builders.
 const (
@@ -56,7 +56,7 @@ func ParseBuilders(data []byte) (*Builders, error) {
 		case text == "" || text[0] == '#':
 		case word == "builder":
 			name = strings.TrimSpace(name)
-			if !builderRE.MatchString(name) {
+			if !builderRE().MatchString(name) {
 				return nil, bad(n+1, "name %q: expected at most 64 letters, digits and .+~_@-", excerpt.Of(name))
 			}
 			if slices.ContainsFunc(b.list, func(o builder) bool { return o.name == name }) {

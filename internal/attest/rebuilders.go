@@ -6,13 +6,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/excerpt"
+	"example.org/snapd/internal/lazyregexp"
 )
 
 // ErrRebuilders means that a file does not name rebuilders and their keys.
@@ -33,7 +33,7 @@ type Rebuilder struct {
 	keys []ed25519.PublicKey
 }
 
-var packageRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~^-]*$`)
+var packageRE = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._+~^-]*$`)
 
 // ParseRebuilders parses a list of rebuilders. A line "rebuilder NAME [URL]" begins
 // each, and its Ed25519 public keys follow as PEM. A line "except PACKAGE" names a
@@ -56,7 +56,7 @@ func ParseRebuilders(data []byte) (*Rebuilders, error) {
 		case text == "" || text[0] == '#':
 		case words[0] == "rebuilder" && (len(words) == 2 || len(words) == 3):
 			one := Rebuilder{Name: words[1], line: n + 1}
-			if !builderRE.MatchString(one.Name) {
+			if !builderRE().MatchString(one.Name) {
 				return nil, bad(n+1, "name %q: expected at most 64 letters, digits and .+~_@-", excerpt.Of(one.Name))
 			}
 			if slices.ContainsFunc(r.list, func(o Rebuilder) bool { return o.Name == one.Name }) {
@@ -73,7 +73,7 @@ func ParseRebuilders(data []byte) (*Rebuilders, error) {
 				return nil, bad(n+1, "expected at most %d rebuilders", maxBuilders)
 			}
 		case words[0] == "except" && len(words) == 2:
-			if !packageRE.MatchString(words[1]) {
+			if !packageRE().MatchString(words[1]) {
 				return nil, bad(n+1, "%q: expected the name of a package", excerpt.Of(words[1]))
 			}
 			r.except[words[1]] = true

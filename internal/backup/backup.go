@@ -160,7 +160,7 @@ func (t *target) claim() error {
 		switch {
 		case strings.HasPrefix(n, ".") && strings.HasSuffix(n, ".tmp") && (strings.Contains(n, documentName) || strings.Contains(n, markName)):
 			temporary = append(temporary, n)
-		case slices.Contains([]string{documentName, markName, blobsName, "incoming", "quarantine"}, n), stateRE.MatchString(n):
+		case slices.Contains([]string{documentName, markName, blobsName, "incoming", "quarantine"}, n), stateRE().MatchString(n):
 		default:
 			others = append(others, n)
 		}
@@ -200,7 +200,7 @@ func (t *target) removeStates(keep *document) error {
 		return err
 	}
 	for _, n := range found {
-		if stateRE.MatchString(n) && (keep == nil || n != keep.State) {
+		if stateRE().MatchString(n) && (keep == nil || n != keep.State) {
 			if err := t.root.RemoveAll(n); err != nil {
 				return err
 			}

@@ -26,7 +26,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +33,7 @@ import (
 	"example.org/snapd/internal/cas"
 	casdir "example.org/snapd/internal/cas/dir"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/regfile"
 )
 
@@ -75,7 +75,7 @@ const (
 const InstallationFile = "installation"
 
 // stateRE matches the names of states.
-var stateRE = regexp.MustCompile(`^state-[0-9]{8}T[0-9]{6}Z(-[0-9]{1,3})?$`)
+var stateRE = lazyregexp.New(`^state-[0-9]{8}T[0-9]{6}Z(-[0-9]{1,3})?$`)
 
 // maxDocument bounds backup.json, in bytes. It lists each missing blob.
 const maxDocument = 64 << 20
@@ -152,7 +152,7 @@ func (d *document) check() error {
 	if d.Format < 1 {
 		return fmt.Errorf("format %d, expected 1 to %d", d.Format, Format)
 	}
-	if !stateRE.MatchString(d.State) {
+	if !stateRE().MatchString(d.State) {
 		return fmt.Errorf("state %q: expected a name like state-20261122T160000Z", d.State)
 	}
 	for _, name := range []string{metaName, keyName, sumsName} {

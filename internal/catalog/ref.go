@@ -62,7 +62,7 @@ func (c *Catalog) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 		s, err := c.ResolveSnapshot(ctx, ref)
 		return Ref{Snapshot: s}, err
 	}
-	if !config.NameRE.MatchString(ref) {
+	if !config.ValidName(ref) {
 		return Ref{}, fmt.Errorf("%w: %q: expected NAME, MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, excerpt.Of(ref))
 	}
 	f, err := c.cfg.Meta.Freeze(ctx, ref)
@@ -93,7 +93,7 @@ func (c *Catalog) knownMirror(ctx context.Context, name string) (bool, error) {
 // snapshot), with the errors of ResolveRef.
 func (c *Catalog) ResolveSnapshot(ctx context.Context, ref string) (snap *meta.Snapshot, err error) {
 	name, at, dated := strings.Cut(ref, "@")
-	if !config.NameRE.MatchString(name) {
+	if !config.ValidName(name) {
 		return nil, fmt.Errorf("%w: %q: expected MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, excerpt.Of(ref))
 	}
 	if dated && at != Latest {
@@ -212,7 +212,7 @@ func (c *Catalog) ResolveChannel(ctx context.Context, name string) (Ref, error) 
 // ErrNameTaken.
 func (c *Catalog) CheckName(ctx context.Context, name string) error {
 	switch {
-	case !config.NameRE.MatchString(name):
+	case !config.ValidName(name):
 		return fmt.Errorf("%w: name %q: expected letters, digits and .+~_- (at most 100, the first a letter or digit)", ErrRef, excerpt.Of(name))
 	case name == Latest:
 		return fmt.Errorf("%w: %q stands for the newest snapshot of a mirror", ErrNameTaken, name)

@@ -3,12 +3,17 @@ package compare
 import (
 	"html/template"
 	"io"
+	"sync"
 
 	"example.org/snapd/internal/api"
 )
 
 // reportPage is the report. It needs no script and no other file.
-var reportPage = template.Must(template.New("report").Parse(`<!DOCTYPE html>
+var reportPage = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("report").Parse(reportText))
+})
+
+const reportText = `<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -53,7 +58,7 @@ pre { overflow-x: auto; background: #f5f5f5; padding: 1rem; }
 {{end}}{{if .Hint}}<p>More about what is left: <code>{{.Hint}}</code></p>
 {{end}}</body>
 </html>
-`))
+`
 
 // WriteHTML writes a result as a page of HTML. Equal results are equal pages.
-func WriteHTML(w io.Writer, r *api.CompareResult) error { return reportPage.Execute(w, r) }
+func WriteHTML(w io.Writer, r *api.CompareResult) error { return reportPage().Execute(w, r) }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"example.org/snapd/internal/api"
 )
@@ -45,13 +46,13 @@ var tokens = []token{
 }
 
 // tokenRE has one group for each token.
-var tokenRE = func() *regexp.Regexp {
+var tokenRE = sync.OnceValue(func() *regexp.Regexp {
 	var parts []string
 	for _, t := range tokens {
 		parts = append(parts, "("+t.re+")")
 	}
 	return regexp.MustCompile(strings.Join(parts, "|"))
-}()
+})
 
 // sameSaltKind reports whether two hashed passwords are of one method and length.
 func sameSaltKind(_ *pairing, a, b string) bool {
@@ -175,7 +176,7 @@ func (c *comparer) line(p *pairing, x, y string) (list []api.CompareCause, ok bo
 	if list, ok := c.hostLine(x, y); ok {
 		return list, true
 	}
-	a, b := tokenRE.FindAllStringSubmatchIndex(x, -1), tokenRE.FindAllStringSubmatchIndex(y, -1)
+	a, b := tokenRE().FindAllStringSubmatchIndex(x, -1), tokenRE().FindAllStringSubmatchIndex(y, -1)
 	if len(a) != len(b) || len(a) == 0 {
 		return nil, false
 	}

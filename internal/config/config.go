@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"example.org/snapd/internal/cas/s3/location"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/lazyregexp"
 )
 
 // ErrInvalid marks every error about the content of a configuration file.
@@ -493,21 +493,21 @@ func (c *Config) fill(dir string) {
 type lineIndex map[string]int
 
 var (
-	tableRE = regexp.MustCompile(`^\s*(\[\[?)\s*([A-Za-z0-9_-]+)\s*\]`)
-	keyRE   = regexp.MustCompile(`^\s*([A-Za-z0-9_-]+)\s*=`)
+	tableRE = lazyregexp.New(`^\s*(\[\[?)\s*([A-Za-z0-9_-]+)\s*\]`)
+	keyRE   = lazyregexp.New(`^\s*([A-Za-z0-9_-]+)\s*=`)
 )
 
 func keyLines(data []byte) lineIndex {
 	idx := lineIndex{}
 	table, n := "", map[string]int{}
 	for i, line := range strings.Split(string(data), "\n") {
-		if m := tableRE.FindStringSubmatch(line); m != nil {
+		if m := tableRE().FindStringSubmatch(line); m != nil {
 			table = m[2]
 			if m[1] == "[[" {
 				n[table]++
 			}
 			idx[idx.key(table, max(0, n[table]-1), "")] = i + 1
-		} else if m := keyRE.FindStringSubmatch(line); m != nil {
+		} else if m := keyRE().FindStringSubmatch(line); m != nil {
 			k := idx.key(table, max(0, n[table]-1), m[1])
 			if idx[k] == 0 {
 				idx[k] = i + 1

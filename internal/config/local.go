@@ -77,7 +77,7 @@ func (m *Mirror) checkLocal(bad func(key, format string, args ...any) error) err
 	}{{"suites", m.Suites}, {"components", m.Components}} {
 		for i, v := range k.values {
 			switch {
-			case !NameRE.MatchString(v):
+			case !ValidName(v):
 				return bad(k.key, "%q: expected letters, digits and .+~_- (at most 100)", v)
 			case slices.Contains(k.values[:i], v):
 				return bad(k.key, "%q is given twice", v)
@@ -92,7 +92,7 @@ func (m *Mirror) checkLocal(bad func(key, format string, args ...any) error) err
 func (m *Mirror) checkArchs(bad func(key, format string, args ...any) error, others ...string) error {
 	for i, a := range m.Architectures {
 		switch {
-		case !NameRE.MatchString(a):
+		case !ValidName(a):
 			return bad("architectures", "%q is not the name of an architecture", a)
 		case slices.Contains(others, a):
 			return bad("architectures", "%q: packages of %s can always be added", a, a)

@@ -7,21 +7,23 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/lazyregexp"
 )
 
-// NameRE matches the names of mirrors, freezes and recordings.
-var NameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
+var nameRE = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
+
+// ValidName reports whether name is allowed for mirrors, freezes and recordings.
+func ValidName(name string) bool { return nameRE().MatchString(name) }
 
 // hostRE is the form of the name of a host, with or without a port.
-var hostRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$`)
+var hostRE = lazyregexp.New(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$`)
 
 // originRE is the form of the name of a transparency log.
-var originRE = regexp.MustCompile(`^[A-Za-z0-9:\[\]._/~-]{1,255}$`)
+var originRE = lazyregexp.New(`^[A-Za-z0-9:\[\]._/~-]{1,255}$`)
 
 // ValidMirrorName reports whether a mirror can have this name. It is used in URLs
 // and, in a freeze, is a sibling of the files that every freeze has.
@@ -30,7 +32,7 @@ func ValidMirrorName(name string) bool {
 	case "latest", "manifest.json", "manifest.json.asc", "provenance.json", "provenance.json.asc", "key.asc", "manifest.json.tlog-proof", "log.vkey":
 		return false
 	}
-	return NameRE.MatchString(name)
+	return ValidName(name)
 }
 
 func (c *Config) validate(at position) error {
@@ -54,7 +56,7 @@ func (c *Config) validate(at position) error {
 	if n := c.Signing.Threshold; n < 0 || (n > 0) != (c.Signing.Builders != "") {
 		return bad("signing", 0, "threshold", "%d: expected builders and a threshold of at least 1, or neither", n)
 	}
-	if o := c.Log.Origin; o != "" && !originRE.MatchString(o) {
+	if o := c.Log.Origin; o != "" && !originRE().MatchString(o) {
 		return bad("log", 0, "origin", "%q: expected a host and a path, like mirror.example.org/log", o)
 	}
 	switch c.Server.Accel {
@@ -66,7 +68,7 @@ func (c *Config) validate(at position) error {
 		return err
 	}
 	for _, host := range c.Server.ActAs {
-		if !hostRE.MatchString(host) {
+		if !hostRE().MatchString(host) {
 			return bad("server", 0, "act_as", "%q: expected the name of a host, like snapshot.debian.org", host)
 		}
 	}
@@ -92,7 +94,7 @@ func (c *Config) validate(at position) error {
 			return bad("mirror", i, key, "mirror "+strconv.Quote(m.Name)+": "+format, args...)
 		}
 		switch {
-		case !NameRE.MatchString(m.Name):
+		case !ValidName(m.Name):
 			return b("name", "%q: expected letters, digits and .+~_- (at most 100)", m.Name)
 		case !ValidMirrorName(m.Name):
 			return b("name", "%q is reserved", m.Name)
@@ -222,7 +224,7 @@ func (m *Mirror) checkParent(bad func(key, format string, args ...any) error) er
 	}
 	for _, u := range m.ConfiguredURLs() {
 		switch _, last := u.Parent(); {
-		case !NameRE.MatchString(last):
+		case !ValidName(last):
 			return bad("allow_parent", "%q has no parent: expected a URL that ends in a directory name", u)
 		case last != m.ParentSuite():
 			return bad("allow_parent", "%q: expected a URL that ends in %s, like the first", u, m.ParentSuite())

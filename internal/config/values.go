@@ -3,10 +3,11 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"example.org/snapd/internal/lazyregexp"
 )
 
 // Strings is a string or a list of strings in TOML.
@@ -118,14 +119,14 @@ func (z Size) String() string {
 // MarshalText returns the form that UnmarshalText parses.
 func (z Size) MarshalText() ([]byte, error) { return []byte(z.String()), nil }
 
-var sizeRE = regexp.MustCompile(`^([0-9]{1,15})(?:\.([0-9]{1,3}))?\s*(?:([kKMGT])(i?)B?|B)?$`)
+var sizeRE = lazyregexp.New(`^([0-9]{1,15})(?:\.([0-9]{1,3}))?\s*(?:([kKMGT])(i?)B?|B)?$`)
 
 // ParseSize parses a number of bytes with an optional unit.
 func ParseSize(s string) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	m := sizeRE.FindStringSubmatch(s)
+	m := sizeRE().FindStringSubmatch(s)
 	if m == nil {
 		return 0, fmt.Errorf("size %q: expected a form like 64MiB, 2GB or 4096", s)
 	}

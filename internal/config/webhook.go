@@ -73,7 +73,7 @@ func (c *Config) checkWebhooks(bad func(table string, i int, key, format string,
 			return err
 		}
 		switch {
-		case !NameRE.MatchString(w.Name):
+		case !ValidName(w.Name):
 			return b("name", "expected a name of letters, digits and .+~_- (at most 100)")
 		case seen[w.Name]:
 			return b("name", "there are two of this name: give each a name")

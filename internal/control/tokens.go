@@ -35,7 +35,7 @@ const maxScopes = 100
 func (c *Control) CreateToken(ctx context.Context, req *api.TokenCreate) (*api.NewToken, error) {
 	now := c.now().UTC().Truncate(time.Second)
 	switch {
-	case !config.NameRE.MatchString(req.Name):
+	case !config.ValidName(req.Name):
 		return nil, fmt.Errorf("%w: name of a token %q: expected letters, digits and .+~_- (at most 100)", errclass.Usage, req.Name)
 	case !slices.Contains(api.Roles(), req.Role):
 		return nil, fmt.Errorf("%w: role %q: expected one of %s", errclass.Usage, req.Role, strings.Join(api.Roles(), ", "))

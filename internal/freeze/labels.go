@@ -3,7 +3,6 @@ package freeze
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/excerpt"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
@@ -32,7 +32,7 @@ const (
 	MaxLabelChanges = 1000
 )
 
-var labelKeyRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$`)
+var labelKeyRE = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$`)
 
 // Equal reports whether both say the same.
 func (l Labels) Equal(o Labels) bool {
@@ -70,7 +70,7 @@ func (l Labels) Check() error {
 
 // CheckLabelKey returns ErrUsage if a label may not have a key.
 func CheckLabelKey(k string) error {
-	if len(k) > maxLabelKey || !labelKeyRE.MatchString(k) {
+	if len(k) > maxLabelKey || !labelKeyRE().MatchString(k) {
 		return fmt.Errorf("%w: label key %q: expected letters, digits and ._/- (at most %d, the first and last a letter or digit)", ErrUsage, excerpt.Of(k), maxLabelKey)
 	}
 	return nil

@@ -109,7 +109,7 @@ func (p *pages) snapshotFeed(ctx context.Context, r *http.Request) (out []feedEn
 	}
 	if only := r.URL.Query().Get("mirror"); only != "" {
 		if !slices.Contains(mirrors, only) {
-			if _, err := p.s.catalog.Mirror(only); err != nil || !config.NameRE.MatchString(only) {
+			if _, err := p.s.catalog.Mirror(only); err != nil || !config.ValidName(only) {
 				return nil, fmt.Errorf("mirror %s: %w", clipText(only), meta.ErrNotFound)
 			}
 		}

@@ -389,7 +389,7 @@ const pageMoves = 100
 
 func (p *pages) channel(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
 	name := vars["name"]
-	if !config.NameRE.MatchString(name) {
+	if !config.ValidName(name) {
 		return page{}, fmt.Errorf("channel: %w", meta.ErrNotFound)
 	}
 	ref, err := p.s.catalog.ResolveChannel(ctx, name)

@@ -19,7 +19,7 @@ import (
 
 // frozenRef finds a freeze, or the one that a channel shows.
 func (p *pages) frozenRef(ctx context.Context, name string) (catalog.Ref, error) {
-	if !config.NameRE.MatchString(name) {
+	if !config.ValidName(name) {
 		return catalog.Ref{}, fmt.Errorf("freeze: %w", meta.ErrNotFound)
 	}
 	ref, err := p.s.catalog.ResolveRef(ctx, name)

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/squashfs"
 )
 
@@ -71,8 +72,8 @@ type Spec struct {
 
 var (
 	variants  = []string{"extract", "custom", "essential", "apt", "required", "minbase", "buildd", "important", "debootstrap", "standard"}
-	packageRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]*(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+)?$`)
-	archRE    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+	packageRE = lazyregexp.New(`^[a-z0-9][a-z0-9.+-]*(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+)?$`)
+	archRE    = lazyregexp.New(`^[a-z0-9][a-z0-9-]*$`)
 )
 
 // Check returns an error when s cannot be built, and sets the default variant.
@@ -90,11 +91,11 @@ func (s *Spec) Check() error {
 		return fmt.Errorf("%w: format %q: expected one of %s", ErrSpec, s.Format, strings.Join(Formats, ", "))
 	}
 	for _, p := range s.Include {
-		if !packageRE.MatchString(p) {
+		if !packageRE().MatchString(p) {
 			return fmt.Errorf("%w: package %q: expected NAME, NAME:ARCH or NAME=VERSION", ErrSpec, p)
 		}
 	}
-	if !archRE.MatchString(s.Architecture) {
+	if !archRE().MatchString(s.Architecture) {
 		return fmt.Errorf("%w: architecture %q", ErrSpec, s.Architecture)
 	}
 	if e := s.Epoch.Unix(); s.Epoch.IsZero() || e < 0 || e > 1<<32-1 {
@@ -352,7 +353,7 @@ func install(ctx context.Context, s *Spec, o Options, consume func(context.Conte
 		return fmt.Errorf("pack image: %w", packErr)
 	case err != nil:
 		is := ErrBuild
-		if lackLine.Match(said.buf) {
+		if lackLine().Match(said.buf) {
 			is = ErrLacks
 		}
 		return fmt.Errorf("build image: %w: %w: %s", is, err, said.last())
@@ -531,9 +532,9 @@ func (t *tail) Write(p []byte) (int, error) {
 }
 
 // lackLine is a message of apt's about packages that are not there.
-var lackLine = regexp.MustCompile(`(?m)^E: (Unable to locate package |Package '.*' has no installation candidate|Version '.*' for '.*' was not found|Unable to correct problems)`)
+var lackLine = lazyregexp.New(`(?m)^E: (Unable to locate package |Package '.*' has no installation candidate|Version '.*' for '.*' was not found|Unable to correct problems)`)
 
-var errorLine = regexp.MustCompile(`(?m)^(E:|W:|dpkg: error|mmdebstrap: ).*$`)
+var errorLine = lazyregexp.New(`(?m)^(E:|W:|dpkg: error|mmdebstrap: ).*$`)
 
 // failed reports whether mmdebstrap printed an error.
 func (t *tail) failed() bool { return bytes.Contains(t.buf, []byte("E: ")) }
@@ -541,7 +542,7 @@ func (t *tail) failed() bool { return bytes.Contains(t.buf, []byte("E: ")) }
 // last returns the errors that mmdebstrap printed, or else its last lines.
 func (t *tail) last() string {
 	var lines []string
-	for _, m := range errorLine.FindAll(t.buf, -1) {
+	for _, m := range errorLine().FindAll(t.buf, -1) {
 		lines = append(lines, string(m))
 	}
 	if len(lines) == 0 {

@@ -302,7 +302,7 @@ func TestTools(t *testing.T) {
 			t.Errorf("%s: version %q", name, tools[name])
 		}
 	}
-	if a, err := Architecture(t.Context()); err != nil || !archRE.MatchString(a) {
+	if a, err := Architecture(t.Context()); err != nil || !archRE().MatchString(a) {
 		t.Errorf("%q, %v", a, err)
 	}
 }

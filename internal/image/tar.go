@@ -11,11 +11,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/lazyregexp"
 )
 
 // Formats are the formats in which an image can be packed, the default first.
@@ -185,7 +185,7 @@ func packOCI(ctx context.Context, w io.Writer, stream io.Reader, s *Spec, o Opti
 		{&index, func() any {
 			d := described(ociManifestType, manifest.Bytes())
 			d.Platform = s.ociPlatform()
-			if ociReference.MatchString(s.Freeze) {
+			if ociReference().MatchString(s.Freeze) {
 				d.Annotations = map[string]string{"org.opencontainers.image.ref.name": s.Freeze}
 			}
 			return ociIndex{SchemaVersion: 2, MediaType: ociIndexType, Manifests: []ociDescriptor{d}}
@@ -273,7 +273,7 @@ type ociPlatform struct {
 
 // ociReference matches the names that podman and docker take as a reference: in lower
 // case, without "~" and "+".
-var ociReference = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
+var ociReference = lazyregexp.New(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
 
 type ociIndex struct {
 	SchemaVersion int             `json:"schemaVersion"`

@@ -70,13 +70,13 @@ func (o *CreateOptions) check() error {
 		return errors.New("create kit: no old version is given")
 	}
 	for _, w := range []string{o.Product, o.Arch} {
-		if !wordRE.MatchString(w) {
+		if !wordRE().MatchString(w) {
 			return fmt.Errorf("create kit: %q cannot be part of a kit's name", w)
 		}
 	}
 	seen := map[string]bool{}
 	for _, s := range append([]Source{o.To}, o.From...) {
-		if !versionRE.MatchString(s.Version) {
+		if !versionRE().MatchString(s.Version) {
 			return fmt.Errorf("create kit: %q is not a version", s.Version)
 		}
 		if seen[s.Version] {

@@ -14,6 +14,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/lazyregexp"
 )
 
 // ErrUDF means that an upgrade-description file violates its format, or is in the wrong
@@ -75,11 +76,11 @@ const (
 var (
 	// versionRE matches versions, which are elements of URLs and of file names. It
 	// does not match "." and "..".
-	versionRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
-	wordRE    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
+	versionRE = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
+	wordRE    = lazyregexp.New(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
 	// plainURLRE excludes URLs that need quotes in YAML or escapes.
-	plainURLRE = regexp.MustCompile(`^https?://[A-Za-z0-9._~:/%+@=&?;,-]+$`)
-	numberRE   = regexp.MustCompile(`^[0-9]+(e[0-9]+)?$`)
+	plainURLRE = lazyregexp.New(`^https?://[A-Za-z0-9._~:/%+@=&?;,-]+$`)
+	numberRE   = lazyregexp.New(`^[0-9]+(e[0-9]+)?$`)
 )
 
 // ParseUDF parses and checks a UDF. Unknown or repeated keys, aliases, tags and several
@@ -234,10 +235,10 @@ func (u *UDF) Check() error {
 		name, value string
 		re          *regexp.Regexp
 	}{
-		{"product-name", u.ProductName, wordRE},
-		{"initial-install-version", u.InitialInstallVersion, versionRE},
-		{"build-target", u.BuildTarget, wordRE},
-		{"channel", u.Channel, wordRE},
+		{"product-name", u.ProductName, wordRE()},
+		{"initial-install-version", u.InitialInstallVersion, versionRE()},
+		{"build-target", u.BuildTarget, wordRE()},
+		{"channel", u.Channel, wordRE()},
 	} {
 		if !f.re.MatchString(f.value) {
 			return bad("%s: %q is not valid", f.name, f.value)
@@ -248,7 +249,7 @@ func (u *UDF) Check() error {
 	}
 	versions := make(map[string]bool)
 	for _, up := range u.Upgrades {
-		if !versionRE.MatchString(up.Version) {
+		if !versionRE().MatchString(up.Version) {
 			return bad("upgrade: %q is not a version", up.Version)
 		}
 		if versions[up.Version] {
@@ -299,7 +300,7 @@ func (u *UDF) Check() error {
 }
 
 func checkURL(s string) error {
-	if len(s) > 2048 || !plainURLRE.MatchString(s) {
+	if len(s) > 2048 || !plainURLRE().MatchString(s) {
 		return fmt.Errorf("url: %.100q is not a plain http or https URL", s)
 	}
 	if u, err := url.Parse(s); err != nil || u.Host == "" || u.User != nil {
@@ -332,7 +333,7 @@ func (u *UDF) Format() []byte {
 			b.WriteString("  - target-files:\n")
 			for _, f := range p.TargetFiles {
 				sum := f.SHA256.String()
-				if numberRE.MatchString(sum) { // YAML would read it as a number
+				if numberRE().MatchString(sum) { // YAML would read it as a number
 					sum = "'" + sum + "'"
 				}
 				fmt.Fprintf(&b, "    - sha256: %s\n      size: %d\n      url: %s\n", sum, f.Size, f.URL)

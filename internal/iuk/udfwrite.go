@@ -12,7 +12,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -20,6 +19,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/durable"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/regfile"
 )
 
@@ -72,7 +72,7 @@ type UDFFile struct {
 }
 
 // notFinalRE matches pre-releases, which use the alpha channel.
-var notFinalRE = regexp.MustCompile(`~(?:alpha|beta|rc)[0-9]*$`)
+var notFinalRE = lazyregexp.New(`~(?:alpha|beta|rc)[0-9]*$`)
 
 // UDFPath is the path of a UDF below the output directory or URL. ".pgp" is appended
 // for its signature.
@@ -86,10 +86,10 @@ func KitName(product, arch, from, to string) string {
 }
 
 func (o *UDFOptions) check() error {
-	if !wordRE.MatchString(o.Product) {
+	if !wordRE().MatchString(o.Product) {
 		return fmt.Errorf("product %q is not a name", o.Product)
 	}
-	if !wordRE.MatchString(o.BuildTarget) {
+	if !wordRE().MatchString(o.BuildTarget) {
 		return fmt.Errorf("build target %q is not a name", o.BuildTarget)
 	}
 	if o.Channel != ChannelAlpha && o.Channel != ChannelStable {
@@ -97,7 +97,7 @@ func (o *UDFOptions) check() error {
 	}
 	seen := make(map[string]string)
 	for _, v := range slices.Concat([][2]string{{o.To, "to"}}, pairs(o.From, "from"), pairs(o.Next, "next")) {
-		if !versionRE.MatchString(v[0]) {
+		if !versionRE().MatchString(v[0]) {
 			return fmt.Errorf("%s: %q is not a version", v[1], v[0])
 		}
 		if other, ok := seen[v[0]]; ok {
@@ -164,7 +164,7 @@ func (o *UDFOptions) UDFs(ctx context.Context) ([]*UDF, error) {
 			}
 		}
 		for _, c := range channels {
-			if o.Channel == ChannelStable && c == ChannelAlpha && !notFinalRE.MatchString(v) ||
+			if o.Channel == ChannelStable && c == ChannelAlpha && !notFinalRE().MatchString(v) ||
 				o.Channel == ChannelAlpha && c == ChannelStable {
 				continue
 			}

@@ -12,11 +12,11 @@ import (
 	"log/slog"
 	"net/url"
 	"path"
-	"regexp"
 	"strings"
 	"unique"
 
 	"example.org/snapd/internal/fetch/internal/reveal"
+	"example.org/snapd/internal/lazyregexp"
 )
 
 // hidden replaces a secret, as in url.URL.Redacted.
@@ -278,7 +278,7 @@ func Redact(s string) string {
 	switch {
 	case err != nil, p.Opaque != "":
 		scheme, rest, ok := strings.Cut(s, "://")
-		if !ok || !schemeRE.MatchString(scheme) {
+		if !ok || !schemeRE().MatchString(scheme) {
 			return hidden
 		}
 		// Often only the user information is invalid.
@@ -307,7 +307,7 @@ func Redact(s string) string {
 	return p.String()
 }
 
-var schemeRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]{0,20}$`)
+var schemeRE = lazyregexp.New(`^[A-Za-z][A-Za-z0-9+.-]{0,20}$`)
 
 // harmless are parameters of metalinks and mirror lists that select a repository.
 var harmless = map[string]bool{
@@ -316,8 +316,8 @@ var harmless = map[string]bool{
 }
 
 var (
-	keyRE   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,31}$`)
-	valueRE = regexp.MustCompile(`^[A-Za-z0-9._,+~-]{0,80}$`)
+	keyRE   = lazyregexp.New(`^[A-Za-z][A-Za-z0-9_.-]{0,31}$`)
+	valueRE = lazyregexp.New(`^[A-Za-z0-9._,+~-]{0,80}$`)
 )
 
 func redactQuery(q string) string {
@@ -329,9 +329,9 @@ func redactQuery(q string) string {
 		key, value, ok := strings.Cut(p, "=")
 		switch {
 		case p == "":
-		case !ok, !keyRE.MatchString(key):
+		case !ok, !keyRE().MatchString(key):
 			parts[i] = hidden // the key itself may be a token
-		case !harmless[key] || !valueRE.MatchString(value):
+		case !harmless[key] || !valueRE().MatchString(value):
 			parts[i] = key + "=" + hidden
 		}
 	}
@@ -340,7 +340,7 @@ func redactQuery(q string) string {
 
 // urlRE finds URLs in a text. They end at white space or at characters that are
 // not part of a URL and usually end one in a message.
-var urlRE = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>\x60]+`)
+var urlRE = lazyregexp.New(`[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>\x60]+`)
 
 // Scrub redacts the URLs in foreign text: an error of a library, a line of a
 // configuration file, a message stored by an older version.
@@ -348,7 +348,7 @@ func Scrub(text string) string {
 	if !strings.Contains(text, "://") {
 		return text
 	}
-	return urlRE.ReplaceAllStringFunc(text, func(s string) string {
+	return urlRE().ReplaceAllStringFunc(text, func(s string) string {
 		// Punctuation of the surrounding sentence.
 		u := strings.TrimRight(s, ".,:;)]}…")
 		if out := Redact(u); out != u {

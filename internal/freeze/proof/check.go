@@ -238,7 +238,7 @@ func (c *check) checkSignature(ctx context.Context, data, sig []byte, statements
 func (c *check) documentFields() {
 	const object = freeze.ManifestFile
 	doc := c.doc
-	if !config.NameRE.MatchString(doc.Name) {
+	if !config.ValidName(doc.Name) {
 		c.fieldFault("name", object, "letters, digits and .+~_-", doc.Name, "name of the freeze")
 	}
 	if c.o.Name != "" && doc.Name != c.o.Name {

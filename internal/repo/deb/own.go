@@ -10,12 +10,12 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/excerpt"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb/deb822"
 	"example.org/snapd/internal/sign"
@@ -42,8 +42,8 @@ type (
 const maxOwnList = 16 << 20
 
 var (
-	packageNameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+.-]*$`)
-	versionRE     = regexp.MustCompile(`^([0-9]+:)?[0-9A-Za-z][0-9A-Za-z.+~:-]*$`)
+	packageNameRE = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9+.-]*$`)
+	versionRE     = lazyregexp.New(`^([0-9]+:)?[0-9A-Za-z][0-9A-Za-z.+~:-]*$`)
 )
 
 // ReadOwn reads a .deb, .udeb, .dsc or .changes, or a file that one of the last two
@@ -83,11 +83,11 @@ func (b *ownBinary) check(name string) error {
 	}
 	pkg, version, arch := field0(b.control, "Package"), field0(b.control, "Version"), field0(b.control, "Architecture")
 	switch {
-	case !packageNameRE.MatchString(pkg):
+	case !packageNameRE().MatchString(pkg):
 		return fmt.Errorf("control: Package %q is not the name of a package: %w", excerpt.Of(pkg), repo.ErrMalformed)
-	case !versionRE.MatchString(version):
+	case !versionRE().MatchString(version):
 		return fmt.Errorf("control: Version %q is not a version: %w", excerpt.Of(version), repo.ErrMalformed)
-	case !config.NameRE.MatchString(arch) || arch == SourceArch:
+	case !config.ValidName(arch) || arch == SourceArch:
 		return fmt.Errorf("control: Architecture %q is not an architecture: %w", excerpt.Of(arch), repo.ErrMalformed)
 	}
 	parts := strings.Split(strings.TrimSuffix(name, path.Ext(name)), "_")
@@ -145,9 +145,9 @@ func readOwnList(kr *sign.Keyring, name string, data []byte) (*ownList, error) {
 		source, _, _ = strings.Cut(source, " ") // "source (version)" of a binary-only upload
 	}
 	switch {
-	case !packageNameRE.MatchString(source):
+	case !packageNameRE().MatchString(source):
 		return nil, fmt.Errorf("Source %q is not the name of a package: %w", excerpt.Of(source), repo.ErrMalformed)
-	case !versionRE.MatchString(version):
+	case !versionRE().MatchString(version):
 		return nil, fmt.Errorf("Version %q is not a version: %w", excerpt.Of(version), repo.ErrMalformed)
 	}
 	if want := source + "_" + withoutEpoch(version) + ".dsc"; !l.changes && name != want {
@@ -444,7 +444,7 @@ func (a *adding) binary(f *repo.OwnFile, b *ownBinary) error {
 	}
 	pkg, version, arch := field0(b.control, "Package"), field0(b.control, "Version"), field0(b.control, "Architecture")
 	source, _, _ := strings.Cut(field0(b.control, "Source"), " ")
-	if source = cmp.Or(source, pkg); !packageNameRE.MatchString(source) {
+	if source = cmp.Or(source, pkg); !packageNameRE().MatchString(source) {
 		return fmt.Errorf("control: Source %q is not the name of a package: %w", excerpt.Of(source), repo.ErrMalformed)
 	}
 	kind := repo.KindBinary

@@ -2,13 +2,13 @@ package rpm
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 	"example.org/snapd/internal/sign"
@@ -130,7 +130,7 @@ func fedoraOf(versions []string) string {
 }
 
 // revisionRE matches the revision in a repomd.xml that Derive wrote.
-var revisionRE = regexp.MustCompile(`<revision>[^<]*</revision>`)
+var revisionRE = lazyregexp.New(`<revision>[^<]*</revision>`)
 
 // Redate sets the revision of a repomd.xml that Derive wrote to a new date, and signs it.
 func (f Format) Redate(root *repo.Root, at time.Time, signer *sign.Signer) ([]repo.Doc, error) {
@@ -140,7 +140,7 @@ func (f Format) Redate(root *repo.Root, at time.Time, signer *sign.Signer) ([]re
 	}
 	revision := strconv.FormatInt(at.Unix(), 10)
 	text := doc.Data
-	if at := revisionRE.FindIndex(text); at != nil {
+	if at := revisionRE().FindIndex(text); at != nil {
 		text = slices.Concat(text[:at[0]], []byte("<revision>"+revision+"</revision>"), text[at[1]:])
 	}
 	md, err := rpmmd.ParseRepoMD(text)

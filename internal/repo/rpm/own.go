@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/excerpt"
+	"example.org/snapd/internal/lazyregexp"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/rpm/rpmmd"
 	"example.org/snapd/internal/repo/rpm/rpmpkg"
@@ -42,7 +42,7 @@ func (Format) ReadOwn(m config.Mirror, kr *sign.Keyring, name string, r io.Reade
 	}
 	info := v.Result().Info
 	for _, part := range []string{info.Name, info.Version, info.Release, info.Arch} {
-		if !nevraPartRE.MatchString(part) {
+		if !nevraPartRE().MatchString(part) {
 			return nil, fmt.Errorf("its header has %q in name, version, release or architecture: %w", excerpt.Of(part), repo.ErrMalformed)
 		}
 	}
@@ -54,7 +54,7 @@ func (Format) ReadOwn(m config.Mirror, kr *sign.Keyring, name string, r io.Reade
 
 // nevraPartRE matches the names, versions, releases and architectures that rpmbuild
 // accepts.
-var nevraPartRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_+.~^-]*$`)
+var nevraPartRE = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_+.~^-]*$`)
 
 // fileName returns the canonical file name of a package.
 func fileName(i *rpmpkg.Info) string {

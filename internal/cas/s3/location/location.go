@@ -5,8 +5,9 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
-	"regexp"
 	"strings"
+
+	"example.org/snapd/internal/lazyregexp"
 )
 
 // Location is where a store is:
@@ -27,7 +28,7 @@ type Location struct {
 	text string
 }
 
-var bucketRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+var bucketRE = lazyregexp.New(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
 // Parse reads a location.
 func Parse(text string) (l Location, err error) {
@@ -43,7 +44,7 @@ func Parse(text string) (l Location, err error) {
 		return bad("a password in the URL of %s: name a credentials_file instead", u.Host)
 	case u.Scheme != "s3":
 		return bad("%q: expected s3://BUCKET/PREFIX?endpoint=URL", text)
-	case !bucketRE.MatchString(u.Host):
+	case !bucketRE().MatchString(u.Host):
 		return bad("%q is not the name of a bucket", u.Host)
 	case u.Fragment != "":
 		return bad("%q: a fragment means nothing here", text)

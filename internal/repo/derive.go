@@ -9,16 +9,16 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Choice is what a freeze takes from one suite.
+// Choice is the part of a suite that a freeze contains.
 type Choice struct {
 	Suite SuiteName
 	Root  *Root // verified upstream root
 	// Groups are those that the mirror had stored at the snapshot, by Index.
 	Groups []Group
-	// Whole: everything in the suite is taken, and Records is not called.
+	// Whole means that the freeze contains the whole suite. Records is not called then.
 	Whole bool
-	// Packages calls emit for each chosen package, in any order and without its
-	// Bytes; for a whole suite, for all packages.
+	// Packages calls emit for each chosen package, or for all packages of a whole
+	// suite, in any order and without Bytes.
 	Packages func(ctx context.Context, emit func(Record) error) error
 	// Held reports, for a whole suite, which listed files are stored.
 	Held func(Listed) (File, bool)
@@ -27,8 +27,8 @@ type Choice struct {
 	Records func(ctx context.Context, index string, emit func(Record) error) error
 	// Open opens the given variant of a stored file that upstream lists.
 	Open func(ctx context.Context, l Listed) (io.ReadCloser, error)
-	// Others are further, older states of the suite from which packages were
-	// taken. Only their Root, Groups and Open are used.
+	// Others are older states of the suite that some of the packages come from.
+	// Only their Root, Groups and Open are used.
 	Others []Choice
 }
 
@@ -82,13 +82,13 @@ type SourceParams struct {
 	Components map[SuiteName][]string
 	Archs      []string
 	HasSources bool
-	NoSources  map[SuiteName]bool // suites without any, although others have some
-	Unsigned   bool               // the roots are not signed: a metalink or the configuration is the reason to trust them
+	NoSources  map[SuiteName]bool // suites without sources, although other suites have them
+	Unsigned   bool               // the roots are not signed: the mirror trusts them because of a metalink or its configuration
 	KeyArmored string             // the armored key that signs the roots
 	KeyFiles   []string           // file names or URLs of key files, for formats that cannot contain keys
 	Name       string             // ID of the stanza or file: "snapd-4.1-debian"
 	Comment    string
-	// Expire is how long a client may use its copy of the roots; 0: as it likes. apt
-	// asks at each update anyway.
+	// Expire is how long a client may use its copy of the roots; 0: the client's
+	// default. apt ignores it, and asks at each update.
 	Expire time.Duration
 }

@@ -6,8 +6,8 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// Describe describes a package of a mirror as the API shows it, without the places
-// where it is.
+// Describe returns a package of a mirror as the API represents it, without suites
+// and components, which AddPlace adds.
 func Describe(mirror string, r *Record) api.Package {
 	p := api.Package{Mirror: mirror, Name: r.Name, Version: r.Version, Arch: r.Arch}
 	source := r.Kind == KindSource
@@ -26,8 +26,8 @@ func Describe(mirror string, r *Record) api.Package {
 	return p
 }
 
-// AddPlace adds a suite and a component, either of which may be empty, where a
-// described package is.
+// AddPlace adds a suite and a component that contain the package. Either may be
+// empty.
 func AddPlace(p *api.Package, suite SuiteName, component string) {
 	if s := string(suite); s != "" && !slices.Contains(p.Suites, s) {
 		p.Suites = append(p.Suites, s)

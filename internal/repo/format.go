@@ -1,9 +1,10 @@
-// Package repo defines what the engine has to know of a repository format, and the
-// types that both speak.
+// Package repo defines the interface between the engine and repository formats,
+// and the types that both use.
 //
-// A [Format] (packages repo/deb and repo/rpm) knows names, syntax and signatures.
-// The packages above own the network, the blobs, the order of writes and the history,
-// so that all formats keep the same promises. In the words of this package:
+// A [Format] (packages repo/deb and repo/rpm) implements names, syntax and
+// signatures. The packages above it own the network, the blobs, the order of
+// writes and the history, so that all formats keep the same promises. Terms of
+// this package:
 //
 //   - a suite is what one signed document describes: a Debian suite
 //     ("bookworm", "./") or one rpm-md repository (".");
@@ -43,10 +44,10 @@ type Format interface {
 	Clients
 }
 
-// Formats are formats by their type, each as the interface that a caller needs of it.
+// Formats maps types to formats, each as the interface that a caller needs.
 type Formats[F any] map[string]F
 
-// ByType returns formats as an interface that Format includes.
+// ByType maps formats by type, as an interface that Format includes.
 func ByType[F any](formats ...Format) Formats[F] {
 	out := Formats[F]{}
 	for _, f := range formats {
@@ -102,17 +103,17 @@ type Roots interface {
 	DocumentRank(suite SuiteName, path string) (rank int, ok bool)
 }
 
-// Indices reads package indices.
+// Indices reads and checks the files that a root lists.
 type Indices interface {
-	// Read decodes a variant of a package index, checks the digest of the plain one
-	// where the root lists it, and emits its records. open gives the raw bytes
-	// of a listed variant, also of the groups named in g.Also. The order of records
-	// is upstream's.
+	// Read decodes a variant of a package index and emits its records in upstream's
+	// order. It checks the digest of the plain variant if the root lists it. open
+	// returns the raw bytes of a listed variant, also of the groups in g.Also. If
+	// Read fails, the caller must discard the records.
 	Read(ctx context.Context, root *Root, g Group, form Listed, open func(context.Context, Listed) (io.ReadCloser, error), emit func(*Record) error) error
 
-	// CheckIndex checks a listed file other than a package index like the client
-	// of the format: err if the client would refuse the repository, warnings
-	// about what it ignores. open is as in Read.
+	// CheckIndex checks a listed file other than a package index like the client of
+	// the format. It returns an error if the client would refuse the repository,
+	// and warnings about parts that the client ignores. open is as in Read.
 	CheckIndex(ctx context.Context, root *Root, g Group, form Listed, open func(context.Context, Listed) (io.ReadCloser, error)) (warnings []string, err error)
 
 	// Decode returns a reader of the plain content of a compression variant.
@@ -121,21 +122,21 @@ type Indices interface {
 
 // Checker checks packages by themselves.
 type Checker interface {
-	// CheckPackage verifies a package's own signature and header against its
-	// record, if the format has them, as bytes pass through w. Close of the
-	// returned writer returns the result. nil: nothing to check.
+	// CheckPackage returns a writer that verifies a package's own signature and
+	// header against its record; its Close returns the result. It returns nil if
+	// the format has nothing to verify.
 	CheckPackage(m config.Mirror, rec *Record, kr *sign.Keyring) (io.WriteCloser, error)
 }
 
-// Paths knows the paths of files in a repository.
+// Paths maps the paths of files in a repository.
 type Paths interface {
 	// SuiteDir returns the directory of a suite's listed files relative to the
 	// base URL, with a trailing slash; empty for the base itself.
 	SuiteDir(suite SuiteName) string
 
 	// SuiteOf finds the suite that a path, relative to the base URL, belongs to,
-	// and the path relative to that suite's directory, as its root lists it. It
-	// is not ok for paths of packages (the pool).
+	// and the path relative to that suite's directory, as its root lists it. ok is
+	// false for paths of packages (the pool).
 	SuiteOf(path string, suites []SuiteName) (suite SuiteName, rel string, ok bool)
 
 	// ByHash returns the algorithm and hex digest if path is a by-hash name.
@@ -146,13 +147,13 @@ type Paths interface {
 	HashName(path string, d cas.Digest) string
 
 	// RootDocs returns the sets of signed documents of a suite that Derive wrote,
-	// relative to the mirror. All of them exist, and each set alone is enough for
+	// relative to the mirror. All of them exist, and any one set is enough for
 	// ParseRoot.
 	RootDocs(suite SuiteName) [][]string
 
-	// OwnPaths returns the files that belong to a suite now or later, whether or
-	// not its root lists them: signed documents, every variant of an index.
-	// Packages cannot have these paths, which are relative to the mirror.
+	// OwnPaths returns the paths, relative to the mirror, that are reserved for a
+	// suite's metadata, whether or not its root lists them: signed documents and
+	// every variant of an index. Packages cannot have these paths.
 	OwnPaths(root *Root) []string
 }
 
@@ -161,8 +162,8 @@ type Versions interface {
 	// Compare orders versions by the rules of the format.
 	Compare(a, b string) int
 
-	// SameSource reports whether the version of a source record is the one that a
-	// binary package names, which is incomplete in some formats.
+	// SameSource reports whether the version of a source record is the version that
+	// a binary package refers to, which is incomplete in some formats.
 	SameSource(have, want string) bool
 
 	// AnyArch returns the architecture of packages for all architectures: "all",
@@ -173,12 +174,12 @@ type Versions interface {
 	SourceArch() string
 }
 
-// Fields reads what an index says of a package beyond what a Record has.
+// Fields reads the fields of a package in an index that a Record does not have.
 type Fields interface {
 	// Field returns a field by its name in the index, in any case.
 	Field(rec *Record, name string) (value string, ok bool)
-	// Fields returns all fields, in the order of the index. What an index writes as
-	// several elements of one kind is one field.
+	// Fields returns all fields, in the order of the index. Several elements of one
+	// kind are one field.
 	Fields(rec *Record) []Field
 }
 
@@ -191,12 +192,12 @@ type Derivation interface {
 	// expiry date and otherwise as upstream wrote it.
 	Resign(root *Root, signer *sign.Signer) ([]Doc, error)
 
-	// Redate signs a root that Derive wrote again, with another date, which clients
-	// compare with that of the root that they have.
+	// Redate signs a root that Derive wrote again, with another date. Clients
+	// compare that date with the one of the root that they have.
 	Redate(root *Root, at time.Time, signer *sign.Signer) ([]Doc, error)
 
-	// Identity returns what clients expect never to change in a root: they refuse
-	// one that differs from the root that they have.
+	// Identity returns the fields of a root that must never change: clients refuse
+	// a root in which they differ from the stored one.
 	Identity(root *Root) ([]Field, error)
 
 	// Broken returns the unsatisfied dependencies in a set of records.
@@ -222,10 +223,10 @@ type Clients interface {
 
 // Getter downloads what a Format requests from one base URL. Sizes are bounded.
 type Getter interface {
-	// Get downloads a small document below the base URL, at most max bytes. If
-	// prev is not nil, the request is conditional, and Get returns ErrNotModified
-	// if upstream says so. It returns fetch.ErrNotFound if the document does not
-	// exist.
+	// Get downloads a small document below the base URL, at most max bytes. If prev
+	// is not nil, the request is conditional, and Get returns ErrNotModified if the
+	// document has not changed. It returns fetch.ErrNotFound if the document does
+	// not exist.
 	Get(ctx context.Context, path string, max int64, prev *Doc) (Doc, error)
 	// GetURL downloads a small document from an absolute URL (a metalink).
 	GetURL(ctx context.Context, url remote.URL, max int64) (Doc, error)
@@ -233,15 +234,15 @@ type Getter interface {
 	BaseURL() remote.URL
 }
 
-// VerifyParams say with what and at which time to verify a root.
+// VerifyParams are the keys, the time and the rules for verifying a root.
 type VerifyParams struct {
 	Keyring *sign.Keyring
 	Now     time.Time // expiry and future dates are checked at this time; zero: expiry is not checked
 	// Metalink is the metalink document with the digest of an unsigned root.
 	Metalink []byte
 	// Strict adds the rules of the format's own client (sign.Client) to those for
-	// good signatures. FetchRoot is always strict; documents that an earlier
-	// version accepted can still be parsed without it.
+	// good signatures. FetchRoot is always strict. ParseRoot without Strict also
+	// accepts documents that an earlier version stored.
 	Strict bool
 }
 
@@ -254,18 +255,17 @@ type Resolved struct {
 	Name, Version, Arch string
 }
 
-// Resolver is a Format whose package manager can resolve dependencies, in an
-// empty root against repositories.
+// Resolver is a Format whose package manager can resolve dependencies of packages
+// in given repositories, in an empty root.
 type Resolver interface {
-	// Resolve returns the packages, NAME[:ARCH][=VERSION], and their
-	// dependencies, for machines of the architectures, the first of which is the
-	// main one. repos are repositories that can be reached now. Programs are
-	// looked up in PATH.
+	// Resolve returns the packages, NAME[:ARCH][=VERSION], and their dependencies,
+	// for machines of the architectures, the first of which is the main one. repos
+	// must be reachable now. Programs are looked up in PATH.
 	Resolve(ctx context.Context, repos []SourceParams, archs, packages []string) ([]Resolved, error)
 }
 
-// Recorded returns the configuration for parsing a root again that was verified
-// before: its trust level is part of it.
+// Recorded returns a configuration with which ParseRoot accepts a stored root
+// that was verified at this trust level before.
 func Recorded(name, typ string, trust Trust) config.Mirror {
 	m := config.Mirror{Name: name, Type: typ}
 	switch trust {
@@ -275,7 +275,7 @@ func Recorded(name, typ string, trust Trust) config.Mirror {
 		no := false
 		m.RepoGPGCheck = &no
 	case TrustMetalink:
-		m.Metalink = remote.NewURL("https://metalink.invalid/") // the document itself is given beside it
+		m.Metalink = remote.NewURL("https://metalink.invalid/") // any URL will do: VerifyParams contains the document
 	}
 	return m
 }

@@ -12,20 +12,20 @@ import (
 )
 
 var (
-	// ErrNotPackage means that a file that somebody adds to a local mirror is not a
-	// package that can be added, or does not say where it belongs.
+	// ErrNotPackage means that a file to be added to a local mirror is not a
+	// package that can be added, or does not determine its suite or component.
 	ErrNotPackage = errclass.New(errclass.Usage, "not a package for this mirror")
-	// ErrOtherBytes means that a package with this name and version, or a file at its
-	// path, is or was in a local mirror with other bytes.
+	// ErrOtherBytes means that a local mirror has or had a package with this name
+	// and version, or a file at its path, with other bytes.
 	ErrOtherBytes = errclass.New(errclass.Conflict, "already there with other bytes")
 )
 
-// Own is a Format that can make repositories of packages of one's own, which have
-// no upstream.
+// Own is a Format that can make repositories of local packages, which have no
+// upstream.
 type Own interface {
-	// ReadOwn reads a file that is added to a local mirror to its end, and checks it
-	// by itself: structure, fields or headers, digests and, where the mirror has a
-	// keyring, signatures. name is the base name under which it was given. The result
+	// ReadOwn reads a file that is added to a local mirror to its end. It checks
+	// the file by itself: structure, fields or headers, digests and, if kr is not
+	// nil, signatures. name is the base name under which it was given. The result
 	// is for OwnPackages.
 	ReadOwn(m config.Mirror, kr *sign.Keyring, name string, r io.Reader) (any, error)
 
@@ -36,7 +36,8 @@ type Own interface {
 	OwnComponent(index string) string
 
 	// OwnIndices returns the indices of a suite in which a local mirror lists a
-	// package of a component. None: the configuration has no place for it.
+	// package of a component. It returns none if the component or the
+	// package's architecture is not configured.
 	OwnIndices(m config.Mirror, component string, r *Record) []string
 
 	// DeriveOwn writes the indices of one suite and its signed documents. The same
@@ -53,21 +54,21 @@ type OwnFile struct {
 // OwnParams say where packages are added.
 type OwnParams struct {
 	Suite, Component string // empty: as the files say
-	// Has returns the digest of the file that the mirror has at a path, or the zero
-	// Digest. Source packages may share files.
+	// Has returns the digest and size of the mirror's file at a path, or the zero
+	// Digest if the mirror does not have it. Source packages may share files.
 	Has func(path string) (cas.Digest, int64)
 }
 
-// OwnPackage is a package with the place where it is added.
+// OwnPackage is a package and the suite that it is added to.
 type OwnPackage struct {
 	Suite     SuiteName
 	Component string
 	Record    // its stanza is in Bytes
-	// Beside are its stanzas in indices that are read together with that of Record.
+	// Beside are its stanzas in further indices (filelists and other), by Index.
 	Beside map[string][]byte
 }
 
-// OwnSuite is what a suite of a local mirror contains.
+// OwnSuite is the content of a suite of a local mirror.
 type OwnSuite struct {
 	Mirror config.Mirror
 	Suite  SuiteName
@@ -79,8 +80,9 @@ type OwnSuite struct {
 	// Beside returns the stanza of a new package in another index, by the digest of
 	// its file.
 	Beside func(index string, d cas.Digest) []byte
-	// Last opens the variant of an index that the last state of the suite has, and
-	// returns its path. The reader is nil if there is no such variant.
+	// Last opens an index of the last state of the suite, in the variant that this
+	// state has, and returns its path. The reader is nil if the state does not have
+	// the index.
 	Last func(ctx context.Context, index string) (path string, r io.ReadCloser, err error)
 	// Has reports whether any package is listed in an index.
 	Has func(index string) bool

@@ -3,8 +3,8 @@ package repo
 import "strings"
 
 // MainFile returns the file that represents a package: the package itself, or the
-// .dsc of a Debian source package, wherever its stanza lists it. ok is false if
-// there are no files.
+// .dsc of a Debian source package, at any position in files. ok is false if files
+// is empty.
 func MainFile(files []File) (f File, ok bool) {
 	for i, file := range files {
 		if i == 0 || strings.HasSuffix(file.Path, ".dsc") {

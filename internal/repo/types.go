@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	// ErrNotModified means that the suite's root upstream is the stored one.
+	// ErrNotModified means that upstream's root of the suite is the stored one.
 	ErrNotModified = errors.New("not modified")
 	// ErrExpired means that a root's Valid-Until has passed.
 	ErrExpired = errclass.New(errclass.Security, "expired")
@@ -30,21 +30,21 @@ var (
 	ErrHostile = errclass.New(errclass.Security, "hostile path")
 	// ErrMissing means that upstream does not have a file that it lists.
 	ErrMissing = errclass.New(errclass.NotFound, "missing upstream")
-	// ErrTorn means that upstream changed while it was read: the digest of a
-	// listed file belongs to another generation. The sync starts again.
+	// ErrTorn means that upstream changed during the sync: the digest of a file
+	// does not match the root that lists it. The caller starts the sync again.
 	ErrTorn = errclass.New(errclass.Transient, "upstream changed during the sync")
 	// ErrUntrusted means that the root has no signature or other proof of the
 	// configured kind.
 	ErrUntrusted = errclass.New(errclass.Security, "untrusted")
 )
 
-// Trust is what the trust in a mirror's root is based on.
+// Trust is the basis of the trust in a mirror's root.
 type Trust string
 
 const (
 	TrustSignature Trust = "openpgp"  // an OpenPGP signature by the configured keyring
 	TrustMetalink  Trust = "metalink" // a metalink over https that names the root by SHA-256 or SHA-512
-	TrustOwn       Trust = "own"      // the key of the server that made the repository of packages of its own
+	TrustOwn       Trust = "own"      // the key of the server that made the repository of local packages
 	TrustNone      Trust = "none"     // repo_gpgcheck = false is written in the configuration
 )
 
@@ -90,8 +90,8 @@ type Listed struct {
 	// there. They prove nothing, but apt refuses a file that does not match them.
 	SHA1 string `json:"-"`
 	MD5  string `json:"-"`
-	// Alternates are other paths of the same bytes, to try first, in order:
-	// by-hash names. A root never lists them.
+	// Alternates are other paths of the same bytes (by-hash names), to be tried
+	// first, in order. A root never lists them.
 	Alternates []string `json:"-"`
 }
 
@@ -114,7 +114,7 @@ type Signer struct {
 // Root is one verified state of a suite.
 type Root struct {
 	Suite      SuiteName
-	Docs       []Doc // in the order in which a reader needs them
+	Docs       []Doc // in the order in which a client reads them
 	Date       time.Time
 	Undated    bool      // upstream has no usable date: Date is the time of its signature
 	ValidUntil time.Time // zero: no expiry
@@ -124,7 +124,7 @@ type Root struct {
 	Files      []Listed // everything listed in the root, in its order
 	Metalink   []byte   // the document with the digest of an unsigned root
 	ByHash     bool     // by-hash names exist (Acquire-By-Hash, hash-named rpm-md)
-	// Warnings describe what was ignored, as the format's client does.
+	// Warnings describe faults that were ignored because the format's client ignores them.
 	Warnings []string
 }
 
@@ -135,20 +135,20 @@ type Group struct {
 	Arch      string   // "amd64", "all", "source"; empty if not applicable
 	Forms     []Listed // in the order in which they are tried
 	Packages  bool     // an index with records
-	// Optional groups may be missing upstream although listed (Contents of a
-	// removed architecture): the sync continues without them.
+	// Optional groups may be missing upstream although they are listed (Contents of
+	// a removed architecture). The sync continues without them.
 	Optional bool
-	// WarnAbsent is the warning of a sync if an optional group is missing; empty:
-	// none.
+	// WarnAbsent is the warning that a sync gives if an optional group is missing;
+	// empty for no warning.
 	WarnAbsent string
 	// Also lists other groups, by Index, that Read opens together with this one
 	// (rpm-md's filelists and other beside primary).
 	Also []string
-	// Warnings say what the format's client ignores: this group, or another one that
-	// was selected but is left out.
+	// Warnings describe groups that the format's client ignores: this one, or a
+	// selected one that was omitted.
 	Warnings []string
-	// Err says what is wrong with the root's entry for the variant that the format's
-	// client requests, which is then not in Forms: the group cannot be used.
+	// Err is the error in the root's entry for the variant that the format's client
+	// requests. Forms does not contain that variant, and the group cannot be used.
 	Err error
 }
 
@@ -159,8 +159,9 @@ const (
 	KindBinary Kind = iota + 1
 	KindSource
 	KindInstaller // udeb
-	// KindUnusable is a stanza that no client can install: without architecture
-	// or strong digest. Only its bytes matter. It has no files.
+	// KindUnusable is a stanza that no client can install, because it has no
+	// architecture or no strong digest. Such a record has Bytes and Reason, but no
+	// files.
 	KindUnusable
 )
 
@@ -177,15 +178,15 @@ type Record struct {
 	Name    string
 	Version string // as the format writes it: "1:2.3-4"; rpm: "[epoch:]version-release", epoch 0 left out
 	Arch    string // "amd64", "all", "source"; rpm: "x86_64", "noarch", "src"
-	// Sources are the source package that it was built from, then Built-Using and
-	// Static-Built-Using. The first is the zero Ref if it is unknown.
+	// Sources are the source package that the package was built from, followed by
+	// Built-Using and Static-Built-Using. The first is the zero Ref if it is
+	// unknown.
 	Sources []Ref
 	Files   []File // the package; for a source package all its files
 	Bytes   []byte // upstream's exact stanza, without the blank line after it
 	// Reason says why a stanza is of KindUnusable. Only Read sets it.
 	Reason string
-	// AlternateBases has the absolute base URL where the index says that the
-	// package is (rpm-md's xml:base), to try after the mirror's own. Only Read
-	// sets it.
+	// AlternateBases is the alternate base URL in the index (rpm-md's xml:base), to
+	// be tried after the mirror's own. Only Read sets it.
 	AlternateBases string
 }

@@ -116,8 +116,9 @@ func (Format) Broken(ctx context.Context, records func(emit func(repo.Record) er
 	return slices.Compact(out), nil
 }
 
-// ruledOut returns the packages of which a versioned negative relation of package
-// pkg leaves no version, if any.
+// ruledOut returns the packages called r.Name if the versioned Breaks or
+// Conflicts r of package pkg excludes the versions of all of them, and ""
+// otherwise.
 func (u *universe) ruledOut(pkg, arch string, r Relation) string {
 	if r.Op == Any {
 		return ""
@@ -128,7 +129,7 @@ func (u *universe) ruledOut(pkg, arch string, r Relation) string {
 			continue
 		}
 		if !r.Allows(c.version) {
-			return "" // a version that can stay
+			return "" // pkg can be installed together with this version
 		}
 		hit = append(hit, c.pkg+":"+c.arch+"="+c.version)
 	}

@@ -87,8 +87,9 @@ func signedBy(p repo.SourceParams) string {
 
 type clientStanza struct{ types, suites, components []string }
 
-// clientStanzas groups suites with the same components, except flat ones, and
-// those without sources, about which apt would complain.
+// clientStanzas groups suites with the same components. It gives flat suites and
+// suites without sources stanzas of their own, because apt complains about the
+// former with components and about the latter with deb-src.
 func clientStanzas(p repo.SourceParams) []clientStanza {
 	var out []clientStanza
 	for _, suite := range p.Suites {
@@ -96,7 +97,7 @@ func clientStanzas(p repo.SourceParams) []clientStanza {
 		if isFlat(suite) {
 			comps = nil
 		} else if len(comps) == 0 {
-			continue // an imported freeze that took nothing from it; apt refuses a stanza without components
+			continue // an imported freeze without packages from this suite; apt refuses a stanza without components
 		}
 		types := []string{"deb"}
 		if p.HasSources && !p.NoSources[suite] {

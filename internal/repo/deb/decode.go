@@ -92,8 +92,8 @@ const (
 	blindFloor = 1 << 20
 )
 
-// checkedReader passes on at most size bytes and, at the end, compares size and
-// digest with the listed ones. Its error replaces io.EOF.
+// checkedReader returns at most size bytes, and compares size and digest with the
+// listed ones at the end. If they differ, it returns an error instead of io.EOF.
 type checkedReader struct {
 	r    io.Reader
 	what string // for messages
@@ -176,9 +176,9 @@ func (l *limitReader) Read(p []byte) (int, error) {
 }
 
 // openPlain returns the plain content of variant, whose bytes are in raw, and
-// decompresses ahead of the reader. plain is what the Release file lists for the
+// decompresses ahead of the reader. plain is the Release file's entry for the
 // plain variant, or nil. The content is complete and verified when Read has
-// returned io.EOF. Close stops the work but does not close raw.
+// returned io.EOF. Close stops decompression but does not close raw.
 func openPlain(ctx context.Context, variant repo.Listed, plain *repo.Listed, raw io.Reader) (io.ReadCloser, error) {
 	_, suffix := splitVariant(variant.Path)
 	src := raw
@@ -240,7 +240,7 @@ const (
 	aheadDepth = 4         // chunks
 )
 
-// ahead reads r in a goroutine, at most aheadDepth chunks ahead.
+// ahead reads r in a goroutine, up to aheadDepth chunks ahead of its own reader.
 type ahead struct {
 	full, free chan []byte
 	cur        []byte // the rest of the current read

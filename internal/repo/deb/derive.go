@@ -25,12 +25,12 @@ import (
 // by-hash names, and a signed Release file that lists exactly the served files.
 // It does not write packages; their paths are upstream's.
 //
-// An exact suite gets those Packages, Sources and Translation files that the
-// mirror has stored, cut to the chosen packages, each as plain, .xz and .gz;
-// without chosen packages they are empty and valid. A whole suite gets upstream's
-// own files, as far as they are stored. The plain variant of an index is always
-// listed, because apt requests no index without it; if it is not stored it is
-// only listed, as Debian does.
+// An exact suite gets the Packages, Sources and Translation files that the mirror
+// has stored, cut to the chosen packages, each as plain, .xz and .gz; without
+// chosen packages they are empty and valid. A whole suite gets those of
+// upstream's files that are stored. The plain variant of an index is always
+// listed, because apt does not request an index without it. If it is not stored,
+// it is listed without being served, as Debian does.
 func (Format) Derive(ctx context.Context, p repo.DeriveParams, sink repo.Sink) error {
 	if p.Date.IsZero() || p.Signer == nil {
 		return fmt.Errorf("derive %s: no date or no key", p.Mirror.Name)
@@ -54,7 +54,7 @@ type deriver struct {
 	variants []string
 
 	files  []repo.File   // listed in the Release, with paths relative to the suite
-	has    []index       // what they are
+	has    []index       // the parsed name of each of files
 	only   []repo.Listed // plain variants that are listed, not stored
 	linked map[string]bool
 }
@@ -302,8 +302,8 @@ func (d *deriver) write(ctx context.Context, index string, ix index, fill func(i
 	return nil
 }
 
-// compressor returns a writer that compresses to w as a suffix says, and a function
-// that ends it, or abandons it with an error.
+// compressor returns a writer that compresses to w as the suffix says, and a
+// function that ends the compression. With an error, the function abandons it.
 func compressor(suffix string, w io.Writer) (io.Writer, func(error) error, error) {
 	switch suffix {
 	case ".gz":
@@ -343,9 +343,9 @@ const gzipLevel = 9
 // larger, and 8 MiB would save 1 % of a large one for four times the memory.
 const xzDict = 1 << 20
 
-// compressXZ compresses r. The settings are part of the output format: other
-// ones, or another version of the compressor, change the digests in every frozen
-// Release file.
+// compressXZ compresses r. The settings are part of the output format: with other
+// settings or another version of the compressor, the digests in every frozen
+// Release file change.
 func compressXZ(w io.Writer, r io.Reader) error {
 	x, err := xz.WriterConfig{DictCap: xzDict, CheckSum: xz.CRC64}.NewWriter(w)
 	if err != nil {
@@ -357,8 +357,8 @@ func compressXZ(w io.Writer, r io.Reader) error {
 	return x.Close()
 }
 
-// blockWriter collects small writes, so that their boundaries do not reach the
-// compressor.
+// blockWriter collects small writes, so that the compressor's output does not
+// depend on their boundaries.
 type blockWriter struct {
 	w   io.Writer
 	buf []byte
@@ -424,7 +424,7 @@ func (d *deriver) release(rel *Release, date time.Time) []byte {
 	line("Architectures", strings.Join(archs, " "))
 	line("Components", strings.Join(comps, " "))
 	sha256 := slices.Clone(d.files)
-	var sha512 []repo.Listed // if upstream lists nothing else
+	var sha512 []repo.Listed // if upstream lists only SHA-512
 	for _, l := range d.only {
 		if l.SHA256.IsZero() {
 			sha512 = append(sha512, l)

@@ -16,9 +16,9 @@ import (
 // maxExpanded bounds the files in one listed file.
 const maxExpanded = 100_000
 
-// Expands reports whether a listed file lists further files, which are covered by
-// the signature of the Release file through it: an installer's SHA256SUMS, the
-// Index of pdiffs.
+// Expands reports whether a listed file lists further files and thereby covers
+// them by the signature of the Release file: an installer's SHA256SUMS, the Index
+// of pdiffs.
 func (Format) Expands(index string) bool {
 	base := path.Base(index)
 	return base == "SHA256SUMS" || base == "Index" && strings.HasSuffix(path.Dir(index), ".diff")
@@ -77,7 +77,7 @@ func expandSums(dir string, r io.Reader) ([]repo.Listed, error) {
 	return out, nil
 }
 
-// expandDiff parses an Index of pdiffs: the patches as they are downloaded.
+// expandDiff parses an Index of pdiffs: it returns the compressed patches.
 func expandDiff(dir string, r io.Reader) ([]repo.Listed, error) {
 	stanza, err := deb822.NewReader(r, 0).Next()
 	if err == io.EOF {

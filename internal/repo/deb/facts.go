@@ -136,8 +136,8 @@ func fieldOf(name []byte) field {
 	return fNone
 }
 
-// unusable is why no client can install the package of a stanza. The rest of its
-// index is usable.
+// unusable is the reason why no client can install the package of a stanza. The
+// rest of its index is usable.
 type unusable struct {
 	reason string
 	class  error
@@ -157,7 +157,7 @@ type parser struct {
 	str   []byte // the record's short strings, concatenated
 	arch  map[string]string
 	files []repo.File
-	// listed are the files of a source package by path, and named those that have a
+	// listed are the files of a source package by path; named are those with a
 	// strong digest, by their names as written.
 	listed map[string]repo.File
 	named  map[string]bool
@@ -170,8 +170,8 @@ func newParser(kind repo.Kind) *parser {
 
 // parse parses the facts of one stanza. rec's slices are valid until the next
 // call; its strings stay valid. A stanza that no client can install becomes a
-// record of repo.KindUnusable, and why is the reason. err means that apt cannot
-// read the index either, or that a path is hostile.
+// record of repo.KindUnusable, and why is the reason. An error means that a path
+// is hostile, or that apt refuses the whole index because of this stanza.
 func (p *parser) parse(stanza deb822.Stanza, rec *repo.Record) (why *unusable, err error) {
 	if err = p.read(stanza, rec); err == nil {
 		return nil, nil
@@ -193,8 +193,8 @@ func (p *parser) parse(stanza deb822.Stanza, rec *repo.Record) (why *unusable, e
 	return why, nil
 }
 
-// unnamed stands for the name of a source package that has none, which is nothing
-// that a package can be named.
+// unnamed replaces the missing name of a source package. It is not a valid
+// package name.
 const unnamed = "(unnamed)"
 
 // showToken returns a word unchanged, and quotes anything else.
@@ -205,7 +205,7 @@ func showToken(b []byte) string {
 	return strconv.QuoteToASCII(excerpt.Of(string(b)))
 }
 
-// read follows apt if a field is repeated: the last counts.
+// read reads the fields of a stanza. If a field is repeated, the last one counts, as in apt.
 func (p *parser) read(stanza deb822.Stanza, rec *repo.Record) error {
 	if err := p.fields(stanza); err != nil {
 		return err
@@ -238,8 +238,8 @@ func (p *parser) translation(stanza deb822.Stanza) error {
 	return nil
 }
 
-// fields finds the fields of a stanza, and reports what makes apt refuse the
-// whole index.
+// fields finds the fields of a stanza. It returns an error if apt would refuse
+// the whole index because of them.
 func (p *parser) fields(stanza deb822.Stanza) error {
 	clear(p.val[:])
 	s := stanza.Scan()
@@ -257,7 +257,7 @@ func (p *parser) fields(stanza deb822.Stanza) error {
 	return p.readable()
 }
 
-// readable reports what makes apt refuse the whole index of a binary package.
+// readable returns an error if apt would refuse the whole index because of this binary package.
 func (p *parser) readable() error {
 	if p.kind == repo.KindSource {
 		return nil
@@ -382,9 +382,9 @@ func (p *parser) builtUsing(v string) {
 	}
 }
 
-// sourceName parses "name" or "name (version)" in the Source field. Without a
-// version, the source has that of the binary package, and without the field also
-// its name. In any other text it is unknown.
+// sourceName parses "name" or "name (version)" in the Source field. If the field
+// has no version, it returns that of the binary package; if the package has no
+// Source field, also its name. known is false if the field has any other text.
 func (p *parser) sourceName() (name, version []byte, known bool) {
 	name, version = p.val[fPackage], p.val[fVersion]
 	v := p.val[fSource]
@@ -404,7 +404,7 @@ func (p *parser) sourceName() (name, version []byte, known bool) {
 	return srcName, srcVersion, true
 }
 
-// intern returns one string for each architecture, of which there are few.
+// intern returns one string for each architecture, so that records share it.
 func (p *parser) intern(b []byte) string {
 	if s, ok := p.arch[string(b)]; ok {
 		return s
@@ -444,7 +444,7 @@ func parseSize(b []byte) (int64, error) {
 }
 
 // parseLength parses a length like apt, with strtoull(3): a plus sign may precede
-// the digits, and what follows them is ignored.
+// the digits, and text after them is ignored.
 func parseLength(b []byte) (int64, error) {
 	if len(b) > 99 { // apt's buffer
 		return 0, errSize
@@ -482,9 +482,9 @@ func parseUint(b []byte) (int64, error) {
 }
 
 // cleanPath returns the canonical form of a path in the repository: it removes
-// "./" and repeated slashes, which flat repositories use. A path that leaves the
-// repository, is absolute, or has bytes that do not belong into URLs, logs or
-// terminals is repo.ErrHostile.
+// "./" and repeated slashes, which flat repositories use. It returns
+// repo.ErrHostile for a path that leaves the repository, is absolute, or has
+// bytes that are unsafe in URLs, logs or terminals.
 func cleanPath(s string) (string, error) {
 	bad := func(why string) (string, error) {
 		return "", fmt.Errorf("path %q: %s: %w", excerpt.Of(s), why, repo.ErrHostile)

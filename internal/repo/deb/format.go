@@ -24,9 +24,9 @@ import (
 // Format implements repo.Format for Debian repositories. It is stateless.
 type Format struct{}
 
-// maxStanza bounds a stanza of an index, in bytes: apt's buffer takes little more
-// (pkgTagFile::Resize), and refuses an index with a larger one. The largest in Debian
-// has about 300 KB.
+// maxStanza limits a stanza of an index, in bytes. apt's buffer holds little more
+// (pkgTagFile::Resize), and apt refuses an index with a larger stanza. The
+// largest in Debian has about 300 KB.
 const maxStanza = 1 << 20
 
 // SourceArch is the architecture of source records.
@@ -41,14 +41,14 @@ func (Format) SourceArch() string { return SourceArch }
 // Compare orders versions as dpkg does.
 func (Format) Compare(a, b string) int { return CompareVersions(a, b) }
 
-// Field returns a field of a package's stanza, by its name in any case. Of a field with
-// several lines, the lines are as they are in the stanza.
+// Field returns a field of a package's stanza; the case of the name does not
+// matter. The lines of a multi-line field are returned as written.
 func (Format) Field(rec *repo.Record, name string) (string, bool) {
 	return deb822.StanzaOf(rec.Bytes).Get(name)
 }
 
-// Fields returns the fields of a package's stanza. Of a name that occurs twice, apt takes
-// the last one, which is returned.
+// Fields returns the fields of a package's stanza. If a name occurs twice, it
+// returns only the last field, as apt does.
 func (f Format) Fields(rec *repo.Record) (out []repo.Field) {
 	stanza := deb822.StanzaOf(rec.Bytes)
 	for s := stanza.Scan(); s.Next(); {
@@ -80,8 +80,8 @@ func (Format) Match(m config.Mirror, rec *repo.Record) bool {
 		slices.ContainsFunc(m.Packages, func(g string) bool { return matches(g, rec.Name) })
 }
 
-// Read decodes a package index and emits its records. Size and digest are checked
-// at the end: if Read fails, none of the records counts.
+// Read decodes a package index and emits its records. It checks size and digest
+// at the end: if Read fails, the caller must discard all records.
 func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, variant repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) (err error) {
 	kind := repo.KindBinary
@@ -99,8 +99,8 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, variant r
 	return readPlain(ctx, g, variant, open, func(r io.Reader) error { return readIndex(ctx, r, kind, emit) })
 }
 
-// readPlain lets f read the plain content of a variant of a group, which is
-// verified at its end.
+// readPlain calls f with a reader of the plain content of a variant of a group,
+// and verifies the content at its end.
 func readPlain(ctx context.Context, g repo.Group, variant repo.Listed, open func(context.Context, repo.Listed) (io.ReadCloser, error), f func(io.Reader) error) error {
 	var plain *repo.Listed
 	for i := range g.Forms {
@@ -121,8 +121,8 @@ func readPlain(ctx context.Context, g repo.Group, variant repo.Listed, open func
 	return f(r)
 }
 
-// CheckIndex checks translations like apt, which refuses all indices if it cannot
-// read one of them.
+// CheckIndex parses a Translation file like apt, which refuses all indices if it
+// cannot read one of them.
 func (Format) CheckIndex(ctx context.Context, root *repo.Root, g repo.Group, variant repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error)) ([]string, error) {
 	if classify(g.Index, isFlat(root.Suite)).kind != translation {
@@ -155,7 +155,7 @@ func (Format) CheckIndex(ctx context.Context, root *repo.Root, g repo.Group, var
 func readIndex(ctx context.Context, r io.Reader, kind repo.Kind, emit func(*repo.Record) error) error {
 	p := newParser(kind)
 	var rec repo.Record
-	var first error // what makes a stanza unusable
+	var first error // why the first unusable stanza is unusable
 	usable := false
 	for pr := deb822.NewReader(r, maxStanza); ; {
 		stanza, err := pr.Next()

@@ -10,7 +10,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// HashName returns the name below by-hash/SHA256 in the file's directory.
+// HashName returns the by-hash/SHA256 name in the file's directory.
 func (Format) HashName(p string, d cas.Digest) string {
 	return path.Join(path.Dir(p), "by-hash", "SHA256", d.String())
 }
@@ -63,8 +63,8 @@ func (Format) AnyArch() string { return "all" }
 func (Format) ClientKinds() []string { return []string{"deb822", "list", "mmdebstrap"} }
 
 // Vendor returns the Release file's Origin in lower case if it is one word, or
-// else "debian". The distribution adds what os-release calls VERSION_ID (for
-// Debian the major version), or the codename of a release without a version.
+// "debian" otherwise. The distribution adds os-release's VERSION_ID (for Debian
+// the major version), or the codename of a release without a version.
 func (Format) Vendor(root *repo.Root, _ []string) (namespace, distro string) {
 	namespace = "debian"
 	rel, err := releaseOf(root)
@@ -88,8 +88,9 @@ func (Format) Vendor(root *repo.Root, _ []string) (namespace, distro string) {
 	return namespace, namespace + "-" + version
 }
 
-// Priority returns the priority of a suite's packages according to
-// apt_preferences(5), for suites that say how they want to be used.
+// Priority returns apt's default pin priority of a suite's packages: 500, or 100
+// or 1 if the Release file sets NotAutomatic with or without ButAutomaticUpgrades
+// (apt_preferences(5)).
 func (Format) Priority(root *repo.Root) int {
 	rel, err := releaseOf(root)
 	switch {

@@ -21,7 +21,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// What ReadOwn finds in a file.
+// The results of ReadOwn.
 type (
 	// ownBinary is a .deb or .udeb.
 	ownBinary struct {
@@ -96,7 +96,7 @@ func (b *ownBinary) check(name string) error {
 		parts[1] = want[1] // names with the epoch, as apt downloads them
 	}
 	if len(parts) > len(want) || !slices.Equal(parts, want[:len(parts)]) {
-		return fmt.Errorf("its control file says %s %s %s, which is %s%s: %w", pkg, version, arch, strings.Join(want, "_"), path.Ext(name), repo.ErrMismatch)
+		return fmt.Errorf("its control file describes package %s %s %s, expected the file name %s%s: %w", pkg, version, arch, strings.Join(want, "_"), path.Ext(name), repo.ErrMismatch)
 	}
 	return nil
 }
@@ -113,7 +113,7 @@ func withoutEpoch(v string) string {
 	return v
 }
 
-// readOwnList reads a .dsc or .changes, and verifies it where there is a keyring.
+// readOwnList reads a .dsc or .changes, and verifies its signature if kr is not nil.
 func readOwnList(kr *sign.Keyring, name string, data []byte) (*ownList, error) {
 	text := data
 	switch {
@@ -151,7 +151,7 @@ func readOwnList(kr *sign.Keyring, name string, data []byte) (*ownList, error) {
 		return nil, fmt.Errorf("Version %q is not a version: %w", excerpt.Of(version), repo.ErrMalformed)
 	}
 	if want := source + "_" + withoutEpoch(version) + ".dsc"; !l.changes && name != want {
-		return nil, fmt.Errorf("it describes %s %s, which is %s: %w", source, version, want, repo.ErrMismatch)
+		return nil, fmt.Errorf("it describes source package %s %s, expected the file name %s: %w", source, version, want, repo.ErrMismatch)
 	}
 	return l, nil
 }
@@ -205,7 +205,7 @@ func (l *ownList) files() (out []listedFile, err error) {
 	return out, nil
 }
 
-// IsFileName reports whether a name can be that of a file beside a .dsc.
+// IsFileName reports whether a .dsc may refer to a file by this name.
 func IsFileName(name string) bool {
 	return len(name) <= 255 && !strings.HasPrefix(name, ".") && isToken([]byte(name)) && !strings.ContainsAny(name, "/\\")
 }
@@ -252,8 +252,8 @@ func (Format) OwnIndices(m config.Mirror, component string, r *repo.Record) (out
 	return out
 }
 
-// ownGroups are the indices of a suite of a local mirror. Those of udebs exist only
-// with udebs.
+// ownGroups returns the indices of a suite of a local mirror. Indices of udebs
+// exist only if the suite has udebs.
 func ownGroups(p repo.OwnSuite) (out []repo.Group) {
 	for _, c := range p.Mirror.Components {
 		for _, a := range p.Mirror.Architectures {
@@ -274,8 +274,8 @@ func ownGroups(p repo.OwnSuite) (out []repo.Group) {
 var ownVariants = []string{"", ".gz"}
 
 // DeriveOwn writes Packages and Sources, each as .gz, and InRelease, Release and
-// Release.gpg. The plain variants are listed, too, because apt requests no index
-// without it.
+// Release.gpg. The Release file also lists the plain variants, because apt does
+// not request an index without them.
 func (Format) DeriveOwn(ctx context.Context, p repo.OwnSuite, sink repo.Sink) error {
 	d := &deriver{
 		c: repo.Choice{Suite: p.Suite, Groups: ownGroups(p), Records: p.Records}, sink: sink, dir: suiteDir(p.Suite),
@@ -347,8 +347,8 @@ func (a *adding) run(files []repo.OwnFile) ([]repo.OwnPackage, error) {
 	return a.out, nil
 }
 
-// changes checks that the files which a .changes lists are here, and remembers what
-// it says about them.
+// changes checks that all files in a .changes were added with it, and records
+// their section and the .changes itself.
 func (a *adding) changes(f *repo.OwnFile, l *ownList) error {
 	listed, err := l.files()
 	if err != nil {
@@ -363,7 +363,7 @@ func (a *adding) changes(f *repo.OwnFile, l *ownList) error {
 	return nil
 }
 
-// here checks that a listed file was added with it, or that the mirror has it in dir.
+// here checks that a listed file was added too, or is already in the mirror's directory dir.
 func (a *adding) here(want repo.File, dir string) error {
 	got := repo.File{}
 	if f := a.files[want.Path]; f != nil {
@@ -380,8 +380,8 @@ func (a *adding) here(want repo.File, dir string) error {
 	return nil
 }
 
-// suite returns the suite of a file: the one that was asked for, that of the
-// .changes that lists it, or the only one of the mirror.
+// suite returns the suite of a file: the requested one, the Distribution of the
+// .changes that lists the file, or the only suite of the mirror.
 func (a *adding) suite(name string) (repo.SuiteName, error) {
 	suite := a.p.Suite
 	if suite == "" && a.owner[name] != nil {
@@ -403,7 +403,7 @@ func (a *adding) suite(name string) (repo.SuiteName, error) {
 	return repo.SuiteName(suite), nil
 }
 
-// component returns the component that was asked for, or that in a section.
+// component returns the requested component, or the one in the first non-empty section.
 func (a *adding) component(sections ...string) (string, error) {
 	c := a.p.Component
 	for _, s := range sections {
@@ -421,7 +421,7 @@ func (a *adding) component(sections ...string) (string, error) {
 	return c, nil
 }
 
-// trusted refuses a file without a signature of its own if the mirror has a keyring.
+// trusted refuses an unsigned file that no signed .changes lists, if the mirror has a keyring.
 func (a *adding) trusted(name string) error {
 	if len(a.m.Keyring) > 0 && a.owner[name] == nil {
 		return fmt.Errorf("it has no signature, and mirror %s has a keyring: add the signed .changes that lists it: %w", a.m.Name, repo.ErrUntrusted)
@@ -466,7 +466,7 @@ func poolDir(component, source string) string {
 	return path.Join("pool", component, prefix, source)
 }
 
-// add parses a stanza as clients do, and adds its package.
+// add parses a stanza like a client, and adds its package.
 func (a *adding) add(kind repo.Kind, suite repo.SuiteName, component string, stanza []byte) error {
 	var rec repo.Record
 	why, err := newParser(kind).parse(deb822.StanzaOf(stanza), &rec)
@@ -518,8 +518,8 @@ func listedSection(s deb822.Stanza) string {
 	return ""
 }
 
-// sourceStanza makes the stanza in Sources: the fields of the .dsc, which is
-// listed among the files itself.
+// sourceStanza makes the stanza in Sources: the fields of the .dsc, with the .dsc
+// itself added to the lists of files.
 func sourceStanza(l *ownList, dsc repo.File, dir string) []byte {
 	var b bytes.Buffer
 	sums := map[string]string{"files": sumOf(md5.New(), l.data), "checksums-sha1": sumOf(sha1.New(), l.data), "checksums-sha256": dsc.SHA256.String()}

@@ -141,9 +141,9 @@ func sameComponent(written, dir string) bool {
 	return written == dir || strings.HasSuffix(written, "/"+dir) || strings.HasSuffix(dir, "/"+written)
 }
 
-// wantsComponent reports whether a component is configured. No components, which
-// a configuration file cannot express, means all of them: repositories written by
-// this program are read like that.
+// wantsComponent reports whether a component is configured. An empty list, which
+// a configuration file cannot contain, means all components; this program reads
+// repositories that it has written in this way.
 func wantsComponent(m config.Mirror, dir string) bool {
 	return len(m.Components) == 0 || slices.ContainsFunc(m.Components, func(c string) bool { return sameComponent(c, dir) })
 }
@@ -277,7 +277,7 @@ func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, er
 	return append(first, then...), nil
 }
 
-// unavailable returns the files with bad entries or weak digests alone, by path.
+// unavailable returns the files that have only bad entries or weak digests, by path.
 func unavailable(rel *Release) []repo.Listed {
 	var out []repo.Listed
 	for _, p := range slices.Sorted(maps.Keys(rel.Bad)) {
@@ -298,10 +298,11 @@ func (l *listed) usable(rel *Release) []repo.Listed {
 // apt requests no variant at all.
 func (l *listed) plainIsListed(rel *Release) bool { return l.plain != nil && !rel.Weak[l.index] }
 
-// fault returns why apt fails with a file: the plain variant has a bad entry, or the
-// variant that it requests, the first in its order that has any digest, has a bad
-// entry or weak digests alone. Where apt requests nothing, it is only an error if no
-// variant is usable and one has a bad entry.
+// fault returns why apt fails to download a file: because the plain variant has a
+// bad entry, or because the variant that apt requests (the first in its order
+// that has any digest) has a bad entry or only weak digests. If apt requests no
+// variant, fault returns an error only if no variant is usable and one has a bad
+// entry.
 func (l *listed) fault(rel *Release, usable bool) error {
 	if !l.plainIsListed(rel) {
 		if usable {
@@ -317,7 +318,7 @@ func (l *listed) fault(rel *Release, usable bool) error {
 	if err := rel.Bad[l.index]; err != nil {
 		return err
 	}
-	// Acquire::CompressionTypes has this order if nobody set another.
+	// Acquire::CompressionTypes has this order by default.
 	for _, suffix := range [...]string{".xz", ".bz2", ".lzma", ".gz", ".lz4", ".zst"} {
 		p := l.index + suffix
 		if !slices.ContainsFunc(l.variants, func(f repo.Listed) bool { return f.Path == p }) {

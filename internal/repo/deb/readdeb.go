@@ -23,9 +23,8 @@ const (
 	arMagic       = "!<arch>\n"
 )
 
-// readDeb reads a package to its end (deb(5)) and returns its control file. The
-// members must be those that dpkg expects, in its order, and nothing may be missing
-// or left over.
+// readDeb reads a package to its end (deb(5)) and returns its control file. It
+// expects dpkg's members in dpkg's order, and refuses missing and excess bytes.
 func readDeb(r io.Reader) (control deb822.Stanza, err error) {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf(format+": %w", append(args, repo.ErrMalformed)...)
@@ -106,7 +105,7 @@ func skipMember(body *io.LimitedReader, size int64) error {
 	return nil
 }
 
-// atEnd checks that nothing follows data.tar but members that dpkg passes over.
+// atEnd checks that data.tar is followed only by members that dpkg ignores.
 func atEnd(r io.Reader) error {
 	for {
 		name, size, err := arHeader(r)

@@ -75,8 +75,7 @@ func (r Relation) Allows(v string) bool {
 	return false
 }
 
-// Alternatives are relations of which one is enough ("a
-// b").
+// Alternatives are relations of which one must be satisfied ("a | b").
 type Alternatives []Relation
 
 // String returns the alternatives as in control files.
@@ -271,7 +270,7 @@ type universe struct {
 	by map[string][]candidate
 }
 
-// satisfied reports whether a package of architecture arch finds r.
+// satisfied reports whether the set satisfies relation r of a package of architecture arch.
 func (u *universe) satisfied(arch string, r Relation) bool {
 	for _, c := range u.by[r.Name] {
 		if c.matches(arch, r) {
@@ -303,7 +302,7 @@ func (c candidate) matches(arch string, r Relation) bool {
 	return c.version != "" && r.Allows(c.version)
 }
 
-// why describes what the set has instead.
+// why describes the packages of the set that alts name, none of which satisfies alts.
 func (u *universe) why(alts Alternatives) string {
 	var reasons []string
 	for _, r := range alts {

@@ -21,13 +21,13 @@ const (
 	maxIndexSize = 1 << 36
 )
 
-// Release is what a Release file says about its suite (the Debian wiki's
+// Release contains the fields of a Release file (the Debian wiki's
 // RepositoryFormat page; apt's debmetaindex). Strings are as written, and empty
 // if a field is absent.
 //
-// Only what is needed is checked, like in apt: an unused field can contain
-// anything, and a file that the configuration does not select can be listed in
-// any way.
+// Like apt, ParseRelease checks only fields that are used: any other field can
+// contain anything, and a file that the configuration does not select can have
+// any entry.
 type Release struct {
 	Origin, Label, Suite, Codename, Version, Description string
 
@@ -57,13 +57,13 @@ type Release struct {
 	// Release file, with paths relative to its directory. Both digests are set if
 	// both are listed, and by-hash names if AcquireByHash promises them.
 	Files []repo.Listed
-	// Bad says what is wrong with the lines for a file, by path. Files has none
-	// of these.
+	// Bad contains the errors in the entries of files, by path. Files contains none
+	// of these files.
 	Bad map[string]error
 	// Weak are the paths that are listed by SHA-1 or MD5 alone, which apt refuses
 	// to download.
 	Weak map[string]bool
-	// Oddities are what was ignored: a repeated field, a line without a colon.
+	// Oddities describe ignored faults: a repeated field, a line without a colon.
 	Oddities []string
 }
 
@@ -183,8 +183,8 @@ func isRootName(p string) bool {
 	return p == "Release" || p == "InRelease" || p == "Release.gpg"
 }
 
-// parseFiles parses the lists of files. If the sizes of a file differ, that of the
-// SHA-512 counts: apt's choice.
+// parseFiles parses the lists of files. If they give different sizes for a file,
+// the size in SHA512 counts, as in apt.
 func (r *Release) parseFiles(sha256, sha512 string) error {
 	n := strings.Count(sha256, "\n") + 1
 	at := make(map[string]int, n)
@@ -237,9 +237,9 @@ func (r *Release) finishFiles() {
 	}
 }
 
-// addWeak records the weak digests of the listed files, and which files have no
-// other. As for the others, the first entry of a path counts, and an unparsable
-// list is an error.
+// addWeak records the weak digests of the listed files, and the files that have
+// only weak digests. As in the lists of strong digests, the first entry of a path
+// counts, and an unparsable list is an error.
 func (r *Release) addWeak(sha1, md5 string) error {
 	sums := make(map[string]string)
 	for _, w := range []struct {
@@ -306,8 +306,8 @@ func isLowerHex[S ~string | ~[]byte](s S) bool {
 	return true
 }
 
-// byHashNames returns the by-hash names of a listed file, that of the strongest
-// digest first, which apt requests.
+// byHashNames returns the by-hash names of a listed file. The first has the
+// strongest digest, and is the one that apt requests.
 func byHashNames(l repo.Listed) []string {
 	dir := l.Path[:strings.LastIndexByte(l.Path, '/')+1]
 	var out []string
@@ -372,9 +372,9 @@ func (e sumEntry) bytes() (int64, error) {
 }
 
 // cutSum cuts the first entry off a list of files exactly as apt does
-// (parseSumData): digest and size end at a blank, and only the path at the end of
-// a line. It is not ok if words are missing, and at the end, where the digest is
-// empty, too.
+// (parseSumData): digest and size end at a blank, the path only at the end of a
+// line. ok is false if words are missing, or at the end of the list; only there
+// e.sum is empty.
 func cutSum(s string) (e sumEntry, rest string, ok bool) {
 	const blanks = " \t"
 	s = strings.TrimLeft(s, blanks+"\r\n")
@@ -399,7 +399,7 @@ func cutSum(s string) (e sumEntry, rest string, ok bool) {
 	return e, s, true
 }
 
-// bad records the first fault in what a Release file says about a file.
+// bad records the first fault in a Release file's entries for a file.
 func (r *Release) bad(p string, err error) {
 	if r.Bad == nil {
 		r.Bad = make(map[string]error)
@@ -410,9 +410,9 @@ func (r *Release) bad(p string, err error) {
 }
 
 // parseDate parses a date in the forms that apt accepts (RFC1123StrToTime): those
-// of RFC 1123 and RFC 850 in UTC, and that of asctime. As in apt, the weekday is
-// not compared with the date, a day that the month does not have counts on into
-// the next, and anything after the seconds is ignored.
+// of RFC 1123 and RFC 850 in UTC, and that of asctime. Like apt, it ignores the
+// weekday and any text after the seconds, and it normalizes a day after the end
+// of the month.
 func parseDate(s string) (time.Time, error) {
 	bad := fmt.Errorf("date %q: expected a form like %q: %w", excerpt.Of(s), "Sat, 11 Jul 2026 10:16:37 UTC", repo.ErrMalformed)
 	w := strings.Fields(s)
@@ -456,8 +456,8 @@ func parseDate(s string) (time.Time, error) {
 	return time.Date(century+y, m, d, hour, minute, second, 0, time.UTC), nil
 }
 
-// dateNumber parses a number with limited digits and value, without leading zeros
-// and a plus sign.
+// dateNumber parses a number of at most the given digits and value, without
+// leading zeros or a plus sign.
 func dateNumber(s string, digits, largest int) (int, bool) {
 	s = strings.TrimPrefix(s, "+")
 	n, err := parseUint([]byte(s))

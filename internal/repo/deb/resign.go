@@ -38,9 +38,9 @@ func (f Format) Redate(root *repo.Root, at time.Time, signer *sign.Signer) ([]re
 	return signed(root.Suite, text, at, signer)
 }
 
-// rewrite returns the text of a Release file, in which f replaces or removes
-// (with an empty line) the fields for which it returns true. Its argument is the
-// name in lower case.
+// rewrite returns the text of a Release file. f gets the name of each field in
+// lower case; if it returns true, its line replaces the field, or removes it if
+// the line is empty.
 func rewrite(root *repo.Root, f func(field string) (line string, replace bool)) ([]byte, error) {
 	text, err := releaseText(root.Docs)
 	if err != nil {
@@ -62,7 +62,7 @@ func rewrite(root *repo.Root, f func(field string) (line string, replace bool)) 
 	return out.Bytes(), nil
 }
 
-// signed signs a Release file in both forms.
+// signed signs a Release file as InRelease and as Release with Release.gpg.
 func signed(suite repo.SuiteName, text []byte, at time.Time, signer *sign.Signer) ([]repo.Doc, error) {
 	in, err := signer.ClearSign(text, at)
 	if err != nil {
@@ -77,7 +77,8 @@ func signed(suite repo.SuiteName, text []byte, at time.Time, signer *sign.Signer
 }
 
 // Identity returns the fields whose change makes apt stop (apt-secure(8),
-// --allow-releaseinfo-change). It reports a new Suite or Version and goes on.
+// --allow-releaseinfo-change). A new Suite or Version is not among them, because
+// apt only reports it.
 func (f Format) Identity(root *repo.Root) ([]repo.Field, error) {
 	rel, err := releaseOf(root)
 	if err != nil {

@@ -16,11 +16,11 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Resolve lets apt itself resolve packages and their dependencies (but not what
-// they only recommend) in an empty root of the first architecture, with the
-// others as foreign ones. It ignores the host's configuration. The Release files
-// may have expired since they were mirrored: their signatures are verified, their
-// age is not.
+// Resolve runs apt itself to resolve packages and their dependencies, but not
+// their recommendations. apt runs in an empty root of the first architecture,
+// with the others as foreign ones, and ignores the host's configuration. It
+// verifies the signatures of the Release files, but not their age, because they
+// may have expired since they were mirrored.
 func (f Format) Resolve(ctx context.Context, repos []repo.SourceParams, archs, packages []string) ([]repo.Resolved, error) {
 	archs = slices.DeleteFunc(slices.Clone(archs), func(a string) bool { return a == "all" || a == "source" })
 	if len(archs) == 0 {
@@ -92,8 +92,8 @@ Dir::Log "/dev/null";
 	return res, nil
 }
 
-// installURIs returns what apt would download to install packages, with digests
-// of one kind; lacking reports that some packages do not have it.
+// installURIs returns the files that apt would download to install packages, with
+// digests of one kind. lacking reports whether some packages do not have that digest.
 func installURIs(ctx context.Context, dir, hash string, packages []string) (res []repo.Resolved, lacking bool, err error) {
 	out, err := runApt(ctx, dir, append([]string{"install", "--print-uris", "-o", "Acquire::ForceHash=" + hash, "--"}, packages...)...)
 	if err != nil {
@@ -116,8 +116,8 @@ func installURIs(ctx context.Context, dir, hash string, packages []string) (res 
 }
 
 // printedURI parses a line of --print-uris: 'URL' NAME_VERSION_ARCH.deb SIZE
-// HASH:HEX, the last only if the package has a digest of the requested kind. It
-// is not ok for other lines.
+// HASH:HEX. The last word is present only if the package has a digest of the
+// requested kind. ok is false for other lines.
 func printedURI(line string) (r repo.Resolved, ok bool, err error) {
 	parts := strings.Fields(line)
 	if len(parts) < 3 || !strings.HasPrefix(parts[0], "'") {

@@ -39,15 +39,15 @@ func suiteDir(suite repo.SuiteName) string {
 	return s + "/"
 }
 
-// FetchRoot downloads InRelease or, if there is none, Release and Release.gpg,
-// and verifies them as strictly as apt. A bad InRelease is an error whatever is
-// beside it: apt does not look further either.
+// FetchRoot downloads InRelease or, if it does not exist, Release and
+// Release.gpg, and verifies them as strictly as apt. A bad InRelease is an error
+// even if upstream also serves a good Release: apt does not look further either.
 //
-// If prev has the suite's documents and upstream has nothing newer, it returns
-// repo.ErrNotModified, or repo.ErrExpired if the stored documents have expired
-// since. That takes one request, or two if there was no InRelease, which is
-// requested each time. Documents that would be refused today are downloaded
-// again.
+// If prev contains the suite's documents and upstream has nothing newer, it
+// returns repo.ErrNotModified, or repo.ErrExpired if the stored documents have
+// expired since. That takes one request, or two if there was no InRelease,
+// because InRelease is requested each time. Stored documents that FetchRoot would
+// refuse today are downloaded again.
 func (f Format) FetchRoot(ctx context.Context, g repo.Getter, m config.Mirror, suite repo.SuiteName, prev []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
 	p.Strict = true
 	if _, err := parseRoot(suite, prev, repo.VerifyParams{Keyring: p.Keyring, Strict: true}); err != nil {
@@ -152,8 +152,8 @@ func sameText(a, b []byte) bool {
 	return true
 }
 
-// stillValid checks documents that were verified when they were downloaded, at
-// today's date.
+// stillValid checks the dates of documents that were verified when they were
+// downloaded.
 func (f Format) stillValid(docs []repo.Doc, now time.Time) error {
 	text, err := releaseText(docs)
 	if err != nil {
@@ -180,9 +180,9 @@ func checkDates(rel *Release, now time.Time) error {
 }
 
 // ParseRoot verifies the documents of a suite: InRelease, or Release and
-// Release.gpg. Keys are judged at the Release file's own Date, its Valid-Until at
-// p.Now. If the Date is absent, or apt cannot read it, the time of the signature
-// is used instead.
+// Release.gpg. It checks the validity of keys at the Release file's own Date, and
+// Valid-Until at p.Now. If Date is absent or unreadable for apt, it uses the time
+// of the signature instead.
 func (Format) ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error) {
 	root, err := parseRoot(suite, docs, p)
 	if err != nil {
@@ -219,8 +219,8 @@ func parseRoot(suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*rep
 	untrusted := func(err error) error {
 		return fmt.Errorf("verify %s: %w: %w", what, repo.ErrUntrusted, err)
 	}
-	// The first pass returns the text, with whose date the second pass judges the
-	// keys.
+	// The first pass returns the text. The second pass checks the keys at the date
+	// in that text.
 	v, err := verify(sign.VerifyOptions{Keyring: p.Keyring, Now: p.Now, Client: client})
 	if err != nil {
 		return nil, untrusted(err)
@@ -234,7 +234,7 @@ func parseRoot(suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*rep
 	}
 	undated := rel.Date.IsZero()
 	if undated {
-		// The keys were judged at that time already.
+		// The keys were already checked at that time.
 		rel.Date = signedAt(v)
 	} else if v, err = verify(sign.VerifyOptions{Keyring: p.Keyring, At: rel.Date, Now: p.Now, Client: client}); err != nil {
 		return nil, untrusted(err)
@@ -263,7 +263,7 @@ func signedAt(v sign.Verified) time.Time {
 	return at
 }
 
-// warnings describes what was ignored in a Release file.
+// warnings describes the ignored faults of a Release file.
 func (r *Release) warnings(undated bool) []string {
 	var out []string
 	switch {
@@ -281,8 +281,8 @@ func (r *Release) warnings(undated bool) []string {
 	return out
 }
 
-// releaseText returns the text of documents that ParseRoot has accepted. They can
-// be read in only one way, so nothing is checked again.
+// releaseText returns the text of documents that ParseRoot has accepted. It
+// checks nothing again, because there is only one way to read them.
 func releaseText(docs []repo.Doc) ([]byte, error) {
 	if len(docs) == 0 {
 		return nil, fmt.Errorf("no Release: %w", repo.ErrMalformed)
@@ -319,9 +319,9 @@ func releaseOf(root *repo.Root) (*Release, error) {
 	return rel, nil
 }
 
-// SuiteOf finds the suite among suites whose directory contains path. That does
-// not mean that the Release file lists it: flat repositories have their packages
-// beside the indices, and some others below dists/.
+// SuiteOf finds the suite among suites whose directory contains path. The Release
+// file need not list the path: flat repositories have their packages beside the
+// indices, and some others have them below dists/.
 func (Format) SuiteOf(p string, suites []repo.SuiteName) (suite repo.SuiteName, rel string, ok bool) {
 	best := -1
 	for _, s := range suites {

@@ -10,13 +10,13 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// BaseURLs returns the configured URLs: Debian repositories name no others.
+// BaseURLs returns the configured URLs: Debian repositories do not list mirrors.
 func (Format) BaseURLs(_ context.Context, _ repo.Getter, m config.Mirror) ([]remote.URL, error) {
 	return m.BaseURLs(), nil
 }
 
-// CheckPackage has nothing to check: packages have no signature that Debian
-// relies on, only their digest in the signed index.
+// CheckPackage returns nil: Debian relies on the digest in the signed index, and
+// does not sign packages.
 func (Format) CheckPackage(config.Mirror, *repo.Record, *sign.Keyring) (io.WriteCloser, error) {
 	return nil, nil
 }

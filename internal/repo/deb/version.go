@@ -3,9 +3,9 @@ package deb
 import "strings"
 
 // CompareVersions compares two package versions like dpkg (deb-version(7)):
-// negative if a is older than b, 0 if they are equal, positive if it is newer.
-// Any two strings have an order, even if they are not versions. An absent
-// revision equals "0", an absent epoch 0.
+// negative if a is older than b, 0 if they are equal, positive if a is newer. It
+// orders any two strings, even if they are not versions. An absent revision
+// equals "0", an absent epoch 0.
 func CompareVersions(a, b string) int {
 	ae, au, ar := splitVersion(a)
 	be, bu, br := splitVersion(b)

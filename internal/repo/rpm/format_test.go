@@ -377,7 +377,7 @@ func TestBadInput(t *testing.T) {
 		"huge attribute":  {replace("primary", `<location href="`, `<location href="`+strings.Repeat("a", 300<<10)), repo.ErrMalformed, "exceeds the limit of 262144 bytes"},
 		"href parent":     {replace("primary", `href="Packages/a/app`, `href="../../etc/app`), repo.ErrHostile, `primary: package app-1.0-1.noarch: hostile path: hostile location: href "../../etc/app-1.0-1.noarch.rpm": has the segment ".."`},
 		"href absolute":   {replace("primary", `href="Packages/a/app`, `href="/etc/app`), repo.ErrHostile, `is absolute`},
-		"href URL":        {replace("primary", `href="Packages/a/app`, `href="http://evil.example.org/app`), repo.ErrHostile, `is a URL of its own`},
+		"href URL":        {replace("primary", `href="Packages/a/app`, `href="http://evil.example.org/app`), repo.ErrHostile, `is an absolute URL`},
 		"href space":      {replace("primary", `href="Packages/a/app`, `href="Packages/a app`), repo.ErrHostile, `has white space or control characters`},
 		"href CR":         {replace("primary", `href="Packages/a/app`, `href="Packages/a&#13;app`), repo.ErrHostile, `has white space or control characters`},
 		"base parent":     {replace("primary", `<location href`, `<location xml:base="../other" href`), repo.ErrHostile, `has the segment ".."`},

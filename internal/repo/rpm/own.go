@@ -30,7 +30,7 @@ func (Format) ReadOwn(m config.Mirror, kr *sign.Keyring, name string, r io.Reade
 	var o rpmpkg.Options
 	if m.CheckPackages() {
 		if o.Keyring = kr; kr == nil || kr.Len() == 0 {
-			return nil, fmt.Errorf("no key to verify by: %w", repo.ErrUntrusted)
+			return nil, fmt.Errorf("no key to verify with: %w", repo.ErrUntrusted)
 		}
 	}
 	v := rpmpkg.NewVerifier(o)
@@ -47,7 +47,7 @@ func (Format) ReadOwn(m config.Mirror, kr *sign.Keyring, name string, r io.Reade
 		}
 	}
 	if want := fileName(info); name != want {
-		return nil, fmt.Errorf("its header says %s, which is %s: %w", info.NEVRA, excerpt.Of(want), repo.ErrMismatch)
+		return nil, fmt.Errorf("its header describes package %s, expected the file name %s: %w", info.NEVRA, excerpt.Of(want), repo.ErrMismatch)
 	}
 	return info, nil
 }

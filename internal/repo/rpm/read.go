@@ -449,7 +449,7 @@ func (Format) CheckPackage(m config.Mirror, rec *repo.Record, kr *sign.Keyring) 
 	}
 	if m.CheckPackages() {
 		if kr == nil || kr.Len() == 0 {
-			return nil, fmt.Errorf("package %s: no key to verify by: %w", object, repo.ErrUntrusted)
+			return nil, fmt.Errorf("package %s: no key to verify with: %w", object, repo.ErrUntrusted)
 		}
 		opts.Keyring = kr
 	}

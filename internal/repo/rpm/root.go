@@ -74,8 +74,8 @@ func (Format) BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]r
 	return out, nil
 }
 
-// malformed maps errors of the syntax packages to those of package repo. Errors of
-// reading stay what they are.
+// malformed maps errors of the syntax packages to those of package repo. It does
+// not change read errors.
 func malformed(err error) error {
 	switch {
 	case err == nil:
@@ -309,7 +309,7 @@ func trust(m config.Mirror, root *repo.Root, md, asc *repo.Doc, p repo.VerifyPar
 		if !errors.Is(err, sign.ErrUnknownKey) {
 			return fmt.Errorf("verify %s: %w: %w", ascPath, repo.ErrUntrusted, err)
 		}
-		// A signature by an unknown key proves as little as none.
+		// A signature by an unknown key proves as little as no signature.
 		why = err.Error()
 		if m.CheckRepo() && m.Metalink.IsZero() {
 			return fmt.Errorf("verify %s: %w: %w", ascPath, repo.ErrUntrusted, err)

@@ -6,8 +6,9 @@ import (
 	"io"
 )
 
-// storeError is an error of reading a stored file. The file's digest was verified when it
-// was stored, so the error is not about upstream's data, and malformed leaves it alone.
+// storeError is an error of reading a stored file. The file's digest was verified
+// when it was stored, so the error is not about upstream's data, and malformed
+// does not change it.
 type storeError struct{ err error }
 
 func (e *storeError) Error() string { return e.err.Error() }
@@ -24,8 +25,8 @@ func (s stored) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// isRead reports whether an error comes from reading a stored file, or from the end of a
-// context, not from what the file says.
+// isRead reports whether an error comes from reading a stored file or from a
+// cancelled context, and not from the content of the file.
 func isRead(err error) bool {
 	var s *storeError
 	return errors.As(err, &s) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)

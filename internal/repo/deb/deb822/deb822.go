@@ -13,8 +13,8 @@
 //     the next stanza;
 //   - the last of several fields with the same name counts.
 //
-// Nothing is copied: a [Stanza] is a window on the reader's buffer, and its
-// fields are found on request.
+// The reader copies nothing: a [Stanza] is a window on its buffer, and fields are
+// found on request.
 package deb822
 
 import (
@@ -113,9 +113,10 @@ func (r *Reader) skipBlank() error {
 }
 
 // stanzaEnd finds the first empty line of b at or after from. It returns the
-// length of the stanza before it and the offset after it, or -1 if there is none
-// yet. It scans a block at a time, because one of the two kinds of empty line may
-// never come.
+// length of the stanza before that line and the offset after it, or -1 if b
+// contains no empty line yet. It scans b in blocks, because emptyLine searches
+// for two kinds of empty line, and a search for a kind that does not occur reads
+// to the end.
 func stanzaEnd(b []byte, from int) (n, next int) {
 	const block = 8 << 10
 	for size := block; ; {
@@ -163,8 +164,8 @@ func emptyLine(b []byte, from, to int) (n, next int) {
 	}
 }
 
-// lineBreaks returns the offset of the line breaks at the end of b, which may
-// turn out to be part of an empty line.
+// lineBreaks returns the offset of the line breaks at the end of b, which may be
+// the start of an empty line.
 func lineBreaks(b []byte) int { return len(bytes.TrimRight(b, "\r\n")) }
 
 // dangling reports whether the last field of b has no colon.
@@ -180,7 +181,7 @@ func dangling(b []byte) bool {
 }
 
 // fieldLine returns the first line of b that does not continue a field, and the
-// rest, or nil.
+// rest of b, or nil.
 func fieldLine(b []byte) []byte {
 	for len(b) > 0 {
 		b = bytes.TrimLeft(b, "\r")
@@ -261,8 +262,8 @@ type Stanza struct {
 	data   []byte
 }
 
-// StanzaOf returns b, one stanza without the empty line after it, as a Stanza. It
-// keeps b.
+// StanzaOf returns b, one stanza without the empty line after it, as a Stanza,
+// which refers to b.
 func StanzaOf(b []byte) Stanza {
 	for len(b) > 0 && b[len(b)-1] == '\n' {
 		b = b[:len(b)-1]
@@ -321,7 +322,7 @@ func (s Stanza) notField(b []byte) error {
 // Scan returns a scanner of the stanza's fields, in their order.
 func (s Stanza) Scan() Scanner { return Scanner{s: s, rest: s.data} }
 
-// Scanner iterates over a stanza's fields. Its zero value has none.
+// Scanner iterates over a stanza's fields. The zero Scanner has no fields.
 type Scanner struct {
 	s           Stanza
 	rest        []byte
@@ -329,7 +330,7 @@ type Scanner struct {
 	err         error
 }
 
-// Next advances to the next field and reports whether there is one.
+// Next advances to the next field and reports whether there was one.
 func (s *Scanner) Next() bool {
 	b := s.rest
 	if len(b) == 0 || s.err != nil {
@@ -397,8 +398,8 @@ func trimRight(b []byte) []byte {
 	return b
 }
 
-// Lines returns the lines of a multi-line value, each without the white space
-// around it, empty ones left out.
+// Lines returns the lines of a multi-line value without surrounding white space.
+// It omits empty lines.
 func Lines(value string) []string {
 	var out []string
 	for line := range strings.Lines(value) {

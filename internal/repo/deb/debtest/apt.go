@@ -13,19 +13,19 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// Apt is a real apt in an empty root. It reads nothing of the
-// machine's configuration, and checks dates and expiry whatever the machine does.
+// Apt is a real apt in an empty root. It ignores the configuration of the
+// machine, and always checks dates and expiry.
 type Apt struct {
 	tb   testing.TB
 	Root string
-	// Env are further variables, "NAME=value"; Options further apt options,
-	// "Acquire::Languages=none".
+	// Env contains additional environment variables, "NAME=value", and Options
+	// additional apt options, "Acquire::Languages=none".
 	Env, Options []string
 }
 
-// NewApt makes an empty root whose sources are the text of one .sources file
-// (deb822) or, when it begins with "deb", of a .list. It skips the test when
-// there is no apt.
+// NewApt makes an empty root whose sources are the text of a .sources file
+// (deb822) or, if it begins with "deb", of a .list file. It skips the test if apt
+// is not installed.
 func NewApt(tb testing.TB, sources string) *Apt {
 	tb.Helper()
 	for _, name := range []string{"apt-get", "dpkg"} {
@@ -89,8 +89,8 @@ func (a *Apt) SetSources(text string) {
 	a.write("etc/apt/sources.list.d/"+name, text)
 }
 
-// Try runs apt-get, apt-cache or another of apt's programs and returns what it
-// printed, both streams together.
+// Try runs one of apt's programs, such as apt-get or apt-cache, and returns its
+// standard output and standard error together.
 func (a *Apt) Try(argv ...string) (string, error) {
 	a.tb.Helper()
 	args := slices.Clone(argv[1:])
@@ -109,7 +109,8 @@ func (a *Apt) Try(argv ...string) (string, error) {
 	return out.String(), err
 }
 
-// Run is Try for what must succeed, with no warning and no error line either.
+// Run is like Try, but fails the test if the program fails or prints a warning or
+// an error.
 func (a *Apt) Run(argv ...string) string {
 	a.tb.Helper()
 	out, err := a.Try(argv...)

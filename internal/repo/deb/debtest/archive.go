@@ -1,6 +1,6 @@
 // Package debtest creates Debian archives for tests: real .deb and source
-// packages, indices in any compression, signed Release files, a web server, and
-// anything that can be wrong with them.
+// packages, indices in any compression, signed Release files, and a web server.
+// It can inject faults into all of them.
 //
 //	a := debtest.New(t)
 //	a.Add(debtest.Package{Name: "hello", Fields: map[string]string{"Depends": "libc6"}})
@@ -46,12 +46,12 @@ type Archive struct {
 	tb testing.TB
 	// Key signs every suite without Signers.
 	Key *sign.PrivateKey
-	// Hook, when set, sees each request first and returns true when it has
-	// answered it: for slow, endless, missing or wrong answers. Set it before
-	// the first request.
+	// Hook, if set, is called first for each request, and returns true if it has
+	// answered it: for slow, endless, missing or wrong answers. Set it before the
+	// first request.
 	Hook func(w http.ResponseWriter, r *http.Request) bool
-	// Programs compress variants, by suffix, instead of Compress: {".xz": {"xz", "-6e",
-	// "-T2"}} as Debian does.
+	// Programs compress the variants with a suffix, instead of Compress: {".xz":
+	// {"xz", "-6e", "-T2"}} is Debian's command.
 	Programs map[string][]string
 
 	mu       sync.Mutex
@@ -87,9 +87,9 @@ func New(tb testing.TB) *Archive {
 	}
 }
 
-// Suite returns the suite of that name, made as Debian's are when it is new: a
-// name that ends in a slash is a flat repository in that directory. Change its
-// fields before Publish.
+// Suite returns the suite with the name. If the archive does not have it yet,
+// Suite creates it like one of Debian's. A name that ends in a slash is a flat
+// repository in that directory. Change the fields of the Suite before Publish.
 func (a *Archive) Suite(name string) *Suite {
 	if s := a.suites[name]; s != nil {
 		return s
@@ -110,7 +110,7 @@ func (a *Archive) Suite(name string) *Suite {
 	return s
 }
 
-// Default returns the suite "stable", or the only one there is.
+// Default returns the suite "stable", or the archive's only suite.
 func (a *Archive) Default() *Suite {
 	if len(a.order) == 1 {
 		return a.suites[a.order[0]]
@@ -132,7 +132,7 @@ func (a *Archive) Publish(date time.Time) {
 	}
 }
 
-// Get returns the bytes at a path, and fails the test when there are none.
+// Get returns the file at a path, or fails the test if it does not exist.
 func (a *Archive) Get(p string) []byte {
 	a.tb.Helper()
 	a.mu.Lock()
@@ -152,7 +152,7 @@ func (a *Archive) Has(p string) bool {
 	return ok
 }
 
-// Set puts bytes at a path without any index knowing of it.
+// Set stores a file at a path without listing it in an index.
 func (a *Archive) Set(p string, data []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -168,7 +168,7 @@ func (a *Archive) put(p string, data []byte, changed time.Time) {
 	a.files[p] = entry{data, changed}
 }
 
-// Delete removes what is at the paths.
+// Delete removes the files at the paths.
 func (a *Archive) Delete(paths ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -198,7 +198,7 @@ func (a *Archive) Paths() []string {
 	return slices.Sorted(maps.Keys(a.files))
 }
 
-// Corrupt flips one bit in the middle of the file at a path. Its size stays.
+// Corrupt flips one bit in the middle of the file at a path. It does not change the size.
 func (a *Archive) Corrupt(p string) {
 	a.tb.Helper()
 	data := bytes.Clone(a.Get(p))
@@ -215,15 +215,15 @@ func (a *Archive) Truncate(p string, n int) {
 // State is all of an archive's files at one time.
 type State map[string]entry
 
-// State returns what is served now, so that parts of it can be put back.
+// State returns all files as served now, for Restore.
 func (a *Archive) State() State {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return maps.Clone(a.files)
 }
 
-// Restore serves an earlier state again, whole: a rollback, or a mirror that
-// lags. With globs only the files that match one of them go back: mixed
+// Restore serves an earlier state again, like a rollback or a mirror that lags.
+// With globs, it restores only the files that match one of them, which mixes
 // generations.
 func (a *Archive) Restore(s State, globs ...string) {
 	a.mu.Lock()
@@ -303,8 +303,8 @@ func (a *Archive) Handler() http.Handler {
 }
 
 // AfterRequest calls f once, after the next request for path (relative to the
-// archive) was answered and before the client sees the end of its answer: for an
-// upstream that changes in the middle of somebody's sync.
+// archive) was answered and before the client sees the end of its answer. It
+// simulates an upstream that changes during a sync.
 func (a *Archive) AfterRequest(path string, f func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -343,7 +343,7 @@ func (a *Archive) Requests() []Request {
 	return r
 }
 
-// compress is Compress with a memory: bulky indices change rarely.
+// compress is Compress with a cache, because large indices rarely change.
 func (a *Archive) compress(suffix string, data []byte) []byte {
 	a.tb.Helper()
 	if suffix == "" {
@@ -363,7 +363,7 @@ func (a *Archive) compress(suffix string, data []byte) []byte {
 	return b
 }
 
-// compressByTool runs bzip2, lz4, xz or zstd, and skips the test without it.
+// compressByTool runs bzip2, lz4, xz or zstd, and skips the test if the program is not installed.
 func compressByTool(tb testing.TB, suffix string, data []byte) []byte {
 	tb.Helper()
 	argv := map[string][]string{
@@ -375,7 +375,7 @@ func compressByTool(tb testing.TB, suffix string, data []byte) []byte {
 	return filter(tb, argv, data)
 }
 
-// filter runs a program, and skips the test without it.
+// filter runs a program, and skips the test if it is not installed.
 func filter(tb testing.TB, argv []string, data []byte) []byte {
 	tb.Helper()
 	needs.Program(tb, argv[0])
@@ -408,10 +408,10 @@ func sum(field string, data []byte) string {
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// FromPackages reads a Packages file, such as one of apt's own lists, and
-// returns up to max of its packages (0: all), each with its stanza's fields
-// and a tiny body in place of the package: an archive real in shape and small in
-// bytes.
+// FromPackages reads a Packages file, such as one of apt's own lists, and returns
+// up to max of its packages (0: all). Each has the fields of its stanza, and a
+// tiny body instead of the real package, so that the archive has a realistic
+// structure but a small size.
 func FromPackages(tb testing.TB, r io.Reader, max int) []Package {
 	tb.Helper()
 	return fromPackages(tb, r, max)

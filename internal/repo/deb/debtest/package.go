@@ -30,7 +30,8 @@ type Package struct {
 	Source string
 	// Fields are further control fields: Depends, Multi-Arch, Section …
 	Fields map[string]string
-	// Description is the synopsis, and after the first newline the long text.
+	// Description is the synopsis and, after the first newline, the long
+	// description.
 	Description string
 	// Files are what the package installs, by absolute path.
 	Files map[string]string
@@ -39,9 +40,9 @@ type Package struct {
 	// Compression of control.tar and data.tar: ".gz" (default), ".xz", ".zst",
 	// "" is written as "none".
 	Compression string
-	// Body, when set, is the file's bytes in place of a real .deb.
+	// Body, if set, is the content of the file instead of a real .deb.
 	Body []byte
-	// Filename overrides the pool path, in the index and of the file.
+	// Filename overrides the pool path of the file, also in the index.
 	Filename string
 	Udeb     bool // listed in debian-installer/
 }
@@ -56,7 +57,7 @@ type Source struct {
 	Files     map[string]string // what the tar file holds, by relative path
 }
 
-// epoch is the time in every archive member: nothing here depends on a clock.
+// epoch is the time of every archive member, so that packages do not depend on the clock.
 var epoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (p Package) withDefaults() Package {
@@ -284,8 +285,8 @@ func (s Source) files(files []file, by512 bool) string {
 	return b.String()
 }
 
-// Compress returns data in the compression that a file name's suffix means: "", ".gz",
-// ".xz", ".zst". Equal data give equal bytes.
+// Compress returns data in the compression that belongs to a suffix of file
+// names: "", ".gz", ".xz", ".zst". Equal data give equal bytes.
 func Compress(tb testing.TB, suffix string, data []byte) []byte {
 	tb.Helper()
 	var out bytes.Buffer

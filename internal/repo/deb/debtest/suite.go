@@ -15,14 +15,14 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// Suite is one suite of an archive. Its exported fields say how it is published.
+// Suite is one suite of an archive. Its exported fields determine how Publish writes it.
 type Suite struct {
 	a    *Archive
 	name string
 
-	// Fields of the Release; empty ones are left out. Components are written
-	// with ComponentPrefix before them ("updates/"), while their files are in
-	// directories named without it.
+	// Fields of the Release; empty ones are omitted. ComponentPrefix ("updates/")
+	// precedes each component in the Release, but is not part of the components'
+	// directories.
 	Origin, Label, Suite, Codename, Version, Description string
 	ComponentPrefix                                      string
 	Components, Architectures                            []string
@@ -45,25 +45,25 @@ type Suite struct {
 	Languages []string // Translation files; none leaves long descriptions in Packages
 	Sources   bool     // Sources, when there are source packages
 	Contents  bool     // Contents-<arch> of each component
-	// BinaryAll gives architecture "all" a separate index; its packages are then
-	// only there unless NoSupportForAll is set.
+	// BinaryAll writes a separate index for architecture "all". Its packages are
+	// then only in that index, unless NoSupportForAll is set.
 	BinaryAll, NoSupportForAll bool
 
-	// InRelease writes InRelease; without it, Release and Release.gpg. Both
-	// writes all three.
+	// InRelease writes InRelease instead of Release and Release.gpg; Both writes
+	// all three.
 	InRelease, Both bool
 	Unsigned        bool
-	// Signers sign in place of the archive's key.
+	// Signers sign instead of the archive's key.
 	Signers []*sign.PrivateKey
 
-	// Extra are further listed files, by path relative to the suite, as they
-	// are served: DEP-11, Commands, installer files.
+	// Extra are further listed files as served, by path relative to the suite:
+	// DEP-11, Commands, installer files.
 	Extra map[string][]byte
 
-	// EditIndex, when set, changes the plain content of an index before it is
-	// digested: for hostile and malformed content that is validly signed.
+	// EditIndex, if set, changes the plain content of an index before its digest is
+	// computed: for hostile and malformed content with a valid signature.
 	EditIndex func(path string, plain []byte) []byte
-	// EditRelease, when set, changes the text of the Release before it is signed.
+	// EditRelease, if set, changes the text of the Release before it is signed.
 	EditRelease func(text string) string
 
 	pkgs      []*binary
@@ -82,11 +82,11 @@ type binary struct {
 
 func (s *Suite) flat() bool { return strings.HasSuffix(s.name, "/") }
 
-// Name returns the suite's name as sources name it.
+// Name returns the name of the suite in apt's sources.
 func (s *Suite) Name() string { return s.name }
 
-// Dir returns the suite's directory within the archive, with a slash at its end
-// or empty.
+// Dir returns the suite's directory within the archive; it is empty or ends with
+// a slash.
 func (s *Suite) Dir() string {
 	if !s.flat() {
 		return "dists/" + s.name + "/"
@@ -97,9 +97,8 @@ func (s *Suite) Dir() string {
 	return ""
 }
 
-// Add adds packages, and puts their files in the pool. A package of the same
-// name, version, architecture and path replaces the one before: other bytes
-// under one path.
+// Add adds packages, and puts their files in the pool. A package replaces one
+// with the same name, version, architecture and path, also if its bytes differ.
 func (s *Suite) Add(pkgs ...Package) {
 	s.a.tb.Helper()
 	at := make(map[string]int)
@@ -147,8 +146,8 @@ func (s *Suite) sourceDir(src Source) string {
 	return poolDir(src.Component, src.Name)
 }
 
-// Remove takes packages, and sources, of that name out of the suite; version ""
-// stands for all. Their files stay in the pool until they are deleted.
+// Remove removes the packages and sources with the name from the suite; an empty
+// version matches all. Their files stay in the pool until they are deleted.
 func (s *Suite) Remove(name, version string) {
 	s.pkgs = slices.DeleteFunc(s.pkgs, func(b *binary) bool {
 		return b.Name == name && (version == "" || b.Package.Version == version)
@@ -160,8 +159,8 @@ func (s *Suite) Remove(name, version string) {
 	}
 }
 
-// Override sets a field in the index's stanza of a package without a new
-// .deb, as the archive's overrides do with Section and Priority.
+// Override sets a field of a package's stanza in the index but not in the .deb,
+// like the archive's overrides of Section and Priority.
 func (s *Suite) Override(name, field, value string) {
 	for _, b := range s.pkgs {
 		if b.Name == name {
@@ -173,8 +172,8 @@ func (s *Suite) Override(name, field, value string) {
 	}
 }
 
-// PathOf returns the pool path of a package; it fails the test when the suite
-// has none of that name.
+// PathOf returns the pool path of a package; it fails the test if the suite has
+// no package with the name.
 func (s *Suite) PathOf(name string) string {
 	s.a.tb.Helper()
 	for i := len(s.pkgs) - 1; i >= 0; i-- {
@@ -222,7 +221,7 @@ func (s *Suite) Publish(date time.Time) {
 		serve(p, s.Extra[p])
 		now[p] = true
 	}
-	for p := range s.published { // indices of architectures and components that left
+	for p := range s.published { // indices of architectures and components that were removed
 		if !now[p] {
 			s.a.Delete(dir + p)
 		}

@@ -113,9 +113,9 @@ func (n NEVRA) NVRA() string {
 	return n.String()
 }
 
-// arches are the architectures that rpm can install or build for. They are
-// needed to distinguish an architecture, as in "bash-5.2-1.x86_64", from a part
-// of the release, as in "bash-5.2-1.fc42".
+// arches are the architectures that rpm can install or build for. They
+// distinguish an architecture, as in "bash-5.2-1.x86_64", from a part of the
+// release, as in "bash-5.2-1.fc42".
 var arches = knownArches()
 
 func knownArches() map[string]bool {

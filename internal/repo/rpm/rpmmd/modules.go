@@ -162,8 +162,9 @@ func parseModule(raw []byte) (*ModuleDoc, error) {
 	return d, nil
 }
 
-// moduleKind returns the kind of a document. Its errors are for documents at which
-// libmodulemd stops, so that dnf refuses the whole file, or a badModule.
+// moduleKind returns the kind of a document. A badModule means that libmodulemd
+// skips the document; any other error means that dnf refuses the whole file
+// because of it.
 func moduleKind(node *yaml.Node) (kind string, err error) {
 	if node.Kind == yaml.DocumentNode && len(node.Content) == 1 {
 		node = node.Content[0]
@@ -241,10 +242,11 @@ func moduleNeeds(n *yaml.Node) ([]map[string][]string, error) {
 //     the streams that it requires;
 //   - the defaults, obsoletes and translations of these streams.
 //
-// states are the documents of the states of the repository, newest first. Of older
-// states CutModules returns only documents that no newer state has, and of the
-// defaults of a module only the newest. beside are the documents of other repositories
-// of the same freeze, whose streams may require streams of this one, and vice versa.
+// states are the documents of the states of the repository, newest first. From
+// older states, CutModules returns only documents that no newer state has. It
+// returns only the newest defaults of a module. beside are the documents of other
+// repositories of the same freeze: their streams may require streams of this
+// repository, and vice versa.
 func CutModules(states [][]ModuleDoc, beside []ModuleDoc, sel *Selection) []ModuleDoc {
 	all := slices.Concat(states...)
 	all = append(all, beside...)

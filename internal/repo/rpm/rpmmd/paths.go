@@ -32,7 +32,7 @@ func CleanHref(href string) (string, error) {
 	case strings.HasPrefix(href, "/"):
 		return bad("is absolute")
 	case hasScheme(href):
-		return bad("is a URL of its own")
+		return bad("is an absolute URL")
 	case strings.ContainsAny(href, "?#"):
 		return bad("has a query or fragment")
 	}

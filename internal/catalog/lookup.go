@@ -386,7 +386,8 @@ func (s *suiteFinder) present(p string, same func(repo.Listed) bool) (first repo
 }
 
 // earlier finds a file by its SHA-256 among all files that roots of the suite have
-// listed, for a client that read its Release file before a sync.
+// listed, for a client that read its Release file before a sync. In an exact snapshot it
+// may also be a later one.
 func (s *suiteFinder) earlier(ctx context.Context, p string, d cas.Digest) (*Found, error) {
 	l, err := s.cfg.Meta.Listed(ctx, s.snap.Mirror, s.suite, d)
 	if errors.Is(err, meta.ErrNotFound) {
@@ -400,9 +401,9 @@ func (s *suiteFinder) earlier(ctx context.Context, p string, d cas.Digest) (*Fou
 		return nil, err
 	}
 	found.Modified = Undated
-	if found.Plain != nil && l.Last != meta.Unended {
+	if found.Plain != nil {
 		// It is made from what that generation has.
-		g, err := s.cfg.Meta.Generation(ctx, s.snap.Mirror, s.suite, l.Last)
+		g, err := s.lastWith(ctx, l)
 		switch {
 		case err == nil:
 			found.Plain = s.variant(g, l.Path)
@@ -413,6 +414,19 @@ func (s *suiteFinder) earlier(ctx context.Context, p string, d cas.Digest) (*Fou
 		}
 	}
 	return found, nil
+}
+
+// lastWith returns the newest generation that lists a file.
+func (s *suiteFinder) lastWith(ctx context.Context, l meta.Listing) (*meta.Generation, error) {
+	gen := l.Last
+	if gen == meta.Unended {
+		newest, err := s.cfg.Meta.Latest(ctx, s.snap.Mirror)
+		if err != nil {
+			return nil, err
+		}
+		gen, _ = newest.Gen(s.suite)
+	}
+	return s.cfg.Meta.Generation(ctx, s.snap.Mirror, s.suite, gen)
 }
 
 // variant returns the stored form of an index that a generation has only compressed; nil

@@ -247,14 +247,15 @@ func TestPlainByHash(t *testing.T) {
 	s.clock = s.Now
 	s.restart()
 	plain := map[string]string{} // by tree, a path below it
+	tree := map[string]string{}  // of each snapshot
 	var moved string
 	for _, freeze := range []string{"4.0", "4.1"} {
 		s.Archive.Add(pkg("app"+freeze, "1"))
 		s.publish()
-		exact := s.sync()
+		tree[freeze] = "/archive/debian/" + s.sync()
 		s.call("freeze", api.FreezeRequest{Name: freeze, NoSources: true}, nil)
 		moved = s.move(freeze).Channel.Moved.Format(http.TimeFormat)
-		for of, tree := range map[string]string{"snapshot " + freeze: "/archive/debian/" + exact, "freeze " + freeze: "/frozen/" + freeze + "/debian"} {
+		for of, tree := range map[string]string{"snapshot " + freeze: tree[freeze], "freeze " + freeze: "/frozen/" + freeze + "/debian"} {
 			m := regexp.MustCompile(`(?m)^ ([0-9a-f]{64}) +\d+ main/binary-amd64/Packages$`).FindStringSubmatch(s.get(tree + "/dists/stable/InRelease").body)
 			if m == nil {
 				t.Fatalf("%s: no Packages in its InRelease", tree)
@@ -267,6 +268,8 @@ func TestPlainByHash(t *testing.T) {
 		tree, of, modified string
 		status             int
 	}{
+		{tree["4.0"], "snapshot 4.1", undated, http.StatusOK},
+		{tree["4.1"], "snapshot 4.0", undated, http.StatusOK},
 		{"/archive/debian/latest", "snapshot 4.0", undated, http.StatusOK},
 		{"/archive/debian/latest", "snapshot 4.1", moved, http.StatusOK},
 		{"/frozen/4.0/debian", "freeze 4.1", "", http.StatusNotFound},

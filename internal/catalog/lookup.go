@@ -122,13 +122,14 @@ func (f *finder) pkg(ctx context.Context, p string) (*Found, error) {
 	return found, err
 }
 
-// upstreamTime prefers the Last-Modified that upstream sent with a file.
+// upstreamTime prefers the Last-Modified that upstream sent with a file. An index that was
+// made for an Undated answer has none.
 func (f *finder) upstreamTime(ctx context.Context, found *Found) error {
 	info, err := f.cfg.Blobs.Stat(ctx, found.Digest)
 	if errors.Is(err, cas.ErrNotFound) {
 		return nil
 	}
-	if err == nil && !info.ModTime.IsZero() {
+	if err == nil && info.ModTime.After(Undated) {
 		found.Modified = info.ModTime.UTC().Truncate(time.Second)
 	}
 	return err
@@ -192,7 +193,7 @@ func (s *suiteFinder) document(p string) *Found {
 			continue
 		}
 		modified := d.LastModified
-		if s.latest || modified.IsZero() {
+		if s.latest || !modified.After(Undated) {
 			modified = s.gen.Timestamp
 		}
 		return &Found{Size: d.Size, Digest: d.SHA256, Modified: modified, Want: s.want(repo.Listed{Path: p, Size: d.Size, SHA256: d.SHA256})}

@@ -286,6 +286,37 @@ func TestPlainByHash(t *testing.T) {
 	}
 }
 
+// An index that was made for a client of an earlier snapshot keeps its own date in that
+// snapshot, and a freeze of the snapshot still serves it.
+func TestPlainKeepsItsDate(t *testing.T) {
+	s := newSite(t, func(m *config.Mirror) { m.Download = config.All })
+	s.clock = s.Now
+	s.restart()
+	s.Archive.Add(pkg("app", "1"))
+	s.publish()
+	const plain = "/dists/stable/main/binary-amd64/Packages"
+	exact := "/archive/debian/" + s.sync()
+	s.call("freeze", api.FreezeRequest{Name: "4.0", All: true, NoSources: true}, nil)
+	before := s.raw("HEAD " + exact + plain)
+	m := regexp.MustCompile(`(?m)^ ([0-9a-f]{64}) +\d+ main/binary-amd64/Packages$`).FindStringSubmatch(s.get(exact + "/dists/stable/InRelease").body)
+	if m == nil || before.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, in InRelease: %q", plain, before.Status, m)
+	}
+	s.Archive.Add(pkg("app2", "1"))
+	s.publish()
+	s.sync()
+	if a := s.get("/archive/debian/latest" + path.Dir(plain) + "/by-hash/SHA256/" + m[1]); a.Header.Get("Last-Modified") != "Thu, 01 Jan 1970 00:00:00 GMT" {
+		t.Fatalf("by hash: %s, Last-Modified %q", a.Status, a.Header.Get("Last-Modified"))
+	}
+	after := s.get(exact + plain)
+	if was, is := before.Header.Get("Last-Modified"), after.Header.Get("Last-Modified"); after.StatusCode != http.StatusOK || was != is {
+		t.Errorf("in its snapshot: %s, Last-Modified %q, expected %q", after.Status, is, was)
+	}
+	if a := s.get("/frozen/4.0/debian" + plain); a.StatusCode != http.StatusOK || a.body != after.body {
+		t.Errorf("in a freeze: %s", a.Status)
+	}
+}
+
 // Builds whose sources cannot be edited go through the proxy form, and are
 // repeated from the frozen name with the distribution's own key.
 func TestAptProxy(t *testing.T) {

@@ -14,18 +14,18 @@
 // engines share: temporary files that are hashed while they are written, and
 // batches of them.
 //
-// Each caller takes the smallest of the interfaces that it needs. What holds for
-// all of them:
+// Each caller accepts the smallest of the interfaces that it needs. These rules hold
+// for all of them:
 //
 //   - Every method is safe for concurrent use.
-//   - "Not there" is ErrNotFound and nothing else. Any other error means that the
-//     question could not be answered (invariant 8); the call may be repeated.
+//   - ErrNotFound means that the blob is not stored. Any other error means that the
+//     query could not be answered (invariant 8); the call may be repeated.
 //   - A call that changes something and fails may have taken effect. Repeating it
 //     is always safe and ends in the same state.
-//   - After an error that wraps durable.ErrUnknown the process must end: what
-//     is on the medium shows when the store is opened again.
-//   - ErrUnavailable is a store that cannot be reached or refuses for now. It has
-//     tried again already as often as makes sense within one request.
+//   - After an error that wraps durable.ErrUnknown the process must end: only
+//     opening the store again shows what is on the medium.
+//   - ErrUnavailable means that the store cannot be reached, or refuses requests for
+//     now. It has already retried as often as makes sense within one request.
 package cas
 
 import (
@@ -58,9 +58,9 @@ type Info struct {
 	Stored  time.Time // when the store last made the blob visible; set by Stat and Walk
 }
 
-// Blob is an open blob. It can be read after a Remove, until Close or, in a remote store,
-// for as long as removed blobs stay in the quarantine. Like a file it has one position
-// for Read and Seek; ReadAt may be called concurrently.
+// Blob is an open blob. After a Remove it can still be read until Close or, in a remote
+// store, for as long as removed blobs stay in the quarantine. Like a file it has one
+// position for Read and Seek; ReadAt may be called concurrently.
 type Blob interface {
 	io.Reader
 	io.ReaderAt
@@ -72,8 +72,8 @@ type Blob interface {
 // Reader finds and reads blobs.
 type Reader interface {
 	// Open opens a blob for reading. ErrNotFound. The bytes are those that were stored
-	// unless the medium damaged them: readers that need certainty check the digest. Open
-	// promises nothing about durability; Stat does.
+	// unless the medium damaged them: readers that need certainty check the digest. A
+	// blob that Open finds need not be durable; use Stat for that.
 	Open(ctx context.Context, d Digest) (Blob, error)
 	// ReadInto reads the beginning of a blob and returns the number of bytes read: the
 	// whole blob if that is smaller than buf. It is for small blobs, and cheaper than
@@ -97,30 +97,30 @@ type Keeper interface {
 	// the meantime may be visited or not; f may call the store.
 	Walk(ctx context.Context, after Digest, f func(Info) error) error
 	// Remove moves a blob to the quarantine, from which Restore can restore it until
-	// Purge deletes it. Removing an absent blob succeeds. ErrInUse while a batch holds
-	// the blob, whether it is present or not, or if unreferenced reports false (nil:
-	// true). unreferenced is called when no batch can hold the blob any more before it is
-	// removed: a reference is committed while its writer holds the blob, so none can be
-	// overlooked.
+	// Purge deletes it. Removing an absent blob succeeds. ErrInUse if a batch holds the
+	// blob, even if it is absent, or if unreferenced (which may be nil) returns false.
+	// unreferenced is called when no batch holds the blob and none can hold it until it
+	// is removed: since writers commit a reference while they hold the blob, no reference
+	// is overlooked.
 	Remove(ctx context.Context, d Digest, why string, unreferenced func(context.Context) (bool, error)) error
 	// RemoveCorrupt reads a blob and moves it to the quarantine if its bytes are corrupt,
-	// even while a batch holds it. A good copy that is written in the meantime stays.
+	// even while a batch holds it. It keeps a good copy that is written in the meantime.
 	// Restore never restores the corrupt copy. ErrNotFound.
 	RemoveCorrupt(ctx context.Context, d Digest) (removed bool, err error)
 	// Restore restores the newest quarantined copy of a blob whose bytes match its
 	// digest. It is durable on return. ErrNotFound; ErrCorrupt if every copy is corrupt.
 	Restore(ctx context.Context, d Digest) error
-	// Quarantine lists what was removed and not yet purged, oldest first.
+	// Quarantine lists the blobs that were removed and not yet purged, oldest first.
 	Quarantine(ctx context.Context) ([]Quarantined, error)
-	// Purge deletes what was quarantined before t, and what interrupted writes left. It
-	// returns the count and the bytes.
+	// Purge deletes blobs that were quarantined before t, and the remains of interrupted
+	// writes. It returns the number of blobs and their bytes.
 	Purge(ctx context.Context, t time.Time) (int, int64, error)
 	// Free returns how many bytes can still be written: the free space of the medium or,
 	// if that is unlimited, of the directory in which blobs are spooled.
 	Free(ctx context.Context) (int64, error)
 }
 
-// Store is a complete blob store. After Close it cannot be used; what is durable stays.
+// Store is a complete blob store. It cannot be used after Close.
 type Store interface {
 	Reader
 	Writer
@@ -136,14 +136,15 @@ type Quarantined struct {
 	Size   int64
 }
 
-// WhyCorrupt is the reason for which fsck and scrub quarantine a corrupt blob. Restore
+// WhyCorrupt is the reason of fsck and scrub for quarantining a corrupt blob. Restore
 // never restores such a copy.
 const WhyCorrupt = "rotten"
 
-// Health is a remote store, which may not answer.
+// Health is implemented by remote stores, which may not answer.
 type Health interface {
-	// Trouble returns since when the store does not answer, and why; nil if it answered
-	// the last request. If the last request failed some time ago, it tries again.
+	// Trouble returns the time since which the store has not answered, and why; nil if it
+	// answered the last request. If the last request failed some time ago, Trouble sends
+	// another.
 	Trouble(ctx context.Context) (since time.Time, err error)
 }
 
@@ -162,25 +163,24 @@ func Find[T any](s Store) (found T, ok bool) {
 	return found, false
 }
 
-// QuarantineReader is a store whose quarantine can be read.
+// QuarantineReader is implemented by stores whose quarantine can be read.
 type QuarantineReader interface {
 	// OpenQuarantined opens a copy that Quarantine lists. Its bytes may be corrupt.
 	// ErrNotFound.
 	OpenQuarantined(ctx context.Context, q Quarantined) (io.ReadCloser, error)
 }
 
-// Locator is an optional part of a store. It returns where other programs can read a
-// blob.
+// Locator is implemented by stores that can return where other programs can read a blob.
 type Locator interface {
 	// Locate returns a place of a blob's bytes. It need not check whether the blob
-	// exists; ErrNotFound if it knows that it does not.
+	// exists, but returns ErrNotFound if it knows that the blob does not.
 	Locate(ctx context.Context, d Digest, w Wanted) (Place, error)
 }
 
 // Wanted is what a place must support.
 type Wanted struct {
-	Life        time.Duration // how long a URL is to be valid
-	ContentType string        // of the answer to a URL
+	Life        time.Duration // how long a URL must be valid
+	ContentType string        // of the response for a URL
 }
 
 // Place is where a blob's bytes are: a file of this machine or a URL. The zero
@@ -190,9 +190,10 @@ type Place struct {
 	URL  string // for GET only; anyone who has it can read the blob
 }
 
-// Cache is a store that reads from copies. Check uses the store behind them.
+// Cache is implemented by stores that serve copies of another store. Check reads the
+// other store.
 type Cache interface {
-	// Stored returns what the copies are of.
+	// Stored returns the store whose blobs are copied.
 	Stored() Reader
 }
 
@@ -204,17 +205,17 @@ func WithCopies(ctx context.Context) context.Context {
 	return context.WithValue(ctx, copiesKey{}, true)
 }
 
-// CopiesSuffice reports whether ctx is of WithCopies.
+// CopiesSuffice reports whether ctx comes from WithCopies.
 func CopiesSuffice(ctx context.Context) bool { return ctx.Value(copiesKey{}) != nil }
 
-// Presence is a store that says of many blobs at once whether it has them.
+// Presence is implemented by stores that can look up many blobs at once.
 type Presence interface {
-	// Which returns those of the digests that Stat would find.
+	// Which returns those of the digests for which Stat would find a blob.
 	Which(ctx context.Context, all []Digest) (map[Digest]bool, error)
 }
 
-// Which returns those of the digests that s has, with as few questions as it can. If a
-// question about one blob cannot be answered, that blob is not among them.
+// Which returns those of the digests that s has, in as few requests as possible. If s
+// does not implement Presence, a blob whose look-up fails is missing from the result.
 func Which(ctx context.Context, s Store, all []Digest) (map[Digest]bool, error) {
 	if p, ok := Find[Presence](s); ok {
 		return p.Which(ctx, all)
@@ -240,9 +241,9 @@ func Locate(ctx context.Context, s Reader, d Digest, w Wanted) (Place, error) {
 // BlobWriters may be used concurrently. A blob is durable and visible when Flush has
 // returned nil after its Commit.
 //
-// A batch holds its blobs from their Commit until Discard: Remove refuses them
-// meanwhile, also those that were stored before. So a caller commits its
-// references to the blobs first and calls Discard last. Holds end with the
+// A batch holds its blobs from their Commit until Discard. In that time Remove refuses to
+// remove them, even blobs that were stored before. So a caller commits its references to
+// the blobs before it calls Discard. Holds end with the process.
 // process.
 type Batch interface {
 	// Create starts a blob.
@@ -251,13 +252,14 @@ type Batch interface {
 	// Stat does. The digest is held even after ErrNotFound, so that the caller can store
 	// the blob and refer to it.
 	Hold(ctx context.Context, d Digest) (Info, error)
-	// Flush makes every committed blob durable, then visible; after a call of Digests,
-	// those that it listed. After an error that wraps
-	// durable.ErrUnknown, names may not last, and the process must end. After any other
-	// error none of the batch's new blobs is promised.
+	// Flush makes every committed blob durable and then visible. After a call of Digests
+	// it flushes only the blobs that Digests listed. If the error wraps
+	// durable.ErrUnknown, blobs may lose their names in a power cut, and the process must
+	// end. After any other error the new blobs of the batch may or may not be stored.
 	Flush(ctx context.Context) error
-	// Digests lists the committed blobs that wait for a Flush, so that the caller can note
-	// them before the next Flush, which leaves out what is committed after this call.
+	// Digests lists the committed blobs that wait for a Flush, so that the caller can
+	// record them first. The next Flush leaves out blobs that are committed after this
+	// call.
 	Digests() []Digest
 	// Pending returns how many blobs and bytes wait for a Flush.
 	Pending() (n int, bytes int64)
@@ -268,17 +270,17 @@ type Batch interface {
 // BlobWriter receives the bytes of one blob.
 type BlobWriter interface {
 	io.Writer
-	// ReadAt reads what was written so far, so that a second client of the same bytes can
-	// follow the first. It is valid until Commit or Abort.
+	// ReadAt reads the bytes written so far, so that a second client can follow the
+	// download of the first. It is valid until Commit or Abort.
 	io.ReaderAt
 	// Offset is the number of bytes written.
 	Offset() int64
 	// Reset removes all bytes.
 	Reset() error
 	// Commit checks the bytes against want (zero: any) and size (-1: any) and adds the
-	// blob to the batch; ErrMismatch drops it. The digest is always that of the bytes
-	// written. Commit fails after a Write that failed, because a caller that writes
-	// through a buffer or a compressor may not have noticed.
+	// blob to the batch. ErrMismatch drops the blob. The returned digest is always that
+	// of the bytes. After a failed Write, Commit fails too, because a caller that writes
+	// through a buffer or a compressor may not have noticed the error.
 	Commit(want Digest, size int64, modTime time.Time) (Info, error)
 	// SHA1 returns the SHA-1 of the bytes, for look-ups. It is valid after Commit.
 	SHA1() [20]byte
@@ -310,8 +312,8 @@ func PutBatch(ctx context.Context, b Batch, data []byte, modTime time.Time) (Inf
 	return w.Commit(Digest{}, int64(len(data)), modTime)
 }
 
-// AddReader adds the bytes of r to a batch, until ctx ends. They must have the digest
-// want, unless that is zero.
+// AddReader adds the bytes of r to a batch, until ctx ends. ErrMismatch if their digest
+// is not want, unless want is zero.
 func AddReader(ctx context.Context, b Batch, r io.Reader, want Digest, modTime time.Time) (Info, error) {
 	w, err := b.Create(ctx)
 	if err != nil {
@@ -324,7 +326,8 @@ func AddReader(ctx context.Context, b Batch, r io.Reader, want Digest, modTime t
 	return w.Commit(want, -1, modTime)
 }
 
-// ReadAll reads a whole blob of at most max bytes and checks its digest.
+// ReadAll reads a whole blob and checks its digest. It returns a *SizeError if the blob
+// has more than max bytes.
 func ReadAll(ctx context.Context, s Reader, d Digest, max int64) ([]byte, error) {
 	b, err := s.Open(ctx, d)
 	if err != nil {

@@ -10,16 +10,17 @@ import (
 	"io"
 )
 
-// Sums are the digests of a blob's bytes other than its name.
+// Sums are the digests of a blob's bytes other than SHA-256.
 type Sums struct {
 	SHA1   [sha1.Size]byte
 	SHA512 [sha512.Size]byte
 }
 
-// Check reads a whole blob and compares its digest. ErrCorrupt, ErrNotFound.
+// Check reads a whole blob and compares its digest. If s is a Cache, it reads the other
+// store. ErrCorrupt, ErrNotFound.
 func Check(ctx context.Context, s Reader, dg Digest) error { return check(ctx, s, dg, io.Discard) }
 
-// SumAll is Check, and returns the blob's other digests.
+// SumAll is Check, and also returns the blob's other digests.
 func SumAll(ctx context.Context, s Reader, dg Digest) (out Sums, err error) {
 	h1, h512 := sha1.New(), sha512.New()
 	if err := check(ctx, s, dg, io.MultiWriter(h1, h512)); err != nil {
@@ -64,9 +65,9 @@ func CheckBytes(ctx context.Context, r io.Reader, dg Digest) error {
 	return nil
 }
 
-// Unreadable is the error for bytes of a blob that cannot be read. It is ErrCorrupt,
-// since a medium that returns an error has lost them, unless the store could not be
-// reached.
+// Unreadable returns the error for a blob whose bytes cannot be read. It wraps
+// ErrCorrupt, because a medium that returns an error has lost them, unless the store
+// could not be reached.
 func Unreadable(dg Digest, err error) error {
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrCorrupt) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err

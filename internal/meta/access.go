@@ -15,9 +15,9 @@ var ErrRevoked = errclass.New(errclass.Conflict, "the token is revoked")
 // Tokens stores who may use the control API over the network. It contains no secrets: a
 // token is found by the SHA-256 of its secret.
 type Tokens interface {
-	// PutToken adds a token. It replaces one with the same name that was revoked or had
-	// expired when the new one was created; otherwise ErrTaken. Adding a token with equal
-	// contents again succeeds.
+	// PutToken adds a token. It replaces a token of the same name that was revoked or had
+	// expired when the new one was created, and otherwise returns ErrTaken. Adding a
+	// token with equal contents again succeeds.
 	PutToken(ctx context.Context, t *Token) error
 	// TokenByHash returns a token by the SHA-256 of its secret, even if it was revoked or
 	// has expired. ErrNotFound.
@@ -36,12 +36,12 @@ type Token struct {
 	Name    string     `json:"name"`
 	Hash    cas.Digest `json:"hash"` // SHA-256 of the secret
 	Role    string     `json:"role"`
-	Mirrors []string   `json:"mirrors,omitempty"` // it may change; empty: all
-	Names   []string   `json:"names,omitempty"`   // patterns of names it may change; empty: all
+	Mirrors []string   `json:"mirrors,omitempty"` // mirrors that it may change; empty: all
+	Names   []string   `json:"names,omitempty"`   // patterns of the names that it may change; empty: all
 	Created time.Time  `json:"created"`
 	Expires time.Time  `json:"expires,omitzero"` // zero: never
 	Used    time.Time  `json:"used,omitzero"`    // zero: never
-	Revoked time.Time  `json:"revoked,omitzero"` // zero: it is not
+	Revoked time.Time  `json:"revoked,omitzero"` // zero: not revoked
 }
 
 // Over reports whether a token is revoked or has expired.
@@ -49,8 +49,8 @@ func (t *Token) Over(at time.Time) bool {
 	return !t.Revoked.IsZero() || !t.Expires.IsZero() && !at.Before(t.Expires)
 }
 
-// GiveWay returns ErrTaken unless a new token may replace t.
-func (t *Token) GiveWay(by *Token) error {
+// CheckReplace returns ErrTaken unless the new token by may replace t.
+func (t *Token) CheckReplace(by *Token) error {
 	if t.Hash == by.Hash || t.Over(by.Created) {
 		return nil
 	}
@@ -59,8 +59,9 @@ func (t *Token) GiveWay(by *Token) error {
 
 // Audit stores who changed what. Entries are only appended, and the oldest ones expire.
 type Audit interface {
-	// AppendAudit adds an entry and gives it the next number. It does not add an entry
-	// that has the ID of the newest one again. It also works on damaged metadata.
+	// AppendAudit adds an entry with the next number. If the newest entry has the same
+	// ID, AppendAudit adds nothing, so that it can be repeated. It also works on damaged
+	// metadata.
 	AppendAudit(ctx context.Context, e AuditEntry) error
 	// AuditEntries returns at most limit entries with numbers above after that were made
 	// at since or later, oldest first.

@@ -7,7 +7,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Limits of EarlierAlternateBases: the snapshots that it reads, in all and in one
+// Limits of the snapshots that EarlierAlternateBases reads: in all, and in one
 // transaction.
 const (
 	earlierSnapshots = 10_000

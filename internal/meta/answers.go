@@ -15,25 +15,25 @@ type Kit struct {
 	Size   int64
 }
 
-// GenCandidate is a generation that nothing may need any more.
+// GenCandidate is a generation that has lost a reference, and may be unreferenced.
 type GenCandidate struct {
 	Suite SuiteID
 	Gen   uint32
 }
 
-// ListedIn is a suite whose roots listed a digest.
+// ListedIn is a suite, one of whose Release files or repomd.xml listed a digest.
 type ListedIn struct {
 	Mirror string
 	Suite  repo.SuiteName
 	Listing
 }
 
-// Holder is what keeps the generations of a reference: a snapshot, a freeze or a
-// recording.
+// Holder is a snapshot, a freeze or a recording that keeps the generations of a
+// reference.
 type Holder struct {
 	Kind     byte      // OwnerSnapshot, OwnerFrozen or OwnerRecording
-	Name     string    // a snapshot's id
-	Snapshot *Snapshot // of OwnerSnapshot
+	Name     string    // or the id of the snapshot
+	Snapshot *Snapshot // set for OwnerSnapshot
 }
 
 // Place is an index of a suite.
@@ -62,8 +62,8 @@ type Change struct {
 	Added bool // present in the later one only
 }
 
-// Repairs has what Rebuild needs besides the metadata. Its functions read blobs within
-// transactions, which is harmless because damaged metadata has no other writers.
+// Repairs contains what Rebuild needs besides the metadata. Its functions read blobs
+// within transactions, which is harmless because damaged metadata has no other writers.
 type Repairs struct {
 	// Tree reads the listing of a freeze from its blob.
 	Tree func(ctx context.Context, d cas.Digest) (*Frozen, []Node, error)
@@ -76,16 +76,16 @@ type Repairs struct {
 	Aliases []Alias
 }
 
-// Sealing is what becomes visible at once.
+// Sealing is what one call of Seal makes visible: a snapshot and its new generations.
 type Sealing struct {
 	Snapshot    Snapshot
 	Generations []Generation  // new ones; Gen is the number they were staged under
-	Listings    [][]repo.File // for each new generation, what its root lists, in any order
-	History     bool          // an older state: Snapshot has its timestamp
+	Listings    [][]repo.File // for each new generation, the files that its Release or repomd.xml lists, in any order
+	History     bool          // an older state of upstream: Snapshot has its timestamp
 	Aliases     []Alias
 }
 
-// Alias says by which other digest a blob is known.
+// Alias is another digest of a blob.
 type Alias struct {
 	Algo   byte // 1: SHA-1, 2: SHA-512
 	Other  []byte

@@ -8,8 +8,9 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Catalog is what serving reads. Each method is one round trip and answers from one
-// committed state. The values that it returns are copies that nobody changes.
+// Catalog is the part of the metadata that serving reads. Each method is one round trip
+// and answers from one committed state. Callers must not change the values that it
+// returns.
 type Catalog interface {
 	Snapshots
 	Files
@@ -52,15 +53,15 @@ type Snapshots interface {
 	// Generations returns the generations of a snapshot, in the order of its
 	// suites. ErrNotFound.
 	Generations(ctx context.Context, s *Snapshot) ([]*Generation, error)
-	// LastCheck returns the outcome of the last sync of a mirror, the zero Check if there
-	// was none.
+	// LastCheck returns the outcome of the last sync of a mirror, or the zero Check
+	// before the first one.
 	LastCheck(ctx context.Context, mirror string) (Check, error)
 }
 
 // MirrorState is what is known about a mirror.
 type MirrorState struct {
 	Mirror string
-	Latest *Snapshot // nil: it has none
+	Latest *Snapshot // nil: none
 	Check  Check
 }
 
@@ -83,10 +84,11 @@ type Files interface {
 	// ListedSince returns the timestamp of the snapshot since which a path, relative to
 	// the mirror, has had the content d. ErrNotFound if that is not known.
 	ListedSince(ctx context.Context, mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error)
-	// Alias finds a blob by another digest, with an algorithm of Alias. ErrNotFound.
+	// Alias finds a blob by a digest of another algorithm (AliasSHA1, AliasSHA512).
+	// ErrNotFound.
 	Alias(ctx context.Context, algo byte, other []byte) (cas.Digest, error)
-	// OtherDigests returns, for each blob, a digest by which it is also known, with an
-	// algorithm of Alias, or nil if there is none.
+	// OtherDigests returns, for each blob, a digest of another algorithm (AliasSHA1,
+	// AliasSHA512), or nil if none is known.
 	OtherDigests(ctx context.Context, algo byte, digests []cas.Digest) ([][]byte, error)
 
 	// KnownNames returns which of the package names any mirror ever had.

@@ -14,8 +14,8 @@ import (
 type Channel struct {
 	Name   string `json:"name"`
 	Freeze string `json:"freeze,omitempty"` // shown now; "": the channel was removed
-	// Moved is the time of the last move and the date of the documents. It grows with
-	// each move, even if the channel is removed and made again, because clients ignore
+	// Moved is the time of the last move and the date of the documents. It increases with
+	// each move, even if the channel is removed and created again, because clients ignore
 	// documents that are not newer than theirs.
 	Moved time.Time `json:"moved"`
 	By    string    `json:"by,omitempty"`  // who moved it
@@ -53,8 +53,8 @@ const LeaseChannel = "channel/"
 
 // Channels answers questions about channels.
 type Channels interface {
-	// Channel returns a channel. ErrNotFound; ErrGone, with what is left of it, if it was
-	// removed.
+	// Channel returns a channel. ErrNotFound; if it was removed, ErrGone together with
+	// its last state.
 	Channel(ctx context.Context, name string) (*Channel, error)
 	// Channels lists the channels by name, except those that were removed.
 	Channels(ctx context.Context) ([]*Channel, error)
@@ -71,9 +71,9 @@ type Mover interface {
 	// removed freeze or a recording has the name; ErrFenced if the channel was moved in
 	// the meantime, so that Moved is not later than its last move.
 	MoveChannel(ctx context.Context, c *Channel) error
-	// RemoveChannel removes a channel, which is a move at a time by somebody. Its history
-	// stays, and its name can only be used for a channel again. ErrNotFound, ErrGone,
-	// ErrFenced as in MoveChannel.
+	// RemoveChannel removes a channel, and records that as a move by somebody at a time.
+	// Its history is kept, and its name can only be used for a channel again.
+	// ErrNotFound, ErrGone; ErrFenced as in MoveChannel.
 	RemoveChannel(ctx context.Context, name string, at time.Time, by string) error
 }
 
@@ -105,7 +105,7 @@ func (c *Channel) Shows(freeze string, now time.Time) bool {
 // Answered reports whether the files of the freeze are still served at a time.
 func (e ChannelEarlier) Answered(now time.Time) bool { return now.Sub(e.Until) < ChannelGrace }
 
-// Gone is the error for a channel that was removed: ErrGone.
+// Gone returns ErrGone for a channel that was removed, and otherwise nil.
 func (c *Channel) Gone() error {
 	if c.Freeze != "" {
 		return nil
@@ -141,14 +141,14 @@ func (c *Channel) Follow(old *Channel) (*ChannelMove, error) {
 	return move, nil
 }
 
-// NameTaken is the error for a name that something else is to get and that a channel has
-// or had: ErrTaken.
+// NameTaken returns ErrTaken: another object cannot have the name of a channel, even if
+// the channel was removed.
 func (c *Channel) NameTaken(what string) error {
 	return fmt.Errorf("%s %s: %w: it is the name of a channel, even if the channel was removed", what, c.Name, ErrTaken)
 }
 
-// Vacant turns the result of looking for something that must not exist into an error:
-// taken if it exists or was removed.
+// Vacant checks err, the result of looking up an object that must not exist. It returns
+// nil for ErrNotFound, taken if the object exists or was removed, and otherwise err.
 func Vacant(err, taken error) error {
 	switch {
 	case err == nil, errors.Is(err, ErrGone):

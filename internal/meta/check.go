@@ -6,8 +6,8 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// Checker checks the metadata against itself and against the blobs, and rebuilds what
-// other data proves.
+// Checker checks the metadata against itself and against the blobs, and rebuilds metadata
+// from other metadata and from blobs.
 type Checker interface {
 	// Contradictions compares the entries with each other and describes each
 	// contradiction.
@@ -18,8 +18,8 @@ type Checker interface {
 	PromisedBlobs(ctx context.Context, after cas.Digest, limit int) (promised []cas.Digest, next cas.Digest, more bool, err error)
 	// Promised reports whether a blob must be stored.
 	Promised(ctx context.Context, d cas.Digest) (bool, error)
-	// Needed reports whether anything refers to a blob, or a suite lists it and could not
-	// serve it without the blob.
+	// Needed reports whether anything refers to a blob, or a suite lists it and cannot be
+	// served without it.
 	Needed(ctx context.Context, d cas.Digest) (bool, error)
 	// ReferencesInWords describes at most limit references to a blob.
 	ReferencesInWords(ctx context.Context, d cas.Digest, limit int) ([]string, error)
@@ -27,8 +27,8 @@ type Checker interface {
 	ListedAs(ctx context.Context, d cas.Digest) ([]ListedIn, error)
 	// AliasesComplete returns ErrCorrupt if aliases have been lost.
 	AliasesComplete(ctx context.Context) error
-	// Rebuild makes anew what other metadata or blobs prove, and tells what it
-	// changed, and what it could not make because that rests on something lost. What
-	// is lost for good goes on being reported by Verify.
+	// Rebuild recreates metadata from other metadata and from blobs. It returns what it
+	// changed, and what it could not recreate because data that it needs is lost. Verify
+	// continues to report that.
 	Rebuild(ctx context.Context, r Repairs) (changed, failed []string, err error)
 }

@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// Keeper pins and removes snapshots. Package retention decides what may be removed;
-// engines ask it in the transaction that removes.
+// Keeper pins and removes snapshots. Package retention decides which snapshots may be
+// removed; engines ask it within the transaction that removes a snapshot.
 type Keeper interface {
-	// Users returns what depends on snapshots.
+	// Users returns the freezes, channels and recordings, which depend on snapshots.
 	Users(ctx context.Context) (*Users, error)
 	// Pin keeps a snapshot until a time (the zero time: forever), and returns the changed
 	// snapshot. ErrNotFound, ErrGone.
 	Pin(ctx context.Context, mirror string, at, until time.Time) (*Snapshot, error)
 	// Unpin removes a pin, and returns the changed snapshot. ErrNotFound, ErrGone.
 	Unpin(ctx context.Context, mirror string, at time.Time) (*Snapshot, error)
-	// RemoveSnapshot removes a snapshot, whose timestamp remains known as removed.
-	// ErrInUse, with what needs it, if it must stay at the time now, or if it is the
-	// newest of its mirror and keepNewest is set. ErrNotFound, ErrGone.
+	// RemoveSnapshot removes a snapshot, and records its timestamp as removed. ErrInUse,
+	// with the reason, if package retention requires the snapshot at the time now, or if
+	// it is the newest of its mirror and keepNewest is set. ErrNotFound, ErrGone.
 	RemoveSnapshot(ctx context.Context, mirror string, at time.Time, keepNewest bool, now time.Time) error
 }
 

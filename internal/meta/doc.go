@@ -1,6 +1,7 @@
-// Package meta defines snapd's metadata: which snapshots exist, which stanza was
-// present in which of them, what was frozen, and what refers to which blob. It
-// has the types and errors; the engines that store them are packages below it.
+// Package meta defines snapd's metadata: which snapshots exist, which stanzas each of
+// them contained, what was frozen, and which blobs are referenced by what. It contains
+// the types, errors and interfaces; the engines that store the metadata are packages
+// below it.
 //
 // # Invariants
 //
@@ -8,7 +9,7 @@
 //
 //  1. Blobs are durable before metadata names them; metadata is committed
 //     before a snapshot is signed; a signature is checked before the published
-//     pointer moves. Readers go the other way. Deletion unpublishes first,
+//     pointer moves. Readers use the reverse order. Deletion unpublishes first,
 //     drops the reference next, the blob last.
 //  2. Blobs, snapshots and freezes never change. Writing one again with equal
 //     bytes succeeds; with others it is an error. A removed name leaves a
@@ -26,6 +27,6 @@
 //  7. No network, blob or disk I/O and no unbounded work happens inside a
 //     metadata transaction, and a function passed to a transaction may run more
 //     than once.
-//  8. A failed question is never an answer: "not there" only when the store
+//  8. A failed query is never an answer: "not found" only if the store
 //     said so.
 package meta

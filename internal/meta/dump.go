@@ -12,40 +12,40 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Dumper reads everything that a store has, in a form that does not depend on the
-// engine. Missing are leases, the nodes of a cluster and their changes, the index of
-// objects, which belongs to a blob store, and the notes that Dumped leaves out.
+// Dumper reads the contents of a store, in a form that does not depend on the engine. A
+// dump does not contain leases, the nodes of a cluster and their changes, the index of
+// objects, which belongs to a blob store, and the notes that Dumped excludes.
 type Dumper interface {
 	// Dump calls f for each row of one committed state. A row and its bytes are valid
-	// until f returns. The names of mirrors, suites and indices come first. Of each
-	// mirror, facts and blocks of stanzas come together and in the order of their
-	// numbers, and before the spans. ErrCorrupt.
+	// until f returns. The names of mirrors, suites and indices come first. The facts and
+	// blocks of stanzas of a mirror come together, in the order of their numbers, and
+	// before its spans. ErrCorrupt.
 	Dump(ctx context.Context, f func(*Row) error) error
 }
 
-// Loader takes over what another store has.
+// Loader loads the contents of another store.
 type Loader interface {
-	// Load replaces everything that Dump lists with what from lists. It may read from
-	// more than once. Until Load returns without an error, the store may have only a
-	// part; calling it again replaces that.
+	// Load replaces everything that Dump lists with the contents of from, which it may
+	// read more than once. Until Load returns without an error, the store may be
+	// incomplete; then call Load again.
 	Load(ctx context.Context, from Dumper) error
 }
 
-// Dumped reports whether a note belongs to a dump. The others are about one store: whose
-// it is, and whether it is in order.
+// Dumped reports whether a note belongs to a dump. The other notes are about one store:
+// its identity and its condition.
 func Dumped(note string) bool {
 	return !slices.Contains([]string{"installation.id", "installation.epoch", "clean", "torn", "known-since", MigratingNote}, note)
 }
 
-// MigratingNote is the name of the note of a store that another one is being copied into.
-// A daemon does not use it until the copy is complete and the note is empty.
+// MigratingNote is the name of a note of a store into which another store is being
+// copied. No daemon uses the store until the copy is complete and the note is empty.
 const MigratingNote = "migrating"
 
-// Table says what a row is.
+// Table is the table of a row.
 type Table byte
 
-// The tables, and the fields of their rows. Doc is the JSON of the type in brackets, if
-// nothing else is said.
+// The tables, and the fields of their rows. Doc is the JSON of the type in brackets,
+// unless the comment says otherwise.
 const (
 	RowNote         Table = iota // Name, Doc: the value
 	RowMirror                    // Mirror
@@ -62,7 +62,7 @@ const (
 	RowSpan                      // Mirror, Suite, Index, PID, Intervals
 	RowListed                    // Mirror, Suite, Digest, Path, Size, Gen: the first, Last
 	RowPath                      // Mirror, Suite, Path, Digest, At: since when
-	RowRef                       // Digest, Kind, Name: the owner; Mirror, Suite, Gen for OwnerGen; none of packages
+	RowRef                       // Digest, Kind, Name: the owner; Mirror, Suite, Gen for OwnerGen; without references of packages
 	RowCandidate                 // Digest, At: 0 is at once
 	RowAlias                     // Kind: algorithm, Doc: the other digest, Digest
 	RowFreeze                    // Name, Doc (Frozen)
@@ -82,7 +82,7 @@ const (
 	RowLogName                   // Name, At: number of the entry
 	RowLogPending                // Name, Doc: the entry
 	RowEvent                     // At: number, Doc (Event)
-	RowEventNumber               // At: the highest number of an event that was given out
+	RowEventNumber               // At: the highest number of an event that was assigned
 	RowDelivery                  // Name: webhook, At: number of the event, Kind: 1 if it is pending, Doc (Delivery)
 	rowTables
 )
@@ -109,8 +109,8 @@ type Row struct {
 	Index  string
 	// Gen and Last are generations of the suite.
 	Gen, Last uint32
-	// PID is the number of a stanza among those of its mirror, from 1 on. Block is that
-	// of the first stanza of a block.
+	// PID is the number of a stanza within its mirror, from 1 on. Block is the number of
+	// the first stanza of a block.
 	PID, Block PID
 	Intervals  []Interval
 	Name, Path string
@@ -147,16 +147,16 @@ func (r *Row) bytes(b []byte) []byte {
 	return append(b, r.Doc...)
 }
 
-// Sum describes the rows of a table, in whatever order they are.
+// Sum describes the rows of a table, independently of their order.
 type Sum struct {
 	Rows int64
 	hash [4]uint64 // sum of their SHA-256, by words
 }
 
-// Sums describes a dump.
+// Sums describes a dump, table by table.
 type Sums [rowTables]Sum
 
-// SumDump reads a whole dump. count is called for each row; nil: nothing.
+// SumDump reads a whole dump. It calls count, which may be nil, for each row.
 func SumDump(ctx context.Context, d Dumper, count func()) (*Sums, error) {
 	s := new(Sums)
 	var buf []byte

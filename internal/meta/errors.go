@@ -17,7 +17,7 @@ var (
 	ErrLocked = errclass.New(errclass.Transient, "in use by another process")
 	// ErrTaken means that a name is used for something else.
 	ErrTaken = errclass.New(errclass.Conflict, "the name is taken")
-	// ErrInUse means that something cannot be removed because it is needed.
+	// ErrInUse means that an object cannot be removed because another one needs it.
 	ErrInUse = errclass.New(errclass.Conflict, "in use")
 	// ErrUnreachable means that the database did not answer.
 	ErrUnreachable = errclass.New(errclass.Transient, "the metadata cannot be reached")
@@ -48,9 +48,9 @@ func (e *RemovedError) Error() string {
 // Unwrap returns both errors.
 func (e *RemovedError) Unwrap() []error { return []error{ErrGone, ErrNotFound} }
 
-// Taken is ErrExists for other contents than the freeze had.
+// Taken returns ErrExists for a freeze that has the name but other contents.
 func (e *RemovedError) Taken() error {
-	return fmt.Errorf("freeze %s: %w: one with manifest %s was removed, and its name stays its own", e.Name, ErrExists, e.Manifest)
+	return fmt.Errorf("freeze %s: %w: a removed freeze with manifest %s had this name, which is never used again for another", e.Name, ErrExists, e.Manifest)
 }
 
 // Usage is the size of the database.

@@ -34,7 +34,7 @@ type Event struct {
 	Stale    *EventAge    `json:"stale,omitempty"`
 }
 
-// EventFrozen is what an event says of a freeze.
+// EventFrozen describes a freeze in an event.
 type EventFrozen struct {
 	Name     string     `json:"name"`
 	Date     time.Time  `json:"date"`
@@ -46,22 +46,22 @@ type EventFrozen struct {
 	Imported bool       `json:"imported,omitempty"`
 }
 
-// EventFailed is what an event says of a failed sync.
+// EventFailed describes a failed sync in an event.
 type EventFailed struct {
 	Mirror string    `json:"mirror"`
 	Error  string    `json:"error"`
 	OK     time.Time `json:"ok,omitzero"` // the last success
 }
 
-// EventAge is what an event says of a suite that upstream does not update.
+// EventAge describes a suite that upstream does not update, in an event.
 type EventAge struct {
 	Mirror string        `json:"mirror"`
 	Suite  string        `json:"suite"`
-	Date   time.Time     `json:"date"` // upstream's
+	Date   time.Time     `json:"date"` // of upstream's Release
 	MaxAge time.Duration `json:"max_age"`
 }
 
-// Subject names what an event is about.
+// Subject returns the name of the object that an event is about.
 func (e *Event) Subject() string {
 	switch {
 	case e.Snapshot != nil:
@@ -80,8 +80,8 @@ func (e *Event) Subject() string {
 	return ""
 }
 
-// SnapshotEvent is the event of a snapshot that is sealed at a time. Engines call it and
-// the following ones in the transactions that make the changes.
+// SnapshotEvent is the event of a snapshot that is sealed at a time. Engines call this
+// and the following functions within the transactions that make the changes.
 func SnapshotEvent(s *Snapshot, at time.Time) *Event {
 	snap := *s
 	return &Event{Type: EventSnapshot, Time: at.UTC(), Snapshot: &snap}
@@ -104,8 +104,8 @@ func ChannelEvent(m *ChannelMove) *Event {
 	return &Event{Type: EventChannel, Time: m.Moved.UTC(), Channel: &move}
 }
 
-// FailureEvent is the event of a sync whose outcome is c, after that of the sync before;
-// nil if it succeeded, or failed for the same reason as before.
+// FailureEvent is the event of a sync with the outcome c, after one with the outcome
+// before. It is nil if the sync succeeded, or failed for the same reason as before.
 func FailureEvent(mirror string, before, c *Check) *Event {
 	if c.Error == "" || c.Error == before.Error {
 		return nil
@@ -120,38 +120,38 @@ const (
 	DeliveryFailed    = "failed"    // all attempts failed
 )
 
-// Delivery is an event and what became of telling a webhook about it.
+// Delivery is the delivery of an event to a webhook.
 type Delivery struct {
 	Webhook string `json:"webhook"`
 	Event   Event  `json:"-"`
 	State   string `json:"state"`
-	// Attempts counts those since the delivery was queued or asked for again.
+	// Attempts counts the attempts since the delivery was queued or last requested again.
 	Attempts int       `json:"attempts"`
 	Next     time.Time `json:"next,omitzero"` // of the next attempt, while pending
-	// Last is the time of the last attempt, Took how long it took, Status the status of
-	// the HTTP response or the exit status of the command, and Error why it failed.
+	// The last attempt: its time, its duration, the status of the HTTP response or the
+	// exit status of the command, and why it failed.
 	Last   time.Time     `json:"last,omitzero"`
 	Took   time.Duration `json:"took,omitempty"`
 	Status int           `json:"status,omitempty"`
 	Error  string        `json:"error,omitempty"`
 }
 
-// WebhookWork is what there is to do for a webhook.
+// WebhookWork describes the deliveries that a webhook is waiting for.
 type WebhookWork struct {
 	Behind  bool      // there are events that are not queued
-	Pending int       // deliveries
-	Next    time.Time // when the first of them is due; zero if none is pending
-	Oldest  time.Time // the time of the oldest event among them
+	Pending int       // pending deliveries
+	Next    time.Time // when the first of them is due; zero: none is pending
+	Oldest  time.Time // time of the oldest event among them
 }
 
 // LeaseWebhook, followed by the name of a webhook, is the lease of its deliveries.
 const LeaseWebhook = "webhook/"
 
-// Events is the list of events and their deliveries to webhooks. A webhook has a name
-// and is otherwise unknown to the metadata.
+// Events stores events and their deliveries to webhooks. A webhook is only a name here.
 type Events interface {
-	// AppendEvent adds an event that no other change adds. If once is set, it does so
-	// only if the note of that name has another value, which it replaces.
+	// AppendEvent adds an event that no change of the metadata adds. If once.Note is set,
+	// AppendEvent adds the event only if that note has a value other than once.Value, and
+	// sets the note.
 	AppendEvent(ctx context.Context, e Event, once EventOnce) error
 	// Events returns at most limit events after a number, oldest first.
 	Events(ctx context.Context, after int64, limit int) ([]Event, error)
@@ -159,23 +159,23 @@ type Events interface {
 	// with their deliveries. It returns how many.
 	TrimEvents(ctx context.Context, before time.Time, limit int) (int, error)
 
-	// QueueDeliveries makes deliveries that are due now of those among the next limit
-	// events that have one of the types and are not older than since. The first call for
-	// a webhook makes none: it is told only of what happens later. more is true if there
-	// are further events.
+	// QueueDeliveries reads the next limit events for a webhook. It adds deliveries, due
+	// now, of those that have one of the types and are not older than since. The first
+	// call for a webhook adds none: a webhook gets only later events. more is true if
+	// there are further events.
 	QueueDeliveries(ctx context.Context, webhook string, types []string, since, now time.Time, limit int) (more bool, err error)
-	// WebhookWork returns what there is to do for a webhook.
+	// WebhookWork describes the deliveries that a webhook is waiting for.
 	WebhookWork(ctx context.Context, webhook string) (WebhookWork, error)
 	// DueDeliveries returns at most limit pending deliveries that are due, in the order
 	// of their events.
 	DueDeliveries(ctx context.Context, webhook string, now time.Time, limit int) ([]Delivery, error)
-	// PutDelivery replaces what is known about a delivery after an attempt. ErrNotFound
-	// if its event was removed.
+	// PutDelivery replaces a delivery after an attempt. ErrNotFound if its event was
+	// removed.
 	PutDelivery(ctx context.Context, d *Delivery) error
 	// Deliveries returns at most limit deliveries to a webhook, the newest event first.
 	Deliveries(ctx context.Context, webhook string, limit int) ([]Delivery, error)
-	// Redeliver makes a delivery of the event with an ID pending and due, whatever
-	// became of it before, and returns it. ErrNotFound.
+	// Redeliver makes the delivery of the event with an ID pending and due, in whatever
+	// state it was, and returns it. ErrNotFound.
 	Redeliver(ctx context.Context, webhook, id string, now time.Time) (*Delivery, error)
 }
 
@@ -200,7 +200,7 @@ func (d *Delivery) Again(now time.Time) {
 	d.State, d.Attempts, d.Next = DeliveryPending, 0, now.UTC()
 }
 
-// Wanted reports whether an event is to be queued for a webhook.
+// Wanted reports whether an event should be queued for a webhook.
 func (e *Event) Wanted(types []string, since time.Time) bool {
 	return !e.Time.Before(since) && slices.Contains(types, e.Type)
 }

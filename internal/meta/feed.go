@@ -61,8 +61,8 @@ type Shared interface {
 	Changes(ctx context.Context, after int64, limit int) (*FeedPage, error)
 	// NoteNode stores the state of a node, and replaces its earlier one.
 	NoteNode(ctx context.Context, n NodeState) error
-	// Forget drops what is cached of the database, which has lost commits: what it
-	// numbered since means something else.
+	// Forget drops cached names and numbers of the database. Call it after the database
+	// has lost commits: numbers that they assigned may now mean something else.
 	Forget()
 	// Nodes returns the nodes that have reported within the last day, ordered by name,
 	// and the current time of the shared clock.

@@ -7,9 +7,9 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// History is what freezing, comparing and finding read: the packages of snapshots
-// and of the past. Each method answers from one committed state, unless it says
-// otherwise. A method that takes a list returns one of the same length and order,
+// History answers the questions of freezes, comparisons and searches about the packages
+// of current and earlier snapshots. Each method answers from one committed state, unless
+// it says otherwise. A method that takes a list returns one of the same length and order,
 // so that a page of questions is one round trip.
 type History interface {
 	// PackagesByName lists, for each name, the packages in a snapshot that have it,
@@ -20,7 +20,7 @@ type History interface {
 	// a file with it.
 	PackagesByDigest(ctx context.Context, s *Snapshot, digests []cas.Digest) ([][]Entry, error)
 	// PackagesByPath finds, for each path, the package in a snapshot that has a file
-	// there. Its Fact is nil if there is none.
+	// there. If no package has, its Fact is nil.
 	PackagesByPath(ctx context.Context, s *Snapshot, paths []string) ([]PathEntry, error)
 	// UnusablePackages lists the stanzas of a snapshot that no client can install
 	// (repo.KindUnusable), in pages as Writer.Packages lists the others.
@@ -28,12 +28,11 @@ type History interface {
 	// FactsByName lists, for each name, every stanza that a mirror has or had with it.
 	FactsByName(ctx context.Context, mirror string, names []string) ([][]*Fact, error)
 	// SourceNames lists, in byte order, at most limit names of source packages after the
-	// name after (empty: from the start), if a mirror has or had their stanza or anything
-	// that was built from them.
+	// name after (empty: from the start): of those of which a mirror has or had the
+	// stanza, or a package that was built from it.
 	SourceNames(ctx context.Context, mirror, after string, limit int) ([]string, error)
-	// PackageNames lists, in byte order, at most limit names of packages that begin with
-	// prefix and follow the name after (empty: from the start), if a mirror has or had a
-	// stanza with the name.
+	// PackageNames lists, in byte order, at most limit package names of a mirror's
+	// history that begin with prefix and follow the name after (empty: from the start).
 	PackageNames(ctx context.Context, mirror, prefix, after string, limit int) ([]string, error)
 	// FactsBySource lists, for each name of a source package, the stanzas that a mirror
 	// has or had of it and of the packages that were built from it, in the order of
@@ -48,8 +47,7 @@ type History interface {
 	// file with it.
 	OwnersOf(ctx context.Context, digests []cas.Digest) ([][]OwnedFact, error)
 	// NewestWith returns, for each list of stanzas, the newest snapshot of a mirror that
-	// contains any of them; nil if there is none. It reads in transactions of limited
-	// size.
+	// contains any of them, or nil. It reads in transactions of limited size.
 	NewestWith(ctx context.Context, mirror string, stanzas [][]PID) ([]*Snapshot, error)
 	// Stanzas returns upstream's bytes of stanzas. ErrNotFound names the first missing
 	// one.
@@ -68,15 +66,15 @@ type History interface {
 	// RecordingEntries lists the files that were fetched through a recording, by
 	// mirror and path. ErrNotFound.
 	RecordingEntries(ctx context.Context, name string) ([]RecordEntry, error)
-	// RecordingTotals returns how many files were fetched through each recording, and their
-	// bytes. They are 0 for one that does not exist.
+	// RecordingTotals returns the number and the bytes of the files that were fetched
+	// through each recording: 0 for a recording that does not exist.
 	RecordingTotals(ctx context.Context, names []string) ([]RecordingTotal, error)
 	// TreeFiles lists, by path, at most limit files of a frozen tree whose paths begin
 	// with prefix, after the path after (empty: from the start).
 	TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]Node, error)
 	// TreeFaults compares the tree of a freeze with its listing, in transactions of
-	// limited size. A freeze never changes except for statements, which are compared with
-	// its record. ErrNotFound if it is removed in the meantime.
+	// limited size. Statements may be added and removed; they are compared with the
+	// record of the freeze. ErrNotFound if the freeze is removed in the meantime.
 	TreeFaults(ctx context.Context, name string, listed []Node) ([]TreeFault, error)
 }
 

@@ -10,12 +10,14 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Made says how to make the variants of an index, none of which the generation keeps: the
-// uncompressed one from ordered stanzas, the compressed one from it by a program.
+// Made says how to make the variants of an index of which the generation keeps none: the
+// uncompressed one from stanzas in a stored order, and the compressed one from that by a
+// program.
 type Made struct {
-	// Order lists blobs: the order of the stanzas, and those that it is a difference to.
+	// Order lists the blobs of the order, including the orders that it is a difference
+	// to.
 	Order []cas.Digest `json:"order"`
-	// Recipe says how Form is made. Program is the version of the program that made the
+	// Recipe says how to make Form. Program is the version of the program that made the
 	// same bytes.
 	Recipe  string `json:"recipe"`
 	Program string `json:"program"`
@@ -31,21 +33,22 @@ type CompactIndex struct {
 	Made   Made
 }
 
-// Indices replaces the compressed indices of generations by the order of their stanzas.
+// Indices replaces the compressed indices of old generations by the order of their
+// stanzas.
 type Indices interface {
 	// GenerationHeld reports whether a freeze, a recording, or a pin at the time now
 	// names a generation. ErrNotFound if the suite is unknown.
 	GenerationHeld(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, now time.Time) (bool, error)
-	// CompactIndex records how to make an index, refers to the blobs of its order, which
-	// must be durable and held, and ends the reference to the variant that was kept. done
-	// is false, and nothing has changed, if the generation is held at the time now, is
-	// the newest, or does not keep that variant. ErrNotFound if there is no such
-	// generation.
+	// CompactIndex records how to make an index. The generation then refers to the blobs
+	// of its order, which must be durable and held, and no longer to the variant that it
+	// kept. done is false and nothing changes if the generation is held at the time now,
+	// is the newest of its suite, or does not keep that variant. ErrNotFound if the
+	// generation does not exist.
 	CompactIndex(ctx context.Context, c *CompactIndex, now time.Time) (done bool, err error)
-	// KeepIndex takes a compaction back: the generation refers to the variant of the
-	// index, which is durable and held, and no more to its order. done is false, and
-	// nothing has changed, where the index was not compacted. ErrNotFound where there
-	// is no such generation.
+	// KeepIndex reverses CompactIndex: the generation refers to the variant of the index,
+	// which must be durable and held, and no longer to its order. done is false and
+	// nothing changes if the index was not compacted. ErrNotFound if the generation does
+	// not exist.
 	KeepIndex(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, index string) (done bool, err error)
 }
 
@@ -63,7 +66,7 @@ func (g *Generation) Compact(c *CompactIndex) (added, dropped []cas.Digest, done
 	})
 }
 
-// Keep takes back what Compact did to an index.
+// Keep reverses Compact for an index.
 func (g *Generation) Keep(index string) (added, dropped []cas.Digest, done bool) {
 	return g.change(func(gr *Group) bool {
 		if gr.Index != index || gr.Made == nil {
@@ -74,8 +77,8 @@ func (g *Generation) Keep(index string) (added, dropped []cas.Digest, done bool)
 	})
 }
 
-// change calls f for each index, and returns which blobs the generation refers to only
-// since then, and only before.
+// change calls f for each index. It returns the blobs that the generation refers to only
+// after the change, and those that it referred to only before it.
 func (g *Generation) change(f func(*Group) (changed bool)) (added, dropped []cas.Digest, done bool) {
 	before := g.Blobs()
 	for i := range g.Groups {
@@ -96,8 +99,7 @@ func without(all, others []cas.Digest) (out []cas.Digest) {
 }
 
 // Spare reports whether a generation can be served without the blob of a path: the path
-// is a variant of an index of which the generation keeps another variant, or which it can
-// make.
+// is a variant of an index, and the generation keeps another variant or can make it.
 func (g *Generation) Spare(path string) bool {
 	for i := range g.Groups {
 		gr := &g.Groups[i]

@@ -18,11 +18,11 @@ type Identity struct {
 type Installation interface {
 	Identity(ctx context.Context) (Identity, error)
 	// SetEpoch sets the id and the epoch. A knownSince that is not zero means that the
-	// metadata is newer than some blobs: metadata that was lost may have referred to
-	// those stored before, and they are kept.
+	// metadata is newer than some blobs: lost metadata may have referred to blobs that
+	// were stored before, so collections keep those.
 	SetEpoch(ctx context.Context, id string, epoch int64, knownSince time.Time) error
-	// SetClean records whether the run was stopped cleanly, and returns what was recorded
-	// before, or true if nothing was.
+	// SetClean records whether the run was stopped cleanly, and returns the previous
+	// record, or true if there was none.
 	SetClean(ctx context.Context, clean bool) (before bool, err error)
 	// NameOnce returns the value of a note, after setting it to value if it has none.
 	NameOnce(ctx context.Context, name, value string) (string, error)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Lease is the right to do a certain kind of work alone, among all who share the
-// metadata.
+// Lease is the right to do a certain kind of work alone, among all processes that share
+// the metadata.
 type Lease struct {
 	Name string
 	// Epoch is the fencing token: it grows each time that the lease is taken.
@@ -19,17 +19,17 @@ type Lease struct {
 	Holder string
 }
 
-// Names of leases; those that end in a slash are followed by a name.
+// Names of leases. A name that ends in a slash is a prefix.
 const (
-	LeaseSync   = "sync/"   // a mirror: syncs
-	LeaseFreeze = "freeze/" // a freeze: making, importing, clearing what is left of it
+	LeaseSync   = "sync/"   // + name of a mirror: syncs
+	LeaseFreeze = "freeze/" // + name of a freeze: making, importing, clearing what is left of it
 	LeaseGC     = "gc"      // collection
 )
 
 // LeaseState describes a lease for display.
 type LeaseState struct {
 	Lease
-	Who     string // what the holder calls itself
+	Who     string // name that the holder gave
 	Expires time.Time
 	Held    bool // it has not expired
 }
@@ -51,8 +51,9 @@ type Leases interface {
 type leaseKey struct{}
 
 // UnderLease returns a context whose writes to the metadata require a lease, in addition
-// to those of ctx. A transaction commits only while all of them are held, and otherwise
-// fails with ErrFenced. No commit under a lease follows one of the next holder.
+// to the leases of ctx. A transaction commits only while all of them are held, and
+// otherwise fails with ErrFenced. No commit under a lease follows a commit of the next
+// holder.
 func UnderLease(ctx context.Context, l Lease) context.Context {
 	held := LeasesOf(ctx)
 	if slices.Contains(held, l) {
@@ -61,8 +62,8 @@ func UnderLease(ctx context.Context, l Lease) context.Context {
 	return context.WithValue(ctx, leaseKey{}, append(held[:len(held):len(held)], l))
 }
 
-// WithoutLeases returns a context whose writes require no lease: for a transaction that
-// takes longer than a lease, which it would keep from being renewed.
+// WithoutLeases returns a context whose writes require no lease. It is for transactions
+// that take longer than a lease: they would prevent its renewal.
 func WithoutLeases(ctx context.Context) context.Context {
 	return context.WithValue(ctx, leaseKey{}, []Lease(nil))
 }
@@ -75,27 +76,28 @@ func LeasesOf(ctx context.Context) []Lease {
 
 type currentKey struct{}
 
-// Current returns a context in which only the metadata themselves answer: a node of several
-// does not use what it remembers while they cannot be reached. A change must not be
-// acknowledged, nor a fault reported, because of what may have been lost meanwhile.
+// Current returns a context in which queries are answered only by the metadata, and never
+// from the cache that a node uses while it cannot reach them. Use it before acknowledging
+// a change or reporting a fault: a cached answer may be out of date.
 func Current(ctx context.Context) context.Context {
 	return context.WithValue(ctx, currentKey{}, true)
 }
 
-// OnlyCurrent reports whether ctx is of Current, or has a lease.
+// OnlyCurrent reports whether ctx comes from Current, or has a lease.
 func OnlyCurrent(ctx context.Context) bool {
 	return ctx.Value(currentKey{}) != nil || len(LeasesOf(ctx)) > 0
 }
 
 type detourKey struct{}
 
-// Detour returns a context for a question whose answer "not found" only leads to another
-// question: a node of several may remember it, too, while the metadata cannot be reached.
+// Detour returns a context for a query after whose answer "not found" the caller only
+// tries another query. For such a query, a node may cache even "not found" for the time
+// in which it cannot reach the metadata.
 func Detour(ctx context.Context) context.Context {
 	return context.WithValue(ctx, detourKey{}, true)
 }
 
-// OnDetour reports whether ctx is of Detour.
+// OnDetour reports whether ctx comes from Detour.
 func OnDetour(ctx context.Context) bool { return ctx.Value(detourKey{}) != nil }
 
 // Durations of the leases that Lead takes.
@@ -104,9 +106,9 @@ const (
 	leaseRenew = leaseTime / 3
 )
 
-// Lead runs work under a lease, which it renews until work returns. The context of work
-// ends as soon as the lease is lost or was not renewed in time; the error then wraps
-// ErrFenced. ErrLeased if somebody else holds the lease.
+// Lead runs work under a lease, which it renews until work returns. If the lease is lost
+// or cannot be renewed in time, the context of work ends and the error wraps ErrFenced.
+// ErrLeased if somebody else holds the lease.
 func Lead(ctx context.Context, leases Leases, name, who string, work func(context.Context) error) error {
 	l, err := leases.AcquireLease(ctx, name, who, leaseTime)
 	if err != nil {

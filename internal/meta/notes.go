@@ -7,28 +7,28 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// Notes is what any node reads and writes about blobs, whether it leads a mirror or only
-// serves it. Every note can be repeated, and none depends on the order of the others.
+// Notes is what any node reads and writes about blobs, even one that only serves. Each
+// write can be repeated, and none depends on the order of the others.
 type Notes interface {
-	// NoteBlobs records blobs that are stored or about to be. Each blob that nothing
-	// refers to becomes a collection candidate as of at, even if it was one before, and
-	// the aliases replace earlier ones. It is called before the blobs become durable: if
-	// the work ends in between, an alias points to no blob, and a collection finds a
-	// candidate that does not exist.
+	// NoteBlobs records blobs that are stored or about to be stored. Each unreferenced
+	// blob becomes a collection candidate as of at, even if it was one before, and the
+	// aliases replace earlier ones. Call it before the blobs become durable: if the work
+	// ends in between, an alias points to an absent blob, and a collection finds an
+	// absent candidate.
 	NoteBlobs(ctx context.Context, digests []cas.Digest, aliases []Alias, at time.Time) error
 	// Aliases finds blobs by other digests. The result has the length and order of
 	// others, with the zero digest for unknown ones.
 	Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.Digest, error)
 
 	// AlternateBases lists the alternate base URLs of packages in the newest snapshot of
-	// a mirror; none without a snapshot.
+	// a mirror. It lists none if the mirror has no snapshot.
 	AlternateBases(ctx context.Context, mirror string) ([]string, error)
 	// EarlierAlternateBases lists at most limit alternate base URLs of older snapshots,
 	// the newest first, without repetition and without those in known.
 	EarlierAlternateBases(ctx context.Context, mirror string, known []string, limit int) ([]string, error)
 
-	// NoteFetches adds fetches to their recordings. missing has the names of recordings
-	// that do not exist; the fetches of the others are recorded.
+	// NoteFetches adds fetches to their recordings. missing contains the names of
+	// recordings that do not exist; the fetches of the others are recorded.
 	NoteFetches(ctx context.Context, fetches []Fetch) (missing map[string]bool, err error)
 
 	// MarkCorrupt records that a blob is corrupt. It works on damaged metadata.

@@ -9,9 +9,9 @@ import (
 )
 
 // Publisher makes and removes freezes. A freeze is made in the order of invariant 1: its
-// blobs are durable and held; ClearTree, then PutTree, store a tree that nobody sees;
-// Publish makes everything visible at once. An interruption leaves a tree without a
-// freeze, which the next ClearTree of the name or a collection clears.
+// blobs are durable and held; ClearTree and then PutTree store a tree that is not visible
+// yet; Publish makes everything visible at once. An interruption leaves a tree without a
+// freeze. The next ClearTree of the name clears it, or a collection.
 type Publisher interface {
 	// ClearTree removes what an interrupted attempt left of the tree of a freeze that is
 	// not published, in transactions of limited size. ErrExists if the freeze is
@@ -26,9 +26,9 @@ type Publisher interface {
 	// the name. ErrGone if a generation that it depends on was collected in the meantime.
 	Publish(ctx context.Context, f *Frozen) error
 	// RemoveFreeze unpublishes a freeze with its images and replaces it by a tombstone.
-	// Collection.ClearOrphanTree clears its tree, which nobody sees any more. ErrInUse if
-	// a channel shows it, or showed it less than ChannelGrace before at. ErrNotFound;
-	// ErrGone if it was removed before.
+	// Its tree is no longer visible, and Collection.ClearOrphanTree clears it. ErrInUse
+	// if a channel shows the freeze, or showed it less than ChannelGrace before at.
+	// ErrNotFound; ErrGone if it was removed before.
 	RemoveFreeze(ctx context.Context, name string, at time.Time) error
 
 	// AddStatement adds a signed statement to a freeze, and the image that it is about.
@@ -43,13 +43,13 @@ type Publisher interface {
 	PutKits(ctx context.Context, kits []Kit) error
 
 	// SetProvenanceSignature adds the signature of the provenance whose digest is signed.
-	// It changes nothing if the freeze has another provenance. ErrNotFound.
+	// It does nothing if the freeze has another provenance. ErrNotFound.
 	SetProvenanceSignature(ctx context.Context, name string, signed cas.Digest, signature repo.File) error
 	// SetTreeListing records the listing of the tree of a freeze that has none.
 	// ErrNotFound; ErrGone if the name now has another manifest.
 	SetTreeListing(ctx context.Context, name string, manifest cas.Digest, listing repo.File) error
-	// ReplaceKey replaces the certificate that a freeze keeps if it is still old.
-	// ErrNotFound.
+	// ReplaceKey replaces the certificate of a freeze by renewed if it is old, and
+	// otherwise does nothing. ErrNotFound.
 	ReplaceKey(ctx context.Context, name string, old, renewed cas.Digest) error
 }
 

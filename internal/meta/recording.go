@@ -8,13 +8,13 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// CanonicalRecording is the canonical form of what a recording noted: one line
-// for each distinct file, sorted by bytes,
+// CanonicalRecording returns the canonical form of the files that a recording noted, and
+// its digest. It has one line for each distinct file, sorted by bytes:
 //
 //	mirror TAB path TAB size TAB sha256 LF
 //
-// so that equal sets of files are equal bytes, whoever fetched them when and in
-// which order. Paths and names hold no control characters.
+// So equal sets of files have equal bytes, no matter when and in which order they were
+// fetched. Paths and names contain no control characters.
 func CanonicalRecording(entries []RecordEntry) ([]byte, cas.Digest) {
 	lines := make([]string, len(entries))
 	for i, e := range entries {

@@ -1,8 +1,8 @@
 package meta
 
 // States returns, as snapshots, the states of upstream that a mirror of a freeze depends
-// on: several if it has several states of one suite, none if it was imported. Their
-// generations are kept even if their snapshots are removed.
+// on: several if it depends on several states of one suite, none if it was imported.
+// Their generations are kept even if their snapshots are removed.
 func (m *FrozenMirror) States() []*Snapshot {
 	var out []*Snapshot
 	for _, s := range m.Suites {

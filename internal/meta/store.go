@@ -2,17 +2,18 @@ package meta
 
 import "context"
 
-// Store is everything that an engine does. Callers take the smallest of the
+// Store is the interface of a metadata engine. Callers accept the smallest of the
 // interfaces that it consists of.
 //
-// Every method takes a context and returns an error: "not there" is ErrNotFound,
-// and any other error means that the question was not answered (invariant 8).
-// Methods are safe for concurrent use. What a writing method has returned without
-// an error for is durable. It commits only while the leases of its context are
-// held (UnderLease), else it fails with ErrFenced. An error that wraps
-// durable.ErrUnknown leaves open whether it took effect; after any other error
-// nothing has changed, but for methods that say that they write in bounded
-// transactions: calling those again goes on.
+// Every method takes a context and returns an error. ErrNotFound means that the object
+// does not exist; any other error means that the query was not answered (invariant 8).
+// Methods are safe for concurrent use.
+//
+// When a writing method returns nil, its changes are durable. It commits only while the
+// leases of its context are held (UnderLease), and otherwise fails with ErrFenced. After
+// an error that wraps durable.ErrUnknown, the changes may or may not have taken effect.
+// After any other error nothing has changed, except for methods that are documented to
+// write in transactions of limited size: calling these again continues the work.
 type Store interface {
 	Health
 	Catalog
@@ -37,9 +38,9 @@ type Store interface {
 	Close() error
 }
 
-// Health reports on the metadata itself.
+// Health reports on the condition of the metadata.
 type Health interface {
-	// Damage returns the known damage; nil if there is none. What is missing from damaged
+	// Damage returns the known damage, or nil. An entry that is missing from damaged
 	// metadata may have been lost.
 	Damage() error
 	// Verify reads everything that is stored and compares it with its checksums.

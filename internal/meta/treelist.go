@@ -20,8 +20,8 @@ const (
 	TreePath = "tree"
 )
 
-// EncodeTree makes the listing of a freeze whose nodes are sorted by
-// path. Statements are not part of it: they are added later.
+// EncodeTree makes the listing of a freeze whose nodes are sorted by path. It excludes
+// statements, because they are added later.
 func EncodeTree(f *Frozen, nodes []Node) ([]byte, error) {
 	record := *f
 	record.Tree = repo.File{}

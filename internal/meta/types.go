@@ -8,7 +8,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// SuiteID, IndexID and PID are the numbers that the store gives to a suite of a mirror,
+// SuiteID, IndexID and PID are the numbers that the store assigns to a suite of a mirror,
 // to an index of a suite, and to a stanza.
 type (
 	SuiteID uint32
@@ -23,7 +23,7 @@ type Snapshot struct {
 	Timestamp time.Time       `json:"instant"`          // UTC second
 	Suites    []SnapshotSuite `json:"suites"`           // in the configuration's order
 	Pinned    *time.Time      `json:"pinned,omitempty"` // until; the zero time: forever
-	// FromURL is set if an older state was taken from this URL.
+	// FromURL is the URL that an older state was taken from; empty for a sync.
 	FromURL string `json:"from_url,omitempty"`
 }
 
@@ -61,7 +61,7 @@ type Generation struct {
 	Timestamp time.Time      `json:"instant"` // of the first snapshot with it
 	Docs      []Doc          `json:"docs"`
 	// Companions are further documents with the same contents as Docs, for clients that
-	// do not know those. They are served, and prove nothing.
+	// cannot read those. They are served, but nothing is verified with them.
 	Companions []Doc         `json:"companions,omitempty"`
 	Date       time.Time     `json:"date"`
 	Undated    bool          `json:"undated,omitempty"` // Date is the time of the signature
@@ -84,7 +84,7 @@ type Generation struct {
 	AlternateBases []string `json:"elsewhere,omitempty"`
 	// Warnings lists what was ignored, for display.
 	Warnings []string `json:"warnings,omitempty"`
-	// Metalink is the metalink that vouched for an unsigned repomd.xml.
+	// Metalink is the metalink by which an unsigned repomd.xml was verified.
 	Metalink cas.Digest `json:"metalink,omitzero"`
 	// Certificates is the blob of the certificates that verified the signed documents.
 	Certificates cas.Digest `json:"certificates,omitzero"`
@@ -128,7 +128,7 @@ type Group struct {
 	Form      repo.Listed `json:"form"` // as listed, SHA256 filled in
 	Plain     repo.Listed `json:"plain,omitzero"`
 	Count     int         `json:"count,omitempty"`   // records
-	Sources   int         `json:"sources,omitempty"` // of them source packages
+	Sources   int         `json:"sources,omitempty"` // of these, source packages
 	// Unusable counts the records of repo.KindUnusable, and FirstUnusable names the
 	// first of them with the reason.
 	Unusable      int      `json:"unusable,omitempty"`
@@ -138,7 +138,7 @@ type Group struct {
 	Made *Made `json:"made,omitempty"`
 }
 
-// Fact is what is known about one stanza.
+// Fact is the metadata of one stanza.
 type Fact struct {
 	PID PID
 	repo.Record
@@ -195,11 +195,11 @@ const (
 type Frozen struct {
 	Name      string    `json:"name"`
 	Date      time.Time `json:"date"`    // the freeze's date
-	Created   time.Time `json:"created"` // local fact
+	Created   time.Time `json:"created"` // local: not part of the manifest
 	Manifest  repo.File `json:"manifest"`
 	Signature repo.File `json:"signature"`
 	Prov      repo.File `json:"provenance"`
-	// ProvSignature is the signature of Prov; zero if there is none.
+	// ProvSignature is the signature of Prov; zero if Prov is not signed.
 	ProvSignature repo.File      `json:"provenance_signature,omitzero"`
 	Key           string         `json:"key"` // fingerprint of the signing key
 	KeyBlob       cas.Digest     `json:"key_blob"`
@@ -227,8 +227,8 @@ func (f *Frozen) Blobs() []cas.Digest {
 	return named(out)
 }
 
-// MirrorIndex returns the index of a mirror in Mirrors, or -1 if nothing in the freeze
-// comes from it.
+// MirrorIndex returns the index of a mirror in Mirrors, or -1 if the freeze contains
+// nothing from it.
 func (f *Frozen) MirrorIndex(name string) int {
 	return slices.IndexFunc(f.Mirrors, func(m FrozenMirror) bool { return m.Mirror == name })
 }
@@ -284,7 +284,7 @@ func (m *FrozenMirror) Snapshots() []time.Time {
 // FrozenSuite is one suite of a frozen mirror.
 type FrozenSuite struct {
 	Suite      repo.SuiteName `json:"suite"`
-	Gen        uint32         `json:"gen,omitempty"` // 0 where it was imported
+	Gen        uint32         `json:"gen,omitempty"` // 0 if it was imported
 	Components []string       `json:"components,omitempty"`
 	Archs      []string       `json:"archs,omitempty"`
 	Sources    bool           `json:"sources,omitempty"`
@@ -307,7 +307,7 @@ type Node struct {
 	ModTime time.Time
 }
 
-// Recording is what a build sees and what it fetched.
+// Recording is the view of a build, and the files that it fetched.
 type Recording struct {
 	Name     string         `json:"name"`
 	Started  time.Time      `json:"started"`
@@ -343,13 +343,13 @@ type CorruptBlob struct {
 
 // Check is the result of a mirror's last syncs.
 type Check struct {
-	Checked time.Time `json:"checked,omitzero"` // upstream was asked
+	Checked time.Time `json:"checked,omitzero"` // time of the last request to upstream
 	OK      time.Time `json:"ok,omitzero"`      // the last success
 	Error   string    `json:"error,omitempty"`
 	URL     string    `json:"url,omitempty"`
 	// Doubt is the time of a sync that was refused because the system clock seemed to be
-	// ahead. Ahead is the newest snapshot if it is later than the system clock and the
-	// user confirmed that this is right.
+	// ahead. Ahead is set if the user confirmed that the clock is right although the
+	// newest snapshot is later: to the timestamp of that snapshot.
 	Doubt time.Time `json:"doubt,omitzero"`
 	Ahead time.Time `json:"ahead,omitzero"`
 }

@@ -13,17 +13,19 @@ type Writer interface {
 	// SetCheck replaces the result of the last syncs of a mirror.
 	SetCheck(ctx context.Context, mirror string, c Check) error
 
-	// BeginSync takes the lease under which a mirror is synced, as AcquireLease does, and
-	// returns what Head does. EndSync does what SetCheck and ReleaseLease do, if the lease
-	// is still held; else it fails with ErrFenced. c replaces before. ctx may be under l.
-	// After another error they may have taken effect: a lease that was taken expires.
+	// BeginSync takes the lease for syncs of a mirror, like AcquireLease, and returns the
+	// result of Head. EndSync replaces before by c, like SetCheck, and releases the
+	// lease; it fails with ErrFenced if the lease is no longer held. Its ctx may be under
+	// l. After another error either may have taken effect; a lease that was taken then
+	// expires.
 	BeginSync(ctx context.Context, mirror, who string, ttl time.Duration) (Lease, *Head, error)
 	EndSync(ctx context.Context, l Lease, mirror string, before, c Check) error
 
-	// Head returns what the next sync of a mirror is compared with.
+	// Head returns the newest state of a mirror, with which the next sync compares
+	// upstream.
 	Head(ctx context.Context, mirror string) (*Head, error)
-	// LastGeneration returns the generation of a suite that was sealed last, which staged
-	// facts are compared with. ErrNotFound.
+	// LastGeneration returns the last sealed generation of a suite. Staged facts are
+	// compared with it. ErrNotFound.
 	LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (*Generation, error)
 
 	// NewStage starts to stage the next generation of a suite.
@@ -42,15 +44,16 @@ type Writer interface {
 	// repetition.
 	SourcesAt(ctx context.Context, snap *Snapshot, refs []repo.Ref) ([]*Fact, error)
 	// PathClashes finds package files in a snapshot that cannot coexist with the given
-	// files: one has the path of a file and other bytes, or one of the two paths is a
-	// directory of the other. The result has the length and order of files; nil if there
-	// is no such package.
+	// files: either both have the same path but other bytes, or the path of one is a
+	// directory of the other's. The result has the length and order of files, with nil
+	// for a file without a clash.
 	PathClashes(ctx context.Context, snap *Snapshot, files []PathDigest) ([]*PathHit, error)
 
-	// Seal makes a snapshot visible whose generations have been staged and whose blobs
-	// are durable (invariants 1 and 5), and returns it. Its timestamp is now, or one
-	// second after the newest snapshot if that is later. With History it keeps the given
-	// timestamp, and returns ErrExists if another snapshot has it. Seal reads no blobs.
+	// Seal makes a snapshot visible and returns it. Its generations must have been
+	// staged, and its blobs must be durable (invariants 1 and 5). Its timestamp is now,
+	// or one second after the newest snapshot if that is later. With History it keeps the
+	// given timestamp, and returns ErrExists if another snapshot has it. Seal reads no
+	// blobs.
 	Seal(ctx context.Context, s *Sealing, now time.Time) (*Snapshot, error)
 }
 
@@ -78,8 +81,8 @@ type Stage interface {
 	// Dirty reports whether an earlier stage touched an index and was not sealed. The
 	// index must then be read again even if it has not changed since the last generation.
 	Dirty(ctx context.Context, index string) (bool, error)
-	// Indices lists the indices that have stanzas, so that those that are no longer in
-	// the Release can be ended.
+	// Indices lists the indices that have stanzas, so that the caller can end those that
+	// are no longer in the Release.
 	Indices(ctx context.Context) ([]string, error)
 	// Begin starts an index. All of its records must be passed to Add.
 	Begin(ctx context.Context, index string) error

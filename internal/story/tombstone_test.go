@@ -47,7 +47,7 @@ func TestTombstone(t *testing.T) {
 		if _, err := s.Try("show", "4.1"); code(err) != api.ExitFailed || !strings.Contains(err.Error(), "freeze 4.1: removed on ") {
 			t.Errorf("show: %v", err)
 		}
-		if _, err := s.Try("freeze", "4.1", "--package", "lib", "--no-sources"); code(err) != api.ExitFailed || !strings.Contains(err.Error(), "was removed, and its name stays its own") {
+		if _, err := s.Try("freeze", "4.1", "--package", "lib", "--no-sources"); code(err) != api.ExitFailed || !strings.Contains(err.Error(), "a removed freeze with manifest") {
 			t.Errorf("other contents under its name: %v", err)
 		}
 		if _, err := s.Try("record", "start", "4.1"); code(err) != api.ExitFailed || !strings.Contains(err.Error(), "a removed freeze had it") {

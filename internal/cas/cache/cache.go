@@ -1,13 +1,14 @@
 // Package cache keeps copies of blobs of another store on this machine, up to a number of
 // bytes. The least recently used copies are removed first. A copy is verified while it is
-// made, once for all who request it at that time, and readers follow it in the meantime.
-// Copies survive a restart, after which each is verified again before its first use,
-// because writes here are not synced. If the disk is full there are fewer copies, and no
+// made; all readers who request the blob in the meantime share that copy and read it as
+// it grows. Copies survive a restart. Each is then verified again before its first use,
+// because writes here are not synced. If the disk is full, the cache keeps fewer copies
+// and returns no error.
 // errors.
 //
-// Only the other store decides which blobs exist. A copy is served without asking only
-// while the other store cannot be reached, or to callers to whom only the bytes matter
-// (cas.WithCopies).
+// Only the other store decides which blobs exist. A copy is served without asking the
+// other store only while that cannot be reached, or to callers to whom only the bytes
+// matter (cas.WithCopies).
 package cache
 
 import (
@@ -27,7 +28,7 @@ import (
 	"example.org/snapd/internal/cas/spool"
 )
 
-// Options has the parts of a Store.
+// Options are the parts of a Store.
 type Options struct {
 	Remote cas.Store
 	Dir    string // of the copies, on this machine
@@ -40,11 +41,11 @@ type Options struct {
 	Fault      spool.Fault      // of writes to Dir, for tests
 }
 
-// touched is how precisely the time of the last use is kept across restarts.
+// touched is the precision with which the time of the last use is kept across restarts.
 const touched = time.Hour
 
-// Store is a blob store with local copies. The other store does whatever this one does
-// not. It implements cas.Store and, if the other does, cas.Locator.
+// Store is a blob store with local copies. Methods that are not defined here are those of
+// the other store. It implements cas.Store and, if the other store does, cas.Locator.
 type Store struct {
 	cas.Store
 	o     Options
@@ -66,11 +67,11 @@ type Store struct {
 type copied struct {
 	d       cas.Digest
 	size    int64
-	used    time.Time // as it is noted in the file
-	checked bool      // since the start
+	used    time.Time // as recorded in the file
+	checked bool      // verified since the start
 }
 
-// Stats has counts since the start, and what is stored.
+// Stats counts events since the start, and what is stored.
 type Stats struct {
 	Hits, Misses  int64
 	Copies, Bytes int64
@@ -136,8 +137,7 @@ func (s *Store) Close() error {
 	return errors.Join(s.spool.Close(), s.Store.Close())
 }
 
-// Stored returns the store that the copies are of, because a check of what is stored must
-// not read copies.
+// Stored returns the other store, because a check of stored blobs must not read copies.
 func (s *Store) Stored() cas.Reader { return s.Store }
 
 // Stats describes the cache.
@@ -149,7 +149,7 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
-// Unwrap returns the store that the copies are of.
+// Unwrap returns the other store.
 func (s *Store) Unwrap() cas.Store { return s.Store }
 
 // Locate implements cas.Locator. It never returns a copy, which may be removed at any
@@ -216,7 +216,7 @@ func (s *Store) insert(c *copied) {
 	s.shrink(s.o.Size)
 }
 
-// shrink evicts copies until at most so many bytes are left. The caller holds s.mu.
+// shrink evicts copies until at most to bytes are left. The caller holds s.mu.
 func (s *Store) shrink(to int64) {
 	for s.bytes > to && s.order.Len() > 0 {
 		s.evict(s.order.Back())
@@ -272,8 +272,8 @@ func (s *Store) use(ctx context.Context, info cas.Info) *os.File {
 // fits reports whether a blob is small enough to be copied.
 func (s *Store) fits(size int64) bool { return size <= s.o.Size/2 }
 
-// Adopt makes a copy of a finished, verified file that is on its way to the other store.
-// It takes over the file if that needs no copying.
+// Adopt makes a copy of a finished, verified file that is being uploaded to the other
+// store. It moves the file if possible.
 func (s *Store) Adopt(f *spool.File) {
 	info := f.Info()
 	if !s.fits(info.Size) {

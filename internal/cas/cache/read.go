@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// holdBack is how many of the last bytes of a fill readers get only after its digest
-	// was verified.
+	// holdBack is the number of bytes at the end of a fill that readers get only after
+	// its digest was verified.
 	holdBack = 64 << 10
 	// ahead is how far beyond the end of a fill a reader may start and still wait for it.
 	ahead = 1 << 20
@@ -34,8 +34,8 @@ func (s *Store) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
 		s.drop(d)
 		return nil, err
 	case err != nil:
-		// The other store cannot be reached. A copy is right, whatever has become of the
-		// blob.
+		// The other store cannot be reached. The bytes of a copy are right, even if the
+		// blob was removed in the meantime.
 		if b := s.openCopy(ctx, d); b != nil {
 			return b, nil
 		}
@@ -96,14 +96,15 @@ func (s *Store) ReadInto(ctx context.Context, d cas.Digest, buf []byte) (int, er
 type fill struct {
 	mu      sync.Mutex
 	changed *sync.Cond
-	written io.ReaderAt // what has arrived so far; nil before and after
+	written io.ReaderAt // the bytes that have arrived so far; nil before and after
 	n       int64
 	done    bool
 	err     error
-	// local means that err is one of this machine, and the blob itself may be fine.
+	// local means that err comes from this machine, so that the blob itself may be
+	// intact.
 	local bool
-	// file is the copy, open as long as it has readers: it may be evicted, or the blob
-	// removed, before they have finished.
+	// file is the copy. It stays open while it has readers, because it may be evicted, or
+	// the blob removed, before they have finished.
 	file    *os.File
 	readers int
 }
@@ -161,7 +162,8 @@ func (f *fill) enter() bool {
 	return true
 }
 
-// fill copies a blob from the other store. local: the error is one of this machine.
+// fill copies a blob from the other store. local means that the error comes from this
+// machine.
 func (s *Store) fill(f *fill, src cas.Blob, info cas.Info) (err error, local bool) {
 	to, err := s.spool.Create()
 	if err != nil {
@@ -242,7 +244,7 @@ type follower struct {
 	off  int64
 
 	mu     sync.Mutex
-	blob   cas.Blob // the other store's, once that is read
+	blob   cas.Blob // of the other store, once it is being read
 	closed bool
 }
 
@@ -311,7 +313,8 @@ func (r *follower) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// readAt reads some bytes, waiting for them. Without bytes to read it waits for the end.
+// readAt waits until some bytes can be read, and reads them. If p is empty, it waits for
+// the end.
 func (r *follower) readAt(p []byte, off int64) (int, error) {
 	if b := r.opened(); b != nil {
 		return b.ReadAt(p, off)

@@ -6,9 +6,9 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// Between is a blob store in which something else happens around each flush of a batch:
-// Before, after its blobs were committed to the batch, and After, when they have their
-// names and the caller has not yet referred to them.
+// Between is a blob store that calls functions around each flush of a batch: Before, when
+// the blobs are committed to the batch, and After, when they are visible but the caller
+// has not yet referred to them.
 type Between struct {
 	cas.Store
 	Before, After func() // nil: nothing

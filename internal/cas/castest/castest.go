@@ -18,15 +18,15 @@ import (
 	"example.org/snapd/internal/durable"
 )
 
-// Faults are called before each step. An error makes it fail, after it has taken effect
-// if apply is true. nil: none fails.
+// Faults are called before each step. If a fault returns an error, the step fails, after
+// it has taken effect if apply is true. A fault that is nil never fails.
 type Faults struct {
-	Write spool.Fault // of all that changes the store
-	Read  spool.Fault // of all that asks it
+	Write spool.Fault // of steps that change the store
+	Read  spool.Fault // of steps that only read
 }
 
-// Open opens the store of one test, the same one at each call, after closing what the
-// last call returned. Every step must call the faults.
+// Open opens the store of one test: each call closes what the last one returned, and
+// opens the same store again. Every step must call the faults.
 type Open func(t *testing.T, f Faults) cas.Store
 
 // Run runs the suite. open makes an opener for each test, on a new store.
@@ -361,7 +361,7 @@ func testQuarantine(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	if err := s.Restore(t.Context(), d); !errors.Is(err, cas.ErrNotFound) || holds(t, s, data) {
-		t.Errorf("restoring a rotten copy: %v", err)
+		t.Errorf("restoring a corrupt copy: %v", err)
 	}
 	put(t, s, data)
 	if err := s.Remove(t.Context(), d, "gc", nil); err != nil {
@@ -379,7 +379,7 @@ func testQuarantine(t *testing.T, open Open) {
 	}
 }
 
-// A batch holds the blobs that it writes and those that it was told to hold, until
+// A batch holds the blobs that it writes, and those for which Hold was called, until
 // Discard.
 func testHold(t *testing.T, open Open) {
 	s := open(t, Faults{})
@@ -425,7 +425,7 @@ func testHold(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	refused(1, "that was restored while it was held")
-	// A writer that is aborted holds nothing, and neither does one that is refused.
+	// A writer that was aborted, or whose Commit was refused, holds nothing.
 	w, err := c.Create(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -500,7 +500,7 @@ func testHoldBesideRemove(t *testing.T, open Open) {
 				}
 				for range 10 {
 					if !holds(t, s, Blob(n)) {
-						t.Errorf("blob %d went although a batch holds it", n)
+						t.Errorf("blob %d was removed although a batch holds it", n)
 					}
 				}
 				b.Discard()
@@ -530,7 +530,7 @@ func testConcurrent(t *testing.T, open Open) {
 				}
 				if data := Blob(i + 1); i%3 == 0 {
 					if _, err := s.Stat(t.Context(), cas.Sum(data)); err == nil && !holds(t, s, data) {
-						t.Errorf("blob %d went away", i+1)
+						t.Errorf("blob %d was removed", i+1)
 					}
 				}
 			}

@@ -13,8 +13,9 @@ import (
 
 var errFault = errors.New("injected fault")
 
-// Each write of a history fails, without effect or after it has taken effect. Afterwards
-// what was promised is stored, nothing is incomplete, and the work can be repeated.
+// testFaults makes each write of a history fail, without effect or after it has taken
+// effect. Then all blobs that were promised are stored, no blob is incomplete, and the
+// work can be repeated.
 func testFaults(t *testing.T, open Open) {
 	var mu sync.Mutex // an engine may write several blobs at a time
 	steps := 0
@@ -95,9 +96,9 @@ func testFaults(t *testing.T, open Open) {
 	}
 }
 
-// A failed question is not answered: no method mistakes a failure for an absent blob or
-// an empty store (invariant 8), and afterwards the same question is answered. Long
-// because it lists every question.
+// testFailedQuestions checks that no method mistakes a failure for an absent blob or an
+// empty store (invariant 8), and that the method works again afterwards. Long because it
+// lists every method that reads.
 func testFailedQuestions(t *testing.T, open Open) {
 	fail := false
 	asked := 0

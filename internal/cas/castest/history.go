@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// It runs a random history against a model.
+// testHistory runs a random history against a model.
 func testHistory(t *testing.T, open Open) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))

@@ -37,25 +37,25 @@ type Store struct {
 	fault  spool.Fault
 	reads  spool.Fault
 	now    func() time.Time
-	stored func() // Options.Stored, or nothing
+	stored func() // Options.Stored, or a function that does nothing
 	times  *latency.Blobs
 	trash  sync.Mutex // serializes Remove and Restore
 
 	naming sync.Mutex
 	waits  map[cas.Digest]*naming // names that are not durable yet
-	busy   atomic.Int64           // len(waits), to ask without the lock
+	busy   atomic.Int64           // len(waits), to read it without the lock
 }
 
-// naming is in progress until done is closed. If it has an error, the names stay in doubt
-// until the directory is opened again.
+// naming is in progress until done is closed. If it ended with an error, it is unknown
+// whether the names are durable until the directory is opened again.
 type naming struct {
 	done chan struct{}
 	err  error
 }
 
-// fanRoot is one of the 256 directories of blobs. It is opened when first needed, so that
-// a look-up costs one system call and not one for each element of the path. If that
-// fails, the next caller tries again.
+// fanRoot is one of the 256 directories of blobs. It is opened when it is first needed,
+// so that a look-up costs one system call and not one for each element of the path. If
+// opening fails, the next caller tries again.
 type fanRoot struct {
 	mu     sync.Mutex
 	opened atomic.Pointer[fan]
@@ -131,11 +131,11 @@ func (d *Store) sub(dg cas.Digest) (*os.Root, string, error) {
 // Options adjust a Store.
 type Options struct {
 	Fault     spool.Fault      // of writes, for tests
-	ReadFault spool.Fault      // of all that only asks, for tests
+	ReadFault spool.Fault      // of reads, for tests
 	Now       func() time.Time // the clock for the dates of quarantined blobs; nil: time.Now
 	Mode      fs.FileMode      // of blobs; default 0444
-	Stored    func()           // called after blobs got their names; nil: nothing
-	Latency   *latency.Blobs   // counts operations; nil: nobody asks
+	Stored    func()           // called after blobs have got their names; may be nil
+	Latency   *latency.Blobs   // counts operations; nil: not counted
 }
 
 const (
@@ -144,14 +144,14 @@ const (
 	quarantineDir = "quarantine"
 )
 
-// Open opens or creates the blob store below path. It drops what an earlier process was
-// still writing, because no blob was promised for it.
+// Open opens or creates the blob store below path. It deletes unfinished files of an
+// earlier process, because their blobs were not promised to anybody.
 func Open(path string, o Options) (*Store, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
 	// The name of the directory may not be durable yet. Its parent may belong to another
-	// user, who does not let us read it.
+	// user and not be readable.
 	if err := durable.SyncDir(filepath.Dir(filepath.Clean(path))); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
@@ -219,8 +219,8 @@ func (d *Store) Close() error {
 	return errors.Join(err, d.fd.Close(), d.spool.Close(), d.root.Close())
 }
 
-// Path returns the directory of the store, for messages and for servers that send files
-// by path. Name returns a blob's file name relative to it.
+// Name returns the file name of a blob relative to the directory of the store, for
+// servers that send files by path.
 func Name(dg cas.Digest) string {
 	h := dg.String()
 	return blobsDir + "/" + h[:2] + "/" + h

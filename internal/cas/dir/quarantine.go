@@ -26,8 +26,8 @@ func (d *Store) Remove(ctx context.Context, dg cas.Digest, why string, unreferen
 	})
 }
 
-// quarantine moves a blob to the quarantine if check agrees. Nothing can change the
-// answer of check before the blob has moved.
+// quarantine moves a blob to the quarantine if check returns nil. The result of check
+// cannot change before the blob has moved.
 func (d *Store) quarantine(dg cas.Digest, why string, check func() error) error {
 	d.trash.Lock()
 	defer d.trash.Unlock()
@@ -81,8 +81,8 @@ func (d *Store) RemoveCorrupt(ctx context.Context, dg cas.Digest) (removed bool,
 	}
 }
 
-// checkFile compares the bytes of a file with a digest, and returns which file it has
-// read. cas.ErrCorrupt, cas.ErrNotFound.
+// checkFile compares the bytes of a file with a digest, and returns the identity of the
+// file. cas.ErrCorrupt, cas.ErrNotFound.
 func (d *Store) checkFile(ctx context.Context, name string, dg cas.Digest) (fs.FileInfo, error) {
 	f, err := d.root.Open(name)
 	if err != nil {

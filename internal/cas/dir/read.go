@@ -97,7 +97,7 @@ func (d *Store) Stat(ctx context.Context, dg cas.Digest) (cas.Info, error) {
 	if err := d.reads.Step("stat", name, func() (err error) { st, err = sub.Lstat(name); return err }); err != nil {
 		return cas.Info{}, notFound(dg, err)
 	}
-	if err := d.settle(ctx, dg); err != nil {
+	if err := d.waitDurable(ctx, dg); err != nil {
 		return cas.Info{}, err
 	}
 	info := cas.Info{Digest: dg, Size: st.Size(), ModTime: st.ModTime()}

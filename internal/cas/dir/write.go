@@ -39,7 +39,7 @@ func (d *Store) Flush(ctx context.Context, files []*spool.File) error {
 			break
 		}
 	}
-	// Others see the names that were assigned, which must last even if a later one
+	// The names assigned so far are visible, so they must be durable even if a later one
 	// failed.
 	err := d.fault.Step("syncdir", "batch", func() error {
 		if len(dirs) > 8 {
@@ -63,7 +63,7 @@ func (d *Store) Flush(ctx context.Context, files []*spool.File) error {
 }
 
 // rename gives a blob its name. Both names were made here, from a number and a digest, so
-// nothing is gained by looking up each element of their paths, as os.Root does.
+// that the checks of os.Root, which looks up each element of a path, are not needed.
 func (d *Store) rename(tmp, name string) error {
 	return d.holds.Apart(func() error {
 		for {
@@ -87,7 +87,7 @@ func (d *Store) syncDirs(dirs map[string]bool) error {
 	return nil
 }
 
-// sync makes the data of files durable: of a few one by one, of many by syncfs.
+// sync makes the data of files durable: of a few files one by one, of many by syncfs.
 func (d *Store) sync(files []*spool.File) error {
 	if len(files) > 8 {
 		if err := durable.SyncFS(d.fd); !errors.Is(err, errors.ErrUnsupported) {
@@ -102,8 +102,8 @@ func (d *Store) sync(files []*spool.File) error {
 	return nil
 }
 
-// name records that digests get names which a power cut may still undo. The function that
-// it returns reports how that ended.
+// name records that digests are getting names that a power cut can still undo. The caller
+// passes the outcome to the function that name returns.
 func (d *Store) name(digests ...cas.Digest) (end func(error)) {
 	n := &naming{done: make(chan struct{})}
 	d.naming.Lock()
@@ -133,9 +133,9 @@ func (d *Store) name(digests ...cas.Digest) (end func(error)) {
 	}
 }
 
-// settle waits until a blob's name is durable: the caller may refer to the blob at once
-// (invariant 1), even while another batch is naming it.
-func (d *Store) settle(ctx context.Context, dg cas.Digest) error {
+// waitDurable waits until a blob's name is durable, so that the caller may refer to the
+// blob at once (invariant 1), even while another batch is naming it.
+func (d *Store) waitDurable(ctx context.Context, dg cas.Digest) error {
 	if d.busy.Load() == 0 {
 		return nil
 	}
@@ -152,5 +152,3 @@ func (d *Store) settle(ctx context.Context, dg cas.Digest) error {
 		return ctx.Err()
 	}
 }
-
-// FaultFunc is consulted before each write to the medium, for tests: an error

@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// askAgain is how long after a failed request the server is tried again.
+	// askAgain is the time after a failed request until the server is tried again.
 	askAgain = 5 * time.Second
-	// askTime limits that request.
+	// askTime is the timeout of that request.
 	askTime = 3 * time.Second
-	// silentFor is how long no request may have been answered before those within askAgain of
-	// a failed one are not sent: nobody is to wait for half a minute for each.
+	// silentFor is the time without any answer after which requests within askAgain of a
+	// failed one are refused at once, so that callers do not wait half a minute for each.
 	silentFor = 10 * time.Second
 )
 
@@ -27,9 +27,9 @@ type health struct {
 	now  func() time.Time
 
 	mu     sync.Mutex
-	silent time.Time // since when no request was answered at all; zero: the last one was
+	silent time.Time // time of the first request since the last answer; zero: the last request was answered
 	since  time.Time // of the first failure; zero: the last request was answered
-	last   time.Time // of the last one
+	last   time.Time // time of the last failure
 	err    error
 }
 
@@ -76,7 +76,7 @@ func (h *health) heard() {
 	h.silent = time.Time{}
 }
 
-// unheard records that it did not.
+// unheard records that the server did not answer.
 func (h *health) unheard() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -85,8 +85,8 @@ func (h *health) unheard() {
 	}
 }
 
-// gone returns the last error if the server has not answered for a while and was asked just
-// before.
+// gone returns the last error if the server has not answered for silentFor, and the last
+// request failed less than askAgain ago.
 func (h *health) gone() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -63,7 +63,7 @@ func (s *Store) Remove(ctx context.Context, d cas.Digest, why string, unreferenc
 	})
 }
 
-// toQuarantine removes an object if it is present still.
+// toQuarantine removes an object if it is still present.
 func (s *Store) toQuarantine(ctx context.Context, k objects.Key, why string) (removed bool, err error) {
 	err = s.o.Fault.Step("remove", s.key(k), func() (err error) {
 		removed, err = s.o.Index.Remove(ctx, k, why, s.o.Now())
@@ -72,7 +72,8 @@ func (s *Store) toQuarantine(ctx context.Context, k objects.Key, why string) (re
 	return removed, err
 }
 
-// RemoveCorrupt implements cas.Keeper. An object that is lost is corrupt.
+// RemoveCorrupt implements cas.Keeper. It also removes an object that is missing from the
+// bucket.
 func (s *Store) RemoveCorrupt(ctx context.Context, d cas.Digest) (removed bool, err error) {
 	for {
 		o, err := s.present(ctx, d)
@@ -172,9 +173,9 @@ func (s *Store) OpenQuarantined(ctx context.Context, q cas.Quarantined) (io.Read
 	return nil, fmt.Errorf("%w: %s in the quarantine", cas.ErrNotFound, q.Digest)
 }
 
-// Purge implements cas.Keeper. Keys that were replaced, or whose upload was interrupted,
-// are deleted a day later: a reader may still be at the one, and a writer of another
-// process at the other.
+// Purge implements cas.Keeper. It deletes keys that were replaced, or whose upload was
+// interrupted, only after a day: a reader may still be reading the former, and another
+// process may still be writing the latter.
 func (s *Store) Purge(ctx context.Context, t time.Time) (n int, bytes int64, err error) {
 	s.trash.Lock()
 	defer s.trash.Unlock()
@@ -226,7 +227,7 @@ func (s *Store) isSending(k objects.Key) bool {
 	return s.sending[k]
 }
 
-// deleteKeys deletes objects. One that is not there is deleted already.
+// deleteKeys deletes objects. Deleting an absent object succeeds.
 func (s *Store) deleteKeys(ctx context.Context, keys []objects.Key) error {
 	list := make(chan minio.ObjectInfo, len(keys))
 	for _, k := range keys {

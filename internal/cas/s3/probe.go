@@ -40,7 +40,7 @@ func (s *bucket) refused(format string, args ...any) error {
 	return fmt.Errorf("%w: %s: "+format, append([]any{ErrRefused, s.location}, args...)...)
 }
 
-// reachable reports plainly what is wrong with a bucket or with the credentials.
+// reachable returns a plain error if the bucket or the credentials cannot be used.
 func (s *bucket) reachable(ctx context.Context) error {
 	ok, err := s.core.BucketExists(ctx, s.location.Bucket)
 	switch {
@@ -100,8 +100,8 @@ func (s *Store) probeConditions(ctx context.Context, key string) error {
 }
 
 // Same reports whether two locations are the same place under different names: an object
-// that is written to one is in the other. It returns false where the credentials do not
-// allow to tell. cas.ErrUnavailable.
+// that is written to one is in the other. It returns false if the credentials do not
+// allow it to find out. cas.ErrUnavailable.
 func (s *Store) Same(ctx context.Context, other *Store) (bool, error) {
 	name := "probe/" + rand.Text()
 	theirs := other.location.Prefix + name
@@ -118,8 +118,8 @@ func (s *Store) Same(ctx context.Context, other *Store) (bool, error) {
 	case gone(err) || status(err) == http.StatusNotFound:
 		return false, nil
 	case status(err) == http.StatusForbidden:
-		// To those who may not list the bucket, S3 does not say that an object is not in it.
-		// But it does not replace the object either.
+		// Without the permission to list the bucket, S3 does not report that an object is
+		// absent. But a conditional write fails if the object exists.
 		if err = s.put(ctx, key, data, sha256.Sum256(data), true); err == nil {
 			_ = s.core.RemoveObject(context.WithoutCancel(ctx), s.location.Bucket, key, minio.RemoveObjectOptions{})
 		}
@@ -128,7 +128,7 @@ func (s *Store) Same(ctx context.Context, other *Store) (bool, error) {
 	return false, s.failed("probe", key, err)
 }
 
-// claim records which installation owns the bucket, or compares.
+// claim records which installation owns the bucket, or checks that it is this one.
 func (s *Store) claim(ctx context.Context) error {
 	key := s.location.Prefix + installationKey
 	data := []byte(s.o.Installation + "\n")

@@ -17,8 +17,8 @@ import (
 	"example.org/snapd/internal/latency"
 )
 
-// resumes limits how often a broken read is resumed. A request that fails was repeated
-// already.
+// resumes limits how often a broken read is resumed. Each request has already been
+// retried.
 const resumes = 4
 
 // seconds returns a time as the index stores it.

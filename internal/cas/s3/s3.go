@@ -3,14 +3,14 @@
 //	<prefix>blobs/ab/<sha256>.<n>  one blob; n is the number of its upload
 //	<prefix>installation           whose bucket this is
 //
-// Which keys there are, and which one is a blob's present key, is in an
-// objects.Index and not in the bucket: a blob that the index has is never asked for
-// with HEAD, nothing is concluded from a listing, and the quarantine is a state in the
-// index. A key is never written twice, so that a DELETE that arrives late cannot hit
-// a blob that was stored again.
+// An objects.Index, and not the bucket, contains the keys and says which one is a blob's
+// present key. So a blob is never looked up with HEAD, a listing of the bucket decides
+// nothing, and the quarantine is a state in the index. A key is never written twice, so
+// that a DELETE that arrives late cannot delete a blob that was stored again.
 //
-// Each upload carries its SHA-256, which the server compares; only then does the
-// index name the key. A 200 is durable: that is the contract of S3.
+// Each upload carries its SHA-256, which the server compares; only then does the index
+// get the key. A blob is durable when the server has answered 200: that is the contract
+// of S3.
 package s3
 
 import (
@@ -51,9 +51,9 @@ type Options struct {
 	Keep      func(*spool.File)
 	Log       *slog.Logger
 	Now       func() time.Time
-	Latency   *latency.Blobs // counts operations; nil: nobody asks
-	Fault     spool.Fault    // of all that changes something, for tests
-	ReadFault spool.Fault    // of all that only asks, for tests
+	Latency   *latency.Blobs // counts operations; nil: not counted
+	Fault     spool.Fault    // of steps that change something, for tests
+	ReadFault spool.Fault    // of steps that only read, for tests
 }
 
 const (
@@ -64,8 +64,9 @@ const (
 	maxParts  = 10_000
 	// stalled is how long a request may make no progress.
 	stalled = time.Minute
-	// silence is how long the server may acknowledge nothing, and connectTime that for a
-	// new connection: a leader that has lost the bucket, and not its leases, gives up soon.
+	// silence is how long the server may acknowledge nothing, and connectTime is the
+	// timeout of a new connection. They are short so that a leader that cannot reach the
+	// bucket, but still has its leases, gives up soon.
 	silence     = 15 * time.Second
 	connectTime = 5 * time.Second
 	// maxRetries limits how often one request is sent.
@@ -74,7 +75,7 @@ const (
 	abandoned = 24 * time.Hour
 )
 
-// ErrRefused means that the bucket cannot be used in its present state.
+// ErrRefused means that the bucket or its server cannot be used as configured.
 var ErrRefused = errors.New("object store refused")
 
 // bucket is a bucket that can be used.
@@ -144,7 +145,7 @@ func lookup(l location.Location) minio.BucketLookupType {
 	return minio.BucketLookupPath
 }
 
-// transport avoids HTTP/2, whose one connection would carry all transfers, and never
+// transport avoids HTTP/2, which would use one connection for all transfers, and never
 // waits forever.
 func transport() *http.Transport {
 	return &http.Transport{

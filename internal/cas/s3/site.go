@@ -41,15 +41,16 @@ func (s *Site) Size(ctx context.Context, name string) (int64, error) {
 	return st.Size, nil
 }
 
-// File is what Put reads.
+// File is the source of Put.
 type File interface {
 	io.Reader
 	io.ReaderAt
 	io.Seeker
 }
 
-// Put writes a file with the bytes of r, whose digest and size the server compares with
-// those of info. immutable: clients may keep it forever. cas.ErrCorrupt.
+// Put writes a file with the bytes of r. The server compares their digest and size with
+// those of info. immutable tells clients that they may cache the file forever.
+// cas.ErrCorrupt.
 func (s *Site) Put(ctx context.Context, name string, info cas.Info, r File, immutable bool) error {
 	o := minio.PutObjectOptions{ContentType: contentType(name), CacheControl: "no-cache"}
 	if immutable {

@@ -10,8 +10,7 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// Holds counts which blobs the batches of a store hold. The zero value holds
-// nothing.
+// Holds counts which blobs the batches of a store hold. The zero value holds no blobs.
 type Holds struct {
 	mu   sync.Mutex
 	held map[cas.Digest]int
@@ -44,8 +43,8 @@ func (h *Holds) Apart(f func() error) error {
 	return f()
 }
 
-// CheckRemoval decides, within Apart, whether a blob may be removed, as cas.Keeper
-// describes. cas.ErrInUse.
+// CheckRemoval returns nil if a blob may be removed, as cas.Keeper describes. Call it
+// within Apart. cas.ErrInUse.
 func (h *Holds) CheckRemoval(ctx context.Context, d cas.Digest, unreferenced func(context.Context) (bool, error)) error {
 	free := h.held[d] == 0
 	if free && unreferenced != nil {
@@ -63,8 +62,8 @@ func (h *Holds) CheckRemoval(ctx context.Context, d cas.Digest, unreferenced fun
 // Engine is the part of a store that a Batch uses.
 type Engine interface {
 	Stat(ctx context.Context, d cas.Digest) (cas.Info, error)
-	// Flush makes finished files durable, then visible as blobs: the contract of
-	// cas.Batch.Flush. The batch then removes remaining files.
+	// Flush makes finished files durable and then visible as blobs, as in
+	// cas.Batch.Flush. The batch then removes the files that are left.
 	Flush(ctx context.Context, files []*File) error
 }
 
@@ -76,8 +75,8 @@ type Batch struct {
 
 	mu     sync.Mutex
 	done   []*File
-	listed int  // how many of done Digests has listed
-	part   bool // Flush takes only those
+	listed int  // number of done files that Digests has listed
+	part   bool // Flush takes only the listed files
 	bytes  int64
 	held   []cas.Digest // each as often as it was held
 }

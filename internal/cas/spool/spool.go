@@ -1,4 +1,4 @@
-// Package spool has what all engines of blob stores share: temporary files that are
+// Package spool contains what all engines of blob stores share: temporary files that are
 // hashed while they are written and can be read at the same time ([File]), and batches of
 // them that hold their blobs ([Batch]).
 package spool
@@ -58,8 +58,8 @@ type Dir struct {
 	next  atomic.Uint64
 }
 
-// Open opens or creates a directory and empties it, because nothing was promised for what
-// an earlier process was writing.
+// Open opens or creates a directory and empties it. Unfinished files of an earlier
+// process were not promised to anybody.
 func Open(path string, o Options) (*Dir, error) {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
@@ -138,7 +138,7 @@ type File struct {
 	sum1 hash.Hash
 	one  [sha1.Size]byte
 	info cas.Info
-	err  error // of a write, after which the file is not a blob any more
+	err  error // of a failed write, after which the file cannot become a blob
 }
 
 // Write appends to the file.
@@ -160,7 +160,7 @@ func (w *File) Write(p []byte) (n int, err error) {
 // Offset returns the number of bytes written.
 func (w *File) Offset() int64 { return w.n }
 
-// ReadAt reads what was written so far, until Finish or Abort.
+// ReadAt reads the bytes written so far, until Finish or Abort.
 func (w *File) ReadAt(p []byte, off int64) (int, error) { return w.f.ReadAt(p, off) }
 
 // Reset removes all bytes.
@@ -184,7 +184,7 @@ func (w *File) SHA1() [sha1.Size]byte { return w.one }
 func (w *File) Info() cas.Info { return w.info }
 
 // Finish closes the file for writing if its bytes have the digest want (zero: any) and
-// the size (-1: any). Otherwise, or after a Write that failed, it removes the file.
+// the size (-1: any). Otherwise, or after a failed Write, it removes the file.
 // cas.ErrMismatch.
 func (w *File) Finish(want cas.Digest, size int64, modTime time.Time) (cas.Info, error) {
 	if w.f == nil {

@@ -30,7 +30,7 @@ func (s *Store) PutToken(ctx context.Context, t *meta.Token) error {
 		var old meta.Token
 		switch err := getJSON(b, tokenKey(t.Name), &old); {
 		case err == nil:
-			if err := old.GiveWay(t); err != nil {
+			if err := old.CheckReplace(t); err != nil {
 				return err
 			}
 			if err := b.Delete(tokenHashKey(old.Hash)); err != nil {

@@ -253,7 +253,7 @@ func (s *Store) TreeDir(ctx context.Context, name, dir, after string, limit int)
 
 func (t *txn) treeDir(name, dir, after string, limit int) []string {
 	base := key(nil).str(name).raw([]byte(dir))
-	// past is the first key that is neither a name of the directory nor below it.
+	// past is the first key after the name and everything below it.
 	past := func(name string) []byte {
 		k := append(clone(base), name...)
 		if strings.HasSuffix(name, "/") {

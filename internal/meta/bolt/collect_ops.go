@@ -125,7 +125,7 @@ func (s *Store) CollectGenerations(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// A claimed candidate has this byte before the time of its claim.
+// A claimed candidate has this byte as its value, instead of a time.
 const claimMark = 'C'
 
 func claimed(v []byte) bool { return len(v) > 0 && v[0] == claimMark && len(v) == 1 }

@@ -31,7 +31,7 @@ func (t *txn) users() (*meta.Users, error) {
 	return &meta.Users{Freezes: frozen, Channels: channels, Recordings: recordings}, nil
 }
 
-// rule returns the rule of what may be removed at a time.
+// rule returns the rule that decides at a time which snapshots may be removed.
 func (t *txn) rule(now time.Time) (*retention.Rule, error) {
 	users, err := t.users()
 	if err != nil {

@@ -51,12 +51,12 @@ type dump struct {
 	runs   []stanzaRun // in the order of numbers
 }
 
-// stanzaRun is a range of numbers that belong to one mirror: from first on, and below
+// stanzaRun is a range of stanza numbers that belong to one mirror: from first to before
 // end.
 type stanzaRun struct {
 	first, end uint64
 	mirror     string
-	base       uint64 // what is subtracted from a number
+	base       uint64 // subtracted from a number to get the number within the mirror
 }
 
 // each calls f for each entry of a bucket whose key has a prefix.
@@ -84,7 +84,7 @@ func split2(k []byte) (string, []byte) {
 	return string(a), b
 }
 
-// suite returns what the number of a suite stands for.
+// suite returns the suite with a number.
 func (d *dump) suite(id uint32) (suiteName, error) {
 	if s, ok := d.suites[id]; ok {
 		return s, nil
@@ -202,8 +202,8 @@ func (d *dump) generations() error {
 	})
 }
 
-// blocks calls f for each block of stanzas of which facts are left, with the number of
-// its first stanza, of its first fact, and the end of its numbers.
+// blocks calls f for each block of stanzas that has facts left, with the number of its
+// first stanza, the number of its first fact, and the end of its numbers.
 func (d *dump) blocks(from, to uint64, f func(first, fact, end uint64, block []byte) error) error {
 	facts, c := d.t.b("fact").Cursor(), d.t.b("para").Cursor()
 	for k, v := c.Seek(key(nil).u64(from)); k != nil && be64(k) < to; k, v = c.Next() {

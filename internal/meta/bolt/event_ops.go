@@ -162,7 +162,7 @@ func (s *Store) QueueDeliveries(ctx context.Context, webhook string, types []str
 		if err != nil || len(all) == 0 && at >= tx.lastEvent() {
 			return err
 		}
-		if len(all) == 0 { // those up to the last number were removed
+		if len(all) == 0 { // the events up to the last number were removed
 			at = tx.lastEvent()
 		}
 		for _, e := range all {

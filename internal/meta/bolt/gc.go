@@ -16,8 +16,8 @@ import (
 )
 
 // RemoveSnapshot unpublishes a snapshot. It leaves a mark, so that requests for the
-// snapshot are answered with "removed". The next collection finds what only the snapshot
-// needed.
+// snapshot are answered with "removed". The next collection deletes what only the
+// snapshot referred to.
 func (t *txn) RemoveSnapshot(mirror string, at time.Time) error {
 	s, err := t.Snapshot(mirror, at)
 	if err != nil {
@@ -182,8 +182,8 @@ func (t *txn) collectListings(suite meta.SuiteID, gen, next uint32) error {
 	return nil
 }
 
-// Candidates lists blobs that nothing may need, after a digest. It leaves out those that
-// became candidates after until, because of work in progress.
+// Candidates lists collection candidates after a digest. It leaves out those that became
+// candidates after until, because work in progress may still refer to them.
 func (t *txn) Candidates(after cas.Digest, until time.Time, limit int) []cas.Digest {
 	var out []cas.Digest
 	c := t.b("suspect").Cursor()
@@ -227,7 +227,7 @@ func (t *txn) IsCandidate(d cas.Digest) bool { return t.b("suspect").Get(d[:]) !
 // ClearCandidate makes a blob an ordinary blob again.
 func (t *txn) ClearCandidate(d cas.Digest) error { return t.b("suspect").Delete(d[:]) }
 
-// Listings reports which suites' roots listed a digest.
+// Listings returns the suites whose Release files or repomd.xml listed a digest.
 func (t *txn) Listings(d cas.Digest) []meta.ListedIn {
 	var out []meta.ListedIn
 	listed := t.b("listed")
@@ -244,7 +244,7 @@ func (t *txn) Listings(d cas.Digest) []meta.ListedIn {
 }
 
 // Needed reports whether anything refers to a blob, or whether a suite's Release lists it
-// and it cannot be made again from another compression variant that is kept.
+// and it cannot be made from another compression variant that is kept.
 func (t *txn) Needed(d cas.Digest) bool {
 	if len(t.Refs(d, 1)) > 0 {
 		return true
@@ -279,17 +279,17 @@ func (t *txn) SetMeta(name, value string) error {
 // Meta reads what SetMeta wrote.
 func (t *txn) Meta(name string) string { return string(t.b("meta").Get([]byte("m." + name))) }
 
-// knownSince is the note of the time when this metadata began.
+// knownSince is the name of the note with the time at which this metadata began.
 const knownSince = "known-since"
 
-// SetKnownSince records that this metadata is newer than some blobs: metadata that was
-// lost may have referred to those stored before t.
+// SetKnownSince records that this metadata is newer than some blobs: lost metadata may
+// have referred to blobs that were stored before the time.
 func (t *txn) SetKnownSince(at time.Time) error {
 	return t.SetMeta(knownSince, at.UTC().Format(time.RFC3339Nano))
 }
 
-// KnownSince returns the time since which this metadata knows of every blob that is
-// stored, or the zero time if it always did.
+// KnownSince returns the time since which this metadata has recorded every stored blob,
+// or the zero time if it always has.
 func (t *txn) KnownSince() (time.Time, error) {
 	s := t.Meta(knownSince)
 	if s == "" {
@@ -302,7 +302,7 @@ func (t *txn) KnownSince() (time.Time, error) {
 	return at, nil
 }
 
-// Unreferenced reports whether nothing refers to any blob.
+// Unreferenced reports whether the metadata refers to no blob at all.
 func (t *txn) Unreferenced() bool {
 	k, _ := t.b("ref").Cursor().First()
 	return k == nil

@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// answers asks f about each of the questions.
+// answers calls f for each question.
 func answers[Q, A any](questions []Q, f func(Q) (A, error)) ([]A, error) {
 	out := make([]A, len(questions))
 	for i, q := range questions {
@@ -209,8 +209,8 @@ func (s *Store) NewestWith(ctx context.Context, mirror string, stanzas [][]meta.
 // Stanzas implements meta.History.
 func (s *Store) Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error) {
 	return ask(ctx, s, func(tx *txn) ([][]byte, error) {
-		// In the order of their numbers, so that each block is decompressed once: the
-		// stanzas of a name are of blocks that arrived at different times.
+		// Read in the order of their numbers, so that each block is decompressed once:
+		// the stanzas of a name are in blocks that arrived at different times.
 		order := make([]int, len(pids))
 		for i := range order {
 			order[i] = i

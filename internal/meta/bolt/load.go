@@ -77,8 +77,8 @@ type loader struct {
 	s    *Store
 	rows []*meta.Row
 	size int
-	// base is what is added to the numbers of a mirror's stanzas, whose numbers here are
-	// those of all mirrors. end is the highest number.
+	// base is added to the numbers of a mirror's stanzas: here all mirrors share one
+	// sequence of numbers. end is the highest number.
 	base map[string]uint64
 	end  uint64
 }

@@ -14,9 +14,9 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// objectBucket is the index of objects: which keys of a bucket in an object store
-// hold blobs. It is in this file, and not in one of its own, so that the checksums,
-// the backup and the lock of the metadata are its as well. Its keys are
+// objectBucket contains the index of objects: which keys of a bucket in an object store
+// hold blobs. It is part of the metadata's file, so that the checksums, the backup and
+// the lock of the metadata cover it. Its keys are
 //
 //	p digest        present: number, size, times
 //	r digest number removed: at, why, size, times
@@ -48,7 +48,7 @@ func keyOf(k []byte) (objects.Key, error) {
 	return objects.Key{Digest: cas.Digest(k[1:33]), N: be64(k[33:])}, nil
 }
 
-// times are kept as seconds; the zero time as 0.
+// putTime stores a time in seconds; the zero time as 0.
 func putTime(e *enc, t time.Time) {
 	if t.IsZero() {
 		e.Uint(0)
@@ -97,7 +97,8 @@ func readObject(v []byte, digest cas.Digest) (objects.Object, error) {
 	return o, nil
 }
 
-// setPresent makes an object the current one, in place of any other.
+// setPresent makes an object the present one of its digest, and turns the one it replaces
+// into garbage.
 func (t *txn) setPresent(o objects.Object, at time.Time) error {
 	b := t.b(objectBucket)
 	if v := b.Get(presentKey(o.Digest)); v != nil {
@@ -158,7 +159,7 @@ func (x objectIndex) Add(ctx context.Context, list []objects.Object, at time.Tim
 			v := b.Get(k)
 			if v == nil || getTime(&dec{B: v}).IsZero() { // none, or condemned
 				if have, err := t.presentObject(o.Digest); err == nil && have.Key == o.Key {
-					continue // repeated
+					continue // added by an earlier call
 				}
 				return fmt.Errorf("%w: the upload of %s took too long and was abandoned", cas.ErrUnavailable, o.Digest)
 			}

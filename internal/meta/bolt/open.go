@@ -247,7 +247,8 @@ func openBolt(f *os.File, readOnly bool) (db *bbolt.DB, err error) {
 	})
 }
 
-// addBuckets starts the conversion of an earlier database, which lacks some buckets. Damage in it remains, and a torn commit is recorded.
+// addBuckets starts the conversion of an earlier database, which lacks some buckets.
+// Damage in it remains, and a torn commit is recorded.
 func (s *Store) addBuckets(torn error) error {
 	return s.updateDamaged(context.Background(), "convert", func(t *txn) error {
 		for _, name := range addedBuckets {
@@ -270,8 +271,8 @@ func (s *Store) addBuckets(torn error) error {
 }
 
 // fillAdded fills the look-ups that version 4 added from existing data, in transactions
-// of limited size, and completes the conversion. It leaves out what is damaged, which
-// fsck repairs together with its source. An interrupted run is repeated.
+// of limited size, and completes the conversion. It leaves out damaged entries, whose
+// look-ups fsck repairs together with them. An interrupted run is repeated.
 func (s *Store) fillAdded(from uint32) error {
 	ctx := context.Background()
 	err := s.eachReadable(ctx, "fact", func(t *txn, k, v []byte) error {
@@ -336,7 +337,7 @@ func (s *Store) eachReadable(ctx context.Context, name string, f func(t *txn, k,
 	}
 }
 
-// undamaged runs f and ignores damage that it meets.
+// undamaged runs f and ignores damage that f finds.
 func undamaged(f func() error) (err error) {
 	defer func() {
 		switch r := recover().(type) {
@@ -360,7 +361,7 @@ const (
 )
 
 // convert rewrites a database with schema 1, adding checksums and sums. It closes the old
-// file, which stays until the new one is complete and durable.
+// file, which is kept until the new one is complete and durable.
 func convert(f *os.File, path string) error {
 	old, err := openBolt(f, true)
 	if err != nil {

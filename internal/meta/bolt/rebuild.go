@@ -15,10 +15,10 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Rebuild makes anew what other metadata or blobs prove: references, look-up
-// tables, names, aliases, and freezes with their trees. It returns what
-// it changed and what it could not make. What is lost for good stays damaged: Verify goes on reporting it,
-// and nothing is collected.
+// Rebuild recreates what other metadata or blobs prove: references, look-up tables,
+// names, aliases, and freezes with their trees. It returns what it changed and what it
+// could not recreate. Data that is lost for good stays a fault: Verify continues to
+// report it, and no collection runs.
 func (s *Store) Rebuild(ctx context.Context, r meta.Repairs) (changed, failed []string, err error) {
 	steps := []struct {
 		name string
@@ -47,7 +47,7 @@ func (s *Store) Rebuild(ctx context.Context, r meta.Repairs) (changed, failed []
 		})
 		switch {
 		case errors.Is(err, meta.ErrCorrupt):
-			// It rests on something that is lost.
+			// The step needs data that is lost.
 			failed = append(failed, fmt.Sprintf("metadata %s: %v", step.name, err))
 		case err != nil:
 			return changed, failed, err
@@ -76,8 +76,8 @@ func (t *txn) rebuildMeta(context.Context, meta.Repairs) (int, error) {
 	return n, nil
 }
 
-// rebuildEvents drops the events and deliveries that cannot be read: webhooks are not
-// told of them.
+// rebuildEvents removes the events and deliveries that cannot be read. Webhooks are not
+// told about them.
 func (t *txn) rebuildEvents(context.Context, meta.Repairs) (int, error) {
 	n, err := t.keepReadable(eventBucket)
 	if err != nil {
@@ -203,7 +203,8 @@ func (t *txn) rebuildFrozen(ctx context.Context, r meta.Repairs) (int, error) {
 	if ok, err := t.counts("frozen"); err != nil || ok && len(bad) == 0 {
 		return 0, err
 	}
-	// A name with references and without a record has lost its record, or is being made.
+	// A name that has references but no record has lost its record, or its freeze is
+	// being made.
 	owned := map[string][]cas.Digest{}
 	if _, err := t.readable("ref", func(k, _ []byte) error {
 		// The tree of a removed freeze may be left.

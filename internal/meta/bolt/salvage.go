@@ -14,19 +14,20 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Salvaged is what Salvage did.
+// Salvaged is the result of Salvage.
 type Salvaged struct {
 	Sound   bool           // the database has no faults: nothing was changed
 	Kept    string         // where the damaged database is now
 	Entries map[string]int // copied, by bucket
-	// Expected is how many there were, by bucket; without those for which that is lost.
+	// Expected is the number of entries that each bucket had, without buckets whose sum
+	// is lost.
 	Expected map[string]int
 }
 
-// Salvage copies every entry of a damaged database at path that can be read into
-// a new one and keeps the old one beside it. The sums stay what they were, so that
-// Verify tells what is missing. A database without faults stays as it is. report is
-// called before the new database gets its name. ErrLocked.
+// Salvage copies every readable entry of the damaged database at path into a new one, and
+// keeps the old one beside it. It copies the sums unchanged, so that Verify reports what
+// is missing. It changes nothing if the database has no faults. report is called before
+// the new database gets its name. ErrLocked.
 func Salvage(path string, now time.Time, report func(*Salvaged) error) (*Salvaged, error) {
 	f, err := lock(path, syscall.LOCK_EX, time.Second)
 	if err != nil {
@@ -69,7 +70,7 @@ func salvageFile(f *os.File, path string) (res *Salvaged, err error) {
 	tmp := path + ".new"
 	err = build(tmp, func(db *bbolt.DB) error {
 		return db.Update(func(tx *bbolt.Tx) error {
-			// A bucket whose sum cannot be read gets none, so that it does not count as
+			// A bucket whose sum cannot be read gets no sum, so that it does not count as
 			// complete.
 			for _, name := range buckets {
 				if err := tx.Bucket([]byte(sumsBucket)).Delete([]byte(name)); err != nil {
@@ -91,7 +92,7 @@ func salvageFile(f *os.File, path string) (res *Salvaged, err error) {
 	return res, nil
 }
 
-// Buckets are the names of the parts of a database.
+// Buckets returns the names of all buckets of a database.
 func Buckets() []string { return append([]string{sumsBucket}, buckets...) }
 
 // salvage is a visitor that copies entries as they are stored.
@@ -123,7 +124,7 @@ func (s *salvage) entry(bucket string, k, stored []byte) {
 	s.err = b.Put(bytes.Clone(k), bytes.Clone(stored))
 }
 
-// result counts what was copied, and compares it with the sums that were.
+// result counts the copied entries, and reads how many there were from the sums.
 func (s *salvage) result() *Salvaged {
 	res := &Salvaged{Entries: s.n, Expected: map[string]int{sumsBucket: len(buckets)}}
 	t := &txn{tx: s.tx}

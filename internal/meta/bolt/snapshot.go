@@ -77,8 +77,8 @@ func (t *txn) Latest(mirror string) (*meta.Snapshot, error) {
 	return s, err
 }
 
-// At is the newest snapshot at or before a timestamp: ErrGone when that one was
-// removed, ErrNotFound when the mirror is younger.
+// At returns the newest snapshot at or before a timestamp. ErrGone if that snapshot was
+// removed, ErrNotFound if the mirror is younger.
 func (t *txn) At(mirror string, at time.Time) (*meta.Snapshot, error) {
 	s, err := t.before(mirror, at)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {

@@ -86,8 +86,8 @@ func (st *Stage) Dirty(ctx context.Context, index string) (dirty bool, err error
 	return dirty, err
 }
 
-// Indices lists the indices that have live stanzas, so that those that are no longer in
-// the Release can be closed.
+// Indices lists the indices that have live stanzas, so that the caller can close those
+// that are no longer in the Release.
 func (st *Stage) Indices(ctx context.Context) (out []string, err error) {
 	err = st.s.view(ctx, func(tx *txn) error {
 		prefix := []byte(st.mirror + "\x00" + string(st.suite) + "\x00")
@@ -324,8 +324,8 @@ func decodeSpan(v []byte) []meta.Interval {
 	return out
 }
 
-// putSpan writes the intervals of a stanza. If none are left, it removes what only the
-// stanza needed.
+// putSpan writes the intervals of a stanza. If no intervals are left, it removes what
+// only the stanza needed.
 func (t *txn) putSpan(pid meta.PID, index meta.IndexID, mid uint32, span []meta.Interval) error {
 	b := t.b("span")
 	k := key(nil).u64(uint64(pid)).u32(uint32(index))

@@ -37,8 +37,8 @@ var buckets = []string{
 // addedBuckets are the buckets that versions 3 to 5 added, and those of laterBuckets.
 var addedBuckets = []string{"tombstone", logBucket, objectBucket, "source", "other", tokenBucket, auditBucket, channelBucket, movesBucket, eventBucket, deliveryBucket}
 
-// laterBuckets are those that version 5 got later: Open makes them where they are
-// missing, and earlier programs ignore them.
+// laterBuckets are the buckets that were added to version 5 later. Open creates them if
+// they are missing, and earlier programs ignore them.
 var laterBuckets = []string{eventBucket, deliveryBucket}
 
 // Store is the metadata of one data directory.
@@ -73,7 +73,7 @@ type Options struct {
 	Twice bool
 	// Page limits the entries that one transaction of a collection deletes; 0: 2000.
 	Page int
-	// Latency counts transactions; nil: nobody asks.
+	// Latency counts transactions; nil: not counted.
 	Latency *latency.Metadata
 }
 
@@ -96,11 +96,11 @@ func (s *Store) view(ctx context.Context, f func(*txn) error) error {
 	})
 }
 
-// update runs f in a write transaction and commits it durably. f must be short. If a
-// commit fails halfway, the error wraps durable.ErrUnknown: what is mapped may be newer
-// than what is on disk, so nothing more is written. It returns ErrCorrupt and changes
-// nothing if f meets damage. Damaged metadata is read-only, because what is missing from
-// it would be mistaken for absent.
+// update runs f in a write transaction and commits it durably. f must be short. It
+// returns ErrCorrupt and changes nothing if f finds damage: damaged metadata is
+// read-only, because a lost entry would be mistaken for one that never existed. If a
+// commit fails halfway, the error wraps durable.ErrUnknown: the mapped pages may be newer
+// than those on disk, so nothing more is written.
 func (s *Store) update(ctx context.Context, op string, f func(*txn) error) error {
 	if err := s.Damage(); err != nil {
 		return fmt.Errorf("%s: damaged metadata is read-only: %w", op, err)
@@ -108,8 +108,8 @@ func (s *Store) update(ctx context.Context, op string, f func(*txn) error) error
 	return s.updateDamaged(ctx, op, f)
 }
 
-// updateDamaged is update for what must work on damaged metadata: repairs, and notes that
-// do not depend on anything else in it.
+// updateDamaged is update for writes that must work on damaged metadata: repairs, and
+// notes that do not depend on other entries.
 func (s *Store) updateDamaged(ctx context.Context, op string, f func(*txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -119,7 +119,7 @@ func (s *Store) updateDamaged(ctx context.Context, op string, f func(*txn) error
 		return *err // the write lock may be lost
 	}
 	if !sameFile(s.file, s.file.Name()) {
-		return fmt.Errorf("%s: %w: the file was removed or replaced while it is in use: nothing that is written would last", op, meta.ErrLost)
+		return fmt.Errorf("%s: %w: the file was removed or replaced while it was in use, so writes to it would be lost", op, meta.ErrLost)
 	}
 	if s.twice {
 		if err := s.guard(func() error { return s.rolledBack(f) }); err != nil {
@@ -146,9 +146,9 @@ func (s *Store) updateDamaged(ctx context.Context, op string, f func(*txn) error
 			if err := t.flushSums(); err != nil {
 				return err
 			}
-			// A node that takes over the lease waits for this commit, which therefore precedes
-			// those of the next holder. It does not wait for what precedes the commit, and
-			// neither does a renewal.
+			// A takeover of the lease waits for this commit, so that it precedes the
+			// commits of the next holder. Neither a takeover nor a renewal waits for the
+			// work before the commit.
 			var err error
 			if done, err = s.leases.fence(under); err != nil {
 				return fmt.Errorf("%s: %w", op, err)
@@ -203,7 +203,7 @@ func (s *Store) guard(f func() error) (err error) {
 			// bbolt has rolled the transaction back.
 			err = r.err
 		default:
-			// A fault outside f may have kept bbolt's locks.
+			// A fault outside f may have left bbolt's locks held.
 			s.stuck.Store(true)
 			if s.sound() {
 				panic(r) // a bug
@@ -236,7 +236,7 @@ func (s *Store) hasMetas() error {
 }
 
 // Damage returns the damage that was found since the last Verify without faults, or nil.
-// What is missing from damaged metadata may have been lost.
+// An entry that is missing from damaged metadata may have been lost.
 func (s *Store) Damage() error {
 	if err := s.damaged.Load(); err != nil {
 		return *err

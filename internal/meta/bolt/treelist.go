@@ -7,9 +7,9 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// A tree listing is a blob beside each freeze: its record and every
-// file of its tree. The metadata has both already; the listing is what verify
-// compares the served tree with, and what fsck rebuilds it from.
+// A tree listing is a blob beside each freeze: the record of the freeze and every file of
+// its tree. The metadata contains both already. Verify compares the served tree with the
+// listing, and fsck rebuilds the tree from it.
 //
 //	snapd-tree/1
 //	{"name":"4.1",…}                        the record, without the listing itself

@@ -32,7 +32,8 @@ func (s *Store) EndSync(ctx context.Context, l meta.Lease, mirror string, _, c m
 	if err := s.SetCheck(meta.UnderLease(ctx, l), mirror, c); err != nil {
 		return err
 	}
-	// The record may have waited for other writers until ctx ended, and is durable.
+	// SetCheck may have waited for other writers until ctx ended, but the record is
+	// durable.
 	return s.ReleaseLease(context.WithoutCancel(ctx), l)
 }
 

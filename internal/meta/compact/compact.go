@@ -1,5 +1,5 @@
-// Package compact encodes what the metadata engines store in great numbers, facts and
-// blocks of stanzas, in few bytes.
+// Package compact is the compact encoding of facts and blocks of stanzas, of which the
+// metadata engines store millions.
 package compact
 
 import "encoding/binary"
@@ -13,8 +13,8 @@ func (e *Enc) Fixed(b []byte) { *e = append(*e, b...) }
 
 // Dec reads what Enc wrote.
 type Dec struct {
-	B   []byte // what is left
-	Bad bool   // something did not fit
+	B   []byte // the bytes that are left
+	Bad bool   // the bytes did not have the expected form
 }
 
 func (d *Dec) Uint() uint64 {

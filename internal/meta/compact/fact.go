@@ -120,8 +120,9 @@ func NameOf(r *repo.Record) string {
 	return r.Name
 }
 
-// SourceOf returns the name of the source package by which a stanza is found: its own, or
-// that of the package that it was built from. It is empty if that is unknown.
+// SourceOf returns the name of the source package by which a stanza is found: the name of
+// the stanza itself if it is a source package, otherwise that of the package that it was
+// built from. It is empty if the source is unknown.
 func SourceOf(r *repo.Record) string {
 	switch {
 	case r.Kind == repo.KindUnusable:

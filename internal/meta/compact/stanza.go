@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// StanzaBlock is how many bytes of stanzas are compressed together.
+// StanzaBlock is the number of bytes of stanzas that are compressed together.
 const StanzaBlock = 24 << 10
 
 // Encoder compresses blocks of stanzas.

@@ -124,10 +124,10 @@ func (s *Store) State() State {
 // Lag returns the time since the last successful read of the feed.
 func (s *Store) Lag() time.Duration { return max(s.o.Now().Sub(s.State().Read), 0) }
 
-// Run follows the feed until ctx is done, and calls changed after changes. lost means that
-// the database has lost commits, so that numbers that it assigned may mean something else;
-// the changes that remain follow.
-// Run reports the state that self returns to the other nodes, unless self is nil.
+// Run follows the feed until ctx is done, and calls changed after changes. lost means
+// that the database has lost commits, so that numbers that it assigned in them may now
+// mean something else; the caller then reads the remaining changes again. Unless self is
+// nil, Run reports the state that self returns to the other nodes.
 func (s *Store) Run(ctx context.Context, changed func(lost bool), self func() meta.NodeState) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -206,7 +206,7 @@ func (s *Store) poll(ctx context.Context) (changed bool) {
 	}
 }
 
-// tell calls the function that Run got.
+// tell calls the function that was passed to Run.
 func (s *Store) tell(lost bool) {
 	s.mu.Lock()
 	f := s.changed
@@ -317,7 +317,7 @@ func (s *Store) notBack(snap *meta.Snapshot) (*meta.Snapshot, error) {
 	defer s.mu.Unlock()
 	was, ok := s.behind[snap.Mirror]
 	if ok && snap.Timestamp.Before(was) {
-		return nil, fmt.Errorf("%w: it lost snapshot %s@%s, and has none as new", meta.ErrUnreachable, snap.Mirror, meta.FormatTimestamp(was))
+		return nil, fmt.Errorf("%w: it has lost snapshot %s@%s, and its newest snapshot is older", meta.ErrUnreachable, snap.Mirror, meta.FormatTimestamp(was))
 	}
 	delete(s.behind, snap.Mirror)
 	s.saw(snap.Mirror, snap.Timestamp)
@@ -394,9 +394,8 @@ func recall[T any](ctx context.Context, s *Store, k string, a about, f func(cont
 	return v, err
 }
 
-// whileUp calls cancel some time after the database has stopped answering: the network may
-// have lost the question, or the answer, without telling. The function that it returns ends
-// that.
+// whileUp calls cancel some time after the database has stopped answering, because the
+// network may silently lose a query or its answer. Call stop when the query has ended.
 func (s *Store) whileUp(cancel func()) (stop func()) {
 	s.mu.Lock()
 	up := s.up
@@ -415,5 +414,5 @@ func (s *Store) whileUp(cancel func()) (stop func()) {
 	}
 }
 
-// absent begins the key of the answer that something was not found.
+// absent is the prefix of the keys of "not found" answers.
 const absent = "absent\x00"

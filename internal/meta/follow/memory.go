@@ -34,7 +34,8 @@ const (
 	indices              // generations of a mirror, and the snapshot that has them
 )
 
-// about says what an answer is about. A change of that makes the answer stale.
+// about identifies what an answer is about. A change of that object makes the answer
+// stale.
 type about struct {
 	kind kind
 	name string
@@ -81,7 +82,7 @@ type kept struct {
 	value  any
 	about  about
 	weight int
-	again  func(context.Context) // asks the database again; nil: not while nobody asks
+	again  func(context.Context) // queries the database again; nil: only at the next request
 }
 
 // memory is a cache of answers. It has two halves: when hot is full, it replaces old, so
@@ -171,9 +172,9 @@ func (m *memory) drop(k string) {
 // maxAgain limits how many answers are requested again after changes.
 const maxAgain = 256
 
-// forget drops the answers that changes affect. It returns functions that request those
-// again that are about one object, the recently used ones first: the answer may have been
-// given after the change already, and is to be there if the database cannot be reached.
+// forget drops the answers that changes affect. It returns functions that repeat the
+// queries about single objects, the recently used ones first, so that their answers are
+// cached again before the database becomes unreachable.
 func (m *memory) forget(changes []meta.FeedChange) (again []func(context.Context)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -68,8 +68,8 @@ func testChannels(t *testing.T, s meta.Store) {
 	testChannelRemoved(t, s, hour.Add(8*24*time.Hour))
 }
 
-// testChannelKeeps checks which objects are kept because a channel shows 4.1, and showed
-// 4.0 until moved.
+// testChannelKeeps checks which objects a channel keeps that shows 4.1, and showed 4.0
+// until moved.
 func testChannelKeeps(t *testing.T, s meta.Store, moved time.Time) {
 	ctx, fail := t.Context(), failing(t)
 	docs := []cas.Digest{digest("InRelease 4.0"), digest("InRelease 4.1")}

@@ -25,8 +25,8 @@ func collectRows(ctx context.Context, from meta.Dumper) (d rows, err error) {
 	return d, err
 }
 
-// testDumps loads what each writing method left into another store, which then answers
-// the same, has an equal dump, and does not contradict itself.
+// testDumps loads the results of each writing method into another store. That store must
+// then give the same answers, have an equal dump, and not contradict itself.
 func testDumps(t *testing.T, open Opener) {
 	for i, w := range writes() {
 		t.Run(w.name, func(t *testing.T) { w.dumped(t, open, i%2 == 0) })
@@ -46,7 +46,7 @@ func (w write) dumped(t *testing.T, open Opener, twice bool) {
 		t.Errorf("%d rows, then %d", sums.Rows(), len(d))
 	}
 	closeStore(t, s)
-	// A dump has neither the identity nor claims, which are a collection's.
+	// A dump contains neither the identity of a store nor the claims of a collection.
 	want.Identity = meta.Identity{Empty: want.Identity.Empty}
 	want.Claimed = nil
 	s = open(t, Options{Twice: twice})

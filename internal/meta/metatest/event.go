@@ -62,8 +62,8 @@ func (c *contents) describeEvents(t testing.TB, s meta.Store) {
 	}
 }
 
-// testEvents checks that each change has its event, once. Long because each kind of
-// change follows the others.
+// testEvents checks that each change adds its event exactly once. Long because each kind
+// of change follows the others.
 func testEvents(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx, fail := t.Context(), failing(t)
@@ -113,7 +113,7 @@ func testEvents(t *testing.T, s meta.Store) {
 	fail(s.MoveChannel(ctx, channel("4.1", day)))
 	fail(s.RemoveChannel(ctx, "stable", day.Add(time.Hour), "user 1"))
 	added("a channel", "channel stable to 4.1", "channel stable removed")
-	// A sync that fails for the same reason again has no further event.
+	// A sync that fails again for the same reason adds no event.
 	for _, c := range []struct {
 		what  string
 		check meta.Check
@@ -138,7 +138,7 @@ func testEvents(t *testing.T, s meta.Store) {
 	fail(s.AppendEvent(ctx, staleEvent(day), meta.EventOnce{}))
 	fail(s.AppendEvent(ctx, staleEvent(day), meta.EventOnce{}))
 	added("without a note", "stale "+mirror+" stable", "stale "+mirror+" stable")
-	// Several writers: a reader who follows the numbers misses none.
+	// With several writers, a reader who follows the numbers misses no event.
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -162,8 +162,8 @@ func testEvents(t *testing.T, s meta.Store) {
 	}
 }
 
-// testDeliveries checks what is queued, delivered, delivered again and removed. Long
-// because it follows the same deliveries from their start to their end.
+// testDeliveries checks which deliveries are queued, made, requested again and removed.
+// Long because it follows the same deliveries from start to end.
 func testDeliveries(t *testing.T, s meta.Store) {
 	defer closeStore(t, s)
 	ctx, fail := t.Context(), failing(t)
@@ -192,13 +192,13 @@ func testDeliveries(t *testing.T, s meta.Store) {
 	}
 	work(meta.WebhookWork{Behind: true})
 	event(0)
-	queue(hook, 10, false) // a new webhook gets nothing from before
+	queue(hook, 10, false) // a new webhook gets no earlier events
 	queue(hook, 10, false)
 	work(meta.WebhookWork{})
 	event(1)
 	event(-5) // too old
 	fail(s.SetCheck(ctx, mirror, meta.Check{Checked: day.Add(3 * time.Hour), Error: "unreachable"}))
-	fail(s.Publish(ctx, freeze("4.1", "one"))) // a type that nobody asked for
+	fail(s.Publish(ctx, freeze("4.1", "one"))) // a type that the webhook did not ask for
 	event(4)
 	work(meta.WebhookWork{Behind: true})
 	queue(hook, 2, true)
@@ -211,7 +211,7 @@ func testDeliveries(t *testing.T, s meta.Store) {
 	if len(due(day, 2)) != 2 || len(due(day.Add(-time.Second), 10)) != 0 {
 		t.Error("due deliveries before their time, or more than the limit")
 	}
-	// One is delivered, one is to be tried again, one failed.
+	// The first is delivered, the second will be tried again, the third has failed.
 	one, two, three := all[0], all[1], all[2]
 	one.State, one.Attempts, one.Next, one.Last, one.Took, one.Status = meta.DeliveryDelivered, 1, time.Time{}, day, time.Second, 204
 	two.Attempts, two.Next, two.Last, two.Status, two.Error = 1, day.Add(time.Minute), day, 503, "status 503"
@@ -245,7 +245,7 @@ func testDeliveries(t *testing.T, s meta.Store) {
 		t.Errorf("redeliver: -want +got\n%s", cmp.Diff(&three, again))
 	}
 	list(hook, 10, three, two, one)
-	// Old events go, with their deliveries.
+	// Old events are removed together with their deliveries.
 	if n, err := s.TrimEvents(ctx, day.Add(2*time.Hour+time.Minute), 1); err != nil || n != 1 {
 		t.Errorf("trim one: %d, %v", n, err)
 	}

@@ -22,8 +22,8 @@ type write struct {
 	name   string
 	before func(context.Context, meta.Store) error
 	run    func(context.Context, meta.Store) error
-	// again is the error of the call if it has already taken effect; nil if it succeeds
-	// again.
+	// again is the error of the call after it has already taken effect; nil if it
+	// succeeds again.
 	again error
 }
 

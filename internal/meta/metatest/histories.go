@@ -285,8 +285,8 @@ func (m *model) expire() {
 	}
 }
 
-// collect collects generations and blobs to which nothing refers any more, and checks that
-// the preview predicts the result.
+// collect collects unreferenced generations and blobs, and checks that the preview
+// predicts the result.
 func (m *model) collect() {
 	keep, expired := m.keep()
 	until := m.now.Add(time.Hour)
@@ -330,8 +330,8 @@ func (m *model) collect() {
 	m.checkCollected(claimed)
 }
 
-// checkCollected compares what is left after a collection with the contents of the
-// remaining generations.
+// checkCollected compares the store after a collection with the contents of the remaining
+// generations.
 func (m *model) checkCollected(claimed []cas.Digest) {
 	used := map[uint32]bool{m.last: true}
 	for _, g := range m.snaps {

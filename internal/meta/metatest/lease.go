@@ -66,7 +66,8 @@ func testLeases(t *testing.T, s meta.Store) {
 	testSyncLease(t, s)
 }
 
-// testSyncLease checks that BeginSync and EndSync do what the calls do that they stand for.
+// testSyncLease checks that BeginSync and EndSync have the effects of the calls that they
+// combine.
 func testSyncLease(t *testing.T, s meta.Store) {
 	ctx := t.Context()
 	fail := failing(t)
@@ -83,7 +84,7 @@ func testSyncLease(t *testing.T, s meta.Store) {
 	if err := s.EndSync(ctx, l, mirror, h.Check, meta.Check{Ahead: day}); !errors.Is(err, meta.ErrFenced) {
 		t.Errorf("ended twice: %v, expected ErrFenced", err)
 	}
-	for _, ttl := range []time.Duration{time.Nanosecond, time.Minute} { // the second finds a lease that expired
+	for _, ttl := range []time.Duration{time.Nanosecond, time.Minute} { // the second time, the lease has expired
 		want, err := s.Head(ctx, mirror)
 		fail(err)
 		var got *meta.Head

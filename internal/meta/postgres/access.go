@@ -24,7 +24,7 @@ func (s *Store) PutToken(ctx context.Context, tok *meta.Token) error {
 		var old meta.Token
 		err := t.doc(ctx, &old, "select doc from token where name = $1", tok.Name)
 		if err == nil {
-			err = old.GiveWay(tok)
+			err = old.CheckReplace(tok)
 		} else if errors.Is(err, meta.ErrNotFound) {
 			err = nil
 		}

@@ -60,7 +60,7 @@ func (t *tx) suspect(ctx context.Context, digests [][]byte) error {
 	return err
 }
 
-// hasRef is the condition that something refers to the blob in row q.sha256.
+// hasRef is the condition that the blob in row q.sha256 is referenced.
 const hasRef = "(exists (select from ref where ref.sha256 = q.sha256) or exists (select from pfile where pfile.sha256 = q.sha256))"
 
 // referenced returns which of the digests something refers to.

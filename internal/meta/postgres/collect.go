@@ -100,9 +100,9 @@ var errMaking = errors.New("being made")
 func (s *Store) ClearOrphanTree(ctx context.Context, name string, making func() bool) error {
 	for more := true; more; {
 		err := s.write(ctx, "gc tree", func(t *tx) (err error) {
-			// A freeze is registered as being made before its first node is stored: one
-			// that starts after this question waits for the name, and finds the tree
-			// cleared.
+			// A freeze is registered as being made before its first node is stored. A
+			// freeze that starts after this question waits for the name, and then finds
+			// the tree cleared.
 			if err := t.lockName(ctx, name); err != nil {
 				return err
 			}
@@ -169,7 +169,8 @@ func (t *tx) collectGen(ctx context.Context, g meta.GenCandidate, limit int) (do
 	if err := t.lockMirror(ctx, mid); err != nil {
 		return false, false, err
 	}
-	// Whoever adds a reference waits, and then finds no generation.
+	// A transaction that adds a reference waits for this lock, and then finds no
+	// generation.
 	if _, err := t.exec(ctx, "select 1 from generation where suite = $1 and gen = $2 for update", sid, gen); err != nil {
 		return false, false, err
 	}

@@ -13,8 +13,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Dump implements meta.Dumper in one transaction, and reads by cursors, so that f may
-// take its time.
+// Dump implements meta.Dumper in one transaction. It reads by cursors, so that f may be
+// slow.
 func (s *Store) Dump(ctx context.Context, f func(*meta.Row) error) error {
 	return mapped(pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(begun pgx.Tx) error {
 		d := &dump{tx: &tx{begun, s}, ctx: ctx, f: f, suites: map[int32]suiteName{}, indices: map[int32]indexInfo{}, base: map[int32]int64{}}
@@ -32,7 +32,7 @@ func (s *Store) Dump(ctx context.Context, f func(*meta.Row) error) error {
 	}))
 }
 
-// unlimited lifts the limits of time for a transaction that reads or writes everything.
+// unlimited disables the timeouts of a transaction that reads or writes everything.
 func (t *tx) unlimited(ctx context.Context) error {
 	for _, limit := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
 		if _, err := t.exec(ctx, "set local "+limit+" = 0"); err != nil {
@@ -56,7 +56,7 @@ type dump struct {
 	suites  map[int32]suiteName
 	indices map[int32]indexInfo
 	mirrors []mirrorName    // by number
-	base    map[int32]int64 // what is subtracted from the numbers of a mirror's stanzas
+	base    map[int32]int64 // subtracted from the number of a stanza, by mirror
 }
 
 type mirrorName struct {
@@ -235,7 +235,8 @@ func (d *dump) stanzas() error {
 	return nil
 }
 
-// spans dumps the spans of a mirror: rows of one stanza and index are one.
+// spans dumps the spans of a mirror. It combines the rows of a stanza and an index to
+// one.
 func (d *dump) spans(m mirrorName) error {
 	var row *meta.Row
 	var of int32 // the index of row

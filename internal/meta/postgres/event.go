@@ -10,9 +10,9 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// putEvent adds an event. Like changed, it is called at the end of a transaction: the
-// lock keeps the numbers in the order of commits, so that a reader who has seen one
-// never misses a smaller one.
+// putEvent adds an event. Like changed, it must be called at the end of a transaction: a
+// lock keeps the numbers in the order of commits, so that a reader who has seen an event
+// never misses an earlier one.
 func (t *tx) putEvent(ctx context.Context, e *meta.Event) error {
 	if _, err := t.exec(ctx, "select pg_advisory_xact_lock($1)", changeLock); err != nil {
 		return err
@@ -69,9 +69,9 @@ func (s *Store) TrimEvents(ctx context.Context, before time.Time, limit int) (n 
 	return n, err
 }
 
-// cursor returns the number of the last event that was queued for a webhook, and of the
-// newest that there is; ok is false if the webhook is new. Events whose commits were lost
-// do not count.
+// cursor returns the number of the last event that was queued for a webhook, and the
+// number of the newest event. ok is false if the webhook is new. Events whose commits
+// were lost do not count.
 func (t *tx) cursor(ctx context.Context, webhook string) (seq, last int64, ok bool, err error) {
 	if _, err := t.one(ctx, []any{&last}, "select coalesce(max(n), 0) from event"); err != nil {
 		return 0, 0, false, err
@@ -127,7 +127,7 @@ func (s *Store) QueueDeliveries(ctx context.Context, webhook string, types []str
 	return more, err
 }
 
-// deliveries reads deliveries with a query for delivery d and event e.
+// deliveries runs a query for deliveries d and events e.
 func (t *tx) deliveries(ctx context.Context, where string, args ...any) (out []meta.Delivery, err error) {
 	var n int64
 	var event, doc []byte

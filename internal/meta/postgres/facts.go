@@ -39,7 +39,7 @@ func bytesOf(digests []cas.Digest) [][]byte {
 	return out
 }
 
-// indexInfo is what the number of an index stands for.
+// indexInfo describes the index that a number identifies.
 type indexInfo struct {
 	mirror string
 	suite  repo.SuiteName
@@ -47,7 +47,7 @@ type indexInfo struct {
 	name   string
 }
 
-// indexInfos returns what indices have these numbers.
+// indexInfos returns the indices with these numbers.
 func (t *tx) indexInfos(ctx context.Context, ids []int32) (map[int32]indexInfo, error) {
 	out := make(map[int32]indexInfo, len(ids))
 	var unknown []int32
@@ -182,7 +182,7 @@ func (t *tx) factRows(ctx context.Context, sql string, args ...any) (out []*meta
 	return out, err
 }
 
-// facts reads facts by their numbers. The result lacks those that do not exist.
+// facts reads facts by their numbers. The result lacks facts that do not exist.
 func (t *tx) facts(ctx context.Context, pids []meta.PID) (map[meta.PID]*meta.Fact, error) {
 	mirrors, numbers := pidArrays(pids)
 	all, err := t.factRows(ctx, "select pid, doc from fact where mirror = any($1) and pid = any($2)", mirrors, numbers)
@@ -322,8 +322,8 @@ func (t *tx) packagesAt(ctx context.Context, snap *meta.Snapshot, paths []string
 	return out, nil
 }
 
-// prefixEnd returns the first string that follows all strings with a prefix; nil if there
-// is none.
+// prefixEnd returns the first string after all strings with a prefix; nil if no string
+// follows them.
 func prefixEnd(prefix []byte) []byte {
 	end := slices.Clone(prefix)
 	for len(end) > 0 {

@@ -422,8 +422,8 @@ func (s *Store) change(ctx context.Context, op, name string, f func(*tx, *meta.F
 	})
 }
 
-// rests returns ErrGone if a freeze has another manifest.
-func rests(f *meta.Frozen, manifest cas.Digest) error {
+// checkManifest returns ErrGone if a freeze has another manifest.
+func checkManifest(f *meta.Frozen, manifest cas.Digest) error {
 	if f.Manifest.SHA256 != manifest {
 		return fmt.Errorf("freeze %s with manifest %s: %w", f.Name, manifest, meta.ErrGone)
 	}
@@ -433,7 +433,7 @@ func rests(f *meta.Frozen, manifest cas.Digest) error {
 // AddStatement implements meta.Publisher.
 func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error {
 	return s.change(ctx, "statement", st.Freeze, func(t *tx, f *meta.Frozen) (bool, error) {
-		if err := rests(f, st.Manifest); err != nil {
+		if err := checkManifest(f, st.Manifest); err != nil {
 			return false, err
 		}
 		var nodes []meta.Node
@@ -456,7 +456,7 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 // RemoveStatement implements meta.Publisher.
 func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.Digest, file repo.File) error {
 	return s.change(ctx, "remove statement", name, func(t *tx, f *meta.Frozen) (bool, error) {
-		if err := rests(f, manifest); err != nil {
+		if err := checkManifest(f, manifest); err != nil {
 			return false, err
 		}
 		if err := f.WithoutStatement(file); err != nil {
@@ -507,7 +507,7 @@ func (s *Store) SetProvenanceSignature(ctx context.Context, name string, signed 
 // SetTreeListing implements meta.Publisher.
 func (s *Store) SetTreeListing(ctx context.Context, name string, manifest cas.Digest, listing repo.File) error {
 	return s.change(ctx, "list tree", name, func(_ *tx, f *meta.Frozen) (bool, error) {
-		if err := rests(f, manifest); err != nil || !f.Tree.SHA256.IsZero() {
+		if err := checkManifest(f, manifest); err != nil || !f.Tree.SHA256.IsZero() {
 			return false, err
 		}
 		f.Tree = listing

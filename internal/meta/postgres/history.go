@@ -477,7 +477,7 @@ func (t *tx) below(ctx context.Context, mid int32, files []meta.PathDigest) (out
 	return out, err
 }
 
-// clash finds the package file that cannot coexist with a file; nil if there is none.
+// clash finds a package file that cannot coexist with a file; nil if none clashes.
 func (t *tx) clash(ctx context.Context, snap *meta.Snapshot, mid int32, f meta.PathDigest, at map[string][]pathHit, below bool) (*meta.PathHit, error) {
 	for _, h := range at[f.Path] {
 		if h.File.SHA256 != f.SHA256 {

@@ -26,7 +26,7 @@ func (t *tx) users(ctx context.Context) (*meta.Users, error) {
 	return &meta.Users{Freezes: frozen, Channels: channels, Recordings: recordings}, err
 }
 
-// rule returns the rule of what may be removed at a time.
+// rule returns the rule that decides at a time which snapshots may be removed.
 func (t *tx) rule(ctx context.Context, now time.Time) (*retention.Rule, error) {
 	users, err := t.users(ctx)
 	if err != nil {
@@ -96,7 +96,8 @@ func (s *Store) RemoveSnapshot(ctx context.Context, mirror string, at time.Time,
 	})
 }
 
-// removeSnapshot unpublishes a snapshot. The next collection finds what only it needed.
+// removeSnapshot unpublishes a snapshot. The next collection deletes what only it
+// referred to.
 func (t *tx) removeSnapshot(ctx context.Context, snap *meta.Snapshot) error {
 	for _, e := range snap.Suites {
 		sid, err := t.suiteID(ctx, snap.Mirror, e.Suite)

@@ -22,8 +22,8 @@ const acquireTime = time.Second
 
 // acquire takes a lease. A stalled holder may be in the middle of a transaction, which
 // locks the lease's row for as long as the holder stalls: the server limits neither the
-// wait for the data of a COPY nor that for a machine that disappeared. The sessions of
-// such holders are ended.
+// wait for the data of a COPY nor that for a machine that disappeared. So acquire ends
+// the sessions of such holders.
 const (
 	acquire = stalled + take
 	stalled = `

@@ -15,7 +15,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// loaded are the tables whose rows come from a dump, or follow from it; some notes stay.
+// loaded are the tables that Load fills, directly or with rows that follow from others.
+// Some notes are kept.
 var loaded = []string{
 	"mirror", "suite", "idx", "snapshot", "removed", "mirrorcheck", "generation", "genref", "gencandidate", "fact", "pfile", "span", "stanza",
 	"ref", "blob", "listed", "lpath", "alias", "frozen", "tombstone", "ftree", "image", "kit", "recording", "rentry", "corrupt", "channel", "channel_move",
@@ -182,7 +183,8 @@ func (l *loader) index(r *meta.Row) (int32, error) {
 	return id, nil
 }
 
-// put adds one row, with those that follow from it. Long because of its list of tables.
+// put adds one row, with the rows that follow from it. Long because of its list of
+// tables.
 func (l *loader) put(r *meta.Row) error {
 	named := func(table string) error { l.insert(table, "name doc", r.Name, r.Doc); return nil }
 	switch r.Table {
@@ -360,7 +362,7 @@ func (l *loader) putOfSuite(r *meta.Row) error {
 	return nil
 }
 
-// finish adds what follows from all rows together.
+// finish adds the rows that follow from all rows together.
 func (l *loader) finish() error {
 	if err := l.flush(); err != nil {
 		return err

@@ -163,7 +163,7 @@ func (s *Store) Identity(ctx context.Context) (meta.Identity, error) {
 }
 
 // SetEpoch implements meta.Installation. If several nodes start at once, only one sets
-// the id, and the epoch does not go back: ErrExists.
+// the id, and the others get ErrExists. The epoch never decreases.
 func (s *Store) SetEpoch(ctx context.Context, id string, epoch int64, knownSince time.Time) error {
 	return s.write(ctx, "epoch", func(t *tx) error {
 		n, err := t.exec(ctx, "insert into note (name, value) values ($1, $2) on conflict (name) do update set value = excluded.value where note.value in ('', excluded.value)", idNote, id)
@@ -181,8 +181,8 @@ func (s *Store) SetEpoch(ctx context.Context, id string, epoch int64, knownSince
 	})
 }
 
-// knownSince returns the time since which this metadata knows of every blob that is
-// stored, or the zero time if it always did.
+// knownSince returns the time since which this metadata has recorded every stored blob,
+// or the zero time if it always has.
 func (t *tx) knownSince(ctx context.Context) (at time.Time, err error) {
 	text, err := t.note(ctx, sinceNote)
 	if err != nil || text == "" {

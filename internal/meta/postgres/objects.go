@@ -81,7 +81,7 @@ func (t *tx) lockObjects(ctx context.Context, digests [][]byte) (map[objects.Key
 	return states, err
 }
 
-// replacePresent turns the present objects with the given digests into garbage.
+// replacePresent turns the present objects of the given digests into garbage.
 func (t *tx) replacePresent(ctx context.Context, digests [][]byte, at time.Time) error {
 	_, err := t.exec(ctx, "update object set state = $2, since = $3 where sha256 = any($1) and state = $4", digests, objectGarbage, seconds(at), objectPresent)
 	return err

@@ -35,7 +35,7 @@ type Options struct {
 	// Twice makes each function that runs in a transaction run twice, for tests. The
 	// first run has no effect.
 	Twice bool
-	// Latency counts transactions; nil: nobody asks.
+	// Latency counts transactions; nil: not counted.
 	Latency *latency.Metadata
 	// Unchanged refuses an older schema with meta.ErrVersion instead of converting it.
 	Unchanged bool
@@ -56,8 +56,8 @@ const (
 	connectTime   = 10 * time.Second
 	statementTime = 60 * time.Second
 	lockTime      = 20 * time.Second
-	idleTime      = 60 * time.Second // within a transaction
-	silenceTime   = 15 * time.Second // without an answer of the other machine
+	idleTime      = 60 * time.Second // without a statement, within a transaction
+	silenceTime   = 15 * time.Second // without an answer from the other machine
 )
 
 const (
@@ -126,8 +126,8 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 	slices.Sort(files)
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		// A migration of large tables takes longer than a request may. So does waiting
-		// for another node's migration.
+		// A migration of large tables takes longer than the timeouts of a request, and so
+		// may waiting for another node's migration.
 		for _, limit := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
 			if _, err := tx.Exec(ctx, "set local "+limit+" = 0"); err != nil {
 				return err

@@ -293,9 +293,9 @@ func (t *tx) describe(ctx context.Context, r meta.Ref) (string, error) {
 	return "unknown", nil
 }
 
-// holders returns what holds the reference of a package or of an index: whatever shows a
-// generation that contains it. newest is set if one of these is the newest of its suite,
-// which is always kept.
+// holders returns the snapshots, freezes and recordings that show a generation with the
+// package or index of a reference. newest is set if one of these generations is the
+// newest of its suite, which is always kept.
 func (t *tx) holders(ctx context.Context, r meta.Ref) (out []meta.Holder, newest bool, err error) {
 	var sids []int32
 	var from, to []int64

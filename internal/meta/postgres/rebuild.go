@@ -9,8 +9,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Rebuild implements meta.Checker. It adds the references and rows that documents
-// prove and that are missing, after somebody restored a part of the tables, say.
+// Rebuild implements meta.Checker. It adds missing references and rows that follow from
+// documents, for example after a part of the tables was restored.
 func (s *Store) Rebuild(ctx context.Context, r meta.Repairs) (changed, failed []string, err error) {
 	for _, step := range []struct {
 		name string

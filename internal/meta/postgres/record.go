@@ -46,7 +46,7 @@ func (s *Store) StartRecording(ctx context.Context, r *meta.Recording) error {
 		}
 		switch {
 		case removed:
-			return fmt.Errorf("recording %s: %w: a freeze that was removed had it", r.Name, meta.ErrTaken)
+			return fmt.Errorf("recording %s: %w: a removed freeze had it", r.Name, meta.ErrTaken)
 		case frozen:
 			return fmt.Errorf("recording %s: %w: a freeze has it", r.Name, meta.ErrTaken)
 		case recording:

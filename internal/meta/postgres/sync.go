@@ -16,8 +16,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// single runs one statement, which is a transaction. It does not ask how the statement
-// ended if the answer was lost, so it must be harmless if that is unknown.
+// single runs one statement, which is a transaction. If its answer is lost, single does
+// not find out whether it took effect, so either outcome must be harmless.
 func (s *Store) single(ctx context.Context, op string, f func() error) error {
 	defer s.o.Latency.Write.Since(latency.Start())
 	var err error
@@ -29,7 +29,7 @@ func (s *Store) single(ctx context.Context, op string, f func() error) error {
 	return mapped(err)
 }
 
-// once runs f, with the faults of tests.
+// once runs f with the injected faults of tests.
 func (s *Store) once(op string, f func() error) error {
 	if s.o.Fault == nil {
 		return f()
@@ -44,10 +44,10 @@ func (s *Store) once(op string, f func() error) error {
 	return fail
 }
 
-// begin takes a lease and returns what Head does. The statement sees what was committed
-// before it began, but takes the lease as it is when its row is locked. So current says
-// whether the lease had been released when the statement began: then it sees every commit
-// of the last holder.
+// begin takes a lease and reads the result of Head. The statement sees what was committed
+// before it began, but takes the lease in the state that it has when its row is locked.
+// current says whether the lease had been released when the statement began: only then
+// does it see every commit of the last holder.
 const begin = stalled + `, taken as (` + take + `)
 	select taken.epoch, taken.epoch = coalesce((select epoch + 1 from lease where name = $1 and holder = ''), 1) as current,
 		(select doc from mirrorcheck where mirror = $7), s.doc, (
@@ -93,7 +93,7 @@ func (s *Store) BeginSync(ctx context.Context, mirror, who string, ttl time.Dura
 	return l, h, nil
 }
 
-// andHead returns what Head does with a lease that was taken.
+// andHead adds the result of Head to a lease that was taken.
 func (s *Store) andHead(ctx context.Context, l meta.Lease, mirror string) (meta.Lease, *meta.Head, error) {
 	h, err := s.Head(ctx, mirror)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *Store) andHead(ctx context.Context, l meta.Lease, mirror string) (meta.
 	return l, h, nil
 }
 
-// headOf reads what begin returned.
+// headOf decodes the result of begin.
 func headOf(mirror string, check, snap, gens []byte) (*meta.Head, error) {
 	h := &meta.Head{Generations: map[repo.SuiteName]*meta.Generation{}}
 	if check != nil {
@@ -132,14 +132,14 @@ func headOf(mirror string, check, snap, gens []byte) (*meta.Head, error) {
 	return h, nil
 }
 
-// end replaces the result of a mirror's last syncs and releases a lease that is held.
+// end replaces the result of a mirror's last syncs and releases a held lease.
 const end = `
 	with released as (` + release + ` returning 1)
 	insert into mirrorcheck (mirror, doc) select $4, $5::json from released
 	on conflict (mirror) do update set doc = excluded.doc`
 
-// EndSync implements meta.Writer, with one statement unless there is a failure to report
-// or another lease to hold.
+// EndSync implements meta.Writer. It uses one statement, unless it has to add the event
+// of a failure or ctx has another lease.
 func (s *Store) EndSync(ctx context.Context, l meta.Lease, mirror string, before, c meta.Check) error {
 	other := func(held meta.Lease) bool { return held != l }
 	if slices.ContainsFunc(meta.LeasesOf(ctx), other) || meta.FailureEvent(mirror, &before, &c) != nil {

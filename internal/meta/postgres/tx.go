@@ -34,7 +34,7 @@ func (s *Store) read(ctx context.Context, f func(*tx) error) error {
 	}))
 }
 
-// ask answers a question in one read transaction.
+// ask runs one query in a read transaction.
 func ask[T any](ctx context.Context, s *Store, f func(*tx) (T, error)) (out T, err error) {
 	err = s.read(ctx, func(t *tx) (err error) {
 		out, err = f(t)

@@ -50,7 +50,7 @@ func add(t *testing.T, x objects.Index, n, hour int) objects.Key {
 	return keys[0]
 }
 
-// It follows an object from its reservation to its deletion. Long because each step
+// testLife follows an object from its reservation to its deletion. Long because each step
 // builds on the state that the previous one left.
 func testLife(t *testing.T, open Open) {
 	ctx := t.Context()
@@ -182,8 +182,8 @@ func testReplace(t *testing.T, open Open) {
 	}
 }
 
-// It runs a random history against a model. Long because each step builds on the state
-// that the previous one left.
+// testHistory runs a random history against a model. Long because each step builds on the
+// state that the previous one left.
 func testHistory(t *testing.T, open Open) {
 	ctx := t.Context()
 	seed := rand.Uint64()
@@ -198,7 +198,7 @@ func testHistory(t *testing.T, open Open) {
 		case 0, 1:
 			k := add(t, x, n, hour)
 			if used[k] {
-				t.Fatalf("%v was given twice", k)
+				t.Fatalf("%v was reserved twice", k)
 			}
 			used[k] = true
 			present[digest(n)] = k

@@ -10,12 +10,12 @@ import (
 	"example.org/snapd/internal/lazyregexp"
 )
 
-// Location is where a store is:
+// Location is the location of a store:
 //
 //	s3://BUCKET[/PREFIX]?endpoint=URL[&region=R][&lookup=path|dns]
 //
-// The endpoint is https unless it says http; without one it is Amazon's. Credentials
-// never are part of it.
+// The endpoint uses https unless its URL says http. Without an endpoint, it is Amazon's.
+// A location never contains credentials.
 type Location struct {
 	Bucket string
 	Prefix string // empty, or with a slash at its end
@@ -47,7 +47,7 @@ func Parse(text string) (l Location, err error) {
 	case !bucketRE().MatchString(u.Host):
 		return bad("%q is not the name of a bucket", u.Host)
 	case u.Fragment != "":
-		return bad("%q: a fragment means nothing here", text)
+		return bad("%q: expected no fragment", text)
 	}
 	q, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -94,5 +94,5 @@ func (l *Location) setEndpoint(text string) error {
 	return nil
 }
 
-// String is the location as it was written.
+// String returns the location as it was written.
 func (l Location) String() string { return l.text }

@@ -18,8 +18,8 @@ import (
 	"github.com/minio/minio-go/v7/pkg/signer"
 )
 
-// Ignoring returns the location of a bucket at a server that ignores a header of requests:
-// s behind a proxy that removes it and signs again.
+// Ignoring returns the location of a bucket at a server that ignores a header of
+// requests: a proxy before s removes the header and signs the request again.
 func (s *Server) Ignoring(t testing.TB, location, header string) string {
 	t.Helper()
 	to, err := url.Parse(s.web.URL)

@@ -22,12 +22,12 @@ type Fault struct {
 	Status int
 	Code   string
 	After  bool
-	// Hang means that the request is never answered. It takes effect if After is set.
-	// HangTime ends the connection after so long; 0: the client ends it.
+	// Hang means that the request is never answered. It takes effect if After is set. The
+	// proxy closes the connection after HangTime; 0: the client closes it.
 	Hang     bool
 	HangTime time.Duration
-	// Cut ends the body of the answer and the connection after so many bytes; CutRequest
-	// does so to the request.
+	// Cut ends the body of the answer, and the connection, after so many bytes.
+	// CutRequest does the same to the body of the request.
 	Cut, CutRequest int64
 	// Flip changes one byte in the answer's body.
 	Flip bool

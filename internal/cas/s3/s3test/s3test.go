@@ -55,13 +55,13 @@ func program(t testing.TB) string {
 // Server is a running S3 server behind a Proxy.
 type Server struct {
 	*Proxy
-	Dir    string // what is stored: a directory for each bucket
+	Dir    string // the stored objects: a directory for each bucket
 	Client *minio.Client
 	web    *httptest.Server
 	n      int
 }
 
-// Start starts a server for the time of a test.
+// Start starts a server that ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
 	gw := program(t)
@@ -103,8 +103,8 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// Listen has the server reached at an address of this machine, too, by which Location names
-// it from now on.
+// Listen makes the server also reachable at an address of this machine, which Location
+// uses from now on.
 func (s *Server) Listen(t testing.TB, host string) {
 	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
@@ -142,8 +142,8 @@ func (s *Server) Bucket(t testing.TB) string {
 	return name
 }
 
-// Upload uploads n objects of 80 bytes, several at a time, by signed requests: what a client
-// that does nothing else achieves.
+// Upload uploads n objects of 80 bytes by signed requests, several at a time. It shows
+// how fast a client can be that does nothing else.
 func (s *Server) Upload(ctx context.Context, bucket string, n, parallel int) error {
 	core := minio.Core{Client: s.Client}
 	eg, ctx := errgroup.WithContext(ctx)
@@ -162,7 +162,7 @@ func (s *Server) Upload(ctx context.Context, bucket string, n, parallel int) err
 	return eg.Wait()
 }
 
-// Location returns where a bucket is, in the form of the configuration.
+// Location returns the location of a bucket, in the form of the configuration.
 func (s *Server) Location(bucket, prefix string) string {
 	return fmt.Sprintf("s3://%s/%s?endpoint=%s&region=%s", bucket, prefix, s.web.URL, Region)
 }

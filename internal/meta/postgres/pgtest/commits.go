@@ -11,8 +11,8 @@ import (
 )
 
 // Commits counts the commits of transactions under leases, in the order in which a server
-// began them, and finds those that come after a transaction of a later epoch of the same
-// lease. It knows what each transaction claims from the statement that locks its leases.
+// began them, and finds commits that follow a commit of a later epoch of the same lease.
+// It reads the epochs of a transaction from the statement that locks its leases.
 type Commits struct {
 	mu     sync.Mutex
 	n      int
@@ -30,12 +30,12 @@ func (s *Server) Commits(t testing.TB) *Commits {
 	s.commits = &Commits{}
 	s.commits.restart()
 	s.log.count(s.commits)
-	// Long parameters would be longer than what is written at once.
+	// Longer log lines would not be written in one piece.
 	Exec(t, s.URL("postgres"), "alter system set log_statement = 'all'", "alter system set log_parameter_max_length = 200", "select pg_reload_conf()")
 	return s.commits
 }
 
-// restart forgets epochs: a standby that takes over may lack the latest.
+// restart forgets epochs: a standby that takes over may lack the last ones.
 func (c *Commits) restart() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,7 +49,7 @@ func (c *Commits) Count() (n int, late []string) {
 	return c.n, c.late
 }
 
-// At calls f when the nth commit from now on begins; nil: not at all.
+// At calls f when the nth commit from now on begins. If f is nil, nothing is called.
 func (c *Commits) At(n int, f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,12 +57,12 @@ func (c *Commits) At(n int, f func()) {
 }
 
 var (
-	// fencing matches the statement that locks a lease, and claim its parameters.
+	// fencing matches the statement that locks a lease, and claim matches its parameters.
 	fencing = regexp.MustCompile(`^select 1 from lease where name = .* for share$`)
 	claim   = regexp.MustCompile(`\[(\d+)\] DETAIL:  [Pp]arameters: \$1 = '([^']*)', \$2 = '(\d+)'`)
 )
 
-// statement notes what a process begins to do.
+// statement records the statement that a process begins.
 func (c *Commits) statement(process, text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,7 +75,7 @@ func (c *Commits) statement(process, text string) {
 	}
 }
 
-// commit notes a commit. The caller holds c.mu.
+// commit records a commit. The caller holds c.mu.
 func (c *Commits) commit(process string) {
 	leases := c.open[process]
 	if delete(c.open, process); len(leases) == 0 {
@@ -92,7 +92,7 @@ func (c *Commits) commit(process string) {
 	}
 }
 
-// detail notes the parameters of a fence.
+// detail records the parameters of a fencing statement.
 func (c *Commits) detail(line []byte) {
 	if !bytes.Contains(line, []byte("DETAIL:")) {
 		return

@@ -31,14 +31,14 @@ import (
 // refuses to run as root.
 const nobody = 65534
 
-// Password is that of the user snapd, who needs it to connect by TCP.
+// Password is the password of the user snapd for connections by TCP.
 const Password = "test password"
 
-// Server is a running PostgreSQL, reached by a socket in Dir.
+// Server is a running PostgreSQL that listens at a socket in Dir.
 type Server struct {
-	Dir       string // with its data and its socket
+	Dir       string // the directory of its data and its socket
 	host      string // an address at which it is reached, too; "": none
-	port      int    // there, and of the socket; 0: 5432
+	port      int    // of host and of the socket; 0: 5432
 	bin       string
 	log       *logBuffer
 	cmd       *exec.Cmd
@@ -113,7 +113,7 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Offset sets by how much the server's clock is wrong when it runs again ("-10m"), with the
+// Offset sets the error of the server's clock from its next start on ("-10m"), with the
 // library that faketime preloads. Without faketime the test is skipped, or fails if CI is
 // set.
 func (s *Server) Offset(t testing.TB, offset string) {
@@ -121,7 +121,8 @@ func (s *Server) Offset(t testing.TB, offset string) {
 	if s.clock = nil; offset == "" {
 		return
 	}
-	// The program would stay in front of the server, and get its signals.
+	// faketime itself would remain the parent of the server, and get the signals meant
+	// for the server. So take only its environment.
 	out, err := exec.Command(needs.Program(t, "faketime"), "-f", "+0", "env").Output()
 	if err != nil {
 		t.Fatalf("faketime: %v", err)
@@ -194,7 +195,7 @@ func (s *Server) run() error {
 	}
 }
 
-// logBuffer is what the server logs.
+// logBuffer is the log of the server.
 type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -203,10 +204,10 @@ type logBuffer struct {
 	open map[string]int // the transaction of a session, by process
 	last *string        // the statement that the next lines may continue
 
-	commits *Commits // counts them instead
+	commits *Commits // gets the statements instead; nil: they are kept here
 }
 
-// count has the log's statements counted by c and not kept.
+// count makes the log pass statements to c instead of keeping them.
 func (l *logBuffer) count(c *Commits) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -272,8 +273,8 @@ func (l *logBuffer) String() string {
 // outside of one.
 type Transaction []string
 
-// Count returns how many statements there are, without the transactions that contain a
-// text.
+// Count returns the number of statements, except those of transactions that contain one
+// of the texts.
 func Count(all []Transaction, but ...string) (n int) {
 	for _, t := range all {
 		if !slices.ContainsFunc(t, func(sql string) bool {
@@ -285,14 +286,13 @@ func Count(all []Transaction, but ...string) (n int) {
 	return n
 }
 
-// Background has texts of the transactions with which a node that does nothing follows the
-// others, of the entry of the audit list that each request causes, and of the renewals of
-// a lease, whose number is that of the seconds for which it is held.
+// Background contains texts that identify background transactions: those of an idle node
+// that follows the others, the audit entry that each request adds, and renewals of
+// leases, whose number depends on how long the leases are held.
 var Background = []string{"from change", "into node", "from audit", "-- ping", "update lease set expires"}
 
-// Statements has the server log the statements of all sessions of a database that begin
-// from now on, and returns a function that returns those that began since it was last
-// called.
+// Statements makes the server log the statements of all new sessions of a database. The
+// returned function returns the statements that began since it was last called.
 func (s *Server) Statements(ctx context.Context, url string) (taken func() ([]Transaction, error), err error) {
 	if err := logStatements(ctx, url, "all"); err != nil {
 		return nil, err
@@ -304,7 +304,7 @@ func (s *Server) Statements(ctx context.Context, url string) (taken func() ([]Tr
 	}, nil
 }
 
-// until runs a statement, and takes from the log what precedes it.
+// until runs the statement mark, and returns the logged statements before it.
 func (l *logBuffer) until(ctx context.Context, url, mark string) ([]Transaction, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -328,7 +328,8 @@ func (l *logBuffer) until(ctx context.Context, url, mark string) ([]Transaction,
 	}
 }
 
-// take takes what precedes a statement, and that; false if it was not logged yet.
+// take removes the statement mark and all statements before it from the log, and returns
+// those before it. It returns false if mark is not logged yet.
 func (l *logBuffer) take(mark string) (before []Transaction, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -347,7 +348,7 @@ func (l *logBuffer) take(mark string) (before []Transaction, ok bool) {
 	return before, true
 }
 
-// Quiet ends what Statements began, for sessions that begin from now on.
+// Quiet ends the logging that Statements started, for new sessions.
 func (s *Server) Quiet(ctx context.Context, url string) error {
 	return logStatements(ctx, url, "none")
 }
@@ -377,14 +378,14 @@ func (s *Server) Stop(t testing.TB, sig syscall.Signal) {
 	<-s.ended
 }
 
-// Suspend stops the server without its noticing, so that connections stay open and nothing
-// answers, until resume is called.
+// Suspend suspends all processes of the server until resume is called: connections stay
+// open, and nothing answers.
 func (s *Server) Suspend(t testing.TB) (resume func()) {
 	t.Helper()
 	pids := append(one[[]int](t, s, "select array_agg(pid) from pg_stat_activity"), s.cmd.Process.Pid)
 	signal := func(sig syscall.Signal) {
 		for _, pid := range pids {
-			_ = syscall.Kill(pid, sig) // the session that asked is gone
+			_ = syscall.Kill(pid, sig) // the session that asked for the pids has ended
 		}
 	}
 	signal(syscall.SIGSTOP)
@@ -398,9 +399,9 @@ func (s *Server) URL(database string) string {
 
 func (s *Server) portNumber() int { return cmp.Or(s.port, 5432) }
 
-// Listen restarts the server so that it is reached by TCP, too, at an address of this machine
-// and with a password. Port 0 is one that is free. URLs of its databases that were given
-// before are no longer right.
+// Listen restarts the server so that it also listens for TCP at an address of this
+// machine, and requires a password there. Port 0 stands for a free port. Earlier URLs of
+// its databases become invalid.
 func (s *Server) Listen(t testing.TB, host string, port int) {
 	t.Helper()
 	if port == 0 {
@@ -418,8 +419,8 @@ func (s *Server) Listen(t testing.TB, host string, port int) {
 	s.Run(t)
 }
 
-// Remote returns the URL by which other machines reach a database of servers that listen:
-// the one that can be written to. It has no password.
+// Remote returns the URL by which other machines reach a database, without a password. If
+// several servers are listening, connections are to the one that accepts writes.
 func Remote(url string, servers ...*Server) string {
 	var hosts []string
 	for _, s := range servers {
@@ -429,7 +430,7 @@ func Remote(url string, servers ...*Server) string {
 	return "postgres://snapd@" + strings.Join(hosts, ",") + "/" + name + "?target_session_attrs=read-write"
 }
 
-// admit puts a line before those that say who may connect how.
+// admit adds a line at the beginning of pg_hba.conf.
 func (s *Server) admit(t testing.TB, line string) {
 	t.Helper()
 	hba := filepath.Join(s.data(), "pg_hba.conf")
@@ -458,8 +459,9 @@ func Exec(t testing.TB, url string, statements ...string) {
 	}
 }
 
-// expire ends the sessions whose client has sent nothing for a while within a transaction,
-// because a stalled client locks the rows of its leases; then it ends all leases.
+// expire ends the sessions whose client has sent nothing for a while within a
+// transaction, because a stalled client locks the rows of its leases. Then it ends all
+// leases.
 const expire = `do $$ begin
 	set local lock_timeout = '300ms';
 	perform pg_terminate_backend(pid) from pg_stat_activity
@@ -468,9 +470,9 @@ const expire = `do $$ begin
 	update lease set expires = clock_timestamp() - interval '1 s' where holder <> '';
 end $$`
 
-// Expire makes all leases expire now, as if time had passed: the server also ends the
-// transactions of clients that do nothing, which it otherwise does a little later. The
-// holders do not learn of it, and go on until they write.
+// Expire makes all leases expire now, as if time had passed. It also ends the
+// transactions of stalled clients, which the server otherwise ends a little later. The
+// holders are not told, and continue until they write.
 func Expire(ctx context.Context, url string) error {
 	c, err := pgx.Connect(ctx, url)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Standby starts a server that streams what s commits, and ends with the test. If s listens
-// at an address, the standby does so at a host with the same port.
+// Standby starts a server that replicates s and ends with the test. If s listens at an
+// address, the standby listens at host with the same port.
 func (s *Server) Standby(t testing.TB, host string) *Server {
 	t.Helper()
 	b := &Server{bin: s.bin, commits: s.commits, host: host, port: s.port}
@@ -27,8 +27,8 @@ func (s *Server) Standby(t testing.TB, host string) *Server {
 	return b
 }
 
-// Follow replaces what a server that is not running has by a copy of another one, and
-// starts it as its standby.
+// Follow replaces the data of a stopped server by a copy of another server's data, and
+// starts it as a standby of that server.
 func (s *Server) Follow(t testing.TB, primary *Server) {
 	t.Helper()
 	if err := os.RemoveAll(s.data()); err != nil {
@@ -40,7 +40,7 @@ func (s *Server) Follow(t testing.TB, primary *Server) {
 	s.Run(t)
 }
 
-// CatchUp waits until a standby has all that its primary has committed.
+// CatchUp waits until a standby has received everything that its primary has committed.
 func (s *Server) CatchUp(t testing.TB, primary *Server) {
 	t.Helper()
 	lsn := one[string](t, primary, "select pg_current_wal_lsn()::text")
@@ -51,7 +51,8 @@ func (s *Server) CatchUp(t testing.TB, primary *Server) {
 	}
 }
 
-// Detach ends the streaming to a standby, which then lacks what its primary commits.
+// Detach ends the replication to a standby, which then lacks later commits of its
+// primary.
 func (s *Server) Detach(t testing.TB) {
 	t.Helper()
 	Exec(t, s.URL("postgres"), "alter system set primary_conninfo = ''", "select pg_reload_conf()")
@@ -99,8 +100,8 @@ func value[T any](t testing.TB, url, sql string) (v T) {
 	return v
 }
 
-// Either is the URL of a database of a primary and its standby: connections are to the
-// one that can be written to.
+// Either returns the URL of a database on a primary and its standby: clients connect to
+// the one that accepts writes.
 func Either(url string, standby *Server) string {
 	return strings.Replace(url, "?host=", "?target_session_attrs=read-write&host="+standby.Dir+",", 1)
 }

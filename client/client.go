@@ -20,7 +20,8 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// closedError is an ErrNoDaemon: this user may not ask whether snapd is running.
+// closedError is an ErrNoDaemon: this user has no access to the control socket, and so
+// cannot tell whether snapd is running.
 type closedError struct {
 	where string
 	err   error
@@ -39,7 +40,7 @@ type Client struct {
 	http  *http.Client
 }
 
-// Local returns a client for the control socket at path, which takes no token.
+// Local returns a client for the control socket at path, which needs no token.
 func Local(path string) *Client {
 	return &Client{base: "http://snapd" + api.Path, where: "control socket " + path, local: true, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -52,19 +53,19 @@ func Local(path string) *Client {
 var (
 	// ErrNoDaemon means that nothing answers on the control socket.
 	ErrNoDaemon = errors.New("snapd is not running")
-	// ErrNoServer means that no snapd answers at the URL.
+	// ErrNoServer means that no snapd answers at the URL of the server.
 	ErrNoServer = errors.New("the server does not answer")
-	// ErrClearToken means that a token would be sent over a connection that others can
-	// read.
+	// ErrClearToken means that a token would be sent over an unencrypted connection to
+	// another machine.
 	ErrClearToken = errors.New("a token is not sent over http")
-	// ErrRedirected means that the server answered with a redirect, which no token
-	// follows.
+	// ErrRedirected means that the server answered with a redirect. The client does not
+	// follow redirects, because it would send the token to another URL.
 	ErrRedirected = errors.New("the server redirects")
 )
 
-// Remote returns a client for the control API below a base URL, with a token. A
-// token goes only over https, or to an address of this machine. transport may be
-// nil.
+// Remote returns a client for the control API below a base URL, with a token. Unless
+// base is an https URL or an address of this machine, it returns ErrClearToken.
+// transport may be nil.
 func Remote(base, token string, transport http.RoundTripper) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -82,17 +83,17 @@ func Remote(base, token string, transport http.RoundTripper) (*Client, error) {
 	}}, nil
 }
 
-// loopback reports whether a host is a loopback address, or the name localhost
-// (RFC 6761). It resolves no other names.
+// loopback reports whether a host is a loopback address, or the name localhost (RFC
+// 6761). It does not resolve other names.
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Call calls one verb. A result that is a *json.RawMessage gets what snapd sent.
-// progress may be nil. A failed call returns an *Error. Long work goes on as a job:
-// Call follows it, also after the connection was lost. Cancelling ctx cancels the
-// work, unless others wait for it as well.
+// Call runs one verb. It decodes the answer into result; a *json.RawMessage gets the
+// JSON as snapd sent it. progress may be nil. If the verb fails, Call returns an
+// *Error. A long verb runs as a job, which Call follows even after the connection was
+// lost. Cancelling ctx cancels the job, unless other clients wait for it too.
 func (c *Client) Call(ctx context.Context, verb string, req, result any, progress func(Progress)) error {
 	body, err := json.Marshal(req)
 	if err != nil {
@@ -113,7 +114,7 @@ func (c *Client) Call(ctx context.Context, verb string, req, result any, progres
 	return c.follow(ctx, job.ID, result, progress)
 }
 
-// Attempts of a request whose connection is lost, and of following a job.
+// Limits on repeating a request whose connection was lost, and on following a job.
 const (
 	attempts     = 8
 	firstPause   = 200 * time.Millisecond
@@ -121,8 +122,9 @@ const (
 	leaveTime    = 5 * time.Second
 )
 
-// request sends a request without files. Over the network it is repeated when the
-// connection is lost: its Idempotency-Key keeps it from being done twice.
+// request sends a request without files. Over the network, it sends the request again
+// if the connection is lost; the Idempotency-Key keeps the server from running it
+// twice.
 func (c *Client) request(ctx context.Context, verb string, body []byte) (resp *http.Response, err error) {
 	header := http.Header{"Content-Type": {"application/json"}}
 	if c.token == "" {
@@ -140,7 +142,7 @@ func (c *Client) request(ctx context.Context, verb string, body []byte) (resp *h
 	return nil, err
 }
 
-// lost reports whether a connection that was made was lost.
+// lost reports whether an error means that an established connection was lost.
 func lost(err error) bool {
 	var op *net.OpError
 	return err != nil && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.As(err, &op) && op.Op != "dial")
@@ -200,7 +202,7 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 	return nil, fmt.Errorf("%s: %w", c.where, err)
 }
 
-// maxProblem bounds the body of an error.
+// maxProblem limits the body of an error, in bytes.
 const maxProblem = 64 << 20
 
 // problem returns the error of an answer; nil for a success.
@@ -271,9 +273,9 @@ func (c *Client) follow(ctx context.Context, id string, result any, progress fun
 		case over:
 			return err
 		case errors.Is(err, ErrNoDaemon):
-			return fmt.Errorf("job %s ended with snapd: %w", id, err) // no job outlives it
+			return fmt.Errorf("job %s ended with snapd: %w", id, err) // jobs end with snapd
 		case try >= attempts:
-			return fmt.Errorf("follow job %s (it goes on: snapctl jobs): %w", id, err)
+			return fmt.Errorf("follow job %s (it continues: snapctl jobs): %w", id, err)
 		}
 		if pause(ctx, try) != nil {
 			c.leave(id)
@@ -282,7 +284,7 @@ func (c *Client) follow(ctx context.Context, id string, result any, progress fun
 	}
 }
 
-// leave cancels a job unless others wait for it.
+// leave cancels a job, unless other clients wait for it.
 func (c *Client) leave(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
@@ -291,15 +293,15 @@ func (c *Client) leave(id string) {
 	}
 }
 
-// follower is what is known of a job that is followed.
+// follower is the state of following a job.
 type follower struct {
 	last     int64 // number of the last event
 	result   any
 	progress func(Progress)
 }
 
-// events reads events of a job. over: it is known how the job ended, or that nothing
-// more will be.
+// events reads events of a job. over reports whether the outcome of the job is known,
+// or can no longer become known.
 func (c *Client) events(ctx context.Context, id string, f *follower) (over bool, err error) {
 	header := http.Header{"Accept": {api.EventsType}}
 	if f.last > 0 {

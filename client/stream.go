@@ -18,11 +18,12 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// ErrTruncated means that bytes did not arrive as they were sent.
+// ErrTruncated means that bytes were lost or changed in transit.
 var ErrTruncated = errors.New("bytes were lost or changed on the way")
 
-// Send is Call for a verb that takes files: their bytes follow the request. progress
-// (nil: none) reports the bytes that were sent, and then what Call reports.
+// Send is like Call, for a verb that takes files, whose bytes it sends after the
+// request. progress, if not nil, reports first the bytes sent and then the progress of
+// the verb. Unlike Call, Send does not repeat the request if the connection is lost.
 func (c *Client) Send(ctx context.Context, verb string, req any, files []string, result any, progress func(Progress)) error {
 	return c.send(ctx, verb, req, func(s *sender) error {
 		for i, name := range files {
@@ -34,7 +35,7 @@ func (c *Client) Send(ctx context.Context, verb string, req any, files []string,
 	}, result, progress)
 }
 
-// SendStream is Send with one file, which write writes.
+// SendStream is like Send with one file, whose content write writes.
 func (c *Client) SendStream(ctx context.Context, verb string, req any, write func(context.Context, io.Writer) error, result any, progress func(Progress)) error {
 	return c.send(ctx, verb, req, func(s *sender) error {
 		p, err := s.m.CreatePart(partHeader(api.FilePart))
@@ -70,13 +71,13 @@ func (c *Client) send(ctx context.Context, verb string, req any, files func(*sen
 		}
 		err = c.result(ctx, resp, to)
 	}
-	r.CloseWithError(io.ErrClosedPipe) // what is not sent yet is not wanted any more
+	r.CloseWithError(io.ErrClosedPipe) // stop sending, because the server has answered
 	if err == nil && job.ID != "" {
 		<-sent
 		return c.follow(ctx, job.ID, result, progress)
 	}
 	if serr := <-sent; err != nil && serr != nil && !errors.Is(serr, io.ErrClosedPipe) {
-		return serr // why the request was cut off
+		return serr // the cause of the incomplete request
 	}
 	return err
 }
@@ -126,7 +127,7 @@ func (s *sender) file(name string, at Progress) error {
 		return err
 	}
 	at.BytesTotal = st.Size()
-	// One byte more shows a file that grows.
+	// Read one more byte, to detect a file that grows.
 	n, err := io.CopyBuffer(&counted{p, &at, s.progress}, io.LimitReader(regfile.WithContext(s.ctx, f), st.Size()+1), make([]byte, 1<<20))
 	if err != nil {
 		return fmt.Errorf("send %s: %w", name, err)
@@ -137,7 +138,7 @@ func (s *sender) file(name string, at Progress) error {
 	return nil
 }
 
-// counted tells of the bytes that were written.
+// counted is a writer that reports the number of bytes written.
 type counted struct {
 	w        io.Writer
 	at       *Progress
@@ -151,8 +152,8 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Receive runs a verb that answers with bytes and copies them to w. They have the
-// SHA-256 want, in lower-case hex, or the error is ErrTruncated.
+// Receive runs a verb that answers with bytes and copies them to w. It returns
+// ErrTruncated unless their SHA-256 is want, in lower-case hex.
 func (c *Client) Receive(ctx context.Context, verb string, req any, want string, w io.Writer, progress func(Progress)) error {
 	h := sha256.New()
 	if err := c.ReceiveStream(ctx, verb, req, io.MultiWriter(w, h), progress); err != nil {
@@ -164,8 +165,8 @@ func (c *Client) Receive(ctx context.Context, verb string, req any, want string,
 	return nil
 }
 
-// ReceiveStream runs a verb that answers with bytes and copies them to w. An error
-// means that some may be missing.
+// ReceiveStream runs a verb that answers with bytes and copies them to w. After an
+// error, w may have only some of them.
 func (c *Client) ReceiveStream(ctx context.Context, verb string, req any, w io.Writer, progress func(Progress)) error {
 	if progress == nil {
 		progress = func(Progress) {}
@@ -183,7 +184,7 @@ func (c *Client) ReceiveStream(ctx context.Context, verb string, req any, w io.W
 		return err
 	}
 	if resp.Header.Get("Content-Type") != api.BytesType {
-		return fmt.Errorf("%s: the answer is a result, expected bytes", verb)
+		return fmt.Errorf("%s: received a result, expected bytes", verb)
 	}
 	at := Progress{Task: verb, Phase: "receiving", BytesTotal: max(resp.ContentLength, 0)}
 	if _, err := io.CopyBuffer(&counted{w, &at, progress}, regfile.WithContext(ctx, resp.Body), make([]byte, 1<<20)); err != nil {

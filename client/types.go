@@ -2,8 +2,8 @@ package client
 
 import "example.org/snapd/internal/api"
 
-// Requests, results and what they hold. Their fields are those of the JSON that
-// `snapctl --json` prints and of /api/v1/openapi.json.
+// Requests, results and the types of their fields, as in the JSON that `snapctl --json`
+// prints and in /api/v1/openapi.json.
 type (
 	AddRequest         = api.AddRequest
 	AttestAdd          = api.AttestAdd
@@ -173,7 +173,7 @@ const (
 	CodeMethod       = api.CodeMethod
 )
 
-// Roles of a token; each may do what the one before may.
+// Roles of a token. Each role includes the permissions of the one before.
 const (
 	RoleReader   = api.RoleReader
 	RoleBuilder  = api.RoleBuilder

@@ -7,9 +7,10 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// Each method is one verb of the control API. Those with progress (nil: none) may take
-// long. Freeze, Sync and Verify, and ImportTar once everything is sent, follow a job and
-// go on after a lost connection; the others that send or receive files fail then.
+// Each method is one verb of the control API. Methods with progress, which may be nil,
+// may take long. Freeze, Sync and Verify, and ImportTar once everything is sent, follow
+// a job and continue after a lost connection; the other methods that send or receive
+// files then fail.
 
 // AddPackages adds packages to a local mirror and seals one snapshot. names are the
 // packages' files.
@@ -18,32 +19,34 @@ func (c *Client) AddPackages(ctx context.Context, req AddRequest, names []string
 	return sent(res, c.Send(ctx, "add", req, names, res, progress))
 }
 
-// AttestAdd keeps what a builder says about an image.
+// AttestAdd stores a builder's attestation of an image.
 func (c *Client) AttestAdd(ctx context.Context, req AttestAdd) (*Attested, error) {
 	return call[Attested](ctx, c, "attest/add", req, nil)
 }
 
-// AttestComparison keeps what differs between the published image of a freeze and one that was built again.
+// AttestComparison stores the differences between the published image of a freeze and a
+// rebuilt one.
 func (c *Client) AttestComparison(ctx context.Context, req AttestComparison) (*AttestedComparison, error) {
 	return call[AttestedComparison](ctx, c, "attest/comparison", req, nil)
 }
 
-// AttestList returns what builders say about the images of a freeze.
+// AttestList returns the attestations of the images of a freeze.
 func (c *Client) AttestList(ctx context.Context, req AttestRef) (*AttestationList, error) {
 	return call[AttestationList](ctx, c, "attest/list", req, nil)
 }
 
-// AttestRebuilds keeps what rebuilders say about packages.
+// AttestRebuilds stores rebuilders' attestations of packages.
 func (c *Client) AttestRebuilds(ctx context.Context, req AttestRebuilds) (*AttestedRebuilds, error) {
 	return call[AttestedRebuilds](ctx, c, "attest/rebuilds", req, nil)
 }
 
-// AttestRemove removes an attestation of a freeze, or what rebuilders say about its packages.
+// AttestRemove removes an attestation or a comparison of a freeze, or rebuilders'
+// attestations of its packages.
 func (c *Client) AttestRemove(ctx context.Context, req AttestRemove) (*AttestRemoved, error) {
 	return call[AttestRemoved](ctx, c, "attest/rm", req, nil)
 }
 
-// AttestStatement returns the statement that a builder is to sign.
+// AttestStatement returns the statement for a builder to sign.
 func (c *Client) AttestStatement(ctx context.Context, req AttestRequest) (*AttestStatement, error) {
 	return call[AttestStatement](ctx, c, "attest/statement", req, nil)
 }
@@ -68,7 +71,7 @@ func (c *Client) ChannelRemove(ctx context.Context, req ChannelRef) (*RemoveResu
 	return call[RemoveResult](ctx, c, "channel/rm", req, nil)
 }
 
-// ChannelSet makes a channel show a freeze.
+// ChannelSet moves a channel to a freeze.
 func (c *Client) ChannelSet(ctx context.Context, req ChannelSet) (*ChannelResult, error) {
 	return call[ChannelResult](ctx, c, "channel/set", req, nil)
 }
@@ -88,7 +91,7 @@ func (c *Client) ExportTar(ctx context.Context, req ExportTar, w io.Writer, prog
 	return c.ReceiveStream(ctx, "export/tar", req, w, progress)
 }
 
-// Find returns where a package is.
+// Find returns the snapshots and freezes that contain packages.
 func (c *Client) Find(ctx context.Context, req FindRequest) (*FindResult, error) {
 	return call[FindResult](ctx, c, "find", req, nil)
 }
@@ -103,13 +106,13 @@ func (c *Client) GC(ctx context.Context, req GCRequest) (*GCResult, error) {
 	return call[GCResult](ctx, c, "gc", req, nil)
 }
 
-// ImageAdd records an image, the only file.
+// ImageAdd records an image of a freeze. names has one file, the image.
 func (c *Client) ImageAdd(ctx context.Context, req ImageAdd, names []string, progress func(Progress)) (*Image, error) {
 	res := new(Image)
 	return sent(res, c.Send(ctx, "image/add", req, names, res, progress))
 }
 
-// ImageGet writes an image to w. Receive also checks its digest.
+// ImageGet writes an image to w, without checking its digest: see Receive.
 func (c *Client) ImageGet(ctx context.Context, req ImageGet, w io.Writer, progress func(Progress)) error {
 	return c.ReceiveStream(ctx, "image/get", req, w, progress)
 }
@@ -125,12 +128,12 @@ func (c *Client) ImportTar(ctx context.Context, req ImportTar, write func(contex
 	return sent(res, c.SendStream(ctx, "import/tar", req, write, res, progress))
 }
 
-// Jobs returns the jobs that run or ended lately.
+// Jobs returns running and recently ended jobs.
 func (c *Client) Jobs(ctx context.Context) (*JobList, error) {
 	return call[JobList](ctx, c, "jobs", api.Empty{}, nil)
 }
 
-// JobsCancel cancels a job that this token asked for; any, with the role admin.
+// JobsCancel cancels a job that this token requested, or any job with the role admin.
 func (c *Client) JobsCancel(ctx context.Context, req JobRef) (*Job, error) {
 	return call[Job](ctx, c, "jobs/cancel", req, nil)
 }
@@ -251,7 +254,7 @@ func (c *Client) Sync(ctx context.Context, req SyncRequest, progress func(Progre
 	return call[SyncResult](ctx, c, "sync", req, progress)
 }
 
-// TokenCreate makes a token. Its secret is in the answer alone.
+// TokenCreate makes a token. The server returns its secret only in this answer.
 func (c *Client) TokenCreate(ctx context.Context, req TokenCreate) (*NewToken, error) {
 	return call[NewToken](ctx, c, "token/create", req, nil)
 }
@@ -261,12 +264,12 @@ func (c *Client) TokenList(ctx context.Context) (*TokenList, error) {
 	return call[TokenList](ctx, c, "token/list", api.Empty{}, nil)
 }
 
-// TokenRevoke ends a token.
+// TokenRevoke revokes a token.
 func (c *Client) TokenRevoke(ctx context.Context, req TokenRef) (*RemoveResult, error) {
 	return call[RemoveResult](ctx, c, "token/revoke", req, nil)
 }
 
-// Unpin ends a pin.
+// Unpin removes the pin of a snapshot.
 func (c *Client) Unpin(ctx context.Context, req PinRequest) (*Snapshot, error) {
 	return call[Snapshot](ctx, c, "unpin", req, nil)
 }

@@ -20,7 +20,7 @@ func tokenVerb() *verb {
 				name: "create", args: "NAME", min: 1, max: 1,
 				usage: "make a token and print its secret",
 				about: `The secret is printed once, on standard output, and only its SHA-256 is stored.
-The roles, each with what those before it may do:
+Each role includes the permissions of the roles above it:
 
   reader    read everything
   builder   make recordings
@@ -35,8 +35,8 @@ name of a token that was revoked or has expired can be used again.`,
 				},
 				options: []option{
 					{name: "role", value: "ROLE", required: true, choices: api.Roles(), usage: "reader, builder, releaser or admin"},
-					{name: "mirror", value: "M", many: true, usage: "changes may concern only this mirror"},
-					{name: "name", value: "GLOB", many: true, usage: "only names like this may be changed: of freezes, recordings, channels, and paths of kits"},
+					{name: "mirror", value: "M", many: true, usage: "allow changes to this mirror only"},
+					{name: "name", value: "GLOB", many: true, usage: "allow changes only to freezes, recordings and channels with names like this, and to kits with such paths"},
 					{name: "expires", value: "T", usage: "the token is valid until this timestamp (default: until it is revoked)"},
 				},
 				result: new(api.NewToken),
@@ -58,7 +58,7 @@ name of a token that was revoked or has expired can be used again.`,
 			},
 			{
 				name: "revoke", args: "NAME", min: 1, max: 1,
-				usage:    "end a token at once",
+				usage:    "revoke a token at once",
 				examples: []string{"snapctl token revoke ci"},
 				result:   new(api.RemoveResult),
 				run: func(ctx context.Context, c *call) error {
@@ -98,7 +98,7 @@ func auditVerb() *verb {
 	return &verb{
 		name:     "audit",
 		usage:    "list who changed what",
-		about:    "Every change by the control socket or a token has an entry, also one that\nfailed or was refused.",
+		about:    "The list has an entry for every change over the control socket or with a token,\nalso for one that failed or was refused.",
 		examples: []string{"snapctl audit --since 2026-11-22"},
 		options:  []option{{name: "since", value: "T", usage: "only entries from this timestamp on"}},
 		result:   new(api.AuditList),
@@ -128,8 +128,8 @@ func auditVerb() *verb {
 func jobsVerb() *verb {
 	return &verb{
 		name:     "jobs",
-		usage:    "list long work that runs or ended lately",
-		about:    "Long work goes on when its client loses the connection. Jobs that ended are\nforgotten after a day, and when snapd stops.",
+		usage:    "list running and recently ended jobs",
+		about:    "A job is a long operation, which continues if its client loses the connection.\nEnded jobs are listed for a day, or until snapd stops.",
 		examples: []string{"snapctl jobs", "snapctl jobs cancel NAQ5PGYHV6ZJGGUPCQPZFUQHPR"},
 		result:   new(api.JobList),
 		run: func(ctx context.Context, c *call) error {
@@ -143,8 +143,8 @@ func jobsVerb() *verb {
 		verbs: []*verb{
 			{
 				name: "cancel", args: "ID", min: 1, max: 1,
-				usage:    "cancel a job: an own one, or with the role admin any",
-				about:    "A job that others asked for as well goes on for them.",
+				usage:    "cancel your own job, or with the role admin any job",
+				about:    "If other clients have requested the same job, it continues for them.",
 				examples: []string{"snapctl jobs cancel NAQ5PGYHV6ZJGGUPCQPZFUQHPR"},
 				result:   new(api.Job),
 				run: func(ctx context.Context, c *call) error {

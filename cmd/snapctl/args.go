@@ -10,8 +10,8 @@ import (
 	"example.org/snapd/internal/lazyregexp"
 )
 
-// A line is a parsed command line. The parser wants options before arguments;
-// people write them in any order.
+// A line is a parsed command line. The parser requires options before arguments, but
+// snapctl accepts them in any order.
 type line struct {
 	path    []*verb  // the root, groups and the verb
 	global  []string // options of every verb, --name=value or --name
@@ -36,12 +36,11 @@ func (l *line) json() bool { return slices.Contains(l.global, "--json") }
 // verb returns the innermost verb on the line.
 func (l *line) verb() *verb { return l.path[len(l.path)-1] }
 
-// parseLine parses args. It never returns a nil line: after an error, the line
-// holds what was parsed so far.
+// parseLine parses args. It never returns a nil line: after an error, the line contains
+// the part that was parsed.
 func parseLine(root *verb, args []string) (*line, error) {
 	l := &line{path: []*verb{root}, seen: map[string]bool{}}
-	// --json decides how errors are printed, so look for it first, wherever it
-	// is.
+	// --json determines how errors are printed, so look for it first, at any position.
 	for _, a := range args {
 		if a == "--" {
 			break
@@ -84,7 +83,8 @@ func parseLine(root *verb, args []string) (*line, error) {
 	return l, nil
 }
 
-// option parses one option, and takes its value from rest if it is there.
+// option parses one option. If its value is the next argument, option removes it from
+// rest.
 func (l *line) option(a string, rest []string) (*option, []string, error) {
 	name, value, has := strings.Cut(strings.TrimPrefix(a, "--"), "=")
 	o, global := l.find(name)
@@ -162,8 +162,8 @@ func (l *line) optionNames() []string {
 	return out
 }
 
-// positional handles a word that is not an option: the name of a verb, another
-// value of a repeatable option once all arguments are there, or an argument.
+// positional handles a word that is not an option: the name of a verb, an argument, or,
+// once there are enough arguments, another value of a repeatable option.
 func (l *line) positional(a string, last *option) error {
 	v := l.verb()
 	if len(v.verbs) > 0 && len(l.args) == 0 {
@@ -200,7 +200,7 @@ func (l *line) positional(a string, last *option) error {
 	return nil
 }
 
-// check reports what is missing from the line or too much for its verb.
+// check returns an error if the line has missing or excess arguments or options.
 func (l *line) check() error {
 	v := l.verb()
 	if v.run == nil {
@@ -230,7 +230,7 @@ func (l *line) check() error {
 	return nil
 }
 
-// canonical returns the line in the order the parser wants.
+// canonical returns the line in the order that the parser requires.
 func (l *line) canonical() []string {
 	out := append([]string{"snapctl"}, l.global...)
 	for _, v := range l.path[1:] {
@@ -283,7 +283,7 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// timeForms are the accepted ISO 8601 forms of a timestamp, extended and basic.
+// timeForms are the accepted ISO 8601 formats of a timestamp, extended and basic.
 // Without an offset the time is UTC.
 var timeForms = []string{
 	"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04Z07:00", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02",
@@ -300,7 +300,7 @@ func parseTime(s string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a time: expected a form like 2026-11-22 or 2026-11-22T16:00:00Z", s)
 }
 
-// timestamp returns the time in an option, or nil if it is not given.
+// timestamp returns the time in an option, or nil if the option is absent.
 func (c *call) timestamp(name string) (*time.Time, error) {
 	s := c.str(name)
 	if s == "" {

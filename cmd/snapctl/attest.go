@@ -26,12 +26,12 @@ import (
 // errUnconfirmed means that too few builders confirm an image.
 var errUnconfirmed = errclass.New(errclass.Security, "too few builders confirm the image")
 
-// rebuilderOption says whose word about packages counts.
-var rebuilderOption = option{name: "rebuilders", value: "FILE", usage: "rebuilders and their public keys, who must have reproduced each package (docs/ATTEST.md)"}
+// rebuilderOption names the trusted rebuilders of packages.
+var rebuilderOption = option{name: "rebuilders", value: "FILE", usage: "rebuilders, with their public keys, that must have reproduced each package (docs/ATTEST.md)"}
 
-// builderOptions say whose word about images counts.
+// builderOptions name the trusted builders of images.
 var builderOptions = []option{
-	{name: "builders", value: "FILE", usage: "builders and their public keys, who must confirm each image (docs/ATTEST.md)"},
+	{name: "builders", value: "FILE", usage: "builders, with their public keys, that must confirm each image (docs/ATTEST.md)"},
 	{name: "threshold", value: "N", usage: "how many of --builders must confirm each image"},
 }
 
@@ -39,11 +39,11 @@ func attestVerb() *verb {
 	key := option{name: "key", value: "FILE", required: true, usage: "private key of the builder: Ed25519 (PEM) or OpenPGP (armored)"}
 	return &verb{
 		name: "attest", args: "NAME", min: 1, max: 1,
-		usage: "sign that an image was built from a freeze, and keep what others sign",
-		about: `Signs which image was built from the freeze, whether it is the published one,
-and with which tools: an in-toto statement in a DSSE envelope, which is kept
-beside the freeze, served and exported with it, and named in the transparency
-log.
+		usage: "sign that an image was built from a freeze, and keep others' attestations",
+		about: `attest signs a statement that an image was built from the freeze, with the tools
+that built it and whether the image is the published one. The attestation, an
+in-toto statement in a DSSE envelope, is kept beside the freeze, served and
+exported with it, and recorded in the transparency log.
 
 Anyone can attest, but only attestations by builders that the user names count:
 snapctl verify NAME --builders FILE --threshold N. docs/ATTEST.md describes it.`,
@@ -65,10 +65,10 @@ snapctl verify NAME --builders FILE --threshold N. docs/ATTEST.md describes it.`
 			{
 				name: "import", args: "FILE|URL...", min: 1, max: -1,
 				usage: "keep attestations that others made",
-				about: `Each is kept beside the freeze that it is about, if this server has the freeze
-with the same manifest. Any signer is accepted: an attestation counts only for
-users who name its builder. "-" reads standard input. One that is kept already
-is no error.`,
+				about: `The server keeps each attestation beside its freeze, if it has the freeze with
+the same manifest. It accepts any signer, because an attestation counts only for
+users who name its builder. "-" reads standard input. Importing an attestation
+again is not an error.`,
 				examples: []string{
 					"snapctl attest import 4.1-ci.json",
 					"snapctl attest import https://mirror.example.org/frozen/4.1/_statements/attestation-5f3c.json",
@@ -80,8 +80,9 @@ is no error.`,
 			{
 				name: "list", args: "NAME", min: 1, max: 1,
 				usage: "list the attestations of a freeze",
-				about: `With --builders, snapctl verifies their signatures and names the builders that
-made them. Without, it shows the keys that attestations claim to be signed by.`,
+				about: `With --builders, list verifies the signatures of attestations and names the
+builders that made them. Otherwise it prints the keys that attestations claim to
+be signed by, without verifying it.`,
 				examples: []string{"snapctl attest list 4.1 --builders builders.txt"},
 				options:  []option{{name: "builders", value: "FILE", usage: "builders and their public keys"}},
 				result:   new(api.AttestationList),
@@ -90,11 +91,11 @@ made them. Without, it shows the keys that attestations claim to be signed by.`,
 			fetchVerb(),
 			{
 				name: "rm", args: "NAME DIGEST", min: 2, max: 2,
-				usage: "remove an attestation, a comparison, or what rebuilders say about packages",
-				about: `DIGEST is the SHA-256 of the file, which is part of its name: snapctl attest
-list NAME. The transparency log keeps the entry of the attestation and gets one
-of the removal; copies on other servers and in exports stay. An import of such
-an export adds it again.`,
+				usage: "remove an attestation, a comparison, or rebuilders' attestations",
+				about: `DIGEST is the SHA-256 in the name of the file, as snapctl attest list NAME
+prints it. The transparency log keeps the entry of the attestation and gets one
+for the removal. Copies on other servers and in exports remain; importing such
+an export adds the file again.`,
 				examples: []string{"snapctl attest rm 4.1 60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"},
 				result:   new(api.AttestRemoved),
 				run:      runAttestRemove,
@@ -130,9 +131,10 @@ func runAttest(ctx context.Context, c *call) error {
 	return nil
 }
 
-// attest signs the statement that an image was built from a freeze, and has snapd keep
-// it. What snapd proposes is compared with what is known here before it is signed. With
-// output, it is also written to a file.
+// attest signs the statement that an image was built from a freeze, and has snapd store
+// the attestation. Before it signs the statement that snapd proposes, it compares it
+// with the facts known here. If output is not empty, it also writes the attestation to
+// this file.
 func (c *call) attest(ctx context.Context, req api.AttestRequest, key *attest.Key, output string) (*api.Attested, error) {
 	f, err := c.frozen(ctx, req.Name)
 	if err != nil {
@@ -155,11 +157,11 @@ func (c *call) attest(ctx context.Context, req api.AttestRequest, key *attest.Ke
 			return nil, fmt.Errorf("statement that snapd proposes: %w: expected the %s %s, found %s", attest.ErrOther, p.what, p.want, p.got)
 		}
 	}
-	// What is signed has nothing that was not understood here.
+	// Sign only what snapctl understands.
 	if known, err := s.Encode(); err != nil {
 		return nil, err
 	} else if !maps.Equal(s.Tools, req.Tools) || !bytes.Equal(known, proposed.Payload) {
-		return nil, fmt.Errorf("statement that snapd proposes: %w: expected the tools of this machine and nothing but what snapctl knows", attest.ErrOther)
+		return nil, fmt.Errorf("statement that snapd proposes: %w: expected the tools of this machine and no unknown fields", attest.ErrOther)
 	}
 	e, err := key.Sign(proposed.Payload, f.Date)
 	if err != nil {
@@ -181,8 +183,8 @@ func (c *call) attest(ctx context.Context, req api.AttestRequest, key *attest.Ke
 	return &r, nil
 }
 
-// attestKey loads the key of rebuild --attest: --key, or else the server's own key that
-// --config names.
+// attestKey loads the key for rebuild --attest: --key, or else the server's key in the
+// configuration that --config names.
 func (c *call) attestKey() (*attest.Key, error) {
 	switch {
 	case c.str("key") != "":
@@ -206,7 +208,7 @@ func (u *ui) attested(r *api.Attested) {
 	u.printf("%s\n", r.File)
 }
 
-// verdict says what an attestation says about the published image.
+// verdict describes whether the attested image equals the published one.
 func verdict(a api.Attestation) string {
 	switch {
 	case a.Damage != "":
@@ -266,7 +268,7 @@ func runAttestRemove(ctx context.Context, c *call) error {
 	return nil
 }
 
-// attestTime bounds the download of an attestation.
+// attestTime limits the time to download an attestation.
 const attestTime = time.Minute
 
 // readAttestation reads a file, or fetches a URL.
@@ -301,7 +303,8 @@ func (c *call) readAttestation(ctx context.Context, from string) ([]byte, error)
 	return data, nil
 }
 
-// builders reads --builders: its text and what it says; nil where it is not given.
+// builders returns the text of --builders and the parsed builders, or nil if the option
+// is absent.
 func (c *call) builders() (text string, b *attest.Builders, err error) {
 	name := c.str("builders")
 	if name == "" {
@@ -317,12 +320,12 @@ func (c *call) builders() (text string, b *attest.Builders, err error) {
 	return string(data), b, nil
 }
 
-// threshold reads --builders and --threshold, which belong together; 0 where neither is
-// given.
+// threshold reads --builders and --threshold, which must be given together; n is 0 if
+// neither is given.
 func (c *call) threshold() (text string, b *attest.Builders, n int, err error) {
 	given := c.str("threshold")
 	if c.str("rebuilders") != "" && c.str("builders") == "" {
-		return "", nil, 0, nil // it is that of --rebuilders
+		return "", nil, 0, nil // the threshold is that of --rebuilders
 	}
 	if (given == "") != (c.str("builders") == "") {
 		return "", nil, 0, c.usagef("--builders and --threshold must be given together")
@@ -380,13 +383,13 @@ func runAttestList(ctx context.Context, c *call) error {
 			c.ui.printf("what differs in a rebuilt image: %s\n", file)
 		}
 		for _, l := range r.Rebuilds {
-			c.ui.printf("what rebuilders say about packages: %s, %s\n", l.File, bytesText(l.Size))
+			c.ui.printf("rebuilders' attestations of packages: %s, %s\n", l.File, bytesText(l.Size))
 		}
 	})
 	return nil
 }
 
-// attestations prints a table, with the builders where their signatures were verified.
+// attestations prints a table, with the builders if their signatures were verified.
 func (u *ui) attestations(list []api.Attestation, verified bool) {
 	if len(list) == 0 {
 		u.printf("no attestations\n")
@@ -407,7 +410,7 @@ func (u *ui) attestations(list []api.Attestation, verified bool) {
 	u.table(rows...)
 }
 
-// confirmed prints what builders say about the images of a freeze.
+// confirmed prints which builders confirm the images of a freeze.
 func (u *ui) confirmed(r *api.BuilderResult) {
 	if r == nil {
 		return
@@ -429,8 +432,8 @@ func (u *ui) confirmed(r *api.BuilderResult) {
 	}
 }
 
-// configuredBuilders returns the builders that the file of --config names, and how many
-// of them must confirm an image; nil where it names none.
+// configuredBuilders returns the builders in the configuration, and how many of them
+// must confirm an image; nil if it has no builders.
 func (c *call) configuredBuilders() (*attest.Builders, int, error) {
 	if c.str("config") == "" {
 		return nil, 0, nil
@@ -454,9 +457,9 @@ func (c *call) configuredBuilders() (*attest.Builders, int, error) {
 	return b, n, nil
 }
 
-// confirmer returns a function that refuses images which too few builders confirm as
-// built from a freeze. It verifies signatures here. nil: neither the command line nor the
-// configuration names builders.
+// confirmer returns a function that refuses images of a freeze that too few builders
+// confirm. snapctl verifies the signatures itself. The function is nil if neither the
+// command line nor the configuration names builders.
 func (c *call) confirmer(ctx context.Context, name string) (func(cas.Digest) error, error) {
 	_, b, n, err := c.threshold()
 	if err == nil && b == nil {
@@ -480,7 +483,7 @@ func (c *call) confirmer(ctx context.Context, name string) (func(cas.Digest) err
 	for _, one := range list.Attestations {
 		a, err := attest.Parse(one.Envelope)
 		if err != nil || a.Check(list.Name, manifest) != nil {
-			continue // snapd says why: attest list
+			continue // attest list prints the reason
 		}
 		all = append(all, a)
 	}

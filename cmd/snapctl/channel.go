@@ -11,9 +11,9 @@ func channelVerb() *verb {
 	return &verb{
 		name:  "channel",
 		usage: "move clients between freezes",
-		about: `A channel is a name that shows a freeze and can be moved to another one, forward
-and back. Clients that use its URLs follow: its Release files and repomd.xml are
-signed again at each move, with a date that grows.`,
+		about: `A channel is a name for a freeze that can be moved to another freeze, newer or
+older. Clients that use its URLs follow each move, because the server then signs
+its Release files and repomd.xml again, with a later date.`,
 		examples: []string{
 			"snapctl channel set stable 4.1",
 			"snapctl channel show stable",
@@ -52,7 +52,7 @@ signed again at each move, with a date that grows.`,
 			{
 				name: "history", args: "CHANNEL", min: 1, max: 1,
 				usage:    "list the moves of a channel, newest first",
-				about:    `The history of a channel that was removed stays.`,
+				about:    `The history of a removed channel remains.`,
 				examples: []string{"snapctl channel history stable"},
 				result:   new(api.ChannelHistory),
 				run: func(ctx context.Context, c *call) error {
@@ -67,8 +67,8 @@ signed again at each move, with a date that grows.`,
 			{
 				name: "rm", args: "CHANNEL", min: 1, max: 1,
 				usage: "remove a channel",
-				about: `Its URLs answer 410 from then on. Its history stays, and its name can only be
-used for a channel again.`,
+				about: `The channel's URLs answer 410 from then on. Its history remains, and its name
+can only be used again for a channel.`,
 				examples: []string{"snapctl channel rm stable"},
 				result:   new(api.RemoveResult),
 				run: func(ctx context.Context, c *call) error {
@@ -86,19 +86,19 @@ func channelSetVerb() *verb {
 	return &verb{
 		name: "set", args: "CHANNEL NAME", min: 2, max: 2,
 		usage: "make a channel show a freeze",
-		about: `All mirrors of the freeze NAME are moved at once. NAME may be another channel,
-whose freeze is taken. A channel that does not exist is created.
+		about: `All mirrors of the freeze NAME are moved at once. If NAME is a channel, its
+freeze is used. A channel that does not exist is created.
 
-The files of the freezes that the channel showed before are answered for a week
-more, for clients that read an index before the move. Until then these freezes
-cannot be removed.`,
+The channel serves the files of its earlier freezes for another week, for
+clients that read an index before the move. Until then these freezes cannot be
+removed.`,
 		examples: []string{
 			"snapctl channel set stable 4.1",
 			"snapctl channel set stable testing --allow-missing",
 		},
 		options: []option{
-			{name: "allow-missing", usage: "even if the freeze lacks a mirror, suite, component or architecture that the present one has"},
-			{name: "allow-info-change", usage: "even if Origin, Label, Codename or the default priority differ: apt-get update then fails without --allow-releaseinfo-change"},
+			{name: "allow-missing", usage: "move it even if the freeze lacks a mirror, suite, component or architecture of the current one"},
+			{name: "allow-info-change", usage: "move it even if Origin, Label, Codename or the default priority differ: apt-get update then fails without --allow-releaseinfo-change"},
 		},
 		result: new(api.ChannelResult),
 		run: func(ctx context.Context, c *call) error {
@@ -118,7 +118,7 @@ cannot be removed.`,
 	}
 }
 
-// askChannel asks something about the channel that the first argument names.
+// askChannel sends a request about the channel that the first argument names.
 func (c *call) askChannel(ctx context.Context, wire string, result any) error {
 	if err := c.checkName("name", c.arg(0)); err != nil {
 		return err

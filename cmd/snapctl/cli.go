@@ -30,7 +30,7 @@ const (
 // are generated from the same values.
 type verb struct {
 	name     string
-	args     string // the positional arguments as usage shows them
+	args     string // the positional arguments as printed in the usage
 	min, max int    // their number; max < 0: any number
 	usage    string // one line
 	about    string // paragraphs, separated by empty lines
@@ -39,7 +39,7 @@ type verb struct {
 	verbs    []*verb // for a group
 	result   any     // pointer to a zero value of what --json prints; nil for plain text
 	long     bool    // with --json, progress lines come before the result
-	reads    bool    // may be abandoned by an interrupt even while it waits for a read: it has nothing to clean up
+	reads    bool    // an interrupt may abandon it while it waits for a read, because it has nothing to clean up
 	hidden   bool
 	run      func(context.Context, *call) error
 }
@@ -106,7 +106,7 @@ func (c *call) str(name string) string    { return c.String(name) }
 func (c *call) list(name string) []string { return c.StringSlice(name) }
 func (c *call) arg(i int) string          { return c.Args().Get(i) }
 
-// usagef returns an error about how the verb was called.
+// usagef returns an error in the arguments of the verb.
 func (c *call) usagef(format string, args ...any) error {
 	return &usageError{verb: c.name, msg: fmt.Sprintf(format, args...)}
 }
@@ -148,14 +148,14 @@ func (c *call) ask(ctx context.Context, wire string, req, result any) error {
 	})
 }
 
-// send is ask for a verb that takes files.
+// send is like ask, for a verb that sends files.
 func (c *call) send(ctx context.Context, wire string, req any, files []string, result any) error {
 	return c.asking(func(cl *client.Client, progress func(api.Progress)) error {
 		return cl.Send(ctx, wire, req, files, result, progress)
 	})
 }
 
-// asking runs f with a client, and with the progress of long verbs.
+// asking runs f with a client and, for long verbs, a function that shows progress.
 func (c *call) asking(f func(*client.Client, func(api.Progress)) error) error {
 	if c.client == nil {
 		var err error
@@ -191,9 +191,9 @@ func (p *program) run(ctx context.Context, args []string) int {
 // interrupt.
 const interruptGrace = time.Second
 
-// promptly runs the command and returns when it ends. It abandons a read-only
-// command soon after ctx is done, because nothing interrupts a read from a pipe
-// or from a disk that does not answer.
+// promptly runs the command and returns when it ends. It abandons a read-only command
+// soon after ctx is done, because a read from a pipe or a disk that does not answer
+// cannot be interrupted.
 func promptly(ctx context.Context, l *line, run func() error) error {
 	if !l.path[len(l.path)-1].reads {
 		return run()
@@ -274,8 +274,8 @@ func (p *program) app(u *ui, l *line) *cli.App {
 // built is the version of this build, set by the Makefile.
 var built string
 
-// version returns the version of this build, or without the Makefile the revision
-// that Go recorded.
+// version returns the version of this build or, if the Makefile did not set it, the
+// revision that Go recorded.
 func version() string {
 	if built != "" {
 		return built
@@ -287,8 +287,7 @@ func version() string {
 	return info.Main.Version
 }
 
-// absolute returns a path that snapd can open, since it runs in another
-// directory.
+// absolute returns an absolute path, because snapd runs in another directory.
 func absolute(name string) (string, error) {
 	a, err := filepath.Abs(name)
 	if err != nil {
@@ -318,5 +317,5 @@ func (c *call) readLimited(name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// errTooLarge means that an input is larger than any real one.
+// errTooLarge means that an input exceeds a limit that no real input reaches.
 var errTooLarge = errors.New("too large")

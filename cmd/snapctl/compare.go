@@ -13,22 +13,22 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// explainOptions are those that compare and rebuild share.
+// explainOptions are the options that compare and rebuild share.
 var explainOptions = []option{
 	{name: "explain", value: "PATH", usage: "show how this path differs; \".\" is the image itself"},
-	{name: "expected", value: "FILE", usage: "differences that do not count: lines of GLOB CODE"},
+	{name: "expected", value: "FILE", usage: "expected differences: lines of GLOB CODE"},
 }
 
 func compareVerb() *verb {
 	return &verb{
 		name: "compare", args: "FILE FILE", min: 2, max: 2,
 		usage: "explain how two images, packages or directories differ",
-		about: `Compares SquashFS and ISO 9660 images, tar archives (also compressed), .deb and
-.rpm packages, other files, and directories, without unpacking them and without
-snapd. Each path that differs is listed with the package that owns it and with
-the codes of its causes, such as mtime or build-path; docs/COMPARE.md lists the
-codes. A code is only given if it explains every byte; what is left is
-"contents".
+		about: `compare compares SquashFS and ISO 9660 images, tar archives (also compressed),
+.deb and .rpm packages, other files, and directories, without unpacking them and
+without snapd. Each path that differs is listed with the package that owns it
+and with the codes of its causes, such as mtime or build-path; docs/COMPARE.md
+lists the codes. A code is given only if it explains every byte that differs;
+the code of any other difference is "contents".
 
 The exit code is 0 if both are equal or every difference is expected, and 4
 otherwise. A path in an archive within the image follows "//":
@@ -106,7 +106,7 @@ func writeReport(name string, r *api.CompareResult) (string, error) {
 	return name, nil
 }
 
-// maxCompared is how many paths are listed for people.
+// maxCompared is how many paths are listed in the output for people.
 const maxCompared = 200
 
 // compared shows the result of a comparison.
@@ -166,7 +166,7 @@ func (u *ui) compared(r *api.CompareResult) {
 	}
 }
 
-// comparedPaths lists the paths that differ, those first that are not expected.
+// comparedPaths lists the paths that differ, unexpected differences first.
 func (u *ui) comparedPaths(r *api.CompareResult) {
 	rows := [][]string{{"  CODE", "PATH", "A", "B", "DETAIL"}}
 	listed, expected, paths := 0, 0, 0

@@ -72,7 +72,7 @@ func complete(ctx context.Context, c *call, words []string) []candidate {
 	}
 	current, before := words[len(words)-1], words[:len(words)-1]
 	l := &line{path: []*verb{root()}, seen: map[string]bool{}}
-	var pending *option // the option that waits for its value
+	var pending *option // the option whose value is expected
 	raw := false
 	for _, w := range before {
 		switch {
@@ -226,8 +226,8 @@ func values(ctx context.Context, c *call, l *line, kind string, choices []string
 	return out
 }
 
-// under reports whether the line's verb is one of these, or in one of these
-// groups.
+// under reports whether the line's verb has one of these names, or is in a group with
+// one of them.
 func (l *line) under(names ...string) bool {
 	return len(l.path) > 1 && slices.Contains(names, l.path[1].name)
 }
@@ -346,8 +346,8 @@ func manVerb() *verb {
 	}
 }
 
-// manPage formats the page of a verb; with deep set, it also documents the verb's
-// commands.
+// manPage formats the page of a verb. If deep is set, the page also documents the
+// verb's commands.
 func manPage(v *verb, above []string, deep bool) string {
 	names := append(slices.Clone(above), v.name)
 	name, title := strings.Join(names, " "), strings.Join(names, "-")

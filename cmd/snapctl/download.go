@@ -25,10 +25,10 @@ import (
 // downloads is how many files of an export are downloaded at a time.
 const downloads = 8
 
-// errNoExport means that a URL is not that of an export.
+// errNoExport means that there is no export at a URL.
 var errNoExport = errors.New("no export at this URL")
 
-// isURL reports whether an argument is a URL, not the name of a directory.
+// isURL reports whether an argument is a URL and not the name of a directory.
 func isURL(s string) bool {
 	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")
 }
@@ -50,7 +50,7 @@ func openTar(ctx context.Context, cl *fetch.Client, u remote.URL) (*fetch.Stream
 	return cl.Open(ctx, fetch.Request{URLs: []remote.URL{u}, Size: -1, MaxSize: math.MaxInt64})
 }
 
-// room is the space that a download leaves on its disk, in bytes.
+// room is the free space that a download must leave on its disk, in bytes.
 const room = 64 << 20
 
 // enoughSpace checks that a directory's disk has more than room bytes left.
@@ -65,8 +65,8 @@ func enoughSpace(dir string) error {
 	return nil
 }
 
-// download copies the export at a URL into an empty directory: the files that its
-// SHA256SUMS lists, or those of a tar stream.
+// download copies the export at a URL to an empty directory: the files in its
+// SHA256SUMS, or those in a tar stream.
 func (c *call) download(ctx context.Context, u remote.URL, dir string, progress func(api.Progress)) error {
 	if progress == nil {
 		progress = func(api.Progress) {}
@@ -174,7 +174,7 @@ func (s *fileSink) Reset() error {
 	return s.Truncate(0)
 }
 
-// reported reports the bytes that are read, each MiB.
+// reported is a reader that reports progress after each MiB.
 type reported struct {
 	r        io.Reader
 	at       api.Progress
@@ -203,7 +203,7 @@ func (c *call) downloaded(ctx context.Context, s string, f func(dir string) erro
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	// The last element is the name in messages.
+	// Error messages contain the last element of this path.
 	dir := filepath.Join(tmp, "export")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err

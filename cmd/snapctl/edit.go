@@ -28,16 +28,16 @@ const maxConfig = 16 << 20
 
 // editVerbs are the commands that change the configuration file.
 func editVerbs() []*verb {
-	const about = `The change is made in the configuration file of snapd, on the same machine. Its
-comments stay. snapd reads the file again at once. If it refuses, the file gets
-its earlier content back. If the file cannot be written, the lines to write are
-printed, and the exit code is 1.`
+	const about = `The command edits the configuration file of snapd on this machine, keeps its
+comments, and has snapd read it again. If snapd refuses the change, the command
+restores the file. If the file cannot be written, the command prints the lines
+to write, and the exit code is 1.`
 	return []*verb{
 		{
 			name: "add", args: "M KEY=VALUE...", min: 2, max: -1,
 			usage: "add a mirror to the configuration file",
-			about: `The keys are those of a [[mirror]] table: see frozen-snapd.toml(5). Lists are
-written with commas.
+			about: `The keys are those of a [[mirror]] table: see frozen-snapd.toml(5). Commas
+separate the elements of a list.
 
 ` + about,
 			examples: []string{"snapctl mirror add debian type=deb url=https://mirror.example.org/debian suites=bookworm,bookworm-updates components=main architectures=amd64 keyring=/usr/share/keyrings/debian-archive-keyring.gpg interval=6h"},
@@ -47,8 +47,8 @@ written with commas.
 		{
 			name: "set", args: "M KEY=VALUE...", min: 2, max: -1,
 			usage: "change keys of a mirror in the configuration file",
-			about: `Nothing after = removes the key, so that its default applies. Lists are
-written with commas.
+			about: `An empty value removes the key, so that its default applies. Commas separate the
+elements of a list.
 
 ` + about,
 			examples: []string{"snapctl mirror set debian interval=1h keep=90d", "snapctl mirror set debian keep="},
@@ -58,11 +58,10 @@ written with commas.
 		{
 			name: "rename", args: "M N", min: 2, max: 2,
 			usage: "give a mirror another name in the configuration file",
-			about: `Snapshots that exist keep the earlier name, under which freezes, their proofs
-and the transparency log refer to them, and are still served. The next sync
-makes the first snapshot of the new name, and downloads no file that is stored
-already. Packages of earlier snapshots that nobody has requested cannot be
-downloaded any more.
+			about: `Existing snapshots keep the old name, because freezes, their proofs and the
+transparency log refer to it, and are still served. The next sync makes the
+first snapshot with the new name, and does not download stored files again.
+Packages of the old snapshots that are not stored can no longer be downloaded.
 
 ` + about,
 			examples: []string{"snapctl mirror rename debian debian-12"},
@@ -79,13 +78,14 @@ downloaded any more.
 		{
 			name: "rm", args: "M", min: 1, max: 1,
 			usage: "remove a mirror from the configuration file",
-			about: `Its snapshots stay, and are still served. With --snapshots, those that no
-freeze, recording or pin needs are removed too. A later gc deletes the bytes.
+			about: `The mirror's snapshots remain, and are still served. --snapshots also removes
+the snapshots that no freeze, recording or pin uses; a later gc deletes their
+files.
 
 ` + about,
 			examples: []string{"snapctl mirror rm debian", "snapctl mirror rm debian --snapshots --yes"},
 			options: []option{
-				{name: "snapshots", usage: "also remove the mirror's snapshots that nothing needs"},
+				{name: "snapshots", usage: "also remove the mirror's snapshots that nothing uses"},
 				{name: "yes", usage: "remove snapshots without asking"},
 			},
 			result: new(api.MirrorEdit),
@@ -124,8 +124,8 @@ func (c *call) settings() ([]config.Setting, error) {
 	return out, nil
 }
 
-// edit changes the configuration file and prints the result. lines are what a
-// person would write, if the file cannot be read.
+// edit changes the configuration file and prints the result. If snapctl cannot read the
+// file, it prints lines, for a person to write.
 func (c *call) edit(ctx context.Context, lines string, change func(file string, text []byte) ([]byte, error)) error {
 	r, err := c.changeConfig(ctx, lines, change)
 	if err != nil {
@@ -139,7 +139,7 @@ func (c *call) changeConfig(ctx context.Context, lines string, change func(file 
 	if err := c.checkName("mirror", c.arg(0)); err != nil {
 		return nil, err
 	}
-	// A server elsewhere must not choose a file of this machine.
+	// A remote server must not choose a file of this machine.
 	if server, err := c.server(); err != nil {
 		return nil, err
 	} else if server != "" {
@@ -175,7 +175,7 @@ func (c *call) changeConfig(ctx context.Context, lines string, change func(file 
 		return res, nil
 	}
 	if now, err := regfile.Read(file, maxConfig); err != nil || !bytes.Equal(now, old) {
-		return nil, errors.Join(fmt.Errorf("%s was changed meanwhile by another program: run the command again", file), err)
+		return nil, errors.Join(fmt.Errorf("another program has changed %s meanwhile: run the command again", file), err)
 	}
 	if err := durable.Rewrite(file, text); err != nil {
 		return nil, c.byHand(file, res.Lines, err)
@@ -186,8 +186,8 @@ func (c *call) changeConfig(ctx context.Context, lines string, change func(file 
 	res.Reloaded = new(api.ReloadResult)
 	if err := c.ask(ctx, "reload", api.Empty{}, res.Reloaded); err != nil {
 		if refusal := (*api.Error)(nil); !errors.As(err, &refusal) {
-			// Without an answer snapd may use the file already.
-			return nil, fmt.Errorf("%s has the change, and snapd did not say whether it uses it (systemctl reload frozen-snapd): %w", file, err)
+			// Without an answer, snapd may already use the file.
+			return nil, fmt.Errorf("%s is changed, but snapd did not confirm that it uses it (systemctl reload frozen-snapd): %w", file, err)
 		}
 		if back := durable.Rewrite(file, old); back != nil {
 			return nil, errors.Join(err, fmt.Errorf("the earlier content of %s was not restored: %w", file, back))
@@ -200,7 +200,7 @@ func (c *call) changeConfig(ctx context.Context, lines string, change func(file 
 // lockFile keeps other runs of snapctl from changing a file until unlock.
 func lockFile(ctx context.Context, file string) (unlock func(), err error) {
 	for {
-		f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // what is no file must not block
+		f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not block
 		if err != nil {
 			return nil, err
 		}
@@ -220,8 +220,8 @@ func lockFile(ctx context.Context, file string) (unlock func(), err error) {
 	}
 }
 
-// sameAs reports whether an open file still has its name: who had the lock before may
-// have replaced it.
+// sameAs reports whether an open file still has its name: the last holder of the lock
+// may have replaced it.
 func sameAs(f *os.File, name string) bool {
 	x, errX := f.Stat()
 	y, errY := os.Stat(name)
@@ -258,11 +258,12 @@ func (c *call) configFile(ctx context.Context) (file string, running bool, err e
 	return file, true, err
 }
 
-// followed returns the configuration file that a link names: the link stays one.
+// followed resolves symbolic links to the configuration file, so that an edit does not
+// replace the link.
 func followed(file string) (string, error) {
 	target, err := filepath.EvalSymlinks(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return file, nil // there is nothing to lose; what reads it says so
+		return file, nil // the caller reports it when it reads the file
 	} else if err != nil {
 		return file, fmt.Errorf("configuration of snapd: %w", err)
 	}
@@ -275,7 +276,7 @@ func sameFile(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// checkRecordings refuses to take a mirror away from a build.
+// checkRecordings returns an error if a running recording uses the mirror.
 func (c *call) checkRecordings(ctx context.Context) error {
 	var list api.RecordList
 	if err := c.ask(ctx, "record/list", api.Empty{}, &list); err != nil {
@@ -292,8 +293,8 @@ func (c *call) checkRecordings(ctx context.Context) error {
 	return nil
 }
 
-// byHand returns the error of a file that this user cannot change, with the lines to
-// write.
+// byHand returns the error for a configuration file that this user cannot change, with
+// the lines to write by hand.
 func (c *call) byHand(file, lines string, err error) error {
 	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -359,7 +360,7 @@ func removeMirror(ctx context.Context, c *call) error {
 	return nil
 }
 
-// removeSnapshots removes the snapshots of a mirror that nothing needs.
+// removeSnapshots removes the snapshots of a mirror that nothing uses.
 func (c *call) removeSnapshots(ctx context.Context, r *api.MirrorEdit) error {
 	var list api.SnapshotList
 	if err := c.ask(ctx, "list", api.ListRequest{Mirror: r.Mirror}, &list); err != nil {

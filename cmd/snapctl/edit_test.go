@@ -101,7 +101,7 @@ func TestEditWithoutAnswer(t *testing.T) {
 	x, file := editor(t, editFile)
 	x.fake.set(func() { x.fake.answers["reload"] = errHangUp })
 	o := x.run(t.TempDir(), "mirror", "set", "fedora", "interval=6h")
-	if o.Exit != 1 || !strings.Contains(o.Err, file+" has the change, and snapd did not say whether it uses it") {
+	if o.Exit != 1 || !strings.Contains(o.Err, file+" is changed, but snapd did not confirm that it uses it") {
 		t.Errorf("exit %d, %s", o.Exit, o.Err)
 	}
 	if got := content(t, file); !strings.Contains(got, "interval = \"6h\"") {

@@ -27,14 +27,14 @@ import (
 
 // usageError is an error in the command line.
 type usageError struct {
-	verb string // the help to read
+	verb string // whose help the hint names
 	msg  string
-	hint string // in place of the help
+	hint string // instead of the help
 }
 
 func (e *usageError) Error() string { return e.msg }
 
-// exitError ends snapctl with an exit code when everything has been printed.
+// exitError ends snapctl with an exit code after all output has been printed.
 type exitError int
 
 func (e exitError) Error() string { return "exit" }
@@ -59,10 +59,10 @@ type advice struct {
 	dry    string // in place of hint after a dry run of a freeze, if it differs
 }
 
-// advices maps errors to exit codes and hints. The first matching row counts. A
-// hint must follow from every error that matches its row: causes that share a code
-// but need different steps have rows by reason above the row of the code, and no
-// hint is better than a guess.
+// advices maps errors to exit codes and hints. The first matching row counts. A hint
+// must apply to every error that matches its row. Causes with the same code but
+// different remedies have rows with a reason, above the row of the code. No hint is
+// better than a guess.
 var advices = []advice{
 	{is: context.Canceled, exit: api.ExitInterrupted},
 	{is: client.ErrNoDaemon, and: fs.ErrPermission, exit: api.ExitFailed, hint: "only root, the user that runs snapd and the members of its socket_group may do this"},
@@ -281,13 +281,13 @@ var advices = []advice{
 // errExists means that a file would be overwritten.
 var errExists = errors.New("the file exists")
 
-// errOpenToken means that a file with a token is open to other users.
+// errOpenToken means that any user can read a file with a token.
 var errOpenToken = errors.New("every user can read it")
 
 // errNoToken means that a file has no token.
 var errNoToken = errors.New("expected a token in its first line")
 
-// errNoCertificate means that the value of an option is not a file of keys.
+// errNoCertificate means that the value of an option is not a file of public keys.
 var errNoCertificate = errors.New("expected a file of public keys")
 
 // explain returns the exit code and hint for an error of l's verb.
@@ -295,7 +295,7 @@ func explain(err error, l *line) (exit int, hint string) {
 	return explainCall(err, l.name(), l.args)
 }
 
-// explainCall is explain for the verb name, called with args.
+// explainCall is like explain, for the verb called name and its args.
 func explainCall(err error, name string, args []string) (exit int, hint string) {
 	var u *usageError
 	if errors.As(err, &u) && u.hint != "" {
@@ -337,8 +337,8 @@ func explainCall(err error, name string, args []string) (exit int, hint string) 
 	return exit, hint
 }
 
-// dryRun reports whether an error is that of a dry run of a freeze, which has
-// listed every entry.
+// dryRun reports whether an error ended a dry run of a freeze, which has listed every
+// entry.
 func dryRun(e *api.Error) bool {
 	var r api.FreezeResult
 	return decodeDetail(e, &r) && r.DryRun

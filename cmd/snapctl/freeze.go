@@ -22,11 +22,11 @@ func freezeVerb() *verb {
 	return &verb{
 		name: "freeze", args: "NAME", min: 1, max: 1,
 		usage: "name and sign an immutable set of packages",
-		about: `Freezes the packages in the given manifests, or else the given packages, or else
-the recording called NAME, or else whole mirrors. Packages that are not stored
-yet are downloaded; if upstream no longer has some, the freeze fails and lists
-them. Without --mirror, the newest snapshots of all configured mirrors are used,
-and each mirror must have one. A recording must be stopped first. A freeze
+		about: `freeze freezes the packages in the given manifests, or else the given packages,
+or else the recording called NAME, or else whole mirrors. It downloads packages
+that are not stored yet; if upstream no longer has some, the freeze fails and
+lists them. Without --mirror, the newest snapshots of all configured mirrors are
+used, and each mirror must have one. A recording must be stopped first. A freeze
 without packages is refused unless --allow-empty is given.
 
 Freezing the same contents under an existing name changes nothing, not even its
@@ -51,7 +51,7 @@ but no longer has.`,
 			{name: "recording", value: "R", usage: "freeze the packages of this recording"},
 			{name: "no-recording", usage: "ignore a recording called NAME"},
 			{name: "package", value: "P", many: true, usage: "freeze this package: NAME[:ARCH][=VERSION]"},
-			{name: "query", value: "Q", usage: "freeze the packages of the snapshots that this query asks for: see snapctl packages"},
+			{name: "query", value: "Q", usage: "freeze the packages of the snapshots that this query selects: see snapctl packages"},
 			{name: "with-deps", usage: "include the dependencies of the packages"},
 			{name: "base", value: "FROZEN", usage: "start from the packages of this freeze"},
 			{name: "replace", value: "P[=V]@REF", many: true, usage: "take this package from that snapshot or freeze instead"},
@@ -179,10 +179,10 @@ func sourcesVerb() *verb {
 		about: `REF is a snapshot, a freeze, or a running recording, which records a build that
 uses its sources.
 
-With --for, the configuration is that of the fewest snapshots that together have
-the packages of a build manifest, and of these the fewest suites. The manifest
-can be in any format that freeze reads. If no snapshot has some of its packages,
-they are listed, and the exit code is 3.
+With --for, sources chooses the fewest snapshots, and the fewest suites in them,
+that together have the packages of a build manifest. The manifest can be in any
+format that freeze reads. Packages that no snapshot has are listed, and the exit
+code is then 3.
 
 A .repo file refers to keys by their URLs on this server, or with --keys-dir by
 files in that directory. The formats list and mmdebstrap need --keys-dir: the
@@ -192,7 +192,7 @@ A lock file lists each package of a snapshot or a freeze with its digest and its
 URL on this server: repro-env.lock (repro-env), the lock files of
 rules_distroless (rules-distroless, and rules-distroless-v1 for version 1),
 rpms.lock.yaml (rpms-lock), or SHA256SUMS for repro-get (sha256sums). freeze
---manifest reads them all.`,
+--manifest reads all of these.`,
 		examples: []string{
 			"snapctl sources 4.1 > /etc/apt/sources.list.d/release.sources",
 			"snapctl sources fedora@latest > /etc/yum.repos.d/release.repo",
@@ -265,7 +265,7 @@ func runSources(ctx context.Context, c *call) error {
 // maxListed is how many missing packages are listed one by one.
 const maxListed = 20
 
-// sourcesOf takes REF or --for into a request, one of which is needed.
+// sourcesOf sets REF or --for in a request. Exactly one of them must be given.
 func (c *call) sourcesOf(req *api.SourcesRequest) error {
 	file := c.str("for")
 	switch {
@@ -285,8 +285,8 @@ func (c *call) sourcesOf(req *api.SourcesRequest) error {
 	return nil
 }
 
-// writeKeys writes public keys to a directory, and creates it if necessary. The
-// server chooses the file names, so they are not allowed to leave the directory.
+// writeKeys writes public keys to a directory, and creates it if necessary. The server
+// chooses the file names, so writeKeys refuses names outside the directory.
 func writeKeys(dir string, keys []api.KeyFile) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -323,7 +323,7 @@ func replaceFile(root *os.Root, name string, data []byte, mode os.FileMode) (err
 			root.Remove(tmp)
 		}
 	}()
-	if err := f.Chmod(mode); err != nil { // whatever the umask is
+	if err := f.Chmod(mode); err != nil { // independent of the umask
 		return err
 	}
 	if _, err := f.Write(data); err != nil {

@@ -133,17 +133,18 @@ func (o option) form() string {
 
 // synopsis returns the usage line of a verb.
 func synopsis(name string, v *verb) string {
-	switch {
-	case len(v.verbs) > 0 && v.run != nil:
-		return name + " " + v.args + " [OPTIONS] | COMMAND [OPTIONS] [ARGUMENTS]"
-	case len(v.verbs) > 0:
-		return name + " COMMAND [OPTIONS] [ARGUMENTS]"
-	case v.args == "" && len(v.options) == 0:
-		return name
-	case v.args == "":
-		return name + " [OPTIONS]"
-	case len(v.options) == 0:
-		return name + " " + v.args
+	const commands = "COMMAND [OPTIONS] [ARGUMENTS]"
+	if len(v.verbs) > 0 && v.run == nil {
+		return name + " " + commands
 	}
-	return name + " " + v.args + " [OPTIONS]"
+	if v.args != "" {
+		name += " " + v.args
+	}
+	if len(v.options) > 0 {
+		name += " [OPTIONS]"
+	}
+	if len(v.verbs) > 0 {
+		name += " | " + commands
+	}
+	return name
 }

@@ -62,14 +62,14 @@ func imageVerb() *verb {
 			{
 				name: "build", args: "NAME", min: 1, max: 1,
 				usage: "build a root file system from a freeze with mmdebstrap",
-				about: `Installs packages from the freeze only, without root where the machine allows it
-and with SOURCE_DATE_EPOCH set to the date of the freeze. The digest of the
-result and the way it was built are recorded, those of tar and OCI images as
-VARIANT-tar and VARIANT-oci. The image has the distribution's own source lines,
-a fixed host name, an empty resolv.conf and machine-id, and nothing that depends
-on this machine. An OCI image is one file, which podman load takes, and skopeo
-as oci-archive:FILE; the name of the freeze is its reference, where references
-can have such names.`,
+				about: `build installs packages only from the freeze, without root if the machine allows
+it, and with SOURCE_DATE_EPOCH set to the date of the freeze. snapd records the
+digest of the image and how it was built; for tar and OCI images as VARIANT-tar
+and VARIANT-oci. The image has the distribution's own source lines, a fixed host
+name, an empty resolv.conf and machine-id, and nothing that depends on this
+machine. An OCI image is one file for podman load, or for skopeo as
+oci-archive:FILE. Its reference is the name of the freeze, if that is a valid
+reference.`,
 				examples: []string{
 					"snapctl image build 4.1",
 					"snapctl image build 4.1 --variant minbase --include openssh-server,less --output 4.1.squashfs",
@@ -78,7 +78,7 @@ can have such names.`,
 				options: []option{
 					{name: "variant", value: "V", usage: "mmdebstrap's variant: essential, apt (default), minbase, buildd, important, standard, ..."},
 					{name: "format", value: "F", usage: "squashfs (default), tar, or oci"},
-					{name: "include", value: "P,...", many: true, usage: "packages to install in addition to those of the variant"},
+					{name: "include", value: "P[,P...]", many: true, usage: "packages to install in addition to those of the variant"},
 					{name: "output", value: "FILE", usage: "also write the image to this file"},
 				},
 				result: new(api.ImageBuild),
@@ -110,13 +110,13 @@ func rebuildVerb() *verb {
 		about: `The versions of the build tools are compared with the recorded ones first. The
 exit code is 0 if the images are identical or every difference is expected;
 otherwise it is 4. The differences are explained as by snapctl compare. --attest
-signs whether the images are identical, whichever it is, as snapctl attest does,
-and has the page of the freeze show what differs.`,
+signs the result, identical or not, as snapctl attest does, and publishes the
+differences on the page of the freeze.`,
 		examples: []string{"snapctl rebuild 4.1", "snapctl rebuild 4.1 --variant minbase --output again.squashfs", "snapctl rebuild 4.1 --attest --key builder.pem"},
 		options: append([]option{
 			{name: "variant", value: "V", usage: "name of the image, if the freeze has several"},
 			{name: "output", value: "FILE", usage: "write the new image to this file"},
-			{name: "attest", usage: "sign whether the images are identical, and keep that beside the freeze"},
+			{name: "attest", usage: "sign whether the images are identical, and keep the attestation beside the freeze"},
 			{name: "key", value: "FILE", usage: "private key for --attest (default: that of the server, which --config names)"},
 		}, explainOptions...),
 		result: new(api.RebuildResult),
@@ -125,7 +125,7 @@ and has the page of the freeze show what differs.`,
 	}
 }
 
-// A builder builds images, with mmdebstrap or as a test defines it.
+// A builder builds images with mmdebstrap, or with a function of a test.
 type builder struct {
 	architecture func(context.Context) (string, error)
 	tools        func(context.Context) (image.Tools, error)
@@ -157,7 +157,7 @@ func (c *call) installSources(ctx context.Context, f *api.Frozen) (string, error
 // errNoDebian means that a freeze contains nothing that mmdebstrap could install.
 var errNoDebian = errors.New("the freeze has no Debian mirror")
 
-// upstreamLines returns the distribution's own source lines for the mirrors of a
+// upstreamLines returns apt source lines with upstream's URLs, for the mirrors of a
 // freeze that are configured here.
 func (c *call) upstreamLines(ctx context.Context, f *api.Frozen) (string, error) {
 	var list []image.Repository
@@ -168,8 +168,8 @@ func (c *call) upstreamLines(ctx context.Context, f *api.Frozen) (string, error)
 		var d api.MirrorDetail
 		err := c.ask(ctx, "mirror/show", api.MirrorRef{Mirror: m.Mirror}, &d)
 		if e := (*api.Error)(nil); errors.As(err, &e) && e.Code == api.CodeNotFound {
-			// An imported freeze can be installed; only its upstream is unknown.
-			c.ui.warning("mirror %s is not configured here: the image's sources.list leaves it out", m.Mirror)
+			// An imported freeze can be installed, but its upstream is unknown.
+			c.ui.warning("mirror %s is not configured here: the image's sources.list omits it", m.Mirror)
 			continue
 		}
 		if err != nil {
@@ -189,7 +189,7 @@ func sortedMirrors(f *api.Frozen) []api.FrozenMirror {
 	return out
 }
 
-// frozen asks for a freeze by name.
+// frozen requests a freeze by name.
 func (c *call) frozen(ctx context.Context, name string) (*api.Frozen, error) {
 	var r api.ShowResult
 	if err := c.ask(ctx, "show", api.ShowRequest{Ref: name}, &r); err != nil {
@@ -201,8 +201,8 @@ func (c *call) frozen(ctx context.Context, name string) (*api.Frozen, error) {
 	return r.Frozen, nil
 }
 
-// build writes the image of s to a file: output, or a temporary one that done
-// removes. Its mode lets snapd read it.
+// build writes the image of s to output, or to a temporary file that done removes. The
+// file's mode lets snapd read it.
 func (c *call) build(ctx context.Context, s image.Spec, name, output string) (file string, done func(), err error) {
 	c.boundMemory()
 	done = func() {}
@@ -254,7 +254,7 @@ type buildLog struct {
 	rest []byte // of the current line
 }
 
-// buildPhases maps beginnings of mmdebstrap's lines to phases.
+// buildPhases maps the beginnings of mmdebstrap's messages to phases.
 var buildPhases = []struct{ line, phase string }{
 	{"I: running apt-get update", "update"},
 	{"I: downloading packages", "download"},
@@ -278,7 +278,7 @@ func (l *buildLog) Write(p []byte) (int, error) {
 		l.rest = rest
 	}
 	if len(l.rest) > 4096 {
-		l.rest = nil // has no line itself
+		l.rest = nil // no message is that long
 	}
 	return len(p), nil
 }
@@ -289,7 +289,7 @@ func runImageBuild(ctx context.Context, c *call) error {
 		return err
 	}
 	s := image.Spec{Variant: c.str("variant"), Format: c.str("format"), Freeze: name, Include: splitCommas(c.list("include")), Architecture: "amd64"}
-	// Check first what needs no daemon.
+	// First make the checks that need no daemon.
 	probe := s
 	probe.Epoch = c.p.now()
 	if err := probe.Check(); err != nil {
@@ -409,8 +409,8 @@ func runRebuild(ctx context.Context, c *call) error {
 	if key != nil && !out.Equal {
 		if out.Comparison, err = c.keepComparison(ctx, name, out.Compare); ctx.Err() != nil {
 			return err
-		} else if err != nil { // after a long build, its result counts
-			c.ui.warning("what differs is not kept beside %s: %v", name, err)
+		} else if err != nil { // still report the result of a long build
+			c.ui.warning("the differences are not stored beside %s: %v", name, err)
 		}
 	}
 	show(c.ui, out, c.ui.rebuilt)
@@ -438,8 +438,8 @@ func (c *call) compareRebuilt(ctx context.Context, recorded api.Image, file stri
 	return compare.Files(ctx, old, built, "the recorded image", file, o)
 }
 
-// keepComparison has snapd keep what differs beside the freeze, and returns the path of its
-// page.
+// keepComparison has snapd store the differences beside the freeze, and returns the
+// path of their page.
 func (c *call) keepComparison(ctx context.Context, name string, r *api.CompareResult) (string, error) {
 	data, err := freeze.EncodeComparison(r)
 	if err != nil {
@@ -482,7 +482,7 @@ func (c *call) addImage(ctx context.Context, req api.ImageAdd, file string, r *a
 	return nil
 }
 
-// getImage brings a recorded image here, into a file without a name.
+// getImage downloads a recorded image to an unlinked temporary file.
 func (c *call) getImage(ctx context.Context, im api.Image) (_ *os.File, err error) {
 	f, err := os.CreateTemp("", "snapctl-image-")
 	if err != nil {

@@ -25,10 +25,10 @@ func initVerb() *verb {
 	return &verb{
 		name: "init", max: 0,
 		usage: "write a configuration, optionally from this machine's package sources",
-		about: `Reads apt's sources (sources.list, sources.list.d), dnf's .repo files, or the
-given files, and writes a configuration with a mirror for each repository.
-Sources that cannot be mirrored are listed with the reason, and the exit code is
-then 3. Mirrors download packages on demand. Nothing else is changed.
+		about: `init reads apt's sources (sources.list, sources.list.d), dnf's .repo files, or
+the given files, and writes a configuration with a mirror for each repository.
+It lists sources that cannot be mirrored, with the reason, and the exit code is
+then 3. The mirrors download packages on demand. init changes nothing else.
 
 The URLs of an apt mirror list (mirror+file:, mirror+http:) become the URLs of
 one mirror, ordered by priority.
@@ -138,8 +138,9 @@ func runInit(ctx context.Context, c *call) error {
 	return exitCode(p.r.Exit)
 }
 
-// initPlan is what an init writes. Keys and logins in the sources become files, which
-// needs a place for them: printing the configuration has none.
+// initPlan contains the files that an init writes. Keys and logins in the sources
+// become files beside the configuration, so they cannot be kept if the configuration is
+// printed.
 type initPlan struct {
 	output     string // the file of the configuration, or "-"
 	r          api.InitResult
@@ -190,8 +191,8 @@ func (p *initPlan) keep(mirrors []initMirror) ([]initMirror, error) {
 	return kept, nil
 }
 
-// unprintable returns why a mirror cannot be part of a configuration that is printed,
-// or "".
+// unprintable returns the reason why a mirror cannot be in a printed configuration, or
+// "".
 func (p *initPlan) unprintable(m *initMirror) string {
 	switch {
 	case p.output != "-":
@@ -269,7 +270,7 @@ func initExit(skipped []api.InitSkip) int {
 var errNoSources = errors.New("none of the sources can be mirrored")
 
 // writeFile atomically writes the file name. It replaces an existing file only if
-// asked to.
+// replace is set.
 func writeFile(name string, data []byte, replace bool, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
@@ -290,7 +291,7 @@ func writeFile(name string, data []byte, replace bool, mode os.FileMode) error {
 	return nil
 }
 
-// A machine is what init reads from.
+// A machine provides the system configuration that init reads.
 type machine struct {
 	root          fs.FS // the file system, rooted at "/"
 	architectures func() []string
@@ -313,8 +314,8 @@ func thisMachine() machine {
 	return machine{root: regfile.DirFS("/"), architectures: dpkgArchitectures}
 }
 
-// dpkgArchitectures returns dpkg's native and foreign architectures, or without
-// dpkg the architecture of this program.
+// dpkgArchitectures returns dpkg's native and foreign architectures or, without dpkg,
+// the architecture of this program.
 func dpkgArchitectures() []string {
 	var out []string
 	for _, arg := range []string{"--print-architecture", "--print-foreign-architectures"} {
@@ -338,8 +339,8 @@ func dpkgArchitectures() []string {
 	return out
 }
 
-// files converts the values of an option to paths. Without a value there are
-// none, and the machine's own files are used.
+// files converts the values of an option to paths. An option without a value has none;
+// the machine's own files are then used.
 func files(values []string) ([]string, error) {
 	var out []string
 	for _, v := range values {

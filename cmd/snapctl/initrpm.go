@@ -21,9 +21,9 @@ const maxRepoFile = 4 << 20
 // ownRepos are the directories of the machine's own .repo files.
 var ownRepos = []string{"/etc/yum.repos.d", "/etc/yum/repos.d", "/etc/distro.repos.d"}
 
-// fromDNF returns the mirrors for the machine's repositories or for those in
-// files. This machine's release says nothing about files from elsewhere: they
-// need releasever.
+// fromDNF returns the mirrors for the machine's repositories or for those in files.
+// Files of another machine need releasever, because this machine's release does not
+// apply to them.
 func fromDNF(m machine, values []string, releasever string) ([]initMirror, []api.InitSkip, error) {
 	names, err := files(values)
 	if err != nil {

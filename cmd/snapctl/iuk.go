@@ -78,7 +78,7 @@ Timestamps in the kit are SOURCE_DATE_EPOCH, or else the date of the freeze
 			{
 				name: "verify", args: "FILE", min: 1, max: 1,
 				usage:    "verify that the old image and the kit make the new image",
-				about:    "Nothing is mounted. The exit code is 4 if they do not.",
+				about:    "The exit code is 4 if they make another image. Nothing is mounted.",
 				examples: []string{"snapctl iuk verify Tails_amd64_4.0_to_4.1.iuk --old 4.0.squashfs --new 4.1.squashfs"},
 				options: []option{
 					{name: "old", value: "FILE", required: true, usage: "image to upgrade from"},
@@ -110,21 +110,21 @@ loader is not installed: the command for it is printed.`,
 			{
 				name:  "udf",
 				usage: "write and sign upgrade-description files",
-				about: `Writes the files that clients of each version ask for to v2/ in the output
+				about: `udf writes the files that clients of each version request to v2/ in the output
 directory, and signs them with the key in --config or --key-file. The signatures
 have the date --date, or else SOURCE_DATE_EPOCH, or else the creation time of
 the key, so that the same inputs give the same bytes.
 
-With --builders and --threshold, or those of [signing] in --config, nothing is
-written unless that many builders confirm, of the freeze --to, the full image
-and the new image of each kit.`,
+With --builders and --threshold, or those of [signing] in --config, udf writes
+nothing unless that many builders confirm the full image and the new image of
+each kit as images of the freeze --to.`,
 				examples: []string{
 					"snapctl iuk udf --config config.toml --to 4.1 --from 4.0 --from 3.9 --next 4.2 --product Tails --build-target amd64 --channel stable --iuk-url https://kits.example.org/stable --image-url https://images.example.org/4.1.img --iuks kits --image 4.1.img --output udf",
 				},
 				options: append([]option{
 					{name: "to", value: "V", required: true, usage: "released version"},
 					{name: "from", value: "V", many: true, required: true, usage: "version that can be upgraded"},
-					{name: "next", value: "V", many: true, usage: "future version, whose clients must find an empty file"},
+					{name: "next", value: "V", many: true, usage: "future version, for whose clients udf writes an empty file"},
 					{name: "product", value: "P", required: true, usage: "product name, such as Tails"},
 					{name: "build-target", value: "A", required: true, usage: "architecture, such as amd64"},
 					{name: "channel", value: "CHANNEL", required: true, choices: []string{"stable", "alpha"}, usage: "stable or alpha"},
@@ -172,7 +172,8 @@ func (c *call) epoch() (time.Time, error) {
 	return time.Unix(n, 0).UTC(), nil
 }
 
-// boundMemory limits the heap to what kits may use, unless the user set a limit.
+// boundMemory limits the heap to the documented memory use of kits, unless the user set
+// a limit.
 func (c *call) boundMemory() {
 	if c.p.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(iuk.MemoryGoal)
@@ -229,7 +230,7 @@ func runIUKCreate(ctx context.Context, c *call) error {
 	return nil
 }
 
-// kitInputs opens the images that kits are made from.
+// kitInputs are the images that kits are made from.
 type kitInputs struct {
 	c    *call
 	open []*os.File
@@ -295,7 +296,7 @@ func (k *kitInputs) fromFreezes(ctx context.Context, opts *iuk.CreateOptions, fr
 	return nil
 }
 
-// freeze gets the image of a freeze.
+// freeze opens the image of a freeze.
 func (k *kitInputs) freeze(ctx context.Context, images []api.Image, name string) (iuk.Source, *api.Frozen, error) {
 	if err := k.c.checkName("name", name); err != nil {
 		return iuk.Source{}, nil, err
@@ -317,7 +318,7 @@ func (k *kitInputs) freeze(ctx context.Context, images []api.Image, name string)
 	}
 	k.open = append(k.open, f)
 	s := iuk.Source{Version: name, Image: iuk.Input{R: f, Size: img.Size, Name: "image of " + name}, Manifest: shown.Frozen.Manifest}
-	// It was verified when it was received.
+	// The digest was verified when the image was received.
 	if s.Image.SHA256, err = cas.ParseDigest(img.SHA256); err != nil {
 		return s, nil, err
 	}
@@ -372,7 +373,7 @@ func (k *kitFiles) add(file, path string) error {
 	return nil
 }
 
-// publish has snapd serve files, if there are any.
+// publish sends files to snapd, which serves them. It does nothing without files.
 func (c *call) publish(ctx context.Context, k *kitFiles) error {
 	if len(k.local) == 0 {
 		return nil
@@ -508,7 +509,7 @@ func (u udfSigner) SignDetached(_ context.Context, w io.Writer, data []byte) err
 	return err
 }
 
-// maxPublicKey bounds the certificate of an external signer, in bytes.
+// maxPublicKey limits the size of an external signer's certificate, in bytes.
 const maxPublicKey = 1 << 20
 
 // signer loads the signing key as snapd would.

@@ -56,12 +56,13 @@ func rmVerb() *verb {
 	return &verb{
 		name: "rm", args: "REF", min: 1, max: 1,
 		usage: "remove a snapshot or freeze",
-		about: `A snapshot that a freeze, a recording or a pin uses is not removed, nor is the
-newest snapshot of a mirror. A later gc deletes the bytes.
+		about: `rm does not remove a snapshot that a freeze, a recording or a pin uses, nor the
+newest snapshot of a mirror. A later gc deletes the files.
 
 The name of a removed freeze cannot be used for other contents, and its URLs
-answer 410. Only freezing or importing exactly the same again brings it back.
-Before it removes a freeze, rm asks on a terminal; elsewhere it needs --yes.`,
+answer 410. Only freezing or importing exactly the same contents restores it. rm
+asks for confirmation before it removes a freeze; without a terminal, it needs
+--yes.`,
 		examples: []string{"snapctl rm demo-1 --yes", "snapctl rm debian@20261122T160000Z"},
 		options:  []option{{name: "yes", usage: "remove a freeze without asking"}},
 		result:   new(api.RemoveResult),
@@ -131,9 +132,9 @@ func gcVerb() *verb {
 	return &verb{
 		name:  "gc",
 		usage: "remove expired snapshots and unreferenced blobs",
-		about: `Generations that are not among the newest ([store] keep_indices) give up their
-compressed indices: these are made again from stanzas when somebody requests
-them. --compact does so for the history from before, too.`,
+		about: `gc deletes the compressed indices of all but the newest generations ([store]
+keep_indices). snapd makes them again from stored stanzas when a client requests
+them. --compact deletes those of the whole history.`,
 		examples: []string{
 			"snapctl gc --dry-run",
 			"snapctl gc --compact",
@@ -213,8 +214,8 @@ from upstream, and verified. The exit code is 4 if faults remain.`,
 	}
 }
 
-// fsckHint is the next step after a check that left faults. It never leads back to
-// what has been done.
+// fsckHint returns the next step after a check that left faults. It never suggests a
+// step that has already been taken.
 func fsckHint(req *api.FsckRequest, r *api.FsckResult) string {
 	switch {
 	case !req.Repair:

@@ -22,8 +22,8 @@ func keyVerb() *verb {
 	return &verb{
 		name:  "key",
 		usage: "create, show, export and renew the signing key",
-		about: `The key is a file that only its owner can read. Keys are created without an
-expiry date, because apt refuses all signatures of an expired key.`,
+		about: `The signing key is in a file that only its owner can read. Keys are created
+without an expiry date, because apt refuses all signatures of an expired key.`,
 		examples: []string{
 			"snapctl key show --config config.toml",
 			"snapctl key export > release.asc",
@@ -47,7 +47,7 @@ it away first. Existing freezes keep their signatures and their key.`,
 			{
 				name:     "export",
 				usage:    "print the public key, armored",
-				about:    "Asks snapd, or reads the key file if --key-file or --config is given.",
+				about:    "The key is snapd's, or that in the key file if --key-file or --config is given.",
 				examples: []string{"snapctl key export > release.asc"},
 				options:  []option{keyFileOption},
 				result:   new(api.KeyInfo),
@@ -66,7 +66,7 @@ it away first. Existing freezes keep their signatures and their key.`,
 			{
 				name:     "show",
 				usage:    "show the fingerprint, user ID and expiry of the key",
-				about:    "Asks snapd, or reads the key file if --key-file or --config is given.",
+				about:    "The key is snapd's, or that in the key file if --key-file or --config is given.",
 				examples: []string{"snapctl key show"},
 				options:  []option{keyFileOption},
 				result:   new(api.KeyInfo),
@@ -82,8 +82,8 @@ it away first. Existing freezes keep their signatures and their key.`,
 			{
 				name:  "renew",
 				usage: "change the expiry of the key",
-				about: `Writes new self-signatures to the key file; existing signatures of the key stay
-valid. snapd reads the file when it starts.`,
+				about: `renew writes new self-signatures to the key file; existing signatures by the key
+remain valid. snapd reads the file when it starts.`,
 				examples: []string{"snapctl key renew --config config.toml", "snapctl key renew --key-file signing-key.asc --expires 2036-01-01"},
 				options: []option{
 					keyFileOption,
@@ -96,8 +96,8 @@ valid. snapd reads the file when it starts.`,
 	}
 }
 
-// keyFile returns the path of the private key. external is set if a command signs
-// and the file has only the public key.
+// keyFile returns the path of the private key. external is set if signing.command is
+// configured and the file has only the public key.
 func (c *call) keyFile() (name string, external bool, err error) {
 	if f := c.str("key-file"); f != "" {
 		name, err = absolute(f)
@@ -113,7 +113,7 @@ func (c *call) keyFile() (name string, external bool, err error) {
 	return cfg.Signing.KeyFile, len(cfg.Signing.Command) > 0, nil
 }
 
-// keyInfo describes the key in the given file, or else snapd's.
+// keyInfo describes the key in the given file or, without one, snapd's key.
 func (c *call) keyInfo(ctx context.Context) (*api.KeyInfo, error) {
 	if c.str("key-file") == "" && c.str("config") == "" {
 		var k api.KeyInfo
@@ -241,6 +241,6 @@ func writePrivate(name string, data []byte) error {
 var (
 	// errKeyExists means that a key would be overwritten.
 	errKeyExists = errors.New("the key already exists")
-	// errExternalKey means that the key is not snapd's to create or change.
+	// errExternalKey means that snapd cannot create or change the key.
 	errExternalKey = errors.New("signing.command is configured: create and renew the key with that program")
 )

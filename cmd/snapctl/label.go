@@ -13,9 +13,9 @@ func labelVerb() *verb {
 	return &verb{
 		name: "label", args: "NAME [K=V...]", min: 1, max: -1,
 		usage: "change the labels and the description of a freeze",
-		about: `A freeze never changes, but what people and programs say about it does. Labels
-and the description are beside its manifest. Each change is a statement that the
-server signs and adds to its transparency log; earlier statements stay.
+		about: `The labels and the description of a freeze can change, because they are not part
+of its manifest. The server signs each change as a statement and adds it to its
+transparency log; earlier statements remain.
 
 A key has at most 63 letters, digits and ._/-; a value at most 255 bytes.`,
 		examples: []string{
@@ -57,7 +57,7 @@ A key has at most 63 letters, digits and ._/-; a value at most 255 bytes.`,
 	}
 }
 
-// labels parses labels, K=V each. It returns nil if there are none.
+// labels parses labels of the form K=V. It returns nil for an empty list.
 func (c *call) labels(list []string) (map[string]string, error) {
 	if len(list) == 0 {
 		return nil, nil

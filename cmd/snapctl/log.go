@@ -23,13 +23,13 @@ import (
 	"example.org/snapd/internal/tlog/witness"
 )
 
-// policyOptions say which log is trusted.
+// policyOptions name the trusted log.
 var policyOptions = []option{
-	{name: "policy", value: "FILE", usage: "the log and the witnesses that are trusted, a tlog-policy file"},
-	{name: "log-key", value: "FILE", usage: "the public key of the log that is trusted, as in log.vkey; no witness is needed"},
+	{name: "policy", value: "FILE", usage: "trusted log and witnesses, a tlog-policy file"},
+	{name: "log-key", value: "FILE", usage: "public key of the trusted log, as in log.vkey; no witness is needed"},
 }
 
-// logTime bounds one request to a log.
+// logTime limits the time of one request to a log.
 const logTime = time.Minute
 
 func logVerb() *verb {
@@ -37,8 +37,8 @@ func logVerb() *verb {
 		name:  "log",
 		usage: "show, verify and monitor the transparency log",
 		about: `The log has an entry for everything that a server has published, and can only
-grow: a server that rewrites its history is found out by witnesses and monitors.
-docs/LOG.md describes it.`,
+grow: witnesses and monitors detect a server that rewrites its history. See
+docs/LOG.md.`,
 		examples: []string{
 			"snapctl log show",
 			"snapctl log monitor https://mirror.example.org/log --state mirror.state",
@@ -55,7 +55,7 @@ docs/LOG.md describes it.`,
 			},
 			{
 				name:     "verify",
-				usage:    "compute the log again from its entries and compare it with what was signed",
+				usage:    "compute the log again from its entries and compare it with the signed one",
 				examples: []string{"snapctl log verify"},
 				result:   new(api.LogStatus),
 				run:      func(ctx context.Context, c *call) error { return c.logStatus(ctx, "log/verify", api.Empty{}) },
@@ -71,18 +71,19 @@ docs/LOG.md describes it.`,
 			{
 				name: "monitor", args: "URL", min: 1, max: 1,
 				usage: "check that a log only grows and never contradicts itself",
-				about: `Reads what is new since the last run, checks that it extends what the state file
-remembers, and prints it. Rewritten or shrunk history, a name with two manifests
-and documents that upstream did not sign end with exit code 4 and both signed
-checkpoints, which prove it to anybody; the state is then left as it was.
+				about: `monitor reads the entries since the last run, checks that they extend the
+history in the state file, and prints them. If the history was rewritten or
+shortened, a name has two manifests, or upstream did not sign a document, the
+exit code is 4, and monitor prints the two signed checkpoints, which prove it to
+anybody. It then leaves the state file unchanged.
 
 Run it from a timer, on a machine that the server does not control.`,
 				examples: []string{"snapctl log monitor https://mirror.example.org/log --state mirror.state --mirror copy --policy policy"},
 				options: append([]option{
-					{name: "state", value: "FILE", required: true, usage: "what the monitor remembers; created at the first run"},
+					{name: "state", value: "FILE", required: true, usage: "state of the monitor; created at the first run"},
 					{name: "mirror", value: "DIR", usage: "keep a copy of the whole log here"},
-					{name: "upstream-key", value: "FILE", many: true, usage: "upstream's documents must be signed by a key in this file, .gpg or .asc"},
-					{name: "log-only", usage: "do not look at the documents of snapshots"},
+					{name: "upstream-key", value: "FILE", many: true, usage: "require upstream's documents to be signed by a key in this file (.gpg or .asc)"},
+					{name: "log-only", usage: "do not check the documents of snapshots"},
 				}, policyOptions...),
 				result: new(monitor.Report),
 				reads:  true,
@@ -150,7 +151,7 @@ func runLogExport(ctx context.Context, c *call) error {
 	return nil
 }
 
-// policy reads --policy or --log-key as the text of a policy; "" where neither is
+// policy returns the text of a policy from --policy or --log-key, or "" if neither is
 // given.
 func (c *call) policy() (string, error) {
 	policy, key := c.str("policy"), c.str("log-key")
@@ -197,8 +198,9 @@ func (c *call) knownLogs() (string, error) {
 	return filepath.Join(dir, "snapctl", "known_logs"), nil
 }
 
-// pinLog compares the key of a log that nobody named with the one that was seen at
-// first, or remembers it. It adds what that proves to the result.
+// pinLog is called if neither --policy nor --log-key is given. It compares the key of
+// the log with the first key that was seen for it, or remembers the key, and adds the
+// outcome to the result.
 func (c *call) pinLog(r *api.VerifyResult) error {
 	if r.Log == nil || r.Log.Given || r.Exit != api.ExitOK {
 		return nil
@@ -245,8 +247,8 @@ func (c *call) pinLog(r *api.VerifyResult) error {
 	return nil
 }
 
-// loopback reports whether a log is named after an address that each machine has
-// for itself.
+// loopback reports whether a log's name is a loopback address, which differs in meaning
+// on each machine.
 func loopback(origin string) bool {
 	host, _, _ := strings.Cut(origin, "/")
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -333,12 +335,12 @@ last. Two operators can be each other's witnesses.`,
 		verbs: []*verb{{
 			name:  "serve",
 			usage: "answer the requests of logs for cosignatures (tlog-witness)",
-			about: `The directory holds the key of the witness and, for each log, the checkpoint
-that was cosigned last. A witness must never lose it: one that was restored
-from an older copy would cosign two histories. Begin with a new name and key
-instead.
+			about: `The directory contains the key of the witness and, for each log, the last
+checkpoint that it cosigned. Never restore the directory from an older copy,
+with which the witness could cosign two histories: start again with a new name
+and key.
 
-The line for a policy is printed when the witness is ready.`,
+When the witness is ready, it prints its line for a policy.`,
 			examples: []string{"snapctl witness serve --name witness.example.org --dir /var/lib/witness --log mirror.vkey --listen 0.0.0.0:7380"},
 			options: []option{
 				{name: "name", value: "NAME", required: true, usage: "name of the witness: a host, or a host and a path"},
@@ -352,7 +354,7 @@ The line for a policy is printed when the witness is ready.`,
 	}
 }
 
-// witnessLogs reads the keys of logs: of a vkey file, or of a policy.
+// witnessLogs reads the keys of logs from vkey files or policies.
 func witnessLogs(files []string) (keys []*tlog.VerifierKey, err error) {
 	for _, file := range files {
 		data, err := regfile.Read(file, tlog.MaxPolicy)
@@ -365,7 +367,7 @@ func witnessLogs(files []string) (keys []*tlog.VerifierKey, err error) {
 		}
 		p, err := tlog.ParsePolicy(data)
 		if err != nil || len(p.Logs) == 0 {
-			return nil, fmt.Errorf("--log %s: %w: neither the key of a log nor a policy with one", file, tlog.ErrKey)
+			return nil, fmt.Errorf("--log %s: %w: expected the key of a log or a policy with a log", file, tlog.ErrKey)
 		}
 		for _, l := range p.Logs {
 			keys = append(keys, l.Key)
@@ -413,6 +415,6 @@ func runWitness(ctx context.Context, c *call) error {
 		return err
 	case <-ctx.Done():
 	}
-	// A request that is answered has its state kept; others are asked again.
+	// The state of every answered request is stored; logs send the others again.
 	return srv.Close()
 }

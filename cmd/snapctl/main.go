@@ -1,4 +1,4 @@
-// Command snapctl controls snapd. It asks the daemon over its control socket, and
+// Command snapctl controls snapd over its control socket or over the network. It
 // handles exports, images, upgrade kits and keys itself.
 package main
 

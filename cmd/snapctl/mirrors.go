@@ -54,7 +54,7 @@ func mirrorVerb() *verb {
 			},
 			{
 				name: "show", args: "M", min: 1, max: 1,
-				usage:    "show one mirror's configuration, state, signers and use of the disk",
+				usage:    "show one mirror's configuration, state, signers and disk usage",
 				examples: []string{"snapctl mirror show debian"},
 				result:   new(api.MirrorDetail),
 				run: func(ctx context.Context, c *call) error {
@@ -106,13 +106,13 @@ func syncVerb() *verb {
 		about: `Each mirror whose upstream changed gets a new snapshot. If a mirror fails, the
 others are still updated and the exit code is 3.
 
-With --dry-run, the signed documents of upstream are downloaded and checked as
-in a sync, and the suites that changed are named. Faults of the indices and
-packages that they list are not found.
+--dry-run downloads and checks upstream's signed documents like a sync, and
+names the suites that changed. It does not check the indices and packages that
+they list.
 
-With --from-url and --as, an older state of one mirror is imported from a
-snapshot service or a copied tree into the mirror's history. The same checks
-apply; expiry is judged at the time given by --as.
+--from-url and --as import an older state of one mirror, from a snapshot service
+or a copied tree, into the mirror's history. The same checks apply; expiry is
+checked at the time given by --as.
 
 A snapshot's timestamp cannot be corrected later, so a sync is refused if the
 system clock seems wrong: if it is more than a day before the newest snapshot;
@@ -132,7 +132,7 @@ snapshot.`,
 		},
 		options: []option{
 			{name: "no-wait", usage: "start the sync and return"},
-			{name: "dry-run", usage: "check what upstream has signed, and download and change nothing else"},
+			{name: "dry-run", usage: "check upstream's signed documents, and change nothing"},
 			{name: "from-url", value: "URL", usage: "import an older state from this base URL (with --as)"},
 			{name: "accept-clock", usage: "trust the system clock even if it contradicts earlier snapshots or upstream"},
 			{name: "accept-rollback", usage: "accept an older state than the last one of this mirror, once"},
@@ -159,7 +159,7 @@ snapshot.`,
 	}
 }
 
-// syncRequest is what the options ask for.
+// syncRequest returns the request that the options describe.
 func (c *call) syncRequest() (api.SyncRequest, error) {
 	req := api.SyncRequest{Mirrors: c.Args().Slice(), NoWait: c.on("no-wait"), DryRun: c.on("dry-run"), FromURL: c.str("from-url"), AcceptClock: c.on("accept-clock"), AcceptRollback: c.on("accept-rollback")}
 	if req.DryRun && req.NoWait {

@@ -14,22 +14,22 @@ import (
 	"example.org/snapd/internal/repo/deb"
 )
 
-// maxOwnList bounds a .dsc or .changes, in bytes.
+// maxOwnList limits the size of a .dsc or .changes, in bytes.
 const maxOwnList = 16 << 20
 
 func addVerb() *verb {
 	return &verb{
 		name: "add", args: "M FILE...", min: 2, max: -1,
 		usage: "add packages to a local mirror, in one snapshot",
-		about: `Takes .deb, .udeb, .dsc, .changes, .rpm and .src.rpm files. The files that a
-.dsc or .changes lists are sent with it, from its directory. snapd checks the
-control fields or headers and all digests and, if the mirror has a keyring,
-signatures. If any file is refused, nothing is added.
+		about: `add accepts .deb, .udeb, .dsc, .changes, .rpm and .src.rpm files. With a .dsc or
+.changes, it also sends the files that it lists, from the same directory. snapd
+checks the control fields or headers and all digests and, if the mirror has a
+keyring, signatures. If snapd refuses any file, it adds nothing.
 
-The suite is the Distribution of the .changes, the one in --suite, or the only
-one of the mirror. The component is the prefix of the Section, or main. If the
-mirror has or had a package with the same name, version and architecture, but
-other bytes, the new one is refused.`,
+The suite is --suite, or else the Distribution of the .changes, or else the
+mirror's only suite. The component is --component, or else the prefix of the
+Section, or else main. snapd refuses a package if the mirror has or had one with
+the same name, version and architecture but other bytes.`,
 		examples: []string{
 			"snapctl add own hello_2.10-3_amd64.deb",
 			"snapctl add own hello_2.10-3_amd64.changes --suite stable",
@@ -70,7 +70,7 @@ func removeVerb() *verb {
 		about: `A PACKAGE is NAME[:ARCH][=VERSION]; the architecture of source packages is
 "source" (deb) or "src" (rpm). NAME alone removes all versions of the package,
 and of the source package with this name, from all suites. Earlier snapshots and
-freezes keep what they have.`,
+freezes do not change.`,
 		examples: []string{"snapctl remove own hello", "snapctl remove own hello:amd64=2.10-3 hello:source=2.10-3"},
 		result:   new(api.OwnResult),
 		run: func(ctx context.Context, c *call) error {
@@ -87,8 +87,9 @@ freezes keep what they have.`,
 	}
 }
 
-// ownFiles returns the files to send: those named, and what a .changes or .dsc lists.
-// A file beside a .dsc may be missing if the server has it already.
+// ownFiles returns the files to send: the named ones, and those that a .changes or .dsc
+// lists. A file that a .dsc lists may be missing, because the server may already have
+// it.
 func ownFiles(names []string) (out []string, err error) {
 	add := func(name string) bool {
 		if slices.Contains(out, name) {

@@ -36,23 +36,23 @@ func verifyVerb() *verb {
 	return &verb{
 		name: "verify", args: "REF|DIR|URL", min: 1, max: 1,
 		usage: "verify a snapshot, a freeze or an export",
-		about: `Checks without network access this server's signature, and for every package the
-chain from its stanza through the index and the Release file to the
-distribution's signature. It prints the upstream signatures that the result
-rests on; --upstream-key pins the keys that must have made them.
+		about: `verify checks this server's signature and, for every package, the chain from its
+stanza through the index and the Release file to the distribution's signature.
+It does so without network access. It prints the upstream signatures that the
+result rests on; --upstream-key pins the keys that must have made them.
 
 Without --deep it reads and hashes indices, signatures and statements. Package
 files are not read: each must exist with the recorded size and, on a server, the
-recorded digest. --deep reads and hashes every file. An export at a URL, in the
-forms that import takes, is downloaded to a temporary directory ($TMPDIR) first.
+recorded digest. --deep reads and hashes every file. An export at a URL (see
+snapctl import) is first downloaded to a temporary directory ($TMPDIR).
 
 A directory is checked by snapctl itself, without a server.
 
---builders and --threshold require that many of the named builders to confirm
-each image of a freeze; builders that built another image are named.
---rebuilders and --threshold require that many of the named rebuilders to have
-reproduced each package, by what snapctl attest fetch keeps beside the freeze;
-packages that fewer have reproduced are listed.`,
+--builders and --threshold require at least N of the builders in a file to
+confirm each image of a freeze; verify names builders that built another image.
+--rebuilders and --threshold require at least N of the rebuilders in a file to
+have reproduced each package, according to the attestations that snapctl attest
+fetch keeps beside the freeze; verify lists packages that fewer have reproduced.`,
 		examples: []string{
 			"snapctl verify 4.1 --deep",
 			"snapctl verify 4.1 --builders builders.txt --threshold 2",
@@ -145,8 +145,8 @@ func runVerify(ctx context.Context, c *call) error {
 	return exitCode(r.Exit)
 }
 
-// isDir distinguishes an exported directory from a REF, which has no slashes. An
-// existing directory is preferred.
+// isDir reports whether an argument is an exported directory rather than a REF, which
+// has no slashes. An existing directory takes precedence.
 func isDir(s string) bool {
 	if strings.Contains(s, "/") || s == "." || s == ".." {
 		return true
@@ -250,16 +250,17 @@ func exportVerb() *verb {
 	return &verb{
 		name: "export", args: "REF DIR|-|s3://...", min: 2, max: 2,
 		usage: "write a freeze to a directory that any file server can serve",
-		about: `The directory must be new or empty. On the machine of snapd, snapd writes it,
-and must be able to; with --server, snapctl writes it here. "-" writes a tar
-stream of the same files to standard output. apt and dnf can use the directory
-through any file server, snapctl import adds it to another snapd, and snapctl
-verify checks it without a server.
+		about: `The directory must be new or empty. Without --server, snapd writes it, and needs
+permission to do so; with --server, snapctl writes it on this machine. "-"
+writes a tar stream of the same files to standard output. apt and dnf can use
+the directory through any file server, snapctl import adds it to another snapd,
+and snapctl verify checks it without a server.
 
 s3://BUCKET/PREFIX?endpoint=URL&region=R writes the same files to a bucket, for
-a web server or CDN in front of it. There must be no export under the prefix;
-an interrupted one is repeated. The credentials are those of snapd: the
-credentials_file in its configuration, or its AWS environment.`,
+a web server or CDN in front of it. There must be no other export under the
+prefix; the same command repeats an interrupted export. The credentials are
+those of snapd: the credentials_file in its configuration, or its AWS
+environment.`,
 		examples: []string{"snapctl export 4.1 /media/usb/4.1", "snapctl export 4.1 - > 4.1.tar", "snapctl export 4.1 's3://releases/4.1?endpoint=https://s3.example.org'"},
 		result:   new(api.TransferResult),
 		long:     true,
@@ -300,8 +301,8 @@ func runExport(ctx context.Context, c *call) error {
 	return nil
 }
 
-// exportHere writes an export of a remote server to a directory. It has its name when
-// it is complete.
+// exportHere writes an export of a remote server to a directory, which gets its name
+// only when it is complete.
 func (c *call) exportHere(ctx context.Context, ref, dir string) (*api.TransferResult, error) {
 	entries, err := os.ReadDir(dir)
 	exists := err == nil
@@ -332,7 +333,7 @@ func (c *call) exportHere(ctx context.Context, ref, dir string) (*api.TransferRe
 	go func() {
 		err := stream.Unpack(ctx, r, tmp, nil)
 		if err == nil {
-			_, err = io.Copy(io.Discard, r) // padding, and why the stream broke off
+			_, err = io.Copy(io.Discard, r) // padding, or the error that ended the stream
 		}
 		r.CloseWithError(err)
 		unpacked <- err
@@ -363,7 +364,7 @@ func (c *call) exportHere(ctx context.Context, ref, dir string) (*api.TransferRe
 	}
 	data, err := regfile.Read(filepath.Join(tmp, freeze.ManifestFile), maxFrozen)
 	if err != nil {
-		return nil, fmt.Errorf("the server sent no whole export: %w", err)
+		return nil, fmt.Errorf("the server sent an incomplete export: %w", err)
 	}
 	var m struct {
 		Name string `json:"name"`
@@ -382,8 +383,8 @@ func (c *call) exportHere(ctx context.Context, ref, dir string) (*api.TransferRe
 	return res, durable.SyncDir(filepath.Dir(dir))
 }
 
-// replaceable refuses an empty directory that cannot be renamed, like a mount point. It
-// is moved to work and back.
+// replaceable returns an error if an empty directory cannot be renamed, like a mount
+// point. It tries by moving the directory to work and back.
 func (c *call) replaceable(dir, work string) error {
 	aside := filepath.Join(work, "aside")
 	err := os.Rename(dir, aside)
@@ -393,7 +394,7 @@ func (c *call) replaceable(dir, work string) error {
 	case errors.Is(err, syscall.EBUSY):
 		return c.usagef("%s is a mount point, which an export cannot replace: name a directory below it", dir)
 	case errors.Is(err, syscall.EXDEV):
-		return nil // overlayfs moves no directory of a lower layer, but can remove it
+		return nil // overlayfs cannot move a directory of a lower layer, but can remove it
 	}
 	return err
 }
@@ -405,11 +406,11 @@ func importVerb() *verb {
 	return &verb{
 		name: "import", args: "DIR|-|URL", min: 1, max: 1,
 		usage: "import an exported directory after verifying all of it",
-		about: `On the machine of snapd, snapd reads the directory. With --server, snapctl
-sends it. "-" sends a tar stream of its files from standard input. From a URL of
-an export on a file server or in a bucket, snapctl downloads the files that its
-SHA256SUMS lists to a temporary directory ($TMPDIR), and sends them; a URL that
-ends in ".tar" is that of a tar stream, which is sent as it arrives.`,
+		about: `Without --server, snapd reads the directory; with --server, snapctl sends it.
+"-" sends a tar stream of its files from standard input. A URL is that of an
+export on a file server or in a bucket: snapctl downloads the files in its
+SHA256SUMS to a temporary directory ($TMPDIR), and then sends them. If the URL
+ends in ".tar", snapctl sends the tar stream as it arrives.`,
 		examples: []string{
 			"snapctl import /media/usb/4.1 --key release.asc",
 			"snapctl import -",
@@ -457,7 +458,7 @@ func (c *call) importFrom(ctx context.Context, from string, keys []string, r *ap
 		if err != nil {
 			return err
 		}
-		// Before much is downloaded: does the server answer, with this token?
+		// Before a long download, check that the server answers and accepts the token.
 		if err := c.ask(ctx, "mirror/list", api.Empty{}, nil); err != nil {
 			return err
 		}

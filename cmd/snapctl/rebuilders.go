@@ -23,7 +23,7 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// errRebuilder means that a rebuilder does not answer as rebuilderd does.
+// errRebuilder means that a rebuilder does not answer like rebuilderd.
 var errRebuilder = errors.New("the rebuilder cannot be asked")
 
 func fetchVerb() *verb {
@@ -31,13 +31,14 @@ func fetchVerb() *verb {
 	file.required, file.usage = true, "rebuilders, their URLs and public keys"
 	return &verb{
 		name: "fetch", args: "NAME", min: 1, max: 1,
-		usage: "keep what rebuilders say about the packages of a freeze",
-		about: `Asks each rebuilder of --rebuilders that has a URL, as rebuilderd answers
-(reproduce.debian.net), for its attestation of each binary package. Those that
-are signed by a key of the rebuilder, and about the very file of the freeze, are
-kept beside the freeze, served and exported with it. They count for those who
-name the rebuilder: snapctl verify NAME --rebuilders FILE --threshold N. snapctl
-connects to the rebuilders itself, with the proxy of the environment.`,
+		usage: "keep rebuilders' attestations of the packages of a freeze",
+		about: `fetch asks each rebuilder in --rebuilders that has a URL for its attestation of
+each binary package, over the API of rebuilderd (reproduce.debian.net).
+Attestations that are signed by a key of the rebuilder, and concern exactly the
+file in the freeze, are kept beside the freeze, served and exported with it.
+They count only for users who name the rebuilder: snapctl verify NAME
+--rebuilders FILE --threshold N. snapctl connects to the rebuilders itself,
+through the proxy that the environment names.`,
 		examples: []string{"snapctl attest fetch 4.1 --rebuilders rebuilders.txt"},
 		options:  []option{file},
 		result:   new(api.FetchResult),
@@ -46,7 +47,8 @@ connects to the rebuilders itself, with the proxy of the environment.`,
 	}
 }
 
-// rebuilders reads --rebuilders: its text and what it says; nil where it is not given.
+// rebuilders returns the text of --rebuilders and the parsed rebuilders, or nil if the
+// option is absent.
 func (c *call) rebuilders() (text string, r *attest.Rebuilders, err error) {
 	name := c.str("rebuilders")
 	if name == "" {
@@ -192,8 +194,8 @@ func (f *rebuilderFetch) packages(ctx context.Context, list []api.Package) error
 	return eg.Wait()
 }
 
-// pkg asks for the attestations of a package, and keeps those that are signed by a key
-// of the rebuilder and about the file of the freeze.
+// pkg requests the attestations of a package, and keeps those that concern the file of
+// the freeze and are signed by a key of the rebuilder.
 func (f *rebuilderFetch) pkg(ctx context.Context, p api.Package) error {
 	want, err := cas.ParseDigest(p.SHA256)
 	if err != nil {
@@ -238,7 +240,7 @@ func (f *rebuilderFetch) pkg(ctx context.Context, p api.Package) error {
 	return nil
 }
 
-// get returns an answer of the rebuilder, or nil if it has none.
+// get returns an answer of the rebuilder, or nil if the rebuilder does not have it.
 func (f *rebuilderFetch) get(ctx context.Context, path string) ([]byte, error) {
 	var last error
 	for try := range rebuilderTries {
@@ -258,7 +260,7 @@ func (f *rebuilderFetch) get(ctx context.Context, path string) ([]byte, error) {
 	return nil, last
 }
 
-// once asks once. again says that the failure may pass.
+// once makes one request. again reports whether the failure is transient.
 func (f *rebuilderFetch) once(ctx context.Context, u string) (data []byte, again bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
@@ -286,7 +288,7 @@ func (f *rebuilderFetch) once(ctx context.Context, u string) (data []byte, again
 	return data, false, nil
 }
 
-// fetched prints what rebuilders had.
+// fetched prints the attestations that were fetched from rebuilders.
 func (u *ui) fetched(r *api.FetchResult) {
 	rows := [][]string{{"REBUILDER", "PACKAGES", "ATTESTED", "NOT COUNTED"}}
 	for _, f := range r.Rebuilders {

@@ -16,7 +16,7 @@ func recordVerb() *verb {
 		usage: "record every package that a build downloads",
 		about: `A recording pins a snapshot of each mirror and provides URLs, and a proxy, for a
 build. Packages that the build downloads through them are stored and recorded;
-freeze then takes exactly those.`,
+freeze then freezes exactly these.`,
 		examples: []string{
 			"snapctl record start 4.1",
 			"snapctl record show 4.1 --follow",
@@ -62,11 +62,11 @@ freeze then takes exactly those.`,
 			{
 				name: "show", args: "NAME", min: 1, max: 1,
 				usage: "show the files of a recording",
-				about: `With --status, which takes a dpkg status file or the output of rpm -qa,
-installed packages that were not downloaded through the recording are listed.
+				about: `--status compares the recording with a dpkg status file or the output of rpm
+-qa, and lists installed packages that were not downloaded through it.
 
-With --follow, each file is printed as it is downloaded, until the recording is
-stopped. With --json, those are lines {"entry": ...} before the result.`,
+--follow prints each file as it is downloaded, until the recording is stopped.
+With --json, it prints lines {"entry": ...} before the result.`,
 				examples: []string{
 					"snapctl record show 4.1 --status chroot/var/lib/dpkg/status",
 					"snapctl record show 4.1 --follow",
@@ -138,7 +138,7 @@ func runRecordShow(ctx context.Context, c *call) error {
 		return c.recording(ctx, "record/show", req)
 	}
 	type file struct{ mirror, path string }
-	seen := map[file]int{} // how often each file was downloaded
+	seen := map[file]int{} // printed downloads of each file
 	for {
 		var r api.Recording
 		if err := c.ask(ctx, "record/show", req, &r); err != nil {
@@ -163,8 +163,8 @@ func runRecordShow(ctx context.Context, c *call) error {
 	}
 }
 
-// checkMirrors checks the form of M[@T] arguments, each of which names a
-// different mirror.
+// checkMirrors checks the syntax of M[@T] arguments, and that each names a different
+// mirror.
 func (c *call) checkMirrors(list []string) error {
 	seen := map[string]bool{}
 	for _, m := range list {

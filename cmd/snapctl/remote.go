@@ -8,11 +8,11 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// maxToken bounds a file with a token, in bytes.
+// maxToken limits the size of a file with a token, in bytes.
 const maxToken = 4 << 10
 
-// server returns the URL of the server to ask; "": the control socket. An explicit
-// option comes before the environment.
+// server returns the URL of the server, or "" for the control socket. An explicit
+// option takes precedence over the environment.
 func (c *call) server() (string, error) {
 	s := c.str("server")
 	if s != "" && c.str("socket") != "" {
@@ -42,7 +42,7 @@ func (c *call) connect() (*client.Client, error) {
 		return client.Local(s), nil
 	}
 	if other := c.p.getenv("SNAPCTL_SERVER"); file == "" && (other == "" || other == server) {
-		file = c.p.getenv("SNAPCTL_TOKEN_FILE") // of that server alone
+		file = c.p.getenv("SNAPCTL_TOKEN_FILE") // for the server in the environment only
 	}
 	if file == "" && c.p.getenv("SNAPCTL_TOKEN_FILE") != "" {
 		return nil, c.usagef("--server needs a token: expected --token-file, since $SNAPCTL_TOKEN_FILE is for $SNAPCTL_SERVER, which is another server")
@@ -57,7 +57,7 @@ func (c *call) connect() (*client.Client, error) {
 	return client.Remote(server, token, nil)
 }
 
-// readToken reads the first line of a file that not every user can read.
+// readToken reads the first line of a file, and refuses a file that any user can read.
 func readToken(name string) (string, error) {
 	f, err := regfile.Open(name)
 	if err != nil {

@@ -28,24 +28,24 @@ func runVerb() *verb {
 	return &verb{
 		name: "run", args: "REF COMMAND...", min: 2, max: -1,
 		usage: "run a command in a build environment made from a freeze",
-		about: `Makes a throw-away root from the packages of a freeze or snapshot, and runs
-the command there without a network. Only the packages of REF can be fetched:
-apt or dnf is configured for that. The root is made of rpm packages if REF has
-no Debian packages. The command starts in /build and has no standard
-input; the directory of --bind is /src, read-only, and what the command writes
-to /output is kept with --output. Write -- before a command with options.
+		about: `run makes a temporary root from the packages of a freeze or snapshot, and runs
+the command there without a network. apt or dnf in it can fetch only the
+packages of REF. The root is made of rpm packages if REF has no Debian packages.
+The command starts in /build and has no standard input. The directory of --bind
+is /src, read-only, and --output keeps the files that the command writes to
+/output. Write -- before a command with options.
 
-What makes builds differ is held still: SOURCE_DATE_EPOCH is the date of the
+The usual causes of differences are fixed: SOURCE_DATE_EPOCH is the date of the
 freeze; time zone, locale, umask, host name, user, paths, number of CPUs and
-memory addresses are always the same. With --check the command runs twice, the
-second time with all of that changed, and outputs that differ are listed.
+memory addresses are always the same. --check runs the command twice, the second
+time with all of these changed, and lists outputs that differ.
 
-The directory of --output also gets run.json, an in-toto statement of what was
-used and made. The exit code is that of the command: 127 if it is not there, 126
-if it cannot be executed, 128 and the number of the signal that ended it. If
-snapctl itself fails, it prints an error, with the usual codes; 4 if a check
-finds differences. The root needs user namespaces, and for users other than root
-subordinate IDs.`,
+The directory of --output also gets run.json, an in-toto statement of the inputs
+and outputs. The exit code is that of the command: 127 if it does not exist, 126
+if it cannot be executed, 128 plus the number of the signal that ended it. If
+snapctl itself fails, it prints an error and ends with its usual codes, 4 if
+--check finds differences. run needs user namespaces and, for users other than
+root, subordinate IDs.`,
 		examples: []string{
 			"snapctl run 4.1 -- cat /etc/debian_version",
 			"snapctl run 4.1 --package build-essential --bind src --output out -- sh -c 'cp -a /src/. . && make && cp hello /output'",
@@ -63,7 +63,7 @@ subordinate IDs.`,
 		result: new(api.RunResult),
 		long:   true,
 		run: func(ctx context.Context, c *call) error {
-			// A terminal that is closed must not leave the root behind.
+			// Remove the root also if the terminal is closed.
 			ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 			defer stop()
 			j, err := c.newRunJob()
@@ -76,14 +76,14 @@ subordinate IDs.`,
 }
 
 var (
-	// errNotInFreeze means that packages were asked for that REF does not have.
+	// errNotInFreeze means that REF does not have a requested package.
 	errNotInFreeze = errors.New("not in it")
 	// errServer means that the public address of snapd does not answer.
 	errServer = errors.New("the server's packages cannot be reached")
 )
 
-// environments makes and enters build environments, on this machine or as a test
-// defines it.
+// environments makes and enters build environments on this machine, or with functions
+// of a test.
 type environments struct {
 	cpus  func() int
 	check func(context.Context) error
@@ -100,7 +100,7 @@ var hostEnvironments = environments{
 	rpmTools: buildenv.RPMTools, rpmRoot: buildenv.InstallRPM,
 }
 
-// reach asks a URL of the server, and accepts any answer but that of a failure.
+// reach requests a URL of the server, and accepts any answer except a server error.
 func reach(ctx context.Context, u string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -128,7 +128,7 @@ type runJob struct {
 	output   string
 	lock     string   // directory in output, while this run uses it
 	made     []string // directories that were made for output, the outermost first
-	kept     []string // what is to stay in output
+	kept     []string // files to keep in output
 	jobs     int
 	signer   *sign.Signer
 	src      *runSource
@@ -198,12 +198,12 @@ func (c *call) newRunJob() (*runJob, error) {
 
 var rpmNameRE = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9.+~^_:-]*$`)
 
-// rpmNames reports whether all could be names of rpm packages.
+// rpmNames reports whether all words are valid names of rpm packages.
 func rpmNames(list []string) bool {
 	return !slices.ContainsFunc(list, func(p string) bool { return !rpmNameRE().MatchString(p) })
 }
 
-// do makes the environment, runs the command and reports what came of it.
+// do makes the environment, runs the command and reports the result.
 func (j *runJob) do(ctx context.Context) (err error) {
 	c := j.c
 	if err := c.p.environments.check(ctx); err != nil {
@@ -244,7 +244,7 @@ func (j *runJob) do(ctx context.Context) (err error) {
 	return j.runs(ctx, filepath.Join(outputs, "first"), filepath.Join(outputs, "second"))
 }
 
-// exitOf returns the code of an error that only says how snapctl ends, or 0.
+// exitOf returns the code of an exitError, or 0.
 func exitOf(err error) int {
 	var e exitError
 	if errors.As(err, &e) {
@@ -253,8 +253,8 @@ func exitOf(err error) int {
 	return 0
 }
 
-// findTools asks the programs that make the root for their versions, and for the
-// architecture of this machine.
+// findTools gets the versions of the programs that make the root, and the architecture
+// of this machine.
 func (j *runJob) findTools(ctx context.Context) (err error) {
 	if j.src.rpm {
 		j.tools, j.spec.Architecture, err = j.c.p.environments.rpmTools(ctx)
@@ -309,8 +309,8 @@ func (j *runJob) makeRoot(ctx context.Context) error {
 	if err := os.Mkdir(temp, 0o700); err != nil {
 		return err
 	}
-	// mmdebstrap works in it as other users. All else is of this user only: setuid
-	// programs of a root are programs of this user, outside of it.
+	// mmdebstrap works in this directory as other users. Only this user may access
+	// everything else: outside of the root, its setuid programs would run as this user.
 	for _, d := range []string{j.work, temp} {
 		if err := os.Chmod(d, 0o755); err != nil {
 			return err
@@ -334,8 +334,8 @@ func (j *runJob) makeRoot(ctx context.Context) error {
 
 func (j *runJob) rootFile() string { return filepath.Join(j.work, "root.tar") }
 
-// runs runs the command once, or twice for a check, and shows the result. The
-// outputs of both are in new directories.
+// runs runs the command once, or twice with --check, and shows the result. The outputs
+// of each run are in a new directory.
 func (j *runJob) runs(ctx context.Context, dir, second string) error {
 	c := j.c
 	first := buildenv.NewSettings(j.src.epoch, j.jobs, c.on("fake-clock"))
@@ -379,7 +379,7 @@ func (j *runJob) runs(ctx context.Context, dir, second string) error {
 	return j.end(out)
 }
 
-// end returns how snapctl ends, and says why if that is not 0.
+// end returns the error with which snapctl ends, which explains any exit code except 0.
 func (j *runJob) end(out *api.RunResult) error {
 	c := j.c
 	if out.Exit == 0 {
@@ -411,7 +411,7 @@ func (j *runJob) once(ctx context.Context, s buildenv.Settings, dir, name string
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return 0, nil, nil, err
 	}
-	// As the command sees it, all its users can read it.
+	// In the environment, all users can read it.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return 0, nil, nil, err
 	}
@@ -443,13 +443,13 @@ func (j *runJob) once(ctx context.Context, s buildenv.Settings, dir, name string
 	}
 	for _, o := range list {
 		if o.Path == buildenv.RecordName || o.Path == buildenv.RecordName+".asc" || o.Path == buildenv.SecondName {
-			return 0, nil, nil, fmt.Errorf("%s/%s: %w: the name is that of the record", buildenv.OutputDir, o.Path, buildenv.ErrOutput)
+			return 0, nil, nil, fmt.Errorf("%s/%s: %w: the name is reserved for the record", buildenv.OutputDir, o.Path, buildenv.ErrOutput)
 		}
 	}
 	return status, list, forward.Fetched(), nil
 }
 
-// again runs the command in other surroundings and compares.
+// again runs the command in a varied environment and compares the outputs.
 func (j *runJob) again(ctx context.Context, first buildenv.Settings, outputs []buildenv.Output, dir string) (*api.RunCheck, error) {
 	m := buildenv.Machine{CPUs: j.c.p.environments.cpus(), Forward: buildenv.DirectoryOrder()}
 	for _, p := range j.has {

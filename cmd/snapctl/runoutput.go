@@ -10,11 +10,11 @@ import (
 	"example.org/snapd/internal/buildenv"
 )
 
-// lockName is the directory in --output that shows that a run uses it. The outputs
-// are in it until they are complete, where other users cannot reach them.
+// lockName is the directory in --output that marks it as in use by a run. It contains
+// the outputs, out of reach of other users, until they are complete.
 const lockName = ".snapctl-run"
 
-// notEmpty is the error of a directory for --output that has something.
+// notEmpty returns the error for a directory of --output that is not empty.
 func (j *runJob) notEmpty(dir, found string) error {
 	if found == lockName {
 		found += ", of a run that goes on or was killed,"
@@ -22,8 +22,8 @@ func (j *runJob) notEmpty(dir, found string) error {
 	return j.c.usagef("--output %s: expected a new or empty directory, found %s in it", dir, found)
 }
 
-// checkApart returns an error if --output and --bind are in each other: the sources
-// would change while the command reads them.
+// checkApart returns an error if --output is within --bind or the reverse, because the
+// sources would then change while the command reads them.
 func (j *runJob) checkApart(shown string) error {
 	if j.bind == "" {
 		return nil
@@ -60,7 +60,7 @@ func within(p, dir string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// take makes --output, if it does not exist, and locks it for this run.
+// take creates --output if it does not exist, and locks it for this run.
 func (j *runJob) take() error {
 	var absent []string
 	for d := j.output; ; d = filepath.Dir(d) {
@@ -85,7 +85,7 @@ func (j *runJob) take() error {
 		return err
 	}
 	j.lock = lock
-	// Another run may have ended since it was found empty.
+	// Another run may have written here since the directory was found empty.
 	entries, err := os.ReadDir(j.output)
 	if err != nil {
 		return err
@@ -98,9 +98,8 @@ func (j *runJob) take() error {
 	return nil
 }
 
-// release removes what this run has in --output, and nothing else. Only after a
-// failure that includes what was to stay there, and the directories that it made,
-// if they are empty.
+// release removes the lock. After a failure it also removes the files that this run
+// wrote to --output and, if they are empty, the directories that it created.
 func (j *runJob) release(failed bool) error {
 	var remove []string
 	if failed {
@@ -115,7 +114,7 @@ func (j *runJob) release(failed bool) error {
 	}
 	for _, d := range slices.Backward(j.made) {
 		if os.Remove(d) != nil {
-			break // it has something of others
+			break // not empty
 		}
 	}
 	return err

@@ -16,7 +16,7 @@ import (
 	"example.org/snapd/internal/purl"
 )
 
-// A runSource is what a run takes its packages from.
+// A runSource is the freeze or snapshot that a run gets its packages from.
 type runSource struct {
 	name     string // of the freeze or snapshot
 	epoch    time.Time
@@ -27,11 +27,11 @@ type runSource struct {
 	inside   string            // for the environment
 	keys     map[string]string // of dnf's repositories, by file name
 	server   *url.URL          // to forward to
-	below    string            // the path on it that everything is below
+	below    string            // the path prefix of all its repositories
 	first    string            // URL of a repository
 }
 
-// runSource finds out about REF.
+// runSource returns the source for REF.
 func (c *call) runSource(ctx context.Context, ref string) (*runSource, error) {
 	var r api.ShowResult
 	if err := c.ask(ctx, "show", api.ShowRequest{Ref: ref}, &r); err != nil {
@@ -102,7 +102,7 @@ func (c *call) repositories(ctx context.Context, s *runSource, ref string, f *ap
 		if err := c.ask(ctx, "sources", api.SourcesRequest{Ref: ref, Format: "deb822"}, &text); err != nil {
 			return err
 		}
-		// Upstream's Release files expire; they were valid when snapd took them.
+		// Upstream's Release files expire; they were valid when snapd downloaded them.
 		s.sources = uriLine().ReplaceAllString(text.Text, "$0\nCheck-Valid-Until: no")
 	}
 	return nil
@@ -111,8 +111,8 @@ func (c *call) repositories(ctx context.Context, s *runSource, ref string, f *ap
 // uriLine matches the URLs of apt's sources and of dnf's repositories.
 var uriLine = lazyregexp.New(`(?m)^(?:URIs: |baseurl=)(\S+)$`)
 
-// split separates the server's URL from the paths below it, and writes the sources
-// of the environment.
+// split separates the server's URL from the paths below it, and makes the sources for
+// use in the environment.
 func (s *runSource) split() error {
 	for _, m := range uriLine().FindAllStringSubmatch(s.sources, -1) {
 		before, _, ok := strings.Cut(m[1]+"/", s.below+"/")
@@ -131,8 +131,8 @@ func (s *runSource) split() error {
 	return nil
 }
 
-// choosePackages checks that all packages are there, and chooses what else the root
-// has.
+// choosePackages checks that REF has all requested packages, and adds the base packages
+// of the root.
 func (j *runJob) choosePackages() error {
 	has := func(p string) bool {
 		if j.src.rpm {
@@ -172,11 +172,11 @@ func (j *runJob) choosePackages() error {
 	return nil
 }
 
-// rpmBase are the packages of each root of rpm packages: of each list the first that
-// there is.
+// rpmBase are the base packages of a root of rpm packages: the first available one of
+// each list.
 var rpmBase = [][]string{{"bash"}, {"coreutils"}, {"dnf5", "dnf", "microdnf"}}
 
-// hasPackage reports whether there is a package NAME, NAME:ARCH or NAME=VERSION.
+// hasPackage reports whether the source has a package NAME, NAME:ARCH or NAME=VERSION.
 func (s *runSource) hasPackage(p, native string) bool {
 	p, version, exact := strings.Cut(p, "=")
 	name, arch, foreign := strings.Cut(p, ":")
@@ -186,8 +186,8 @@ func (s *runSource) hasPackage(p, native string) bool {
 	})
 }
 
-// hasRPM reports whether there is a package NAME, NAME.ARCH, NAME-VERSION-RELEASE or
-// NAME-VERSION-RELEASE.ARCH, as dnf names them.
+// hasRPM reports whether the source has a package NAME, NAME.ARCH, NAME-VERSION-RELEASE
+// or NAME-VERSION-RELEASE.ARCH, in dnf's notation.
 func (s *runSource) hasRPM(name, native string) bool {
 	return slices.ContainsFunc(s.packages, func(p api.Package) bool {
 		if !strings.HasPrefix(name, p.Name) || p.Arch == "src" {

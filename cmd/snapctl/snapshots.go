@@ -45,11 +45,11 @@ func showVerb() *verb {
 	return &verb{
 		name: "show", args: "REF [PACKAGE]", min: 1, max: 2,
 		usage: "show a snapshot or freeze, or a package in it",
-		about: `A PACKAGE is NAME[:ARCH][=VERSION]. Its control data is shown, its files with
-their digests, the suites and components that list it, and the snapshots and
-freezes that contain it. An architecture or version is needed where REF has
-several versions. A source package is shown if no binary package has the name,
-or with :source (rpm: :src).`,
+		about: `For a PACKAGE, NAME[:ARCH][=VERSION], show prints its control data, its files
+with their digests, the suites and components that list it, and the snapshots
+and freezes that contain it. If REF has several versions, give an architecture
+or version. show prints a source package if no binary package has the name, or
+with :source (rpm: :src).`,
 		examples: []string{"snapctl show debian@latest", "snapctl show 4.1", "snapctl show 4.1 bash", "snapctl show debian@latest bash:source=5.2.15-2"},
 		result:   new(api.ShowResult),
 		run: func(ctx context.Context, c *call) error {
@@ -70,12 +70,13 @@ or with :source (rpm: :src).`,
 }
 
 // queryAbout explains queries.
-const queryAbout = `A QUERY chooses packages: NAME, NAME=VERSION, source:NAME, arch:A, section:S,
-suite:S, component:C and mirror:M, each with the wildcards * ? [a-z]; $Field for
-those that have a field in their control data, $Field (VALUE) by a pattern for
-its value, and $Field (OP VALUE) by order, where OP is one of << <= = != >= >>.
-"!" is not, "&" is and, "|" is or, and parentheses group. Words with other
-characters are put into quotation marks. Quote the whole for the shell.`
+const queryAbout = `A QUERY selects packages by NAME, NAME=VERSION, source:NAME, arch:A, section:S,
+suite:S, component:C or mirror:M, each with the wildcards * ? [a-z]. $Field
+selects packages whose control data has the field, $Field (VALUE) those whose
+value matches a pattern, and $Field (OP VALUE) those whose value compares as
+given, where OP is << <= = != >= or >>. "!" is not, "&" is and, "|" is or, and
+parentheses group. Put words with other characters into quotation marks, and
+quote the whole query for the shell.`
 
 func packagesVerb() *verb {
 	return &verb{
@@ -91,7 +92,7 @@ func packagesVerb() *verb {
 			}
 			req := api.PackagesRequest{Ref: c.arg(0), Query: c.arg(1)}
 			if c.ui.json {
-				// The list is long: it is passed on as snapd wrote it.
+				// The list is long, so print it as snapd wrote it.
 				var raw json.RawMessage
 				if err := c.ask(ctx, "packages", req, &raw); err != nil {
 					return err
@@ -114,7 +115,7 @@ func findVerb() *verb {
 	return &verb{
 		name: "find", args: "QUERY", min: 1, max: 1,
 		usage: "show which snapshots and freezes contain packages",
-		about: `Packages of any snapshot are found, not only of the newest ones.
+		about: `find searches all snapshots, not only the newest ones.
 
 ` + queryAbout,
 		examples: []string{"snapctl find bash", "snapctl find bash=5.2.15-2+b2", `snapctl find 'source:openssl&!arch:i386'`},

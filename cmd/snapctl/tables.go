@@ -203,7 +203,7 @@ func orWord(s, word string) string {
 	return s
 }
 
-// synced prints the outcome for each mirror; failures go to standard error.
+// synced prints the result for each mirror; it prints failures to standard error.
 func (u *ui) synced(r *api.SyncResult) {
 	for _, m := range r.Mirrors {
 		switch {
@@ -367,7 +367,7 @@ func (u *ui) recording(r *api.Recording) {
 	}
 }
 
-// recorded prints a file of a recording that is followed.
+// recorded prints a file of a recording, for --follow.
 func (u *ui) recorded(e api.RecordEntry) {
 	if u.json {
 		u.document(struct {
@@ -450,10 +450,10 @@ func (u *ui) checked(r *api.FsckResult) {
 	}
 }
 
-// shownOfAKind is how many lines of a kind are printed before the rest is counted.
+// shownOfAKind is how many lines of a kind are printed; the rest is only counted.
 const shownOfAKind = 10
 
-// few prints the first items of a list, and how many more there are.
+// few prints the first items of a list and the number of the others.
 func few[T any](u *ui, kind string, list []T, print func(T)) {
 	for _, x := range list[:min(shownOfAKind, len(list))] {
 		print(x)
@@ -488,7 +488,7 @@ func (u *ui) initialised(r *api.InitResult) {
 	u.printf("wrote %s (%s)\nstart with: snapd --config %s\n", r.File, count(len(r.Mirrors), "mirror", "mirrors"), shellWord(r.File))
 }
 
-// skipped prints to standard error the sources that init left out.
+// skipped prints the sources that init omitted to standard error.
 func (u *ui) skipped(list []api.InitSkip) {
 	for _, s := range list {
 		at := s.File

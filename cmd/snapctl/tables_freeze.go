@@ -167,8 +167,8 @@ func contents(p api.Package) string {
 // maxNotes is how many notes of one kind about build manifests are printed.
 const maxNotes = 10
 
-// reportNotes prints what was skipped in build manifests, and which versions were
-// chosen for entries without one.
+// reportNotes prints the skipped parts of build manifests, and the versions that were
+// chosen for entries without a version.
 func (u *ui) reportNotes(r *api.Report) {
 	for _, n := range r.Notes[:min(len(r.Notes), maxNotes)] {
 		u.note("%s", n)

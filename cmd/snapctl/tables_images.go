@@ -38,8 +38,8 @@ func (u *ui) udfs(l *api.UDFList) {
 	u.table(rows...)
 }
 
-// ran shows what came of a run: its outputs where they are kept, and of a check what
-// was different.
+// ran shows the result of a run: its outputs if they are kept, and the differences that
+// a check found.
 func (u *ui) ran(r *api.RunResult, kept bool) {
 	if kept {
 		rows := [][]string{{"OUTPUT", "SIZE", "SHA256"}}
@@ -112,7 +112,7 @@ func (u *ui) inspected(r *iuk.Inspection) {
 	}
 }
 
-// names prints the first names of a list, and how many more there are.
+// names prints the first names of a list and the number of the others.
 func (u *ui) names(heading string, list []string) {
 	if len(list) == 0 {
 		return
@@ -189,7 +189,7 @@ func (u *ui) rebuilt(r *api.RebuildResult) {
 	}
 }
 
-// some formats a number that may be unknown: nothing for 0.
+// some formats a number, or returns "" for 0, which means unknown.
 func some(n int) string {
 	if n == 0 {
 		return ""

@@ -15,8 +15,8 @@ import (
 	"example.org/snapd/internal/console"
 )
 
-// A ui prints everything that snapctl prints: results on out, and errors, hints
-// and progress bars on err.
+// A ui prints all output of snapctl: results on out, and errors, hints and progress
+// bars on err.
 type ui struct {
 	out   *bufio.Writer
 	err   io.Writer
@@ -30,7 +30,7 @@ type ui struct {
 	failed error
 }
 
-// newUI returns a ui. Progress bars and colours are only for terminals.
+// newUI returns a ui, which prints progress bars and colours only on terminals.
 func newUI(out, errOut io.Writer, getenv func(string) string) *ui {
 	u := &ui{out: bufio.NewWriter(out), err: errOut}
 	u.bars = console.NewBars(errOut, getenv)
@@ -57,7 +57,7 @@ func (u *ui) document(v any) {
 	}
 }
 
-// show prints a result: as JSON, or with human.
+// show prints a result as JSON or, without --json, with human.
 func show[R any](u *ui, r *R, human func(*R)) {
 	u.endProgress()
 	if u.json {
@@ -70,8 +70,7 @@ func show[R any](u *ui, r *R, human func(*R)) {
 // text prints bytes unchanged.
 func (u *ui) text(s string) { u.out.WriteString(s) }
 
-// printf prints text for people. It removes from string arguments what could
-// confuse a terminal.
+// printf prints text for people. It removes control characters from string arguments.
 func (u *ui) printf(format string, args ...any) {
 	for i, a := range args {
 		if s, ok := a.(string); ok {
@@ -89,7 +88,7 @@ func (u *ui) note(format string, args ...any) {
 
 // failure prints the final message of a command that failed.
 func (u *ui) failure(msg, hint string) {
-	u.say("error", strings.TrimPrefix(msg, "usage: ")) // the exit code says so
+	u.say("error", strings.TrimPrefix(msg, "usage: ")) // the exit code shows that
 	if hint != "" {
 		u.say("hint", hint)
 	}
@@ -227,7 +226,7 @@ func (u *ui) progress(p api.Progress) {
 		u.document(struct {
 			Progress api.Progress `json:"progress"`
 		}{p})
-		// People who read a log want lines as they happen.
+		// Print lines of a log at once.
 		if err := u.out.Flush(); err != nil && u.failed == nil {
 			u.failed = err
 		}

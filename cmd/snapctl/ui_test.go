@@ -391,7 +391,7 @@ func TestImageOfImportedFreeze(t *testing.T) {
 		x.fake.answers["mirror/show"] = &api.Error{Code: api.CodeNotFound, Message: "no such mirror: debian", Exit: api.ExitFailed}
 	})
 	o := x.run(dir, "image", "build", "4.1", "--output", filepath.Join(dir, "out.squashfs"))
-	if want := "snapctl: warning: mirror debian is not configured here: the image's sources.list leaves it out\n"; o.Exit != 0 || o.Err != want || o.Files["out.squashfs"] == "" {
+	if want := "snapctl: warning: mirror debian is not configured here: the image's sources.list omits it\n"; o.Exit != 0 || o.Err != want || o.Files["out.squashfs"] == "" {
 		t.Errorf("exit %d, %q", o.Exit, o.Err)
 	}
 }

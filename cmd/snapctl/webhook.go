@@ -13,10 +13,10 @@ import (
 func webhookVerb() *verb {
 	return &verb{
 		name:  "webhook",
-		usage: "list who is told of events, and test and repeat deliveries",
-		about: `Webhooks are in the configuration, [[webhook]]: a URL, or a command, that gets
-new snapshots, freezes, moves of channels, failed syncs and stale suites as JSON
-(docs/HOOKS.md). A delivery that fails is repeated for three days.`,
+		usage: "list webhooks, and test and repeat deliveries",
+		about: `Each [[webhook]] in the configuration is a URL or a command that gets events as
+JSON: new snapshots, freezes, moves of channels, failed syncs and stale suites
+(docs/HOOKS.md). A failed delivery is repeated for three days.`,
 		examples: []string{
 			"snapctl webhook test ci.example.org",
 			"snapctl webhook log --state failed",
@@ -51,8 +51,8 @@ new snapshots, freezes, moves of channels, failed syncs and stale suites as JSON
 			{
 				name: "test", args: "WEBHOOK", min: 1, max: 1,
 				usage: "send an event of the type test, once",
-				about: `The event is signed and sent like any other, whatever "events" says. It is not
-recorded, and not repeated.`,
+				about: `The event is signed and sent like any other, even if "events" of the webhook
+excludes it. It is neither recorded nor repeated.`,
 				examples: []string{"snapctl webhook test ci.example.org"},
 				result:   new(api.WebhookTest),
 				run: func(ctx context.Context, c *call) error {
@@ -68,8 +68,8 @@ recorded, and not repeated.`,
 			},
 			{
 				name: "redeliver", args: "WEBHOOK EVENT", min: 2, max: 2,
-				usage:    "deliver an event again, whatever became of it",
-				about:    `EVENT is the id of the event, as the log has it.`,
+				usage:    "deliver an event again, even if it was delivered before",
+				about:    `EVENT is the id of the event, as snapctl webhook log prints it.`,
 				examples: []string{"snapctl webhook redeliver ci.example.org EQ5H6BZ3MUHKHDH4N3S5FRTUYV"},
 				result:   new(api.WebhookDelivery),
 				run: func(ctx context.Context, c *call) error {

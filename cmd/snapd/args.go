@@ -7,8 +7,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// optionsFirst reorders a command line for the parser: options of the program,
-// the command, options of the command, arguments. People write them in any order.
+// optionsFirst reorders a command line, which may be in any order, for the parser:
+// options of the program, the command, options of the command, arguments.
 func optionsFirst(args []string, global []cli.Flag, commands []*cli.Command) []string {
 	var command *cli.Command
 	var before, own, rest []string

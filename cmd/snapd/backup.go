@@ -75,10 +75,10 @@ func salvageCommand(out *output) *cli.Command {
 	return &cli.Command{
 		Name: "salvage", HideHelpCommand: true,
 		Usage: "salvage damaged metadata while snapd is not running",
-		Description: `Copies every entry of meta.db whose checksum is correct to a new meta.db, and
-keeps the damaged file beside it. Then start snapd and run snapctl fsck --repair;
-until that finds no faults, the metadata is read-only and nothing is collected.
-If you have a backup, restore it instead.`,
+		Description: `salvage copies every entry of meta.db whose checksum is correct to a new
+meta.db, and keeps the damaged file beside it. Then start snapd and run snapctl
+fsck --repair; until it finds no faults, the metadata is read-only and gc
+deletes nothing. If you have a backup, restore it instead.`,
 		OnUsageError: usage,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 0 {
@@ -106,10 +106,11 @@ func acceptCommand(out *output) *cli.Command {
 	return &cli.Command{
 		Name: "accept-lost-blobs", HideHelpCommand: true,
 		Usage: "let snapd start although every blob is lost",
-		Description: `snapd refuses to start if the metadata refers to blobs and none is there: a file
-system may not be mounted. If they are really lost, run this, start snapd, and run
-snapctl fsck --repair, with --from if there is a backup or another snapd. When
-blobs are there again, snapd refuses as before.`,
+		Description: `snapd refuses to start if the metadata refers to blobs but the store has no
+blobs, because a file system may not be mounted. If the blobs are really lost,
+run this command, start snapd, and run snapctl fsck --repair, with --from if you
+have a backup or another snapd. Once the store has blobs again, snapd again
+refuses to start without any.`,
 		OnUsageError: usage,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 0 {
@@ -208,7 +209,7 @@ func (o *output) restored(r *api.RestoreResult) error {
 		"start snapd and get them again with: snapctl fsck --repair"}
 }
 
-// refused adds hints to the error of a restore that was not completed.
+// refused adds hints to the error of an incomplete restore.
 func (o *output) refused(r *api.RestoreResult, err error) error {
 	var e *api.Error
 	if !errors.As(err, &e) {
@@ -230,7 +231,7 @@ func (o *output) refused(r *api.RestoreResult, err error) error {
 	return err
 }
 
-// shownFaults is how many faults are printed before the rest is counted.
+// shownFaults is how many faults are printed; the rest is only counted.
 const shownFaults = 20
 
 func (o *output) faults(faults []api.VerifyFault) {

@@ -93,7 +93,7 @@ func run(ctx context.Context, args []string) int {
 	return out.finish(ctx, err)
 }
 
-// options are those of the daemon that the command line sets.
+// options returns the options of the daemon from the command line.
 func options(c *cli.Context) (daemon.Options, error) {
 	var level slog.Level
 	switch l := c.String("log-level"); l {

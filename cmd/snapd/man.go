@@ -19,7 +19,7 @@ const configPage = "frozen-snapd.toml"
 func manCommand(out *output) *cli.Command {
 	return &cli.Command{
 		Name: "man", HideHelpCommand: true, OnUsageError: usage,
-		Usage: "print the manual page, or write it and that of the configuration into a directory",
+		Usage: "print the manual page, or write the pages of snapd and its configuration to a directory",
 		Flags: []cli.Flag{&cli.StringFlag{Name: "output", Usage: "write snapd.8 and " + configPage + ".5 into `DIR`"}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 0 {
@@ -105,7 +105,7 @@ func manFlags(p *manpage.Page, flags []cli.Flag) {
 		}
 		about := doc.GetUsage()
 		if doc.TakesValue() {
-			// The value's name is quoted in the text.
+			// The name of the value is in backquotes in the text.
 			value := "VALUE"
 			if a, rest, ok := strings.Cut(about, "`"); ok {
 				if v, b, ok := strings.Cut(rest, "`"); ok {

@@ -17,16 +17,17 @@ func migrateCommand(out *output) *cli.Command {
 	return &cli.Command{
 		Name: "migrate", HideHelpCommand: true,
 		Usage: "copy the installation to other stores, while snapd is not running",
-		Description: `Copies blobs, metadata and keys from where the configuration says to where
-another one says: from a directory to PostgreSQL and S3, or back. The target must
-be empty; its data directory is another one. Every byte is verified, and the copy
-of the metadata is compared with the original. The source is not changed. The same
-command continues an interrupted migration; snapd does not start with the target
-before it is complete. Afterwards do not start snapd with the source again: both
-are the same installation, and each would go on in its own way.`,
+		Description: `migrate copies blobs, metadata and keys from the stores in the configuration to
+the stores in another configuration: from a directory to PostgreSQL and S3, or
+back. The target must be empty and have another data directory. Every byte is
+verified, and the copy of the metadata is compared with the original. The source
+is not changed. The same command continues an interrupted migration; snapd does
+not start with the target before the migration is complete. Afterwards, never
+start snapd with the source again: both are the same installation, and their
+histories would diverge.`,
 		OnUsageError: usage,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "to", Usage: "copy to where the configuration `CONFIG` says"},
+			&cli.StringFlag{Name: "to", Usage: "copy to the stores in the configuration `CONFIG`"},
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 0 {
@@ -71,7 +72,7 @@ func (o *output) migrated(r *api.MigrateResult) {
 	})
 }
 
-// notMigrated adds a hint to the error of a migration that was not completed.
+// notMigrated adds a hint to the error of an incomplete migration.
 func (o *output) notMigrated(r *api.MigrateResult, err error) error {
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != api.CodeVerify || len(r.Faults) == 0 {

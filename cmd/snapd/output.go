@@ -18,7 +18,7 @@ import (
 	"example.org/snapd/internal/mirror"
 )
 
-// output prints everything that snapd's commands print.
+// output prints all output of snapd's commands.
 type output struct {
 	out  *bufio.Writer
 	err  io.Writer
@@ -59,7 +59,7 @@ func (o *output) document(v any) {
 	_ = enc.Encode(v) // finish reports write errors
 }
 
-// result prints a result: as JSON, or with human.
+// result prints a result as JSON or, without --json, with human.
 func (o *output) result(v any, human func()) {
 	o.endProgress()
 	if o.json {

@@ -136,7 +136,9 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, 
 		var cert *tls.CertificateVerificationError
 		f.err = fmt.Errorf("%w: %s", ErrUnavailable, cause(err))
 		var network net.Error
-		if dead.Load() || errors.As(err, &network) && network.Timeout() {
+		if final != u {
+			h.setSilent(time.Time{}) // it answered with a redirect, and may answer with another
+		} else if dead.Load() || errors.As(err, &network) && network.Timeout() {
 			f.silent = h
 		}
 		switch {
@@ -163,7 +165,7 @@ func (c *Client) openHTTP(ctx context.Context, req *Request, i int, u *url.URL, 
 // roundTrip sends a request for URL i and follows redirects. Credentials and
 // client certificates are sent only to their host. A redirect may lead to a
 // public address, or to one of the kind that the redirecting server is at.
-// roundTrip also returns the secrets that were sent.
+// roundTrip also returns the last URL and the secrets that were sent.
 func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL, hdr http.Header) (*http.Response, *url.URL, secrets, error) {
 	var sent secrets
 	refuse := func(format string, args ...any) (*http.Response, *url.URL, secrets, error) {
@@ -204,7 +206,7 @@ func (c *Client) roundTrip(ctx context.Context, req *Request, i int, u *url.URL,
 			}
 			return nil, nil, nil, &failure{url: sent.in(redact(from)), err: fmt.Errorf("%w: %s: %v", ErrRefused, sent.in(what), refused)}
 		case err != nil:
-			return nil, nil, sent, err
+			return nil, u, sent, err
 		case n == 0 && configured:
 			req.Scope.note(u, at)
 		}

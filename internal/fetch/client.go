@@ -183,7 +183,7 @@ type failure struct {
 	again    bool          // retry the same URL at once, from the start
 	progress bool          // enough arrived to not count as a failed round
 	pause    time.Duration // how long the host asks to wait; 0: it did not say
-	silent   *host         // that did not answer in time; or nil
+	silent   *host         // that has answered no attempt in time; or nil
 	status   int           // of a response that refuses the file; 0: there was none
 }
 
@@ -282,6 +282,9 @@ func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) e
 			}
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
+			}
+			if last[i] != nil && last[i].silent == nil {
+				f.silent = nil // it was not in an earlier attempt
 			}
 			last[i] = f
 			c.log.Debug("fetch attempt failed", "url", f.url, "err", f.err)

@@ -64,6 +64,37 @@ func TestSilentHost(t *testing.T) {
 	})
 }
 
+// A host that answers some attempts is not silent, nor is one that redirects to a silent
+// one: the next attempt may lead elsewhere.
+func TestNotSilentHost(t *testing.T) {
+	answer := func(r *http.Request, n int) (*http.Response, error) {
+		switch {
+		case r.URL.Host == "broken.example.org" && n < 5:
+			return reply(r, http.StatusInternalServerError, nil, 0, http.NoBody), nil
+		case r.URL.Host == "redirects.example.org":
+			return reply(r, http.StatusFound, http.Header{"Location": {"http://silent.example.org/f"}}, 0, http.NoBody), nil
+		}
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	for host, want := range map[string]int{"broken.example.org": 5, "redirects.example.org": 10} {
+		synctest.Test(t, func(t *testing.T) {
+			n := 0
+			c := New(Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				n++
+				return answer(r, n)
+			})})
+			for range 2 {
+				before := n
+				_, _, err := c.GetBytes(t.Context(), Request{URLs: remote.NewURLs("http://" + host + "/f"), Size: 1})
+				if got := n - before; !errors.Is(err, ErrUnavailable) || got != want {
+					t.Errorf("%s: %v after %d requests, expected %d", host, err, got, want)
+				}
+			}
+		})
+	}
+}
+
 // TestRetryAfter: whatever a host asks for, and however often it asks, ten
 // minutes later it gets requests again.
 func TestRetryAfter(t *testing.T) {

@@ -248,6 +248,25 @@ func TestScanLeaves(t *testing.T) {
 	}
 }
 
+// A buffer that has grown for an earlier element can hold a text that is too long: the
+// shortcut refuses it, too.
+func TestScanLeavesTooLong(t *testing.T) {
+	head := `<filelists><package pkgid="1" name="a" arch="x86_64"><version ver="1" rel="1"/>`
+	tail := `</package></filelists>`
+	for _, c := range []struct{ before, text, after string }{
+		{"", " ", "<file/>"}, {"<file/>", "\n", "<file>/a</file>"}, {"<file>", "a", "</file>"},
+	} {
+		for n, tooLong := range map[int]bool{maxText: false, maxText + 1: true} {
+			r := newReader(strings.NewReader(head + c.before + strings.Repeat(c.text, n) + c.after + tail))
+			r.buf = make([]byte, 2*maxText)
+			s := &Scanner{r: r, kind: Filelists}
+			if _, err := s.Next(); errors.Is(err, ErrTooLarge) != tooLong || !tooLong && err != nil {
+				t.Errorf("%d times %q: %v", n, c.text, err)
+			}
+		}
+	}
+}
+
 func TestScanRefuses(t *testing.T) {
 	pkg := samplePrimary(0, 0)
 	rep := func(old, new string) string {

@@ -45,7 +45,7 @@ func (r *reader) skipLeaves(except string) {
 		for i < len(b) && isSpace(b[i]) {
 			i++
 		}
-		if i+1 >= len(b) || b[i] != '<' || b[i+1] < ':' { // no name starts with a digit, '-' or '.'
+		if i+1 >= len(b) || i > maxText || b[i] != '<' || b[i+1] < ':' { // no name starts with a digit, '-' or '.'
 			return
 		}
 		b = b[i+1:]

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
@@ -25,6 +26,7 @@ func stageRecords(ctx context.Context, stage meta.Stage, read func(ctx context.C
 	s := &staging{
 		stage: stage, batch: &recordBatch{},
 		full: make(chan *recordBatch, stagingBatches), free: make(chan *recordBatch, stagingBatches),
+		space: semaphore.NewWeighted(stagingBatches * stagingBytes),
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return s.run(ctx) })
@@ -48,6 +50,7 @@ type staging struct {
 	batch *recordBatch // of the reader
 	full  chan *recordBatch
 	free  chan *recordBatch
+	space *semaphore.Weighted // bytes that may wait in full; a larger batch waits alone
 }
 
 // put copies a record, to be staged.
@@ -61,6 +64,9 @@ func (s *staging) put(ctx context.Context, r *repo.Record) error {
 
 // flush passes on the copied records.
 func (s *staging) flush(ctx context.Context) error {
+	if err := s.space.Acquire(ctx, s.batch.weight()); err != nil {
+		return err
+	}
 	select {
 	case s.full <- s.batch:
 	case <-ctx.Done():
@@ -91,6 +97,7 @@ func (s *staging) run(ctx context.Context) error {
 				return err
 			}
 		}
+		s.space.Release(b.weight())
 		b.reset()
 		select {
 		case s.free <- b:
@@ -121,7 +128,13 @@ func (b *recordBatch) add(r *repo.Record) {
 	b.records = append(b.records, c)
 }
 
+// weight is the share of staging.space that the batch takes.
+func (b *recordBatch) weight() int64 { return int64(min(len(b.bytes), stagingBatches*stagingBytes)) }
+
 func (b *recordBatch) reset() {
 	clear(b.records)
+	if cap(b.bytes) > 2*stagingBytes {
+		b.bytes = nil // of a large record
+	}
 	b.records, b.bytes, b.files, b.sources = b.records[:0], b.bytes[:0], b.files[:0], b.sources[:0]
 }

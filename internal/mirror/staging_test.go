@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
@@ -106,4 +107,44 @@ func TestStageRecordsFails(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// However large the records are, a stage that is slow lets only a few MiB of them wait.
+func TestStageRecordsBounded(t *testing.T) {
+	const size = 4 << 20
+	synctest.Test(t, func(t *testing.T) {
+		stage := &slowStage{recordingStage{}, make(chan struct{})}
+		n := 0
+		done := make(chan error)
+		go func() {
+			done <- stageRecords(t.Context(), stage, func(ctx context.Context, put func(context.Context, *repo.Record) error) error {
+				for n < 20 {
+					if err := put(ctx, &repo.Record{Bytes: make([]byte, size)}); err != nil {
+						return err
+					}
+					n++
+				}
+				return nil
+			})
+		}()
+		synctest.Wait()
+		if most := stagingBatches*stagingBytes/size + 2; n > most {
+			t.Errorf("%d records of %d bytes wait, expected at most %d", n, size, most)
+		}
+		close(stage.resume)
+		if err := <-done; err != nil || len(stage.added) != 20 {
+			t.Errorf("%d of 20 records were staged: %v", len(stage.added), err)
+		}
+	})
+}
+
+// slowStage waits before it adds records.
+type slowStage struct {
+	recordingStage
+	resume chan struct{}
+}
+
+func (s *slowStage) Add(ctx context.Context, r *repo.Record) error {
+	<-s.resume
+	return s.recordingStage.Add(ctx, r)
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -224,11 +225,17 @@ func (b *body) redirect() bool {
 }
 
 // accel lets the web server in front send a body, if that is configured. It does
-// so only for packages, because that server sets Last-Modified itself.
+// so only for packages, because that server sets Last-Modified itself, and only without
+// conditions, because it would judge them by that date.
 func (b *body) accel() bool {
 	c := &b.s.cfg.Conf.Server
 	if c.Accel == "" || b.e.found.Package == nil {
 		return false
+	}
+	for name := range b.r.Header {
+		if name == "Range" || strings.HasPrefix(name, "If-") {
+			return false
+		}
 	}
 	place, err := cas.Locate(b.r.Context(), b.s.blobs(), b.e.found.Digest, cas.Wanted{})
 	if err != nil || place.Path == "" {

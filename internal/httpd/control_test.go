@@ -368,6 +368,13 @@ func TestAccel(t *testing.T) {
 			if got := a.Header.Get(header); got != want+d[:2]+"/"+d || a.body != "" || a.Header.Get("Cache-Control") == "" {
 				t.Errorf("later: %s %q, %d bytes", header, got, len(a.body))
 			}
+			// The server in front would judge these by its own date of the file.
+			const other = "Tue, 01 Jan 2019 00:00:00 GMT"
+			for _, condition := range []string{"If-Modified-Since: " + other, "Range: bytes=5-\r\nIf-Range: " + other} {
+				if a := s.get(u, condition); a.StatusCode != http.StatusOK || a.Header.Get(header) != "" || a.body != string(body) {
+					t.Errorf("%q: %s, %s %q, %d bytes", condition, a.Status, header, a.Header.Get(header), len(a.body))
+				}
+			}
 		})
 	}
 }

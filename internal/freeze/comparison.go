@@ -10,9 +10,9 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// Comparisons are beside the attestations, in files named likewise: what differs between
-// the published image and one that a builder made. Nobody signs them; the attestation of
-// the same image is signed.
+// Comparisons are stored beside the attestations, in files that are named the same way.
+// Each lists the differences between the published image and one that a builder made. A
+// comparison is not signed, but the attestation of the same image is.
 const (
 	comparisonPrefix = StatementDir + "/comparison-"
 	comparisonSuffix = ".json"
@@ -21,7 +21,7 @@ const (
 // MaxComparison bounds the file of a comparison, in bytes.
 const MaxComparison = 1 << 20
 
-// ComparisonPath returns the file of a comparison with this digest.
+// ComparisonPath returns the path of the file of a comparison with this digest.
 func ComparisonPath(d cas.Digest) string { return comparisonPrefix + d.String() + comparisonSuffix }
 
 // IsComparison reports whether a file beside a manifest is a comparison.
@@ -35,8 +35,9 @@ func IsAdded(path string) bool {
 	return IsAttestation(path) || IsRebuilds(path) || IsComparison(path)
 }
 
-// EncodeComparison encodes a comparison as canonical JSON, without what is about the
-// machine that made it. Paths that make it too long are left out and counted.
+// EncodeComparison encodes a comparison as canonical JSON, without data about the machine
+// that made it. If it is too long, EncodeComparison leaves out paths and counts them.
+// ErrUsage.
 func EncodeComparison(r *api.CompareResult) ([]byte, error) {
 	one := *r
 	one.A.Name, one.B.Name = "the published image", "the rebuilt image"
@@ -75,7 +76,7 @@ func ParseComparison(data []byte) (*api.CompareResult, error) {
 	if again, err := EncodeComparison(&r); err != nil {
 		return nil, err
 	} else if string(again) != string(data) {
-		return nil, fmt.Errorf("%w: comparison: expected nothing about the machine that made it", ErrUsage)
+		return nil, fmt.Errorf("%w: comparison: expected no data about the machine that made it", ErrUsage)
 	}
 	return &r, nil
 }

@@ -38,7 +38,7 @@ func Suite(g *meta.Generation, metalinkSize int64, wanted func(meta.Group) bool)
 	return s
 }
 
-// ProofFiles returns the upstream files that make up the proof of a mirror.
+// ProofFiles returns the upstream files that prove a mirror.
 func (d *DocMirror) ProofFiles() []repo.File {
 	var out []repo.File
 	for _, s := range d.Suites {
@@ -53,9 +53,8 @@ func (d *DocMirror) ProofFiles() []repo.File {
 	return out
 }
 
-// Tally counts the packages and source packages of an exact mirror, each once,
-// even if it is in several places. sourceArch is the architecture that the format
-// uses for sources.
+// Tally counts the packages and source packages of an exact mirror, each once even if it
+// is in several places. sourceArch is the architecture that the format uses for sources.
 func (d *DocMirror) Tally(sourceArch string) (packages, sources int) {
 	count := func(arch string) {
 		if arch == sourceArch {
@@ -89,7 +88,7 @@ func (d *DocMirror) Each(sourceArch string) iter.Seq[api.Package] {
 	}
 }
 
-// EachStanza is Each with the stanza that describes the package.
+// EachStanza is Each with the key of the stanza that describes the package.
 func (d *DocMirror) EachStanza(sourceArch string) iter.Seq2[api.Package, meta.StanzaKey] {
 	return func(yield func(api.Package, meta.StanzaKey) bool) {
 		for _, same := range d.samePackages() {
@@ -119,8 +118,8 @@ func (d *DocMirror) EachStanza(sourceArch string) iter.Seq2[api.Package, meta.St
 	}
 }
 
-// stanzaKey names a stanza of which a manifest has half the digest. A key that is not
-// one, as a hostile manifest may have, is that of no stanza.
+// stanzaKey returns the key of a stanza from a manifest, which has half of its digest. If
+// the text is not half a digest, as in a hostile manifest, no stanza has the key.
 func stanzaKey(name, paragraph string) meta.StanzaKey {
 	k := meta.StanzaKey{Name: name}
 	if len(paragraph) == hex.EncodedLen(len(k.Digest)) {
@@ -146,7 +145,7 @@ func (d *DocMirror) sameSources() [][]int32 {
 // grouped groups the positions of elements with the same key.
 func grouped[T any, K comparable](list []T, keyOf func(*T) K) (groups [][]int32) {
 	at := make(map[K]int32, len(list))
-	numbers := make([]int32, len(list)) // most groups are a part of it
+	numbers := make([]int32, len(list)) // most groups are a part of this slice
 	for i := range list {
 		numbers[i] = int32(i)
 		k := keyOf(&list[i])

@@ -1,7 +1,6 @@
-// Package freeze defines the format of freezes: named, signed, immutable sets of
-// packages from one or more mirrors. It has the freeze manifest, the provenance
-// and the statements beside it, and the names of their files, as specified in
-// FORMAT.md.
+// Package freeze defines the format of freezes: named, signed, immutable sets of packages
+// from one or more mirrors. It contains the freeze manifest, the provenance and the
+// statements beside it, and the names of their files, as specified in FORMAT.md.
 //
 // The packages below it work with freezes: plan resolves a request, build makes
 // the freeze, proof verifies it, bundle exports and imports it, client describes
@@ -18,8 +17,8 @@ import (
 )
 
 // FormatVersion is the version of the manifest format. A manifest with files that
-// upstream lists only by SHA-512 has SHA512Version; otherwise the two are the
-// same.
+// upstream lists only by SHA-512 has version SHA512Version, which adds a field for that
+// digest.
 const (
 	FormatVersion = 1
 	SHA512Version = 2
@@ -47,13 +46,13 @@ type DocMirror struct {
 	Name     string       `json:"name"`
 	Type     string       `json:"type"`
 	Kind     string       `json:"kind"`
-	Trust    repo.Trust   `json:"trust"` // that of its weakest suite
+	Trust    repo.Trust   `json:"trust"` // trust of its weakest suite
 	Suites   []DocSuite   `json:"suites"`
 	Packages []DocPackage `json:"packages"`
 	Sources  []DocSource  `json:"sources"`
 }
 
-// DocSuite is an upstream root that the freeze rests on. A suite is listed more
+// DocSuite is a signed root (Release or repomd.xml) of upstream. A suite is listed more
 // than once if packages were taken from several of its states.
 type DocSuite struct {
 	Suite     repo.SuiteName `json:"suite"`
@@ -87,7 +86,7 @@ type DocPackage struct {
 	Path          string         `json:"path"`
 	Size          int64          `json:"size"`
 	SHA256        cas.Digest     `json:"sha256"`
-	SHA512        string         `json:"sha512,omitempty"` // if upstream lists the file only by it
+	SHA512        string         `json:"sha512,omitempty"` // if upstream lists the file only by SHA-512
 	Source        string         `json:"source"`
 	SourceVersion string         `json:"source_version"`
 	Paragraph     string         `json:"paragraph"` // first half of the SHA-256 of upstream's stanza, in hex

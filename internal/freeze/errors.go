@@ -15,15 +15,14 @@ var (
 	ErrExists = meta.ErrExists
 	// ErrMissing means that packages or their bytes are unavailable.
 	ErrMissing = errclass.New(errclass.NotFound, "missing")
-	// ErrAmbiguous means that a name and version stand for different contents.
+	// ErrAmbiguous means that packages with the same name and version have different
+	// contents.
 	ErrAmbiguous = errclass.New(errclass.Conflict, "ambiguous")
-	// ErrTwoContents is an ErrAmbiguous: one path would have different bytes in one
-	// freeze.
+	// ErrTwoContents is an ErrAmbiguous: one path of a freeze would have two contents.
 	ErrTwoContents = errclass.New(ErrAmbiguous, "ambiguous")
-	// ErrBroken means that the set has unsatisfied dependencies.
+	// ErrBroken means that packages of the freeze have unsatisfied dependencies.
 	ErrBroken = errclass.New(errclass.Conflict, "unsatisfied relations")
-	// ErrNeedsAll means that freezing a whole on-demand mirror would download a
-	// lot.
+	// ErrNeedsAll means that freezing a whole on-demand mirror would download most of it.
 	ErrNeedsAll = errclass.New(errclass.Conflict, "packages are not downloaded yet")
 	// ErrVerify means that a verification failed.
 	ErrVerify = errclass.New(errclass.Security, "verification failed")
@@ -31,17 +30,17 @@ var (
 	ErrEmpty = errclass.New(errclass.Conflict, "nothing to freeze")
 	// ErrRunning means that a recording has not been stopped.
 	ErrRunning = errclass.New(errclass.Conflict, "is still running")
-	// ErrBusy means that a freeze of this name is being made or imported, or a channel
-	// moved.
+	// ErrBusy means that a freeze of this name is being made or imported, or a channel is
+	// being moved.
 	ErrBusy = errclass.New(errclass.Conflict, "is being made by another command")
-	// ErrLacks means that a freeze has no mirror, suite, component or architecture
-	// that clients of a channel use.
+	// ErrLacks means that a freeze lacks a mirror, suite, component or architecture that
+	// clients of a channel use.
 	ErrLacks = errclass.New(errclass.Conflict, "it lacks what clients of the channel use")
-	// ErrInfoChange means that apt would refuse what a channel is to show, because a
-	// field of its Release file differs from what the channel shows.
+	// ErrInfoChange means that apt would refuse a channel after a move, because a field
+	// of its Release file would change.
 	ErrInfoChange = errclass.New(errclass.Conflict, "apt refuses a repository in which these fields change")
-	// ErrFull means that a freeze has as many attestations, or changes of its labels, as it
-	// can have.
+	// ErrFull means that a freeze has the maximum number of attestations or of changes of
+	// its labels.
 	ErrFull = errclass.New(errclass.Conflict, "too many statements")
 	// ErrUsage means that options contradict each other.
 	ErrUsage = errclass.Usage
@@ -49,11 +48,11 @@ var (
 	ErrFormat = errors.New("format")
 )
 
-// ReportError is a refused freeze and how each entry was resolved. After a dry
-// run it has everything that the dry run found out.
+// ReportError is the error of a refused freeze, with the resolution of each entry. After
+// a dry run the report contains everything that the dry run found.
 type ReportError struct {
 	Err     error
-	Hint    string // hint of this error, if it has one
+	Hint    string // hint for this error; empty: none
 	DryRun  bool
 	Report  *api.Report
 	Changes *api.Diff
@@ -63,8 +62,8 @@ type ReportError struct {
 func (e *ReportError) Error() string { return e.Err.Error() }
 func (e *ReportError) Unwrap() error { return e.Err }
 
-// TwoContents returns the error for a path with different bytes in one freeze. It
-// wraps ErrTwoContents.
+// TwoContents returns the error for a path with two contents in one freeze. It wraps
+// ErrTwoContents.
 func TwoContents(path string, a, b cas.Digest) error {
 	return fmt.Errorf("%w: %s has two contents, %s and %s, in one freeze", ErrTwoContents, path, a, b)
 }

@@ -16,8 +16,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Labels say what a freeze is to people and programs: K=V, and a description. They are
-// beside the manifest, in a statement, and each change adds another one.
+// Labels describe a freeze to people and programs: pairs K=V, and a description. They are
+// in a statement beside the manifest, and each change adds another statement.
 type Labels struct {
 	Labels      map[string]string
 	Description string
@@ -34,7 +34,7 @@ const (
 
 var labelKeyRE = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$`)
 
-// Equal reports whether both say the same.
+// Equal reports whether both have the same labels and description.
 func (l Labels) Equal(o Labels) bool {
 	return l.Description == o.Description && maps.Equal(l.Labels, o.Labels)
 }
@@ -76,7 +76,7 @@ func CheckLabelKey(k string) error {
 	return nil
 }
 
-// unprintable finds a character of a text that is neither printable nor one of those.
+// unprintable finds a character of a text that is neither printable nor in or.
 func unprintable(s, or string) (rune, bool) {
 	for i, r := range s {
 		if r == utf8.RuneError {
@@ -91,15 +91,15 @@ func unprintable(s, or string) (rune, bool) {
 	return 0, false
 }
 
-// labelsPrefix begins the names of statements with labels.
+// labelsPrefix is the prefix of the paths of statements with labels.
 const labelsPrefix = StatementDir + "/labels-"
 
-// LabelsName returns the name of the statement with labels that has a number and a digest.
-// It has the digest because what is served under a path never changes, even if the freeze
-// is removed and made again with other labels.
+// LabelsName returns the name of the statement with labels that has a number and a
+// digest. The name contains the digest because the contents at a path never change, even
+// if the freeze is removed and made again with other labels.
 func LabelsName(number int, d cas.Digest) string { return fmt.Sprintf("labels-%d-%s", number, d) }
 
-// LabelsPath returns the file of that statement.
+// LabelsPath returns the path of that statement.
 func LabelsPath(number int, d cas.Digest) string {
 	return StatementDir + "/" + LabelsName(number, d) + ".json"
 }
@@ -107,8 +107,8 @@ func LabelsPath(number int, d cas.Digest) string {
 // IsLabels reports whether a file beside a manifest belongs to a statement with labels.
 func IsLabels(path string) bool { return strings.HasPrefix(path, labelsPrefix) }
 
-// LabelsNumber returns the number of a statement with labels. ok is false if the file is
-// none.
+// LabelsNumber returns the number of a statement with labels. ok is false for other
+// files.
 func LabelsNumber(file repo.File) (number int, ok bool) {
 	rest, ok := strings.CutPrefix(file.Path, labelsPrefix)
 	digits, _, _ := strings.Cut(rest, "-")
@@ -116,8 +116,8 @@ func LabelsNumber(file repo.File) (number int, ok bool) {
 	return number, ok && err == nil && number > 0 && file.Path == LabelsPath(number, file.SHA256)
 }
 
-// NewestLabels returns the statement with the labels of a freeze, which has the highest
-// number, and the number. ok is false if it has no labels.
+// NewestLabels returns the statement with the labels of a freeze, and its number: the
+// highest one. ok is false if the freeze has no labels.
 func NewestLabels(f *meta.Frozen) (file repo.File, number int, ok bool) {
 	for _, s := range f.Statements {
 		if n, is := LabelsNumber(s); is && (n > number || n == number && s.Path > file.Path) {

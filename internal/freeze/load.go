@@ -16,13 +16,12 @@ import (
 
 // Records looks up the records of freezes.
 type Records interface {
-	// Freeze returns the record of a freeze. It may return meta.ErrNotFound.
+	// Freeze returns the record of a freeze. meta.ErrNotFound.
 	Freeze(ctx context.Context, name string) (*meta.Frozen, error)
 }
 
-// Load reads the record and the manifest of a freeze. It may return
-// meta.ErrNotFound. Where the manifest is lost or damaged, it returns the record with
-// the error.
+// Load reads the record and the manifest of a freeze. meta.ErrNotFound. If the manifest
+// is lost or damaged, Load returns the record with the error.
 func Load(ctx context.Context, records Records, blobs cas.Reader, name string) (*meta.Frozen, *Document, error) {
 	f, err := records.Freeze(ctx, name)
 	if err != nil {
@@ -36,8 +35,8 @@ func Load(ctx context.Context, records Records, blobs cas.Reader, name string) (
 	return f, doc, err
 }
 
-// Certificates reads the certificates in blobs as one keyring, or returns nil if
-// there are none. Zero digests stand for no certificates.
+// Certificates reads the certificates in blobs as one keyring. It ignores zero digests,
+// and returns nil if there are no others.
 func Certificates(ctx context.Context, blobs cas.Reader, digests ...cas.Digest) (*sign.Keyring, error) {
 	var rings []*sign.Keyring
 	for _, d := range digests {
@@ -65,8 +64,8 @@ type RootParser interface {
 	ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error)
 }
 
-// ReadRoot reads an upstream root of a mirror of a freeze from the documents that
-// the freeze keeps, and verifies it with the certificates that it keeps.
+// ReadRoot reads an upstream root of a mirror of a freeze from documents that the freeze
+// keeps. It verifies the documents with the certificates of the freeze.
 func ReadRoot(ctx context.Context, blobs cas.Reader, f RootParser, d *DocMirror, s *DocSuite, certificates cas.Digest) (*repo.Root, error) {
 	var docs []repo.Doc
 	for _, file := range s.Documents {
@@ -89,8 +88,8 @@ func ReadRoot(ctx context.Context, blobs cas.Reader, f RootParser, d *DocMirror,
 	return f.ParseRoot(repo.Recorded(d.Name, d.Type, s.Trust), s.Suite, docs, p)
 }
 
-// ParseKeys parses the armored keys of a request as one keyring. It returns nil
-// if there are none. It may return ErrUsage.
+// ParseKeys parses the armored keys of a request as one keyring, or returns nil for no
+// keys. ErrUsage.
 func ParseKeys(armored []string) (*sign.Keyring, error) {
 	var rings []*sign.Keyring
 	for _, a := range armored {
@@ -130,8 +129,9 @@ type Sourced interface {
 	FactsBySource(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error)
 }
 
-// NamesOfSource returns the names, in order, that packages of a source package have or
-// had in a mirror, and its own: a package that names no source is its own.
+// NamesOfSource returns, in order, the names of the packages that a mirror has or had of
+// a source package, and the name of the source itself, since a package that names no
+// source is built from the source of its own name.
 func NamesOfSource(ctx context.Context, all Sourced, mirror, source string) ([]string, error) {
 	facts, err := all.FactsBySource(ctx, mirror, []string{source})
 	if err != nil {
@@ -148,8 +148,8 @@ func NamesOfSource(ctx context.Context, all Sourced, mirror, source string) ([]s
 // pageSize is how many packages are read at once.
 const pageSize = 1000
 
-// EachAsked calls f for each package of a snapshot that a query may ask for, by name from
-// the name from on, with its stanza if the query reads fields. q may be nil.
+// EachAsked calls f for each package of a snapshot that q (nil: all) may match, by name
+// from the name from on. The entries have stanzas if the query reads fields.
 func EachAsked(ctx context.Context, all Stanzas, snap *meta.Snapshot, q *query.Query, from string, f func(meta.Entry) error) error {
 	each := func(page []meta.Entry) error {
 		if q != nil && q.Fields() {
@@ -207,7 +207,8 @@ func EachAsked(ctx context.Context, all Stanzas, snap *meta.Snapshot, q *query.Q
 	}
 }
 
-// addStanzas adds their stanzas to entries, whose facts are not changed.
+// addStanzas adds their stanzas to the entries of a page. It replaces their facts by
+// copies, because others may use the facts.
 func addStanzas(ctx context.Context, all Stanzas, page []meta.Entry) error {
 	pids := make([]meta.PID, len(page))
 	for i, e := range page {

@@ -15,7 +15,7 @@ const (
 	MetalinkFile        = "metalink.xml"
 )
 
-// Limits of what is read, in bytes.
+// Limits of files that are read, in bytes.
 const (
 	MaxManifest     = 512 << 20
 	MaxProvenance   = 4 << 20

@@ -2,8 +2,7 @@ package freeze
 
 import "cmp"
 
-// The lists of a manifest are sorted by these methods. They compare first what
-// readers look for first.
+// These methods define the order of the lists of a manifest.
 
 // Compare orders the mirrors of a manifest.
 func (a DocMirror) Compare(b DocMirror) int { return cmp.Compare(a.Name, b.Name) }

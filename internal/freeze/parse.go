@@ -13,13 +13,13 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// ParseDocument parses a freeze manifest. It refuses one that is not canonical,
-// because the digest is its identity.
+// ParseDocument parses a freeze manifest. It refuses one that is not canonical, because
+// the digest is its identity.
 //
-// Nearly all of a large manifest is lists of packages, which take package json a
-// second. Therefore the lists, but for their first elements, are read by a parser that
-// understands only the canonical form of simple values. A manifest that it does not
-// understand is read by package json as a whole.
+// Nearly all of a large manifest is lists of packages, for which package json takes a
+// second. So a special parser, which understands only the canonical form of simple
+// values, reads the lists except for their first elements. If it does not understand a
+// manifest, package json reads the whole.
 func ParseDocument(data []byte) (*Document, error) {
 	if rest, lists, ok := cutLists(data); ok {
 		if d, err := parseWhole(rest); err == nil && d.extend(lists) {
@@ -50,15 +50,15 @@ func parseWhole(data []byte) (*Document, error) {
 	return &d, nil
 }
 
-// lists are the lists of packages and of source packages in a manifest that are not
-// empty, in the order of the manifest.
+// lists are the non-empty lists of packages and of source packages in a manifest, in the
+// order of the manifest.
 type lists struct {
 	packages [][]DocPackage
 	sources  [][]DocSource
 }
 
-// extend replaces lists with one element by those that they were cut from. It returns
-// false if the lists are not those of mirrors, so that they do not fit.
+// extend replaces each list of one element by the list that it was cut from. It returns
+// false if the lists do not match those of the mirrors.
 func (d *Document) extend(l lists) bool {
 	for i := range d.Mirrors {
 		m := &d.Mirrors[i]
@@ -78,20 +78,20 @@ func (d *Document) extend(l lists) bool {
 	return len(l.packages) == 0 && len(l.sources) == 0
 }
 
-// The beginnings of lists. A quotation mark within a string is escaped, so that they
-// are always keys.
+// The beginnings of lists. A quotation mark within a string is escaped, so these are
+// always keys.
 const (
 	packagesKey = `"packages":[`
 	sourcesKey  = `"sources":[`
 	endOfKey    = `s":[` // of both
 )
 
-// cutLists returns a manifest without all but the first element of its lists, and
-// the lists. ok is false if it does not understand one. The manifest is in
-// canonical form if the rest is.
+// cutLists returns a manifest in which each list has only its first element, and the
+// lists. ok is false if it does not understand a list. The manifest is in canonical form
+// if the rest is.
 func cutLists(data []byte) (rest []byte, l lists, ok bool) {
 	p := &plain{text: string(data)}
-	kept := 0 // up to where it was copied to rest
+	kept := 0 // end of the part that was copied to rest
 	for {
 		next := strings.Index(p.text[p.at:], endOfKey)
 		if next < 0 {
@@ -119,8 +119,8 @@ func cutLists(data []byte) (rest []byte, l lists, ok bool) {
 	}
 }
 
-// listOf reads the elements of a list up to its bracket. It returns them, and where the
-// first one ends.
+// listOf reads the elements of a list up to its bracket. It returns the elements, and the
+// position at which the first one ends.
 func listOf[T any](p *plain, element func() T) (list []T, first int) {
 	list = append(list, element())
 	first = p.at
@@ -135,7 +135,7 @@ func listOf[T any](p *plain, element func() T) (list []T, first int) {
 }
 
 // plain reads canonical JSON whose strings are ASCII without escapes, and whose keys are
-// known. Everything else is bad.
+// known. It sets bad for anything else.
 type plain struct {
 	text string // strings of the result are parts of it
 	at   int
@@ -156,7 +156,7 @@ func (p *plain) expect(s string) {
 	}
 }
 
-// str reads what comes before the string, and the string.
+// str reads the text before and a string that follows it.
 func (p *plain) str(before string) string {
 	p.expect(before)
 	p.expect(`"`)
@@ -178,10 +178,11 @@ func (p *plain) str(before string) string {
 	return ""
 }
 
-// maxDigits is how many digits a number may have that a double holds exactly in any case.
+// maxDigits is the number of digits of an integer that a double always represents
+// exactly.
 const maxDigits = 15
 
-// number reads what comes before a number that is not negative, and the number.
+// number reads the text before and a non-negative number that follows it.
 func (p *plain) number(before string) (n int64) {
 	p.expect(before)
 	start := p.at
@@ -197,7 +198,7 @@ func (p *plain) number(before string) (n int64) {
 	return n
 }
 
-// digest reads what comes before a digest, and the digest. It may be empty.
+// digest reads the text before and a digest that follows it, which may be empty.
 func (p *plain) digest(before string) (d cas.Digest) {
 	s := p.str(before)
 	if s == "" {
@@ -213,7 +214,7 @@ func (p *plain) digest(before string) (d cas.Digest) {
 	return d
 }
 
-// sha512 reads a SHA-512 if it comes next. One that is empty is left out of manifests.
+// sha512 reads a SHA-512 if the next field is one. Manifests leave out an empty one.
 func (p *plain) sha512() string {
 	const before = `,"sha512":`
 	if !strings.HasPrefix(p.text[p.at:], before) {

@@ -11,11 +11,11 @@ import (
 // ProvenanceFormat is the version of the format of provenance.json.
 const ProvenanceFormat = 1
 
-// Provenance is the local facts of a freeze, which are not part of its identity.
-// It is canonical JSON with its own signature.
+// Provenance is the local facts of a freeze, which are not part of its identity. It is
+// canonical JSON and has a separate signature.
 type Provenance struct {
-	// Format is 0 if an earlier version wrote it, which neither named the
-	// manifest nor signed it.
+	// Format is 0 if an earlier version wrote the file: then it does not name the
+	// manifest, and is not signed.
 	Format    int                  `json:"format,omitempty"`
 	Name      string               `json:"name"`
 	Manifest  cas.Digest           `json:"manifest_sha256,omitzero"`
@@ -66,8 +66,7 @@ func ParseProvenance(data []byte) (*Provenance, error) {
 	return &p, nil
 }
 
-// Encode encodes the provenance as canonical JSON. It returns ErrUsage if the
-// result is too large.
+// Encode encodes the provenance as canonical JSON. ErrUsage if the result is too large.
 func (p *Provenance) Encode() ([]byte, error) {
 	data, err := canonical.Marshal(p)
 	if err == nil && len(data) > MaxProvenance {

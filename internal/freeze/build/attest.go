@@ -13,9 +13,9 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// AddAttestation keeps an attestation beside the freeze that it is about, and returns
-// its file. Who signed it does not matter: it counts for those who name the builder. To
-// keep one again changes nothing. It returns attest.ErrMalformed or attest.ErrOther.
+// AddAttestation adds an attestation to the freeze that it is about, and returns its
+// file. It accepts any signer: an attestation only counts for users who name its builder.
+// Adding one again changes nothing. attest.ErrMalformed, attest.ErrOther.
 func (b *Builder) AddAttestation(ctx context.Context, name string, envelope []byte) (file repo.File, a *attest.Attestation, added bool, err error) {
 	f, err := b.meta.Freeze(ctx, name)
 	if err != nil {
@@ -35,10 +35,10 @@ func (b *Builder) AddAttestation(ctx context.Context, name string, envelope []by
 	return file, a, added, err
 }
 
-// AddRebuilds keeps what rebuilders say about packages of a freeze, a list of links, and
-// returns its file. Who signed them does not matter: they count for those who name the
-// rebuilder. To keep a list again changes nothing. It returns attest.ErrMalformed, or
-// attest.ErrOther for a link about no package of the freeze.
+// AddRebuilds adds a list of links to a freeze, in which rebuilders attest packages of
+// the freeze, and returns its file. It accepts any signers: links only count for users
+// who name their rebuilder. Adding a list again changes nothing. attest.ErrMalformed;
+// attest.ErrOther for a link that is about no package of the freeze.
 func (b *Builder) AddRebuilds(ctx context.Context, name string, packages map[cas.Digest]bool, data []byte) (file repo.File, links int, added bool, err error) {
 	f, err := b.meta.Freeze(ctx, name)
 	if err != nil {
@@ -61,8 +61,8 @@ func (b *Builder) AddRebuilds(ctx context.Context, name string, packages map[cas
 	return file, len(list), added, err
 }
 
-// AddComparison keeps a comparison of an image that a builder made with the published one,
-// and returns its file. To keep one again changes nothing.
+// AddComparison adds a comparison of the published image with one that a builder made,
+// and returns its file. Adding one again changes nothing.
 func (b *Builder) AddComparison(ctx context.Context, name string, data []byte) (file repo.File, added bool, err error) {
 	f, err := b.meta.Freeze(ctx, name)
 	if err != nil {
@@ -96,8 +96,8 @@ func (b *Builder) keepBeside(ctx context.Context, f *meta.Frozen, data []byte, p
 	return file, true, b.AddBeside(ctx, batch, f, file)
 }
 
-// roomFor returns freeze.ErrFull if a freeze has no room for more attestations, lists of
-// links and comparisons.
+// roomFor returns freeze.ErrFull if a freeze cannot have these further attestations,
+// lists of links and comparisons.
 func roomFor(f *meta.Frozen, files ...repo.File) error {
 	have, size := 0, int64(0)
 	for _, s := range slices.Concat(f.Statements, files) {
@@ -106,14 +106,14 @@ func roomFor(f *meta.Frozen, files ...repo.File) error {
 		}
 	}
 	if have > freeze.MaxAttestations || size > freeze.MaxAttestationBytes {
-		return fmt.Errorf("%w: with what is to be added %s has %d attestations, lists of links and comparisons of %d bytes, expected at most %d of %d bytes",
+		return fmt.Errorf("%w: with these, %s would have %d attestations, lists of links and comparisons with %d bytes, expected at most %d with %d bytes",
 			freeze.ErrFull, f.Name, have, size, freeze.MaxAttestations, int64(freeze.MaxAttestationBytes))
 	}
 	return nil
 }
 
-// AddBeside adds attestations, lists of links and comparisons, whose blobs the batch
-// has, to a freeze. It returns freeze.ErrFull where there is no room for them.
+// AddBeside adds attestations, lists of links and comparisons, whose blobs are in the
+// batch, to a freeze. freeze.ErrFull if the freeze has no room for them.
 func (p *Publisher) AddBeside(ctx context.Context, batch cas.Batch, f *meta.Frozen, files ...repo.File) error {
 	if err := roomFor(f, files...); err != nil {
 		return err

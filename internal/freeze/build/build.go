@@ -1,6 +1,6 @@
-// Package build makes freezes: it downloads what a plan takes, derives the frozen
-// repositories, signs the manifest, and publishes everything at once. It also
-// adds images, statements and signatures by newer keys to existing freezes.
+// Package build makes freezes: it downloads the packages of a plan, derives the frozen
+// repositories, signs the manifest, and publishes everything at once. It also adds
+// images, statements and signatures by newer keys to existing freezes.
 package build
 
 import (
@@ -24,7 +24,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Catalog looks up what is mirrored.
+// Catalog looks up snapshots and freezes.
 type Catalog interface {
 	Mirror(name string) (config.Mirror, error)
 	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
@@ -52,15 +52,15 @@ type Fetcher interface {
 type Keeper interface {
 	// Flush makes the blobs of a batch durable.
 	Flush(ctx context.Context, batch cas.Batch) error
-	// Hold makes a batch hold a stored blob, and restores it from the quarantine
-	// if necessary. It may return cas.ErrNotFound or cas.ErrCorrupt.
+	// Hold makes a batch hold a stored blob, and restores it from the quarantine if
+	// necessary. cas.ErrNotFound, cas.ErrCorrupt.
 	Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error
 	// Corrupt returns an error for a blob that is known to be corrupt.
 	Corrupt(d cas.Digest) error
 	AnyCorrupt() bool
 }
 
-// Metadata is what a Builder reads and writes, like meta.Store.
+// Metadata is the part of meta.Store that a Builder uses.
 type Metadata interface {
 	meta.Publisher
 	meta.Leases
@@ -74,9 +74,9 @@ type Metadata interface {
 	Images(ctx context.Context, name string) ([]meta.Image, error)
 }
 
-// Config has the parts of a Builder.
+// Config contains the parts of a Builder.
 type Config struct {
-	Node    string // what this node calls itself in leases
+	Node    string // name of this node, for leases
 	Formats repo.Formats[Format]
 	Catalog Catalog
 	Fetcher Fetcher
@@ -158,8 +158,8 @@ func (b *Builder) freeze(ctx context.Context, req *api.FreezeRequest, p *acquire
 // clocks that are being adjusted.
 const maxKeyAhead = 10 * time.Minute
 
-// checkKey refuses to sign with a key from the future, because clients refuse its
-// signatures until then. It returns mirror.ErrClock.
+// checkKey refuses to sign with a key whose creation time is in the future, because
+// clients would refuse its signatures until then. mirror.ErrClock.
 func (b *Builder) checkKey() error {
 	now, created := b.cfg.Now(), b.signer.CreatedAt()
 	if created.Sub(now) <= maxKeyAhead {
@@ -200,8 +200,8 @@ type freezing struct {
 	data []byte // of doc
 	// batch holds every blob of the freeze until its record refers to them.
 	batch cas.Batch
-	// plain are the plain indices that prove the freeze in place of compressed ones
-	// which cannot be made again.
+	// plain are the plain indices that prove the freeze in place of compressed indices
+	// that cannot be made again.
 	plain map[cas.Digest]repo.Listed
 }
 
@@ -257,8 +257,8 @@ func (x *freezing) describe(ctx context.Context) (_ *api.FreezeResult, err error
 	return x.res, err
 }
 
-// compareWithBase reports the differences from the base, and refuses dependencies
-// that were satisfied there and are not any more.
+// compareWithBase reports the differences from the base, and refuses dependencies that
+// were satisfied in the base and no longer are.
 func (x *freezing) compareWithBase(ctx context.Context) (err error) {
 	planned := make([]client.Planned, len(x.pl.Mirrors))
 	for i, m := range x.pl.Mirrors {
@@ -313,10 +313,10 @@ func (x *freezing) judge(ctx context.Context) (exists bool, other, err error) {
 	return false, other, nil
 }
 
-// gather makes sure that everything in the freeze is stored: the proof that it
-// takes over, and the packages. It records what upstream no longer has as
-// missing. other is the error for a name with other contents; exists means that,
-// without what is missing, the contents are the same.
+// gather makes sure that everything in the freeze is stored: the proof that it takes
+// over, and the packages. It records packages that upstream no longer has as missing.
+// other is the error for a name with other contents. exists means that, without the
+// missing packages, the contents are those of the existing freeze.
 func (x *freezing) gather(ctx context.Context, other error) (exists bool, err error) {
 	if err := x.holdProof(ctx); err != nil {
 		return false, err
@@ -343,7 +343,7 @@ func (x *freezing) gather(ctx context.Context, other error) (exists bool, err er
 	return false, x.plans.CheckClaims(ctx, x.pl)
 }
 
-// recordLost records what upstream no longer has as missing.
+// recordLost records packages that upstream no longer has as missing.
 func (x *freezing) recordLost(lost []lostFile) error {
 	files := make([]plan.Lost, len(lost))
 	for i, l := range lost {

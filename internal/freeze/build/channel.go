@@ -21,19 +21,19 @@ import (
 // ChannelMove is a request to make a channel show a freeze.
 type ChannelMove struct {
 	Channel, Freeze string
-	By              string // who asks
-	AllowMissing    bool   // the freeze may lack what the present one has
-	AllowInfoChange bool   // fields may differ that apt wants to stay as they are
+	By              string // who requested the move
+	AllowMissing    bool   // the freeze may lack suites or architectures that the present one has
+	AllowInfoChange bool   // fields that apt expects not to change may differ
 }
 
 // maxChannelAhead is how far the date of a channel may be ahead of the clock. apt
 // refuses a date that is more than ten seconds in the future.
 const maxChannelAhead = 5 * time.Second
 
-// MoveChannel makes a channel show a freeze: it signs the Release files of the
-// freeze again, with a date that is later than that of the last move, and then moves
-// all mirrors at once. moved is false where the channel shows the freeze already.
-// freeze.ErrLacks, freeze.ErrInfoChange, freeze.ErrBusy, mirror.ErrClock.
+// MoveChannel makes a channel show a freeze. It signs the Release files of the freeze
+// again, with a date later than that of the last move, and then moves all mirrors at
+// once. moved is false if the channel already shows the freeze. freeze.ErrLacks,
+// freeze.ErrInfoChange, freeze.ErrBusy, mirror.ErrClock.
 func (b *Builder) MoveChannel(ctx context.Context, m ChannelMove) (moved bool, warnings []string, err error) {
 	if err := b.cat.CheckName(ctx, m.Channel); err != nil {
 		return false, nil, err
@@ -126,9 +126,9 @@ func (b *Builder) moveChannel(ctx context.Context, m ChannelMove) (moved bool, w
 	return true, warnings, nil
 }
 
-// nextMove returns the date of the next move: now, or a second after the last one
-// where that is later, since clients ignore documents that are not newer than
-// theirs. mirror.ErrClock where they would refuse it as being in the future.
+// nextMove returns the date of the next move: now, or a second after the last move if
+// that is later, because clients ignore documents that are not newer than theirs.
+// mirror.ErrClock if clients would refuse the date as being in the future.
 func (b *Builder) nextMove(old *meta.Channel, name string) (time.Time, error) {
 	now := b.cfg.Now()
 	at := now.UTC().Truncate(time.Second)
@@ -148,8 +148,8 @@ func (b *Builder) nextMove(old *meta.Channel, name string) (time.Time, error) {
 	return at, &aheadError{channel: name, moved: old.Moved, now: now}
 }
 
-// aheadError is a mirror.ErrClock: a channel was moved often within seconds, or while the
-// clock was wrong.
+// aheadError is a mirror.ErrClock: a channel was moved too often within seconds, or while
+// the clock was wrong.
 type aheadError struct {
 	channel    string
 	moved, now time.Time
@@ -162,7 +162,7 @@ func (e *aheadError) Error() string {
 
 func (e *aheadError) Unwrap() error { return mirror.ErrClock }
 
-// frozenRoot is the signed root of a suite of a freeze.
+// frozenRoot is the signed root (Release or repomd.xml) of a suite of a freeze.
 type frozenRoot struct {
 	mirror string
 	typ    string
@@ -170,8 +170,8 @@ type frozenRoot struct {
 	root   *repo.Root
 }
 
-// frozenRoots reads the signed roots of a freeze. It looks up the signed documents
-// alone, however many files the freeze has.
+// frozenRoots reads the signed roots of a freeze. It looks up only the signed documents,
+// however many files the freeze has.
 func (b *Builder) frozenRoots(ctx context.Context, f *meta.Frozen) ([]frozenRoot, error) {
 	stored := &tree.Stored{Frozen: f, Files: b.meta, Blobs: b.blobs, Corrupt: b.keeper.Corrupt}
 	key, err := stored.Key(ctx)
@@ -213,8 +213,8 @@ func (b *Builder) frozenRoots(ctx context.Context, f *meta.Frozen) ([]frozenRoot
 	return out, nil
 }
 
-// redate signs a root again with a date, and checks the signatures before anything
-// shows them (invariant 1).
+// redate signs a root again with a new date, and checks the signatures before anything is
+// published (invariant 1).
 func (b *Builder) redate(r frozenRoot, at time.Time) ([]repo.Doc, error) {
 	docs, err := r.format.Redate(r.root, at, b.signer)
 	if err != nil {
@@ -241,8 +241,8 @@ func (b *Builder) redate(r frozenRoot, at time.Time) ([]repo.Doc, error) {
 	return docs, nil
 }
 
-// compareShown refuses a freeze with which clients of a channel would fail, or
-// returns warnings where the request allows it.
+// compareShown refuses a freeze that would break clients of a channel, or returns
+// warnings instead if the request allows it.
 func (b *Builder) compareShown(ctx context.Context, m ChannelMove, shown string, f *meta.Frozen, roots []frozenRoot) (warnings []string, err error) {
 	old, err := b.meta.Freeze(ctx, shown)
 	if err != nil {
@@ -273,8 +273,8 @@ func (b *Builder) compareShown(ctx context.Context, m ChannelMove, shown string,
 	return warnings, nil
 }
 
-// lacks lists what a freeze has and another one has not: mirrors, suites, components
-// and architectures. Of a suite that is not there its parts are left out.
+// lacks lists the mirrors, suites, components and architectures that the old freeze has
+// and f lacks. If a whole suite is missing, it does not list the parts of the suite.
 func lacks(old, f *meta.Frozen) (out []string) {
 	for i := range old.Mirrors {
 		was := &old.Mirrors[i]
@@ -333,8 +333,8 @@ func parts(m *meta.FrozenMirror) (out []part) {
 	return out
 }
 
-// infoChanges lists the fields that clients want to stay as they are and that differ
-// between two freezes, for the suites that both have.
+// infoChanges lists the fields that differ between two freezes although clients expect
+// them not to change, for the suites that both freezes have.
 func infoChanges(before, after []frozenRoot) (out []string, err error) {
 	for _, r := range after {
 		i := slices.IndexFunc(before, func(o frozenRoot) bool { return o.mirror == r.mirror && o.typ == r.typ && o.root.Suite == r.root.Suite })

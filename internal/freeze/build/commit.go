@@ -15,7 +15,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// commit derives, signs and publishes.
+// commit derives the repositories, signs the manifest and publishes the freeze.
 func (x *freezing) commit(ctx context.Context) (*meta.Frozen, error) {
 	f := &meta.Frozen{Name: x.doc.Name, Date: x.doc.Date, Created: x.cfg.Now().UTC().Truncate(time.Second), Key: x.signer.Fingerprint()}
 	all := make([]*derivation, len(x.doc.Mirrors))

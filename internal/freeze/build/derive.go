@@ -25,7 +25,7 @@ type derivation struct {
 	params repo.DeriveParams
 	record meta.FrozenMirror
 
-	certs   []cas.Digest           // keys that verified the roots
+	certs   []cas.Digest           // certificates of the keys that verified the roots
 	bySuite map[repo.SuiteName]int // index into params.Choices
 }
 
@@ -59,8 +59,8 @@ func (x *freezing) derivation(ctx context.Context, d *freeze.DocMirror) (*deriva
 	return v, err
 }
 
-// joinCertificates stores certificates as one blob. It returns the zero digest if
-// there are none.
+// joinCertificates stores certificates as one blob. It returns the zero digest for no
+// certificates.
 func (x *freezing) joinCertificates(ctx context.Context, certs []cas.Digest) (cas.Digest, error) {
 	ring, err := freeze.Certificates(ctx, x.blobs, certs...)
 	if err != nil || ring == nil {
@@ -70,12 +70,12 @@ func (x *freezing) joinCertificates(ctx context.Context, certs []cas.Digest) (ca
 	return info.Digest, err
 }
 
-// addStates adds the suites of the states that packages are taken from, each
-// generation once even if it is part of several states.
+// addStates adds the suites of the states that packages are taken from. It adds each
+// generation once, even if it is part of several states.
 func (v *derivation) addStates(ctx context.Context) error {
 	done := map[meta.SnapshotSuite]bool{}
 	for _, snap := range v.m.States {
-		if !snap.Timestamp.IsZero() { // else only its generations are left
+		if !snap.Timestamp.IsZero() { // else only its generations still exist
 			v.record.AddSnapshot(snap.Timestamp)
 		}
 		for _, s := range snap.Suites {
@@ -110,7 +110,7 @@ func (v *derivation) addGeneration(ctx context.Context, snap *meta.Snapshot, s m
 	for _, gr := range g.Groups {
 		form := v.x.held(gr.Form)
 		if gr.Made != nil && !v.m.Whole {
-			form = gr.Plain // it is only read, and made faster
+			form = gr.Plain // it is only read, and plain indices are made faster
 		}
 		choice.Groups = append(choice.Groups, repo.Group{
 			Index: gr.Index, Component: gr.Component, Arch: gr.Arch, Packages: gr.Packages, Also: gr.Also, Forms: []repo.Listed{form},
@@ -135,8 +135,8 @@ func (v *derivation) addGeneration(ctx context.Context, snap *meta.Snapshot, s m
 	return nil
 }
 
-// complete sets the functions of a choice that read what is stored of its suite.
-// snap is the state that it belongs to, or nil for an imported base.
+// complete sets the functions of a choice that read the stored files of its suite. snap
+// is the state of the suite, or nil for an imported base.
 func (v *derivation) complete(c *repo.Choice, kept map[string]repo.File, snap *meta.Snapshot) {
 	suite := c.Suite
 	c.Held = func(l repo.Listed) (repo.File, bool) {
@@ -154,8 +154,8 @@ func (v *derivation) complete(c *repo.Choice, kept map[string]repo.File, snap *m
 	}
 }
 
-// eachChosen calls emit for each package that is taken from a suite: those
-// picked, or all of a whole state.
+// eachChosen calls emit for each package that is taken from a suite: the picked ones, or
+// all of a whole state.
 func (v *derivation) eachChosen(ctx context.Context, suite repo.SuiteName, snap *meta.Snapshot, emit func(repo.Record) error) error {
 	take := func(e meta.Entry) error {
 		if !slices.ContainsFunc(e.Places, func(p meta.Place) bool { return p.Suite == suite }) {
@@ -204,8 +204,8 @@ func (v *derivation) addCarried(ctx context.Context) error {
 	return nil
 }
 
-// derive writes the frozen repository and returns the nodes of its tree; all has
-// the derivations of the whole freeze.
+// derive writes the frozen repository and returns the nodes of its tree. all contains the
+// derivations of the whole freeze.
 func (v *derivation) derive(ctx context.Context, all []*derivation) ([]meta.Node, error) {
 	params := v.params
 	for _, o := range all {
@@ -248,7 +248,7 @@ func (v *derivation) count(ctx context.Context) (packages, sources int, err erro
 }
 
 // wholeBytes returns the bytes of the packages of a whole mirror, which are not in the
-// tree: those of each file once.
+// tree. It counts each file once.
 func (v *derivation) wholeBytes(ctx context.Context) (n int64, err error) {
 	if !v.m.Whole {
 		return 0, nil
@@ -285,11 +285,11 @@ func (v *derivation) wholeBytes(ctx context.Context) (n int64, err error) {
 	return n, nil
 }
 
-// maxSizes bounds what sizes remembers.
+// maxSizes limits the entries of sizes.
 const maxSizes = 64
 
-// sizes remembers the bytes of whole snapshots, which never change: to count them reads
-// the metadata of every package.
+// sizes caches the bytes of whole snapshots, which never change: counting them reads the
+// metadata of every package.
 type sizes struct {
 	mu sync.Mutex
 	of map[string]int64

@@ -98,8 +98,8 @@ func (x *freezing) eachWanted(ctx context.Context, m *plan.Mirror, stat statFunc
 	return nil
 }
 
-// holdProof makes the batch hold what the freeze takes over from other freezes: a
-// base may be removed while a freeze is made from it.
+// holdProof makes the batch hold the blobs that the freeze takes over from other freezes:
+// a base may be removed while a freeze is made from it.
 func (x *freezing) holdProof(ctx context.Context) error {
 	for i := range x.doc.Mirrors {
 		d := &x.doc.Mirrors[i]
@@ -142,8 +142,9 @@ func (x *freezing) holdPlain(ctx context.Context, d *freeze.DocMirror, gone cas.
 	return nil
 }
 
-// plainOf finds the plain index beside a variant that a mirror's part of the manifest
-// names: in the states that it is taken from, or in the roots of imported bases.
+// plainOf finds the plain index beside a variant that is named in a mirror's part of the
+// manifest: in the states that packages are taken from, or in the roots of imported
+// bases.
 func (x *freezing) plainOf(ctx context.Context, d *freeze.DocMirror, variant cas.Digest) (repo.Listed, error) {
 	m := x.pl.Mirror(d.Name)
 	for _, snap := range m.States {
@@ -191,10 +192,10 @@ func (x *freezing) held(named repo.Listed) repo.Listed {
 	return named
 }
 
-// fetchAll downloads every missing file, and lists the packages that are
-// unavailable. If that is allowed, it returns those that upstream no longer has.
-// The batch holds the packages of exact mirrors; those of whole mirrors are
-// referenced through their generations, which Publish checks.
+// fetchAll downloads every missing file, and lists the packages that are unavailable. If
+// allowed, it returns those that upstream no longer has. The batch holds the packages of
+// exact mirrors. Those of whole mirrors are referenced through their generations, which
+// Publish checks.
 func (x *freezing) fetchAll(ctx context.Context) ([]lostFile, error) {
 	if err := x.countWanted(ctx); err != nil {
 		return nil, err
@@ -211,8 +212,8 @@ func (x *freezing) fetchAll(ctx context.Context) ([]lostFile, error) {
 		}
 		c, err := x.cat.Mirror(m.Name)
 		if err != nil {
-			// An imported mirror that is not configured on this server: what is
-			// missing is lost.
+			// The mirror was imported and is not configured on this server, so missing
+			// files are lost.
 			err = x.eachWanted(ctx, m, stat, func(fact *meta.Fact, f repo.File) error {
 				lost.refused = true
 				lost.add(m.Name, &fact.Record, f, fmt.Sprintf("(%s): mirror %s is not configured", f.Path, m.Name))
@@ -228,8 +229,7 @@ func (x *freezing) fetchAll(ctx context.Context) ([]lostFile, error) {
 	return lost.result(x.req.AllowMissing)
 }
 
-// countWanted makes the totals of the progress those of all mirrors, before the first
-// download.
+// countWanted sets the totals of the progress for all mirrors, before the first download.
 func (x *freezing) countWanted(ctx context.Context) error {
 	x.progress.SetPhase("counting packages")
 	seen := map[cas.Digest]bool{}

@@ -84,12 +84,12 @@ func (b *Builder) putLabels(ctx context.Context, batch cas.Batch, f *meta.Frozen
 	return b.putStatement(ctx, batch, f, freeze.LabelsName(number, cas.Sum(data)), data)
 }
 
-// labels are those that a freeze was asked to have.
+// labels returns the labels that were requested for a freeze.
 func (x *freezing) labels() freeze.Labels {
 	return freeze.Labels{Labels: x.req.Labels, Description: x.req.Description}
 }
 
-// keepsLabels warns that a freeze which exists keeps its labels.
+// keepsLabels warns that an existing freeze keeps its labels.
 func (x *freezing) keepsLabels() {
 	f, asked := x.res.Frozen, x.labels()
 	if !x.res.New && !asked.None() && !asked.Equal(freeze.Labels{Labels: f.Labels, Description: f.Description}) {

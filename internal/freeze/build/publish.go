@@ -37,8 +37,9 @@ func newPublisher(m Metadata, k Keeper, node string, changed func()) *Publisher 
 	return &Publisher{meta: m, keeper: k, node: node, changed: changed, names: map[string]bool{}}
 }
 
-// Alone runs a freeze or an import of a name, here and on any node that shares the
-// metadata, under a lease of the name. freeze.ErrBusy where there is another one.
+// Alone runs work, a freeze or an import of a name, under a lease of the name, so that no
+// other runs here or on a node that shares the metadata. freeze.ErrBusy if another one is
+// running.
 func (p *Publisher) Alone(ctx context.Context, name string, work func(context.Context) error) error {
 	if !p.begin(name) {
 		return fmt.Errorf("freeze %s %w", name, freeze.ErrBusy)
@@ -47,8 +48,7 @@ func (p *Publisher) Alone(ctx context.Context, name string, work func(context.Co
 	return p.lead(ctx, meta.LeaseFreeze+name, "freeze "+name, work)
 }
 
-// lead runs work on something under its lease. freeze.ErrBusy where another command
-// keeps the lease.
+// lead runs work under a lease. freeze.ErrBusy if another command keeps the lease.
 func (p *Publisher) lead(ctx context.Context, lease, what string, work func(context.Context) error) error {
 	began := false
 	for try := 0; ; try++ {
@@ -72,8 +72,9 @@ func (p *Publisher) lead(ctx context.Context, lease, what string, work func(cont
 	}
 }
 
-// How often and after which pauses a lease is asked for: a collection that clears
-// what an earlier freeze of the name left has it for moments, as a move of a channel.
+// The number of attempts to get a lease, and the pause between them. A collection that
+// clears the tree of an earlier freeze of the name holds it only for moments, and so does
+// a move of a channel.
 const (
 	leaseTries = 20
 	leasePause = 100 * time.Millisecond
@@ -103,9 +104,9 @@ func (p *Publisher) Making(name string) bool {
 	return p.names[name]
 }
 
-// Exists reports whether a freeze with this manifest is published. freeze.ErrExists
-// where the name has another one, or had it before it was removed; meta.ErrTaken
-// where it is that of a channel.
+// Exists reports whether a freeze with this manifest is published. freeze.ErrExists if
+// the name has another manifest, or had another one before the freeze was removed;
+// meta.ErrTaken if it is the name of a channel.
 func (p *Publisher) Exists(ctx context.Context, name string, manifest cas.Digest) (bool, error) {
 	f, err := p.meta.Freeze(ctx, name)
 	if removed, ok := errors.AsType[*meta.RemovedError](err); ok && removed.Manifest != manifest {
@@ -123,10 +124,10 @@ func (p *Publisher) Exists(ctx context.Context, name string, manifest cas.Digest
 	return true, nil
 }
 
-// Publish publishes a freeze (invariant 1): first its blobs become durable, then
-// the tree with its references, then each blob is checked to be stored, then the
-// record follows. The batch has the new blobs of the freeze, and is made to hold
-// the others.
+// Publish publishes a freeze (invariant 1). First its blobs become durable, then the tree
+// with its references is stored, then each blob is checked to be stored, and then the
+// record follows. The batch contains the new blobs of the freeze, and Publish makes it
+// hold the others.
 func (p *Publisher) Publish(ctx context.Context, batch cas.Batch, f *meta.Frozen, nodes []meta.Node) error {
 	var err error
 	if f.Tree, err = putListing(ctx, batch, f, nodes); err != nil {
@@ -138,13 +139,13 @@ func (p *Publisher) Publish(ctx context.Context, batch cas.Batch, f *meta.Frozen
 	if err := p.meta.ClearTree(ctx, f.Name); err != nil {
 		return err
 	}
-	// If we stop here, the nodes do not belong to any freeze. The next freeze of
-	// this name, or a collection, removes them.
+	// If the process stops here, the nodes do not belong to any freeze. The next freeze
+	// of this name removes them, or a collection.
 	if err := p.meta.PutTree(ctx, f.Name, nodes); err != nil {
 		return err
 	}
-	// Blobs that are held stay. Those that were collected before that are
-	// restored from the quarantine. A freeze that lacks a blob is not published.
+	// Held blobs are not collected. Blobs that were collected before are restored from
+	// the quarantine. A freeze that lacks a blob is not published.
 	for _, n := range nodes {
 		if err := p.keeper.Hold(ctx, batch, n.Digest); err != nil {
 			return fmt.Errorf("%s of %s: %w", n.Path, f.Name, err)

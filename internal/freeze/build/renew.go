@@ -17,10 +17,10 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Vouch adds a signature by the current key to freezes that were signed by
-// earlier keys of this server: to each it adds a statement that names its
-// manifest and the key that signed it. The old signature stays. Freezes that have
-// such a statement are skipped. It returns how many were signed.
+// Vouch adds a signature by the current key to freezes that were signed by earlier keys
+// of this server: a statement that names the manifest and the key that signed it. The old
+// signature is kept. Vouch skips freezes that have such a statement, and returns how many
+// it signed.
 func (b *Builder) Vouch(ctx context.Context) (int, error) {
 	all, err := b.meta.Freezes(ctx)
 	if err != nil {
@@ -54,8 +54,8 @@ func (b *Builder) Vouch(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// keepRenewed replaces the certificate under which a freeze was signed by the
-// current one if the key has been renewed since, so that clients get the new one.
+// keepRenewed replaces the certificate under which a freeze was signed by the current one
+// if the key has been renewed since, so that clients get the renewed certificate.
 func (b *Builder) keepRenewed(ctx context.Context, f *meta.Frozen) error {
 	now := []byte(b.signer.PublicKeyArmored())
 	if cas.Sum(now) == f.KeyBlob {
@@ -80,8 +80,8 @@ func (b *Builder) keepRenewed(ctx context.Context, f *meta.Frozen) error {
 	return b.meta.ReplaceKey(ctx, f.Name, f.KeyBlob, info.Digest)
 }
 
-// renews reports whether a key that expires at until renews the key with the
-// fingerprint in a keyring; an older copy of it does not.
+// renews reports whether a certificate that expires at until renews the key with the
+// fingerprint in a keyring. An older certificate of the key does not.
 func renews(ring *sign.Keyring, fingerprint string, until time.Time) bool {
 	for _, k := range ring.Keys() {
 		if k.Fingerprint == fingerprint && (k.Expires.IsZero() || !until.IsZero() && !until.After(k.Expires)) {
@@ -91,9 +91,9 @@ func renews(ring *sign.Keyring, fingerprint string, until time.Time) bool {
 	return true
 }
 
-// SignProvenance signs the provenance.json of freezes that an earlier version of
-// snapd made on this server without a signature, and returns how many. Imported
-// freezes are skipped: their facts are not this server's.
+// SignProvenance signs the provenance.json of freezes that an earlier version of snapd
+// made on this server without a signature, and returns how many. It skips imported
+// freezes, whose provenance describes another server.
 func (b *Builder) SignProvenance(ctx context.Context) (int, error) {
 	all, err := b.meta.Freezes(ctx)
 	if err != nil {
@@ -187,8 +187,8 @@ func (b *Builder) listTree(ctx context.Context, f *meta.Frozen) error {
 	return b.meta.SetTreeListing(ctx, f.Name, f.Manifest.SHA256, listing)
 }
 
-// Resigned returns a signed document of a suite of a snapshot, signed again by
-// this server and without its expiry. ok is false if path is not such a document.
+// Resigned returns a signed document of a suite of a snapshot, signed again by this
+// server and without its expiry. ok is false if path is not a signed document.
 func (b *Builder) Resigned(ctx context.Context, snap *meta.Snapshot, path string) (data []byte, modified time.Time, ok bool, err error) {
 	f, err := b.formats.Of(snap.Type)
 	if err != nil {

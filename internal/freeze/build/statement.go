@@ -15,8 +15,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// AddImage records an image that was built from a freeze and stores its
-// bytes, which image has.
+// AddImage records an image that was built from a freeze, and stores the bytes of image.
 func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd, image io.Reader) (*api.Image, error) {
 	f, err := b.meta.Freeze(ctx, req.Name)
 	if err != nil {
@@ -48,7 +47,7 @@ func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd, image io.Read
 	if known, err := b.imageStatement(ctx, f, im); err != nil {
 		return nil, err
 	} else if known != nil {
-		// It came with an import: the image is the one that it is about.
+		// The statement was imported, and is about this image.
 		im.Statement = known.SHA256
 		if err := b.keep(ctx, batch, meta.StatementFiles{Freeze: f.Name, Manifest: f.Manifest.SHA256, Image: im, Files: []repo.File{*known}}); err != nil {
 			return nil, err
@@ -64,8 +63,8 @@ func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd, image io.Read
 // imagePrefix begins the names of statements about images.
 const imagePrefix = "image-"
 
-// imageStatement returns the statement about the image of a variant, or nil if there is
-// none. It returns freeze.ErrExists if that is about another image.
+// imageStatement returns the statement about the image of a variant, or nil if the freeze
+// has none. freeze.ErrExists if the statement is about another image.
 func (b *Builder) imageStatement(ctx context.Context, f *meta.Frozen, im *meta.Image) (*repo.File, error) {
 	path := freeze.StatementDir + "/" + imagePrefix + im.Variant + ".json"
 	i := slices.IndexFunc(f.Statements, func(s repo.File) bool { return s.Path == path })
@@ -96,7 +95,7 @@ func checkVariant(name string) error {
 	return nil
 }
 
-// checkImage refuses a different image of a variant that exists. It returns
+// checkImage refuses an image of a variant that already has a different one.
 // freeze.ErrExists.
 func (b *Builder) checkImage(ctx context.Context, im *meta.Image) error {
 	images, err := b.meta.Images(ctx, im.Name)
@@ -111,8 +110,8 @@ func (b *Builder) checkImage(ctx context.Context, im *meta.Image) error {
 	return nil
 }
 
-// addStatement signs a statement and publishes it beside the manifest, with the
-// image that it describes, if any. The batch has the image.
+// addStatement signs a statement and publishes it beside the manifest, with the image
+// that it describes, if any. The bytes of the image must be in the batch.
 func (b *Builder) addStatement(ctx context.Context, batch cas.Batch, f *meta.Frozen, name string, s *freeze.Statement, im *meta.Image) error {
 	if err := b.checkKey(); err != nil {
 		return err
@@ -150,7 +149,7 @@ func (b *Builder) putStatement(ctx context.Context, batch cas.Batch, f *meta.Fro
 	return files, nil
 }
 
-// keep publishes a statement, whose files the batch has.
+// keep publishes a statement, whose files are in the batch.
 func (b *Builder) keep(ctx context.Context, batch cas.Batch, add meta.StatementFiles) error {
 	if err := b.keeper.Flush(ctx, batch); err != nil {
 		return err

@@ -51,7 +51,7 @@ type Keeper interface {
 	CheckSpace(ctx context.Context) error
 }
 
-// Metadata is what a Bundler reads, like meta.Store.
+// Metadata is the part of meta.Store that a Bundler reads.
 type Metadata interface {
 	freeze.Records
 	freeze.Packages
@@ -61,7 +61,7 @@ type Metadata interface {
 	Referenced(ctx context.Context, digests []cas.Digest) ([]cas.Digest, error)
 }
 
-// Config has the parts of a Bundler.
+// Config contains the parts of a Bundler.
 type Config struct {
 	Formats   repo.Formats[proof.Format]
 	Catalog   Catalog
@@ -92,8 +92,9 @@ func New(cfg Config) *Bundler {
 	return &Bundler{cfg: cfg, cat: cfg.Catalog, blobs: cfg.Blobs}
 }
 
-// Export writes a freeze to a directory. The same freeze gives the same directory,
-// with the same names, bytes, modes and times, except for the proof of the log.
+// Export writes a freeze to a directory. Every export of a freeze has the same names,
+// bytes, modes and times, except for the proofs of the transparency log and the list of
+// files.
 func (b *Bundler) Export(ctx context.Context, ref, dir string, p *acquire.Progress) (*api.TransferResult, error) {
 	r, err := b.cat.ResolveRef(ctx, ref)
 	if err != nil {
@@ -112,8 +113,8 @@ func (b *Bundler) Export(ctx context.Context, ref, dir string, p *acquire.Progre
 	if err := emptyDir(dir); err != nil {
 		return nil, err
 	}
-	// The directory gets its name when it is complete, so that nobody takes a
-	// partial export for a whole one.
+	// The directory gets its name when it is complete, so that nobody mistakes a partial
+	// export for a whole one.
 	dir = strings.TrimRight(dir, "/")
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
@@ -145,22 +146,22 @@ func (b *Bundler) Export(ctx context.Context, ref, dir string, p *acquire.Progre
 	return x.res, durable.SyncDir(filepath.Dir(dir))
 }
 
-// Target takes the files of an export.
+// Target receives the files of an export.
 type Target interface {
 	// Put writes a file with the bytes of r, if they have the digest and size of info.
 	// cas.ErrCorrupt.
 	Put(ctx context.Context, name string, info cas.Info, r File) error
 }
 
-// File is what a Target reads.
+// File is the source of Target.Put.
 type File interface {
 	io.Reader
 	io.ReaderAt
 	io.Seeker
 }
 
-// ExportTo writes a freeze as files to a target. Its manifest comes last: a target
-// without one has no whole export.
+// ExportTo writes a freeze as files to a target. It writes the manifest last: a target
+// without a manifest does not contain a complete export.
 func (b *Bundler) ExportTo(ctx context.Context, ref string, t Target, p *acquire.Progress) (*api.TransferResult, error) {
 	r, err := b.cat.ResolveRef(ctx, ref)
 	if err != nil {
@@ -246,17 +247,17 @@ func (x *exporter) export(ctx context.Context) error {
 	return x.blob(ctx, x.f.Manifest.Path, x.f.Manifest.SHA256)
 }
 
-// sums writes the list of all files, which a client needs that reads them from a server
-// without listings.
+// sums writes the list of all files, for clients that read them from a server without
+// listings.
 func (x *exporter) sums(ctx context.Context) error {
 	all := maps.Clone(x.seen)
 	all[x.f.Manifest.Path] = x.f.Manifest.SHA256
 	return x.bytes(ctx, freeze.SumsFile, stream.FormatSums(all))
 }
 
-// log writes the proof that the transparency log has the freeze, and the key of the
-// log. Proofs, and with them the list of files, alone differ between exports of one
-// freeze: the log grows.
+// log writes the proof that the freeze is in the transparency log, and the key of the
+// log. Only these proofs, and the list of files with them, differ between exports of one
+// freeze, because the log grows.
 func (x *exporter) log(ctx context.Context) error {
 	if x.b.cfg.TLog == nil {
 		return nil
@@ -271,9 +272,8 @@ func (x *exporter) log(ctx context.Context) error {
 	return x.bytes(ctx, tlog.VKeyFile, []byte(x.b.cfg.TLog.Key().Text+"\n"))
 }
 
-// snapshots writes the proofs that the transparency log has the states of upstream
-// which a mirror rests on. That of another server, which sealed them, has those of a
-// mirror that was imported.
+// snapshots writes the proofs that upstream's states of a mirror are in the transparency
+// log. For an imported mirror, they are in the log of the server that sealed the states.
 func (x *exporter) snapshots(ctx context.Context, m *meta.FrozenMirror) error {
 	if x.b.cfg.TLog == nil {
 		return nil
@@ -286,7 +286,7 @@ func (x *exporter) snapshots(ctx context.Context, m *meta.FrozenMirror) error {
 		for _, g := range gens {
 			leaf, p, err := x.b.cfg.TLog.Proof(ctx, tlog.SnapshotSubject(g.Mirror, string(g.Suite), meta.FormatTimestamp(g.Timestamp)))
 			if errors.Is(err, meta.ErrNotFound) || len(g.Docs) == 0 {
-				continue // from before the log, and removed before it began
+				continue // the state is older than the log, and was removed before the log began
 			} else if err != nil {
 				return fmt.Errorf("export %s: %w", x.f.Name, err)
 			}
@@ -299,7 +299,7 @@ func (x *exporter) snapshots(ctx context.Context, m *meta.FrozenMirror) error {
 	return nil
 }
 
-// bytes writes a file that is no blob.
+// bytes writes a file that is not a blob.
 func (x *exporter) bytes(ctx context.Context, name string, data []byte) error {
 	d := cas.Sum(data)
 	if _, ok := x.seen[name]; ok {
@@ -314,7 +314,7 @@ func (x *exporter) bytes(ctx context.Context, name string, data []byte) error {
 	return nil
 }
 
-// proof writes the proof of a mirror.
+// proof writes the upstream files that prove a mirror.
 func (x *exporter) proof(ctx context.Context, m *meta.FrozenMirror, doc *freeze.Document) error {
 	named := map[cas.Digest]bool{}
 	for i := range doc.Mirrors {
@@ -393,7 +393,7 @@ func (x *exporter) blob(ctx context.Context, name string, d cas.Digest) error {
 	return nil
 }
 
-// directory is a directory that takes an export.
+// directory is the Target of an export to a directory.
 type directory struct {
 	root *os.Root
 	date time.Time // of all files

@@ -29,9 +29,8 @@ const (
 	maxPendingBytes = 512 << 20
 )
 
-// Import verifies and imports an exported directory. Importing an existing freeze
-// again succeeds, brings back those of its blobs that are lost, and adds attestations
-// that are new.
+// Import verifies and imports an exported directory. Importing an existing freeze again
+// succeeds: it restores lost blobs of the freeze, and adds new attestations.
 func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire.Progress) (*api.TransferResult, error) {
 	if !filepath.IsAbs(req.Dir) {
 		return nil, fmt.Errorf("%w: %s: expected an absolute path", freeze.ErrUsage, req.Dir)
@@ -39,8 +38,8 @@ func (b *Bundler) Import(ctx context.Context, req *api.ImportRequest, p *acquire
 	return b.ImportNamed(ctx, req.Dir, req.Dir, req.Keys, p)
 }
 
-// ImportNamed is Import of the directory at, which messages call by another name: its path
-// says nothing to a client.
+// ImportNamed is Import of the directory at. Messages call the directory name, because
+// its path means nothing to a client.
 func (b *Bundler) ImportNamed(ctx context.Context, name, at string, keys []string, p *acquire.Progress) (*api.TransferResult, error) {
 	if p == nil {
 		p = &acquire.Progress{}
@@ -90,8 +89,8 @@ func (b *Bundler) ImportNamed(ctx context.Context, name, at string, keys []strin
 	return res, nil
 }
 
-// importer imports a verified directory. It stores the bytes that were verified,
-// not what the directory contains by now.
+// importer imports a verified directory. It stores the bytes that were verified, even if
+// the directory has changed since.
 type importer struct {
 	b     *Bundler
 	dir   *tree.Dir
@@ -174,7 +173,7 @@ func (m *importer) restore(ctx context.Context) error {
 	return m.attestations(ctx)
 }
 
-// attestations adds those that a freeze which is there does not have yet.
+// attestations adds the attestations that an existing freeze does not have yet.
 func (m *importer) attestations(ctx context.Context) error {
 	f, err := m.b.cfg.Meta.Freeze(ctx, m.found.Document.Name)
 	if err != nil {
@@ -190,7 +189,7 @@ func (m *importer) attestations(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m.res.Files, m.res.Bytes = files, size // of what had been lost
+		m.res.Files, m.res.Bytes = files, size // only the blobs that had been lost
 		added = append(added, file)
 	}
 	if len(added) == 0 {

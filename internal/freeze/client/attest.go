@@ -16,12 +16,11 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// maxDescribed limits the attestations, the labels and the outlines of manifests that are
-// remembered.
+// maxDescribed limits the entries of each cache of descriptions.
 const maxDescribed = 4096
 
-// described are descriptions of statements, by the digest of the file: pages show them
-// again and again, and attestations have long lists of packages.
+// described caches descriptions of statements by the digest of their file: pages show
+// them again and again, and attestations contain long lists of packages.
 type described[T any] struct {
 	mu   sync.Mutex
 	have map[cas.Digest]T
@@ -43,7 +42,7 @@ func (a *described[T]) put(d cas.Digest, one T) {
 	a.have[d] = one
 }
 
-// Attestation describes an attestation, which is in a file below the freeze.
+// Attestation describes an attestation, which is in the given file of the freeze.
 func Attestation(file string, a *attest.Attestation) api.Attestation {
 	s := a.Statement
 	out := api.Attestation{
@@ -57,8 +56,8 @@ func Attestation(file string, a *attest.Attestation) api.Attestation {
 	return out
 }
 
-// Attestations describes the attestations of a freeze, by file. No signature is
-// verified. One that cannot be read says why.
+// Attestations describes the attestations of a freeze, sorted by file, without verifying
+// signatures. The description of an unreadable attestation contains the error.
 func (c *Client) Attestations(ctx context.Context, f *meta.Frozen, envelopes bool) ([]api.Attestation, error) {
 	out := []api.Attestation{}
 	for _, st := range f.Statements {
@@ -93,8 +92,8 @@ func (c *Client) Attestations(ctx context.Context, f *meta.Frozen, envelopes boo
 	return out, nil
 }
 
-// Rebuilds returns the lists of what rebuilders say about the packages of a freeze, by
-// file; with links, also what they say.
+// Rebuilds describes the lists of links of a freeze, sorted by file; with links, it also
+// describes each link.
 func (c *Client) Rebuilds(ctx context.Context, f *meta.Frozen, links bool) (out []api.Rebuilds, err error) {
 	for _, st := range f.Statements {
 		if !freeze.IsRebuilds(st.Path) {
@@ -137,8 +136,8 @@ func (c *Client) Comparison(ctx context.Context, f *meta.Frozen, digest cas.Dige
 	return nil, fmt.Errorf("comparison %s of freeze %s: %w", digest, f.Name, meta.ErrNotFound)
 }
 
-// Published returns the statements about the images of a freeze: of those that this
-// server has, and of those that an import said something about.
+// Published returns the statements about images of a freeze: those of images on this
+// server, and those that were imported without their image.
 func (c *Client) Published(ctx context.Context, f *meta.Frozen) (images []freeze.Statement, err error) {
 	for _, st := range f.Statements {
 		if freeze.IsAdded(st.Path) || freeze.IsLabels(st.Path) || strings.HasSuffix(st.Path, ".asc") {

@@ -67,7 +67,8 @@ func (c *Client) bom(ctx context.Context, name string) (*sbom.Document, error) {
 	return w.d, nil
 }
 
-// Materials returns the binary packages of a freeze, as attestations list them.
+// Materials returns the binary packages of a freeze, in the form in which attestations
+// list them.
 func (c *Client) Materials(ctx context.Context, name string) ([]attest.Package, error) {
 	d, err := c.bom(ctx, name)
 	if err != nil {

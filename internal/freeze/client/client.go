@@ -20,21 +20,21 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Blobs is what a Client reads and writes.
+// Blobs is the part of cas.Store that a Client uses.
 type Blobs interface {
 	cas.Reader
 	cas.Writer
 }
 
-// Catalog looks up what is mirrored.
+// Catalog looks up snapshots and freezes.
 type Catalog interface {
 	Mirror(name string) (config.Mirror, error)
 	ResolveRef(ctx context.Context, ref string) (catalog.Ref, error)
 	ResolvePast(ctx context.Context, ref string) (r catalog.Ref, notice string, err error)
 }
 
-// Format reads what this server derived, compares packages and describes
-// repositories to their users.
+// Format reads derived repositories, compares packages, and describes repositories to
+// users.
 type Format interface {
 	tree.Format
 	repo.Clients
@@ -51,7 +51,7 @@ type Keeper interface {
 	Corrupt(d cas.Digest) error
 }
 
-// Metadata is what a Client reads, like meta.Store.
+// Metadata is the part of meta.Store that a Client reads.
 type Metadata interface {
 	freeze.Records
 	freeze.Stanzas
@@ -65,7 +65,7 @@ type Metadata interface {
 	Images(ctx context.Context, name string) ([]meta.Image, error)
 }
 
-// Config has the parts of a Client.
+// Config contains the parts of a Client.
 type Config struct {
 	Formats repo.Formats[Format]
 	Catalog Catalog
@@ -86,10 +86,10 @@ type Client struct {
 	cat    Catalog
 	meta   Metadata
 	blobs  Blobs
-	read   described[api.Attestation] // before
-	labels described[freeze.Labels]   // that were read before
+	read   described[api.Attestation] // cache of attestations
+	labels described[freeze.Labels]   // cache of labels
 
-	outlines described[outline] // of manifests that were read before
+	outlines described[outline] // cache of outlines of manifests
 }
 
 // New returns a Client.

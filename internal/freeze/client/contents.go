@@ -16,7 +16,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Manifest is the manifest of a freeze for one request: it is read once, when it is first
+// Manifest is the manifest of a freeze for one request. It is read once, when it is first
 // needed. It is not safe for concurrent use.
 type Manifest struct {
 	c    *Client
@@ -39,11 +39,11 @@ func (m *Manifest) load(ctx context.Context) (*meta.Frozen, *freeze.Document, er
 	return m.rec, m.doc, nil
 }
 
-// Position is where a list of the packages of a freeze goes on.
+// Position is where a list of packages of a freeze continues.
 type Position struct {
 	mirror string
-	name   string // the first one, of packages that are read by name
-	at     int    // the number of packages before it, of others
+	name   string // name of the first package, if packages are read by name
+	at     int    // otherwise the number of packages before it
 }
 
 // ParsePosition reads what Position.String returned. The empty string is the start.
@@ -73,19 +73,19 @@ func (p Position) String() string {
 // Read is a package that was read from a freeze.
 type Read struct {
 	api.Package
-	Asked bool // the query asks for it
+	Asked bool // the query matches it
 	Position
 }
 
-// Splits reports whether a list can go on with this package after the one before.
-// Packages with one name that are read by name are not separated.
+// Splits reports whether a page of the list may begin with this package. Packages that
+// are read by name are not separated from others with the same name.
 func (r *Read) Splits(before *Position) bool {
 	return r.name == "" || r.Position != *before
 }
 
-// EachPackage calls f for each package of a freeze that q, unless it is nil, asks for, in
-// the order of Packages. Of a whole mirror that was not imported no more is read than f
-// takes.
+// EachPackage calls f for each package of a freeze that matches q (nil: all), in the
+// order of Packages. If f stops, no more of a whole mirror is read, unless it was
+// imported.
 func (c *Client) EachPackage(ctx context.Context, name string, q *query.Query, f func(api.Package) error) error {
 	return c.Manifest(name).EachRead(ctx, q, Position{}, func(r *Read) error {
 		if !r.Asked {
@@ -95,9 +95,9 @@ func (c *Client) EachPackage(ctx context.Context, name string, q *query.Query, f
 	})
 }
 
-// EachRead calls f for each package that is read to find those that q asks for, from a
-// position on. It reads little more than f takes, except of a whole mirror that was
-// imported: its indices are read from the start.
+// EachRead calls f for each package that is read to find those that match q, from a
+// position on. If f stops, little more is read, except of an imported whole mirror, whose
+// indices are read from the start.
 func (m *Manifest) EachRead(ctx context.Context, q *query.Query, from Position, f func(*Read) error) error {
 	fr, doc, err := m.load(ctx)
 	if err != nil {
@@ -140,7 +140,7 @@ type exact struct {
 	matches map[exactID]bool // found in the indices; nil while the metadata has the stanzas
 }
 
-// exactID names a package: one file may be several.
+// exactID identifies a package: one file may be several packages.
 type exactID struct{ sha256, name, version, arch string }
 
 func idOf(p *api.Package) exactID { return exactID{p.SHA256, p.Name, p.Version, p.Arch} }
@@ -176,9 +176,9 @@ func (e *exact) each(ctx context.Context, from Position, f func(*Read) error) er
 	return flush()
 }
 
-// match marks the packages that the query asks for. Their control data is in the metadata,
-// unless the freeze was imported or the metadata has forgotten them: then it is in the
-// indices of the freeze.
+// match marks the packages that the query matches. Their control data is in the metadata,
+// unless the freeze was imported or the metadata no longer has the stanzas. Then it is in
+// the indices of the freeze.
 func (e *exact) match(ctx context.Context, page []Read, keys []meta.StanzaKey) error {
 	switch {
 	case e.q == nil:
@@ -206,7 +206,8 @@ func (e *exact) match(ctx context.Context, page []Read, keys []meta.StanzaKey) e
 	return nil
 }
 
-// matchStanzas is match with stanzas of the metadata. ok is false if it lacks one.
+// matchStanzas is match with stanzas of the metadata. ok is false if the metadata lacks
+// one of them.
 func (e *exact) matchStanzas(ctx context.Context, page []Read, keys []meta.StanzaKey) (ok bool, err error) {
 	facts, err := e.c.meta.FactsByStanza(ctx, e.d.Name, keys)
 	if err != nil {
@@ -233,7 +234,7 @@ func (e *exact) matchStanzas(ctx context.Context, page []Read, keys []meta.Stanz
 	return true, nil
 }
 
-// matchIndices finds what the query asks for in the indices of the freeze.
+// matchIndices finds the matching packages in the indices of the freeze.
 func (e *exact) matchIndices(ctx context.Context) error {
 	fm, err := recordOf(e.fr, e.d.Name)
 	if err != nil {
@@ -253,13 +254,13 @@ func (e *exact) matchIndices(ctx context.Context) error {
 	})
 }
 
-// matching is a package as a query sees it.
+// matching converts a package to the form that queries read.
 func matching(f Format, p *api.Package, rec *repo.Record) query.Package {
 	return query.Package{Package: p, Compare: f.Compare, Field: func(name string) (string, bool) { return f.Field(rec, name) }}
 }
 
-// eachOfSnapshot calls f for the packages of a snapshot that q, unless it is nil, may ask
-// for, by name from the name from on, and says whether it does.
+// eachOfSnapshot calls f for the packages of a snapshot that q (nil: all) may match, by
+// name from the name from on. asked says whether q matches.
 func (c *Client) eachOfSnapshot(ctx context.Context, snap *meta.Snapshot, q *query.Query, from string, f func(p api.Package, asked bool) error) error {
 	format, err := c.cfg.Formats.Of(snap.Type)
 	if err != nil {
@@ -284,7 +285,7 @@ func (c *Client) eachOfWhole(ctx context.Context, fr *meta.Frozen, d *freeze.Doc
 		return err
 	}
 	states := fm.States()
-	for _, snap := range states { // exactly one
+	for _, snap := range states { // a whole mirror has exactly one state
 		err := c.eachOfSnapshot(ctx, snap, q, from.name, func(p api.Package, asked bool) error {
 			return f(&Read{p, asked, Position{mirror: d.Name, name: p.Name}})
 		})

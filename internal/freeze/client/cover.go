@@ -12,8 +12,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// cover formats the fewest snapshots and suites that together have the packages of
-// a build manifest.
+// cover formats the sources for the fewest snapshots and suites that together contain the
+// packages of a build manifest.
 func (c *Client) cover(ctx context.Context, req *api.SourcesRequest) (*api.SourcesResult, error) {
 	if req.Ref != "" {
 		return nil, fmt.Errorf("%w: sources needs a reference or a build manifest, not both", freeze.ErrUsage)

@@ -13,12 +13,12 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Describe describes a freeze. It may return meta.ErrNotFound.
+// Describe describes a freeze. meta.ErrNotFound.
 func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error) {
 	return c.Manifest(name).Describe(ctx)
 }
 
-// Describe describes the freeze. It may return meta.ErrNotFound.
+// Describe describes the freeze. meta.ErrNotFound.
 func (m *Manifest) Describe(ctx context.Context) (*api.Frozen, error) {
 	c := m.c
 	f, err := c.meta.Freeze(ctx, m.name)
@@ -62,14 +62,14 @@ func (m *Manifest) Describe(ctx context.Context) (*api.Frozen, error) {
 	return out, err
 }
 
-// outline is what a description says about a manifest.
+// outline is the part of a freeze's description that comes from its manifest.
 type outline struct {
-	mirrors []api.FrozenMirror // without what only the record of the freeze says
+	mirrors []api.FrozenMirror // without the data that only the record of the freeze has
 	missing []string
 }
 
-// outline reads the manifest of a freeze, unless it is remembered. The error is that
-// of a manifest that is lost or known to be corrupt in any case.
+// outline reads the manifest of a freeze, unless its outline is cached. It returns an
+// error for a lost or corrupt manifest even if its outline is cached.
 func (m *Manifest) outline(ctx context.Context, f *meta.Frozen) (out outline, err error) {
 	c := m.c
 	if out, ok := c.outlines.get(f.Manifest.SHA256); ok {
@@ -109,7 +109,7 @@ func (m *Manifest) outline(ctx context.Context, f *meta.Frozen) (out outline, er
 	return out, nil
 }
 
-// addRecord adds what the record of a freeze says about a mirror.
+// addRecord adds data of the freeze's record to the description of a mirror.
 func (c *Client) addRecord(ctx context.Context, f *meta.Frozen, m *api.FrozenMirror) (err error) {
 	fm, err := recordOf(f, m.Mirror)
 	if err != nil {
@@ -165,7 +165,7 @@ func (c *Client) Images(ctx context.Context, name string) ([]api.Image, error) {
 // Image describes an image, using its statement.
 func (c *Client) Image(ctx context.Context, im *meta.Image) (*api.Image, error) {
 	out := &api.Image{Name: im.Name, Variant: im.Variant, SHA256: im.SHA256.String(), Size: im.Size}
-	// If the statement of an image cannot be read, the image can still be listed.
+	// If the statement of an image cannot be read, the image is listed without it.
 	if data, err := cas.ReadAll(ctx, c.blobs, im.Statement, freeze.MaxSignature); err == nil {
 		var s freeze.Statement
 		if err := json.Unmarshal(data, &s); err != nil {
@@ -176,8 +176,8 @@ func (c *Client) Image(ctx context.Context, im *meta.Image) (*api.Image, error) 
 	return out, nil
 }
 
-// Packages returns what a reference contains, including sources, by mirror, name,
-// version and architecture.
+// Packages returns the packages of a reference, including sources, sorted by mirror,
+// name, version and architecture.
 func (c *Client) Packages(ctx context.Context, ref string) (*api.PackageList, error) {
 	r, _, err := c.cat.ResolvePast(ctx, ref)
 	if err != nil {

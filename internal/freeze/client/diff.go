@@ -34,7 +34,7 @@ func contentOf(mirror, typ string, f *meta.Fact) (c content, ok bool) {
 	return c, true
 }
 
-// side is what a reference contains of each mirror: a state, or a list.
+// side is one side of a comparison: for each mirror a state or a list of packages.
 type side struct {
 	name   string
 	states map[string]*meta.Snapshot    // by mirror, if it is whole
@@ -63,7 +63,7 @@ func mirrors(sides ...*side) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// Planned is what a planned freeze takes from a mirror.
+// Planned is a planned freeze's part from one mirror.
 type Planned struct {
 	Mirror string
 	Type   string
@@ -71,7 +71,7 @@ type Planned struct {
 }
 
 // Diff compares two references. The cost of comparing two states of a mirror is
-// that of their difference.
+// proportional to their difference.
 func (c *Client) Diff(ctx context.Context, a, b string) (*api.Diff, error) {
 	sides := make([]*side, 2)
 	for i, ref := range []string{a, b} {
@@ -160,7 +160,7 @@ func (c *Client) addWhole(ctx context.Context, s *side, f *meta.Frozen, d *freez
 	})
 }
 
-// contents returns what a side contains of a mirror.
+// contents returns the packages of a mirror on a side.
 func (c *Client) contents(ctx context.Context, s *side, mirror string) (out []content, err error) {
 	if l, ok := s.lists[mirror]; ok {
 		return l, nil
@@ -208,7 +208,7 @@ func (c *Client) diff(ctx context.Context, a, b *side) (*api.Diff, error) {
 	return d.out, nil
 }
 
-// changed returns what is in only one of two states of a mirror.
+// changed returns the packages that are in only one of two states of a mirror.
 func (c *Client) changed(ctx context.Context, a, b *meta.Snapshot) (old, now []content, err error) {
 	// only returns the contents of a suite that only one state has.
 	only := func(snap *meta.Snapshot, s meta.SnapshotSuite) ([]content, error) {
@@ -312,7 +312,7 @@ func (d *differ) compare(formats repo.Formats[Format], old, now []content) error
 
 func (c *content) key() nameArch { return nameArch{c.mirror, c.name, c.arch} }
 
-// sortedContents sorts contents by name and architecture, and those of one by digest.
+// sortedContents sorts contents by name and architecture, and then by digest.
 func sortedContents(l []content) []*content {
 	out := make([]*content, len(l))
 	for i := range l {
@@ -327,8 +327,8 @@ func sortedContents(l []content) []*content {
 	return out
 }
 
-// cutGroup cuts off the contents with a key, if the first one has it, and keeps one of
-// each digest.
+// cutGroup cuts off the contents with the key k from the start of a list, and keeps one
+// of each digest.
 func cutGroup(l []*content, k nameArch) (group, rest []*content) {
 	i := 0
 	for i < len(l) && l[i].key() == k {
@@ -337,7 +337,8 @@ func cutGroup(l []*content, k nameArch) (group, rest []*content) {
 	return slices.CompactFunc(l[:i:i], func(a, b *content) bool { return a.sha256 == b.sha256 }), l[i:]
 }
 
-// apart returns those of two groups, which are sorted by digest, that only one has.
+// apart returns the packages that are in only one of two groups, which are sorted by
+// digest.
 func apart(old, now []*content) (o, n []*content) {
 	for len(old) > 0 && len(now) > 0 {
 		switch c := bytes.Compare(old[0].sha256[:], now[0].sha256[:]); {
@@ -352,8 +353,8 @@ func apart(old, now []*content) (o, n []*content) {
 	return append(o, old...), append(n, now...)
 }
 
-// pair pairs packages of one name and architecture, sorted newest first: those
-// with the same version and different bytes first, then from the newest on.
+// pair pairs packages of one name and architecture, sorted newest first: first those with
+// the same version and different bytes, then the others from the newest on.
 func (d *differ) pair(k nameArch, compare func(a, b string) int, old, now []*content) {
 	for i := 0; i < len(old); {
 		j := slices.IndexFunc(now, func(c *content) bool { return c.version == old[i].version })
@@ -380,7 +381,7 @@ func (d *differ) pair(k nameArch, compare func(a, b string) int, old, now []*con
 	}
 }
 
-// note adds an entry to a list; o or n may be nil.
+// note adds an entry to a list. Either o or n may be nil.
 func (d *differ) note(list *[]api.DiffEntry, kind string, k nameArch, o, n *content) {
 	e := api.DiffEntry{Mirror: k.mirror, Name: k.name, Arch: k.arch}
 	if o != nil {
@@ -396,7 +397,7 @@ func (d *differ) note(list *[]api.DiffEntry, kind string, k nameArch, o, n *cont
 	*list = append(*list, e)
 }
 
-// source returns the change of a package's source, to which a kind is added.
+// source returns the changes of a package's source, after adding a kind to them.
 func (d *differ) source(c *content, kind string) *sourceChange {
 	name := cmp.Or(c.source.Name, c.name)
 	s := d.sources[name]

@@ -13,21 +13,22 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// diffPageNames is how many packages of a side a page of differences reads at once.
+// diffPageNames is the number of packages of a side that a page of differences reads at
+// once.
 const diffPageNames = 500
 
-// DiffPart is what a page of differences has.
+// DiffPart says where a page of differences begins and ends.
 type DiffPart struct {
 	Kind string // of api.Diff: "added", "removed", ...; empty: all kinds
-	From string // where it begins: the Next of another page; empty: at the start
-	Few  int    // if at most so many packages can differ, a page from the start has all
-	Rows int    // otherwise it ends after the name with which it has so many differences,
-	Read int    // or has read about so many packages
+	From string // the Next of the page before; empty: the start
+	Few  int    // if at most so many packages can differ, a page from the start contains all differences;
+	Rows int    // otherwise it ends after the name with which it reaches so many differences,
+	Read int    // or when about so many packages were read
 }
 
 // DiffPage compares two references. If at most p.Few packages can differ and p.From is
-// empty, it is Diff, and all is true. Otherwise it compares by mirror and name until p ends
-// the page; Sources is empty then.
+// empty, it returns the result of Diff, and all is true. Otherwise it compares by mirror
+// and name until p ends the page, and Sources is empty.
 func (c *Client) DiffPage(ctx context.Context, a, b string, p DiffPart) (out *api.Diff, all bool, err error) {
 	sides := make([]*side, 2)
 	for i, ref := range []string{a, b} {
@@ -70,8 +71,8 @@ func (c *Client) DiffPage(ctx context.Context, a, b string, p DiffPart) (out *ap
 	return w.d.out, false, nil
 }
 
-// mayDiffer returns how many packages can differ at most, or a number above the limit, at a
-// cost that does not grow with the number.
+// mayDiffer returns an upper bound of the number of packages that differ, or a number
+// above the limit. Its cost does not grow with the number.
 func (c *Client) mayDiffer(ctx context.Context, a, b *side, limit int) (sum int, err error) {
 	for _, m := range mirrors(a, b) {
 		for _, s := range []*side{a, b} {
@@ -107,7 +108,7 @@ func (c *Client) mayDiffer(ctx context.Context, a, b *side, limit int) (sum int,
 	return sum, nil
 }
 
-// packagesOf returns how many packages a state has.
+// packagesOf returns the number of packages in a state.
 func (c *Client) packagesOf(ctx context.Context, s *meta.Snapshot) (n int, err error) {
 	gens, err := c.meta.Generations(ctx, s)
 	for _, g := range gens {
@@ -182,7 +183,8 @@ func (w *diffWalk) mirror(ctx context.Context, mirror string, a, b *side, from s
 	}
 }
 
-// compare notes how the packages of a name differ, if that is of the kind asked for.
+// compare records how the packages of a name differ, if the request asks for that kind of
+// difference.
 func (w *diffWalk) compare(old, now []content) error {
 	out := w.d.out
 	kinds := map[string]*[]api.DiffEntry{"added": &out.Added, "removed": &out.Removed, "upgraded": &out.Upgraded, "downgraded": &out.Downgraded, "rebuilt": &out.Rebuilt}
@@ -202,16 +204,16 @@ func (w *diffWalk) compare(old, now []content) error {
 	return nil
 }
 
-// contentFeed returns what a side has of a mirror, by name: of a state, of a manifest, or
-// of a list.
+// contentFeed returns the packages of a mirror on a side, by name: from a state, from a
+// manifest, or from a list.
 type contentFeed struct {
 	w    *diffWalk
-	list []*content // what was read and is left, in order
+	list []*content // read and not yet taken, in order
 	snap *meta.Snapshot
-	next string // from where a state is read on
+	next string // name from which a state is read on
 	more bool
 	doc  *freeze.DocMirror
-	rest []freeze.DocPackage // what is left of a manifest
+	rest []freeze.DocPackage // the remaining packages of a manifest
 }
 
 func newContentFeed(w *diffWalk, snap *meta.Snapshot, doc *freeze.DocMirror, list []content, from string) *contentFeed {
@@ -225,7 +227,7 @@ func newContentFeed(w *diffWalk, snap *meta.Snapshot, doc *freeze.DocMirror, lis
 	return f
 }
 
-// peek returns the name that comes next.
+// peek returns the next name.
 func (f *contentFeed) peek(ctx context.Context) (name string, ok bool, err error) {
 	if len(f.list) == 0 && len(f.rest) > 0 {
 		n := min(diffPageNames, len(f.rest))
@@ -254,7 +256,7 @@ func (f *contentFeed) peek(ctx context.Context) (name string, ok bool, err error
 	return f.list[0].name, true, nil
 }
 
-// take returns the packages of a name, if they come next.
+// take returns the packages of a name, if it is the next one.
 func (f *contentFeed) take(name string) (out []content) {
 	for len(f.list) > 0 && f.list[0].name == name {
 		out, f.list = append(out, *f.list[0]), f.list[1:]

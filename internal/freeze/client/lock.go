@@ -15,8 +15,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// lock writes the lock file of a snapshot or of a freeze. That of a channel is the lock
-// file of the freeze that it shows now.
+// lock writes the lock file of a snapshot or a freeze. For a channel, it writes that of
+// the freeze that the channel shows now.
 func (c *Client) lock(ctx context.Context, req *api.SourcesRequest, r catalog.Ref) (*api.SourcesResult, error) {
 	if req.KeysDir != "" {
 		return nil, fmt.Errorf("%w: --format %s refers to no keys: leave out --keys-dir", freeze.ErrUsage, req.Format)
@@ -59,8 +59,8 @@ type locker struct {
 	at     map[string]int // repositories, by mirror
 }
 
-// repository adds a repository, unless the request is for another mirror or the format
-// is not for its packages.
+// repository adds a repository, unless the request is for another mirror, or the format
+// cannot contain packages of this type.
 func (l *locker) repository(mirror, typ, id, url string, suites []meta.FrozenSuite) error {
 	l.w.has = append(l.w.has, mirror)
 	eco := buildlist.Ecosystem(typ)
@@ -103,7 +103,7 @@ func (l *locker) add(p api.Package) error {
 	}
 	source := p.Arch == f.SourceArch()
 	if source && r.Ecosystem == buildlist.Deb {
-		return nil // a lock file of debs is what is installed
+		return nil // lock files of debs list the packages to install
 	}
 	r.Packages = append(r.Packages, lockfile.Package{
 		Name: p.Name, Version: p.Version, Arch: p.Arch, Source: source, Suites: p.Suites, Path: p.Path, Size: p.Size, SHA256: p.SHA256,
@@ -153,7 +153,7 @@ func (l *locker) freeze(ctx context.Context, f *meta.Frozen) error {
 func (l *locker) wanted() error {
 	if len(l.d.Repositories) == 0 {
 		if m := l.w.req.Mirror; m != "" && !slices.Contains(l.w.has, m) {
-			_, err := l.w.result() // which says so
+			_, err := l.w.result() // returns an error that says so
 			return err
 		}
 		return fmt.Errorf("%w: --format %s does not apply to any mirror of %s (rpms-lock is for rpm, sha256sums for both, the other lock files are for deb)", freeze.ErrUsage, l.format, l.w.req.Ref)
@@ -173,8 +173,8 @@ func sourcesFormats() []string {
 	return out
 }
 
-// checkFormat refuses a format that sources does not write, and what only lock files
-// have.
+// checkFormat refuses a format that sources does not write, and options that only lock
+// files have.
 func checkFormat(req *api.SourcesRequest) error {
 	lock := lockfile.Format(req.Format).Known()
 	all := sourcesFormats()

@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Named is a stanza of a package, and where a snapshot or freeze has it.
+// Named is a stanza of a package, and its places in a snapshot or freeze.
 type Named struct {
 	api.Package
 	Type   string // of the mirror
@@ -23,9 +23,9 @@ type Named struct {
 	Fields []api.PackageField
 }
 
-// Named returns the packages of a reference that have a name, sources included. It reads
-// no index, except those of a freeze that was imported, if this server does not have its
-// stanzas from a mirror.
+// Named returns the packages of a reference with a name, including sources. It reads no
+// index, unless the freeze was imported and the metadata does not have its stanzas from a
+// mirror.
 func (c *Client) Named(ctx context.Context, r catalog.Ref, name string) ([]Named, error) {
 	l := &namedList{c: c, name: name}
 	if r.Snapshot != nil {
@@ -51,7 +51,7 @@ type namedList struct {
 	out  []Named
 }
 
-// add adds a stanza in a place.
+// add adds a stanza and its place.
 func (l *namedList) add(mirror, typ string, rec *repo.Record, suite repo.SuiteName, component string) error {
 	digest := stanzaDigest(rec.Bytes)
 	i := slices.IndexFunc(l.out, func(n Named) bool { return n.Mirror == mirror && n.Arch == rec.Arch && n.Digest == digest })
@@ -79,7 +79,7 @@ func (l *namedList) add(mirror, typ string, rec *repo.Record, suite repo.SuiteNa
 	return nil
 }
 
-// stanzaDigest is meta.Fact.Digest of a stanza.
+// stanzaDigest returns the Fact.Digest (package meta) of a stanza.
 func stanzaDigest(stanza []byte) [16]byte {
 	sum := cas.Sum(stanza)
 	return [16]byte(sum[:16])
@@ -167,7 +167,7 @@ type listedStanza struct {
 	rec       repo.Record
 }
 
-// listed returns the entries of an exact mirror that have the name.
+// listed returns the entries of an exact mirror with the name.
 func (l *namedList) listed(d *freeze.DocMirror, sourceArch string) (out []listedStanza, err error) {
 	add := func(paragraph string, suite repo.SuiteName, component string, rec repo.Record) error {
 		raw, err := hex.DecodeString(paragraph)
@@ -202,7 +202,7 @@ func (l *namedList) listed(d *freeze.DocMirror, sourceArch string) (out []listed
 	return out, nil
 }
 
-// known adds entries of a manifest if this server knows all their stanzas.
+// known adds entries of a manifest if the metadata has all their stanzas.
 func (l *namedList) known(ctx context.Context, d *freeze.DocMirror, listed []listedStanza) (bool, error) {
 	keys := make([]meta.StanzaKey, len(listed))
 	for i := range listed {

@@ -72,10 +72,10 @@ type sourcesWriter struct {
 	req   *api.SourcesRequest
 	res   *api.SourcesResult
 	texts []string
-	has   []string // mirrors
+	has   []string // the mirrors of the reference
 }
 
-// result returns what was formatted, or freeze.ErrUsage if that is nothing.
+// result returns the formatted text, or freeze.ErrUsage if it is empty.
 func (w *sourcesWriter) result() (*api.SourcesResult, error) {
 	if len(w.texts) > 0 {
 		w.res.Text = strings.Join(w.texts, "\n")
@@ -89,7 +89,7 @@ func (w *sourcesWriter) result() (*api.SourcesResult, error) {
 
 // repository describes the repository of one mirror to clients.
 type repository struct {
-	name     string // for the stanza or file
+	name     string // for the stanza or the file
 	mirror   string
 	typ      string
 	url      string
@@ -97,15 +97,15 @@ type repository struct {
 	keys     keys
 	unsigned bool // the roots are not signed
 	comment  string
-	// expire is how long dnf may use its copy of repomd.xml; 0: as it likes.
+	// expire is how long dnf may use its copy of repomd.xml; 0: dnf's default.
 	expire time.Duration
 }
 
-// keys are the armored keys that a client checks a repository with, and their
-// URLs on this server.
+// keys are the armored keys with which a client checks a repository, and their URLs on
+// this server.
 type keys struct {
 	root, rootURL         string // checks the signed documents
-	upstream, upstreamURL string // the distribution's keys, which verify packages; empty if there are none
+	upstream, upstreamURL string // the distribution's keys, which verify packages; empty: none
 }
 
 // recording adds the view of a recording.
@@ -195,8 +195,8 @@ func (w *sourcesWriter) upstream(ctx context.Context, snap *meta.Snapshot, gens 
 	return r, nil
 }
 
-// certificates stores certificates as one blob, for clients that fetch keys by
-// URL. It returns "" if there are none.
+// certificates stores certificates as one blob, for clients that fetch keys by URL. It
+// returns "" for no certificates.
 func (w *sourcesWriter) certificates(ctx context.Context, certs []cas.Digest) (armored, url string, err error) {
 	ring, err := freeze.Certificates(ctx, w.c.blobs, certs...)
 	if err != nil || ring == nil {
@@ -272,8 +272,8 @@ func (w *sourcesWriter) channel(ctx context.Context, ch *meta.Channel, f *meta.F
 	})
 }
 
-// frozenMirrors adds the mirrors of a freeze. like has the name, base URL and key of
-// what serves it, and the start of a comment.
+// frozenMirrors adds the mirrors of a freeze. like has the name, base URL and key of the
+// freeze or channel that serves them, and the start of a comment.
 func (w *sourcesWriter) frozenMirrors(ctx context.Context, f *meta.Frozen, like repository) error {
 	base := like.url
 	for i := range f.Mirrors {
@@ -335,7 +335,7 @@ func (w *sourcesWriter) params(r *repository) repo.SourceParams {
 		m = config.Mirror{Name: r.mirror, Type: r.typ} // imported, and not configured on this server
 		if r.keys.upstream == "" {
 			no := false
-			m.GPGCheck = &no // there is no key to verify packages with
+			m.GPGCheck = &no // packages are not verified, because there is no key
 		}
 	}
 	p := repo.SourceParams{
@@ -361,9 +361,9 @@ func (w *sourcesWriter) params(r *repository) repo.SourceParams {
 	return p
 }
 
-// keyFiles names the keys for configurations that cannot contain keys: files
-// below KeysDir, which snapctl writes, or for those that accept URLs, URLs on
-// this server.
+// keyFiles returns the names of the keys for configurations that cannot contain keys:
+// files below KeysDir, which snapctl writes, or URLs on this server for configurations
+// that accept those.
 func (w *sourcesWriter) keyFiles(kind string, r *repository) ([]string, error) {
 	dir := w.req.KeysDir
 	if kind != "list" && kind != "repo" && dir == "" {

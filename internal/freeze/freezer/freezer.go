@@ -1,5 +1,5 @@
-// Package freezer puts together the packages that work with freezes, which build,
-// prove, bundle and describe them.
+// Package freezer combines the packages that make, verify, export, import and describe
+// freezes.
 package freezer
 
 import (
@@ -20,7 +20,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Config has the parts of a Freezer.
+// Config contains the parts of a Freezer.
 type Config struct {
 	Formats  []repo.Format
 	Catalog  *catalog.Catalog
@@ -35,7 +35,7 @@ type Config struct {
 	// resolvers.
 	LocalURL string
 	Version  string // version of this program
-	// Node is what this process calls itself in leases.
+	// Node is the name of this process in leases.
 	Node string
 	Log  *slog.Logger     // nil: none
 	Now  func() time.Time // nil: time.Now

@@ -71,7 +71,7 @@ func NewBoth(t *testing.T, suites ...string) *Both {
 	return b
 }
 
-// Sync takes a snapshot a minute later.
+// Sync advances the clock by a minute and takes a snapshot.
 func (b *Both) Sync(t *testing.T) {
 	t.Helper()
 	b.Now = b.Now.Add(time.Minute)

@@ -12,8 +12,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// forever is longer than the difference between the World's clock and that of the
-// machine, by which blobs are quarantined.
+// forever is longer than the difference between the World's clock and the clock of the
+// machine, which dates quarantined blobs.
 const forever = 100 * 365 * 24 * time.Hour
 
 // Collected returns a World in which a collection without a grace period runs whenever
@@ -53,8 +53,8 @@ func (w *World) Remove(t *testing.T, name string) {
 	}
 }
 
-// Complete fails the test unless all blobs of a freeze are stored, before and after one
-// more collection.
+// Complete fails the test unless all blobs of a freeze are stored, both before and after
+// another collection.
 func (w *World) Complete(t *testing.T, name string, collect func()) {
 	t.Helper()
 	for range 2 {

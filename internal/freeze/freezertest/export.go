@@ -54,13 +54,14 @@ func (e *Export) Read(t testing.TB, name string) []byte {
 	return data
 }
 
-// Manifest writes another freeze manifest, and makes the provenance and the statements name
-// it.
+// Manifest replaces the freeze manifest, and makes the provenance and the statements name
+// the new one.
 func (e *Export) Manifest(t testing.TB, data []byte) {
 	t.Helper()
 	e.PutSigned(t, "manifest.json", data)
+	// The list of the files is out of date.
 	if err := os.Remove(filepath.Join(e.Dir, freeze.SumsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err) // the list of the files as they were
+		t.Fatal(err)
 	}
 	p, err := freeze.ParseProvenance(e.Read(t, "provenance.json"))
 	if err != nil {

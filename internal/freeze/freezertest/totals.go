@@ -8,7 +8,7 @@ import (
 	"example.org/snapd/internal/acquire"
 )
 
-// Totals are the totals of a progress at several times.
+// Totals records the totals of a progress at several times.
 type Totals struct {
 	mu   sync.Mutex
 	list [][2]int64 // files, bytes
@@ -21,7 +21,7 @@ func (s *Totals) Note(p *acquire.Progress) {
 	s.list = append(s.list, [2]int64{p.FilesTotal.Load(), p.BytesTotal.Load()})
 }
 
-// Are fails the test unless the totals were always the same and were reached.
+// Are fails the test unless the totals never changed and were reached.
 func (s *Totals) Are(t *testing.T, what string, p *acquire.Progress) {
 	t.Helper()
 	end := [2]int64{p.Files.Load(), p.Bytes.Load()}

@@ -46,7 +46,7 @@ func NewEmpty(tb testing.TB, change func(*config.Mirror)) *World {
 	return w
 }
 
-// Compose makes the Freezer again, after a change of the signer or of the other parts.
+// Compose creates the Freezer again, after a change of the signer or of other parts.
 func (w *World) Compose() {
 	w.Freezer = For(w.Parts, w.Signer, w.Now)
 }
@@ -94,7 +94,7 @@ func Verify(t *testing.T, z *freezer.Freezer, name string) {
 	}
 }
 
-// List is a build manifest with these lines.
+// List returns a build manifest with these lines.
 func List(lines ...string) []api.ManifestFile {
 	return []api.ManifestFile{{Name: "build.list", Data: []byte(strings.Join(lines, "\n") + "\n")}}
 }

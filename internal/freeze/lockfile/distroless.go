@@ -33,7 +33,7 @@ type distrolessTwo struct {
 	Version      string   `json:"version"`
 }
 
-// distrolessSource says where the files of a suite are.
+// distrolessSource is the location of the files of a suite.
 type distrolessSource struct {
 	Architectures []string `json:"architectures"`
 	Components    []string `json:"components"`
@@ -41,14 +41,14 @@ type distrolessSource struct {
 	URIs          []string `json:"uris"`
 }
 
-// distrolessSets are the packages that are asked for, by architecture.
+// distrolessSets are the requested packages, by architecture.
 type distrolessSets struct {
 	Sets map[string]map[string]string `json:"sets"`
 }
 
-// distroless1 writes version 1. Every package is listed for each architecture that it
-// is wanted for, without dependencies: all packages are there, and libraries that
-// depend on each other would be a circle for Bazel.
+// distroless1 writes version 1. It lists every package for each architecture that needs
+// it, without dependencies: the lock file contains all packages, and libraries that
+// depend on each other would be a cycle for Bazel.
 func distroless1(d *Document) (string, error) {
 	list := []distrolessOne{}
 	seen := make(map[string]bool)
@@ -59,7 +59,7 @@ func distroless1(d *Document) (string, error) {
 			for _, arch := range p.wantedFor(archs) {
 				key := buildlist.DistrolessKey(p.Name, p.Version, arch)
 				if seen[key] {
-					continue // another repository has it, too
+					continue // another repository also has it
 				}
 				seen[key] = true
 				list = append(list, distrolessOne{Arch: arch, Dependencies: []string{}, Key: key, Name: p.Name, SHA256: p.SHA256, URLs: []string{p.url(r)}, Version: p.Version})
@@ -72,8 +72,8 @@ func distroless1(d *Document) (string, error) {
 	}{list, 1})
 }
 
-// distroless2 writes version 2: the dependency set has the name of the reference, and
-// all packages.
+// distroless2 writes version 2. Its only dependency set has the name of the reference,
+// and contains all packages.
 func distroless2(d *Document) (string, error) {
 	packages := make(map[string]distrolessTwo)
 	sources := make(map[string]distrolessSource)
@@ -118,8 +118,8 @@ func distroless2(d *Document) (string, error) {
 	}{map[string]distrolessSets{d.Ref: set}, map[string]string{}, packages, sources, 2})
 }
 
-// suiteLabel returns the name of a suite without slashes, at which the keys of version
-// 2 are cut.
+// suiteLabel returns the name of a suite without slashes, which separate the parts of
+// keys in version 2.
 func suiteLabel(suite string) string {
 	label := strings.ReplaceAll(strings.Trim(suite, "/."), "/", "-")
 	if label == "" {
@@ -128,7 +128,7 @@ func suiteLabel(suite string) string {
 	return label
 }
 
-// archs are the architectures that packages for all are wanted for.
+// archs returns the architectures for which packages for all architectures are listed.
 func (r *Repository) archs() (out []string) {
 	for _, p := range r.Packages {
 		if !p.Source && p.Arch != "all" && !slices.Contains(out, p.Arch) {

@@ -1,9 +1,9 @@
-// Package lockfile writes lock files of other tools: the packages of a freeze or a
-// snapshot, each with its digest and its URL at this server, as repro-env,
-// rules_distroless, rpm-lockfile-prototype and repro-get read them.
+// Package lockfile writes lock files of other tools: repro-env, rules_distroless,
+// rpm-lockfile-prototype and repro-get. A lock file lists the packages of a freeze or a
+// snapshot, each with its digest and its URL at this server.
 //
-// The same input gives the same bytes: everything is sorted, and there are no
-// times. Package buildlist reads all of these formats.
+// Equal input gives equal bytes: everything is sorted, and there are no times. Package
+// buildlist reads all of these formats.
 package lockfile
 
 import (
@@ -17,7 +17,7 @@ import (
 	"example.org/snapd/internal/buildlist"
 )
 
-// Format is the format of a lock file, as `--format` takes it.
+// Format is the format of a lock file, a value of `--format`.
 type Format string
 
 // The formats.
@@ -37,7 +37,7 @@ func Formats() []Format {
 // Known reports whether f is one of Formats.
 func (f Format) Known() bool { return slices.Contains(Formats(), f) }
 
-// Holds reports whether lock files of the format can name packages of an ecosystem.
+// Holds reports whether lock files of the format can contain packages of an ecosystem.
 func (f Format) Holds(e buildlist.Ecosystem) bool {
 	switch f {
 	case SHA256Sums:
@@ -48,14 +48,14 @@ func (f Format) Holds(e buildlist.Ecosystem) bool {
 	return e == buildlist.Deb
 }
 
-// ErrInvalid means that a document has something that the format cannot express.
+// ErrInvalid means that the format cannot express a document.
 var ErrInvalid = errors.New("invalid lock file")
 
 // Document is the content of a lock file.
 type Document struct {
 	Ref string // what is locked: "4.1", "debian@20261122T160000Z"
-	// Container is the image in which repro-env installs the packages, with its
-	// digest; "" leaves it out. Other formats have no place for it.
+	// Container is the image in which repro-env installs the packages, with its digest.
+	// If it is empty, it is left out. Other formats have no field for it.
 	Container    string
 	Repositories []Repository
 }
@@ -67,9 +67,9 @@ type Repository struct {
 	Ecosystem buildlist.Ecosystem // buildlist.Deb or buildlist.RPM
 	URL       string              // base URL, without a slash at its end
 	Suites    []Suite             // of debs
-	// Archs are the architectures of the machines that it is for, as far as they are
-	// known. Packages for all of them are listed for those of the other packages, or
-	// else for these.
+	// Archs are the architectures of the machines that the repository is for, as far as
+	// they are known. Packages for all architectures are listed for each architecture of
+	// the other packages or, if there are no others, for each of these.
 	Archs    []string
 	Packages []Package
 }
@@ -88,7 +88,7 @@ type Package struct {
 	Arch    string // "amd64", "all", "x86_64", "noarch"; of a source package "source" or "src"
 	Source  bool
 	Suites  []string
-	Path    string // relative to the URL of the repository; of a source package of debs its .dsc
+	Path    string // relative to the URL of the repository; the .dsc of a source package of debs
 	Size    int64  // bytes
 	SHA256  string // hex
 	// SourceName and SourceVersion name the source package that it was built from.
@@ -100,7 +100,7 @@ func (p *Package) url(r *Repository) string {
 	return r.URL + "/" + (&url.URL{Path: p.Path}).EscapedPath()
 }
 
-// Write returns a document as a lock file. An error wraps ErrInvalid.
+// Write returns a document as a lock file. ErrInvalid.
 func Write(d *Document, f Format) (string, error) {
 	d = sorted(d)
 	var text string
@@ -144,7 +144,7 @@ func sorted(d *Document) *Document {
 	return &out
 }
 
-// check refuses what would make a line or a field of any format into something else.
+// check refuses values that would break a line or a field of any format.
 func check(d *Document) error {
 	for i := range d.Repositories {
 		for _, p := range d.Repositories[i].Packages {
@@ -159,8 +159,8 @@ func check(d *Document) error {
 	return nil
 }
 
-// sha256sums writes the packages for repro-get, and for sha256sum --check in a
-// directory that has them. A comment names the provider for repro-get.
+// sha256sums writes the packages for repro-get, and for sha256sum --check in a directory
+// with the files. A comment tells repro-get the provider.
 func sha256sums(d *Document) string {
 	var b strings.Builder
 	for i := range d.Repositories {

@@ -33,8 +33,8 @@ type rpmsLockItem struct {
 	SourceRPM string `yaml:"sourcerpm,omitempty"`
 }
 
-// rpmsLock writes the packages of each architecture, with those for all, and the
-// source packages that are there.
+// rpmsLock writes the packages of each architecture, with the packages for all
+// architectures and the source packages of the document.
 func rpmsLock(d *Document) (string, error) {
 	lock := rpmsLockFile{Version: 1, Vendor: "redhat"}
 	archs := baseArchs(d)
@@ -69,8 +69,8 @@ func rpmsLock(d *Document) (string, error) {
 	return b.String(), err
 }
 
-// sourceRPM is the name of the file of a package's source, which has no epoch; ""
-// if it is not known.
+// sourceRPM returns the name of the file of a package's source, which has no epoch; "" if
+// the source is unknown.
 func sourceRPM(p *Package) string {
 	version := p.SourceVersion
 	if _, rest, ok := strings.Cut(version, ":"); ok {
@@ -82,7 +82,7 @@ func sourceRPM(p *Package) string {
 	return p.SourceName + "-" + version + ".src.rpm"
 }
 
-// baseArchs are the architectures of the machines that the packages are for.
+// baseArchs returns the architectures of the machines that the packages are for.
 func baseArchs(d *Document) (out []string) {
 	for i := range d.Repositories {
 		for _, p := range d.Repositories[i].Packages {
@@ -103,8 +103,8 @@ func baseArchs(d *Document) (out []string) {
 	return slices.Compact(out)
 }
 
-// baseArch is the architecture of the machine on which a package is installed: those
-// of 32 bits are for x86_64 if there are packages for it.
+// baseArch returns the architecture of the machine on which a package is installed:
+// 32-bit packages are for x86_64 if the document has packages for x86_64.
 func baseArch(arch string, d *Document) string {
 	if len(arch) != 4 || arch[0] != 'i' || arch[2:] != "86" {
 		return arch

@@ -15,7 +15,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// planBase starts from a freeze, and removes and replaces packages.
+// planBase starts with the packages of a freeze, and removes and replaces some.
 func (p *Planner) planBase(ctx context.Context, pl *Plan) error {
 	if len(pl.Request.Mirrors) > 0 {
 		return fmt.Errorf("%w: --mirror cannot be combined with --base: the base determines the mirrors; give snapshots in --replace", freeze.ErrUsage)
@@ -85,8 +85,8 @@ func (p *Planner) loadBase(ctx context.Context, pl *Plan) (*freeze.Document, err
 	return doc, nil
 }
 
-// dropSources drops source packages of the base's mirrors that no binary package
-// names any more; addSources adds those that are named.
+// dropSources drops source packages of the base's mirrors that no binary package names
+// any more. addSources later adds those that are named.
 func (p *Planner) dropSources(pl *Plan, base *freeze.Document) error {
 	formats := map[string]Format{} // of the base's mirrors
 	for i := range base.Mirrors {
@@ -253,8 +253,8 @@ func (pl *Plan) remove(arg string) error {
 	return nil
 }
 
-// replace handles PACKAGE[=VERSION]@REF: it takes the package of that snapshot
-// instead of the base's, or adds it if the base has none of this name.
+// replace handles PACKAGE[=VERSION]@REF: it takes the package of that snapshot instead of
+// that of the base, or adds it if the base has no package of this name.
 func (p *Planner) replace(ctx context.Context, pl *Plan, arg string) error {
 	i := strings.Index(arg, "@")
 	if i < 0 {
@@ -300,8 +300,8 @@ func (p *Planner) replace(ctx context.Context, pl *Plan, arg string) error {
 	return nil
 }
 
-// replacements returns the packages in states that match NAME[:ARCH][=VERSION],
-// without a version the newest.
+// replacements returns the packages in states that match NAME[:ARCH][=VERSION]; without a
+// version, only the newest.
 func (p *Planner) replacements(ctx context.Context, states []*meta.Snapshot, arg string) (found []*Pick, err error) {
 	name, arch, version := splitPackage(arg)
 	for _, snap := range states {

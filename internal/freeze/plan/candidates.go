@@ -9,14 +9,14 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// prioritizer is a format whose suites have priorities, such as those by apt's
-// NotAutomatic.
+// prioritizer is implemented by formats whose suites have priorities, as apt's
+// NotAutomatic sets them.
 type prioritizer interface {
 	// Priority returns the priority of packages in a suite with this root.
 	Priority(root *repo.Root) int
 }
 
-// defaultPriority is that of suites without a priority.
+// defaultPriority is the priority of suites without a priority.
 const defaultPriority = 500
 
 // unversioned reports whether an entry has no version.
@@ -24,10 +24,10 @@ func unversioned(e *buildlist.Entry) bool {
 	return e.Version == "" && e.Name != "" && e.Path == "" && !namesBytes(e)
 }
 
-// candidates returns the packages of one name that the package manager would
-// install: for each architecture the newest version in the suites with the
-// highest priority. It chooses in each mirror, or across all of one type. reason
-// says between which versions it chose, if there were several.
+// candidates returns the packages of one name that the package manager would install: for
+// each architecture the newest version in the suites with the highest priority. It
+// chooses within each mirror or, with across, within all mirrors of one type. reason says
+// between which versions it chose, if there were several.
 func (p *Planner) candidates(ctx context.Context, picks []*Pick, across bool) (best []*Pick, reason string, err error) {
 	groups := map[string][]*Pick{}
 	var order []string
@@ -69,8 +69,8 @@ type rankedPick struct {
 	priority int
 }
 
-// newestOf chooses within one group. Packages for all architectures compete with
-// those of each.
+// newestOf chooses within one group. Packages for all architectures compete with the
+// packages of each architecture.
 func newestOf(f Format, picks []rankedPick) (best []*Pick, reason string) {
 	var archs []string
 	for _, p := range picks {
@@ -102,8 +102,8 @@ func newestOf(f Format, picks []rankedPick) (best []*Pick, reason string) {
 	return best, versionsText(f, picks, best)
 }
 
-// versionsText says between which versions was chosen, or nothing if there is
-// only one.
+// versionsText says between which versions the choice was, or returns "" for only one
+// version.
 func versionsText(f Format, picks []rankedPick, best []*Pick) string {
 	var versions []string
 	low := false

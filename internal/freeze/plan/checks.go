@@ -11,8 +11,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// CheckPaths refuses packages with different bytes and the same path before
-// anything is downloaded. It returns freeze.ErrAmbiguous.
+// CheckPaths refuses packages with different bytes and the same path before anything is
+// downloaded. freeze.ErrAmbiguous.
 func (pl *Plan) CheckPaths() error {
 	for _, m := range pl.Mirrors {
 		at := map[string]cas.Digest{}
@@ -59,17 +59,17 @@ func (pl *Plan) checkMissing() error {
 		freeze.ErrMissing, freeze.Count(len(names), "entry is", "entries are"), where, strings.Join(clip(names, 50), "\n  "))}
 }
 
-// ofWholeMirrors reports whether the request consists only of mirrors.
+// ofWholeMirrors reports whether the request names only mirrors.
 func (pl *Plan) ofWholeMirrors() bool {
 	r := pl.Request
 	return len(r.Manifests)+len(r.Packages)+len(r.Query) == 0 && r.Recording == "" && r.Base == ""
 }
 
-// checkEmpty records as refused why a freeze without packages, or with an empty
-// part, is a mistake.
+// checkEmpty refuses a freeze without packages, or with a part without packages, unless
+// the request allows it: the request is probably a mistake. refused says why.
 func (p *Planner) checkEmpty(ctx context.Context, pl *Plan) (refused, err error) {
 	switch {
-	case pl.Request.AllowEmpty, len(pl.Missing) > 0: // what is missing was allowed and is recorded
+	case pl.Request.AllowEmpty, len(pl.Missing) > 0: // packages may be missing, and they are recorded
 		return nil, nil
 	case len(pl.unlisted) > 0:
 		return fmt.Errorf("%w: build manifest %s lists no packages", freeze.ErrEmpty, strings.Join(pl.unlisted, ", ")), nil

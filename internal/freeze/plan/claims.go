@@ -20,17 +20,15 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// A claim is what a manifest entry says about the bytes of a package that was
-// found by its version, and that cannot be compared before the package is
-// downloaded.
+// A claim is a statement of a manifest entry about the bytes of a package that was found
+// by its version. It can only be checked after the package is downloaded.
 type claim struct {
 	entry namedEntry
 	pick  *Pick
 }
 
-// namedDigest is a digest in an entry other than SHA-256, by which packages are
-// found. A weak digest proves nothing if it is equal, but is conclusive if it
-// differs.
+// namedDigest is a digest in an entry other than SHA-256, by which packages are found. If
+// a weak digest is equal, that proves nothing; if it differs, the package is another one.
 type namedDigest struct {
 	name, hex string
 	hash      hash.Hash
@@ -46,9 +44,9 @@ func namesBytes(e *buildlist.Entry) bool {
 	return e.SHA256 != "" || e.SHA512 != "" || e.SHA1 != "" || e.MD5 != ""
 }
 
-// holdAgainst returns those packages with the entry's name and version that also
-// have its size and digests, and says how the others differ. Packages that are
-// not stored are compared after they are downloaded.
+// holdAgainst returns the packages with the entry's name and version that also have its
+// size and digests, and says how the others differ. Packages that are not stored are
+// compared after they are downloaded.
 func (p *Planner) holdAgainst(ctx context.Context, pl *Plan, e namedEntry, picks []*Pick) (out []*Pick, reason string, err error) {
 	if !namesBytes(e.entry) && e.entry.Size <= 0 {
 		return picks, "", nil
@@ -70,16 +68,15 @@ func (p *Planner) holdAgainst(ctx context.Context, pl *Plan, e namedEntry, picks
 	return out, reason, nil
 }
 
-// fileMD5s is a format for which some tools mean something else by the MD5 of a
-// package than that of its file.
+// fileMD5s is implemented by formats for which some tools use an MD5 that is not that of
+// the package's file.
 type fileMD5s interface {
 	// FileMD5 reports whether the MD5 of a package is that of its file.
 	FileMD5() bool
 }
 
-// contradicts compares the size and digests of an entry with the files of a
-// stanza and says what differs, if anything. known is false if the files are not
-// stored and are needed for that.
+// contradicts compares the size and digests of an entry with the files of a stanza. why
+// says what differs. known is false if the comparison needs files that are not stored.
 func (p *Planner) contradicts(ctx context.Context, e *buildlist.Entry, o *Pick) (why string, known bool, err error) {
 	files := o.Files
 	if o.isSource() && e.Path != "" {
@@ -125,8 +122,8 @@ func (p *Planner) contradicts(ctx context.Context, e *buildlist.Entry, o *Pick) 
 	return why, true, nil
 }
 
-// digestsDiffer reads a blob and says which of the digests differ. It may return
-// cas.ErrNotFound or cas.ErrCorrupt.
+// digestsDiffer reads a blob and says which of the digests differ. cas.ErrNotFound,
+// cas.ErrCorrupt.
 func (p *Planner) digestsDiffer(ctx context.Context, digests []namedDigest, f repo.File) (string, error) {
 	if len(digests) == 0 {
 		return "", nil
@@ -155,8 +152,8 @@ func (p *Planner) digestsDiffer(ctx context.Context, digests []namedDigest, f re
 	return "", nil
 }
 
-// CheckClaims compares downloaded files with the claims of the manifests. It
-// returns freeze.ErrMissing.
+// CheckClaims compares downloaded files with the claims of the manifests.
+// freeze.ErrMissing.
 func (p *Planner) CheckClaims(ctx context.Context, pl *Plan) error {
 	for _, c := range pl.claims {
 		why, _, err := p.contradicts(ctx, c.entry.entry, c.pick)

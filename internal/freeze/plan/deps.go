@@ -95,7 +95,7 @@ func (p *Planner) resolverParams(ctx context.Context, m *Mirror) (out []repo.Sou
 			return nil, err
 		}
 		if c.Local {
-			// The keys of that time: this server's may have changed since.
+			// Use the keys of that time: this server's key may have changed since.
 			var certs []cas.Digest
 			for _, g := range gens {
 				certs = append(certs, g.Certificates)

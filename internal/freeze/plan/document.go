@@ -10,8 +10,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Document returns the manifest of the plan. Its date is that of the request, or
-// else the newest upstream Date; no clock is involved (invariant 4).
+// Document returns the manifest of the plan. Its date is that of the request or, without
+// one, the newest upstream Date; no clock is involved (invariant 4).
 func (p *Planner) Document(ctx context.Context, pl *Plan) (*freeze.Document, error) {
 	doc := &freeze.Document{Name: pl.Request.Name, Missing: slices.Clone(pl.Missing)}
 	for _, m := range pl.Mirrors {
@@ -105,8 +105,8 @@ func (w *mirrorWriter) generation(ctx context.Context, g *meta.Generation) error
 	return nil
 }
 
-// proves reports whether an index proves packages that are taken: they are taken
-// from it, or it is needed to read an index that they are taken from.
+// proves reports whether an index proves packages of the freeze: they are taken from it,
+// or it is needed to read an index that they are taken from.
 func (w *mirrorWriter) proves(g *meta.Generation, gr meta.Group) bool {
 	used := func(o meta.Group) bool { return o.Packages && w.used[meta.Place{Suite: g.Suite, Index: o.Index}] }
 	return used(gr) || slices.ContainsFunc(g.Groups, func(o meta.Group) bool { return used(o) && slices.Contains(o.Also, gr.Index) })

@@ -20,12 +20,12 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// namedEntry is an entry of a build manifest, or of an option.
+// namedEntry is an entry of a build manifest, or a package that an option names.
 type namedEntry struct {
-	file   string // or the option
+	file   string // the build manifest or the option
 	entry  *buildlist.Entry
-	newest bool   // --package without a version: entry has the chosen one
-	reason string // how it was chosen
+	newest bool   // --package without a version: entry has the chosen version
+	reason string // how the version was chosen
 }
 
 // planEntries resolves manifests and named packages.
@@ -67,7 +67,7 @@ func (p *Planner) planEntries(ctx context.Context, pl *Plan) error {
 	return p.resolveEntries(ctx, pl, append(entries, named...))
 }
 
-// asked returns the binary packages of the chosen states that the query asks for.
+// asked returns the binary packages of the chosen states that the query matches.
 func (p *Planner) asked(ctx context.Context, pl *Plan) (picks []*Pick, err error) {
 	if pl.Request.Query == "" {
 		return nil, nil
@@ -104,8 +104,7 @@ func (p *Planner) asked(ctx context.Context, pl *Plan) (picks []*Pick, err error
 	return picks, nil
 }
 
-// parseManifests parses the build manifests of the request. It may return
-// ErrUsage.
+// parseManifests parses the build manifests of the request. freeze.ErrUsage.
 func (pl *Plan) parseManifests() (entries []namedEntry, err error) {
 	for _, m := range pl.Request.Manifests {
 		parsed, err := buildlist.Parse(m.Name, bytes.NewReader(m.Data), buildlist.Format(pl.Request.Format))
@@ -127,7 +126,7 @@ func (pl *Plan) parseManifests() (entries []namedEntry, err error) {
 	return entries, nil
 }
 
-// noteManifest records what was skipped in a build manifest, for the report.
+// noteManifest records the skipped parts of a build manifest for the report.
 func (pl *Plan) noteManifest(name string, m *buildlist.Manifest) {
 	if m.NoteCount == 0 {
 		return
@@ -146,7 +145,7 @@ func (pl *Plan) noteManifest(name string, m *buildlist.Manifest) {
 	}
 }
 
-// rootsOf returns the packages to resolve dependencies for: named ones, and those
+// rootsOf returns the packages whose dependencies are resolved: the named ones, and those
 // in manifests.
 func rootsOf(packages []string, entries []namedEntry) []string {
 	roots := slices.Clone(packages)
@@ -200,9 +199,9 @@ func splitPackage(s string) (name, arch, version string) {
 	return name, arch, version
 }
 
-// newest returns the version of a package that its package manager would choose
-// from all chosen states, and how it was chosen. all is what the states have
-// under this name. It may return freeze.ErrMissing.
+// newest returns the version of a package that its package manager would choose from all
+// chosen states, and how it was chosen. all contains the packages of this name in the
+// states. freeze.ErrMissing.
 func (p *Planner) newest(ctx context.Context, e *buildlist.Entry, all []*Pick) (version, reason string, err error) {
 	var fitting []*Pick
 	for _, pick := range all {
@@ -229,7 +228,7 @@ func (p *Planner) newest(ctx context.Context, e *buildlist.Entry, all []*Pick) (
 	return newest.Version, reason, nil
 }
 
-// resolveEntries finds each entry in the chosen states: by hash, or else by exact
+// resolveEntries finds each entry in the chosen states: by digest, or otherwise by exact
 // name, version and architecture.
 func (p *Planner) resolveEntries(ctx context.Context, pl *Plan, entries []namedEntry) error {
 	r := pl.report()
@@ -239,7 +238,7 @@ func (p *Planner) resolveEntries(ctx context.Context, pl *Plan, entries []namedE
 			return err
 		}
 		for i, e := range page {
-			if err := p.settle(ctx, pl, e, found[i]); err != nil {
+			if err := p.resolveEntry(ctx, pl, e, found[i]); err != nil {
 				return err
 			}
 		}
@@ -250,8 +249,8 @@ func (p *Planner) resolveEntries(ctx context.Context, pl *Plan, entries []namedE
 	return pl.Refuse(pl.ambiguous())
 }
 
-// settle resolves an entry to packages and reports it.
-func (p *Planner) settle(ctx context.Context, pl *Plan, e namedEntry, hit found) (err error) {
+// resolveEntry resolves an entry to packages and reports it.
+func (p *Planner) resolveEntry(ctx context.Context, pl *Plan, e namedEntry, hit found) (err error) {
 	r := pl.Report
 	rep := api.ReportEntry{Manifest: e.file, Line: e.entry.Line, Entry: e.entry.Raw}
 	picks, by := hit.picks, hit.by
@@ -313,7 +312,7 @@ func (pl *Plan) miss(m freeze.Missing, why string) {
 	pl.why[m] = why
 }
 
-// ambiguous refuses ambiguous entries; the error has the first.
+// ambiguous refuses ambiguous entries. The error names the first.
 func (pl *Plan) ambiguous() error {
 	r := pl.Report
 	i := slices.IndexFunc(r.Entries, func(e api.ReportEntry) bool { return e.State == "ambiguous" })
@@ -328,8 +327,8 @@ func (pl *Plan) ambiguous() error {
 		freeze.Count(r.Ambiguous, "entry stands", "entries stand"), r.Entries[i].Entry, strings.Join(texts, "\n  "))}
 }
 
-// ambiguousHint is how to choose among candidates that no choice of mirrors tells
-// apart; "" where one does.
+// ambiguousHint says how to choose among candidates that are not distinguished by their
+// mirrors; "" if the mirrors distinguish them.
 func (pl *Plan) ambiguousHint(candidates []api.Package) string {
 	mirror := candidates[0].Mirror
 	switch m := pl.Mirror(mirror); {
@@ -361,8 +360,8 @@ func severalContents(picks []*Pick) bool {
 	return slices.ContainsFunc(picks, func(p *Pick) bool { return contentsOf(p) != contentsOf(picks[0]) })
 }
 
-// contentsOf returns a key for the bytes of a package, which are all files of a
-// source package.
+// contentsOf returns a key for the bytes of a package: for a source package, those of all
+// its files.
 func contentsOf(p *Pick) string {
 	var sums []string
 	for _, f := range p.Files {
@@ -372,9 +371,8 @@ func contentsOf(p *Pick) string {
 	return strings.Join(sums, " ")
 }
 
-// candidateText describes a package of an ambiguous entry so that it can be
-// distinguished from the others: a source package by its description and all its
-// files.
+// candidateText describes a package of an ambiguous entry so that it can be distinguished
+// from the others. For a source package, it contains all files.
 func candidateText(p api.Package) string {
 	name := fmt.Sprintf("%s %s %s %s", p.Mirror, p.Name, p.Version, p.Arch)
 	if len(p.Files) == 0 {

@@ -17,8 +17,8 @@ type found struct {
 	by    string // "hash" or "version"
 }
 
-// find looks up a page of entries in the chosen states: by SHA-256 or another
-// strong digest if the entry has one, or else by name.
+// find looks up a page of entries in the chosen states: by SHA-256 or another strong
+// digest if the entry has one, otherwise by name.
 func (p *Planner) find(ctx context.Context, pl *Plan, page []namedEntry) ([]found, error) {
 	out := make([]found, len(page))
 	if err := p.findByDigest(ctx, pl, page, out); err != nil {
@@ -45,10 +45,10 @@ func (p *Planner) find(ctx context.Context, pl *Plan, page []namedEntry) ([]foun
 	return out, nil
 }
 
-// findByDigest looks up the entries that have digests. One with a SHA-256 is
-// found by it or not at all.
+// findByDigest looks up the entries that have digests. An entry with a SHA-256 is found
+// by it or not at all.
 func (p *Planner) findByDigest(ctx context.Context, pl *Plan, page []namedEntry, out []found) error {
-	digests := make([][]cas.Digest, len(page)) // of each entry, the strongest first
+	digests := make([][]cas.Digest, len(page)) // for each entry, the strongest first
 	for i, e := range page {
 		if e.entry.SHA256 == "" {
 			continue
@@ -114,7 +114,7 @@ func (p *Planner) addAliases(ctx context.Context, a alias, page []namedEntry, di
 	return nil
 }
 
-// fitting returns those packages of an entry's name that the entry means.
+// fitting returns the packages of an entry's name that match the entry.
 func (p *Planner) fitting(e *buildlist.Entry, named []*Pick) (out []*Pick, err error) {
 	for _, pick := range named {
 		f, err := p.cfg.Formats.Of(pick.From.Type)
@@ -125,7 +125,7 @@ func (p *Planner) fitting(e *buildlist.Entry, named []*Pick) (out []*Pick, err e
 			out = append(out, pick)
 		}
 	}
-	// An entry of architecture amd64 does not also mean arch:all if both exist.
+	// An entry of architecture amd64 matches arch:all only if no package is amd64.
 	if e.Arch != "" && slices.ContainsFunc(out, func(p *Pick) bool { return p.Arch == e.Arch }) {
 		out = slices.DeleteFunc(out, func(p *Pick) bool { return p.Arch != e.Arch && !e.Source })
 	}

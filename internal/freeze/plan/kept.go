@@ -12,8 +12,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// maxKeptLooks bounds the missing entries that are looked up in other snapshots:
-// as many as an error lists.
+// maxKeptLooks limits the missing entries that are looked up in other snapshots. It is
+// the number of entries that an error lists.
 const maxKeptLooks = 50
 
 // noteKept looks up the missing entries of a page in snapshots that were not
@@ -50,8 +50,8 @@ func (p *Planner) noteKept(ctx context.Context, pl *Plan, page []namedEntry, rep
 	return nil
 }
 
-// keptIn returns, for each entry, the ID of the newest kept snapshot of a mirror
-// that has it, or "".
+// keptIn returns, for each entry, the ID of the newest kept snapshot of a mirror that
+// contains it, or "".
 func (p *Planner) keptIn(ctx context.Context, m *Mirror, looks []namedEntry) ([]string, error) {
 	ids := make([]string, len(looks))
 	if len(looks) == 0 {
@@ -73,8 +73,8 @@ func (p *Planner) keptIn(ctx context.Context, m *Mirror, looks []namedEntry) ([]
 	return ids, nil
 }
 
-// stanzasOf returns, for each entry, what a mirror ever had with its SHA-256, or
-// else with its name and version.
+// stanzasOf returns, for each entry, the stanzas that a mirror has or had with its
+// SHA-256 or, without one, with its name and version.
 func (p *Planner) stanzasOf(ctx context.Context, m *Mirror, looks []namedEntry) ([][]meta.PID, error) {
 	f, err := p.cfg.Formats.Of(m.Type)
 	if err != nil {
@@ -116,8 +116,8 @@ func (p *Planner) stanzasOf(ctx context.Context, m *Mirror, looks []namedEntry) 
 	return out, nil
 }
 
-// keptHint returns the hint to also freeze from the snapshots that have what is
-// missing.
+// keptHint returns the hint to also freeze from the snapshots that contain the missing
+// packages.
 func (pl *Plan) keptHint() string {
 	var ids []string
 	for _, id := range pl.kept {

@@ -1,5 +1,5 @@
-// Package plan resolves freeze requests: it determines which packages of which
-// states of which mirrors a freeze takes. It downloads and changes nothing.
+// Package plan resolves freeze requests: it determines which packages of which states of
+// which mirrors a freeze takes. It neither downloads nor changes anything.
 package plan
 
 import (
@@ -21,7 +21,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Catalog looks up what is mirrored.
+// Catalog looks up snapshots and freezes.
 type Catalog interface {
 	Mirror(name string) (config.Mirror, error)
 	ResolvePast(ctx context.Context, ref string) (r catalog.Ref, notice string, err error)
@@ -29,8 +29,8 @@ type Catalog interface {
 	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
 }
 
-// Format reads what this server derived, and knows the versions of packages and
-// what they depend on. It may also be a prioritizer and a repo.Resolver.
+// Format reads derived repositories, and compares the versions and checks the
+// dependencies of packages. It may also be a prioritizer and a repo.Resolver.
 type Format interface {
 	tree.Format
 	repo.Versions
@@ -44,7 +44,7 @@ type Keyrings interface {
 	Keyring(mirror string) (*sign.Keyring, error)
 }
 
-// Metadata is what a Planner reads, like meta.Store.
+// Metadata is the part of meta.Store that a Planner reads.
 type Metadata interface {
 	freeze.Records
 	freeze.Stanzas
@@ -63,7 +63,7 @@ type Metadata interface {
 	NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error)
 }
 
-// Config has the parts of a Planner.
+// Config contains the parts of a Planner.
 type Config struct {
 	Formats  repo.Formats[Format]
 	Catalog  Catalog
@@ -90,22 +90,22 @@ func New(cfg Config) *Planner {
 	return &Planner{cfg: cfg, cat: cfg.Catalog, meta: cfg.Meta, blobs: cfg.Blobs}
 }
 
-// pageSize is how many packages, names or digests one query is about.
+// pageSize is the number of packages, names or digests in one query.
 const pageSize = 250
 
-// Plan is what a freeze will contain.
+// Plan is the contents of a planned freeze.
 type Plan struct {
 	Request  *api.FreezeRequest
 	Mirrors  []*Mirror // in the order of the request
 	Missing  []freeze.Missing
 	Report   *api.Report
 	Warnings []string
-	// Refused is why the freeze of a dry run would not be made.
+	// Refused says why the freeze would not be made; set by a dry run.
 	Refused error
 
-	why       map[freeze.Missing]string // how the package with the version of the entry differs
-	kept      map[freeze.Missing]string // ID of a snapshot that was not chosen and has it
-	unasked   bool                      // the query asks for nothing that is there
+	why       map[freeze.Missing]string // how the package with the entry's version differs from it
+	kept      map[freeze.Missing]string // ID of a snapshot that was not chosen and contains it
+	unasked   bool                      // the query matches no package
 	claims    []claim
 	lacking   []freeze.Missing // entries that the base is allowed to lack
 	noSources bool             // the base has no source packages, so none are added
@@ -113,12 +113,12 @@ type Plan struct {
 	unmatched []string         // mirrors of which whole freezes take no packages
 }
 
-// Mirror is what a freeze takes from one mirror.
+// Mirror is a planned freeze's part from one mirror.
 type Mirror struct {
 	Name   string
 	Type   string
-	States []*meta.Snapshot // states that packages are taken from; a zero timestamp: only their generations are left
-	Whole  bool             // everything in its only state is taken, by its indices
+	States []*meta.Snapshot // states that packages are taken from; a zero timestamp: only its generations are left
+	Whole  bool             // all packages of its only state are taken, as listed by its indices
 	All    bool             // all packages are taken, one by one
 	Picks  []*Pick          // packages of a mirror that is not Whole
 	Proof  []Carried        // of imported bases
@@ -147,13 +147,13 @@ func (p *Pick) addPlaces(places []meta.Place) {
 	}
 }
 
-// Carried is proof that comes from another freeze instead of generations.
+// Carried is proof that is copied from another freeze instead of generations.
 type Carried struct {
 	Suite        freeze.DocSuite
 	Certificates cas.Digest
 }
 
-// Mirror returns what is taken from a mirror, or nil if it is not part of the
+// Mirror returns the part of the plan from a mirror, or nil if the mirror is not in the
 // plan.
 func (pl *Plan) Mirror(name string) *Mirror {
 	for _, m := range pl.Mirrors {
@@ -216,9 +216,9 @@ func (pl *Plan) drop(f func(*Pick) bool) (n int) {
 	return n
 }
 
-// Refuse returns why the freeze cannot be made. A dry run keeps the first reason
-// and continues, so that it reports everything before it ends like the freeze
-// itself.
+// Refuse returns err, the reason why the freeze cannot be made. A dry run instead keeps
+// the first reason and continues, so that it reports everything before it ends like the
+// freeze itself.
 func (pl *Plan) Refuse(err error) error {
 	if err == nil || !pl.Request.DryRun {
 		return err
@@ -237,8 +237,8 @@ func (pl *Plan) report() *api.Report {
 	return pl.Report
 }
 
-// Plan resolves a request: its manifests and packages, or else the recording of
-// its name, or else whole mirrors.
+// Plan resolves a request: its manifests and packages, or otherwise the recording of its
+// name, or otherwise whole mirrors.
 func (p *Planner) Plan(ctx context.Context, req *api.FreezeRequest) (*Plan, error) {
 	pl := &Plan{Request: req}
 	named, err := checkRequest(req)
@@ -249,7 +249,7 @@ func (p *Planner) Plan(ctx context.Context, req *api.FreezeRequest) (*Plan, erro
 		_, err := p.meta.Recording(ctx, req.Name)
 		switch {
 		case err == nil && len(req.Mirrors) > 0:
-			return nil, fmt.Errorf("%w: there is a recording %s, which determines the mirrors: without mirrors it is frozen, and with no_recording (--no-recording) the mirrors are", freeze.ErrUsage, req.Name)
+			return nil, fmt.Errorf("%w: mirrors cannot be given for recording %s, which determines them: leave them out to freeze the recording, or use no_recording (--no-recording) to freeze the mirrors", freeze.ErrUsage, req.Name)
 		case err == nil:
 			req.Recording = req.Name
 		case !errors.Is(err, meta.ErrNotFound):
@@ -284,8 +284,8 @@ func (p *Planner) Plan(ctx context.Context, req *api.FreezeRequest) (*Plan, erro
 	return pl, pl.Refuse(empty)
 }
 
-// checkRequest refuses contradictory options. named reports whether the request
-// says what the freeze contains.
+// checkRequest refuses contradictory options. named reports whether the request says what
+// the freeze contains.
 func checkRequest(req *api.FreezeRequest) (named bool, err error) {
 	kinds := 0
 	for _, set := range []bool{len(req.Manifests) > 0, req.Recording != "", len(req.Packages)+len(req.Query) > 0, req.Base != ""} {
@@ -307,15 +307,15 @@ func checkRequest(req *api.FreezeRequest) (named bool, err error) {
 	return kinds > 0, nil
 }
 
-// OfItsRecording reports whether a request takes the recording that is called like the
-// freeze, where there is one: it says nothing else about what the freeze contains.
+// OfItsRecording reports whether a request freezes the recording with the name of the
+// freeze, if it exists, because it does not name other contents.
 func OfItsRecording(req *api.FreezeRequest) bool {
 	listed := len(req.Manifests) + len(req.Packages) + len(req.Query)
 	return listed == 0 && req.Recording == "" && req.Base == "" && !req.NoRecording && !req.All
 }
 
-// chooseStates returns the snapshots in the request, possibly several of one
-// mirror, or else the newest of every configured mirror.
+// chooseStates returns the snapshots in the request, possibly several of one mirror, or
+// otherwise the newest snapshot of every configured mirror.
 func (p *Planner) chooseStates(ctx context.Context, pl *Plan) error {
 	if len(pl.Request.Mirrors) == 0 {
 		snaps, err := p.cat.LatestOfAll(ctx)
@@ -345,7 +345,7 @@ func (p *Planner) chooseStates(ctx context.Context, pl *Plan) error {
 	return nil
 }
 
-// resolve resolves a reference of the request, and keeps the notice.
+// resolve resolves a reference of the request, and keeps its notice for the report.
 func (p *Planner) resolve(ctx context.Context, pl *Plan, ref string) (catalog.Ref, error) {
 	r, notice, err := p.cat.ResolvePast(ctx, ref)
 	if notice != "" && !slices.Contains(pl.Warnings, notice) {
@@ -354,12 +354,12 @@ func (p *Planner) resolve(ctx context.Context, pl *Plan, ref string) (catalog.Re
 	return r, err
 }
 
-// picksByName returns, for each name, what the states have with it.
+// picksByName returns, for each name, the packages of the states with that name.
 func (p *Planner) picksByName(ctx context.Context, states []*meta.Snapshot, names []string) ([][]*Pick, error) {
 	return picksBy(ctx, states, names, p.meta.PackagesByName)
 }
 
-// picksByDigest returns, for each digest, what the states have with it.
+// picksByDigest returns, for each digest, the packages of the states with that digest.
 func (p *Planner) picksByDigest(ctx context.Context, states []*meta.Snapshot, digests []cas.Digest) ([][]*Pick, error) {
 	return picksBy(ctx, states, digests, p.meta.PackagesByDigest)
 }

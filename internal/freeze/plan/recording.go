@@ -10,7 +10,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// planRecording takes what the build of a recording downloaded.
+// planRecording takes the packages that the build of a recording downloaded.
 func (p *Planner) planRecording(ctx context.Context, pl *Plan) error {
 	name := pl.Request.Recording
 	rec, err := p.meta.Recording(ctx, name)

@@ -17,8 +17,8 @@ type wantedSource struct {
 	mirror *Mirror
 }
 
-// addSources takes the source packages of every binary package, including those
-// listed in Built-Using. A mirror without source indices has none.
+// addSources takes the source packages of every binary package, including those in
+// Built-Using. It takes none for a mirror without source indices.
 func (p *Planner) addSources(ctx context.Context, pl *Plan) error {
 	wants, err := p.wantedSources(ctx, pl)
 	if err != nil {
@@ -58,12 +58,12 @@ func (p *Planner) addSources(ctx context.Context, pl *Plan) error {
 	return nil
 }
 
-// maxNamed is how many source packages a warning names.
+// maxNamed limits the source packages that a warning names.
 const maxNamed = 10
 
-// addSource takes a wanted source package: from the mirror of the binary package,
-// or else from the first mirror that has it, since a source may be published
-// elsewhere.
+// addSource takes a wanted source package: from the mirror of the binary package or, if
+// that lacks it, from the first mirror that has it, since a source may be published in
+// another repository.
 func (pl *Plan) addSource(w wantedSource, fitting []*Pick) {
 	if len(fitting) == 0 {
 		pl.Missing = append(pl.Missing, freeze.Missing{Name: w.ref.Name, Version: w.ref.Version, Source: true})

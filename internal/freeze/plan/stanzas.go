@@ -11,10 +11,10 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// stanzaPage is how many stanzas are read at a time.
+// stanzaPage is the number of stanzas that are read at a time.
 const stanzaPage = 500
 
-// eachStanza calls emit for each pick with its bytes.
+// eachStanza calls emit for each pick with the bytes of its stanza.
 func (p *Planner) eachStanza(ctx context.Context, picks []*Pick, emit func(repo.Record) error) error {
 	for page := range slices.Chunk(picks, stanzaPage) {
 		var pids []meta.PID
@@ -40,8 +40,8 @@ func (p *Planner) eachStanza(ctx context.Context, picks []*Pick, emit func(repo.
 	return nil
 }
 
-// Records calls emit for each package taken from one index, with its bytes. The
-// order depends only on content.
+// Records calls emit for each package taken from one index, with the bytes of its stanza.
+// The order depends only on content.
 func (p *Planner) Records(ctx context.Context, m *Mirror, place meta.Place, emit func(repo.Record) error) error {
 	var picks []*Pick
 	for _, o := range m.Picks {
@@ -78,8 +78,8 @@ func (p *Planner) Broken(ctx context.Context, pl *Plan) ([]api.Problem, error) {
 	}), nil
 }
 
-// problems returns the unsatisfied dependencies of a plan. The packages of one
-// type satisfy each other's.
+// problems returns the unsatisfied dependencies of a plan. All packages of one repository
+// type can satisfy each other's dependencies.
 func (p *Planner) problems(ctx context.Context, pl *Plan) (map[api.Problem]bool, error) {
 	byType := map[string][]*Pick{}
 	for _, m := range pl.Mirrors {

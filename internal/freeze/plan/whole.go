@@ -42,10 +42,10 @@ func (p *Planner) planWhole(ctx context.Context, pl *Plan) error {
 	return nil
 }
 
-// takenExactly reports whether to take the packages of a mirror one by one: with
-// package globs, several states, or without sources, none of its indices lists
-// exactly the packages of the freeze; and clients would not download from this
-// server if the indices refer to another.
+// takenExactly reports whether to take the packages of a mirror one by one. With package
+// globs, with several states or without sources, none of its indices lists exactly the
+// packages of the freeze. And if the indices refer to another server, clients would not
+// download from this one.
 func (p *Planner) takenExactly(ctx context.Context, pl *Plan, m *Mirror, c config.Mirror) (bool, error) {
 	if len(c.Packages) > 0 || len(m.States) > 1 {
 		return true, nil
@@ -87,8 +87,8 @@ func (p *Planner) takeAll(ctx context.Context, pl *Plan, m *Mirror, c config.Mir
 	return nil
 }
 
-// missUnusable records as missing the stanzas of a mirror that no client can
-// install; for a mirror that is taken exactly, only those that would be taken.
+// missUnusable records the stanzas of a mirror that no client can install as missing. For
+// a mirror that is taken exactly, it records only those that would be taken.
 func (p *Planner) missUnusable(ctx context.Context, pl *Plan, m *Mirror, c config.Mirror, exact bool) error {
 	f, err := p.cfg.Formats.Of(m.Type)
 	if err != nil {

@@ -38,8 +38,8 @@ func (o *Options) SetBuilders(req *api.VerifyRequest) (err error) {
 }
 
 // checkAttestation checks that an attestation is well-formed, named after its digest, and
-// about this freeze. Who signed it is not a fault: it counts for those who name the
-// builder.
+// about this freeze. An unknown signer is not a fault: the attestation only counts for
+// users who name its builder.
 func (c *check) checkAttestation(name string, data []byte, manifest cas.Digest) {
 	if want := freeze.AttestationPath(cas.Sum(data)); name != want {
 		c.fault(name, want, "", "name of the attestation")
@@ -77,7 +77,7 @@ func (c *check) checkBuilders() {
 	}
 }
 
-// confirming says in a fault who confirms an image and who does not.
+// confirming describes, for a fault, who confirms an image and who does not.
 func confirming(im api.BuilderImage) string {
 	out := fmt.Sprint(len(im.Confirm))
 	if len(im.Confirm) > 0 {
@@ -89,7 +89,7 @@ func confirming(im api.BuilderImage) string {
 	return out
 }
 
-// builderImage is what builders say about an image.
+// builderImage summarises the attestations about an image.
 func builderImage(b *attest.Builders, variant string, image cas.Digest, all []*attest.Attestation) api.BuilderImage {
 	said := b.Confirm(variant, image, all)
 	out := api.BuilderImage{Variant: variant, SHA256: image.String(), Confirm: []string{}, Dissent: []api.BuilderDissent{}, Silent: []string{}}

@@ -21,7 +21,7 @@ import (
 )
 
 // packageFile checks that a package file of a whole mirror is stored or listed as
-// missing, and with deep its bytes.
+// missing. With deep it also checks its bytes.
 func (x *suiteProof) packageFile(ctx context.Context, r *repo.Record, f repo.File) {
 	c, mirror := x.c, x.d.Name
 	size, body, err := c.t.Package(ctx, mirror, f)
@@ -65,21 +65,21 @@ func (x *suiteProof) packageFile(ctx context.Context, r *repo.Record, f repo.Fil
 	})
 }
 
-// later leaves a file of a size to be read by readFiles.
+// later schedules the reading of a file of a size for readFiles.
 func (c *check) later(size int64, read func(context.Context)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unread = append(c.unread, unread{size, read})
 }
 
-// unread is a file that has still to be read.
+// unread is a file that has not been read yet.
 type unread struct {
 	size int64
 	read func(context.Context)
 }
 
-// readFiles reads the files that were left for later: only when all indices have been
-// read is it known how many there are.
+// readFiles reads the files that were scheduled. The number of files, for the progress,
+// is known only when all indices have been read.
 func (c *check) readFiles(ctx context.Context) error {
 	p := c.o.Progress
 	p.FilesTotal.Store(int64(len(c.unread)))
@@ -137,8 +137,8 @@ func (c *check) hash(ctx context.Context, object string, f repo.File, r io.Reade
 	return sum
 }
 
-// copyTo copies a file of a known size. It reports read errors, and if the file
-// is larger.
+// copyTo copies a file of a known size. It reports read errors, and a file that is
+// larger.
 func (c *check) copyTo(ctx context.Context, w io.Writer, object string, f repo.File, r io.Reader) (ok bool) {
 	b, _ := c.buffers.Get().(*[256 << 10]byte)
 	if b == nil {
@@ -166,7 +166,7 @@ func (c *check) copyTo(ctx context.Context, w io.Writer, object string, f repo.F
 	return false
 }
 
-// digestText returns the digest by which a file is known, for a message.
+// digestText returns the digest that identifies a file, for a message.
 func digestText(f repo.File) string {
 	if f.SHA256.IsZero() {
 		return f.SHA512
@@ -210,7 +210,7 @@ func (c *check) proofReader(ctx context.Context, mirror string, f repo.File) (io
 	return c.reader(ctx, f, r), nil
 }
 
-// reader reads a file of known size and digest, and not a byte more.
+// reader limits r to the size of a file, and checks its digest at the end.
 func (c *check) reader(ctx context.Context, f repo.File, r io.ReadCloser) *digestReader {
 	return &digestReader{ctx: ctx, r: r, f: f, left: f.Size, sum: sha256.New(), c: c}
 }

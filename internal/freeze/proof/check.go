@@ -28,17 +28,18 @@ import (
 	"example.org/snapd/internal/tlog"
 )
 
-// The signature of a freeze manifest says who wrote it, not that it is true: the
-// owner of the key can write anything. So each field is recomputed from what the
-// distribution signed, or compared with the frozen repository. TestManifestFields
-// covers all fields.
+// The signature of a freeze manifest shows who wrote it, but not that it is true: the
+// owner of the key can write anything. So each field is recomputed from data that the
+// distribution signed, or compared with the frozen repository. TestManifestFields covers
+// all fields.
 
-// Tree has the files of a freeze: tree.Stored, tree.Held or tree.Dir.
+// Tree is the files of a freeze: tree.Stored, tree.Held or tree.Dir.
 type Tree interface {
 	tree.Opener
 	Each(ctx context.Context, mirror string, f func(meta.Node) error) error
 	Proof(ctx context.Context, mirror string, f repo.File) (io.ReadCloser, error)
-	// HasProof reports whether such a file is here, and need not be made.
+	// HasProof reports whether an upstream file is in the tree, so that it need not be
+	// made.
 	HasProof(ctx context.Context, mirror string, d cas.Digest) bool
 	Key(ctx context.Context) ([]byte, error)
 	Certificates(ctx context.Context, mirror string) ([]byte, error)
@@ -62,17 +63,17 @@ type check struct {
 	doc *freeze.Document // nil for a snapshot, which has no manifest
 	res *api.VerifyResult
 
-	images   []freeze.Statement    // about images, whose signatures were verified
-	attested []*attest.Attestation // beside the manifest; nobody's signature was verified
-	links    []*attest.Link        // likewise
-	binaries map[string]binary     // by name, version and architecture; nil: nobody asks
+	images   []freeze.Statement    // about images; their signatures were verified
+	attested []*attest.Attestation // beside the manifest; their signatures were not verified
+	links    []*attest.Link        // beside the manifest; their signatures were not verified
+	binaries map[string]binary     // by name, version and architecture; nil if the request names no rebuilders
 
 	mu      sync.Mutex
 	unread  []unread                 // files to read when all indices have been read
 	proven  map[string]repo.File     // for a directory: files that may be imported
 	plain   map[cas.Digest]repo.File // plain indices that were read for variants that are not here
 	damaged map[cas.Digest]string    // blobs that cannot be read or have a wrong digest, and why
-	unasked error                    // a blob store that could not be asked: no fault of the freeze
+	unasked error                    // error of a blob store that did not answer, which is no fault of the freeze
 	blind   bool                     // a root that this server should have signed could not be read
 	buffers sync.Pool                // of *[256 << 10]byte, for hashing
 	bytes   atomic.Int64
@@ -127,7 +128,7 @@ func (c *check) prove(path string, data []byte) {
 	c.proveFile(path, int64(len(data)), cas.Sum(data))
 }
 
-// disprove makes files that were proven ones that an import leaves out.
+// disprove removes files from the proven ones, so that an import leaves them out.
 func (c *check) disprove(paths ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,7 +145,7 @@ func (c *check) proveFile(path string, size int64, d cas.Digest) {
 
 // run verifies the freeze of a manifest and its signature.
 func (c *check) run(ctx context.Context, data, sig []byte) error {
-	c.o.Progress.SetPhase("reading indices") // they say how much there is to verify
+	c.o.Progress.SetPhase("reading indices") // they show how much there is to verify
 	doc, err := freeze.ParseDocument(data)
 	if err != nil {
 		field := ""
@@ -193,11 +194,11 @@ func (c *check) run(ctx context.Context, data, sig []byte) error {
 	return c.unasked // invariant 8
 }
 
-// finish completes the result. The order of its faults does not depend on which
-// was found first.
+// finish completes the result. It sorts the faults, so that their order does not depend
+// on which was found first.
 func (c *check) finish() *api.VerifyResult {
 	c.res.Bytes, c.res.Files = c.bytes.Load(), int(c.files.Load())
-	// First what everything else rests on.
+	// First the faults on which others depend.
 	rank := func(f api.VerifyFault) int {
 		if strings.HasPrefix(f.Object, freeze.ManifestFile) {
 			return 0
@@ -214,9 +215,9 @@ func (c *check) finish() *api.VerifyResult {
 	return c.res
 }
 
-// checkSignature verifies the signature of the manifest. Keys are judged at the
-// time of the signature: a key that has expired since was valid then, and anyone
-// who gives a later one vouches for it.
+// checkSignature verifies the signature of the manifest. Keys are judged at the time of
+// the signature: a key that has expired since was valid then. If the user gives a later
+// key, a statement signed by that key can vouch for the earlier one.
 func (c *check) checkSignature(ctx context.Context, data, sig []byte, statements map[string][]byte) {
 	s, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: c.o.Ours})
 	if errors.Is(err, sign.ErrUnknownKey) {
@@ -234,7 +235,7 @@ func (c *check) checkSignature(ctx context.Context, data, sig []byte, statements
 	c.res.Signature = &api.Signer{Fingerprint: g.Fingerprint, UserID: g.UserID, SignedAt: g.Created}
 }
 
-// documentFields checks what the manifest says about the freeze as a whole.
+// documentFields checks the fields of the manifest that are about the whole freeze.
 func (c *check) documentFields() {
 	const object = freeze.ManifestFile
 	doc := c.doc
@@ -270,9 +271,9 @@ func isSorted[T any](list []T, compare func(a, b T) int) bool {
 	return true
 }
 
-// unexpectedFiles finds what is not part of an exported directory: files that
-// nothing refers to, and anything that is neither a file nor a directory. The
-// files of frozen repositories were checked before.
+// unexpectedFiles finds files that do not belong in an exported directory: files that
+// nothing refers to, and anything that is neither a file nor a directory. The files of
+// frozen repositories were checked before.
 func (c *check) unexpectedFiles(ctx context.Context) error {
 	known := map[string]bool{
 		freeze.ManifestFile: true, freeze.ManifestSignature: true, freeze.ProvenanceFile: true, freeze.ProvenanceSignature: true,
@@ -332,7 +333,7 @@ func (c *check) unexpectedFiles(ctx context.Context) error {
 // only if everything else is correct, and only its first fault is reported.
 func (c *check) checkSums(names map[string]bool) {
 	const object = freeze.SumsFile
-	size := int64(0) // of a list of these files
+	size := int64(0) // size of a list of these files
 	for name := range names {
 		size += int64(len(name) + sumsLine)
 	}
@@ -362,5 +363,5 @@ func (c *check) checkSums(names map[string]bool) {
 	}
 }
 
-// sumsLine is how long a line of SHA256SUMS is without the name, in bytes.
+// sumsLine is the length of a line of SHA256SUMS without the name, in bytes.
 const sumsLine = 64 + len("  ") + len("\n")

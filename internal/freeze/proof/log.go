@@ -17,7 +17,7 @@ import (
 	"example.org/snapd/internal/tlog"
 )
 
-// TransparencyLog proves that the log of this server has a freeze.
+// TransparencyLog proves that a freeze is in the log of this server.
 type TransparencyLog interface {
 	// Proof proves the last entry about a subject. meta.ErrNotFound.
 	Proof(ctx context.Context, subject string) (leaf []byte, p *tlog.Proof, err error)
@@ -27,16 +27,15 @@ type TransparencyLog interface {
 // manifestProof is the file with the proof of a freeze.
 const manifestProof = freeze.ManifestFile + tlog.ProofSuffix
 
-// SnapshotProof is the file, in an exported directory, with the proof that the log has
-// a state of upstream: beside the signed document with that digest.
+// SnapshotProof returns the path, in an exported directory, of the proof that a state of
+// upstream is in the log. The proof is beside the signed document with that digest.
 func SnapshotProof(mirror string, document cas.Digest) string {
 	return path.Join(freeze.ProofDir, mirror, document.String()+tlog.ProofSuffix)
 }
 
-// logged checks a proof that the transparency log has the freeze: its entry is
-// computed from the manifest and its signature. policy is nil where nobody said
-// which log is trusted: then it is the one of the key, which comes from where the
-// freeze comes from.
+// logged checks a proof that the freeze is in the transparency log: the entry is computed
+// from the manifest and its signature. policy is nil if the user did not say which log to
+// trust: then the log is that of key, which comes from the same place as the freeze.
 func (c *check) logged(data, sig, proof []byte, policy *tlog.Policy, key *tlog.VerifierKey) {
 	if c.doc == nil || c.res.Signature == nil {
 		return // a fault says why
@@ -66,7 +65,7 @@ func (c *check) logged(data, sig, proof []byte, policy *tlog.Policy, key *tlog.V
 	}
 }
 
-// logPolicy reads the policy of a request; nil where it has none.
+// logPolicy reads the policy of a request; nil if the request has none.
 func logPolicy(text string) (*tlog.Policy, error) {
 	if text == "" {
 		return nil, nil
@@ -84,7 +83,7 @@ func (c *check) logFile(t *tree.Dir, data, sig []byte) {
 	proof, err := t.Read(manifestProof, tlog.MaxProof)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && c.o.Log == nil:
-		return // an earlier version exported it, or somebody took the proof away
+		return // an earlier version exported it, or the proof was removed
 	case errors.Is(err, fs.ErrNotExist):
 		c.fault(manifestProof, "a proof of the transparency log", "no such file", "the freeze is not proven to be in the transparency log")
 		c.res.Exit = api.ExitVerify
@@ -125,8 +124,8 @@ func (c *check) logFile(t *tree.Dir, data, sig []byte) {
 	}
 }
 
-// loggedState checks the proof that the log has a state of upstream. All that its entry
-// says but the timestamp, which is the server's, follows from the manifest.
+// loggedState checks the proof that a state of upstream is in the log. Its entry follows
+// from the manifest, except for the timestamp, which the server chose.
 func (c *check) loggedState(t *tree.Dir, mirror string, s *freeze.DocSuite, policy *tlog.Policy) {
 	if len(s.Documents) == 0 {
 		return
@@ -174,7 +173,7 @@ func (c *check) loggedState(t *tree.Dir, mirror string, s *freeze.DocSuite, poli
 	c.res.Log.States++
 }
 
-// logStored checks the proof that this server gives.
+// logStored checks the proof from the log of this server.
 func (v *Verifier) logStored(ctx context.Context, c *check, name string, data, sig []byte) error {
 	if v.cfg.Log == nil {
 		return nil

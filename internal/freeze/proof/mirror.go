@@ -45,7 +45,7 @@ func (a spot) compare(b spot) int {
 	return cmp.Or(cmp.Compare(a.suite, b.suite), cmp.Compare(a.index, b.index), cmp.Compare(a.stanza, b.stanza))
 }
 
-// listing is what the manifest says about the package at a spot.
+// listing is the manifest's entry for the package at a spot.
 type listing struct {
 	field         string // "mirrors.packages" or "mirrors.sources"
 	name          string
@@ -58,8 +58,8 @@ type listing struct {
 	proven        bool
 }
 
-// mirrorProof verifies what the manifest says about one mirror with upstream's
-// signed documents and indices.
+// mirrorProof verifies the manifest's part about one mirror with upstream's signed
+// documents and indices.
 type mirrorProof struct {
 	c    *check
 	f    Format
@@ -107,7 +107,7 @@ func (p *mirrorProof) packageObject(name, version, arch string) string {
 	return fmt.Sprintf("%s: %s %s %s", p.d.Name, name, version, arch)
 }
 
-// mirrorFields checks what the manifest says about a mirror as a whole. If ok is
+// mirrorFields checks the fields of the manifest that are about a whole mirror. If ok is
 // false, nothing else can be checked.
 func (c *check) mirrorFields(d *freeze.DocMirror) (f Format, ok bool) {
 	if f = c.o.Formats[d.Type]; f == nil {

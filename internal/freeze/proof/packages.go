@@ -21,7 +21,7 @@ func (x *suiteProof) open(ctx context.Context, l repo.Listed) (io.ReadCloser, er
 		switch l.Path {
 		case i.Path:
 			return x.c.proofReader(ctx, x.d.Name, repo.File{Path: i.Path, Size: i.Size, SHA256: i.SHA256})
-		case i.Index: // as the signed root lists it
+		case i.Index: // as listed by the signed root
 			return x.c.proofReader(ctx, x.d.Name, repo.File{Path: l.Path, Size: l.Size, SHA256: l.SHA256})
 		}
 	}
@@ -51,8 +51,8 @@ func (x *suiteProof) read(ctx context.Context, groups []repo.Group) error {
 	return eg.Wait()
 }
 
-// form returns the variant of an index to read: the one that the manifest names, or the
-// plain one that the same root lists, where the generation no longer keeps the other.
+// form returns the variant of an index to read: the one that the manifest names or, if
+// the generation no longer keeps that, the plain one that the same root lists.
 func (x *suiteProof) form(ctx context.Context, g repo.Group) repo.Listed {
 	named := g.Forms[0]
 	if len(g.Forms) == 1 || g.Forms[1].SHA256.IsZero() || x.c.t.HasProof(ctx, x.d.Name, named.SHA256) {
@@ -106,8 +106,8 @@ func (x *suiteProof) readPackages(ctx context.Context, g repo.Group) error {
 	return err
 }
 
-// unusable checks that the manifest of a whole mirror lists as missing a stanza
-// that no client can install.
+// unusable checks that the manifest of a whole mirror lists a stanza that no client can
+// install as missing.
 func (x *suiteProof) unusable(g repo.Group, r *repo.Record) {
 	e := freeze.MissingStanza(r, x.f.SourceArch())
 	if x.c.doc != nil && x.d.Kind == freeze.Whole && !x.c.mayMiss(e) {
@@ -116,8 +116,7 @@ func (x *suiteProof) unusable(g repo.Group, r *repo.Record) {
 	}
 }
 
-// mayMiss reports whether the manifest, if there is one, lists an entry as
-// missing.
+// mayMiss reports whether the manifest, if there is one, lists an entry as missing.
 func (c *check) mayMiss(m freeze.Missing) bool {
 	if c.doc == nil {
 		return false
@@ -126,14 +125,14 @@ func (c *check) mayMiss(m freeze.Missing) bool {
 	return ok
 }
 
-// paragraphOf returns the identifier of a stanza in manifests.
+// paragraphOf returns the identifier of a stanza in manifests, the field "paragraph".
 func paragraphOf(r *repo.Record) string {
 	sum := cas.Sum(r.Bytes)
 	return hex.EncodeToString(sum[:16])
 }
 
-// compare compares what the manifest says about a package with its stanza in the
-// signed index.
+// compare compares the manifest's entry for a package with its stanza in the signed
+// index.
 func (x *suiteProof) compare(g repo.Group, r *repo.Record) {
 	k := spot{x.s.Suite, g.Index, paragraphOf(r)}
 	x.mu.Lock()

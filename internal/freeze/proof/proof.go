@@ -37,7 +37,7 @@ type Keeper interface {
 	MarkCorrupt(ctx context.Context, d cas.Digest, by, why string) error
 }
 
-// Metadata is what a Verifier reads, like meta.Store.
+// Metadata is the part of meta.Store that a Verifier reads.
 type Metadata interface {
 	tree.Files
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
@@ -45,7 +45,7 @@ type Metadata interface {
 	Verify(ctx context.Context) ([]meta.Fault, error)
 }
 
-// Config has the parts of a Verifier.
+// Config contains the parts of a Verifier.
 type Config struct {
 	Formats repo.Formats[Format]
 	Catalog Catalog
@@ -56,32 +56,32 @@ type Config struct {
 	Log     TransparencyLog // nil: none
 }
 
-// Verifier verifies what this server has. It is safe for concurrent use.
+// Verifier verifies freezes and snapshots of this server. It is safe for concurrent use.
 type Verifier struct{ cfg Config }
 
 // New makes a Verifier.
 func New(cfg Config) *Verifier { return &Verifier{cfg: cfg} }
 
-// Options say how thoroughly and with which keys to verify.
+// Options say how thoroughly, and with which keys, to verify.
 type Options struct {
 	Name     string // the manifest must be of this freeze; empty: of any
 	Deep     bool
 	Upstream *sign.Keyring // roots must be signed by these; nil: by the stored certificates
 	Ours     *sign.Keyring // the manifest must be signed by these
-	Server   *sign.Keyring // the key of this server, which proves its local mirrors; nil for no key
-	Log      *tlog.Policy  // of the transparency log; nil: the log is the one that comes with the freeze
-	// Builders are those of whom Threshold must confirm each image; nil: nobody asks.
+	Server   *sign.Keyring // keys of this server, which prove its local mirrors; nil: none
+	Log      *tlog.Policy  // which transparency logs to trust; nil: the one that comes with the freeze
+	// Builders are those of whom Threshold must confirm each image; nil: not checked.
 	Builders  *attest.Builders
 	Threshold int
-	// Rebuilders are those of whom Threshold must have reproduced each package; nil:
-	// nobody asks.
+	// Rebuilders are those of whom Threshold must have reproduced each package; nil: not
+	// checked.
 	Rebuilders *attest.Rebuilders
 	Formats    repo.Formats[Format]
 	Progress   *acquire.Progress
 }
 
-// Verify verifies what a reference names. It returns meta.ErrNotFound if that is
-// removed at the same time.
+// Verify verifies the freeze or snapshot that a reference names. meta.ErrNotFound, also
+// if it is removed in the meantime.
 func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *acquire.Progress) (res *api.VerifyResult, err error) {
 	r, err := v.cfg.Catalog.ResolveRef(ctx, req.Ref)
 	if err != nil {
@@ -106,10 +106,10 @@ func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *acquir
 		return nil, err
 	}
 	if r.Snapshot != nil && o.Rebuilders != nil {
-		return nil, fmt.Errorf("%w: what rebuilders say is kept beside freezes, and %s is a snapshot", freeze.ErrUsage, req.Ref)
+		return nil, fmt.Errorf("%w: rebuilders are only checked for freezes, and %s is a snapshot", freeze.ErrUsage, req.Ref)
 	}
 	if r.Snapshot != nil && o.Builders != nil {
-		return nil, fmt.Errorf("%w: builders build images of freezes, and %s is a snapshot", freeze.ErrUsage, req.Ref)
+		return nil, fmt.Errorf("%w: builders are only checked for freezes, and %s is a snapshot", freeze.ErrUsage, req.Ref)
 	}
 	if r.Snapshot != nil {
 		return v.snapshot(ctx, r.Snapshot, o)
@@ -160,8 +160,8 @@ func (v *Verifier) stored(f *meta.Frozen) *tree.Stored {
 	return &tree.Stored{Frozen: f, Files: v.cfg.Meta, Blobs: v.cfg.Blobs, Corrupt: v.cfg.Keeper.Corrupt}
 }
 
-// markDamaged marks the blobs that a deep check could not read or whose digest
-// was wrong, unless they are good by now.
+// markDamaged marks the blobs that a deep check could not read, or whose digest was
+// wrong, as corrupt, unless they have been repaired since.
 func (v *Verifier) markDamaged(ctx context.Context, c *check) error {
 	if !c.o.Deep {
 		return nil
@@ -177,7 +177,7 @@ func (v *Verifier) markDamaged(ctx context.Context, c *check) error {
 	return ctx.Err()
 }
 
-// metadataFaults adds faults of the metadata that is used to serve a freeze.
+// metadataFaults adds faults of the metadata from which a freeze is served.
 func (v *Verifier) metadataFaults(ctx context.Context, f *meta.Frozen, res *api.VerifyResult) error {
 	damage, err := v.cfg.Meta.Verify(ctx)
 	if err != nil {
@@ -196,7 +196,7 @@ func (v *Verifier) metadataFaults(ctx context.Context, f *meta.Frozen, res *api.
 	return nil
 }
 
-// treeFaults compares the served tree with the published one: the proof of the
+// treeFaults compares the served tree with the published one, because the proof of the
 // manifest does not cover most of it.
 func (v *Verifier) treeFaults(ctx context.Context, f *meta.Frozen) (faults []api.VerifyFault, err error) {
 	data, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Tree.SHA256, freeze.MaxTreeListing)
@@ -226,8 +226,8 @@ func faulty(ref, object string, err error) *api.VerifyResult {
 	return &api.VerifyResult{Ref: ref, Exit: api.ExitVerify, Faults: []api.VerifyFault{{Object: object, Message: err.Error()}}}
 }
 
-// unreadable is faulty for a blob that could not be read: one that could not be asked
-// for is no fault of the freeze.
+// unreadable returns the result for a blob that could not be read. If the blob store did
+// not answer, it returns the error: that is no fault of the freeze.
 func unreadable(ref, object string, err error) (*api.VerifyResult, error) {
 	if errors.Is(err, cas.ErrUnavailable) {
 		return nil, err
@@ -288,9 +288,9 @@ func (v *Verifier) describe(ctx context.Context, snap *meta.Snapshot, gens []*me
 	return d, certs, nil
 }
 
-// VerifyDir verifies an exported directory without a server or data directory. It
-// reads everything in it. Without Ours, it uses the key inside the directory, and
-// the result says so.
+// VerifyDir verifies an exported directory without a server or data directory. It reads
+// everything in it. If Options.Ours is nil, it uses the key inside the directory, and the
+// result says so.
 func VerifyDir(ctx context.Context, dir string, o Options) (*api.VerifyResult, error) {
 	t, err := tree.OpenDir(dir)
 	if err != nil {
@@ -309,7 +309,8 @@ type Directory struct {
 	Result   *api.VerifyResult
 	Document *freeze.Document     // nil if it cannot be read
 	Proven   map[string]repo.File // files whose digests were verified, by path
-	// Plain are the plain indices that were verified in place of variants of them.
+	// Plain are the plain indices that were verified in place of their compressed
+	// variants.
 	Plain map[cas.Digest]repo.File
 }
 

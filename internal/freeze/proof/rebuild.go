@@ -14,11 +14,11 @@ import (
 // binary is a binary package of a freeze.
 type binary struct {
 	about api.RebuiltPackage
-	file  cas.Digest // zero: upstream lists it by SHA-512 alone
+	file  cas.Digest // zero: upstream lists it only by SHA-512
 }
 
-// binary notes a binary package, if somebody asks who reproduced it. Packages of
-// several mirrors or suites are noted once.
+// binary records a binary package, if the request names rebuilders. It records packages
+// of several mirrors or suites once.
 func (c *check) binary(mirror, name, version, arch string, file cas.Digest) {
 	if c.binaries == nil {
 		return
@@ -31,8 +31,8 @@ func (c *check) binary(mirror, name, version, arch string, file cas.Digest) {
 	}
 }
 
-// checkLinks checks that a list of links is well-formed and named after its digest. Who
-// signed them is not a fault: they count for those who name the rebuilder.
+// checkLinks checks that a list of links is well-formed and named after its digest. An
+// unknown signer is not a fault: links only count for users who name their rebuilder.
 func (c *check) checkLinks(name string, data []byte) {
 	if want := freeze.RebuildsPath(cas.Sum(data)); name != want {
 		c.fault(name, want, "", "name of the list of what rebuilders say")
@@ -98,5 +98,5 @@ func (c *check) checkRebuilders() {
 	}
 }
 
-// RebuildObject is the object of the fault that packages are not reproduced.
+// RebuildObject is the object of the fault that packages were not reproduced.
 const RebuildObject = "reproduced packages"

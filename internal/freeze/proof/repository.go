@@ -26,7 +26,7 @@ type repositoryProof struct {
 	by512 map[string]sha512File
 }
 
-// sha512File is a file that upstream lists only by SHA-512, and the field with
+// sha512File is a file that upstream lists only by SHA-512, and the field that contains
 // its SHA-256.
 type sha512File struct {
 	repo.File
@@ -83,8 +83,8 @@ func (x *repositoryProof) expectPackage(l *listing) {
 	}
 }
 
-// expect records what should be at a path of the frozen repository. There can
-// only be one file.
+// expect records the expected file at a path of the frozen repository. A path can only
+// have one.
 func (x *repositoryProof) expect(p string, sum cas.Digest, size int64) {
 	if have, ok := x.known[p]; ok && have != sum {
 		a, b := min(have.String(), sum.String()), max(have.String(), sum.String())
@@ -93,7 +93,7 @@ func (x *repositoryProof) expect(p string, sum cas.Digest, size int64) {
 	x.known[p], x.sizes[p] = sum, size
 }
 
-// checkFiles checks each existing file, and leaves the expected ones to be read.
+// checkFiles checks each existing file, and schedules the reading of the expected ones.
 func (x *repositoryProof) checkFiles() {
 	opened := map[cas.Digest]bool{}
 	for _, name := range slices.Sorted(maps.Keys(x.have)) {
@@ -112,8 +112,8 @@ func (x *repositoryProof) checkFiles() {
 	}
 }
 
-// checkFile checks that a file is expected, and has the expected size and, if one
-// is recorded, digest. If ok is false, it is not read.
+// checkFile checks that a file is expected, and that it has the expected size and, if it
+// is recorded, digest. If ok is false, the file is not read.
 func (x *repositoryProof) checkFile(name string, n meta.Node) (digest cas.Digest, ok bool) {
 	object := x.d.Name + ": " + name
 	digest, ok = x.known[name]
@@ -137,7 +137,7 @@ func (x *repositoryProof) checkFile(name string, n meta.Node) (digest cas.Digest
 	return digest, true
 }
 
-// readFile opens a file, and with deep reads it.
+// readFile opens a file, and reads it if the check is deep.
 func (x *repositoryProof) readFile(ctx context.Context, name string, n meta.Node, digest cas.Digest) {
 	object := x.d.Name + ": " + name
 	r, err := x.c.t.Open(ctx, n.Path)
@@ -209,8 +209,8 @@ func (x *frozenSuite) served(l repo.Listed) bool {
 	return ok
 }
 
-// listed checks that a file that the root lists exists, also by its by-hash name,
-// and in a whole mirror is upstream's.
+// listed checks that a file in the root exists, also under its by-hash name, and that in
+// a whole mirror it is upstream's file.
 func (x *frozenSuite) listed(l repo.Listed) {
 	name := x.dir + l.Path
 	served := x.served(l)
@@ -222,7 +222,7 @@ func (x *frozenSuite) listed(l repo.Listed) {
 	}
 	if !served {
 		if x.d.Kind == freeze.Whole && x.compressed(l) {
-			return // the plain variant of an index, listed for clients that compare it
+			return // only for clients that compare it: the plain variant of an index
 		}
 		x.c.fault(x.d.Name+": "+name, l.SHA256.String(), "", "the signed index lists a file that is missing")
 		return
@@ -302,8 +302,8 @@ func (x *frozenSuite) exactIndices(ctx context.Context) error {
 	return nil
 }
 
-// variant returns the variant of an index to read: the plain one, or else the
-// first that exists. It returns nil if there is none.
+// variant returns the variant of an index to read: the plain one, or otherwise the first
+// that exists, or nil.
 func (x *frozenSuite) variant(g repo.Group) (form *repo.Listed) {
 	for i := range g.Forms {
 		if x.served(g.Forms[i]) && (form == nil || g.Forms[i].Path == g.Index) {

@@ -44,9 +44,9 @@ func (c *check) readStatements(ctx context.Context) (map[string][]byte, error) {
 	return have, err
 }
 
-// checkStatements verifies their signatures. A signature by a later key of this
-// server is not a fault if only the earlier key is known: the statement adds to
-// the proof, and nothing rests on it.
+// checkStatements verifies the signatures of the statements. A signature by a later key
+// of this server is not a fault if only the earlier key is known: the statement adds to
+// the proof, and nothing depends on it.
 func (c *check) checkStatements(have map[string][]byte, manifest cas.Digest) {
 	for _, name := range slices.Sorted(maps.Keys(have)) {
 		data := have[name]
@@ -116,9 +116,9 @@ func (c *check) checkStatement(name string, data []byte, manifest cas.Digest) {
 	}
 }
 
-// vouched finds a statement by a given key that names the manifest, and adds the
-// key that signed the manifest: who trusts the later key trusts the earlier one.
-// It returns nil if there is none.
+// vouched finds a statement by a given key that names the manifest and the key that
+// signed it, and returns a keyring with that key too: a user who trusts the later key
+// trusts the earlier one. It returns nil if no statement does.
 func (c *check) vouched(ctx context.Context, manifest cas.Digest, statements map[string][]byte) *sign.Keyring {
 	key, err := c.t.Key(ctx)
 	if err != nil {
@@ -141,7 +141,7 @@ func (c *check) vouched(ctx context.Context, manifest cas.Digest, statements map
 	return nil
 }
 
-// checkProvenance checks that provenance.json is well-formed, of this freeze, and
+// checkProvenance checks that provenance.json is well-formed, about this freeze, and
 // signed.
 func (c *check) checkProvenance(ctx context.Context, manifest cas.Digest) {
 	const file, signature = freeze.ProvenanceFile, freeze.ProvenanceSignature

@@ -16,7 +16,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// suiteProof verifies one upstream root and what the manifest says about it.
+// suiteProof verifies one upstream root and the manifest's part about it.
 type suiteProof struct {
 	*mirrorProof
 	s      *freeze.DocSuite
@@ -24,8 +24,8 @@ type suiteProof struct {
 	root   *repo.Root
 }
 
-// suite verifies one upstream root: its signature, its indices, and which of the
-// wanted packages they list. It adds what the root lists to signed.
+// suite verifies one upstream root: its signature, its indices, and which of the wanted
+// packages they list. It adds the files that the root lists to signed.
 func (p *mirrorProof) suite(ctx context.Context, s *freeze.DocSuite) error {
 	x := &suiteProof{mirrorProof: p, s: s, object: fmt.Sprintf("%s: suite %s", p.d.Name, s.Suite)}
 	if !x.checkRoot(ctx) {
@@ -43,8 +43,8 @@ func (x *suiteProof) fault(field, expected, found, format string, args ...any) {
 	x.c.fieldFault("mirrors.suites."+field, x.object, expected, found, format, args...)
 }
 
-// checkRoot reads and verifies the documents of the root, and compares what the
-// manifest says about them.
+// checkRoot reads and verifies the documents of the root, and compares them with the
+// manifest.
 func (x *suiteProof) checkRoot(ctx context.Context) bool {
 	x.documentPaths()
 	docs, ok := x.documents(ctx)
@@ -162,7 +162,8 @@ func (x *suiteProof) metalink(ctx context.Context) ([]byte, bool) {
 	return data, true
 }
 
-// noSHA512 checks that a document has none, because it is listed by SHA-256.
+// noSHA512 checks that the manifest has no SHA-512 for a document, which it lists by
+// SHA-256.
 func (x *suiteProof) noSHA512(field string, f repo.File) {
 	if f.SHA512 != "" {
 		x.fault(field+".sha512", "", f.SHA512, "%s is listed only by its SHA-256", f.Path)
@@ -178,9 +179,9 @@ func (x *suiteProof) unreadable(field string, f repo.File, err error) {
 	}
 }
 
-// checkKeys compares the manifest's keys with those that signed. A signer may be
-// missing only if another state of the mirror names it: each state was judged
-// with the keyring of its time.
+// checkKeys compares the manifest's keys with the keys that signed. The manifest may omit
+// a signer of this state only if another state of the mirror names it: each state was
+// judged with the keyring of its time.
 func (x *suiteProof) checkKeys(signers []repo.Signer) {
 	signed := map[string]bool{}
 	for _, s := range signers {
@@ -199,7 +200,7 @@ func (x *suiteProof) checkKeys(signers []repo.Signer) {
 	}
 }
 
-// relied records what the proof rests on.
+// relied records on which keys and digests the proof depends.
 func (x *suiteProof) relied() {
 	relied := api.Relied{Mirror: x.d.Name, Suite: string(x.s.Suite), Trust: string(x.root.Trust), Date: x.root.Date, Signers: []api.Signer{}, Pinned: x.c.o.Upstream != nil}
 	for _, k := range x.root.Signers {
@@ -302,7 +303,7 @@ func (x *suiteProof) index(i *freeze.DocIndex, g, named *repo.Group, listed map[
 	return l, ok
 }
 
-// everyIndex is a configuration that selects everything that a suite lists.
+// everyIndex returns a configuration that selects everything that a suite lists.
 func everyIndex(name, typ string, suite repo.SuiteName) config.Mirror {
 	m := tree.EveryPackageIndex(name, typ, suite)
 	m.Indices = []string{"*"}

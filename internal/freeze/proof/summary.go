@@ -10,9 +10,9 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Summary says what a freeze rests on. It verifies the signature of the manifest and
-// the entry of the transparency log, and reads neither indices nor packages: Verify
-// does.
+// Summary returns what the trust in a freeze is based on. It verifies the signature of
+// the manifest and the entry of the transparency log. Unlike Verify, it reads neither
+// indices nor packages.
 func (v *Verifier) Summary(ctx context.Context, f *meta.Frozen) (*api.FreezeProof, error) {
 	data, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Manifest.SHA256, freeze.MaxManifest)
 	if err != nil {
@@ -55,8 +55,8 @@ func (v *Verifier) Summary(ctx context.Context, f *meta.Frozen) (*api.FreezeProo
 	return out, c.unasked
 }
 
-// addSuites adds the upstream roots that a mirror of a freeze rests on, with the keys
-// that verified them.
+// addSuites adds the upstream roots of a mirror of a freeze, with the keys that verified
+// them.
 func (v *Verifier) addSuites(ctx context.Context, f *meta.Frozen, m *freeze.DocMirror, out *api.FreezeProof) error {
 	names := map[string]string{}
 	if i := f.MirrorIndex(m.Name); i >= 0 {

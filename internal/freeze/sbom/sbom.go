@@ -1,11 +1,11 @@
 // Package sbom writes software bills of materials of freezes as SPDX 2.3 or
 // CycloneDX 1.5 JSON.
 //
-// A document contains what the freeze manifest contains: each package with the
-// digest of its file, its source package and its mirror, and the digests of
-// upstream's signed indices. It says nothing about licences, which snapd does not
-// know. The same input gives the same bytes: names and serial numbers are derived
-// from the manifest's digest, times are parameters, and everything is sorted.
+// A document contains the contents of the freeze manifest: each package with the digest
+// of its file, its source package and its mirror, and the digests of upstream's signed
+// indices. It contains no licences, which snapd does not know. Equal input gives equal
+// bytes: names and serial numbers are derived from the manifest's digest, times are
+// parameters, and everything is sorted.
 package sbom
 
 import (
@@ -26,7 +26,7 @@ import (
 	"example.org/snapd/internal/purl"
 )
 
-// ErrInvalid means that a document lacks something that the formats require.
+// ErrInvalid means that a document lacks data that the formats require.
 var ErrInvalid = errors.New("invalid bill of materials")
 
 // Document is the content of a bill of materials.
@@ -37,8 +37,8 @@ type Document struct {
 	ToolVersion string     // version of snapd; "" is written as "unknown"
 	Mirrors     []Mirror
 	Packages    []Package
-	// Complete means that these are all packages of the freeze, and that none
-	// were allowed to be missing.
+	// Complete means that these are all packages of the freeze, and that none were
+	// allowed to be missing.
 	Complete bool
 }
 
@@ -88,8 +88,8 @@ const (
 	CycloneDX Format = "cyclonedx"
 )
 
-// Write writes a document. The error wraps ErrInvalid if the document lacks
-// something that the formats require; other errors come from w.
+// Write writes a document. ErrInvalid if the document lacks data that the formats
+// require; other errors come from w.
 func Write(w io.Writer, d *Document, f Format) error {
 	c, err := compile(d)
 	if err != nil {
@@ -119,8 +119,7 @@ type Named struct {
 	SHA256 cas.Digest
 }
 
-// PURLs returns the packages of a document, sorted, each once. The error wraps
-// ErrInvalid as that of Write.
+// PURLs returns the packages of a document, sorted, each once. ErrInvalid.
 func PURLs(d *Document) ([]Named, error) {
 	c, err := compile(d)
 	if err != nil {

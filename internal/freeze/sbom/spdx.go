@@ -134,7 +134,7 @@ func (c *compiled) spdxPackages(add func(any)) {
 	}
 }
 
-// spdxRelationships adds what contains what, and what was built from what.
+// spdxRelationships adds which package contains which, and which was built from which.
 func (c *compiled) spdxRelationships(add func(any)) {
 	add(spdxRelationship{spdxDocument, "DESCRIBES", spdxRoot})
 	for _, m := range c.mirrors {

@@ -1,4 +1,4 @@
-// Package stream carries an exported freeze as one tar stream (POSIX pax), for
+// Package stream transfers an exported freeze as one tar stream (POSIX pax), between
 // machines that share no directory.
 package stream
 
@@ -28,7 +28,7 @@ var ErrFormat = errclass.New(errclass.Usage, "not a tar stream of an export")
 // maxFiles bounds the files of a stream.
 const maxFiles = 2_000_000
 
-// Writer writes an export as a stream. The same export gives the same bytes.
+// Writer writes an export as a stream. The same export always gives the same bytes.
 type Writer struct {
 	tw   *tar.Writer
 	buf  *bufio.Writer
@@ -41,7 +41,7 @@ func NewWriter(w io.Writer, date time.Time) *Writer {
 	return &Writer{tw: tar.NewWriter(buf), buf: buf, date: date}
 }
 
-// Put adds a file, if r has the bytes of info. cas.ErrCorrupt.
+// Put adds a file. cas.ErrCorrupt if r does not have the bytes of info.
 func (w *Writer) Put(ctx context.Context, name string, info cas.Info, r io.Reader) error {
 	if err := w.header(name, info.Size, w.date); err != nil {
 		return err
@@ -56,7 +56,8 @@ func (w *Writer) header(name string, size int64, date time.Time) error {
 // Close ends the stream.
 func (w *Writer) Close() error { return errors.Join(w.tw.Close(), w.buf.Flush()) }
 
-// Pack writes a directory as a stream. It may have regular files and directories.
+// Pack writes a directory as a stream. The directory may only contain regular files and
+// directories.
 func Pack(ctx context.Context, dir string, out io.Writer) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -92,11 +93,11 @@ func Pack(ctx context.Context, dir string, out io.Writer) error {
 	return w.Close()
 }
 
-// piece is how many bytes are written between two questions whether there is space.
+// piece is the number of bytes that are written between two checks of the free space.
 const piece = 16 << 20
 
-// Unpack writes the files of a stream into a directory that is empty. check (nil: none)
-// is asked before each file, and each 16 MiB, whether there is space.
+// Unpack writes the files of a stream into an empty directory. It calls check (which may
+// be nil) before each file, and every 16 MiB, to check the free space.
 func Unpack(ctx context.Context, in io.Reader, dir string, check func() error) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -126,7 +127,7 @@ func Unpack(ctx context.Context, in io.Reader, dir string, check func() error) e
 		case h.Typeflag != tar.TypeReg:
 			return fmt.Errorf("%w: %q is of type %q, expected a regular file", ErrFormat, excerpt.Of(h.Name), h.Typeflag)
 		case sparse(h):
-			// Its holes would be written, however few bytes the stream has.
+			// Unpacking would write its holes, however few bytes the stream has.
 			return fmt.Errorf("%w: %q is a sparse file, expected one with all its bytes", ErrFormat, excerpt.Of(h.Name))
 		}
 		name := strings.TrimPrefix(h.Name, "./")
@@ -168,7 +169,7 @@ func unpack(ctx context.Context, root *os.Root, name string, r io.Reader, date t
 	}
 	f, err := root.OpenFile(local, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w: %q is there twice", ErrFormat, excerpt.Of(name))
+		return fmt.Errorf("%w: %q occurs twice", ErrFormat, excerpt.Of(name))
 	} else if err != nil {
 		return err
 	}

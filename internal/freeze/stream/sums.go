@@ -13,8 +13,8 @@ import (
 	"example.org/snapd/internal/excerpt"
 )
 
-// ErrSums means that the list of an export's files is malformed, or that the files are
-// not those of the list.
+// ErrSums means that the list of an export's files is malformed, or that it does not list
+// exactly the files.
 var ErrSums = errclass.New(errclass.Security, "the files are not those of SHA256SUMS")
 
 // Sum is a file of an export.
@@ -33,7 +33,7 @@ func FormatSums(files map[string]cas.Digest) []byte {
 }
 
 // ParseSums reads what FormatSums writes. Names are relative, below the directory, and
-// sorted. Errors are ErrSums.
+// sorted. ErrSums.
 func ParseSums(data []byte) ([]Sum, error) {
 	var out []Sum
 	for len(data) > 0 {
@@ -52,7 +52,7 @@ func ParseSums(data []byte) ([]Sum, error) {
 			return nil, fmt.Errorf("%w: line %d names %q, expected a relative path that stays below the directory", ErrSums, n, excerpt.Of(name))
 		}
 		if n > 1 && out[n-2].Name >= name {
-			return nil, fmt.Errorf("%w: line %d: %q is there twice, or not in order", ErrSums, n, excerpt.Of(name))
+			return nil, fmt.Errorf("%w: line %d: %q occurs twice, or is not in order", ErrSums, n, excerpt.Of(name))
 		}
 		if n > maxFiles {
 			return nil, fmt.Errorf("%w: more than %d files", ErrSums, maxFiles)

@@ -51,8 +51,8 @@ func (t *Dir) Open(_ context.Context, p string) (io.ReadCloser, error) {
 	return regfile.OpenIn(t.root, p)
 }
 
-// Provenance reads the local facts and their signature, or returns nil if there
-// are none.
+// Provenance reads the local facts and their signature, or returns nil if the export has
+// none.
 func (t *Dir) Provenance(context.Context) (data, sig []byte, err error) {
 	if data, err = t.Read(freeze.ProvenanceFile, freeze.MaxProvenance); err != nil {
 		return nil, nil, err
@@ -88,8 +88,7 @@ func (t *Dir) Each(ctx context.Context, dir string, f func(meta.Node) error) err
 	})
 }
 
-// Proof opens an upstream file that the proof of a mirror rests on. The file has
-// the listed size.
+// Proof opens an upstream file that proves a mirror. The file has the listed size.
 func (t *Dir) Proof(_ context.Context, mirror string, f repo.File) (io.ReadCloser, error) {
 	p := path.Join(freeze.ProofDir, mirror, f.SHA256.String())
 	file, size, err := t.openFile(p)
@@ -100,7 +99,7 @@ func (t *Dir) Proof(_ context.Context, mirror string, f repo.File) (io.ReadClose
 	return file, err
 }
 
-// HasProof reports whether such a file is in the directory.
+// HasProof reports whether an upstream file is in the directory.
 func (t *Dir) HasProof(_ context.Context, mirror string, d cas.Digest) bool {
 	_, err := t.root.Lstat(path.Join(freeze.ProofDir, mirror, d.String()))
 	return !errors.Is(err, fs.ErrNotExist)
@@ -124,8 +123,8 @@ func (t *Dir) Key(context.Context) ([]byte, error) {
 	return t.Read(freeze.KeyFile, freeze.MaxSignature)
 }
 
-// Certificates reads the certificates that verified the roots of a mirror, or
-// returns nil if there are none.
+// Certificates reads the certificates that verified the roots of a mirror, or returns nil
+// if the export has none.
 func (t *Dir) Certificates(_ context.Context, mirror string) ([]byte, error) {
 	data, err := t.Read(path.Join(freeze.ProofDir, mirror, freeze.CertificatesFile), freeze.MaxCertificates)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -21,7 +21,7 @@ type Opener interface {
 	Open(ctx context.Context, path string) (io.ReadCloser, error)
 }
 
-// Format reads what this server derived and signed.
+// Format reads repositories that this server derived and signed.
 type Format interface {
 	RootDocs(suite repo.SuiteName) [][]string
 	ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error)
@@ -30,14 +30,13 @@ type Format interface {
 	SuiteDir(suite repo.SuiteName) string
 }
 
-// EveryPackageIndex is a configuration that selects every package index of a
-// suite.
+// EveryPackageIndex returns a configuration that selects every package index of a suite.
 func EveryPackageIndex(name, typ string, suite repo.SuiteName) config.Mirror {
 	return config.Mirror{Name: name, Type: typ, Suites: []string{string(suite)}, Sources: true, Udebs: true}
 }
 
-// ReadFile reads a file of the frozen repository with the given size. It may
-// return a SizeError.
+// ReadFile reads a file of the frozen repository with the given size. It returns a
+// *SizeError if the size differs.
 func ReadFile(ctx context.Context, t Opener, path string, size int64) ([]byte, error) {
 	r, err := t.Open(ctx, path)
 	if err != nil {
@@ -51,7 +50,7 @@ func ReadFile(ctx context.Context, t Opener, path string, size int64) ([]byte, e
 	return data, err
 }
 
-// A Repository is the frozen repository of one mirror.
+// Repository is the frozen repository of one mirror.
 type Repository struct {
 	Mirror string
 	Type   string
@@ -60,9 +59,8 @@ type Repository struct {
 	Files  map[string]meta.Node // by their path below the mirror
 }
 
-// SignedRoot reads the documents of a suite that this server signed, and checks
-// that the keys signed them and that they list the same files. It may return
-// freeze.ErrMissing.
+// SignedRoot reads the documents of a suite that this server signed, and checks that the
+// keys signed them and that they list the same files. freeze.ErrMissing.
 func (r *Repository) SignedRoot(ctx context.Context, suite repo.SuiteName, keys *sign.Keyring) (*repo.Root, []repo.Doc, error) {
 	var all []repo.Doc
 	var root *repo.Root
@@ -74,7 +72,7 @@ func (r *Repository) SignedRoot(ctx context.Context, suite repo.SuiteName, keys 
 		all = append(all, docs...)
 		parsed, err := r.Format.ParseRoot(EveryPackageIndex(r.Mirror, r.Type, suite), suite, docs, repo.VerifyParams{Keyring: keys})
 		if err != nil {
-			return nil, nil, fmt.Errorf("our signature: %w", err)
+			return nil, nil, fmt.Errorf("signature of this server: %w", err)
 		}
 		if root != nil && !slices.EqualFunc(root.Files, parsed.Files, sameListed) {
 			return nil, nil, errors.New("the signed documents list different files")

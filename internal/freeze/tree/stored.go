@@ -1,5 +1,4 @@
-// Package tree reads the files of a freeze: of one that this server has, or of an
-// exported directory.
+// Package tree reads the files of a freeze on this server or in an exported directory.
 package tree
 
 import (
@@ -72,19 +71,19 @@ func (t *Stored) Each(ctx context.Context, dir string, f func(meta.Node) error) 
 	}
 }
 
-// Proof opens an upstream file that the proof of a mirror rests on.
+// Proof opens an upstream file that proves a mirror.
 func (t *Stored) Proof(ctx context.Context, _ string, f repo.File) (io.ReadCloser, error) {
 	return t.blob(ctx, f.SHA256)
 }
 
-// HasProof reports whether such a file is stored.
+// HasProof reports whether an upstream file is stored.
 func (t *Stored) HasProof(ctx context.Context, _ string, d cas.Digest) bool {
 	_, err := t.Blobs.Stat(ctx, d)
 	return !errors.Is(err, cas.ErrNotFound)
 }
 
-// Provenance reads the local facts and their signature, or returns nil if there
-// are none.
+// Provenance reads the local facts and their signature. The signature is nil if an
+// earlier version made the freeze without one.
 func (t *Stored) Provenance(ctx context.Context) (data, sig []byte, err error) {
 	if data, err = cas.ReadAll(ctx, t.Blobs, t.Frozen.Prov.SHA256, freeze.MaxProvenance); err != nil {
 		return nil, nil, err
@@ -100,8 +99,8 @@ func (t *Stored) Key(ctx context.Context) ([]byte, error) {
 	return cas.ReadAll(ctx, t.Blobs, t.Frozen.KeyBlob, freeze.MaxSignature)
 }
 
-// Certificates reads the certificates that verified the roots of a mirror, or
-// returns nil if there are none.
+// Certificates reads the certificates that verified the roots of a mirror, or returns nil
+// if the freeze has none.
 func (t *Stored) Certificates(ctx context.Context, mirror string) ([]byte, error) {
 	for _, m := range t.Frozen.Mirrors {
 		if m.Mirror == mirror && !m.Certificates.IsZero() {
@@ -111,9 +110,8 @@ func (t *Stored) Certificates(ctx context.Context, mirror string) ([]byte, error
 	return nil, nil
 }
 
-// Package returns the size of a package file of a whole mirror, and a reader that
-// opens it at the first read, so that an unread file costs nothing. It may return
-// cas.ErrNotFound.
+// Package returns the size of a package file of a whole mirror, and a reader that opens
+// it at the first read, so that an unread file costs nothing. cas.ErrNotFound.
 func (t *Stored) Package(ctx context.Context, mirror string, f repo.File) (int64, io.ReadCloser, error) {
 	if f.SHA256.IsZero() {
 		var err error
@@ -171,8 +169,8 @@ func (l *lazyBlob) Close() error {
 	return nil
 }
 
-// Held is the files of a snapshot of a mirror. Packages that have not been
-// downloaded yet are not a fault.
+// Held is the files of a snapshot of a mirror. It is not a fault if packages have not
+// been downloaded yet.
 type Held struct{ Stored }
 
 // Package is Stored.Package, but for a file that is not stored it returns the

@@ -1,11 +1,11 @@
-// Package buildenv runs a command in a throw-away root file system without a
-// network, with everything held still that makes builds differ.
+// Package buildenv runs a command in a temporary root file system without a network,
+// and fixes all settings that make builds differ.
 //
-// The environment consists of user, mount, PID, network, UTS and IPC namespaces,
-// which an ordinary user can make. This program executes itself as their first
-// process (see Helper): it unpacks the root, mounts what the command needs, moves
-// into the root and waits for the command. All processes and mounts end with that
-// process, and it ends when its parent does.
+// The environment consists of user, mount, PID, network, UTS and IPC namespaces, which
+// an ordinary user can make. This program executes itself as their first process (see
+// Helper), which unpacks the root, makes the mounts, changes to the root and waits for
+// the command. All processes and mounts end with that process, and it ends when its
+// parent does.
 //
 // The only way out is an HTTP listener on 127.0.0.1 in the environment. The first
 // process opens it there and passes the socket to its parent, which answers the
@@ -33,11 +33,11 @@ var (
 	// ErrIDs means that the user has no subordinate IDs, which root file systems
 	// need for the owners of their files.
 	ErrIDs = errors.New("no subordinate IDs")
-	// ErrMapTool means that the programs are missing that give a namespace its IDs.
+	// ErrMapTool means that the programs that set the IDs of a namespace are missing.
 	ErrMapTool = errors.New("newuidmap and newgidmap are needed")
 	// ErrSetup means that the environment could not be prepared.
 	ErrSetup = errors.New("environment cannot be prepared")
-	// ErrOutput means that a directory has something that cannot be kept or recorded.
+	// ErrOutput means that a directory has an entry that cannot be kept or recorded.
 	ErrOutput = errors.New("it cannot be kept")
 )
 
@@ -48,7 +48,7 @@ const (
 	OutputDir = "/output"
 )
 
-// Port is where the environment's HTTP listener is, on 127.0.0.1.
+// Port is the port of the environment's HTTP listener, on 127.0.0.1.
 const Port = "8080"
 
 // Config describes one run.
@@ -67,13 +67,13 @@ type Config struct {
 	Progress func(phase string)
 }
 
-// Exit codes of a command that could not be run, as shells have them.
+// Exit codes of a command that could not be run, as in shells.
 const (
 	NotExecutable = 126
 	NotFound      = 127
 )
 
-// order is what the helper is to do.
+// order is the helper's task and its parameters.
 type order struct {
 	Task     string // run, probe, install or remove
 	Root     string
@@ -100,8 +100,8 @@ func Check(ctx context.Context) error {
 	return err
 }
 
-// Run runs a command and returns its exit status; 128 and the signal's number if a
-// signal ended it. When ctx is done, all processes of the environment are ended.
+// Run runs a command and returns its exit status, or 128 plus the signal's number if a
+// signal ended it. When ctx is done, Run ends all processes of the environment.
 func Run(ctx context.Context, c Config) (int, error) {
 	o := order{
 		Task: "run", Root: c.Root, WorkDir: c.WorkDir, Output: c.Output, Bind: c.Bind, Sources: c.Sources, Files: c.Files,
@@ -119,7 +119,7 @@ func Run(ctx context.Context, c Config) (int, error) {
 		}
 	})
 	if srv != nil {
-		// What was read to its end is noted when its handler ends.
+		// A handler notes a file that was read to its end only when the handler ends.
 		wait, cancel := context.WithTimeout(context.Background(), answerTime)
 		defer cancel()
 		if srv.Shutdown(wait) != nil {
@@ -129,12 +129,12 @@ func Run(ctx context.Context, c Config) (int, error) {
 	return r.Exit, err
 }
 
-// answerTime is how long handlers may take to end when the environment has ended
-// and reads no more.
+// answerTime is how long handlers may take to end after the environment has ended,
+// which then reads nothing more.
 const answerTime = 10 * time.Second
 
-// Remove removes directories in which an environment may have left files of its
-// own users.
+// Remove removes directories in which an environment may have left files of its users,
+// which this user cannot remove.
 func Remove(paths ...string) error {
 	var left []string
 	var errs []error
@@ -194,17 +194,17 @@ func start(ctx context.Context, o order, stdout, stderr io.Writer, listening fun
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{theirs}
-	// Never the terminal itself: a command could type on it.
+	// Never pass the terminal itself: a command could insert input into it.
 	cmd.Stdout, cmd.Stderr = plain(stdout), plain(stderr)
-	// In a process group of its own, it does not get a Ctrl-C at the terminal.
+	// In a separate process group, it does not get a Ctrl-C at the terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Setpgid: true}
 	err = cmd.Start()
 	theirs.Close()
 	if err != nil {
 		return report{}, fmt.Errorf("%w: %w%s", ErrNamespaces, err, obstacles())
 	}
-	// Without its parent's end of the socket, the helper ends everything. It gets
-	// some time for that.
+	// When the parent's end of the socket is closed, the helper ends everything. Give
+	// it some time for that.
 	ended := make(chan struct{})
 	defer close(ended)
 	defer context.AfterFunc(ctx, func() {
@@ -233,7 +233,7 @@ func start(ctx context.Context, o order, stdout, stderr io.Writer, listening fun
 	return r, nil
 }
 
-// plain hides that a writer is a file, so that a pipe leads to it.
+// plain hides that a writer is a file, so that the child writes to it through a pipe.
 func plain(w io.Writer) io.Writer {
 	if w == nil {
 		return nil
@@ -251,7 +251,7 @@ func fileConn(fd int) (*net.UnixConn, error) {
 	return c.(*net.UnixConn), nil
 }
 
-// talk gives the helper its IDs and its order, and returns what it reports.
+// talk sends the helper its IDs and its order, and returns its report.
 func talk(ctx context.Context, pid int, ids idMap, o order, conn *net.UnixConn, listening func(net.Listener)) (report, error) {
 	if err := ids.apply(ctx, pid); err != nil {
 		return report{}, err

@@ -15,8 +15,9 @@ import (
 	"sync"
 )
 
-// A Forwarder passes GET and HEAD requests of paths below a few prefixes to one
-// server, and nothing else. It notes the packages and sources that were fetched.
+// A Forwarder passes GET and HEAD requests for paths below a few prefixes to one
+// server, and refuses all others. It records the packages and sources that were
+// fetched.
 type Forwarder struct {
 	server *url.URL // scheme and host, and the path of a server below one
 	below  []string // paths that are passed on, each with a slash at the end
@@ -26,7 +27,8 @@ type Forwarder struct {
 	fetched map[string]string // digests, by path
 }
 
-// NewForwarder returns a Forwarder to a server. Paths below are those of requests.
+// NewForwarder returns a Forwarder to a server, for requests with paths below the given
+// ones.
 func NewForwarder(server *url.URL, below []string) *Forwarder {
 	f := &Forwarder{server: server, client: &http.Client{}, fetched: map[string]string{}}
 	for _, b := range below {
@@ -67,12 +69,12 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	// Sizes and digests are those of the file itself.
+	// Sizes and digests must be those of the uncompressed file.
 	req.Header.Set("Accept-Encoding", "identity")
 	pass(req.Header, r.Header, requestHeaders)
 	noted := isPackage(r.URL.Path)
 	if noted {
-		// A part would have another digest. Clients take the whole file for it.
+		// A part would have another digest. Clients also accept the whole file.
 		for _, name := range rangeHeaders {
 			req.Header.Del(name)
 		}
@@ -91,9 +93,9 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		sum = sha256.New()
 		body = io.TeeReader(body, sum)
 	}
-	// A client that has all may be gone before its answer has ended.
+	// A client that has all bytes may disconnect before the end of the answer.
 	if n, err := io.Copy(w, body); err != nil && n != resp.ContentLength {
-		panic(http.ErrAbortHandler) // so that the client sees that the answer is not complete
+		panic(http.ErrAbortHandler) // so that the client notices that the answer is incomplete
 	}
 	if sum != nil {
 		f.mu.Lock()
@@ -103,8 +105,8 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // isPackage reports whether a path is that of a package or of a part of a source
-// package. All else that a repository has follows from its index, which is part of
-// what was asked for.
+// package. All other files of a repository follow from its index, which is part of the
+// request.
 func isPackage(p string) bool {
 	return strings.Contains(p, "/pool/") && !strings.HasSuffix(p, "/") || slices.Contains([]string{".deb", ".udeb", ".dsc", ".rpm"}, path.Ext(p))
 }
@@ -119,7 +121,7 @@ func pass(to, from http.Header, names []string) {
 
 // allowed reports whether a request is one for a path below one of f's.
 func (f *Forwarder) allowed(r *http.Request) bool {
-	if r.URL.Host != "" || r.URL.RawQuery != "" { // a proxy's request, or a question
+	if r.URL.Host != "" || r.URL.RawQuery != "" { // a request to a proxy, or one with a query
 		return false
 	}
 	p := r.URL.Path

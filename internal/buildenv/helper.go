@@ -24,8 +24,8 @@ import (
 // parentFD is the socket that leads to the parent.
 const parentFD = 3
 
-// Helper does the work of an environment's first process, and does not return, if
-// this program was executed as that. Programs that call Run call it first.
+// Helper does the work of an environment's first process, and does not return, if this
+// program was executed as that process. Programs that call Run must call it first.
 func Helper() {
 	if len(os.Args) != 2 || os.Args[0] != started {
 		return
@@ -62,7 +62,7 @@ func Helper() {
 		os.Exit(1)
 	}
 	go func() {
-		io.Copy(io.Discard, in) // until the parent wants no more, or is gone
+		io.Copy(io.Discard, in) // until the parent closes the socket or ends
 		syscall.Kill(-1, syscall.SIGTERM)
 		time.Sleep(grace)
 		os.Exit(1) // with the first process, all others end
@@ -88,7 +88,7 @@ func Helper() {
 	os.Exit(0)
 }
 
-// probe tries what only some machines and containers allow.
+// probe tries operations that only some machines and containers allow.
 func probe() error {
 	if err := private(); err != nil {
 		return err
@@ -99,7 +99,7 @@ func probe() error {
 	return loopback()
 }
 
-// private keeps all mounts of this process to itself.
+// private makes all mounts of this process private.
 func private() error { return mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
 
 // runOrder prepares the environment, runs the command and returns its exit code.
@@ -141,7 +141,7 @@ func runOrder(o *order, parent *net.UnixConn) (int, error) {
 	return exit, giveOutputs(OutputDir)
 }
 
-// unpack makes the directory root of a tar stream.
+// unpack unpacks a tar stream to the directory root.
 func unpack(file, root string) error {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return err
@@ -155,8 +155,8 @@ func unpack(file, root string) error {
 	return nil
 }
 
-// furnish makes the directories and files of the environment in its root, and
-// returns the path of the library for another clock.
+// furnish makes the directories and files of the environment in its root, and returns
+// the path of libfaketime, if it is needed.
 func furnish(o *order, dir string) (faketime string, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -229,13 +229,13 @@ var deviceLinks = map[string]string{
 	"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
 }
 
-// ofMachine are what /proc has of the whole machine. User 0 of the machine may write
-// it without a capability.
+// ofMachine are the files in /proc that concern the whole machine. User 0 of the
+// machine may write them without a capability.
 var ofMachine = []string{"sys", "sysrq-trigger", "irq", "bus", "fs"}
 
-// mountProc mounts /proc, with the machine's settings read-only. In namespaces of
-// its own the command cannot mount another: what covers a part of this one forbids
-// it.
+// mountProc mounts /proc, with the machine's settings read-only. The command cannot
+// mount another /proc in new namespaces, because the kernel forbids it while mounts
+// cover parts of this one.
 func mountProc(proc string) error {
 	if err := mount("proc", proc, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return err
@@ -325,10 +325,10 @@ func mountAll(o *order, root string) error {
 	return readOnly(root+SourceDir, SourceDir)
 }
 
-// reverse shows a directory with its entries in reverse order; below is a new
-// directory for the original. disorderfs reads that by its path, which the
-// environment's root does not have: it runs in a mount namespace where the path
-// stays, and its mount propagates from there.
+// reverse makes a directory list its entries in reverse order; below is a new directory
+// for the original. disorderfs reads the original by its path, which does not exist in
+// the environment's root. It therefore runs in a mount namespace where the path
+// remains, and its mount propagates from there.
 func reverse(dir, below string) error {
 	if err := os.Mkdir(below, 0o755); err != nil {
 		return err
@@ -347,7 +347,7 @@ func reverse(dir, below string) error {
 	return private()
 }
 
-// enter makes root the root directory, and leaves nothing of the machine's.
+// enter makes root the root directory, and unmounts all file systems of the machine.
 func enter(root string) error {
 	if err := os.Chdir(root); err != nil {
 		return err
@@ -403,8 +403,8 @@ func listen(parent *net.UnixConn) error {
 	return nil
 }
 
-// kept are the capabilities that package managers and builds need. Without
-// CAP_SYS_ADMIN the command cannot make /src writable.
+// kept are the capabilities that package managers and builds need. CAP_SYS_ADMIN is not
+// among them, so that the command cannot make /src writable.
 var kept = []uintptr{
 	unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID, unix.CAP_KILL, unix.CAP_SETGID, unix.CAP_SETUID,
 	unix.CAP_SETPCAP, unix.CAP_NET_BIND_SERVICE, unix.CAP_SYS_CHROOT, unix.CAP_MKNOD, unix.CAP_AUDIT_WRITE, unix.CAP_SETFCAP,
@@ -413,10 +413,10 @@ var kept = []uintptr{
 // addrNoRandomize is the personality whose memory addresses are not random.
 const addrNoRandomize = 0x0040000
 
-// execute runs the command and returns its exit code when it has ended, and with it
-// all other processes.
+// execute runs the command and returns its exit code when it and all other processes
+// have ended.
 func execute(command []string, s Settings, env []string) (int, error) {
-	// What is set here is of this thread and of the processes it starts.
+	// These settings apply to this thread and to the processes that it starts.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if !s.Random {
@@ -510,9 +510,9 @@ func reap(pid int) int {
 	}
 }
 
-// giveOutputs gives all files of a directory to user 0, who is this program's user,
-// and lets that user read them. Outside, nobody gets that user's rights or
-// capabilities from a program.
+// giveOutputs makes user 0, who is this program's user, the owner of all files of a
+// directory, and lets that user read them. It removes setuid bits and capabilities, so
+// that no program outside runs with that user's rights.
 func giveOutputs(dir string) error {
 	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -540,7 +540,7 @@ func giveOutputs(dir string) error {
 		default:
 			return nil
 		}
-		// What fs calls permissions is without the bits for setuid, setgid and sticky.
+		// The permissions of package fs exclude the setuid, setgid and sticky bits.
 		if st.Mode()&^fs.ModeType == want {
 			return nil
 		}

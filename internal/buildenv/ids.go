@@ -18,8 +18,8 @@ const maxIDs = 65536
 // An idRange maps inside, and those after it, to outside.
 type idRange struct{ inside, outside, count int }
 
-// An idMap says what the users and groups of an environment are outside. Its root
-// is the user who runs this program.
+// An idMap maps the users and groups of an environment to those outside. Root in the
+// environment is the user who runs this program.
 type idMap struct {
 	users, groups []idRange
 	tool          bool // newuidmap and newgidmap write it
@@ -62,7 +62,8 @@ func findIDs() (idMap, error) {
 	return m, nil
 }
 
-// ownIDs returns how many IDs from 0 there are here: fewer than all in a container.
+// ownIDs returns the number of IDs from 0 that exist here, which is limited in a
+// container.
 func ownIDs(file string) (int, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -101,7 +102,7 @@ func subordinate(file string, u *user.User) (first, count int, err error) {
 	return 0, 0, fmt.Errorf("%w: %s has no line for user %s", ErrIDs, file, u.Username)
 }
 
-// apply gives the IDs to the user namespace of a process.
+// apply sets the IDs of the user namespace of a process.
 func (m idMap) apply(ctx context.Context, pid int) error {
 	for _, p := range []struct {
 		tool, file string

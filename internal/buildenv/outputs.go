@@ -30,8 +30,8 @@ type Output struct {
 	Target     string // of a link
 }
 
-// Outputs lists a directory, by path. Anything but files, directories and links is
-// an error, which calls the directory shown.
+// Outputs lists a directory, by path. Anything except files, directories and links is
+// an error, in which the directory is called shown.
 func Outputs(dir, shown string) ([]Output, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -77,7 +77,7 @@ func special(m fs.FileMode) string {
 	return "device"
 }
 
-// digest sets what is known about a file's content.
+// digest sets the size and digest of a file's content.
 func (o *Output) digest(root *os.Root) error {
 	f, err := root.Open(o.Path)
 	if err != nil {
@@ -110,12 +110,12 @@ func (o *Output) text() string {
 	return "sha256:" + o.SHA256
 }
 
-// A Difference is an output that two runs do not have alike; "" means that a run
-// did not make it.
+// A Difference is an output that differs between two runs; "" means that a run did not
+// make it.
 type Difference struct{ Path, First, Second string }
 
-// Compare returns the differences between the outputs of two runs, by path. Times,
-// owners and permissions other than to execute do not count.
+// Compare returns the differences between the outputs of two runs, by path. It ignores
+// times, owners and permissions other than to execute.
 func Compare(a, b []Output) []Difference {
 	all := map[string]*Difference{}
 	at := func(p string) *Difference {

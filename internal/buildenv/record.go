@@ -8,20 +8,20 @@ import (
 	"example.org/snapd/internal/canonical"
 )
 
-// RecordName and SecondName are the names that Output has besides the outputs: the
-// record of the run, and outputs of the second run that differ.
+// RecordName and SecondName are the names in the output directory of the record of the
+// run, and of the directory with differing outputs of the second run.
 const (
 	RecordName = "run.json"
 	SecondName = "run.second"
 )
 
-// A Record says what a run used and made.
+// A Record describes the inputs and outputs of a run.
 type Record struct {
-	Ref          string // what was asked for
+	Ref          string // as requested
 	Name         string // the freeze or snapshot
 	Digests      []Input
 	Command      []string
-	Packages     []string // those asked for
+	Packages     []string // as requested
 	Installed    []Input  // packages of the root
 	Fetched      map[string]string
 	Bind         string // digest of the listing of /src; "": none
@@ -31,7 +31,7 @@ type Record struct {
 	Exit         int
 	Tools        map[string]string
 	Check        bool // it was run twice
-	Reproducible bool // with equal outputs
+	Reproducible bool // both runs had equal outputs
 }
 
 // An Input is something that a run used, with its SHA-256.
@@ -53,7 +53,7 @@ func (i Input) resource() resource {
 	return r
 }
 
-// buildType names what externalParameters mean: docs/BUILD.md.
+// buildType identifies the meaning of externalParameters: see docs/BUILD.md.
 const buildType = "https://example.org/snapd/run/v1"
 
 // Statement returns the record as an in-toto Statement v1 with the predicate of

@@ -22,14 +22,14 @@ import (
 var (
 	// ErrInstall means that dnf failed; the message ends with its errors.
 	ErrInstall = errors.New("dnf failed")
-	// ErrRPMTools means that the programs are missing that install rpm packages.
+	// ErrRPMTools means that programs for installing rpm packages are missing.
 	ErrRPMTools = errors.New("dnf and rpm are needed")
 )
 
-// RPMTools returns the versions of the programs that install rpm packages, and this
-// machine's architecture as they name it. ErrRPMTools.
+// RPMTools returns the versions of the programs that install rpm packages, and their
+// name for this machine's architecture. It returns ErrRPMTools if one is missing.
 func RPMTools(ctx context.Context) (map[string]string, string, error) {
-	// Both make a database of packages in the home directory where the system has none.
+	// Both programs make a database in the home directory if the system has none.
 	home, err := os.MkdirTemp("", "snapctl-rpm-")
 	if err != nil {
 		return nil, "", err
@@ -74,8 +74,9 @@ type Package struct{ Name, Version, Architecture string }
 // maxRPMs bounds the list of installed packages, in bytes.
 const maxRPMs = 64 << 20
 
-// InstallRPM makes a root, and returns its packages, by name. dnf runs as root of
-// namespaces that have this machine's network. When ctx is done, it ends. ErrInstall.
+// InstallRPM makes a root, and returns its packages, sorted by name. dnf runs as root
+// in namespaces with this machine's network, until ctx is done. InstallRPM returns
+// ErrInstall if dnf fails.
 func InstallRPM(ctx context.Context, r RPMRoot) ([]Package, error) {
 	for name, text := range map[string]string{
 		"repos/snapd.repo": r.Repo,
@@ -114,7 +115,7 @@ func InstallRPM(ctx context.Context, r RPMRoot) ([]Package, error) {
 	return parseRPMs(string(text)), nil
 }
 
-// lastBytes keeps the end of what is written to it.
+// lastBytes is a writer that keeps the last bytes.
 type lastBytes struct {
 	max int
 	buf []byte
@@ -128,13 +129,13 @@ func (l *lastBytes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// rpmDatabase is where rpm's database is during the installation, and stays in a root
-// that has no rpm.
+// rpmDatabase is the directory of rpm's database during the installation, and
+// afterwards in a root without rpm.
 const rpmDatabase = "/usr/lib/sysimage/rpm"
 
 // RPMFiles returns files for the root of an environment: the repositories, the keys by
-// name, which Repo has in KeysDir, and macros, so that rpmbuild writes neither the time
-// nor the host name into packages.
+// file name in KeysDir, and macros, so that rpmbuild writes neither the time nor the
+// host name to packages.
 func RPMFiles(repo string, keys map[string]string) map[string]string {
 	out := map[string]string{
 		"etc/yum.repos.d/snapd.repo": repo,
@@ -149,7 +150,7 @@ func RPMFiles(repo string, keys map[string]string) map[string]string {
 // KeysDir is the directory with the keys of repositories in a root of rpm packages.
 const KeysDir = "/etc/pki/rpm-gpg"
 
-// rpmFormat is how rpm lists the packages of the root.
+// rpmFormat is the query format for the packages of the root.
 const rpmFormat = `%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\t%{ARCH}\n`
 
 // list is the file with the packages of the root.
@@ -217,7 +218,7 @@ func (r *RPMRoot) install() error {
 	if err := removeTraces(dir); err != nil {
 		return err
 	}
-	// Without --one-file-system it would have /proc and /dev.
+	// Without --one-file-system, the root would contain /proc and /dev.
 	if err := r.command("tar", "--create", "--file="+r.File, "--directory="+dir, "--one-file-system", "--sort=name", "--numeric-owner",
 		"--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
 		"--xattrs", "--xattrs-include=security.capability", "--clamp-mtime", "--mtime=@"+strconv.FormatInt(r.Epoch, 10), ".").Run(); err != nil {
@@ -238,7 +239,7 @@ func (r *RPMRoot) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// moveDatabase moves rpm's database to where the rpm of the root expects it.
+// moveDatabase moves rpm's database to the directory that the rpm in the root uses.
 func (r *RPMRoot) moveDatabase(dir string) error {
 	cmd := r.command("/usr/bin/rpm", "--eval", "%{_dbpath}")
 	cmd.Env = append(cmd.Env, "HOME=/root")
@@ -253,7 +254,7 @@ func (r *RPMRoot) moveDatabase(dir string) error {
 	}
 	to := path.Clean("/" + strings.TrimSpace(out.String()))
 	if to == "/" {
-		return fmt.Errorf("the rpm of the root names no place for it")
+		return fmt.Errorf("the rpm in the root has no %%_dbpath")
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -276,7 +277,7 @@ func (r *RPMRoot) moveDatabase(dir string) error {
 	return root.Rename(rpmDatabase[1:], to[1:])
 }
 
-// removeTraces removes what dnf has left, and the distribution's own repositories,
+// removeTraces removes dnf's caches and logs, and the distribution's own repositories,
 // which the environment cannot reach.
 func removeTraces(dir string) error {
 	root, err := os.OpenRoot(dir)

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// Settings are what builds could depend on besides their inputs.
+// Settings are the properties of the environment, other than their inputs, that builds
+// can depend on.
 type Settings struct {
 	Env      map[string]string // the whole environment
 	Umask    int
@@ -29,7 +30,7 @@ type Settings struct {
 // searchPath is the PATH of the command.
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// NewSettings returns the settings that each run has: epoch is SOURCE_DATE_EPOCH,
+// NewSettings returns the settings of the first run. epoch is SOURCE_DATE_EPOCH, and
 // jobs the number of CPUs.
 func NewSettings(epoch time.Time, jobs int, clock bool) Settings {
 	s := Settings{
@@ -52,15 +53,15 @@ func parallel(n int) string { return "parallel=" + strconv.Itoa(n) }
 // A Variation is a setting that differs in the second run of a check.
 type Variation struct{ What, First, Second string }
 
-// Machine is what variations need of the machine and the root.
+// Machine describes the properties of the machine and the root that limit variations.
 type Machine struct {
 	CPUs    int
-	Forward error // why directories keep their order, from DirectoryOrder; nil: they need not
+	Forward error // the error of DirectoryOrder, if directories cannot be reordered
 	Locales bool  // the root has other locales
 }
 
-// DirectoryOrder returns why this machine cannot list directories in another order: by
-// disorderfs, a file system of FUSE.
+// DirectoryOrder returns an error if this machine cannot list directories in another
+// order, for which it needs disorderfs, a FUSE file system.
 func DirectoryOrder() error {
 	if _, err := exec.LookPath("disorderfs"); err != nil {
 		return errors.New("disorderfs is not installed on this machine")
@@ -72,8 +73,8 @@ func DirectoryOrder() error {
 	return f.Close()
 }
 
-// Vary returns settings that differ from s wherever the machine allows it, the
-// differences, and what could not be varied and why.
+// Vary returns settings that differ from s as far as the machine allows, the
+// differences, and the settings that could not be varied, with the reasons.
 func (s Settings) Vary(m Machine) (Settings, []Variation, []string) {
 	v := s
 	v.Env = map[string]string{}
@@ -138,15 +139,15 @@ func (s Settings) environ(faketime string) []string {
 	if s.Clock != 0 {
 		out = append(out,
 			"LD_PRELOAD="+faketime, "FAKETIME="+strconv.FormatInt(s.Clock, 10), "FAKETIME_FMT=%s",
-			// Waiting goes on, and signatures are newer than the freeze.
+			// Waiting must still work, and signatures may be newer than the freeze.
 			"FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_SKIP_CMDS=gpgv,gpgv-sq,sqv,apt-get,apt")
 	}
 	slices.Sort(out)
 	return out
 }
 
-// passwd returns /etc/passwd with another name and home of user 0. Root keeps its
-// entry, after the other.
+// passwd returns /etc/passwd with another name and home for user 0. The entry of root
+// remains, after the new one.
 func (s Settings) passwd(text string) string {
 	if s.User == "root" {
 		return text

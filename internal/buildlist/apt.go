@@ -8,8 +8,7 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// aptListLine parses a line of `apt list`. Packages that are not installed are
-// skipped.
+// aptListLine parses a line of `apt list`. It skips packages that are not installed.
 func (p *parser) aptListLine(line string) error {
 	if aptListNoise(line) {
 		return nil
@@ -73,7 +72,7 @@ func parseAptList(line string, e *Entry) (state string, ok bool) {
 	return "", false
 }
 
-// instPrefix begins the line of a package that apt would install.
+// instPrefix is the start of the line for a package that apt would install.
 const instPrefix = "Inst "
 
 // aptNoise reports whether a line is a message that apt-get or mmdebstrap prints
@@ -89,7 +88,7 @@ func aptNoise(line string) bool {
 }
 
 // parseInst parses "Inst name[:arch] [[old]] (version suite[, suite…] [arch])" and
-// ignores words behind it.
+// ignores further words.
 func parseInst(line string, e *Entry) bool {
 	name, rest, ok := strings.Cut(strings.TrimPrefix(line, instPrefix), " ")
 	if !ok {
@@ -171,7 +170,7 @@ func parsePrintURI(line string, e *Entry) (file string, ok bool) {
 		return file, true
 	}
 	e.Ecosystem, e.Name, e.Version, e.Arch, e.Source = Deb, f.Name, f.Version, f.Arch, f.Source
-	// The name of a source file is that of the archive, which has no epoch.
+	// A source file has the same name as in the archive, without an epoch.
 	e.EpochUnknown = f.Source && f.EpochUnknown
 	e.Size, e.Path, e.URL = size, file, remote.Scrub(uri)
 	return file, true

@@ -14,8 +14,8 @@ func historyFields(name string) bool {
 	return false
 }
 
-// replay is the set of packages that a series of transactions leaves. Its order
-// is that in which packages first occurred.
+// replay is the set of packages after a series of transactions, in the order of their
+// first occurrence.
 type replay struct {
 	p     *parser
 	state map[string]*replayed
@@ -27,7 +27,7 @@ type replayed struct {
 	gone bool // removed by the transaction at Line
 }
 
-// set records what became of the package known by key.
+// set records the new state of the package identified by key.
 func (r *replay) set(key string, e Entry, gone bool) error {
 	if at := r.state[key]; at != nil {
 		*at = replayed{e, gone}
@@ -45,7 +45,7 @@ func (r *replay) set(key string, e Entry, gone bool) error {
 	return nil
 }
 
-// finish adds the packages that are left, and notes those that are not.
+// finish adds the remaining packages, and notes the removed ones.
 func (r *replay) finish() error {
 	for _, at := range r.order {
 		if at.gone {
@@ -59,9 +59,9 @@ func (r *replay) finish() error {
 	return nil
 }
 
-// aptHistory parses apt's history.log: the packages that its transactions
-// installed or upgraded, in the version that the last of them left. apt writes
-// the machine's own architecture for packages of architecture "all", too.
+// aptHistory parses apt's history.log: the packages that its transactions installed or
+// upgraded, in their final versions. apt writes the machine's architecture also for
+// packages of architecture "all".
 func (p *parser) aptHistory() error {
 	r := &replay{p: p}
 	err := p.eachStanza(p.nextLine, historyFields, func(f stanza) error {

@@ -12,9 +12,9 @@ const (
 	signatureTail = "-----END PGP SIGNATURE-----"
 )
 
-// A clearSigned returns the lines of a document without the armor of a clear
-// signature (RFC 9580 section 7), if it has one. The signature is not verified;
-// content behind it is an error.
+// A clearSigned returns the lines of a document without the armor of a clear signature
+// (RFC 9580 section 7), if it has one. The signature is not verified; content after it
+// is an error.
 type clearSigned struct {
 	p     *parser
 	state armorState
@@ -48,7 +48,7 @@ func (c *clearSigned) next() (string, error) {
 	}
 }
 
-// take handles a line; ok reports whether it belongs to the document.
+// take processes a line; ok reports whether it belongs to the document.
 func (c *clearSigned) take(line string) (text string, ok bool, err error) {
 	trimmed := strings.TrimRight(line, " \t")
 	switch c.state {
@@ -105,8 +105,8 @@ func buildinfoFields(name string) bool {
 	return false
 }
 
-// buildinfo parses deb-buildinfo(5): the packages that were installed for the
-// build, without those that were built.
+// buildinfo parses deb-buildinfo(5): the packages that were installed for the build,
+// and not those that were built.
 func (p *parser) buildinfo() error {
 	done := false
 	return p.eachStanza((&clearSigned{p: p}).next, buildinfoFields, func(f stanza) error {

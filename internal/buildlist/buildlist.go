@@ -1,12 +1,11 @@
-// Package buildlist recognises and parses build manifests: the lists of packages
-// that other tools write about a build, and that a freeze is asked to hold.
+// Package buildlist recognises and parses build manifests: lists of packages, written
+// by other tools about a build, that a freeze shall contain.
 //
-// Every format becomes the same list of entries. The format is named by the
-// caller or recognised from the first bytes. A line-based format must accept
-// every line; if several formats do, that is an error that names them, never a
-// guess. Content that is not an installed package (headers, keys, other files,
-// removed packages) is skipped with a note, never silently. A line that fits
-// nothing is an error that names it.
+// All formats are parsed to the same list of entries. The caller names the format, or
+// it is recognised from the first bytes. A line-based format must accept every line. If
+// several formats do, the error names them; there is no guess. Content that is not an
+// installed package (headers, keys, other files, removed packages) is skipped with a
+// note, never silently. A line that fits no rule is an error that quotes it.
 //
 // Build manifests come from outside. Sizes, counts, lengths and nesting are
 // bounded; line and JSON formats are read as a stream.
@@ -27,7 +26,7 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// Format is the name of a format, as `--format` takes it.
+// Format is the name of a format, as given to `--format`.
 type Format string
 
 // The formats, in the order in which help lists them.
@@ -73,8 +72,8 @@ const (
 	RPM Ecosystem = "rpm"
 )
 
-// Entry is one package of a build manifest. A field is empty if the manifest does
-// not say; it then matches anything.
+// Entry is one package of a build manifest. A field that the manifest does not have is
+// empty, and matches anything.
 type Entry struct {
 	Ecosystem Ecosystem `json:"ecosystem,omitempty"`
 	// Name of the package. Empty only where a digest identifies the entry.
@@ -82,13 +81,13 @@ type Entry struct {
 	// Version as the ecosystem writes it: "1:2.3-4"; rpm:
 	// "[epoch:]version-release", without an epoch of 0.
 	Version string `json:"version,omitempty"`
-	// EpochUnknown: the format does not record epochs (file names, rpm -qa), so
-	// that Version matches with any epoch.
+	// EpochUnknown means that the format does not record epochs (file names, rpm -qa),
+	// so that Version matches with any epoch.
 	EpochUnknown bool `json:"epoch_unknown,omitempty"`
 	// Arch is "amd64", "all", "x86_64", "noarch"; of a source package "source" or
 	// "src".
 	Arch string `json:"arch,omitempty"`
-	// Source: a source package or one file of it, not a binary package.
+	// Source means a source package or one file of it, not a binary package.
 	Source bool `json:"source,omitempty"`
 
 	// Digests of the package file, lower-case hex.
@@ -100,8 +99,8 @@ type Entry struct {
 
 	Path string `json:"path,omitempty"` // file name or path of the package file, as written
 	URL  string `json:"url,omitempty"`  // where it came from, redacted
-	// Origin is what the manifest calls the archive: a suite, a repository id or a
-	// distribution. It is shown and never matched.
+	// Origin is the manifest's name for the archive: a suite, a repository id or a
+	// distribution. It is shown but not matched.
 	Origin string `json:"origin,omitempty"`
 	// SourceName and SourceVersion name the source package that it was built from.
 	SourceName    string `json:"source_name,omitempty"`
@@ -142,13 +141,13 @@ type Manifest struct {
 	File   string     `json:"file"`
 	Digest cas.Digest `json:"digest"` // SHA-256 of the file's bytes
 	Size   int64      `json:"size"`   // of the file in bytes
-	// Arch is the architecture of the machine, if the manifest says so: an entry
-	// without Arch is of this one or of all ("all", "noarch").
+	// Arch is the architecture of the machine, if the manifest has it. An entry without
+	// Arch is of this architecture or of all ("all", "noarch").
 	Arch string `json:"arch,omitempty"`
 	// References are the serials of archives, by archive (Tails).
 	References map[string]string `json:"references,omitempty"`
-	// Entries are in the order of the file. Of entries that differ in nothing but
-	// Path, URL, Origin, Line and Raw the first is kept.
+	// Entries are in the order of the file. Of entries that differ only in Path, URL,
+	// Origin, Line and Raw, only the first is kept.
 	Entries []Entry `json:"entries"`
 	// Notes are the first MaxNotes notes; NoteCount counts all.
 	Notes     []Note `json:"notes,omitempty"`
@@ -178,17 +177,18 @@ var (
 	ErrMalformed = errclass.New(errclass.Usage, "malformed build manifest")
 	// ErrUnrecognised means that the content fits no format.
 	ErrUnrecognised = errclass.New(errclass.Usage, "build manifest format not recognised")
-	// ErrAmbiguous means that the content fits several formats: the caller has to
-	// name one. Every such error is an *AmbiguousError.
+	// ErrAmbiguous means that the content fits several formats: the caller must name
+	// one. Every such error is an *AmbiguousError.
 	ErrAmbiguous = errclass.New(errclass.Usage, "build manifest format ambiguous")
-	// ErrEmpty means that there is no package in the manifest. Such an error also
-	// is ErrMalformed, or ErrUnrecognised if there is no format either.
+	// ErrEmpty means that the manifest contains no package. Such an error is also
+	// ErrMalformed, or ErrUnrecognised if no format fits.
 	ErrEmpty = errclass.New(errclass.Usage, "build manifest without packages")
 	// ErrTooLarge means that a limit of this package is exceeded.
 	ErrTooLarge = errclass.New(errclass.Usage, "build manifest too large")
 )
 
-// SyntaxError is a place in a build manifest that does not follow the format.
+// SyntaxError is an error at a line of a build manifest that does not follow the
+// format.
 type SyntaxError struct {
 	File     string
 	Line     int // from 1; 0: the file as a whole
@@ -235,8 +235,9 @@ func (e *AmbiguousError) Error() string {
 // Is makes errors.Is(err, ErrAmbiguous) true.
 func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
 
-// Parse parses a build manifest. name is the file's name in errors. If format is
-// empty, it is recognised. Parse reads r to its end.
+// Parse parses a build manifest. name is the file's name in errors. If format is empty,
+// Parse recognises it. Parse reads r to its end. Its errors wrap ErrMalformed,
+// ErrUnrecognised, ErrAmbiguous, ErrEmpty or ErrTooLarge, or are errors of r.
 func Parse(name string, r io.Reader, format Format) (*Manifest, error) {
 	h := sha256.New()
 	limited := &limitReader{r: r, left: MaxSize, file: name}
@@ -281,8 +282,8 @@ func readError(name string, err error) error {
 	return fmt.Errorf("read build manifest %s: %w", name, err)
 }
 
-// limitReader fails with ErrTooLarge after left bytes; io.LimitReader would end
-// the file there.
+// limitReader fails with ErrTooLarge after left bytes, where io.LimitReader would
+// return io.EOF.
 type limitReader struct {
 	r    io.Reader
 	left int64
@@ -414,7 +415,7 @@ func (p *parser) add(e Entry) error {
 		return fmt.Errorf("%s:%d: more than %d packages: %w", p.file, e.Line, MaxEntries, ErrTooLarge)
 	}
 	if p.long {
-		// A substring would keep the whole line in memory.
+		// Copy the strings: a substring would keep the whole line in memory.
 		for _, s := range []*string{&e.Name, &e.Version, &e.Arch, &e.Path, &e.URL, &e.Origin} {
 			*s = strings.Clone(*s)
 		}
@@ -427,7 +428,7 @@ func (p *parser) add(e Entry) error {
 // clip shortens a string from outside for an error, a note or Entry.Raw, and
 // redacts the URLs in it.
 func clip(s string) string {
-	// No password is longer than the part that is scrubbed.
+	// Passwords are shorter than the part that is scrubbed.
 	s = strings.ToValidUTF8(remote.Scrub(s[:min(len(s), 4*maxURL)]), "\uFFFD")
 	if len(s) <= maxRaw {
 		return s

@@ -30,8 +30,8 @@ type cdxComponent struct {
 	Components []cdxComponent `json:"components"`
 }
 
-// cyclonedx parses a CycloneDX document in JSON: the components whose package URL
-// is that of a deb or rpm, also those inside others.
+// cyclonedx parses a CycloneDX document in JSON: the components with the package URL of
+// a deb or rpm, also nested ones.
 func (p *parser) cyclonedx() error {
 	s := p.newJSON()
 	format, version := "", ""

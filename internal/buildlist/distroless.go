@@ -149,7 +149,7 @@ func (s *jsonStream) elements(key string, f func(line int, name string, element 
 	return shape, nil
 }
 
-// source takes in where the files of a suite are (version 2).
+// source records the base URL of a suite's files (version 2).
 func (d *distroless) source(line int, suite string, raw json.RawMessage) error {
 	var source struct {
 		URIs []string `json:"uris"`
@@ -244,7 +244,8 @@ func (d *distroless) listed(e *Entry, k *distrolessPackage) error {
 
 // keyed completes an entry of version 2.
 func (d *distroless) keyed(e *Entry, k *distrolessPackage, key string) error {
-	// A package for all is listed for each architecture that it is wanted for.
+	// A package of architecture all is listed for each architecture that it is wanted
+	// for.
 	short, version, ok := strings.Cut(key, "=")
 	i := strings.LastIndexByte(short, ':')
 	if !ok || i < 0 || !strings.HasPrefix(key, "/") || !archName(short[i+1:]) {
@@ -288,9 +289,9 @@ func DistrolessKey(name, version, arch string) string {
 	return r.Replace(name) + "_" + r.Replace(version) + "_" + arch
 }
 
-// distrolessPackages reports whether the start of a JSON value is that of the
-// packages of a lock file of rules_distroless: the first of a list has a key, and
-// that of a map is named by a path.
+// distrolessPackages reports whether head is the start of the packages in a lock file
+// of rules_distroless: either a list whose first element has a key, or a map whose
+// first key is a path.
 func distrolessPackages(head []byte) bool {
 	dec := json.NewDecoder(bytes.NewReader(head))
 	tok, err := dec.Token()

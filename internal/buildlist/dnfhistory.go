@@ -24,8 +24,8 @@ type dnfItem struct {
 }
 
 // dnfHistory parses the output of `dnf history info [ID…]`, of dnf 4 and 5: the
-// packages that its transactions installed, without those that a later one of
-// them removed. dnf prints the newest transaction first.
+// packages that the transactions installed and no later one removed. dnf prints the
+// newest transaction first.
 func (p *parser) dnfHistory() error {
 	var (
 		list   []*dnfTransaction
@@ -80,8 +80,8 @@ func (p *parser) dnfHistory() error {
 	return p.replayDNF(list)
 }
 
-// replayDNF applies transactions in their order. Within one, removals come
-// first: a package that is reinstalled is listed as both.
+// replayDNF applies transactions in their order. Within one, it applies removals first,
+// because a reinstalled package is listed both as removed and as installed.
 func (p *parser) replayDNF(list []*dnfTransaction) error {
 	slices.SortStableFunc(list, func(a, b *dnfTransaction) int { return cmp.Compare(a.id, b.id) })
 	r := &replay{p: p}
@@ -103,8 +103,8 @@ func (p *parser) replayDNF(list []*dnfTransaction) error {
 	return r.finish()
 }
 
-// dnfItem parses a row "Action package [reason] [repository]". ok is false for
-// rows that install and remove nothing.
+// dnfItem parses a row "Action package [reason] [repository]". ok is false for rows
+// that neither install nor remove a package.
 func (p *parser) dnfItem(line string) (item dnfItem, ok bool, err error) {
 	words := strings.Fields(line)
 	for i, w := range words {

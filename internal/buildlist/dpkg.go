@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// dpkgQuery parses the output of `dpkg-query -W` (name, version and possibly
-// architecture in columns; packages that were removed but not purged are listed
-// too, and nothing tells them apart), the manifests of Ubuntu's images, which
-// have the same form and list snaps as well, and the table of `dpkg -l`, of
-// which rows of packages that are not installed are skipped.
+// dpkgQuery parses three formats: the output of `dpkg-query -W` (name, version and
+// possibly architecture in columns), which also lists packages that were removed but
+// not purged, without a difference; the manifests of Ubuntu's images, which have the
+// same format and also list snaps; and the table of `dpkg -l`, in which it skips rows
+// of packages that are not installed.
 func (p *parser) dpkgQuery() error {
 	table := false
 	return p.eachLine(func(line string) error {
@@ -71,9 +71,9 @@ func dpkgTableHead(line string) bool {
 		strings.Contains(line, "=") && strings.Count(line, "/") >= 4 && !strings.Contains(line, "\t")
 }
 
-// parseDpkgQuery parses "name version [architecture] [status]", in columns; the
-// name may carry the architecture, too. state says why the package is not
-// installed; it is empty if it is, or if there is no status.
+// parseDpkgQuery parses "name version [architecture] [status]", in columns; the name
+// may also contain the architecture. state is the reason why the package is not
+// installed; it is empty for an installed package or without a status.
 func parseDpkgQuery(line string, e *Entry) (state string, ok bool) {
 	cols := columns(line)
 	if statusAtEnd(line) {
@@ -103,7 +103,7 @@ func parseDpkgQuery(line string, e *Entry) (state string, ok bool) {
 	return state, true
 }
 
-// dpkgState finds what the last word of a Status field says: state is empty if the
+// dpkgState returns the state in the last word of a Status field: it is empty if the
 // package's files are unpacked.
 func dpkgState(words []string) (state string, known bool) {
 	if len(words) != 1 {
@@ -118,8 +118,8 @@ func dpkgState(words []string) (state string, known bool) {
 	return "", false
 }
 
-// parseDpkgRow parses a row of dpkg -l. state says why the package is not
-// installed; it is empty if it is.
+// parseDpkgRow parses a row of dpkg -l. state is the reason why the package is not
+// installed; it is empty for an installed package.
 func parseDpkgRow(line string, e *Entry) (state string, ok bool) {
 	if strings.Contains(line, "\t") {
 		return "", false
@@ -171,9 +171,9 @@ func statusFields(name string) bool {
 	return false
 }
 
-// dpkgStatus parses dpkg's status database, or stanzas without a Status field
-// (status.d of distroless images, a Packages index). Packages count whose files
-// are unpacked: installed, unpacked, half-configured, or waiting for triggers.
+// dpkgStatus parses dpkg's status database, or stanzas without a Status field (status.d
+// of distroless images, a Packages index). A package counts if its files are unpacked:
+// installed, unpacked, half-configured, or waiting for triggers.
 func (p *parser) dpkgStatus() error {
 	return p.eachStanza(p.nextLine, statusFields, func(f stanza) error {
 		name, ok := f.get("package")
@@ -230,8 +230,8 @@ func (p *parser) dpkgStatus() error {
 	})
 }
 
-// dpkgSelectionsLine parses a line of `dpkg --get-selections`: a package and the
-// state that it shall be in. It has no versions.
+// dpkgSelectionsLine parses a line of `dpkg --get-selections`: a package and its
+// selected state. The format has no versions.
 func (p *parser) dpkgSelectionsLine(line string) error {
 	e := p.entry(strings.Join(strings.Fields(line), " "))
 	state, ok := parseSelection(line, &e)

@@ -16,8 +16,8 @@ func urlBase(s string) string {
 	return s
 }
 
-// sha256sumsLine parses a line of sha256sum(1) and its kin, in either of their
-// forms. Files that are not packages are skipped.
+// sha256sumsLine parses a line of sha256sum(1) and similar programs, in either of their
+// formats. It skips files that are not packages.
 func (p *parser) sha256sumsLine(line string) error {
 	e := p.entry(line)
 	if !parseSum(line, &e) {

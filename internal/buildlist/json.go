@@ -16,8 +16,8 @@ type jsonStream struct {
 	keys map[string]struct{} // of the top object
 }
 
-// lineCounter remembers the ends of lines between the position of the decoder and
-// that of the reader, and bounds their distance.
+// lineCounter records the ends of lines between the position of the decoder and that of
+// the reader, and limits their distance.
 type lineCounter struct {
 	r      io.Reader
 	read   int64   // bytes read
@@ -42,7 +42,7 @@ func (l *lineCounter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// at returns the line of an offset. Offsets never decrease.
+// at returns the line of an offset, which must not be lower than in the last call.
 func (l *lineCounter) at(offset int64) int {
 	for l.next < len(l.ends) && l.ends[l.next] < offset {
 		l.next++
@@ -66,7 +66,7 @@ func (p *parser) newJSON() *jsonStream {
 
 func (s *jsonStream) line() int { return s.in.at(s.dec.InputOffset()) }
 
-// fail makes a *SyntaxError of a decoder's error.
+// fail converts a decoder's error to a *SyntaxError.
 func (s *jsonStream) fail(err error, expected string) error {
 	if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrMalformed) {
 		return err

@@ -62,7 +62,7 @@ func (p *parser) eachRawLine(f func(string) error) error {
 	}
 }
 
-// eachLine is eachRawLine for formats in which a comment can follow an entry.
+// eachLine is like eachRawLine, for formats in which a comment can follow an entry.
 func (p *parser) eachLine(f func(string) error) error {
 	return p.eachRawLine(func(line string) error { return f(stripComment(line)) })
 }
@@ -104,8 +104,8 @@ func parseList(line string, e *Entry) bool {
 	return versionish(version)
 }
 
-// bareName reports whether a word can name a package without saying more: it is
-// not a version, a digest, or the name, version and architecture of an rpm.
+// bareName reports whether a word can be only the name of a package: it is not a
+// version, a digest, or the name, version and architecture of an rpm.
 func bareName(w string) bool {
 	if !rpmName(w) || w[0] == '_' || !plainDeb(w) || new(Entry).digestAny(w) {
 		return false
@@ -149,7 +149,7 @@ func removeEmpty(cols []string) []string {
 	return out
 }
 
-// columnTitles reports whether a row holds nothing but the titles of columns.
+// columnTitles reports whether a row contains only titles of columns.
 func columnTitles(cols []string) bool {
 	for _, c := range cols {
 		switch strings.ToLower(c) {

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Recognise finds the format of a build manifest from its first bytes: all of a
-// short one, 128 KiB of a long one. A line-based format must accept all lines. If
-// none does but one accepts most of them, it is that one, whose parser will say
-// which line is wrong.
+// Recognise returns the format of a build manifest from its first bytes: the whole of a
+// short one, 128 KiB of a long one. A line-based format must accept all lines. If no
+// format does, Recognise returns the one that accepts most of them, whose parser then
+// reports the wrong line. Errors wrap ErrUnrecognised or ErrAmbiguous.
 func Recognise(name string, head []byte) (Format, error) {
 	if len(head) > headSize {
 		head = head[:headSize]
@@ -116,7 +116,7 @@ func jsonKeys() map[string]Format {
 	}
 }
 
-// jsonCandidates judges by the keys of the top level, as far as head shows them.
+// jsonCandidates finds formats by the top-level keys in head.
 func jsonCandidates(head []byte) []Format {
 	words := jsonKeys()
 	var found []Format
@@ -226,16 +226,15 @@ func buildinfoField(line string) bool {
 
 type lineRecogniser struct {
 	format Format
-	// fits reports whether the format can contain the line, and whether the line
-	// speaks for it: a line that its parser ignores does not.
+	// fits reports whether the format can contain the line, and whether the line is
+	// evidence for it: a line that its parser ignores is not.
 	fits func(line string) (fits, counts bool)
 	raw  bool // no comment can follow an entry
 }
 
 func both(ok bool) (bool, bool) { return ok, ok }
 
-// plainDeb reports whether a name, which fits Debian's rules, is not name.arch of
-// an rpm.
+// plainDeb reports whether a name that is valid in Debian is not name.arch of an rpm.
 func plainDeb(name string) bool {
 	name, _, _ = strings.Cut(name, ":")
 	i := strings.LastIndexByte(name, '.')
@@ -290,8 +289,8 @@ func fitsMmdebstrap(line string) (fits, counts bool) {
 	return both(parseNameVersion(line, new(Entry)) && plainDeb(name))
 }
 
-// fitsDebootstrap accepts bare names, but only several names on a line speak for
-// debootstrap: one per line is a list.
+// fitsDebootstrap accepts bare names, but only several names on a line are evidence for
+// debootstrap: one name per line is a list.
 func fitsDebootstrap(line string) (fits, counts bool) {
 	if aptNoise(line) {
 		return true, false
@@ -311,8 +310,8 @@ func fitsDebootstrap(line string) (fits, counts bool) {
 	return true, len(words) > 1
 }
 
-// fitsRPMQA accepts all that rpm can print, but only lines that no Debian tool
-// prints speak for rpm: those with an architecture of rpm's, or with a release
+// fitsRPMQA accepts all lines that rpm can print, but only lines that no Debian tool
+// prints are evidence for rpm: those with an architecture of rpm, or with a release
 // that names an rpm distribution.
 func fitsRPMQA(line string) (fits, counts bool) {
 	if dnfNoise(line) || columnTitles(columns(line)) {

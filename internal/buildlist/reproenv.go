@@ -12,8 +12,8 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// reproEnvPackage is a [[package]] of repro-env.lock. Other keys (provides,
-// signature, installed) say nothing about which package it is.
+// reproEnvPackage is a [[package]] of repro-env.lock. Other keys (provides, signature,
+// installed) do not identify the package.
 type reproEnvPackage struct {
 	Name    string `toml:"name"`
 	Version string `toml:"version"`
@@ -22,8 +22,8 @@ type reproEnvPackage struct {
 	SHA256  string `toml:"sha256"`
 }
 
-// unknownVersion is what early versions of repro-env wrote for a version, with the
-// name of the file for a name.
+// unknownVersion is the version that early versions of repro-env wrote, together with
+// the file name as the name.
 const unknownVersion = "???"
 
 // reproEnv parses repro-env.lock: the packages of the system "debian". Those of
@@ -57,7 +57,7 @@ func (p *parser) reproEnv() error {
 }
 
 // tableLines returns the lines of the headers [[package]], of which there are n. If
-// a text that looks like a header makes them more, all are the first line.
+// text that looks like a header gives another count, it returns the first line for all.
 func tableLines(data []byte, n int) []int {
 	out := make([]int, 0, n)
 	line := 0
@@ -121,8 +121,8 @@ func (p *parser) reproEnvPackage(line int, k *reproEnvPackage) error {
 	return p.add(e)
 }
 
-// sameFile reports whether the name of a .deb file, which rarely has the epoch, is
-// that of a package.
+// sameFile reports whether a .deb file, whose name rarely has the epoch, is that of a
+// package.
 func sameFile(f Entry, name, version string) bool {
 	if f.Name != name {
 		return false

@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// rpmArch reports whether s is an architecture of rpm's.
+// rpmArch reports whether s is an architecture of rpm.
 func rpmArch(s string) bool {
 	switch s {
 	case "noarch", "src", "nosrc", "x86_64", "amd64", "ia32e", "i386", "i486", "i586", "i686", "athlon", "geode",
@@ -15,8 +15,8 @@ func rpmArch(s string) bool {
 	return strings.HasPrefix(s, "armv") && archName(s) || strings.HasPrefix(s, "x86_64_v") && archName(s)
 }
 
-// debArch reports whether s can be an architecture of Debian's, and not one that
-// only rpm has.
+// debArch reports whether s can be an architecture of Debian, and is not one that only
+// rpm has.
 func debArch(s string) bool {
 	if !archName(s) || !isLower(s[0]) {
 		return false
@@ -39,9 +39,9 @@ func distTag(version string) bool {
 	return false
 }
 
-// parseNEVRA parses "name-[epoch:]version-release[.arch]", and the epoch in front
-// of the name as yum wrote it. A suffix that is not an architecture of rpm's
-// belongs to the release.
+// parseNEVRA parses "name-[epoch:]version-release[.arch]", and yum's format with the
+// epoch before the name. A suffix that is not an architecture of rpm belongs to the
+// release.
 func parseNEVRA(s string) (e Entry, ok bool) {
 	e = Entry{Ecosystem: RPM, Size: -1}
 	if i := strings.LastIndexByte(s, '.'); i >= 0 && e.rpmArch(s[i+1:]) {
@@ -83,8 +83,8 @@ func (e *Entry) evr(s string) bool {
 	return ok
 }
 
-// rpmqa parses `rpm -qa` in its usual forms, `dnf list`, of which available
-// packages are skipped, and `dnf history userinstalled`.
+// rpmqa parses `rpm -qa` in its usual formats, `dnf list`, in which it skips available
+// packages, and `dnf history userinstalled`.
 func (p *parser) rpmqa() error {
 	available := false
 	return p.eachLine(func(line string) error {
@@ -116,7 +116,7 @@ func (p *parser) rpmqaLine(line string) error {
 	return p.add(e)
 }
 
-// dnfNoise reports whether a line is a heading of dnf's.
+// dnfNoise reports whether a line is a heading that dnf prints.
 func dnfNoise(line string) bool {
 	return strings.EqualFold(line, "Installed Packages") || strings.EqualFold(line, "Available Packages") || line == "Packages installed by user" ||
 		strings.HasPrefix(line, "Last metadata expiration check:")
@@ -163,9 +163,9 @@ func rpmDate(words []string) bool {
 	return year && clock && len(words) >= 4
 }
 
-// parseRPMColumns parses a row of columns as `rpm -qa --qf` is asked for them:
-// name, then epoch, version and release together or apart, then possibly the
-// architecture. An epoch that is not there is written "(none)".
+// parseRPMColumns parses a row of columns as in common formats of `rpm -qa --qf`: name,
+// then epoch, version and release, together or in separate columns, then possibly the
+// architecture. A missing epoch is written "(none)".
 func parseRPMColumns(cols []string) (e Entry, ok bool) {
 	e = Entry{Ecosystem: RPM, Size: -1}
 	if n := len(cols); n >= 3 && e.rpmArch(cols[n-1]) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// infoBlock is what `rpm -qi` or `dnf info` prints about a package.
+// infoBlock is the output of `rpm -qi` or `dnf info` about a package.
 type infoBlock struct {
 	line                                            int
 	name, epoch, version, release, arch, srpm, repo string
@@ -113,7 +113,7 @@ func (p *parser) addInfo(b *infoBlock) error {
 	}
 	switch b.srpm {
 	case "":
-	case "(none)": // what has no source package is one
+	case "(none)": // the package is a source package
 		e.Source, e.Arch = true, "src"
 	default:
 		s, ok := parseFileName(b.srpm)

@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/purl"
 )
 
-// bomPackage is what a bill of materials says about one package.
+// bomPackage contains the data of a bill of materials about one package.
 type bomPackage struct {
 	line     int
 	name     string

@@ -44,8 +44,8 @@ func spdxLocation(s string) string {
 
 func spdxVersion(s string) bool { return s == "SPDX-2.3" || s == "SPDX-2.2" }
 
-// spdx parses an SPDX document, in JSON or in tag-value form: the packages whose
-// external references hold the package URL of a deb or rpm.
+// spdx parses an SPDX document, in JSON or in tag-value format: the packages whose
+// external references contain the package URL of a deb or rpm.
 func (p *parser) spdx() error {
 	if t := bytes.TrimLeft(bytes.TrimPrefix(p.head, utf8BOM), " \t\r\n"); len(t) > 0 && t[0] != '{' {
 		return p.spdxTags()

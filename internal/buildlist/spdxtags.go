@@ -70,8 +70,8 @@ func (p *parser) spdxTags() error {
 	return flush()
 }
 
-// spdxText returns a value without the marks of text, which can span lines: what
-// is on further lines is skipped.
+// spdxText returns a value without the <text> tags. The text can span lines; it skips
+// all but the first line.
 func (p *parser) spdxText(value string) (string, error) {
 	const begin, end = "<text>", "</text>"
 	text, ok := strings.CutPrefix(value, begin)

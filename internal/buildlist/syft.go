@@ -10,8 +10,7 @@ type syftArtifact struct {
 	PURL string `json:"purl"`
 }
 
-// syft parses syft's own JSON: the artifacts whose package URL is that of a deb
-// or rpm.
+// syft parses syft's own JSON: the artifacts with the package URL of a deb or rpm.
 func (p *parser) syft() error {
 	s := p.newJSON()
 	found := false

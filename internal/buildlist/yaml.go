@@ -145,7 +145,7 @@ func (p *parser) yamlEach(n *yaml.Node, key string, f func(*yaml.Node) error) er
 //	origin_references: {ARCHIVE: {reference: SERIAL}}
 //	packages: {binary: [{package, version, arch}], source: [{package, version}]}
 //
-// Packages do not say which archive they came from.
+// The packages have no archive.
 func (p *parser) tails() error {
 	root, err := p.yamlRoot()
 	if err != nil {

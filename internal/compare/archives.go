@@ -23,7 +23,7 @@ const (
 	maxName   = 64 << 10 // bytes of a member's name
 )
 
-// A recorder keeps what is read through it while it is on.
+// A recorder keeps the bytes that are read through it while it is on.
 type recorder struct {
 	r    io.Reader
 	on   bool
@@ -54,7 +54,7 @@ func scanTar(r io.Reader, fn func(*node, io.Reader) error) (string, error) {
 		rec.on, rec.data = true, rec.data[:0]
 		h, err := t.Next()
 		rec.on = false
-		// What was read begins with the padding of the last member.
+		// The recorded bytes begin with the padding of the last member.
 		pad := rec.data[:len(rec.data)%512]
 		if err == io.EOF {
 			return restDigest(io.MultiReader(bytes.NewReader(rec.data[len(pad):]), r))
@@ -98,7 +98,7 @@ func sparse(h *tar.Header) bool {
 	return false
 }
 
-// restDigest is the digest of what follows the last member, without blocks of zeros,
+// restDigest is the digest of the bytes after the last member, without blocks of zeros,
 // whose number depends on the size of the archive.
 func restDigest(r io.Reader) (string, error) {
 	h := sha256.New()
@@ -170,7 +170,8 @@ func tarNode(h *tar.Header) (*node, error) {
 	return n, nil
 }
 
-// tarFrame returns a digest of the headers of a member without what its node has.
+// tarFrame returns a digest of the headers of a member, without the fields that its
+// node has.
 func tarFrame(raw []byte) string {
 	h := sha256.New()
 	var b [512]byte
@@ -190,7 +191,7 @@ func tarFrame(raw []byte) string {
 			skip := min(int64(len(raw)), (size+511)/512*512)
 			raw = raw[max(skip, 0):]
 		default:
-			// What follows belongs to a sparse map.
+			// The rest belongs to a sparse map.
 		}
 	}
 	return digestText(h)
@@ -444,8 +445,8 @@ func cpioNode(name string, f []uint64) (*node, error) {
 	return n, nil
 }
 
-// scanDeb reads a Debian package. Its archives have one name however they are
-// compressed, so that they can be compared.
+// scanDeb reads a Debian package. It omits the compression from the names of its
+// archives, so that they can be compared.
 func scanDeb(r io.Reader, fn func(*node, io.Reader) error) (string, error) {
 	return scanAr(r, func(n *node, body io.Reader) error {
 		for _, name := range []string{"/control.tar", "/data.tar"} {

@@ -1,9 +1,10 @@
 package compare
 
-// A class says how much a cause matters.
+// A class is the severity of a cause.
 type class int
 
-// The classes, from the least: the verdict is the greatest that occurs.
+// The classes, in increasing order of severity. The verdict is the most severe class
+// that occurs.
 const (
 	classLayout class = iota + 1
 	classMetadata

@@ -1,12 +1,12 @@
-// Package compare explains the differences of two images, packages, archives or
-// directories: which paths differ, and of each path the cause.
+// Package compare explains the differences between two images, packages, archives or
+// directories: the paths that differ, and the causes for each path.
 //
-// Both sides are read as streams, in the order of their paths, and nothing is
-// unpacked to disk. A cause is only named if it explains every byte that differs;
-// what is left is called contents. Everything is compared: the bytes of each file,
-// all metadata, and of containers what is in no file. Input is hostile: nesting,
-// sizes and numbers of members are bounded, and where a bound is reached the result
-// says so.
+// Both sides are read as streams, in the order of their paths, and nothing is unpacked
+// to disk. A cause is only named if it explains every byte that differs; any other
+// difference is called contents. Everything is compared: the bytes of each file, all
+// metadata, and the bytes of containers that are not in a file. Input is hostile:
+// nesting, sizes and numbers of members are limited, and the result says where a limit
+// was reached.
 package compare
 
 import (
@@ -52,9 +52,9 @@ const (
 	piece      = 128 << 10
 )
 
-// Options say how to compare.
+// Options configure a comparison.
 type Options struct {
-	Expected *Expected // differences that do not count; may be nil
+	Expected *Expected // expected differences; may be nil
 	Explain  string    // a path to explain in detail
 	Export   string    // a directory for both versions of that file
 }
@@ -70,12 +70,12 @@ type comparer struct {
 	inner             []string  // prefixes of the paths in images in an image
 	payloads, headers bool      // those of two rpm packages differ
 	budget            int64     // bytes that may still be decoded
-	unbounded         bool      // what is opened now is an input, and may be of any length
+	unbounded         bool      // the blob being opened is an input, and may be of any length
 	closers           []io.Closer
 	bufs              [2][]byte
 }
 
-// release closes what was opened since there were mark closers.
+// release closes all files after the first mark closers.
 func (c *comparer) release(mark int) {
 	for _, x := range slices.Backward(c.closers[mark:]) {
 		x.Close()
@@ -83,7 +83,7 @@ func (c *comparer) release(mark int) {
 	c.closers = c.closers[:mark]
 }
 
-// cause is a short way to write one.
+// cause returns a CompareCause.
 func cause(code, a, b, detail string) api.CompareCause {
 	return api.CompareCause{Code: code, A: a, B: b, Detail: detail}
 }
@@ -142,7 +142,8 @@ func (c *comparer) compareTrees(l level, out sink) error {
 	if err != nil {
 		return err
 	}
-	// Read what differs in the order of the archive, because it can only be read on.
+	// Read the differing members in the order of the archive, because some archives can
+	// only be read forward.
 	slices.SortStableFunc(later, func(a, b deferred) int { return cmp.Compare(a.x.seq, b.x.seq) })
 	for _, d := range later {
 		if err := c.pairContents(l, d, out); err != nil {
@@ -185,7 +186,7 @@ func moved(order [][2]uint32) int {
 	return n
 }
 
-// describe says what a node is, for paths that one side lacks.
+// describe describes a node, for a path that one side lacks.
 func describe(n *node) string {
 	switch n.typ {
 	case typeFile:
@@ -203,8 +204,8 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// pair compares the metadata of two nodes with one name. contents is set if their
-// contents are to be compared too.
+// pair compares the metadata of two nodes with one name. contents reports whether their
+// contents must be compared too.
 func (c *comparer) pair(l level, x, y *node) (list []api.CompareCause, contents bool) {
 	if x.typ != y.typ {
 		return []api.CompareCause{cause(codeType, describe(x), describe(y), "")}, false
@@ -224,7 +225,7 @@ func (c *comparer) pair(l level, x, y *node) (list []api.CompareCause, contents 
 		add(l.timeCode, a, b)
 	}
 	add(codeXattr, x.xattrs, y.xattrs)
-	// The first of several names is no link if it is the only one that was found.
+	// The first of several names is not a link if it is the only name that was found.
 	if lx, ly := otherName(x), otherName(y); lx != ly {
 		list = append(list, cause(codeHardLink, orNone(lx), orNone(ly), ""))
 	}

@@ -24,11 +24,11 @@ type pairing struct {
 	depth  int
 	at     int64 // first byte that differs
 	top    bool  // these are the inputs
-	// container is set when it turns out that out takes the differences of its files,
-	// and what is left concerns the container.
+	// container is set if out gets the differences of the files inside, so that the
+	// remaining causes concern the container.
 	container bool
 	parent    string // the kind of the container
-	out       sink   // takes the differences of the container by their paths
+	out       sink   // gets the differences of the container's files by path
 }
 
 // shown returns a name with characters that are not printable escaped.
@@ -55,7 +55,7 @@ func hasCode(list []api.CompareCause, code string) bool {
 }
 
 // explainContent returns the causes of a difference of contents: at least one, unless
-// p.out took them all.
+// p.out got all of them.
 func (c *comparer) explainContent(p *pairing) []api.CompareCause {
 	mark := len(c.closers)
 	list, listed, err := c.causes(p)
@@ -84,7 +84,8 @@ func (c *comparer) unexplained(p *pairing) api.CompareCause {
 	return cause(codeContents, size(p.a), size(p.b), fmt.Sprintf("differs from byte %d", p.at))
 }
 
-// causes explains two contents by their kind. listed is set if p.out took some.
+// causes explains two contents by their kind. listed reports whether p.out got some
+// causes.
 func (c *comparer) causes(p *pairing) (list []api.CompareCause, listed bool, err error) {
 	if p.depth > maxDepth {
 		return nil, false, fmt.Errorf("%w: archives nest deeper than %d", ErrLimit, maxDepth)
@@ -306,8 +307,8 @@ func (c *comparer) treeCauses(p *pairing, kind string) (list []api.CompareCause,
 	return addCause(list, more...), listed, nil
 }
 
-// openBoth opens two contents that have files; archives that can only be read from
-// their start at the same time.
+// openBoth opens two contents that have files. It opens archives that can only be read
+// from their start at the same time.
 func (c *comparer) openBoth(p *pairing, kind string) (a, b tree, err error) {
 	most := maxNested
 	if p.top || listing(p.parent, kind) {
@@ -346,9 +347,9 @@ func (c *comparer) sided(i int, p *pairing, err error) error {
 	return fmt.Errorf("read %s: %w", c.names[i], err)
 }
 
-// restCauses compares what two containers have beside their files. list are the causes
-// of the files, or listed says that there are some: if no file differs, something else
-// must.
+// restCauses compares the bytes of two containers that are not in a file. list are the
+// causes of the files, and listed reports whether p.out got some. If no file differs,
+// another part of the container must.
 func (c *comparer) restCauses(l level, p *pairing, list []api.CompareCause, listed bool) ([]api.CompareCause, error) {
 	sameFiles := len(list) == 0 && !listed
 	switch a := l.a.(type) {
@@ -372,7 +373,8 @@ func (c *comparer) restCauses(l level, p *pairing, list []api.CompareCause, list
 	return nil, nil
 }
 
-// zipRest reports bytes of zip archives that differ beside the members and their times.
+// zipRest reports differing bytes of zip archives other than the members and their
+// times.
 func (c *comparer) zipRest(p *pairing, list []api.CompareCause) ([]api.CompareCause, error) {
 	if slices.ContainsFunc(list, func(x api.CompareCause) bool { return x.Code != codeZipTime }) {
 		return nil, nil // the sizes and offsets of members differ anyway
@@ -430,7 +432,7 @@ func isText(b []byte) bool {
 	return bytes.IndexByte(b, 0) < 0 && utf8.Valid(b)
 }
 
-// shadowDays explains password files that differ in the day of the last change alone.
+// shadowDays explains password files that differ only in the day of the last change.
 func shadowDays(x, y []byte) []api.CompareCause {
 	a, b := strings.Split(string(x), "\n"), strings.Split(string(y), "\n")
 	if len(a) != len(b) {

@@ -29,7 +29,7 @@ func unified(nameA, nameB, a, b string) string {
 			i, lineA, lineB = i+1, lineA+1, lineB+1
 			continue
 		}
-		// A hunk goes on while changes are close to each other.
+		// A hunk continues while changes are close to each other.
 		from := max(i-contextLines, 0)
 		to, equal := i, 0
 		for to < len(edits) && equal <= 2*contextLines {

@@ -12,8 +12,8 @@ import (
 // span is a range of bytes of a file.
 type span struct{ from, to int64 }
 
-// elfSpans returns where an ELF file has its build ID and the link to its debug
-// symbols; empty spans if it has none.
+// elfSpans returns the positions of the build ID and of the link to debug symbols in an
+// ELF file. The span of an absent one is empty.
 func elfSpans(at io.ReaderAt, size int64) (id, link span, err error) {
 	f, err := elf.NewFile(at)
 	if err != nil {
@@ -53,7 +53,7 @@ func (c *comparer) elfCauses(p *pairing) ([]api.CompareCause, error) {
 				return nil, err
 			}
 			if blobs[i].at == nil {
-				return nil, nil // too large to look into: plainCauses says so
+				return nil, nil // too large: plainCauses reports that
 			}
 		}
 		at, closer, err := blobs[i].at()
@@ -63,7 +63,7 @@ func (c *comparer) elfCauses(p *pairing) ([]api.CompareCause, error) {
 		ids[i], links[i], err = elfSpans(at, blobs[i].size)
 		closer.Close()
 		if err != nil {
-			return nil, nil // no ELF file that could be read
+			return nil, nil // not a readable ELF file
 		}
 	}
 	if blobs[0].size != blobs[1].size || ids[0] != ids[1] || links[0] != links[1] {

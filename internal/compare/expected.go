@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/excerpt"
 )
 
-// Expected are differences that do not count.
+// Expected are expected differences, which do not affect the verdict.
 type Expected struct {
 	rules []expectedRule
 }
@@ -27,8 +27,8 @@ type expectedRule struct {
 // maxRules bounds a file of expected differences.
 const maxRules = 10_000
 
-// ReadExpected reads lines of the form GLOB CODE; what follows a # that begins a
-// word is a comment. name is for errors.
+// ReadExpected reads lines of the form GLOB CODE. A word that begins with # starts a
+// comment. Errors contain name.
 func ReadExpected(r io.Reader, name string) (*Expected, error) {
 	e := &Expected{}
 	s := bufio.NewScanner(r)

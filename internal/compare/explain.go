@@ -22,7 +22,7 @@ const (
 	maxDiffLines = 200      // of one unified diff
 	maxDiffed    = 2 << 20  // bytes of a text that is diffed
 	maxMembers   = 40       // members of one archive that are named
-	maxInside    = 4        // members of one archive that are looked into
+	maxInside    = 4        // members of one archive whose content is explained
 	maxHex       = 8        // lines of 16 bytes of one dump
 )
 
@@ -162,7 +162,7 @@ func (c *comparer) explain(a, b *input, o Options) (*api.CompareExplained, error
 	return out, nil
 }
 
-// explainNodes shows what differs beside the content.
+// explainNodes shows the differences other than those of the content.
 func (c *comparer) explainNodes(w *page, p *pairing) {
 	switch {
 	case p.nx == nil && p.ny == nil:
@@ -270,8 +270,8 @@ func (c *comparer) explainCompressed(w *page, indent int, p *pairing, kindA, kin
 	return c.explainBlobs(w, indent+1, &inner)
 }
 
-// explainTrees names the members of two archives that differ, and looks into the first
-// of them.
+// explainTrees names the members of two archives that differ, and explains the first of
+// them.
 func (c *comparer) explainTrees(w *page, indent int, p *pairing, kind string) error {
 	mark := len(c.closers)
 	defer func() { c.release(mark) }()
@@ -403,7 +403,7 @@ func sectionBlob(s *elf.Section) blob {
 	}}
 }
 
-// explainPlain shows a unified diff of texts, and the first bytes that differ of other
+// explainPlain shows a unified diff of two texts, or the first differing bytes of other
 // files.
 func (c *comparer) explainPlain(w *page, indent int, p *pairing) error {
 	x, okA, err := p.a.load(maxDiffed)
@@ -431,7 +431,7 @@ func (c *comparer) explainPlain(w *page, indent int, p *pairing) error {
 	return c.hexDump(w, indent, p.a, p.b, p.at)
 }
 
-// shownLine makes a line of a text fit for a terminal.
+// shownLine makes a line of text safe for a terminal.
 func shownLine(l string) string {
 	l = strings.TrimSuffix(l, "\n")
 	out := strings.Map(func(r rune) rune {
@@ -446,7 +446,7 @@ func shownLine(l string) string {
 	return out
 }
 
-// hexDump shows the bytes around a place.
+// hexDump shows the bytes around an offset.
 func (c *comparer) hexDump(w *page, indent int, a, b blob, at int64) error {
 	start := max(at/16*16-16, 0)
 	for i, s := range []blob{a, b} {

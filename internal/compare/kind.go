@@ -18,7 +18,7 @@ import (
 	"example.org/snapd/internal/lzma"
 )
 
-// The kinds of contents that are looked into.
+// The kinds of contents that are read as containers or compressed data.
 const (
 	kindFile   = "file"
 	kindSquash = "SquashFS image"
@@ -39,7 +39,7 @@ const (
 	kindLz4    = "lz4"
 )
 
-// sniffed is how many bytes of a content decide on its kind.
+// sniffed is the number of bytes from which the kind of a content is recognised.
 const sniffed = 512
 
 // kindOf recognises a content by its first bytes, and a compiled Python file also by
@@ -79,7 +79,7 @@ func kindOf(name string, head []byte) string {
 	return kindFile
 }
 
-// compressed reports whether a kind is another content, compressed.
+// compressed reports whether contents of a kind are compressed data.
 func compressed(kind string) bool {
 	switch kind {
 	case kindGzip, kindXz, kindZstd, kindBzip2, kindLz4:
@@ -91,7 +91,7 @@ func compressed(kind string) bool {
 // maxDict bounds the memory of a decoder, in bytes.
 const maxDict = 32 << 20
 
-// decoder returns the content of a compressed one.
+// decoder returns a reader of the decompressed content.
 func decoder(kind string, r io.Reader) (io.ReadCloser, error) {
 	switch kind {
 	case kindGzip:
@@ -116,7 +116,7 @@ func decoder(kind string, r io.Reader) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("%w: compression %s", errUnsupported, kind)
 }
 
-// both closes a decoder and what it reads from.
+// both closes a decoder and its source.
 type both struct {
 	io.Reader
 	a, b io.Closer

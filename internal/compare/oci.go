@@ -10,9 +10,9 @@ import (
 // maxOCIDoc bounds the index and the manifest of an OCI image, in bytes.
 const maxOCIDoc = 4 << 20
 
-// ociBlobs returns what the blobs of an archive with an OCI image layout are, by path:
-// the manifest, the configuration and the layers. It returns nil for any other archive,
-// and for one with several images.
+// ociBlobs returns the roles of the blobs of an archive with an OCI image layout, by
+// path: manifest, configuration or layer. It returns nil for any other archive, and for
+// one with several images.
 func (t *streamTree) ociBlobs() map[string]string {
 	if n, err := t.find("/oci-layout"); err != nil || n == nil {
 		return nil
@@ -37,7 +37,7 @@ func (t *streamTree) ociBlobs() map[string]string {
 	return names
 }
 
-// document parses a member that is JSON, and reports whether it is.
+// document parses a member as JSON, and reports whether it is valid.
 func (t *streamTree) document(name string, into any) bool {
 	n, err := t.find(name)
 	if err != nil || n == nil || n.typ != typeFile {
@@ -57,8 +57,8 @@ func (t *streamTree) rename(names map[string]string) {
 	slices.SortFunc(t.list, func(a, b *node) int { return comparePaths(a.name, b.name) })
 }
 
-// pairBlobs names the blobs of two OCI images after what they are, so that each is
-// compared with its like, and reports whether both archives are such images.
+// pairBlobs renames the blobs of two OCI images by their roles, so that corresponding
+// blobs are compared. It reports whether both archives are OCI images.
 func pairBlobs(a, b tree) bool {
 	x, ok := a.(*streamTree)
 	y, both := b.(*streamTree)

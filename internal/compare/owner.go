@@ -30,8 +30,8 @@ func (c *comparer) owners(list []api.CompareDifference) ([]api.ComparePackage, e
 		return nil, err
 	}
 	for _, prefix := range c.inner {
-		// All differences are known; an inner database that cannot be read only leaves
-		// their packages unnamed.
+		// All differences are known. If an inner database cannot be read, only the
+		// names of their packages are missing.
 		if err := c.innerOwners(prefix, list, versions); c.ctx.Err() != nil {
 			return nil, err
 		}
@@ -61,7 +61,7 @@ func (c *comparer) owners(list []api.CompareDifference) ([]api.ComparePackage, e
 	return out, nil
 }
 
-// innerOwners is ownersIn for the images at a path of two images.
+// innerOwners is like ownersIn, for the images at a path within the two images.
 func (c *comparer) innerOwners(prefix string, list []api.CompareDifference, versions [2]map[string]string) error {
 	p, closeAll, err := c.resolve(strings.TrimSuffix(prefix, "/"))
 	if err != nil {
@@ -80,7 +80,7 @@ func (c *comparer) innerOwners(prefix string, list []api.CompareDifference, vers
 // ownersIn sets the packages of the paths that begin with prefix, from dpkg's databases in
 // two trees, and notes their versions.
 func (c *comparer) ownersIn(trees [2]tree, prefix string, list []api.CompareDifference, versions [2]map[string]string) error {
-	// A package may list a path with or without /usr, where / has links to it.
+	// If / has links to /usr, a package may list a path with or without /usr.
 	byPath := map[string][]int{}
 	for i, d := range list {
 		name, ok := strings.CutPrefix(d.Path, prefix)
@@ -144,7 +144,7 @@ func (c *comparer) readLists(t tree, byPath map[string][]int, list []api.Compare
 		}
 		err := lines(t.content(n), func(l string) {
 			for _, i := range byPath[l] {
-				// A directory belongs to many packages: the first by name.
+				// Of the many packages of a directory, choose the first by name.
 				if list[i].Package == "" || list[i].Package > pkg {
 					list[i].Package = pkg
 				}
@@ -157,7 +157,7 @@ func (c *comparer) readLists(t tree, byPath map[string][]int, list []api.Compare
 	return nil
 }
 
-// lines calls fn for each line of a file. Lines that are too long are passed over.
+// lines calls fn for each line of a file. It skips lines that are too long.
 func lines(b blob, fn func(string)) error {
 	r, err := b.open()
 	if err != nil {

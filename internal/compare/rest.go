@@ -23,9 +23,9 @@ func from(b blob, off int64) blob {
 	}}
 }
 
-// squashRest compares what two SquashFS images have beside their files: options of
-// the writer, padding, bytes that belong to nothing. If no file differs, it names the
-// first section that does.
+// squashRest compares the parts of two SquashFS images that are not in files: options
+// of the writer, padding, unused bytes. If no file differs, it names the first section
+// that differs.
 func (c *comparer) squashRest(a, b *squashTree, p *pairing, sameFiles bool) (list []api.CompareCause, err error) {
 	x, y := squashOptions(a.r), squashOptions(b.r)
 	for i := range x {
@@ -83,7 +83,7 @@ func (c *comparer) squashRest(a, b *squashTree, p *pairing, sameFiles bool) (lis
 	return append(list, cause(codeLayout, "", "", where)), nil
 }
 
-// squashLoose compares bytes of two images that no file has.
+// squashLoose compares the bytes of two images that belong to no file.
 func (c *comparer) squashLoose(a, b *squashfs.Reader, p *pairing) (list []api.CompareCause, err error) {
 	at, err := c.firstDifference(from(p.a, int64(a.Superblock().BytesUsed)), from(p.b, int64(b.Superblock().BytesUsed)))
 	if err != nil {
@@ -133,9 +133,9 @@ var isoFields = []struct {
 	{"effective date", 864, 881, true}, {"application use", 883, 1395, false},
 }
 
-// isoRest compares what two ISO images have beside their files: the system area with
-// the boot code and the partition table, the descriptors, the boot images, and what
-// follows the volume.
+// isoRest compares the parts of two ISO images that are not in files: the system area
+// with the boot code and the partition table, the descriptors, the boot images, and the
+// bytes after the volume.
 func (c *comparer) isoRest(p *pairing, sameFiles bool) (list []api.CompareCause, err error) {
 	var at [2]io.ReaderAt
 	blobs := [2]blob{p.a, p.b}
@@ -189,8 +189,8 @@ func (c *comparer) isoRest(p *pairing, sameFiles bool) (list []api.CompareCause,
 // maxBoot bounds the boot images of an ISO image.
 const maxBoot = 64
 
-// isoBoot compares the boot catalogs, the boot images (El Torito 1.0), and what follows
-// the volumes.
+// isoBoot compares the boot catalogs, the boot images (El Torito 1.0), and the bytes
+// after the volumes.
 func (c *comparer) isoBoot(blobs [2]blob, at [2]io.ReaderAt, pvd [2][]byte) (list []api.CompareCause, err error) {
 	var images [2][]span
 	for i := range at {

@@ -71,7 +71,7 @@ func fileInput(f *os.File, name string) (*input, error) {
 	return in, nil
 }
 
-// formatOf names what an input contains, behind its compression.
+// formatOf returns the format of an input's decompressed content.
 func formatOf(b blob, name string) (string, error) {
 	kind, err := b.kind(name)
 	if err != nil || !compressed(kind) {
@@ -168,7 +168,7 @@ func compareInputs(ctx context.Context, a, b *input, o Options) (*api.CompareRes
 	}
 	out.A, out.B = side(a), side(b)
 	if !equal && a.dir == nil && out.Verdict == "equal" {
-		return nil, fmt.Errorf("compare %s and %s: their bytes differ, and no difference was found", a.name, b.name)
+		return nil, fmt.Errorf("compare %s and %s: their bytes differ, but no difference was found", a.name, b.name)
 	}
 	if o.Explain != "" {
 		if out.Explained, err = c.explain(a, b, o); err != nil {
@@ -197,8 +197,8 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// inputs compares the two inputs themselves. It opens also equal ones if a path of them is
-// to be explained.
+// inputs compares the two inputs themselves. If open is set, because a path must be
+// explained, it also opens equal inputs.
 func (c *comparer) inputs(a, b *input, res *collector, open bool) error {
 	if a.dir != nil {
 		c.trees = [2]tree{&dirTree{root: a.dir}, &dirTree{root: b.dir}}
@@ -267,7 +267,7 @@ func (c *comparer) findHosts(trees [2]tree) error {
 	return nil
 }
 
-// collector takes the differences and makes the result of them.
+// collector collects the differences and makes the result.
 type collector struct {
 	c           *comparer
 	expected    *Expected
@@ -276,7 +276,7 @@ type collector struct {
 	moreCodes   map[string]int
 	counts      map[string]*api.CompareCount
 	unexplained bool
-	worst       class // of what was added, as far as the codes do not say
+	worst       class // worst class of added causes whose codes do not determine it
 }
 
 func (r *collector) add(path string, causes []api.CompareCause, inFile bool) error {
@@ -301,7 +301,7 @@ func (r *collector) add(path string, causes []api.CompareCause, inFile bool) err
 	return nil
 }
 
-// result makes the result of what was added.
+// result makes the result from the added differences.
 func (r *collector) result() (*api.CompareResult, error) {
 	r.merge()
 	umasks(r.list)
@@ -366,8 +366,8 @@ func (r *collector) result() (*api.CompareResult, error) {
 	return out, nil
 }
 
-// classOf is the class of a cause. The times of the container are no metadata of its
-// files.
+// classOf returns the class of a cause. The times of the container are not metadata of
+// its files.
 func classOf(path, code string) class {
 	if path == "." && code == codeMtime {
 		return classLayout
@@ -431,8 +431,8 @@ func umasks(list []api.CompareDifference) {
 	}
 }
 
-// digestLists explains lists of digests whose every line that differs is about a file
-// that differs, such as md5sums.
+// digestLists explains lists of digests, such as md5sums, in which every differing line
+// is for a file that differs.
 func digestLists(c *comparer, list []api.CompareDifference) {
 	var differ map[string]bool
 	for i := range list {
@@ -475,8 +475,8 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// sumsFollow reports whether two lists of digests are of the same files, and differ for
-// files that differ alone.
+// sumsFollow reports whether two lists of digests are of the same files, and differ
+// only for files that differ.
 func sumsFollow(x, y []byte, differ map[string]bool) bool {
 	a, b := strings.Split(string(x), "\n"), strings.Split(string(y), "\n")
 	if len(a) != len(b) {

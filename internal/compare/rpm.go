@@ -17,7 +17,7 @@ type rpmTree struct {
 	info    *rpmpkg.Info
 	src     blob
 	list    []*node
-	headers []byte // as they are in the file, for what is in no tag
+	headers []byte // as stored in the file, to compare bytes that are in no tag
 }
 
 // rpmTags names tags of the header (rpmtag.h).
@@ -34,7 +34,7 @@ var rpmSignatureTags = map[uint32]string{
 	1005: "GPG", 1007: "PAYLOADSIZE", 1008: "RESERVEDSPACE",
 }
 
-// rpmTag is where a node of an rpmTree is from.
+// rpmTag is the source of a node of an rpmTree.
 type rpmTag struct {
 	value     rpmpkg.Value
 	signature bool
@@ -122,8 +122,8 @@ func (t *rpmTree) content(n *node) blob {
 	}}
 }
 
-// rpmFollows says what a tag follows from: contents of files and the payload, or the
-// header.
+// rpmFollows reports whether a tag is derived from the payload and its files, and
+// whether from the header.
 func rpmFollows(t rpmTag) (payload, header bool) {
 	switch t.value.Tag {
 	case 1000, 270, 271, 1007, 1004, 1002, 1005:

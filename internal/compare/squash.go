@@ -29,7 +29,7 @@ type fragmentPair struct {
 	bufs        [2][]byte
 }
 
-// squashLimits keep two images and what is nested in them below the bound on memory.
+// squashLimits keep two images and their nested images below the memory limit.
 var squashLimits = squashfs.Limits{CacheBytes: 8 << 20, MetaCacheBytes: 4 << 20}
 
 func openSquash(at io.ReaderAt, size int64) (*squashTree, error) {
@@ -125,8 +125,7 @@ func (t *squashTree) find(name string) (*node, error) {
 	return t.node(name, in)
 }
 
-// sameContent compares the blocks as they are on disk, and decodes those alone that
-// differ there.
+// sameContent compares the blocks as stored, and decodes only those that differ.
 func (t *squashTree) sameContent(other tree, a, b *node) (equal, known bool, err error) {
 	o, ok := other.(*squashTree)
 	if !ok || t.r.Superblock().Compressor != o.r.Superblock().Compressor || t.r.BlockSize() != o.r.BlockSize() {
@@ -185,13 +184,13 @@ func (t *squashTree) sameContent(other tree, a, b *node) (equal, known bool, err
 		return false, false, err
 	}
 	if int64(ta.Offset)+int64(ta.Size) > int64(len(x)) || int64(tb.Offset)+int64(tb.Size) > int64(len(y)) {
-		return false, false, nil // the reader says what is wrong
+		return false, false, nil // a reader of the content reports the error
 	}
 	return bytes.Equal(x[ta.Offset:][:ta.Size], y[tb.Offset:][:tb.Size]), true, nil
 }
 
-// sameFragment reports whether two blocks of tails are equal as they are on disk. Tails
-// that follow each other are mostly in the same block.
+// sameFragment reports whether two blocks of tails are equal as stored. Successive
+// tails are mostly in the same block.
 func (t *squashTree) sameFragment(o *squashTree, a, b uint32) (bool, error) {
 	if t.last.known && t.last.a == a && t.last.b == b && t.last.other == o {
 		return t.last.same, nil

@@ -11,12 +11,12 @@ import (
 	"slices"
 )
 
-// A scanner calls fn for each member of an archive with its content, which fn may
-// leave unread, and returns a digest of what is not part of a member.
+// A scanner calls fn for each member of an archive with its content, which fn may leave
+// unread, and returns a digest of the bytes that are not part of a member.
 type scanner func(r io.Reader, fn func(n *node, body io.Reader) error) (rest string, err error)
 
 // A streamTree is an archive that can only be read from its start. Opening a member
-// reads on from the last one if it can, and otherwise from the start.
+// continues after the last opened one if possible, and otherwise starts again.
 type streamTree struct {
 	src  blob
 	scan scanner

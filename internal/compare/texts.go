@@ -13,11 +13,11 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// A token is a part of a line that differs from build to build.
+// A token is a kind of text in lines that differs from build to build.
 type token struct {
 	code string
 	re   string
-	// same reports whether two tokens stand for the same thing. nil: always.
+	// same reports whether two tokens have the same meaning; nil means always.
 	same func(p *pairing, a, b string) bool
 }
 
@@ -208,7 +208,7 @@ func (c *comparer) line(p *pairing, x, y string) (list []api.CompareCause, ok bo
 	return list, len(list) > 0
 }
 
-// apart reports whether a token is no part of a longer number or address, such as a
+// apart reports whether a token is not part of a longer number or address, such as a
 // hardware address that looks like a time.
 func apart(s string, m []int) bool {
 	near := func(i int) bool {
@@ -230,7 +230,7 @@ func group(m []int) int {
 	return 0
 }
 
-// hostLine explains lines that differ in the host names of the two images alone.
+// hostLine explains lines that differ only in the host names of the two images.
 func (c *comparer) hostLine(x, y string) ([]api.CompareCause, bool) {
 	a, b := c.hosts[0], c.hosts[1]
 	if len(a) < 3 || len(b) < 3 || a == b || !strings.Contains(x, a) {
@@ -246,7 +246,7 @@ func (c *comparer) hostLine(x, y string) ([]api.CompareCause, bool) {
 // maxRuns bounds the places where two binary files of one size differ.
 const maxRuns = 10_000
 
-// binaries explains two binary files of one size that differ in printable text alone.
+// binaries explains two binary files of one size that differ only in printable text.
 func (c *comparer) binaries(p *pairing, x, y []byte) (list []api.CompareCause, ok bool) {
 	if len(x) != len(y) {
 		return nil, false
@@ -297,8 +297,8 @@ func differs(x, y []byte) int {
 	return -1
 }
 
-// caches are files that programs write anew for reasons of their own. What differs in
-// them is not looked into.
+// caches are files that programs regenerate at any time. Their differences are not
+// analysed.
 var caches = []string{
 	"/etc/ld.so.cache", "/var/cache/ldconfig/aux-cache", "/var/cache/fontconfig/*", "/usr/share/mime/mime.cache", "/var/cache/man/**",
 	"/usr/share/icons/*/icon-theme.cache", "/usr/share/applications/mimeinfo.cache", "/usr/lib/*/gdk-pixbuf-2.0/*/loaders.cache",
@@ -310,7 +310,8 @@ var caches = []string{
 // randoms are files of random values.
 var randoms = []string{"/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed", "/etc/ssh/ssh_host_*_key", "/etc/ssh/ssh_host_*_key.pub"}
 
-// namedCause returns what the name of a file says about contents that nothing explains.
+// namedCause returns the cause that the name of a file suggests for contents that are
+// not explained otherwise.
 func namedCause(p *pairing) *api.CompareCause {
 	for _, g := range caches {
 		if matchPath(g, p.name) {

@@ -39,8 +39,8 @@ type node struct {
 	link        string    // the first name of the same file, if it has several
 	at          int64     // offset of the content in the container; 0: unknown
 	seq         int64     // position in the container, from 1; 0: unknown
-	frame       string    // digest of what the container stores beside all this
-	sum         *[32]byte // SHA-256 of the content, where the tree has to read it anyway
+	frame       string    // digest of the container's other data about it
+	sum         *[32]byte // SHA-256 of the content, if the tree has read it anyway
 	inner       any       // of the tree
 }
 
@@ -48,8 +48,8 @@ type node struct {
 type tree interface {
 	// nodes yields every node in the order of comparePaths.
 	nodes(ctx context.Context) iter.Seq2[*node, error]
-	// content returns a regular file's content. Only the last one that was opened
-	// may be read.
+	// content returns a regular file's content. Only the last opened content may be
+	// read.
 	content(n *node) blob
 	// find returns the node with a name, or nil.
 	find(name string) (*node, error)
@@ -61,7 +61,7 @@ type tree interface {
 // type without decoding them.
 type same interface {
 	// sameContent reports whether two contents are equal. known is false if it cannot
-	// say.
+	// tell.
 	sameContent(other tree, a, b *node) (equal, known bool, err error)
 }
 
@@ -139,8 +139,8 @@ func comparePaths(a, b string) int {
 	return len(a) - len(b)
 }
 
-// cleanName returns the name of an archive's member as a node's name. Names that
-// climb are kept as they are.
+// cleanName returns the name of an archive's member as a node's name. It does not
+// change names with ".." elements.
 func cleanName(name string) string {
 	for strings.HasPrefix(name, "./") {
 		name = strings.TrimLeft(name[2:], "/")

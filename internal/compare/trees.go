@@ -236,7 +236,7 @@ func (t *dirTree) find(name string) (*node, error) {
 	return n, nil
 }
 
-// open opens a regular file, without waiting for one that became a fifo.
+// open opens a regular file. It does not block if the file has been replaced by a FIFO.
 func (t *dirTree) open(n *node) (*os.File, error) {
 	f, err := t.root.OpenFile(rel(n.name), os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -260,8 +260,8 @@ func (t *dirTree) content(n *node) blob {
 	}
 }
 
-// xattrs returns the extended attributes of a file as text; none where the file
-// system has none, or the file may not be opened.
+// xattrs returns the extended attributes of a file as text. It returns "" if the file
+// or the file system has none.
 func xattrs(root *os.Root, name string) (string, error) {
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -352,7 +352,7 @@ func extraFrame(extra []byte) string {
 }
 
 // maskZip returns the bytes of a zip archive without the times of its members, or nil
-// if it has another layout than writers make.
+// if its layout is unusual.
 func maskZip(data []byte) []byte {
 	le := binary.LittleEndian
 	out := slices.Clone(data)

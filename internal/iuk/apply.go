@@ -15,8 +15,8 @@ import (
 )
 
 var (
-	// ErrKit means that a kit violates the format, or wants to do something that
-	// kits must not do.
+	// ErrKit means that a kit violates the format, or would make a change that kits
+	// must not make.
 	ErrKit = errors.New("bad kit")
 	// ErrTarget means that the target is not a suitable system partition.
 	ErrTarget = errors.New("unfit target")
@@ -58,7 +58,7 @@ const (
 	journalFormat = 1
 )
 
-// ApplyOptions are for tests of Apply. The zero value is what users want.
+// ApplyOptions are for tests of Apply. All other callers use the zero value.
 type ApplyOptions struct {
 	// fault is called before (done false) and after (done true) each change of
 	// the target. An error makes the step fail.
@@ -170,8 +170,8 @@ func applyKit(ctx context.Context, k *openedKit, target string, o ApplyOptions) 
 	return res, nil
 }
 
-// Rollback restores the state before an unfinished upgrade. It returns ErrNoUpgrade
-// if there is none, also after a complete upgrade.
+// Rollback restores the state before an unfinished upgrade. It returns ErrNoUpgrade if
+// there is no unfinished upgrade, also after a complete one.
 func Rollback(ctx context.Context, target string, o ApplyOptions) (*ApplyResult, error) {
 	d, err := openTarget(target, o)
 	if err != nil {
@@ -270,8 +270,8 @@ func (d *disk) forward(ctx context.Context, k *openedKit, j *journal, resume boo
 	if err := d.sync(); err != nil {
 		return err
 	}
-	// The new state is complete. Old files are removed last, and only moved to where
-	// Rollback finds them.
+	// The new state is complete. Removing old files is the last step, which only moves
+	// them to the trash directory, where Rollback finds them.
 	for i, p := range j.Gone {
 		if _, err := d.root.Lstat(p); errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -414,8 +414,8 @@ func (d *disk) restore(ctx context.Context, i int, f *planned) error {
 	return d.rename(tmp, f.Path)
 }
 
-// finish ends an upgrade or a rollback. It removes the journal first: without it the
-// state directory has no meaning.
+// finish ends an upgrade or a rollback. It removes the journal first, because the state
+// directory has no meaning without it.
 func (d *disk) finish() error {
 	if err := d.remove(journalFile); err != nil {
 		return err

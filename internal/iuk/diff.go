@@ -155,8 +155,8 @@ func newDiffer(ctx context.Context, new *squashfs.Reader, olds []*squashfs.Reade
 	for _, s := range d.olds {
 		d.markChanged(s)
 	}
-	// The comparison leaves more garbage than writing needs memory. Without this,
-	// both add up.
+	// The comparison leaves more garbage than the memory that writing needs. Collect it
+	// now, or both add up.
 	runtime.GC()
 	return d, nil
 }

@@ -39,8 +39,8 @@ func (d *differ) compareTails(ctx context.Context, pairs map[*oldState][]tailPai
 	if len(d.olds) > 1 {
 		memo = &fragMemo{known: make(map[digest][]tailSum)}
 	}
-	// The old images come first: of the new one it is then known which tails differ, and
-	// these are kept for the kit, so that their blocks are decoded once.
+	// Hash the old images first: it is then known which tails of the new image differ,
+	// and these are kept for the kit, so that their blocks are decoded only once.
 	olds := make([]tailSums, len(d.olds))
 	for i, s := range d.olds {
 		list := pairs[s]
@@ -332,7 +332,7 @@ func (k *keptTails) all(tails []squashfs.Tail) [][]byte {
 }
 
 // keepLimit is how many bytes of tails are kept, so that the whole stays below 150 MB.
-// Beside several old images there is no room.
+// With several old images, no memory is left for them.
 func (d *differ) keepLimit() int {
 	if len(d.olds) > 2 {
 		return 0

@@ -37,7 +37,7 @@ type openInput struct {
 	r     *squashfs.Reader
 }
 
-// open finds out what an Input is, and opens it.
+// open determines the kind of an Input, and opens it.
 func (in Input) open(limits squashfs.Limits) (*openInput, error) {
 	o := &openInput{in: in, image: in.R, size: in.Size}
 	head := make([]byte, 4)

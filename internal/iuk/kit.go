@@ -242,8 +242,8 @@ type kitReader struct {
 }
 
 // openKitFile opens a kit and checks its format, except for the content of the
-// overlay's files. It also checks that the container and its differences have no
-// bytes that belong to nothing.
+// overlay's files. It also checks that the container and its differences have no unused
+// bytes.
 func openKitFile(ctx context.Context, in Input) (*kitReader, error) {
 	k, err := readKitFile(ctx, in)
 	if err != nil {

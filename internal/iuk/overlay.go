@@ -14,8 +14,8 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// ErrBase means that an old image has xattrs of overlayfs, which would therefore not
-// show the image as it is.
+// ErrBase means that an old image has xattrs of overlayfs, which overlayfs would
+// interpret instead of showing the image unchanged.
 var ErrBase = errors.New("overlayfs cannot show the base image")
 
 // A layer is one of the two images of an overlay.

@@ -66,7 +66,7 @@ func (d *disk) checkTarget(ctx context.Context, k *openedKit) error {
 	return nil
 }
 
-// planner finds out what a kit changes on a target.
+// planner determines the changes of a kit on a target.
 type planner struct {
 	d       *disk
 	k       *openedKit

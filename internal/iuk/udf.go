@@ -185,7 +185,7 @@ func eachKey(n *yaml.Node, what string, set map[string]func(*yaml.Node) error) e
 			return fmt.Errorf("line %d: %s: unknown key %q", n.Content[i].Line, what, key)
 		}
 		if seen[key] {
-			return fmt.Errorf("line %d: %s: key %q is there twice", n.Content[i].Line, what, key)
+			return fmt.Errorf("line %d: %s: key %q occurs twice", n.Content[i].Line, what, key)
 		}
 		seen[key] = true
 		if err := f(n.Content[i+1]); err != nil {
@@ -253,7 +253,7 @@ func (u *UDF) Check() error {
 			return bad("upgrade: %q is not a version", up.Version)
 		}
 		if versions[up.Version] {
-			return bad("upgrade to %s is there twice", up.Version)
+			return bad("upgrade to %s occurs twice", up.Version)
 		}
 		versions[up.Version] = true
 		if up.Version == u.InitialInstallVersion {

@@ -94,7 +94,7 @@ func TestParseUDFErrors(t *testing.T) {
 		{"list", "- a\n", "line 1: file: expected a mapping: bad upgrade-description file"},
 		{"two documents", wantUDF + wantUDF, "several documents: bad upgrade-description file"},
 		{"unknown key", wantUDF + "extra: 1\n", `line 21: file: unknown key "extra": bad upgrade-description file`},
-		{"twice", wantUDF + "channel: alpha\n", `line 21: file: key "channel" is there twice: bad upgrade-description file`},
+		{"twice", wantUDF + "channel: alpha\n", `line 21: file: key "channel" occurs twice: bad upgrade-description file`},
 		{"alias", replace("product-name: Tails", "product-name: &a Tails"), "product-name: line 5: expected a plain value: bad upgrade-description file"},
 		{"tag", replace("size: 1", "size: !!str 1"), "upgrades: upgrade-paths: target-files: size: line 12: expected a plain value: bad upgrade-description file"},
 		{"null", replace("channel: stable", "channel:"), "channel: line 3: expected a plain value: bad upgrade-description file"},

@@ -46,7 +46,7 @@ type UDFOptions struct {
 	Channel     string // the channel of the release: ChannelStable or ChannelAlpha
 	To          string // the released version
 	From        []string
-	Next        []string // future versions, whose clients must find an empty file, not a 404
+	Next        []string // future versions, for whose clients an empty file must exist
 
 	ImageURL string // URL of the full image
 	Image    string // file with the full image, for its size and digest
@@ -55,8 +55,8 @@ type UDFOptions struct {
 
 	DetailsURL string // may be empty
 
-	// Confirmed returns an error for an image that is not to be advertised: as the full
-	// image, or as what a kit makes. nil: any image is.
+	// Confirmed, if not nil, returns an error for an image that must not be offered, as
+	// the full image or as the result of a kit.
 	Confirmed func(image cas.Digest) error
 
 	Output string // directory for the v2/ tree
@@ -185,8 +185,9 @@ func series(v string) string {
 	return s
 }
 
-// kit describes the kit from a version, or returns nil if there is none. It must pass
-// Inspect and be for these versions, since the signature of the UDF authenticates it.
+// kit describes the kit from a version, or returns nil if it does not exist. The kit
+// must pass Inspect and be for these versions, because the signature of the UDF
+// authenticates it.
 func (o *UDFOptions) kit(ctx context.Context, from string) (*TargetFile, error) {
 	name := KitName(o.Product, o.BuildTarget, from, o.To)
 	base, err := url.Parse(o.IUKURL)

@@ -63,7 +63,7 @@ func (d *Dir) Next() (DirEntry, error) {
 		d.count = le.Uint32(b[:]) + 1
 		d.start, d.base = le.Uint32(b[4:]), le.Uint32(b[8:])
 		if d.count == 0 || d.count > maxDirHeader {
-			return DirEntry{}, corruptf("directory header counts %d entries, at most %d may be", uint64(d.count), maxDirHeader)
+			return DirEntry{}, corruptf("directory header counts %d entries, expected at most %d", uint64(d.count), maxDirHeader)
 		}
 	}
 	if d.left < 8 {
@@ -115,7 +115,7 @@ func CheckName(name string) error {
 	case strings.ContainsAny(name, "/\x00"):
 		return fmt.Errorf("name %q contains a slash or a zero byte", name)
 	case len(name) > maxNameLen:
-		return fmt.Errorf("name of %d bytes, at most %d may be", len(name), maxNameLen)
+		return fmt.Errorf("name of %d bytes, expected at most %d", len(name), maxNameLen)
 	}
 	return nil
 }

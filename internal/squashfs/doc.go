@@ -12,13 +12,13 @@
 //
 // # Reading
 //
-// [Open] returns a [Reader] on any io.ReaderAt. It reads the superblock, the
-// compressor options and the id table; everything else is read on demand and kept
-// in two caches of bounded size. Images are untrusted: every offset, size and count
-// is checked against the image before it is used, and decompression is bounded by
-// the sizes that the format allows. A bad image results in an error that wraps
-// [ErrCorrupt], never in a panic. A Reader is safe for concurrent use.
-// [Reader.CheckLayout] also finds bytes that belong to nothing.
+// [Open] returns a [Reader] on any io.ReaderAt. It reads the superblock, the compressor
+// options and the id table; everything else is read on demand and kept in two caches of
+// bounded size. Images are untrusted: every offset, size and count is checked against
+// the image before it is used, and decompression is bounded by the sizes that the
+// format allows. A bad image results in an error that wraps [ErrCorrupt], never in a
+// panic. A Reader is safe for concurrent use. [Reader.CheckLayout] also finds unused
+// bytes.
 //
 // # Writing
 //

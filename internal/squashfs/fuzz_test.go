@@ -179,7 +179,7 @@ func TestHostile(t *testing.T) {
 		{"dotdot", func(b []byte) { copy(b[dirs+rootEntry+8:], "..") }, `/: corrupt SquashFS image: ".." cannot be the name of a directory entry`},
 		{"entry type", func(b []byte) { b[dirs+dirEntry+4] = 3 }, `/dd: corrupt SquashFS image: entry "ab" is a symbolic link, its inode a file`},
 		{"entry number", func(b []byte) { b[dirs+2+8] = 1 }, `/dd: corrupt SquashFS image: entry "ab" names inode 1, its inode is 3`},
-		{"header count", func(b []byte) { le.PutUint32(b[dirs+2:], 300) }, "/dd: corrupt SquashFS image: directory header counts 301 entries, at most 256 may be"},
+		{"header count", func(b []byte) { le.PutUint32(b[dirs+2:], 300) }, "/dd: corrupt SquashFS image: directory header counts 301 entries, expected at most 256"},
 		{"header count wraps", func(b []byte) { le.PutUint32(b[dirs+2:], 0xffffffff) }, "/dd: corrupt SquashFS image: directory header counts 0 entries"},
 		{"huge file", func(b []byte) { le.PutUint32(b[inodes+fileInode+28:], 0xffffffff) }, "/dd/ab: read block list of inode 3: corrupt SquashFS image:"},
 		{"block outside", func(b []byte) { le.PutUint32(b[inodes+fileInode+16:], 0x7fffffff) }, "/dd/ab: block 0 of inode 3: corrupt SquashFS image: block of 4096 bytes at 2147483647 is outside the data"},

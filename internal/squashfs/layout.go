@@ -12,8 +12,9 @@ import (
 // bytes. A partial unit at the end of a file is not part of its loop device.
 const deviceBlock = 1024
 
-// CheckMountable returns an error when the kernel could not mount the input through
-// a loop device, because it lacks padding: the image was made without, or cut.
+// CheckMountable returns an error if the kernel could not mount the input through a
+// loop device, because it lacks padding: the image was made without padding, or
+// truncated.
 func (r *Reader) CheckMountable() error {
 	if got := uint64(r.size) / deviceBlock * deviceBlock; got < r.sb.BytesUsed {
 		return corruptf("the file has %d bytes, the kernel needs %d to mount it, since the superblock counts %d",

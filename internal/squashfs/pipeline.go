@@ -13,10 +13,10 @@ type job[T any] struct {
 	done chan struct{}
 }
 
-// Ordered calls work for the values that produce emits, in several goroutines, and
-// then place for each value in the order of emission, in one goroutine. So the
-// output of place does not depend on the number of workers. At most depth values
-// are in the pipeline at once. The first error stops everything.
+// Ordered calls work for the values that produce emits, in several goroutines, and then
+// place for each value in the order of emission, in one goroutine. The output of place
+// therefore does not depend on the number of workers. At most depth values are in the
+// pipeline at once. The first error stops everything.
 func Ordered[T any](ctx context.Context, workers, depth int, produce func(ctx context.Context, emit func(T) error) error, work, place func(T) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	todo := make(chan *job[T])

@@ -168,14 +168,14 @@ func encodeXattrs(list []Xattr) (string, error) {
 	var b []byte
 	for i, a := range list {
 		if i > 0 && a.Name == list[i-1].Name {
-			return "", fmt.Errorf("write xattrs: %s is there twice", a.Name)
+			return "", fmt.Errorf("write xattrs: %s occurs twice", a.Name)
 		}
 		prefix, name, err := splitXattr(a.Name)
 		if err != nil {
 			return "", err
 		}
 		if len(a.Value) > maxXattrValue {
-			return "", fmt.Errorf("%w: xattr %s of %d bytes, at most %d may be", ErrLimit, a.Name, len(a.Value), maxXattrValue)
+			return "", fmt.Errorf("%w: xattr %s of %d bytes, expected at most %d", ErrLimit, a.Name, len(a.Value), maxXattrValue)
 		}
 		b = le.AppendUint16(b, prefix)
 		b = le.AppendUint16(b, uint16(len(name)))
@@ -184,7 +184,7 @@ func encodeXattrs(list []Xattr) (string, error) {
 		b = append(b, a.Value...)
 	}
 	if len(b) > maxXattrSet {
-		return "", fmt.Errorf("%w: xattrs of one inode take %d bytes, at most %d may be", ErrLimit, len(b), maxXattrSet)
+		return "", fmt.Errorf("%w: xattrs of one inode take %d bytes, expected at most %d", ErrLimit, len(b), maxXattrSet)
 	}
 	return string(b), nil
 }

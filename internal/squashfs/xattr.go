@@ -115,7 +115,7 @@ func (r *Reader) xattrSet(i uint32) ([]Xattr, error) {
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	for i := 1; i < len(out); i++ {
 		if out[i].Name == out[i-1].Name {
-			return nil, corruptf("xattr %s is there twice", out[i].Name)
+			return nil, corruptf("xattr %s occurs twice", out[i].Name)
 		}
 	}
 	return out, nil
@@ -195,7 +195,7 @@ func splitXattr(name string) (prefix uint16, rest string, err error) {
 	for i, p := range xattrPrefixes {
 		if len(name) > len(p) && name[:len(p)] == p {
 			if len(name) > maxXattrName {
-				return 0, "", fmt.Errorf("%w: xattr name of %d bytes, at most %d may be", ErrLimit, len(name), maxXattrName)
+				return 0, "", fmt.Errorf("%w: xattr name of %d bytes, expected at most %d", ErrLimit, len(name), maxXattrName)
 			}
 			return uint16(i), name[len(p):], nil
 		}

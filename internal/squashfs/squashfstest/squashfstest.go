@@ -52,7 +52,7 @@ func Run(t testing.TB, name string, args ...string) string {
 		if err == nil {
 			return string(out)
 		}
-		// xorriso crashes at times, whatever it was given.
+		// xorriso sometimes crashes, with any input.
 		if try == 3 || !bytes.Contains(out, []byte("UNIX-SIGNAL:  SIGSEGV")) {
 			t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 		}
